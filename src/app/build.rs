@@ -1,0 +1,137 @@
+//! Builds an instance: binds its listeners, starts the link and the servers. Tests and `serve` build the same.
+
+use std::{
+    io,
+    net::{SocketAddr, TcpListener},
+    sync::Arc,
+    time::Duration,
+};
+
+use actix_web::{
+    App, HttpServer,
+    dev::{Server, ServerHandle},
+    web,
+};
+
+use super::{link_thread::LinkThread, tls};
+use crate::{
+    http::{access, admin, peer, routes, worker::Worker},
+    redis::commands::Commands,
+    settings::Settings,
+    state::instance::Instance,
+    tickets::Verifier,
+};
+
+const BACKLOG: i32 = 4096;
+/// actix stops to accept above its own bound; ours is the gate, which answers.
+const NO_BOUND: usize = 1 << 24;
+/// A server that ends waits so long for what is left.
+const SHUTDOWN_S: u64 = 2;
+
+/// Routes that a command adds to the public listener.
+pub type Extra = Arc<dyn Fn(&mut web::ServiceConfig) + Send + Sync>;
+
+/// A gateway that is bound and not yet running.
+pub struct Gateway {
+    pub(super) instance: Arc<Instance>,
+    pub(super) link: LinkThread,
+    pub(super) public: Server,
+    pub(super) admin: Server,
+    public_address: SocketAddr,
+    admin_address: SocketAddr,
+}
+
+impl Gateway {
+    /// Binds the listeners and starts the link to Redis; Redis itself may come later.
+    ///
+    /// # Errors
+    /// A listener cannot be bound, or a TLS file does not fit.
+    pub fn build(settings: Settings, extra: Extra) -> io::Result<Self> {
+        let public_listener = listen(settings.server.listen, "server.listen")?;
+        let admin_listener = listen(settings.admin.listen, "admin.listen")?;
+        let (public_address, admin_address) = (public_listener.local_addr()?, admin_listener.local_addr()?);
+        let verifier = Arc::new(Verifier::new(settings.tickets.clone()).map_err(io::Error::other)?);
+        let instance = Instance::new(settings);
+        let link = LinkThread::start(instance.clone())?;
+        let admin = admin_server(instance.clone(), admin_listener)?;
+        let public = public_server(instance.clone(), &link, verifier, extra, public_listener)?;
+        Ok(Self { instance, link, public, admin, public_address, admin_address })
+    }
+
+    /// Where it listens for clients.
+    pub fn public_address(&self) -> SocketAddr {
+        self.public_address
+    }
+
+    /// Where it listens for operators.
+    pub fn admin_address(&self) -> SocketAddr {
+        self.admin_address
+    }
+
+    pub(super) fn handles(&self) -> [ServerHandle; 2] {
+        [self.public.handle(), self.admin.handle()]
+    }
+}
+
+fn listen(address: Option<SocketAddr>, key: &str) -> io::Result<TcpListener> {
+    let address = address.ok_or_else(|| io::Error::other(format!("{key} is missing")))?;
+    let bind = || {
+        let socket = socket2::Socket::new(socket2::Domain::for_address(address), socket2::Type::STREAM, None)?;
+        socket.set_reuse_address(true)?;
+        socket.bind(&address.into())?;
+        socket.listen(BACKLOG)?;
+        Ok(socket.into())
+    };
+    bind().map_err(|e: io::Error| {
+        io::Error::new(e.kind(), format!("{key}: cannot listen on {address} ({e}); is another process there?"))
+    })
+}
+
+fn public_server(
+    instance: Arc<Instance>,
+    link: &LinkThread,
+    verifier: Arc<Verifier>,
+    extra: Extra,
+    listener: TcpListener,
+) -> io::Result<Server> {
+    let settings = instance.settings.clone();
+    let (stall, body_bytes, link) = (settings.limits.stall, settings.limits.publish_body_bytes, link.link.clone());
+    let (server, cors) = (settings.server, settings.cors);
+    let workers = match server.workers {
+        0 => std::thread::available_parallelism().map_or(2, usize::from),
+        n => n,
+    };
+    let app = move || {
+        // The URL was checked when the settings were loaded; a worker without Redis could serve nobody.
+        let worker =
+            Worker::start(instance.clone(), link.clone(), verifier.clone()).expect("the Redis URL was checked");
+        App::new()
+            .app_data(web::Data::new(worker))
+            .wrap(routes::cors(&cors))
+            .wrap(access::log())
+            .configure(|config| extra(config))
+            .configure(|config| routes::public(config, body_bytes))
+    };
+    let http = HttpServer::new(app)
+        .workers(workers)
+        .max_connections(NO_BOUND)
+        .disable_signals()
+        .shutdown_timeout(SHUTDOWN_S)
+        .h1_allow_half_closed(false)
+        .client_request_timeout(Duration::from_secs(10))
+        .on_connect(move |io, extensions| peer::on_connect(io, extensions, stall));
+    let http = match (&server.tls_certificate, &server.tls_key) {
+        (Some(certificate), Some(key)) => http.listen_rustls_0_23(listener, tls::config(certificate, key)?)?,
+        _ => http.listen_auto_h2c(listener)?,
+    };
+    Ok(http.run())
+}
+
+fn admin_server(instance: Arc<Instance>, listener: TcpListener) -> io::Result<Server> {
+    let app = move || {
+        let commands = Commands::new(&instance.settings.redis).expect("the Redis URL was checked");
+        let admin = admin::Admin { instance: instance.clone(), commands };
+        App::new().app_data(web::Data::new(admin)).configure(admin::routes)
+    };
+    Ok(HttpServer::new(app).workers(1).disable_signals().shutdown_timeout(SHUTDOWN_S).listen(listener)?.run())
+}

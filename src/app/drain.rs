@@ -1,0 +1,84 @@
+//! Runs a gateway until a signal comes, and then drains it (DESIGN.md section 4, "SIGTERM").
+
+use std::{io, time::Duration};
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use super::build::Gateway;
+use crate::state::mailbox::{Command, Message};
+
+/// After the window, clients get so long to take their last frame.
+const LAST_FRAMES: Duration = Duration::from_secs(3);
+/// The recorder gets so long to hand over.
+const HAND_OVER: Duration = Duration::from_secs(3);
+
+/// SIGTERM and SIGINT.
+pub struct Signals {
+    term: Signal,
+    int: Signal,
+}
+
+impl Signals {
+    /// From now on the signals no longer end the process by themselves.
+    ///
+    /// # Errors
+    /// The system refuses.
+    pub fn listen() -> io::Result<Self> {
+        Ok(Self { term: signal(SignalKind::terminate())?, int: signal(SignalKind::interrupt())? })
+    }
+
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.term.recv() => "SIGTERM",
+            _ = self.int.recv() => "SIGINT",
+        }
+    }
+}
+
+/// Exit status of a process that was told twice.
+const EXIT_AT_ONCE: i32 = 130;
+
+impl Gateway {
+    /// Serves until a signal comes, then drains; a second signal ends the process at once.
+    pub async fn run(self, mut signals: Signals) {
+        let handles = self.handles();
+        let Self { instance, link, public, admin, .. } = self;
+        let servers = [actix_rt::spawn(public), actix_rt::spawn(admin)];
+        let name = signals.next().await;
+        let drain = instance.settings.drain.clone();
+        tracing::info!(signal = name, delay = ?drain.delay, window = ?drain.window, "draining");
+        instance.start_draining();
+        let drained = async {
+            // Not ready but still serving, while balancers take notice. Without streams there is nobody to wait for but
+            // those who still come.
+            tokio::time::sleep(drain.delay).await;
+            instance.close();
+            let window_ms = drain.window.as_millis() as u64;
+            instance.mailboxes.send(|| Message::Command(Command::Drain { window_ms }));
+            let all_gone = async {
+                while instance.gate.taken() > 0 {
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+            };
+            if tokio::time::timeout(drain.window + LAST_FRAMES, all_gone).await.is_err() {
+                tracing::warn!(connections = instance.gate.taken(), "some clients did not take their last frame");
+            }
+            if tokio::time::timeout(HAND_OVER, link.hand_over()).await.is_err() {
+                tracing::warn!("the recorder could not hand over");
+            }
+            for handle in handles {
+                handle.stop(true).await;
+            }
+            for server in servers {
+                let _ = server.await;
+            }
+        };
+        tokio::select! {
+            () = drained => tracing::info!("drained"),
+            name = signals.next() => {
+                tracing::warn!(signal = name, "a second signal: exit at once");
+                std::process::exit(EXIT_AT_ONCE);
+            }
+        }
+    }
+}

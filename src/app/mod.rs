@@ -1,0 +1,7 @@
+//! The life of an instance: built, run, drained.
+
+pub mod build;
+pub mod drain;
+pub mod link_thread;
+pub mod logs;
+pub mod tls;

@@ -1,0 +1,146 @@
+//! The command line.
+
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::settings::{self, Settings};
+
+/// Exit status for faults of the configuration (sysexits.h, EX_CONFIG).
+pub const EX_CONFIG: u8 = 78;
+
+/// Relays Redis Pub/Sub to browsers as Server-Sent Events: resumable, authenticated, stateless.
+#[derive(Debug, Parser)]
+#[command(version, arg_required_else_help = true)]
+pub struct Cli {
+    /// The command.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Where the settings come from.
+#[derive(Args, Debug, Default)]
+pub struct ConfigArgs {
+    /// TOML file of settings; the environment (SSE_GATEWAY__SECTION__KEY) comes before it
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+}
+
+impl ConfigArgs {
+    /// Loads the settings; faults are printed, each on its line.
+    ///
+    /// # Errors
+    /// The exit status.
+    pub fn load(&self) -> Result<Settings, u8> {
+        load(self.config.as_deref())
+    }
+}
+
+fn load(file: Option<&Path>) -> Result<Settings, u8> {
+    settings::load(file, std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?))))
+        .map_err(|faults| {
+            faults.iter().for_each(|fault| eprintln!("{fault}"));
+            EX_CONFIG
+        })
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the gateway
+    Serve(ConfigArgs),
+    /// Everything for a first look: a private Redis, a throw-away key, and a page at /
+    Dev(DevArgs),
+    /// Print a ticket for a user
+    Ticket(TicketArgs),
+    /// Publish one event durably (FCALL sse_publish) and print its id
+    Publish(PublishArgs),
+    /// Follow an event stream in the terminal; it resumes by itself
+    Tail(TailArgs),
+    /// Check the settings and report all faults at once
+    CheckConfig(CheckArgs),
+}
+
+/// `dev`
+#[derive(Args, Debug)]
+pub struct DevArgs {
+    /// Address of the page and the gateway
+    #[arg(long, default_value = "127.0.0.1:8080")]
+    pub listen: SocketAddr,
+    /// Address of the admin listener; port 0 = a free one
+    #[arg(long, default_value = "127.0.0.1:0")]
+    pub admin_listen: SocketAddr,
+    /// Use this Redis instead of a private one
+    #[arg(long, value_name = "URL")]
+    pub redis: Option<String>,
+}
+
+/// `ticket`
+#[derive(Args, Debug)]
+pub struct TicketArgs {
+    /// Settings.
+    #[command(flatten)]
+    pub config: ConfigArgs,
+    /// User id (`sub`)
+    #[arg(long)]
+    pub user: String,
+    /// A topic that the ticket allows: a name, `prefix*` or `*`; may be repeated
+    #[arg(long = "topic", value_name = "TOPIC")]
+    pub topics: Vec<String>,
+    /// Lifetime, e.g. 30s [default: the smaller of tickets.max_ttl and 60s]
+    #[arg(long, value_parser = humantime::parse_duration)]
+    pub ttl: Option<Duration>,
+}
+
+/// `publish`
+#[derive(Args, Debug)]
+pub struct PublishArgs {
+    /// Settings.
+    #[command(flatten)]
+    pub config: ConfigArgs,
+    /// user:<id>:events or broadcast:<topic>
+    pub channel: String,
+    /// SSE event name
+    #[arg(value_name = "TYPE")]
+    pub kind: String,
+    /// Payload, sent byte for byte
+    pub payload: String,
+    /// Publisher's key: a second event with the same key is dropped
+    #[arg(long)]
+    pub key: Option<String>,
+    /// `retry:` of the event in ms
+    #[arg(long, value_name = "MS")]
+    pub retry: Option<u64>,
+}
+
+/// `tail`
+#[derive(Args, Debug)]
+pub struct TailArgs {
+    /// The gateway, e.g. http://127.0.0.1:8080
+    #[arg(long)]
+    pub url: String,
+    /// A ticket, see `sse-gateway ticket`
+    #[arg(long, env = "SSE_TICKET", hide_env_values = true)]
+    pub ticket: String,
+    /// Topics to narrow the ticket's, with commas between
+    #[arg(long)]
+    pub topics: Option<String>,
+    /// Begin after this event id
+    #[arg(long, value_name = "ID")]
+    pub last_event_id: Option<String>,
+}
+
+/// `check-config`
+#[derive(Args, Debug)]
+pub struct CheckArgs {
+    /// Settings.
+    #[command(flatten)]
+    pub config: ConfigArgs,
+    /// Print a sample file with every setting and its default instead
+    #[arg(long)]
+    pub sample: bool,
+}

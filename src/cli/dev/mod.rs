@@ -1,0 +1,125 @@
+//! `dev`: everything for a first look. Nothing of it outlives the process: the Redis is a child that dies with it, and
+//! keeps nothing on disk.
+
+mod private_redis;
+
+use std::{process::ExitCode, sync::Arc};
+
+use actix_web::{HttpResponse, http::header, web};
+use aws_lc_rs::digest;
+use serde_json::json;
+
+use self::private_redis::PrivateRedis;
+use super::{
+    args::{DevArgs, EX_CONFIG},
+    serve::run,
+};
+use crate::{
+    app::build::Gateway,
+    core::hex,
+    settings::{self, Settings},
+    state::instance::unix_ms,
+    tickets::Verifier,
+};
+
+const PAGE: &str = include_str!("page.html");
+const USER: &str = "demo";
+/// The printed curl line works for a day.
+const TTL_S: u64 = 86_400;
+
+/// Runs the gateway with a private Redis, throw-away keys and the page.
+pub fn dev(args: &DevArgs) -> ExitCode {
+    let private = match args.redis {
+        Some(_) => None,
+        None => match PrivateRedis::start() {
+            Ok(redis) => Some(redis),
+            Err(fault) => {
+                eprintln!("{fault}");
+                return EX_CONFIG.into();
+            }
+        },
+    };
+    let url = args.redis.clone().or_else(|| private.as_ref().map(PrivateRedis::url)).unwrap_or_default();
+    let key = secret();
+    let settings = match settings_for(args, &url, &key) {
+        Ok(settings) => settings,
+        Err(status) => return status.into(),
+    };
+    let redis_cli = redis_cli(&url, private.is_some());
+    let page = page(&key, &redis_cli);
+    let extra = move |config: &mut web::ServiceConfig| {
+        let page = page.clone();
+        config.route("/", web::get().to(move || std::future::ready(html(page.clone()))));
+    };
+    let verifier = Verifier::new(settings.tickets.clone());
+    run(settings, Arc::new(extra), |gateway| {
+        let ticket = verifier.ok().and_then(|v| v.mint(USER, None, TTL_S, unix_ms() / 1000)?.ok()).unwrap_or_default();
+        print(gateway, &redis_cli, &ticket);
+    })
+}
+
+/// 64 random hex digits.
+fn secret() -> String {
+    format!("{}{}", uuid::Uuid::new_v4().simple(), uuid::Uuid::new_v4().simple())
+}
+
+/// The settings of the environment, with what makes it a first look.
+fn settings_for(args: &DevArgs, url: &str, key: &str) -> Result<Settings, u8> {
+    let digest = hex::encode(digest::digest(&digest::SHA256, key.as_bytes()).as_ref());
+    let keys = json!([{ "sha256": digest, "scopes": ["publish", "tickets", "admin"] }]).to_string();
+    let fixed = [
+        ("SERVER__LISTEN", args.listen.to_string()),
+        ("ADMIN__LISTEN", args.admin_listen.to_string()),
+        ("REDIS__URL", url.to_owned()),
+        ("TICKETS__SECRET", secret()),
+        ("TICKETS__MAX_TTL", format!("{TTL_S}s")),
+        ("API_KEYS", keys),
+    ];
+    let free = [("DRAIN__DELAY", "0"), ("DRAIN__WINDOW", "0"), ("LOG__LEVEL", "warn")];
+    let free = free.map(|(name, value)| (name, value.to_owned()));
+    let name = |(name, value): (&str, String)| (format!("{}{name}", settings::load::ENV_PREFIX), value);
+    let environment = std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)));
+    // The last value of a name counts.
+    let all = free.into_iter().map(name).chain(environment).chain(fixed.into_iter().map(name));
+    settings::load(None, all).map_err(|faults| {
+        faults.iter().for_each(|fault| eprintln!("{fault}"));
+        EX_CONFIG
+    })
+}
+
+fn redis_cli(url: &str, private: bool) -> String {
+    match url.rsplit(':').next().filter(|_| private) {
+        Some(port) => format!("redis-cli -p {port}"),
+        None => format!("redis-cli -u {url}"),
+    }
+}
+
+fn page(key: &str, redis_cli: &str) -> String {
+    // In a <script> element `<` could end it.
+    let quoted = |text: &str| json!(text).to_string().replace('<', "\\u003c");
+    PAGE.replace("{{API_KEY}}", &quoted(key))
+        .replace("{{USER}}", &quoted(USER))
+        .replace("{{REDIS_CLI}}", &quoted(redis_cli))
+}
+
+fn html(page: String) -> HttpResponse {
+    let policy = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+    HttpResponse::Ok()
+        .content_type("text/html; charset=utf-8")
+        .insert_header((header::CACHE_CONTROL, "no-store"))
+        .insert_header((header::REFERRER_POLICY, "no-referrer"))
+        .insert_header((header::CONTENT_SECURITY_POLICY, policy))
+        .body(page)
+}
+
+fn print(gateway: &Gateway, redis_cli: &str, ticket: &str) {
+    let public = gateway.public_address();
+    println!("The page:\n  http://{public}/\n");
+    println!(
+        "Publish to it, bare and durably:\n  {redis_cli} PUBLISH user:{USER}:events '{{\"type\":\"order-completed\",\"payload\":{{\"orderId\":7}}}}'"
+    );
+    println!("  {redis_cli} FCALL sse_publish 1 broadcast:news headline '{{\"text\":\"hello\"}}'\n");
+    println!("Follow by hand:\n  curl -N 'http://{public}/events?ticket={ticket}'\n");
+    println!("Health and metrics:\n  http://{}/metrics\n", gateway.admin_address());
+    println!("Ctrl-C ends it all; nothing stays behind.");
+}

@@ -1,0 +1,98 @@
+//! A real Redis of the process's own: a child on a free port, without files.
+
+use std::{
+    io,
+    net::{Ipv4Addr, TcpListener},
+    os::unix::process::CommandExt,
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+const START: Duration = Duration::from_secs(10);
+/// Another process may take the free port first.
+const ATTEMPTS: usize = 5;
+
+/// The child; it ends with this value, and with the process however that ends.
+pub struct PrivateRedis {
+    child: Child,
+    port: u16,
+}
+
+impl PrivateRedis {
+    /// Starts `redis-server` or `valkey-server` and waits until it answers. Call it on the main thread: the child ends
+    /// with the thread that started it.
+    ///
+    /// # Errors
+    /// There is no server to be had, with the fix.
+    pub fn start() -> Result<Self, String> {
+        let mut last = String::new();
+        for _ in 0..ATTEMPTS {
+            match Self::attempt() {
+                Ok(redis) => return Ok(redis),
+                Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                    return Err("neither redis-server nor valkey-server is installed; run `apt-get install redis-server`, or give --redis URL".to_owned());
+                }
+                Err(e) => last = e.to_string(),
+            }
+        }
+        Err(format!("no private Redis could be started ({last}); give --redis URL"))
+    }
+
+    /// Its URL.
+    pub fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}", self.port)
+    }
+
+    fn attempt() -> io::Result<Self> {
+        let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port();
+        let child = match spawn("redis-server", port) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => spawn("valkey-server", port)?,
+            other => other?,
+        };
+        let mut redis = Self { child, port };
+        redis.wait()?;
+        Ok(redis)
+    }
+
+    fn wait(&mut self) -> io::Result<()> {
+        let client = redis::Client::open(self.url()).map_err(io::Error::other)?;
+        let until = Instant::now() + START;
+        while Instant::now() < until {
+            if let Some(status) = self.child.try_wait()? {
+                return Err(io::Error::other(format!("it ended with {status}")));
+            }
+            if client.get_connection().is_ok_and(|mut c| redis::cmd("PING").query::<String>(&mut c).is_ok()) {
+                return Ok(());
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        Err(io::Error::other("it does not answer"))
+    }
+}
+
+impl Drop for PrivateRedis {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn spawn(program: &str, port: u16) -> io::Result<Child> {
+    let mut command = Command::new(program);
+    command
+        .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir", "/"])
+        .args(["--maxmemory-policy", "noeviction"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        // Ctrl-C is for the gateway, which drains first.
+        .process_group(0);
+    // SAFETY: prctl is async-signal-safe and touches nothing of this process.
+    unsafe {
+        command.pre_exec(|| match libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) {
+            0 => Ok(()),
+            _ => Err(io::Error::last_os_error()),
+        });
+    }
+    command.spawn()
+}

@@ -1,0 +1,45 @@
+//! `publish`
+
+use std::process::ExitCode;
+
+use super::args::PublishArgs;
+use crate::redis::{
+    commands::Commands,
+    library,
+    publish::{Publish, Unpublished, publish as publish_all},
+};
+
+/// Publishes one event.
+pub fn publish(args: &PublishArgs) -> ExitCode {
+    let settings = match args.config.load() {
+        Ok(settings) => settings,
+        Err(status) => return status.into(),
+    };
+    let event = Publish {
+        channel: args.channel.clone(),
+        kind: args.kind.clone(),
+        payload: args.payload.clone(),
+        key: args.key.clone(),
+        retry_ms: args.retry,
+    };
+    let answer = actix_rt::System::new().block_on(async {
+        let commands = Commands::new(&settings.redis).map_err(|e| e.to_string())?;
+        library::ensure(&commands, &settings).await.map_err(|unfit| unfit.to_string())?;
+        match publish_all(&commands, &[event]).await.pop() {
+            Some(Ok(id)) => Ok(id),
+            Some(Err(Unpublished::Refused(refusal, text))) => Err(format!("{refusal}: {text}")),
+            Some(Err(Unpublished::Away(text))) => Err(text),
+            None => Err("no answer".to_owned()),
+        }
+    });
+    match answer {
+        Ok(id) => {
+            println!("{id}");
+            ExitCode::SUCCESS
+        }
+        Err(fault) => {
+            eprintln!("not published: {fault}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,84 @@
+//! `serve` and `check-config`.
+
+use std::{process::ExitCode, sync::Arc};
+
+use super::args::{CheckArgs, ConfigArgs, EX_CONFIG};
+use crate::{
+    app::{
+        build::{Extra, Gateway},
+        drain::Signals,
+        logs,
+    },
+    settings::{Settings, load::warnings, sample},
+};
+
+/// Runs the gateway.
+pub fn serve(args: &ConfigArgs) -> ExitCode {
+    match args.load() {
+        Ok(settings) => run(settings, Arc::new(|_: &mut _| {}), |_| {}),
+        Err(status) => status.into(),
+    }
+}
+
+/// Runs a gateway with these settings to its end; `ready` is told when it listens.
+pub fn run(settings: Settings, extra: Extra, ready: impl FnOnce(&Gateway)) -> ExitCode {
+    logs::start(&settings.log);
+    warnings(&settings).iter().for_each(|w| tracing::warn!("{w}"));
+    raise_open_files(settings.limits.max_connections);
+    actix_rt::System::new().block_on(async move {
+        let signals = match Signals::listen() {
+            Ok(signals) => signals,
+            Err(e) => return failed(&e),
+        };
+        let gateway = match Gateway::build(settings, extra) {
+            Ok(gateway) => gateway,
+            Err(e) => return failed(&e),
+        };
+        tracing::info!(public = %gateway.public_address(), admin = %gateway.admin_address(), version = env!("CARGO_PKG_VERSION"), "listening");
+        ready(&gateway);
+        gateway.run(signals).await;
+        ExitCode::SUCCESS
+    })
+}
+
+/// What cannot be bound or read is a fault of the configuration.
+fn failed(error: &std::io::Error) -> ExitCode {
+    eprintln!("{error}");
+    EX_CONFIG.into()
+}
+
+/// Every stream is an open file: takes as many as the system allows.
+fn raise_open_files(max_connections: usize) {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: both calls only read or write the struct that is passed.
+    let allowed = unsafe {
+        libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit);
+        limit.rlim_cur = limit.rlim_max;
+        libc::setrlimit(libc::RLIMIT_NOFILE, &limit);
+        libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit);
+        limit.rlim_cur
+    };
+    if allowed < max_connections as u64 + 200 {
+        tracing::warn!(
+            allowed,
+            max_connections,
+            "fewer open files are allowed than limits.max_connections needs; raise `ulimit -n` (LimitNOFILE=)"
+        );
+    }
+}
+
+/// Checks the settings.
+pub fn check(args: &CheckArgs) -> ExitCode {
+    if args.sample {
+        print!("{}", sample::toml());
+        return ExitCode::SUCCESS;
+    }
+    match args.config.load() {
+        Ok(settings) => {
+            warnings(&settings).iter().for_each(|w| eprintln!("warning: {w}"));
+            println!("the configuration is good");
+            ExitCode::SUCCESS
+        }
+        Err(status) => status.into(),
+    }
+}

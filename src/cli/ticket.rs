@@ -1,0 +1,49 @@
+//! `ticket`
+
+use std::process::ExitCode;
+
+use super::args::{EX_CONFIG, TicketArgs};
+use crate::{
+    core::{channel::is_name, topics::Topics},
+    state::instance::unix_ms,
+    tickets::Verifier,
+};
+
+/// Prints a ticket.
+pub fn ticket(args: &TicketArgs) -> ExitCode {
+    let settings = match args.config.load() {
+        Ok(settings) => settings,
+        Err(status) => return status.into(),
+    };
+    match mint(args, settings.tickets) {
+        Ok(ticket) => {
+            println!("{ticket}");
+            ExitCode::SUCCESS
+        }
+        Err(fault) => {
+            eprintln!("{fault}");
+            EX_CONFIG.into()
+        }
+    }
+}
+
+fn mint(args: &TicketArgs, settings: crate::settings::Tickets) -> Result<String, String> {
+    if !is_name(&args.user) {
+        return Err(
+            "--user: this is no user id; give 1 to 256 printable ASCII characters without space, comma and * ? [ ] \\"
+                .into(),
+        );
+    }
+    Topics::parse(args.topics.iter().map(String::as_str)).map_err(|t| format!("--topic: {t:?} is no topic"))?;
+    let verifier = Verifier::new(settings).map_err(|e| e.to_string())?;
+    let max_s = verifier.max_ttl_s();
+    let ttl_s = args.ttl.map_or(max_s.min(60), |ttl| ttl.as_secs());
+    if !(1..=max_s).contains(&ttl_s) {
+        return Err(format!("--ttl: must be 1s to {max_s}s (tickets.max_ttl)"));
+    }
+    let topics = (!args.topics.is_empty()).then_some(args.topics.as_slice());
+    verifier
+        .mint(&args.user, topics, ttl_s, unix_ms() / 1000)
+        .ok_or("tickets.secret: there is no HS256 key to sign with; set it, or sign tickets where the private key is")?
+        .map_err(|e| e.to_string())
+}

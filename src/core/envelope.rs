@@ -1,0 +1,200 @@
+//! What a bare PUBLISH carries (DESIGN.md section 2): an envelope, or any other text, which is relayed whole.
+
+use std::{collections::HashMap, fmt};
+
+use serde_json::value::RawValue;
+
+/// Longest event type in bytes.
+pub const MAX_TYPE_BYTES: usize = 128;
+/// Longest publisher's key in bytes.
+pub const MAX_KEY_BYTES: usize = 256;
+/// Longest `retry` in ms: a day.
+pub const MAX_RETRY_MS: u64 = 86_400_000;
+/// The type of an event that names none.
+pub const DEFAULT_TYPE: &str = "message";
+
+/// A message that can be relayed; all parts borrow from it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Envelope<'a> {
+    /// SSE event name.
+    pub kind: String,
+    /// The payload, byte for byte as written.
+    pub payload: &'a str,
+    /// The publisher's key, for dropping repeats.
+    pub key: Option<String>,
+    /// The event's `retry:` in ms.
+    pub retry_ms: Option<u64>,
+}
+
+/// Why a message or a publish is refused; the same codes stand in `library.lua`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Refusal {
+    /// The channel is none of ours.
+    BadChannel,
+    /// The type is not a string of 1 to 128 bytes without control characters.
+    BadType,
+    /// The type begins with `sse.`.
+    ReservedType,
+    /// The publisher's key is not a string of 1 to 256 bytes.
+    BadKey,
+    /// `retry` is not a whole number of ms up to a day.
+    BadRetry,
+    /// The payload is larger than `history.max_event_bytes`.
+    TooLarge,
+    /// The message is not UTF-8.
+    NotUtf8,
+}
+
+impl Refusal {
+    /// All of them.
+    pub const ALL: [Self; 7] = [
+        Self::BadChannel,
+        Self::BadType,
+        Self::ReservedType,
+        Self::BadKey,
+        Self::BadRetry,
+        Self::TooLarge,
+        Self::NotUtf8,
+    ];
+
+    /// Its name in answers, logs, metrics and `sse:rejected`.
+    pub fn code(self) -> &'static str {
+        match self {
+            Self::BadChannel => "bad-channel",
+            Self::BadType => "bad-type",
+            Self::ReservedType => "reserved-type",
+            Self::BadKey => "bad-key",
+            Self::BadRetry => "bad-retry",
+            Self::TooLarge => "too-large",
+            Self::NotUtf8 => "not-utf8",
+        }
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.code())
+    }
+}
+
+/// Checks an event type.
+pub fn check_type(kind: &str) -> Result<(), Refusal> {
+    if !(1..=MAX_TYPE_BYTES).contains(&kind.len()) || kind.bytes().any(|b| b < 0x20 || b == 0x7f) {
+        Err(Refusal::BadType)
+    } else if kind.starts_with("sse.") {
+        Err(Refusal::ReservedType)
+    } else {
+        Ok(())
+    }
+}
+
+/// Decodes a bare message.
+///
+/// # Errors
+/// Why it cannot be relayed.
+pub fn decode(message: &[u8], max_event_bytes: usize) -> Result<Envelope<'_>, Refusal> {
+    let text = std::str::from_utf8(message).map_err(|_| Refusal::NotUtf8)?;
+    let envelope = match members(text) {
+        Some(members) => from_members(&members)?,
+        None => Envelope { kind: DEFAULT_TYPE.to_owned(), payload: text, key: None, retry_ms: None },
+    };
+    if envelope.payload.len() > max_event_bytes {
+        return Err(Refusal::TooLarge);
+    }
+    Ok(envelope)
+}
+
+/// The members of an object that has `payload`; a member that is written twice counts as last written.
+fn members(text: &str) -> Option<HashMap<String, &RawValue>> {
+    // Cheap way out for plain text: only an object can be an envelope.
+    if !text.trim_start_matches([' ', '\t', '\r', '\n']).starts_with('{') {
+        return None;
+    }
+    serde_json::from_str::<HashMap<String, &RawValue>>(text).ok().filter(|m| m.contains_key("payload"))
+}
+
+fn from_members<'a>(members: &HashMap<String, &'a RawValue>) -> Result<Envelope<'a>, Refusal> {
+    let string = |name: &str, refusal: Refusal| match members.get(name) {
+        None => Ok(None),
+        Some(raw) => serde_json::from_str::<String>(raw.get()).map(Some).map_err(|_| refusal),
+    };
+    let kind = string("type", Refusal::BadType)?.unwrap_or_else(|| DEFAULT_TYPE.to_owned());
+    check_type(&kind)?;
+    let key = string("id", Refusal::BadKey)?;
+    if key.as_ref().is_some_and(|k| !(1..=MAX_KEY_BYTES).contains(&k.len())) {
+        return Err(Refusal::BadKey);
+    }
+    let retry_ms = match members.get("retry") {
+        None => None,
+        Some(raw) => Some(raw.get().parse().ok().filter(|ms| *ms <= MAX_RETRY_MS).ok_or(Refusal::BadRetry)?),
+    };
+    Ok(Envelope { kind, payload: members["payload"].get(), key, retry_ms })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ok(text: &str) -> Envelope<'_> {
+        decode(text.as_bytes(), 1000).unwrap()
+    }
+
+    fn refused(text: &str) -> Refusal {
+        decode(text.as_bytes(), 1000).unwrap_err()
+    }
+
+    #[test]
+    fn an_envelope_is_an_object_with_payload() {
+        let e = ok(r#" {"type":"order-completed","payload":{ "orderId" : 7 },"id":"k","retry":5000,"timestamp":1}"#);
+        assert_eq!((e.kind.as_str(), e.payload), ("order-completed", r#"{ "orderId" : 7 }"#));
+        assert_eq!((e.key.as_deref(), e.retry_ms), (Some("k"), Some(5000)));
+        assert_eq!(
+            ok(r#"{"payload":null}"#),
+            Envelope { kind: "message".into(), payload: "null", key: None, retry_ms: None }
+        );
+        assert_eq!(ok(r#"{"payload":1,"payload":2}"#).payload, "2");
+    }
+
+    #[test]
+    fn all_else_is_relayed_whole() {
+        for text in ["", "hello", r#"{"type":"x"}"#, "[1]", r#"{"payload":"#, r#""payload""#, r#"{"payload":1}x"#] {
+            let e = ok(text);
+            assert_eq!((e.kind.as_str(), e.payload), ("message", text));
+        }
+    }
+
+    #[test]
+    fn deep_payloads_are_relayed_too() {
+        let deep = format!(r#"{{"type":"t","payload":{}{}}}"#, "[".repeat(400), "]".repeat(400));
+        assert_eq!(ok(&deep).kind, "t");
+    }
+
+    #[test]
+    fn faults_are_refused_by_name() {
+        for (text, refusal) in [
+            (r#"{"type":7,"payload":1}"#, Refusal::BadType),
+            (r#"{"type":null,"payload":1}"#, Refusal::BadType),
+            (r#"{"type":"","payload":1}"#, Refusal::BadType),
+            (r#"{"type":"a\nb","payload":1}"#, Refusal::BadType),
+            (r#"{"type":"sse.gap","payload":1}"#, Refusal::ReservedType),
+            (r#"{"payload":1,"id":7}"#, Refusal::BadKey),
+            (r#"{"payload":1,"id":""}"#, Refusal::BadKey),
+            (r#"{"payload":1,"retry":-1}"#, Refusal::BadRetry),
+            (r#"{"payload":1,"retry":1.5}"#, Refusal::BadRetry),
+            (r#"{"payload":1,"retry":"5"}"#, Refusal::BadRetry),
+        ] {
+            assert_eq!(refused(text), refusal, "{text}");
+        }
+        let long = format!(r#"{{"type":"{}","payload":1}}"#, "x".repeat(129));
+        assert_eq!(refused(&long), Refusal::BadType);
+        assert_eq!(decode(b"\xff", 1000), Err(Refusal::NotUtf8));
+    }
+
+    #[test]
+    fn the_bound_is_that_of_the_payload() {
+        let text = |n: usize| format!(r#"{{"type":"some-type","payload":"{}"}}"#, "x".repeat(n - 2));
+        assert!(decode(text(1000).as_bytes(), 1000).is_ok());
+        assert_eq!(decode(text(1001).as_bytes(), 1000), Err(Refusal::TooLarge));
+        assert_eq!(decode("x".repeat(1001).as_bytes(), 1000), Err(Refusal::TooLarge));
+    }
+}

@@ -1,0 +1,495 @@
+//! A connection is a cursor: what one client gets, in which order, and when it must join again (DESIGN.md section 3).
+//!
+//! Invariant: everything of the client's channels up to `cursor` was handed to the writer, everything up to `position`
+//! was handed over or stands in the queue, in id order, once. Nothing in here waits or looks at a clock.
+
+use std::{collections::VecDeque, sync::Arc};
+
+use bytes::Bytes;
+
+use super::{
+    event::Event,
+    id::EventId,
+    system::{Gap, GapReason, JoinCause},
+};
+
+/// What the hub sends to a connection.
+#[derive(Clone, Debug)]
+pub enum Item {
+    /// An event of one of its channels.
+    Event(Arc<Event>),
+    /// A point at which the order or the record may have been broken.
+    Seam {
+        /// Its place in the order.
+        id: EventId,
+        /// `reset` or `unrecorded`.
+        reason: GapReason,
+    },
+}
+
+impl Item {
+    fn id(&self) -> Option<EventId> {
+        match self {
+            Self::Event(event) => event.id,
+            Self::Seam { id, .. } => Some(*id),
+        }
+    }
+
+    fn len(&self) -> usize {
+        match self {
+            Self::Event(event) => cost(&event.frame),
+            Self::Seam { .. } => OVERHEAD_BYTES,
+        }
+    }
+}
+
+/// What a queued frame costs beside its bytes.
+const OVERHEAD_BYTES: usize = 64;
+
+fn cost(frame: &Bytes) -> usize {
+    frame.len() + OVERHEAD_BYTES
+}
+
+/// A frame in the queue.
+#[derive(Debug)]
+pub struct Queued {
+    /// The bytes.
+    pub frame: Bytes,
+    /// The cursor once it is taken.
+    upto: Option<EventId>,
+    /// For a live event: when it was published, in ms since 1970.
+    pub published_ms: Option<u64>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// Waits for a join.
+    Detached,
+    /// A join is under way.
+    Joining,
+    /// Events come from the hub.
+    Live,
+}
+
+/// What an item did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The queue has changed.
+    Queued,
+    /// Nothing to do.
+    Ignored,
+    /// The connection must join again.
+    Rejoin(JoinCause),
+}
+
+/// The state of one connection.
+#[derive(Debug)]
+pub struct Flow {
+    phase: Phase,
+    /// Counts joins, so that one that was overtaken notices.
+    generation: u64,
+    cursor: EventId,
+    position: EventId,
+    head: Option<Bytes>,
+    queue: VecDeque<Queued>,
+    queue_bytes: usize,
+    /// Live items that came while joining.
+    pending: VecDeque<Item>,
+    pending_bytes: usize,
+    pending_lost: bool,
+    last: Option<Bytes>,
+    limit_bytes: usize,
+    channels: Arc<[String]>,
+}
+
+impl Flow {
+    /// A detached connection at `cursor`; `channels` is what its gaps name.
+    pub fn new(cursor: EventId, limit_bytes: usize, channels: Arc<[String]>) -> Self {
+        Self {
+            phase: Phase::Detached,
+            generation: 0,
+            cursor,
+            position: cursor,
+            head: None,
+            queue: VecDeque::new(),
+            queue_bytes: 0,
+            pending: VecDeque::new(),
+            pending_bytes: 0,
+            pending_lost: false,
+            last: None,
+            limit_bytes,
+            channels,
+        }
+    }
+
+    /// Sets the first frame; it survives every overflow.
+    pub fn set_head(&mut self, frame: Bytes) {
+        self.head = Some(frame);
+    }
+
+    /// Sets the frame that ends the stream, behind what is queued. The first one counts.
+    pub fn close(&mut self, frame: Bytes) {
+        self.last.get_or_insert(frame);
+        self.detach(EventId::ZERO);
+    }
+
+    /// Whether `close` was called.
+    pub fn is_closing(&self) -> bool {
+        self.last.is_some()
+    }
+
+    /// Bytes that are queued or pending.
+    pub fn bytes(&self) -> usize {
+        self.queue_bytes + self.pending_bytes
+    }
+
+    /// Whether a writer would find nothing.
+    pub fn is_empty(&self) -> bool {
+        self.head.is_none() && self.queue.is_empty() && self.last.is_none()
+    }
+
+    /// Everything up to here was handed to the writer.
+    pub fn cursor(&self) -> EventId {
+        self.cursor
+    }
+
+    /// Everything up to here was handed over or is queued.
+    pub fn position(&self) -> EventId {
+        self.position
+    }
+
+    /// Whether events come from the hub.
+    pub fn is_live(&self) -> bool {
+        self.phase == Phase::Live
+    }
+
+    /// The next frame, if any; the flag says that it is the last one of the stream.
+    pub fn take(&mut self) -> Option<(Queued, bool)> {
+        let control = |frame| Queued { frame, upto: None, published_ms: None };
+        if let Some(frame) = self.head.take() {
+            return Some((control(frame), false));
+        }
+        if let Some(item) = self.queue.pop_front() {
+            self.queue_bytes -= cost(&item.frame);
+            if let Some(id) = item.upto {
+                self.cursor = id;
+            }
+            if self.queue.is_empty() && self.queue.capacity() > 32 {
+                self.queue = VecDeque::new();
+            }
+            return Some((item, false));
+        }
+        self.last.take().map(|frame| (control(frame), true))
+    }
+
+    /// An item of the hub. Items come in id order; those before the position were delivered already.
+    pub fn offer(&mut self, item: &Item) -> Outcome {
+        match self.phase {
+            Phase::Live => self.offer_live(item),
+            Phase::Joining => {
+                if self.pending_bytes + item.len() > self.limit_bytes {
+                    // The join goes on; what came meanwhile is read again after it.
+                    self.pending.clear();
+                    self.pending_bytes = 0;
+                    self.pending_lost = true;
+                } else if !self.pending_lost {
+                    self.pending_bytes += item.len();
+                    self.pending.push_back(item.clone());
+                }
+                Outcome::Ignored
+            }
+            Phase::Detached => Outcome::Ignored,
+        }
+    }
+
+    fn offer_live(&mut self, item: &Item) -> Outcome {
+        if item.id().is_some_and(|id| id <= self.position) {
+            return Outcome::Ignored;
+        }
+        if self.queue_bytes + item.len() > self.limit_bytes {
+            self.drop_queue();
+            return Outcome::Rejoin(JoinCause::Overflow);
+        }
+        match item {
+            Item::Event(event) => {
+                if event.predecessor > self.position {
+                    self.detach(EventId::ZERO);
+                    return Outcome::Rejoin(JoinCause::Predecessor);
+                }
+                let published_ms = event.id.map(|id| id.ms);
+                self.push(Queued { frame: event.frame.clone(), upto: event.id, published_ms });
+            }
+            Item::Seam { id, reason } => self.seam(*id, *reason),
+        }
+        Outcome::Queued
+    }
+
+    fn seam(&mut self, id: EventId, reason: GapReason) {
+        let restart = matches!(reason, GapReason::Reset).then_some(id);
+        let gap = self.gap_of(reason, self.channels.to_vec());
+        self.push(Queued { frame: gap.frame(restart), upto: Some(id), published_ms: None });
+    }
+
+    fn gap_of(&self, reason: GapReason, channels: Vec<String>) -> Gap {
+        Gap { reason, channels, from: self.position.to_string() }
+    }
+
+    fn push(&mut self, item: Queued) {
+        self.queue_bytes += cost(&item.frame);
+        if let Some(id) = item.upto {
+            self.position = self.position.max(id);
+        }
+        self.queue.push_back(item);
+    }
+
+    /// Drops what is queued; the connection joins again from its cursor. Nothing is lost: the log has it.
+    pub fn drop_queue(&mut self) {
+        self.queue = VecDeque::new();
+        self.queue_bytes = 0;
+        self.position = self.cursor;
+        self.detach(EventId::ZERO);
+    }
+
+    /// The link broke: what is queued stays, everything up to `watermark` had come; a running join is void.
+    pub fn detach(&mut self, watermark: EventId) {
+        if self.phase == Phase::Live {
+            self.position = self.position.max(watermark);
+        }
+        self.phase = Phase::Detached;
+        self.generation += 1;
+        self.pending = VecDeque::new();
+        self.pending_bytes = 0;
+        self.pending_lost = false;
+    }
+
+    /// A connection without a cursor starts at `h`.
+    pub fn start_at(&mut self, h: EventId) {
+        self.cursor = h;
+        self.position = h;
+    }
+
+    /// Starts a join: from now on live items wait. Gives the join's number and where it starts.
+    pub fn begin_join(&mut self) -> (u64, EventId) {
+        self.detach(EventId::ZERO);
+        self.phase = Phase::Joining;
+        (self.generation, self.position)
+    }
+
+    /// Whether the join of that number is still the current one.
+    pub fn is_joining(&self, generation: u64) -> bool {
+        self.phase == Phase::Joining && self.generation == generation
+    }
+
+    /// An event that the join has read.
+    pub fn replay(&mut self, event: &Event) {
+        self.push(Queued { frame: event.frame.clone(), upto: event.id, published_ms: None });
+    }
+
+    /// The join tells a gap; the replay follows it.
+    pub fn tell_gap(&mut self, reason: GapReason, channels: Vec<String>) {
+        let frame = self.gap_of(reason, channels).frame(None);
+        self.push(Queued { frame, upto: None, published_ms: None });
+    }
+
+    /// The join tells that the stream goes on from `h` only; `from` is the cursor as the client sent it.
+    pub fn restart(&mut self, reason: GapReason, from: Option<&str>, h: EventId) {
+        let mut gap = self.gap_of(reason, self.channels.to_vec());
+        if let Some(from) = from {
+            gap.from = from.to_owned();
+        }
+        self.position = h;
+        self.push(Queued { frame: gap.frame(Some(h)), upto: Some(h), published_ms: None });
+    }
+
+    /// The join has read everything up to `h`: what waited and lies behind it follows, and the connection is live.
+    pub fn finish_join(&mut self, h: EventId) -> Outcome {
+        self.position = self.position.max(h);
+        if self.queue.is_empty() {
+            self.cursor = self.position;
+        }
+        if std::mem::take(&mut self.pending_lost) {
+            self.detach(EventId::ZERO);
+            return Outcome::Rejoin(JoinCause::Overflow);
+        }
+        self.phase = Phase::Live;
+        self.pending_bytes = 0;
+        for item in std::mem::take(&mut self.pending) {
+            if let rejoin @ Outcome::Rejoin(_) = self.offer_live(&item) {
+                return rejoin;
+            }
+        }
+        Outcome::Queued
+    }
+
+    /// Queues a frame that proves the stream alive; its id is the watermark when live, else the position.
+    pub fn heartbeat(&mut self, watermark: EventId, encode: impl FnOnce(EventId) -> Bytes) {
+        if self.phase == Phase::Live {
+            self.position = self.position.max(watermark);
+        }
+        let id = self.position;
+        self.push(Queued { frame: encode(id), upto: Some(id), published_ms: None });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::channel::Channel;
+
+    fn id(ms: u64) -> EventId {
+        EventId { ms, seq: 0 }
+    }
+
+    fn event(ms: u64, predecessor: u64) -> Item {
+        let channel = Channel::parse("broadcast:a").unwrap();
+        Item::Event(Arc::new(Event::new(id(ms), id(predecessor), channel, None, "t", &ms.to_string())))
+    }
+
+    fn flow(cursor: u64) -> Flow {
+        Flow::new(id(cursor), 1000, Arc::new(["broadcast:*".to_owned()]))
+    }
+
+    fn live(cursor: u64) -> Flow {
+        let mut flow = flow(cursor);
+        flow.begin_join();
+        flow.finish_join(id(cursor));
+        flow
+    }
+
+    /// The ids (or names of system events) that a writer gets.
+    fn taken(flow: &mut Flow) -> Vec<String> {
+        std::iter::from_fn(|| flow.take())
+            .map(|(item, _)| {
+                let text = String::from_utf8(item.frame.to_vec()).unwrap();
+                let line = |name: &str| text.lines().find_map(|l| l.strip_prefix(name)).map(str::to_owned);
+                match line("event: ").unwrap() {
+                    event if event == "t" => line("id: ").unwrap(),
+                    event => format!("{event} {}", line("id: ").unwrap_or_default()),
+                }
+            })
+            .collect()
+    }
+
+    #[test]
+    fn live_events_come_in_order_and_once() {
+        let mut f = live(5);
+        assert_eq!(f.offer(&event(5, 0)), Outcome::Ignored);
+        assert_eq!(f.offer(&event(6, 5)), Outcome::Queued);
+        assert_eq!(f.offer(&event(6, 5)), Outcome::Ignored);
+        assert_eq!(f.offer(&event(8, 6)), Outcome::Queued);
+        assert_eq!(taken(&mut f), ["6-0", "8-0"]);
+        assert_eq!(f.cursor(), id(8));
+    }
+
+    #[test]
+    fn the_join_is_bounded_by_h_and_what_waited_follows() {
+        let mut f = flow(1);
+        let (generation, from) = f.begin_join();
+        assert_eq!(from, id(1));
+        f.offer(&event(4, 3));
+        f.offer(&event(5, 4));
+        let Item::Event(read) = event(3, 1) else { unreachable!() };
+        f.replay(&read);
+        let Item::Event(read) = event(4, 3) else { unreachable!() };
+        f.replay(&read);
+        assert!(f.is_joining(generation));
+        assert_eq!(f.finish_join(id(4)), Outcome::Queued);
+        assert_eq!(taken(&mut f), ["3-0", "4-0", "5-0"]);
+    }
+
+    #[test]
+    fn a_missing_predecessor_sends_back_to_the_join() {
+        let mut f = live(5);
+        assert_eq!(f.offer(&event(9, 7)), Outcome::Rejoin(JoinCause::Predecessor));
+        assert_eq!(f.begin_join().1, id(5));
+    }
+
+    #[test]
+    fn an_overflow_drops_the_queue_and_joins_from_the_cursor() {
+        let mut f = live(5);
+        f.offer(&event(6, 5));
+        assert_eq!(f.take().unwrap().0.upto, Some(id(6)));
+        let mut n = 7;
+        while f.offer(&event(n, n - 1)) == Outcome::Queued {
+            n += 1;
+        }
+        assert!(f.bytes() == 0 && n > 8);
+        assert_eq!(f.begin_join().1, id(6));
+    }
+
+    #[test]
+    fn pending_items_are_bounded_too() {
+        let mut f = flow(1);
+        f.begin_join();
+        for n in 2..100 {
+            f.offer(&event(n, n - 1));
+            assert!(f.bytes() <= 1000);
+        }
+        assert_eq!(f.finish_join(id(3)), Outcome::Rejoin(JoinCause::Overflow));
+        assert_eq!(f.begin_join().1, id(3));
+    }
+
+    #[test]
+    fn after_a_break_the_join_starts_at_the_watermark_and_keeps_the_queue() {
+        let mut f = live(5);
+        f.offer(&event(6, 5));
+        f.detach(id(9));
+        assert_eq!(f.offer(&event(12, 11)), Outcome::Ignored);
+        assert_eq!(f.begin_join().1, id(9));
+        f.finish_join(id(12));
+        assert_eq!(taken(&mut f), ["6-0"]);
+    }
+
+    #[test]
+    fn a_break_voids_a_running_join() {
+        let mut f = flow(5);
+        let (generation, _) = f.begin_join();
+        f.detach(id(9));
+        assert!(!f.is_joining(generation));
+        assert_eq!(f.begin_join().1, id(5), "a watermark says nothing of a connection that was not live");
+    }
+
+    #[test]
+    fn seams_are_told_in_their_place_and_only_reset_carries_an_id() {
+        let mut f = live(5);
+        f.offer(&event(6, 5));
+        f.offer(&Item::Seam { id: id(7), reason: GapReason::Unrecorded });
+        f.offer(&Item::Seam { id: id(8), reason: GapReason::Reset });
+        f.offer(&event(9, 0));
+        assert_eq!(taken(&mut f), ["6-0", "sse.gap ", "sse.gap 8-0", "9-0"]);
+    }
+
+    #[test]
+    fn heartbeats_carry_the_watermark_behind_what_is_queued() {
+        let mut f = live(5);
+        f.offer(&event(6, 5));
+        f.heartbeat(id(8), |id| crate::core::system::heartbeat(id, 0));
+        assert_eq!(f.offer(&event(7, 6)), Outcome::Ignored, "the watermark says that 7 has come");
+        assert_eq!(taken(&mut f), ["6-0", "sse.heartbeat 8-0"]);
+        let mut joining = flow(5);
+        joining.begin_join();
+        joining.heartbeat(id(8), |id| crate::core::system::heartbeat(id, 0));
+        assert_eq!(taken(&mut joining), ["sse.heartbeat 5-0"]);
+    }
+
+    #[test]
+    fn a_restart_goes_on_from_h() {
+        let mut f = flow(0);
+        f.begin_join();
+        f.offer(&event(8, 7));
+        f.offer(&event(10, 8));
+        f.restart(GapReason::UnknownId, Some("garbage"), id(9));
+        f.finish_join(id(9));
+        assert_eq!(taken(&mut f), ["sse.gap 9-0", "10-0"]);
+    }
+
+    #[test]
+    fn head_comes_first_and_the_closing_frame_last() {
+        let mut f = live(5);
+        f.offer(&event(6, 5));
+        f.set_head(crate::core::system::heartbeat(id(5), 0));
+        f.close(crate::core::system::closing(crate::core::system::CloseReason::MaxAge, 1));
+        assert_eq!(f.offer(&event(7, 6)), Outcome::Ignored);
+        assert_eq!(taken(&mut f), ["sse.heartbeat 5-0", "6-0", "sse.closing "]);
+    }
+}

@@ -1,0 +1,72 @@
+//! The encoder: one SSE frame from its parts (WHATWG HTML, section 9.2).
+
+use std::fmt::Write;
+
+use bytes::Bytes;
+
+use super::id::EventId;
+
+/// Encodes a frame. CR, LF and CRLF in the data each start a new `data:` line, so nothing in it can end the event;
+/// `event` must be free of line breaks (`envelope::check_type`).
+pub fn encode(retry_ms: Option<u64>, id: Option<EventId>, event: &str, data: &str) -> Bytes {
+    debug_assert!(!event.contains(['\r', '\n']));
+    let mut out = String::with_capacity(64 + event.len() + data.len());
+    if let Some(ms) = retry_ms {
+        let _ = writeln!(out, "retry: {ms}");
+    }
+    if let Some(id) = id {
+        let _ = writeln!(out, "id: {id}");
+    }
+    out.push_str("event: ");
+    out.push_str(event);
+    out.push('\n');
+    let mut rest = data;
+    loop {
+        out.push_str("data: ");
+        match rest.find(['\r', '\n']) {
+            None => {
+                out.push_str(rest);
+                break;
+            }
+            Some(end) => {
+                out.push_str(&rest[..end]);
+                out.push('\n');
+                let crlf = rest[end..].starts_with("\r\n");
+                rest = &rest[end + if crlf { 2 } else { 1 }..];
+            }
+        }
+    }
+    out.push_str("\n\n");
+    Bytes::from(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(retry: Option<u64>, id: Option<EventId>, event: &str, data: &str) -> String {
+        String::from_utf8(encode(retry, id, event, data).to_vec()).unwrap()
+    }
+
+    #[test]
+    fn fields_stand_in_the_contracts_order() {
+        let id = Some(EventId { ms: 5, seq: 1 });
+        assert_eq!(text(Some(9), id, "a", "x"), "retry: 9\nid: 5-1\nevent: a\ndata: x\n\n");
+        assert_eq!(text(None, None, "a", ""), "event: a\ndata: \n\n");
+    }
+
+    #[test]
+    fn every_line_break_starts_a_data_line() {
+        assert_eq!(
+            text(None, None, "a", "1\n2\r3\r\n4\n\n5\r"),
+            "event: a\ndata: 1\ndata: 2\ndata: 3\ndata: 4\ndata: \ndata: 5\ndata: \n\n"
+        );
+    }
+
+    #[test]
+    fn data_cannot_inject() {
+        let frame = text(None, None, "a", "x\n\nid: 1\nevent: evil\r\rdata: y");
+        assert!(frame.split("\n").all(|l| l.is_empty() || l.starts_with("data: ") || l == "event: a"));
+        assert_eq!(frame.matches("\n\n").count(), 1);
+    }
+}

@@ -1,0 +1,61 @@
+//! Event ids: the one place where they are parsed and compared (DESIGN.md section 2).
+
+use std::fmt;
+
+/// The place of an event in the one order over all channels, `<ms>-<seq>` as of a Redis stream.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct EventId {
+    /// Milliseconds since 1970 by the clock of Redis, or later where that clock went back.
+    pub ms: u64,
+    /// Sequence within the millisecond; its density is not promised.
+    pub seq: u64,
+}
+
+impl EventId {
+    /// Before every event.
+    pub const ZERO: Self = Self { ms: 0, seq: 0 };
+
+    /// Parses `<ms>-<seq>`: digits only, no sign, no spaces.
+    pub fn parse(text: &str) -> Option<Self> {
+        let (ms, seq) = text.split_once('-')?;
+        Some(Self { ms: digits(ms)?, seq: digits(seq)? })
+    }
+
+    /// The same from bytes of Redis.
+    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        Self::parse(std::str::from_utf8(bytes).ok()?)
+    }
+}
+
+fn digits(text: &str) -> Option<u64> {
+    text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse().ok()).flatten()
+}
+
+impl fmt::Display for EventId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.ms, self.seq)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parses_what_it_prints_and_nothing_else() {
+        let id = EventId { ms: 1763719000456, seq: 7 };
+        assert_eq!(EventId::parse(&id.to_string()), Some(id));
+        for bad in
+            ["", "-", "1", "1-", "-1", "+1-0", "1-+0", "1 -0", "1-0-0", "1-0\n", "99999999999999999999999-0", "a-b"]
+        {
+            assert_eq!(EventId::parse(bad), None, "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn the_order_is_that_of_numbers() {
+        let id = |text| EventId::parse(text).unwrap();
+        assert!(id("9-0") < id("10-0"));
+        assert!(id("10-2") < id("10-10"));
+    }
+}

@@ -1,0 +1,217 @@
+//! The join: what a connection missed is read from the logs over (cursor, H] and merged by id (DESIGN.md section 3).
+//!
+//! This file decides; `redis::join` reads. Without the bound H an event of one log overtakes another's and is lost.
+
+use std::{collections::VecDeque, sync::Arc};
+
+use super::{event::Event, id::EventId, system::GapReason};
+
+/// The state of the clock at one moment of the subscriber's link: everything up to `h` has come by it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Mark {
+    /// The last id given out.
+    pub h: EventId,
+    /// The start of the epoch: ids before it belong to a Redis that is no more.
+    pub epoch: EventId,
+    /// The last seam of reason `unrecorded`; zero if there is none.
+    pub unrecorded: EventId,
+}
+
+/// How a join begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// The stream goes on from H, and the client is told why.
+    Restart(GapReason),
+    /// The logs are read.
+    Read {
+        /// A seam lies behind the cursor.
+        unrecorded: bool,
+        /// The cursor is older than the retention: a log that is missing proves nothing.
+        stale: bool,
+    },
+}
+
+/// Decides how a join from `cursor` begins; `None`: the client's id could not be parsed.
+pub fn start(cursor: Option<EventId>, mark: &Mark, retention_ms: u64) -> Start {
+    match cursor {
+        None => Start::Restart(GapReason::UnknownId),
+        Some(cursor) if cursor > mark.h => Start::Restart(GapReason::UnknownId),
+        Some(cursor) if cursor < mark.epoch => Start::Restart(GapReason::Reset),
+        Some(cursor) => Start::Read {
+            unrecorded: cursor < mark.unrecorded,
+            stale: cursor.ms < mark.h.ms.saturating_sub(retention_ms),
+        },
+    }
+}
+
+/// What is left of a log past the cursor.
+#[derive(Debug, Default)]
+pub struct Page {
+    /// Events past the position, in order.
+    pub events: Vec<Arc<Event>>,
+    /// Whether the log may hold more.
+    pub more: bool,
+    /// If there is no event: the last id that the log ever had, zero if there is no such log.
+    pub last_ever: EventId,
+}
+
+/// Whether the first page of a log shows a gap behind `cursor`.
+pub fn gap(cursor: EventId, stale: bool, page: &Page) -> Option<GapReason> {
+    match page.events.first() {
+        Some(first) if first.predecessor > cursor => Some(GapReason::Trimmed),
+        // The first event of a log: an older log may have expired before it.
+        Some(first) if stale && first.predecessor == EventId::ZERO => Some(GapReason::Expired),
+        Some(_) => None,
+        None if page.last_ever > cursor => Some(GapReason::Trimmed),
+        None if stale && page.last_ever == EventId::ZERO => Some(GapReason::Expired),
+        None => None,
+    }
+}
+
+/// One log that is being read; `L` names it.
+#[derive(Debug)]
+struct Source<L> {
+    log: L,
+    buffer: VecDeque<Arc<Event>>,
+    /// The last id that was read.
+    position: EventId,
+    more: bool,
+}
+
+/// Events of several logs, merged by id.
+#[derive(Debug)]
+pub struct Merge<L> {
+    h: EventId,
+    sources: Vec<Source<L>>,
+}
+
+/// Events vanished from a log while it was read: the join must start anew, from what was delivered.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Trimmed;
+
+impl<L> Merge<L> {
+    /// Reads `logs` over (cursor, h].
+    pub fn new(cursor: EventId, h: EventId, logs: impl IntoIterator<Item = L>) -> Self {
+        let source = |log| Source { log, buffer: VecDeque::new(), position: cursor, more: true };
+        Self { h, sources: logs.into_iter().map(source).collect() }
+    }
+
+    /// The logs that must be read next, by number, each with the id after which.
+    pub fn wants(&self) -> impl Iterator<Item = (usize, &L, EventId)> {
+        let wanting = |s: &Source<L>| s.more && s.buffer.is_empty();
+        self.sources.iter().enumerate().filter(move |(_, s)| wanting(s)).map(|(n, s)| (n, &s.log, s.position))
+    }
+
+    /// Takes what was read of log `n` and checks the chain of predecessors; before the `first` page that is for [`gap`].
+    /// A hole within the page ends it, so that what lies before the hole is delivered first.
+    ///
+    /// # Errors
+    /// The page begins behind a hole.
+    pub fn feed(&mut self, n: usize, page: Page, first: bool) -> Result<(), Trimmed> {
+        let source = &mut self.sources[n];
+        source.more = page.more;
+        for (i, event) in page.events.into_iter().enumerate() {
+            let id = event.id.unwrap_or(EventId::ZERO);
+            if id > self.h {
+                source.more = false;
+                break;
+            }
+            if event.predecessor > source.position && !(first && i == 0) {
+                source.more = true;
+                return if i == 0 { Err(Trimmed) } else { Ok(()) };
+            }
+            source.position = id;
+            source.buffer.push_back(event);
+        }
+        Ok(())
+    }
+
+    /// The next event in the order of all logs; `None` if a log must be read first, or nothing is left.
+    pub fn pop(&mut self) -> Option<Arc<Event>> {
+        if self.wants().next().is_some() {
+            return None;
+        }
+        let next = self.sources.iter_mut().filter(|s| !s.buffer.is_empty()).min_by_key(|s| s.buffer[0].id)?;
+        next.buffer.pop_front()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::channel::Channel;
+
+    fn id(ms: u64) -> EventId {
+        EventId { ms, seq: 0 }
+    }
+
+    fn page(events: &[(u64, u64)], more: bool, last_ever: u64) -> Page {
+        let channel = Channel::parse("broadcast:a").unwrap();
+        let event = |(ms, pred): &(u64, u64)| Arc::new(Event::new(id(*ms), id(*pred), channel.clone(), None, "t", ""));
+        Page { events: events.iter().map(event).collect(), more, last_ever: id(last_ever) }
+    }
+
+    fn merge(logs: usize) -> Merge<usize> {
+        Merge::new(id(1), id(10), 0..logs)
+    }
+
+    fn all(merge: &mut Merge<usize>) -> Vec<u64> {
+        std::iter::from_fn(|| merge.pop()).map(|e| e.id.unwrap().ms).collect()
+    }
+
+    #[test]
+    fn a_cursor_outside_of_the_epoch_restarts() {
+        let mark = Mark { h: id(100), epoch: id(50), unrecorded: id(60) };
+        assert_eq!(start(None, &mark, 1000), Start::Restart(GapReason::UnknownId));
+        assert_eq!(start(Some(id(101)), &mark, 1000), Start::Restart(GapReason::UnknownId));
+        assert_eq!(start(Some(id(49)), &mark, 1000), Start::Restart(GapReason::Reset));
+        assert_eq!(start(Some(id(50)), &mark, 1000), Start::Read { unrecorded: true, stale: false });
+        assert_eq!(start(Some(id(60)), &mark, 30), Start::Read { unrecorded: false, stale: true });
+        assert_eq!(start(Some(id(100)), &mark, 30), Start::Read { unrecorded: false, stale: false });
+    }
+
+    #[test]
+    fn a_gap_is_told_when_and_only_when() {
+        let c = id(5);
+        assert_eq!(gap(c, false, &page(&[(7, 5)], false, 0)), None);
+        assert_eq!(gap(c, false, &page(&[(7, 4)], false, 0)), None, "trimming did not pass the cursor");
+        assert_eq!(gap(c, false, &page(&[(7, 6)], false, 0)), Some(GapReason::Trimmed));
+        assert_eq!(gap(c, false, &page(&[], false, 5)), None);
+        assert_eq!(gap(c, false, &page(&[], false, 6)), Some(GapReason::Trimmed), "all that was left was trimmed");
+        assert_eq!(gap(c, false, &page(&[], false, 0)), None, "a young cursor and no log: nothing was there");
+        assert_eq!(gap(c, true, &page(&[], false, 0)), Some(GapReason::Expired));
+        assert_eq!(gap(c, true, &page(&[(7, 0)], false, 0)), Some(GapReason::Expired));
+        assert_eq!(gap(c, true, &page(&[(7, 5)], false, 0)), None, "the chain proves it");
+        assert_eq!(gap(c, true, &page(&[], false, 4)), None);
+    }
+
+    #[test]
+    fn logs_are_merged_by_id_up_to_h() {
+        let mut m = merge(2);
+        m.feed(0, page(&[(2, 0), (5, 2), (11, 5)], true, 0), true).unwrap();
+        assert_eq!(m.pop(), None, "the other log may hold an earlier one");
+        m.feed(1, page(&[(3, 0), (4, 3)], true, 0), true).unwrap();
+        assert_eq!(all(&mut m), [2, 3, 4]);
+        assert_eq!(m.wants().map(|(n, _, after)| (n, after)).collect::<Vec<_>>(), [(1, id(4))]);
+        m.feed(1, page(&[(10, 4)], false, 0), false).unwrap();
+        assert_eq!(all(&mut m), [5, 10]);
+        assert_eq!(m.wants().count(), 0);
+    }
+
+    #[test]
+    fn an_event_that_vanishes_meanwhile_is_noticed() {
+        let mut m = merge(1);
+        m.feed(0, page(&[(2, 0)], true, 0), true).unwrap();
+        assert_eq!(all(&mut m), [2]);
+        assert_eq!(m.feed(0, page(&[(5, 4)], false, 0), false), Err(Trimmed));
+    }
+
+    #[test]
+    fn what_lies_before_a_hole_is_delivered_first() {
+        let mut m = merge(1);
+        m.feed(0, page(&[(2, 0), (3, 2), (6, 5)], false, 0), true).unwrap();
+        assert_eq!(all(&mut m), [2, 3]);
+        assert_eq!(m.wants().count(), 1);
+        assert_eq!(m.feed(0, page(&[(6, 5)], false, 0), false), Err(Trimmed));
+    }
+}

@@ -1,0 +1,13 @@
+//! The pure core: no I/O, no clock, no randomness. What is decided here can be tested with plain values.
+
+pub mod channel;
+pub mod envelope;
+pub mod event;
+pub mod flow;
+pub mod frame;
+pub mod hex;
+pub mod id;
+pub mod join;
+pub mod parser;
+pub mod system;
+pub mod topics;

@@ -1,0 +1,163 @@
+//! The gateway's own events, `sse.*`, and the reasons that they name (DESIGN.md sections 3 and 4).
+
+use bytes::Bytes;
+use serde::Serialize;
+use serde_json::json;
+
+use super::{frame, id::EventId};
+
+macro_rules! reasons {
+    ($(#[$meta:meta])* $name:ident { $($(#[$doc:meta])* $variant:ident = $text:literal),* $(,)? }) => {
+        $(#[$meta])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum $name { $($(#[$doc])* $variant),* }
+
+        impl $name {
+            /// All of them.
+            pub const ALL: &'static [Self] = &[$(Self::$variant),*];
+
+            /// Its name in events, metrics and logs.
+            pub fn name(self) -> &'static str {
+                match self { $(Self::$variant => $text),* }
+            }
+        }
+    };
+}
+
+reasons! {
+    /// Why a client is told `sse.gap`.
+    GapReason {
+        /// The cursor is older than the retention and the log cannot prove that nothing was there.
+        Expired = "expired",
+        /// Events past the cursor were trimmed from the log.
+        Trimmed = "trimmed",
+        /// The order was broken: Redis was wiped, restored or replaced.
+        Reset = "reset",
+        /// Bare publishes may have gone unrecorded.
+        Unrecorded = "unrecorded",
+        /// The cursor cannot be parsed or is ahead of the clock.
+        UnknownId = "unknown-id",
+    }
+}
+
+reasons! {
+    /// Why a connection was closed; the label of `sse_connections_closed_total`.
+    CloseReason {
+        /// The client went away.
+        ClientGone = "client-gone",
+        /// The instance is shutting down.
+        Draining = "draining",
+        /// `server.max_connection_age` was reached.
+        MaxAge = "max-age",
+        /// `session_exp` or `tickets.max_session` was reached.
+        SessionOver = "session-over",
+        /// A newer connection of the same session took over.
+        TakenOver = "taken-over",
+        /// An operator ended the user's sessions.
+        Revoked = "revoked",
+        /// The client took nothing for `limits.stall`.
+        Stalled = "stalled",
+        /// A poll was answered.
+        PollDone = "poll-done",
+    }
+}
+
+reasons! {
+    /// Why a client is told `sse.busy`.
+    BusyReason {
+        /// `limits.max_connections` is reached.
+        Full = "full",
+        /// `limits.max_connections_per_user` is reached.
+        UserFull = "user-full",
+        /// Redis cannot be reached.
+        RedisAway = "redis-away",
+        /// The instance is shutting down.
+        Draining = "draining",
+    }
+}
+
+reasons! {
+    /// Why a connection joins (again).
+    JoinCause {
+        /// It came with a cursor.
+        Resume = "resume",
+        /// Its queue was dropped.
+        Overflow = "overflow",
+        /// The link to Redis broke, or a worker could not follow.
+        Link = "link",
+        /// A live event named a predecessor that had not come.
+        Predecessor = "predecessor",
+    }
+}
+
+/// `sse.connected`, the first frame of a stream.
+pub struct Connected<'a> {
+    /// `retry:` hint in ms.
+    pub retry_ms: u64,
+    /// The cursor; `None` where the client's own cannot be repeated.
+    pub id: Option<EventId>,
+    /// Id of this connection.
+    pub connection: &'a str,
+    /// The user.
+    pub user: &'a str,
+    /// The topics that it gets.
+    pub topics: Vec<String>,
+    /// Whether it goes on from the client's cursor.
+    pub resumed: bool,
+}
+
+impl Connected<'_> {
+    /// Encodes it.
+    pub fn frame(&self) -> Bytes {
+        #[derive(Serialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Data<'a> {
+            connection_id: &'a str,
+            user: &'a str,
+            topics: &'a [String],
+            resumed: bool,
+        }
+        let data =
+            Data { connection_id: self.connection, user: self.user, topics: &self.topics, resumed: self.resumed };
+        let data = serde_json::to_string(&data).unwrap_or_default();
+        frame::encode(Some(self.retry_ms), self.id, "sse.connected", &data)
+    }
+}
+
+/// The data of `sse.gap`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Gap {
+    /// Why.
+    #[serde(serialize_with = "reason_name")]
+    pub reason: GapReason,
+    /// The channels (or patterns of topics) that may have lost events.
+    pub channels: Vec<String>,
+    /// The cursor behind which something is missing.
+    pub from: String,
+}
+
+fn reason_name<S: serde::Serializer>(reason: &GapReason, s: S) -> Result<S::Ok, S::Error> {
+    s.serialize_str(reason.name())
+}
+
+impl Gap {
+    /// Encodes it; `restart` is the id from which the stream goes on, only after `reset` and `unknown-id`.
+    pub fn frame(&self, restart: Option<EventId>) -> Bytes {
+        frame::encode(None, restart, "sse.gap", &serde_json::to_string(self).unwrap_or_default())
+    }
+}
+
+/// `sse.heartbeat`.
+pub fn heartbeat(id: EventId, timestamp_ms: u64) -> Bytes {
+    frame::encode(None, Some(id), "sse.heartbeat", &json!({ "timestamp": timestamp_ms }).to_string())
+}
+
+/// `sse.closing`, the last frame of a stream that the gateway ends.
+pub fn closing(reason: CloseReason, retry_ms: u64) -> Bytes {
+    frame::encode(Some(retry_ms), None, "sse.closing", &json!({ "reason": reason.name() }).to_string())
+}
+
+/// `sse.busy`, the only frame of an answer that asks the client to come back later.
+pub fn busy(reason: BusyReason, retry_ms: u64) -> Bytes {
+    frame::encode(Some(retry_ms), None, "sse.busy", &json!({ "reason": reason.name() }).to_string())
+}

@@ -1,0 +1,96 @@
+//! The topics that a ticket allows: exact names, `prefix*` and `*` (DESIGN.md section 4).
+
+use std::collections::BTreeSet;
+
+use super::channel::is_name;
+
+/// Most topics in one ticket or request.
+pub const MAX_TOPICS: usize = 256;
+
+/// A set of topic patterns.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Topics {
+    exact: BTreeSet<String>,
+    /// Prefixes; the empty one is `*`.
+    prefixes: BTreeSet<String>,
+}
+
+impl Topics {
+    /// Parses patterns; the error is the first one that is none, or a text about their number.
+    pub fn parse<'a>(patterns: impl Iterator<Item = &'a str>) -> Result<Self, String> {
+        let mut topics = Self::default();
+        for (n, pattern) in patterns.enumerate() {
+            if n == MAX_TOPICS {
+                return Err(format!("more than {MAX_TOPICS} topics"));
+            }
+            match pattern.strip_suffix('*') {
+                Some(prefix) if prefix.is_empty() || is_name(prefix) => topics.prefixes.insert(prefix.to_owned()),
+                None if is_name(pattern) => topics.exact.insert(pattern.to_owned()),
+                _ => return Err(pattern.chars().take(64).collect()),
+            };
+        }
+        Ok(topics)
+    }
+
+    /// Whether a topic is allowed.
+    pub fn allows(&self, topic: &str) -> bool {
+        self.exact.contains(topic) || self.prefixes.iter().any(|p| topic.starts_with(p.as_str()))
+    }
+
+    /// Narrowed to the exact names of a request: those of them that are allowed.
+    pub fn narrow(&self, names: &Self) -> Self {
+        Self { exact: names.exact.iter().filter(|n| self.allows(n)).cloned().collect(), prefixes: BTreeSet::new() }
+    }
+
+    /// The exact names.
+    pub fn exact(&self) -> impl Iterator<Item = &str> {
+        self.exact.iter().map(String::as_str)
+    }
+
+    /// The prefixes of the patterns that end in `*`.
+    pub fn prefixes(&self) -> impl Iterator<Item = &str> {
+        self.prefixes.iter().map(String::as_str)
+    }
+
+    /// Whether it allows nothing.
+    pub fn is_empty(&self) -> bool {
+        self.exact.is_empty() && self.prefixes.is_empty()
+    }
+
+    /// The patterns as they were written.
+    pub fn patterns(&self) -> impl Iterator<Item = String> {
+        self.exact.iter().cloned().chain(self.prefixes.iter().map(|p| format!("{p}*")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn topics(patterns: &[&str]) -> Topics {
+        Topics::parse(patterns.iter().copied()).unwrap()
+    }
+
+    #[test]
+    fn allows_exact_names_prefixes_and_all() {
+        let t = topics(&["news", "team-*"]);
+        assert!(t.allows("news") && t.allows("team-7") && t.allows("team-"));
+        assert!(!t.allows("news2") && !t.allows("team"));
+        assert!(topics(&["*"]).allows("anything"));
+        assert!(!topics(&[]).allows("anything"));
+    }
+
+    #[test]
+    fn narrowing_never_widens() {
+        assert_eq!(topics(&["a", "b*"]).narrow(&topics(&["a", "b1", "c"])), topics(&["a", "b1"]));
+        assert!(topics(&[]).narrow(&topics(&["a"])).is_empty());
+    }
+
+    #[test]
+    fn refuses_other_patterns() {
+        for bad in ["", "a*b", "**", "a b", "a,b", "ä"] {
+            assert!(Topics::parse([bad].into_iter()).is_err(), "{bad:?}");
+        }
+        assert!(Topics::parse(std::iter::repeat_n("a", MAX_TOPICS + 1)).is_err());
+    }
+}

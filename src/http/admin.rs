@@ -1,0 +1,100 @@
+//! The admin listener: liveness, readiness, metrics, and the operator's hold on connections.
+
+use std::{sync::Arc, time::Duration};
+
+use actix_web::{HttpRequest, HttpResponse, http::StatusCode, web};
+use serde_json::json;
+use tokio::sync::oneshot;
+
+use super::{admission::Params, answers, api_keys};
+use crate::{
+    core::channel::is_name,
+    redis::{commands::Commands, sessions},
+    settings::Scope,
+    state::{
+        instance::Instance,
+        mailbox::{Command, Message},
+    },
+};
+
+/// What the handlers share.
+pub struct Admin {
+    /// The instance.
+    pub instance: Arc<Instance>,
+    /// The pool of this thread.
+    pub commands: Commands,
+}
+
+/// The routes of the listener.
+pub fn routes(config: &mut web::ServiceConfig) {
+    config
+        .route("/healthz", web::get().to(healthz))
+        .route("/readyz", web::get().to(readyz))
+        .route("/metrics", web::get().to(metrics))
+        .route("/connections", web::get().to(connections))
+        .route("/users/{id}/connections", web::delete().to(end_connections))
+        .default_service(web::to(|| async { answers::not_found() }));
+}
+
+/// The process lives; whatever ails Redis, a restart would not mend it.
+async fn healthz() -> HttpResponse {
+    HttpResponse::Ok().json(json!({ "status": "alive" }))
+}
+
+async fn readyz(admin: web::Data<Admin>) -> HttpResponse {
+    match admin.instance.unready() {
+        None => HttpResponse::Ok().json(json!({ "status": "ready" })),
+        Some(reason) => HttpResponse::ServiceUnavailable().json(json!({ "status": "not ready", "reason": reason })),
+    }
+}
+
+async fn metrics(admin: web::Data<Admin>) -> HttpResponse {
+    let instance = &admin.instance;
+    let metrics = &instance.metrics;
+    metrics.queued_bytes.set(instance.queued_bytes.load(std::sync::atomic::Ordering::Relaxed));
+    if let Some(age) = instance.link.tick_age() {
+        metrics.tick_age.set(age.as_secs_f64());
+    }
+    HttpResponse::Ok().content_type("text/plain; version=0.0.4; charset=utf-8").body(metrics.encode())
+}
+
+async fn connections(request: HttpRequest, admin: web::Data<Admin>) -> HttpResponse {
+    if let Err(answer) = api_keys::check(&request, &admin.instance.settings.api_keys, Scope::Admin) {
+        return answer;
+    }
+    let Ok(params) = Params::of(&request) else {
+        return answers::error(StatusCode::BAD_REQUEST, "bad-request", "the query cannot be decoded");
+    };
+    let user = params.get("user").map(str::to_owned);
+    let mut replies = Vec::new();
+    admin.instance.mailboxes.send(|| {
+        let (reply, answer) = oneshot::channel();
+        replies.push(answer);
+        Message::Command(Command::List(user.clone(), reply))
+    });
+    let mut all = Vec::new();
+    for reply in replies {
+        // A worker that does not answer is busy; the list is a help for people.
+        if let Ok(Ok(listed)) = tokio::time::timeout(Duration::from_secs(2), reply).await {
+            all.extend(listed);
+        }
+    }
+    HttpResponse::Ok().json(json!({ "instance": admin.instance.name, "connections": all }))
+}
+
+async fn end_connections(request: HttpRequest, user: web::Path<String>, admin: web::Data<Admin>) -> HttpResponse {
+    let settings = &admin.instance.settings;
+    if let Err(answer) = api_keys::check(&request, &settings.api_keys, Scope::Admin) {
+        return answer;
+    }
+    if !is_name(&user) {
+        return answers::error(StatusCode::BAD_REQUEST, "bad-request", "this cannot be a user id");
+    }
+    match sessions::revoke(&admin.commands, &user, settings.tickets.max_session).await {
+        Ok(()) => HttpResponse::Ok().json(json!({ "user": *user, "revoked": true })),
+        Err(fault) => {
+            tracing::warn!(error = %fault, "sessions not revoked");
+            answers::error(StatusCode::SERVICE_UNAVAILABLE, "redis-away", "nothing was revoked; try again")
+        }
+    }
+}

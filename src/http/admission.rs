@@ -1,0 +1,265 @@
+//! Who is let in: ticket, bounds, session, subscription, and the first frame. Streams and polls go the same way.
+
+use std::{rc::Rc, sync::Arc};
+
+use actix_web::{
+    HttpRequest, HttpResponse,
+    http::{StatusCode, header},
+    web::Query,
+};
+
+use super::{
+    answers,
+    peer::{Peer, StreamOfPeer},
+    worker::Worker,
+};
+use crate::{
+    core::{
+        id::EventId,
+        join::{self, Mark, Start},
+        system::{BusyReason, Connected, JoinCause},
+        topics::Topics,
+    },
+    redis::{
+        link::Attachment,
+        sessions::{self, NoSession, Redeem},
+    },
+    state::{
+        connection::{Connection, Parts, Session},
+        hub::Hub,
+        instance::unix_ms,
+    },
+    tickets::{Refused, Ticket},
+};
+
+/// A connection that was let in; dropping it ends it.
+pub struct Admitted {
+    /// The connection.
+    pub connection: Rc<Connection>,
+    /// Whether the client named a cursor.
+    pub has_cursor: bool,
+    hub: Rc<Hub>,
+    _attachment: Option<Attachment>,
+    _stream: StreamOfPeer,
+}
+
+impl Drop for Admitted {
+    fn drop(&mut self) {
+        self.hub.remove(&self.connection);
+    }
+}
+
+/// Why a client is not let in.
+#[derive(Debug)]
+pub enum Denied {
+    /// 401: this URL can never work again.
+    Refused(Refused),
+    /// 400: the request is wrong.
+    Bad(&'static str, String),
+    /// It should come back.
+    Busy(BusyReason),
+}
+
+impl Denied {
+    /// The answer; `busy` says how this endpoint tells the client to come back.
+    pub fn answer(&self, worker: &Worker, busy: fn(BusyReason) -> HttpResponse) -> HttpResponse {
+        let metrics = &worker.instance.metrics;
+        match self {
+            Self::Refused(refused) => {
+                metrics.refused.with_label_values(&[refused.code]).inc();
+                answers::error(StatusCode::UNAUTHORIZED, refused.code, &refused.message)
+            }
+            Self::Bad(code, message) => answers::error(StatusCode::BAD_REQUEST, code, message),
+            Self::Busy(reason) => {
+                metrics.busy.with_label_values(&[reason.name()]).inc();
+                busy(*reason)
+            }
+        }
+    }
+}
+
+fn refused(code: &'static str, message: &str) -> Denied {
+    Denied::Refused(Refused { code, message: message.to_owned() })
+}
+
+/// The members of the query, decoded; of one that stands twice the first counts.
+pub struct Params(Vec<(String, String)>);
+
+impl Params {
+    /// The query of a request.
+    ///
+    /// # Errors
+    /// It cannot be decoded.
+    pub fn of(request: &HttpRequest) -> Result<Self, Denied> {
+        Query::<Vec<(String, String)>>::from_query(request.query_string()).map(|q| Self(q.into_inner())).map_err(|_| {
+            Denied::Bad("bad-request", "the query cannot be decoded; percent-encode its values as UTF-8".to_owned())
+        })
+    }
+
+    /// A member.
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.0.iter().find(|(n, _)| n == name).map(|(_, value)| value.as_str())
+    }
+}
+
+fn bearer(request: &HttpRequest) -> Option<&str> {
+    let value = request.headers().get(header::AUTHORIZATION)?.to_str().ok()?;
+    let (scheme, token) = value.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+}
+
+/// The client's cursor as it came: header first, then either name in the query.
+fn last_event_id(request: &HttpRequest, params: &Params) -> Option<String> {
+    let header = request.headers().get("last-event-id").map(|v| String::from_utf8_lossy(v.as_bytes()).into_owned());
+    let given = header.filter(|id| !id.is_empty());
+    given
+        .or_else(|| params.get("lastEventId").map(str::to_owned))
+        .or_else(|| params.get("last_event_id").map(str::to_owned))
+        .filter(|id| !id.is_empty())
+}
+
+fn requested_topics(params: &Params, ticket: &Ticket) -> Result<Topics, Denied> {
+    let Some(list) = params.get("topics") else { return Ok(ticket.topics.clone()) };
+    let names = list.split(',').filter(|name| !name.is_empty());
+    match Topics::parse(names) {
+        Ok(names) if names.prefixes().next().is_none() => Ok(ticket.topics.narrow(&names)),
+        _ => Err(Denied::Bad("bad-topics", "topics must be at most 256 exact names, with commas between".to_owned())),
+    }
+}
+
+/// Lets a client in. Its subscription is confirmed, its first frame is queued, and its join is under way.
+///
+/// # Errors
+/// Why not.
+pub async fn admit(worker: &Worker, request: &HttpRequest, transport: &'static str) -> Result<Admitted, Denied> {
+    let params = Params::of(request)?;
+    let token = params.get("ticket").or_else(|| bearer(request));
+    let token = token.ok_or_else(|| {
+        refused("ticket-missing", "there is no ticket; give it as ?ticket= or as Authorization: Bearer")
+    })?;
+    let now_ms = unix_ms();
+    let ticket = worker.verifier.verify(token, now_ms / 1000).map_err(Denied::Refused)?;
+    let topics = requested_topics(&params, &ticket)?;
+    let instance = &worker.instance;
+    if instance.is_closed() {
+        return Err(Denied::Busy(BusyReason::Draining));
+    }
+    let pass = instance.gate.enter(&ticket.user).map_err(Denied::Busy)?;
+    if !instance.link.is_up() {
+        return Err(Denied::Busy(BusyReason::RedisAway));
+    }
+    let id = uuid::Uuid::new_v4().to_string();
+    let cursor_text = last_event_id(request, &params);
+    let given = cursor_text.as_deref().map(EventId::parse);
+    let session = open_session(worker, &ticket, &id, given.flatten(), now_ms).await?;
+    // No resume reaches back before the session's first cursor.
+    let cursor = given.flatten().map(|id| id.max(session.first));
+    let stream = StreamOfPeer::new(request.conn_data::<Peer>().cloned());
+    let connection = Connection::new(Parts {
+        instance: instance.clone(),
+        user: ticket.user.clone(),
+        topics,
+        session,
+        id,
+        transport,
+        cursor,
+        cursor_text: cursor_text.map(|text| text.chars().take(512).collect()),
+        pass,
+        evict: stream.evictor(),
+    });
+    worker.hub.add(&connection);
+    let mut admitted = Admitted {
+        connection,
+        has_cursor: given.is_some(),
+        hub: worker.hub.clone(),
+        _attachment: None,
+        _stream: stream,
+    };
+    join(worker, &mut admitted, given.is_some(), cursor).await?;
+    Ok(admitted)
+}
+
+async fn open_session(
+    worker: &Worker,
+    ticket: &Ticket,
+    connection: &str,
+    cursor: Option<EventId>,
+    now_ms: u64,
+) -> Result<Session, Denied> {
+    let settings = &worker.instance.settings.tickets;
+    if ticket.session_exp_ms.is_some_and(|end| end <= now_ms) {
+        return Err(refused("session-over", "the ticket's session_exp has passed; get a new ticket"));
+    }
+    let longest_ms = now_ms + settings.max_session.as_millis() as u64;
+    let redeem = Redeem {
+        digest: &ticket.digest,
+        connection,
+        user: &ticket.user,
+        expired: ticket.expired,
+        left_ms: ticket.good_until_ms.saturating_add(1000).saturating_sub(now_ms),
+        until_ms: ticket.session_exp_ms.map_or(longest_ms, |end| end.min(longest_ms)),
+        issued_ms: ticket.issued_ms,
+        cursor,
+    };
+    sessions::open(&worker.commands, settings.reconnect_grace, &redeem).await.map_err(|no| match no {
+        NoSession::Expired => refused("ticket-expired", "the ticket has expired and has no session; get a new ticket"),
+        NoSession::Used => {
+            refused("ticket-used", "the ticket was used, and tickets.reconnect_grace is 0; get a new ticket")
+        }
+        NoSession::Over => refused("session-over", "the session has reached its end; get a new ticket"),
+        NoSession::Revoked => refused("session-revoked", "the user's sessions were revoked; get a new ticket"),
+        NoSession::Away(fault) => {
+            tracing::debug!(error = %fault, "no session");
+            Denied::Busy(BusyReason::RedisAway)
+        }
+    })
+}
+
+/// Subscription, mark, first frame, join.
+async fn join(
+    worker: &Worker,
+    admitted: &mut Admitted,
+    has_cursor: bool,
+    cursor: Option<EventId>,
+) -> Result<(), Denied> {
+    let connection = &admitted.connection;
+    let (generation, _) = connection.begin_join();
+    let (mark, attachment) =
+        worker.link.attach(&connection.user).await.map_err(|_| Denied::Busy(BusyReason::RedisAway))?;
+    admitted._attachment = Some(attachment);
+    let retention_ms = worker.instance.settings.history.retention.as_millis() as u64;
+    let goes_on = matches!(join::start(cursor, &mark, retention_ms), Start::Read { .. });
+    connection.set_head(head(
+        worker,
+        connection,
+        if has_cursor { cursor } else { Some(mark.h) },
+        has_cursor && goes_on,
+    ));
+    if !connection.is_joining(generation) {
+        // The link broke this moment; with its return the hub orders a join. A client without a cursor starts here.
+        if !has_cursor {
+            connection.start_at(mark.h);
+        }
+        return Ok(());
+    }
+    if has_cursor {
+        let (joiner, connection) = (worker.joiner.clone(), connection.clone());
+        actix_rt::spawn(async move { joiner.go_on(connection, JoinCause::Resume, generation, cursor, mark).await });
+    } else {
+        connection.start_at(mark.h);
+        finish(worker, connection, &mark);
+    }
+    Ok(())
+}
+
+fn finish(worker: &Worker, connection: &Rc<Connection>, mark: &Mark) {
+    if let Some(cause) = connection.finish_join(mark.h) {
+        worker.hub.rejoin(connection.clone(), cause);
+    }
+}
+
+fn head(worker: &Worker, connection: &Connection, id: Option<EventId>, resumed: bool) -> bytes::Bytes {
+    let topics = connection.topics.patterns().collect();
+    let user: Arc<str> = connection.user.clone();
+    Connected { retry_ms: worker.hub.retry_ms(), id, connection: &connection.id, user: &user, topics, resumed }.frame()
+}

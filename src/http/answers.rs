@@ -1,0 +1,57 @@
+//! Answers that are no stream: errors in one form, and `sse.busy`.
+
+use actix_web::{
+    HttpResponse, HttpResponseBuilder,
+    http::{StatusCode, header},
+};
+use serde_json::json;
+
+use crate::core::system::{BusyReason, busy};
+
+/// `{"error":"<code>","message":"<fault; fix>"}`
+pub fn error(status: StatusCode, code: &str, message: &str) -> HttpResponse {
+    HttpResponse::build(status)
+        .insert_header((header::CACHE_CONTROL, "no-store"))
+        .insert_header((header::REFERRER_POLICY, "no-referrer"))
+        .json(json!({ "error": code, "message": message }))
+}
+
+/// 404 in the same form.
+pub fn not_found() -> HttpResponse {
+    error(StatusCode::NOT_FOUND, "not-found", "there is nothing at this path; see the README for the endpoints")
+}
+
+/// The head of every event stream.
+pub fn event_stream() -> HttpResponseBuilder {
+    let mut answer = HttpResponse::Ok();
+    answer
+        .insert_header((header::CONTENT_TYPE, "text/event-stream"))
+        .insert_header((header::CACHE_CONTROL, "no-cache, no-transform"))
+        .insert_header(("x-accel-buffering", "no"))
+        .insert_header((header::REFERRER_POLICY, "no-referrer"))
+        // A connection whose stream has ended is not reused: after a drain it must go elsewhere.
+        .force_close();
+    answer
+}
+
+/// 200, `sse.busy` and the end: an EventSource gives up for good on any other status.
+pub fn busy_stream(reason: BusyReason) -> HttpResponse {
+    event_stream().body(busy(reason, retry_ms(reason)))
+}
+
+/// `sse.busy` for a poll: 503.
+pub fn busy_poll(reason: BusyReason) -> HttpResponse {
+    let mut answer =
+        error(StatusCode::SERVICE_UNAVAILABLE, reason.name(), "the gateway cannot serve this now; try again later");
+    let seconds = retry_ms(reason).div_ceil(1000);
+    answer.headers_mut().insert(header::RETRY_AFTER, seconds.into());
+    answer
+}
+
+/// 10 to 30 s; where another instance can serve at once, 1 to 3 s.
+fn retry_ms(reason: BusyReason) -> u64 {
+    match reason {
+        BusyReason::Draining => fastrand::u64(1000..=3000),
+        _ => fastrand::u64(10_000..=30_000),
+    }
+}

@@ -1,0 +1,15 @@
+//! HTTP: the public and the admin listener. Everything that knows actix-web lives here and above.
+
+pub mod access;
+pub mod admin;
+pub mod admission;
+pub mod answers;
+pub mod api_keys;
+pub mod body;
+pub mod events;
+pub mod peer;
+pub mod poll;
+pub mod publish;
+pub mod routes;
+pub mod tickets;
+pub mod worker;

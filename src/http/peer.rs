@@ -1,0 +1,77 @@
+//! The client's socket: dead ones are noticed by TCP_USER_TIMEOUT, stalled ones are shut from outside, since a body whose
+//! client has stalled is not polled any more.
+
+use std::{
+    any::Any,
+    net::SocketAddr,
+    os::fd::{AsRawFd, BorrowedFd, RawFd},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use actix_web::{dev::Extensions, rt::net::TcpStream};
+use socket2::SockRef;
+
+/// The socket that a request came by.
+#[derive(Clone)]
+pub struct Peer {
+    fd: RawFd,
+    address: SocketAddr,
+    /// Streams that run over it: more than one with HTTP/2.
+    streams: Arc<AtomicUsize>,
+}
+
+/// Notes the socket of a new connection and bounds how long it may stay silent.
+pub fn on_connect(io: &dyn Any, extensions: &mut Extensions, user_timeout: Duration) {
+    let tcp = io.downcast_ref::<TcpStream>().or_else(|| {
+        let tls = io.downcast_ref::<actix_tls::accept::rustls_0_23::TlsStream<TcpStream>>()?;
+        Some(tls.get_ref().0)
+    });
+    let Some(tcp) = tcp else { return };
+    // A socket that refuses the option is still closed by the stall clock.
+    let _ = SockRef::from(tcp).set_tcp_user_timeout(Some(user_timeout));
+    if let Ok(address) = tcp.peer_addr() {
+        extensions.insert(Peer { fd: tcp.as_raw_fd(), address, streams: Arc::default() });
+    }
+}
+
+/// Counts a stream as long as it lives.
+pub struct StreamOfPeer(Option<Peer>);
+
+impl StreamOfPeer {
+    /// A stream over that socket.
+    pub fn new(peer: Option<Peer>) -> Self {
+        if let Some(peer) = &peer {
+            peer.streams.fetch_add(1, Ordering::Relaxed);
+        }
+        Self(peer)
+    }
+
+    /// A function that shuts the socket down, unless other streams run over it; it tells whether it did.
+    pub fn evictor(&self) -> Box<dyn Fn() -> bool> {
+        let peer = self.0.clone();
+        Box::new(move || peer.as_ref().is_some_and(|p| p.streams.load(Ordering::Relaxed) <= 1 && p.shutdown()))
+    }
+}
+
+impl Drop for StreamOfPeer {
+    fn drop(&mut self) {
+        if let Some(peer) = &self.0 {
+            peer.streams.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Peer {
+    fn shutdown(&self) -> bool {
+        // SAFETY: the descriptor is only borrowed for these two calls, on the thread that owns the socket. Should it have
+        // been closed and given to another connection, that one has another peer, and is left alone.
+        let fd = unsafe { BorrowedFd::borrow_raw(self.fd) };
+        let socket = SockRef::from(&fd);
+        let same = socket.peer_addr().ok().and_then(|a| a.as_socket()) == Some(self.address);
+        same && socket.shutdown(std::net::Shutdown::Both).is_ok()
+    }
+}

@@ -1,0 +1,66 @@
+//! `POST /tickets`, for backends without a JWT library.
+
+use actix_web::{
+    HttpRequest, HttpResponse,
+    http::{StatusCode, header},
+    web,
+};
+use serde::Deserialize;
+use serde_json::json;
+
+use super::{answers, api_keys, worker::Worker};
+use crate::{
+    core::{channel::is_name, topics::Topics},
+    settings::Scope,
+    state::instance::unix_ms,
+};
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Wish {
+    user: String,
+    topics: Option<Vec<String>>,
+    /// Seconds.
+    ttl: Option<u64>,
+}
+
+/// Mints a ticket.
+pub async fn tickets(request: HttpRequest, body: web::Bytes, worker: web::Data<Worker>) -> HttpResponse {
+    if let Err(answer) = api_keys::check(&request, &worker.instance.settings.api_keys, Scope::Tickets) {
+        return answer;
+    }
+    let wish: Wish = match serde_json::from_slice(&body) {
+        Ok(wish) => wish,
+        Err(e) => {
+            return bad(&format!("the body is no wish for a ticket ({e}); send {{\"user\",\"topics\"?,\"ttl\"?}}"));
+        }
+    };
+    if !is_name(&wish.user) {
+        return bad("user must have 1 to 256 printable ASCII characters without space, comma and * ? [ ] \\");
+    }
+    if let Some(Err(topic)) = wish.topics.as_ref().map(|t| Topics::parse(t.iter().map(String::as_str))) {
+        return bad(&format!("{topic:?} is no topic; write names, `prefix*` or `*`"));
+    }
+    let max_ttl_s = worker.verifier.max_ttl_s();
+    let ttl_s = wish.ttl.unwrap_or(max_ttl_s.min(60));
+    if !(1..=max_ttl_s).contains(&ttl_s) {
+        return bad(&format!("ttl must be a number of seconds from 1 to {max_ttl_s} (tickets.max_ttl)"));
+    }
+    match worker.verifier.mint(&wish.user, wish.topics.as_deref(), ttl_s, unix_ms() / 1000) {
+        Some(Ok(ticket)) => HttpResponse::Ok()
+            .insert_header((header::CACHE_CONTROL, "no-store"))
+            .json(json!({ "ticket": ticket, "expiresIn": ttl_s })),
+        Some(Err(_)) => {
+            answers::error(StatusCode::INTERNAL_SERVER_ERROR, "not-signed", "the ticket could not be signed")
+        }
+        None => answers::error(
+            StatusCode::NOT_IMPLEMENTED,
+            "no-signing-key",
+            "only public keys are configured, which cannot sign; set tickets.secret, or sign tickets in the backend",
+        ),
+    }
+}
+
+fn bad(message: &str) -> HttpResponse {
+    answers::error(StatusCode::BAD_REQUEST, "bad-request", message)
+}

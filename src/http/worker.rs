@@ -1,0 +1,44 @@
+//! What the handlers of one worker share.
+
+use std::{rc::Rc, sync::Arc};
+
+use crate::{
+    redis::{commands::Commands, join::Joiner, link::Link, sessions},
+    state::{hub::Hub, instance::Instance},
+    tickets::Verifier,
+};
+
+/// One worker thread: its hub, its pool, its joins.
+pub struct Worker {
+    /// The instance.
+    pub instance: Arc<Instance>,
+    /// The connections of this worker.
+    pub hub: Rc<Hub>,
+    /// The subscriber's link.
+    pub link: Link,
+    /// The worker's pool.
+    pub commands: Commands,
+    /// Drives joins.
+    pub joiner: Rc<Joiner>,
+    /// Verifies tickets.
+    pub verifier: Arc<Verifier>,
+}
+
+impl Worker {
+    /// Starts the hub of the current worker thread and its tasks.
+    ///
+    /// # Errors
+    /// The URL of Redis is none.
+    pub fn start(instance: Arc<Instance>, link: Link, verifier: Arc<Verifier>) -> Result<Self, redis::RedisError> {
+        let commands = Commands::new(&instance.settings.redis)?;
+        // Before the hub: from now on no news of the link is missed.
+        let inbox = instance.mailboxes.open();
+        let (hub, orders) = Hub::new(instance.clone());
+        let joiner = Joiner::new(instance.clone(), commands.clone(), link.clone());
+        actix_rt::spawn(hub.clone().run(inbox));
+        actix_rt::spawn(hub.clone().sweep());
+        actix_rt::spawn(joiner.clone().run(orders.joins));
+        actix_rt::spawn(sessions::keep(hub.clone(), commands.clone(), orders.ended));
+        Ok(Self { instance, hub, link, commands, joiner, verifier })
+    }
+}

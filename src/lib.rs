@@ -1,0 +1,60 @@
+//! A stateless gateway from Redis to browsers: Server-Sent Events that are named, authenticated and resumable.
+//!
+//! # The map
+//!
+//! Data goes one way: a Redis message is decoded once, encoded once, and shared: hub -> connection -> socket. Files depend
+//! downward only:
+//!
+//! | layer | what | knows |
+//! |---|---|---|
+//! | [`core`] | ids, channels, envelope, frames, the flow of one connection, the join: pure | nothing |
+//! | [`settings`], [`tickets`] | every key of the configuration; JWTs | core |
+//! | [`state`] | hubs, connections, tail, bounds, metrics | core, settings |
+//! | [`redis`] | `library.lua`, the link, logs, the recorder, sessions | state |
+//! | [`http`] | the public and the admin listener | redis |
+//! | [`app`] | builds an instance, runs it, drains it | http |
+//! | [`cli`] | the commands | app |
+//!
+//! # The way of an event
+//!
+//! `FCALL sse_publish` (`redis/library.lua`) appends to the log and publishes on a live channel; a bare PUBLISH comes there
+//! by the recorder (`redis/recorder`). The link's reading task (`redis/inbound.rs`) makes an [`core::event::Event`] of it
+//! and puts it into every worker's mailbox (`state/mailbox.rs`). The worker's hub (`state/hub.rs`) offers it to the
+//! connections of its channel; each connection's flow (`core/flow.rs`) takes it, or orders a join (`redis/join.rs`). The
+//! writer (`http/body.rs`) takes bytes from the connection.
+//!
+//! # The laws
+//!
+//! 1. **A connection is a cursor.** At all times a client's stream equals all events of its channels, in id order, up to
+//!    its cursor. Live frames are the fast path, the log is the truth: whoever loses its place joins again.
+//! 2. **The join is bounded by H**: subscription confirmed, then H := the clock's last id, then the logs over (cursor, H],
+//!    merged by id, then live.
+//! 3. **One link.** An instance has one subscriber connection; Redis orders nothing between two. Its reading task awaits
+//!    nothing.
+//! 4. **The watermark comes by the link** and from nowhere else; idle ids are watermarks.
+//! 5. **Everything is bounded**: queues in bytes, waits in time, connections in number. What overflows is read again from
+//!    the log.
+//! 6. **Every close has one named reason**, which is also the metric's label.
+//! 7. **Nothing fatal is said to a browser that should come back**: 200, `retry:` and the end; 4xx only where a URL can
+//!    never work again.
+//! 8. **A ticket is a credential** and appears in no log, metric or error.
+//!
+//! # Where each promise is kept, and where it is tested
+//!
+//! | promise (DESIGN.md section 1) | code | test |
+//! |---|---|---|
+//! | nothing is lost silently | `core/flow.rs`, `core/join.rs`, `redis/join.rs` | `tests/gateway/resume.rs`, `gap.rs` |
+//! | the id is always fresh | `state/sweep.rs`, `redis/tick.rs` | `tests/gateway/resume.rs` |
+//! | any Redis client can publish | `redis/library.lua`, `redis/recorder` | `tests/gateway/delivery.rs`, `modes.rs` |
+//! | a fault of Redis is no fault of the client | `redis/link.rs` | `tests/gateway/faults.rs` |
+//! | a slow client costs only itself | `core/flow.rs`, `state/sweep.rs`, `http/peer.rs` | `tests/gateway/slow.rs` |
+//! | nothing fatal is said | `http/answers.rs`, `http/admission.rs` | `tests/gateway/tickets.rs`, `limits.rs` |
+
+pub mod app;
+pub mod cli;
+pub mod core;
+pub mod http;
+pub mod redis;
+pub mod settings;
+pub mod state;
+pub mod tickets;

@@ -1,0 +1,20 @@
+//! `sse-gateway`: see `sse_gateway` for the map of the house.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use sse_gateway::cli::{
+    args::{Cli, Command},
+    dev, publish, serve, tail, ticket,
+};
+
+fn main() -> ExitCode {
+    match Cli::parse().command {
+        Command::Serve(args) => serve::serve(&args),
+        Command::Dev(args) => dev::dev(&args),
+        Command::Ticket(args) => ticket::ticket(&args),
+        Command::Publish(args) => publish::publish(&args),
+        Command::Tail(args) => tail::tail(&args),
+        Command::CheckConfig(args) => serve::check(&args),
+    }
+}

@@ -1,0 +1,104 @@
+//! Commands to Redis through a pool, each with a bounded wait. A pool belongs to one thread's runtime.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use deadpool_redis::{Manager, Pool, Runtime};
+use redis::{AsyncConnectionConfig, Cmd, FromRedisValue, Pipeline, RedisError};
+
+use super::keys::Keys;
+use crate::settings;
+
+/// Why a command has no answer.
+#[derive(Debug)]
+pub enum Fault {
+    /// Redis cannot be reached, does not answer in time or is starting: try again.
+    Away(String),
+    /// Redis answered with an error.
+    Refused(RedisError),
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Away(text) => write!(f, "Redis is away: {text}"),
+            Self::Refused(e) => write!(f, "Redis refused: {e}"),
+        }
+    }
+}
+
+impl From<RedisError> for Fault {
+    fn from(e: RedisError) -> Self {
+        let passing = ["LOADING", "MASTERDOWN", "READONLY", "CLUSTERDOWN", "TRYAGAIN", "BUSY"];
+        if e.is_io_error()
+            || e.is_timeout()
+            || e.is_connection_dropped()
+            || e.code().is_some_and(|c| passing.contains(&c))
+        {
+            Self::Away(e.to_string())
+        } else {
+            Self::Refused(e)
+        }
+    }
+}
+
+/// The way to Redis for everything but the subscriber's link.
+#[derive(Clone)]
+pub struct Commands {
+    pool: Pool,
+    /// Names of keys and functions.
+    pub keys: Arc<Keys>,
+    timeout: Duration,
+}
+
+impl Commands {
+    /// A pool; it connects when the first command comes.
+    ///
+    /// # Errors
+    /// The URL is none.
+    pub fn new(settings: &settings::Redis) -> Result<Self, RedisError> {
+        let timeout = settings.command_timeout;
+        let config =
+            AsyncConnectionConfig::new().set_response_timeout(Some(timeout)).set_connection_timeout(Some(timeout));
+        let manager = Manager::new_with_config(settings.url.as_str(), config)?;
+        let pool = Pool::builder(manager)
+            .max_size(settings.pool_size)
+            .runtime(Runtime::Tokio1)
+            .wait_timeout(Some(timeout))
+            .create_timeout(Some(timeout))
+            .recycle_timeout(Some(timeout))
+            .build()
+            .map_err(|e| RedisError::from(std::io::Error::other(e.to_string())))?;
+        Ok(Self { pool, keys: Arc::new(Keys::new(settings)), timeout })
+    }
+
+    async fn connection(&self) -> Result<deadpool_redis::Connection, Fault> {
+        self.pool.get().await.map_err(|e| Fault::Away(e.to_string()))
+    }
+
+    /// Runs one command.
+    ///
+    /// # Errors
+    /// No answer, an error, or an answer of another form.
+    pub async fn run<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, Fault> {
+        let mut connection = self.connection().await?;
+        let answer = tokio::time::timeout(self.timeout, command.query_async(&mut connection)).await;
+        answer.map_err(|_| Fault::Away("no answer in time".to_owned()))?.map_err(Fault::from)
+    }
+
+    /// Runs several commands in one go.
+    ///
+    /// # Errors
+    /// As with [`Self::run`]; the first error of a command counts, unless the pipeline ignores errors.
+    pub async fn run_all<T: FromRedisValue>(&self, commands: &Pipeline) -> Result<T, Fault> {
+        let mut connection = self.connection().await?;
+        let answer = tokio::time::timeout(self.timeout, commands.query_async(&mut connection)).await;
+        answer.map_err(|_| Fault::Away("no answer in time".to_owned()))?.map_err(Fault::from)
+    }
+
+    /// A call of a function of the library.
+    pub fn call(&self, function: &str, keys: &[&str]) -> Cmd {
+        let mut command = redis::cmd("FCALL");
+        command.arg(self.keys.function(function)).arg(keys.len()).arg(keys);
+        command
+    }
+}

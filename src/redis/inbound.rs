@@ -1,0 +1,222 @@
+//! What comes by the subscriber's link: decoded once, encoded once, passed on. It runs in the reading task of the link and
+//! awaits nothing.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
+
+use redis::{PushInfo, PushKind, Value};
+use tokio::sync::{Notify, mpsc};
+
+use super::{
+    keys::Keys,
+    recorder::{BareMessage, Note, Notes},
+};
+use crate::{
+    core::{
+        channel::Channel,
+        envelope::{self, Refusal},
+        event::Event,
+        id::EventId,
+        system::GapReason,
+    },
+    settings::Bare,
+    state::{
+        instance::Instance,
+        mailbox::{Command, Message},
+    },
+};
+
+/// A message that `relay` mode could not relay, on its way to `sse:rejected`.
+pub struct Rejected {
+    /// Its channel.
+    pub channel: String,
+    /// Why.
+    pub refusal: Refusal,
+    /// Its bytes.
+    pub message: Vec<u8>,
+}
+
+/// See the file's head.
+pub struct Inbound {
+    instance: Arc<Instance>,
+    keys: Arc<Keys>,
+    notes: Notes,
+    rejected: mpsc::Sender<Rejected>,
+    /// The link is gone.
+    pub disconnected: Notify,
+    /// Which link is current; what an older one still has counts for nothing.
+    generation: AtomicU64,
+    /// Which of the recorder's subscriptions is current; bare messages of older ones do not count.
+    pub bare_subscription: AtomicU64,
+}
+
+impl Inbound {
+    /// What comes goes to the workers, the tail and the recorder.
+    pub fn new(instance: Arc<Instance>, keys: Arc<Keys>, notes: Notes, rejected: mpsc::Sender<Rejected>) -> Self {
+        Self {
+            instance,
+            keys,
+            notes,
+            rejected,
+            disconnected: Notify::new(),
+            generation: AtomicU64::new(0),
+            bare_subscription: AtomicU64::new(0),
+        }
+    }
+
+    /// The link before is void; gives the number of the next one.
+    pub fn next_link(&self) -> u64 {
+        self.generation.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// The link is up or down.
+    pub fn link_changed(&self, up: bool) {
+        self.notes.send(Note::Link(up));
+    }
+
+    /// Takes one push of the link of that number.
+    pub fn push(&self, generation: u64, info: PushInfo) {
+        if generation != self.generation.load(Ordering::Relaxed) {
+            return;
+        }
+        let mut data = info.data.into_iter();
+        if info.kind == PushKind::PMessage {
+            data.next();
+        }
+        match info.kind {
+            PushKind::Message | PushKind::PMessage => {
+                if let (Some(Value::BulkString(channel)), Some(Value::BulkString(message))) = (data.next(), data.next())
+                {
+                    self.message(&channel, message);
+                }
+            }
+            PushKind::Disconnection => self.disconnected.notify_one(),
+            _ => {}
+        }
+    }
+
+    fn message(&self, channel: &[u8], message: Vec<u8>) {
+        // The names of our own channels are ASCII; a name with other bytes can only be a bare one that is refused.
+        let name = String::from_utf8_lossy(channel);
+        match name.strip_prefix(self.keys.live("").as_str()) {
+            Some("tick") => self.tick(&message),
+            Some("seam") => self.seam(&message),
+            Some("control") => self.control(&message),
+            Some("marker") => self.notes.send(Note::Marker(String::from_utf8_lossy(&message).into_owned())),
+            Some(live) => self.event(live, &message),
+            None => self.bare(name.strip_prefix(self.keys.channel_prefix()).unwrap_or(&name), message),
+        }
+    }
+
+    fn event(&self, channel: &str, message: &[u8]) {
+        let Some(event) = Channel::parse(channel).and_then(|c| Event::from_live(c, message)) else {
+            tracing::warn!(channel, "a message on a live channel is not of the library's form; who publishes there?");
+            return;
+        };
+        self.relay(event);
+    }
+
+    fn relay(&self, event: Event) {
+        if let Some(id) = event.id {
+            self.instance.link.saw(id);
+        }
+        self.instance.metrics.relayed.with_label_values(&[event.channel.kind()]).inc();
+        let event = Arc::new(event);
+        self.instance.tail.push(&event);
+        self.instance.mailboxes.send(|| Message::Event(event.clone()));
+    }
+
+    fn tick(&self, message: &[u8]) {
+        let text = String::from_utf8_lossy(message);
+        let mut words = text.split(' ');
+        let mut id = || words.next().and_then(EventId::parse);
+        let (Some(id), Some(epoch), Some(_unrecorded)) = (id(), id(), id()) else { return };
+        self.instance.link.saw(id);
+        self.instance.link.ticked();
+        self.enter_epoch(epoch);
+        self.instance.mailboxes.send(|| Message::Tick(id));
+        if let (Some(marker), Some(n)) = (words.next(), words.next().and_then(|n| n.parse().ok())) {
+            self.notes.send(Note::Recorded { marker: marker.to_owned(), n });
+        }
+    }
+
+    /// A new epoch is told to all connections, once.
+    pub fn enter_epoch(&self, epoch: EventId) {
+        if self.instance.link.enter_epoch(epoch) {
+            tracing::warn!(%epoch, "a new epoch: Redis was wiped, restored or replaced; clients are told sse.gap (reset)");
+            self.instance.tail.clear();
+            self.instance.tail.begin(epoch);
+            self.instance.mailboxes.send(|| Message::Seam { id: epoch, reason: GapReason::Reset });
+        }
+    }
+
+    fn seam(&self, message: &[u8]) {
+        let text = String::from_utf8_lossy(message);
+        let Some((id, reason)) = text.split_once(' ').and_then(|(id, reason)| Some((EventId::parse(id)?, reason)))
+        else {
+            return;
+        };
+        self.instance.link.saw(id);
+        match reason {
+            "reset" => {
+                // The first epoch of a Redis is news for nobody.
+                self.enter_epoch(id);
+                self.notes.send(Note::Reset);
+            }
+            _ => {
+                tracing::warn!(%id, "bare publishes may be missing before this point; clients are told sse.gap (unrecorded)");
+                self.instance.mailboxes.send(|| Message::Seam { id, reason: GapReason::Unrecorded });
+            }
+        }
+    }
+
+    fn control(&self, message: &[u8]) {
+        let text = String::from_utf8_lossy(message);
+        let words: Vec<&str> = text.split(' ').collect();
+        match words[..] {
+            ["taken-over", digest, by, times] => {
+                let times = times.parse().unwrap_or(1);
+                self.instance.mailboxes.send(|| {
+                    Message::Command(Command::TakenOver { digest: digest.to_owned(), by: by.to_owned(), times })
+                });
+            }
+            ["revoke", user] => {
+                self.instance.mailboxes.send(|| Message::Command(Command::Revoke(user.to_owned())));
+            }
+            ["vacant", _] => self.notes.send(Note::Vacant),
+            // A later version may know more.
+            _ => tracing::debug!(%text, "unknown control message"),
+        }
+    }
+
+    fn bare(&self, channel: &str, message: Vec<u8>) {
+        match self.instance.settings.publishers.bare {
+            Bare::Off => {}
+            Bare::Record => {
+                let subscription = self.bare_subscription.load(Ordering::Relaxed);
+                self.notes.send(Note::Bare(BareMessage { subscription, channel: channel.to_owned(), message }));
+            }
+            Bare::Relay => self.relay_bare(channel, message),
+        }
+    }
+
+    fn relay_bare(&self, channel: &str, message: Vec<u8>) {
+        let max = self.instance.settings.history.max_event_bytes;
+        let decoded = Channel::parse(channel)
+            .ok_or(Refusal::BadChannel)
+            .and_then(|channel| Ok(Event::relayed(channel, &envelope::decode(&message, max)?)));
+        match decoded {
+            Ok(event) => {
+                self.instance.metrics.bare_relayed.inc();
+                self.relay(event);
+            }
+            Err(refusal) => {
+                self.instance.metrics.rejected.with_label_values(&[refusal.code()]).inc();
+                // Where too many are refused at once the counter has them all, the stream a part.
+                let _ = self.rejected.try_send(Rejected { channel: channel.to_owned(), refusal, message });
+            }
+        }
+    }
+}

@@ -1,0 +1,248 @@
+//! Drives joins: takes the mark, reads logs and tail in pages, and waits for the writer between them. What is decided is
+//! decided in `core::join`; a join that cannot reach Redis waits and goes on, the client's stream stays open.
+
+use std::{collections::HashSet, rc::Rc, sync::Arc, time::Duration};
+
+use tokio::sync::{Semaphore, mpsc};
+
+use super::{
+    commands::{Commands, Fault},
+    link::Link,
+    log, tail_fill,
+};
+use crate::{
+    core::{
+        channel::Channel,
+        id::EventId,
+        join::{self, Mark, Merge, Page, Start},
+        system::{GapReason, JoinCause},
+    },
+    state::{connection::Connection, hub::JoinOrder, instance::Instance},
+};
+
+/// Joins of one worker that read at the same time.
+const READERS: usize = 32;
+/// Events of one page, shared by the logs of a join.
+const PAGE_EVENTS: usize = 256;
+const RETRY_MS: std::ops::RangeInclusive<u64> = 100..=500;
+/// Most channels that a gap names.
+const MAX_GAP_CHANNELS: usize = 100;
+
+/// Drives the joins of one worker.
+pub struct Joiner {
+    instance: Arc<Instance>,
+    commands: Commands,
+    link: Link,
+    readers: Semaphore,
+}
+
+/// What a join reads from.
+#[derive(Debug)]
+enum Source {
+    Log(Channel),
+    /// All broadcasts of the client's topics, from memory.
+    Tail,
+}
+
+/// Why a join did not finish.
+enum Stop {
+    /// The connection ended, or another join took over.
+    Void,
+    /// Start anew from what was delivered.
+    Again,
+    Away,
+}
+
+impl From<Fault> for Stop {
+    fn from(fault: Fault) -> Self {
+        tracing::debug!(error = %fault, "a join waits for Redis");
+        Self::Away
+    }
+}
+
+impl Joiner {
+    /// For one worker.
+    pub fn new(instance: Arc<Instance>, commands: Commands, link: Link) -> Rc<Self> {
+        Rc::new(Self { instance, commands, link, readers: Semaphore::new(READERS) })
+    }
+
+    /// Serves the hub's orders as long as the worker lives.
+    pub async fn run(self: Rc<Self>, mut orders: mpsc::UnboundedReceiver<JoinOrder>) {
+        while let Some((connection, cause)) = orders.recv().await {
+            let joiner = self.clone();
+            tokio::task::spawn_local(async move { joiner.join(connection, cause).await });
+        }
+    }
+
+    /// Joins until the connection is live, or gone.
+    pub async fn join(&self, connection: Rc<Connection>, cause: JoinCause) {
+        let (generation, from) = connection.begin_join();
+        let mark = match self.link.mark().await {
+            Ok(mark) => mark,
+            // The link will order another join when it is back.
+            Err(_) => return,
+        };
+        self.go_on(connection, cause, generation, from, mark).await;
+    }
+
+    /// Goes on with a join that has begun, as of a mark that was taken after its beginning.
+    pub async fn go_on(
+        &self,
+        connection: Rc<Connection>,
+        cause: JoinCause,
+        generation: u64,
+        from: Option<EventId>,
+        mark: Mark,
+    ) {
+        let (mut generation, mut from, mut mark, mut cause) = (generation, from, mark, cause);
+        loop {
+            self.instance.metrics.joins.with_label_values(&[cause.name()]).inc();
+            match self.attempt(&connection, generation, from, &mark).await {
+                Ok(()) => match connection.finish_join(mark.h) {
+                    None => return,
+                    Some(next) => cause = next,
+                },
+                Err(Stop::Void) => return,
+                Err(Stop::Again) => {}
+                Err(Stop::Away) => tokio::time::sleep(Duration::from_millis(fastrand::u64(RETRY_MS))).await,
+            }
+            if connection.is_ending() {
+                return;
+            }
+            (generation, from) = connection.begin_join();
+            match self.link.mark().await {
+                Ok(next) => mark = next,
+                Err(_) => return,
+            }
+        }
+    }
+
+    async fn attempt(&self, c: &Connection, generation: u64, from: Option<EventId>, mark: &Mark) -> Result<(), Stop> {
+        if !c.is_joining(generation) {
+            return Err(Stop::Void);
+        }
+        let retention_ms = self.instance.settings.history.retention.as_millis() as u64;
+        let (unrecorded, stale) = match join::start(from, mark, retention_ms) {
+            Start::Restart(reason) => {
+                c.restart(reason, mark);
+                return Ok(());
+            }
+            Start::Read { unrecorded, stale } => (unrecorded, stale),
+        };
+        let from = from.unwrap_or(EventId::ZERO);
+        if from >= mark.h {
+            return Ok(());
+        }
+        let mut merge = Merge::new(from, mark.h, self.sources(c, from, stale).await?);
+        let mut first = true;
+        loop {
+            let pages = self.read(c, &merge, mark.h, first).await?;
+            if !c.is_joining(generation) {
+                return Err(Stop::Void);
+            }
+            if first {
+                self.tell(c, &merge, &pages, from, unrecorded, stale);
+            }
+            let done = pages.is_empty();
+            for (n, page) in pages {
+                merge.feed(n, page, first).map_err(|_| Stop::Again)?;
+            }
+            first = false;
+            while let Some(event) = merge.pop() {
+                c.replay(&event);
+                c.room().await;
+                if !c.is_joining(generation) {
+                    return Err(Stop::Void);
+                }
+            }
+            if done {
+                return Ok(());
+            }
+        }
+    }
+
+    async fn sources(&self, c: &Connection, from: EventId, stale: bool) -> Result<Vec<Source>, Stop> {
+        let mut sources = vec![Source::Log(Channel::User(c.user.clone()))];
+        if c.topics.is_empty() {
+            return Ok(sources);
+        }
+        let _reader = self.readers.acquire().await.map_err(|_| Stop::Void)?;
+        if !stale && tail_fill::reaches(&self.instance, &self.commands, from, &c.topics).await? {
+            sources.push(Source::Tail);
+        } else {
+            let topics = log::active_broadcasts(&self.commands, &c.topics, from).await?;
+            sources.extend(topics.into_iter().map(Source::Log));
+        }
+        Ok(sources)
+    }
+
+    /// Reads a page of every log whose next event is not known.
+    async fn read(
+        &self,
+        c: &Connection,
+        merge: &Merge<Source>,
+        h: EventId,
+        first: bool,
+    ) -> Result<Vec<(usize, Page)>, Stop> {
+        let (mut numbers, mut logs, mut pages) = (Vec::new(), Vec::new(), Vec::new());
+        let wanted: Vec<_> = merge.wants().collect();
+        let count = (PAGE_EVENTS / wanted.len().max(1)).max(8);
+        for (n, source, after) in wanted {
+            match source {
+                Source::Log(channel) => {
+                    numbers.push(n);
+                    logs.push((channel.clone(), after));
+                }
+                Source::Tail => {
+                    // A tail that was cut meanwhile no longer reaches back: the logs do.
+                    let (events, more) = self.instance.tail.read(after, h, &c.topics, count).ok_or(Stop::Again)?;
+                    pages.push((n, Page { events, more, last_ever: EventId::ZERO }));
+                }
+            }
+        }
+        if !logs.is_empty() {
+            let _reader = self.readers.acquire().await.map_err(|_| Stop::Void)?;
+            pages.extend(numbers.into_iter().zip(log::pages(&self.commands, &logs, count, first).await?));
+        }
+        Ok(pages)
+    }
+
+    /// Tells the client, once, what it may have lost.
+    fn tell(
+        &self,
+        c: &Connection,
+        merge: &Merge<Source>,
+        pages: &[(usize, Page)],
+        from: EventId,
+        unrecorded: bool,
+        stale: bool,
+    ) {
+        let logs: std::collections::HashMap<usize, &Source> = merge.wants().map(|(n, source, _)| (n, source)).collect();
+        let (mut trimmed, mut expired) = (Vec::new(), Vec::new());
+        for (n, page) in pages {
+            let Some(Source::Log(channel)) = logs.get(n) else { continue };
+            match join::gap(from, stale, page) {
+                Some(GapReason::Trimmed) => trimmed.push(channel.to_string()),
+                Some(_) => expired.push(channel.to_string()),
+                None => {}
+            }
+        }
+        // Which topics there were is known for as long as the retention only.
+        if stale {
+            expired.extend(c.topics.prefixes().map(|p| format!("broadcast:{p}*")));
+        }
+        let reason = match (trimmed.is_empty(), expired.is_empty()) {
+            (false, _) => GapReason::Trimmed,
+            (true, false) => GapReason::Expired,
+            (true, true) if unrecorded => {
+                let all = std::iter::once(format!("user:{}:events", c.user));
+                let all = all.chain(c.topics.patterns().map(|p| format!("broadcast:{p}")));
+                return c.tell_gap(GapReason::Unrecorded, all.take(MAX_GAP_CHANNELS).collect());
+            }
+            (true, true) => return,
+        };
+        let mut seen = HashSet::new();
+        let channels = trimmed.into_iter().chain(expired).filter(|name| seen.insert(name.clone()));
+        c.tell_gap(reason, channels.take(MAX_GAP_CHANNELS).collect());
+    }
+}

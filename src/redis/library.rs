@@ -1,0 +1,162 @@
+//! Puts the Lua library into Redis: named by version and prefix, replaced only by a newer version (DESIGN.md section 3).
+
+use std::collections::HashMap;
+
+use redis::Value;
+
+use super::commands::{Commands, Fault};
+use crate::settings::Settings;
+
+/// Version of the library. Functions of one version answer callers of the version before: gateways are updated one by one.
+pub const VERSION: u32 = 1;
+const SOURCE: &str = include_str!("library.lua");
+/// Redis and Valkey have Functions since.
+const OLDEST: (u32, u32) = (7, 0);
+
+/// Why Redis cannot be used.
+#[derive(Debug)]
+pub enum Unfit {
+    /// It did not answer.
+    Fault(Fault),
+    /// It is the wrong one; the text names the fix.
+    Wrong(String),
+}
+
+impl From<Fault> for Unfit {
+    fn from(fault: Fault) -> Self {
+        Self::Fault(fault)
+    }
+}
+
+impl std::fmt::Display for Unfit {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Fault(fault) => write!(f, "{fault}"),
+            Self::Wrong(text) => f.write_str(text),
+        }
+    }
+}
+
+/// What is worth a warning.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Warnings(pub Vec<String>);
+
+fn name(commands: &Commands, version: u32) -> String {
+    format!("sse_gateway_v{version}_{}", commands.keys.function_prefix())
+}
+
+/// The library's text for these prefixes.
+pub fn source(commands: &Commands) -> String {
+    let keys = &commands.keys;
+    SOURCE
+        .replace("@LIBRARY@", &name(commands, VERSION))
+        .replace("@KEY_PREFIX@", keys.key_prefix())
+        .replace("@CHANNEL_PREFIX@", keys.channel_prefix())
+        .replace("@F@", keys.function_prefix())
+}
+
+/// Checks the server, loads the library if that is due, and writes its settings.
+///
+/// # Errors
+/// Redis does not answer, is too old, or has our names in use.
+pub async fn ensure(commands: &Commands, settings: &Settings) -> Result<Warnings, Unfit> {
+    let warnings = check_server(commands).await?;
+    load(commands).await?;
+    put_settings(commands, settings).await?;
+    Ok(warnings)
+}
+
+/// Writes the settings that the functions read.
+///
+/// # Errors
+/// Redis does not answer.
+pub async fn put_settings(commands: &Commands, settings: &Settings) -> Result<(), Fault> {
+    let history = &settings.history;
+    let mut command = redis::cmd("HSET");
+    command
+        .arg(commands.keys.settings())
+        .arg("max_len")
+        .arg(history.max_len)
+        .arg("retention_ms")
+        .arg(history.retention.as_millis() as u64)
+        .arg("dedupe_window_ms")
+        .arg(history.dedupe_window.as_millis() as u64)
+        .arg("max_event_bytes")
+        .arg(history.max_event_bytes);
+    commands.run(&command).await
+}
+
+async fn check_server(commands: &Commands) -> Result<Warnings, Unfit> {
+    let info: String = commands.run(redis::cmd("INFO").arg("server").arg("memory")).await?;
+    let field = |name: &str| info.lines().find_map(|l| l.strip_prefix(name)?.strip_prefix(':')).map(str::trim);
+    // Valkey tells its own version beside the Redis version that it is compatible with.
+    let version = field("redis_version").unwrap_or("0.0");
+    let mut parts = version.split('.').map(|p| p.parse::<u32>().unwrap_or(0));
+    if (parts.next().unwrap_or(0), parts.next().unwrap_or(0)) < OLDEST {
+        return Err(Unfit::Wrong(format!(
+            "this is Redis {version}, which has no Functions; use Redis 7.0 or Valkey 7.2, or later"
+        )));
+    }
+    let mut warnings = Warnings::default();
+    match field("maxmemory_policy") {
+        Some("noeviction") | None => {}
+        Some(policy) => warnings.0.push(format!(
+            "maxmemory-policy is {policy}: Redis may evict logs and sessions, and lost events could not be told; run `CONFIG SET maxmemory-policy noeviction`"
+        )),
+    }
+    Ok(warnings)
+}
+
+/// A library that is loaded.
+struct Loaded {
+    name: String,
+    code: String,
+}
+
+async fn libraries(commands: &Commands) -> Result<Vec<Loaded>, Unfit> {
+    let mut command = redis::cmd("FUNCTION");
+    command.arg("LIST").arg("LIBRARYNAME").arg("sse_gateway_*").arg("WITHCODE");
+    let listed: Vec<HashMap<String, Value>> = commands.run(&command).await.map_err(|fault| match fault {
+        Fault::Refused(e) => Unfit::Wrong(format!(
+            "FUNCTION LIST is refused ({e}); use Redis 7.0 or Valkey 7.2, or later, and allow the user +@all or at least +function +fcall"
+        )),
+        away => Unfit::Fault(away),
+    })?;
+    let text = |entry: &HashMap<String, Value>, member: &str| {
+        entry.get(member).and_then(|v| redis::from_redis_value::<String>(v.clone()).ok()).unwrap_or_default()
+    };
+    Ok(listed.iter().map(|e| Loaded { name: text(e, "library_name"), code: text(e, "library_code") }).collect())
+}
+
+async fn load(commands: &Commands) -> Result<(), Unfit> {
+    let ours = |loaded: &Loaded| {
+        let rest = loaded.name.strip_prefix("sse_gateway_v")?;
+        let (version, prefix) = rest.split_once('_')?;
+        (prefix == commands.keys.function_prefix()).then(|| version.parse::<u32>().ok())?
+    };
+    let code = source(commands);
+    // A second round where another gateway came first.
+    for _ in 0..3 {
+        let loaded = libraries(commands).await?;
+        let versions: Vec<(u32, &Loaded)> = loaded.iter().filter_map(|l| ours(l).map(|v| (v, l))).collect();
+        if versions.iter().any(|(v, l)| *v > VERSION || (*v == VERSION && l.code == code)) {
+            return Ok(());
+        }
+        let mut step = redis::pipe();
+        step.atomic();
+        for (_, old) in versions {
+            step.cmd("FUNCTION").arg("DELETE").arg(&old.name).ignore();
+        }
+        step.cmd("FUNCTION").arg("LOAD").arg(&code).ignore();
+        match commands.run_all::<()>(&step).await {
+            Ok(()) => tracing::info!(library = name(commands, VERSION), "library loaded"),
+            Err(Fault::Refused(e)) => tracing::debug!(error = %e, "library not loaded, looking again"),
+            Err(away) => return Err(away.into()),
+        }
+    }
+    Err(Unfit::Wrong(format!(
+        "the library {} cannot be loaded; does another library have functions named {}_*? See FUNCTION LIST, and give this gateway another redis.key_prefix",
+        name(commands, VERSION),
+        commands.keys.function_prefix()
+    )))
+}

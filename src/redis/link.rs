@@ -1,0 +1,327 @@
+//! The one subscriber connection of an instance and its supervisor: connect with a jittered back-off, subscribe in batches,
+//! await confirmation, take the mark, and only then let the connections join (DESIGN.md section 3, "Live").
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use redis::{AsyncConnectionConfig, IntoConnectionInfo, ProtocolVersion, RedisResult, aio::MultiplexedConnection};
+use tokio::sync::{mpsc, oneshot};
+
+use super::{
+    commands::Commands,
+    inbound::Inbound,
+    library,
+    log::{mark_command, mark_of},
+    subscriptions::Subscriptions,
+    tick,
+};
+use crate::{
+    core::join::Mark,
+    settings::Bare,
+    state::{instance::Instance, mailbox::Message},
+};
+
+/// Channels in one SUBSCRIBE.
+const BATCH: usize = 1000;
+/// Requests that are served together.
+const REQUESTS: usize = 4096;
+const BACKOFF_MS: std::ops::RangeInclusive<u64> = 100..=5000;
+
+/// The link is down; it will come back.
+#[derive(Debug)]
+pub struct LinkDown;
+
+enum Request {
+    /// Subscribe to a user's channel, if one is named, and tell the mark.
+    Attach(Option<Arc<str>>, oneshot::Sender<Mark>),
+    Release(Arc<str>),
+    /// Subscribe to the public channels for the recorder, or give them up.
+    Bare(bool, oneshot::Sender<()>),
+}
+
+/// The workers' side of the link.
+#[derive(Clone)]
+pub struct Link {
+    requests: mpsc::UnboundedSender<Request>,
+    timeout: Duration,
+}
+
+/// Keeps a user's channel subscribed.
+pub struct Attachment {
+    user: Arc<str>,
+    requests: mpsc::UnboundedSender<Request>,
+}
+
+impl Drop for Attachment {
+    fn drop(&mut self) {
+        let _ = self.requests.send(Request::Release(self.user.clone()));
+    }
+}
+
+impl Link {
+    /// Subscribes to the channel of a user and then tells the mark: everything up to it is in the logs, everything after
+    /// it comes by the link.
+    ///
+    /// # Errors
+    /// The link is down, or does not answer in time.
+    pub async fn attach(&self, user: &Arc<str>) -> Result<(Mark, Attachment), LinkDown> {
+        let attachment = Attachment { user: user.clone(), requests: self.requests.clone() };
+        let mark = self.ask(|reply| Request::Attach(Some(user.clone()), reply)).await?;
+        Ok((mark, attachment))
+    }
+
+    /// Tells the mark.
+    ///
+    /// # Errors
+    /// The link is down, or does not answer in time.
+    pub async fn mark(&self) -> Result<Mark, LinkDown> {
+        self.ask(|reply| Request::Attach(None, reply)).await
+    }
+
+    /// Subscribes to the publishers' channels, or gives them up; returns when Redis has confirmed it.
+    ///
+    /// # Errors
+    /// The link is down, or does not answer in time.
+    pub async fn bare(&self, wanted: bool) -> Result<(), LinkDown> {
+        self.ask(|reply| Request::Bare(wanted, reply)).await
+    }
+
+    async fn ask<T>(&self, request: impl FnOnce(oneshot::Sender<T>) -> Request) -> Result<T, LinkDown> {
+        let (reply, answer) = oneshot::channel();
+        self.requests.send(request(reply)).map_err(|_| LinkDown)?;
+        tokio::time::timeout(self.timeout, answer).await.map_err(|_| LinkDown)?.map_err(|_| LinkDown)
+    }
+}
+
+/// The supervisor; it lives on a thread of its own.
+pub struct Supervisor {
+    instance: Arc<Instance>,
+    commands: Commands,
+    inbound: Arc<Inbound>,
+    requests: mpsc::UnboundedReceiver<Request>,
+    subscriptions: Subscriptions,
+}
+
+/// The link of an instance and its supervisor.
+pub fn new(instance: Arc<Instance>, commands: Commands, inbound: Arc<Inbound>) -> (Link, Supervisor) {
+    let (sender, requests) = mpsc::unbounded_channel();
+    // An attach may wait for one that is being served.
+    let link = Link { requests: sender, timeout: instance.settings.redis.command_timeout * 2 };
+    (link, Supervisor { instance, commands, inbound, requests, subscriptions: Subscriptions::default() })
+}
+
+/// Why a link ended.
+type Ended = String;
+
+impl Supervisor {
+    /// Keeps the link up as long as the process lives.
+    pub async fn run(mut self) {
+        let mut backoff_ms = *BACKOFF_MS.start();
+        let mut first = true;
+        loop {
+            if !first {
+                self.instance.metrics.reconnects.inc();
+            }
+            first = false;
+            let began = Instant::now();
+            let ended = match self.connect().await {
+                Ok(mut connection) => {
+                    let ended = self.serve(&mut connection).await;
+                    self.down();
+                    ended
+                }
+                Err(fault) => fault,
+            };
+            if began.elapsed() > Duration::from_secs(10) {
+                backoff_ms = *BACKOFF_MS.start();
+            }
+            tracing::warn!(error = ended, retry_ms = backoff_ms, "no link to Redis, trying again");
+            self.refuse_for(Duration::from_millis(backoff_ms / 2 + fastrand::u64(0..=backoff_ms / 2))).await;
+            backoff_ms = (backoff_ms * 2).min(*BACKOFF_MS.end());
+        }
+    }
+
+    fn down(&mut self) {
+        self.inbound.next_link();
+        self.instance.link.set_up(false);
+        self.instance.metrics.link_up.set(0);
+        self.instance.metrics.subscriptions.set(0);
+        self.instance.mailboxes.send(|| Message::LinkDown);
+        self.instance.tail.clear();
+        self.inbound.link_changed(false);
+    }
+
+    /// Waits; who asks meanwhile is told at once that the link is down.
+    async fn refuse_for(&mut self, pause: Duration) {
+        let _ = tokio::time::timeout(pause, async {
+            while let Some(request) = self.requests.recv().await {
+                match request {
+                    // The attachment that the asker drops gives its release.
+                    Request::Attach(Some(user), _) => drop(self.subscriptions.attach(&user)),
+                    Request::Release(user) => self.subscriptions.release(&user, Instant::now()),
+                    Request::Attach(None, _) | Request::Bare(..) => {}
+                }
+            }
+        })
+        .await;
+    }
+
+    async fn connect(&mut self) -> Result<MultiplexedConnection, Ended> {
+        let warnings =
+            library::ensure(&self.commands, &self.instance.settings).await.map_err(|unfit| unfit.to_string())?;
+        warnings.0.iter().for_each(|w| tracing::warn!("{w}"));
+        let settings = &self.instance.settings.redis;
+        let fault = |e: redis::RedisError| e.to_string();
+        let info = settings.url.as_str().into_connection_info().map_err(fault)?;
+        let resp3 = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
+        let client = redis::Client::open(info.set_redis_settings(resp3)).map_err(fault)?;
+        let (inbound, generation) = (self.inbound.clone(), self.inbound.next_link());
+        let config = AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(settings.command_timeout))
+            .set_response_timeout(Some(settings.command_timeout))
+            .set_push_sender(move |push| {
+                inbound.push(generation, push);
+                Ok::<(), redis::aio::SendError>(())
+            });
+        // A disconnection of the link before is no news of this one.
+        let _ = tokio::time::timeout(Duration::ZERO, self.inbound.disconnected.notified()).await;
+        client.get_multiplexed_async_connection_with_config(&config).await.map_err(fault)
+    }
+
+    async fn serve(&mut self, connection: &mut MultiplexedConnection) -> Ended {
+        match self.begin(connection).await {
+            Ok(mark) => tracing::info!(h = %mark.h, epoch = %mark.epoch, "link to Redis is up"),
+            Err(fault) => return fault,
+        }
+        let mut timer = tokio::time::interval(Duration::from_millis(250));
+        let mut batch = Vec::new();
+        loop {
+            tokio::select! {
+                () = self.inbound.disconnected.notified() => return "the connection was closed".to_owned(),
+                n = self.requests.recv_many(&mut batch, REQUESTS) => {
+                    if n == 0 {
+                        return "the instance is gone".to_owned();
+                    }
+                    if let Err(e) = self.answer(connection, std::mem::take(&mut batch)).await {
+                        return e.to_string();
+                    }
+                }
+                _ = timer.tick() => {
+                    if !self.instance.link.is_alive() {
+                        return "no tick for 3 s".to_owned();
+                    }
+                    if let Err(e) = self.give_up_idle(connection).await {
+                        return e.to_string();
+                    }
+                }
+            }
+            self.instance.metrics.subscriptions.set(self.subscriptions.count() as i64);
+        }
+    }
+
+    /// Subscribes to everything that is wanted, and then lets the connections join.
+    async fn begin(&mut self, connection: &mut MultiplexedConnection) -> Result<Mark, Ended> {
+        let fault = |e: redis::RedisError| e.to_string();
+        let keys = self.commands.keys.clone();
+        let own = ["tick", "seam", "control", "marker"].map(|name| keys.live(name));
+        connection.subscribe(&own[..]).await.map_err(fault)?;
+        connection.psubscribe(keys.live_broadcasts()).await.map_err(fault)?;
+        if self.instance.settings.publishers.bare == Bare::Relay {
+            connection.psubscribe(&keys.public_patterns()[1..]).await.map_err(fault)?;
+        }
+        let users = self.subscriptions.lost();
+        self.subscribe(connection, &users).await.map_err(fault)?;
+        // The clock exists, and is past everything that this instance has seen.
+        tick::now(&self.commands, 0, self.instance.link.highest()).await.map_err(|f| f.to_string())?;
+        let mark = self.mark(connection).await.map_err(fault)?;
+        self.instance.link.saw(mark.h);
+        self.inbound.enter_epoch(mark.epoch);
+        self.instance.tail.begin(mark.h);
+        self.instance.link.set_up(true);
+        self.instance.metrics.link_up.set(1);
+        self.instance.mailboxes.send(|| Message::Tick(mark.h));
+        self.instance.mailboxes.send(|| Message::LinkUp);
+        self.inbound.link_changed(true);
+        Ok(mark)
+    }
+
+    /// The channels of users: the live ones, in `relay` mode the public ones too.
+    fn channels(&self, users: &[Arc<str>]) -> Vec<String> {
+        let keys = &self.commands.keys;
+        let name = |user: &Arc<str>| format!("user:{user}:events");
+        let mut all: Vec<String> = users.iter().map(|u| keys.live(&name(u))).collect();
+        if self.instance.settings.publishers.bare == Bare::Relay {
+            all.extend(users.iter().map(|u| keys.public(&name(u))));
+        }
+        all
+    }
+
+    async fn subscribe(&mut self, connection: &mut MultiplexedConnection, users: &[Arc<str>]) -> RedisResult<()> {
+        for batch in users.chunks(BATCH) {
+            connection.subscribe(self.channels(batch)).await?;
+            batch.iter().for_each(|user| self.subscriptions.confirmed(user));
+        }
+        Ok(())
+    }
+
+    async fn mark(&self, connection: &mut MultiplexedConnection) -> RedisResult<Mark> {
+        let clock = self.commands.keys.clock();
+        loop {
+            if let Some(mark) = mark_of(mark_command(&clock).query_async(connection).await?)? {
+                return Ok(mark);
+            }
+            // Redis was wiped this moment: a tick starts the new epoch.
+            tick::now(&self.commands, 0, self.instance.link.highest())
+                .await
+                .map_err(|f| redis::RedisError::from(std::io::Error::other(f.to_string())))?;
+        }
+    }
+
+    async fn answer(&mut self, connection: &mut MultiplexedConnection, batch: Vec<Request>) -> RedisResult<()> {
+        let now = Instant::now();
+        let (mut wanted, mut replies, mut bare) = (Vec::new(), Vec::new(), Vec::new());
+        // All are counted before anything can fail: every attachment gives its release.
+        for request in batch {
+            match request {
+                Request::Attach(user, reply) => {
+                    wanted.extend(user.filter(|u| self.subscriptions.attach(u)));
+                    replies.push(reply);
+                }
+                Request::Release(user) => self.subscriptions.release(&user, now),
+                Request::Bare(on, reply) => bare.push((on, reply)),
+            }
+        }
+        for (on, reply) in bare {
+            let patterns = self.commands.keys.public_patterns();
+            match on {
+                true => connection.psubscribe(&patterns[..]).await?,
+                false => connection.punsubscribe(&patterns[..]).await?,
+            }
+            let _ = reply.send(());
+        }
+        wanted.sort();
+        wanted.dedup();
+        self.subscribe(connection, &wanted).await?;
+        if !replies.is_empty() {
+            let mark = self.mark(connection).await?;
+            self.instance.link.saw(mark.h);
+            self.inbound.enter_epoch(mark.epoch);
+            for reply in replies {
+                // Who asked may be gone.
+                let _ = reply.send(mark);
+            }
+        }
+        Ok(())
+    }
+
+    async fn give_up_idle(&mut self, connection: &mut MultiplexedConnection) -> RedisResult<()> {
+        let linger = self.instance.settings.redis.unsubscribe_linger;
+        let idle = self.subscriptions.take_idle(Instant::now(), linger, BATCH);
+        if idle.is_empty() {
+            return Ok(());
+        }
+        connection.unsubscribe(self.channels(&idle)).await
+    }
+}

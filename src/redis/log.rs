@@ -1,0 +1,140 @@
+//! Reads the channels' logs and the state of the clock.
+
+use std::sync::Arc;
+
+use redis::{Cmd, RedisResult, Value, from_redis_value};
+
+use super::commands::{Commands, Fault};
+use crate::core::{
+    channel::Channel,
+    envelope::check_type,
+    event::Event,
+    id::EventId,
+    join::{Mark, Page},
+    topics::Topics,
+};
+
+/// Commands in one pipeline.
+const PIPELINE: usize = 256;
+/// Most topics that one join reads.
+const MAX_TOPICS: usize = 100_000;
+
+/// The command that reads a [`Mark`].
+pub fn mark_command(commands_clock: &str) -> Cmd {
+    let mut command = redis::cmd("HMGET");
+    command.arg(commands_clock).arg("last").arg("epoch").arg("unrecorded");
+    command
+}
+
+/// The mark that it answers; `None`: there is no clock yet.
+pub fn mark_of(answer: Value) -> RedisResult<Option<Mark>> {
+    let (h, epoch, unrecorded): (Option<String>, Option<String>, Option<String>) = from_redis_value(answer)?;
+    let id = |text: Option<String>| text.as_deref().and_then(EventId::parse);
+    Ok(id(h).map(|h| Mark { h, epoch: id(epoch).unwrap_or_default(), unrecorded: id(unrecorded).unwrap_or_default() }))
+}
+
+/// Reads up to `count` events of each log after its position. On a `first` read, empty logs are looked at closer.
+///
+/// # Errors
+/// Redis does not answer.
+pub async fn pages(
+    commands: &Commands,
+    logs: &[(Channel, EventId)],
+    count: usize,
+    first: bool,
+) -> Result<Vec<Page>, Fault> {
+    let mut pages = Vec::with_capacity(logs.len());
+    for chunk in logs.chunks(PIPELINE) {
+        let mut pipeline = redis::pipe();
+        for (channel, after) in chunk {
+            pipeline.add_command(range(commands, channel, *after, count));
+        }
+        let answers: Vec<Value> = commands.run_all(&pipeline).await?;
+        for ((channel, _), answer) in chunk.iter().zip(answers) {
+            pages.push(page(channel, answer, count)?);
+        }
+    }
+    if first {
+        look_closer(commands, logs, count, &mut pages).await?;
+    }
+    Ok(pages)
+}
+
+fn range(commands: &Commands, channel: &Channel, after: EventId, count: usize) -> Cmd {
+    let mut command = redis::cmd("XRANGE");
+    command.arg(commands.keys.log(channel)).arg(format!("({after}")).arg("+").arg("COUNT").arg(count);
+    command
+}
+
+/// Whether a log without events past the cursor had any: its last id is read first and then the events again, so that
+/// one that comes meanwhile is not taken for one that was trimmed.
+async fn look_closer(
+    commands: &Commands,
+    logs: &[(Channel, EventId)],
+    count: usize,
+    pages: &mut [Page],
+) -> Result<(), Fault> {
+    let empty: Vec<usize> = (0..logs.len()).filter(|n| pages[*n].events.is_empty()).collect();
+    for chunk in empty.chunks(PIPELINE / 2) {
+        let mut pipeline = redis::pipe();
+        pipeline.ignore_errors();
+        for n in chunk {
+            let (channel, after) = &logs[*n];
+            pipeline.cmd("XINFO").arg("STREAM").arg(commands.keys.log(channel));
+            pipeline.add_command(range(commands, channel, *after, count));
+        }
+        let answers: Vec<RedisResult<Value>> = commands.run_all(&pipeline).await?;
+        for (n, pair) in chunk.iter().zip(answers.chunks(2)) {
+            let [info, events] = pair else { continue };
+            if let Ok(events) = events {
+                pages[*n] = page(&logs[*n].0, events.clone(), count)?;
+            }
+            // The one error that XINFO has here is that there is no such log.
+            pages[*n].last_ever = info.as_ref().ok().and_then(last_generated).unwrap_or(EventId::ZERO);
+        }
+    }
+    Ok(())
+}
+
+fn last_generated(info: &Value) -> Option<EventId> {
+    let members: std::collections::HashMap<String, Value> = from_redis_value(info.clone()).ok()?;
+    EventId::parse(&from_redis_value::<String>(members.get("last-generated-id")?.clone()).ok()?)
+}
+
+fn page(channel: &Channel, answer: Value, count: usize) -> Result<Page, Fault> {
+    let entries: Vec<(String, Vec<Vec<u8>>)> = from_redis_value(answer).map_err(|e| Fault::Refused(e.into()))?;
+    let more = entries.len() == count;
+    let events = entries.iter().filter_map(|(id, fields)| event(channel, id, fields)).map(Arc::new).collect();
+    Ok(Page { events, more, last_ever: EventId::ZERO })
+}
+
+fn event(channel: &Channel, id: &str, fields: &[Vec<u8>]) -> Option<Event> {
+    let field = |name: &str| {
+        let at = fields.chunks(2).find(|pair| pair[0] == name.as_bytes())?;
+        std::str::from_utf8(at.get(1)?).ok()
+    };
+    let predecessor = EventId::parse(field("p")?)?;
+    let retry_ms = field("r").and_then(|r| r.parse().ok());
+    let kind = field("t").filter(|t| check_type(t).is_ok())?;
+    Some(Event::new(EventId::parse(id)?, predecessor, channel.clone(), retry_ms, kind, field("d")?))
+}
+
+/// The broadcast channels among `topics` that had an event at or after `since`.
+///
+/// # Errors
+/// Redis does not answer.
+pub async fn active_broadcasts(commands: &Commands, topics: &Topics, since: EventId) -> Result<Vec<Channel>, Fault> {
+    let exact = topics.exact().map(|t| Channel::Broadcast(t.into()));
+    if topics.prefixes().next().is_none() {
+        return Ok(exact.collect());
+    }
+    let mut command = redis::cmd("ZRANGEBYSCORE");
+    command.arg(commands.keys.topics()).arg(since.ms).arg("+inf").arg("LIMIT").arg(0).arg(MAX_TOPICS);
+    let active: Vec<String> = commands.run(&command).await?;
+    let listed = active.iter().filter(|t| topics.allows(t)).map(|t| Channel::Broadcast(t.as_str().into()));
+    // An exact topic is read even if it is not listed: its log may prove that something was trimmed.
+    let mut all: Vec<Channel> = listed.chain(exact).collect();
+    all.sort();
+    all.dedup();
+    Ok(all)
+}

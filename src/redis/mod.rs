@@ -1,0 +1,15 @@
+//! Redis: the library of functions, the subscriber's link, the logs, the recorder, sessions. Knows nothing of HTTP.
+
+pub mod commands;
+pub mod inbound;
+pub mod join;
+pub mod keys;
+pub mod library;
+pub mod link;
+pub mod log;
+pub mod publish;
+pub mod recorder;
+pub mod sessions;
+pub mod subscriptions;
+pub mod tail_fill;
+pub mod tick;

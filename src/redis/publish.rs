@@ -1,0 +1,67 @@
+//! Durable publishes on behalf of a backend: `FCALL sse_publish`.
+
+use redis::Cmd;
+
+use super::commands::{Commands, Fault};
+use crate::core::envelope::Refusal;
+
+/// One event to publish.
+#[derive(Clone, Debug, Default)]
+pub struct Publish {
+    /// Its channel.
+    pub channel: String,
+    /// Its type.
+    pub kind: String,
+    /// Its payload.
+    pub payload: String,
+    /// The publisher's key.
+    pub key: Option<String>,
+    /// The event's `retry:` in ms.
+    pub retry_ms: Option<u64>,
+}
+
+/// Why an event was not published.
+#[derive(Debug)]
+pub enum Unpublished {
+    /// It is refused: code and text.
+    Refused(Refusal, String),
+    /// Redis cannot take it now.
+    Away(String),
+}
+
+fn call(commands: &Commands, publish: &Publish) -> Cmd {
+    let mut call = commands.call("publish", &[&publish.channel]);
+    call.arg(&publish.kind).arg(&publish.payload);
+    if let Some(key) = &publish.key {
+        call.arg("KEY").arg(key);
+    }
+    if let Some(ms) = publish.retry_ms {
+        call.arg("RETRY").arg(ms);
+    }
+    call
+}
+
+/// Publishes events in order; each has its own answer, the id or why not.
+pub async fn publish(commands: &Commands, events: &[Publish]) -> Vec<Result<String, Unpublished>> {
+    let mut pipeline = redis::pipe();
+    pipeline.ignore_errors();
+    for event in events {
+        pipeline.add_command(call(commands, event));
+    }
+    match commands.run_all::<Vec<redis::RedisResult<String>>>(&pipeline).await {
+        Ok(answers) => answers.into_iter().map(|answer| answer.map_err(refusal)).collect(),
+        Err(fault) => events.iter().map(|_| Err(Unpublished::Away(fault.to_string()))).collect(),
+    }
+}
+
+/// The refusal in an error of the library: `SSE <code>: <text>`.
+fn refusal(error: redis::RedisError) -> Unpublished {
+    let detail = error.detail().unwrap_or_default().to_owned();
+    let found = Refusal::ALL.iter().find(|r| detail.starts_with(&format!("{}:", r.code())));
+    match (error.code(), found) {
+        (Some("SSE"), Some(refusal)) => {
+            Unpublished::Refused(*refusal, detail[refusal.code().len() + 1..].trim().to_owned())
+        }
+        _ => Unpublished::Away(Fault::from(error).to_string()),
+    }
+}

@@ -1,0 +1,178 @@
+//! The recorder's talk with Redis: leases, markers, records.
+
+use std::time::Duration;
+
+use redis::{Cmd, RedisResult, Value};
+
+use super::numbering::{Place, Work};
+use crate::{
+    core::{
+        channel::Channel,
+        envelope::{self, Refusal},
+    },
+    redis::commands::{Commands, Fault},
+};
+
+/// The writer's lease.
+pub struct Grant {
+    /// The fencing token.
+    pub token: String,
+    /// Where the recorded number stands.
+    pub place: Place,
+}
+
+/// What became of one message.
+pub enum Written {
+    /// It is recorded.
+    Recorded,
+    /// It is kept in `sse:rejected`, with this reason.
+    Rejected(String),
+    /// It was counted before.
+    Done,
+    /// Another writer has taken over.
+    Fenced,
+    /// Redis refused it for now (out of memory, say).
+    Failed(String),
+}
+
+/// See the file's head.
+pub struct Lease {
+    commands: Commands,
+    holder: String,
+    ttl_ms: u64,
+}
+
+impl Lease {
+    pub fn new(commands: Commands, holder: String, ttl: Duration) -> Self {
+        Self { commands, holder, ttl_ms: ttl.as_millis() as u64 }
+    }
+
+    /// The name of the next role.
+    pub fn rename(&mut self, holder: String) {
+        self.holder = holder;
+    }
+
+    fn call(&self, role: &str) -> Cmd {
+        let mut call = self.commands.call("lease", &[]);
+        call.arg(role).arg(&self.holder).arg(self.ttl_ms);
+        call
+    }
+
+    /// Takes or renews the writer's lease.
+    pub async fn writer(&self) -> Result<Option<Grant>, Fault> {
+        let answer: Vec<Value> = self.commands.run(&self.call("recorder")).await?;
+        let text = |n: usize| {
+            answer.get(n).and_then(|v| redis::from_redis_value::<String>(v.clone()).ok()).unwrap_or_default()
+        };
+        if text(0) != "1" {
+            return Ok(None);
+        }
+        // A number that cannot be parsed is in no numbering.
+        let place = Place { marker: text(2), n: text(3).parse().unwrap_or(u64::MAX) };
+        Ok(Some(Grant { token: text(1), place }))
+    }
+
+    /// Takes or renews the standby's lease.
+    pub async fn standby(&self) -> Result<bool, Fault> {
+        let answer: Vec<i64> = self.commands.run(&self.call("standby")).await?;
+        Ok(answer.first() == Some(&1))
+    }
+
+    /// Gives both leases back; who waits for them is told.
+    pub async fn release(&self) {
+        self.release_role("recorder").await;
+        self.release_standby().await;
+    }
+
+    pub async fn release_standby(&self) {
+        self.release_role("standby").await;
+    }
+
+    async fn release_role(&self, role: &str) {
+        let mut call = self.call(role);
+        call.arg("RELEASE");
+        // A lease that is not given back runs out by itself.
+        if let Err(fault) = self.commands.run::<Value>(&call).await {
+            tracing::debug!(error = %fault, role, "lease not given back");
+        }
+    }
+
+    pub async fn publish_marker(&self, marker: &str) -> Result<(), Fault> {
+        let mut command = redis::cmd("PUBLISH");
+        command.arg(self.commands.keys.live("marker")).arg(marker);
+        self.commands.run::<i64>(&command).await.map(drop)
+    }
+
+    /// Starts a numbering of which nobody can prove that it follows the one before; `false`: fenced.
+    pub async fn begin(&self, token: &str) -> Result<bool, Fault> {
+        let mut call = self.commands.call("mark", &[]);
+        call.arg(token).arg(token);
+        Ok(self.commands.run::<String>(&call).await? == "marked")
+    }
+
+    /// Writes messages in order; the answers end with the first that stops the order.
+    pub async fn write<'a>(
+        &self,
+        token: &str,
+        work: impl Iterator<Item = &'a (Place, Work)>,
+        max_event_bytes: usize,
+    ) -> Result<Vec<Written>, Fault> {
+        let mut pipeline = redis::pipe();
+        pipeline.ignore_errors();
+        for (place, work) in work {
+            pipeline.add_command(self.record(token, place, work, max_event_bytes));
+        }
+        let answers: Vec<RedisResult<String>> = self.commands.run_all(&pipeline).await?;
+        Ok(answers.into_iter().map(written).collect())
+    }
+
+    fn record(&self, token: &str, place: &Place, work: &Work, max_event_bytes: usize) -> Cmd {
+        let channel = match work {
+            Work::Message { channel, .. } => channel.as_str(),
+            Work::Mark { .. } => "",
+        };
+        let mut call = self.commands.call("record", &[channel]);
+        call.arg(token).arg(&place.marker).arg(place.n);
+        let message = match work {
+            Work::Message { message, .. } => message,
+            Work::Mark { after } => {
+                call.arg("MARK").arg(&after.marker).arg(after.n);
+                return call;
+            }
+        };
+        let decoded = match Channel::parse(channel) {
+            Some(_) => envelope::decode(message, max_event_bytes),
+            None => Err(Refusal::BadChannel),
+        };
+        match decoded {
+            Ok(envelope) => {
+                call.arg("EVENT").arg(envelope.kind).arg(envelope.payload);
+                if let Some(key) = envelope.key {
+                    call.arg("KEY").arg(key);
+                }
+                if let Some(ms) = envelope.retry_ms {
+                    call.arg("RETRY").arg(ms);
+                }
+            }
+            Err(refusal) => {
+                call.arg("REJECT").arg(refusal.code()).arg(message);
+            }
+        }
+        call
+    }
+}
+
+fn written(answer: RedisResult<String>) -> Written {
+    match answer {
+        Ok(text) => match text.as_str() {
+            "recorded" => Written::Recorded,
+            "done" => Written::Done,
+            "fenced" | "hole" => Written::Fenced,
+            other => match other.strip_prefix("rejected ") {
+                Some(reason) => Written::Rejected(reason.to_owned()),
+                None => Written::Failed(format!("unknown answer {other:?}")),
+            },
+        },
+        Err(e) => Written::Failed(e.to_string()),
+    }
+}

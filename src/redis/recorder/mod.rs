@@ -1,0 +1,337 @@
+//! The recorder gives bare publishes their place in the order (DESIGN.md section 3, "Bare PUBLISH").
+//!
+//! One instance holds the lease of the writer, one that of the standby; both read the publishers' channels. Messages are
+//! numbered from a marker that both have read, so both give a message the same number. The writer records each number once;
+//! the standby keeps what is not known to be recorded and goes on where the number stands. [`numbering`] is the bookkeeping,
+//! [`lease`] the talk with Redis, this file the life of the role.
+
+mod lease;
+mod notes;
+mod numbering;
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::sync::oneshot;
+
+pub use notes::{BareMessage, Note, NoteReceiver, Notes, notes};
+
+use self::{
+    lease::{Grant, Lease, Written},
+    numbering::{Numbering, Place},
+};
+use super::{commands::Commands, inbound::Inbound, link::Link};
+use crate::state::instance::Instance;
+
+/// A lease that is not renewed for this long is vacant.
+const LEASE: Duration = Duration::from_millis(1000);
+const RENEWAL: Duration = Duration::from_millis(300);
+/// Pause after a write that Redis did not take.
+const RETRY: Duration = Duration::from_millis(100);
+/// Messages written in one go.
+const BATCH: usize = 128;
+
+enum Role {
+    /// No lease.
+    None,
+    /// Reads, keeps, and watches the writer.
+    Standby {
+        /// The marker that it has published.
+        marker: String,
+    },
+    /// Records, under the fencing token.
+    Writer { token: String },
+    /// Its link broke: what it has is still recorded, unless another writer came; then the lease is given back.
+    Retiring { token: String },
+}
+
+/// The recorder of one instance.
+pub struct Recorder {
+    instance: Arc<Instance>,
+    link: Link,
+    inbound: Arc<Inbound>,
+    lease: Lease,
+    notes: NoteReceiver,
+    role: Role,
+    numbering: Numbering,
+    /// Counts the roles that it had: each has a name of its own in the leases.
+    roles: u64,
+    link_up: bool,
+}
+
+/// Asks the recorder to hand over; the answer comes when that is done.
+pub type Stop = oneshot::Receiver<oneshot::Sender<()>>;
+
+impl Recorder {
+    /// A recorder without role.
+    pub fn new(
+        instance: Arc<Instance>,
+        commands: Commands,
+        link: Link,
+        inbound: Arc<Inbound>,
+        notes: NoteReceiver,
+    ) -> Self {
+        let lease = Lease::new(commands, instance.name.clone(), LEASE);
+        Self {
+            link_up: instance.link.is_up(),
+            numbering: Numbering::default(),
+            role: Role::None,
+            roles: 0,
+            instance,
+            link,
+            inbound,
+            lease,
+            notes,
+        }
+    }
+
+    /// Records until it is stopped, and then hands over.
+    pub async fn run(mut self, mut stop: Stop) {
+        let mut timer = tokio::time::interval(RENEWAL);
+        timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut batch = Vec::new();
+        let mut write_at = tokio::time::Instant::now();
+        loop {
+            let to_write =
+                matches!(self.role, Role::Writer { .. } | Role::Retiring { .. }) && self.numbering.has_unwritten();
+            tokio::select! {
+                biased;
+                answer = &mut stop => {
+                    self.hand_over().await;
+                    if let Ok(answer) = answer {
+                        let _ = answer.send(());
+                    }
+                    return;
+                }
+                _ = timer.tick() => self.renew().await,
+                // Before the notes: what has come is written before more is taken.
+                () = tokio::time::sleep_until(write_at), if to_write => {
+                    let pause = if self.write().await { Duration::ZERO } else { RETRY };
+                    write_at = tokio::time::Instant::now() + pause;
+                }
+                _ = self.notes.receive(&mut batch) => {
+                    let mut chance = false;
+                    for note in batch.drain(..) {
+                        chance |= matches!(note, Note::Vacant | Note::Link(true));
+                        self.note(note).await;
+                    }
+                    if chance {
+                        self.renew().await;
+                    }
+                }
+            }
+        }
+    }
+
+    fn set_role(&mut self, role: Role) {
+        let name = match role {
+            Role::None => "none",
+            Role::Standby { .. } => "standby",
+            Role::Writer { .. } | Role::Retiring { .. } => "writer",
+        };
+        self.instance.metrics.set_role(name);
+        tracing::info!(role = name, "recorder");
+        self.role = role;
+    }
+
+    async fn note(&mut self, note: Note) {
+        match note {
+            Note::Bare(message) => {
+                if message.subscription == self.subscription() && !self.numbering.push(message.channel, message.message)
+                {
+                    tracing::error!(
+                        "the recorder has too much unrecorded; it resigns, and clients are told sse.gap (unrecorded)"
+                    );
+                    self.resign().await;
+                }
+            }
+            Note::Marker(marker) => match &self.role {
+                Role::Standby { marker: own } if *own == marker => self.numbering.start(Place { marker, n: 0 }),
+                Role::Writer { .. } => self.numbering.mark(marker),
+                _ => {}
+            },
+            Note::Recorded { marker, n } => {
+                if matches!(self.role, Role::Standby { .. }) {
+                    self.numbering.recorded(&Place { marker, n });
+                }
+            }
+            Note::Link(up) => {
+                self.link_up = up;
+                if !up {
+                    self.link_lost().await;
+                }
+            }
+            // Redis forgot who holds which lease: all take part in the race again.
+            Note::Reset => self.resign().await,
+            Note::Vacant => {}
+        }
+    }
+
+    async fn link_lost(&mut self) {
+        self.numbering.cut();
+        match std::mem::replace(&mut self.role, Role::None) {
+            Role::Writer { token } => self.set_role(Role::Retiring { token }),
+            Role::Standby { .. } => self.resign().await,
+            role => self.role = role,
+        }
+    }
+
+    fn subscription(&self) -> u64 {
+        self.inbound.bare_subscription.load(std::sync::atomic::Ordering::Relaxed)
+    }
+
+    /// Reads the publishers' channels from now on, and nothing that came before.
+    async fn subscribe(&mut self) -> bool {
+        // Given up first: a pattern that is still subscribed would go on where nothing was numbered.
+        if self.link.bare(false).await.is_err() {
+            return false;
+        }
+        self.inbound.bare_subscription.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        self.numbering = Numbering::default();
+        self.link.bare(true).await.is_ok()
+    }
+
+    async fn resign(&mut self) {
+        if matches!(self.role, Role::None) {
+            return;
+        }
+        self.numbering = Numbering::default();
+        self.set_role(Role::None);
+        self.lease.release().await;
+        self.roles += 1;
+        self.lease.rename(format!("{}/{}", self.instance.name, self.roles));
+        if self.link_up {
+            let _ = self.link.bare(false).await;
+        }
+    }
+
+    async fn renew(&mut self) {
+        match &self.role {
+            Role::None if self.link_up => self.apply().await,
+            Role::None => {}
+            Role::Standby { .. } => match (self.lease.standby().await, self.lease.writer().await) {
+                (_, Ok(Some(grant))) => self.promote(grant).await,
+                (Ok(false), _) => self.resign().await,
+                _ => {}
+            },
+            Role::Writer { token } => match self.lease.writer().await {
+                Ok(Some(grant)) if grant.token == *token => {}
+                Ok(_) => self.resign().await,
+                Err(fault) => tracing::warn!(error = %fault, "the recorder's lease could not be renewed"),
+            },
+            Role::Retiring { .. } if !self.numbering.has_unwritten() => self.resign().await,
+            Role::Retiring { .. } => {}
+        }
+    }
+
+    /// Takes a vacant lease.
+    async fn apply(&mut self) {
+        match self.lease.writer().await {
+            Ok(Some(grant)) => return self.start_writing(grant).await,
+            Ok(None) => self.instance.recorder_known(),
+            Err(_) => return,
+        }
+        if !matches!(self.lease.standby().await, Ok(true)) {
+            return;
+        }
+        if !self.subscribe().await {
+            return self.lease.release().await;
+        }
+        let marker = format!("{}-{}", self.instance.name, fastrand::u64(..));
+        // Nothing is numbered before the marker comes back by the link.
+        self.numbering.wait();
+        self.set_role(Role::Standby { marker: marker.clone() });
+        if self.lease.publish_marker(&marker).await.is_err() {
+            self.resign().await;
+        }
+    }
+
+    /// Becomes the writer without knowing what was recorded before.
+    async fn start_writing(&mut self, grant: Grant) {
+        if !self.subscribe().await {
+            return self.lease.release().await;
+        }
+        self.begin_numbering(grant).await;
+    }
+
+    async fn begin_numbering(&mut self, grant: Grant) {
+        self.numbering.start(Place { marker: grant.token.clone(), n: 0 });
+        match self.lease.begin(&grant.token).await {
+            Ok(true) => {
+                self.set_role(Role::Writer { token: grant.token });
+                self.instance.recorder_known();
+            }
+            _ => {
+                self.set_role(Role::Writer { token: grant.token });
+                self.resign().await;
+            }
+        }
+    }
+
+    /// The writer is gone: the standby goes on where the number stands, if it can prove where that is.
+    async fn promote(&mut self, grant: Grant) {
+        self.lease.release_standby().await;
+        if self.numbering.go_on_from(&grant.place) {
+            tracing::info!(unrecorded = self.numbering.len(), "the standby goes on for the writer");
+            self.set_role(Role::Writer { token: grant.token });
+        } else {
+            // What waits here may be recorded already; what came before this moment may be missing.
+            self.start_writing(grant).await;
+        }
+    }
+
+    /// Writes the next messages; `false`: try again in a moment.
+    async fn write(&mut self) -> bool {
+        let (Role::Writer { token } | Role::Retiring { token }) = &self.role else { return true };
+        let max = self.instance.settings.history.max_event_bytes;
+        let written = match self.lease.write(token, self.numbering.unwritten(BATCH), max).await {
+            Ok(written) => written,
+            Err(fault) => {
+                tracing::warn!(error = %fault, "bare publishes wait to be recorded");
+                return false;
+            }
+        };
+        let metrics = &self.instance.metrics;
+        for answer in written {
+            match answer {
+                Written::Recorded => metrics.recorded.inc(),
+                Written::Rejected(reason) => metrics.rejected.with_label_values(&[reason.as_str()]).inc(),
+                Written::Done => {}
+                Written::Fenced => {
+                    self.resign().await;
+                    return true;
+                }
+                Written::Failed(error) => {
+                    tracing::warn!(error, "a bare publish waits to be recorded");
+                    return false;
+                }
+            }
+            self.numbering.written();
+        }
+        true
+    }
+
+    /// A clean stop: what has come is written, then the lease is given back, and the standby goes on at once.
+    async fn hand_over(&mut self) {
+        let mut batch = Vec::new();
+        self.notes.receive_ready(&mut batch);
+        for note in batch.drain(..) {
+            if let Note::Bare(_) | Note::Marker(_) = note {
+                self.note(note).await;
+            }
+        }
+        let deadline = tokio::time::Instant::now() + LEASE * 2;
+        while matches!(self.role, Role::Writer { .. } | Role::Retiring { .. })
+            && self.numbering.has_unwritten()
+            && tokio::time::Instant::now() < deadline
+        {
+            if !self.write().await {
+                tokio::time::sleep(RETRY).await;
+            }
+        }
+        if self.numbering.has_unwritten() && !matches!(self.role, Role::Standby { .. }) {
+            tracing::error!(messages = self.numbering.len(), "bare publishes could not be recorded before the end");
+        }
+        self.lease.release().await;
+        self.set_role(Role::None);
+    }
+}

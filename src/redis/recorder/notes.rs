@@ -1,0 +1,113 @@
+//! What the recorder is told by the link, in the order of the link. Bounded in bytes: the link never waits.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, AtomicUsize, Ordering},
+};
+
+use tokio::sync::mpsc;
+
+/// Bytes that may wait for the recorder.
+const LIMIT_BYTES: usize = 64 << 20;
+
+/// A message of a publisher's channel.
+#[derive(Debug)]
+pub struct BareMessage {
+    /// Which of the recorder's subscriptions brought it.
+    pub subscription: u64,
+    /// Its channel, without the prefix.
+    pub channel: String,
+    /// Its bytes.
+    pub message: Vec<u8>,
+}
+
+/// One piece of news.
+#[derive(Debug)]
+pub enum Note {
+    /// A bare message.
+    Bare(BareMessage),
+    /// A standby's marker.
+    Marker(String),
+    /// What is recorded, as of a tick.
+    Recorded {
+        /// The numbering.
+        marker: String,
+        /// The last number.
+        n: u64,
+    },
+    /// A lease was given back.
+    Vacant,
+    /// The link is up or down, or too much was waiting.
+    Link(bool),
+    /// A new epoch.
+    Reset,
+}
+
+fn cost(note: &Note) -> usize {
+    match note {
+        Note::Bare(bare) => bare.channel.len() + bare.message.len() + 128,
+        _ => 0,
+    }
+}
+
+/// The link's end.
+pub struct Notes {
+    sender: mpsc::UnboundedSender<Note>,
+    waiting_bytes: Arc<AtomicUsize>,
+    overrun: AtomicBool,
+}
+
+/// The recorder's end.
+pub struct NoteReceiver {
+    receiver: mpsc::UnboundedReceiver<Note>,
+    waiting_bytes: Arc<AtomicUsize>,
+}
+
+/// Both ends.
+pub fn notes() -> (Notes, NoteReceiver) {
+    let (sender, receiver) = mpsc::unbounded_channel();
+    let waiting_bytes = Arc::new(AtomicUsize::new(0));
+    let notes = Notes { sender, waiting_bytes: waiting_bytes.clone(), overrun: AtomicBool::new(false) };
+    (notes, NoteReceiver { receiver, waiting_bytes })
+}
+
+impl Notes {
+    /// Sends a note. Where too much waits, messages are dropped and the recorder is told as if the link had broken.
+    pub fn send(&self, note: Note) {
+        let bytes = cost(&note);
+        if bytes > 0 && self.waiting_bytes.load(Ordering::Relaxed) + bytes > LIMIT_BYTES {
+            if !self.overrun.swap(true, Ordering::Relaxed) {
+                let _ = self.sender.send(Note::Link(false));
+                let _ = self.sender.send(Note::Link(true));
+            }
+            return;
+        }
+        if bytes > 0 {
+            self.overrun.store(false, Ordering::Relaxed);
+        }
+        self.waiting_bytes.fetch_add(bytes, Ordering::Relaxed);
+        // The recorder ends with the process.
+        let _ = self.sender.send(note);
+    }
+}
+
+impl NoteReceiver {
+    /// Waits for notes; ends never while the link lives.
+    pub async fn receive(&mut self, into: &mut Vec<Note>) -> usize {
+        let n = self.receiver.recv_many(into, 1024).await;
+        self.count(into);
+        n
+    }
+
+    /// Takes what is there.
+    pub fn receive_ready(&mut self, into: &mut Vec<Note>) {
+        while let Ok(note) = self.receiver.try_recv() {
+            into.push(note);
+        }
+        self.count(into);
+    }
+
+    fn count(&self, taken: &[Note]) {
+        self.waiting_bytes.fetch_sub(taken.iter().map(cost).sum(), Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,238 @@
+//! The numbering of bare messages: pure bookkeeping.
+//!
+//! Invariant: `queue` holds, in order, every message (and marker) after the last one that was written or is known to be
+//! recorded; each knows its place.
+
+use std::collections::VecDeque;
+
+/// Bytes that a standby or a writer keeps.
+const LIMIT_BYTES: usize = 64 << 20;
+
+/// The place of a message: the n-th after a marker.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Place {
+    /// The marker from which is counted.
+    pub marker: String,
+    /// The number.
+    pub n: u64,
+}
+
+/// What is to be written.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Work {
+    /// A message.
+    Message {
+        /// Its channel.
+        channel: String,
+        /// Its bytes.
+        message: Vec<u8>,
+    },
+    /// The numbering goes on from a standby's marker.
+    Mark {
+        /// The place of the message before it.
+        after: Place,
+    },
+}
+
+#[derive(Debug, Default)]
+enum Counting {
+    /// Messages are kept but have no place yet: they get it when the numbering starts.
+    #[default]
+    Ahead,
+    /// Messages are of no interest: a marker is awaited.
+    Waiting,
+    /// The place of the last message.
+    At(Place),
+    /// The link is cut: nothing more comes.
+    Cut,
+}
+
+/// See the file's head.
+#[derive(Debug, Default)]
+pub struct Numbering {
+    counting: Counting,
+    queue: VecDeque<(Place, Work)>,
+    bytes: usize,
+}
+
+fn cost(work: &Work) -> usize {
+    match work {
+        Work::Message { channel, message } => channel.len() + message.len() + 128,
+        Work::Mark { .. } => 128,
+    }
+}
+
+impl Numbering {
+    /// A message came; `false`: too much is kept.
+    pub fn push(&mut self, channel: String, message: Vec<u8>) -> bool {
+        let place = match &mut self.counting {
+            Counting::At(place) => {
+                place.n += 1;
+                place.clone()
+            }
+            Counting::Ahead => Place::default(),
+            Counting::Waiting | Counting::Cut => return true,
+        };
+        self.add(place, Work::Message { channel, message });
+        self.bytes <= LIMIT_BYTES
+    }
+
+    fn add(&mut self, place: Place, work: Work) {
+        self.bytes += cost(&work);
+        self.queue.push_back((place, work));
+    }
+
+    /// Messages count from `place` on, those that are kept already too.
+    pub fn start(&mut self, place: Place) {
+        let mut at = place;
+        for (kept, _) in &mut self.queue {
+            at.n += 1;
+            *kept = at.clone();
+        }
+        self.counting = Counting::At(at);
+    }
+
+    /// What comes before the own marker is of no interest.
+    pub fn wait(&mut self) {
+        *self = Self { counting: Counting::Waiting, ..Self::default() };
+    }
+
+    /// A standby's marker came: writer and standby count from it.
+    pub fn mark(&mut self, marker: String) {
+        if let Counting::At(place) = &mut self.counting {
+            let after = std::mem::replace(place, Place { marker, n: 0 });
+            let place = place.clone();
+            self.add(place, Work::Mark { after });
+        }
+    }
+
+    /// The link is cut.
+    pub fn cut(&mut self) {
+        self.counting = Counting::Cut;
+    }
+
+    /// What is recorded need not be kept.
+    pub fn recorded(&mut self, upto: &Place) {
+        while self.queue.front().is_some_and(|(place, _)| place.marker == upto.marker && place.n <= upto.n) {
+            self.written();
+        }
+    }
+
+    /// Takes over where the number stands; `false`: that is not in this numbering.
+    pub fn go_on_from(&mut self, place: &Place) -> bool {
+        let known = matches!(&self.counting, Counting::At(at) if at.marker == place.marker && at.n >= place.n);
+        if known {
+            self.recorded(place);
+        }
+        known
+    }
+
+    /// Whether something is to be written.
+    pub fn has_unwritten(&self) -> bool {
+        !self.queue.is_empty()
+    }
+
+    /// How much is to be written.
+    pub fn len(&self) -> usize {
+        self.queue.len()
+    }
+
+    /// The next to be written.
+    pub fn unwritten(&self, limit: usize) -> impl Iterator<Item = &(Place, Work)> {
+        self.queue.iter().take(limit)
+    }
+
+    /// The first one is written.
+    pub fn written(&mut self) {
+        if let Some((_, work)) = self.queue.pop_front() {
+            self.bytes -= cost(&work);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn place(marker: &str, n: u64) -> Place {
+        Place { marker: marker.into(), n }
+    }
+
+    fn push(numbering: &mut Numbering, text: &str) {
+        assert!(numbering.push("broadcast:a".into(), text.into()));
+    }
+
+    fn shown(numbering: &Numbering) -> Vec<String> {
+        let text = |work: &Work| match work {
+            Work::Message { message, .. } => String::from_utf8(message.clone()).unwrap(),
+            Work::Mark { after } => format!("mark after {}{}", after.marker, after.n),
+        };
+        numbering.unwritten(99).map(|(p, w)| format!("{}{} {}", p.marker, p.n, text(w))).collect()
+    }
+
+    #[test]
+    fn a_new_writer_counts_from_its_subscription() {
+        let mut n = Numbering::default();
+        push(&mut n, "a");
+        n.start(place("T", 0));
+        push(&mut n, "b");
+        assert_eq!(shown(&n), ["T1 a", "T2 b"]);
+    }
+
+    #[test]
+    fn writer_and_standby_give_the_same_numbers_after_the_marker() {
+        let (mut writer, mut standby) = (Numbering::default(), Numbering::default());
+        writer.start(place("T", 0));
+        standby.wait();
+        for text in ["a", "b"] {
+            push(&mut writer, text);
+            push(&mut standby, text);
+        }
+        writer.mark("S".into());
+        standby.start(place("S", 0));
+        for text in ["c", "d"] {
+            push(&mut writer, text);
+            push(&mut standby, text);
+        }
+        assert_eq!(shown(&writer), ["T1 a", "T2 b", "S0 mark after T2", "S1 c", "S2 d"]);
+        assert_eq!(shown(&standby), ["S1 c", "S2 d"]);
+    }
+
+    #[test]
+    fn the_standby_goes_on_where_the_number_stands_or_not_at_all() {
+        let synced = || {
+            let mut n = Numbering::default();
+            n.wait();
+            n.start(place("S", 0));
+            ["a", "b", "c"].iter().for_each(|t| push(&mut n, t));
+            n
+        };
+        let mut n = synced();
+        n.recorded(&place("S", 1));
+        assert!(n.go_on_from(&place("S", 2)));
+        assert_eq!(shown(&n), ["S3 c"]);
+        assert!(!synced().go_on_from(&place("T", 2)), "the writer never reached the marker");
+        assert!(!synced().go_on_from(&place("S", 4)), "the writer had more than came here");
+        let mut waiting = Numbering::default();
+        waiting.wait();
+        assert!(!waiting.go_on_from(&place("S", 0)));
+    }
+
+    #[test]
+    fn after_a_cut_nothing_is_added() {
+        let mut n = Numbering::default();
+        n.start(place("T", 0));
+        push(&mut n, "a");
+        n.cut();
+        push(&mut n, "b");
+        assert_eq!(shown(&n), ["T1 a"]);
+    }
+
+    #[test]
+    fn it_is_bounded() {
+        let mut n = Numbering::default();
+        n.start(place("T", 0));
+        let big = vec![0; 1 << 20];
+        assert!((0..100).any(|_| !n.push("broadcast:a".into(), big.clone())));
+    }
+}

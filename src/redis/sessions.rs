@@ -1,0 +1,159 @@
+//! Sessions: a redeemed ticket is good for reconnects while its session lives (DESIGN.md section 4, "Tickets").
+
+use std::{rc::Rc, time::Duration};
+
+use redis::Value;
+use tokio::sync::mpsc;
+
+use super::commands::{Commands, Fault};
+use crate::{
+    core::{id::EventId, system::CloseReason},
+    state::{
+        connection::{Connection, Session},
+        hub::Hub,
+    },
+};
+
+/// Sessions renewed in one call.
+const BATCH: usize = 100;
+
+/// A ticket that is being redeemed.
+pub struct Redeem<'a> {
+    /// Digest of the ticket.
+    pub digest: &'a str,
+    /// The connection.
+    pub connection: &'a str,
+    /// The user.
+    pub user: &'a str,
+    /// Whether the ticket's `exp` has passed.
+    pub expired: bool,
+    /// Ms until the ticket can no longer open a session.
+    pub left_ms: u64,
+    /// When the session must end, ms since 1970.
+    pub until_ms: u64,
+    /// When the ticket was issued, ms since 1970 (the end of that second).
+    pub issued_ms: u64,
+    /// The client's cursor.
+    pub cursor: Option<EventId>,
+}
+
+/// Why a ticket opens no session.
+#[derive(Debug)]
+pub enum NoSession {
+    /// It has expired, and there is no session.
+    Expired,
+    /// It was used, and `tickets.reconnect_grace` is 0.
+    Used,
+    /// The session's time is over.
+    Over,
+    /// The user's sessions were revoked.
+    Revoked,
+    /// Redis does not answer.
+    Away(Fault),
+}
+
+/// How long a session outlives its last renewal: the grace, and the time until the next renewal.
+fn ttl_ms(grace: Duration) -> u64 {
+    (grace + interval(grace)).as_millis() as u64
+}
+
+/// Time between renewals.
+fn interval(grace: Duration) -> Duration {
+    (grace / 3).clamp(Duration::from_millis(200), Duration::from_secs(40))
+}
+
+/// Opens or resumes the session of a ticket.
+///
+/// # Errors
+/// Why there is none.
+pub async fn open(commands: &Commands, grace: Duration, redeem: &Redeem<'_>) -> Result<Session, NoSession> {
+    let mut call = commands.call("open", &[redeem.digest]);
+    call.arg(redeem.connection)
+        .arg(redeem.user)
+        .arg(u8::from(redeem.expired))
+        .arg(u8::from(grace.is_zero()))
+        .arg(ttl_ms(grace))
+        .arg(redeem.until_ms)
+        .arg(redeem.issued_ms)
+        .arg(redeem.cursor.map(|id| id.to_string()).unwrap_or_default())
+        .arg(redeem.left_ms);
+    let answer: Vec<Value> = commands.run(&call).await.map_err(NoSession::Away)?;
+    let text =
+        |n: usize| answer.get(n).and_then(|v| redis::from_redis_value::<String>(v.clone()).ok()).unwrap_or_default();
+    match text(0).as_str() {
+        "opened" | "resumed" => Ok(Session {
+            digest: redeem.digest.to_owned(),
+            first: EventId::parse(&text(1)).unwrap_or_default(),
+            opened_ms: text(2).parse().unwrap_or(0),
+            until_ms: text(3).parse().unwrap_or(redeem.until_ms),
+        }),
+        "expired" => Err(NoSession::Expired),
+        "used" => Err(NoSession::Used),
+        "over" => Err(NoSession::Over),
+        "revoked" => Err(NoSession::Revoked),
+        other => Err(NoSession::Away(Fault::Away(format!("the library answered {other:?}")))),
+    }
+}
+
+/// Ends all sessions of a user that exist now, on all instances.
+///
+/// # Errors
+/// Redis does not answer.
+pub async fn revoke(commands: &Commands, user: &str, max_session: Duration) -> Result<(), Fault> {
+    let mut call = commands.call("revoke", &[user]);
+    call.arg(max_session.as_millis() as u64);
+    commands.run::<i64>(&call).await.map(drop)
+}
+
+/// Keeps the sessions of one worker's connections alive, and gives those back whose connection has ended.
+pub async fn keep(hub: Rc<Hub>, commands: Commands, mut ended: mpsc::UnboundedReceiver<Rc<Connection>>) {
+    let grace = hub.instance.settings.tickets.reconnect_grace;
+    let mut timer = tokio::time::interval(interval(grace));
+    timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut gone = Vec::new();
+    loop {
+        tokio::select! {
+            n = ended.recv_many(&mut gone, BATCH) => {
+                if n == 0 {
+                    return;
+                }
+                renew(&commands, &gone, grace, true).await;
+                gone.clear();
+            }
+            _ = timer.tick() => {
+                if grace.is_zero() {
+                    continue;
+                }
+                for batch in hub.snapshot().chunks(BATCH) {
+                    for (connection, answer) in batch.iter().zip(renew(&commands, batch, grace, false).await) {
+                        match answer.as_str() {
+                            "taken-over" => hub.close(connection, CloseReason::TakenOver, 60_000),
+                            "revoked" => hub.close(connection, CloseReason::Revoked, hub.retry_ms()),
+                            _ => {}
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The answers of the library, in order; none if Redis is away: the next turn tries again.
+async fn renew(commands: &Commands, connections: &[Rc<Connection>], grace: Duration, closing: bool) -> Vec<String> {
+    let digests: Vec<&str> = connections.iter().map(|c| c.session.digest.as_str()).collect();
+    let mut call = commands.call("renew", &digests);
+    for c in connections {
+        let ttl_ms = if closing { (grace.as_millis() as u64).max(1) } else { ttl_ms(grace) };
+        call.arg(&c.id)
+            .arg(&*c.user)
+            .arg(c.session.first.to_string())
+            .arg(c.session.opened_ms)
+            .arg(c.session.until_ms)
+            .arg(ttl_ms)
+            .arg(u8::from(closing));
+    }
+    commands.run(&call).await.unwrap_or_else(|fault| {
+        tracing::debug!(error = %fault, "sessions not renewed");
+        Vec::new()
+    })
+}

@@ -1,0 +1,82 @@
+//! Brings into the tail what it lacks, once for all who wait for it.
+
+use std::sync::Arc;
+
+use super::{
+    commands::{Commands, Fault},
+    log,
+};
+use crate::{
+    core::{
+        event::Event,
+        id::EventId,
+        join::{self, Merge},
+        topics::Topics,
+    },
+    state::instance::Instance,
+};
+
+/// How far back the tail is filled: a link break or a restart, not a night.
+const REACH_MS: u64 = 10 * 60 * 1000;
+const PAGE_EVENTS: usize = 1024;
+
+/// Whether the tail has every broadcast of the topics after `from`; if not, and if many may want that, it is filled.
+///
+/// # Errors
+/// Redis does not answer.
+pub async fn reaches(instance: &Instance, commands: &Commands, from: EventId, topics: &Topics) -> Result<bool, Fault> {
+    let covered = || instance.tail.start().is_some_and(|start| start <= from);
+    if covered() {
+        return Ok(true);
+    }
+    // A few exact topics are read faster from their own logs.
+    if topics.prefixes().next().is_none() {
+        return Ok(false);
+    }
+    let _turn = instance.tail.filling.lock().await;
+    if covered() {
+        return Ok(true);
+    }
+    let Some(start) = instance.tail.start().filter(|start| start.ms.saturating_sub(from.ms) < REACH_MS) else {
+        return Ok(false);
+    };
+    match read(commands, from, start, instance.settings.history.tail_bytes / 2).await? {
+        Some(events) => Ok(instance.tail.prepend(from, start, &events)),
+        None => Ok(false),
+    }
+}
+
+/// All broadcasts over (from, to]; `None` if some are missing, or if they are too large.
+async fn read(
+    commands: &Commands,
+    from: EventId,
+    to: EventId,
+    limit_bytes: usize,
+) -> Result<Option<Vec<Arc<Event>>>, Fault> {
+    let all = Topics::parse(["*"].into_iter()).unwrap_or_default();
+    let logs = log::active_broadcasts(commands, &all, from).await?;
+    let count = (PAGE_EVENTS / logs.len().max(1)).max(8);
+    let mut merge = Merge::new(from, to, logs);
+    let (mut events, mut bytes, mut first) = (Vec::new(), 0, true);
+    loop {
+        let (numbers, wanted): (Vec<_>, Vec<_>) =
+            merge.wants().map(|(n, channel, after)| (n, (channel.clone(), after))).unzip();
+        if wanted.is_empty() {
+            return Ok(Some(events));
+        }
+        let pages = log::pages(commands, &wanted, count, first).await?;
+        for (n, page) in numbers.into_iter().zip(pages) {
+            if first && join::gap(from, false, &page).is_some() || merge.feed(n, page, first).is_err() {
+                return Ok(None);
+            }
+        }
+        first = false;
+        while let Some(event) = merge.pop() {
+            bytes += event.frame.len();
+            events.push(event);
+        }
+        if bytes > limit_bytes {
+            return Ok(None);
+        }
+    }
+}

@@ -1,0 +1,182 @@
+//! Every key with its default (as TOML), its meaning and its parser.
+
+use std::{ops::RangeInclusive, time::Duration};
+
+use toml::Value;
+
+use super::{Settings, TicketKey, parse, types::Algorithm};
+
+/// One key of the configuration.
+pub struct Key {
+    /// `section.key`.
+    pub name: &'static str,
+    /// The default, as a TOML value.
+    pub default: &'static str,
+    /// What it means, for the sample file and the README.
+    pub help: &'static str,
+    /// Puts a value into the settings; the error reads `fault; fix`.
+    pub set: fn(&mut Settings, &Value) -> Result<(), String>,
+}
+
+const fn ms(from: u64, to: u64) -> RangeInclusive<Duration> {
+    Duration::from_millis(from)..=Duration::from_millis(to)
+}
+
+const SECOND: u64 = 1000;
+const HOUR: u64 = 3600 * SECOND;
+const DAY: u64 = 24 * HOUR;
+const ANY_BYTES: RangeInclusive<u64> = 1024..=1 << 40;
+
+macro_rules! keys {
+    ($($name:literal = $default:literal, $help:literal, |$s:ident, $v:ident| $set:expr;)*) => {
+        /// The table. Its order is that of the sample file.
+        pub static KEYS: &[Key] = &[$(Key { name: $name, default: $default, help: $help, set: |$s, $v| { $set; Ok(()) } }),*];
+    };
+}
+
+keys! {
+    "server.listen" = r#""0.0.0.0:8080""#, "Public listener: HTTP/1.1 and HTTP/2 without TLS by prior knowledge; with server.tls TLS and h2.",
+        |s, v| s.server.listen = parse::address(v)?;
+    "server.workers" = "0", "Worker threads; 0 = one per core.",
+        |s, v| s.server.workers = parse::number(v, 0..=256)? as usize;
+    "server.retry" = r#""2s""#, "`retry:` hint for browsers; every connection adds a random part of up to the same again.",
+        |s, v| s.server.retry = parse::duration(v, ms(1, HOUR))?;
+    "server.heartbeat" = r#""15s""#, "A stream that was quiet this long gets `sse.heartbeat`, which carries a fresh id.",
+        |s, v| s.server.heartbeat = parse::duration(v, ms(100, HOUR))?;
+    "server.max_connection_age" = r#""1h""#, "A stream older than this (± 20 %) ends with a `retry:`, so that load evens out; 0 = never.",
+        |s, v| s.server.max_connection_age = parse::duration(v, ms(0, 365 * DAY))?;
+    "server.tls.certificate" = r#""""#, "PEM file of the certificate chain; empty = no TLS.",
+        |s, v| s.server.tls_certificate = parse::path(v)?;
+    "server.tls.key" = r#""""#, "PEM file of the private key.",
+        |s, v| s.server.tls_key = parse::path(v)?;
+    "admin.listen" = r#""127.0.0.1:9090""#, "Admin listener: /healthz, /readyz, /metrics, connections.",
+        |s, v| s.admin.listen = parse::address(v)?;
+    "redis.url" = r#""redis://127.0.0.1:6379""#, "redis://[user:password@]host:port[/db], or rediss:// for TLS. A password belongs into the environment.",
+        |s, v| s.redis.url = redis_url(v)?;
+    "redis.key_prefix" = r#""sse:""#, "Begins every key and every live channel; gateways that share a Redis share their prefix, or nothing.",
+        |s, v| s.redis.key_prefix = prefix(v, 1)?;
+    "redis.channel_prefix" = r#""""#, "Stands before `user:<id>:events` and `broadcast:<topic>` in the publishers' channels.",
+        |s, v| s.redis.channel_prefix = prefix(v, 0)?;
+    "redis.pool_size" = "8", "Connections for commands; the subscriber has its own.",
+        |s, v| s.redis.pool_size = parse::number(v, 1..=1024)? as usize;
+    "redis.command_timeout" = r#""2s""#, "Longest wait for the answer to one command.",
+        |s, v| s.redis.command_timeout = parse::duration(v, ms(50, 60 * SECOND))?;
+    "redis.unsubscribe_linger" = r#""10s""#, "A user's channel stays subscribed this long after the user's last stream.",
+        |s, v| s.redis.unsubscribe_linger = parse::duration(v, ms(0, HOUR))?;
+    "publishers.bare" = r#""record""#, "What becomes of a bare PUBLISH: `record` (logged, can be replayed), `relay` (live only, without id), `off`.",
+        |s, v| s.publishers.bare = parse::bare(v)?;
+    "history.max_len" = "1000", "Events kept per channel, approximately.",
+        |s, v| s.history.max_len = parse::number(v, 1..=100_000_000)?;
+    "history.retention" = r#""24h""#, "A channel's log expires this long after its last event.",
+        |s, v| s.history.retention = parse::duration(v, ms(SECOND, 365 * DAY))?;
+    "history.dedupe_window" = r#""5m""#, "A second event with the same publisher's key on a channel within this time is dropped.",
+        |s, v| s.history.dedupe_window = parse::duration(v, ms(1, 7 * DAY))?;
+    "history.max_event_bytes" = "65536", "Largest payload.",
+        |s, v| s.history.max_event_bytes = parse::bytes(v, 1..=16 << 20)?;
+    "history.tail_bytes" = r#""16MiB""#, "Recent broadcasts that an instance keeps in memory, so that resumes need not ask Redis.",
+        |s, v| s.history.tail_bytes = parse::bytes(v, ANY_BYTES)?;
+    "tickets.secret" = r#""""#, "HS256 secret of 32 bytes or more. Belongs into the environment or a file, never into this one.",
+        |s, v| if let Some(secret) = parse::optional_text(v)? { s.tickets.keys.push(hs256(secret.into_bytes())) };
+    "tickets.secret_file" = r#""""#, "File that holds the HS256 secret (a line break at its end is ignored).",
+        |s, v| if let Some(path) = parse::path(v)? { s.tickets.keys.push(hs256(parse::read_secret(&path)?)) };
+    "tickets.keys" = "[]", "More keys, by `kid`: [{ kid, algorithm = HS256|RS256|ES256|EdDSA, secret|secret_file|public_key|public_key_file }].",
+        |s, v| s.tickets.keys.extend(parse::ticket_keys(v)?);
+    "tickets.audience" = r#""sse-gateway""#, "Required `aud`.",
+        |s, v| s.tickets.audience = non_empty(v)?;
+    "tickets.issuer" = r#""""#, "Required `iss`; empty = any.",
+        |s, v| s.tickets.issuer = parse::optional_text(v)?;
+    "tickets.max_ttl" = r#""60s""#, "Largest `exp - iat`.",
+        |s, v| s.tickets.max_ttl = parse::duration(v, ms(SECOND, 365 * DAY))?;
+    "tickets.leeway" = r#""5s""#, "Tolerated clock skew.",
+        |s, v| s.tickets.leeway = parse::duration(v, ms(0, 5 * SECOND))?;
+    "tickets.default_topics" = r#"["*"]"#, "Topics of a ticket without a `topics` claim: names, `prefix*` or `*`.",
+        |s, v| s.tickets.default_topics = topics(v)?;
+    "tickets.reconnect_grace" = r#""2m""#, "A session lives this long after its stream; 0 = a ticket is good for one connection only.",
+        |s, v| s.tickets.reconnect_grace = parse::duration(v, ms(0, DAY))?;
+    "tickets.max_session" = r#""12h""#, "Longest life of a session.",
+        |s, v| s.tickets.max_session = parse::duration(v, ms(SECOND, 365 * DAY))?;
+    "api_keys" = "[]", "Keys for POST /publish, POST /tickets and the admin API: [{ sha256 = \"<hex of the key's SHA-256>\", scopes = [\"publish\", \"tickets\", \"admin\"] }].",
+        |s, v| s.api_keys = parse::api_keys(v)?;
+    "limits.max_connections" = "10000", "Streams and polls at once on this instance; above it clients are told `sse.busy`.",
+        |s, v| s.limits.max_connections = parse::number(v, 1..=10_000_000)? as usize;
+    "limits.max_connections_per_user" = "100", "The same for one user.",
+        |s, v| s.limits.max_connections_per_user = parse::number(v, 1..=10_000_000)? as usize;
+    "limits.queue_bytes" = r#""256KiB""#, "Bytes queued for one connection; above it the queue is dropped and read again from the log.",
+        |s, v| s.limits.queue_bytes = parse::bytes(v, ANY_BYTES)?;
+    "limits.queue_bytes_total" = r#""256MiB""#, "Bytes queued for all connections; above it the largest queues are dropped.",
+        |s, v| s.limits.queue_bytes_total = parse::bytes(v, ANY_BYTES)?;
+    "limits.stall" = r#""30s""#, "A client that takes nothing for this long is disconnected.",
+        |s, v| s.limits.stall = parse::duration(v, ms(SECOND, HOUR))?;
+    "limits.publish_body_bytes" = r#""1MiB""#, "Largest body of POST /publish and POST /tickets.",
+        |s, v| s.limits.publish_body_bytes = parse::bytes(v, 1024..=256 << 20)?;
+    "cors.allowed_origins" = "[]", "Origins that may read the stream, e.g. [\"https://app.example.com\"]; [\"*\"] = any.",
+        |s, v| s.cors.allowed_origins = origins(v)?;
+    "drain.delay" = r#""5s""#, "After SIGTERM: not ready but still serving, while the balancer takes notice.",
+        |s, v| s.drain.delay = parse::duration(v, ms(0, HOUR))?;
+    "drain.window" = r#""20s""#, "Then the streams end evenly over this time.",
+        |s, v| s.drain.window = parse::duration(v, ms(0, HOUR))?;
+    "log.format" = r#""text""#, "`text` or `json`.",
+        |s, v| s.log.json = parse::log_format(v)?;
+    "log.level" = r#""info""#, "`error`, `warn`, `info`, `debug`, `trace`, or a filter such as `sse_gateway=debug,info`.",
+        |s, v| s.log.level = log_level(v)?;
+}
+
+fn hs256(material: Vec<u8>) -> TicketKey {
+    TicketKey { kid: None, algorithm: Algorithm::HS256, material }
+}
+
+fn non_empty(v: &Value) -> parse::Parsed<String> {
+    parse::optional_text(v)?.ok_or_else(|| "is empty; write a value".to_owned())
+}
+
+fn prefix(v: &Value, min_len: usize) -> parse::Parsed<String> {
+    let s = parse::text(v)?;
+    let good =
+        (min_len..=64).contains(&s.len()) && s.bytes().all(|b| b.is_ascii_graphic() && !b"*?[]\\'\"".contains(&b));
+    if good {
+        Ok(s)
+    } else {
+        Err(format!(
+            "is no prefix; write {min_len} to 64 printable ASCII characters without space, quotes and * ? [ ] \\"
+        ))
+    }
+}
+
+fn redis_url(v: &Value) -> parse::Parsed<String> {
+    let s = parse::text(v)?;
+    // The error of the parser is not shown: it may quote the password.
+    redis::Client::open(s.as_str())
+        .map(|_| s)
+        .map_err(|_| "is no Redis URL; write redis://host:6379 or rediss://user:password@host:6380".to_owned())
+}
+
+fn topics(v: &Value) -> parse::Parsed<Vec<String>> {
+    let words = parse::words(v)?;
+    crate::core::topics::Topics::parse(words.iter().map(String::as_str))
+        .map(|_| words)
+        .map_err(|bad| format!("{bad:?} is no topic; write 1 to 256 printable ASCII characters, `prefix*` or `*`"))
+}
+
+fn origins(v: &Value) -> parse::Parsed<Vec<String>> {
+    let words = parse::words(v)?;
+    let good = |o: &str| {
+        o == "*"
+            || o.split_once("://").is_some_and(|(scheme, host)| {
+                matches!(scheme, "http" | "https") && !host.is_empty() && !host.contains(['/', '*', ' '])
+            })
+    };
+    match words.iter().find(|o| !good(o)) {
+        Some(bad) => Err(format!("{bad:?} is no origin; write scheme://host[:port] without a path, or \"*\"")),
+        None if words.len() > 1 && words.iter().any(|o| o == "*") => {
+            Err("holds \"*\" beside others; write either \"*\" alone or the origins".to_owned())
+        }
+        None => Ok(words),
+    }
+}
+
+fn log_level(v: &Value) -> parse::Parsed<String> {
+    let s = non_empty(v)?;
+    s.parse::<tracing_subscriber::filter::Targets>()
+        .map(|_| s)
+        .map_err(|_| "is no filter; write e.g. \"info\" or \"sse_gateway=debug,info\"".to_owned())
+}

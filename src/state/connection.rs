@@ -1,0 +1,377 @@
+//! One connection on its worker: the flow of its frames, and what the hub must know to end it. A writer takes bytes from
+//! it (`poll_bytes`); it knows nothing of the HTTP library above.
+
+use std::{
+    cell::{Cell, RefCell},
+    rc::Rc,
+    sync::{Arc, atomic::Ordering},
+    task::{Poll, Waker},
+};
+
+use bytes::{Bytes, BytesMut};
+use tokio::sync::Notify;
+
+use super::{
+    gate::Pass,
+    instance::{Instance, unix_ms},
+};
+use crate::core::{
+    flow::{Flow, Item, Outcome},
+    id::EventId,
+    join::Mark,
+    system::{CloseReason, GapReason, JoinCause},
+    topics::Topics,
+};
+
+/// Frames that wait are put together up to this size.
+const CHUNK_BYTES: usize = 16 << 10;
+/// One in so many deliveries is timed.
+const TIMED_ONE_IN: u32 = 16;
+/// A join fills the queue up to here and then waits for the writer.
+const REPLAY_BYTES: usize = 64 << 10;
+
+/// The session that a connection belongs to.
+#[derive(Clone, Debug)]
+pub struct Session {
+    /// Digest of the ticket.
+    pub digest: String,
+    /// The first cursor; no resume reaches back before it.
+    pub first: EventId,
+    /// When it was opened, ms since 1970 by the clock of Redis.
+    pub opened_ms: u64,
+    /// When it ends, ms since 1970.
+    pub until_ms: u64,
+}
+
+/// What a connection is made of.
+pub struct Parts {
+    /// The instance.
+    pub instance: Arc<Instance>,
+    /// The user.
+    pub user: Arc<str>,
+    /// The topics that it gets.
+    pub topics: Topics,
+    /// Its session.
+    pub session: Session,
+    /// Its id.
+    pub id: String,
+    /// `stream` or `poll`.
+    pub transport: &'static str,
+    /// Where it starts; `None`: the client's id could not be parsed.
+    pub cursor: Option<EventId>,
+    /// The client's id as it came, for `sse.gap`.
+    pub cursor_text: Option<String>,
+    /// Its place behind the gate.
+    pub pass: Pass,
+    /// Closes the client's socket from outside; `false`: it cannot be closed alone.
+    pub evict: Box<dyn Fn() -> bool>,
+}
+
+/// See the file's head.
+pub struct Connection {
+    /// The instance.
+    pub instance: Arc<Instance>,
+    /// The user.
+    pub user: Arc<str>,
+    /// The topics that it gets.
+    pub topics: Topics,
+    /// Its session.
+    pub session: Session,
+    /// Its id.
+    pub id: String,
+    /// `stream` or `poll`.
+    pub transport: &'static str,
+    /// When it was opened, ms of the instance.
+    pub opened_ms: u64,
+    flow: RefCell<Flow>,
+    waker: RefCell<Option<Waker>>,
+    drained: Notify,
+    reason: Cell<Option<CloseReason>>,
+    /// The client's id, until the first join has looked at it.
+    first_cursor: RefCell<Option<(Option<EventId>, Option<String>)>>,
+    pub(super) key: Cell<usize>,
+    pub(super) taken_ms: Cell<u64>,
+    pub(super) queued_ms: Cell<u64>,
+    pub(super) beat_ms: Cell<u64>,
+    pub(super) ends_ms: Cell<(u64, CloseReason)>,
+    deliveries: Cell<u32>,
+    gone: Cell<bool>,
+    evict: Box<dyn Fn() -> bool>,
+    _pass: Pass,
+}
+
+impl Connection {
+    /// A connection that nobody knows yet; `Hub::add` makes it known.
+    pub fn new(parts: Parts) -> Rc<Self> {
+        let now = parts.instance.now_ms();
+        let user_channel = format!("user:{}:events", parts.user);
+        let channels =
+            std::iter::once(user_channel).chain(parts.topics.patterns().take(100).map(|t| format!("broadcast:{t}")));
+        let limit = parts.instance.settings.limits.queue_bytes;
+        let flow = Flow::new(parts.cursor.unwrap_or(EventId::ZERO), limit, channels.collect());
+        Rc::new(Self {
+            user: parts.user,
+            topics: parts.topics,
+            session: parts.session,
+            id: parts.id,
+            transport: parts.transport,
+            opened_ms: now,
+            flow: RefCell::new(flow),
+            waker: RefCell::default(),
+            drained: Notify::new(),
+            reason: Cell::new(None),
+            first_cursor: RefCell::new(Some((parts.cursor, parts.cursor_text))),
+            key: Cell::new(usize::MAX),
+            taken_ms: Cell::new(now),
+            queued_ms: Cell::new(now),
+            beat_ms: Cell::new(0),
+            ends_ms: Cell::new((u64::MAX, CloseReason::MaxAge)),
+            deliveries: Cell::new(0),
+            gone: Cell::new(false),
+            evict: parts.evict,
+            _pass: parts.pass,
+            instance: parts.instance,
+        })
+    }
+
+    /// Does something with the flow and keeps the books: bytes of all queues, the writer's waker.
+    fn with<R>(&self, f: impl FnOnce(&mut Flow) -> R) -> R {
+        let mut flow = self.flow.borrow_mut();
+        let before = flow.bytes() as i64;
+        let was_empty = flow.is_empty();
+        let result = f(&mut flow);
+        let delta = flow.bytes() as i64 - before;
+        if delta != 0 {
+            self.instance.queued_bytes.fetch_add(delta, Ordering::Relaxed);
+        }
+        if !flow.is_empty() {
+            if was_empty {
+                // A writer that finds something new starts its stall clock now.
+                self.taken_ms.set(self.instance.now_ms());
+            }
+            drop(flow);
+            if let Some(waker) = self.waker.borrow_mut().take() {
+                waker.wake();
+            }
+        }
+        result
+    }
+
+    /// Offers an item of the hub.
+    pub fn offer(&self, item: &Item, now_ms: u64) -> Outcome {
+        if let Item::Seam { reason, .. } = item {
+            self.count_gap(*reason);
+        }
+        let outcome = self.with(|flow| flow.offer(item));
+        if outcome == Outcome::Queued {
+            self.queued_ms.set(now_ms);
+        }
+        outcome
+    }
+
+    /// What a writer shall send next; `None` ends the stream. While nothing is there the waker is kept.
+    pub fn poll_bytes(&self, waker: &Waker) -> Poll<Option<Bytes>> {
+        if self.gone.get() {
+            return Poll::Ready(None);
+        }
+        if self.flow.borrow().is_empty() {
+            let mut kept = self.waker.borrow_mut();
+            if !kept.as_ref().is_some_and(|k| k.will_wake(waker)) {
+                *kept = Some(waker.clone());
+            }
+            return Poll::Pending;
+        }
+        let bytes = self.with(|flow| self.take_chunk(flow));
+        self.taken_ms.set(self.instance.now_ms());
+        if self.flow.borrow().bytes() < REPLAY_BYTES {
+            self.drained.notify_waiters();
+        }
+        self.instance.metrics.bytes_sent.inc_by(bytes.len() as u64);
+        Poll::Ready(Some(bytes))
+    }
+
+    fn take_chunk(&self, flow: &mut Flow) -> Bytes {
+        let mut next = || {
+            flow.take().map(|(item, last)| {
+                if let Some(ms) = item.published_ms {
+                    self.delivered(ms);
+                }
+                self.gone.set(self.gone.get() || last);
+                item.frame
+            })
+        };
+        let Some(first) = next() else { return Bytes::new() };
+        // One frame, the common case, is passed on without a copy.
+        let Some(second) = next() else { return first };
+        let mut chunk = BytesMut::with_capacity(CHUNK_BYTES.max(first.len() + second.len()));
+        chunk.extend_from_slice(&first);
+        chunk.extend_from_slice(&second);
+        while chunk.len() < CHUNK_BYTES {
+            let Some(frame) = next() else { break };
+            chunk.extend_from_slice(&frame);
+        }
+        chunk.freeze()
+    }
+
+    fn delivered(&self, published_ms: u64) {
+        let n = self.deliveries.get().wrapping_add(1);
+        self.deliveries.set(n);
+        self.instance.metrics.deliveries.inc();
+        if n % TIMED_ONE_IN == 1 {
+            let age_ms = unix_ms().saturating_sub(published_ms);
+            self.instance.metrics.publish_to_write.observe(age_ms as f64 / 1000.0);
+        }
+    }
+
+    /// Sets the first frame.
+    pub fn set_head(&self, frame: Bytes) {
+        self.with(|flow| flow.set_head(frame));
+    }
+
+    /// Ends the stream with a last frame; the first reason counts.
+    pub fn close(&self, reason: CloseReason, frame: Bytes) {
+        if self.reason.get().is_none() {
+            self.reason.set(Some(reason));
+            self.with(|flow| flow.close(frame));
+            self.drained.notify_waiters();
+        }
+    }
+
+    /// Ends the connection at once: the writer finds the end, the socket is closed from outside where that is possible.
+    pub fn evict(&self, reason: CloseReason) {
+        self.set_reason(reason);
+        self.gone.set(true);
+        self.with(Flow::drop_queue);
+        (self.evict)();
+        if let Some(waker) = self.waker.borrow_mut().take() {
+            waker.wake();
+        }
+        self.drained.notify_waiters();
+    }
+
+    /// Names the reason of the end, unless there is one.
+    pub fn set_reason(&self, reason: CloseReason) {
+        self.reason.set(self.reason.get().or(Some(reason)));
+    }
+
+    /// Why it ended; a connection that nobody ended was left by its client.
+    pub fn reason(&self) -> CloseReason {
+        self.reason.get().unwrap_or(CloseReason::ClientGone)
+    }
+
+    /// Whether its end was decided.
+    pub fn is_ending(&self) -> bool {
+        self.reason.get().is_some()
+    }
+
+    /// Bytes queued for it.
+    pub fn queued_bytes(&self) -> usize {
+        self.flow.borrow().bytes()
+    }
+
+    /// Whether the writer has nothing to take.
+    pub fn is_idle(&self) -> bool {
+        self.flow.borrow().is_empty()
+    }
+
+    /// Everything up to here was handed to the writer.
+    pub fn cursor(&self) -> EventId {
+        self.flow.borrow().cursor()
+    }
+
+    /// Everything up to here was handed over or is queued.
+    pub fn position(&self) -> EventId {
+        self.flow.borrow().position()
+    }
+
+    /// Whether events come from the hub.
+    pub fn is_live(&self) -> bool {
+        self.flow.borrow().is_live()
+    }
+
+    pub(super) fn heartbeat(&self, watermark: EventId) {
+        let frame = |id| crate::core::system::heartbeat(id, unix_ms());
+        self.with(|flow| flow.heartbeat(watermark, frame));
+    }
+
+    pub(super) fn detach(&self, watermark: EventId) {
+        self.with(|flow| flow.detach(watermark));
+        self.drained.notify_waiters();
+    }
+
+    pub(super) fn drop_queue(&self) {
+        self.with(Flow::drop_queue);
+    }
+
+    /// Books the end: what is still queued is gone.
+    pub(super) fn forget(&self) {
+        self.gone.set(true);
+        self.with(Flow::drop_queue);
+        self.drained.notify_waiters();
+    }
+
+    fn count_gap(&self, reason: GapReason) {
+        self.instance.metrics.gaps.with_label_values(&[reason.name()]).inc();
+    }
+}
+
+/// The side of the join.
+impl Connection {
+    /// Starts a join: its number, and the cursor from which it reads (`None`: the client's id could not be parsed).
+    pub fn begin_join(&self) -> (u64, Option<EventId>) {
+        let (generation, from) = self.with(Flow::begin_join);
+        match &*self.first_cursor.borrow() {
+            Some((None, _)) => (generation, None),
+            _ => (generation, Some(from)),
+        }
+    }
+
+    /// Whether that join is still wanted.
+    pub fn is_joining(&self, generation: u64) -> bool {
+        !self.gone.get() && self.flow.borrow().is_joining(generation)
+    }
+
+    /// A connection without a cursor starts at `h`.
+    pub fn start_at(&self, h: EventId) {
+        self.with(|flow| flow.start_at(h));
+    }
+
+    /// The stream goes on from `mark.h` only.
+    pub fn restart(&self, reason: GapReason, mark: &Mark) {
+        self.count_gap(reason);
+        let text = self.first_cursor.take().and_then(|(_, text)| text);
+        self.with(|flow| flow.restart(reason, text.as_deref(), mark.h));
+    }
+
+    /// Tells a gap; the replay follows.
+    pub fn tell_gap(&self, reason: GapReason, channels: Vec<String>) {
+        self.count_gap(reason);
+        self.with(|flow| flow.tell_gap(reason, channels));
+    }
+
+    /// Queues an event that was read.
+    pub fn replay(&self, event: &crate::core::event::Event) {
+        self.instance.metrics.replayed.inc();
+        self.with(|flow| flow.replay(event));
+    }
+
+    /// Waits until the writer has taken so much that the next page has room.
+    pub async fn room(&self) {
+        loop {
+            let notified = self.drained.notified();
+            if self.gone.get() || self.is_ending() || self.flow.borrow().bytes() < REPLAY_BYTES {
+                return;
+            }
+            notified.await;
+        }
+    }
+
+    /// Everything up to `h` is queued: the connection is live, unless it must join again.
+    pub fn finish_join(&self, h: EventId) -> Option<JoinCause> {
+        self.first_cursor.take();
+        match self.with(|flow| flow.finish_join(h)) {
+            Outcome::Rejoin(cause) => Some(cause),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,310 @@
+//! The hub of one worker: its connections by user and by topic. Everything in here runs on that worker's thread.
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::HashMap,
+    rc::Rc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use slab::Slab;
+use tokio::sync::mpsc;
+
+use super::{
+    connection::Connection,
+    instance::Instance,
+    mailbox::{Command, Inbox, Listed, Message},
+};
+use crate::core::{
+    channel::Channel,
+    event::Event,
+    flow::{Item, Outcome},
+    id::EventId,
+    system::{CloseReason, JoinCause, closing},
+};
+
+/// Messages that are taken from the mailbox at once.
+const BATCH: usize = 256;
+
+/// A connection that must join.
+pub type JoinOrder = (Rc<Connection>, JoinCause);
+
+#[derive(Default)]
+struct Index {
+    all: Slab<Rc<Connection>>,
+    users: HashMap<Arc<str>, Vec<usize>>,
+    exact: HashMap<String, Vec<usize>>,
+    prefixes: HashMap<String, Vec<usize>>,
+}
+
+/// See the file's head.
+pub struct Hub {
+    /// The instance.
+    pub instance: Arc<Instance>,
+    index: RefCell<Index>,
+    /// Everything up to here has come to this worker.
+    pub(super) watermark: Cell<EventId>,
+    link_up: Cell<bool>,
+    joins: mpsc::UnboundedSender<JoinOrder>,
+    ended: mpsc::UnboundedSender<Rc<Connection>>,
+    largest_bytes: RefCell<Arc<AtomicUsize>>,
+}
+
+/// What a hub asks of the layer above.
+pub struct Orders {
+    /// Connections that must join.
+    pub joins: mpsc::UnboundedReceiver<JoinOrder>,
+    /// Connections that have ended: their sessions are given back.
+    pub ended: mpsc::UnboundedReceiver<Rc<Connection>>,
+}
+
+impl Hub {
+    /// The hub of one worker, and what it will ask for. Its mailbox must be open already, or news of the link is missed.
+    pub fn new(instance: Arc<Instance>) -> (Rc<Self>, Orders) {
+        let (joins, joins_receiver) = mpsc::unbounded_channel();
+        let (ended, ended_receiver) = mpsc::unbounded_channel();
+        let hub = Self {
+            link_up: Cell::new(instance.link.is_up()),
+            instance,
+            index: RefCell::default(),
+            watermark: Cell::default(),
+            joins,
+            ended,
+            largest_bytes: RefCell::default(),
+        };
+        (Rc::new(hub), Orders { joins: joins_receiver, ended: ended_receiver })
+    }
+
+    /// Takes messages until the instance is gone.
+    pub async fn run(self: Rc<Self>, mut inbox: Inbox) {
+        *self.largest_bytes.borrow_mut() = inbox.largest_bytes.clone();
+        let mut batch = Vec::with_capacity(BATCH);
+        while inbox.receive(&mut batch, BATCH).await > 0 {
+            let now = self.instance.now_ms();
+            for message in batch.drain(..) {
+                self.handle(message, now);
+            }
+            self.shed_if_full();
+            // Writers of this worker get their turn between batches.
+            tokio::task::yield_now().await;
+        }
+    }
+
+    fn handle(self: &Rc<Self>, message: Message, now: u64) {
+        match message {
+            Message::Event(event) => self.event(event, now),
+            Message::Seam { id, reason } => {
+                let item = Item::Seam { id, reason };
+                self.snapshot().iter().for_each(|c| self.offer(c, &item, now));
+                self.watermark.set(id.max(self.watermark.get()));
+            }
+            Message::Tick(id) => self.watermark.set(id.max(self.watermark.get())),
+            Message::LinkDown => {
+                self.link_up.set(false);
+                self.snapshot().iter().for_each(|c| c.detach(self.watermark.get()));
+            }
+            Message::LinkUp => {
+                self.link_up.set(true);
+                for connection in self.snapshot() {
+                    if !connection.is_live() && !connection.is_ending() {
+                        self.order_join(connection, JoinCause::Link);
+                    }
+                }
+            }
+            Message::Command(command) => self.command(command),
+        }
+    }
+
+    fn event(&self, event: Arc<Event>, now: u64) {
+        let item = Item::Event(event.clone());
+        let index = self.index.borrow();
+        let offer = |keys: Option<&Vec<usize>>| {
+            keys.into_iter().flatten().filter_map(|k| index.all.get(*k)).for_each(|c| self.offer(c, &item, now));
+        };
+        match &event.channel {
+            Channel::User(user) => offer(index.users.get(user)),
+            Channel::Broadcast(topic) => {
+                offer(index.exact.get(&**topic));
+                // A connection found twice takes the event once: the second time it lies before its position. Events
+                // without an id have no position, so there the patterns are checked.
+                for (prefix, keys) in &index.prefixes {
+                    if topic.starts_with(prefix.as_str()) && event.id.is_some() {
+                        offer(Some(keys));
+                    } else if topic.starts_with(prefix.as_str()) {
+                        let first = |c: &&Rc<Connection>| {
+                            c.topics.exact().all(|t| t != &**topic)
+                                && c.topics.prefixes().find(|p| topic.starts_with(p)) == Some(prefix)
+                        };
+                        let found = keys.iter().filter_map(|k| index.all.get(*k)).filter(first);
+                        found.for_each(|c| self.offer(c, &item, now));
+                    }
+                }
+            }
+        }
+        if let Some(id) = event.id {
+            self.watermark.set(id.max(self.watermark.get()));
+        }
+    }
+
+    fn offer(&self, connection: &Rc<Connection>, item: &Item, now: u64) {
+        if let Outcome::Rejoin(cause) = connection.offer(item, now) {
+            self.rejoin(connection.clone(), cause);
+        }
+    }
+
+    /// A connection lost its place and joins again, at once or when the link is up.
+    pub fn rejoin(&self, connection: Rc<Connection>, cause: JoinCause) {
+        if cause == JoinCause::Overflow {
+            self.instance.metrics.overflows.inc();
+        }
+        if self.link_up.get() {
+            self.order_join(connection, cause);
+        }
+    }
+
+    fn order_join(&self, connection: Rc<Connection>, cause: JoinCause) {
+        // The receiver lives as long as the worker.
+        let _ = self.joins.send((connection, cause));
+    }
+
+    /// Makes a connection known: from now on it is offered events.
+    pub fn add(&self, connection: &Rc<Connection>) {
+        let mut index = self.index.borrow_mut();
+        let key = index.all.insert(connection.clone());
+        connection.key.set(key);
+        index.users.entry(connection.user.clone()).or_default().push(key);
+        for topic in connection.topics.exact() {
+            index.exact.entry(topic.to_owned()).or_default().push(key);
+        }
+        for prefix in connection.topics.prefixes() {
+            index.prefixes.entry(prefix.to_owned()).or_default().push(key);
+        }
+        self.schedule(connection);
+        self.instance.metrics.connections.inc();
+        self.instance.metrics.opened.with_label_values(&[connection.transport]).inc();
+    }
+
+    /// Forgets a connection whose writer is gone.
+    pub fn remove(&self, connection: &Rc<Connection>) {
+        let key = connection.key.replace(usize::MAX);
+        if key == usize::MAX {
+            return;
+        }
+        let mut index = self.index.borrow_mut();
+        index.all.try_remove(key);
+        fn unlink<K: std::hash::Hash + Eq + Clone>(map: &mut HashMap<K, Vec<usize>>, name: &K, key: usize) {
+            if let Some(keys) = map.get_mut(name) {
+                if let Some(at) = keys.iter().position(|k| *k == key) {
+                    keys.swap_remove(at);
+                }
+                if keys.is_empty() {
+                    map.remove(name);
+                }
+            }
+        }
+        unlink(&mut index.users, &connection.user, key);
+        for topic in connection.topics.exact() {
+            unlink(&mut index.exact, &topic.to_owned(), key);
+        }
+        for prefix in connection.topics.prefixes() {
+            unlink(&mut index.prefixes, &prefix.to_owned(), key);
+        }
+        drop(index);
+        connection.forget();
+        self.instance.metrics.connections.dec();
+        self.instance.metrics.closed.with_label_values(&[connection.reason().name()]).inc();
+        let _ = self.ended.send(connection.clone());
+    }
+
+    /// All connections at this moment.
+    pub fn snapshot(&self) -> Vec<Rc<Connection>> {
+        self.select(|_| true)
+    }
+
+    /// The connections whose key passes.
+    pub(super) fn select(&self, pass: impl Fn(usize) -> bool) -> Vec<Rc<Connection>> {
+        self.index.borrow().all.iter().filter(|(key, _)| pass(*key)).map(|(_, c)| c.clone()).collect()
+    }
+
+    /// Ends a stream with `sse.closing`.
+    pub fn close(&self, connection: &Connection, reason: CloseReason, retry_ms: u64) {
+        connection.close(reason, closing(reason, retry_ms));
+    }
+
+    fn command(self: &Rc<Self>, command: Command) {
+        match command {
+            Command::TakenOver { digest, by, times } => {
+                // 60 s and growing: two tabs with one ticket must not take over from each other all day.
+                let retry_ms = 60_000 * (1 << times.saturating_sub(1).min(6));
+                for c in self.snapshot().iter().filter(|c| c.session.digest == digest && c.id != by) {
+                    self.close(c, CloseReason::TakenOver, retry_ms);
+                }
+            }
+            Command::Revoke(user) => {
+                for c in self.snapshot().iter().filter(|c| *c.user == *user) {
+                    self.close(c, CloseReason::Revoked, self.retry_ms());
+                }
+            }
+            Command::List(user, reply) => {
+                let wanted = |c: &&Rc<Connection>| user.as_deref().is_none_or(|u| *c.user == *u);
+                let listed = self.snapshot().iter().filter(wanted).map(|c| self.listed(c)).collect();
+                let _ = reply.send(listed);
+            }
+            Command::Drain { window_ms } => {
+                let hub = self.clone();
+                tokio::task::spawn_local(async move { hub.drain(window_ms).await });
+            }
+            Command::Shed => {
+                if let Some(largest) = self.snapshot().into_iter().max_by_key(|c| c.queued_bytes()) {
+                    largest.drop_queue();
+                    self.rejoin(largest, JoinCause::Overflow);
+                }
+            }
+        }
+    }
+
+    fn listed(&self, c: &Connection) -> Listed {
+        Listed {
+            connection_id: c.id.clone(),
+            user: c.user.to_string(),
+            topics: c.topics.patterns().collect(),
+            transport: c.transport,
+            age_seconds: (self.instance.now_ms() - c.opened_ms) / 1000,
+            queued_bytes: c.queued_bytes(),
+            cursor: c.cursor().to_string(),
+        }
+    }
+
+    /// `retry:` for a stream: the setting and up to the same again.
+    pub fn retry_ms(&self) -> u64 {
+        let base = self.instance.settings.server.retry.as_millis() as u64;
+        base + fastrand::u64(0..=base)
+    }
+
+    /// Ends all streams evenly over a window, and those that still come at its end at once.
+    async fn drain(&self, window_ms: u64) {
+        let all = self.snapshot();
+        let step = std::time::Duration::from_millis(window_ms) / (all.len().max(1) as u32);
+        let mut timer = tokio::time::interval(step.max(std::time::Duration::from_micros(1)));
+        timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Burst);
+        for connection in all {
+            timer.tick().await;
+            self.close(&connection, CloseReason::Draining, fastrand::u64(1000..=3000));
+        }
+        for connection in self.snapshot() {
+            self.close(&connection, CloseReason::Draining, fastrand::u64(1000..=3000));
+        }
+    }
+
+    fn shed_if_full(&self) {
+        let total = self.instance.queued_bytes.load(Ordering::Relaxed);
+        if total > self.instance.settings.limits.queue_bytes_total as i64 {
+            let largest = self.index.borrow().all.iter().map(|(_, c)| c.queued_bytes()).max().unwrap_or(0);
+            self.largest_bytes.borrow().store(largest, Ordering::Relaxed);
+            self.instance.mailboxes.shed();
+        }
+    }
+}

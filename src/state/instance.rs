@@ -1,0 +1,177 @@
+//! What all parts of one instance share.
+
+use std::{
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering},
+    },
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use super::{gate::Gate, mailbox::Mailboxes, metrics::Metrics, tail::Tail};
+use crate::{
+    core::id::EventId,
+    settings::{Bare, Settings},
+};
+
+/// A link without a tick for this long is dead, whatever TCP says (DESIGN.md section 3).
+pub const TICK_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// One instance of the gateway.
+pub struct Instance {
+    /// Its settings.
+    pub settings: Settings,
+    /// Its name among the instances.
+    pub name: String,
+    /// Its metrics.
+    pub metrics: Metrics,
+    /// The workers' mailboxes.
+    pub mailboxes: Mailboxes,
+    /// Recent broadcasts.
+    pub tail: Tail,
+    /// The bounds on connections.
+    pub gate: Arc<Gate>,
+    /// The state of the subscriber's link.
+    pub link: LinkState,
+    /// Bytes queued for all connections.
+    pub queued_bytes: AtomicI64,
+    draining: AtomicBool,
+    closed: AtomicBool,
+    recorder_known: AtomicBool,
+    started: Instant,
+}
+
+impl Instance {
+    /// A new instance.
+    pub fn new(settings: Settings) -> Arc<Self> {
+        let limits = &settings.limits;
+        Arc::new(Self {
+            name: uuid::Uuid::new_v4().to_string(),
+            metrics: Metrics::new(),
+            mailboxes: Mailboxes::default(),
+            tail: Tail::new(settings.history.tail_bytes),
+            gate: Gate::new(limits.max_connections, limits.max_connections_per_user),
+            link: LinkState::default(),
+            queued_bytes: AtomicI64::new(0),
+            draining: AtomicBool::new(false),
+            closed: AtomicBool::new(false),
+            recorder_known: AtomicBool::new(false),
+            started: Instant::now(),
+            settings,
+        })
+    }
+
+    /// Monotonic ms since the instance was made.
+    pub fn now_ms(&self) -> u64 {
+        self.started.elapsed().as_millis() as u64
+    }
+
+    /// A recorder is at work, here or elsewhere: from now on a bare publish does not go unheard.
+    pub fn recorder_known(&self) {
+        self.recorder_known.store(true, Ordering::Relaxed);
+    }
+
+    /// Why the instance is not ready, if it is not.
+    pub fn unready(&self) -> Option<&'static str> {
+        if self.is_draining() {
+            Some("draining")
+        } else if !self.link.is_alive() {
+            Some("redis-away")
+        } else if self.settings.publishers.bare == Bare::Record && !self.recorder_known.load(Ordering::Relaxed) {
+            Some("no-recorder")
+        } else if self.gate.is_full() {
+            Some("full")
+        } else {
+            None
+        }
+    }
+
+    /// From now on the instance is not ready.
+    pub fn start_draining(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+    }
+
+    /// The delay is over: from now on nobody is let in.
+    pub fn close(&self) {
+        self.closed.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether nobody is let in any more.
+    pub fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Relaxed)
+    }
+
+    /// Whether the instance is shutting down.
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+}
+
+/// Ms since 1970 by this host's clock.
+pub fn unix_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64)
+}
+
+/// What is known of the link to Redis.
+#[derive(Default)]
+pub struct LinkState {
+    up: AtomicBool,
+    last_tick: Mutex<Option<Instant>>,
+    highest: Mutex<EventId>,
+    epoch_ms: AtomicU64,
+}
+
+impl LinkState {
+    fn last_tick(&self) -> std::sync::MutexGuard<'_, Option<Instant>> {
+        self.last_tick.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    fn highest_cell(&self) -> std::sync::MutexGuard<'_, EventId> {
+        self.highest.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// The link was set up or lost.
+    pub fn set_up(&self, up: bool) {
+        self.up.store(up, Ordering::Relaxed);
+        if up {
+            self.ticked();
+        }
+    }
+
+    /// Whether the link is set up.
+    pub fn is_up(&self) -> bool {
+        self.up.load(Ordering::Relaxed)
+    }
+
+    /// A tick came.
+    pub fn ticked(&self) {
+        *self.last_tick() = Some(Instant::now());
+    }
+
+    /// Age of the last tick.
+    pub fn tick_age(&self) -> Option<Duration> {
+        self.last_tick().map(|at| at.elapsed())
+    }
+
+    /// Whether the link is set up and ticks arrive.
+    pub fn is_alive(&self) -> bool {
+        self.is_up() && self.tick_age().is_some_and(|age| age < TICK_TIMEOUT)
+    }
+
+    /// An id was seen.
+    pub fn saw(&self, id: EventId) {
+        let mut highest = self.highest_cell();
+        *highest = id.max(*highest);
+    }
+
+    /// The highest id ever seen.
+    pub fn highest(&self) -> EventId {
+        *self.highest_cell()
+    }
+
+    /// Notes the epoch; `true` if it is a later one than was known (the first one known is none).
+    pub fn enter_epoch(&self, epoch: EventId) -> bool {
+        let before = self.epoch_ms.fetch_max(epoch.ms, Ordering::Relaxed);
+        before != 0 && epoch.ms > before
+    }
+}

@@ -1,0 +1,201 @@
+//! The way from the subscriber's link to the workers: one mailbox each, bounded in bytes. The link never waits.
+
+use std::sync::{
+    Arc, Mutex,
+    atomic::{AtomicBool, AtomicUsize, Ordering},
+};
+
+use tokio::sync::{mpsc, oneshot};
+
+use crate::core::{event::Event, id::EventId, system::GapReason};
+
+/// Bytes that may wait for one worker.
+const LIMIT_BYTES: usize = 64 << 20;
+
+/// What a worker is told.
+#[derive(Debug)]
+pub enum Message {
+    /// An event for the connections of its channel.
+    Event(Arc<Event>),
+    /// A seam, for all connections.
+    Seam {
+        /// Its place.
+        id: EventId,
+        /// Its reason.
+        reason: GapReason,
+    },
+    /// Everything up to here has come.
+    Tick(EventId),
+    /// The link broke, or this worker could not follow: all connections must join again.
+    LinkDown,
+    /// The link is up: the connections may join.
+    LinkUp,
+    /// A command.
+    Command(Command),
+}
+
+/// What a worker shall do.
+#[derive(Debug)]
+pub enum Command {
+    /// End the stream of a session whose connection is not `by`.
+    TakenOver {
+        /// Digest of the ticket.
+        digest: String,
+        /// The connection that took over.
+        by: String,
+        /// How often that has happened to the session.
+        times: u64,
+    },
+    /// End all streams of a user.
+    Revoke(String),
+    /// List connections, of one user or all.
+    List(Option<String>, oneshot::Sender<Vec<Listed>>),
+    /// End all streams, evenly over this many ms.
+    Drain {
+        /// The window in ms.
+        window_ms: u64,
+    },
+    /// Drop the largest queue: all queues together are too large.
+    Shed,
+}
+
+/// One connection in the answer of `GET /connections`.
+#[derive(Debug, serde::Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Listed {
+    /// Its id.
+    pub connection_id: String,
+    /// Its user.
+    pub user: String,
+    /// Its topics.
+    pub topics: Vec<String>,
+    /// `stream` or `poll`.
+    pub transport: &'static str,
+    /// Seconds since it was opened.
+    pub age_seconds: u64,
+    /// Bytes queued for it.
+    pub queued_bytes: usize,
+    /// The last id handed to its socket.
+    pub cursor: String,
+}
+
+/// The sending end of a worker's mailbox.
+pub struct Mailbox {
+    sender: mpsc::UnboundedSender<Message>,
+    waiting_bytes: Arc<AtomicUsize>,
+    overrun: AtomicBool,
+    /// Size of the largest queue in that worker, for shedding.
+    largest_bytes: Arc<AtomicUsize>,
+}
+
+/// The receiving end.
+pub struct Inbox {
+    receiver: mpsc::UnboundedReceiver<Message>,
+    waiting_bytes: Arc<AtomicUsize>,
+    /// Where the worker notes the size of its largest queue.
+    pub largest_bytes: Arc<AtomicUsize>,
+}
+
+fn cost(message: &Message) -> usize {
+    match message {
+        Message::Event(event) => event.frame.len() + 64,
+        _ => 64,
+    }
+}
+
+impl Inbox {
+    /// Waits for messages and takes up to `limit` of them; 0: the instance is gone.
+    pub async fn receive(&mut self, into: &mut Vec<Message>, limit: usize) -> usize {
+        let n = self.receiver.recv_many(into, limit).await;
+        let bytes = into.iter().map(cost).sum();
+        self.waiting_bytes.fetch_sub(bytes, Ordering::Relaxed);
+        n
+    }
+}
+
+/// The mailboxes of all workers.
+#[derive(Default)]
+pub struct Mailboxes {
+    all: Mutex<Vec<Mailbox>>,
+}
+
+impl Mailboxes {
+    /// A new worker's mailbox.
+    pub fn open(&self) -> Inbox {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        let waiting_bytes = Arc::new(AtomicUsize::new(0));
+        let largest_bytes = Arc::new(AtomicUsize::new(0));
+        let mailbox = Mailbox {
+            sender,
+            waiting_bytes: waiting_bytes.clone(),
+            overrun: AtomicBool::new(false),
+            largest_bytes: largest_bytes.clone(),
+        };
+        self.lock().push(mailbox);
+        Inbox { receiver, waiting_bytes, largest_bytes }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Mailbox>> {
+        self.all.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// Sends to all workers. A worker that cannot follow loses events, is told so once in their place, and joins again.
+    pub fn send(&self, mut make: impl FnMut() -> Message) {
+        self.lock().retain(|mailbox| mailbox.send(make()));
+    }
+
+    /// Tells the worker with the largest queue to drop it.
+    pub fn shed(&self) {
+        let all = self.lock();
+        if let Some(mailbox) = all.iter().max_by_key(|m| m.largest_bytes.load(Ordering::Relaxed)) {
+            mailbox.largest_bytes.store(0, Ordering::Relaxed);
+            mailbox.send(Message::Command(Command::Shed));
+        }
+    }
+}
+
+impl Mailbox {
+    /// `false`: the worker is gone.
+    fn send(&self, message: Message) -> bool {
+        let bytes = cost(&message);
+        let droppable = matches!(message, Message::Event(_));
+        if droppable && self.waiting_bytes.load(Ordering::Relaxed) + bytes > LIMIT_BYTES {
+            if !self.overrun.swap(true, Ordering::Relaxed) {
+                self.post(Message::LinkDown, 64);
+            }
+            return true;
+        }
+        if self.overrun.swap(false, Ordering::Relaxed) {
+            self.post(Message::LinkUp, 64);
+        }
+        self.post(message, bytes)
+    }
+
+    fn post(&self, message: Message, bytes: usize) -> bool {
+        self.waiting_bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.sender.send(message).is_ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::channel::Channel;
+
+    #[tokio::test]
+    async fn a_worker_that_cannot_follow_joins_again() {
+        let boxes = Mailboxes::default();
+        let mut inbox = boxes.open();
+        let channel = Channel::parse("broadcast:a").unwrap();
+        let payload = "x".repeat(1 << 20);
+        let event = Arc::new(Event::new(EventId::ZERO, EventId::ZERO, channel, None, "t", &payload));
+        (0..100).for_each(|_| boxes.send(|| Message::Event(event.clone())));
+        let mut got = Vec::new();
+        inbox.receive(&mut got, 1000).await;
+        assert!(got.len() < 66 && matches!(got.last(), Some(Message::LinkDown)));
+        boxes.send(|| Message::Tick(EventId::ZERO));
+        got.clear();
+        inbox.receive(&mut got, 1000).await;
+        assert!(matches!(got[..], [Message::LinkUp, Message::Tick(_)]));
+    }
+}

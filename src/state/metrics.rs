@@ -1,0 +1,143 @@
+//! Every metric of the gateway, with its help text. Labels come from closed sets, so their number is bounded.
+
+use prometheus::{
+    Encoder, Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    TextEncoder,
+};
+
+use crate::core::{
+    envelope::Refusal,
+    system::{BusyReason, CloseReason, GapReason, JoinCause},
+};
+
+macro_rules! metrics {
+    ($($field:ident: $type:ident = $name:literal, $help:literal $(, [$label:literal])?;)*) => {
+        /// The metrics of one instance.
+        pub struct Metrics {
+            registry: Registry,
+            $(#[doc = $help] pub $field: $type,)*
+        }
+
+        impl Metrics {
+            /// Names, help texts and labels, for the README.
+            pub const ALL: &'static [(&'static str, &'static str, Option<&'static str>)] =
+                &[$(($name, $help, metrics!(@label $($label)?))),*];
+
+            fn build() -> prometheus::Result<Self> {
+                let registry = Registry::new();
+                $(
+                    let $field = metrics!(@new $type, $name, $help $(, $label)?)?;
+                    registry.register(Box::new($field.clone()))?;
+                )*
+                Ok(Self { registry, $($field),* })
+            }
+        }
+    };
+    (@label $label:literal) => { Some($label) };
+    (@label) => { None };
+    (@new Histogram, $name:literal, $help:literal) => {
+        Histogram::with_opts(HistogramOpts::new($name, $help).buckets(LATENCY_BUCKETS_SECONDS.to_vec()))
+    };
+    (@new IntCounterVec, $name:literal, $help:literal, $label:literal) => {
+        IntCounterVec::new(Opts::new($name, $help), &[$label])
+    };
+    (@new IntGaugeVec, $name:literal, $help:literal, $label:literal) => {
+        IntGaugeVec::new(Opts::new($name, $help), &[$label])
+    };
+    (@new $type:ident, $name:literal, $help:literal) => { $type::new($name, $help) };
+}
+
+const LATENCY_BUCKETS_SECONDS: [f64; 13] =
+    [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0];
+
+metrics! {
+    connections: IntGauge = "sse_connections", "Open streams and polls.";
+    opened: IntCounterVec = "sse_connections_opened_total", "Streams and polls that were let in.", ["transport"];
+    closed: IntCounterVec = "sse_connections_closed_total", "Streams and polls that ended, by reason.", ["reason"];
+    relayed: IntCounterVec = "sse_events_relayed_total", "Events that came from Redis, by kind of channel.", ["kind"];
+    deliveries: IntCounter = "sse_deliveries_total", "Live events handed to sockets.";
+    bytes_sent: IntCounter = "sse_bytes_sent_total", "Bytes of frames handed to sockets.";
+    publish_to_write: Histogram = "sse_publish_to_write_seconds", "From an event's id (clock of Redis) to its hand-over to a socket (clock of this host), live events, one in 16.";
+    joins: IntCounterVec = "sse_joins_total", "Reads of what a connection missed, by cause.", ["cause"];
+    replayed: IntCounter = "sse_replayed_events_total", "Events delivered by joins.";
+    gaps: IntCounterVec = "sse_gaps_total", "Clients told sse.gap, by reason.", ["reason"];
+    overflows: IntCounter = "sse_queue_overflows_total", "Queues that were dropped and read again from the log.";
+    queued_bytes: IntGauge = "sse_queued_bytes", "Bytes queued for all connections.";
+    refused: IntCounterVec = "sse_tickets_refused_total", "Requests refused because of their ticket, by code.", ["code"];
+    busy: IntCounterVec = "sse_busy_total", "Clients told sse.busy, by reason.", ["reason"];
+    link_up: IntGauge = "sse_redis_link_up", "1 while the subscriber's link to Redis is up and ticks arrive.";
+    reconnects: IntCounter = "sse_redis_reconnects_total", "Times the subscriber's link was set up again.";
+    tick_age: Gauge = "sse_tick_age_seconds", "Age of the last tick that came by the link.";
+    subscriptions: IntGauge = "sse_subscriptions", "User channels that this instance is subscribed to.";
+    recorder_role: IntGaugeVec = "sse_recorder_role", "1 for the role that this instance has in recording bare publishes.", ["role"];
+    recorded: IntCounter = "sse_bare_recorded_total", "Bare publishes that this instance recorded.";
+    bare_relayed: IntCounter = "sse_bare_relayed_total", "Bare publishes relayed live only (publishers.bare = relay).";
+    rejected: IntCounterVec = "sse_rejected_total", "Messages that could not be relayed, by reason.", ["reason"];
+    published: IntCounter = "sse_published_total", "Events published through POST /publish.";
+}
+
+impl Metrics {
+    /// New metrics; every label value exists from the start, at zero.
+    ///
+    /// # Panics
+    /// Never: the names are constants, and a test builds them.
+    pub fn new() -> Self {
+        let metrics = Self::build().expect("metric names are valid and distinct");
+        metrics.closed.init(CloseReason::ALL.iter().map(|r| r.name()));
+        metrics.gaps.init(GapReason::ALL.iter().map(|r| r.name()));
+        metrics.busy.init(BusyReason::ALL.iter().map(|r| r.name()));
+        metrics.joins.init(JoinCause::ALL.iter().map(|r| r.name()));
+        metrics.rejected.init(Refusal::ALL.iter().map(|r| r.code()));
+        metrics.relayed.init(["user", "broadcast"].into_iter());
+        metrics.opened.init(["stream", "poll"].into_iter());
+        metrics.set_role("none");
+        metrics
+    }
+
+    /// Notes the role of this instance in recording.
+    pub fn set_role(&self, role: &str) {
+        for r in ["writer", "standby", "none"] {
+            self.recorder_role.with_label_values(&[r]).set(i64::from(r == role));
+        }
+    }
+
+    /// The Prometheus text format.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        // Writing into a Vec cannot fail, and the families are consistent by construction.
+        let _ = TextEncoder::new().encode(&self.registry.gather(), &mut out);
+        out
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+trait Init {
+    fn init<'a>(&self, values: impl Iterator<Item = &'a str>);
+}
+
+impl Init for IntCounterVec {
+    fn init<'a>(&self, values: impl Iterator<Item = &'a str>) {
+        for value in values {
+            self.with_label_values(&[value]);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_metrics_are_there_from_the_start() {
+        let text = String::from_utf8(Metrics::new().encode()).unwrap();
+        // Codes of refused tickets appear as they occur.
+        for (name, help, _) in Metrics::ALL.iter().filter(|m| m.0 != "sse_tickets_refused_total") {
+            assert!(text.contains(&format!("# HELP {name} {help}\n")), "{name}");
+        }
+    }
+}

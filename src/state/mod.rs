@@ -1,0 +1,10 @@
+//! What an instance holds in memory: connections by worker, the tail of broadcasts, bounds and metrics. No Redis, no HTTP.
+
+pub mod connection;
+pub mod gate;
+pub mod hub;
+pub mod instance;
+pub mod mailbox;
+pub mod metrics;
+pub mod sweep;
+pub mod tail;

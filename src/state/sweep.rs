@@ -1,0 +1,67 @@
+//! What time does to connections: heartbeats, ages, ends of sessions, stalled clients. Each connection is looked at ten
+//! times a second at the most, and about once a second as a rule.
+
+use std::{rc::Rc, time::Duration};
+
+use super::{connection::Connection, hub::Hub, instance::unix_ms};
+use crate::core::system::CloseReason;
+
+/// The connections are looked at in so many groups, one at a turn.
+const GROUPS: usize = 10;
+const TURN: Duration = Duration::from_millis(50);
+
+impl Hub {
+    /// Sets the times of a new connection; the heartbeats of all are spread evenly.
+    pub(super) fn schedule(&self, c: &Connection) {
+        let server = &self.instance.settings.server;
+        let heartbeat_ms = server.heartbeat.as_millis() as u64;
+        c.beat_ms.set(c.opened_ms + heartbeat_ms / 2 + fastrand::u64(0..=heartbeat_ms / 2));
+        let age_ms = server.max_connection_age.as_millis() as u64;
+        let age = match age_ms {
+            0 => (u64::MAX, CloseReason::MaxAge),
+            ms => (c.opened_ms + ms - ms / 5 + fastrand::u64(0..=ms / 5 * 2), CloseReason::MaxAge),
+        };
+        let session_left_ms = c.session.until_ms.saturating_sub(unix_ms());
+        let session = (c.opened_ms.saturating_add(session_left_ms), CloseReason::SessionOver);
+        c.ends_ms.set(if session.0 <= age.0 { session } else { age });
+    }
+
+    /// Looks after the connections as long as the worker lives.
+    pub async fn sweep(self: Rc<Self>) {
+        let mut timer = tokio::time::interval(TURN);
+        timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        for turn in (0..GROUPS).cycle() {
+            timer.tick().await;
+            let now = self.instance.now_ms();
+            for connection in self.group(turn) {
+                self.look_at(&connection, now);
+            }
+        }
+    }
+
+    fn group(&self, turn: usize) -> Vec<Rc<Connection>> {
+        self.select(|key| key % GROUPS == turn)
+    }
+
+    fn look_at(&self, c: &Rc<Connection>, now: u64) {
+        let stall_ms = self.instance.settings.limits.stall.as_millis() as u64;
+        if !c.is_idle() && now.saturating_sub(c.taken_ms.get()) > stall_ms {
+            c.evict(CloseReason::Stalled);
+            return self.remove(c);
+        }
+        if c.is_ending() {
+            return;
+        }
+        let (ends_ms, reason) = c.ends_ms.get();
+        if now >= ends_ms {
+            return self.close(c, reason, self.retry_ms());
+        }
+        if now >= c.beat_ms.get() {
+            let period_ms = self.instance.settings.server.heartbeat.as_millis() as u64;
+            if now.saturating_sub(c.queued_ms.get()) >= period_ms / 2 && c.is_idle() {
+                c.heartbeat(self.watermark.get());
+            }
+            c.beat_ms.set(c.beat_ms.get().max(now.saturating_sub(period_ms)) + period_ms);
+        }
+    }
+}

@@ -1,0 +1,60 @@
+// Debian's Chromium, headless, and a page on another origin than the gateway.
+import http from 'node:http';
+import { chromium } from 'playwright-core';
+import { GUARD } from './processes.js';
+
+export async function browser(t) {
+  const opened = await chromium.launch({
+    executablePath: process.env.SSE_GATEWAY_CHROMIUM ?? '/usr/bin/chromium',
+    args: ['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking', '--disable-component-update',
+      '--disable-sync', '--disable-dev-shm-usage'],
+  });
+  t.after(() => opened.close());
+  return opened;
+}
+
+export async function page(t, browser, url, options) {
+  const context = await browser.newContext(options);
+  context.setDefaultTimeout(GUARD);
+  const opened = await context.newPage();
+  opened.complaints = [];
+  opened.on('console', (message) => { if (message.type() === 'error') opened.complaints.push(message.text()); });
+  opened.on('pageerror', (error) => opened.complaints.push(error.stack ?? error.message));
+  await opened.goto(url);
+  return opened;
+}
+
+/** A web server with one empty page; its origin. */
+export async function origin(t) {
+  const server = http.createServer((request, response) => {
+    response.setHeader('content-type', 'text/html');
+    response.end('<!doctype html><title>a page</title><link rel="icon" href="data:,">');
+  });
+  await new Promise((resolve) => { server.listen(0, '127.0.0.1', resolve); });
+  t.after(() => { server.close(); server.closeAllConnections(); });
+  return `http://127.0.0.1:${server.address().port}`;
+}
+
+/** In the page: opens a native EventSource and notes what comes, and every state it was seen in, in `window.seen`. */
+export function listen(page, url, names) {
+  return page.evaluate(({ url, names }) => {
+    const source = new EventSource(url);
+    window.source = source;
+    window.seen = { events: [], system: [], errors: [] };
+    for (const name of [...names, 'sse.connected', 'sse.heartbeat', 'sse.gap', 'sse.busy', 'sse.closing']) {
+      source.addEventListener(name, ({ type, data, lastEventId }) => {
+        (name.startsWith('sse.') ? window.seen.system : window.seen.events).push({ type, data, id: lastEventId });
+      });
+    }
+    source.addEventListener('error', () => window.seen.errors.push(source.readyState));
+  }, { url, names });
+}
+
+/** What the page has seen: { events, system, errors, state }. */
+export const seen = (page) => page.evaluate(() => ({ ...window.seen, state: window.source.readyState }));
+
+/** Waits until the page has seen so many events of the name (at least). */
+export const count = (page, name, least) => page.waitForFunction(
+  ([name, least]) => [...window.seen.events, ...window.seen.system].filter(({ type }) => type === name).length >= least,
+  [name, least],
+);

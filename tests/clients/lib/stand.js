@@ -1,0 +1,104 @@
+// A stand: a real Redis and real gateway processes, all gone with the test.
+import { randomUUID } from 'node:crypto';
+import { existsSync } from 'node:fs';
+import path from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { Redis as Client } from 'ioredis';
+import jwt from 'jsonwebtoken';
+import { folder, freePort, kill, printed, start, until } from './processes.js';
+
+const root = path.resolve(path.dirname(fileURLToPath(import.meta.url)), '../../..');
+export const BINARY = path.resolve(process.env.SSE_GATEWAY_BIN ?? path.join(root, 'target/debug/sse-gateway'));
+export const PYTHON = path.resolve(process.env.SSE_GATEWAY_PYTHON ?? path.join(root, '.cache/venv/bin/python'));
+if (!existsSync(BINARY)) throw new Error(`no gateway at ${BINARY}: run "make test", or set SSE_GATEWAY_BIN`);
+
+const SECRET = 'a secret of the tests, long enough for HS256 and used nowhere else';
+
+/** A redis-server on a port of its own. */
+export class Redis {
+  static async start(t, port) {
+    const redis = new Redis();
+    redis.port = port ?? await freePort();
+    redis.url = `redis://127.0.0.1:${redis.port}`;
+    redis.process = start('redis-server', [
+      '--bind', '127.0.0.1', '--port', String(redis.port), '--save', '', '--appendonly', 'no',
+      '--maxmemory-policy', 'noeviction', '--dir', folder(t, 'redis'),
+    ]);
+    t.after(() => kill(redis.process));
+    await printed(redis.process, ({ out }) => out.includes('Ready to accept connections'), 'that it is ready');
+    return redis;
+  }
+
+  /** An ioredis client. */
+  client(t) {
+    const client = new Client(this.port, '127.0.0.1', { disconnectTimeout: 100 });
+    client.on('error', () => { /* the calls fail by themselves */ });
+    t.after(() => client.disconnect());
+    return client;
+  }
+}
+
+/** A gateway process, `sse-gateway serve`. */
+export class Gateway {
+  /** `settings`: keys as in the file, such as { 'server.heartbeat': '1s' }. `ready: false`: do not wait for Redis. */
+  static async start(t, { redis, settings = {}, port = 0, ready = true } = {}) {
+    const gateway = new Gateway();
+    const all = {
+      'server.listen': `127.0.0.1:${port}`,
+      'admin.listen': '127.0.0.1:0',
+      'redis.url': typeof redis === 'string' ? redis : redis.url,
+      'tickets.secret': SECRET,
+      'server.retry': '200ms',
+      'drain.delay': '0s',
+      'drain.window': '100ms',
+      'log.format': 'json',
+      ...settings,
+    };
+    const env = { PATH: process.env.PATH, HOME: process.env.HOME };
+    for (const [key, value] of Object.entries(all)) env[`SSE_GATEWAY__${key.toUpperCase().replaceAll('.', '__')}`] = value;
+    gateway.process = start(BINARY, ['serve'], { env });
+    t.after(() => kill(gateway.process));
+    const { public: listen, admin } = await printed(gateway.process, ({ err }) => listening(err), 'where it listens');
+    gateway.url = `http://${listen}`;
+    gateway.admin = `http://${admin}`;
+    gateway.port = Number(listen.split(':').at(-1));
+    if (ready) await until(() => gateway.ready(), () => `not ready:\n${gateway.process.err}`);
+    return gateway;
+  }
+
+  async ready() {
+    try { return (await fetch(`${this.admin}/readyz`)).status === 200; } catch { return false; }
+  }
+
+  /** Waits until this instance records bare messages: what is published before is not promised to be kept. */
+  records() {
+    const writes = async () => /^sse_recorder_role\{role="writer"\} 1$/m.test(await (await fetch(`${this.admin}/metrics`)).text());
+    return until(writes, () => `no recorder:\n${this.process.err}`);
+  }
+
+  /** The URL of a stream for a user; `ttl` in seconds. */
+  events(user, { ttl = 30, topics } = {}) {
+    return `${this.url}/events?ticket=${ticket(user, { ttl, topics })}`;
+  }
+
+  /** kill -9. */
+  crash() { return kill(this.process); }
+  /** SIGTERM; { code, signal } of the end. */
+  stop() { return kill(this.process, 'SIGTERM'); }
+}
+
+/** A ticket as a backend with a JWT library makes it. */
+export function ticket(user, { ttl = 30, topics } = {}) {
+  const claims = topics ? { topics } : {};
+  return jwt.sign(claims, SECRET, { algorithm: 'HS256', subject: user, audience: 'sse-gateway', expiresIn: ttl, jwtid: randomUUID() });
+}
+
+function listening(log) {
+  for (const line of log.split('\n')) {
+    try {
+      const record = JSON.parse(line);
+      if (record.message === 'listening') return record;
+    } catch { /* not a line of ours, or not all of it yet */ }
+  }
+  return null;
+}

@@ -1,0 +1,312 @@
+//! A client is told when something may be missing (`sse.gap`), and only then.
+
+use crate::harness::load::publish_batch;
+use crate::harness::{Event, Gateway, Id, Published, Redis, Sse, eventually, now_ms, topic, user};
+
+/// Checks a gap's fields and gives it back.
+fn check(gap: Event, reason: &str, from: &str) -> Event {
+    let data = gap.json();
+    assert_eq!(gap.event, "sse.gap");
+    assert_eq!(data["reason"], reason, "{gap}");
+    assert_eq!(data["from"], from, "{gap}");
+    assert!(data["channels"].is_array(), "{gap}");
+    let restarts = matches!(reason, "reset" | "unknown-id");
+    assert_eq!(gap.id.is_some(), restarts, "{gap}");
+    gap
+}
+
+/// The names in a gap's `channels`.
+fn channels(gap: &Event) -> Vec<String> {
+    serde_json::from_value(gap.json()["channels"].clone()).unwrap()
+}
+
+/// A gateway that keeps about ten events a channel, and 350 events on user 1's.
+async fn trimmed_world() -> (Redis, Gateway, Vec<Published>) {
+    let redis = Redis::start().await;
+    let builder = Gateway::builder(&redis).env("HISTORY__MAX_LEN", "10");
+    let gateway = builder.start().await;
+    let mut publisher = redis.publisher().await;
+    let mut published = Vec::new();
+    publish_batch(&mut publisher, &[user("1")], 350, &mut published).await;
+    (redis, gateway, published)
+}
+
+/// Reads the rest of what was published and checks that it is exactly what is due.
+async fn rest_is(sse: &mut Sse, due: &[Published]) {
+    for expected in due {
+        let event = sse.app_event().await;
+        assert_eq!(event.own_id(), expected.id, "{}", sse.story());
+        assert_eq!(event.data, expected.data);
+    }
+}
+
+#[tokio::test]
+async fn trimmed_past_the_cursor_is_told_and_the_rest_follows() {
+    let (redis, gateway, mut published) = trimmed_world().await;
+    let left = redis.log_ids(&user("1")).await;
+    let kept = published.len() - left.len();
+    assert!(kept > 10 && left.len() >= 10, "{} left", left.len());
+    // The last trimmed event has been seen: nothing is missing.
+    let seen = published[kept - 1].id.to_string();
+    let mut sse = gateway.resume("1", &seen).await;
+    rest_is(&mut sse, &published[kept..]).await;
+    // It has not been seen, or none of them all: told once, and what is left follows.
+    for cursor in [published[kept - 2].id, published[0].id] {
+        let cursor = cursor.to_string();
+        let mut sse = gateway.resume("1", &cursor).await;
+        let gap = check(sse.app_event().await, "trimmed", &cursor);
+        assert_eq!(channels(&gap), [user("1")]);
+        assert_eq!(gap.last_id, cursor, "the browser keeps its cursor");
+        rest_is(&mut sse, &published[kept..]).await;
+        // Live goes on behind it (and is behind it in the next turn's replay).
+        let mut publisher = redis.publisher().await;
+        publish_batch(&mut publisher, &[user("1")], 1, &mut published).await;
+        rest_is(&mut sse, &published[published.len() - 1..]).await;
+    }
+    let labels = [("reason", "trimmed")];
+    assert_eq!(gateway.metric("sse_gaps_total", &labels).await, 2.0);
+    assert_eq!(gateway.metric("sse_gaps_total", &[]).await, 2.0);
+}
+
+#[tokio::test]
+async fn each_channel_counts_for_itself() {
+    let (redis, gateway, _) = trimmed_world().await;
+    // A broadcast's log is trimmed, the user's is not (from here on).
+    let quiet = redis.durable(&user("1"), "a", "").await.unwrap();
+    let mut publisher = redis.publisher().await;
+    let mut published = Vec::new();
+    publish_batch(&mut publisher, &[topic("t")], 350, &mut published).await;
+    let mine = redis.durable(&user("1"), "mine", "").await.unwrap();
+    let mut sse = gateway.resume("1", &quiet).await;
+    let gap = check(sse.app_event().await, "trimmed", &quiet);
+    assert_eq!(channels(&gap), [topic("t")]);
+    let rest = sse.until(|event| event.event == "mine").await;
+    assert_eq!(rest.last().unwrap().id, Some(mine.clone()));
+    assert_eq!(rest[rest.len() - 2].own_id(), published[349].id);
+    // Who may not see the topic loses nothing with it.
+    let query = format!("&lastEventId={quiet}");
+    let ticket = crate::harness::ticket("1").topics(&["other"]);
+    let mut sse = gateway.connect_with(&ticket, &query).await;
+    assert_eq!(sse.app_event().await.id, Some(mine));
+}
+
+#[tokio::test]
+async fn a_log_emptied_by_an_admin_is_told() {
+    let redis = Redis::start().await;
+    let gateway = Gateway::start(&redis).await;
+    let before = gateway.connect("1").await.last_id().to_string();
+    let first = redis.durable(&user("1"), "a", "1").await.unwrap();
+    let last = redis.durable(&user("1"), "a", "2").await.unwrap();
+    let key = format!("sse:log:{}", user("1"));
+    redis.command::<i64>(&["XTRIM", &key, "MAXLEN", "0"]).await;
+    for cursor in [&before, &first] {
+        let mut sse = gateway.resume("1", cursor).await;
+        check(sse.app_event().await, "trimmed", cursor);
+        let id = redis.durable(&user("2"), "no", "").await.unwrap();
+        assert!(Id::of(&id) > Id::of(&last));
+    }
+    // Who has seen the last one misses nothing, also with a new event behind it.
+    let mut caught_up = gateway.resume("1", &last).await;
+    let id = redis.durable(&user("1"), "a", "3").await.unwrap();
+    assert_eq!(caught_up.app_event().await.id, Some(id.clone()));
+    let mut again = gateway.resume("1", &last).await;
+    assert_eq!(again.app_event().await.id, Some(id.clone()));
+    // Who has not is told, and gets what is there.
+    let mut behind = gateway.resume("1", &first).await;
+    check(behind.app_event().await, "trimmed", &first);
+    assert_eq!(behind.app_event().await.id, Some(id));
+}
+
+#[tokio::test]
+async fn expired_is_told_when_the_log_proves_nothing_any_more() {
+    let redis = Redis::start().await;
+    let builder = Gateway::builder(&redis).env("HISTORY__RETENTION", "4s");
+    let gateway = builder.start().await;
+    let cursor = redis.durable(&user("1"), "a", "1").await.unwrap();
+    redis.durable(&user("1"), "a", "2").await.unwrap();
+    // Young enough: the log is there.
+    let mut sse = gateway.resume("1", &cursor).await;
+    assert_eq!(sse.app_event().await.data, "2");
+    drop(sse);
+    gone(&redis, &user("1")).await;
+    let mut sse = gateway.resume("1", &cursor).await;
+    let gap = check(sse.app_event().await, "expired", &cursor);
+    let named = channels(&gap);
+    assert!(named.contains(&user("1")), "{named:?}");
+    let id = redis.durable(&user("1"), "a", "3").await.unwrap();
+    assert_eq!(sse.app_event().await.id, Some(id.clone()));
+    // The new log does not go back to the cursor either; what is left follows.
+    let mut sse = gateway.resume("1", &cursor).await;
+    check(sse.app_event().await, "expired", &cursor);
+    assert_eq!(sse.app_event().await.id, Some(id));
+}
+
+/// Waits until a channel's log has expired (and with it every cursor up to its last event).
+async fn gone(redis: &Redis, channel: &str) {
+    let key = format!("sse:log:{channel}");
+    eventually("the log to expire", || async { (redis.command::<i64>(&["EXISTS", &key]).await == 0).then_some(()) })
+        .await;
+}
+
+#[tokio::test]
+async fn a_log_that_lives_on_proves_that_nothing_expired() {
+    let redis = Redis::start().await;
+    let builder = Gateway::builder(&redis).env("HISTORY__RETENTION", "3s");
+    let gateway = builder.start().await;
+    // No broadcasts, so that only the user's log is asked.
+    let ticket = || crate::harness::ticket("1").topics(&[]);
+    let mut sse = gateway.connect_with(&ticket(), "").await;
+    let cursor = redis.durable(&user("1"), "a", "0").await.unwrap();
+    let mut last = cursor.clone();
+    // Events renew the expiry: the log is older than the retention, and whole.
+    while Id::of(&last).0 < Id::of(&cursor).0 + 4500 {
+        last = redis.durable(&user("1"), "a", "n").await.unwrap();
+        sse.until(|event| event.id.as_ref() == Some(&last)).await;
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
+    let query = format!("&lastEventId={cursor}");
+    let mut sse = gateway.connect_with(&ticket(), &query).await;
+    let told = sse.until(|event| event.id.as_ref() == Some(&last)).await;
+    assert!(told.iter().all(|e| e.event == "a"), "{}", sse.story());
+}
+
+#[tokio::test]
+async fn a_young_cursor_without_any_log_misses_nothing() {
+    let redis = Redis::start().await;
+    let gateway = Gateway::start(&redis).await;
+    let cursor = gateway.connect("1").await.last_id().to_string();
+    for name in ["1", "2", "3"] {
+        let mut sse = gateway.resume(name, &cursor).await;
+        let id = redis.durable(&user(name), "a", "").await.unwrap();
+        assert_eq!(sse.app_event().await.id, Some(id), "{}", sse.story());
+    }
+}
+
+#[tokio::test]
+async fn an_id_that_is_none_is_told_and_the_stream_goes_on_from_now() {
+    let redis = Redis::start().await;
+    let gateway = Gateway::start(&redis).await;
+    redis.durable(&user("1"), "old", "").await.unwrap();
+    let ahead = format!("{}-0", now_ms() + 3_600_000);
+    let long = "9".repeat(400);
+    let garbage = [
+        "garbage",
+        "-",
+        "1",
+        "1-",
+        "-1",
+        "1-1-1",
+        "+1-1",
+        "1--1",
+        "žluť",
+        "0x1-1",
+        "99999999999999999999999-0",
+        "18446744073709551615-18446744073709551615",
+        "\"",
+        "<b>",
+        &long,
+        &ahead,
+    ];
+    for cursor in garbage {
+        let mut sse = gateway.resume("1", cursor).await;
+        let gap = check(sse.app_event().await, "unknown-id", cursor);
+        assert!(!channels(&gap).is_empty());
+        let id = redis.durable(&user("1"), "new", "").await.unwrap();
+        assert!(gap.own_id() < Id::of(&id));
+        assert_eq!(sse.app_event().await.id, Some(id.clone()));
+        drop(sse);
+        // The restart point is a good cursor.
+        let mut sse = gateway.resume("1", &gap.own_id().to_string()).await;
+        assert_eq!(sse.app_event().await.id, Some(id));
+    }
+    let labels = [("reason", "unknown-id")];
+    let told = gateway.metric("sse_gaps_total", &labels).await;
+    assert_eq!(told, garbage.len() as f64);
+}
+
+#[tokio::test]
+async fn garbage_in_the_header_is_told_too() {
+    let redis = Redis::start().await;
+    let gateway = Gateway::start(&redis).await;
+    let url = gateway.events_url(&crate::harness::ticket("1"), "");
+    let mut sse = Sse::connect(&url, &[("Last-Event-ID", "what?")]).await;
+    let first = sse.connected().await;
+    assert_ne!(first.id.as_deref(), Some("what?"), "garbage is not repeated");
+    check(sse.app_event().await, "unknown-id", "what?");
+}
+
+#[tokio::test]
+async fn a_wiped_redis_is_told_on_open_streams_and_on_reconnect() {
+    let redis = Redis::start().await;
+    let (one, two) = tokio::join!(Gateway::start(&redis), Gateway::start(&redis));
+    let mut streams = [one.connect("1").await, two.connect("1").await];
+    let away = redis.durable(&user("1"), "a", "1").await.unwrap();
+    for sse in &mut streams {
+        assert_eq!(sse.app_event().await.id.as_ref(), Some(&away));
+    }
+    redis.flushall().await;
+    let mut restarts = Vec::new();
+    for sse in &mut streams {
+        let gap = sse.app_event().await;
+        assert_eq!(gap.json()["reason"], "reset", "{}", sse.story());
+        let restart = gap.own_id();
+        assert!(restart > Id::of(&away), "the clock never goes back");
+        restarts.push(restart);
+    }
+    // Durable publishes go on, and on the same streams.
+    let id = redis.durable(&user("1"), "b", "2").await.unwrap();
+    for (sse, restart) in streams.iter_mut().zip(restarts) {
+        assert!(Id::of(&id) > restart);
+        assert_eq!(sse.app_event().await.id.as_ref(), Some(&id), "{}", sse.story());
+    }
+    // A client that was away meanwhile: told once, then from now on.
+    for gateway in [&one, &two] {
+        let mut sse = gateway.resume("1", &away).await;
+        let gap = check(sse.app_event().await, "reset", &away);
+        let next = redis.durable(&topic("t"), "c", "3").await.unwrap();
+        assert_eq!(sse.app_event().await.id, Some(next.clone()));
+        drop(sse);
+        let mut sse = gateway.resume("1", &gap.own_id().to_string()).await;
+        assert_eq!(sse.app_event().await.id, Some(next), "{}", sse.story());
+    }
+}
+
+#[tokio::test]
+async fn bare_publishes_are_recorded_again_after_a_wipe() {
+    let redis = Redis::start().await;
+    let gateway = Gateway::start(&redis).await;
+    gateway.recorder().await;
+    let mut sse = gateway.connect("1").await;
+    redis.bare(user("1"), "before").await;
+    assert_eq!(sse.app_event().await.data, "before");
+    redis.flushall().await;
+    let gap = sse.next_of("sse.gap").await;
+    assert_eq!(gap.json()["reason"], "reset");
+    // The lease was wiped as well; from some moment on a recorder is there again.
+    let mut n = 0;
+    let recorded = eventually("a recorded bare publish", || {
+        n += 1;
+        let message = format!("after {n}");
+        let redis = &redis;
+        async move {
+            redis.bare(user("1"), message).await;
+            redis.log_ids(&user("1")).await.first().cloned()
+        }
+    })
+    .await;
+    let event = sse.next_of("message").await;
+    assert_eq!(event.id, Some(recorded));
+}
+
+#[tokio::test]
+async fn settings_hold_again_after_a_wipe() {
+    let redis = Redis::start().await;
+    let builder = Gateway::builder(&redis).env("HISTORY__MAX_EVENT_BYTES", "100");
+    let gateway = builder.start().await;
+    let mut sse = gateway.connect("1").await;
+    let over = "x".repeat(101);
+    redis.durable(&user("1"), "a", &over).await.unwrap_err();
+    redis.flushall().await;
+    sse.next_of("sse.gap").await;
+    eventually("the limit to hold again", || async { redis.durable(&user("2"), "a", &over).await.err() }).await;
+}

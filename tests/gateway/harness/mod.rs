@@ -1,0 +1,95 @@
+//! Real processes and plain sockets for black-box tests. Every test starts a Redis and the
+//! gateways it needs, so tests share nothing and may run side by side:
+//!
+//! ```ignore
+//! let redis = Redis::start().await;
+//! let gateway = Gateway::start(&redis).await;
+//! let mut sse = gateway.connect("42").await;            // sse.connected already read and checked
+//! let id = redis.durable("user:42:events", "greeting", "1").await.unwrap();
+//! assert_eq!(sse.app_event().await.id.as_deref(), Some(id.as_str()));
+//! ```
+//!
+//! Deadlines here only guard against hanging ([`GUARD`]); no test is decided by timing.
+
+pub mod gateway;
+pub mod id;
+pub mod load;
+pub mod metrics;
+pub mod parser;
+pub mod process;
+pub mod proxy;
+pub mod redis;
+pub mod sse;
+pub mod ticket;
+
+pub use gateway::Gateway;
+pub use id::Id;
+pub use load::{Load, Published, assert_received};
+pub use parser::Event;
+pub use proxy::Proxy;
+pub use redis::{Publisher, Redis};
+pub use sse::Sse;
+pub use ticket::ticket;
+
+use std::future::Future;
+use std::time::{Duration, Instant};
+
+/// How long anything awaited may take before the test is given up as hanging.
+pub const GUARD: Duration = Duration::from_secs(20);
+
+/// Worlds (a Redis and its gateways) alive at one time, however many test threads there are.
+pub static SLOTS: tokio::sync::Semaphore = tokio::sync::Semaphore::const_new(4);
+
+/// Asks `probe` again and again until it answers `Some`; panics with `what` after [`GUARD`].
+pub async fn eventually<T, F, Fut>(what: &str, probe: F) -> T
+where
+    F: FnMut() -> Fut,
+    Fut: Future<Output = Option<T>>,
+{
+    eventually_within(GUARD, what, probe).await
+}
+
+/// [`eventually`] with a guard of its own, for what lawfully takes long.
+pub async fn eventually_within<T, F, Fut>(guard: Duration, what: &str, mut probe: F) -> T
+where
+    F: FnMut() -> Fut,
+    Fut: Future<Output = Option<T>>,
+{
+    let started = Instant::now();
+    loop {
+        if let Some(value) = probe().await {
+            return value;
+        }
+        assert!(started.elapsed() < guard, "gave up after {guard:?} waiting for {what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// Percent-encodes a query value.
+pub fn encode(value: &str) -> String {
+    let mut out = String::with_capacity(value.len());
+    for byte in value.bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => {
+                out.push(byte as char);
+            }
+            _ => out.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    out
+}
+
+/// The channel of one user.
+pub fn user(id: &str) -> String {
+    format!("user:{id}:events")
+}
+
+/// The channel of a broadcast topic.
+pub fn topic(name: &str) -> String {
+    format!("broadcast:{name}")
+}
+
+/// The wall clock in milliseconds.
+pub fn now_ms() -> u64 {
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("a clock after 1970").as_millis() as u64
+}

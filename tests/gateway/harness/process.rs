@@ -1,0 +1,55 @@
+//! What tests need of the operating system: signals, free ports, memory, children that die with us.
+
+use std::net::TcpListener;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// Sends `signal` to one process.
+pub fn signal(pid: u32, signal: i32) {
+    // SAFETY: kill takes two integers and touches no memory of ours.
+    let done = unsafe { libc::kill(pid as i32, signal) };
+    assert_eq!(done, 0, "kill -{signal} {pid}");
+}
+
+/// Makes the child die with the test's thread, also if the test run is killed.
+pub fn die_with_parent(command: &mut Command) {
+    // SAFETY: prctl is async-signal-safe and is all that happens between fork and exec.
+    unsafe {
+        command.pre_exec(|| {
+            libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+            Ok(())
+        });
+    }
+}
+
+/// A free port below the ephemeral range, so that no outgoing connection (not even a client that
+/// connects to itself) can sit on it while its server is down.
+pub fn free_port() -> u16 {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    for _ in 0..2000 {
+        let n = NEXT.fetch_add(1, Ordering::Relaxed);
+        let port = (20000 + (std::process::id() * 97 + n * 13) % 12000) as u16;
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
+    panic!("no free port");
+}
+
+/// Resident memory of a process in bytes.
+pub fn rss(pid: u32) -> u64 {
+    kib(&format!("/proc/{pid}/status"), "VmRSS:")
+}
+
+/// Proportional memory of a process in bytes.
+pub fn pss(pid: u32) -> u64 {
+    kib(&format!("/proc/{pid}/smaps_rollup"), "Pss:")
+}
+
+fn kib(path: &str, name: &str) -> u64 {
+    let text = std::fs::read_to_string(path).unwrap_or_else(|e| panic!("{path}: {e}"));
+    let line = text.lines().find(|line| line.starts_with(name));
+    let kib = line.and_then(|line| line.split_whitespace().nth(1));
+    kib.and_then(|kib| kib.parse::<u64>().ok()).unwrap_or_else(|| panic!("no {name} in {path}")) * 1024
+}

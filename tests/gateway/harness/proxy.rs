@@ -1,0 +1,175 @@
+//! A TCP proxy with faults: between gateway and Redis, or between client and gateway.
+
+use std::net::SocketAddr;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Mode {
+    Pass,
+    Swallow,
+    Hold,
+    Down,
+}
+
+/// The state all connections watch: the mode, and how often everything was cut.
+type State = (Mode, u64);
+
+/// Listens on a port of its own and passes bytes on to `target`, until told otherwise.
+pub struct Proxy {
+    address: SocketAddr,
+    state: watch::Sender<State>,
+    accepting: JoinHandle<()>,
+}
+
+impl Proxy {
+    /// A proxy in front of `host:port` (a [`super::Redis::address`], a gateway's listener).
+    pub async fn start(target: &str) -> Proxy {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("an address");
+        let (state, watching) = watch::channel((Mode::Pass, 0));
+        let accepting = tokio::spawn(accept(listener, target.to_string(), watching));
+        Proxy { address, state, accepting }
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Itself as a Redis URL.
+    pub fn redis_url(&self) -> String {
+        format!("redis://{}", self.address)
+    }
+
+    /// Cuts all connections; new ones pass (unless [`Proxy::down`]).
+    pub fn cut(&self) {
+        self.state.send_modify(|(_, cuts)| *cuts += 1);
+    }
+
+    /// Cuts all connections and closes new ones at once.
+    pub fn down(&self) {
+        self.state.send_modify(|(mode, cuts)| (*mode, *cuts) = (Mode::Down, *cuts + 1));
+    }
+
+    /// Loses all bytes in both directions; connections stay open, as behind a dead router.
+    pub fn swallow(&self) {
+        self.state.send_modify(|(mode, _)| *mode = Mode::Swallow);
+    }
+
+    /// Keeps all bytes back; [`Proxy::up`] lets them go on their way.
+    pub fn hold(&self) {
+        self.state.send_modify(|(mode, _)| *mode = Mode::Hold);
+    }
+
+    /// Passes bytes again. Connections that lost bytes are cut.
+    pub fn up(&self) {
+        self.state.send_modify(|(mode, cuts)| {
+            if *mode == Mode::Swallow {
+                *cuts += 1;
+            }
+            *mode = Mode::Pass;
+        });
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.accepting.abort();
+    }
+}
+
+async fn accept(listener: TcpListener, target: String, watching: watch::Receiver<State>) {
+    while let Ok((client, _)) = listener.accept().await {
+        let state = watching.clone();
+        let (mode, cuts) = *state.borrow();
+        if mode != Mode::Down {
+            tokio::spawn(join(client, target.clone(), state, cuts));
+        }
+    }
+}
+
+/// One client's connection and its own to the target; both end together.
+async fn join(client: TcpStream, target: String, mut state: watch::Receiver<State>, cuts: u64) {
+    let passing = state.clone();
+    let work = async {
+        let server = TcpStream::connect(target).await.ok()?;
+        let _ = (client.set_nodelay(true), server.set_nodelay(true));
+        let (client_read, client_write) = client.into_split();
+        let (server_read, server_write) = server.into_split();
+        tokio::select! {
+            _ = pass(client_read, server_write, passing.clone()) => {}
+            _ = pass(server_read, client_write, passing.clone()) => {}
+        }
+        Some(())
+    };
+    tokio::select! {
+        _ = work => {}
+        _ = state.wait_for(|(_, now)| *now != cuts) => {}
+    }
+}
+
+async fn pass(
+    mut from: tokio::net::tcp::OwnedReadHalf,
+    mut to: tokio::net::tcp::OwnedWriteHalf,
+    mut state: watch::Receiver<State>,
+) {
+    let mut buffer = vec![0; 16 * 1024];
+    loop {
+        let Ok(n @ 1..) = from.read(&mut buffer).await else {
+            return;
+        };
+        if state.wait_for(|(mode, _)| *mode != Mode::Hold).await.is_err() {
+            return;
+        }
+        let swallowed = state.borrow().0 == Mode::Swallow;
+        if !swallowed && to.write_all(&buffer[..n]).await.is_err() {
+            return;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::harness::Redis;
+
+    #[tokio::test]
+    async fn passes_swallows_holds_and_cuts() {
+        let redis = Redis::start().await;
+        let proxy = Proxy::start(&redis.address()).await;
+        let mut buffer = [0; 7];
+        let mut link = TcpStream::connect(proxy.address()).await.unwrap();
+        proxy.hold();
+        link.write_all(b"PING\r\n").await.unwrap();
+        proxy.up();
+        link.read_exact(&mut buffer).await.unwrap();
+        assert_eq!(&buffer, b"+PONG\r\n");
+        proxy.swallow();
+        link.write_all(b"PING\r\n").await.unwrap();
+        proxy.up();
+        assert!(!matches!(link.read(&mut buffer).await, Ok(1..)));
+        proxy.down();
+        let mut link = TcpStream::connect(proxy.address()).await.unwrap();
+        assert!(!matches!(link.read(&mut buffer).await, Ok(1..)));
+        proxy.up();
+        let mut link = TcpStream::connect(proxy.address()).await.unwrap();
+        link.write_all(b"PING\r\n").await.unwrap();
+        link.read_exact(&mut buffer).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn redis_freezes_restarts_and_forgets() {
+        let redis = Redis::start().await;
+        redis.command::<()>(&["SET", "a", "1"]).await;
+        redis.freeze();
+        redis.thaw();
+        redis.command::<String>(&["GET", "a"]).await;
+        redis.stop();
+        assert!(redis.try_conn().await.is_err());
+        redis.start_again().await;
+        assert_eq!(redis.command::<i64>(&["EXISTS", "a"]).await, 0);
+    }
+}

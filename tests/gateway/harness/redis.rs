@@ -1,0 +1,245 @@
+//! A real redis-server of a test's own, and a publisher as a backend has one.
+
+use super::{GUARD, SLOTS, eventually, process};
+use redis::aio::MultiplexedConnection;
+use redis::{AsyncConnectionConfig, FromRedisValue, RedisResult, Value};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::Mutex;
+use tokio::sync::SemaphorePermit;
+
+/// The fields of a stream's entry.
+type Fields = Vec<(String, Vec<u8>)>;
+
+/// A redis-server on 127.0.0.1, without persistence, gone when dropped.
+pub struct Redis {
+    port: u16,
+    dir: PathBuf,
+    child: Mutex<Option<Child>>,
+    _slot: SemaphorePermit<'static>,
+}
+
+impl Redis {
+    /// A running, empty Redis.
+    pub async fn start() -> Redis {
+        let redis = Redis::reserve().await;
+        redis.start_again().await;
+        redis
+    }
+
+    /// A Redis that has its address but does not run yet ([`Redis::start_again`] starts it).
+    pub async fn reserve() -> Redis {
+        let slot = SLOTS.acquire().await.expect("never closed");
+        let port = process::free_port();
+        let dir = std::env::temp_dir().join(format!("sse-test-{}-{port}", std::process::id()));
+        std::fs::create_dir_all(&dir).expect("a temporary directory");
+        Redis { port, dir, child: Mutex::new(None), _slot: slot }
+    }
+
+    /// Starts the server (again) on its port, empty.
+    pub async fn start_again(&self) {
+        let mut command = Command::new("redis-server");
+        command
+            .args(["--port", &self.port.to_string(), "--bind", "127.0.0.1"])
+            .args(["--save", "", "--appendonly", "no", "--dir"])
+            .arg(&self.dir)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        process::die_with_parent(&mut command);
+        let child = command.spawn().expect("redis-server is installed");
+        let pid = child.id();
+        *self.child.lock().unwrap() = Some(child);
+        // Its own process id proves that it is ours that answers.
+        eventually("redis-server", || async {
+            let mut conn = self.try_conn().await.ok()?;
+            let info: String = redis::cmd("INFO").arg("server").query_async(&mut conn).await.ok()?;
+            info.contains(&format!("process_id:{pid}\r")).then_some(())
+        })
+        .await;
+    }
+
+    /// Kills the server at once, as a crash would. Its memory is gone.
+    pub fn stop(&self) {
+        if let Some(mut child) = self.child.lock().unwrap().take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+
+    /// `host:port`.
+    pub fn address(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
+    /// The URL for `redis.url`.
+    pub fn url(&self) -> String {
+        format!("redis://{}", self.address())
+    }
+
+    /// The server's process id.
+    pub fn pid(&self) -> u32 {
+        let child = self.child.lock().unwrap();
+        child.as_ref().expect("a running Redis").id()
+    }
+
+    /// Stops the process where it stands: connections live, nothing answers.
+    pub fn freeze(&self) {
+        process::signal(self.pid(), libc::SIGSTOP);
+    }
+
+    /// Lets a frozen server go on.
+    pub fn thaw(&self) {
+        process::signal(self.pid(), libc::SIGCONT);
+    }
+
+    /// A new connection; commands on it wait as long as Redis takes.
+    pub async fn conn(&self) -> MultiplexedConnection {
+        self.try_conn().await.expect("a connection to Redis")
+    }
+
+    /// A new connection, if Redis gives one.
+    pub async fn try_conn(&self) -> RedisResult<MultiplexedConnection> {
+        let config = AsyncConnectionConfig::new().set_connection_timeout(Some(GUARD)).set_response_timeout(Some(GUARD));
+        redis::Client::open(self.url())?.get_multiplexed_async_connection_with_config(&config).await
+    }
+
+    /// One command on a connection of its own.
+    pub async fn command<T: FromRedisValue>(&self, words: &[&str]) -> T {
+        let mut command = redis::cmd(words[0]);
+        for word in &words[1..] {
+            command.arg(word);
+        }
+        let answer = command.query_async(&mut self.conn().await).await;
+        answer.unwrap_or_else(|e| panic!("{words:?}: {e}"))
+    }
+
+    /// Wipes all keys.
+    pub async fn flushall(&self) {
+        self.command::<()>(&["FLUSHALL"]).await;
+    }
+
+    /// A publisher with a connection of its own.
+    pub async fn publisher(&self) -> Publisher {
+        Publisher { conn: self.conn().await }
+    }
+
+    /// `FCALL sse_publish`: the event's id, or the refusal.
+    pub async fn durable(&self, channel: &str, kind: &str, payload: impl AsRef<[u8]>) -> Result<String, String> {
+        self.publisher().await.durable(channel, kind, payload, &[]).await
+    }
+
+    /// A bare `PUBLISH`: how many subscribers got it.
+    pub async fn bare(&self, channel: impl AsRef<[u8]>, message: impl AsRef<[u8]>) -> i64 {
+        self.publisher().await.bare(channel, message).await
+    }
+
+    /// The `sse:rejected` entries so far.
+    pub async fn rejected(&self) -> Vec<Rejected> {
+        let rows: Vec<(String, Fields)> = self.command(&["XRANGE", "sse:rejected", "-", "+"]).await;
+        rows.into_iter()
+            .map(|(_, fields)| {
+                let field = |name: &str| {
+                    let found = fields.iter().find(|(key, _)| key == name);
+                    found.map(|(_, value)| value.clone()).unwrap_or_default()
+                };
+                Rejected {
+                    channel: field("channel"),
+                    reason: String::from_utf8_lossy(&field("reason")).into_owned(),
+                    message: field("message"),
+                }
+            })
+            .collect()
+    }
+
+    /// The ids in a channel's log, oldest first.
+    pub async fn log_ids(&self, channel: &str) -> Vec<String> {
+        let key = format!("sse:log:{channel}");
+        let rows: Vec<(String, Value)> = self.command(&["XRANGE", &key, "-", "+"]).await;
+        rows.into_iter().map(|(id, _)| id).collect()
+    }
+}
+
+impl Drop for Redis {
+    fn drop(&mut self) {
+        self.stop();
+        let _ = std::fs::remove_dir_all(&self.dir);
+    }
+}
+
+/// One entry of `sse:rejected`.
+#[derive(Debug)]
+pub struct Rejected {
+    /// The channel as the publisher wrote it.
+    pub channel: Vec<u8>,
+    /// The refusal's code.
+    pub reason: String,
+    /// What was published.
+    pub message: Vec<u8>,
+}
+
+/// A backend's connection to Redis. Clones share the connection.
+#[derive(Clone)]
+pub struct Publisher {
+    conn: MultiplexedConnection,
+}
+
+impl Publisher {
+    /// A publisher on a connection of the test's own.
+    pub fn on(conn: MultiplexedConnection) -> Publisher {
+        Publisher { conn }
+    }
+
+    /// `FCALL sse_publish 1 <channel> <type> <payload> <options>...`: the event's id, or the
+    /// refusal as `<code> <rest>` (the text behind `SSE `; other errors as they are).
+    pub async fn durable(
+        &mut self,
+        channel: &str,
+        kind: &str,
+        payload: impl AsRef<[u8]>,
+        options: &[&str],
+    ) -> Result<String, String> {
+        self.durable_bytes(channel.as_bytes(), kind.as_bytes(), payload, options).await
+    }
+
+    /// [`Publisher::durable`] for names that are no text.
+    pub async fn durable_bytes(
+        &mut self,
+        channel: &[u8],
+        kind: &[u8],
+        payload: impl AsRef<[u8]>,
+        options: &[&str],
+    ) -> Result<String, String> {
+        let mut command = redis::cmd("FCALL");
+        command.arg("sse_publish").arg(1).arg(channel).arg(kind);
+        command.arg(payload.as_ref());
+        for option in options {
+            command.arg(option);
+        }
+        let answer: RedisResult<String> = command.query_async(&mut self.conn).await;
+        answer.map_err(|error| match (error.code(), error.detail()) {
+            (Some("SSE"), Some(detail)) => detail.to_string(),
+            _ => error.to_string(),
+        })
+    }
+
+    /// A bare `PUBLISH`: how many subscribers got it.
+    pub async fn bare(&mut self, channel: impl AsRef<[u8]>, message: impl AsRef<[u8]>) -> i64 {
+        redis::cmd("PUBLISH")
+            .arg(channel.as_ref())
+            .arg(message.as_ref())
+            .query_async(&mut self.conn)
+            .await
+            .expect("PUBLISH")
+    }
+
+    /// Many durable events in one round trip: `(channel, type, payload)`, their ids in order.
+    pub async fn durable_batch(&mut self, events: &[(String, String, String)]) -> RedisResult<Vec<String>> {
+        let mut pipe = redis::pipe();
+        for (channel, kind, payload) in events {
+            pipe.cmd("FCALL").arg("sse_publish").arg(1).arg(channel);
+            pipe.arg(kind).arg(payload);
+        }
+        pipe.query_async(&mut self.conn).await
+    }
+}

@@ -1,0 +1,13 @@
+//! Black-box tests: real gateways, a real Redis, plain sockets. One module for each promise.
+
+#[allow(dead_code)]
+mod harness;
+
+mod delivery;
+mod faults;
+mod gap;
+mod modes;
+mod payloads;
+mod refused;
+mod resume;
+mod resume_load;

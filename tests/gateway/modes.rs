@@ -1,0 +1,225 @@
+//! Bare publishes: the three ways of `publishers.bare`, and the recorder's end.
+
+use crate::harness::{Event, Gateway, Id, Redis, eventually, topic, user};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+#[tokio::test]
+async fn record_gives_ids_and_replays() {
+    let redis = Redis::start().await;
+    let builder = Gateway::builder(&redis).env("PUBLISHERS__BARE", "record");
+    let gateway = builder.start().await;
+    gateway.recorder().await;
+    let cursor = gateway.connect("1").await.last_id().to_string();
+    redis.bare(user("1"), r#"{"type":"a","payload":1}"#).await;
+    redis.bare(topic("t"), "text").await;
+    gateway.metric_reaches("sse_bare_recorded_total", &[], 2.0).await;
+    let mut sse = gateway.resume("1", &cursor).await;
+    let (a, b) = (sse.app_event().await, sse.app_event().await);
+    assert_eq!((a.event.as_str(), b.data.as_str()), ("a", "text"));
+    assert!(Id::of(&cursor) < a.own_id() && a.own_id() < b.own_id());
+}
+
+#[tokio::test]
+async fn relay_is_live_only_and_without_id() {
+    let redis = Redis::start().await;
+    let builder = Gateway::builder(&redis).env("PUBLISHERS__BARE", "relay");
+    let (one, two) = tokio::join!(builder.start(), builder.start());
+    let mut streams = [one.connect("1").await, two.connect("1").await, two.connect("2").await];
+    redis.bare(user("1"), r#"{"type":"a","payload":{"n": 1}}"#).await;
+    redis.bare(topic("t"), "text").await;
+    for sse in &mut streams[..2] {
+        let cursor = sse.last_id().to_string();
+        let event = sse.app_event().await;
+        let told = (event.event.as_str(), event.data.as_str());
+        assert_eq!(told, ("a", "{\"n\": 1}"));
+        assert_eq!((event.id, event.last_id), (None, cursor));
+    }
+    for sse in &mut streams {
+        let event = sse.app_event().await;
+        let told = (event.event.as_str(), event.data.as_str(), event.id);
+        assert_eq!(told, ("message", "text", None));
+    }
+    assert_eq!(redis.log_ids(&user("1")).await.len(), 0);
+    assert_eq!(redis.log_ids(&topic("t")).await.len(), 0);
+    // Refused ones are refused here too, by each instance, and injected nowhere.
+    redis.bare(user("1"), r#"{"type":"sse.gap","payload":1}"#).await;
+    redis.bare(user("1"), b"\xff").await;
+    // Durable ones keep their ids.
+    let id = redis.durable(&topic("t"), "d", "2").await.unwrap();
+    for sse in &mut streams {
+        assert_eq!(sse.app_event().await.id.as_ref(), Some(&id));
+    }
+    two.metric_reaches("sse_rejected_total", &[], 2.0).await;
+    assert_eq!(two.metric("sse_bare_relayed_total", &[]).await, 2.0);
+    // Not replayed.
+    let cursor = Id(Id::of(&id).0 - 1, 0).to_string();
+    drop(streams);
+    redis.bare(user("1"), "lost to those who are away").await;
+    let mut sse = one.resume("1", &cursor).await;
+    assert_eq!(sse.app_event().await.id, Some(id));
+}
+
+#[tokio::test]
+async fn off_ignores_bare_publishes() {
+    let redis = Redis::start().await;
+    let builder = Gateway::builder(&redis).env("PUBLISHERS__BARE", "off");
+    let gateway = builder.start().await;
+    let mut sse = gateway.connect("1").await;
+    let receivers = redis.bare(user("1"), "x").await + redis.bare(topic("t"), "x").await;
+    assert_eq!(receivers, 0, "nobody listens");
+    let id = redis.durable(&user("1"), "d", "").await.unwrap();
+    assert_eq!(sse.app_event().await.id, Some(id));
+}
+
+/// Bare publishes of rising numbers on one channel, every few ms, until stopped.
+struct Numbers {
+    stop: Arc<AtomicBool>,
+    sent: Arc<AtomicUsize>,
+    task: tokio::task::JoinHandle<usize>,
+}
+
+impl Numbers {
+    async fn start(redis: &Redis, channel: String) -> Numbers {
+        let mut publisher = redis.publisher().await;
+        let stop = Arc::<AtomicBool>::default();
+        let sent = Arc::<AtomicUsize>::default();
+        let (stopped, counted) = (stop.clone(), sent.clone());
+        let task = tokio::spawn(async move {
+            let mut n = 0;
+            while !stopped.load(Ordering::Relaxed) {
+                let message = format!("{{\"type\":\"n\",\"payload\":{n}}}");
+                publisher.bare(&channel, message).await;
+                n += 1;
+                counted.store(n, Ordering::Relaxed);
+                tokio::time::sleep(Duration::from_millis(3)).await;
+            }
+            n
+        });
+        Numbers { stop, sent, task }
+    }
+
+    async fn more(&self, n: usize) {
+        let goal = self.sent.load(Ordering::Relaxed) + n;
+        eventually("more numbers", || {
+            let sent = self.sent.load(Ordering::Relaxed);
+            std::future::ready((sent >= goal).then_some(()))
+        })
+        .await;
+    }
+
+    async fn stop(self) -> usize {
+        self.stop.store(true, Ordering::Relaxed);
+        self.task.await.unwrap()
+    }
+}
+
+/// The numbers among events, checked to rise (in id order, none twice).
+fn numbers(events: &[Event]) -> Vec<usize> {
+    let told: Vec<&Event> = events.iter().filter(|e| e.event == "n").collect();
+    assert!(told.is_sorted_by(|a, b| a.own_id() < b.own_id()));
+    let told: Vec<usize> = told.iter().map(|e| e.data.parse().unwrap()).collect();
+    assert!(told.is_sorted_by(|a, b| a < b), "doubled or out of order: {told:?}");
+    told
+}
+
+/// Two gateways on one Redis: the recorder and the other one.
+async fn recorder_and_other(redis: &Redis) -> (Gateway, Gateway) {
+    let one = Gateway::start(redis).await;
+    one.recorder().await;
+    let two = Gateway::start(redis).await;
+    (one, two)
+}
+
+#[tokio::test]
+async fn a_clean_stop_hands_the_record_over_without_a_loss() {
+    let redis = Redis::start().await;
+    let (mut recorder, mut other) = recorder_and_other(&redis).await;
+    // Three hand-overs, back and forth between new instances.
+    for _ in 0..3 {
+        assert!(recorder.is_recorder().await && !other.is_recorder().await);
+        let mut sse = other.connect("1").await;
+        let cursor = sse.last_id().to_string();
+        let sent = Numbers::start(&redis, user("1")).await;
+        sent.more(50).await;
+        recorder.term();
+        assert_eq!(recorder.wait_exit().await.code(), Some(0));
+        other.recorder().await;
+        sent.more(50).await;
+        let sent = sent.stop().await;
+        let last = (sent - 1).to_string();
+        let told = sse.until(|e| e.event == "n" && e.data == last).await;
+        let whole: Vec<usize> = (0..sent).collect();
+        assert_eq!(numbers(&told), whole);
+        assert!(told.iter().all(|e| e.event != "sse.gap"), "{}", sse.story());
+        // The record says the same.
+        let mut sse = other.resume("1", &cursor).await;
+        let told = sse.until(|e| e.event == "n" && e.data == last).await;
+        assert_eq!(numbers(&told), whole);
+        assert!(told.iter().all(|e| e.event == "n"), "{}", sse.story());
+        recorder = other;
+        other = Gateway::start(&redis).await;
+    }
+}
+
+#[tokio::test]
+async fn a_killed_recorder_costs_nothing_or_a_told_gap() {
+    let redis = Redis::start().await;
+    let (recorder, other) = recorder_and_other(&redis).await;
+    let mut sse = other.connect("1").await;
+    let cursor = sse.last_id().to_string();
+    let sent = Numbers::start(&redis, user("1")).await;
+    sent.more(50).await;
+    recorder.kill9();
+    other.recorder().await;
+    sent.more(100).await;
+    let sent = sent.stop().await;
+    let last = (sent - 1).to_string();
+    let told = sse.until(|e| e.event == "n" && e.data == last).await;
+    check_record(&told, sent);
+    let mut sse = other.resume("1", &cursor).await;
+    let again = sse.until(|e| e.event == "n" && e.data == last).await;
+    check_record(&again, sent);
+    assert_eq!(numbers(&again), numbers(&told), "live and record agree");
+    // Who was never there before the hole is told of none.
+    let last = told.last().unwrap().id.clone().unwrap();
+    let mut sse = other.resume("1", &last).await;
+    redis.durable(&user("1"), "end", "").await.unwrap();
+    assert_eq!(sse.app_event().await.event, "end");
+}
+
+/// All numbers are there, or the gap was told (before the first event behind the hole).
+fn check_record(told: &[Event], sent: usize) {
+    let gap = told.iter().position(|e| e.event == "sse.gap");
+    let got = numbers(told);
+    let hole = (0..sent).find(|n| got.get(*n) != Some(n));
+    let Some(hole) = hole else { return };
+    let gap = gap.unwrap_or_else(|| panic!("{hole} was lost in silence"));
+    assert_eq!(told[gap].json()["reason"], "unrecorded");
+    let behind = told.iter().filter(|e| e.event == "n").nth(hole);
+    let behind = told.iter().position(|e| Some(e) == behind).unwrap();
+    assert!(gap < behind, "the gap is told behind the hole, at {gap}, not before {behind}");
+}
+
+#[tokio::test]
+async fn bare_publishes_without_any_recorder_are_a_told_gap() {
+    let redis = Redis::start().await;
+    let gateway = Gateway::start(&redis).await;
+    gateway.recorder().await;
+    let sse = gateway.connect("1").await;
+    let cursor = sse.last_id().to_string();
+    drop(sse);
+    gateway.kill9();
+    gateway.wait_exit().await;
+    redis.bare(user("1"), "nobody hears").await;
+    let gateway = Gateway::start(&redis).await;
+    gateway.recorder().await;
+    let mut sse = gateway.resume("1", &cursor).await;
+    let gap = sse.app_event().await;
+    assert_eq!(gap.event, "sse.gap");
+    assert_eq!(gap.json()["reason"], "unrecorded");
+    assert_eq!(gap.id, None);
+    redis.bare(user("1"), "heard").await;
+    assert_eq!(sse.app_event().await.data, "heard");
+}

@@ -1,0 +1,192 @@
+//! Payloads come through byte for byte, whatever they are, as far as SSE can carry them.
+
+use crate::harness::{Gateway, Publisher, Redis, Sse, user};
+
+/// A Redis, a gateway that records, user 1 connected, and a publisher.
+async fn world() -> (Redis, Gateway, Sse, Publisher) {
+    let redis = Redis::start().await;
+    let gateway = Gateway::start(&redis).await;
+    gateway.recorder().await;
+    let sse = gateway.connect("1").await;
+    let publisher = redis.publisher().await;
+    (redis, gateway, sse, publisher)
+}
+
+#[tokio::test]
+async fn the_payload_of_an_envelope_is_relayed_as_written() {
+    let (_redis, _gateway, mut sse, mut publisher) = world().await;
+    let deep = format!("{}1{}", "[".repeat(500), "]".repeat(500));
+    let payloads = [
+        r#"{ "b" :  1.50, "a":2,"a":3 , "u":"\u00e9\/\ud83d\udc0e" , "n":1e400 }"#,
+        "123456789012345678901234567890.000",
+        "-0",
+        r#""text""#,
+        "\"\"",
+        "null",
+        "false",
+        "[]",
+        "{}",
+        r#"{"payload":1,"type":"inner"}"#,
+        r#""\ud800""#,
+        "\"\u{2028}\u{feff}\"",
+        &deep,
+    ];
+    for payload in payloads {
+        for message in [
+            format!("{{\"type\":\"t\",\"payload\":{payload}}}"),
+            format!(" {{ \"payload\" : {payload} , \"more\":[{{\"payload\":0}}], \"type\":\"t\" }}\n"),
+        ] {
+            publisher.bare(user("1"), message).await;
+            let event = sse.app_event().await;
+            assert_eq!((event.event.as_str(), event.data.as_str()), ("t", payload));
+        }
+    }
+    // Without `type` it is a `message`; an escaped name is what it spells.
+    publisher.bare(user("1"), r#"{"payload":1}"#).await;
+    let event = sse.app_event().await;
+    assert_eq!((event.event.as_str(), event.data.as_str()), ("message", "1"));
+    let escaped = r#"{"\u0074ype":"\u017elu\u0165 \"x\"","payload":2}"#;
+    publisher.bare(user("1"), escaped).await;
+    assert_eq!(sse.app_event().await.event, "žluť \"x\"");
+}
+
+#[tokio::test]
+async fn what_is_no_envelope_is_relayed_whole_as_message() {
+    let (_redis, _gateway, mut sse, mut publisher) = world().await;
+    let messages = [
+        "hello",
+        "",
+        " ",
+        " leading and trailing ",
+        ":colon",
+        "data: x",
+        r#"{"type":"x"}"#,
+        r#"{"type":"sse.gap","data":1}"#,
+        r#"{"payload":"#,
+        r#"{"type":"x","payload":1} and more"#,
+        r#"[{"payload":1}]"#,
+        r#""payload""#,
+        "42",
+        "null",
+        "žluťoučký kůň 🐎 \u{2028}\u{85}\u{10ffff}",
+        "\u{feff}with a mark",
+        "nul \0 and \u{1b} escape \u{7f}",
+    ];
+    for message in messages {
+        publisher.bare(user("1"), message).await;
+        let event = sse.app_event().await;
+        let told = (event.event.as_str(), event.data.as_str());
+        assert_eq!(told, ("message", message));
+    }
+}
+
+#[tokio::test]
+async fn a_durable_payload_is_any_text() {
+    let (redis, gateway, mut sse, mut publisher) = world().await;
+    let since = sse.last_id().to_string();
+    let payloads = [
+        "",
+        " two  spaces",
+        "no json {",
+        "žluťoučký kůň 🐎 \u{2028}",
+        "nul \0 in it",
+        "\u{7ff}\u{800}\u{d7ff}\u{e000}\u{ffff}\u{10000}\u{10ffff}",
+        r#"{"type":"x","payload":1}"#,
+    ];
+    for payload in payloads {
+        let done = publisher.durable(&user("1"), "t", payload, &[]).await;
+        done.unwrap();
+        let event = sse.app_event().await;
+        assert_eq!((event.event.as_str(), event.data.as_str()), ("t", payload));
+    }
+    // The same out of the log.
+    let mut again = gateway.resume("1", &since).await;
+    for payload in payloads {
+        assert_eq!(again.app_event().await.data, payload);
+    }
+    drop(redis);
+}
+
+#[tokio::test]
+async fn each_kind_of_line_end_starts_a_new_line() {
+    let (redis, gateway, mut sse, mut publisher) = world().await;
+    let since = sse.last_id().to_string();
+    let texts = [
+        ("a\nb\r\nc\rd", "a\nb\nc\nd"),
+        ("a\n", "a\n"),
+        ("\n", "\n"),
+        ("\r\n\r\n", "\n\n"),
+        ("\n\r", "\n\n"),
+        ("\r\r\n\n", "\n\n\n"),
+        ("a\n\nid: 9-9\nevent: evil\ndata: x\n\n", "a\n\nid: 9-9\nevent: evil\ndata: x\n\n"),
+    ];
+    for (text, told) in texts {
+        let done = publisher.durable(&user("1"), "t", text, &[]).await;
+        let id = done.unwrap();
+        let event = sse.app_event().await;
+        assert_eq!((event.event.as_str(), event.data.as_str()), ("t", told));
+        assert_eq!(event.id, Some(id));
+        publisher.bare(user("1"), text).await;
+        let event = sse.app_event().await;
+        let seen = (event.event.as_str(), event.data.as_str());
+        assert_eq!(seen, ("message", told));
+    }
+    let pretty = "{\"type\":\"p\",\"payload\":{\r\n  \"a\": 1,\n  \"b\": 2\r}}";
+    publisher.bare(user("1"), pretty).await;
+    assert_eq!(sse.app_event().await.data, "{\n  \"a\": 1,\n  \"b\": 2\n}");
+    assert!(!sse.transcript.contains(&b'\r'), "no CR on the wire");
+    let mut again = gateway.resume("1", &since).await;
+    for (_, told) in texts {
+        assert_eq!(again.app_event().await.data, told);
+        assert_eq!(again.app_event().await.data, told);
+    }
+    drop(redis);
+}
+
+#[tokio::test]
+async fn sixty_four_kibibytes_pass_and_one_byte_more_does_not() {
+    let (redis, gateway, mut sse, mut publisher) = world().await;
+    let since = sse.last_id().to_string();
+    let most = "x".repeat(65536);
+    let over = "x".repeat(65537);
+    // 65,536 bytes of two-byte characters: bytes count, not characters.
+    let wide = "é".repeat(32768);
+    let lines = "\n".repeat(65536);
+    for text in [&most, &wide, &lines] {
+        let done = publisher.durable(&user("1"), "t", text, &[]).await;
+        done.unwrap();
+        let event = sse.app_event().await;
+        assert!(event.data == *text, "durable, {} bytes", event.data.len());
+        publisher.bare(user("1"), text).await;
+        let event = sse.app_event().await;
+        assert!(event.data == *text, "bare, {} bytes", event.data.len());
+    }
+    let refused = publisher.durable(&user("1"), "t", &over, &[]).await;
+    let refused = refused.unwrap_err();
+    assert!(refused.starts_with("too-large"), "{refused}");
+    publisher.bare(user("1"), &over).await;
+    let labels = [("reason", "too-large")];
+    gateway.metric_reaches("sse_rejected_total", &labels, 1.0).await;
+    let done = publisher.durable(&user("1"), "good", "1", &[]).await;
+    done.unwrap();
+    assert_eq!(sse.app_event().await.event, "good");
+    let mut again = gateway.resume("1", &since).await;
+    for text in [&most, &wide, &lines] {
+        assert!(again.app_event().await.data == *text);
+        assert!(again.app_event().await.data == *text);
+    }
+    drop(redis);
+}
+
+#[tokio::test]
+async fn the_size_limit_is_a_setting() {
+    let redis = Redis::start().await;
+    let gateway = Gateway::builder(&redis).env("HISTORY__MAX_EVENT_BYTES", "1000").start().await;
+    let mut sse = gateway.connect("1").await;
+    let over = "x".repeat(1001);
+    let refused = redis.durable(&user("1"), "t", over).await.unwrap_err();
+    assert!(refused.starts_with("too-large"), "{refused}");
+    let most = "x".repeat(1000);
+    redis.durable(&user("1"), "t", &most).await.unwrap();
+    assert_eq!(sse.app_event().await.data, most);
+}

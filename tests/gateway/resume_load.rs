@@ -1,0 +1,119 @@
+//! Resuming while events keep coming: 200 joins at 2,000 events a second on ten channels.
+
+use crate::harness::{Event, Gateway, Id, Load, Redis, Sse, assert_received, encode, ticket, topic, user};
+
+/// What one client has: where it began, what it got, where it stands.
+struct Client {
+    name: String,
+    start: Id,
+    cursor: String,
+    received: Vec<Event>,
+}
+
+impl Client {
+    async fn join(&self, gateway: &Gateway) -> Sse {
+        let query = format!("&lastEventId={}", encode(&self.cursor));
+        gateway.connect_with(&ticket(&self.name), &query).await
+    }
+
+    /// Takes events until `enough`; none of them may be told twice or late.
+    async fn take(&mut self, sse: &mut Sse, enough: impl FnMut(&Event) -> bool) {
+        let events = sse.until(enough).await;
+        assert!(events.iter().all(|e| e.event != "sse.gap"), "{}", sse.story());
+        self.cursor = sse.last_id().to_string();
+        self.received.extend(events);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_hundred_joins_under_load() {
+    let redis = Redis::start().await;
+    let start = || {
+        let builder = Gateway::builder(&redis).env("HISTORY__MAX_LEN", "100000");
+        async move { builder.start().await }
+    };
+    let (one, two) = tokio::join!(start(), start());
+    let gateways = std::sync::Arc::new([one, two]);
+    let mut channels = vec![user("u0"), user("u1")];
+    channels.extend((0..8).map(|n| topic(&format!("t{n}"))));
+    // Tasks of clients that each come back 20 times, from one gateway to the other.
+    let load = Load::start(&redis, &channels, 2000).await;
+    let mut tasks = Vec::new();
+    for n in 0..10usize {
+        let gateways = gateways.clone();
+        tasks.push(tokio::spawn(async move {
+            let name = format!("u{}", n % 2);
+            let sse = gateways[n % 2].connect(&name).await;
+            let cursor = sse.last_id().to_string();
+            drop(sse);
+            let mut client = Client { name, start: Id::of(&cursor), cursor, received: Vec::new() };
+            for join in 0..20usize {
+                let mut sse = client.join(&gateways[(n + join) % 2]).await;
+                // From none to some hundreds: into the replay, over its end, into live.
+                let mut left = [0, 1, 7, 60, 300][(n + join * 3) % 5];
+                if left > 0 {
+                    let enough = |event: &Event| {
+                        left -= usize::from(!event.is_system());
+                        left == 0
+                    };
+                    client.take(&mut sse, enough).await;
+                }
+            }
+            client
+        }));
+    }
+    let mut clients = Vec::new();
+    for task in tasks {
+        clients.push(task.await.unwrap());
+    }
+    let published = load.stop().await;
+    for (n, mut client) in clients.into_iter().enumerate() {
+        let mine = user(&client.name);
+        let due = |channel: &str| channel == mine || channel.starts_with("broadcast:");
+        let last = published.iter().rfind(|p| due(&p.channel)).unwrap().id;
+        let mut sse = client.join(&gateways[n % 2]).await;
+        if Id::of(&client.cursor) < last {
+            let enough = |event: &Event| event.id == Some(last.to_string());
+            client.take(&mut sse, enough).await;
+        }
+        assert_received(&published, &client.received, due, client.start, last);
+    }
+    let total = published.len();
+    assert!(total > 1000, "only {total} events: no load");
+    for gateway in gateways.iter() {
+        let metrics = gateway.metrics().await;
+        assert_eq!(metrics.get("sse_gaps_total", &[]), 0.0);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn open_streams_get_all_in_order_under_load() {
+    let redis = Redis::start().await;
+    let builder = Gateway::builder(&redis).env("HISTORY__MAX_LEN", "100000");
+    let gateway = builder.start().await;
+    let mut channels = vec![user("a"), user("b")];
+    channels.extend((0..8).map(|n| topic(&format!("t{n}"))));
+    let mut streams = Vec::new();
+    for name in ["a", "b", "a", "c"] {
+        streams.push((name, gateway.connect(name).await));
+    }
+    let load = Load::start(&redis, &channels, 2000).await;
+    let mut tasks = Vec::new();
+    for (name, mut sse) in streams {
+        tasks.push(tokio::spawn(async move {
+            let start = Id::of(sse.last_id());
+            let received = sse.until(|event| event.event == "end").await;
+            (name, start, received)
+        }));
+    }
+    load.more(6000).await;
+    let published = load.stop().await;
+    let end = redis.durable(&topic("end"), "end", "").await.unwrap();
+    for task in tasks {
+        let (name, start, mut received) = task.await.unwrap();
+        assert_eq!(received.pop().unwrap().id, Some(end.clone()));
+        let mine = user(name);
+        let due = |channel: &str| channel == mine || channel.starts_with("broadcast:");
+        assert_received(&published, &received, due, start, Id::of(&end));
+    }
+}
