@@ -10,6 +10,7 @@ use std::{
 use actix_web::{
     App, HttpServer,
     dev::{Server, ServerHandle},
+    middleware::from_fn,
     web,
 };
 
@@ -108,7 +109,7 @@ fn public_server(
         App::new()
             .app_data(web::Data::new(worker))
             .wrap(routes::cors(&cors))
-            .wrap(access::log())
+            .wrap(from_fn(access::log))
             .configure(|config| extra(config))
             .configure(|config| routes::public(config, body_bytes))
     };

@@ -6,7 +6,10 @@ use crate::settings;
 
 /// Starts logging; a second call changes nothing.
 pub fn start(settings: &settings::Log) {
-    let filter: Targets = settings.level.parse().unwrap_or_default();
+    // What actix says of its start is ours to say; a level for it in the setting comes before.
+    let own: Targets = settings.level.parse().unwrap_or_default();
+    let filter = Targets::new().with_target("actix_server", tracing::Level::WARN).with_targets(own.iter());
+    let filter = own.default_level().map_or(filter.clone(), |level| filter.with_default(level));
     let layer = fmt::layer().with_writer(std::io::stderr).with_target(true);
     let layer = match settings.json {
         true => layer.json().flatten_event(true).with_current_span(false).boxed(),

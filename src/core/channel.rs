@@ -30,6 +30,11 @@ impl Channel {
         }
     }
 
+    /// The same from bytes of Redis.
+    pub fn from_bytes(name: &[u8]) -> Option<Self> {
+        Self::parse(std::str::from_utf8(name).ok()?)
+    }
+
     /// What the metrics call it: `user` or `broadcast`.
     pub fn kind(&self) -> &'static str {
         match self {

@@ -1,8 +1,24 @@
-//! The access log: never a query, where the ticket stands; no referrer either.
+//! The access log: never a query, where the ticket stands, and no referrer. A stream is logged when it begins.
 
-use actix_web::middleware::Logger;
+use actix_web::{
+    Error,
+    body::MessageBody,
+    dev::{ServiceRequest, ServiceResponse},
+    middleware::Next,
+};
 
-/// Peer, method, path, status, bytes, seconds.
-pub fn log() -> Logger {
-    Logger::new("%a %m %U %s %b %T").log_target("sse_gateway::access")
+/// Logs method, path, status and peer of a request.
+///
+/// # Errors
+/// Those of the handlers.
+pub async fn log(
+    request: ServiceRequest,
+    next: Next<impl MessageBody>,
+) -> Result<ServiceResponse<impl MessageBody>, Error> {
+    let answer = next.call(request).await?;
+    let request = answer.request();
+    let peer = request.peer_addr().map(|a| a.to_string()).unwrap_or_default();
+    let status = answer.status().as_u16();
+    tracing::info!(target: "sse_gateway::access", method = %request.method(), path = request.path(), status, peer);
+    Ok(answer)
 }

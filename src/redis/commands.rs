@@ -3,7 +3,7 @@
 use std::{fmt, sync::Arc, time::Duration};
 
 use deadpool_redis::{Manager, Pool, Runtime};
-use redis::{AsyncConnectionConfig, Cmd, FromRedisValue, Pipeline, RedisError};
+use redis::{AsyncConnectionConfig, Cmd, FromRedisValue, Pipeline, RedisError, ToRedisArgs};
 
 use super::keys::Keys;
 use crate::settings;
@@ -96,7 +96,7 @@ impl Commands {
     }
 
     /// A call of a function of the library.
-    pub fn call(&self, function: &str, keys: &[&str]) -> Cmd {
+    pub fn call<K: ToRedisArgs>(&self, function: &str, keys: &[K]) -> Cmd {
         let mut command = redis::cmd("FCALL");
         command.arg(self.keys.function(function)).arg(keys.len()).arg(keys);
         command

@@ -31,7 +31,7 @@ use crate::{
 /// A message that `relay` mode could not relay, on its way to `sse:rejected`.
 pub struct Rejected {
     /// Its channel.
-    pub channel: String,
+    pub channel: Vec<u8>,
     /// Why.
     pub refusal: Refusal,
     /// Its bytes.
@@ -98,7 +98,7 @@ impl Inbound {
     }
 
     fn message(&self, channel: &[u8], message: Vec<u8>) {
-        // The names of our own channels are ASCII; a name with other bytes can only be a bare one that is refused.
+        // The names of our own channels are ASCII; a name with other bytes can only be a bare one, which is refused.
         let name = String::from_utf8_lossy(channel);
         match name.strip_prefix(self.keys.live("").as_str()) {
             Some("tick") => self.tick(&message),
@@ -106,7 +106,10 @@ impl Inbound {
             Some("control") => self.control(&message),
             Some("marker") => self.notes.send(Note::Marker(String::from_utf8_lossy(&message).into_owned())),
             Some(live) => self.event(live, &message),
-            None => self.bare(name.strip_prefix(self.keys.channel_prefix()).unwrap_or(&name), message),
+            None => {
+                let bare = channel.strip_prefix(self.keys.channel_prefix().as_bytes()).unwrap_or(channel);
+                self.bare(bare.to_vec(), message);
+            }
         }
     }
 
@@ -191,20 +194,20 @@ impl Inbound {
         }
     }
 
-    fn bare(&self, channel: &str, message: Vec<u8>) {
+    fn bare(&self, channel: Vec<u8>, message: Vec<u8>) {
         match self.instance.settings.publishers.bare {
             Bare::Off => {}
             Bare::Record => {
                 let subscription = self.bare_subscription.load(Ordering::Relaxed);
-                self.notes.send(Note::Bare(BareMessage { subscription, channel: channel.to_owned(), message }));
+                self.notes.send(Note::Bare(BareMessage { subscription, channel, message }));
             }
             Bare::Relay => self.relay_bare(channel, message),
         }
     }
 
-    fn relay_bare(&self, channel: &str, message: Vec<u8>) {
+    fn relay_bare(&self, channel: Vec<u8>, message: Vec<u8>) {
         let max = self.instance.settings.history.max_event_bytes;
-        let decoded = Channel::parse(channel)
+        let decoded = Channel::from_bytes(&channel)
             .ok_or(Refusal::BadChannel)
             .and_then(|channel| Ok(Event::relayed(channel, &envelope::decode(&message, max)?)));
         match decoded {
@@ -215,7 +218,7 @@ impl Inbound {
             Err(refusal) => {
                 self.instance.metrics.rejected.with_label_values(&[refusal.code()]).inc();
                 // Where too many are refused at once the counter has them all, the stream a part.
-                let _ = self.rejected.try_send(Rejected { channel: channel.to_owned(), refusal, message });
+                let _ = self.rejected.try_send(Rejected { channel, refusal, message });
             }
         }
     }

@@ -13,7 +13,7 @@ use super::{
     commands::Commands,
     inbound::Inbound,
     library,
-    log::{mark_command, mark_of},
+    log::{mark_commands, mark_of},
     subscriptions::Subscriptions,
     tick,
 };
@@ -102,6 +102,8 @@ pub struct Supervisor {
     inbound: Arc<Inbound>,
     requests: mpsc::UnboundedReceiver<Request>,
     subscriptions: Subscriptions,
+    /// The epoch in which the library's settings were written.
+    settings_epoch_ms: u64,
 }
 
 /// The link of an instance and its supervisor.
@@ -109,7 +111,17 @@ pub fn new(instance: Arc<Instance>, commands: Commands, inbound: Arc<Inbound>) -
     let (sender, requests) = mpsc::unbounded_channel();
     // An attach may wait for one that is being served.
     let link = Link { requests: sender, timeout: instance.settings.redis.command_timeout * 2 };
-    (link, Supervisor { instance, commands, inbound, requests, subscriptions: Subscriptions::default() })
+    (
+        link,
+        Supervisor {
+            instance,
+            commands,
+            inbound,
+            requests,
+            subscriptions: Subscriptions::default(),
+            settings_epoch_ms: 0,
+        },
+    )
 }
 
 /// Why a link ended.
@@ -212,6 +224,7 @@ impl Supervisor {
                     if !self.instance.link.is_alive() {
                         return "no tick for 3 s".to_owned();
                     }
+                    self.renew_settings().await;
                     if let Err(e) = self.give_up_idle(connection).await {
                         return e.to_string();
                     }
@@ -269,7 +282,7 @@ impl Supervisor {
     async fn mark(&self, connection: &mut MultiplexedConnection) -> RedisResult<Mark> {
         let clock = self.commands.keys.clock();
         loop {
-            if let Some(mark) = mark_of(mark_command(&clock).query_async(connection).await?)? {
+            if let Some(mark) = mark_of(mark_commands(&clock).query_async(connection).await?) {
                 return Ok(mark);
             }
             // Redis was wiped this moment: a tick starts the new epoch.
@@ -314,6 +327,17 @@ impl Supervisor {
             }
         }
         Ok(())
+    }
+
+    /// A wiped Redis has forgotten the library's settings.
+    async fn renew_settings(&mut self) {
+        let epoch_ms = self.instance.link.epoch_ms();
+        if epoch_ms != self.settings_epoch_ms {
+            match library::put_settings(&self.commands, &self.instance.settings).await {
+                Ok(()) => self.settings_epoch_ms = epoch_ms,
+                Err(fault) => tracing::warn!(error = %fault, "the library's settings are not written yet"),
+            }
+        }
     }
 
     async fn give_up_idle(&mut self, connection: &mut MultiplexedConnection) -> RedisResult<()> {

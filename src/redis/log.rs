@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use redis::{Cmd, RedisResult, Value, from_redis_value};
+use redis::{Cmd, Pipeline, RedisResult, Value, from_redis_value};
 
 use super::commands::{Commands, Fault};
 use crate::core::{
@@ -19,18 +19,26 @@ const PIPELINE: usize = 256;
 /// Most topics that one join reads.
 const MAX_TOPICS: usize = 100_000;
 
-/// The command that reads a [`Mark`].
-pub fn mark_command(commands_clock: &str) -> Cmd {
-    let mut command = redis::cmd("HMGET");
-    command.arg(commands_clock).arg("last").arg("epoch").arg("unrecorded");
-    command
+/// The commands that read a [`Mark`].
+pub fn mark_commands(clock: &str) -> Pipeline {
+    let mut pipeline = redis::pipe();
+    pipeline.cmd("HMGET").arg(clock).arg("last").arg("epoch").arg("unrecorded").cmd("TIME");
+    pipeline
 }
 
-/// The mark that it answers; `None`: there is no clock yet.
-pub fn mark_of(answer: Value) -> RedisResult<Option<Mark>> {
-    let (h, epoch, unrecorded): (Option<String>, Option<String>, Option<String>) = from_redis_value(answer)?;
+/// What they answer: the clock's fields and the time.
+pub type MarkAnswer = ((Option<String>, Option<String>, Option<String>), (u64, u64));
+
+/// The mark in the answer; `None`: there is no clock yet.
+pub fn mark_of(answer: MarkAnswer) -> Option<Mark> {
+    let ((h, epoch, unrecorded), (seconds, micros)) = answer;
     let id = |text: Option<String>| text.as_deref().and_then(EventId::parse);
-    Ok(id(h).map(|h| Mark { h, epoch: id(epoch).unwrap_or_default(), unrecorded: id(unrecorded).unwrap_or_default() }))
+    Some(Mark {
+        h: id(h)?,
+        epoch: id(epoch).unwrap_or_default(),
+        unrecorded: id(unrecorded).unwrap_or_default(),
+        now_ms: seconds * 1000 + micros / 1000,
+    })
 }
 
 /// Reads up to `count` events of each log after its position. On a `first` read, empty logs are looked at closer.

@@ -169,6 +169,11 @@ impl LinkState {
         *self.highest_cell()
     }
 
+    /// The time of the epoch's start in ms; 0 if none is known.
+    pub fn epoch_ms(&self) -> u64 {
+        self.epoch_ms.load(Ordering::Relaxed)
+    }
+
     /// Notes the epoch; `true` if it is a later one than was known (the first one known is none).
     pub fn enter_epoch(&self, epoch: EventId) -> bool {
         let before = self.epoch_ms.fetch_max(epoch.ms, Ordering::Relaxed);

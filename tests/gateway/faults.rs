@@ -1,5 +1,6 @@
 //! A fault of Redis is no fault of the client: streams stay open, and what was published follows.
 
+use crate::harness::gateway::Builder;
 use crate::harness::{
     Event, Gateway, Id, Load, Proxy, Published, Redis, Sse, assert_received, eventually, ticket, topic, user,
 };
@@ -37,14 +38,18 @@ fn channels() -> Vec<String> {
     vec![user("a"), user("b"), topic("t"), topic("u")]
 }
 
-/// A gateway behind a proxy to Redis, with a history that holds the whole test.
-async fn behind(proxy: &Proxy, redis: &Redis) -> Gateway {
+/// A gateway with a history that holds the whole test. Bare publishes are off: a recorder that was
+/// cut off may lawfully tell `unrecorded`, which is a test of its own here.
+fn durable_only(redis: &Redis) -> Builder {
     Gateway::builder(redis)
-        .redis_url(&proxy.redis_url())
         .env("HISTORY__MAX_LEN", "100000")
         .env("SERVER__HEARTBEAT", "500ms")
-        .start()
-        .await
+        .env("PUBLISHERS__BARE", "off")
+}
+
+/// The same behind a proxy to Redis.
+async fn behind(proxy: &Proxy, redis: &Redis) -> Gateway {
+    durable_only(redis).redis_url(&proxy.redis_url()).start().await
 }
 
 /// Runs `fault` while events are published and two clients read; then all must have come.
@@ -130,7 +135,7 @@ async fn a_link_that_stops_and_goes_on_loses_nothing() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn redis_frozen_for_three_seconds_under_load() {
     let redis = Redis::start().await;
-    let builder = Gateway::builder(&redis).env("HISTORY__MAX_LEN", "100000");
+    let builder = durable_only(&redis);
     let gateway = builder.start().await;
     under_load(&redis, &gateway, || async {
         redis.freeze();
@@ -143,7 +148,7 @@ async fn redis_frozen_for_three_seconds_under_load() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn redis_frozen_until_the_link_is_given_up() {
     let redis = Redis::start().await;
-    let builder = Gateway::builder(&redis).env("HISTORY__MAX_LEN", "100000");
+    let builder = durable_only(&redis);
     let gateway = builder.start().await;
     under_load(&redis, &gateway, || async {
         redis.freeze();
@@ -200,7 +205,7 @@ fn stubborn(redis: Arc<Redis>, stop: Arc<AtomicBool>) -> JoinHandle<Vec<Publishe
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn redis_restarted_empty_is_a_reset_and_no_stream_ends() {
     let redis = Arc::new(Redis::start().await);
-    let builder = Gateway::builder(&redis).env("HISTORY__MAX_LEN", "100000");
+    let builder = durable_only(&redis);
     let (one, two) = tokio::join!(builder.start(), builder.start());
     let readers = [Reader::start(&one, "a").await, Reader::start(&two, "b").await];
     let stop = Arc::new(AtomicBool::new(false));
@@ -304,7 +309,7 @@ async fn two_instances_on_both_sides_of_a_broken_link_agree() {
     let redis = Redis::start().await;
     let proxy = Proxy::start(&redis.address()).await;
     let (near, far) = tokio::join!(behind(&proxy, &redis), behind(&proxy, &redis));
-    let direct = Gateway::builder(&redis).env("HISTORY__MAX_LEN", "100000").start().await;
+    let direct = durable_only(&redis).start().await;
     let readers = [Reader::start(&near, "a").await, Reader::start(&far, "a").await, Reader::start(&direct, "a").await];
     let load = Load::start(&redis, &channels(), 500).await;
     for _ in 0..3 {
@@ -320,4 +325,42 @@ async fn two_instances_on_both_sides_of_a_broken_link_agree() {
     for reader in readers {
         reader.check("a", &published, &end).await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_recorder_that_is_cut_off_tells_at_most_that_bare_publishes_may_be_missing() {
+    let redis = Redis::start().await;
+    let proxy = Proxy::start(&redis.address()).await;
+    let builder = durable_only(&redis).env("PUBLISHERS__BARE", "record");
+    let gateway = builder.redis_url(&proxy.redis_url()).start().await;
+    gateway.recorder().await;
+    let reader = Reader::start(&gateway, "a").await;
+    let load = Load::start(&redis, &channels(), 200).await;
+    for turn in 0..3 {
+        redis.bare(user("a"), format!("bare {turn}")).await;
+        load.more(50).await;
+        proxy.cut();
+        load.more(50).await;
+        gateway.ready().await;
+        eventually("bare publishes recorded again", || async {
+            let before = gateway.metric("sse_bare_recorded_total", &[]).await;
+            redis.bare(user("b"), "another's").await;
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            (gateway.metric("sse_bare_recorded_total", &[]).await > before).then_some(())
+        })
+        .await;
+    }
+    let published = load.stop().await;
+    let end = redis.durable(&topic("end"), "end", "").await.unwrap();
+    let (start, mut received) = reader.0.await.unwrap();
+    received.pop();
+    let gaps = received.iter().filter(|e| e.event == "sse.gap");
+    assert!(gaps.into_iter().all(|gap| gap.json()["reason"] == "unrecorded"));
+    // What came before a cut was recorded before it or is told: here it is there, once, in order.
+    let bare = received.iter().filter(|e| e.event == "message");
+    let bare: Vec<&str> = bare.map(|e| e.data.as_str()).collect();
+    assert!(bare.is_sorted() && bare.windows(2).all(|pair| pair[0] != pair[1]), "{bare:?}");
+    received.retain(|e| e.event != "message");
+    let due = |channel: &str| channel != user("b");
+    assert_received(&published, &received, due, start, Id::of(&end));
 }

@@ -77,6 +77,12 @@ async fn each_channel_counts_for_itself() {
     let mut published = Vec::new();
     publish_batch(&mut publisher, &[topic("t")], 350, &mut published).await;
     let mine = redis.durable(&user("1"), "mine", "").await.unwrap();
+    // The instance that was there still has all in memory; nothing is missing.
+    let mut sse = gateway.resume("1", &quiet).await;
+    rest_is(&mut sse, &published).await;
+    assert_eq!(sse.app_event().await.id.as_ref(), Some(&mine));
+    // Another one has the logs only.
+    let gateway = Gateway::start(&redis).await;
     let mut sse = gateway.resume("1", &quiet).await;
     let gap = check(sse.app_event().await, "trimmed", &quiet);
     assert_eq!(channels(&gap), [topic("t")]);

@@ -190,8 +190,9 @@ async fn bad_channels_are_refused() {
     gateway.metric_reaches("sse_rejected_total", &labels, expected as f64).await;
     let kept = redis.rejected().await;
     assert!(kept.iter().all(|entry| entry.reason == "bad-channel"));
-    let channels: Vec<_> = kept.into_iter().map(|entry| entry.channel).collect();
-    assert_eq!(channels, bad_channels());
+    let text = |name: &Vec<u8>| String::from_utf8_lossy(name).into_owned();
+    let channels: Vec<_> = kept.iter().map(|entry| text(&entry.channel)).collect();
+    assert_eq!(channels, bad_channels().iter().map(text).collect::<Vec<_>>());
     let keys: Vec<String> = redis.command(&["KEYS", "sse:log:*"]).await;
     assert_eq!(keys, [format!("sse:log:{}", user("1"))]);
 }

@@ -118,7 +118,7 @@ async fn after_heartbeats_only_and_longer_than_the_retention() {
 #[tokio::test]
 async fn heartbeats_come_behind_events_and_never_hide_one() {
     let redis = Redis::start().await;
-    let gateway = Gateway::builder(&redis).env("SERVER__HEARTBEAT", "50ms").start().await;
+    let gateway = Gateway::builder(&redis).env("SERVER__HEARTBEAT", "100ms").start().await;
     let mut sse = gateway.connect("1").await;
     let mut publisher = redis.publisher().await;
     let mut last = Id::of(sse.last_id());

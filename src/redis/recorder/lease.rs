@@ -53,7 +53,7 @@ impl Lease {
     }
 
     fn call(&self, role: &str) -> Cmd {
-        let mut call = self.commands.call("lease", &[]);
+        let mut call = self.commands.call::<&str>("lease", &[]);
         call.arg(role).arg(&self.holder).arg(self.ttl_ms);
         call
     }
@@ -105,7 +105,7 @@ impl Lease {
 
     /// Starts a numbering of which nobody can prove that it follows the one before; `false`: fenced.
     pub async fn begin(&self, token: &str) -> Result<bool, Fault> {
-        let mut call = self.commands.call("mark", &[]);
+        let mut call = self.commands.call::<&str>("mark", &[]);
         call.arg(token).arg(token);
         Ok(self.commands.run::<String>(&call).await? == "marked")
     }
@@ -128,8 +128,8 @@ impl Lease {
 
     fn record(&self, token: &str, place: &Place, work: &Work, max_event_bytes: usize) -> Cmd {
         let channel = match work {
-            Work::Message { channel, .. } => channel.as_str(),
-            Work::Mark { .. } => "",
+            Work::Message { channel, .. } => channel.as_slice(),
+            Work::Mark { .. } => b"",
         };
         let mut call = self.commands.call("record", &[channel]);
         call.arg(token).arg(&place.marker).arg(place.n);
@@ -140,7 +140,7 @@ impl Lease {
                 return call;
             }
         };
-        let decoded = match Channel::parse(channel) {
+        let decoded = match Channel::from_bytes(channel) {
             Some(_) => envelope::decode(message, max_event_bytes),
             None => Err(Refusal::BadChannel),
         };

@@ -16,7 +16,7 @@ pub struct BareMessage {
     /// Which of the recorder's subscriptions brought it.
     pub subscription: u64,
     /// Its channel, without the prefix.
-    pub channel: String,
+    pub channel: Vec<u8>,
     /// Its bytes.
     pub message: Vec<u8>,
 }

@@ -23,7 +23,7 @@ pub enum Work {
     /// A message.
     Message {
         /// Its channel.
-        channel: String,
+        channel: Vec<u8>,
         /// Its bytes.
         message: Vec<u8>,
     },
@@ -64,7 +64,7 @@ fn cost(work: &Work) -> usize {
 
 impl Numbering {
     /// A message came; `false`: too much is kept.
-    pub fn push(&mut self, channel: String, message: Vec<u8>) -> bool {
+    pub fn push(&mut self, channel: Vec<u8>, message: Vec<u8>) -> bool {
         let place = match &mut self.counting {
             Counting::At(place) => {
                 place.n += 1;
@@ -159,7 +159,7 @@ mod tests {
     }
 
     fn push(numbering: &mut Numbering, text: &str) {
-        assert!(numbering.push("broadcast:a".into(), text.into()));
+        assert!(numbering.push(b"broadcast:a".to_vec(), text.into()));
     }
 
     fn shown(numbering: &Numbering) -> Vec<String> {
@@ -233,6 +233,6 @@ mod tests {
         let mut n = Numbering::default();
         n.start(place("T", 0));
         let big = vec![0; 1 << 20];
-        assert!((0..100).any(|_| !n.push("broadcast:a".into(), big.clone())));
+        assert!((0..100).any(|_| !n.push(b"broadcast:a".to_vec(), big.clone())));
     }
 }

@@ -94,6 +94,25 @@ export async function freePort() {
   }
 }
 
+/** A wire to a port that can be cut and mended: { port, cut(), mend() }. While it is cut, connections are refused. */
+export async function wire(t, to) {
+  const sockets = new Set();
+  const server = net.createServer((near) => {
+    const far = net.connect(to, '127.0.0.1');
+    for (const [one, other] of [[near, far], [far, near]]) {
+      sockets.add(one);
+      one.on('error', () => other.destroy()).on('close', () => { sockets.delete(one); other.destroy(); });
+      one.pipe(other);
+    }
+  });
+  const open = (port) => new Promise((resolve, reject) => { server.once('error', reject).listen(port, '127.0.0.1', resolve); });
+  const cut = () => { server.close(); for (const socket of sockets) socket.destroy(); };
+  const port = await freePort();
+  await open(port);
+  t.after(cut);
+  return { port, cut, mend: () => open(port) };
+}
+
 /** A new empty folder, removed with the test. */
 export function folder(t, name = 'test') {
   const made = mkdtempSync(path.join(os.tmpdir(), `sse-clients-${name}-`));

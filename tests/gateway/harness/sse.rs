@@ -5,7 +5,7 @@ use super::parser::{Event, Parser};
 use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 
@@ -44,6 +44,7 @@ pub struct Sse {
     seen: VecDeque<String>,
     pace: Option<(usize, Duration)>,
     last_id: String,
+    waited: Duration,
 }
 
 /// What a request may have besides its URL.
@@ -127,6 +128,7 @@ impl Sse {
             seen: VecDeque::new(),
             pace: None,
             last_id: String::new(),
+            waited: Duration::ZERO,
         };
         sse.raw = raw;
         Ok(sse)
@@ -154,7 +156,7 @@ impl Sse {
         self.pace = Some((bytes, pause));
     }
 
-    /// The next event, or `None` at the stream's end. Panics after [`GUARD`] of nothing.
+    /// The next event, or `None` at the stream's end. Panics after [`GUARD`] of nothing but heartbeats.
     pub async fn next_event(&mut self) -> Option<Event> {
         self.next_event_within(GUARD).await
     }
@@ -165,12 +167,19 @@ impl Sse {
             if let Some(event) = self.queue.pop_front() {
                 self.last_id.clone_from(&event.last_id);
                 self.note(event.to_string());
+                if event.event != "sse.heartbeat" {
+                    self.waited = Duration::ZERO;
+                }
                 return Some(event);
             }
             if self.end.is_some() {
                 return None;
             }
-            if tokio::time::timeout(guard, self.read_more()).await.is_err() {
+            let started = Instant::now();
+            let left = guard.saturating_sub(self.waited);
+            let silent = tokio::time::timeout(left, self.read_more()).await.is_err();
+            self.waited += started.elapsed();
+            if silent {
                 panic!("nothing came for {guard:?}; {}", self.story());
             }
         }
