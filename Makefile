@@ -20,7 +20,7 @@ demo: ## a private Redis, the gateway and a page to look at (ARGS="--listen 127.
 	@binary=$(TARGET)/release/sse-gateway
 	if [[ ! -x $$binary || -n $$(find src Cargo.toml Cargo.lock -newer $$binary -print -quit) ]]; then
 	  binary=$(TARGET)/debug/sse-gateway
-	  echo "== building (the first time takes a few minutes)"
+	  [[ -x $$binary ]] || echo "== building (once; it takes a few minutes)"
 	  cargo build --locked
 	fi
 	exec $$binary dev $(ARGS)

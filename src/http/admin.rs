@@ -59,8 +59,8 @@ async fn metrics(admin: web::Data<Admin>) -> HttpResponse {
 }
 
 async fn connections(request: HttpRequest, admin: web::Data<Admin>) -> HttpResponse {
-    if let Err(answer) = api_keys::check(&request, &admin.instance.settings.api_keys, Scope::Admin) {
-        return answer;
+    if let Err(denial) = api_keys::check(&request, &admin.instance.settings.api_keys, Scope::Admin) {
+        return denial.answer();
     }
     let Ok(params) = Params::of(&request) else {
         return answers::error(StatusCode::BAD_REQUEST, "bad-request", "the query cannot be decoded");
@@ -84,8 +84,8 @@ async fn connections(request: HttpRequest, admin: web::Data<Admin>) -> HttpRespo
 
 async fn end_connections(request: HttpRequest, user: web::Path<String>, admin: web::Data<Admin>) -> HttpResponse {
     let settings = &admin.instance.settings;
-    if let Err(answer) = api_keys::check(&request, &settings.api_keys, Scope::Admin) {
-        return answer;
+    if let Err(denial) = api_keys::check(&request, &settings.api_keys, Scope::Admin) {
+        return denial.answer();
     }
     if !is_name(&user) {
         return answers::error(StatusCode::BAD_REQUEST, "bad-request", "this cannot be a user id");

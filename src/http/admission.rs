@@ -10,13 +10,14 @@ use actix_web::{
 
 use super::{
     answers,
+    api_keys::bearer,
     peer::{Peer, StreamOfPeer},
     worker::Worker,
 };
 use crate::{
     core::{
         id::EventId,
-        join::{self, Mark, Start},
+        join::{self, Start},
         system::{BusyReason, Connected, JoinCause},
         topics::Topics,
     },
@@ -100,12 +101,6 @@ impl Params {
     pub fn get(&self, name: &str) -> Option<&str> {
         self.0.iter().find(|(n, _)| n == name).map(|(_, value)| value.as_str())
     }
-}
-
-fn bearer(request: &HttpRequest) -> Option<&str> {
-    let value = request.headers().get(header::AUTHORIZATION)?.to_str().ok()?;
-    let (scheme, token) = value.split_once(' ')?;
-    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
 }
 
 /// The client's cursor as it came: header first, then either name in the query.
@@ -235,27 +230,19 @@ async fn join(
         if has_cursor { cursor } else { Some(mark.h) },
         has_cursor && goes_on,
     ));
-    if !connection.is_joining(generation) {
-        // The link broke this moment; with its return the hub orders a join. A client without a cursor starts here.
-        if !has_cursor {
-            connection.start_at(mark.h);
-        }
-        return Ok(());
+    if !has_cursor {
+        connection.start_at(mark.h);
     }
-    if has_cursor {
+    if !connection.is_joining(generation) {
+        // The link broke meanwhile: the join begins anew, now or when the link is back.
+        worker.hub.rejoin(connection.clone(), JoinCause::Link);
+    } else if has_cursor {
         let (joiner, connection) = (worker.joiner.clone(), connection.clone());
         actix_rt::spawn(async move { joiner.go_on(connection, JoinCause::Resume, generation, cursor, mark).await });
-    } else {
-        connection.start_at(mark.h);
-        finish(worker, connection, &mark);
-    }
-    Ok(())
-}
-
-fn finish(worker: &Worker, connection: &Rc<Connection>, mark: &Mark) {
-    if let Some(cause) = connection.finish_join(mark.h) {
+    } else if let Some(cause) = connection.finish_join(mark.h) {
         worker.hub.rejoin(connection.clone(), cause);
     }
+    Ok(())
 }
 
 fn head(worker: &Worker, connection: &Connection, id: Option<EventId>, resumed: bool) -> bytes::Bytes {

@@ -9,38 +9,61 @@ use aws_lc_rs::{constant_time::verify_slices_are_equal, digest};
 use super::answers;
 use crate::settings::{ApiKey, Scope};
 
+/// Why a key does not do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Denial {
+    /// No keys are configured: the endpoint does not exist.
+    NoEndpoint,
+    /// There is no key in the request.
+    Missing,
+    /// The key is not configured.
+    Unknown,
+    /// The key lacks the scope.
+    Scope,
+}
+
+impl Denial {
+    /// The answer: 404, 401 or 403.
+    pub fn answer(self) -> HttpResponse {
+        let (status, code, message) = match self {
+            Self::NoEndpoint => return answers::not_found(),
+            Self::Missing => {
+                (StatusCode::UNAUTHORIZED, "api-key-missing", "give an API key as Authorization: Bearer <key>")
+            }
+            Self::Unknown => {
+                (StatusCode::UNAUTHORIZED, "api-key-unknown", "this API key is not configured; see api_keys")
+            }
+            Self::Scope => (StatusCode::FORBIDDEN, "scope-missing", "this API key lacks the scope; see api_keys"),
+        };
+        answers::error(status, code, message)
+    }
+}
+
 /// Checks the key of a request for a scope.
 ///
 /// # Errors
-/// The answer: 404 where no keys are configured, 401 without a known key, 403 without the scope.
-pub fn check(request: &HttpRequest, keys: &[ApiKey], scope: Scope) -> Result<(), HttpResponse> {
+/// Why it does not do.
+pub fn check(request: &HttpRequest, keys: &[ApiKey], scope: Scope) -> Result<(), Denial> {
     if keys.is_empty() {
-        return Err(answers::not_found());
+        return Err(Denial::NoEndpoint);
     }
-    let given = request.headers().get(header::AUTHORIZATION).and_then(|v| v.to_str().ok());
-    let given = given.and_then(|v| v.split_once(' ')).filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
-    let Some((_, key)) = given else {
-        return Err(answers::error(
-            StatusCode::UNAUTHORIZED,
-            "api-key-missing",
-            "give an API key as Authorization: Bearer <key>",
-        ));
-    };
-    let digest = digest::digest(&digest::SHA256, key.trim().as_bytes());
+    let key = bearer(request).ok_or(Denial::Missing)?;
+    let digest = digest::digest(&digest::SHA256, key.as_bytes());
     // All are compared, so that the time does not tell which one came near.
     let found = keys.iter().fold(None, |found, k| match verify_slices_are_equal(&k.sha256, digest.as_ref()) {
         Ok(()) => Some(k),
         Err(_) => found,
     });
     match found {
-        None => Err(answers::error(
-            StatusCode::UNAUTHORIZED,
-            "api-key-unknown",
-            "this API key is not configured; see api_keys",
-        )),
+        None => Err(Denial::Unknown),
         Some(k) if k.scopes.contains(&scope) => Ok(()),
-        Some(_) => {
-            Err(answers::error(StatusCode::FORBIDDEN, "scope-missing", "this API key lacks the scope; see api_keys"))
-        }
+        Some(_) => Err(Denial::Scope),
     }
+}
+
+/// The credential of `Authorization: Bearer` (RFC 6750 section 2.1).
+pub fn bearer(request: &HttpRequest) -> Option<&str> {
+    let value = request.headers().get(header::AUTHORIZATION)?.to_str().ok()?;
+    let (scheme, credential) = value.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| credential.trim())
 }

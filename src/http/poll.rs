@@ -29,7 +29,7 @@ pub async fn poll(request: HttpRequest, worker: web::Data<Worker>) -> HttpRespon
         Err(denied) => Err(denied),
     };
     match result {
-        Ok((admitted, wait)) => answer(&worker, &admitted, wait).await,
+        Ok((admitted, wait)) => answer(&admitted, wait).await,
         Err(denied) => denied.answer(&worker, answers::busy_poll),
     }
 }
@@ -43,7 +43,7 @@ fn wait(request: &HttpRequest) -> Result<Duration, Denied> {
     }
 }
 
-async fn answer(worker: &Worker, admitted: &Admitted, wait: Duration) -> HttpResponse {
+async fn answer(admitted: &Admitted, wait: Duration) -> HttpResponse {
     let connection = &admitted.connection;
     let (mut events, mut gap, mut bytes) = (Vec::new(), Value::Null, 0);
     let mut parser = Parser::default();
@@ -65,7 +65,6 @@ async fn answer(worker: &Worker, admitted: &Admitted, wait: Duration) -> HttpRes
     connection.set_reason(CloseReason::PollDone);
     let caught_up = connection.is_idle() && connection.is_live();
     let last = if caught_up { connection.position() } else { connection.cursor() };
-    worker.instance.link.saw(last);
     HttpResponse::Ok()
         .insert_header((header::CACHE_CONTROL, "no-store"))
         .insert_header((header::REFERRER_POLICY, "no-referrer"))

@@ -44,8 +44,8 @@ impl From<Event<'_>> for Publish {
 
 /// Publishes one event or a list.
 pub async fn publish(request: HttpRequest, body: web::Bytes, worker: web::Data<Worker>) -> HttpResponse {
-    if let Err(answer) = api_keys::check(&request, &worker.instance.settings.api_keys, Scope::Publish) {
-        return answer;
+    if let Err(denial) = api_keys::check(&request, &worker.instance.settings.api_keys, Scope::Publish) {
+        return denial.answer();
     }
     let one = body.iter().find(|b| !b.is_ascii_whitespace()) == Some(&b'{');
     let events = if one {

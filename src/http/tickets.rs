@@ -26,8 +26,8 @@ struct Wish {
 
 /// Mints a ticket.
 pub async fn tickets(request: HttpRequest, body: web::Bytes, worker: web::Data<Worker>) -> HttpResponse {
-    if let Err(answer) = api_keys::check(&request, &worker.instance.settings.api_keys, Scope::Tickets) {
-        return answer;
+    if let Err(denial) = api_keys::check(&request, &worker.instance.settings.api_keys, Scope::Tickets) {
+        return denial.answer();
     }
     let wish: Wish = match serde_json::from_slice(&body) {
         Ok(wish) => wish,

@@ -60,6 +60,10 @@ impl From<Fault> for Stop {
     }
 }
 
+async fn pause() {
+    tokio::time::sleep(Duration::from_millis(fastrand::u64(RETRY_MS))).await;
+}
+
 impl Joiner {
     /// For one worker.
     pub fn new(instance: Arc<Instance>, commands: Commands, link: Link) -> Rc<Self> {
@@ -77,24 +81,31 @@ impl Joiner {
     /// Joins until the connection is live, or gone.
     pub async fn join(&self, connection: Rc<Connection>, cause: JoinCause) {
         let (generation, from) = connection.begin_join();
-        let mark = match self.link.mark().await {
-            Ok(mark) => mark,
-            // The link will order another join when it is back.
-            Err(_) => return,
-        };
-        self.go_on(connection, cause, generation, from, mark).await;
+        if let Some(mark) = self.mark(&connection, generation).await {
+            self.go_on(connection, cause, generation, from, mark).await;
+        }
+    }
+
+    /// A mark that is taken after the beginning of that join; `None`: another join has begun, or none is wanted.
+    async fn mark(&self, connection: &Connection, generation: u64) -> Option<Mark> {
+        while connection.is_joining(generation) {
+            match self.link.mark().await {
+                Ok(mark) => return Some(mark),
+                Err(_) => pause().await,
+            }
+        }
+        None
     }
 
     /// Goes on with a join that has begun, as of a mark that was taken after its beginning.
     pub async fn go_on(
         &self,
         connection: Rc<Connection>,
-        cause: JoinCause,
-        generation: u64,
-        from: Option<EventId>,
-        mark: Mark,
+        mut cause: JoinCause,
+        mut generation: u64,
+        mut from: Option<EventId>,
+        mut mark: Mark,
     ) {
-        let (mut generation, mut from, mut mark, mut cause) = (generation, from, mark, cause);
         loop {
             self.instance.metrics.joins.with_label_values(&[cause.name()]).inc();
             match self.attempt(&connection, generation, from, &mark).await {
@@ -104,15 +115,17 @@ impl Joiner {
                 },
                 Err(Stop::Void) => return,
                 Err(Stop::Again) => {}
-                Err(Stop::Away) => tokio::time::sleep(Duration::from_millis(fastrand::u64(RETRY_MS))).await,
-            }
-            if connection.is_ending() {
-                return;
+                Err(Stop::Away) => {
+                    pause().await;
+                    if !connection.is_joining(generation) {
+                        return;
+                    }
+                }
             }
             (generation, from) = connection.begin_join();
-            match self.link.mark().await {
-                Ok(next) => mark = next,
-                Err(_) => return,
+            match self.mark(&connection, generation).await {
+                Some(next) => mark = next,
+                None => return,
             }
         }
     }

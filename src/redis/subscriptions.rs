@@ -49,7 +49,9 @@ impl Subscriptions {
     pub fn take_idle(&mut self, now: Instant, linger: Duration, limit: usize) -> Vec<Arc<str>> {
         let idle = |e: &Entry| e.idle_since.is_some_and(|since| now.duration_since(since) >= linger);
         let users: Vec<_> = self.users.iter().filter(|(_, e)| idle(e)).take(limit).map(|(u, _)| u.clone()).collect();
-        users.iter().for_each(|u| drop(self.users.remove(u)));
+        users.iter().for_each(|u| {
+            self.users.remove(u);
+        });
         users
     }
 
@@ -82,7 +84,7 @@ mod tests {
         assert!(s.take_idle(now + linger / 2, linger, 9).is_empty());
         assert!(!s.attach(&user), "it came back in time");
         s.release(&user, now);
-        assert_eq!(s.take_idle(now + linger, linger, 9), [user.clone()]);
+        assert_eq!(s.take_idle(now + linger, linger, 9), [Arc::clone(&user)]);
         assert_eq!((s.count(), s.attach(&user)), (0, true));
     }
 
@@ -95,7 +97,7 @@ mod tests {
             s.confirmed(user);
         }
         s.release(&b, Instant::now());
-        assert_eq!(s.lost(), [a.clone()]);
+        assert_eq!(s.lost(), [Arc::clone(&a)]);
         assert_eq!(s.count(), 0);
     }
 }

@@ -96,6 +96,7 @@ pub struct Connection {
     pub(super) ends_ms: Cell<(u64, CloseReason)>,
     deliveries: Cell<u32>,
     gone: Cell<bool>,
+    admitted: Cell<bool>,
     evict: Box<dyn Fn() -> bool>,
     _pass: Pass,
 }
@@ -128,6 +129,7 @@ impl Connection {
             ends_ms: Cell::new((u64::MAX, CloseReason::MaxAge)),
             deliveries: Cell::new(0),
             gone: Cell::new(false),
+            admitted: Cell::new(false),
             evict: parts.evict,
             _pass: parts.pass,
             instance: parts.instance,
@@ -159,11 +161,11 @@ impl Connection {
 
     /// Offers an item of the hub.
     pub fn offer(&self, item: &Item, now_ms: u64) -> Outcome {
-        if let Item::Seam { reason, .. } = item {
-            self.count_gap(*reason);
-        }
         let outcome = self.with(|flow| flow.offer(item));
         if outcome == Outcome::Queued {
+            if let Item::Seam { reason, .. } = item {
+                self.count_gap(*reason);
+            }
             self.queued_ms.set(now_ms);
         }
         outcome
@@ -223,8 +225,14 @@ impl Connection {
         }
     }
 
+    /// Whether it has its first frame: before that it knows no cursor, and no join may begin but that of its admission.
+    pub fn is_admitted(&self) -> bool {
+        self.admitted.get()
+    }
+
     /// Sets the first frame.
     pub fn set_head(&self, frame: Bytes) {
+        self.admitted.set(true);
         self.with(|flow| flow.set_head(frame));
     }
 
@@ -328,7 +336,7 @@ impl Connection {
 
     /// Whether that join is still wanted.
     pub fn is_joining(&self, generation: u64) -> bool {
-        !self.gone.get() && self.flow.borrow().is_joining(generation)
+        !self.gone.get() && !self.is_ending() && self.flow.borrow().is_joining(generation)
     }
 
     /// A connection without a cursor starts at `h`.

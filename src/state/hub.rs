@@ -109,7 +109,7 @@ impl Hub {
             Message::LinkUp => {
                 self.link_up.set(true);
                 for connection in self.snapshot() {
-                    if !connection.is_live() && !connection.is_ending() {
+                    if connection.is_admitted() && !connection.is_live() && !connection.is_ending() {
                         self.order_join(connection, JoinCause::Link);
                     }
                 }

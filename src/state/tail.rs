@@ -117,7 +117,7 @@ impl Inner {
     fn drop_front(&mut self) {
         if let Some(event) = self.events.pop_front() {
             self.bytes -= cost(&event);
-            self.start = Some(id_of(&event));
+            self.start = self.start.map(|start| start.max(id_of(&event)));
         }
     }
 }

@@ -4,6 +4,7 @@
 mod harness;
 
 mod delivery;
+mod drain;
 mod faults;
 mod gap;
 mod modes;
@@ -11,3 +12,6 @@ mod payloads;
 mod refused;
 mod resume;
 mod resume_load;
+mod sessions;
+mod slow;
+mod tickets;

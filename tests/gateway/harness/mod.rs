@@ -13,6 +13,7 @@
 
 pub mod gateway;
 pub mod id;
+pub mod keys;
 pub mod load;
 pub mod metrics;
 pub mod parser;

@@ -1,0 +1,241 @@
+//! Instances come and go: a drain, an age, a vanished client. Nobody loses an event by it.
+
+use crate::harness::sse::{End, Request};
+use crate::harness::{Event, Gateway, Id, Load, Redis, Sse, assert_received, encode, eventually, ticket, topic, user};
+use std::time::{Duration, Instant};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_drain_is_announced_even_and_clean() {
+    let redis = Redis::start().await;
+    let window = Duration::from_secs(4);
+    let builder = Gateway::builder(&redis).env("DRAIN__DELAY", "2s").env("DRAIN__WINDOW", "4s");
+    let gateway = builder.start().await;
+    let mut streams = Vec::new();
+    for n in 0..24 {
+        let sse = gateway.connect(&n.to_string()).await;
+        assert_eq!(sse.header("connection"), Some("close"));
+        streams.push(sse);
+    }
+    gateway.term();
+    gateway.not_ready().await;
+    let (status, body) = gateway.admin_get("/readyz").await;
+    assert_eq!(status, 503);
+    assert!(body.contains("draining"), "{body}");
+    // Still serving: a new stream is let in, and all of them get what is published.
+    let late = gateway.connect("late").await;
+    assert_eq!(gateway.metric("sse_connections", &[]).await, 25.0);
+    assert_eq!(gateway.metric("sse_connections_closed_total", &[]).await, 0.0);
+    assert_eq!(gateway.admin_get("/healthz").await.0, 200);
+    streams.push(late);
+    let id = redis.durable(&topic("t"), "during", "1").await.unwrap();
+    let (first, mut ended) = tokio::sync::mpsc::unbounded_channel();
+    for mut sse in streams {
+        let (id, first) = (id.clone(), first.clone());
+        tokio::spawn(async move {
+            assert_eq!(sse.app_event().await.id, Some(id));
+            let last = sse.rest().await;
+            let _ = first.send((Instant::now(), last, sse));
+        });
+    }
+    drop(first);
+    let mut ends = Vec::new();
+    let mut retries = std::collections::BTreeSet::new();
+    while let Some((at, mut rest, mut sse)) = ended.recv().await {
+        if ends.is_empty() {
+            // In the window nobody new is let in, and is told so in a way that a browser understands.
+            let mut busy = Sse::connect(&gateway.events_url(&ticket("new"), ""), &[]).await;
+            let told = busy.event().await;
+            assert_eq!((busy.status, told.event.as_str()), (200, "sse.busy"));
+            assert_eq!((told.json()["reason"].as_str(), told.id.as_ref()), (Some("draining"), None));
+            assert!(told.retry.is_some_and(|ms| ms >= 1000), "{told}");
+            assert_eq!(busy.next_event().await, None);
+        }
+        let last = rest.pop().unwrap_or_else(|| panic!("no last frame; {}", sse.story()));
+        assert_eq!(last.event, "sse.closing", "{}", sse.story());
+        assert_eq!(last.json()["reason"], "draining");
+        assert_eq!(last.id, None);
+        let retry = last.retry.expect("a retry");
+        assert!((1000..=3000).contains(&retry), "{retry}");
+        retries.insert(retry);
+        assert_eq!(sse.end, Some(End::Clean));
+        assert_eq!(sse.next_event().await, None);
+        ends.push(at);
+    }
+    assert_eq!(ends.len(), 25);
+    assert!(retries.len() > 5, "no jitter: {retries:?}");
+    // Evenly: neither at once, nor all at one end.
+    ends.sort();
+    let span = *ends.last().unwrap() - ends[0];
+    let pause = ends.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap();
+    assert!(span > window * 6 / 10, "all within {span:?}");
+    assert!(pause < window / 2, "a pause of {pause:?}");
+    let status = gateway.wait_exit().await;
+    assert_eq!(status.code(), Some(0), "{status}");
+}
+
+#[tokio::test]
+async fn an_idle_connection_without_a_stream_does_not_hold_the_drain_up() {
+    let redis = Redis::start().await;
+    let gateway = Gateway::start(&redis).await;
+    // Kept alive by reqwest after a poll, and one that never says anything.
+    let url = gateway.url(&format!("/events/poll?ticket={}", ticket("1").jwt()));
+    assert_eq!(gateway.http().get(&url).send().await.unwrap().status(), 200);
+    let _silent = tokio::net::TcpStream::connect(gateway.public).await.unwrap();
+    let started = Instant::now();
+    gateway.term();
+    assert_eq!(gateway.wait_exit().await.code(), Some(0));
+    assert!(started.elapsed() < Duration::from_secs(10), "{:?}", started.elapsed());
+}
+
+#[tokio::test]
+async fn a_client_that_reads_nothing_does_not_hold_the_drain_up() {
+    let redis = Redis::start().await;
+    let gateway = Gateway::builder(&redis).env("LIMITS__STALL", "1h").env("HISTORY__MAX_LEN", "10").start().await;
+    let request = Request { receive_buffer: Some(4096), ..Request::default() };
+    let url = gateway.events_url(&ticket("1"), "");
+    let stalled = Sse::try_connect(&url, &request).await.unwrap();
+    let big = "x".repeat(60_000);
+    while gateway.metric("sse_queue_overflows_total", &[]).await == 0.0 {
+        redis.durable(&user("1"), "big", &big).await.unwrap();
+    }
+    gateway.term();
+    assert_eq!(gateway.wait_exit().await.code(), Some(0));
+    drop(stalled);
+}
+
+#[tokio::test]
+async fn a_second_signal_ends_the_process_at_once() {
+    let redis = Redis::start().await;
+    let gateway = Gateway::builder(&redis).env("DRAIN__DELAY", "1h").env("DRAIN__WINDOW", "1h").start().await;
+    let mut sse = gateway.connect("1").await;
+    gateway.term();
+    gateway.not_ready().await;
+    assert_eq!(gateway.metric("sse_connections", &[]).await, 1.0);
+    gateway.term();
+    gateway.wait_exit().await;
+    sse.rest().await;
+    assert_eq!(sse.end, Some(End::Cut));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_drain_under_load_loses_nothing() {
+    let redis = Redis::start().await;
+    let builder = Gateway::builder(&redis).env("HISTORY__MAX_LEN", "100000");
+    let (old, new) = tokio::join!(builder.start(), builder.start());
+    let channels = [user("1"), topic("t")];
+    let load = Load::start(&redis, &channels, 500).await;
+    let mut clients = Vec::new();
+    for _ in 0..6 {
+        let same = ticket("1");
+        let mut sse = old.connect_with(&same, "").await;
+        let again = new.events_url(&same, "");
+        clients.push(tokio::spawn(async move {
+            let start = Id::of(sse.last_id());
+            let mut received = sse.rest().await;
+            assert_eq!(received.last().unwrap().event, "sse.closing", "{}", sse.story());
+            let header = [("Last-Event-ID", sse.last_id())];
+            let mut sse = Sse::connect(&again, &header).await;
+            sse.connected().await;
+            received.extend(sse.until(|e| e.event == "end").await);
+            (start, received)
+        }));
+    }
+    load.more(200).await;
+    old.term();
+    assert_eq!(old.wait_exit().await.code(), Some(0));
+    load.more(200).await;
+    let published = load.stop().await;
+    let end = redis.durable(&topic("end"), "end", "").await.unwrap();
+    for client in clients {
+        let (start, mut received) = client.await.unwrap();
+        received.pop();
+        assert!(received.iter().all(|e| e.event != "sse.gap"));
+        assert_received(&published, &received, |_| true, start, Id::of(&end));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_that_has_its_age_ends_and_resuming_is_lossless() {
+    let redis = Redis::start().await;
+    let builder = Gateway::builder(&redis).env("HISTORY__MAX_LEN", "100000").env("SERVER__RETRY", "300ms");
+    let gateway = builder.env("SERVER__MAX_CONNECTION_AGE", "1s").start().await;
+    let load = Load::start(&redis, &[user("1"), topic("t")], 500).await;
+    let same = ticket("1");
+    let mut sse = gateway.connect_with(&same, "").await;
+    let start = Id::of(sse.last_id());
+    let mut received: Vec<Event> = Vec::new();
+    for _ in 0..4 {
+        let mut told = sse.rest().await;
+        let last = told.pop().unwrap();
+        assert_eq!((last.event.as_str(), last.id.as_ref()), ("sse.closing", None), "{}", sse.story());
+        assert_eq!(last.json()["reason"], "max-age");
+        let retry = last.retry.expect("a retry");
+        assert!((300..=600).contains(&retry), "{retry}");
+        assert_eq!(sse.end, Some(End::Clean));
+        received.extend(told);
+        let header = [("Last-Event-ID", sse.last_id())];
+        sse = Sse::connect(&gateway.events_url(&same, ""), &header).await;
+        assert_eq!(sse.connected().await.json()["resumed"], true);
+    }
+    let cursor = sse.last_id().to_string();
+    drop(sse);
+    let published = load.stop().await;
+    let end = redis.durable(&topic("end"), "end", "").await.unwrap();
+    let mut sse = gateway.resume("1", &cursor).await;
+    received.extend(sse.until(|e| e.event == "end").await);
+    received.pop();
+    assert!(received.iter().all(|e| e.event != "sse.gap"));
+    assert_received(&published, &received, |_| true, start, Id::of(&end));
+    let aged = gateway.metric("sse_connections_closed_total", &[("reason", "max-age")]).await;
+    assert!(aged >= 4.0, "{aged}");
+}
+
+/// A bare socket on which `sse.connected` has come.
+async fn raw_stream(gateway: &Gateway, name: &str) -> tokio::net::TcpStream {
+    let mut socket = tokio::net::TcpStream::connect(gateway.public).await.unwrap();
+    let path = format!("/events?ticket={}&lastEventId={}", ticket(name).jwt(), encode(""));
+    let head = format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n");
+    socket.write_all(head.as_bytes()).await.unwrap();
+    let mut text = Vec::new();
+    while !text.windows(13).any(|w| w == b"sse.connected") {
+        assert!(socket.read_buf(&mut text).await.unwrap() > 0);
+    }
+    socket
+}
+
+#[tokio::test]
+async fn clients_that_vanish_are_noticed_without_a_heartbeat() {
+    let redis = Redis::start().await;
+    let builder = Gateway::builder(&redis).env("SERVER__HEARTBEAT", "1h").env("LIMITS__STALL", "1h");
+    let gateway = builder.start().await;
+    let none = || {
+        eventually("no connection", || async { (gateway.metric("sse_connections", &[]).await == 0.0).then_some(()) })
+    };
+    // Closed in order.
+    let sockets = [raw_stream(&gateway, "1").await, raw_stream(&gateway, "2").await];
+    assert_eq!(gateway.metric("sse_connections", &[]).await, 2.0);
+    drop(sockets);
+    none().await;
+    // Reset.
+    let socket = raw_stream(&gateway, "1").await;
+    socket.set_zero_linger().unwrap();
+    drop(socket);
+    none().await;
+    // Half-closed: a client that will send nothing more is taken for gone.
+    let mut socket = raw_stream(&gateway, "1").await;
+    socket.shutdown().await.unwrap();
+    none().await;
+    drop(socket);
+    // One stream of an HTTP/2 connection.
+    let client = reqwest::Client::builder().http2_prior_knowledge().build().unwrap();
+    let open = async |name: &str| client.get(gateway.events_url(&ticket(name), "")).send().await.unwrap();
+    let (kept, left) = (open("1").await, open("2").await);
+    assert_eq!(gateway.metric("sse_connections", &[]).await, 2.0);
+    drop(left);
+    eventually("one connection", || async { (gateway.metric("sse_connections", &[]).await == 1.0).then_some(()) })
+        .await;
+    drop((kept, client));
+    none().await;
+    assert_eq!(gateway.metric("sse_connections_closed_total", &[("reason", "client-gone")]).await, 6.0);
+}

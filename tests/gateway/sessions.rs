@@ -1,0 +1,325 @@
+//! A redeemed ticket is good for reconnects while its session lives, and no longer.
+
+use crate::harness::gateway::Builder;
+use crate::harness::keys::api_keys;
+use crate::harness::ticket::Ticket;
+use crate::harness::{Gateway, Id, Redis, Sse, encode, eventually, now_ms, ticket, user};
+use serde_json::{Value, json};
+
+/// Asks with this ticket and gives the code of the refusal.
+async fn refusal(gateway: &Gateway, ticket: &Ticket) -> String {
+    let mut sse = Sse::connect(&gateway.events_url(ticket, ""), &[]).await;
+    if sse.status == 200 {
+        return format!("let in: {}", sse.event().await);
+    }
+    let body = sse.body().await;
+    assert_eq!(sse.status, 401, "{body}");
+    let json: Value = serde_json::from_str(&body).expect("JSON");
+    json["error"].as_str().expect("a code").to_string()
+}
+
+/// Tickets that expire soon: no leeway.
+fn strict(redis: &Redis) -> Builder {
+    Gateway::builder(redis).env("TICKETS__LEEWAY", "0").env("SERVER__HEARTBEAT", "200ms")
+}
+
+/// Waits until a ticket of this age that was never used would be refused.
+async fn expired(gateway: &Gateway, ticket: &Ticket) {
+    let twin = ticket.clone().claim("jti", json!("never used"));
+    let exp = ticket.claims["exp"].as_u64().unwrap();
+    eventually("exp to pass", || async { (now_ms() > (exp + 1) * 1000).then_some(()) }).await;
+    assert_eq!(refusal(gateway, &twin).await, "ticket-expired");
+}
+
+async fn sessions(redis: &Redis) -> usize {
+    redis.command::<Vec<String>>(&["KEYS", "sse:session:*"]).await.len()
+}
+
+/// The reason in the last frame, and its `retry:`.
+async fn closing(sse: &mut Sse) -> (String, u64) {
+    let last = sse.rest().await.pop();
+    let last = last.unwrap_or_else(|| panic!("no last frame; {}", sse.story()));
+    assert_eq!(last.event, "sse.closing", "{}", sse.story());
+    assert_eq!(last.id, None, "{last}");
+    (last.json()["reason"].as_str().unwrap().to_string(), last.retry.expect("a retry"))
+}
+
+#[tokio::test]
+async fn the_same_url_is_let_in_after_exp_on_another_instance_and_takes_over() {
+    let redis = Redis::start().await;
+    let builder = strict(&redis);
+    let (one, two) = tokio::join!(builder.start(), builder.start());
+    let same = ticket("1").ttl(2);
+    let mut first = one.connect_with(&same, "").await;
+    let id = redis.durable(&user("1"), "a", "1").await.unwrap();
+    assert_eq!(first.app_event().await.id, Some(id.clone()));
+    expired(&two, &same).await;
+    let header = [("Last-Event-ID", id.as_str())];
+    let mut retries = Vec::new();
+    let mut old = first;
+    for turn in 0..4 {
+        let gateway = if turn % 2 == 0 { &two } else { &one };
+        let mut new = Sse::connect(&gateway.events_url(&same, ""), &header).await;
+        assert_eq!(new.connected().await.json()["resumed"], true);
+        let (reason, retry) = closing(&mut old).await;
+        assert_eq!(reason, "taken-over");
+        retries.push(retry);
+        old = new;
+    }
+    assert!(retries[0] >= 60_000, "{retries:?}");
+    assert!(retries.is_sorted_by(|a, b| a < b), "growing: {retries:?}");
+    let live = redis.durable(&user("1"), "a", "2").await.unwrap();
+    assert_eq!(old.app_event().await.id, Some(live));
+    for gateway in [&one, &two] {
+        let closed = gateway.metric("sse_connections_closed_total", &[("reason", "taken-over")]).await;
+        assert_eq!(closed, 2.0);
+    }
+    // Another ticket of the same user is another session: both live.
+    let mut other = one.connect("1").await;
+    let live = redis.durable(&user("1"), "a", "3").await.unwrap();
+    assert_eq!(other.app_event().await.id, Some(live.clone()));
+    assert_eq!(old.app_event().await.id, Some(live));
+}
+
+#[tokio::test]
+async fn a_session_ends_its_grace_after_its_stream() {
+    let redis = Redis::start().await;
+    let gateway = strict(&redis).env("TICKETS__RECONNECT_GRACE", "2s").start().await;
+    let same = ticket("1").ttl(1);
+    drop(gateway.connect_with(&same, "").await);
+    expired(&gateway, &same).await;
+    // Within the grace: in.
+    drop(gateway.connect_with(&same, "").await);
+    eventually("the end of the session", || async { (sessions(&redis).await == 0).then_some(()) }).await;
+    assert_eq!(refusal(&gateway, &same).await, "ticket-expired");
+}
+
+#[tokio::test]
+async fn a_session_lives_as_long_as_its_stream() {
+    let redis = Redis::start().await;
+    let builder = strict(&redis).env("TICKETS__RECONNECT_GRACE", "1s");
+    let (one, two) = tokio::join!(builder.start(), builder.start());
+    let same = ticket("1").ttl(1);
+    let mut sse = one.connect_with(&same, "").await;
+    // Five seconds and more: several times grace and exp.
+    for _ in 0..26 {
+        sse.next_of("sse.heartbeat").await;
+    }
+    assert_eq!(sessions(&redis).await, 1);
+    two.connect_with(&same, "").await;
+    assert_eq!(closing(&mut sse).await.0, "taken-over");
+}
+
+#[tokio::test]
+async fn without_grace_a_ticket_is_good_for_one_connection() {
+    let redis = Redis::start().await;
+    let builder = strict(&redis).env("TICKETS__RECONNECT_GRACE", "0");
+    let (one, two) = tokio::join!(builder.start(), builder.start());
+    let same = ticket("1").ttl(20);
+    let mut sse = one.connect_with(&same, "").await;
+    // While it lives: refused on both, and the stream is left alone.
+    assert_eq!(refusal(&one, &same).await, "ticket-used");
+    assert_eq!(refusal(&two, &same).await, "ticket-used");
+    let id = redis.durable(&user("1"), "a", "1").await.unwrap();
+    assert_eq!(sse.app_event().await.id, Some(id));
+    drop(sse);
+    // Right after its end, and when the end has been noticed.
+    assert_eq!(refusal(&two, &same).await, "ticket-used");
+    one.metric_reaches("sse_connections_closed_total", &[("reason", "client-gone")], 1.0).await;
+    for _ in 0..10 {
+        assert_eq!(refusal(&one, &same).await, "ticket-used");
+        assert_eq!(refusal(&two, &same).await, "ticket-used");
+    }
+    // A poll uses it up just so.
+    let polled = ticket("1");
+    let url = one.url(&format!("/events/poll?ticket={}", polled.jwt()));
+    assert_eq!(one.http().get(&url).send().await.unwrap().status(), 200);
+    assert_eq!(one.http().get(&url).send().await.unwrap().status(), 401);
+    assert_eq!(refusal(&two, &polled).await, "ticket-used");
+}
+
+#[tokio::test]
+async fn of_many_at_once_without_grace_one_is_let_in() {
+    let redis = Redis::start().await;
+    let builder = strict(&redis).env("TICKETS__RECONNECT_GRACE", "0");
+    let (one, two) = tokio::join!(builder.start(), builder.start());
+    let same = ticket("1");
+    let urls = [one.events_url(&same, ""), two.events_url(&same, "")];
+    let tasks: Vec<_> = (0..16)
+        .map(|n| {
+            let url = urls[n % 2].clone();
+            tokio::spawn(async move { Sse::connect(&url, &[]).await })
+        })
+        .collect();
+    let mut streams = Vec::new();
+    for task in tasks {
+        streams.push(task.await.unwrap());
+    }
+    assert_eq!(streams.iter().filter(|sse| sse.status == 200).count(), 1);
+    assert_eq!(streams.iter().filter(|sse| sse.status == 401).count(), 15);
+}
+
+#[tokio::test]
+async fn session_exp_and_max_session_end_a_stream_for_good() {
+    let redis = Redis::start().await;
+    let builder = strict(&redis);
+    let short = builder.clone().env("TICKETS__MAX_SESSION", "2s");
+    let (one, two, short) = tokio::join!(builder.start(), builder.start(), short.start());
+    let until = now_ms() / 1000 + 3;
+    let by_claim = ticket("1").claim("session_exp", json!(until));
+    let by_setting = ticket("2");
+    let mut claimed = one.connect_with(&by_claim, "").await;
+    let mut set = short.connect_with(&by_setting, "").await;
+    assert_eq!(closing(&mut claimed).await.0, "session-over");
+    assert!(now_ms() >= until * 1000, "not before its time");
+    assert_eq!(refusal(&one, &by_claim).await, "session-over");
+    assert_eq!(refusal(&two, &by_claim).await, "session-over");
+    assert_eq!(closing(&mut set).await.0, "session-over");
+    assert_eq!(refusal(&short, &by_setting).await, "session-over");
+    assert_eq!(refusal(&two, &by_setting).await, "session-over");
+    let over = one.metric("sse_connections_closed_total", &[("reason", "session-over")]).await;
+    assert_eq!(over, 1.0);
+    // A ticket for a session that is over already.
+    let late = ticket("1").claim("session_exp", json!(now_ms() / 1000 - 1));
+    assert_eq!(refusal(&one, &late).await, "session-over");
+}
+
+#[tokio::test]
+async fn no_resume_reaches_back_before_the_first_cursor() {
+    let redis = Redis::start().await;
+    let gateway = Gateway::start(&redis).await;
+    let channel = user("1");
+    let mut ids = Vec::new();
+    for n in 0..4 {
+        ids.push(redis.durable(&channel, "a", n.to_string()).await.unwrap());
+    }
+    // Opened without a cursor: what was before stays out of reach.
+    let fresh = ticket("1");
+    let first = gateway.connect_with(&fresh, "").await.last_id().to_string();
+    assert!(Id::of(&first) >= Id::of(&ids[3]));
+    // Opened with one: that is the border.
+    let resumed = ticket("1");
+    gateway.connect_with(&resumed, &format!("&lastEventId={}", encode(&ids[1]))).await;
+    let last = redis.durable(&channel, "a", "last").await.unwrap();
+    for (ticket, expected) in [(&fresh, vec![&last]), (&resumed, vec![&ids[2], &ids[3], &last])] {
+        for cursor in ["1-1", &ids[0]] {
+            let header = [("Last-Event-ID", cursor)];
+            let mut sse = Sse::connect(&gateway.events_url(ticket, ""), &header).await;
+            sse.connected().await;
+            for id in &expected {
+                assert_eq!(sse.app_event().await.id.as_ref(), Some(*id), "{}", sse.story());
+            }
+        }
+    }
+    // Forwards it goes all the same.
+    let header = [("Last-Event-ID", ids[3].as_str())];
+    let mut sse = Sse::connect(&gateway.events_url(&resumed, ""), &header).await;
+    assert_eq!(sse.connected().await.id.as_ref(), Some(&ids[3]));
+    assert_eq!(sse.app_event().await.id, Some(last));
+}
+
+#[tokio::test]
+async fn sessions_outlive_a_wiped_redis() {
+    let redis = Redis::start().await;
+    let builder = strict(&redis).env("TICKETS__RECONNECT_GRACE", "3s");
+    let (one, two) = tokio::join!(builder.start(), builder.start());
+    let same = ticket("1").ttl(2);
+    let mut sse = one.connect_with(&same, "").await;
+    redis.flushall().await;
+    eventually("the session to be written again", || async { (sessions(&redis).await == 1).then_some(()) }).await;
+    expired(&two, &same).await;
+    let mut new = two.connect_with(&same, "").await;
+    assert_eq!(closing(&mut sse).await.0, "taken-over");
+    let id = redis.durable(&user("1"), "a", "1").await.unwrap();
+    assert_eq!(new.next_of("a").await.id, Some(id));
+}
+
+async fn delete(gateway: &Gateway, user: &str, key: &str) -> u16 {
+    let url = gateway.admin_url(&format!("/users/{user}/connections"));
+    let answer = gateway.http().delete(url).bearer_auth(key).send().await.expect("an answer");
+    answer.status().as_u16()
+}
+
+async fn listed(gateway: &Gateway, query: &str) -> Vec<Value> {
+    let url = gateway.admin_url(&format!("/connections{query}"));
+    let answer = gateway.http().get(url).bearer_auth("an admin's key").send().await.expect("an answer");
+    assert_eq!(answer.status(), 200);
+    let json: Value = serde_json::from_str(&answer.text().await.unwrap()).unwrap();
+    json["connections"].as_array().expect("a list").clone()
+}
+
+#[tokio::test]
+async fn an_operator_ends_a_users_streams_and_sessions_everywhere() {
+    let redis = Redis::start().await;
+    let keys = api_keys(&[("an admin's key", "admin"), ("a publisher's key", "publish")]);
+    let builder = Gateway::builder(&redis).env("API_KEYS", &keys);
+    let (one, two) = tokio::join!(builder.start(), builder.start());
+    let (a, b, gone) = (ticket("1"), ticket("1").topics(&["t.*", "u"]), ticket("1"));
+    let mut first = one.connect_with(&a, "").await;
+    let mut second = two.connect_with(&b, "").await;
+    drop(two.connect_with(&gone, "").await);
+    two.metric_reaches("sse_connections_closed_total", &[("reason", "client-gone")], 1.0).await;
+    let mut others = two.connect("11").await;
+    assert_eq!(listed(&one, "").await.len(), 1);
+    assert_eq!(listed(&two, "").await.len(), 2);
+    assert_eq!(listed(&two, "?user=nobody").await, Vec::<Value>::new());
+    let list = listed(&two, "?user=1").await;
+    assert_eq!((list.len(), &list[0]["user"], &list[0]["topics"]), (1, &json!("1"), &json!(["u", "t.*"])));
+    assert_eq!(list[0]["transport"], "stream");
+    assert_eq!(delete(&one, "1", "an admin's key").await, 200);
+    for sse in [&mut first, &mut second] {
+        assert_eq!(closing(sse).await.0, "revoked");
+    }
+    for ticket in [&a, &b, &gone] {
+        assert_eq!(refusal(&one, ticket).await, "session-revoked");
+        assert_eq!(refusal(&two, ticket).await, "session-revoked");
+    }
+    // Another user is not touched, a new ticket of the same one works from the next second on.
+    let id = redis.durable(&user("11"), "a", "1").await.unwrap();
+    assert_eq!(others.app_event().await.id, Some(id));
+    let second = now_ms() / 1000;
+    eventually("the next second", || async { (now_ms() / 1000 > second).then_some(()) }).await;
+    let fresh = ticket("1");
+    one.connect_with(&fresh, "").await;
+    two.connect_with(&fresh, "").await;
+    assert_eq!(refusal(&two, &a).await, "session-revoked");
+}
+
+#[tokio::test]
+async fn the_operators_endpoints_need_an_admins_key() {
+    let redis = Redis::start().await;
+    let keys = api_keys(&[("an admin's key", "admin"), ("a publisher's key", "publish")]);
+    let builder = Gateway::builder(&redis);
+    let (with, without) = (builder.clone().env("API_KEYS", &keys), builder);
+    let (with, without) = tokio::join!(with.start(), without.start());
+    let ask = async |gateway: &Gateway, key: Option<&str>| {
+        let requests = [
+            gateway.http().get(gateway.admin_url("/connections")),
+            gateway.http().delete(gateway.admin_url("/users/1/connections")),
+        ];
+        let mut told = Vec::new();
+        for request in requests {
+            let request = key.into_iter().fold(request, |r, key| r.bearer_auth(key));
+            let answer = request.send().await.unwrap();
+            let status = answer.status().as_u16();
+            let json: Value = serde_json::from_str(&answer.text().await.unwrap()).unwrap();
+            told.push((status, json["error"].as_str().unwrap_or("").to_string()));
+        }
+        assert_eq!(told[0], told[1]);
+        told.remove(0)
+    };
+    let mut sse = with.connect("1").await;
+    for (gateway, key, expected) in [
+        (&without, None, (404, "not-found")),
+        (&without, Some("an admin's key"), (404, "not-found")),
+        (&with, None, (401, "api-key-missing")),
+        (&with, Some("nobody's key"), (401, "api-key-unknown")),
+        (&with, Some("a publisher's key"), (403, "scope-missing")),
+    ] {
+        let (status, code) = ask(gateway, key).await;
+        assert_eq!((status, code.as_str()), expected);
+    }
+    assert_eq!(delete(&with, "a%20b", "an admin's key").await, 400);
+    let id = redis.durable(&user("1"), "a", "still here").await.unwrap();
+    assert_eq!(sse.app_event().await.id, Some(id));
+}

@@ -1,0 +1,278 @@
+//! A slow client costs only itself: bounded memory, no lost event, no delay for others.
+
+use crate::harness::gateway::Builder;
+use crate::harness::sse::{End, Request};
+use crate::harness::{Gateway, Id, Redis, Sse, eventually, ticket, topic, user};
+use std::time::Duration;
+
+const KIB: usize = 1024;
+const MIB: u64 = 1 << 20;
+
+/// A stream whose client's own buffer is small, so that the gateway soon notices what it does not read.
+async fn narrow(gateway: &Gateway, name: &str) -> Sse {
+    let request = Request { receive_buffer: Some(4096), ..Request::default() };
+    let url = gateway.events_url(&ticket(name), "");
+    let mut sse = Sse::try_connect(&url, &request).await.expect("an answer");
+    sse.connected().await;
+    sse
+}
+
+/// Publishes `n` numbered events of `size` bytes on one channel, from number `first` on.
+async fn publish(redis: &Redis, channel: &str, first: usize, n: usize, size: usize) {
+    let mut publisher = redis.publisher().await;
+    let numbers: Vec<usize> = (first..first + n).collect();
+    for batch in numbers.chunks(20) {
+        let event = |n: &usize| (channel.to_string(), "big".to_string(), format!("{n:.<size$}"));
+        publisher.durable_batch(&batch.iter().map(event).collect::<Vec<_>>()).await.expect("FCALL");
+    }
+}
+
+/// Reads `n` numbered events, each once and in order, and nothing else.
+async fn read_all(sse: &mut Sse, first: usize, n: usize) {
+    let mut last = Id::default();
+    for number in first..first + n {
+        let event = sse.app_event().await;
+        assert_eq!(event.event, "big", "{event}");
+        assert_eq!(event.data.trim_end_matches('.'), number.to_string(), "{}", sse.story());
+        let id = event.own_id();
+        assert!(id > last, "{id} after {last}");
+        last = id;
+    }
+}
+
+fn roomy(redis: &Redis) -> Builder {
+    Gateway::builder(redis).env("HISTORY__MAX_LEN", "100000").env("SERVER__HEARTBEAT", "1h")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_reads_nothing_costs_bounded_memory_and_nobody_else() {
+    let redis = Redis::start().await;
+    let gateway = Gateway::builder(&redis).env("HISTORY__MAX_LEN", "200").env("LIMITS__STALL", "1h").start().await;
+    let size = 64 * KIB - 16;
+    let mut good = gateway.connect("1").await;
+    let reader = |n: usize| async move {
+        read_all(&mut good, 0, n).await;
+        good
+    };
+    let reading = tokio::spawn(reader(2200));
+    // Warmed up: buffers of allocator, link and reader have their size.
+    publish(&redis, &user("1"), 0, 200, size).await;
+    let before = gateway.rss();
+    let mut stalled = Vec::new();
+    for _ in 0..3 {
+        stalled.push(narrow(&gateway, "1").await);
+    }
+    // 125 MiB for each of the three.
+    publish(&redis, &user("1"), 200, 2000, size).await;
+    let mut good = reading.await.expect("the reader gets everything at once");
+    let grown = gateway.rss().saturating_sub(before);
+    assert!(grown < 50 * MIB, "grown by {} MiB", grown / MIB);
+    let metrics = gateway.metrics().await;
+    let queued = metrics.get("sse_queued_bytes", &[]);
+    assert!(queued <= 3.0 * 300.0 * 1024.0, "{queued} bytes queued");
+    assert!(metrics.get("sse_queue_overflows_total", &[]) >= 3.0);
+    assert_eq!(metrics.get("sse_connections", &[]), 4.0);
+    // Others come and go as before.
+    let mut other = gateway.connect("2").await;
+    let id = redis.durable(&user("2"), "small", "1").await.unwrap();
+    assert_eq!(other.app_event().await.id, Some(id));
+    let id = redis.durable(&user("1"), "small", "1").await.unwrap();
+    assert_eq!(good.app_event().await.id, Some(id));
+}
+
+#[tokio::test]
+async fn a_client_that_takes_nothing_is_disconnected() {
+    let redis = Redis::start().await;
+    let gateway = roomy(&redis).env("LIMITS__STALL", "1s").start().await;
+    let mut good = gateway.connect("1").await;
+    let mut stalled = narrow(&gateway, "1").await;
+    let quiet = gateway.connect("2").await;
+    let mut published = 0;
+    eventually("the stalled client to be disconnected", || async {
+        let closed = gateway.metric("sse_connections_closed_total", &[("reason", "stalled")]).await;
+        (closed == 1.0).then_some(())
+    })
+    .await_while(async || {
+        publish(&redis, &user("1"), published, 20, 32 * KIB).await;
+        read_all(&mut good, published, 20).await;
+        published += 20;
+    })
+    .await;
+    // Its socket is closed, its place is free; who has nothing to read has not stalled.
+    let rest = stalled.rest().await;
+    assert_eq!(stalled.end, Some(End::Cut), "{}", stalled.story());
+    assert!(rest.len() < published, "it got {} events before", rest.len());
+    let metrics = gateway.metrics().await;
+    assert_eq!(metrics.get("sse_connections", &[]), 2.0);
+    assert_eq!(metrics.get("sse_connections_closed_total", &[]), 1.0);
+    // It comes back and gets what it missed.
+    let mut back = gateway.resume("1", stalled.last_id()).await;
+    let first = rest.iter().filter(|e| !e.is_system()).count();
+    read_all(&mut back, first, published - first).await;
+    drop(quiet);
+}
+
+/// Awaits an event while something else is repeated until it has come.
+trait AwaitWhile: Future<Output = ()> + Sized {
+    async fn await_while(self, mut work: impl AsyncFnMut()) {
+        let event = self;
+        tokio::pin!(event);
+        loop {
+            tokio::select! {
+                biased;
+                () = &mut event => return,
+                // Not cut short: what was begun is brought to its end.
+                () = std::future::ready(()) => work().await,
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+}
+
+impl<F: Future<Output = ()>> AwaitWhile for F {}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_reads_slowly_gets_everything() {
+    let redis = Redis::start().await;
+    let small = roomy(&redis).env("HISTORY__MAX_EVENT_BYTES", "16KiB").env("LIMITS__QUEUE_BYTES", "32KiB");
+    let gateway = small.env("LIMITS__STALL", "2s").start().await;
+    let mut slow = narrow(&gateway, "1").await;
+    slow.read_slowly(24 * KIB, Duration::from_millis(2));
+    let reading = tokio::spawn(async move {
+        read_all(&mut slow, 0, 1200).await;
+        slow
+    });
+    publish(&redis, &user("1"), 0, 1200, 8 * KIB).await;
+    let mut slow = reading.await.expect("all events, in order, once");
+    let metrics = gateway.metrics().await;
+    assert!(metrics.get("sse_queue_overflows_total", &[]) >= 1.0, "it never lost its place: the test proves nothing");
+    assert!(metrics.get("sse_joins_total", &[("cause", "overflow")]) >= 1.0);
+    assert!(metrics.get("sse_replayed_events_total", &[]) >= 1.0);
+    assert_eq!(metrics.get("sse_connections_closed_total", &[]), 0.0);
+    assert_eq!(metrics.get("sse_gaps_total", &[]), 0.0);
+    // And it is live again.
+    let id = redis.durable(&user("1"), "small", "1").await.unwrap();
+    assert_eq!(slow.app_event().await.id, Some(id));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_slow_client_lost_by_trimming_it_is_told() {
+    let redis = Redis::start().await;
+    let gateway = roomy(&redis).env("HISTORY__MAX_LEN", "50").env("LIMITS__STALL", "1h").start().await;
+    let mut stalled = narrow(&gateway, "1").await;
+    publish(&redis, &user("1"), 0, 600, 32 * KIB).await;
+    assert!(gateway.metric("sse_queue_overflows_total", &[]).await >= 1.0);
+    redis.durable(&user("1"), "end", "").await.unwrap();
+    let told = stalled.until(|event| event.event == "end").await;
+    let mut expected = 0;
+    let mut gaps = 0;
+    for event in &told[..told.len() - 1] {
+        if event.event == "sse.gap" {
+            assert_eq!(event.json()["reason"], "trimmed");
+            gaps += 1;
+            continue;
+        }
+        let n: usize = event.data.trim_end_matches('.').parse().unwrap();
+        assert!(n == expected || (gaps > 0 && n > expected), "{n} instead of {expected}, {gaps} gaps told before");
+        expected = n + 1;
+    }
+    assert_eq!(expected, 600, "the newest are there");
+    assert!(gaps >= 1, "events were lost in silence");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn all_queues_together_are_bounded_and_nothing_is_lost() {
+    let redis = Redis::start().await;
+    let bounds = roomy(&redis).env("HISTORY__MAX_EVENT_BYTES", "16KiB").env("LIMITS__STALL", "1h");
+    let gateway = bounds.env("LIMITS__QUEUE_BYTES", "2MiB").env("LIMITS__QUEUE_BYTES_TOTAL", "2MiB").start().await;
+    let mut streams = Vec::new();
+    for n in 0..16 {
+        streams.push(narrow(&gateway, &n.to_string()).await);
+    }
+    // The sockets' own buffers fill first; then 16 queues of equal size grow until the sum is too
+    // much: long before one of them alone is.
+    let (mut published, mut queued_from) = (0, None);
+    let metrics = loop {
+        publish(&redis, &topic("t"), published, 4, 8 * KIB).await;
+        published += 4;
+        let goal = published as f64;
+        gateway.metric_reaches("sse_events_relayed_total", &[("kind", "broadcast")], goal).await;
+        let metrics = gateway.metrics().await;
+        if queued_from.is_none() && metrics.get("sse_queued_bytes", &[]) >= 16.0 * 32.0 * 1024.0 {
+            queued_from = Some(published);
+        }
+        if metrics.get("sse_queue_overflows_total", &[]) >= 1.0 {
+            break metrics;
+        }
+        assert!(published < 4000, "no queue was dropped after {published} events");
+    };
+    let alone = (published - queued_from.unwrap_or(published)) * 8 * KIB;
+    assert!(alone < 1 << 20, "a queue grew to {alone} bytes and more");
+    let queued = metrics.get("sse_queued_bytes", &[]);
+    assert!(queued <= 3.0 * MIB as f64, "{queued} bytes queued");
+    // More of it stays within the bound.
+    publish(&redis, &topic("t"), published, 400, 8 * KIB).await;
+    published += 400;
+    gateway.metric_reaches("sse_events_relayed_total", &[("kind", "broadcast")], published as f64).await;
+    eventually("the queues to be within their bound", || async {
+        (gateway.metric("sse_queued_bytes", &[]).await <= 2.5 * MIB as f64).then_some(())
+    })
+    .await;
+    for sse in &mut streams {
+        read_all(sse, 0, published).await;
+    }
+    assert_eq!(gateway.metric("sse_gaps_total", &[]).await, 0.0);
+}
+
+/// Reads an HTTP/2 response on until `count` numbers have come, in order.
+async fn read_h2(answer: &mut reqwest::Response, parser: &mut crate::harness::parser::Parser, from: usize, to: usize) {
+    let mut next = from;
+    while next < to {
+        let chunk = tokio::time::timeout(crate::harness::GUARD, answer.chunk()).await.expect("events in time");
+        let chunk = chunk.expect("the stream lives").expect("the stream goes on");
+        for event in parser.feed(&chunk).into_iter().filter(|e| !e.is_system()) {
+            assert_eq!(event.data.trim_end_matches('.'), next.to_string());
+            next += 1;
+        }
+    }
+    assert_eq!(next, to);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn with_http2_one_stalled_stream_does_not_hurt_another_on_the_same_connection() {
+    let redis = Redis::start().await;
+    let gateway = roomy(&redis).env("LIMITS__STALL", "1s").start().await;
+    let client = reqwest::Client::builder()
+        .http2_prior_knowledge()
+        .http2_initial_stream_window_size(128 * KIB as u32)
+        .http2_initial_connection_window_size(64 * MIB as u32)
+        .build()
+        .unwrap();
+    let open = async |name: &str| {
+        let answer = client.get(gateway.events_url(&ticket(name), "")).send().await.expect("an answer");
+        assert_eq!((answer.status().as_u16(), answer.version()), (200, reqwest::Version::HTTP_2));
+        answer
+    };
+    let (mut good, stalled) = (open("1").await, open("1").await);
+    let mut parser = crate::harness::parser::Parser::default();
+    let mut published = 0;
+    eventually("the stalled stream to be given up", || async {
+        (gateway.metric("sse_connections_closed_total", &[("reason", "stalled")]).await == 1.0).then_some(())
+    })
+    .await_while(async || {
+        publish(&redis, &user("1"), published, 10, 32 * KIB).await;
+        read_h2(&mut good, &mut parser, published, published + 10).await;
+        published += 10;
+    })
+    .await;
+    // The other goes on, and new ones come on the same connection.
+    publish(&redis, &user("1"), published, 10, 32 * KIB).await;
+    read_h2(&mut good, &mut parser, published, published + 10).await;
+    let mut third = open("2").await;
+    let mut parser = crate::harness::parser::Parser::default();
+    publish(&redis, &user("2"), 0, 10, 32 * KIB).await;
+    read_h2(&mut third, &mut parser, 0, 10).await;
+    assert_eq!(gateway.metric("sse_connections", &[]).await, 2.0);
+    assert_eq!(gateway.metric("sse_connections_closed_total", &[]).await, 1.0);
+    drop(stalled);
+}
