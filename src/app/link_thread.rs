@@ -9,7 +9,8 @@ use crate::{
         commands::Commands,
         inbound::{Inbound, Rejected},
         link::{self, Link},
-        recorder::{Recorder, notes},
+        notes::notes,
+        recorder::Recorder,
         tick,
     },
     settings::Bare,
@@ -36,9 +37,9 @@ impl LinkThread {
         let (notes, receiver) = notes();
         let (rejected, rejected_receiver) = mpsc::channel(REJECTED);
         let inbound = Arc::new(Inbound::new(instance.clone(), commands.keys.clone(), notes, rejected));
-        let (link, supervisor) = link::new(instance.clone(), commands.clone(), inbound.clone());
+        let (link, supervisor) = link::new(instance.clone(), commands.clone(), inbound);
         let (stop_recorder, stop) = oneshot::channel();
-        let recorder = Recorder::new(instance.clone(), commands.clone(), link.clone(), inbound, receiver);
+        let recorder = Recorder::new(instance.clone(), commands.clone(), link.clone(), receiver);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         std::thread::Builder::new().name("redis-link".to_owned()).spawn(move || {
             runtime.block_on(async {

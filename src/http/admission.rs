@@ -2,11 +2,7 @@
 
 use std::{rc::Rc, sync::Arc};
 
-use actix_web::{
-    HttpRequest, HttpResponse,
-    http::{StatusCode, header},
-    web::Query,
-};
+use actix_web::{HttpRequest, HttpResponse, http::StatusCode, web::Query};
 
 use super::{
     answers,

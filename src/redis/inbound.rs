@@ -11,7 +11,7 @@ use tokio::sync::{Notify, mpsc};
 
 use super::{
     keys::Keys,
-    recorder::{BareMessage, Note, Notes},
+    notes::{Note, Notes},
 };
 use crate::{
     core::{
@@ -48,22 +48,12 @@ pub struct Inbound {
     pub disconnected: Notify,
     /// Which link is current; what an older one still has counts for nothing.
     generation: AtomicU64,
-    /// Which of the recorder's subscriptions is current; bare messages of older ones do not count.
-    pub bare_subscription: AtomicU64,
 }
 
 impl Inbound {
     /// What comes goes to the workers, the tail and the recorder.
     pub fn new(instance: Arc<Instance>, keys: Arc<Keys>, notes: Notes, rejected: mpsc::Sender<Rejected>) -> Self {
-        Self {
-            instance,
-            keys,
-            notes,
-            rejected,
-            disconnected: Notify::new(),
-            generation: AtomicU64::new(0),
-            bare_subscription: AtomicU64::new(0),
-        }
+        Self { instance, keys, notes, rejected, disconnected: Notify::new(), generation: AtomicU64::new(0) }
     }
 
     /// The link before is void; gives the number of the next one.
@@ -197,10 +187,7 @@ impl Inbound {
     fn bare(&self, channel: Vec<u8>, message: Vec<u8>) {
         match self.instance.settings.publishers.bare {
             Bare::Off => {}
-            Bare::Record => {
-                let subscription = self.bare_subscription.load(Ordering::Relaxed);
-                self.notes.send(Note::Bare(BareMessage { subscription, channel, message }));
-            }
+            Bare::Record => self.notes.bare(channel, message),
             Bare::Relay => self.relay_bare(channel, message),
         }
     }

@@ -424,3 +424,4 @@ redis.register_function { function_name = '@F@_tick', callback = tick, flags = {
 redis.register_function { function_name = '@F@_open', callback = open, flags = { 'allow-oom' } }
 redis.register_function { function_name = '@F@_renew', callback = renew, flags = { 'allow-oom' } }
 redis.register_function { function_name = '@F@_revoke', callback = revoke, flags = { 'allow-oom' } }
+@ALIAS@

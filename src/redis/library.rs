@@ -45,14 +45,20 @@ fn name(commands: &Commands, version: u32) -> String {
     format!("sse_gateway_v{version}_{}", commands.keys.function_prefix())
 }
 
+/// The last line of a library under another key prefix than `sse:`, where no other library has the name.
+const ALIAS: &str = "redis.register_function('sse_publish', publish)";
+/// The function prefix of the default key prefix.
+const DEFAULT: &str = "sse";
+
 /// The library's text for these prefixes.
-pub fn source(commands: &Commands) -> String {
+fn source(commands: &Commands, alias: bool) -> String {
     let keys = &commands.keys;
     SOURCE
         .replace("@LIBRARY@", &name(commands, VERSION))
         .replace("@KEY_PREFIX@", keys.key_prefix())
         .replace("@CHANNEL_PREFIX@", keys.channel_prefix())
         .replace("@F@", keys.function_prefix())
+        .replace("@ALIAS@", if alias { ALIAS } else { "" })
 }
 
 /// Checks the server, loads the library if that is due, and writes its settings.
@@ -128,26 +134,33 @@ async fn libraries(commands: &Commands) -> Result<Vec<Loaded>, Unfit> {
     Ok(listed.iter().map(|e| Loaded { name: text(e, "library_name"), code: text(e, "library_code") }).collect())
 }
 
+/// Version and function prefix in the name of a library.
+fn parse_name(name: &str) -> Option<(u32, &str)> {
+    let (version, prefix) = name.strip_prefix("sse_gateway_v")?.split_once('_')?;
+    Some((version.parse().ok()?, prefix))
+}
+
 async fn load(commands: &Commands) -> Result<(), Unfit> {
-    let ours = |loaded: &Loaded| {
-        let rest = loaded.name.strip_prefix("sse_gateway_v")?;
-        let (version, prefix) = rest.split_once('_')?;
-        (prefix == commands.keys.function_prefix()).then(|| version.parse::<u32>().ok())?
-    };
-    let code = source(commands);
+    let own = commands.keys.function_prefix();
+    let variants = [source(commands, false), source(commands, own != DEFAULT)];
     // A second round where another gateway came first.
     for _ in 0..3 {
-        let loaded = libraries(commands).await?;
-        let versions: Vec<(u32, &Loaded)> = loaded.iter().filter_map(|l| ours(l).map(|v| (v, l))).collect();
-        if versions.iter().any(|(v, l)| *v > VERSION || (*v == VERSION && l.code == code)) {
+        let (ours, others): (Vec<Loaded>, Vec<Loaded>) =
+            libraries(commands).await?.into_iter().partition(|l| parse_name(&l.name).is_some_and(|(_, p)| p == own));
+        let version = |l: &Loaded| parse_name(&l.name).map_or(0, |(version, _)| version);
+        if ours.iter().any(|l| version(l) > VERSION || (version(l) == VERSION && variants.contains(&l.code))) {
             return Ok(());
         }
         let mut step = redis::pipe();
         step.atomic();
-        for (_, old) in versions {
+        // The plain name belongs to the default prefix; another prefix has it only as long as it is alone.
+        for borrower in others.iter().filter(|l| own == DEFAULT && l.code.contains(ALIAS)) {
+            step.cmd("FUNCTION").arg("LOAD").arg("REPLACE").arg(borrower.code.replace(ALIAS, "")).ignore();
+        }
+        for old in &ours {
             step.cmd("FUNCTION").arg("DELETE").arg(&old.name).ignore();
         }
-        step.cmd("FUNCTION").arg("LOAD").arg(&code).ignore();
+        step.cmd("FUNCTION").arg("LOAD").arg(&variants[usize::from(others.is_empty())]).ignore();
         match commands.run_all::<()>(&step).await {
             Ok(()) => tracing::info!(library = name(commands, VERSION), "library loaded"),
             Err(Fault::Refused(e)) => tracing::debug!(error = %e, "library not loaded, looking again"),
@@ -155,8 +168,7 @@ async fn load(commands: &Commands) -> Result<(), Unfit> {
         }
     }
     Err(Unfit::Wrong(format!(
-        "the library {} cannot be loaded; does another library have functions named {}_*? See FUNCTION LIST, and give this gateway another redis.key_prefix",
+        "the library {} cannot be loaded; does another library have functions named {own}_*? See FUNCTION LIST, and give this gateway another redis.key_prefix",
         name(commands, VERSION),
-        commands.keys.function_prefix()
     )))
 }

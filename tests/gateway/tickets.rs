@@ -72,8 +72,11 @@ async fn what_is_no_ticket() {
     for token in ["", "garbage", "a.b.c", "....", "ž.ž.ž", head, rest, &long, &nul, "%", "null"] {
         refused(&gateway, token, "ticket-malformed").await;
     }
-    let no_object = format!("{head}.{}.x", base64(b"[1]"));
-    refused(&gateway, &no_object, "ticket-bad-signature").await;
+    let key = EncodingKey::from_secret(SECRET.as_bytes());
+    for claims in [json!([1]), json!("text"), json!(null)] {
+        let token = jsonwebtoken::encode(&jsonwebtoken::Header::default(), &claims, &key).unwrap();
+        refused(&gateway, &token, "ticket-malformed").await;
+    }
 }
 
 #[tokio::test]
@@ -123,7 +126,7 @@ async fn claims_that_are_missing_or_bad() {
         refused(&gateway, &good().without(name).jwt(), "ticket-missing-claim").await;
     }
     let long = "x".repeat(257);
-    let subjects = [json!(42), json!(""), json!("a b"), json!(long), json!(null), json!(["1"]), json!("a,b")];
+    let subjects = [json!(42), json!(""), json!("a b"), json!(long), json!(null), json!(true), json!("a,b")];
     let more = ["a*", "a?", "a[b", "a\\b", "ž", "a\nb", "\u{7f}", "a:events\r\nx"].map(|s| json!(s));
     for sub in subjects.into_iter().chain(more) {
         refused(&gateway, &good().claim("sub", sub).jwt(), "ticket-bad-subject").await;
@@ -292,8 +295,12 @@ async fn the_ticket_shows_in_no_log_line_metric_or_error() {
             shown.push(bad.jwt());
             assert_hidden("an answer", &sse.body().await, &bad.jwt());
         }
-        for url in ["/events?ticket=X&topics=a*b", "/events?topics=%ff&ticket=X", "/X", "/events/poll?wait=x&ticket=X"]
-        {
+        for url in [
+            "/events?ticket=X&topics=a*b",
+            "/events?topics=%ff&ticket=X",
+            "/x?ticket=X",
+            "/events/poll?wait=x&ticket=X",
+        ] {
             let url = gateway.url(&url.replace('X', &good.jwt()));
             let body = Sse::connect(&url, &[]).await.body().await;
             assert_hidden("an answer", &body, &good.jwt());
@@ -319,9 +326,7 @@ async fn the_ticket_shows_in_no_log_line_metric_or_error() {
         eventually("the end of the log", || std::future::ready(gateway.log_contains("drained").then_some(()))).await;
         let log = gateway.log_text();
         for jwt in shown {
-            // The broken path is the client's own doing: what stands in a path is no ticket.
-            let log: Vec<&str> = log.lines().filter(|line| !line.contains("GET /ey")).collect();
-            assert_hidden("the log", &log.join("\n"), &jwt);
+            assert_hidden("the log", &log, &jwt);
             assert_hidden("the metrics", &metrics, &jwt);
         }
     }

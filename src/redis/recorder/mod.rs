@@ -6,20 +6,21 @@
 //! [`lease`] the talk with Redis, this file the life of the role.
 
 mod lease;
-mod notes;
 mod numbering;
 
 use std::{sync::Arc, time::Duration};
 
 use tokio::sync::oneshot;
 
-pub use notes::{BareMessage, Note, NoteReceiver, Notes, notes};
-
 use self::{
     lease::{Grant, Lease, Written},
     numbering::{Numbering, Place},
 };
-use super::{commands::Commands, inbound::Inbound, link::Link};
+use super::{
+    commands::Commands,
+    link::Link,
+    notes::{Note, NoteReceiver},
+};
 use crate::state::instance::Instance;
 
 /// A lease that is not renewed for this long is vacant.
@@ -48,7 +49,6 @@ enum Role {
 pub struct Recorder {
     instance: Arc<Instance>,
     link: Link,
-    inbound: Arc<Inbound>,
     lease: Lease,
     notes: NoteReceiver,
     role: Role,
@@ -63,13 +63,7 @@ pub type Stop = oneshot::Receiver<oneshot::Sender<()>>;
 
 impl Recorder {
     /// A recorder without role.
-    pub fn new(
-        instance: Arc<Instance>,
-        commands: Commands,
-        link: Link,
-        inbound: Arc<Inbound>,
-        notes: NoteReceiver,
-    ) -> Self {
+    pub fn new(instance: Arc<Instance>, commands: Commands, link: Link, notes: NoteReceiver) -> Self {
         let lease = Lease::new(commands, instance.name.clone(), LEASE);
         Self {
             link_up: instance.link.is_up(),
@@ -78,7 +72,6 @@ impl Recorder {
             roles: 0,
             instance,
             link,
-            inbound,
             lease,
             notes,
         }
@@ -136,7 +129,8 @@ impl Recorder {
     async fn note(&mut self, note: Note) {
         match note {
             Note::Bare(message) => {
-                if message.subscription == self.subscription() && !self.numbering.push(message.channel, message.message)
+                if message.subscription == self.notes.subscription()
+                    && !self.numbering.push(message.channel, message.message)
                 {
                     tracing::error!(
                         "the recorder has too much unrecorded; it resigns, and clients are told sse.gap (unrecorded)"
@@ -175,17 +169,13 @@ impl Recorder {
         }
     }
 
-    fn subscription(&self) -> u64 {
-        self.inbound.bare_subscription.load(std::sync::atomic::Ordering::Relaxed)
-    }
-
     /// Reads the publishers' channels from now on, and nothing that came before.
     async fn subscribe(&mut self) -> bool {
         // Given up first: a pattern that is still subscribed would go on where nothing was numbered.
         if self.link.bare(false).await.is_err() {
             return false;
         }
-        self.inbound.bare_subscription.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        self.notes.next_subscription();
         self.numbering = Numbering::default();
         self.link.bare(true).await.is_ok()
     }

@@ -1,8 +1,8 @@
-//! What the recorder is told by the link, in the order of the link. Bounded in bytes: the link never waits.
+//! What the link tells the recorder, in the order of the link. Bounded in bytes: the link never waits.
 
 use std::sync::{
     Arc,
-    atomic::{AtomicBool, AtomicUsize, Ordering},
+    atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
 };
 
 use tokio::sync::mpsc;
@@ -13,7 +13,7 @@ const LIMIT_BYTES: usize = 64 << 20;
 /// A message of a publisher's channel.
 #[derive(Debug)]
 pub struct BareMessage {
-    /// Which of the recorder's subscriptions brought it.
+    /// Which of the recorder's subscriptions brought it; what an older one brought counts for nothing.
     pub subscription: u64,
     /// Its channel, without the prefix.
     pub channel: Vec<u8>,
@@ -54,6 +54,7 @@ fn cost(note: &Note) -> usize {
 pub struct Notes {
     sender: mpsc::UnboundedSender<Note>,
     waiting_bytes: Arc<AtomicUsize>,
+    subscription: Arc<AtomicU64>,
     overrun: AtomicBool,
 }
 
@@ -61,17 +62,30 @@ pub struct Notes {
 pub struct NoteReceiver {
     receiver: mpsc::UnboundedReceiver<Note>,
     waiting_bytes: Arc<AtomicUsize>,
+    subscription: Arc<AtomicU64>,
 }
 
 /// Both ends.
 pub fn notes() -> (Notes, NoteReceiver) {
     let (sender, receiver) = mpsc::unbounded_channel();
     let waiting_bytes = Arc::new(AtomicUsize::new(0));
-    let notes = Notes { sender, waiting_bytes: waiting_bytes.clone(), overrun: AtomicBool::new(false) };
-    (notes, NoteReceiver { receiver, waiting_bytes })
+    let subscription = Arc::new(AtomicU64::new(0));
+    let notes = Notes {
+        sender,
+        waiting_bytes: waiting_bytes.clone(),
+        subscription: subscription.clone(),
+        overrun: AtomicBool::new(false),
+    };
+    (notes, NoteReceiver { receiver, waiting_bytes, subscription })
 }
 
 impl Notes {
+    /// Sends a message of a publisher's channel.
+    pub fn bare(&self, channel: Vec<u8>, message: Vec<u8>) {
+        let subscription = self.subscription.load(Ordering::Relaxed);
+        self.send(Note::Bare(BareMessage { subscription, channel, message }));
+    }
+
     /// Sends a note. Where too much waits, messages are dropped and the recorder is told as if the link had broken.
     pub fn send(&self, note: Note) {
         let bytes = cost(&note);
@@ -92,6 +106,16 @@ impl Notes {
 }
 
 impl NoteReceiver {
+    /// The number of the current subscription.
+    pub fn subscription(&self) -> u64 {
+        self.subscription.load(Ordering::Relaxed)
+    }
+
+    /// A new subscription begins.
+    pub fn next_subscription(&self) {
+        self.subscription.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// Waits for notes; ends never while the link lives.
     pub async fn receive(&mut self, into: &mut Vec<Note>) -> usize {
         let n = self.receiver.recv_many(into, 1024).await;

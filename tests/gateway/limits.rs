@@ -1,0 +1,133 @@
+//! Full is said so that a browser comes back, and a place that is free again is given away.
+
+use crate::harness::sse::End;
+use crate::harness::{Gateway, Redis, Sse, eventually, ticket, topic, user};
+use serde_json::Value;
+
+/// Asks with a new ticket and checks the answer that asks to come back.
+async fn busy(gateway: &Gateway, name: &str, reason: &str) -> u64 {
+    let mut sse = Sse::connect(&gateway.events_url(&ticket(name), ""), &[]).await;
+    assert_eq!(sse.status, 200);
+    assert_eq!(sse.header("content-type"), Some("text/event-stream"));
+    assert_eq!(sse.header("connection"), Some("close"));
+    let told = sse.event().await;
+    assert_eq!(told.event, "sse.busy", "{}", sse.story());
+    assert_eq!(told.json(), serde_json::json!({"reason": reason}));
+    assert_eq!((told.id.as_ref(), told.last_id.as_str()), (None, ""));
+    let retry = told.retry.expect("a retry");
+    assert!((10_000..=30_000).contains(&retry), "{retry}");
+    assert_eq!(sse.next_event().await, None);
+    assert_eq!(sse.end, Some(End::Clean));
+    retry
+}
+
+/// The same for a poll: 503 and when to come back.
+async fn busy_poll(gateway: &Gateway, name: &str, reason: &str) {
+    let url = gateway.url(&format!("/events/poll?ticket={}", ticket(name).jwt()));
+    let answer = gateway.http().get(url).send().await.unwrap();
+    assert_eq!(answer.status(), 503);
+    let seconds: u64 = answer.headers()["retry-after"].to_str().unwrap().parse().unwrap();
+    assert!((10..=30).contains(&seconds), "{seconds}");
+    let json: Value = serde_json::from_str(&answer.text().await.unwrap()).unwrap();
+    assert_eq!(json["error"], reason);
+}
+
+#[tokio::test]
+async fn an_instance_that_is_full_says_so_and_gives_free_places_away() {
+    let redis = Redis::start().await;
+    let builder = Gateway::builder(&redis).env("LIMITS__MAX_CONNECTIONS", "4").env("SERVER__HEARTBEAT", "1h");
+    let gateway = builder.start().await;
+    let mut streams = Vec::new();
+    for n in 0..4 {
+        assert_eq!(gateway.admin_get("/readyz").await.0, 200, "{n} of 4");
+        streams.push(gateway.connect(&n.to_string()).await);
+    }
+    let (status, body) = gateway.admin_get("/readyz").await;
+    assert_eq!(status, 503);
+    assert!(body.contains("full"), "{body}");
+    assert_eq!(gateway.admin_get("/healthz").await.0, 200);
+    let mut retries = std::collections::BTreeSet::new();
+    for _ in 0..6 {
+        retries.insert(busy(&gateway, "new", "full").await);
+    }
+    assert!(retries.len() > 1, "no jitter: {retries:?}");
+    busy_poll(&gateway, "new", "full").await;
+    assert_eq!(gateway.metric("sse_busy_total", &[("reason", "full")]).await, 7.0);
+    assert_eq!(gateway.metric("sse_connections", &[]).await, 4.0);
+    // What can never work is refused all the same.
+    let bad = gateway.events_url(&ticket("new").without("jti"), "");
+    assert_eq!(Sse::connect(&bad, &[]).await.status, 401);
+    // The ones that are in are not touched.
+    let id = redis.durable(&topic("t"), "a", "1").await.unwrap();
+    for sse in &mut streams {
+        assert_eq!(sse.app_event().await.id.as_ref(), Some(&id));
+    }
+    // A place that is given back is given away, again and again; and none is ever lost.
+    for turn in 0..10 {
+        streams.remove(0);
+        gateway.ready().await;
+        streams.push(gateway.connect(&format!("turn{turn}")).await);
+        busy(&gateway, "new", "full").await;
+    }
+    drop(streams);
+    eventually("no connection", || async { (gateway.metric("sse_connections", &[]).await == 0.0).then_some(()) }).await;
+    gateway.ready().await;
+    // A ticket that was told to come back is not used up.
+    let same = ticket("again");
+    let four = [gateway.connect("1").await, gateway.connect("2").await, gateway.connect("3").await];
+    let fourth = gateway.connect("4").await;
+    let mut sse = Sse::connect(&gateway.events_url(&same, ""), &[]).await;
+    assert_eq!(sse.event().await.event, "sse.busy");
+    drop((four, fourth));
+    gateway.ready().await;
+    gateway.connect_with(&same, "").await;
+}
+
+#[tokio::test]
+async fn one_user_cannot_take_all_places() {
+    let redis = Redis::start().await;
+    let builder = Gateway::builder(&redis).env("LIMITS__MAX_CONNECTIONS_PER_USER", "2");
+    let gateway = builder.start().await;
+    let mut mine = vec![gateway.connect("1").await, gateway.connect("1").await];
+    busy(&gateway, "1", "user-full").await;
+    busy_poll(&gateway, "1", "user-full").await;
+    assert_eq!(gateway.metric("sse_busy_total", &[("reason", "user-full")]).await, 2.0);
+    // Others, also of a similar name, have their own; the instance is ready.
+    let other = gateway.connect("11").await;
+    assert_eq!(gateway.admin_get("/readyz").await.0, 200);
+    mine.remove(0);
+    eventually("the place to be free", || async {
+        (gateway.metric("sse_connections", &[]).await == 2.0).then_some(())
+    })
+    .await;
+    mine.push(gateway.connect("1").await);
+    busy(&gateway, "1", "user-full").await;
+    let id = redis.durable(&user("1"), "a", "1").await.unwrap();
+    for sse in &mut mine {
+        assert_eq!(sse.app_event().await.id.as_ref(), Some(&id));
+    }
+    drop(other);
+}
+
+#[tokio::test]
+async fn refused_clients_take_no_place() {
+    let redis = Redis::start().await;
+    let builder = Gateway::builder(&redis).env("LIMITS__MAX_CONNECTIONS", "1").env("TICKETS__LEEWAY", "0");
+    let gateway = builder.env("TICKETS__RECONNECT_GRACE", "0").start().await;
+    let used = ticket("1");
+    drop(gateway.connect_with(&used, "").await);
+    gateway.ready().await;
+    for _ in 0..5 {
+        // Refused before the session, at the session, and for its query.
+        for url in [
+            gateway.events_url(&ticket("1").without("jti"), ""),
+            gateway.events_url(&used, ""),
+            gateway.events_url(&ticket("1"), "&topics=a*"),
+        ] {
+            let mut sse = Sse::connect(&url, &[]).await;
+            assert!([400, 401].contains(&sse.status), "{}", sse.story());
+            sse.rest().await;
+        }
+    }
+    gateway.connect("1").await;
+}

@@ -1,0 +1,251 @@
+//! `GET /events/poll`, where streaming is blocked: the same cursor, one answer at a time.
+
+use crate::harness::ticket::Ticket;
+use crate::harness::{Event, Gateway, Id, Load, Redis, Sse, assert_received, encode, eventually, ticket, topic, user};
+use serde_json::{Value, json};
+use std::time::{Duration, Instant};
+
+/// One poll: the JSON of its answer.
+async fn poll(gateway: &Gateway, ticket: &Ticket, query: &str) -> Value {
+    let url = gateway.url(&format!("/events/poll?ticket={}{query}", ticket.jwt()));
+    let answer = gateway.http().get(url).send().await.expect("an answer");
+    let status = answer.status();
+    assert_eq!(answer.headers()["content-type"], "application/json");
+    assert_eq!(answer.headers()["cache-control"], "no-store");
+    let text = answer.text().await.expect("a body");
+    assert_eq!(status, 200, "{text}");
+    let json: Value = serde_json::from_str(&text).unwrap_or_else(|e| panic!("{e}: {text}"));
+    let mut members: Vec<&String> = json.as_object().expect("an object").keys().collect();
+    members.sort();
+    assert_eq!(members, ["events", "gap", "lastEventId"], "{text}");
+    json
+}
+
+fn cursor(answer: &Value) -> String {
+    let id = answer["lastEventId"].as_str().expect("a lastEventId");
+    Id::of(id);
+    id.to_string()
+}
+
+fn after(cursor: &str, wait: &str) -> String {
+    format!("&lastEventId={}&wait={wait}", encode(cursor))
+}
+
+/// The events of an answer as a stream would have told them.
+fn events(answer: &Value) -> Vec<Event> {
+    let list = answer["events"].as_array().expect("a list");
+    list.iter()
+        .map(|event| {
+            let text = |name: &str| event[name].as_str().unwrap_or_else(|| panic!("{name}: {event}")).to_string();
+            let id = text("id");
+            Event { id: Some(id.clone()), last_id: id, event: text("type"), data: text("data"), retry: None }
+        })
+        .collect()
+}
+
+#[tokio::test]
+async fn without_an_id_the_current_one_comes_at_once() {
+    let redis = Redis::start().await;
+    let gateway = Gateway::start(&redis).await;
+    let before = redis.durable(&user("1"), "a", "1").await.unwrap();
+    let started = Instant::now();
+    let answer = poll(&gateway, &ticket("1"), "&wait=30").await;
+    assert!(started.elapsed() < Duration::from_secs(15), "it waited");
+    assert_eq!((&answer["events"], &answer["gap"]), (&json!([]), &Value::Null));
+    assert!(Id::of(&cursor(&answer)) >= Id::of(&before));
+    let next = redis.durable(&user("1"), "a", "2").await.unwrap();
+    assert!(Id::of(&next) > Id::of(&cursor(&answer)));
+    let answer = poll(&gateway, &ticket("1"), &after(&cursor(&answer), "0")).await;
+    assert_eq!(events(&answer).len(), 1);
+    assert_eq!(answer["events"][0], json!({"id": next, "type": "a", "data": "2"}));
+}
+
+#[tokio::test]
+async fn with_an_id_what_was_missed_comes_at_once_as_a_stream_would_tell_it() {
+    let redis = Redis::start().await;
+    let gateway = Gateway::start(&redis).await;
+    gateway.recorder().await;
+    let start = cursor(&poll(&gateway, &ticket("1"), "").await);
+    let payloads = ["{\"a\": 1}", "", "two\nlines", "a\r\nb\rc", "žluťoučký \u{1f40e} \u{0}", "\"quoted\""];
+    let mut ids = Vec::new();
+    for (n, payload) in payloads.iter().enumerate() {
+        let channel = if n % 2 == 0 { user("1") } else { topic("t") };
+        ids.push(redis.durable(&channel, &format!("kind {n}"), payload).await.unwrap());
+        redis.durable(&user("2"), "other", "not mine").await.unwrap();
+    }
+    redis.bare(user("1"), "plain").await;
+    eventually("the bare one in the log", || async { (redis.log_ids(&user("1")).await.len() == 4).then_some(()) })
+        .await;
+    let started = Instant::now();
+    let answer = poll(&gateway, &ticket("1"), &after(&start, "30")).await;
+    assert!(started.elapsed() < Duration::from_secs(15), "it waited");
+    let told = events(&answer);
+    let data: Vec<&str> = told.iter().map(|e| e.data.as_str()).collect();
+    assert_eq!(data, ["{\"a\": 1}", "", "two\nlines", "a\nb\nc", "žluťoučký \u{1f40e} \u{0}", "\"quoted\"", "plain"]);
+    let told_ids: Vec<&String> = told.iter().take(6).filter_map(|e| e.id.as_ref()).collect();
+    assert_eq!(told_ids, ids.iter().collect::<Vec<_>>());
+    assert_eq!((told[0].event.as_str(), told[6].event.as_str()), ("kind 0", "message"));
+    // By header and by the other name, too.
+    for (name, query) in [("last-event-id", ""), ("x", &*format!("&last_event_id={}", ids[4]))] {
+        let url = gateway.url(&format!("/events/poll?ticket={}{query}", ticket("1").jwt()));
+        let answer = gateway.http().get(url).header(name, &ids[4]).send().await.unwrap();
+        let json: Value = serde_json::from_str(&answer.text().await.unwrap()).unwrap();
+        assert_eq!(events(&json).len(), 2, "{name}");
+    }
+    // Topics narrow a poll as they do a stream.
+    let answer = poll(&gateway, &ticket("1"), &format!("{}&topics=u", after(&start, "0"))).await;
+    assert_eq!(events(&answer).len(), 4);
+    assert_eq!(gateway.metric("sse_connections", &[]).await, 0.0);
+    assert!(gateway.metric("sse_connections_closed_total", &[("reason", "poll-done")]).await >= 5.0);
+    assert!(gateway.metric("sse_connections_opened_total", &[("transport", "poll")]).await >= 5.0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn it_waits_for_the_next_event_and_no_longer_than_asked() {
+    let redis = Redis::start().await;
+    let gateway = Gateway::start(&redis).await;
+    let start = cursor(&poll(&gateway, &ticket("1"), "").await);
+    let started = Instant::now();
+    let answer = poll(&gateway, &ticket("1"), &after(&start, "1")).await;
+    assert!(started.elapsed() >= Duration::from_millis(950), "{:?}", started.elapsed());
+    assert_eq!(events(&answer), []);
+    let quiet = cursor(&answer);
+    assert!(Id::of(&quiet) >= Id::of(&start), "it never goes back");
+    let waiting = async {
+        let started = Instant::now();
+        (poll(&gateway, &ticket("1"), &after(&quiet, "30")).await, started.elapsed())
+    };
+    let publishing = async {
+        eventually("the poll to wait", || async {
+            (gateway.metric("sse_connections", &[]).await == 1.0).then_some(())
+        })
+        .await;
+        redis.durable(&user("1"), "a", "now").await.unwrap()
+    };
+    let ((answer, took), id) = tokio::join!(waiting, publishing);
+    assert!(took < Duration::from_secs(15), "it waited on: {took:?}");
+    assert_eq!(answer["events"][0]["id"], json!(id));
+    assert!(Id::of(&cursor(&answer)) >= Id::of(&id));
+    for wait in ["31", "-1", "abc", "NaN", "inf", ""] {
+        let url = gateway.url(&format!("/events/poll?ticket={}{}", ticket("1").jwt(), after(&quiet, wait)));
+        let answer = gateway.http().get(url).send().await.unwrap();
+        assert_eq!(answer.status(), 400, "wait={wait}");
+        let json: Value = serde_json::from_str(&answer.text().await.unwrap()).unwrap();
+        assert_eq!(json["error"], "bad-wait");
+    }
+}
+
+#[tokio::test]
+async fn a_gap_is_told_in_its_member() {
+    let redis = Redis::start().await;
+    let gateway = Gateway::builder(&redis).env("HISTORY__MAX_LEN", "10").start().await;
+    let start = cursor(&poll(&gateway, &ticket("1"), "").await);
+    let mut publisher = redis.publisher().await;
+    for n in 0..400 {
+        publisher.durable(&user("1"), "a", n.to_string(), &[]).await.unwrap();
+    }
+    let answer = poll(&gateway, &ticket("1"), &after(&start, "0")).await;
+    assert_eq!(answer["gap"], json!({"reason": "trimmed", "channels": [user("1")], "from": start}));
+    let left = events(&answer);
+    assert!((10..400).contains(&left.len()), "{} left", left.len());
+    assert_eq!(left.last().unwrap().data, "399");
+    // Said once: the next poll is whole again.
+    let answer = poll(&gateway, &ticket("1"), &after(&cursor(&answer), "0")).await;
+    assert_eq!((&answer["gap"], &answer["events"]), (&Value::Null, &json!([])));
+    for id in ["garbage", "99999999999999-0"] {
+        let answer = poll(&gateway, &ticket("1"), &after(id, "0")).await;
+        assert_eq!((&answer["gap"]["reason"], &answer["gap"]["from"]), (&json!("unknown-id"), &json!(id)));
+        assert_eq!(answer["events"], json!([]));
+        // From here it goes on.
+        let id = redis.durable(&user("1"), "a", "next").await.unwrap();
+        let answer = poll(&gateway, &ticket("1"), &after(&cursor(&answer), "5")).await;
+        assert_eq!((&answer["gap"], &answer["events"][0]["id"]), (&Value::Null, &json!(id)));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_chain_of_polls_under_load_loses_and_doubles_nothing() {
+    let redis = Redis::start().await;
+    let builder = Gateway::builder(&redis).env("HISTORY__MAX_LEN", "100000");
+    let (one, two) = tokio::join!(builder.start(), builder.start());
+    let gateways = std::sync::Arc::new([one, two]);
+    let load = Load::start(&redis, &[user("1"), topic("t"), topic("u"), user("2")], 1000).await;
+    let tasks: Vec<_> = (0..3)
+        .map(|client: usize| {
+            let gateways = gateways.clone();
+            tokio::spawn(async move {
+                // One ticket for the whole chain, as a page has it.
+                let same = ticket("1");
+                let start = cursor(&poll(&gateways[client % 2], &same, "").await);
+                let (mut last, mut received, mut answers) = (start.clone(), Vec::new(), 0);
+                loop {
+                    let wait = ["0", "0.2", "5"][answers % 3];
+                    let gateway = &gateways[(client + answers / 4) % 2];
+                    let answer = poll(gateway, &same, &after(&last, wait)).await;
+                    assert_eq!(answer["gap"], Value::Null);
+                    let told = events(&answer);
+                    let end = told.iter().any(|e| e.event == "end");
+                    if let Some(event) = told.last() {
+                        assert!(Id::of(&cursor(&answer)) >= event.own_id());
+                    }
+                    received.extend(told);
+                    last = cursor(&answer);
+                    answers += 1;
+                    if end {
+                        return (Id::of(&start), received, answers);
+                    }
+                }
+            })
+        })
+        .collect();
+    load.more(3000).await;
+    let published = load.stop().await;
+    let end = redis.durable(&topic("end"), "end", "").await.unwrap();
+    for task in tasks {
+        let (start, mut received, answers) = task.await.unwrap();
+        assert_eq!(received.pop().unwrap().id.as_deref(), Some(end.as_str()));
+        assert!(answers > 10, "only {answers} polls");
+        assert_received(&published, &received, |channel| channel != user("2"), start, Id::of(&end));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_changes_over_from_stream_to_poll_and_back() {
+    let redis = Redis::start().await;
+    let builder = Gateway::builder(&redis).env("HISTORY__MAX_LEN", "100000");
+    let (one, two) = tokio::join!(builder.start(), builder.start());
+    let load = Load::start(&redis, &[user("1"), topic("t")], 500).await;
+    let same = ticket("1");
+    let mut sse = one.connect_with(&same, "").await;
+    let start = Id::of(sse.last_id());
+    let mut received: Vec<Event> = Vec::new();
+    for turn in 0..5 {
+        let mut left = 40;
+        received.extend(
+            sse.until(|event| {
+                left -= i32::from(!event.is_system());
+                left == 0
+            })
+            .await,
+        );
+        let mut last = sse.last_id().to_string();
+        if turn % 2 == 0 {
+            drop(sse);
+        }
+        for _ in 0..3 {
+            let answer = poll(&two, &same, &after(&last, "1")).await;
+            assert_eq!(answer["gap"], Value::Null);
+            received.extend(events(&answer));
+            last = cursor(&answer);
+        }
+        let header = [("Last-Event-ID", last.as_str())];
+        sse = Sse::connect(&one.events_url(&same, ""), &header).await;
+        assert_eq!(sse.connected().await.id.as_ref(), Some(&last));
+    }
+    let published = load.stop().await;
+    let end = redis.durable(&topic("end"), "end", "").await.unwrap();
+    received.extend(sse.until(|event| event.event == "end").await);
+    received.pop();
+    assert!(received.iter().all(|e| e.event != "sse.gap"));
+    assert_received(&published, &received, |_| true, start, Id::of(&end));
+}
