@@ -4,7 +4,8 @@ SHELL := bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .ONESHELL:
-.PHONY: help demo build test test-rust test-clients fmt lint clean
+.NOTPARALLEL:
+.PHONY: help demo build test test-build test-rust test-clients fmt lint clean
 
 TARGET  := $(abspath $(or $(CARGO_TARGET_DIR),target))
 CLIENTS := tests/clients
@@ -31,13 +32,18 @@ build: ## the release build
 
 test: test-rust test-clients ## every test
 
-test-rust: ## the tests in Rust, on a real Redis
-	@bash .ci/need redis-test cc
+test-build:
+	@bash .ci/need cc
+	echo "== building the tests"
+	cargo test --locked --no-run
+
+test-rust: test-build ## the tests in Rust, on a real Redis
+	@bash .ci/need redis-test
 	echo "== cargo test"
 	cargo test --locked
 
-# Runs the gateway that `cargo test` has built: nothing is built twice.
-test-clients: test-rust $(MODULES) $(VENV)/done ## real browsers, clients and publishers against the gateway (after the tests in Rust)
+# Runs the gateway that was built with the tests in Rust: nothing is built twice.
+test-clients: test-build $(MODULES) $(VENV)/done ## real browsers, clients and publishers against the gateway
 	@bash .ci/need redis-test curl chromium
 	echo "== client tests"
 	cd $(CLIENTS)

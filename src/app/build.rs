@@ -59,6 +59,16 @@ impl Gateway {
         Ok(Self { instance, link, public, admin, public_address, admin_address })
     }
 
+    /// Waits until it is ready for the first time.
+    pub fn ready(&self) -> impl Future<Output = ()> + 'static {
+        let instance = self.instance.clone();
+        async move {
+            while instance.unready().is_some() {
+                actix_rt::time::sleep(Duration::from_millis(20)).await;
+            }
+        }
+    }
+
     /// Where it listens for clients.
     pub fn public_address(&self) -> SocketAddr {
         self.public_address

@@ -1,6 +1,6 @@
 //! `serve` and `check-config`.
 
-use std::{process::ExitCode, sync::Arc};
+use std::{net::SocketAddr, process::ExitCode, sync::Arc};
 
 use super::args::{CheckArgs, ConfigArgs, EX_CONFIG};
 use crate::{
@@ -15,13 +15,13 @@ use crate::{
 /// Runs the gateway.
 pub fn serve(args: &ConfigArgs) -> ExitCode {
     match args.load() {
-        Ok(settings) => run(settings, Arc::new(|_: &mut _| {}), |_| {}),
+        Ok(settings) => run(settings, Arc::new(|_: &mut _| {}), |_, _| {}),
         Err(status) => status.into(),
     }
 }
 
-/// Runs a gateway with these settings to its end; `ready` is told when it listens.
-pub fn run(settings: Settings, extra: Extra, ready: impl FnOnce(&Gateway)) -> ExitCode {
+/// Runs a gateway with these settings to its end; `ready` is called once it is ready, with its public and admin address.
+pub fn run(settings: Settings, extra: Extra, ready: impl FnOnce(SocketAddr, SocketAddr) + 'static) -> ExitCode {
     logs::start(&settings.log);
     warnings(&settings).iter().for_each(|w| tracing::warn!("{w}"));
     raise_open_files(settings.limits.max_connections);
@@ -35,7 +35,11 @@ pub fn run(settings: Settings, extra: Extra, ready: impl FnOnce(&Gateway)) -> Ex
             Err(e) => return failed(&e),
         };
         tracing::info!(public = %gateway.public_address(), admin = %gateway.admin_address(), version = env!("CARGO_PKG_VERSION"), "listening");
-        ready(&gateway);
+        let (public, admin, becomes_ready) = (gateway.public_address(), gateway.admin_address(), gateway.ready());
+        actix_rt::spawn(async move {
+            becomes_ready.await;
+            ready(public, admin);
+        });
         gateway.run(signals).await;
         ExitCode::SUCCESS
     })

@@ -1,4 +1,5 @@
-//! The access log: never a query, where the ticket stands, and no referrer. A stream is logged when it begins.
+//! The access log: the route, never a query, where the ticket stands, nor an unknown path, where somebody may have put it,
+//! and no referrer. A stream is logged when it begins.
 
 use actix_web::{
     Error,
@@ -7,7 +8,7 @@ use actix_web::{
     middleware::Next,
 };
 
-/// Logs method, path, status and peer of a request.
+/// Logs method, route, status and peer of a request.
 ///
 /// # Errors
 /// Those of the handlers.
@@ -19,6 +20,7 @@ pub async fn log(
     let request = answer.request();
     let peer = request.peer_addr().map(|a| a.to_string()).unwrap_or_default();
     let status = answer.status().as_u16();
-    tracing::info!(target: "sse_gateway::access", method = %request.method(), path = request.path(), status, peer);
+    let route = request.match_pattern().unwrap_or_else(|| "-".to_owned());
+    tracing::info!(target: "sse_gateway::access", method = %request.method(), route, status, peer);
     Ok(answer)
 }

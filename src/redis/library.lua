@@ -392,7 +392,7 @@ local function renew(keys, args)
     local s = redis.call('HMGET', key, 'connection', 'good_ms')
     local holder = s[1]
     if tonumber(opened_ms) <= revoked_ms(user) then
-      redis.call('DEL', key)
+      -- The session stays as it is until it expires: its ticket must not open another one.
       answers[i] = 'revoked'
     elseif holder and holder ~= connection then
       answers[i] = holder == '' and 'ok' or 'taken-over'

@@ -128,7 +128,7 @@ pub fn new(instance: Arc<Instance>, commands: Commands, inbound: Arc<Inbound>) -
 type Ended = String;
 
 impl Supervisor {
-    /// Keeps the link up as long as the process lives.
+    /// Keeps the link up as long as somebody may ask for it.
     pub async fn run(mut self) {
         let mut backoff_ms = *BACKOFF_MS.start();
         let mut first = true;
@@ -146,6 +146,9 @@ impl Supervisor {
                 }
                 Err(fault) => fault,
             };
+            if self.requests.is_closed() {
+                return;
+            }
             if began.elapsed() > Duration::from_secs(10) {
                 backoff_ms = *BACKOFF_MS.start();
             }

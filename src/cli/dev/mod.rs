@@ -3,7 +3,7 @@
 
 mod private_redis;
 
-use std::{process::ExitCode, sync::Arc};
+use std::{net::SocketAddr, process::ExitCode, sync::Arc};
 
 use actix_web::{HttpResponse, http::header, web};
 use aws_lc_rs::digest;
@@ -15,7 +15,6 @@ use super::{
     serve::run,
 };
 use crate::{
-    app::build::Gateway,
     core::hex,
     settings::{self, Settings},
     state::instance::unix_ms,
@@ -52,9 +51,9 @@ pub fn dev(args: &DevArgs) -> ExitCode {
         config.route("/", web::get().to(move || std::future::ready(html(page.clone()))));
     };
     let verifier = Verifier::new(settings.tickets.clone());
-    run(settings, Arc::new(extra), |gateway| {
+    run(settings, Arc::new(extra), move |public, admin| {
         let ticket = verifier.ok().and_then(|v| v.mint(USER, None, TTL_S, unix_ms() / 1000)?.ok()).unwrap_or_default();
-        print(gateway, &redis_cli, &ticket);
+        print(public, admin, &redis_cli, &ticket);
     })
 }
 
@@ -112,14 +111,13 @@ fn html(page: String) -> HttpResponse {
         .body(page)
 }
 
-fn print(gateway: &Gateway, redis_cli: &str, ticket: &str) {
-    let public = gateway.public_address();
+fn print(public: SocketAddr, admin: SocketAddr, redis_cli: &str, ticket: &str) {
     println!("The page:\n  http://{public}/\n");
     println!(
         "Publish to it, bare and durably:\n  {redis_cli} PUBLISH user:{USER}:events '{{\"type\":\"order-completed\",\"payload\":{{\"orderId\":7}}}}'"
     );
     println!("  {redis_cli} FCALL sse_publish 1 broadcast:news headline '{{\"text\":\"hello\"}}'\n");
     println!("Follow by hand:\n  curl -N 'http://{public}/events?ticket={ticket}'\n");
-    println!("Health and metrics:\n  http://{}/metrics\n", gateway.admin_address());
+    println!("Health and metrics:\n  http://{}/metrics\n", admin);
     println!("Ctrl-C ends it all; nothing stays behind.");
 }

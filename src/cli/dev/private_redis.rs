@@ -87,10 +87,13 @@ fn spawn(program: &str, port: u16) -> io::Result<Child> {
         .stderr(Stdio::null())
         // Ctrl-C is for the gateway, which drains first.
         .process_group(0);
-    // SAFETY: prctl is async-signal-safe and touches nothing of this process.
+    let parent = std::process::id() as libc::pid_t;
+    // SAFETY: prctl and getppid are async-signal-safe and touch nothing of this process.
     unsafe {
-        command.pre_exec(|| match libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) {
-            0 => Ok(()),
+        command.pre_exec(move || match libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) {
+            // The parent may have ended before.
+            0 if libc::getppid() == parent => Ok(()),
+            0 => Err(io::ErrorKind::BrokenPipe.into()),
             _ => Err(io::Error::last_os_error()),
         });
     }
