@@ -130,7 +130,8 @@ fn public_server(
         .shutdown_timeout(SHUTDOWN_S)
         .h1_allow_half_closed(false)
         .client_request_timeout(Duration::from_secs(10))
-        .on_connect(move |io, extensions| peer::on_connect(io, extensions, stall));
+        // The kernel's clock starts before ours, when the client's window closes: ours shall name the reason first.
+        .on_connect(move |io, extensions| peer::on_connect(io, extensions, stall * 2));
     let http = match (&server.tls_certificate, &server.tls_key) {
         (Some(certificate), Some(key)) => http.listen_rustls_0_23(listener, tls::config(certificate, key)?)?,
         _ => http.listen_auto_h2c(listener)?,

@@ -5,7 +5,10 @@ use std::{io, time::Duration};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::build::Gateway;
-use crate::state::mailbox::{Command, Message};
+use crate::{
+    settings::Bare,
+    state::mailbox::{Command, Message},
+};
 
 /// After the window, clients get so long to take their last frame.
 const LAST_FRAMES: Duration = Duration::from_secs(3);
@@ -63,7 +66,8 @@ impl Gateway {
             if tokio::time::timeout(drain.window + LAST_FRAMES, all_gone).await.is_err() {
                 tracing::warn!(connections = instance.gate.taken(), "some clients did not take their last frame");
             }
-            if tokio::time::timeout(HAND_OVER, link.hand_over()).await.is_err() {
+            let records = instance.settings.publishers.bare == Bare::Record;
+            if records && tokio::time::timeout(HAND_OVER, link.hand_over()).await.is_err() {
                 tracing::warn!("the recorder could not hand over");
             }
             for handle in handles {

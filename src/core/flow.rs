@@ -143,6 +143,11 @@ impl Flow {
         self.queue_bytes + self.pending_bytes
     }
 
+    /// Bytes that a writer can take; what waits for the end of a join is not among them.
+    pub fn ready_bytes(&self) -> usize {
+        self.queue_bytes
+    }
+
     /// Whether a writer would find nothing.
     pub fn is_empty(&self) -> bool {
         self.head.is_none() && self.queue.is_empty() && self.last.is_none()

@@ -1,7 +1,10 @@
 //! The routes of the public listener.
 
 use actix_cors::Cors;
-use actix_web::{http::Method, web};
+use actix_web::{
+    http::{Method, header},
+    web,
+};
 
 use super::{answers, events::events, poll::poll, publish::publish, tickets::tickets};
 use crate::settings;
@@ -22,6 +25,7 @@ pub fn cors(settings: &settings::Cors) -> Cors {
     let cors = Cors::default()
         .allowed_methods([Method::GET, Method::POST])
         .allow_any_header()
+        .expose_headers([header::RETRY_AFTER])
         .block_on_origin_mismatch(false)
         .max_age(3600);
     if settings.allowed_origins.iter().any(|o| o == "*") {

@@ -90,7 +90,8 @@ pub struct Connection {
     /// The client's id, until the first join has looked at it.
     first_cursor: RefCell<Option<(Option<EventId>, Option<String>)>>,
     pub(super) key: Cell<usize>,
-    pub(super) taken_ms: Cell<u64>,
+    /// Since when frames wait that no writer has come for. A dropped queue does not reset it: who takes nothing has stalled.
+    pub(super) waiting_since_ms: Cell<Option<u64>>,
     pub(super) queued_ms: Cell<u64>,
     pub(super) beat_ms: Cell<u64>,
     pub(super) ends_ms: Cell<(u64, CloseReason)>,
@@ -123,7 +124,7 @@ impl Connection {
             reason: Cell::new(None),
             first_cursor: RefCell::new(Some((parts.cursor, parts.cursor_text))),
             key: Cell::new(usize::MAX),
-            taken_ms: Cell::new(now),
+            waiting_since_ms: Cell::new(None),
             queued_ms: Cell::new(now),
             beat_ms: Cell::new(0),
             ends_ms: Cell::new((u64::MAX, CloseReason::MaxAge)),
@@ -147,9 +148,8 @@ impl Connection {
             self.instance.queued_bytes.fetch_add(delta, Ordering::Relaxed);
         }
         if !flow.is_empty() {
-            if was_empty {
-                // A writer that finds something new starts its stall clock now.
-                self.taken_ms.set(self.instance.now_ms());
+            if was_empty && self.waiting_since_ms.get().is_none() {
+                self.waiting_since_ms.set(Some(self.instance.now_ms()));
             }
             drop(flow);
             if let Some(waker) = self.waker.borrow_mut().take() {
@@ -177,6 +177,7 @@ impl Connection {
             return Poll::Ready(None);
         }
         if self.flow.borrow().is_empty() {
+            self.waiting_since_ms.set(None);
             let mut kept = self.waker.borrow_mut();
             if !kept.as_ref().is_some_and(|k| k.will_wake(waker)) {
                 *kept = Some(waker.clone());
@@ -184,8 +185,9 @@ impl Connection {
             return Poll::Pending;
         }
         let bytes = self.with(|flow| self.take_chunk(flow));
-        self.taken_ms.set(self.instance.now_ms());
-        if self.flow.borrow().bytes() < REPLAY_BYTES {
+        let is_empty = self.flow.borrow().is_empty();
+        self.waiting_since_ms.set((!is_empty).then(|| self.instance.now_ms()));
+        if self.flow.borrow().ready_bytes() < REPLAY_BYTES {
             self.drained.notify_waiters();
         }
         self.instance.metrics.bytes_sent.inc_by(bytes.len() as u64);
@@ -367,7 +369,7 @@ impl Connection {
     pub async fn room(&self) {
         loop {
             let notified = self.drained.notified();
-            if self.gone.get() || self.is_ending() || self.flow.borrow().bytes() < REPLAY_BYTES {
+            if self.gone.get() || self.is_ending() || self.flow.borrow().ready_bytes() < REPLAY_BYTES {
                 return;
             }
             notified.await;

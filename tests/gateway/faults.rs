@@ -38,13 +38,9 @@ fn channels() -> Vec<String> {
     vec![user("a"), user("b"), topic("t"), topic("u")]
 }
 
-/// A gateway with a history that holds the whole test. Bare publishes are off: a recorder that was
-/// cut off may lawfully tell `unrecorded`, which is a test of its own here.
+/// A gateway with a history that holds the whole test.
 fn durable_only(redis: &Redis) -> Builder {
-    Gateway::builder(redis)
-        .env("HISTORY__MAX_LEN", "100000")
-        .env("SERVER__HEARTBEAT", "500ms")
-        .env("PUBLISHERS__BARE", "off")
+    Gateway::durable_only(redis).env("HISTORY__MAX_LEN", "100000").env("SERVER__HEARTBEAT", "500ms")
 }
 
 /// The same behind a proxy to Redis.

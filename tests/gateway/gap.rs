@@ -23,7 +23,7 @@ fn channels(gap: &Event) -> Vec<String> {
 /// A gateway that keeps about ten events a channel, and 350 events on user 1's.
 async fn trimmed_world() -> (Redis, Gateway, Vec<Published>) {
     let redis = Redis::start().await;
-    let builder = Gateway::builder(&redis).env("HISTORY__MAX_LEN", "10");
+    let builder = Gateway::durable_only(&redis).env("HISTORY__MAX_LEN", "10");
     let gateway = builder.start().await;
     let mut publisher = redis.publisher().await;
     let mut published = Vec::new();
@@ -82,7 +82,7 @@ async fn each_channel_counts_for_itself() {
     rest_is(&mut sse, &published).await;
     assert_eq!(sse.app_event().await.id.as_ref(), Some(&mine));
     // Another one has the logs only.
-    let gateway = Gateway::start(&redis).await;
+    let gateway = Gateway::durable_only(&redis).start().await;
     let mut sse = gateway.resume("1", &quiet).await;
     let gap = check(sse.app_event().await, "trimmed", &quiet);
     assert_eq!(channels(&gap), [topic("t")]);
@@ -99,7 +99,7 @@ async fn each_channel_counts_for_itself() {
 #[tokio::test]
 async fn a_log_emptied_by_an_admin_is_told() {
     let redis = Redis::start().await;
-    let gateway = Gateway::start(&redis).await;
+    let gateway = Gateway::durable_only(&redis).start().await;
     let before = gateway.connect("1").await.last_id().to_string();
     let first = redis.durable(&user("1"), "a", "1").await.unwrap();
     let last = redis.durable(&user("1"), "a", "2").await.unwrap();
@@ -126,7 +126,7 @@ async fn a_log_emptied_by_an_admin_is_told() {
 #[tokio::test]
 async fn expired_is_told_when_the_log_proves_nothing_any_more() {
     let redis = Redis::start().await;
-    let builder = Gateway::builder(&redis).env("HISTORY__RETENTION", "4s");
+    let builder = Gateway::durable_only(&redis).env("HISTORY__RETENTION", "4s");
     let gateway = builder.start().await;
     let cursor = redis.durable(&user("1"), "a", "1").await.unwrap();
     redis.durable(&user("1"), "a", "2").await.unwrap();
@@ -157,7 +157,7 @@ async fn gone(redis: &Redis, channel: &str) {
 #[tokio::test]
 async fn a_log_that_lives_on_proves_that_nothing_expired() {
     let redis = Redis::start().await;
-    let builder = Gateway::builder(&redis).env("HISTORY__RETENTION", "3s");
+    let builder = Gateway::durable_only(&redis).env("HISTORY__RETENTION", "3s");
     let gateway = builder.start().await;
     // No broadcasts, so that only the user's log is asked.
     let ticket = || crate::harness::ticket("1").topics(&[]);
@@ -179,7 +179,7 @@ async fn a_log_that_lives_on_proves_that_nothing_expired() {
 #[tokio::test]
 async fn a_young_cursor_without_any_log_misses_nothing() {
     let redis = Redis::start().await;
-    let gateway = Gateway::start(&redis).await;
+    let gateway = Gateway::durable_only(&redis).start().await;
     let cursor = gateway.connect("1").await.last_id().to_string();
     for name in ["1", "2", "3"] {
         let mut sse = gateway.resume(name, &cursor).await;
@@ -191,7 +191,7 @@ async fn a_young_cursor_without_any_log_misses_nothing() {
 #[tokio::test]
 async fn an_id_that_is_none_is_told_and_the_stream_goes_on_from_now() {
     let redis = Redis::start().await;
-    let gateway = Gateway::start(&redis).await;
+    let gateway = Gateway::durable_only(&redis).start().await;
     redis.durable(&user("1"), "old", "").await.unwrap();
     let ahead = format!("{}-0", now_ms() + 3_600_000);
     let long = "9".repeat(400);
@@ -233,7 +233,7 @@ async fn an_id_that_is_none_is_told_and_the_stream_goes_on_from_now() {
 #[tokio::test]
 async fn garbage_in_the_header_is_told_too() {
     let redis = Redis::start().await;
-    let gateway = Gateway::start(&redis).await;
+    let gateway = Gateway::durable_only(&redis).start().await;
     let url = gateway.events_url(&crate::harness::ticket("1"), "");
     let mut sse = Sse::connect(&url, &[("Last-Event-ID", "what?")]).await;
     let first = sse.connected().await;
@@ -244,7 +244,8 @@ async fn garbage_in_the_header_is_told_too() {
 #[tokio::test]
 async fn a_wiped_redis_is_told_on_open_streams_and_on_reconnect() {
     let redis = Redis::start().await;
-    let (one, two) = tokio::join!(Gateway::start(&redis), Gateway::start(&redis));
+    let builder = Gateway::durable_only(&redis);
+    let (one, two) = tokio::join!(builder.start(), builder.start());
     let mut streams = [one.connect("1").await, two.connect("1").await];
     let away = redis.durable(&user("1"), "a", "1").await.unwrap();
     for sse in &mut streams {
@@ -307,7 +308,7 @@ async fn bare_publishes_are_recorded_again_after_a_wipe() {
 #[tokio::test]
 async fn settings_hold_again_after_a_wipe() {
     let redis = Redis::start().await;
-    let builder = Gateway::builder(&redis).env("HISTORY__MAX_EVENT_BYTES", "100");
+    let builder = Gateway::durable_only(&redis).env("HISTORY__MAX_EVENT_BYTES", "100");
     let gateway = builder.start().await;
     let mut sse = gateway.connect("1").await;
     let over = "x".repeat(101);

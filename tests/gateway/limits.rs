@@ -96,11 +96,11 @@ async fn one_user_cannot_take_all_places() {
     let other = gateway.connect("11").await;
     assert_eq!(gateway.admin_get("/readyz").await.0, 200);
     mine.remove(0);
-    eventually("the place to be free", || async {
-        (gateway.metric("sse_connections", &[]).await == 2.0).then_some(())
-    })
-    .await;
-    mine.push(gateway.connect("1").await);
+    let again = async || {
+        let mut sse = Sse::connect(&gateway.events_url(&ticket("1"), ""), &[]).await;
+        (sse.event().await.event == "sse.connected").then_some(sse)
+    };
+    mine.push(eventually("the place to be free", again).await);
     busy(&gateway, "1", "user-full").await;
     let id = redis.durable(&user("1"), "a", "1").await.unwrap();
     for sse in &mut mine {

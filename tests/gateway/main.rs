@@ -3,10 +3,14 @@
 #[allow(dead_code)]
 mod harness;
 
+mod api;
+mod commands;
+mod config;
 mod delivery;
 mod drain;
 mod faults;
 mod gap;
+mod http;
 mod limits;
 mod modes;
 mod payloads;

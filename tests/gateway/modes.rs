@@ -189,6 +189,35 @@ async fn a_killed_recorder_costs_nothing_or_a_told_gap() {
     assert_eq!(sse.app_event().await.event, "end");
 }
 
+#[tokio::test]
+async fn a_killed_recorder_costs_nothing_while_a_standby_lives() {
+    let redis = Redis::start().await;
+    let (mut recorder, mut other) = recorder_and_other(&redis).await;
+    for _ in 0..3 {
+        other.metric_reaches("sse_recorder_role", &[("role", "standby")], 1.0).await;
+        let mut sse = other.connect("1").await;
+        let sent = Numbers::start(&redis, user("1")).await;
+        // Some ticks, so that writer and standby count from the same marker.
+        let seen = other.connect("2").await.last_id().to_string();
+        eventually("two ticks", || async {
+            let now = other.connect("2").await.last_id().to_string();
+            (Id::of(&now).0 > Id::of(&seen).0 + 2000).then_some(())
+        })
+        .await;
+        recorder.kill9();
+        recorder.wait_exit().await;
+        other.recorder().await;
+        sent.more(50).await;
+        let sent = sent.stop().await;
+        let last = (sent - 1).to_string();
+        let told = sse.until(|e| e.event == "n" && e.data == last).await;
+        assert_eq!(numbers(&told), (0..sent).collect::<Vec<_>>());
+        assert!(told.iter().all(|e| e.event != "sse.gap"), "{}", sse.story());
+        recorder = other;
+        other = Gateway::start(&redis).await;
+    }
+}
+
 /// All numbers are there, or the gap was told (before the first event behind the hole).
 fn check_record(told: &[Event], sent: usize) {
     let gap = told.iter().position(|e| e.event == "sse.gap");

@@ -55,7 +55,8 @@ async fn by_header_and_by_both_names_in_the_query() {
 #[tokio::test]
 async fn on_another_instance_without_having_seen_an_event() {
     let redis = Redis::start().await;
-    let (one, two) = tokio::join!(Gateway::start(&redis), Gateway::start(&redis));
+    let builder = Gateway::durable_only(&redis);
+    let (one, two) = tokio::join!(builder.start(), builder.start());
     let same = ticket("1");
     let sse = one.connect_with(&same, "").await;
     let cursor = sse.last_id().to_string();
@@ -78,7 +79,7 @@ async fn on_another_instance_without_having_seen_an_event() {
 #[tokio::test]
 async fn without_an_id_nothing_old_is_told() {
     let redis = Redis::start().await;
-    let gateway = Gateway::start(&redis).await;
+    let gateway = Gateway::durable_only(&redis).start().await;
     for n in 0..20 {
         let old = redis.durable(&user("1"), "old", n.to_string()).await;
         let old = old.unwrap();
@@ -93,7 +94,7 @@ async fn without_an_id_nothing_old_is_told() {
 async fn after_heartbeats_only_and_longer_than_the_retention() {
     let redis = Redis::start().await;
     let gateway =
-        Gateway::builder(&redis).env("SERVER__HEARTBEAT", "200ms").env("HISTORY__RETENTION", "3s").start().await;
+        Gateway::durable_only(&redis).env("SERVER__HEARTBEAT", "200ms").env("HISTORY__RETENTION", "3s").start().await;
     let mut sse = gateway.connect("1").await;
     let start = Id::of(sse.last_id());
     let mut last = start;
@@ -118,7 +119,7 @@ async fn after_heartbeats_only_and_longer_than_the_retention() {
 #[tokio::test]
 async fn heartbeats_come_behind_events_and_never_hide_one() {
     let redis = Redis::start().await;
-    let gateway = Gateway::builder(&redis).env("SERVER__HEARTBEAT", "100ms").start().await;
+    let gateway = Gateway::durable_only(&redis).env("SERVER__HEARTBEAT", "100ms").start().await;
     let mut sse = gateway.connect("1").await;
     let mut publisher = redis.publisher().await;
     let mut last = Id::of(sse.last_id());
@@ -142,7 +143,7 @@ async fn heartbeats_come_behind_events_and_never_hide_one() {
 #[tokio::test]
 async fn five_thousand_events_in_pages() {
     let redis = Redis::start().await;
-    let gateway = Gateway::builder(&redis).env("HISTORY__MAX_LEN", "10000").start().await;
+    let gateway = Gateway::durable_only(&redis).env("HISTORY__MAX_LEN", "10000").start().await;
     let sse = gateway.connect("1").await;
     let cursor = sse.last_id().to_string();
     drop(sse);
@@ -186,7 +187,7 @@ async fn five_thousand_events_in_pages() {
 #[tokio::test]
 async fn large_events_are_replayed_with_back_pressure() {
     let redis = Redis::start().await;
-    let gateway = Gateway::start(&redis).await;
+    let gateway = Gateway::durable_only(&redis).start().await;
     let sse = gateway.connect("1").await;
     let cursor = sse.last_id().to_string();
     drop(sse);
@@ -209,7 +210,7 @@ async fn large_events_are_replayed_with_back_pressure() {
 #[tokio::test]
 async fn the_topics_of_the_ticket_hold_for_the_replay_too() {
     let redis = Redis::start().await;
-    let gateway = Gateway::start(&redis).await;
+    let gateway = Gateway::durable_only(&redis).start().await;
     let sse = gateway.connect("1").await;
     let cursor = encode(sse.last_id());
     drop(sse);

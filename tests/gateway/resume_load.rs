@@ -29,7 +29,7 @@ impl Client {
 async fn two_hundred_joins_under_load() {
     let redis = Redis::start().await;
     let start = || {
-        let builder = Gateway::builder(&redis).env("HISTORY__MAX_LEN", "100000");
+        let builder = Gateway::durable_only(&redis).env("HISTORY__MAX_LEN", "100000");
         async move { builder.start().await }
     };
     let (one, two) = tokio::join!(start(), start());
@@ -89,7 +89,7 @@ async fn two_hundred_joins_under_load() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn open_streams_get_all_in_order_under_load() {
     let redis = Redis::start().await;
-    let builder = Gateway::builder(&redis).env("HISTORY__MAX_LEN", "100000");
+    let builder = Gateway::durable_only(&redis).env("HISTORY__MAX_LEN", "100000");
     let gateway = builder.start().await;
     let mut channels = vec![user("a"), user("b")];
     channels.extend((0..8).map(|n| topic(&format!("t{n}"))));

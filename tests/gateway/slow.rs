@@ -2,16 +2,16 @@
 
 use crate::harness::gateway::Builder;
 use crate::harness::sse::{End, Request};
-use crate::harness::{Gateway, Id, Redis, Sse, eventually, ticket, topic, user};
-use std::time::Duration;
+use crate::harness::{GUARD, Gateway, Id, Redis, Sse, encode, eventually, ticket, topic, user};
+use std::time::{Duration, Instant};
 
 const KIB: usize = 1024;
 const MIB: u64 = 1 << 20;
 
 /// A stream whose client's own buffer is small, so that the gateway soon notices what it does not read.
-async fn narrow(gateway: &Gateway, name: &str) -> Sse {
+async fn narrow(gateway: &Gateway, name: &str, query: &str) -> Sse {
     let request = Request { receive_buffer: Some(4096), ..Request::default() };
-    let url = gateway.events_url(&ticket(name), "");
+    let url = gateway.events_url(&ticket(name), query);
     let mut sse = Sse::try_connect(&url, &request).await.expect("an answer");
     sse.connected().await;
     sse
@@ -50,21 +50,21 @@ async fn a_client_that_reads_nothing_costs_bounded_memory_and_nobody_else() {
     let gateway = Gateway::builder(&redis).env("HISTORY__MAX_LEN", "200").env("LIMITS__STALL", "1h").start().await;
     let size = 64 * KIB - 16;
     let mut good = gateway.connect("1").await;
-    let reader = |n: usize| async move {
-        read_all(&mut good, 0, n).await;
-        good
+    // Two at a time, so that a reader that keeps up never overflows; the others get 125 MiB each.
+    let mut pump = async |from: usize, to: usize| {
+        for n in (from..to).step_by(2) {
+            publish(&redis, &user("1"), n, 2, size).await;
+            read_all(&mut good, n, 2).await;
+        }
     };
-    let reading = tokio::spawn(reader(2200));
     // Warmed up: buffers of allocator, link and reader have their size.
-    publish(&redis, &user("1"), 0, 200, size).await;
+    pump(0, 200).await;
     let before = gateway.rss();
     let mut stalled = Vec::new();
     for _ in 0..3 {
-        stalled.push(narrow(&gateway, "1").await);
+        stalled.push(narrow(&gateway, "1", "").await);
     }
-    // 125 MiB for each of the three.
-    publish(&redis, &user("1"), 200, 2000, size).await;
-    let mut good = reading.await.expect("the reader gets everything at once");
+    pump(200, 2200).await;
     let grown = gateway.rss().saturating_sub(before);
     assert!(grown < 50 * MIB, "grown by {} MiB", grown / MIB);
     let metrics = gateway.metrics().await;
@@ -85,19 +85,16 @@ async fn a_client_that_takes_nothing_is_disconnected() {
     let redis = Redis::start().await;
     let gateway = roomy(&redis).env("LIMITS__STALL", "1s").start().await;
     let mut good = gateway.connect("1").await;
-    let mut stalled = narrow(&gateway, "1").await;
+    let mut stalled = narrow(&gateway, "1", "").await;
     let quiet = gateway.connect("2").await;
     let mut published = 0;
-    eventually("the stalled client to be disconnected", || async {
-        let closed = gateway.metric("sse_connections_closed_total", &[("reason", "stalled")]).await;
-        (closed == 1.0).then_some(())
-    })
-    .await_while(async || {
-        publish(&redis, &user("1"), published, 20, 32 * KIB).await;
-        read_all(&mut good, published, 20).await;
-        published += 20;
-    })
-    .await;
+    let started = Instant::now();
+    while given_up(&gateway).await == 0.0 {
+        assert!(started.elapsed() < GUARD, "not disconnected after {published} events");
+        publish(&redis, &user("1"), published, 4, 32 * KIB).await;
+        read_all(&mut good, published, 4).await;
+        published += 4;
+    }
     // Its socket is closed, its place is free; who has nothing to read has not stalled.
     let rest = stalled.rest().await;
     assert_eq!(stalled.end, Some(End::Cut), "{}", stalled.story());
@@ -112,31 +109,17 @@ async fn a_client_that_takes_nothing_is_disconnected() {
     drop(quiet);
 }
 
-/// Awaits an event while something else is repeated until it has come.
-trait AwaitWhile: Future<Output = ()> + Sized {
-    async fn await_while(self, mut work: impl AsyncFnMut()) {
-        let event = self;
-        tokio::pin!(event);
-        loop {
-            tokio::select! {
-                biased;
-                () = &mut event => return,
-                // Not cut short: what was begun is brought to its end.
-                () = std::future::ready(()) => work().await,
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    }
+/// How many streams were given up as stalled.
+async fn given_up(gateway: &Gateway) -> f64 {
+    gateway.metric("sse_connections_closed_total", &[("reason", "stalled")]).await
 }
-
-impl<F: Future<Output = ()>> AwaitWhile for F {}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_that_reads_slowly_gets_everything() {
     let redis = Redis::start().await;
     let small = roomy(&redis).env("HISTORY__MAX_EVENT_BYTES", "16KiB").env("LIMITS__QUEUE_BYTES", "32KiB");
     let gateway = small.env("LIMITS__STALL", "2s").start().await;
-    let mut slow = narrow(&gateway, "1").await;
+    let mut slow = narrow(&gateway, "1", "").await;
     slow.read_slowly(24 * KIB, Duration::from_millis(2));
     let reading = tokio::spawn(async move {
         read_all(&mut slow, 0, 1200).await;
@@ -156,12 +139,29 @@ async fn a_client_that_reads_slowly_gets_everything() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_comes_while_a_slow_client_joins_does_not_block_the_join() {
+    let redis = Redis::start().await;
+    let gateway = roomy(&redis).env("LIMITS__STALL", "1h").start().await;
+    let start = gateway.connect("1").await.last_id().to_string();
+    // More than the sockets hold, so that the join has to wait for the reader.
+    publish(&redis, &user("1"), 0, 2000, 8 * KIB).await;
+    gateway.metric_reaches("sse_events_relayed_total", &[("kind", "user")], 2000.0).await;
+    let mut slow = narrow(&gateway, "1", &format!("&lastEventId={}", encode(&start))).await;
+    gateway.metric_reaches("sse_queued_bytes", &[], 60.0 * 1024.0).await;
+    assert_eq!(gateway.metric("sse_joins_total", &[("cause", "resume")]).await, 1.0);
+    // More than a join queues ahead (64 KiB), less than a queue holds (256 KiB).
+    publish(&redis, &user("1"), 2000, 16, 8 * KIB).await;
+    gateway.metric_reaches("sse_events_relayed_total", &[("kind", "user")], 2016.0).await;
+    read_all(&mut slow, 0, 2016).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_slow_client_lost_by_trimming_it_is_told() {
     let redis = Redis::start().await;
     let gateway = roomy(&redis).env("HISTORY__MAX_LEN", "50").env("LIMITS__STALL", "1h").start().await;
-    let mut stalled = narrow(&gateway, "1").await;
+    let mut stalled = narrow(&gateway, "1", "").await;
     publish(&redis, &user("1"), 0, 600, 32 * KIB).await;
-    assert!(gateway.metric("sse_queue_overflows_total", &[]).await >= 1.0);
+    gateway.metric_reaches("sse_queue_overflows_total", &[], 1.0).await;
     redis.durable(&user("1"), "end", "").await.unwrap();
     let told = stalled.until(|event| event.event == "end").await;
     let mut expected = 0;
@@ -187,7 +187,7 @@ async fn all_queues_together_are_bounded_and_nothing_is_lost() {
     let gateway = bounds.env("LIMITS__QUEUE_BYTES", "2MiB").env("LIMITS__QUEUE_BYTES_TOTAL", "2MiB").start().await;
     let mut streams = Vec::new();
     for n in 0..16 {
-        streams.push(narrow(&gateway, &n.to_string()).await);
+        streams.push(narrow(&gateway, &n.to_string(), "").await);
     }
     // The sockets' own buffers fill first; then 16 queues of equal size grow until the sum is too
     // much: long before one of them alone is.
@@ -256,15 +256,13 @@ async fn with_http2_one_stalled_stream_does_not_hurt_another_on_the_same_connect
     let (mut good, stalled) = (open("1").await, open("1").await);
     let mut parser = crate::harness::parser::Parser::default();
     let mut published = 0;
-    eventually("the stalled stream to be given up", || async {
-        (gateway.metric("sse_connections_closed_total", &[("reason", "stalled")]).await == 1.0).then_some(())
-    })
-    .await_while(async || {
-        publish(&redis, &user("1"), published, 10, 32 * KIB).await;
-        read_h2(&mut good, &mut parser, published, published + 10).await;
-        published += 10;
-    })
-    .await;
+    let started = Instant::now();
+    while given_up(&gateway).await == 0.0 {
+        assert!(started.elapsed() < GUARD, "not given up after {published} events");
+        publish(&redis, &user("1"), published, 4, 32 * KIB).await;
+        read_h2(&mut good, &mut parser, published, published + 4).await;
+        published += 4;
+    }
     // The other goes on, and new ones come on the same connection.
     publish(&redis, &user("1"), published, 10, 32 * KIB).await;
     read_h2(&mut good, &mut parser, published, published + 10).await;

@@ -36,6 +36,9 @@ async fn refused(gateway: &Gateway, token: &str, code: &str) {
     for path in ["/events", "/events/poll"] {
         let url = gateway.url(&format!("{path}?ticket={}", crate::harness::encode(token)));
         let mut sse = Sse::connect(&url, &[]).await;
+        if sse.status == 200 && path == "/events" {
+            panic!("let in instead of {code}: {}", sse.event().await);
+        }
         let body = sse.body().await;
         assert_eq!(sse.status, 401, "expected {code}: {body}");
         assert_eq!(sse.header("content-type"), Some("application/json"), "{code}");

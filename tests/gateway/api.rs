@@ -1,0 +1,174 @@
+//! `POST /publish` and `POST /tickets`: for backends without access to Redis or a JWT library.
+
+use crate::harness::keys::api_keys;
+use crate::harness::{Gateway, Redis, Sse, topic, user};
+use crate::http::error;
+use reqwest::Response;
+use serde_json::{Value, json};
+
+/// POSTs a body with a key.
+async fn post(gateway: &Gateway, path: &str, key: Option<&str>, body: impl Into<reqwest::Body>) -> Response {
+    let request = gateway.http().post(gateway.url(path)).body(body);
+    let request = key.into_iter().fold(request, |r, key| r.bearer_auth(key));
+    request.send().await.expect("an answer")
+}
+
+async fn json_of(answer: Response) -> Value {
+    let status = answer.status();
+    let text = answer.text().await.unwrap();
+    assert_eq!(status, 200, "{text}");
+    serde_json::from_str(&text).unwrap_or_else(|e| panic!("{e}: {text}"))
+}
+
+#[tokio::test]
+async fn publish_takes_one_event_or_a_list() {
+    let redis = Redis::start().await;
+    let gateway = Gateway::builder(&redis).env("API_KEYS", &api_keys(&[("key", "publish")])).start().await;
+    let mut sse = gateway.connect("1").await;
+    // Byte for byte: spaces, escapes, numbers and order as they were written.
+    let payload = "{ \"b\" :\t1.50e+3, \"a\":\"\\u00e9\\/\", \"a\": 12345678901234567890123 }";
+    let body =
+        format!("{{\"channel\":\"user:1:events\",\"type\":\"t\",\"payload\":{payload},\"id\":\"k\",\"retry\":7000}}");
+    let answer = json_of(post(&gateway, "/publish", Some("key"), body.clone()).await).await;
+    let event = sse.app_event().await;
+    assert_eq!(answer, json!({"id": event.id}));
+    assert_eq!((event.event.as_str(), event.data.as_str(), event.retry), ("t", payload, Some(7000)));
+    // With the same key a second time: the same place, no second event.
+    let again = json_of(post(&gateway, "/publish", Some("key"), body).await).await;
+    assert_eq!(again, answer);
+    let list = json!([
+        {"channel": topic("t"), "payload": "text"},
+        {"channel": "nowhere", "type": "t", "payload": 1},
+        {"channel": user("1"), "type": "sse.busy", "payload": 1},
+        {"channel": user("1"), "type": "t", "payload": "x".repeat(70_000)},
+        {"channel": user("1"), "type": "t\nid: 1", "payload": null},
+        {"channel": user("1"), "type": "t", "payload": null},
+    ]);
+    let answer = json_of(post(&gateway, "/publish", Some("key"), list.to_string()).await).await;
+    let codes: Vec<&str> = answer.as_array().unwrap().iter().map(|r| r["error"].as_str().unwrap_or("")).collect();
+    assert_eq!(codes, ["", "bad-channel", "reserved-type", "too-large", "bad-type", ""]);
+    assert!(answer[1]["message"].as_str().is_some_and(|m| !m.is_empty()), "{answer}");
+    let (first, second) = (sse.app_event().await, sse.app_event().await);
+    assert_eq!((first.event.as_str(), first.data.as_str()), ("message", "\"text\""));
+    assert_eq!((answer[0]["id"].as_str(), answer[5]["id"].as_str()), (first.id.as_deref(), second.id.as_deref()));
+    assert_eq!((second.event.as_str(), second.data.as_str()), ("t", "null"));
+    assert_eq!(json_of(post(&gateway, "/publish", Some("key"), "[]").await).await, json!([]));
+    // What was published is in the log: it can be replayed.
+    let mut back = gateway.resume("1", first.id.as_deref().unwrap()).await;
+    assert_eq!(back.app_event().await.id, second.id);
+    assert!(gateway.metric("sse_published_total", &[]).await >= 3.0);
+}
+
+#[tokio::test]
+async fn publish_refuses_what_is_no_event() {
+    let redis = Redis::start().await;
+    let keys = api_keys(&[("key", "publish"), ("other", "tickets")]);
+    let builder = Gateway::builder(&redis);
+    let with = builder.clone().env("API_KEYS", &keys).env("LIMITS__PUBLISH_BODY_BYTES", "100KiB");
+    let (gateway, without) = tokio::join!(with.start(), builder.start());
+    let good = r#"{"channel":"user:1:events","type":"t","payload":1}"#;
+    for path in ["/publish", "/tickets"] {
+        for key in [None, Some("key")] {
+            assert_eq!(error(post(&without, path, key, good).await).await, (404, "not-found".to_string()), "{path}");
+        }
+        for (key, status, code) in [
+            (None, 401, "api-key-missing"),
+            (Some(""), 401, "api-key-unknown"),
+            (Some("nobody's"), 401, "api-key-unknown"),
+            (Some("KEY"), 401, "api-key-unknown"),
+            (Some(if path == "/publish" { "other" } else { "key" }), 403, "scope-missing"),
+        ] {
+            let told = error(post(&gateway, path, key, good).await).await;
+            // A header with nothing behind `Bearer ` may count as none.
+            let same = told.0 == status && (told.1 == code || key == Some(""));
+            assert!(same, "{path} {key:?}: {told:?}");
+        }
+    }
+    for body in [
+        "",
+        "nonsense",
+        "1",
+        "null",
+        "{",
+        "[1]",
+        "{}",
+        r#"{"channel":"user:1:events","type":"t"}"#,
+        r#"{"type":"t","payload":1}"#,
+        r#"{"channel":"user:1:events","type":7,"payload":1}"#,
+        r#"{"channel":"user:1:events","type":"t","payload":1,"unknown":2}"#,
+        r#"{"channel":"user:1:events","type":"t","payload":1} x"#,
+        r#"{"channel":"user:1:events","type":"t","payload":01}"#,
+    ] {
+        let told = error(post(&gateway, "/publish", Some("key"), body).await).await;
+        assert_eq!(told, (400, "bad-request".to_string()), "{body}");
+    }
+    let (status, code) = error(post(&gateway, "/publish", Some("key"), &b"{\"channel\":\"\xff\"}"[..]).await).await;
+    assert_eq!((status, code.as_str()), (400, "bad-request"));
+    let single = |channel: &str, kind: &str| json!({"channel": channel, "type": kind, "payload": 1}).to_string();
+    for (body, code) in [
+        (single("user:1", "t"), "bad-channel"),
+        (single("user:a b:events", "t"), "bad-channel"),
+        (single("user:1:events", "sse.gap"), "reserved-type"),
+        (single("user:1:events", "a\rb"), "bad-type"),
+        (single("user:1:events", ""), "bad-type"),
+        (format!("{},\"id\":\"{}\"}}", &good[..good.len() - 1], "k".repeat(257)), "bad-key"),
+    ] {
+        assert_eq!(error(post(&gateway, "/publish", Some("key"), body.clone()).await).await, (400, code.to_string()));
+    }
+    let large = json!({"channel": user("1"), "type": "t", "payload": "x".repeat(66_000)}).to_string();
+    assert_eq!(error(post(&gateway, "/publish", Some("key"), large).await).await, (413, "too-large".to_string()));
+    assert_eq!(redis.log_ids(&user("1")).await, Vec::<String>::new(), "nothing of it was published");
+}
+
+#[tokio::test]
+async fn a_body_over_the_limit_is_413() {
+    let redis = Redis::start().await;
+    let keys = api_keys(&[("key", "publish"), ("minter", "tickets")]);
+    let gateway =
+        Gateway::builder(&redis).env("API_KEYS", &keys).env("LIMITS__PUBLISH_BODY_BYTES", "64KiB").start().await;
+    let body = " ".repeat(65 << 10);
+    assert_eq!(error(post(&gateway, "/publish", Some("key"), body.clone()).await).await.0, 413);
+    assert_eq!(error(post(&gateway, "/tickets", Some("minter"), body.clone()).await).await.0, 413);
+    // Who has no key learns nothing of limits.
+    assert_eq!(error(post(&gateway, "/publish", Some("nobody's"), body).await).await.0, 401);
+}
+
+#[tokio::test]
+async fn tickets_are_minted_for_backends() {
+    let redis = Redis::start().await;
+    let keys = api_keys(&[("key", "tickets"), ("other", "publish")]);
+    let gateway = Gateway::builder(&redis).env("API_KEYS", &keys).env("TICKETS__ISSUER", "the-gateway").start().await;
+    let mint = async |wish: Value| post(&gateway, "/tickets", Some("key"), wish.to_string()).await;
+    for (wish, ttl, topics) in [
+        (json!({"user": "7"}), 60, json!(["*"])),
+        (json!({"user": "7", "ttl": 1}), 1, json!(["*"])),
+        (json!({"user": "7", "ttl": 60, "topics": ["a", "b*"]}), 60, json!(["a", "b*"])),
+        (json!({"user": "7", "topics": []}), 60, json!([])),
+    ] {
+        let answer = mint(wish.clone()).await;
+        assert_eq!(answer.headers()["cache-control"], "no-store");
+        let answer = json_of(answer).await;
+        assert_eq!(answer["expiresIn"], json!(ttl), "{wish}");
+        let jwt = answer["ticket"].as_str().expect("a ticket");
+        let mut sse = Sse::connect(&gateway.url(&format!("/events?ticket={jwt}")), &[]).await;
+        let first = sse.connected().await.json();
+        assert_eq!((&first["user"], &first["topics"]), (&json!("7"), &topics), "{wish}");
+    }
+    for wish in [
+        json!({"user": ""}),
+        json!({"user": "a b"}),
+        json!({"user": "a*"}),
+        json!({"user": "x".repeat(257)}),
+        json!({"user": 7}),
+        json!({}),
+        json!({"user": "7", "ttl": 0}),
+        json!({"user": "7", "ttl": 61}),
+        json!({"user": "7", "ttl": -1}),
+        json!({"user": "7", "ttl": "30s"}),
+        json!({"user": "7", "topics": ["a b"]}),
+        json!({"user": "7", "topics": "a"}),
+        json!({"user": "7", "unknown": 1}),
+    ] {
+        assert_eq!(error(mint(wish.clone()).await).await, (400, "bad-request".to_string()), "{wish}");
+    }
+}
