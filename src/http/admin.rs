@@ -2,7 +2,11 @@
 
 use std::{sync::Arc, time::Duration};
 
-use actix_web::{HttpRequest, HttpResponse, http::StatusCode, web};
+use actix_web::{
+    HttpRequest, HttpResponse,
+    http::{Method, StatusCode},
+    web,
+};
 use serde_json::json;
 use tokio::sync::oneshot;
 
@@ -28,11 +32,11 @@ pub struct Admin {
 /// The routes of the listener.
 pub fn routes(config: &mut web::ServiceConfig) {
     config
-        .route("/healthz", web::get().to(healthz))
-        .route("/readyz", web::get().to(readyz))
-        .route("/metrics", web::get().to(metrics))
-        .route("/connections", web::get().to(connections))
-        .route("/users/{id}/connections", web::delete().to(end_connections))
+        .service(answers::only(Method::GET, "/healthz", web::get().to(healthz)))
+        .service(answers::only(Method::GET, "/readyz", web::get().to(readyz)))
+        .service(answers::only(Method::GET, "/metrics", web::get().to(metrics)))
+        .service(answers::only(Method::GET, "/connections", web::get().to(connections)))
+        .service(answers::only(Method::DELETE, "/users/{id}/connections", web::delete().to(end_connections)))
         .default_service(web::to(|| async { answers::not_found() }));
 }
 

@@ -1,8 +1,12 @@
 //! Answers that are no stream: errors in one form, and `sse.busy`.
 
 use actix_web::{
-    HttpResponse, HttpResponseBuilder,
-    http::{StatusCode, header},
+    HttpResponse, HttpResponseBuilder, Resource, Route,
+    http::{
+        Method, StatusCode,
+        header::{self, HeaderValue},
+    },
+    web::{self, Bytes},
 };
 use serde_json::json;
 
@@ -19,6 +23,35 @@ pub fn error(status: StatusCode, code: &str, message: &str) -> HttpResponse {
 /// 404 in the same form.
 pub fn not_found() -> HttpResponse {
     error(StatusCode::NOT_FOUND, "not-found", "there is nothing at this path; see the README for the endpoints")
+}
+
+/// A resource with one method; any other is told which one.
+pub fn only(method: Method, path: &str, route: Route) -> Resource {
+    let other = move || {
+        let message = format!("this endpoint takes {method}");
+        let mut answer = error(StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", &message);
+        if let Ok(allowed) = HeaderValue::from_str(method.as_str()) {
+            answer.headers_mut().insert(header::ALLOW, allowed);
+        }
+        std::future::ready(answer)
+    };
+    web::resource(path).route(route).default_service(web::to(other))
+}
+
+/// The body of a POST, within `limits.publish_body_bytes`.
+///
+/// # Errors
+/// The answer: 413 if it is larger, 400 if it cannot be read.
+pub fn body(read: Result<Bytes, actix_web::Error>) -> Result<Bytes, Box<HttpResponse>> {
+    read.map_err(|e| {
+        Box::new(match e.as_response_error().status_code() {
+            StatusCode::PAYLOAD_TOO_LARGE => {
+                let message = "the body is larger than limits.publish_body_bytes; send less at once";
+                error(StatusCode::PAYLOAD_TOO_LARGE, "too-large", message)
+            }
+            _ => error(StatusCode::BAD_REQUEST, "bad-request", "the body cannot be read"),
+        })
+    })
 }
 
 /// The head of every event stream.

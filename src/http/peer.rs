@@ -15,6 +15,9 @@ use std::{
 use actix_web::{dev::Extensions, rt::net::TcpStream};
 use socket2::SockRef;
 
+/// The kernel takes so much more than the client's window: a stalled client costs little, and is noticed soon.
+const UNSENT_BYTES: u32 = 64 << 10;
+
 /// The socket that a request came by.
 #[derive(Clone)]
 pub struct Peer {
@@ -24,15 +27,17 @@ pub struct Peer {
     streams: Arc<AtomicUsize>,
 }
 
-/// Notes the socket of a new connection and bounds how long it may stay silent.
+/// Notes the socket of a new connection, bounds how long it may stay silent and how much the kernel takes for it.
 pub fn on_connect(io: &dyn Any, extensions: &mut Extensions, user_timeout: Duration) {
     let tcp = io.downcast_ref::<TcpStream>().or_else(|| {
         let tls = io.downcast_ref::<actix_tls::accept::rustls_0_23::TlsStream<TcpStream>>()?;
         Some(tls.get_ref().0)
     });
     let Some(tcp) = tcp else { return };
-    // A socket that refuses the option is still closed by the stall clock.
-    let _ = SockRef::from(tcp).set_tcp_user_timeout(Some(user_timeout));
+    // A socket that refuses an option is still closed by the stall clock.
+    let socket = SockRef::from(tcp);
+    let _ = socket.set_tcp_user_timeout(Some(user_timeout));
+    let _ = socket.set_tcp_notsent_lowat(UNSENT_BYTES);
     if let Ok(address) = tcp.peer_addr() {
         extensions.insert(Peer { fd: tcp.as_raw_fd(), address, streams: Arc::default() });
     }

@@ -43,10 +43,18 @@ impl From<Event<'_>> for Publish {
 }
 
 /// Publishes one event or a list.
-pub async fn publish(request: HttpRequest, body: web::Bytes, worker: web::Data<Worker>) -> HttpResponse {
+pub async fn publish(
+    request: HttpRequest,
+    body: Result<web::Bytes, actix_web::Error>,
+    worker: web::Data<Worker>,
+) -> HttpResponse {
     if let Err(denial) = api_keys::check(&request, &worker.instance.settings.api_keys, Scope::Publish) {
         return denial.answer();
     }
+    let body = match answers::body(body) {
+        Ok(body) => body,
+        Err(answer) => return *answer,
+    };
     let one = body.iter().find(|b| !b.is_ascii_whitespace()) == Some(&b'{');
     let events = if one {
         serde_json::from_slice::<Event<'_>>(&body).map(|event| vec![event])

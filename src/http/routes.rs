@@ -13,10 +13,10 @@ use crate::settings;
 pub fn public(config: &mut web::ServiceConfig, body_bytes: usize) {
     config
         .app_data(web::PayloadConfig::new(body_bytes))
-        .route("/events", web::get().to(events))
-        .route("/events/poll", web::get().to(poll))
-        .route("/publish", web::post().to(publish))
-        .route("/tickets", web::post().to(tickets))
+        .service(answers::only(Method::GET, "/events", web::get().to(events)))
+        .service(answers::only(Method::GET, "/events/poll", web::get().to(poll)))
+        .service(answers::only(Method::POST, "/publish", web::post().to(publish)))
+        .service(answers::only(Method::POST, "/tickets", web::post().to(tickets)))
         .default_service(web::to(|| async { answers::not_found() }));
 }
 

@@ -25,10 +25,18 @@ struct Wish {
 }
 
 /// Mints a ticket.
-pub async fn tickets(request: HttpRequest, body: web::Bytes, worker: web::Data<Worker>) -> HttpResponse {
+pub async fn tickets(
+    request: HttpRequest,
+    body: Result<web::Bytes, actix_web::Error>,
+    worker: web::Data<Worker>,
+) -> HttpResponse {
     if let Err(denial) = api_keys::check(&request, &worker.instance.settings.api_keys, Scope::Tickets) {
         return denial.answer();
     }
+    let body = match answers::body(body) {
+        Ok(body) => body,
+        Err(answer) => return *answer,
+    };
     let wish: Wish = match serde_json::from_slice(&body) {
         Ok(wish) => wish,
         Err(e) => {

@@ -127,7 +127,13 @@ fn cross_check(s: &Settings, values: &BTreeMap<String, (String, Value)>, faults:
     if given("tickets.secret") && given("tickets.secret_file") {
         faults.push(fault("tickets.secret", "is given beside tickets.secret_file; give one of them"));
     }
-    if s.tickets.keys.is_empty() && !faults.iter().any(|f| f.key.to_ascii_lowercase().contains("tickets")) {
+    // A key that was given and is faulty is told already.
+    let key_faults = ["tickets.secret", "tickets.secret_file", "tickets.keys"];
+    if s.tickets.keys.is_empty()
+        && !faults.iter().any(|f| {
+            key_faults.contains(&f.key.to_ascii_lowercase().replace("__", ".").trim_start_matches("sse_gateway."))
+        })
+    {
         faults.push(fault(
             "tickets.secret",
             "there is no key to verify tickets with; set SSE_GATEWAY__TICKETS__SECRET (e.g. to the output of `openssl rand -hex 32`), tickets.secret_file or tickets.keys",

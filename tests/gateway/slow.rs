@@ -83,29 +83,31 @@ async fn a_client_that_reads_nothing_costs_bounded_memory_and_nobody_else() {
 #[tokio::test]
 async fn a_client_that_takes_nothing_is_disconnected() {
     let redis = Redis::start().await;
-    let gateway = roomy(&redis).env("LIMITS__STALL", "1s").start().await;
+    let gateway = roomy(&redis).env("LIMITS__STALL", "4s").start().await;
     let mut good = gateway.connect("1").await;
-    let mut stalled = narrow(&gateway, "1", "").await;
-    let quiet = gateway.connect("2").await;
-    let mut published = 0;
-    let started = Instant::now();
+    let mut stalled = narrow(&gateway, "2", "").await;
+    let quiet = gateway.connect("3").await;
+    // At once more than the sockets hold: from here on the gateway has to wait. More keeps coming.
+    publish(&redis, &user("2"), 0, 200, 32 * KIB).await;
+    let (started, mut published) = (Instant::now(), 0);
     while given_up(&gateway).await == 0.0 {
-        assert!(started.elapsed() < GUARD, "not disconnected after {published} events");
-        publish(&redis, &user("1"), published, 4, 32 * KIB).await;
-        read_all(&mut good, published, 4).await;
-        published += 4;
+        assert!(started.elapsed() < GUARD, "not disconnected after {:?}", started.elapsed());
+        publish(&redis, &user("2"), 200 + published, 1, 32 * KIB).await;
+        publish(&redis, &user("1"), published, 1, 32 * KIB).await;
+        read_all(&mut good, published, 1).await;
+        published += 1;
     }
     // Its socket is closed, its place is free; who has nothing to read has not stalled.
     let rest = stalled.rest().await;
     assert_eq!(stalled.end, Some(End::Cut), "{}", stalled.story());
-    assert!(rest.len() < published, "it got {} events before", rest.len());
+    let got = rest.iter().filter(|e| !e.is_system()).count();
+    assert!(got < 200 + published, "it got all {got} events before");
     let metrics = gateway.metrics().await;
     assert_eq!(metrics.get("sse_connections", &[]), 2.0);
     assert_eq!(metrics.get("sse_connections_closed_total", &[]), 1.0);
     // It comes back and gets what it missed.
-    let mut back = gateway.resume("1", stalled.last_id()).await;
-    let first = rest.iter().filter(|e| !e.is_system()).count();
-    read_all(&mut back, first, published - first).await;
+    let mut back = gateway.resume("2", stalled.last_id()).await;
+    read_all(&mut back, got, 200 + published - got).await;
     drop(quiet);
 }
 
@@ -143,16 +145,19 @@ async fn what_comes_while_a_slow_client_joins_does_not_block_the_join() {
     let redis = Redis::start().await;
     let gateway = roomy(&redis).env("LIMITS__STALL", "1h").start().await;
     let start = gateway.connect("1").await.last_id().to_string();
-    // More than the sockets hold, so that the join has to wait for the reader.
-    publish(&redis, &user("1"), 0, 2000, 8 * KIB).await;
-    gateway.metric_reaches("sse_events_relayed_total", &[("kind", "user")], 2000.0).await;
+    // More than the sockets hold, so that the join has to wait for the reader; in steps, so that the
+    // gateway has all of it behind itself.
+    for n in (0..1000).step_by(100) {
+        publish(&redis, &user("1"), n, 100, 8 * KIB).await;
+        gateway.metric_reaches("sse_events_relayed_total", &[("kind", "user")], (n + 100) as f64).await;
+    }
     let mut slow = narrow(&gateway, "1", &format!("&lastEventId={}", encode(&start))).await;
     gateway.metric_reaches("sse_queued_bytes", &[], 60.0 * 1024.0).await;
     assert_eq!(gateway.metric("sse_joins_total", &[("cause", "resume")]).await, 1.0);
     // More than a join queues ahead (64 KiB), less than a queue holds (256 KiB).
-    publish(&redis, &user("1"), 2000, 16, 8 * KIB).await;
-    gateway.metric_reaches("sse_events_relayed_total", &[("kind", "user")], 2016.0).await;
-    read_all(&mut slow, 0, 2016).await;
+    publish(&redis, &user("1"), 1000, 16, 8 * KIB).await;
+    gateway.metric_reaches("sse_events_relayed_total", &[("kind", "user")], 1016.0).await;
+    read_all(&mut slow, 0, 1016).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
