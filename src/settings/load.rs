@@ -147,14 +147,6 @@ fn cross_check(s: &Settings, values: &BTreeMap<String, (String, Value)>, faults:
     if s.server.tls_certificate.is_some() != s.server.tls_key.is_some() {
         faults.push(fault("server.tls", "only one of certificate and key is given; give both or none"));
     }
-    let one_event = s.history.max_event_bytes + 4096;
-    if s.limits.queue_bytes < one_event && s.limits.queue_bytes > 0 {
-        let text = format!("is too small for one event of history.max_event_bytes; give {one_event} or more");
-        faults.push(fault("limits.queue_bytes", text));
-    }
-    if s.limits.queue_bytes_total < s.limits.queue_bytes {
-        faults.push(fault("limits.queue_bytes_total", "is smaller than limits.queue_bytes; give more"));
-    }
 }
 
 /// Hints for settings that work but should not stay so.
@@ -163,6 +155,12 @@ pub fn warnings(s: &Settings) -> Vec<String> {
     let mut all = Vec::new();
     if weak {
         all.push("an HS256 ticket secret has fewer than 32 bytes and can be guessed (RFC 7518 section 3.2); use the output of `openssl rand -hex 32`".to_owned());
+    }
+    if s.limits.queue_bytes < s.history.max_event_bytes {
+        all.push("limits.queue_bytes is less than history.max_event_bytes: each event of that size is read from the log once more; give more".to_owned());
+    }
+    if s.limits.queue_bytes_total < s.limits.queue_bytes {
+        all.push("limits.queue_bytes_total is less than limits.queue_bytes: one slow client is enough to reach it; give more".to_owned());
     }
     all
 }

@@ -40,9 +40,9 @@ keys! {
     "server.workers" = "0", "Worker threads; 0 = one per core.",
         |s, v| s.server.workers = parse::number(v, 0..=256)? as usize;
     "server.retry" = r#""2s""#, "`retry:` hint for browsers; every connection adds a random part of up to the same again.",
-        |s, v| s.server.retry = parse::duration(v, ms(1, HOUR))?;
+        |s, v| s.server.retry = parse::duration(v, ms(0, HOUR))?;
     "server.heartbeat" = r#""15s""#, "A stream that was quiet this long gets `sse.heartbeat`, which carries a fresh id.",
-        |s, v| s.server.heartbeat = parse::duration(v, ms(100, HOUR))?;
+        |s, v| s.server.heartbeat = parse::duration(v, ms(10, DAY))?;
     "server.max_connection_age" = r#""1h""#, "A stream older than this (± 20 %) ends with a `retry:`, so that load evens out; 0 = never.",
         |s, v| s.server.max_connection_age = parse::duration(v, ms(0, 365 * DAY))?;
     "server.tls.certificate" = r#""""#, "PEM file of the certificate chain; empty = no TLS.",
@@ -68,13 +68,13 @@ keys! {
     "history.max_len" = "1000", "Events kept per channel, approximately.",
         |s, v| s.history.max_len = parse::number(v, 1..=100_000_000)?;
     "history.retention" = r#""24h""#, "A channel's log expires this long after its last event.",
-        |s, v| s.history.retention = parse::duration(v, ms(SECOND, 365 * DAY))?;
+        |s, v| s.history.retention = parse::duration(v, ms(100, 365 * DAY))?;
     "history.dedupe_window" = r#""5m""#, "A second event with the same publisher's key on a channel within this time is dropped.",
         |s, v| s.history.dedupe_window = parse::duration(v, ms(1, 7 * DAY))?;
     "history.max_event_bytes" = "65536", "Largest payload.",
         |s, v| s.history.max_event_bytes = parse::bytes(v, 1..=16 << 20)?;
     "history.tail_bytes" = r#""16MiB""#, "Recent broadcasts that an instance keeps in memory, so that resumes need not ask Redis.",
-        |s, v| s.history.tail_bytes = parse::bytes(v, ANY_BYTES)?;
+        |s, v| s.history.tail_bytes = parse::bytes(v, 0..=1 << 40)?;
     "tickets.secret" = r#""""#, "HS256 secret of 32 bytes or more. Belongs into the environment or a file, never into this one.",
         |s, v| if let Some(secret) = parse::optional_text(v)? { s.tickets.keys.push(hs256(secret.into_bytes())) };
     "tickets.secret_file" = r#""""#, "File that holds the HS256 secret (a line break at its end is ignored).",
@@ -106,7 +106,7 @@ keys! {
     "limits.queue_bytes_total" = r#""256MiB""#, "Bytes queued for all connections; above it the largest queues are dropped.",
         |s, v| s.limits.queue_bytes_total = parse::bytes(v, ANY_BYTES)?;
     "limits.stall" = r#""30s""#, "A client that takes nothing for this long is disconnected.",
-        |s, v| s.limits.stall = parse::duration(v, ms(SECOND, HOUR))?;
+        |s, v| s.limits.stall = parse::duration(v, ms(100, DAY))?;
     "limits.publish_body_bytes" = r#""1MiB""#, "Largest body of POST /publish and POST /tickets.",
         |s, v| s.limits.publish_body_bytes = parse::bytes(v, 1024..=256 << 20)?;
     "cors.allowed_origins" = "[]", "Origins that may read the stream, e.g. [\"https://app.example.com\"]; [\"*\"] = any.",

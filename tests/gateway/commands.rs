@@ -104,7 +104,7 @@ async fn tail_follows_from_one_gateway_to_the_next() {
     old.metric_reaches("sse_connections", &[], 1.0).await;
     let mut sent = Vec::new();
     let mut publish = async |n: usize| {
-        let channel = if n % 2 == 0 { user("1") } else { topic("t") };
+        let channel = if n.is_multiple_of(2) { user("1") } else { topic("t") };
         redis.durable(&channel, "n", n.to_string()).await.unwrap();
         sent.push(n.to_string());
         sent.clone()

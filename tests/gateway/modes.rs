@@ -232,6 +232,44 @@ fn check_record(told: &[Event], sent: usize) {
 }
 
 #[tokio::test]
+async fn a_wiped_redis_loses_bare_publishes_only_where_a_gap_is_told() {
+    let redis = Redis::start().await;
+    let (_recorder, other) = recorder_and_other(&redis).await;
+    for _ in 0..3 {
+        let mut sse = other.connect("1").await;
+        let sent = Numbers::start(&redis, user("1")).await;
+        sent.more(50).await;
+        redis.flushall().await;
+        sent.more(500).await;
+        let sent = sent.stop().await;
+        // Until a recorder is there again, more of them.
+        let mut end = sent;
+        eventually("a recorded bare publish", || {
+            end += 1;
+            let (n, redis) = (end - 1, &redis);
+            async move {
+                redis.bare(user("1"), format!("{{\"type\":\"n\",\"payload\":{n}}}")).await;
+                redis.log_ids(&user("1")).await.pop()
+            }
+        })
+        .await;
+        redis.durable(&user("1"), "end", "").await.unwrap();
+        let told = sse.until(|e| e.event == "end").await;
+        // Between two numbers that do not follow each other there must be a gap.
+        numbers(&told);
+        let (mut next, mut gap) = (0, false);
+        for event in told.iter().filter(|e| e.event != "sse.heartbeat") {
+            gap |= event.event == "sse.gap";
+            if event.event == "n" {
+                let n: usize = event.data.parse().unwrap();
+                assert!(n == next || gap, "{next}..{n} were lost in silence");
+                (next, gap) = (n + 1, false);
+            }
+        }
+    }
+}
+
+#[tokio::test]
 async fn bare_publishes_without_any_recorder_are_a_told_gap() {
     let redis = Redis::start().await;
     let gateway = Gateway::start(&redis).await;
