@@ -79,7 +79,7 @@ impl fmt::Display for Refusal {
 
 /// Checks an event type.
 pub fn check_type(kind: &str) -> Result<(), Refusal> {
-    if !(1..=MAX_TYPE_BYTES).contains(&kind.len()) || kind.bytes().any(|b| b < 0x20 || b == 0x7f) {
+    if !(1..=MAX_TYPE_BYTES).contains(&kind.len()) || kind.chars().any(char::is_control) {
         Err(Refusal::BadType)
     } else if kind.starts_with("sse.") {
         Err(Refusal::ReservedType)
@@ -176,6 +176,7 @@ mod tests {
             (r#"{"type":null,"payload":1}"#, Refusal::BadType),
             (r#"{"type":"","payload":1}"#, Refusal::BadType),
             (r#"{"type":"a\nb","payload":1}"#, Refusal::BadType),
+            (r#"{"type":"a\u0085b","payload":1}"#, Refusal::BadType),
             (r#"{"type":"sse.gap","payload":1}"#, Refusal::ReservedType),
             (r#"{"payload":1,"id":7}"#, Refusal::BadKey),
             (r#"{"payload":1,"id":""}"#, Refusal::BadKey),

@@ -1,6 +1,6 @@
 //! Who is let in: ticket, bounds, session, subscription, and the first frame. Streams and polls go the same way.
 
-use std::{rc::Rc, sync::Arc};
+use std::{rc::Rc, sync::Arc, time::Duration};
 
 use actix_web::{HttpRequest, HttpResponse, http::StatusCode, web::Query};
 
@@ -136,7 +136,7 @@ pub async fn admit(worker: &Worker, request: &HttpRequest, transport: &'static s
         return Err(Denied::Busy(BusyReason::Draining));
     }
     let pass = instance.gate.enter(&ticket.user).map_err(Denied::Busy)?;
-    if !instance.link.is_up() {
+    if !instance.link.came_up(Duration::from_millis(instance.now_ms())).await {
         return Err(Denied::Busy(BusyReason::RedisAway));
     }
     let id = uuid::Uuid::new_v4().to_string();

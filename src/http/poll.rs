@@ -1,8 +1,9 @@
 //! `GET /events/poll`, for networks in which streaming is blocked: the same way in, one answer instead of a stream.
 
-use std::{future::poll_fn, time::Duration};
+use std::{future::poll_fn, task::Poll, time::Duration};
 
 use actix_web::{HttpRequest, HttpResponse, http::header, web};
+use bytes::Bytes;
 use serde_json::{Value, json};
 
 use super::{
@@ -57,7 +58,11 @@ async fn answer(admitted: &Admitted, wait: Duration) -> HttpResponse {
             break;
         }
         let deadline = if joined && connection.is_idle() { until } else { until.max(started + MAX_JOIN) };
-        let next = poll_fn(|cx| connection.poll_bytes(cx.waker()));
+        // The end of a join that had nothing to tell is news as well.
+        let next = poll_fn(|cx| match connection.poll_bytes(cx.waker()) {
+            Poll::Pending if !joined && connection.is_live() => Poll::Ready(Some(Bytes::new())),
+            other => other,
+        });
         let Ok(Some(chunk)) = tokio::time::timeout_at(deadline, next).await else { break };
         bytes += chunk.len();
         parser.push(&chunk, |event| take(event, &mut events, &mut gap));

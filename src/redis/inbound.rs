@@ -71,6 +71,7 @@ impl Inbound {
         if generation != self.generation.load(Ordering::Relaxed) {
             return;
         }
+        self.instance.link.heard(self.instance.now_ms());
         let mut data = info.data.into_iter();
         if info.kind == PushKind::PMessage {
             data.next();

@@ -144,7 +144,8 @@ local function fault(channel, kind, payload, key, retry, max_event_bytes)
   if not parse_channel(channel) then
     return 'bad-channel', 'the channel must be user:<id>:events or broadcast:<topic>, with 1 to 256 bytes of printable ASCII'
       .. ' without space, comma and * ? [ ] \\'
-  elseif #kind < 1 or #kind > 128 or string.find(kind, '%c') or not is_utf8(kind) then
+  elseif #kind < 1 or #kind > 128 or string.find(kind, '%c') or not is_utf8(kind)
+    or string.find(kind, '\194[\128-\159]') then
     return 'bad-type', 'the type must be a string of 1 to 128 bytes without control characters'
   elseif string.sub(kind, 1, 4) == 'sse.' then
     return 'reserved-type', 'types that begin with sse. are the gateway\'s own; choose another name'
@@ -298,12 +299,12 @@ local function lease(_, args)
   return { 1, r[1], r[2] or '', r[3] or '-1' }
 end
 
--- sse_mark 0 <token> <marker>: starts a numbering of which nobody can prove that it follows the one before; if there was one,
--- bare publishes may be missing and a seam says so.
+-- sse_mark 0 <token> <marker> <known 0|1>: starts a numbering. If there is one here that it does not follow, or if the caller
+-- knows that there was one which it cannot prove to follow, bare publishes may be missing and a seam says so.
 local function mark(_, args)
   local r = redis.call('HMGET', RECORDER, 'token', 'marker')
   if r[1] ~= args[1] then return 'fenced' end
-  if r[2] then
+  if r[2] or args[3] == '1' then
     local ms = clock()
     seam(math.max(now_ms(), ms + 1), 'unrecorded')
   end

@@ -20,7 +20,10 @@ use super::{
 use crate::{
     core::join::Mark,
     settings::Bare,
-    state::{instance::Instance, mailbox::Message},
+    state::{
+        instance::{Instance, TICK_TIMEOUT},
+        mailbox::Message,
+    },
 };
 
 /// Channels in one SUBSCRIBE.
@@ -224,7 +227,7 @@ impl Supervisor {
                     }
                 }
                 _ = timer.tick() => {
-                    if !self.instance.link.is_alive() {
+                    if self.is_silent() {
                         return "no tick for 3 s".to_owned();
                     }
                     self.renew_settings().await;
@@ -330,6 +333,12 @@ impl Supervisor {
             }
         }
         Ok(())
+    }
+
+    /// Whether the link is dead, whatever TCP says. One that brings events while a tick is on its way behind them is not.
+    fn is_silent(&self) -> bool {
+        let silent_ms = self.instance.now_ms().saturating_sub(self.instance.link.heard_ms());
+        !self.instance.link.is_alive() && u128::from(silent_ms) >= TICK_TIMEOUT.as_millis()
     }
 
     /// A wiped Redis has forgotten the library's settings.

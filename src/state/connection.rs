@@ -99,7 +99,7 @@ pub struct Connection {
     gone: Cell<bool>,
     admitted: Cell<bool>,
     evict: Box<dyn Fn() -> bool>,
-    _pass: Pass,
+    pass: RefCell<Option<Pass>>,
 }
 
 impl Connection {
@@ -132,7 +132,7 @@ impl Connection {
             gone: Cell::new(false),
             admitted: Cell::new(false),
             evict: parts.evict,
-            _pass: parts.pass,
+            pass: RefCell::new(Some(parts.pass)),
             instance: parts.instance,
         })
     }
@@ -152,11 +152,15 @@ impl Connection {
                 self.waiting_since_ms.set(Some(self.instance.now_ms()));
             }
             drop(flow);
-            if let Some(waker) = self.waker.borrow_mut().take() {
-                waker.wake();
-            }
+            self.wake();
         }
         result
+    }
+
+    fn wake(&self) {
+        if let Some(waker) = self.waker.borrow_mut().take() {
+            waker.wake();
+        }
     }
 
     /// Offers an item of the hub.
@@ -253,9 +257,7 @@ impl Connection {
         self.gone.set(true);
         self.with(Flow::drop_queue);
         (self.evict)();
-        if let Some(waker) = self.waker.borrow_mut().take() {
-            waker.wake();
-        }
+        self.wake();
         self.drained.notify_waiters();
     }
 
@@ -313,8 +315,9 @@ impl Connection {
         self.with(Flow::drop_queue);
     }
 
-    /// Books the end: what is still queued is gone.
+    /// Books the end: what is still queued is gone, its place behind the gate is free.
     pub(super) fn forget(&self) {
+        self.pass.take();
         self.gone.set(true);
         self.with(Flow::drop_queue);
         self.drained.notify_waiters();
@@ -381,7 +384,11 @@ impl Connection {
         self.first_cursor.take();
         match self.with(|flow| flow.finish_join(h)) {
             Outcome::Rejoin(cause) => Some(cause),
-            _ => None,
+            _ => {
+                // Who waits for the join learns of its end, also when it brought nothing.
+                self.wake();
+                None
+            }
         }
     }
 }

@@ -8,6 +8,8 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
+use tokio::sync::Notify;
+
 use super::{gate::Gate, mailbox::Mailboxes, metrics::Metrics, tail::Tail};
 use crate::{
     core::id::EventId,
@@ -16,6 +18,9 @@ use crate::{
 
 /// A link without a tick for this long is dead, whatever TCP says (DESIGN.md section 3).
 pub const TICK_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// For so long after its start an instance lets clients wait for the link.
+const START: Duration = Duration::from_secs(3);
 
 /// One instance of the gateway.
 pub struct Instance {
@@ -119,6 +124,8 @@ pub struct LinkState {
     last_tick: Mutex<Option<Instant>>,
     highest: Mutex<EventId>,
     epoch_ms: AtomicU64,
+    heard_ms: AtomicU64,
+    first_up: Notify,
 }
 
 impl LinkState {
@@ -135,7 +142,18 @@ impl LinkState {
         self.up.store(up, Ordering::Relaxed);
         if up {
             self.ticked();
+            self.first_up.notify_waiters();
         }
+    }
+
+    /// Whether the link is set up; while the instance starts, that is waited for: clients of the instance before come at once,
+    /// and should not be sent away for the sake of some ms.
+    pub async fn came_up(&self, instance_age: Duration) -> bool {
+        let notified = self.first_up.notified();
+        if !self.is_up() && instance_age < START {
+            let _ = tokio::time::timeout(START - instance_age, notified).await;
+        }
+        self.is_up()
     }
 
     /// Whether the link is set up.
@@ -151,6 +169,16 @@ impl LinkState {
     /// Age of the last tick.
     pub fn tick_age(&self) -> Option<Duration> {
         self.last_tick().map(|at| at.elapsed())
+    }
+
+    /// Something came by the link; `now_ms` is the instance's.
+    pub fn heard(&self, now_ms: u64) {
+        self.heard_ms.store(now_ms, Ordering::Relaxed);
+    }
+
+    /// When something last came by the link.
+    pub fn heard_ms(&self) -> u64 {
+        self.heard_ms.load(Ordering::Relaxed)
     }
 
     /// Whether the link is set up and ticks arrive.

@@ -84,6 +84,10 @@ fn a_good_configuration_is_said_to_be_good() {
     assert_eq!(check(Some("[tickets]\nsecret = \"a-secret-of-more-than-thirty-two-bytes\"\n"), &[]).code, Some(0));
     let keys = api_keys(&[("key", "publish"), ("another", "admin")]);
     assert_eq!(check(None, &[GOOD, ("API_KEYS", &keys)]).code, Some(0));
+    // What only costs speed is a warning.
+    let ran = check(None, &[GOOD, ("LIMITS__QUEUE_BYTES", "1KiB")]);
+    assert_eq!(ran.code, Some(0));
+    assert!(ran.err.starts_with("warning: limits.queue_bytes"), "{}", ran.err);
     // A short secret works, with a warning that does not show it.
     let ran = check(None, &[("TICKETS__SECRET", MARKER)]);
     assert_eq!(ran.code, Some(0));
@@ -121,7 +125,7 @@ fn all_faults_are_told_at_once() {
         ("LOG__FORMAT", "xml"),
         ("LOG__LEVEL", "very=loud=x"),
         ("ADMIN__LISTEN", "localhost"),
-        ("LIMITS__QUEUE_BYTES", "1KiB"),
+        ("LIMITS__QUEUE_BYTES", "10"),
         ("DRAIN__WINDOW", "-1s"),
     ];
     let ran = check(Some(file), &env);
@@ -145,7 +149,7 @@ fn all_faults_are_told_at_once() {
         ("SSE_GATEWAY__LOG__FORMAT", &["json"]),
         ("SSE_GATEWAY__LOG__LEVEL", &["info"]),
         ("SSE_GATEWAY__ADMIN__LISTEN", &["PORT"]),
-        ("limits.queue_bytes", &["history.max_event_bytes"]),
+        ("SSE_GATEWAY__LIMITS__QUEUE_BYTES", &["KiB"]),
         ("SSE_GATEWAY__DRAIN__WINDOW", &["unit"]),
     ] {
         ran.faults(key, words);

@@ -103,10 +103,10 @@ impl Lease {
         self.commands.run::<i64>(&command).await.map(drop)
     }
 
-    /// Starts a numbering of which nobody can prove that it follows the one before; `false`: fenced.
-    pub async fn begin(&self, token: &str) -> Result<bool, Fault> {
+    /// Starts a numbering; `unproved`: there was one before, and nobody can prove that this one follows it. `false`: fenced.
+    pub async fn begin(&self, token: &str, unproved: bool) -> Result<bool, Fault> {
         let mut call = self.commands.call::<&str>("mark", &[]);
-        call.arg(token).arg(token);
+        call.arg(token).arg(token).arg(u8::from(unproved));
         Ok(self.commands.run::<String>(&call).await? == "marked")
     }
 

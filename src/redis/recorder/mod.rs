@@ -154,8 +154,11 @@ impl Recorder {
                     self.link_lost().await;
                 }
             }
-            // Redis forgot who holds which lease: all take part in the race again.
-            Note::Reset => self.resign().await,
+            // Redis may have forgotten who holds which lease.
+            Note::Reset => match self.role {
+                Role::Writer { .. } => self.renew().await,
+                _ => self.resign().await,
+            },
             Note::Vacant => {}
         }
     }
@@ -205,6 +208,8 @@ impl Recorder {
             },
             Role::Writer { token } => match self.lease.writer().await {
                 Ok(Some(grant)) if grant.token == *token => {}
+                // A wiped Redis has forgotten the numbering, but this writer has heard everything: it goes on.
+                Ok(Some(grant)) if grant.place.marker.is_empty() => self.begin_numbering(grant, false).await,
                 Ok(_) => self.resign().await,
                 Err(fault) => tracing::warn!(error = %fault, "the recorder's lease could not be renewed"),
             },
@@ -240,12 +245,13 @@ impl Recorder {
         if !self.subscribe().await {
             return self.lease.release().await;
         }
-        self.begin_numbering(grant).await;
+        self.begin_numbering(grant, self.roles > 0).await;
     }
 
-    async fn begin_numbering(&mut self, grant: Grant) {
+    /// Numbers what is kept and what comes; `unproved`: there was a numbering before which this one may not follow.
+    async fn begin_numbering(&mut self, grant: Grant, unproved: bool) {
         self.numbering.start(Place { marker: grant.token.clone(), n: 0 });
-        match self.lease.begin(&grant.token).await {
+        match self.lease.begin(&grant.token, unproved).await {
             Ok(true) => {
                 self.set_role(Role::Writer { token: grant.token });
                 self.instance.recorder_known();
@@ -265,6 +271,7 @@ impl Recorder {
             self.set_role(Role::Writer { token: grant.token });
         } else {
             // What waits here may be recorded already; what came before this moment may be missing.
+            self.roles += 1;
             self.start_writing(grant).await;
         }
     }
