@@ -22,7 +22,7 @@ use crate::{
         sessions::{self, NoSession, Redeem},
     },
     state::{
-        connection::{Connection, Parts, Session},
+        connection::{Client, Connection, Parts, Session},
         hub::Hub,
         instance::unix_ms,
     },
@@ -148,11 +148,7 @@ pub async fn admit(worker: &Worker, request: &HttpRequest, transport: &'static s
     let stream = StreamOfPeer::new(request.conn_data::<Peer>().cloned());
     let connection = Connection::new(Parts {
         instance: instance.clone(),
-        user: ticket.user.clone(),
-        topics,
-        session,
-        id,
-        transport,
+        client: Client { user: ticket.user.clone(), topics, session, id, transport },
         cursor,
         cursor_text: cursor_text.map(|text| text.chars().take(512).collect()),
         pass,
@@ -216,7 +212,7 @@ async fn join(
     let connection = &admitted.connection;
     let (generation, _) = connection.begin_join();
     let (mark, attachment) =
-        worker.link.attach(&connection.user).await.map_err(|_| Denied::Busy(BusyReason::RedisAway))?;
+        worker.link.attach(&connection.client.user).await.map_err(|_| Denied::Busy(BusyReason::RedisAway))?;
     admitted._attachment = Some(attachment);
     let retention_ms = worker.instance.settings.history.retention.as_millis() as u64;
     let goes_on = matches!(join::start(cursor, &mark, retention_ms), Start::Read { .. });
@@ -242,7 +238,8 @@ async fn join(
 }
 
 fn head(worker: &Worker, connection: &Connection, id: Option<EventId>, resumed: bool) -> bytes::Bytes {
-    let topics = connection.topics.patterns().collect();
-    let user: Arc<str> = connection.user.clone();
-    Connected { retry_ms: worker.hub.retry_ms(), id, connection: &connection.id, user: &user, topics, resumed }.frame()
+    let topics = connection.client.topics.patterns().collect();
+    let user: Arc<str> = connection.client.user.clone();
+    Connected { retry_ms: worker.hub.retry_ms(), id, connection: &connection.client.id, user: &user, topics, resumed }
+        .frame()
 }

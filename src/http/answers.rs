@@ -6,7 +6,7 @@ use actix_web::{
         Method, StatusCode,
         header::{self, HeaderValue},
     },
-    web::{self, Bytes},
+    web,
 };
 use serde_json::json;
 
@@ -36,22 +36,6 @@ pub fn only(method: Method, path: &str, route: Route) -> Resource {
         std::future::ready(answer)
     };
     web::resource(path).route(route).default_service(web::to(other))
-}
-
-/// The body of a POST, within `limits.publish_body_bytes`.
-///
-/// # Errors
-/// The answer: 413 if it is larger, 400 if it cannot be read.
-pub fn body(read: Result<Bytes, actix_web::Error>) -> Result<Bytes, Box<HttpResponse>> {
-    read.map_err(|e| {
-        Box::new(match e.as_response_error().status_code() {
-            StatusCode::PAYLOAD_TOO_LARGE => {
-                let message = "the body is larger than limits.publish_body_bytes; send less at once";
-                error(StatusCode::PAYLOAD_TOO_LARGE, "too-large", message)
-            }
-            _ => error(StatusCode::BAD_REQUEST, "bad-request", "the body cannot be read"),
-        })
-    })
 }
 
 /// The head of every event stream.

@@ -3,6 +3,7 @@
 use actix_web::{
     HttpRequest, HttpResponse,
     http::{StatusCode, header},
+    web::Bytes,
 };
 use aws_lc_rs::{constant_time::verify_slices_are_equal, digest};
 
@@ -59,6 +60,28 @@ pub fn check(request: &HttpRequest, keys: &[ApiKey], scope: Scope) -> Result<(),
         Some(k) if k.scopes.contains(&scope) => Ok(()),
         Some(_) => Err(Denial::Scope),
     }
+}
+
+/// The body of a request whose key has the scope, within `limits.publish_body_bytes`.
+///
+/// # Errors
+/// The answer: that of [`check`], 413 if the body is larger, 400 if it cannot be read.
+pub fn body(
+    request: &HttpRequest,
+    read: Result<Bytes, actix_web::Error>,
+    keys: &[ApiKey],
+    scope: Scope,
+) -> Result<Bytes, Box<HttpResponse>> {
+    check(request, keys, scope).map_err(|denial| Box::new(denial.answer()))?;
+    read.map_err(|e| {
+        Box::new(match e.as_response_error().status_code() {
+            StatusCode::PAYLOAD_TOO_LARGE => {
+                let message = "the body is larger than limits.publish_body_bytes; send less at once";
+                answers::error(StatusCode::PAYLOAD_TOO_LARGE, "too-large", message)
+            }
+            _ => answers::error(StatusCode::BAD_REQUEST, "bad-request", "the body cannot be read"),
+        })
+    })
 }
 
 /// The credential of `Authorization: Bearer` (RFC 6750 section 2.1).

@@ -48,10 +48,7 @@ pub async fn publish(
     body: Result<web::Bytes, actix_web::Error>,
     worker: web::Data<Worker>,
 ) -> HttpResponse {
-    if let Err(denial) = api_keys::check(&request, &worker.instance.settings.api_keys, Scope::Publish) {
-        return denial.answer();
-    }
-    let body = match answers::body(body) {
+    let body = match api_keys::body(&request, body, &worker.instance.settings.api_keys, Scope::Publish) {
         Ok(body) => body,
         Err(answer) => return *answer,
     };

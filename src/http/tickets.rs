@@ -30,10 +30,7 @@ pub async fn tickets(
     body: Result<web::Bytes, actix_web::Error>,
     worker: web::Data<Worker>,
 ) -> HttpResponse {
-    if let Err(denial) = api_keys::check(&request, &worker.instance.settings.api_keys, Scope::Tickets) {
-        return denial.answer();
-    }
-    let body = match answers::body(body) {
+    let body = match api_keys::body(&request, body, &worker.instance.settings.api_keys, Scope::Tickets) {
         Ok(body) => body,
         Err(answer) => return *answer,
     };

@@ -175,15 +175,15 @@ impl Joiner {
     }
 
     async fn sources(&self, c: &Connection, from: EventId, stale: bool) -> Result<Vec<Source>, Stop> {
-        let mut sources = vec![Source::Log(Channel::User(c.user.clone()))];
-        if c.topics.is_empty() {
+        let mut sources = vec![Source::Log(Channel::User(c.client.user.clone()))];
+        if c.client.topics.is_empty() {
             return Ok(sources);
         }
         let _reader = self.readers.acquire().await.map_err(|_| Stop::Void)?;
-        if !stale && tail_fill::reaches(&self.instance, &self.commands, from, &c.topics).await? {
+        if !stale && tail_fill::reaches(&self.instance, &self.commands, from, &c.client.topics).await? {
             sources.push(Source::Tail);
         } else {
-            let topics = log::active_broadcasts(&self.commands, &c.topics, from).await?;
+            let topics = log::active_broadcasts(&self.commands, &c.client.topics, from).await?;
             sources.extend(topics.into_iter().map(Source::Log));
         }
         Ok(sources)
@@ -208,7 +208,8 @@ impl Joiner {
                 }
                 Source::Tail => {
                     // A tail that was cut meanwhile no longer reaches back: the logs do.
-                    let (events, more) = self.instance.tail.read(after, h, &c.topics, count).ok_or(Stop::Again)?;
+                    let (events, more) =
+                        self.instance.tail.read(after, h, &c.client.topics, count).ok_or(Stop::Again)?;
                     pages.push((n, Page { events, more, last_ever: EventId::ZERO }));
                 }
             }
@@ -242,14 +243,14 @@ impl Joiner {
         }
         // Which topics there were is known for as long as the retention only.
         if stale {
-            expired.extend(c.topics.prefixes().map(|p| format!("broadcast:{p}*")));
+            expired.extend(c.client.topics.prefixes().map(|p| format!("broadcast:{p}*")));
         }
         let reason = match (trimmed.is_empty(), expired.is_empty()) {
             (false, _) => GapReason::Trimmed,
             (true, false) => GapReason::Expired,
             (true, true) if unrecorded => {
-                let all = std::iter::once(format!("user:{}:events", c.user));
-                let all = all.chain(c.topics.patterns().map(|p| format!("broadcast:{p}")));
+                let all = std::iter::once(format!("user:{}:events", c.client.user));
+                let all = all.chain(c.client.topics.patterns().map(|p| format!("broadcast:{p}")));
                 return c.tell_gap(GapReason::Unrecorded, all.take(MAX_GAP_CHANNELS).collect());
             }
             (true, true) => return,

@@ -140,15 +140,15 @@ pub async fn keep(hub: Rc<Hub>, commands: Commands, mut ended: mpsc::UnboundedRe
 
 /// The answers of the library, in order; none if Redis is away: the next turn tries again.
 async fn renew(commands: &Commands, connections: &[Rc<Connection>], grace: Duration, closing: bool) -> Vec<String> {
-    let digests: Vec<&str> = connections.iter().map(|c| c.session.digest.as_str()).collect();
+    let digests: Vec<&str> = connections.iter().map(|c| c.client.session.digest.as_str()).collect();
     let mut call = commands.call("renew", &digests);
     for c in connections {
         let ttl_ms = if closing { (grace.as_millis() as u64).max(1) } else { ttl_ms(grace) };
-        call.arg(&c.id)
-            .arg(&*c.user)
-            .arg(c.session.first.to_string())
-            .arg(c.session.opened_ms)
-            .arg(c.session.until_ms)
+        call.arg(&c.client.id)
+            .arg(&*c.client.user)
+            .arg(c.client.session.first.to_string())
+            .arg(c.client.session.opened_ms)
+            .arg(c.client.session.until_ms)
             .arg(ttl_ms)
             .arg(u8::from(closing));
     }

@@ -43,20 +43,27 @@ pub struct Session {
     pub until_ms: u64,
 }
 
+/// Who is connected, and to what.
+#[derive(Clone, Debug)]
+pub struct Client {
+    /// The user.
+    pub user: Arc<str>,
+    /// The topics that are sent.
+    pub topics: Topics,
+    /// The session.
+    pub session: Session,
+    /// Id of the connection.
+    pub id: String,
+    /// `stream` or `poll`.
+    pub transport: &'static str,
+}
+
 /// What a connection is made of.
 pub struct Parts {
     /// The instance.
     pub instance: Arc<Instance>,
-    /// The user.
-    pub user: Arc<str>,
-    /// The topics that it gets.
-    pub topics: Topics,
-    /// Its session.
-    pub session: Session,
-    /// Its id.
-    pub id: String,
-    /// `stream` or `poll`.
-    pub transport: &'static str,
+    /// Who is connected.
+    pub client: Client,
     /// Where it starts; `None`: the client's id could not be parsed.
     pub cursor: Option<EventId>,
     /// The client's id as it came, for `sse.gap`.
@@ -71,16 +78,8 @@ pub struct Parts {
 pub struct Connection {
     /// The instance.
     pub instance: Arc<Instance>,
-    /// The user.
-    pub user: Arc<str>,
-    /// The topics that it gets.
-    pub topics: Topics,
-    /// Its session.
-    pub session: Session,
-    /// Its id.
-    pub id: String,
-    /// `stream` or `poll`.
-    pub transport: &'static str,
+    /// Who is connected.
+    pub client: Client,
     /// When it was opened, ms of the instance.
     pub opened_ms: u64,
     flow: RefCell<Flow>,
@@ -106,17 +105,13 @@ impl Connection {
     /// A connection that nobody knows yet; `Hub::add` makes it known.
     pub fn new(parts: Parts) -> Rc<Self> {
         let now = parts.instance.now_ms();
-        let user_channel = format!("user:{}:events", parts.user);
-        let channels =
-            std::iter::once(user_channel).chain(parts.topics.patterns().take(100).map(|t| format!("broadcast:{t}")));
+        let user_channel = format!("user:{}:events", parts.client.user);
+        let channels = std::iter::once(user_channel)
+            .chain(parts.client.topics.patterns().take(100).map(|t| format!("broadcast:{t}")));
         let limit = parts.instance.settings.limits.queue_bytes;
         let flow = Flow::new(parts.cursor.unwrap_or(EventId::ZERO), limit, channels.collect());
         Rc::new(Self {
-            user: parts.user,
-            topics: parts.topics,
-            session: parts.session,
-            id: parts.id,
-            transport: parts.transport,
+            client: parts.client,
             opened_ms: now,
             flow: RefCell::new(flow),
             waker: RefCell::default(),

@@ -135,8 +135,8 @@ impl Hub {
                         offer(Some(keys));
                     } else if topic.starts_with(prefix.as_str()) {
                         let first = |c: &&Rc<Connection>| {
-                            c.topics.exact().all(|t| t != &**topic)
-                                && c.topics.prefixes().find(|p| topic.starts_with(p)) == Some(prefix)
+                            c.client.topics.exact().all(|t| t != &**topic)
+                                && c.client.topics.prefixes().find(|p| topic.starts_with(p)) == Some(prefix)
                         };
                         let found = keys.iter().filter_map(|k| index.all.get(*k)).filter(first);
                         found.for_each(|c| self.offer(c, &item, now));
@@ -175,16 +175,16 @@ impl Hub {
         let mut index = self.index.borrow_mut();
         let key = index.all.insert(connection.clone());
         connection.key.set(key);
-        index.users.entry(connection.user.clone()).or_default().push(key);
-        for topic in connection.topics.exact() {
+        index.users.entry(connection.client.user.clone()).or_default().push(key);
+        for topic in connection.client.topics.exact() {
             index.exact.entry(topic.to_owned()).or_default().push(key);
         }
-        for prefix in connection.topics.prefixes() {
+        for prefix in connection.client.topics.prefixes() {
             index.prefixes.entry(prefix.to_owned()).or_default().push(key);
         }
         self.schedule(connection);
         self.instance.metrics.connections.inc();
-        self.instance.metrics.opened.with_label_values(&[connection.transport]).inc();
+        self.instance.metrics.opened.with_label_values(&[connection.client.transport]).inc();
     }
 
     /// Forgets a connection whose writer is gone.
@@ -205,11 +205,11 @@ impl Hub {
                 }
             }
         }
-        unlink(&mut index.users, &connection.user, key);
-        for topic in connection.topics.exact() {
+        unlink(&mut index.users, &connection.client.user, key);
+        for topic in connection.client.topics.exact() {
             unlink(&mut index.exact, &topic.to_owned(), key);
         }
-        for prefix in connection.topics.prefixes() {
+        for prefix in connection.client.topics.prefixes() {
             unlink(&mut index.prefixes, &prefix.to_owned(), key);
         }
         drop(index);
@@ -239,17 +239,17 @@ impl Hub {
             Command::TakenOver { digest, by, times } => {
                 // 60 s and growing: two tabs with one ticket must not take over from each other all day.
                 let retry_ms = 60_000 * (1 << times.saturating_sub(1).min(6));
-                for c in self.snapshot().iter().filter(|c| c.session.digest == digest && c.id != by) {
+                for c in self.snapshot().iter().filter(|c| c.client.session.digest == digest && c.client.id != by) {
                     self.close(c, CloseReason::TakenOver, retry_ms);
                 }
             }
             Command::Revoke(user) => {
-                for c in self.snapshot().iter().filter(|c| *c.user == *user) {
+                for c in self.snapshot().iter().filter(|c| *c.client.user == *user) {
                     self.close(c, CloseReason::Revoked, self.retry_ms());
                 }
             }
             Command::List(user, reply) => {
-                let wanted = |c: &&Rc<Connection>| user.as_deref().is_none_or(|u| *c.user == *u);
+                let wanted = |c: &&Rc<Connection>| user.as_deref().is_none_or(|u| *c.client.user == *u);
                 let listed = self.snapshot().iter().filter(wanted).map(|c| self.listed(c)).collect();
                 let _ = reply.send(listed);
             }
@@ -268,10 +268,10 @@ impl Hub {
 
     fn listed(&self, c: &Connection) -> Listed {
         Listed {
-            connection_id: c.id.clone(),
-            user: c.user.to_string(),
-            topics: c.topics.patterns().collect(),
-            transport: c.transport,
+            connection_id: c.client.id.clone(),
+            user: c.client.user.to_string(),
+            topics: c.client.topics.patterns().collect(),
+            transport: c.client.transport,
             age_seconds: (self.instance.now_ms() - c.opened_ms) / 1000,
             queued_bytes: c.queued_bytes(),
             cursor: c.cursor().to_string(),
