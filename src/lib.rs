@@ -43,7 +43,7 @@
 //!
 //! | promise (DESIGN.md section 1) | code | test |
 //! |---|---|---|
-//! | nothing is lost silently | `core/flow.rs`, `core/join.rs`, `redis/join.rs` | `tests/gateway/resume.rs`, `gap.rs` |
+//! | nothing is lost silently | `core/flow.rs`, `core/join.rs`, `redis/join.rs` | `tests/gateway/resume.rs`, `gap.rs`, `seams.rs` |
 //! | the id is always fresh | `state/sweep.rs`, `redis/tick.rs` | `tests/gateway/resume.rs` |
 //! | any Redis client can publish | `redis/library.lua`, `redis/recorder` | `tests/gateway/delivery.rs`, `modes.rs` |
 //! | a fault of Redis is no fault of the client | `redis/link.rs` | `tests/gateway/faults.rs` |

@@ -1,6 +1,10 @@
 //! Parsers of single values. An error says what is wrong and how to mend it: `fault; fix`.
 
-use std::{net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
+use std::{
+    net::{SocketAddr, ToSocketAddrs},
+    path::PathBuf,
+    time::Duration,
+};
 
 use toml::Value;
 
@@ -32,10 +36,11 @@ pub fn path(value: &Value) -> Parsed<Option<PathBuf>> {
     Ok(optional_text(value)?.map(PathBuf::from))
 }
 
-/// `address:port`.
+/// `address:port`; a name such as `localhost` is looked up.
 pub fn address(value: &Value) -> Parsed<Option<SocketAddr>> {
     let s = text(value)?;
-    SocketAddr::from_str(&s).map(Some).map_err(|_| format!("{s:?} is no address; write IP:PORT, e.g. \"0.0.0.0:8080\""))
+    let found = s.to_socket_addrs().ok().and_then(|mut all| all.next());
+    found.map(Some).ok_or_else(|| format!("{s:?} is no address; write IP:PORT, e.g. \"0.0.0.0:8080\""))
 }
 
 /// A whole number within `range`.

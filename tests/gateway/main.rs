@@ -18,6 +18,7 @@ mod poll;
 mod refused;
 mod resume;
 mod resume_load;
+mod seams;
 mod sessions;
 mod slow;
 mod tickets;

@@ -1,0 +1,63 @@
+//! A changed server: whoever restores, replaces or restarts Redis breaks the order, and every client behind that is told.
+
+use crate::harness::{Gateway, Id, Redis, Sse, user};
+
+/// A Redis that was put back to an older file while two streams were open: what was published, and the streams.
+struct Restored {
+    redis: Redis,
+    gateway: Gateway,
+    saved: String,
+    forgotten: String,
+    stream: Sse,
+}
+
+async fn restored() -> Restored {
+    let redis = Redis::start().await;
+    let gateway = Gateway::durable_only(&redis).start().await;
+    let mut stream = gateway.connect("1").await;
+    let saved = redis.durable(&user("1"), "a", "1").await.unwrap();
+    redis.command::<()>(&["SAVE"]).await;
+    let forgotten = redis.durable(&user("1"), "a", "2").await.unwrap();
+    for id in [&saved, &forgotten] {
+        assert_eq!(stream.app_event().await.id.as_ref(), Some(id));
+    }
+    redis.stop();
+    gateway.not_ready().await;
+    redis.start_again().await;
+    gateway.ready().await;
+    Restored { redis, gateway, saved, forgotten, stream }
+}
+
+#[tokio::test]
+async fn a_redis_put_back_to_an_older_file_is_told_on_open_streams_and_gives_no_id_twice() {
+    let mut world = restored().await;
+    let gap = world.stream.app_event().await;
+    assert_eq!(gap.json()["reason"], "reset", "{}", world.stream.story());
+    assert!(gap.own_id() > Id::of(&world.forgotten), "the clock is past all that any instance has seen");
+    let next = world.redis.durable(&user("1"), "a", "3").await.unwrap();
+    assert!(Id::of(&next) > gap.own_id());
+    assert_eq!(world.stream.app_event().await.id, Some(next), "{}", world.stream.story());
+}
+
+#[tokio::test]
+async fn a_client_that_was_away_is_told_whether_its_last_event_is_known_or_forgotten() {
+    let world = restored().await;
+    for cursor in [&world.saved, &world.forgotten] {
+        let mut stream = world.gateway.resume("1", cursor).await;
+        let gap = stream.app_event().await;
+        assert_eq!((gap.event.as_str(), gap.json()["reason"].as_str()), ("sse.gap", Some("reset")));
+        assert_eq!(gap.json()["from"], **cursor);
+    }
+}
+
+#[tokio::test]
+async fn a_functions_flush_is_mended_by_the_next_gateway_and_costs_no_event() {
+    let redis = Redis::start().await;
+    let gateway = Gateway::durable_only(&redis).start().await;
+    let cursor = redis.durable(&user("1"), "a", "1").await.unwrap();
+    redis.command::<()>(&["FUNCTION", "FLUSH"]).await;
+    let _second = Gateway::durable_only(&redis).start().await;
+    let next = redis.durable(&user("1"), "a", "2").await.unwrap();
+    let mut stream = gateway.resume("1", &cursor).await;
+    assert_eq!(stream.app_event().await.id, Some(next), "{}", stream.story());
+}
