@@ -104,7 +104,7 @@ impl Verifier {
         let claims = jsonwebtoken::decode::<Map<String, Value>>(token, decoding, &validation)
             .map_err(|e| self.claim_fault(&e))?
             .claims;
-        self.ticket(token, &claims, now_s)
+        self.ticket(token, key.algorithm, &claims, now_s)
     }
 
     /// The key of a `kid`; a key without `kid` serves all tokens that name no other. A single key serves tokens without `kid`.
@@ -139,7 +139,13 @@ impl Verifier {
         Refused { code, message }
     }
 
-    fn ticket(&self, token: &str, claims: &Map<String, Value>, now_s: u64) -> Result<Ticket, Refused> {
+    fn ticket(
+        &self,
+        token: &str,
+        algorithm: Algorithm,
+        claims: &Map<String, Value>,
+        now_s: u64,
+    ) -> Result<Ticket, Refused> {
         let leeway_s = self.settings.leeway.as_secs();
         let user = match claims.get("sub") {
             None => return refuse("ticket-missing-claim", "the ticket has no sub"),
@@ -180,7 +186,7 @@ impl Verifier {
         Ok(Ticket {
             user: user.into(),
             topics,
-            digest: hex::encode(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, token.as_bytes()).as_ref()),
+            digest: digest(token, algorithm),
             expired: now_s > good_until_s,
             good_until_ms: good_until_s.saturating_mul(1000),
             issued_ms: iat.saturating_mul(1000).saturating_add(999),
@@ -215,6 +221,16 @@ impl Verifier {
     pub fn max_ttl_s(&self) -> u64 {
         self.settings.max_ttl.as_secs()
     }
+}
+
+/// The name of the ticket's session. An ECDSA signature has two forms, so there only what is signed counts: a ticket that is good
+/// for one connection must not become two.
+fn digest(token: &str, algorithm: Algorithm) -> String {
+    let named = match (algorithm, token.rsplit_once('.')) {
+        (Algorithm::ES256, Some((signed, _))) => signed,
+        _ => token,
+    };
+    hex::encode(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, named.as_bytes()).as_ref())
 }
 
 fn header_fault(error: &Error) -> Refused {

@@ -106,7 +106,7 @@ fn public_server(
     listener: TcpListener,
 ) -> io::Result<Server> {
     let settings = instance.settings.clone();
-    let (stall, body_bytes, link) = (settings.limits.stall, settings.limits.publish_body_bytes, link.link.clone());
+    let (stall, link) = (settings.limits.stall, link.link.clone());
     let (server, cors) = (settings.server, settings.cors);
     let workers = match server.workers {
         0 => std::thread::available_parallelism().map_or(2, usize::from),
@@ -121,7 +121,7 @@ fn public_server(
             .wrap(routes::cors(&cors))
             .wrap(from_fn(access::log))
             .configure(|config| extra(config))
-            .configure(|config| routes::public(config, body_bytes))
+            .configure(routes::public)
     };
     let http = HttpServer::new(app)
         .workers(workers)

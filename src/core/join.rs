@@ -42,10 +42,12 @@ pub fn start(cursor: Option<EventId>, mark: &Mark, retention_ms: u64) -> Start {
         None => Start::Restart(GapReason::UnknownId),
         Some(cursor) if cursor > mark.h => Start::Restart(GapReason::UnknownId),
         Some(cursor) if cursor < mark.epoch => Start::Restart(GapReason::Reset),
-        Some(cursor) => Start::Read {
-            unrecorded: cursor < mark.unrecorded,
-            stale: cursor.ms.saturating_add(retention_ms) < mark.now_ms.saturating_add(READ_MARGIN_MS),
-        },
+        Some(cursor) => {
+            // Ids run ahead of a time that was put back.
+            let now_ms = mark.now_ms.max(mark.h.ms).saturating_add(READ_MARGIN_MS);
+            let stale = cursor.ms.saturating_add(retention_ms) < now_ms;
+            Start::Read { unrecorded: cursor < mark.unrecorded, stale }
+        }
     }
 }
 
@@ -56,6 +58,8 @@ pub struct Page {
     pub events: Vec<Arc<Event>>,
     /// Whether the log may hold more.
     pub more: bool,
+    /// The last id that was read, also where it is no event of ours.
+    pub upto: EventId,
     /// If there is no event: the last id that the log ever had, zero if there is no such log.
     pub last_ever: EventId,
 }
@@ -119,7 +123,7 @@ impl<L> Merge<L> {
             let id = event.id.unwrap_or(EventId::ZERO);
             if id > self.h {
                 source.more = false;
-                break;
+                return Ok(());
             }
             if event.predecessor > source.position && !(first && i == 0) {
                 source.more = true;
@@ -128,6 +132,7 @@ impl<L> Merge<L> {
             source.position = id;
             source.buffer.push_back(event);
         }
+        source.position = source.position.max(page.upto);
         Ok(())
     }
 
@@ -153,7 +158,7 @@ mod tests {
     fn page(events: &[(u64, u64)], more: bool, last_ever: u64) -> Page {
         let channel = Channel::parse("broadcast:a").unwrap();
         let event = |(ms, pred): &(u64, u64)| Arc::new(Event::new(id(*ms), id(*pred), channel.clone(), None, "t", ""));
-        Page { events: events.iter().map(event).collect(), more, last_ever: id(last_ever) }
+        Page { events: events.iter().map(event).collect(), more, upto: EventId::ZERO, last_ever: id(last_ever) }
     }
 
     fn merge(logs: usize) -> Merge<usize> {

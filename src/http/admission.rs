@@ -29,6 +29,9 @@ use crate::{
     tickets::{Refused, Ticket},
 };
 
+/// So long after Redis has forgotten all, the instances have written their sessions again.
+const SESSIONS_COME_BACK: Duration = Duration::from_secs(5);
+
 /// A connection that was let in; dropping it ends it.
 pub struct Admitted {
     /// The connection.
@@ -188,7 +191,10 @@ async fn open_session(
         issued_ms: ticket.issued_ms,
         cursor,
     };
+    let forgot = || worker.instance.link.forgot_within(SESSIONS_COME_BACK);
     sessions::open(&worker.commands, settings.reconnect_grace, &redeem).await.map_err(|no| match no {
+        // The session may be one that Redis has just forgotten, and that its holder has yet to write again.
+        NoSession::Expired if forgot() => Denied::Busy(BusyReason::RedisAway),
         NoSession::Expired => refused("ticket-expired", "the ticket has expired and has no session; get a new ticket"),
         NoSession::Used => {
             refused("ticket-used", "the ticket was used, and tickets.reconnect_grace is 0; get a new ticket")

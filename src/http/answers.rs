@@ -14,7 +14,16 @@ use crate::core::system::{BusyReason, busy};
 
 /// `{"error":"<code>","message":"<fault; fix>"}`
 pub fn error(status: StatusCode, code: &str, message: &str) -> HttpResponse {
-    HttpResponse::build(status)
+    fill(&mut HttpResponse::build(status), code, message)
+}
+
+/// The same, and the connection is not used again: what the client still sends is not waited for.
+pub fn last_error(status: StatusCode, code: &str, message: &str) -> HttpResponse {
+    fill(HttpResponse::build(status).force_close(), code, message)
+}
+
+fn fill(answer: &mut HttpResponseBuilder, code: &str, message: &str) -> HttpResponse {
+    answer
         .insert_header((header::CACHE_CONTROL, "no-store"))
         .insert_header((header::REFERRER_POLICY, "no-referrer"))
         .json(json!({ "error": code, "message": message }))
@@ -22,7 +31,7 @@ pub fn error(status: StatusCode, code: &str, message: &str) -> HttpResponse {
 
 /// 404 in the same form.
 pub fn not_found() -> HttpResponse {
-    error(StatusCode::NOT_FOUND, "not-found", "there is nothing at this path; see the README for the endpoints")
+    last_error(StatusCode::NOT_FOUND, "not-found", "there is nothing at this path; see the README for the endpoints")
 }
 
 /// A resource with one method; any other is told which one.

@@ -1,14 +1,19 @@
 //! API keys of backends and operators: compared by digest, in constant time.
 
+use std::time::Duration;
+
 use actix_web::{
     HttpRequest, HttpResponse,
     http::{StatusCode, header},
-    web::Bytes,
+    web::{Bytes, Payload},
 };
 use aws_lc_rs::{constant_time::verify_slices_are_equal, digest};
 
 use super::answers;
-use crate::settings::{ApiKey, Scope};
+use crate::settings::{ApiKey, Scope, Settings};
+
+/// Longest wait for a body.
+const BODY: Duration = Duration::from_secs(10);
 
 /// Why a key does not do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,7 +41,7 @@ impl Denial {
             }
             Self::Scope => (StatusCode::FORBIDDEN, "scope-missing", "this API key lacks the scope; see api_keys"),
         };
-        answers::error(status, code, message)
+        answers::last_error(status, code, message)
     }
 }
 
@@ -62,26 +67,30 @@ pub fn check(request: &HttpRequest, keys: &[ApiKey], scope: Scope) -> Result<(),
     }
 }
 
-/// The body of a request whose key has the scope, within `limits.publish_body_bytes`.
+/// The body of a request whose key has the scope. The key is checked before anything is read.
 ///
 /// # Errors
-/// The answer: that of [`check`], 413 if the body is larger, 400 if it cannot be read.
-pub fn body(
+/// The answer: that of [`check`], 413 if the body is larger than `limits.publish_body_bytes`, 408 if it does not come, 400 if it
+/// breaks off. The connection is not used again.
+pub async fn body(
     request: &HttpRequest,
-    read: Result<Bytes, actix_web::Error>,
-    keys: &[ApiKey],
+    payload: Payload,
+    settings: &Settings,
     scope: Scope,
 ) -> Result<Bytes, Box<HttpResponse>> {
-    check(request, keys, scope).map_err(|denial| Box::new(denial.answer()))?;
-    read.map_err(|e| {
-        Box::new(match e.as_response_error().status_code() {
-            StatusCode::PAYLOAD_TOO_LARGE => {
-                let message = "the body is larger than limits.publish_body_bytes; send less at once";
-                answers::error(StatusCode::PAYLOAD_TOO_LARGE, "too-large", message)
-            }
-            _ => answers::error(StatusCode::BAD_REQUEST, "bad-request", "the body cannot be read"),
-        })
-    })
+    check(request, &settings.api_keys, scope).map_err(|denial| Box::new(denial.answer()))?;
+    let (status, code, message) =
+        match tokio::time::timeout(BODY, payload.to_bytes_limited(settings.limits.publish_body_bytes)).await {
+            Ok(Ok(Ok(bytes))) => return Ok(bytes),
+            Ok(Ok(Err(_))) => (StatusCode::BAD_REQUEST, "bad-request", "the body cannot be read"),
+            Ok(Err(_)) => (
+                StatusCode::PAYLOAD_TOO_LARGE,
+                "too-large",
+                "the body is larger than limits.publish_body_bytes; send less at once",
+            ),
+            Err(_) => (StatusCode::REQUEST_TIMEOUT, "body-timeout", "the body did not come within 10 s; send it again"),
+        };
+    Err(Box::new(answers::last_error(status, code, message)))
 }
 
 /// The credential of `Authorization: Bearer` (RFC 6750 section 2.1).

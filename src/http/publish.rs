@@ -43,12 +43,8 @@ impl From<Event<'_>> for Publish {
 }
 
 /// Publishes one event or a list.
-pub async fn publish(
-    request: HttpRequest,
-    body: Result<web::Bytes, actix_web::Error>,
-    worker: web::Data<Worker>,
-) -> HttpResponse {
-    let body = match api_keys::body(&request, body, &worker.instance.settings.api_keys, Scope::Publish) {
+pub async fn publish(request: HttpRequest, payload: web::Payload, worker: web::Data<Worker>) -> HttpResponse {
+    let body = match api_keys::body(&request, payload, &worker.instance.settings, Scope::Publish).await {
         Ok(body) => body,
         Err(answer) => return *answer,
     };

@@ -10,9 +10,8 @@ use super::{answers, events::events, poll::poll, publish::publish, tickets::tick
 use crate::settings;
 
 /// Puts the public endpoints into an app.
-pub fn public(config: &mut web::ServiceConfig, body_bytes: usize) {
+pub fn public(config: &mut web::ServiceConfig) {
     config
-        .app_data(web::PayloadConfig::new(body_bytes))
         .service(answers::only(Method::GET, "/events", web::get().to(events)))
         .service(answers::only(Method::GET, "/events/poll", web::get().to(poll)))
         .service(answers::only(Method::POST, "/publish", web::post().to(publish)))

@@ -25,12 +25,8 @@ struct Wish {
 }
 
 /// Mints a ticket.
-pub async fn tickets(
-    request: HttpRequest,
-    body: Result<web::Bytes, actix_web::Error>,
-    worker: web::Data<Worker>,
-) -> HttpResponse {
-    let body = match api_keys::body(&request, body, &worker.instance.settings.api_keys, Scope::Tickets) {
+pub async fn tickets(request: HttpRequest, payload: web::Payload, worker: web::Data<Worker>) -> HttpResponse {
+    let body = match api_keys::body(&request, payload, &worker.instance.settings, Scope::Tickets).await {
         Ok(body) => body,
         Err(answer) => return *answer,
     };

@@ -23,10 +23,13 @@ use crate::{
     },
     settings::Bare,
     state::{
-        instance::Instance,
+        instance::{Instance, unix_ms},
         mailbox::{Command, Message},
     },
 };
+
+/// No clock of a Redis runs so far ahead.
+const FAR_AHEAD_MS: u64 = 7 * 86_400_000;
 
 /// A message that `relay` mode could not relay, on its way to `sse:rejected`.
 pub struct Rejected {
@@ -71,7 +74,6 @@ impl Inbound {
         if generation != self.generation.load(Ordering::Relaxed) {
             return;
         }
-        self.instance.link.heard(self.instance.now_ms());
         let mut data = info.data.into_iter();
         if info.kind == PushKind::PMessage {
             data.next();
@@ -91,7 +93,11 @@ impl Inbound {
     fn message(&self, channel: &[u8], message: Vec<u8>) {
         // The names of our own channels are ASCII; a name with other bytes can only be a bare one, which is refused.
         let name = String::from_utf8_lossy(channel);
-        match name.strip_prefix(self.keys.live("").as_str()) {
+        let own = name.strip_prefix(self.keys.live("").as_str());
+        if own.is_some() {
+            self.instance.link.heard(self.instance.now_ms());
+        }
+        match own {
             Some("tick") => self.tick(&message),
             Some("seam") => self.seam(&message),
             Some("control") => self.control(&message),
@@ -109,6 +115,14 @@ impl Inbound {
             tracing::warn!(channel, "a message on a live channel is not of the library's form; who publishes there?");
             return;
         };
+        if event.id.is_some_and(|id| id.ms > unix_ms().max(self.instance.link.epoch_ms()) + FAR_AHEAD_MS) {
+            // It would drag the clock along, and every cursor with it.
+            tracing::warn!(
+                channel,
+                "a message on a live channel has an id far ahead of the time; who publishes there?"
+            );
+            return;
+        }
         self.relay(event);
     }
 
@@ -170,14 +184,17 @@ impl Inbound {
         let text = String::from_utf8_lossy(message);
         let words: Vec<&str> = text.split(' ').collect();
         match words[..] {
-            ["taken-over", digest, by, times] => {
-                let times = times.parse().unwrap_or(1);
-                self.instance.mailboxes.send(|| {
-                    Message::Command(Command::TakenOver { digest: digest.to_owned(), by: by.to_owned(), times })
-                });
+            ["taken-over", digest, turn, times] => {
+                let (turn, times) = (turn.parse().unwrap_or(0), times.parse().unwrap_or(1));
+                self.instance
+                    .mailboxes
+                    .send(|| Message::Command(Command::TakenOver { digest: digest.to_owned(), turn, times }));
             }
-            ["revoke", user] => {
-                self.instance.mailboxes.send(|| Message::Command(Command::Revoke(user.to_owned())));
+            ["revoke", user, ms] => {
+                let revoked_ms = ms.parse().unwrap_or(u64::MAX);
+                self.instance
+                    .mailboxes
+                    .send(|| Message::Command(Command::Revoke { user: user.to_owned(), revoked_ms }));
             }
             ["vacant", _] => self.notes.send(Note::Vacant),
             // A later version may know more.

@@ -210,7 +210,7 @@ impl Joiner {
                     // A tail that was cut meanwhile no longer reaches back: the logs do.
                     let (events, more) =
                         self.instance.tail.read(after, h, &c.client.topics, count).ok_or(Stop::Again)?;
-                    pages.push((n, Page { events, more, last_ever: EventId::ZERO }));
+                    pages.push((n, Page { events, more, upto: EventId::ZERO, last_ever: EventId::ZERO }));
                 }
             }
         }

@@ -9,8 +9,9 @@ local CLOCK = PREFIX .. 'clock'
 local LIVE = PREFIX .. 'live:'
 local RECORDER = PREFIX .. 'recorder'
 
--- False until the first write function of this server process has looked at the server's run_id.
-local booted = false
+-- The run_id of this server process, once a write function has asked for it. (A flag would not do: a server that becomes
+-- a replica and primary again keeps its process, while another one has written the clock.)
+local own_run_id
 
 local function refuse(code, text)
   return redis.error_reply('SSE ' .. code .. ': ' .. text)
@@ -74,15 +75,9 @@ local function clock(seen)
   local c = redis.call('HMGET', CLOCK, 'last', 'run_id')
   local ms, seq = parse_id(c[1])
   local seen_ms, seen_seq = parse_id(seen)
-  local broken = not c[1] or after(seen_ms, seen_seq, ms, seq)
-  if not booted then
-    local id = run_id()
-    broken = broken or c[2] ~= id
-    redis.call('HSET', CLOCK, 'run_id', id)
-    booted = true
-  elseif not c[2] then
-    redis.call('HSET', CLOCK, 'run_id', run_id())
-  end
+  own_run_id = own_run_id or run_id()
+  local broken = not c[1] or c[2] ~= own_run_id or after(seen_ms, seen_seq, ms, seq)
+  if c[2] ~= own_run_id then redis.call('HSET', CLOCK, 'run_id', own_run_id) end
   if broken then
     ms, seq = math.max(now_ms(), ms + 1, seen_ms + 1), 0
     seam(ms, 'reset')
@@ -189,7 +184,8 @@ local function append(name, kind, payload, key, retry, s)
   local id = show_id(ms, seq)
   redis.call('XADD', log, 'MAXLEN', '~', s.max_len, id, 'p', predecessor, 'r', retry or '-', 't', kind, 'd', payload)
   redis.call('HSET', CLOCK, 'last', id)
-  redis.call('PEXPIRE', log, s.retention_ms)
+  -- By the id and not by the time, which may have been put back: a cursor must not outlive what it points to unnoticed.
+  redis.call('PEXPIREAT', log, string.format('%.0f', ms + s.retention_ms))
   if topic then
     redis.call('ZADD', PREFIX .. 'topics', ms, topic)
     redis.call('ZREMRANGEBYSCORE', PREFIX .. 'topics', '-inf', '(' .. string.format('%.0f', ms - s.retention_ms))
@@ -337,33 +333,36 @@ local function revoked_ms(user)
   return tonumber(redis.call('GET', PREFIX .. 'revoked:' .. user) or 0)
 end
 
-local function store_session(key, user, connection, first, opened_ms, until_ms, good_ms, ttl_ms)
+local function store_session(key, user, connection, first, opened_ms, until_ms, good_ms, turn, ttl_ms)
   redis.call('HSET', key, 'user', user, 'connection', connection, 'first', first, 'opened_ms', opened_ms,
-    'until_ms', until_ms, 'good_ms', string.format('%.0f', good_ms), 'times', 0)
+    'until_ms', until_ms, 'good_ms', string.format('%.0f', good_ms), 'turn', turn)
   redis.call('PEXPIRE', key, ttl_ms)
 end
 
 -- sse_open 1 <digest> <connection> <user> <expired 0|1> <one_use 0|1> <ttl_ms> <until_ms> <issued_ms> <cursor or empty> <left_ms>
--- left_ms: for so long the ticket could open a session; until then its session is not forgotten. Opens or resumes the session of a ticket. Answers {outcome, first, opened_ms, until_ms, last id of the clock}; the outcome is
--- opened, resumed, expired, used, over or revoked.
+-- Opens or resumes the session of a ticket; for left_ms the ticket could open a session, so its session is not forgotten before.
+-- Answers {outcome, first, opened_ms, until_ms, last id of the clock, turn}; the outcome is opened, resumed, expired, used, over or
+-- revoked. Each connection of a session has a higher turn than the one before, also across a wipe: only a higher turn takes over.
 local function open(keys, args)
   local key = PREFIX .. 'session:' .. keys[1]
   local connection, user = args[1], args[2]
   local now = now_ms()
   local last = show_id(clock())
-  local s = redis.call('HMGET', key, 'connection', 'first', 'opened_ms', 'until_ms', 'times', 'good_ms')
+  local s = redis.call('HMGET', key, 'connection', 'first', 'opened_ms', 'until_ms', 'turn', 'good_ms', 'times', 'taken_ms')
   if s[2] then
     if args[4] == '1' then return { 'used' } end
     if now >= tonumber(s[4]) then return { 'over' } end
     if tonumber(s[3]) <= revoked_ms(user) then return { 'revoked' } end
-    local times = tonumber(s[5])
+    local turn = string.format('%.0f', math.max(tonumber(s[5]) + 1, now))
     if s[1] ~= '' then
-      times = times + 1
-      redis.call('PUBLISH', LIVE .. 'control', 'taken-over ' .. keys[1] .. ' ' .. connection .. ' ' .. times)
+      -- How often of late: two tabs with one ticket are told to wait longer each time.
+      local times = now - tonumber(s[8] or 0) < 600000 and tonumber(s[7] or 0) + 1 or 1
+      redis.call('HSET', key, 'times', times, 'taken_ms', string.format('%.0f', now))
+      redis.call('PUBLISH', LIVE .. 'control', 'taken-over ' .. keys[1] .. ' ' .. turn .. ' ' .. times)
     end
-    redis.call('HSET', key, 'connection', connection, 'times', times)
+    redis.call('HSET', key, 'connection', connection, 'turn', turn)
     redis.call('PEXPIRE', key, math.max(tonumber(args[5]), tonumber(s[6] or 0) - now))
-    return { 'resumed', s[2], s[3], s[4], last }
+    return { 'resumed', s[2], s[3], s[4], last, turn }
   end
   if args[3] == '1' then return { 'expired' } end
   if tonumber(args[6]) <= now then return { 'over' } end
@@ -377,30 +376,31 @@ local function open(keys, args)
   end
   local opened_ms = string.format('%.0f', now)
   local left_ms = tonumber(args[9])
-  store_session(key, user, connection, first, opened_ms, args[6], now + left_ms, math.max(tonumber(args[5]), left_ms))
-  return { 'opened', first, opened_ms, args[6], last }
+  store_session(key, user, connection, first, opened_ms, args[6], now + left_ms, opened_ms,
+    math.max(tonumber(args[5]), left_ms))
+  return { 'opened', first, opened_ms, args[6], last, opened_ms }
 end
 
--- sse_renew <n> <digest>.. then for each: <connection> <user> <first> <opened_ms> <until_ms> <ttl_ms> <closing 0|1>
+-- sse_renew <n> <digest>.. then for each: <connection> <user> <first> <opened_ms> <until_ms> <ttl_ms> <closing 0|1> <turn>
 -- Keeps sessions alive from the holder's memory, or gives them back. Answers for each ok, taken-over, revoked or gone.
 local function renew(keys, args)
   local answers = {}
   for i, digest in ipairs(keys) do
-    local a = (i - 1) * 7
+    local a = (i - 1) * 8
     local connection, user, first, opened_ms, until_ms = args[a + 1], args[a + 2], args[a + 3], args[a + 4], args[a + 5]
     local ttl_ms, closing = args[a + 6], args[a + 7] == '1'
     local key = PREFIX .. 'session:' .. digest
-    local s = redis.call('HMGET', key, 'connection', 'good_ms')
-    local holder = s[1]
+    local s = redis.call('HMGET', key, 'connection', 'good_ms', 'turn')
+    local holder, turn = s[1], tonumber(args[a + 8])
     if tonumber(opened_ms) <= revoked_ms(user) then
       -- The session stays as it is until it expires: its ticket must not open another one.
       answers[i] = 'revoked'
-    elseif holder and holder ~= connection then
+    elseif holder and tonumber(s[3]) > turn then
       answers[i] = holder == '' and 'ok' or 'taken-over'
     else
-      -- A fault of Redis ends no session: what it forgot is written again.
-      if not holder then
-        store_session(key, user, connection, first, opened_ms, until_ms, 0, ttl_ms)
+      -- A fault of Redis ends no session: what it forgot, or knows an older turn of, is written again.
+      if not holder or tonumber(s[3]) < turn then
+        store_session(key, user, connection, first, opened_ms, until_ms, tonumber(s[2] or 0), args[a + 8], ttl_ms)
       end
       if closing then redis.call('HSET', key, 'connection', '') end
       redis.call('PEXPIRE', key, math.max(tonumber(ttl_ms), tonumber(s[2] or 0) - now_ms()))
@@ -412,8 +412,9 @@ end
 
 -- sse_revoke 1 <user> <ttl_ms>: ends the user's sessions on all instances.
 local function revoke(keys, args)
-  redis.call('SET', PREFIX .. 'revoked:' .. keys[1], string.format('%.0f', now_ms()), 'PX', args[1])
-  return redis.call('PUBLISH', LIVE .. 'control', 'revoke ' .. keys[1])
+  local now = string.format('%.0f', now_ms())
+  redis.call('SET', PREFIX .. 'revoked:' .. keys[1], now, 'PX', args[1])
+  return redis.call('PUBLISH', LIVE .. 'control', 'revoke ' .. keys[1] .. ' ' .. now)
 end
 
 -- allow-oom: a full Redis refuses events, which the publisher is told, but must not end streams and sessions.

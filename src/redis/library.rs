@@ -66,10 +66,27 @@ fn source(commands: &Commands, alias: bool) -> String {
 /// # Errors
 /// Redis does not answer, is too old, or has our names in use.
 pub async fn ensure(commands: &Commands, settings: &Settings) -> Result<Warnings, Unfit> {
-    let warnings = check_server(commands).await?;
+    let mut warnings = check_server(commands).await?;
+    if database(&settings.redis.url) != 0 {
+        warnings.0.push(
+            "redis.url names a database other than 0: Pub/Sub and Functions are shared by all databases, so gateways on two of them need a redis.key_prefix each".to_owned(),
+        );
+    }
     load(commands).await?;
-    put_settings(commands, settings).await?;
-    Ok(warnings)
+    match put_settings(commands, settings).await {
+        Ok(()) => Ok(warnings),
+        // A full Redis refuses it; the settings of before hold, or the defaults.
+        Err(Fault::Refused(e)) => {
+            warnings.0.push(format!("the library's settings could not be written ({e})"));
+            Ok(warnings)
+        }
+        Err(away) => Err(away.into()),
+    }
+}
+
+fn database(url: &str) -> i64 {
+    use redis::IntoConnectionInfo;
+    url.into_connection_info().map_or(0, |info| info.redis_settings().db())
 }
 
 /// Writes the settings that the functions read.
@@ -150,6 +167,13 @@ async fn load(commands: &Commands) -> Result<(), Unfit> {
         let version = |l: &Loaded| parse_name(&l.name).map_or(0, |(version, _)| version);
         if ours.iter().any(|l| version(l) > VERSION || (version(l) == VERSION && variants.contains(&l.code))) {
             return Ok(());
+        }
+        let prefix_line = format!("local PREFIX = '{}'", commands.keys.key_prefix());
+        if let Some(foreign) = ours.iter().find(|l| !l.code.contains(&prefix_line)) {
+            return Err(Unfit::Wrong(format!(
+                "the library {} belongs to another redis.key_prefix that gives the same function names; choose a prefix whose letters and digits differ",
+                foreign.name
+            )));
         }
         let mut step = redis::pipe();
         step.atomic();

@@ -30,6 +30,8 @@ use crate::{
 const BATCH: usize = 1000;
 /// Requests that are served together.
 const REQUESTS: usize = 4096;
+/// Events without a tick for this long are no sign of life either.
+const TICK_OVERDUE: Duration = Duration::from_secs(10);
 const BACKOFF_MS: std::ops::RangeInclusive<u64> = 100..=5000;
 
 /// The link is down; it will come back.
@@ -338,7 +340,8 @@ impl Supervisor {
     /// Whether the link is dead, whatever TCP says. One that brings events while a tick is on its way behind them is not.
     fn is_silent(&self) -> bool {
         let silent_ms = self.instance.now_ms().saturating_sub(self.instance.link.heard_ms());
-        !self.instance.link.is_alive() && u128::from(silent_ms) >= TICK_TIMEOUT.as_millis()
+        let overdue = self.instance.link.tick_age().is_none_or(|age| age >= TICK_OVERDUE);
+        !self.instance.link.is_alive() && (overdue || u128::from(silent_ms) >= TICK_TIMEOUT.as_millis())
     }
 
     /// A wiped Redis has forgotten the library's settings.

@@ -112,8 +112,13 @@ fn last_generated(info: &Value) -> Option<EventId> {
 fn page(channel: &Channel, answer: Value, count: usize) -> Result<Page, Fault> {
     let entries: Vec<(String, Vec<Vec<u8>>)> = from_redis_value(answer).map_err(|e| Fault::Refused(e.into()))?;
     let more = entries.len() == count;
-    let events = entries.iter().filter_map(|(id, fields)| event(channel, id, fields)).map(Arc::new).collect();
-    Ok(Page { events, more, last_ever: EventId::ZERO })
+    let upto = entries.last().and_then(|(id, _)| EventId::parse(id)).unwrap_or(EventId::ZERO);
+    let events: Vec<_> = entries.iter().filter_map(|(id, fields)| event(channel, id, fields)).map(Arc::new).collect();
+    if events.len() < entries.len() {
+        let skipped = entries.len() - events.len();
+        tracing::warn!(%channel, skipped, "a log holds entries that are not of the library's form; who writes there?");
+    }
+    Ok(Page { events, more, upto, last_ever: EventId::ZERO })
 }
 
 fn event(channel: &Channel, id: &str, fields: &[Vec<u8>]) -> Option<Event> {

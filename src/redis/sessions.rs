@@ -59,6 +59,10 @@ fn ttl_ms(grace: Duration) -> u64 {
 
 /// Time between renewals.
 fn interval(grace: Duration) -> Duration {
+    // Without a grace nothing is kept alive, but an operator's word that was missed is heard.
+    if grace.is_zero() {
+        return Duration::from_secs(20);
+    }
     (grace / 3).clamp(Duration::from_millis(200), Duration::from_secs(40))
 }
 
@@ -86,6 +90,7 @@ pub async fn open(commands: &Commands, grace: Duration, redeem: &Redeem<'_>) -> 
             first: EventId::parse(&text(1)).unwrap_or_default(),
             opened_ms: text(2).parse().unwrap_or(0),
             until_ms: text(3).parse().unwrap_or(redeem.until_ms),
+            turn: text(5).parse().unwrap_or(1),
         }),
         "expired" => Err(NoSession::Expired),
         "used" => Err(NoSession::Used),
@@ -120,19 +125,20 @@ pub async fn keep(hub: Rc<Hub>, commands: Commands, mut ended: mpsc::UnboundedRe
                 renew(&commands, &gone, grace, true).await;
                 gone.clear();
             }
-            _ = timer.tick() => {
-                if grace.is_zero() {
-                    continue;
-                }
-                for batch in hub.snapshot().chunks(BATCH) {
-                    for (connection, answer) in batch.iter().zip(renew(&commands, batch, grace, false).await) {
-                        match answer.as_str() {
-                            "taken-over" => hub.close(connection, CloseReason::TakenOver, 60_000),
-                            "revoked" => hub.close(connection, CloseReason::Revoked, hub.retry_ms()),
-                            _ => {}
-                        }
-                    }
-                }
+            _ = timer.tick() => renew_all(&hub, &commands, grace).await,
+            // Redis may have forgotten them: who comes back now must find the session.
+            () = hub.sessions_due.notified() => renew_all(&hub, &commands, grace).await,
+        }
+    }
+}
+
+async fn renew_all(hub: &Rc<Hub>, commands: &Commands, grace: Duration) {
+    for batch in hub.snapshot().chunks(BATCH) {
+        for (connection, answer) in batch.iter().zip(renew(commands, batch, grace, false).await) {
+            match answer.as_str() {
+                "taken-over" => hub.close(connection, CloseReason::TakenOver, 60_000),
+                "revoked" => hub.close(connection, CloseReason::Revoked, hub.retry_ms()),
+                _ => {}
             }
         }
     }
@@ -150,7 +156,8 @@ async fn renew(commands: &Commands, connections: &[Rc<Connection>], grace: Durat
             .arg(c.client.session.opened_ms)
             .arg(c.client.session.until_ms)
             .arg(ttl_ms)
-            .arg(u8::from(closing));
+            .arg(u8::from(closing))
+            .arg(c.client.session.turn);
     }
     commands.run(&call).await.unwrap_or_else(|fault| {
         tracing::debug!(error = %fault, "sessions not renewed");

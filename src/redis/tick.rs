@@ -2,7 +2,10 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::commands::{Commands, Fault};
+use super::{
+    commands::{Commands, Fault},
+    library,
+};
 use crate::{core::id::EventId, state::instance::Instance};
 
 const PERIOD_MS: u64 = 1000;
@@ -33,8 +36,15 @@ pub async fn run(instance: Arc<Instance>, commands: Commands) {
             tokio::time::sleep(Duration::from_millis(PERIOD_MS)).await;
             continue;
         }
-        if let Err(fault) = now(&commands, PERIOD_MS - JITTER_MS, instance.link.highest()).await {
-            tracing::warn!(error = %fault, "no tick");
+        match now(&commands, PERIOD_MS - JITTER_MS, instance.link.highest()).await {
+            Ok(()) => {}
+            Err(Fault::Away(text)) => tracing::warn!(error = text, "no tick"),
+            Err(Fault::Refused(error)) => {
+                tracing::warn!(%error, "no tick; is the library gone?");
+                if let Err(unfit) = library::ensure(&commands, &instance.settings).await {
+                    tracing::warn!(error = %unfit, "the library cannot be loaded");
+                }
+            }
         }
         // The tick itself comes by the link.
         tokio::time::sleep(Duration::from_millis(JITTER_MS)).await;

@@ -11,7 +11,7 @@ use std::{
 };
 
 use slab::Slab;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 
 use super::{
     connection::Connection,
@@ -32,6 +32,43 @@ const BATCH: usize = 256;
 /// A connection that must join.
 pub type JoinOrder = (Rc<Connection>, JoinCause);
 
+/// `retry:` of a stream that was taken over, the first time.
+const TAKEN_OVER_RETRY_MS: u64 = 60_000;
+
+/// What was said lately of sessions: it may come before the connection that it is about.
+#[derive(Default)]
+struct News {
+    /// Digest -> turn.
+    taken_over: HashMap<String, u64>,
+    /// User -> ms.
+    revoked: HashMap<String, u64>,
+}
+
+/// More news than this are forgotten; the renewal of sessions tells them again.
+const MAX_NEWS: usize = 4096;
+
+impl News {
+    fn bound(&mut self) {
+        if self.taken_over.len() > MAX_NEWS {
+            self.taken_over.clear();
+        }
+        if self.revoked.len() > MAX_NEWS {
+            self.revoked.clear();
+        }
+    }
+
+    fn about(&self, c: &Connection) -> Option<CloseReason> {
+        let session = &c.client.session;
+        if self.taken_over.get(&session.digest).is_some_and(|turn| *turn > session.turn) {
+            Some(CloseReason::TakenOver)
+        } else if self.revoked.get(&*c.client.user).is_some_and(|ms| *ms >= session.opened_ms) {
+            Some(CloseReason::Revoked)
+        } else {
+            None
+        }
+    }
+}
+
 #[derive(Default)]
 struct Index {
     all: Slab<Rc<Connection>>,
@@ -45,6 +82,9 @@ pub struct Hub {
     /// The instance.
     pub instance: Arc<Instance>,
     index: RefCell<Index>,
+    news: RefCell<News>,
+    /// The sessions must be renewed at once: Redis may have forgotten them.
+    pub sessions_due: Notify,
     /// Everything up to here has come to this worker.
     pub(super) watermark: Cell<EventId>,
     link_up: Cell<bool>,
@@ -70,6 +110,8 @@ impl Hub {
             link_up: Cell::new(instance.link.is_up()),
             instance,
             index: RefCell::default(),
+            news: RefCell::default(),
+            sessions_due: Notify::new(),
             watermark: Cell::default(),
             joins,
             ended,
@@ -100,6 +142,7 @@ impl Hub {
                 let item = Item::Seam { id, reason };
                 self.snapshot().iter().for_each(|c| self.offer(c, &item, now));
                 self.watermark.set(id.max(self.watermark.get()));
+                self.sessions_due.notify_one();
             }
             Message::Tick(id) => self.watermark.set(id.max(self.watermark.get())),
             Message::LinkDown => {
@@ -108,6 +151,7 @@ impl Hub {
             }
             Message::LinkUp => {
                 self.link_up.set(true);
+                self.sessions_due.notify_one();
                 for connection in self.snapshot() {
                     if connection.is_admitted() && !connection.is_live() && !connection.is_ending() {
                         self.order_join(connection, JoinCause::Link);
@@ -182,7 +226,13 @@ impl Hub {
         for prefix in connection.client.topics.prefixes() {
             index.prefixes.entry(prefix.to_owned()).or_default().push(key);
         }
+        drop(index);
         self.schedule(connection);
+        let mut news = self.news.borrow_mut();
+        news.bound();
+        if let Some(reason) = news.about(connection) {
+            self.close(connection, reason, TAKEN_OVER_RETRY_MS);
+        }
         self.instance.metrics.connections.inc();
         self.instance.metrics.opened.with_label_values(&[connection.client.transport]).inc();
     }
@@ -236,17 +286,18 @@ impl Hub {
 
     fn command(self: &Rc<Self>, command: Command) {
         match command {
-            Command::TakenOver { digest, by, times } => {
+            Command::TakenOver { digest, turn, times } => {
                 // 60 s and growing: two tabs with one ticket must not take over from each other all day.
-                let retry_ms = 60_000 * (1 << times.saturating_sub(1).min(6));
-                for c in self.snapshot().iter().filter(|c| c.client.session.digest == digest && c.client.id != by) {
-                    self.close(c, CloseReason::TakenOver, retry_ms);
-                }
+                let retry_ms = TAKEN_OVER_RETRY_MS * (1 << times.saturating_sub(1).min(4));
+                let older = |c: &&Rc<Connection>| c.client.session.digest == digest && c.client.session.turn < turn;
+                self.snapshot().iter().filter(older).for_each(|c| self.close(c, CloseReason::TakenOver, retry_ms));
+                self.news.borrow_mut().taken_over.insert(digest, turn);
             }
-            Command::Revoke(user) => {
-                for c in self.snapshot().iter().filter(|c| *c.client.user == *user) {
-                    self.close(c, CloseReason::Revoked, self.retry_ms());
-                }
+            Command::Revoke { user, revoked_ms } => {
+                let revoked = |c: &&Rc<Connection>| *c.client.user == *user && c.client.session.opened_ms <= revoked_ms;
+                let retry_ms = self.retry_ms();
+                self.snapshot().iter().filter(revoked).for_each(|c| self.close(c, CloseReason::Revoked, retry_ms));
+                self.news.borrow_mut().revoked.insert(user, revoked_ms);
             }
             Command::List(user, reply) => {
                 let wanted = |c: &&Rc<Connection>| user.as_deref().is_none_or(|u| *c.client.user == *u);

@@ -126,6 +126,7 @@ pub struct LinkState {
     epoch_ms: AtomicU64,
     heard_ms: AtomicU64,
     first_up: Notify,
+    forgotten_at: Mutex<Option<Instant>>,
 }
 
 impl LinkState {
@@ -202,9 +203,21 @@ impl LinkState {
         self.epoch_ms.load(Ordering::Relaxed)
     }
 
+    /// Whether Redis was wiped or replaced within this time, as far as this instance has seen.
+    pub fn forgot_within(&self, time: Duration) -> bool {
+        self.forgotten_at
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+            .is_some_and(|at| at.elapsed() < time)
+    }
+
     /// Notes the epoch; `true` if it is a later one than was known (the first one known is none).
     pub fn enter_epoch(&self, epoch: EventId) -> bool {
         let before = self.epoch_ms.fetch_max(epoch.ms, Ordering::Relaxed);
-        before != 0 && epoch.ms > before
+        let later = before != 0 && epoch.ms > before;
+        if later {
+            *self.forgotten_at.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(Instant::now());
+        }
+        later
     }
 }

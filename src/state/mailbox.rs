@@ -37,17 +37,22 @@ pub enum Message {
 /// What a worker shall do.
 #[derive(Debug)]
 pub enum Command {
-    /// End the stream of a session whose connection is not `by`.
+    /// End the streams of a session that have a lower turn.
     TakenOver {
         /// Digest of the ticket.
         digest: String,
-        /// The connection that took over.
-        by: String,
+        /// The turn of the connection that took over.
+        turn: u64,
         /// How often that has happened to the session.
         times: u64,
     },
-    /// End all streams of a user.
-    Revoke(String),
+    /// End the streams of a user's sessions that were opened until then.
+    Revoke {
+        /// The user.
+        user: String,
+        /// Ms since 1970 by the clock of Redis.
+        revoked_ms: u64,
+    },
     /// List connections, of one user or all.
     List(Option<String>, oneshot::Sender<Vec<Listed>>),
     /// End all streams, evenly over this many ms.
