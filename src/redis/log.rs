@@ -113,10 +113,25 @@ fn page(channel: &Channel, answer: Value, count: usize) -> Result<Page, Fault> {
     let entries: Vec<(String, Vec<Vec<u8>>)> = from_redis_value(answer).map_err(|e| Fault::Refused(e.into()))?;
     let more = entries.len() == count;
     let upto = entries.last().and_then(|(id, _)| EventId::parse(id)).unwrap_or(EventId::ZERO);
-    let events: Vec<_> = entries.iter().filter_map(|(id, fields)| event(channel, id, fields)).map(Arc::new).collect();
-    if events.len() < entries.len() {
-        let skipped = entries.len() - events.len();
-        tracing::warn!(%channel, skipped, "a log holds entries that are not of the library's form; who writes there?");
+    let (mut events, mut foreign) = (Vec::with_capacity(entries.len()), 0);
+    let mut behind_foreign = false;
+    for (id, fields) in &entries {
+        match event(channel, id, fields) {
+            Some(mut event) => {
+                if std::mem::take(&mut behind_foreign) {
+                    // It names an entry that is no event: nothing is missing before it.
+                    event.predecessor = EventId::ZERO;
+                }
+                events.push(Arc::new(event));
+            }
+            None => {
+                foreign += 1;
+                behind_foreign = true;
+            }
+        }
+    }
+    if foreign > 0 {
+        tracing::warn!(%channel, foreign, "a log holds entries that are not of the library's form; who writes there?");
     }
     Ok(Page { events, more, upto, last_ever: EventId::ZERO })
 }

@@ -13,6 +13,7 @@ mod gap;
 mod http;
 mod limits;
 mod modes;
+mod neighbours;
 mod payloads;
 mod poll;
 mod refused;

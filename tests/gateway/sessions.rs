@@ -237,7 +237,7 @@ async fn sessions_outlive_a_wiped_redis() {
     redis.flushall().await;
     assert_eq!(sse.next_of("sse.gap").await.json()["reason"], "reset");
     // A moment ago Redis has forgotten all: who is unknown now may have a session that is yet to be written again.
-    let mut busy = two.connect_with(&unused(&same), "").await;
+    let mut busy = Sse::connect(&two.events_url(&unused(&same), ""), &[]).await;
     let only = busy.rest().await.pop().expect("a frame");
     assert_eq!((busy.status, only.event.as_str()), (200, "sse.busy"), "{only}");
     eventually("the session to be written again", || async { (sessions(&redis).await == 1).then_some(()) }).await;

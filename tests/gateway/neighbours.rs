@@ -1,0 +1,73 @@
+//! What others do in the same Redis: flush functions, write into logs, choose a prefix that looks the same, fill the memory.
+
+use std::{sync::Arc, time::Duration};
+
+use crate::harness::{Gateway, Redis, eventually, topic, user};
+
+#[tokio::test]
+async fn a_functions_flush_is_mended_while_bare_publishes_go_on() {
+    let redis = Arc::new(Redis::start().await);
+    let gateway = Gateway::start(&redis).await;
+    gateway.recorder().await;
+    let noise = tokio::spawn({
+        let redis = redis.clone();
+        async move {
+            let mut publisher = redis.publisher().await;
+            let mut timer = tokio::time::interval(Duration::from_millis(50));
+            loop {
+                timer.tick().await;
+                publisher.bare(topic("noise"), "x").await;
+            }
+        }
+    });
+    redis.command::<()>(&["FUNCTION", "FLUSH"]).await;
+    eventually("the library to be there again", || async { redis.durable(&user("1"), "a", "1").await.ok() }).await;
+    gateway.ready().await;
+    noise.abort();
+}
+
+#[tokio::test]
+async fn entries_that_others_wrote_into_a_log_do_not_stop_a_replay() {
+    let redis = Redis::start().await;
+    let gateway = Gateway::durable_only(&redis).start().await;
+    let cursor = redis.durable(&user("1"), "a", "1").await.unwrap();
+    let mut conn = redis.conn().await;
+    let mut pipeline = redis::pipe();
+    for _ in 0..600 {
+        pipeline.cmd("XADD").arg("sse:log:user:1:events").arg("*").arg("foreign").arg("x").ignore();
+    }
+    pipeline.query_async::<()>(&mut conn).await.unwrap();
+    let good = redis.durable(&user("1"), "a", "2").await.unwrap();
+    let mut stream = gateway.resume("1", &cursor).await;
+    assert_eq!(stream.next_of("a").await.id, Some(good));
+}
+
+#[tokio::test]
+async fn a_prefix_that_gives_the_same_function_names_is_refused_by_name() {
+    let redis = Redis::start().await;
+    let first = Gateway::durable_only(&redis).start().await;
+    let second = Gateway::durable_only(&redis).env("REDIS__KEY_PREFIX", "{sse}:").start_unready().await;
+    second.log_says("another redis.key_prefix").await;
+    second.not_ready().await;
+    first.ready().await;
+    assert!(redis.durable(&user("1"), "a", "1").await.is_ok());
+}
+
+#[tokio::test]
+async fn a_full_redis_refuses_events_but_ends_no_stream_and_lets_a_link_come_back() {
+    let redis = Redis::start().await;
+    let gateway = Gateway::durable_only(&redis).start().await;
+    let mut stream = gateway.connect("1").await;
+    redis.command::<()>(&["CONFIG", "SET", "maxmemory", "1"]).await;
+    assert!(redis.durable(&user("1"), "a", "refused").await.is_err());
+    redis.command::<i64>(&["CLIENT", "KILL", "TYPE", "pubsub"]).await;
+    eventually("the link to come back", || async {
+        (gateway.metric("sse_redis_reconnects_total", &[]).await >= 1.0).then_some(())
+    })
+    .await;
+    gateway.ready().await;
+    gateway.connect("2").await;
+    redis.command::<()>(&["CONFIG", "SET", "maxmemory", "0"]).await;
+    let id = redis.durable(&user("1"), "a", "1").await.unwrap();
+    assert_eq!(stream.app_event().await.id, Some(id), "{}", stream.story());
+}
