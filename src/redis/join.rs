@@ -44,6 +44,17 @@ enum Source {
     Tail,
 }
 
+/// What a cursor cannot be sure of.
+#[derive(Clone, Copy)]
+struct Doubts {
+    /// A seam lies behind it.
+    unrecorded: bool,
+    /// It is older than the retention.
+    stale: bool,
+    /// More topics were active since than are read.
+    too_many: bool,
+}
+
 /// Why a join did not finish.
 enum Stop {
     /// The connection ended, or another join took over.
@@ -146,7 +157,8 @@ impl Joiner {
         if from >= mark.h {
             return Ok(());
         }
-        let mut merge = Merge::new(from, mark.h, self.sources(c, from, stale).await?);
+        let (sources, too_many) = self.sources(c, from, stale).await?;
+        let mut merge = Merge::new(from, mark.h, sources);
         let mut first = true;
         loop {
             let pages = self.read(c, &merge, mark.h, first).await?;
@@ -154,7 +166,7 @@ impl Joiner {
                 return Err(Stop::Void);
             }
             if first {
-                self.tell(c, &merge, &pages, from, unrecorded, stale);
+                self.tell(c, &merge, &pages, from, Doubts { unrecorded, stale, too_many });
             }
             let done = pages.is_empty();
             for (n, page) in pages {
@@ -174,19 +186,21 @@ impl Joiner {
         }
     }
 
-    async fn sources(&self, c: &Connection, from: EventId, stale: bool) -> Result<Vec<Source>, Stop> {
+    /// What the join reads; the flag says that there are too many topics to read all.
+    async fn sources(&self, c: &Connection, from: EventId, stale: bool) -> Result<(Vec<Source>, bool), Stop> {
         let mut sources = vec![Source::Log(Channel::User(c.client.user.clone()))];
         if c.client.topics.is_empty() {
-            return Ok(sources);
+            return Ok((sources, false));
         }
         let _reader = self.readers.acquire().await.map_err(|_| Stop::Void)?;
         if !stale && tail_fill::reaches(&self.instance, &self.commands, from, &c.client.topics).await? {
             sources.push(Source::Tail);
         } else {
-            let topics = log::active_broadcasts(&self.commands, &c.client.topics, from).await?;
+            let (topics, too_many) = log::active_broadcasts(&self.commands, &c.client.topics, from).await?;
             sources.extend(topics.into_iter().map(Source::Log));
+            return Ok((sources, too_many));
         }
-        Ok(sources)
+        Ok((sources, false))
     }
 
     /// Reads a page of every log whose next event is not known.
@@ -222,33 +236,29 @@ impl Joiner {
     }
 
     /// Tells the client, once, what it may have lost.
-    fn tell(
-        &self,
-        c: &Connection,
-        merge: &Merge<Source>,
-        pages: &[(usize, Page)],
-        from: EventId,
-        unrecorded: bool,
-        stale: bool,
-    ) {
+    fn tell(&self, c: &Connection, merge: &Merge<Source>, pages: &[(usize, Page)], from: EventId, doubts: Doubts) {
         let logs: std::collections::HashMap<usize, &Source> = merge.wants().map(|(n, source, _)| (n, source)).collect();
         let (mut trimmed, mut expired) = (Vec::new(), Vec::new());
         for (n, page) in pages {
             let Some(Source::Log(channel)) = logs.get(n) else { continue };
-            match join::gap(from, stale, page) {
+            match join::gap(from, doubts.stale, page) {
                 Some(GapReason::Trimmed) => trimmed.push(channel.to_string()),
                 Some(_) => expired.push(channel.to_string()),
                 None => {}
             }
         }
         // Which topics there were is known for as long as the retention only.
-        if stale {
-            expired.extend(c.client.topics.prefixes().map(|p| format!("broadcast:{p}*")));
+        let patterns = || c.client.topics.prefixes().map(|p| format!("broadcast:{p}*"));
+        if doubts.too_many {
+            trimmed.extend(patterns());
+        }
+        if doubts.stale {
+            expired.extend(patterns());
         }
         let reason = match (trimmed.is_empty(), expired.is_empty()) {
             (false, _) => GapReason::Trimmed,
             (true, false) => GapReason::Expired,
-            (true, true) if unrecorded => {
+            (true, true) if doubts.unrecorded => {
                 let all = std::iter::once(format!("user:{}:events", c.client.user));
                 let all = all.chain(c.client.topics.patterns().map(|p| format!("broadcast:{p}")));
                 return c.tell_gap(GapReason::Unrecorded, all.take(MAX_GAP_CHANNELS).collect());

@@ -16,8 +16,8 @@ use crate::core::{
 
 /// Commands in one pipeline.
 const PIPELINE: usize = 256;
-/// Most topics that one join reads.
-const MAX_TOPICS: usize = 100_000;
+/// Most topics that one join looks at; where more were active, the client is told a gap.
+const MAX_TOPICS: usize = 10_000;
 
 /// The commands that read a [`Mark`].
 pub fn mark_commands(clock: &str) -> Pipeline {
@@ -147,22 +147,27 @@ fn event(channel: &Channel, id: &str, fields: &[Vec<u8>]) -> Option<Event> {
     Some(Event::new(EventId::parse(id)?, predecessor, channel.clone(), retry_ms, kind, field("d")?))
 }
 
-/// The broadcast channels among `topics` that had an event at or after `since`.
+/// The broadcast channels among `topics` that had an event at or after `since`; the flag says that there were too many, and the
+/// ones longest without an event are left out.
 ///
 /// # Errors
 /// Redis does not answer.
-pub async fn active_broadcasts(commands: &Commands, topics: &Topics, since: EventId) -> Result<Vec<Channel>, Fault> {
+pub async fn active_broadcasts(
+    commands: &Commands,
+    topics: &Topics,
+    since: EventId,
+) -> Result<(Vec<Channel>, bool), Fault> {
     let exact = topics.exact().map(|t| Channel::Broadcast(t.into()));
     if topics.prefixes().next().is_none() {
-        return Ok(exact.collect());
+        return Ok((exact.collect(), false));
     }
-    let mut command = redis::cmd("ZRANGEBYSCORE");
-    command.arg(commands.keys.topics()).arg(since.ms).arg("+inf").arg("LIMIT").arg(0).arg(MAX_TOPICS);
+    let mut command = redis::cmd("ZREVRANGEBYSCORE");
+    command.arg(commands.keys.topics()).arg("+inf").arg(since.ms).arg("LIMIT").arg(0).arg(MAX_TOPICS);
     let active: Vec<String> = commands.run(&command).await?;
     let listed = active.iter().filter(|t| topics.allows(t)).map(|t| Channel::Broadcast(t.as_str().into()));
     // An exact topic is read even if it is not listed: its log may prove that something was trimmed.
     let mut all: Vec<Channel> = listed.chain(exact).collect();
     all.sort();
     all.dedup();
-    Ok(all)
+    Ok((all, active.len() == MAX_TOPICS))
 }

@@ -54,7 +54,10 @@ async fn read(
     limit_bytes: usize,
 ) -> Result<Option<Vec<Arc<Event>>>, Fault> {
     let all = Topics::parse(["*"].into_iter()).unwrap_or_default();
-    let logs = log::active_broadcasts(commands, &all, from).await?;
+    let (logs, too_many) = log::active_broadcasts(commands, &all, from).await?;
+    if too_many {
+        return Ok(None);
+    }
     let count = (PAGE_EVENTS / logs.len().max(1)).max(8);
     let mut merge = Merge::new(from, to, logs);
     let (mut events, mut bytes, mut first) = (Vec::new(), 0, true);

@@ -279,6 +279,25 @@ async fn a_wiped_redis_is_told_on_open_streams_and_on_reconnect() {
 }
 
 #[tokio::test]
+async fn more_topics_than_a_resume_can_read_are_told() {
+    let redis = Redis::start().await;
+    let builder = Gateway::durable_only(&redis);
+    let gateway = builder.start().await;
+    let cursor = redis.durable(&user("1"), "a", "1").await.unwrap();
+    let score = now_ms();
+    let mut pipeline = redis::pipe();
+    for n in 0..10_000 {
+        pipeline.cmd("ZADD").arg("sse:topics").arg(score).arg(format!("t{n}")).ignore();
+    }
+    pipeline.query_async::<()>(&mut redis.conn().await).await.unwrap();
+    // A fresh instance: the tail of the first one has all there was.
+    drop(gateway);
+    let fresh = builder.start().await;
+    let gap = check(fresh.resume("1", &cursor).await.app_event().await, "trimmed", &cursor);
+    assert_eq!(channels(&gap), ["broadcast:*"]);
+}
+
+#[tokio::test]
 async fn bare_publishes_are_recorded_again_after_a_wipe() {
     let redis = Redis::start().await;
     let gateway = Gateway::start(&redis).await;
