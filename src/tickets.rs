@@ -269,3 +269,15 @@ fn required(claims: &Map<String, Value>, name: &str) -> Result<u64, Refused> {
         None => refuse("ticket-missing-claim", format!("the ticket has no {name}")),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_other_form_of_an_ecdsa_signature_names_the_same_session() {
+        assert_eq!(digest("h.c.one", Algorithm::ES256), digest("h.c.other", Algorithm::ES256));
+        assert_ne!(digest("h.c.one", Algorithm::ES256), digest("h.d.one", Algorithm::ES256));
+        assert_ne!(digest("h.c.one", Algorithm::HS256), digest("h.c.other", Algorithm::HS256));
+    }
+}

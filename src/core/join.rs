@@ -178,6 +178,9 @@ mod tests {
         assert_eq!(start(Some(id(5050)), &mark, 9000), Start::Read { unrecorded: true, stale: false });
         assert_eq!(start(Some(id(5060)), &mark, 9000), Start::Read { unrecorded: false, stale: false });
         assert_eq!(start(Some(id(5100)), &mark, 1801), Start::Read { unrecorded: false, stale: false });
+        // A time that was put back proves nothing: ids run ahead of it.
+        let back = Mark { now_ms: 0, ..mark };
+        assert_eq!(start(Some(id(5060)), &back, 1030), Start::Read { unrecorded: false, stale: true });
         // By the time of Redis, of which H may be a tick behind.
         assert_eq!(start(Some(id(5100)), &mark, 1799), Start::Read { unrecorded: false, stale: true });
     }
