@@ -45,6 +45,8 @@ pub struct Rejected {
 pub struct Inbound {
     instance: Arc<Instance>,
     keys: Arc<Keys>,
+    /// Begins the names of our own channels; made once, not for each message.
+    live_prefix: String,
     notes: Notes,
     rejected: mpsc::Sender<Rejected>,
     /// The link is gone.
@@ -56,7 +58,9 @@ pub struct Inbound {
 impl Inbound {
     /// What comes goes to the workers, the tail and the recorder.
     pub fn new(instance: Arc<Instance>, keys: Arc<Keys>, notes: Notes, rejected: mpsc::Sender<Rejected>) -> Self {
-        Self { instance, keys, notes, rejected, disconnected: Notify::new(), generation: AtomicU64::new(0) }
+        let live_prefix = keys.live("");
+        let generation = AtomicU64::new(0);
+        Self { instance, keys, live_prefix, notes, rejected, disconnected: Notify::new(), generation }
     }
 
     /// The link before is void; gives the number of the next one.
@@ -93,7 +97,7 @@ impl Inbound {
     fn message(&self, channel: &[u8], message: Vec<u8>) {
         // The names of our own channels are ASCII; a name with other bytes can only be a bare one, which is refused.
         let name = String::from_utf8_lossy(channel);
-        let own = name.strip_prefix(self.keys.live("").as_str());
+        let own = name.strip_prefix(self.live_prefix.as_str());
         if own.is_some() {
             self.instance.link.heard(self.instance.now_ms());
         }

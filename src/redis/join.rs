@@ -17,7 +17,11 @@ use crate::{
         join::{self, Mark, Merge, Page, Start},
         system::{GapReason, JoinCause},
     },
-    state::{connection::Connection, hub::JoinOrder, instance::Instance},
+    state::{
+        connection::{Connection, MAX_GAP_CHANNELS},
+        hub::JoinOrder,
+        instance::Instance,
+    },
 };
 
 /// Joins of one worker that read at the same time.
@@ -25,8 +29,6 @@ const READERS: usize = 32;
 /// Events of one page, shared by the logs of a join.
 const PAGE_EVENTS: usize = 256;
 const RETRY_MS: std::ops::RangeInclusive<u64> = 100..=500;
-/// Most channels that a gap names.
-const MAX_GAP_CHANNELS: usize = 100;
 
 /// Drives the joins of one worker.
 pub struct Joiner {
@@ -259,9 +261,7 @@ impl Joiner {
             (false, _) => GapReason::Trimmed,
             (true, false) => GapReason::Expired,
             (true, true) if doubts.unrecorded => {
-                let all = std::iter::once(format!("user:{}:events", c.client.user));
-                let all = all.chain(c.client.topics.patterns().map(|p| format!("broadcast:{p}")));
-                return c.tell_gap(GapReason::Unrecorded, all.take(MAX_GAP_CHANNELS).collect());
+                return c.tell_gap(GapReason::Unrecorded, c.client.channels().collect());
             }
             (true, true) => return,
         };

@@ -136,8 +136,8 @@ async fn renew_all(hub: &Rc<Hub>, commands: &Commands, grace: Duration) {
     for batch in hub.snapshot().chunks(BATCH) {
         for (connection, answer) in batch.iter().zip(renew(commands, batch, grace, false).await) {
             match answer.as_str() {
-                "taken-over" => hub.close(connection, CloseReason::TakenOver, 60_000),
-                "revoked" => hub.close(connection, CloseReason::Revoked, hub.retry_ms()),
+                "taken-over" => hub.end_session(connection, CloseReason::TakenOver),
+                "revoked" => hub.end_session(connection, CloseReason::Revoked),
                 _ => {}
             }
         }

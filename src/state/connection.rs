@@ -60,6 +60,17 @@ pub struct Client {
     pub transport: &'static str,
 }
 
+/// Most channels that a gap names.
+pub const MAX_GAP_CHANNELS: usize = 100;
+
+impl Client {
+    /// The channels, and patterns of channels, that a gap of all of them names.
+    pub fn channels(&self) -> impl Iterator<Item = String> {
+        let user = std::iter::once(format!("user:{}:events", self.user));
+        user.chain(self.topics.patterns().map(|t| format!("broadcast:{t}"))).take(MAX_GAP_CHANNELS)
+    }
+}
+
 /// What a connection is made of.
 pub struct Parts {
     /// The instance.
@@ -107,11 +118,8 @@ impl Connection {
     /// A connection that nobody knows yet; `Hub::add` makes it known.
     pub fn new(parts: Parts) -> Rc<Self> {
         let now = parts.instance.now_ms();
-        let user_channel = format!("user:{}:events", parts.client.user);
-        let channels = std::iter::once(user_channel)
-            .chain(parts.client.topics.patterns().take(100).map(|t| format!("broadcast:{t}")));
         let limit = parts.instance.settings.limits.queue_bytes;
-        let flow = Flow::new(parts.cursor.unwrap_or(EventId::ZERO), limit, channels.collect());
+        let flow = Flow::new(parts.cursor.unwrap_or(EventId::ZERO), limit, parts.client.channels().collect());
         Rc::new(Self {
             client: parts.client,
             opened_ms: now,

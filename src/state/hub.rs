@@ -231,7 +231,7 @@ impl Hub {
         let mut news = self.news.borrow_mut();
         news.bound();
         if let Some(reason) = news.about(connection) {
-            self.close(connection, reason, TAKEN_OVER_RETRY_MS);
+            self.end_session(connection, reason);
         }
         self.instance.metrics.connections.inc();
         self.instance.metrics.opened.with_label_values(&[connection.client.transport]).inc();
@@ -277,6 +277,12 @@ impl Hub {
     /// The connections whose key passes.
     pub(super) fn select(&self, pass: impl Fn(usize) -> bool) -> Vec<Rc<Connection>> {
         self.index.borrow().all.iter().filter(|(key, _)| pass(*key)).map(|(_, c)| c.clone()).collect()
+    }
+
+    /// Ends a stream because of its session.
+    pub fn end_session(&self, connection: &Connection, reason: CloseReason) {
+        let retry_ms = if reason == CloseReason::TakenOver { TAKEN_OVER_RETRY_MS } else { self.retry_ms() };
+        self.close(connection, reason, retry_ms);
     }
 
     /// Ends a stream with `sse.closing`.
