@@ -120,7 +120,8 @@ test('the page comes back from a long sleep: with its session gone it gets a new
   await tab.waitForSelector('#state[data-state=reconnecting]');
   await pasteAll(publish);
   // Longer than the ticket is valid, and than its session lives without a stream.
-  await new Promise((resolve) => setTimeout(resolve, 3500));
+  const redisPort = publish[0].match(/-p (\d+)/)[1];
+  await until(async () => (await run('redis-cli', ['-p', redisPort, 'KEYS', 'sse:session:*'])).trim() === '', 'the session lives on');
   await line.mend();
   await refused;
   await tab.waitForSelector('#state[data-state=open]');
