@@ -35,12 +35,12 @@ test: test-rust test-clients ## every test
 test-build:
 	@bash .ci/need cc
 	echo "== building the tests"
-	cargo test --locked --no-run
+	cargo test --workspace --locked --no-run
 
 test-rust: test-build ## the tests in Rust, on a real Redis
 	@bash .ci/need redis-test
 	echo "== cargo test"
-	cargo test --locked
+	cargo test --workspace --locked
 
 # Runs the gateway that was built with the tests in Rust: nothing is built twice.
 test-clients: test-build $(MODULES) $(VENV)/done ## real browsers, clients and publishers against the gateway
@@ -65,12 +65,12 @@ $(VENV)/done: $(CLIENTS)/requirements.txt
 	touch $@
 
 fmt: ## formats the code
-	cargo fmt
+	cargo fmt --all
 
 lint: ## checks format and lints, warnings denied
 	@bash .ci/need cc
-	cargo fmt --check
-	cargo clippy --all-targets --locked -- -D warnings
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --locked -- -D warnings
 
 clean: ## removes all that was built or downloaded here
 	cargo clean

@@ -1,0 +1,111 @@
+//! The streams of a run: opens, cuts, stalls and settles them.
+
+use std::cell::RefCell;
+use std::ops::Range;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use tokio::task::JoinHandle;
+
+use crate::stream::{self, Env, State};
+
+/// All streams of a run. Lives in a `LocalSet`.
+pub struct Fleet {
+    /// What they share.
+    pub env: Rc<Env>,
+    streams: Vec<Rc<RefCell<State>>>,
+    tasks: Vec<Option<JoinHandle<()>>>,
+}
+
+impl Fleet {
+    /// `streams` streams, none of them open.
+    pub fn new(env: Env, streams: u32) -> Self {
+        let made = (0..streams).map(|index| Rc::new(RefCell::new(State::new(index))));
+        Self { env: Rc::new(env), streams: made.collect(), tasks: (0..streams).map(|_| None).collect() }
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> u32 {
+        u32::try_from(self.streams.len()).unwrap_or(u32::MAX)
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.streams.is_empty()
+    }
+
+    /// Starts the streams of a range, `per_second` at the most, and waits until they are open; answers how long that took. Err: some
+    /// were not open in time.
+    pub async fn open(
+        &mut self,
+        range: Range<u32>,
+        per_second: Option<f64>,
+        timeout: Duration,
+    ) -> Result<Duration, String> {
+        let started = Instant::now();
+        let wanted = self.env.tally.held.get() + range.len() as u32;
+        for (count, index) in range.enumerate() {
+            if let Some(rate) = per_second {
+                tokio::time::sleep_until((started + Duration::from_secs_f64(count as f64 / rate)).into()).await;
+            }
+            self.start(index);
+        }
+        let open = self.env.tally.until(|tally| tally.held.get() >= wanted);
+        match tokio::time::timeout(timeout, open).await {
+            Ok(()) => Ok(started.elapsed()),
+            Err(_) => Err(format!(
+                "only {} of {wanted} streams were open after {} s (--connect-timeout); refused: {:?}, failed: {:?}, ended: {:?}",
+                self.env.tally.held.get(),
+                started.elapsed().as_secs(),
+                self.env.tally.refused.borrow(),
+                self.env.tally.failed.borrow(),
+                self.env.tally.ended.borrow(),
+            )),
+        }
+    }
+
+    /// Starts a stream, which comes back for as long as it is not cut.
+    pub fn start(&mut self, index: u32) {
+        let task = tokio::task::spawn_local(stream::run(self.env.clone(), self.streams[index as usize].clone()));
+        self.tasks[index as usize] = Some(task);
+    }
+
+    /// Cuts streams, as a network does that goes away. They stay away until they are started again.
+    pub async fn cut(&mut self, range: Range<u32>) {
+        let all = range.len() == self.streams.len();
+        for index in range {
+            if let Some(task) = self.tasks[index as usize].take() {
+                task.abort();
+                let _ = task.await;
+            }
+        }
+        if all {
+            self.env.connections.cut();
+        }
+    }
+
+    /// Lets streams read nothing, or read again.
+    pub fn stall(&self, range: Range<u32>, stalled: bool) {
+        for index in range {
+            self.streams[index as usize].borrow_mut().stalled = stalled;
+        }
+        self.env.wake.notify_waiters();
+    }
+
+    /// (owed, lost) of a range of streams, as things stand.
+    pub fn settle(&self, range: Range<u32>) -> (u64, u64) {
+        let each = range.map(|index| self.streams[index as usize].borrow().settle(&self.env));
+        each.fold((0, 0), |sum, (owed, lost)| (sum.0 + owed, sum.1 + lost))
+    }
+
+    /// Waits until nothing is missing, for `timeout` at the most; answers how long it took.
+    pub async fn drained(&self, timeout: Duration) -> Duration {
+        /// Settling looks at every stream, so it is not done too often.
+        const CHECK: Duration = Duration::from_millis(50);
+        let started = Instant::now();
+        while self.settle(0..self.len()).1 > 0 && started.elapsed() < timeout {
+            tokio::time::sleep(CHECK).await;
+        }
+        started.elapsed()
+    }
+}

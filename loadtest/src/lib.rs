@@ -1,0 +1,42 @@
+//! The load tester of sse-gateway: holds streams, publishes, and counts what arrives.
+//!
+//! Law: what is reported is what happened. A publisher that lags, a stream that breaks, an event that is lost or comes twice shows in
+//! the figures; nothing is corrected away. `tests/negative_control.rs` holds it to that with a server whose faults are counted.
+//!
+//! | file | what |
+//! |---|---|
+//! | `stamp`, `ledger` | what an event says of itself; what a stream is owed and what came |
+//! | `wire/*` | heads, chunks, events: a parser of its own, tested over every split |
+//! | `stream/*`, `fleet` | one stream over HTTP/1.1 or HTTP/2; all of them |
+//! | `publisher` | events at a fixed rate |
+//! | `readings` | CPU and memory of server, Redis, kernel and this tool |
+//! | `scenario/*` | the runs |
+//! | `report` | table, JSON, thresholds |
+//! | `bench/*` | servers in turn, and what is written of them |
+
+pub mod args;
+pub mod bench;
+pub mod fleet;
+pub mod ledger;
+pub mod limits;
+pub mod publisher;
+pub mod readings;
+pub mod report;
+pub mod scenario;
+pub mod stamp;
+pub mod stream;
+pub mod tally;
+pub mod target;
+pub mod tickets;
+pub mod tls;
+pub mod wire;
+
+/// Runs something that holds streams: on one thread, so that they share all without locks.
+pub fn on_one_thread<T>(work: impl Future<Output = Result<T, String>>) -> Result<T, String> {
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| error.to_string())?;
+    let outcome = runtime.block_on(tokio::task::LocalSet::new().run_until(work));
+    // Streams that are still open have nothing left to say.
+    runtime.shutdown_background();
+    outcome
+}

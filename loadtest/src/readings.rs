@@ -1,0 +1,192 @@
+//! What a run costs: CPU and memory of the server's processes, of Redis, of the kernel and of this tool, read from /proc.
+
+use std::collections::HashSet;
+use std::fs;
+
+use serde::Serialize;
+
+/// CPU time of some processes, s.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+pub struct Cpu {
+    /// In their own code.
+    pub user_s: f64,
+    /// In the kernel for them.
+    pub system_s: f64,
+}
+
+impl Cpu {
+    /// Both together, s.
+    pub fn total_s(self) -> f64 {
+        self.user_s + self.system_s
+    }
+
+    /// What was used since `before`.
+    pub fn since(self, before: Self) -> Self {
+        Self { user_s: self.user_s - before.user_s, system_s: self.system_s - before.system_s }
+    }
+}
+
+/// A process under test with all its descendants.
+#[derive(Clone, Debug)]
+pub struct Processes(Vec<u32>);
+
+impl Processes {
+    /// The processes of these ids and all their descendants; Err: one is not there.
+    pub fn new(pids: &[u32]) -> Result<Self, String> {
+        if let Some(pid) = pids.iter().find(|pid| stat(**pid).is_none()) {
+            return Err(format!("--server-pid {pid}: there is no such process"));
+        }
+        let mut all: Vec<u32> = pids.to_vec();
+        let mut known: HashSet<u32> = pids.iter().copied().collect();
+        let children = children();
+        let mut at = 0;
+        while let Some(&parent) = all.get(at) {
+            all.extend(children.iter().filter(|(of, pid)| *of == parent && known.insert(*pid)).map(|(_, pid)| *pid));
+            at += 1;
+        }
+        Ok(Self(all))
+    }
+
+    /// This tool itself.
+    pub fn own() -> Self {
+        Self(vec![std::process::id()])
+    }
+
+    /// CPU time used so far.
+    pub fn cpu(&self) -> Cpu {
+        let each = self.0.iter().filter_map(|pid| stat(*pid));
+        each.fold(Cpu::default(), |sum, stat| Cpu {
+            user_s: sum.user_s + stat.user_s,
+            system_s: sum.system_s + stat.system_s,
+        })
+    }
+
+    /// Proportional set size: their memory, shared pages divided among those that share them. Bytes.
+    pub fn pss_bytes(&self) -> u64 {
+        self.0
+            .iter()
+            .filter_map(|pid| fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok())
+            .map(|text| kib(&text, "Pss:"))
+            .sum::<u64>()
+            * 1024
+    }
+}
+
+struct Stat {
+    parent: u32,
+    user_s: f64,
+    system_s: f64,
+}
+
+/// proc_pid_stat(5).
+fn stat(pid: u32) -> Option<Stat> {
+    let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name may hold spaces and brackets; it ends at the last bracket.
+    let fields: Vec<&str> = text[text.rfind(')')? + 1..].split_whitespace().collect();
+    // SAFETY: reads a constant of the system.
+    let ticks_per_s = unsafe { libc::sysconf(libc::_SC_CLK_TCK) } as f64;
+    let seconds = |at: usize| fields.get(at)?.parse::<f64>().ok().map(|ticks| ticks / ticks_per_s);
+    Some(Stat { parent: fields.get(1)?.parse().ok()?, user_s: seconds(11)?, system_s: seconds(12)? })
+}
+
+/// (parent, process) of all processes.
+fn children() -> Vec<(u32, u32)> {
+    let entries = fs::read_dir("/proc").into_iter().flatten().filter_map(Result::ok);
+    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    pids.filter_map(|pid| Some((stat(pid)?.parent, pid))).collect()
+}
+
+fn kib(text: &str, name: &str) -> u64 {
+    let line = text.lines().find_map(|line| line.strip_prefix(name));
+    line.and_then(|rest| rest.split_whitespace().next()?.parse().ok()).unwrap_or_default()
+}
+
+/// Memory that the kernel holds for the whole machine's sockets, both ends of a loopback connection included. Bytes.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Kernel {
+    /// Slab: the sockets' own structures, among all others of the kernel.
+    pub slab_bytes: u64,
+    /// What stands in TCP buffers.
+    pub tcp_bytes: u64,
+}
+
+impl Kernel {
+    /// Reads it.
+    pub fn now() -> Self {
+        let slab_bytes = kib(&fs::read_to_string("/proc/meminfo").unwrap_or_default(), "Slab:") * 1024;
+        let sockets = fs::read_to_string("/proc/net/sockstat").unwrap_or_default();
+        let pages = sockets
+            .lines()
+            .find(|line| line.starts_with("TCP:"))
+            .and_then(|line| line.split("mem ").nth(1)?.trim().parse::<u64>().ok());
+        Self { slab_bytes, tcp_bytes: pages.unwrap_or_default() * 4096 }
+    }
+
+    /// What came on since `before`.
+    pub fn since(self, before: Self) -> u64 {
+        (self.slab_bytes + self.tcp_bytes).saturating_sub(before.slab_bytes + before.tcp_bytes)
+    }
+}
+
+/// Redis' own account of its CPU time, so that it may run elsewhere.
+pub struct Redis(redis::Connection);
+
+impl Redis {
+    /// Connects.
+    pub fn open(url: &str) -> Result<Self, String> {
+        redis::Client::open(url)
+            .and_then(|client| client.get_connection())
+            .map(Self)
+            .map_err(|error| format!("--redis {url}: {error}"))
+    }
+
+    /// CPU time used so far (`INFO cpu`).
+    pub fn cpu(&mut self) -> Cpu {
+        let info: String = redis::cmd("INFO").arg("cpu").query(&mut self.0).unwrap_or_default();
+        let value =
+            |name: &str| info.lines().find_map(|line| line.strip_prefix(name)?.parse().ok()).unwrap_or_default();
+        Cpu { user_s: value("used_cpu_user:"), system_s: value("used_cpu_sys:") }
+    }
+
+    /// Memory used for data (`INFO memory`), bytes.
+    pub fn used_bytes(&mut self) -> u64 {
+        let info: String = redis::cmd("INFO").arg("memory").query(&mut self.0).unwrap_or_default();
+        info.lines().find_map(|line| line.strip_prefix("used_memory:")?.parse().ok()).unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn this_process_is_read() {
+        let own = Processes::own();
+        assert!(own.pss_bytes() > 100_000);
+        let before = own.cpu();
+        let mut sum = 0u64;
+        while own.cpu().since(before).total_s() < 0.02 {
+            sum = std::hint::black_box(sum + 1);
+        }
+        assert!(Kernel::now().slab_bytes > 0);
+    }
+
+    #[test]
+    fn descendants_belong_to_a_process_and_a_missing_one_is_named() {
+        let mut shell = std::process::Command::new("sh")
+            .args(["-c", "sleep 60 & echo; wait"])
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = [0u8];
+        std::io::Read::read_exact(shell.stdout.as_mut().unwrap(), &mut line).unwrap();
+        let found = Processes::new(&[shell.id()]).unwrap().0;
+        for pid in &found {
+            // SAFETY: only the shell of this test and its child are killed.
+            unsafe { libc::kill((*pid).cast_signed(), libc::SIGKILL) };
+        }
+        shell.wait().unwrap();
+        assert_eq!(found.len(), 2);
+        assert!(Processes::new(&[found[0]]).unwrap_err().contains("no such process"));
+    }
+}

@@ -1,0 +1,33 @@
+//! Streams are cut and come back all the time.
+
+use std::time::{Duration, Instant};
+
+use super::Run;
+use crate::stamp::now_ns;
+
+/// Cuts one stream after the other, `per_second`, each of which comes back at once.
+pub(super) async fn run(run: &mut Run, duration: Duration, per_second: f64) -> Result<(), String> {
+    if !(per_second > 0.0 && per_second <= 100_000.0) {
+        return Err(format!("--churn-rate {per_second}: it must be above 0 and at most 100000"));
+    }
+    let load = run
+        .load(async |fleet| {
+            let started = Instant::now();
+            fleet.env.storm_ns.set(now_ns());
+            for count in 1.. {
+                let due = Duration::from_secs_f64(f64::from(count) / per_second);
+                if due >= duration {
+                    break;
+                }
+                tokio::time::sleep_until((started + due).into()).await;
+                let index = fastrand::u32(0..fleet.len());
+                fleet.cut(index..index + 1).await;
+                fleet.start(index);
+            }
+            tokio::time::sleep_until((started + duration).into()).await;
+            Ok(())
+        })
+        .await?;
+    run.report.load = Some(load);
+    Ok(())
+}

@@ -1,0 +1,181 @@
+//! The runs. All are made of the same parts: open the streams, let them rest, put a load on them, see what happens in the middle of it,
+//! wait for the rest, settle.
+
+mod churn;
+mod plain;
+mod search;
+mod setup;
+mod stalled;
+mod storm;
+
+use std::time::{Duration, Instant};
+
+use crate::args::{Command, Common};
+use crate::fleet::Fleet;
+use crate::publisher::{Publisher, Schedule};
+use crate::readings::{Cpu, Kernel, Processes, Redis};
+use crate::report::{Connect, Load, Memory, PerMillion, Report, Streams, Times};
+use crate::tally::times;
+
+/// A run in the making.
+pub struct Run {
+    fleet: Fleet,
+    schedule: Option<Schedule>,
+    server: Option<Processes>,
+    redis: Option<Redis>,
+    tool: Processes,
+    settle: Duration,
+    drain: Duration,
+    report: Report,
+    /// Before the first stream.
+    empty: Baseline,
+}
+
+/// Memory before the first stream.
+#[derive(Clone, Copy)]
+struct Baseline {
+    server_bytes: u64,
+    tool_bytes: u64,
+    kernel: Kernel,
+}
+
+/// CPU and counts at the start of a load.
+struct Before {
+    server: Option<Cpu>,
+    redis: Option<Cpu>,
+    tool: Cpu,
+    delivered: u64,
+    replayed: u64,
+    doubled: u64,
+    out_of_order: u64,
+    foreign: u64,
+    owed: u64,
+}
+
+/// Makes the run of a command. Call inside of a `LocalSet`.
+pub async fn run(command: Command) -> Result<Report, String> {
+    let (name, common) = match &command {
+        Command::Idle(common) => ("idle", common),
+        Command::Broadcast(common) => ("broadcast", common),
+        Command::Users(common) => ("users", common),
+        Command::Mixed(common) => ("mixed", common),
+        Command::Storm { common, .. } => ("storm", common),
+        Command::Stalled { common, .. } => ("stalled", common),
+        Command::Churn { common, .. } => ("churn", common),
+        Command::SlowPublish { common, .. } => ("slow-publish", common),
+        Command::Bench(_) => return Err("bench is no single run".to_owned()),
+    };
+    let common: Common = common.clone();
+    let mut run = setup::run(name, &common)?;
+    let progress = setup::progress(&run.fleet);
+    run.open(&common).await?;
+    match command {
+        Command::Idle(_) => plain::idle(&run, common.duration).await,
+        Command::Storm { away, .. } => storm::run(&mut run, common.duration, away, common.connect_timeout).await?,
+        Command::Stalled { stalled_percent, stall, .. } => stalled::run(&mut run, stalled_percent, stall).await?,
+        Command::Churn { churn_rate, .. } => churn::run(&mut run, common.duration, churn_rate).await?,
+        Command::SlowPublish { p99, .. } => search::run(&mut run, common.duration, p99).await?,
+        _ => plain::load(&mut run, common.duration).await?,
+    }
+    run.report.streams = Streams::new(&run.fleet.env.tally);
+    run.report.judge(&common.thresholds);
+    progress.finish();
+    Ok(run.report)
+}
+
+impl Run {
+    /// Opens all streams and reads what they cost at rest.
+    async fn open(&mut self, common: &Common) -> Result<(), String> {
+        let streams = self.fleet.len();
+        let before = self.server_cpu();
+        let took = self.fleet.open(0..streams, common.connect_rate, common.connect_timeout).await?;
+        let cpu = self.server_cpu().zip(before).map(|(now, before)| now.since(before).total_s());
+        let seconds = took.as_secs_f64();
+        self.report.connect = Connect {
+            streams,
+            seconds,
+            per_second: f64::from(streams) / seconds,
+            server_cpu_s_per_1000: cpu.map(|cpu| cpu * 1000.0 / f64::from(streams)),
+        };
+        tokio::time::sleep(self.settle).await;
+        let each = |bytes: u64| bytes / u64::from(streams);
+        self.report.memory = Memory {
+            server_bytes_empty: self.server.is_some().then_some(self.empty.server_bytes),
+            server_bytes_per_idle_stream: self.server_bytes_per_stream(),
+            server_bytes_per_loaded_stream: None,
+            kernel_bytes_per_stream: each(Kernel::now().since(self.empty.kernel)),
+            tool_bytes_per_stream: each(self.tool.pss_bytes().saturating_sub(self.empty.tool_bytes)),
+        };
+        Ok(())
+    }
+
+    /// Publishes while `middle` goes on, waits for the rest, and says what came of it.
+    async fn load(&mut self, middle: impl AsyncFnOnce(&mut Fleet) -> Result<(), String>) -> Result<Load, String> {
+        let before = self.before();
+        *self.fleet.env.tally.latency_us.borrow_mut() = times();
+        self.fleet.env.tally.gaps.borrow_mut().clear();
+        let started = Instant::now();
+        let publisher = match &self.schedule {
+            Some(schedule) => Some(Publisher::start(schedule.clone(), self.fleet.env.published.clone())?),
+            None => None,
+        };
+        middle(&mut self.fleet).await?;
+        let seconds = started.elapsed().as_secs_f64();
+        let published = match publisher {
+            Some(publisher) => publisher.stop().await,
+            None => Default::default(),
+        };
+        let drained_s = self.fleet.drained(self.drain).await.as_secs_f64();
+        // The last frames may be doubled ones.
+        tokio::time::sleep(self.settle / 4).await;
+        let (owed, lost) = self.fleet.settle(0..self.fleet.len());
+        self.report.memory.server_bytes_per_loaded_stream = self.server_bytes_per_stream();
+        let (server_cpu, redis_cpu) = (self.server_cpu(), self.redis.as_mut().map(Redis::cpu));
+        let tally = &self.fleet.env.tally;
+        let delivered = tally.delivered.get() - before.delivered;
+        Ok(Load {
+            published,
+            seconds,
+            drained_s,
+            expected: owed - before.owed,
+            delivered,
+            replayed: tally.replayed.get() - before.replayed,
+            lost,
+            doubled: tally.doubled.get() - before.doubled,
+            out_of_order: tally.out_of_order.get() - before.out_of_order,
+            foreign: tally.foreign.get() - before.foreign,
+            gaps: tally.gaps.borrow().clone(),
+            deliveries_per_s: delivered as f64 / seconds,
+            latency: Times::new(&tally.latency_us.borrow()),
+            server_cpu: server_cpu
+                .zip(before.server)
+                .and_then(|(now, before)| PerMillion::new(now.since(before), delivered)),
+            redis_cpu_s: redis_cpu.zip(before.redis).map(|(now, before)| now.since(before).total_s()),
+            tool_cpu_s: self.tool.cpu().since(before.tool).total_s(),
+        })
+    }
+
+    fn before(&mut self) -> Before {
+        let tally = &self.fleet.env.tally;
+        Before {
+            server: self.server_cpu(),
+            redis: self.redis.as_mut().map(Redis::cpu),
+            tool: self.tool.cpu(),
+            delivered: tally.delivered.get(),
+            replayed: tally.replayed.get(),
+            doubled: tally.doubled.get(),
+            out_of_order: tally.out_of_order.get(),
+            foreign: tally.foreign.get(),
+            owed: self.fleet.settle(0..self.fleet.len()).0,
+        }
+    }
+
+    fn server_cpu(&self) -> Option<Cpu> {
+        self.server.as_ref().map(Processes::cpu)
+    }
+
+    fn server_bytes_per_stream(&self) -> Option<u64> {
+        let server = self.server.as_ref()?;
+        Some(server.pss_bytes().saturating_sub(self.empty.server_bytes) / u64::from(self.fleet.len()))
+    }
+}

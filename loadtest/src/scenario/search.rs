@@ -1,0 +1,73 @@
+//! The highest rate of broadcasts that is kept up with: doubled while it is, then halved between the last that was and the first that
+//! was not.
+
+use std::time::Duration;
+
+use super::Run;
+use crate::report::{Load, Search, Step};
+
+/// Halvings between the last good rate and the first bad one.
+const HALVINGS: u32 = 4;
+/// No more than this is tried, broadcasts a second.
+const MAX_RATE: f64 = 1_000_000.0;
+
+/// Tries rates for `duration` each.
+pub(super) async fn run(run: &mut Run, duration: Duration, p99: Duration) -> Result<(), String> {
+    let mut search = Search { highest_rate: 0.0, steps: Vec::new() };
+    let mut rate = run
+        .schedule
+        .as_ref()
+        .map(|schedule| schedule.broadcasts_per_s)
+        .filter(|rate| *rate > 0.0)
+        .ok_or("slow-publish needs --rate above 0 and --publish")?;
+    let mut too_high = None;
+    let mut halvings = 0;
+    while rate <= MAX_RATE && halvings < HALVINGS {
+        if let Some(schedule) = &mut run.schedule {
+            schedule.broadcasts_per_s = rate;
+        }
+        let load = run.load(async |_| Ok(tokio::time::sleep(duration).await)).await?;
+        let step = step(rate, &load, p99);
+        match step.fell_behind {
+            None => search.highest_rate = rate,
+            Some(_) => too_high = Some(rate),
+        }
+        let lost = load.lost;
+        search.steps.push(step);
+        run.report.load = Some(load);
+        if lost > 0 {
+            // What is missing now would be missing in the next step's account too.
+            break;
+        }
+        rate = match too_high {
+            None => rate * 2.0,
+            Some(too_high) => {
+                halvings += 1;
+                f64::midpoint(search.highest_rate, too_high)
+            }
+        };
+    }
+    run.report.search = Some(search);
+    Ok(())
+}
+
+fn step(rate: f64, load: &Load, p99: Duration) -> Step {
+    let limit_ms = p99.as_secs_f64() * 1000.0;
+    let fell_behind = if load.lost > 0 {
+        Some(format!("{} lost", load.lost))
+    } else if load.published.failed > 0 {
+        Some(format!("{} not published", load.published.failed))
+    } else if load.latency.p99_ms > limit_ms {
+        Some(format!("p99 above {limit_ms:.0} ms"))
+    } else {
+        None
+    };
+    Step {
+        rate,
+        deliveries_per_s: load.delivered as f64 / (load.seconds + load.drained_s),
+        p99_ms: load.latency.p99_ms,
+        server_cpu_s_per_million: load.server_cpu.map(|cpu| cpu.total_s),
+        tool_cpu_percent: load.tool_cpu_s * 100.0 / (load.seconds + load.drained_s),
+        fell_behind,
+    }
+}

@@ -1,0 +1,188 @@
+//! From the command line to a run that can start: all that can be wrong is found here, before the first stream.
+
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressStyle};
+use jsonwebtoken::EncodingKey;
+use tokio::sync::{Notify, Semaphore};
+
+use super::{Baseline, Run};
+use crate::args::{Common, Publish};
+use crate::fleet::Fleet;
+use crate::ledger::Published;
+use crate::publisher::{Schedule, Way};
+use crate::readings::{Kernel, Processes, Redis};
+use crate::report::{Connect, Memory, Report, Streams};
+use crate::stream::{Connections, Env};
+use crate::tally::Tally;
+use crate::target::{Kind, Protocol, Target};
+use crate::tickets::Tickets;
+use crate::{limits, tls};
+
+/// How long a ticket is good for its first connection.
+const TICKET_TTL: Duration = Duration::from_secs(60);
+
+/// Everything ready, no stream open.
+pub(super) fn run(name: &'static str, args: &Common) -> Result<Run, String> {
+    limits::open_files(args.streams)?;
+    if !(args.rate >= 0.0 && args.user_rate >= 0.0) {
+        return Err("--rate and --user-rate are numbers from 0".to_owned());
+    }
+    let protocol = if args.http2 { Protocol::Http2 } else { Protocol::Http1 };
+    let users = args.streams.div_ceil(args.streams_per_user);
+    let schedule = schedule(name, args, users)?;
+    let uses_redis = matches!(args.publish, Publish::Durable | Publish::Bare);
+    let redis = if uses_redis && schedule.is_some() { Some(Redis::open(&args.redis)?) } else { None };
+    let server = if args.server_pids.is_empty() { None } else { Some(Processes::new(&args.server_pids)?) };
+    let env = Env {
+        target: target(args, protocol)?,
+        tickets: tickets(args)?,
+        topic: args.topic.clone(),
+        streams_per_user: args.streams_per_user,
+        published: Arc::new(Published::new(users)),
+        tally: Tally::new(),
+        connecting: Arc::new(Semaphore::new(args.connecting.max(1) as usize)),
+        connections: Connections::new(args.streams_per_connection),
+        storm_ns: 0.into(),
+        wake: Notify::new(),
+    };
+    let streams = Streams::new(&env.tally);
+    let tool = Processes::own();
+    let empty = Baseline {
+        server_bytes: server.as_ref().map(Processes::pss_bytes).unwrap_or_default(),
+        tool_bytes: tool.pss_bytes(),
+        kernel: Kernel::now(),
+    };
+    Ok(Run {
+        fleet: Fleet::new(env, args.streams),
+        schedule,
+        server,
+        redis,
+        tool,
+        settle: args.settle,
+        drain: args.drain,
+        report: Report {
+            scenario: name,
+            url: args.url.clone(),
+            protocol,
+            payload_bytes: args.payload_bytes,
+            connect: Connect::default(),
+            memory: Memory::default(),
+            load: None,
+            storm: None,
+            search: None,
+            streams,
+            violations: Vec::new(),
+        },
+        empty,
+    })
+}
+
+/// A line that counts along, if somebody sits at a terminal.
+pub(super) fn progress(fleet: &Fleet) -> ProgressBar {
+    const EVERY: Duration = Duration::from_millis(200);
+    let bar = ProgressBar::new(fleet.len().into());
+    let style = ProgressStyle::with_template("{spinner} {pos}/{len} streams open {msg} {elapsed}");
+    bar.set_style(style.unwrap_or_else(|error| unreachable!("a constant: {error}")));
+    if bar.is_hidden() {
+        return bar;
+    }
+    let (env, shown) = (fleet.env.clone(), bar.clone());
+    tokio::task::spawn_local(async move {
+        while !shown.is_finished() {
+            shown.set_position(env.tally.held.get().into());
+            shown.set_message(format!("{} delivered", env.tally.delivered.get()));
+            shown.tick();
+            tokio::time::sleep(EVERY).await;
+        }
+    });
+    bar
+}
+
+fn target(args: &Common, protocol: Protocol) -> Result<Target, String> {
+    let tls = match (&args.ca, args.insecure) {
+        (Some(file), _) => Some(tls::trusting(file)?),
+        (None, true) => Some(tls::insecure()?),
+        (None, false) => None,
+    };
+    Target::new(&args.url, args.kind, protocol, tls, &args.headers)
+}
+
+fn secret_of(file: &Path) -> Result<String, String> {
+    let text = fs::read_to_string(file).map_err(|error| format!("{}: {error}", file.display()))?;
+    Ok(text.trim_end_matches(['\r', '\n']).to_owned())
+}
+
+fn tickets(args: &Common) -> Result<Tickets, String> {
+    match (args.kind, &args.secret_file, &args.api_key_file) {
+        (Kind::Plain, ..) => Ok(Tickets::None),
+        (Kind::Gateway, Some(file), _) => {
+            let key = Box::new(EncodingKey::from_secret(secret_of(file)?.as_bytes()));
+            Ok(Tickets::Signed { key, audience: args.audience.clone(), ttl: TICKET_TTL })
+        }
+        (Kind::Gateway, None, Some(file)) => {
+            let client = reqwest::Client::builder().danger_accept_invalid_certs(args.insecure).build();
+            let client = client.map_err(|error| format!("HTTP client: {error}"))?;
+            Ok(Tickets::Asked { client, url: beside(&args.url, "/tickets"), api_key: secret_of(file)? })
+        }
+        (Kind::Gateway, None, None) => {
+            Err("the gateway wants tickets: give --secret-file (its tickets.secret) or --api-key-file (a key \
+                                            of scope tickets); another server of events is --kind plain"
+                .to_owned())
+        }
+    }
+}
+
+fn schedule(name: &str, args: &Common, users: u32) -> Result<Option<Schedule>, String> {
+    let way = match args.publish {
+        _ if name == "idle" => return Ok(None),
+        Publish::None => return Ok(None),
+        Publish::Durable => Way::Durable { redis: args.redis.clone() },
+        Publish::Bare => Way::Bare { redis: args.redis.clone() },
+        Publish::Http => {
+            let file =
+                args.api_key_file.as_deref().ok_or("--publish http needs --api-key-file (a key of scope publish)")?;
+            let url = args.publish_url.clone().unwrap_or_else(|| beside(&args.url, "/publish"));
+            Way::Http { url, api_key: secret_of(file)? }
+        }
+        Publish::Post => {
+            let header = |line: &String| {
+                line.split_once(':').map(|(name, value)| (name.trim().to_owned(), value.trim().to_owned()))
+            };
+            let headers = args
+                .post_headers
+                .iter()
+                .map(header)
+                .collect::<Option<_>>()
+                .ok_or("--post-header: it looks like 'Name: value'")?;
+            let url = args.publish_url.clone().ok_or("--publish post needs --publish-url")?;
+            Way::Post { url, body: args.post_body.clone(), headers }
+        }
+    };
+    let (broadcasts, user_events) = match name {
+        "users" => (0.0, args.user_rate),
+        "mixed" => (args.rate, args.user_rate),
+        _ => (args.rate, 0.0),
+    };
+    if user_events > 0.0 && args.publish == Publish::Post {
+        return Err("--publish post knows only broadcasts".to_owned());
+    }
+    Ok(Some(Schedule {
+        way,
+        topic: args.topic.clone(),
+        broadcasts_per_s: broadcasts,
+        user_events_per_s: user_events,
+        users,
+        payload_bytes: args.payload_bytes,
+    }))
+}
+
+/// Another path on the server of a URL.
+fn beside(url: &str, path: &str) -> String {
+    let authority = url.find("://").map_or(0, |at| at + 3);
+    let end = url[authority..].find('/').map_or(url.len(), |at| authority + at);
+    format!("{}{path}", &url[..end])
+}

@@ -1,0 +1,40 @@
+//! All streams are cut in the middle of the load and come back at once: what a deployment or a network does.
+
+use std::time::Duration;
+
+use super::Run;
+use crate::report::{Storm, Times};
+use crate::stamp::now_ns;
+
+/// A third of the time before the cut, the rest after it.
+pub(super) async fn run(run: &mut Run, duration: Duration, away: Duration, timeout: Duration) -> Result<(), String> {
+    let server = run.server.clone();
+    let mut server_cpu_s = None;
+    let load = run
+        .load(async |fleet| {
+            tokio::time::sleep(duration / 3).await;
+            let all = 0..fleet.len();
+            fleet.cut(all.clone()).await;
+            tokio::time::sleep(away).await;
+            let env = fleet.env.clone();
+            env.storm_ns.set(now_ns());
+            let before = server.as_ref().map(|server| server.cpu());
+            fleet.open(all.clone(), None, timeout).await?;
+            let caught_up = env.tally.until(|tally| tally.caught_up_us.borrow().len() >= u64::from(all.end));
+            // Not in time: the report says how many were.
+            let _ = tokio::time::timeout(timeout, caught_up).await;
+            server_cpu_s = server.as_ref().zip(before).map(|(server, before)| server.cpu().since(before).total_s());
+            tokio::time::sleep(duration / 3).await;
+            Ok(())
+        })
+        .await?;
+    let caught_up = run.fleet.env.tally.caught_up_us.borrow();
+    run.report.storm = Some(Storm {
+        cut: run.fleet.len().into(),
+        caught_up: caught_up.len(),
+        caught_up_after: Times::new(&caught_up),
+        server_cpu_s,
+    });
+    run.report.load = Some(load);
+    Ok(())
+}

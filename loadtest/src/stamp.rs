@@ -1,0 +1,80 @@
+//! What this tool publishes: when an event was due, who sent it, and its number. All else in the payload is padding.
+
+use std::io::Write;
+
+/// The source of broadcasts. User n (from 0) is source n + 1.
+pub const BROADCAST: u32 = 0;
+
+/// What the payload says of its event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stamp {
+    /// When it was due, ns of CLOCK_MONOTONIC. Due, not sent: a publisher that lags hides nothing (coordinated omission).
+    pub due_ns: u64,
+    /// Who sent it: `BROADCAST` or user n + 1.
+    pub source: u32,
+    /// Its number among those of its source, from 1.
+    pub number: u32,
+}
+
+impl Stamp {
+    /// The payload, JSON of `bytes` bytes (or as many as the stamp needs).
+    pub fn payload(&self, bytes: usize, out: &mut Vec<u8>) {
+        out.clear();
+        let _ = write!(out, r#"{{"t":{},"s":{},"n":{},"pad":""#, self.due_ns, self.source, self.number);
+        let end = bytes.saturating_sub(2).max(out.len());
+        out.resize(end, b'x');
+        out.extend_from_slice(b"\"}");
+    }
+
+    /// Reads a payload, which a server may have wrapped; None: it is not one of ours.
+    pub fn read(data: &[u8]) -> Option<Self> {
+        const START: &[u8] = br#"{"t":"#;
+        let start = memchr::memmem::find(data, START)? + START.len();
+        let (due_ns, rest) = number(&data[start..])?;
+        let (source, rest) = number(rest.strip_prefix(br#","s":"#)?)?;
+        let (count, _) = number(rest.strip_prefix(br#","n":"#)?)?;
+        Some(Self { due_ns, source: source.try_into().ok()?, number: count.try_into().ok()? })
+    }
+}
+
+fn number(text: &[u8]) -> Option<(u64, &[u8])> {
+    let digits = text.iter().take_while(|byte| byte.is_ascii_digit()).count();
+    let value = std::str::from_utf8(&text[..digits]).ok()?.parse().ok()?;
+    Some((value, &text[digits..]))
+}
+
+/// Now, ns of CLOCK_MONOTONIC: one clock for all processes of a machine.
+pub fn now_ns() -> u64 {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: `time` lives, and the clock exists on every Linux.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut time) };
+    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_payload_is_read_back_and_has_its_length() {
+        let stamp = Stamp { due_ns: now_ns(), source: 7, number: 42 };
+        let mut payload = Vec::new();
+        for bytes in [0, 256, 4096] {
+            stamp.payload(bytes, &mut payload);
+            assert_eq!(Stamp::read(&payload), Some(stamp));
+            let wrapped = [b"{\"channel\":\"x\",\"data\":", payload.as_slice(), b"}"].concat();
+            assert_eq!(Stamp::read(&wrapped), Some(stamp));
+            assert!(serde_json::from_slice::<serde_json::Value>(&payload).is_ok());
+            assert!(bytes == 0 || payload.len() == bytes, "{bytes}: {}", payload.len());
+        }
+    }
+
+    #[test]
+    fn foreign_payloads_are_none() {
+        for text in
+            ["", "{}", r#"{"t":1}"#, r#"{"t":1,"s":2}"#, r#"{"t":x,"s":2,"n":3}"#, r#"{"t":1,"s":99999999999,"n":3}"#]
+        {
+            assert_eq!(Stamp::read(text.as_bytes()), None, "{text}");
+        }
+    }
+}

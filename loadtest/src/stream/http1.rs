@@ -1,0 +1,152 @@
+//! A stream over HTTP/1.1, with or without TLS.
+
+use std::cell::RefCell;
+use std::fmt::Write;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, ReadBuf};
+use tokio::net::{TcpSocket, TcpStream};
+use tokio::sync::OwnedSemaphorePermit;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+use super::{End, Env, Reading, State};
+use crate::wire::chunked::Chunked;
+use crate::wire::head::{self, Framing};
+
+/// Bytes that one read takes at the most.
+const READ_BYTES: usize = 64 * 1024;
+
+thread_local! {
+    /// All streams of the thread read into this, one after the other.
+    static BUFFER: RefCell<Vec<u8>> = RefCell::new(vec![0; READ_BYTES]);
+}
+
+pub(super) enum Io {
+    Plain(TcpStream),
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+/// A stream that is open. Boxed: moving it about would leave room for every place in the resting task.
+struct Open<'a> {
+    io: Io,
+    reading: Reading<'a>,
+    chunks: Option<Chunked>,
+}
+
+/// One connection, from connecting to its end.
+pub(super) async fn life(env: &Env, state: &RefCell<State>, permit: Option<OwnedSemaphorePermit>) -> End {
+    let mut open = match Box::pin(open(env, state, permit)).await {
+        Ok(open) => open,
+        Err(end) => return end,
+    };
+    loop {
+        if open.reading.stalled() {
+            Box::pin(open.reading.while_stalled()).await;
+        }
+        if let Err(end) = std::future::poll_fn(|cx| open.poll_read(cx)).await {
+            return end;
+        }
+    }
+}
+
+/// Connects to the server from the stream's source address, with TLS if the URL says so.
+pub(super) async fn connect(env: &Env, index: u32) -> io::Result<Io> {
+    let target = &env.target;
+    let socket = if target.address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    if let Some(source) = target.source(index) {
+        socket.bind((source, 0).into())?;
+    }
+    let tcp = socket.connect(target.address).await?;
+    tcp.set_nodelay(true)?;
+    Ok(match &target.tls {
+        None => Io::Plain(tcp),
+        Some((config, name)) => Io::Tls(Box::new(TlsConnector::from(config.clone()).connect(name.clone(), tcp).await?)),
+    })
+}
+
+async fn open<'a>(
+    env: &'a Env,
+    state: &'a RefCell<State>,
+    permit: Option<OwnedSemaphorePermit>,
+) -> Result<Box<Open<'a>>, End> {
+    let path = env.path(state).await.map_err(End::Failed)?;
+    let index = state.borrow().index;
+    let failed = |error: io::Error| End::Failed(error.kind().to_string());
+    let mut io = connect(env, index).await.map_err(failed)?;
+    let request = request(env, &path, &state.borrow().cursor);
+    let mut bytes = Vec::with_capacity(1024);
+    let head = async {
+        match &mut io {
+            Io::Plain(io) => exchange(io, request.as_bytes(), &mut bytes).await,
+            Io::Tls(io) => exchange(io, request.as_bytes(), &mut bytes).await,
+        }
+    };
+    let head = head.await.map_err(failed)?;
+    let reading = Reading::start(env, state, head.status, head.event_stream, permit)?;
+    let chunks = (head.framing == Framing::Chunked).then(Chunked::default);
+    let mut open = Box::new(Open { io, reading, chunks });
+    open.feed(&bytes[head.len..])?;
+    Ok(open)
+}
+
+fn request(env: &Env, path: &str, cursor: &[u8]) -> String {
+    let target = &env.target;
+    let mut request = format!("GET {path} HTTP/1.1\r\nHost: {}\r\nAccept: text/event-stream\r\n", target.authority);
+    for (name, value) in &target.headers {
+        let _ = write!(request, "{name}: {value}\r\n");
+    }
+    if !cursor.is_empty() {
+        let _ = write!(request, "Last-Event-ID: {}\r\n", String::from_utf8_lossy(cursor));
+    }
+    request.push_str("\r\n");
+    request
+}
+
+async fn exchange<S>(io: &mut S, request: &[u8], bytes: &mut Vec<u8>) -> io::Result<head::Head>
+where
+    S: AsyncRead + tokio::io::AsyncWrite + Unpin,
+{
+    io.write_all(request).await?;
+    io.flush().await?;
+    loop {
+        if io.read_buf(bytes).await? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        if let Some(head) =
+            head::parse(bytes).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error.to_string()))?
+        {
+            return Ok(head);
+        }
+    }
+}
+
+impl Open<'_> {
+    /// Reads once.
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), End>> {
+        BUFFER.with_borrow_mut(|buffer| {
+            let mut buffer = ReadBuf::new(buffer);
+            let read = match &mut self.io {
+                Io::Plain(io) => Pin::new(io).poll_read(cx, &mut buffer),
+                Io::Tls(io) => Pin::new(io).poll_read(cx, &mut buffer),
+            };
+            match read {
+                Poll::Pending => Poll::Pending,
+                Poll::Ready(Err(error)) => Poll::Ready(Err(End::Failed(error.kind().to_string()))),
+                Poll::Ready(Ok(())) if buffer.filled().is_empty() => Poll::Ready(Err(End::Ended)),
+                Poll::Ready(Ok(())) => Poll::Ready(self.feed(buffer.filled())),
+            }
+        })
+    }
+
+    fn feed(&mut self, bytes: &[u8]) -> Result<(), End> {
+        let Some(chunks) = &mut self.chunks else {
+            self.reading.feed(bytes);
+            return Ok(());
+        };
+        chunks.feed(bytes, |part| self.reading.feed(part)).map_err(|fault| End::Failed(fault.to_owned()))?;
+        if chunks.ended() { Err(End::Ended) } else { Ok(()) }
+    }
+}

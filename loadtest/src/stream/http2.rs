@@ -1,0 +1,126 @@
+//! Streams over HTTP/2, many on one connection, as a browser's tabs and a proxy's users are.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::rc::Rc;
+
+use bytes::Bytes;
+use h2::client::{self, SendRequest};
+use http::{Request, header};
+use tokio::sync::{OnceCell, OwnedSemaphorePermit};
+use tokio::task::JoinHandle;
+
+use super::http1::{Io, connect};
+use super::{End, Env, Reading, State};
+
+/// What the server may send ahead on one stream, and on a connection, bytes.
+const STREAM_WINDOW_BYTES: u32 = 1 << 20;
+const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
+
+type Connection = Rc<OnceCell<(SendRequest<Bytes>, Task)>>;
+
+/// The connections, by the number of their first stream.
+pub struct Connections {
+    streams_each: u32,
+    made: RefCell<HashMap<u32, Connection>>,
+}
+
+/// Ends with its owner.
+struct Task(JoinHandle<()>);
+
+impl Drop for Task {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+impl Connections {
+    /// None yet; each will carry `streams_each`.
+    pub fn new(streams_each: u32) -> Self {
+        Self { streams_each: streams_each.max(1), made: RefCell::default() }
+    }
+
+    /// Cuts them all.
+    pub fn cut(&self) {
+        self.made.borrow_mut().clear();
+    }
+
+    async fn sender(&self, env: &Env, index: u32) -> Result<SendRequest<Bytes>, String> {
+        let first = index / self.streams_each * self.streams_each;
+        let cell = self.made.borrow_mut().entry(first).or_default().clone();
+        let (sender, _) = cell.get_or_try_init(|| handshake(env, first)).await?;
+        let ready = sender.clone().ready().await;
+        ready.map_err(|error| {
+            // Broken: the next attempt makes a new one.
+            self.made.borrow_mut().remove(&first);
+            error.to_string()
+        })
+    }
+}
+
+async fn handshake(env: &Env, index: u32) -> Result<(SendRequest<Bytes>, Task), String> {
+    let mut builder = client::Builder::new();
+    builder.initial_window_size(STREAM_WINDOW_BYTES).initial_connection_window_size(CONNECTION_WINDOW_BYTES);
+    let io = connect(env, index).await.map_err(|error| error.kind().to_string())?;
+    let made = match io {
+        Io::Plain(io) => builder
+            .handshake(io)
+            .await
+            .map(|(sender, connection)| (sender, tokio::task::spawn_local(async move { drop(connection.await) }))),
+        Io::Tls(io) => builder
+            .handshake(io)
+            .await
+            .map(|(sender, connection)| (sender, tokio::task::spawn_local(async move { drop(connection.await) }))),
+    };
+    made.map(|(sender, task)| (sender, Task(task))).map_err(|error| error.to_string())
+}
+
+/// One stream on a connection, from its request to its end.
+pub(super) async fn life(env: &Env, state: &RefCell<State>, permit: Option<OwnedSemaphorePermit>) -> End {
+    let (mut body, mut reading) = match Box::pin(open(env, state, permit)).await {
+        Ok(opened) => opened,
+        Err(end) => return end,
+    };
+    loop {
+        if reading.stalled() {
+            reading.while_stalled().await;
+        }
+        match body.data().await {
+            None => return End::Ended,
+            Some(Err(error)) => return End::Failed(error.to_string()),
+            Some(Ok(bytes)) => {
+                reading.feed(&bytes);
+                if let Err(error) = body.flow_control().release_capacity(bytes.len()) {
+                    return End::Failed(error.to_string());
+                }
+            }
+        }
+    }
+}
+
+async fn open<'a>(
+    env: &'a Env,
+    state: &'a RefCell<State>,
+    permit: Option<OwnedSemaphorePermit>,
+) -> Result<(h2::RecvStream, Reading<'a>), End> {
+    let target = &env.target;
+    let path = env.path(state).await.map_err(End::Failed)?;
+    let index = state.borrow().index;
+    let mut sender = env.connections.sender(env, index).await.map_err(End::Failed)?;
+    let scheme = if target.tls.is_some() { "https" } else { "http" };
+    let mut request =
+        Request::get(format!("{scheme}://{}{path}", target.authority)).header(header::ACCEPT, "text/event-stream");
+    for (name, value) in &target.headers {
+        request = request.header(name, value);
+    }
+    if !state.borrow().cursor.is_empty() {
+        request = request.header("last-event-id", state.borrow().cursor.as_slice());
+    }
+    let request = request.body(()).map_err(|error| End::Failed(error.to_string()))?;
+    let failed = |error: h2::Error| End::Failed(error.to_string());
+    let (answer, _) = sender.send_request(request, true).map_err(failed)?;
+    let (head, body) = answer.await.map_err(failed)?.into_parts();
+    let event_stream =
+        head.headers.get(header::CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"text/event-stream"));
+    Ok((body, Reading::start(env, state, head.status.as_u16(), event_stream, permit)?))
+}

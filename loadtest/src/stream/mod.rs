@@ -1,0 +1,332 @@
+//! One stream: connects, reads, books what comes, and comes back as a browser does: after the wait that `retry:` named, to the same
+//! URL, with the id of its last event.
+//!
+//! Costs well under a KiB while it rests: its buffer belongs to the thread, its connecting part is boxed and freed.
+
+mod http1;
+mod http2;
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+
+pub use self::http2::Connections;
+use crate::ledger::{Arrival, Book, Published};
+use crate::stamp::{BROADCAST, Stamp, now_ns};
+use crate::tally::{Tally, add, count};
+use crate::target::{Kind, Protocol, Target};
+use crate::tickets::Tickets;
+use crate::wire::sse::{Event, Parser};
+
+/// The wait before a reconnect when the server named none, ms.
+const RETRY_MS: u32 = 1000;
+
+/// What all streams of a run share. One thread holds them all.
+pub struct Env {
+    /// The server.
+    pub target: Target,
+    /// Their tickets.
+    pub tickets: Tickets,
+    /// The broadcast topic.
+    pub topic: String,
+    /// Streams that one user has.
+    pub streams_per_user: u32,
+    /// What was published.
+    pub published: Arc<Published>,
+    /// What they count.
+    pub tally: Tally,
+    /// Bounds how many connect at the same time.
+    pub connecting: Arc<Semaphore>,
+    /// HTTP/2: the connections.
+    pub connections: Connections,
+    /// Since when streams are coming back from a storm, ns.
+    pub storm_ns: Cell<u64>,
+    /// Wakes streams that did not read.
+    pub wake: Notify,
+}
+
+/// What lasts of a stream over its connections.
+#[derive(Default)]
+pub struct State {
+    index: u32,
+    /// The last event id, empty: none.
+    cursor: Vec<u8>,
+    broadcasts: Book,
+    own: Book,
+    retry_ms: u32,
+    issued_s: u64,
+    generation: u32,
+    ticket: Option<Box<str>>,
+    /// When it was opened last, ns; 0: it is not open.
+    open_ns: u64,
+    /// What had been sent when it was open again after a storm, until all of it is here.
+    catching_up: Option<(u32, u32)>,
+    /// What the server said of the end.
+    ending: Option<Box<str>>,
+    /// It reads nothing until it is woken.
+    pub stalled: bool,
+}
+
+/// Why a connection is over.
+enum End {
+    /// Another answer than a stream.
+    Refused(u16),
+    /// It could not be made, or it broke.
+    Failed(String),
+    /// The server ended it.
+    Ended,
+}
+
+impl State {
+    /// Stream number `index`.
+    pub fn new(index: u32) -> Self {
+        Self { index, retry_ms: RETRY_MS, ..Self::default() }
+    }
+
+    /// (owed, lost) so far.
+    pub fn settle(&self, env: &Env) -> (u64, u64) {
+        env.published.settle(&self.broadcasts, &self.own, env.source_of(self.index))
+    }
+
+    fn event(&mut self, env: &Env, event: &Event<'_>) {
+        if let Some(ms) = event.retry_ms {
+            self.retry_ms = u32::try_from(ms).unwrap_or(u32::MAX);
+        }
+        if let Some(id) = event.id {
+            self.cursor.clear();
+            self.cursor.extend_from_slice(id);
+        }
+        match event.name {
+            b"sse.connected" => self.opened(env),
+            b"sse.gap" => count(&env.tally.gaps, reason(event.data)),
+            b"sse.closing" | b"sse.busy" => {
+                let name = String::from_utf8_lossy(&event.name[4..]);
+                self.ending = Some(format!("{name}: {}", reason(event.data)).into());
+            }
+            name if name.starts_with(b"sse.") => {}
+            _ if event.data_lines > 0 => self.receive(env, event.data),
+            _ => {}
+        }
+    }
+
+    fn receive(&mut self, env: &Env, data: &[u8]) {
+        let tally = &env.tally;
+        let stamp = Stamp::read(data);
+        let own = env.source_of(self.index);
+        let arrival = match stamp {
+            Some(Stamp { source: BROADCAST, number, .. }) => self.broadcasts.receive(number),
+            Some(Stamp { source, number, .. }) if source == own => self.own.receive(number),
+            _ => return add(&tally.foreign),
+        };
+        match arrival {
+            Arrival::NotOwed => return,
+            Arrival::Double => return add(&tally.doubled),
+            Arrival::OutOfOrder => add(&tally.out_of_order),
+            Arrival::InOrder => {}
+        }
+        add(&tally.delivered);
+        let due_ns = stamp.map_or(0, |stamp| stamp.due_ns);
+        if due_ns < self.open_ns && env.storm_ns.get() > 0 {
+            add(&tally.replayed);
+        } else {
+            tally.latency_us.borrow_mut().saturating_record(now_ns().saturating_sub(due_ns) / 1000);
+        }
+        self.check_caught_up(env);
+    }
+
+    /// The stream is open: counts it, and begins its account if this is the first time.
+    fn opened(&mut self, env: &Env) {
+        let (broadcasts, own) = (env.published.sent(BROADCAST), env.published.sent(env.source_of(self.index)));
+        self.broadcasts.open(broadcasts);
+        self.own.open(own);
+        self.open_ns = now_ns();
+        let tally = &env.tally;
+        tally.held.set(tally.held.get() + 1);
+        add(&tally.opened);
+        if env.storm_ns.get() > 0 {
+            self.catching_up = Some((broadcasts, own));
+            self.check_caught_up(env);
+        }
+        tally.changed.notify_waiters();
+    }
+
+    fn check_caught_up(&mut self, env: &Env) {
+        if let Some((broadcasts, own)) = self.catching_up
+            && self.broadcasts.complete(broadcasts)
+            && self.own.complete(own)
+        {
+            self.catching_up = None;
+            env.tally.caught_up_us.borrow_mut().saturating_record((now_ns() - env.storm_ns.get()) / 1000);
+            env.tally.changed.notify_waiters();
+        }
+    }
+}
+
+impl Env {
+    /// The user of a stream.
+    pub fn user_of(&self, index: u32) -> String {
+        user(index / self.streams_per_user)
+    }
+
+    fn source_of(&self, index: u32) -> u32 {
+        index / self.streams_per_user + 1
+    }
+
+    async fn path(&self, state: &RefCell<State>) -> Result<String, String> {
+        let (index, generation, issued_s, kept) = {
+            let mut state = state.borrow_mut();
+            if state.issued_s == 0 {
+                state.issued_s = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+            }
+            (state.index, state.generation, state.issued_s, state.ticket.clone())
+        };
+        let user = self.user_of(index);
+        let ticket = match kept {
+            Some(kept) => Some(kept.into_string()),
+            None => self.tickets.ticket(&user, &self.topic, index, generation, issued_s).await?,
+        };
+        if !self.tickets.repeatable() {
+            state.borrow_mut().ticket = ticket.as_deref().map(Into::into);
+        }
+        Ok(self.target.path_for(&user, &self.topic, ticket.as_deref()))
+    }
+}
+
+/// The name of user number `number`, from 0.
+pub fn user(number: u32) -> String {
+    format!("load-{number}")
+}
+
+/// Keeps a stream open until it is aborted.
+pub async fn run(env: Rc<Env>, state: Rc<RefCell<State>>) {
+    loop {
+        let permit = env.connecting.clone().acquire_owned().await.ok();
+        let guard = Closes { env: &env, state: &state };
+        let end = match env.target.protocol {
+            Protocol::Http1 => http1::life(&env, &state, permit).await,
+            Protocol::Http2 => Box::pin(http2::life(&env, &state, permit)).await,
+        };
+        drop(guard);
+        let wait_ms = note_end(&env, &state, end);
+        // Boxed like all that a resting stream has no use for.
+        Box::pin(tokio::time::sleep(Duration::from_millis(wait_ms.into()))).await;
+    }
+}
+
+/// Takes note of a connection's end; answers how long to wait, ms.
+fn note_end(env: &Env, state: &RefCell<State>, end: End) -> u32 {
+    let tally = &env.tally;
+    let mut state = state.borrow_mut();
+    let ending = state.ending.take();
+    let wait_ms = match end {
+        End::Refused(status) => {
+            count(&tally.refused, status.to_string());
+            // This ticket is worth nothing any more; a page asks its backend for a new one.
+            state.generation += 1;
+            (state.issued_s, state.ticket) = (0, None);
+            RETRY_MS + fastrand::u32(0..RETRY_MS)
+        }
+        End::Failed(error) => {
+            count(&tally.failed, error);
+            RETRY_MS + fastrand::u32(0..RETRY_MS)
+        }
+        End::Ended => {
+            count(&tally.ended, ending.as_deref().unwrap_or("without a word"));
+            state.retry_ms
+        }
+    };
+    tally.changed.notify_waiters();
+    wait_ms
+}
+
+/// What a connection has to tell as it reads: the parser, and the permit to connect until it is open.
+struct Reading<'a> {
+    env: &'a Env,
+    state: &'a RefCell<State>,
+    parser: Parser,
+    permit: Option<OwnedSemaphorePermit>,
+}
+
+impl<'a> Reading<'a> {
+    /// The head of the answer came; Err: it is no stream.
+    fn start(
+        env: &'a Env,
+        state: &'a RefCell<State>,
+        status: u16,
+        event_stream: bool,
+        permit: Option<OwnedSemaphorePermit>,
+    ) -> Result<Self, End> {
+        if status != 200 || !event_stream {
+            return Err(End::Refused(status));
+        }
+        let mut reading = Self { env, state, parser: Parser::default(), permit };
+        let mut state = state.borrow_mut();
+        if !state.cursor.is_empty() {
+            add(&env.tally.resumed);
+        }
+        if env.target.kind == Kind::Plain {
+            state.opened(env);
+            reading.permit = None;
+        }
+        Ok(reading)
+    }
+
+    fn feed(&mut self, bytes: &[u8]) {
+        let (env, mut state) = (self.env, self.state.borrow_mut());
+        self.parser.feed(bytes, |event| state.event(env, &event));
+        if self.permit.is_some() && state.open_ns > 0 {
+            self.permit = None;
+        }
+    }
+
+    /// Waits while this stream shall read nothing.
+    async fn while_stalled(&self) {
+        loop {
+            let woken = self.env.wake.notified();
+            if !self.state.borrow().stalled {
+                return;
+            }
+            woken.await;
+        }
+    }
+
+    fn stalled(&self) -> bool {
+        self.state.borrow().stalled
+    }
+}
+
+/// However a connection ends, by the server or by an abort: its stream is not open any more.
+struct Closes<'a> {
+    env: &'a Env,
+    state: &'a RefCell<State>,
+}
+
+impl Drop for Closes<'_> {
+    fn drop(&mut self) {
+        let mut state = self.state.borrow_mut();
+        if std::mem::take(&mut state.open_ns) > 0 {
+            self.env.tally.held.set(self.env.tally.held.get() - 1);
+        }
+    }
+}
+
+/// The `reason` of a system event's data.
+fn reason(data: &[u8]) -> String {
+    let value = serde_json::from_slice::<serde_json::Value>(data).unwrap_or_default();
+    value["reason"].as_str().unwrap_or("none given").to_owned()
+}
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stream_at_rest_is_small() {
+        fn size_of_future<F>(_: impl Fn(Rc<Env>, Rc<RefCell<State>>) -> F) -> usize {
+            size_of::<F>()
+        }
+        assert!(size_of_future(run) + size_of::<State>() <= 400, "{} + {}", size_of_future(run), size_of::<State>());
+    }
+}

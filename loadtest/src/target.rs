@@ -1,0 +1,108 @@
+//! The server under test: its address and how to ask it for a stream.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs};
+use std::sync::Arc;
+
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
+
+/// Streams from one source address; past that the ports to one destination come to an end (28,232 by default).
+const STREAMS_PER_SOURCE: u32 = 10_000;
+
+/// How the bytes go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Protocol {
+    /// HTTP/1.1, one connection a stream.
+    Http1,
+    /// HTTP/2, `--streams-per-connection` on each connection; without TLS by prior knowledge.
+    Http2,
+}
+
+/// What kind of server answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// sse-gateway: tickets, `sse.connected`, sessions, cursors.
+    Gateway,
+    /// Any server of events: the URL as it is, open when its head came.
+    Plain,
+}
+
+/// The server under test.
+pub struct Target {
+    /// What kind.
+    pub kind: Kind,
+    /// How the bytes go.
+    pub protocol: Protocol,
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// Host and port, as in the `Host` header.
+    pub authority: String,
+    /// Path and query; `{user}` and `{topic}` stand for the stream's own.
+    pub path: String,
+    /// With TLS: its settings and the server's name.
+    pub tls: Option<(Arc<ClientConfig>, ServerName<'static>)>,
+    /// Header lines beside those that every request has, as `Name: value`.
+    pub headers: Vec<(String, String)>,
+}
+
+impl Target {
+    /// Reads `http(s)://host[:port]/path`.
+    pub fn new(
+        url: &str,
+        kind: Kind,
+        protocol: Protocol,
+        tls: Option<ClientConfig>,
+        headers: &[String],
+    ) -> Result<Self, String> {
+        let bad = |what: &str| format!("--url {url}: {what}; it looks like http://127.0.0.1:8080/events");
+        let (secure, rest) = match (url.strip_prefix("http://"), url.strip_prefix("https://")) {
+            (Some(rest), _) => (false, rest),
+            (_, Some(rest)) => (true, rest),
+            _ => return Err(bad("neither http:// nor https://")),
+        };
+        let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+        let (host, port) = match authority.rsplit_once(':') {
+            Some((host, port)) => (host, port.parse().map_err(|_| bad("a bad port"))?),
+            None => (authority, if secure { 443 } else { 80 }),
+        };
+        let mut addresses = (host, port).to_socket_addrs().map_err(|error| bad(&error.to_string()))?;
+        let address = addresses.next().ok_or_else(|| bad("no address"))?;
+        let tls = match (secure, tls) {
+            (true, Some(mut config)) => {
+                config.alpn_protocols =
+                    vec![if protocol == Protocol::Http2 { b"h2".to_vec() } else { b"http/1.1".to_vec() }];
+                let name = ServerName::try_from(host.to_owned()).map_err(|error| bad(&error.to_string()))?;
+                Some((Arc::new(config), name))
+            }
+            (true, None) => return Err(bad("https needs --ca FILE or --insecure")),
+            _ => None,
+        };
+        let headers = headers
+            .iter()
+            .map(|line| line.split_once(':').map(|(name, value)| (name.trim().to_lowercase(), value.trim().to_owned())))
+            .collect::<Option<_>>()
+            .ok_or("--header: it looks like 'Name: value'")?;
+        let path = if path.is_empty() { "/events".to_owned() } else { path.to_owned() };
+        Ok(Self { kind, protocol, address, authority: authority.to_owned(), path, tls, headers })
+    }
+
+    /// Path and query of a stream's request.
+    pub fn path_for(&self, user: &str, topic: &str, ticket: Option<&str>) -> String {
+        let mut path = self.path.replace("{user}", user).replace("{topic}", topic);
+        if let Some(ticket) = ticket {
+            path.push(if path.contains('?') { '&' } else { '?' });
+            path.push_str("ticket=");
+            path.push_str(ticket);
+        }
+        path
+    }
+
+    /// The address to connect from; loopback has more than one, which takes a run past the port range.
+    pub fn source(&self, index: u32) -> Option<IpAddr> {
+        let place = u8::try_from(index / STREAMS_PER_SOURCE).ok()?;
+        (place > 0 && self.address.ip() == IpAddr::V4(Ipv4Addr::LOCALHOST))
+            .then(|| Ipv4Addr::new(127, 0, 0, place.saturating_add(1)).into())
+    }
+}

@@ -1,0 +1,109 @@
+//! The chunked coding of HTTP/1.1 (RFC 9112, section 7.1).
+
+/// What goes wrong in a chunked body.
+pub const BAD_CHUNK: &str = "bytes that are no chunk (RFC 9112, section 7.1)";
+
+/// Takes the bytes of a body in any pieces and gives what is in the chunks.
+#[derive(Debug, Default)]
+pub struct Chunked {
+    state: State,
+    /// Bytes of the chunk that are still to come; while its size is read, the size.
+    left: u64,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum State {
+    /// At the first digit of a size.
+    #[default]
+    Start,
+    Size,
+    /// Extensions and the CR behind a size.
+    SizeEnd,
+    Data,
+    DataCr,
+    DataLf,
+    /// The last chunk was seen. Trailers are not looked at.
+    End,
+}
+
+impl Chunked {
+    /// Takes some bytes; `each` gets what they hold of the body. Err: they are no chunks.
+    pub fn feed(&mut self, mut bytes: &[u8], mut each: impl FnMut(&[u8])) -> Result<(), &'static str> {
+        while let Some(&byte) = bytes.first() {
+            if self.state == State::Data {
+                let part = bytes.len().min(usize::try_from(self.left).unwrap_or(usize::MAX));
+                each(&bytes[..part]);
+                self.left -= part as u64;
+                bytes = &bytes[part..];
+                if self.left == 0 {
+                    self.state = State::DataCr;
+                }
+                continue;
+            }
+            bytes = &bytes[1..];
+            self.state = match (self.state, byte) {
+                (State::Start | State::Size, _) if byte.is_ascii_hexdigit() => {
+                    let digit = u64::from(char::from(byte).to_digit(16).unwrap_or_default());
+                    self.left = self.left.checked_mul(16).ok_or(BAD_CHUNK)? + digit;
+                    State::Size
+                }
+                (State::Size, b';' | b' ' | b'\t' | b'\r') => State::SizeEnd,
+                (State::Size | State::SizeEnd, b'\n') if self.left == 0 => State::End,
+                (State::Size | State::SizeEnd, b'\n') => State::Data,
+                (State::SizeEnd, _) => State::SizeEnd,
+                (State::DataCr, b'\r') => State::DataLf,
+                (State::DataLf, b'\n') => State::Start,
+                (State::End, _) => return Ok(()),
+                _ => return Err(BAD_CHUNK),
+            };
+        }
+        Ok(())
+    }
+
+    /// Whether the last chunk was seen.
+    pub fn ended(&self) -> bool {
+        self.state == State::End
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BODY: &[u8] = b"5\r\nhello\r\n1;a=b\r\n \r\n00B\r\nwide\r\nworld\r\n0\r\n\r\n";
+
+    fn read(pieces: &[&[u8]]) -> (Result<(), &'static str>, Vec<u8>, bool) {
+        let (mut chunked, mut body) = (Chunked::default(), Vec::new());
+        let mut result = Ok(());
+        for piece in pieces {
+            result = result.and(chunked.feed(piece, |part| body.extend_from_slice(part)));
+        }
+        (result, body, chunked.ended())
+    }
+
+    #[test]
+    fn every_split_in_three() {
+        for first in 0..=BODY.len() {
+            for second in first..=BODY.len() {
+                let (result, body, ended) = read(&[&BODY[..first], &BODY[first..second], &BODY[second..]]);
+                assert_eq!(
+                    (result, body.as_slice(), ended),
+                    (Ok(()), &b"hello wide\r\nworld"[..], true),
+                    "{first} {second}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_no_chunk_is_refused() {
+        for bad in [&b"hello"[..], b"\r\n", b"5\r\nhelloX", b"-1\r\n", b"fffffffffffffffff\r\n", b"2\r\nab\rX"] {
+            assert_eq!(read(&[bad]).0, Err(BAD_CHUNK), "{}", String::from_utf8_lossy(bad));
+        }
+    }
+
+    #[test]
+    fn not_ended_before_the_last_chunk() {
+        assert!(!read(&[b"5\r\nhello\r\n"]).2);
+    }
+}

@@ -1,0 +1,80 @@
+//! The head of an HTTP/1.1 answer.
+
+use std::fmt;
+
+/// An answer may carry this much head, bytes.
+const MAX_HEAD_BYTES: usize = 16 * 1024;
+
+/// How the body of an answer is delimited, as far as a stream's can be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Framing {
+    /// `transfer-encoding: chunked`.
+    Chunked,
+    /// Until the connection closes.
+    Close,
+}
+
+/// The head of an answer.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Head {
+    /// Status code.
+    pub status: u16,
+    /// How the body comes.
+    pub framing: Framing,
+    /// `content-type` is `text/event-stream`.
+    pub event_stream: bool,
+    /// Bytes of the head.
+    pub len: usize,
+}
+
+/// Why a head cannot be read.
+#[derive(Debug, PartialEq, Eq)]
+pub struct BadHead;
+
+impl fmt::Display for BadHead {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the answer is not HTTP/1.1")
+    }
+}
+
+/// Reads the head of an answer, None while it has not come whole.
+pub fn parse(bytes: &[u8]) -> Result<Option<Head>, BadHead> {
+    let mut headers = [httparse::EMPTY_HEADER; 64];
+    let mut answer = httparse::Response::new(&mut headers);
+    let len = match answer.parse(bytes).map_err(|_| BadHead)? {
+        httparse::Status::Complete(len) => len,
+        httparse::Status::Partial if bytes.len() < MAX_HEAD_BYTES => return Ok(None),
+        httparse::Status::Partial => return Err(BadHead),
+    };
+    let value = |name: &str| {
+        let header = answer.headers.iter().find(|header| header.name.eq_ignore_ascii_case(name));
+        header.map(|header| header.value.to_ascii_lowercase()).unwrap_or_default()
+    };
+    let framing = if value("transfer-encoding").ends_with(b"chunked") { Framing::Chunked } else { Framing::Close };
+    let event_stream = value("content-type").starts_with(b"text/event-stream");
+    Ok(Some(Head { status: answer.code.unwrap_or_default(), framing, event_stream, len }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HEAD: &[u8] =
+        b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream; charset=utf-8\r\nTransfer-Encoding: chunked\r\n\r\nrest";
+
+    #[test]
+    fn comes_in_any_pieces() {
+        let len = HEAD.len() - 4;
+        for end in 0..len {
+            assert_eq!(parse(&HEAD[..end]), Ok(None), "{end}");
+        }
+        let head = Head { status: 200, framing: Framing::Chunked, event_stream: true, len };
+        assert_eq!(parse(HEAD), Ok(Some(head)));
+    }
+
+    #[test]
+    fn what_is_no_answer_is_refused() {
+        assert_eq!(parse(b"SSH-2.0-OpenSSH\r\n"), Err(BadHead));
+        assert_eq!(parse(&[&b"HTTP/1.1 200 OK\r\nx: "[..], &[b'y'; MAX_HEAD_BYTES]].concat()), Err(BadHead));
+    }
+}

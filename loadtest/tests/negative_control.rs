@@ -1,0 +1,238 @@
+//! The negative control: a server of events with faults that are counted, and the tool must report exactly these. A tool that
+//! sees nothing amiss here would see nothing amiss anywhere.
+
+use std::collections::HashMap;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::process::Command;
+use std::sync::{Arc, Mutex};
+
+use serde_json::Value;
+
+/// Streams of each run, and events published to them: 40 a second for about 2 s. How many exactly, the report says.
+const STREAMS: usize = 6;
+/// An event of a server that delays is dated back: exact, whatever the machine does meanwhile.
+const DELAY_NS: u64 = 60 * 1_000_000_000;
+/// No event is late by so much for another reason.
+const LATE: &str = "30s";
+const LATE_MS: f64 = 30_000.0;
+
+/// What the server does to an event of this number on a stream of this number.
+#[derive(Clone, Copy, PartialEq)]
+enum Act {
+    Pass,
+    Drop,
+    Double,
+    /// Keeps it until the next one has gone out.
+    Swap,
+    Delay,
+    /// Sends something else.
+    Foreign,
+}
+
+type Plan = fn(stream: usize, number: u64) -> Act;
+
+#[test]
+fn an_honest_server_has_no_faults() {
+    let (report, status) =
+        run(|_, _| Act::Pass, &["--max-lost", "0", "--max-doubled", "0", "--max-out-of-order", "0", "--max-p99", LATE]);
+    let load = &report["load"];
+    assert_eq!(counts(load), (0, 0, 0), "{load}");
+    assert_eq!(load["delivered"], load["expected"]);
+    assert_eq!(load["expected"], number(&load["published"]["published"]) * STREAMS as u64);
+    assert_eq!((status, &report["violations"]), (0, &serde_json::json!([])));
+}
+
+#[test]
+fn lost_events_are_counted() {
+    let (report, status) =
+        run(|stream, number| if number <= 3 && stream < 2 { Act::Drop } else { Act::Pass }, &["--max-lost", "5"]);
+    let load = &report["load"];
+    assert_eq!(counts(load), (6, 0, 0), "{load}");
+    assert_eq!(number(&load["expected"]) - number(&load["delivered"]), 6);
+    assert_eq!(status, 1);
+    assert!(report["violations"][0].as_str().unwrap().contains("lost"), "{report}");
+}
+
+#[test]
+fn the_last_events_can_be_lost_too() {
+    // Whatever comes after the 20th is dropped on one stream: there is no later event that would show the hole.
+    let (report, _) = run(|stream, number| if stream == 3 && number > 20 { Act::Drop } else { Act::Pass }, &[]);
+    let published = number(&report["load"]["published"]["published"]);
+    assert!(published > 20);
+    assert_eq!(counts(&report["load"]), (published - 20, 0, 0));
+}
+
+#[test]
+fn doubled_events_are_counted() {
+    let (report, status) =
+        run(|stream, number| if stream == 1 && number <= 4 { Act::Double } else { Act::Pass }, &["--max-doubled", "3"]);
+    assert_eq!(counts(&report["load"]), (0, 4, 0), "{report}");
+    assert_eq!(report["load"]["delivered"], report["load"]["expected"]);
+    assert_eq!(status, 1);
+}
+
+#[test]
+fn swapped_events_are_counted() {
+    let swap = |stream, number| if stream == 2 && (number == 5 || number == 9) { Act::Swap } else { Act::Pass };
+    let (report, status) = run(swap, &["--max-out-of-order", "1"]);
+    assert_eq!(counts(&report["load"]), (0, 0, 2), "{report}");
+    assert_eq!(status, 1);
+}
+
+#[test]
+fn delayed_events_are_in_the_quantiles() {
+    let (report, status) = run(|_, number| if number % 20 == 5 { Act::Delay } else { Act::Pass }, &["--max-p99", LATE]);
+    let load = &report["load"];
+    assert_eq!(counts(load), (0, 0, 0), "{load}");
+    let times = &load["latency"];
+    // One in twenty: within p99, not within p90.
+    let ms = |name: &str| times[name].as_f64().unwrap();
+    assert!(ms("max_ms") >= 60_000.0 && ms("p99_ms") >= 60_000.0 && ms("p90_ms") < LATE_MS, "{times}");
+    assert_eq!(status, 1);
+}
+
+#[test]
+fn all_faults_at_once_are_told_apart() {
+    let plan: Plan = |stream, number| match (stream, number) {
+        (0, 2 | 7) => Act::Drop,
+        (1, 3) | (5, 4) => Act::Double,
+        (2, 6) => Act::Swap,
+        _ => Act::Pass,
+    };
+    assert_eq!(counts(&run(plan, &[]).0["load"]), (2, 2, 1));
+}
+
+#[test]
+fn what_others_publish_is_foreign_and_delivers_nothing() {
+    let (report, _) = run(|stream, number| if stream == 4 && number <= 3 { Act::Foreign } else { Act::Pass }, &[]);
+    let load = &report["load"];
+    assert_eq!((counts(load), number(&load["foreign"])), ((3, 0, 0), 3), "{load}");
+}
+
+#[test]
+fn a_server_that_is_away_or_refuses_is_an_error_that_says_so() {
+    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let (_, status, error) =
+        tool(&format!("http://{free}/events"), &["--publish", "none", "--connect-timeout", "300ms"]);
+    assert_eq!(status, 2);
+    assert!(error.contains("0 of 6 streams") && error.contains("connection refused"), "{error}");
+
+    let address = start(|_, _| Act::Pass);
+    let (_, status, error) =
+        tool(&format!("http://{address}/nowhere"), &["--publish", "none", "--connect-timeout", "300ms"]);
+    assert_eq!(status, 2);
+    assert!(error.contains("refused: {\"404\""), "{error}");
+}
+
+/// (lost, doubled, out of order)
+fn counts(load: &Value) -> (u64, u64, u64) {
+    (number(&load["lost"]), number(&load["doubled"]), number(&load["out_of_order"]))
+}
+
+fn number(value: &Value) -> u64 {
+    value.as_u64().unwrap_or_else(|| panic!("no number: {value}"))
+}
+
+/// Report and exit status of a run against a server that acts so.
+fn run(plan: Plan, options: &[&str]) -> (Value, i32) {
+    let address = start(plan);
+    let publish = format!("http://{address}/publish");
+    let mut all = vec!["--publish", "post", "--publish-url", &publish, "--duration", "2s", "--rate", "40"];
+    all.extend(options);
+    let (report, status, error) = tool(&format!("http://{address}/events"), &all);
+    assert_ne!(status, 2, "{error}");
+    (report, status)
+}
+
+fn tool(url: &str, options: &[&str]) -> (Value, i32, String) {
+    let ran = Command::new(env!("CARGO_BIN_EXE_loadtest"))
+        .args(["broadcast", "--kind", "plain", "--url", url, "-n", &STREAMS.to_string()])
+        .args(["--settle", "200ms", "--drain", "500ms", "--json", "-"])
+        .args(options)
+        .output()
+        .unwrap();
+    let report = serde_json::from_slice(&ran.stdout).unwrap_or(Value::Null);
+    (report, ran.status.code().unwrap(), String::from_utf8_lossy(&ran.stderr).into_owned())
+}
+
+/// A server of events with faults by plan. Streams are numbered as they come; a stream's frames go out in the order of `POST /publish`.
+fn start(plan: Plan) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let streams: Arc<Mutex<Vec<TcpStream>>> = Arc::default();
+    std::thread::spawn(move || {
+        for socket in listener.incoming().map_while(Result::ok) {
+            let streams = streams.clone();
+            std::thread::spawn(move || serve(socket, &streams, plan));
+        }
+    });
+    address
+}
+
+fn serve(mut socket: TcpStream, streams: &Mutex<Vec<TcpStream>>, plan: Plan) {
+    // What a stream was kept from, until its next event has gone out.
+    let mut kept: HashMap<usize, String> = HashMap::new();
+    while let Some((line, body)) = request(&mut socket) {
+        if line.starts_with("GET /events") {
+            let head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n";
+            socket.write_all(head).unwrap();
+            streams.lock().unwrap().push(socket);
+            return;
+        }
+        if !line.starts_with("POST /publish") {
+            let _ = socket.write_all(b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n");
+            continue;
+        }
+        let event: Value = serde_json::from_str(&body).unwrap();
+        let number = event["n"].as_u64().unwrap_or_default();
+        for (index, stream) in streams.lock().unwrap().iter_mut().enumerate() {
+            let act = plan(index, number);
+            match act {
+                Act::Drop => {}
+                Act::Swap => drop(kept.insert(index, body.clone())),
+                Act::Delay => {
+                    let due = event["t"].as_u64().unwrap();
+                    send(stream, &body.replace(&due.to_string(), &due.saturating_sub(DELAY_NS).to_string()));
+                }
+                Act::Foreign => send(stream, r#"{"somebody":"else"}"#),
+                Act::Pass | Act::Double => send(stream, &body),
+            }
+            if act == Act::Double {
+                send(stream, &body);
+            }
+            if act != Act::Swap
+                && let Some(late) = kept.remove(&index)
+            {
+                send(stream, &late);
+            }
+        }
+        socket.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").unwrap();
+    }
+}
+
+fn send(stream: &mut TcpStream, body: &str) {
+    let event = format!("event: load\ndata: {body}\n\n");
+    let _ = write!(stream, "{:x}\r\n{event}\r\n", event.len());
+}
+
+/// The request line and the body; None: the connection is over.
+fn request(socket: &mut TcpStream) -> Option<(String, String)> {
+    let mut bytes = Vec::new();
+    loop {
+        let text = String::from_utf8_lossy(&bytes).into_owned();
+        if let Some((head, body)) = text.split_once("\r\n\r\n") {
+            let length = head
+                .lines()
+                .find_map(|line| line.to_ascii_lowercase().strip_prefix("content-length:")?.trim().parse().ok());
+            if body.len() >= length.unwrap_or(0) {
+                return Some((head.lines().next()?.to_owned(), body.to_owned()));
+            }
+        }
+        let mut piece = [0; 4096];
+        match socket.read(&mut piece) {
+            Ok(0) | Err(_) => return None,
+            Ok(count) => bytes.extend_from_slice(&piece[..count]),
+        }
+    }
+}
