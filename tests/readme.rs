@@ -76,8 +76,12 @@ fn every_reason_is_explained() {
 fn every_refusal_is_explained() {
     named(Refusal::ALL.iter().map(|r| r.code()));
     let mut found = codes(&file("src/tickets.rs"));
-    for entry in fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/http")).expect("src/http is there") {
-        found.extend(codes(&fs::read_to_string(entry.expect("it can be listed").path()).expect("it can be read")));
+    let http = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/http");
+    for folder in [http.clone(), http.join("front")] {
+        let entries = fs::read_dir(folder).expect("it is there").map(|entry| entry.expect("it can be listed").path());
+        for path in entries.filter(|path| path.is_file()) {
+            found.extend(codes(&fs::read_to_string(path).expect("it can be read")));
+        }
     }
     // The scan finds what is known to be there, or it would prove nothing.
     for known in ["ticket-bad-signature", "session-revoked", "ticket-missing", "bad-wait", "api-key-unknown"] {

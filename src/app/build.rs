@@ -7,16 +7,22 @@ use std::{
     time::Duration,
 };
 
+use actix_service::map_config;
 use actix_web::{
     App, HttpServer,
-    dev::{Server, ServerHandle},
+    dev::{AppConfig, Server, ServerHandle},
     middleware::from_fn,
     web,
 };
 
 use super::{link_thread::LinkThread, tls};
 use crate::{
-    http::{access, admin, peer, routes, worker::Worker},
+    http::{
+        access, admin,
+        front::{self, Connections},
+        routes,
+        worker::Worker,
+    },
     redis::commands::Commands,
     settings::Settings,
     state::instance::Instance,
@@ -26,6 +32,10 @@ use crate::{
 const BACKLOG: i32 = 4096;
 /// actix stops to accept above its own bound; ours is the gate, which answers.
 const NO_BOUND: usize = 1 << 24;
+/// The listener's name in actix' log.
+const NAME: &str = "public";
+/// The kernel's clock starts before ours, when the client's window closes: ours shall name the reason first.
+const USER_TIMEOUT_STALLS: u32 = 2;
 /// A server that ends waits so long for what is left.
 const SHUTDOWN_S: u64 = 2;
 
@@ -112,29 +122,37 @@ fn public_server(
         0 => std::thread::available_parallelism().map_or(2, usize::from),
         n => n,
     };
+    let tls = match (&server.tls_certificate, &server.tls_key) {
+        (Some(certificate), Some(key)) => Some(tls::config(certificate, key)?),
+        _ => None,
+    };
+    let connections = Connections { user_timeout: stall * USER_TIMEOUT_STALLS };
+    let http = Server::build()
+        .workers(workers)
+        .max_concurrent_connections(NO_BOUND)
+        .disable_signals()
+        .shutdown_timeout(SHUTDOWN_S);
+    // Called once on each worker's own thread.
     let app = move || {
         // The URL was checked when the settings were loaded; a worker without Redis could serve nobody.
         let worker =
             Worker::start(instance.clone(), link.clone(), verifier.clone()).expect("the Redis URL was checked");
-        App::new()
-            .app_data(web::Data::new(worker))
-            .wrap(routes::cors(&cors))
-            .wrap(from_fn(access::log))
-            .configure(|config| extra(config))
-            .configure(routes::public)
+        let (worker, cors, extra) = (web::Data::new(worker), cors.clone(), extra.clone());
+        move || {
+            let app = App::new()
+                .app_data(worker.clone())
+                .wrap(routes::cors(&cors))
+                .wrap(from_fn(access::log))
+                .configure(|config| extra(config))
+                .configure(routes::public);
+            map_config(app, |()| AppConfig::default())
+        }
     };
-    let http = HttpServer::new(app)
-        .workers(workers)
-        .max_connections(NO_BOUND)
-        .disable_signals()
-        .shutdown_timeout(SHUTDOWN_S)
-        .h1_allow_half_closed(false)
-        .client_request_timeout(Duration::from_secs(10))
-        // The kernel's clock starts before ours, when the client's window closes: ours shall name the reason first.
-        .on_connect(move |io, extensions| peer::on_connect(io, extensions, stall * 2));
-    let http = match (&server.tls_certificate, &server.tls_key) {
-        (Some(certificate), Some(key)) => http.listen_rustls_0_23(listener, tls::config(certificate, key)?)?,
-        _ => http.listen_auto_h2c(listener)?,
+    let http = match tls {
+        Some(tls) => {
+            http.listen(NAME, listener, move || connections.http().finish(app()()).rustls_0_23(tls.clone()))?
+        }
+        None => http.listen(NAME, listener, move || front::service(connections, app()))?,
     };
     Ok(http.run())
 }

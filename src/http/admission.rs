@@ -148,7 +148,7 @@ pub async fn admit(worker: &Worker, request: &HttpRequest, transport: &'static s
     let session = open_session(worker, &ticket, &id, given.flatten(), now_ms).await?;
     // No resume reaches back before the session's first cursor.
     let cursor = given.flatten().map(|id| id.max(session.first));
-    let stream = StreamOfPeer::new(request.conn_data::<Peer>().cloned());
+    let stream = StreamOfPeer::new(Peer::of_request(request));
     let connection = Connection::new(Parts {
         instance: instance.clone(),
         client: Client { user: ticket.user.clone(), topics, session, id, transport },

@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use actix_web::{dev::Extensions, rt::net::TcpStream};
+use actix_web::{HttpMessage, HttpRequest, dev::Extensions, rt::net::TcpStream};
 use socket2::SockRef;
 
 /// The kernel takes so much more than the client's window: a stalled client costs little, and is noticed soon.
@@ -27,19 +27,14 @@ pub struct Peer {
     streams: Arc<AtomicUsize>,
 }
 
-/// Notes the socket of a new connection, bounds how long it may stay silent and how much the kernel takes for it.
+/// Notes the socket of a new connection.
 pub fn on_connect(io: &dyn Any, extensions: &mut Extensions, user_timeout: Duration) {
     let tcp = io.downcast_ref::<TcpStream>().or_else(|| {
         let tls = io.downcast_ref::<actix_tls::accept::rustls_0_23::TlsStream<TcpStream>>()?;
         Some(tls.get_ref().0)
     });
-    let Some(tcp) = tcp else { return };
-    // A socket that refuses an option is still closed by the stall clock.
-    let socket = SockRef::from(tcp);
-    let _ = socket.set_tcp_user_timeout(Some(user_timeout));
-    let _ = socket.set_tcp_notsent_lowat(UNSENT_BYTES);
-    if let Ok(address) = tcp.peer_addr() {
-        extensions.insert(Peer { fd: tcp.as_raw_fd(), address, streams: Arc::default() });
+    if let Some(peer) = tcp.and_then(|tcp| Peer::of(tcp, user_timeout)) {
+        extensions.insert(peer);
     }
 }
 
@@ -71,6 +66,22 @@ impl Drop for StreamOfPeer {
 }
 
 impl Peer {
+    /// The socket of a connection; bounds how long it may stay silent and how much the kernel takes for it. None: the client has
+    /// gone.
+    pub fn of(tcp: &TcpStream, user_timeout: Duration) -> Option<Self> {
+        // A socket that refuses an option is still closed by the stall clock.
+        let socket = SockRef::from(tcp);
+        let _ = socket.set_tcp_user_timeout(Some(user_timeout));
+        let _ = socket.set_tcp_notsent_lowat(UNSENT_BYTES);
+        let _ = socket.set_tcp_nodelay(true);
+        Some(Self { fd: tcp.as_raw_fd(), address: tcp.peer_addr().ok()?, streams: Arc::default() })
+    }
+
+    /// The socket that a request came by.
+    pub fn of_request(request: &HttpRequest) -> Option<Self> {
+        request.conn_data::<Self>().or(request.extensions().get()).cloned()
+    }
+
     fn shutdown(&self) -> bool {
         // SAFETY: the descriptor is only borrowed for these two calls, on the thread that owns the socket. Should it have
         // been closed and given to another connection, that one has another peer, and is left alone.

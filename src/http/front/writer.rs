@@ -1,0 +1,152 @@
+//! Writes an answer to a connection that is not used again: its head, then its body as it comes, to the last chunk or until the
+//! client goes. Keeps no buffer; the body's bytes are shared and go to the socket from where they are.
+
+use std::{
+    future::poll_fn,
+    io::{self, IoSlice, Write},
+    pin::Pin,
+    task::{Context, Poll, ready},
+    time::SystemTime,
+};
+
+use actix_http::Response;
+use actix_web::{
+    body::{BodySize, MessageBody},
+    rt::net::TcpStream,
+};
+use bytes::Bytes;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+/// A client has nothing to say on a stream. One that says so much is shown the door.
+const MAX_HEARD_BYTES: usize = 64 << 10;
+
+/// Writes the whole answer.
+pub async fn write<B: MessageBody + 'static>(io: TcpStream, answer: Response<B>) {
+    let mut writer = Writer::new(io, answer);
+    // How a stream ended is known to its connection; a socket that broke has nobody left to tell.
+    let _ = poll_fn(|cx| writer.poll(cx)).await;
+}
+
+struct Writer<B> {
+    io: TcpStream,
+    body: Pin<Box<B>>,
+    chunked: bool,
+    /// What is being written: the head or a chunk's size, a piece of the body, the end of a chunk.
+    before: Vec<u8>,
+    piece: Bytes,
+    after: &'static [u8],
+    /// Bytes of these three that are out.
+    written: usize,
+    ended: bool,
+    heard_bytes: usize,
+}
+
+impl<B: MessageBody> Writer<B> {
+    fn new(io: TcpStream, answer: Response<B>) -> Self {
+        let chunked = matches!(answer.body().size(), BodySize::Stream);
+        let before = head(&answer);
+        let body = Box::pin(answer.into_body());
+        Self { io, body, chunked, before, piece: Bytes::new(), after: b"", written: 0, ended: false, heard_bytes: 0 }
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.listen(cx)?;
+        loop {
+            // The head goes out with the first frame, if there is one.
+            if self.piece.is_empty() && !self.ended {
+                match self.body.as_mut().poll_next(cx) {
+                    Poll::Ready(Some(Ok(piece))) => self.put(piece),
+                    Poll::Ready(Some(Err(_))) => return Poll::Ready(Err(io::ErrorKind::Other.into())),
+                    Poll::Ready(None) => self.end(),
+                    Poll::Pending if self.before.is_empty() => return Poll::Pending,
+                    Poll::Pending => {}
+                }
+            }
+            ready!(self.poll_flush(cx))?;
+            if self.ended {
+                return Poll::Ready(Ok(()));
+            }
+        }
+    }
+
+    fn put(&mut self, piece: Bytes) {
+        if piece.is_empty() {
+            return;
+        }
+        if self.chunked {
+            let _ = write!(self.before, "{:x}\r\n", piece.len());
+            self.after = b"\r\n";
+        }
+        self.piece = piece;
+    }
+
+    fn end(&mut self) {
+        self.ended = true;
+        if self.chunked {
+            self.after = b"0\r\n\r\n";
+        }
+    }
+
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let total = self.before.len() + self.piece.len() + self.after.len();
+        while self.written < total {
+            let mut done = self.written;
+            let mut slices = [IoSlice::new(&[]); 3];
+            let mut count = 0;
+            for part in [self.before.as_slice(), &self.piece, self.after] {
+                let skipped = done.min(part.len());
+                done -= skipped;
+                if skipped < part.len() {
+                    slices[count] = IoSlice::new(&part[skipped..]);
+                    count += 1;
+                }
+            }
+            match ready!(Pin::new(&mut self.io).poll_write_vectored(cx, &slices[..count]))? {
+                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                out => self.written += out,
+            }
+        }
+        self.written = 0;
+        self.piece = Bytes::new();
+        self.after = b"";
+        if self.before.capacity() > 16 {
+            // The head is out; a chunk's size is short.
+            self.before = Vec::with_capacity(16);
+        }
+        self.before.clear();
+        Poll::Ready(Ok(()))
+    }
+
+    /// Err: the client has gone, or talks where it should listen.
+    fn listen(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        let mut bytes = [0; 512];
+        loop {
+            let mut buffer = ReadBuf::new(&mut bytes);
+            let Poll::Ready(result) = Pin::new(&mut self.io).poll_read(cx, &mut buffer) else { return Ok(()) };
+            result?;
+            self.heard_bytes += buffer.filled().len();
+            if buffer.filled().is_empty() || self.heard_bytes > MAX_HEARD_BYTES {
+                return Err(io::ErrorKind::ConnectionAborted.into());
+            }
+        }
+    }
+}
+
+/// The head of an answer, RFC 9112 section 4.
+fn head<B: MessageBody>(answer: &Response<B>) -> Vec<u8> {
+    let status = answer.status();
+    let mut head = Vec::with_capacity(512);
+    let _ = write!(head, "HTTP/1.1 {} {}\r\n", status.as_u16(), status.canonical_reason().unwrap_or_default());
+    for (name, value) in answer.headers() {
+        let _ = write!(head, "{name}: ");
+        head.extend_from_slice(value.as_bytes());
+        head.extend_from_slice(b"\r\n");
+    }
+    let _ = match answer.body().size() {
+        BodySize::Stream => write!(head, "transfer-encoding: chunked\r\n"),
+        BodySize::Sized(bytes) => write!(head, "content-length: {bytes}\r\n"),
+        BodySize::None => write!(head, "content-length: 0\r\n"),
+    };
+    let _ = write!(head, "connection: close\r\ndate: {}\r\n\r\n", httpdate::fmt_http_date(SystemTime::now()));
+    head
+}
