@@ -9,6 +9,7 @@ mod config;
 mod delivery;
 mod drain;
 mod faults;
+mod front;
 mod gap;
 mod http;
 mod limits;

@@ -1,16 +1,31 @@
 // Debian's Chromium, headless, and a page on another origin than the gateway.
 import http from 'node:http';
 import { chromium } from 'playwright-core';
-import { GUARD } from './processes.js';
+import { folder, GUARD, kill, printed, start } from './processes.js';
+
+const EXECUTABLE = process.env.SSE_GATEWAY_CHROMIUM ?? '/usr/bin/chromium';
+const ARGS = ['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking', '--disable-component-update',
+  '--disable-sync', '--disable-dev-shm-usage'];
 
 export async function browser(t) {
-  const opened = await chromium.launch({
-    executablePath: process.env.SSE_GATEWAY_CHROMIUM ?? '/usr/bin/chromium',
-    args: ['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking', '--disable-component-update',
-      '--disable-sync', '--disable-dev-shm-usage'],
-  });
+  const opened = await chromium.launch({ executablePath: EXECUTABLE, args: ARGS });
   t.after(() => opened.close());
   return opened;
+}
+
+/**
+ * The same without what Playwright changes for its own ends: here a tab behind another one is hidden, can be frozen, and is kept in the
+ * back-forward cache. Its one context.
+ */
+export async function unchanged(t) {
+  const process = start(EXECUTABLE, ['--headless=new', ...ARGS, '--remote-debugging-port=0', `--user-data-dir=${folder(t, 'chromium')}`, 'about:blank']);
+  const address = await printed(process, ({ err }) => /DevTools listening on (ws:\S+)/.exec(err)?.[1], 'where its debugger listens');
+  const opened = await chromium.connectOverCDP(address, { noDefaults: true });
+  t.after(async () => {
+    await opened.close();
+    await kill(process, 'SIGTERM');
+  });
+  return opened.contexts()[0];
 }
 
 export async function page(t, browser, url, options) {

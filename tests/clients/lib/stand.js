@@ -12,7 +12,8 @@ export const BINARY = path.resolve(process.env.SSE_GATEWAY_BIN ?? path.join(root
 export const PYTHON = path.resolve(process.env.SSE_GATEWAY_PYTHON ?? path.join(root, '.cache/venv/bin/python'));
 if (!existsSync(BINARY)) throw new Error(`no gateway at ${BINARY}: run "make test", or set SSE_GATEWAY_BIN`);
 
-const SECRET = 'a secret of the tests, long enough for HS256 and used nowhere else';
+/** The gateways' ticket secret. */
+export const SECRET = 'a secret of the tests, long enough for HS256 and used nowhere else';
 
 /** A redis-server on a port of its own. */
 export class Redis {
@@ -68,6 +69,12 @@ export class Gateway {
 
   async ready() {
     try { return (await fetch(`${this.admin}/readyz`)).status === 200; } catch { return false; }
+  }
+
+  /** The value of a metric, its labels included in the name; 0 if it is not there yet. */
+  async metric(name) {
+    const line = (await (await fetch(`${this.admin}/metrics`)).text()).split('\n').find((line) => line.startsWith(`${name} `));
+    return Number(line?.slice(name.length) ?? 0);
   }
 
   /** Waits until this instance records bare messages: what is published before is not promised to be kept. */

@@ -1,0 +1,92 @@
+// The dashboard for everyone: on a phone, in the dark, by keyboard, with a screen reader (as far as axe-core sees it).
+import assert from 'node:assert/strict';
+import { readFileSync } from 'node:fs';
+import { createRequire } from 'node:module';
+import { test } from 'node:test';
+import { counter, live, pane, publish, stand, unread } from './lib.js';
+
+const AXE = readFileSync(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8');
+
+/** What axe-core finds that is worse than minor: rule, weight and where. */
+async function faults(tab) {
+  await tab.evaluate(AXE);
+  const { violations, passes } = await tab.evaluate(() => window.axe.run());
+  assert.ok(passes.length > 20, 'axe has looked');
+  return violations.filter(({ impact }) => impact !== 'minor')
+    .flatMap(({ id, impact, nodes }) => nodes.map(({ target, failureSummary }) => `${id} (${impact}) at ${target}: ${failureSummary}`));
+}
+
+const LOOKS = {
+  'light': { colorScheme: 'light' },
+  'dark': { colorScheme: 'dark' },
+  'on a phone': { colorScheme: 'light', viewport: { width: 390, height: 844 }, hasTouch: true, isMobile: true },
+  'on a phone, dark': { colorScheme: 'dark', viewport: { width: 390, height: 844 }, hasTouch: true, isMobile: true },
+};
+for (const [name, look] of Object.entries(LOOKS)) {
+  test(`axe finds nothing: ${name}`, async (t) => {
+    // Colours on their way from one to another are not what axe is to measure.
+    const { tab, gateway } = await stand(t, { look: { reducedMotion: 'reduce', ...look } });
+    assert.deepEqual(await faults(tab), []);
+    for (const what of ['Order', 'Payment', 'Message']) await publish(tab, what, 'everyone');
+    await unread(tab, 'bob', 3);
+    await pane(tab, 'bob').getByRole('button', { name: /^Notifications/ }).click();
+    await pane(tab, 'bob').locator('.panel').waitFor();
+    assert.deepEqual(await faults(tab), []);
+    const width = look.viewport?.width ?? 1280;
+    assert.equal(await tab.evaluate(() => document.documentElement.scrollWidth), width, 'nothing sticks out');
+    await gateway.crash();
+    await tab.waitForFunction(() => document.querySelectorAll('.entry[data-status=reconnecting]').length === 2);
+    assert.deepEqual(await faults(tab), []);
+  });
+}
+
+test('all of it goes by keyboard', async (t) => {
+  const { tab } = await stand(t);
+  const focused = () => tab.evaluate(() => document.activeElement.getAttribute('aria-label') ?? document.activeElement.textContent);
+  const tabTo = async (name) => {
+    const passed = [];
+    for (let presses = 0; presses < 40; presses += 1) {
+      await tab.keyboard.press('Tab');
+      const now = await focused();
+      if (name.test(now)) {
+        assert.ok(await tab.evaluate(() => getComputedStyle(document.activeElement).outlineStyle !== 'none'), `the focus can be seen on ${now}`);
+        return;
+      }
+      passed.push(now);
+    }
+    assert.fail(`no ${name}; there are: ${passed.join(' | ')}`);
+  };
+
+  await tabTo(/^Turn on browser notifications$|^Browser notifications/);
+  await tabTo(/^Order to Alice$/);
+  await tab.keyboard.press('Enter');
+  await counter(tab, 'alice', 'order', 1);
+  await tabTo(/^Message to everyone$/);
+  await tab.keyboard.press('Space');
+  await counter(tab, 'bob', 'message', 1);
+
+  await tabTo(/^Notifications of Alice, 2 unread$/);
+  await tab.keyboard.press('Enter');
+  await pane(tab, 'alice').locator('.panel').waitFor();
+  assert.equal(await tab.evaluate(() => document.activeElement.getAttribute('aria-expanded')), 'true');
+  await tabTo(/^Mark all as read$/);
+  await tab.keyboard.press('Enter');
+  await unread(tab, 'alice', 0);
+  await tab.keyboard.press('Escape');
+  assert.equal(await pane(tab, 'alice').locator('.panel').count(), 0);
+  assert.match(await focused(), /^Notifications of Alice/);
+  await tabTo(/^Activity of Alice$/);
+  await tabTo(/^Notifications of Bob/);
+});
+
+test('a screen reader hears of new events and of the connection', async (t) => {
+  const { tab, gateway, restart } = await stand(t);
+  const said = pane(tab, 'bob').getByRole('status');
+  await publish(tab, 'Message', 'Bob');
+  await said.filter({ hasText: /^Bob: Message from .+: .+/ }).waitFor();
+  await gateway.crash();
+  await said.filter({ hasText: 'Connection of Bob: Reconnecting' }).waitFor();
+  await restart();
+  await live(tab);
+  await said.filter({ hasText: 'Connection of Bob: Live' }).waitFor();
+});

@@ -1,0 +1,155 @@
+// The example dashboard end to end: what is published where, what is shown, and what a dead gateway and a wiped Redis do to it.
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { counter, live, pane, publish, stand, unread, value } from './lib.js';
+
+const rows = (tab, user, type) => pane(tab, user).locator(`.feed .entry[data-type=${type}]`).count();
+
+test('a publish button reaches whom it names, and the bell counts what was not read', async (t) => {
+  const { tab } = await stand(t);
+  await publish(tab, 'Order', 'Alice');
+  await publish(tab, 'Payment', 'Alice');
+  await publish(tab, 'Message', 'Bob');
+  await publish(tab, 'Order', 'everyone');
+  await counter(tab, 'alice', 'order', 2);
+  await counter(tab, 'bob', 'order', 1);
+  await counter(tab, 'bob', 'message', 1);
+  assert.equal(await value(tab, 'alice', 'message'), '0');
+  assert.match(await value(tab, 'alice', 'payment'), /^€[1-9]/);
+  assert.equal(await value(tab, 'bob', 'payment'), '€0.00');
+  assert.equal(await unread(tab, 'alice', 3), '3');
+  assert.equal(await unread(tab, 'bob', 2), '2');
+  assert.equal(await rows(tab, 'alice', 'order'), 2);
+
+  const bell = pane(tab, 'alice').getByRole('button', { name: /^Notifications/ });
+  await bell.click();
+  const panel = pane(tab, 'alice').locator('.panel');
+  assert.deepEqual(await panel.locator('.entry').evaluateAll((rows) => rows.map(({ dataset }) => [dataset.type, dataset.unread])),
+    [['order', 'true'], ['payment', 'true'], ['order', 'true']]);
+  await bell.click();
+  assert.equal(await panel.count(), 0);
+  assert.equal(await unread(tab, 'alice', 0), '');
+  assert.equal(await unread(tab, 'bob', 2), '2');
+  assert.deepEqual(tab.complaints, []);
+});
+
+test('a hundred at once: all are counted, the lists stay short', async (t) => {
+  const { tab } = await stand(t);
+  await publish(tab, '100 at once', 'everyone');
+  await publish(tab, '100 at once', 'everyone');
+  for (const user of ['alice', 'bob']) {
+    await counter(tab, user, 'message', 200);
+    assert.equal(await unread(tab, user, 200), '99+');
+    assert.equal(await rows(tab, user, 'message'), 50);
+  }
+});
+
+test('the chart grows, to sixty points, and moves on', async (t) => {
+  const { tab } = await stand(t, { tick: 100 });
+  const points = () => pane(tab, 'alice').locator('[data-points]').evaluate(({ dataset }) => Number(dataset.points));
+  const reach = (count) => pane(tab, 'alice').locator(`[data-points='${count}']`).waitFor();
+  const before = await points();
+  assert.ok(before < 60, `${before} points already`);
+  await reach(before + 3);
+  await reach(60);
+  const ticks = () => pane(tab, 'alice').locator('.recharts-xAxis-tick-labels').textContent();
+  const old = await ticks();
+  const curve = () => pane(tab, 'alice').locator('.recharts-area-curve').getAttribute('d');
+  const drawn = await curve();
+  await tab.waitForFunction((old) => document.querySelector('.pane[data-user=alice] .recharts-xAxis-tick-labels').textContent !== old, old);
+  assert.notEqual(await curve(), drawn);
+  assert.equal(await points(), 60);
+});
+
+test('the gateway is killed and comes back: shown as it is, and what was published meanwhile arrives once', async (t) => {
+  const { tab, gateway, restart } = await stand(t);
+  await publish(tab, 'Order', 'Alice');
+  await counter(tab, 'alice', 'order', 1);
+
+  await gateway.crash();
+  await tab.waitForFunction(() => document.querySelectorAll('.connection-status[data-state=reconnecting]').length === 2);
+  await publish(tab, 'Order', 'Alice');
+  await publish(tab, 'Order', 'everyone');
+  assert.equal(await value(tab, 'alice', 'order'), '1');
+
+  await restart();
+  await live(tab);
+  await counter(tab, 'alice', 'order', 3);
+  await counter(tab, 'bob', 'order', 1);
+  await publish(tab, 'Order', 'Alice');
+  await counter(tab, 'alice', 'order', 4);
+  assert.equal(await unread(tab, 'alice', 4), '4');
+  const told = await pane(tab, 'alice').locator('.feed .entry[data-type=connection] .title').allTextContents();
+  assert.deepEqual(told, ['Connected again, caught up', 'Connection lost, trying again']);
+});
+
+test('what was loaded and what is streamed fit together: nothing is missing or doubled after a reload, nor after a gap', async (t) => {
+  const { tab, client } = await stand(t);
+  await publish(tab, '100 at once', 'everyone');
+  await publish(tab, 'Message', 'Alice');
+  await counter(tab, 'alice', 'message', 101);
+
+  // After the page has loaded its state, and before its streams can begin.
+  let begin;
+  const held = new Promise((resolve) => { begin = resolve; });
+  await tab.route('**/api/ticket', async (route) => { await held; await route.continue(); });
+  await tab.reload();
+  await counter(tab, 'alice', 'message', 101);
+  await counter(tab, 'bob', 'message', 100);
+  await publish(tab, '100 at once', 'everyone');
+  begin();
+  await live(tab);
+  await counter(tab, 'alice', 'message', 201);
+  await counter(tab, 'bob', 'message', 200);
+
+  const loaded = ['alice', 'bob'].map((user) => tab.waitForResponse((response) => response.url().includes(`/api/desk?user=${user}`)));
+  await client.flushall();
+  await Promise.all(loaded);
+  await publish(tab, 'Message', 'Alice');
+  await counter(tab, 'alice', 'message', 202);
+  await counter(tab, 'bob', 'message', 200);
+});
+
+test('while Redis is newer than all that was published each load ends in a gap: the page does not ask all the time', async (t) => {
+  const { tab, client } = await stand(t);
+  const loads = [];
+  const fifth = new Promise((resolve) => {
+    tab.on('request', (request) => {
+      if (request.url().includes('/api/desk?user=alice') && loads.push(performance.now()) === 5) resolve();
+    });
+  });
+  await client.flushall();
+  await fifth;
+  const between = loads[4] - loads[0];
+  assert.ok(between >= 4 * 200, `4 more loads in ${between} ms`);
+});
+
+test('a browser notification comes for each event, if it was allowed by a click', async (t) => {
+  const { tab } = await stand(t, {
+    before: (tab) => tab.addInitScript(() => {
+      window.shown = [];
+      window.asked = 0;
+      window.Notification = class {
+        static permission = 'default';
+        static async requestPermission() {
+          window.asked += 1;
+          this.permission = 'granted';
+          return 'granted';
+        }
+        constructor(title, { body }) { window.shown.push([title, body]); }
+      };
+    }),
+  });
+  await publish(tab, 'Message', 'Alice');
+  await counter(tab, 'alice', 'message', 1);
+  assert.deepEqual(await tab.evaluate(() => [window.asked, window.shown.length]), [0, 0]);
+  await tab.getByRole('button', { name: 'Turn on browser notifications' }).click();
+  await tab.getByRole('button', { name: 'Browser notifications on' }).waitFor();
+  await publish(tab, 'Order', 'Bob');
+  await tab.waitForFunction(() => window.shown.length > 0);
+  const [asked, shown] = await tab.evaluate(() => [window.asked, window.shown]);
+  assert.equal(asked, 1);
+  assert.equal(shown.length, 1);
+  assert.equal(shown[0][0], 'Bob');
+  assert.match(shown[0][1], /^Order #\d+: .+ · €\d/);
+});

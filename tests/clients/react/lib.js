@@ -1,0 +1,84 @@
+// A page with the hooks, on an origin of its own that also gives out tickets; and the gateway's own count of connections.
+import http from 'node:http';
+import { createRequire } from 'node:module';
+import path from 'node:path';
+import { build } from 'esbuild';
+import { browser, page } from '../lib/browser.js';
+import { freePort, until } from '../lib/processes.js';
+import { Gateway, Redis, ticket } from '../lib/stand.js';
+
+const HERE = import.meta.dirname;
+const CLIENT = path.resolve(HERE, '../../../clients/js');
+/** The folder of a package, as seen from a file. */
+const folderOf = (name, from) => path.dirname(createRequire(from).resolve(`${name}/package.json`));
+
+/** The test page in one file, with the React of that folder. */
+async function bundle(folder) {
+  const from = path.join(HERE, folder, 'package.json');
+  const { outputFiles: [file] } = await build({
+    entryPoints: [path.join(HERE, 'app.jsx')],
+    bundle: true,
+    write: false,
+    format: 'esm',
+    jsx: 'automatic',
+    // The development build: strict mode runs effects twice only there.
+    define: { 'process.env.NODE_ENV': '"development"' },
+    alias: {
+      'react': folderOf('react', from),
+      'react-dom': folderOf('react-dom', from),
+      'sse-gateway-client/react': path.join(CLIENT, 'react/index.js'),
+    },
+  });
+  return file.text;
+}
+
+/** Redis, a gateway and a page: { client, gateway, restart(), tab, tickets(), connections(), opened(), publish(n, type, channel), show(name, props) }. */
+export async function stand(t, { react = '.', settings = {}, orders = async () => [] } = {}) {
+  const script = await bundle(react);
+  let tickets = 0;
+  const site = http.createServer(async (request, response) => {
+    if (request.url === '/ticket') {
+      tickets += 1;
+      response.end(ticket('42'));
+    } else if (request.url === '/api/orders') {
+      response.setHeader('content-type', 'application/json').end(JSON.stringify(await orders()));
+    } else if (request.url === '/app.js') {
+      response.setHeader('content-type', 'text/javascript').end(script);
+    } else {
+      response.setHeader('content-type', 'text/html')
+        .end('<!doctype html><title>React</title><link rel="icon" href="data:,"><div id="root"></div><script type="module" src="/app.js"></script>');
+    }
+  });
+  await new Promise((resolve) => { site.listen(0, '127.0.0.1', resolve); });
+  t.after(() => { site.close(); site.closeAllConnections(); });
+  const url = `http://127.0.0.1:${site.address().port}`;
+
+  const redis = await Redis.start(t);
+  const client = redis.client(t);
+  const all = { 'cors.allowed_origins': url, 'server.heartbeat': '5s', ...settings };
+  const gateway = await Gateway.start(t, { redis, settings: all, port: await freePort() });
+  const tab = await page(t, await browser(t), url);
+  await tab.waitForFunction(() => window.show);
+
+  const metric = async (name) => {
+    const text = await (await fetch(`${gateway.admin}/metrics`)).text();
+    return text.split('\n').filter((line) => line.startsWith(`${name} `) || line.startsWith(`${name}{`))
+      .reduce((sum, line) => sum + Number(line.slice(line.lastIndexOf(' '))), 0);
+  };
+  const connections = () => metric('sse_connections');
+  return {
+    client, gateway, tab, connections,
+    restart: () => Gateway.start(t, { redis, settings: all, port: gateway.port }),
+    tickets: () => tickets,
+    opened: () => metric('sse_connections_opened_total'),
+    connectionsAre: (count) => until(async () => await connections() === count, `there are not ${count} connections`),
+    publish: (n, type = 'order', channel = 'user:42:events') => client.fcall('sse_publish', 1, channel, type, JSON.stringify({ n })),
+    show: (name, props = {}) => tab.evaluate(([name, props]) => window.show(name, props), [name, { url: `${gateway.url}/events`, ...props }]),
+    status: (status) => tab.waitForSelector(`.connection-status[data-state=${status}]`),
+    /** Waits for that many events; all that came: [tag, type, n]. */
+    events: async (count) => {
+      await tab.waitForFunction((count) => window.seen.events.length >= count, count);
+      return tab.evaluate(() => window.seen.events.map(({ tag, type, data }) => [tag, type, data.n].filter((part) => part !== '')));
+    },
+  };
+}

@@ -1,0 +1,163 @@
+// The hooks in a real React, in strict mode, in a real browser: what makes a connection, what does not, and that none is left.
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { stand } from './lib.js';
+
+for (const [name, react] of [['React 19', '.'], ['React 18', 'with-18']]) {
+  test(`strict mode makes one connection with one ticket, and unmounting ends it: ${name}`, async (t) => {
+    const { tab, show, status, publish, events, opened, connections, connectionsAre, tickets } = await stand(t, { react });
+    await show('Probe');
+    await status('open');
+    await publish(1);
+    assert.deepEqual(await events(1), [['order', 1]]);
+    assert.equal(await connections(), 1);
+    assert.equal(await opened(), 1);
+    assert.equal(tickets(), 1);
+    assert.equal(await tab.textContent('.connection-status'), 'Connection: Live');
+    assert.equal(await tab.getAttribute('.connection-status', 'role'), 'status');
+
+    await show(null);
+    await connectionsAre(0);
+    await publish(2);
+    await show('Probe', { tag: 'new' });
+    await status('open');
+    await publish(3);
+    assert.deepEqual(await events(2), [['order', 1], ['new', 'order', 3]]);
+    assert.equal(await opened(), 2);
+    assert.deepEqual(tab.complaints, []);
+  });
+}
+
+test('handlers and event names may change from render to render: the connection stays, each event goes to the handler of its time', async (t) => {
+  const { show, status, publish, events, opened, tickets } = await stand(t);
+  await show('Probe', { tag: 'first' });
+  await status('open');
+  await publish(1);
+  await events(1);
+  await show('Probe', { tag: 'second', names: ['order', 'payment'] });
+  await publish(2);
+  await publish(3, 'payment');
+  await events(3);
+  await show('Probe', { tag: 'third', names: ['payment'] });
+  await publish(4);
+  await publish(5, 'payment');
+  assert.deepEqual(await events(4), [['first', 'order', 1], ['second', 'order', 2], ['second', 'payment', 3], ['third', 'payment', 5]]);
+  assert.equal(await opened(), 1);
+  assert.equal(tickets(), 1);
+});
+
+test('other topics and another url make a new connection, which goes on where the old one stopped; the same ones in another list do not', async (t) => {
+  const { gateway, tab, show, status, publish, events, opened, connectionsAre } = await stand(t);
+  await show('Probe', { topics: ['a', 'b'] });
+  await status('open');
+  await show('Probe', { topics: ['b', 'a'] });
+  await publish(1, 'order', 'broadcast:a');
+  await events(1);
+  assert.equal(await opened(), 1);
+
+  await show('Probe', { topics: ['c'] });
+  await publish(2, 'order', 'broadcast:a');
+  await publish(3, 'order', 'broadcast:c');
+  assert.deepEqual(await events(2), [['order', 1], ['order', 3]]);
+  assert.equal(await opened(), 2);
+  await connectionsAre(1);
+
+  const other = gateway.url.replace('127.0.0.1', 'localhost');
+  await show('Probe', { url: `${other}/events`, topics: ['c'] });
+  await tab.waitForFunction(() => window.seen.states.length >= 4);
+  await status('open');
+  await publish(4);
+  await events(3);
+  assert.equal(await opened(), 3);
+  await connectionsAre(1);
+  assert.deepEqual(await tab.evaluate(() => window.seen.gaps), []);
+});
+
+test('not enabled is no connection; enabled again it gets what came meanwhile, once', async (t) => {
+  const { tab, show, status, publish, events, opened, connectionsAre, tickets } = await stand(t);
+  await show('Probe', { enabled: false });
+  await status('closed');
+  assert.equal(tickets(), 0);
+  await show('Probe');
+  await status('open');
+  await publish(1);
+  await events(1);
+  await show('Probe', { enabled: false });
+  await status('closed');
+  await connectionsAre(0);
+  await publish(2);
+  await show('Probe');
+  await status('open');
+  await publish(3);
+  assert.deepEqual(await events(3), [['order', 1], ['order', 2], ['order', 3]]);
+
+  // The same by hand.
+  await tab.evaluate(() => window.result.close());
+  await status('closed');
+  await connectionsAre(0);
+  await publish(4);
+  await tab.evaluate(() => window.result.reconnect());
+  await publish(5);
+  assert.deepEqual((await events(5)).slice(3), [['order', 4], ['order', 5]]);
+  assert.equal(await opened(), 3);
+  assert.equal(tickets(), 3);
+});
+
+test('useResilientRealtime takes the way that it is told, and says which', async (t) => {
+  const { tab, show, status, publish, events, connectionsAre } = await stand(t);
+  const mode = () => tab.evaluate(() => window.result.mode);
+  await show('Probe', { hook: 'useResilientRealtime', mode: 'polling' });
+  await status('polling');
+  assert.equal(await mode(), 'polling');
+  await publish(1);
+  await events(1);
+  await show('Probe', { hook: 'useResilientRealtime', mode: 'sse' });
+  await status('open');
+  await tab.waitForFunction(() => window.result.mode === 'sse');
+  await connectionsAre(1);
+  await publish(2);
+  await events(2);
+  await show('Probe', { hook: 'useResilientRealtime' });
+  await tab.waitForFunction(() => window.seen.states.at(-1) === 'open' && window.seen.states.length >= 6);
+  await publish(3);
+  assert.deepEqual(await events(3), [['order', 1], ['order', 2], ['order', 3]]);
+  await connectionsAre(1);
+});
+
+test('the state of a gateway that dies is shown, and how often it came back', async (t) => {
+  const { gateway, restart, tab, show, status, publish, events } = await stand(t);
+  await show('Probe');
+  await status('open');
+  await gateway.crash();
+  await status('reconnecting');
+  assert.match(await tab.textContent('.connection-status'), /Reconnecting/);
+  assert.equal(await tab.evaluate(() => window.result.reconnectCount), 0);
+  await publish(1);
+  await restart();
+  await status('open');
+  assert.deepEqual(await events(1), [['order', 1]]);
+  assert.equal(await tab.evaluate(() => window.result.reconnectCount), 1);
+  assert.deepEqual(await tab.evaluate(() => window.seen.states), ['connecting', 'connecting', 'open', 'reconnecting', 'open']);
+});
+
+test('an event renders nothing by itself; a component that shows the last id is rendered when it moves', async (t) => {
+  const { client, tab, show, status, events } = await stand(t);
+  await show('Probe');
+  await status('open');
+  const before = await tab.evaluate(() => window.seen.renders);
+  const flood = async (first) => {
+    const pipeline = client.pipeline();
+    for (let n = first; n < first + 500; n += 1) pipeline.fcall('sse_publish', 1, 'user:42:events', 'order', JSON.stringify({ n }));
+    return (await pipeline.exec()).at(-1)[1];
+  };
+  await flood(0);
+  await events(500);
+  assert.equal(await tab.evaluate(() => window.seen.renders), before);
+
+  await show('Probe', { showsId: true });
+  const last = await flood(500);
+  await tab.waitForFunction((last) => document.querySelector('output')?.textContent === last, last);
+  assert.equal((await events(1000)).length, 1000);
+  const renders = await tab.evaluate(() => window.seen.renders) - before;
+  assert.ok(renders < 250, `${renders} renders for 500 events`);
+});
