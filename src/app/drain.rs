@@ -4,7 +4,7 @@ use std::{io, time::Duration};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use super::build::Gateway;
+use super::{build::Gateway, memory};
 use crate::{
     settings::Bare,
     state::mailbox::{Command, Message},
@@ -46,6 +46,7 @@ impl Gateway {
     pub async fn run(self, mut signals: Signals) {
         let handles = self.handles();
         let Self { instance, link, public, admin, .. } = self;
+        actix_rt::spawn(memory::give_back(instance.clone()));
         let servers = [actix_rt::spawn(public), actix_rt::spawn(admin)];
         let name = signals.next().await;
         let drain = instance.settings.drain.clone();

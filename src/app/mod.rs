@@ -4,4 +4,5 @@ pub mod build;
 pub mod drain;
 pub mod link_thread;
 pub mod logs;
+pub mod memory;
 pub mod tls;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::harness::{GUARD, Gateway, Redis, ticket, topic};
+use crate::harness::{GUARD, Gateway, Redis, eventually_within, ticket, topic};
 
 /// Sockets without a request are closed after 10 s; the guard leaves room for a busy machine.
 const CLOSED_WITHIN: Duration = Duration::from_secs(40);
@@ -169,4 +169,49 @@ async fn a_stream_holds_little_memory() {
     open(&mut streams, 100 + STREAMS).await;
     let each = gateway.pss().saturating_sub(before) / STREAMS as u64;
     assert!(each < AT_MOST_BYTES, "{each} bytes");
+}
+
+#[tokio::test]
+async fn a_client_that_has_gone_before_it_was_answered_takes_nothing_over() {
+    let redis = Redis::start().await;
+    let gateway = Gateway::start(&redis).await;
+    let ticket = ticket("1");
+    let mut held = gateway.connect_with(&ticket, "").await;
+    // With the request its end: when the gateway looks, the client has gone.
+    let request = format!("GET /events?ticket={} HTTP/1.1\r\nHost: x\r\n\r\n", ticket.jwt());
+    gateway.freeze();
+    for _ in 0..20 {
+        let mut gone = connect(&gateway).await;
+        gone.write_all(request.as_bytes()).await.unwrap();
+    }
+    gateway.thaw();
+    // Those who come later are served later.
+    for n in 0..20 {
+        gateway.connect(&format!("later{n}")).await;
+    }
+    let id = redis.durable(&topic("t"), "a", "1").await.unwrap();
+    assert_eq!(held.app_event().await.id, Some(id));
+    assert_eq!(gateway.metric("sse_connections_closed_total", &[("reason", "taken-over")]).await, 0.0);
+}
+
+#[tokio::test]
+async fn memory_comes_back_after_a_storm() {
+    const STREAMS: usize = 300;
+    let redis = Redis::start().await;
+    let gateway = Gateway::start(&redis).await;
+    let first = gateway.connect("reader").await.last_id().to_owned();
+    for n in 0..100 {
+        redis.durable(&topic("t"), "a", &format!("\"{n}{}\"", "x".repeat(4000))).await.unwrap();
+    }
+    let before = gateway.pss();
+    let mut streams = Vec::new();
+    for n in 0..STREAMS {
+        // Nobody reads: what they missed stands in the queues.
+        streams.push(gateway.resume(&format!("u{n}"), &first).await);
+    }
+    let full = gateway.pss();
+    drop(streams);
+    let eased = before + (full - before) / 3;
+    eventually_within(Duration::from_secs(60), "memory comes back", async || (gateway.pss() < eased).then_some(()))
+        .await;
 }

@@ -50,6 +50,10 @@ pub async fn wanted(io: &TcpStream) -> io::Result<Wanted> {
                 let (wanted, taken) = judge(seen)?.ok_or(io::ErrorKind::WouldBlock)?;
                 if taken > 0 {
                     socket.recv(&mut buffer[..taken])?;
+                    // A client that has gone while its request waited must not take over the stream with which it came back.
+                    if matches!(socket.peek(&mut buffer[..1]), Ok(0)) {
+                        return Err(io::ErrorKind::UnexpectedEof.into());
+                    }
                 }
                 Ok(wanted)
             })

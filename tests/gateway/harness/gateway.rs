@@ -225,6 +225,16 @@ impl Gateway {
         process::signal(self.pid, libc::SIGTERM);
     }
 
+    /// SIGSTOP: from now on it does nothing; the kernel still takes connections for it.
+    pub fn freeze(&self) {
+        process::signal(self.pid, libc::SIGSTOP);
+    }
+
+    /// SIGCONT.
+    pub fn thaw(&self) {
+        process::signal(self.pid, libc::SIGCONT);
+    }
+
     /// Kills it as a crash would.
     pub fn kill9(&self) {
         process::signal(self.pid, libc::SIGKILL);
