@@ -1,6 +1,7 @@
 //! `dev`: everything for a first look. Nothing of it outlives the process: the Redis is a child that dies with it, and
 //! keeps nothing on disk.
 
+mod client;
 mod private_redis;
 
 use std::{net::SocketAddr, process::ExitCode, sync::Arc};
@@ -48,6 +49,7 @@ pub fn dev(args: &DevArgs) -> ExitCode {
     let page = page(&key, &redis_cli);
     let extra = move |config: &mut web::ServiceConfig| {
         let page = page.clone();
+        client::routes(config);
         config.route("/", web::get().to(move || std::future::ready(html(page.clone()))));
     };
     let verifier = Verifier::new(settings.tickets.clone());
@@ -102,7 +104,7 @@ fn page(key: &str, redis_cli: &str) -> String {
 }
 
 fn html(page: String) -> HttpResponse {
-    let policy = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+    let policy = "default-src 'none'; script-src 'self' 'unsafe-inline'; style-src 'unsafe-inline'; connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
     HttpResponse::Ok()
         .content_type("text/html; charset=utf-8")
         .insert_header((header::CACHE_CONTROL, "no-store"))

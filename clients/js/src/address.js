@@ -1,0 +1,14 @@
+/**
+ * A URL of the gateway.
+ * @param {{ url: string, topics?: string[] }} options
+ * @param {string} suffix of the path
+ * @param {Record<string, string | number | undefined>} members of the query; those without a value are left out
+ */
+export function address({ url, topics }, suffix, members) {
+  const [path, query] = url.split('?');
+  const params = new URLSearchParams(query);
+  for (const [name, value] of Object.entries({ ...members, topics: topics?.join() })) {
+    if (value !== undefined) params.set(name, String(value));
+  }
+  return `${path}${suffix}?${params}`;
+}

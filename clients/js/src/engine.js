@@ -1,0 +1,259 @@
+import { address } from './address.js';
+import { backoff } from './backoff.js';
+import { START, step } from './machine.js';
+import { poll } from './poll.js';
+import { offline, presence } from './presence.js';
+import { openSource } from './source.js';
+import { newTicket } from './ticket.js';
+/** @import { Engine, Raw, Settings, Sink } from './types.js' */
+/** @import { Input } from './machine.js' */
+
+/** The longest wait that is asked of a poll, in s. */
+const POLL_WAIT = 25;
+/** So many ids are kept of what was polled while SSE was tried; with more the try is given up. */
+const POLLED = 10_000;
+
+/**
+ * An own connection. Either SSE alone; or polls, and beside them now and then a try of SSE, which takes over once it is connected.
+ *
+ * The law: `cursor` is the id up to which the sink has had everything. Whatever is opened begins there, and only one thing at a time
+ * moves it: polls until SSE is connected, and then SSE.
+ * @param {Settings} settings
+ * @param {Sink} sink
+ * @param {string[]} types event names
+ * @returns {Engine}
+ */
+export function run(settings, sink, types) {
+  const { EventSource = globalThis.EventSource, fetch = globalThis.fetch, watchdog, polling } = settings;
+  const known = new Set(types);
+  const limit = polling === 'only' ? 0 : polling ? Math.max(1, settings.failures) : Infinity;
+  // The server side of a page is not the place for a stream: nothing is begun there, unless polls were asked for.
+  const able = polling === 'only' || EventSource;
+
+  let model = START;
+  let cursor = settings.lastEventId;
+  /** Ids that polls brought since the present source was opened: it will bring them again. @type {Set<string>} */
+  const polled = new Set();
+  /** The present source; while its ticket is on its way, only that. @type {Partial<ReturnType<typeof openSource>> | undefined} */
+  let source;
+  /** The present polling; its controller ends it. @type {AbortController | undefined} */
+  let poller;
+  /** For the next source. @type {ReturnType<typeof setTimeout> | undefined} */
+  let timer;
+  /** Ends the wait between two polls. */
+  let hurry = () => {};
+  let away = offline();
+
+  /** @param {Input} what */
+  const input = (what) => {
+    const { state } = model;
+    model = step(model, what, limit);
+    if (model.state !== state) sink.state(model.state);
+  };
+  /** @param {unknown} error */
+  const failed = (error) => sink.error(error instanceof Error ? error : new Error(String(error)));
+  const wait = () => backoff(Math.max(0, model.tries - 1), settings);
+
+  const fresh = () => newTicket(settings.ticket, watchdog);
+
+  /** @param {string} id */
+  const move = (id) => {
+    if (!id || id === cursor) return;
+    cursor = id;
+    sink.at(id);
+  };
+
+  /** @param {Raw} event */
+  const take = (event) => {
+    const { type, id } = event;
+    const system = type.startsWith('sse.');
+    if (polled.size && !system) {
+      if (polled.delete(id)) return;
+      polled.clear(); // they all come first
+    }
+    sink.event(event);
+    // The ids of system events begin before what was polled.
+    if (!polled.size) move(id);
+  };
+
+  const endSource = () => {
+    clearTimeout(timer);
+    source?.close?.();
+    source = undefined;
+  };
+  const endPolls = () => {
+    poller?.abort();
+    poller = undefined;
+    hurry();
+  };
+  /** @param {number} ms */
+  const openIn = (ms) => {
+    endSource();
+    timer = setTimeout(open, ms);
+  };
+
+  /** After a source has failed: polls, where it is time for them, and a new source. @param {number} [ms] */
+  const renew = (ms = wait()) => {
+    if (model.failures >= limit && !poller) startPolls();
+    // Where polls fail as well it is the whole network: then the first way that works again is as good as the other.
+    openIn(poller && !model.tries ? settings.probe : ms);
+  };
+
+  async function open() {
+    endSource();
+    /** @type {typeof source} */
+    const mine = source = {};
+    let ticket;
+    try {
+      ticket = await fresh();
+    } catch (error) {
+      if (source !== mine) return;
+      failed(error);
+      if (!poller) input('hitch');
+      return renew();
+    }
+    if (source !== mine) return;
+    polled.clear();
+    try {
+      source = openSource({
+        EventSource: /** @type {NonNullable<typeof EventSource>} */ (EventSource),
+        url: address(settings, '', { ticket, lastEventId: cursor }),
+        types: [...known],
+        heartbeat: settings.heartbeat,
+        watchdog,
+      }, {
+        event(event) {
+          if (event.type === 'sse.connected') {
+            endPolls();
+            input('connected');
+          }
+          if (source) take(event);
+          // Two that have the same ticket would take the stream from each other for ever.
+          if (event.type === 'sse.closing' && event.text.includes('"taken-over"')) {
+            failed(new Error('the same ticket was used elsewhere; ticket() must give a new one each time'));
+            input('lost');
+            openIn(backoff(Infinity, settings));
+          }
+        },
+        ended(final, answered) {
+          if (poller) return renew();
+          input(answered ? 'lost' : 'failed');
+          if (final || model.failures >= limit) renew();
+        },
+        slow() {
+          if (!polling) return;
+          input('slow');
+          if (!poller) startPolls();
+        },
+        silent(answered) {
+          if (!poller) input(answered ? 'lost' : 'failed');
+          renew(answered ? 0 : undefined);
+        },
+      });
+    } catch (error) {
+      failed(error);
+      if (!poller) input('failed');
+      renew();
+    }
+  }
+
+  async function startPolls() {
+    const mine = poller = new AbortController();
+    let ticket = '';
+    let good = false;
+    let seconds = 0;
+    while (poller === mine) {
+      const began = Date.now();
+      let pause = 0;
+      try {
+        ticket ||= await fresh();
+        if (poller !== mine) return;
+        const answer = await poll(fetch, address(settings, '/poll', { ticket, lastEventId: cursor, wait: seconds }), watchdog, mine.signal);
+        if (poller !== mine) return;
+        good = true;
+        seconds = Math.min(POLL_WAIT, watchdog / 1800);
+        input('answered');
+        for (const event of answer.events) {
+          if (poller !== mine) return; // a handler has closed the stream
+          if (source && event.id && known.has(event.type)) polled.add(event.id);
+          sink.event(event);
+          move(event.id);
+        }
+        move(answer.at);
+        if (polled.size > POLLED) renew();
+        // A busy stream is asked once per `retry`, not as fast as it answers.
+        pause = began + settings.retry - Date.now();
+      } catch (error) {
+        if (poller !== mine) return;
+        seconds = 0;
+        const { status, wait: asked = 0 } = /** @type {any} */ (error);
+        if (status === 401) ticket = '';
+        if (status === 401 && good) {
+          good = false; // its session is over, as sessions end
+          continue;
+        }
+        failed(error);
+        input('hitch');
+        pause = Math.max(asked, wait());
+        if (!source && polling !== 'only') openIn(pause);
+      }
+      await new Promise((resolve) => {
+        hurry = () => resolve(clearTimeout(later));
+        const later = setTimeout(hurry, pause);
+      });
+    }
+  }
+
+  const start = () => {
+    away = false;
+    if (model.failures >= limit && !poller) startPolls();
+    if (limit) open();
+  };
+  const end = () => {
+    endSource();
+    endPolls();
+  };
+  const seen = () => {
+    if (away || !able) return;
+    source?.look?.();
+    if (!source && !poller) open();
+    hurry();
+  };
+  const stopPresence = presence({
+    away() {
+      away = true;
+      end();
+      input('lost');
+    },
+    back() {
+      if (away && !offline()) start();
+    },
+    seen,
+  });
+
+  if (!able) {
+    stopPresence();
+    queueMicrotask(() => failed(new Error('no EventSource here: give one (npm eventsource), or polling: \'only\'')));
+  } else if (!away) start();
+
+  return {
+    listen(more) {
+      for (const type of more) {
+        known.add(type);
+        source?.listen?.(type);
+      }
+    },
+    seen,
+    reconnect() {
+      if (!able || model.state === 'closed') return;
+      if (!poller) input('lost');
+      hurry();
+      start();
+    },
+    close() {
+      stopPresence();
+      end();
+      input('closed');
+    },
+  };
+}
