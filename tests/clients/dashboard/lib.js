@@ -13,10 +13,9 @@ export const DASHBOARD = path.join(ROOT, 'examples/dashboard');
 function built() {
   const made = path.join(DASHBOARD, 'dist/index.html');
   if (!existsSync(made)) throw new Error('The dashboard is not built: run "make test", or "npm ci && npm run build" in examples/dashboard.');
-  const sources = ['examples/dashboard/src', 'examples/dashboard/shared', 'clients/js/src', 'clients/js/react'].flatMap((folder) => {
-    const at = path.join(ROOT, folder);
-    return readdirSync(at, { recursive: true }).map((name) => path.join(at, name));
-  });
+  const sources = ['examples/dashboard/src', 'examples/dashboard/shared', 'clients/js/src', 'clients/js/react']
+    .flatMap((folder) => readdirSync(path.join(ROOT, folder), { recursive: true, withFileTypes: true }))
+    .filter((entry) => /\.(js|jsx|css)$/.test(entry.name)).map((entry) => path.join(entry.parentPath, entry.name));
   const newer = sources.find((file) => statSync(file).mtimeMs > statSync(made).mtimeMs);
   if (newer) throw new Error(`${newer} is newer than the built dashboard: run "npm run build" in examples/dashboard.`);
 }

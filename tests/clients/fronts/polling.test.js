@@ -120,7 +120,8 @@ test('Redis away: busy is no failure, nobody polls, and the stream opens when Re
   await until(async () => !await gateway.ready(), 'the gateway does not notice');
   const kinds = [];
   proxy.on('request', (kind) => kinds.push(kind));
-  const page = await tab(context, site, { url, ...WAITS, failures: 1, heartbeat: 60_000, watchdog: 2000 });
+  // The watchdog's time is less than the wait that the gateway asks for, and far more than it takes to answer.
+  const page = await tab(context, site, { url, ...WAITS, failures: 1, heartbeat: 60_000, watchdog: 9000 });
   await page.evaluate(() => { window.stream.on('sse.busy', ({ reason }) => { window.busy = reason; }); });
   await page.waitForFunction(() => window.busy === 'redis-away');
   redis.process.kill('SIGCONT');

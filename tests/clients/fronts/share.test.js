@@ -1,8 +1,9 @@
 // One connection for all tabs: by a shared worker, or by a tab that holds it for the others.
 import assert from 'node:assert/strict';
+import { once } from 'node:events';
 import { test } from 'node:test';
 import { got, Numbers, seen, shown, stand, state, tab, upTo, WAITS, whole } from '../lib/front.js';
-import { until } from '../lib/processes.js';
+import { until, within } from '../lib/processes.js';
 
 const opened = (gateway) => gateway.metric('sse_connections_opened_total{transport="stream"}');
 const connections = (gateway, wanted) => until(async () => await gateway.metric('sse_connections') === wanted, `not ${wanted} connections`);
@@ -178,6 +179,24 @@ test('the tab that takes over is behind the others: none of them gets anything t
   await whole(behind, last, 2);
   await whole(third, last, 22);
   await connections(gateway, 1);
+});
+
+test('what comes while a tab catches up comes after that, and is not lost', { timeout: 120_000 }, async (t) => {
+  const { context, site, proxy, url, numbers, pages: [first] } = await tabs(t, 1, LEADER);
+  await got(first, await numbers.publish(1));
+  const { lastEventId } = await seen(first);
+  await got(first, await numbers.publish(20));
+  proxy.mode = 'delays-polls';
+  const delayed = () => within(once(proxy, 'delayed'), 'no poll');
+  let answer = delayed();
+  const page = await tab(context, site, { url, lastEventId, ...LEADER });
+  await answer;
+  answer = delayed();
+  proxy.release('delays-polls');
+  await answer; // the second one: there is nothing more, so far
+  await got(first, await numbers.publish(5));
+  proxy.release();
+  await whole(page, numbers.n, 2);
 });
 
 test('events without an id (bare publishes, relayed) reach every tab as well', { timeout: 120_000 }, async (t) => {

@@ -10,6 +10,7 @@ import { within } from './processes.js';
  * - `swallows`: takes everything and lets nothing back, for what is open as well
  * - `refuses`: 502 for event streams; everything else goes through
  * - `holds`: keeps new requests back until `release()`; `holds-streams`, `holds-polls`: only those
+ * - `delays-polls`: polls go through, and their answers are kept back until `release()`; it emits `delayed` for each
  * It emits `request` with `stream`, `poll` or `other` and the request's URL.
  */
 export class Proxy extends EventEmitter {
@@ -34,9 +35,9 @@ export class Proxy extends EventEmitter {
   /** Ends all that is open. */
   cut() { for (const socket of this.sockets) socket.destroy(); }
 
-  /** What was held goes through, and all that follows. */
-  release() {
-    this.mode = 'through';
+  /** What was held goes through, and so does all that follows, unless there is another mode for it. */
+  release(mode = 'through') {
+    this.mode = mode;
     for (const go of this.held.splice(0)) go();
   }
 
@@ -75,7 +76,14 @@ export class Proxy extends EventEmitter {
       const onward = http.request({ port, host: '127.0.0.1', path: request.url, method: request.method, headers: request.headers, agent: false });
       response.on('close', () => onward.destroy());
       onward.on('error', () => { if (!response.headersSent) hand(tries + 1); else response.destroy(); });
-      onward.on('response', (answer) => this.back(answer, response));
+      onward.on('response', (answer) => {
+        if (this.mode !== `delays-${kind}s`) {
+          this.back(answer, response);
+          return;
+        }
+        this.held.push(() => this.back(answer, response));
+        this.emit('delayed');
+      });
       onward.end();
     };
     hand(0);

@@ -1,0 +1,12 @@
+export { ConnectionStatus } from './ConnectionStatus.js';
+export { useEventSource } from './useEventSource.js';
+export { useFrameBatch } from './useFrameBatch.js';
+export { useResilientRealtime } from './useResilientRealtime.js';
+
+/** @import * as Types from './types.js' */
+/** @typedef {Types.EventSourceOptions} EventSourceOptions */
+/** @typedef {Types.EventSourceResult} EventSourceResult */
+/** @typedef {Types.Mode} Mode */
+/** @typedef {Types.RealtimeOptions} RealtimeOptions */
+/** @typedef {Types.RealtimeResult} RealtimeResult */
+/** @typedef {Types.Status} Status */
