@@ -1,0 +1,9 @@
+import react from '@vitejs/plugin-react';
+import { defineConfig } from 'vite';
+
+export default defineConfig({
+  plugins: [react()],
+  // The client is linked from this repository; it must not bring a second React.
+  resolve: { dedupe: ['react', 'react-dom'] },
+  build: { chunkSizeWarningLimit: 700 },
+});
