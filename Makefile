@@ -5,11 +5,15 @@ SHELL := bash
 .DELETE_ON_ERROR:
 .ONESHELL:
 .NOTPARALLEL:
-.PHONY: help demo build test test-build test-rust test-clients fmt lint clean
+.PHONY: help demo dashboard screenshots build bench bench-quick test test-build test-rust test-js test-clients fmt lint clean
 
 TARGET  := $(abspath $(or $(CARGO_TARGET_DIR),target))
 CLIENTS := tests/clients
-MODULES := $(CLIENTS)/node_modules/.package-lock.json
+JS      := clients/js
+BOARD   := examples/dashboard
+# What npm ci has made for each of them.
+MODULES := node_modules/.package-lock.json
+PAGE    := $(BOARD)/dist/index.html
 VENV    := .cache/venv
 ARGS    ?=
 
@@ -19,18 +23,31 @@ help: ## this list
 demo: ## a private Redis, the gateway and a page to look at (ARGS="--listen 127.0.0.1:8080")
 	@bash .ci/need redis cc
 	@binary=$(TARGET)/release/sse-gateway
-	if [[ ! -x $$binary || -n $$(find src Cargo.toml Cargo.lock -newer $$binary -print -quit) ]]; then
+	if [[ ! -x $$binary || -n $$(find src clients/js/src Cargo.toml Cargo.lock -newer $$binary -print -quit) ]]; then
 	  binary=$(TARGET)/debug/sse-gateway
 	  [[ -x $$binary ]] || echo "== building (once; it takes a few minutes)"
-	  cargo build --locked
+	  cargo build --locked -p sse-gateway
 	fi
 	exec $$binary dev $(ARGS)
 
+# The demo's choice of a binary, for what needs a gateway and no fresh one.
+GATEWAY  = $(or $(SSE_GATEWAY_BIN),$(TARGET)/release/sse-gateway)
+
+dashboard: $(PAGE) ## the example dashboard, with all it needs (ARGS="--port 8088")
+	@bash .ci/need redis cc
+	[[ -x $(GATEWAY) ]] || cargo build --release --locked -p sse-gateway
+	SSE_GATEWAY_BIN=$(GATEWAY) exec node $(BOARD)/start.js $(ARGS)
+
+screenshots: $(PAGE) ## the pictures of the dashboard in docs/images (takes a minute)
+	@bash .ci/need redis cc chromium
+	[[ -x $(GATEWAY) ]] || cargo build --release --locked -p sse-gateway
+	SSE_GATEWAY_BIN=$(GATEWAY) node $(BOARD)/screenshots.js
+
 build: ## the release build
 	@bash .ci/need cc
-	cargo build --release --locked
+	cargo build --release --locked -p sse-gateway
 
-test: test-rust test-clients ## every test
+test: test-rust test-js test-clients ## every test
 
 test-build:
 	@bash .ci/need cc
@@ -42,19 +59,31 @@ test-rust: test-build ## the tests in Rust, on a real Redis
 	echo "== cargo test"
 	cargo test --workspace --locked
 
+test-js: $(JS)/$(MODULES) ## types, size and parts of the JavaScript client
+	@echo "== the JavaScript client"
+	cd $(JS)
+	npm run --silent check
+	node --test tests/
+
 # Runs the gateway that was built with the tests in Rust: nothing is built twice.
-test-clients: test-build $(MODULES) $(VENV)/done ## real browsers, clients and publishers against the gateway
+test-clients: test-build $(CLIENTS)/$(MODULES) $(JS)/$(MODULES) $(PAGE) $(VENV)/done ## real browsers, clients and publishers against the gateway
 	@bash .ci/need redis-test curl chromium
 	echo "== client tests"
 	cd $(CLIENTS)
 	SSE_GATEWAY_BIN=$(TARGET)/debug/sse-gateway SSE_GATEWAY_PYTHON=$(abspath $(VENV))/bin/python node --test
 
-$(MODULES): $(CLIENTS)/package.json $(CLIENTS)/package-lock.json
-	@node -e 'if (Number(process.versions.node.split(".")[0]) < 20) { console.error("The client tests need Node.js 20 or newer, this is " + process.version); process.exit(1); }'
-	echo "== npm ci"
-	cd $(CLIENTS)
+$(CLIENTS)/$(MODULES): $(CLIENTS)/react/with-18/package.json
+%/$(MODULES): %/package.json %/package-lock.json
+	@node -e 'const [major, minor] = process.versions.node.split(".").map(Number); if (major < 20 || (major === 20 && minor < 19)) { console.error("This needs Node.js 20.19 or newer, and this is " + process.version); process.exit(1); }'
+	echo "== npm ci in $*"
+	cd $*
 	npm ci --no-audit --no-fund --loglevel=error
-	touch node_modules/.package-lock.json
+	touch $(MODULES)
+
+$(PAGE): $(BOARD)/$(MODULES) $(BOARD)/index.html $(BOARD)/vite.config.js $(shell find $(BOARD)/src $(BOARD)/shared $(JS)/src $(JS)/react -type f)
+	@echo "== building the dashboard"
+	cd $(BOARD)
+	npm run --silent build -- --logLevel warn
 
 $(VENV)/done: $(CLIENTS)/requirements.txt
 	@bash .ci/need python
@@ -74,4 +103,4 @@ lint: ## checks format and lints, warnings denied
 
 clean: ## removes all that was built or downloaded here
 	cargo clean
-	rm -rf .cache $(CLIENTS)/node_modules
+	rm -rf .cache $(CLIENTS)/node_modules $(CLIENTS)/react/with-18/node_modules $(JS)/node_modules $(JS)/types $(BOARD)/node_modules $(BOARD)/dist
