@@ -33,7 +33,7 @@ impl Worker {
         let commands = Commands::new(&instance.settings.redis)?;
         // Before the hub: from now on no news of the link is missed.
         let inbox = instance.mailboxes.open();
-        let (hub, orders) = Hub::new(instance.clone());
+        let (hub, orders) = Hub::new(instance.clone(), &inbox);
         let joiner = Joiner::new(instance.clone(), commands.clone(), link.clone());
         actix_rt::spawn(hub.clone().run(inbox));
         actix_rt::spawn(hub.clone().sweep());

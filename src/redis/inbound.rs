@@ -137,7 +137,7 @@ impl Inbound {
         self.instance.metrics.relayed.with_label_values(&[event.channel.kind()]).inc();
         let event = Arc::new(event);
         self.instance.tail.push(&event);
-        self.instance.mailboxes.send(|| Message::Event(event.clone()));
+        self.instance.mailboxes.send_event(&event);
     }
 
     fn tick(&self, message: &[u8]) {

@@ -16,7 +16,7 @@ use tokio::sync::{Notify, mpsc};
 use super::{
     connection::Connection,
     instance::Instance,
-    mailbox::{Command, Inbox, Listed, Message},
+    mailbox::{Command, Inbox, Listed, Message, Residents},
 };
 use crate::core::{
     channel::Channel,
@@ -90,7 +90,8 @@ pub struct Hub {
     link_up: Cell<bool>,
     joins: mpsc::UnboundedSender<JoinOrder>,
     ended: mpsc::UnboundedSender<Rc<Connection>>,
-    largest_bytes: RefCell<Arc<AtomicUsize>>,
+    largest_bytes: Arc<AtomicUsize>,
+    residents: Residents,
 }
 
 /// What a hub asks of the layer above.
@@ -103,7 +104,7 @@ pub struct Orders {
 
 impl Hub {
     /// The hub of one worker, and what it will ask for. Its mailbox must be open already, or news of the link is missed.
-    pub fn new(instance: Arc<Instance>) -> (Rc<Self>, Orders) {
+    pub fn new(instance: Arc<Instance>, inbox: &Inbox) -> (Rc<Self>, Orders) {
         let (joins, joins_receiver) = mpsc::unbounded_channel();
         let (ended, ended_receiver) = mpsc::unbounded_channel();
         let hub = Self {
@@ -115,14 +116,14 @@ impl Hub {
             watermark: Cell::default(),
             joins,
             ended,
-            largest_bytes: RefCell::default(),
+            largest_bytes: inbox.largest_bytes.clone(),
+            residents: inbox.residents.clone(),
         };
         (Rc::new(hub), Orders { joins: joins_receiver, ended: ended_receiver })
     }
 
     /// Takes messages until the instance is gone.
     pub async fn run(self: Rc<Self>, mut inbox: Inbox) {
-        *self.largest_bytes.borrow_mut() = inbox.largest_bytes.clone();
         let mut batch = Vec::with_capacity(BATCH);
         while inbox.receive(&mut batch, BATCH).await > 0 {
             let now = self.instance.now_ms();
@@ -219,7 +220,9 @@ impl Hub {
         let mut index = self.index.borrow_mut();
         let key = index.all.insert(connection.clone());
         connection.key.set(key);
-        index.users.entry(connection.client.user.clone()).or_default().push(key);
+        let user = &connection.client.user;
+        index.users.entry(user.clone()).or_default().push(key);
+        self.residents.came(user.clone());
         for topic in connection.client.topics.exact() {
             index.exact.entry(topic.to_owned()).or_default().push(key);
         }
@@ -255,7 +258,11 @@ impl Hub {
                 }
             }
         }
-        unlink(&mut index.users, &connection.client.user, key);
+        let user = &connection.client.user;
+        unlink(&mut index.users, user, key);
+        if !index.users.contains_key(user) {
+            self.residents.left(user);
+        }
         for topic in connection.client.topics.exact() {
             unlink(&mut index.exact, &topic.to_owned(), key);
         }
@@ -360,7 +367,7 @@ impl Hub {
         let total = self.instance.queued_bytes.load(Ordering::Relaxed);
         if total > self.instance.settings.limits.queue_bytes_total as i64 {
             let largest = self.index.borrow().all.iter().map(|(_, c)| c.queued_bytes()).max().unwrap_or(0);
-            self.largest_bytes.borrow().store(largest, Ordering::Relaxed);
+            self.largest_bytes.store(largest, Ordering::Relaxed);
             self.instance.mailboxes.shed();
         }
     }

@@ -1,13 +1,16 @@
 //! The way from the subscriber's link to the workers: one mailbox each, bounded in bytes. The link never waits.
 
-use std::sync::{
-    Arc, Mutex,
-    atomic::{AtomicBool, AtomicUsize, Ordering},
+use std::{
+    collections::HashSet,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
 };
 
 use tokio::sync::{mpsc, oneshot};
 
-use crate::core::{event::Event, id::EventId, system::GapReason};
+use crate::core::{channel::Channel, event::Event, id::EventId, system::GapReason};
 
 /// Bytes that may wait for one worker.
 const LIMIT_BYTES: usize = 64 << 20;
@@ -84,6 +87,34 @@ pub struct Listed {
     pub cursor: String,
 }
 
+/// The users that a worker has connections of. The worker keeps it, the link asks: an event for one user wakes only the workers
+/// that can deliver it. Who comes is noted before the mark of its join is taken, so nothing past the mark passes it by.
+#[derive(Clone, Default)]
+pub struct Residents(Arc<Mutex<HashSet<Arc<str>>>>);
+
+impl Residents {
+    /// The first connection of a user comes.
+    pub fn came(&self, user: Arc<str>) {
+        self.lock().insert(user);
+    }
+
+    /// The last connection of a user has gone.
+    pub fn left(&self, user: &str) {
+        self.lock().remove(user);
+    }
+
+    fn are_told(&self, channel: &Channel) -> bool {
+        match channel {
+            Channel::User(user) => self.lock().contains(&**user),
+            Channel::Broadcast(_) => true,
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashSet<Arc<str>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// The sending end of a worker's mailbox.
 pub struct Mailbox {
     sender: mpsc::UnboundedSender<Message>,
@@ -91,6 +122,7 @@ pub struct Mailbox {
     overrun: AtomicBool,
     /// Size of the largest queue in that worker, for shedding.
     largest_bytes: Arc<AtomicUsize>,
+    residents: Residents,
 }
 
 /// The receiving end.
@@ -99,6 +131,8 @@ pub struct Inbox {
     waiting_bytes: Arc<AtomicUsize>,
     /// Where the worker notes the size of its largest queue.
     pub largest_bytes: Arc<AtomicUsize>,
+    /// Where the worker notes its users.
+    pub residents: Residents,
 }
 
 fn cost(message: &Message) -> usize {
@@ -130,23 +164,32 @@ impl Mailboxes {
         let (sender, receiver) = mpsc::unbounded_channel();
         let waiting_bytes = Arc::new(AtomicUsize::new(0));
         let largest_bytes = Arc::new(AtomicUsize::new(0));
+        let residents = Residents::default();
         let mailbox = Mailbox {
             sender,
             waiting_bytes: waiting_bytes.clone(),
             overrun: AtomicBool::new(false),
             largest_bytes: largest_bytes.clone(),
+            residents: residents.clone(),
         };
         self.lock().push(mailbox);
-        Inbox { receiver, waiting_bytes, largest_bytes }
+        Inbox { receiver, waiting_bytes, largest_bytes, residents }
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Mailbox>> {
-        self.all.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Vec<Mailbox>> {
+        self.all.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Sends to all workers. A worker that cannot follow loses events, is told so once in their place, and joins again.
     pub fn send(&self, mut make: impl FnMut() -> Message) {
         self.lock().retain(|mailbox| mailbox.send(make()));
+    }
+
+    /// Sends an event to the workers that have somebody who may see it.
+    pub fn send_event(&self, event: &Arc<Event>) {
+        self.lock().retain(|mailbox| {
+            !mailbox.residents.are_told(&event.channel) || mailbox.send(Message::Event(event.clone()))
+        });
     }
 
     /// Tells the worker with the largest queue to drop it.
@@ -185,7 +228,6 @@ impl Mailbox {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::core::channel::Channel;
 
     #[tokio::test]
     async fn a_worker_that_cannot_follow_joins_again() {
@@ -194,7 +236,7 @@ mod tests {
         let channel = Channel::parse("broadcast:a").unwrap();
         let payload = "x".repeat(1 << 20);
         let event = Arc::new(Event::new(EventId::ZERO, EventId::ZERO, channel, None, "t", &payload));
-        (0..100).for_each(|_| boxes.send(|| Message::Event(event.clone())));
+        (0..100).for_each(|_| boxes.send_event(&event));
         let mut got = Vec::new();
         inbox.receive(&mut got, 1000).await;
         assert!(got.len() < 66 && matches!(got.last(), Some(Message::LinkDown)));
@@ -202,5 +244,28 @@ mod tests {
         got.clear();
         inbox.receive(&mut got, 1000).await;
         assert!(matches!(got[..], [Message::LinkUp, Message::Tick(_)]));
+    }
+
+    #[tokio::test]
+    async fn an_event_for_one_user_goes_where_the_user_is() {
+        let boxes = Mailboxes::default();
+        let mut workers = [boxes.open(), boxes.open()];
+        workers[1].residents.came("42".into());
+        let event = |channel| {
+            let channel = Channel::parse(channel).unwrap();
+            Arc::new(Event::new(EventId::ZERO, EventId::ZERO, channel, None, "t", "x"))
+        };
+        for channel in ["user:42:events", "user:7:events", "broadcast:a"] {
+            boxes.send_event(&event(channel));
+        }
+        workers[1].residents.left("42");
+        boxes.send_event(&event("user:42:events"));
+        boxes.send(|| Message::LinkUp);
+        let mut counts = Vec::new();
+        for worker in &mut workers {
+            let mut got = Vec::new();
+            counts.push(worker.receive(&mut got, 9).await);
+        }
+        assert_eq!(counts, [2, 3]);
     }
 }
