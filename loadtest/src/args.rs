@@ -67,6 +67,8 @@ pub enum Command {
     },
     /// Measure the gateway beside the yardsticks and the peers that are on this machine, and write it down
     Bench(crate::bench::Args),
+    /// Measure what the gateway costs its Redis: memory of logs and sessions, CPU of publishes, connects and resumes
+    Redis(crate::redis_cost::Args),
 }
 
 /// How events are published.
@@ -130,6 +132,9 @@ pub struct Common {
     /// Streams of each user
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..), help_heading = "Streams")]
     pub streams_per_user: u32,
+    /// Users are called this and a number; two runs at once against one gateway need different ones
+    #[arg(long, value_name = "NAME", default_value = "load-", help_heading = "Streams")]
+    pub user_prefix: String,
     /// Connects a second at the most [default: as fast as it goes]
     #[arg(long, help_heading = "Streams")]
     pub connect_rate: Option<f64>,
@@ -146,9 +151,9 @@ pub struct Common {
     /// How events are published
     #[arg(long, value_enum, default_value = "durable", help_heading = "Load")]
     pub publish: Publish,
-    /// Redis, for --publish durable and bare and for its CPU
-    #[arg(long, default_value = "redis://127.0.0.1:6379", help_heading = "Load")]
-    pub redis: String,
+    /// Redis, for --publish durable and bare [default: redis://127.0.0.1:6379]; if it is named, its CPU is read however events are published
+    #[arg(long, value_name = "URL", help_heading = "Load")]
+    pub redis: Option<String>,
     /// For --publish http [default: /publish on the server] and post; {topic} is replaced
     #[arg(long, help_heading = "Load")]
     pub publish_url: Option<String>,
@@ -184,6 +189,13 @@ pub struct Common {
     pub thresholds: Thresholds,
 }
 
+impl Common {
+    /// The Redis that is published to.
+    pub fn redis_url(&self) -> &str {
+        self.redis.as_deref().unwrap_or("redis://127.0.0.1:6379")
+    }
+}
+
 /// What must hold; else the exit status is 1.
 #[derive(Clone, Debug, Default, Args)]
 #[allow(missing_docs, reason = "the help texts are the docs")]
@@ -197,6 +209,9 @@ pub struct Thresholds {
     /// Events behind a later one
     #[arg(long, value_name = "N", help_heading = "Thresholds")]
     pub max_out_of_order: Option<u64>,
+    /// Events that could not be published, or were due and never sent because the publisher could not keep its rate
+    #[arg(long, value_name = "N", help_heading = "Thresholds")]
+    pub max_unpublished: Option<u64>,
     /// sse.gap told
     #[arg(long, value_name = "N", help_heading = "Thresholds")]
     pub max_gaps: Option<u64>,

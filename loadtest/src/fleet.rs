@@ -78,6 +78,7 @@ impl Fleet {
                 task.abort();
                 let _ = task.await;
             }
+            self.streams[index as usize].borrow_mut().cut();
         }
         if all {
             self.env.connections.cut();
@@ -87,7 +88,7 @@ impl Fleet {
     /// Lets streams read nothing, or read again.
     pub fn stall(&self, range: Range<u32>, stalled: bool) {
         for index in range {
-            self.streams[index as usize].borrow_mut().stalled = stalled;
+            self.streams[index as usize].borrow_mut().stall(stalled);
         }
         self.env.wake.notify_waiters();
     }
@@ -98,14 +99,13 @@ impl Fleet {
         each.fold((0, 0), |sum, (owed, lost)| (sum.0 + owed, sum.1 + lost))
     }
 
-    /// Waits until nothing is missing, for `timeout` at the most; answers how long it took.
-    pub async fn drained(&self, timeout: Duration) -> Duration {
+    /// Waits until a range of streams misses nothing, for `timeout` at the most.
+    pub async fn drained(&self, range: Range<u32>, timeout: Duration) {
         /// Settling looks at every stream, so it is not done too often.
         const CHECK: Duration = Duration::from_millis(50);
         let started = Instant::now();
-        while self.settle(0..self.len()).1 > 0 && started.elapsed() < timeout {
+        while self.settle(range.clone()).1 > 0 && started.elapsed() < timeout {
             tokio::time::sleep(CHECK).await;
         }
-        started.elapsed()
     }
 }

@@ -1,6 +1,6 @@
 //! What a stream is owed, and what of it came: the tool's own accounts, which know nothing of ids or of the gateway.
 
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -64,20 +64,17 @@ impl Book {
         Arrival::OutOfOrder
     }
 
-    /// Whether all numbers up to `sent` have come.
-    pub fn complete(&self, sent: u32) -> bool {
-        self.missing.is_empty() && self.next > sent
-    }
-
-    /// (owed, lost) of the numbers up to `sent`; those that `void` names count as neither.
-    pub fn settle(&self, sent: u32, void: impl Fn(u32) -> bool) -> (u64, u64) {
+    /// (owed, lost) of the numbers up to `sent`; `voids` says how many of (first, last) count as neither.
+    pub fn settle(&self, sent: u32, voids: impl Fn(u32, u32) -> u64) -> (u64, u64) {
         if self.owed_from == 0 {
             return (0, 0);
         }
-        let count = |range: std::ops::RangeInclusive<u32>| range.filter(|number| !void(*number)).count() as u64;
-        let lost = self.missing.iter().map(|&(first, last)| count(first..=last.min(sent))).sum::<u64>()
-            + count(self.next..=sent);
-        (count(self.owed_from..=sent), lost)
+        let count = |first: u32, last: u32| {
+            if first > last { 0 } else { u64::from(last - first) + 1 - voids(first, last) }
+        };
+        let lost = self.missing.iter().map(|&(first, last)| count(first, last.min(sent))).sum::<u64>()
+            + count(self.next, sent);
+        (count(self.owed_from, sent), lost)
     }
 }
 
@@ -85,7 +82,7 @@ impl Book {
 #[derive(Debug)]
 pub struct Published {
     sent: Vec<AtomicU32>,
-    void: Mutex<HashSet<(u32, u32)>>,
+    void: Mutex<BTreeSet<(u32, u32)>>,
 }
 
 impl Published {
@@ -111,15 +108,24 @@ impl Published {
 
     /// (owed, lost) of a stream of `user`, both sources together.
     pub fn settle(&self, broadcast: &Book, user: &Book, user_source: u32) -> (u64, u64) {
-        let voids = self.voids();
-        let settle = |book: &Book, source| {
-            book.settle(self.sent(source), |number| !voids.is_empty() && voids.contains(&(source, number)))
-        };
-        let (a, b) = (settle(broadcast, BROADCAST), settle(user, user_source));
+        let each = |book, source| self.settle_up_to(book, source, self.sent(source));
+        let (a, b) = (each(broadcast, BROADCAST), each(user, user_source));
         (a.0 + b.0, a.1 + b.1)
     }
 
-    fn voids(&self) -> std::sync::MutexGuard<'_, HashSet<(u32, u32)>> {
+    /// Whether a stream has all that it is owed of a source up to the number `sent`.
+    pub fn complete(&self, book: &Book, source: u32, sent: u32) -> bool {
+        self.settle_up_to(book, source, sent).1 == 0
+    }
+
+    fn settle_up_to(&self, book: &Book, source: u32, sent: u32) -> (u64, u64) {
+        let voids = self.voids();
+        book.settle(sent, |first, last| {
+            if voids.is_empty() { 0 } else { voids.range((source, first)..=(source, last)).count() as u64 }
+        })
+    }
+
+    fn voids(&self) -> std::sync::MutexGuard<'_, BTreeSet<(u32, u32)>> {
         self.void.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 }
@@ -139,16 +145,15 @@ mod tests {
     fn in_order() {
         let (book, arrivals) = book(0, &[1, 2, 3]);
         assert_eq!(arrivals, [Arrival::InOrder; 3]);
-        assert_eq!(book.settle(3, |_| false), (3, 0));
-        assert!(book.complete(3) && !book.complete(4));
+        assert_eq!(book.settle(3, |_, _| 0), (3, 0));
     }
 
     #[test]
     fn a_stream_is_owed_only_what_follows_its_opening() {
         let (book, arrivals) = book(5, &[4, 5, 6]);
         assert_eq!(arrivals, [Arrival::NotOwed, Arrival::NotOwed, Arrival::InOrder]);
-        assert_eq!(book.settle(6, |_| false), (1, 0));
-        assert_eq!(Book::default().settle(6, |_| false), (0, 0));
+        assert_eq!(book.settle(6, |_, _| 0), (1, 0));
+        assert_eq!(Book::default().settle(6, |_, _| 0), (0, 0));
     }
 
     #[test]
@@ -156,9 +161,8 @@ mod tests {
         let (mut book, arrivals) = book(0, &[1, 5, 3, 3, 5, 4, 2, 2, 9]);
         use Arrival::{Double, InOrder, OutOfOrder};
         assert_eq!(arrivals, [InOrder, InOrder, OutOfOrder, Double, Double, OutOfOrder, OutOfOrder, Double, InOrder]);
-        assert_eq!(book.settle(10, |_| false), (10, 4));
-        assert_eq!(book.settle(7, |_| false), (7, 2));
-        assert!(!book.complete(9));
+        assert_eq!(book.settle(10, |_, _| 0), (10, 4));
+        assert_eq!(book.settle(7, |_, _| 0), (7, 2));
         book.open(50);
         assert_eq!(book.receive(10), InOrder);
     }
@@ -175,5 +179,9 @@ mod tests {
         let (broadcasts, _) = book(0, &[1]);
         let (user, _) = book(0, &[]);
         assert_eq!(published.settle(&broadcasts, &user, 1), (3, 2));
+        // Only 3 is missing; 2 and 4 will never come.
+        assert!(published.complete(&broadcasts, BROADCAST, 2) && !published.complete(&broadcasts, BROADCAST, 3));
+        let (broadcasts, _) = book(0, &[1, 3]);
+        assert!(published.complete(&broadcasts, BROADCAST, 4) && !published.complete(&user, 1, 1));
     }
 }

@@ -11,8 +11,9 @@
 //! | `publisher` | events at a fixed rate |
 //! | `readings` | CPU and memory of server, Redis, kernel and this tool |
 //! | `scenario/*` | the runs |
-//! | `report` | table, JSON, thresholds |
+//! | `report`, `table` | what came of it: JSON and thresholds; for people |
 //! | `bench/*` | servers in turn, and what is written of them |
+//! | `redis_cost/*` | what the gateway costs its Redis |
 
 pub mod args;
 pub mod bench;
@@ -21,10 +22,12 @@ pub mod ledger;
 pub mod limits;
 pub mod publisher;
 pub mod readings;
+pub mod redis_cost;
 pub mod report;
 pub mod scenario;
 pub mod stamp;
 pub mod stream;
+mod table;
 pub mod tally;
 pub mod target;
 pub mod tickets;

@@ -2,15 +2,15 @@
 //! the time at which it was due.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use redis::ConnectionLike;
 use serde::Serialize;
 
 use crate::ledger::Published;
 use crate::stamp::{BROADCAST, Stamp, now_ns};
-use crate::stream::user;
 
 /// Events that go to Redis in one pipeline at the most.
 const MAX_BATCH: usize = 256;
@@ -61,17 +61,28 @@ pub struct Schedule {
     pub user_events_per_s: f64,
     /// Users, from 0.
     pub users: u32,
+    /// Their names are this and their number.
+    pub user_prefix: String,
+    /// The run.
+    pub run: u16,
     /// Size of a payload, bytes.
     pub payload_bytes: usize,
+    /// Over https: whom to believe.
+    pub trust: Option<rustls::ClientConfig>,
 }
+
+/// How long after the end a publisher that lags may still send what was due before.
+const GRACE_NS: u64 = 500_000_000;
 
 /// What the publisher did.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Outcome {
     /// Events that were accepted.
     pub published: u64,
-    /// Events that were refused or that nobody answered for; no stream is owed them.
+    /// Events that were refused or that nobody answered for; no stream is owed them. (Some of the latter may arrive all the same.)
     pub failed: u64,
+    /// Events that were due and never sent, since the publisher could not keep its rate.
+    pub unsent: u64,
     /// The last failure.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_failure: Option<String>,
@@ -81,7 +92,8 @@ pub struct Outcome {
 
 /// A publisher at work.
 pub struct Publisher {
-    stop: Arc<AtomicBool>,
+    /// When to stop, ns; 0: not yet.
+    stop_ns: Arc<AtomicU64>,
     thread: JoinHandle<Outcome>,
 }
 
@@ -89,15 +101,15 @@ impl Publisher {
     /// Starts to publish; Err: the way does not work.
     pub fn start(schedule: Schedule, published: Arc<Published>) -> Result<Self, String> {
         let mut line = Line::open(&schedule)?;
-        let stop = Arc::new(AtomicBool::new(false));
-        let stopped = stop.clone();
-        let thread = std::thread::spawn(move || publish(&schedule, &mut line, &published, &stopped));
-        Ok(Self { stop, thread })
+        let stop_ns = Arc::new(AtomicU64::new(0));
+        let stop = stop_ns.clone();
+        let thread = std::thread::spawn(move || publish(&schedule, &mut line, &published, &stop));
+        Ok(Self { stop_ns, thread })
     }
 
-    /// Stops; what was due until now is out and answered when this returns.
+    /// Stops; what was due until now is out and answered when this returns, or counted as unsent.
     pub async fn stop(self) -> Outcome {
-        self.stop.store(true, Ordering::SeqCst);
+        self.stop_ns.store(now_ns(), Ordering::SeqCst);
         let joined = tokio::task::spawn_blocking(|| self.thread.join()).await;
         joined.ok().and_then(Result::ok).unwrap_or_else(|| unreachable!("the publisher does not panic"))
     }
@@ -120,31 +132,49 @@ impl Clock {
         let offset = self.period_ns * (self.count + 1) as f64;
         if offset.is_finite() { self.start_ns + offset as u64 } else { u64::MAX }
     }
+
+    /// Counts on to the first that is due after `end_ns`; answers how many that were.
+    fn skip_to(&mut self, end_ns: u64) -> u64 {
+        let before = self.count;
+        while self.due_ns() <= end_ns {
+            self.count += 1;
+        }
+        self.count - before
+    }
 }
 
-fn publish(schedule: &Schedule, line: &mut Line, published: &Published, stop: &AtomicBool) -> Outcome {
+fn publish(schedule: &Schedule, line: &mut Line, published: &Published, stop_ns: &AtomicU64) -> Outcome {
     let mut outcome = Outcome::default();
     let start = now_ns();
     let (mut broadcasts, mut users) =
         (Clock::new(start, schedule.broadcasts_per_s), Clock::new(start, schedule.user_events_per_s));
     let mut batch = Vec::new();
-    while !stop.load(Ordering::SeqCst) {
+    loop {
         let next = broadcasts.due_ns().min(users.due_ns());
         let now = now_ns();
+        let stop = stop_ns.load(Ordering::SeqCst);
+        if stop > 0 && (next > stop || now > stop + GRACE_NS) {
+            if next <= stop {
+                outcome.max_lag_ms = outcome.max_lag_ms.max((now - next) / 1_000_000);
+            }
+            outcome.unsent = broadcasts.skip_to(stop) + users.skip_to(stop);
+            return outcome;
+        }
+        let until = if stop > 0 { now.min(stop) } else { now };
         if next > now {
             // Short enough to see the stop flag in time.
             std::thread::sleep(Duration::from_nanos((next - now).min(20_000_000)));
             continue;
         }
         batch.clear();
-        while batch.len() < line.max_batch() && broadcasts.due_ns().min(users.due_ns()) <= now {
+        while batch.len() < line.max_batch() && broadcasts.due_ns().min(users.due_ns()) <= until {
             let (clock, source) = if broadcasts.due_ns() <= users.due_ns() {
                 (&mut broadcasts, BROADCAST)
             } else {
                 let source = u32::try_from(users.count % u64::from(schedule.users)).unwrap_or_default() + 1;
                 (&mut users, source)
             };
-            batch.push(Stamp { due_ns: clock.due_ns(), source, number: published.next(source) });
+            batch.push(Stamp { due_ns: clock.due_ns(), source, number: published.next(source), run: schedule.run });
             clock.count += 1;
         }
         outcome.max_lag_ms = outcome.max_lag_ms.max((now - next) / 1_000_000);
@@ -159,7 +189,6 @@ fn publish(schedule: &Schedule, line: &mut Line, published: &Published, stop: &A
             }
         }
     }
-    outcome
 }
 
 /// The connection that the events go over.
@@ -184,7 +213,11 @@ impl Line {
             }
             Way::Http { .. } | Way::Post { .. } => {
                 // A client of its own thread: it must not be made where a runtime is entered.
-                let made = std::thread::spawn(|| reqwest::blocking::Client::builder().timeout(TIMEOUT).build()).join();
+                let mut builder = reqwest::blocking::Client::builder().timeout(TIMEOUT);
+                if let Some(trust) = &schedule.trust {
+                    builder = builder.use_preconfigured_tls(trust.clone());
+                }
+                let made = std::thread::spawn(|| builder.build()).join();
                 made.map_err(|_| "HTTP client".to_owned())?
                     .map(Self::Http)
                     .map_err(|error| format!("HTTP client: {error}"))
@@ -204,11 +237,17 @@ impl Line {
         let mut payload = Vec::with_capacity(schedule.payload_bytes + 64);
         match self {
             Self::Redis(connection) => {
+                // As any publisher's client does.
+                if !connection.is_open()
+                    && let Ok(Self::Redis(again)) = Self::open(schedule)
+                {
+                    *connection = again;
+                }
                 let mut pipeline = redis::pipe();
                 pipeline.ignore_errors();
                 for stamp in batch {
                     stamp.payload(schedule.payload_bytes, &mut payload);
-                    let channel = channel(stamp.source, &schedule.topic);
+                    let channel = schedule.channel(stamp.source);
                     if matches!(schedule.way, Way::Durable { .. }) {
                         pipeline
                             .cmd("FCALL")
@@ -245,7 +284,7 @@ impl Line {
 fn post(client: &reqwest::blocking::Client, schedule: &Schedule, source: u32, payload: &str) -> Result<(), String> {
     let request = match &schedule.way {
         Way::Http { url, api_key } => {
-            let channel = channel(source, &schedule.topic);
+            let channel = schedule.channel(source);
             client
                 .post(url)
                 .bearer_auth(api_key)
@@ -264,8 +303,14 @@ fn post(client: &reqwest::blocking::Client, schedule: &Schedule, source: u32, pa
     if status.is_success() { Ok(()) } else { Err(format!("{status}: {text}")) }
 }
 
-fn channel(source: u32, topic: &str) -> String {
-    if source == BROADCAST { format!("broadcast:{topic}") } else { format!("user:{}:events", user(source - 1)) }
+impl Schedule {
+    fn channel(&self, source: u32) -> String {
+        if source == BROADCAST {
+            format!("broadcast:{}", self.topic)
+        } else {
+            format!("user:{}{}:events", self.user_prefix, source - 1)
+        }
+    }
 }
 
 #[cfg(test)]
@@ -278,5 +323,9 @@ mod tests {
         clock.count = 2_999_999;
         assert_eq!(clock.due_ns(), 1_000 + 1_000_000 * 1_000_000_000);
         assert_eq!(Clock::new(1_000, 0.0).due_ns(), u64::MAX);
+        assert_eq!(Clock::new(0, 0.0).skip_to(1_000_000_000), 0);
+        // Due at 0.1 s, 0.2 s ... 1.0 s; four of them were sent.
+        let mut clock = Clock { count: 4, ..Clock::new(0, 10.0) };
+        assert_eq!(clock.skip_to(1_000_000_000), 6);
     }
 }

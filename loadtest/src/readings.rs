@@ -31,7 +31,7 @@ impl Cpu {
 pub struct Processes(Vec<u32>);
 
 impl Processes {
-    /// The processes of these ids and all their descendants; Err: one is not there.
+    /// The processes of these ids and all their descendants; Err: one is not there, or its memory cannot be read.
     pub fn new(pids: &[u32]) -> Result<Self, String> {
         if let Some(pid) = pids.iter().find(|pid| stat(**pid).is_none()) {
             return Err(format!("--server-pid {pid}: there is no such process"));
@@ -44,6 +44,12 @@ impl Processes {
             all.extend(children.iter().filter(|(of, pid)| *of == parent && known.insert(*pid)).map(|(_, pid)| *pid));
             at += 1;
         }
+        // Unreadable memory would be a server without any.
+        if let Some(pid) = all.iter().find(|pid| pss(**pid).is_none()) {
+            return Err(format!(
+                "/proc/{pid}/smaps_rollup cannot be read: run this tool as the server's user, or as root"
+            ));
+        }
         Ok(Self(all))
     }
 
@@ -52,24 +58,26 @@ impl Processes {
         Self(vec![std::process::id()])
     }
 
-    /// CPU time used so far.
-    pub fn cpu(&self) -> Cpu {
-        let each = self.0.iter().filter_map(|pid| stat(*pid));
-        each.fold(Cpu::default(), |sum, stat| Cpu {
-            user_s: sum.user_s + stat.user_s,
-            system_s: sum.system_s + stat.system_s,
-        })
+    /// CPU time used so far; None: a process is gone, and its time with it.
+    pub fn cpu(&self) -> Option<Cpu> {
+        let mut sum = Cpu::default();
+        for pid in &self.0 {
+            let stat = stat(*pid)?;
+            sum = Cpu { user_s: sum.user_s + stat.user_s, system_s: sum.system_s + stat.system_s };
+        }
+        Some(sum)
     }
 
     /// Proportional set size: their memory, shared pages divided among those that share them. Bytes.
     pub fn pss_bytes(&self) -> u64 {
-        self.0
-            .iter()
-            .filter_map(|pid| fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok())
-            .map(|text| kib(&text, "Pss:"))
-            .sum::<u64>()
-            * 1024
+        self.0.iter().filter_map(|pid| pss(*pid)).sum()
     }
+}
+
+/// Bytes; None: it cannot be read.
+fn pss(pid: u32) -> Option<u64> {
+    let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok()?;
+    Some(kib(&text, "Pss:") * 1024)
 }
 
 struct Stat {
@@ -163,9 +171,9 @@ mod tests {
     fn this_process_is_read() {
         let own = Processes::own();
         assert!(own.pss_bytes() > 100_000);
-        let before = own.cpu();
+        let before = own.cpu().unwrap();
         let mut sum = 0u64;
-        while own.cpu().since(before).total_s() < 0.02 {
+        while own.cpu().unwrap().since(before).total_s() < 0.02 {
             sum = std::hint::black_box(sum + 1);
         }
         assert!(Kernel::now().slab_bytes > 0);
@@ -187,6 +195,7 @@ mod tests {
         }
         shell.wait().unwrap();
         assert_eq!(found.len(), 2);
+        assert_eq!(Processes(found.clone()).cpu(), None);
         assert!(Processes::new(&[found[0]]).unwrap_err().contains("no such process"));
     }
 }

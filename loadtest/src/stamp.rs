@@ -1,4 +1,4 @@
-//! What this tool publishes: when an event was due, who sent it, and its number. All else in the payload is padding.
+//! What this tool publishes: when an event was due, who sent it, its number, and in which run. All else in the payload is padding.
 
 use std::io::Write;
 
@@ -14,13 +14,15 @@ pub struct Stamp {
     pub source: u32,
     /// Its number among those of its source, from 1.
     pub number: u32,
+    /// The run: several may go on at once against one server.
+    pub run: u16,
 }
 
 impl Stamp {
     /// The payload, JSON of `bytes` bytes (or as many as the stamp needs).
     pub fn payload(&self, bytes: usize, out: &mut Vec<u8>) {
         out.clear();
-        let _ = write!(out, r#"{{"t":{},"s":{},"n":{},"pad":""#, self.due_ns, self.source, self.number);
+        let _ = write!(out, r#"{{"t":{},"s":{},"n":{},"r":{},"p":""#, self.due_ns, self.source, self.number, self.run);
         let end = bytes.saturating_sub(2).max(out.len());
         out.resize(end, b'x');
         out.extend_from_slice(b"\"}");
@@ -32,8 +34,14 @@ impl Stamp {
         let start = memchr::memmem::find(data, START)? + START.len();
         let (due_ns, rest) = number(&data[start..])?;
         let (source, rest) = number(rest.strip_prefix(br#","s":"#)?)?;
-        let (count, _) = number(rest.strip_prefix(br#","n":"#)?)?;
-        Some(Self { due_ns, source: source.try_into().ok()?, number: count.try_into().ok()? })
+        let (count, rest) = number(rest.strip_prefix(br#","n":"#)?)?;
+        let (run, _) = number(rest.strip_prefix(br#","r":"#)?)?;
+        Some(Self {
+            due_ns,
+            source: source.try_into().ok()?,
+            number: count.try_into().ok()?,
+            run: run.try_into().ok()?,
+        })
     }
 }
 
@@ -57,9 +65,9 @@ mod tests {
 
     #[test]
     fn a_payload_is_read_back_and_has_its_length() {
-        let stamp = Stamp { due_ns: now_ns(), source: 7, number: 42 };
+        let stamp = Stamp { due_ns: now_ns(), source: 7, number: 42, run: 65_535 };
         let mut payload = Vec::new();
-        for bytes in [0, 256, 4096] {
+        for bytes in [0, 64, 256, 4096] {
             stamp.payload(bytes, &mut payload);
             assert_eq!(Stamp::read(&payload), Some(stamp));
             let wrapped = [b"{\"channel\":\"x\",\"data\":", payload.as_slice(), b"}"].concat();
@@ -71,9 +79,15 @@ mod tests {
 
     #[test]
     fn foreign_payloads_are_none() {
-        for text in
-            ["", "{}", r#"{"t":1}"#, r#"{"t":1,"s":2}"#, r#"{"t":x,"s":2,"n":3}"#, r#"{"t":1,"s":99999999999,"n":3}"#]
-        {
+        for text in [
+            "",
+            "{}",
+            r#"{"t":1}"#,
+            r#"{"t":1,"s":2}"#,
+            r#"{"t":x,"s":2,"n":3}"#,
+            r#"{"t":1,"s":2,"n":3}"#,
+            r#"{"t":1,"s":99999999999,"n":3,"r":4}"#,
+        ] {
             assert_eq!(Stamp::read(text.as_bytes()), None, "{text}");
         }
     }

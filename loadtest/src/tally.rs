@@ -31,7 +31,9 @@ pub struct Tally {
     pub gaps: RefCell<Counts>,
     /// Events that came for the first time and were owed.
     pub delivered: Cell<u64>,
-    /// Of those, events that were due before their stream was (again) open.
+    /// When the last of them came, ns.
+    pub last_ns: Cell<u64>,
+    /// Of those, events that were due before their stream was open again, or read again.
     pub replayed: Cell<u64>,
     /// Events that came once too often.
     pub doubled: Cell<u64>,
@@ -59,6 +61,7 @@ impl Tally {
             ended: RefCell::default(),
             gaps: RefCell::default(),
             delivered: Cell::default(),
+            last_ns: Cell::default(),
             replayed: Cell::default(),
             doubled: Cell::default(),
             out_of_order: Cell::default(),

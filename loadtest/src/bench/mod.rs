@@ -1,12 +1,171 @@
-//! Servers in turn.
-/// Options.
+//! Servers in turn, on the same machine, with the same streams and the same events, and what is written of it.
+
+pub mod machine;
+mod page;
+pub mod servers;
+pub mod spread;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+
+use self::machine::Machine;
+use self::servers::{SERVERS, Server};
+use crate::scenario::ladder::{self, Rung};
+
+/// `loadtest bench`.
 #[derive(Clone, Debug, clap::Args)]
+#[allow(missing_docs, reason = "the help texts are the docs")]
 pub struct Args {
-    /// In three minutes
+    /// Few streams, one round: ends within 3 minutes, and is no measurement to quote
     #[arg(long)]
     pub quick: bool,
+    /// Only these servers, comma-separated
+    #[arg(long, value_delimiter = ',')]
+    pub only: Vec<String>,
+    /// Where benchmarks.json and benchmarks.md go
+    #[arg(long, value_name = "DIR", default_value = "docs")]
+    pub out: PathBuf,
 }
-/// Runs it.
-pub fn run(_: &Args) -> Result<(), String> {
-    Ok(())
+
+/// How much is measured.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Size {
+    /// Numbers of streams, rising.
+    pub streams: &'static [u32],
+    /// Rounds; the medians of all are told.
+    pub rounds: u32,
+    /// How long each load goes on, s.
+    pub load_s: u64,
+    /// Broadcasts a second, fewer where that would be more than `max_deliveries_per_s`.
+    pub rate: f64,
+    /// What the machine carries together with the tool.
+    pub max_deliveries_per_s: f64,
+    /// Size of a payload.
+    pub payload_bytes: usize,
+}
+
+const WHOLE: Size = Size {
+    streams: &[1_000, 2_000, 5_000, 10_000, 15_000],
+    rounds: 3,
+    load_s: 6,
+    rate: 10.0,
+    max_deliveries_per_s: 100_000.0,
+    payload_bytes: 256,
+};
+const QUICK: Size = Size { streams: &[1_000, 5_000], rounds: 1, load_s: 4, ..WHOLE };
+
+/// No round begins that would not end within this: a busy machine gets fewer rounds, and the page says how many.
+const BUDGET: Duration = Duration::from_secs(19 * 60);
+
+/// What was found.
+#[derive(Debug, Serialize)]
+pub struct Results {
+    /// On what.
+    pub machine: Machine,
+    /// How much.
+    pub size: Size,
+    /// Of whom.
+    pub servers: Vec<Measured>,
+    /// Who was not there, and why.
+    pub absent: Vec<(String, String)>,
+    /// How long it all took, s.
+    pub seconds: u64,
+}
+
+/// What was found of one server.
+#[derive(Debug, Serialize)]
+pub struct Measured {
+    /// Its name.
+    pub name: &'static str,
+    /// What it is.
+    pub what: &'static str,
+    /// Its version.
+    pub version: String,
+    /// How it is started.
+    pub start: &'static str,
+    /// The run that this amounts to, with the most streams.
+    pub command: String,
+    /// For each round what each number of streams cost.
+    pub rounds: Vec<Vec<Rung>>,
+}
+
+/// Measures all servers that are there, and writes it down.
+pub fn run(args: &Args) -> Result<(), String> {
+    let mut size = if args.quick { QUICK } else { WHOLE };
+    if let Some(name) = args.only.iter().find(|name| SERVERS.iter().all(|server| server.name != *name)) {
+        return Err(format!(
+            "--only {name}: the servers are {}",
+            SERVERS.iter().map(|server| server.name).collect::<Vec<_>>().join(", ")
+        ));
+    }
+    let (started, machine) = (Instant::now(), Machine::read());
+    let (mut measured, mut absent) = (Vec::new(), Vec::new());
+    for server in
+        SERVERS.iter().filter(|server| args.only.is_empty() || args.only.iter().any(|name| name == server.name))
+    {
+        match (server.version)() {
+            Ok(version) => {
+                let command = servers::command(server, &size);
+                let (name, what, start) = (server.name, server.what, server.started_by);
+                measured.push((server, Measured { name, what, version, start, command, rounds: Vec::new() }))
+            }
+            Err(why) => absent.push((server.name.to_owned(), why)),
+        }
+    }
+    // In turn, not one server after the other: what else the machine does meanwhile falls on all alike.
+    for round in 1..=size.rounds {
+        // Each round so far took so long.
+        let each = started.elapsed() / (round - 1).max(1);
+        if round > 1 && started.elapsed() + each > BUDGET {
+            eprintln!("== {:4.0} s: no time for round {round}", started.elapsed().as_secs_f64());
+            size.rounds = round - 1;
+            break;
+        }
+        for (server, found) in &mut measured {
+            eprintln!(
+                "== {:4.0} s: round {round} of {}: {}",
+                started.elapsed().as_secs_f64(),
+                size.rounds,
+                server.name
+            );
+            match climb(server, &size) {
+                Ok(rungs) => found.rounds.push(rungs),
+                // One that fails does not take the others' figures along; it is not tried again.
+                Err(why) => {
+                    eprintln!("{why}");
+                    let why = why.lines().next().unwrap_or_default().to_owned();
+                    absent.push((server.name.to_owned(), format!("failed in round {round}: {why}")));
+                }
+            }
+        }
+        measured.retain(|(server, _)| absent.iter().all(|(name, _)| name != server.name));
+    }
+    let servers = measured.into_iter().map(|(_, found)| found).collect();
+    let seconds = started.elapsed().as_secs();
+    let results = Results { machine, size, servers, absent, seconds };
+    write(&results, &args.out)?;
+    eprintln!("== {seconds:4} s: written to {}", args.out.display());
+    println!("{}", page::summary(&results));
+    match results.absent.iter().find(|(name, _)| name == SERVERS[0].name) {
+        Some((name, why)) => Err(format!("{name}: {why}")),
+        None => Ok(()),
+    }
+}
+
+fn climb(server: &Server, size: &Size) -> Result<Vec<Rung>, String> {
+    let running = servers::start(server).map_err(|error| format!("{}: {error}", server.name))?;
+    let common = running.options(size);
+    let rungs = crate::on_one_thread(ladder::climb(&common, size.streams, size.max_deliveries_per_s));
+    rungs.map_err(|error| format!("{}: {error}\n{}", server.name, running.log()))
+}
+
+fn write(results: &Results, out: &Path) -> Result<(), String> {
+    let failed = |error: std::io::Error| format!("{}: {error}", out.display());
+    fs::create_dir_all(out).map_err(failed)?;
+    let json = serde_json::to_string_pretty(results).map_err(|error| error.to_string())?;
+    fs::write(out.join("benchmarks.json"), json + "\n").map_err(failed)?;
+    fs::write(out.join("benchmarks.md"), page::page(results)).map_err(failed)
 }

@@ -5,6 +5,9 @@ use std::time::{Duration, Instant};
 use super::Run;
 use crate::stamp::now_ns;
 
+/// How long the last ones may take to come back.
+const RETURN: Duration = Duration::from_secs(10);
+
 /// Cuts one stream after the other, `per_second`, each of which comes back at once.
 pub(super) async fn run(run: &mut Run, duration: Duration, per_second: f64) -> Result<(), String> {
     if !(per_second > 0.0 && per_second <= 100_000.0) {
@@ -25,6 +28,10 @@ pub(super) async fn run(run: &mut Run, duration: Duration, per_second: f64) -> R
                 fleet.start(index);
             }
             tokio::time::sleep_until((started + duration).into()).await;
+            // The last ones are on their way back. Those that do not make it are missing from `held`.
+            let env = fleet.env.clone();
+            let all_open = env.tally.until(|tally| tally.held.get() >= fleet.len());
+            let _ = tokio::time::timeout(RETURN, all_open).await;
             Ok(())
         })
         .await?;

@@ -2,7 +2,9 @@
 //! wait for the rest, settle.
 
 mod churn;
+pub mod ladder;
 mod plain;
+pub mod resumes;
 mod search;
 mod setup;
 mod stalled;
@@ -14,12 +16,16 @@ use crate::args::{Command, Common};
 use crate::fleet::Fleet;
 use crate::publisher::{Publisher, Schedule};
 use crate::readings::{Cpu, Kernel, Processes, Redis};
+
 use crate::report::{Connect, Load, Memory, PerMillion, Report, Streams, Times};
+use crate::stamp::now_ns;
 use crate::tally::times;
 
 /// A run in the making.
 pub struct Run {
     fleet: Fleet,
+    /// So many of the streams are open and have accounts to settle.
+    active: u32,
     schedule: Option<Schedule>,
     server: Option<Processes>,
     redis: Option<Redis>,
@@ -63,19 +69,22 @@ pub async fn run(command: Command) -> Result<Report, String> {
         Command::Stalled { common, .. } => ("stalled", common),
         Command::Churn { common, .. } => ("churn", common),
         Command::SlowPublish { common, .. } => ("slow-publish", common),
-        Command::Bench(_) => return Err("bench is no single run".to_owned()),
+        Command::Bench(_) | Command::Redis(_) => return Err("bench and redis are no single run".to_owned()),
     };
     let common: Common = common.clone();
     let mut run = setup::run(name, &common)?;
     let progress = setup::progress(&run.fleet);
-    run.open(&common).await?;
+    (run.report.connect, run.report.memory) = run.open(common.streams, &common).await?;
     match command {
-        Command::Idle(_) => plain::idle(&run, common.duration).await,
+        Command::Idle(_) => run.report.held = Some(plain::idle(&mut run, common.duration).await),
         Command::Storm { away, .. } => storm::run(&mut run, common.duration, away, common.connect_timeout).await?,
         Command::Stalled { stalled_percent, stall, .. } => stalled::run(&mut run, stalled_percent, stall).await?,
         Command::Churn { churn_rate, .. } => churn::run(&mut run, common.duration, churn_rate).await?,
         Command::SlowPublish { p99, .. } => search::run(&mut run, common.duration, p99).await?,
         _ => plain::load(&mut run, common.duration).await?,
+    }
+    if run.report.load.is_some() {
+        run.report.memory.server_bytes_per_loaded_stream = run.server_bytes_per_stream();
     }
     run.report.streams = Streams::new(&run.fleet.env.tally);
     run.report.judge(&common.thresholds);
@@ -83,30 +92,38 @@ pub async fn run(command: Command) -> Result<Report, String> {
     Ok(run.report)
 }
 
+/// The middle of a load in which nothing else happens.
+async fn pause(time: Duration) -> Result<(), String> {
+    tokio::time::sleep(time).await;
+    Ok(())
+}
+
 impl Run {
-    /// Opens all streams and reads what they cost at rest.
-    async fn open(&mut self, common: &Common) -> Result<(), String> {
-        let streams = self.fleet.len();
+    /// Opens streams until so many are open, and reads what they cost at rest.
+    async fn open(&mut self, streams: u32, common: &Common) -> Result<(Connect, Memory), String> {
         let before = self.server_cpu();
-        let took = self.fleet.open(0..streams, common.connect_rate, common.connect_timeout).await?;
+        let opened = self.active..streams;
+        let count = f64::from(streams - self.active);
+        let took = self.fleet.open(opened, common.connect_rate, common.connect_timeout).await?;
+        self.active = streams;
         let cpu = self.server_cpu().zip(before).map(|(now, before)| now.since(before).total_s());
         let seconds = took.as_secs_f64();
-        self.report.connect = Connect {
+        let connect = Connect {
             streams,
             seconds,
-            per_second: f64::from(streams) / seconds,
-            server_cpu_s_per_1000: cpu.map(|cpu| cpu * 1000.0 / f64::from(streams)),
+            per_second: count / seconds,
+            server_cpu_s_per_1000: cpu.map(|cpu| cpu * 1000.0 / count),
         };
         tokio::time::sleep(self.settle).await;
         let each = |bytes: u64| bytes / u64::from(streams);
-        self.report.memory = Memory {
+        let memory = Memory {
             server_bytes_empty: self.server.is_some().then_some(self.empty.server_bytes),
             server_bytes_per_idle_stream: self.server_bytes_per_stream(),
             server_bytes_per_loaded_stream: None,
             kernel_bytes_per_stream: each(Kernel::now().since(self.empty.kernel)),
             tool_bytes_per_stream: each(self.tool.pss_bytes().saturating_sub(self.empty.tool_bytes)),
         };
-        Ok(())
+        Ok((connect, memory))
     }
 
     /// Publishes while `middle` goes on, waits for the rest, and says what came of it.
@@ -114,7 +131,7 @@ impl Run {
         let before = self.before();
         *self.fleet.env.tally.latency_us.borrow_mut() = times();
         self.fleet.env.tally.gaps.borrow_mut().clear();
-        let started = Instant::now();
+        let (started, started_ns) = (Instant::now(), now_ns());
         let publisher = match &self.schedule {
             Some(schedule) => Some(Publisher::start(schedule.clone(), self.fleet.env.published.clone())?),
             None => None,
@@ -125,18 +142,20 @@ impl Run {
             Some(publisher) => publisher.stop().await,
             None => Default::default(),
         };
-        let drained_s = self.fleet.drained(self.drain).await.as_secs_f64();
+        self.fleet.drained(0..self.active, self.drain).await;
         // The last frames may be doubled ones.
         tokio::time::sleep(self.settle / 4).await;
-        let (owed, lost) = self.fleet.settle(0..self.fleet.len());
-        self.report.memory.server_bytes_per_loaded_stream = self.server_bytes_per_stream();
+        let (owed, lost) = self.fleet.settle(0..self.active);
         let (server_cpu, redis_cpu) = (self.server_cpu(), self.redis.as_mut().map(Redis::cpu));
         let tally = &self.fleet.env.tally;
         let delivered = tally.delivered.get() - before.delivered;
+        // By the last delivery: a backlog that is worked off after the end was not delivered within the time.
+        let last_s = tally.last_ns.get().saturating_sub(started_ns) as f64 / 1e9;
+        let tool_cpu_s = self.tool_cpu().since(before.tool).total_s();
         Ok(Load {
             published,
             seconds,
-            drained_s,
+            drained_s: (last_s - seconds).max(0.0),
             expected: owed - before.owed,
             delivered,
             replayed: tally.replayed.get() - before.replayed,
@@ -145,13 +164,14 @@ impl Run {
             out_of_order: tally.out_of_order.get() - before.out_of_order,
             foreign: tally.foreign.get() - before.foreign,
             gaps: tally.gaps.borrow().clone(),
-            deliveries_per_s: delivered as f64 / seconds,
+            deliveries_per_s: delivered as f64 / seconds.max(last_s),
             latency: Times::new(&tally.latency_us.borrow()),
             server_cpu: server_cpu
                 .zip(before.server)
                 .and_then(|(now, before)| PerMillion::new(now.since(before), delivered)),
             redis_cpu_s: redis_cpu.zip(before.redis).map(|(now, before)| now.since(before).total_s()),
-            tool_cpu_s: self.tool.cpu().since(before.tool).total_s(),
+            tool_cpu_s,
+            tool_cpu_percent: tool_cpu_s * 100.0 / started.elapsed().as_secs_f64(),
         })
     }
 
@@ -160,22 +180,27 @@ impl Run {
         Before {
             server: self.server_cpu(),
             redis: self.redis.as_mut().map(Redis::cpu),
-            tool: self.tool.cpu(),
+            tool: self.tool_cpu(),
             delivered: tally.delivered.get(),
             replayed: tally.replayed.get(),
             doubled: tally.doubled.get(),
             out_of_order: tally.out_of_order.get(),
             foreign: tally.foreign.get(),
-            owed: self.fleet.settle(0..self.fleet.len()).0,
+            owed: self.fleet.settle(0..self.active).0,
         }
     }
 
+    /// None too if one of its processes is gone: its time went with it.
     fn server_cpu(&self) -> Option<Cpu> {
-        self.server.as_ref().map(Processes::cpu)
+        self.server.as_ref().and_then(Processes::cpu)
+    }
+
+    fn tool_cpu(&self) -> Cpu {
+        self.tool.cpu().unwrap_or_default()
     }
 
     fn server_bytes_per_stream(&self) -> Option<u64> {
         let server = self.server.as_ref()?;
-        Some(server.pss_bytes().saturating_sub(self.empty.server_bytes) / u64::from(self.fleet.len()))
+        Some(server.pss_bytes().saturating_sub(self.empty.server_bytes) / u64::from(self.active))
     }
 }

@@ -3,15 +3,27 @@
 use std::time::Duration;
 
 use super::Run;
+use crate::readings::{Cpu, Redis};
+use crate::report::Held;
 
-/// Holds the streams.
-pub(super) async fn idle(run: &Run, duration: Duration) {
-    tokio::time::sleep(duration.saturating_sub(run.settle)).await;
+/// Holds the streams; answers what that costs.
+pub(super) async fn idle(run: &mut Run, duration: Duration) -> Held {
+    let before = (run.server_cpu(), run.redis.as_mut().map(Redis::cpu));
+    tokio::time::sleep(duration).await;
+    let seconds = duration.as_secs_f64();
+    let since = |now: Option<Cpu>, before: Option<Cpu>| {
+        now.zip(before).map(|(now, before)| now.since(before).total_s() * 1000.0 / seconds)
+    };
+    Held {
+        seconds,
+        server_cpu_ms_per_s: since(run.server_cpu(), before.0),
+        redis_cpu_ms_per_s: since(run.redis.as_mut().map(Redis::cpu), before.1),
+    }
 }
 
 /// Publishes for a while.
 pub(super) async fn load(run: &mut Run, duration: Duration) -> Result<(), String> {
-    let load = run.load(async |_| Ok(tokio::time::sleep(duration).await)).await?;
+    let load = run.load(async |_| super::pause(duration).await).await?;
     run.report.load = Some(load);
     Ok(())
 }

@@ -26,7 +26,7 @@ pub(super) async fn run(run: &mut Run, duration: Duration, p99: Duration) -> Res
         if let Some(schedule) = &mut run.schedule {
             schedule.broadcasts_per_s = rate;
         }
-        let load = run.load(async |_| Ok(tokio::time::sleep(duration).await)).await?;
+        let load = run.load(async |_| super::pause(duration).await).await?;
         let step = step(rate, &load, p99);
         match step.fell_behind {
             None => search.highest_rate = rate,
@@ -55,6 +55,8 @@ fn step(rate: f64, load: &Load, p99: Duration) -> Step {
     let limit_ms = p99.as_secs_f64() * 1000.0;
     let fell_behind = if load.lost > 0 {
         Some(format!("{} lost", load.lost))
+    } else if load.published.unsent > 0 {
+        Some(format!("{} due and never sent: the publisher was the limit", load.published.unsent))
     } else if load.published.failed > 0 {
         Some(format!("{} not published", load.published.failed))
     } else if load.latency.p99_ms > limit_ms {
@@ -64,10 +66,10 @@ fn step(rate: f64, load: &Load, p99: Duration) -> Step {
     };
     Step {
         rate,
-        deliveries_per_s: load.delivered as f64 / (load.seconds + load.drained_s),
+        deliveries_per_s: load.deliveries_per_s,
         p99_ms: load.latency.p99_ms,
         server_cpu_s_per_million: load.server_cpu.map(|cpu| cpu.total_s),
-        tool_cpu_percent: load.tool_cpu_s * 100.0 / (load.seconds + load.drained_s),
+        tool_cpu_percent: load.tool_cpu_percent,
         fell_behind,
     }
 }

@@ -27,20 +27,24 @@ const TICKET_TTL: Duration = Duration::from_secs(60);
 
 /// Everything ready, no stream open.
 pub(super) fn run(name: &'static str, args: &Common) -> Result<Run, String> {
-    limits::open_files(args.streams)?;
+    let streams_each = if args.http2 { args.streams_per_connection.max(1) } else { 1 };
+    limits::open_files(args.streams, streams_each)?;
     if !(args.rate >= 0.0 && args.user_rate >= 0.0) {
         return Err("--rate and --user-rate are numbers from 0".to_owned());
     }
     let protocol = if args.http2 { Protocol::Http2 } else { Protocol::Http1 };
     let users = args.streams.div_ceil(args.streams_per_user);
-    let schedule = schedule(name, args, users)?;
-    let uses_redis = matches!(args.publish, Publish::Durable | Publish::Bare);
-    let redis = if uses_redis && schedule.is_some() { Some(Redis::open(&args.redis)?) } else { None };
+    let run_number = fastrand::u16(..);
+    let schedule = schedule(name, args, users, run_number)?;
+    let uses_redis = schedule.is_some() && matches!(args.publish, Publish::Durable | Publish::Bare);
+    let redis = if uses_redis || args.redis.is_some() { Some(Redis::open(args.redis_url())?) } else { None };
     let server = if args.server_pids.is_empty() { None } else { Some(Processes::new(&args.server_pids)?) };
     let env = Env {
         target: target(args, protocol)?,
         tickets: tickets(args)?,
         topic: args.topic.clone(),
+        user_prefix: args.user_prefix.clone(),
+        run: run_number,
         streams_per_user: args.streams_per_user,
         published: Arc::new(Published::new(users)),
         tally: Tally::new(),
@@ -58,6 +62,7 @@ pub(super) fn run(name: &'static str, args: &Common) -> Result<Run, String> {
     };
     Ok(Run {
         fleet: Fleet::new(env, args.streams),
+        active: 0,
         schedule,
         server,
         redis,
@@ -71,6 +76,7 @@ pub(super) fn run(name: &'static str, args: &Common) -> Result<Run, String> {
             payload_bytes: args.payload_bytes,
             connect: Connect::default(),
             memory: Memory::default(),
+            held: None,
             load: None,
             storm: None,
             search: None,
@@ -102,13 +108,17 @@ pub(super) fn progress(fleet: &Fleet) -> ProgressBar {
     bar
 }
 
+/// Whom to believe over https; None: nobody was named.
+fn trust(args: &Common) -> Result<Option<rustls::ClientConfig>, String> {
+    match (&args.ca, args.insecure) {
+        (Some(file), _) => tls::trusting(file).map(Some),
+        (None, true) => tls::insecure().map(Some),
+        (None, false) => Ok(None),
+    }
+}
+
 fn target(args: &Common, protocol: Protocol) -> Result<Target, String> {
-    let tls = match (&args.ca, args.insecure) {
-        (Some(file), _) => Some(tls::trusting(file)?),
-        (None, true) => Some(tls::insecure()?),
-        (None, false) => None,
-    };
-    Target::new(&args.url, args.kind, protocol, tls, &args.headers)
+    Target::new(&args.url, args.kind, protocol, trust(args)?, &args.headers)
 }
 
 fn secret_of(file: &Path) -> Result<String, String> {
@@ -124,8 +134,11 @@ fn tickets(args: &Common) -> Result<Tickets, String> {
             Ok(Tickets::Signed { key, audience: args.audience.clone(), ttl: TICKET_TTL })
         }
         (Kind::Gateway, None, Some(file)) => {
-            let client = reqwest::Client::builder().danger_accept_invalid_certs(args.insecure).build();
-            let client = client.map_err(|error| format!("HTTP client: {error}"))?;
+            let mut builder = reqwest::Client::builder();
+            if let Some(trust) = trust(args)? {
+                builder = builder.use_preconfigured_tls(trust);
+            }
+            let client = builder.build().map_err(|error| format!("HTTP client: {error}"))?;
             Ok(Tickets::Asked { client, url: beside(&args.url, "/tickets"), api_key: secret_of(file)? })
         }
         (Kind::Gateway, None, None) => {
@@ -136,12 +149,12 @@ fn tickets(args: &Common) -> Result<Tickets, String> {
     }
 }
 
-fn schedule(name: &str, args: &Common, users: u32) -> Result<Option<Schedule>, String> {
+fn schedule(name: &str, args: &Common, users: u32, run: u16) -> Result<Option<Schedule>, String> {
     let way = match args.publish {
         _ if name == "idle" => return Ok(None),
         Publish::None => return Ok(None),
-        Publish::Durable => Way::Durable { redis: args.redis.clone() },
-        Publish::Bare => Way::Bare { redis: args.redis.clone() },
+        Publish::Durable => Way::Durable { redis: args.redis_url().to_owned() },
+        Publish::Bare => Way::Bare { redis: args.redis_url().to_owned() },
         Publish::Http => {
             let file =
                 args.api_key_file.as_deref().ok_or("--publish http needs --api-key-file (a key of scope publish)")?;
@@ -176,7 +189,10 @@ fn schedule(name: &str, args: &Common, users: u32) -> Result<Option<Schedule>, S
         broadcasts_per_s: broadcasts,
         user_events_per_s: user_events,
         users,
+        user_prefix: args.user_prefix.clone(),
+        run,
         payload_bytes: args.payload_bytes,
+        trust: trust(args)?,
     }))
 }
 

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::Run;
+use crate::readings::Processes;
 use crate::report::{Storm, Times};
 use crate::stamp::now_ns;
 
@@ -18,12 +19,13 @@ pub(super) async fn run(run: &mut Run, duration: Duration, away: Duration, timeo
             tokio::time::sleep(away).await;
             let env = fleet.env.clone();
             env.storm_ns.set(now_ns());
-            let before = server.as_ref().map(|server| server.cpu());
-            fleet.open(all.clone(), None, timeout).await?;
+            let before = server.as_ref().and_then(Processes::cpu);
+            // Not all are open in time: the report says how many were.
+            let _ = fleet.open(all.clone(), None, timeout).await;
             let caught_up = env.tally.until(|tally| tally.caught_up_us.borrow().len() >= u64::from(all.end));
-            // Not in time: the report says how many were.
             let _ = tokio::time::timeout(timeout, caught_up).await;
-            server_cpu_s = server.as_ref().zip(before).map(|(server, before)| server.cpu().since(before).total_s());
+            let after = server.as_ref().and_then(Processes::cpu);
+            server_cpu_s = after.zip(before).map(|(after, before)| after.since(before).total_s());
             tokio::time::sleep(duration / 3).await;
             Ok(())
         })

@@ -52,7 +52,11 @@ impl Connections {
         let ready = sender.clone().ready().await;
         ready.map_err(|error| {
             // Broken: the next attempt makes a new one.
-            self.made.borrow_mut().remove(&first);
+            // Unless another stream has made that already: its streams would end with it.
+            let mut made = self.made.borrow_mut();
+            if made.get(&first).is_some_and(|current| Rc::ptr_eq(current, &cell)) {
+                made.remove(&first);
+            }
             error.to_string()
         })
     }

@@ -32,6 +32,10 @@ pub struct Env {
     pub tickets: Tickets,
     /// The broadcast topic.
     pub topic: String,
+    /// The users' names are this and their number.
+    pub user_prefix: String,
+    /// The run, as its stamps have it.
+    pub run: u16,
     /// Streams that one user has.
     pub streams_per_user: u32,
     /// What was published.
@@ -62,12 +66,14 @@ pub struct State {
     ticket: Option<Box<str>>,
     /// When it was opened last, ns; 0: it is not open.
     open_ns: u64,
-    /// What had been sent when it was open again after a storm, until all of it is here.
+    /// It was cut and has not caught up since.
+    behind: bool,
+    /// What had been sent when it was open again, until all of it is here.
     catching_up: Option<(u32, u32)>,
     /// What the server said of the end.
     ending: Option<Box<str>>,
     /// It reads nothing until it is woken.
-    pub stalled: bool,
+    stalled: bool,
 }
 
 /// Why a connection is over.
@@ -84,6 +90,20 @@ impl State {
     /// Stream number `index`.
     pub fn new(index: u32) -> Self {
         Self { index, retry_ms: RETRY_MS, ..Self::default() }
+    }
+
+    /// It was cut.
+    pub fn cut(&mut self) {
+        (self.behind, self.catching_up) = (true, None);
+    }
+
+    /// It reads nothing from now on, or reads again. What was due while it did not read says nothing about the server's latency: it
+    /// counts as replayed.
+    pub fn stall(&mut self, stalled: bool) {
+        self.stalled = stalled;
+        if !stalled && self.open_ns > 0 {
+            self.open_ns = now_ns();
+        }
     }
 
     /// (owed, lost) so far.
@@ -114,7 +134,7 @@ impl State {
 
     fn receive(&mut self, env: &Env, data: &[u8]) {
         let tally = &env.tally;
-        let stamp = Stamp::read(data);
+        let stamp = Stamp::read(data).filter(|stamp| stamp.run == env.run);
         let own = env.source_of(self.index);
         let arrival = match stamp {
             Some(Stamp { source: BROADCAST, number, .. }) => self.broadcasts.receive(number),
@@ -128,17 +148,23 @@ impl State {
             Arrival::InOrder => {}
         }
         add(&tally.delivered);
+        let now_ns = now_ns();
+        tally.last_ns.set(now_ns);
         let due_ns = stamp.map_or(0, |stamp| stamp.due_ns);
         if due_ns < self.open_ns && env.storm_ns.get() > 0 {
             add(&tally.replayed);
         } else {
-            tally.latency_us.borrow_mut().saturating_record(now_ns().saturating_sub(due_ns) / 1000);
+            tally.latency_us.borrow_mut().saturating_record(now_ns.saturating_sub(due_ns) / 1000);
         }
         self.check_caught_up(env);
     }
 
     /// The stream is open: counts it, and begins its account if this is the first time.
     fn opened(&mut self, env: &Env) {
+        if self.open_ns > 0 {
+            // Said twice on one connection: it is open once.
+            return;
+        }
         let (broadcasts, own) = (env.published.sent(BROADCAST), env.published.sent(env.source_of(self.index)));
         self.broadcasts.open(broadcasts);
         self.own.open(own);
@@ -146,7 +172,7 @@ impl State {
         let tally = &env.tally;
         tally.held.set(tally.held.get() + 1);
         add(&tally.opened);
-        if env.storm_ns.get() > 0 {
+        if self.behind {
             self.catching_up = Some((broadcasts, own));
             self.check_caught_up(env);
         }
@@ -155,10 +181,11 @@ impl State {
 
     fn check_caught_up(&mut self, env: &Env) {
         if let Some((broadcasts, own)) = self.catching_up
-            && self.broadcasts.complete(broadcasts)
-            && self.own.complete(own)
+            && env.published.complete(&self.broadcasts, BROADCAST, broadcasts)
+            && env.published.complete(&self.own, env.source_of(self.index), own)
         {
-            self.catching_up = None;
+            // Once for each cut: one that comes back twice must not stand in for one that does not.
+            (self.behind, self.catching_up) = (false, None);
             env.tally.caught_up_us.borrow_mut().saturating_record((now_ns() - env.storm_ns.get()) / 1000);
             env.tally.changed.notify_waiters();
         }
@@ -168,7 +195,7 @@ impl State {
 impl Env {
     /// The user of a stream.
     pub fn user_of(&self, index: u32) -> String {
-        user(index / self.streams_per_user)
+        format!("{}{}", self.user_prefix, index / self.streams_per_user)
     }
 
     fn source_of(&self, index: u32) -> u32 {
@@ -193,11 +220,6 @@ impl Env {
         }
         Ok(self.target.path_for(&user, &self.topic, ticket.as_deref()))
     }
-}
-
-/// The name of user number `number`, from 0.
-pub fn user(number: u32) -> String {
-    format!("load-{number}")
 }
 
 /// Keeps a stream open until it is aborted.

@@ -1,0 +1,360 @@
+//! What is written of a benchmark: docs/benchmarks.md, and a summary for the terminal.
+
+use std::fmt::Write;
+
+use super::spread::{Spread, spread};
+use super::{Measured, Results};
+use crate::report::{Load, PerMillion};
+use crate::scenario::ladder::Rung;
+
+/// The number of streams that the first table is about, if it was measured; else the highest.
+const MAIN: u32 = 10_000;
+const YARDSTICK: &str = "plain-actix";
+
+/// A line of the table: its name, how it is written, its value of one round.
+struct Line {
+    name: &'static str,
+    decimals: usize,
+    value: fn(&Rung) -> Option<f64>,
+}
+
+const LINES: [Line; 12] = [
+    Line { name: "CPU per million deliveries, s", decimals: 2, value: |rung| cpu(rung).map(|cpu| cpu.total_s) },
+    Line { name: "— of it user", decimals: 2, value: |rung| cpu(rung).map(|cpu| cpu.user_s) },
+    Line { name: "— of it system", decimals: 2, value: |rung| cpu(rung).map(|cpu| cpu.system_s) },
+    Line { name: "Redis' CPU per million deliveries, s (extra)", decimals: 2, value: redis_cpu },
+    Line {
+        name: "PSS per idle stream, KiB",
+        decimals: 1,
+        value: |rung| rung.memory.server_bytes_per_idle_stream.map(kib),
+    },
+    Line {
+        name: "Kernel memory per stream, both ends, KiB",
+        decimals: 1,
+        value: |rung| Some(kib(rung.memory.kernel_bytes_per_stream)),
+    },
+    Line { name: "Connects/s", decimals: 0, value: |rung| Some(rung.connect.per_second) },
+    Line { name: "CPU per 1,000 connects, s", decimals: 3, value: |rung| rung.connect.server_cpu_s_per_1000 },
+    Line { name: "Latency p50, ms", decimals: 0, value: |rung| load(rung).map(|load| load.latency.p50_ms) },
+    Line { name: "Latency p99, ms", decimals: 0, value: |rung| load(rung).map(|load| load.latency.p99_ms) },
+    Line { name: "Deliveries/s", decimals: 0, value: |rung| load(rung).map(|load| load.deliveries_per_s) },
+    Line {
+        name: "CPU of the tool, % of a core",
+        decimals: 0,
+        value: |rung| load(rung).map(|load| load.tool_cpu_percent),
+    },
+];
+
+/// docs/benchmarks.md.
+pub fn page(results: &Results) -> String {
+    let main = main_rung(results);
+    let size = &results.size;
+    let machine = &results.machine;
+    let mut out = String::new();
+    let _ = write!(
+        out,
+        "# Benchmarks\n\nWritten by `loadtest bench` ({}, {} s, {} rounds); the raw figures are in [benchmarks.json](benchmarks.json). \
+         Every stream gets every event: {} a second of {} bytes for {} s at each number of streams (fewer where that would be more than \
+         {} deliveries/s). Medians of the rounds, in brackets \
+         the least and the most. CPU and memory are the server's own, read from /proc: neither Redis nor the tool nor the kernel's \
+         sockets.\n\n",
+        machine.date,
+        results.seconds,
+        size.rounds,
+        size.rate,
+        size.payload_bytes,
+        size.load_s,
+        thousands(size.max_deliveries_per_s as u32)
+    );
+    if size.rounds < 3 {
+        out += "**A quick run: too short and too few rounds to quote.**\n\n";
+    }
+    let _ = write!(out, "## {} streams\n\n{}", thousands(main), main_table(results, main));
+    out += "\n**A round that fell behind makes its server look cheaper than it is**: its p99 is above the time between two broadcasts, so some \
+            events went out together in one write. Compare CPU where nobody fell behind.\n";
+    out += "\n\"Times plain-actix\" is taken round by round. What a loaded stream holds was read after the load on the highest number of \
+            streams only: further down a server still has what the streams above left behind. Lost, doubled and out of order are the \
+            sums of all rounds and numbers of streams.\n\n";
+    out +=
+        "![CPU per million deliveries](images/bench-cpu.png)\n\n![Memory per idle stream](images/bench-memory.png)\n\n";
+    let _ = write!(out, "## Over the number of streams\n\nCPU per million deliveries, s:\n\n");
+    out += &over_streams(results, &LINES[0]);
+    out += "\nPSS per idle stream, KiB:\n\n";
+    out += &over_streams(results, &LINES[4]);
+    out += "\nLatency p99, ms:\n\n";
+    out += &over_streams(results, &LINES[9]);
+    let _ = write!(
+        out,
+        "\n## On what\n\nCommit {}. {} x {}, {} GiB, {}, Linux {}, `ulimit -Hn` {}; load average before the run {}. Server, Redis and tool share \
+         the machine.\n\n| | what | version |\n|---|---|---|\n",
+        machine.commit.as_deref().unwrap_or("unknown"),
+        machine.cores,
+        machine.cpu,
+        machine.memory_gib,
+        machine.system,
+        machine.kernel,
+        machine.open_files,
+        machine.load_average
+    );
+    for server in &results.servers {
+        let _ = writeln!(out, "| {} | {} | {} |", server.name, server.what, server.version);
+    }
+    out += &absent(results);
+    out += NOT_COMPARABLE;
+    out += &commands(results);
+    out
+}
+
+/// The main table, for the terminal.
+pub fn summary(results: &Results) -> String {
+    let main = main_rung(results);
+    let mut out = format!("\n{} streams, {} rounds\n\n", thousands(main), results.size.rounds);
+    let table = main_table(results, main);
+    let rows: Vec<Vec<&str>> = table
+        .lines()
+        .filter(|line| !line.starts_with("|---"))
+        .map(|line| line.trim_matches('|').split('|').map(str::trim).collect())
+        .collect();
+    let columns = rows.first().map_or(0, Vec::len);
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or_default();
+    for row in &rows {
+        for (column, cell) in row.iter().enumerate().take(columns) {
+            let pad = " ".repeat(width(column) - cell.chars().count());
+            out += &if column == 0 { format!("{cell}{pad}") } else { format!("  {pad}{cell}") };
+        }
+        out.push('\n');
+    }
+    for (name, why) in &results.absent {
+        let _ = writeln!(out, "not measured: {name}: {why}");
+    }
+    out
+}
+
+fn main_table(results: &Results, main: u32) -> String {
+    let servers = &results.servers;
+    let mut out = head("", servers.iter().map(|server| server.name.to_owned()));
+    for (at, line) in LINES.iter().enumerate() {
+        let each = |server: &Measured| cell(spread(rungs(server, main).filter_map(line.value)), line.decimals);
+        out += &row(line.name, servers.iter().map(each));
+        if at == 0 {
+            out += &row("— times plain-actix", servers.iter().map(|server| cell(ratio(results, server, main), 2)));
+        }
+        if at == 4 {
+            let most = results.size.streams.last().copied().unwrap_or_default();
+            let loaded = |rung: &Rung| rung.memory.server_bytes_per_loaded_stream.map(kib);
+            let each = |server: &Measured| cell(spread(rungs(server, most).filter_map(loaded)), 1);
+            out += &row(&format!("PSS per loaded stream, {} streams, KiB", thousands(most)), servers.iter().map(each));
+        }
+    }
+    out += &row("Rounds that fell behind", servers.iter().map(|server| behind(server, main)));
+    let count = |value: fn(&Load) -> u64| {
+        move |server: &Measured| server.rounds.iter().flatten().filter_map(load).map(value).sum::<u64>().to_string()
+    };
+    out += &row("Lost", servers.iter().map(count(|load| load.lost)));
+    out += &row("Doubled", servers.iter().map(count(|load| load.doubled)));
+    out += &row("Out of order", servers.iter().map(count(|load| load.out_of_order)));
+    out
+}
+
+/// CPU per delivery as a multiple of the yardstick's in the same round.
+fn ratio(results: &Results, server: &Measured, main: u32) -> Option<Spread> {
+    let yardstick = results.servers.iter().find(|server| server.name == YARDSTICK)?;
+    let pairs = rungs(server, main).zip(rungs(yardstick, main));
+    spread(pairs.filter_map(|(one, other)| Some(cpu(one)?.total_s / cpu(other)?.total_s)))
+}
+
+/// Of how many rounds the slowest deliveries came after the next event was due: more than one event may then have gone out in a write.
+fn behind(server: &Measured, main: u32) -> String {
+    let late = |rung: &&Rung| load(rung).is_some_and(|load| load.latency.p99_ms > 1000.0 / rung.rate);
+    let late = rungs(server, main).filter(late).count();
+    format!("{late} of {}", server.rounds.len())
+}
+
+fn over_streams(results: &Results, line: &Line) -> String {
+    let counts = results.size.streams;
+    let mut out = head("", counts.iter().map(|count| thousands(*count)));
+    for server in &results.servers {
+        let each = |count: &u32| cell(spread(rungs(server, *count).filter_map(line.value)), line.decimals);
+        out += &row(server.name, counts.iter().map(each));
+    }
+    out
+}
+
+fn absent(results: &Results) -> String {
+    if results.absent.is_empty() {
+        return String::new();
+    }
+    let mut out = "\nNot measured:\n\n".to_owned();
+    for (name, why) in &results.absent {
+        let _ = writeln!(out, "- {name}: {why}");
+    }
+    out + INSTALL
+}
+
+const INSTALL: &str = "
+Nchan: `apt-get install nginx-light libnginx-mod-nchan`. Centrifugo and Mercure: put `centrifugo` and `mercure` on the PATH, from their
+releases (<https://github.com/centrifugal/centrifugo/releases>, <https://github.com/dunglas/mercure/releases>) or with the Go toolchain
+(`go install github.com/centrifugal/centrifugo/v6@latest`; `go install github.com/dunglas/mercure/caddy/mercure@latest`); the next
+`make bench` takes them along. Their configurations (`loadtest/peers/`) and the tool's options for them follow their documentation and
+have been **tested on no machine so far**: neither could be fetched where this tool was made.
+";
+
+const NOT_COMPARABLE: &str = "
+## What is not comparable, and why
+
+- **The yardsticks do nothing else.** `plain-actix` has no tickets, users, topics, ids that mean anything, log, resume, limits or
+  metrics, and no Redis; `send-loop` has not even a queue: one client that stalls stops it for all. They show what a delivery costs
+  at the least, not what one would deploy.
+- **Nchan** runs with Redis as the gateway does and keeps 1000 messages, but its streams have no tickets. Events go in by its HTTP
+  endpoint, the gateway's by a durable publish in Redis.
+- **Mercure**'s open hub has no Redis: it is one node with a file. **Centrifugo** runs with Redis and anonymous clients.
+- **Redis' CPU is extra**; its line is empty where there is no Redis.
+- **Latency is the machine's.** The tool and the server share the cores. At 10,000 streams x 10/s the two together need more than
+  one core, and an event's last delivery waits for the 9,999 before it: the p50 says how long a round over all streams takes. It says
+  nothing of a server that has its cores to itself.
+- **Loopback**: no packet loss, no network card, no TLS. Kernel memory counts both ends of each connection and everything else
+  that the kernel allocated meanwhile.
+- **Connects/s**: the tool signs the gateway's tickets (HS256) at the same time and on the same cores; the gateway opens a session in
+  Redis for each. The others only accept.
+";
+
+fn commands(results: &Results) -> String {
+    let mut out = "\n## Exactly how\n\n```sh\nmake bench    # target/release/loadtest bench, then the plots\n```\n\nFor each round and \
+                   server: started, streams opened step by step up to the most (connects, idle memory), then cut step by step and \
+                   loaded at each step. `__PORT__`, `__REDIS_PORT__`, `__DIR__` and `__TOKEN__` are filled in by the tool.\n"
+        .to_owned();
+    for server in &results.servers {
+        let _ = write!(out, "\n{}: {}\n\n```sh\n{}\n```\n", server.name, server.start, server.command);
+    }
+    out
+}
+
+fn main_rung(results: &Results) -> u32 {
+    let counts = results.size.streams;
+    counts.iter().copied().find(|count| *count == MAIN).or(counts.last().copied()).unwrap_or_default()
+}
+
+fn rungs(server: &Measured, streams: u32) -> impl Iterator<Item = &Rung> {
+    server.rounds.iter().filter_map(move |round| round.iter().find(|rung| rung.streams == streams))
+}
+
+fn load(rung: &Rung) -> Option<&Load> {
+    rung.load.as_ref()
+}
+
+fn cpu(rung: &Rung) -> Option<PerMillion> {
+    load(rung)?.server_cpu
+}
+
+fn redis_cpu(rung: &Rung) -> Option<f64> {
+    let load = load(rung)?;
+    load.redis_cpu_s.filter(|_| load.delivered > 0).map(|cpu| cpu * 1e6 / load.delivered as f64)
+}
+
+fn kib(bytes: u64) -> f64 {
+    bytes as f64 / 1024.0
+}
+
+fn head(first: &str, names: impl Iterator<Item = String>) -> String {
+    let names: Vec<String> = names.collect();
+    let rule = "---:|".repeat(names.len());
+    format!("{}|---|{rule}\n", row(first, names.into_iter()))
+}
+
+fn row(name: &str, cells: impl Iterator<Item = String>) -> String {
+    let mut out = format!("| {name} |");
+    for cell in cells {
+        let _ = write!(out, " {cell} |");
+    }
+    out.push('\n');
+    out
+}
+
+fn cell(spread: Option<Spread>, decimals: usize) -> String {
+    spread.map_or("–".to_owned(), |spread| spread.text(decimals))
+}
+
+/// 15000 as 15,000.
+fn thousands(number: u32) -> String {
+    if number < 1000 { number.to_string() } else { format!("{},{:03}", number / 1000, number % 1000) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bench::machine::Machine;
+    use crate::bench::{QUICK, Size};
+    use crate::readings::Cpu;
+    use crate::report::{Connect, Memory, Times};
+
+    fn rung(streams: u32, cpu_s: f64, p99_ms: f64) -> Rung {
+        let load = Load {
+            published: Default::default(),
+            seconds: 1.0,
+            drained_s: 0.0,
+            expected: 1_000_000,
+            delivered: 1_000_000,
+            replayed: 0,
+            lost: 1,
+            doubled: 0,
+            out_of_order: 0,
+            foreign: 0,
+            gaps: Default::default(),
+            deliveries_per_s: 1e6,
+            latency: Times { p99_ms, ..Times::default() },
+            server_cpu: PerMillion::new(Cpu { user_s: cpu_s, system_s: 0.0 }, 1_000_000),
+            redis_cpu_s: None,
+            tool_cpu_s: 0.0,
+            tool_cpu_percent: 0.0,
+        };
+        let memory = Memory { server_bytes_per_idle_stream: Some(10_240), ..Memory::default() };
+        Rung { streams, rate: 10.0, connect: Connect::default(), memory, load: Some(load) }
+    }
+
+    fn results() -> Results {
+        let server = |name, cpu: [f64; 3], p99_ms| Measured {
+            name,
+            what: "something",
+            version: "1".to_owned(),
+            start: "it",
+            command: "loadtest".to_owned(),
+            rounds: cpu.iter().map(|cpu| vec![rung(1000, *cpu, 1.0), rung(5000, cpu * 2.0, p99_ms)]).collect(),
+        };
+        Results {
+            machine: Machine::read(),
+            size: Size { rounds: 3, ..QUICK },
+            // The machine was twice as slow in the second round: the ratio is the same in all.
+            servers: vec![server("sse-gateway", [6.0, 12.0, 6.3], 99.0), server(YARDSTICK, [6.0, 12.0, 6.0], 101.0)],
+            absent: vec![("mercure".to_owned(), "not there".to_owned())],
+            seconds: 60,
+        }
+    }
+
+    #[test]
+    fn the_page_has_medians_spreads_and_ratios_and_says_who_was_absent() {
+        let page = page(&results());
+        for text in [
+            "## 5,000 streams",
+            "| CPU per million deliveries, s | 12.60 (12.00–24.00) | 12.00 (12.00–24.00) |",
+            "| — times plain-actix | 1.00 (1.00–1.05) | 1.00 (1.00–1.00) |",
+            "| PSS per idle stream, KiB | 10.0 (10.0–10.0) | 10.0 (10.0–10.0) |",
+            "| Redis' CPU per million deliveries, s (extra) | – | – |",
+            "| Lost | 6 | 6 |",
+            "| Rounds that fell behind | 0 of 3 | 3 of 3 |",
+            "| sse-gateway | 6.30 (6.00–12.00) | 12.60 (12.00–24.00) |",
+            "- mercure: not there",
+        ] {
+            assert!(page.contains(text), "no {text:?} in\n{page}");
+        }
+        assert!(!page.contains("quick run"));
+    }
+
+    #[test]
+    fn the_summary_is_the_table_with_straight_columns() {
+        let summary = summary(&results());
+        let lines: Vec<&str> = summary.lines().filter(|line| line.contains("(12.00–24.00)")).collect();
+        assert_eq!(lines.len(), 2, "{summary}");
+        assert_eq!(lines[0].chars().count(), lines[1].chars().count());
+        assert!(summary.contains("not measured: mercure: not there"));
+    }
+}

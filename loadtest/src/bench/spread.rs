@@ -1,0 +1,56 @@
+//! The median of some rounds, and how far they lie apart.
+
+/// Of some values.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Spread {
+    /// As many above as below.
+    pub median: f64,
+    /// The least.
+    pub min: f64,
+    /// The most.
+    pub max: f64,
+    /// How many.
+    pub count: usize,
+}
+
+/// None of no values.
+pub fn spread(values: impl Iterator<Item = f64>) -> Option<Spread> {
+    let mut sorted: Vec<f64> = values.collect();
+    sorted.sort_by(f64::total_cmp);
+    let (min, max) = (*sorted.first()?, *sorted.last()?);
+    let count = sorted.len();
+    let median = f64::midpoint(sorted[(count - 1) / 2], sorted[count / 2]);
+    Some(Spread { median, min, max, count })
+}
+
+impl Spread {
+    /// `9.2 (8.9–9.5)`, with so many decimals; one value alone has no spread.
+    pub fn text(&self, decimals: usize) -> String {
+        let Self { median, min, max, count } = self;
+        if *count == 1 {
+            format!("{median:.decimals$}")
+        } else {
+            format!("{median:.decimals$} ({min:.decimals$}–{max:.decimals$})")
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn medians_of_odd_and_even_numbers_of_rounds() {
+        let of = |values: &[f64]| spread(values.iter().copied());
+        assert_eq!(of(&[]), None);
+        assert_eq!(of(&[9.0, 1.0, 4.0]), Some(Spread { median: 4.0, min: 1.0, max: 9.0, count: 3 }));
+        assert_eq!(of(&[4.0, 1.0, 2.0, 8.0]).unwrap().median, 3.0);
+    }
+
+    #[test]
+    fn a_spread_is_written_with_its_ends() {
+        let of = |values: &[f64]| spread(values.iter().copied()).unwrap();
+        assert_eq!(of(&[9.24, 8.91, 9.55]).text(1), "9.2 (8.9–9.6)");
+        assert_eq!(of(&[9876.5]).text(0), "9876");
+    }
+}

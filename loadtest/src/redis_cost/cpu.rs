@@ -1,0 +1,245 @@
+//! What publishes, connects and resumes cost Redis in CPU time, by its own account (`INFO cpu`), less what it uses while idle.
+
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+
+use crate::args::Common;
+use crate::bench::spread::{Spread, spread};
+use crate::readings::Redis;
+use crate::scenario::resumes::{self, Missed, Resumes};
+use crate::stamp::Stamp;
+
+/// What one thing costs.
+#[derive(Debug, Serialize)]
+pub struct Cost {
+    /// What.
+    pub what: String,
+    /// How many of them a round had.
+    pub count: u64,
+    /// CPU of Redis for one, µs: the median of the rounds.
+    pub us: f64,
+    /// The least of the rounds.
+    pub us_min: f64,
+    /// The most of the rounds.
+    pub us_max: f64,
+}
+
+impl Cost {
+    /// `us`: what the rounds came to.
+    fn new(what: String, count: u64, us: Vec<f64>) -> Result<Self, String> {
+        let Spread { median, min, max, .. } = spread(us.into_iter()).ok_or("no rounds")?;
+        Ok(Self { what, count, us: median, us_min: min, us_max: max })
+    }
+}
+
+/// Connects and resumes, and the memory that came with them.
+pub struct Connects {
+    /// CPU.
+    pub costs: Vec<Cost>,
+    /// `MEMORY USAGE` of a session.
+    pub session_bytes: u64,
+    /// What `used_memory` grew by for each connected user.
+    pub user_bytes: u64,
+}
+
+/// A connection to Redis that looks at what it costs.
+pub struct Meter {
+    connection: redis::Connection,
+    readings: Redis,
+    /// CPU of Redis while nothing happens, s a second.
+    pub idle_s_per_s: f64,
+}
+
+const PAYLOAD_BYTES: usize = 256;
+const ROUNDS: usize = 3;
+/// Sessions in one call, as the gateway has it, and how often each is renewed in a round.
+const RENEWED: usize = 100;
+const RENEWALS: usize = 20;
+const IDLE: Duration = Duration::from_secs(3);
+/// How long the recorder may take over what was published bare.
+const RECORD: Duration = Duration::from_secs(30);
+/// Streams that connect and resume, each of a user of its own.
+const STREAMS: u32 = 1000;
+
+impl Meter {
+    /// Connects, and looks how much Redis does while nothing happens.
+    pub fn new(url: &str) -> Result<Self, String> {
+        let connection = redis::Client::open(url).and_then(|client| client.get_connection());
+        let mut meter = Self {
+            connection: connection.map_err(|error| format!("{url}: {error}"))?,
+            readings: Redis::open(url)?,
+            idle_s_per_s: 0.0,
+        };
+        let before = meter.readings.cpu();
+        std::thread::sleep(IDLE);
+        meter.idle_s_per_s = meter.readings.cpu().since(before).total_s() / IDLE.as_secs_f64();
+        Ok(meter)
+    }
+
+    /// CPU of Redis for each of `count` things that `work` does, µs.
+    pub fn each_us(&mut self, count: u64, work: impl FnOnce(&mut Self) -> Result<(), String>) -> Result<f64, String> {
+        let (started, before) = (Instant::now(), self.readings.cpu());
+        work(self)?;
+        Ok(self.net_us(started, before.total_s()) / count as f64)
+    }
+
+    /// CPU since then, less what an idle Redis uses, µs.
+    fn net_us(&mut self, started: Instant, before_s: f64) -> f64 {
+        let used_s = self.readings.cpu().total_s() - before_s;
+        (used_s - self.idle_s_per_s * started.elapsed().as_secs_f64()) * 1e6
+    }
+
+    /// `used_memory`.
+    pub fn used_bytes(&mut self) -> Result<u64, String> {
+        // Buffers of what came before are given back at Redis' next look at its clients.
+        std::thread::sleep(Duration::from_millis(300));
+        Ok(self.readings.used_bytes())
+    }
+
+    /// One command.
+    pub fn command<T: redis::FromRedisValue>(&mut self, command: &redis::Cmd) -> Result<T, String> {
+        command.query(&mut self.connection).map_err(|error| error.to_string())
+    }
+
+    /// Durable publishes of one payload, `batch` in a pipeline.
+    pub fn publish(
+        &mut self,
+        channels: &mut dyn Iterator<Item = String>,
+        payload: &[u8],
+        batch: usize,
+    ) -> Result<(), String> {
+        loop {
+            let mut pipeline = redis::pipe();
+            for channel in channels.take(batch) {
+                pipeline.cmd("FCALL").arg("sse_publish").arg(1).arg(channel).arg("load").arg(payload);
+            }
+            if pipeline.is_empty() {
+                return Ok(());
+            }
+            pipeline.query::<Vec<String>>(&mut self.connection).map_err(|error| error.to_string())?;
+        }
+    }
+}
+
+/// Publishes of 256 bytes in all ways.
+pub fn publishes(common: &Common, meter: &mut Meter) -> Result<Vec<Cost>, String> {
+    let mut payload = Vec::new();
+    Stamp { due_ns: 1, source: 1, number: 1, run: 0 }.payload(PAYLOAD_BYTES, &mut payload);
+    let users = |count: u64| (0..count).map(|number| format!("user:cpu-{}:events", number % 100));
+    let topics = |count: u64| (0..count).map(|number| format!("broadcast:cpu-{}", number % 100));
+    let mut costs = Vec::new();
+    for (batch, count, how) in [(1, 4_000, "one at a time"), (256, 20_000, "in pipelines of 256")] {
+        let us = rounds(|| meter.each_us(count, |meter| meter.publish(&mut users(count), &payload, batch)))?;
+        costs.push(Cost::new(format!("durable publish to a user who is not connected, {how}"), count, us)?);
+        let us = rounds(|| meter.each_us(count, |meter| meter.publish(&mut topics(count), &payload, batch)))?;
+        costs.push(Cost::new(format!("durable broadcast, one gateway listens, {how}"), count, us)?);
+    }
+    let count = 4_000;
+    let us = rounds(|| meter.each_us(count, |meter| bare(meter, users(count), &payload, common.redis_url())))?;
+    costs.push(Cost::new("bare publish, recorded by the gateway, one at a time".to_owned(), count, us)?);
+    let us = rounds(|| meter.each_us(count, |meter| unheard(meter, count, &payload)))?;
+    costs.push(Cost::new("for comparison: PUBLISH that nobody hears, one at a time".to_owned(), count, us)?);
+    Ok(costs)
+}
+
+fn rounds(mut each: impl FnMut() -> Result<f64, String>) -> Result<Vec<f64>, String> {
+    (0..ROUNDS).map(|_| each()).collect()
+}
+
+/// Publishes bare, and waits until all is recorded: by the number that the recorder has reached.
+fn bare(meter: &mut Meter, channels: impl Iterator<Item = String>, payload: &[u8], redis: &str) -> Result<(), String> {
+    let recorded = |meter: &mut Meter| meter.command::<u64>(redis::cmd("HGET").arg("sse:recorder").arg("n"));
+    let envelope = [br#"{"type":"load","payload":"#, payload, b"}"].concat();
+    let mut wanted = recorded(meter)?;
+    for channel in channels {
+        meter.command::<u64>(redis::cmd("PUBLISH").arg(channel).arg(&envelope))?;
+        wanted += 1;
+    }
+    let end = Instant::now() + RECORD;
+    while recorded(meter)? < wanted {
+        if Instant::now() > end {
+            return Err(format!("{redis}: not recorded within {} s", RECORD.as_secs()));
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    Ok(())
+}
+
+fn unheard(meter: &mut Meter, count: u64, payload: &[u8]) -> Result<(), String> {
+    (0..count).try_for_each(|_| meter.command::<u64>(redis::cmd("PUBLISH").arg("nobody").arg(payload)).map(drop))
+}
+
+/// First connects, and resumes of those that missed something. Call inside of a `LocalSet`.
+pub async fn connects(common: &Common, meter: &mut Meter) -> Result<Connects, String> {
+    let count = u64::from(STREAMS);
+    let mut streams = Resumes::new(common, STREAMS)?;
+
+    let memory_before = meter.used_bytes()?;
+    let (started, before) = (Instant::now(), meter.readings.cpu().total_s());
+    streams.connect().await?;
+    let first_us = meter.net_us(started, before) / count as f64;
+    let mut costs = vec![Cost::new("first connect (one round)".to_owned(), count, vec![first_us])?];
+    let user_bytes = meter.used_bytes()?.saturating_sub(memory_before) / count;
+    let keys: Vec<String> = meter.command(redis::cmd("KEYS").arg("sse:session:*"))?;
+    let key = keys.first().ok_or("no session in Redis")?;
+    let session_bytes = meter.command(redis::cmd("MEMORY").arg("USAGE").arg(key))?;
+
+    let us = rounds(|| renewals(meter, &keys))?;
+    let what = format!("renewal of a session (every third of tickets.reconnect_grace), in calls of {RENEWED} sessions");
+    costs.push(Cost::new(what, count * RENEWALS as u64, us)?);
+
+    for missed in resumes::MISSED {
+        let mut us = Vec::new();
+        for _ in 0..ROUNDS {
+            us.push(resume(&mut streams, missed, meter).await? / count as f64);
+        }
+        costs.push(Cost::new(format!("resume, {}", missed.text()), count, us)?);
+    }
+    Ok(Connects { costs, session_bytes, user_bytes })
+}
+
+/// CPU of Redis for the renewal of one of these sessions, as the gateway does it, µs.
+fn renewals(meter: &mut Meter, keys: &[String]) -> Result<f64, String> {
+    const FIELDS: [&str; 6] = ["connection", "user", "first", "opened_ms", "until_ms", "turn"];
+    let mut calls = Vec::new();
+    for keys in keys.chunks(RENEWED) {
+        let mut call = redis::cmd("FCALL");
+        call.arg("sse_renew").arg(keys.len());
+        for key in keys {
+            call.arg(key.trim_start_matches("sse:session:"));
+        }
+        for key in keys {
+            let fields: Vec<String> = meter.command(redis::cmd("HMGET").arg(key).arg(&FIELDS))?;
+            call.arg(&fields[..5]).arg(120_000).arg(0).arg(&fields[5]);
+        }
+        calls.push(call);
+    }
+    meter.each_us((keys.len() * RENEWALS) as u64, |meter| {
+        for call in (0..RENEWALS).flat_map(|_| &calls) {
+            let answers: Vec<String> = meter.command(call)?;
+            if answers.iter().any(|answer| answer != "ok") {
+                return Err(format!("sse_renew: {answers:?}"));
+            }
+        }
+        Ok(())
+    })
+}
+
+/// All leave, miss something and come back; answers what that cost Redis, from when they come, µs.
+async fn resume(streams: &mut Resumes, missed: Missed, meter: &mut Meter) -> Result<f64, String> {
+    streams.cut().await;
+    for batch in streams.events(missed).chunks(256) {
+        let mut pipeline = redis::pipe();
+        for (channel, payload) in batch {
+            pipeline.cmd("FCALL").arg("sse_publish").arg(1).arg(channel).arg("load").arg(payload);
+        }
+        pipeline.query::<Vec<String>>(&mut meter.connection).map_err(|error| error.to_string())?;
+    }
+    // The gateway notes what left and what was published.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let (started, before) = (Instant::now(), meter.readings.cpu().total_s());
+    streams.connect().await?;
+    streams.caught_up().await?;
+    Ok(meter.net_us(started, before))
+}

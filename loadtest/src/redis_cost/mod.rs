@@ -1,0 +1,103 @@
+//! `loadtest redis`: what the gateway costs its Redis, for sizing: memory of logs and sessions, CPU of publishes, connects and resumes.
+//! Against a Redis and a gateway of its own.
+
+mod cpu;
+mod memory;
+
+use std::fmt::Write;
+use std::path::PathBuf;
+
+use serde::Serialize;
+
+use crate::bench::machine::{Machine, first_line};
+use crate::bench::servers::{self, SERVERS};
+
+/// `loadtest redis`.
+#[derive(Clone, Debug, clap::Args)]
+#[allow(missing_docs, reason = "the help texts are the docs")]
+pub struct Args {
+    /// Write the figures as JSON
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+}
+
+/// What was found.
+#[derive(Debug, Serialize)]
+pub struct Costs {
+    /// On what.
+    pub machine: Machine,
+    /// The first line of `redis-server --version`.
+    pub redis: String,
+    /// Logs of some length.
+    pub logs: Vec<memory::Log>,
+    /// Memory of a session, as `MEMORY USAGE` has it, bytes.
+    pub session_bytes: u64,
+    /// What `used_memory` grew by for each connected user: session, subscription and what belongs to them. Bytes.
+    pub connected_user_bytes: u64,
+    /// CPU of Redis while nothing happens (ticks, leases), ms a second.
+    pub idle_cpu_ms_per_s: f64,
+    /// What single things cost.
+    pub cpu: Vec<cpu::Cost>,
+}
+
+/// Measures, and tells.
+pub fn run(args: &Args) -> Result<(), String> {
+    let machine = Machine::read();
+    let running = servers::start(&SERVERS[0])?;
+    let failed = |error: String| format!("{error}\n{}", running.log());
+    let common = running.common();
+    let mut meter = cpu::Meter::new(common.redis_url()).map_err(failed)?;
+    eprintln!("== CPU of publishes");
+    let mut costs = cpu::publishes(&common, &mut meter).map_err(failed)?;
+    eprintln!("== CPU of connects and resumes");
+    let connects = crate::on_one_thread(cpu::connects(&common, &mut meter)).map_err(failed)?;
+    costs.extend(connects.costs);
+    eprintln!("== memory of logs");
+    let logs = memory::logs(common.redis_url()).map_err(failed)?;
+    let costs = Costs {
+        machine,
+        redis: first_line("redis-server", &["--version"]).unwrap_or_default(),
+        logs,
+        session_bytes: connects.session_bytes,
+        connected_user_bytes: connects.user_bytes,
+        idle_cpu_ms_per_s: meter.idle_s_per_s * 1000.0,
+        cpu: costs,
+    };
+    print!("{}", costs.table());
+    if let Some(file) = &args.json {
+        let json = serde_json::to_string_pretty(&costs).map_err(|error| error.to_string())?;
+        std::fs::write(file, json + "\n").map_err(|error| format!("{}: {error}", file.display()))?;
+    }
+    Ok(())
+}
+
+impl Costs {
+    fn table(&self) -> String {
+        let mut out = format!("{}\n\n", self.redis);
+        out += "stream-node-  payload  events in    bytes of     bytes of   CPU of a publish\n";
+        out += "   max-bytes    bytes    the log     the log     an event   (pipelined), us\n";
+        for log in &self.logs {
+            let _ = writeln!(
+                out,
+                "{:12}  {:7}  {:9}  {:10}  {:11}  {:17.1}",
+                log.node_max_bytes,
+                log.payload_bytes,
+                log.events,
+                log.bytes,
+                log.bytes / log.events.max(1),
+                log.publish_cpu_us
+            );
+        }
+        let _ = writeln!(
+            out,
+            "\na session: {} bytes; a connected user with its subscription: {} bytes\n",
+            self.session_bytes, self.connected_user_bytes
+        );
+        let _ = writeln!(out, "CPU of Redis, idle: {:.2} ms a second; beyond that, us:", self.idle_cpu_ms_per_s);
+        for cost in &self.cpu {
+            let range = format!("({:.1}–{:.1})", cost.us_min, cost.us_max);
+            let _ = writeln!(out, "{:>9.1} {range:>15}  {} ({} of them a round)", cost.us, cost.what, cost.count);
+        }
+        out
+    }
+}

@@ -1,0 +1,163 @@
+//! The report for people.
+
+use std::fmt::Write;
+
+use crate::report::{Load, Report, Times};
+use crate::tally::Counts;
+
+/// Above this part of one core the tool itself is a part of what it measures, percent.
+const BUSY_PERCENT: f64 = 80.0;
+
+impl Report {
+    /// The report for people.
+    pub fn table(&self) -> String {
+        let mut rows = Rows::default();
+        rows.add(self.scenario, &format!("{} ({:?}), payload {} bytes", self.url, self.protocol, self.payload_bytes));
+        let connect = &self.connect;
+        let cpu = connect
+            .server_cpu_s_per_1000
+            .map(|cpu| format!(", {cpu:.3} CPU-s of the server per 1,000"))
+            .unwrap_or_default();
+        rows.add(
+            "connect",
+            &format!("{} in {:.2} s, {:.0}/s{cpu}", connect.streams, connect.seconds, connect.per_second),
+        );
+        let memory = &self.memory;
+        if let (Some(empty), Some(idle)) = (memory.server_bytes_empty, memory.server_bytes_per_idle_stream) {
+            let loaded = memory
+                .server_bytes_per_loaded_stream
+                .map(|bytes| format!(", loaded {}", kib(bytes)))
+                .unwrap_or_default();
+            rows.add("server memory (PSS)", &format!("{} per idle stream{loaded}; empty {}", kib(idle), kib(empty)));
+        }
+        let both = "(on loopback both ends)";
+        rows.add(
+            "kernel memory",
+            &format!(
+                "{} per stream {both}; this tool {}",
+                kib(memory.kernel_bytes_per_stream),
+                kib(memory.tool_bytes_per_stream)
+            ),
+        );
+        if let Some(held) = &self.held {
+            let cpu = |name: &str, ms: Option<f64>| {
+                ms.map(|ms| format!(", {name} {ms:.1} ms of CPU a second")).unwrap_or_default()
+            };
+            let (server, redis) = (cpu("server", held.server_cpu_ms_per_s), cpu("Redis", held.redis_cpu_ms_per_s));
+            rows.add("held for", &format!("{:.1} s{server}{redis}", held.seconds));
+        }
+        if let Some(load) = &self.load {
+            load.rows(&mut rows);
+        }
+        if let Some(storm) = &self.storm {
+            let cpu = storm.server_cpu_s.map(|cpu| format!(", {cpu:.2} CPU-s of the server")).unwrap_or_default();
+            rows.add("storm", &format!("{} cut, {} caught up{cpu}", storm.cut, storm.caught_up));
+            rows.add("caught up after", &storm.caught_up_after.text());
+        }
+        if let Some(search) = &self.search {
+            for step in &search.steps {
+                let verdict = step.fell_behind.as_deref().unwrap_or("kept up");
+                let tool = format!("this tool {:.0} % of a core", step.tool_cpu_percent);
+                rows.add(
+                    &format!("{:.1}/s", step.rate),
+                    &format!("{:.0} deliveries/s, p99 {:.1} ms, {tool}: {verdict}", step.deliveries_per_s, step.p99_ms),
+                );
+            }
+            rows.add("highest rate kept up with", &format!("{:.1}/s", search.highest_rate));
+        }
+        let streams = &self.streams;
+        rows.add("streams", &format!("{} held, {} opened, {} resumed", streams.held, streams.opened, streams.resumed));
+        for (what, counts) in
+            [("refused", &streams.refused), ("failed", &streams.failed), ("ended by the server", &streams.ended)]
+        {
+            if !counts.is_empty() {
+                rows.add(what, &list(counts));
+            }
+        }
+        for violation in &self.violations {
+            rows.add("NOT HELD", violation);
+        }
+        rows.0
+    }
+}
+
+impl Load {
+    fn rows(&self, rows: &mut Rows) {
+        let failed = match &self.published.last_failure {
+            Some(error) => format!(", {} failed ({error})", self.published.failed),
+            None => String::new(),
+        };
+        let unsent = match self.published.unsent {
+            0 => String::new(),
+            unsent => format!(", {unsent} due and never sent"),
+        };
+        let lag = self.published.max_lag_ms;
+        rows.add(
+            "published",
+            &format!(
+                "{} in {:.1} s, at the most {lag} ms late{unsent}{failed}",
+                self.published.published, self.seconds
+            ),
+        );
+        let rest = format!("{} out of order, {} foreign", self.out_of_order, self.foreign);
+        rows.add("expected", &self.expected.to_string());
+        rows.add(
+            "delivered",
+            &format!(
+                "{} ({} replayed), {:.0}/s, the last {:.2} s after the end",
+                self.delivered, self.replayed, self.deliveries_per_s, self.drained_s
+            ),
+        );
+        rows.add("lost", &format!("{}; {} doubled, {rest}", self.lost, self.doubled));
+        if !self.gaps.is_empty() {
+            rows.add("gaps told", &list(&self.gaps));
+        }
+        rows.add("latency", &self.latency.text());
+        if let Some(cpu) = self.server_cpu {
+            rows.add(
+                "server CPU",
+                &format!(
+                    "{:.2} s per million deliveries ({:.2} user, {:.2} system)",
+                    cpu.total_s, cpu.user_s, cpu.system_s
+                ),
+            );
+        }
+        let redis = self.redis_cpu_s.map(|cpu| format!("Redis {cpu:.2} s, ")).unwrap_or_default();
+        let busy = if self.tool_cpu_percent > BUSY_PERCENT { ": the latency is partly its own" } else { "" };
+        rows.add(
+            "other CPU",
+            &format!("{redis}this tool {:.2} s ({:.0} % of a core{busy})", self.tool_cpu_s, self.tool_cpu_percent),
+        );
+    }
+}
+
+impl Times {
+    fn text(&self) -> String {
+        format!(
+            "p50 {:.1}, p90 {:.1}, p99 {:.1}, p99.9 {:.1}, max {:.1} ms",
+            self.p50_ms, self.p90_ms, self.p99_ms, self.p999_ms, self.max_ms
+        )
+    }
+}
+
+/// Names to the right of their column, values to the left of theirs.
+#[derive(Default)]
+struct Rows(String);
+
+impl Rows {
+    fn add(&mut self, name: &str, value: &str) {
+        let _ = writeln!(self.0, "{name:>25}  {value}");
+    }
+}
+
+fn list(counts: &Counts) -> String {
+    let mut text = String::new();
+    for (name, count) in counts {
+        let _ = write!(text, "{}{count} {name}", if text.is_empty() { "" } else { ", " });
+    }
+    text
+}
+
+fn kib(bytes: u64) -> String {
+    format!("{:.1} KiB", bytes as f64 / 1024.0)
+}

@@ -1,0 +1,204 @@
+//! The tool end to end against the real gateway and a real Redis. Every scenario is small; what is asserted is what was counted, never
+//! how fast it was.
+
+mod stand;
+
+use serde_json::Value;
+use stand::{Stand, finish};
+
+/// Nothing lost, nothing twice, in order, and all open in the end.
+fn assert_clean(report: &Value, streams: u64) {
+    let load = &report["load"];
+    assert!(number(&load["expected"]) > 0, "{report:#}");
+    assert_eq!(load["delivered"], load["expected"], "{report:#}");
+    for name in ["lost", "doubled", "out_of_order", "foreign"] {
+        assert_eq!(load[name], 0, "{name}: {report:#}");
+    }
+    assert_eq!(load["gaps"], serde_json::json!({}));
+    assert_eq!(load["published"]["failed"], 0);
+    assert_eq!(report["streams"]["held"], streams);
+    assert_eq!(report["streams"]["refused"], serde_json::json!({}));
+}
+
+fn number(value: &Value) -> u64 {
+    value.as_u64().unwrap_or_else(|| panic!("no number: {value}"))
+}
+
+#[test]
+fn idle_streams_are_held_and_weighed() {
+    let report = Stand::start().report("idle -n 60 --duration 1s --min-held 60 --max-bytes-per-stream 1000000");
+    assert_eq!(report["scenario"], "idle");
+    assert_eq!((&report["streams"]["held"], &report["streams"]["opened"]), (&60.into(), &60.into()));
+    assert_eq!(report["load"], Value::Null);
+    assert!(number(&report["memory"]["server_bytes_empty"]) > 1_000_000);
+    assert!(number(&report["memory"]["server_bytes_per_idle_stream"]) > 100);
+    assert!(report["connect"]["per_second"].as_f64().unwrap() > 1.0);
+    assert!(report["connect"]["server_cpu_s_per_1000"].as_f64().is_some());
+    assert!(report["held"]["server_cpu_ms_per_s"].as_f64().is_some());
+    assert!(report["held"]["redis_cpu_ms_per_s"].as_f64().unwrap() > 0.0);
+}
+
+#[test]
+fn broadcasts_in_all_three_ways_of_publishing() {
+    let stand = Stand::start();
+    let key = stand.file("api-key");
+    for how in ["durable", "bare", &format!("http --api-key-file {key}")] {
+        let report = stand.report(&format!("broadcast -n 30 --rate 40 --duration 1s --publish {how} --max-lost 0"));
+        assert_clean(&report, 30);
+        let load = &report["load"];
+        assert_eq!(number(&load["expected"]), 30 * number(&load["published"]["published"]));
+        assert_eq!(load["latency"]["count"], load["delivered"]);
+        assert!(load["server_cpu"]["total_s"].as_f64().unwrap() > 0.0, "{load:#}");
+        assert!(load["redis_cpu_s"].as_f64().unwrap() > 0.0, "{load:#}");
+        // How much is only right for a server that was just started.
+        assert!(report["memory"]["server_bytes_per_loaded_stream"].as_u64().is_some());
+    }
+}
+
+#[test]
+fn an_event_of_a_user_goes_to_all_streams_of_this_user_only() {
+    let report = Stand::start().report("users -n 20 --streams-per-user 2 --user-rate 100 --duration 1s");
+    assert_clean(&report, 20);
+    let load = &report["load"];
+    assert_eq!(number(&load["expected"]), 2 * number(&load["published"]["published"]));
+}
+
+#[test]
+fn broadcasts_and_events_of_users_mixed() {
+    let report = Stand::start().report("mixed -n 20 --rate 20 --user-rate 100 --duration 1s");
+    assert_clean(&report, 20);
+    let load = &report["load"];
+    assert!(number(&load["expected"]) > number(&load["published"]["published"]));
+}
+
+#[test]
+fn a_storm_is_over_when_all_have_caught_up() {
+    let report = Stand::start().report("storm -n 40 --rate 40 --duration 2s --away 500ms --max-caught-up 60s");
+    assert_clean(&report, 40);
+    assert_eq!((&report["storm"]["cut"], &report["storm"]["caught_up"]), (&40.into(), &40.into()));
+    assert_eq!(report["storm"]["caught_up_after"]["count"], 40);
+    assert_eq!((&report["streams"]["opened"], &report["streams"]["resumed"]), (&80.into(), &40.into()));
+    // Away for 500 ms at 40 a second.
+    assert!(number(&report["load"]["replayed"]) >= 40 * 10, "{report:#}");
+}
+
+#[test]
+fn streams_come_and_go_and_miss_nothing() {
+    let report = Stand::start().report("churn -n 20 --churn-rate 20 --rate 40 --duration 2s");
+    assert_clean(&report, 20);
+    let (opened, resumed) = (number(&report["streams"]["opened"]), number(&report["streams"]["resumed"]));
+    // Those that were cut while they were connecting were asked for, but not open.
+    assert!(opened > 20 && resumed >= opened - 20, "{report:#}");
+}
+
+#[test]
+fn streams_that_stall_are_put_out_and_have_everything_in_the_end() {
+    let stand = Stand::with(&[("LIMITS__STALL", "1s")]);
+    // 1.3 MB a second to each: more than the sockets take in 6 s of silence.
+    let report = stand.report(
+        "stalled -n 10 --stalled-percent 30 --stall 6s --rate 40 --payload-bytes 32768 --drain 60s --max-lost 0",
+    );
+    assert_clean(&report, 10);
+    // A busy machine may let others stall too.
+    assert!(number(&report["streams"]["resumed"]) >= 3, "{report:#}");
+    assert!(number(&report["load"]["replayed"]) > 0);
+    assert!(stand.metric(r#"sse_connections_closed_total{reason="stalled"}"#) >= 3.0);
+}
+
+#[test]
+fn many_streams_on_one_http2_connection() {
+    let stand = Stand::start();
+    let report = stand.report("broadcast -n 30 --http2 --streams-per-connection 10 --rate 40 --duration 1s");
+    assert_clean(&report, 30);
+    assert_eq!(report["protocol"], "http2");
+    let report = stand.report("storm -n 30 --http2 --streams-per-connection 10 --rate 40 --duration 1s --away 300ms");
+    assert_clean(&report, 30);
+    assert_eq!(report["storm"]["caught_up"], 30);
+}
+
+#[test]
+fn over_tls_with_both_protocols() {
+    let stand = Stand::with_tls();
+    let ca = stand.file("ca.pem");
+    for protocol in ["", "--http2 --streams-per-connection 5"] {
+        let report = stand.report(&format!("broadcast -n 15 --ca {ca} --rate 40 --duration 1s {protocol}"));
+        assert_clean(&report, 15);
+    }
+    // Tickets and publishes go over TLS too.
+    let key = stand.file("api-key");
+    let all = format!("broadcast -n 5 --insecure --api-key-file {key} --publish http --rate 40 --duration 500ms");
+    let (report, status, error) = finish(stand.tool(&all));
+    assert_eq!(status, 0, "{error}");
+    assert_clean(&report, 5);
+
+    let (_, status, error) = stand.run_tool("broadcast -n 5 --duration 500ms");
+    assert_eq!(status, 2);
+    assert!(error.contains("https needs --ca FILE or --insecure"), "{error}");
+}
+
+#[test]
+fn tickets_are_asked_for_where_no_secret_is_known() {
+    let stand = Stand::start();
+    let asked = format!("storm -n 20 --api-key-file {} --rate 40 --duration 1s --away 300ms", stand.file("api-key"));
+    let (report, status, error) = finish(stand.tool(&asked));
+    assert_eq!(status, 0, "{error}");
+    assert_clean(&report, 20);
+    // They came back with the same ticket, which lives on in its session.
+    assert_eq!(report["streams"]["resumed"], 20);
+}
+
+#[test]
+fn refused_tickets_are_counted_and_named() {
+    let stand = Stand::start();
+    let wrong = format!("idle -n 5 --connect-timeout 500ms --secret-file {}", stand.file("wrong-secret"));
+    let (_, status, error) = finish(stand.tool(&wrong));
+    assert_eq!(status, 2);
+    assert!(error.contains(r#"0 of 5 streams were open"#) && error.contains(r#"refused: {"401": "#), "{error}");
+}
+
+#[test]
+fn thresholds_make_the_exit_status() {
+    let stand = Stand::start();
+    let (report, status, _) = stand.run_tool(
+        "broadcast -n 10 --rate 40 --duration 1s --max-lost 0 --max-p99 1us --max-cpu-per-million 0.001 --min-held 11",
+    );
+    assert_eq!(status, 1);
+    let violations = report["violations"].as_array().unwrap();
+    assert_eq!(violations.len(), 3, "{violations:?}");
+    for (violation, start) in violations.iter().zip(["p99, ms: ", "server CPU-s per million deliveries: ", "held: 10"])
+    {
+        assert!(violation.as_str().unwrap().starts_with(start), "{violations:?}");
+    }
+}
+
+#[test]
+fn one_run_only_listens_while_another_publishes() {
+    let stand = Stand::start();
+    let secret = stand.file("secret");
+    let mut listening = stand.tool(&format!(
+        "broadcast -n 5 --user-prefix other- --secret-file {secret} --publish none --duration 4s --max-lost 0"
+    ));
+    while listening.try_wait().unwrap().is_none() {
+        let report = stand.report("broadcast -n 10 --rate 40 --duration 500ms");
+        assert_clean(&report, 10);
+    }
+    let (report, status, error) = finish(listening);
+    // Another run's events are never taken for its own, and what was not measured holds no threshold.
+    let load = &report["load"];
+    assert_eq!((number(&load["expected"]), number(&load["delivered"]), number(&load["doubled"])), (0, 0, 0), "{error}");
+    assert!(number(&load["foreign"]) > 0, "{report:#}");
+    assert_eq!((status, &report["violations"]), (1, &serde_json::json!(["lost: not measured"])));
+}
+
+#[test]
+fn the_search_for_the_highest_rate_ends() {
+    // Nothing is as fast as 1 µs: the search goes down from its first rate.
+    let report = Stand::start().report("slow-publish -n 10 --rate 100 --p99 1us --duration 300ms");
+    let steps = report["search"]["steps"].as_array().unwrap();
+    assert_eq!(report["search"]["highest_rate"], 0.0);
+    assert!(steps.len() > 1 && steps.len() <= 5, "{steps:?}");
+    for step in steps {
+        assert!(step["fell_behind"].as_str().is_some(), "{step:?}");
+        assert!(step["server_cpu_s_per_million"].as_f64().is_some());
+    }
+}
