@@ -1,5 +1,6 @@
 //! The pure core: no I/O, no clock, no randomness. What is decided here can be tested with plain values.
 
+pub mod address;
 pub mod channel;
 pub mod envelope;
 pub mod event;

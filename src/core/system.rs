@@ -69,6 +69,8 @@ reasons! {
         Full = "full",
         /// `limits.max_connections_per_user` is reached.
         UserFull = "user-full",
+        /// `limits.connects_per_address_per_minute` or `limits.connects_per_user_per_minute` is reached.
+        TooOften = "too-often",
         /// Redis cannot be reached.
         RedisAway = "redis-away",
         /// The instance is shutting down.

@@ -6,9 +6,12 @@ use actix_web::{
     body::MessageBody,
     dev::{ServiceRequest, ServiceResponse},
     middleware::Next,
+    web,
 };
 
-/// Logs method, route, status and peer of a request.
+use super::{peer::client_address, worker::Worker};
+
+/// Logs method, route, status, peer and client (the same, or whom a trusted proxy names) of a request.
 ///
 /// # Errors
 /// Those of the handlers.
@@ -19,8 +22,11 @@ pub async fn log(
     let answer = next.call(request).await?;
     let request = answer.request();
     let peer = request.peer_addr().map(|a| a.to_string()).unwrap_or_default();
+    let worker = request.app_data::<web::Data<Worker>>();
+    let client = worker.and_then(|worker| client_address(request, &worker.instance.settings.server));
+    let client = client.map(|address| address.to_string()).unwrap_or_default();
     let status = answer.status().as_u16();
     let route = request.match_pattern().unwrap_or_else(|| "-".to_owned());
-    tracing::info!(target: "sse_gateway::access", method = %request.method(), route, status, peer);
+    tracing::info!(target: "sse_gateway::access", method = %request.method(), route, status, peer, client);
     Ok(answer)
 }

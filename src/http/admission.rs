@@ -7,11 +7,12 @@ use actix_web::{HttpRequest, HttpResponse, http::StatusCode, web::Query};
 use super::{
     answers,
     api_keys::bearer,
-    peer::{Peer, StreamOfPeer},
+    peer::{Peer, StreamOfPeer, client_address},
     worker::Worker,
 };
 use crate::{
     core::{
+        address::site,
         id::EventId,
         join::{self, Start},
         system::{BusyReason, Connected, JoinCause},
@@ -126,6 +127,12 @@ fn requested_topics(params: &Params, ticket: &Ticket) -> Result<Topics, Denied> 
 /// # Errors
 /// Why not.
 pub async fn admit(worker: &Worker, request: &HttpRequest, transport: &'static str) -> Result<Admitted, Denied> {
+    let instance = &worker.instance;
+    let address = client_address(request, &instance.settings.server);
+    // Before anything that costs.
+    if !address.is_none_or(|address| instance.rates.connects_by_address.take(site(address), instance.now_ms())) {
+        return Err(Denied::Busy(BusyReason::TooOften));
+    }
     let params = Params::of(request)?;
     let token = params.get("ticket").or_else(|| bearer(request));
     let token = token.ok_or_else(|| {
@@ -134,9 +141,11 @@ pub async fn admit(worker: &Worker, request: &HttpRequest, transport: &'static s
     let now_ms = unix_ms();
     let ticket = worker.verifier.verify(token, now_ms / 1000).map_err(Denied::Refused)?;
     let topics = requested_topics(&params, &ticket)?;
-    let instance = &worker.instance;
     if instance.is_closed() {
         return Err(Denied::Busy(BusyReason::Draining));
+    }
+    if !instance.rates.connects_by_user.take(ticket.user.clone(), instance.now_ms()) {
+        return Err(Denied::Busy(BusyReason::TooOften));
     }
     let pass = instance.gate.enter(&ticket.user).map_err(Denied::Busy)?;
     if !instance.link.came_up(Duration::from_millis(instance.now_ms())).await {

@@ -65,10 +65,13 @@ pub fn busy_stream(reason: BusyReason) -> HttpResponse {
     event_stream().body(busy(reason, retry_ms(reason)))
 }
 
-/// `sse.busy` for a poll: 503.
+/// `sse.busy` for a poll: 503, or 429 for who comes too often.
 pub fn busy_poll(reason: BusyReason) -> HttpResponse {
-    let mut answer =
-        error(StatusCode::SERVICE_UNAVAILABLE, reason.name(), "the gateway cannot serve this now; try again later");
+    let status = match reason {
+        BusyReason::TooOften => StatusCode::TOO_MANY_REQUESTS,
+        _ => StatusCode::SERVICE_UNAVAILABLE,
+    };
+    let mut answer = error(status, reason.name(), "the gateway cannot serve this now; try again later");
     let seconds = retry_ms(reason).div_ceil(1000);
     answer.headers_mut().insert(header::RETRY_AFTER, seconds.into());
     answer

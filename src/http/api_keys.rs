@@ -10,7 +10,11 @@ use actix_web::{
 use aws_lc_rs::{constant_time::verify_slices_are_equal, digest};
 
 use super::answers;
-use crate::settings::{ApiKey, Scope, Settings};
+use crate::{
+    core::system::BusyReason,
+    settings::{ApiKey, Scope},
+    state::instance::Instance,
+};
 
 /// Longest wait for a body.
 const BODY: Duration = Duration::from_secs(10);
@@ -26,10 +30,12 @@ pub enum Denial {
     Unknown,
     /// The key lacks the scope.
     Scope,
+    /// The key comes more often than `limits.posts_per_key_per_second`.
+    TooOften,
 }
 
 impl Denial {
-    /// The answer: 404, 401 or 403.
+    /// The answer: 404, 401, 403 or 429.
     pub fn answer(self) -> HttpResponse {
         let (status, code, message) = match self {
             Self::NoEndpoint => return answers::not_found(),
@@ -40,16 +46,25 @@ impl Denial {
                 (StatusCode::UNAUTHORIZED, "api-key-unknown", "this API key is not configured; see api_keys")
             }
             Self::Scope => (StatusCode::FORBIDDEN, "scope-missing", "this API key lacks the scope; see api_keys"),
+            Self::TooOften => (
+                StatusCode::TOO_MANY_REQUESTS,
+                BusyReason::TooOften.name(),
+                "this API key comes more often than limits.posts_per_key_per_second; send several events in one request",
+            ),
         };
-        answers::last_error(status, code, message)
+        let mut answer = answers::last_error(status, code, message);
+        if self == Self::TooOften {
+            answer.headers_mut().insert(header::RETRY_AFTER, header::HeaderValue::from_static("1"));
+        }
+        answer
     }
 }
 
-/// Checks the key of a request for a scope.
+/// Checks the key of a request for a scope; gives its digest.
 ///
 /// # Errors
 /// Why it does not do.
-pub fn check(request: &HttpRequest, keys: &[ApiKey], scope: Scope) -> Result<(), Denial> {
+pub fn check(request: &HttpRequest, keys: &[ApiKey], scope: Scope) -> Result<[u8; 32], Denial> {
     if keys.is_empty() {
         return Err(Denial::NoEndpoint);
     }
@@ -62,7 +77,7 @@ pub fn check(request: &HttpRequest, keys: &[ApiKey], scope: Scope) -> Result<(),
     });
     match found {
         None => Err(Denial::Unknown),
-        Some(k) if k.scopes.contains(&scope) => Ok(()),
+        Some(k) if k.scopes.contains(&scope) => Ok(k.sha256),
         Some(_) => Err(Denial::Scope),
     }
 }
@@ -75,10 +90,16 @@ pub fn check(request: &HttpRequest, keys: &[ApiKey], scope: Scope) -> Result<(),
 pub async fn body(
     request: &HttpRequest,
     payload: Payload,
-    settings: &Settings,
+    instance: &Instance,
     scope: Scope,
 ) -> Result<Bytes, Box<HttpResponse>> {
-    check(request, &settings.api_keys, scope).map_err(|denial| Box::new(denial.answer()))?;
+    let settings = &instance.settings;
+    check(request, &settings.api_keys, scope)
+        .and_then(|key| match instance.rates.posts_by_key.take(key, instance.now_ms()) {
+            true => Ok(()),
+            false => Err(Denial::TooOften),
+        })
+        .map_err(|denial| Box::new(denial.answer()))?;
     let (status, code, message) =
         match tokio::time::timeout(BODY, payload.to_bytes_limited(settings.limits.publish_body_bytes)).await {
             Ok(Ok(Ok(bytes))) => return Ok(bytes),

@@ -3,7 +3,7 @@
 
 use std::{
     any::Any,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     os::fd::{AsRawFd, BorrowedFd, RawFd},
     sync::{
         Arc,
@@ -14,6 +14,8 @@ use std::{
 
 use actix_web::{HttpMessage, HttpRequest, dev::Extensions, rt::net::TcpStream};
 use socket2::SockRef;
+
+use crate::{core::address, settings::Server};
 
 /// The kernel takes so much more than the client's window: a stalled client costs little, and is noticed soon.
 const UNSENT_BYTES: u32 = 64 << 10;
@@ -36,6 +38,14 @@ pub fn on_connect(io: &dyn Any, extensions: &mut Extensions, user_timeout: Durat
     if let Some(peer) = tcp.and_then(|tcp| Peer::of(tcp, user_timeout)) {
         extensions.insert(peer);
     }
+}
+
+/// The address of a request's client; None: it has gone already.
+pub fn client_address(request: &HttpRequest, settings: &Server) -> Option<IpAddr> {
+    let peer = request.peer_addr()?.ip();
+    let header = settings.client_address_header;
+    let lines: Vec<&str> = request.headers().get_all(header.name()).filter_map(|line| line.to_str().ok()).collect();
+    Some(address::client(peer, &settings.trusted_proxies, header, lines.into_iter()))
 }
 
 /// Counts a stream as long as it lives.

@@ -1,14 +1,16 @@
 //! Parsers of single values. An error says what is wrong and how to mend it: `fault; fix`.
 
 use std::{
-    net::{SocketAddr, ToSocketAddrs},
+    net::{IpAddr, SocketAddr, ToSocketAddrs},
     path::PathBuf,
     time::Duration,
 };
 
+use ipnet::IpNet;
 use toml::Value;
 
 use super::{Algorithm, ApiKey, Bare, Scope, TicketKey};
+use crate::core::address::AddressHeader;
 
 /// Outcome of a parser; the error reads `fault; fix`.
 pub type Parsed<T> = Result<T, String>;
@@ -120,6 +122,25 @@ pub fn bare(value: &Value) -> Parsed<Bare> {
         "off" => Ok(Bare::Off),
         other => Err(format!("{other:?} is unknown; write \"record\", \"relay\" or \"off\"")),
     }
+}
+
+/// Networks, as `10.0.0.0/8` or as a single address.
+pub fn networks(value: &Value) -> Parsed<Vec<IpNet>> {
+    let network = |word: &String| {
+        let single = || word.parse::<IpAddr>().map(IpNet::from);
+        word.parse()
+            .or_else(|_| single())
+            .map_err(|_| format!("{word:?} is no network; write e.g. \"10.0.0.0/8\", \"fd00::/8\" or a single address"))
+    };
+    words(value)?.iter().map(network).collect()
+}
+
+/// `x-forwarded-for` or `forwarded`.
+pub fn address_header(value: &Value) -> Parsed<AddressHeader> {
+    let name = text(value)?;
+    let known = [AddressHeader::XForwardedFor, AddressHeader::Forwarded];
+    let found = known.into_iter().find(|header| header.name().eq_ignore_ascii_case(&name));
+    found.ok_or_else(|| format!("{name:?} is unknown; write \"x-forwarded-for\" or \"forwarded\""))
 }
 
 /// `text` or `json`: whether it is `json`.

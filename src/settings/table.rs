@@ -26,6 +26,7 @@ const SECOND: u64 = 1000;
 const HOUR: u64 = 3600 * SECOND;
 const DAY: u64 = 24 * HOUR;
 const ANY_BYTES: RangeInclusive<u64> = 1024..=1 << 40;
+const RATE: RangeInclusive<u64> = 0..=1_000_000;
 
 macro_rules! keys {
     ($($name:literal = $default:literal, $help:literal, |$s:ident, $v:ident| $set:expr;)*) => {
@@ -49,6 +50,10 @@ keys! {
         |s, v| s.server.tls_certificate = parse::path(v)?;
     "server.tls.key" = r#""""#, "PEM file of the private key.",
         |s, v| s.server.tls_key = parse::path(v)?;
+    "server.trusted_proxies" = "[]", "Networks of the proxies whose word on a client's address is believed, e.g. [\"10.0.0.0/8\"].",
+        |s, v| s.server.trusted_proxies = parse::networks(v)?;
+    "server.client_address_header" = r#""x-forwarded-for""#, "Where they say it: `x-forwarded-for` or `forwarded` (RFC 7239). Only the one that they write: the other is the client's.",
+        |s, v| s.server.client_address_header = parse::address_header(v)?;
     "admin.listen" = r#""127.0.0.1:9090""#, "Admin listener: /healthz, /readyz, /metrics, connections.",
         |s, v| s.admin.listen = parse::address(v)?;
     "redis.url" = r#""redis://127.0.0.1:6379""#, "redis://[user:password@]host:port[/db], or rediss:// for TLS. A password belongs into the environment.",
@@ -109,6 +114,12 @@ keys! {
         |s, v| s.limits.stall = parse::duration(v, ms(100, DAY))?;
     "limits.publish_body_bytes" = r#""1MiB""#, "Largest body of POST /publish and POST /tickets.",
         |s, v| s.limits.publish_body_bytes = parse::bytes(v, 1024..=256 << 20)?;
+    "limits.connects_per_address_per_minute" = "0", "New streams and polls of one client address (of IPv6: one /64) a minute; above it clients are told `sse.busy`. 0 = any number.",
+        |s, v| s.limits.connects_per_address_per_minute = parse::number(v, RATE)?;
+    "limits.connects_per_user_per_minute" = "0", "The same for one user.",
+        |s, v| s.limits.connects_per_user_per_minute = parse::number(v, RATE)?;
+    "limits.posts_per_key_per_second" = "0", "POST /publish and POST /tickets with one API key a second; above it they are answered with 429. 0 = any number.",
+        |s, v| s.limits.posts_per_key_per_second = parse::number(v, RATE)?;
     "cors.allowed_origins" = "[]", "Origins that may read the stream, e.g. [\"https://app.example.com\"]; [\"*\"] = any.",
         |s, v| s.cors.allowed_origins = origins(v)?;
     "drain.delay" = r#""5s""#, "After SIGTERM: not ready but still serving, while the balancer takes notice.",

@@ -2,6 +2,10 @@
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
+use ipnet::IpNet;
+
+use crate::core::address::AddressHeader;
+
 /// All settings. Build one with [`super::load`]; `Default` is empty and only the starting point of the loader.
 #[derive(Clone, Debug, Default)]
 pub struct Settings {
@@ -46,6 +50,10 @@ pub struct Server {
     pub tls_certificate: Option<PathBuf>,
     /// PEM file of the private key.
     pub tls_key: Option<PathBuf>,
+    /// Networks of the proxies whose word on a client's address is believed.
+    pub trusted_proxies: Vec<IpNet>,
+    /// The header in which they say it.
+    pub client_address_header: AddressHeader,
 }
 
 /// `[admin]`
@@ -214,6 +222,12 @@ pub struct Limits {
     pub stall: Duration,
     /// Largest body of a POST.
     pub publish_body_bytes: usize,
+    /// New streams and polls of one client address a minute; 0: any number.
+    pub connects_per_address_per_minute: u64,
+    /// The same of one user.
+    pub connects_per_user_per_minute: u64,
+    /// POSTs with one API key a second; 0: any number.
+    pub posts_per_key_per_second: u64,
 }
 
 /// `[cors]`

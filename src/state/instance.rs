@@ -1,6 +1,7 @@
 //! What all parts of one instance share.
 
 use std::{
+    net::IpAddr,
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering},
@@ -10,7 +11,7 @@ use std::{
 
 use tokio::sync::Notify;
 
-use super::{gate::Gate, mailbox::Mailboxes, metrics::Metrics, tail::Tail};
+use super::{gate::Gate, mailbox::Mailboxes, metrics::Metrics, rate::Rate, tail::Tail};
 use crate::{
     core::id::EventId,
     settings::{Bare, Settings},
@@ -21,6 +22,18 @@ pub const TICK_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// For so long after its start an instance lets clients wait for the link.
 const START: Duration = Duration::from_secs(3);
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+/// How often somebody may come, by who it is.
+pub struct Rates {
+    /// Streams and polls, by [`crate::core::address::site`].
+    pub connects_by_address: Rate<IpAddr>,
+    /// The same, by user.
+    pub connects_by_user: Rate<Arc<str>>,
+    /// Requests of backends, by the digest of their key.
+    pub posts_by_key: Rate<[u8; 32]>,
+}
 
 /// One instance of the gateway.
 pub struct Instance {
@@ -36,6 +49,8 @@ pub struct Instance {
     pub tail: Tail,
     /// The bounds on connections.
     pub gate: Arc<Gate>,
+    /// How often clients and backends may come.
+    pub rates: Rates,
     /// The state of the subscriber's link.
     pub link: LinkState,
     /// Bytes queued for all connections.
@@ -56,6 +71,11 @@ impl Instance {
             mailboxes: Mailboxes::default(),
             tail: Tail::new(settings.history.tail_bytes),
             gate: Gate::new(limits.max_connections, limits.max_connections_per_user),
+            rates: Rates {
+                connects_by_address: Rate::new(limits.connects_per_address_per_minute, MINUTE),
+                connects_by_user: Rate::new(limits.connects_per_user_per_minute, MINUTE),
+                posts_by_key: Rate::new(limits.posts_per_key_per_second, Duration::from_secs(1)),
+            },
             link: LinkState::default(),
             queued_bytes: AtomicI64::new(0),
             draining: AtomicBool::new(false),

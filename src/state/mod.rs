@@ -6,5 +6,6 @@ pub mod hub;
 pub mod instance;
 pub mod mailbox;
 pub mod metrics;
+pub mod rate;
 pub mod sweep;
 pub mod tail;

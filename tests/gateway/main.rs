@@ -17,6 +17,7 @@ mod modes;
 mod neighbours;
 mod payloads;
 mod poll;
+mod rates;
 mod refused;
 mod resume;
 mod resume_load;

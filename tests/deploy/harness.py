@@ -1,0 +1,291 @@
+"""Real parts for the tests: Redis, gateways, clients. Everything is awaited; the deadlines only guard against hanging."""
+
+import base64
+import contextlib
+import hashlib
+import hmac
+import http.client
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+import tempfile
+import threading
+import time
+import tomllib
+import urllib.request
+import uuid
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+SECRET = "a-secret-of-the-tests-that-has-32-bytes-or-more"
+GUARD = 60.0
+
+PACKAGES = {
+    "redis-server": "redis-server",
+    "redis-cli": "redis-tools",
+    "promtool": "prometheus",
+    "prometheus": "prometheus",
+    "haproxy": "haproxy",
+    "buildah": "buildah",
+    "docker-compose": "docker-compose",
+    "systemd-analyze": "systemd",
+    "unshare": "util-linux",
+    "cargo": "",
+}
+
+
+def tool(name: str) -> str:
+    """The path of a program; without it the test fails, and says what to install."""
+    path = shutil.which(name, path=os.environ["PATH"] + ":/usr/sbin:/sbin")
+    if path is None:
+        pytest.fail(f"{name} is not here; apt-get install --no-install-recommends {PACKAGES.get(name) or name}", pytrace=False)
+    return path
+
+
+def run(*command, check=True, **options) -> subprocess.CompletedProcess:
+    """Runs a program to its end; what it printed is in the failure."""
+    done = subprocess.run([str(c) for c in command], capture_output=True, text=True, timeout=300, **options)
+    if check and done.returncode != 0:
+        pytest.fail(f"{' '.join(map(str, command))}: exit status {done.returncode}\n{done.stdout}{done.stderr}", pytrace=False)
+    return done
+
+
+def gateway_binary() -> str:
+    """The gateway to test: $SSE_GATEWAY_BIN, or what cargo built last."""
+    named = os.environ.get("SSE_GATEWAY_BIN")
+    built = [ROOT / "target" / profile / "sse-gateway" for profile in ("release", "debug")]
+    found = [Path(named)] if named else sorted((b for b in built if b.exists()), key=lambda b: -b.stat().st_mtime)
+    if not found or not found[0].exists():
+        pytest.fail(f"no gateway ({named or 'target/'}); cargo build, or set SSE_GATEWAY_BIN", pytrace=False)
+    return str(found[0])
+
+
+def eventually(what: str, probe, guard: float = GUARD):
+    """The first truthy answer of `probe`."""
+    end = time.monotonic() + guard
+    while True:
+        answer = probe()
+        if answer:
+            return answer
+        if time.monotonic() > end:
+            pytest.fail(f"{what}: not within {guard:.0f} s; the last answer was {answer!r}")
+        time.sleep(0.05)
+
+
+def free_port() -> int:
+    """A port that is free now, for programs that cannot take 0."""
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+class Process:
+    """A child that is gone when its context ends; its output is kept."""
+
+    def __init__(self, *command, **options):
+        self.lines: list[str] = []
+        self.child = subprocess.Popen(
+            [str(c) for c in command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", **options
+        )
+        self.reader = threading.Thread(target=self._read, daemon=True)
+        self.reader.start()
+
+    def _read(self):
+        for line in self.child.stdout:
+            self.lines.append(line.rstrip("\n"))
+
+    @property
+    def output(self) -> str:
+        return "\n".join(self.lines)
+
+    def alive(self) -> bool:
+        return self.child.poll() is None
+
+    def kill(self):
+        self.child.kill()
+        self.child.wait()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.kill()
+        self.reader.join(5)
+
+
+class Redis(Process):
+    """A Redis of its own; `conf` lines come last."""
+
+    def __init__(self, *conf: str):
+        self.port = free_port()
+        self.dir = tempfile.TemporaryDirectory(prefix="sse-deploy-redis-")
+        super().__init__(tool("redis-server"), "--bind", "127.0.0.1", "--port", self.port, "--save", "", "--dir", self.dir.name, *conf)
+        eventually("Redis answers", lambda: self.cli("ping", check=False).stdout.strip() == "PONG")
+
+    @property
+    def url(self) -> str:
+        return f"redis://127.0.0.1:{self.port}"
+
+    def cli(self, *args, check=True, **options) -> subprocess.CompletedProcess:
+        return run(tool("redis-cli"), "-p", self.port, *args, check=check, **options)
+
+    def batch(self, commands) -> str:
+        """Many commands by one redis-cli, one a line."""
+        return self.cli(input="\n".join(commands) + "\n").stdout
+
+    def __exit__(self, *_):
+        super().__exit__()
+        self.dir.cleanup()
+
+
+class Gateway(Process):
+    """A gateway on free ports. Settings by name: Gateway(url, limits__max_connections=2)."""
+
+    def __init__(self, redis_url: str, binary: str | None = None, ready: bool = True, **settings):
+        given = {"redis__url": redis_url, "tickets__secret": SECRET, "server__listen": "127.0.0.1:0", "admin__listen": "127.0.0.1:0", "log__format": "json"}
+        given |= {"drain__delay": "0s", "drain__window": "0s"} | settings
+        env = {k: v for k, v in os.environ.items() if not k.startswith("SSE_GATEWAY__")}
+        env |= {f"SSE_GATEWAY__{k.upper()}": str(v) for k, v in given.items() if v is not None}
+        super().__init__(binary or gateway_binary(), "serve", env=env)
+        listening = eventually("the gateway listens", self._listening)
+        self.public, self.admin = (int(listening[k].rsplit(":", 1)[1]) for k in ("public", "admin"))
+        if ready:
+            self.until_ready()
+
+    def _listening(self):
+        if not self.alive():
+            pytest.fail("the gateway ended:\n" + self.output)
+        for line in list(self.lines):
+            with contextlib.suppress(ValueError):
+                entry = json.loads(line)
+                if entry.get("message") == "listening":
+                    return entry
+        return None
+
+    def get(self, path: str) -> tuple[int, str]:
+        return get(self.admin, path)
+
+    def until_ready(self):
+        eventually("the gateway is ready", lambda: self.get("/readyz")[0] == 200)
+
+    def metric(self, series: str) -> float:
+        """The value of a series, e.g. `sse_gaps_total{reason="reset"}`; 0 if it is not there."""
+        found = re.search(rf"^{re.escape(series)} (\S+)$", self.get("/metrics")[1], re.M)
+        return float(found[1]) if found else 0.0
+
+
+def get(port: int, path: str, **headers) -> tuple[int, str]:
+    """One GET on loopback."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=GUARD)
+    try:
+        connection.request("GET", path, headers=headers)
+        answer = connection.getresponse()
+        return answer.status, answer.read().decode()
+    finally:
+        connection.close()
+
+
+def get_json(url: str):
+    with urllib.request.urlopen(url, timeout=GUARD) as answer:
+        return json.load(answer)
+
+
+def ticket(user: str = "42", secret: str = SECRET) -> str:
+    """A ticket for a user, good for one session."""
+    b64 = lambda data: base64.urlsafe_b64encode(data).rstrip(b"=")
+    iat = int(time.time())
+    claims = {"sub": user, "aud": "sse-gateway", "iat": iat, "exp": iat + 60, "jti": str(uuid.uuid4())}
+    body = b64(b'{"alg":"HS256","typ":"JWT"}') + b"." + b64(json.dumps(claims).encode())
+    return (body + b"." + b64(hmac.digest(secret.encode(), body, hashlib.sha256))).decode()
+
+
+class Stream:
+    """An event stream over HTTP/1.1. `receive_buffer` makes it a client whose network is slow, as long as it does not read."""
+
+    def __init__(self, port: int, user: str = "42", last_id: str | None = None, token: str | None = None, receive_buffer: int | None = None, origin: str | None = None):
+        self.token = token or ticket(user)
+        self.last_id = last_id
+        sock = socket.socket()
+        if receive_buffer:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        sock.settimeout(GUARD)
+        sock.connect(("127.0.0.1", port))
+        self.sock = sock  # http.client forgets it when the answer ends
+        self.connection = http.client.HTTPConnection("127.0.0.1", port)
+        self.connection.sock = sock
+        headers = {"Last-Event-ID": last_id} if last_id else {}
+        headers |= {"Origin": origin} if origin else {}
+        self.connection.request("GET", f"/events?ticket={self.token}", headers=headers)
+        self.answer = self.connection.getresponse()
+        self.status = self.answer.status
+
+    def next(self) -> dict:
+        """The next event: `event`, `data`, perhaps `id` and `retry`. The stream's end is an EOFError."""
+        event: dict = {}
+        while True:
+            try:
+                line = self.answer.readline()
+            except (OSError, http.client.HTTPException) as e:
+                raise EOFError from e
+            if not line:
+                raise EOFError
+            line = line.decode().rstrip("\r\n")
+            if not line:
+                if "id" in event:
+                    self.last_id = event["id"]
+                if event:
+                    return event
+                continue
+            field, _, value = line.partition(":")
+            value = value.removeprefix(" ")
+            event[field] = event[field] + "\n" + value if field == "data" and "data" in event else value
+
+    def until(self, name: str) -> dict:
+        """The next event of that name."""
+        while True:
+            event = self.next()
+            if event.get("event") == name:
+                return event
+
+    def close(self):
+        with contextlib.suppress(OSError):
+            self.sock.shutdown(socket.SHUT_RDWR)
+        self.answer.close()
+        self.connection.close()
+        self.sock.close()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+
+def defaults() -> dict[str, object]:
+    """Every setting with its default, as config/gateway.toml has it: the lines without their `#`."""
+    text = (ROOT / "config/gateway.toml").read_text()
+    return flatten(tomllib.loads(re.sub(r"^#(?=[a-z_]+ = )", "", text, flags=re.M)))
+
+
+def flatten(table: dict, prefix: str = "") -> dict[str, object]:
+    flat = {}
+    for key, value in table.items():
+        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return flat
+
+
+def seconds(text: str) -> float:
+    """`250ms`, `15s`, `2m`, `24h`."""
+    number, unit = re.fullmatch(r"([\d.]+)(ms|s|m|h)", text.strip()).groups()
+    return float(number) * {"ms": 0.001, "s": 1, "m": 60, "h": 3600}[unit]
+
+
+def size(value) -> int:
+    """`512Mi`, `1Gi`, `256MiB`, `16MiB`, `65536`."""
+    number, unit = re.fullmatch(r"(\d+)(Ki|Mi|Gi)?B?", str(value)).groups()
+    return int(number) * {None: 1, "Ki": 1 << 10, "Mi": 1 << 20, "Gi": 1 << 30}[unit]

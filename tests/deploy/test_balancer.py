@@ -1,0 +1,182 @@
+"""deploy/haproxy/haproxy.cfg, run by Debian's HAProxy before two real gateways. Only addresses are put in: where compose has Docker's DNS."""
+
+import contextlib
+import json
+import re
+import signal
+import urllib.parse
+
+import pytest
+
+from harness import ROOT, Gateway, Process, Redis, Stream, defaults, eventually, free_port, get, run, seconds, tool
+
+CONFIG = ROOT / "deploy/haproxy/haproxy.cfg"
+
+
+class Balancer(Process):
+    """HAProxy with the configuration of the repository, before these gateways."""
+
+    def __init__(self, directory, *gateways: Gateway):
+        self.port = free_port()
+        text, places = re.subn(
+            r"( +)server-template gateway 10 gateway:8080\n",
+            lambda m: "".join(f"{m[1]}server gateway{n} 127.0.0.1:{g.public} port {g.admin}\n" for n, g in enumerate(gateways, 1)),
+            CONFIG.read_text(),
+        )
+        assert places == 2 and text.count("bind :8080\n") == 1
+        (directory / "haproxy.cfg").write_text(text.replace("bind :8080\n", f"bind 127.0.0.1:{self.port}\n"))
+        super().__init__(tool("haproxy"), "-db", "-f", directory / "haproxy.cfg")
+        # Three checks, of /readyz and of /healthz, tell HAProxy who is there.
+        eventually("the balancer lets a client through", self._lets_through)
+
+    def _lets_through(self):
+        assert self.alive(), self.output
+        with contextlib.suppress(OSError), Stream(self.port, user="probe") as stream:
+            return stream.next().get("event") == "sse.connected"
+
+
+@pytest.fixture
+def stand(tmp_path):
+    """Redis, two gateways, the balancer. No heartbeat comes to anybody's help."""
+    with contextlib.ExitStack() as stack:
+        redis = stack.enter_context(Redis())
+        one, two = (stack.enter_context(Gateway(redis.url, server__heartbeat="1h")) for _ in range(2))
+        yield redis, one, two, stack.enter_context(Balancer(tmp_path, one, two))
+
+
+def publish(redis, data="{}", channel="user:42:events"):
+    return redis.cli("FCALL", "sse_publish", 1, channel, "news", data).stdout.strip()
+
+
+def test_haproxy_takes_the_configuration():
+    done = run(tool("haproxy"), "-c", "-V", "-f", CONFIG)
+    assert "valid" in done.stdout and "WARNING" not in done.stdout + done.stderr and "ALERT" not in done.stderr
+
+
+def test_timeouts_are_longer_than_the_heartbeat():
+    timeouts = dict(re.findall(r"^ +timeout (client|server) +(\w+)$", CONFIG.read_text(), re.M))
+    assert set(timeouts) == {"client", "server"}
+    for timeout in timeouts.values():
+        assert seconds(timeout) >= 3 * seconds(defaults()["server.heartbeat"])
+
+
+def test_each_event_comes_through_at_once(stand):
+    redis, _, _, balancer = stand
+    with Stream(balancer.port) as stream:
+        stream.until("sse.connected")
+        # Nothing else is sent: a balancer that waited for more would wait for ever.
+        for n in range(5):
+            publish(redis, str(n))
+            assert stream.next()["data"] == str(n)
+
+
+def test_killing_a_gateway_resumes_on_the_other(stand):
+    redis, one, two, balancer = stand
+    with Stream(balancer.port) as stream:
+        stream.until("sse.connected")
+        publish(redis, "1")
+        assert stream.next()["data"] == "1"
+        holder, other = (one, two) if one.metric("sse_connections") else (two, one)
+        holder.kill()
+        with pytest.raises(EOFError):
+            stream.next()
+        publish(redis, "2")
+        # As EventSource does: the same URL, the last id. At once, before the balancer has noticed.
+        with Stream(balancer.port, token=stream.token, last_id=stream.last_id) as again:
+            assert again.status == 200
+            assert json.loads(again.until("sse.connected")["data"])["resumed"] is True
+            assert again.until("news")["data"] == "2"
+            assert other.metric("sse_connections") == 1
+
+
+def test_streams_are_spread_by_their_number(stand):
+    _, one, two, balancer = stand
+    eventually("both are up", lambda: spread(balancer, one, two))
+
+
+def spread(balancer, one, two):
+    with contextlib.ExitStack() as stack:
+        for n in range(10):
+            stack.enter_context(Stream(balancer.port, user=f"u{n}")).until("sse.connected")
+        numbers = sorted([one.metric("sse_connections"), two.metric("sse_connections")])
+        if numbers[0] == 0:
+            return False  # one is not known to be up yet
+        # HAProxy counts connections; each that is kept open for the next request counts as well.
+        assert numbers[0] >= 4, numbers
+        return True
+
+
+def test_a_client_that_leaves_is_told_to_the_gateway(stand):
+    _, one, two, balancer = stand
+    stream = Stream(balancer.port)
+    stream.until("sse.connected")
+    stream.close()
+    eventually("nobody is connected", lambda: one.metric("sse_connections") + two.metric("sse_connections") == 0)
+
+
+def test_no_ticket_in_the_log(stand):
+    redis, one, two, balancer = stand
+    stream = Stream(balancer.port, last_id="of-long-ago")
+    stream.until("sse.connected")
+    stream.close()
+    get(balancer.port, "/elsewhere?ticket=" + stream.token)
+    # A request that HAProxy cannot take, and one that is cut while it is answered.
+    get(balancer.port, "/events?ticket=" + stream.token + "&topics=%00")
+    with Stream(balancer.port) as cut:
+        cut.until("sse.connected")
+        one.kill(), two.kill()
+        with pytest.raises(EOFError):
+            cut.next()
+    with contextlib.suppress(OSError, EOFError):
+        Stream(balancer.port, token=cut.token).next()
+    eventually("all is logged", lambda: balancer.output.count("GET /events ") >= 3 and "GET /elsewhere 404" in balancer.output)
+    assert not re.search(r"ticket|eyJ|lastEventId|\?", balancer.output), balancer.output
+    for token in (stream.token, cut.token):
+        assert token not in balancer.output and token.split(".")[2] not in balancer.output
+
+
+def test_only_the_streams_are_public(stand):
+    balancer = stand[3]
+    assert {path: get(balancer.port, path)[0] for path in ("/publish", "/tickets", "/metrics", "/readyz", "/connections", "/")} == dict.fromkeys(
+        ("/publish", "/tickets", "/metrics", "/readyz", "/connections", "/"), 404
+    )
+    status, body = get(balancer.port, "/events/poll?" + urllib.parse.urlencode({"ticket": Stream(balancer.port).token}))
+    assert status == 200 and "lastEventId" in body
+
+
+def test_a_draining_gateway_gets_no_new_streams(tmp_path):
+    with Redis() as redis, Gateway(redis.url, drain__delay="1h") as one, Gateway(redis.url) as two, Balancer(tmp_path, one, two) as balancer:
+        one.child.send_signal(signal.SIGTERM)
+        eventually("the balancer notices", lambda: re.search(r"Server ready/gateway1 is DOWN", balancer.output))
+        before = two.metric('sse_connections_opened_total{transport="stream"}')
+        for _ in range(4):
+            with Stream(balancer.port) as stream:
+                stream.until("sse.connected")
+        assert two.metric('sse_connections_opened_total{transport="stream"}') == before + 4
+
+
+def test_no_browser_is_turned_away_for_good(tmp_path):
+    """Redis away, then all gateways gone: 200, `sse.busy` and a time to come back, which browsers of other origins can read too."""
+    with contextlib.ExitStack() as stack:
+        redis = stack.enter_context(Redis())
+        gateways = [stack.enter_context(Gateway(redis.url, cors__allowed_origins="https://app.example.com")) for _ in range(2)]
+        balancer = stack.enter_context(Balancer(tmp_path, *gateways))
+        redis.kill()
+        eventually("the balancer notices", lambda: all(f"Server ready/gateway{n} is DOWN" in balancer.output for n in (1, 2)))
+        answers = []
+        for expected in ("redis-away", "full"):
+            with Stream(balancer.port, origin="https://app.example.com") as stream:
+                busy = stream.next()
+                assert (stream.status, busy["event"], json.loads(busy["data"])) == (200, "sse.busy", {"reason": expected})
+                assert 10_000 <= int(busy["retry"]) <= 30_000
+                assert stream.answer.headers["access-control-allow-origin"] in ("https://app.example.com", "*")
+                assert stream.answer.headers["content-type"].startswith("text/event-stream")
+                with pytest.raises(EOFError):
+                    stream.next()
+            answers.append(expected)
+            for gateway in gateways:
+                gateway.kill()
+            eventually("the balancer notices", lambda: all(f"Server alive/gateway{n} is DOWN" in balancer.output for n in (1, 2)))
+        # A gateway that dies before it answers: nothing is said, so that a browser tries again. Never a 502 or 503.
+        assert answers == ["redis-away", "full"]
+        assert not re.search(r"GET /events 50\d", balancer.output)

@@ -1,0 +1,347 @@
+"""k8s/: every overlay and combination of components can be built, is valid by strict schemas, and fits together where no tool looks."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import tomllib
+from functools import cache
+
+import jsonschema
+import kubernetes_validate
+import pytest
+import yaml
+
+import sync
+from harness import ROOT, Gateway, Redis, defaults, eventually, flatten, gateway_binary, run, seconds, size, ticket, Stream, SECRET
+
+K8S = ROOT / "k8s"
+COMPONENTS = sorted(p.name for p in (K8S / "components").iterdir())
+KUBERNETES = "1.35"
+CRDS = {"HTTPRoute", "ServiceMonitor", "PrometheusRule", "ScaledObject"}
+
+# Each alone, then all that go together; hpa-cpu changes what keda takes away.
+ALL = {
+    "root": (K8S, ()),
+    "base": (K8S / "base", ()),
+    "demo": (K8S / "overlays/demo", ()),
+    "production": (K8S / "overlays/production", ()),
+    **{f"base+{c}": (K8S / "base", (c,)) for c in COMPONENTS},
+    "base+all-keda": (K8S / "base", tuple(c for c in COMPONENTS if c != "hpa-cpu")),
+    "base+all-hpa": (K8S / "base", tuple(c for c in COMPONENTS if c != "keda")),
+    "production+keda+ingress": (K8S / "overlays/production", ("keda", "ingress-nginx")),
+    "production+hpa-cpu+ingress": (K8S / "overlays/production", ("hpa-cpu", "ingress-nginx")),
+    "demo+reachable+watched": (K8S / "overlays/demo", ("gateway-api", "ingress-nginx", "service-monitor", "prometheus-rule", "grafana-dashboard")),
+}
+
+
+def kustomize(directory, check=True) -> subprocess.CompletedProcess:
+    """`kubectl kustomize`, or kustomize itself; components need version 5."""
+    for command in (["kubectl", "kustomize"], ["kustomize", "build"]):
+        if shutil.which(command[0]):
+            return run(*command, directory, check=check)
+    pytest.fail("neither kubectl (1.27 or later) nor kustomize (5 or later) is here; install one of them", pytrace=False)
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    """Builds one of ALL, as a list of objects."""
+
+    @cache
+    def build(name: str) -> list[dict]:
+        base, components = ALL[name]
+        directory = base
+        if components:
+            directory = tmp_path_factory.mktemp("k")
+            relative = lambda p: os.path.relpath(p, directory)
+            (directory / "kustomization.yaml").write_text(
+                yaml.safe_dump({
+                    "apiVersion": "kustomize.config.k8s.io/v1beta1",
+                    "kind": "Kustomization",
+                    "resources": [relative(base)],
+                    "components": [relative(K8S / "components" / c) for c in components],
+                })
+            )
+        return list(yaml.safe_load_all(kustomize(directory).stdout))
+
+    return build
+
+
+def of_kind(objects, kind, name="sse-gateway"):
+    found = [o for o in objects if o["kind"] == kind and o["metadata"]["name"] == name]
+    assert len(found) == 1, f"{len(found)} {kind} {name}"
+    return found[0]
+
+
+def gateway_pod(objects):
+    spec = of_kind(objects, "Deployment")["spec"]["template"]["spec"]
+    return spec, spec["containers"][0]
+
+
+def settings(objects) -> dict:
+    """What the gateway of this Deployment runs with: defaults < the file that it names < its environment."""
+    pod, container = gateway_pod(objects)
+    file = container["args"][container["args"].index("--config") + 1]
+    mount = next(m for m in container["volumeMounts"] if file.startswith(m["mountPath"] + "/"))
+    volume = next(v for v in pod["volumes"] if v["name"] == mount["name"])
+    content = of_kind(objects, "ConfigMap", volume["configMap"]["name"])["data"][os.path.basename(file)]
+    env = {e["name"].removeprefix("SSE_GATEWAY__").lower().replace("__", "."): e.get("value") for e in container["env"] if e["name"].startswith("SSE_GATEWAY__")}
+    assert set(env) <= set(defaults()), "no such setting"
+    return defaults() | flatten(tomllib.loads(content)) | env
+
+
+each = pytest.mark.parametrize("name", ALL)
+
+
+@each
+def test_schemas(name, built):
+    for o in built(name):
+        what = f"{o['kind']} {o['metadata']['name']}"
+        if o["kind"] in CRDS:
+            schema = json.loads((ROOT / f"tests/deploy/schemas/{o['kind']}.json").read_text())
+            jsonschema.validate(o, schema)
+        else:
+            try:
+                kubernetes_validate.validate(o, KUBERNETES, strict=True)
+            except kubernetes_validate.ValidationError as e:
+                pytest.fail(f"{what}: {e.path}: {e.message}", pytrace=False)
+
+
+@each
+def test_no_object_twice_and_no_namespace(name, built):
+    keys = [(o["kind"], o["metadata"]["name"]) for o in built(name)]
+    assert len(keys) == len(set(keys))
+    # "in the current namespace"
+    assert not [o for o in built(name) if "namespace" in o["metadata"]]
+    assert not [o for o in built(name) if o["kind"] == "Secret"], "no secret in the repository"
+
+
+@each
+def test_selectors_and_ports(name, built):
+    objects = built(name)
+    templates = [o["spec"]["template"] for o in objects if o["kind"] == "Deployment"]
+    fits = lambda selector: [t for t in templates if selector.items() <= t["metadata"]["labels"].items()]
+    for o in objects:
+        kind, spec = o["kind"], o.get("spec", {})
+        if kind == "Deployment":
+            assert spec["selector"]["matchLabels"].items() <= spec["template"]["metadata"]["labels"].items()
+            for constraint in spec["template"]["spec"].get("topologySpreadConstraints", []):
+                assert fits(constraint["labelSelector"]["matchLabels"]) == [spec["template"]]
+        if kind == "Service":
+            [template] = fits(spec["selector"])
+            names = {p["name"] for c in template["spec"]["containers"] for p in c["ports"]}
+            assert {p["targetPort"] for p in spec["ports"]} <= names
+        if kind in ("NetworkPolicy", "PodDisruptionBudget"):
+            [template] = fits((spec.get("podSelector") or spec.get("selector"))["matchLabels"])
+            names = {p["name"] for c in template["spec"]["containers"] for p in c["ports"]}
+            for rule in spec.get("ingress", []):
+                assert {p["port"] for p in rule["ports"]} <= names
+        if kind in ("HorizontalPodAutoscaler", "ScaledObject"):
+            assert of_kind(objects, "Deployment", spec["scaleTargetRef"]["name"])
+        if kind == "HTTPRoute":
+            for rule in spec["rules"]:
+                for ref in rule["backendRefs"]:
+                    assert ref["port"] in [p["port"] for p in of_kind(objects, "Service", ref["name"])["spec"]["ports"]]
+        if kind == "Ingress":
+            for rule in spec["rules"]:
+                for path in rule["http"]["paths"]:
+                    service = path["backend"]["service"]
+                    assert service["port"]["name"] in [p["name"] for p in of_kind(objects, "Service", service["name"])["spec"]["ports"]]
+            fallback = o["metadata"]["annotations"]["nginx.ingress.kubernetes.io/default-backend"]
+            assert of_kind(objects, "Service", fallback)["spec"]["publishNotReadyAddresses"] is True
+        if kind == "ServiceMonitor":
+            services = [s for s in objects if s["kind"] == "Service" and spec["selector"]["matchLabels"].items() <= s["metadata"]["labels"].items()]
+            # One, or every pod would be scraped twice.
+            [service] = services
+            assert {e["port"] for e in spec["endpoints"]} <= {p["name"] for p in service["spec"]["ports"]}
+            assert service["metadata"]["labels"][spec["jobLabel"]] == "sse-gateway"
+            assert fits(service["spec"]["selector"]) == [of_kind(objects, "Deployment")["spec"]["template"]]
+
+
+@each
+def test_gateway_ports_are_those_of_its_settings(name, built):
+    objects = built(name)
+    _, container = gateway_pod(objects)
+    ports = {p["name"]: p["containerPort"] for p in container["ports"]}
+    listens = {key: settings(objects)[f"{key}.listen"].rsplit(":", 1) for key in ("server", "admin")}
+    assert ports == {"http": int(listens["server"][1]), "admin": int(listens["admin"][1])}
+    assert [host for host, _ in listens.values()] == ["0.0.0.0", "0.0.0.0"], "kubelet and clients are not in the pod"
+    assert {p: (container[p]["httpGet"]["path"], container[p]["httpGet"]["port"]) for p in ("startupProbe", "livenessProbe", "readinessProbe")} == {
+        "startupProbe": ("/healthz", "admin"),
+        "livenessProbe": ("/healthz", "admin"),
+        "readinessProbe": ("/readyz", "admin"),
+    }
+
+
+@each
+def test_time_to_drain(name, built):
+    objects = built(name)
+    pod, _ = gateway_pod(objects)
+    values = settings(objects)
+    assert pod["terminationGracePeriodSeconds"] > seconds(values["drain.delay"]) + seconds(values["drain.window"]) + 10
+    spec = of_kind(objects, "Deployment")["spec"]
+    assert spec["strategy"]["rollingUpdate"]["maxUnavailable"] == 0
+
+
+@each
+def test_memory_suffices(name, built):
+    objects = built(name)
+    _, container = gateway_pod(objects)
+    values = settings(objects)
+    # 3.4 KiB is measured for an idle stream over HTTP/1.1; four times as much for TLS, HTTP/2 and what is under way. 32 MiB: the process.
+    needed = size(values["limits.queue_bytes_total"]) + size(values["history.tail_bytes"]) + values["limits.max_connections"] * (16 << 10) + (32 << 20)
+    assert size(container["resources"]["limits"]["memory"]) >= needed
+
+
+@each
+def test_pods_are_restricted(name, built):
+    """The Pod Security Standard "restricted", and a root that cannot be written."""
+    for o in built(name):
+        if o["kind"] != "Deployment":
+            continue
+        pod = o["spec"]["template"]["spec"]
+        assert pod["automountServiceAccountToken"] is False
+        assert pod["enableServiceLinks"] is False
+        assert pod["securityContext"]["runAsNonRoot"] is True and pod["securityContext"]["runAsUser"] > 0
+        assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        for container in pod["containers"] + pod.get("initContainers", []):
+            assert container["securityContext"] == {"allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]}}
+            assert "memory" in container["resources"]["limits"] and set(container["resources"]["requests"]) == {"cpu", "memory"}
+            assert "cpu" not in container["resources"]["limits"]
+            assert not container["image"].endswith(":latest") and ":" in container["image"]
+        kinds = {next(k for k in v if k != "name") for v in pod["volumes"]}
+        assert kinds <= {"configMap", "emptyDir", "secret"}
+        mounted = {v["name"] for v in pod["volumes"]}
+        assert {m["name"] for c in pod["containers"] + pod.get("initContainers", []) for m in c["volumeMounts"]} == mounted
+    account = of_kind(built(name), "ServiceAccount")
+    assert account["automountServiceAccountToken"] is False
+    assert gateway_pod(built(name))[0]["serviceAccountName"] == account["metadata"]["name"]
+
+
+@each
+def test_scaling(name, built):
+    objects = built(name)
+    values = settings(objects)
+    hpas = [o for o in objects if o["kind"] == "HorizontalPodAutoscaler"]
+    keda = [o for o in objects if o["kind"] == "ScaledObject"]
+    replicas = of_kind(objects, "Deployment")["spec"].get("replicas")
+    if name.startswith("demo"):
+        assert (hpas, keda, replicas) == ([], [], 2)
+        return
+    # One scaler, and it alone says how many.
+    assert len(hpas) + len(keda) == 1 and replicas is None
+    spec = (hpas + keda)[0]["spec"]
+    least = spec.get("minReplicas") or spec["minReplicaCount"]
+    assert least >= 2, "a standby for the recorder"
+    if hpas:
+        behavior, metrics = spec["behavior"], spec["metrics"]
+        assert "Resource" in [m["type"] for m in metrics]
+        streams = [int(m["pods"]["target"]["averageValue"]) for m in metrics if m["type"] == "Pods" and m["pods"]["metric"]["name"] == "sse_connections"]
+        assert len(streams) == (0 if "hpa-cpu" in name or name == "base+all-hpa" else 1)
+    else:
+        behavior = spec["advanced"]["horizontalPodAutoscalerConfig"]["behavior"]
+        streams = [int(t["metadata"]["threshold"]) for t in spec["triggers"] if t["type"] == "prometheus"]
+    for average in streams:
+        assert 0.5 * values["limits.max_connections"] <= average * (2 if "production+keda" in name else 1) <= 0.8 * values["limits.max_connections"] * (2 if "production+keda" in name else 1)
+    assert behavior["scaleDown"]["stabilizationWindowSeconds"] >= 900
+    assert behavior["scaleUp"]["stabilizationWindowSeconds"] == 0
+
+
+@each
+def test_secrets_are_asked_for_by_reference(name, built):
+    _, container = gateway_pod(built(name))
+    env = {e["name"]: e for e in container["env"]}
+    references = {n: e["valueFrom"]["secretKeyRef"] for n, e in env.items() if "valueFrom" in e}
+    for reference in references.values():
+        assert reference["name"] == "sse-gateway" and not reference.get("optional"), "the pod must say that it is missing"
+    wanted = {r["key"] for r in references.values()}
+    if name.startswith("demo"):
+        assert wanted == set()
+    elif name.startswith("production"):
+        assert wanted == {"ticket-secret", "redis-user", "redis-password"}
+        assert env["SSE_GATEWAY__REDIS__URL"]["value"].startswith("rediss://")
+        # A variable is put in only where it is defined before.
+        order = list(env)
+        for used in re.findall(r"\$\((\w+)\)", env["SSE_GATEWAY__REDIS__URL"]["value"]):
+            assert order.index(used) < order.index("SSE_GATEWAY__REDIS__URL")
+        [*_, redis] = of_kind(built(name), "NetworkPolicy")["spec"]["egress"]
+        assert redis == {"ports": [{"port": 6380}]}
+    else:
+        assert wanted == {"ticket-secret", "redis-url"}
+    if not name.startswith("demo"):
+        # The comments at the head of the kustomizations say what to create.
+        head = (K8S / ("overlays/production" if name.startswith("production") else ".") / "kustomization.yaml").read_text()
+        assert {*re.findall(r"--from-literal=([\w-]+)=", head)} == wanted
+
+
+@pytest.mark.parametrize("name", ["root", "demo", "production"])
+def test_the_gateway_takes_its_configuration(name, built, tmp_path):
+    """The file of the ConfigMap and the environment of the Deployment, as the gateway reads them; Secrets filled in as the comments say."""
+    objects = built(name)
+    pod, container = gateway_pod(objects)
+    secrets = {"ticket-secret": SECRET, "redis-url": "redis://redis:6379", "redis-user": "gateway", "redis-password": "0af3"}
+    env, known = {}, {}
+    for e in container["env"]:
+        known[e["name"]] = e["value"] if e.get("value") is not None else secrets[e["valueFrom"]["secretKeyRef"]["key"]]
+        known[e["name"]] = re.sub(r"\$\((\w+)\)", lambda m: known[m[1]], known[e["name"]])
+    env |= known
+    if "SSE_GATEWAY__TICKETS__SECRET_FILE" in env:
+        (tmp_path / "ticket-secret").write_text(SECRET)
+        env["SSE_GATEWAY__TICKETS__SECRET_FILE"] = str(tmp_path / "ticket-secret")
+    config = [v["configMap"]["name"] for v in pod["volumes"] if "configMap" in v]
+    for file, content in of_kind(objects, "ConfigMap", config[0])["data"].items():
+        (tmp_path / file).write_text(content)
+    file = tmp_path / os.path.basename(container["args"][2])
+    done = run(gateway_binary(), "check-config", "--config", file, env=env, check=False)
+    assert (done.returncode, done.stdout) == (0, "the configuration is good\n"), done.stderr
+    # And without the secret it does not start.
+    bare = {k: v for k, v in env.items() if "TICKETS__SECRET" not in k}
+    done = run(gateway_binary(), "serve", "--config", file, env=bare, check=False)
+    assert done.returncode == 78 and "tickets.secret" in done.stderr
+
+
+def test_demo_makes_one_key_for_all(built, tmp_path):
+    """The init container's script, with a real Redis: both pods get one key, and tickets made with it are let in."""
+    pod, _ = gateway_pod(built("demo"))
+    [init] = pod["initContainers"]
+    with Redis() as redis:
+        keys = []
+        for name in ("one", "two"):
+            (tmp_path / name).mkdir()
+            env = {"PATH": os.environ["PATH"], "REDIS_HOST": "127.0.0.1", "REDIS_PORT": str(redis.port), "KEYS": str(tmp_path / name)}
+            assert set(e["name"] for e in init["env"]) == set(env) - {"PATH"}
+            run(*init["command"], *init["args"], env=env)
+            keys.append((tmp_path / name / "ticket-secret").read_text().strip())
+        assert keys[0] == keys[1] and re.fullmatch("[0-9a-f]{64}", keys[0])
+        file = tmp_path / "one/ticket-secret"
+        with Gateway(redis.url, tickets__secret=None, tickets__secret_file=file) as gateway, Stream(gateway.public, token=ticket(secret=keys[1])) as stream:
+            assert stream.until("sse.connected")
+
+
+def test_config_maps_are_the_files(built):
+    config = next(o for o in built("root") if o["kind"] == "ConfigMap")
+    assert config["data"] == {name: (ROOT / "config" / name).read_text() for name in ("gateway.toml", "production.toml")}
+    redis = next(o for o in built("demo") if o["kind"] == "ConfigMap" and "redis.conf" in o["data"])
+    assert redis["data"]["redis.conf"] == (ROOT / "deploy/redis/redis.conf").read_text()
+    dashboard = of_kind(built("base+grafana-dashboard"), "ConfigMap", "sse-gateway-dashboard")
+    assert dashboard["metadata"]["labels"] == {"grafana_dashboard": "1"}
+    assert dashboard["data"] == {"sse-gateway.json": (ROOT / "deploy/grafana/dashboards/sse-gateway.json").read_text()}
+
+
+def test_prometheus_rule_is_a_copy(built):
+    assert sync.COPY.read_text() == sync.copy(), "run: python3 tests/deploy/sync.py"
+    rules = yaml.safe_load(sync.SOURCE.read_text())
+    assert of_kind(built("base+prometheus-rule"), "PrometheusRule")["spec"] == rules
+    # Production has more streams to an instance, and its rule knows.
+    [nearly] = [r for r in of_kind(built("production"), "PrometheusRule")["spec"]["groups"][0]["rules"] if r["alert"] == "SseGatewayNearlyFull"]
+    assert nearly["expr"].endswith(f"0.8 * {settings(built('production'))['limits.max_connections']}")
+
+
+def test_image_is_this_version(built):
+    version = tomllib.loads((ROOT / "Cargo.toml").read_text())["package"]["version"]
+    for name in ("root", "demo", "production"):
+        assert gateway_pod(built(name))[1]["image"] == f"sse-gateway:{version}"
+    assert f"image: sse-gateway:{version}\n" in (ROOT / "docker-compose.yaml").read_text()
+    assert f"docker build -t sse-gateway:{version} ." in (ROOT / "Dockerfile").read_text()
+    assert f"sse-gateway:{version}`" in (K8S / "base/kustomization.yaml").read_text()
