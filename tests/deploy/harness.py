@@ -34,8 +34,7 @@ PACKAGES = {
     "buildah": "buildah",
     "docker-compose": "docker-compose",
     "systemd-analyze": "systemd",
-    "unshare": "util-linux",
-    "cargo": "",
+    "chroot": "coreutils",
 }
 
 

@@ -1,4 +1,4 @@
-"""deploy/haproxy/haproxy.cfg, run by Debian's HAProxy before two real gateways. Only addresses are put in: where compose has Docker's DNS."""
+"""deploy/haproxy/haproxy.cfg, run by Debian's HAProxy before two real gateways. Addresses are put in where compose has Docker's DNS."""
 
 import contextlib
 import json
@@ -24,7 +24,9 @@ class Balancer(Process):
             CONFIG.read_text(),
         )
         assert places == 2 and text.count("bind :8080\n") == 1
-        (directory / "haproxy.cfg").write_text(text.replace("bind :8080\n", f"bind 127.0.0.1:{self.port}\n"))
+        text = text.replace("bind :8080\n", f"bind 127.0.0.1:{self.port}\n")
+        # As many files as a small machine allows.
+        (directory / "haproxy.cfg").write_text(text.replace("maxconn 40000\n", "maxconn 1000\n"))
         super().__init__(tool("haproxy"), "-db", "-f", directory / "haproxy.cfg")
         # Three checks, of /readyz and of /healthz, tell HAProxy who is there.
         eventually("the balancer lets a client through", self._lets_through)

@@ -215,3 +215,18 @@ async fn memory_comes_back_after_a_storm() {
     eventually_within(Duration::from_secs(60), "memory comes back", async || (gateway.pss() < eased).then_some(()))
         .await;
 }
+
+#[tokio::test]
+async fn half_a_head_and_gone_costs_no_worker() {
+    let redis = Redis::start().await;
+    let gateway = Gateway::start(&redis).await;
+    for start in ["GET /events?ticket=", "PRI * HT", "G"] {
+        for _ in 0..8 {
+            connect(&gateway).await.write_all(start.as_bytes()).await.unwrap();
+        }
+    }
+    // All workers are there for those who come now.
+    for n in 0..8 {
+        gateway.connect(&format!("u{n}")).await;
+    }
+}

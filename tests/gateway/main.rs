@@ -11,6 +11,7 @@ mod drain;
 mod faults;
 mod front;
 mod gap;
+mod hostile;
 mod http;
 mod limits;
 mod modes;

@@ -39,7 +39,7 @@ pub enum Wanted {
 /// The connection is over.
 pub async fn wanted(io: &TcpStream) -> io::Result<Wanted> {
     loop {
-        io.readable().await?;
+        let ready = io.ready(Interest::READABLE).await?;
         // "Would block" until enough is there: only then tokio waits for more than what was seen.
         let looked = io.try_io(Interest::READABLE, || {
             BUFFER.with_borrow_mut(|buffer| {
@@ -59,6 +59,10 @@ pub async fn wanted(io: &TcpStream) -> io::Result<Wanted> {
             })
         });
         match looked {
+            // The client has ended its side: no more will come, and tokio would say "ready" for ever.
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock && ready.is_read_closed() => {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             other => return other,
         }

@@ -5,6 +5,7 @@
 //! `loadtest bench`, see docs/benchmarks.md. The request still goes through the same app (routes, CORS, access log).
 
 mod look;
+mod waiting;
 mod writer;
 
 use std::{rc::Rc, time::Duration};
@@ -14,7 +15,10 @@ use actix_service::{IntoServiceFactory, Service, ServiceFactory, fn_factory, fn_
 use actix_web::{body::MessageBody, rt::net::TcpStream};
 use futures_util::future::LocalBoxFuture;
 
-use self::look::Wanted;
+use self::{
+    look::Wanted,
+    waiting::{Place, Waiting},
+};
 use super::peer::{self, Peer};
 
 /// The head of a request must have come within this time.
@@ -65,11 +69,11 @@ where
     let streams = Rc::new(app().into_factory());
     let http = Rc::new(connections.http().finish(app()));
     fn_factory(move || {
-        let (streams, http) = (streams.clone(), http.clone());
+        let (streams, http, waiting) = (streams.clone(), http.clone(), Waiting::default());
         async move {
             let streams = Rc::new(streams.new_service(()).await.map_err(|error| tracing::error!(?error, "no app"))?);
             let http = Rc::new(http.new_service(()).await?);
-            Ok(fn_service(move |io| enter(connections, io, streams.clone(), http.clone())))
+            Ok(fn_service(move |io| enter(connections, io, waiting.enter(), streams.clone(), http.clone())))
         }
     })
 }
@@ -77,6 +81,7 @@ where
 fn enter<S, H, B>(
     connections: Connections,
     io: TcpStream,
+    place: Place,
     streams: Rc<S>,
     http: Rc<H>,
 ) -> LocalBoxFuture<'static, Result<(), DispatchError>>
@@ -88,11 +93,13 @@ where
     H: Service<(TcpStream, Protocol, Option<std::net::SocketAddr>), Response = (), Error = DispatchError> + 'static,
 {
     Box::pin(async move {
-        let wanted = match tokio::time::timeout(HEAD, look::wanted(&io)).await {
-            Ok(Ok(wanted)) => wanted,
-            // Nothing was asked: nothing is answered.
-            Ok(Err(_)) | Err(_) => return Ok(()),
+        let wanted = tokio::select! {
+            wanted = tokio::time::timeout(HEAD, look::wanted(&io)) => wanted,
+            () = place.lost() => return Ok(()),
         };
+        drop(place);
+        // Nothing was asked: nothing is answered.
+        let Ok(Ok(wanted)) = wanted else { return Ok(()) };
         let address = io.peer_addr().ok();
         let mut request = match wanted {
             Wanted::Stream(request) => *request,

@@ -1,0 +1,109 @@
+//! What strangers without a ticket can do to the listener: the gateway serves the others meanwhile. The rows of SECURITY.md lead here.
+
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use crate::harness::{GUARD, Gateway, Redis, topic};
+
+/// Files of this process and of the gateway that are not the attack's.
+const SPARE_FILES: u64 = 1000;
+
+async fn connect(gateway: &Gateway) -> std::io::Result<TcpStream> {
+    TcpStream::connect(gateway.url("").trim_start_matches("http://")).await
+}
+
+/// A new client is let in and gets an event.
+async fn serves(redis: &Redis, gateway: &Gateway, user: &str) {
+    let serving = async {
+        let mut stream = gateway.connect(user).await;
+        let id = redis.durable(&topic("t"), "a", "1").await.unwrap();
+        assert_eq!(stream.app_event().await.id, Some(id));
+    };
+    tokio::time::timeout(GUARD, serving).await.expect("others are served");
+}
+
+/// How many sockets an attack may open here: as many as wanted, or what the system allows.
+fn sockets(wanted: u64) -> u64 {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: both calls only touch the struct.
+    unsafe {
+        libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit);
+        limit.rlim_cur = limit.rlim_max;
+        libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit);
+    }
+    wanted.min(limit.rlim_max.saturating_sub(SPARE_FILES))
+}
+
+/// Opens `count` sockets that send `start` and nothing more.
+async fn hold(gateway: &Gateway, count: u64, start: &[u8]) -> Vec<TcpStream> {
+    let mut held = Vec::new();
+    for _ in 0..count {
+        let mut socket = connect(gateway).await.expect("the listener takes it");
+        socket.write_all(start).await.expect("it is open");
+        held.push(socket);
+    }
+    held
+}
+
+#[tokio::test]
+async fn slow_heads_and_idle_sockets_stop_nobody() {
+    let redis = Redis::start().await;
+    let gateway = Gateway::start(&redis).await;
+    // 15,000 where the system allows it, a third of them silent.
+    let all = sockets(15_000);
+    let idle = hold(&gateway, all / 3, b"").await;
+    serves(&redis, &gateway, "1").await;
+    let slow = hold(&gateway, all - all / 3, b"GET /events?ticket=eyJ").await;
+    serves(&redis, &gateway, "2").await;
+    // Two workers keep 4,096 each; the oldest have given way. A small system does not get so far.
+    if all > 12_000 {
+        let mut first = idle.into_iter().next().unwrap();
+        let end = tokio::time::timeout(GUARD, first.read(&mut [0; 1])).await.expect("the oldest is closed");
+        assert!(matches!(end, Ok(0) | Err(_)));
+    }
+    // And no one stays for longer than a head may take.
+    let mut last = slow.into_iter().next_back().unwrap();
+    let end = tokio::time::timeout(Duration::from_secs(40), last.read(&mut [0; 1])).await.expect("the last is closed");
+    assert!(matches!(end, Ok(0) | Err(_)));
+    serves(&redis, &gateway, "3").await;
+}
+
+#[tokio::test]
+async fn floods_of_headers_long_queries_and_random_bytes_stop_nobody() {
+    let redis = Redis::start().await;
+    let gateway = Gateway::start(&redis).await;
+    let before = gateway.pss();
+    let headers = format!("GET /events HTTP/1.1\r\nHost: x\r\n{}\r\n", "x: y\r\n".repeat(200_000));
+    let header = format!("GET /events HTTP/1.1\r\nHost: {}\r\n\r\n", "x".repeat(1 << 20));
+    let query = format!("GET /events?ticket={} HTTP/1.1\r\nHost: x\r\n\r\n", "x".repeat(1 << 20));
+    let post =
+        format!("POST /publish HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999999\r\n\r\n{}", "x".repeat(1 << 20));
+    let chunks = format!(
+        "POST /publish HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n{}",
+        "ffffffff\r\nx".repeat(1000)
+    );
+    let preface = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_owned() + &"\u{1}".repeat(1 << 16);
+    let mut random = fastrand::Rng::with_seed(7);
+    let noise: Vec<Vec<u8>> = (0..200).map(|_| (0..random.usize(1..5000)).map(|_| random.u8(..)).collect()).collect();
+    let known = [headers, header, query, post, chunks, preface].map(String::into_bytes);
+    for attack in known.iter().chain(&noise) {
+        let mut socket = connect(&gateway).await.unwrap();
+        // It may be shut before all is out.
+        let _ = socket.write_all(attack).await;
+        let mut answer = vec![0; 12];
+        let got = tokio::time::timeout(GUARD, socket.read(&mut answer)).await;
+        let text = String::from_utf8_lossy(&answer);
+        let fine = match got {
+            Ok(Ok(0) | Err(_)) => true,
+            // Nothing, an error, or HTTP/2 settings: never a stream.
+            Ok(Ok(_)) => text.starts_with("HTTP/1.1 4") || !text.starts_with("HTTP"),
+            // Random bytes may be the start of what is still to come; that has its own end.
+            Err(_) => noise.contains(attack),
+        };
+        assert!(fine, "{text} to {}", String::from_utf8_lossy(&attack[..attack.len().min(60)]));
+    }
+    serves(&redis, &gateway, "1").await;
+    assert!(gateway.pss() < before + (64 << 20), "memory stays bounded");
+}
