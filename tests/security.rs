@@ -1,0 +1,21 @@
+//! Holds SECURITY.md to the tests: every test that its table names is there.
+
+use std::{fs, path::Path};
+
+#[test]
+fn every_threat_names_tests_that_are_there() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let page = fs::read_to_string(root.join("SECURITY.md")).expect("SECURITY.md is there");
+    let mut rows = 0;
+    for row in page.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| threat")) {
+        rows += 1;
+        let tests: Vec<_> = row.split('`').filter(|word| word.contains("::")).collect();
+        assert!(!tests.is_empty(), "no test in: {row}");
+        for test in tests {
+            let (module, name) = test.split_once("::").expect("it was filtered");
+            let code = fs::read_to_string(root.join(format!("tests/gateway/{module}.rs"))).unwrap_or_default();
+            assert!(code.contains(&format!("fn {name}()")), "SECURITY.md names {test}, which is not there");
+        }
+    }
+    assert!(rows >= 20, "the table was not found");
+}
