@@ -47,6 +47,21 @@ build: ## the release build
 	@bash .ci/need cc
 	cargo build --release --locked -p sse-gateway
 
+bench: ## the gateway beside yardsticks and peers, into docs/benchmarks.md (12 minutes on a quiet machine)
+	@bash .ci/need cc redis python nchan
+	cargo build --release --workspace --locked
+	$(TARGET)/release/loadtest bench --out docs
+	[[ -x .cache/bench/bin/python ]] || python3 -m venv .cache/bench
+	.cache/bench/bin/python -m pip install --quiet --disable-pip-version-check --requirement loadtest/requirements.txt
+	.cache/bench/bin/python loadtest/plot.py docs
+
+bench-quick: ## the same in 2 minutes: a table only, nothing to quote
+	@bash .ci/need cc redis nchan
+	cargo build --release --workspace --locked
+	out=$$(mktemp -d)
+	trap 'rm -rf "$$out"' EXIT
+	$(TARGET)/release/loadtest bench --quick --out "$$out"
+
 test: test-rust test-js test-clients ## every test
 
 test-build:

@@ -73,11 +73,11 @@ def plot(results, value, title, unit, file, mark_behind):
     axes.legend(fontsize=FONT_POINTS - 1, frameon=False, ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.16))
     size = results["size"]
     bound = f" (at most {size['max_deliveries_per_s']:,.0f} deliveries/s)" if "max_deliveries_per_s" in size else ""
-    note = (f"{size['rate']:g} broadcasts/s of {size['payload_bytes']} bytes{bound}; medians of {size['rounds']} rounds, bars: least to most; "
-            f"{machine['cores']} x {machine['cpu']}, {machine['date']}"
-            + ("; white: fell behind, too low" if mark_behind else ""))
+    note = (f"{size['rate']:g} broadcasts/s of {size['payload_bytes']} bytes{bound}; {machine['cores']} x {machine['cpu']}, {machine['date']}\n"
+            f"medians of {size['rounds']} rounds, bars: least to most"
+            + ("; white: fell behind, several events in a write, so too low" if mark_behind else ""))
     figure.text(0.01, 0.005, note, fontsize=FONT_POINTS - 4, color="#555555")
-    figure.tight_layout(rect=(0, 0.03, 1, 1))
+    figure.tight_layout(rect=(0, 0.05, 1, 1))
     figure.savefig(file, dpi=110)
     plt.close(figure)
 
