@@ -5,7 +5,7 @@ SHELL := bash
 .DELETE_ON_ERROR:
 .ONESHELL:
 .NOTPARALLEL:
-.PHONY: help demo dashboard screenshots build bench bench-quick test test-build test-rust test-js test-clients fmt lint clean
+.PHONY: help demo dashboard screenshots build bench bench-quick test test-build test-rust test-js test-clients fmt lint deny sbom clean
 
 TARGET  := $(abspath $(or $(CARGO_TARGET_DIR),target))
 CLIENTS := tests/clients
@@ -70,7 +70,7 @@ test-build:
 	cargo test --workspace --locked --no-run
 
 test-rust: test-build ## the tests in Rust, on a real Redis
-	@bash .ci/need redis-test
+	@bash .ci/need redis-test python
 	echo "== cargo test"
 	cargo test --workspace --locked
 
@@ -115,6 +115,20 @@ lint: ## checks format and lints, warnings denied
 	@bash .ci/need cc
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
+
+# The licences, bans and sources are held against deny.toml in test-rust, too (tests/supply.rs); this adds the advisories. Apart from
+# `make test`, since cargo-deny takes minutes to build and the advisories come over the network.
+deny: ## licences, bans, sources and advisories of all dependencies (builds cargo-deny once: minutes)
+	@bash .ci/need cc
+	PATH=$(abspath .cache/cargo-deny/bin):$$PATH
+	command -v cargo-deny >/dev/null || cargo install cargo-deny --locked --root .cache/cargo-deny
+	cargo-deny --locked check $(ARGS)
+
+sbom: ## what is in a release, as CycloneDX: target/sbom.cdx.json
+	@bash .ci/need python
+	mkdir -p $(TARGET)
+	.ci/sbom > $(TARGET)/sbom.cdx.json
+	echo "$(TARGET)/sbom.cdx.json"
 
 clean: ## removes all that was built or downloaded here
 	cargo clean

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use sse_gateway::cli::{
     args::{Cli, Command},
-    dev, publish, serve, tail, ticket,
+    dev, pages, publish, serve, tail, ticket, trace,
 };
 
 fn main() -> ExitCode {
@@ -15,6 +15,9 @@ fn main() -> ExitCode {
         Command::Ticket(args) => ticket::ticket(&args),
         Command::Publish(args) => publish::publish(&args),
         Command::Tail(args) => tail::tail(&args),
+        Command::Trace(args) => trace::trace(&args),
         Command::CheckConfig(args) => serve::check(&args),
+        Command::Completions(args) => pages::completions(&args),
+        Command::Man(args) => pages::man(&args),
     }
 }

@@ -1,15 +1,13 @@
 //! The command line.
 
-use std::{
-    net::SocketAddr,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand};
 
 use crate::settings::{self, Settings};
 
+/// Exit status for a service that does not answer (sysexits.h, EX_UNAVAILABLE).
+pub const EX_UNAVAILABLE: u8 = 69;
 /// Exit status for faults of the configuration (sysexits.h, EX_CONFIG).
 pub const EX_CONFIG: u8 = 78;
 
@@ -36,16 +34,27 @@ impl ConfigArgs {
     /// # Errors
     /// The exit status.
     pub fn load(&self) -> Result<Settings, u8> {
-        load(self.config.as_deref())
+        told(settings::load(self.config.as_deref(), environment()))
+    }
+
+    /// The same for commands that need no ticket key.
+    ///
+    /// # Errors
+    /// The exit status.
+    pub fn load_keyless(&self) -> Result<Settings, u8> {
+        told(settings::load::load_keyless(self.config.as_deref(), environment()))
     }
 }
 
-fn load(file: Option<&Path>) -> Result<Settings, u8> {
-    settings::load(file, std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?))))
-        .map_err(|faults| {
-            faults.iter().for_each(|fault| eprintln!("{fault}"));
-            EX_CONFIG
-        })
+fn environment() -> impl Iterator<Item = (String, String)> {
+    std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)))
+}
+
+fn told(loaded: Result<Settings, Vec<settings::Fault>>) -> Result<Settings, u8> {
+    loaded.map_err(|faults| {
+        faults.iter().for_each(|fault| eprintln!("{fault}"));
+        EX_CONFIG
+    })
 }
 
 /// The commands.
@@ -61,8 +70,14 @@ pub enum Command {
     Publish(PublishArgs),
     /// Follow an event stream in the terminal; it resumes by itself
     Tail(TailArgs),
+    /// Where an event is, and what a client that saw it last would be told; reads Redis only
+    Trace(TraceArgs),
     /// Check the settings and report all faults at once
     CheckConfig(CheckArgs),
+    /// Print the completions for a shell
+    Completions(CompletionsArgs),
+    /// Print the man page
+    Man(ManArgs),
 }
 
 /// `dev`
@@ -143,4 +158,45 @@ pub struct CheckArgs {
     /// Print a sample file with every setting and its default instead
     #[arg(long)]
     pub sample: bool,
+}
+
+/// `trace`
+#[derive(Args, Debug)]
+pub struct TraceArgs {
+    /// Settings.
+    #[command(flatten)]
+    pub config: ConfigArgs,
+    /// The event's id, `<ms>-<seq>`
+    #[arg(value_name = "EVENT ID")]
+    pub id: String,
+    /// The channel, if it is known: no search
+    #[arg(long)]
+    pub channel: Option<String>,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+    /// Print the payload too
+    #[arg(long)]
+    pub payload: bool,
+    /// Look at so many logs at the most
+    #[arg(long, value_name = "N", default_value_t = 100_000)]
+    pub max_logs: usize,
+    /// Search for so long at the most
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = humantime::parse_duration)]
+    pub max_time: Duration,
+}
+
+/// `completions`
+#[derive(Args, Debug)]
+pub struct CompletionsArgs {
+    /// The shell
+    pub shell: clap_complete::Shell,
+}
+
+/// `man`
+#[derive(Args, Debug)]
+pub struct ManArgs {
+    /// Write a page for each command into this directory instead
+    #[arg(long, value_name = "DIR")]
+    pub dir: Option<PathBuf>,
 }

@@ -12,3 +12,4 @@ pub mod join;
 pub mod parser;
 pub mod system;
 pub mod topics;
+pub mod trace;

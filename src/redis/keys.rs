@@ -69,6 +69,31 @@ impl Keys {
         self.key(&format!("log:{channel}"))
     }
 
+    /// The pattern of all logs.
+    pub fn logs(&self) -> String {
+        format!("{}*", glob_escape(&self.key("log:")))
+    }
+
+    /// The channel of a log's key.
+    pub fn channel_of(&self, log: &[u8]) -> Option<Channel> {
+        Channel::from_bytes(log.strip_prefix(self.key("log:").as_bytes())?)
+    }
+
+    /// The stream of seams.
+    pub fn seams(&self) -> String {
+        self.key("seams")
+    }
+
+    /// What begins the keys under which a channel's publishers' keys are remembered.
+    pub fn dedupe(&self, channel: &Channel) -> String {
+        self.key(&format!("dedupe:{channel} "))
+    }
+
+    /// The pattern of these.
+    pub fn dedupes(&self, channel: &Channel) -> String {
+        format!("{}*", glob_escape(&self.dedupe(channel)))
+    }
+
     /// A live channel: that of a public channel, or `tick`, `seam`, `control`, `marker`.
     pub fn live(&self, name: &str) -> String {
         self.key(&format!("live:{name}"))
@@ -122,6 +147,11 @@ mod tests {
         assert_eq!(sse.public_patterns(), ["app:user:*:events", "app:broadcast:*"]);
         assert_eq!(keys("{sse}:").function("publish"), "sse_publish");
         assert_eq!(keys("shop-1:sse:").function("publish"), "shop_1_sse_publish");
+        let channel = Channel::parse("broadcast:a").unwrap();
+        assert_eq!(keys("[x]:").logs(), "\\[x\\]:log:*");
+        assert_eq!(sse.channel_of(sse.log(&channel).as_bytes()), Some(channel.clone()));
+        assert_eq!(sse.channel_of(b"other:log:broadcast:a"), None);
+        assert_eq!(sse.dedupes(&channel), "sse:dedupe:broadcast:a *");
         assert_eq!(glob_escape("a[b]*"), "a\\[b\\]\\*");
     }
 }

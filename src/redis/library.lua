@@ -282,6 +282,11 @@ local function lease(_, args)
     return { 0 }
   end
   if holder and holder ~= instance then return { 0 } end
+  if role == 'recorder' and not holder then
+    -- A vacant record is the standby's: it alone can prove what is recorded. An instance between the two would break the record.
+    local standby = redis.call('GET', PREFIX .. 'lease:standby')
+    if standby and standby ~= instance then return { 0 } end
+  end
   redis.call('SET', key, instance, 'PX', ttl_ms)
   if role ~= 'recorder' then return { 1 } end
   local r = redis.call('HMGET', RECORDER, 'token', 'marker', 'n', 'holder')

@@ -14,3 +14,4 @@ pub mod sessions;
 pub mod subscriptions;
 pub mod tail_fill;
 pub mod tick;
+pub mod trace;

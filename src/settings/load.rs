@@ -33,6 +33,22 @@ fn fault(key: impl Into<String>, text: impl Into<String>) -> Fault {
 /// # Errors
 /// Every fault of the configuration, not only the first.
 pub fn load(file: Option<&Path>, env: impl Iterator<Item = (String, String)>) -> Result<Settings, Vec<Fault>> {
+    load_all(file, env, true)
+}
+
+/// The same for who only looks at Redis: without a ticket key it is good, too.
+///
+/// # Errors
+/// Every other fault of the configuration.
+pub fn load_keyless(file: Option<&Path>, env: impl Iterator<Item = (String, String)>) -> Result<Settings, Vec<Fault>> {
+    load_all(file, env, false)
+}
+
+fn load_all(
+    file: Option<&Path>,
+    env: impl Iterator<Item = (String, String)>,
+    needs_key: bool,
+) -> Result<Settings, Vec<Fault>> {
     let mut faults = Vec::new();
     let mut values: BTreeMap<String, (String, Value)> = BTreeMap::new();
     if let Some(path) = file {
@@ -58,7 +74,7 @@ pub fn load(file: Option<&Path>, env: impl Iterator<Item = (String, String)>) ->
             faults.push(fault(source, text));
         }
     }
-    cross_check(&settings, &values, &mut faults);
+    cross_check(&settings, &values, needs_key, &mut faults);
     if faults.is_empty() { Ok(settings) } else { Err(faults) }
 }
 
@@ -122,14 +138,15 @@ fn distance(a: &str, b: &str) -> usize {
     row[b.len()]
 }
 
-fn cross_check(s: &Settings, values: &BTreeMap<String, (String, Value)>, faults: &mut Vec<Fault>) {
+fn cross_check(s: &Settings, values: &BTreeMap<String, (String, Value)>, needs_key: bool, faults: &mut Vec<Fault>) {
     let given = |key: &str| values.get(key).is_some_and(|(_, v)| v.as_str() != Some(""));
     if given("tickets.secret") && given("tickets.secret_file") {
         faults.push(fault("tickets.secret", "is given beside tickets.secret_file; give one of them"));
     }
     // A key that was given and is faulty is told already.
     let key_faults = ["tickets.secret", "tickets.secret_file", "tickets.keys"];
-    if s.tickets.keys.is_empty()
+    if needs_key
+        && s.tickets.keys.is_empty()
         && !faults.iter().any(|f| {
             key_faults.contains(&f.key.to_ascii_lowercase().replace("__", ".").trim_start_matches("sse_gateway."))
         })

@@ -1,0 +1,353 @@
+//! Looks for an event: in the log of its channel, or in all of them, bounded in number and time. Reads only, and asks for
+//! nothing but XRANGE, XREVRANGE, XINFO, PTTL, SCAN, GET, HMGET and TIME.
+
+use std::time::{Duration, Instant};
+
+use redis::{Pipeline, RedisResult, Value, from_redis_value};
+use serde::Serialize;
+
+use super::{
+    commands::{Commands, Fault},
+    log,
+};
+use crate::core::{
+    channel::Channel,
+    id::EventId,
+    join::{self, Mark, Merge, Start},
+    system::GapReason,
+    trace::{Neighbours, Place, place},
+};
+
+/// Logs in one pipeline; the answer may hold an event of each.
+const PIPELINE: usize = 64;
+/// Keys that one SCAN looks at.
+const SCAN_KEYS: usize = 1000;
+/// Events of one page, as in a join.
+const PAGE_EVENTS: usize = 256;
+/// Most channels and seams that are listed.
+const LISTED: usize = 10;
+
+/// How far a search goes.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    /// Logs that are looked at.
+    pub logs: usize,
+    /// Time.
+    pub time: Duration,
+}
+
+/// What a search over all logs has found.
+#[derive(Debug, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Search {
+    /// Logs that were looked at.
+    pub logs: usize,
+    /// Whether these were all.
+    pub complete: bool,
+    /// Channels whose log holds the id, or names it as one that it held.
+    #[serde(skip)]
+    pub hits: Vec<Channel>,
+    /// How many logs have lost entries around the id: it may have been one of them.
+    pub maybe: usize,
+    /// The first of them.
+    #[serde(serialize_with = "names")]
+    pub maybe_channels: Vec<Channel>,
+}
+
+fn names<S: serde::Serializer>(channels: &[Channel], to: S) -> Result<S::Ok, S::Error> {
+    to.collect_seq(channels.iter().map(Channel::to_string))
+}
+
+/// A break in the order or the record.
+#[derive(Debug, Serialize)]
+pub struct Seam {
+    /// Its place.
+    pub id: String,
+    /// Its reason.
+    pub reason: String,
+}
+
+/// The event itself, as the log has it.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Entry {
+    /// The SSE event name; `None`: the entry is not of the library's form.
+    #[serde(rename = "type")]
+    pub kind: Option<String>,
+    /// Bytes of the payload.
+    pub bytes: usize,
+    /// `retry:` of the event.
+    pub retry_ms: Option<u64>,
+    /// The publisher's key, as long as it is remembered.
+    pub key: Option<String>,
+    /// The payload.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub payload: Option<String>,
+    /// The event before it; `None`: the first one of its log.
+    pub predecessor: Option<String>,
+    /// Whether the log still has that one.
+    pub predecessor_in_log: bool,
+}
+
+/// What a client with the id as its cursor would be told of this channel.
+#[derive(Debug, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Resume {
+    /// The reason of `sse.gap`.
+    pub gap: Option<&'static str>,
+    /// Events of the channel that it would get.
+    pub replayed: usize,
+}
+
+/// A channel's log around the id.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Sighting {
+    /// The channel.
+    pub channel: String,
+    /// What its log proves.
+    pub place: Place,
+    /// The event, if it is still there.
+    pub event: Option<Entry>,
+    /// The next event of the log.
+    pub successor: Option<String>,
+    /// When the log expires, in ms; `None`: there is no log, or it never does.
+    pub log_ttl_ms: Option<u64>,
+    /// What a resume would be told.
+    pub resume: Resume,
+}
+
+/// The state of the clock; `None`: no gateway has run here under this key prefix.
+///
+/// # Errors
+/// Redis does not answer.
+pub async fn mark(commands: &Commands) -> Result<Option<Mark>, Fault> {
+    Ok(log::mark_of(commands.run_all(&log::mark_commands(&commands.keys.clock())).await?))
+}
+
+/// The seams past the id, the first of them, and whether there are more.
+///
+/// # Errors
+/// Redis does not answer.
+pub async fn seams(commands: &Commands, id: EventId) -> Result<(Vec<Seam>, bool), Fault> {
+    let mut command = redis::cmd("XRANGE");
+    command.arg(commands.keys.seams()).arg(format!("({id}")).arg("+").arg("COUNT").arg(LISTED + 1);
+    let mut found: Vec<(String, Vec<String>)> = commands.run(&command).await?;
+    let more = found.len() > LISTED;
+    found.truncate(LISTED);
+    let seam = |(id, fields): (String, Vec<String>)| Seam { id, reason: fields.into_iter().nth(1).unwrap_or_default() };
+    Ok((found.into_iter().map(seam).collect(), more))
+}
+
+type Raw = (String, Vec<Vec<u8>>);
+
+fn entries(answer: &Value) -> Vec<Raw> {
+    from_redis_value(answer.clone()).unwrap_or_default()
+}
+
+fn field<'a>(entry: &'a Raw, name: &str) -> Option<&'a [u8]> {
+    entry.1.chunks(2).find(|pair| pair[0] == name.as_bytes())?.get(1).map(Vec::as_slice)
+}
+
+fn text(entry: &Raw, name: &str) -> Option<String> {
+    field(entry, name).map(|bytes| String::from_utf8_lossy(bytes).into_owned())
+}
+
+/// The next entry and the predecessor that it names; foreign entries name none.
+fn next(answer: &Value) -> Option<(EventId, EventId)> {
+    let first = entries(answer).into_iter().next()?;
+    let predecessor = text(&first, "p").and_then(|p| EventId::parse(&p)).unwrap_or_default();
+    Some((EventId::parse(&first.0)?, predecessor))
+}
+
+/// The commands that read an id and the entry behind it.
+fn look<'a>(pipeline: &'a mut Pipeline, key: &[u8], id: EventId) -> &'a mut Pipeline {
+    let (id, past) = (id.to_string(), format!("({id}"));
+    pipeline.cmd("XRANGE").arg(key).arg(&id).arg(&id).cmd("XRANGE").arg(key).arg(past).arg("+").arg("COUNT").arg(1)
+}
+
+/// Looks into every log.
+///
+/// # Errors
+/// Redis does not answer, or does not allow SCAN.
+pub async fn search(commands: &Commands, id: EventId, bounds: Bounds) -> Result<Search, Fault> {
+    let (began, mut found, mut cursor) = (Instant::now(), Search::default(), 0u64);
+    loop {
+        let mut scan = redis::cmd("SCAN");
+        scan.arg(cursor).arg("MATCH").arg(commands.keys.logs()).arg("COUNT").arg(SCAN_KEYS).arg("TYPE").arg("stream");
+        let (next_cursor, keys): (u64, Vec<Vec<u8>>) = commands.run(&scan).await?;
+        for chunk in keys.chunks(PIPELINE) {
+            let taken = &chunk[..chunk.len().min(bounds.logs - found.logs)];
+            if taken.is_empty() || began.elapsed() >= bounds.time {
+                return Ok(found);
+            }
+            look_into(commands, id, taken, &mut found).await?;
+            if taken.len() < chunk.len() {
+                return Ok(found);
+            }
+        }
+        cursor = next_cursor;
+        if cursor == 0 {
+            found.complete = true;
+            return Ok(found);
+        }
+        if began.elapsed() >= bounds.time {
+            return Ok(found);
+        }
+    }
+}
+
+async fn look_into(commands: &Commands, id: EventId, keys: &[Vec<u8>], found: &mut Search) -> Result<(), Fault> {
+    let mut pipeline = redis::pipe();
+    // A log may expire, and its name be used for something else, between SCAN and here.
+    pipeline.ignore_errors();
+    keys.iter().for_each(|key| {
+        look(&mut pipeline, key, id);
+    });
+    let answers: Vec<RedisResult<Value>> = commands.run_all(&pipeline).await?;
+    found.logs += keys.len();
+    for (key, pair) in keys.iter().zip(answers.chunks(2)) {
+        let ([Ok(here), Ok(past)], Some(channel)) = (pair, commands.keys.channel_of(key)) else { continue };
+        // SCAN may name a key twice.
+        if found.hits.contains(&channel) || found.maybe_channels.contains(&channel) {
+            continue;
+        }
+        let log = Neighbours { entry: !entries(here).is_empty(), next: next(past), last_ever: EventId::ZERO };
+        match place(id, false, &log) {
+            Place::InLog | Place::Trimmed => found.hits.push(channel),
+            Place::MaybeTrimmed => {
+                found.maybe += 1;
+                if found.maybe_channels.len() < LISTED {
+                    found.maybe_channels.push(channel);
+                }
+            }
+            Place::MaybeExpired | Place::Never => {}
+        }
+    }
+    Ok(())
+}
+
+/// Looks closer at one channel's log.
+///
+/// # Errors
+/// Redis does not answer, or the log's key is none.
+pub async fn sight(
+    commands: &Commands,
+    id: EventId,
+    channel: &Channel,
+    mark: &Mark,
+    retention_ms: u64,
+    payload: bool,
+) -> Result<Sighting, Fault> {
+    let key = commands.keys.log(channel);
+    let mut pipeline = redis::pipe();
+    look(&mut pipeline, key.as_bytes(), id).cmd("PTTL").arg(&key);
+    pipeline.cmd("XREVRANGE").arg(&key).arg(format!("({id}")).arg("-").arg("COUNT").arg(1);
+    let (here, past, ttl_ms, before): (Value, Value, i64, Vec<(String, Value)>) = commands.run_all(&pipeline).await?;
+    let (found, next) = (entries(&here).into_iter().next(), next(&past));
+    let (resume, last_ever) = resume(commands, id, channel, mark, retention_ms).await?;
+    let log = Neighbours { entry: found.is_some(), next, last_ever };
+    let stale = matches!(join::start(Some(id), mark, retention_ms), Start::Read { stale: true, .. });
+    let entry = found.map(|raw| {
+        let predecessor = text(&raw, "p").filter(|p| EventId::parse(p).is_some_and(|p| p > EventId::ZERO));
+        let data = field(&raw, "d").unwrap_or_default();
+        Entry {
+            kind: text(&raw, "t"),
+            bytes: data.len(),
+            retry_ms: text(&raw, "r").and_then(|r| r.parse().ok()),
+            key: None,
+            payload: payload.then(|| String::from_utf8_lossy(data).into_owned()),
+            predecessor_in_log: before.first().is_some_and(|(id, _)| Some(id) == predecessor.as_ref()),
+            predecessor,
+        }
+    });
+    Ok(Sighting {
+        channel: channel.to_string(),
+        // Ids from before a reset may be given again: what is behind the epoch proves nothing about them.
+        place: place(id, stale || id < mark.epoch, &log),
+        event: entry,
+        successor: next.map(|(id, _)| id.to_string()),
+        log_ttl_ms: u64::try_from(ttl_ms).ok(),
+        resume,
+    })
+}
+
+/// What a join of this one channel would do, by the rules and the readers of the join; also the last id that the log ever had
+/// if it has no event past `id`.
+async fn resume(
+    commands: &Commands,
+    id: EventId,
+    channel: &Channel,
+    mark: &Mark,
+    retention_ms: u64,
+) -> Result<(Resume, EventId), Fault> {
+    let (mut resume, mut last_ever, mut unrecorded_behind) = (Resume::default(), EventId::ZERO, false);
+    let mut merge = Merge::new(id, mark.h, [channel.clone()]);
+    let mut first = true;
+    loop {
+        let wanted: Vec<_> = merge.wants().map(|(_, channel, after)| (channel.clone(), after)).collect();
+        if wanted.is_empty() {
+            break;
+        }
+        for page in log::pages(commands, &wanted, PAGE_EVENTS, first).await? {
+            if first {
+                last_ever = page.last_ever;
+                match join::start(Some(id), mark, retention_ms) {
+                    Start::Restart(reason) => {
+                        resume.gap = Some(reason.name());
+                        return Ok((resume, last_ever));
+                    }
+                    Start::Read { unrecorded, stale } => {
+                        unrecorded_behind = unrecorded;
+                        resume.gap = join::gap(id, stale, &page).map(GapReason::name);
+                    }
+                }
+            }
+            if merge.feed(0, page, first).is_err() {
+                // Trimmed while it was read: a join would begin anew, with what is left.
+                resume.gap = Some(GapReason::Trimmed.name());
+                return Ok((resume, last_ever));
+            }
+        }
+        first = false;
+        while merge.pop().is_some() {
+            resume.replayed += 1;
+        }
+    }
+    if unrecorded_behind && resume.gap.is_none() {
+        resume.gap = Some(GapReason::Unrecorded.name());
+    }
+    Ok((resume, last_ever))
+}
+
+/// The publisher's key of an event, if it is remembered and found within the time; `None` proves nothing.
+///
+/// # Errors
+/// Redis does not answer, or does not allow SCAN.
+pub async fn publishers_key(
+    commands: &Commands,
+    id: EventId,
+    channel: &Channel,
+    time: Duration,
+) -> Result<Option<String>, Fault> {
+    let (began, id, mut cursor) = (Instant::now(), id.to_string(), 0u64);
+    let begins = commands.keys.dedupe(channel);
+    loop {
+        let mut scan = redis::cmd("SCAN");
+        scan.arg(cursor).arg("MATCH").arg(commands.keys.dedupes(channel)).arg("COUNT").arg(SCAN_KEYS);
+        let (next_cursor, keys): (u64, Vec<Vec<u8>>) = commands.run(&scan).await?;
+        let mut pipeline = redis::pipe();
+        keys.iter().for_each(|key| {
+            pipeline.cmd("GET").arg(key);
+        });
+        let ids: Vec<Option<String>> = if keys.is_empty() { Vec::new() } else { commands.run_all(&pipeline).await? };
+        let hit = keys.iter().zip(ids).find(|(_, of)| of.as_deref() == Some(&id));
+        if let Some(key) = hit.and_then(|(key, _)| key.strip_prefix(begins.as_bytes())) {
+            return Ok(Some(String::from_utf8_lossy(key).into_owned()));
+        }
+        cursor = next_cursor;
+        if cursor == 0 || began.elapsed() >= time {
+            return Ok(None);
+        }
+    }
+}

@@ -1,0 +1,337 @@
+//! A rolling update: old and new gateways side by side, one library replaced by a newer one, each instance in turn. Durable and
+//! bare publishes go on all the while; nothing is lost, nothing doubled, nobody told a gap. docs/upgrading.md says how.
+
+use crate::harness::sse::Request;
+use crate::harness::{Event, Gateway, Id, Load, Redis, Sse, assert_received, encode, eventually, ticket, topic, user};
+use redis::Value;
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::task::JoinHandle;
+
+/// The channel of the bare publishes.
+const BARE: &str = "bare";
+const HISTORY: (&str, &str) = ("HISTORY__MAX_LEN", "100000");
+
+/// Bare publishes at a steady rate, each with its number.
+struct Noise {
+    stop: Arc<AtomicBool>,
+    count: Arc<AtomicUsize>,
+    task: JoinHandle<usize>,
+}
+
+impl Noise {
+    async fn start(redis: &Redis) -> Noise {
+        let mut publisher = redis.publisher().await;
+        let (stop, count) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+        let (stopped, counted) = (stop.clone(), count.clone());
+        let task = tokio::spawn(async move {
+            let mut timer = tokio::time::interval(Duration::from_millis(10));
+            while !stopped.load(Ordering::Relaxed) {
+                timer.tick().await;
+                let n = counted.load(Ordering::Relaxed);
+                publisher.bare(topic(BARE), format!("{{\"type\":\"bare\",\"payload\":{n}}}")).await;
+                counted.store(n + 1, Ordering::Relaxed);
+            }
+            counted.load(Ordering::Relaxed)
+        });
+        Noise { stop, count, task }
+    }
+
+    /// Waits for so many more.
+    async fn more(&self, events: usize) {
+        let goal = self.count.load(Ordering::Relaxed) + events;
+        let reached = || std::future::ready((self.count.load(Ordering::Relaxed) >= goal).then_some(()));
+        eventually("more bare publishes", reached).await;
+    }
+
+    /// Stops, and waits until all of them are recorded; how many there were.
+    async fn stop(self, redis: &Redis) -> usize {
+        self.stop.store(true, Ordering::Relaxed);
+        let count = self.task.await.expect("the publisher");
+        let key = format!("sse:log:{}", topic(BARE));
+        eventually("all bare publishes to be recorded", || async {
+            (redis.command::<usize>(&["XLEN", &key]).await >= count).then_some(())
+        })
+        .await;
+        count
+    }
+}
+
+/// The instances that a balancer would offer.
+#[derive(Clone, Default)]
+struct Front(Arc<Mutex<Vec<SocketAddr>>>);
+
+impl Front {
+    fn add(&self, gateway: &Gateway) {
+        self.0.lock().unwrap().push(gateway.public);
+    }
+
+    fn remove(&self, gateway: &Gateway) {
+        self.0.lock().unwrap().retain(|address| *address != gateway.public);
+    }
+
+    fn pick(&self, n: usize) -> SocketAddr {
+        let all = self.0.lock().unwrap();
+        all[n % all.len()]
+    }
+}
+
+/// What a client has got, from which id on, and in how many streams.
+struct Told {
+    start: Id,
+    received: Vec<Event>,
+    streams: usize,
+}
+
+/// A client as a browser is one: it comes back to the same URL with its last id, on whichever instance, until `end` comes.
+async fn client(front: Front, name: String, n: usize, open: Arc<AtomicUsize>) -> Told {
+    let jwt = ticket(&name).jwt();
+    let (mut start, mut cursor, mut received, mut streams) = (None, String::new(), Vec::new(), 0);
+    for attempt in n.. {
+        let url = format!("http://{}/events?ticket={jwt}&lastEventId={}", front.pick(attempt), encode(&cursor));
+        let Ok(mut sse) = Sse::try_connect(&url, &Request::default()).await else {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            continue;
+        };
+        assert_eq!(sse.status, 200);
+        let first = sse.event().await;
+        if first.event == "sse.busy" {
+            assert_eq!(first.json()["reason"], "draining", "{}", sse.story());
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            continue;
+        }
+        assert_eq!(first.event, "sse.connected", "{}", sse.story());
+        if start.is_none() {
+            start = Some(Id::of(sse.last_id()));
+            open.fetch_add(1, Ordering::Relaxed);
+        }
+        streams += 1;
+        while let Some(event) = sse.next_event().await {
+            match event.event.as_str() {
+                "end" => return Told { start: start.unwrap(), received, streams },
+                "sse.heartbeat" => {}
+                "sse.closing" => assert_eq!(event.json()["reason"], "draining", "{}", sse.story()),
+                "load" | "bare" => received.push(event),
+                _ => panic!("{event}; {}", sse.story()),
+            }
+        }
+        cursor = sse.last_id().to_string();
+    }
+    unreachable!("attempts do not end")
+}
+
+/// Publishers and clients around the instances of `front`.
+struct World {
+    load: Load,
+    noise: Noise,
+    clients: Vec<JoinHandle<Told>>,
+}
+
+impl World {
+    async fn start(redis: &Redis, front: &Front) -> World {
+        let open = Arc::new(AtomicUsize::new(0));
+        let client = |n| tokio::spawn(client(front.clone(), format!("u{}", n % 2), n, open.clone()));
+        let clients: Vec<_> = (0..6).map(client).collect();
+        eventually("all streams", || std::future::ready((open.load(Ordering::Relaxed) == 6).then_some(()))).await;
+        let load = Load::start(redis, &[user("u0"), user("u1"), topic("t")], 200).await;
+        World { load, noise: Noise::start(redis).await, clients }
+    }
+
+    /// Both kinds of publishes go on for a while.
+    async fn goes_on(&self) {
+        self.load.more(60).await;
+        self.noise.more(30).await;
+    }
+
+    /// Ends it: each client has had each event of its channels once, in order, and nothing else. How often clients came back.
+    async fn check(self, redis: &Redis) -> usize {
+        let published = self.load.stop().await;
+        let bare = self.noise.stop(redis).await;
+        let end = redis.durable(&topic("end"), "end", "").await.unwrap();
+        let mut streams = 0;
+        for (n, client) in self.clients.into_iter().enumerate() {
+            let Told { start, received, streams: own } = client.await.expect("a client that was told no gap");
+            streams += own - 1;
+            let ids: Vec<Id> = received.iter().map(Event::own_id).collect();
+            assert!(ids.is_sorted_by(|a, b| a < b), "out of order, or twice");
+            let (durable, recorded): (Vec<_>, Vec<_>) = received.into_iter().partition(|e| e.event == "load");
+            let mine = user(&format!("u{}", n % 2));
+            let due = |channel: &str| channel == mine || channel == topic("t");
+            assert_received(&published, &durable, due, start, Id::of(&end));
+            let numbers: Vec<usize> = recorded.iter().map(|e| e.data.parse().unwrap()).collect();
+            assert_eq!(numbers, (0..bare).collect::<Vec<_>>(), "bare publishes");
+        }
+        assert!(published.len() > 100 && bare > 50, "{} and {bare}: no load", published.len());
+        streams
+    }
+}
+
+/// Name and text of the library that is loaded.
+async fn library(redis: &Redis) -> (String, String) {
+    let list = ["FUNCTION", "LIST", "LIBRARYNAME", "sse_gateway_*", "WITHCODE"];
+    let all: Vec<HashMap<String, Value>> = redis.command(&list).await;
+    assert_eq!(all.len(), 1, "one library");
+    let text = |member: &str| redis::from_redis_value::<String>(all[0][member].clone()).unwrap();
+    (text("library_name"), text("library_code"))
+}
+
+/// This library under the number of the next version.
+fn newer(name: &str, code: &str) -> (String, String) {
+    let (version, prefix) = name.strip_prefix("sse_gateway_v").unwrap().split_once('_').unwrap();
+    let next = format!("sse_gateway_v{}_{prefix}", version.parse::<u32>().unwrap() + 1);
+    let text = code.replace(&format!("name={name}\n"), &format!("name={next}\n"));
+    assert_ne!(text, code);
+    (next, text)
+}
+
+/// What a newer gateway does when it connects (`redis/library.rs`): the old library goes and the new one comes in one step.
+async fn replace(redis: &Redis, old: &str, code: &str) {
+    let mut step = redis::pipe();
+    step.atomic().cmd("FUNCTION").arg("DELETE").arg(old).ignore().cmd("FUNCTION").arg("LOAD").arg(code).ignore();
+    step.query_async::<()>(&mut redis.conn().await).await.unwrap();
+}
+
+/// Two gateways: the first is the recorder, the second stands by.
+async fn pair(redis: &Redis) -> (Gateway, Gateway) {
+    let builder = Gateway::builder(redis).env(HISTORY.0, HISTORY.1);
+    let one = builder.start().await;
+    one.recorder().await;
+    let two = builder.start().await;
+    stands_by(&two).await;
+    (one, two)
+}
+
+/// The metric that docs/upgrading.md tells to wait for.
+async fn stands_by(gateway: &Gateway) {
+    gateway.metric_reaches("sse_recorder_role", &[("role", "standby")], 1.0).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_newer_library_under_load_costs_nothing_and_no_older_gateway_takes_it_away() {
+    let redis = Redis::start().await;
+    let (one, two) = pair(&redis).await;
+    let (name, code) = library(&redis).await;
+    let (next, text) = newer(&name, &code);
+    let front = Front::default();
+    [&one, &two].iter().for_each(|gateway| front.add(gateway));
+    let world = World::start(&redis, &front).await;
+    world.goes_on().await;
+    replace(&redis, &name, &text).await;
+    world.goes_on().await;
+    // One of the old version that starts, or whose link comes back, leaves the newer library.
+    let three = Gateway::builder(&redis).env(HISTORY.0, HISTORY.1).start().await;
+    assert_eq!(library(&redis).await, (next.clone(), text.clone()));
+    front.add(&three);
+    redis.command::<i64>(&["CLIENT", "KILL", "ID", &last_link(&redis).await]).await;
+    three.metric_reaches("sse_redis_reconnects_total", &[], 1.0).await;
+    three.ready().await;
+    assert_eq!(library(&redis).await, (next.clone(), text));
+    // And it works with it: sessions, publishes, ticks, leases.
+    three.connect("u9").await;
+    world.goes_on().await;
+    world.check(&redis).await;
+    for gateway in [&one, &two, &three] {
+        assert_eq!(gateway.metric("sse_gaps_total", &[]).await, 0.0);
+    }
+    // An older library than that of the gateway gives way.
+    let (older, code) = (next.replace(&next[..14], "sse_gateway_v0"), code);
+    let text = code.replace(&format!("name={name}\n"), &format!("name={older}\n"));
+    replace(&redis, &next, &text).await;
+    let _four = Gateway::builder(&redis).start().await;
+    assert_eq!(library(&redis).await, (name, code));
+}
+
+/// The id of the subscriber's connection that was made last.
+async fn last_link(redis: &Redis) -> String {
+    let text: String = redis.command(&["CLIENT", "LIST", "TYPE", "pubsub"]).await;
+    let ids = text.lines().filter_map(|line| line.strip_prefix("id=")?.split(' ').next()?.parse::<u64>().ok());
+    ids.max().expect("a link").to_string()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_rollback_to_the_saved_library_costs_nothing() {
+    let redis = Redis::start().await;
+    let (one, two) = pair(&redis).await;
+    let (name, code) = library(&redis).await;
+    let saved: Vec<u8> = redis.command(&["FUNCTION", "DUMP"]).await;
+    let (_, text) = newer(&name, &code);
+    let front = Front::default();
+    [&one, &two].iter().for_each(|gateway| front.add(gateway));
+    let world = World::start(&redis, &front).await;
+    replace(&redis, &name, &text).await;
+    world.goes_on().await;
+    let mut restore = redis::cmd("FUNCTION");
+    restore.arg("RESTORE").arg(saved).arg("FLUSH");
+    restore.query_async::<()>(&mut redis.conn().await).await.unwrap();
+    assert_eq!(library(&redis).await, (name.clone(), code.clone()));
+    world.goes_on().await;
+    world.check(&redis).await;
+    // Without a file: deleted, and the gateways put theirs back by themselves.
+    redis.command::<()>(&["FUNCTION", "DELETE", &name]).await;
+    eventually("the library to be there again", || async { redis.durable(&user("1"), "a", "1").await.ok() }).await;
+    assert_eq!(library(&redis).await, (name, code));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_gateways_are_replaced_in_turn_and_clients_lose_nothing() {
+    let redis = Redis::start().await;
+    let (one, two) = pair(&redis).await;
+    let front = Front::default();
+    [&one, &two].iter().for_each(|gateway| front.add(gateway));
+    let world = World::start(&redis, &front).await;
+    let builder = Gateway::builder(&redis).env(HISTORY.0, HISTORY.1);
+    let mut new = Vec::new();
+    for old in [one, two] {
+        world.goes_on().await;
+        old.term();
+        old.not_ready().await;
+        front.remove(&old);
+        let next = builder.start().await;
+        front.add(&next);
+        assert_eq!(old.wait_exit().await.code(), Some(0));
+        stands_by(&next).await;
+        new.push(next);
+    }
+    world.goes_on().await;
+    let returns = world.check(&redis).await;
+    assert!(returns >= 6, "only {returns} streams moved");
+    assert!(new[0].is_recorder().await);
+    assert_eq!(seams(&redis).await, ["reset"]);
+}
+
+/// The reasons of all seams; the first one is the start of a new Redis.
+async fn seams(redis: &Redis) -> Vec<String> {
+    let all: Vec<(String, Vec<String>)> = redis.command(&["XRANGE", "sse:seams", "-", "+"]).await;
+    all.into_iter().map(|(_, fields)| fields[1].clone()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_standby_goes_on_for_the_recorder_however_many_instances_stand_around() {
+    let redis = Redis::start().await;
+    let (one, two) = pair(&redis).await;
+    let builder = Gateway::builder(&redis);
+    // A rollout that starts new instances before it stops old ones.
+    let others = tokio::join!(builder.start(), builder.start(), builder.start());
+    // Each of them has looked whether it is needed.
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    one.kill9();
+    one.wait_exit().await;
+    two.recorder().await;
+    let others = [others.0, others.1, others.2];
+    let standby = eventually("another standby", || async {
+        for gateway in &others {
+            if gateway.metric("sse_recorder_role", &[("role", "standby")]).await == 1.0 {
+                return Some(gateway);
+            }
+        }
+        None
+    })
+    .await;
+    two.term();
+    two.wait_exit().await;
+    standby.recorder().await;
+    assert_eq!(seams(&redis).await, ["reset"]);
+}
