@@ -1,14 +1,10 @@
 //! The command line.
 
-use std::{
-    net::SocketAddr,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::settings::{self, Settings};
+use crate::settings::{Loaded, Settings, Source};
 
 /// Exit status for faults of the configuration (sysexits.h, EX_CONFIG).
 pub const EX_CONFIG: u8 = 78;
@@ -36,16 +32,24 @@ impl ConfigArgs {
     /// # Errors
     /// The exit status.
     pub fn load(&self) -> Result<Settings, u8> {
-        load(self.config.as_deref())
+        load(&self.source()).map(|loaded| loaded.settings)
+    }
+
+    /// Where the settings come from.
+    pub fn source(&self) -> Source {
+        Source::of_process(self.config.clone())
     }
 }
 
-fn load(file: Option<&Path>) -> Result<Settings, u8> {
-    settings::load(file, std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?))))
-        .map_err(|faults| {
-            faults.iter().for_each(|fault| eprintln!("{fault}"));
-            EX_CONFIG
-        })
+/// Loads the settings; faults are printed, each on its line.
+///
+/// # Errors
+/// The exit status.
+pub fn load(source: &Source) -> Result<Loaded, u8> {
+    source.load().map_err(|faults| {
+        faults.iter().for_each(|fault| eprintln!("{fault}"));
+        EX_CONFIG
+    })
 }
 
 /// The commands.

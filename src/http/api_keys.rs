@@ -10,7 +10,10 @@ use actix_web::{
 use aws_lc_rs::{constant_time::verify_slices_are_equal, digest};
 
 use super::answers;
-use crate::settings::{ApiKey, Scope, Settings};
+use crate::{
+    settings::{ApiKey, Scope},
+    state::instance::Instance,
+};
 
 /// Longest wait for a body.
 const BODY: Duration = Duration::from_secs(10);
@@ -75,21 +78,21 @@ pub fn check(request: &HttpRequest, keys: &[ApiKey], scope: Scope) -> Result<(),
 pub async fn body(
     request: &HttpRequest,
     payload: Payload,
-    settings: &Settings,
+    instance: &Instance,
     scope: Scope,
 ) -> Result<Bytes, Box<HttpResponse>> {
-    check(request, &settings.api_keys, scope).map_err(|denial| Box::new(denial.answer()))?;
-    let (status, code, message) =
-        match tokio::time::timeout(BODY, payload.to_bytes_limited(settings.limits.publish_body_bytes)).await {
-            Ok(Ok(Ok(bytes))) => return Ok(bytes),
-            Ok(Ok(Err(_))) => (StatusCode::BAD_REQUEST, "bad-request", "the body cannot be read"),
-            Ok(Err(_)) => (
-                StatusCode::PAYLOAD_TOO_LARGE,
-                "too-large",
-                "the body is larger than limits.publish_body_bytes; send less at once",
-            ),
-            Err(_) => (StatusCode::REQUEST_TIMEOUT, "body-timeout", "the body did not come within 10 s; send it again"),
-        };
+    check(request, &instance.keys.api(), scope).map_err(|denial| Box::new(denial.answer()))?;
+    let limit = instance.settings.limits.publish_body_bytes;
+    let (status, code, message) = match tokio::time::timeout(BODY, payload.to_bytes_limited(limit)).await {
+        Ok(Ok(Ok(bytes))) => return Ok(bytes),
+        Ok(Ok(Err(_))) => (StatusCode::BAD_REQUEST, "bad-request", "the body cannot be read"),
+        Ok(Err(_)) => (
+            StatusCode::PAYLOAD_TOO_LARGE,
+            "too-large",
+            "the body is larger than limits.publish_body_bytes; send less at once",
+        ),
+        Err(_) => (StatusCode::REQUEST_TIMEOUT, "body-timeout", "the body did not come within 10 s; send it again"),
+    };
     Err(Box::new(answers::last_error(status, code, message)))
 }
 

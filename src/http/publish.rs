@@ -44,7 +44,7 @@ impl From<Event<'_>> for Publish {
 
 /// Publishes one event or a list.
 pub async fn publish(request: HttpRequest, payload: web::Payload, worker: web::Data<Worker>) -> HttpResponse {
-    let body = match api_keys::body(&request, payload, &worker.instance.settings, Scope::Publish).await {
+    let body = match api_keys::body(&request, payload, &worker.instance, Scope::Publish).await {
         Ok(body) => body,
         Err(answer) => return *answer,
     };

@@ -26,7 +26,7 @@ struct Wish {
 
 /// Mints a ticket.
 pub async fn tickets(request: HttpRequest, payload: web::Payload, worker: web::Data<Worker>) -> HttpResponse {
-    let body = match api_keys::body(&request, payload, &worker.instance.settings, Scope::Tickets).await {
+    let body = match api_keys::body(&request, payload, &worker.instance, Scope::Tickets).await {
         Ok(body) => body,
         Err(answer) => return *answer,
     };

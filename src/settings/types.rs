@@ -2,6 +2,8 @@
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
+use reqwest::Url;
+
 /// All settings. Build one with [`super::load`]; `Default` is empty and only the starting point of the loader.
 #[derive(Clone, Debug, Default)]
 pub struct Settings {
@@ -134,6 +136,8 @@ pub struct TicketKey {
     pub algorithm: Algorithm,
     /// HMAC secret, or the public key in PEM.
     pub material: Vec<u8>,
+    /// The file that it was read from.
+    pub file: Option<PathBuf>,
 }
 
 impl TicketKey {
@@ -163,6 +167,12 @@ impl std::fmt::Debug for TicketKey {
 pub struct Tickets {
     /// Every verifying key, that of `tickets.secret` first.
     pub keys: Vec<TicketKey>,
+    /// The issuer's key set.
+    pub jwks_url: Option<Url>,
+    /// A key set is fetched anew when it is this old.
+    pub jwks_refresh: Duration,
+    /// Unknown keys make the key set be fetched anew at most this often.
+    pub jwks_cooldown: Duration,
     /// Required `aud`.
     pub audience: String,
     /// Required `iss`, if set.

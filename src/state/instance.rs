@@ -10,7 +10,7 @@ use std::{
 
 use tokio::sync::Notify;
 
-use super::{gate::Gate, mailbox::Mailboxes, metrics::Metrics, tail::Tail};
+use super::{gate::Gate, keys::KeyState, mailbox::Mailboxes, metrics::Metrics, tail::Tail};
 use crate::{
     core::id::EventId,
     settings::{Bare, Settings},
@@ -38,6 +38,8 @@ pub struct Instance {
     pub gate: Arc<Gate>,
     /// The state of the subscriber's link.
     pub link: LinkState,
+    /// What is known of keys.
+    pub keys: KeyState,
     /// Bytes queued for all connections.
     pub queued_bytes: AtomicI64,
     draining: AtomicBool,
@@ -57,6 +59,7 @@ impl Instance {
             tail: Tail::new(settings.history.tail_bytes),
             gate: Gate::new(limits.max_connections, limits.max_connections_per_user),
             link: LinkState::default(),
+            keys: KeyState::new(&settings),
             queued_bytes: AtomicI64::new(0),
             draining: AtomicBool::new(false),
             closed: AtomicBool::new(false),
@@ -84,6 +87,8 @@ impl Instance {
             Some("redis-away")
         } else if self.settings.publishers.bare == Bare::Record && !self.recorder_known.load(Ordering::Relaxed) {
             Some("no-recorder")
+        } else if self.keys.none_yet() {
+            Some("keys-away")
         } else if self.gate.is_full() {
             Some("full")
         } else {
