@@ -17,6 +17,7 @@ pub const PROGRAM: &str = env!("CARGO_BIN_EXE_sse-gateway");
 #[derive(Clone)]
 pub struct Builder {
     env: BTreeMap<String, String>,
+    config: Option<String>,
 }
 
 impl Builder {
@@ -53,6 +54,12 @@ impl Builder {
         command
     }
 
+    /// Has a settings file, too.
+    pub fn config(mut self, path: &str) -> Builder {
+        self.config = Some(path.to_string());
+        self
+    }
+
     /// Starts it and waits until it is ready.
     pub async fn start(&self) -> Gateway {
         let gateway = self.start_unready().await;
@@ -64,6 +71,7 @@ impl Builder {
     pub async fn start_unready(&self) -> Gateway {
         let (reader, writer) = std::io::pipe().expect("a pipe");
         let mut command = self.command(&["serve"]);
+        command.args(self.config.iter().flat_map(|path| ["--config", path]));
         command.stdout(Stdio::null()).stderr(writer);
         let mut command = tokio::process::Command::from(command);
         let mut child = command.kill_on_drop(true).spawn().expect("the gateway");
@@ -106,7 +114,7 @@ pub struct Gateway {
 impl Gateway {
     /// Settings for a test: free ports, JSON log, a known secret, a short drain.
     pub fn builder(redis: &Redis) -> Builder {
-        let builder = Builder { env: BTreeMap::new() };
+        let builder = Builder { env: BTreeMap::new(), config: None };
         builder
             .env("SERVER__LISTEN", "127.0.0.1:0")
             .env("ADMIN__LISTEN", "127.0.0.1:0")
@@ -223,6 +231,11 @@ impl Gateway {
     /// Sends SIGTERM.
     pub fn term(&self) {
         process::signal(self.pid, libc::SIGTERM);
+    }
+
+    /// Sends SIGHUP.
+    pub fn hup(&self) {
+        process::signal(self.pid, libc::SIGHUP);
     }
 
     /// SIGSTOP: from now on it does nothing; the kernel still takes connections for it.
