@@ -120,7 +120,7 @@ impl Keeper {
     pub async fn run(self) {
         let fetches = &self.issuer.fetches;
         let mut asked = fetches.subscribe();
-        let (mut pause, mut told) = (PAUSE, Vec::new());
+        let (mut pause, mut told) = (PAUSE, Default::default());
         loop {
             fetches.send_modify(|f| (f.running, f.wanted) = (true, false));
             let fetched = self.fetch().await;
@@ -153,15 +153,16 @@ impl Keeper {
         }
     }
 
-    /// Puts a key set into use; what is left out of it is told when it changes.
-    fn take(&self, set: KeySet, told: &mut Vec<String>) {
+    /// Puts a key set into use; its `kid`s and what is left out of it are told when they change.
+    fn take(&self, set: KeySet, told: &mut (String, Vec<String>)) {
         let kids: Vec<&str> = set.keys.iter().filter_map(|k| k.kid.as_deref()).collect();
-        if self.instance.keys.set_age().is_none() || *told != set.ignored {
-            tracing::info!(?kids, "the issuer's key set is in use");
-            set.ignored.iter().for_each(|why| tracing::warn!(why, "a key of the issuer's key set is ignored"));
+        let tell = (format!("{kids:?}"), set.ignored);
+        if *told != tell {
+            tracing::info!(kids = tell.0, "the issuer's key set is in use");
+            tell.1.iter().for_each(|why| tracing::warn!(why, "a key of the issuer's key set is ignored"));
         }
         self.instance.metrics.jwks_keys.set(set.keys.len() as i64);
-        *told = set.ignored;
+        *told = tell;
         self.verifier.keys.set_issued(set.keys);
         self.instance.keys.fetched();
     }

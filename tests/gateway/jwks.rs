@@ -3,12 +3,14 @@
 
 use crate::harness::gateway::Builder;
 use crate::harness::keys::{Dir, base64};
+use crate::harness::process::{die_with_parent, free_port};
 use crate::harness::ticket::{SECRET, Ticket};
 use crate::harness::{Gateway, Idp, Redis, Sse, eventually, ticket};
 use crate::http::error;
 use crate::tickets::refused;
 use jsonwebtoken::{Algorithm, EncodingKey};
 use serde_json::{Value, json};
+use std::process::{Command, Stdio};
 
 /// A key pair of the issuer: signs tickets under its `kid`.
 struct Pair {
@@ -231,4 +233,42 @@ async fn known_keys_are_good_while_the_issuer_is_away_or_talks_nonsense() {
     idp.up().await;
     let_in(&gateway, &new.ticket()).await;
     refused(&gateway, &old.ticket().jwt(), "ticket-unknown-key").await;
+}
+
+/// A web server with TLS that is gone when dropped.
+struct Tls(std::process::Child);
+
+impl Drop for Tls {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[tokio::test]
+async fn over_tls_only_from_an_issuer_whose_certificate_is_good() {
+    let redis = Redis::start().await;
+    let (dir, stranger) = (Dir::new(), Dir::new());
+    dir.certificate();
+    stranger.certificate();
+    let pair = Pair::new("EC", "ec");
+    dir.write("jwks.json", &json!({"keys": [pair.jwk]}).to_string());
+    let port = free_port().to_string();
+    let mut server = Command::new("openssl");
+    server.args(["s_server", "-quiet", "-WWW", "-accept", &port, "-cert", "server.pem", "-key", "server.key"]);
+    server.current_dir(&dir).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    die_with_parent(&mut server);
+    let _server = Tls(server.spawn().expect("openssl is installed"));
+    eventually("openssl to listen", || {
+        std::future::ready(std::net::TcpStream::connect(format!("127.0.0.1:{port}")).ok())
+    })
+    .await;
+    let settings = Gateway::durable_only(&redis)
+        .unset("TICKETS__SECRET")
+        .env("TICKETS__JWKS_URL", &format!("https://127.0.0.1:{port}/jwks.json"));
+    let gateway = settings.clone().outside("SSL_CERT_FILE", &dir.text("ca.pem")).start().await;
+    gateway.connect_with(&pair.ticket(), "").await;
+    let gateway = settings.outside("SSL_CERT_FILE", &stranger.text("ca.pem")).start_unready().await;
+    busy(&gateway, &pair.ticket()).await;
+    assert!(gateway.log_contains("certificate"), "the log says why");
 }

@@ -18,12 +18,19 @@ pub const PROGRAM: &str = env!("CARGO_BIN_EXE_sse-gateway");
 pub struct Builder {
     env: BTreeMap<String, String>,
     config: Option<String>,
+    outside: BTreeMap<&'static str, String>,
 }
 
 impl Builder {
     /// Sets `SSE_GATEWAY__<key>`, e.g. `.env("HISTORY__MAX_LEN", "10")`.
     pub fn env(mut self, key: &str, value: &str) -> Builder {
         self.env.insert(key.to_string(), value.to_string());
+        self
+    }
+
+    /// Sets a variable of the environment that is no setting.
+    pub fn outside(mut self, key: &'static str, value: &str) -> Builder {
+        self.outside.insert(key, value.to_string());
         self
     }
 
@@ -49,7 +56,7 @@ impl Builder {
         for (key, value) in &self.env {
             command.env(format!("SSE_GATEWAY__{key}"), value);
         }
-        command.args(arguments).stdin(Stdio::null());
+        command.envs(&self.outside).args(arguments).stdin(Stdio::null());
         process::die_with_parent(&mut command);
         command
     }
@@ -114,7 +121,7 @@ pub struct Gateway {
 impl Gateway {
     /// Settings for a test: free ports, JSON log, a known secret, a short drain.
     pub fn builder(redis: &Redis) -> Builder {
-        let builder = Builder { env: BTreeMap::new(), config: None };
+        let builder = Builder { env: BTreeMap::new(), config: None, outside: BTreeMap::new() };
         builder
             .env("SERVER__LISTEN", "127.0.0.1:0")
             .env("ADMIN__LISTEN", "127.0.0.1:0")
