@@ -11,7 +11,8 @@
 //! | [`settings`], [`tickets`] | every key of the configuration; JWTs | core |
 //! | [`state`] | hubs, connections, tail, bounds, metrics | core, settings |
 //! | [`redis`] | `library.lua`, the link, logs, the recorder, sessions | state |
-//! | [`http`] | the public and the admin listener | redis |
+//! | [`issuer`] | the key set of whoever signs the tickets, kept fresh | state |
+//! | [`http`] | the public and the admin listener | redis, issuer |
 //! | [`app`] | builds an instance, runs it, drains it | http |
 //! | [`cli`] | the commands | app |
 //!
@@ -55,6 +56,7 @@ pub mod app;
 pub mod cli;
 pub mod core;
 pub mod http;
+pub mod issuer;
 pub mod redis;
 pub mod settings;
 pub mod state;

@@ -75,7 +75,7 @@ fn every_reason_is_explained() {
 #[test]
 fn every_refusal_is_explained() {
     named(Refusal::ALL.iter().map(|r| r.code()));
-    let mut found = codes(&file("src/tickets.rs"));
+    let mut found = codes(&file("src/tickets/mod.rs"));
     let http = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/http");
     for folder in [http.clone(), http.join("front")] {
         let entries = fs::read_dir(folder).expect("it is there").map(|entry| entry.expect("it can be listed").path());

@@ -15,16 +15,21 @@ use actix_web::{
     web,
 };
 
-use super::{link_thread::LinkThread, tls};
+use super::{
+    link_thread::LinkThread,
+    reload::Reloader,
+    tls::{self, Certificate},
+};
 use crate::{
     http::{
         access, admin,
         front::{self, Connections},
         routes,
-        worker::Worker,
+        worker::{TicketKeys, Worker},
     },
+    issuer::{self, Keeper},
     redis::commands::Commands,
-    settings::Settings,
+    settings::{Loaded, Settings, Source},
     state::instance::Instance,
     tickets::Verifier,
 };
@@ -48,6 +53,9 @@ pub struct Gateway {
     pub(super) link: LinkThread,
     pub(super) public: Server,
     pub(super) admin: Server,
+    pub(super) keeper: Option<Keeper>,
+    verifier: Arc<Verifier>,
+    certificate: Option<Arc<Certificate>>,
     public_address: SocketAddr,
     admin_address: SocketAddr,
 }
@@ -63,10 +71,23 @@ impl Gateway {
         let (public_address, admin_address) = (public_listener.local_addr()?, admin_listener.local_addr()?);
         let verifier = Arc::new(Verifier::new(settings.tickets.clone()).map_err(io::Error::other)?);
         let instance = Instance::new(settings);
+        let (issuer, keeper) = issuer::new(&instance, &verifier)?.unzip();
+        let server = &instance.settings.server;
+        let certificate = match (&server.tls_certificate, &server.tls_key) {
+            (Some(certificate), Some(key)) => Some(Certificate::new(certificate, key)?),
+            _ => None,
+        };
         let link = LinkThread::start(instance.clone())?;
         let admin = admin_server(instance.clone(), admin_listener)?;
-        let public = public_server(instance.clone(), &link, verifier, extra, public_listener)?;
-        Ok(Self { instance, link, public, admin, public_address, admin_address })
+        let keys = TicketKeys { verifier: verifier.clone(), issuer };
+        let tls = certificate.clone().map(tls::config).transpose()?;
+        let public = public_server(instance.clone(), &link, keys, tls, extra, public_listener)?;
+        Ok(Self { instance, link, public, admin, keeper, verifier, certificate, public_address, admin_address })
+    }
+
+    /// Takes its keys and its certificate over as they change; `loaded` is what it was built with.
+    pub fn reloader(&self, source: Source, loaded: Loaded) -> Reloader {
+        Reloader::new(source, loaded, self.instance.clone(), self.verifier.clone(), self.certificate.clone())
     }
 
     /// Waits until it is ready for the first time.
@@ -111,7 +132,8 @@ fn listen(address: Option<SocketAddr>, key: &str) -> io::Result<TcpListener> {
 fn public_server(
     instance: Arc<Instance>,
     link: &LinkThread,
-    verifier: Arc<Verifier>,
+    keys: TicketKeys,
+    tls: Option<rustls::ServerConfig>,
     extra: Extra,
     listener: TcpListener,
 ) -> io::Result<Server> {
@@ -122,10 +144,6 @@ fn public_server(
         0 => std::thread::available_parallelism().map_or(2, usize::from),
         n => n,
     };
-    let tls = match (&server.tls_certificate, &server.tls_key) {
-        (Some(certificate), Some(key)) => Some(tls::config(certificate, key)?),
-        _ => None,
-    };
     let connections = Connections { user_timeout: stall * USER_TIMEOUT_STALLS };
     let http = Server::build()
         .workers(workers)
@@ -135,8 +153,7 @@ fn public_server(
     // Called once on each worker's own thread.
     let app = move || {
         // The URL was checked when the settings were loaded; a worker without Redis could serve nobody.
-        let worker =
-            Worker::start(instance.clone(), link.clone(), verifier.clone()).expect("the Redis URL was checked");
+        let worker = Worker::start(instance.clone(), link.clone(), keys.clone()).expect("the Redis URL was checked");
         let (worker, cors, extra) = (web::Data::new(worker), cors.clone(), extra.clone());
         move || {
             let app = App::new()

@@ -5,4 +5,6 @@ pub mod drain;
 pub mod link_thread;
 pub mod logs;
 pub mod memory;
+pub mod reload;
 pub mod tls;
+pub mod watch;

@@ -1,4 +1,4 @@
-//! TLS by rustls: 1.2 and 1.3, with h2 and HTTP/1.1 by ALPN.
+//! TLS by rustls: 1.2 and 1.3, with h2 and HTTP/1.1 by ALPN. The certificate can be replaced: connections that are open keep theirs.
 
 use std::{io, path::Path, sync::Arc};
 
@@ -6,23 +6,63 @@ use rustls::{
     ServerConfig,
     crypto::aws_lc_rs,
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
+    server::{ClientHello, ResolvesServerCert},
+    sign::CertifiedKey,
 };
+
+use crate::core::shared::Shared;
 
 fn fault(path: &Path, what: &str, error: impl std::fmt::Display) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidInput, format!("{} holds no {what} in PEM ({error})", path.display()))
 }
 
-/// The server's configuration from its PEM files.
-///
-/// # Errors
-/// A file cannot be read or does not fit.
-pub fn config(certificate: &Path, key: &Path) -> io::Result<ServerConfig> {
+/// The certificate chain and the key of the moment.
+#[derive(Debug)]
+pub struct Certificate(Shared<CertifiedKey>);
+
+impl Certificate {
+    /// From its PEM files.
+    ///
+    /// # Errors
+    /// A file cannot be read, or they do not fit.
+    pub fn new(certificate: &Path, key: &Path) -> io::Result<Arc<Self>> {
+        Ok(Arc::new(Self(Shared::new(read(certificate, key)?))))
+    }
+
+    /// Takes the files as they are now, for connections to come; tells whether they are others.
+    ///
+    /// # Errors
+    /// As of [`Certificate::new`]; then nothing changes.
+    pub fn read_again(&self, certificate: &Path, key: &Path) -> io::Result<bool> {
+        let new = read(certificate, key)?;
+        let changed = new.cert != self.0.get().cert;
+        self.0.set(new);
+        Ok(changed)
+    }
+}
+
+impl ResolvesServerCert for Certificate {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(self.0.get())
+    }
+}
+
+fn read(certificate: &Path, key: &Path) -> io::Result<CertifiedKey> {
     let chain = CertificateDer::pem_file_iter(certificate)
         .and_then(Iterator::collect::<Result<Vec<_>, _>>)
         .map_err(|e| fault(certificate, "certificate chain", e))?;
     let private = PrivateKeyDer::from_pem_file(key).map_err(|e| fault(key, "private key", e))?;
+    CertifiedKey::from_der(chain, private, &aws_lc_rs::default_provider())
+        .map_err(|e| fault(certificate, &format!("certificate that fits the key in {}", key.display()), e))
+}
+
+/// The server's configuration.
+///
+/// # Errors
+/// rustls has no protocol version to offer.
+pub fn config(certificate: Arc<Certificate>) -> io::Result<ServerConfig> {
     ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
         .with_safe_default_protocol_versions()
-        .and_then(|builder| builder.with_no_client_auth().with_single_cert(chain, private))
-        .map_err(|e| fault(certificate, "certificate that fits its key", e))
+        .map(|builder| builder.with_no_client_auth().with_cert_resolver(certificate))
+        .map_err(io::Error::other)
 }

@@ -4,7 +4,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::settings::{self, Settings};
+use crate::settings::{Fault, Loaded, Settings, Source};
 
 /// Exit status for a service that does not answer (sysexits.h, EX_UNAVAILABLE).
 pub const EX_UNAVAILABLE: u8 = 69;
@@ -34,7 +34,7 @@ impl ConfigArgs {
     /// # Errors
     /// The exit status.
     pub fn load(&self) -> Result<Settings, u8> {
-        told(settings::load(self.config.as_deref(), environment()))
+        load(&self.source()).map(|loaded| loaded.settings)
     }
 
     /// The same for commands that need no ticket key.
@@ -42,15 +42,24 @@ impl ConfigArgs {
     /// # Errors
     /// The exit status.
     pub fn load_keyless(&self) -> Result<Settings, u8> {
-        told(settings::load::load_keyless(self.config.as_deref(), environment()))
+        told(self.source().load_keyless()).map(|loaded| loaded.settings)
+    }
+
+    /// Where the settings come from.
+    pub fn source(&self) -> Source {
+        Source::of_process(self.config.clone())
     }
 }
 
-fn environment() -> impl Iterator<Item = (String, String)> {
-    std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)))
+/// Loads the settings; faults are printed, each on its line.
+///
+/// # Errors
+/// The exit status.
+pub fn load(source: &Source) -> Result<Loaded, u8> {
+    told(source.load())
 }
 
-fn told(loaded: Result<Settings, Vec<settings::Fault>>) -> Result<Settings, u8> {
+fn told(loaded: Result<Loaded, Vec<Fault>>) -> Result<Loaded, u8> {
     loaded.map_err(|faults| {
         faults.iter().for_each(|fault| eprintln!("{fault}"));
         EX_CONFIG

@@ -2,26 +2,33 @@
 
 use std::{net::SocketAddr, process::ExitCode, sync::Arc};
 
-use super::args::{CheckArgs, ConfigArgs, EX_CONFIG};
+use super::args::{CheckArgs, ConfigArgs, EX_CONFIG, load};
 use crate::{
     app::{
         build::{Extra, Gateway},
         drain::Signals,
-        logs,
+        logs, reload,
     },
-    settings::{Settings, load::warnings, sample},
+    settings::{Loaded, Settings, Source, load::warnings, sample},
 };
 
 /// Runs the gateway.
 pub fn serve(args: &ConfigArgs) -> ExitCode {
-    match args.load() {
-        Ok(settings) => run(settings, Arc::new(|_: &mut _| {}), |_, _| {}),
+    let source = args.source();
+    match load(&source) {
+        Ok(loaded) => run(loaded.settings.clone(), Some((source, loaded)), Arc::new(|_: &mut _| {}), |_, _| {}),
         Err(status) => status.into(),
     }
 }
 
-/// Runs a gateway with these settings to its end; `ready` is called once it is ready, with its public and admin address.
-pub fn run(settings: Settings, extra: Extra, ready: impl FnOnce(SocketAddr, SocketAddr) + 'static) -> ExitCode {
+/// Runs a gateway with these settings to its end. With their source it takes keys over as they change; without, SIGHUP ends it.
+/// `ready` is called once it is ready, with its public and admin address.
+pub fn run(
+    settings: Settings,
+    source: Option<(Source, Loaded)>,
+    extra: Extra,
+    ready: impl FnOnce(SocketAddr, SocketAddr) + 'static,
+) -> ExitCode {
     logs::start(&settings.log);
     warnings(&settings).iter().for_each(|w| tracing::warn!("{w}"));
     raise_open_files(settings.limits.max_connections);
@@ -30,11 +37,18 @@ pub fn run(settings: Settings, extra: Extra, ready: impl FnOnce(SocketAddr, Sock
             Ok(signals) => signals,
             Err(e) => return failed(&e),
         };
+        let hangup = match source.is_some().then(reload::hangup).transpose() {
+            Ok(hangup) => hangup,
+            Err(e) => return failed(&e),
+        };
         let gateway = match Gateway::build(settings, extra) {
             Ok(gateway) => gateway,
             Err(e) => return failed(&e),
         };
         tracing::info!(public = %gateway.public_address(), admin = %gateway.admin_address(), version = env!("CARGO_PKG_VERSION"), "listening");
+        if let Some(((source, loaded), hangup)) = source.zip(hangup) {
+            actix_rt::spawn(gateway.reloader(source, loaded).run(hangup));
+        }
         let (public, admin, becomes_ready) = (gateway.public_address(), gateway.admin_address(), gateway.ready());
         actix_rt::spawn(async move {
             becomes_ready.await;

@@ -73,6 +73,8 @@ reasons! {
         TooOften = "too-often",
         /// Redis cannot be reached.
         RedisAway = "redis-away",
+        /// The ticket's key is not known, and the issuer's key set cannot be fetched.
+        KeysAway = "keys-away",
         /// The instance is shutting down.
         Draining = "draining",
     }

@@ -138,8 +138,8 @@ pub async fn admit(worker: &Worker, request: &HttpRequest, transport: &'static s
     let token = token.ok_or_else(|| {
         refused("ticket-missing", "there is no ticket; give it as ?ticket= or as Authorization: Bearer")
     })?;
+    let ticket = verified(worker, token).await?;
     let now_ms = unix_ms();
-    let ticket = worker.verifier.verify(token, now_ms / 1000).map_err(Denied::Refused)?;
     let topics = requested_topics(&params, &ticket)?;
     if instance.is_closed() {
         return Err(Denied::Busy(BusyReason::Draining));
@@ -176,6 +176,19 @@ pub async fn admit(worker: &Worker, request: &HttpRequest, transport: &'static s
     };
     join(worker, &mut admitted, given.is_some(), cursor).await?;
     Ok(admitted)
+}
+
+/// The ticket, if it is good. One whose key is not known may be signed with a key that the issuer has only just published; while
+/// that cannot be found out it is not refused.
+async fn verified(worker: &Worker, token: &str) -> Result<Ticket, Denied> {
+    let away = match &worker.issuer {
+        Some(issuer) if worker.verifier.lacks_key(token) => issuer.look().await.is_err(),
+        _ => false,
+    };
+    worker.verifier.verify(token, unix_ms() / 1000).map_err(|refused| match away {
+        true => Denied::Busy(BusyReason::KeysAway),
+        false => Denied::Refused(refused),
+    })
 }
 
 async fn open_session(

@@ -93,24 +93,23 @@ pub async fn body(
     instance: &Instance,
     scope: Scope,
 ) -> Result<Bytes, Box<HttpResponse>> {
-    let settings = &instance.settings;
-    check(request, &settings.api_keys, scope)
+    check(request, &instance.keys.api(), scope)
         .and_then(|key| match instance.rates.posts_by_key.take(key, instance.now_ms()) {
             true => Ok(()),
             false => Err(Denial::TooOften),
         })
         .map_err(|denial| Box::new(denial.answer()))?;
-    let (status, code, message) =
-        match tokio::time::timeout(BODY, payload.to_bytes_limited(settings.limits.publish_body_bytes)).await {
-            Ok(Ok(Ok(bytes))) => return Ok(bytes),
-            Ok(Ok(Err(_))) => (StatusCode::BAD_REQUEST, "bad-request", "the body cannot be read"),
-            Ok(Err(_)) => (
-                StatusCode::PAYLOAD_TOO_LARGE,
-                "too-large",
-                "the body is larger than limits.publish_body_bytes; send less at once",
-            ),
-            Err(_) => (StatusCode::REQUEST_TIMEOUT, "body-timeout", "the body did not come within 10 s; send it again"),
-        };
+    let limit = instance.settings.limits.publish_body_bytes;
+    let (status, code, message) = match tokio::time::timeout(BODY, payload.to_bytes_limited(limit)).await {
+        Ok(Ok(Ok(bytes))) => return Ok(bytes),
+        Ok(Ok(Err(_))) => (StatusCode::BAD_REQUEST, "bad-request", "the body cannot be read"),
+        Ok(Err(_)) => (
+            StatusCode::PAYLOAD_TOO_LARGE,
+            "too-large",
+            "the body is larger than limits.publish_body_bytes; send less at once",
+        ),
+        Err(_) => (StatusCode::REQUEST_TIMEOUT, "body-timeout", "the body did not come within 10 s; send it again"),
+    };
     Err(Box::new(answers::last_error(status, code, message)))
 }
 

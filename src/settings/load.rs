@@ -1,10 +1,17 @@
 //! defaults < TOML file < environment; all faults at once.
 
-use std::{collections::BTreeMap, fmt, path::Path};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    path::{Path, PathBuf},
+};
 
 use toml::Value;
 
-use super::{Settings, table::KEYS};
+use super::{
+    Settings,
+    table::{KEYS, Key},
+};
 
 /// Begins the names of the environment variables that are settings.
 pub const ENV_PREFIX: &str = "SSE_GATEWAY__";
@@ -33,24 +40,75 @@ fn fault(key: impl Into<String>, text: impl Into<String>) -> Fault {
 /// # Errors
 /// Every fault of the configuration, not only the first.
 pub fn load(file: Option<&Path>, env: impl Iterator<Item = (String, String)>) -> Result<Settings, Vec<Fault>> {
-    load_all(file, env, true)
+    load_values(file, env, true).map(|(settings, _)| settings)
 }
 
-/// The same for who only looks at Redis: without a ticket key it is good, too.
-///
-/// # Errors
-/// Every other fault of the configuration.
-pub fn load_keyless(file: Option<&Path>, env: impl Iterator<Item = (String, String)>) -> Result<Settings, Vec<Fault>> {
-    load_all(file, env, false)
+/// The values that were given: by key, each with the name under which it came.
+type Values = BTreeMap<String, (String, Value)>;
+
+/// Where settings come from, so that they can be read again.
+#[derive(Clone, Default)]
+pub struct Source {
+    /// The file.
+    pub file: Option<PathBuf>,
+    /// The environment, which stays as it was at the start.
+    pub env: Vec<(String, String)>,
 }
 
-fn load_all(
+impl Source {
+    /// This file and the environment of the process.
+    pub fn of_process(file: Option<PathBuf>) -> Self {
+        let env = std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)));
+        Self { file, env: env.filter(|(name, _)| name.starts_with(ENV_PREFIX)).collect() }
+    }
+
+    /// Loads the settings as they are now.
+    ///
+    /// # Errors
+    /// As of [`load`].
+    pub fn load(&self) -> Result<Loaded, Vec<Fault>> {
+        self.load_for(true)
+    }
+
+    /// The same for who only looks at Redis: without a ticket key it is good, too.
+    ///
+    /// # Errors
+    /// As of [`load`].
+    pub fn load_keyless(&self) -> Result<Loaded, Vec<Fault>> {
+        self.load_for(false)
+    }
+
+    fn load_for(&self, needs_key: bool) -> Result<Loaded, Vec<Fault>> {
+        let (settings, values) = load_values(self.file.as_deref(), self.env.iter().cloned(), needs_key)?;
+        Ok(Loaded { settings, values })
+    }
+}
+
+/// Settings, and how they were written.
+pub struct Loaded {
+    /// The settings.
+    pub settings: Settings,
+    values: Values,
+}
+
+impl Loaded {
+    /// The keys whose values are not those of before.
+    pub fn changed_since(&self, before: &Self) -> Vec<&'static str> {
+        let value = |of: &Values, key: &Key| match of.get(key.name) {
+            Some((_, value)) => value.clone(),
+            None => default_of(key.default),
+        };
+        KEYS.iter().filter(|key| value(&self.values, key) != value(&before.values, key)).map(|key| key.name).collect()
+    }
+}
+
+fn load_values(
     file: Option<&Path>,
     env: impl Iterator<Item = (String, String)>,
     needs_key: bool,
-) -> Result<Settings, Vec<Fault>> {
+) -> Result<(Settings, Values), Vec<Fault>> {
     let mut faults = Vec::new();
-    let mut values: BTreeMap<String, (String, Value)> = BTreeMap::new();
+    let mut values = Values::new();
     if let Some(path) = file {
         read_file(path, &mut values, &mut faults);
     }
@@ -75,7 +133,7 @@ fn load_all(
         }
     }
     cross_check(&settings, &values, needs_key, &mut faults);
-    if faults.is_empty() { Ok(settings) } else { Err(faults) }
+    if faults.is_empty() { Ok((settings, values)) } else { Err(faults) }
 }
 
 /// A default of the table as a value.
@@ -84,7 +142,7 @@ pub fn default_of(literal: &str) -> Value {
     document.parse::<toml::Table>().ok().and_then(|mut t| t.remove("x")).unwrap_or(Value::String(literal.to_owned()))
 }
 
-fn read_file(path: &Path, values: &mut BTreeMap<String, (String, Value)>, faults: &mut Vec<Fault>) {
+fn read_file(path: &Path, values: &mut Values, faults: &mut Vec<Fault>) {
     let shown = path.display().to_string();
     let content = match std::fs::read_to_string(path) {
         Ok(content) => content,
@@ -100,7 +158,7 @@ fn read_file(path: &Path, values: &mut BTreeMap<String, (String, Value)>, faults
     }
 }
 
-fn flatten(prefix: &str, table: &toml::Table, values: &mut BTreeMap<String, (String, Value)>, faults: &mut Vec<Fault>) {
+fn flatten(prefix: &str, table: &toml::Table, values: &mut Values, faults: &mut Vec<Fault>) {
     for (name, value) in table {
         let key = if prefix.is_empty() { name.clone() } else { format!("{prefix}.{name}") };
         if KEYS.iter().any(|k| k.name == key) {
@@ -138,22 +196,23 @@ fn distance(a: &str, b: &str) -> usize {
     row[b.len()]
 }
 
-fn cross_check(s: &Settings, values: &BTreeMap<String, (String, Value)>, needs_key: bool, faults: &mut Vec<Fault>) {
+fn cross_check(s: &Settings, values: &Values, needs_key: bool, faults: &mut Vec<Fault>) {
     let given = |key: &str| values.get(key).is_some_and(|(_, v)| v.as_str() != Some(""));
     if given("tickets.secret") && given("tickets.secret_file") {
         faults.push(fault("tickets.secret", "is given beside tickets.secret_file; give one of them"));
     }
     // A key that was given and is faulty is told already.
-    let key_faults = ["tickets.secret", "tickets.secret_file", "tickets.keys"];
+    let key_faults = ["tickets.secret", "tickets.secret_file", "tickets.keys", "tickets.jwks_url"];
     if needs_key
         && s.tickets.keys.is_empty()
+        && s.tickets.jwks_url.is_none()
         && !faults.iter().any(|f| {
             key_faults.contains(&f.key.to_ascii_lowercase().replace("__", ".").trim_start_matches("sse_gateway."))
         })
     {
         faults.push(fault(
             "tickets.secret",
-            "there is no key to verify tickets with; set SSE_GATEWAY__TICKETS__SECRET (e.g. to the output of `openssl rand -hex 32`), tickets.secret_file or tickets.keys",
+            "there is no key to verify tickets with; set SSE_GATEWAY__TICKETS__SECRET (e.g. to the output of `openssl rand -hex 32`), tickets.secret_file, tickets.keys or tickets.jwks_url",
         ));
     }
     let mut kids: Vec<_> = s.tickets.keys.iter().map(|k| &k.kid).collect();
@@ -173,6 +232,9 @@ pub fn warnings(s: &Settings) -> Vec<String> {
     if weak {
         all.push("an HS256 ticket secret has fewer than 32 bytes and can be guessed (RFC 7518 section 3.2); use the output of `openssl rand -hex 32`".to_owned());
     }
+    if s.tickets.jwks_url.as_ref().is_some_and(|url| url.scheme() == "http" && !is_this_host(url)) {
+        all.push("tickets.jwks_url is not https: whoever sits on the way can put keys of his own into the key set; use https".to_owned());
+    }
     if s.limits.queue_bytes < s.history.max_event_bytes {
         all.push("limits.queue_bytes is less than history.max_event_bytes: each event of that size is read from the log once more; give more".to_owned());
     }
@@ -180,4 +242,9 @@ pub fn warnings(s: &Settings) -> Vec<String> {
         all.push("limits.queue_bytes_total is less than limits.queue_bytes: one slow client is enough to reach it; give more".to_owned());
     }
     all
+}
+
+fn is_this_host(url: &reqwest::Url) -> bool {
+    let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
+    host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }

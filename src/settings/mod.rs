@@ -7,5 +7,5 @@ pub mod sample;
 pub mod table;
 mod types;
 
-pub use load::{Fault, load};
+pub use load::{Fault, Loaded, Source, load};
 pub use types::*;

@@ -38,6 +38,19 @@ pub fn path(value: &Value) -> Parsed<Option<PathBuf>> {
     Ok(optional_text(value)?.map(PathBuf::from))
 }
 
+/// A URL of the web, or `None` if it is empty.
+pub fn web_url(value: &Value) -> Parsed<Option<reqwest::Url>> {
+    let Some(s) = optional_text(value)? else { return Ok(None) };
+    // The value is not shown: it may hold a password.
+    let url = reqwest::Url::parse(&s).ok().filter(|u| matches!(u.scheme(), "http" | "https") && u.has_host());
+    match url.ok_or("is no URL; write e.g. \"https://id.example.com/.well-known/jwks.json\"")? {
+        url if !url.username().is_empty() || url.password().is_some() => {
+            Err("holds a user or a password; key sets are public, leave them out".to_owned())
+        }
+        url => Ok(Some(url)),
+    }
+}
+
 /// `address:port`; a name such as `localhost` is looked up.
 pub fn address(value: &Value) -> Parsed<Option<SocketAddr>> {
     let s = text(value)?;
@@ -227,17 +240,19 @@ fn ticket_key(table: &toml::Table) -> Parsed<TicketKey> {
         Algorithm::HS256 => ("secret", "secret_file"),
         _ => ("public_key", "public_key_file"),
     };
-    let material = match (member(inline)?, member(file)?) {
-        (Some(s), None) => s.into_bytes(),
-        (None, Some(path)) => read_secret(path.as_ref())?,
+    let (material, file) = match (member(inline)?, member(file)?.map(PathBuf::from)) {
+        (Some(s), None) => (s.into_bytes(), None),
+        (None, Some(path)) => (read_secret(&path)?, Some(path)),
         _ => {
             return Err(format!(
                 "has an entry of {algorithm:?} that needs exactly one of {inline} and {file}; write one"
             ));
         }
     };
-    let key = TicketKey { kid: member("kid")?, algorithm, material };
-    key.decoding_key().map_err(|e| format!("has a key that cannot be used ({e}); give a {algorithm:?} key in PEM"))?;
+    let key = TicketKey { kid: member("kid")?, algorithm, material, file };
+    let place = || key.file.as_ref().map(|path| format!(" in {}", path.display())).unwrap_or_default();
+    key.decoding_key()
+        .map_err(|e| format!("has a key{} that cannot be used ({e}); give a {algorithm:?} key in PEM", place()))?;
     Ok(key)
 }
 

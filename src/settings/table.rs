@@ -1,6 +1,6 @@
 //! Every key with its default (as TOML), its meaning and its parser.
 
-use std::{ops::RangeInclusive, time::Duration};
+use std::{ops::RangeInclusive, path::PathBuf, time::Duration};
 
 use toml::Value;
 
@@ -81,11 +81,17 @@ keys! {
     "history.tail_bytes" = r#""16MiB""#, "Recent broadcasts that an instance keeps in memory, so that resumes need not ask Redis.",
         |s, v| s.history.tail_bytes = parse::bytes(v, 0..=1 << 40)?;
     "tickets.secret" = r#""""#, "HS256 secret of 32 bytes or more. Belongs into the environment or a file, never into this one.",
-        |s, v| if let Some(secret) = parse::optional_text(v)? { s.tickets.keys.push(hs256(secret.into_bytes())) };
+        |s, v| if let Some(secret) = parse::optional_text(v)? { s.tickets.keys.push(hs256(secret.into_bytes(), None)) };
     "tickets.secret_file" = r#""""#, "File that holds the HS256 secret (a line break at its end is ignored).",
-        |s, v| if let Some(path) = parse::path(v)? { s.tickets.keys.push(hs256(parse::read_secret(&path)?)) };
+        |s, v| if let Some(path) = parse::path(v)? { s.tickets.keys.push(hs256(parse::read_secret(&path)?, Some(path))) };
     "tickets.keys" = "[]", "More keys, by `kid`: [{ kid, algorithm = HS256|RS256|ES256|EdDSA, secret|secret_file|public_key|public_key_file }].",
         |s, v| s.tickets.keys.extend(parse::ticket_keys(v)?);
+    "tickets.jwks_url" = r#""""#, "Key set (JWKS) of whoever signs the tickets, http:// or https://; its keys are good beside those above. Empty = none.",
+        |s, v| s.tickets.jwks_url = parse::web_url(v)?;
+    "tickets.jwks_refresh" = r#""5m""#, "A key set this old is fetched anew, in the background.",
+        |s, v| s.tickets.jwks_refresh = parse::duration(v, ms(SECOND, DAY))?;
+    "tickets.jwks_cooldown" = r#""5s""#, "A ticket with an unknown `kid` makes the key set be fetched at once, but at most this often.",
+        |s, v| s.tickets.jwks_cooldown = parse::duration(v, ms(100, HOUR))?;
     "tickets.audience" = r#""sse-gateway""#, "Required `aud`.",
         |s, v| s.tickets.audience = non_empty(v)?;
     "tickets.issuer" = r#""""#, "Required `iss`; empty = any.",
@@ -132,8 +138,8 @@ keys! {
         |s, v| s.log.level = log_level(v)?;
 }
 
-fn hs256(material: Vec<u8>) -> TicketKey {
-    TicketKey { kid: None, algorithm: Algorithm::HS256, material }
+fn hs256(material: Vec<u8>, file: Option<PathBuf>) -> TicketKey {
+    TicketKey { kid: None, algorithm: Algorithm::HS256, material, file }
 }
 
 fn non_empty(v: &Value) -> parse::Parsed<String> {

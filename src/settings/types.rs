@@ -3,6 +3,7 @@
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use ipnet::IpNet;
+use reqwest::Url;
 
 use crate::core::address::AddressHeader;
 
@@ -142,6 +143,8 @@ pub struct TicketKey {
     pub algorithm: Algorithm,
     /// HMAC secret, or the public key in PEM.
     pub material: Vec<u8>,
+    /// The file that it was read from.
+    pub file: Option<PathBuf>,
 }
 
 impl TicketKey {
@@ -171,6 +174,12 @@ impl std::fmt::Debug for TicketKey {
 pub struct Tickets {
     /// Every verifying key, that of `tickets.secret` first.
     pub keys: Vec<TicketKey>,
+    /// The issuer's key set.
+    pub jwks_url: Option<Url>,
+    /// A key set is fetched anew when it is this old.
+    pub jwks_refresh: Duration,
+    /// Unknown keys make the key set be fetched anew at most this often.
+    pub jwks_cooldown: Duration,
     /// Required `aud`.
     pub audience: String,
     /// Required `iss`, if set.

@@ -11,7 +11,7 @@ use std::{
 
 use tokio::sync::Notify;
 
-use super::{gate::Gate, mailbox::Mailboxes, metrics::Metrics, rate::Rate, tail::Tail};
+use super::{gate::Gate, keys::KeyState, mailbox::Mailboxes, metrics::Metrics, rate::Rate, tail::Tail};
 use crate::{
     core::id::EventId,
     settings::{Bare, Settings},
@@ -53,6 +53,8 @@ pub struct Instance {
     pub rates: Rates,
     /// The state of the subscriber's link.
     pub link: LinkState,
+    /// What is known of keys.
+    pub keys: KeyState,
     /// Bytes queued for all connections.
     pub queued_bytes: AtomicI64,
     draining: AtomicBool,
@@ -77,6 +79,7 @@ impl Instance {
                 posts_by_key: Rate::new(limits.posts_per_key_per_second, Duration::from_secs(1)),
             },
             link: LinkState::default(),
+            keys: KeyState::new(&settings),
             queued_bytes: AtomicI64::new(0),
             draining: AtomicBool::new(false),
             closed: AtomicBool::new(false),
@@ -104,6 +107,8 @@ impl Instance {
             Some("redis-away")
         } else if self.settings.publishers.bare == Bare::Record && !self.recorder_known.load(Ordering::Relaxed) {
             Some("no-recorder")
+        } else if self.keys.none_yet() {
+            Some("keys-away")
         } else if self.gate.is_full() {
             Some("full")
         } else {

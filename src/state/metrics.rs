@@ -65,6 +65,10 @@ metrics! {
     queued_bytes: IntGauge = "sse_queued_bytes", "Bytes queued for all connections.";
     refused: IntCounterVec = "sse_tickets_refused_total", "Requests refused because of their ticket, by code.", ["code"];
     busy: IntCounterVec = "sse_busy_total", "Clients told sse.busy, by reason.", ["reason"];
+    jwks_fetches: IntCounterVec = "sse_jwks_fetches_total", "Fetches of the issuer's key set, by outcome.", ["outcome"];
+    jwks_keys: IntGauge = "sse_jwks_keys", "Keys of the issuer's key set that verify tickets; 0 = none was fetched yet.";
+    jwks_age: Gauge = "sse_jwks_age_seconds", "Age of the issuer's key set in use.";
+    reloads: IntCounterVec = "sse_reloads_total", "Times keys and certificate were read again without a restart, by outcome.", ["outcome"];
     link_up: IntGauge = "sse_redis_link_up", "1 while the subscriber's link to Redis is up and ticks arrive.";
     reconnects: IntCounter = "sse_redis_reconnects_total", "Times the subscriber's link was set up again.";
     tick_age: Gauge = "sse_tick_age_seconds", "Age of the last tick that came by the link.";
@@ -90,6 +94,8 @@ impl Metrics {
         metrics.rejected.init(Refusal::ALL.iter().map(|r| r.code()));
         metrics.relayed.init(["user", "broadcast"].into_iter());
         metrics.opened.init(["stream", "poll"].into_iter());
+        metrics.jwks_fetches.init(["ok", "unreachable", "status", "invalid"].into_iter());
+        metrics.reloads.init(["ok", "failed"].into_iter());
         metrics.set_role("none");
         metrics
     }

@@ -4,6 +4,7 @@ pub mod connection;
 pub mod gate;
 pub mod hub;
 pub mod instance;
+pub mod keys;
 pub mod mailbox;
 pub mod metrics;
 pub mod rate;

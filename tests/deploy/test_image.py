@@ -34,9 +34,10 @@ def buildah(tmp_path_factory):
     if os.geteuid() != 0:
         pytest.fail("these tests mount and chroot: run them as root", pytrace=False)
     store = tmp_path_factory.mktemp("buildah")
-    env = {"PATH": os.environ["PATH"], "STORAGE_DRIVER": "vfs", "BUILDAH_ISOLATION": "chroot", "HOME": str(store)}
-    yield lambda *command: run(tool("buildah"), "--root", store / "root", "--runroot", store / "run", *command, env=env).stdout.strip()
-    shutil.rmtree(store, ignore_errors=True)
+    env = {"PATH": os.environ["PATH"], "BUILDAH_ISOLATION": "chroot", "HOME": str(store)}
+    options = ("--storage-driver", "vfs", "--root", store / "root", "--runroot", store / "run")
+    yield lambda *command: run(tool("buildah"), *options, *command, env=env).stdout.strip()
+    shutil.rmtree(store)
 
 
 @pytest.fixture(scope="module")
@@ -52,10 +53,14 @@ def image(buildah, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def root(buildah, image):
-    """The image's files, mounted."""
+def root(buildah, image, tmp_path_factory):
+    """The image's files."""
+    copy = tmp_path_factory.mktemp("image") / "root"
     container = buildah("from", "sse-gateway")
-    return Path(buildah("mount", container))
+    run("cp", "--archive", buildah("mount", container), copy)
+    buildah("umount", container)
+    buildah("rm", container)
+    return copy
 
 
 def test_configuration(image):

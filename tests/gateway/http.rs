@@ -18,7 +18,7 @@ pub async fn error(answer: Response) -> (u16, String) {
 }
 
 /// The next event of a stream that reqwest reads.
-async fn next(answer: &mut Response, parser: &mut Parser) -> Event {
+pub async fn next(answer: &mut Response, parser: &mut Parser) -> Event {
     loop {
         let chunk = tokio::time::timeout(GUARD, answer.chunk()).await.expect("an event in time");
         let chunk = chunk.expect("the stream lives").expect("the stream goes on");
@@ -183,6 +183,10 @@ sse_queue_overflows_total counter
 sse_queued_bytes gauge
 sse_tickets_refused_total counter
 sse_busy_total counter
+sse_jwks_fetches_total counter
+sse_jwks_keys gauge
+sse_jwks_age_seconds gauge
+sse_reloads_total counter
 sse_redis_link_up gauge
 sse_redis_reconnects_total counter
 sse_tick_age_seconds gauge

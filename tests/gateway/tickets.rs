@@ -1,6 +1,6 @@
 //! Who may not come in is told so, each fault with its code, and no ticket is ever shown.
 
-use crate::harness::keys::Dir;
+use crate::harness::keys::{Dir, base64};
 use crate::harness::ticket::{SECRET, Ticket};
 use crate::harness::{Gateway, Redis, Sse, eventually, now_ms, ticket, topic, user};
 use jsonwebtoken::{Algorithm, EncodingKey};
@@ -11,19 +11,6 @@ fn now_s() -> u64 {
     now_ms() / 1000
 }
 
-/// Base64 as of JWS (RFC 7515): URL-safe, without padding.
-fn base64(bytes: &[u8]) -> String {
-    let digits = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
-    let mut out = String::new();
-    for group in bytes.chunks(3) {
-        let number = group.iter().fold(0u32, |n, b| n << 8 | u32::from(*b)) << (8 * (3 - group.len()));
-        for place in 0..=group.len() {
-            out.push(digits[(number >> (18 - 6 * place)) as usize & 63] as char);
-        }
-    }
-    out
-}
-
 /// A token of any header, with a signature of any text.
 fn forged(header: Value, claims: &Ticket, signature: &str) -> String {
     let claims = json!(claims.claims).to_string();
@@ -31,7 +18,7 @@ fn forged(header: Value, claims: &Ticket, signature: &str) -> String {
 }
 
 /// Asks with this token and checks the refusal: status, form, code, and nothing of the token in it.
-async fn refused(gateway: &Gateway, token: &str, code: &str) {
+pub async fn refused(gateway: &Gateway, token: &str, code: &str) {
     let before = gateway.metric("sse_tickets_refused_total", &[("code", code)]).await;
     for path in ["/events", "/events/poll"] {
         let url = gateway.url(&format!("{path}?ticket={}", crate::harness::encode(token)));

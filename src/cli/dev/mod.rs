@@ -53,7 +53,7 @@ pub fn dev(args: &DevArgs) -> ExitCode {
         config.route("/", web::get().to(move || std::future::ready(html(page.clone()))));
     };
     let verifier = Verifier::new(settings.tickets.clone());
-    run(settings, Arc::new(extra), move |public, admin| {
+    run(settings, None, Arc::new(extra), move |public, admin| {
         let ticket = verifier.ok().and_then(|v| v.mint(USER, None, TTL_S, unix_ms() / 1000)?.ok()).unwrap_or_default();
         print(public, admin, &redis_cli, &ticket);
     })

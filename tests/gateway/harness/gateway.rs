@@ -17,12 +17,20 @@ pub const PROGRAM: &str = env!("CARGO_BIN_EXE_sse-gateway");
 #[derive(Clone)]
 pub struct Builder {
     env: BTreeMap<String, String>,
+    config: Option<String>,
+    outside: BTreeMap<&'static str, String>,
 }
 
 impl Builder {
     /// Sets `SSE_GATEWAY__<key>`, e.g. `.env("HISTORY__MAX_LEN", "10")`.
     pub fn env(mut self, key: &str, value: &str) -> Builder {
         self.env.insert(key.to_string(), value.to_string());
+        self
+    }
+
+    /// Sets a variable of the environment that is no setting.
+    pub fn outside(mut self, key: &'static str, value: &str) -> Builder {
+        self.outside.insert(key, value.to_string());
         self
     }
 
@@ -48,9 +56,15 @@ impl Builder {
         for (key, value) in &self.env {
             command.env(format!("SSE_GATEWAY__{key}"), value);
         }
-        command.args(arguments).stdin(Stdio::null());
+        command.envs(&self.outside).args(arguments).stdin(Stdio::null());
         process::die_with_parent(&mut command);
         command
+    }
+
+    /// Has a settings file, too.
+    pub fn config(mut self, path: &str) -> Builder {
+        self.config = Some(path.to_string());
+        self
     }
 
     /// Starts it and waits until it is ready.
@@ -64,6 +78,7 @@ impl Builder {
     pub async fn start_unready(&self) -> Gateway {
         let (reader, writer) = std::io::pipe().expect("a pipe");
         let mut command = self.command(&["serve"]);
+        command.args(self.config.iter().flat_map(|path| ["--config", path]));
         command.stdout(Stdio::null()).stderr(writer);
         let mut command = tokio::process::Command::from(command);
         let mut child = command.kill_on_drop(true).spawn().expect("the gateway");
@@ -106,7 +121,7 @@ pub struct Gateway {
 impl Gateway {
     /// Settings for a test: free ports, JSON log, a known secret, a short drain.
     pub fn builder(redis: &Redis) -> Builder {
-        let builder = Builder { env: BTreeMap::new() };
+        let builder = Builder { env: BTreeMap::new(), config: None, outside: BTreeMap::new() };
         builder
             .env("SERVER__LISTEN", "127.0.0.1:0")
             .env("ADMIN__LISTEN", "127.0.0.1:0")
@@ -223,6 +238,11 @@ impl Gateway {
     /// Sends SIGTERM.
     pub fn term(&self) {
         process::signal(self.pid, libc::SIGTERM);
+    }
+
+    /// Sends SIGHUP.
+    pub fn hup(&self) {
+        process::signal(self.pid, libc::SIGHUP);
     }
 
     /// SIGSTOP: from now on it does nothing; the kernel still takes connections for it.

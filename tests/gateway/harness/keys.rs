@@ -1,7 +1,7 @@
 //! Keys of all kinds: made by openssl when a test needs them, so that none lies in the repository.
 
 use jsonwebtoken::EncodingKey;
-use serde_json::json;
+use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -71,9 +71,28 @@ impl Dir {
         self.openssl(&[&sign[..], &["-CAcreateserial", "-extfile", "ext", "-out", "server.pem"]].concat());
     }
 
-    fn openssl(&self, arguments: &[&str]) {
+    /// The public part of a [`Dir::pair`] as an issuer publishes it.
+    pub fn jwk(&self, algorithm: &str, kid: &str) -> Value {
+        let public = format!("{algorithm}.pub");
+        let der = self.openssl(&["pkey", "-pubin", "-in", &public, "-outform", "DER"]);
+        let last = |n: usize, of: usize| base64(&der[der.len() - n..][..of]);
+        match algorithm {
+            "RSA" => {
+                let hex = self.openssl(&["rsa", "-pubin", "-in", &public, "-noout", "-modulus"]);
+                let hex = String::from_utf8(hex).expect("text").trim().replace("Modulus=", "");
+                let byte = |at: usize| u8::from_str_radix(&hex[at..at + 2], 16).expect("hex");
+                let modulus: Vec<u8> = (0..hex.len()).step_by(2).map(byte).collect();
+                json!({"kty": "RSA", "use": "sig", "alg": "RS256", "kid": kid, "n": base64(&modulus), "e": "AQAB"})
+            }
+            "EC" => json!({"kty": "EC", "crv": "P-256", "kid": kid, "x": last(64, 32), "y": last(32, 32)}),
+            _ => json!({"kty": "OKP", "crv": "Ed25519", "use": "sig", "kid": kid, "x": last(32, 32)}),
+        }
+    }
+
+    fn openssl(&self, arguments: &[&str]) -> Vec<u8> {
         let done = Command::new("openssl").args(arguments).current_dir(&self.0).output().expect("openssl is installed");
         assert!(done.status.success(), "openssl {arguments:?}: {}", String::from_utf8_lossy(&done.stderr));
+        done.stdout
     }
 }
 
@@ -87,6 +106,19 @@ impl Drop for Dir {
     fn drop(&mut self) {
         let _ = std::fs::remove_dir_all(&self.0);
     }
+}
+
+/// Base64 as of JWS (RFC 7515): URL-safe, without padding.
+pub fn base64(bytes: &[u8]) -> String {
+    let digits = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+    let mut out = String::new();
+    for group in bytes.chunks(3) {
+        let number = group.iter().fold(0u32, |n, b| n << 8 | u32::from(*b)) << (8 * (3 - group.len()));
+        for place in 0..=group.len() {
+            out.push(digits[(number >> (18 - 6 * place)) as usize & 63] as char);
+        }
+    }
+    out
 }
 
 /// SHA-256 in hex.

@@ -13,6 +13,7 @@
 
 pub mod gateway;
 pub mod id;
+pub mod idp;
 pub mod keys;
 pub mod load;
 pub mod metrics;
@@ -25,6 +26,7 @@ pub mod ticket;
 
 pub use gateway::Gateway;
 pub use id::Id;
+pub use idp::Idp;
 pub use load::{Load, Published, assert_received};
 pub use parser::Event;
 pub use proxy::Proxy;

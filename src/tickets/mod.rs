@@ -1,17 +1,22 @@
 //! Tickets: short-lived JWTs that let a browser in (RFC 7519; DESIGN.md section 4). What is checked here needs no Redis.
 
+pub mod jwks;
+pub mod keys;
+
 use std::sync::Arc;
 
 use jsonwebtoken::{
-    Algorithm as Jwt, DecodingKey, EncodingKey, Header, Validation,
+    Algorithm as Jwt, EncodingKey, Header, Validation,
     errors::{Error, ErrorKind},
 };
 use serde_json::{Map, Value, json};
 
 use crate::{
     core::{channel::is_name, hex, topics::Topics},
-    settings::{Algorithm, TicketKey, Tickets},
+    settings::{Algorithm, Tickets},
 };
+
+use self::keys::{Key, Keys, jwt};
 
 /// Longest ticket in bytes.
 const MAX_TICKET_BYTES: usize = 8 << 10;
@@ -48,19 +53,11 @@ fn refuse<T>(code: &'static str, message: impl Into<String>) -> Result<T, Refuse
     Err(Refused { code, message: message.into() })
 }
 
-/// Verifies and mints tickets with the configured keys.
+/// Verifies and mints tickets with the keys of the moment.
 pub struct Verifier {
     settings: Tickets,
-    keys: Vec<(TicketKey, DecodingKey)>,
-}
-
-fn jwt(algorithm: Algorithm) -> Jwt {
-    match algorithm {
-        Algorithm::HS256 => Jwt::HS256,
-        Algorithm::RS256 => Jwt::RS256,
-        Algorithm::ES256 => Jwt::ES256,
-        Algorithm::EdDSA => Jwt::EdDSA,
-    }
+    /// The keys; they can be replaced.
+    pub keys: Keys,
 }
 
 impl Verifier {
@@ -68,9 +65,19 @@ impl Verifier {
     ///
     /// # Errors
     /// A key cannot be used.
-    pub fn new(settings: Tickets) -> Result<Self, Error> {
-        let keys = settings.keys.iter().map(|k| Ok((k.clone(), k.decoding_key()?))).collect::<Result<_, Error>>()?;
+    pub fn new(mut settings: Tickets) -> Result<Self, Error> {
+        let keys = Keys::default();
+        keys.set_own(&std::mem::take(&mut settings.keys))?;
         Ok(Self { settings, keys })
+    }
+
+    /// Whether a newer key set of the issuer might have the ticket's key: its `kid` is that of no known key. A key set has no HS256
+    /// keys, so for such a ticket none need be fetched. (What the ticket says of itself decides nothing else.)
+    pub fn lacks_key(&self, token: &str) -> bool {
+        let header = (token.len() <= MAX_TICKET_BYTES).then(|| jsonwebtoken::decode_header(token));
+        header.and_then(Result::ok).is_some_and(|header| {
+            header.alg != Jwt::HS256 && header.kid.is_some_and(|kid| self.keys.named(&kid).is_none())
+        })
     }
 
     /// Checks a ticket at a time, in seconds since 1970.
@@ -82,7 +89,7 @@ impl Verifier {
             return refuse("ticket-malformed", format!("the ticket is longer than {MAX_TICKET_BYTES} bytes"));
         }
         let header = jsonwebtoken::decode_header(token).map_err(|e| header_fault(&e))?;
-        let (key, decoding) = self.key(header.kid.as_deref())?;
+        let key = self.key(header.kid.as_deref())?;
         let algorithm = jwt(key.algorithm);
         if header.alg != algorithm {
             let message =
@@ -101,20 +108,19 @@ impl Verifier {
             validation.set_issuer(&[issuer]);
             validation.set_required_spec_claims(&["aud", "iss"]);
         }
-        let claims = jsonwebtoken::decode::<Map<String, Value>>(token, decoding, &validation)
+        let claims = jsonwebtoken::decode::<Map<String, Value>>(token, &key.decoding, &validation)
             .map_err(|e| self.claim_fault(&e))?
             .claims;
         self.ticket(token, key.algorithm, &claims, now_s)
     }
 
-    /// The key of a `kid`; a key without `kid` serves all tokens that name no other. A single key serves tokens without `kid`.
-    fn key(&self, kid: Option<&str>) -> Result<&(TicketKey, DecodingKey), Refused> {
-        let named = kid.and_then(|kid| self.keys.iter().find(|(k, _)| k.kid.as_deref() == Some(kid)));
-        let general = || self.keys.iter().find(|(k, _)| k.kid.is_none());
-        let only = || self.keys.first().filter(|_| kid.is_none() && self.keys.len() == 1);
-        match named.or_else(general).or_else(only) {
+    fn key(&self, kid: Option<&str>) -> Result<Arc<Key>, Refused> {
+        match self.keys.find(kid) {
             Some(key) => Ok(key),
-            None => refuse("ticket-unknown-key", "no key is configured for the ticket's kid; see tickets.keys"),
+            None => refuse(
+                "ticket-unknown-key",
+                "no key is known for the ticket's kid; see tickets.keys and tickets.jwks_url",
+            ),
         }
     }
 
@@ -199,7 +205,8 @@ impl Verifier {
     /// # Errors
     /// The library fails to sign.
     pub fn mint(&self, user: &str, topics: Option<&[String]>, ttl_s: u64, now_s: u64) -> Option<Result<String, Error>> {
-        let (key, _) = self.keys.iter().find(|(k, _)| k.algorithm == Algorithm::HS256)?;
+        let key = self.keys.signing()?;
+        let secret = key.secret.as_deref()?;
         let mut claims = json!({
             "sub": user,
             "aud": self.settings.audience,
@@ -214,7 +221,7 @@ impl Verifier {
             claims["iss"] = json!(issuer);
         }
         let header = Header { kid: key.kid.clone(), ..Header::new(Jwt::HS256) };
-        Some(jsonwebtoken::encode(&header, &claims, &EncodingKey::from_secret(&key.material)))
+        Some(jsonwebtoken::encode(&header, &claims, &EncodingKey::from_secret(secret)))
     }
 
     /// Largest lifetime of a ticket in seconds.

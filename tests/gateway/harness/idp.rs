@@ -1,0 +1,105 @@
+//! An issuer of tickets that publishes its key set over HTTP.
+
+use super::process::free_port;
+use serde_json::{Value, json};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+/// A small web server on one port. It may be down, slow, or talk nonsense.
+pub struct Idp {
+    port: u16,
+    shared: Arc<Shared>,
+    server: Mutex<Option<JoinHandle<()>>>,
+}
+
+struct Shared {
+    /// Status, further header lines, body.
+    answer: Mutex<(u16, String, String)>,
+    requests: AtomicUsize,
+    held: watch::Sender<bool>,
+}
+
+impl Idp {
+    /// One that is down: nobody listens on its port.
+    pub fn down() -> Idp {
+        let answer = Mutex::new((404, String::new(), String::new()));
+        let shared = Shared { answer, requests: AtomicUsize::new(0), held: watch::Sender::new(false) };
+        Idp { port: free_port(), shared: Arc::new(shared), server: Mutex::new(None) }
+    }
+
+    /// One that publishes these keys.
+    pub async fn start(keys: &[Value]) -> Idp {
+        let idp = Idp::down();
+        idp.publish(keys);
+        idp.up().await;
+        idp
+    }
+
+    /// The setting `tickets.jwks_url`.
+    pub fn url(&self) -> String {
+        format!("http://127.0.0.1:{}/jwks.json", self.port)
+    }
+
+    /// Begins to listen.
+    pub async fn up(&self) {
+        let listener = TcpListener::bind(("127.0.0.1", self.port)).await.expect("the port is free");
+        let shared = self.shared.clone();
+        let server = tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                tokio::spawn(answer(stream, shared.clone()));
+            }
+        });
+        *self.server.lock().unwrap() = Some(server);
+    }
+
+    /// No longer listens.
+    pub async fn stop(&self) {
+        let server = self.server.lock().unwrap().take().expect("it is up");
+        server.abort();
+        let _ = server.await;
+    }
+
+    /// From now on it publishes these keys.
+    pub fn publish(&self, keys: &[Value]) {
+        self.say(200, "", &json!({"keys": keys}).to_string());
+    }
+
+    /// From now on it answers so.
+    pub fn say(&self, status: u16, headers: &str, body: &str) {
+        *self.shared.answer.lock().unwrap() = (status, headers.to_string(), body.to_string());
+    }
+
+    /// Requests so far.
+    pub fn requests(&self) -> usize {
+        self.shared.requests.load(Ordering::SeqCst)
+    }
+
+    /// From now on requests are counted, but not answered.
+    pub fn hold(&self) {
+        self.shared.held.send_replace(true);
+    }
+
+    /// Answers what was held.
+    pub fn release(&self) {
+        self.shared.held.send_replace(false);
+    }
+}
+
+async fn answer(mut stream: TcpStream, shared: Arc<Shared>) {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        match stream.read_buf(&mut head).await {
+            Ok(n) if n > 0 => {}
+            _ => return,
+        }
+    }
+    shared.requests.fetch_add(1, Ordering::SeqCst);
+    let _ = shared.held.subscribe().wait_for(|held| !held).await;
+    let (status, headers, body) = shared.answer.lock().unwrap().clone();
+    let head = format!("HTTP/1.1 {status} X\r\n{headers}Content-Length: {}\r\nConnection: close\r\n\r\n", body.len());
+    let _ = stream.write_all(format!("{head}{body}").as_bytes()).await;
+}

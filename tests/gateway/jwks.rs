@@ -1,0 +1,274 @@
+//! Keys of an issuer's key set: each with its own algorithm, fetched once for all who wait, and no client is turned away for the
+//! sake of an issuer that is away.
+
+use crate::harness::gateway::Builder;
+use crate::harness::keys::{Dir, base64};
+use crate::harness::process::{die_with_parent, free_port};
+use crate::harness::ticket::{SECRET, Ticket};
+use crate::harness::{Gateway, Idp, Redis, Sse, eventually, ticket};
+use crate::http::error;
+use crate::tickets::refused;
+use jsonwebtoken::{Algorithm, EncodingKey};
+use serde_json::{Value, json};
+use std::process::{Command, Stdio};
+
+/// A key pair of the issuer: signs tickets under its `kid`.
+struct Pair {
+    kid: String,
+    algorithm: Algorithm,
+    private: EncodingKey,
+    pem: String,
+    jwk: Value,
+}
+
+impl Pair {
+    fn new(kind: &str, kid: &str) -> Pair {
+        let dir = Dir::new();
+        let (private, pem) = dir.pair(kind);
+        let algorithm = match kind {
+            "RSA" => Algorithm::RS256,
+            "EC" => Algorithm::ES256,
+            _ => Algorithm::EdDSA,
+        };
+        Pair { kid: kid.to_string(), algorithm, private, pem, jwk: dir.jwk(kind, kid) }
+    }
+
+    fn ticket(&self) -> Ticket {
+        ticket("1").signed(self.algorithm, self.private.clone()).kid(&self.kid)
+    }
+}
+
+/// A gateway that has no key of its own.
+fn builder(redis: &Redis, idp: &Idp) -> Builder {
+    Gateway::durable_only(redis).unset("TICKETS__SECRET").env("TICKETS__JWKS_URL", &idp.url())
+}
+
+/// Both ways in are told to come back.
+async fn busy(gateway: &Gateway, ticket: &Ticket) {
+    let mut sse = Sse::connect(&gateway.events_url(ticket, ""), &[]).await;
+    assert_eq!(sse.status, 200);
+    let event = sse.event().await;
+    assert_eq!((event.event.as_str(), event.data.as_str()), ("sse.busy", r#"{"reason":"keys-away"}"#));
+    assert!(event.retry.is_some_and(|ms| (10_000..=30_000).contains(&ms)), "{event}");
+    let url = gateway.url(&format!("/events/poll?ticket={}", ticket.jwt()));
+    let answer = gateway.http().get(url).send().await.unwrap();
+    assert!(answer.headers().contains_key("retry-after"));
+    assert_eq!(error(answer).await, (503, "keys-away".to_string()));
+}
+
+/// Asks again until it is let in; until then nothing but `sse.busy` is said.
+async fn let_in(gateway: &Gateway, ticket: &Ticket) {
+    eventually("to be let in", || async {
+        let mut sse = Sse::connect(&gateway.events_url(ticket, ""), &[]).await;
+        assert_eq!(sse.status, 200);
+        let event = sse.event().await.event;
+        assert!(event == "sse.connected" || event == "sse.busy", "{event}");
+        (event == "sse.connected").then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn each_algorithm_and_none_but_that_of_the_key() {
+    let redis = Redis::start().await;
+    let pairs = [Pair::new("RSA", "rsa"), Pair::new("EC", "ec"), Pair::new("ED25519", "ed")];
+    let mut keys: Vec<Value> = pairs.iter().map(|p| p.jwk.clone()).collect();
+    let secret = "a-secret-that-is-none-since-it-is-published";
+    keys.push(json!({"kty": "oct", "kid": "oct", "alg": "HS256", "k": base64(secret.as_bytes())}));
+    let encrypts = Pair::new("EC", "enc");
+    keys.push(encrypts.jwk.clone());
+    keys[4]["use"] = json!("enc");
+    let idp = Idp::start(&keys).await;
+    let gateway = builder(&redis, &idp).start().await;
+    for pair in &pairs {
+        gateway.connect_with(&pair.ticket(), "").await;
+        // What the key set says to all the world, as the secret of an HMAC.
+        let mut published = vec![pair.pem.clone(), pair.pem.trim_end().to_string(), pair.jwk.to_string()];
+        published.extend(["n", "x", "y"].iter().filter_map(|name| Some(pair.jwk[*name].as_str()?.to_string())));
+        for text in &published {
+            refused(&gateway, &ticket("1").secret(text).kid(&pair.kid).jwt(), "ticket-wrong-algorithm").await;
+        }
+        // Under the kid of another, and signed by a stranger.
+        for other in pairs.iter().filter(|other| other.kid != pair.kid) {
+            refused(&gateway, &pair.ticket().kid(&other.kid).jwt(), "ticket-wrong-algorithm").await;
+        }
+        let stranger = Pair::new(
+            match pair.algorithm {
+                Algorithm::RS256 => "RSA",
+                Algorithm::ES256 => "EC",
+                _ => "ED25519",
+            },
+            &pair.kid,
+        );
+        refused(&gateway, &stranger.ticket().jwt(), "ticket-bad-signature").await;
+        let mut nameless = pair.ticket();
+        nameless.header.kid = None;
+        refused(&gateway, &nameless.jwt(), "ticket-unknown-key").await;
+    }
+    refused(&gateway, &ticket("1").secret(secret).kid("oct").jwt(), "ticket-unknown-key").await;
+    refused(&gateway, &encrypts.ticket().jwt(), "ticket-unknown-key").await;
+    assert_eq!(gateway.metric("sse_jwks_keys", &[]).await, 3.0);
+    for ignored in ["kty oct", "its use is not sig"] {
+        assert!(gateway.log_contains(ignored), "{ignored}");
+    }
+    // Known keys and HMACs cause no fetch; the one was for the key that encrypts.
+    assert_eq!(idp.requests(), 2);
+}
+
+#[tokio::test]
+async fn own_keys_work_beside_the_key_set_with_or_without_it() {
+    let redis = Redis::start().await;
+    let pair = Pair::new("EC", "ec");
+    let idp = Idp::down();
+    idp.publish(std::slice::from_ref(&pair.jwk));
+    let gateway = builder(&redis, &idp).env("TICKETS__SECRET", SECRET).start().await;
+    gateway.connect("1").await;
+    gateway.connect_with(&ticket("1").kid("any"), "").await;
+    busy(&gateway, &pair.ticket()).await;
+    idp.up().await;
+    let_in(&gateway, &pair.ticket()).await;
+    gateway.connect("1").await;
+    let confused = ticket("1").secret(&pair.pem).kid("ec");
+    refused(&gateway, &confused.jwt(), "ticket-wrong-algorithm").await;
+}
+
+#[tokio::test]
+async fn an_unknown_kid_makes_one_fetch_for_all_who_wait_and_none_for_who_come_soon_after() {
+    let redis = Redis::start().await;
+    let (old, new, third) = (Pair::new("RSA", "old"), Pair::new("EC", "new"), Pair::new("ED25519", "third"));
+    let idp = Idp::start(std::slice::from_ref(&old.jwk)).await;
+    let gateway = builder(&redis, &idp).env("TICKETS__JWKS_COOLDOWN", "10m").env("SERVER__WORKERS", "4").start().await;
+    gateway.connect_with(&old.ticket(), "").await;
+    assert_eq!(idp.requests(), 1, "at the start");
+    idp.publish(&[old.jwk.clone(), new.jwk.clone()]);
+    idp.hold();
+    let open = |n: usize| {
+        let pair = if n.is_multiple_of(2) { &new } else { &third };
+        let url = gateway.events_url(&pair.ticket().claim("sub", json!(n.to_string())), "");
+        tokio::spawn(async move {
+            let mut sse = Sse::connect(&url, &[]).await;
+            (n, sse.status, if sse.status == 200 { sse.event().await.event } else { sse.body().await })
+        })
+    };
+    let all: Vec<_> = (0..50).map(open).collect();
+    eventually("the fetch", || std::future::ready((idp.requests() == 2).then_some(()))).await;
+    // Who is known does not wait with them.
+    gateway.connect_with(&old.ticket(), "").await;
+    idp.release();
+    for one in all {
+        let (n, status, said) = one.await.unwrap();
+        if n % 2 == 0 {
+            assert_eq!((status, said.as_str()), (200, "sse.connected"), "{n}");
+        } else {
+            assert_eq!(status, 401, "{n}: {said}");
+            assert!(said.contains("ticket-unknown-key"), "{said}");
+        }
+    }
+    for n in 0..20 {
+        refused(&gateway, &third.ticket().kid(&format!("random-{n}")).jwt(), "ticket-unknown-key").await;
+    }
+    assert_eq!(idp.requests(), 2);
+    assert_eq!(gateway.metric("sse_jwks_fetches_total", &[("outcome", "ok")]).await, 2.0);
+}
+
+#[tokio::test]
+async fn an_issuer_that_is_away_at_the_start_is_no_fault_of_the_client() {
+    let redis = Redis::start().await;
+    let pair = Pair::new("ED25519", "ed");
+    let idp = Idp::down();
+    let gateway = builder(&redis, &idp).start_unready().await;
+    eventually("keys-away", || async {
+        let (status, body) = gateway.admin_get("/readyz").await;
+        (status == 503 && body.contains("keys-away")).then_some(())
+    })
+    .await;
+    busy(&gateway, &pair.ticket()).await;
+    assert!(gateway.metric("sse_busy_total", &[("reason", "keys-away")]).await >= 2.0);
+    assert_eq!(gateway.metric("sse_jwks_keys", &[]).await, 0.0);
+    // What is wrong whatever the keys are, is refused all the same.
+    refused(&gateway, "garbage", "ticket-malformed").await;
+    refused(&gateway, &ticket("1").kid("ed").jwt(), "ticket-unknown-key").await;
+    idp.publish(std::slice::from_ref(&pair.jwk));
+    idp.up().await;
+    let_in(&gateway, &pair.ticket()).await;
+    gateway.ready().await;
+}
+
+#[tokio::test]
+async fn known_keys_are_good_while_the_issuer_is_away_or_talks_nonsense() {
+    let redis = Redis::start().await;
+    let (old, new) = (Pair::new("EC", "old"), Pair::new("EC", "new"));
+    let idp = Idp::start(std::slice::from_ref(&old.jwk)).await;
+    let settings = builder(&redis, &idp).env("TICKETS__JWKS_REFRESH", "1s").env("TICKETS__JWKS_COOLDOWN", "100ms");
+    let gateway = settings.start().await;
+    gateway.connect_with(&old.ticket(), "").await;
+    let large = format!("{{\"keys\":[{}],\"x\":\"{}\"}}", new.jwk, "x".repeat(300 << 10));
+    let elsewhere = Idp::start(std::slice::from_ref(&new.jwk)).await;
+    let to_another = format!("Location: {}\r\n", elsewhere.url());
+    for (status, headers, body, outcome) in [
+        (500, "", "", "status"),
+        (302, to_another.as_str(), "", "status"),
+        (200, "", "<html>", "invalid"),
+        (200, "", "{\"keys\":[]}", "invalid"),
+        (200, "", &large, "invalid"),
+    ] {
+        idp.say(status, headers, body);
+        let before = gateway.metric("sse_jwks_fetches_total", &[("outcome", outcome)]).await;
+        eventually(outcome, || async {
+            busy(&gateway, &new.ticket()).await;
+            let now = gateway.metric("sse_jwks_fetches_total", &[("outcome", outcome)]).await;
+            (now > before).then_some(())
+        })
+        .await;
+        gateway.connect_with(&old.ticket(), "").await;
+    }
+    assert_eq!(elsewhere.requests(), 0, "the keys come from where it was configured");
+    idp.stop().await;
+    gateway.metric_reaches("sse_jwks_fetches_total", &[("outcome", "unreachable")], 1.0).await;
+    gateway.connect_with(&old.ticket(), "").await;
+    busy(&gateway, &new.ticket()).await;
+    assert!(gateway.metric("sse_jwks_age_seconds", &[]).await > 0.0);
+    // Back, with another key and without the old one: in the background it is noticed, too.
+    idp.publish(std::slice::from_ref(&new.jwk));
+    idp.up().await;
+    let_in(&gateway, &new.ticket()).await;
+    refused(&gateway, &old.ticket().jwt(), "ticket-unknown-key").await;
+}
+
+/// A web server with TLS that is gone when dropped.
+struct Tls(std::process::Child);
+
+impl Drop for Tls {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[tokio::test]
+async fn over_tls_only_from_an_issuer_whose_certificate_is_good() {
+    let redis = Redis::start().await;
+    let (dir, stranger) = (Dir::new(), Dir::new());
+    dir.certificate();
+    stranger.certificate();
+    let pair = Pair::new("EC", "ec");
+    dir.write("jwks.json", &json!({"keys": [pair.jwk]}).to_string());
+    let port = free_port().to_string();
+    let mut server = Command::new("openssl");
+    server.args(["s_server", "-quiet", "-WWW", "-accept", &port, "-cert", "server.pem", "-key", "server.key"]);
+    server.current_dir(&dir).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    die_with_parent(&mut server);
+    let _server = Tls(server.spawn().expect("openssl is installed"));
+    eventually("openssl to listen", || {
+        std::future::ready(std::net::TcpStream::connect(format!("127.0.0.1:{port}")).ok())
+    })
+    .await;
+    let settings = Gateway::durable_only(&redis)
+        .unset("TICKETS__SECRET")
+        .env("TICKETS__JWKS_URL", &format!("https://127.0.0.1:{port}/jwks.json"));
+    let gateway = settings.clone().outside("SSL_CERT_FILE", &dir.text("ca.pem")).start().await;
+    gateway.connect_with(&pair.ticket(), "").await;
+    let gateway = settings.outside("SSL_CERT_FILE", &stranger.text("ca.pem")).start_unready().await;
+    busy(&gateway, &pair.ticket()).await;
+    assert!(gateway.log_contains("certificate"), "the log says why");
+}

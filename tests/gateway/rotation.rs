@@ -1,0 +1,208 @@
+//! Keys and the certificate change without a restart: by SIGHUP, and by themselves when their files do.
+
+use crate::harness::gateway::Builder;
+use crate::harness::keys::{Dir, api_keys, sha256};
+use crate::harness::parser::Parser;
+use crate::harness::ticket::SECRET;
+use crate::harness::{Gateway, Redis, Sse, eventually, ticket, user};
+use crate::http::next;
+use crate::tickets::refused;
+use jsonwebtoken::Algorithm;
+use reqwest::{Certificate, Client, StatusCode};
+use serde_json::json;
+
+const NEW: &str = "another-secret-for-tests-of-more-than-32-bytes";
+
+fn builder(redis: &Redis) -> Builder {
+    Gateway::durable_only(redis).unset("TICKETS__SECRET")
+}
+
+/// Waits until a ticket signed with this secret is let in.
+async fn takes_over(gateway: &Gateway, secret: &str) {
+    eventually("the new secret", || async {
+        let sse = Sse::connect(&gateway.events_url(&ticket("1").secret(secret), ""), &[]).await;
+        (sse.status == 200).then_some(())
+    })
+    .await;
+}
+
+/// An event of the user arrives on this stream.
+async fn is_alive(redis: &Redis, sse: &mut Sse, who: &str) {
+    let id = redis.durable(&user(who), "a", "1").await.unwrap();
+    assert_eq!(sse.next_of("a").await.id, Some(id));
+}
+
+#[tokio::test]
+async fn a_secret_changes_on_sighup_and_open_streams_do_not_notice() {
+    let redis = Redis::start().await;
+    let dir = Dir::new();
+    let file = dir.write("secret", SECRET);
+    let gateway = builder(&redis).env("TICKETS__SECRET_FILE", &file).start().await;
+    let mut open = gateway.connect("open").await;
+    dir.write("secret", &format!("{NEW}\n"));
+    gateway.hup();
+    gateway.log_says("\"signal\":true").await;
+    // At once: the signal does not wait for the watch.
+    refused(&gateway, &ticket("1").jwt(), "ticket-bad-signature").await;
+    gateway.connect_with(&ticket("1").secret(NEW), "").await;
+    is_alive(&redis, &mut open, "open").await;
+    assert!(gateway.metric("sse_reloads_total", &[("outcome", "ok")]).await >= 1.0);
+    assert!(!gateway.log_contains(NEW) && !gateway.log_contains(SECRET));
+}
+
+#[tokio::test]
+async fn a_secret_changes_by_itself_when_kubernetes_swaps_its_directory() {
+    let redis = Redis::start().await;
+    let dir = Dir::new();
+    for (version, secret) in [("..1", SECRET), ("..2", NEW)] {
+        std::fs::create_dir(dir.path(version)).unwrap();
+        std::fs::write(dir.path(version).join("secret"), secret).unwrap();
+    }
+    let point_to = |version: &str| {
+        std::os::unix::fs::symlink(version, dir.path("..tmp")).unwrap();
+        std::fs::rename(dir.path("..tmp"), dir.path("..data")).unwrap();
+    };
+    point_to("..1");
+    std::os::unix::fs::symlink("..data/secret", dir.path("secret")).unwrap();
+    let gateway = builder(&redis).env("TICKETS__SECRET_FILE", &dir.text("secret")).start().await;
+    let mut open = gateway.connect("open").await;
+    point_to("..2");
+    takes_over(&gateway, NEW).await;
+    refused(&gateway, &ticket("1").jwt(), "ticket-bad-signature").await;
+    is_alive(&redis, &mut open, "open").await;
+    assert!(!gateway.log_contains("\"signal\":true"));
+}
+
+#[tokio::test]
+async fn a_bad_file_leaves_what_was_and_is_told_with_its_name() {
+    let redis = Redis::start().await;
+    let (dir, other) = (Dir::new(), Dir::new());
+    let (old, _) = dir.pair("EC");
+    let (new, public) = other.pair("EC");
+    let (secret, file) = (dir.write("secret", SECRET), dir.text("EC.pub"));
+    let keys = json!([{"kid": "ec", "algorithm": "ES256", "public_key_file": file}]);
+    let gateway =
+        builder(&redis).env("TICKETS__SECRET_FILE", &secret).env("TICKETS__KEYS", &keys.to_string()).start().await;
+    let by = |key: &jsonwebtoken::EncodingKey| ticket("1").signed(Algorithm::ES256, key.clone()).kid("ec");
+    let failed = async || gateway.metric("sse_reloads_total", &[("outcome", "failed")]).await;
+    let mut told = 0;
+    for (name, content) in [("EC.pub", "-----BEGIN NONSENSE-----"), ("EC.pub", ""), ("secret", " \n")] {
+        let before = failed().await;
+        dir.write(name, content);
+        eventually("the failure", || async { (failed().await > before).then_some(()) }).await;
+        let path = dir.text(name);
+        let lines = || gateway.log_text().lines().filter(|l| l.contains("ERROR") && l.contains(&path)).count();
+        eventually("the file's name", || std::future::ready((lines() > 0).then_some(()))).await;
+        gateway.connect_with(&by(&old), "").await;
+        gateway.connect("1").await;
+        told += 1;
+    }
+    assert_eq!(told, 3);
+    assert_eq!(gateway.metric("sse_reloads_total", &[("outcome", "ok")]).await, 0.0);
+    // Gone for a while, as on a file system that is remounted.
+    std::fs::remove_file(dir.path("EC.pub")).unwrap();
+    dir.write("secret", SECRET);
+    gateway.hup();
+    gateway.log_says("No such file").await;
+    gateway.connect_with(&by(&old), "").await;
+    dir.write("EC.pub", &public);
+    eventually("the new key", || async {
+        let sse = Sse::connect(&gateway.events_url(&by(&new), ""), &[]).await;
+        (sse.status == 200).then_some(())
+    })
+    .await;
+    refused(&gateway, &by(&old).jwt(), "ticket-bad-signature").await;
+}
+
+#[tokio::test]
+async fn old_and_new_side_by_side_as_the_readme_has_it_and_api_keys_with_them() {
+    let redis = Redis::start().await;
+    let dir = Dir::new();
+    let (old, new) = (dir.write("old", SECRET), dir.write("new", NEW));
+    let write = |keys: &[(&str, &str)], api_key: &str, more: &str| {
+        let keys: Vec<String> = keys
+            .iter()
+            .map(|(kid, file)| format!("{{ kid = \"{kid}\", algorithm = \"HS256\", secret_file = \"{file}\" }}"))
+            .collect();
+        let api = format!("api_keys = [{{ sha256 = \"{}\", scopes = [\"tickets\"] }}]\n", sha256(api_key));
+        dir.write("gateway.toml", &format!("{api}[tickets]\nkeys = [{}]\n{more}", keys.join(", ")))
+    };
+    let file = write(&[("old", &old)], "first", "");
+    let gateway = builder(&redis).config(&file).start().await;
+    let reloads = async |n: f64| gateway.metric_reaches("sse_reloads_total", &[("outcome", "ok")], n).await;
+    let mint = async |key: &str| {
+        let request = gateway.http().post(gateway.url("/tickets")).bearer_auth(key).body(r#"{"user":"1"}"#);
+        request.send().await.unwrap()
+    };
+    let kid = async |key: &str| {
+        let text = mint(key).await.text().await.unwrap();
+        let answer: serde_json::Value = serde_json::from_str(&text).unwrap();
+        jsonwebtoken::decode_header(answer["ticket"].as_str().unwrap()).unwrap().kid
+    };
+    assert_eq!(kid("first").await.as_deref(), Some("old"));
+    let by = |kid: &str, secret: &str| ticket("1").secret(secret).kid(kid);
+    gateway.connect_with(&by("old", SECRET), "").await;
+    refused(&gateway, &by("new", NEW).jwt(), "ticket-unknown-key").await;
+    // The new one is known, the old one still signs.
+    write(&[("old", &old), ("new", &new)], "first", "");
+    gateway.hup();
+    reloads(1.0).await;
+    gateway.connect_with(&by("old", SECRET), "").await;
+    gateway.connect_with(&by("new", NEW), "").await;
+    assert_eq!(kid("first").await.as_deref(), Some("old"));
+    // The new one signs; another API key; and a setting that needs a restart, with a value that is nobody's business.
+    write(&[("new", &new), ("old", &old)], "second", "issuer = \"hushhush\"\n");
+    reloads(2.0).await;
+    assert_eq!(kid("second").await.as_deref(), Some("new"));
+    assert_eq!(mint("first").await.status(), StatusCode::UNAUTHORIZED);
+    gateway.connect_with(&by("old", SECRET), "").await;
+    assert!(gateway.log_contains("tickets.issuer") && gateway.log_contains("needs a restart"));
+    assert!(!gateway.log_contains("hushhush"));
+    // The old one is gone.
+    write(&[("new", &new)], "second", "issuer = \"hushhush\"\n");
+    gateway.hup();
+    reloads(3.0).await;
+    refused(&gateway, &by("old", SECRET).jwt(), "ticket-unknown-key").await;
+    gateway.connect_with(&by("new", NEW), "").await;
+    // A file with a fault changes nothing at all.
+    dir.write("gateway.toml", "[tickets\n");
+    gateway.hup();
+    gateway.log_says("is no TOML").await;
+    gateway.connect_with(&by("new", NEW), "").await;
+    assert_eq!(kid("second").await.as_deref(), Some("new"));
+}
+
+#[tokio::test]
+async fn a_new_certificate_is_seen_by_new_connections_and_old_ones_live() {
+    let redis = Redis::start().await;
+    let (dir, other) = (Dir::new(), Dir::new());
+    dir.certificate();
+    other.certificate();
+    let gateway = Gateway::durable_only(&redis)
+        .env("SERVER__TLS__CERTIFICATE", &dir.text("server.pem"))
+        .env("SERVER__TLS__KEY", &dir.text("server.key"))
+        .env("API_KEYS", &api_keys(&[("key", "publish")]))
+        .start()
+        .await;
+    let url = || gateway.events_url(&ticket("1"), "").replace("http://", "https://");
+    // A client that trusts only one authority, and that knows no session of before.
+    let client = |dir: &Dir| {
+        let authority = Certificate::from_pem(dir.read("ca.pem").as_bytes()).unwrap();
+        Client::builder().tls_certs_only([authority]).build().unwrap()
+    };
+    let mut open = client(&dir).get(url()).send().await.unwrap();
+    let mut parser = Parser::default();
+    assert_eq!(next(&mut open, &mut parser).await.event, "sse.connected");
+    assert!(client(&other).get(url()).send().await.is_err());
+    // The certificate without its key: both stay.
+    dir.write("server.pem", &other.read("server.pem"));
+    gateway.metric_reaches("sse_reloads_total", &[("outcome", "failed")], 1.0).await;
+    gateway.log_says("server.pem holds no certificate that fits the key").await;
+    client(&dir).get(url()).send().await.unwrap();
+    dir.write("server.key", &other.read("server.key"));
+    eventually("the new certificate", || async { client(&other).get(url()).send().await.ok() }).await;
+    assert!(client(&dir).get(url()).send().await.is_err(), "no new connection with the old one");
+    gateway.log_says("a new certificate is in use").await;
+    let id = redis.durable(&user("1"), "a", "1").await.unwrap();
+    assert_eq!(next(&mut open, &mut parser).await.id, Some(id));
+}
