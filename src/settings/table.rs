@@ -46,14 +46,14 @@ keys! {
         |s, v| s.server.heartbeat = parse::duration(v, ms(10, DAY))?;
     "server.max_connection_age" = r#""1h""#, "A stream older than this (± 20 %) ends with a `retry:`, so that load evens out; 0 = never.",
         |s, v| s.server.max_connection_age = parse::duration(v, ms(0, 365 * DAY))?;
-    "server.tls.certificate" = r#""""#, "PEM file of the certificate chain; empty = no TLS.",
-        |s, v| s.server.tls_certificate = parse::path(v)?;
-    "server.tls.key" = r#""""#, "PEM file of the private key.",
-        |s, v| s.server.tls_key = parse::path(v)?;
     "server.trusted_proxies" = "[]", "Networks of the proxies whose word on a client's address is believed, e.g. [\"10.0.0.0/8\"].",
         |s, v| s.server.trusted_proxies = parse::networks(v)?;
     "server.client_address_header" = r#""x-forwarded-for""#, "Where they say it: `x-forwarded-for` or `forwarded` (RFC 7239). Only the one that they write: the other is the client's.",
         |s, v| s.server.client_address_header = parse::address_header(v)?;
+    "server.tls.certificate" = r#""""#, "PEM file of the certificate chain; empty = no TLS.",
+        |s, v| s.server.tls_certificate = parse::path(v)?;
+    "server.tls.key" = r#""""#, "PEM file of the private key.",
+        |s, v| s.server.tls_key = parse::path(v)?;
     "admin.listen" = r#""127.0.0.1:9090""#, "Admin listener: /healthz, /readyz, /metrics, connections.",
         |s, v| s.admin.listen = parse::address(v)?;
     "redis.url" = r#""redis://127.0.0.1:6379""#, "redis://[user:password@]host:port[/db], or rediss:// for TLS. A password belongs into the environment.",
