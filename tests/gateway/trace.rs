@@ -88,6 +88,19 @@ async fn an_event_in_a_log_is_found_with_its_neighbours() {
 }
 
 #[tokio::test]
+async fn what_a_publisher_wrote_does_nothing_to_the_terminal() {
+    let redis = Redis::start().await;
+    let _gateway = Gateway::durable_only(&redis).start().await;
+    let options = ["KEY", "k\u{1b}[31m"];
+    let id = redis.publisher().await.durable(&user("1"), "a", "1\u{1b}[2J\u{9b}1m\nfaked", &options).await.unwrap();
+    let words = trace_with(&redis, &[&id, "--payload"], &[]).out;
+    assert!(words.contains("k\\u{1b}[31m\n") && words.contains("1\\u{1b}[2J\\u{9b}1m\\nfaked\n"), "{words}");
+    assert!(!words.chars().any(|c| c.is_control() && c != '\n'), "{words:?}");
+    let (report, _) = traced(&redis, &[&id, "--payload"], &[]);
+    assert_eq!(report["channels"][0]["event"]["payload"], "1\u{1b}[2J\u{9b}1m\nfaked");
+}
+
+#[tokio::test]
 async fn a_trimmed_event_is_told_from_one_that_never_was() {
     let redis = Redis::start().await;
     let builder = Gateway::durable_only(&redis).env("HISTORY__MAX_LEN", "10");

@@ -7,7 +7,7 @@ use crate::{core::trace::Place, redis::trace::Sighting};
 
 /// Prints a report.
 pub(super) fn print(report: &Report, dedupe_window: Duration) {
-    let line = |name: &str, text: &str| println!("{name:<12} {text}");
+    let line = |name: &str, text: &str| println!("{name:<12} {}", harmless(text));
     line("event", &report.id);
     let span = |ms: u64| humantime::format_duration(Duration::from_secs(ms / 1000)).to_string();
     if let Some(time) = &report.time {
@@ -38,6 +38,18 @@ pub(super) fn print(report: &Report, dedupe_window: Duration) {
     if let Some(reason) = report.restart.filter(|_| report.channels.is_empty()) {
         line("resume", &format!("sse.gap with {reason}, then live from now"));
     }
+}
+
+/// Keys and payloads are publishers' own: what a terminal would obey is shown and not sent.
+fn harmless(text: &str) -> String {
+    text.chars().fold(String::with_capacity(text.len()), |mut out, c| {
+        if c.is_control() {
+            out.extend(c.escape_default())
+        } else {
+            out.push(c)
+        }
+        out
+    })
 }
 
 fn sighting(seen: &Sighting, line: &dyn Fn(&str, &str), dedupe_window: Duration, span: &dyn Fn(u64) -> String) {
