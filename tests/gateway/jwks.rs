@@ -143,7 +143,7 @@ async fn an_unknown_kid_makes_one_fetch_for_all_who_wait_and_none_for_who_come_s
     idp.publish(&[old.jwk.clone(), new.jwk.clone()]);
     idp.hold();
     let open = |n: usize| {
-        let pair = if n % 2 == 0 { &new } else { &third };
+        let pair = if n.is_multiple_of(2) { &new } else { &third };
         let url = gateway.events_url(&pair.ticket().claim("sub", json!(n.to_string())), "");
         tokio::spawn(async move {
             let mut sse = Sse::connect(&url, &[]).await;
@@ -157,7 +157,7 @@ async fn an_unknown_kid_makes_one_fetch_for_all_who_wait_and_none_for_who_come_s
     idp.release();
     for one in all {
         let (n, status, said) = one.await.unwrap();
-        if n % 2 == 0 {
+        if n.is_multiple_of(2) {
             assert_eq!((status, said.as_str()), (200, "sse.connected"), "{n}");
         } else {
             assert_eq!(status, 401, "{n}: {said}");
