@@ -157,7 +157,7 @@ async fn an_unknown_kid_makes_one_fetch_for_all_who_wait_and_none_for_who_come_s
     idp.release();
     for one in all {
         let (n, status, said) = one.await.unwrap();
-        if n % 2 == 0 {
+        if n.is_multiple_of(2) {
             assert_eq!((status, said.as_str()), (200, "sse.connected"), "{n}");
         } else {
             assert_eq!(status, 401, "{n}: {said}");
