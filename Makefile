@@ -5,7 +5,7 @@ SHELL := bash
 .DELETE_ON_ERROR:
 .ONESHELL:
 .NOTPARALLEL:
-.PHONY: help demo dashboard screenshots build bench bench-quick test test-build test-rust test-js test-clients fmt lint deny sbom clean
+.PHONY: help demo dashboard screenshots build bench bench-quick test test-build test-rust test-js test-clients test-deploy fmt lint deny sbom clean
 
 TARGET  := $(abspath $(or $(CARGO_TARGET_DIR),target))
 CLIENTS := tests/clients
@@ -62,7 +62,7 @@ bench-quick: ## the same in 2 minutes: a table only, nothing to quote
 	trap 'rm -rf "$$out"' EXIT
 	$(TARGET)/release/loadtest bench --quick --out "$$out"
 
-test: test-rust test-js test-clients ## every test
+test: test-rust test-js test-clients test-deploy ## every test
 
 test-build:
 	@bash .ci/need cc
@@ -106,6 +106,21 @@ $(VENV)/done: $(CLIENTS)/requirements.txt
 	rm -rf $(VENV)
 	python3 -m venv $(VENV)
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --requirement $<
+	touch $@
+
+test-deploy: test-build $(VENV)-deploy/done ## image, compose, Kubernetes, alerts, balancer, systemd unit
+	@bash .ci/need redis-test prometheus haproxy buildah compose systemd openssl
+	bash .ci/kustomize
+	echo "== deployment tests"
+	cd tests/deploy
+	PATH="$(abspath .cache/bin):$$PATH" SSE_GATEWAY_BIN=$(TARGET)/debug/sse-gateway PYTHONDONTWRITEBYTECODE=1 $(abspath $(VENV))-deploy/bin/python -m pytest
+
+$(VENV)-deploy/done: tests/deploy/requirements.txt
+	@bash .ci/need python
+	echo "== python packages of the deployment tests"
+	rm -rf $(VENV)-deploy
+	python3 -m venv $(VENV)-deploy
+	$(VENV)-deploy/bin/python -m pip install --quiet --disable-pip-version-check --requirement $<
 	touch $@
 
 fmt: ## formats the code

@@ -7,6 +7,7 @@ use actix_web::{HttpRequest, HttpResponse, http::StatusCode, web::Query};
 use super::{
     answers,
     api_keys::bearer,
+    cookie::{self, Cookie},
     peer::{Peer, StreamOfPeer, client_address},
     worker::Worker,
 };
@@ -39,6 +40,8 @@ pub struct Admitted {
     pub connection: Rc<Connection>,
     /// Whether the client named a cursor.
     pub has_cursor: bool,
+    /// `Set-Cookie` of the answer.
+    pub set_cookie: Option<String>,
     hub: Rc<Hub>,
     _attachment: Option<Attachment>,
     _stream: StreamOfPeer,
@@ -154,7 +157,13 @@ pub async fn admit(worker: &Worker, request: &HttpRequest, transport: &'static s
     let id = uuid::Uuid::new_v4().to_string();
     let cursor_text = last_event_id(request, &params);
     let given = cursor_text.as_deref().map(EventId::parse);
-    let session = open_session(worker, &ticket, &id, given.flatten(), now_ms).await?;
+    let proof = cookie::shown(request, &ticket.digest);
+    let new_cookie = instance.settings.tickets.session_cookie.then(|| Cookie::new(&ticket.digest));
+    let new_proof = new_cookie.as_ref().map(Cookie::proof).unwrap_or_default();
+    let session = open_session(worker, &ticket, &id, given.flatten(), now_ms, [&proof, &new_proof]).await?;
+    // Only the connection that opened the session gets one.
+    let set_cookie = new_cookie.filter(|_| session.proof == new_proof);
+    let set_cookie = set_cookie.map(|cookie| cookie.header(instance.settings.tickets.max_session));
     // No resume reaches back before the session's first cursor.
     let cursor = given.flatten().map(|id| id.max(session.first));
     let stream = StreamOfPeer::new(Peer::of_request(request));
@@ -170,6 +179,7 @@ pub async fn admit(worker: &Worker, request: &HttpRequest, transport: &'static s
     let mut admitted = Admitted {
         connection,
         has_cursor: given.is_some(),
+        set_cookie,
         hub: worker.hub.clone(),
         _attachment: None,
         _stream: stream,
@@ -197,6 +207,7 @@ async fn open_session(
     connection: &str,
     cursor: Option<EventId>,
     now_ms: u64,
+    [proof, new_proof]: [&str; 2],
 ) -> Result<Session, Denied> {
     let settings = &worker.instance.settings.tickets;
     if ticket.session_exp_ms.is_some_and(|end| end <= now_ms) {
@@ -212,6 +223,8 @@ async fn open_session(
         until_ms: ticket.session_exp_ms.map_or(longest_ms, |end| end.min(longest_ms)),
         issued_ms: ticket.issued_ms,
         cursor,
+        proof,
+        new_proof,
     };
     let forgot = || worker.instance.link.forgot_within(SESSIONS_COME_BACK);
     sessions::open(&worker.commands, settings.reconnect_grace, &redeem).await.map_err(|no| match no {
@@ -222,6 +235,10 @@ async fn open_session(
             refused("ticket-used", "the ticket was used, and tickets.reconnect_grace is 0; get a new ticket")
         }
         NoSession::Over => refused("session-over", "the session has reached its end; get a new ticket"),
+        NoSession::Stranger => refused(
+            "session-cookie-missing",
+            "the session belongs to the browser that has its cookie (tickets.session_cookie); get a new ticket",
+        ),
         NoSession::Revoked => refused("session-revoked", "the user's sessions were revoked; get a new ticket"),
         NoSession::Away(fault) => {
             tracing::debug!(error = %fault, "no session");

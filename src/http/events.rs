@@ -1,13 +1,19 @@
 //! `GET /events`
 
-use actix_web::{HttpRequest, HttpResponse, web};
+use actix_web::{HttpRequest, HttpResponse, http::header, web};
 
 use super::{admission::admit, answers, body::EventBody, worker::Worker};
 
 /// Opens an event stream.
 pub async fn events(request: HttpRequest, worker: web::Data<Worker>) -> HttpResponse {
     match admit(&worker, &request, "stream").await {
-        Ok(admitted) => answers::event_stream().body(EventBody(admitted)),
+        Ok(mut admitted) => {
+            let mut answer = answers::event_stream();
+            if let Some(cookie) = admitted.set_cookie.take() {
+                answer.insert_header((header::SET_COOKIE, cookie));
+            }
+            answer.body(EventBody(admitted))
+        }
         Err(denied) => denied.answer(&worker, answers::busy_stream),
     }
 }

@@ -6,6 +6,7 @@ pub mod admission;
 pub mod answers;
 pub mod api_keys;
 pub mod body;
+pub mod cookie;
 pub mod events;
 pub mod front;
 pub mod peer;

@@ -70,7 +70,11 @@ async fn answer(admitted: &Admitted, wait: Duration) -> HttpResponse {
     connection.set_reason(CloseReason::PollDone);
     let caught_up = connection.is_idle() && connection.is_live();
     let last = if caught_up { connection.position() } else { connection.cursor() };
-    HttpResponse::Ok()
+    let mut answer = HttpResponse::Ok();
+    if let Some(cookie) = &admitted.set_cookie {
+        answer.insert_header((header::SET_COOKIE, cookie.as_str()));
+    }
+    answer
         .insert_header((header::CACHE_CONTROL, "no-store"))
         .insert_header((header::REFERRER_POLICY, "no-referrer"))
         .json(json!({ "events": events, "lastEventId": last.to_string(), "gap": gap }))

@@ -338,26 +338,29 @@ local function revoked_ms(user)
   return tonumber(redis.call('GET', PREFIX .. 'revoked:' .. user) or 0)
 end
 
-local function store_session(key, user, connection, first, opened_ms, until_ms, good_ms, turn, ttl_ms)
+local function store_session(key, user, connection, first, opened_ms, until_ms, good_ms, turn, ttl_ms, proof)
   redis.call('HSET', key, 'user', user, 'connection', connection, 'first', first, 'opened_ms', opened_ms,
-    'until_ms', until_ms, 'good_ms', string.format('%.0f', good_ms), 'turn', turn)
+    'until_ms', until_ms, 'good_ms', string.format('%.0f', good_ms), 'turn', turn, 'proof', proof)
   redis.call('PEXPIRE', key, ttl_ms)
 end
 
--- sse_open 1 <digest> <connection> <user> <expired 0|1> <one_use 0|1> <ttl_ms> <until_ms> <issued_ms> <cursor or empty> <left_ms>
+-- sse_open 1 <digest> <connection> <user> <expired 0|1> <one_use 0|1> <ttl_ms> <until_ms> <issued_ms> <cursor or empty> <left_ms> <proof shown> <new proof>
 -- Opens or resumes the session of a ticket; for left_ms the ticket could open a session, so its session is not forgotten before.
--- Answers {outcome, first, opened_ms, until_ms, last id of the clock, turn}; the outcome is opened, resumed, expired, used, over or
+-- A session that was opened with a proof (the digest of a cookie) is resumed only with it; an empty one asks for none.
+-- Answers {outcome, first, opened_ms, until_ms, last id of the clock, turn}; the outcome is opened, resumed, expired, used, over, stranger or
 -- revoked. Each connection of a session has a higher turn than the one before, also across a wipe: only a higher turn takes over.
 local function open(keys, args)
   local key = PREFIX .. 'session:' .. keys[1]
   local connection, user = args[1], args[2]
   local now = now_ms()
   local last = show_id(clock())
-  local s = redis.call('HMGET', key, 'connection', 'first', 'opened_ms', 'until_ms', 'turn', 'good_ms', 'times', 'taken_ms')
+  local s = redis.call('HMGET', key, 'connection', 'first', 'opened_ms', 'until_ms', 'turn', 'good_ms', 'times', 'taken_ms',
+    'proof')
   if s[2] then
     if args[4] == '1' then return { 'used' } end
     if now >= tonumber(s[4]) then return { 'over' } end
     if tonumber(s[3]) <= revoked_ms(user) then return { 'revoked' } end
+    if s[9] and s[9] ~= '' and s[9] ~= args[10] then return { 'stranger' } end
     local turn = string.format('%.0f', math.max(tonumber(s[5]) + 1, now))
     if s[1] ~= '' then
       -- How often of late: two tabs with one ticket are told to wait longer each time.
@@ -367,7 +370,7 @@ local function open(keys, args)
     end
     redis.call('HSET', key, 'connection', connection, 'turn', turn)
     redis.call('PEXPIRE', key, math.max(tonumber(args[5]), tonumber(s[6] or 0) - now))
-    return { 'resumed', s[2], s[3], s[4], last, turn }
+    return { 'resumed', s[2], s[3], s[4], last, turn, s[9] or '' }
   end
   if args[3] == '1' then return { 'expired' } end
   if tonumber(args[6]) <= now then return { 'over' } end
@@ -382,16 +385,18 @@ local function open(keys, args)
   local opened_ms = string.format('%.0f', now)
   local left_ms = tonumber(args[9])
   store_session(key, user, connection, first, opened_ms, args[6], now + left_ms, opened_ms,
-    math.max(tonumber(args[5]), left_ms))
-  return { 'opened', first, opened_ms, args[6], last, opened_ms }
+    math.max(tonumber(args[5]), left_ms), args[11] or '')
+  return { 'opened', first, opened_ms, args[6], last, opened_ms, args[11] or '' }
 end
 
--- sse_renew <n> <digest>.. then for each: <connection> <user> <first> <opened_ms> <until_ms> <ttl_ms> <closing 0|1> <turn>
+-- sse_renew <n> <digest>.. then for each: <connection> <user> <first> <opened_ms> <until_ms> <ttl_ms> <closing 0|1> <turn> <proof>
 -- Keeps sessions alive from the holder's memory, or gives them back. Answers for each ok, taken-over, revoked or gone.
 local function renew(keys, args)
   local answers = {}
+  -- Gateways of version 1 give no proof.
+  local width = #args / #keys
   for i, digest in ipairs(keys) do
-    local a = (i - 1) * 8
+    local a = (i - 1) * width
     local connection, user, first, opened_ms, until_ms = args[a + 1], args[a + 2], args[a + 3], args[a + 4], args[a + 5]
     local ttl_ms, closing = args[a + 6], args[a + 7] == '1'
     local key = PREFIX .. 'session:' .. digest
@@ -405,7 +410,8 @@ local function renew(keys, args)
     else
       -- A fault of Redis ends no session: what it forgot, or knows an older turn of, is written again.
       if not holder or tonumber(s[3]) < turn then
-        store_session(key, user, connection, first, opened_ms, until_ms, tonumber(s[2] or 0), args[a + 8], ttl_ms)
+        store_session(key, user, connection, first, opened_ms, until_ms, tonumber(s[2] or 0), args[a + 8], ttl_ms,
+          width > 8 and args[a + 9] or '')
       end
       if closing then redis.call('HSET', key, 'connection', '') end
       redis.call('PEXPIRE', key, math.max(tonumber(ttl_ms), tonumber(s[2] or 0) - now_ms()))

@@ -8,7 +8,7 @@ use super::commands::{Commands, Fault};
 use crate::settings::Settings;
 
 /// Version of the library. Functions of one version answer callers of the version before: gateways are updated one by one.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 const SOURCE: &str = include_str!("library.lua");
 /// Redis and Valkey have Functions since.
 const OLDEST: (u32, u32) = (7, 0);

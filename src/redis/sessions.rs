@@ -35,6 +35,10 @@ pub struct Redeem<'a> {
     pub issued_ms: u64,
     /// The client's cursor.
     pub cursor: Option<EventId>,
+    /// Digest of the cookie that came with the request, empty: none.
+    pub proof: &'a str,
+    /// Digest of the cookie that a new session shall have, empty: none.
+    pub new_proof: &'a str,
 }
 
 /// Why a ticket opens no session.
@@ -48,6 +52,8 @@ pub enum NoSession {
     Over,
     /// The user's sessions were revoked.
     Revoked,
+    /// The session has a cookie, and the request has not.
+    Stranger,
     /// Redis does not answer.
     Away(Fault),
 }
@@ -80,7 +86,9 @@ pub async fn open(commands: &Commands, grace: Duration, redeem: &Redeem<'_>) -> 
         .arg(redeem.until_ms)
         .arg(redeem.issued_ms)
         .arg(redeem.cursor.map(|id| id.to_string()).unwrap_or_default())
-        .arg(redeem.left_ms);
+        .arg(redeem.left_ms)
+        .arg(redeem.proof)
+        .arg(redeem.new_proof);
     let answer: Vec<Value> = commands.run(&call).await.map_err(NoSession::Away)?;
     let text =
         |n: usize| answer.get(n).and_then(|v| redis::from_redis_value::<String>(v.clone()).ok()).unwrap_or_default();
@@ -91,11 +99,13 @@ pub async fn open(commands: &Commands, grace: Duration, redeem: &Redeem<'_>) -> 
             opened_ms: text(2).parse().unwrap_or(0),
             until_ms: text(3).parse().unwrap_or(redeem.until_ms),
             turn: text(5).parse().unwrap_or(1),
+            proof: text(6),
         }),
         "expired" => Err(NoSession::Expired),
         "used" => Err(NoSession::Used),
         "over" => Err(NoSession::Over),
         "revoked" => Err(NoSession::Revoked),
+        "stranger" => Err(NoSession::Stranger),
         other => Err(NoSession::Away(Fault::Away(format!("the library answered {other:?}")))),
     }
 }
@@ -157,7 +167,8 @@ async fn renew(commands: &Commands, connections: &[Rc<Connection>], grace: Durat
             .arg(c.client.session.until_ms)
             .arg(ttl_ms)
             .arg(u8::from(closing))
-            .arg(c.client.session.turn);
+            .arg(c.client.session.turn)
+            .arg(&c.client.session.proof);
     }
     commands.run(&call).await.unwrap_or_else(|fault| {
         tracing::debug!(error = %fault, "sessions not renewed");

@@ -127,6 +127,16 @@ pub fn words(value: &Value) -> Parsed<Vec<String>> {
     }
 }
 
+/// `true` or `false`.
+pub fn flag(value: &Value) -> Parsed<bool> {
+    match value {
+        Value::Boolean(flag) => Ok(*flag),
+        Value::String(s) if s == "true" => Ok(true),
+        Value::String(s) if s == "false" => Ok(false),
+        _ => Err("is neither true nor false; write one of them".to_owned()),
+    }
+}
+
 /// `record`, `relay` or `off`.
 pub fn bare(value: &Value) -> Parsed<Bare> {
     match text(value)?.as_str() {

@@ -106,6 +106,8 @@ keys! {
         |s, v| s.tickets.reconnect_grace = parse::duration(v, ms(0, DAY))?;
     "tickets.max_session" = r#""12h""#, "Longest life of a session.",
         |s, v| s.tickets.max_session = parse::duration(v, ms(SECOND, 365 * DAY))?;
+    "tickets.session_cookie" = "false", "Bind each session to the browser that opened it, by an HttpOnly cookie: a stolen URL resumes nothing. Pages need `withCredentials`.",
+        |s, v| s.tickets.session_cookie = parse::flag(v)?;
     "api_keys" = "[]", "Keys for POST /publish, POST /tickets and the admin API: [{ sha256 = \"<hex of the key's SHA-256>\", scopes = [\"publish\", \"tickets\", \"admin\"] }].",
         |s, v| s.api_keys = parse::api_keys(v)?;
     "limits.max_connections" = "10000", "Streams and polls at once on this instance; above it clients are told `sse.busy`.",

@@ -194,6 +194,8 @@ pub struct Tickets {
     pub reconnect_grace: Duration,
     /// Longest life of a session.
     pub max_session: Duration,
+    /// A session is resumed only with the cookie that its first answer has set.
+    pub session_cookie: bool,
 }
 
 /// What an API key may do.

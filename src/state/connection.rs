@@ -41,6 +41,8 @@ pub struct Session {
     pub opened_ms: u64,
     /// When it ends, ms since 1970.
     pub until_ms: u64,
+    /// Digest of the session's cookie, empty: it has none.
+    pub proof: String,
     /// The how-manyth connection of the session this one is: a higher turn takes over.
     pub turn: u64,
 }

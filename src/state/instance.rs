@@ -67,9 +67,11 @@ impl Instance {
     /// A new instance.
     pub fn new(settings: Settings) -> Arc<Self> {
         let limits = &settings.limits;
+        let metrics = Metrics::new();
+        metrics.max_connections.set(limits.max_connections as i64);
         Arc::new(Self {
             name: uuid::Uuid::new_v4().to_string(),
-            metrics: Metrics::new(),
+            metrics,
             mailboxes: Mailboxes::default(),
             tail: Tail::new(settings.history.tail_bytes),
             gate: Gate::new(limits.max_connections, limits.max_connections_per_user),

@@ -2,7 +2,7 @@
 
 use prometheus::{
     Encoder, Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
-    TextEncoder,
+    TextEncoder, process_collector::ProcessCollector,
 };
 
 use crate::core::{
@@ -25,6 +25,8 @@ macro_rules! metrics {
 
             fn build() -> prometheus::Result<Self> {
                 let registry = Registry::new();
+                // process_*: CPU, memory and open files, by the names that all exporters use.
+                registry.register(Box::new(ProcessCollector::for_self()))?;
                 $(
                     let $field = metrics!(@new $type, $name, $help $(, $label)?)?;
                     registry.register(Box::new($field.clone()))?;
@@ -52,6 +54,7 @@ const LATENCY_BUCKETS_SECONDS: [f64; 13] =
 
 metrics! {
     connections: IntGauge = "sse_connections", "Open streams and polls.";
+    max_connections: IntGauge = "sse_connections_limit", "limits.max_connections.";
     opened: IntCounterVec = "sse_connections_opened_total", "Streams and polls that were let in.", ["transport"];
     closed: IntCounterVec = "sse_connections_closed_total", "Streams and polls that ended, by reason.", ["reason"];
     relayed: IntCounterVec = "sse_events_relayed_total", "Events that came from Redis, by kind of channel.", ["kind"];

@@ -5,11 +5,13 @@ import contextlib
 import hashlib
 import hmac
 import http.client
+import http.server
 import json
 import os
 import re
 import shutil
 import socket
+import ssl
 import subprocess
 import tempfile
 import threading
@@ -176,6 +178,46 @@ class Gateway(Process):
         """The value of a series, e.g. `sse_gaps_total{reason="reset"}`; 0 if it is not there."""
         found = re.search(rf"^{re.escape(series)} (\S+)$", self.get("/metrics")[1], re.M)
         return float(found[1]) if found else 0.0
+
+
+class KeySet:
+    """An issuer's key set (JWKS) over HTTP, or HTTPS with a certificate of an authority of its own (`authority`, a PEM file)."""
+
+    def __init__(self, directory: Path, name: str | None = None):
+        key = directory / "issuer.pem"
+        run("openssl", "genpkey", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256", "-out", key)
+        der = subprocess.run(["openssl", "pkey", "-in", key, "-pubout", "-outform", "DER"], capture_output=True, check=True).stdout
+        x, y = (base64.urlsafe_b64encode(part).rstrip(b"=").decode() for part in (der[-64:-32], der[-32:]))
+        body = json.dumps({"keys": [{"kty": "EC", "crv": "P-256", "kid": "1", "use": "sig", "x": x, "y": y}]}).encode()
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_GET(self):
+                self.send_response(200)
+                self.send_header("content-length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *_):
+                pass
+
+        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.port = self.server.server_port
+        if name:
+            self.authority = directory / "authority.pem"
+            for subject, file, more in (("authority", "authority", ()), (name, "issuer-tls", ("-CA", self.authority, "-CAkey", directory / "authority.key", "-addext", "basicConstraints=critical,CA:FALSE"))):
+                run("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2", "-subj", f"/CN={subject}",
+                    "-addext", f"subjectAltName=DNS:{subject}", "-keyout", directory / f"{file}.key", "-out", directory / f"{file}.pem", *more)  # fmt: skip
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(directory / "issuer-tls.pem", directory / "issuer-tls.key")
+            self.server.socket = context.wrap_socket(self.server.socket, server_side=True)
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.server.shutdown()
+        self.server.server_close()
 
 
 def get(port: int, path: str, **headers) -> tuple[int, str]:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import ROOT, SECRET, Gateway, Redis, Stream, gateway_binary, run, tool
+from harness import ROOT, SECRET, Gateway, KeySet, Redis, Stream, eventually, gateway_binary, run, tool
 
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
 ROOTFS = ROOT / "deploy/image/rootfs.sh"
@@ -73,7 +73,7 @@ def test_configuration(image):
 def test_nothing_else_is_in_it(root):
     files = {str(p.relative_to(root)): p for p in root.rglob("*") if not p.is_dir()}
     libraries = {f for f in files if re.fullmatch(r"lib(64)?/(\S+/)?(lib(c|gcc_s|m)\.so\.\d+|ld-linux\S*\.so\.\d+)", f)}
-    assert set(files) - libraries == {"sse-gateway", "etc/passwd", "etc/group", "etc/nsswitch.conf"}
+    assert set(files) - libraries == {"sse-gateway", "etc/passwd", "etc/group", "etc/nsswitch.conf", "etc/ssl/certs/ca-certificates.crt"}
     assert len(libraries) in (3, 4)
     for path in [root, *root.rglob("*")]:
         mode = path.lstat()
@@ -110,12 +110,15 @@ class Confined(Gateway):
     """The gateway of the image in a mount namespace of its own, as a container runtime would run it; what the runtime adds to the root
     (/proc, /etc/resolv.conf, /etc/hosts) is added."""
 
-    def __init__(self, root, directory, image, redis_url, resolver, **settings):
+    def __init__(self, root, directory, image, redis_url, resolver="127.0.0.1", authority=None, **settings):
         place = directory / "root"
         shutil.copytree(root, place, symlinks=True)
         (place / "proc").mkdir()
         (place / "etc/resolv.conf").write_text(f"nameserver {resolver}\noptions timeout:1 attempts:5\n")
-        (place / "etc/hosts").write_text("127.0.0.1 localhost\n")
+        (place / "etc/hosts").write_text("127.0.0.1 localhost issuer.example.test\n")
+        if authority:
+            with (place / "etc/ssl/certs/ca-certificates.crt").open("a") as file:
+                file.write(authority.read_text())
         uid = image["User"]
         script = directory / "run.sh"
         script.write_text(
@@ -159,6 +162,14 @@ def test_it_runs_read_only_and_as_nobody(confined):
         gateway.child.send_signal(signal.SIGTERM)
         assert json.loads(stream.until("sse.closing")["data"])["reason"] == "draining"
     assert gateway.child.wait(60) == 0
+
+
+def test_it_fetches_a_key_set_over_https(root, image, tmp_path):
+    """Where the image keeps the authorities is where the gateway looks: one more is written there."""
+    with Redis() as redis, KeySet(tmp_path, "issuer.example.test") as issuer:
+        url = f"https://issuer.example.test:{issuer.port}/"
+        with Confined(root, tmp_path, image, redis.url, authority=issuer.authority, tickets__jwks_url=url) as gateway:
+            eventually("the key set is there", lambda: gateway.metric("sse_jwks_keys") == 1)
 
 
 def test_commands_run_without_a_shell(root, image):

@@ -336,3 +336,50 @@ async fn the_operators_endpoints_need_an_admins_key() {
     let id = redis.durable(&user("1"), "a", "still here").await.unwrap();
     assert_eq!(sse.app_event().await.id, Some(id));
 }
+
+/// The `Set-Cookie` of an answer: name=value, and what follows it.
+fn cookie(sse: &Sse) -> (String, String) {
+    let line = sse.header("set-cookie").expect("a cookie");
+    let (pair, rest) = line.split_once("; ").expect("attributes");
+    (pair.to_owned(), rest.to_owned())
+}
+
+#[tokio::test]
+async fn with_a_cookie_a_session_belongs_to_the_browser_that_opened_it() {
+    let redis = Redis::start().await;
+    let builder = || Gateway::builder(&redis).env("TICKETS__SESSION_COOKIE", "true");
+    let (one, two) = (builder().start().await, builder().start().await);
+    let (ticket, other) = (ticket("1"), ticket("1"));
+    let mut first = one.connect_with(&ticket, "").await;
+    let (pair, rest) = cookie(&first);
+    assert_eq!(rest, "Path=/events; Max-Age=43200; HttpOnly; Secure; SameSite=None");
+    assert!(pair.starts_with("sse_session_") && pair.len() > 60, "{pair}");
+    let (of_other, _) = cookie(&one.connect_with(&other, "").await);
+    let url = two.events_url(&ticket, "");
+
+    // Whoever has only the URL gets nothing, and takes nothing over.
+    let refused = async |cookies: &str| {
+        let mut sse = Sse::connect(&url, &[("Cookie", cookies)]).await;
+        (sse.status == 401 && sse.body().await.contains("session-cookie-missing")).then_some(())
+    };
+    let wrong = format!("{}=0", pair.split('=').next().unwrap());
+    for cookies in ["", "a=b", &wrong, &of_other] {
+        refused(cookies).await.unwrap_or_else(|| panic!("let in with {cookies:?}"));
+        let poll = two.url(&format!("/events/poll?ticket={}", ticket.jwt()));
+        assert_eq!(two.http().get(poll).header("Cookie", cookies).send().await.unwrap().status().as_u16(), 401);
+    }
+    let id = redis.durable(&user("1"), "a", "1").await.unwrap();
+    assert_eq!(first.app_event().await.id, Some(id));
+
+    // A wiped Redis changes nothing: its holder writes the session again, with its cookie.
+    redis.flushall().await;
+    eventually("the session to be written again", async || (sessions(&redis).await > 0).then_some(())).await;
+    eventually("a refusal", async || refused("").await).await;
+
+    let cookies = format!("a=b; {pair}; c=d");
+    let mut back = Sse::connect(&url, &[("Cookie", &cookies)]).await;
+    back.connected().await;
+    assert!(back.header("set-cookie").is_none(), "it has one");
+    let text = format!("{}{}", one.log_text(), two.log_text());
+    assert!(!text.contains(pair.split_once('=').unwrap().1), "the cookie is in no log");
+}

@@ -121,6 +121,7 @@ export function run(settings, sink, types) {
         types: [...known],
         heartbeat: settings.heartbeat,
         watchdog,
+        withCredentials: settings.withCredentials,
       }, {
         event(event) {
           if (event.type === 'sse.connected') {
@@ -168,7 +169,7 @@ export function run(settings, sink, types) {
       try {
         ticket ||= await fresh();
         if (poller !== mine) return;
-        const answer = await poll(fetch, address(settings, '/poll', { ticket, lastEventId: cursor, wait: seconds }), watchdog, mine.signal);
+        const answer = await poll(fetch, address(settings, '/poll', { ticket, lastEventId: cursor, wait: seconds }), watchdog, mine.signal, settings.withCredentials);
         if (poller !== mine) return;
         good = true;
         seconds = Math.min(POLL_WAIT, watchdog / 1800);

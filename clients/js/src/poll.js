@@ -29,15 +29,16 @@ export class Refusal extends Error {
  * @param {string} url
  * @param {number} timeout ms
  * @param {AbortSignal} signal ends it
+ * @param {boolean} [withCredentials] whether cookies go along to another origin
  * @returns {Promise<{ events: Raw[], at: string }>}
  */
-export async function poll(fetch, url, timeout, signal) {
+export async function poll(fetch, url, timeout, signal, withCredentials) {
   const own = new AbortController();
   const end = () => own.abort(signal.reason ?? new Error('a poll was not answered in time'));
   const timer = setTimeout(end, timeout);
   signal.addEventListener('abort', end);
   try {
-    const response = await fetch(url, { signal: own.signal, cache: 'no-store' });
+    const response = await fetch(url, { signal: own.signal, cache: 'no-store', credentials: withCredentials ? 'include' : 'same-origin' });
     const body = await response.json().catch(() => ({}));
     if (!response.ok) {
       const wait = Number(response.headers.get('retry-after')) * 1000 || 0;

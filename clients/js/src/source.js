@@ -7,11 +7,12 @@ const BUSY = 30_000;
 /**
  * The life of one EventSource, its own reconnects included, and the watchdog over it.
  * @param {object} options
- * @param {new (url: string) => Source} options.EventSource
+ * @param {new (url: string, init?: { withCredentials?: boolean }) => Source} options.EventSource
  * @param {string} options.url
  * @param {string[]} options.types event names
  * @param {number} options.heartbeat ms
  * @param {number} options.watchdog ms
+ * @param {boolean} [options.withCredentials] whether cookies go along to another origin
  * @param {object} tell
  * @param {(event: Raw) => void} tell.event an event, the gateway's own included
  * @param {(final: boolean, answered: boolean) => void} tell.ended the connection has ended. `final`: the EventSource has given up;
@@ -19,8 +20,8 @@ const BUSY = 30_000;
  * @param {() => void} tell.slow no answer yet, a heartbeat's time after the start
  * @param {(answered: boolean) => void} tell.silent nothing has come for the watchdog's time
  */
-export function openSource({ EventSource, url, types, heartbeat, watchdog }, tell) {
-  const source = new EventSource(url);
+export function openSource({ EventSource, url, types, heartbeat, watchdog, withCredentials }, tell) {
+  const source = new EventSource(url, { withCredentials });
   /** @type {Set<string>} */
   const known = new Set();
   let answered = false;

@@ -51,6 +51,7 @@
  * @property {() => string | Promise<string>} ticket called for every new ticket; gets one from your backend. A new one each time: two
  *   connections with the same ticket take it from each other. If it fails it is called again, later and later
  * @property {string[]} [topics] narrows the ticket's topics to these exact names; `[]`: only the user's own events. Absent: all that the ticket allows
+ * @property {boolean} [withCredentials] whether cookies go along to another origin: for gateways with `tickets.session_cookie`. Default: false
  * @property {string} [lastEventId] where to go on, such as an id that your backend gave with the state it rendered. Absent: from now
  * @property {string[]} [types] event names to receive although nobody has called `on` for them yet
  * @property {boolean | string} [share] one connection for all tabs of this origin with the same value here (true: with the same url and
@@ -62,7 +63,7 @@
  * @property {number} [retryMax] longest such wait. Default 30,000
  * @property {number} [failures] so many tries without an answer in a row start polling. Default 3
  * @property {number} [probe] while polling, SSE is tried each so often. Default 60,000
- * @property {(new (url: string) => Source) | null} [EventSource] for Node: npm `eventsource`. Default: the global one
+ * @property {(new (url: string, init?: { withCredentials?: boolean }) => Source) | null} [EventSource] for Node: npm `eventsource`. Default: the global one
  * @property {typeof globalThis.fetch} [fetch] for polls. Default: the global one
  * @property {typeof globalThis.SharedWorker | null} [SharedWorker] for `share`; null: a tab holds the connection for the others. Default: the global one
  */

@@ -95,7 +95,7 @@ export function join(settings, sink, types) {
       try {
         good ||= await newTicket(ticket, plain.watchdog);
         const before = /** @type {Raw[] | undefined} */ (kept);
-        const { events, at } = await poll(fetch, address(plain, '/poll', { ticket: good, lastEventId: cursor, wait: 0 }), plain.watchdog, mine.signal);
+        const { events, at } = await poll(fetch, address(plain, '/poll', { ticket: good, lastEventId: cursor, wait: 0 }), plain.watchdog, mine.signal, plain.withCredentials);
         for (const event of events) if (current()) take(event);
         if (!current()) return;
         move(at);

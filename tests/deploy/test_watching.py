@@ -1,0 +1,145 @@
+"""What watches the gateway goes by names that exist: metrics, labels and settings in rules, dashboard, scalers and runbook; links of the runbook."""
+
+import json
+import re
+
+import pytest
+import yaml
+
+from harness import ROOT, Gateway, Redis, Stream, defaults, eventually, ticket
+
+RUNBOOK = (ROOT / "docs/runbook.md").read_text()
+RULES = yaml.safe_load((ROOT / "deploy/prometheus/alerts.yaml").read_text())["groups"][0]["rules"]
+DASHBOARD = json.loads((ROOT / "deploy/grafana/dashboards/sse-gateway.json").read_text())
+TARGETS = [(panel["title"], target["expr"]) for panel in DASHBOARD["panels"] for target in panel.get("targets", [])]
+# Not the gateway's: kubelet's (cAdvisor).
+KUBELET = {"container_memory_working_set_bytes", "container_cpu_usage_seconds_total"}
+
+
+@pytest.fixture(scope="module")
+def exported() -> dict[str, dict[str, set[str]]]:
+    """The series of a gateway that has seen a client and refused another: name -> label -> values."""
+    with Redis() as redis, Gateway(redis.url) as gateway, Stream(gateway.public) as stream:
+        stream.until("sse.connected")
+        assert Stream(gateway.public, token=ticket(secret="another secret")).status == 401
+        text = gateway.get("/metrics")[1]
+    series: dict[str, dict[str, set[str]]] = {}
+    for name, labels in re.findall(r"^(\w+)(?:\{(.*)\})? \S+$", text, re.M):
+        of = series.setdefault(name, {})
+        for label, value in re.findall(r'(\w+)="([^"]*)"', labels):
+            of.setdefault(label, set()).add(value)
+    return series
+
+
+def check(expression: str, exported):
+    """Every metric of the expression is exported, with the labels and label values that it asks for."""
+    names = set(re.findall(r"\b((?:sse|container|process|kube|node|go)_\w+)", expression))
+    unknown = names - set(exported) - KUBELET
+    assert not unknown, f"{unknown} in {expression}"
+    for name, selector in re.findall(r"\b(sse_\w+)\{([^}]*)\}", expression):
+        for label, operator, value in re.findall(r'(\w+)\s*(=~|=|!=|!~)\s*"([^"]*)"', selector):
+            if label in ("job", "namespace", "instance", "pod"):
+                continue
+            assert label in exported[name], f"{name} has no label {label}"
+            if label != "code":  # codes appear as they occur
+                wanted = value.split("|") if "~" in operator else [value]
+                assert set(wanted) <= exported[name][label], f"{name}: {label} is never one of {wanted}"
+    return names
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule["alert"])
+def test_rules(rule, exported):
+    assert check(rule["expr"], exported) or rule["expr"].startswith(("up{", "absent(up{"))
+
+
+@pytest.mark.parametrize("title,expression", TARGETS, ids=[f"{title}-{n}" for n, (title, _) in enumerate(TARGETS)])
+def test_dashboard(title, expression, exported):
+    assert check(expression, exported)
+    assert 'job="sse-gateway"' in expression and 'namespace=~"$namespace"' in expression
+
+
+def test_dashboard_shows_what_matters(exported):
+    shown = set().union(*(re.findall(r"\bsse_\w+", expression) for _, expression in TARGETS))
+    left_out = set(exported) - shown - {n for n in exported if n.endswith(("_sum", "_count"))}
+    assert left_out == set(), "a metric without a panel"
+
+
+def test_dashboard_is_sound():
+    panels = DASHBOARD["panels"]
+    assert len({p["id"] for p in panels}) == len(panels)
+    variables = {v["name"] for v in DASHBOARD["templating"]["list"]}
+    text = json.dumps(DASHBOARD)
+    assert set(re.findall(r"\$\{?(\w+)", text)) - {"__rate_interval", "__all"} <= variables
+    taken = set()
+    for p in panels:
+        grid = p["gridPos"]
+        cells = {(x, y) for x in range(grid["x"], grid["x"] + grid["w"]) for y in range(grid["y"], grid["y"] + grid["h"])}
+        assert grid["x"] + grid["w"] <= 24 and not cells & taken, p["title"]
+        taken |= cells
+        if p["type"] != "row":
+            assert p["datasource"] == {"type": "prometheus", "uid": "${datasource}"} and p["targets"]
+
+
+@pytest.mark.parametrize("file", ["k8s/components/keda/scaledobject.yaml", "k8s/base/horizontalpodautoscaler.yaml", "k8s/overlays/production/horizontalpodautoscaler.yaml"])
+def test_scalers(file, exported):
+    assert check(re.sub(r"^\s*#.*$", "", (ROOT / file).read_text(), flags=re.M), exported)
+
+
+def anchors(text: str) -> set[str]:
+    """The anchors that a Markdown page gets of its headings."""
+    headings = re.findall(r"^#+ (.*)$", text, re.M)
+    return {re.sub(r"[^\w\- ]", "", h.lower()).replace(" ", "-") for h in headings}
+
+
+def test_every_alert_is_in_the_runbook():
+    for rule in RULES:
+        page, _, anchor = rule["annotations"]["runbook_url"].partition("#")
+        assert page == "docs/runbook.md" and anchor in anchors(RUNBOOK), rule["alert"]
+    # And nothing is there that no longer exists.
+    assert {h for h in re.findall(r"^### (SseGateway\w+)$", RUNBOOK, re.M)} == {rule["alert"] for rule in RULES}
+
+
+def test_every_complaint_is_in_the_runbook():
+    assert {
+        "events-come-in-bursts",
+        "users-stop-getting-events-after-an-hour",
+        "reconnect-storm-after-a-deploy",
+        "redis-memory-grows",
+        "gap-events-after-a-failover",
+    } <= anchors(RUNBOOK)
+
+
+def test_links_of_the_runbook():
+    for target in re.findall(r"\]\(([^)]+)\)", RUNBOOK):
+        path, _, anchor = target.partition("#")
+        file = (ROOT / "docs" / path).resolve() if path else ROOT / "docs/runbook.md"
+        assert file.exists(), target
+        assert not anchor or anchor in anchors(file.read_text()), target
+
+
+def test_names_in_the_runbook(exported):
+    for code in re.findall(r"`([^`]+)`", RUNBOOK):
+        if re.search(r"\bsse_(?!publish|gateway)", code):
+            check(code, exported)
+        sections = {key.split(".")[0] for key in defaults()}
+        for key in re.findall(r"^([a-z]+\.[a-z_.]+)(?: |$)", code):
+            if key.split(".")[0] in sections and not key.endswith((".toml", ".conf", ".yaml")):
+                assert key in defaults(), f"no setting {key}"
+
+
+def test_commands_in_the_runbook():
+    """Its redis-cli lines work on the Redis of a gateway that has been used."""
+    lines = list(dict.fromkeys(re.findall(r"`(?:redis-cli )((?:XREVRANGE|GET|PTTL|DEL|MEMORY|TIME|info|slowlog)[^`|]*)`", RUNBOOK)))
+    assert len(lines) >= 6
+    with Redis() as redis, Gateway(redis.url) as gateway:
+        eventually("a recorder", lambda: gateway.metric('sse_recorder_role{role="writer"}') == 1)
+        redis.cli("FCALL", "sse_publish", 1, "broadcast:news", "news", "{}")
+        redis.cli("PUBLISH", "broadcast:news", '{"type":"sse.mine","payload":1}')
+        eventually("one is refused", lambda: gateway.metric('sse_rejected_total{reason="reserved-type"}') == 1)
+        for line in lines:
+            answer = redis.cli(*line.split()).stdout.strip()
+            assert not answer.startswith("ERR"), f"{line}: {answer}"
+            if line.startswith("XREVRANGE"):
+                assert "reason" in answer, f"{line}: {answer!r}"
+            if line.startswith("GET sse:lease:recorder"):
+                assert answer
