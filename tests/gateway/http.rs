@@ -170,6 +170,9 @@ async fn a_wrong_method_is_told_with_the_right_one() {
 
 /// All metrics, as they are promised.
 const METRICS: &str = "sse_connections gauge
+sse_connections_limit gauge
+process_resident_memory_bytes gauge
+process_cpu_seconds_total counter
 sse_connections_opened_total counter
 sse_connections_closed_total counter
 sse_events_relayed_total counter
