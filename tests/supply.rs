@@ -73,6 +73,10 @@ fn all(words: &mut Vec<&str>, allowed: &[String]) -> bool {
 fn one(words: &mut Vec<&str>, allowed: &[String]) -> bool {
     match words.pop() {
         Some("(") => any(words, allowed) & (words.pop() == Some(")")),
+        Some(licence) if words.last() == Some(&"WITH") => {
+            let exception = words.split_off(words.len().saturating_sub(2));
+            allowed.iter().any(|a| *a == format!("{licence} WITH {}", exception.first().unwrap_or(&"?")))
+        }
         Some(licence) => allowed.iter().any(|a| a == licence),
         None => {
             // Something is missing: what is left over makes the whole unsatisfied.
@@ -85,7 +89,14 @@ fn one(words: &mut Vec<&str>, allowed: &[String]) -> bool {
 #[test]
 fn expressions_are_read_as_spdx_has_them() {
     let allowed = ["MIT", "ISC"].map(str::to_owned);
-    for good in ["MIT", "GPL-3.0 OR MIT", "MIT/Apache-2.0", "ISC AND (GPL-2.0 OR MIT)", "(MIT OR X) AND (ISC)"] {
+    for good in [
+        "MIT",
+        "GPL-3.0 OR MIT",
+        "MIT/Apache-2.0",
+        "ISC AND (GPL-2.0 OR MIT)",
+        "(MIT OR X) AND (ISC)",
+        "X WITH E OR MIT",
+    ] {
         assert!(satisfied(good, &allowed), "{good}");
     }
     for bad in
