@@ -2,7 +2,14 @@
 
 use std::{rc::Rc, sync::Arc, time::Duration};
 
-use actix_web::{HttpRequest, HttpResponse, http::StatusCode, web::Query};
+use actix_web::{
+    HttpRequest, HttpResponse,
+    http::{
+        StatusCode,
+        header::{self, HeaderValue},
+    },
+    web::Query,
+};
 
 use super::{
     answers,
@@ -62,6 +69,8 @@ pub enum Denied {
     Bad(&'static str, String),
     /// It should come back.
     Busy(BusyReason),
+    /// The same, after its session was opened: without this `Set-Cookie` the way back would be closed to it.
+    Opened(Box<Denied>, String),
 }
 
 impl Denied {
@@ -77,6 +86,13 @@ impl Denied {
             Self::Busy(reason) => {
                 metrics.busy.with_label_values(&[reason.name()]).inc();
                 busy(*reason)
+            }
+            Self::Opened(denied, cookie) => {
+                let mut answer = denied.answer(worker, busy);
+                if let Ok(cookie) = HeaderValue::from_str(cookie) {
+                    answer.headers_mut().insert(header::SET_COOKIE, cookie);
+                }
+                answer
             }
         }
     }
@@ -184,18 +200,23 @@ pub async fn admit(worker: &Worker, request: &HttpRequest, transport: &'static s
         _attachment: None,
         _stream: stream,
     };
-    join(worker, &mut admitted, given.is_some(), cursor).await?;
-    Ok(admitted)
+    match join(worker, &mut admitted, given.is_some(), cursor).await {
+        Ok(()) => Ok(admitted),
+        Err(denied) => Err(match admitted.set_cookie.take() {
+            Some(cookie) => Denied::Opened(Box::new(denied), cookie),
+            None => denied,
+        }),
+    }
 }
 
 /// The ticket, if it is good. One whose key is not known may be signed with a key that the issuer has only just published; while
 /// that cannot be found out it is not refused.
 async fn verified(worker: &Worker, token: &str) -> Result<Ticket, Denied> {
-    let away = match &worker.issuer {
-        Some(issuer) if worker.verifier.lacks_key(token) => issuer.look().await.is_err(),
+    let away = match &worker.keys.issuer {
+        Some(issuer) if worker.keys.verifier.lacks_key(token) => issuer.look().await.is_err(),
         _ => false,
     };
-    worker.verifier.verify(token, unix_ms() / 1000).map_err(|refused| match away {
+    worker.keys.verifier.verify(token, unix_ms() / 1000).map_err(|refused| match away {
         true => Denied::Busy(BusyReason::KeysAway),
         false => Denied::Refused(refused),
     })

@@ -42,12 +42,12 @@ pub async fn tickets(request: HttpRequest, payload: web::Payload, worker: web::D
     if let Some(Err(topic)) = wish.topics.as_ref().map(|t| Topics::parse(t.iter().map(String::as_str))) {
         return bad(&format!("{topic:?} is no topic; write names, `prefix*` or `*`"));
     }
-    let max_ttl_s = worker.verifier.max_ttl_s();
+    let max_ttl_s = worker.keys.verifier.max_ttl_s();
     let ttl_s = wish.ttl.unwrap_or(max_ttl_s.min(60));
     if !(1..=max_ttl_s).contains(&ttl_s) {
         return bad(&format!("ttl must be a number of seconds from 1 to {max_ttl_s} (tickets.max_ttl)"));
     }
-    match worker.verifier.mint(&wish.user, wish.topics.as_deref(), ttl_s, unix_ms() / 1000) {
+    match worker.keys.verifier.mint(&wish.user, wish.topics.as_deref(), ttl_s, unix_ms() / 1000) {
         Some(Ok(ticket)) => HttpResponse::Ok()
             .insert_header((header::CACHE_CONTROL, "no-store"))
             .json(json!({ "ticket": ticket, "expiresIn": ttl_s })),

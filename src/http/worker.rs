@@ -30,10 +30,8 @@ pub struct Worker {
     pub commands: Commands,
     /// Drives joins.
     pub joiner: Rc<Joiner>,
-    /// Verifies tickets.
-    pub verifier: Arc<Verifier>,
-    /// Has newer keys, perhaps.
-    pub issuer: Option<Arc<Issuer>>,
+    /// What tickets are verified with.
+    pub keys: TicketKeys,
 }
 
 impl Worker {
@@ -51,6 +49,6 @@ impl Worker {
         actix_rt::spawn(hub.clone().sweep());
         actix_rt::spawn(joiner.clone().run(orders.joins));
         actix_rt::spawn(sessions::keep(hub.clone(), commands.clone(), orders.ended));
-        Ok(Self { instance, hub, link, commands, joiner, verifier: keys.verifier, issuer: keys.issuer })
+        Ok(Self { instance, hub, link, commands, joiner, keys })
     }
 }

@@ -383,3 +383,28 @@ async fn with_a_cookie_a_session_belongs_to_the_browser_that_opened_it() {
     let text = format!("{}{}", one.log_text(), two.log_text());
     assert!(!text.contains(pair.split_once('=').unwrap().1), "the cookie is in no log");
 }
+
+#[tokio::test]
+async fn who_is_told_busy_after_its_session_was_opened_has_the_cookie_to_come_back_with() {
+    let redis = Redis::start().await;
+    // The gateway may not subscribe to users' channels: the session opens, and then the link breaks.
+    let rights = ["tick", "seam", "control", "marker", "broadcast:*"].map(|name| format!("&sse:live:{name}"));
+    let mut rule = vec!["ACL", "SETUSER", "gateway", "on", ">password", "~*", "+@all", "resetchannels"];
+    rule.extend(rights.iter().map(String::as_str));
+    redis.command::<String>(&rule).await;
+    let url = redis.url().replace("redis://", "redis://gateway:password@");
+    let gateway = Gateway::builder(&redis).redis_url(&url).env("PUBLISHERS__BARE", "off");
+    let gateway = gateway.env("TICKETS__SESSION_COOKIE", "true").start().await;
+    let ticket = ticket("1");
+    let mut busy = Sse::connect(&gateway.events_url(&ticket, ""), &[]).await;
+    assert_eq!(busy.event().await.event, "sse.busy");
+    let (pair, _) = cookie(&busy);
+
+    redis.command::<String>(&["ACL", "SETUSER", "gateway", "allchannels"]).await;
+    let back = || async {
+        let mut sse = Sse::connect(&gateway.events_url(&ticket, ""), &[("Cookie", &pair)]).await;
+        assert_eq!(sse.status, 200);
+        (sse.event().await.event == "sse.connected").then_some(())
+    };
+    eventually("the stream", back).await;
+}
