@@ -50,7 +50,7 @@ async fn hold(gateway: &Gateway, count: u64, start: &[u8]) -> Vec<TcpStream> {
 #[tokio::test]
 async fn slow_heads_and_idle_sockets_stop_nobody() {
     let redis = Redis::start().await;
-    let gateway = Gateway::start(&redis).await;
+    let gateway = Gateway::builder(&redis).env("SERVER__WORKERS", "2").start().await;
     // 15,000 where the system allows it, a third of them silent.
     let all = sockets(15_000);
     let idle = hold(&gateway, all / 3, b"").await;
@@ -62,6 +62,9 @@ async fn slow_heads_and_idle_sockets_stop_nobody() {
         let mut first = idle.into_iter().next().unwrap();
         let end = tokio::time::timeout(GUARD, first.read(&mut [0; 1])).await.expect("the oldest is closed");
         assert!(matches!(end, Ok(0) | Err(_)));
+        // Not by the time that a head may take: the others would still be there.
+        let open = gateway.metric("process_open_fds", &[]).await;
+        assert!(open < 2.0 * 4096.0 + 200.0, "{open} are open");
     }
     // And no one stays for longer than a head may take.
     let mut last = slow.into_iter().next_back().unwrap();

@@ -188,7 +188,7 @@ pub fn start(server: &Server) -> Result<Running, String> {
     let mut running = Running { processes: Vec::new(), dir, port, options: server.options };
     running.processes = (server.start)(&running.dir, port)?;
     listens(port).map_err(|error| format!("{error}\n{}", running.log()))?;
-    // Listening is not all: the gateway wants its link, nginx its workers.
+    // A measurement, no wait for an event: what the empty server holds is read next, and it shall be at rest (its link, its workers).
     std::thread::sleep(Duration::from_secs(2));
     Ok(running)
 }
