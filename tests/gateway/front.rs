@@ -165,9 +165,9 @@ async fn a_stream_holds_little_memory() {
     };
     // What the first ones bring to life is not theirs.
     open(&mut streams, 100).await;
-    let before = gateway.pss();
+    let before = gateway.anonymous();
     open(&mut streams, 100 + STREAMS).await;
-    let each = gateway.pss().saturating_sub(before) / STREAMS as u64;
+    let each = gateway.anonymous().saturating_sub(before) / STREAMS as u64;
     assert!(each < AT_MOST_BYTES, "{each} bytes");
 }
 
@@ -203,17 +203,19 @@ async fn memory_comes_back_after_a_storm() {
     for n in 0..100 {
         redis.durable(&topic("t"), "a", &format!("\"{n}{}\"", "x".repeat(4000))).await.unwrap();
     }
-    let before = gateway.pss();
+    let before = gateway.anonymous();
     let mut streams = Vec::new();
     for n in 0..STREAMS {
         // Nobody reads: what they missed stands in the queues.
         streams.push(gateway.resume(&format!("u{n}"), &first).await);
     }
-    let full = gateway.pss();
+    let full = gateway.anonymous();
     drop(streams);
     let eased = before + (full - before) / 3;
-    eventually_within(Duration::from_secs(60), "memory comes back", async || (gateway.pss() < eased).then_some(()))
-        .await;
+    eventually_within(Duration::from_secs(60), "memory comes back", async || {
+        (gateway.anonymous() < eased).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test]

@@ -77,7 +77,7 @@ async fn slow_heads_and_idle_sockets_stop_nobody() {
 async fn floods_of_headers_long_queries_and_random_bytes_stop_nobody() {
     let redis = Redis::start().await;
     let gateway = Gateway::start(&redis).await;
-    let before = gateway.pss();
+    let before = gateway.anonymous();
     let headers = format!("GET /events HTTP/1.1\r\nHost: x\r\n{}\r\n", "x: y\r\n".repeat(200_000));
     let header = format!("GET /events HTTP/1.1\r\nHost: {}\r\n\r\n", "x".repeat(1 << 20));
     let query = format!("GET /events?ticket={} HTTP/1.1\r\nHost: x\r\n\r\n", "x".repeat(1 << 20));
@@ -108,5 +108,5 @@ async fn floods_of_headers_long_queries_and_random_bytes_stop_nobody() {
         assert!(fine, "{text} to {}", String::from_utf8_lossy(&attack[..attack.len().min(60)]));
     }
     serves(&redis, &gateway, "1").await;
-    assert!(gateway.pss() < before + (64 << 20), "memory stays bounded");
+    assert!(gateway.anonymous() < before + (64 << 20), "memory stays bounded");
 }

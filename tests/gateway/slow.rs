@@ -59,13 +59,13 @@ async fn a_client_that_reads_nothing_costs_bounded_memory_and_nobody_else() {
     };
     // Warmed up: buffers of allocator, link and reader have their size.
     pump(0, 200).await;
-    let before = gateway.rss();
+    let before = gateway.anonymous();
     let mut stalled = Vec::new();
     for _ in 0..3 {
         stalled.push(narrow(&gateway, "1", "").await);
     }
     pump(200, 2200).await;
-    let grown = gateway.rss().saturating_sub(before);
+    let grown = gateway.anonymous().saturating_sub(before);
     assert!(grown < 50 * MIB, "grown by {} MiB", grown / MIB);
     let metrics = gateway.metrics().await;
     let queued = metrics.get("sse_queued_bytes", &[]);

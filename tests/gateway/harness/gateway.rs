@@ -271,14 +271,9 @@ impl Gateway {
         status.expect("a status")
     }
 
-    /// Resident memory in bytes.
-    pub fn rss(&self) -> u64 {
-        process::rss(self.pid)
-    }
-
-    /// Proportional memory in bytes.
-    pub fn pss(&self) -> u64 {
-        process::pss(self.pid)
+    /// Memory of its own (stacks, heap) in bytes.
+    pub fn anonymous(&self) -> u64 {
+        process::anonymous(self.pid)
     }
 
     /// The log so far.

@@ -37,14 +37,10 @@ pub fn free_port() -> u16 {
     panic!("no free port");
 }
 
-/// Resident memory of a process in bytes.
-pub fn rss(pid: u32) -> u64 {
-    kib(&format!("/proc/{pid}/status"), "VmRSS:")
-}
-
-/// Proportional memory of a process in bytes.
-pub fn pss(pid: u32) -> u64 {
-    kib(&format!("/proc/{pid}/smaps_rollup"), "Pss:")
+/// Memory of a process that is no file's, in bytes. Not PSS: of the binary's pages a process has the more, the fewer
+/// others run it just then, so other tests that end would show.
+pub fn anonymous(pid: u32) -> u64 {
+    kib(&format!("/proc/{pid}/smaps_rollup"), "Anonymous:")
 }
 
 fn kib(path: &str, name: &str) -> u64 {
