@@ -23,7 +23,7 @@
 //! and puts it into every worker's mailbox (`state/mailbox.rs`). The worker's hub (`state/hub.rs`) offers it to the
 //! connections of its channel; each connection's flow (`core/flow.rs`) takes it, or orders a join (`redis/join.rs`). The
 //! stream's body (`http/body.rs`) takes bytes from the connection; over HTTP/1.1 they go to the socket by a writer of our own
-//! (`http/front`), over HTTP/2 and TLS by actix.
+//! (`http/front`), over HTTP/2 by actix.
 //!
 //! # The laws
 //!

@@ -14,6 +14,7 @@ use actix_web::{
     middleware::from_fn,
     web,
 };
+use tokio_rustls::TlsAcceptor;
 
 use super::{
     link_thread::LinkThread,
@@ -22,9 +23,7 @@ use super::{
 };
 use crate::{
     http::{
-        access, admin,
-        front::{self, Connections},
-        routes,
+        access, admin, front, routes,
         worker::{TicketKeys, Worker},
     },
     issuer::{self, Keeper},
@@ -80,7 +79,7 @@ impl Gateway {
         let link = LinkThread::start(instance.clone())?;
         let admin = admin_server(instance.clone(), admin_listener)?;
         let keys = TicketKeys { verifier: verifier.clone(), issuer };
-        let tls = certificate.clone().map(tls::config).transpose()?;
+        let tls = certificate.clone().map(tls::acceptor).transpose()?;
         let public = public_server(instance.clone(), &link, keys, tls, extra, public_listener)?;
         Ok(Self { instance, link, public, admin, keeper, verifier, certificate, public_address, admin_address })
     }
@@ -133,7 +132,7 @@ fn public_server(
     instance: Arc<Instance>,
     link: &LinkThread,
     keys: TicketKeys,
-    tls: Option<rustls::ServerConfig>,
+    tls: Option<TlsAcceptor>,
     extra: Extra,
     listener: TcpListener,
 ) -> io::Result<Server> {
@@ -144,7 +143,6 @@ fn public_server(
         0 => std::thread::available_parallelism().map_or(2, usize::from),
         n => n,
     };
-    let connections = Connections { user_timeout: stall * USER_TIMEOUT_STALLS };
     let http = Server::build()
         .workers(workers)
         .max_concurrent_connections(NO_BOUND)
@@ -165,13 +163,7 @@ fn public_server(
             map_config(app, |()| AppConfig::default())
         }
     };
-    let http = match tls {
-        Some(tls) => {
-            http.listen(NAME, listener, move || connections.http().finish(app()()).rustls_0_23(tls.clone()))?
-        }
-        None => http.listen(NAME, listener, move || front::service(connections, app()))?,
-    };
-    Ok(http.run())
+    Ok(http.listen(NAME, listener, move || front::service(stall * USER_TIMEOUT_STALLS, tls.clone(), app()))?.run())
 }
 
 fn admin_server(instance: Arc<Instance>, listener: TcpListener) -> io::Result<Server> {

@@ -9,6 +9,7 @@ use rustls::{
     server::{ClientHello, ResolvesServerCert},
     sign::CertifiedKey,
 };
+use tokio_rustls::TlsAcceptor;
 
 use crate::core::shared::Shared;
 
@@ -56,13 +57,15 @@ fn read(certificate: &Path, key: &Path) -> io::Result<CertifiedKey> {
         .map_err(|e| fault(certificate, &format!("certificate that fits the key in {}", key.display()), e))
 }
 
-/// The server's configuration.
+/// What accepts connections.
 ///
 /// # Errors
 /// rustls has no protocol version to offer.
-pub fn config(certificate: Arc<Certificate>) -> io::Result<ServerConfig> {
-    ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+pub fn acceptor(certificate: Arc<Certificate>) -> io::Result<TlsAcceptor> {
+    let mut config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
         .with_safe_default_protocol_versions()
         .map(|builder| builder.with_no_client_auth().with_cert_resolver(certificate))
-        .map_err(io::Error::other)
+        .map_err(io::Error::other)?;
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Ok(TlsAcceptor::from(Arc::new(config)))
 }

@@ -34,6 +34,12 @@ pub fn not_found() -> HttpResponse {
     last_error(StatusCode::NOT_FOUND, "not-found", "there is nothing at this path; see the README for the endpoints")
 }
 
+/// 431 in the same form.
+pub fn head_too_long(max_bytes: usize) -> HttpResponse {
+    let message = format!("the request line and the headers have more than {max_bytes} bytes; send a shorter query");
+    last_error(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "head-too-long", &message)
+}
+
 /// A resource with one method; any other is told which one.
 pub fn only(method: Method, path: &str, route: Route) -> Resource {
     let other = move || {

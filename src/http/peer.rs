@@ -2,7 +2,6 @@
 //! client has stalled is not polled any more.
 
 use std::{
-    any::Any,
     net::{IpAddr, SocketAddr},
     os::fd::{AsRawFd, BorrowedFd, RawFd},
     sync::{
@@ -12,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use actix_web::{HttpMessage, HttpRequest, dev::Extensions, rt::net::TcpStream};
+use actix_web::{HttpMessage, HttpRequest, rt::net::TcpStream};
 use socket2::SockRef;
 
 use crate::{core::address, settings::Server};
@@ -27,17 +26,6 @@ pub struct Peer {
     address: SocketAddr,
     /// Streams that run over it: more than one with HTTP/2.
     streams: Arc<AtomicUsize>,
-}
-
-/// Notes the socket of a new connection.
-pub fn on_connect(io: &dyn Any, extensions: &mut Extensions, user_timeout: Duration) {
-    let tcp = io.downcast_ref::<TcpStream>().or_else(|| {
-        let tls = io.downcast_ref::<actix_tls::accept::rustls_0_23::TlsStream<TcpStream>>()?;
-        Some(tls.get_ref().0)
-    });
-    if let Some(peer) = tcp.and_then(|tcp| Peer::of(tcp, user_timeout)) {
-        extensions.insert(peer);
-    }
 }
 
 /// The address of a request's client; None: it has gone already.
@@ -90,6 +78,11 @@ impl Peer {
     /// The socket that a request came by.
     pub fn of_request(request: &HttpRequest) -> Option<Self> {
         request.conn_data::<Self>().or(request.extensions().get()).cloned()
+    }
+
+    /// Whether streams run over it.
+    pub fn has_streams(&self) -> bool {
+        self.streams.load(Ordering::Relaxed) > 0
     }
 
     fn shutdown(&self) -> bool {

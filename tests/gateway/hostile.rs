@@ -2,13 +2,20 @@
 
 use std::time::Duration;
 
+use reqwest::{Certificate, Client};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::sync::{Mutex, MutexGuard};
 
-use crate::harness::{GUARD, Gateway, Redis, topic};
+use crate::harness::keys::Dir;
+use crate::harness::parser::Parser;
+use crate::harness::{GUARD, Gateway, Redis, ticket, topic};
+use crate::http::next;
 
 /// Files of this process and of the gateway that are not the attack's.
 const SPARE_FILES: u64 = 1000;
+/// A third of the sockets that an attack opens.
+const FLOOD: u64 = 5000;
 
 async fn connect(gateway: &Gateway) -> std::io::Result<TcpStream> {
     TcpStream::connect(gateway.url("").trim_start_matches("http://")).await
@@ -24,8 +31,9 @@ async fn serves(redis: &Redis, gateway: &Gateway, user: &str) {
     tokio::time::timeout(GUARD, serving).await.expect("others are served");
 }
 
-/// How many sockets an attack may open here: as many as wanted, or what the system allows.
-fn sockets(wanted: u64) -> u64 {
+/// Lets this process and its children have as many files as the system allows, and one attack at a time.
+async fn need_files(count: u64) -> MutexGuard<'static, ()> {
+    static ONE: Mutex<()> = Mutex::const_new(());
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: both calls only touch the struct.
     unsafe {
@@ -33,7 +41,9 @@ fn sockets(wanted: u64) -> u64 {
         limit.rlim_cur = limit.rlim_max;
         libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit);
     }
-    wanted.min(limit.rlim_max.saturating_sub(SPARE_FILES))
+    let needed = count + SPARE_FILES;
+    assert!(limit.rlim_max >= needed, "this test needs {needed} files: ulimit -Hn {needed}");
+    ONE.lock().await
 }
 
 /// Opens `count` sockets that send `start` and nothing more.
@@ -47,30 +57,65 @@ async fn hold(gateway: &Gateway, count: u64, start: &[u8]) -> Vec<TcpStream> {
     held
 }
 
+/// Two workers keep 4,096 each that ask for nothing; the oldest give way.
+async fn oldest_has_gone(gateway: &Gateway, all: &mut [TcpStream]) {
+    let end = tokio::time::timeout(GUARD, all[0].read(&mut [0; 1])).await.expect("the oldest is closed");
+    assert!(matches!(end, Ok(0) | Err(_)));
+    // Not by the time that a head may take: the others would still be there.
+    let open = gateway.metric("process_open_fds", &[]).await;
+    assert!(open < 2.0 * 4096.0 + 200.0, "{open} are open");
+}
+
 #[tokio::test]
 async fn slow_heads_and_idle_sockets_stop_nobody() {
+    let _files = need_files(3 * FLOOD).await;
     let redis = Redis::start().await;
     let gateway = Gateway::builder(&redis).env("SERVER__WORKERS", "2").start().await;
-    // 15,000 where the system allows it, a third of them silent.
-    let all = sockets(15_000);
-    let idle = hold(&gateway, all / 3, b"").await;
+    let mut all = hold(&gateway, FLOOD, b"").await;
     serves(&redis, &gateway, "1").await;
-    let slow = hold(&gateway, all - all / 3, b"GET /events?ticket=eyJ").await;
-    serves(&redis, &gateway, "2").await;
-    // Two workers keep 4,096 each; the oldest have given way. A small system does not get so far.
-    if all > 12_000 {
-        let mut first = idle.into_iter().next().unwrap();
-        let end = tokio::time::timeout(GUARD, first.read(&mut [0; 1])).await.expect("the oldest is closed");
-        assert!(matches!(end, Ok(0) | Err(_)));
-        // Not by the time that a head may take: the others would still be there.
-        let open = gateway.metric("process_open_fds", &[]).await;
-        assert!(open < 2.0 * 4096.0 + 200.0, "{open} are open");
+    let starts: [(&[u8], u64); 6] = [
+        (b"GET /events?ticket=eyJ", 500),
+        (b"GET /readyz HTTP/1.1\r\nHost: x\r\n", 500),
+        (b"POST /publish HTTP/1.1\r\nHost: x\r\n", 500),
+        (b"PRI * HTTP/2.0\r\n\r\nSM\r\n", 500),
+        // A request, and nothing after it.
+        (b"GET /publish HTTP/1.1\r\nHost: x\r\n\r\n", 4000),
+        // HTTP/2 that asks for nothing.
+        (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0", 4000),
+    ];
+    for (start, count) in starts {
+        all.extend(hold(&gateway, count, start).await);
+        serves(&redis, &gateway, "2").await;
     }
+    oldest_has_gone(&gateway, &mut all).await;
     // And no one stays for longer than a head may take.
-    let mut last = slow.into_iter().next_back().unwrap();
-    let end = tokio::time::timeout(Duration::from_secs(40), last.read(&mut [0; 1])).await.expect("the last is closed");
-    assert!(matches!(end, Ok(0) | Err(_)));
+    let last = all.last_mut().unwrap();
+    let end = tokio::time::timeout(Duration::from_secs(40), last.read_to_end(&mut Vec::new())).await;
+    assert!(end.is_ok(), "it is still open");
     serves(&redis, &gateway, "3").await;
+}
+
+#[tokio::test]
+async fn behind_tls_they_stop_nobody_either() {
+    let _files = need_files(3 * FLOOD).await;
+    let redis = Redis::start().await;
+    let dir = Dir::new();
+    dir.certificate();
+    let gateway = Gateway::builder(&redis)
+        .env("SERVER__WORKERS", "2")
+        .env("SERVER__TLS__CERTIFICATE", &dir.text("server.pem"))
+        .env("SERVER__TLS__KEY", &dir.text("server.key"))
+        .start()
+        .await;
+    let mut all = hold(&gateway, FLOOD, b"").await;
+    // The start of a handshake.
+    all.extend(hold(&gateway, 2 * FLOOD, b"\x16\x03\x01\x02\0\x01").await);
+    oldest_has_gone(&gateway, &mut all).await;
+    let authority = Certificate::from_pem(dir.read("ca.pem").as_bytes()).unwrap();
+    let client = Client::builder().tls_certs_only([authority]).build().unwrap();
+    let url = gateway.events_url(&ticket("1"), "").replace("http://", "https://");
+    let mut answer = tokio::time::timeout(GUARD, client.get(url).send()).await.expect("others are served").unwrap();
+    assert_eq!(next(&mut answer, &mut Parser::default()).await.event, "sse.connected");
 }
 
 #[tokio::test]

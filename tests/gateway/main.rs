@@ -22,6 +22,7 @@ mod payloads;
 mod poll;
 mod rates;
 mod refused;
+mod requests;
 mod resume;
 mod resume_load;
 mod rotation;

@@ -1,102 +1,97 @@
-//! What does a new connection want? Looks without taking, so that whoever serves it finds everything.
+//! What does a new connection want? Looks at what came first without taking it, so that whoever serves it finds everything.
 
-use std::{cell::RefCell, io, mem::MaybeUninit};
+use std::io;
 
 use actix_http::{Protocol, Request, Version};
-use actix_web::{
-    http::{
-        Method, Uri,
-        header::{self, HeaderName, HeaderValue},
-    },
-    rt::net::TcpStream,
+use actix_web::http::{
+    Method, Uri,
+    header::{self, HeaderName, HeaderValue},
 };
-use socket2::SockRef;
-use tokio::io::Interest;
+use futures_util::FutureExt;
 
-/// A longer head is left to actix.
-const LOOK_BYTES: usize = 16 << 10;
+use super::{
+    framing::{Framing, MAX_HEAD_BYTES},
+    paced::Paced,
+    socket::Socket,
+};
+
 const MAX_HEADERS: usize = 64;
 /// The start of HTTP/2 by prior knowledge (RFC 9113 section 3.4).
 const H2: &[u8] = b"PRI * HTTP/2";
 const STREAM: &[u8] = b"GET /events";
 
-thread_local! {
-    /// One for all connections of a worker: a look is over before the next begins.
-    static BUFFER: RefCell<Vec<MaybeUninit<u8>>> = RefCell::new(vec![MaybeUninit::uninit(); LOOK_BYTES]);
-}
-
 /// What a connection wants.
 pub enum Wanted {
-    /// An event stream over HTTP/1.1. Its head was taken from the socket.
-    Stream(Box<Request>),
+    /// An event stream over HTTP/1.1.
+    Stream(Box<Request>, Socket),
     /// Something else, of which nothing was taken.
-    Other(Protocol),
+    Other(Protocol, Paced),
+    /// A head that is too long.
+    TooLong(Socket),
 }
 
-/// Waits for as much of a request as it takes to know.
+/// Waits for as much of a request as it takes to know, and for the whole of its head.
 ///
 /// # Errors
 /// The connection is over.
-pub async fn wanted(io: &TcpStream) -> io::Result<Wanted> {
+pub async fn wanted(mut io: Paced) -> io::Result<Wanted> {
     loop {
-        let ready = io.ready(Interest::READABLE).await?;
-        // "Would block" until enough is there: only then tokio waits for more than what was seen.
-        let looked = io.try_io(Interest::READABLE, || {
-            BUFFER.with_borrow_mut(|buffer| {
-                let socket = SockRef::from(io);
-                let count = socket.peek(buffer)?;
-                // SAFETY: so many bytes were just written.
-                let seen = unsafe { std::slice::from_raw_parts(buffer.as_ptr().cast::<u8>(), count) };
-                let (wanted, taken) = judge(seen)?.ok_or(io::ErrorKind::WouldBlock)?;
-                if taken > 0 {
-                    socket.recv(&mut buffer[..taken])?;
-                    // A client that has gone while its request waited must not take over the stream with which it came back.
-                    if matches!(socket.peek(&mut buffer[..1]), Ok(0)) {
-                        return Err(io::ErrorKind::UnexpectedEof.into());
-                    }
-                }
-                Ok(wanted)
-            })
-        });
-        match looked {
-            // The client has ended its side: no more will come, and tokio would say "ready" for ever.
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock && ready.is_read_closed() => {
-                return Err(io::ErrorKind::UnexpectedEof.into());
+        match judge(io.held()) {
+            None if io.held().len() >= MAX_HEAD_BYTES => return Ok(Wanted::TooLong(io.into_socket())),
+            None if io.read_more().await? == 0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+            None => {}
+            Some(Judged::Stream(request)) => {
+                // A client that has gone while its request waited must not take over the stream with which it came back.
+                return match io.read_more().now_or_never() {
+                    Some(Ok(0) | Err(_)) => Err(io::ErrorKind::UnexpectedEof.into()),
+                    _ => Ok(Wanted::Stream(request, io.into_socket())),
+                };
             }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            other => return other,
+            Some(Judged::Other(Protocol::Http1)) => return Ok(Wanted::Other(Protocol::Http1, io)),
+            Some(Judged::Other(protocol)) => return Ok(Wanted::Other(protocol, io.freed())),
         }
     }
 }
 
-/// What these first bytes want, and how many of them are ours; None: it cannot be known yet.
-fn judge(seen: &[u8]) -> io::Result<Option<(Wanted, usize)>> {
-    if seen.is_empty() {
-        return Err(io::ErrorKind::UnexpectedEof.into());
+enum Judged {
+    Stream(Box<Request>),
+    Other(Protocol),
+}
+
+/// Whether these first bytes are of a request for a stream; None: it cannot be known yet.
+pub fn starts_stream(seen: &[u8]) -> Option<bool> {
+    match seen.strip_prefix(STREAM) {
+        Some(rest) => rest.first().map(|next| matches!(next, b' ' | b'?')),
+        None if STREAM.starts_with(seen) => None,
+        None => Some(false),
     }
-    let other = |protocol| Ok(Some((Wanted::Other(protocol), 0)));
+}
+
+/// What these first bytes want; None: it cannot be known yet.
+fn judge(seen: &[u8]) -> Option<Judged> {
+    let other = |protocol| Some(Judged::Other(protocol));
     if H2.starts_with(&seen[..seen.len().min(H2.len())]) {
-        return if seen.len() < H2.len() { Ok(None) } else { other(Protocol::Http2) };
+        return if seen.len() < H2.len() { None } else { other(Protocol::Http2) };
     }
-    if !STREAM.starts_with(&seen[..seen.len().min(STREAM.len())]) {
-        return other(Protocol::Http1);
-    }
-    match seen.get(STREAM.len()) {
-        None => return Ok(None),
-        Some(b' ' | b'?') => {}
-        Some(_) => return other(Protocol::Http1),
+    if !starts_stream(seen)? {
+        return whole(seen);
     }
     let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
     let mut head = httparse::Request::new(&mut headers);
     match head.parse(seen) {
-        Ok(httparse::Status::Complete(len)) => match request(&head) {
-            Some(request) => Ok(Some((Wanted::Stream(Box::new(request)), len))),
-            None => other(Protocol::Http1),
+        Ok(httparse::Status::Complete(len)) if len <= MAX_HEAD_BYTES => match request(&head) {
+            Some(request) => Some(Judged::Stream(Box::new(request))),
+            None => whole(seen),
         },
-        Ok(httparse::Status::Partial) if seen.len() < LOOK_BYTES => Ok(None),
+        Ok(_) => None,
         // What is wrong with it, actix says.
-        _ => other(Protocol::Http1),
+        Err(_) => whole(seen),
     }
+}
+
+/// Only who has sent a whole head has sent a request.
+fn whole(seen: &[u8]) -> Option<Judged> {
+    (Framing::new().pass(seen) > 0).then_some(Judged::Other(Protocol::Http1))
 }
 
 /// A request as actix would make it; None: it has something to it that only actix knows.
@@ -125,12 +120,10 @@ mod tests {
     use super::*;
 
     fn judged(bytes: &[u8]) -> String {
-        match judge(bytes).unwrap() {
+        match judge(bytes) {
             None => "more".to_owned(),
-            Some((Wanted::Other(protocol), taken)) => format!("{protocol:?} {taken}"),
-            Some((Wanted::Stream(request), taken)) => {
-                format!("{} {} {taken}", request.uri(), request.headers().len())
-            }
+            Some(Judged::Other(protocol)) => format!("{protocol:?}"),
+            Some(Judged::Stream(request)) => format!("{} {}", request.uri(), request.headers().len()),
         }
     }
 
@@ -140,16 +133,15 @@ mod tests {
         for end in 1..head.len() {
             assert_eq!(judged(&head[..end]), "more", "{end}");
         }
-        let taken = format!("/events?ticket=a&topics= 2 {}", head.len());
-        assert_eq!(judged(head), taken);
-        assert_eq!(judged(&[head, &b"GET /more"[..]].concat()), taken);
+        let stream = "/events?ticket=a&topics= 2";
+        assert_eq!(judged(head), stream);
+        assert_eq!(judged(&[head, &b"GET /more"[..]].concat()), stream);
     }
 
     #[test]
     fn all_else_is_left_as_it_came() {
         for other in [
-            "POST /publish HTTP/1.1\r\n",
-            "G /",
+            "POST /publish HTTP/1.1\r\n\r\n",
             "\x16\x03\x01",
             "GET /events/poll?ticket=a HTTP/1.1\r\n\r\n",
             "GET /eventsource HTTP/1.1\r\n\r\n",
@@ -160,13 +152,19 @@ mod tests {
             "GET /events HTTP/1.1\r\nno header\r\n\r\n",
             "GET /events\x01 HTTP/1.1\r\n\r\n",
         ] {
-            assert_eq!(judged(other.as_bytes()), "Http1 0", "{other}");
+            assert_eq!(judged(other.as_bytes()), "Http1", "{other}");
         }
-        let long = format!("GET /events?{} HTTP/1.1\r\n\r\n", "x".repeat(LOOK_BYTES));
-        assert_eq!(judged(&long.as_bytes()[..LOOK_BYTES]), "Http1 0");
+        let fill = MAX_HEAD_BYTES - "GET /events? HTTP/1.1\r\n\r\n".len();
+        let long = |fill| judged(format!("GET /events?{} HTTP/1.1\r\n\r\n", "x".repeat(fill)).as_bytes());
+        assert!(long(fill).starts_with("/events?xx"));
+        assert_eq!(long(fill + 1), "more");
         let many = format!("GET /events HTTP/1.1\r\n{}\r\n", "a: b\r\n".repeat(MAX_HEADERS + 1));
-        assert_eq!(judged(many.as_bytes()), "Http1 0");
-        assert_eq!(judged(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"), "Http2 0");
-        assert_eq!((judged(b"PRI * HT"), judged(b"GET /ev")), ("more".to_owned(), "more".to_owned()));
+        assert_eq!(judged(many.as_bytes()), "Http1");
+        assert_eq!(judged(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"), "Http2");
+        for start in
+            ["PRI * HT", "GET /ev", "G", "POST /publish HTTP/1.1\r\nHost: x\r\n", "GET /eventsource HTTP/1.1\r\n"]
+        {
+            assert_eq!(judged(start.as_bytes()), "more", "{start}");
+        }
     }
 }

@@ -1,59 +1,43 @@
-//! The front door of the cleartext listener. It looks at what a new connection wants without taking it from the socket: an event
-//! stream over HTTP/1.1 is answered here, with a writer of our own; all else goes to actix as it came.
+//! The front door of the public listener. It looks at what a new connection wants: an event stream over HTTP/1.1 is answered here,
+//! with a writer of our own; all else goes to actix as it came, one request at a time.
 //!
 //! Why: actix' HTTP/1.1 dispatcher keeps buffers for each connection. Without them an idle stream costs 3.4 KiB instead of 15; CPU is
 //! about the same (docs/benchmarks.md). The request still goes through the same app (routes, CORS, access log).
 
+mod framing;
+mod lent;
 mod look;
+mod paced;
+mod socket;
 mod waiting;
 mod writer;
 
-use std::{rc::Rc, time::Duration};
+use std::{io, net::SocketAddr, rc::Rc, time::Duration};
 
 use actix_http::{HttpMessage, HttpServiceBuilder, KeepAlive, Protocol, Request, Response, error::DispatchError};
 use actix_service::{IntoServiceFactory, Service, ServiceFactory, fn_factory, fn_service};
 use actix_web::{body::MessageBody, rt::net::TcpStream};
 use futures_util::future::LocalBoxFuture;
+use tokio_rustls::TlsAcceptor;
 
 use self::{
+    framing::MAX_HEAD_BYTES,
+    lent::{Home, Lent},
     look::Wanted,
+    paced::Paced,
+    socket::Socket,
     waiting::{Place, Waiting},
 };
-use super::peer::{self, Peer};
+use super::{answers, peer::Peer};
 
-/// The head of a request must have come within this time.
+/// The head of a request must have come within this time; over TLS with the handshake.
 pub const HEAD: Duration = Duration::from_secs(10);
 
-/// How connections are treated.
-#[derive(Clone, Copy, Debug)]
-pub struct Connections {
-    /// Sent bytes that nobody acknowledges for so long end a connection.
-    pub user_timeout: Duration,
-}
-
-impl Connections {
-    /// actix' part of it.
-    pub fn http<T, S>(self) -> HttpServiceBuilder<T, S>
-    where
-        T: 'static,
-        S: ServiceFactory<Request, Config = ()>,
-        S::Error: Into<Response<actix_http::body::BoxBody>> + 'static,
-        S::InitError: std::fmt::Debug,
-        <S::Service as Service<Request>>::Future: 'static,
-    {
-        HttpServiceBuilder::default()
-            .keep_alive(KeepAlive::default())
-            .client_request_timeout(HEAD)
-            .client_disconnect_timeout(Duration::from_secs(1))
-            .h1_allow_half_closed(false)
-            .tcp_nodelay(true)
-            .on_connect_ext(move |io, extensions| peer::on_connect(io, extensions, self.user_timeout))
-    }
-}
-
-/// The service of the cleartext listener: HTTP/1.1, and HTTP/2 by prior knowledge. `app` makes the app of this worker.
+/// The service of the public listener: HTTP/1.1 and HTTP/2, by prior knowledge or ALPN. Sent bytes that nobody acknowledges for
+/// `user_timeout` end a connection. `app` makes the app of this worker.
 pub fn service<I, S, B>(
-    connections: Connections,
+    user_timeout: Duration,
+    tls: Option<TlsAcceptor>,
     app: impl Fn() -> I,
 ) -> impl ServiceFactory<TcpStream, Config = (), Response = (), Error = DispatchError, InitError = ()>
 where
@@ -67,21 +51,52 @@ where
     B: MessageBody + 'static,
 {
     let streams = Rc::new(app().into_factory());
-    let http = Rc::new(connections.http().finish(app()));
+    let http = HttpServiceBuilder::default()
+        .keep_alive(KeepAlive::default())
+        .client_request_timeout(HEAD)
+        .client_disconnect_timeout(Duration::from_secs(1))
+        .h1_allow_half_closed(false)
+        .on_connect_ext(|lent: &Lent, extensions| {
+            if let Some(peer) = lent.peer() {
+                extensions.insert(peer.clone());
+            }
+        })
+        .finish(app());
+    let http = Rc::new(http);
     fn_factory(move || {
-        let (streams, http, waiting) = (streams.clone(), http.clone(), Waiting::default());
+        let (streams, http, tls, waiting) = (streams.clone(), http.clone(), tls.clone(), Waiting::default());
         async move {
             let streams = Rc::new(streams.new_service(()).await.map_err(|error| tracing::error!(?error, "no app"))?);
             let http = Rc::new(http.new_service(()).await?);
-            Ok(fn_service(move |io| enter(connections, io, waiting.enter(), streams.clone(), http.clone())))
+            Ok(fn_service(move |tcp| {
+                let waiting = waiting.clone();
+                let wanted = soon(waiting.enter(), open(tcp, tls.clone()));
+                serve(user_timeout, waiting, wanted, streams.clone(), http.clone())
+            }))
         }
     })
 }
 
-fn enter<S, H, B>(
-    connections: Connections,
-    io: TcpStream,
-    place: Place,
+async fn open(tcp: TcpStream, tls: Option<TlsAcceptor>) -> io::Result<Wanted> {
+    let socket = match tls {
+        None => Socket::Clear(tcp),
+        Some(tls) => Socket::Tls(Box::new(tls.accept(tcp).await?)),
+    };
+    look::wanted(Paced::new(socket)).await
+}
+
+/// Whoever opens a connection has to say soon what it wants. None: it did not.
+async fn soon(mut place: Place, wanted: impl Future<Output = io::Result<Wanted>>) -> Option<Wanted> {
+    tokio::select! {
+        wanted = tokio::time::timeout(HEAD, wanted) => wanted.ok()?.ok(),
+        () = place.lost() => None,
+    }
+}
+
+fn serve<S, H, B>(
+    user_timeout: Duration,
+    waiting: Waiting,
+    wanted: impl Future<Output = Option<Wanted>> + 'static,
     streams: Rc<S>,
     http: Rc<H>,
 ) -> LocalBoxFuture<'static, Result<(), DispatchError>>
@@ -90,30 +105,37 @@ where
     S::Response: Into<Response<B>>,
     S::Error: Into<Response<actix_http::body::BoxBody>>,
     B: MessageBody + 'static,
-    H: Service<(TcpStream, Protocol, Option<std::net::SocketAddr>), Response = (), Error = DispatchError> + 'static,
+    H: Service<(Lent, Protocol, Option<SocketAddr>), Response = (), Error = DispatchError> + 'static,
 {
     Box::pin(async move {
-        let wanted = tokio::select! {
-            wanted = tokio::time::timeout(HEAD, look::wanted(&io)) => wanted,
-            () = place.lost() => return Ok(()),
+        let mut wanted = wanted.await;
+        let (mut request, socket) = loop {
+            match wanted {
+                // Nothing was asked: nothing is answered.
+                None => return Ok(()),
+                Some(Wanted::TooLong(socket)) => {
+                    actix_web::rt::spawn(writer::write(socket, answers::head_too_long(MAX_HEAD_BYTES).into()));
+                    return Ok(());
+                }
+                Some(Wanted::Stream(request, socket)) => break (*request, socket),
+                Some(Wanted::Other(protocol, io)) => {
+                    let (tcp, home) = (io.socket().tcp(), Home::default());
+                    let (address, peer) = (tcp.peer_addr().ok(), Peer::of(tcp, user_timeout));
+                    http.call((Lent::new(io, peer, waiting.clone(), home.clone()), protocol, address)).await?;
+                    let Some(io) = home.take() else { return Ok(()) };
+                    wanted = soon(waiting.enter(), look::wanted(io)).await;
+                }
+            }
         };
-        drop(place);
-        // Nothing was asked: nothing is answered.
-        let Ok(Ok(wanted)) = wanted else { return Ok(()) };
-        let address = io.peer_addr().ok();
-        let mut request = match wanted {
-            Wanted::Stream(request) => *request,
-            Wanted::Other(protocol) => return http.call((io, protocol, address)).await,
-        };
-        if let Some(peer) = Peer::of(&io, connections.user_timeout) {
+        if let Some(peer) = Peer::of(socket.tcp(), user_timeout) {
             request.extensions_mut().insert(peer);
         }
-        request.head_mut().peer_addr = address;
+        request.head_mut().peer_addr = socket.tcp().peer_addr().ok();
         // A task of its own, so that what stood here is freed.
         actix_web::rt::spawn(async move {
             match streams.call(request).await {
-                Ok(answer) => writer::write::<B>(io, answer.into()).await,
-                Err(error) => writer::write(io, error.into()).await,
+                Ok(answer) => writer::write::<B>(socket, answer.into()).await,
+                Err(error) => writer::write(socket, error.into()).await,
             }
         });
         Ok(())

@@ -6,29 +6,34 @@ use std::{
     io::{self, IoSlice, Write},
     pin::Pin,
     task::{Context, Poll, ready},
-    time::SystemTime,
+    time::{Duration, SystemTime},
 };
 
 use actix_http::Response;
-use actix_web::{
-    body::{BodySize, MessageBody},
-    rt::net::TcpStream,
-};
+use actix_web::body::{BodySize, MessageBody};
 use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// A client has nothing to say on a stream. One that says so much is shown the door.
+use super::socket::Socket;
+
+/// A client has nothing to say on a stream. One that says so much on it is shown the door.
 const MAX_HEARD_BYTES: usize = 64 << 10;
 
+/// So long, and while it says no more than this, a client may take to see the end of an answer.
+const LINGER: Duration = Duration::from_secs(2);
+const MAX_LINGER_BYTES: usize = 4 << 20;
+
 /// Writes the whole answer.
-pub async fn write<B: MessageBody + 'static>(io: TcpStream, answer: Response<B>) {
+pub async fn write<B: MessageBody + 'static>(io: Socket, answer: Response<B>) {
     let mut writer = Writer::new(io, answer);
     // How a stream ended is known to its connection; a socket that broke has nobody left to tell.
-    let _ = poll_fn(|cx| writer.poll(cx)).await;
+    if poll_fn(|cx| writer.poll(cx)).await.is_ok() {
+        let _ = tokio::time::timeout(LINGER, poll_fn(|cx| writer.poll_linger(cx))).await;
+    }
 }
 
 struct Writer<B> {
-    io: TcpStream,
+    io: Socket,
     body: Pin<Box<B>>,
     chunked: bool,
     /// What is being written: the head or a chunk's size, a piece of the body, the end of a chunk.
@@ -42,7 +47,7 @@ struct Writer<B> {
 }
 
 impl<B: MessageBody> Writer<B> {
-    fn new(io: TcpStream, answer: Response<B>) -> Self {
+    fn new(io: Socket, answer: Response<B>) -> Self {
         let chunked = matches!(answer.body().size(), BodySize::Stream);
         let before = head(&answer);
         let body = Box::pin(answer.into_body());
@@ -50,7 +55,7 @@ impl<B: MessageBody> Writer<B> {
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.listen(cx)?;
+        self.listen(cx, if self.chunked { MAX_HEARD_BYTES } else { MAX_LINGER_BYTES })?;
         loop {
             // The head goes out with the first frame, if there is one.
             if self.piece.is_empty() && !self.ended {
@@ -106,6 +111,8 @@ impl<B: MessageBody> Writer<B> {
                 out => self.written += out,
             }
         }
+        // TLS may hold some of it.
+        ready!(Pin::new(&mut self.io).poll_flush(cx))?;
         self.written = 0;
         self.piece = Bytes::new();
         self.after = b"";
@@ -117,15 +124,22 @@ impl<B: MessageBody> Writer<B> {
         Poll::Ready(Ok(()))
     }
 
+    /// Shuts our side and reads what the client still says: the kernel would answer that with a reset, and the client might never
+    /// read what was written.
+    fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(Pin::new(&mut self.io).poll_shutdown(cx))?;
+        self.listen(cx, MAX_LINGER_BYTES).map_or_else(|end| Poll::Ready(Err(end)), |()| Poll::Pending)
+    }
+
     /// Err: the client has gone, or talks where it should listen.
-    fn listen(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+    fn listen(&mut self, cx: &mut Context<'_>, most_bytes: usize) -> io::Result<()> {
         let mut bytes = [0; 512];
         loop {
             let mut buffer = ReadBuf::new(&mut bytes);
             let Poll::Ready(result) = Pin::new(&mut self.io).poll_read(cx, &mut buffer) else { return Ok(()) };
             result?;
             self.heard_bytes += buffer.filled().len();
-            if buffer.filled().is_empty() || self.heard_bytes > MAX_HEARD_BYTES {
+            if buffer.filled().is_empty() || self.heard_bytes > most_bytes {
                 return Err(io::ErrorKind::ConnectionAborted.into());
             }
         }

@@ -43,6 +43,11 @@ pub fn anonymous(pid: u32) -> u64 {
     kib(&format!("/proc/{pid}/smaps_rollup"), "Anonymous:")
 }
 
+/// The most memory that a process ever had, in bytes.
+pub fn peak(pid: u32) -> u64 {
+    kib(&format!("/proc/{pid}/status"), "VmHWM:")
+}
+
 fn kib(path: &str, name: &str) -> u64 {
     let text = std::fs::read_to_string(path).unwrap_or_else(|e| panic!("{path}: {e}"));
     let line = text.lines().find(|line| line.starts_with(name));
