@@ -27,20 +27,80 @@ impl AddressHeader {
         }
     }
 
+    /// The value's last element and what stands before it.
+    fn last_element(self, value: &str) -> (Option<&str>, &str) {
+        let comma = match self {
+            Self::XForwardedFor => value.rfind(','),
+            Self::Forwarded => last_comma(value),
+        };
+        comma.map_or((None, value), |at| (Some(&value[..at]), &value[at + 1..]))
+    }
+
     /// The address that an element of the header names.
     fn address(self, element: &str) -> Option<IpAddr> {
         match self {
             Self::XForwardedFor => node(element.trim()),
-            Self::Forwarded => {
-                let pairs = element.split(';').filter_map(|pair| pair.split_once('='));
-                let mut named = pairs.filter(|(name, _)| name.trim().eq_ignore_ascii_case("for"));
-                let value = named.next()?.1.trim();
-                // Twice `for` in one element is no element.
-                let quoted = value.strip_prefix('"').and_then(|value| value.strip_suffix('"'));
-                named.next().is_none().then(|| node(quoted.unwrap_or(value)))?
-            }
+            Self::Forwarded => forwarded_for(element),
         }
     }
+}
+
+/// The last comma outside of quotes. From the right: what the client wrote on the left must not change how the proxy's part is read.
+fn last_comma(value: &str) -> Option<usize> {
+    let bytes = value.as_bytes();
+    let mut quoted = false;
+    (0..bytes.len()).rev().find(|&at| {
+        let escaped = || bytes[..at].iter().rev().take_while(|byte| **byte == b'\\').count() % 2 == 1;
+        quoted ^= bytes[at] == b'"' && !escaped();
+        !quoted && bytes[at] == b','
+    })
+}
+
+/// RFC 7239 section 4: `for` of an element. None: there is none, or this is no element.
+fn forwarded_for(element: &str) -> Option<IpAddr> {
+    let mut rest = element.trim();
+    let mut named = None;
+    loop {
+        let (name, value) = rest.split_once('=')?;
+        let is_token = |text: &str| !text.is_empty() && text.bytes().all(is_token_byte);
+        let (value, after) = match value.strip_prefix('"') {
+            Some(value) => quoted(value)?,
+            None => {
+                let (value, after) = value.split_at(value.find(';').unwrap_or(value.len()));
+                is_token(value.trim_end()).then(|| (value.trim_end().to_owned(), after))?
+            }
+        };
+        if !is_token(name) {
+            return None;
+        }
+        // Twice `for` in one element is no element.
+        if name.eq_ignore_ascii_case("for") && named.replace(value).is_some() {
+            return None;
+        }
+        match after.trim_start().strip_prefix(';') {
+            Some(more) => rest = more.trim_start(),
+            None if after.trim().is_empty() => return node(&named?),
+            None => return None,
+        }
+    }
+}
+
+/// RFC 9110 section 5.6.4: the rest of a quoted string, and what comes after it.
+fn quoted(text: &str) -> Option<(String, &str)> {
+    let mut value = String::new();
+    let mut chars = text.char_indices();
+    loop {
+        match chars.next()? {
+            (at, '"') => return Some((value, &text[at + 1..])),
+            (_, '\\') => value.push(chars.next()?.1),
+            (_, plain) => value.push(plain),
+        }
+    }
+}
+
+/// RFC 9110 section 5.6.2.
+fn is_token_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
 /// RFC 7239 section 6: an address, with or without a port. `unknown` and `_hidden` are none.
@@ -60,7 +120,15 @@ pub fn client<'a>(
 ) -> IpAddr {
     let is_trusted = |address: &IpAddr| trusted.iter().any(|network| network.contains(address));
     let mut known = peer.to_canonical();
-    for element in lines.rev().flat_map(|line| line.rsplit(',')).take(MAX_HOPS) {
+    let elements = lines.rev().flat_map(|line| {
+        let mut rest = Some(line);
+        std::iter::from_fn(move || {
+            let (before, element) = header.last_element(rest?);
+            rest = before;
+            Some(element)
+        })
+    });
+    for element in elements.take(MAX_HOPS) {
         if !is_trusted(&known) {
             break;
         }
@@ -119,9 +187,30 @@ mod tests {
         assert_eq!(client_of("10.0.0.1", F, &["for=198.51.100.7;proto=https;by=10.0.0.1"]), "198.51.100.7");
         assert_eq!(client_of("10.0.0.1", F, &["For=\"[2001:db8::1]:4711\""]), "2001:db8::1");
         assert_eq!(client_of("10.0.0.1", F, &["for=1.1.1.1, for=\"198.51.100.7:80\" , for=10.0.0.2"]), "198.51.100.7");
-        for bad in
-            ["for=unknown", "for=_hidden", "proto=https", "198.51.100.7", "for=1.1.1.1;for=2.2.2.2", "for=\"1.1.1.1"]
-        {
+        assert_eq!(client_of("10.0.0.1", F, &["for=198.51.100.7; proto=https , for=10.0.0.2;by=_x"]), "198.51.100.7");
+        // What a client may choose stands in quotes, or on the left.
+        for chosen in ["a,for=9.9.9.9;x=", "a;for=9.9.9.9", "\\\",for=9.9.9.9;x=\\\"", "\\\\", ""] {
+            let line = format!("for=198.51.100.7;host=\"{chosen}\"");
+            assert_eq!(client_of("10.0.0.1", F, &[&line]), "198.51.100.7", "{line}");
+        }
+        for left in ["\"", "for=\"", "for=9.9.9.9;host=\"a", "\\\"", "\\"] {
+            assert_eq!(client_of("10.0.0.1", F, &[&format!("{left}, for=198.51.100.7")]), "198.51.100.7", "{left}");
+        }
+        for bad in [
+            "for=unknown",
+            "for=_hidden",
+            "proto=https",
+            "198.51.100.7",
+            "for=1.1.1.1;for=2.2.2.2",
+            "for=\"1.1.1.1",
+            "for=\"1.1.1.1\"2",
+            "garbage;;for=1.1.1.1;=;\"",
+            "for=1.1.1.1;x",
+            "for=1.1.1.1;=y",
+            "for=1.1.1.1 x=y",
+            "for=[2001:db8::1]",
+            "for = 1.1.1.1",
+        ] {
             assert_eq!(client_of("10.0.0.1", F, &[bad]), "10.0.0.1", "{bad}");
         }
     }

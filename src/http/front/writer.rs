@@ -12,7 +12,7 @@ use std::{
 use actix_http::Response;
 use actix_web::body::{BodySize, MessageBody};
 use bytes::Bytes;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 
 use super::socket::Socket;
 
@@ -27,9 +27,21 @@ const MAX_LINGER_BYTES: usize = 4 << 20;
 pub async fn write<B: MessageBody + 'static>(io: Socket, answer: Response<B>) {
     let mut writer = Writer::new(io, answer);
     // How a stream ended is known to its connection; a socket that broke has nobody left to tell.
-    if poll_fn(|cx| writer.poll(cx)).await.is_ok() {
-        let _ = tokio::time::timeout(LINGER, poll_fn(|cx| writer.poll_linger(cx))).await;
+    let done = poll_fn(|cx| writer.poll(cx)).await.is_ok();
+    // With its body the stream ends: whoever lingers takes no place.
+    let Writer { io, mut ears, body, .. } = writer;
+    drop(body);
+    if done {
+        let _ = tokio::time::timeout(LINGER, linger(io, &mut ears)).await;
     }
+}
+
+/// Shuts our side and reads what the client still says: the kernel would answer that with a reset, and the client might never read
+/// what was written.
+async fn linger(mut io: Socket, ears: &mut Ears) -> io::Result<()> {
+    io.shutdown().await?;
+    ears.most_bytes = MAX_LINGER_BYTES;
+    poll_fn(|cx| ears.poll(&mut io, cx)).await
 }
 
 struct Writer<B> {
@@ -43,19 +55,22 @@ struct Writer<B> {
     /// Bytes of these three that are out.
     written: usize,
     ended: bool,
-    heard_bytes: usize,
+    ears: Ears,
 }
 
 impl<B: MessageBody> Writer<B> {
     fn new(io: Socket, answer: Response<B>) -> Self {
         let chunked = matches!(answer.body().size(), BodySize::Stream);
         let before = head(&answer);
+        let ears = Ears { heard_bytes: 0, most_bytes: if chunked { MAX_HEARD_BYTES } else { MAX_LINGER_BYTES } };
         let body = Box::pin(answer.into_body());
-        Self { io, body, chunked, before, piece: Bytes::new(), after: b"", written: 0, ended: false, heard_bytes: 0 }
+        Self { io, body, chunked, before, piece: Bytes::new(), after: b"", written: 0, ended: false, ears }
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.listen(cx, if self.chunked { MAX_HEARD_BYTES } else { MAX_LINGER_BYTES })?;
+        if let Poll::Ready(gone) = self.ears.poll(&mut self.io, cx) {
+            return Poll::Ready(gone);
+        }
         loop {
             // The head goes out with the first frame, if there is one.
             if self.piece.is_empty() && !self.ended {
@@ -123,24 +138,24 @@ impl<B: MessageBody> Writer<B> {
         self.before.clear();
         Poll::Ready(Ok(()))
     }
+}
 
-    /// Shuts our side and reads what the client still says: the kernel would answer that with a reset, and the client might never
-    /// read what was written.
-    fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(Pin::new(&mut self.io).poll_shutdown(cx))?;
-        self.listen(cx, MAX_LINGER_BYTES).map_or_else(|end| Poll::Ready(Err(end)), |()| Poll::Pending)
-    }
+/// Hears what a client says, to notice its end.
+struct Ears {
+    heard_bytes: usize,
+    most_bytes: usize,
+}
 
-    /// Err: the client has gone, or talks where it should listen.
-    fn listen(&mut self, cx: &mut Context<'_>, most_bytes: usize) -> io::Result<()> {
+impl Ears {
+    /// Ready: the client has gone, or talks where it should listen.
+    fn poll(&mut self, io: &mut Socket, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut bytes = [0; 512];
         loop {
             let mut buffer = ReadBuf::new(&mut bytes);
-            let Poll::Ready(result) = Pin::new(&mut self.io).poll_read(cx, &mut buffer) else { return Ok(()) };
-            result?;
+            ready!(Pin::new(&mut *io).poll_read(cx, &mut buffer))?;
             self.heard_bytes += buffer.filled().len();
-            if buffer.filled().is_empty() || self.heard_bytes > most_bytes {
-                return Err(io::ErrorKind::ConnectionAborted.into());
+            if buffer.filled().is_empty() || self.heard_bytes > self.most_bytes {
+                return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
             }
         }
     }
