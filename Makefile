@@ -5,7 +5,7 @@ SHELL := bash
 .DELETE_ON_ERROR:
 .ONESHELL:
 .NOTPARALLEL:
-.PHONY: help demo dashboard screenshots build bench bench-quick test test-build test-rust test-js test-clients test-deploy fmt lint deny sbom clean
+.PHONY: help demo dashboard screenshots build bench bench-quick test test-build test-rust test-upgrade test-js test-clients test-deploy fmt lint deny sbom clean
 
 TARGET  := $(abspath $(or $(CARGO_TARGET_DIR),target))
 CLIENTS := tests/clients
@@ -62,7 +62,7 @@ bench-quick: ## the same in 2 minutes: a table only, nothing to quote
 	trap 'rm -rf "$$out"' EXIT
 	$(TARGET)/release/loadtest bench --quick --out "$$out"
 
-test: test-rust test-js test-clients test-deploy ## every test
+test: test-rust test-upgrade test-js test-clients test-deploy ## every test
 
 test-build:
 	@bash .ci/need cc
@@ -73,6 +73,25 @@ test-rust: test-build ## the tests in Rust, on a real Redis
 	@bash .ci/need redis-test python
 	echo "== cargo test"
 	cargo test --workspace --locked
+
+# The last commit with the library's first version. Built from the history, since no release is there to be fetched.
+OLD     := 393071e
+OLD_DIR := .cache/old-$(OLD)
+
+test-upgrade: test-build $(OLD_DIR)/done ## gateways of an earlier version replaced by this one and put back, under load
+	@bash .ci/need redis-test
+	echo "== upgrade from $(OLD)"
+	SSE_GATEWAY_OLD_BIN=$(abspath $(OLD_DIR))/target/debug/sse-gateway cargo test --locked -p sse-gateway --test gateway -- --ignored
+
+$(OLD_DIR)/done:
+	@bash .ci/need cc
+	echo "== building $(OLD), to upgrade from"
+	rm -rf $(OLD_DIR)
+	mkdir -p $(OLD_DIR)/source
+	git archive $(OLD) | tar -x -C $(OLD_DIR)/source || { echo "the history has no $(OLD): make test needs a clone with its history (git fetch --unshallow)"; exit 1; }
+	CARGO_TARGET_DIR=$(abspath $(OLD_DIR))/target cargo build --locked --manifest-path $(OLD_DIR)/source/Cargo.toml
+	rm -rf $(OLD_DIR)/target/debug/{deps,build,incremental,.fingerprint}
+	touch $@
 
 test-js: $(JS)/$(MODULES) ## types, size and parts of the JavaScript client
 	@echo "== the JavaScript client"

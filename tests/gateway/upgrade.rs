@@ -1,6 +1,7 @@
 //! A rolling update: old and new gateways side by side, one library replaced by a newer one, each instance in turn. Durable and
 //! bare publishes go on all the while; nothing is lost, nothing doubled, nobody told a gap. docs/upgrading.md says how.
 
+use crate::harness::gateway::Builder;
 use crate::harness::sse::Request;
 use crate::harness::{Event, Gateway, Id, Load, Redis, Sse, assert_received, encode, eventually, ticket, topic, user};
 use redis::Value;
@@ -194,9 +195,12 @@ async fn replace(redis: &Redis, old: &str, code: &str) {
     step.query_async::<()>(&mut redis.conn().await).await.unwrap();
 }
 
+fn builder(redis: &Redis) -> Builder {
+    Gateway::builder(redis).env(HISTORY.0, HISTORY.1)
+}
+
 /// Two gateways: the first is the recorder, the second stands by.
-async fn pair(redis: &Redis) -> (Gateway, Gateway) {
-    let builder = Gateway::builder(redis).env(HISTORY.0, HISTORY.1);
+async fn pair(builder: &Builder) -> (Gateway, Gateway) {
     let one = builder.start().await;
     one.recorder().await;
     let two = builder.start().await;
@@ -212,7 +216,7 @@ async fn stands_by(gateway: &Gateway) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_newer_library_under_load_costs_nothing_and_no_older_gateway_takes_it_away() {
     let redis = Redis::start().await;
-    let (one, two) = pair(&redis).await;
+    let (one, two) = pair(&builder(&redis)).await;
     let (name, code) = library(&redis).await;
     let (next, text) = newer(&name, &code);
     let front = Front::default();
@@ -222,7 +226,7 @@ async fn a_newer_library_under_load_costs_nothing_and_no_older_gateway_takes_it_
     replace(&redis, &name, &text).await;
     world.goes_on().await;
     // One of the old version that starts, or whose link comes back, leaves the newer library.
-    let three = Gateway::builder(&redis).env(HISTORY.0, HISTORY.1).start().await;
+    let three = builder(&redis).start().await;
     assert_eq!(library(&redis).await, (next.clone(), text.clone()));
     front.add(&three);
     redis.command::<i64>(&["CLIENT", "KILL", "ID", &last_link(&redis).await]).await;
@@ -254,7 +258,7 @@ async fn last_link(redis: &Redis) -> String {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_rollback_to_the_saved_library_costs_nothing() {
     let redis = Redis::start().await;
-    let (one, two) = pair(&redis).await;
+    let (one, two) = pair(&builder(&redis)).await;
     let (name, code) = library(&redis).await;
     let saved: Vec<u8> = redis.command(&["FUNCTION", "DUMP"]).await;
     let (_, text) = newer(&name, &code);
@@ -275,16 +279,10 @@ async fn a_rollback_to_the_saved_library_costs_nothing() {
     assert_eq!(library(&redis).await, (name, code));
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn two_gateways_are_replaced_in_turn_and_clients_lose_nothing() {
-    let redis = Redis::start().await;
-    let (one, two) = pair(&redis).await;
-    let front = Front::default();
-    [&one, &two].iter().for_each(|gateway| front.add(gateway));
-    let world = World::start(&redis, &front).await;
-    let builder = Gateway::builder(&redis).env(HISTORY.0, HISTORY.1);
+/// Replaces each of them in turn by one that `builder` starts.
+async fn replace_all(front: &Front, world: &World, old: Vec<Gateway>, builder: &Builder) -> Vec<Gateway> {
     let mut new = Vec::new();
-    for old in [one, two] {
+    for old in old {
         world.goes_on().await;
         old.term();
         old.not_ready().await;
@@ -296,9 +294,46 @@ async fn two_gateways_are_replaced_in_turn_and_clients_lose_nothing() {
         new.push(next);
     }
     world.goes_on().await;
+    new
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_gateways_are_replaced_in_turn_and_clients_lose_nothing() {
+    let redis = Redis::start().await;
+    let (one, two) = pair(&builder(&redis)).await;
+    let front = Front::default();
+    [&one, &two].iter().for_each(|gateway| front.add(gateway));
+    let world = World::start(&redis, &front).await;
+    let builder = builder(&redis);
+    let new = replace_all(&front, &world, vec![one, two], &builder).await;
     let returns = world.check(&redis).await;
     assert!(returns >= 6, "only {returns} streams moved");
     assert!(new[0].is_recorder().await);
+    assert_eq!(seams(&redis).await, ["reset"]);
+}
+
+/// The gateway of an earlier version, its library and all: replaced by this one in turn, and put back.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs the earlier version's binary: make test-upgrade"]
+async fn gateways_of_an_earlier_version_are_replaced_and_put_back_and_clients_lose_nothing() {
+    let old = std::env::var("SSE_GATEWAY_OLD_BIN").expect("SSE_GATEWAY_OLD_BIN; make test-upgrade sets it");
+    let redis = Redis::start().await;
+    let now = builder(&redis);
+    let before = now.clone().program(&old);
+    let (one, two) = pair(&before).await;
+    let (first, _) = library(&redis).await;
+    let front = Front::default();
+    [&one, &two].iter().for_each(|gateway| front.add(gateway));
+    let world = World::start(&redis, &front).await;
+    let new = replace_all(&front, &world, vec![one, two], &now).await;
+    let (second, _) = library(&redis).await;
+    let back = replace_all(&front, &world, new, &before).await;
+    assert_eq!(library(&redis).await.0, second, "the newer library stays");
+    assert_ne!(first, second);
+    let last = replace_all(&front, &world, back, &now).await;
+    let returns = world.check(&redis).await;
+    assert!(returns >= 18, "only {returns} streams moved");
+    assert!(last[0].is_recorder().await);
     assert_eq!(seams(&redis).await, ["reset"]);
 }
 
@@ -311,7 +346,7 @@ async fn seams(redis: &Redis) -> Vec<String> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_standby_goes_on_for_the_recorder_however_many_instances_stand_around() {
     let redis = Redis::start().await;
-    let (one, two) = pair(&redis).await;
+    let (one, two) = pair(&builder(&redis)).await;
     let builder = Gateway::builder(&redis);
     // A rollout that starts new instances before it stops old ones.
     let others = tokio::join!(builder.start(), builder.start(), builder.start());

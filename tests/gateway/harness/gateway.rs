@@ -16,6 +16,7 @@ pub const PROGRAM: &str = env!("CARGO_BIN_EXE_sse-gateway");
 /// Settings of a gateway to start.
 #[derive(Clone)]
 pub struct Builder {
+    program: String,
     env: BTreeMap<String, String>,
     config: Option<String>,
     outside: BTreeMap<&'static str, String>,
@@ -25,6 +26,12 @@ impl Builder {
     /// Sets `SSE_GATEWAY__<key>`, e.g. `.env("HISTORY__MAX_LEN", "10")`.
     pub fn env(mut self, key: &str, value: &str) -> Builder {
         self.env.insert(key.to_string(), value.to_string());
+        self
+    }
+
+    /// Runs another build of the gateway.
+    pub fn program(mut self, path: &str) -> Builder {
+        self.program = path.to_string();
         self
     }
 
@@ -47,7 +54,7 @@ impl Builder {
 
     /// The command, with the settings in its environment and none from outside.
     pub fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(PROGRAM);
+        let mut command = Command::new(&self.program);
         for (name, _) in std::env::vars_os() {
             if name.to_string_lossy().starts_with("SSE_GATEWAY__") {
                 command.env_remove(name);
@@ -121,7 +128,8 @@ pub struct Gateway {
 impl Gateway {
     /// Settings for a test: free ports, JSON log, a known secret, a short drain.
     pub fn builder(redis: &Redis) -> Builder {
-        let builder = Builder { env: BTreeMap::new(), config: None, outside: BTreeMap::new() };
+        let program = PROGRAM.to_string();
+        let builder = Builder { program, env: BTreeMap::new(), config: None, outside: BTreeMap::new() };
         builder
             .env("SERVER__LISTEN", "127.0.0.1:0")
             .env("ADMIN__LISTEN", "127.0.0.1:0")
