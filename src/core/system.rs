@@ -63,6 +63,46 @@ reasons! {
 }
 
 reasons! {
+    /// Why a ticket is refused: the code of the 401, and the label of `sse_tickets_refused_total`.
+    TicketFault {
+        /// There is none.
+        Missing = "ticket-missing",
+        /// It is no JWT, or too long.
+        Malformed = "ticket-malformed",
+        /// No key is known for its `kid`.
+        UnknownKey = "ticket-unknown-key",
+        /// Its `alg` is not that of the key.
+        WrongAlgorithm = "ticket-wrong-algorithm",
+        /// It was signed with another key.
+        BadSignature = "ticket-bad-signature",
+        /// A required claim is absent.
+        MissingClaim = "ticket-missing-claim",
+        /// A claim has the wrong form.
+        BadClaim = "ticket-bad-claim",
+        /// `sub` cannot be a user id.
+        BadSubject = "ticket-bad-subject",
+        /// `aud` is not `tickets.audience`.
+        WrongAudience = "ticket-wrong-audience",
+        /// `iss` is not `tickets.issuer`.
+        WrongIssuer = "ticket-wrong-issuer",
+        /// `exp` has passed, and there is no session.
+        Expired = "ticket-expired",
+        /// `nbf` or `iat` lies ahead.
+        NotYetValid = "ticket-not-yet-valid",
+        /// `exp - iat` is over `tickets.max_ttl`.
+        TooLongLived = "ticket-too-long-lived",
+        /// It was used, and `tickets.reconnect_grace` is 0.
+        Used = "ticket-used",
+        /// `session_exp` or `tickets.max_session` has passed.
+        SessionOver = "session-over",
+        /// Another browser opened the session.
+        CookieMissing = "session-cookie-missing",
+        /// The user's sessions were revoked.
+        SessionRevoked = "session-revoked",
+    }
+}
+
+reasons! {
     /// Why a client is told `sse.busy`.
     BusyReason {
         /// `limits.max_connections` is reached.

@@ -23,7 +23,7 @@ use crate::{
         address::site,
         id::EventId,
         join::{self, Start},
-        system::{BusyReason, Connected, JoinCause},
+        system::{BusyReason, Connected, JoinCause, TicketFault},
         topics::Topics,
     },
     redis::{
@@ -79,8 +79,8 @@ impl Denied {
         let metrics = &worker.instance.metrics;
         match self {
             Self::Refused(refused) => {
-                metrics.refused.with_label_values(&[refused.code]).inc();
-                answers::error(StatusCode::UNAUTHORIZED, refused.code, &refused.message)
+                metrics.refused.with_label_values(&[refused.code.name()]).inc();
+                answers::error(StatusCode::UNAUTHORIZED, refused.code.name(), &refused.message)
             }
             Self::Bad(code, message) => answers::error(StatusCode::BAD_REQUEST, code, message),
             Self::Busy(reason) => {
@@ -98,7 +98,7 @@ impl Denied {
     }
 }
 
-fn refused(code: &'static str, message: &str) -> Denied {
+fn refused(code: TicketFault, message: &str) -> Denied {
     Denied::Refused(Refused { code, message: message.to_owned() })
 }
 
@@ -155,7 +155,7 @@ pub async fn admit(worker: &Worker, request: &HttpRequest, transport: &'static s
     let params = Params::of(request)?;
     let token = params.get("ticket").or_else(|| bearer(request));
     let token = token.ok_or_else(|| {
-        refused("ticket-missing", "there is no ticket; give it as ?ticket= or as Authorization: Bearer")
+        refused(TicketFault::Missing, "there is no ticket; give it as ?ticket= or as Authorization: Bearer")
     })?;
     let ticket = verified(worker, token).await?;
     let now_ms = unix_ms();
@@ -232,7 +232,7 @@ async fn open_session(
 ) -> Result<Session, Denied> {
     let settings = &worker.instance.settings.tickets;
     if ticket.session_exp_ms.is_some_and(|end| end <= now_ms) {
-        return Err(refused("session-over", "the ticket's session_exp has passed; get a new ticket"));
+        return Err(refused(TicketFault::SessionOver, "the ticket's session_exp has passed; get a new ticket"));
     }
     let longest_ms = now_ms + settings.max_session.as_millis() as u64;
     let redeem = Redeem {
@@ -251,16 +251,20 @@ async fn open_session(
     sessions::open(&worker.commands, settings.reconnect_grace, &redeem).await.map_err(|no| match no {
         // The session may be one that Redis has just forgotten, and that its holder has yet to write again.
         NoSession::Expired if forgot() => Denied::Busy(BusyReason::RedisAway),
-        NoSession::Expired => refused("ticket-expired", "the ticket has expired and has no session; get a new ticket"),
-        NoSession::Used => {
-            refused("ticket-used", "the ticket was used, and tickets.reconnect_grace is 0; get a new ticket")
+        NoSession::Expired => {
+            refused(TicketFault::Expired, "the ticket has expired and has no session; get a new ticket")
         }
-        NoSession::Over => refused("session-over", "the session has reached its end; get a new ticket"),
+        NoSession::Used => {
+            refused(TicketFault::Used, "the ticket was used, and tickets.reconnect_grace is 0; get a new ticket")
+        }
+        NoSession::Over => refused(TicketFault::SessionOver, "the session has reached its end; get a new ticket"),
         NoSession::Stranger => refused(
-            "session-cookie-missing",
+            TicketFault::CookieMissing,
             "the session belongs to the browser that has its cookie (tickets.session_cookie); get a new ticket",
         ),
-        NoSession::Revoked => refused("session-revoked", "the user's sessions were revoked; get a new ticket"),
+        NoSession::Revoked => {
+            refused(TicketFault::SessionRevoked, "the user's sessions were revoked; get a new ticket")
+        }
         NoSession::Away(fault) => {
             tracing::debug!(error = %fault, "no session");
             Denied::Busy(BusyReason::RedisAway)

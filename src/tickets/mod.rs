@@ -12,7 +12,7 @@ use jsonwebtoken::{
 use serde_json::{Map, Value, json};
 
 use crate::{
-    core::{channel::is_name, hex, topics::Topics},
+    core::{channel::is_name, hex, system::TicketFault, topics::Topics},
     settings::{Algorithm, Tickets},
 };
 
@@ -44,12 +44,12 @@ pub struct Ticket {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refused {
     /// The code in the answer and the metric.
-    pub code: &'static str,
+    pub code: TicketFault,
     /// Fault and fix, without the ticket.
     pub message: String,
 }
 
-fn refuse<T>(code: &'static str, message: impl Into<String>) -> Result<T, Refused> {
+fn refuse<T>(code: TicketFault, message: impl Into<String>) -> Result<T, Refused> {
     Err(Refused { code, message: message.into() })
 }
 
@@ -86,7 +86,7 @@ impl Verifier {
     /// Why it is refused.
     pub fn verify(&self, token: &str, now_s: u64) -> Result<Ticket, Refused> {
         if token.len() > MAX_TICKET_BYTES {
-            return refuse("ticket-malformed", format!("the ticket is longer than {MAX_TICKET_BYTES} bytes"));
+            return refuse(TicketFault::Malformed, format!("the ticket is longer than {MAX_TICKET_BYTES} bytes"));
         }
         let header = jsonwebtoken::decode_header(token).map_err(|e| header_fault(&e))?;
         let key = self.key(header.kid.as_deref())?;
@@ -94,7 +94,7 @@ impl Verifier {
         if header.alg != algorithm {
             let message =
                 format!("the ticket is signed with {:?}, its key is configured for {algorithm:?}", header.alg);
-            return refuse("ticket-wrong-algorithm", message);
+            return refuse(TicketFault::WrongAlgorithm, message);
         }
         let mut validation = Validation::new(algorithm);
         validation.leeway = self.settings.leeway.as_secs();
@@ -118,7 +118,7 @@ impl Verifier {
         match self.keys.find(kid) {
             Some(key) => Ok(key),
             None => refuse(
-                "ticket-unknown-key",
+                TicketFault::UnknownKey,
                 "no key is known for the ticket's kid; see tickets.keys and tickets.jwks_url",
             ),
         }
@@ -127,20 +127,20 @@ impl Verifier {
     fn claim_fault(&self, error: &Error) -> Refused {
         let (code, message) = match error.kind() {
             ErrorKind::InvalidSignature => {
-                ("ticket-bad-signature", "the ticket's signature does not fit its key".to_owned())
+                (TicketFault::BadSignature, "the ticket's signature does not fit its key".to_owned())
             }
             ErrorKind::InvalidAudience => {
-                ("ticket-wrong-audience", format!("the ticket's aud must be {:?}", self.settings.audience))
+                (TicketFault::WrongAudience, format!("the ticket's aud must be {:?}", self.settings.audience))
             }
             ErrorKind::InvalidIssuer => (
-                "ticket-wrong-issuer",
+                TicketFault::WrongIssuer,
                 format!("the ticket's iss must be {:?}", self.settings.issuer.as_deref().unwrap_or("")),
             ),
-            ErrorKind::MissingRequiredClaim(name) => ("ticket-missing-claim", format!("the ticket has no {name}")),
+            ErrorKind::MissingRequiredClaim(name) => (TicketFault::MissingClaim, format!("the ticket has no {name}")),
             ErrorKind::InvalidAlgorithm => {
-                ("ticket-wrong-algorithm", "the ticket's algorithm is not that of its key".to_owned())
+                (TicketFault::WrongAlgorithm, "the ticket's algorithm is not that of its key".to_owned())
             }
-            _ => ("ticket-malformed", "the ticket is no JWT with a JSON object as claims".to_owned()),
+            _ => (TicketFault::Malformed, "the ticket is no JWT with a JSON object as claims".to_owned()),
         };
         Refused { code, message }
     }
@@ -154,29 +154,29 @@ impl Verifier {
     ) -> Result<Ticket, Refused> {
         let leeway_s = self.settings.leeway.as_secs();
         let user = match claims.get("sub") {
-            None => return refuse("ticket-missing-claim", "the ticket has no sub"),
+            None => return refuse(TicketFault::MissingClaim, "the ticket has no sub"),
             Some(Value::String(sub)) if is_name(sub) => sub.as_str(),
             Some(_) => {
                 return refuse(
-                    "ticket-bad-subject",
+                    TicketFault::BadSubject,
                     "sub must be a string of 1 to 256 printable ASCII characters without space, comma and * ? [ ] \\",
                 );
             }
         };
         let (exp, iat) = (required(claims, "exp")?, required(claims, "iat")?);
         match claims.get("jti") {
-            None => return refuse("ticket-missing-claim", "the ticket has no jti; give each ticket its own"),
+            None => return refuse(TicketFault::MissingClaim, "the ticket has no jti; give each ticket its own"),
             Some(Value::String(jti)) if !jti.is_empty() => {}
-            Some(_) => return refuse("ticket-bad-claim", "jti must be a string that is not empty"),
+            Some(_) => return refuse(TicketFault::BadClaim, "jti must be a string that is not empty"),
         }
         let latest = now_s.saturating_add(leeway_s);
         if iat > latest || seconds(claims, "nbf")?.is_some_and(|nbf| nbf > latest) {
-            return refuse("ticket-not-yet-valid", "the ticket's iat or nbf lies ahead; are the clocks in step?");
+            return refuse(TicketFault::NotYetValid, "the ticket's iat or nbf lies ahead; are the clocks in step?");
         }
         let max_ttl_s = self.settings.max_ttl.as_secs();
         if exp.saturating_sub(iat) > max_ttl_s {
             return refuse(
-                "ticket-too-long-lived",
+                TicketFault::TooLongLived,
                 format!("exp - iat must be {max_ttl_s} s or less (tickets.max_ttl)"),
             );
         }
@@ -244,8 +244,8 @@ fn header_fault(error: &Error) -> Refused {
     // `none` and other unknown algorithms have no name in the library.
     let unknown = matches!(error.kind(), ErrorKind::Json(e) if e.to_string().contains("variant"));
     let (code, message) = match unknown || matches!(error.kind(), ErrorKind::InvalidAlgorithmName) {
-        true => ("ticket-wrong-algorithm", "the ticket's alg is not HS256, RS256, ES256 or EdDSA"),
-        false => ("ticket-malformed", "the ticket is no JWT; it has the form header.claims.signature"),
+        true => (TicketFault::WrongAlgorithm, "the ticket's alg is not HS256, RS256, ES256 or EdDSA"),
+        false => (TicketFault::Malformed, "the ticket is no JWT; it has the form header.claims.signature"),
     };
     Refused { code, message: message.to_owned() }
 }
@@ -256,7 +256,7 @@ fn topics<'a>(patterns: impl Iterator<Item = &'a str>) -> Result<Topics, Refused
 
 fn bad_topics() -> Refused {
     let message = "topics must be a list of at most 256 names, `prefix*` or `*`".to_owned();
-    Refused { code: "ticket-bad-claim", message }
+    Refused { code: TicketFault::BadClaim, message }
 }
 
 /// A NumericDate (RFC 7519 section 2); fractions are cut.
@@ -265,7 +265,7 @@ fn seconds(claims: &Map<String, Value>, name: &str) -> Result<Option<u64>, Refus
         None => Ok(None),
         Some(value) => match value.as_f64() {
             Some(s) if (0.0..1e12).contains(&s) => Ok(Some(s as u64)),
-            _ => refuse("ticket-bad-claim", format!("{name} must be a number of seconds since 1970")),
+            _ => refuse(TicketFault::BadClaim, format!("{name} must be a number of seconds since 1970")),
         },
     }
 }
@@ -273,7 +273,7 @@ fn seconds(claims: &Map<String, Value>, name: &str) -> Result<Option<u64>, Refus
 fn required(claims: &Map<String, Value>, name: &str) -> Result<u64, Refused> {
     match seconds(claims, name)? {
         Some(s) => Ok(s),
-        None => refuse("ticket-missing-claim", format!("the ticket has no {name}")),
+        None => refuse(TicketFault::MissingClaim, format!("the ticket has no {name}")),
     }
 }
 
