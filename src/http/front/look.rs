@@ -47,8 +47,11 @@ pub async fn wanted(mut io: Paced) -> io::Result<Wanted> {
                     _ => Ok(Wanted::Stream(request, io.into_socket())),
                 };
             }
-            Some(Judged::Other(Protocol::Http1)) => return Ok(Wanted::Other(Protocol::Http1, io)),
-            Some(Judged::Other(protocol)) => return Ok(Wanted::Other(protocol, io.freed())),
+            Some(Judged::Other(protocol)) => {
+                // Of HTTP/1.1 it is the first request, also where others came before.
+                let framing = if protocol == Protocol::Http1 { Framing::new() } else { Framing::free() };
+                return Ok(Wanted::Other(protocol, io.framed(framing)));
+            }
         }
     }
 }

@@ -64,9 +64,9 @@ impl Paced {
         Pin::new(&mut self.socket)
     }
 
-    /// Without a bound: it is not HTTP/1.1.
-    pub fn freed(self) -> Self {
-        Self { framing: Framing::free(), ..self }
+    /// From here on it is framed so.
+    pub fn framed(self, framing: Framing) -> Self {
+        Self { framing, ..self }
     }
 
     /// The connection, without what was read of it.

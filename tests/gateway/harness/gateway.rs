@@ -255,7 +255,7 @@ impl Gateway {
 
     /// SIGSTOP: from now on it does nothing; the kernel still takes connections for it.
     pub fn freeze(&self) {
-        process::signal(self.pid, libc::SIGSTOP);
+        process::freeze(self.pid);
     }
 
     /// SIGCONT.

@@ -12,6 +12,20 @@ pub fn signal(pid: u32, signal: i32) {
     assert_eq!(done, 0, "kill -{signal} {pid}");
 }
 
+/// Stops a process, and waits until each of its threads stands still: one thread has to run to stop the others, which may
+/// take its time on a busy machine.
+pub fn freeze(pid: u32) {
+    signal(pid, libc::SIGSTOP);
+    let stopped = |task: std::io::Result<std::fs::DirEntry>| {
+        // A thread that has ended meanwhile does nothing either.
+        let stat = std::fs::read_to_string(task.expect("a thread").path().join("stat")).unwrap_or_default();
+        stat.rsplit_once(") ").is_none_or(|(_, fields)| fields.starts_with(['T', 'Z', 'X']))
+    };
+    while !std::fs::read_dir(format!("/proc/{pid}/task")).expect("it lives").all(stopped) {
+        std::thread::yield_now();
+    }
+}
+
 /// Makes the child die with the test's thread, also if the test run is killed.
 pub fn die_with_parent(command: &mut Command) {
     // SAFETY: prctl is async-signal-safe and is all that happens between fork and exec.

@@ -85,7 +85,7 @@ impl Redis {
 
     /// Stops the process where it stands: connections live, nothing answers.
     pub fn freeze(&self) {
-        process::signal(self.pid(), libc::SIGSTOP);
+        process::freeze(self.pid());
     }
 
     /// Lets a frozen server go on.
