@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 import sync
-from harness import ROOT, Gateway, Redis, defaults, eventually, flatten, gateway_binary, run, seconds, size, ticket, Stream, SECRET
+from harness import ROOT, Gateway, Redis, defaults, eventually, flatten, gateway_binary, memory_needed, run, seconds, size, ticket, Stream, SECRET
 
 K8S = ROOT / "k8s"
 COMPONENTS = sorted(p.name for p in (K8S / "components").iterdir())
@@ -188,10 +188,7 @@ def test_time_to_drain(name, built):
 def test_memory_suffices(name, built):
     objects = built(name)
     _, container = gateway_pod(objects)
-    values = settings(objects)
-    # 3.4 KiB is measured for an idle stream over HTTP/1.1; four times as much for TLS, HTTP/2 and what is under way. 32 MiB: the process.
-    needed = size(values["limits.queue_bytes_total"]) + size(values["history.tail_bytes"]) + values["limits.max_connections"] * (16 << 10) + (32 << 20)
-    assert size(container["resources"]["limits"]["memory"]) >= needed
+    assert size(container["resources"]["limits"]["memory"]) >= memory_needed(settings(objects))
 
 
 @each
