@@ -149,12 +149,12 @@ class Redis(Process):
 class Gateway(Process):
     """A gateway on free ports. Settings by name: Gateway(url, limits__max_connections=2)."""
 
-    def __init__(self, redis_url: str, binary: str | None = None, ready: bool = True, **settings):
+    def __init__(self, redis_url: str, binary: str | None = None, ready: bool = True, config: Path | None = None, **settings):
         given = {"redis__url": redis_url, "tickets__secret": SECRET, "server__listen": "127.0.0.1:0", "admin__listen": "127.0.0.1:0", "log__format": "json"}
         given |= {"drain__delay": "0s", "drain__window": "0s"} | settings
         env = {k: v for k, v in os.environ.items() if not k.startswith("SSE_GATEWAY__")}
         env |= {f"SSE_GATEWAY__{k.upper()}": str(v) for k, v in given.items() if v is not None}
-        super().__init__(binary or gateway_binary(), "serve", env=env)
+        super().__init__(binary or gateway_binary(), "serve", *(("--config", config) if config else ()), env=env)
         listening = eventually("the gateway listens", self._listening)
         self.public, self.admin = (int(listening[k].rsplit(":", 1)[1]) for k in ("public", "admin"))
         if ready:

@@ -122,11 +122,28 @@ def test_every_alert_is_in_the_runbook():
 def test_every_complaint_is_in_the_runbook():
     assert {
         "events-come-in-bursts",
+        "an-event-did-not-arrive",
         "users-stop-getting-events-after-an-hour",
         "reconnect-storm-after-a-deploy",
         "redis-memory-grows",
         "gap-events-after-a-failover",
     } <= anchors(RUNBOOK)
+
+
+def test_every_reason_of_readyz_is_in_the_runbook():
+    code = (ROOT / "src/state/instance.rs").read_text()
+    reasons = set(re.findall(r'Some\("([a-z-]+)"\)', code[code.index("fn unready") :]))
+    assert reasons >= {"redis-away", "no-recorder", "keys-away", "full", "draining"}
+    table = RUNBOOK[RUNBOOK.index("`/readyz` names its reason") : RUNBOOK.index("## Alerts")]
+    assert set(re.findall(r"^\| `([a-z-]+)` \|", table, re.M)) == reasons
+    readme = (ROOT / "README.md").read_text()
+    admin = readme[readme.index("- **Admin listener**") : readme.index("- **SIGTERM**")]
+    assert reasons <= set(re.findall(r"`([a-z-]+)`", admin))
+
+
+def test_logs_of_a_selector_are_not_cut():
+    for line in re.findall(r"`(kubectl logs -l [^`]*)`", RUNBOOK):
+        assert "--tail=" in line, line
 
 
 def test_links_of_the_runbook():
