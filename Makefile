@@ -109,7 +109,7 @@ $(VENV)/done: $(CLIENTS)/requirements.txt
 	touch $@
 
 test-deploy: test-build $(VENV)-deploy/done ## image, compose, Kubernetes, alerts, balancer, systemd unit
-	@bash .ci/need redis-test prometheus haproxy buildah compose systemd openssl
+	@bash .ci/need redis-test prometheus haproxy nginx buildah compose systemd openssl
 	bash .ci/kustomize
 	echo "== deployment tests"
 	cd tests/deploy
