@@ -12,7 +12,15 @@ use sse_gateway::{
 };
 
 /// Words of the code that look like codes and are none: headers and their values.
-const NO_CODES: &[&str] = &["last-event-id", "no-store", "no-cache", "no-referrer", "x-accel-buffering"];
+const NO_CODES: &[&str] = &[
+    "last-event-id",
+    "no-store",
+    "no-cache",
+    "no-referrer",
+    "x-accel-buffering",
+    "content-length",
+    "transfer-encoding",
+];
 
 fn file(path: &str) -> String {
     fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap_or_else(|e| panic!("{path}: {e}"))
