@@ -1,6 +1,7 @@
 """Debian's Prometheus scrapes real gateways, and each alert is made to fire by making its fault.
 
-The rules are those of deploy/prometheus/alerts.yaml with two changes that only save time: `for` is a second, windows are 20 s. What the real durations do is tested in test_rules.py by promtool. Every fault has a Redis and gateways of its own, under its own name.
+The rules are those of deploy/prometheus/alerts.yaml with two changes that only save time: `for` is a second, windows are 20 s. What the real durations do
+is tested in test_rules.py by promtool. Every fault has a Redis and gateways of its own, under its own name.
 """
 
 import contextlib

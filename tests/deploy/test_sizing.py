@@ -47,5 +47,5 @@ def test_memory_of_a_log_is_as_named(node, usage_kb, grows_kb):
     assert usage / 1000 == pytest.approx(usage_kb, rel=0.1) and grown / 1000 == pytest.approx(grows_kb, rel=0.1)
     conf, runbook = ((ROOT / path).read_text() for path in ("deploy/redis/redis.conf", "docs/runbook.md"))
     for text in (re.sub(r"\n# ", " ", conf), runbook, PAGE):
-        for measure, kb in (("MEMORY\s+USAGE", usage_kb), ("used_memory", grows_kb)):
+        for measure, kb in ((r"MEMORY\s+USAGE", usage_kb), ("used_memory", grows_kb)):
             assert re.search(rf"{measure}.{{0,150}}\b{kb}|\b{kb}.{{0,40}}{measure}", text, re.S), f"{kb} KB by which measure? {text}"
