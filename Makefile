@@ -62,7 +62,7 @@ bench-quick: ## the same in 2 minutes: a table only, nothing to quote
 	trap 'rm -rf "$$out"' EXIT
 	$(TARGET)/release/loadtest bench --quick --out "$$out"
 
-test: test-rust test-upgrade test-js test-clients test-deploy ## every test
+test: test-rust test-upgrade test-js test-clients test-deploy ## every test (as root: those of the deployment mount and chroot)
 
 test-build:
 	@bash .ci/need cc
@@ -70,7 +70,7 @@ test-build:
 	cargo test --workspace --locked --no-run
 
 test-rust: test-build ## the tests in Rust, on a real Redis
-	@bash .ci/need redis-test python
+	@bash .ci/need redis-test python openssl
 	echo "== cargo test"
 	cargo test --workspace --locked
 
@@ -128,7 +128,7 @@ $(VENV)/done: $(CLIENTS)/requirements.txt
 	touch $@
 
 test-deploy: test-build $(VENV)-deploy/done ## image, compose, Kubernetes, alerts, balancer, systemd unit
-	@bash .ci/need redis-test prometheus haproxy buildah compose systemd openssl
+	@bash .ci/need redis-test prometheus haproxy nginx buildah compose systemd openssl
 	bash .ci/kustomize
 	echo "== deployment tests"
 	cd tests/deploy

@@ -69,6 +69,10 @@ impl Instance {
         let limits = &settings.limits;
         let metrics = Metrics::new();
         metrics.max_connections.set(limits.max_connections as i64);
+        metrics.max_queued_bytes.set(limits.queue_bytes_total as i64);
+        if settings.publishers.bare == Bare::Record {
+            metrics.set_role("none");
+        }
         Arc::new(Self {
             name: uuid::Uuid::new_v4().to_string(),
             metrics,

@@ -37,6 +37,8 @@ PACKAGES = {
     "docker-compose": "docker-compose",
     "systemd-analyze": "systemd",
     "chroot": "coreutils",
+    "nginx": "nginx-light",
+    "unshare": "util-linux",
 }
 
 
@@ -48,9 +50,9 @@ def tool(name: str) -> str:
     return path
 
 
-def run(*command, check=True, **options) -> subprocess.CompletedProcess:
+def run(*command, check=True, timeout=300, **options) -> subprocess.CompletedProcess:
     """Runs a program to its end; what it printed is in the failure."""
-    done = subprocess.run([str(c) for c in command], capture_output=True, text=True, timeout=300, **options)
+    done = subprocess.run([str(c) for c in command], capture_output=True, text=True, timeout=timeout, **options)
     if check and done.returncode != 0:
         pytest.fail(f"{' '.join(map(str, command))}: exit status {done.returncode}\n{done.stdout}{done.stderr}", pytrace=False)
     return done
@@ -147,12 +149,12 @@ class Redis(Process):
 class Gateway(Process):
     """A gateway on free ports. Settings by name: Gateway(url, limits__max_connections=2)."""
 
-    def __init__(self, redis_url: str, binary: str | None = None, ready: bool = True, **settings):
+    def __init__(self, redis_url: str, binary: str | None = None, ready: bool = True, config: Path | None = None, **settings):
         given = {"redis__url": redis_url, "tickets__secret": SECRET, "server__listen": "127.0.0.1:0", "admin__listen": "127.0.0.1:0", "log__format": "json"}
         given |= {"drain__delay": "0s", "drain__window": "0s"} | settings
         env = {k: v for k, v in os.environ.items() if not k.startswith("SSE_GATEWAY__")}
         env |= {f"SSE_GATEWAY__{k.upper()}": str(v) for k, v in given.items() if v is not None}
-        super().__init__(binary or gateway_binary(), "serve", env=env)
+        super().__init__(binary or gateway_binary(), "serve", *(("--config", config) if config else ()), env=env)
         listening = eventually("the gateway listens", self._listening)
         self.public, self.admin = (int(listening[k].rsplit(":", 1)[1]) for k in ("public", "admin"))
         if ready:
@@ -330,3 +332,9 @@ def size(value) -> int:
     """`512Mi`, `1Gi`, `256MiB`, `16MiB`, `65536`."""
     number, unit = re.fullmatch(r"(\d+)(Ki|Mi|Gi)?B?", str(value)).groups()
     return int(number) * {None: 1, "Ki": 1 << 10, "Mi": 1 << 20, "Gi": 1 << 30}[unit]
+
+
+def memory_needed(values: dict[str, object]) -> int:
+    """What an instance with these settings needs: its queues, its tail, the process (32 MiB) and its streams."""
+    # 3.4 KiB is measured for an idle stream over HTTP/1.1, 8 KiB over HTTP/2, 11 KiB over TLS; and 4.5 KiB in the kernel, which count in a cgroup too.
+    return size(values["limits.queue_bytes_total"]) + size(values["history.tail_bytes"]) + values["limits.max_connections"] * (16 << 10) + (32 << 20)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from harness import ROOT, SECRET, Gateway, Process, defaults, eventually, free_port, gateway_binary, run, seconds, size, tool
+from harness import ROOT, SECRET, Gateway, Process, defaults, eventually, free_port, gateway_binary, memory_needed, run, seconds, size, tool
 
 
 @pytest.fixture(scope="module")
@@ -51,9 +51,8 @@ def test_the_gateway_is_confined(compose):
     values = defaults()
     assert seconds(gateway["stop_grace_period"]) > seconds(values["drain.delay"]) + seconds(values["drain.window"]) + 10
     assert gateway["ulimits"]["nofile"] > values["limits.max_connections"] + 200
-    needed = size(values["limits.queue_bytes_total"]) + size(values["history.tail_bytes"]) + values["limits.max_connections"] * (16 << 10) + (32 << 20)
     limit = str(gateway["mem_limit"])
-    assert (int(limit) if limit.isdigit() else size(limit.upper().replace("M", "Mi"))) >= needed
+    assert (int(limit) if limit.isdigit() else size(limit.upper().replace("M", "Mi"))) >= memory_needed(values)
 
 
 def test_only_the_balancer_is_reached_from_outside(compose):

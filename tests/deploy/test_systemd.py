@@ -1,8 +1,11 @@
-"""The systemd unit: systemd reads it without complaint, finds it well confined, and its command works."""
+"""The systemd unit: systemd reads it without complaint, finds it well confined, runs its command, and leaves off after a fault of the configuration."""
 
+import os
 import re
 
-from harness import ROOT, SECRET, defaults, gateway_binary, run, seconds, tool
+import pytest
+
+from harness import ROOT, SECRET, defaults, gateway_binary, memory_needed, run, seconds, size, tool
 
 UNIT = ROOT / "deploy/systemd/sse-gateway.service"
 
@@ -33,7 +36,81 @@ def test_limits_fit_the_settings():
     service, values = options("Service"), defaults()
     assert seconds(service["TimeoutStopSec"][0]) > seconds(values["drain.delay"]) + seconds(values["drain.window"]) + 10
     assert int(service["LimitNOFILE"][0]) > values["limits.max_connections"] + 200
+    assert size(service["MemoryMax"][0].replace("M", "Mi")) >= memory_needed(values)
     assert service["KillSignal"] == ["SIGTERM"] and service["RestartPreventExitStatus"] == ["78"]
+
+
+def test_it_sees_when_it_was_started():
+    """Without /proc/stat there is no process_start_time_seconds, and nobody sees restarts."""
+    assert "ProcSubset" not in options("Service")
+
+
+# A manager of its own, apart from the host's, if that has one: systemd runs as a user's one only where /run says that systemd was booted.
+MANAGER = """
+set -eu
+mount -t proc proc /proc
+mount -t tmpfs tmpfs /run
+mkdir -p /run/systemd/system /run/user
+export XDG_RUNTIME_DIR=/run/user
+/lib/systemd/systemd --user --unit=basic.target --log-target=console >"$1/manager.log" 2>&1 &
+manager=$!
+until systemctl --user is-active --quiet basic.target; do
+  kill -0 $manager || { cat "$1/manager.log"; exit 1; }
+  sleep 0.1
+done
+systemctl --user daemon-reload
+systemctl --user start sse-gateway.service
+sh -c "$2" || echo "the probe has failed"
+systemctl --user show sse-gateway.service --property=ActiveState,Result,ExecMainStatus,NRestarts
+systemctl --user exit
+wait $manager || true
+"""
+
+
+@pytest.fixture
+def systemd(tmp_path):
+    """Runs the unit by a real systemd, until the probe (a shell line) ends: what the unit is then. Without what confines it: that asks for the host's manager."""
+    if os.geteuid() != 0:
+        pytest.fail("this test mounts: run it as root", pytrace=False)
+
+    def start(config: str, probe: str, **settings) -> dict[str, str]:
+        (tmp_path / "gateway.toml").write_text(config)
+        (tmp_path / "ticket-secret").write_text(SECRET + "\n")
+        (tmp_path / "environment").write_text("".join(f"SSE_GATEWAY__{k.upper()}={v}\n" for k, v in settings.items()))
+        text, _, rest = UNIT.read_text().partition("# A user of its own")
+        install = rest[rest.index("[Install]") :]
+        # A user's manager that nobody booted makes no credentials: the file is named where it lies.
+        text = re.sub(r"^LoadCredential=.*\n", "", text, flags=re.M)
+        for there, here in (("/usr/local/bin/sse-gateway", gateway_binary()), ("/etc/sse-gateway", str(tmp_path)), ("%d/", f"{tmp_path}/")):
+            assert there in text
+            text = text.replace(there, here)
+        (tmp_path / "sse-gateway.service").write_text(text + install)
+        env = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "SYSTEMD_UNIT_PATH": f"{tmp_path}:/usr/lib/systemd/user"}
+        command = [tool("unshare"), "--mount", "--pid", "--fork", "--kill-child", "sh", "-c", MANAGER, "sh", tmp_path, probe]
+        done = run(*command, env=env, check=False, timeout=90)
+        log = (tmp_path / "manager.log").read_text() if (tmp_path / "manager.log").exists() else ""
+        assert "the probe has failed" not in done.stdout, done.stdout + done.stderr + log
+        found = dict(re.findall(r"^(\w+)=(.*)$", done.stdout, re.M))
+        assert set(found) == {"ActiveState", "Result", "ExecMainStatus", "NRestarts"}, done.stdout + done.stderr + log
+        return found
+
+    yield start
+
+
+# Until the unit has this property; half a minute is for a machine that is busy.
+UNTIL = "for _ in $(seq 300); do [ \"$(systemctl --user show -P {} sse-gateway)\" = {} ] && exit 0; sleep 0.1; done; exit 1"
+
+
+def test_a_faulty_configuration_is_not_tried_again(systemd):
+    found = systemd("[server]\nlissen = '127.0.0.1:0'\n", UNTIL.format("ActiveState", "failed"))
+    assert found == {"ActiveState": "failed", "Result": "exit-code", "ExecMainStatus": "78", "NRestarts": "0"}
+
+
+def test_a_crash_is_tried_again(systemd):
+    # It needs no Redis to live.
+    crash = "systemctl --user kill --signal=KILL sse-gateway; " + UNTIL.format("NRestarts", "1")
+    found = systemd("", crash, server__listen="127.0.0.1:0", admin__listen="127.0.0.1:0")
+    assert (found["NRestarts"], found["Result"]) == ("1", "success")
 
 
 def test_its_command_works(tmp_path):
@@ -44,8 +121,10 @@ def test_its_command_works(tmp_path):
     (tmp_path / name).write_text(SECRET + "\n")
     env = dict(e.split("=", 1) for e in service["Environment"])
     env = {k: v.replace("%d", str(tmp_path)) for k, v in env.items()}
-    for command in (*service["ExecStartPre"], *service["ExecStart"]):
-        program, *arguments = command.split()
-        assert program == "/usr/local/bin/sse-gateway" and arguments[1:] == ["--config", "/etc/sse-gateway/gateway.toml"]
+    # A Pre that fails is tried again for ever, whatever RestartPreventExitStatus= says.
+    assert not {key for key in service if re.fullmatch("Exec.*Pre|ExecCondition", key)}
+    [command] = service["ExecStart"]
+    program, *arguments = command.split()
+    assert program == "/usr/local/bin/sse-gateway" and arguments[1:] == ["--config", "/etc/sse-gateway/gateway.toml"]
     done = run(gateway_binary(), "check-config", "--config", ROOT / "config/gateway.toml", env=env, check=False)
     assert (done.returncode, done.stdout) == (0, "the configuration is good\n"), done.stderr

@@ -184,6 +184,7 @@ sse_replayed_events_total counter
 sse_gaps_total counter
 sse_queue_overflows_total counter
 sse_queued_bytes gauge
+sse_queued_bytes_limit gauge
 sse_tickets_refused_total counter
 sse_busy_total counter
 sse_jwks_fetches_total counter
@@ -238,6 +239,7 @@ async fn all_metrics_are_there_with_help_and_count() {
         ("sse_bare_recorded_total", &[], 1.0),
         ("sse_tickets_refused_total", &[("code", "ticket-missing")], 1.0),
         ("sse_queued_bytes", &[], 0.0),
+        ("sse_queued_bytes_limit", &[], 256.0 * 1024.0 * 1024.0),
     ] {
         assert_eq!(metrics.get(name, labels), value, "{name} {labels:?}");
     }
