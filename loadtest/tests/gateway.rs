@@ -94,11 +94,11 @@ fn streams_come_and_go_and_miss_nothing() {
 #[test]
 fn streams_that_stall_are_put_out_and_have_everything_in_the_end() {
     let stand = Stand::with(&[("LIMITS__STALL", "1s")]);
-    // 1.3 MB a second to each: more than the sockets take in 6 s of silence.
+    // 21 MB to each in 6 s of silence: far more than sockets take that nobody reads.
     let report = stand.report(
-        "stalled -n 10 --stalled-percent 30 --stall 6s --rate 40 --payload-bytes 32768 --drain 60s --max-lost 0",
+        "stalled -n 6 --stalled-percent 50 --stall 6s --rate 60 --payload-bytes 60000 --drain 60s --max-lost 0",
     );
-    assert_clean(&report, 10);
+    assert_clean(&report, 6);
     // A busy machine may let others stall too.
     assert!(number(&report["streams"]["resumed"]) >= 3, "{report:#}");
     assert!(number(&report["load"]["replayed"]) > 0);
