@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::numbers::{self, MAX_STREAMS, time, time_above_0};
 use crate::target::Kind;
 
 /// Holds event streams, publishes, and counts what arrives.
 ///
-/// Exit status: 0, 1 if a threshold was passed, 2 if the run could not be made.
+/// Exit status: 0; 1 if a threshold was passed or not all streams could be opened; 2 if there was no run (a wrong option, no server, not one stream).
 #[derive(Debug, Parser)]
 #[command(version)]
 pub struct Cli {
@@ -35,7 +36,7 @@ pub enum Command {
         #[command(flatten)]
         common: Common,
         /// How long they stay away
-        #[arg(long, default_value = "2s", value_parser = humantime::parse_duration)]
+        #[arg(long, default_value = "2s", value_parser = time)]
         away: Duration,
     },
     /// Some streams read nothing for a while; in the end they too must have everything
@@ -46,7 +47,7 @@ pub enum Command {
         #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=100))]
         stalled_percent: u32,
         /// How long they read nothing
-        #[arg(long, default_value = "40s", value_parser = humantime::parse_duration)]
+        #[arg(long, default_value = "40s", value_parser = time_above_0)]
         stall: Duration,
     },
     /// All the time streams are cut and come back with their cursors
@@ -54,7 +55,7 @@ pub enum Command {
         #[command(flatten)]
         common: Common,
         /// How many a second
-        #[arg(long, default_value_t = 50.0)]
+        #[arg(long, default_value_t = 50.0, value_parser = numbers::churn_rate)]
         churn_rate: f64,
     },
     /// Search the highest rate of broadcasts that is kept up with: from --rate upwards, nothing lost, p99 below --p99
@@ -62,7 +63,7 @@ pub enum Command {
         #[command(flatten)]
         common: Common,
         /// The p99 latency that still counts as keeping up
-        #[arg(long, default_value = "500ms", value_parser = humantime::parse_duration)]
+        #[arg(long, default_value = "500ms", value_parser = time_above_0)]
         p99: Duration,
     },
     /// Measure the gateway beside the yardsticks and the peers that are on this machine, and write it down
@@ -101,7 +102,7 @@ pub struct Common {
     #[arg(long, help_heading = "Server")]
     pub http2: bool,
     /// HTTP/2: streams on each connection
-    #[arg(long, default_value_t = 100, help_heading = "Server")]
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..), help_heading = "Server")]
     pub streams_per_connection: u32,
     /// https: certificates to believe, PEM
     #[arg(long, value_name = "FILE", help_heading = "Server")]
@@ -122,12 +123,21 @@ pub struct Common {
     /// A file with an API key: for tickets (scope `tickets`) if no secret is given, and for --publish http
     #[arg(long, value_name = "FILE", help_heading = "Tickets")]
     pub api_key_file: Option<PathBuf>,
-    /// `aud` of the tickets
+    /// `aud` of the tickets that are signed: the gateway's tickets.audience
     #[arg(long, default_value = "sse-gateway", help_heading = "Tickets")]
     pub audience: String,
+    /// `iss` of the tickets that are signed, where the gateway has a tickets.issuer
+    #[arg(long, help_heading = "Tickets")]
+    pub issuer: Option<String>,
+    /// `kid` of the tickets that are signed, where the secret is one of tickets.keys
+    #[arg(long, help_heading = "Tickets")]
+    pub kid: Option<String>,
+    /// How long a ticket is good for its first connection; the gateway's tickets.max_ttl at the most
+    #[arg(long, default_value = "60s", value_parser = numbers::ttl, help_heading = "Tickets")]
+    pub ticket_ttl: Duration,
 
     /// Streams
-    #[arg(long, short = 'n', default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..), help_heading = "Streams")]
+    #[arg(long, short = 'n', default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=MAX_STREAMS), help_heading = "Streams")]
     pub streams: u32,
     /// Streams of each user
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..), help_heading = "Streams")]
@@ -135,17 +145,20 @@ pub struct Common {
     /// Users are called this and a number; two runs at once against one gateway need different ones
     #[arg(long, value_name = "NAME", default_value = "load-", help_heading = "Streams")]
     pub user_prefix: String,
+    /// Streams from one source address to 127.0.0.1; past that the ports to one destination come to an end (28,232 by default)
+    #[arg(long, hide = true, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..), help_heading = "Streams")]
+    pub streams_per_source: u32,
     /// Connects a second at the most [default: as fast as it goes]
-    #[arg(long, help_heading = "Streams")]
+    #[arg(long, value_parser = numbers::connect_rate, help_heading = "Streams")]
     pub connect_rate: Option<f64>,
     /// Streams that connect at the same time at the most
-    #[arg(long, default_value_t = 128, help_heading = "Streams")]
+    #[arg(long, default_value_t = 128, value_parser = clap::value_parser!(u32).range(1..), help_heading = "Streams")]
     pub connecting: u32,
     /// All streams must be open within
-    #[arg(long, default_value = "60s", value_parser = humantime::parse_duration, help_heading = "Streams")]
+    #[arg(long, default_value = "60s", value_parser = time_above_0, help_heading = "Streams")]
     pub connect_timeout: Duration,
     /// A pause after the streams are open, before memory is read and the load begins
-    #[arg(long, default_value = "2s", value_parser = humantime::parse_duration, help_heading = "Streams")]
+    #[arg(long, default_value = "2s", value_parser = time, help_heading = "Streams")]
     pub settle: Duration,
 
     /// How events are published
@@ -167,19 +180,19 @@ pub struct Common {
     #[arg(long, default_value = "load", help_heading = "Load")]
     pub topic: String,
     /// Broadcasts a second
-    #[arg(long, default_value_t = 10.0, help_heading = "Load")]
+    #[arg(long, default_value_t = 10.0, value_parser = numbers::rate, help_heading = "Load")]
     pub rate: f64,
     /// Events to single users a second, one user after the other
-    #[arg(long, default_value_t = 1000.0, help_heading = "Load")]
+    #[arg(long, default_value_t = 1000.0, value_parser = numbers::rate, help_heading = "Load")]
     pub user_rate: f64,
-    /// Size of a payload, bytes
-    #[arg(long, default_value_t = 256, help_heading = "Load")]
+    /// Size of a payload, bytes; 73 or more, which its stamp needs
+    #[arg(long, default_value_t = 256, value_parser = numbers::payload_bytes, help_heading = "Load")]
     pub payload_bytes: usize,
     /// How long the load goes on (idle: how long the streams are held)
-    #[arg(long, default_value = "10s", value_parser = humantime::parse_duration, help_heading = "Load")]
+    #[arg(long, default_value = "10s", value_parser = time_above_0, help_heading = "Load")]
     pub duration: Duration,
     /// How long to wait in the end for what is on its way; what is missing then is lost
-    #[arg(long, default_value = "10s", value_parser = humantime::parse_duration, help_heading = "Load")]
+    #[arg(long, default_value = "10s", value_parser = time, help_heading = "Load")]
     pub drain: Duration,
 
     /// Write the report as JSON, `-`: to standard output instead of the table
@@ -216,13 +229,13 @@ pub struct Thresholds {
     #[arg(long, value_name = "N", help_heading = "Thresholds")]
     pub max_gaps: Option<u64>,
     /// p99 of the latency
-    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration, help_heading = "Thresholds")]
+    #[arg(long, value_name = "TIME", value_parser = time, help_heading = "Thresholds")]
     pub max_p99: Option<Duration>,
     /// Storm: the time until all are caught up
-    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration, help_heading = "Thresholds")]
+    #[arg(long, value_name = "TIME", value_parser = time, help_heading = "Thresholds")]
     pub max_caught_up: Option<Duration>,
     /// CPU of the server per million deliveries, s
-    #[arg(long, value_name = "SECONDS", help_heading = "Thresholds")]
+    #[arg(long, value_name = "SECONDS", value_parser = numbers::limit, help_heading = "Thresholds")]
     pub max_cpu_per_million: Option<f64>,
     /// Memory of the server per idle stream, bytes
     #[arg(long, value_name = "BYTES", help_heading = "Thresholds")]

@@ -8,6 +8,10 @@ use std::time::{Duration, Instant};
 use tokio::task::JoinHandle;
 
 use crate::stream::{self, Env, State};
+use crate::table::list;
+
+/// So many connects that are refused for good, for one reason and none otherwise, speak for all.
+const ENOUGH_REFUSALS: u32 = 10;
 
 /// All streams of a run. Lives in a `LocalSet`.
 pub struct Fleet {
@@ -35,7 +39,7 @@ impl Fleet {
     }
 
     /// Starts the streams of a range, `per_second` at the most, and waits until they are open; answers how long that took. Err: some
-    /// were not open in time.
+    /// were not open in time, or all are refused for good.
     pub async fn open(
         &mut self,
         range: Range<u32>,
@@ -43,25 +47,41 @@ impl Fleet {
         timeout: Duration,
     ) -> Result<Duration, String> {
         let started = Instant::now();
-        let wanted = self.env.tally.held.get() + range.len() as u32;
+        let env = self.env.clone();
+        let tally = &env.tally;
+        let wanted = tally.held.get() + range.len() as u32;
+        let enough = ENOUGH_REFUSALS.min(range.len() as u32);
         for (count, index) in range.enumerate() {
             if let Some(rate) = per_second {
-                tokio::time::sleep_until((started + Duration::from_secs_f64(count as f64 / rate)).into()).await;
+                let due = started + Duration::from_secs_f64(count as f64 / rate);
+                let hopeless = tally.until(|tally| tally.hopeless(enough));
+                if tokio::time::timeout_at(due.into(), hopeless).await.is_ok() {
+                    break;
+                }
             }
             self.start(index);
         }
-        let open = self.env.tally.until(|tally| tally.held.get() >= wanted);
-        match tokio::time::timeout(timeout, open).await {
-            Ok(()) => Ok(started.elapsed()),
-            Err(_) => Err(format!(
-                "only {} of {wanted} streams were open after {} s (--connect-timeout); refused: {:?}, failed: {:?}, ended: {:?}",
-                self.env.tally.held.get(),
-                started.elapsed().as_secs(),
-                self.env.tally.refused.borrow(),
-                self.env.tally.failed.borrow(),
-                self.env.tally.ended.borrow(),
-            )),
+        let open = tally.until(|tally| tally.held.get() >= wanted || tally.hopeless(enough));
+        let in_time = tokio::time::timeout(timeout, open).await.is_ok();
+        let first = tally.first_refusal.borrow();
+        let first = first.as_deref().map(|first| format!("; the first refusal: {first}")).unwrap_or_default();
+        if tally.hopeless(enough) {
+            return Err(format!(
+                "the first {} connects were all refused for good{first}",
+                tally.refused_for_good.get()
+            ));
         }
+        if in_time {
+            return Ok(started.elapsed());
+        }
+        Err(format!(
+            "only {} of {wanted} streams were open after {} s (--connect-timeout); refused: {}, failed: {}, ended: {}{first}",
+            tally.held.get(),
+            started.elapsed().as_secs(),
+            list(&tally.refused.borrow()),
+            list(&tally.failed.borrow()),
+            list(&tally.ended.borrow()),
+        ))
     }
 
     /// Starts a stream, which comes back for as long as it is not cut.

@@ -5,24 +5,32 @@
 //!
 //! | file | what |
 //! |---|---|
+//! | `args`, `numbers`, `limits` | what is asked, and what cannot be |
 //! | `stamp`, `ledger` | what an event says of itself; what a stream is owed and what came |
 //! | `wire/*` | heads, chunks, events: a parser of its own, tested over every split |
 //! | `stream/*`, `fleet` | one stream over HTTP/1.1 or HTTP/2; all of them |
 //! | `publisher` | events at a fixed rate |
 //! | `readings` | CPU and memory of server, Redis, kernel and this tool |
 //! | `scenario/*` | the runs |
-//! | `report`, `table` | what came of it: JSON and thresholds; for people |
+//! | `refusal` | what a server says that gives no stream |
+//! | `report`, `table`, `output` | what came of it: JSON and thresholds; for people; where both go |
 //! | `bench/*` | servers in turn, and what is written of them |
 //! | `redis_cost/*` | what the gateway costs its Redis |
+
+// All that is printed goes through `output`: a closed pipe must not change an exit status.
+#![warn(clippy::print_stdout, clippy::print_stderr)]
 
 pub mod args;
 pub mod bench;
 pub mod fleet;
 pub mod ledger;
 pub mod limits;
+pub mod numbers;
+pub mod output;
 pub mod publisher;
 pub mod readings;
 pub mod redis_cost;
+pub mod refusal;
 pub mod report;
 pub mod scenario;
 pub mod stamp;

@@ -14,13 +14,52 @@ pub fn open_files(streams: u32, streams_each: u32) -> Result<(), String> {
         libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit);
         limit.rlim_max
     };
+    fit(streams, streams_each, hard)
+}
+
+fn fit(streams: u32, streams_each: u32, hard: u64) -> Result<(), String> {
     let needed = u64::from(streams.div_ceil(streams_each)) + SPARE_FILES;
-    if needed > hard {
-        return Err(format!(
-            "{streams} streams need {needed} open files, and the limit is {hard}: raise it (ulimit -Hn {needed}, or nofile in \
-             /etc/security/limits.conf), or hold fewer streams (--streams {})",
-            hard.saturating_sub(SPARE_FILES) * u64::from(streams_each)
-        ));
+    if needed <= hard {
+        return Ok(());
     }
-    Ok(())
+    let fewer = match hard.saturating_sub(SPARE_FILES) * u64::from(streams_each) {
+        0 => String::new(),
+        most => format!(", or hold fewer streams (--streams {most})"),
+    };
+    Err(format!(
+        "{streams} streams need {needed} open files, and the limit is {hard}: raise it (`ulimit -n {needed}` as root, or nofile in \
+         /etc/security/limits.conf){fewer}"
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The number behind a word of an error.
+    fn number(error: &str, word: &str) -> Option<u64> {
+        let rest = error.split_once(word)?.1;
+        rest[..rest.find(|c: char| !c.is_ascii_digit())?].parse().ok()
+    }
+
+    #[test]
+    fn the_advice_is_one_that_works_and_no_less_would_do() {
+        for (streams, each, hard) in [(1000, 1, 150), (1000, 1, 101), (5000, 100, 149), (1001, 100, 110)] {
+            let error = fit(streams, each, hard).unwrap_err();
+            let files = number(&error, "ulimit -n ").unwrap();
+            assert_eq!(fit(streams, each, files), Ok(()));
+            assert!(fit(streams, each, files - 1).is_err(), "{error}");
+            let most = u32::try_from(number(&error, "--streams ").unwrap()).unwrap();
+            assert_eq!(fit(most, each, hard), Ok(()));
+            assert!(fit(most + 1, each, hard).is_err(), "{error}");
+        }
+    }
+
+    #[test]
+    fn no_streams_at_all_is_no_advice() {
+        for hard in [0, 80, 100] {
+            let error = fit(10, 1, hard).unwrap_err();
+            assert!(error.contains("ulimit -n 110") && !error.contains("--streams"), "{error}");
+        }
+    }
 }

@@ -3,7 +3,8 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use loadtest::args::{Cli, Command, Common};
+use loadtest::args::{Cli, Command};
+use loadtest::output::{Json, note};
 use loadtest::{bench, redis_cost, scenario};
 
 /// Two allocations of each stream are aligned to 128 bytes (tokio's task and its socket): glibc wastes a third of them.
@@ -18,40 +19,36 @@ fn main() -> ExitCode {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::from(1),
         Err(error) => {
-            eprintln!("loadtest: {error}");
+            note(&format!("loadtest: {error}"));
             ExitCode::from(2)
         }
     }
 }
 
-/// Whether all thresholds were held.
+/// Whether all was held. Err: it could not be run.
 fn run(command: Command) -> Result<bool, String> {
-    let common = match &command {
-        Command::Bench(args) => return bench::run(args).map(|()| true),
-        Command::Redis(args) => return redis_cost::run(args).map(|()| true),
-        Command::Idle(common) | Command::Broadcast(common) | Command::Users(common) | Command::Mixed(common) => {
-            common.clone()
-        }
-        Command::Storm { common, .. }
-        | Command::Stalled { common, .. }
-        | Command::Churn { common, .. }
-        | Command::SlowPublish { common, .. } => common.clone(),
-    };
-    let report = loadtest::on_one_thread(scenario::run(command))?;
-    show(&report, &common)?;
-    Ok(report.violations.is_empty())
-}
-
-fn show(report: &loadtest::report::Report, common: &Common) -> Result<(), String> {
-    let json = serde_json::to_string_pretty(report).map_err(|error| error.to_string())?;
-    match &common.json {
-        Some(file) if file.as_os_str() == "-" => println!("{json}"),
-        other => {
-            print!("{}", report.table());
-            if let Some(file) = other {
-                std::fs::write(file, json + "\n").map_err(|error| format!("{}: {error}", file.display()))?;
-            }
+    match command {
+        Command::Bench(args) => bench::run(&args),
+        Command::Redis(args) => redis_cost::run(&args).map(|()| true),
+        Command::Idle(ref common)
+        | Command::Broadcast(ref common)
+        | Command::Users(ref common)
+        | Command::Mixed(ref common)
+        | Command::Storm { ref common, .. }
+        | Command::Stalled { ref common, .. }
+        | Command::Churn { ref common, .. }
+        | Command::SlowPublish { ref common, .. } => {
+            let json = Json::open(common.json.as_deref())?;
+            single(command, json)
         }
     }
-    Ok(())
+}
+
+fn single(command: Command, json: Json) -> Result<bool, String> {
+    let report = loadtest::on_one_thread(scenario::run(command))?;
+    json.write(&report.table(), &report)?;
+    match report.failure {
+        Some(why) => Err(why),
+        None => Ok(report.violations.is_empty()),
+    }
 }

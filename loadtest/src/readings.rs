@@ -74,10 +74,19 @@ impl Processes {
     }
 }
 
+/// What this tool itself holds: no pages of its binary, whose share changes with whoever else runs it. Bytes.
+pub fn own_bytes() -> u64 {
+    rollup(std::process::id(), "Anonymous:").unwrap_or_default()
+}
+
 /// Bytes; None: it cannot be read.
 fn pss(pid: u32) -> Option<u64> {
+    rollup(pid, "Pss:")
+}
+
+fn rollup(pid: u32, name: &str) -> Option<u64> {
     let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok()?;
-    Some(kib(&text, "Pss:") * 1024)
+    Some(kib(&text, name) * 1024)
 }
 
 struct Stat {

@@ -20,10 +20,12 @@ pub struct Report {
     pub protocol: Protocol,
     /// Size of a payload.
     pub payload_bytes: usize,
-    /// How the streams were opened.
-    pub connect: Connect,
-    /// What the server's processes and the kernel held.
-    pub memory: Memory,
+    /// How the streams were opened; absent: not all of them were.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub connect: Option<Connect>,
+    /// What the server's processes and the kernel held, likewise.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory: Option<Memory>,
     /// What it costs to hold the streams (idle).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub held: Option<Held>,
@@ -38,8 +40,11 @@ pub struct Report {
     pub search: Option<Search>,
     /// What happened to the streams.
     pub streams: Streams,
-    /// Thresholds that were passed, in words.
+    /// Thresholds that were passed, in words; the first may say that not all streams were opened.
     pub violations: Vec<String>,
+    /// Why there was no run: not one stream could be opened.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub failure: Option<String>,
 }
 
 /// How the streams were opened.
@@ -71,7 +76,7 @@ pub struct Memory {
     pub server_bytes_per_loaded_stream: Option<u64>,
     /// What the kernel's slab and TCP buffers grew by for each idle stream: on loopback both ends.
     pub kernel_bytes_per_stream: u64,
-    /// What this tool's own PSS grew by for each stream.
+    /// What this tool's own (anonymous) memory grew by for each stream.
     pub tool_bytes_per_stream: u64,
 }
 
@@ -235,8 +240,12 @@ pub struct Streams {
     pub opened: u64,
     /// Opened with the id of a last event.
     pub resumed: u64,
-    /// Refused, by status.
+    /// Attempts that were refused, by status and the gateway's code (`401 ticket-expired`), or by the reason of `sse.busy` (`busy: full`).
+    /// One stream may be refused often: so many were not opened as are missing from `held`.
     pub refused: Counts,
+    /// What the first of them was told.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub first_refusal: Option<String>,
     /// Failed or broken, by error.
     pub failed: Counts,
     /// Ended by the server, by its reason.
@@ -251,6 +260,7 @@ impl Streams {
             opened: tally.opened.get(),
             resumed: tally.resumed.get(),
             refused: tally.refused.borrow().clone(),
+            first_refusal: tally.first_refusal.borrow().clone(),
             failed: tally.failed.borrow().clone(),
             ended: tally.ended.borrow().clone(),
         }
@@ -288,7 +298,8 @@ impl Report {
         at_most("caught up after, ms", caught_up, ms(limits.max_caught_up));
         let cpu = load.and_then(|load| load.server_cpu).map(|cpu| cpu.total_s);
         at_most("server CPU-s per million deliveries", cpu, limits.max_cpu_per_million);
-        let bytes = self.memory.server_bytes_per_idle_stream.map(|bytes| bytes as f64);
+        let bytes =
+            self.memory.as_ref().and_then(|memory| memory.server_bytes_per_idle_stream).map(|bytes| bytes as f64);
         at_most("server bytes per idle stream", bytes, whole(limits.max_bytes_per_stream));
         if let Some(limit) = limits.min_held.filter(|limit| self.streams.held < *limit) {
             found.push(format!("held: {}, wanted {limit}", self.streams.held));
@@ -326,14 +337,15 @@ mod tests {
             url: String::new(),
             protocol: Protocol::Http1,
             payload_bytes: 256,
-            connect: Connect::default(),
-            memory: Memory::default(),
+            connect: None,
+            memory: None,
             held: None,
             load: Some(load),
             storm: None,
             search: None,
             streams: Streams::new(&Tally::new()),
             violations: Vec::new(),
+            failure: None,
         }
     }
 

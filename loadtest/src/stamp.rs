@@ -5,6 +5,9 @@ use std::io::Write;
 /// The source of broadcasts. User n (from 0) is source n + 1.
 pub const BROADCAST: u32 = 0;
 
+/// What the longest stamp needs: a payload of this size or more is exactly as long as was asked.
+pub const MIN_BYTES: usize = 73;
+
 /// What the payload says of its event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stamp {
@@ -75,6 +78,14 @@ mod tests {
             assert!(serde_json::from_slice::<serde_json::Value>(&payload).is_ok());
             assert!(bytes == 0 || payload.len() == bytes, "{bytes}: {}", payload.len());
         }
+    }
+
+    #[test]
+    fn the_longest_stamp_fits_the_least_payload() {
+        let stamp = Stamp { due_ns: u64::MAX, source: u32::MAX, number: u32::MAX, run: u16::MAX };
+        let mut payload = Vec::new();
+        stamp.payload(0, &mut payload);
+        assert_eq!(payload.len(), MIN_BYTES);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use crate::report::{Load, Report, Times};
+use crate::report::{Connect, Load, Memory, Report, Times};
 use crate::tally::Counts;
 
 /// Above this part of one core the tool itself is a part of what it measures, percent.
@@ -13,32 +13,12 @@ impl Report {
     pub fn table(&self) -> String {
         let mut rows = Rows::default();
         rows.add(self.scenario, &format!("{} ({:?}), payload {} bytes", self.url, self.protocol, self.payload_bytes));
-        let connect = &self.connect;
-        let cpu = connect
-            .server_cpu_s_per_1000
-            .map(|cpu| format!(", {cpu:.3} CPU-s of the server per 1,000"))
-            .unwrap_or_default();
-        rows.add(
-            "connect",
-            &format!("{} in {:.2} s, {:.0}/s{cpu}", connect.streams, connect.seconds, connect.per_second),
-        );
-        let memory = &self.memory;
-        if let (Some(empty), Some(idle)) = (memory.server_bytes_empty, memory.server_bytes_per_idle_stream) {
-            let loaded = memory
-                .server_bytes_per_loaded_stream
-                .map(|bytes| format!(", loaded {}", kib(bytes)))
-                .unwrap_or_default();
-            rows.add("server memory (PSS)", &format!("{} per idle stream{loaded}; empty {}", kib(idle), kib(empty)));
+        if let Some(connect) = &self.connect {
+            connect.rows(&mut rows);
         }
-        let both = "(on loopback both ends)";
-        rows.add(
-            "kernel memory",
-            &format!(
-                "{} per stream {both}; this tool {}",
-                kib(memory.kernel_bytes_per_stream),
-                kib(memory.tool_bytes_per_stream)
-            ),
-        );
+        if let Some(memory) = &self.memory {
+            memory.rows(&mut rows);
+        }
         if let Some(held) = &self.held {
             let cpu = |name: &str, ms: Option<f64>| {
                 ms.map(|ms| format!(", {name} {ms:.1} ms of CPU a second")).unwrap_or_default()
@@ -74,10 +54,42 @@ impl Report {
                 rows.add(what, &list(counts));
             }
         }
+        if let Some(first) = &streams.first_refusal {
+            rows.add("the first refusal", first);
+        }
         for violation in &self.violations {
             rows.add("NOT HELD", violation);
         }
         rows.0
+    }
+}
+
+impl Connect {
+    fn rows(&self, rows: &mut Rows) {
+        let cpu = self
+            .server_cpu_s_per_1000
+            .map(|cpu| format!(", {cpu:.3} CPU-s of the server per 1,000"))
+            .unwrap_or_default();
+        rows.add("connect", &format!("{} in {:.2} s, {:.0}/s{cpu}", self.streams, self.seconds, self.per_second));
+    }
+}
+
+impl Memory {
+    fn rows(&self, rows: &mut Rows) {
+        if let (Some(empty), Some(idle)) = (self.server_bytes_empty, self.server_bytes_per_idle_stream) {
+            let loaded =
+                self.server_bytes_per_loaded_stream.map(|bytes| format!(", loaded {}", kib(bytes))).unwrap_or_default();
+            rows.add("server memory (PSS)", &format!("{} per idle stream{loaded}; empty {}", kib(idle), kib(empty)));
+        }
+        let both = "(on loopback both ends)";
+        rows.add(
+            "kernel memory",
+            &format!(
+                "{} per stream {both}; this tool {}",
+                kib(self.kernel_bytes_per_stream),
+                kib(self.tool_bytes_per_stream)
+            ),
+        );
     }
 }
 
@@ -150,12 +162,10 @@ impl Rows {
     }
 }
 
-fn list(counts: &Counts) -> String {
-    let mut text = String::new();
-    for (name, count) in counts {
-        let _ = write!(text, "{}{count} {name}", if text.is_empty() { "" } else { ", " });
-    }
-    text
+/// `3 x one, 2 x another`, or `none`.
+pub fn list(counts: &Counts) -> String {
+    let each: Vec<String> = counts.iter().map(|(name, count)| format!("{count} x {name}")).collect();
+    if each.is_empty() { "none".to_owned() } else { each.join(", ") }
 }
 
 fn kib(bytes: u64) -> String {

@@ -6,8 +6,13 @@ use std::collections::BTreeMap;
 use hdrhistogram::Histogram;
 use tokio::sync::Notify;
 
+use crate::refusal::Refusal;
+
 /// Times are kept from 1 µs to an hour, and longer ones as an hour and more, with three digits.
 const MAX_US: u64 = 2 * 3600 * 1_000_000;
+
+/// How the code of a gateway begins that has no room, or no Redis, now.
+pub const BUSY: &str = "busy: ";
 
 /// Counts by name.
 pub type Counts = BTreeMap<String, u64>;
@@ -21,8 +26,12 @@ pub struct Tally {
     pub opened: Cell<u64>,
     /// Streams that were opened again with the id of their last event.
     pub resumed: Cell<u64>,
-    /// Attempts that were answered with another status than 200, or 200 without an event stream, by status.
+    /// Attempts that were answered, but not with a stream, by status and the gateway's code, or its `sse.busy` by reason.
     pub refused: RefCell<Counts>,
+    /// Of those, attempts that will be refused for ever.
+    pub refused_for_good: Cell<u32>,
+    /// What the first of them was told.
+    pub first_refusal: RefCell<Option<String>>,
     /// Attempts that failed before an answer, and streams that broke, by error.
     pub failed: RefCell<Counts>,
     /// Streams that the server ended, with its reason where it gave one.
@@ -57,6 +66,8 @@ impl Tally {
             opened: Cell::default(),
             resumed: Cell::default(),
             refused: RefCell::default(),
+            refused_for_good: Cell::default(),
+            first_refusal: RefCell::default(),
             failed: RefCell::default(),
             ended: RefCell::default(),
             gaps: RefCell::default(),
@@ -70,6 +81,24 @@ impl Tally {
             caught_up_us: RefCell::new(times()),
             changed: Notify::new(),
         }
+    }
+
+    /// An attempt was refused.
+    pub fn refuse(&self, refusal: Refusal) {
+        self.first_refusal.borrow_mut().get_or_insert_with(|| refusal.text());
+        self.refused_for_good.set(self.refused_for_good.get() + u32::from(refusal.for_good));
+        count(&self.refused, refusal.code);
+    }
+
+    /// Whether the first attempts, `enough` of them, were all refused for one and the same reason, and for good: the others would be too.
+    pub fn hopeless(&self, enough: u32) -> bool {
+        let nothing_else = self.opened.get() == 0 && self.failed.borrow().is_empty() && self.ended.borrow().is_empty();
+        nothing_else && self.refused.borrow().len() == 1 && self.refused_for_good.get() >= enough
+    }
+
+    /// Whether nothing was tested: no stream was ever open, and no gateway said that it has no room, which would be an answer.
+    pub fn untested(&self) -> bool {
+        self.opened.get() == 0 && !self.refused.borrow().keys().any(|code| code.starts_with(BUSY))
     }
 
     /// Waits until `done` is true of the counts of open streams.
@@ -105,4 +134,51 @@ pub fn add(cell: &Cell<u64>) {
 /// One more of `name`.
 pub fn count(counts: &RefCell<Counts>, name: impl Into<String>) {
     *counts.borrow_mut().entry(name.into()).or_default() += 1;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hopeless_is_only_what_was_refused_for_good_and_for_one_reason() {
+        let refused = |codes: &[(u16, &str)]| {
+            let tally = Tally::new();
+            for (status, body) in codes {
+                tally.refuse(Refusal::new(*status, body.as_bytes()));
+            }
+            tally
+        };
+        assert!(refused(&[(401, ""), (401, "")]).hopeless(2));
+        assert!(!refused(&[(401, "")]).hopeless(2));
+        assert!(!refused(&[(401, ""), (404, "")]).hopeless(2));
+        assert!(!refused(&[(503, ""), (503, "")]).hopeless(2));
+        let tally = refused(&[(401, ""), (401, "")]);
+        add(&tally.opened);
+        assert!(!tally.hopeless(2));
+        let tally = refused(&[(401, ""), (401, "")]);
+        count(&tally.failed, "connection reset");
+        assert!(!tally.hopeless(2));
+    }
+
+    #[test]
+    fn a_gateway_without_room_was_tested_one_that_was_never_open_was_not() {
+        let tally = Tally::new();
+        count(&tally.failed, "connection refused");
+        tally.refuse(Refusal::new(404, b""));
+        assert!(tally.untested());
+        tally.refuse(Refusal::busy("busy: full"));
+        assert!(!tally.untested());
+        let tally = Tally::new();
+        add(&tally.opened);
+        assert!(!tally.untested());
+    }
+
+    #[test]
+    fn the_first_refusal_is_kept() {
+        let tally = Tally::new();
+        tally.refuse(Refusal::busy("busy: full"));
+        tally.refuse(Refusal::new(404, b"away"));
+        assert_eq!(tally.first_refusal.borrow().as_deref(), Some("busy: full"));
+    }
 }

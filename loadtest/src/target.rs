@@ -6,9 +6,6 @@ use std::sync::Arc;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 
-/// Streams from one source address; past that the ports to one destination come to an end (28,232 by default).
-const STREAMS_PER_SOURCE: u32 = 10_000;
-
 /// How the bytes go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -45,6 +42,8 @@ pub struct Target {
     pub tls: Option<(Arc<ClientConfig>, ServerName<'static>)>,
     /// Header lines beside those that every request has, as `Name: value`.
     pub headers: Vec<(String, String)>,
+    /// Streams from one source address.
+    pub streams_per_source: u32,
 }
 
 impl Target {
@@ -55,6 +54,7 @@ impl Target {
         protocol: Protocol,
         tls: Option<ClientConfig>,
         headers: &[String],
+        streams_per_source: u32,
     ) -> Result<Self, String> {
         let bad = |what: &str| format!("--url {url}: {what}; it looks like http://127.0.0.1:8080/events");
         let (secure, rest) = match (url.strip_prefix("http://"), url.strip_prefix("https://")) {
@@ -85,7 +85,7 @@ impl Target {
             .collect::<Option<_>>()
             .ok_or("--header: it looks like 'Name: value'")?;
         let path = if path.is_empty() { "/events".to_owned() } else { path.to_owned() };
-        Ok(Self { kind, protocol, address, authority: authority.to_owned(), path, tls, headers })
+        Ok(Self { kind, protocol, address, authority: authority.to_owned(), path, tls, headers, streams_per_source })
     }
 
     /// Path and query of a stream's request.
@@ -101,8 +101,48 @@ impl Target {
 
     /// The address to connect from; loopback has more than one, which takes a run past the port range.
     pub fn source(&self, index: u32) -> Option<IpAddr> {
-        let place = u8::try_from(index / STREAMS_PER_SOURCE).ok()?;
+        let place = u8::try_from(index / self.streams_per_source).ok()?;
         (place > 0 && self.address.ip() == IpAddr::V4(Ipv4Addr::LOCALHOST))
             .then(|| Ipv4Addr::new(127, 0, 0, place.saturating_add(1)).into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::args::{Cli, Command};
+    use crate::numbers::MAX_STREAMS;
+    use clap::Parser;
+
+    /// Linux' default `net.ipv4.ip_local_port_range` has so many ports.
+    const PORTS: usize = 28_232;
+
+    /// By the defaults.
+    fn target(url: &str) -> Target {
+        let Command::Idle(common) = Cli::parse_from(["loadtest", "idle"]).command else {
+            unreachable!("idle was asked for")
+        };
+        Target::new(url, Kind::Plain, Protocol::Http1, None, &[], common.streams_per_source).unwrap()
+    }
+
+    #[test]
+    fn no_source_address_has_more_streams_than_ports() {
+        let target = target("http://127.0.0.1:1/events");
+        let mut streams: BTreeMap<Option<IpAddr>, usize> = BTreeMap::new();
+        for index in 0..u32::try_from(MAX_STREAMS).unwrap() {
+            *streams.entry(target.source(index)).or_default() += 1;
+        }
+        assert!(streams.values().all(|count| *count <= PORTS), "{streams:?}");
+        assert_eq!(target.source(0), None);
+        // What is bound is loopback, and not what an unbound socket takes.
+        let bound: Vec<IpAddr> = streams.into_keys().flatten().collect();
+        assert!(bound.iter().all(IpAddr::is_loopback) && !bound.contains(&Ipv4Addr::LOCALHOST.into()), "{bound:?}");
+    }
+
+    #[test]
+    fn only_this_machine_has_more_than_one_address() {
+        assert_eq!(target("http://192.0.2.1:1/events").source(500_000), None);
     }
 }

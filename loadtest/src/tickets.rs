@@ -6,6 +6,8 @@ use std::time::Duration;
 use jsonwebtoken::{EncodingKey, Header};
 use serde::{Deserialize, Serialize};
 
+use crate::refusal::Refusal;
+
 /// Where tickets come from.
 pub enum Tickets {
     /// The server wants none.
@@ -14,8 +16,12 @@ pub enum Tickets {
     Signed {
         /// The key.
         key: Box<EncodingKey>,
+        /// With the key's `kid`, if it has one.
+        header: Box<Header>,
         /// `aud`.
         audience: String,
+        /// `iss`, if the gateway wants one.
+        issuer: Option<String>,
         /// `exp - iat`.
         ttl: Duration,
     },
@@ -27,13 +33,25 @@ pub enum Tickets {
         url: String,
         /// An API key of scope `tickets`.
         api_key: String,
+        /// How long each is good for its first connection.
+        ttl: Duration,
     },
+}
+
+/// Why there is no ticket.
+pub enum NoTicket {
+    /// It was asked for and refused.
+    Refused(Refusal),
+    /// It could not be asked for, or not be made.
+    Failed(String),
 }
 
 #[derive(Serialize)]
 struct Claims<'a> {
     sub: &'a str,
     aud: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    iss: Option<&'a str>,
     iat: u64,
     exp: u64,
     jti: String,
@@ -54,26 +72,32 @@ impl Tickets {
         index: u32,
         generation: u32,
         iat: u64,
-    ) -> Result<Option<String>, String> {
+    ) -> Result<Option<String>, NoTicket> {
+        let failed = |error: &dyn std::fmt::Display| NoTicket::Failed(format!("POST /tickets: {error}"));
         match self {
             Self::None => Ok(None),
-            Self::Signed { key, audience, ttl } => {
+            Self::Signed { key, header, audience, issuer, ttl } => {
                 let jti = format!("{}-{index}-{generation}", std::process::id());
-                let claims = Claims { sub: user, aud: audience, iat, exp: iat + ttl.as_secs(), jti, topics: [topic] };
-                jsonwebtoken::encode(&Header::default(), &claims, key)
+                let (iss, exp) = (issuer.as_deref(), iat + ttl.as_secs());
+                let claims = Claims { sub: user, aud: audience, iss, iat, exp, jti, topics: [topic] };
+                jsonwebtoken::encode(header, &claims, key)
                     .map(Some)
-                    .map_err(|error| format!("ticket: {error}"))
+                    .map_err(|error| NoTicket::Failed(format!("ticket: {error}")))
             }
-            Self::Asked { client, url, api_key } => {
-                let body = serde_json::json!({ "user": user, "topics": [topic], "ttl": 30 }).to_string();
+            Self::Asked { client, url, api_key, ttl } => {
+                let body = serde_json::json!({ "user": user, "topics": [topic], "ttl": ttl.as_secs() }).to_string();
                 let answer = client.post(url).bearer_auth(api_key).body(body).send().await;
-                let text = answer
-                    .and_then(reqwest::Response::error_for_status)
-                    .map_err(|error| format!("POST /tickets: {error}"))?
-                    .text()
-                    .await;
-                let text = text.map_err(|error| format!("POST /tickets: {error}"))?;
-                let answer: Answer = serde_json::from_str(&text).map_err(|error| format!("POST /tickets: {error}"))?;
+                let answer = answer.map_err(|error| failed(&error))?;
+                let status = answer.status();
+                let text = answer.bytes().await.map_err(|error| failed(&error))?;
+                if !status.is_success() {
+                    let refusal = Refusal::new(status.as_u16(), &text);
+                    return Err(NoTicket::Refused(Refusal {
+                        code: format!("POST /tickets: {}", refusal.code),
+                        ..refusal
+                    }));
+                }
+                let answer: Answer = serde_json::from_slice(&text).map_err(|error| failed(&error))?;
                 Ok(Some(answer.ticket))
             }
         }

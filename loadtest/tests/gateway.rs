@@ -4,7 +4,7 @@
 mod stand;
 
 use serde_json::Value;
-use stand::{Stand, finish};
+use stand::{SECRET, Stand, finish};
 
 /// Nothing lost, nothing twice, in order, and all open in the end.
 fn assert_clean(report: &Value, streams: u64) {
@@ -94,11 +94,11 @@ fn streams_come_and_go_and_miss_nothing() {
 #[test]
 fn streams_that_stall_are_put_out_and_have_everything_in_the_end() {
     let stand = Stand::with(&[("LIMITS__STALL", "1s")]);
-    // 1.3 MB a second to each: more than the sockets take in 6 s of silence.
+    // 21 MB to each in 6 s of silence: far more than sockets take that nobody reads.
     let report = stand.report(
-        "stalled -n 10 --stalled-percent 30 --stall 6s --rate 40 --payload-bytes 32768 --drain 60s --max-lost 0",
+        "stalled -n 6 --stalled-percent 50 --stall 6s --rate 60 --payload-bytes 60000 --drain 60s --max-lost 0",
     );
-    assert_clean(&report, 10);
+    assert_clean(&report, 6);
     // A busy machine may let others stall too.
     assert!(number(&report["streams"]["resumed"]) >= 3, "{report:#}");
     assert!(number(&report["load"]["replayed"]) > 0);
@@ -148,12 +148,72 @@ fn tickets_are_asked_for_where_no_secret_is_known() {
 }
 
 #[test]
-fn refused_tickets_are_counted_and_named() {
+fn a_gateway_with_issuer_audience_and_keys_is_driven_by_its_secret() {
+    let key = format!(r#"[{{"kid":"k1","algorithm":"HS256","secret":"{}"}}]"#, SECRET.to_uppercase());
+    let stand = Stand::with(&[
+        ("TICKETS__ISSUER", "https://issuer.example"),
+        ("TICKETS__AUDIENCE", "production"),
+        ("TICKETS__MAX_TTL", "20s"),
+        ("TICKETS__KEYS", &key),
+    ]);
+    let named = "--issuer https://issuer.example --audience production --ticket-ttl 20s";
+    assert_clean(&stand.report(&format!("broadcast -n 5 --rate 40 --duration 500ms {named}")), 5);
+    let other =
+        format!("broadcast -n 5 --rate 40 --duration 500ms {named} --secret-file {}", stand.file("wrong-secret"));
+    let (report, status, error) = finish(stand.tool(&format!("{other} --kid k1")));
+    assert_eq!(status, 0, "{error}");
+    assert_clean(&report, 5);
+    let (report, _, error) = finish(stand.tool(&other));
+    assert!(number(&report["streams"]["refused"]["401 ticket-bad-signature"]) >= 5, "without --kid: {error}");
+    // Each of the others is needed too.
+    for (without, code) in [
+        ("--audience production --ticket-ttl 20s", "ticket-missing-claim"),
+        ("--issuer https://issuer.example --ticket-ttl 20s", "ticket-wrong-audience"),
+        ("--issuer https://issuer.example --audience production", "ticket-too-long-lived"),
+    ] {
+        let (report, status, error) = stand.run_tool(&format!("idle -n 2 {without}"));
+        assert_eq!(status, 2, "{error}");
+        assert!(number(&report["streams"]["refused"][format!("401 {code}")]) >= 2, "{report:#}");
+    }
+}
+
+#[test]
+fn refusals_for_good_end_the_run_at_once_and_are_named() {
     let stand = Stand::start();
-    let wrong = format!("idle -n 5 --connect-timeout 500ms --secret-file {}", stand.file("wrong-secret"));
-    let (_, status, error) = finish(stand.tool(&wrong));
-    assert_eq!(status, 2);
-    assert!(error.contains(r#"0 of 5 streams were open"#) && error.contains(r#"refused: {"401": "#), "{error}");
+    let wrong = stand.file("wrong-secret");
+    for (options, code) in [
+        (format!("-n 12 --secret-file {wrong}"), "401 ticket-bad-signature"),
+        (format!("-n 12 --secret-file {wrong} --http2"), "401 ticket-bad-signature"),
+        // Whoever waits for the second to connect waits for 1000 s.
+        (format!("-n 2 --secret-file {wrong} --connect-rate 0.001"), "401 ticket-bad-signature"),
+        (format!("-n 12 --api-key-file {wrong}"), "POST /tickets: 401 api-key-unknown"),
+    ] {
+        // Whoever goes on ends by the time, and says so: that is no timing, but another message.
+        let (report, status, error) = finish(stand.tool(&format!("idle --connect-timeout 20s {options}")));
+        assert_eq!(status, 2, "{error}");
+        assert!(error.contains("connects were all refused for good"), "{error}");
+        assert!(error.contains(&format!("the first refusal: {code}: ")), "{error}");
+        let streams = &report["streams"];
+        assert!(number(&streams["refused"][code]) >= 1, "{report:#}");
+        assert!(streams["first_refusal"].as_str().unwrap().starts_with(code), "{report:#}");
+        assert_eq!(report["failure"], report["violations"][0]);
+    }
+}
+
+#[test]
+fn a_full_gateway_has_a_report_of_who_was_held_and_who_was_not() {
+    let stand = Stand::with(&[("LIMITS__MAX_CONNECTIONS", "5")]);
+    let (report, status, error) = stand.run_tool("broadcast -n 8 --connect-timeout 10s --max-lost 0 --min-held 5");
+    assert_eq!((status, error.as_str()), (1, ""));
+    assert_eq!(report["streams"]["held"], 5);
+    assert!(number(&report["streams"]["refused"]["busy: full"]) >= 3, "{report:#}");
+    assert_eq!(report["failure"], Value::Null);
+    let violations: Vec<&str> = report["violations"].as_array().unwrap().iter().flat_map(Value::as_str).collect();
+    assert!(
+        violations[0].starts_with("only 5 of 8 streams were open after 10 s (--connect-timeout)"),
+        "{violations:?}"
+    );
+    assert_eq!(violations[1..], ["lost: not measured"]);
 }
 
 #[test]

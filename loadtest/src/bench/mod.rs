@@ -1,18 +1,21 @@
 //! Servers in turn, on the same machine, with the same streams and the same events, and what is written of it.
 
+mod judge;
 pub mod machine;
 mod page;
 pub mod servers;
 pub mod spread;
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
 use self::machine::Machine;
-use self::servers::{SERVERS, Server};
+use self::servers::{GATEWAY, SERVERS, Server};
+use crate::output::{note, say};
 use crate::scenario::ladder::{self, Rung};
 
 /// `loadtest bench`.
@@ -92,8 +95,8 @@ pub struct Measured {
     pub rounds: Vec<Vec<Rung>>,
 }
 
-/// Measures all servers that are there, and writes it down.
-pub fn run(args: &Args) -> Result<(), String> {
+/// Measures all servers that are there, and writes it down; answers whether the gateway held what it must.
+pub fn run(args: &Args) -> Result<bool, String> {
     let mut size = if args.quick { QUICK } else { WHOLE };
     if let Some(name) = args.only.iter().find(|name| SERVERS.iter().all(|server| server.name != *name)) {
         return Err(format!(
@@ -101,11 +104,11 @@ pub fn run(args: &Args) -> Result<(), String> {
             SERVERS.iter().map(|server| server.name).collect::<Vec<_>>().join(", ")
         ));
     }
+    let asked = |name: &str| args.only.is_empty() || args.only.iter().any(|only| only == name);
+    let files = Files::open(&args.out)?;
     let (started, machine) = (Instant::now(), Machine::read());
     let (mut measured, mut absent) = (Vec::new(), Vec::new());
-    for server in
-        SERVERS.iter().filter(|server| args.only.is_empty() || args.only.iter().any(|name| name == server.name))
-    {
+    for server in SERVERS.iter().filter(|server| asked(server.name)) {
         match (server.version)() {
             Ok(version) => {
                 let command = servers::command(server, &size);
@@ -120,22 +123,18 @@ pub fn run(args: &Args) -> Result<(), String> {
         // Each round so far took so long.
         let each = started.elapsed() / (round - 1).max(1);
         if round > 1 && started.elapsed() + each > BUDGET {
-            eprintln!("== {:4.0} s: no time for round {round}", started.elapsed().as_secs_f64());
+            note(&format!("== {:4.0} s: no time for round {round}", started.elapsed().as_secs_f64()));
             size.rounds = round - 1;
             break;
         }
         for (server, found) in &mut measured {
-            eprintln!(
-                "== {:4.0} s: round {round} of {}: {}",
-                started.elapsed().as_secs_f64(),
-                size.rounds,
-                server.name
-            );
+            let seconds = started.elapsed().as_secs_f64();
+            note(&format!("== {seconds:4.0} s: round {round} of {}: {}", size.rounds, server.name));
             match climb(server, &size) {
                 Ok(rungs) => found.rounds.push(rungs),
                 // One that fails does not take the others' figures along; it is not tried again.
                 Err(why) => {
-                    eprintln!("{why}");
+                    note(&why);
                     let why = why.lines().next().unwrap_or_default().to_owned();
                     absent.push((server.name.to_owned(), format!("failed in round {round}: {why}")));
                 }
@@ -146,13 +145,17 @@ pub fn run(args: &Args) -> Result<(), String> {
     let servers = measured.into_iter().map(|(_, found)| found).collect();
     let seconds = started.elapsed().as_secs();
     let results = Results { machine, size, servers, absent, seconds };
-    write(&results, &args.out)?;
-    eprintln!("== {seconds:4} s: written to {}", args.out.display());
-    println!("{}", page::summary(&results));
-    match results.absent.iter().find(|(name, _)| name == SERVERS[0].name) {
-        Some((name, why)) => Err(format!("{name}: {why}")),
-        None => Ok(()),
+    files.write(&results)?;
+    note(&format!("== {seconds:4} s: written to {}", args.out.display()));
+    say(&(page::summary(&results) + "\n"))?;
+    if let Some((name, why)) = results.absent.iter().find(|(name, _)| name == GATEWAY) {
+        return Err(format!("{name}: {why}"));
     }
+    let violations = judge::judge(&results, !args.quick, asked);
+    for violation in &violations {
+        note(&format!("NOT HELD: {violation}"));
+    }
+    Ok(violations.is_empty())
 }
 
 fn climb(server: &Server, size: &Size) -> Result<Vec<Rung>, String> {
@@ -162,10 +165,30 @@ fn climb(server: &Server, size: &Size) -> Result<Vec<Rung>, String> {
     rungs.map_err(|error| format!("{}: {error}\n{}", server.name, running.log()))
 }
 
-fn write(results: &Results, out: &Path) -> Result<(), String> {
-    let failed = |error: std::io::Error| format!("{}: {error}", out.display());
-    fs::create_dir_all(out).map_err(failed)?;
-    let json = serde_json::to_string_pretty(results).map_err(|error| error.to_string())?;
-    fs::write(out.join("benchmarks.json"), json + "\n").map_err(failed)?;
-    fs::write(out.join("benchmarks.md"), page::page(results)).map_err(failed)
+/// Where the results go: looked at before the minutes that they take.
+struct Files {
+    json: (PathBuf, File),
+    page: (PathBuf, File),
+}
+
+impl Files {
+    /// Opens both, and changes nothing in them yet: a bench that fails leaves the last one's page.
+    fn open(out: &Path) -> Result<Self, String> {
+        fs::create_dir_all(out).map_err(|error| format!("--out {}: {error}", out.display()))?;
+        let open = |name: &str| {
+            let path = out.join(name);
+            let file = File::options().create(true).append(true).open(&path);
+            file.map(|file| (path.clone(), file)).map_err(|error| format!("--out: {}: {error}", path.display()))
+        };
+        Ok(Self { json: open("benchmarks.json")?, page: open("benchmarks.md")? })
+    }
+
+    fn write(self, results: &Results) -> Result<(), String> {
+        let json = serde_json::to_string_pretty(results).map_err(|error| error.to_string())? + "\n";
+        for ((path, mut file), text) in [(self.json, json), (self.page, page::page(results))] {
+            let written = file.set_len(0).and_then(|()| file.write_all(text.as_bytes()));
+            written.map_err(|error| format!("--out: {}: {error}", path.display()))?;
+        }
+        Ok(())
+    }
 }

@@ -9,7 +9,7 @@ use crate::scenario::ladder::Rung;
 
 /// The number of streams that the first table is about, if it was measured; else the highest.
 const MAIN: u32 = 10_000;
-const YARDSTICK: &str = "plain-actix";
+pub(super) const YARDSTICK: &str = "plain-actix";
 
 /// A line of the table: its name, how it is written, its value of one round.
 struct Line {
@@ -157,7 +157,7 @@ fn main_table(results: &Results, main: u32) -> String {
 }
 
 /// CPU per delivery as a multiple of the yardstick's in the same round.
-fn ratio(results: &Results, server: &Measured, main: u32) -> Option<Spread> {
+pub(super) fn ratio(results: &Results, server: &Measured, main: u32) -> Option<Spread> {
     let yardstick = results.servers.iter().find(|server| server.name == YARDSTICK)?;
     let pairs = rungs(server, main).zip(rungs(yardstick, main));
     spread(pairs.filter_map(|(one, other)| Some(cpu(one)?.total_s / cpu(other)?.total_s)))
@@ -192,11 +192,11 @@ fn absent(results: &Results) -> String {
 }
 
 const INSTALL: &str = "
-Nchan: `apt-get install nginx-light libnginx-mod-nchan`. Centrifugo and Mercure: put `centrifugo` and `mercure` on the PATH, from their
-releases (<https://github.com/centrifugal/centrifugo/releases>, <https://github.com/dunglas/mercure/releases>) or with the Go toolchain
-(`go install github.com/centrifugal/centrifugo/v6@latest`; `go install github.com/dunglas/mercure/caddy/mercure@latest`); the next
-`make bench` takes them along. Their configurations (`loadtest/peers/`) and the tool's options for them follow their documentation and
-have been **tested on no machine so far**: neither could be fetched where this tool was made.
+Nchan: `apt-get install nginx-light libnginx-mod-nchan`. Centrifugo and Mercure: put `centrifugo` and `mercure` on the PATH; the next
+`make bench` takes them along. The binaries of their releases need nothing else (<https://github.com/centrifugal/centrifugo/releases>,
+<https://github.com/dunglas/mercure/releases>); how to build them with the Go toolchain says `loadtest/README.md`. Their configurations
+(`loadtest/peers/`) and the tool's options for them follow their documentation and have been **tested on no machine so far**: neither
+could be fetched where this tool was made.
 ";
 
 const NOT_COMPARABLE: &str = "
@@ -205,6 +205,10 @@ const NOT_COMPARABLE: &str = "
 - **The yardsticks do nothing else.** `plain-actix` has no tickets, users, topics, ids that mean anything, log, resume, limits or
   metrics, and no Redis; `send-loop` has not even a queue: one client that stalls stops it for all. They show what a delivery costs
   at the least, not what one would deploy.
+- **What a stream of `plain-actix` holds is actix-http's**: a read and a write buffer of 8 KiB each (what of them was never touched
+  does not count), the dispatcher and its timers. All streams read one broadcast channel. With a tokio `mpsc` channel for each, as one
+  may write it first, they would hold 3.3 KiB more (measured: 13.3 KiB, not 10.1), which is a queue's price and no server's. The
+  gateway's are smaller, since it speaks HTTP/1.1 to its streams itself and keeps no buffer for one that is silent.
 - **Nchan** runs with Redis as the gateway does and keeps 1000 messages, but its streams have no tickets. Events go in by its HTTP
   endpoint, the gateway's by a durable publish in Redis.
 - **Mercure**'s open hub has no Redis: it is one node with a file. **Centrifugo** runs with Redis and anonymous clients.
@@ -229,7 +233,7 @@ fn commands(results: &Results) -> String {
     out
 }
 
-fn main_rung(results: &Results) -> u32 {
+pub(super) fn main_rung(results: &Results) -> u32 {
     let counts = results.size.streams;
     counts.iter().copied().find(|count| *count == MAIN).or(counts.last().copied()).unwrap_or_default()
 }
@@ -280,14 +284,15 @@ fn thousands(number: u32) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::bench::machine::Machine;
+    use crate::bench::servers::GATEWAY;
     use crate::bench::{QUICK, Size};
     use crate::readings::Cpu;
     use crate::report::{Connect, Memory, Times};
 
-    fn rung(streams: u32, cpu_s: f64, p99_ms: f64) -> Rung {
+    fn rung(streams: u32, cpu_s: f64, p99_ms: f64, lost: u64) -> Rung {
         let load = Load {
             published: Default::default(),
             seconds: 1.0,
@@ -295,7 +300,7 @@ mod tests {
             expected: 1_000_000,
             delivered: 1_000_000,
             replayed: 0,
-            lost: 1,
+            lost,
             doubled: 0,
             out_of_order: 0,
             foreign: 0,
@@ -311,20 +316,24 @@ mod tests {
         Rung { streams, rate: 10.0, connect: Connect::default(), memory, load: Some(load) }
     }
 
-    fn results() -> Results {
-        let server = |name, cpu: [f64; 3], p99_ms| Measured {
+    /// The gateway's CPU in three rounds beside the yardstick's, which is 6 s, 12 s, 6 s.
+    pub fn results(gateway: &[f64; 3], lost: u64) -> Results {
+        let server = |name, cpu: &[f64; 3], p99_ms| Measured {
             name,
             what: "something",
             version: "1".to_owned(),
             start: "it",
             command: "loadtest".to_owned(),
-            rounds: cpu.iter().map(|cpu| vec![rung(1000, *cpu, 1.0), rung(5000, cpu * 2.0, p99_ms)]).collect(),
+            rounds: cpu
+                .iter()
+                .map(|cpu| vec![rung(1000, *cpu, 1.0, lost), rung(5000, cpu * 2.0, p99_ms, lost)])
+                .collect(),
         };
         Results {
             machine: Machine::read(),
             size: Size { rounds: 3, ..QUICK },
             // The machine was twice as slow in the second round: the ratio is the same in all.
-            servers: vec![server("sse-gateway", [6.0, 12.0, 6.3], 99.0), server(YARDSTICK, [6.0, 12.0, 6.0], 101.0)],
+            servers: vec![server(GATEWAY, gateway, 99.0), server(YARDSTICK, &[6.0, 12.0, 6.0], 101.0)],
             absent: vec![("mercure".to_owned(), "not there".to_owned())],
             seconds: 60,
         }
@@ -332,7 +341,7 @@ mod tests {
 
     #[test]
     fn the_page_has_medians_spreads_and_ratios_and_says_who_was_absent() {
-        let page = page(&results());
+        let page = page(&results(&[6.0, 12.0, 6.3], 1));
         for text in [
             "## 5,000 streams",
             "| CPU per million deliveries, s | 12.60 (12.00–24.00) | 12.00 (12.00–24.00) |",
@@ -351,7 +360,7 @@ mod tests {
 
     #[test]
     fn the_summary_is_the_table_with_straight_columns() {
-        let summary = summary(&results());
+        let summary = summary(&results(&[6.0, 12.0, 6.3], 1));
         let lines: Vec<&str> = summary.lines().filter(|line| line.contains("(12.00–24.00)")).collect();
         assert_eq!(lines.len(), 2, "{summary}");
         assert_eq!(lines[0].chars().count(), lines[1].chars().count());

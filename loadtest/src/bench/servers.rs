@@ -20,6 +20,9 @@ const SECRET: &str = "a key of the benchmark, made for nothing else";
 /// As in `peers/Caddyfile`.
 const MERCURE_KEY: &str = "bench-bench-bench-bench-bench-bench";
 
+/// What all others stand beside.
+pub const GATEWAY: &str = "sse-gateway";
+
 /// A server that can be measured.
 pub struct Server {
     /// Its name.
@@ -39,7 +42,7 @@ pub struct Server {
 /// All of them; Redis' port is always one above the server's.
 pub const SERVERS: [Server; 6] = [
     Server {
-        name: "sse-gateway",
+        name: GATEWAY,
         what: "this gateway: tickets, users and topics, ids, log and resume, through Redis (durable publish)",
         version: || own("sse-gateway").and_then(|binary| version(&binary, "--version")),
         started_by: "redis-server --save '' --appendonly no --maxmemory-policy noeviction; \
@@ -56,7 +59,7 @@ pub const SERVERS: [Server; 6] = [
     },
     Server {
         name: "plain-actix",
-        what: "yardstick: actix-web, a channel for each stream; one process, no Redis, no tickets, no resume",
+        what: "yardstick: actix-web, one broadcast channel that all streams read; one process, no Redis, no tickets, no resume",
         version: || own("yardstick-actix").map(|_| "actix-web 4".to_owned()),
         started_by: "yardstick-actix (2 workers)",
         start: |dir, port| yardstick("yardstick-actix", dir, port),

@@ -11,12 +11,13 @@ use serde::Serialize;
 
 use crate::bench::machine::{Machine, first_line};
 use crate::bench::servers::{self, SERVERS};
+use crate::output::{Json, note};
 
 /// `loadtest redis`.
 #[derive(Clone, Debug, clap::Args)]
 #[allow(missing_docs, reason = "the help texts are the docs")]
 pub struct Args {
-    /// Write the figures as JSON
+    /// Write the figures as JSON, `-`: to standard output instead of the tables
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
 }
@@ -42,17 +43,18 @@ pub struct Costs {
 
 /// Measures, and tells.
 pub fn run(args: &Args) -> Result<(), String> {
+    let json = Json::open(args.json.as_deref())?;
     let machine = Machine::read();
     let running = servers::start(&SERVERS[0])?;
     let failed = |error: String| format!("{error}\n{}", running.log());
     let common = running.common();
     let mut meter = cpu::Meter::new(common.redis_url()).map_err(failed)?;
-    eprintln!("== CPU of publishes");
+    note("== CPU of publishes");
     let mut costs = cpu::publishes(&common, &mut meter).map_err(failed)?;
-    eprintln!("== CPU of connects and resumes");
+    note("== CPU of connects and resumes");
     let connects = crate::on_one_thread(cpu::connects(&common, &mut meter)).map_err(failed)?;
     costs.extend(connects.costs);
-    eprintln!("== memory of logs");
+    note("== memory of logs");
     let logs = memory::logs(common.redis_url()).map_err(failed)?;
     let costs = Costs {
         machine,
@@ -63,12 +65,7 @@ pub fn run(args: &Args) -> Result<(), String> {
         idle_cpu_ms_per_s: meter.idle_s_per_s * 1000.0,
         cpu: costs,
     };
-    print!("{}", costs.table());
-    if let Some(file) = &args.json {
-        let json = serde_json::to_string_pretty(&costs).map_err(|error| error.to_string())?;
-        std::fs::write(file, json + "\n").map_err(|error| format!("{}: {error}", file.display()))?;
-    }
-    Ok(())
+    json.write(&costs.table(), &costs)
 }
 
 impl Costs {

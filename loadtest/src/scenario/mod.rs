@@ -12,10 +12,10 @@ mod storm;
 
 use std::time::{Duration, Instant};
 
-use crate::args::{Command, Common};
+use crate::args::{Command, Common, Thresholds};
 use crate::fleet::Fleet;
 use crate::publisher::{Publisher, Schedule};
-use crate::readings::{Cpu, Kernel, Processes, Redis};
+use crate::readings::{Cpu, Kernel, Processes, Redis, own_bytes};
 
 use crate::report::{Connect, Load, Memory, PerMillion, Report, Streams, Times};
 use crate::stamp::now_ns;
@@ -74,7 +74,13 @@ pub async fn run(command: Command) -> Result<Report, String> {
     let common: Common = common.clone();
     let mut run = setup::run(name, &common)?;
     let progress = setup::progress(&run.fleet);
-    (run.report.connect, run.report.memory) = run.open(common.streams, &common).await?;
+    match run.open(common.streams, &common).await {
+        Ok((connect, memory)) => (run.report.connect, run.report.memory) = (Some(connect), Some(memory)),
+        Err(why) => {
+            progress.finish();
+            return Ok(run.not_open(why, &common.thresholds));
+        }
+    }
     match command {
         Command::Idle(_) => run.report.held = Some(plain::idle(&mut run, common.duration).await),
         Command::Storm { away, .. } => storm::run(&mut run, common.duration, away, common.connect_timeout).await?,
@@ -83,8 +89,11 @@ pub async fn run(command: Command) -> Result<Report, String> {
         Command::SlowPublish { p99, .. } => search::run(&mut run, common.duration, p99).await?,
         _ => plain::load(&mut run, common.duration).await?,
     }
-    if run.report.load.is_some() {
-        run.report.memory.server_bytes_per_loaded_stream = run.server_bytes_per_stream();
+    let loaded = run.server_bytes_per_stream();
+    if run.report.load.is_some()
+        && let Some(memory) = &mut run.report.memory
+    {
+        memory.server_bytes_per_loaded_stream = loaded;
     }
     run.report.streams = Streams::new(&run.fleet.env.tally);
     run.report.judge(&common.thresholds);
@@ -121,9 +130,20 @@ impl Run {
             server_bytes_per_idle_stream: self.server_bytes_per_stream(),
             server_bytes_per_loaded_stream: None,
             kernel_bytes_per_stream: each(Kernel::now().since(self.empty.kernel)),
-            tool_bytes_per_stream: each(self.tool.pss_bytes().saturating_sub(self.empty.tool_bytes)),
+            tool_bytes_per_stream: each(own_bytes().saturating_sub(self.empty.tool_bytes)),
         };
         Ok((connect, memory))
+    }
+
+    /// The report of a run that ended before its load: how many were held, and why not all. A server that is there and has no room has
+    /// answered; one that gave not a single stream otherwise was not tested.
+    fn not_open(mut self, why: String, thresholds: &Thresholds) -> Report {
+        let tally = &self.fleet.env.tally;
+        self.report.streams = Streams::new(tally);
+        self.report.judge(thresholds);
+        self.report.violations.insert(0, why.clone());
+        self.report.failure = tally.untested().then_some(why);
+        self.report
     }
 
     /// Publishes while `middle` goes on, waits for the rest, and says what came of it.

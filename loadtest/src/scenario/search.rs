@@ -4,12 +4,11 @@
 use std::time::Duration;
 
 use super::Run;
+use crate::numbers::MAX_RATE;
 use crate::report::{Load, Search, Step};
 
 /// Halvings between the last good rate and the first bad one.
 const HALVINGS: u32 = 4;
-/// No more than this is tried, broadcasts a second.
-const MAX_RATE: f64 = 1_000_000.0;
 
 /// Tries rates for `duration` each.
 pub(super) async fn run(run: &mut Run, duration: Duration, p99: Duration) -> Result<(), String> {
@@ -18,8 +17,7 @@ pub(super) async fn run(run: &mut Run, duration: Duration, p99: Duration) -> Res
         .schedule
         .as_ref()
         .map(|schedule| schedule.broadcasts_per_s)
-        .filter(|rate| *rate > 0.0)
-        .ok_or("slow-publish needs --rate above 0 and --publish")?;
+        .unwrap_or_else(|| unreachable!("looked at before the first stream"));
     let mut too_high = None;
     let mut halvings = 0;
     while rate <= MAX_RATE && halvings < HALVINGS {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
-use jsonwebtoken::EncodingKey;
+use jsonwebtoken::{EncodingKey, Header};
 use tokio::sync::{Notify, Semaphore};
 
 use super::{Baseline, Run};
@@ -14,23 +14,23 @@ use crate::args::{Common, Publish};
 use crate::fleet::Fleet;
 use crate::ledger::Published;
 use crate::publisher::{Schedule, Way};
-use crate::readings::{Kernel, Processes, Redis};
-use crate::report::{Connect, Memory, Report, Streams};
+use crate::readings::{Kernel, Processes, Redis, own_bytes};
+use crate::report::{Report, Streams};
 use crate::stream::{Connections, Env};
 use crate::tally::Tally;
 use crate::target::{Kind, Protocol, Target};
 use crate::tickets::Tickets;
 use crate::{limits, tls};
 
-/// How long a ticket is good for its first connection.
-const TICKET_TTL: Duration = Duration::from_secs(60);
-
 /// Everything ready, no stream open.
 pub(super) fn run(name: &'static str, args: &Common) -> Result<Run, String> {
-    let streams_each = if args.http2 { args.streams_per_connection.max(1) } else { 1 };
+    let streams_each = if args.http2 { args.streams_per_connection } else { 1 };
     limits::open_files(args.streams, streams_each)?;
-    if !(args.rate >= 0.0 && args.user_rate >= 0.0) {
-        return Err("--rate and --user-rate are numbers from 0".to_owned());
+    if args.rate.max(args.user_rate) * args.duration.as_secs_f64() > f64::from(u32::MAX) {
+        return Err(format!("--rate and --user-rate times --duration: no more than {} events have numbers", u32::MAX));
+    }
+    if name == "slow-publish" && (args.rate == 0.0 || args.publish == Publish::None) {
+        return Err("slow-publish begins at --rate, which must be above 0, and publishes (--publish)".to_owned());
     }
     let protocol = if args.http2 { Protocol::Http2 } else { Protocol::Http1 };
     let users = args.streams.div_ceil(args.streams_per_user);
@@ -48,7 +48,7 @@ pub(super) fn run(name: &'static str, args: &Common) -> Result<Run, String> {
         streams_per_user: args.streams_per_user,
         published: Arc::new(Published::new(users)),
         tally: Tally::new(),
-        connecting: Arc::new(Semaphore::new(args.connecting.max(1) as usize)),
+        connecting: Arc::new(Semaphore::new(args.connecting as usize)),
         connections: Connections::new(args.streams_per_connection),
         storm_ns: 0.into(),
         wake: Notify::new(),
@@ -57,7 +57,7 @@ pub(super) fn run(name: &'static str, args: &Common) -> Result<Run, String> {
     let tool = Processes::own();
     let empty = Baseline {
         server_bytes: server.as_ref().map(Processes::pss_bytes).unwrap_or_default(),
-        tool_bytes: tool.pss_bytes(),
+        tool_bytes: own_bytes(),
         kernel: Kernel::now(),
     };
     Ok(Run {
@@ -74,14 +74,15 @@ pub(super) fn run(name: &'static str, args: &Common) -> Result<Run, String> {
             url: args.url.clone(),
             protocol,
             payload_bytes: args.payload_bytes,
-            connect: Connect::default(),
-            memory: Memory::default(),
+            connect: None,
+            memory: None,
             held: None,
             load: None,
             storm: None,
             search: None,
             streams,
             violations: Vec::new(),
+            failure: None,
         },
         empty,
     })
@@ -118,7 +119,7 @@ fn trust(args: &Common) -> Result<Option<rustls::ClientConfig>, String> {
 }
 
 fn target(args: &Common, protocol: Protocol) -> Result<Target, String> {
-    Target::new(&args.url, args.kind, protocol, trust(args)?, &args.headers)
+    Target::new(&args.url, args.kind, protocol, trust(args)?, &args.headers, args.streams_per_source)
 }
 
 fn secret_of(file: &Path) -> Result<String, String> {
@@ -131,7 +132,9 @@ fn tickets(args: &Common) -> Result<Tickets, String> {
         (Kind::Plain, ..) => Ok(Tickets::None),
         (Kind::Gateway, Some(file), _) => {
             let key = Box::new(EncodingKey::from_secret(secret_of(file)?.as_bytes()));
-            Ok(Tickets::Signed { key, audience: args.audience.clone(), ttl: TICKET_TTL })
+            let header = Box::new(Header { kid: args.kid.clone(), ..Header::default() });
+            let (audience, issuer) = (args.audience.clone(), args.issuer.clone());
+            Ok(Tickets::Signed { key, header, audience, issuer, ttl: args.ticket_ttl })
         }
         (Kind::Gateway, None, Some(file)) => {
             let mut builder = reqwest::Client::builder();
@@ -139,7 +142,8 @@ fn tickets(args: &Common) -> Result<Tickets, String> {
                 builder = builder.use_preconfigured_tls(trust);
             }
             let client = builder.build().map_err(|error| format!("HTTP client: {error}"))?;
-            Ok(Tickets::Asked { client, url: beside(&args.url, "/tickets"), api_key: secret_of(file)? })
+            let (url, api_key) = (beside(&args.url, "/tickets"), secret_of(file)?);
+            Ok(Tickets::Asked { client, url, api_key, ttl: args.ticket_ttl })
         }
         (Kind::Gateway, None, None) => {
             Err("the gateway wants tickets: give --secret-file (its tickets.secret) or --api-key-file (a key \

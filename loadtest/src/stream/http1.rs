@@ -13,6 +13,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use super::{End, Env, Reading, State};
+use crate::refusal::{BODY_TIMEOUT, MAX_BODY_BYTES, Refusal};
 use crate::wire::chunked::Chunked;
 use crate::wire::head::{self, Framing};
 
@@ -72,7 +73,7 @@ async fn open<'a>(
     state: &'a RefCell<State>,
     permit: Option<OwnedSemaphorePermit>,
 ) -> Result<Box<Open<'a>>, End> {
-    let path = env.path(state).await.map_err(End::Failed)?;
+    let path = env.path(state).await?;
     let index = state.borrow().index;
     let failed = |error: io::Error| End::Failed(error.kind().to_string());
     let mut io = connect(env, index).await.map_err(failed)?;
@@ -85,7 +86,19 @@ async fn open<'a>(
         }
     };
     let head = head.await.map_err(failed)?;
-    let reading = Reading::start(env, state, head.status, head.event_stream, permit)?;
+    if head.status != 200 || !head.event_stream {
+        let mut body = Vec::new();
+        let said = async {
+            match &mut io {
+                Io::Plain(io) => read_body(io, &head, &bytes[head.len..], &mut body).await,
+                Io::Tls(io) => read_body(io, &head, &bytes[head.len..], &mut body).await,
+            }
+        };
+        // What has come by then is told.
+        let _ = tokio::time::timeout(BODY_TIMEOUT, said).await;
+        return Err(End::Refused(Refusal::new(head.status, &body)));
+    }
+    let reading = Reading::start(env, state, permit);
     let chunks = (head.framing == Framing::Chunked).then(Chunked::default);
     let mut open = Box::new(Open { io, reading, chunks });
     open.feed(&bytes[head.len..])?;
@@ -119,6 +132,29 @@ where
             head::parse(bytes).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error.to_string()))?
         {
             return Ok(head);
+        }
+    }
+}
+
+/// The body of an answer that is no stream, as far as it comes.
+async fn read_body<S: AsyncRead + Unpin>(io: &mut S, head: &head::Head, begun: &[u8], body: &mut Vec<u8>) {
+    let mut chunks = Chunked::default();
+    let mut piece = begun.to_vec();
+    loop {
+        let whole = match head.framing {
+            Framing::Chunked => chunks.feed(&piece, |part| body.extend_from_slice(part)).is_err() || chunks.ended(),
+            Framing::Length(length) => {
+                body.extend_from_slice(&piece);
+                body.len() as u64 >= length
+            }
+            Framing::Close => {
+                body.extend_from_slice(&piece);
+                false
+            }
+        };
+        piece.clear();
+        if whole || body.len() > MAX_BODY_BYTES || !matches!(io.read_buf(&mut piece).await, Ok(1..)) {
+            return;
         }
     }
 }

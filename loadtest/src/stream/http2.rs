@@ -12,6 +12,7 @@ use tokio::task::JoinHandle;
 
 use super::http1::{Io, connect};
 use super::{End, Env, Reading, State};
+use crate::refusal::{BODY_TIMEOUT, MAX_BODY_BYTES, Refusal};
 
 /// What the server may send ahead on one stream, and on a connection, bytes.
 const STREAM_WINDOW_BYTES: u32 = 1 << 20;
@@ -108,7 +109,7 @@ async fn open<'a>(
     permit: Option<OwnedSemaphorePermit>,
 ) -> Result<(h2::RecvStream, Reading<'a>), End> {
     let target = &env.target;
-    let path = env.path(state).await.map_err(End::Failed)?;
+    let path = env.path(state).await?;
     let index = state.borrow().index;
     let mut sender = env.connections.sender(env, index).await.map_err(End::Failed)?;
     let scheme = if target.tls.is_some() { "https" } else { "http" };
@@ -126,5 +127,21 @@ async fn open<'a>(
     let (head, body) = answer.await.map_err(failed)?.into_parts();
     let event_stream =
         head.headers.get(header::CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"text/event-stream"));
-    Ok((body, Reading::start(env, state, head.status.as_u16(), event_stream, permit)?))
+    if head.status != 200 || !event_stream {
+        let mut said = Vec::new();
+        // What has come by then is told.
+        let _ = tokio::time::timeout(BODY_TIMEOUT, read_body(body, &mut said)).await;
+        return Err(End::Refused(Refusal::new(head.status.as_u16(), &said)));
+    }
+    Ok((body, Reading::start(env, state, permit)))
+}
+
+/// The body of an answer that is no stream, as far as it comes.
+async fn read_body(mut body: h2::RecvStream, said: &mut Vec<u8>) {
+    while said.len() <= MAX_BODY_BYTES
+        && let Some(Ok(bytes)) = body.data().await
+    {
+        said.extend_from_slice(&bytes);
+        let _ = body.flow_control().release_capacity(bytes.len());
+    }
 }

@@ -15,10 +15,11 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
 pub use self::http2::Connections;
 use crate::ledger::{Arrival, Book, Published};
+use crate::refusal::Refusal;
 use crate::stamp::{BROADCAST, Stamp, now_ns};
-use crate::tally::{Tally, add, count};
+use crate::tally::{BUSY, Tally, add, count};
 use crate::target::{Kind, Protocol, Target};
-use crate::tickets::Tickets;
+use crate::tickets::{NoTicket, Tickets};
 use crate::wire::sse::{Event, Parser};
 
 /// The wait before a reconnect when the server named none, ms.
@@ -79,7 +80,7 @@ pub struct State {
 /// Why a connection is over.
 enum End {
     /// Another answer than a stream.
-    Refused(u16),
+    Refused(Refusal),
     /// It could not be made, or it broke.
     Failed(String),
     /// The server ended it.
@@ -202,7 +203,7 @@ impl Env {
         index / self.streams_per_user + 1
     }
 
-    async fn path(&self, state: &RefCell<State>) -> Result<String, String> {
+    async fn path(&self, state: &RefCell<State>) -> Result<String, End> {
         let (index, generation, issued_s, kept) = {
             let mut state = state.borrow_mut();
             if state.issued_s == 0 {
@@ -213,7 +214,12 @@ impl Env {
         let user = self.user_of(index);
         let ticket = match kept {
             Some(kept) => Some(kept.into_string()),
-            None => self.tickets.ticket(&user, &self.topic, index, generation, issued_s).await?,
+            None => {
+                self.tickets.ticket(&user, &self.topic, index, generation, issued_s).await.map_err(|why| match why {
+                    NoTicket::Refused(refusal) => End::Refused(refusal),
+                    NoTicket::Failed(error) => End::Failed(error),
+                })?
+            }
         };
         if !self.tickets.repeatable() {
             state.borrow_mut().ticket = ticket.as_deref().map(Into::into);
@@ -244,8 +250,8 @@ fn note_end(env: &Env, state: &RefCell<State>, end: End) -> u32 {
     let mut state = state.borrow_mut();
     let ending = state.ending.take();
     let wait_ms = match end {
-        End::Refused(status) => {
-            count(&tally.refused, status.to_string());
+        End::Refused(refusal) => {
+            tally.refuse(refusal);
             // This ticket is worth nothing any more; a page asks its backend for a new one.
             state.generation += 1;
             (state.issued_s, state.ticket) = (0, None);
@@ -256,7 +262,10 @@ fn note_end(env: &Env, state: &RefCell<State>, end: End) -> u32 {
             RETRY_MS + fastrand::u32(0..RETRY_MS)
         }
         End::Ended => {
-            count(&tally.ended, ending.as_deref().unwrap_or("without a word"));
+            match ending.as_deref() {
+                Some(busy) if busy.starts_with(BUSY) => tally.refuse(Refusal::busy(busy)),
+                ending => count(&tally.ended, ending.unwrap_or("without a word")),
+            }
             state.retry_ms
         }
     };
@@ -273,17 +282,8 @@ struct Reading<'a> {
 }
 
 impl<'a> Reading<'a> {
-    /// The head of the answer came; Err: it is no stream.
-    fn start(
-        env: &'a Env,
-        state: &'a RefCell<State>,
-        status: u16,
-        event_stream: bool,
-        permit: Option<OwnedSemaphorePermit>,
-    ) -> Result<Self, End> {
-        if status != 200 || !event_stream {
-            return Err(End::Refused(status));
-        }
+    /// The head of the answer came, and it is a stream's.
+    fn start(env: &'a Env, state: &'a RefCell<State>, permit: Option<OwnedSemaphorePermit>) -> Self {
         let mut reading = Self { env, state, parser: Parser::default(), permit };
         let mut state = state.borrow_mut();
         if !state.cursor.is_empty() {
@@ -293,7 +293,8 @@ impl<'a> Reading<'a> {
             state.opened(env);
             reading.permit = None;
         }
-        Ok(reading)
+        drop(state);
+        reading
     }
 
     fn feed(&mut self, bytes: &[u8]) {

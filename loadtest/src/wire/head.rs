@@ -5,11 +5,13 @@ use std::fmt;
 /// An answer may carry this much head, bytes.
 const MAX_HEAD_BYTES: usize = 16 * 1024;
 
-/// How the body of an answer is delimited, as far as a stream's can be.
+/// How the body of an answer is delimited.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Framing {
     /// `transfer-encoding: chunked`.
     Chunked,
+    /// `content-length`: no stream has one.
+    Length(u64),
     /// Until the connection closes.
     Close,
 }
@@ -50,7 +52,11 @@ pub fn parse(bytes: &[u8]) -> Result<Option<Head>, BadHead> {
         let header = answer.headers.iter().find(|header| header.name.eq_ignore_ascii_case(name));
         header.map(|header| header.value.to_ascii_lowercase()).unwrap_or_default()
     };
-    let framing = if value("transfer-encoding").ends_with(b"chunked") { Framing::Chunked } else { Framing::Close };
+    let length = || std::str::from_utf8(&value("content-length")).ok()?.parse().ok();
+    let framing = match value("transfer-encoding").ends_with(b"chunked") {
+        true => Framing::Chunked,
+        false => length().map_or(Framing::Close, Framing::Length),
+    };
     let event_stream = value("content-type").starts_with(b"text/event-stream");
     Ok(Some(Head { status: answer.code.unwrap_or_default(), framing, event_stream, len }))
 }
@@ -70,6 +76,15 @@ mod tests {
         }
         let head = Head { status: 200, framing: Framing::Chunked, event_stream: true, len };
         assert_eq!(parse(HEAD), Ok(Some(head)));
+    }
+
+    #[test]
+    fn the_end_of_a_body_is_known_by_its_head() {
+        let framing = |head: &str| parse(format!("HTTP/1.1 401 No\r\n{head}\r\n").as_bytes()).unwrap().unwrap().framing;
+        assert_eq!(framing("Content-Length: 17\r\n"), Framing::Length(17));
+        assert_eq!(framing("Content-Length: 17\r\nTransfer-Encoding: chunked\r\n"), Framing::Chunked);
+        assert_eq!(framing("Content-Length: x\r\n"), Framing::Close);
+        assert_eq!(framing(""), Framing::Close);
     }
 
     #[test]

@@ -12,7 +12,8 @@ use serde_json::Value;
 
 /// How long anything here may take to start; never reached on a machine that works.
 const GUARD: Duration = Duration::from_secs(60);
-const SECRET: &str = "a secret of the load tester's own tests";
+/// Of `file("secret")`; in capitals it is that of `file("wrong-secret")`.
+pub const SECRET: &str = "a secret of the load tester's own tests";
 /// Of all scopes.
 const API_KEY: &str = "an api key of the load tester's own tests";
 

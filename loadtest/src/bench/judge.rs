@@ -1,0 +1,114 @@
+//! What must hold of the gateway beside the yardstick; else `make bench` fails.
+
+use super::Results;
+use super::page::{YARDSTICK, main_rung, ratio};
+use super::servers::GATEWAY;
+use crate::report::Load;
+
+/// The gateway does more than a plain server, and may cost so many times its CPU per delivery.
+const MAX_RATIO: f64 = 1.15;
+
+/// What does not hold, in words. `whole`: not a quick run, whose few seconds say little about CPU. What was not measured holds nothing,
+/// save where only some servers were asked for: `asked` says whether one was.
+pub(super) fn judge(results: &Results, whole: bool, asked: impl Fn(&str) -> bool) -> Vec<String> {
+    let mut found = Vec::new();
+    if !asked(GATEWAY) {
+        return found;
+    }
+    let Some(gateway) = results.servers.iter().find(|server| server.name == GATEWAY) else {
+        return vec![format!("{GATEWAY} was not measured")];
+    };
+    let loads = || gateway.rounds.iter().flatten().filter_map(|rung| rung.load.as_ref());
+    let sum = |count: fn(&Load) -> u64| loads().map(count).sum::<u64>();
+    if sum(|load| load.delivered) == 0 {
+        found.push(format!("{GATEWAY}: nothing was delivered"));
+    }
+    let faults = [
+        ("lost", sum(|load| load.lost)),
+        ("doubled", sum(|load| load.doubled)),
+        ("out of order", sum(|load| load.out_of_order)),
+    ];
+    found.extend(
+        faults
+            .iter()
+            .filter(|(_, count)| *count > 0)
+            .map(|(what, count)| format!("{GATEWAY}: {count} {what}, allowed 0")),
+    );
+    if whole && asked(YARDSTICK) {
+        let main = main_rung(results);
+        match ratio(results, gateway, main) {
+            None => found.push(format!("{GATEWAY}: CPU per delivery beside {YARDSTICK} was not measured")),
+            Some(ratio) if ratio.median > MAX_RATIO => found.push(format!(
+                "{GATEWAY}: CPU per delivery is {} times {YARDSTICK}'s with {main} streams, allowed {MAX_RATIO}",
+                ratio.text(2)
+            )),
+            Some(_) => {}
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::page::tests::results;
+    use super::*;
+
+    fn of(results: &Results) -> Vec<String> {
+        judge(results, true, |_| true)
+    }
+
+    fn gateway_load(results: &mut Results) -> &mut Load {
+        results.servers[0].rounds[1][0].load.as_mut().unwrap()
+    }
+
+    #[test]
+    fn what_holds_is_not_named() {
+        assert_eq!(of(&results(&[6.0, 12.0, 6.3], 0)), [""; 0]);
+        assert_eq!(of(&results(&[6.8, 13.6, 6.8], 0)), [""; 0]);
+    }
+
+    #[test]
+    fn a_single_fault_in_any_round_is_named() {
+        let mut lost = results(&[6.0, 12.0, 6.0], 0);
+        gateway_load(&mut lost).lost = 1;
+        assert_eq!(of(&lost), ["sse-gateway: 1 lost, allowed 0"]);
+        let mut others = results(&[6.0, 12.0, 6.0], 0);
+        gateway_load(&mut others).doubled = 2;
+        gateway_load(&mut others).out_of_order = 3;
+        assert_eq!(of(&others), ["sse-gateway: 2 doubled, allowed 0", "sse-gateway: 3 out of order, allowed 0"]);
+        // A quick run says nothing of CPU, but a lost event is a lost event.
+        assert_eq!(judge(&lost, false, |_| true).len(), 1);
+    }
+
+    #[test]
+    fn faults_of_others_are_theirs() {
+        let mut theirs = results(&[6.0, 12.0, 6.0], 0);
+        theirs.servers[1].rounds[0][0].load.as_mut().unwrap().lost = 5;
+        assert_eq!(of(&theirs), [""; 0]);
+    }
+
+    #[test]
+    fn too_dear_by_the_median_of_the_rounds_is_named() {
+        let dear = results(&[7.0, 14.0, 6.0], 0);
+        assert_eq!(
+            of(&dear),
+            ["sse-gateway: CPU per delivery is 1.17 (1.00–1.17) times plain-actix's with 5000 streams, allowed 1.15"]
+        );
+        assert_eq!(judge(&dear, false, |_| true), [""; 0]);
+        assert_eq!(of(&results(&[6.0, 14.0, 6.0], 0)), [""; 0]);
+    }
+
+    #[test]
+    fn what_was_not_measured_holds_nothing_unless_it_was_not_asked_for() {
+        let mut alone = results(&[6.0, 12.0, 6.0], 0);
+        alone.servers.remove(1);
+        assert_eq!(of(&alone), ["sse-gateway: CPU per delivery beside plain-actix was not measured"]);
+        assert_eq!(judge(&alone, true, |name| name == GATEWAY), [""; 0]);
+        alone.servers.remove(0);
+        assert_eq!(of(&alone), ["sse-gateway was not measured"]);
+        assert_eq!(judge(&alone, true, |name| name == YARDSTICK), [""; 0]);
+        let mut silent = results(&[6.0, 12.0, 6.0], 0);
+        silent.servers[0].rounds.iter_mut().flatten().for_each(|rung| rung.load.as_mut().unwrap().delivered = 0);
+        assert!(of(&silent).contains(&"sse-gateway: nothing was delivered".to_owned()));
+    }
+}

@@ -1,0 +1,147 @@
+//! The numbers of the command line. What cannot be meant is refused where it is read, with what to write instead: a rate of `inf` or
+//! a limit of `nan` would pass every comparison and end no run.
+
+use std::fmt::Display;
+use std::str::FromStr;
+use std::time::Duration;
+
+use crate::stamp::MIN_BYTES;
+
+/// No publisher of this tool is as fast, events a second.
+pub const MAX_RATE: f64 = 1_000_000.0;
+/// Connects or cuts a second.
+const MAX_CONNECTS: f64 = 100_000.0;
+/// One in 1000 s. Far less would be a wait that no clock can name.
+const MIN_CONNECTS: f64 = 0.001;
+/// Far above what any threshold would say.
+const MAX_LIMIT: f64 = 1e9;
+const MAX_PAYLOAD_BYTES: usize = 16 << 20;
+/// Nothing that is asked for lasts longer.
+const MAX_TIME: Duration = Duration::from_secs(30 * 24 * 3600);
+/// Streams that one tool may hold; each costs it about 1 KiB.
+pub const MAX_STREAMS: i64 = 1_000_000;
+
+/// Events a second, 0: none.
+pub fn rate(text: &str) -> Result<f64, String> {
+    within(text, 0.0, MAX_RATE, "events a second, 0 for none")
+}
+
+/// Streams a second that connect.
+pub fn connect_rate(text: &str) -> Result<f64, String> {
+    within(text, MIN_CONNECTS, MAX_CONNECTS, "connects a second; leave it out to connect as fast as it goes")
+}
+
+/// Streams a second that are cut.
+pub fn churn_rate(text: &str) -> Result<f64, String> {
+    within(text, MIN_CONNECTS, MAX_CONNECTS, "cuts a second; the scenario without cuts is `broadcast`")
+}
+
+/// A threshold.
+pub fn limit(text: &str) -> Result<f64, String> {
+    within(text, 0.0, MAX_LIMIT, "leave it out for no threshold")
+}
+
+/// The size of a payload.
+pub fn payload_bytes(text: &str) -> Result<usize, String> {
+    let what = "the least holds the stamp: time, source, number and run";
+    within(text, MIN_BYTES, MAX_PAYLOAD_BYTES, what)
+}
+
+/// A time, 0 allowed.
+pub fn time(text: &str) -> Result<Duration, String> {
+    let time = humantime::parse_duration(text).map_err(|error| format!("{error}; it looks like 10s, 500ms or 2m"))?;
+    if time <= MAX_TIME { Ok(time) } else { Err("it must be 30 days at the most".to_owned()) }
+}
+
+/// A time in which something shall happen.
+pub fn time_above_0(text: &str) -> Result<Duration, String> {
+    time(text).and_then(|time| if time.is_zero() { Err("it must be above 0".to_owned()) } else { Ok(time) })
+}
+
+/// Tickets count whole seconds.
+pub fn ttl(text: &str) -> Result<Duration, String> {
+    time(text).and_then(|time| if time.as_secs() > 0 { Ok(time) } else { Err("it must be 1s or more".to_owned()) })
+}
+
+/// `nan` is within nothing.
+fn within<N: FromStr + PartialOrd + Display>(text: &str, least: N, most: N, what: &str) -> Result<N, String> {
+    let number = text.parse().ok().filter(|number| *number >= least && *number <= most);
+    number.ok_or_else(|| format!("it must be a number from {least} to {most}: {what}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::any::TypeId;
+
+    use clap::{CommandFactory, Parser};
+
+    use crate::args::Cli;
+
+    /// Options that may be 0, and say something by it.
+    const ZEROS: [&str; 6] = ["rate", "user-rate", "settle", "drain", "away", "server-pid"];
+
+    /// (scenario, option) of every option that takes a number or a time.
+    fn numeric() -> Vec<(String, String)> {
+        let types = [
+            TypeId::of::<f64>(),
+            TypeId::of::<u32>(),
+            TypeId::of::<u64>(),
+            TypeId::of::<usize>(),
+            TypeId::of::<std::time::Duration>(),
+        ];
+        let mut found = Vec::new();
+        for scenario in Cli::command().get_subcommands() {
+            for option in scenario.get_arguments() {
+                let (kind, long) = (option.get_value_parser().type_id(), option.get_long());
+                if types.iter().any(|numeric| kind == *numeric) {
+                    found.push((scenario.get_name().to_owned(), long.unwrap().to_owned()));
+                }
+            }
+        }
+        assert!(found.len() > 100, "{found:?}");
+        found
+    }
+
+    /// What is said of a value; None: it is taken.
+    fn refusal(scenario: &str, option: &str, value: &str) -> Option<String> {
+        Cli::try_parse_from(["loadtest", scenario, &format!("--{option}={value}")]).err().map(|error| error.to_string())
+    }
+
+    #[test]
+    fn no_option_takes_a_number_that_cannot_be_meant() {
+        for (scenario, option) in numeric() {
+            for value in ["-1", "-1s", "inf", "nan", "NaN", "-inf", "1e300", "99999999999999999999", "1000000years", ""]
+            {
+                let said = refusal(&scenario, &option, value).filter(|said| said.contains(&format!("--{option}")));
+                assert!(said.is_some(), "{scenario} --{option}={value} is taken");
+            }
+        }
+    }
+
+    #[test]
+    fn zero_is_taken_only_where_it_says_something() {
+        for (scenario, option) in numeric() {
+            let zeros = ["0", "0s"].iter().filter(|zero| refusal(&scenario, &option, zero).is_none()).count();
+            let may = ZEROS.contains(&option.as_str()) || option.starts_with("max-") || option.starts_with("min-");
+            assert_eq!(zeros > 0, may, "{scenario} --{option}=0");
+        }
+    }
+
+    #[test]
+    fn a_refusal_says_what_to_write_instead() {
+        for (option, value, fix) in [
+            ("connect-rate", "0", "a number from 0.001 to 100000: connects a second; leave it out to connect as fast"),
+            ("rate", "inf", "a number from 0 to 1000000: events a second, 0 for none"),
+            ("payload-bytes", "3", "a number from 73 to 16777216: the least holds the stamp"),
+            ("duration", "0s", "above 0"),
+            ("duration", "ten", "10s, 500ms or 2m"),
+            ("max-cpu-per-million", "nan", "a number from 0"),
+        ] {
+            let said = refusal("broadcast", option, value).unwrap_or_default();
+            assert!(said.contains(&format!("--{option}")) && said.contains(fix), "{option}={value}: {said}");
+        }
+        for (option, value) in [("connect-rate", "0.001"), ("rate", "2.5"), ("payload-bytes", "73"), ("drain", "0s")] {
+            assert_eq!(refusal("broadcast", option, value), None);
+        }
+    }
+}

@@ -1,0 +1,170 @@
+//! What the tool asks of the machine and says to whoever started it: limits, memory, source addresses, files, pipes, exit statuses. Against
+//! the yardsticks, which need nothing but themselves.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
+use std::net::{IpAddr, TcpListener};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::{Arc, Mutex};
+
+use serde_json::Value;
+
+const TOOL: &str = env!("CARGO_BIN_EXE_loadtest");
+const ACTIX: &str = env!("CARGO_BIN_EXE_yardstick-actix");
+const SEND: &str = env!("CARGO_BIN_EXE_yardstick-send");
+
+/// A yardstick, gone when dropped.
+struct Yardstick {
+    child: Child,
+    address: String,
+}
+
+impl Yardstick {
+    /// With as many open files as the system allows.
+    fn start(binary: &str) -> Self {
+        let line = r#"ulimit -n "$(ulimit -Hn)"; exec "$0""#;
+        let mut child = Command::new("sh").args(["-c", line, binary]).stdout(Stdio::piped()).spawn().unwrap();
+        let mut said = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut said).unwrap();
+        Self { child, address: said.trim().strip_prefix("listening on ").unwrap().to_owned() }
+    }
+
+    fn url(&self) -> String {
+        format!("http://{}/events", self.address)
+    }
+}
+
+impl Drop for Yardstick {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The tool, words parted by spaces, with short waits.
+fn tool(url: &str, options: &str) -> Command {
+    let mut tool = Command::new(TOOL);
+    tool.args(options.split(' ').take(1)).args(["--kind", "plain", "--settle", "200ms", "--url", url]);
+    tool.args(options.split(' ').skip(1));
+    tool
+}
+
+/// Report, exit status, standard error.
+fn read(output: Output) -> (Value, i32, String) {
+    let report = serde_json::from_slice(&output.stdout).unwrap_or(Value::Null);
+    (report, output.status.code().expect("an exit status"), String::from_utf8_lossy(&output.stderr).into_owned())
+}
+
+fn number(value: &Value) -> u64 {
+    value.as_u64().unwrap_or_else(|| panic!("no number: {value}"))
+}
+
+#[test]
+fn the_yardsticks_deliver_everything() {
+    for binary in [ACTIX, SEND] {
+        let server = Yardstick::start(binary);
+        let publish = format!("http://{}/publish", server.address);
+        let load = format!("broadcast -n 20 --rate 40 --duration 1s --publish post --publish-url {publish} --json -");
+        let (report, status, error) = read(tool(&server.url(), &load).output().unwrap());
+        assert_eq!(status, 0, "{error}");
+        let load = &report["load"];
+        assert!(number(&load["expected"]) >= 20 * 10, "{binary}: {load:#}");
+        assert_eq!(load["delivered"], load["expected"], "{binary}");
+        assert_eq!((&load["doubled"], &load["out_of_order"]), (&0.into(), &0.into()), "{binary}");
+    }
+}
+
+#[test]
+fn a_file_that_cannot_be_written_is_told_before_the_run() {
+    let server = TcpListener::bind("127.0.0.1:0").unwrap();
+    server.set_nonblocking(true).unwrap();
+    let url = format!("http://{}/events", server.local_addr().unwrap());
+    let (_, status, error) = read(tool(&url, "idle -n 1 --json /dev/null/report.json").output().unwrap());
+    assert_eq!(status, 2);
+    assert!(error.contains("--json /dev/null/report.json"), "{error}");
+    assert_eq!(server.accept().unwrap_err().kind(), ErrorKind::WouldBlock, "a stream was opened first");
+
+    let mut bench = Command::new(TOOL);
+    bench.args(["bench", "--quick", "--only", "send-loop", "--out", "/dev/null/bench"]);
+    let (_, status, error) = read(bench.output().unwrap());
+    assert_eq!(status, 2);
+    assert!(error.contains("--out /dev/null/bench") && !error.contains("round 1"), "{error}");
+}
+
+#[test]
+fn a_reader_that_has_gone_changes_no_exit_status() {
+    let server = Yardstick::start(ACTIX);
+    let run = "idle -n 2 --duration 100ms";
+    for (options, expected) in [("", 0), (" --json -", 0), (" --min-held 3", 1)] {
+        let mut tool = tool(&server.url(), &format!("{run}{options}"));
+        let mut child = tool.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        drop(child.stdout.take());
+        let (_, status, error) = read(child.wait_with_output().unwrap());
+        assert_eq!((status, error.as_str()), (expected, ""), "{options}");
+    }
+    let mut tool = tool("ftp://127.0.0.1/", run);
+    let mut child = tool.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    drop(child.stderr.take());
+    assert_eq!(child.wait().unwrap().code(), Some(2));
+}
+
+#[test]
+fn too_few_open_files_are_told_with_an_advice_that_works() {
+    let server = Yardstick::start(ACTIX);
+    let limited = |files: u32, streams: u32| {
+        let line = format!(
+            r#"ulimit -n {files}; exec "$0" idle --kind plain --url {} --settle 100ms --duration 100ms -n {streams} --json -"#,
+            server.url()
+        );
+        read(Command::new("sh").args(["-c", &line, TOOL]).output().unwrap())
+    };
+    let (_, status, error) = limited(150, 1000);
+    assert_eq!(status, 2);
+    assert!(error.contains("`ulimit -n 1100`") && error.contains("(--streams 50)"), "{error}");
+    let (report, status, error) = limited(150, 50);
+    assert_eq!((status, &report["streams"]["held"]), (0, &50.into()), "{error}");
+    let (_, status, error) = limited(80, 10);
+    assert_eq!(status, 2);
+    assert!(error.contains("`ulimit -n 110`") && !error.contains("--streams"), "{error}");
+}
+
+#[test]
+fn a_run_past_what_one_address_carries_comes_from_several() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/events", listener.local_addr().unwrap());
+    let sources: Arc<Mutex<BTreeMap<IpAddr, u32>>> = Arc::default();
+    let seen = sources.clone();
+    std::thread::spawn(move || {
+        let mut streams = Vec::new();
+        for mut socket in listener.incoming().map_while(Result::ok) {
+            *seen.lock().unwrap().entry(socket.peer_addr().unwrap().ip()).or_default() += 1;
+            let _ = socket.read(&mut [0; 4096]);
+            let _ = socket.write_all(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n");
+            streams.push(socket);
+        }
+    });
+    let run = "idle -n 5 --streams-per-source 2 --duration 100ms --json -";
+    let (report, status, error) = read(tool(&url, run).output().unwrap());
+    assert_eq!((status, &report["streams"]["held"]), (0, &5.into()), "{error}");
+    let sources: Vec<(String, u32)> =
+        sources.lock().unwrap().iter().map(|(source, count)| (source.to_string(), *count)).collect();
+    let expected = [("127.0.0.1", 2), ("127.0.0.2", 2), ("127.0.0.3", 1)];
+    assert_eq!(sources, expected.map(|(source, count)| (source.to_owned(), count)));
+}
+
+/// What is paid once (buffers, histograms) is in both runs, and falls out of their difference.
+#[test]
+fn a_thousand_streams_cost_the_tool_less_than_a_mebibyte() {
+    const FEW: u64 = 500;
+    const MANY: u64 = 2500;
+    let server = Yardstick::start(ACTIX);
+    let bytes = |streams: u64| {
+        let run = format!("idle -n {streams} --duration 100ms --json -");
+        let (report, status, error) = read(tool(&server.url(), &run).output().unwrap());
+        assert_eq!(status, 0, "{error}");
+        number(&report["memory"]["tool_bytes_per_stream"]) * streams
+    };
+    let each = (bytes(MANY) - bytes(FEW)) / (MANY - FEW);
+    // Less than a State and its task would be no measurement.
+    assert!((200..=1048).contains(&each), "{each} bytes a stream");
+}
