@@ -38,7 +38,7 @@ use crate::{
     tickets::{Refused, Ticket},
 };
 
-/// So long after Redis has forgotten all, the instances have written their sessions again.
+/// So long after Redis was away, the instances have written their sessions again.
 const SESSIONS_COME_BACK: Duration = Duration::from_secs(5);
 
 /// A connection that was let in; dropping it ends it.
@@ -247,10 +247,10 @@ async fn open_session(
         proof,
         new_proof,
     };
-    let forgot = || worker.instance.link.forgot_within(SESSIONS_COME_BACK);
+    let is_back = || worker.instance.link.is_back_since_less_than(SESSIONS_COME_BACK);
     sessions::open(&worker.commands, settings.reconnect_grace, &redeem).await.map_err(|no| match no {
-        // The session may be one that Redis has just forgotten, and that its holder has yet to write again.
-        NoSession::Expired if forgot() => Denied::Busy(BusyReason::RedisAway),
+        // The session may be one that ended while Redis was away, and that its holder has yet to write again.
+        NoSession::Expired if is_back() => Denied::Busy(BusyReason::RedisAway),
         NoSession::Expired => {
             refused(TicketFault::Expired, "the ticket has expired and has no session; get a new ticket")
         }

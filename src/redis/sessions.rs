@@ -122,29 +122,49 @@ pub async fn revoke(commands: &Commands, user: &str, max_session: Duration) -> R
 
 /// Keeps the sessions of one worker's connections alive, and gives those back whose connection has ended.
 pub async fn keep(hub: Rc<Hub>, commands: Commands, mut ended: mpsc::UnboundedReceiver<Rc<Connection>>) {
-    let grace = hub.instance.settings.tickets.reconnect_grace;
+    let settings = &hub.instance.settings;
+    let (grace, most) = (settings.tickets.reconnect_grace, settings.limits.max_connections);
     let mut timer = tokio::time::interval(interval(grace));
     timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut gone = Vec::new();
     loop {
-        tokio::select! {
+        let due = tokio::select! {
             n = ended.recv_many(&mut gone, BATCH) => {
                 if n == 0 {
                     return;
                 }
-                renew(&commands, &gone, grace, true).await;
-                gone.clear();
+                false
             }
-            _ = timer.tick() => renew_all(&hub, &commands, grace).await,
+            _ = timer.tick() => true,
             // Redis may have forgotten them: who comes back now must find the session.
-            () = hub.sessions_due.notified() => renew_all(&hub, &commands, grace).await,
+            () = hub.sessions_due.notified() => true,
+        };
+        // Those first that have left: they come back.
+        if hub.instance.link.is_up() {
+            give_back(&commands, &mut gone, grace).await;
         }
+        gone.drain(..gone.len().saturating_sub(most));
+        if due {
+            renew_all(&hub, &commands, grace).await;
+        }
+    }
+}
+
+/// Lets sessions end their grace after their connection; while Redis is away their time stands still.
+async fn give_back(commands: &Commands, gone: &mut Vec<Rc<Connection>>, grace: Duration) {
+    while !gone.is_empty() {
+        let batch = gone.len().min(BATCH);
+        if renew(commands, &gone[..batch], grace, true).await.is_none() {
+            return;
+        }
+        gone.drain(..batch);
     }
 }
 
 async fn renew_all(hub: &Rc<Hub>, commands: &Commands, grace: Duration) {
     for batch in hub.snapshot().chunks(BATCH) {
-        for (connection, answer) in batch.iter().zip(renew(commands, batch, grace, false).await) {
+        let answers = renew(commands, batch, grace, false).await.unwrap_or_default();
+        for (connection, answer) in batch.iter().zip(answers) {
             match answer.as_str() {
                 "taken-over" => hub.end_session(connection, CloseReason::TakenOver),
                 "revoked" => hub.end_session(connection, CloseReason::Revoked),
@@ -154,8 +174,13 @@ async fn renew_all(hub: &Rc<Hub>, commands: &Commands, grace: Duration) {
     }
 }
 
-/// The answers of the library, in order; none if Redis is away: the next turn tries again.
-async fn renew(commands: &Commands, connections: &[Rc<Connection>], grace: Duration, closing: bool) -> Vec<String> {
+/// The answers of the library, in order; None: Redis is away, the next turn tries again.
+async fn renew(
+    commands: &Commands,
+    connections: &[Rc<Connection>],
+    grace: Duration,
+    closing: bool,
+) -> Option<Vec<String>> {
     let digests: Vec<&str> = connections.iter().map(|c| c.client.session.digest.as_str()).collect();
     let mut call = commands.call("renew", &digests);
     for c in connections {
@@ -170,8 +195,5 @@ async fn renew(commands: &Commands, connections: &[Rc<Connection>], grace: Durat
             .arg(c.client.session.turn)
             .arg(&c.client.session.proof);
     }
-    commands.run(&call).await.unwrap_or_else(|fault| {
-        tracing::debug!(error = %fault, "sessions not renewed");
-        Vec::new()
-    })
+    commands.run(&call).await.inspect_err(|fault| tracing::debug!(error = %fault, "sessions not renewed")).ok()
 }

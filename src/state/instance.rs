@@ -157,7 +157,8 @@ pub struct LinkState {
     epoch_ms: AtomicU64,
     heard_ms: AtomicU64,
     first_up: Notify,
-    forgotten_at: Mutex<Option<Instant>>,
+    back_at: Mutex<Option<Instant>>,
+    was_up: AtomicBool,
 }
 
 impl LinkState {
@@ -174,6 +175,9 @@ impl LinkState {
         self.up.store(up, Ordering::Relaxed);
         if up {
             self.ticked();
+            if self.was_up.swap(true, Ordering::Relaxed) {
+                self.is_back();
+            }
             self.first_up.notify_waiters();
         }
     }
@@ -234,12 +238,18 @@ impl LinkState {
         self.epoch_ms.load(Ordering::Relaxed)
     }
 
-    /// Whether Redis was wiped or replaced within this time, as far as this instance has seen.
-    pub fn forgot_within(&self, time: Duration) -> bool {
-        self.forgotten_at
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
-            .is_some_and(|at| at.elapsed() < time)
+    fn back_cell(&self) -> std::sync::MutexGuard<'_, Option<Instant>> {
+        self.back_at.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    fn is_back(&self) {
+        *self.back_cell() = Some(Instant::now());
+    }
+
+    /// Whether Redis came back, or was wiped or replaced, within this time: sessions may have ended that could not be kept alive, and
+    /// that their instances have yet to write again.
+    pub fn is_back_since_less_than(&self, time: Duration) -> bool {
+        self.back_cell().is_some_and(|at| at.elapsed() < time)
     }
 
     /// Notes the epoch; `true` if it is a later one than was known (the first one known is none).
@@ -247,7 +257,7 @@ impl LinkState {
         let before = self.epoch_ms.fetch_max(epoch.ms, Ordering::Relaxed);
         let later = before != 0 && epoch.ms > before;
         if later {
-            *self.forgotten_at.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(Instant::now());
+            self.is_back();
         }
         later
     }

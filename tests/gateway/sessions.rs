@@ -3,7 +3,7 @@
 use crate::harness::gateway::Builder;
 use crate::harness::keys::api_keys;
 use crate::harness::ticket::Ticket;
-use crate::harness::{Gateway, Id, Redis, Sse, encode, eventually, now_ms, ticket, user};
+use crate::harness::{Gateway, Id, Proxy, Redis, Sse, encode, eventually, now_ms, ticket, user};
 use serde_json::{Value, json};
 
 /// Asks with this ticket and gives the code of the refusal.
@@ -245,6 +245,65 @@ async fn sessions_outlive_a_wiped_redis() {
     assert_eq!(closing(&mut sse).await.0, "taken-over");
     let id = redis.durable(&user("1"), "a", "1").await.unwrap();
     assert_eq!(new.next_of("a").await.id, Some(id));
+}
+
+/// Comes back as a browser does that is told `sse.busy`, until it is told something else.
+async fn until_not_busy(gateway: &Gateway, ticket: &Ticket) -> Result<Sse, String> {
+    eventually("an answer that is not sse.busy", || async {
+        let mut sse = Sse::connect(&gateway.events_url(ticket, ""), &[]).await;
+        if sse.status != 200 {
+            return Some(Err(sse.body().await));
+        }
+        let first = sse.event().await;
+        (first.event != "sse.busy").then_some(Ok(sse))
+    })
+    .await
+}
+
+#[tokio::test]
+async fn who_leaves_while_redis_is_away_is_let_in_when_it_is_back() {
+    let redis = Redis::start().await;
+    let gateway = strict(&redis).start().await;
+    let (left, stayed) = (ticket("1").ttl(2), ticket("2").ttl(2));
+    let leaves = gateway.connect_with(&left, "").await;
+    let mut stays = gateway.connect_with(&stayed, "").await;
+    exp_passed(&left).await;
+    exp_passed(&stayed).await;
+    redis.stop();
+    drop(leaves);
+    gateway.metric_reaches("sse_connections_closed_total", &[("reason", "client-gone")], 1.0).await;
+    // It comes back empty.
+    redis.start_again().await;
+    until_not_busy(&gateway, &left).await.expect("let in");
+    until_not_busy(&gateway, &stayed).await.expect("let in");
+    assert_eq!(closing(&mut stays).await.0, "taken-over");
+    let never = unused(&left);
+    let refused = until_not_busy(&gateway, &never).await.err().expect("it has no session");
+    assert!(refused.contains("ticket-expired"), "{refused}");
+}
+
+#[tokio::test]
+async fn no_session_ends_because_redis_was_away_for_longer_than_it_lives() {
+    const CLIENTS: usize = 60;
+    let redis = Redis::start().await;
+    let proxy = Proxy::start(&redis.address()).await;
+    let builder = strict(&redis).redis_url(&proxy.redis_url()).env("TICKETS__RECONNECT_GRACE", "300ms");
+    let gateway = builder.start().await;
+    let tickets: Vec<Ticket> = (0..CLIENTS).map(|n| ticket(&n.to_string()).ttl(2)).collect();
+    let mut streams = Vec::new();
+    for ticket in &tickets {
+        streams.push(gateway.connect_with(ticket, "").await);
+    }
+    exp_passed(tickets.last().unwrap()).await;
+    proxy.down();
+    eventually("no session in Redis", || async { (sessions(&redis).await == 0).then_some(()) }).await;
+    // Half of them leave, and all come again and again while Redis comes back.
+    streams.truncate(CLIENTS / 2);
+    let back = futures_util::future::join_all(tickets.iter().map(|ticket| until_not_busy(&gateway, ticket)));
+    let (back, ()) = tokio::join!(back, async { proxy.up() });
+    for (n, answer) in back.into_iter().enumerate() {
+        answer.map(drop).unwrap_or_else(|refused| panic!("{n}: {refused}"));
+    }
 }
 
 async fn delete(gateway: &Gateway, user: &str, key: &str) -> u16 {
