@@ -166,7 +166,7 @@ pub async fn admit(worker: &Worker, request: &HttpRequest, transport: &'static s
     if !instance.rates.connects_by_user.take(ticket.user.clone(), instance.now_ms()) {
         return Err(Denied::Busy(BusyReason::TooOften));
     }
-    let pass = instance.gate.enter(&ticket.user).map_err(Denied::Busy)?;
+    let pass = instance.gate.enter(&ticket.user, &ticket.digest).map_err(Denied::Busy)?;
     if !instance.link.came_up(Duration::from_millis(instance.now_ms())).await {
         return Err(Denied::Busy(BusyReason::RedisAway));
     }

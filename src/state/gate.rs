@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashMap,
+    hash::Hash,
     sync::{Arc, Mutex},
 };
 
@@ -11,6 +12,23 @@ use crate::core::system::BusyReason;
 struct Counts {
     all: usize,
     by_user: HashMap<Arc<str>, usize>,
+    by_session: HashMap<u64, usize>,
+}
+
+impl Counts {
+    /// Whether one more may come in. A session that is here already may, once: it takes over its own place.
+    fn admit(&self, user: &Arc<str>, session: u64, gate: &Gate) -> Result<(), BusyReason> {
+        if self.by_session.get(&session) == Some(&1) {
+            return Ok(());
+        }
+        if self.all >= gate.max {
+            return Err(BusyReason::Full);
+        }
+        match self.by_user.get(user) {
+            Some(count) if *count >= gate.max_per_user => Err(BusyReason::UserFull),
+            _ => Ok(()),
+        }
+    }
 }
 
 /// Counts connections.
@@ -24,6 +42,7 @@ pub struct Gate {
 pub struct Pass {
     gate: Arc<Gate>,
     user: Arc<str>,
+    session: u64,
 }
 
 impl Gate {
@@ -32,22 +51,18 @@ impl Gate {
         Arc::new(Self { counts: Mutex::default(), max, max_per_user })
     }
 
-    /// Takes a place for a user.
+    /// Takes a place for a session of a user; `digest` is the session's.
     ///
     /// # Errors
     /// Which bound is reached.
-    pub fn enter(self: &Arc<Self>, user: &Arc<str>) -> Result<Pass, BusyReason> {
+    pub fn enter(self: &Arc<Self>, user: &Arc<str>, digest: &str) -> Result<Pass, BusyReason> {
+        let session = digest.get(..16).and_then(|hex| u64::from_str_radix(hex, 16).ok()).unwrap_or_default();
         let mut counts = self.lock();
-        if counts.all >= self.max {
-            return Err(BusyReason::Full);
-        }
-        let of_user = counts.by_user.entry(user.clone()).or_default();
-        if *of_user >= self.max_per_user {
-            return Err(BusyReason::UserFull);
-        }
-        *of_user += 1;
+        counts.admit(user, session, self)?;
         counts.all += 1;
-        Ok(Pass { gate: self.clone(), user: user.clone() })
+        *counts.by_user.entry(user.clone()).or_default() += 1;
+        *counts.by_session.entry(session).or_default() += 1;
+        Ok(Pass { gate: self.clone(), user: user.clone(), session })
     }
 
     /// Whether no place is left.
@@ -69,11 +84,16 @@ impl Drop for Pass {
     fn drop(&mut self) {
         let mut counts = self.gate.lock();
         counts.all -= 1;
-        if let Some(n) = counts.by_user.get_mut(&self.user) {
-            *n -= 1;
-            if *n == 0 {
-                counts.by_user.remove(&self.user);
-            }
+        leave(&mut counts.by_user, &self.user);
+        leave(&mut counts.by_session, &self.session);
+    }
+}
+
+fn leave<K: Eq + Hash>(counts: &mut HashMap<K, usize>, key: &K) {
+    if let Some(count) = counts.get_mut(key) {
+        *count -= 1;
+        if *count == 0 {
+            counts.remove(key);
         }
     }
 }
@@ -86,12 +106,18 @@ mod tests {
     fn both_bounds_hold_and_places_come_back() {
         let gate = Gate::new(3, 2);
         let (a, b): (Arc<str>, Arc<str>) = ("a".into(), "b".into());
-        let first = gate.enter(&a).ok().unwrap();
-        let _second = gate.enter(&a).ok().unwrap();
-        assert_eq!(gate.enter(&a).err(), Some(BusyReason::UserFull));
-        let _third = gate.enter(&b).ok().unwrap();
-        assert_eq!(gate.enter(&b).err(), Some(BusyReason::Full));
+        let names: Vec<String> = (1..9).map(|n| format!("{n:064x}").chars().rev().collect()).collect();
+        let first = gate.enter(&a, &names[0]).ok().unwrap();
+        let _second = gate.enter(&a, &names[1]).ok().unwrap();
+        assert_eq!(gate.enter(&a, &names[2]).err(), Some(BusyReason::UserFull));
+        let _third = gate.enter(&b, &names[3]).ok().unwrap();
+        assert_eq!(gate.enter(&b, &names[4]).err(), Some(BusyReason::Full));
+        // Its own place is there for a session that comes again, and no more than that.
+        let again = gate.enter(&a, &names[0]).ok().unwrap();
+        assert_eq!(gate.enter(&a, &names[0]).err(), Some(BusyReason::Full));
         drop(first);
-        assert!(!gate.is_full() && gate.enter(&a).is_ok());
+        assert_eq!(gate.enter(&b, &names[4]).err(), Some(BusyReason::Full));
+        drop(again);
+        assert!(!gate.is_full() && gate.enter(&a, &names[5]).is_ok());
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::harness::sse::End;
 use crate::harness::{Gateway, Redis, Sse, eventually, ticket, topic, user};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// Asks with a new ticket and checks the answer that asks to come back.
 async fn busy(gateway: &Gateway, name: &str, reason: &str) -> u64 {
@@ -12,7 +12,7 @@ async fn busy(gateway: &Gateway, name: &str, reason: &str) -> u64 {
     assert_eq!(sse.header("connection"), Some("close"));
     let told = sse.event().await;
     assert_eq!(told.event, "sse.busy", "{}", sse.story());
-    assert_eq!(told.json(), serde_json::json!({"reason": reason}));
+    assert_eq!(told.json(), json!({"reason": reason}));
     assert_eq!((told.id.as_ref(), told.last_id.as_str()), (None, ""));
     let retry = told.retry.expect("a retry");
     assert!((10_000..=30_000).contains(&retry), "{retry}");
@@ -107,6 +107,24 @@ async fn one_user_cannot_take_all_places() {
         assert_eq!(sse.app_event().await.id.as_ref(), Some(&id));
     }
     drop(other);
+}
+
+#[tokio::test]
+async fn who_comes_again_takes_its_own_place_over_where_all_are_taken() {
+    let redis = Redis::start().await;
+    for bound in ["LIMITS__MAX_CONNECTIONS", "LIMITS__MAX_CONNECTIONS_PER_USER"] {
+        let gateway = Gateway::builder(&redis).env(bound, "1").start().await;
+        let same = ticket("1");
+        // A network has changed: the old stream still stands, as far as the gateway knows.
+        let mut old = gateway.connect_with(&same, "").await;
+        for _ in 0..3 {
+            let new = gateway.connect_with(&same, "").await;
+            let last = old.rest().await.pop().expect("a last frame");
+            assert_eq!((last.event.as_str(), &last.json()["reason"]), ("sse.closing", &json!("taken-over")), "{bound}");
+            old = new;
+        }
+        busy(&gateway, "1", if bound.ends_with("USER") { "user-full" } else { "full" }).await;
+    }
 }
 
 #[tokio::test]
