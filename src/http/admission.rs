@@ -23,7 +23,7 @@ use crate::{
         address::site,
         id::EventId,
         join::{self, Start},
-        system::{BusyReason, Connected, JoinCause, TicketFault},
+        system::{BusyReason, CloseReason, Connected, JoinCause, TicketFault},
         topics::Topics,
     },
     redis::{
@@ -51,12 +51,16 @@ pub struct Admitted {
     pub set_cookie: Option<String>,
     hub: Rc<Hub>,
     _attachment: Option<Attachment>,
-    _stream: StreamOfPeer,
+    stream: StreamOfPeer,
 }
 
 impl Drop for Admitted {
     fn drop(&mut self) {
         self.hub.remove(&self.connection);
+        // Another instance may serve it better.
+        if matches!(self.connection.reason(), CloseReason::Draining | CloseReason::MaxAge) {
+            self.stream.retire();
+        }
     }
 }
 
@@ -161,6 +165,9 @@ pub async fn admit(worker: &Worker, request: &HttpRequest, transport: &'static s
     let now_ms = unix_ms();
     let topics = requested_topics(&params, &ticket)?;
     if instance.is_closed() {
+        if let Some(peer) = Peer::of_request(request) {
+            peer.retire();
+        }
         return Err(Denied::Busy(BusyReason::Draining));
     }
     if !instance.rates.connects_by_user.take(ticket.user.clone(), instance.now_ms()) {
@@ -198,7 +205,7 @@ pub async fn admit(worker: &Worker, request: &HttpRequest, transport: &'static s
         set_cookie,
         hub: worker.hub.clone(),
         _attachment: None,
-        _stream: stream,
+        stream,
     };
     match join(worker, &mut admitted, given.is_some(), cursor).await {
         Ok(()) => Ok(admitted),

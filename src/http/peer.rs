@@ -6,7 +6,7 @@ use std::{
     os::fd::{AsRawFd, BorrowedFd, RawFd},
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -24,8 +24,15 @@ const UNSENT_BYTES: u32 = 64 << 10;
 pub struct Peer {
     fd: RawFd,
     address: SocketAddr,
+    use_of: Arc<Use>,
+}
+
+#[derive(Default)]
+struct Use {
     /// Streams that run over it: more than one with HTTP/2.
-    streams: Arc<AtomicUsize>,
+    streams: AtomicUsize,
+    /// Its clients shall come back by another one.
+    retired: AtomicBool,
 }
 
 /// The address of a request's client; None: it has gone already.
@@ -43,22 +50,29 @@ impl StreamOfPeer {
     /// A stream over that socket.
     pub fn new(peer: Option<Peer>) -> Self {
         if let Some(peer) = &peer {
-            peer.streams.fetch_add(1, Ordering::Relaxed);
+            peer.use_of.streams.fetch_add(1, Ordering::Relaxed);
         }
         Self(peer)
+    }
+
+    /// See [`Peer::retire`].
+    pub fn retire(&self) {
+        if let Some(peer) = &self.0 {
+            peer.retire();
+        }
     }
 
     /// A function that shuts the socket down, unless other streams run over it; it tells whether it did.
     pub fn evictor(&self) -> Box<dyn Fn() -> bool> {
         let peer = self.0.clone();
-        Box::new(move || peer.as_ref().is_some_and(|p| p.streams.load(Ordering::Relaxed) <= 1 && p.shutdown()))
+        Box::new(move || peer.as_ref().is_some_and(|p| p.use_of.streams.load(Ordering::Relaxed) <= 1 && p.shutdown()))
     }
 }
 
 impl Drop for StreamOfPeer {
     fn drop(&mut self) {
         if let Some(peer) = &self.0 {
-            peer.streams.fetch_sub(1, Ordering::Relaxed);
+            peer.use_of.streams.fetch_sub(1, Ordering::Relaxed);
         }
     }
 }
@@ -72,7 +86,7 @@ impl Peer {
         let _ = socket.set_tcp_user_timeout(Some(user_timeout));
         let _ = socket.set_tcp_notsent_lowat(UNSENT_BYTES);
         let _ = socket.set_tcp_nodelay(true);
-        Some(Self { fd: tcp.as_raw_fd(), address: tcp.peer_addr().ok()?, streams: Arc::default() })
+        Some(Self { fd: tcp.as_raw_fd(), address: tcp.peer_addr().ok()?, use_of: Arc::default() })
     }
 
     /// The socket that a request came by.
@@ -82,7 +96,17 @@ impl Peer {
 
     /// Whether streams run over it.
     pub fn has_streams(&self) -> bool {
-        self.streams.load(Ordering::Relaxed) > 0
+        self.use_of.streams.load(Ordering::Relaxed) > 0
+    }
+
+    /// From now on it is to end with its last stream: HTTP/1.1 says so with `connection: close`, HTTP/2 has no such word.
+    pub fn retire(&self) {
+        self.use_of.retired.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it was retired and carries no stream any more.
+    pub fn is_over(&self) -> bool {
+        self.use_of.retired.load(Ordering::Relaxed) && !self.has_streams()
     }
 
     fn shutdown(&self) -> bool {

@@ -1,7 +1,9 @@
 //! Instances come and go: a drain, an age, a vanished client. Nobody loses an event by it.
 
 use crate::harness::sse::{End, Request};
-use crate::harness::{Event, Gateway, Id, Load, Redis, Sse, assert_received, encode, eventually, ticket, topic, user};
+use crate::harness::{
+    Event, GUARD, Gateway, Id, Load, Redis, Sse, assert_received, encode, eventually, process, ticket, topic, user,
+};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -153,6 +155,25 @@ async fn a_drain_under_load_loses_nothing() {
         assert!(received.iter().all(|e| e.event != "sse.gap"));
         assert_received(&published, &received, |_| true, start, Id::of(&end));
     }
+}
+
+#[tokio::test]
+async fn a_connection_of_http2_ends_with_the_last_stream_that_the_gateway_has_ended() {
+    let redis = Redis::start().await;
+    let gateway = Gateway::builder(&redis).env("SERVER__MAX_CONNECTION_AGE", "1s").start().await;
+    let connections = || process::connections(gateway.public.port());
+    // It would keep its connections for ever, and answers pings.
+    let client = reqwest::Client::builder().http2_prior_knowledge().pool_idle_timeout(None).build().unwrap();
+    let mut streams = Vec::new();
+    for user in ["1", "2", "3"] {
+        streams.push(client.get(gateway.events_url(&ticket(user), "")).send().await.unwrap());
+    }
+    assert_eq!(connections(), 1);
+    for stream in streams {
+        let text = tokio::time::timeout(GUARD, stream.text()).await.unwrap().expect("to its end");
+        assert!(text.contains("event: sse.closing") && text.contains("max-age"), "{text}");
+    }
+    eventually("the connection to end", || async { (connections() == 0).then_some(()) }).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -117,7 +117,13 @@ impl AsyncWrite for Lent {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.io().socket_mut().poll_flush(cx)
+        let flushed = self.io().socket_mut().poll_flush(cx);
+        // All is out that its streams had to say.
+        if flushed.is_ready() && matches!(self.fate, Fate::Open) && self.peer.as_ref().is_some_and(Peer::is_over) {
+            self.fate = Fate::GivesWay;
+            cx.waker().wake_by_ref();
+        }
+        flushed
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

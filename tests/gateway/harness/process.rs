@@ -51,6 +51,15 @@ pub fn free_port() -> u16 {
     panic!("no free port");
 }
 
+/// Connections that stand at a listener on 127.0.0.1 (proc_pid_net_tcp(5)).
+pub fn connections(port: u16) -> usize {
+    const ESTABLISHED: &str = "01";
+    let local = format!("0100007F:{port:04X}");
+    let text = std::fs::read_to_string("/proc/net/tcp").expect("a Linux");
+    let fields = text.lines().skip(1).map(|line| line.split_whitespace().collect::<Vec<_>>());
+    fields.filter(|fields| fields[1] == local && fields[3] == ESTABLISHED).count()
+}
+
 /// Memory of a process that is no file's, in bytes. Not PSS: of the binary's pages a process has the more, the fewer
 /// others run it just then, so other tests that end would show.
 pub fn anonymous(pid: u32) -> u64 {
