@@ -124,16 +124,18 @@ impl Params {
     pub fn get(&self, name: &str) -> Option<&str> {
         self.0.iter().find(|(n, _)| n == name).map(|(_, value)| value.as_str())
     }
+
+    /// A member that is not empty.
+    fn given(&self, name: &str) -> Option<&str> {
+        self.get(name).filter(|value| !value.is_empty())
+    }
 }
 
 /// The client's cursor as it came: header first, then either name in the query.
 fn last_event_id(request: &HttpRequest, params: &Params) -> Option<String> {
     let header = request.headers().get("last-event-id").map(|v| String::from_utf8_lossy(v.as_bytes()).into_owned());
-    let given = header.filter(|id| !id.is_empty());
-    given
-        .or_else(|| params.get("lastEventId").map(str::to_owned))
-        .or_else(|| params.get("last_event_id").map(str::to_owned))
-        .filter(|id| !id.is_empty())
+    let named = || params.given("lastEventId").or_else(|| params.given("last_event_id"));
+    header.filter(|id| !id.is_empty()).or_else(|| named().map(str::to_owned))
 }
 
 fn requested_topics(params: &Params, ticket: &Ticket) -> Result<Topics, Denied> {
@@ -157,7 +159,7 @@ pub async fn admit(worker: &Worker, request: &HttpRequest, transport: &'static s
         return Err(Denied::Busy(BusyReason::TooOften));
     }
     let params = Params::of(request)?;
-    let token = params.get("ticket").or_else(|| bearer(request));
+    let token = params.given("ticket").or_else(|| bearer(request));
     let token = token.ok_or_else(|| {
         refused(TicketFault::Missing, "there is no ticket; give it as ?ticket= or as Authorization: Bearer")
     })?;

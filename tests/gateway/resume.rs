@@ -23,6 +23,7 @@ async fn by_header_and_by_both_names_in_the_query() {
         (gateway.events_url(&same, ""), &header[..]),
         (gateway.events_url(&ticket("1"), &query("lastEventId")), &[]),
         (gateway.events_url(&ticket("1"), &query("last_event_id")), &[]),
+        (gateway.events_url(&ticket("1"), &format!("&lastEventId={}", query("last_event_id"))), &[]),
         // EventSource keeps the URL and adds the header: the header is the fresher one.
         (gateway.events_url(&ticket("1"), "&lastEventId=1-1"), &header[..]),
         (gateway.events_url(&ticket("1"), ""), &header[..]),

@@ -45,7 +45,7 @@ pub async fn refused(gateway: &Gateway, token: &str, code: &str) {
 async fn what_is_no_ticket() {
     let redis = Redis::start().await;
     let gateway = Gateway::start(&redis).await;
-    for path in ["/events", "/events/poll", "/events?token=x", "/events?lastEventId=1-1"] {
+    for path in ["/events", "/events/poll", "/events?token=x", "/events?lastEventId=1-1", "/events?ticket="] {
         let mut sse = Sse::connect(&gateway.url(path), &[]).await;
         let body = sse.body().await;
         assert_eq!(sse.status, 401, "{body}");
@@ -54,12 +54,15 @@ async fn what_is_no_ticket() {
     let mut basic = Sse::connect(&gateway.url("/events"), &[("Authorization", "Basic YTpi")]).await;
     assert_eq!(basic.status, 401);
     assert!(basic.body().await.contains("\"ticket-missing\""));
-    assert_eq!(gateway.metric("sse_tickets_refused_total", &[("code", "ticket-missing")]).await, 5.0);
+    assert_eq!(gateway.metric("sse_tickets_refused_total", &[("code", "ticket-missing")]).await, 6.0);
     let good = ticket("1").jwt();
+    // A template that was given no ticket hides none.
+    let bearer = [("Authorization", &*format!("Bearer {good}"))];
+    Sse::connect(&gateway.url("/events?ticket="), &bearer).await.connected().await;
     let (head, rest) = good.split_once('.').unwrap();
     let long = format!("{good}{}", "A".repeat(9000));
     let nul = format!("{good}\0");
-    for token in ["", "garbage", "a.b.c", "....", "ž.ž.ž", head, rest, &long, &nul, "%", "null"] {
+    for token in ["garbage", "a.b.c", "....", "ž.ž.ž", head, rest, &long, &nul, "%", "null"] {
         refused(&gateway, token, "ticket-malformed").await;
     }
     let key = EncodingKey::from_secret(SECRET.as_bytes());
