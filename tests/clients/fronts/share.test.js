@@ -7,8 +7,8 @@ import { until, within } from '../lib/processes.js';
 
 const opened = (gateway) => gateway.metric('sse_connections_opened_total{transport="stream"}');
 const connections = (gateway, wanted) => until(async () => await gateway.metric('sse_connections') === wanted, `not ${wanted} connections`);
-const WORKER = { share: true, ...WAITS };
-const LEADER = { share: true, SharedWorker: null, ...WAITS };
+const WORKER = { share: 'user-42', ...WAITS };
+const LEADER = { share: 'user-42', SharedWorker: null, ...WAITS };
 const HOSTS = [['shared worker', WORKER], ['leading tab', LEADER]];
 
 async function tabs(t, count, options, settings, how) {
