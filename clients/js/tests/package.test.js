@@ -39,6 +39,15 @@ test('the types are sound, are built, and are those that users need', { timeout:
   await run(process.execPath, [tsc, '--project', 'tests/types/tsconfig.json'], { cwd: root }).catch(fails);
 });
 
+test('bundlers find what they look for: an entry also without `exports` (Parcel), the worker by the words they know', () => {
+  const { main } = JSON.parse(readFileSync(`${root}package.json`, 'utf8'));
+  assert.equal(main, './src/index.js');
+  const member = readFileSync(`${root}src/share/member.js`, 'utf8');
+  assert.match(member, /new SharedWorker\(new URL\('\.\/worker\.js', import\.meta\.url\), \{ type: 'module'/);
+  // webpack takes a SharedWorker that was declared here for something else.
+  assert.doesNotMatch(member, /\b(const|let|var) SharedWorker\b|[{,]\s*SharedWorker\s*[=,}]/);
+});
+
 test('the package holds the code, its types and its description, nothing else', { timeout: 300_000 }, async () => {
   const { stdout } = await run('npm', ['pack', '--dry-run', '--json', '--ignore-scripts'], { cwd: root });
   const files = JSON.parse(stdout)[0].files.map(({ path }) => path);
