@@ -16,7 +16,7 @@ const DEFAULTS = { polling: true, retry: 1000, retryMax: 30_000, failures: 3, pr
  * Opens a stream of events that goes on until `close()`: it comes back by itself, with new tickets and where it stopped.
  *
  * @example
- * const stream = connect({ url: 'https://events.example.com/events', ticket: async () => (await fetch('/api/sse-ticket', { method: 'POST' })).text() });
+ * const stream = connect({ url: 'https://events.example.com/events', ticket: async () => (await (await fetch('/api/sse-ticket', { method: 'POST' })).json()).ticket });
  * stream.on('order-completed', (order) => show(order));
  * stream.onGap(() => reload());
  *
