@@ -42,7 +42,7 @@ function Flood(options) {
     setRows(({ count, last }) => ({ count: count + events.length, last: [...last, ...events].slice(-200) }));
   });
   window.seen.renders += 1;
-  useEventSource({ ...options, ticket, eventHandlers: { order: (data) => { window.seen.events.push(data.n); add(data); } } });
+  useEventSource({ ...options, ticket, eventHandlers: { order: (data) => { window.seen.events.push(data.n); window.seen.arrived.push(performance.now()); add(data); } } });
   return <><output>{rows.count}</output><ol>{rows.last.map(({ n, text }) => <li key={n}>{n}: {text}</li>)}</ol></>;
 }
 
