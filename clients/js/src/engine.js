@@ -12,6 +12,8 @@ import { newTicket } from './ticket.js';
 const POLL_WAIT = 25;
 /** So many ids are kept of what was polled while SSE was tried; with more the try is given up. */
 const POLLED = 10_000;
+/** An answer of so many characters may be as large as the gateway makes them: there is more to be had at once. */
+const LARGE = 2 ** 19;
 
 /**
  * An own connection. Either SSE alone; or polls, and beside them now and then a try of SSE, which takes over once it is connected.
@@ -81,6 +83,7 @@ export function run(settings, sink, types) {
       }
       forget(); // they all come first
     }
+    if (type === 'sse.gap' && id !== last) forget(); // one with an id: from there the stream begins anew
     last = id;
     sink.event(event);
     // The ids of system events begin before what was polled.
@@ -193,7 +196,9 @@ export function run(settings, sink, types) {
         good = true;
         seconds = Math.min(POLL_WAIT, watchdog / 1800);
         input('answered');
+        let size = 0;
         for (const event of answer.events) {
+          size += event.text.length + 64; // and what is around it
           if (poller !== mine) return; // a handler has closed the stream
           if (source && event.id) (known.has(event.type) ? polled : skipped).add(event.id);
           sink.event(event);
@@ -206,7 +211,7 @@ export function run(settings, sink, types) {
           renew();
         }
         // A busy stream is asked once per `retry`, not as fast as it answers.
-        pause = began + settings.retry - Date.now();
+        if (size < LARGE) pause = began + settings.retry - Date.now();
       } catch (error) {
         if (poller !== mine) return;
         seconds = 0;

@@ -93,6 +93,25 @@ test('an event without an id (a relayed one) in the midst of what SSE brings aga
   assert.deepEqual(seen.events, ['a 1-0', 'a 2-0', 'a 1-0', 'a 3-0']);
 });
 
+test('a gap from which the stream begins anew: what was polled before will not come again, and the id is the new one', async (t) => {
+  const { stream, seen, wind } = await begin(t, { answer: (n) => (n === 1 ? [['1-0', 'a'], ['2-0', 'a']] : undefined) });
+  await wind(16_000, 1000);
+  const source = Fake.newest;
+  source.connected('0-0');
+  source.event('sse.gap', { reason: 'reset' }, '9-0');
+  assert.equal(stream.lastEventId, '9-0');
+  source.event('a', {}, '10-0');
+  assert.deepEqual(seen.events, ['a 1-0', 'a 2-0', 'a 10-0']);
+});
+
+test('a poll whose answer is full is followed by the next one at once', async (t) => {
+  const { polls, wind } = await begin(t, { polling: 'only', answer: (n) => (n <= 3 ? Array.from({ length: 8000 }, (_, i) => [`${n}-${i}`, 'a']) : []) });
+  await wind(100, 10);
+  assert.equal(polls.length, 4);
+  await wind(500, 10);
+  assert.equal(polls.length, 4, 'and after one that is not, it waits');
+});
+
 test('the browser\'s own reconnect is held back: polls begin after a heartbeat, as at the start', async (t) => {
   const { stream, wind, polls } = await begin(t, { answer: () => [] });
   Fake.newest.connected('1-0');
