@@ -64,7 +64,7 @@
  * @property {number} [failures] so many tries without an answer in a row start polling. Default 3
  * @property {number} [probe] while polling, SSE is tried each so often. Default 60,000
  * @property {(new (url: string, init?: { withCredentials?: boolean }) => Source) | null} [EventSource] for Node: npm `eventsource`. Default: the global one
- * @property {typeof globalThis.fetch} [fetch] for polls. Default: the global one
+ * @property {(url: string, init?: any) => Promise<any>} [fetch] for polls. Default: the global one
  * @property {null} [SharedWorker] for `share`; null: no worker, a tab holds the connection for the others. Default: the global one
  */
 

@@ -73,7 +73,8 @@ test('what npm pack makes can be installed: every file, the types that users nee
     const [, snippet] = new RegExp(`^\`\`\`${kind}\\n([^]*?)^\`\`\`$`, 'm').exec(readFileSync(path.join(folder, readme), 'utf8')) ?? assert.fail(`no snippet in ${readme}`);
     writeFileSync(path.join(types, name), snippet);
   }
-  await run(process.execPath, [tsc, '--project', types]).catch(fails);
+  // In Node there need not be the types of a browser.
+  for (const project of ['tsconfig.json', 'tsconfig.node.json']) await run(process.execPath, [tsc, '--project', path.join(types, project)]).catch(fails);
 
   // On the server side of a page: the hooks are rendered, and connect nothing.
   const program = path.join(application, 'render.mjs');

@@ -26,7 +26,7 @@ export async function steal(name, signal, granted, impossible, patience) {
     if (!lock || signal.aborted) return;
     request(name, { steal: true }, signal, granted, impossible);
     await new Promise((resolve) => { setTimeout(resolve, patience); });
-  });
+  }).catch(() => { /* no lock to be had now: whoever asked will ask again */ });
 }
 
 /** @param {string} name @param {LockOptions} options @param {AbortSignal} signal @param {(over: () => void) => void} granted @param {() => void} impossible */
