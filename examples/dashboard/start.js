@@ -1,4 +1,4 @@
-// The whole example in one command: a private Redis, a gateway and the backend, gone with this process.
+// The whole example in one command: `sse-gateway dev` and the backend, gone with this process.
 import { parseArgs } from 'node:util';
 import { stand } from './tools/stand.js';
 

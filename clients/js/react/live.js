@@ -10,6 +10,8 @@ export class Live {
   #stream = null;
   /** The effect in force; null while there is none. @type {object | null} */
   #run = null;
+  /** The effect whose stream is to be opened in a moment. @type {object | null} */
+  #due = null;
   /** The names listened to, and how to stop it. @type {Map<string, () => void>} */
   #names = new Map();
   /** @type {Set<() => void>} */
@@ -48,9 +50,9 @@ export class Live {
   /** Opens the stream; what is returned closes it. */
   open() {
     const run = {};
-    this.#run = run;
+    this.#run = this.#due = run;
     // Strict mode ends the first of two effects before this comes to pass: one connection, one ticket.
-    queueMicrotask(() => { if (this.#run === run) this.#start(); });
+    queueMicrotask(() => { if (this.#due === run) this.#start(); });
     return () => {
       this.#run = null;
       this.#stop();
@@ -85,29 +87,46 @@ export class Live {
     for (const name of wanted) {
       if (this.#names.has(name)) continue;
       this.#names.set(name, stream.on(name, (data, event) => {
-        if (this.#idIsShown) this.#changeIdSoon();
+        this.#changeIdSoon();
         this.#latest.current.eventHandlers?.[name]?.(data, event);
       }));
     }
   }
 
   #start() {
+    this.#due = null;
     const latest = this.#latest;
     const options = latest.current;
     if (this.#left.url !== options.url) this.#left = { url: options.url, id: options.lastEventId };
-    const stream = connect({ ...options, lastEventId: this.#left.id, ticket: () => latest.current.ticket() });
+    /** @type {Stream} */
+    let stream;
+    try {
+      stream = connect({ ...options, lastEventId: this.#left.id, ticket: () => latest.current.ticket() });
+    } catch (error) {
+      // Options that make no stream, such as a url that is not known yet. Others, at a later render, may.
+      this.#fail(/** @type {Error} */ (error));
+      this.rest();
+      return;
+    }
     this.#stream = stream;
     stream.onState((status) => { if (this.#stream === stream) this.#change(status, stream.reconnectCount); });
     stream.onGap((gap) => latest.current.onGap?.(gap));
-    stream.onError((error) => {
-      if (latest.current.onError) latest.current.onError(error);
-      else console.warn(error);
-    });
+    stream.onError((error) => this.#fail(error));
+    // On a quiet stream these move the id.
+    for (const name of ['sse.connected', 'sse.heartbeat']) stream.on(name, () => this.#changeIdSoon());
     this.follow();
     this.#change(stream.state, stream.reconnectCount);
   }
 
+  /** @param {Error} error */
+  #fail(error) {
+    const { onError } = this.#latest.current;
+    if (onError) onError(error);
+    else console.warn(error);
+  }
+
   #stop() {
+    this.#due = null;
     const stream = this.#stream;
     if (!stream) return;
     this.#stream = null;
@@ -124,7 +143,7 @@ export class Live {
   }
 
   #changeIdSoon() {
-    if (this.#frameIsDue) return;
+    if (!this.#idIsShown || this.#frameIsDue) return;
     this.#frameIsDue = true;
     nextFrame(() => {
       this.#frameIsDue = false;

@@ -1,6 +1,6 @@
 /**
  * A URL of the gateway.
- * @param {{ url: string, topics?: string[] }} options
+ * @param {{ url: string, topics?: readonly string[] }} options
  * @param {string} suffix of the path
  * @param {Record<string, string | number | undefined>} members of the query; those without a value are left out
  */

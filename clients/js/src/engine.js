@@ -12,6 +12,8 @@ import { newTicket } from './ticket.js';
 const POLL_WAIT = 25;
 /** So many ids are kept of what was polled while SSE was tried; with more the try is given up. */
 const POLLED = 10_000;
+/** An answer of so many characters may be as large as the gateway makes them: there is more to be had at once. */
+const LARGE = 2 ** 19;
 
 /**
  * An own connection. Either SSE alone; or polls, and beside them now and then a try of SSE, which takes over once it is connected.
@@ -26,7 +28,7 @@ const POLLED = 10_000;
 export function run(settings, sink, types) {
   const { EventSource = globalThis.EventSource, fetch = globalThis.fetch, watchdog, polling } = settings;
   const known = new Set(types);
-  const limit = polling === 'only' ? 0 : polling ? Math.max(1, settings.failures) : Infinity;
+  const limit = polling === 'only' ? 0 : Math.max(1, settings.failures);
   // The server side of a page is not the place for a stream: nothing is begun there, unless polls were asked for.
   const able = polling === 'only' || EventSource;
 
@@ -34,6 +36,10 @@ export function run(settings, sink, types) {
   let cursor = settings.lastEventId;
   /** Ids that polls brought since the present source was opened: it will bring them again. @type {Set<string>} */
   const polled = new Set();
+  /** The same of events that nobody listened to: someone may by the time the source brings them. @type {Set<string>} */
+  const skipped = new Set();
+  /** The id of what the source brought last: an event without one of its own repeats it. */
+  let last = '';
   /** The present source; while its ticket is on its way, only that. @type {Partial<ReturnType<typeof openSource>> | undefined} */
   let source;
   /** The present polling; its controller ends it. @type {AbortController | undefined} */
@@ -63,14 +69,22 @@ export function run(settings, sink, types) {
     sink.at(id);
   };
 
+  const forget = () => {
+    polled.clear();
+    skipped.clear();
+  };
   /** @param {Raw} event */
   const take = (event) => {
     const { type, id } = event;
-    const system = type.startsWith('sse.');
-    if (polled.size && !system) {
-      if (polled.delete(id)) return;
-      polled.clear(); // they all come first
+    if (polled.size && id !== last && !type.startsWith('sse.')) {
+      if (skipped.has(id) || polled.delete(id)) {
+        last = id;
+        return;
+      }
+      forget(); // they all come first
     }
+    if (type === 'sse.gap' && id !== last) forget(); // one with an id: from there the stream begins anew
+    last = id;
     sink.event(event);
     // The ids of system events begin before what was polled.
     if (!polled.size) move(id);
@@ -86,21 +100,25 @@ export function run(settings, sink, types) {
     poller = undefined;
     hurry();
   };
+  // A listener may have closed the stream in the midst of anything below: then nothing begins any more.
+  const over = () => model.state === 'closed';
   /** @param {number} ms */
   const openIn = (ms) => {
     endSource();
+    if (over()) return;
     timer = setTimeout(open, ms);
   };
 
   /** After a source has failed: polls, where it is time for them, and a new source. @param {number} [ms] */
   const renew = (ms = wait()) => {
-    if (model.failures >= limit && !poller) startPolls();
+    pollIfDue();
     // Where polls fail as well it is the whole network: then the first way that works again is as good as the other.
     openIn(poller && !model.tries ? settings.probe : ms);
   };
 
   async function open() {
     endSource();
+    if (over()) return;
     /** @type {typeof source} */
     const mine = source = {};
     let ticket;
@@ -113,7 +131,8 @@ export function run(settings, sink, types) {
       return renew();
     }
     if (source !== mine) return;
-    polled.clear();
+    forget();
+    last = '';
     try {
       source = openSource({
         EventSource: /** @type {NonNullable<typeof EventSource>} */ (EventSource),
@@ -144,7 +163,7 @@ export function run(settings, sink, types) {
         slow() {
           if (!polling) return;
           input('slow');
-          if (!poller) startPolls();
+          pollIfDue();
         },
         silent(answered) {
           if (!poller) input(answered ? 'lost' : 'failed');
@@ -158,6 +177,9 @@ export function run(settings, sink, types) {
     }
   }
 
+  const pollIfDue = () => {
+    if (polling && model.failures >= limit && !poller && !over()) startPolls();
+  };
   async function startPolls() {
     const mine = poller = new AbortController();
     let ticket = '';
@@ -174,16 +196,22 @@ export function run(settings, sink, types) {
         good = true;
         seconds = Math.min(POLL_WAIT, watchdog / 1800);
         input('answered');
+        let size = 0;
         for (const event of answer.events) {
+          size += event.text.length + 64; // and what is around it
           if (poller !== mine) return; // a handler has closed the stream
-          if (source && event.id && known.has(event.type)) polled.add(event.id);
+          if (source && event.id) (known.has(event.type) ? polled : skipped).add(event.id);
           sink.event(event);
           move(event.id);
         }
+        if (poller !== mine) return;
         move(answer.at);
-        if (polled.size > POLLED) renew();
+        if (polled.size + skipped.size > POLLED) {
+          forget(); // else each further poll would put the next try off
+          renew();
+        }
         // A busy stream is asked once per `retry`, not as fast as it answers.
-        pause = began + settings.retry - Date.now();
+        if (size < LARGE) pause = began + settings.retry - Date.now();
       } catch (error) {
         if (poller !== mine) return;
         seconds = 0;
@@ -195,6 +223,7 @@ export function run(settings, sink, types) {
         }
         failed(error);
         input('hitch');
+        if (poller !== mine) return;
         pause = Math.max(asked, wait());
         if (!source && polling !== 'only') openIn(pause);
       }
@@ -206,8 +235,7 @@ export function run(settings, sink, types) {
   }
 
   const start = () => {
-    away = false;
-    if (model.failures >= limit && !poller) startPolls();
+    pollIfDue();
     if (limit) open();
   };
   const end = () => {
@@ -227,7 +255,9 @@ export function run(settings, sink, types) {
       input('lost');
     },
     back() {
-      if (away && !offline()) start();
+      if (!away || offline()) return;
+      away = false;
+      start();
     },
     seen,
   });
@@ -246,9 +276,9 @@ export function run(settings, sink, types) {
     },
     seen,
     reconnect() {
-      if (!able || model.state === 'closed') return;
+      if (!able || over()) return;
       if (!poller) input('lost');
-      hurry();
+      endPolls(); // they have their own ticket, and shall have a new one too
       start();
     },
     close() {

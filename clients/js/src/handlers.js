@@ -8,7 +8,7 @@ function parsed(text) {
 
 /**
  * Handlers by event name.
- * @param {string[]} [names] names that count as known from the beginning
+ * @param {readonly string[]} [names] names that count as known from the beginning
  */
 export function handlers(names = []) {
   /** @type {Map<string, ReturnType<typeof listeners<[any, any]>>>} */
@@ -34,7 +34,7 @@ export function handlers(names = []) {
       if (!named) return;
       const event = { type, id, text, data: parsed(text) };
       named.call(event.data, event);
-      if (!type.startsWith('sse.')) byType.get('*')?.call(event.data, event);
+      if (type !== '*' && !type.startsWith('sse.')) byType.get('*')?.call(event.data, event);
     },
   };
 }

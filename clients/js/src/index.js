@@ -8,24 +8,30 @@ import { listeners } from './listeners.js';
 
 export * from './types.js';
 
+/** Timers hold no more than 2^31 ms; 2e9 is 23 days. */
+const EVER = 2e9;
+const DEFAULTS = { polling: true, retry: 1000, retryMax: 30_000, failures: 3, probe: 60_000 };
+
 /**
  * Opens a stream of events that goes on until `close()`: it comes back by itself, with new tickets and where it stopped.
  *
  * @example
- * const stream = connect({ url: 'https://events.example.com/events', ticket: async () => (await fetch('/api/sse-ticket', { method: 'POST' })).text() });
+ * const stream = connect({ url: 'https://events.example.com/events', ticket: async () => (await (await fetch('/api/sse-ticket', { method: 'POST' })).json()).ticket });
  * stream.on('order-completed', (order) => show(order));
  * stream.onGap(() => reload());
  *
  * @template {Record<string, any>} [Events=Record<string, any>] data by event name
  * @param {ConnectOptions} options
  * @returns {Stream<Events>}
- * @throws {TypeError} without `url` or `ticket`. Whatever fails later goes to `onError`, and is tried again
+ * @throws {TypeError} without `url` or `ticket`, or if `share` is no name. Whatever fails later goes to `onError`, and is tried again
  */
 export function connect(options) {
   if (!options?.url || typeof options.ticket !== 'function') throw new TypeError('connect() needs { url, ticket: () => … }');
+  // Everyone in a group gets the events of whoever's ticket was used: a name for all would give a user's events to the next one.
+  if (options.share && typeof options.share !== 'string') throw new TypeError('share: give a name that holds the user, such as `user-${id}`');
   const { heartbeat = 15_000 } = options;
   /** @type {Settings} */
-  const settings = { polling: true, heartbeat, watchdog: 3 * heartbeat, retry: 1000, retryMax: 30_000, failures: 3, probe: 60_000, ...defined(options) };
+  const settings = usable({ ...DEFAULTS, heartbeat, watchdog: 3 * heartbeat, ...usable(options) });
 
   const registry = handlers(settings.types);
   const states = /** @type {ReturnType<typeof listeners<[State]>>} */ (listeners());
@@ -84,5 +90,7 @@ export function connect(options) {
   };
 }
 
-/** ConnectOptions that are `undefined` count as absent. @param {ConnectOptions} options @returns {ConnectOptions} */
-const defined = (options) => /** @type {any} */ (Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined)));
+/** Options that are `undefined` count as absent, and a wait for ever (`Infinity`) is one that ends after all. @param {ConnectOptions} options @returns {any} */
+const usable = (options) => Object.fromEntries(Object.entries(options)
+  .filter(([, value]) => value !== undefined)
+  .map(([name, value]) => [name, typeof value === 'number' ? Math.min(value, EVER) : value]));

@@ -29,6 +29,8 @@ export const START = { state: 'connecting', failures: 0, tries: 0 };
  * @returns {Model}
  */
 export function step({ state, failures, tries }, input, limit) {
+  // For good, whatever was on its way.
+  if (state === 'closed') return { state, failures, tries };
   if (input === 'connected') return { state: 'open', failures: 0, tries: 0 };
   if (input === 'answered') return { state: 'polling', failures, tries: 0 };
   if (input === 'slow') return { state, failures: Math.max(failures, limit), tries };

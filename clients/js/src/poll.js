@@ -1,4 +1,4 @@
-/** @import { Raw } from './types.js' */
+/** @import { ConnectOptions, Raw } from './types.js' */
 
 /**
  * @typedef {object} Answer
@@ -25,7 +25,7 @@ export class Refusal extends Error {
 
 /**
  * One poll: its events, in order, the gap before them if there is one, and where the stream then stands.
- * @param {typeof fetch} fetch
+ * @param {NonNullable<ConnectOptions['fetch']>} fetch
  * @param {string} url
  * @param {number} timeout ms
  * @param {AbortSignal} signal ends it

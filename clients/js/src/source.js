@@ -17,7 +17,7 @@ const BUSY = 30_000;
  * @param {(event: Raw) => void} tell.event an event, the gateway's own included
  * @param {(final: boolean, answered: boolean) => void} tell.ended the connection has ended. `final`: the EventSource has given up;
  *   else it comes back by itself. `answered`: the gateway had been reached
- * @param {() => void} tell.slow no answer yet, a heartbeat's time after the start
+ * @param {() => void} tell.slow no answer yet, a heartbeat's time after the start or after an end
  * @param {(answered: boolean) => void} tell.silent nothing has come for the watchdog's time
  */
 export function openSource({ EventSource, url, types, heartbeat, watchdog, withCredentials }, tell) {
@@ -39,7 +39,7 @@ export function openSource({ EventSource, url, types, heartbeat, watchdog, withC
     else tell.silent(answered);
   };
   let timer = setTimeout(look, bound);
-  const slow = setTimeout(tell.slow, heartbeat);
+  let slow = setTimeout(tell.slow, heartbeat);
 
   /** @param {string} type */
   const listen = (type) => {
@@ -63,7 +63,10 @@ export function openSource({ EventSource, url, types, heartbeat, watchdog, withC
     heard = Date.now();
     answered = false;
     clearTimeout(slow);
-    tell.ended(source.readyState === 2, was);
+    const final = source.readyState === 2;
+    // Its own reconnect may be held back as well. After `sse.busy` it waits longer before it tries.
+    if (!final) slow = setTimeout(tell.slow, heartbeat + bound - watchdog);
+    tell.ended(final, was);
   });
 
   return {

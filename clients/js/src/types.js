@@ -50,12 +50,12 @@
  * @property {string} url the gateway's `/events`, such as `https://events.example.com/events`; polls go to the same URL with `/poll` at the end of its path
  * @property {() => string | Promise<string>} ticket called for every new ticket; gets one from your backend. A new one each time: two
  *   connections with the same ticket take it from each other. If it fails it is called again, later and later
- * @property {string[]} [topics] narrows the ticket's topics to these exact names; `[]`: only the user's own events. Absent: all that the ticket allows
+ * @property {readonly string[]} [topics] narrows the ticket's topics to these exact names; `[]`: only the user's own events. Absent: all that the ticket allows
  * @property {boolean} [withCredentials] whether cookies go along to another origin: for gateways with `tickets.session_cookie`. Default: false
  * @property {string} [lastEventId] where to go on, such as an id that your backend gave with the state it rendered. Absent: from now
- * @property {string[]} [types] event names to receive although nobody has called `on` for them yet
- * @property {boolean | string} [share] one connection for all tabs of this origin with the same value here (true: with the same url and
- *   topics). All of a group get the events of whoever's ticket was used: put the user's id into the name. Default false
+ * @property {readonly string[]} [types] event names to receive although nobody has called `on` for them yet
+ * @property {string | false} [share] one connection for all tabs of this origin with the same name here (and the same url and topics). All of
+ *   a group get the events of whoever's ticket was used, so the name must hold the user's id: `user-${id}`. Default false
  * @property {boolean | 'only'} [polling] whether to poll where SSE does not get through; `'only'`: nothing but polls. Default true
  * @property {number} [heartbeat] the gateway's `server.heartbeat`. A first answer that takes longer starts polling beside it. Default 15,000
  * @property {number} [watchdog] a stream that is silent for this long is dead; also the longest wait for a first answer, a ticket, a poll. Default 3 heartbeats
@@ -64,8 +64,8 @@
  * @property {number} [failures] so many tries without an answer in a row start polling. Default 3
  * @property {number} [probe] while polling, SSE is tried each so often. Default 60,000
  * @property {(new (url: string, init?: { withCredentials?: boolean }) => Source) | null} [EventSource] for Node: npm `eventsource`. Default: the global one
- * @property {typeof globalThis.fetch} [fetch] for polls. Default: the global one
- * @property {typeof globalThis.SharedWorker | null} [SharedWorker] for `share`; null: a tab holds the connection for the others. Default: the global one
+ * @property {(url: string, init?: any) => Promise<any>} [fetch] for polls. Default: the global one
+ * @property {null} [SharedWorker] for `share`; null: no worker, a tab holds the connection for the others. Default: the global one
  */
 
 /**
@@ -91,9 +91,21 @@
  */
 
 /**
+ * The gateway's own events, which can be listened to as well. After `sse.busy` the stream comes back as late as it was told to.
+ * @typedef {{
+ *   'sse.connected': { connectionId: string, user: string, topics: string[], resumed: boolean },
+ *   'sse.heartbeat': { timestamp: number },
+ *   'sse.gap': Gap,
+ *   'sse.busy': { reason: string },
+ *   'sse.closing': { reason: string },
+ * }} SystemEvents
+ */
+
+/**
  * @template {Record<string, any>} Events
  * @typedef {{
  *   (type: '*', handler: Handler<any>): Off;
+ *   <Type extends keyof SystemEvents>(type: Type, handler: Handler<SystemEvents[Type]>): Off;
  *   <Type extends keyof Events & string>(type: Type, handler: Handler<Events[Type]>): Off;
  * }} On
  */

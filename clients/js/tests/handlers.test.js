@@ -21,6 +21,9 @@ test('by name; `*` has all known names but the gateway\'s own; an unknown name h
   for (const type of ['a', 'known', 'unknown', 'sse.gap', 'sse.closing', 'constructor', '__proto__']) registry.call({ type, id: '', text: '1' });
   assert.deepEqual(seen, ['a', '* a', '* known', 'gap']);
   assert.deepEqual(registry.types(), ['known', '*', 'a', 'sse.gap']);
+  seen.length = 0;
+  registry.call({ type: '*', id: '', text: '1' });
+  assert.deepEqual(seen, ['* *'], 'an event that has this name comes once');
 });
 
 test('in the order of registration; off() ends one registration, also in the midst of a call; one that comes meanwhile waits', () => {

@@ -12,7 +12,7 @@ test('states', () => {
   assert.deepEqual(states('failed', 'hitch', 'lost', 'connected'), ['connecting', 'connecting', 'connecting', 'open']);
   assert.deepEqual(states('connected', 'lost', 'failed', 'connected'), ['open', 'reconnecting', 'reconnecting', 'open']);
   assert.deepEqual(states('slow', 'answered', 'hitch', 'answered', 'connected'), ['connecting', 'polling', 'reconnecting', 'polling', 'open']);
-  assert.deepEqual(states('connected', 'closed'), ['open', 'closed']);
+  assert.deepEqual(states('connected', 'closed', 'lost', 'failed', 'answered', 'connected'), ['open', ...Array(5).fill('closed')]);
 });
 
 test('three connects without an answer, or one that takes too long, are the limit; what worked and has ended is no failure', () => {

@@ -21,8 +21,7 @@ export function files(connect) {
   found.set('/', found.get('/index.html'));
 
   return (request, response) => {
-    const { pathname } = new URL(request.url, 'http://localhost');
-    const file = request.method === 'GET' && found.get(pathname);
+    const file = request.method === 'GET' && found.get(request.url.split('?')[0]);
     if (!file) {
       response.writeHead(404, { 'content-type': 'text/plain' });
       return response.end('Not found\n');

@@ -1,5 +1,5 @@
 // What a pane shows, as a function of what came: pure, and bounded by what a desk keeps.
-import { ENTRIES, apply } from '../shared/desk.js';
+import { ENTRIES, apply, entry, sound } from '../shared/desk.js';
 
 /** How each state of the connection is told in the feed. */
 const TOLD = {
@@ -21,7 +21,7 @@ export function reduce(view, action) {
 
 function events(view, all) {
   const desk = all.reduce(apply, view.desk);
-  const fresh = all.filter(({ type }) => type !== 'visitors').map(({ id, type, data }) => ({ id, type, ...data }));
+  const fresh = all.filter((event) => sound(event) && event.type !== 'visitors').map(entry);
   if (fresh.length === 0) return { ...view, desk };
   return {
     ...view,

@@ -1,4 +1,4 @@
-// Where the programs are that the example needs, or what to do if they are not there.
+// Where the gateway is, or what to do if it is not there. It looks for redis-server itself.
 import { accessSync, constants } from 'node:fs';
 import path from 'node:path';
 
@@ -12,12 +12,6 @@ export function gatewayProgram() {
   throw new Error(given
     ? `SSE_GATEWAY_BIN is ${given}, and that cannot be run.`
     : 'There is no sse-gateway. Build it (`make build`, or `cargo build` in the repository), or name one in SSE_GATEWAY_BIN.');
-}
-
-export function redisProgram() {
-  const found = [...onPath('redis-server'), ...onPath('valkey-server')].find(runs);
-  if (found) return found;
-  throw new Error('There is neither redis-server nor valkey-server. Install one: `apt-get install redis-server`, `brew install redis`.');
 }
 
 const onPath = (name) => (process.env.PATH ?? '').split(path.delimiter).filter(Boolean).map((folder) => path.join(folder, name));

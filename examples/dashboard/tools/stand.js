@@ -1,9 +1,12 @@
-// A private Redis, a gateway and the backend, with a secret that nobody else knows. `end` leaves nothing of them.
+// `sse-gateway dev` (a gateway with a Redis of its own) and the backend, with a secret that nobody else knows. `end` leaves nothing of them.
 import { randomBytes } from 'node:crypto';
 import net from 'node:net';
 import { serve } from '../backend/server.js';
 import { Child } from './child.js';
-import { gatewayProgram, redisProgram } from './programs.js';
+import { gatewayProgram } from './programs.js';
+
+/** The name of the key with which the backend signs; `dev` has another one for its own page. */
+const KID = 'dashboard';
 
 /**
  * @param {object} options
@@ -13,50 +16,33 @@ import { gatewayProgram, redisProgram } from './programs.js';
  * @param {import('node:http').RequestListener} [options.page] instead of the built page
  */
 export async function stand({ port, gatewayPort = 0, tick, page }) {
-  const programs = { redis: redisProgram(), gateway: gatewayProgram() };
-  const children = [];
-  const end = async () => { for (const child of children.toReversed()) await child.end(); };
-  const start = (...of) => {
-    const child = new Child(...of);
-    children.push(child);
-    return child;
-  };
+  const program = gatewayProgram();
+  const own = port ?? (await isFree(8088) ? 8088 : await anyFree());
+  if (!await isFree(own)) throw new Error(`Port ${own} is taken. Give another: --port 8089, or PORT=8089.`);
+  const secret = randomBytes(32).toString('hex');
+  const gateway = new Child(program, ['dev', '--listen', `127.0.0.1:${gatewayPort}`], {
+    ...process.env,
+    SSE_GATEWAY__TICKETS__KEYS: JSON.stringify([{ kid: KID, algorithm: 'HS256', secret }]),
+    SSE_GATEWAY__CORS__ALLOWED_ORIGINS: `http://127.0.0.1:${own},http://localhost:${own}`,
+    SSE_GATEWAY__LOG__FORMAT: 'json',
+    SSE_GATEWAY__LOG__LEVEL: 'info',
+  });
   try {
-    const own = port ?? (await isFree(8088) ? 8088 : await anyFree());
-    if (!await isFree(own)) throw new Error(`Port ${own} is taken. Give another: --port 8089, or PORT=8089.`);
-    const redisPort = await anyFree();
-    const redis = `redis://127.0.0.1:${redisPort}`;
-    const secret = randomBytes(32).toString('hex');
-
-    const server = start(programs.redis, ['--port', `${redisPort}`, '--bind', '127.0.0.1', '--save', '', '--appendonly', 'no', '--dir', '/', '--maxmemory-policy', 'noeviction']);
-    await server.printed((text) => text.includes('Ready to accept connections'));
-
-    const gateway = start(programs.gateway, ['serve'], {
-      ...process.env,
-      SSE_GATEWAY__SERVER__LISTEN: `127.0.0.1:${gatewayPort}`,
-      SSE_GATEWAY__ADMIN__LISTEN: '127.0.0.1:0',
-      SSE_GATEWAY__REDIS__URL: redis,
-      SSE_GATEWAY__TICKETS__SECRET: secret,
-      SSE_GATEWAY__CORS__ALLOWED_ORIGINS: `http://127.0.0.1:${own},http://localhost:${own}`,
-      SSE_GATEWAY__DRAIN__DELAY: '0s',
-      SSE_GATEWAY__DRAIN__WINDOW: '0s',
-      SSE_GATEWAY__LOG__FORMAT: 'json',
-    });
     const { public: listen, admin } = await gateway.printed(listening);
     await ready(`http://${admin}/readyz`);
-
-    const backend = await serve({ port: own, gateway: `http://${listen}`, redis, secret, tick, page });
+    const redis = await gateway.printed((text) => /redis-cli -p (\d+) /.exec(text)?.[1]);
+    const backend = await serve({ port: own, gateway: `http://${listen}`, redis: `redis://127.0.0.1:${redis}`, secret, kid: KID, tick, page });
     return {
       url: backend.url,
       /** Resolves with the program that ended by itself. */
-      failed: Promise.race(children.map((child) => child.ended.then(() => child))),
+      failed: gateway.ended.then(() => gateway),
       end: async () => {
         backend.close();
-        await end();
+        await gateway.end();
       },
     };
   } catch (error) {
-    await end();
+    await gateway.end();
     throw error;
   }
 }

@@ -1,5 +1,7 @@
 // The example dashboard end to end: what is published where, what is shown, and what a dead gateway and a wiped Redis do to it.
 import assert from 'node:assert/strict';
+import { once } from 'node:events';
+import http from 'node:http';
 import { test } from 'node:test';
 import { within } from '../lib/processes.js';
 import { counter, live, pane, publish, stand, unread, value } from './lib.js';
@@ -31,6 +33,31 @@ test('a publish button reaches whom it names, and the bell counts what was not r
   assert.equal(await panel.count(), 0);
   assert.equal(await unread(tab, 'alice', 0), '');
   assert.equal(await unread(tab, 'bob', 2), '2');
+  assert.deepEqual(tab.complaints, []);
+});
+
+test('events of strangers do not harm the page', async (t) => {
+  const { tab, client } = await stand(t);
+  const strange = [
+    ['order', '{"orderId":7}'], ['order', 'null'], ['message', '"just text"'], ['message', '[]'], ['payment', '{"at":1,"order":1,"amount":"9","method":"card"}'],
+    ['visitors', '{"at":"noon","count":1}'], ['message', '{"at":1e300,"from":"x","text":"y"}'],
+  ];
+  for (const [type, payload] of strange) await client.fcall('sse_publish', 1, 'user:alice:events', type, payload);
+  // It says that it is something else than it is.
+  await client.fcall('sse_publish', 1, 'user:alice:events', 'message', '{"at":1,"from":"x","text":"y","type":"order","id":"z"}');
+  await counter(tab, 'alice', 'message', 1);
+  assert.equal(await value(tab, 'alice', 'order'), '0');
+  assert.equal(await rows(tab, 'alice', 'message'), 1);
+  assert.deepEqual(tab.complaints, []);
+});
+
+test('a request that is none does not harm the backend', async (t) => {
+  const { tab, url } = await stand(t);
+  const asked = http.get({ port: new URL(url).port, host: '127.0.0.1', path: '//' });
+  const [answer] = await within(once(asked, 'response'), 'no answer');
+  assert.equal(answer.statusCode, 404);
+  await publish(tab, 'Order', 'Alice');
+  await counter(tab, 'alice', 'order', 1);
   assert.deepEqual(tab.complaints, []);
 });
 

@@ -106,7 +106,7 @@ test('close() in a handler: it is the last call', async (t) => {
 test('on the server side of a page: it says so, does nothing, and keeps no process alive', async () => {
   const code = `import { connect } from ${JSON.stringify(client)};
     const options = { url: '/events', ticket: () => { console.log('a ticket was asked for'); return 'x'; } };
-    for (const share of [false, true]) console.log(connect({ ...options, share }).state);`;
+    for (const share of [false, 'user-42']) console.log(connect({ ...options, share }).state);`;
   const child = start(process.execPath, ['--input-type=module', '--eval', code]);
   assert.deepEqual(await within(child.exited, 'it keeps the process alive'), { code: 0, signal: null }, child.err);
   assert.deepEqual(child.out, 'connecting\nconnecting\n');

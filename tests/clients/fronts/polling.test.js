@@ -7,9 +7,12 @@ import { until, within } from '../lib/processes.js';
 test('a proxy that buffers streams: polling within the bound, and back to SSE once streams get through', { timeout: 120_000 }, async (t) => {
   const { gateway, site, proxy, context, url, numbers } = await stand(t);
   proxy.mode = 'buffers';
-  const polled = proxy.asked('poll');
-  const page = await tab(context, site, { url, ...WAITS, heartbeat: 1000, watchdog: 3000, probe: 500 });
-  await within(polled, 'no poll', 10_000);
+  const [streamed, polled] = [proxy.asked('stream'), proxy.asked('poll')];
+  const opening = tab(context, site, { url, ...WAITS, heartbeat: 1000, watchdog: 3000, probe: 500 });
+  // Between the two lies one heartbeat; the rest is for a machine with much to do.
+  await streamed;
+  await within(polled, 'no poll within five heartbeats of the stream that is held back', 5000);
+  const page = await opening;
   await state(page, 'polling');
   const flow = numbers.flow(10);
   await got(page, 30);

@@ -7,8 +7,9 @@ const EXECUTABLE = process.env.SSE_GATEWAY_CHROMIUM ?? '/usr/bin/chromium';
 const ARGS = ['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking', '--disable-component-update',
   '--disable-sync', '--disable-dev-shm-usage'];
 
-export async function browser(t) {
-  const opened = await chromium.launch({ executablePath: EXECUTABLE, args: ARGS });
+/** `args`: more of them for the command line. */
+export async function browser(t, args = []) {
+  const opened = await chromium.launch({ executablePath: EXECUTABLE, args: [...ARGS, ...args] });
   t.after(() => opened.close());
   return opened;
 }

@@ -142,6 +142,14 @@ export async function stand(t, settings = {}, { ttl = 30, plain = false } = {}) 
   return { redis, client, site, gateway, proxy, context, start, url: `${proxy.url}/events`, numbers: new Numbers(client) };
 }
 
+/** A stand whose page is on a host that is neither https nor localhost: browsers call that insecure, and leave things out there. */
+export async function insecure(t) {
+  const all = await stand(t, { 'cors.allowed_origins': '*' });
+  const elsewhere = (url) => url.replace('127.0.0.1', 'app.test');
+  const context = await (await browser(t, ['--host-resolver-rules=MAP app.test 127.0.0.1'])).newContext();
+  return { ...all, context, site: { ...all.site, url: elsewhere(all.site.url) }, url: elsewhere(all.url) };
+}
+
 /** All came, once and in order; handlers one after the other, and lastEventId behind them. */
 export async function whole(page, last, first = 1) {
   await got(page, last);

@@ -8,10 +8,10 @@ import { ConnectionStatus, useEventSource, useFrameBatch, useResilientRealtime }
 const hooks = { useEventSource, useResilientRealtime };
 const ticket = async () => (await fetch('/ticket', { method: 'POST' })).text();
 /** What was seen: events with the tag that the handler had, the states in order, and how often the component was rendered. */
-window.seen = { events: [], states: [], gaps: [], renders: 0, ids: [] };
+window.seen = { events: [], states: [], gaps: [], errors: [], renders: 0 };
 
 /** A component as people write them: everything is made anew at each render. */
-function Probe({ hook = 'useEventSource', tag = '', names = ['order'], topics, showsId, ...options }) {
+function Probe({ hook = 'useEventSource', tag = '', names = ['order'], topics, showsId, atMount, ...options }) {
   window.seen.renders += 1;
   const handlers = names.map((name) => [name, (data, { id, type }) => window.seen.events.push({ tag, type, data, id })]);
   const result = hooks[hook]({
@@ -20,10 +20,12 @@ function Probe({ hook = 'useEventSource', tag = '', names = ['order'], topics, s
     topics: topics && [...topics],
     eventHandlers: Object.fromEntries(handlers),
     onGap: (gap) => window.seen.gaps.push(gap),
+    onError: (error) => window.seen.errors.push(String(error)),
   });
   const { status } = result;
   useEffect(() => { window.seen.states.push(status); }, [status]);
   useEffect(() => { window.result = result; });
+  useEffect(() => { if (atMount) result[atMount](); }, []);
   return (
     <>
       <ConnectionStatus status={status} />
@@ -40,7 +42,7 @@ function Flood(options) {
     setRows(({ count, last }) => ({ count: count + events.length, last: [...last, ...events].slice(-200) }));
   });
   window.seen.renders += 1;
-  useEventSource({ ...options, ticket, eventHandlers: { order: (data) => { window.seen.events.push(data.n); add(data); } } });
+  useEventSource({ ...options, ticket, eventHandlers: { order: (data) => { window.seen.events.push(data.n); window.seen.arrived.push(performance.now()); add(data); } } });
   return <><output>{rows.count}</output><ol>{rows.last.map(({ n, text }) => <li key={n}>{n}: {text}</li>)}</ol></>;
 }
 

@@ -103,6 +103,51 @@ test('not enabled is no connection; enabled again it gets what came meanwhile, o
   assert.equal(tickets(), 3);
 });
 
+test('reconnect() in an effect at the mount: one connection, and none after unmounting', async (t) => {
+  const { show, status, publish, events, connectionsAre } = await stand(t);
+  await show('Probe', { atMount: 'reconnect' });
+  await status('open');
+  await connectionsAre(1);
+  await publish(1);
+  assert.deepEqual(await events(1), [['order', 1]]);
+  await show(null);
+  await connectionsAre(0);
+});
+
+test('close() in an effect at the mount: no ticket is fetched; reconnect() opens it', async (t) => {
+  const { tab, show, status, publish, events, tickets, connectionsAre } = await stand(t);
+  await show('Probe', { atMount: 'close' });
+  await status('closed');
+  await tab.evaluate(() => fetch('/api/orders')); // a ticket would have been asked for before
+  assert.equal(tickets(), 0);
+  await tab.evaluate(() => window.result.reconnect());
+  await status('open');
+  await publish(1);
+  assert.deepEqual(await events(1), [['order', 1]]);
+  await connectionsAre(1);
+});
+
+test('without a url yet: told to onError, closed; with one it opens', async (t) => {
+  const { gateway, tab, show, status, connectionsAre } = await stand(t);
+  await show('Probe', { url: null });
+  await status('closed');
+  assert.match((await tab.evaluate(() => window.seen.errors)).join(), /TypeError.*url/);
+  await show('Probe', { url: `${gateway.url}/events` });
+  await status('open');
+  await connectionsAre(1);
+  assert.deepEqual(tab.complaints, []);
+});
+
+test('the id that is shown moves on a quiet stream too', async (t) => {
+  const { tab, show, status } = await stand(t, { settings: { 'server.heartbeat': '300ms' } });
+  await show('Probe', { showsId: true });
+  await status('open');
+  const id = await tab.textContent('output');
+  await tab.waitForFunction((id) => !['', id].includes(document.querySelector('output').textContent), id);
+  const first = await tab.textContent('output');
+  await tab.waitForFunction((first) => document.querySelector('output').textContent !== first, first);
+});
+
 test('useResilientRealtime takes the way that it is told, and says which', async (t) => {
   const { tab, show, status, publish, events, connectionsAre } = await stand(t);
   const mode = () => tab.evaluate(() => window.result.mode);

@@ -8,13 +8,15 @@ const TICKET = 5000;
  * What goes over the channel of a group. `to`: only for this member.
  * From the hub: `hello` (a hub has begun, or answers to a `join`), `event`, `at`, `state`, `error`, `ask` (for a ticket).
  * From members: `join`, `leave`, `types`, `ticket`, `seen`, `reconnect`.
- * @typedef {{ kind: string, value?: any, from?: string, to?: string }} Message
+ * `from`: a member's name, or the number of the hub; of two hubs the one with the greater number is the newer one.
+ * @typedef {{ kind: string, value?: any, from?: string | number, to?: string }} Message
  */
 
 /**
  * What a new hub must know.
  * @typedef {object} Begin
  * @property {string} name of the channel
+ * @property {number} last the number of the hub before
  * @property {Settings} settings with `lastEventId` where to go on
  * @property {string[]} types all event names of the group
  */
@@ -25,11 +27,14 @@ const TICKET = 5000;
  * @param {() => void} over called once nobody is left
  * @param {Settings['ticket']} [ticket] without it a member is asked
  */
-export function openHub({ name, settings, types }, over, ticket) {
+export function openHub({ name, last, settings, types }, over, ticket) {
   const channel = new BroadcastChannel(name);
-  const id = String(Math.random());
+  // By the time, so that it is greater also where whoever begins has not heard of the hub before.
+  const me = Math.max(Date.now(), last + 1) + Math.random();
   /** @type {Set<string>} */
   const members = new Set();
+  /** Those who have not answered: a tab that has crashed never left. They are asked after all others. @type {Set<string>} */
+  const silent = new Set();
   const known = new Set(types);
   let { lastEventId: at } = settings;
   /** @type {State} */
@@ -40,16 +45,19 @@ export function openHub({ name, settings, types }, over, ticket) {
   let answered = () => {};
 
   /** @param {string} kind @param {any} [value] @param {string} [to] */
-  const say = (kind, value, to) => channel.postMessage({ kind, value, to });
+  const say = (kind, value, to) => channel.postMessage({ kind, value, from: me, to });
   /** @param {string} [to] */
-  const hello = (to) => say('hello', { id, at, state, types: [...known] }, to);
+  const hello = (to) => say('hello', { at, state, types: [...known] }, to);
 
   /** Asks the newest member, and one more whenever that takes long. @returns {Promise<string>} */
   const ask = () => new Promise((resolve, reject) => {
-    const left = [...members];
+    const left = [...silent, ...[...members].filter((member) => !silent.has(member))];
+    /** @type {string | undefined} */
+    let asked;
     const next = () => {
-      const member = left.pop();
-      if (member) say('ask', undefined, member);
+      if (asked) silent.add(asked);
+      asked = left.pop();
+      if (asked) say('ask', undefined, asked);
       else answered({ error: 'no tab gave a ticket' });
     };
     const timer = setInterval(next, TICKET);
@@ -77,7 +85,10 @@ export function openHub({ name, settings, types }, over, ticket) {
     error: ({ message }) => say('error', message),
   }, types);
 
+  let open = true;
   const close = () => {
+    if (!open) return;
+    open = false;
     clearTimeout(lonely);
     answered({ error: 'nobody is left' });
     engine.close();
@@ -92,7 +103,13 @@ export function openHub({ name, settings, types }, over, ticket) {
     for (const type of more) known.add(type);
     engine.listen(more);
   };
-  channel.onmessage = ({ data: { kind, value, from } }) => {
+  channel.onmessage = (/** @type {{ data: Message }} */ { data: { kind, value, from } }) => {
+    if (typeof from !== 'string') {
+      // This one has hung, and another has taken over.
+      if (from && from > me) close();
+      return;
+    }
+    silent.delete(from);
     if (kind === 'join') {
       members.add(from);
       listen(value.types);

@@ -20,23 +20,27 @@ function hear({ name, from, begin }) {
   hub?.add(from);
   if (hub || waiting) return;
   waiting = true;
+  let end = () => { waiting = false; };
   const work = () => new Promise((/** @type {(value?: undefined) => void} */ resolve) => {
-    const end = () => {
+    end = () => {
+      clearTimeout(late);
       waiting = false;
       open = hub = undefined;
+      end = () => {};
       resolve();
     };
-    const late = setTimeout(end, BEGIN);
+    const late = setTimeout(() => end(), BEGIN);
     open = (begin) => {
       clearTimeout(late);
       open = undefined;
-      hub = openHub(begin, end);
+      hub = openHub(begin, () => end());
     };
     const channel = new BroadcastChannel(name);
     channel.postMessage({ kind: 'turn' });
     channel.close();
   });
-  if (navigator.locks) navigator.locks.request(name, work);
+  // Rejected: a tab has taken the lock away, since this worker had not answered for too long; its hub has heard of that.
+  if (navigator.locks) navigator.locks.request(name, work).catch(() => end());
   else work();
 }
 

@@ -18,6 +18,14 @@ stream.on('*', (data, { type, text }) => void [data, type, text]);
 // @ts-expect-error no such event
 stream.on('order-complete', () => {});
 
+stream.on('sse.connected', ({ connectionId, resumed }, { id }) => {
+  const told: [string, boolean, string] = [connectionId, resumed, id];
+  void told;
+});
+stream.on('sse.closing', ({ reason }) => reason.length);
+// @ts-expect-error the gateway has no such event
+stream.on('sse.opened', () => {});
+
 const state: State = stream.state;
 stream.onState((now) => {
   if (now === 'polling') return;
@@ -32,7 +40,10 @@ stream.lastEventId = 'x';
 
 const untyped = connect({ url: '/events', ticket: () => 'jwt', polling: 'only', EventSource: null, SharedWorker: null });
 untyped.on('anything', (data) => data.whatever);
-connect({ url: '/events', ticket: () => 'jwt', EventSource, fetch, SharedWorker, lastEventId: id ?? '' });
+connect({ url: '/events', ticket: () => 'jwt', EventSource, fetch, lastEventId: id ?? '' });
+connect({ url: '/events', ticket: () => 'jwt', topics: ['news'] as const, types: Object.freeze(['order']), share: false });
+// @ts-expect-error a group has a name, which holds the user
+connect({ url: '/events', ticket: () => 'jwt', share: true });
 // @ts-expect-error a ticket is needed
 connect({ url: '/events' });
 // @ts-expect-error no such option
