@@ -67,9 +67,9 @@ pub enum Command {
         p99: Duration,
     },
     /// Measure the gateway beside the yardsticks and the peers that are on this machine, and write it down
-    Bench(crate::bench::Args),
+    Bench(BenchArgs),
     /// Measure what the gateway costs its Redis: memory of logs and sessions, CPU of publishes, connects and resumes
-    Redis(crate::redis_cost::Args),
+    Redis(RedisArgs),
 }
 
 /// How events are published.
@@ -243,4 +243,28 @@ pub struct Thresholds {
     /// Streams that are open in the end
     #[arg(long, value_name = "N", help_heading = "Thresholds")]
     pub min_held: Option<u32>,
+}
+
+/// `loadtest bench`.
+#[derive(Clone, Debug, clap::Args)]
+#[allow(missing_docs, reason = "the help texts are the docs")]
+pub struct BenchArgs {
+    /// Few streams, one round: ends within 3 minutes, and is no measurement to quote
+    #[arg(long)]
+    pub quick: bool,
+    /// Only these servers, comma-separated
+    #[arg(long, value_delimiter = ',')]
+    pub only: Vec<String>,
+    /// Where benchmarks.json and benchmarks.md go
+    #[arg(long, value_name = "DIR", default_value = "docs")]
+    pub out: PathBuf,
+}
+
+/// `loadtest redis`.
+#[derive(Clone, Debug, clap::Args)]
+#[allow(missing_docs, reason = "the help texts are the docs")]
+pub struct RedisArgs {
+    /// Write the figures as JSON, `-`: to standard output instead of the tables
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
 }

@@ -15,23 +15,9 @@ use serde::Serialize;
 
 use self::machine::Machine;
 use self::servers::{GATEWAY, SERVERS, Server};
+use crate::args::BenchArgs;
 use crate::output::{note, say};
 use crate::scenario::ladder::{self, Rung};
-
-/// `loadtest bench`.
-#[derive(Clone, Debug, clap::Args)]
-#[allow(missing_docs, reason = "the help texts are the docs")]
-pub struct Args {
-    /// Few streams, one round: ends within 3 minutes, and is no measurement to quote
-    #[arg(long)]
-    pub quick: bool,
-    /// Only these servers, comma-separated
-    #[arg(long, value_delimiter = ',')]
-    pub only: Vec<String>,
-    /// Where benchmarks.json and benchmarks.md go
-    #[arg(long, value_name = "DIR", default_value = "docs")]
-    pub out: PathBuf,
-}
 
 /// How much is measured.
 #[derive(Clone, Copy, Debug, Serialize)]
@@ -96,7 +82,7 @@ pub struct Measured {
 }
 
 /// Measures all servers that are there, and writes it down; answers whether the gateway held what it must.
-pub fn run(args: &Args) -> Result<bool, String> {
+pub fn run(args: &BenchArgs) -> Result<bool, String> {
     let mut size = if args.quick { QUICK } else { WHOLE };
     if let Some(name) = args.only.iter().find(|name| SERVERS.iter().all(|server| server.name != *name)) {
         return Err(format!(

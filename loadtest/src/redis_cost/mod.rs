@@ -5,22 +5,13 @@ mod cpu;
 mod memory;
 
 use std::fmt::Write;
-use std::path::PathBuf;
 
 use serde::Serialize;
 
+use crate::args::RedisArgs;
 use crate::bench::machine::{Machine, first_line};
 use crate::bench::servers::{self, SERVERS};
 use crate::output::{Json, note};
-
-/// `loadtest redis`.
-#[derive(Clone, Debug, clap::Args)]
-#[allow(missing_docs, reason = "the help texts are the docs")]
-pub struct Args {
-    /// Write the figures as JSON, `-`: to standard output instead of the tables
-    #[arg(long, value_name = "FILE")]
-    pub json: Option<PathBuf>,
-}
 
 /// What was found.
 #[derive(Debug, Serialize)]
@@ -42,7 +33,7 @@ pub struct Costs {
 }
 
 /// Measures, and tells.
-pub fn run(args: &Args) -> Result<(), String> {
+pub fn run(args: &RedisArgs) -> Result<(), String> {
     let json = Json::open(args.json.as_deref())?;
     let machine = Machine::read();
     let running = servers::start(&SERVERS[0])?;

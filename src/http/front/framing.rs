@@ -6,6 +6,7 @@ pub const MAX_HEAD_BYTES: usize = 16 << 10;
 /// A chunk's size with its extensions, or a trailer.
 const MAX_LINE_BYTES: usize = 4 << 10;
 const MAX_HEADERS: usize = 128;
+const STREAM: &[u8] = b"GET /events";
 
 /// Lets one request through at a time: the next when the one before is answered.
 #[derive(Debug)]
@@ -90,6 +91,15 @@ impl Framing {
                 return passed;
             }
         }
+    }
+}
+
+/// Whether these first bytes are of a request for a stream; None: it cannot be known yet.
+pub fn starts_stream(seen: &[u8]) -> Option<bool> {
+    match seen.strip_prefix(STREAM) {
+        Some(rest) => rest.first().map(|next| matches!(next, b' ' | b'?')),
+        None if STREAM.starts_with(seen) => None,
+        None => Some(false),
     }
 }
 

@@ -10,7 +10,7 @@ use actix_web::http::{
 use futures_util::FutureExt;
 
 use super::{
-    framing::{Framing, MAX_HEAD_BYTES},
+    framing::{Framing, MAX_HEAD_BYTES, starts_stream},
     paced::Paced,
     socket::Socket,
 };
@@ -18,7 +18,6 @@ use super::{
 const MAX_HEADERS: usize = 64;
 /// The start of HTTP/2 by prior knowledge (RFC 9113 section 3.4).
 const H2: &[u8] = b"PRI * HTTP/2";
-const STREAM: &[u8] = b"GET /events";
 
 /// What a connection wants.
 pub enum Wanted {
@@ -59,15 +58,6 @@ pub async fn wanted(mut io: Paced) -> io::Result<Wanted> {
 enum Judged {
     Stream(Box<Request>),
     Other(Protocol),
-}
-
-/// Whether these first bytes are of a request for a stream; None: it cannot be known yet.
-pub fn starts_stream(seen: &[u8]) -> Option<bool> {
-    match seen.strip_prefix(STREAM) {
-        Some(rest) => rest.first().map(|next| matches!(next, b' ' | b'?')),
-        None if STREAM.starts_with(seen) => None,
-        None => Some(false),
-    }
 }
 
 /// What these first bytes want; None: it cannot be known yet.

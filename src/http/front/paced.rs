@@ -14,8 +14,7 @@ use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, ReadBuf};
 
 use super::{
-    framing::{Framing, MAX_HEAD_BYTES},
-    look,
+    framing::{self, Framing, MAX_HEAD_BYTES},
     socket::Socket,
 };
 
@@ -89,7 +88,7 @@ impl Paced {
         loop {
             if self.passing == 0 && !self.held.is_empty() {
                 let may_be_stream = !self.pipelined && self.framing.is_between();
-                match may_be_stream.then(|| look::starts_stream(&self.held)) {
+                match may_be_stream.then(|| framing::starts_stream(&self.held)) {
                     Some(Some(true)) => return Poll::Ready(Ok(Next::NotForActix)),
                     // More is needed to know.
                     Some(None) => {}
