@@ -284,17 +284,52 @@ async fn more_topics_than_a_resume_can_read_are_told() {
     let builder = Gateway::durable_only(&redis);
     let gateway = builder.start().await;
     let cursor = redis.durable(&user("1"), "a", "1").await.unwrap();
-    let score = now_ms();
-    let mut pipeline = redis::pipe();
-    for n in 0..10_000 {
-        pipeline.cmd("ZADD").arg("sse:topics").arg(score).arg(format!("t{n}")).ignore();
-    }
-    pipeline.query_async::<()>(&mut redis.conn().await).await.unwrap();
+    activate(&redis, 10_000).await;
     // A fresh instance: the tail of the first one has all there was.
     drop(gateway);
     let fresh = builder.start().await;
+    let mut sse = fresh.resume("1", &cursor).await;
+    let id = redis.durable(&user("1"), "a", "2").await.unwrap();
+    assert_eq!(sse.app_event().await.id, Some(id), "all were read: {}", sse.story());
+    activate(&redis, 10_001).await;
+    let fresh = builder.start().await;
     let gap = check(fresh.resume("1", &cursor).await.app_event().await, "trimmed", &cursor);
     assert_eq!(channels(&gap), ["broadcast:*"]);
+}
+
+/// Lists the topics `noise-0` and so on as active: so many publishes would take long.
+async fn activate(redis: &Redis, count: u64) {
+    let now = now_ms();
+    let mut pipeline = redis::pipe();
+    for n in 0..count {
+        pipeline.cmd("ZADD").arg("sse:topics").arg(now + n).arg(format!("noise-{n}")).ignore();
+    }
+    pipeline.query_async::<()>(&mut redis.conn().await).await.unwrap();
+}
+
+#[tokio::test]
+async fn topics_that_a_ticket_does_not_allow_crowd_out_none_of_its_own() {
+    let redis = Redis::start().await;
+    let builder = Gateway::durable_only(&redis);
+    let gateway = builder.start().await;
+    let cursor = redis.durable(&user("1"), "a", "1").await.unwrap();
+    let mine = redis.durable(&topic("team-1"), "a", "2").await.unwrap();
+    activate(&redis, 10_001).await;
+    // A fresh instance reads the logs.
+    drop(gateway);
+    let fresh = builder.start().await;
+    let query = format!("&lastEventId={cursor}");
+    let mut sse = fresh.connect_with(&crate::harness::ticket("1").topics(&["team-*"]), &query).await;
+    assert_eq!(sse.app_event().await.id, Some(mine), "{}", sse.story());
+    // Nor is a gap told to who got all: a ticket for some of the many.
+    let mut sse = fresh.connect_with(&crate::harness::ticket("1").topics(&["noise-1*"]), &query).await;
+    let next = redis.durable(&user("1"), "a", "3").await.unwrap();
+    assert_eq!(sse.app_event().await.id, Some(next), "{}", sse.story());
+    // The search has a bound, and who is behind it is told.
+    activate(&redis, 100_100).await;
+    let mut sse = fresh.connect_with(&crate::harness::ticket("1").topics(&["team-*"]), &query).await;
+    let gap = check(sse.app_event().await, "trimmed", &cursor);
+    assert_eq!(channels(&gap), ["broadcast:team-*"]);
 }
 
 #[tokio::test]
