@@ -29,6 +29,9 @@ pub fn publish(args: &PublishArgs) -> ExitCode {
             Some(Ok(id)) => Ok(id),
             Some(Err(Unpublished::Refused(refusal, text))) => Err(format!("{refusal}: {text}")),
             Some(Err(Unpublished::Away(text))) => Err(text),
+            Some(Err(Unpublished::Unanswered(text))) => {
+                Err(format!("at least nobody knows ({text}); give it a --key and publish it again"))
+            }
             None => Err("no answer".to_owned()),
         }
     });
