@@ -296,7 +296,12 @@ async fn the_ticket_shows_in_no_log_line_metric_or_error() {
             assert_hidden("an answer", &body, &good.jwt());
         }
         // Requests that are broken below the handlers.
-        for head in ["GET /events?ticket=X HTTP/9.9\r\n\r\n", "GET /events?ticket=X HTTP/1.1\r\nBad Header\r\n\r\n"] {
+        for head in [
+            "GET /events?ticket=X HTTP/9.9\r\n\r\n",
+            "GET /events?ticket=X HTTP/1.1\r\nBad Header\r\n\r\n",
+            // A method may be any word.
+            "X /nothing HTTP/1.1\r\nHost: x\r\n\r\n",
+        ] {
             use tokio::io::{AsyncReadExt, AsyncWriteExt};
             let mut raw = tokio::net::TcpStream::connect(gateway.public).await.unwrap();
             raw.write_all(head.replace('X', &good.jwt()).as_bytes()).await.unwrap();
