@@ -62,6 +62,12 @@ async fn what_is_no_ticket() {
     for token in ["", "garbage", "a.b.c", "....", "ž.ž.ž", head, rest, &long, &nul, "%", "null"] {
         refused(&gateway, token, "ticket-malformed").await;
     }
+    // What must be understood (RFC 7515 section 4.1.11) is not.
+    for crit in [vec!["x".to_owned()], vec![]] {
+        let mut critical = ticket("1");
+        critical.header.crit = Some(crit);
+        refused(&gateway, &critical.jwt(), "ticket-malformed").await;
+    }
     let key = EncodingKey::from_secret(SECRET.as_bytes());
     for claims in [json!([1]), json!("text"), json!(null)] {
         let token = jsonwebtoken::encode(&jsonwebtoken::Header::default(), &claims, &key).unwrap();
