@@ -105,6 +105,24 @@ local function next_id(seen)
   return ms, seq + 1
 end
 
+-- sse_configure 0 <max_len> <retention_ms> <dedupe_window_ms> <max_event_bytes>: writes what settings() reads. Where the retention
+-- grows, the clock remembers for how long the events up to now are kept: a longer retention brings none of them back.
+local function configure(_, args)
+  local before, retention_ms = settings().retention_ms, tonumber(args[2])
+  if before < retention_ms then
+    local c = redis.call('HMGET', CLOCK, 'last', 'raised_ms', 'shorter_ms')
+    local last_ms = parse_id(c[1])
+    -- Ids may run ahead of the time.
+    local raised_ms = math.max(now_ms(), last_ms)
+    -- A raise before this one counts as long as it has more to say.
+    if c[2] and raised_ms <= tonumber(c[2]) + before then before = math.min(before, tonumber(c[3])) end
+    redis.call('HSET', CLOCK, 'raised_ms', string.format('%.0f', raised_ms), 'shorter_ms', string.format('%.0f', before))
+  end
+  redis.call('HSET', PREFIX .. 'settings', 'max_len', args[1], 'retention_ms', args[2], 'dedupe_window_ms', args[3],
+    'max_event_bytes', args[4])
+  return 1
+end
+
 -- events ---------------------------------------------------------------------------------------------------------
 
 local function is_name(text)
@@ -440,6 +458,7 @@ end
 -- allow-oom: a full Redis refuses events, which the publisher is told, but must not end streams and sessions.
 redis.register_function('@F@_publish', publish)
 redis.register_function('@F@_record', record)
+redis.register_function('@F@_configure', configure)
 redis.register_function { function_name = '@F@_lease', callback = lease, flags = { 'allow-oom' } }
 redis.register_function { function_name = '@F@_mark', callback = mark, flags = { 'allow-oom' } }
 redis.register_function { function_name = '@F@_tick', callback = tick, flags = { 'allow-oom' } }

@@ -26,21 +26,23 @@ const TOPICS_PAGE: usize = 10_000;
 /// The commands that read a [`Mark`].
 pub fn mark_commands(clock: &str) -> Pipeline {
     let mut pipeline = redis::pipe();
-    pipeline.cmd("HMGET").arg(clock).arg("last").arg("epoch").arg("unrecorded").cmd("TIME");
+    pipeline.cmd("HMGET").arg(clock).arg(&["last", "epoch", "unrecorded", "raised_ms", "shorter_ms"]).cmd("TIME");
     pipeline
 }
 
 /// What they answer: the clock's fields and the time.
-pub type MarkAnswer = ((Option<String>, Option<String>, Option<String>), (u64, u64));
+pub type MarkAnswer = ((Option<String>, Option<String>, Option<String>, Option<u64>, Option<u64>), (u64, u64));
 
 /// The mark in the answer; `None`: there is no clock yet.
 pub fn mark_of(answer: MarkAnswer) -> Option<Mark> {
-    let ((h, epoch, unrecorded), (seconds, micros)) = answer;
+    let ((h, epoch, unrecorded, raised_ms, shorter_ms), (seconds, micros)) = answer;
     let id = |text: Option<String>| text.as_deref().and_then(EventId::parse);
     Some(Mark {
         h: id(h)?,
         epoch: id(epoch).unwrap_or_default(),
         unrecorded: id(unrecorded).unwrap_or_default(),
+        raised_ms: raised_ms.unwrap_or(0),
+        shorter_ms: shorter_ms.unwrap_or(0),
         now_ms: seconds * 1000 + micros / 1000,
     })
 }

@@ -155,6 +155,30 @@ async fn gone(redis: &Redis, channel: &str) {
 }
 
 #[tokio::test]
+async fn a_longer_retention_brings_nothing_back_and_does_not_hide_it() {
+    let redis = Redis::start().await;
+    let builder = Gateway::durable_only(&redis);
+    let gateway = builder.clone().env("HISTORY__RETENTION", "1s").start().await;
+    let cursor = gateway.connect("1").await.last_id().to_owned();
+    redis.durable(&user("1"), "a", "1").await.unwrap();
+    gone(&redis, &user("1")).await;
+    drop(gateway);
+    // Twice: a second raise forgets nothing of the first.
+    for retention in ["1h", "24h"] {
+        let gateway = builder.clone().env("HISTORY__RETENTION", retention).start().await;
+        let mut sse = gateway.resume("1", &cursor).await;
+        let gap = check(sse.app_event().await, "expired", &cursor);
+        assert!(channels(&gap).contains(&user("1")), "{gap}");
+        // Who comes since then is told nothing.
+        let first = redis.durable(&user("2"), "a", "1").await.unwrap();
+        let next = redis.durable(&user("1"), "a", "2").await.unwrap();
+        let mut sse = gateway.resume("1", &first).await;
+        assert_eq!(sse.app_event().await.id, Some(next.clone()), "{}", sse.story());
+        redis.command::<()>(&["DEL", &format!("sse:log:{}", user("1"))]).await;
+    }
+}
+
+#[tokio::test]
 async fn a_log_that_lives_on_proves_that_nothing_expired() {
     let redis = Redis::start().await;
     let builder = Gateway::durable_only(&redis).env("HISTORY__RETENTION", "3s");
