@@ -40,7 +40,7 @@ pub fn routes(config: &mut web::ServiceConfig) {
         .default_service(web::to(|| async { answers::not_found() }));
 }
 
-/// GET, and HEAD for probes that want no body: HTTP/1.1 leaves it out by itself, and so does HTTP/2.
+/// GET, and HEAD for probes that want no body: actix leaves it out by itself.
 fn get() -> Route {
     web::route().guard(guard::Any(guard::Get()).or(guard::Head()))
 }
