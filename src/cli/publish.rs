@@ -1,6 +1,6 @@
 //! `publish`
 
-use std::process::ExitCode;
+use std::{fmt::Display, process::ExitCode};
 
 use super::args::PublishArgs;
 use crate::redis::{
@@ -23,13 +23,17 @@ pub fn publish(args: &PublishArgs) -> ExitCode {
         retry_ms: args.retry,
     };
     let answer = actix_rt::System::new().block_on(async {
-        let commands = Commands::new(&settings.redis).map_err(|e| e.to_string())?;
-        library::ensure(&commands, &settings).await.map_err(|unfit| unfit.to_string())?;
+        let not = |fault: &dyn Display| format!("not published: {fault}");
+        let commands = Commands::new(&settings.redis).map_err(|e| not(&e))?;
+        library::ensure(&commands, &settings).await.map_err(|unfit| not(&unfit))?;
         match publish_all(&commands, &[event]).await.pop() {
             Some(Ok(id)) => Ok(id),
-            Some(Err(Unpublished::Refused(refusal, text))) => Err(format!("{refusal}: {text}")),
-            Some(Err(Unpublished::Away(text))) => Err(text),
-            None => Err("no answer".to_owned()),
+            Some(Err(Unpublished::Refused(refusal, text))) => Err(not(&format!("{refusal}: {text}"))),
+            Some(Err(Unpublished::Away(text))) => Err(not(&text)),
+            Some(Err(Unpublished::Unanswered(text))) => {
+                Err(format!("it may have been published ({text}); give it a --key and publish it again"))
+            }
+            None => Err(not(&"no answer")),
         }
     });
     match answer {
@@ -38,7 +42,7 @@ pub fn publish(args: &PublishArgs) -> ExitCode {
             ExitCode::SUCCESS
         }
         Err(fault) => {
-            eprintln!("not published: {fault}");
+            eprintln!("{fault}");
             ExitCode::FAILURE
         }
     }

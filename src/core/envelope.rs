@@ -1,7 +1,8 @@
 //! What a bare PUBLISH carries (DESIGN.md section 2): an envelope, or any other text, which is relayed whole.
 
-use std::{collections::HashMap, fmt};
+use std::{borrow::Borrow, collections::HashMap, fmt};
 
+use serde::de::{Deserialize, Deserializer, Visitor};
 use serde_json::value::RawValue;
 
 /// Longest event type in bytes.
@@ -104,31 +105,81 @@ pub fn decode(message: &[u8], max_event_bytes: usize) -> Result<Envelope<'_>, Re
     Ok(envelope)
 }
 
+/// A member's name, in bytes: JSON can spell what is no text ("\ud800"), and a member of such a name is ignored like others.
+#[derive(PartialEq, Eq, Hash)]
+struct Name(Vec<u8>);
+
+impl Borrow<[u8]> for Name {
+    fn borrow(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl<'de> Deserialize<'de> for Name {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Bytes;
+        impl Visitor<'_> for Bytes {
+            type Value = Name;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a name")
+            }
+
+            fn visit_bytes<E>(self, bytes: &[u8]) -> Result<Name, E> {
+                Ok(Name(bytes.to_owned()))
+            }
+        }
+        deserializer.deserialize_bytes(Bytes)
+    }
+}
+
+type Members<'a> = HashMap<Name, &'a RawValue>;
+
 /// The members of an object that has `payload`; a member that is written twice counts as last written.
-fn members(text: &str) -> Option<HashMap<String, &RawValue>> {
+fn members(text: &str) -> Option<Members<'_>> {
     // Cheap way out for plain text: only an object can be an envelope.
     if !text.trim_start_matches([' ', '\t', '\r', '\n']).starts_with('{') {
         return None;
     }
-    serde_json::from_str::<HashMap<String, &RawValue>>(text).ok().filter(|m| m.contains_key("payload"))
+    serde_json::from_str::<Members<'_>>(text).ok().filter(|m| m.contains_key(&b"payload"[..]))
 }
 
-fn from_members<'a>(members: &HashMap<String, &'a RawValue>) -> Result<Envelope<'a>, Refusal> {
-    let string = |name: &str, refusal: Refusal| match members.get(name) {
-        None => Ok(None),
-        Some(raw) => serde_json::from_str::<String>(raw.get()).map(Some).map_err(|_| refusal),
-    };
-    let kind = string("type", Refusal::BadType)?.unwrap_or_else(|| DEFAULT_TYPE.to_owned());
-    check_type(&kind)?;
-    let key = string("id", Refusal::BadKey)?;
-    if key.as_ref().is_some_and(|k| !(1..=MAX_KEY_BYTES).contains(&k.len())) {
-        return Err(Refusal::BadKey);
+fn from_members<'a>(members: &Members<'a>) -> Result<Envelope<'a>, Refusal> {
+    let member = |name: &str| members.get(name.as_bytes()).copied();
+    Envelope::of(members[&b"payload"[..]], member("type"), member("id"), member("retry"))
+}
+
+impl<'a> Envelope<'a> {
+    /// An event from the members of JSON; one that is null is absent.
+    ///
+    /// # Errors
+    /// Which of them has not its form.
+    pub fn of(
+        payload: &'a RawValue,
+        kind: Option<&RawValue>,
+        key: Option<&RawValue>,
+        retry: Option<&RawValue>,
+    ) -> Result<Self, Refusal> {
+        let kind = string(kind, Refusal::BadType)?.unwrap_or_else(|| DEFAULT_TYPE.to_owned());
+        check_type(&kind)?;
+        let key = string(key, Refusal::BadKey)?;
+        if key.as_ref().is_some_and(|k| !(1..=MAX_KEY_BYTES).contains(&k.len())) {
+            return Err(Refusal::BadKey);
+        }
+        let retry_ms = match present(retry) {
+            None => None,
+            Some(raw) => Some(raw.parse().ok().filter(|ms| *ms <= MAX_RETRY_MS).ok_or(Refusal::BadRetry)?),
+        };
+        Ok(Self { kind, payload: payload.get(), key, retry_ms })
     }
-    let retry_ms = match members.get("retry") {
-        None => None,
-        Some(raw) => Some(raw.get().parse().ok().filter(|ms| *ms <= MAX_RETRY_MS).ok_or(Refusal::BadRetry)?),
-    };
-    Ok(Envelope { kind, payload: members["payload"].get(), key, retry_ms })
+}
+
+fn present(member: Option<&RawValue>) -> Option<&str> {
+    member.map(RawValue::get).filter(|raw| *raw != "null")
+}
+
+fn string(member: Option<&RawValue>, refusal: Refusal) -> Result<Option<String>, Refusal> {
+    present(member).map(serde_json::from_str).transpose().map_err(|_| refusal)
 }
 
 #[cfg(test)]
@@ -153,6 +204,8 @@ mod tests {
             Envelope { kind: "message".into(), payload: "null", key: None, retry_ms: None }
         );
         assert_eq!(ok(r#"{"payload":1,"payload":2}"#).payload, "2");
+        assert_eq!(ok(r#"{"type":null,"payload":1,"id":null,"retry":null}"#), ok(r#"{"payload":1}"#));
+        assert_eq!(ok(r#"{"\ud800":0,"type":"t","payload":1}"#).kind, "t");
     }
 
     #[test]
@@ -173,7 +226,6 @@ mod tests {
     fn faults_are_refused_by_name() {
         for (text, refusal) in [
             (r#"{"type":7,"payload":1}"#, Refusal::BadType),
-            (r#"{"type":null,"payload":1}"#, Refusal::BadType),
             (r#"{"type":"","payload":1}"#, Refusal::BadType),
             (r#"{"type":"a\nb","payload":1}"#, Refusal::BadType),
             (r#"{"type":"a\u0085b","payload":1}"#, Refusal::BadType),

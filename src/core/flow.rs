@@ -3,63 +3,16 @@
 //! Invariant: everything of the client's channels up to `cursor` was handed to the writer, everything up to `position`
 //! was handed over or stands in the queue, in id order, once. Nothing in here waits or looks at a clock.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{collections::VecDeque, mem, sync::Arc};
 
 use bytes::Bytes;
 
 use super::{
     event::Event,
     id::EventId,
+    queue::{Item, Load, Queued},
     system::{Gap, GapReason, JoinCause},
 };
-
-/// What the hub sends to a connection.
-#[derive(Clone, Debug)]
-pub enum Item {
-    /// An event of one of its channels.
-    Event(Arc<Event>),
-    /// A point at which the order or the record may have been broken.
-    Seam {
-        /// Its place in the order.
-        id: EventId,
-        /// `reset` or `unrecorded`.
-        reason: GapReason,
-    },
-}
-
-impl Item {
-    fn id(&self) -> Option<EventId> {
-        match self {
-            Self::Event(event) => event.id,
-            Self::Seam { id, .. } => Some(*id),
-        }
-    }
-
-    fn len(&self) -> usize {
-        match self {
-            Self::Event(event) => cost(&event.frame),
-            Self::Seam { .. } => OVERHEAD_BYTES,
-        }
-    }
-}
-
-/// What a queued frame costs beside its bytes.
-const OVERHEAD_BYTES: usize = 64;
-
-fn cost(frame: &Bytes) -> usize {
-    frame.len() + OVERHEAD_BYTES
-}
-
-/// A frame in the queue.
-#[derive(Debug)]
-pub struct Queued {
-    /// The bytes.
-    pub frame: Bytes,
-    /// The cursor once it is taken.
-    upto: Option<EventId>,
-    /// For a live event: when it was published, in ms since 1970.
-    pub published_ms: Option<u64>,
-}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
@@ -92,10 +45,10 @@ pub struct Flow {
     position: EventId,
     head: Option<Bytes>,
     queue: VecDeque<Queued>,
-    queue_bytes: usize,
+    queue_load: Load,
     /// Live items that came while joining.
     pending: VecDeque<Item>,
-    pending_bytes: usize,
+    pending_load: Load,
     pending_lost: bool,
     last: Option<Bytes>,
     limit_bytes: usize,
@@ -112,9 +65,9 @@ impl Flow {
             position: cursor,
             head: None,
             queue: VecDeque::new(),
-            queue_bytes: 0,
+            queue_load: Load::default(),
             pending: VecDeque::new(),
-            pending_bytes: 0,
+            pending_load: Load::default(),
             pending_lost: false,
             last: None,
             limit_bytes,
@@ -140,12 +93,12 @@ impl Flow {
 
     /// Bytes that are queued or pending.
     pub fn bytes(&self) -> usize {
-        self.queue_bytes + self.pending_bytes
+        self.queue_load.bytes() + self.pending_load.bytes()
     }
 
     /// Bytes that a writer can take; what waits for the end of a join is not among them.
     pub fn ready_bytes(&self) -> usize {
-        self.queue_bytes
+        self.queue_load.bytes()
     }
 
     /// Whether a writer would find nothing.
@@ -170,12 +123,12 @@ impl Flow {
 
     /// The next frame, if any; the flag says that it is the last one of the stream.
     pub fn take(&mut self) -> Option<(Queued, bool)> {
-        let control = |frame| Queued { frame, upto: None, published_ms: None };
+        let control = |frame| Queued::new(frame, None);
         if let Some(frame) = self.head.take() {
             return Some((control(frame), false));
         }
         if let Some(item) = self.queue.pop_front() {
-            self.queue_bytes -= cost(&item.frame);
+            self.queue_load.remove(&item);
             if let Some(id) = item.upto {
                 self.cursor = id;
             }
@@ -192,13 +145,13 @@ impl Flow {
         match self.phase {
             Phase::Live => self.offer_live(item),
             Phase::Joining => {
-                if self.pending_bytes + item.len() > self.limit_bytes {
+                if !self.pending_load.has_room(item, self.limit_bytes) {
                     // The join goes on; what came meanwhile is read again after it.
                     self.pending.clear();
-                    self.pending_bytes = 0;
+                    self.pending_load = Load::default();
                     self.pending_lost = true;
                 } else if !self.pending_lost {
-                    self.pending_bytes += item.len();
+                    self.pending_load.add_item(item, self.limit_bytes);
                     self.pending.push_back(item.clone());
                 }
                 Outcome::Ignored
@@ -211,7 +164,7 @@ impl Flow {
         if item.id().is_some_and(|id| id <= self.position) {
             return Outcome::Ignored;
         }
-        if self.queue_bytes + item.len() > self.limit_bytes {
+        if !self.queue_load.has_room(item, self.limit_bytes) {
             self.drop_queue();
             return Outcome::Rejoin(JoinCause::Overflow);
         }
@@ -221,8 +174,7 @@ impl Flow {
                     self.detach(EventId::ZERO);
                     return Outcome::Rejoin(JoinCause::Predecessor);
                 }
-                let published_ms = event.id.map(|id| id.ms);
-                self.push(Queued { frame: event.frame.clone(), upto: event.id, published_ms });
+                self.push(Queued::live(event, self.limit_bytes));
             }
             Item::Seam { id, reason } => self.seam(*id, *reason),
         }
@@ -232,7 +184,7 @@ impl Flow {
     fn seam(&mut self, id: EventId, reason: GapReason) {
         let restart = matches!(reason, GapReason::Reset).then_some(id);
         let gap = self.gap_of(reason, self.channels.to_vec());
-        self.push(Queued { frame: gap.frame(restart), upto: Some(id), published_ms: None });
+        self.push(Queued::new(gap.frame(restart), Some(id)));
     }
 
     fn gap_of(&self, reason: GapReason, channels: Vec<String>) -> Gap {
@@ -240,7 +192,7 @@ impl Flow {
     }
 
     fn push(&mut self, item: Queued) {
-        self.queue_bytes += cost(&item.frame);
+        self.queue_load.add(&item);
         if let Some(id) = item.upto {
             self.position = self.position.max(id);
         }
@@ -250,7 +202,7 @@ impl Flow {
     /// Drops what is queued; the connection joins again from its cursor. Nothing is lost: the log has it.
     pub fn drop_queue(&mut self) {
         self.queue = VecDeque::new();
-        self.queue_bytes = 0;
+        self.queue_load = Load::default();
         self.position = self.cursor;
         self.detach(EventId::ZERO);
     }
@@ -263,7 +215,7 @@ impl Flow {
         self.phase = Phase::Detached;
         self.generation += 1;
         self.pending = VecDeque::new();
-        self.pending_bytes = 0;
+        self.pending_load = Load::default();
         self.pending_lost = false;
     }
 
@@ -287,13 +239,13 @@ impl Flow {
 
     /// An event that the join has read.
     pub fn replay(&mut self, event: &Event) {
-        self.push(Queued { frame: event.frame.clone(), upto: event.id, published_ms: None });
+        self.push(Queued::new(event.frame.clone(), event.id));
     }
 
     /// The join tells a gap; the replay follows it.
     pub fn tell_gap(&mut self, reason: GapReason, channels: Vec<String>) {
         let frame = self.gap_of(reason, channels).frame(None);
-        self.push(Queued { frame, upto: None, published_ms: None });
+        self.push(Queued::new(frame, None));
     }
 
     /// The join tells that the stream goes on from `h` only; `from` is the cursor as the client sent it.
@@ -303,7 +255,7 @@ impl Flow {
             gap.from = from.to_owned();
         }
         self.position = h;
-        self.push(Queued { frame: gap.frame(Some(h)), upto: Some(h), published_ms: None });
+        self.push(Queued::new(gap.frame(Some(h)), Some(h)));
     }
 
     /// The join has read everything up to `h`: what waited and lies behind it follows, and the connection is live.
@@ -312,13 +264,13 @@ impl Flow {
         if self.queue.is_empty() {
             self.cursor = self.position;
         }
-        if std::mem::take(&mut self.pending_lost) {
+        if mem::take(&mut self.pending_lost) {
             self.detach(EventId::ZERO);
             return Outcome::Rejoin(JoinCause::Overflow);
         }
         self.phase = Phase::Live;
-        self.pending_bytes = 0;
-        for item in std::mem::take(&mut self.pending) {
+        self.pending_load = Load::default();
+        for item in mem::take(&mut self.pending) {
             if let rejoin @ Outcome::Rejoin(_) = self.offer_live(&item) {
                 return rejoin;
             }
@@ -332,7 +284,7 @@ impl Flow {
             self.position = self.position.max(watermark);
         }
         let id = self.position;
-        self.push(Queued { frame: encode(id), upto: Some(id), published_ms: None });
+        self.push(Queued::new(encode(id), Some(id)));
     }
 }
 
@@ -420,6 +372,37 @@ mod tests {
         }
         assert!(f.bytes() == 0 && n > 8);
         assert_eq!(f.begin_join().1, id(6));
+    }
+
+    #[test]
+    fn one_event_that_is_in_no_log_may_be_larger_than_the_bound() {
+        let channel = Channel::parse("broadcast:a").unwrap();
+        let large = Item::Event(Arc::new(Event {
+            id: None,
+            ..Event::new(id(1), id(0), channel, None, "t", &"x".repeat(5000))
+        }));
+        for joining in [false, true] {
+            let mut f = live(5);
+            if joining {
+                f.begin_join();
+            }
+            f.offer(&event(6, 5));
+            f.offer(&large);
+            f.offer(&event(7, 6));
+            assert!(f.bytes() > 5000);
+            if joining {
+                f.finish_join(id(5));
+            }
+            assert_eq!(
+                std::iter::from_fn(|| f.take()).map(|(item, _)| item.upto).collect::<Vec<_>>(),
+                [Some(id(6)), None, Some(id(7))]
+            );
+            assert_eq!(f.bytes(), 0);
+            // It is one at a time.
+            assert_eq!(f.offer(&large), Outcome::Queued);
+            assert_eq!(f.offer(&large), Outcome::Rejoin(JoinCause::Overflow));
+            assert_eq!(f.bytes(), 0);
+        }
     }
 
     #[test]

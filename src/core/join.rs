@@ -15,6 +15,10 @@ pub struct Mark {
     pub epoch: EventId,
     /// The last seam of reason `unrecorded`; zero if there is none.
     pub unrecorded: EventId,
+    /// When the retention was last made longer, in ms; zero if it never was.
+    pub raised_ms: u64,
+    /// For so long the events up to then are kept.
+    pub shorter_ms: u64,
     /// The time of Redis when the mark was taken, in ms. H may be a tick behind it, and what expired is gone by this time.
     pub now_ms: u64,
 }
@@ -45,7 +49,8 @@ pub fn start(cursor: Option<EventId>, mark: &Mark, retention_ms: u64) -> Start {
         Some(cursor) => {
             // Ids run ahead of a time that was put back.
             let now_ms = mark.now_ms.max(mark.h.ms).saturating_add(READ_MARGIN_MS);
-            let stale = cursor.ms.saturating_add(retention_ms) < now_ms;
+            let kept_ms = if cursor.ms <= mark.raised_ms { retention_ms.min(mark.shorter_ms) } else { retention_ms };
+            let stale = cursor.ms.saturating_add(kept_ms) < now_ms;
             Start::Read { unrecorded: cursor < mark.unrecorded, stale }
         }
     }
@@ -171,7 +176,7 @@ mod tests {
 
     #[test]
     fn a_cursor_outside_of_the_epoch_restarts() {
-        let mark = Mark { h: id(5100), epoch: id(5050), unrecorded: id(5060), now_ms: 5900 };
+        let mark = Mark { h: id(5100), epoch: id(5050), unrecorded: id(5060), now_ms: 5900, ..Mark::default() };
         assert_eq!(start(None, &mark, 9000), Start::Restart(GapReason::UnknownId));
         assert_eq!(start(Some(id(5101)), &mark, 9000), Start::Restart(GapReason::UnknownId));
         assert_eq!(start(Some(id(5049)), &mark, 9000), Start::Restart(GapReason::Reset));
@@ -181,6 +186,10 @@ mod tests {
         // A time that was put back proves nothing: ids run ahead of it.
         let back = Mark { now_ms: 0, ..mark };
         assert_eq!(start(Some(id(5060)), &back, 1030), Start::Read { unrecorded: false, stale: true });
+        // What came before the retention was raised has expired as before.
+        let raised = Mark { raised_ms: 5070, shorter_ms: 100, ..mark };
+        assert_eq!(start(Some(id(5070)), &raised, 9000), Start::Read { unrecorded: false, stale: true });
+        assert_eq!(start(Some(id(5071)), &raised, 9000), Start::Read { unrecorded: false, stale: false });
         // By the time of Redis, of which H may be a tick behind.
         assert_eq!(start(Some(id(5100)), &mark, 1799), Start::Read { unrecorded: false, stale: true });
     }

@@ -10,6 +10,7 @@ pub mod hex;
 pub mod id;
 pub mod join;
 pub mod parser;
+pub mod queue;
 pub mod shared;
 pub mod system;
 pub mod topics;

@@ -1,15 +1,19 @@
 //! The access log: the route, never a query, where the ticket stands, nor an unknown path, where somebody may have put it,
-//! and no referrer. A stream is logged when it begins.
+//! and no referrer. Nor a method that is none: a client may send any word as one. A stream is logged when it begins.
 
 use actix_web::{
     Error,
     body::MessageBody,
     dev::{ServiceRequest, ServiceResponse},
+    http::Method,
     middleware::Next,
     web,
 };
 
 use super::{peer::client_address, worker::Worker};
+
+const METHODS: [Method; 7] =
+    [Method::GET, Method::POST, Method::PUT, Method::DELETE, Method::PATCH, Method::HEAD, Method::OPTIONS];
 
 /// Logs method, route, status, peer and client (the same, or whom a trusted proxy names) of a request.
 ///
@@ -27,6 +31,8 @@ pub async fn log(
     let client = client.map(|address| address.to_string()).unwrap_or_default();
     let status = answer.status().as_u16();
     let route = request.match_pattern().unwrap_or_else(|| "-".to_owned());
-    tracing::info!(target: "sse_gateway::access", method = %request.method(), route, status, peer, client);
+    let method = METHODS.into_iter().find(|method| method == request.method());
+    let method = method.as_ref().map_or("-", Method::as_str);
+    tracing::info!(target: "sse_gateway::access", method, route, status, peer, client);
     Ok(answer)
 }

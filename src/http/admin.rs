@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use actix_web::{
-    HttpRequest, HttpResponse,
+    HttpRequest, HttpResponse, Route, guard,
     http::{Method, StatusCode},
     web,
 };
@@ -32,12 +32,17 @@ pub struct Admin {
 /// The routes of the listener.
 pub fn routes(config: &mut web::ServiceConfig) {
     config
-        .service(answers::only(Method::GET, "/healthz", web::get().to(healthz)))
-        .service(answers::only(Method::GET, "/readyz", web::get().to(readyz)))
-        .service(answers::only(Method::GET, "/metrics", web::get().to(metrics)))
-        .service(answers::only(Method::GET, "/connections", web::get().to(connections)))
+        .service(answers::only(Method::GET, "/healthz", get().to(healthz)))
+        .service(answers::only(Method::GET, "/readyz", get().to(readyz)))
+        .service(answers::only(Method::GET, "/metrics", get().to(metrics)))
+        .service(answers::only(Method::GET, "/connections", get().to(connections)))
         .service(answers::only(Method::DELETE, "/users/{id}/connections", web::delete().to(end_connections)))
         .default_service(web::to(|| async { answers::not_found() }));
+}
+
+/// GET, and HEAD for probes that want no body: actix leaves it out by itself.
+fn get() -> Route {
+    web::route().guard(guard::Any(guard::Get()).or(guard::Head()))
 }
 
 /// The process lives; whatever ails Redis, a restart would not mend it.

@@ -10,7 +10,7 @@ use serde_json::{Value, json, value::RawValue};
 
 use super::{answers, api_keys, worker::Worker};
 use crate::{
-    core::envelope::{DEFAULT_TYPE, Refusal},
+    core::envelope::{Envelope, Refusal},
     redis::publish::{Publish, Unpublished, publish as publish_all},
     settings::Scope,
 };
@@ -18,28 +18,47 @@ use crate::{
 /// Most events in one request.
 const MAX_EVENTS: usize = 1000;
 
+/// What must be there to be an event at all; the form of the members is looked at one event at a time.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Event<'a> {
-    channel: String,
-    #[serde(rename = "type")]
-    kind: Option<String>,
+    #[serde(borrow)]
+    channel: &'a RawValue,
+    #[serde(borrow, rename = "type")]
+    kind: Option<&'a RawValue>,
     #[serde(borrow)]
     payload: &'a RawValue,
-    id: Option<String>,
-    retry: Option<u64>,
+    #[serde(borrow)]
+    id: Option<&'a RawValue>,
+    #[serde(borrow)]
+    retry: Option<&'a RawValue>,
 }
 
-impl From<Event<'_>> for Publish {
-    fn from(event: Event<'_>) -> Self {
-        Self {
-            channel: event.channel,
-            kind: event.kind.unwrap_or_else(|| DEFAULT_TYPE.to_owned()),
-            payload: event.payload.get().to_owned(),
-            key: event.id,
-            retry_ms: event.retry,
-        }
+impl Event<'_> {
+    fn decode(&self) -> Result<Publish, Refusal> {
+        let channel = serde_json::from_str(self.channel.get()).map_err(|_| Refusal::BadChannel)?;
+        let event = Envelope::of(self.payload, self.kind, self.id, self.retry)?;
+        Ok(Publish {
+            channel,
+            kind: event.kind,
+            payload: event.payload.to_owned(),
+            key: event.key,
+            retry_ms: event.retry_ms,
+        })
     }
+}
+
+/// What is wrong with an event that the library has not seen.
+fn fault(refusal: Refusal) -> Unpublished {
+    let message = match refusal {
+        Refusal::BadChannel => "the channel must be a string",
+        Refusal::BadType => "the type must be a string of 1 to 128 bytes without control characters",
+        Refusal::ReservedType => "types that begin with sse. are the gateway's own; choose another name",
+        Refusal::BadKey => "the id must be a string of 1 to 256 bytes",
+        Refusal::BadRetry => "retry must be a whole number of ms up to 86400000",
+        Refusal::TooLarge | Refusal::NotUtf8 => "the payload must be shorter, and UTF-8",
+    };
+    Unpublished::Refused(refusal, message.to_owned())
 }
 
 /// Publishes one event or a list.
@@ -54,8 +73,8 @@ pub async fn publish(request: HttpRequest, payload: web::Payload, worker: web::D
     } else {
         serde_json::from_slice::<Vec<Event<'_>>>(&body)
     };
-    let events: Vec<Publish> = match events {
-        Ok(events) => events.into_iter().map(Publish::from).collect(),
+    let events = match events {
+        Ok(events) => events,
         Err(e) => {
             return bad(&format!(
                 "the body is no event or list of events ({e}); send {{\"channel\",\"type\",\"payload\",\"id\"?,\"retry\"?}}"
@@ -65,7 +84,12 @@ pub async fn publish(request: HttpRequest, payload: web::Payload, worker: web::D
     if events.len() > MAX_EVENTS {
         return bad(&format!("more than {MAX_EVENTS} events; send them in several requests"));
     }
-    let answers = publish_all(&worker.commands, &events).await;
+    let mut good = Vec::with_capacity(events.len());
+    let refused: Vec<_> = events.iter().map(|event| event.decode().map(|event| good.push(event)).err()).collect();
+    let mut published = publish_all(&worker.commands, &good).await.into_iter();
+    let answer =
+        |refused: Option<Refusal>| refused.map_or_else(|| published.next(), |refusal| Some(Err(fault(refusal))));
+    let answers: Vec<_> = refused.into_iter().filter_map(answer).collect();
     worker.instance.metrics.published.inc_by(answers.iter().filter(|a| a.is_ok()).count() as u64);
     for answer in &answers {
         if let Err(Unpublished::Refused(refusal, _)) = answer {
@@ -74,7 +98,8 @@ pub async fn publish(request: HttpRequest, payload: web::Payload, worker: web::D
     }
     match answers.as_slice() {
         [answer] if one => single(answer),
-        all if !all.is_empty() && all.iter().all(|a| matches!(a, Err(Unpublished::Away(_)))) => away(),
+        all if !all.is_empty() && all.iter().all(|a| matches!(a, Err(Unpublished::Away(_)))) => away(NOTHING),
+        all if !all.is_empty() && all.iter().all(|a| matches!(a, Err(Unpublished::Unanswered(_)))) => away(MAYBE),
         all => HttpResponse::Ok().json(all.iter().map(item).collect::<Vec<_>>()),
     }
 }
@@ -83,12 +108,14 @@ fn bad(message: &str) -> HttpResponse {
     answers::error(StatusCode::BAD_REQUEST, "bad-request", message)
 }
 
-fn away() -> HttpResponse {
-    let mut answer = answers::error(
-        StatusCode::SERVICE_UNAVAILABLE,
-        "redis-away",
-        "nothing was published; try again, with an id so that nothing is published twice",
-    );
+/// No command was sent, or Redis refused it for now.
+const NOTHING: &str = "nothing was published; try again";
+/// A command was sent, and no answer came.
+const MAYBE: &str =
+    "it may have been published; give each event an id and send it again, so that nothing is published twice";
+
+fn away(message: &str) -> HttpResponse {
+    let mut answer = answers::error(StatusCode::SERVICE_UNAVAILABLE, "redis-away", message);
     answer.headers_mut().insert(header::RETRY_AFTER, header::HeaderValue::from_static("1"));
     answer
 }
@@ -102,7 +129,11 @@ fn single(answer: &Result<String, Unpublished>) -> HttpResponse {
         Err(Unpublished::Refused(refusal, text)) => answers::error(StatusCode::BAD_REQUEST, refusal.code(), text),
         Err(Unpublished::Away(text)) => {
             tracing::warn!(error = text, "an event was not published");
-            away()
+            away(NOTHING)
+        }
+        Err(Unpublished::Unanswered(text)) => {
+            tracing::warn!(error = text, "an event may not have been published");
+            away(MAYBE)
         }
     }
 }
@@ -111,6 +142,7 @@ fn item(answer: &Result<String, Unpublished>) -> Value {
     match answer {
         Ok(id) => json!({ "id": id }),
         Err(Unpublished::Refused(refusal, text)) => json!({ "error": refusal.code(), "message": text }),
-        Err(Unpublished::Away(_)) => json!({ "error": "redis-away", "message": "not published; try again" }),
+        Err(Unpublished::Away(_)) => json!({ "error": "redis-away", "message": NOTHING }),
+        Err(Unpublished::Unanswered(_)) => json!({ "error": "redis-away", "message": MAYBE }),
     }
 }

@@ -11,8 +11,10 @@ use crate::settings;
 /// Why a command has no answer.
 #[derive(Debug)]
 pub enum Fault {
-    /// Redis cannot be reached, does not answer in time or is starting: try again.
+    /// Redis cannot be reached, or is starting: nothing was done, try again.
     Away(String),
+    /// The command was sent and has no answer: whether it was done is not known.
+    Unanswered(String),
     /// Redis answered with an error.
     Refused(RedisError),
 }
@@ -20,7 +22,7 @@ pub enum Fault {
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Away(text) => write!(f, "Redis is away: {text}"),
+            Self::Away(text) | Self::Unanswered(text) => write!(f, "Redis is away: {text}"),
             Self::Refused(e) => write!(f, "Redis refused: {e}"),
         }
     }
@@ -29,11 +31,9 @@ impl fmt::Display for Fault {
 impl From<RedisError> for Fault {
     fn from(e: RedisError) -> Self {
         let passing = ["LOADING", "MASTERDOWN", "READONLY", "CLUSTERDOWN", "TRYAGAIN", "BUSY"];
-        if e.is_io_error()
-            || e.is_timeout()
-            || e.is_connection_dropped()
-            || e.code().is_some_and(|c| passing.contains(&c))
-        {
+        if e.is_io_error() || e.is_timeout() || e.is_connection_dropped() {
+            Self::Unanswered(e.to_string())
+        } else if e.code().is_some_and(|c| passing.contains(&c)) {
             Self::Away(e.to_string())
         } else {
             Self::Refused(e)
@@ -82,7 +82,7 @@ impl Commands {
     pub async fn run<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, Fault> {
         let mut connection = self.connection().await?;
         let answer = tokio::time::timeout(self.timeout, command.query_async(&mut connection)).await;
-        answer.map_err(|_| Fault::Away("no answer in time".to_owned()))?.map_err(Fault::from)
+        answer.map_err(|_| Fault::Unanswered("no answer in time".to_owned()))?.map_err(Fault::from)
     }
 
     /// Runs several commands in one go.
@@ -92,7 +92,7 @@ impl Commands {
     pub async fn run_all<T: FromRedisValue>(&self, commands: &Pipeline) -> Result<T, Fault> {
         let mut connection = self.connection().await?;
         let answer = tokio::time::timeout(self.timeout, commands.query_async(&mut connection)).await;
-        answer.map_err(|_| Fault::Away("no answer in time".to_owned()))?.map_err(Fault::from)
+        answer.map_err(|_| Fault::Unanswered("no answer in time".to_owned()))?.map_err(Fault::from)
     }
 
     /// A call of a function of the library.

@@ -13,6 +13,10 @@ local RECORDER = PREFIX .. 'recorder'
 -- a replica and primary again keeps its process, while another one has written the clock.)
 local own_run_id
 
+-- The ms of the last id that this process gave out. A wipe takes the clock, but not this: it may come in the same
+-- millisecond as an event, or while the clock runs ahead of the time.
+local given_ms = 0
+
 local function refuse(code, text)
   return redis.error_reply('SSE ' .. code .. ': ' .. text)
 end
@@ -52,10 +56,17 @@ end
 
 -- the clock ------------------------------------------------------------------------------------------------------
 
+-- Every id that is given out goes through here: it is the clock's last one.
+local function give(ms, seq)
+  local id = show_id(ms, seq)
+  redis.call('HSET', CLOCK, 'last', id)
+  given_ms = ms
+  return id
+end
+
 -- Writes a seam: nothing before it can be proved any more (reset), or bare publishes may be missing (unrecorded).
 local function seam(ms, reason)
-  local id = show_id(ms, 0)
-  redis.call('HSET', CLOCK, 'last', id)
+  local id = give(ms, 0)
   if reason == 'reset' then
     redis.call('HSET', CLOCK, 'epoch', id)
   else
@@ -70,7 +81,8 @@ local function run_id()
 end
 
 -- The clock's last id. A missing clock (wiped Redis) or one that another server process has written (restart from a file,
--- fail-over to a replica) starts a new epoch, past everything that `seen` and the clock know of.
+-- fail-over to a replica) starts a new epoch, past everything that `seen`, the clock and this process know of, and past the
+-- millisecond that it is: its ids may have been given out. So the clock runs ahead of the time by about that much.
 local function clock(seen)
   local c = redis.call('HMGET', CLOCK, 'last', 'run_id')
   local ms, seq = parse_id(c[1])
@@ -79,7 +91,7 @@ local function clock(seen)
   local broken = not c[1] or c[2] ~= own_run_id or after(seen_ms, seen_seq, ms, seq)
   if c[2] ~= own_run_id then redis.call('HSET', CLOCK, 'run_id', own_run_id) end
   if broken then
-    ms, seq = math.max(now_ms(), ms + 1, seen_ms + 1), 0
+    ms, seq = math.max(now_ms(), ms, seen_ms, given_ms) + 1, 0
     seam(ms, 'reset')
   end
   return ms, seq
@@ -91,6 +103,24 @@ local function next_id(seen)
   local now = now_ms()
   if now > ms then return now, 0 end
   return ms, seq + 1
+end
+
+-- sse_configure 0 <max_len> <retention_ms> <dedupe_window_ms> <max_event_bytes>: writes what settings() reads. Where the retention
+-- grows, the clock remembers for how long the events up to now are kept: a longer retention brings none of them back.
+local function configure(_, args)
+  local before, retention_ms = settings().retention_ms, tonumber(args[2])
+  if before < retention_ms then
+    local c = redis.call('HMGET', CLOCK, 'last', 'raised_ms', 'shorter_ms')
+    local last_ms = parse_id(c[1])
+    -- Ids may run ahead of the time.
+    local raised_ms = math.max(now_ms(), last_ms)
+    -- A raise before this one counts as long as it has more to say.
+    if c[2] and raised_ms <= tonumber(c[2]) + before then before = math.min(before, tonumber(c[3])) end
+    redis.call('HSET', CLOCK, 'raised_ms', string.format('%.0f', raised_ms), 'shorter_ms', string.format('%.0f', before))
+  end
+  redis.call('HSET', PREFIX .. 'settings', 'max_len', args[1], 'retention_ms', args[2], 'dedupe_window_ms', args[3],
+    'max_event_bytes', args[4])
+  return 1
 end
 
 -- events ---------------------------------------------------------------------------------------------------------
@@ -181,9 +211,9 @@ local function append(name, kind, payload, key, retry, s)
   local predecessor = last_of(log)
   local p_ms, p_seq = parse_id(predecessor)
   if not after(ms, seq, p_ms, p_seq) then ms, seq = p_ms, p_seq + 1 end
-  local id = show_id(ms, seq)
-  redis.call('XADD', log, 'MAXLEN', '~', s.max_len, id, 'p', predecessor, 'r', retry or '-', 't', kind, 'd', payload)
-  redis.call('HSET', CLOCK, 'last', id)
+  redis.call('XADD', log, 'MAXLEN', '~', s.max_len, show_id(ms, seq), 'p', predecessor, 'r', retry or '-', 't', kind,
+    'd', payload)
+  local id = give(ms, seq)
   -- By the id and not by the time, which may have been put back: a cursor must not outlive what it points to unnoticed.
   redis.call('PEXPIREAT', log, string.format('%.0f', ms + s.retention_ms))
   if topic then
@@ -292,9 +322,7 @@ local function lease(_, args)
   local r = redis.call('HMGET', RECORDER, 'token', 'marker', 'n', 'holder')
   if r[4] ~= instance then
     -- Another holder, or none that is known: whatever the last one still sends is fenced off.
-    local ms, seq = next_id()
-    r[1] = show_id(ms, seq)
-    redis.call('HSET', CLOCK, 'last', r[1])
+    r[1] = give(next_id())
     redis.call('HSET', RECORDER, 'token', r[1], 'holder', instance)
   end
   return { 1, r[1], r[2] or '', r[3] or '-1' }
@@ -322,9 +350,8 @@ local function tick(_, args)
   local now = now_ms()
   local before = tonumber(redis.call('HGET', CLOCK, 'ticked_ms') or 0)
   if before <= now and now - before < tonumber(args[1]) then return 0 end
-  local ms, seq = next_id()
-  local id = show_id(ms, seq)
-  redis.call('HSET', CLOCK, 'last', id, 'ticked_ms', string.format('%.0f', now))
+  local id = give(next_id())
+  redis.call('HSET', CLOCK, 'ticked_ms', string.format('%.0f', now))
   local c = redis.call('HMGET', CLOCK, 'epoch', 'unrecorded')
   local r = redis.call('HMGET', RECORDER, 'marker', 'n')
   redis.call('PUBLISH', LIVE .. 'tick',
@@ -431,6 +458,7 @@ end
 -- allow-oom: a full Redis refuses events, which the publisher is told, but must not end streams and sessions.
 redis.register_function('@F@_publish', publish)
 redis.register_function('@F@_record', record)
+redis.register_function('@F@_configure', configure)
 redis.register_function { function_name = '@F@_lease', callback = lease, flags = { 'allow-oom' } }
 redis.register_function { function_name = '@F@_mark', callback = mark, flags = { 'allow-oom' } }
 redis.register_function { function_name = '@F@_tick', callback = tick, flags = { 'allow-oom' } }

@@ -95,18 +95,12 @@ fn database(url: &str) -> i64 {
 /// Redis does not answer.
 pub async fn put_settings(commands: &Commands, settings: &Settings) -> Result<(), Fault> {
     let history = &settings.history;
-    let mut command = redis::cmd("HSET");
-    command
-        .arg(commands.keys.settings())
-        .arg("max_len")
-        .arg(history.max_len)
-        .arg("retention_ms")
+    let mut call = commands.call::<&str>("configure", &[]);
+    call.arg(history.max_len)
         .arg(history.retention.as_millis() as u64)
-        .arg("dedupe_window_ms")
         .arg(history.dedupe_window.as_millis() as u64)
-        .arg("max_event_bytes")
         .arg(history.max_event_bytes);
-    commands.run(&command).await
+    commands.run::<i64>(&call).await.map(drop)
 }
 
 async fn check_server(commands: &Commands) -> Result<Warnings, Unfit> {

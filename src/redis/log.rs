@@ -1,6 +1,6 @@
 //! Reads the channels' logs and the state of the clock.
 
-use std::sync::Arc;
+use std::{collections::HashSet, sync::Arc};
 
 use redis::{Cmd, Pipeline, RedisResult, Value, from_redis_value};
 
@@ -16,27 +16,33 @@ use crate::core::{
 
 /// Commands in one pipeline.
 const PIPELINE: usize = 256;
-/// Most topics that one join looks at; where more were active, the client is told a gap.
+/// Most topics that one join reads; where more were active, the client is told a gap.
 const MAX_TOPICS: usize = 10_000;
+/// Most topics that one join looks at to find those that its ticket allows; the same.
+const MAX_LOOKED_AT: usize = 100_000;
+/// So many at a time: Redis does nothing else meanwhile.
+const TOPICS_PAGE: usize = 10_000;
 
 /// The commands that read a [`Mark`].
 pub fn mark_commands(clock: &str) -> Pipeline {
     let mut pipeline = redis::pipe();
-    pipeline.cmd("HMGET").arg(clock).arg("last").arg("epoch").arg("unrecorded").cmd("TIME");
+    pipeline.cmd("HMGET").arg(clock).arg(&["last", "epoch", "unrecorded", "raised_ms", "shorter_ms"]).cmd("TIME");
     pipeline
 }
 
 /// What they answer: the clock's fields and the time.
-pub type MarkAnswer = ((Option<String>, Option<String>, Option<String>), (u64, u64));
+pub type MarkAnswer = ((Option<String>, Option<String>, Option<String>, Option<u64>, Option<u64>), (u64, u64));
 
 /// The mark in the answer; `None`: there is no clock yet.
 pub fn mark_of(answer: MarkAnswer) -> Option<Mark> {
-    let ((h, epoch, unrecorded), (seconds, micros)) = answer;
+    let ((h, epoch, unrecorded, raised_ms, shorter_ms), (seconds, micros)) = answer;
     let id = |text: Option<String>| text.as_deref().and_then(EventId::parse);
     Some(Mark {
         h: id(h)?,
         epoch: id(epoch).unwrap_or_default(),
         unrecorded: id(unrecorded).unwrap_or_default(),
+        raised_ms: raised_ms.unwrap_or(0),
+        shorter_ms: shorter_ms.unwrap_or(0),
         now_ms: seconds * 1000 + micros / 1000,
     })
 }
@@ -157,17 +163,43 @@ pub async fn active_broadcasts(
     topics: &Topics,
     since: EventId,
 ) -> Result<(Vec<Channel>, bool), Fault> {
-    let exact = topics.exact().map(|t| Channel::Broadcast(t.into()));
-    if topics.prefixes().next().is_none() {
-        return Ok((exact.collect(), false));
+    let (mut listed, mut too_many) = (Vec::new(), false);
+    if topics.prefixes().next().is_some() {
+        (listed, too_many) = active(commands, topics, since.ms).await?;
     }
-    let mut command = redis::cmd("ZREVRANGEBYSCORE");
-    command.arg(commands.keys.topics()).arg("+inf").arg(since.ms).arg("LIMIT").arg(0).arg(MAX_TOPICS);
-    let active: Vec<String> = commands.run(&command).await?;
-    let listed = active.iter().filter(|t| topics.allows(t)).map(|t| Channel::Broadcast(t.as_str().into()));
     // An exact topic is read even if it is not listed: its log may prove that something was trimmed.
-    let mut all: Vec<Channel> = listed.chain(exact).collect();
-    all.sort();
-    all.dedup();
-    Ok((all, active.len() == MAX_TOPICS))
+    listed.extend(topics.exact().map(str::to_owned));
+    listed.sort();
+    listed.dedup();
+    Ok((listed.iter().map(|topic| Channel::Broadcast(topic.as_str().into())).collect(), too_many))
+}
+
+/// The allowed ones of the topics that had an event since, the latest first; the flag as above.
+async fn active(commands: &Commands, topics: &Topics, since_ms: u64) -> Result<(Vec<String>, bool), Fault> {
+    let (mut found, mut seen, mut looked_at) = (Vec::new(), HashSet::new(), 0);
+    let (mut lowest, mut highest, mut first_ms) = (since_ms, None::<u64>, None);
+    loop {
+        let mut command = redis::cmd("ZREVRANGEBYSCORE");
+        command.arg(commands.keys.topics()).arg(highest.map_or("+inf".to_owned(), |ms| ms.to_string())).arg(lowest);
+        command.arg("WITHSCORES").arg("LIMIT").arg(0).arg(TOPICS_PAGE);
+        let page: Vec<(String, f64)> = commands.run(&command).await?;
+        let (length, last) = (page.len(), page.last().map(|(_, ms)| *ms as u64));
+        first_ms = first_ms.or(page.first().map(|(_, ms)| *ms as u64));
+        looked_at += length;
+        let new = page.into_iter().map(|(topic, _)| topic).filter(|topic| topics.allows(topic));
+        found.extend(new.filter(|topic| seen.insert(topic.clone())));
+        if found.len() > MAX_TOPICS {
+            found.truncate(MAX_TOPICS);
+            return Ok((found, true));
+        }
+        match (length < TOPICS_PAGE, highest) {
+            // What one command lists it lists as of one moment.
+            (true, None) => return Ok((found, false)),
+            // Who had an event between two pages has gone to the top: that is looked at again.
+            (true, Some(_)) => (lowest, highest, first_ms) = (first_ms.unwrap_or(lowest), None, None),
+            // A page may end among topics of one millisecond. One that is all of one millisecond has no end to go on from.
+            (false, _) if last == highest || looked_at >= MAX_LOOKED_AT => return Ok((found, true)),
+            (false, _) => highest = last,
+        }
+    }
 }

@@ -27,6 +27,8 @@ pub enum Unpublished {
     Refused(Refusal, String),
     /// Redis cannot take it now.
     Away(String),
+    /// Redis has not answered: it may have been published.
+    Unanswered(String),
 }
 
 fn call(commands: &Commands, publish: &Publish) -> Cmd {
@@ -50,7 +52,7 @@ pub async fn publish(commands: &Commands, events: &[Publish]) -> Vec<Result<Stri
     }
     match commands.run_all::<Vec<redis::RedisResult<String>>>(&pipeline).await {
         Ok(answers) => answers.into_iter().map(|answer| answer.map_err(refusal)).collect(),
-        Err(fault) => events.iter().map(|_| Err(Unpublished::Away(fault.to_string()))).collect(),
+        Err(fault) => events.iter().map(|_| Err(unpublished(&fault))).collect(),
     }
 }
 
@@ -62,6 +64,13 @@ fn refusal(error: redis::RedisError) -> Unpublished {
         (Some("SSE"), Some(refusal)) => {
             Unpublished::Refused(*refusal, detail[refusal.code().len() + 1..].trim().to_owned())
         }
-        _ => Unpublished::Away(Fault::from(error).to_string()),
+        _ => unpublished(&Fault::from(error)),
+    }
+}
+
+fn unpublished(fault: &Fault) -> Unpublished {
+    match fault {
+        Fault::Away(_) | Fault::Refused(_) => Unpublished::Away(fault.to_string()),
+        Fault::Unanswered(_) => Unpublished::Unanswered(fault.to_string()),
     }
 }

@@ -38,7 +38,7 @@ pub async fn run(instance: Arc<Instance>, commands: Commands) {
         }
         match now(&commands, PERIOD_MS - JITTER_MS, instance.link.highest()).await {
             Ok(()) => {}
-            Err(Fault::Away(text)) => tracing::warn!(error = text, "no tick"),
+            Err(Fault::Away(text) | Fault::Unanswered(text)) => tracing::warn!(error = text, "no tick"),
             Err(Fault::Refused(error)) => {
                 tracing::warn!(%error, "no tick; is the library gone?");
                 if let Err(unfit) = library::ensure(&commands, &instance.settings).await {

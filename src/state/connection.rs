@@ -16,9 +16,10 @@ use super::{
     instance::{Instance, unix_ms},
 };
 use crate::core::{
-    flow::{Flow, Item, Outcome},
+    flow::{Flow, Outcome},
     id::EventId,
     join::Mark,
+    queue::Item,
     system::{CloseReason, GapReason, JoinCause},
     topics::Topics,
 };

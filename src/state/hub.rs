@@ -21,8 +21,9 @@ use super::{
 use crate::core::{
     channel::Channel,
     event::Event,
-    flow::{Item, Outcome},
+    flow::Outcome,
     id::EventId,
+    queue::Item,
     system::{CloseReason, JoinCause, closing},
 };
 

@@ -89,6 +89,10 @@ impl Verifier {
             return refuse(TicketFault::Malformed, format!("the ticket is longer than {MAX_TICKET_BYTES} bytes"));
         }
         let header = jsonwebtoken::decode_header(token).map_err(|e| header_fault(&e))?;
+        if header.crit.is_some() {
+            // RFC 7515 section 4.1.11: what must be understood is not.
+            return refuse(TicketFault::Malformed, "the ticket's header has crit, and no extension is understood here");
+        }
         let key = self.key(header.kid.as_deref())?;
         let algorithm = jwt(key.algorithm);
         if header.alg != algorithm {

@@ -94,7 +94,6 @@ async fn publish_refuses_what_is_no_event() {
         "{}",
         r#"{"channel":"user:1:events","type":"t"}"#,
         r#"{"type":"t","payload":1}"#,
-        r#"{"channel":"user:1:events","type":7,"payload":1}"#,
         r#"{"channel":"user:1:events","type":"t","payload":1,"unknown":2}"#,
         r#"{"channel":"user:1:events","type":"t","payload":1} x"#,
         r#"{"channel":"user:1:events","type":"t","payload":01}"#,
@@ -171,4 +170,68 @@ async fn tickets_are_minted_for_backends() {
     ] {
         assert_eq!(error(mint(wish.clone()).await).await, (400, "bad-request".to_string()), "{wish}");
     }
+}
+
+#[tokio::test]
+async fn what_is_not_answered_in_time_may_have_been_published_and_the_answer_says_so() {
+    let redis = Redis::start().await;
+    let builder = Gateway::durable_only(&redis).env("API_KEYS", &api_keys(&[("key", "publish")]));
+    let gateway = builder.env("REDIS__COMMAND_TIMEOUT", "300ms").start().await;
+    let one = json!({"channel": user("1"), "type": "t", "payload": 1});
+    let told = async |body: Value| {
+        let answer = post(&gateway, "/publish", Some("key"), body.to_string()).await;
+        assert_eq!((answer.status().as_u16(), answer.headers()["retry-after"].to_str().unwrap()), (503, "1"));
+        let answer: Value = serde_json::from_str(&answer.text().await.unwrap()).unwrap();
+        assert_eq!(answer["error"], "redis-away");
+        answer["message"].as_str().unwrap().to_owned()
+    };
+    // Redis takes the command and answers later than anybody waits.
+    redis.command::<()>(&["CLIENT", "PAUSE", "600000", "WRITE"]).await;
+    for body in [one.clone(), json!([one, one])] {
+        let message = told(body).await;
+        assert!(message.contains("may have been published"), "{message}");
+    }
+    redis.command::<()>(&["CLIENT", "UNPAUSE"]).await;
+    // Where no command could be sent, nothing was.
+    redis.stop();
+    for body in [one.clone(), json!([one, one])] {
+        let message = told(body).await;
+        assert!(message.contains("nothing was published"), "{message}");
+    }
+}
+
+#[tokio::test]
+async fn a_member_of_the_wrong_form_is_refused_by_its_code_and_costs_no_other_event() {
+    let redis = Redis::start().await;
+    let gateway = Gateway::durable_only(&redis).env("API_KEYS", &api_keys(&[("key", "publish")])).start().await;
+    let mut sse = gateway.connect("1").await;
+    for (member, value, code) in [
+        ("channel", json!(5), "bad-channel"),
+        ("type", json!(7), "bad-type"),
+        ("type", json!(["t"]), "bad-type"),
+        ("id", json!(7), "bad-key"),
+        ("id", json!(""), "bad-key"),
+        ("retry", json!(1.5), "bad-retry"),
+        ("retry", json!(-1), "bad-retry"),
+        ("retry", json!("5"), "bad-retry"),
+        ("retry", json!(86_400_001), "bad-retry"),
+    ] {
+        let good = json!({"channel": user("1"), "type": "t", "payload": value});
+        let mut bad = good.clone();
+        bad[member] = value;
+        let told = error(post(&gateway, "/publish", Some("key"), bad.to_string()).await).await;
+        assert_eq!(told, (400, code.to_string()), "{bad}");
+        let list = json!([good, bad, good]);
+        let answer = json_of(post(&gateway, "/publish", Some("key"), list.to_string()).await).await;
+        assert_eq!(answer[1]["error"], code, "{bad}");
+        assert!(answer[1]["message"].as_str().is_some_and(|m| !m.is_empty()), "{answer}");
+        for n in [0, 2] {
+            assert_eq!(sse.app_event().await.id.as_deref(), answer[n]["id"].as_str(), "{answer}");
+        }
+    }
+    // What is null is absent.
+    let nulls = json!({"channel": user("1"), "type": null, "payload": null, "id": null, "retry": null});
+    let answer = json_of(post(&gateway, "/publish", Some("key"), nulls.to_string()).await).await;
+    let event = sse.app_event().await;
+    assert_eq!((event.id.as_deref(), event.event.as_str()), (answer["id"].as_str(), "message"));
 }

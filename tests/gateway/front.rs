@@ -232,3 +232,23 @@ async fn half_a_head_and_gone_costs_no_worker() {
         gateway.connect(&format!("u{n}")).await;
     }
 }
+
+#[tokio::test]
+async fn http_1_0_has_no_chunks_and_ends_with_the_connection() {
+    let redis = Redis::start().await;
+    let gateway = Gateway::durable_only(&redis).start().await;
+    let mut socket = connect(&gateway).await;
+    socket.write_all(format!("GET {} HTTP/1.0\r\n\r\n", stream("1")).as_bytes()).await.unwrap();
+    let mut answer = read_until(&mut socket, "sse.connected").await;
+    let id = redis.durable(&topic("t"), "a", "1").await.unwrap();
+    answer += &read_until(&mut socket, &id).await;
+    gateway.term();
+    let mut end = String::new();
+    tokio::time::timeout(GUARD, socket.read_to_string(&mut end)).await.expect("the end").unwrap();
+    answer += &end;
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    assert!(head.starts_with("HTTP/1.") && head.contains(" 200 "), "{head}");
+    let names: Vec<String> = head.lines().filter_map(|l| Some(l.split_once(':')?.0.to_lowercase())).collect();
+    assert!(!names.iter().any(|n| n == "transfer-encoding" || n == "content-length"), "{head}");
+    assert!(body.starts_with("retry: ") && body.contains("sse.closing") && !body.contains('\r'), "{body}");
+}

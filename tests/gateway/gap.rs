@@ -155,6 +155,30 @@ async fn gone(redis: &Redis, channel: &str) {
 }
 
 #[tokio::test]
+async fn a_longer_retention_brings_nothing_back_and_does_not_hide_it() {
+    let redis = Redis::start().await;
+    let builder = Gateway::durable_only(&redis);
+    let gateway = builder.clone().env("HISTORY__RETENTION", "1s").start().await;
+    let cursor = gateway.connect("1").await.last_id().to_owned();
+    redis.durable(&user("1"), "a", "1").await.unwrap();
+    gone(&redis, &user("1")).await;
+    drop(gateway);
+    // Twice: a second raise forgets nothing of the first.
+    for retention in ["1h", "24h"] {
+        let gateway = builder.clone().env("HISTORY__RETENTION", retention).start().await;
+        let mut sse = gateway.resume("1", &cursor).await;
+        let gap = check(sse.app_event().await, "expired", &cursor);
+        assert!(channels(&gap).contains(&user("1")), "{gap}");
+        // Who comes since then is told nothing.
+        let first = redis.durable(&user("2"), "a", "1").await.unwrap();
+        let next = redis.durable(&user("1"), "a", "2").await.unwrap();
+        let mut sse = gateway.resume("1", &first).await;
+        assert_eq!(sse.app_event().await.id, Some(next.clone()), "{}", sse.story());
+        redis.command::<()>(&["DEL", &format!("sse:log:{}", user("1"))]).await;
+    }
+}
+
+#[tokio::test]
 async fn a_log_that_lives_on_proves_that_nothing_expired() {
     let redis = Redis::start().await;
     let builder = Gateway::durable_only(&redis).env("HISTORY__RETENTION", "3s");
@@ -284,17 +308,52 @@ async fn more_topics_than_a_resume_can_read_are_told() {
     let builder = Gateway::durable_only(&redis);
     let gateway = builder.start().await;
     let cursor = redis.durable(&user("1"), "a", "1").await.unwrap();
-    let score = now_ms();
-    let mut pipeline = redis::pipe();
-    for n in 0..10_000 {
-        pipeline.cmd("ZADD").arg("sse:topics").arg(score).arg(format!("t{n}")).ignore();
-    }
-    pipeline.query_async::<()>(&mut redis.conn().await).await.unwrap();
+    activate(&redis, 10_000).await;
     // A fresh instance: the tail of the first one has all there was.
     drop(gateway);
     let fresh = builder.start().await;
+    let mut sse = fresh.resume("1", &cursor).await;
+    let id = redis.durable(&user("1"), "a", "2").await.unwrap();
+    assert_eq!(sse.app_event().await.id, Some(id), "all were read: {}", sse.story());
+    activate(&redis, 10_001).await;
+    let fresh = builder.start().await;
     let gap = check(fresh.resume("1", &cursor).await.app_event().await, "trimmed", &cursor);
     assert_eq!(channels(&gap), ["broadcast:*"]);
+}
+
+/// Lists the topics `noise-0` and so on as active: so many publishes would take long.
+async fn activate(redis: &Redis, count: u64) {
+    let now = now_ms();
+    let mut pipeline = redis::pipe();
+    for n in 0..count {
+        pipeline.cmd("ZADD").arg("sse:topics").arg(now + n).arg(format!("noise-{n}")).ignore();
+    }
+    pipeline.query_async::<()>(&mut redis.conn().await).await.unwrap();
+}
+
+#[tokio::test]
+async fn topics_that_a_ticket_does_not_allow_crowd_out_none_of_its_own() {
+    let redis = Redis::start().await;
+    let builder = Gateway::durable_only(&redis);
+    let gateway = builder.start().await;
+    let cursor = redis.durable(&user("1"), "a", "1").await.unwrap();
+    let mine = redis.durable(&topic("team-1"), "a", "2").await.unwrap();
+    activate(&redis, 10_001).await;
+    // A fresh instance reads the logs.
+    drop(gateway);
+    let fresh = builder.start().await;
+    let query = format!("&lastEventId={cursor}");
+    let mut sse = fresh.connect_with(&crate::harness::ticket("1").topics(&["team-*"]), &query).await;
+    assert_eq!(sse.app_event().await.id, Some(mine), "{}", sse.story());
+    // Nor is a gap told to who got all: a ticket for some of the many.
+    let mut sse = fresh.connect_with(&crate::harness::ticket("1").topics(&["noise-1*"]), &query).await;
+    let next = redis.durable(&user("1"), "a", "3").await.unwrap();
+    assert_eq!(sse.app_event().await.id, Some(next), "{}", sse.story());
+    // The search has a bound, and who is behind it is told.
+    activate(&redis, 100_100).await;
+    let mut sse = fresh.connect_with(&crate::harness::ticket("1").topics(&["team-*"]), &query).await;
+    let gap = check(sse.app_event().await, "trimmed", &cursor);
+    assert_eq!(channels(&gap), ["broadcast:team-*"]);
 }
 
 #[tokio::test]

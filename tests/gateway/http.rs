@@ -288,3 +288,20 @@ async fn the_access_log_has_no_query() {
     }
     assert!(!gateway.log_contains("a-telling"), "{}", gateway.log_text());
 }
+
+#[tokio::test]
+async fn probes_by_head_are_answered_like_get_without_a_body() {
+    let redis = Redis::start().await;
+    let gateway = Gateway::durable_only(&redis).start().await;
+    for path in ["/healthz", "/readyz", "/metrics"] {
+        let answer = gateway.http().head(gateway.admin_url(path)).send().await.unwrap();
+        let kind = answer.headers()["content-type"].to_str().unwrap().to_owned();
+        assert_eq!(answer.status(), 200, "{path}");
+        let get = gateway.http().get(gateway.admin_url(path)).send().await.unwrap();
+        assert_eq!(get.headers()["content-type"], kind.as_str(), "{path}");
+        assert_eq!(answer.text().await.unwrap(), "", "{path}");
+    }
+    redis.stop();
+    gateway.not_ready().await;
+    assert_eq!(gateway.http().head(gateway.admin_url("/readyz")).send().await.unwrap().status(), 503);
+}

@@ -62,6 +62,25 @@ async fn relay_is_live_only_and_without_id() {
 }
 
 #[tokio::test]
+async fn relay_delivers_an_event_that_is_larger_than_the_queue() {
+    let redis = Redis::start().await;
+    let gateway = Gateway::builder(&redis).env("PUBLISHERS__BARE", "relay").start().await;
+    let mut sse = gateway.connect("1").await;
+    // Each line costs the frame more than itself: over 256 KiB. It comes between others, without a pause.
+    let large = "\n".repeat(50_000);
+    let mut burst = redis::pipe();
+    for message in ["before", &large, "after"] {
+        burst.cmd("PUBLISH").arg(user("1")).arg(message).ignore();
+    }
+    burst.query_async::<()>(&mut redis.conn().await).await.unwrap();
+    for message in ["before", &large, "after"] {
+        let event = sse.app_event().await;
+        assert!(event.data == message, "{} bytes instead of {}", event.data.len(), message.len());
+    }
+    assert_eq!(gateway.metric("sse_queue_overflows_total", &[]).await, 0.0);
+}
+
+#[tokio::test]
 async fn off_ignores_bare_publishes() {
     let redis = Redis::start().await;
     let builder = Gateway::builder(&redis).env("PUBLISHERS__BARE", "off");

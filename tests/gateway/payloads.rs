@@ -41,10 +41,15 @@ async fn the_payload_of_an_envelope_is_relayed_as_written() {
             assert_eq!((event.event.as_str(), event.data.as_str()), ("t", payload));
         }
     }
-    // Without `type` it is a `message`; an escaped name is what it spells.
-    publisher.bare(user("1"), r#"{"payload":1}"#).await;
-    let event = sse.app_event().await;
-    assert_eq!((event.event.as_str(), event.data.as_str()), ("message", "1"));
+    // Without `type` it is a `message`, also where it is null; other members are ignored, also one whose name is no text.
+    for message in
+        [r#"{"payload":1}"#, r#"{"type":null,"payload":1,"id":null,"retry":null}"#, r#"{"\ud800":0,"payload":1}"#]
+    {
+        publisher.bare(user("1"), message).await;
+        let event = sse.app_event().await;
+        assert_eq!((event.event.as_str(), event.data.as_str()), ("message", "1"), "{message}");
+    }
+    // An escaped name is what it spells.
     let escaped = r#"{"\u0074ype":"\u017elu\u0165 \"x\"","payload":2}"#;
     publisher.bare(user("1"), escaped).await;
     assert_eq!(sse.app_event().await.event, "žluť \"x\"");

@@ -61,3 +61,35 @@ async fn a_functions_flush_is_mended_by_the_next_gateway_and_costs_no_event() {
     let mut stream = gateway.resume("1", &cursor).await;
     assert_eq!(stream.app_event().await.id, Some(next), "{}", stream.story());
 }
+
+#[tokio::test]
+async fn a_wipe_in_the_millisecond_of_an_event_is_told_and_costs_none_behind_it() {
+    let redis = Redis::start().await;
+    let gateway = Gateway::durable_only(&redis).start().await;
+    let mut stream = gateway.connect("1").await;
+    let mut last = Id::of(stream.last_id());
+    for _ in 0..3 {
+        // In one step, so that most of it is done in one millisecond, and twice, so that the second wipe meets the ids of the first.
+        let mut step = redis::pipe();
+        step.atomic();
+        let steps = ["before", "before", "before", "wipe", "between", "wipe", "after"];
+        for name in steps {
+            match name {
+                "wipe" => step.cmd("FLUSHALL").ignore(),
+                kind => step.cmd("FCALL").arg("sse_publish").arg(1).arg(user("1")).arg(kind).arg("1"),
+            };
+        }
+        let ids: Vec<String> = step.query_async(&mut redis.conn().await).await.unwrap();
+        let mut ids = ids.into_iter();
+        for name in steps {
+            let event = stream.app_event().await;
+            let told = if name == "wipe" { "sse.gap" } else { name };
+            assert_eq!(event.event, told, "{}", stream.story());
+            if told == name {
+                assert_eq!(event.id, ids.next());
+            }
+            assert!(event.own_id() > last, "{}", stream.story());
+            last = event.own_id();
+        }
+    }
+}

@@ -65,6 +65,12 @@ async fn what_is_no_ticket() {
     for token in ["garbage", "a.b.c", "....", "ž.ž.ž", head, rest, &long, &nul, "%", "null"] {
         refused(&gateway, token, "ticket-malformed").await;
     }
+    // What must be understood (RFC 7515 section 4.1.11) is not.
+    for crit in [vec!["x".to_owned()], vec![]] {
+        let mut critical = ticket("1");
+        critical.header.crit = Some(crit);
+        refused(&gateway, &critical.jwt(), "ticket-malformed").await;
+    }
     let key = EncodingKey::from_secret(SECRET.as_bytes());
     for claims in [json!([1]), json!("text"), json!(null)] {
         let token = jsonwebtoken::encode(&jsonwebtoken::Header::default(), &claims, &key).unwrap();
@@ -299,7 +305,12 @@ async fn the_ticket_shows_in_no_log_line_metric_or_error() {
             assert_hidden("an answer", &body, &good.jwt());
         }
         // Requests that are broken below the handlers.
-        for head in ["GET /events?ticket=X HTTP/9.9\r\n\r\n", "GET /events?ticket=X HTTP/1.1\r\nBad Header\r\n\r\n"] {
+        for head in [
+            "GET /events?ticket=X HTTP/9.9\r\n\r\n",
+            "GET /events?ticket=X HTTP/1.1\r\nBad Header\r\n\r\n",
+            // A method may be any word.
+            "X /nothing HTTP/1.1\r\nHost: x\r\n\r\n",
+        ] {
             use tokio::io::{AsyncReadExt, AsyncWriteExt};
             let mut raw = tokio::net::TcpStream::connect(gateway.public).await.unwrap();
             raw.write_all(head.replace('X', &good.jwt()).as_bytes()).await.unwrap();

@@ -21,7 +21,7 @@ const H2: &[u8] = b"PRI * HTTP/2";
 
 /// What a connection wants.
 pub enum Wanted {
-    /// An event stream over HTTP/1.1.
+    /// An event stream over HTTP/1.1 or HTTP/1.0.
     Stream(Box<Request>, Socket),
     /// Something else, of which nothing was taken.
     Other(Protocol, Paced),
@@ -89,12 +89,10 @@ fn whole(seen: &[u8]) -> Option<Judged> {
 
 /// A request as actix would make it; None: it has something to it that only actix knows.
 fn request(parsed: &httparse::Request<'_, '_>) -> Option<Request> {
-    if parsed.version != Some(1) {
-        return None;
-    }
     let mut request = Request::new();
     let head = request.head_mut();
-    (head.method, head.version) = (Method::GET, Version::HTTP_11);
+    head.method = Method::GET;
+    head.version = if parsed.version? == 0 { Version::HTTP_10 } else { Version::HTTP_11 };
     head.uri = parsed.path?.parse::<Uri>().ok()?;
     for field in parsed.headers.iter() {
         let name = HeaderName::from_bytes(field.name.as_bytes()).ok()?;
@@ -129,6 +127,7 @@ mod tests {
         let stream = "/events?ticket=a&topics= 2";
         assert_eq!(judged(head), stream);
         assert_eq!(judged(&[head, &b"GET /more"[..]].concat()), stream);
+        assert_eq!(judged(b"GET /events HTTP/1.0\r\n\r\n"), "/events 0");
     }
 
     #[test]
@@ -138,7 +137,7 @@ mod tests {
             "\x16\x03\x01",
             "GET /events/poll?ticket=a HTTP/1.1\r\n\r\n",
             "GET /eventsource HTTP/1.1\r\n\r\n",
-            "GET /events HTTP/1.0\r\nHost: x\r\n\r\n",
+            "GET /events HTTP/2.0\r\nHost: x\r\n\r\n",
             "GET /events HTTP/1.1\r\nContent-Length: 5\r\n\r\nhello",
             "GET /events HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n",
             "GET /events HTTP/1.1\r\nUpgrade: h2c\r\n\r\n",

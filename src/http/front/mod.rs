@@ -1,4 +1,4 @@
-//! The front door of the public listener. It looks at what a new connection wants: an event stream over HTTP/1.1 is answered here,
+//! The front door of the public listener. It looks at what a new connection wants: an event stream over HTTP/1 is answered here,
 //! with a writer of our own; all else goes to actix as it came, one request at a time.
 //!
 //! Why: actix' HTTP/1.1 dispatcher keeps buffers for each connection. Without them an idle stream costs 3.4 KiB instead of 15; CPU is
@@ -14,7 +14,9 @@ mod writer;
 
 use std::{io, net::SocketAddr, rc::Rc, time::Duration};
 
-use actix_http::{HttpMessage, HttpServiceBuilder, KeepAlive, Protocol, Request, Response, error::DispatchError};
+use actix_http::{
+    HttpMessage, HttpServiceBuilder, KeepAlive, Protocol, Request, Response, Version, error::DispatchError,
+};
 use actix_service::{IntoServiceFactory, Service, ServiceFactory, fn_factory, fn_service};
 use actix_web::{body::MessageBody, rt::net::TcpStream};
 use futures_util::future::LocalBoxFuture;
@@ -114,7 +116,11 @@ where
                 // Nothing was asked: nothing is answered.
                 None => return Ok(()),
                 Some(Wanted::TooLong(socket)) => {
-                    actix_web::rt::spawn(writer::write(socket, answers::head_too_long(MAX_HEAD_BYTES).into()));
+                    actix_web::rt::spawn(writer::write(
+                        socket,
+                        answers::head_too_long(MAX_HEAD_BYTES).into(),
+                        Version::HTTP_11,
+                    ));
                     return Ok(());
                 }
                 Some(Wanted::Stream(request, socket)) => break (*request, socket),
@@ -131,11 +137,12 @@ where
             request.extensions_mut().insert(peer);
         }
         request.head_mut().peer_addr = socket.tcp().peer_addr().ok();
+        let version = request.version();
         // A task of its own, so that what stood here is freed.
         actix_web::rt::spawn(async move {
             match streams.call(request).await {
-                Ok(answer) => writer::write::<B>(socket, answer.into()).await,
-                Err(error) => writer::write(socket, error.into()).await,
+                Ok(answer) => writer::write::<B>(socket, answer.into(), version).await,
+                Err(error) => writer::write(socket, error.into(), version).await,
             }
         });
         Ok(())

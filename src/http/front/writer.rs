@@ -10,7 +10,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use actix_http::Response;
+use actix_http::{Response, Version};
 use actix_web::body::{BodySize, MessageBody};
 use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
@@ -24,9 +24,9 @@ const MAX_HEARD_BYTES: usize = 64 << 10;
 const LINGER: Duration = Duration::from_secs(2);
 const MAX_LINGER_BYTES: usize = 4 << 20;
 
-/// Writes the whole answer.
-pub async fn write<B: MessageBody + 'static>(io: Socket, answer: Response<B>) {
-    let mut writer = Writer::new(io, answer);
+/// Writes the whole answer to a request of that version.
+pub async fn write<B: MessageBody + 'static>(io: Socket, answer: Response<B>, version: Version) {
+    let mut writer = Writer::new(io, answer, version);
     // How a stream ended is known to its connection; a socket that broke has nobody left to tell.
     let done = poll_fn(|cx| writer.poll(cx)).await.is_ok();
     // With its body the stream ends: whoever lingers takes no place.
@@ -68,9 +68,10 @@ struct Writer<B> {
 }
 
 impl<B: MessageBody> Writer<B> {
-    fn new(io: Socket, answer: Response<B>) -> Self {
-        let chunked = matches!(answer.body().size(), BodySize::Stream);
-        let before = head(&answer);
+    fn new(io: Socket, answer: Response<B>, version: Version) -> Self {
+        // HTTP/1.0 knows no chunks (RFC 9112 section 6.1): there the end of the connection is that of the body.
+        let chunked = matches!(answer.body().size(), BodySize::Stream) && version != Version::HTTP_10;
+        let before = head(&answer, chunked);
         let ears = Ears { heard_bytes: 0, most_bytes: if chunked { MAX_HEARD_BYTES } else { MAX_LINGER_BYTES } };
         let body = Box::pin(answer.into_body());
         Self { io, body, chunked, before, piece: Bytes::new(), after: b"", written: 0, ended: false, ears }
@@ -181,7 +182,7 @@ impl Ears {
 }
 
 /// The head of an answer, RFC 9112 section 4.
-fn head<B: MessageBody>(answer: &Response<B>) -> Vec<u8> {
+fn head<B: MessageBody>(answer: &Response<B>, chunked: bool) -> Vec<u8> {
     let status = answer.status();
     let mut head = Vec::with_capacity(512);
     let _ = write!(head, "HTTP/1.1 {} {}\r\n", status.as_u16(), status.canonical_reason().unwrap_or_default());
@@ -191,7 +192,8 @@ fn head<B: MessageBody>(answer: &Response<B>) -> Vec<u8> {
         head.extend_from_slice(b"\r\n");
     }
     let _ = match answer.body().size() {
-        BodySize::Stream => write!(head, "transfer-encoding: chunked\r\n"),
+        BodySize::Stream if chunked => write!(head, "transfer-encoding: chunked\r\n"),
+        BodySize::Stream => Ok(()),
         BodySize::Sized(bytes) => write!(head, "content-length: {bytes}\r\n"),
         BodySize::None => write!(head, "content-length: 0\r\n"),
     };
