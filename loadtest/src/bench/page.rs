@@ -207,7 +207,7 @@ const NOT_COMPARABLE: &str = "
   at the least, not what one would deploy.
 - **What a stream of `plain-actix` holds is actix-http's**: a read and a write buffer of 8 KiB each (what of them was never touched
   does not count), the dispatcher and its timers. All streams read one broadcast channel. With a tokio `mpsc` channel for each, as one
-  may write it first, they would hold 3.3 KiB more (measured: 13.3 KiB, not 10.1), which is a queue's price and no server's. The
+  may write it first, they would hold 3.3 KiB more (measured with 2,000: 13.3 KiB, not 10.1), which is a queue's price and no server's. The
   gateway's are smaller, since it speaks HTTP/1.1 to its streams itself and keeps no buffer for one that is silent.
 - **Nchan** runs with Redis as the gateway does and keeps 1000 messages, but its streams have no tickets. Events go in by its HTTP
   endpoint, the gateway's by a durable publish in Redis.

@@ -1,7 +1,7 @@
 //! The front door of the public listener. It looks at what a new connection wants: an event stream over HTTP/1 is answered here,
 //! with a writer of our own; all else goes to actix as it came, one request at a time.
 //!
-//! Why: actix' HTTP/1.1 dispatcher keeps buffers for each connection. Without them an idle stream costs 3.4 KiB instead of 15; CPU is
+//! Why: actix' HTTP/1.1 dispatcher keeps buffers for each connection. Without them an idle stream costs 3.7 KiB instead of 15; CPU is
 //! about the same (docs/benchmarks.md). The request still goes through the same app (routes, CORS, access log).
 
 mod framing;
