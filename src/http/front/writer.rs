@@ -70,9 +70,10 @@ struct Writer<B> {
 impl<B: MessageBody> Writer<B> {
     fn new(io: Socket, answer: Response<B>, version: Version) -> Self {
         // HTTP/1.0 knows no chunks (RFC 9112 section 6.1): there the end of the connection is that of the body.
-        let chunked = matches!(answer.body().size(), BodySize::Stream) && version != Version::HTTP_10;
+        let stream = matches!(answer.body().size(), BodySize::Stream);
+        let chunked = stream && version != Version::HTTP_10;
         let before = head(&answer, chunked);
-        let ears = Ears { heard_bytes: 0, most_bytes: if chunked { MAX_HEARD_BYTES } else { MAX_LINGER_BYTES } };
+        let ears = Ears { heard_bytes: 0, most_bytes: if stream { MAX_HEARD_BYTES } else { MAX_LINGER_BYTES } };
         let body = Box::pin(answer.into_body());
         Self { io, body, chunked, before, piece: Bytes::new(), after: b"", written: 0, ended: false, ears }
     }
