@@ -5,7 +5,7 @@ SHELL := bash
 .DELETE_ON_ERROR:
 .ONESHELL:
 .NOTPARALLEL:
-.PHONY: help demo dashboard screenshots build bench bench-quick test test-build test-rust test-upgrade test-js test-clients test-deploy fmt lint deny sbom clean
+.PHONY: help demo dashboard screenshots build bench bench-quick test test-build test-rust test-upgrade test-js test-clients test-deploy fmt lint deny sbom docs reference clean
 
 TARGET  := $(abspath $(or $(CARGO_TARGET_DIR),target))
 CLIENTS := tests/clients
@@ -168,6 +168,20 @@ sbom: ## what is in a release, as CycloneDX: target/sbom.cdx.json
 	.ci/sbom > $(TARGET)/sbom.cdx.json
 	echo "$(TARGET)/sbom.cdx.json"
 
+# Not part of `make test`: building mdbook takes minutes. The pages are plain Markdown.
+docs: ## builds the book into book/ (builds mdbook once: minutes)
+	@bash .ci/need cc
+	PATH=$(abspath .cache/mdbook/bin):$$PATH
+	command -v mdbook >/dev/null || cargo install mdbook --version $(MDBOOK) --locked --root .cache/mdbook
+	mdbook build
+	echo "book/index.html"
+
+MDBOOK := 0.4.52
+
+reference: ## writes the book's reference pages from the code
+	@bash .ci/need cc
+	UPDATE_REFERENCE=1 cargo test --locked -p sse-gateway --test docs reference::
+
 clean: ## removes all that was built or downloaded here
 	cargo clean
-	rm -rf .cache $(CLIENTS)/node_modules $(CLIENTS)/react/with-18/node_modules $(JS)/node_modules $(JS)/types $(BOARD)/node_modules $(BOARD)/dist
+	rm -rf .cache book $(CLIENTS)/node_modules $(CLIENTS)/react/with-18/node_modules $(JS)/node_modules $(JS)/types $(BOARD)/node_modules $(BOARD)/dist

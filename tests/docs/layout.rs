@@ -1,0 +1,56 @@
+//! Line lengths, and the size of the README.
+
+use std::path::Path;
+
+use crate::{documents, file};
+
+const MAX_COLUMNS: usize = 100;
+const MAX_README_LINES: usize = 150;
+
+/// Documents that are not wrapped yet. Remove an entry when its file is rewritten; add none.
+const NOT_WRAPPED_YET: &[&str] = &[
+    "SECURITY.md",
+    "clients/js/README.md",
+    "clients/js/react/README.md",
+    "docs/benchmarks.md",
+    "examples/dashboard/README.md",
+    "loadtest/README.md",
+    "tests/clients/README.md",
+];
+
+/// Whether a line may be longer: rows of tables, and lines that a link makes long.
+fn may_be_long(line: &str) -> bool {
+    let is_row = line.trim_start().starts_with('|');
+    let is_tag = line.trim_start().starts_with('<');
+    let has_long_word = line.split_whitespace().any(|word| word.len() > 60);
+    is_row || is_tag || has_long_word || line.contains("](")
+}
+
+/// In code blocks the configuration languages have no line continuation.
+fn has_no_continuation(line: &str) -> bool {
+    ["user ", "| "].iter().any(|start| line.starts_with(start))
+}
+
+fn too_long(path: &Path) -> Vec<String> {
+    let text = file(path);
+    let lines = text.lines().zip(1..);
+    let long = lines.filter(|(line, _)| line.chars().count() > MAX_COLUMNS);
+    long.filter(|(line, _)| !may_be_long(line) && !has_no_continuation(line))
+        .map(|(_, number)| format!("{}:{number}", path.display()))
+        .collect()
+}
+
+#[test]
+fn markdown_lines_have_at_most_100_columns() {
+    let generated = |path: &Path| path.starts_with("docs/reference");
+    let exempt = |path: &Path| NOT_WRAPPED_YET.iter().any(|p| path == Path::new(p));
+    let documents = documents().into_iter().filter(|path| !generated(path) && !exempt(path));
+    let long: Vec<String> = documents.flat_map(|path| too_long(&path)).collect();
+    assert!(long.is_empty(), "longer than {MAX_COLUMNS} columns: {long:#?}");
+}
+
+#[test]
+fn readme_has_at_most_150_lines() {
+    let lines = file("README.md").lines().count();
+    assert!(lines <= MAX_README_LINES, "README.md has {lines} lines");
+}

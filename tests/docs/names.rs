@@ -1,0 +1,141 @@
+//! Settings, metrics, codes and reasons that the documentation names exist, and the reverse.
+
+use std::{collections::BTreeSet, fs};
+
+use sse_gateway::{
+    core::{
+        envelope::Refusal,
+        system::{BusyReason, CloseReason, GapReason, JoinCause, TicketFault},
+    },
+    settings::table::KEYS,
+    state::metrics::Metrics,
+};
+
+use crate::{documents, file, files, root};
+
+/// String literals of the HTTP layer that look like error codes but are headers or their values.
+const NOT_CODES: &[&str] = &[
+    "last-event-id",
+    "no-store",
+    "no-cache",
+    "no-referrer",
+    "x-accel-buffering",
+    "content-length",
+    "transfer-encoding",
+];
+
+/// Words with a dot that begin like a setting but are file names.
+const FILE_ENDINGS: &[&str] = &[".rs", ".toml", ".yaml", ".md", ".conf", ".js", ".lua", ".json"];
+
+/// Code spans of all documents, with the document that has them.
+fn code_spans() -> Vec<(String, String)> {
+    let mut spans = Vec::new();
+    for document in documents() {
+        let text = file(&document);
+        for (_, line) in crate::prose(&text) {
+            let found = line.split('`').skip(1).step_by(2);
+            spans.extend(found.map(|s| (document.display().to_string(), s.to_owned())));
+        }
+    }
+    assert!(spans.len() > 1000, "only {} code spans were found", spans.len());
+    spans
+}
+
+/// Asserts that the reference pages name each word in backticks.
+fn assert_named<'a>(words: impl IntoIterator<Item = &'a str>) {
+    let pages = files("docs/reference", &["md"]);
+    let text: String = pages.iter().map(file).collect();
+    let words = words.into_iter();
+    let missing: Vec<&str> = words.filter(|w| !text.contains(&format!("`{w}`"))).collect();
+    assert!(missing.is_empty(), "docs/reference does not name {missing:?}");
+}
+
+/// String literals of the form `some-word` in Rust code, outside of its unit tests.
+pub fn codes_in(source: &str) -> BTreeSet<String> {
+    let code = source.split("#[cfg(test)]").next().unwrap_or_default();
+    let is_code = |w: &&str| {
+        let is_word = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_lowercase());
+        w.contains('-') && w.split('-').all(is_word)
+    };
+    code.lines()
+        .filter(|line| !line.trim_start().starts_with("//"))
+        .flat_map(|line| line.split('"').skip(1).step_by(2))
+        .filter(is_code)
+        .filter(|w| !NOT_CODES.contains(w))
+        .map(str::to_owned)
+        .collect()
+}
+
+/// The codes of errors that the HTTP layer writes as literals.
+pub fn http_codes() -> BTreeSet<String> {
+    let sources = files("src/http", &["rs"]);
+    let read = |path| fs::read_to_string(root().join(path)).expect("the source can be read");
+    let found: BTreeSet<String> =
+        sources.into_iter().map(read).flat_map(|source| codes_in(&source)).collect();
+    for known in ["bad-topics", "bad-wait", "api-key-unknown"] {
+        assert!(found.contains(known), "{known} was not found: the scan does not work");
+    }
+    found
+}
+
+#[test]
+fn every_reason_is_documented() {
+    assert_named(GapReason::ALL.iter().map(|r| r.name()));
+    assert_named(CloseReason::ALL.iter().map(|r| r.name()));
+    assert_named(BusyReason::ALL.iter().map(|r| r.name()));
+    assert_named(JoinCause::ALL.iter().map(|c| c.name()));
+    assert_named(["sse.connected", "sse.heartbeat", "sse.gap", "sse.closing", "sse.busy"]);
+}
+
+#[test]
+fn every_error_code_is_documented() {
+    assert_named(Refusal::ALL.iter().map(|r| r.code()));
+    assert_named(TicketFault::ALL.iter().map(|f| f.name()));
+    assert_named(http_codes().iter().map(String::as_str));
+}
+
+#[test]
+fn settings_named_in_documents_exist() {
+    let sections: BTreeSet<&str> =
+        KEYS.iter().filter_map(|k| Some(k.name.split_once('.')?.0)).collect();
+    let mut unknown = BTreeSet::new();
+    for (document, span) in code_spans() {
+        let word = span.split([' ', '=']).next().unwrap_or_default();
+        let is_path = FILE_ENDINGS.iter().any(|end| word.ends_with(end)) || word.contains('/');
+        let Some((section, key)) = word.split_once('.') else { continue };
+        let is_key = !key.is_empty()
+            && key.bytes().all(|b| b.is_ascii_lowercase() || b == b'_' || b == b'.');
+        let is_table = KEYS.iter().any(|k| k.name.starts_with(&format!("{word}.")));
+        if sections.contains(section) && is_key && !is_path && !is_table
+            && KEYS.iter().all(|k| k.name != word)
+        {
+            unknown.insert(format!("{document}: {word}"));
+        }
+    }
+    assert!(unknown.is_empty(), "settings that do not exist: {unknown:#?}");
+}
+
+#[test]
+fn metrics_named_in_documents_exist() {
+    let mut unknown = BTreeSet::new();
+    for (document, span) in code_spans() {
+        let words = span.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+        for word in words.filter(|w| w.starts_with("sse_")) {
+            // Functions of the library, and the names of its versions.
+            let is_function = ["sse_publish", "sse_gateway"].iter().any(|f| word.starts_with(f));
+            let is_prefix = word.ends_with('_') && Metrics::ALL.iter().any(|m| m.0.starts_with(word));
+            let part = ["_sum", "_count", "_bucket"].iter().find_map(|end| word.strip_suffix(end));
+            let exists = Metrics::ALL.iter().any(|m| m.0 == word || Some(m.0) == part);
+            if !is_function && !is_prefix && !exists {
+                unknown.insert(format!("{document}: {word}"));
+            }
+        }
+    }
+    assert!(unknown.is_empty(), "metrics that do not exist: {unknown:#?}");
+}
+
+#[test]
+fn scan_for_codes_finds_literals_only() {
+    let found = codes_in("f(\"a-code\", \"No-Code\"); // \"x\"\n// \"b-code\"\n\"x\" \"a b-c\"");
+    assert_eq!(found, ["a-code"].map(str::to_owned).into());
+}

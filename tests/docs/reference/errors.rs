@@ -1,0 +1,164 @@
+//! `docs/reference/errors.md`
+
+use std::collections::BTreeSet;
+
+use sse_gateway::core::{
+    envelope::Refusal,
+    system::{BusyReason, TicketFault},
+};
+
+use super::{assemble, code, table};
+use crate::names::http_codes;
+
+const INTRODUCTION: &str = "\
+An error response is JSON:
+
+```json
+{\"error\":\"ticket-expired\",\"message\":\"the ticket has expired and has no session; get a new ticket\"}
+```
+
+`error` is one of the codes below and does not change between releases of the same major version.
+`message` names the problem and the fix; its wording may change.
+
+## Rejected tickets
+
+Status 401 on `GET /events` and `GET /events/poll`.
+It means that this URL will never work again: get a new ticket.
+The code is also the label of `sse_tickets_refused_total`.";
+
+const OTHERS: &str = "## Other responses";
+
+const EVENTS: &str = "\
+## Rejected events
+
+`POST /publish` returns these with a status.
+`FCALL sse_publish` returns a Redis error `SSE <code>: <text>`, and `SSE usage: <text>` if
+arguments are missing.
+
+A plain `PUBLISH` has no reply that could carry an error.
+A rejected message is counted in `sse_rejected_total` and stored with its channel and the reason
+in the capped stream `sse:rejected`:
+
+```sh
+redis-cli XREVRANGE sse:rejected + - COUNT 10
+```";
+
+fn ticket(fault: TicketFault) -> &'static str {
+    match fault {
+        TicketFault::Missing => "no `ticket` in the query and no `Authorization: Bearer` header",
+        TicketFault::Malformed => {
+            "not a JWT, longer than 8 KiB, or its header has `crit` (no extension is supported)"
+        }
+        TicketFault::UnknownKey => {
+            "no key is configured for its `kid`, and the key set of `tickets.jwks_url` has none"
+        }
+        TicketFault::WrongAlgorithm => {
+            "its `alg` is not the algorithm of the key (`none` never is)"
+        }
+        TicketFault::BadSignature => "signed with a different key",
+        TicketFault::MissingClaim => "a required claim is missing; the message names it",
+        TicketFault::BadClaim => "a claim has the wrong type, for example `exp` as a string",
+        TicketFault::BadSubject => "`sub` is not a valid user id",
+        TicketFault::WrongAudience => "`aud` is not `tickets.audience`",
+        TicketFault::WrongIssuer => "`iss` is not `tickets.issuer`",
+        TicketFault::Expired => "`exp` has passed, and there is no session to resume",
+        TicketFault::NotYetValid => "`nbf` or `iat` lies in the future: compare the clocks",
+        TicketFault::TooLongLived => "`exp - iat` exceeds `tickets.max_ttl`",
+        TicketFault::Used => "it was used before, and `tickets.reconnect_grace` is 0",
+        TicketFault::SessionOver => "`session_exp` or `tickets.max_session` has passed",
+        TicketFault::CookieMissing => {
+            "the session is bound to a cookie (`tickets.session_cookie`) that the request does \
+             not have: another browser opened it"
+        }
+        TicketFault::SessionRevoked => "the user's sessions were revoked after the ticket was signed",
+    }
+}
+
+fn event(refusal: Refusal) -> [&'static str; 2] {
+    match refusal {
+        Refusal::BadChannel => ["400", "neither `user:<id>:events` nor `broadcast:<topic>`"],
+        Refusal::BadType => {
+            ["400", "the type is not a string of 1 to 128 bytes without control characters"]
+        }
+        Refusal::ReservedType => ["400", "the type begins with `sse.`"],
+        Refusal::BadKey => ["400", "the idempotency key is not a string of 1 to 256 bytes"],
+        Refusal::BadRetry => ["400", "`retry` is not an integer of ms between 0 and one day"],
+        Refusal::TooLarge => [
+            "413",
+            "the payload exceeds `history.max_event_bytes`, or the body exceeds \
+             `limits.publish_body_bytes`",
+        ],
+        Refusal::NotUtf8 => ["400", "the message is not UTF-8"],
+    }
+}
+
+/// Codes that the HTTP layer writes as literals. A test compares them with the code.
+const HTTP: &[(&str, &str, &str)] = &[
+    ("bad-topics", "400", "`topics` contains something other than up to 256 exact names"),
+    ("bad-wait", "400", "`wait` is not a number from 0 to 30"),
+    ("bad-request", "400", "the query or the body cannot be read; the message says why"),
+    ("api-key-missing", "401", "no API key"),
+    ("api-key-unknown", "401", "the API key is not configured"),
+    ("scope-missing", "403", "the API key is valid, but lacks the scope for this endpoint"),
+    (
+        "not-found",
+        "404",
+        "no such path; also `POST /publish` and `POST /tickets` if `api_keys` is empty",
+    ),
+    ("method-not-allowed", "405", "the `Allow` header names the method of this endpoint"),
+    ("body-timeout", "408", "the body of a POST did not arrive within 10 s"),
+    (
+        "head-too-long",
+        "431",
+        "request line and headers exceed 16 KiB; the connection is closed",
+    ),
+    ("not-signed", "500", "`POST /tickets`: the key cannot sign"),
+    ("no-signing-key", "501", "`POST /tickets`: only public keys are configured"),
+];
+
+/// What a poll or a backend gets instead of `sse.busy`.
+fn busy(reason: BusyReason) -> [&'static str; 2] {
+    match reason {
+        BusyReason::Full | BusyReason::UserFull | BusyReason::KeysAway | BusyReason::Draining => {
+            ["503", "polls: see [sse.busy](events.md#ssebusy); retry after `Retry-After`"]
+        }
+        BusyReason::RedisAway => [
+            "503",
+            "polls, publishing and revoking: Redis is unavailable; retry after `Retry-After`",
+        ],
+        BusyReason::TooOften => [
+            "429",
+            "a poll, or a POST whose API key reached `limits.posts_per_key_per_second`; retry \
+             after `Retry-After`",
+        ],
+    }
+}
+
+pub fn page() -> String {
+    let tickets = TicketFault::ALL.iter().map(|f| [code(f.name()), ticket(*f).to_owned()]);
+    let tickets = table(["code", "problem"], tickets);
+    let http = HTTP.iter().map(|(name, status, text)| [code(name), status.to_string(), text.to_string()]);
+    let later = BusyReason::ALL.iter().map(|r| {
+        let [status, text] = busy(*r);
+        [code(r.name()), status.to_owned(), text.to_owned()]
+    });
+    let others = table(["code", "status", "problem"], http.chain(later));
+    let events = Refusal::ALL.iter().map(|r| {
+        let [status, text] = event(*r);
+        [code(r.code()), status.to_owned(), text.to_owned()]
+    });
+    let events = table(["code", "status", "problem"], events);
+    assemble("Errors", &[INTRODUCTION, &tickets, OTHERS, &others, EVENTS, &events])
+}
+
+#[test]
+fn error_codes_are_exactly_those_of_the_http_layer() {
+    let enums = TicketFault::ALL.iter().map(|f| f.name());
+    let enums = enums.chain(Refusal::ALL.iter().map(|r| r.code()));
+    let enums: BTreeSet<&str> = enums.chain(BusyReason::ALL.iter().map(|r| r.name())).collect();
+    let in_code = http_codes();
+    let in_code: BTreeSet<&str> =
+        in_code.iter().map(String::as_str).filter(|c| !enums.contains(c)).collect();
+    let documented: BTreeSet<&str> = HTTP.iter().map(|(name, ..)| *name).collect();
+    assert_eq!(documented, in_code);
+}

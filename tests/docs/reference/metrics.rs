@@ -1,0 +1,92 @@
+//! `docs/reference/metrics.md`
+
+use std::collections::BTreeMap;
+
+use sse_gateway::{core::system::JoinCause, state::metrics::Metrics};
+
+use super::{assemble, code, table};
+
+const INTRODUCTION: &str = "\
+`GET /metrics` on the admin listener returns these metrics in the Prometheus text format.
+Every value of a label exists from the start, with the value 0, except for `role`: an instance
+that does not record plain publishes has no `sse_recorder_role` at all.
+
+`process_*` metrics (CPU, memory, open files) have their usual names and meanings.
+
+Alerts on these metrics are in [deploy/prometheus/alerts.yaml](../../deploy/prometheus/alerts.yaml);
+[Alerts](../operations/alerts.md) describes them, and the
+[runbook](../operations/runbook.md) says what to do.";
+
+const LABELS: &str = "\
+## Label values
+
+`reason` and `code` are explained where the client sees them:
+[events](events.md) for `sse_gaps_total`, `sse_busy_total` and `sse_connections_closed_total`,
+[errors](errors.md) for `sse_tickets_refused_total` and `sse_rejected_total`.";
+
+const OTHERS: &str = "\
+## Other labels
+
+| label | value | meaning |
+|---|---|---|
+| `transport` | `stream` | `GET /events` |
+| | `poll` | `GET /events/poll` |
+| `kind` | `user`, `broadcast` | the kind of channel |
+| `role` | `writer` | this instance records plain publishes |
+| | `standby` | this instance takes over if the writer stops |
+| | `none` | neither |
+| `outcome` of a key set fetch | `ok` | the key set is in use |
+| | `unreachable` | no connection, or a timeout |
+| | `status` | a response other than 200 |
+| | `invalid` | not a key set, or without a usable key |
+| `outcome` of a reload | `ok`, `failed` | the new values are active, or the previous ones stay active |";
+
+/// What a catch-up was started by.
+fn cause(cause: JoinCause) -> &'static str {
+    match cause {
+        JoinCause::Resume => "the client connected with a last event id",
+        JoinCause::Overflow => "the connection's queue was dropped",
+        JoinCause::Link => "the link to Redis broke, or a worker could not keep up",
+        JoinCause::Predecessor => "a live event arrived, but its predecessor had not",
+    }
+}
+
+/// The label values that exist, by metric.
+fn values() -> BTreeMap<String, Vec<String>> {
+    let metrics = Metrics::new();
+    metrics.set_role("none");
+    let text = String::from_utf8(metrics.encode()).expect("text");
+    let mut found: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for line in text.lines().filter(|line| !line.starts_with('#')) {
+        let Some((name, rest)) = line.split_once('{') else { continue };
+        if Metrics::ALL.iter().any(|m| m.0 == name)
+            && let Some(value) = rest.split('"').nth(1)
+        {
+            found.entry(name.to_owned()).or_default().push(value.to_owned());
+        }
+    }
+    found
+}
+
+pub fn page() -> String {
+    let row = |(name, help, label): &(&str, &str, Option<&str>)| {
+        [code(name), label.map(code).unwrap_or_default(), (*help).to_owned()]
+    };
+    let all = table(["metric", "label", "meaning"], Metrics::ALL.iter().map(row));
+    let label_of = |name: &str| {
+        let found = Metrics::ALL.iter().find(|m| m.0 == name);
+        found.and_then(|m| m.2).unwrap_or_default()
+    };
+    let list = |values: &[String]| {
+        values.iter().map(|v| code(v)).collect::<Vec<_>>().join(", ")
+    };
+    let values = values();
+    let rows = values.iter().map(|(name, v)| [code(name), code(label_of(name)), list(v)]);
+    let labels = table(["metric", "label", "values"], rows);
+    let causes = JoinCause::ALL.iter().map(|c| [code(c.name()), cause(*c).to_owned()]);
+    let causes = format!(
+        "## Causes of a catch-up\n\n{}",
+        table(["`cause` of `sse_joins_total`", "meaning"], causes)
+    );
+    assemble("Metrics", &[INTRODUCTION, "## All metrics", &all, LABELS, &labels, &causes, OTHERS])
+}
