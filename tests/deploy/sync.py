@@ -35,8 +35,8 @@ def copy() -> str:
 def linked(rules: str, address: str) -> str:
     """The rules with links to the runbook below this address, whatever they had before; an empty one gives the path in the repository."""
     if address and not re.fullmatch(r"https?://[^\s#]+", address):
-        sys.exit(f"{address!r} is no address; give one such as https://wiki.example.com/sse-gateway/, below which docs/runbook.md can be read")
-    return re.sub(r"(runbook_url: )\S*?(docs/runbook\.md#)", lambda m: m[1] + (address.rstrip("/") + "/" if address else "") + m[2], rules)
+        sys.exit(f"{address!r} is no address; give one such as https://wiki.example.com/sse-gateway/, below which docs/operations/runbook.md can be read")
+    return re.sub(r"(runbook_url: )\S*?(docs/operations/runbook\.md#)", lambda m: m[1] + (address.rstrip("/") + "/" if address else "") + m[2], rules)
 
 
 if __name__ == "__main__":

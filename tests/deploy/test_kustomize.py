@@ -329,7 +329,7 @@ def test_the_gateway_takes_its_configuration(name, built, tmp_path):
 def test_the_ticket_of_the_runbook_is_let_in(name, built, tmp_path):
     """The runbook's command, run in a pod: its ticket opens a stream of the topics that it names, with the file and the environment of that pod."""
     file, env = laid_out(built(name), tmp_path)
-    row = next(line for line in (ROOT / "docs/runbook.md").read_text().splitlines() if line.startswith("| a ticket"))
+    row = next(line for line in (ROOT / "docs/operations/runbook.md").read_text().splitlines() if line.startswith("| a ticket"))
     command = next(c for c in re.findall(r"`(kubectl exec [^`]+)`", row) if (f"/{file.name}" in c) == (name == "production"))
     command = re.sub(r"^kubectl exec deployment/sse-gateway -- /sse-gateway ", "", command).replace(f"/etc/sse-gateway/{file.name}", str(file))
     ran_with = {k.removeprefix("SSE_GATEWAY__").lower(): v for k, v in env.items() if k.startswith("SSE_GATEWAY__")}

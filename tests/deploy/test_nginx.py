@@ -1,4 +1,4 @@
-"""The README's nginx, run by Debian's nginx before a real gateway; addresses and paths are put in."""
+"""The nginx configuration of docs/guides/reverse-proxies.md in front of a real gateway; addresses and paths are replaced."""
 
 import contextlib
 import json
@@ -8,11 +8,11 @@ import pytest
 
 from harness import ROOT, Gateway, Process, Redis, Stream, eventually, free_port, get, run, ticket, tool
 
-[SNIPPET] = re.findall(r"^```nginx\n(.*?)^```", (ROOT / "README.md").read_text(), re.M | re.S)
+[SNIPPET] = re.findall(r"^```nginx\n(.*?)^```", (ROOT / "docs/guides/reverse-proxies.md").read_text(), re.M | re.S)
 
 
 class Nginx(Process):
-    """nginx with what the README says, before this gateway; TLS as there, and a port without it for the tests."""
+    """nginx as documented in front of this gateway: TLS as there, and a port without TLS for the tests."""
 
     def __init__(self, directory, gateway: Gateway):
         self.port, self.log = free_port(), directory / "events.log"

@@ -39,7 +39,7 @@ def test_rule_says_what_it_must(rule):
     assert set(rule["annotations"]) == {"summary", "description", "runbook_url"}
     assert rule["labels"]["severity"] in ("critical", "warning")
     # With an address before it, where somebody has set one (sync.py).
-    assert re.fullmatch(rf"(https?://\S+/)?docs/runbook\.md#{rule['alert'].lower()}", rule["annotations"]["runbook_url"])
+    assert re.fullmatch(rf"(https?://\S+/)?docs/operations/runbook\.md#{rule['alert'].lower()}", rule["annotations"]["runbook_url"])
     # All of them ask for this job only; another one may have series of these names.
     selectors = re.findall(r"\b(?:sse_\w+|up)\b(\{[^}]*\})?", rule["expr"])
     assert selectors and all('job="sse-gateway"' in selector for selector in selectors), rule["expr"]
@@ -54,10 +54,10 @@ def test_rules_ask_the_gateway_for_its_limits():
 def test_links_to_the_runbook_are_set_in_one_place():
     rules = sync.linked(ALERTS.read_text(), "https://wiki.example.com/sse-gateway")
     links = [rule["annotations"]["runbook_url"] for rule in yaml.safe_load(rules)["groups"][0]["rules"]]
-    assert links == [f"https://wiki.example.com/sse-gateway/docs/runbook.md#{rule['alert'].lower()}" for rule in RULES]
+    assert links == [f"https://wiki.example.com/sse-gateway/docs/operations/runbook.md#{rule['alert'].lower()}" for rule in RULES]
     # Again with another address, and back.
     assert sync.linked(sync.linked(rules, "http://a/"), "") == sync.linked(ALERTS.read_text(), "")
     with pytest.raises(SystemExit):
         sync.linked(rules, "wiki.example.com")
     assert "sync.py https://wiki.example.com/sse-gateway/" in ALERTS.read_text().split("groups:")[0]
-    assert "sync.py https://wiki.example.com/sse-gateway/" in (ROOT / "docs/runbook.md").read_text()
+    assert "sync.py https://wiki.example.com/sse-gateway/" in (ROOT / "docs/operations/runbook.md").read_text()

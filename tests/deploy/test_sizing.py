@@ -1,4 +1,4 @@
-"""docs/sizing.md and what others say of memory in Redis: the sums are those of the formulas, the sizes those of a real Redis."""
+"""docs/operations/sizing.md and what others say of memory in Redis: the sums are those of the formulas, the sizes those of a real Redis."""
 
 import re
 
@@ -6,7 +6,7 @@ import pytest
 
 from harness import ROOT, Gateway, Redis
 
-PAGE = (ROOT / "docs/sizing.md").read_text()
+PAGE = (ROOT / "docs/operations/sizing.md").read_text()
 
 
 def number(pattern: str) -> float:
@@ -45,7 +45,7 @@ def test_memory_of_a_log_is_as_named(node, usage_kb, grows_kb):
         grown = (used() - before) / 3000
         usage = int(redis.cli("MEMORY", "USAGE", "sse:log:user:7:events").stdout)
     assert usage / 1000 == pytest.approx(usage_kb, rel=0.1) and grown / 1000 == pytest.approx(grows_kb, rel=0.1)
-    conf, runbook = ((ROOT / path).read_text() for path in ("deploy/redis/redis.conf", "docs/runbook.md"))
+    conf, runbook = ((ROOT / path).read_text() for path in ("deploy/redis/redis.conf", "docs/operations/runbook.md"))
     for text in (re.sub(r"\n# ", " ", conf), runbook, PAGE):
         for measure, kb in ((r"MEMORY\s+USAGE", usage_kb), ("used_memory", grows_kb)):
             assert re.search(rf"{measure}.{{0,150}}\b{kb}|\b{kb}.{{0,40}}{measure}", text, re.S), f"{kb} KB by which measure? {text}"

@@ -8,7 +8,7 @@ import yaml
 
 from harness import ROOT, Gateway, Redis, Stream, defaults, eventually, run, ticket, tool
 
-RUNBOOK = (ROOT / "docs/runbook.md").read_text()
+RUNBOOK = (ROOT / "docs/operations/runbook.md").read_text()
 RULES = yaml.safe_load((ROOT / "deploy/prometheus/alerts.yaml").read_text())["groups"][0]["rules"]
 DASHBOARD = json.loads((ROOT / "deploy/grafana/dashboards/sse-gateway.json").read_text())
 TARGETS = [(panel["title"], target["expr"]) for panel in DASHBOARD["panels"] for target in panel.get("targets", [])]
@@ -114,9 +114,15 @@ def anchors(text: str) -> set[str]:
 def test_every_alert_is_in_the_runbook():
     for rule in RULES:
         page, _, anchor = rule["annotations"]["runbook_url"].partition("#")
-        assert page.endswith("docs/runbook.md") and anchor in anchors(RUNBOOK), rule["alert"]
+        assert page.endswith("docs/operations/runbook.md") and anchor in anchors(RUNBOOK), rule["alert"]
     # And nothing is there that no longer exists.
     assert {h for h in re.findall(r"^### (SseGateway\w+)$", RUNBOOK, re.M)} == {rule["alert"] for rule in RULES}
+
+
+def test_alerts_page_lists_every_alert_with_its_severity():
+    page = (ROOT / "docs/operations/alerts.md").read_text()
+    listed = re.findall(r"^\| \[(\w+)\]\(runbook\.md#(\w+)\) \| (\w+) \|", page, re.M)
+    assert listed == [(rule["alert"], rule["alert"].lower(), rule["labels"]["severity"]) for rule in RULES]
 
 
 def test_every_complaint_is_in_the_runbook():
@@ -136,8 +142,8 @@ def test_every_reason_of_readyz_is_in_the_runbook():
     assert reasons >= {"redis-away", "no-recorder", "keys-away", "full", "draining"}
     table = RUNBOOK[RUNBOOK.index("`/readyz` names its reason") : RUNBOOK.index("## Alerts")]
     assert set(re.findall(r"^\| `([a-z-]+)` \|", table, re.M)) == reasons
-    readme = (ROOT / "README.md").read_text()
-    admin = readme[readme.index("- **Admin listener**") : readme.index("- **SIGTERM**")]
+    page = (ROOT / "docs/operations/deployment.md").read_text()
+    admin = page[page.index("## Admin listener") : page.index("## Shutdown")]
     assert reasons <= set(re.findall(r"`([a-z-]+)`", admin))
 
 
@@ -149,7 +155,7 @@ def test_logs_of_a_selector_are_not_cut():
 def test_links_of_the_runbook():
     for target in re.findall(r"\]\(([^)]+)\)", RUNBOOK):
         path, _, anchor = target.partition("#")
-        file = (ROOT / "docs" / path).resolve() if path else ROOT / "docs/runbook.md"
+        file = (ROOT / "docs/operations" / path).resolve() if path else ROOT / "docs/operations/runbook.md"
         assert file.exists(), target
         assert not anchor or anchor in anchors(file.read_text()), target
 

@@ -1,5 +1,5 @@
 //! A rolling update: old and new gateways side by side, one library replaced by a newer one, each instance in turn. Durable and
-//! bare publishes go on all the while; nothing is lost, nothing doubled, nobody told a gap. docs/upgrading.md says how.
+//! bare publishes go on all the while; nothing is lost, nothing doubled, nobody told a gap. docs/operations/upgrading.md says how.
 
 use crate::harness::gateway::Builder;
 use crate::harness::sse::Request;
@@ -208,7 +208,7 @@ async fn pair(builder: &Builder) -> (Gateway, Gateway) {
     (one, two)
 }
 
-/// The metric that docs/upgrading.md tells to wait for.
+/// The metric that docs/operations/upgrading.md tells to wait for.
 async fn stands_by(gateway: &Gateway) {
     gateway.metric_reaches("sse_recorder_role", &[("role", "standby")], 1.0).await;
 }
