@@ -7,8 +7,8 @@ use crate::{documents, file};
 const MAX_COLUMNS: usize = 100;
 const MAX_README_LINES: usize = 150;
 
-/// Documents that are not wrapped yet. Remove an entry when its file is rewritten; add none.
-const NOT_WRAPPED_YET: &[&str] = &[
+/// Documents that still have their old text. Remove an entry when its file is rewritten; add none.
+pub const NOT_REWRITTEN_YET: &[&str] = &[
     "SECURITY.md",
     "clients/js/README.md",
     "clients/js/react/README.md",
@@ -26,9 +26,9 @@ fn may_be_long(line: &str) -> bool {
     is_row || is_tag || has_long_word || line.contains("](")
 }
 
-/// In code blocks the configuration languages have no line continuation.
+/// A line of a Redis ACL file cannot be continued.
 fn has_no_continuation(line: &str) -> bool {
-    ["user ", "| "].iter().any(|start| line.starts_with(start))
+    line.starts_with("user ")
 }
 
 fn too_long(path: &Path) -> Vec<String> {
@@ -43,7 +43,7 @@ fn too_long(path: &Path) -> Vec<String> {
 #[test]
 fn markdown_lines_have_at_most_100_columns() {
     let generated = |path: &Path| path.starts_with("docs/reference");
-    let exempt = |path: &Path| NOT_WRAPPED_YET.iter().any(|p| path == Path::new(p));
+    let exempt = |path: &Path| NOT_REWRITTEN_YET.iter().any(|p| path == Path::new(p));
     let documents = documents().into_iter().filter(|path| !generated(path) && !exempt(path));
     let long: Vec<String> = documents.flat_map(|path| too_long(&path)).collect();
     assert!(long.is_empty(), "longer than {MAX_COLUMNS} columns: {long:#?}");

@@ -128,8 +128,7 @@ fn table_of_contents_names_every_page_of_the_book() {
 /// Files that name a page or a section of the documentation in a comment, a message or a URL.
 #[test]
 fn paths_of_pages_in_other_files_exist() {
-    let extensions =
-        ["rs", "lua", "toml", "yaml", "yml", "py", "js", "jsx", "conf", "cfg", "service", "json"];
+    let extensions = ["rs", "lua", "toml", "yaml", "yml", "py", "js", "jsx", "conf", "cfg", "service", "json"];
     let mut dead = Vec::new();
     for path in files(".", &extensions) {
         if path.starts_with("tests/docs") || path.ends_with("package-lock.json") {
@@ -138,10 +137,8 @@ fn paths_of_pages_in_other_files_exist() {
         let text = file(&path);
         for (at, _) in text.match_indices("docs/") {
             let before = text[..at].chars().next_back().unwrap_or(' ');
-            let page: String = text[at..]
-                .chars()
-                .take_while(|c| c.is_ascii_alphanumeric() || "/._-".contains(*c))
-                .collect();
+            let page: String =
+                text[at..].chars().take_while(|c| c.is_ascii_alphanumeric() || "/._-".contains(*c)).collect();
             if before.is_alphanumeric() || !page.ends_with(".md") {
                 continue;
             }

@@ -6,6 +6,7 @@ mod names;
 mod project;
 mod reference;
 mod samples;
+mod wording;
 
 use std::{
     fs,

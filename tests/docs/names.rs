@@ -70,8 +70,7 @@ pub fn codes_in(source: &str) -> BTreeSet<String> {
 pub fn http_codes() -> BTreeSet<String> {
     let sources = files("src/http", &["rs"]);
     let read = |path| fs::read_to_string(root().join(path)).expect("the source can be read");
-    let found: BTreeSet<String> =
-        sources.into_iter().map(read).flat_map(|source| codes_in(&source)).collect();
+    let found: BTreeSet<String> = sources.into_iter().map(read).flat_map(|source| codes_in(&source)).collect();
     for known in ["bad-topics", "bad-wait", "api-key-unknown"] {
         assert!(found.contains(known), "{known} was not found: the scan does not work");
     }
@@ -96,33 +95,39 @@ fn every_error_code_is_documented() {
 
 #[test]
 fn settings_named_in_documents_exist() {
-    let sections: BTreeSet<&str> =
-        KEYS.iter().filter_map(|k| Some(k.name.split_once('.')?.0)).collect();
+    let sections: BTreeSet<&str> = KEYS.iter().filter_map(|k| Some(k.name.split_once('.')?.0)).collect();
     let mut unknown = BTreeSet::new();
     for (document, span) in code_spans() {
         let word = span.split([' ', '=']).next().unwrap_or_default();
         let is_path = FILE_ENDINGS.iter().any(|end| word.ends_with(end)) || word.contains('/');
         let Some((section, key)) = word.split_once('.') else { continue };
-        let is_key = !key.is_empty()
-            && key.bytes().all(|b| b.is_ascii_lowercase() || b == b'_' || b == b'.');
+        let is_key = !key.is_empty() && key.bytes().all(|b| b.is_ascii_lowercase() || b == b'_' || b == b'.');
         let is_table = KEYS.iter().any(|k| k.name.starts_with(&format!("{word}.")));
-        if sections.contains(section) && is_key && !is_path && !is_table
-            && KEYS.iter().all(|k| k.name != word)
-        {
+        if sections.contains(section) && is_key && !is_path && !is_table && KEYS.iter().all(|k| k.name != word) {
             unknown.insert(format!("{document}: {word}"));
         }
     }
     assert!(unknown.is_empty(), "settings that do not exist: {unknown:#?}");
 }
 
+/// The names of the library's functions with the default prefix.
+fn functions() -> BTreeSet<String> {
+    let source = file("src/redis/library.lua");
+    let registered = source.split("'@F@_").skip(1).filter_map(|rest| rest.split('\'').next());
+    let functions: BTreeSet<String> = registered.map(|name| format!("sse_{name}")).collect();
+    assert!(functions.contains("sse_publish"), "the scan does not work: {functions:?}");
+    functions
+}
+
 #[test]
-fn metrics_named_in_documents_exist() {
+fn metrics_and_functions_named_in_documents_exist() {
+    let functions = functions();
     let mut unknown = BTreeSet::new();
     for (document, span) in code_spans() {
         let words = span.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
         for word in words.filter(|w| w.starts_with("sse_")) {
             // Functions of the library, and the names of its versions.
-            let is_function = ["sse_publish", "sse_gateway"].iter().any(|f| word.starts_with(f));
+            let is_function = functions.contains(word) || word.starts_with("sse_gateway");
             let is_prefix = word.ends_with('_') && Metrics::ALL.iter().any(|m| m.0.starts_with(word));
             let part = ["_sum", "_count", "_bucket"].iter().find_map(|end| word.strip_suffix(end));
             let exists = Metrics::ALL.iter().any(|m| m.0 == word || Some(m.0) == part);

@@ -46,15 +46,9 @@ redis-cli XREVRANGE sse:rejected + - COUNT 10
 fn ticket(fault: TicketFault) -> &'static str {
     match fault {
         TicketFault::Missing => "no `ticket` in the query and no `Authorization: Bearer` header",
-        TicketFault::Malformed => {
-            "not a JWT, longer than 8 KiB, or its header has `crit` (no extension is supported)"
-        }
-        TicketFault::UnknownKey => {
-            "no key is configured for its `kid`, and the key set of `tickets.jwks_url` has none"
-        }
-        TicketFault::WrongAlgorithm => {
-            "its `alg` is not the algorithm of the key (`none` never is)"
-        }
+        TicketFault::Malformed => "not a JWT, longer than 8 KiB, or its header has `crit` (no extension is supported)",
+        TicketFault::UnknownKey => "no key is configured for its `kid`, and the key set of `tickets.jwks_url` has none",
+        TicketFault::WrongAlgorithm => "its `alg` is not the algorithm of the key (`none` never is)",
         TicketFault::BadSignature => "signed with a different key",
         TicketFault::MissingClaim => "a required claim is missing; the message names it",
         TicketFault::BadClaim => "a claim has the wrong type, for example `exp` as a string",
@@ -77,9 +71,7 @@ fn ticket(fault: TicketFault) -> &'static str {
 fn event(refusal: Refusal) -> [&'static str; 2] {
     match refusal {
         Refusal::BadChannel => ["400", "neither `user:<id>:events` nor `broadcast:<topic>`"],
-        Refusal::BadType => {
-            ["400", "the type is not a string of 1 to 128 bytes without control characters"]
-        }
+        Refusal::BadType => ["400", "the type is not a string of 1 to 128 bytes without control characters"],
         Refusal::ReservedType => ["400", "the type begins with `sse.`"],
         Refusal::BadKey => ["400", "the idempotency key is not a string of 1 to 256 bytes"],
         Refusal::BadRetry => ["400", "`retry` is not an integer of ms between 0 and one day"],
@@ -100,18 +92,10 @@ const HTTP: &[(&str, &str, &str)] = &[
     ("api-key-missing", "401", "no API key"),
     ("api-key-unknown", "401", "the API key is not configured"),
     ("scope-missing", "403", "the API key is valid, but lacks the scope for this endpoint"),
-    (
-        "not-found",
-        "404",
-        "no such path; also `POST /publish` and `POST /tickets` if `api_keys` is empty",
-    ),
+    ("not-found", "404", "no such path; also `POST /publish` and `POST /tickets` if `api_keys` is empty"),
     ("method-not-allowed", "405", "the `Allow` header names the method of this endpoint"),
     ("body-timeout", "408", "the body of a POST did not arrive within 10 s"),
-    (
-        "head-too-long",
-        "431",
-        "request line and headers exceed 16 KiB; the connection is closed",
-    ),
+    ("head-too-long", "431", "request line and headers exceed 16 KiB; the connection is closed"),
     ("not-signed", "500", "`POST /tickets`: the key cannot sign"),
     ("no-signing-key", "501", "`POST /tickets`: only public keys are configured"),
 ];
@@ -122,10 +106,9 @@ fn busy(reason: BusyReason) -> [&'static str; 2] {
         BusyReason::Full | BusyReason::UserFull | BusyReason::KeysAway | BusyReason::Draining => {
             ["503", "polls: see [sse.busy](events.md#ssebusy); retry after `Retry-After`"]
         }
-        BusyReason::RedisAway => [
-            "503",
-            "polls, publishing and revoking: Redis is unavailable; retry after `Retry-After`",
-        ],
+        BusyReason::RedisAway => {
+            ["503", "polls, publishing and revoking: Redis is unavailable; retry after `Retry-After`"]
+        }
         BusyReason::TooOften => [
             "429",
             "a poll, or a POST whose API key reached `limits.posts_per_key_per_second`; retry \
@@ -157,8 +140,7 @@ fn error_codes_are_exactly_those_of_the_http_layer() {
     let enums = enums.chain(Refusal::ALL.iter().map(|r| r.code()));
     let enums: BTreeSet<&str> = enums.chain(BusyReason::ALL.iter().map(|r| r.name())).collect();
     let in_code = http_codes();
-    let in_code: BTreeSet<&str> =
-        in_code.iter().map(String::as_str).filter(|c| !enums.contains(c)).collect();
+    let in_code: BTreeSet<&str> = in_code.iter().map(String::as_str).filter(|c| !enums.contains(c)).collect();
     let documented: BTreeSet<&str> = HTTP.iter().map(|(name, ..)| *name).collect();
     assert_eq!(documented, in_code);
 }

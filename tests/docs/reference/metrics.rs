@@ -77,16 +77,11 @@ pub fn page() -> String {
         let found = Metrics::ALL.iter().find(|m| m.0 == name);
         found.and_then(|m| m.2).unwrap_or_default()
     };
-    let list = |values: &[String]| {
-        values.iter().map(|v| code(v)).collect::<Vec<_>>().join(", ")
-    };
+    let list = |values: &[String]| values.iter().map(|v| code(v)).collect::<Vec<_>>().join(", ");
     let values = values();
     let rows = values.iter().map(|(name, v)| [code(name), code(label_of(name)), list(v)]);
     let labels = table(["metric", "label", "values"], rows);
     let causes = JoinCause::ALL.iter().map(|c| [code(c.name()), cause(*c).to_owned()]);
-    let causes = format!(
-        "## Causes of a catch-up\n\n{}",
-        table(["`cause` of `sse_joins_total`", "meaning"], causes)
-    );
+    let causes = format!("## Causes of a catch-up\n\n{}", table(["`cause` of `sse_joins_total`", "meaning"], causes));
     assemble("Metrics", &[INTRODUCTION, "## All metrics", &all, LABELS, &labels, &causes, OTHERS])
 }
