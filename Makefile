@@ -168,15 +168,16 @@ sbom: ## what is in a release, as CycloneDX: target/sbom.cdx.json
 	.ci/sbom > $(TARGET)/sbom.cdx.json
 	echo "$(TARGET)/sbom.cdx.json"
 
+MDBOOK := 0.4.52
+
 # Not part of `make test`: building mdbook takes minutes. The pages are plain Markdown.
 docs: ## builds the book into book/ (builds mdbook once: minutes)
-	@bash .ci/need cc
+	@bash .ci/need cc python
 	PATH=$(abspath .cache/mdbook/bin):$$PATH
 	command -v mdbook >/dev/null || cargo install mdbook --version $(MDBOOK) --locked --root .cache/mdbook
 	mdbook build
+	.ci/book-links book
 	echo "book/index.html"
-
-MDBOOK := 0.4.52
 
 reference: ## writes the book's reference pages from the code
 	@bash .ci/need cc

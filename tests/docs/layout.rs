@@ -15,7 +15,6 @@ pub const NOT_REWRITTEN_YET: &[&str] = &[
     "docs/benchmarks.md",
     "examples/dashboard/README.md",
     "loadtest/README.md",
-    "tests/clients/README.md",
 ];
 
 /// Whether a line may be longer: rows of tables, and lines that a link makes long.
