@@ -1,3 +1,5 @@
+//! Publishes an event durably, and once more with a plain PUBLISH.
+
 fn main() -> redis::RedisResult<()> {
     let mut redis = redis::Client::open("redis://127.0.0.1:6379")?.get_connection()?;
     let order = r#"{"orderId":7}"#;

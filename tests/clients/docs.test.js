@@ -261,3 +261,10 @@ test('the loop of polls', async (t) => {
   await redis.client(t).fcall('sse_publish', 1, 'user:42:events', ORDER.type, ORDER.data);
   await printed(child, ({ out }) => out.includes(ORDER.data), 'the event');
 });
+
+test('the recipe for TanStack Query is the one that react/query.test.js runs', () => {
+  const recipe = block('clients/js/react/README.md', 'jsx', 'function useOrders()');
+  const tested = readFileSync(path.join(here, 'react/app.jsx'), 'utf8');
+  const [, body] = recipe.split('function useOrders()');
+  assert.ok(tested.includes(`function useOrders(url)${body}`), 'app.jsx has another one');
+});

@@ -8,14 +8,7 @@ const MAX_COLUMNS: usize = 100;
 const MAX_README_LINES: usize = 150;
 
 /// Documents that still have their old text. Remove an entry when its file is rewritten; add none.
-pub const NOT_REWRITTEN_YET: &[&str] = &[
-    "SECURITY.md",
-    "clients/js/README.md",
-    "clients/js/react/README.md",
-    "docs/benchmarks.md",
-    "examples/dashboard/README.md",
-    "loadtest/README.md",
-];
+pub const NOT_REWRITTEN_YET: &[&str] = &["SECURITY.md"];
 
 /// Whether a line may be longer: rows of tables, and lines that a link makes long.
 fn may_be_long(line: &str) -> bool {
@@ -41,7 +34,8 @@ fn too_long(path: &Path) -> Vec<String> {
 
 #[test]
 fn markdown_lines_have_at_most_100_columns() {
-    let generated = |path: &Path| path.starts_with("docs/reference");
+    // `make bench` writes one of them, with commands in it.
+    let generated = |path: &Path| path.starts_with("docs/reference") || path.ends_with("docs/benchmarks.md");
     let exempt = |path: &Path| NOT_REWRITTEN_YET.iter().any(|p| path == Path::new(p));
     let documents = documents().into_iter().filter(|path| !generated(path) && !exempt(path));
     let long: Vec<String> = documents.flat_map(|path| too_long(&path)).collect();

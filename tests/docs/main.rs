@@ -6,6 +6,7 @@ mod names;
 mod project;
 mod reference;
 mod samples;
+mod snippets;
 mod wording;
 
 use std::{

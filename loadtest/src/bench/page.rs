@@ -53,11 +53,13 @@ pub fn page(results: &Results) -> String {
     let mut out = String::new();
     let _ = write!(
         out,
-        "# Benchmarks\n\nWritten by `loadtest bench` ({}, {} s, {} rounds); the raw figures are in [benchmarks.json](benchmarks.json). \
-         Every stream gets every event: {} a second of {} bytes for {} s at each number of streams (fewer where that would be more than \
-         {} deliveries/s). Medians of the rounds, in brackets \
-         the least and the most. CPU and memory are the server's own, read from /proc: neither Redis nor the tool nor the kernel's \
-         sockets.\n\n",
+        "# Benchmarks\n\nWritten by `loadtest bench` ({}, {} s, {} rounds).\n\
+         The raw figures are in [benchmarks.json](benchmarks.json).\n\n\
+         Every stream gets every event: {} a second of {} bytes for {} s at each number of streams\n\
+         (fewer where that would be more than {} deliveries/s).\n\
+         Figures are medians of the rounds, with minimum and maximum in brackets.\n\
+         CPU and memory are those of the server process, read from /proc, without Redis, the tool and\n\
+         the kernel's sockets.\n\n",
         machine.date,
         results.seconds,
         size.rounds,
@@ -70,11 +72,7 @@ pub fn page(results: &Results) -> String {
         out += "**A quick run: too short and too few rounds to quote.**\n\n";
     }
     let _ = write!(out, "## {} streams\n\n{}", thousands(main), main_table(results, main));
-    out += "\n**A round that fell behind makes its server look cheaper than it is**: its p99 is above the time between two broadcasts, so some \
-            events went out together in one write. Compare CPU where nobody fell behind.\n";
-    out += "\n\"Times plain-actix\" is taken round by round. What a loaded stream holds was read after the load on the highest number of \
-            streams only: further down a server still has what the streams above left behind. Lost, doubled and out of order are the \
-            sums of all rounds and numbers of streams.\n\n";
+    out += NOTES;
     out +=
         "![CPU per million deliveries](images/bench-cpu.png)\n\n![Memory per idle stream](images/bench-memory.png)\n\n";
     let _ = write!(out, "## Over the number of streams\n\nCPU per million deliveries, s:\n\n");
@@ -85,8 +83,9 @@ pub fn page(results: &Results) -> String {
     out += &over_streams(results, &LINES[9]);
     let _ = write!(
         out,
-        "\n## On what\n\nCommit {}. {} x {}, {} GiB, {}, Linux {}, `ulimit -Hn` {}; load average before the run {}. Server, Redis and tool share \
-         the machine.\n\n| | what | version |\n|---|---|---|\n",
+        "\n## Machine and versions\n\nCommit {}.\n{} x {}, {} GiB, {}, Linux {},\n`ulimit -Hn` {}; load \
+         average before the run {}.\nServer, Redis and tool share the machine.\n\n\
+         | | what | version |\n|---|---|---|\n",
         machine.commit.as_deref().unwrap_or("unknown"),
         machine.cores,
         machine.cpu,
@@ -191,41 +190,66 @@ fn absent(results: &Results) -> String {
     out + INSTALL
 }
 
+const NOTES: &str = "
+**A round that fell behind makes its server look cheaper than it is**: its p99 is above the time
+between two broadcasts, so some events were sent together in one write.
+Compare CPU where no server fell behind.
+
+\"Times plain-actix\" is taken round by round.
+The memory of a loaded stream was read after the load on the highest number of streams only: with
+fewer streams a server still has what the earlier ones left behind.
+Lost, doubled and out of order are the sums of all rounds and numbers of streams.
+
+";
+
 const INSTALL: &str = "
-Nchan: `apt-get install nginx-light libnginx-mod-nchan`. Centrifugo and Mercure: put `centrifugo` and `mercure` on the PATH; the next
-`make bench` takes them along. The binaries of their releases need nothing else (<https://github.com/centrifugal/centrifugo/releases>,
-<https://github.com/dunglas/mercure/releases>); how to build them with the Go toolchain says `loadtest/README.md`. Their configurations
-(`loadtest/peers/`) and the tool's options for them follow their documentation and have been **tested on no machine so far**: neither
-could be fetched where this tool was made.
+Nchan: `apt-get install nginx-light libnginx-mod-nchan`.
+Centrifugo and Mercure: put `centrifugo` and `mercure` on the PATH, and the next `make bench` includes
+them.
+The binaries of their releases need nothing else
+([Centrifugo](https://github.com/centrifugal/centrifugo/releases),
+[Mercure](https://github.com/dunglas/mercure/releases)); `loadtest/README.md` says how to build them.
+Their configurations (`loadtest/peers/`) and the tool's options for them follow their documentation
+and have been **tested on no machine so far**: neither could be downloaded where this tool was made.
 ";
 
 const NOT_COMPARABLE: &str = "
 ## What is not comparable, and why
 
-- **The yardsticks do nothing else.** `plain-actix` has no tickets, users, topics, ids that mean anything, log, resume, limits or
-  metrics, and no Redis; `send-loop` has not even a queue: one client that stalls stops it for all. They show what a delivery costs
-  at the least, not what one would deploy.
-- **What a stream of `plain-actix` holds is actix-http's**: a read and a write buffer of 8 KiB each (what of them was never touched
-  does not count), the dispatcher and its timers. All streams read one broadcast channel. With a tokio `mpsc` channel for each, as one
-  may write it first, they would hold 3.3 KiB more (measured with 2,000: 13.3 KiB, not 10.1), which is a queue's price and no server's. The
-  gateway's are smaller, since it speaks HTTP/1.1 to its streams itself and keeps no buffer for one that is silent.
-- **Nchan** runs with Redis as the gateway does and keeps 1000 messages, but its streams have no tickets. Events go in by its HTTP
-  endpoint, the gateway's by a durable publish in Redis.
-- **Mercure**'s open hub has no Redis: it is one node with a file. **Centrifugo** runs with Redis and anonymous clients.
-- **Redis' CPU is extra**; its line is empty where there is no Redis.
-- **Latency is the machine's.** The tool and the server share the cores. At 10,000 streams x 10/s the two together need more than
-  one core, and an event's last delivery waits for the 9,999 before it: the p50 says how long a round over all streams takes. It says
-  nothing of a server that has its cores to itself.
-- **Loopback**: no packet loss, no network card, no TLS. Kernel memory counts both ends of each connection and everything else
-  that the kernel allocated meanwhile.
-- **Connects/s**: the tool signs the gateway's tickets (HS256) at the same time and on the same cores; the gateway opens a session in
-  Redis for each. The others only accept.
+- **The yardsticks do nothing else.**
+  `plain-actix` has no tickets, users, topics, meaningful ids, log, resume, limits or metrics, and no
+  Redis.
+  `send-loop` does not even have a queue: one client that stalls stops it for all.
+  They show the minimum cost of a delivery, not what one would deploy.
+- **The memory of a `plain-actix` stream is that of actix-http**: a read and a write buffer of 8 KiB
+  each (parts that were never touched do not count), the dispatcher and its timers.
+  All streams read one broadcast channel.
+  With a tokio `mpsc` channel for each, the obvious first implementation, they would use 3.3 KiB more
+  (measured with 2,000: 13.3 KiB, not 10.1), which is the cost of a queue and not of a server.
+  The gateway's streams use less, because it speaks HTTP/1.1 to them itself and keeps no buffer for one
+  that is silent.
+- **Nchan** runs with Redis like the gateway and keeps 1000 messages, but its streams have no tickets.
+  Events are published through its HTTP endpoint, the gateway's by a durable publish in Redis.
+- **Mercure**'s open-source hub has no Redis: it is one node with a file.
+  **Centrifugo** runs with Redis and anonymous clients.
+- **Redis' CPU is counted separately**; its line is empty where there is no Redis.
+- **Latency is the machine's.**
+  The tool and the server share the cores.
+  At 10,000 streams x 10/s the two together need more than one core, and an event's last delivery waits
+  for the 9,999 before it: the p50 says how long a round over all streams takes.
+  It says nothing about a server that has its cores to itself.
+- **Loopback**: no packet loss, no network card, no TLS.
+  Kernel memory counts both ends of each connection, and everything else that the kernel allocated
+  meanwhile.
+- **Connects/s**: the tool signs the gateway's tickets (HS256) at the same time and on the same cores,
+  and the gateway opens a session in Redis for each. The others only accept.
 ";
 
 fn commands(results: &Results) -> String {
-    let mut out = "\n## Exactly how\n\n```sh\nmake bench    # target/release/loadtest bench, then the plots\n```\n\nFor each round and \
-                   server: started, streams opened step by step up to the most (connects, idle memory), then cut step by step and \
-                   loaded at each step. `__PORT__`, `__REDIS_PORT__`, `__DIR__` and `__TOKEN__` are filled in by the tool.\n"
+    let mut out = "\n## Commands\n\n```sh\nmake bench    # target/release/loadtest bench, then the \
+                   plots\n```\n\nFor each round and server: it is started, streams are opened step by step up to \
+                   the maximum\n(connects, idle memory), then closed step by step, with load at each step.\n\
+                   The tool fills in `__PORT__`, `__REDIS_PORT__`, `__DIR__` and `__TOKEN__`.\n"
         .to_owned();
     for server in &results.servers {
         let _ = write!(out, "\n{}: {}\n\n```sh\n{}\n```\n", server.name, server.start, server.command);
@@ -356,6 +380,14 @@ pub(super) mod tests {
             assert!(page.contains(text), "no {text:?} in\n{page}");
         }
         assert!(!page.contains("quick run"));
+    }
+
+    #[test]
+    fn committed_page_has_the_text_of_this_tool() {
+        let committed = include_str!("../../../docs/benchmarks.md");
+        for text in [NOTES, INSTALL, NOT_COMPARABLE] {
+            assert!(committed.contains(text), "docs/benchmarks.md lacks {text:?}");
+        }
     }
 
     #[test]

@@ -49,26 +49,31 @@ function Flood(options) {
 const queryKey = ['orders'];
 const queries = new QueryClient();
 
-/** The recipe of clients/js/react/README.md, "TanStack Query", as it stands there. */
+/** The recipe of clients/js/react/README.md, "TanStack Query"; docs.test.js compares the two. */
 function useOrders(url) {
   const client = useQueryClient();
+  const reload = () => client.invalidateQueries({ queryKey });
   const { status } = useResilientRealtime({
     url,
     ticket,
     eventHandlers: {
       order: (order) => {
-        // An answer on its way may be older than this event, and would undo it: ask again.
-        if (client.isFetching({ queryKey })) client.invalidateQueries({ queryKey });
-        else client.setQueryData(queryKey, (orders) => orders && [...orders.filter(({ id }) => id !== order.id), order]);
+        // A response on its way may be older than this event and would undo it: ask again.
+        if (client.isFetching({ queryKey })) return reload();
+        const others = (all) => all.filter(({ id }) => id !== order.id);
+        client.setQueryData(queryKey, (orders) => orders && [...others(orders), order]);
       },
     },
-    onGap: () => client.invalidateQueries({ queryKey }),
+    onGap: reload,
   });
-  const stands = status !== 'connecting';
-  useEffect(() => { if (stands) client.invalidateQueries({ queryKey }); }, [client, stands]);
+  const isConnected = status !== 'connecting';
+  useEffect(() => {
+    if (isConnected) client.invalidateQueries({ queryKey });
+  }, [client, isConnected]);
 
-  // `staleTime`: the stream keeps it fresh, so it need not be asked for again and again.
-  return useQuery({ queryKey, queryFn: async () => (await fetch('/api/orders')).json(), staleTime: Infinity });
+  const queryFn = async () => (await fetch('/api/orders')).json();
+  // `staleTime`: the stream keeps it current, so it need not be refetched.
+  return useQuery({ queryKey, queryFn, staleTime: Infinity });
 }
 
 function Orders({ url }) {
