@@ -152,6 +152,36 @@ test('the public key of the page is accepted', async (t) => {
   await run('bash', ['-ec', shell], { env: { PATH: process.env.PATH } });
 });
 
+test('the documented Redis users have the permissions they need, and no more', async (t) => {
+  const redis = await Redis.start(t);
+  const admin = redis.client(t);
+  const page = readFileSync(path.join(root, 'docs/operations/redis.md'), 'utf8');
+  const users = [...page.matchAll(/^user (\S+) (.*)$/gm)];
+  assert.deepEqual(users.map(([, name]) => name), ['gateway', 'shop', 'legacy']);
+  for (const [, name, rules] of users) await admin.acl('SETUSER', name, ...rules.split(' '));
+  const url = (user, password) => `redis://${user}:${password}@127.0.0.1:${redis.port}`;
+
+  const gateway = await Gateway.start(t, { redis: url('gateway', 'gw-password') });
+  await gateway.records();
+  const types = ['order-completed', 'message'];
+  const listener = await Listener.open(t, gateway.events('42', { topics: ['news'] }), types);
+  const cli = (to, ...args) => run('redis-cli', ['--no-auth-warning', '-u', to, ...args]);
+  const shop = url('shop', 'shop-password');
+  const publish = (channel, ...more) =>
+    cli(shop, 'FCALL', 'sse_publish', '1', channel, ORDER.type, ORDER.data, ...more);
+  assert.match(await publish('user:42:events', 'KEY', 'k'), /^\d+-\d+\n$/);
+  assert.match(await publish('broadcast:news'), /^\d+-\d+\n$/);
+  await cli(url('legacy', 'legacy-password'), 'PUBLISH', 'user:42:events', 'plain');
+  const [first] = await listener.got(3);
+  const again = `${gateway.events('42', { topics: ['news'] })}&lastEventId=${first.id}`;
+  const resumed = await Listener.open(t, again, types);
+  assert.equal((await resumed.got(2)).length, 2);
+
+  assert.match(await cli(shop, 'GET', 'unrelated'), /NOPERM/);
+  assert.match(await cli(url('legacy', 'legacy-password'), 'GET', 'sse:clock'), /NOPERM/);
+  assert.doesNotMatch(gateway.process.err, /NOPERM|can't run this command/);
+});
+
 test('getting started, in three terminals', async (t) => {
   const redis = await Redis.start(t);
   const directory = folder(t, 'start');
