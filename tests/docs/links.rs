@@ -134,10 +134,13 @@ fn paths_of_pages_in_other_files_exist() {
             continue;
         }
         let text = file(&path);
-        for (at, _) in text.match_indices("docs/") {
+        let places = ["docs/", "ARCHITECTURE.md", "CONTRIBUTING.md"];
+        for (at, _) in places.iter().flat_map(|place| text.match_indices(place)) {
             let before = text[..at].chars().next_back().unwrap_or(' ');
             let page: String =
                 text[at..].chars().take_while(|c| c.is_ascii_alphanumeric() || "/._-".contains(*c)).collect();
+            // The end of a sentence.
+            let page = page.trim_end_matches('.');
             if before.is_alphanumeric() || !page.ends_with(".md") {
                 continue;
             }
@@ -148,8 +151,8 @@ fn paths_of_pages_in_other_files_exist() {
                 .chars()
                 .take_while(|c| c.is_ascii_alphanumeric() || "-_".contains(*c))
                 .collect();
-            let exists = root().join(&page).exists();
-            if !exists || (!anchor.is_empty() && !anchors(&file(&page)).contains(&anchor)) {
+            let exists = root().join(page).exists();
+            if !exists || (!anchor.is_empty() && !anchors(&file(page)).contains(&anchor)) {
                 dead.push(format!("{}: {page}#{anchor}", path.display()));
             }
         }

@@ -23,7 +23,7 @@
 /**
  * `sse.gap`: events may be missing. Load the state again from the backend.
  * @typedef {object} Gap
- * @property {'expired' | 'trimmed' | 'reset' | 'unrecorded' | 'unknown-id'} reason why (README of the gateway, "System events")
+ * @property {'expired' | 'trimmed' | 'reset' | 'unrecorded' | 'unknown-id'} reason why (docs/reference/events.md of the gateway)
  * @property {string[]} channels what is concerned; empty: unknown, all may be
  * @property {string} from the id from which on
  */
