@@ -25,7 +25,11 @@ impl Fleet {
     /// `streams` streams, none of them open.
     pub fn new(env: Env, streams: u32) -> Self {
         let made = (0..streams).map(|index| Rc::new(RefCell::new(State::new(index))));
-        Self { env: Rc::new(env), streams: made.collect(), tasks: (0..streams).map(|_| None).collect() }
+        Self {
+            env: Rc::new(env),
+            streams: made.collect(),
+            tasks: (0..streams).map(|_| None).collect(),
+        }
     }
 
     /// How many there are.
@@ -64,7 +68,10 @@ impl Fleet {
         let open = tally.until(|tally| tally.held.get() >= wanted || tally.hopeless(enough));
         let in_time = tokio::time::timeout(timeout, open).await.is_ok();
         let first = tally.first_refusal.borrow();
-        let first = first.as_deref().map(|first| format!("; the first refusal: {first}")).unwrap_or_default();
+        let first = first
+            .as_deref()
+            .map(|first| format!("; the first refusal: {first}"))
+            .unwrap_or_default();
         if tally.hopeless(enough) {
             return Err(format!(
                 "the first {} connects were all refused for good{first}",
@@ -86,7 +93,10 @@ impl Fleet {
 
     /// Starts a stream, which comes back for as long as it is not cut.
     pub fn start(&mut self, index: u32) {
-        let task = tokio::task::spawn_local(stream::run(self.env.clone(), self.streams[index as usize].clone()));
+        let task = tokio::task::spawn_local(stream::run(
+            self.env.clone(),
+            self.streams[index as usize].clone(),
+        ));
         self.tasks[index as usize] = Some(task);
     }
 

@@ -51,7 +51,9 @@ impl Book {
             self.next = number + 1;
             return Arrival::InOrder;
         }
-        let Some(at) = self.missing.iter().position(|&(first, last)| (first..=last).contains(&number)) else {
+        let Some(at) =
+            self.missing.iter().position(|&(first, last)| (first..=last).contains(&number))
+        else {
             return Arrival::Double;
         };
         let (first, last) = self.missing.remove(at);
@@ -72,8 +74,9 @@ impl Book {
         let count = |first: u32, last: u32| {
             if first > last { 0 } else { u64::from(last - first) + 1 - voids(first, last) }
         };
-        let lost = self.missing.iter().map(|&(first, last)| count(first, last.min(sent))).sum::<u64>()
-            + count(self.next, sent);
+        let lost =
+            self.missing.iter().map(|&(first, last)| count(first, last.min(sent))).sum::<u64>()
+                + count(self.next, sent);
         (count(self.owed_from, sent), lost)
     }
 }
@@ -121,7 +124,11 @@ impl Published {
     fn settle_up_to(&self, book: &Book, source: u32, sent: u32) -> (u64, u64) {
         let voids = self.voids();
         book.settle(sent, |first, last| {
-            if voids.is_empty() { 0 } else { voids.range((source, first)..=(source, last)).count() as u64 }
+            if voids.is_empty() {
+                0
+            } else {
+                voids.range((source, first)..=(source, last)).count() as u64
+            }
         })
     }
 
@@ -160,7 +167,10 @@ mod tests {
     fn holes_doubles_and_swaps_are_told_apart() {
         let (mut book, arrivals) = book(0, &[1, 5, 3, 3, 5, 4, 2, 2, 9]);
         use Arrival::{Double, InOrder, OutOfOrder};
-        assert_eq!(arrivals, [InOrder, InOrder, OutOfOrder, Double, Double, OutOfOrder, OutOfOrder, Double, InOrder]);
+        assert_eq!(
+            arrivals,
+            [InOrder, InOrder, OutOfOrder, Double, Double, OutOfOrder, OutOfOrder, Double, InOrder]
+        );
         assert_eq!(book.settle(10, |_, _| 0), (10, 4));
         assert_eq!(book.settle(7, |_, _| 0), (7, 2));
         book.open(50);
@@ -180,7 +190,10 @@ mod tests {
         let (user, _) = book(0, &[]);
         assert_eq!(published.settle(&broadcasts, &user, 1), (3, 2));
         // Only 3 is missing; 2 and 4 will never come.
-        assert!(published.complete(&broadcasts, BROADCAST, 2) && !published.complete(&broadcasts, BROADCAST, 3));
+        assert!(
+            published.complete(&broadcasts, BROADCAST, 2)
+                && !published.complete(&broadcasts, BROADCAST, 3)
+        );
         let (broadcasts, _) = book(0, &[1, 3]);
         assert!(published.complete(&broadcasts, BROADCAST, 4) && !published.complete(&user, 1, 1));
     }

@@ -44,8 +44,10 @@ pub mod wire;
 
 /// Runs something that holds streams: on one thread, so that they share all without locks.
 pub fn on_one_thread<T>(work: impl Future<Output = Result<T, String>>) -> Result<T, String> {
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| error.to_string())?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| error.to_string())?;
     let outcome = runtime.block_on(tokio::task::LocalSet::new().run_until(work));
     // Streams that are still open have nothing left to say.
     runtime.shutdown_background();

@@ -44,7 +44,9 @@ mod tests {
 
     #[test]
     fn the_advice_is_one_that_works_and_no_less_would_do() {
-        for (streams, each, hard) in [(1000, 1, 150), (1000, 1, 101), (5000, 100, 149), (1001, 100, 110)] {
+        for (streams, each, hard) in
+            [(1000, 1, 150), (1000, 1, 101), (5000, 100, 149), (1001, 100, 110)]
+        {
             let error = fit(streams, each, hard).unwrap_err();
             let files = number(&error, "ulimit -n ").unwrap();
             assert_eq!(fit(streams, each, files), Ok(()));

@@ -28,12 +28,22 @@ pub fn rate(text: &str) -> Result<f64, String> {
 
 /// Streams a second that connect.
 pub fn connect_rate(text: &str) -> Result<f64, String> {
-    within(text, MIN_CONNECTS, MAX_CONNECTS, "connects a second; leave it out to connect as fast as it goes")
+    within(
+        text,
+        MIN_CONNECTS,
+        MAX_CONNECTS,
+        "connects a second; leave it out to connect as fast as it goes",
+    )
 }
 
 /// Streams a second that are cut.
 pub fn churn_rate(text: &str) -> Result<f64, String> {
-    within(text, MIN_CONNECTS, MAX_CONNECTS, "cuts a second; the scenario without cuts is `broadcast`")
+    within(
+        text,
+        MIN_CONNECTS,
+        MAX_CONNECTS,
+        "cuts a second; the scenario without cuts is `broadcast`",
+    )
 }
 
 /// A threshold.
@@ -49,22 +59,32 @@ pub fn payload_bytes(text: &str) -> Result<usize, String> {
 
 /// A time, 0 allowed.
 pub fn time(text: &str) -> Result<Duration, String> {
-    let time = humantime::parse_duration(text).map_err(|error| format!("{error}; it looks like 10s, 500ms or 2m"))?;
+    let time = humantime::parse_duration(text)
+        .map_err(|error| format!("{error}; it looks like 10s, 500ms or 2m"))?;
     if time <= MAX_TIME { Ok(time) } else { Err("it must be 30 days at the most".to_owned()) }
 }
 
 /// A time in which something shall happen.
 pub fn time_above_0(text: &str) -> Result<Duration, String> {
-    time(text).and_then(|time| if time.is_zero() { Err("it must be above 0".to_owned()) } else { Ok(time) })
+    time(text).and_then(|time| {
+        if time.is_zero() { Err("it must be above 0".to_owned()) } else { Ok(time) }
+    })
 }
 
 /// Tickets count whole seconds.
 pub fn ttl(text: &str) -> Result<Duration, String> {
-    time(text).and_then(|time| if time.as_secs() > 0 { Ok(time) } else { Err("it must be 1s or more".to_owned()) })
+    time(text).and_then(|time| {
+        if time.as_secs() > 0 { Ok(time) } else { Err("it must be 1s or more".to_owned()) }
+    })
 }
 
 /// `nan` is within nothing.
-fn within<N: FromStr + PartialOrd + Display>(text: &str, least: N, most: N, what: &str) -> Result<N, String> {
+fn within<N: FromStr + PartialOrd + Display>(
+    text: &str,
+    least: N,
+    most: N,
+    what: &str,
+) -> Result<N, String> {
     let number = text.parse().ok().filter(|number| *number >= least && *number <= most);
     number.ok_or_else(|| format!("it must be a number from {least} to {most}: {what}"))
 }
@@ -104,15 +124,28 @@ mod tests {
 
     /// What is said of a value; None: it is taken.
     fn refusal(scenario: &str, option: &str, value: &str) -> Option<String> {
-        Cli::try_parse_from(["loadtest", scenario, &format!("--{option}={value}")]).err().map(|error| error.to_string())
+        Cli::try_parse_from(["loadtest", scenario, &format!("--{option}={value}")])
+            .err()
+            .map(|error| error.to_string())
     }
 
     #[test]
     fn no_option_takes_a_number_that_cannot_be_meant() {
         for (scenario, option) in numeric() {
-            for value in ["-1", "-1s", "inf", "nan", "NaN", "-inf", "1e300", "99999999999999999999", "1000000years", ""]
-            {
-                let said = refusal(&scenario, &option, value).filter(|said| said.contains(&format!("--{option}")));
+            for value in [
+                "-1",
+                "-1s",
+                "inf",
+                "nan",
+                "NaN",
+                "-inf",
+                "1e300",
+                "99999999999999999999",
+                "1000000years",
+                "",
+            ] {
+                let said = refusal(&scenario, &option, value)
+                    .filter(|said| said.contains(&format!("--{option}")));
                 assert!(said.is_some(), "{scenario} --{option}={value} is taken");
             }
         }
@@ -121,8 +154,13 @@ mod tests {
     #[test]
     fn zero_is_taken_only_where_it_says_something() {
         for (scenario, option) in numeric() {
-            let zeros = ["0", "0s"].iter().filter(|zero| refusal(&scenario, &option, zero).is_none()).count();
-            let may = ZEROS.contains(&option.as_str()) || option.starts_with("max-") || option.starts_with("min-");
+            let zeros = ["0", "0s"]
+                .iter()
+                .filter(|zero| refusal(&scenario, &option, zero).is_none())
+                .count();
+            let may = ZEROS.contains(&option.as_str())
+                || option.starts_with("max-")
+                || option.starts_with("min-");
             assert_eq!(zeros > 0, may, "{scenario} --{option}=0");
         }
     }
@@ -130,7 +168,11 @@ mod tests {
     #[test]
     fn a_refusal_says_what_to_write_instead() {
         for (option, value, fix) in [
-            ("connect-rate", "0", "a number from 0.001 to 100000: connects a second; leave it out to connect as fast"),
+            (
+                "connect-rate",
+                "0",
+                "a number from 0.001 to 100000: connects a second; leave it out to connect as fast",
+            ),
             ("rate", "inf", "a number from 0 to 1000000: events a second, 0 for none"),
             ("payload-bytes", "3", "a number from 73 to 16777216: the least holds the stamp"),
             ("duration", "0s", "above 0"),
@@ -138,9 +180,14 @@ mod tests {
             ("max-cpu-per-million", "nan", "a number from 0"),
         ] {
             let said = refusal("broadcast", option, value).unwrap_or_default();
-            assert!(said.contains(&format!("--{option}")) && said.contains(fix), "{option}={value}: {said}");
+            assert!(
+                said.contains(&format!("--{option}")) && said.contains(fix),
+                "{option}={value}: {said}"
+            );
         }
-        for (option, value) in [("connect-rate", "0.001"), ("rate", "2.5"), ("payload-bytes", "73"), ("drain", "0s")] {
+        for (option, value) in
+            [("connect-rate", "0.001"), ("rate", "2.5"), ("payload-bytes", "73"), ("drain", "0s")]
+        {
             assert_eq!(refusal("broadcast", option, value), None);
         }
     }

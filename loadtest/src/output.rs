@@ -22,7 +22,8 @@ impl Json {
             None => Ok(Self::None),
             Some(name) if name.as_os_str() == "-" => Ok(Self::Stdout),
             Some(name) => {
-                let file = File::create(name).map_err(|error| format!("--json {}: {error}", name.display()))?;
+                let file = File::create(name)
+                    .map_err(|error| format!("--json {}: {error}", name.display()))?;
                 Ok(Self::File(name.to_owned(), file))
             }
         }
@@ -47,7 +48,9 @@ impl Json {
 pub fn say(text: &str) -> Result<(), String> {
     let mut out = io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(format!("standard output: {error}")),
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            Err(format!("standard output: {error}"))
+        }
         _ => Ok(()),
     }
 }

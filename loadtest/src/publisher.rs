@@ -111,7 +111,10 @@ impl Publisher {
     pub async fn stop(self) -> Outcome {
         self.stop_ns.store(now_ns(), Ordering::SeqCst);
         let joined = tokio::task::spawn_blocking(|| self.thread.join()).await;
-        joined.ok().and_then(Result::ok).unwrap_or_else(|| unreachable!("the publisher does not panic"))
+        joined
+            .ok()
+            .and_then(Result::ok)
+            .unwrap_or_else(|| unreachable!("the publisher does not panic"))
     }
 }
 
@@ -143,11 +146,18 @@ impl Clock {
     }
 }
 
-fn publish(schedule: &Schedule, line: &mut Line, published: &Published, stop_ns: &AtomicU64) -> Outcome {
+fn publish(
+    schedule: &Schedule,
+    line: &mut Line,
+    published: &Published,
+    stop_ns: &AtomicU64,
+) -> Outcome {
     let mut outcome = Outcome::default();
     let start = now_ns();
-    let (mut broadcasts, mut users) =
-        (Clock::new(start, schedule.broadcasts_per_s), Clock::new(start, schedule.user_events_per_s));
+    let (mut broadcasts, mut users) = (
+        Clock::new(start, schedule.broadcasts_per_s),
+        Clock::new(start, schedule.user_events_per_s),
+    );
     let mut batch = Vec::new();
     loop {
         let next = broadcasts.due_ns().min(users.due_ns());
@@ -171,10 +181,16 @@ fn publish(schedule: &Schedule, line: &mut Line, published: &Published, stop_ns:
             let (clock, source) = if broadcasts.due_ns() <= users.due_ns() {
                 (&mut broadcasts, BROADCAST)
             } else {
-                let source = u32::try_from(users.count % u64::from(schedule.users)).unwrap_or_default() + 1;
+                let source =
+                    u32::try_from(users.count % u64::from(schedule.users)).unwrap_or_default() + 1;
                 (&mut users, source)
             };
-            batch.push(Stamp { due_ns: clock.due_ns(), source, number: published.next(source), run: schedule.run });
+            batch.push(Stamp {
+                due_ns: clock.due_ns(),
+                source,
+                number: published.next(source),
+                run: schedule.run,
+            });
             clock.count += 1;
         }
         outcome.max_lag_ms = outcome.max_lag_ms.max((now - next) / 1_000_000);
@@ -257,14 +273,16 @@ impl Line {
                             .arg("load")
                             .arg(payload.as_slice());
                     } else {
-                        let envelope = [br#"{"type":"load","payload":"#, payload.as_slice(), b"}"].concat();
+                        let envelope =
+                            [br#"{"type":"load","payload":"#, payload.as_slice(), b"}"].concat();
                         pipeline.cmd("PUBLISH").arg(channel).arg(envelope);
                     }
                 }
                 match pipeline.query::<Vec<redis::Value>>(connection) {
                     Ok(values) => {
-                        let result =
-                            |value: redis::Value| value.extract_error().map(drop).map_err(|error| error.to_string());
+                        let result = |value: redis::Value| {
+                            value.extract_error().map(drop).map_err(|error| error.to_string())
+                        };
                         values.into_iter().map(result).collect()
                     }
                     Err(error) => batch.iter().map(|_| Err(error.to_string())).collect(),
@@ -281,7 +299,12 @@ impl Line {
     }
 }
 
-fn post(client: &reqwest::blocking::Client, schedule: &Schedule, source: u32, payload: &str) -> Result<(), String> {
+fn post(
+    client: &reqwest::blocking::Client,
+    schedule: &Schedule,
+    source: u32,
+    payload: &str,
+) -> Result<(), String> {
     let request = match &schedule.way {
         Way::Http { url, api_key } => {
             let channel = schedule.channel(source);
@@ -291,7 +314,9 @@ fn post(client: &reqwest::blocking::Client, schedule: &Schedule, source: u32, pa
                 .body(format!(r#"{{"channel":"{channel}","type":"load","payload":{payload}}}"#))
         }
         Way::Post { url, body, headers } => {
-            let request = client.post(url.replace("{topic}", &schedule.topic)).body(body.replace("{payload}", payload));
+            let request = client
+                .post(url.replace("{topic}", &schedule.topic))
+                .body(body.replace("{payload}", payload));
             headers.iter().fold(request, |request, (name, value)| request.header(name, value))
         }
         Way::Bare { .. } | Way::Durable { .. } => unreachable!("these go to Redis"),

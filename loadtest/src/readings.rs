@@ -41,7 +41,12 @@ impl Processes {
         let children = children();
         let mut at = 0;
         while let Some(&parent) = all.get(at) {
-            all.extend(children.iter().filter(|(of, pid)| *of == parent && known.insert(*pid)).map(|(_, pid)| *pid));
+            all.extend(
+                children
+                    .iter()
+                    .filter(|(of, pid)| *of == parent && known.insert(*pid))
+                    .map(|(_, pid)| *pid),
+            );
             at += 1;
         }
         // Unreadable memory would be a server without any.
@@ -103,7 +108,11 @@ fn stat(pid: u32) -> Option<Stat> {
     // SAFETY: reads a constant of the system.
     let ticks_per_s = unsafe { libc::sysconf(libc::_SC_CLK_TCK) } as f64;
     let seconds = |at: usize| fields.get(at)?.parse::<f64>().ok().map(|ticks| ticks / ticks_per_s);
-    Some(Stat { parent: fields.get(1)?.parse().ok()?, user_s: seconds(11)?, system_s: seconds(12)? })
+    Some(Stat {
+        parent: fields.get(1)?.parse().ok()?,
+        user_s: seconds(11)?,
+        system_s: seconds(12)?,
+    })
 }
 
 /// (parent, process) of all processes.
@@ -130,7 +139,8 @@ pub struct Kernel {
 impl Kernel {
     /// Reads it.
     pub fn now() -> Self {
-        let slab_bytes = kib(&fs::read_to_string("/proc/meminfo").unwrap_or_default(), "Slab:") * 1024;
+        let slab_bytes =
+            kib(&fs::read_to_string("/proc/meminfo").unwrap_or_default(), "Slab:") * 1024;
         let sockets = fs::read_to_string("/proc/net/sockstat").unwrap_or_default();
         let pages = sockets
             .lines()
@@ -160,15 +170,18 @@ impl Redis {
     /// CPU time used so far (`INFO cpu`).
     pub fn cpu(&mut self) -> Cpu {
         let info: String = redis::cmd("INFO").arg("cpu").query(&mut self.0).unwrap_or_default();
-        let value =
-            |name: &str| info.lines().find_map(|line| line.strip_prefix(name)?.parse().ok()).unwrap_or_default();
+        let value = |name: &str| {
+            info.lines().find_map(|line| line.strip_prefix(name)?.parse().ok()).unwrap_or_default()
+        };
         Cpu { user_s: value("used_cpu_user:"), system_s: value("used_cpu_sys:") }
     }
 
     /// Memory used for data (`INFO memory`), bytes.
     pub fn used_bytes(&mut self) -> u64 {
         let info: String = redis::cmd("INFO").arg("memory").query(&mut self.0).unwrap_or_default();
-        info.lines().find_map(|line| line.strip_prefix("used_memory:")?.parse().ok()).unwrap_or_default()
+        info.lines()
+            .find_map(|line| line.strip_prefix("used_memory:")?.parse().ok())
+            .unwrap_or_default()
     }
 }
 

@@ -50,12 +50,23 @@ impl Refusal {
 
     /// The code, and what it says to people.
     pub fn text(&self) -> String {
-        if self.message.is_empty() { self.code.clone() } else { format!("{}: {}", self.code, self.message) }
+        if self.message.is_empty() {
+            self.code.clone()
+        } else {
+            format!("{}: {}", self.code, self.message)
+        }
     }
 }
 
 fn first_line(body: &[u8]) -> String {
-    String::from_utf8_lossy(body).trim().lines().next().unwrap_or_default().chars().take(SHOWN_CHARS).collect()
+    String::from_utf8_lossy(body)
+        .trim()
+        .lines()
+        .next()
+        .unwrap_or_default()
+        .chars()
+        .take(SHOWN_CHARS)
+        .collect()
 }
 
 #[cfg(test)]
@@ -64,7 +75,10 @@ mod tests {
 
     #[test]
     fn the_gateways_code_is_counted_and_its_message_kept() {
-        let refusal = Refusal::new(401, br#"{"error":"ticket-missing-claim","message":"the claim iss is missing"}"#);
+        let refusal = Refusal::new(
+            401,
+            br#"{"error":"ticket-missing-claim","message":"the claim iss is missing"}"#,
+        );
         assert_eq!(refusal.code, "401 ticket-missing-claim");
         assert_eq!(refusal.text(), "401 ticket-missing-claim: the claim iss is missing");
         assert!(refusal.for_good);
@@ -73,10 +87,16 @@ mod tests {
     #[test]
     fn others_are_counted_by_status() {
         let page = Refusal::new(404, b"\r\n<html>\r\n<body>");
-        assert_eq!((page.code.as_str(), page.message.as_str(), page.for_good), ("404", "<html>", true));
+        assert_eq!(
+            (page.code.as_str(), page.message.as_str(), page.for_good),
+            ("404", "<html>", true)
+        );
         assert_eq!(Refusal::new(403, b"").text(), "403");
         assert_eq!(Refusal::new(200, b"hello").text(), "200 no event stream: hello");
-        assert_eq!(Refusal::new(500, "ü".repeat(500).as_bytes()).message.chars().count(), SHOWN_CHARS);
+        assert_eq!(
+            Refusal::new(500, "ü".repeat(500).as_bytes()).message.chars().count(),
+            SHOWN_CHARS
+        );
         for status in [200, 408, 425, 429, 500, 503] {
             assert!(!Refusal::new(status, b"").for_good, "{status}");
         }

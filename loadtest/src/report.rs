@@ -271,7 +271,8 @@ impl Report {
     /// Holds the report to the thresholds.
     pub fn judge(&mut self, limits: &Thresholds) {
         let mut found = Vec::new();
-        let mut at_most = |what: &str, value: Option<f64>, limit: Option<f64>| match (value, limit) {
+        let mut at_most = |what: &str, value: Option<f64>, limit: Option<f64>| match (value, limit)
+        {
             (Some(value), Some(limit)) if value > limit => {
                 found.push(format!("{what}: {value:.3}, allowed {limit:.3}"))
             }
@@ -281,25 +282,33 @@ impl Report {
         // Where nothing was owed, nothing was shown: a server that is sent nothing loses nothing.
         let load = self.load.as_ref().filter(|load| load.expected > 0);
         let whole = |limit: Option<u64>| limit.map(|limit| limit as f64);
-        let ms = |limit: Option<std::time::Duration>| limit.map(|limit| limit.as_secs_f64() * 1000.0);
-        let unpublished = self.load.as_ref().map(|load| (load.published.failed + load.published.unsent) as f64);
+        let ms =
+            |limit: Option<std::time::Duration>| limit.map(|limit| limit.as_secs_f64() * 1000.0);
+        let unpublished =
+            self.load.as_ref().map(|load| (load.published.failed + load.published.unsent) as f64);
         at_most("not published", unpublished, whole(limits.max_unpublished));
         at_most("lost", load.map(|load| load.lost as f64), whole(limits.max_lost));
         at_most("doubled", load.map(|load| load.doubled as f64), whole(limits.max_doubled));
-        at_most("out of order", load.map(|load| load.out_of_order as f64), whole(limits.max_out_of_order));
+        at_most(
+            "out of order",
+            load.map(|load| load.out_of_order as f64),
+            whole(limits.max_out_of_order),
+        );
         let gaps = self.load.as_ref().map(|load| load.gaps.values().sum::<u64>() as f64);
         at_most("gaps", gaps, whole(limits.max_gaps));
         let timed = load.filter(|load| load.latency.count > 0);
         at_most("p99, ms", timed.map(|load| load.latency.p99_ms), ms(limits.max_p99));
-        let caught_up = self
-            .storm
-            .as_ref()
-            .map(|storm| if storm.caught_up < storm.cut { f64::INFINITY } else { storm.caught_up_after.max_ms });
+        let caught_up = self.storm.as_ref().map(|storm| {
+            if storm.caught_up < storm.cut { f64::INFINITY } else { storm.caught_up_after.max_ms }
+        });
         at_most("caught up after, ms", caught_up, ms(limits.max_caught_up));
         let cpu = load.and_then(|load| load.server_cpu).map(|cpu| cpu.total_s);
         at_most("server CPU-s per million deliveries", cpu, limits.max_cpu_per_million);
-        let bytes =
-            self.memory.as_ref().and_then(|memory| memory.server_bytes_per_idle_stream).map(|bytes| bytes as f64);
+        let bytes = self
+            .memory
+            .as_ref()
+            .and_then(|memory| memory.server_bytes_per_idle_stream)
+            .map(|bytes| bytes as f64);
         at_most("server bytes per idle stream", bytes, whole(limits.max_bytes_per_stream));
         if let Some(limit) = limits.min_held.filter(|limit| self.streams.held < *limit) {
             found.push(format!("held: {}, wanted {limit}", self.streams.held));
@@ -369,16 +378,28 @@ mod tests {
 
     #[test]
     fn what_is_past_its_threshold_is_named() {
-        let limits = Thresholds { max_lost: Some(2), max_unpublished: Some(1), ..Thresholds::default() };
+        let limits =
+            Thresholds { max_lost: Some(2), max_unpublished: Some(1), ..Thresholds::default() };
         assert_eq!(violations(report(10, 2), &limits), ["not published: 2.000, allowed 1.000"]);
         assert_eq!(violations(report(10, 3), &limits).len(), 2);
     }
 
     #[test]
     fn a_storm_that_did_not_end_is_no_fast_storm() {
-        let limits = Thresholds { max_caught_up: Some(std::time::Duration::from_secs(9)), ..Thresholds::default() };
-        let storm = |caught_up| Storm { cut: 10, caught_up, caught_up_after: Times::default(), server_cpu_s: None };
-        assert_eq!(violations(Report { storm: Some(storm(10)), ..report(10, 0) }, &limits).len(), 0);
+        let limits = Thresholds {
+            max_caught_up: Some(std::time::Duration::from_secs(9)),
+            ..Thresholds::default()
+        };
+        let storm = |caught_up| Storm {
+            cut: 10,
+            caught_up,
+            caught_up_after: Times::default(),
+            server_cpu_s: None,
+        };
+        assert_eq!(
+            violations(Report { storm: Some(storm(10)), ..report(10, 0) }, &limits).len(),
+            0
+        );
         assert_eq!(violations(Report { storm: Some(storm(9)), ..report(10, 0) }, &limits).len(), 1);
     }
 }

@@ -25,7 +25,11 @@ impl Stamp {
     /// The payload, JSON of `bytes` bytes (or as many as the stamp needs).
     pub fn payload(&self, bytes: usize, out: &mut Vec<u8>) {
         out.clear();
-        let _ = write!(out, r#"{{"t":{},"s":{},"n":{},"r":{},"p":""#, self.due_ns, self.source, self.number, self.run);
+        let _ = write!(
+            out,
+            r#"{{"t":{},"s":{},"n":{},"r":{},"p":""#,
+            self.due_ns, self.source, self.number, self.run
+        );
         let end = bytes.saturating_sub(2).max(out.len());
         out.resize(end, b'x');
         out.extend_from_slice(b"\"}");

@@ -12,7 +12,10 @@ impl Report {
     /// The report for people.
     pub fn table(&self) -> String {
         let mut rows = Rows::default();
-        rows.add(self.scenario, &format!("{} ({:?}), payload {} bytes", self.url, self.protocol, self.payload_bytes));
+        rows.add(
+            self.scenario,
+            &format!("{} ({:?}), payload {} bytes", self.url, self.protocol, self.payload_bytes),
+        );
         if let Some(connect) = &self.connect {
             connect.rows(&mut rows);
         }
@@ -23,14 +26,18 @@ impl Report {
             let cpu = |name: &str, ms: Option<f64>| {
                 ms.map(|ms| format!(", {name} {ms:.1} ms of CPU a second")).unwrap_or_default()
             };
-            let (server, redis) = (cpu("server", held.server_cpu_ms_per_s), cpu("Redis", held.redis_cpu_ms_per_s));
+            let (server, redis) =
+                (cpu("server", held.server_cpu_ms_per_s), cpu("Redis", held.redis_cpu_ms_per_s));
             rows.add("held for", &format!("{:.1} s{server}{redis}", held.seconds));
         }
         if let Some(load) = &self.load {
             load.rows(&mut rows);
         }
         if let Some(storm) = &self.storm {
-            let cpu = storm.server_cpu_s.map(|cpu| format!(", {cpu:.2} CPU-s of the server")).unwrap_or_default();
+            let cpu = storm
+                .server_cpu_s
+                .map(|cpu| format!(", {cpu:.2} CPU-s of the server"))
+                .unwrap_or_default();
             rows.add("storm", &format!("{} cut, {} caught up{cpu}", storm.cut, storm.caught_up));
             rows.add("caught up after", &storm.caught_up_after.text());
         }
@@ -40,16 +47,27 @@ impl Report {
                 let tool = format!("this tool {:.0} % of a core", step.tool_cpu_percent);
                 rows.add(
                     &format!("{:.1}/s", step.rate),
-                    &format!("{:.0} deliveries/s, p99 {:.1} ms, {tool}: {verdict}", step.deliveries_per_s, step.p99_ms),
+                    &format!(
+                        "{:.0} deliveries/s, p99 {:.1} ms, {tool}: {verdict}",
+                        step.deliveries_per_s, step.p99_ms
+                    ),
                 );
             }
             rows.add("highest rate kept up with", &format!("{:.1}/s", search.highest_rate));
         }
         let streams = &self.streams;
-        rows.add("streams", &format!("{} held, {} opened, {} resumed", streams.held, streams.opened, streams.resumed));
-        for (what, counts) in
-            [("refused", &streams.refused), ("failed", &streams.failed), ("ended by the server", &streams.ended)]
-        {
+        rows.add(
+            "streams",
+            &format!(
+                "{} held, {} opened, {} resumed",
+                streams.held, streams.opened, streams.resumed
+            ),
+        );
+        for (what, counts) in [
+            ("refused", &streams.refused),
+            ("failed", &streams.failed),
+            ("ended by the server", &streams.ended),
+        ] {
             if !counts.is_empty() {
                 rows.add(what, &list(counts));
             }
@@ -70,16 +88,26 @@ impl Connect {
             .server_cpu_s_per_1000
             .map(|cpu| format!(", {cpu:.3} CPU-s of the server per 1,000"))
             .unwrap_or_default();
-        rows.add("connect", &format!("{} in {:.2} s, {:.0}/s{cpu}", self.streams, self.seconds, self.per_second));
+        rows.add(
+            "connect",
+            &format!("{} in {:.2} s, {:.0}/s{cpu}", self.streams, self.seconds, self.per_second),
+        );
     }
 }
 
 impl Memory {
     fn rows(&self, rows: &mut Rows) {
-        if let (Some(empty), Some(idle)) = (self.server_bytes_empty, self.server_bytes_per_idle_stream) {
-            let loaded =
-                self.server_bytes_per_loaded_stream.map(|bytes| format!(", loaded {}", kib(bytes))).unwrap_or_default();
-            rows.add("server memory (PSS)", &format!("{} per idle stream{loaded}; empty {}", kib(idle), kib(empty)));
+        if let (Some(empty), Some(idle)) =
+            (self.server_bytes_empty, self.server_bytes_per_idle_stream)
+        {
+            let loaded = self
+                .server_bytes_per_loaded_stream
+                .map(|bytes| format!(", loaded {}", kib(bytes)))
+                .unwrap_or_default();
+            rows.add(
+                "server memory (PSS)",
+                &format!("{} per idle stream{loaded}; empty {}", kib(idle), kib(empty)),
+            );
         }
         let both = "(on loopback both ends)";
         rows.add(
@@ -135,10 +163,17 @@ impl Load {
             );
         }
         let redis = self.redis_cpu_s.map(|cpu| format!("Redis {cpu:.2} s, ")).unwrap_or_default();
-        let busy = if self.tool_cpu_percent > BUSY_PERCENT { ": the latency is partly its own" } else { "" };
+        let busy = if self.tool_cpu_percent > BUSY_PERCENT {
+            ": the latency is partly its own"
+        } else {
+            ""
+        };
         rows.add(
             "other CPU",
-            &format!("{redis}this tool {:.2} s ({:.0} % of a core{busy})", self.tool_cpu_s, self.tool_cpu_percent),
+            &format!(
+                "{redis}this tool {:.2} s ({:.0} % of a core{busy})",
+                self.tool_cpu_s, self.tool_cpu_percent
+            ),
         );
     }
 }
@@ -164,7 +199,8 @@ impl Rows {
 
 /// `3 x one, 2 x another`, or `none`.
 pub fn list(counts: &Counts) -> String {
-    let each: Vec<String> = counts.iter().map(|(name, count)| format!("{count} x {name}")).collect();
+    let each: Vec<String> =
+        counts.iter().map(|(name, count)| format!("{count} x {name}")).collect();
     if each.is_empty() { "none".to_owned() } else { each.join(", ") }
 }
 

@@ -92,7 +92,9 @@ impl Tally {
 
     /// Whether the first attempts, `enough` of them, were all refused for one and the same reason, and for good: the others would be too.
     pub fn hopeless(&self, enough: u32) -> bool {
-        let nothing_else = self.opened.get() == 0 && self.failed.borrow().is_empty() && self.ended.borrow().is_empty();
+        let nothing_else = self.opened.get() == 0
+            && self.failed.borrow().is_empty()
+            && self.ended.borrow().is_empty();
         nothing_else && self.refused.borrow().len() == 1 && self.refused_for_good.get() >= enough
     }
 
@@ -121,7 +123,8 @@ impl Default for Tally {
 
 /// An empty histogram of µs.
 pub fn times() -> Histogram<u64> {
-    let mut histogram = Histogram::new_with_max(MAX_US, 3).unwrap_or_else(|error| unreachable!("constants: {error}"));
+    let mut histogram = Histogram::new_with_max(MAX_US, 3)
+        .unwrap_or_else(|error| unreachable!("constants: {error}"));
     histogram.auto(false);
     histogram
 }

@@ -56,7 +56,8 @@ impl Target {
         headers: &[String],
         streams_per_source: u32,
     ) -> Result<Self, String> {
-        let bad = |what: &str| format!("--url {url}: {what}; it looks like http://127.0.0.1:8080/events");
+        let bad =
+            |what: &str| format!("--url {url}: {what}; it looks like http://127.0.0.1:8080/events");
         let (secure, rest) = match (url.strip_prefix("http://"), url.strip_prefix("https://")) {
             (Some(rest), _) => (false, rest),
             (_, Some(rest)) => (true, rest),
@@ -67,13 +68,18 @@ impl Target {
             Some((host, port)) => (host, port.parse().map_err(|_| bad("a bad port"))?),
             None => (authority, if secure { 443 } else { 80 }),
         };
-        let mut addresses = (host, port).to_socket_addrs().map_err(|error| bad(&error.to_string()))?;
+        let mut addresses =
+            (host, port).to_socket_addrs().map_err(|error| bad(&error.to_string()))?;
         let address = addresses.next().ok_or_else(|| bad("no address"))?;
         let tls = match (secure, tls) {
             (true, Some(mut config)) => {
-                config.alpn_protocols =
-                    vec![if protocol == Protocol::Http2 { b"h2".to_vec() } else { b"http/1.1".to_vec() }];
-                let name = ServerName::try_from(host.to_owned()).map_err(|error| bad(&error.to_string()))?;
+                config.alpn_protocols = vec![if protocol == Protocol::Http2 {
+                    b"h2".to_vec()
+                } else {
+                    b"http/1.1".to_vec()
+                }];
+                let name = ServerName::try_from(host.to_owned())
+                    .map_err(|error| bad(&error.to_string()))?;
                 Some((Arc::new(config), name))
             }
             (true, None) => return Err(bad("https needs --ca FILE or --insecure")),
@@ -81,11 +87,23 @@ impl Target {
         };
         let headers = headers
             .iter()
-            .map(|line| line.split_once(':').map(|(name, value)| (name.trim().to_lowercase(), value.trim().to_owned())))
+            .map(|line| {
+                line.split_once(':')
+                    .map(|(name, value)| (name.trim().to_lowercase(), value.trim().to_owned()))
+            })
             .collect::<Option<_>>()
             .ok_or("--header: it looks like 'Name: value'")?;
         let path = if path.is_empty() { "/events".to_owned() } else { path.to_owned() };
-        Ok(Self { kind, protocol, address, authority: authority.to_owned(), path, tls, headers, streams_per_source })
+        Ok(Self {
+            kind,
+            protocol,
+            address,
+            authority: authority.to_owned(),
+            path,
+            tls,
+            headers,
+            streams_per_source,
+        })
     }
 
     /// Path and query of a stream's request.
@@ -124,7 +142,8 @@ mod tests {
         let Command::Idle(common) = Cli::parse_from(["loadtest", "idle"]).command else {
             unreachable!("idle was asked for")
         };
-        Target::new(url, Kind::Plain, Protocol::Http1, None, &[], common.streams_per_source).unwrap()
+        Target::new(url, Kind::Plain, Protocol::Http1, None, &[], common.streams_per_source)
+            .unwrap()
     }
 
     #[test]
@@ -138,7 +157,10 @@ mod tests {
         assert_eq!(target.source(0), None);
         // What is bound is loopback, and not what an unbound socket takes.
         let bound: Vec<IpAddr> = streams.into_keys().flatten().collect();
-        assert!(bound.iter().all(IpAddr::is_loopback) && !bound.contains(&Ipv4Addr::LOCALHOST.into()), "{bound:?}");
+        assert!(
+            bound.iter().all(IpAddr::is_loopback) && !bound.contains(&Ipv4Addr::LOCALHOST.into()),
+            "{bound:?}"
+        );
     }
 
     #[test]

@@ -73,19 +73,23 @@ impl Tickets {
         generation: u32,
         iat: u64,
     ) -> Result<Option<String>, NoTicket> {
-        let failed = |error: &dyn std::fmt::Display| NoTicket::Failed(format!("POST /tickets: {error}"));
+        let failed =
+            |error: &dyn std::fmt::Display| NoTicket::Failed(format!("POST /tickets: {error}"));
         match self {
             Self::None => Ok(None),
             Self::Signed { key, header, audience, issuer, ttl } => {
                 let jti = format!("{}-{index}-{generation}", std::process::id());
                 let (iss, exp) = (issuer.as_deref(), iat + ttl.as_secs());
-                let claims = Claims { sub: user, aud: audience, iss, iat, exp, jti, topics: [topic] };
+                let claims =
+                    Claims { sub: user, aud: audience, iss, iat, exp, jti, topics: [topic] };
                 jsonwebtoken::encode(header, &claims, key)
                     .map(Some)
                     .map_err(|error| NoTicket::Failed(format!("ticket: {error}")))
             }
             Self::Asked { client, url, api_key, ttl } => {
-                let body = serde_json::json!({ "user": user, "topics": [topic], "ttl": ttl.as_secs() }).to_string();
+                let body =
+                    serde_json::json!({ "user": user, "topics": [topic], "ttl": ttl.as_secs() })
+                        .to_string();
                 let answer = client.post(url).bearer_auth(api_key).body(body).send().await;
                 let answer = answer.map_err(|error| failed(&error))?;
                 let status = answer.status();
@@ -97,7 +101,8 @@ impl Tickets {
                         ..refusal
                     }));
                 }
-                let answer: Answer = serde_json::from_slice(&text).map_err(|error| failed(&error))?;
+                let answer: Answer =
+                    serde_json::from_slice(&text).map_err(|error| failed(&error))?;
                 Ok(Some(answer.ticket))
             }
         }

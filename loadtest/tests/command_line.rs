@@ -23,7 +23,8 @@ impl Yardstick {
     /// With as many open files as the system allows.
     fn start(binary: &str) -> Self {
         let line = r#"ulimit -n "$(ulimit -Hn)"; exec "$0""#;
-        let mut child = Command::new("sh").args(["-c", line, binary]).stdout(Stdio::piped()).spawn().unwrap();
+        let mut child =
+            Command::new("sh").args(["-c", line, binary]).stdout(Stdio::piped()).spawn().unwrap();
         let mut said = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut said).unwrap();
         Self { child, address: said.trim().strip_prefix("listening on ").unwrap().to_owned() }
@@ -44,7 +45,8 @@ impl Drop for Yardstick {
 /// The tool, words parted by spaces, with short waits.
 fn tool(url: &str, options: &str) -> Command {
     let mut tool = Command::new(TOOL);
-    tool.args(options.split(' ').take(1)).args(["--kind", "plain", "--settle", "200ms", "--url", url]);
+    tool.args(options.split(' ').take(1))
+        .args(["--kind", "plain", "--settle", "200ms", "--url", url]);
     tool.args(options.split(' ').skip(1));
     tool
 }
@@ -52,7 +54,11 @@ fn tool(url: &str, options: &str) -> Command {
 /// Report, exit status, standard error.
 fn read(output: Output) -> (Value, i32, String) {
     let report = serde_json::from_slice(&output.stdout).unwrap_or(Value::Null);
-    (report, output.status.code().expect("an exit status"), String::from_utf8_lossy(&output.stderr).into_owned())
+    (
+        report,
+        output.status.code().expect("an exit status"),
+        String::from_utf8_lossy(&output.stderr).into_owned(),
+    )
 }
 
 fn number(value: &Value) -> u64 {
@@ -64,7 +70,9 @@ fn the_yardsticks_deliver_everything() {
     for binary in [ACTIX, SEND] {
         let server = Yardstick::start(binary);
         let publish = format!("http://{}/publish", server.address);
-        let load = format!("broadcast -n 20 --rate 40 --duration 1s --publish post --publish-url {publish} --json -");
+        let load = format!(
+            "broadcast -n 20 --rate 40 --duration 1s --publish post --publish-url {publish} --json -"
+        );
         let (report, status, error) = read(tool(&server.url(), &load).output().unwrap());
         assert_eq!(status, 0, "{error}");
         let load = &report["load"];
@@ -79,10 +87,15 @@ fn a_file_that_cannot_be_written_is_told_before_the_run() {
     let server = TcpListener::bind("127.0.0.1:0").unwrap();
     server.set_nonblocking(true).unwrap();
     let url = format!("http://{}/events", server.local_addr().unwrap());
-    let (_, status, error) = read(tool(&url, "idle -n 1 --json /dev/null/report.json").output().unwrap());
+    let (_, status, error) =
+        read(tool(&url, "idle -n 1 --json /dev/null/report.json").output().unwrap());
     assert_eq!(status, 2);
     assert!(error.contains("--json /dev/null/report.json"), "{error}");
-    assert_eq!(server.accept().unwrap_err().kind(), ErrorKind::WouldBlock, "a stream was opened first");
+    assert_eq!(
+        server.accept().unwrap_err().kind(),
+        ErrorKind::WouldBlock,
+        "a stream was opened first"
+    );
 
     let mut bench = Command::new(TOOL);
     bench.args(["bench", "--quick", "--only", "send-loop", "--out", "/dev/null/bench"]);
@@ -146,8 +159,12 @@ fn a_run_past_what_one_address_carries_comes_from_several() {
     let run = "idle -n 5 --streams-per-source 2 --duration 100ms --json -";
     let (report, status, error) = read(tool(&url, run).output().unwrap());
     assert_eq!((status, &report["streams"]["held"]), (0, &5.into()), "{error}");
-    let sources: Vec<(String, u32)> =
-        sources.lock().unwrap().iter().map(|(source, count)| (source.to_string(), *count)).collect();
+    let sources: Vec<(String, u32)> = sources
+        .lock()
+        .unwrap()
+        .iter()
+        .map(|(source, count)| (source.to_string(), *count))
+        .collect();
     let expected = [("127.0.0.1", 2), ("127.0.0.2", 2), ("127.0.0.3", 1)];
     assert_eq!(sources, expected.map(|(source, count)| (source.to_owned(), count)));
 }

@@ -26,9 +26,13 @@ fn number(value: &Value) -> u64 {
 
 #[test]
 fn idle_streams_are_held_and_weighed() {
-    let report = Stand::start().report("idle -n 60 --duration 1s --min-held 60 --max-bytes-per-stream 1000000");
+    let report = Stand::start()
+        .report("idle -n 60 --duration 1s --min-held 60 --max-bytes-per-stream 1000000");
     assert_eq!(report["scenario"], "idle");
-    assert_eq!((&report["streams"]["held"], &report["streams"]["opened"]), (&60.into(), &60.into()));
+    assert_eq!(
+        (&report["streams"]["held"], &report["streams"]["opened"]),
+        (&60.into(), &60.into())
+    );
     assert_eq!(report["load"], Value::Null);
     assert!(number(&report["memory"]["server_bytes_empty"]) > 1_000_000);
     assert!(number(&report["memory"]["server_bytes_per_idle_stream"]) > 100);
@@ -43,7 +47,9 @@ fn broadcasts_in_all_three_ways_of_publishing() {
     let stand = Stand::start();
     let key = stand.file("api-key");
     for how in ["durable", "bare", &format!("http --api-key-file {key}")] {
-        let report = stand.report(&format!("broadcast -n 30 --rate 40 --duration 1s --publish {how} --max-lost 0"));
+        let report = stand.report(&format!(
+            "broadcast -n 30 --rate 40 --duration 1s --publish {how} --max-lost 0"
+        ));
         assert_clean(&report, 30);
         let load = &report["load"];
         assert_eq!(number(&load["expected"]), 30 * number(&load["published"]["published"]));
@@ -57,7 +63,8 @@ fn broadcasts_in_all_three_ways_of_publishing() {
 
 #[test]
 fn an_event_of_a_user_goes_to_all_streams_of_this_user_only() {
-    let report = Stand::start().report("users -n 20 --streams-per-user 2 --user-rate 100 --duration 1s");
+    let report =
+        Stand::start().report("users -n 20 --streams-per-user 2 --user-rate 100 --duration 1s");
     assert_clean(&report, 20);
     let load = &report["load"];
     assert_eq!(number(&load["expected"]), 2 * number(&load["published"]["published"]));
@@ -73,11 +80,15 @@ fn broadcasts_and_events_of_users_mixed() {
 
 #[test]
 fn a_storm_is_over_when_all_have_caught_up() {
-    let report = Stand::start().report("storm -n 40 --rate 40 --duration 2s --away 500ms --max-caught-up 60s");
+    let report = Stand::start()
+        .report("storm -n 40 --rate 40 --duration 2s --away 500ms --max-caught-up 60s");
     assert_clean(&report, 40);
     assert_eq!((&report["storm"]["cut"], &report["storm"]["caught_up"]), (&40.into(), &40.into()));
     assert_eq!(report["storm"]["caught_up_after"]["count"], 40);
-    assert_eq!((&report["streams"]["opened"], &report["streams"]["resumed"]), (&80.into(), &40.into()));
+    assert_eq!(
+        (&report["streams"]["opened"], &report["streams"]["resumed"]),
+        (&80.into(), &40.into())
+    );
     // Away for 500 ms at 40 a second.
     assert!(number(&report["load"]["replayed"]) >= 40 * 10, "{report:#}");
 }
@@ -86,7 +97,8 @@ fn a_storm_is_over_when_all_have_caught_up() {
 fn streams_come_and_go_and_miss_nothing() {
     let report = Stand::start().report("churn -n 20 --churn-rate 20 --rate 40 --duration 2s");
     assert_clean(&report, 20);
-    let (opened, resumed) = (number(&report["streams"]["opened"]), number(&report["streams"]["resumed"]));
+    let (opened, resumed) =
+        (number(&report["streams"]["opened"]), number(&report["streams"]["resumed"]));
     // Those that were cut while they were connecting were asked for, but not open.
     assert!(opened > 20 && resumed >= opened - 20, "{report:#}");
 }
@@ -108,10 +120,13 @@ fn streams_that_stall_are_put_out_and_have_everything_in_the_end() {
 #[test]
 fn many_streams_on_one_http2_connection() {
     let stand = Stand::start();
-    let report = stand.report("broadcast -n 30 --http2 --streams-per-connection 10 --rate 40 --duration 1s");
+    let report =
+        stand.report("broadcast -n 30 --http2 --streams-per-connection 10 --rate 40 --duration 1s");
     assert_clean(&report, 30);
     assert_eq!(report["protocol"], "http2");
-    let report = stand.report("storm -n 30 --http2 --streams-per-connection 10 --rate 40 --duration 1s --away 300ms");
+    let report = stand.report(
+        "storm -n 30 --http2 --streams-per-connection 10 --rate 40 --duration 1s --away 300ms",
+    );
     assert_clean(&report, 30);
     assert_eq!(report["storm"]["caught_up"], 30);
 }
@@ -121,12 +136,15 @@ fn over_tls_with_both_protocols() {
     let stand = Stand::with_tls();
     let ca = stand.file("ca.pem");
     for protocol in ["", "--http2 --streams-per-connection 5"] {
-        let report = stand.report(&format!("broadcast -n 15 --ca {ca} --rate 40 --duration 1s {protocol}"));
+        let report =
+            stand.report(&format!("broadcast -n 15 --ca {ca} --rate 40 --duration 1s {protocol}"));
         assert_clean(&report, 15);
     }
     // Tickets and publishes go over TLS too.
     let key = stand.file("api-key");
-    let all = format!("broadcast -n 5 --insecure --api-key-file {key} --publish http --rate 40 --duration 500ms");
+    let all = format!(
+        "broadcast -n 5 --insecure --api-key-file {key} --publish http --rate 40 --duration 500ms"
+    );
     let (report, status, error) = finish(stand.tool(&all));
     assert_eq!(status, 0, "{error}");
     assert_clean(&report, 5);
@@ -139,7 +157,10 @@ fn over_tls_with_both_protocols() {
 #[test]
 fn tickets_are_asked_for_where_no_secret_is_known() {
     let stand = Stand::start();
-    let asked = format!("storm -n 20 --api-key-file {} --rate 40 --duration 1s --away 300ms", stand.file("api-key"));
+    let asked = format!(
+        "storm -n 20 --api-key-file {} --rate 40 --duration 1s --away 300ms",
+        stand.file("api-key")
+    );
     let (report, status, error) = finish(stand.tool(&asked));
     assert_eq!(status, 0, "{error}");
     assert_clean(&report, 20);
@@ -149,7 +170,8 @@ fn tickets_are_asked_for_where_no_secret_is_known() {
 
 #[test]
 fn a_gateway_with_issuer_audience_and_keys_is_driven_by_its_secret() {
-    let key = format!(r#"[{{"kid":"k1","algorithm":"HS256","secret":"{}"}}]"#, SECRET.to_uppercase());
+    let key =
+        format!(r#"[{{"kid":"k1","algorithm":"HS256","secret":"{}"}}]"#, SECRET.to_uppercase());
     let stand = Stand::with(&[
         ("TICKETS__ISSUER", "https://issuer.example"),
         ("TICKETS__AUDIENCE", "production"),
@@ -158,13 +180,18 @@ fn a_gateway_with_issuer_audience_and_keys_is_driven_by_its_secret() {
     ]);
     let named = "--issuer https://issuer.example --audience production --ticket-ttl 20s";
     assert_clean(&stand.report(&format!("broadcast -n 5 --rate 40 --duration 500ms {named}")), 5);
-    let other =
-        format!("broadcast -n 5 --rate 40 --duration 500ms {named} --secret-file {}", stand.file("wrong-secret"));
+    let other = format!(
+        "broadcast -n 5 --rate 40 --duration 500ms {named} --secret-file {}",
+        stand.file("wrong-secret")
+    );
     let (report, status, error) = finish(stand.tool(&format!("{other} --kid k1")));
     assert_eq!(status, 0, "{error}");
     assert_clean(&report, 5);
     let (report, _, error) = finish(stand.tool(&other));
-    assert!(number(&report["streams"]["refused"]["401 ticket-bad-signature"]) >= 5, "without --kid: {error}");
+    assert!(
+        number(&report["streams"]["refused"]["401 ticket-bad-signature"]) >= 5,
+        "without --kid: {error}"
+    );
     // Each of the others is needed too.
     for (without, code) in [
         ("--audience production --ticket-ttl 20s", "ticket-missing-claim"),
@@ -189,7 +216,8 @@ fn refusals_for_good_end_the_run_at_once_and_are_named() {
         (format!("-n 12 --api-key-file {wrong}"), "POST /tickets: 401 api-key-unknown"),
     ] {
         // Whoever goes on ends by the time, and says so: that is no timing, but another message.
-        let (report, status, error) = finish(stand.tool(&format!("idle --connect-timeout 20s {options}")));
+        let (report, status, error) =
+            finish(stand.tool(&format!("idle --connect-timeout 20s {options}")));
         assert_eq!(status, 2, "{error}");
         assert!(error.contains("connects were all refused for good"), "{error}");
         assert!(error.contains(&format!("the first refusal: {code}: ")), "{error}");
@@ -203,12 +231,14 @@ fn refusals_for_good_end_the_run_at_once_and_are_named() {
 #[test]
 fn a_full_gateway_has_a_report_of_who_was_held_and_who_was_not() {
     let stand = Stand::with(&[("LIMITS__MAX_CONNECTIONS", "5")]);
-    let (report, status, error) = stand.run_tool("broadcast -n 8 --connect-timeout 10s --max-lost 0 --min-held 5");
+    let (report, status, error) =
+        stand.run_tool("broadcast -n 8 --connect-timeout 10s --max-lost 0 --min-held 5");
     assert_eq!((status, error.as_str()), (1, ""));
     assert_eq!(report["streams"]["held"], 5);
     assert!(number(&report["streams"]["refused"]["busy: full"]) >= 3, "{report:#}");
     assert_eq!(report["failure"], Value::Null);
-    let violations: Vec<&str> = report["violations"].as_array().unwrap().iter().flat_map(Value::as_str).collect();
+    let violations: Vec<&str> =
+        report["violations"].as_array().unwrap().iter().flat_map(Value::as_str).collect();
     assert!(
         violations[0].starts_with("only 5 of 8 streams were open after 10 s (--connect-timeout)"),
         "{violations:?}"
@@ -225,7 +255,8 @@ fn thresholds_make_the_exit_status() {
     assert_eq!(status, 1);
     let violations = report["violations"].as_array().unwrap();
     assert_eq!(violations.len(), 3, "{violations:?}");
-    for (violation, start) in violations.iter().zip(["p99, ms: ", "server CPU-s per million deliveries: ", "held: 10"])
+    for (violation, start) in
+        violations.iter().zip(["p99, ms: ", "server CPU-s per million deliveries: ", "held: 10"])
     {
         assert!(violation.as_str().unwrap().starts_with(start), "{violations:?}");
     }
@@ -245,7 +276,11 @@ fn one_run_only_listens_while_another_publishes() {
     let (report, status, error) = finish(listening);
     // Another run's events are never taken for its own, and what was not measured holds no threshold.
     let load = &report["load"];
-    assert_eq!((number(&load["expected"]), number(&load["delivered"]), number(&load["doubled"])), (0, 0, 0), "{error}");
+    assert_eq!(
+        (number(&load["expected"]), number(&load["delivered"]), number(&load["doubled"])),
+        (0, 0, 0),
+        "{error}"
+    );
     assert!(number(&load["foreign"]) > 0, "{report:#}");
     assert_eq!((status, &report["violations"]), (1, &serde_json::json!(["lost: not measured"])));
 }

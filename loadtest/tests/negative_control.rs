@@ -34,8 +34,10 @@ type Plan = fn(stream: usize, number: u64) -> Act;
 
 #[test]
 fn an_honest_server_has_no_faults() {
-    let (report, status) =
-        run(|_, _| Act::Pass, &["--max-lost", "0", "--max-doubled", "0", "--max-out-of-order", "0", "--max-p99", LATE]);
+    let (report, status) = run(
+        |_, _| Act::Pass,
+        &["--max-lost", "0", "--max-doubled", "0", "--max-out-of-order", "0", "--max-p99", LATE],
+    );
     let load = &report["load"];
     assert_eq!(counts(load), (0, 0, 0), "{load}");
     assert_eq!(load["delivered"], load["expected"]);
@@ -45,8 +47,10 @@ fn an_honest_server_has_no_faults() {
 
 #[test]
 fn lost_events_are_counted() {
-    let (report, status) =
-        run(|stream, number| if number <= 3 && stream < 2 { Act::Drop } else { Act::Pass }, &["--max-lost", "5"]);
+    let (report, status) = run(
+        |stream, number| if number <= 3 && stream < 2 { Act::Drop } else { Act::Pass },
+        &["--max-lost", "5"],
+    );
     let load = &report["load"];
     assert_eq!(counts(load), (6, 0, 0), "{load}");
     assert_eq!(number(&load["expected"]) - number(&load["delivered"]), 6);
@@ -57,7 +61,8 @@ fn lost_events_are_counted() {
 #[test]
 fn the_last_events_can_be_lost_too() {
     // Whatever comes after the 20th is dropped on one stream: there is no later event that would show the hole.
-    let (report, _) = run(|stream, number| if stream == 3 && number > 20 { Act::Drop } else { Act::Pass }, &[]);
+    let (report, _) =
+        run(|stream, number| if stream == 3 && number > 20 { Act::Drop } else { Act::Pass }, &[]);
     let published = number(&report["load"]["published"]["published"]);
     assert!(published > 20);
     assert_eq!(counts(&report["load"]), (published - 20, 0, 0));
@@ -65,8 +70,10 @@ fn the_last_events_can_be_lost_too() {
 
 #[test]
 fn doubled_events_are_counted() {
-    let (report, status) =
-        run(|stream, number| if stream == 1 && number <= 4 { Act::Double } else { Act::Pass }, &["--max-doubled", "3"]);
+    let (report, status) = run(
+        |stream, number| if stream == 1 && number <= 4 { Act::Double } else { Act::Pass },
+        &["--max-doubled", "3"],
+    );
     assert_eq!(counts(&report["load"]), (0, 4, 0), "{report}");
     assert_eq!(report["load"]["delivered"], report["load"]["expected"]);
     assert_eq!(status, 1);
@@ -74,7 +81,9 @@ fn doubled_events_are_counted() {
 
 #[test]
 fn swapped_events_are_counted() {
-    let swap = |stream, number| if stream == 2 && (number == 5 || number == 9) { Act::Swap } else { Act::Pass };
+    let swap = |stream, number| {
+        if stream == 2 && (number == 5 || number == 9) { Act::Swap } else { Act::Pass }
+    };
     let (report, status) = run(swap, &["--max-out-of-order", "1"]);
     assert_eq!(counts(&report["load"]), (0, 0, 2), "{report}");
     assert_eq!(status, 1);
@@ -82,13 +91,19 @@ fn swapped_events_are_counted() {
 
 #[test]
 fn delayed_events_are_in_the_quantiles() {
-    let (report, status) = run(|_, number| if number % 20 == 5 { Act::Delay } else { Act::Pass }, &["--max-p99", LATE]);
+    let (report, status) = run(
+        |_, number| if number % 20 == 5 { Act::Delay } else { Act::Pass },
+        &["--max-p99", LATE],
+    );
     let load = &report["load"];
     assert_eq!(counts(load), (0, 0, 0), "{load}");
     let times = &load["latency"];
     // One in twenty: within p99, not within p90.
     let ms = |name: &str| times[name].as_f64().unwrap();
-    assert!(ms("max_ms") >= 60_000.0 && ms("p99_ms") >= 60_000.0 && ms("p90_ms") < LATE_MS, "{times}");
+    assert!(
+        ms("max_ms") >= 60_000.0 && ms("p99_ms") >= 60_000.0 && ms("p90_ms") < LATE_MS,
+        "{times}"
+    );
     assert_eq!(status, 1);
 }
 
@@ -105,7 +120,10 @@ fn all_faults_at_once_are_told_apart() {
 
 #[test]
 fn what_others_publish_is_foreign_and_delivers_nothing() {
-    let (report, _) = run(|stream, number| if stream == 4 && number <= 3 { Act::Foreign } else { Act::Pass }, &[]);
+    let (report, _) = run(
+        |stream, number| if stream == 4 && number <= 3 { Act::Foreign } else { Act::Pass },
+        &[],
+    );
     let load = &report["load"];
     assert_eq!((counts(load), number(&load["foreign"])), ((3, 0, 0), 3), "{load}");
 }
@@ -113,16 +131,23 @@ fn what_others_publish_is_foreign_and_delivers_nothing() {
 #[test]
 fn a_server_that_is_away_or_refuses_is_an_error_that_says_so() {
     let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let (_, status, error) =
-        tool(&format!("http://{free}/events"), &["--publish", "none", "--connect-timeout", "300ms"]);
+    let (_, status, error) = tool(
+        &format!("http://{free}/events"),
+        &["--publish", "none", "--connect-timeout", "300ms"],
+    );
     assert_eq!(status, 2);
     assert!(error.contains("0 of 6 streams") && error.contains("connection refused"), "{error}");
 
     let address = start(|_, _| Act::Pass);
-    let (_, status, error) =
-        tool(&format!("http://{address}/nowhere"), &["--publish", "none", "--connect-timeout", "20s"]);
+    let (_, status, error) = tool(
+        &format!("http://{address}/nowhere"),
+        &["--publish", "none", "--connect-timeout", "20s"],
+    );
     assert_eq!(status, 2);
-    assert!(error.contains("the first 6 connects were all refused for good; the first refusal: 404"), "{error}");
+    assert!(
+        error.contains("the first 6 connects were all refused for good; the first refusal: 404"),
+        "{error}"
+    );
 }
 
 /// (lost, doubled, out of order)
@@ -138,7 +163,8 @@ fn number(value: &Value) -> u64 {
 fn run(plan: Plan, options: &[&str]) -> (Value, i32) {
     let address = start(plan);
     let publish = format!("http://{address}/publish");
-    let mut all = vec!["--publish", "post", "--publish-url", &publish, "--duration", "2s", "--rate", "40"];
+    let mut all =
+        vec!["--publish", "post", "--publish-url", &publish, "--duration", "2s", "--rate", "40"];
     all.extend(options);
     let (report, status, error) = tool(&format!("http://{address}/events"), &all);
     assert_ne!(status, 2, "{error}");
@@ -193,7 +219,10 @@ fn serve(mut socket: TcpStream, streams: &Mutex<Vec<TcpStream>>, plan: Plan) {
                 Act::Swap => drop(kept.insert(index, body.clone())),
                 Act::Delay => {
                     let due = event["t"].as_u64().unwrap();
-                    send(stream, &body.replace(&due.to_string(), &due.saturating_sub(DELAY_NS).to_string()));
+                    send(
+                        stream,
+                        &body.replace(&due.to_string(), &due.saturating_sub(DELAY_NS).to_string()),
+                    );
                 }
                 Act::Foreign => send(stream, r#"{"somebody":"else"}"#),
                 Act::Pass | Act::Double => send(stream, &body),
@@ -222,9 +251,9 @@ fn request(socket: &mut TcpStream) -> Option<(String, String)> {
     loop {
         let text = String::from_utf8_lossy(&bytes).into_owned();
         if let Some((head, body)) = text.split_once("\r\n\r\n") {
-            let length = head
-                .lines()
-                .find_map(|line| line.to_ascii_lowercase().strip_prefix("content-length:")?.trim().parse().ok());
+            let length = head.lines().find_map(|line| {
+                line.to_ascii_lowercase().strip_prefix("content-length:")?.trim().parse().ok()
+            });
             if body.len() >= length.unwrap_or(0) {
                 return Some((head.lines().next()?.to_owned(), body.to_owned()));
             }

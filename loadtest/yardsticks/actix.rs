@@ -41,19 +41,30 @@ async fn events(hub: Data<Hub>) -> HttpResponse {
 async fn publish(hub: Data<Hub>, body: String) -> HttpResponse {
     let id = hub.last_id.fetch_add(1, Ordering::SeqCst);
     // An error only says that nobody listens.
-    let _ = hub.frames.send(Bytes::from(format!("id: 1763719000000-{id}\nevent: load\ndata: {body}\n\n")));
+    let _ = hub
+        .frames
+        .send(Bytes::from(format!("id: 1763719000000-{id}\nevent: load\ndata: {body}\n\n")));
     HttpResponse::NoContent().finish()
 }
 
 #[actix_web::main]
 async fn main() -> std::io::Result<()> {
     let args = Args::parse();
-    let hub = Data::new(Hub { frames: broadcast::Sender::new(QUEUE_FRAMES), last_id: AtomicU64::default() });
+    let hub = Data::new(Hub {
+        frames: broadcast::Sender::new(QUEUE_FRAMES),
+        last_id: AtomicU64::default(),
+    });
     let app = move || {
-        App::new().app_data(hub.clone()).route("/events", get().to(events)).route("/publish", post().to(publish))
+        App::new()
+            .app_data(hub.clone())
+            .route("/events", get().to(events))
+            .route("/publish", post().to(publish))
     };
-    let server =
-        HttpServer::new(app).workers(args.workers).max_connections(100_000).backlog(4096).bind(&args.listen)?;
+    let server = HttpServer::new(app)
+        .workers(args.workers)
+        .max_connections(100_000)
+        .backlog(4096)
+        .bind(&args.listen)?;
     println!("listening on {}", server.addrs()[0]);
     server.run().await
 }

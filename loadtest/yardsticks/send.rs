@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use clap::Parser;
 
-const HEAD: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n";
+const HEAD: &[u8] =
+    b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n";
 const DONE: &[u8] = b"HTTP/1.1 204 No Content\r\n\r\n";
 /// A publisher that says nothing for so long gives way to the next connection.
 const PAUSE: Duration = Duration::from_millis(1);
@@ -40,9 +41,9 @@ fn main() -> io::Result<()> {
         let mut bodies = Vec::new();
         publishers.retain_mut(|socket| match waits(socket) {
             Ok(false) => true,
-            Ok(true) => {
-                read_request(socket).and_then(|body| socket.write_all(DONE).map(|()| bodies.push(body))).is_ok()
-            }
+            Ok(true) => read_request(socket)
+                .and_then(|body| socket.write_all(DONE).map(|()| bodies.push(body)))
+                .is_ok(),
             Err(_) => false,
         });
         for body in &bodies {
@@ -77,9 +78,9 @@ fn read_request(mut socket: &TcpStream) -> io::Result<String> {
     loop {
         let text = String::from_utf8_lossy(&bytes);
         if let Some((head, body)) = text.split_once("\r\n\r\n") {
-            let length = head
-                .lines()
-                .find_map(|line| line.to_ascii_lowercase().strip_prefix("content-length:")?.trim().parse().ok());
+            let length = head.lines().find_map(|line| {
+                line.to_ascii_lowercase().strip_prefix("content-length:")?.trim().parse().ok()
+            });
             if body.len() >= length.unwrap_or(0) {
                 return Ok(body.to_owned());
             }

@@ -75,7 +75,10 @@ mod tests {
         let mut others = results(&[6.0, 12.0, 6.0], 0);
         gateway_load(&mut others).doubled = 2;
         gateway_load(&mut others).out_of_order = 3;
-        assert_eq!(of(&others), ["sse-gateway: 2 doubled, allowed 0", "sse-gateway: 3 out of order, allowed 0"]);
+        assert_eq!(
+            of(&others),
+            ["sse-gateway: 2 doubled, allowed 0", "sse-gateway: 3 out of order, allowed 0"]
+        );
         // A quick run says nothing of CPU, but a lost event is a lost event.
         assert_eq!(judge(&lost, false, |_| true).len(), 1);
     }
@@ -92,7 +95,9 @@ mod tests {
         let dear = results(&[7.0, 14.0, 6.0], 0);
         assert_eq!(
             of(&dear),
-            ["sse-gateway: CPU per delivery is 1.17 (1.00–1.17) times plain-actix's with 5000 streams, allowed 1.15"]
+            [
+                "sse-gateway: CPU per delivery is 1.17 (1.00–1.17) times plain-actix's with 5000 streams, allowed 1.15"
+            ]
         );
         assert_eq!(judge(&dear, false, |_| true), [""; 0]);
         assert_eq!(of(&results(&[6.0, 14.0, 6.0], 0)), [""; 0]);
@@ -102,13 +107,20 @@ mod tests {
     fn what_was_not_measured_holds_nothing_unless_it_was_not_asked_for() {
         let mut alone = results(&[6.0, 12.0, 6.0], 0);
         alone.servers.remove(1);
-        assert_eq!(of(&alone), ["sse-gateway: CPU per delivery beside plain-actix was not measured"]);
+        assert_eq!(
+            of(&alone),
+            ["sse-gateway: CPU per delivery beside plain-actix was not measured"]
+        );
         assert_eq!(judge(&alone, true, |name| name == GATEWAY), [""; 0]);
         alone.servers.remove(0);
         assert_eq!(of(&alone), ["sse-gateway was not measured"]);
         assert_eq!(judge(&alone, true, |name| name == YARDSTICK), [""; 0]);
         let mut silent = results(&[6.0, 12.0, 6.0], 0);
-        silent.servers[0].rounds.iter_mut().flatten().for_each(|rung| rung.load.as_mut().unwrap().delivered = 0);
+        silent.servers[0]
+            .rounds
+            .iter_mut()
+            .flatten()
+            .for_each(|rung| rung.load.as_mut().unwrap().delivered = 0);
         assert!(of(&silent).contains(&"sse-gateway: nothing was delivered".to_owned()));
     }
 }

@@ -36,15 +36,21 @@ impl Machine {
             let found = text.lines().find_map(|line| line.strip_prefix(start).map(str::to_owned));
             found.unwrap_or_default().trim_matches([' ', '\t', ':', '=', '"']).to_owned()
         };
-        let kib: u64 = line("/proc/meminfo", "MemTotal").trim_end_matches(" kB").parse().unwrap_or_default();
+        let kib: u64 =
+            line("/proc/meminfo", "MemTotal").trim_end_matches(" kB").parse().unwrap_or_default();
         Self {
             cpu: line("/proc/cpuinfo", "model name"),
             cores: std::thread::available_parallelism().map_or(1, usize::from),
             memory_gib: kib / (1 << 20),
-            kernel: line("/proc/version", "Linux version ").split(' ').next().unwrap_or_default().to_owned(),
+            kernel: line("/proc/version", "Linux version ")
+                .split(' ')
+                .next()
+                .unwrap_or_default()
+                .to_owned(),
             system: line("/etc/os-release", "PRETTY_NAME"),
             open_files: first_line("sh", &["-c", "ulimit -Hn"]).unwrap_or_default(),
-            commit: first_line("git", &["describe", "--always", "--dirty"]).filter(|line| !line.starts_with("fatal")),
+            commit: first_line("git", &["describe", "--always", "--dirty"])
+                .filter(|line| !line.starts_with("fatal")),
             load_average: fs::read_to_string("/proc/loadavg")
                 .map(|text| text.split(' ').take(2).collect::<Vec<_>>().join(" "))
                 .unwrap_or_default(),

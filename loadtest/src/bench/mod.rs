@@ -84,7 +84,9 @@ pub struct Measured {
 /// Measures all servers that are there, and writes it down; answers whether the gateway held what it must.
 pub fn run(args: &BenchArgs) -> Result<bool, String> {
     let mut size = if args.quick { QUICK } else { WHOLE };
-    if let Some(name) = args.only.iter().find(|name| SERVERS.iter().all(|server| server.name != *name)) {
+    if let Some(name) =
+        args.only.iter().find(|name| SERVERS.iter().all(|server| server.name != *name))
+    {
         return Err(format!(
             "--only {name}: the servers are {}",
             SERVERS.iter().map(|server| server.name).collect::<Vec<_>>().join(", ")
@@ -99,7 +101,10 @@ pub fn run(args: &BenchArgs) -> Result<bool, String> {
             Ok(version) => {
                 let command = servers::command(server, &size);
                 let (name, what, start) = (server.name, server.what, server.started_by);
-                measured.push((server, Measured { name, what, version, start, command, rounds: Vec::new() }))
+                measured.push((
+                    server,
+                    Measured { name, what, version, start, command, rounds: Vec::new() },
+                ))
             }
             Err(why) => absent.push((server.name.to_owned(), why)),
         }
@@ -109,7 +114,10 @@ pub fn run(args: &BenchArgs) -> Result<bool, String> {
         // Each round so far took so long.
         let each = started.elapsed() / (round - 1).max(1);
         if round > 1 && started.elapsed() + each > BUDGET {
-            note(&format!("== {:4.0} s: no time for round {round}", started.elapsed().as_secs_f64()));
+            note(&format!(
+                "== {:4.0} s: no time for round {round}",
+                started.elapsed().as_secs_f64()
+            ));
             size.rounds = round - 1;
             break;
         }
@@ -122,7 +130,8 @@ pub fn run(args: &BenchArgs) -> Result<bool, String> {
                 Err(why) => {
                     note(&why);
                     let why = why.lines().next().unwrap_or_default().to_owned();
-                    absent.push((server.name.to_owned(), format!("failed in round {round}: {why}")));
+                    absent
+                        .push((server.name.to_owned(), format!("failed in round {round}: {why}")));
                 }
             }
         }
@@ -147,7 +156,8 @@ pub fn run(args: &BenchArgs) -> Result<bool, String> {
 fn climb(server: &Server, size: &Size) -> Result<Vec<Rung>, String> {
     let running = servers::start(server).map_err(|error| format!("{}: {error}", server.name))?;
     let common = running.options(size);
-    let rungs = crate::on_one_thread(ladder::climb(&common, size.streams, size.max_deliveries_per_s));
+    let rungs =
+        crate::on_one_thread(ladder::climb(&common, size.streams, size.max_deliveries_per_s));
     rungs.map_err(|error| format!("{}: {error}\n{}", server.name, running.log()))
 }
 
@@ -164,7 +174,8 @@ impl Files {
         let open = |name: &str| {
             let path = out.join(name);
             let file = File::options().create(true).append(true).open(&path);
-            file.map(|file| (path.clone(), file)).map_err(|error| format!("--out: {}: {error}", path.display()))
+            file.map(|file| (path.clone(), file))
+                .map_err(|error| format!("--out: {}: {error}", path.display()))
         };
         Ok(Self { json: open("benchmarks.json")?, page: open("benchmarks.md")? })
     }

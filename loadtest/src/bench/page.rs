@@ -19,7 +19,11 @@ struct Line {
 }
 
 const LINES: [Line; 12] = [
-    Line { name: "CPU per million deliveries, s", decimals: 2, value: |rung| cpu(rung).map(|cpu| cpu.total_s) },
+    Line {
+        name: "CPU per million deliveries, s",
+        decimals: 2,
+        value: |rung| cpu(rung).map(|cpu| cpu.total_s),
+    },
     Line { name: "— of it user", decimals: 2, value: |rung| cpu(rung).map(|cpu| cpu.user_s) },
     Line { name: "— of it system", decimals: 2, value: |rung| cpu(rung).map(|cpu| cpu.system_s) },
     Line { name: "Redis' CPU per million deliveries, s (extra)", decimals: 2, value: redis_cpu },
@@ -34,10 +38,26 @@ const LINES: [Line; 12] = [
         value: |rung| Some(kib(rung.memory.kernel_bytes_per_stream)),
     },
     Line { name: "Connects/s", decimals: 0, value: |rung| Some(rung.connect.per_second) },
-    Line { name: "CPU per 1,000 connects, s", decimals: 3, value: |rung| rung.connect.server_cpu_s_per_1000 },
-    Line { name: "Latency p50, ms", decimals: 0, value: |rung| load(rung).map(|load| load.latency.p50_ms) },
-    Line { name: "Latency p99, ms", decimals: 0, value: |rung| load(rung).map(|load| load.latency.p99_ms) },
-    Line { name: "Deliveries/s", decimals: 0, value: |rung| load(rung).map(|load| load.deliveries_per_s) },
+    Line {
+        name: "CPU per 1,000 connects, s",
+        decimals: 3,
+        value: |rung| rung.connect.server_cpu_s_per_1000,
+    },
+    Line {
+        name: "Latency p50, ms",
+        decimals: 0,
+        value: |rung| load(rung).map(|load| load.latency.p50_ms),
+    },
+    Line {
+        name: "Latency p99, ms",
+        decimals: 0,
+        value: |rung| load(rung).map(|load| load.latency.p99_ms),
+    },
+    Line {
+        name: "Deliveries/s",
+        decimals: 0,
+        value: |rung| load(rung).map(|load| load.deliveries_per_s),
+    },
     Line {
         name: "CPU of the tool, % of a core",
         decimals: 0,
@@ -75,8 +95,7 @@ pub fn page(results: &Results) -> String {
     out += "\n\"Times plain-actix\" is taken round by round. What a loaded stream holds was read after the load on the highest number of \
             streams only: further down a server still has what the streams above left behind. Lost, doubled and out of order are the \
             sums of all rounds and numbers of streams.\n\n";
-    out +=
-        "![CPU per million deliveries](images/bench-cpu.png)\n\n![Memory per idle stream](images/bench-memory.png)\n\n";
+    out += "![CPU per million deliveries](images/bench-cpu.png)\n\n![Memory per idle stream](images/bench-memory.png)\n\n";
     let _ = write!(out, "## Over the number of streams\n\nCPU per million deliveries, s:\n\n");
     out += &over_streams(results, &LINES[0]);
     out += "\nPSS per idle stream, KiB:\n\n";
@@ -116,7 +135,9 @@ pub fn summary(results: &Results) -> String {
         .map(|line| line.trim_matches('|').split('|').map(str::trim).collect())
         .collect();
     let columns = rows.first().map_or(0, Vec::len);
-    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or_default();
+    let width = |column: usize| {
+        rows.iter().map(|row| row[column].chars().count()).max().unwrap_or_default()
+    };
     for row in &rows {
         for (column, cell) in row.iter().enumerate().take(columns) {
             let pad = " ".repeat(width(column) - cell.chars().count());
@@ -134,21 +155,31 @@ fn main_table(results: &Results, main: u32) -> String {
     let servers = &results.servers;
     let mut out = head("", servers.iter().map(|server| server.name.to_owned()));
     for (at, line) in LINES.iter().enumerate() {
-        let each = |server: &Measured| cell(spread(rungs(server, main).filter_map(line.value)), line.decimals);
+        let each = |server: &Measured| {
+            cell(spread(rungs(server, main).filter_map(line.value)), line.decimals)
+        };
         out += &row(line.name, servers.iter().map(each));
         if at == 0 {
-            out += &row("— times plain-actix", servers.iter().map(|server| cell(ratio(results, server, main), 2)));
+            out += &row(
+                "— times plain-actix",
+                servers.iter().map(|server| cell(ratio(results, server, main), 2)),
+            );
         }
         if at == 4 {
             let most = results.size.streams.last().copied().unwrap_or_default();
             let loaded = |rung: &Rung| rung.memory.server_bytes_per_loaded_stream.map(kib);
             let each = |server: &Measured| cell(spread(rungs(server, most).filter_map(loaded)), 1);
-            out += &row(&format!("PSS per loaded stream, {} streams, KiB", thousands(most)), servers.iter().map(each));
+            out += &row(
+                &format!("PSS per loaded stream, {} streams, KiB", thousands(most)),
+                servers.iter().map(each),
+            );
         }
     }
     out += &row("Rounds that fell behind", servers.iter().map(|server| behind(server, main)));
     let count = |value: fn(&Load) -> u64| {
-        move |server: &Measured| server.rounds.iter().flatten().filter_map(load).map(value).sum::<u64>().to_string()
+        move |server: &Measured| {
+            server.rounds.iter().flatten().filter_map(load).map(value).sum::<u64>().to_string()
+        }
     };
     out += &row("Lost", servers.iter().map(count(|load| load.lost)));
     out += &row("Doubled", servers.iter().map(count(|load| load.doubled)));
@@ -165,7 +196,8 @@ pub(super) fn ratio(results: &Results, server: &Measured, main: u32) -> Option<S
 
 /// Of how many rounds the slowest deliveries came after the next event was due: more than one event may then have gone out in a write.
 fn behind(server: &Measured, main: u32) -> String {
-    let late = |rung: &&Rung| load(rung).is_some_and(|load| load.latency.p99_ms > 1000.0 / rung.rate);
+    let late =
+        |rung: &&Rung| load(rung).is_some_and(|load| load.latency.p99_ms > 1000.0 / rung.rate);
     let late = rungs(server, main).filter(late).count();
     format!("{late} of {}", server.rounds.len())
 }
@@ -174,7 +206,8 @@ fn over_streams(results: &Results, line: &Line) -> String {
     let counts = results.size.streams;
     let mut out = head("", counts.iter().map(|count| thousands(*count)));
     for server in &results.servers {
-        let each = |count: &u32| cell(spread(rungs(server, *count).filter_map(line.value)), line.decimals);
+        let each =
+            |count: &u32| cell(spread(rungs(server, *count).filter_map(line.value)), line.decimals);
         out += &row(server.name, counts.iter().map(each));
     }
     out
@@ -228,14 +261,20 @@ fn commands(results: &Results) -> String {
                    loaded at each step. `__PORT__`, `__REDIS_PORT__`, `__DIR__` and `__TOKEN__` are filled in by the tool.\n"
         .to_owned();
     for server in &results.servers {
-        let _ = write!(out, "\n{}: {}\n\n```sh\n{}\n```\n", server.name, server.start, server.command);
+        let _ =
+            write!(out, "\n{}: {}\n\n```sh\n{}\n```\n", server.name, server.start, server.command);
     }
     out
 }
 
 pub(super) fn main_rung(results: &Results) -> u32 {
     let counts = results.size.streams;
-    counts.iter().copied().find(|count| *count == MAIN).or(counts.last().copied()).unwrap_or_default()
+    counts
+        .iter()
+        .copied()
+        .find(|count| *count == MAIN)
+        .or(counts.last().copied())
+        .unwrap_or_default()
 }
 
 fn rungs(server: &Measured, streams: u32) -> impl Iterator<Item = &Rung> {
@@ -280,7 +319,11 @@ fn cell(spread: Option<Spread>, decimals: usize) -> String {
 
 /// 15000 as 15,000.
 fn thousands(number: u32) -> String {
-    if number < 1000 { number.to_string() } else { format!("{},{:03}", number / 1000, number % 1000) }
+    if number < 1000 {
+        number.to_string()
+    } else {
+        format!("{},{:03}", number / 1000, number % 1000)
+    }
 }
 
 #[cfg(test)]
@@ -333,7 +376,10 @@ pub(super) mod tests {
             machine: Machine::read(),
             size: Size { rounds: 3, ..QUICK },
             // The machine was twice as slow in the second round: the ratio is the same in all.
-            servers: vec![server(GATEWAY, gateway, 99.0), server(YARDSTICK, &[6.0, 12.0, 6.0], 101.0)],
+            servers: vec![
+                server(GATEWAY, gateway, 99.0),
+                server(YARDSTICK, &[6.0, 12.0, 6.0], 101.0),
+            ],
             absent: vec![("mercure".to_owned(), "not there".to_owned())],
             seconds: 60,
         }
@@ -361,7 +407,8 @@ pub(super) mod tests {
     #[test]
     fn the_summary_is_the_table_with_straight_columns() {
         let summary = summary(&results(&[6.0, 12.0, 6.3], 1));
-        let lines: Vec<&str> = summary.lines().filter(|line| line.contains("(12.00–24.00)")).collect();
+        let lines: Vec<&str> =
+            summary.lines().filter(|line| line.contains("(12.00–24.00)")).collect();
         assert_eq!(lines.len(), 2, "{summary}");
         assert_eq!(lines[0].chars().count(), lines[1].chars().count());
         assert!(summary.contains("not measured: mercure: not there"));

@@ -156,8 +156,10 @@ const YARDSTICK: &[&str] = &[
 ];
 
 fn load_options(size: &Size) -> Vec<String> {
-    let text =
-        format!("--rate {} --payload-bytes {} --duration {}s --settle 1s", size.rate, size.payload_bytes, size.load_s);
+    let text = format!(
+        "--rate {} --payload-bytes {} --duration {}s --settle 1s",
+        size.rate, size.payload_bytes, size.load_s
+    );
     text.split(' ').map(str::to_owned).collect()
 }
 
@@ -222,8 +224,11 @@ impl Running {
         let mut filled = fill(option, &self.dir, self.port);
         if filled.contains("__TOKEN__") {
             let claims = serde_json::json!({ "mercure": { "publish": ["*"] } });
-            let token =
-                jsonwebtoken::encode(&Header::default(), &claims, &EncodingKey::from_secret(MERCURE_KEY.as_bytes()));
+            let token = jsonwebtoken::encode(
+                &Header::default(),
+                &claims,
+                &EncodingKey::from_secret(MERCURE_KEY.as_bytes()),
+            );
             filled = filled.replace("__TOKEN__", &token.unwrap_or_default());
         }
         filled
@@ -267,7 +272,10 @@ fn fill(text: &str, dir: &Path, port: u16) -> String {
 fn free_ports() -> Result<u16, String> {
     let free = |port: u16| TcpListener::bind(("127.0.0.1", port)).is_ok();
     let tried = (0..100).map(|_| fastrand::u16(10_000..16_000) * 2);
-    tried.into_iter().find(|port| free(*port) && free(*port + 1)).ok_or("no two free ports".to_owned())
+    tried
+        .into_iter()
+        .find(|port| free(*port) && free(*port + 1))
+        .ok_or("no two free ports".to_owned())
 }
 
 fn listens(port: u16) -> Result<(), String> {
@@ -313,9 +321,21 @@ fn spawn(dir: &Path, command: &mut Command) -> Result<Child, String> {
 
 fn redis(dir: &Path, port: u16) -> Result<Child, String> {
     let port = port + 1;
-    let options =
-        ["--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--maxmemory-policy", "noeviction", "--port"];
-    let child = spawn(dir, Command::new("redis-server").args(options).arg(port.to_string()).current_dir(dir))?;
+    let options = [
+        "--bind",
+        "127.0.0.1",
+        "--save",
+        "",
+        "--appendonly",
+        "no",
+        "--maxmemory-policy",
+        "noeviction",
+        "--port",
+    ];
+    let child = spawn(
+        dir,
+        Command::new("redis-server").args(options).arg(port.to_string()).current_dir(dir),
+    )?;
     listens(port)?;
     Ok(child)
 }
@@ -342,7 +362,8 @@ fn yardstick(name: &str, dir: &Path, port: u16) -> Result<Vec<Child>, String> {
 /// Writes a peer's configuration; answers where.
 fn configure(text: &str, name: &str, dir: &Path, port: u16) -> Result<PathBuf, String> {
     let file = dir.join(name);
-    fs::write(&file, fill(text, dir, port)).map_err(|error| format!("{}: {error}", file.display()))?;
+    fs::write(&file, fill(text, dir, port))
+        .map_err(|error| format!("{}: {error}", file.display()))?;
     Ok(file)
 }
 
@@ -350,8 +371,9 @@ fn nchan_version() -> Result<String, String> {
     let nginx = version(Path::new("nginx"), "-v")?;
     let package = first_line("dpkg-query", &["-W", "-f", "${Version}\n", "libnginx-mod-nchan"])
         .filter(|line| !line.starts_with("dpkg-query"));
-    let package =
-        package.ok_or("libnginx-mod-nchan is not installed (apt-get install libnginx-mod-nchan nginx-light)")?;
+    let package = package.ok_or(
+        "libnginx-mod-nchan is not installed (apt-get install libnginx-mod-nchan nginx-light)",
+    )?;
     Ok(format!("{}, libnginx-mod-nchan {package}", nginx.trim_start_matches("nginx version: ")))
 }
 
@@ -363,7 +385,8 @@ fn nchan(dir: &Path, port: u16) -> Result<Vec<Child>, String> {
 
 fn centrifugo(dir: &Path, port: u16) -> Result<Vec<Child>, String> {
     let redis_child = redis(dir, port)?;
-    let file = configure(include_str!("../../peers/centrifugo.json"), "centrifugo.json", dir, port)?;
+    let file =
+        configure(include_str!("../../peers/centrifugo.json"), "centrifugo.json", dir, port)?;
     Ok(vec![redis_child, spawn(dir, Command::new("centrifugo").arg("-c").arg(file))?])
 }
 
@@ -371,6 +394,9 @@ fn mercure(dir: &Path, port: u16) -> Result<Vec<Child>, String> {
     let file = configure(include_str!("../../peers/Caddyfile"), "Caddyfile", dir, port)?;
     Ok(vec![spawn(
         dir,
-        Command::new("mercure").args(["run", "--adapter", "caddyfile", "--config"]).arg(file).env("HOME", dir),
+        Command::new("mercure")
+            .args(["run", "--adapter", "caddyfile", "--config"])
+            .arg(file)
+            .env("HOME", dir),
     )?])
 }

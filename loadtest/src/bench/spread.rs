@@ -43,7 +43,10 @@ mod tests {
     fn medians_of_odd_and_even_numbers_of_rounds() {
         let of = |values: &[f64]| spread(values.iter().copied());
         assert_eq!(of(&[]), None);
-        assert_eq!(of(&[9.0, 1.0, 4.0]), Some(Spread { median: 4.0, min: 1.0, max: 9.0, count: 3 }));
+        assert_eq!(
+            of(&[9.0, 1.0, 4.0]),
+            Some(Spread { median: 4.0, min: 1.0, max: 9.0, count: 3 })
+        );
         assert_eq!(of(&[4.0, 1.0, 2.0, 8.0]).unwrap().median, 3.0);
     }
 

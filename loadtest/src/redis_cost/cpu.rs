@@ -78,7 +78,11 @@ impl Meter {
     }
 
     /// CPU of Redis for each of `count` things that `work` does, µs.
-    pub fn each_us(&mut self, count: u64, work: impl FnOnce(&mut Self) -> Result<(), String>) -> Result<f64, String> {
+    pub fn each_us(
+        &mut self,
+        count: u64,
+        work: impl FnOnce(&mut Self) -> Result<(), String>,
+    ) -> Result<f64, String> {
         let (started, before) = (Instant::now(), self.readings.cpu());
         work(self)?;
         Ok(self.net_us(started, before.total_s()) / count as f64)
@@ -112,12 +116,20 @@ impl Meter {
         loop {
             let mut pipeline = redis::pipe();
             for channel in channels.take(batch) {
-                pipeline.cmd("FCALL").arg("sse_publish").arg(1).arg(channel).arg("load").arg(payload);
+                pipeline
+                    .cmd("FCALL")
+                    .arg("sse_publish")
+                    .arg(1)
+                    .arg(channel)
+                    .arg("load")
+                    .arg(payload);
             }
             if pipeline.is_empty() {
                 return Ok(());
             }
-            pipeline.query::<Vec<String>>(&mut self.connection).map_err(|error| error.to_string())?;
+            pipeline
+                .query::<Vec<String>>(&mut self.connection)
+                .map_err(|error| error.to_string())?;
         }
     }
 }
@@ -130,16 +142,34 @@ pub fn publishes(common: &Common, meter: &mut Meter) -> Result<Vec<Cost>, String
     let topics = |count: u64| (0..count).map(|number| format!("broadcast:cpu-{}", number % 100));
     let mut costs = Vec::new();
     for (batch, count, how) in [(1, 4_000, "one at a time"), (256, 20_000, "in pipelines of 256")] {
-        let us = rounds(|| meter.each_us(count, |meter| meter.publish(&mut users(count), &payload, batch)))?;
-        costs.push(Cost::new(format!("durable publish to a user who is not connected, {how}"), count, us)?);
-        let us = rounds(|| meter.each_us(count, |meter| meter.publish(&mut topics(count), &payload, batch)))?;
+        let us = rounds(|| {
+            meter.each_us(count, |meter| meter.publish(&mut users(count), &payload, batch))
+        })?;
+        costs.push(Cost::new(
+            format!("durable publish to a user who is not connected, {how}"),
+            count,
+            us,
+        )?);
+        let us = rounds(|| {
+            meter.each_us(count, |meter| meter.publish(&mut topics(count), &payload, batch))
+        })?;
         costs.push(Cost::new(format!("durable broadcast, one gateway listens, {how}"), count, us)?);
     }
     let count = 4_000;
-    let us = rounds(|| meter.each_us(count, |meter| bare(meter, users(count), &payload, common.redis_url())))?;
-    costs.push(Cost::new("bare publish, recorded by the gateway, one at a time".to_owned(), count, us)?);
+    let us = rounds(|| {
+        meter.each_us(count, |meter| bare(meter, users(count), &payload, common.redis_url()))
+    })?;
+    costs.push(Cost::new(
+        "bare publish, recorded by the gateway, one at a time".to_owned(),
+        count,
+        us,
+    )?);
     let us = rounds(|| meter.each_us(count, |meter| unheard(meter, count, &payload)))?;
-    costs.push(Cost::new("for comparison: PUBLISH that nobody hears, one at a time".to_owned(), count, us)?);
+    costs.push(Cost::new(
+        "for comparison: PUBLISH that nobody hears, one at a time".to_owned(),
+        count,
+        us,
+    )?);
     Ok(costs)
 }
 
@@ -148,8 +178,14 @@ fn rounds(mut each: impl FnMut() -> Result<f64, String>) -> Result<Vec<f64>, Str
 }
 
 /// Publishes bare, and waits until all is recorded: by the number that the recorder has reached.
-fn bare(meter: &mut Meter, channels: impl Iterator<Item = String>, payload: &[u8], redis: &str) -> Result<(), String> {
-    let recorded = |meter: &mut Meter| meter.command::<u64>(redis::cmd("HGET").arg("sse:recorder").arg("n"));
+fn bare(
+    meter: &mut Meter,
+    channels: impl Iterator<Item = String>,
+    payload: &[u8],
+    redis: &str,
+) -> Result<(), String> {
+    let recorded =
+        |meter: &mut Meter| meter.command::<u64>(redis::cmd("HGET").arg("sse:recorder").arg("n"));
     let envelope = [br#"{"type":"load","payload":"#, payload, b"}"].concat();
     let mut wanted = recorded(meter)?;
     for channel in channels {
@@ -167,7 +203,9 @@ fn bare(meter: &mut Meter, channels: impl Iterator<Item = String>, payload: &[u8
 }
 
 fn unheard(meter: &mut Meter, count: u64, payload: &[u8]) -> Result<(), String> {
-    (0..count).try_for_each(|_| meter.command::<u64>(redis::cmd("PUBLISH").arg("nobody").arg(payload)).map(drop))
+    (0..count).try_for_each(|_| {
+        meter.command::<u64>(redis::cmd("PUBLISH").arg("nobody").arg(payload)).map(drop)
+    })
 }
 
 /// First connects, and resumes of those that missed something. Call inside of a `LocalSet`.
@@ -186,7 +224,9 @@ pub async fn connects(common: &Common, meter: &mut Meter) -> Result<Connects, St
     let session_bytes = meter.command(redis::cmd("MEMORY").arg("USAGE").arg(key))?;
 
     let us = rounds(|| renewals(meter, &keys))?;
-    let what = format!("renewal of a session (every third of tickets.reconnect_grace), in calls of {RENEWED} sessions");
+    let what = format!(
+        "renewal of a session (every third of tickets.reconnect_grace), in calls of {RENEWED} sessions"
+    );
     costs.push(Cost::new(what, count * RENEWALS as u64, us)?);
 
     for missed in resumes::MISSED {

@@ -47,15 +47,23 @@ pub fn logs(redis: &str) -> Result<Vec<Log>, String> {
     Ok(found)
 }
 
-fn measure(meter: &mut Meter, node_max_bytes: u64, published: u64, payload_bytes: usize) -> Result<Log, String> {
+fn measure(
+    meter: &mut Meter,
+    node_max_bytes: u64,
+    published: u64,
+    payload_bytes: usize,
+) -> Result<Log, String> {
     let logs = (VOLUME_BYTES / (published * (payload_bytes as u64 + 100))).clamp(5, MAX_LOGS);
-    meter.command::<()>(redis::cmd("CONFIG").arg("SET").arg("stream-node-max-bytes").arg(node_max_bytes))?;
+    meter.command::<()>(
+        redis::cmd("CONFIG").arg("SET").arg("stream-node-max-bytes").arg(node_max_bytes),
+    )?;
     let channel = |log: u64| format!("user:memory-{log}:events");
     let mut payload = Vec::new();
     Stamp { due_ns: 1, source: 1, number: 1, run: 0 }.payload(payload_bytes, &mut payload);
     let mut channels = (0..published).flat_map(|_| (0..logs).map(channel));
     let before = meter.used_bytes()?;
-    let us = meter.each_us(logs * published, |meter| meter.publish(&mut channels, &payload, 256))?;
+    let us =
+        meter.each_us(logs * published, |meter| meter.publish(&mut channels, &payload, 256))?;
     let bytes = meter.used_bytes()?.saturating_sub(before) / logs;
     let key = |log: u64| format!("sse:log:{}", channel(log));
     let events: u64 = meter.command(redis::cmd("XLEN").arg(key(0)))?;

@@ -81,10 +81,18 @@ impl Costs {
             "\na session: {} bytes; a connected user with its subscription: {} bytes\n",
             self.session_bytes, self.connected_user_bytes
         );
-        let _ = writeln!(out, "CPU of Redis, idle: {:.2} ms a second; beyond that, us:", self.idle_cpu_ms_per_s);
+        let _ = writeln!(
+            out,
+            "CPU of Redis, idle: {:.2} ms a second; beyond that, us:",
+            self.idle_cpu_ms_per_s
+        );
         for cost in &self.cpu {
             let range = format!("({:.1}–{:.1})", cost.us_min, cost.us_max);
-            let _ = writeln!(out, "{:>9.1} {range:>15}  {} ({} of them a round)", cost.us, cost.what, cost.count);
+            let _ = writeln!(
+                out,
+                "{:>9.1} {range:>15}  {} ({} of them a round)",
+                cost.us, cost.what, cost.count
+            );
         }
         out
     }

@@ -29,7 +29,11 @@ pub struct Rung {
 
 /// Climbs up and down. `counts` rises; where `--rate` would make more than `max_deliveries_per_s`, the rate falls: a server that cannot keep
 /// up writes several events at once, and looks cheaper than it is. Call inside of a `LocalSet`.
-pub async fn climb(common: &Common, counts: &[u32], max_deliveries_per_s: f64) -> Result<Vec<Rung>, String> {
+pub async fn climb(
+    common: &Common,
+    counts: &[u32],
+    max_deliveries_per_s: f64,
+) -> Result<Vec<Rung>, String> {
     let most = counts.last().copied().ok_or("no numbers of streams")?;
     let mut run = setup::run("broadcast", &Common { streams: most, ..common.clone() })?;
     let mut rungs = Vec::new();

@@ -69,13 +69,17 @@ pub async fn run(command: Command) -> Result<Report, String> {
         Command::Stalled { common, .. } => ("stalled", common),
         Command::Churn { common, .. } => ("churn", common),
         Command::SlowPublish { common, .. } => ("slow-publish", common),
-        Command::Bench(_) | Command::Redis(_) => return Err("bench and redis are no single run".to_owned()),
+        Command::Bench(_) | Command::Redis(_) => {
+            return Err("bench and redis are no single run".to_owned());
+        }
     };
     let common: Common = common.clone();
     let mut run = setup::run(name, &common)?;
     let progress = setup::progress(&run.fleet);
     match run.open(common.streams, &common).await {
-        Ok((connect, memory)) => (run.report.connect, run.report.memory) = (Some(connect), Some(memory)),
+        Ok((connect, memory)) => {
+            (run.report.connect, run.report.memory) = (Some(connect), Some(memory))
+        }
         Err(why) => {
             progress.finish();
             return Ok(run.not_open(why, &common.thresholds));
@@ -83,9 +87,15 @@ pub async fn run(command: Command) -> Result<Report, String> {
     }
     match command {
         Command::Idle(_) => run.report.held = Some(plain::idle(&mut run, common.duration).await),
-        Command::Storm { away, .. } => storm::run(&mut run, common.duration, away, common.connect_timeout).await?,
-        Command::Stalled { stalled_percent, stall, .. } => stalled::run(&mut run, stalled_percent, stall).await?,
-        Command::Churn { churn_rate, .. } => churn::run(&mut run, common.duration, churn_rate).await?,
+        Command::Storm { away, .. } => {
+            storm::run(&mut run, common.duration, away, common.connect_timeout).await?
+        }
+        Command::Stalled { stalled_percent, stall, .. } => {
+            stalled::run(&mut run, stalled_percent, stall).await?
+        }
+        Command::Churn { churn_rate, .. } => {
+            churn::run(&mut run, common.duration, churn_rate).await?
+        }
         Command::SlowPublish { p99, .. } => search::run(&mut run, common.duration, p99).await?,
         _ => plain::load(&mut run, common.duration).await?,
     }
@@ -147,13 +157,18 @@ impl Run {
     }
 
     /// Publishes while `middle` goes on, waits for the rest, and says what came of it.
-    async fn load(&mut self, middle: impl AsyncFnOnce(&mut Fleet) -> Result<(), String>) -> Result<Load, String> {
+    async fn load(
+        &mut self,
+        middle: impl AsyncFnOnce(&mut Fleet) -> Result<(), String>,
+    ) -> Result<Load, String> {
         let before = self.before();
         *self.fleet.env.tally.latency_us.borrow_mut() = times();
         self.fleet.env.tally.gaps.borrow_mut().clear();
         let (started, started_ns) = (Instant::now(), now_ns());
         let publisher = match &self.schedule {
-            Some(schedule) => Some(Publisher::start(schedule.clone(), self.fleet.env.published.clone())?),
+            Some(schedule) => {
+                Some(Publisher::start(schedule.clone(), self.fleet.env.published.clone())?)
+            }
             None => None,
         };
         middle(&mut self.fleet).await?;
@@ -189,7 +204,9 @@ impl Run {
             server_cpu: server_cpu
                 .zip(before.server)
                 .and_then(|(now, before)| PerMillion::new(now.since(before), delivered)),
-            redis_cpu_s: redis_cpu.zip(before.redis).map(|(now, before)| now.since(before).total_s()),
+            redis_cpu_s: redis_cpu
+                .zip(before.redis)
+                .map(|(now, before)| now.since(before).total_s()),
             tool_cpu_s,
             tool_cpu_percent: tool_cpu_s * 100.0 / started.elapsed().as_secs_f64(),
         })

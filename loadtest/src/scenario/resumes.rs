@@ -16,7 +16,8 @@ pub enum Missed {
 }
 
 /// What is looked at.
-pub const MISSED: [Missed; 4] = [Missed::Own(0), Missed::Own(10), Missed::Own(100), Missed::Broadcasts(100)];
+pub const MISSED: [Missed; 4] =
+    [Missed::Own(0), Missed::Own(10), Missed::Own(100), Missed::Broadcasts(100)];
 
 impl Missed {
     /// In words.
@@ -60,7 +61,8 @@ impl Resumes {
         let event = |channel: String, source: u32| {
             let mut payload = Vec::new();
             let number = env.published.next(source);
-            Stamp { due_ns: 1, source, number, run: env.run }.payload(self.run.report.payload_bytes, &mut payload);
+            Stamp { due_ns: 1, source, number, run: env.run }
+                .payload(self.run.report.payload_bytes, &mut payload);
             (channel, payload)
         };
         match missed {
@@ -69,7 +71,8 @@ impl Resumes {
             }
             Missed::Own(events) => {
                 let all = (0..events).flat_map(|_| 0..self.run.active);
-                all.map(|index| event(format!("user:{}:events", env.user_of(index)), index + 1)).collect()
+                all.map(|index| event(format!("user:{}:events", env.user_of(index)), index + 1))
+                    .collect()
             }
         }
     }
@@ -80,7 +83,11 @@ impl Resumes {
         run.fleet.drained(0..run.active, self.timeout).await;
         let (_, lost) = run.fleet.settle(0..run.active);
         let doubled = run.fleet.env.tally.doubled.get();
-        if lost + doubled > 0 { Err(format!("after a resume {lost} lost, {doubled} doubled")) } else { Ok(()) }
+        if lost + doubled > 0 {
+            Err(format!("after a resume {lost} lost, {doubled} doubled"))
+        } else {
+            Ok(())
+        }
     }
 }
 
@@ -92,7 +99,14 @@ mod tests {
 
     #[test]
     fn every_stream_is_owed_what_it_misses() {
-        let parsed = Cli::parse_from(["loadtest", "idle", "--kind", "plain", "--url", "http://127.0.0.1:1/events"]);
+        let parsed = Cli::parse_from([
+            "loadtest",
+            "idle",
+            "--kind",
+            "plain",
+            "--url",
+            "http://127.0.0.1:1/events",
+        ]);
         let Command::Idle(common) = parsed.command else { unreachable!("idle was asked for") };
         let resumes = Resumes::new(&common, 3).unwrap();
         let events = resumes.events(Missed::Own(2));

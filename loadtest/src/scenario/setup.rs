@@ -27,18 +27,29 @@ pub(super) fn run(name: &'static str, args: &Common) -> Result<Run, String> {
     let streams_each = if args.http2 { args.streams_per_connection } else { 1 };
     limits::open_files(args.streams, streams_each)?;
     if args.rate.max(args.user_rate) * args.duration.as_secs_f64() > f64::from(u32::MAX) {
-        return Err(format!("--rate and --user-rate times --duration: no more than {} events have numbers", u32::MAX));
+        return Err(format!(
+            "--rate and --user-rate times --duration: no more than {} events have numbers",
+            u32::MAX
+        ));
     }
     if name == "slow-publish" && (args.rate == 0.0 || args.publish == Publish::None) {
-        return Err("slow-publish begins at --rate, which must be above 0, and publishes (--publish)".to_owned());
+        return Err(
+            "slow-publish begins at --rate, which must be above 0, and publishes (--publish)"
+                .to_owned(),
+        );
     }
     let protocol = if args.http2 { Protocol::Http2 } else { Protocol::Http1 };
     let users = args.streams.div_ceil(args.streams_per_user);
     let run_number = fastrand::u16(..);
     let schedule = schedule(name, args, users, run_number)?;
     let uses_redis = schedule.is_some() && matches!(args.publish, Publish::Durable | Publish::Bare);
-    let redis = if uses_redis || args.redis.is_some() { Some(Redis::open(args.redis_url())?) } else { None };
-    let server = if args.server_pids.is_empty() { None } else { Some(Processes::new(&args.server_pids)?) };
+    let redis = if uses_redis || args.redis.is_some() {
+        Some(Redis::open(args.redis_url())?)
+    } else {
+        None
+    };
+    let server =
+        if args.server_pids.is_empty() { None } else { Some(Processes::new(&args.server_pids)?) };
     let env = Env {
         target: target(args, protocol)?,
         tickets: tickets(args)?,
@@ -119,7 +130,14 @@ fn trust(args: &Common) -> Result<Option<rustls::ClientConfig>, String> {
 }
 
 fn target(args: &Common, protocol: Protocol) -> Result<Target, String> {
-    Target::new(&args.url, args.kind, protocol, trust(args)?, &args.headers, args.streams_per_source)
+    Target::new(
+        &args.url,
+        args.kind,
+        protocol,
+        trust(args)?,
+        &args.headers,
+        args.streams_per_source,
+    )
 }
 
 fn secret_of(file: &Path) -> Result<String, String> {
@@ -160,14 +178,17 @@ fn schedule(name: &str, args: &Common, users: u32, run: u16) -> Result<Option<Sc
         Publish::Durable => Way::Durable { redis: args.redis_url().to_owned() },
         Publish::Bare => Way::Bare { redis: args.redis_url().to_owned() },
         Publish::Http => {
-            let file =
-                args.api_key_file.as_deref().ok_or("--publish http needs --api-key-file (a key of scope publish)")?;
+            let file = args
+                .api_key_file
+                .as_deref()
+                .ok_or("--publish http needs --api-key-file (a key of scope publish)")?;
             let url = args.publish_url.clone().unwrap_or_else(|| beside(&args.url, "/publish"));
             Way::Http { url, api_key: secret_of(file)? }
         }
         Publish::Post => {
             let header = |line: &String| {
-                line.split_once(':').map(|(name, value)| (name.trim().to_owned(), value.trim().to_owned()))
+                line.split_once(':')
+                    .map(|(name, value)| (name.trim().to_owned(), value.trim().to_owned()))
             };
             let headers = args
                 .post_headers

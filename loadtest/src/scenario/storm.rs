@@ -8,7 +8,12 @@ use crate::report::{Storm, Times};
 use crate::stamp::now_ns;
 
 /// A third of the time before the cut, the rest after it.
-pub(super) async fn run(run: &mut Run, duration: Duration, away: Duration, timeout: Duration) -> Result<(), String> {
+pub(super) async fn run(
+    run: &mut Run,
+    duration: Duration,
+    away: Duration,
+    timeout: Duration,
+) -> Result<(), String> {
     let server = run.server.clone();
     let mut server_cpu_s = None;
     let load = run
@@ -22,7 +27,8 @@ pub(super) async fn run(run: &mut Run, duration: Duration, away: Duration, timeo
             let before = server.as_ref().and_then(Processes::cpu);
             // Not all are open in time: the report says how many were.
             let _ = fleet.open(all.clone(), None, timeout).await;
-            let caught_up = env.tally.until(|tally| tally.caught_up_us.borrow().len() >= u64::from(all.end));
+            let caught_up =
+                env.tally.until(|tally| tally.caught_up_us.borrow().len() >= u64::from(all.end));
             let _ = tokio::time::timeout(timeout, caught_up).await;
             let after = server.as_ref().and_then(Processes::cpu);
             server_cpu_s = after.zip(before).map(|(after, before)| after.since(before).total_s());

@@ -38,7 +38,11 @@ struct Open<'a> {
 }
 
 /// One connection, from connecting to its end.
-pub(super) async fn life(env: &Env, state: &RefCell<State>, permit: Option<OwnedSemaphorePermit>) -> End {
+pub(super) async fn life(
+    env: &Env,
+    state: &RefCell<State>,
+    permit: Option<OwnedSemaphorePermit>,
+) -> End {
     let mut open = match Box::pin(open(env, state, permit)).await {
         Ok(open) => open,
         Err(end) => return end,
@@ -64,7 +68,9 @@ pub(super) async fn connect(env: &Env, index: u32) -> io::Result<Io> {
     tcp.set_nodelay(true)?;
     Ok(match &target.tls {
         None => Io::Plain(tcp),
-        Some((config, name)) => Io::Tls(Box::new(TlsConnector::from(config.clone()).connect(name.clone(), tcp).await?)),
+        Some((config, name)) => {
+            Io::Tls(Box::new(TlsConnector::from(config.clone()).connect(name.clone(), tcp).await?))
+        }
     })
 }
 
@@ -107,7 +113,10 @@ async fn open<'a>(
 
 fn request(env: &Env, path: &str, cursor: &[u8]) -> String {
     let target = &env.target;
-    let mut request = format!("GET {path} HTTP/1.1\r\nHost: {}\r\nAccept: text/event-stream\r\n", target.authority);
+    let mut request = format!(
+        "GET {path} HTTP/1.1\r\nHost: {}\r\nAccept: text/event-stream\r\n",
+        target.authority
+    );
     for (name, value) in &target.headers {
         let _ = write!(request, "{name}: {value}\r\n");
     }
@@ -128,8 +137,8 @@ where
         if io.read_buf(bytes).await? == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
-        if let Some(head) =
-            head::parse(bytes).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error.to_string()))?
+        if let Some(head) = head::parse(bytes)
+            .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error.to_string()))?
         {
             return Ok(head);
         }
@@ -137,12 +146,19 @@ where
 }
 
 /// The body of an answer that is no stream, as far as it comes.
-async fn read_body<S: AsyncRead + Unpin>(io: &mut S, head: &head::Head, begun: &[u8], body: &mut Vec<u8>) {
+async fn read_body<S: AsyncRead + Unpin>(
+    io: &mut S,
+    head: &head::Head,
+    begun: &[u8],
+    body: &mut Vec<u8>,
+) {
     let mut chunks = Chunked::default();
     let mut piece = begun.to_vec();
     loop {
         let whole = match head.framing {
-            Framing::Chunked => chunks.feed(&piece, |part| body.extend_from_slice(part)).is_err() || chunks.ended(),
+            Framing::Chunked => {
+                chunks.feed(&piece, |part| body.extend_from_slice(part)).is_err() || chunks.ended()
+            }
             Framing::Length(length) => {
                 body.extend_from_slice(&piece);
                 body.len() as u64 >= length
@@ -153,7 +169,8 @@ async fn read_body<S: AsyncRead + Unpin>(io: &mut S, head: &head::Head, begun: &
             }
         };
         piece.clear();
-        if whole || body.len() > MAX_BODY_BYTES || !matches!(io.read_buf(&mut piece).await, Ok(1..)) {
+        if whole || body.len() > MAX_BODY_BYTES || !matches!(io.read_buf(&mut piece).await, Ok(1..))
+        {
             return;
         }
     }
@@ -182,7 +199,9 @@ impl Open<'_> {
             self.reading.feed(bytes);
             return Ok(());
         };
-        chunks.feed(bytes, |part| self.reading.feed(part)).map_err(|fault| End::Failed(fault.to_owned()))?;
+        chunks
+            .feed(bytes, |part| self.reading.feed(part))
+            .map_err(|fault| End::Failed(fault.to_owned()))?;
         if chunks.ended() { Err(End::Ended) } else { Ok(()) }
     }
 }

@@ -65,23 +65,27 @@ impl Connections {
 
 async fn handshake(env: &Env, index: u32) -> Result<(SendRequest<Bytes>, Task), String> {
     let mut builder = client::Builder::new();
-    builder.initial_window_size(STREAM_WINDOW_BYTES).initial_connection_window_size(CONNECTION_WINDOW_BYTES);
+    builder
+        .initial_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES);
     let io = connect(env, index).await.map_err(|error| error.kind().to_string())?;
     let made = match io {
-        Io::Plain(io) => builder
-            .handshake(io)
-            .await
-            .map(|(sender, connection)| (sender, tokio::task::spawn_local(async move { drop(connection.await) }))),
-        Io::Tls(io) => builder
-            .handshake(io)
-            .await
-            .map(|(sender, connection)| (sender, tokio::task::spawn_local(async move { drop(connection.await) }))),
+        Io::Plain(io) => builder.handshake(io).await.map(|(sender, connection)| {
+            (sender, tokio::task::spawn_local(async move { drop(connection.await) }))
+        }),
+        Io::Tls(io) => builder.handshake(io).await.map(|(sender, connection)| {
+            (sender, tokio::task::spawn_local(async move { drop(connection.await) }))
+        }),
     };
     made.map(|(sender, task)| (sender, Task(task))).map_err(|error| error.to_string())
 }
 
 /// One stream on a connection, from its request to its end.
-pub(super) async fn life(env: &Env, state: &RefCell<State>, permit: Option<OwnedSemaphorePermit>) -> End {
+pub(super) async fn life(
+    env: &Env,
+    state: &RefCell<State>,
+    permit: Option<OwnedSemaphorePermit>,
+) -> End {
     let (mut body, mut reading) = match Box::pin(open(env, state, permit)).await {
         Ok(opened) => opened,
         Err(end) => return end,
@@ -113,8 +117,8 @@ async fn open<'a>(
     let index = state.borrow().index;
     let mut sender = env.connections.sender(env, index).await.map_err(End::Failed)?;
     let scheme = if target.tls.is_some() { "https" } else { "http" };
-    let mut request =
-        Request::get(format!("{scheme}://{}{path}", target.authority)).header(header::ACCEPT, "text/event-stream");
+    let mut request = Request::get(format!("{scheme}://{}{path}", target.authority))
+        .header(header::ACCEPT, "text/event-stream");
     for (name, value) in &target.headers {
         request = request.header(name, value);
     }
@@ -125,8 +129,10 @@ async fn open<'a>(
     let failed = |error: h2::Error| End::Failed(error.to_string());
     let (answer, _) = sender.send_request(request, true).map_err(failed)?;
     let (head, body) = answer.await.map_err(failed)?.into_parts();
-    let event_stream =
-        head.headers.get(header::CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"text/event-stream"));
+    let event_stream = head
+        .headers
+        .get(header::CONTENT_TYPE)
+        .is_some_and(|kind| kind.as_bytes().starts_with(b"text/event-stream"));
     if head.status != 200 || !event_stream {
         let mut said = Vec::new();
         // What has come by then is told.

@@ -166,7 +166,8 @@ impl State {
             // Said twice on one connection: it is open once.
             return;
         }
-        let (broadcasts, own) = (env.published.sent(BROADCAST), env.published.sent(env.source_of(self.index)));
+        let (broadcasts, own) =
+            (env.published.sent(BROADCAST), env.published.sent(env.source_of(self.index)));
         self.broadcasts.open(broadcasts);
         self.own.open(own);
         self.open_ns = now_ns();
@@ -187,7 +188,10 @@ impl State {
         {
             // Once for each cut: one that comes back twice must not stand in for one that does not.
             (self.behind, self.catching_up) = (false, None);
-            env.tally.caught_up_us.borrow_mut().saturating_record((now_ns() - env.storm_ns.get()) / 1000);
+            env.tally
+                .caught_up_us
+                .borrow_mut()
+                .saturating_record((now_ns() - env.storm_ns.get()) / 1000);
             env.tally.changed.notify_waiters();
         }
     }
@@ -207,7 +211,8 @@ impl Env {
         let (index, generation, issued_s, kept) = {
             let mut state = state.borrow_mut();
             if state.issued_s == 0 {
-                state.issued_s = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+                state.issued_s =
+                    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
             }
             (state.index, state.generation, state.issued_s, state.ticket.clone())
         };
@@ -215,10 +220,12 @@ impl Env {
         let ticket = match kept {
             Some(kept) => Some(kept.into_string()),
             None => {
-                self.tickets.ticket(&user, &self.topic, index, generation, issued_s).await.map_err(|why| match why {
-                    NoTicket::Refused(refusal) => End::Refused(refusal),
-                    NoTicket::Failed(error) => End::Failed(error),
-                })?
+                self.tickets.ticket(&user, &self.topic, index, generation, issued_s).await.map_err(
+                    |why| match why {
+                        NoTicket::Refused(refusal) => End::Refused(refusal),
+                        NoTicket::Failed(error) => End::Failed(error),
+                    },
+                )?
             }
         };
         if !self.tickets.repeatable() {
@@ -283,7 +290,11 @@ struct Reading<'a> {
 
 impl<'a> Reading<'a> {
     /// The head of the answer came, and it is a stream's.
-    fn start(env: &'a Env, state: &'a RefCell<State>, permit: Option<OwnedSemaphorePermit>) -> Self {
+    fn start(
+        env: &'a Env,
+        state: &'a RefCell<State>,
+        permit: Option<OwnedSemaphorePermit>,
+    ) -> Self {
         let mut reading = Self { env, state, parser: Parser::default(), permit };
         let mut state = state.borrow_mut();
         if !state.cursor.is_empty() {
@@ -350,6 +361,11 @@ mod tests {
         fn size_of_future<F>(_: impl Fn(Rc<Env>, Rc<RefCell<State>>) -> F) -> usize {
             size_of::<F>()
         }
-        assert!(size_of_future(run) + size_of::<State>() <= 400, "{} + {}", size_of_future(run), size_of::<State>());
+        assert!(
+            size_of_future(run) + size_of::<State>() <= 400,
+            "{} + {}",
+            size_of_future(run),
+            size_of::<State>()
+        );
     }
 }

@@ -28,7 +28,11 @@ enum State {
 
 impl Chunked {
     /// Takes some bytes; `each` gets what they hold of the body. Err: they are no chunks.
-    pub fn feed(&mut self, mut bytes: &[u8], mut each: impl FnMut(&[u8])) -> Result<(), &'static str> {
+    pub fn feed(
+        &mut self,
+        mut bytes: &[u8],
+        mut each: impl FnMut(&[u8]),
+    ) -> Result<(), &'static str> {
         while let Some(&byte) = bytes.first() {
             if self.state == State::Data {
                 let part = bytes.len().min(usize::try_from(self.left).unwrap_or(usize::MAX));
@@ -85,7 +89,8 @@ mod tests {
     fn every_split_in_three() {
         for first in 0..=BODY.len() {
             for second in first..=BODY.len() {
-                let (result, body, ended) = read(&[&BODY[..first], &BODY[first..second], &BODY[second..]]);
+                let (result, body, ended) =
+                    read(&[&BODY[..first], &BODY[first..second], &BODY[second..]]);
                 assert_eq!(
                     (result, body.as_slice(), ended),
                     (Ok(()), &b"hello wide\r\nworld"[..], true),
@@ -97,7 +102,14 @@ mod tests {
 
     #[test]
     fn what_is_no_chunk_is_refused() {
-        for bad in [&b"hello"[..], b"\r\n", b"5\r\nhelloX", b"-1\r\n", b"fffffffffffffffff\r\n", b"2\r\nab\rX"] {
+        for bad in [
+            &b"hello"[..],
+            b"\r\n",
+            b"5\r\nhelloX",
+            b"-1\r\n",
+            b"fffffffffffffffff\r\n",
+            b"2\r\nab\rX",
+        ] {
             assert_eq!(read(&[bad]).0, Err(BAD_CHUNK), "{}", String::from_utf8_lossy(bad));
         }
     }

@@ -80,9 +80,14 @@ mod tests {
 
     #[test]
     fn the_end_of_a_body_is_known_by_its_head() {
-        let framing = |head: &str| parse(format!("HTTP/1.1 401 No\r\n{head}\r\n").as_bytes()).unwrap().unwrap().framing;
+        let framing = |head: &str| {
+            parse(format!("HTTP/1.1 401 No\r\n{head}\r\n").as_bytes()).unwrap().unwrap().framing
+        };
         assert_eq!(framing("Content-Length: 17\r\n"), Framing::Length(17));
-        assert_eq!(framing("Content-Length: 17\r\nTransfer-Encoding: chunked\r\n"), Framing::Chunked);
+        assert_eq!(
+            framing("Content-Length: 17\r\nTransfer-Encoding: chunked\r\n"),
+            Framing::Chunked
+        );
         assert_eq!(framing("Content-Length: x\r\n"), Framing::Close);
         assert_eq!(framing(""), Framing::Close);
     }
@@ -90,6 +95,9 @@ mod tests {
     #[test]
     fn what_is_no_answer_is_refused() {
         assert_eq!(parse(b"SSH-2.0-OpenSSH\r\n"), Err(BadHead));
-        assert_eq!(parse(&[&b"HTTP/1.1 200 OK\r\nx: "[..], &[b'y'; MAX_HEAD_BYTES]].concat()), Err(BadHead));
+        assert_eq!(
+            parse(&[&b"HTTP/1.1 200 OK\r\nx: "[..], &[b'y'; MAX_HEAD_BYTES]].concat()),
+            Err(BadHead)
+        );
     }
 }

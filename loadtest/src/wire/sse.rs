@@ -79,7 +79,8 @@ impl Parser {
     }
 }
 
-const EMPTY: Event<'static> = Event { name: b"", id: None, data: b"", data_lines: 0, retry_ms: None };
+const EMPTY: Event<'static> =
+    Event { name: b"", id: None, data: b"", data_lines: 0, retry_ms: None };
 
 fn field<'a>(event: &mut Event<'a>, line: &'a [u8]) -> bool {
     let colon = memchr::memchr(b':', line).unwrap_or(line.len());
@@ -94,7 +95,9 @@ fn field<'a>(event: &mut Event<'a>, line: &'a [u8]) -> bool {
         }
         b"event" => event.name = value,
         b"id" => event.id = Some(value),
-        b"retry" => event.retry_ms = std::str::from_utf8(value).ok().and_then(|digits| digits.parse().ok()),
+        b"retry" => {
+            event.retry_ms = std::str::from_utf8(value).ok().and_then(|digits| digits.parse().ok())
+        }
         _ => return false,
     }
     true

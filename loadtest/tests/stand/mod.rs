@@ -59,12 +59,22 @@ impl Stand {
 
     fn run(mut self, settings: &[(&str, &str)]) -> Self {
         let redis = Command::new("redis-server")
-            .args(["--port", &self.redis_port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
+            .args([
+                "--port",
+                &self.redis_port.to_string(),
+                "--bind",
+                "127.0.0.1",
+                "--save",
+                "",
+                "--appendonly",
+                "no",
+            ])
             .current_dir(&self.dir)
             .stdout(Stdio::null())
             .dies_with_us()
             .spawn();
-        self.children.push(redis.expect("redis-server is on the PATH (apt-get install redis-server)"));
+        self.children
+            .push(redis.expect("redis-server is on the PATH (apt-get install redis-server)"));
         let digest = sha256(API_KEY);
         let mut gateway = Command::new(gateway_binary());
         let defaults = [
@@ -72,7 +82,10 @@ impl Stand {
             ("ADMIN__LISTEN", format!("127.0.0.1:{}", self.admin_port)),
             ("REDIS__URL", self.redis()),
             ("TICKETS__SECRET", SECRET.to_owned()),
-            ("API_KEYS", format!(r#"[{{"sha256":"{digest}","scopes":["publish","tickets","admin"]}}]"#)),
+            (
+                "API_KEYS",
+                format!(r#"[{{"sha256":"{digest}","scopes":["publish","tickets","admin"]}}]"#),
+            ),
             ("LOG__LEVEL", "warn".to_owned()),
         ];
         for (key, value) in &defaults {
@@ -83,12 +96,21 @@ impl Stand {
         }
         let log = std::fs::File::create(self.dir.join("log")).unwrap();
         wait_for("redis-server", || TcpStream::connect(("127.0.0.1", self.redis_port)).is_ok());
-        let gateway = gateway.arg("serve").stdout(log.try_clone().unwrap()).stderr(log).dies_with_us().spawn().unwrap();
+        let gateway = gateway
+            .arg("serve")
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .dies_with_us()
+            .spawn()
+            .unwrap();
         self.children.push(gateway);
         let started = Instant::now();
         while !self.admin("/readyz").starts_with("HTTP/1.1 200") {
             let log = std::fs::read_to_string(self.dir.join("log")).unwrap();
-            assert!(self.children[1].try_wait().unwrap().is_none() && started.elapsed() < GUARD, "no gateway:\n{log}");
+            assert!(
+                self.children[1].try_wait().unwrap().is_none() && started.elapsed() < GUARD,
+                "no gateway:\n{log}"
+            );
             std::thread::sleep(Duration::from_millis(50));
         }
         self
@@ -143,7 +165,10 @@ impl Stand {
     fn admin(&self, path: &str) -> String {
         let mut text = String::new();
         if let Ok(mut socket) = TcpStream::connect(("127.0.0.1", self.admin_port)) {
-            let _ = write!(socket, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+            let _ = write!(
+                socket,
+                "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+            );
             let _ = std::io::Read::read_to_string(&mut socket, &mut text);
         }
         text
@@ -176,13 +201,18 @@ impl Drop for Stand {
     }
 }
 
-const SCENARIOS: [&str; 8] = ["idle", "broadcast", "users", "mixed", "storm", "stalled", "churn", "slow-publish"];
+const SCENARIOS: [&str; 8] =
+    ["idle", "broadcast", "users", "mixed", "storm", "stalled", "churn", "slow-publish"];
 
 /// Waits for the tool: report, exit status, standard error.
 pub fn finish(tool: Child) -> (Value, i32, String) {
     let ran = tool.wait_with_output().unwrap();
     let report = serde_json::from_slice(&ran.stdout).unwrap_or(Value::Null);
-    (report, ran.status.code().expect("an exit status"), String::from_utf8_lossy(&ran.stderr).into_owned())
+    (
+        report,
+        ran.status.code().expect("an exit status"),
+        String::from_utf8_lossy(&ran.stderr).into_owned(),
+    )
 }
 
 fn gateway_binary() -> PathBuf {
@@ -197,7 +227,8 @@ fn gateway_binary() -> PathBuf {
 }
 
 fn sha256(text: &str) -> String {
-    let mut child = Command::new("sha256sum").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut child =
+        Command::new("sha256sum").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     child.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
     let output = child.wait_with_output().unwrap();
     String::from_utf8_lossy(&output.stdout)[..64].to_owned()
@@ -215,8 +246,12 @@ fn wait_for(what: &str, mut done: impl FnMut() -> bool) {
 fn free_port() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     let first = (std::process::id() * 89 % 9_000) as u16;
-    let tried = (0..1000).map(|_| 22_000 + (first + NEXT.fetch_add(1, Ordering::Relaxed) * 7) % 10_000);
-    tried.into_iter().find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok()).expect("a free port")
+    let tried =
+        (0..1000).map(|_| 22_000 + (first + NEXT.fetch_add(1, Ordering::Relaxed) * 7) % 10_000);
+    tried
+        .into_iter()
+        .find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok())
+        .expect("a free port")
 }
 
 trait DiesWithUs {
