@@ -1,10 +1,10 @@
 //! The tool end to end against the real gateway and a real Redis. Every scenario is small; what is asserted is what was counted, never
 //! how fast it was.
 
-mod stand;
+mod harness;
 
+use harness::{Harness, SECRET, finish};
 use serde_json::Value;
-use stand::{SECRET, Stand, finish};
 
 /// Nothing lost, nothing twice, in order, and all open in the end.
 fn assert_clean(report: &Value, streams: u64) {
@@ -26,7 +26,7 @@ fn number(value: &Value) -> u64 {
 
 #[test]
 fn idle_streams_are_held_and_weighed() {
-    let report = Stand::start()
+    let report = Harness::start()
         .report("idle -n 60 --duration 1s --min-held 60 --max-bytes-per-stream 1000000");
     assert_eq!(report["scenario"], "idle");
     assert_eq!(
@@ -44,10 +44,10 @@ fn idle_streams_are_held_and_weighed() {
 
 #[test]
 fn broadcasts_in_all_three_ways_of_publishing() {
-    let stand = Stand::start();
-    let key = stand.file("api-key");
+    let harness = Harness::start();
+    let key = harness.file("api-key");
     for how in ["durable", "bare", &format!("http --api-key-file {key}")] {
-        let report = stand.report(&format!(
+        let report = harness.report(&format!(
             "broadcast -n 30 --rate 40 --duration 1s --publish {how} --max-lost 0"
         ));
         assert_clean(&report, 30);
@@ -64,7 +64,7 @@ fn broadcasts_in_all_three_ways_of_publishing() {
 #[test]
 fn an_event_of_a_user_goes_to_all_streams_of_this_user_only() {
     let report =
-        Stand::start().report("users -n 20 --streams-per-user 2 --user-rate 100 --duration 1s");
+        Harness::start().report("users -n 20 --streams-per-user 2 --user-rate 100 --duration 1s");
     assert_clean(&report, 20);
     let load = &report["load"];
     assert_eq!(number(&load["expected"]), 2 * number(&load["published"]["published"]));
@@ -72,7 +72,7 @@ fn an_event_of_a_user_goes_to_all_streams_of_this_user_only() {
 
 #[test]
 fn broadcasts_and_events_of_users_mixed() {
-    let report = Stand::start().report("mixed -n 20 --rate 20 --user-rate 100 --duration 1s");
+    let report = Harness::start().report("mixed -n 20 --rate 20 --user-rate 100 --duration 1s");
     assert_clean(&report, 20);
     let load = &report["load"];
     assert!(number(&load["expected"]) > number(&load["published"]["published"]));
@@ -80,7 +80,7 @@ fn broadcasts_and_events_of_users_mixed() {
 
 #[test]
 fn a_storm_is_over_when_all_have_caught_up() {
-    let report = Stand::start()
+    let report = Harness::start()
         .report("storm -n 40 --rate 40 --duration 2s --away 500ms --max-caught-up 60s");
     assert_clean(&report, 40);
     assert_eq!((&report["storm"]["cut"], &report["storm"]["caught_up"]), (&40.into(), &40.into()));
@@ -95,7 +95,7 @@ fn a_storm_is_over_when_all_have_caught_up() {
 
 #[test]
 fn streams_come_and_go_and_miss_nothing() {
-    let report = Stand::start().report("churn -n 20 --churn-rate 20 --rate 40 --duration 2s");
+    let report = Harness::start().report("churn -n 20 --churn-rate 20 --rate 40 --duration 2s");
     assert_clean(&report, 20);
     let (opened, resumed) =
         (number(&report["streams"]["opened"]), number(&report["streams"]["resumed"]));
@@ -105,26 +105,26 @@ fn streams_come_and_go_and_miss_nothing() {
 
 #[test]
 fn streams_that_stall_are_put_out_and_have_everything_in_the_end() {
-    let stand = Stand::with(&[("LIMITS__STALL", "1s")]);
+    let harness = Harness::with(&[("LIMITS__STALL", "1s")]);
     // 21 MB to each in 6 s of silence: far more than sockets take that nobody reads.
-    let report = stand.report(
+    let report = harness.report(
         "stalled -n 6 --stalled-percent 50 --stall 6s --rate 60 --payload-bytes 60000 --drain 60s --max-lost 0",
     );
     assert_clean(&report, 6);
     // A busy machine may let others stall too.
     assert!(number(&report["streams"]["resumed"]) >= 3, "{report:#}");
     assert!(number(&report["load"]["replayed"]) > 0);
-    assert!(stand.metric(r#"sse_connections_closed_total{reason="stalled"}"#) >= 3.0);
+    assert!(harness.metric(r#"sse_connections_closed_total{reason="stalled"}"#) >= 3.0);
 }
 
 #[test]
 fn many_streams_on_one_http2_connection() {
-    let stand = Stand::start();
-    let report =
-        stand.report("broadcast -n 30 --http2 --streams-per-connection 10 --rate 40 --duration 1s");
+    let harness = Harness::start();
+    let report = harness
+        .report("broadcast -n 30 --http2 --streams-per-connection 10 --rate 40 --duration 1s");
     assert_clean(&report, 30);
     assert_eq!(report["protocol"], "http2");
-    let report = stand.report(
+    let report = harness.report(
         "storm -n 30 --http2 --streams-per-connection 10 --rate 40 --duration 1s --away 300ms",
     );
     assert_clean(&report, 30);
@@ -133,35 +133,35 @@ fn many_streams_on_one_http2_connection() {
 
 #[test]
 fn over_tls_with_both_protocols() {
-    let stand = Stand::with_tls();
-    let ca = stand.file("ca.pem");
+    let harness = Harness::with_tls();
+    let ca = harness.file("ca.pem");
     for protocol in ["", "--http2 --streams-per-connection 5"] {
-        let report =
-            stand.report(&format!("broadcast -n 15 --ca {ca} --rate 40 --duration 1s {protocol}"));
+        let report = harness
+            .report(&format!("broadcast -n 15 --ca {ca} --rate 40 --duration 1s {protocol}"));
         assert_clean(&report, 15);
     }
     // Tickets and publishes go over TLS too.
-    let key = stand.file("api-key");
+    let key = harness.file("api-key");
     let all = format!(
         "broadcast -n 5 --insecure --api-key-file {key} --publish http --rate 40 --duration 500ms"
     );
-    let (report, status, error) = finish(stand.tool(&all));
+    let (report, status, error) = finish(harness.tool(&all));
     assert_eq!(status, 0, "{error}");
     assert_clean(&report, 5);
 
-    let (_, status, error) = stand.run_tool("broadcast -n 5 --duration 500ms");
+    let (_, status, error) = harness.run_tool("broadcast -n 5 --duration 500ms");
     assert_eq!(status, 2);
     assert!(error.contains("https needs --ca FILE or --insecure"), "{error}");
 }
 
 #[test]
 fn tickets_are_asked_for_where_no_secret_is_known() {
-    let stand = Stand::start();
+    let harness = Harness::start();
     let asked = format!(
         "storm -n 20 --api-key-file {} --rate 40 --duration 1s --away 300ms",
-        stand.file("api-key")
+        harness.file("api-key")
     );
-    let (report, status, error) = finish(stand.tool(&asked));
+    let (report, status, error) = finish(harness.tool(&asked));
     assert_eq!(status, 0, "{error}");
     assert_clean(&report, 20);
     // They came back with the same ticket, which lives on in its session.
@@ -172,22 +172,22 @@ fn tickets_are_asked_for_where_no_secret_is_known() {
 fn a_gateway_with_issuer_audience_and_keys_is_driven_by_its_secret() {
     let key =
         format!(r#"[{{"kid":"k1","algorithm":"HS256","secret":"{}"}}]"#, SECRET.to_uppercase());
-    let stand = Stand::with(&[
+    let harness = Harness::with(&[
         ("TICKETS__ISSUER", "https://issuer.example"),
         ("TICKETS__AUDIENCE", "production"),
         ("TICKETS__MAX_TTL", "20s"),
         ("TICKETS__KEYS", &key),
     ]);
     let named = "--issuer https://issuer.example --audience production --ticket-ttl 20s";
-    assert_clean(&stand.report(&format!("broadcast -n 5 --rate 40 --duration 500ms {named}")), 5);
+    assert_clean(&harness.report(&format!("broadcast -n 5 --rate 40 --duration 500ms {named}")), 5);
     let other = format!(
         "broadcast -n 5 --rate 40 --duration 500ms {named} --secret-file {}",
-        stand.file("wrong-secret")
+        harness.file("wrong-secret")
     );
-    let (report, status, error) = finish(stand.tool(&format!("{other} --kid k1")));
+    let (report, status, error) = finish(harness.tool(&format!("{other} --kid k1")));
     assert_eq!(status, 0, "{error}");
     assert_clean(&report, 5);
-    let (report, _, error) = finish(stand.tool(&other));
+    let (report, _, error) = finish(harness.tool(&other));
     assert!(
         number(&report["streams"]["refused"]["401 ticket-bad-signature"]) >= 5,
         "without --kid: {error}"
@@ -198,7 +198,7 @@ fn a_gateway_with_issuer_audience_and_keys_is_driven_by_its_secret() {
         ("--issuer https://issuer.example --ticket-ttl 20s", "ticket-wrong-audience"),
         ("--issuer https://issuer.example --audience production", "ticket-too-long-lived"),
     ] {
-        let (report, status, error) = stand.run_tool(&format!("idle -n 2 {without}"));
+        let (report, status, error) = harness.run_tool(&format!("idle -n 2 {without}"));
         assert_eq!(status, 2, "{error}");
         assert!(number(&report["streams"]["refused"][format!("401 {code}")]) >= 2, "{report:#}");
     }
@@ -206,8 +206,8 @@ fn a_gateway_with_issuer_audience_and_keys_is_driven_by_its_secret() {
 
 #[test]
 fn refusals_for_good_end_the_run_at_once_and_are_named() {
-    let stand = Stand::start();
-    let wrong = stand.file("wrong-secret");
+    let harness = Harness::start();
+    let wrong = harness.file("wrong-secret");
     for (options, code) in [
         (format!("-n 12 --secret-file {wrong}"), "401 ticket-bad-signature"),
         (format!("-n 12 --secret-file {wrong} --http2"), "401 ticket-bad-signature"),
@@ -217,7 +217,7 @@ fn refusals_for_good_end_the_run_at_once_and_are_named() {
     ] {
         // Whoever goes on ends by the time, and says so: that is no timing, but another message.
         let (report, status, error) =
-            finish(stand.tool(&format!("idle --connect-timeout 20s {options}")));
+            finish(harness.tool(&format!("idle --connect-timeout 20s {options}")));
         assert_eq!(status, 2, "{error}");
         assert!(error.contains("connects were all refused for good"), "{error}");
         assert!(error.contains(&format!("the first refusal: {code}: ")), "{error}");
@@ -230,9 +230,9 @@ fn refusals_for_good_end_the_run_at_once_and_are_named() {
 
 #[test]
 fn a_full_gateway_has_a_report_of_who_was_held_and_who_was_not() {
-    let stand = Stand::with(&[("LIMITS__MAX_CONNECTIONS", "5")]);
+    let harness = Harness::with(&[("LIMITS__MAX_CONNECTIONS", "5")]);
     let (report, status, error) =
-        stand.run_tool("broadcast -n 8 --connect-timeout 10s --max-lost 0 --min-held 5");
+        harness.run_tool("broadcast -n 8 --connect-timeout 10s --max-lost 0 --min-held 5");
     assert_eq!((status, error.as_str()), (1, ""));
     assert_eq!(report["streams"]["held"], 5);
     assert!(number(&report["streams"]["refused"]["busy: full"]) >= 3, "{report:#}");
@@ -248,8 +248,8 @@ fn a_full_gateway_has_a_report_of_who_was_held_and_who_was_not() {
 
 #[test]
 fn thresholds_make_the_exit_status() {
-    let stand = Stand::start();
-    let (report, status, _) = stand.run_tool(
+    let harness = Harness::start();
+    let (report, status, _) = harness.run_tool(
         "broadcast -n 10 --rate 40 --duration 1s --max-lost 0 --max-p99 1us --max-cpu-per-million 0.001 --min-held 11",
     );
     assert_eq!(status, 1);
@@ -264,13 +264,13 @@ fn thresholds_make_the_exit_status() {
 
 #[test]
 fn one_run_only_listens_while_another_publishes() {
-    let stand = Stand::start();
-    let secret = stand.file("secret");
-    let mut listening = stand.tool(&format!(
+    let harness = Harness::start();
+    let secret = harness.file("secret");
+    let mut listening = harness.tool(&format!(
         "broadcast -n 5 --user-prefix other- --secret-file {secret} --publish none --duration 4s --max-lost 0"
     ));
     while listening.try_wait().unwrap().is_none() {
-        let report = stand.report("broadcast -n 10 --rate 40 --duration 500ms");
+        let report = harness.report("broadcast -n 10 --rate 40 --duration 500ms");
         assert_clean(&report, 10);
     }
     let (report, status, error) = finish(listening);
@@ -288,7 +288,8 @@ fn one_run_only_listens_while_another_publishes() {
 #[test]
 fn the_search_for_the_highest_rate_ends() {
     // Nothing is as fast as 1 µs: the search goes down from its first rate.
-    let report = Stand::start().report("slow-publish -n 10 --rate 100 --p99 1us --duration 300ms");
+    let report =
+        Harness::start().report("slow-publish -n 10 --rate 100 --p99 1us --duration 300ms");
     let steps = report["search"]["steps"].as_array().unwrap();
     assert_eq!(report["search"]["highest_rate"], 0.0);
     assert!(steps.len() > 1 && steps.len() <= 5, "{steps:?}");

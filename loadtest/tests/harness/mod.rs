@@ -18,7 +18,7 @@ pub const SECRET: &str = "a secret of the load tester's own tests";
 const API_KEY: &str = "an api key of the load tester's own tests";
 
 /// Redis and gateway.
-pub struct Stand {
+pub struct Harness {
     dir: PathBuf,
     redis_port: u16,
     port: u16,
@@ -27,7 +27,7 @@ pub struct Stand {
     children: Vec<Child>,
 }
 
-impl Stand {
+impl Harness {
     /// With the gateway's defaults.
     pub fn start() -> Self {
         Self::with(&[])
@@ -40,11 +40,11 @@ impl Stand {
 
     /// With TLS, and a throw-away certificate.
     pub fn with_tls() -> Self {
-        let mut stand = Self::prepare();
-        stand.tls = true;
-        stand.certificate();
-        let (certificate, key) = (stand.file("server.pem"), stand.file("server.key"));
-        stand.run(&[("SERVER__TLS__CERTIFICATE", &certificate), ("SERVER__TLS__KEY", &key)])
+        let mut harness = Self::prepare();
+        harness.tls = true;
+        harness.certificate();
+        let (certificate, key) = (harness.file("server.pem"), harness.file("server.key"));
+        harness.run(&[("SERVER__TLS__CERTIFICATE", &certificate), ("SERVER__TLS__KEY", &key)])
     }
 
     fn prepare() -> Self {
@@ -147,7 +147,7 @@ impl Stand {
             .unwrap()
     }
 
-    /// The path of a file of this stand: `secret`, `wrong-secret`, `api-key`, `ca.pem`.
+    /// The path of a file of this harness: `secret`, `wrong-secret`, `api-key`, `ca.pem`.
     pub fn file(&self, name: &str) -> String {
         self.dir.join(name).display().to_string()
     }
@@ -191,7 +191,7 @@ impl Stand {
     }
 }
 
-impl Drop for Stand {
+impl Drop for Harness {
     fn drop(&mut self) {
         for child in &mut self.children {
             let _ = child.kill();
