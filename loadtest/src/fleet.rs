@@ -52,30 +52,30 @@ impl Fleet {
     ) -> Result<Duration, String> {
         let started = Instant::now();
         let env = self.env.clone();
-        let tally = &env.tally;
-        let wanted = tally.held.get() + range.len() as u32;
+        let stats = &env.stats;
+        let wanted = stats.held.get() + range.len() as u32;
         let enough = ENOUGH_REFUSALS.min(range.len() as u32);
         for (count, index) in range.enumerate() {
             if let Some(rate) = per_second {
                 let due = started + Duration::from_secs_f64(count as f64 / rate);
-                let hopeless = tally.until(|tally| tally.hopeless(enough));
+                let hopeless = stats.until(|stats| stats.hopeless(enough));
                 if tokio::time::timeout_at(due.into(), hopeless).await.is_ok() {
                     break;
                 }
             }
             self.start(index);
         }
-        let open = tally.until(|tally| tally.held.get() >= wanted || tally.hopeless(enough));
+        let open = stats.until(|stats| stats.held.get() >= wanted || stats.hopeless(enough));
         let in_time = tokio::time::timeout(timeout, open).await.is_ok();
-        let first = tally.first_refusal.borrow();
+        let first = stats.first_refusal.borrow();
         let first = first
             .as_deref()
             .map(|first| format!("; the first refusal: {first}"))
             .unwrap_or_default();
-        if tally.hopeless(enough) {
+        if stats.hopeless(enough) {
             return Err(format!(
                 "the first {} connects were all refused for good{first}",
-                tally.refused_for_good.get()
+                stats.refused_for_good.get()
             ));
         }
         if in_time {
@@ -83,11 +83,11 @@ impl Fleet {
         }
         Err(format!(
             "only {} of {wanted} streams were open after {} s (--connect-timeout); refused: {}, failed: {}, ended: {}{first}",
-            tally.held.get(),
+            stats.held.get(),
             started.elapsed().as_secs(),
-            list(&tally.refused.borrow()),
-            list(&tally.failed.borrow()),
-            list(&tally.ended.borrow()),
+            list(&stats.refused.borrow()),
+            list(&stats.failed.borrow()),
+            list(&stats.ended.borrow()),
         ))
     }
 

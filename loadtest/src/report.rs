@@ -6,7 +6,7 @@ use serde::Serialize;
 use crate::args::Thresholds;
 use crate::publisher::Outcome;
 use crate::readings::Cpu;
-use crate::tally::{Counts, Tally};
+use crate::stats::{Counts, Stats};
 use crate::target::Protocol;
 
 /// All that a run found. Units are in the names; what could not be read is absent.
@@ -254,15 +254,15 @@ pub struct Streams {
 
 impl Streams {
     /// What was counted.
-    pub fn new(tally: &Tally) -> Self {
+    pub fn new(stats: &Stats) -> Self {
         Self {
-            held: tally.held.get(),
-            opened: tally.opened.get(),
-            resumed: tally.resumed.get(),
-            refused: tally.refused.borrow().clone(),
-            first_refusal: tally.first_refusal.borrow().clone(),
-            failed: tally.failed.borrow().clone(),
-            ended: tally.ended.borrow().clone(),
+            held: stats.held.get(),
+            opened: stats.opened.get(),
+            resumed: stats.resumed.get(),
+            refused: stats.refused.borrow().clone(),
+            first_refusal: stats.first_refusal.borrow().clone(),
+            failed: stats.failed.borrow().clone(),
+            ended: stats.ended.borrow().clone(),
         }
     }
 }
@@ -352,7 +352,7 @@ mod tests {
             load: Some(load),
             storm: None,
             search: None,
-            streams: Streams::new(&Tally::new()),
+            streams: Streams::new(&Stats::new()),
             violations: Vec::new(),
             failure: None,
         }

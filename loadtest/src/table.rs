@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use crate::report::{Connect, Load, Memory, Report, Times};
-use crate::tally::Counts;
+use crate::stats::Counts;
 
 /// Above this part of one core the tool itself is a part of what it measures, percent.
 const BUSY_PERCENT: f64 = 80.0;

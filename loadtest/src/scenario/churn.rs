@@ -27,7 +27,7 @@ pub(super) async fn run(run: &mut Run, duration: Duration, per_second: f64) -> R
             tokio::time::sleep_until((started + duration).into()).await;
             // The last ones are on their way back. Those that do not make it are missing from `held`.
             let env = fleet.env.clone();
-            let all_open = env.tally.until(|tally| tally.held.get() >= fleet.len());
+            let all_open = env.stats.until(|stats| stats.held.get() >= fleet.len());
             let _ = tokio::time::timeout(RETURN, all_open).await;
             Ok(())
         })

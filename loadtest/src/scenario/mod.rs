@@ -19,7 +19,7 @@ use crate::readings::{Cpu, Kernel, Processes, Redis, own_bytes};
 
 use crate::report::{Connect, Load, Memory, PerMillion, Report, Streams, Times};
 use crate::stamp::now_ns;
-use crate::tally::times;
+use crate::stats::times;
 
 /// A run in the making.
 pub struct Run {
@@ -105,7 +105,7 @@ pub async fn run(command: Command) -> Result<Report, String> {
     {
         memory.server_bytes_per_loaded_stream = loaded;
     }
-    run.report.streams = Streams::new(&run.fleet.env.tally);
+    run.report.streams = Streams::new(&run.fleet.env.stats);
     run.report.judge(&common.thresholds);
     progress.finish();
     Ok(run.report)
@@ -148,11 +148,11 @@ impl Run {
     /// The report of a run that ended before its load: how many were held, and why not all. A server that is there and has no room has
     /// answered; one that gave not a single stream otherwise was not tested.
     fn not_open(mut self, why: String, thresholds: &Thresholds) -> Report {
-        let tally = &self.fleet.env.tally;
-        self.report.streams = Streams::new(tally);
+        let stats = &self.fleet.env.stats;
+        self.report.streams = Streams::new(stats);
         self.report.judge(thresholds);
         self.report.violations.insert(0, why.clone());
-        self.report.failure = tally.untested().then_some(why);
+        self.report.failure = stats.untested().then_some(why);
         self.report
     }
 
@@ -162,8 +162,8 @@ impl Run {
         middle: impl AsyncFnOnce(&mut Fleet) -> Result<(), String>,
     ) -> Result<Load, String> {
         let before = self.before();
-        *self.fleet.env.tally.latency_us.borrow_mut() = times();
-        self.fleet.env.tally.gaps.borrow_mut().clear();
+        *self.fleet.env.stats.latency_us.borrow_mut() = times();
+        self.fleet.env.stats.gaps.borrow_mut().clear();
         let (started, started_ns) = (Instant::now(), now_ns());
         let publisher = match &self.schedule {
             Some(schedule) => {
@@ -182,10 +182,10 @@ impl Run {
         tokio::time::sleep(self.settle / 4).await;
         let (owed, lost) = self.fleet.settle(0..self.active);
         let (server_cpu, redis_cpu) = (self.server_cpu(), self.redis.as_mut().map(Redis::cpu));
-        let tally = &self.fleet.env.tally;
-        let delivered = tally.delivered.get() - before.delivered;
+        let stats = &self.fleet.env.stats;
+        let delivered = stats.delivered.get() - before.delivered;
         // By the last delivery: a backlog that is worked off after the end was not delivered within the time.
-        let last_s = tally.last_ns.get().saturating_sub(started_ns) as f64 / 1e9;
+        let last_s = stats.last_ns.get().saturating_sub(started_ns) as f64 / 1e9;
         let tool_cpu_s = self.tool_cpu().since(before.tool).total_s();
         Ok(Load {
             published,
@@ -193,14 +193,14 @@ impl Run {
             drained_s: (last_s - seconds).max(0.0),
             expected: owed - before.owed,
             delivered,
-            replayed: tally.replayed.get() - before.replayed,
+            replayed: stats.replayed.get() - before.replayed,
             lost,
-            doubled: tally.doubled.get() - before.doubled,
-            out_of_order: tally.out_of_order.get() - before.out_of_order,
-            foreign: tally.foreign.get() - before.foreign,
-            gaps: tally.gaps.borrow().clone(),
+            doubled: stats.doubled.get() - before.doubled,
+            out_of_order: stats.out_of_order.get() - before.out_of_order,
+            foreign: stats.foreign.get() - before.foreign,
+            gaps: stats.gaps.borrow().clone(),
             deliveries_per_s: delivered as f64 / seconds.max(last_s),
-            latency: Times::new(&tally.latency_us.borrow()),
+            latency: Times::new(&stats.latency_us.borrow()),
             server_cpu: server_cpu
                 .zip(before.server)
                 .and_then(|(now, before)| PerMillion::new(now.since(before), delivered)),
@@ -213,16 +213,16 @@ impl Run {
     }
 
     fn before(&mut self) -> Before {
-        let tally = &self.fleet.env.tally;
+        let stats = &self.fleet.env.stats;
         Before {
             server: self.server_cpu(),
             redis: self.redis.as_mut().map(Redis::cpu),
             tool: self.tool_cpu(),
-            delivered: tally.delivered.get(),
-            replayed: tally.replayed.get(),
-            doubled: tally.doubled.get(),
-            out_of_order: tally.out_of_order.get(),
-            foreign: tally.foreign.get(),
+            delivered: stats.delivered.get(),
+            replayed: stats.replayed.get(),
+            doubled: stats.doubled.get(),
+            out_of_order: stats.out_of_order.get(),
+            foreign: stats.foreign.get(),
             owed: self.fleet.settle(0..self.active).0,
         }
     }

@@ -82,7 +82,7 @@ impl Resumes {
         let run = &self.run;
         run.fleet.drained(0..run.active, self.timeout).await;
         let (_, lost) = run.fleet.settle(0..run.active);
-        let doubled = run.fleet.env.tally.doubled.get();
+        let doubled = run.fleet.env.stats.doubled.get();
         if lost + doubled > 0 {
             Err(format!("after a resume {lost} lost, {doubled} doubled"))
         } else {

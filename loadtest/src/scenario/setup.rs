@@ -16,8 +16,8 @@ use crate::ledger::Published;
 use crate::publisher::{Schedule, Way};
 use crate::readings::{Kernel, Processes, Redis, own_bytes};
 use crate::report::{Report, Streams};
+use crate::stats::Stats;
 use crate::stream::{Connections, Env};
-use crate::tally::Tally;
 use crate::target::{Kind, Protocol, Target};
 use crate::tickets::Tickets;
 use crate::{limits, tls};
@@ -58,13 +58,13 @@ pub(super) fn run(name: &'static str, args: &Common) -> Result<Run, String> {
         run: run_number,
         streams_per_user: args.streams_per_user,
         published: Arc::new(Published::new(users)),
-        tally: Tally::new(),
+        stats: Stats::new(),
         connecting: Arc::new(Semaphore::new(args.connecting as usize)),
         connections: Connections::new(args.streams_per_connection),
         storm_ns: 0.into(),
         wake: Notify::new(),
     };
-    let streams = Streams::new(&env.tally);
+    let streams = Streams::new(&env.stats);
     let tool = Processes::own();
     let empty = Baseline {
         server_bytes: server.as_ref().map(Processes::pss_bytes).unwrap_or_default(),
@@ -111,8 +111,8 @@ pub(super) fn progress(fleet: &Fleet) -> ProgressBar {
     let (env, shown) = (fleet.env.clone(), bar.clone());
     tokio::task::spawn_local(async move {
         while !shown.is_finished() {
-            shown.set_position(env.tally.held.get().into());
-            shown.set_message(format!("{} delivered", env.tally.delivered.get()));
+            shown.set_position(env.stats.held.get().into());
+            shown.set_message(format!("{} delivered", env.stats.delivered.get()));
             shown.tick();
             tokio::time::sleep(EVERY).await;
         }

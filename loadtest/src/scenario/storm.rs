@@ -28,7 +28,7 @@ pub(super) async fn run(
             // Not all are open in time: the report says how many were.
             let _ = fleet.open(all.clone(), None, timeout).await;
             let caught_up =
-                env.tally.until(|tally| tally.caught_up_us.borrow().len() >= u64::from(all.end));
+                env.stats.until(|stats| stats.caught_up_us.borrow().len() >= u64::from(all.end));
             let _ = tokio::time::timeout(timeout, caught_up).await;
             let after = server.as_ref().and_then(Processes::cpu);
             server_cpu_s = after.zip(before).map(|(after, before)| after.since(before).total_s());
@@ -36,7 +36,7 @@ pub(super) async fn run(
             Ok(())
         })
         .await?;
-    let caught_up = run.fleet.env.tally.caught_up_us.borrow();
+    let caught_up = run.fleet.env.stats.caught_up_us.borrow();
     run.report.storm = Some(Storm {
         cut: run.fleet.len().into(),
         caught_up: caught_up.len(),

@@ -17,7 +17,7 @@ pub use self::http2::Connections;
 use crate::ledger::{Arrival, Book, Published};
 use crate::refusal::Refusal;
 use crate::stamp::{BROADCAST, Stamp, now_ns};
-use crate::tally::{BUSY, Tally, add, count};
+use crate::stats::{BUSY, Stats, add, count};
 use crate::target::{Kind, Protocol, Target};
 use crate::tickets::{NoTicket, Tickets};
 use crate::wire::sse::{Event, Parser};
@@ -42,7 +42,7 @@ pub struct Env {
     /// What was published.
     pub published: Arc<Published>,
     /// What they count.
-    pub tally: Tally,
+    pub stats: Stats,
     /// Bounds how many connect at the same time.
     pub connecting: Arc<Semaphore>,
     /// HTTP/2: the connections.
@@ -122,7 +122,7 @@ impl State {
         }
         match event.name {
             b"sse.connected" => self.opened(env),
-            b"sse.gap" => count(&env.tally.gaps, reason(event.data)),
+            b"sse.gap" => count(&env.stats.gaps, reason(event.data)),
             b"sse.closing" | b"sse.busy" => {
                 let name = String::from_utf8_lossy(&event.name[4..]);
                 self.ending = Some(format!("{name}: {}", reason(event.data)).into());
@@ -134,28 +134,28 @@ impl State {
     }
 
     fn receive(&mut self, env: &Env, data: &[u8]) {
-        let tally = &env.tally;
+        let stats = &env.stats;
         let stamp = Stamp::read(data).filter(|stamp| stamp.run == env.run);
         let own = env.source_of(self.index);
         let arrival = match stamp {
             Some(Stamp { source: BROADCAST, number, .. }) => self.broadcasts.receive(number),
             Some(Stamp { source, number, .. }) if source == own => self.own.receive(number),
-            _ => return add(&tally.foreign),
+            _ => return add(&stats.foreign),
         };
         match arrival {
             Arrival::NotOwed => return,
-            Arrival::Double => return add(&tally.doubled),
-            Arrival::OutOfOrder => add(&tally.out_of_order),
+            Arrival::Double => return add(&stats.doubled),
+            Arrival::OutOfOrder => add(&stats.out_of_order),
             Arrival::InOrder => {}
         }
-        add(&tally.delivered);
+        add(&stats.delivered);
         let now_ns = now_ns();
-        tally.last_ns.set(now_ns);
+        stats.last_ns.set(now_ns);
         let due_ns = stamp.map_or(0, |stamp| stamp.due_ns);
         if due_ns < self.open_ns && env.storm_ns.get() > 0 {
-            add(&tally.replayed);
+            add(&stats.replayed);
         } else {
-            tally.latency_us.borrow_mut().saturating_record(now_ns.saturating_sub(due_ns) / 1000);
+            stats.latency_us.borrow_mut().saturating_record(now_ns.saturating_sub(due_ns) / 1000);
         }
         self.check_caught_up(env);
     }
@@ -171,14 +171,14 @@ impl State {
         self.broadcasts.open(broadcasts);
         self.own.open(own);
         self.open_ns = now_ns();
-        let tally = &env.tally;
-        tally.held.set(tally.held.get() + 1);
-        add(&tally.opened);
+        let stats = &env.stats;
+        stats.held.set(stats.held.get() + 1);
+        add(&stats.opened);
         if self.behind {
             self.catching_up = Some((broadcasts, own));
             self.check_caught_up(env);
         }
-        tally.changed.notify_waiters();
+        stats.changed.notify_waiters();
     }
 
     fn check_caught_up(&mut self, env: &Env) {
@@ -188,11 +188,11 @@ impl State {
         {
             // Once for each cut: one that comes back twice must not stand in for one that does not.
             (self.behind, self.catching_up) = (false, None);
-            env.tally
+            env.stats
                 .caught_up_us
                 .borrow_mut()
                 .saturating_record((now_ns() - env.storm_ns.get()) / 1000);
-            env.tally.changed.notify_waiters();
+            env.stats.changed.notify_waiters();
         }
     }
 }
@@ -253,30 +253,30 @@ pub async fn run(env: Rc<Env>, state: Rc<RefCell<State>>) {
 
 /// Takes note of a connection's end; answers how long to wait, ms.
 fn note_end(env: &Env, state: &RefCell<State>, end: End) -> u32 {
-    let tally = &env.tally;
+    let stats = &env.stats;
     let mut state = state.borrow_mut();
     let ending = state.ending.take();
     let wait_ms = match end {
         End::Refused(refusal) => {
-            tally.refuse(refusal);
+            stats.refuse(refusal);
             // This ticket is worth nothing any more; a page asks its backend for a new one.
             state.generation += 1;
             (state.issued_s, state.ticket) = (0, None);
             RETRY_MS + fastrand::u32(0..RETRY_MS)
         }
         End::Failed(error) => {
-            count(&tally.failed, error);
+            count(&stats.failed, error);
             RETRY_MS + fastrand::u32(0..RETRY_MS)
         }
         End::Ended => {
             match ending.as_deref() {
-                Some(busy) if busy.starts_with(BUSY) => tally.refuse(Refusal::busy(busy)),
-                ending => count(&tally.ended, ending.unwrap_or("without a word")),
+                Some(busy) if busy.starts_with(BUSY) => stats.refuse(Refusal::busy(busy)),
+                ending => count(&stats.ended, ending.unwrap_or("without a word")),
             }
             state.retry_ms
         }
     };
-    tally.changed.notify_waiters();
+    stats.changed.notify_waiters();
     wait_ms
 }
 
@@ -298,7 +298,7 @@ impl<'a> Reading<'a> {
         let mut reading = Self { env, state, parser: Parser::default(), permit };
         let mut state = state.borrow_mut();
         if !state.cursor.is_empty() {
-            add(&env.tally.resumed);
+            add(&env.stats.resumed);
         }
         if env.target.kind == Kind::Plain {
             state.opened(env);
@@ -342,7 +342,7 @@ impl Drop for Closes<'_> {
     fn drop(&mut self) {
         let mut state = self.state.borrow_mut();
         if std::mem::take(&mut state.open_ns) > 0 {
-            self.env.tally.held.set(self.env.tally.held.get() - 1);
+            self.env.stats.held.set(self.env.stats.held.get() - 1);
         }
     }
 }

@@ -19,7 +19,7 @@ pub type Counts = BTreeMap<String, u64>;
 
 /// All streams of a run count here; they share one thread.
 #[derive(Debug)]
-pub struct Tally {
+pub struct Stats {
     /// Streams that are open now.
     pub held: Cell<u32>,
     /// Streams that were opened.
@@ -58,7 +58,7 @@ pub struct Tally {
     pub changed: Notify,
 }
 
-impl Tally {
+impl Stats {
     /// Nothing counted yet.
     pub fn new() -> Self {
         Self {
@@ -115,7 +115,7 @@ impl Tally {
     }
 }
 
-impl Default for Tally {
+impl Default for Stats {
     fn default() -> Self {
         Self::new()
     }
@@ -146,42 +146,42 @@ mod tests {
     #[test]
     fn hopeless_is_only_what_was_refused_for_good_and_for_one_reason() {
         let refused = |codes: &[(u16, &str)]| {
-            let tally = Tally::new();
+            let stats = Stats::new();
             for (status, body) in codes {
-                tally.refuse(Refusal::new(*status, body.as_bytes()));
+                stats.refuse(Refusal::new(*status, body.as_bytes()));
             }
-            tally
+            stats
         };
         assert!(refused(&[(401, ""), (401, "")]).hopeless(2));
         assert!(!refused(&[(401, "")]).hopeless(2));
         assert!(!refused(&[(401, ""), (404, "")]).hopeless(2));
         assert!(!refused(&[(503, ""), (503, "")]).hopeless(2));
-        let tally = refused(&[(401, ""), (401, "")]);
-        add(&tally.opened);
-        assert!(!tally.hopeless(2));
-        let tally = refused(&[(401, ""), (401, "")]);
-        count(&tally.failed, "connection reset");
-        assert!(!tally.hopeless(2));
+        let stats = refused(&[(401, ""), (401, "")]);
+        add(&stats.opened);
+        assert!(!stats.hopeless(2));
+        let stats = refused(&[(401, ""), (401, "")]);
+        count(&stats.failed, "connection reset");
+        assert!(!stats.hopeless(2));
     }
 
     #[test]
     fn a_gateway_without_room_was_tested_one_that_was_never_open_was_not() {
-        let tally = Tally::new();
-        count(&tally.failed, "connection refused");
-        tally.refuse(Refusal::new(404, b""));
-        assert!(tally.untested());
-        tally.refuse(Refusal::busy("busy: full"));
-        assert!(!tally.untested());
-        let tally = Tally::new();
-        add(&tally.opened);
-        assert!(!tally.untested());
+        let stats = Stats::new();
+        count(&stats.failed, "connection refused");
+        stats.refuse(Refusal::new(404, b""));
+        assert!(stats.untested());
+        stats.refuse(Refusal::busy("busy: full"));
+        assert!(!stats.untested());
+        let stats = Stats::new();
+        add(&stats.opened);
+        assert!(!stats.untested());
     }
 
     #[test]
     fn the_first_refusal_is_kept() {
-        let tally = Tally::new();
-        tally.refuse(Refusal::busy("busy: full"));
-        tally.refuse(Refusal::new(404, b"away"));
-        assert_eq!(tally.first_refusal.borrow().as_deref(), Some("busy: full"));
+        let stats = Stats::new();
+        stats.refuse(Refusal::busy("busy: full"));
+        stats.refuse(Refusal::new(404, b"away"));
+        assert_eq!(stats.first_refusal.borrow().as_deref(), Some("busy: full"));
     }
 }
