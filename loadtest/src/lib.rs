@@ -10,7 +10,7 @@
 //! | `wire/*` | heads, chunks, events: a parser of its own, tested over every split |
 //! | `stream/*`, `fleet` | one stream over HTTP/1.1 or HTTP/2; all of them |
 //! | `publisher` | events at a fixed rate |
-//! | `readings` | CPU and memory of server, Redis, kernel and this tool |
+//! | `usage` | CPU and memory of server, Redis, kernel and this tool |
 //! | `scenario/*` | the runs |
 //! | `refusal` | what a server says that gives no stream |
 //! | `report`, `table`, `output` | what came of it: JSON and thresholds; for people; where both go |
@@ -28,7 +28,6 @@ pub mod limits;
 pub mod numbers;
 pub mod output;
 pub mod publisher;
-pub mod readings;
 pub mod redis_cost;
 pub mod refusal;
 pub mod report;
@@ -40,6 +39,7 @@ mod table;
 pub mod target;
 pub mod tickets;
 pub mod tls;
+pub mod usage;
 pub mod wire;
 
 /// Runs something that holds streams: on one thread, so that they share all without locks.

@@ -5,9 +5,9 @@ use serde::Serialize;
 
 use crate::args::Thresholds;
 use crate::publisher::Outcome;
-use crate::readings::Cpu;
 use crate::stats::{Counts, Stats};
 use crate::target::Protocol;
+use crate::usage::Cpu;
 
 /// All that a run found. Units are in the names; what could not be read is absent.
 #[derive(Clone, Debug, Serialize)]

@@ -332,8 +332,8 @@ pub(super) mod tests {
     use crate::bench::machine::Machine;
     use crate::bench::servers::GATEWAY;
     use crate::bench::{QUICK, Size};
-    use crate::readings::Cpu;
     use crate::report::{Connect, Memory, Times};
+    use crate::usage::Cpu;
 
     fn rung(streams: u32, cpu_s: f64, p99_ms: f64, lost: u64) -> Rung {
         let load = Load {

@@ -6,9 +6,9 @@ use serde::Serialize;
 
 use crate::args::Common;
 use crate::bench::spread::{Spread, spread};
-use crate::readings::Redis;
 use crate::scenario::resumes::{self, Missed, Resumes};
 use crate::stamp::Stamp;
+use crate::usage::RedisInfo;
 
 /// What one thing costs.
 #[derive(Debug, Serialize)]
@@ -46,7 +46,7 @@ pub struct Connects {
 /// A connection to Redis that looks at what it costs.
 pub struct Meter {
     connection: redis::Connection,
-    readings: Redis,
+    usage: RedisInfo,
     /// CPU of Redis while nothing happens, s a second.
     pub idle_s_per_s: f64,
 }
@@ -68,12 +68,12 @@ impl Meter {
         let connection = redis::Client::open(url).and_then(|client| client.get_connection());
         let mut meter = Self {
             connection: connection.map_err(|error| format!("{url}: {error}"))?,
-            readings: Redis::open(url)?,
+            usage: RedisInfo::open(url)?,
             idle_s_per_s: 0.0,
         };
-        let before = meter.readings.cpu();
+        let before = meter.usage.cpu();
         std::thread::sleep(IDLE);
-        meter.idle_s_per_s = meter.readings.cpu().since(before).total_s() / IDLE.as_secs_f64();
+        meter.idle_s_per_s = meter.usage.cpu().since(before).total_s() / IDLE.as_secs_f64();
         Ok(meter)
     }
 
@@ -83,14 +83,14 @@ impl Meter {
         count: u64,
         work: impl FnOnce(&mut Self) -> Result<(), String>,
     ) -> Result<f64, String> {
-        let (started, before) = (Instant::now(), self.readings.cpu());
+        let (started, before) = (Instant::now(), self.usage.cpu());
         work(self)?;
         Ok(self.net_us(started, before.total_s()) / count as f64)
     }
 
     /// CPU since then, less what an idle Redis uses, µs.
     fn net_us(&mut self, started: Instant, before_s: f64) -> f64 {
-        let used_s = self.readings.cpu().total_s() - before_s;
+        let used_s = self.usage.cpu().total_s() - before_s;
         (used_s - self.idle_s_per_s * started.elapsed().as_secs_f64()) * 1e6
     }
 
@@ -98,7 +98,7 @@ impl Meter {
     pub fn used_bytes(&mut self) -> Result<u64, String> {
         // Buffers of what came before are given back at Redis' next look at its clients.
         std::thread::sleep(Duration::from_millis(300));
-        Ok(self.readings.used_bytes())
+        Ok(self.usage.used_bytes())
     }
 
     /// One command.
@@ -214,7 +214,7 @@ pub async fn connects(common: &Common, meter: &mut Meter) -> Result<Connects, St
     let mut streams = Resumes::new(common, STREAMS)?;
 
     let memory_before = meter.used_bytes()?;
-    let (started, before) = (Instant::now(), meter.readings.cpu().total_s());
+    let (started, before) = (Instant::now(), meter.usage.cpu().total_s());
     streams.connect().await?;
     let first_us = meter.net_us(started, before) / count as f64;
     let mut costs = vec![Cost::new("first connect (one round)".to_owned(), count, vec![first_us])?];
@@ -278,7 +278,7 @@ async fn resume(streams: &mut Resumes, missed: Missed, meter: &mut Meter) -> Res
     }
     // The gateway notes what left and what was published.
     tokio::time::sleep(Duration::from_secs(1)).await;
-    let (started, before) = (Instant::now(), meter.readings.cpu().total_s());
+    let (started, before) = (Instant::now(), meter.usage.cpu().total_s());
     streams.connect().await?;
     streams.caught_up().await?;
     Ok(meter.net_us(started, before))

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use crate::args::{Command, Common, Thresholds};
 use crate::fleet::Fleet;
 use crate::publisher::{Publisher, Schedule};
-use crate::readings::{Cpu, Kernel, Processes, Redis, own_bytes};
+use crate::usage::{Cpu, KernelMemory, Processes, RedisInfo, anonymous_bytes};
 
 use crate::report::{Connect, Load, Memory, PerMillion, Report, Streams, Times};
 use crate::stamp::now_ns;
@@ -28,7 +28,7 @@ pub struct Run {
     active: u32,
     schedule: Option<Schedule>,
     server: Option<Processes>,
-    redis: Option<Redis>,
+    redis: Option<RedisInfo>,
     tool: Processes,
     settle: Duration,
     drain: Duration,
@@ -42,7 +42,7 @@ pub struct Run {
 struct Baseline {
     server_bytes: u64,
     tool_bytes: u64,
-    kernel: Kernel,
+    kernel: KernelMemory,
 }
 
 /// CPU and counts at the start of a load.
@@ -139,8 +139,8 @@ impl Run {
             server_bytes_empty: self.server.is_some().then_some(self.empty.server_bytes),
             server_bytes_per_idle_stream: self.server_bytes_per_stream(),
             server_bytes_per_loaded_stream: None,
-            kernel_bytes_per_stream: each(Kernel::now().since(self.empty.kernel)),
-            tool_bytes_per_stream: each(own_bytes().saturating_sub(self.empty.tool_bytes)),
+            kernel_bytes_per_stream: each(KernelMemory::read().since(self.empty.kernel)),
+            tool_bytes_per_stream: each(anonymous_bytes().saturating_sub(self.empty.tool_bytes)),
         };
         Ok((connect, memory))
     }
@@ -181,7 +181,7 @@ impl Run {
         // The last frames may be doubled ones.
         tokio::time::sleep(self.settle / 4).await;
         let (owed, lost) = self.fleet.settle(0..self.active);
-        let (server_cpu, redis_cpu) = (self.server_cpu(), self.redis.as_mut().map(Redis::cpu));
+        let (server_cpu, redis_cpu) = (self.server_cpu(), self.redis.as_mut().map(RedisInfo::cpu));
         let stats = &self.fleet.env.stats;
         let delivered = stats.delivered.get() - before.delivered;
         // By the last delivery: a backlog that is worked off after the end was not delivered within the time.
@@ -216,7 +216,7 @@ impl Run {
         let stats = &self.fleet.env.stats;
         Before {
             server: self.server_cpu(),
-            redis: self.redis.as_mut().map(Redis::cpu),
+            redis: self.redis.as_mut().map(RedisInfo::cpu),
             tool: self.tool_cpu(),
             delivered: stats.delivered.get(),
             replayed: stats.replayed.get(),

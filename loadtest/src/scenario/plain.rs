@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use super::Run;
-use crate::readings::{Cpu, Redis};
 use crate::report::Held;
+use crate::usage::{Cpu, RedisInfo};
 
 /// Holds the streams; answers what that costs.
 pub(super) async fn idle(run: &mut Run, duration: Duration) -> Held {
-    let before = (run.server_cpu(), run.redis.as_mut().map(Redis::cpu));
+    let before = (run.server_cpu(), run.redis.as_mut().map(RedisInfo::cpu));
     tokio::time::sleep(duration).await;
     let seconds = duration.as_secs_f64();
     let since = |now: Option<Cpu>, before: Option<Cpu>| {
@@ -17,7 +17,7 @@ pub(super) async fn idle(run: &mut Run, duration: Duration) -> Held {
     Held {
         seconds,
         server_cpu_ms_per_s: since(run.server_cpu(), before.0),
-        redis_cpu_ms_per_s: since(run.redis.as_mut().map(Redis::cpu), before.1),
+        redis_cpu_ms_per_s: since(run.redis.as_mut().map(RedisInfo::cpu), before.1),
     }
 }
 

@@ -14,12 +14,12 @@ use crate::args::{Common, Publish};
 use crate::fleet::Fleet;
 use crate::ledger::Published;
 use crate::publisher::{Schedule, Way};
-use crate::readings::{Kernel, Processes, Redis, own_bytes};
 use crate::report::{Report, Streams};
 use crate::stats::Stats;
 use crate::stream::{Connections, Env};
 use crate::target::{Kind, Protocol, Target};
 use crate::tickets::Tickets;
+use crate::usage::{KernelMemory, Processes, RedisInfo, anonymous_bytes};
 use crate::{limits, tls};
 
 /// Everything ready, no stream open.
@@ -44,7 +44,7 @@ pub(super) fn run(name: &'static str, args: &Common) -> Result<Run, String> {
     let schedule = schedule(name, args, users, run_number)?;
     let uses_redis = schedule.is_some() && matches!(args.publish, Publish::Durable | Publish::Bare);
     let redis = if uses_redis || args.redis.is_some() {
-        Some(Redis::open(args.redis_url())?)
+        Some(RedisInfo::open(args.redis_url())?)
     } else {
         None
     };
@@ -68,8 +68,8 @@ pub(super) fn run(name: &'static str, args: &Common) -> Result<Run, String> {
     let tool = Processes::own();
     let empty = Baseline {
         server_bytes: server.as_ref().map(Processes::pss_bytes).unwrap_or_default(),
-        tool_bytes: own_bytes(),
-        kernel: Kernel::now(),
+        tool_bytes: anonymous_bytes(),
+        kernel: KernelMemory::read(),
     };
     Ok(Run {
         fleet: Fleet::new(env, args.streams),

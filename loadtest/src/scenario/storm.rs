@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use super::Run;
-use crate::readings::Processes;
 use crate::report::{Storm, Times};
 use crate::stamp::now_ns;
+use crate::usage::Processes;
 
 /// A third of the time before the cut, the rest after it.
 pub(super) async fn run(

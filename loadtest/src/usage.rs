@@ -80,7 +80,7 @@ impl Processes {
 }
 
 /// What this tool itself holds: no pages of its binary, whose share changes with whoever else runs it. Bytes.
-pub fn own_bytes() -> u64 {
+pub fn anonymous_bytes() -> u64 {
     rollup(std::process::id(), "Anonymous:").unwrap_or_default()
 }
 
@@ -129,16 +129,16 @@ fn kib(text: &str, name: &str) -> u64 {
 
 /// Memory that the kernel holds for the whole machine's sockets, both ends of a loopback connection included. Bytes.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Kernel {
+pub struct KernelMemory {
     /// Slab: the sockets' own structures, among all others of the kernel.
     pub slab_bytes: u64,
     /// What stands in TCP buffers.
     pub tcp_bytes: u64,
 }
 
-impl Kernel {
+impl KernelMemory {
     /// Reads it.
-    pub fn now() -> Self {
+    pub fn read() -> Self {
         let slab_bytes =
             kib(&fs::read_to_string("/proc/meminfo").unwrap_or_default(), "Slab:") * 1024;
         let sockets = fs::read_to_string("/proc/net/sockstat").unwrap_or_default();
@@ -156,9 +156,9 @@ impl Kernel {
 }
 
 /// Redis' own account of its CPU time, so that it may run elsewhere.
-pub struct Redis(redis::Connection);
+pub struct RedisInfo(redis::Connection);
 
-impl Redis {
+impl RedisInfo {
     /// Connects.
     pub fn open(url: &str) -> Result<Self, String> {
         redis::Client::open(url)
@@ -198,7 +198,7 @@ mod tests {
         while own.cpu().unwrap().since(before).total_s() < 0.02 {
             sum = std::hint::black_box(sum + 1);
         }
-        assert!(Kernel::now().slab_bytes > 0);
+        assert!(KernelMemory::read().slab_bytes > 0);
     }
 
     #[test]
