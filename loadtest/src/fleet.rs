@@ -124,9 +124,10 @@ impl Fleet {
     }
 
     /// (owed, lost) of a range of streams, as things stand.
-    pub fn settle(&self, range: Range<u32>) -> (u64, u64) {
-        let each = range.map(|index| self.streams[index as usize].borrow().settle(&self.env));
-        each.fold((0, 0), |sum, (owed, lost)| (sum.0 + owed, sum.1 + lost))
+    pub fn expected_and_lost(&self, range: Range<u32>) -> (u64, u64) {
+        let each =
+            range.map(|index| self.streams[index as usize].borrow().expected_and_lost(&self.env));
+        each.fold((0, 0), |sum, (expected, lost)| (sum.0 + expected, sum.1 + lost))
     }
 
     /// Waits until a range of streams misses nothing, for `timeout` at the most.
@@ -134,7 +135,7 @@ impl Fleet {
         /// Settling looks at every stream, so it is not done too often.
         const CHECK: Duration = Duration::from_millis(50);
         let started = Instant::now();
-        while self.settle(range.clone()).1 > 0 && started.elapsed() < timeout {
+        while self.expected_and_lost(range.clone()).1 > 0 && started.elapsed() < timeout {
             tokio::time::sleep(CHECK).await;
         }
     }

@@ -6,7 +6,7 @@
 //! | file | what |
 //! |---|---|
 //! | `args`, `numbers`, `limits` | what is asked, and what cannot be |
-//! | `stamp`, `ledger` | what an event says of itself; what a stream is owed and what came |
+//! | `stamp`, `sequence` | what an event says of itself; what a stream is owed and what came |
 //! | `wire/*` | heads, chunks, events: a parser of its own, tested over every split |
 //! | `stream/*`, `fleet` | one stream over HTTP/1.1 or HTTP/2; all of them |
 //! | `publisher` | events at a fixed rate |
@@ -23,7 +23,6 @@
 pub mod args;
 pub mod bench;
 pub mod fleet;
-pub mod ledger;
 pub mod limits;
 pub mod numbers;
 pub mod output;
@@ -32,6 +31,7 @@ pub mod redis_cost;
 pub mod refusal;
 pub mod report;
 pub mod scenario;
+pub mod sequence;
 pub mod stamp;
 pub mod stats;
 pub mod stream;

@@ -9,7 +9,7 @@ use std::time::Duration;
 use redis::ConnectionLike;
 use serde::Serialize;
 
-use crate::ledger::Published;
+use crate::sequence::PublishedSequences;
 use crate::stamp::{BROADCAST, Stamp, now_ns};
 
 /// Events that go to Redis in one pipeline at the most.
@@ -99,7 +99,7 @@ pub struct Publisher {
 
 impl Publisher {
     /// Starts to publish; Err: the way does not work.
-    pub fn start(schedule: Schedule, published: Arc<Published>) -> Result<Self, String> {
+    pub fn start(schedule: Schedule, published: Arc<PublishedSequences>) -> Result<Self, String> {
         let mut line = Line::open(&schedule)?;
         let stop_ns = Arc::new(AtomicU64::new(0));
         let stop = stop_ns.clone();
@@ -149,7 +149,7 @@ impl Clock {
 fn publish(
     schedule: &Schedule,
     line: &mut Line,
-    published: &Published,
+    published: &PublishedSequences,
     stop_ns: &AtomicU64,
 ) -> Outcome {
     let mut outcome = Outcome::default();
@@ -198,7 +198,7 @@ fn publish(
             match result {
                 Ok(()) => outcome.published += 1,
                 Err(error) => {
-                    published.void(stamp.source, stamp.number);
+                    published.mark_failed(stamp.source, stamp.number);
                     outcome.failed += 1;
                     outcome.last_failure = Some(error);
                 }

@@ -55,7 +55,7 @@ struct Before {
     doubled: u64,
     out_of_order: u64,
     foreign: u64,
-    owed: u64,
+    expected: u64,
 }
 
 /// Makes the run of a command. Call inside of a `LocalSet`.
@@ -180,7 +180,7 @@ impl Run {
         self.fleet.drained(0..self.active, self.drain).await;
         // The last frames may be doubled ones.
         tokio::time::sleep(self.settle / 4).await;
-        let (owed, lost) = self.fleet.settle(0..self.active);
+        let (expected, lost) = self.fleet.expected_and_lost(0..self.active);
         let (server_cpu, redis_cpu) = (self.server_cpu(), self.redis.as_mut().map(RedisInfo::cpu));
         let stats = &self.fleet.env.stats;
         let delivered = stats.delivered.get() - before.delivered;
@@ -191,7 +191,7 @@ impl Run {
             published,
             seconds,
             drained_s: (last_s - seconds).max(0.0),
-            expected: owed - before.owed,
+            expected: expected - before.expected,
             delivered,
             replayed: stats.replayed.get() - before.replayed,
             lost,
@@ -223,7 +223,7 @@ impl Run {
             doubled: stats.doubled.get(),
             out_of_order: stats.out_of_order.get(),
             foreign: stats.foreign.get(),
-            owed: self.fleet.settle(0..self.active).0,
+            expected: self.fleet.expected_and_lost(0..self.active).0,
         }
     }
 

@@ -81,7 +81,7 @@ impl Resumes {
     pub async fn caught_up(&self) -> Result<(), String> {
         let run = &self.run;
         run.fleet.drained(0..run.active, self.timeout).await;
-        let (_, lost) = run.fleet.settle(0..run.active);
+        let (_, lost) = run.fleet.expected_and_lost(0..run.active);
         let doubled = run.fleet.env.stats.doubled.get();
         if lost + doubled > 0 {
             Err(format!("after a resume {lost} lost, {doubled} doubled"))

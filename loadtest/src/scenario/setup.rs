@@ -12,9 +12,9 @@ use tokio::sync::{Notify, Semaphore};
 use super::{Baseline, Run};
 use crate::args::{Common, Publish};
 use crate::fleet::Fleet;
-use crate::ledger::Published;
 use crate::publisher::{Schedule, Way};
 use crate::report::{Report, Streams};
+use crate::sequence::PublishedSequences;
 use crate::stats::Stats;
 use crate::stream::{Connections, Env};
 use crate::target::{Kind, Protocol, Target};
@@ -57,7 +57,7 @@ pub(super) fn run(name: &'static str, args: &Common) -> Result<Run, String> {
         user_prefix: args.user_prefix.clone(),
         run: run_number,
         streams_per_user: args.streams_per_user,
-        published: Arc::new(Published::new(users)),
+        published: Arc::new(PublishedSequences::new(users)),
         stats: Stats::new(),
         connecting: Arc::new(Semaphore::new(args.connecting as usize)),
         connections: Connections::new(args.streams_per_connection),

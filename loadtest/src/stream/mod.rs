@@ -14,8 +14,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
 pub use self::http2::Connections;
-use crate::ledger::{Arrival, Book, Published};
 use crate::refusal::Refusal;
+use crate::sequence::{Arrival, PublishedSequences, SequenceTracker};
 use crate::stamp::{BROADCAST, Stamp, now_ns};
 use crate::stats::{BUSY, Stats, add, count};
 use crate::target::{Kind, Protocol, Target};
@@ -40,7 +40,7 @@ pub struct Env {
     /// Streams that one user has.
     pub streams_per_user: u32,
     /// What was published.
-    pub published: Arc<Published>,
+    pub published: Arc<PublishedSequences>,
     /// What they count.
     pub stats: Stats,
     /// Bounds how many connect at the same time.
@@ -59,8 +59,8 @@ pub struct State {
     index: u32,
     /// The last event id, empty: none.
     cursor: Vec<u8>,
-    broadcasts: Book,
-    own: Book,
+    broadcasts: SequenceTracker,
+    own: SequenceTracker,
     retry_ms: u32,
     issued_s: u64,
     generation: u32,
@@ -108,8 +108,8 @@ impl State {
     }
 
     /// (owed, lost) so far.
-    pub fn settle(&self, env: &Env) -> (u64, u64) {
-        env.published.settle(&self.broadcasts, &self.own, env.source_of(self.index))
+    pub fn expected_and_lost(&self, env: &Env) -> (u64, u64) {
+        env.published.expected_and_lost(&self.broadcasts, &self.own, env.source_of(self.index))
     }
 
     fn event(&mut self, env: &Env, event: &Event<'_>) {
@@ -143,8 +143,8 @@ impl State {
             _ => return add(&stats.foreign),
         };
         match arrival {
-            Arrival::NotOwed => return,
-            Arrival::Double => return add(&stats.doubled),
+            Arrival::NotExpected => return,
+            Arrival::Duplicate => return add(&stats.doubled),
             Arrival::OutOfOrder => add(&stats.out_of_order),
             Arrival::InOrder => {}
         }
