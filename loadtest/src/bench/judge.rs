@@ -1,7 +1,7 @@
 //! What must hold of the gateway beside the yardstick; else `make bench` fails.
 
 use super::Results;
-use super::page::{YARDSTICK, main_rung, ratio};
+use super::page::{YARDSTICK, main_stream_count, ratio};
 use super::servers::GATEWAY;
 use crate::report::Load;
 
@@ -18,7 +18,7 @@ pub(super) fn judge(results: &Results, whole: bool, asked: impl Fn(&str) -> bool
     let Some(gateway) = results.servers.iter().find(|server| server.name == GATEWAY) else {
         return vec![format!("{GATEWAY} was not measured")];
     };
-    let loads = || gateway.rounds.iter().flatten().filter_map(|rung| rung.load.as_ref());
+    let loads = || gateway.rounds.iter().flatten().filter_map(|point| point.load.as_ref());
     let sum = |count: fn(&Load) -> u64| loads().map(count).sum::<u64>();
     if sum(|load| load.delivered) == 0 {
         found.push(format!("{GATEWAY}: nothing was delivered"));
@@ -35,11 +35,11 @@ pub(super) fn judge(results: &Results, whole: bool, asked: impl Fn(&str) -> bool
             .map(|(what, count)| format!("{GATEWAY}: {count} {what}, allowed 0")),
     );
     if whole && asked(YARDSTICK) {
-        let main = main_rung(results);
-        match ratio(results, gateway, main) {
+        let main_streams = main_stream_count(results);
+        match ratio(results, gateway, main_streams) {
             None => found.push(format!("{GATEWAY}: CPU per delivery beside {YARDSTICK} was not measured")),
             Some(ratio) if ratio.median > MAX_RATIO => found.push(format!(
-                "{GATEWAY}: CPU per delivery is {} times {YARDSTICK}'s with {main} streams, allowed {MAX_RATIO}",
+                "{GATEWAY}: CPU per delivery is {} times {YARDSTICK}'s with {main_streams} streams, allowed {MAX_RATIO}",
                 ratio.text(2)
             )),
             Some(_) => {}
@@ -120,7 +120,7 @@ mod tests {
             .rounds
             .iter_mut()
             .flatten()
-            .for_each(|rung| rung.load.as_mut().unwrap().delivered = 0);
+            .for_each(|point| point.load.as_mut().unwrap().delivered = 0);
         assert!(of(&silent).contains(&"sse-gateway: nothing was delivered".to_owned()));
     }
 }

@@ -17,7 +17,7 @@ use self::machine::Machine;
 use self::servers::{GATEWAY, SERVERS, Server};
 use crate::args::BenchArgs;
 use crate::output::{note, say};
-use crate::scenario::ladder::{self, Rung};
+use crate::scenario::scaling::{self, ScalePoint};
 
 /// How much is measured.
 #[derive(Clone, Copy, Debug, Serialize)]
@@ -78,7 +78,7 @@ pub struct Measured {
     /// The run that this amounts to, with the most streams.
     pub command: String,
     /// For each round what each number of streams cost.
-    pub rounds: Vec<Vec<Rung>>,
+    pub rounds: Vec<Vec<ScalePoint>>,
 }
 
 /// Measures all servers that are there, and writes it down; answers whether the gateway held what it must.
@@ -124,8 +124,8 @@ pub fn run(args: &BenchArgs) -> Result<bool, String> {
         for (server, found) in &mut measured {
             let seconds = started.elapsed().as_secs_f64();
             note(&format!("== {seconds:4.0} s: round {round} of {}: {}", size.rounds, server.name));
-            match climb(server, &size) {
-                Ok(rungs) => found.rounds.push(rungs),
+            match measure(server, &size) {
+                Ok(points) => found.rounds.push(points),
                 // One that fails does not take the others' figures along; it is not tried again.
                 Err(why) => {
                     note(&why);
@@ -153,12 +153,12 @@ pub fn run(args: &BenchArgs) -> Result<bool, String> {
     Ok(violations.is_empty())
 }
 
-fn climb(server: &Server, size: &Size) -> Result<Vec<Rung>, String> {
+fn measure(server: &Server, size: &Size) -> Result<Vec<ScalePoint>, String> {
     let running = servers::start(server).map_err(|error| format!("{}: {error}", server.name))?;
     let common = running.options(size);
-    let rungs =
-        crate::on_one_thread(ladder::climb(&common, size.streams, size.max_deliveries_per_s));
-    rungs.map_err(|error| format!("{}: {error}\n{}", server.name, running.log()))
+    let points =
+        crate::on_one_thread(scaling::measure(&common, size.streams, size.max_deliveries_per_s));
+    points.map_err(|error| format!("{}: {error}\n{}", server.name, running.log()))
 }
 
 /// Where the results go: looked at before the minutes that they take.

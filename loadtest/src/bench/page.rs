@@ -5,7 +5,7 @@ use std::fmt::Write;
 use super::spread::{Spread, spread};
 use super::{Measured, Results};
 use crate::report::{Load, PerMillion};
-use crate::scenario::ladder::Rung;
+use crate::scenario::scaling::ScalePoint;
 
 /// The number of streams that the first table is about, if it was measured; else the highest.
 const MAIN: u32 = 10_000;
@@ -15,59 +15,61 @@ pub(super) const YARDSTICK: &str = "plain-actix";
 struct Line {
     name: &'static str,
     decimals: usize,
-    value: fn(&Rung) -> Option<f64>,
+    value: fn(&ScalePoint) -> Option<f64>,
 }
 
 const LINES: [Line; 12] = [
     Line {
         name: "CPU per million deliveries, s",
         decimals: 2,
-        value: |rung| cpu(rung).map(|cpu| cpu.total_s),
+        value: |point| cpu(point).map(|cpu| cpu.total_s),
     },
-    Line { name: "— of it user", decimals: 2, value: |rung| cpu(rung).map(|cpu| cpu.user_s) },
-    Line { name: "— of it system", decimals: 2, value: |rung| cpu(rung).map(|cpu| cpu.system_s) },
+    Line { name: "— of it user", decimals: 2, value: |point| cpu(point).map(|cpu| cpu.user_s) },
+    Line {
+        name: "— of it system", decimals: 2, value: |point| cpu(point).map(|cpu| cpu.system_s)
+    },
     Line { name: "Redis' CPU per million deliveries, s (extra)", decimals: 2, value: redis_cpu },
     Line {
         name: "PSS per idle stream, KiB",
         decimals: 1,
-        value: |rung| rung.memory.server_bytes_per_idle_stream.map(kib),
+        value: |point| point.memory.server_bytes_per_idle_stream.map(kib),
     },
     Line {
         name: "Kernel memory per stream, both ends, KiB",
         decimals: 1,
-        value: |rung| Some(kib(rung.memory.kernel_bytes_per_stream)),
+        value: |point| Some(kib(point.memory.kernel_bytes_per_stream)),
     },
-    Line { name: "Connects/s", decimals: 0, value: |rung| Some(rung.connect.per_second) },
+    Line { name: "Connects/s", decimals: 0, value: |point| Some(point.connect.per_second) },
     Line {
         name: "CPU per 1,000 connects, s",
         decimals: 3,
-        value: |rung| rung.connect.server_cpu_s_per_1000,
+        value: |point| point.connect.server_cpu_s_per_1000,
     },
     Line {
         name: "Latency p50, ms",
         decimals: 0,
-        value: |rung| load(rung).map(|load| load.latency.p50_ms),
+        value: |point| load(point).map(|load| load.latency.p50_ms),
     },
     Line {
         name: "Latency p99, ms",
         decimals: 0,
-        value: |rung| load(rung).map(|load| load.latency.p99_ms),
+        value: |point| load(point).map(|load| load.latency.p99_ms),
     },
     Line {
         name: "Deliveries/s",
         decimals: 0,
-        value: |rung| load(rung).map(|load| load.deliveries_per_s),
+        value: |point| load(point).map(|load| load.deliveries_per_s),
     },
     Line {
         name: "CPU of the tool, % of a core",
         decimals: 0,
-        value: |rung| load(rung).map(|load| load.tool_cpu_percent),
+        value: |point| load(point).map(|load| load.tool_cpu_percent),
     },
 ];
 
 /// docs/benchmarks.md.
 pub fn page(results: &Results) -> String {
-    let main = main_rung(results);
+    let main_streams = main_stream_count(results);
     let size = &results.size;
     let machine = &results.machine;
     let mut out = String::new();
@@ -89,7 +91,12 @@ pub fn page(results: &Results) -> String {
     if size.rounds < 3 {
         out += "**A quick run: too short and too few rounds to quote.**\n\n";
     }
-    let _ = write!(out, "## {} streams\n\n{}", thousands(main), main_table(results, main));
+    let _ = write!(
+        out,
+        "## {} streams\n\n{}",
+        thousands(main_streams),
+        main_table(results, main_streams)
+    );
     out += "\n**A round that fell behind makes its server look cheaper than it is**: its p99 is above the time between two broadcasts, so some \
             events went out together in one write. Compare CPU where nobody fell behind.\n";
     out += "\n\"Times plain-actix\" is taken round by round. What a loaded stream holds was read after the load on the highest number of \
@@ -126,9 +133,10 @@ pub fn page(results: &Results) -> String {
 
 /// The main table, for the terminal.
 pub fn summary(results: &Results) -> String {
-    let main = main_rung(results);
-    let mut out = format!("\n{} streams, {} rounds\n\n", thousands(main), results.size.rounds);
-    let table = main_table(results, main);
+    let main_streams = main_stream_count(results);
+    let mut out =
+        format!("\n{} streams, {} rounds\n\n", thousands(main_streams), results.size.rounds);
+    let table = main_table(results, main_streams);
     let rows: Vec<Vec<&str>> = table
         .lines()
         .filter(|line| !line.starts_with("|---"))
@@ -151,31 +159,32 @@ pub fn summary(results: &Results) -> String {
     out
 }
 
-fn main_table(results: &Results, main: u32) -> String {
+fn main_table(results: &Results, main_streams: u32) -> String {
     let servers = &results.servers;
     let mut out = head("", servers.iter().map(|server| server.name.to_owned()));
     for (at, line) in LINES.iter().enumerate() {
         let each = |server: &Measured| {
-            cell(spread(rungs(server, main).filter_map(line.value)), line.decimals)
+            cell(spread(points(server, main_streams).filter_map(line.value)), line.decimals)
         };
         out += &row(line.name, servers.iter().map(each));
         if at == 0 {
             out += &row(
                 "— times plain-actix",
-                servers.iter().map(|server| cell(ratio(results, server, main), 2)),
+                servers.iter().map(|server| cell(ratio(results, server, main_streams), 2)),
             );
         }
         if at == 4 {
             let most = results.size.streams.last().copied().unwrap_or_default();
-            let loaded = |rung: &Rung| rung.memory.server_bytes_per_loaded_stream.map(kib);
-            let each = |server: &Measured| cell(spread(rungs(server, most).filter_map(loaded)), 1);
+            let loaded = |point: &ScalePoint| point.memory.server_bytes_per_loaded_stream.map(kib);
+            let each = |server: &Measured| cell(spread(points(server, most).filter_map(loaded)), 1);
             out += &row(
                 &format!("PSS per loaded stream, {} streams, KiB", thousands(most)),
                 servers.iter().map(each),
             );
         }
     }
-    out += &row("Rounds that fell behind", servers.iter().map(|server| behind(server, main)));
+    out +=
+        &row("Rounds that fell behind", servers.iter().map(|server| behind(server, main_streams)));
     let count = |value: fn(&Load) -> u64| {
         move |server: &Measured| {
             server.rounds.iter().flatten().filter_map(load).map(value).sum::<u64>().to_string()
@@ -188,17 +197,18 @@ fn main_table(results: &Results, main: u32) -> String {
 }
 
 /// CPU per delivery as a multiple of the yardstick's in the same round.
-pub(super) fn ratio(results: &Results, server: &Measured, main: u32) -> Option<Spread> {
+pub(super) fn ratio(results: &Results, server: &Measured, main_streams: u32) -> Option<Spread> {
     let yardstick = results.servers.iter().find(|server| server.name == YARDSTICK)?;
-    let pairs = rungs(server, main).zip(rungs(yardstick, main));
+    let pairs = points(server, main_streams).zip(points(yardstick, main_streams));
     spread(pairs.filter_map(|(one, other)| Some(cpu(one)?.total_s / cpu(other)?.total_s)))
 }
 
 /// Of how many rounds the slowest deliveries came after the next event was due: more than one event may then have gone out in a write.
-fn behind(server: &Measured, main: u32) -> String {
-    let late =
-        |rung: &&Rung| load(rung).is_some_and(|load| load.latency.p99_ms > 1000.0 / rung.rate);
-    let late = rungs(server, main).filter(late).count();
+fn behind(server: &Measured, main_streams: u32) -> String {
+    let late = |point: &&ScalePoint| {
+        load(point).is_some_and(|load| load.latency.p99_ms > 1000.0 / point.rate)
+    };
+    let late = points(server, main_streams).filter(late).count();
     format!("{late} of {}", server.rounds.len())
 }
 
@@ -206,8 +216,9 @@ fn over_streams(results: &Results, line: &Line) -> String {
     let counts = results.size.streams;
     let mut out = head("", counts.iter().map(|count| thousands(*count)));
     for server in &results.servers {
-        let each =
-            |count: &u32| cell(spread(rungs(server, *count).filter_map(line.value)), line.decimals);
+        let each = |count: &u32| {
+            cell(spread(points(server, *count).filter_map(line.value)), line.decimals)
+        };
         out += &row(server.name, counts.iter().map(each));
     }
     out
@@ -267,7 +278,7 @@ fn commands(results: &Results) -> String {
     out
 }
 
-pub(super) fn main_rung(results: &Results) -> u32 {
+pub(super) fn main_stream_count(results: &Results) -> u32 {
     let counts = results.size.streams;
     counts
         .iter()
@@ -277,20 +288,23 @@ pub(super) fn main_rung(results: &Results) -> u32 {
         .unwrap_or_default()
 }
 
-fn rungs(server: &Measured, streams: u32) -> impl Iterator<Item = &Rung> {
-    server.rounds.iter().filter_map(move |round| round.iter().find(|rung| rung.streams == streams))
+fn points(server: &Measured, streams: u32) -> impl Iterator<Item = &ScalePoint> {
+    server
+        .rounds
+        .iter()
+        .filter_map(move |round| round.iter().find(|point| point.streams == streams))
 }
 
-fn load(rung: &Rung) -> Option<&Load> {
-    rung.load.as_ref()
+fn load(point: &ScalePoint) -> Option<&Load> {
+    point.load.as_ref()
 }
 
-fn cpu(rung: &Rung) -> Option<PerMillion> {
-    load(rung)?.server_cpu
+fn cpu(point: &ScalePoint) -> Option<PerMillion> {
+    load(point)?.server_cpu
 }
 
-fn redis_cpu(rung: &Rung) -> Option<f64> {
-    let load = load(rung)?;
+fn redis_cpu(point: &ScalePoint) -> Option<f64> {
+    let load = load(point)?;
     load.redis_cpu_s.filter(|_| load.delivered > 0).map(|cpu| cpu * 1e6 / load.delivered as f64)
 }
 
@@ -335,7 +349,7 @@ pub(super) mod tests {
     use crate::report::{Connect, Memory, Times};
     use crate::usage::Cpu;
 
-    fn rung(streams: u32, cpu_s: f64, p99_ms: f64, lost: u64) -> Rung {
+    fn point(streams: u32, cpu_s: f64, p99_ms: f64, lost: u64) -> ScalePoint {
         let load = Load {
             published: Default::default(),
             seconds: 1.0,
@@ -356,7 +370,7 @@ pub(super) mod tests {
             tool_cpu_percent: 0.0,
         };
         let memory = Memory { server_bytes_per_idle_stream: Some(10_240), ..Memory::default() };
-        Rung { streams, rate: 10.0, connect: Connect::default(), memory, load: Some(load) }
+        ScalePoint { streams, rate: 10.0, connect: Connect::default(), memory, load: Some(load) }
     }
 
     /// The gateway's CPU in three rounds beside the yardstick's, which is 6 s, 12 s, 6 s.
@@ -369,7 +383,7 @@ pub(super) mod tests {
             command: "loadtest".to_owned(),
             rounds: cpu
                 .iter()
-                .map(|cpu| vec![rung(1000, *cpu, 1.0, lost), rung(5000, cpu * 2.0, p99_ms, lost)])
+                .map(|cpu| vec![point(1000, *cpu, 1.0, lost), point(5000, cpu * 2.0, p99_ms, lost)])
                 .collect(),
         };
         Results {

@@ -2,9 +2,9 @@
 //! wait for the rest, settle.
 
 mod churn;
-pub mod ladder;
 mod plain;
 pub mod resumes;
+pub mod scaling;
 mod search;
 mod setup;
 mod stalled;
