@@ -269,7 +269,7 @@ impl Streams {
 
 impl Report {
     /// Holds the report to the thresholds.
-    pub fn judge(&mut self, limits: &Thresholds) {
+    pub fn check_thresholds(&mut self, limits: &Thresholds) {
         let mut found = Vec::new();
         let mut at_most = |what: &str, value: Option<f64>, limit: Option<f64>| match (value, limit)
         {
@@ -359,7 +359,7 @@ mod tests {
     }
 
     fn violations(mut report: Report, limits: &Thresholds) -> Vec<String> {
-        report.judge(limits);
+        report.check_thresholds(limits);
         report.violations
     }
 

@@ -1,6 +1,6 @@
 //! Servers in turn, on the same machine, with the same streams and the same events, and what is written of it.
 
-mod judge;
+mod acceptance;
 pub mod machine;
 mod page;
 pub mod servers;
@@ -146,7 +146,7 @@ pub fn run(args: &BenchArgs) -> Result<bool, String> {
     if let Some((name, why)) = results.absent.iter().find(|(name, _)| name == GATEWAY) {
         return Err(format!("{name}: {why}"));
     }
-    let violations = judge::judge(&results, !args.quick, asked);
+    let violations = acceptance::check(&results, !args.quick, asked);
     for violation in &violations {
         note(&format!("NOT HELD: {violation}"));
     }

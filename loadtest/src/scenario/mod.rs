@@ -106,7 +106,7 @@ pub async fn run(command: Command) -> Result<Report, String> {
         memory.server_bytes_per_loaded_stream = loaded;
     }
     run.report.streams = Streams::new(&run.fleet.env.stats);
-    run.report.judge(&common.thresholds);
+    run.report.check_thresholds(&common.thresholds);
     progress.finish();
     Ok(run.report)
 }
@@ -150,7 +150,7 @@ impl Run {
     fn not_open(mut self, why: String, thresholds: &Thresholds) -> Report {
         let stats = &self.fleet.env.stats;
         self.report.streams = Streams::new(stats);
-        self.report.judge(thresholds);
+        self.report.check_thresholds(thresholds);
         self.report.violations.insert(0, why.clone());
         self.report.failure = stats.untested().then_some(why);
         self.report

@@ -10,7 +10,7 @@ const MAX_RATIO: f64 = 1.15;
 
 /// What does not hold, in words. `whole`: not a quick run, whose few seconds say little about CPU. What was not measured holds nothing,
 /// save where only some servers were asked for: `asked` says whether one was.
-pub(super) fn judge(results: &Results, whole: bool, asked: impl Fn(&str) -> bool) -> Vec<String> {
+pub(super) fn check(results: &Results, whole: bool, asked: impl Fn(&str) -> bool) -> Vec<String> {
     let mut found = Vec::new();
     if !asked(GATEWAY) {
         return found;
@@ -53,8 +53,8 @@ mod tests {
     use super::super::page::tests::results;
     use super::*;
 
-    fn of(results: &Results) -> Vec<String> {
-        judge(results, true, |_| true)
+    fn violations(results: &Results) -> Vec<String> {
+        check(results, true, |_| true)
     }
 
     fn gateway_load(results: &mut Results) -> &mut Load {
@@ -63,44 +63,44 @@ mod tests {
 
     #[test]
     fn what_holds_is_not_named() {
-        assert_eq!(of(&results(&[6.0, 12.0, 6.3], 0)), [""; 0]);
-        assert_eq!(of(&results(&[6.8, 13.6, 6.8], 0)), [""; 0]);
+        assert_eq!(violations(&results(&[6.0, 12.0, 6.3], 0)), [""; 0]);
+        assert_eq!(violations(&results(&[6.8, 13.6, 6.8], 0)), [""; 0]);
     }
 
     #[test]
     fn a_single_fault_in_any_round_is_named() {
         let mut lost = results(&[6.0, 12.0, 6.0], 0);
         gateway_load(&mut lost).lost = 1;
-        assert_eq!(of(&lost), ["sse-gateway: 1 lost, allowed 0"]);
+        assert_eq!(violations(&lost), ["sse-gateway: 1 lost, allowed 0"]);
         let mut others = results(&[6.0, 12.0, 6.0], 0);
         gateway_load(&mut others).doubled = 2;
         gateway_load(&mut others).out_of_order = 3;
         assert_eq!(
-            of(&others),
+            violations(&others),
             ["sse-gateway: 2 doubled, allowed 0", "sse-gateway: 3 out of order, allowed 0"]
         );
         // A quick run says nothing of CPU, but a lost event is a lost event.
-        assert_eq!(judge(&lost, false, |_| true).len(), 1);
+        assert_eq!(check(&lost, false, |_| true).len(), 1);
     }
 
     #[test]
     fn faults_of_others_are_theirs() {
         let mut theirs = results(&[6.0, 12.0, 6.0], 0);
         theirs.servers[1].rounds[0][0].load.as_mut().unwrap().lost = 5;
-        assert_eq!(of(&theirs), [""; 0]);
+        assert_eq!(violations(&theirs), [""; 0]);
     }
 
     #[test]
     fn too_dear_by_the_median_of_the_rounds_is_named() {
         let dear = results(&[7.0, 14.0, 6.0], 0);
         assert_eq!(
-            of(&dear),
+            violations(&dear),
             [
                 "sse-gateway: CPU per delivery is 1.17 (1.00–1.17) times plain-actix's with 5000 streams, allowed 1.15"
             ]
         );
-        assert_eq!(judge(&dear, false, |_| true), [""; 0]);
-        assert_eq!(of(&results(&[6.0, 14.0, 6.0], 0)), [""; 0]);
+        assert_eq!(check(&dear, false, |_| true), [""; 0]);
+        assert_eq!(violations(&results(&[6.0, 14.0, 6.0], 0)), [""; 0]);
     }
 
     #[test]
@@ -108,19 +108,19 @@ mod tests {
         let mut alone = results(&[6.0, 12.0, 6.0], 0);
         alone.servers.remove(1);
         assert_eq!(
-            of(&alone),
+            violations(&alone),
             ["sse-gateway: CPU per delivery beside plain-actix was not measured"]
         );
-        assert_eq!(judge(&alone, true, |name| name == GATEWAY), [""; 0]);
+        assert_eq!(check(&alone, true, |name| name == GATEWAY), [""; 0]);
         alone.servers.remove(0);
-        assert_eq!(of(&alone), ["sse-gateway was not measured"]);
-        assert_eq!(judge(&alone, true, |name| name == YARDSTICK), [""; 0]);
+        assert_eq!(violations(&alone), ["sse-gateway was not measured"]);
+        assert_eq!(check(&alone, true, |name| name == YARDSTICK), [""; 0]);
         let mut silent = results(&[6.0, 12.0, 6.0], 0);
         silent.servers[0]
             .rounds
             .iter_mut()
             .flatten()
             .for_each(|point| point.load.as_mut().unwrap().delivered = 0);
-        assert!(of(&silent).contains(&"sse-gateway: nothing was delivered".to_owned()));
+        assert!(violations(&silent).contains(&"sse-gateway: nothing was delivered".to_owned()));
     }
 }
