@@ -19,7 +19,7 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How events get out.
 #[derive(Clone, Debug)]
-pub enum Way {
+pub enum PublishMethod {
     /// `PUBLISH`, bare.
     Bare {
         /// Redis.
@@ -52,7 +52,7 @@ pub enum Way {
 #[derive(Clone, Debug)]
 pub struct Schedule {
     /// How.
-    pub way: Way,
+    pub method: PublishMethod,
     /// The broadcast topic.
     pub topic: String,
     /// Broadcasts a second.
@@ -98,12 +98,13 @@ pub struct Publisher {
 }
 
 impl Publisher {
-    /// Starts to publish; Err: the way does not work.
+    /// Starts to publish; Err: the method does not work.
     pub fn start(schedule: Schedule, published: Arc<PublishedSequences>) -> Result<Self, String> {
-        let mut line = Line::open(&schedule)?;
+        let mut connection = Connection::open(&schedule)?;
         let stop_ns = Arc::new(AtomicU64::new(0));
         let stop = stop_ns.clone();
-        let thread = std::thread::spawn(move || publish(&schedule, &mut line, &published, &stop));
+        let thread =
+            std::thread::spawn(move || publish(&schedule, &mut connection, &published, &stop));
         Ok(Self { stop_ns, thread })
     }
 
@@ -119,13 +120,13 @@ impl Publisher {
 }
 
 /// The next due time of each source.
-struct Clock {
+struct Pacer {
     start_ns: u64,
     period_ns: f64,
     count: u64,
 }
 
-impl Clock {
+impl Pacer {
     fn new(start_ns: u64, per_second: f64) -> Self {
         Self { start_ns, period_ns: 1e9 / per_second, count: 0 }
     }
@@ -148,15 +149,15 @@ impl Clock {
 
 fn publish(
     schedule: &Schedule,
-    line: &mut Line,
+    connection: &mut Connection,
     published: &PublishedSequences,
     stop_ns: &AtomicU64,
 ) -> Outcome {
     let mut outcome = Outcome::default();
     let start = now_ns();
     let (mut broadcasts, mut users) = (
-        Clock::new(start, schedule.broadcasts_per_s),
-        Clock::new(start, schedule.user_events_per_s),
+        Pacer::new(start, schedule.broadcasts_per_s),
+        Pacer::new(start, schedule.user_events_per_s),
     );
     let mut batch = Vec::new();
     loop {
@@ -177,8 +178,10 @@ fn publish(
             continue;
         }
         batch.clear();
-        while batch.len() < line.max_batch() && broadcasts.due_ns().min(users.due_ns()) <= until {
-            let (clock, source) = if broadcasts.due_ns() <= users.due_ns() {
+        while batch.len() < connection.max_batch()
+            && broadcasts.due_ns().min(users.due_ns()) <= until
+        {
+            let (pacer, source) = if broadcasts.due_ns() <= users.due_ns() {
                 (&mut broadcasts, BROADCAST)
             } else {
                 let source =
@@ -186,15 +189,15 @@ fn publish(
                 (&mut users, source)
             };
             batch.push(Stamp {
-                due_ns: clock.due_ns(),
+                due_ns: pacer.due_ns(),
                 source,
                 number: published.next(source),
                 run: schedule.run,
             });
-            clock.count += 1;
+            pacer.count += 1;
         }
         outcome.max_lag_ms = outcome.max_lag_ms.max((now - next) / 1_000_000);
-        for (stamp, result) in batch.iter().zip(line.send(schedule, &batch)) {
+        for (stamp, result) in batch.iter().zip(connection.send(schedule, &batch)) {
             match result {
                 Ok(()) => outcome.published += 1,
                 Err(error) => {
@@ -208,15 +211,15 @@ fn publish(
 }
 
 /// The connection that the events go over.
-enum Line {
+enum Connection {
     Redis(Box<redis::Connection>),
     Http(reqwest::blocking::Client),
 }
 
-impl Line {
+impl Connection {
     fn open(schedule: &Schedule) -> Result<Self, String> {
-        match &schedule.way {
-            Way::Bare { redis } | Way::Durable { redis } => {
+        match &schedule.method {
+            PublishMethod::Bare { redis } | PublishMethod::Durable { redis } => {
                 let bad = |error: redis::RedisError| format!("--redis {redis}: {error}");
                 let connection = redis::Client::open(redis.as_str())
                     .and_then(|client| client.get_connection_with_timeout(TIMEOUT))
@@ -227,7 +230,7 @@ impl Line {
                     .map_err(bad)?;
                 Ok(Self::Redis(Box::new(connection)))
             }
-            Way::Http { .. } | Way::Post { .. } => {
+            PublishMethod::Http { .. } | PublishMethod::Post { .. } => {
                 // A client of its own thread: it must not be made where a runtime is entered.
                 let mut builder = reqwest::blocking::Client::builder().timeout(TIMEOUT);
                 if let Some(trust) = &schedule.trust {
@@ -264,7 +267,7 @@ impl Line {
                 for stamp in batch {
                     stamp.payload(schedule.payload_bytes, &mut payload);
                     let channel = schedule.channel(stamp.source);
-                    if matches!(schedule.way, Way::Durable { .. }) {
+                    if matches!(schedule.method, PublishMethod::Durable { .. }) {
                         pipeline
                             .cmd("FCALL")
                             .arg("sse_publish")
@@ -305,21 +308,23 @@ fn post(
     source: u32,
     payload: &str,
 ) -> Result<(), String> {
-    let request = match &schedule.way {
-        Way::Http { url, api_key } => {
+    let request = match &schedule.method {
+        PublishMethod::Http { url, api_key } => {
             let channel = schedule.channel(source);
             client
                 .post(url)
                 .bearer_auth(api_key)
                 .body(format!(r#"{{"channel":"{channel}","type":"load","payload":{payload}}}"#))
         }
-        Way::Post { url, body, headers } => {
+        PublishMethod::Post { url, body, headers } => {
             let request = client
                 .post(url.replace("{topic}", &schedule.topic))
                 .body(body.replace("{payload}", payload));
             headers.iter().fold(request, |request, (name, value)| request.header(name, value))
         }
-        Way::Bare { .. } | Way::Durable { .. } => unreachable!("these go to Redis"),
+        PublishMethod::Bare { .. } | PublishMethod::Durable { .. } => {
+            unreachable!("these go to Redis")
+        }
     };
     let answer = request.send().map_err(|error| error.to_string())?;
     let status = answer.status();
@@ -344,13 +349,13 @@ mod tests {
 
     #[test]
     fn the_schedule_does_not_drift_and_a_rate_of_0_is_never() {
-        let mut clock = Clock::new(1_000, 3.0);
-        clock.count = 2_999_999;
-        assert_eq!(clock.due_ns(), 1_000 + 1_000_000 * 1_000_000_000);
-        assert_eq!(Clock::new(1_000, 0.0).due_ns(), u64::MAX);
-        assert_eq!(Clock::new(0, 0.0).skip_to(1_000_000_000), 0);
+        let mut pacer = Pacer::new(1_000, 3.0);
+        pacer.count = 2_999_999;
+        assert_eq!(pacer.due_ns(), 1_000 + 1_000_000 * 1_000_000_000);
+        assert_eq!(Pacer::new(1_000, 0.0).due_ns(), u64::MAX);
+        assert_eq!(Pacer::new(0, 0.0).skip_to(1_000_000_000), 0);
         // Due at 0.1 s, 0.2 s ... 1.0 s; four of them were sent.
-        let mut clock = Clock { count: 4, ..Clock::new(0, 10.0) };
-        assert_eq!(clock.skip_to(1_000_000_000), 6);
+        let mut pacer = Pacer { count: 4, ..Pacer::new(0, 10.0) };
+        assert_eq!(pacer.skip_to(1_000_000_000), 6);
     }
 }

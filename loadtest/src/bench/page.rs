@@ -12,55 +12,57 @@ const MAIN: u32 = 10_000;
 pub(super) const YARDSTICK: &str = "plain-actix";
 
 /// A line of the table: its name, how it is written, its value of one round.
-struct Line {
+struct Metric {
     name: &'static str,
     decimals: usize,
     value: fn(&ScalePoint) -> Option<f64>,
 }
 
-const LINES: [Line; 12] = [
-    Line {
+const METRICS: [Metric; 12] = [
+    Metric {
         name: "CPU per million deliveries, s",
         decimals: 2,
         value: |point| cpu(point).map(|cpu| cpu.total_s),
     },
-    Line { name: "— of it user", decimals: 2, value: |point| cpu(point).map(|cpu| cpu.user_s) },
-    Line {
-        name: "— of it system", decimals: 2, value: |point| cpu(point).map(|cpu| cpu.system_s)
+    Metric { name: "— of it user", decimals: 2, value: |point| cpu(point).map(|cpu| cpu.user_s) },
+    Metric {
+        name: "— of it system",
+        decimals: 2,
+        value: |point| cpu(point).map(|cpu| cpu.system_s),
     },
-    Line { name: "Redis' CPU per million deliveries, s (extra)", decimals: 2, value: redis_cpu },
-    Line {
+    Metric { name: "Redis' CPU per million deliveries, s (extra)", decimals: 2, value: redis_cpu },
+    Metric {
         name: "PSS per idle stream, KiB",
         decimals: 1,
         value: |point| point.memory.server_bytes_per_idle_stream.map(kib),
     },
-    Line {
+    Metric {
         name: "Kernel memory per stream, both ends, KiB",
         decimals: 1,
         value: |point| Some(kib(point.memory.kernel_bytes_per_stream)),
     },
-    Line { name: "Connects/s", decimals: 0, value: |point| Some(point.connect.per_second) },
-    Line {
+    Metric { name: "Connects/s", decimals: 0, value: |point| Some(point.connect.per_second) },
+    Metric {
         name: "CPU per 1,000 connects, s",
         decimals: 3,
         value: |point| point.connect.server_cpu_s_per_1000,
     },
-    Line {
+    Metric {
         name: "Latency p50, ms",
         decimals: 0,
         value: |point| load(point).map(|load| load.latency.p50_ms),
     },
-    Line {
+    Metric {
         name: "Latency p99, ms",
         decimals: 0,
         value: |point| load(point).map(|load| load.latency.p99_ms),
     },
-    Line {
+    Metric {
         name: "Deliveries/s",
         decimals: 0,
         value: |point| load(point).map(|load| load.deliveries_per_s),
     },
-    Line {
+    Metric {
         name: "CPU of the tool, % of a core",
         decimals: 0,
         value: |point| load(point).map(|load| load.tool_cpu_percent),
@@ -104,11 +106,11 @@ pub fn page(results: &Results) -> String {
             sums of all rounds and numbers of streams.\n\n";
     out += "![CPU per million deliveries](images/bench-cpu.png)\n\n![Memory per idle stream](images/bench-memory.png)\n\n";
     let _ = write!(out, "## Over the number of streams\n\nCPU per million deliveries, s:\n\n");
-    out += &over_streams(results, &LINES[0]);
+    out += &over_streams(results, &METRICS[0]);
     out += "\nPSS per idle stream, KiB:\n\n";
-    out += &over_streams(results, &LINES[4]);
+    out += &over_streams(results, &METRICS[4]);
     out += "\nLatency p99, ms:\n\n";
-    out += &over_streams(results, &LINES[9]);
+    out += &over_streams(results, &METRICS[9]);
     let _ = write!(
         out,
         "\n## On what\n\nCommit {}. {} x {}, {} GiB, {}, Linux {}, `ulimit -Hn` {}; load average before the run {}. Server, Redis and tool share \
@@ -162,11 +164,11 @@ pub fn summary(results: &Results) -> String {
 fn main_table(results: &Results, main_streams: u32) -> String {
     let servers = &results.servers;
     let mut out = head("", servers.iter().map(|server| server.name.to_owned()));
-    for (at, line) in LINES.iter().enumerate() {
+    for (at, metric) in METRICS.iter().enumerate() {
         let each = |server: &Measured| {
-            cell(spread(points(server, main_streams).filter_map(line.value)), line.decimals)
+            cell(spread(points(server, main_streams).filter_map(metric.value)), metric.decimals)
         };
-        out += &row(line.name, servers.iter().map(each));
+        out += &row(metric.name, servers.iter().map(each));
         if at == 0 {
             out += &row(
                 "— times plain-actix",
@@ -212,12 +214,12 @@ fn behind(server: &Measured, main_streams: u32) -> String {
     format!("{late} of {}", server.rounds.len())
 }
 
-fn over_streams(results: &Results, line: &Line) -> String {
+fn over_streams(results: &Results, metric: &Metric) -> String {
     let counts = results.size.streams;
     let mut out = head("", counts.iter().map(|count| thousands(*count)));
     for server in &results.servers {
         let each = |count: &u32| {
-            cell(spread(points(server, *count).filter_map(line.value)), line.decimals)
+            cell(spread(points(server, *count).filter_map(metric.value)), metric.decimals)
         };
         out += &row(server.name, counts.iter().map(each));
     }

@@ -12,7 +12,7 @@ use tokio::sync::{Notify, Semaphore};
 use super::{Baseline, Run};
 use crate::args::{Common, Publish};
 use crate::fleet::Fleet;
-use crate::publisher::{Schedule, Way};
+use crate::publisher::{PublishMethod, Schedule};
 use crate::report::{Report, Streams};
 use crate::sequence::PublishedSequences;
 use crate::stats::Stats;
@@ -172,18 +172,18 @@ fn tickets(args: &Common) -> Result<Tickets, String> {
 }
 
 fn schedule(name: &str, args: &Common, users: u32, run: u16) -> Result<Option<Schedule>, String> {
-    let way = match args.publish {
+    let method = match args.publish {
         _ if name == "idle" => return Ok(None),
         Publish::None => return Ok(None),
-        Publish::Durable => Way::Durable { redis: args.redis_url().to_owned() },
-        Publish::Bare => Way::Bare { redis: args.redis_url().to_owned() },
+        Publish::Durable => PublishMethod::Durable { redis: args.redis_url().to_owned() },
+        Publish::Bare => PublishMethod::Bare { redis: args.redis_url().to_owned() },
         Publish::Http => {
             let file = args
                 .api_key_file
                 .as_deref()
                 .ok_or("--publish http needs --api-key-file (a key of scope publish)")?;
             let url = args.publish_url.clone().unwrap_or_else(|| beside(&args.url, "/publish"));
-            Way::Http { url, api_key: secret_of(file)? }
+            PublishMethod::Http { url, api_key: secret_of(file)? }
         }
         Publish::Post => {
             let header = |line: &String| {
@@ -197,7 +197,7 @@ fn schedule(name: &str, args: &Common, users: u32, run: u16) -> Result<Option<Sc
                 .collect::<Option<_>>()
                 .ok_or("--post-header: it looks like 'Name: value'")?;
             let url = args.publish_url.clone().ok_or("--publish post needs --publish-url")?;
-            Way::Post { url, body: args.post_body.clone(), headers }
+            PublishMethod::Post { url, body: args.post_body.clone(), headers }
         }
     };
     let (broadcasts, user_events) = match name {
@@ -209,7 +209,7 @@ fn schedule(name: &str, args: &Common, users: u32, run: u16) -> Result<Option<Sc
         return Err("--publish post knows only broadcasts".to_owned());
     }
     Ok(Some(Schedule {
-        way,
+        method,
         topic: args.topic.clone(),
         broadcasts_per_s: broadcasts,
         user_events_per_s: user_events,
