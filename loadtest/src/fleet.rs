@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use tokio::task::JoinHandle;
 
-use crate::stream::{self, Env, State};
+use crate::stream::{self, Env, StreamState};
 use crate::table::list;
 
 /// So many connects that are refused for good, for one reason and none otherwise, speak for all.
@@ -17,14 +17,14 @@ const ENOUGH_REFUSALS: u32 = 10;
 pub struct Fleet {
     /// What they share.
     pub env: Rc<Env>,
-    streams: Vec<Rc<RefCell<State>>>,
+    streams: Vec<Rc<RefCell<StreamState>>>,
     tasks: Vec<Option<JoinHandle<()>>>,
 }
 
 impl Fleet {
     /// `streams` streams, none of them open.
     pub fn new(env: Env, streams: u32) -> Self {
-        let made = (0..streams).map(|index| Rc::new(RefCell::new(State::new(index))));
+        let made = (0..streams).map(|index| Rc::new(RefCell::new(StreamState::new(index))));
         Self {
             env: Rc::new(env),
             streams: made.collect(),

@@ -13,7 +13,7 @@ pub(super) async fn run(run: &mut Run, duration: Duration, per_second: f64) -> R
     let load = run
         .load(async |fleet| {
             let started = Instant::now();
-            fleet.env.storm_ns.set(now_ns());
+            fleet.env.disrupted_ns.set(now_ns());
             for count in 1.. {
                 let due = Duration::from_secs_f64(f64::from(count) / per_second);
                 if due >= duration {

@@ -61,7 +61,7 @@ pub(super) fn run(name: &'static str, args: &Common) -> Result<Run, String> {
         stats: Stats::new(),
         connecting: Arc::new(Semaphore::new(args.connecting as usize)),
         connections: Connections::new(args.streams_per_connection),
-        storm_ns: 0.into(),
+        disrupted_ns: 0.into(),
         wake: Notify::new(),
     };
     let streams = Streams::new(&env.stats);

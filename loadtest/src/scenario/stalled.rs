@@ -15,7 +15,7 @@ pub(super) async fn run(run: &mut Run, percent: u32, stall: Duration) -> Result<
             let stalled = streams - (streams * percent / 100).max(1)..streams;
             tokio::time::sleep(BEFORE).await;
             // From here on, what a stream missed while it was away counts as replayed.
-            fleet.env.storm_ns.set(now_ns());
+            fleet.env.disrupted_ns.set(now_ns());
             fleet.stall(stalled.clone(), true);
             tokio::time::sleep(stall).await;
             fleet.stall(stalled, false);

@@ -23,7 +23,7 @@ pub(super) async fn run(
             fleet.cut(all.clone()).await;
             tokio::time::sleep(away).await;
             let env = fleet.env.clone();
-            env.storm_ns.set(now_ns());
+            env.disrupted_ns.set(now_ns());
             let before = server.as_ref().and_then(Processes::cpu);
             // Not all are open in time: the report says how many were.
             let _ = fleet.open(all.clone(), None, timeout).await;

@@ -12,7 +12,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use super::{End, Env, Reading, State};
+use super::{ConnectionEnd, Env, StreamReader, StreamState};
 use crate::refusal::{BODY_TIMEOUT, MAX_BODY_BYTES, Refusal};
 use crate::wire::chunked::Chunked;
 use crate::wire::head::{self, Framing};
@@ -33,23 +33,23 @@ pub(super) enum Io {
 /// A stream that is open. Boxed: moving it about would leave room for every place in the resting task.
 struct Open<'a> {
     io: Io,
-    reading: Reading<'a>,
+    reader: StreamReader<'a>,
     chunks: Option<Chunked>,
 }
 
 /// One connection, from connecting to its end.
-pub(super) async fn life(
+pub(super) async fn run_connection(
     env: &Env,
-    state: &RefCell<State>,
+    state: &RefCell<StreamState>,
     permit: Option<OwnedSemaphorePermit>,
-) -> End {
+) -> ConnectionEnd {
     let mut open = match Box::pin(open(env, state, permit)).await {
         Ok(open) => open,
         Err(end) => return end,
     };
     loop {
-        if open.reading.stalled() {
-            Box::pin(open.reading.while_stalled()).await;
+        if open.reader.stalled() {
+            Box::pin(open.reader.while_stalled()).await;
         }
         if let Err(end) = std::future::poll_fn(|cx| open.poll_read(cx)).await {
             return end;
@@ -76,12 +76,12 @@ pub(super) async fn connect(env: &Env, index: u32) -> io::Result<Io> {
 
 async fn open<'a>(
     env: &'a Env,
-    state: &'a RefCell<State>,
+    state: &'a RefCell<StreamState>,
     permit: Option<OwnedSemaphorePermit>,
-) -> Result<Box<Open<'a>>, End> {
+) -> Result<Box<Open<'a>>, ConnectionEnd> {
     let path = env.path(state).await?;
     let index = state.borrow().index;
-    let failed = |error: io::Error| End::Failed(error.kind().to_string());
+    let failed = |error: io::Error| ConnectionEnd::Failed(error.kind().to_string());
     let mut io = connect(env, index).await.map_err(failed)?;
     let request = request(env, &path, &state.borrow().cursor);
     let mut bytes = Vec::with_capacity(1024);
@@ -102,11 +102,11 @@ async fn open<'a>(
         };
         // What has come by then is told.
         let _ = tokio::time::timeout(BODY_TIMEOUT, said).await;
-        return Err(End::Refused(Refusal::new(head.status, &body)));
+        return Err(ConnectionEnd::Refused(Refusal::new(head.status, &body)));
     }
-    let reading = Reading::start(env, state, permit);
+    let reader = StreamReader::start(env, state, permit);
     let chunks = (head.framing == Framing::Chunked).then(Chunked::default);
-    let mut open = Box::new(Open { io, reading, chunks });
+    let mut open = Box::new(Open { io, reader, chunks });
     open.feed(&bytes[head.len..])?;
     Ok(open)
 }
@@ -178,7 +178,7 @@ async fn read_body<S: AsyncRead + Unpin>(
 
 impl Open<'_> {
     /// Reads once.
-    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), End>> {
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ConnectionEnd>> {
         BUFFER.with_borrow_mut(|buffer| {
             let mut buffer = ReadBuf::new(buffer);
             let read = match &mut self.io {
@@ -187,21 +187,25 @@ impl Open<'_> {
             };
             match read {
                 Poll::Pending => Poll::Pending,
-                Poll::Ready(Err(error)) => Poll::Ready(Err(End::Failed(error.kind().to_string()))),
-                Poll::Ready(Ok(())) if buffer.filled().is_empty() => Poll::Ready(Err(End::Ended)),
+                Poll::Ready(Err(error)) => {
+                    Poll::Ready(Err(ConnectionEnd::Failed(error.kind().to_string())))
+                }
+                Poll::Ready(Ok(())) if buffer.filled().is_empty() => {
+                    Poll::Ready(Err(ConnectionEnd::Ended))
+                }
                 Poll::Ready(Ok(())) => Poll::Ready(self.feed(buffer.filled())),
             }
         })
     }
 
-    fn feed(&mut self, bytes: &[u8]) -> Result<(), End> {
+    fn feed(&mut self, bytes: &[u8]) -> Result<(), ConnectionEnd> {
         let Some(chunks) = &mut self.chunks else {
-            self.reading.feed(bytes);
+            self.reader.feed(bytes);
             return Ok(());
         };
         chunks
-            .feed(bytes, |part| self.reading.feed(part))
-            .map_err(|fault| End::Failed(fault.to_owned()))?;
-        if chunks.ended() { Err(End::Ended) } else { Ok(()) }
+            .feed(bytes, |part| self.reader.feed(part))
+            .map_err(|fault| ConnectionEnd::Failed(fault.to_owned()))?;
+        if chunks.ended() { Err(ConnectionEnd::Ended) } else { Ok(()) }
     }
 }

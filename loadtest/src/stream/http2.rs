@@ -11,7 +11,7 @@ use tokio::sync::{OnceCell, OwnedSemaphorePermit};
 use tokio::task::JoinHandle;
 
 use super::http1::{Io, connect};
-use super::{End, Env, Reading, State};
+use super::{ConnectionEnd, Env, StreamReader, StreamState};
 use crate::refusal::{BODY_TIMEOUT, MAX_BODY_BYTES, Refusal};
 
 /// What the server may send ahead on one stream, and on a connection, bytes.
@@ -81,26 +81,26 @@ async fn handshake(env: &Env, index: u32) -> Result<(SendRequest<Bytes>, Task), 
 }
 
 /// One stream on a connection, from its request to its end.
-pub(super) async fn life(
+pub(super) async fn run_connection(
     env: &Env,
-    state: &RefCell<State>,
+    state: &RefCell<StreamState>,
     permit: Option<OwnedSemaphorePermit>,
-) -> End {
-    let (mut body, mut reading) = match Box::pin(open(env, state, permit)).await {
+) -> ConnectionEnd {
+    let (mut body, mut reader) = match Box::pin(open(env, state, permit)).await {
         Ok(opened) => opened,
         Err(end) => return end,
     };
     loop {
-        if reading.stalled() {
-            reading.while_stalled().await;
+        if reader.stalled() {
+            reader.while_stalled().await;
         }
         match body.data().await {
-            None => return End::Ended,
-            Some(Err(error)) => return End::Failed(error.to_string()),
+            None => return ConnectionEnd::Ended,
+            Some(Err(error)) => return ConnectionEnd::Failed(error.to_string()),
             Some(Ok(bytes)) => {
-                reading.feed(&bytes);
+                reader.feed(&bytes);
                 if let Err(error) = body.flow_control().release_capacity(bytes.len()) {
-                    return End::Failed(error.to_string());
+                    return ConnectionEnd::Failed(error.to_string());
                 }
             }
         }
@@ -109,13 +109,13 @@ pub(super) async fn life(
 
 async fn open<'a>(
     env: &'a Env,
-    state: &'a RefCell<State>,
+    state: &'a RefCell<StreamState>,
     permit: Option<OwnedSemaphorePermit>,
-) -> Result<(h2::RecvStream, Reading<'a>), End> {
+) -> Result<(h2::RecvStream, StreamReader<'a>), ConnectionEnd> {
     let target = &env.target;
     let path = env.path(state).await?;
     let index = state.borrow().index;
-    let mut sender = env.connections.sender(env, index).await.map_err(End::Failed)?;
+    let mut sender = env.connections.sender(env, index).await.map_err(ConnectionEnd::Failed)?;
     let scheme = if target.tls.is_some() { "https" } else { "http" };
     let mut request = Request::get(format!("{scheme}://{}{path}", target.authority))
         .header(header::ACCEPT, "text/event-stream");
@@ -125,8 +125,8 @@ async fn open<'a>(
     if !state.borrow().cursor.is_empty() {
         request = request.header("last-event-id", state.borrow().cursor.as_slice());
     }
-    let request = request.body(()).map_err(|error| End::Failed(error.to_string()))?;
-    let failed = |error: h2::Error| End::Failed(error.to_string());
+    let request = request.body(()).map_err(|error| ConnectionEnd::Failed(error.to_string()))?;
+    let failed = |error: h2::Error| ConnectionEnd::Failed(error.to_string());
     let (answer, _) = sender.send_request(request, true).map_err(failed)?;
     let (head, body) = answer.await.map_err(failed)?.into_parts();
     let event_stream = head
@@ -137,9 +137,9 @@ async fn open<'a>(
         let mut said = Vec::new();
         // What has come by then is told.
         let _ = tokio::time::timeout(BODY_TIMEOUT, read_body(body, &mut said)).await;
-        return Err(End::Refused(Refusal::new(head.status.as_u16(), &said)));
+        return Err(ConnectionEnd::Refused(Refusal::new(head.status.as_u16(), &said)));
     }
-    Ok((body, Reading::start(env, state, permit)))
+    Ok((body, StreamReader::start(env, state, permit)))
 }
 
 /// The body of an answer that is no stream, as far as it comes.

@@ -48,14 +48,14 @@ pub struct Env {
     /// HTTP/2: the connections.
     pub connections: Connections,
     /// Since when streams are coming back from a storm, ns.
-    pub storm_ns: Cell<u64>,
+    pub disrupted_ns: Cell<u64>,
     /// Wakes streams that did not read.
     pub wake: Notify,
 }
 
 /// What lasts of a stream over its connections.
 #[derive(Default)]
-pub struct State {
+pub struct StreamState {
     index: u32,
     /// The last event id, empty: none.
     cursor: Vec<u8>,
@@ -68,17 +68,17 @@ pub struct State {
     /// When it was opened last, ns; 0: it is not open.
     open_ns: u64,
     /// It was cut and has not caught up since.
-    behind: bool,
+    needs_catch_up: bool,
     /// What had been sent when it was open again, until all of it is here.
-    catching_up: Option<(u32, u32)>,
+    catch_up_target: Option<(u32, u32)>,
     /// What the server said of the end.
-    ending: Option<Box<str>>,
+    end_reason: Option<Box<str>>,
     /// It reads nothing until it is woken.
     stalled: bool,
 }
 
 /// Why a connection is over.
-enum End {
+enum ConnectionEnd {
     /// Another answer than a stream.
     Refused(Refusal),
     /// It could not be made, or it broke.
@@ -87,7 +87,7 @@ enum End {
     Ended,
 }
 
-impl State {
+impl StreamState {
     /// Stream number `index`.
     pub fn new(index: u32) -> Self {
         Self { index, retry_ms: RETRY_MS, ..Self::default() }
@@ -95,7 +95,7 @@ impl State {
 
     /// It was cut.
     pub fn cut(&mut self) {
-        (self.behind, self.catching_up) = (true, None);
+        (self.needs_catch_up, self.catch_up_target) = (true, None);
     }
 
     /// It reads nothing from now on, or reads again. What was due while it did not read says nothing about the server's latency: it
@@ -125,7 +125,7 @@ impl State {
             b"sse.gap" => count(&env.stats.gaps, reason(event.data)),
             b"sse.closing" | b"sse.busy" => {
                 let name = String::from_utf8_lossy(&event.name[4..]);
-                self.ending = Some(format!("{name}: {}", reason(event.data)).into());
+                self.end_reason = Some(format!("{name}: {}", reason(event.data)).into());
             }
             name if name.starts_with(b"sse.") => {}
             _ if event.data_lines > 0 => self.receive(env, event.data),
@@ -152,7 +152,7 @@ impl State {
         let now_ns = now_ns();
         stats.last_ns.set(now_ns);
         let due_ns = stamp.map_or(0, |stamp| stamp.due_ns);
-        if due_ns < self.open_ns && env.storm_ns.get() > 0 {
+        if due_ns < self.open_ns && env.disrupted_ns.get() > 0 {
             add(&stats.replayed);
         } else {
             stats.latency_us.borrow_mut().saturating_record(now_ns.saturating_sub(due_ns) / 1000);
@@ -174,24 +174,24 @@ impl State {
         let stats = &env.stats;
         stats.held.set(stats.held.get() + 1);
         add(&stats.opened);
-        if self.behind {
-            self.catching_up = Some((broadcasts, own));
+        if self.needs_catch_up {
+            self.catch_up_target = Some((broadcasts, own));
             self.check_caught_up(env);
         }
         stats.changed.notify_waiters();
     }
 
     fn check_caught_up(&mut self, env: &Env) {
-        if let Some((broadcasts, own)) = self.catching_up
+        if let Some((broadcasts, own)) = self.catch_up_target
             && env.published.complete(&self.broadcasts, BROADCAST, broadcasts)
             && env.published.complete(&self.own, env.source_of(self.index), own)
         {
             // Once for each cut: one that comes back twice must not stand in for one that does not.
-            (self.behind, self.catching_up) = (false, None);
+            (self.needs_catch_up, self.catch_up_target) = (false, None);
             env.stats
                 .caught_up_us
                 .borrow_mut()
-                .saturating_record((now_ns() - env.storm_ns.get()) / 1000);
+                .saturating_record((now_ns() - env.disrupted_ns.get()) / 1000);
             env.stats.changed.notify_waiters();
         }
     }
@@ -207,7 +207,7 @@ impl Env {
         index / self.streams_per_user + 1
     }
 
-    async fn path(&self, state: &RefCell<State>) -> Result<String, End> {
+    async fn path(&self, state: &RefCell<StreamState>) -> Result<String, ConnectionEnd> {
         let (index, generation, issued_s, kept) = {
             let mut state = state.borrow_mut();
             if state.issued_s == 0 {
@@ -222,8 +222,8 @@ impl Env {
             None => {
                 self.tickets.ticket(&user, &self.topic, index, generation, issued_s).await.map_err(
                     |why| match why {
-                        NoTicket::Refused(refusal) => End::Refused(refusal),
-                        NoTicket::Failed(error) => End::Failed(error),
+                        NoTicket::Refused(refusal) => ConnectionEnd::Refused(refusal),
+                        NoTicket::Failed(error) => ConnectionEnd::Failed(error),
                     },
                 )?
             }
@@ -236,42 +236,42 @@ impl Env {
 }
 
 /// Keeps a stream open until it is aborted.
-pub async fn run(env: Rc<Env>, state: Rc<RefCell<State>>) {
+pub async fn run(env: Rc<Env>, state: Rc<RefCell<StreamState>>) {
     loop {
         let permit = env.connecting.clone().acquire_owned().await.ok();
-        let guard = Closes { env: &env, state: &state };
+        let guard = OpenGuard { env: &env, state: &state };
         let end = match env.target.protocol {
-            Protocol::Http1 => http1::life(&env, &state, permit).await,
-            Protocol::Http2 => Box::pin(http2::life(&env, &state, permit)).await,
+            Protocol::Http1 => http1::run_connection(&env, &state, permit).await,
+            Protocol::Http2 => Box::pin(http2::run_connection(&env, &state, permit)).await,
         };
         drop(guard);
-        let wait_ms = note_end(&env, &state, end);
+        let wait_ms = record_end(&env, &state, end);
         // Boxed like all that a resting stream has no use for.
         Box::pin(tokio::time::sleep(Duration::from_millis(wait_ms.into()))).await;
     }
 }
 
 /// Takes note of a connection's end; answers how long to wait, ms.
-fn note_end(env: &Env, state: &RefCell<State>, end: End) -> u32 {
+fn record_end(env: &Env, state: &RefCell<StreamState>, end: ConnectionEnd) -> u32 {
     let stats = &env.stats;
     let mut state = state.borrow_mut();
-    let ending = state.ending.take();
+    let end_reason = state.end_reason.take();
     let wait_ms = match end {
-        End::Refused(refusal) => {
+        ConnectionEnd::Refused(refusal) => {
             stats.refuse(refusal);
             // This ticket is worth nothing any more; a page asks its backend for a new one.
             state.generation += 1;
             (state.issued_s, state.ticket) = (0, None);
             RETRY_MS + fastrand::u32(0..RETRY_MS)
         }
-        End::Failed(error) => {
+        ConnectionEnd::Failed(error) => {
             count(&stats.failed, error);
             RETRY_MS + fastrand::u32(0..RETRY_MS)
         }
-        End::Ended => {
-            match ending.as_deref() {
+        ConnectionEnd::Ended => {
+            match end_reason.as_deref() {
                 Some(busy) if busy.starts_with(BUSY) => stats.refuse(Refusal::busy(busy)),
-                ending => count(&stats.ended, ending.unwrap_or("without a word")),
+                end_reason => count(&stats.ended, end_reason.unwrap_or("without a word")),
             }
             state.retry_ms
         }
@@ -281,31 +281,31 @@ fn note_end(env: &Env, state: &RefCell<State>, end: End) -> u32 {
 }
 
 /// What a connection has to tell as it reads: the parser, and the permit to connect until it is open.
-struct Reading<'a> {
+struct StreamReader<'a> {
     env: &'a Env,
-    state: &'a RefCell<State>,
+    state: &'a RefCell<StreamState>,
     parser: Parser,
     permit: Option<OwnedSemaphorePermit>,
 }
 
-impl<'a> Reading<'a> {
+impl<'a> StreamReader<'a> {
     /// The head of the answer came, and it is a stream's.
     fn start(
         env: &'a Env,
-        state: &'a RefCell<State>,
+        state: &'a RefCell<StreamState>,
         permit: Option<OwnedSemaphorePermit>,
     ) -> Self {
-        let mut reading = Self { env, state, parser: Parser::default(), permit };
+        let mut reader = Self { env, state, parser: Parser::default(), permit };
         let mut state = state.borrow_mut();
         if !state.cursor.is_empty() {
             add(&env.stats.resumed);
         }
         if env.target.kind == Kind::Plain {
             state.opened(env);
-            reading.permit = None;
+            reader.permit = None;
         }
         drop(state);
-        reading
+        reader
     }
 
     fn feed(&mut self, bytes: &[u8]) {
@@ -333,12 +333,12 @@ impl<'a> Reading<'a> {
 }
 
 /// However a connection ends, by the server or by an abort: its stream is not open any more.
-struct Closes<'a> {
+struct OpenGuard<'a> {
     env: &'a Env,
-    state: &'a RefCell<State>,
+    state: &'a RefCell<StreamState>,
 }
 
-impl Drop for Closes<'_> {
+impl Drop for OpenGuard<'_> {
     fn drop(&mut self) {
         let mut state = self.state.borrow_mut();
         if std::mem::take(&mut state.open_ns) > 0 {
@@ -358,14 +358,14 @@ mod tests {
 
     #[test]
     fn a_stream_at_rest_is_small() {
-        fn size_of_future<F>(_: impl Fn(Rc<Env>, Rc<RefCell<State>>) -> F) -> usize {
+        fn size_of_future<F>(_: impl Fn(Rc<Env>, Rc<RefCell<StreamState>>) -> F) -> usize {
             size_of::<F>()
         }
         assert!(
-            size_of_future(run) + size_of::<State>() <= 400,
+            size_of_future(run) + size_of::<StreamState>() <= 400,
             "{} + {}",
             size_of_future(run),
-            size_of::<State>()
+            size_of::<StreamState>()
         );
     }
 }
