@@ -11,7 +11,7 @@ use crate::stream::{self, Env, StreamState};
 use crate::table::list;
 
 /// So many connects that are refused for good, for one reason and none otherwise, speak for all.
-const ENOUGH_REFUSALS: u32 = 10;
+const MIN_REFUSALS: u32 = 10;
 
 /// All streams of a run. Lives in a `LocalSet`.
 pub struct Fleet {
@@ -54,28 +54,30 @@ impl Fleet {
         let env = self.env.clone();
         let stats = &env.stats;
         let wanted = stats.held.get() + range.len() as u32;
-        let enough = ENOUGH_REFUSALS.min(range.len() as u32);
+        let minimum = MIN_REFUSALS.min(range.len() as u32);
         for (count, index) in range.enumerate() {
             if let Some(rate) = per_second {
                 let due = started + Duration::from_secs_f64(count as f64 / rate);
-                let hopeless = stats.until(|stats| stats.hopeless(enough));
-                if tokio::time::timeout_at(due.into(), hopeless).await.is_ok() {
+                let all_permanently_refused =
+                    stats.until(|stats| stats.all_permanently_refused(minimum));
+                if tokio::time::timeout_at(due.into(), all_permanently_refused).await.is_ok() {
                     break;
                 }
             }
             self.start(index);
         }
-        let open = stats.until(|stats| stats.held.get() >= wanted || stats.hopeless(enough));
+        let open = stats
+            .until(|stats| stats.held.get() >= wanted || stats.all_permanently_refused(minimum));
         let in_time = tokio::time::timeout(timeout, open).await.is_ok();
         let first = stats.first_refusal.borrow();
         let first = first
             .as_deref()
             .map(|first| format!("; the first refusal: {first}"))
             .unwrap_or_default();
-        if stats.hopeless(enough) {
+        if stats.all_permanently_refused(minimum) {
             return Err(format!(
                 "the first {} connects were all refused for good{first}",
-                stats.refused_for_good.get()
+                stats.permanently_refused.get()
             ));
         }
         if in_time {

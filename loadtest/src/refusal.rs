@@ -19,7 +19,7 @@ pub struct Refusal {
     /// What it says to people, empty: nothing.
     pub message: String,
     /// The same request will be refused for ever.
-    pub for_good: bool,
+    pub permanent: bool,
 }
 
 /// The body of the gateway's refusals.
@@ -39,13 +39,13 @@ impl Refusal {
             Err(_) => (String::new(), first_line(body)),
         };
         // 408, 425 and 429 ask to come again.
-        let for_good = (400..500).contains(&status) && ![408, 425, 429].contains(&status);
-        Self { code: format!("{status}{error}"), message, for_good }
+        let permanent = (400..500).contains(&status) && ![408, 425, 429].contains(&status);
+        Self { code: format!("{status}{error}"), message, permanent }
     }
 
     /// Of a stream that was ended before it began: the gateway is full, or cannot serve now.
     pub fn busy(ending: &str) -> Self {
-        Self { code: ending.to_owned(), message: String::new(), for_good: false }
+        Self { code: ending.to_owned(), message: String::new(), permanent: false }
     }
 
     /// The code, and what it says to people.
@@ -81,14 +81,14 @@ mod tests {
         );
         assert_eq!(refusal.code, "401 ticket-missing-claim");
         assert_eq!(refusal.text(), "401 ticket-missing-claim: the claim iss is missing");
-        assert!(refusal.for_good);
+        assert!(refusal.permanent);
     }
 
     #[test]
     fn others_are_counted_by_status() {
         let page = Refusal::new(404, b"\r\n<html>\r\n<body>");
         assert_eq!(
-            (page.code.as_str(), page.message.as_str(), page.for_good),
+            (page.code.as_str(), page.message.as_str(), page.permanent),
             ("404", "<html>", true)
         );
         assert_eq!(Refusal::new(403, b"").text(), "403");
@@ -98,7 +98,7 @@ mod tests {
             SHOWN_CHARS
         );
         for status in [200, 408, 425, 429, 500, 503] {
-            assert!(!Refusal::new(status, b"").for_good, "{status}");
+            assert!(!Refusal::new(status, b"").permanent, "{status}");
         }
     }
 }

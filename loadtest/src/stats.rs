@@ -29,7 +29,7 @@ pub struct Stats {
     /// Attempts that were answered, but not with a stream, by status and the gateway's code, or its `sse.busy` by reason.
     pub refused: RefCell<Counts>,
     /// Of those, attempts that will be refused for ever.
-    pub refused_for_good: Cell<u32>,
+    pub permanently_refused: Cell<u32>,
     /// What the first of them was told.
     pub first_refusal: RefCell<Option<String>>,
     /// Attempts that failed before an answer, and streams that broke, by error.
@@ -66,7 +66,7 @@ impl Stats {
             opened: Cell::default(),
             resumed: Cell::default(),
             refused: RefCell::default(),
-            refused_for_good: Cell::default(),
+            permanently_refused: Cell::default(),
             first_refusal: RefCell::default(),
             failed: RefCell::default(),
             ended: RefCell::default(),
@@ -86,16 +86,18 @@ impl Stats {
     /// An attempt was refused.
     pub fn refuse(&self, refusal: Refusal) {
         self.first_refusal.borrow_mut().get_or_insert_with(|| refusal.text());
-        self.refused_for_good.set(self.refused_for_good.get() + u32::from(refusal.for_good));
+        self.permanently_refused.set(self.permanently_refused.get() + u32::from(refusal.permanent));
         count(&self.refused, refusal.code);
     }
 
     /// Whether the first attempts, `enough` of them, were all refused for one and the same reason, and for good: the others would be too.
-    pub fn hopeless(&self, enough: u32) -> bool {
+    pub fn all_permanently_refused(&self, minimum: u32) -> bool {
         let nothing_else = self.opened.get() == 0
             && self.failed.borrow().is_empty()
             && self.ended.borrow().is_empty();
-        nothing_else && self.refused.borrow().len() == 1 && self.refused_for_good.get() >= enough
+        nothing_else
+            && self.refused.borrow().len() == 1
+            && self.permanently_refused.get() >= minimum
     }
 
     /// Whether nothing was tested: no stream was ever open, and no gateway said that it has no room, which would be an answer.
@@ -152,16 +154,16 @@ mod tests {
             }
             stats
         };
-        assert!(refused(&[(401, ""), (401, "")]).hopeless(2));
-        assert!(!refused(&[(401, "")]).hopeless(2));
-        assert!(!refused(&[(401, ""), (404, "")]).hopeless(2));
-        assert!(!refused(&[(503, ""), (503, "")]).hopeless(2));
+        assert!(refused(&[(401, ""), (401, "")]).all_permanently_refused(2));
+        assert!(!refused(&[(401, "")]).all_permanently_refused(2));
+        assert!(!refused(&[(401, ""), (404, "")]).all_permanently_refused(2));
+        assert!(!refused(&[(503, ""), (503, "")]).all_permanently_refused(2));
         let stats = refused(&[(401, ""), (401, "")]);
         add(&stats.opened);
-        assert!(!stats.hopeless(2));
+        assert!(!stats.all_permanently_refused(2));
         let stats = refused(&[(401, ""), (401, "")]);
         count(&stats.failed, "connection reset");
-        assert!(!stats.hopeless(2));
+        assert!(!stats.all_permanently_refused(2));
     }
 
     #[test]
