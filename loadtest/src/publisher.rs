@@ -68,7 +68,7 @@ pub struct Schedule {
     /// Size of a payload, bytes.
     pub payload_bytes: usize,
     /// Over https: whom to believe.
-    pub trust: Option<rustls::ClientConfig>,
+    pub tls_config: Option<rustls::ClientConfig>,
 }
 
 /// How long after the end a publisher that lags may still send what was due before.
@@ -233,8 +233,8 @@ impl Connection {
             PublishMethod::Http { .. } | PublishMethod::Post { .. } => {
                 // A client of its own thread: it must not be made where a runtime is entered.
                 let mut builder = reqwest::blocking::Client::builder().timeout(TIMEOUT);
-                if let Some(trust) = &schedule.trust {
-                    builder = builder.use_preconfigured_tls(trust.clone());
+                if let Some(tls_config) = &schedule.tls_config {
+                    builder = builder.use_preconfigured_tls(tls_config.clone());
                 }
                 let made = std::thread::spawn(|| builder.build()).join();
                 made.map_err(|_| "HTTP client".to_owned())?

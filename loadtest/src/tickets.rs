@@ -1,4 +1,4 @@
-//! Tickets for the streams. One that is signed here is made again when a stream comes back, byte for byte the same: storing
+//! TicketSource for the streams. One that is signed here is made again when a stream comes back, byte for byte the same: storing
 //! thousands would cost more memory than all else that a stream needs.
 
 use std::time::Duration;
@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::refusal::Refusal;
 
 /// Where tickets come from.
-pub enum Tickets {
+pub enum TicketSource {
     /// The server wants none.
     None,
     /// Signed here with the gateway's secret (HS256).
@@ -25,8 +25,8 @@ pub enum Tickets {
         /// `exp - iat`.
         ttl: Duration,
     },
-    /// Asked of the gateway's `POST /tickets`.
-    Asked {
+    /// Requested of the gateway's `POST /tickets`.
+    Requested {
         /// The client, which keeps its connections.
         client: reqwest::Client,
         /// The endpoint.
@@ -39,7 +39,7 @@ pub enum Tickets {
 }
 
 /// Why there is no ticket.
-pub enum NoTicket {
+pub enum TicketError {
     /// It was asked for and refused.
     Refused(Refusal),
     /// It could not be asked for, or not be made.
@@ -63,7 +63,7 @@ struct Answer {
     ticket: String,
 }
 
-impl Tickets {
+impl TicketSource {
     /// The ticket of stream `index`, its `generation`th, issued at `iat` (s). None: the server wants none.
     pub async fn ticket(
         &self,
@@ -72,9 +72,9 @@ impl Tickets {
         index: u32,
         generation: u32,
         iat: u64,
-    ) -> Result<Option<String>, NoTicket> {
+    ) -> Result<Option<String>, TicketError> {
         let failed =
-            |error: &dyn std::fmt::Display| NoTicket::Failed(format!("POST /tickets: {error}"));
+            |error: &dyn std::fmt::Display| TicketError::Failed(format!("POST /tickets: {error}"));
         match self {
             Self::None => Ok(None),
             Self::Signed { key, header, audience, issuer, ttl } => {
@@ -84,9 +84,9 @@ impl Tickets {
                     Claims { sub: user, aud: audience, iss, iat, exp, jti, topics: [topic] };
                 jsonwebtoken::encode(header, &claims, key)
                     .map(Some)
-                    .map_err(|error| NoTicket::Failed(format!("ticket: {error}")))
+                    .map_err(|error| TicketError::Failed(format!("ticket: {error}")))
             }
-            Self::Asked { client, url, api_key, ttl } => {
+            Self::Requested { client, url, api_key, ttl } => {
                 let body =
                     serde_json::json!({ "user": user, "topics": [topic], "ttl": ttl.as_secs() })
                         .to_string();
@@ -96,7 +96,7 @@ impl Tickets {
                 let text = answer.bytes().await.map_err(|error| failed(&error))?;
                 if !status.is_success() {
                     let refusal = Refusal::new(status.as_u16(), &text);
-                    return Err(NoTicket::Refused(Refusal {
+                    return Err(TicketError::Refused(Refusal {
                         code: format!("POST /tickets: {}", refusal.code),
                         ..refusal
                     }));
@@ -109,7 +109,7 @@ impl Tickets {
     }
 
     /// Whether a ticket can be made again from its numbers.
-    pub fn repeatable(&self) -> bool {
-        !matches!(self, Self::Asked { .. })
+    pub fn reproducible(&self) -> bool {
+        !matches!(self, Self::Requested { .. })
     }
 }

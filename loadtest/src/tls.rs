@@ -10,7 +10,7 @@ use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
 
 /// Believes the certificates of a PEM file.
-pub fn trusting(file: &Path) -> Result<ClientConfig, String> {
+pub fn with_ca(file: &Path) -> Result<ClientConfig, String> {
     let bad = |error: &dyn std::fmt::Display| format!("--ca {}: {error}", file.display());
     let mut roots = RootCertStore::empty();
     for certificate in CertificateDer::pem_file_iter(file).map_err(|error| bad(&error))? {
@@ -20,10 +20,10 @@ pub fn trusting(file: &Path) -> Result<ClientConfig, String> {
 }
 
 /// Believes anybody: for a test server with a certificate of its own.
-pub fn insecure() -> Result<ClientConfig, String> {
+pub fn without_verification() -> Result<ClientConfig, String> {
     Ok(builder()?
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(Anybody(provider())))
+        .with_custom_certificate_verifier(Arc::new(AcceptAnyCertificate(provider())))
         .with_no_client_auth())
 }
 
@@ -38,9 +38,9 @@ fn builder() -> Result<rustls::ConfigBuilder<ClientConfig, rustls::WantsVerifier
 }
 
 #[derive(Debug)]
-struct Anybody(Arc<CryptoProvider>);
+struct AcceptAnyCertificate(Arc<CryptoProvider>);
 
-impl ServerCertVerifier for Anybody {
+impl ServerCertVerifier for AcceptAnyCertificate {
     fn verify_server_cert(
         &self,
         _: &CertificateDer<'_>,

@@ -12,7 +12,7 @@ use jsonwebtoken::{EncodingKey, Header};
 
 use super::Size;
 use super::machine::first_line;
-use crate::args::{Cli, Command as Asked, Common};
+use crate::args::{Cli, Command as CliCommand, Common};
 
 /// How long a server may take to listen.
 const START: Duration = Duration::from_secs(20);
@@ -215,7 +215,7 @@ impl Running {
         line.extend(["--server-pid".to_owned(), self.pid().to_string()]);
         line.extend(more);
         match Cli::parse_from(line).command {
-            Asked::Broadcast(common) => common,
+            CliCommand::Broadcast(common) => common,
             _ => unreachable!("the line above says broadcast"),
         }
     }

@@ -18,7 +18,7 @@ use crate::sequence::PublishedSequences;
 use crate::stats::Stats;
 use crate::stream::{Connections, Env};
 use crate::target::{Kind, Protocol, Target};
-use crate::tickets::Tickets;
+use crate::tickets::TicketSource;
 use crate::usage::{KernelMemory, Processes, RedisInfo, anonymous_bytes};
 use crate::{limits, tls};
 
@@ -121,10 +121,10 @@ pub(super) fn progress(fleet: &Fleet) -> ProgressBar {
 }
 
 /// Whom to believe over https; None: nobody was named.
-fn trust(args: &Common) -> Result<Option<rustls::ClientConfig>, String> {
+fn tls_config(args: &Common) -> Result<Option<rustls::ClientConfig>, String> {
     match (&args.ca, args.insecure) {
-        (Some(file), _) => tls::trusting(file).map(Some),
-        (None, true) => tls::insecure().map(Some),
+        (Some(file), _) => tls::with_ca(file).map(Some),
+        (None, true) => tls::without_verification().map(Some),
         (None, false) => Ok(None),
     }
 }
@@ -134,7 +134,7 @@ fn target(args: &Common, protocol: Protocol) -> Result<Target, String> {
         &args.url,
         args.kind,
         protocol,
-        trust(args)?,
+        tls_config(args)?,
         &args.headers,
         args.streams_per_source,
     )
@@ -145,23 +145,23 @@ fn secret_of(file: &Path) -> Result<String, String> {
     Ok(text.trim_end_matches(['\r', '\n']).to_owned())
 }
 
-fn tickets(args: &Common) -> Result<Tickets, String> {
+fn tickets(args: &Common) -> Result<TicketSource, String> {
     match (args.kind, &args.secret_file, &args.api_key_file) {
-        (Kind::Plain, ..) => Ok(Tickets::None),
+        (Kind::Plain, ..) => Ok(TicketSource::None),
         (Kind::Gateway, Some(file), _) => {
             let key = Box::new(EncodingKey::from_secret(secret_of(file)?.as_bytes()));
             let header = Box::new(Header { kid: args.kid.clone(), ..Header::default() });
             let (audience, issuer) = (args.audience.clone(), args.issuer.clone());
-            Ok(Tickets::Signed { key, header, audience, issuer, ttl: args.ticket_ttl })
+            Ok(TicketSource::Signed { key, header, audience, issuer, ttl: args.ticket_ttl })
         }
         (Kind::Gateway, None, Some(file)) => {
             let mut builder = reqwest::Client::builder();
-            if let Some(trust) = trust(args)? {
-                builder = builder.use_preconfigured_tls(trust);
+            if let Some(tls_config) = tls_config(args)? {
+                builder = builder.use_preconfigured_tls(tls_config);
             }
             let client = builder.build().map_err(|error| format!("HTTP client: {error}"))?;
             let (url, api_key) = (beside(&args.url, "/tickets"), secret_of(file)?);
-            Ok(Tickets::Asked { client, url, api_key, ttl: args.ticket_ttl })
+            Ok(TicketSource::Requested { client, url, api_key, ttl: args.ticket_ttl })
         }
         (Kind::Gateway, None, None) => {
             Err("the gateway wants tickets: give --secret-file (its tickets.secret) or --api-key-file (a key \
@@ -217,7 +217,7 @@ fn schedule(name: &str, args: &Common, users: u32, run: u16) -> Result<Option<Sc
         user_prefix: args.user_prefix.clone(),
         run,
         payload_bytes: args.payload_bytes,
-        trust: trust(args)?,
+        tls_config: tls_config(args)?,
     }))
 }
 

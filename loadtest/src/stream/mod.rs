@@ -19,7 +19,7 @@ use crate::sequence::{Arrival, PublishedSequences, SequenceTracker};
 use crate::stamp::{BROADCAST, Stamp, now_ns};
 use crate::stats::{BUSY, Stats, add, count};
 use crate::target::{Kind, Protocol, Target};
-use crate::tickets::{NoTicket, Tickets};
+use crate::tickets::{TicketError, TicketSource};
 use crate::wire::sse::{Event, Parser};
 
 /// The wait before a reconnect when the server named none, ms.
@@ -30,7 +30,7 @@ pub struct Env {
     /// The server.
     pub target: Target,
     /// Their tickets.
-    pub tickets: Tickets,
+    pub tickets: TicketSource,
     /// The broadcast topic.
     pub topic: String,
     /// The users' names are this and their number.
@@ -222,13 +222,13 @@ impl Env {
             None => {
                 self.tickets.ticket(&user, &self.topic, index, generation, issued_s).await.map_err(
                     |why| match why {
-                        NoTicket::Refused(refusal) => ConnectionEnd::Refused(refusal),
-                        NoTicket::Failed(error) => ConnectionEnd::Failed(error),
+                        TicketError::Refused(refusal) => ConnectionEnd::Refused(refusal),
+                        TicketError::Failed(error) => ConnectionEnd::Failed(error),
                     },
                 )?
             }
         };
-        if !self.tickets.repeatable() {
+        if !self.tickets.reproducible() {
             state.borrow_mut().ticket = ticket.as_deref().map(Into::into);
         }
         Ok(self.target.path_for(&user, &self.topic, ticket.as_deref()))
