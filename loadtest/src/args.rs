@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::numbers::{self, MAX_STREAMS, time, time_above_0};
-use crate::target::Kind;
+use crate::option_values::{self, MAX_STREAMS, time, time_above_0};
+use crate::target::ServerKind;
 
 /// Holds event streams, publishes, and counts what arrives.
 ///
@@ -55,7 +55,7 @@ pub enum Command {
         #[command(flatten)]
         common: Common,
         /// How many a second
-        #[arg(long, default_value_t = 50.0, value_parser = numbers::churn_rate)]
+        #[arg(long, default_value_t = 50.0, value_parser = option_values::churn_rate)]
         churn_rate: f64,
     },
     /// Search the highest rate of broadcasts that is kept up with: from --rate upwards, nothing lost, p99 below --p99
@@ -97,7 +97,7 @@ pub struct Common {
     pub url: String,
     /// What kind of server: `plain` is any server of events, without tickets and sse.connected
     #[arg(long, value_enum, default_value = "gateway", help_heading = "Server")]
-    pub kind: Kind,
+    pub kind: ServerKind,
     /// HTTP/2; without TLS by prior knowledge
     #[arg(long, help_heading = "Server")]
     pub http2: bool,
@@ -133,7 +133,7 @@ pub struct Common {
     #[arg(long, help_heading = "Tickets")]
     pub kid: Option<String>,
     /// How long a ticket is good for its first connection; the gateway's tickets.max_ttl at the most
-    #[arg(long, default_value = "60s", value_parser = numbers::ttl, help_heading = "Tickets")]
+    #[arg(long, default_value = "60s", value_parser = option_values::ttl, help_heading = "Tickets")]
     pub ticket_ttl: Duration,
 
     /// Streams
@@ -149,7 +149,7 @@ pub struct Common {
     #[arg(long, hide = true, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..), help_heading = "Streams")]
     pub streams_per_source: u32,
     /// Connects a second at the most [default: as fast as it goes]
-    #[arg(long, value_parser = numbers::connect_rate, help_heading = "Streams")]
+    #[arg(long, value_parser = option_values::connect_rate, help_heading = "Streams")]
     pub connect_rate: Option<f64>,
     /// Streams that connect at the same time at the most
     #[arg(long, default_value_t = 128, value_parser = clap::value_parser!(u32).range(1..), help_heading = "Streams")]
@@ -180,13 +180,13 @@ pub struct Common {
     #[arg(long, default_value = "load", help_heading = "Load")]
     pub topic: String,
     /// Broadcasts a second
-    #[arg(long, default_value_t = 10.0, value_parser = numbers::rate, help_heading = "Load")]
+    #[arg(long, default_value_t = 10.0, value_parser = option_values::rate, help_heading = "Load")]
     pub rate: f64,
     /// Events to single users a second, one user after the other
-    #[arg(long, default_value_t = 1000.0, value_parser = numbers::rate, help_heading = "Load")]
+    #[arg(long, default_value_t = 1000.0, value_parser = option_values::rate, help_heading = "Load")]
     pub user_rate: f64,
     /// Size of a payload, bytes; 73 or more, which its stamp needs
-    #[arg(long, default_value_t = 256, value_parser = numbers::payload_bytes, help_heading = "Load")]
+    #[arg(long, default_value_t = 256, value_parser = option_values::payload_bytes, help_heading = "Load")]
     pub payload_bytes: usize,
     /// How long the load goes on (idle: how long the streams are held)
     #[arg(long, default_value = "10s", value_parser = time_above_0, help_heading = "Load")]
@@ -235,7 +235,7 @@ pub struct Thresholds {
     #[arg(long, value_name = "TIME", value_parser = time, help_heading = "Thresholds")]
     pub max_caught_up: Option<Duration>,
     /// CPU of the server per million deliveries, s
-    #[arg(long, value_name = "SECONDS", value_parser = numbers::limit, help_heading = "Thresholds")]
+    #[arg(long, value_name = "SECONDS", value_parser = option_values::threshold, help_heading = "Thresholds")]
     pub max_cpu_per_million: Option<f64>,
     /// Memory of the server per idle stream, bytes
     #[arg(long, value_name = "BYTES", help_heading = "Thresholds")]

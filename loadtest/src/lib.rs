@@ -24,7 +24,7 @@ pub mod args;
 pub mod bench;
 pub mod fleet;
 pub mod limits;
-pub mod numbers;
+pub mod option_values;
 pub mod output;
 pub mod publisher;
 pub mod redis_cost;

@@ -19,7 +19,7 @@ pub enum Protocol {
 /// What kind of server answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Kind {
+pub enum ServerKind {
     /// sse-gateway: tickets, `sse.connected`, sessions, cursors.
     Gateway,
     /// Any server of events: the URL as it is, open when its head came.
@@ -29,7 +29,7 @@ pub enum Kind {
 /// The server under test.
 pub struct Target {
     /// What kind.
-    pub kind: Kind,
+    pub kind: ServerKind,
     /// How the bytes go.
     pub protocol: Protocol,
     /// Where it listens.
@@ -50,7 +50,7 @@ impl Target {
     /// Reads `http(s)://host[:port]/path`.
     pub fn new(
         url: &str,
-        kind: Kind,
+        kind: ServerKind,
         protocol: Protocol,
         tls: Option<ClientConfig>,
         headers: &[String],
@@ -131,7 +131,7 @@ mod tests {
 
     use super::*;
     use crate::args::{Cli, Command};
-    use crate::numbers::MAX_STREAMS;
+    use crate::option_values::MAX_STREAMS;
     use clap::Parser;
 
     /// Linux' default `net.ipv4.ip_local_port_range` has so many ports.
@@ -142,7 +142,7 @@ mod tests {
         let Command::Idle(common) = Cli::parse_from(["loadtest", "idle"]).command else {
             unreachable!("idle was asked for")
         };
-        Target::new(url, Kind::Plain, Protocol::Http1, None, &[], common.streams_per_source)
+        Target::new(url, ServerKind::Plain, Protocol::Http1, None, &[], common.streams_per_source)
             .unwrap()
     }
 

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::Run;
-use crate::numbers::MAX_RATE;
+use crate::option_values::MAX_RATE;
 use crate::report::{Load, Search, Step};
 
 /// Halvings between the last good rate and the first bad one.

@@ -17,7 +17,7 @@ use crate::report::{Report, Streams};
 use crate::sequence::PublishedSequences;
 use crate::stats::Stats;
 use crate::stream::{Connections, Env};
-use crate::target::{Kind, Protocol, Target};
+use crate::target::{Protocol, ServerKind, Target};
 use crate::tickets::TicketSource;
 use crate::usage::{KernelMemory, Processes, RedisInfo, anonymous_bytes};
 use crate::{limits, tls};
@@ -147,14 +147,14 @@ fn secret_of(file: &Path) -> Result<String, String> {
 
 fn tickets(args: &Common) -> Result<TicketSource, String> {
     match (args.kind, &args.secret_file, &args.api_key_file) {
-        (Kind::Plain, ..) => Ok(TicketSource::None),
-        (Kind::Gateway, Some(file), _) => {
+        (ServerKind::Plain, ..) => Ok(TicketSource::None),
+        (ServerKind::Gateway, Some(file), _) => {
             let key = Box::new(EncodingKey::from_secret(secret_of(file)?.as_bytes()));
             let header = Box::new(Header { kid: args.kid.clone(), ..Header::default() });
             let (audience, issuer) = (args.audience.clone(), args.issuer.clone());
             Ok(TicketSource::Signed { key, header, audience, issuer, ttl: args.ticket_ttl })
         }
-        (Kind::Gateway, None, Some(file)) => {
+        (ServerKind::Gateway, None, Some(file)) => {
             let mut builder = reqwest::Client::builder();
             if let Some(tls_config) = tls_config(args)? {
                 builder = builder.use_preconfigured_tls(tls_config);
@@ -163,7 +163,7 @@ fn tickets(args: &Common) -> Result<TicketSource, String> {
             let (url, api_key) = (beside(&args.url, "/tickets"), secret_of(file)?);
             Ok(TicketSource::Requested { client, url, api_key, ttl: args.ticket_ttl })
         }
-        (Kind::Gateway, None, None) => {
+        (ServerKind::Gateway, None, None) => {
             Err("the gateway wants tickets: give --secret-file (its tickets.secret) or --api-key-file (a key \
                                             of scope tickets); another server of events is --kind plain"
                 .to_owned())

@@ -18,7 +18,7 @@ use crate::refusal::Refusal;
 use crate::sequence::{Arrival, PublishedSequences, SequenceTracker};
 use crate::stamp::{BROADCAST, Stamp, now_ns};
 use crate::stats::{BUSY, Stats, add, count};
-use crate::target::{Kind, Protocol, Target};
+use crate::target::{Protocol, ServerKind, Target};
 use crate::tickets::{TicketError, TicketSource};
 use crate::wire::sse::{Event, Parser};
 
@@ -300,7 +300,7 @@ impl<'a> StreamReader<'a> {
         if !state.cursor.is_empty() {
             add(&env.stats.resumed);
         }
-        if env.target.kind == Kind::Plain {
+        if env.target.kind == ServerKind::Plain {
             state.opened(env);
             reader.permit = None;
         }

@@ -14,7 +14,7 @@ const MAX_CONNECTS: f64 = 100_000.0;
 /// One in 1000 s. Far less would be a wait that no clock can name.
 const MIN_CONNECTS: f64 = 0.001;
 /// Far above what any threshold would say.
-const MAX_LIMIT: f64 = 1e9;
+const MAX_THRESHOLD: f64 = 1e9;
 const MAX_PAYLOAD_BYTES: usize = 16 << 20;
 /// Nothing that is asked for lasts longer.
 const MAX_TIME: Duration = Duration::from_secs(30 * 24 * 3600);
@@ -23,12 +23,12 @@ pub const MAX_STREAMS: i64 = 1_000_000;
 
 /// Events a second, 0: none.
 pub fn rate(text: &str) -> Result<f64, String> {
-    within(text, 0.0, MAX_RATE, "events a second, 0 for none")
+    in_range(text, 0.0, MAX_RATE, "events a second, 0 for none")
 }
 
 /// Streams a second that connect.
 pub fn connect_rate(text: &str) -> Result<f64, String> {
-    within(
+    in_range(
         text,
         MIN_CONNECTS,
         MAX_CONNECTS,
@@ -38,7 +38,7 @@ pub fn connect_rate(text: &str) -> Result<f64, String> {
 
 /// Streams a second that are cut.
 pub fn churn_rate(text: &str) -> Result<f64, String> {
-    within(
+    in_range(
         text,
         MIN_CONNECTS,
         MAX_CONNECTS,
@@ -47,14 +47,14 @@ pub fn churn_rate(text: &str) -> Result<f64, String> {
 }
 
 /// A threshold.
-pub fn limit(text: &str) -> Result<f64, String> {
-    within(text, 0.0, MAX_LIMIT, "leave it out for no threshold")
+pub fn threshold(text: &str) -> Result<f64, String> {
+    in_range(text, 0.0, MAX_THRESHOLD, "leave it out for no threshold")
 }
 
 /// The size of a payload.
 pub fn payload_bytes(text: &str) -> Result<usize, String> {
     let what = "the least holds the stamp: time, source, number and run";
-    within(text, MIN_BYTES, MAX_PAYLOAD_BYTES, what)
+    in_range(text, MIN_BYTES, MAX_PAYLOAD_BYTES, what)
 }
 
 /// A time, 0 allowed.
@@ -79,14 +79,14 @@ pub fn ttl(text: &str) -> Result<Duration, String> {
 }
 
 /// `nan` is within nothing.
-fn within<N: FromStr + PartialOrd + Display>(
+fn in_range<N: FromStr + PartialOrd + Display>(
     text: &str,
-    least: N,
-    most: N,
+    min: N,
+    max: N,
     what: &str,
 ) -> Result<N, String> {
-    let number = text.parse().ok().filter(|number| *number >= least && *number <= most);
-    number.ok_or_else(|| format!("it must be a number from {least} to {most}: {what}"))
+    let number = text.parse().ok().filter(|number| *number >= min && *number <= max);
+    number.ok_or_else(|| format!("it must be a number from {min} to {max}: {what}"))
 }
 
 #[cfg(test)]
