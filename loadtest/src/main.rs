@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use loadtest::args::{Cli, Command};
-use loadtest::output::{Json, note};
+use loadtest::output::{JsonOutput, write_stderr};
 use loadtest::{bench, redis_cost, scenario};
 
 /// Two allocations of each stream are aligned to 128 bytes (tokio's task and its socket): glibc wastes a third of them.
@@ -19,7 +19,7 @@ fn main() -> ExitCode {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::from(1),
         Err(error) => {
-            note(&format!("loadtest: {error}"));
+            write_stderr(&format!("loadtest: {error}"));
             ExitCode::from(2)
         }
     }
@@ -38,13 +38,13 @@ fn run(command: Command) -> Result<bool, String> {
         | Command::Stalled { ref common, .. }
         | Command::Churn { ref common, .. }
         | Command::SlowPublish { ref common, .. } => {
-            let json = Json::open(common.json.as_deref())?;
+            let json = JsonOutput::open(common.json.as_deref())?;
             single(command, json)
         }
     }
 }
 
-fn single(command: Command, json: Json) -> Result<bool, String> {
+fn single(command: Command, json: JsonOutput) -> Result<bool, String> {
     let report = loadtest::on_one_thread(scenario::run(command))?;
     json.write(&report.table(), &report)?;
     match report.failure {

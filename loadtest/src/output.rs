@@ -6,7 +6,7 @@ use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
 /// What `--json` named.
-pub enum Json {
+pub enum JsonOutput {
     /// Nothing: the table only.
     None,
     /// `-`: standard output instead of the table.
@@ -15,7 +15,7 @@ pub enum Json {
     File(PathBuf, File),
 }
 
-impl Json {
+impl JsonOutput {
     /// Opens what is named, and empties it: no older report is taken for this run's.
     pub fn open(name: Option<&Path>) -> Result<Self, String> {
         match name {
@@ -33,11 +33,11 @@ impl Json {
     pub fn write(self, table: &str, value: &impl serde::Serialize) -> Result<(), String> {
         let json = serde_json::to_string_pretty(value).map_err(|error| error.to_string())? + "\n";
         match self {
-            Self::None => say(table),
-            Self::Stdout => say(&json),
+            Self::None => write_stdout(table),
+            Self::Stdout => write_stdout(&json),
             Self::File(name, mut file) => {
                 let written = file.write_all(json.as_bytes());
-                say(table)?;
+                write_stdout(table)?;
                 written.map_err(|error| format!("--json {}: {error}", name.display()))
             }
         }
@@ -45,7 +45,7 @@ impl Json {
 }
 
 /// To standard output.
-pub fn say(text: &str) -> Result<(), String> {
+pub fn write_stdout(text: &str) -> Result<(), String> {
     let mut out = io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         Err(error) if error.kind() != ErrorKind::BrokenPipe => {
@@ -56,6 +56,6 @@ pub fn say(text: &str) -> Result<(), String> {
 }
 
 /// A line to standard error; nobody may be there to read it.
-pub fn note(line: &str) {
+pub fn write_stderr(line: &str) {
     let _ = writeln!(io::stderr(), "{line}");
 }

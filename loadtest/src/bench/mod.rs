@@ -16,7 +16,7 @@ use serde::Serialize;
 use self::machine::Machine;
 use self::servers::{GATEWAY, SERVERS, Server};
 use crate::args::BenchArgs;
-use crate::output::{note, say};
+use crate::output::{write_stderr, write_stdout};
 use crate::scenario::scaling::{self, ScalePoint};
 
 /// How much is measured.
@@ -114,7 +114,7 @@ pub fn run(args: &BenchArgs) -> Result<bool, String> {
         // Each round so far took so long.
         let each = started.elapsed() / (round - 1).max(1);
         if round > 1 && started.elapsed() + each > BUDGET {
-            note(&format!(
+            write_stderr(&format!(
                 "== {:4.0} s: no time for round {round}",
                 started.elapsed().as_secs_f64()
             ));
@@ -123,12 +123,15 @@ pub fn run(args: &BenchArgs) -> Result<bool, String> {
         }
         for (server, found) in &mut measured {
             let seconds = started.elapsed().as_secs_f64();
-            note(&format!("== {seconds:4.0} s: round {round} of {}: {}", size.rounds, server.name));
+            write_stderr(&format!(
+                "== {seconds:4.0} s: round {round} of {}: {}",
+                size.rounds, server.name
+            ));
             match measure(server, &size) {
                 Ok(points) => found.rounds.push(points),
                 // One that fails does not take the others' figures along; it is not tried again.
                 Err(why) => {
-                    note(&why);
+                    write_stderr(&why);
                     let why = why.lines().next().unwrap_or_default().to_owned();
                     absent
                         .push((server.name.to_owned(), format!("failed in round {round}: {why}")));
@@ -141,14 +144,14 @@ pub fn run(args: &BenchArgs) -> Result<bool, String> {
     let seconds = started.elapsed().as_secs();
     let results = Results { machine, size, servers, absent, seconds };
     files.write(&results)?;
-    note(&format!("== {seconds:4} s: written to {}", args.out.display()));
-    say(&(page::summary(&results) + "\n"))?;
+    write_stderr(&format!("== {seconds:4} s: written to {}", args.out.display()));
+    write_stdout(&(page::summary(&results) + "\n"))?;
     if let Some((name, why)) = results.absent.iter().find(|(name, _)| name == GATEWAY) {
         return Err(format!("{name}: {why}"));
     }
     let violations = acceptance::check(&results, !args.quick, asked);
     for violation in &violations {
-        note(&format!("NOT HELD: {violation}"));
+        write_stderr(&format!("NOT HELD: {violation}"));
     }
     Ok(violations.is_empty())
 }

@@ -11,7 +11,7 @@ use serde::Serialize;
 use crate::args::RedisArgs;
 use crate::bench::machine::{Machine, first_line};
 use crate::bench::servers::{self, SERVERS};
-use crate::output::{Json, note};
+use crate::output::{JsonOutput, write_stderr};
 
 /// What was found.
 #[derive(Debug, Serialize)]
@@ -34,18 +34,18 @@ pub struct Costs {
 
 /// Measures, and tells.
 pub fn run(args: &RedisArgs) -> Result<(), String> {
-    let json = Json::open(args.json.as_deref())?;
+    let json = JsonOutput::open(args.json.as_deref())?;
     let machine = Machine::read();
     let running = servers::start(&SERVERS[0])?;
     let failed = |error: String| format!("{error}\n{}", running.log());
     let common = running.common();
     let mut meter = cpu::Meter::new(common.redis_url()).map_err(failed)?;
-    note("== CPU of publishes");
+    write_stderr("== CPU of publishes");
     let mut costs = cpu::publishes(&common, &mut meter).map_err(failed)?;
-    note("== CPU of connects and resumes");
+    write_stderr("== CPU of connects and resumes");
     let connects = crate::on_one_thread(cpu::connects(&common, &mut meter)).map_err(failed)?;
     costs.extend(connects.costs);
-    note("== memory of logs");
+    write_stderr("== memory of logs");
     let logs = memory::logs(common.redis_url()).map_err(failed)?;
     let costs = Costs {
         machine,
