@@ -28,7 +28,7 @@ pub struct Report {
     pub memory: Option<Memory>,
     /// What it costs to hold the streams (idle).
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub held: Option<Held>,
+    pub held: Option<IdleCost>,
     /// What was published and what arrived.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub load: Option<Load>,
@@ -82,7 +82,7 @@ pub struct Memory {
 
 /// What it costs to hold streams to which nothing is published: heartbeats, sessions.
 #[derive(Clone, Debug, Serialize)]
-pub struct Held {
+pub struct IdleCost {
     /// How long.
     pub seconds: f64,
     /// CPU of the server, ms a second.
@@ -121,10 +121,10 @@ pub struct Load {
     /// Delivered a second, until the last delivery.
     pub deliveries_per_s: f64,
     /// From when an event was due until it was read; replayed ones aside.
-    pub latency: Times,
+    pub latency: Quantiles,
     /// CPU of the server.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub server_cpu: Option<PerMillion>,
+    pub server_cpu: Option<CpuPerMillion>,
     /// CPU of Redis, s.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub redis_cpu_s: Option<f64>,
@@ -136,7 +136,7 @@ pub struct Load {
 
 /// CPU time per million deliveries.
 #[derive(Clone, Copy, Debug, Serialize)]
-pub struct PerMillion {
+pub struct CpuPerMillion {
     /// Both together.
     pub total_s: f64,
     /// In its own code.
@@ -145,7 +145,7 @@ pub struct PerMillion {
     pub system_s: f64,
 }
 
-impl PerMillion {
+impl CpuPerMillion {
     /// `cpu` for so many deliveries, None for none.
     pub fn new(cpu: Cpu, deliveries: u64) -> Option<Self> {
         let each = |seconds: f64| seconds * 1e6 / deliveries as f64;
@@ -159,7 +159,7 @@ impl PerMillion {
 
 /// Quantiles of times, ms.
 #[derive(Clone, Debug, Default, Serialize)]
-pub struct Times {
+pub struct Quantiles {
     /// How many.
     pub count: u64,
     /// Median.
@@ -174,7 +174,7 @@ pub struct Times {
     pub max_ms: f64,
 }
 
-impl Times {
+impl Quantiles {
     /// Of a histogram of µs.
     pub fn new(us: &Histogram<u64>) -> Self {
         let at = |quantile| us.value_at_quantile(quantile) as f64 / 1000.0;
@@ -197,7 +197,7 @@ pub struct Storm {
     /// Streams that had everything again in time.
     pub caught_up: u64,
     /// From when they started to come back until one had all that was sent before it was open.
-    pub caught_up_after: Times,
+    pub caught_up_after: Quantiles,
     /// CPU of the server meanwhile, s.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub server_cpu_s: Option<f64>,
@@ -335,7 +335,7 @@ mod tests {
             foreign: 0,
             gaps: Counts::new(),
             deliveries_per_s: 0.0,
-            latency: Times::default(),
+            latency: Quantiles::default(),
             server_cpu: None,
             redis_cpu_s: None,
             tool_cpu_s: 0.0,
@@ -393,7 +393,7 @@ mod tests {
         let storm = |caught_up| Storm {
             cut: 10,
             caught_up,
-            caught_up_after: Times::default(),
+            caught_up_after: Quantiles::default(),
             server_cpu_s: None,
         };
         assert_eq!(

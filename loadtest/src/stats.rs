@@ -77,8 +77,8 @@ impl Stats {
             doubled: Cell::default(),
             out_of_order: Cell::default(),
             foreign: Cell::default(),
-            latency_us: RefCell::new(times()),
-            caught_up_us: RefCell::new(times()),
+            latency_us: RefCell::new(histogram_us()),
+            caught_up_us: RefCell::new(histogram_us()),
             changed: Notify::new(),
         }
     }
@@ -124,7 +124,7 @@ impl Default for Stats {
 }
 
 /// An empty histogram of µs.
-pub fn times() -> Histogram<u64> {
+pub fn histogram_us() -> Histogram<u64> {
     let mut histogram = Histogram::new_with_max(MAX_US, 3)
         .unwrap_or_else(|error| unreachable!("constants: {error}"));
     histogram.auto(false);

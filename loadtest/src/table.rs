@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use crate::report::{Connect, Load, Memory, Report, Times};
+use crate::report::{Connect, Load, Memory, Quantiles, Report};
 use crate::stats::Counts;
 
 /// Above this part of one core the tool itself is a part of what it measures, percent.
@@ -178,7 +178,7 @@ impl Load {
     }
 }
 
-impl Times {
+impl Quantiles {
     fn text(&self) -> String {
         format!(
             "p50 {:.1}, p90 {:.1}, p99 {:.1}, p99.9 {:.1}, max {:.1} ms",

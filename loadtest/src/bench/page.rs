@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use super::spread::{Spread, spread};
 use super::{Measured, Results};
-use crate::report::{Load, PerMillion};
+use crate::report::{CpuPerMillion, Load};
 use crate::scenario::scaling::ScalePoint;
 
 /// The number of streams that the first table is about, if it was measured; else the highest.
@@ -101,7 +101,7 @@ pub fn page(results: &Results) -> String {
     );
     out += "\n**A round that fell behind makes its server look cheaper than it is**: its p99 is above the time between two broadcasts, so some \
             events went out together in one write. Compare CPU where nobody fell behind.\n";
-    out += "\n\"Times plain-actix\" is taken round by round. What a loaded stream holds was read after the load on the highest number of \
+    out += "\n\"Quantiles plain-actix\" is taken round by round. What a loaded stream holds was read after the load on the highest number of \
             streams only: further down a server still has what the streams above left behind. Lost, doubled and out of order are the \
             sums of all rounds and numbers of streams.\n\n";
     out += "![CPU per million deliveries](images/bench-cpu.png)\n\n![Memory per idle stream](images/bench-memory.png)\n\n";
@@ -301,7 +301,7 @@ fn load(point: &ScalePoint) -> Option<&Load> {
     point.load.as_ref()
 }
 
-fn cpu(point: &ScalePoint) -> Option<PerMillion> {
+fn cpu(point: &ScalePoint) -> Option<CpuPerMillion> {
     load(point)?.server_cpu
 }
 
@@ -348,7 +348,7 @@ pub(super) mod tests {
     use crate::bench::machine::Machine;
     use crate::bench::servers::GATEWAY;
     use crate::bench::{QUICK, Size};
-    use crate::report::{Connect, Memory, Times};
+    use crate::report::{Connect, Memory, Quantiles};
     use crate::usage::Cpu;
 
     fn point(streams: u32, cpu_s: f64, p99_ms: f64, lost: u64) -> ScalePoint {
@@ -365,8 +365,8 @@ pub(super) mod tests {
             foreign: 0,
             gaps: Default::default(),
             deliveries_per_s: 1e6,
-            latency: Times { p99_ms, ..Times::default() },
-            server_cpu: PerMillion::new(Cpu { user_s: cpu_s, system_s: 0.0 }, 1_000_000),
+            latency: Quantiles { p99_ms, ..Quantiles::default() },
+            server_cpu: CpuPerMillion::new(Cpu { user_s: cpu_s, system_s: 0.0 }, 1_000_000),
             redis_cpu_s: None,
             tool_cpu_s: 0.0,
             tool_cpu_percent: 0.0,

@@ -1,13 +1,13 @@
-//! The runs. All are made of the same parts: open the streams, let them rest, put a load on them, see what happens in the middle of it,
+//! The runs. All are made of the same parts: open the streams, let them rest, put a load on them, see what happens in the during of it,
 //! wait for the rest, settle.
 
 mod churn;
-mod plain;
 pub mod resumes;
 pub mod scaling;
 mod search;
 mod setup;
 mod stalled;
+mod steady;
 mod storm;
 
 use std::time::{Duration, Instant};
@@ -17,9 +17,9 @@ use crate::fleet::Fleet;
 use crate::publisher::{Publisher, Schedule};
 use crate::usage::{Cpu, KernelMemory, Processes, RedisInfo, anonymous_bytes};
 
-use crate::report::{Connect, Load, Memory, PerMillion, Report, Streams, Times};
+use crate::report::{Connect, CpuPerMillion, Load, Memory, Quantiles, Report, Streams};
 use crate::stamp::now_ns;
-use crate::stats::times;
+use crate::stats::histogram_us;
 
 /// A run in the making.
 pub struct Run {
@@ -34,19 +34,19 @@ pub struct Run {
     drain: Duration,
     report: Report,
     /// Before the first stream.
-    empty: Baseline,
+    empty: MemoryBaseline,
 }
 
 /// Memory before the first stream.
 #[derive(Clone, Copy)]
-struct Baseline {
+struct MemoryBaseline {
     server_bytes: u64,
     tool_bytes: u64,
     kernel: KernelMemory,
 }
 
 /// CPU and counts at the start of a load.
-struct Before {
+struct LoadBaseline {
     server: Option<Cpu>,
     redis: Option<Cpu>,
     tool: Cpu,
@@ -82,11 +82,11 @@ pub async fn run(command: Command) -> Result<Report, String> {
         }
         Err(why) => {
             progress.finish();
-            return Ok(run.not_open(why, &common.thresholds));
+            return Ok(run.failed_open(why, &common.thresholds));
         }
     }
     match command {
-        Command::Idle(_) => run.report.held = Some(plain::idle(&mut run, common.duration).await),
+        Command::Idle(_) => run.report.held = Some(steady::idle(&mut run, common.duration).await),
         Command::Storm { away, .. } => {
             storm::run(&mut run, common.duration, away, common.connect_timeout).await?
         }
@@ -97,7 +97,7 @@ pub async fn run(command: Command) -> Result<Report, String> {
             churn::run(&mut run, common.duration, churn_rate).await?
         }
         Command::SlowPublish { p99, .. } => search::run(&mut run, common.duration, p99).await?,
-        _ => plain::load(&mut run, common.duration).await?,
+        _ => steady::load(&mut run, common.duration).await?,
     }
     let loaded = run.server_bytes_per_stream();
     if run.report.load.is_some()
@@ -111,7 +111,7 @@ pub async fn run(command: Command) -> Result<Report, String> {
     Ok(run.report)
 }
 
-/// The middle of a load in which nothing else happens.
+/// The during of a load in which nothing else happens.
 async fn pause(time: Duration) -> Result<(), String> {
     tokio::time::sleep(time).await;
     Ok(())
@@ -147,7 +147,7 @@ impl Run {
 
     /// The report of a run that ended before its load: how many were held, and why not all. A server that is there and has no room has
     /// answered; one that gave not a single stream otherwise was not tested.
-    fn not_open(mut self, why: String, thresholds: &Thresholds) -> Report {
+    fn failed_open(mut self, why: String, thresholds: &Thresholds) -> Report {
         let stats = &self.fleet.env.stats;
         self.report.streams = Streams::new(stats);
         self.report.check_thresholds(thresholds);
@@ -156,13 +156,13 @@ impl Run {
         self.report
     }
 
-    /// Publishes while `middle` goes on, waits for the rest, and says what came of it.
+    /// Publishes while `during` goes on, waits for the rest, and says what came of it.
     async fn load(
         &mut self,
-        middle: impl AsyncFnOnce(&mut Fleet) -> Result<(), String>,
+        during: impl AsyncFnOnce(&mut Fleet) -> Result<(), String>,
     ) -> Result<Load, String> {
         let before = self.before();
-        *self.fleet.env.stats.latency_us.borrow_mut() = times();
+        *self.fleet.env.stats.latency_us.borrow_mut() = histogram_us();
         self.fleet.env.stats.gaps.borrow_mut().clear();
         let (started, started_ns) = (Instant::now(), now_ns());
         let publisher = match &self.schedule {
@@ -171,7 +171,7 @@ impl Run {
             }
             None => None,
         };
-        middle(&mut self.fleet).await?;
+        during(&mut self.fleet).await?;
         let seconds = started.elapsed().as_secs_f64();
         let published = match publisher {
             Some(publisher) => publisher.stop().await,
@@ -200,10 +200,10 @@ impl Run {
             foreign: stats.foreign.get() - before.foreign,
             gaps: stats.gaps.borrow().clone(),
             deliveries_per_s: delivered as f64 / seconds.max(last_s),
-            latency: Times::new(&stats.latency_us.borrow()),
+            latency: Quantiles::new(&stats.latency_us.borrow()),
             server_cpu: server_cpu
                 .zip(before.server)
-                .and_then(|(now, before)| PerMillion::new(now.since(before), delivered)),
+                .and_then(|(now, before)| CpuPerMillion::new(now.since(before), delivered)),
             redis_cpu_s: redis_cpu
                 .zip(before.redis)
                 .map(|(now, before)| now.since(before).total_s()),
@@ -212,9 +212,9 @@ impl Run {
         })
     }
 
-    fn before(&mut self) -> Before {
+    fn before(&mut self) -> LoadBaseline {
         let stats = &self.fleet.env.stats;
-        Before {
+        LoadBaseline {
             server: self.server_cpu(),
             redis: self.redis.as_mut().map(RedisInfo::cpu),
             tool: self.tool_cpu(),

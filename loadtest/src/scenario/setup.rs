@@ -9,7 +9,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use jsonwebtoken::{EncodingKey, Header};
 use tokio::sync::{Notify, Semaphore};
 
-use super::{Baseline, Run};
+use super::{MemoryBaseline, Run};
 use crate::args::{Common, Publish};
 use crate::fleet::Fleet;
 use crate::publisher::{PublishMethod, Schedule};
@@ -66,7 +66,7 @@ pub(super) fn run(name: &'static str, args: &Common) -> Result<Run, String> {
     };
     let streams = Streams::new(&env.stats);
     let tool = Processes::own();
-    let empty = Baseline {
+    let empty = MemoryBaseline {
         server_bytes: server.as_ref().map(Processes::pss_bytes).unwrap_or_default(),
         tool_bytes: anonymous_bytes(),
         kernel: KernelMemory::read(),

@@ -1,9 +1,9 @@
-//! All streams are cut in the middle of the load and come back at once: what a deployment or a network does.
+//! All streams are cut in the during of the load and come back at once: what a deployment or a network does.
 
 use std::time::Duration;
 
 use super::Run;
-use crate::report::{Storm, Times};
+use crate::report::{Quantiles, Storm};
 use crate::stamp::now_ns;
 use crate::usage::Processes;
 
@@ -40,7 +40,7 @@ pub(super) async fn run(
     run.report.storm = Some(Storm {
         cut: run.fleet.len().into(),
         caught_up: caught_up.len(),
-        caught_up_after: Times::new(&caught_up),
+        caught_up_after: Quantiles::new(&caught_up),
         server_cpu_s,
     });
     run.report.load = Some(load);
