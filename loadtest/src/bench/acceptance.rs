@@ -10,9 +10,9 @@ const MAX_RATIO: f64 = 1.15;
 
 /// What does not hold, in words. `whole`: not a quick run, whose few seconds say little about CPU. What was not measured holds nothing,
 /// save where only some servers were asked for: `asked` says whether one was.
-pub(super) fn check(results: &Results, whole: bool, asked: impl Fn(&str) -> bool) -> Vec<String> {
+pub(super) fn check(results: &Results, full: bool, selected: impl Fn(&str) -> bool) -> Vec<String> {
     let mut found = Vec::new();
-    if !asked(GATEWAY) {
+    if !selected(GATEWAY) {
         return found;
     }
     let Some(gateway) = results.servers.iter().find(|server| server.name == GATEWAY) else {
@@ -34,7 +34,7 @@ pub(super) fn check(results: &Results, whole: bool, asked: impl Fn(&str) -> bool
             .filter(|(_, count)| *count > 0)
             .map(|(what, count)| format!("{GATEWAY}: {count} {what}, allowed 0")),
     );
-    if whole && asked(YARDSTICK) {
+    if full && selected(YARDSTICK) {
         let main_streams = main_stream_count(results);
         match ratio(results, gateway, main_streams) {
             None => found.push(format!("{GATEWAY}: CPU per delivery beside {YARDSTICK} was not measured")),

@@ -36,7 +36,7 @@ pub struct Size {
     pub payload_bytes: usize,
 }
 
-const WHOLE: Size = Size {
+const FULL: Size = Size {
     streams: &[1_000, 2_000, 5_000, 10_000, 15_000],
     rounds: 3,
     load_s: 6,
@@ -44,10 +44,10 @@ const WHOLE: Size = Size {
     max_deliveries_per_s: 100_000.0,
     payload_bytes: 256,
 };
-const QUICK: Size = Size { streams: &[1_000, 5_000], rounds: 1, load_s: 4, ..WHOLE };
+const QUICK: Size = Size { streams: &[1_000, 5_000], rounds: 1, load_s: 4, ..FULL };
 
 /// No round begins that would not end within this: a busy machine gets fewer rounds, and the page says how many.
-const BUDGET: Duration = Duration::from_secs(19 * 60);
+const TIME_BUDGET: Duration = Duration::from_secs(19 * 60);
 
 /// What was found.
 #[derive(Debug, Serialize)]
@@ -57,7 +57,7 @@ pub struct Results {
     /// How much.
     pub size: Size,
     /// Of whom.
-    pub servers: Vec<Measured>,
+    pub servers: Vec<ServerResults>,
     /// Who was not there, and why.
     pub absent: Vec<(String, String)>,
     /// How long it all took, s.
@@ -66,7 +66,7 @@ pub struct Results {
 
 /// What was found of one server.
 #[derive(Debug, Serialize)]
-pub struct Measured {
+pub struct ServerResults {
     /// Its name.
     pub name: &'static str,
     /// What it is.
@@ -83,7 +83,7 @@ pub struct Measured {
 
 /// Measures all servers that are there, and writes it down; answers whether the gateway held what it must.
 pub fn run(args: &BenchArgs) -> Result<bool, String> {
-    let mut size = if args.quick { QUICK } else { WHOLE };
+    let mut size = if args.quick { QUICK } else { FULL };
     if let Some(name) =
         args.only.iter().find(|name| SERVERS.iter().all(|server| server.name != *name))
     {
@@ -92,18 +92,18 @@ pub fn run(args: &BenchArgs) -> Result<bool, String> {
             SERVERS.iter().map(|server| server.name).collect::<Vec<_>>().join(", ")
         ));
     }
-    let asked = |name: &str| args.only.is_empty() || args.only.iter().any(|only| only == name);
-    let files = Files::open(&args.out)?;
+    let selected = |name: &str| args.only.is_empty() || args.only.iter().any(|only| only == name);
+    let files = OutputFiles::open(&args.out)?;
     let (started, machine) = (Instant::now(), Machine::read());
     let (mut measured, mut absent) = (Vec::new(), Vec::new());
-    for server in SERVERS.iter().filter(|server| asked(server.name)) {
+    for server in SERVERS.iter().filter(|server| selected(server.name)) {
         match (server.version)() {
             Ok(version) => {
                 let command = servers::command(server, &size);
                 let (name, what, start) = (server.name, server.what, server.started_by);
                 measured.push((
                     server,
-                    Measured { name, what, version, start, command, rounds: Vec::new() },
+                    ServerResults { name, what, version, start, command, rounds: Vec::new() },
                 ))
             }
             Err(why) => absent.push((server.name.to_owned(), why)),
@@ -113,7 +113,7 @@ pub fn run(args: &BenchArgs) -> Result<bool, String> {
     for round in 1..=size.rounds {
         // Each round so far took so long.
         let each = started.elapsed() / (round - 1).max(1);
-        if round > 1 && started.elapsed() + each > BUDGET {
+        if round > 1 && started.elapsed() + each > TIME_BUDGET {
             write_stderr(&format!(
                 "== {:4.0} s: no time for round {round}",
                 started.elapsed().as_secs_f64()
@@ -149,7 +149,7 @@ pub fn run(args: &BenchArgs) -> Result<bool, String> {
     if let Some((name, why)) = results.absent.iter().find(|(name, _)| name == GATEWAY) {
         return Err(format!("{name}: {why}"));
     }
-    let violations = acceptance::check(&results, !args.quick, asked);
+    let violations = acceptance::check(&results, !args.quick, selected);
     for violation in &violations {
         write_stderr(&format!("NOT HELD: {violation}"));
     }
@@ -165,12 +165,12 @@ fn measure(server: &Server, size: &Size) -> Result<Vec<ScalePoint>, String> {
 }
 
 /// Where the results go: looked at before the minutes that they take.
-struct Files {
+struct OutputFiles {
     json: (PathBuf, File),
     page: (PathBuf, File),
 }
 
-impl Files {
+impl OutputFiles {
     /// Opens both, and changes nothing in them yet: a bench that fails leaves the last one's page.
     fn open(out: &Path) -> Result<Self, String> {
         fs::create_dir_all(out).map_err(|error| format!("--out {}: {error}", out.display()))?;

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::spread::{Spread, spread};
-use super::{Measured, Results};
+use super::{Results, ServerResults};
 use crate::report::{CpuPerMillion, Load};
 use crate::scenario::scaling::ScalePoint;
 
@@ -101,7 +101,7 @@ pub fn page(results: &Results) -> String {
     );
     out += "\n**A round that fell behind makes its server look cheaper than it is**: its p99 is above the time between two broadcasts, so some \
             events went out together in one write. Compare CPU where nobody fell behind.\n";
-    out += "\n\"Quantiles plain-actix\" is taken round by round. What a loaded stream holds was read after the load on the highest number of \
+    out += "\n\"Times plain-actix\" is taken round by round. What a loaded stream holds was read after the load on the highest number of \
             streams only: further down a server still has what the streams above left behind. Lost, doubled and out of order are the \
             sums of all rounds and numbers of streams.\n\n";
     out += "![CPU per million deliveries](images/bench-cpu.png)\n\n![Memory per idle stream](images/bench-memory.png)\n\n";
@@ -165,7 +165,7 @@ fn main_table(results: &Results, main_streams: u32) -> String {
     let servers = &results.servers;
     let mut out = head("", servers.iter().map(|server| server.name.to_owned()));
     for (at, metric) in METRICS.iter().enumerate() {
-        let each = |server: &Measured| {
+        let each = |server: &ServerResults| {
             cell(spread(points(server, main_streams).filter_map(metric.value)), metric.decimals)
         };
         out += &row(metric.name, servers.iter().map(each));
@@ -178,7 +178,8 @@ fn main_table(results: &Results, main_streams: u32) -> String {
         if at == 4 {
             let most = results.size.streams.last().copied().unwrap_or_default();
             let loaded = |point: &ScalePoint| point.memory.server_bytes_per_loaded_stream.map(kib);
-            let each = |server: &Measured| cell(spread(points(server, most).filter_map(loaded)), 1);
+            let each =
+                |server: &ServerResults| cell(spread(points(server, most).filter_map(loaded)), 1);
             out += &row(
                 &format!("PSS per loaded stream, {} streams, KiB", thousands(most)),
                 servers.iter().map(each),
@@ -188,7 +189,7 @@ fn main_table(results: &Results, main_streams: u32) -> String {
     out +=
         &row("Rounds that fell behind", servers.iter().map(|server| behind(server, main_streams)));
     let count = |value: fn(&Load) -> u64| {
-        move |server: &Measured| {
+        move |server: &ServerResults| {
             server.rounds.iter().flatten().filter_map(load).map(value).sum::<u64>().to_string()
         }
     };
@@ -199,14 +200,18 @@ fn main_table(results: &Results, main_streams: u32) -> String {
 }
 
 /// CPU per delivery as a multiple of the yardstick's in the same round.
-pub(super) fn ratio(results: &Results, server: &Measured, main_streams: u32) -> Option<Spread> {
+pub(super) fn ratio(
+    results: &Results,
+    server: &ServerResults,
+    main_streams: u32,
+) -> Option<Spread> {
     let yardstick = results.servers.iter().find(|server| server.name == YARDSTICK)?;
     let pairs = points(server, main_streams).zip(points(yardstick, main_streams));
     spread(pairs.filter_map(|(one, other)| Some(cpu(one)?.total_s / cpu(other)?.total_s)))
 }
 
 /// Of how many rounds the slowest deliveries came after the next event was due: more than one event may then have gone out in a write.
-fn behind(server: &Measured, main_streams: u32) -> String {
+fn behind(server: &ServerResults, main_streams: u32) -> String {
     let late = |point: &&ScalePoint| {
         load(point).is_some_and(|load| load.latency.p99_ms > 1000.0 / point.rate)
     };
@@ -290,7 +295,7 @@ pub(super) fn main_stream_count(results: &Results) -> u32 {
         .unwrap_or_default()
 }
 
-fn points(server: &Measured, streams: u32) -> impl Iterator<Item = &ScalePoint> {
+fn points(server: &ServerResults, streams: u32) -> impl Iterator<Item = &ScalePoint> {
     server
         .rounds
         .iter()
@@ -377,7 +382,7 @@ pub(super) mod tests {
 
     /// The gateway's CPU in three rounds beside the yardstick's, which is 6 s, 12 s, 6 s.
     pub fn results(gateway: &[f64; 3], lost: u64) -> Results {
-        let server = |name, cpu: &[f64; 3], p99_ms| Measured {
+        let server = |name, cpu: &[f64; 3], p99_ms| ServerResults {
             name,
             what: "something",
             version: "1".to_owned(),

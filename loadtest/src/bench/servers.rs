@@ -15,7 +15,7 @@ use super::machine::first_line;
 use crate::args::{Cli, Command as CliCommand, Common};
 
 /// How long a server may take to listen.
-const START: Duration = Duration::from_secs(20);
+const START_TIMEOUT: Duration = Duration::from_secs(20);
 const SECRET: &str = "a key of the benchmark, made for nothing else";
 /// As in `peers/Caddyfile`.
 const MERCURE_KEY: &str = "bench-bench-bench-bench-bench-bench";
@@ -44,7 +44,7 @@ pub const SERVERS: [Server; 6] = [
     Server {
         name: GATEWAY,
         what: "this gateway: tickets, users and topics, ids, log and resume, through Redis (durable publish)",
-        version: || own("sse-gateway").and_then(|binary| version(&binary, "--version")),
+        version: || sibling_binary("sse-gateway").and_then(|binary| version(&binary, "--version")),
         started_by: "redis-server --save '' --appendonly no --maxmemory-policy noeviction; \
                      SSE_GATEWAY__LIMITS__MAX_CONNECTIONS=19000 sse-gateway serve (all else as by default)",
         start: gateway,
@@ -60,7 +60,7 @@ pub const SERVERS: [Server; 6] = [
     Server {
         name: "plain-actix",
         what: "yardstick: actix-web, one broadcast channel that all streams read; one process, no Redis, no tickets, no resume",
-        version: || own("yardstick-actix").map(|_| "actix-web 4".to_owned()),
+        version: || sibling_binary("yardstick-actix").map(|_| "actix-web 4".to_owned()),
         started_by: "yardstick-actix (2 workers)",
         start: |dir, port| yardstick("yardstick-actix", dir, port),
         options: YARDSTICK,
@@ -68,7 +68,7 @@ pub const SERVERS: [Server; 6] = [
     Server {
         name: "send-loop",
         what: "yardstick: a loop of send() over all sockets, the least that a delivery can cost; nothing else",
-        version: || own("yardstick-send").map(|_| "-".to_owned()),
+        version: || sibling_binary("yardstick-send").map(|_| "-".to_owned()),
         started_by: "yardstick-send (1 thread)",
         start: |dir, port| yardstick("yardstick-send", dir, port),
         options: YARDSTICK,
@@ -178,7 +178,7 @@ pub fn command(server: &Server, size: &Size) -> String {
 }
 
 /// A server with its helpers; gone, with its folder, when this is dropped.
-pub struct Running {
+pub struct RunningServer {
     processes: Vec<Child>,
     dir: PathBuf,
     port: u16,
@@ -186,19 +186,19 @@ pub struct Running {
 }
 
 /// Starts a server and waits until it listens.
-pub fn start(server: &Server) -> Result<Running, String> {
+pub fn start(server: &Server) -> Result<RunningServer, String> {
     let port = free_ports()?;
     let dir = std::env::temp_dir().join(format!("loadtest-{}-{port}", std::process::id()));
     fs::create_dir_all(&dir).map_err(|error| format!("{}: {error}", dir.display()))?;
-    let mut running = Running { processes: Vec::new(), dir, port, options: server.options };
+    let mut running = RunningServer { processes: Vec::new(), dir, port, options: server.options };
     running.processes = (server.start)(&running.dir, port)?;
-    listens(port).map_err(|error| format!("{error}\n{}", running.log()))?;
+    wait_until_listening(port).map_err(|error| format!("{error}\n{}", running.log()))?;
     // A measurement, no wait for an event: what the empty server holds is read next, and it shall be at rest (its link, its workers).
     std::thread::sleep(Duration::from_secs(2));
     Ok(running)
 }
 
-impl Running {
+impl RunningServer {
     /// The tool's options for a run against it.
     pub fn options(&self, size: &Size) -> Common {
         self.parsed(load_options(size))
@@ -211,7 +211,7 @@ impl Running {
 
     fn parsed(&self, more: Vec<String>) -> Common {
         let mut line = vec!["loadtest".to_owned(), "broadcast".to_owned()];
-        line.extend(self.options.iter().map(|option| self.fill(option)));
+        line.extend(self.options.iter().map(|option| self.fill_placeholders(option)));
         line.extend(["--server-pid".to_owned(), self.pid().to_string()]);
         line.extend(more);
         match Cli::parse_from(line).command {
@@ -220,8 +220,8 @@ impl Running {
         }
     }
 
-    fn fill(&self, option: &str) -> String {
-        let mut filled = fill(option, &self.dir, self.port);
+    fn fill_placeholders(&self, option: &str) -> String {
+        let mut filled = fill_placeholders(option, &self.dir, self.port);
         if filled.contains("__TOKEN__") {
             let claims = serde_json::json!({ "mercure": { "publish": ["*"] } });
             let token = jsonwebtoken::encode(
@@ -245,7 +245,7 @@ impl Running {
     }
 }
 
-impl Drop for Running {
+impl Drop for RunningServer {
     fn drop(&mut self) {
         for process in &mut self.processes {
             // SAFETY: a signal to a child that was not waited for yet. nginx' master takes its workers along.
@@ -261,7 +261,7 @@ impl Drop for Running {
     }
 }
 
-fn fill(text: &str, dir: &Path, port: u16) -> String {
+fn fill_placeholders(text: &str, dir: &Path, port: u16) -> String {
     let redis = (port + 1).to_string();
     text.replace("__DIR__", &dir.display().to_string())
         .replace("__PORT__", &port.to_string())
@@ -278,11 +278,11 @@ fn free_ports() -> Result<u16, String> {
         .ok_or("no two free ports".to_owned())
 }
 
-fn listens(port: u16) -> Result<(), String> {
-    let end = Instant::now() + START;
+fn wait_until_listening(port: u16) -> Result<(), String> {
+    let end = Instant::now() + START_TIMEOUT;
     while TcpStream::connect(("127.0.0.1", port)).is_err() {
         if Instant::now() > end {
-            return Err(format!("does not listen after {} s", START.as_secs()));
+            return Err(format!("does not listen after {} s", START_TIMEOUT.as_secs()));
         }
         std::thread::sleep(Duration::from_millis(50));
     }
@@ -290,7 +290,7 @@ fn listens(port: u16) -> Result<(), String> {
 }
 
 /// A binary that was built with this one.
-fn own(name: &str) -> Result<PathBuf, String> {
+fn sibling_binary(name: &str) -> Result<PathBuf, String> {
     let beside = std::env::current_exe().map_err(|error| error.to_string())?.with_file_name(name);
     if beside.exists() {
         Ok(beside)
@@ -336,14 +336,14 @@ fn redis(dir: &Path, port: u16) -> Result<Child, String> {
         dir,
         Command::new("redis-server").args(options).arg(port.to_string()).current_dir(dir),
     )?;
-    listens(port)?;
+    wait_until_listening(port)?;
     Ok(child)
 }
 
 fn gateway(dir: &Path, port: u16) -> Result<Vec<Child>, String> {
     fs::write(dir.join("secret"), SECRET).map_err(|error| error.to_string())?;
     let redis_child = redis(dir, port)?;
-    let mut command = Command::new(own("sse-gateway")?);
+    let mut command = Command::new(sibling_binary("sse-gateway")?);
     command.arg("serve").env("SSE_GATEWAY__REDIS__URL", format!("redis://127.0.0.1:{}", port + 1));
     command
         .env("SSE_GATEWAY__SERVER__LISTEN", format!("127.0.0.1:{port}"))
@@ -356,13 +356,16 @@ fn gateway(dir: &Path, port: u16) -> Result<Vec<Child>, String> {
 }
 
 fn yardstick(name: &str, dir: &Path, port: u16) -> Result<Vec<Child>, String> {
-    Ok(vec![spawn(dir, Command::new(own(name)?).args(["--listen", &format!("127.0.0.1:{port}")]))?])
+    Ok(vec![spawn(
+        dir,
+        Command::new(sibling_binary(name)?).args(["--listen", &format!("127.0.0.1:{port}")]),
+    )?])
 }
 
 /// Writes a peer's configuration; answers where.
-fn configure(text: &str, name: &str, dir: &Path, port: u16) -> Result<PathBuf, String> {
+fn write_config(text: &str, name: &str, dir: &Path, port: u16) -> Result<PathBuf, String> {
     let file = dir.join(name);
-    fs::write(&file, fill(text, dir, port))
+    fs::write(&file, fill_placeholders(text, dir, port))
         .map_err(|error| format!("{}: {error}", file.display()))?;
     Ok(file)
 }
@@ -379,19 +382,19 @@ fn nchan_version() -> Result<String, String> {
 
 fn nchan(dir: &Path, port: u16) -> Result<Vec<Child>, String> {
     let redis_child = redis(dir, port)?;
-    let file = configure(include_str!("../../peers/nchan.conf"), "nginx.conf", dir, port)?;
+    let file = write_config(include_str!("../../peers/nchan.conf"), "nginx.conf", dir, port)?;
     Ok(vec![redis_child, spawn(dir, Command::new("nginx").arg("-p").arg(dir).arg("-c").arg(file))?])
 }
 
 fn centrifugo(dir: &Path, port: u16) -> Result<Vec<Child>, String> {
     let redis_child = redis(dir, port)?;
     let file =
-        configure(include_str!("../../peers/centrifugo.json"), "centrifugo.json", dir, port)?;
+        write_config(include_str!("../../peers/centrifugo.json"), "centrifugo.json", dir, port)?;
     Ok(vec![redis_child, spawn(dir, Command::new("centrifugo").arg("-c").arg(file))?])
 }
 
 fn mercure(dir: &Path, port: u16) -> Result<Vec<Child>, String> {
-    let file = configure(include_str!("../../peers/Caddyfile"), "Caddyfile", dir, port)?;
+    let file = write_config(include_str!("../../peers/Caddyfile"), "Caddyfile", dir, port)?;
     Ok(vec![spawn(
         dir,
         Command::new("mercure")
