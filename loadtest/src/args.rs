@@ -79,7 +79,8 @@ pub enum Publish {
     /// FCALL sse_publish
     Durable,
     /// PUBLISH
-    Bare,
+    #[value(alias = "bare")]
+    Plain,
     /// The gateway's POST /publish (--api-key)
     Http,
     /// A POST to --publish-url of --post-body
@@ -164,7 +165,7 @@ pub struct Common {
     /// How events are published
     #[arg(long, value_enum, default_value = "durable", help_heading = "Load")]
     pub publish: Publish,
-    /// Redis, for --publish durable and bare [default: redis://127.0.0.1:6379]; if it is named, its CPU is read however events are published
+    /// Redis, for --publish durable and plain [default: redis://127.0.0.1:6379]; if it is named, its CPU is read however events are published
     #[arg(long, value_name = "URL", help_heading = "Load")]
     pub redis: Option<String>,
     /// For --publish http [default: /publish on the server] and post; {topic} is replaced

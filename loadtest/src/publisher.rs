@@ -21,7 +21,7 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 #[derive(Clone, Debug)]
 pub enum PublishMethod {
     /// `PUBLISH`, bare.
-    Bare {
+    Plain {
         /// Redis.
         redis: String,
     },
@@ -219,7 +219,7 @@ enum Connection {
 impl Connection {
     fn open(schedule: &Schedule) -> Result<Self, String> {
         match &schedule.method {
-            PublishMethod::Bare { redis } | PublishMethod::Durable { redis } => {
+            PublishMethod::Plain { redis } | PublishMethod::Durable { redis } => {
                 let bad = |error: redis::RedisError| format!("--redis {redis}: {error}");
                 let connection = redis::Client::open(redis.as_str())
                     .and_then(|client| client.get_connection_with_timeout(TIMEOUT))
@@ -322,7 +322,7 @@ fn post(
                 .body(body.replace("{payload}", payload));
             headers.iter().fold(request, |request, (name, value)| request.header(name, value))
         }
-        PublishMethod::Bare { .. } | PublishMethod::Durable { .. } => {
+        PublishMethod::Plain { .. } | PublishMethod::Durable { .. } => {
             unreachable!("these go to Redis")
         }
     };

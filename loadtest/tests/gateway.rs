@@ -46,7 +46,7 @@ fn idle_streams_are_held_and_weighed() {
 fn broadcasts_in_all_three_ways_of_publishing() {
     let harness = Harness::start();
     let key = harness.file("api-key");
-    for how in ["durable", "bare", &format!("http --api-key-file {key}")] {
+    for how in ["durable", "plain", "bare", &format!("http --api-key-file {key}")] {
         let report = harness.report(&format!(
             "broadcast -n 30 --rate 40 --duration 1s --publish {how} --max-lost 0"
         ));

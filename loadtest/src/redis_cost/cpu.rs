@@ -157,14 +157,18 @@ pub fn publishes(common: &Common, meter: &mut Meter) -> Result<Vec<Cost>, String
     }
     let count = 4_000;
     let us = rounds(|| {
-        meter.each_us(count, |meter| bare(meter, users(count), &payload, common.redis_url()))
+        meter.each_us(count, |meter| {
+            publish_plain(meter, users(count), &payload, common.redis_url())
+        })
     })?;
     costs.push(Cost::new(
-        "bare publish, recorded by the gateway, one at a time".to_owned(),
+        "plain publish, recorded by the gateway, one at a time".to_owned(),
         count,
         us,
     )?);
-    let us = rounds(|| meter.each_us(count, |meter| unheard(meter, count, &payload)))?;
+    let us = rounds(|| {
+        meter.each_us(count, |meter| publish_without_subscribers(meter, count, &payload))
+    })?;
     costs.push(Cost::new(
         "for comparison: PUBLISH that nobody hears, one at a time".to_owned(),
         count,
@@ -178,7 +182,7 @@ fn rounds(mut each: impl FnMut() -> Result<f64, String>) -> Result<Vec<f64>, Str
 }
 
 /// Publishes bare, and waits until all is recorded: by the number that the recorder has reached.
-fn bare(
+fn publish_plain(
     meter: &mut Meter,
     channels: impl Iterator<Item = String>,
     payload: &[u8],
@@ -202,7 +206,11 @@ fn bare(
     Ok(())
 }
 
-fn unheard(meter: &mut Meter, count: u64, payload: &[u8]) -> Result<(), String> {
+fn publish_without_subscribers(
+    meter: &mut Meter,
+    count: u64,
+    payload: &[u8],
+) -> Result<(), String> {
     (0..count).try_for_each(|_| {
         meter.command::<u64>(redis::cmd("PUBLISH").arg("nobody").arg(payload)).map(drop)
     })

@@ -42,7 +42,8 @@ pub(super) fn run(name: &'static str, args: &Common) -> Result<Run, String> {
     let users = args.streams.div_ceil(args.streams_per_user);
     let run_number = fastrand::u16(..);
     let schedule = schedule(name, args, users, run_number)?;
-    let uses_redis = schedule.is_some() && matches!(args.publish, Publish::Durable | Publish::Bare);
+    let uses_redis =
+        schedule.is_some() && matches!(args.publish, Publish::Durable | Publish::Plain);
     let redis = if uses_redis || args.redis.is_some() {
         Some(RedisInfo::open(args.redis_url())?)
     } else {
@@ -176,7 +177,7 @@ fn schedule(name: &str, args: &Common, users: u32, run: u16) -> Result<Option<Sc
         _ if name == "idle" => return Ok(None),
         Publish::None => return Ok(None),
         Publish::Durable => PublishMethod::Durable { redis: args.redis_url().to_owned() },
-        Publish::Bare => PublishMethod::Bare { redis: args.redis_url().to_owned() },
+        Publish::Plain => PublishMethod::Plain { redis: args.redis_url().to_owned() },
         Publish::Http => {
             let file = args
                 .api_key_file
