@@ -19,10 +19,10 @@ const LATE_MS: f64 = 30_000.0;
 
 /// What the server does to an event of this number on a stream of this number.
 #[derive(Clone, Copy, PartialEq)]
-enum Act {
+enum Action {
     Pass,
     Drop,
-    Double,
+    Duplicate,
     /// Keeps it until the next one has gone out.
     Swap,
     Delay,
@@ -30,12 +30,12 @@ enum Act {
     Foreign,
 }
 
-type Plan = fn(stream: usize, number: u64) -> Act;
+type Plan = fn(stream: usize, number: u64) -> Action;
 
 #[test]
 fn an_honest_server_has_no_faults() {
     let (report, status) = run(
-        |_, _| Act::Pass,
+        |_, _| Action::Pass,
         &["--max-lost", "0", "--max-doubled", "0", "--max-out-of-order", "0", "--max-p99", LATE],
     );
     let load = &report["load"];
@@ -48,7 +48,7 @@ fn an_honest_server_has_no_faults() {
 #[test]
 fn lost_events_are_counted() {
     let (report, status) = run(
-        |stream, number| if number <= 3 && stream < 2 { Act::Drop } else { Act::Pass },
+        |stream, number| if number <= 3 && stream < 2 { Action::Drop } else { Action::Pass },
         &["--max-lost", "5"],
     );
     let load = &report["load"];
@@ -61,8 +61,10 @@ fn lost_events_are_counted() {
 #[test]
 fn the_last_events_can_be_lost_too() {
     // Whatever comes after the 20th is dropped on one stream: there is no later event that would show the hole.
-    let (report, _) =
-        run(|stream, number| if stream == 3 && number > 20 { Act::Drop } else { Act::Pass }, &[]);
+    let (report, _) = run(
+        |stream, number| if stream == 3 && number > 20 { Action::Drop } else { Action::Pass },
+        &[],
+    );
     let published = number(&report["load"]["published"]["published"]);
     assert!(published > 20);
     assert_eq!(counts(&report["load"]), (published - 20, 0, 0));
@@ -71,7 +73,7 @@ fn the_last_events_can_be_lost_too() {
 #[test]
 fn doubled_events_are_counted() {
     let (report, status) = run(
-        |stream, number| if stream == 1 && number <= 4 { Act::Double } else { Act::Pass },
+        |stream, number| if stream == 1 && number <= 4 { Action::Duplicate } else { Action::Pass },
         &["--max-doubled", "3"],
     );
     assert_eq!(counts(&report["load"]), (0, 4, 0), "{report}");
@@ -82,7 +84,7 @@ fn doubled_events_are_counted() {
 #[test]
 fn swapped_events_are_counted() {
     let swap = |stream, number| {
-        if stream == 2 && (number == 5 || number == 9) { Act::Swap } else { Act::Pass }
+        if stream == 2 && (number == 5 || number == 9) { Action::Swap } else { Action::Pass }
     };
     let (report, status) = run(swap, &["--max-out-of-order", "1"]);
     assert_eq!(counts(&report["load"]), (0, 0, 2), "{report}");
@@ -92,7 +94,7 @@ fn swapped_events_are_counted() {
 #[test]
 fn delayed_events_are_in_the_quantiles() {
     let (report, status) = run(
-        |_, number| if number % 20 == 5 { Act::Delay } else { Act::Pass },
+        |_, number| if number % 20 == 5 { Action::Delay } else { Action::Pass },
         &["--max-p99", LATE],
     );
     let load = &report["load"];
@@ -110,10 +112,10 @@ fn delayed_events_are_in_the_quantiles() {
 #[test]
 fn all_faults_at_once_are_told_apart() {
     let plan: Plan = |stream, number| match (stream, number) {
-        (0, 2 | 7) => Act::Drop,
-        (1, 3) | (5, 4) => Act::Double,
-        (2, 6) => Act::Swap,
-        _ => Act::Pass,
+        (0, 2 | 7) => Action::Drop,
+        (1, 3) | (5, 4) => Action::Duplicate,
+        (2, 6) => Action::Swap,
+        _ => Action::Pass,
     };
     assert_eq!(counts(&run(plan, &[]).0["load"]), (2, 2, 1));
 }
@@ -121,7 +123,7 @@ fn all_faults_at_once_are_told_apart() {
 #[test]
 fn what_others_publish_is_foreign_and_delivers_nothing() {
     let (report, _) = run(
-        |stream, number| if stream == 4 && number <= 3 { Act::Foreign } else { Act::Pass },
+        |stream, number| if stream == 4 && number <= 3 { Action::Foreign } else { Action::Pass },
         &[],
     );
     let load = &report["load"];
@@ -138,7 +140,7 @@ fn a_server_that_is_away_or_refuses_is_an_error_that_says_so() {
     assert_eq!(status, 2);
     assert!(error.contains("0 of 6 streams") && error.contains("connection refused"), "{error}");
 
-    let address = start(|_, _| Act::Pass);
+    let address = start(|_, _| Action::Pass);
     let (_, status, error) = tool(
         &format!("http://{address}/nowhere"),
         &["--publish", "none", "--connect-timeout", "20s"],
@@ -213,24 +215,24 @@ fn serve(mut socket: TcpStream, streams: &Mutex<Vec<TcpStream>>, plan: Plan) {
         let event: Value = serde_json::from_str(&body).unwrap();
         let number = event["n"].as_u64().unwrap_or_default();
         for (index, stream) in streams.lock().unwrap().iter_mut().enumerate() {
-            let act = plan(index, number);
-            match act {
-                Act::Drop => {}
-                Act::Swap => drop(kept.insert(index, body.clone())),
-                Act::Delay => {
+            let action = plan(index, number);
+            match action {
+                Action::Drop => {}
+                Action::Swap => drop(kept.insert(index, body.clone())),
+                Action::Delay => {
                     let due = event["t"].as_u64().unwrap();
                     send(
                         stream,
                         &body.replace(&due.to_string(), &due.saturating_sub(DELAY_NS).to_string()),
                     );
                 }
-                Act::Foreign => send(stream, r#"{"somebody":"else"}"#),
-                Act::Pass | Act::Double => send(stream, &body),
+                Action::Foreign => send(stream, r#"{"somebody":"else"}"#),
+                Action::Pass | Action::Duplicate => send(stream, &body),
             }
-            if act == Act::Double {
+            if action == Action::Duplicate {
                 send(stream, &body);
             }
-            if act != Act::Swap
+            if action != Action::Swap
                 && let Some(late) = kept.remove(&index)
             {
                 send(stream, &late);

@@ -24,8 +24,8 @@ use crate::{limits, tls};
 
 /// Everything ready, no stream open.
 pub(super) fn run(name: &'static str, args: &Common) -> Result<Run, String> {
-    let streams_each = if args.http2 { args.streams_per_connection } else { 1 };
-    limits::open_files(args.streams, streams_each)?;
+    let streams_per_connection = if args.http2 { args.streams_per_connection } else { 1 };
+    limits::open_files(args.streams, streams_per_connection)?;
     if args.rate.max(args.user_rate) * args.duration.as_secs_f64() > f64::from(u32::MAX) {
         return Err(format!(
             "--rate and --user-rate times --duration: no more than {} events have numbers",

@@ -22,7 +22,7 @@ type Connection = Rc<OnceCell<(SendRequest<Bytes>, Task)>>;
 
 /// The connections, by the number of their first stream.
 pub struct Connections {
-    streams_each: u32,
+    streams_per_connection: u32,
     made: RefCell<HashMap<u32, Connection>>,
 }
 
@@ -36,9 +36,9 @@ impl Drop for Task {
 }
 
 impl Connections {
-    /// None yet; each will carry `streams_each`.
-    pub fn new(streams_each: u32) -> Self {
-        Self { streams_each: streams_each.max(1), made: RefCell::default() }
+    /// None yet; each will carry `streams_per_connection`.
+    pub fn new(streams_per_connection: u32) -> Self {
+        Self { streams_per_connection: streams_per_connection.max(1), made: RefCell::default() }
     }
 
     /// Cuts them all.
@@ -47,7 +47,7 @@ impl Connections {
     }
 
     async fn sender(&self, env: &Env, index: u32) -> Result<SendRequest<Bytes>, String> {
-        let first = index / self.streams_each * self.streams_each;
+        let first = index / self.streams_per_connection * self.streams_per_connection;
         let cell = self.made.borrow_mut().entry(first).or_default().clone();
         let (sender, _) = cell.get_or_try_init(|| handshake(env, first)).await?;
         let ready = sender.clone().ready().await;
