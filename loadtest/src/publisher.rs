@@ -191,7 +191,7 @@ fn publish(
             batch.push(Stamp {
                 due_ns: pacer.due_ns(),
                 source,
-                number: published.next(source),
+                sequence: published.next(source),
                 run: schedule.run,
             });
             pacer.count += 1;
@@ -201,7 +201,7 @@ fn publish(
             match result {
                 Ok(()) => outcome.published += 1,
                 Err(error) => {
-                    published.mark_failed(stamp.source, stamp.number);
+                    published.mark_failed(stamp.source, stamp.sequence);
                     outcome.failed += 1;
                     outcome.last_failure = Some(error);
                 }

@@ -9,11 +9,11 @@ use crate::stamp::BROADCAST;
 /// How an event stands to those that came before it from the same source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Arrival {
-    /// The first of its number, behind all that came.
+    /// The first of its sequence, behind all that came.
     InOrder,
-    /// The first of its number, but a later one came before it.
+    /// The first of its sequence, but a later one came before it.
     OutOfOrder,
-    /// Its number has come already.
+    /// Its sequence has come already.
     Duplicate,
     /// Sent before this stream was open for the first time: not owed, not counted.
     NotExpected,
@@ -22,16 +22,16 @@ pub enum Arrival {
 /// The account of one stream with one source.
 #[derive(Debug, Default)]
 pub struct SequenceTracker {
-    /// The first number owed, 0 while the stream was never open.
+    /// The first sequence owed, 0 while the stream was never open.
     expected_from: u32,
-    /// One past the highest number that came.
+    /// One past the highest sequence that came.
     next: u32,
     /// Numbers below `next` that have not come, as ranges (first, last).
     missing: Vec<(u32, u32)>,
 }
 
 impl SequenceTracker {
-    /// From now on the stream is owed what follows the number `sent`. Later calls change nothing: a stream that comes back is owed
+    /// From now on the stream is owed what follows the sequence `sent`. Later calls change nothing: a stream that comes back is owed
     /// what it missed.
     pub fn open(&mut self, sent: u32) {
         if self.expected_from == 0 {
@@ -40,28 +40,28 @@ impl SequenceTracker {
     }
 
     /// Takes note of an event.
-    pub fn receive(&mut self, number: u32) -> Arrival {
-        if number < self.expected_from || self.expected_from == 0 {
+    pub fn receive(&mut self, sequence: u32) -> Arrival {
+        if sequence < self.expected_from || self.expected_from == 0 {
             return Arrival::NotExpected;
         }
-        if number >= self.next {
-            if number > self.next {
-                self.missing.push((self.next, number - 1));
+        if sequence >= self.next {
+            if sequence > self.next {
+                self.missing.push((self.next, sequence - 1));
             }
-            self.next = number + 1;
+            self.next = sequence + 1;
             return Arrival::InOrder;
         }
         let Some(at) =
-            self.missing.iter().position(|&(first, last)| (first..=last).contains(&number))
+            self.missing.iter().position(|&(first, last)| (first..=last).contains(&sequence))
         else {
             return Arrival::Duplicate;
         };
         let (first, last) = self.missing.remove(at);
-        if first < number {
-            self.missing.push((first, number - 1));
+        if first < sequence {
+            self.missing.push((first, sequence - 1));
         }
-        if number < last {
-            self.missing.push((number + 1, last));
+        if sequence < last {
+            self.missing.push((sequence + 1, last));
         }
         Arrival::OutOfOrder
     }
@@ -94,19 +94,19 @@ impl PublishedSequences {
         Self { sent: (0..=users).map(|_| AtomicU32::new(0)).collect(), failed: Mutex::default() }
     }
 
-    /// The next number of a source; it counts as sent from here on.
+    /// The next sequence of a source; it counts as sent from here on.
     pub fn next(&self, source: u32) -> u32 {
         self.sent[source as usize].fetch_add(1, Ordering::SeqCst) + 1
     }
 
-    /// The last number of a source, 0: none.
+    /// The last sequence of a source, 0: none.
     pub fn sent(&self, source: u32) -> u32 {
         self.sent[source as usize].load(Ordering::SeqCst)
     }
 
-    /// This number was refused, or nobody knows: no stream is owed it.
-    pub fn mark_failed(&self, source: u32, number: u32) {
-        self.failed().insert((source, number));
+    /// This sequence was refused, or nobody knows: no stream is owed it.
+    pub fn mark_failed(&self, source: u32, sequence: u32) {
+        self.failed().insert((source, sequence));
     }
 
     /// (owed, lost) of a stream of `user`, both sources together.
@@ -122,7 +122,7 @@ impl PublishedSequences {
         (a.0 + b.0, a.1 + b.1)
     }
 
-    /// Whether a stream has all that it is owed of a source up to the number `sent`.
+    /// Whether a stream has all that it is owed of a source up to the sequence `sent`.
     pub fn complete(&self, tracker: &SequenceTracker, source: u32, sent: u32) -> bool {
         self.expected_and_lost_up_to(tracker, source, sent).1 == 0
     }
@@ -155,7 +155,7 @@ mod tests {
     fn tracker(sent: u32, numbers: &[u32]) -> (SequenceTracker, Vec<Arrival>) {
         let mut tracker = SequenceTracker::default();
         tracker.open(sent);
-        let arrivals = numbers.iter().map(|number| tracker.receive(*number)).collect();
+        let arrivals = numbers.iter().map(|sequence| tracker.receive(*sequence)).collect();
         (tracker, arrivals)
     }
 

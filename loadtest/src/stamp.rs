@@ -16,7 +16,7 @@ pub struct Stamp {
     /// Who sent it: `BROADCAST` or user n + 1.
     pub source: u32,
     /// Its number among those of its source, from 1.
-    pub number: u32,
+    pub sequence: u32,
     /// The run: several may go on at once against one server.
     pub run: u16,
 }
@@ -28,7 +28,7 @@ impl Stamp {
         let _ = write!(
             out,
             r#"{{"t":{},"s":{},"n":{},"r":{},"p":""#,
-            self.due_ns, self.source, self.number, self.run
+            self.due_ns, self.source, self.sequence, self.run
         );
         let end = bytes.saturating_sub(2).max(out.len());
         out.resize(end, b'x');
@@ -46,7 +46,7 @@ impl Stamp {
         Some(Self {
             due_ns,
             source: source.try_into().ok()?,
-            number: count.try_into().ok()?,
+            sequence: count.try_into().ok()?,
             run: run.try_into().ok()?,
         })
     }
@@ -72,7 +72,7 @@ mod tests {
 
     #[test]
     fn a_payload_is_read_back_and_has_its_length() {
-        let stamp = Stamp { due_ns: now_ns(), source: 7, number: 42, run: 65_535 };
+        let stamp = Stamp { due_ns: now_ns(), source: 7, sequence: 42, run: 65_535 };
         let mut payload = Vec::new();
         for bytes in [0, 64, 256, 4096] {
             stamp.payload(bytes, &mut payload);
@@ -86,7 +86,7 @@ mod tests {
 
     #[test]
     fn the_longest_stamp_fits_the_least_payload() {
-        let stamp = Stamp { due_ns: u64::MAX, source: u32::MAX, number: u32::MAX, run: u16::MAX };
+        let stamp = Stamp { due_ns: u64::MAX, source: u32::MAX, sequence: u32::MAX, run: u16::MAX };
         let mut payload = Vec::new();
         stamp.payload(0, &mut payload);
         assert_eq!(payload.len(), MIN_BYTES);

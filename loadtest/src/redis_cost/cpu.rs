@@ -137,7 +137,7 @@ impl Meter {
 /// Publishes of 256 bytes in all ways.
 pub fn publishes(common: &Common, meter: &mut Meter) -> Result<Vec<Cost>, String> {
     let mut payload = Vec::new();
-    Stamp { due_ns: 1, source: 1, number: 1, run: 0 }.payload(PAYLOAD_BYTES, &mut payload);
+    Stamp { due_ns: 1, source: 1, sequence: 1, run: 0 }.payload(PAYLOAD_BYTES, &mut payload);
     let users = |count: u64| (0..count).map(|number| format!("user:cpu-{}:events", number % 100));
     let topics = |count: u64| (0..count).map(|number| format!("broadcast:cpu-{}", number % 100));
     let mut costs = Vec::new();

@@ -59,7 +59,7 @@ fn measure(
     )?;
     let channel = |log: u64| format!("user:memory-{log}:events");
     let mut payload = Vec::new();
-    Stamp { due_ns: 1, source: 1, number: 1, run: 0 }.payload(payload_bytes, &mut payload);
+    Stamp { due_ns: 1, source: 1, sequence: 1, run: 0 }.payload(payload_bytes, &mut payload);
     let mut channels = (0..published).flat_map(|_| (0..logs).map(channel));
     let before = meter.used_bytes()?;
     let us =

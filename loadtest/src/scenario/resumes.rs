@@ -60,8 +60,8 @@ impl Resumes {
         let env = &self.run.fleet.env;
         let event = |channel: String, source: u32| {
             let mut payload = Vec::new();
-            let number = env.published.next(source);
-            Stamp { due_ns: 1, source, number, run: env.run }
+            let sequence = env.published.next(source);
+            Stamp { due_ns: 1, source, sequence, run: env.run }
                 .payload(self.run.report.payload_bytes, &mut payload);
             (channel, payload)
         };
@@ -113,7 +113,7 @@ mod tests {
         assert_eq!(events.len(), 6);
         assert_eq!(events[4].0, "user:load-1:events");
         let stamp = Stamp::read(&events[4].1).unwrap();
-        assert_eq!((stamp.source, stamp.number), (2, 2));
+        assert_eq!((stamp.source, stamp.sequence), (2, 2));
         assert_eq!(resumes.events(Missed::Broadcasts(100)).len(), 100);
         assert!(resumes.events(Missed::Own(0)).is_empty());
     }

@@ -138,8 +138,8 @@ impl StreamState {
         let stamp = Stamp::read(data).filter(|stamp| stamp.run == env.run);
         let own = env.source_of(self.index);
         let arrival = match stamp {
-            Some(Stamp { source: BROADCAST, number, .. }) => self.broadcasts.receive(number),
-            Some(Stamp { source, number, .. }) if source == own => self.own.receive(number),
+            Some(Stamp { source: BROADCAST, sequence, .. }) => self.broadcasts.receive(sequence),
+            Some(Stamp { source, sequence, .. }) if source == own => self.own.receive(sequence),
             _ => return add(&stats.foreign),
         };
         match arrival {
