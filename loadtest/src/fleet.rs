@@ -70,13 +70,11 @@ impl Fleet {
             .until(|stats| stats.held.get() >= wanted || stats.all_permanently_refused(minimum));
         let in_time = tokio::time::timeout(timeout, open).await.is_ok();
         let first = stats.first_refusal.borrow();
-        let first = first
-            .as_deref()
-            .map(|first| format!("; the first refusal: {first}"))
-            .unwrap_or_default();
+        let first =
+            first.as_deref().map(|first| format!("; first refusal: {first}")).unwrap_or_default();
         if stats.all_permanently_refused(minimum) {
             return Err(format!(
-                "the first {} connects were all refused for good{first}",
+                "the first {} connection attempts were all refused permanently{first}",
                 stats.permanently_refused.get()
             ));
         }
@@ -84,7 +82,8 @@ impl Fleet {
             return Ok(started.elapsed());
         }
         Err(format!(
-            "only {} of {wanted} streams were open after {} s (--connect-timeout); refused: {}, failed: {}, ended: {}{first}",
+            "only {} of {wanted} streams were open after {} s (--connect-timeout); \
+             refused: {}, failed: {}, ended: {}{first}",
             stats.held.get(),
             started.elapsed().as_secs(),
             list(&stats.refused.borrow()),

@@ -24,11 +24,11 @@ fn check(streams: u32, streams_per_connection: u32, hard_limit: u64) -> Result<(
     }
     let fewer = match hard_limit.saturating_sub(SPARE_FILES) * u64::from(streams_per_connection) {
         0 => String::new(),
-        most => format!(", or hold fewer streams (--streams {most})"),
+        most => format!(", or open fewer streams (--streams {most})"),
     };
     Err(format!(
-        "{streams} streams need {needed} open files, and the limit is {hard_limit}: raise it (`ulimit -n {needed}` as root, or nofile in \
-         /etc/security/limits.conf){fewer}"
+        "{streams} streams need {needed} open files, but the hard limit is {hard_limit}: raise it \
+         (`ulimit -n {needed}` as root, or nofile in /etc/security/limits.conf){fewer}"
     ))
 }
 

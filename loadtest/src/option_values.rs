@@ -23,7 +23,7 @@ pub const MAX_STREAMS: i64 = 1_000_000;
 
 /// Events a second, 0: none.
 pub fn rate(text: &str) -> Result<f64, String> {
-    in_range(text, 0.0, MAX_RATE, "events a second, 0 for none")
+    in_range(text, 0.0, MAX_RATE, "events per second, 0 for none")
 }
 
 /// Streams a second that connect.
@@ -32,7 +32,7 @@ pub fn connect_rate(text: &str) -> Result<f64, String> {
         text,
         MIN_CONNECTS,
         MAX_CONNECTS,
-        "connects a second; leave it out to connect as fast as it goes",
+        "connection attempts per second; omit the option for no limit",
     )
 }
 
@@ -42,39 +42,39 @@ pub fn churn_rate(text: &str) -> Result<f64, String> {
         text,
         MIN_CONNECTS,
         MAX_CONNECTS,
-        "cuts a second; the scenario without cuts is `broadcast`",
+        "disconnects per second; for none, use the scenario `broadcast`",
     )
 }
 
 /// A threshold.
 pub fn threshold(text: &str) -> Result<f64, String> {
-    in_range(text, 0.0, MAX_THRESHOLD, "leave it out for no threshold")
+    in_range(text, 0.0, MAX_THRESHOLD, "omit the option for no threshold")
 }
 
 /// The size of a payload.
 pub fn payload_bytes(text: &str) -> Result<usize, String> {
-    let what = "the least holds the stamp: time, source, number and run";
+    let what = "bytes; the minimum is the size of the embedded stamp";
     in_range(text, MIN_BYTES, MAX_PAYLOAD_BYTES, what)
 }
 
 /// A time, 0 allowed.
 pub fn time(text: &str) -> Result<Duration, String> {
     let time = humantime::parse_duration(text)
-        .map_err(|error| format!("{error}; it looks like 10s, 500ms or 2m"))?;
-    if time <= MAX_TIME { Ok(time) } else { Err("it must be 30 days at the most".to_owned()) }
+        .map_err(|error| format!("must be a duration, for example 10s, 500ms or 2m ({error})"))?;
+    if time <= MAX_TIME { Ok(time) } else { Err("must be at most 30 days".to_owned()) }
 }
 
 /// A time in which something shall happen.
 pub fn time_above_0(text: &str) -> Result<Duration, String> {
     time(text).and_then(|time| {
-        if time.is_zero() { Err("it must be above 0".to_owned()) } else { Ok(time) }
+        if time.is_zero() { Err("must be greater than 0".to_owned()) } else { Ok(time) }
     })
 }
 
 /// Tickets count whole seconds.
 pub fn ttl(text: &str) -> Result<Duration, String> {
     time(text).and_then(|time| {
-        if time.as_secs() > 0 { Ok(time) } else { Err("it must be 1s or more".to_owned()) }
+        if time.as_secs() > 0 { Ok(time) } else { Err("must be at least 1s".to_owned()) }
     })
 }
 
@@ -86,7 +86,7 @@ fn in_range<N: FromStr + PartialOrd + Display>(
     what: &str,
 ) -> Result<N, String> {
     let number = text.parse().ok().filter(|number| *number >= min && *number <= max);
-    number.ok_or_else(|| format!("it must be a number from {min} to {max}: {what}"))
+    number.ok_or_else(|| format!("must be a number from {min} to {max}: {what}"))
 }
 
 #[cfg(test)]
@@ -171,11 +171,11 @@ mod tests {
             (
                 "connect-rate",
                 "0",
-                "a number from 0.001 to 100000: connects a second; leave it out to connect as fast",
+                "a number from 0.001 to 100000: connection attempts per second; omit the option",
             ),
-            ("rate", "inf", "a number from 0 to 1000000: events a second, 0 for none"),
-            ("payload-bytes", "3", "a number from 73 to 16777216: the least holds the stamp"),
-            ("duration", "0s", "above 0"),
+            ("rate", "inf", "a number from 0 to 1000000: events per second, 0 for none"),
+            ("payload-bytes", "3", "a number from 73 to 16777216: bytes; the minimum"),
+            ("duration", "0s", "greater than 0"),
             ("duration", "ten", "10s, 500ms or 2m"),
             ("max-cpu-per-million", "nan", "a number from 0"),
         ] {

@@ -237,9 +237,9 @@ impl Connection {
                     builder = builder.use_preconfigured_tls(tls_config.clone());
                 }
                 let made = std::thread::spawn(|| builder.build()).join();
-                made.map_err(|_| "HTTP client".to_owned())?
+                made.map_err(|_| "cannot create the HTTP client".to_owned())?
                     .map(Self::Http)
-                    .map_err(|error| format!("HTTP client: {error}"))
+                    .map_err(|error| format!("cannot create the HTTP client: {error}"))
             }
         }
     }
@@ -323,7 +323,7 @@ fn post(
             headers.iter().fold(request, |request, (name, value)| request.header(name, value))
         }
         PublishMethod::Plain { .. } | PublishMethod::Durable { .. } => {
-            unreachable!("these go to Redis")
+            unreachable!("these methods publish through Redis")
         }
     };
     let answer = request.send().map_err(|error| error.to_string())?;

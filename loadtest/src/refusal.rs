@@ -35,7 +35,7 @@ impl Refusal {
     pub fn new(status: u16, body: &[u8]) -> Self {
         let (error, message) = match serde_json::from_slice::<Answer>(body) {
             Ok(answer) => (format!(" {}", answer.error), answer.message),
-            Err(_) if status == 200 => (" no event stream".to_owned(), first_line(body)),
+            Err(_) if status == 200 => (" not an event stream".to_owned(), first_line(body)),
             Err(_) => (String::new(), first_line(body)),
         };
         // 408, 425 and 429 ask to come again.
@@ -92,7 +92,7 @@ mod tests {
             ("404", "<html>", true)
         );
         assert_eq!(Refusal::new(403, b"").text(), "403");
-        assert_eq!(Refusal::new(200, b"hello").text(), "200 no event stream: hello");
+        assert_eq!(Refusal::new(200, b"hello").text(), "200 not an event stream: hello");
         assert_eq!(
             Refusal::new(500, "ü".repeat(500).as_bytes()).message.chars().count(),
             SHOWN_CHARS

@@ -288,7 +288,7 @@ impl Report {
             self.load.as_ref().map(|load| (load.published.failed + load.published.unsent) as f64);
         at_most("not published", unpublished, whole(limits.max_unpublished));
         at_most("lost", load.map(|load| load.lost as f64), whole(limits.max_lost));
-        at_most("doubled", load.map(|load| load.doubled as f64), whole(limits.max_doubled));
+        at_most("duplicated", load.map(|load| load.doubled as f64), whole(limits.max_doubled));
         at_most(
             "out of order",
             load.map(|load| load.out_of_order as f64),
@@ -297,21 +297,21 @@ impl Report {
         let gaps = self.load.as_ref().map(|load| load.gaps.values().sum::<u64>() as f64);
         at_most("gaps", gaps, whole(limits.max_gaps));
         let timed = load.filter(|load| load.latency.count > 0);
-        at_most("p99, ms", timed.map(|load| load.latency.p99_ms), ms(limits.max_p99));
+        at_most("p99 latency, ms", timed.map(|load| load.latency.p99_ms), ms(limits.max_p99));
         let caught_up = self.storm.as_ref().map(|storm| {
             if storm.caught_up < storm.cut { f64::INFINITY } else { storm.caught_up_after.max_ms }
         });
-        at_most("caught up after, ms", caught_up, ms(limits.max_caught_up));
+        at_most("time to catch up, ms", caught_up, ms(limits.max_caught_up));
         let cpu = load.and_then(|load| load.server_cpu).map(|cpu| cpu.total_s);
-        at_most("server CPU-s per million deliveries", cpu, limits.max_cpu_per_million);
+        at_most("server CPU per million deliveries, s", cpu, limits.max_cpu_per_million);
         let bytes = self
             .memory
             .as_ref()
             .and_then(|memory| memory.server_bytes_per_idle_stream)
             .map(|bytes| bytes as f64);
-        at_most("server bytes per idle stream", bytes, whole(limits.max_bytes_per_stream));
+        at_most("server memory per idle stream, bytes", bytes, whole(limits.max_bytes_per_stream));
         if let Some(limit) = limits.min_held.filter(|limit| self.streams.held < *limit) {
-            found.push(format!("held: {}, wanted {limit}", self.streams.held));
+            found.push(format!("streams open at the end: {}, required {limit}", self.streams.held));
         }
         self.violations = found;
     }

@@ -126,7 +126,7 @@ impl Default for Stats {
 /// An empty histogram of µs.
 pub fn histogram_us() -> Histogram<u64> {
     let mut histogram = Histogram::new_with_max(MAX_US, 3)
-        .unwrap_or_else(|error| unreachable!("constants: {error}"));
+        .unwrap_or_else(|error| unreachable!("the bounds are constant: {error}"));
     histogram.auto(false);
     histogram
 }

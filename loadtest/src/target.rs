@@ -57,20 +57,20 @@ impl Target {
         streams_per_source: u32,
     ) -> Result<Self, String> {
         let bad =
-            |what: &str| format!("--url {url}: {what}; it looks like http://127.0.0.1:8080/events");
+            |what: &str| format!("--url {url}: {what} (example: http://127.0.0.1:8080/events)");
         let (secure, rest) = match (url.strip_prefix("http://"), url.strip_prefix("https://")) {
             (Some(rest), _) => (false, rest),
             (_, Some(rest)) => (true, rest),
-            _ => return Err(bad("neither http:// nor https://")),
+            _ => return Err(bad("must start with http:// or https://")),
         };
         let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
         let (host, port) = match authority.rsplit_once(':') {
-            Some((host, port)) => (host, port.parse().map_err(|_| bad("a bad port"))?),
+            Some((host, port)) => (host, port.parse().map_err(|_| bad("invalid port"))?),
             None => (authority, if secure { 443 } else { 80 }),
         };
         let mut addresses =
             (host, port).to_socket_addrs().map_err(|error| bad(&error.to_string()))?;
-        let address = addresses.next().ok_or_else(|| bad("no address"))?;
+        let address = addresses.next().ok_or_else(|| bad("host has no address"))?;
         let tls = match (secure, tls) {
             (true, Some(mut config)) => {
                 config.alpn_protocols = vec![if protocol == Protocol::Http2 {
@@ -82,7 +82,7 @@ impl Target {
                     .map_err(|error| bad(&error.to_string()))?;
                 Some((Arc::new(config), name))
             }
-            (true, None) => return Err(bad("https needs --ca FILE or --insecure")),
+            (true, None) => return Err(bad("https requires --ca FILE or --insecure")),
             _ => None,
         };
         let headers = headers
@@ -92,7 +92,7 @@ impl Target {
                     .map(|(name, value)| (name.trim().to_lowercase(), value.trim().to_owned()))
             })
             .collect::<Option<_>>()
-            .ok_or("--header: it looks like 'Name: value'")?;
+            .ok_or("--header: must have the form 'Name: value'")?;
         let path = if path.is_empty() { "/events".to_owned() } else { path.to_owned() };
         Ok(Self {
             kind,

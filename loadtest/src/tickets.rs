@@ -82,9 +82,9 @@ impl TicketSource {
                 let (iss, exp) = (issuer.as_deref(), iat + ttl.as_secs());
                 let claims =
                     Claims { sub: user, aud: audience, iss, iat, exp, jti, topics: [topic] };
-                jsonwebtoken::encode(header, &claims, key)
-                    .map(Some)
-                    .map_err(|error| TicketError::Failed(format!("ticket: {error}")))
+                jsonwebtoken::encode(header, &claims, key).map(Some).map_err(|error| {
+                    TicketError::Failed(format!("cannot sign the ticket: {error}"))
+                })
             }
             Self::Requested { client, url, api_key, ttl } => {
                 let body =

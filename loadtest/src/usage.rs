@@ -34,7 +34,7 @@ impl Processes {
     /// The processes of these ids and all their descendants; Err: one is not there, or its memory cannot be read.
     pub fn new(pids: &[u32]) -> Result<Self, String> {
         if let Some(pid) = pids.iter().find(|pid| stat(**pid).is_none()) {
-            return Err(format!("--server-pid {pid}: there is no such process"));
+            return Err(format!("--server-pid {pid}: no such process"));
         }
         let mut all: Vec<u32> = pids.to_vec();
         let mut known: HashSet<u32> = pids.iter().copied().collect();
@@ -52,7 +52,8 @@ impl Processes {
         // Unreadable memory would be a server without any.
         if let Some(pid) = all.iter().find(|pid| pss(**pid).is_none()) {
             return Err(format!(
-                "/proc/{pid}/smaps_rollup cannot be read: run this tool as the server's user, or as root"
+                "/proc/{pid}/smaps_rollup cannot be read: run loadtest as the server's user \
+                 or as root"
             ));
         }
         Ok(Self(all))

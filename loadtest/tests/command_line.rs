@@ -71,7 +71,8 @@ fn the_yardsticks_deliver_everything() {
         let server = Yardstick::start(binary);
         let publish = format!("http://{}/publish", server.address);
         let load = format!(
-            "broadcast -n 20 --rate 40 --duration 1s --publish post --publish-url {publish} --json -"
+            "broadcast -n 20 --rate 40 --duration 1s --publish post --publish-url {publish} \
+             --json -"
         );
         let (report, status, error) = read(tool(&server.url(), &load).output().unwrap());
         assert_eq!(status, 0, "{error}");
@@ -126,7 +127,9 @@ fn too_few_open_files_are_told_with_an_advice_that_works() {
     let server = Yardstick::start(ACTIX);
     let limited = |files: u32, streams: u32| {
         let line = format!(
-            r#"ulimit -n {files}; exec "$0" idle --kind plain --url {} --settle 100ms --duration 100ms -n {streams} --json -"#,
+            r#"ulimit -n {files}
+            exec "$0" idle --kind plain --url {} -n {streams} --json - \
+                --settle 100ms --duration 100ms"#,
             server.url()
         );
         read(Command::new("sh").args(["-c", &line, TOOL]).output().unwrap())

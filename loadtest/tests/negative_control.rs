@@ -147,7 +147,9 @@ fn a_server_that_is_away_or_refuses_is_an_error_that_says_so() {
     );
     assert_eq!(status, 2);
     assert!(
-        error.contains("the first 6 connects were all refused for good; the first refusal: 404"),
+        error.contains(
+            "the first 6 connection attempts were all refused permanently; first refusal: 404"
+        ),
         "{error}"
     );
 }
@@ -203,7 +205,8 @@ fn serve(mut socket: TcpStream, streams: &Mutex<Vec<TcpStream>>, plan: Plan) {
     let mut kept: HashMap<usize, String> = HashMap::new();
     while let Some((line, body)) = request(&mut socket) {
         if line.starts_with("GET /events") {
-            let head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n";
+            let head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\
+                transfer-encoding: chunked\r\n\r\n";
             socket.write_all(head).unwrap();
             streams.lock().unwrap().push(socket);
             return;

@@ -25,7 +25,7 @@ pub(super) fn check(results: &Results, full: bool, selected: impl Fn(&str) -> bo
     }
     let faults = [
         ("lost", sum(|load| load.lost)),
-        ("doubled", sum(|load| load.doubled)),
+        ("duplicated", sum(|load| load.doubled)),
         ("out of order", sum(|load| load.out_of_order)),
     ];
     found.extend(
@@ -37,9 +37,12 @@ pub(super) fn check(results: &Results, full: bool, selected: impl Fn(&str) -> bo
     if full && selected(YARDSTICK) {
         let main_streams = main_stream_count(results);
         match ratio(results, gateway, main_streams) {
-            None => found.push(format!("{GATEWAY}: CPU per delivery beside {YARDSTICK} was not measured")),
+            None => found.push(format!(
+                "{GATEWAY}: CPU per delivery relative to {YARDSTICK} was not measured"
+            )),
             Some(ratio) if ratio.median > MAX_RATIO => found.push(format!(
-                "{GATEWAY}: CPU per delivery is {} times {YARDSTICK}'s with {main_streams} streams, allowed {MAX_RATIO}",
+                "{GATEWAY}: CPU per delivery is {} times that of {YARDSTICK} at {main_streams} \
+                 streams, allowed {MAX_RATIO}",
                 ratio.text(2)
             )),
             Some(_) => {}
@@ -77,7 +80,7 @@ mod tests {
         gateway_load(&mut others).out_of_order = 3;
         assert_eq!(
             violations(&others),
-            ["sse-gateway: 2 doubled, allowed 0", "sse-gateway: 3 out of order, allowed 0"]
+            ["sse-gateway: 2 duplicated, allowed 0", "sse-gateway: 3 out of order, allowed 0"]
         );
         // A quick run says nothing of CPU, but a lost event is a lost event.
         assert_eq!(check(&lost, false, |_| true).len(), 1);
@@ -95,9 +98,8 @@ mod tests {
         let dear = results(&[7.0, 14.0, 6.0], 0);
         assert_eq!(
             violations(&dear),
-            [
-                "sse-gateway: CPU per delivery is 1.17 (1.00–1.17) times plain-actix's with 5000 streams, allowed 1.15"
-            ]
+            ["sse-gateway: CPU per delivery is 1.17 (1.00–1.17) times that of plain-actix at \
+                 5000 streams, allowed 1.15"]
         );
         assert_eq!(check(&dear, false, |_| true), [""; 0]);
         assert_eq!(violations(&results(&[6.0, 14.0, 6.0], 0)), [""; 0]);
@@ -109,7 +111,7 @@ mod tests {
         alone.servers.remove(1);
         assert_eq!(
             violations(&alone),
-            ["sse-gateway: CPU per delivery beside plain-actix was not measured"]
+            ["sse-gateway: CPU per delivery relative to plain-actix was not measured"]
         );
         assert_eq!(check(&alone, true, |name| name == GATEWAY), [""; 0]);
         alone.servers.remove(0);

@@ -88,7 +88,7 @@ pub fn run(args: &BenchArgs) -> Result<bool, String> {
         args.only.iter().find(|name| SERVERS.iter().all(|server| server.name != *name))
     {
         return Err(format!(
-            "--only {name}: the servers are {}",
+            "--only {name}: unknown server; must be one of {}",
             SERVERS.iter().map(|server| server.name).collect::<Vec<_>>().join(", ")
         ));
     }
@@ -115,7 +115,7 @@ pub fn run(args: &BenchArgs) -> Result<bool, String> {
         let each = started.elapsed() / (round - 1).max(1);
         if round > 1 && started.elapsed() + each > TIME_BUDGET {
             write_stderr(&format!(
-                "== {:4.0} s: no time for round {round}",
+                "== {:4.0} s: skipping round {round}: it would exceed the time budget",
                 started.elapsed().as_secs_f64()
             ));
             size.rounds = round - 1;
@@ -144,14 +144,14 @@ pub fn run(args: &BenchArgs) -> Result<bool, String> {
     let seconds = started.elapsed().as_secs();
     let results = Results { machine, size, servers, absent, seconds };
     files.write(&results)?;
-    write_stderr(&format!("== {seconds:4} s: written to {}", args.out.display()));
+    write_stderr(&format!("== {seconds:4} s: results written to {}", args.out.display()));
     write_stdout(&(page::summary(&results) + "\n"))?;
     if let Some((name, why)) = results.absent.iter().find(|(name, _)| name == GATEWAY) {
         return Err(format!("{name}: {why}"));
     }
     let violations = acceptance::check(&results, !args.quick, selected);
     for violation in &violations {
-        write_stderr(&format!("NOT HELD: {violation}"));
+        write_stderr(&format!("FAILED: {violation}"));
     }
     Ok(violations.is_empty())
 }
@@ -178,7 +178,7 @@ impl OutputFiles {
             let path = out.join(name);
             let file = File::options().create(true).append(true).open(&path);
             file.map(|file| (path.clone(), file))
-                .map_err(|error| format!("--out: {}: {error}", path.display()))
+                .map_err(|error| format!("--out {}: {error}", path.display()))
         };
         Ok(Self { json: open("benchmarks.json")?, page: open("benchmarks.md")? })
     }
@@ -187,7 +187,7 @@ impl OutputFiles {
         let json = serde_json::to_string_pretty(results).map_err(|error| error.to_string())? + "\n";
         for ((path, mut file), text) in [(self.json, json), (self.page, page::page(results))] {
             let written = file.set_len(0).and_then(|()| file.write_all(text.as_bytes()));
-            written.map_err(|error| format!("--out: {}: {error}", path.display()))?;
+            written.map_err(|error| format!("--out {}: {error}", path.display()))?;
         }
         Ok(())
     }

@@ -43,10 +43,12 @@ pub struct Server {
 pub const SERVERS: [Server; 6] = [
     Server {
         name: GATEWAY,
-        what: "this gateway: tickets, users and topics, ids, log and resume, through Redis (durable publish)",
+        what: "this gateway: tickets, users, topics, event ids, log and resume, through Redis \
+               (durable publish)",
         version: || sibling_binary("sse-gateway").and_then(|binary| version(&binary, "--version")),
         started_by: "redis-server --save '' --appendonly no --maxmemory-policy noeviction; \
-                     SSE_GATEWAY__LIMITS__MAX_CONNECTIONS=19000 sse-gateway serve (all else as by default)",
+                     SSE_GATEWAY__LIMITS__MAX_CONNECTIONS=19000 sse-gateway serve \
+                     (otherwise default settings)",
         start: gateway,
         options: &[
             "--url",
@@ -59,7 +61,8 @@ pub const SERVERS: [Server; 6] = [
     },
     Server {
         name: "plain-actix",
-        what: "yardstick: actix-web, one broadcast channel that all streams read; one process, no Redis, no tickets, no resume",
+        what: "yardstick: actix-web, one broadcast channel read by all streams; one process, \
+               no Redis, no tickets, no resume",
         version: || sibling_binary("yardstick-actix").map(|_| "actix-web 4".to_owned()),
         started_by: "yardstick-actix (2 workers)",
         start: |dir, port| yardstick("yardstick-actix", dir, port),
@@ -67,7 +70,7 @@ pub const SERVERS: [Server; 6] = [
     },
     Server {
         name: "send-loop",
-        what: "yardstick: a loop of send() over all sockets, the least that a delivery can cost; nothing else",
+        what: "yardstick: a loop of send() over all sockets, the minimum cost of a delivery",
         version: || sibling_binary("yardstick-send").map(|_| "-".to_owned()),
         started_by: "yardstick-send (1 thread)",
         start: |dir, port| yardstick("yardstick-send", dir, port),
@@ -121,7 +124,8 @@ pub const SERVERS: [Server; 6] = [
     },
     Server {
         name: "mercure",
-        what: "Mercure hub, one node with Bolt (the open hub has no Redis); anonymous clients",
+        what: "Mercure hub, one node with Bolt (the open-source hub does not support Redis); \
+               anonymous clients",
         version: || version(Path::new("mercure"), "version"),
         started_by: "mercure run --adapter caddyfile --config loadtest/peers/Caddyfile",
         start: mercure,
@@ -216,7 +220,7 @@ impl RunningServer {
         line.extend(more);
         match Cli::parse_from(line).command {
             CliCommand::Broadcast(common) => common,
-            _ => unreachable!("the line above says broadcast"),
+            _ => unreachable!("the command line above says broadcast"),
         }
     }
 
@@ -275,14 +279,14 @@ fn free_ports() -> Result<u16, String> {
     tried
         .into_iter()
         .find(|port| free(*port) && free(*port + 1))
-        .ok_or("no two free ports".to_owned())
+        .ok_or("no two adjacent free ports found".to_owned())
 }
 
 fn wait_until_listening(port: u16) -> Result<(), String> {
     let end = Instant::now() + START_TIMEOUT;
     while TcpStream::connect(("127.0.0.1", port)).is_err() {
         if Instant::now() > end {
-            return Err(format!("does not listen after {} s", START_TIMEOUT.as_secs()));
+            return Err(format!("the server does not listen after {} s", START_TIMEOUT.as_secs()));
         }
         std::thread::sleep(Duration::from_millis(50));
     }
@@ -295,7 +299,7 @@ fn sibling_binary(name: &str) -> Result<PathBuf, String> {
     if beside.exists() {
         Ok(beside)
     } else {
-        Err(format!("{} is not there: cargo build --release --workspace", beside.display()))
+        Err(format!("{} does not exist: run cargo build --release --workspace", beside.display()))
     }
 }
 

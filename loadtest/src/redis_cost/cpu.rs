@@ -28,7 +28,8 @@ pub struct Cost {
 impl Cost {
     /// `us`: what the rounds came to.
     fn new(what: String, count: u64, us: Vec<f64>) -> Result<Self, String> {
-        let Spread { median, min, max, .. } = spread(us.into_iter()).ok_or("no rounds")?;
+        let Spread { median, min, max, .. } =
+            spread(us.into_iter()).ok_or("no round was measured")?;
         Ok(Self { what, count, us: median, us_min: min, us_max: max })
     }
 }
@@ -153,7 +154,11 @@ pub fn publishes(common: &Common, meter: &mut Meter) -> Result<Vec<Cost>, String
         let us = rounds(|| {
             meter.each_us(count, |meter| meter.publish(&mut topics(count), &payload, batch))
         })?;
-        costs.push(Cost::new(format!("durable broadcast, one gateway listens, {how}"), count, us)?);
+        costs.push(Cost::new(
+            format!("durable broadcast, one gateway subscribed, {how}"),
+            count,
+            us,
+        )?);
     }
     let count = 4_000;
     let us = rounds(|| {
@@ -170,7 +175,7 @@ pub fn publishes(common: &Common, meter: &mut Meter) -> Result<Vec<Cost>, String
         meter.each_us(count, |meter| publish_without_subscribers(meter, count, &payload))
     })?;
     costs.push(Cost::new(
-        "for comparison: PUBLISH that nobody hears, one at a time".to_owned(),
+        "for comparison: PUBLISH without subscribers, one at a time".to_owned(),
         count,
         us,
     )?);
@@ -199,7 +204,10 @@ fn publish_plain(
     let end = Instant::now() + RECORD;
     while recorded(meter)? < wanted {
         if Instant::now() > end {
-            return Err(format!("{redis}: not recorded within {} s", RECORD.as_secs()));
+            return Err(format!(
+                "{redis}: the gateway did not record all plain publishes within {} s",
+                RECORD.as_secs()
+            ));
         }
         std::thread::sleep(Duration::from_millis(100));
     }
@@ -228,12 +236,12 @@ pub async fn connects(common: &Common, meter: &mut Meter) -> Result<Connects, St
     let mut costs = vec![Cost::new("first connect (one round)".to_owned(), count, vec![first_us])?];
     let user_bytes = meter.used_bytes()?.saturating_sub(memory_before) / count;
     let keys: Vec<String> = meter.command(redis::cmd("KEYS").arg("sse:session:*"))?;
-    let key = keys.first().ok_or("no session in Redis")?;
+    let key = keys.first().ok_or("Redis contains no session key (sse:session:*)")?;
     let session_bytes = meter.command(redis::cmd("MEMORY").arg("USAGE").arg(key))?;
 
     let us = rounds(|| renewals(meter, &keys))?;
     let what = format!(
-        "renewal of a session (every third of tickets.reconnect_grace), in calls of {RENEWED} sessions"
+        "session renewal (one per third of tickets.reconnect_grace), {RENEWED} sessions per call"
     );
     costs.push(Cost::new(what, count * RENEWALS as u64, us)?);
 
@@ -267,7 +275,7 @@ fn renewals(meter: &mut Meter, keys: &[String]) -> Result<f64, String> {
         for call in (0..RENEWALS).flat_map(|_| &calls) {
             let answers: Vec<String> = meter.command(call)?;
             if answers.iter().any(|answer| answer != "ok") {
-                return Err(format!("sse_renew: {answers:?}"));
+                return Err(format!("sse_renew returned {answers:?}"));
             }
         }
         Ok(())

@@ -62,8 +62,8 @@ pub fn run(args: &RedisArgs) -> Result<(), String> {
 impl Costs {
     fn table(&self) -> String {
         let mut out = format!("{}\n\n", self.redis);
-        out += "stream-node-  payload  events in    bytes of     bytes of   CPU of a publish\n";
-        out += "   max-bytes    bytes    the log     the log     an event   (pipelined), us\n";
+        out += "stream-node-  payload     events       bytes        bytes    CPU per publish\n";
+        out += "   max-bytes    bytes    per log     per log    per event    (pipelined), us\n";
         for log in &self.logs {
             let _ = writeln!(
                 out,
@@ -78,19 +78,19 @@ impl Costs {
         }
         let _ = writeln!(
             out,
-            "\na session: {} bytes; a connected user with its subscription: {} bytes\n",
+            "\nsession: {} bytes; connected user including its subscription: {} bytes\n",
             self.session_bytes, self.connected_user_bytes
         );
         let _ = writeln!(
             out,
-            "CPU of Redis, idle: {:.2} ms a second; beyond that, us:",
+            "CPU of Redis when idle: {:.2} ms per second; additional CPU per operation, us:",
             self.idle_cpu_ms_per_s
         );
         for cost in &self.cpu {
             let range = format!("({:.1}–{:.1})", cost.us_min, cost.us_max);
             let _ = writeln!(
                 out,
-                "{:>9.1} {range:>15}  {} ({} of them a round)",
+                "{:>9.1} {range:>15}  {} ({} per round)",
                 cost.us, cost.what, cost.count
             );
         }

@@ -70,7 +70,7 @@ pub async fn run(command: Command) -> Result<Report, String> {
         Command::Churn { common, .. } => ("churn", common),
         Command::SlowPublish { common, .. } => ("slow-publish", common),
         Command::Bench(_) | Command::Redis(_) => {
-            return Err("bench and redis are no single run".to_owned());
+            return Err("bench and redis are not scenarios".to_owned());
         }
     };
     let common: Common = common.clone();

@@ -24,8 +24,8 @@ impl Missed {
     pub fn text(self) -> String {
         match self {
             Self::Own(0) => "nothing missed".to_owned(),
-            Self::Own(events) => format!("{events} events of its user missed"),
-            Self::Broadcasts(events) => format!("{events} broadcasts missed, the same for all"),
+            Self::Own(events) => format!("{events} user events missed"),
+            Self::Broadcasts(events) => format!("{events} broadcasts missed by all streams"),
         }
     }
 }
@@ -84,7 +84,7 @@ impl Resumes {
         let (_, lost) = run.fleet.expected_and_lost(0..run.active);
         let doubled = run.fleet.env.stats.doubled.get();
         if lost + doubled > 0 {
-            Err(format!("after a resume {lost} lost, {doubled} doubled"))
+            Err(format!("after a resume: {lost} events lost, {doubled} duplicated"))
         } else {
             Ok(())
         }

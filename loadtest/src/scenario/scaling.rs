@@ -34,7 +34,7 @@ pub async fn measure(
     counts: &[u32],
     max_deliveries_per_s: f64,
 ) -> Result<Vec<ScalePoint>, String> {
-    let most = counts.last().copied().ok_or("no numbers of streams")?;
+    let most = counts.last().copied().ok_or("no stream counts to measure")?;
     let mut run = setup::run("broadcast", &Common { streams: most, ..common.clone() })?;
     let mut points = Vec::new();
     run.active = 0;

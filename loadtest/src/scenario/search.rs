@@ -17,7 +17,7 @@ pub(super) async fn run(run: &mut Run, duration: Duration, p99: Duration) -> Res
         .schedule
         .as_ref()
         .map(|schedule| schedule.broadcasts_per_s)
-        .unwrap_or_else(|| unreachable!("looked at before the first stream"));
+        .unwrap_or_else(|| unreachable!("setup requires a schedule for this scenario"));
     let mut too_high = None;
     let mut halvings = 0;
     while rate <= MAX_RATE && halvings < HALVINGS {
@@ -52,11 +52,11 @@ pub(super) async fn run(run: &mut Run, duration: Duration, p99: Duration) -> Res
 fn step(rate: f64, load: &Load, p99: Duration) -> Step {
     let limit_ms = p99.as_secs_f64() * 1000.0;
     let fell_behind = if load.lost > 0 {
-        Some(format!("{} lost", load.lost))
+        Some(format!("{} events lost", load.lost))
     } else if load.published.unsent > 0 {
-        Some(format!("{} due and never sent: the publisher was the limit", load.published.unsent))
+        Some(format!("{} events not sent: the publisher was the bottleneck", load.published.unsent))
     } else if load.published.failed > 0 {
-        Some(format!("{} not published", load.published.failed))
+        Some(format!("{} events could not be published", load.published.failed))
     } else if load.latency.p99_ms > limit_ms {
         Some(format!("p99 above {limit_ms:.0} ms"))
     } else {

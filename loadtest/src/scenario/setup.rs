@@ -28,14 +28,14 @@ pub(super) fn run(name: &'static str, args: &Common) -> Result<Run, String> {
     limits::open_files(args.streams, streams_per_connection)?;
     if args.rate.max(args.user_rate) * args.duration.as_secs_f64() > f64::from(u32::MAX) {
         return Err(format!(
-            "--rate and --user-rate times --duration: no more than {} events have numbers",
+            "--rate, --user-rate: a run can publish at most {} events; reduce the rate or \
+             --duration",
             u32::MAX
         ));
     }
     if name == "slow-publish" && (args.rate == 0.0 || args.publish == Publish::None) {
         return Err(
-            "slow-publish begins at --rate, which must be above 0, and publishes (--publish)"
-                .to_owned(),
+            "slow-publish: --rate must be greater than 0 and --publish must not be none".to_owned()
         );
     }
     let protocol = if args.http2 { Protocol::Http2 } else { Protocol::Http1 };
@@ -105,7 +105,7 @@ pub(super) fn progress(fleet: &Fleet) -> ProgressBar {
     const EVERY: Duration = Duration::from_millis(200);
     let bar = ProgressBar::new(fleet.len().into());
     let style = ProgressStyle::with_template("{spinner} {pos}/{len} streams open {msg} {elapsed}");
-    bar.set_style(style.unwrap_or_else(|error| unreachable!("a constant: {error}")));
+    bar.set_style(style.unwrap_or_else(|error| unreachable!("the template is constant: {error}")));
     if bar.is_hidden() {
         return bar;
     }
@@ -160,15 +160,18 @@ fn tickets(args: &Common) -> Result<TicketSource, String> {
             if let Some(tls_config) = tls_config(args)? {
                 builder = builder.use_preconfigured_tls(tls_config);
             }
-            let client = builder.build().map_err(|error| format!("HTTP client: {error}"))?;
+            let client = builder
+                .build()
+                .map_err(|error| format!("cannot create the HTTP client: {error}"))?;
             let (url, api_key) = (beside(&args.url, "/tickets"), secret_of(file)?);
             Ok(TicketSource::Requested { client, url, api_key, ttl: args.ticket_ttl })
         }
-        (ServerKind::Gateway, None, None) => {
-            Err("the gateway wants tickets: give --secret-file (its tickets.secret) or --api-key-file (a key \
-                                            of scope tickets); another server of events is --kind plain"
-                .to_owned())
-        }
+        (ServerKind::Gateway, None, None) => Err(
+            "--kind gateway requires tickets: use --secret-file (the gateway's tickets.secret) \
+                 or --api-key-file (an API key with scope tickets); use --kind plain for any \
+                 other SSE server"
+                .to_owned(),
+        ),
     }
 }
 
@@ -182,7 +185,7 @@ fn schedule(name: &str, args: &Common, users: u32, run: u16) -> Result<Option<Sc
             let file = args
                 .api_key_file
                 .as_deref()
-                .ok_or("--publish http needs --api-key-file (a key of scope publish)")?;
+                .ok_or("--publish http requires --api-key-file (an API key with scope publish)")?;
             let url = args.publish_url.clone().unwrap_or_else(|| beside(&args.url, "/publish"));
             PublishMethod::Http { url, api_key: secret_of(file)? }
         }
@@ -196,8 +199,8 @@ fn schedule(name: &str, args: &Common, users: u32, run: u16) -> Result<Option<Sc
                 .iter()
                 .map(header)
                 .collect::<Option<_>>()
-                .ok_or("--post-header: it looks like 'Name: value'")?;
-            let url = args.publish_url.clone().ok_or("--publish post needs --publish-url")?;
+                .ok_or("--post-header: must have the form 'Name: value'")?;
+            let url = args.publish_url.clone().ok_or("--publish post requires --publish-url")?;
             PublishMethod::Post { url, body: args.post_body.clone(), headers }
         }
     };
@@ -207,7 +210,7 @@ fn schedule(name: &str, args: &Common, users: u32, run: u16) -> Result<Option<Sc
         _ => (args.rate, 0.0),
     };
     if user_events > 0.0 && args.publish == Publish::Post {
-        return Err("--publish post knows only broadcasts".to_owned());
+        return Err("--publish post supports broadcasts only".to_owned());
     }
     Ok(Some(Schedule {
         method,

@@ -271,7 +271,7 @@ fn record_end(env: &Env, state: &RefCell<StreamState>, end: ConnectionEnd) -> u3
         ConnectionEnd::Ended => {
             match end_reason.as_deref() {
                 Some(busy) if busy.starts_with(BUSY) => stats.refuse(Refusal::busy(busy)),
-                end_reason => count(&stats.ended, end_reason.unwrap_or("without a word")),
+                end_reason => count(&stats.ended, end_reason.unwrap_or("no reason given")),
             }
             state.retry_ms
         }
@@ -350,7 +350,7 @@ impl Drop for OpenGuard<'_> {
 /// The `reason` of a system event's data.
 fn reason(data: &[u8]) -> String {
     let value = serde_json::from_slice::<serde_json::Value>(data).unwrap_or_default();
-    value["reason"].as_str().unwrap_or("none given").to_owned()
+    value["reason"].as_str().unwrap_or("no reason given").to_owned()
 }
 #[cfg(test)]
 mod tests {

@@ -1,7 +1,7 @@
 //! The chunked coding of HTTP/1.1 (RFC 9112, section 7.1).
 
 /// What goes wrong in a chunked body.
-pub const BAD_CHUNK: &str = "bytes that are no chunk (RFC 9112, section 7.1)";
+pub const BAD_CHUNK: &str = "invalid chunked encoding (RFC 9112, section 7.1)";
 
 /// Takes the bytes of a body in any pieces and gives what is in the chunks.
 #[derive(Debug, Default)]

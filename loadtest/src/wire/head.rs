@@ -35,7 +35,7 @@ pub struct BadHead;
 
 impl fmt::Display for BadHead {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the answer is not HTTP/1.1")
+        f.write_str("the response is not HTTP/1.1")
     }
 }
 
@@ -65,8 +65,8 @@ pub fn parse(bytes: &[u8]) -> Result<Option<Head>, BadHead> {
 mod tests {
     use super::*;
 
-    const HEAD: &[u8] =
-        b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream; charset=utf-8\r\nTransfer-Encoding: chunked\r\n\r\nrest";
+    const HEAD: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream; charset=utf-8\r\n\
+          Transfer-Encoding: chunked\r\n\r\nrest";
 
     #[test]
     fn comes_in_any_pieces() {

@@ -107,8 +107,10 @@ fn field<'a>(event: &mut Event<'a>, line: &'a [u8]) -> bool {
 mod tests {
     use super::*;
 
-    const STREAM: &str = ": hello\n\nretry: 250\nid: 1-0\nevent: sse.connected\ndata: {}\n\ndata:a\r\ndata: b\r\nid: 2-0\r\n\r\n\
-                          event: x\rdata:  two spaces\r\rid: 3-0\n\ndata\n\nunknown: y\n\n: c\r\rdata: last\r\n\r\ndata: unfinished\n";
+    const STREAM: &str = ": hello\n\nretry: 250\nid: 1-0\nevent: sse.connected\ndata: {}\n\n\
+                          data:a\r\ndata: b\r\nid: 2-0\r\n\r\n\
+                          event: x\rdata:  two spaces\r\rid: 3-0\n\ndata\n\n\
+                          unknown: y\n\n: c\r\rdata: last\r\n\r\ndata: unfinished\n";
 
     fn read(pieces: &[&[u8]]) -> Vec<String> {
         let (mut parser, mut seen) = (Parser::default(), Vec::new());

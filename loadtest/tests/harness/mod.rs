@@ -181,12 +181,18 @@ impl Harness {
         for line in [
             format!("req -x509 -days 2 -subj /CN=authority -keyout ca.key -out ca.pem {EC}"),
             format!("req -subj /CN=127.0.0.1 -keyout server.key -out server.csr {EC}"),
-            "x509 -req -days 2 -in server.csr -CA ca.pem -CAkey ca.key -CAcreateserial -extfile ext -out server.pem"
+            "x509 -req -days 2 -in server.csr -CA ca.pem -CAkey ca.key -CAcreateserial \
+             -extfile ext -out server.pem"
                 .to_owned(),
         ] {
-            let done = Command::new("openssl").args(line.split(' ')).current_dir(&self.dir).output();
+            let done =
+                Command::new("openssl").args(line.split(' ')).current_dir(&self.dir).output();
             let done = done.expect("openssl is on the PATH (apt-get install openssl)");
-            assert!(done.status.success(), "openssl {line}: {}", String::from_utf8_lossy(&done.stderr));
+            assert!(
+                done.status.success(),
+                "openssl {line}: {}",
+                String::from_utf8_lossy(&done.stderr)
+            );
         }
     }
 }
