@@ -1,13 +1,13 @@
-//! The system's limits that a run would hit.
+//! System limits that affect a run.
 
-/// Files beside the streams' sockets.
+/// Open files in addition to the sockets of the streams.
 const SPARE_FILES: u64 = 100;
 
-/// Raises the soft limit of open files to the hard one; Err names the fix if that is too low for `streams`, of which one connection
-/// carries `streams_per_connection`.
+/// Raises the soft limit of open files to the hard limit. Fails with advice if that is too low for
+/// `streams`, of which each connection carries `streams_per_connection`.
 pub fn open_files(streams: u32, streams_per_connection: u32) -> Result<(), String> {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: `limit` lives during both calls.
+    // SAFETY: `limit` outlives both calls.
     let hard_limit = unsafe {
         libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit);
         limit.rlim_cur = limit.rlim_max;
@@ -36,7 +36,7 @@ fn check(streams: u32, streams_per_connection: u32, hard_limit: u64) -> Result<(
 mod tests {
     use super::*;
 
-    /// The number behind a word of an error.
+    /// Returns the number that follows `word` in an error.
     fn number(error: &str, word: &str) -> Option<u64> {
         let rest = error.split_once(word)?.1;
         rest[..rest.find(|c: char| !c.is_ascii_digit())?].parse().ok()

@@ -1,4 +1,5 @@
-//! One run of the load tester: what is asked, the run, what came of it.
+//! Entry point of the load tester: parses the command line, runs the command and sets the exit
+//! status.
 
 use std::process::ExitCode;
 
@@ -7,12 +8,13 @@ use loadtest::args::{Cli, Command};
 use loadtest::output::{JsonOutput, write_stderr};
 use loadtest::{bench, redis_cost, scenario};
 
-/// Two allocations of each stream are aligned to 128 bytes (tokio's task and its socket): glibc wastes a third of them.
+/// mimalloc, because two allocations per stream are aligned to 128 bytes (tokio's task and its
+/// socket) and glibc wastes a third of those.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    // Huge pages would round what this tool holds up to the next 2 MiB, piece by piece.
+    // Transparent huge pages would round the measured memory of this tool up to 2 MiB at a time.
     // SAFETY: sets a flag of this process.
     unsafe { libc::prctl(libc::PR_SET_THP_DISABLE, 1, 0, 0, 0) };
     match run(Cli::parse().command) {
@@ -25,7 +27,8 @@ fn main() -> ExitCode {
     }
 }
 
-/// Whether all was held. Err: it could not be run.
+/// Runs a command and returns whether all thresholds were met. Errors mean that the run could not
+/// take place.
 fn run(command: Command) -> Result<bool, String> {
     match command {
         Command::Bench(args) => bench::run(&args),

@@ -1,5 +1,5 @@
-//! The numbers of the command line. What cannot be meant is refused where it is read, with what to write instead: a rate of `inf` or
-//! a limit of `nan` would pass every comparison and end no run.
+//! Value parsers of the command line. Values without a sensible meaning are rejected with advice: a
+//! rate of `inf` or a threshold of `nan` would pass every comparison, and the run might never end.
 
 use std::fmt::Display;
 use std::str::FromStr;
@@ -7,26 +7,27 @@ use std::time::Duration;
 
 use crate::stamp::MIN_BYTES;
 
-/// No publisher of this tool is as fast, events a second.
+/// Maximum events per second; beyond what the publisher can reach.
 pub const MAX_RATE: f64 = 1_000_000.0;
-/// Connects or cuts a second.
+/// Maximum connects or disconnects per second.
 const MAX_CONNECTS: f64 = 100_000.0;
-/// One in 1000 s. Far less would be a wait that no clock can name.
+/// Minimum connects or disconnects per second: one in 1000 s. Much lower rates would overflow the
+/// clock.
 const MIN_CONNECTS: f64 = 0.001;
-/// Far above what any threshold would say.
+/// Maximum threshold, far above any useful value.
 const MAX_THRESHOLD: f64 = 1e9;
 const MAX_PAYLOAD_BYTES: usize = 16 << 20;
-/// Nothing that is asked for lasts longer.
+/// Maximum duration of anything.
 const MAX_TIME: Duration = Duration::from_secs(30 * 24 * 3600);
-/// Streams that one tool may hold; each costs it about 1 KiB.
+/// Maximum number of streams; each costs this tool about 1 KiB.
 pub const MAX_STREAMS: i64 = 1_000_000;
 
-/// Events a second, 0: none.
+/// Parses a rate in events per second; 0 means none.
 pub fn rate(text: &str) -> Result<f64, String> {
     in_range(text, 0.0, MAX_RATE, "events per second, 0 for none")
 }
 
-/// Streams a second that connect.
+/// Parses a connection rate per second.
 pub fn connect_rate(text: &str) -> Result<f64, String> {
     in_range(
         text,
@@ -36,7 +37,7 @@ pub fn connect_rate(text: &str) -> Result<f64, String> {
     )
 }
 
-/// Streams a second that are cut.
+/// Parses a disconnect rate per second.
 pub fn churn_rate(text: &str) -> Result<f64, String> {
     in_range(
         text,
@@ -46,39 +47,39 @@ pub fn churn_rate(text: &str) -> Result<f64, String> {
     )
 }
 
-/// A threshold.
+/// Parses a threshold.
 pub fn threshold(text: &str) -> Result<f64, String> {
     in_range(text, 0.0, MAX_THRESHOLD, "omit the option for no threshold")
 }
 
-/// The size of a payload.
+/// Parses a payload size in bytes.
 pub fn payload_bytes(text: &str) -> Result<usize, String> {
     let what = "bytes; the minimum is the size of the embedded stamp";
     in_range(text, MIN_BYTES, MAX_PAYLOAD_BYTES, what)
 }
 
-/// A time, 0 allowed.
+/// Parses a duration, which may be 0.
 pub fn time(text: &str) -> Result<Duration, String> {
     let time = humantime::parse_duration(text)
         .map_err(|error| format!("must be a duration, for example 10s, 500ms or 2m ({error})"))?;
     if time <= MAX_TIME { Ok(time) } else { Err("must be at most 30 days".to_owned()) }
 }
 
-/// A time in which something shall happen.
+/// Parses a duration greater than 0.
 pub fn time_above_0(text: &str) -> Result<Duration, String> {
     time(text).and_then(|time| {
         if time.is_zero() { Err("must be greater than 0".to_owned()) } else { Ok(time) }
     })
 }
 
-/// Tickets count whole seconds.
+/// Parses a ticket lifetime of at least 1 s: tickets count whole seconds.
 pub fn ttl(text: &str) -> Result<Duration, String> {
     time(text).and_then(|time| {
         if time.as_secs() > 0 { Ok(time) } else { Err("must be at least 1s".to_owned()) }
     })
 }
 
-/// `nan` is within nothing.
+/// Parses a number from `min` to `max`; rejects `nan`.
 fn in_range<N: FromStr + PartialOrd + Display>(
     text: &str,
     min: N,
@@ -97,10 +98,10 @@ mod tests {
 
     use crate::args::Cli;
 
-    /// Options that may be 0, and say something by it.
+    /// Options that accept 0.
     const ZEROS: [&str; 6] = ["rate", "user-rate", "settle", "drain", "away", "server-pid"];
 
-    /// (scenario, option) of every option that takes a number or a time.
+    /// Returns the (scenario, option) pairs of all options with a numeric or duration value.
     fn numeric() -> Vec<(String, String)> {
         let types = [
             TypeId::of::<f64>(),
@@ -122,7 +123,7 @@ mod tests {
         found
     }
 
-    /// What is said of a value; None: it is taken.
+    /// Returns the error for a value, or `None` if it is accepted.
     fn refusal(scenario: &str, option: &str, value: &str) -> Option<String> {
         Cli::try_parse_from(["loadtest", scenario, &format!("--{option}={value}")])
             .err()
@@ -146,7 +147,7 @@ mod tests {
             ] {
                 let said = refusal(&scenario, &option, value)
                     .filter(|said| said.contains(&format!("--{option}")));
-                assert!(said.is_some(), "{scenario} --{option}={value} is taken");
+                assert!(said.is_some(), "{scenario} --{option}={value} was accepted");
             }
         }
     }

@@ -1,22 +1,22 @@
-//! Where the report goes. A file that cannot be written is told before the run; a reader that has gone wants no more, and changes no
-//! exit status.
+//! Destinations of the report. A file that cannot be written is an error before the run starts; a
+//! closed pipe does not change the exit status.
 
 use std::fs::File;
 use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
-/// What `--json` named.
+/// Destination given by `--json`.
 pub enum JsonOutput {
-    /// Nothing: the table only.
+    /// No JSON: writes the table only.
     None,
-    /// `-`: standard output instead of the table.
+    /// `-`: writes the JSON to standard output instead of the table.
     Stdout,
-    /// A file, open already.
+    /// Writes the JSON to this open file and the table to standard output.
     File(PathBuf, File),
 }
 
 impl JsonOutput {
-    /// Opens what is named, and empties it: no older report is taken for this run's.
+    /// Opens and truncates the file, so that an older report cannot be mistaken for this one.
     pub fn open(name: Option<&Path>) -> Result<Self, String> {
         match name {
             None => Ok(Self::None),
@@ -29,7 +29,7 @@ impl JsonOutput {
         }
     }
 
-    /// Writes both, each to where it belongs.
+    /// Writes the table, the JSON, or both.
     pub fn write(self, table: &str, value: &impl serde::Serialize) -> Result<(), String> {
         let json = serde_json::to_string_pretty(value).map_err(|error| error.to_string())? + "\n";
         match self {
@@ -44,7 +44,7 @@ impl JsonOutput {
     }
 }
 
-/// To standard output.
+/// Writes to standard output and ignores a closed pipe.
 pub fn write_stdout(text: &str) -> Result<(), String> {
     let mut out = io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
@@ -55,7 +55,7 @@ pub fn write_stdout(text: &str) -> Result<(), String> {
     }
 }
 
-/// A line to standard error; nobody may be there to read it.
+/// Writes a line to standard error and ignores errors: nobody may be reading.
 pub fn write_stderr(line: &str) {
     let _ = writeln!(io::stderr(), "{line}");
 }

@@ -1,5 +1,5 @@
-//! Publishes at a fixed rate, on a thread of its own. The schedule never waits for anybody: an event that goes out late still carries
-//! the time at which it was due.
+//! Publishes at a fixed rate on a thread of its own. The schedule does not wait for slow responses:
+//! an event sent late carries the time at which it was due.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,93 +12,94 @@ use serde::Serialize;
 use crate::sequence::PublishedSequences;
 use crate::stamp::{BROADCAST, Stamp, now_ns};
 
-/// Events that go to Redis in one pipeline at the most.
+/// Maximum events per Redis pipeline.
 const MAX_BATCH: usize = 256;
-/// How long Redis or the server may take over one request.
+/// Timeout of a request to Redis or the server.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How events get out.
+/// Method of publishing.
 #[derive(Clone, Debug)]
 pub enum PublishMethod {
-    /// `PUBLISH`, bare.
+    /// Plain publish: `PUBLISH`.
     Plain {
-        /// Redis.
+        /// URL of Redis.
         redis: String,
     },
-    /// `FCALL sse_publish`.
+    /// Durable publish: `FCALL sse_publish`.
     Durable {
-        /// Redis.
+        /// URL of Redis.
         redis: String,
     },
-    /// The gateway's `POST /publish`.
+    /// `POST /publish` of the gateway.
     Http {
-        /// The endpoint.
+        /// URL of the endpoint.
         url: String,
-        /// A key of scope `publish`.
+        /// API key with scope `publish`.
         api_key: String,
     },
-    /// Any server's endpoint: the body with `{payload}` replaced.
+    /// POST to any server.
     Post {
-        /// The endpoint; `{topic}` is replaced.
+        /// URL of the endpoint, in which `{topic}` is replaced.
         url: String,
-        /// The body.
+        /// Body, in which `{payload}` is replaced.
         body: String,
-        /// Header lines.
+        /// Request headers.
         headers: Vec<(String, String)>,
     },
 }
 
-/// What is published.
+/// Events to publish.
 #[derive(Clone, Debug)]
 pub struct Schedule {
-    /// How.
+    /// Method of publishing.
     pub method: PublishMethod,
-    /// The broadcast topic.
+    /// Broadcast topic.
     pub topic: String,
-    /// Broadcasts a second.
+    /// Broadcasts per second.
     pub broadcasts_per_s: f64,
-    /// Events to single users a second, to one after the other.
+    /// Events per second to single users, one after another.
     pub user_events_per_s: f64,
-    /// Users, from 0.
+    /// Number of users.
     pub users: u32,
-    /// Their names are this and their number.
+    /// Prefix of user names, followed by the user's number.
     pub user_prefix: String,
-    /// The run.
+    /// Number of the run for the stamps.
     pub run: u16,
-    /// Size of a payload, bytes.
+    /// Payload size in bytes.
     pub payload_bytes: usize,
-    /// Over https: whom to believe.
+    /// TLS configuration for https.
     pub tls_config: Option<rustls::ClientConfig>,
 }
 
-/// How long after the end a publisher that lags may still send what was due before.
+/// Time after the end of the load during which a slow publisher may still send events, in ns.
 const GRACE_NS: u64 = 500_000_000;
 
-/// What the publisher did.
+/// Figures of the publisher.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Outcome {
-    /// Events that were accepted.
+    /// Events accepted by Redis or the server.
     pub published: u64,
-    /// Events that were refused or that nobody answered for; no stream is owed them. (Some of the latter may arrive all the same.)
+    /// Events rejected or not acknowledged, which no stream is expected to receive. Events without
+    /// an acknowledgement may still arrive.
     pub failed: u64,
-    /// Events that were due and never sent, since the publisher could not keep its rate.
+    /// Events not sent because the publisher could not sustain its rate.
     pub unsent: u64,
-    /// The last failure.
+    /// Error of the last failed event.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_failure: Option<String>,
-    /// The longest time that an event went out after it was due, ms.
+    /// Longest time from when an event was due until it was sent, in ms.
     pub max_lag_ms: u64,
 }
 
-/// A publisher at work.
+/// Running publisher.
 pub struct Publisher {
-    /// When to stop, ns; 0: not yet.
+    /// Time to stop at, in ns; 0 while it runs.
     stop_ns: Arc<AtomicU64>,
     thread: JoinHandle<Outcome>,
 }
 
 impl Publisher {
-    /// Starts to publish; Err: the method does not work.
+    /// Starts publishing. Fails if the connection cannot be opened.
     pub fn start(schedule: Schedule, published: Arc<PublishedSequences>) -> Result<Self, String> {
         let mut connection = Connection::open(&schedule)?;
         let stop_ns = Arc::new(AtomicU64::new(0));
@@ -108,7 +109,8 @@ impl Publisher {
         Ok(Self { stop_ns, thread })
     }
 
-    /// Stops; what was due until now is out and answered when this returns, or counted as unsent.
+    /// Stops publishing. Every event due until now has been sent and acknowledged, or counted as
+    /// unsent, when this returns.
     pub async fn stop(self) -> Outcome {
         self.stop_ns.store(now_ns(), Ordering::SeqCst);
         let joined = tokio::task::spawn_blocking(|| self.thread.join()).await;
@@ -119,7 +121,7 @@ impl Publisher {
     }
 }
 
-/// The next due time of each source.
+/// Due times of a source with a fixed rate.
 struct Pacer {
     start_ns: u64,
     period_ns: f64,
@@ -131,13 +133,13 @@ impl Pacer {
         Self { start_ns, period_ns: 1e9 / per_second, count: 0 }
     }
 
-    /// Never, for a rate of 0.
+    /// Returns the time at which the next event is due; `u64::MAX` for a rate of 0.
     fn due_ns(&self) -> u64 {
         let offset = self.period_ns * (self.count + 1) as f64;
         if offset.is_finite() { self.start_ns + offset as u64 } else { u64::MAX }
     }
 
-    /// Counts on to the first that is due after `end_ns`; answers how many that were.
+    /// Skips the events due until `end_ns`. Returns how many there were.
     fn skip_to(&mut self, end_ns: u64) -> u64 {
         let before = self.count;
         while self.due_ns() <= end_ns {
@@ -173,7 +175,7 @@ fn publish(
         }
         let until = if stop > 0 { now.min(stop) } else { now };
         if next > now {
-            // Short enough to see the stop flag in time.
+            // Short enough to notice the stop time soon.
             std::thread::sleep(Duration::from_nanos((next - now).min(20_000_000)));
             continue;
         }
@@ -210,7 +212,7 @@ fn publish(
     }
 }
 
-/// The connection that the events go over.
+/// Connection for publishing.
 enum Connection {
     Redis(Box<redis::Connection>),
     Http(reqwest::blocking::Client),
@@ -231,7 +233,7 @@ impl Connection {
                 Ok(Self::Redis(Box::new(connection)))
             }
             PublishMethod::Http { .. } | PublishMethod::Post { .. } => {
-                // A client of its own thread: it must not be made where a runtime is entered.
+                // The blocking client must not be created on a thread that has entered a runtime.
                 let mut builder = reqwest::blocking::Client::builder().timeout(TIMEOUT);
                 if let Some(tls_config) = &schedule.tls_config {
                     builder = builder.use_preconfigured_tls(tls_config.clone());
@@ -244,7 +246,8 @@ impl Connection {
         }
     }
 
-    /// HTTP publishes one after the other: two requests at once may overtake each other, and the order would be nobody's.
+    /// HTTP requests are sent one at a time: concurrent ones could overtake each other, and the
+    /// order would be undefined.
     fn max_batch(&self) -> usize {
         match self {
             Self::Redis(_) => MAX_BATCH,
@@ -256,7 +259,7 @@ impl Connection {
         let mut payload = Vec::with_capacity(schedule.payload_bytes + 64);
         match self {
             Self::Redis(connection) => {
-                // As any publisher's client does.
+                // Reconnects, like the client of any publisher.
                 if !connection.is_open()
                     && let Ok(Self::Redis(again)) = Self::open(schedule)
                 {
@@ -328,7 +331,7 @@ fn post(
     };
     let answer = request.send().map_err(|error| error.to_string())?;
     let status = answer.status();
-    // Read whole, or the connection could not be used again.
+    // An unread body would prevent reuse of the connection.
     let text = answer.text().map_err(|error| error.to_string())?;
     if status.is_success() { Ok(()) } else { Err(format!("{status}: {text}")) }
 }

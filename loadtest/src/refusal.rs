@@ -1,28 +1,28 @@
-//! What a server says that gives no stream, or no ticket.
+//! Responses of a server that refuses a stream or a ticket.
 
 use std::time::Duration;
 
 use serde::Deserialize;
 
-/// What of a refusal's body is read at the most, and for how long: it is for people.
+/// Maximum bytes of the response body to read.
 pub const MAX_BODY_BYTES: usize = 16 * 1024;
-/// A body that does not come to its end must not keep its stream from trying again.
+/// Maximum time to read the response body: an endless body must not prevent the next attempt.
 pub const BODY_TIMEOUT: Duration = Duration::from_secs(2);
-/// Characters of a body that is no JSON of the gateway.
+/// Maximum characters of a body that is not a JSON error of the gateway.
 const SHOWN_CHARS: usize = 200;
 
-/// An answer that is no.
+/// Refused request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
-    /// What it is counted as: `401 ticket-expired`, `404`, `busy: full`.
+    /// Code for counting: `401 ticket-expired`, `404`, `busy: full`.
     pub code: String,
-    /// What it says to people, empty: nothing.
+    /// Message for people; may be empty.
     pub message: String,
-    /// The same request will be refused for ever.
+    /// Whether the same request would always be refused.
     pub permanent: bool,
 }
 
-/// The body of the gateway's refusals.
+/// Body of the gateway's JSON errors.
 #[derive(Deserialize)]
 struct Answer {
     error: String,
@@ -31,24 +31,25 @@ struct Answer {
 }
 
 impl Refusal {
-    /// Of an answer's status and body.
+    /// Creates a refusal from the status and body of a response.
     pub fn new(status: u16, body: &[u8]) -> Self {
         let (error, message) = match serde_json::from_slice::<Answer>(body) {
             Ok(answer) => (format!(" {}", answer.error), answer.message),
             Err(_) if status == 200 => (" not an event stream".to_owned(), first_line(body)),
             Err(_) => (String::new(), first_line(body)),
         };
-        // 408, 425 and 429 ask to come again.
+        // 408, 425 and 429 invite the client to retry.
         let permanent = (400..500).contains(&status) && ![408, 425, 429].contains(&status);
         Self { code: format!("{status}{error}"), message, permanent }
     }
 
-    /// Of a stream that was ended before it began: the gateway is full, or cannot serve now.
+    /// Creates a refusal from the reason of `sse.busy`: the gateway is at capacity or temporarily
+    /// unavailable.
     pub fn busy(ending: &str) -> Self {
         Self { code: ending.to_owned(), message: String::new(), permanent: false }
     }
 
-    /// The code, and what it says to people.
+    /// Returns the code and the message.
     pub fn text(&self) -> String {
         if self.message.is_empty() {
             self.code.clone()

@@ -1,4 +1,4 @@
-//! What a stream is owed, and what of it came: the tool's own accounts, which know nothing of ids or of the gateway.
+//! Events expected and received by each stream, independent of event ids and of the gateway.
 
 use std::collections::BTreeSet;
 use std::sync::Mutex;
@@ -6,40 +6,40 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::stamp::BROADCAST;
 
-/// How an event stands to those that came before it from the same source.
+/// Position of a received event relative to the earlier ones from the same source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Arrival {
-    /// The first of its sequence, behind all that came.
+    /// First receipt of this sequence number, after all lower ones received so far.
     InOrder,
-    /// The first of its sequence, but a later one came before it.
+    /// First receipt of this sequence number, but a higher one was received before.
     OutOfOrder,
-    /// Its sequence has come already.
+    /// Sequence number received before.
     Duplicate,
-    /// Sent before this stream was open for the first time: not owed, not counted.
+    /// Sent before the stream was open for the first time: not expected and not counted.
     NotExpected,
 }
 
-/// The account of one stream with one source.
+/// Tracks which sequence numbers of one source a stream has received.
 #[derive(Debug, Default)]
 pub struct SequenceTracker {
-    /// The first sequence owed, 0 while the stream was never open.
+    /// First expected sequence number; 0 until the stream is open for the first time.
     expected_from: u32,
-    /// One past the highest sequence that came.
+    /// One past the highest sequence number received.
     next: u32,
-    /// Numbers below `next` that have not come, as ranges (first, last).
+    /// Missing sequence numbers below `next`, as inclusive ranges.
     missing: Vec<(u32, u32)>,
 }
 
 impl SequenceTracker {
-    /// From now on the stream is owed what follows the sequence `sent`. Later calls change nothing: a stream that comes back is owed
-    /// what it missed.
+    /// Expects all events after the sequence number `sent`. Later calls have no effect: a stream
+    /// that reconnects is expected to receive what it missed.
     pub fn open(&mut self, sent: u32) {
         if self.expected_from == 0 {
             (self.expected_from, self.next) = (sent + 1, sent + 1);
         }
     }
 
-    /// Takes note of an event.
+    /// Records a received event.
     pub fn receive(&mut self, sequence: u32) -> Arrival {
         if sequence < self.expected_from || self.expected_from == 0 {
             return Arrival::NotExpected;
@@ -66,7 +66,8 @@ impl SequenceTracker {
         Arrival::OutOfOrder
     }
 
-    /// (owed, lost) of the numbers up to `sent`; `failed` says how many of (first, last) count as neither.
+    /// Returns the number of (expected, lost) events up to the sequence number `sent`. `failed`
+    /// returns how many numbers of an inclusive range were never published; these count as neither.
     pub fn expected_and_lost(&self, sent: u32, failed: impl Fn(u32, u32) -> u64) -> (u64, u64) {
         if self.expected_from == 0 {
             return (0, 0);
@@ -81,7 +82,8 @@ impl SequenceTracker {
     }
 }
 
-/// What was published, by source. The publisher's thread writes, the streams' thread reads.
+/// Sequence numbers published so far by each source. The publisher's thread writes them, the thread
+/// of the streams reads them.
 #[derive(Debug)]
 pub struct PublishedSequences {
     sent: Vec<AtomicU32>,
@@ -89,27 +91,29 @@ pub struct PublishedSequences {
 }
 
 impl PublishedSequences {
-    /// For broadcasts and `users` users.
+    /// Creates the sequences of broadcasts and of `users` users.
     pub fn new(users: u32) -> Self {
         Self { sent: (0..=users).map(|_| AtomicU32::new(0)).collect(), failed: Mutex::default() }
     }
 
-    /// The next sequence of a source; it counts as sent from here on.
+    /// Returns the next sequence number of a source; it counts as sent from now on.
     pub fn next(&self, source: u32) -> u32 {
         self.sent[source as usize].fetch_add(1, Ordering::SeqCst) + 1
     }
 
-    /// The last sequence of a source, 0: none.
+    /// Returns the last sequence number of a source, or 0.
     pub fn sent(&self, source: u32) -> u32 {
         self.sent[source as usize].load(Ordering::SeqCst)
     }
 
-    /// This sequence was refused, or nobody knows: no stream is owed it.
+    /// Excludes an event that was rejected or not acknowledged: no stream is expected to receive
+    /// it.
     pub fn mark_failed(&self, source: u32, sequence: u32) {
         self.failed().insert((source, sequence));
     }
 
-    /// (owed, lost) of a stream of `user`, both sources together.
+    /// Returns the number of (expected, lost) events of a stream, for broadcasts and its user
+    /// together.
     pub fn expected_and_lost(
         &self,
         broadcast: &SequenceTracker,
@@ -122,7 +126,7 @@ impl PublishedSequences {
         (a.0 + b.0, a.1 + b.1)
     }
 
-    /// Whether a stream has all that it is owed of a source up to the sequence `sent`.
+    /// Returns whether a stream has received everything expected from a source up to `sent`.
     pub fn complete(&self, tracker: &SequenceTracker, source: u32, sent: u32) -> bool {
         self.expected_and_lost_up_to(tracker, source, sent).1 == 0
     }
@@ -203,7 +207,7 @@ mod tests {
         let (broadcasts, _) = tracker(0, &[1]);
         let (user, _) = tracker(0, &[]);
         assert_eq!(published.expected_and_lost(&broadcasts, &user, 1), (3, 2));
-        // Only 3 is missing; 2 and 4 will never come.
+        // Only 3 is missing; 2 and 4 were never published.
         assert!(
             published.complete(&broadcasts, BROADCAST, 2)
                 && !published.complete(&broadcasts, BROADCAST, 3)

@@ -1,4 +1,4 @@
-//! What the streams of a run counted together.
+//! Counters and histograms shared by all streams of a run.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -8,58 +8,60 @@ use tokio::sync::Notify;
 
 use crate::refusal::Refusal;
 
-/// Times are kept from 1 µs to an hour, and longer ones as an hour and more, with three digits.
+/// Longest recorded duration; longer ones are recorded as this. The resolution is three digits.
 const MAX_US: u64 = 2 * 3600 * 1_000_000;
 
-/// How the code of a gateway begins that has no room, or no Redis, now.
+/// Prefix of the code of a gateway that lacks capacity or Redis.
 pub const BUSY: &str = "busy: ";
 
 /// Counts by name.
 pub type Counts = BTreeMap<String, u64>;
 
-/// All streams of a run count here; they share one thread.
+/// Counters of a run. All streams run on one thread, so no locks are needed.
 #[derive(Debug)]
 pub struct Stats {
-    /// Streams that are open now.
+    /// Streams open now.
     pub held: Cell<u32>,
-    /// Streams that were opened.
+    /// Streams opened, including reconnects.
     pub opened: Cell<u64>,
-    /// Streams that were opened again with the id of their last event.
+    /// Streams opened with a last event id.
     pub resumed: Cell<u64>,
-    /// Attempts that were answered, but not with a stream, by status and the gateway's code, or its `sse.busy` by reason.
+    /// Attempts answered without a stream, by status and the gateway's error code, or by the reason
+    /// of `sse.busy`.
     pub refused: RefCell<Counts>,
-    /// Of those, attempts that will be refused for ever.
+    /// Attempts in `refused` that would be refused again.
     pub permanently_refused: Cell<u32>,
-    /// What the first of them was told.
+    /// Code and message of the first refusal.
     pub first_refusal: RefCell<Option<String>>,
-    /// Attempts that failed before an answer, and streams that broke, by error.
+    /// Attempts that failed without a response and streams that broke, by error.
     pub failed: RefCell<Counts>,
-    /// Streams that the server ended, with its reason where it gave one.
+    /// Streams closed by the server, by reason.
     pub ended: RefCell<Counts>,
-    /// `sse.gap` by reason.
+    /// `sse.gap` events by reason.
     pub gaps: RefCell<Counts>,
-    /// Events that came for the first time and were owed.
+    /// Expected events received for the first time.
     pub delivered: Cell<u64>,
-    /// When the last of them came, ns.
+    /// Time of the last delivery, in ns of CLOCK_MONOTONIC.
     pub last_ns: Cell<u64>,
-    /// Of those, events that were due before their stream was open again, or read again.
+    /// Deliveries of events that were due before their stream was reopened or resumed reading.
     pub replayed: Cell<u64>,
-    /// Events that came once too often.
+    /// Events received more than once.
     pub doubled: Cell<u64>,
-    /// Events that came behind a later one of their source.
+    /// Events received after a later one of the same source.
     pub out_of_order: Cell<u64>,
-    /// Events that this run did not publish or that are not for this user.
+    /// Events published by another run or for another user.
     pub foreign: Cell<u64>,
-    /// µs from when an event was due to when it was read, replayed ones aside.
+    /// Time from when an event was due until it was read, without replayed events. In µs.
     pub latency_us: RefCell<Histogram<u64>>,
-    /// µs from a storm's start until a stream had all that was sent before it was open again.
+    /// Time from the start of the reconnects until a stream had everything sent before it was
+    /// reopened. In µs.
     pub caught_up_us: RefCell<Histogram<u64>>,
-    /// Wakes those who wait for a count.
+    /// Notified when a counter of open streams changes.
     pub changed: Notify,
 }
 
 impl Stats {
-    /// Nothing counted yet.
+    /// Creates counters that are all zero.
     pub fn new() -> Self {
         Self {
             held: Cell::default(),
@@ -83,14 +85,15 @@ impl Stats {
         }
     }
 
-    /// An attempt was refused.
+    /// Counts a refused attempt.
     pub fn refuse(&self, refusal: Refusal) {
         self.first_refusal.borrow_mut().get_or_insert_with(|| refusal.text());
         self.permanently_refused.set(self.permanently_refused.get() + u32::from(refusal.permanent));
         count(&self.refused, refusal.code);
     }
 
-    /// Whether the first attempts, `enough` of them, were all refused for one and the same reason, and for good: the others would be too.
+    /// Returns whether at least `minimum` attempts were refused permanently, all for the same
+    /// reason, and nothing else happened: further attempts would be refused too.
     pub fn all_permanently_refused(&self, minimum: u32) -> bool {
         let nothing_else = self.opened.get() == 0
             && self.failed.borrow().is_empty()
@@ -100,12 +103,13 @@ impl Stats {
             && self.permanently_refused.get() >= minimum
     }
 
-    /// Whether nothing was tested: no stream was ever open, and no gateway said that it has no room, which would be an answer.
+    /// Returns whether the server was not tested at all: no stream was ever open, and no gateway
+    /// reported a lack of capacity, which is a valid result.
     pub fn untested(&self) -> bool {
         self.opened.get() == 0 && !self.refused.borrow().keys().any(|code| code.starts_with(BUSY))
     }
 
-    /// Waits until `done` is true of the counts of open streams.
+    /// Waits until `done` returns true; checks again whenever `changed` is notified.
     pub async fn until(&self, done: impl Fn(&Self) -> bool) {
         loop {
             let changed = self.changed.notified();
@@ -123,7 +127,7 @@ impl Default for Stats {
     }
 }
 
-/// An empty histogram of µs.
+/// Creates an empty histogram of durations in µs.
 pub fn histogram_us() -> Histogram<u64> {
     let mut histogram = Histogram::new_with_max(MAX_US, 3)
         .unwrap_or_else(|error| unreachable!("the bounds are constant: {error}"));
@@ -131,12 +135,12 @@ pub fn histogram_us() -> Histogram<u64> {
     histogram
 }
 
-/// One more.
+/// Increments a counter.
 pub fn add(cell: &Cell<u64>) {
     cell.set(cell.get() + 1);
 }
 
-/// One more of `name`.
+/// Increments the counter of `name`.
 pub fn count(counts: &RefCell<Counts>, name: impl Into<String>) {
     *counts.borrow_mut().entry(name.into()).or_default() += 1;
 }

@@ -1,15 +1,15 @@
-//! The report for people.
+//! Report as a table for people.
 
 use std::fmt::Write;
 
 use crate::report::{Connect, Load, Memory, Quantiles, Report};
 use crate::stats::Counts;
 
-/// Above this part of one core the tool itself is a part of what it measures, percent.
+/// CPU percentage of one core above which this tool adds to the measured latency.
 const BUSY_PERCENT: f64 = 80.0;
 
 impl Report {
-    /// The report for people.
+    /// Formats the report as a table.
     pub fn table(&self) -> String {
         let mut rows = Rows::default();
         rows.add(
@@ -190,7 +190,7 @@ impl Quantiles {
     }
 }
 
-/// Names to the right of their column, values to the left of theirs.
+/// Rows with right-aligned names and left-aligned values.
 #[derive(Default)]
 struct Rows(String);
 
@@ -200,7 +200,7 @@ impl Rows {
     }
 }
 
-/// `3 x one, 2 x another`, or `none`.
+/// Formats counts as `3 x one, 2 x another`, or `none`.
 pub fn list(counts: &Counts) -> String {
     let each: Vec<String> =
         counts.iter().map(|(name, count)| format!("{count} x {name}")).collect();

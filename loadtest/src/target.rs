@@ -1,4 +1,4 @@
-//! The server under test: its address and how to ask it for a stream.
+//! Server under test: its address and the requests for streams.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
@@ -6,48 +6,51 @@ use std::sync::Arc;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 
-/// How the bytes go.
+/// Protocol of the streams.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Protocol {
-    /// HTTP/1.1, one connection a stream.
+    /// HTTP/1.1, one connection per stream.
     Http1,
-    /// HTTP/2, `--streams-per-connection` on each connection; without TLS by prior knowledge.
+    /// HTTP/2 with `--streams-per-connection` streams on each connection; without TLS by prior
+    /// knowledge.
     Http2,
 }
 
-/// What kind of server answers.
+/// Server type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ServerKind {
-    /// sse-gateway: tickets, `sse.connected`, sessions, cursors.
+    /// sse-gateway: tickets, `sse.connected`, sessions, resume.
     Gateway,
-    /// Any server of events: the URL as it is, open when its head came.
+    /// Any SSE server: the URL is used as it is, and a stream is open when the response head
+    /// arrives.
     Plain,
 }
 
-/// The server under test.
+/// Server under test.
 pub struct Target {
-    /// What kind.
+    /// Server type.
     pub kind: ServerKind,
-    /// How the bytes go.
+    /// Protocol of the streams.
     pub protocol: Protocol,
-    /// Where it listens.
+    /// Address of the server.
     pub address: SocketAddr,
-    /// Host and port, as in the `Host` header.
+    /// Host and port for the `Host` header.
     pub authority: String,
-    /// Path and query; `{user}` and `{topic}` stand for the stream's own.
+    /// Path and query, in which `{user}` and `{topic}` are replaced for each stream.
     pub path: String,
-    /// With TLS: its settings and the server's name.
+    /// TLS configuration and server name, if the URL uses https.
     pub tls: Option<(Arc<ClientConfig>, ServerName<'static>)>,
-    /// Header lines beside those that every request has, as `Name: value`.
+    /// Additional headers of every request.
     pub headers: Vec<(String, String)>,
-    /// Streams from one source address.
+    /// Maximum number of streams per source address.
     pub streams_per_source: u32,
 }
 
 impl Target {
-    /// Reads `http(s)://host[:port]/path`.
+    /// Parses `http(s)://host[:port]/path` and resolves the host. Fails if the URL or a header is
+    /// invalid.
     pub fn new(
         url: &str,
         kind: ServerKind,
@@ -106,7 +109,7 @@ impl Target {
         })
     }
 
-    /// Path and query of a stream's request.
+    /// Returns path and query of a stream's request.
     pub fn path_for(&self, user: &str, topic: &str, ticket: Option<&str>) -> String {
         let mut path = self.path.replace("{user}", user).replace("{topic}", topic);
         if let Some(ticket) = ticket {
@@ -117,7 +120,8 @@ impl Target {
         path
     }
 
-    /// The address to connect from; loopback has more than one, which takes a run past the port range.
+    /// Returns the source address of a stream, or `None` for the default. On loopback, further
+    /// addresses allow more streams than one port range.
     pub fn source(&self, index: u32) -> Option<IpAddr> {
         let place = u8::try_from(index / self.streams_per_source).ok()?;
         (place > 0 && self.address.ip() == IpAddr::V4(Ipv4Addr::LOCALHOST))
@@ -134,13 +138,13 @@ mod tests {
     use crate::option_values::MAX_STREAMS;
     use clap::Parser;
 
-    /// Linux' default `net.ipv4.ip_local_port_range` has so many ports.
+    /// Number of ports in Linux' default `net.ipv4.ip_local_port_range`.
     const PORTS: usize = 28_232;
 
-    /// By the defaults.
+    /// Creates a target with default options.
     fn target(url: &str) -> Target {
         let Command::Idle(common) = Cli::parse_from(["loadtest", "idle"]).command else {
-            unreachable!("idle was asked for")
+            unreachable!("the command line says idle")
         };
         Target::new(url, ServerKind::Plain, Protocol::Http1, None, &[], common.streams_per_source)
             .unwrap()
@@ -155,7 +159,7 @@ mod tests {
         }
         assert!(streams.values().all(|count| *count <= PORTS), "{streams:?}");
         assert_eq!(target.source(0), None);
-        // What is bound is loopback, and not what an unbound socket takes.
+        // All bound addresses are loopback and differ from that of unbound sockets.
         let bound: Vec<IpAddr> = streams.into_keys().flatten().collect();
         assert!(
             bound.iter().all(IpAddr::is_loopback) && !bound.contains(&Ipv4Addr::LOCALHOST.into()),

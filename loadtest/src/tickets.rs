@@ -1,5 +1,5 @@
-//! TicketSource for the streams. One that is signed here is made again when a stream comes back, byte for byte the same: storing
-//! thousands would cost more memory than all else that a stream needs.
+//! Tickets of the streams. Signed tickets are not stored but signed again for a reconnect, with the
+//! same content: storing thousands of them would take more memory than everything else in a stream.
 
 use std::time::Duration;
 
@@ -8,41 +8,41 @@ use serde::{Deserialize, Serialize};
 
 use crate::refusal::Refusal;
 
-/// Where tickets come from.
+/// Source of tickets.
 pub enum TicketSource {
-    /// The server wants none.
+    /// No tickets: the server does not require any.
     None,
-    /// Signed here with the gateway's secret (HS256).
+    /// Signs tickets with the gateway's secret (HS256).
     Signed {
-        /// The key.
+        /// Signing key.
         key: Box<EncodingKey>,
-        /// With the key's `kid`, if it has one.
+        /// Header, with the key's `kid` if it has one.
         header: Box<Header>,
-        /// `aud`.
+        /// `aud` claim.
         audience: String,
-        /// `iss`, if the gateway wants one.
+        /// `iss` claim, if the gateway requires one.
         issuer: Option<String>,
-        /// `exp - iat`.
+        /// Lifetime: `exp - iat`.
         ttl: Duration,
     },
-    /// Requested of the gateway's `POST /tickets`.
+    /// Requests tickets from the gateway's `POST /tickets`.
     Requested {
-        /// The client, which keeps its connections.
+        /// HTTP client, which reuses its connections.
         client: reqwest::Client,
-        /// The endpoint.
+        /// URL of the endpoint.
         url: String,
-        /// An API key of scope `tickets`.
+        /// API key with scope `tickets`.
         api_key: String,
-        /// How long each is good for its first connection.
+        /// Lifetime until the first connection.
         ttl: Duration,
     },
 }
 
-/// Why there is no ticket.
+/// Error while obtaining a ticket.
 pub enum TicketError {
-    /// It was asked for and refused.
+    /// The gateway refused the request.
     Refused(Refusal),
-    /// It could not be asked for, or not be made.
+    /// The request failed or the ticket could not be signed.
     Failed(String),
 }
 
@@ -64,7 +64,8 @@ struct Answer {
 }
 
 impl TicketSource {
-    /// The ticket of stream `index`, its `generation`th, issued at `iat` (s). None: the server wants none.
+    /// Returns a ticket for stream `index`, or `None` if the server requires none. `generation`
+    /// counts the tickets of the stream, `iat` is the time of issue in Unix seconds.
     pub async fn ticket(
         &self,
         user: &str,
@@ -108,7 +109,7 @@ impl TicketSource {
         }
     }
 
-    /// Whether a ticket can be made again from its numbers.
+    /// Returns whether a ticket can be created again from the same arguments.
     pub fn reproducible(&self) -> bool {
         !matches!(self, Self::Requested { .. })
     }

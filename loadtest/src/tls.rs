@@ -1,4 +1,4 @@
-//! Whom the tool believes over TLS.
+//! TLS client configurations.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
 
-/// Believes the certificates of a PEM file.
+/// Trusts the certificates of a PEM file only.
 pub fn with_ca(file: &Path) -> Result<ClientConfig, String> {
     let bad = |error: &dyn std::fmt::Display| format!("--ca {}: {error}", file.display());
     let mut roots = RootCertStore::empty();
@@ -19,7 +19,7 @@ pub fn with_ca(file: &Path) -> Result<ClientConfig, String> {
     Ok(builder()?.with_root_certificates(roots).with_no_client_auth())
 }
 
-/// Believes anybody: for a test server with a certificate of its own.
+/// Accepts any certificate: for a test server with a self-signed certificate.
 pub fn without_verification() -> Result<ClientConfig, String> {
     Ok(builder()?
         .dangerous()

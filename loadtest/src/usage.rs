@@ -1,37 +1,39 @@
-//! What a run costs: CPU and memory of the server's processes, of Redis, of the kernel and of this tool, read from /proc.
+//! CPU and memory usage of the server's processes, Redis, the kernel and this tool. Read from /proc
+//! and from Redis' INFO.
 
 use std::collections::HashSet;
 use std::fs;
 
 use serde::Serialize;
 
-/// CPU time of some processes, s.
+/// CPU time in seconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 pub struct Cpu {
-    /// In their own code.
+    /// Time in user mode.
     pub user_s: f64,
-    /// In the kernel for them.
+    /// Time in the kernel.
     pub system_s: f64,
 }
 
 impl Cpu {
-    /// Both together, s.
+    /// Returns the sum of user and system time in seconds.
     pub fn total_s(self) -> f64 {
         self.user_s + self.system_s
     }
 
-    /// What was used since `before`.
+    /// Returns the CPU time used since `before`.
     pub fn since(self, before: Self) -> Self {
         Self { user_s: self.user_s - before.user_s, system_s: self.system_s - before.system_s }
     }
 }
 
-/// A process under test with all its descendants.
+/// Processes including their descendants.
 #[derive(Clone, Debug)]
 pub struct Processes(Vec<u32>);
 
 impl Processes {
-    /// The processes of these ids and all their descendants; Err: one is not there, or its memory cannot be read.
+    /// Finds the processes and all their descendants. Fails if a process does not exist or its
+    /// memory cannot be read.
     pub fn new(pids: &[u32]) -> Result<Self, String> {
         if let Some(pid) = pids.iter().find(|pid| stat(**pid).is_none()) {
             return Err(format!("--server-pid {pid}: no such process"));
@@ -49,7 +51,7 @@ impl Processes {
             );
             at += 1;
         }
-        // Unreadable memory would be a server without any.
+        // A process with unreadable memory would look like one without memory.
         if let Some(pid) = all.iter().find(|pid| pss(**pid).is_none()) {
             return Err(format!(
                 "/proc/{pid}/smaps_rollup cannot be read: run loadtest as the server's user \
@@ -59,12 +61,13 @@ impl Processes {
         Ok(Self(all))
     }
 
-    /// This tool itself.
+    /// Returns the process of this tool.
     pub fn own() -> Self {
         Self(vec![std::process::id()])
     }
 
-    /// CPU time used so far; None: a process is gone, and its time with it.
+    /// Returns the CPU time used so far, or `None` if a process has exited, because its time is
+    /// unknown.
     pub fn cpu(&self) -> Option<Cpu> {
         let mut sum = Cpu::default();
         for pid in &self.0 {
@@ -74,18 +77,20 @@ impl Processes {
         Some(sum)
     }
 
-    /// Proportional set size: their memory, shared pages divided among those that share them. Bytes.
+    /// Returns the proportional set size in bytes: shared pages are divided among the processes
+    /// that share them.
     pub fn pss_bytes(&self) -> u64 {
         self.0.iter().filter_map(|pid| pss(*pid)).sum()
     }
 }
 
-/// What this tool itself holds: no pages of its binary, whose share changes with whoever else runs it. Bytes.
+/// Returns the anonymous memory of this tool in bytes. Excludes the pages of its binary, whose
+/// share depends on other processes that run it.
 pub fn anonymous_bytes() -> u64 {
     rollup(std::process::id(), "Anonymous:").unwrap_or_default()
 }
 
-/// Bytes; None: it cannot be read.
+/// Returns the proportional set size in bytes, or `None` if it cannot be read.
 fn pss(pid: u32) -> Option<u64> {
     rollup(pid, "Pss:")
 }
@@ -101,10 +106,10 @@ struct Stat {
     system_s: f64,
 }
 
-/// proc_pid_stat(5).
+/// Reads /proc/PID/stat; see proc_pid_stat(5).
 fn stat(pid: u32) -> Option<Stat> {
     let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name may hold spaces and brackets; it ends at the last bracket.
+    // The process name may contain spaces and brackets; it ends at the last bracket.
     let fields: Vec<&str> = text[text.rfind(')')? + 1..].split_whitespace().collect();
     // SAFETY: reads a constant of the system.
     let ticks_per_s = unsafe { libc::sysconf(libc::_SC_CLK_TCK) } as f64;
@@ -116,7 +121,7 @@ fn stat(pid: u32) -> Option<Stat> {
     })
 }
 
-/// (parent, process) of all processes.
+/// Returns (parent, process) pairs of all processes.
 fn children() -> Vec<(u32, u32)> {
     let entries = fs::read_dir("/proc").into_iter().flatten().filter_map(Result::ok);
     let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
@@ -128,17 +133,17 @@ fn kib(text: &str, name: &str) -> u64 {
     line.and_then(|rest| rest.split_whitespace().next()?.parse().ok()).unwrap_or_default()
 }
 
-/// Memory that the kernel holds for the whole machine's sockets, both ends of a loopback connection included. Bytes.
+/// Kernel memory of the whole machine's sockets, for both ends of loopback connections, in bytes.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct KernelMemory {
-    /// Slab: the sockets' own structures, among all others of the kernel.
+    /// Slab memory, which includes the socket structures and all other kernel objects.
     pub slab_bytes: u64,
-    /// What stands in TCP buffers.
+    /// Memory of TCP buffers.
     pub tcp_bytes: u64,
 }
 
 impl KernelMemory {
-    /// Reads it.
+    /// Reads the current values.
     pub fn read() -> Self {
         let slab_bytes =
             kib(&fs::read_to_string("/proc/meminfo").unwrap_or_default(), "Slab:") * 1024;
@@ -150,17 +155,17 @@ impl KernelMemory {
         Self { slab_bytes, tcp_bytes: pages.unwrap_or_default() * 4096 }
     }
 
-    /// What came on since `before`.
+    /// Returns the growth since `before` in bytes.
     pub fn since(self, before: Self) -> u64 {
         (self.slab_bytes + self.tcp_bytes).saturating_sub(before.slab_bytes + before.tcp_bytes)
     }
 }
 
-/// Redis' own account of its CPU time, so that it may run elsewhere.
+/// Connection that reads CPU and memory from Redis' INFO, so that Redis may run on another machine.
 pub struct RedisInfo(redis::Connection);
 
 impl RedisInfo {
-    /// Connects.
+    /// Connects to Redis.
     pub fn open(url: &str) -> Result<Self, String> {
         redis::Client::open(url)
             .and_then(|client| client.get_connection())
@@ -168,7 +173,7 @@ impl RedisInfo {
             .map_err(|error| format!("--redis {url}: {error}"))
     }
 
-    /// CPU time used so far (`INFO cpu`).
+    /// Returns the CPU time used so far (`INFO cpu`).
     pub fn cpu(&mut self) -> Cpu {
         let info: String = redis::cmd("INFO").arg("cpu").query(&mut self.0).unwrap_or_default();
         let value = |name: &str| {
@@ -177,7 +182,7 @@ impl RedisInfo {
         Cpu { user_s: value("used_cpu_user:"), system_s: value("used_cpu_sys:") }
     }
 
-    /// Memory used for data (`INFO memory`), bytes.
+    /// Returns the memory used for data (`INFO memory`) in bytes.
     pub fn used_bytes(&mut self) -> u64 {
         let info: String = redis::cmd("INFO").arg("memory").query(&mut self.0).unwrap_or_default();
         info.lines()
@@ -213,7 +218,7 @@ mod tests {
         std::io::Read::read_exact(shell.stdout.as_mut().unwrap(), &mut line).unwrap();
         let found = Processes::new(&[shell.id()]).unwrap().0;
         for pid in &found {
-            // SAFETY: only the shell of this test and its child are killed.
+            // SAFETY: kills only the shell of this test and its child.
             unsafe { libc::kill((*pid).cast_signed(), libc::SIGKILL) };
         }
         shell.wait().unwrap();

@@ -1,5 +1,5 @@
-//! What the tool asks of the machine and says to whoever started it: limits, memory, source addresses, files, pipes, exit statuses. Against
-//! the yardsticks, which need nothing but themselves.
+//! Limits, memory, source addresses, output files, pipes and exit statuses of the tool. Tested with
+//! the yardsticks, which have no further dependencies.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
@@ -13,14 +13,14 @@ const TOOL: &str = env!("CARGO_BIN_EXE_loadtest");
 const ACTIX: &str = env!("CARGO_BIN_EXE_yardstick-actix");
 const SEND: &str = env!("CARGO_BIN_EXE_yardstick-send");
 
-/// A yardstick, gone when dropped.
+/// Running yardstick, stopped when dropped.
 struct Yardstick {
     child: Child,
     address: String,
 }
 
 impl Yardstick {
-    /// With as many open files as the system allows.
+    /// Starts a yardstick with the maximum number of open files.
     fn start(binary: &str) -> Self {
         let line = r#"ulimit -n "$(ulimit -Hn)"; exec "$0""#;
         let mut child =
@@ -42,7 +42,7 @@ impl Drop for Yardstick {
     }
 }
 
-/// The tool, words parted by spaces, with short waits.
+/// Returns the tool with space-separated options and a short settle time.
 fn tool(url: &str, options: &str) -> Command {
     let mut tool = Command::new(TOOL);
     tool.args(options.split(' ').take(1))
@@ -51,7 +51,7 @@ fn tool(url: &str, options: &str) -> Command {
     tool
 }
 
-/// Report, exit status, standard error.
+/// Returns report, exit status and standard error.
 fn read(output: Output) -> (Value, i32, String) {
     let report = serde_json::from_slice(&output.stdout).unwrap_or(Value::Null);
     (
@@ -62,7 +62,7 @@ fn read(output: Output) -> (Value, i32, String) {
 }
 
 fn number(value: &Value) -> u64 {
-    value.as_u64().unwrap_or_else(|| panic!("no number: {value}"))
+    value.as_u64().unwrap_or_else(|| panic!("not a number: {value}"))
 }
 
 #[test]
@@ -95,7 +95,7 @@ fn a_file_that_cannot_be_written_is_told_before_the_run() {
     assert_eq!(
         server.accept().unwrap_err().kind(),
         ErrorKind::WouldBlock,
-        "a stream was opened first"
+        "a stream was opened before the error"
     );
 
     let mut bench = Command::new(TOOL);
@@ -172,7 +172,7 @@ fn a_run_past_what_one_address_carries_comes_from_several() {
     assert_eq!(sources, expected.map(|(source, count)| (source.to_owned(), count)));
 }
 
-/// What is paid once (buffers, histograms) is in both runs, and falls out of their difference.
+/// One-time costs (buffers, histograms) are in both runs and cancel out.
 #[test]
 fn a_thousand_streams_cost_the_tool_less_than_a_mebibyte() {
     const FEW: u64 = 500;
@@ -185,6 +185,6 @@ fn a_thousand_streams_cost_the_tool_less_than_a_mebibyte() {
         number(&report["memory"]["tool_bytes_per_stream"]) * streams
     };
     let each = (bytes(MANY) - bytes(FEW)) / (MANY - FEW);
-    // Less than a State and its task would be no measurement.
+    // Less than the size of `StreamState` and its task would be a measuring error.
     assert!((200..=1048).contains(&each), "{each} bytes a stream");
 }

@@ -1,12 +1,12 @@
-//! The tool end to end against the real gateway and a real Redis. Every scenario is small; what is asserted is what was counted, never
-//! how fast it was.
+//! End-to-end tests with the real gateway and Redis. Each scenario is small; assertions cover
+//! counts, never speed.
 
 mod harness;
 
 use harness::{Harness, SECRET, finish};
 use serde_json::Value;
 
-/// Nothing lost, nothing twice, in order, and all open in the end.
+/// Asserts that every event arrived once and in order, and that all streams were open at the end.
 fn assert_clean(report: &Value, streams: u64) {
     let load = &report["load"];
     assert!(number(&load["expected"]) > 0, "{report:#}");
@@ -21,7 +21,7 @@ fn assert_clean(report: &Value, streams: u64) {
 }
 
 fn number(value: &Value) -> u64 {
-    value.as_u64().unwrap_or_else(|| panic!("no number: {value}"))
+    value.as_u64().unwrap_or_else(|| panic!("not a number: {value}"))
 }
 
 #[test]
@@ -56,7 +56,7 @@ fn broadcasts_in_all_three_ways_of_publishing() {
         assert_eq!(load["latency"]["count"], load["delivered"]);
         assert!(load["server_cpu"]["total_s"].as_f64().unwrap() > 0.0, "{load:#}");
         assert!(load["redis_cpu_s"].as_f64().unwrap() > 0.0, "{load:#}");
-        // How much is only right for a server that was just started.
+        // The amount is only accurate for a newly started server.
         assert!(report["memory"]["server_bytes_per_loaded_stream"].as_u64().is_some());
     }
 }
@@ -89,7 +89,7 @@ fn a_storm_is_over_when_all_have_caught_up() {
         (&report["streams"]["opened"], &report["streams"]["resumed"]),
         (&80.into(), &40.into())
     );
-    // Away for 500 ms at 40 a second.
+    // Disconnected for 500 ms at 40 events per second.
     assert!(number(&report["load"]["replayed"]) >= 40 * 10, "{report:#}");
 }
 
@@ -99,20 +99,20 @@ fn streams_come_and_go_and_miss_nothing() {
     assert_clean(&report, 20);
     let (opened, resumed) =
         (number(&report["streams"]["opened"]), number(&report["streams"]["resumed"]));
-    // Those that were cut while they were connecting were asked for, but not open.
+    // Streams that were cut while connecting were requested but not open.
     assert!(opened > 20 && resumed >= opened - 20, "{report:#}");
 }
 
 #[test]
 fn streams_that_stall_are_put_out_and_have_everything_in_the_end() {
     let harness = Harness::with(&[("LIMITS__STALL", "1s")]);
-    // 21 MB to each in 6 s of silence: far more than sockets take that nobody reads.
+    // 21 MB per stream in 6 s, far more than the buffers of an unread socket hold.
     let report = harness.report(
         "stalled -n 6 --stalled-percent 50 --stall 6s --rate 60 --payload-bytes 60000 \
          --drain 60s --max-lost 0",
     );
     assert_clean(&report, 6);
-    // A busy machine may let others stall too.
+    // On a busy machine other streams may stall too.
     assert!(number(&report["streams"]["resumed"]) >= 3, "{report:#}");
     assert!(number(&report["load"]["replayed"]) > 0);
     assert!(harness.metric(r#"sse_connections_closed_total{reason="stalled"}"#) >= 3.0);
@@ -141,7 +141,7 @@ fn over_tls_with_both_protocols() {
             .report(&format!("broadcast -n 15 --ca {ca} --rate 40 --duration 1s {protocol}"));
         assert_clean(&report, 15);
     }
-    // Tickets and publishes go over TLS too.
+    // Ticket requests and publishes use TLS too.
     let key = harness.file("api-key");
     let all = format!(
         "broadcast -n 5 --insecure --api-key-file {key} --publish http --rate 40 --duration 500ms"
@@ -165,7 +165,7 @@ fn tickets_are_asked_for_where_no_secret_is_known() {
     let (report, status, error) = finish(harness.tool(&asked));
     assert_eq!(status, 0, "{error}");
     assert_clean(&report, 20);
-    // They came back with the same ticket, which lives on in its session.
+    // The streams used the same ticket again, which remains valid within its session.
     assert_eq!(report["streams"]["resumed"], 20);
 }
 
@@ -193,7 +193,7 @@ fn a_gateway_with_issuer_audience_and_keys_is_driven_by_its_secret() {
         number(&report["streams"]["refused"]["401 ticket-bad-signature"]) >= 5,
         "without --kid: {error}"
     );
-    // Each of the others is needed too.
+    // Each of the other options is required too.
     for (without, code) in [
         ("--audience production --ticket-ttl 20s", "ticket-missing-claim"),
         ("--issuer https://issuer.example --ticket-ttl 20s", "ticket-wrong-audience"),
@@ -212,11 +212,11 @@ fn refusals_for_good_end_the_run_at_once_and_are_named() {
     for (options, code) in [
         (format!("-n 12 --secret-file {wrong}"), "401 ticket-bad-signature"),
         (format!("-n 12 --secret-file {wrong} --http2"), "401 ticket-bad-signature"),
-        // Whoever waits for the second to connect waits for 1000 s.
+        // The second stream would connect after 1000 s.
         (format!("-n 2 --secret-file {wrong} --connect-rate 0.001"), "401 ticket-bad-signature"),
         (format!("-n 12 --api-key-file {wrong}"), "POST /tickets: 401 api-key-unknown"),
     ] {
-        // Whoever goes on ends by the time, and says so: that is no timing, but another message.
+        // A run that continued would end by the timeout, with another message.
         let (report, status, error) =
             finish(harness.tool(&format!("idle --connect-timeout 20s {options}")));
         assert_eq!(status, 2, "{error}");
@@ -279,7 +279,8 @@ fn one_run_only_listens_while_another_publishes() {
         assert_clean(&report, 10);
     }
     let (report, status, error) = finish(listening);
-    // Another run's events are never taken for its own, and what was not measured holds no threshold.
+    // Events of another run count as foreign, and a figure that was not measured fails its
+    // threshold.
     let load = &report["load"];
     assert_eq!(
         (number(&load["expected"]), number(&load["delivered"]), number(&load["doubled"])),
@@ -292,7 +293,7 @@ fn one_run_only_listens_while_another_publishes() {
 
 #[test]
 fn the_search_for_the_highest_rate_ends() {
-    // Nothing is as fast as 1 µs: the search goes down from its first rate.
+    // No latency is below 1 µs, so the search only goes down.
     let report =
         Harness::start().report("slow-publish -n 10 --rate 100 --p99 1us --duration 300ms");
     let steps = report["search"]["steps"].as_array().unwrap();

@@ -1,5 +1,5 @@
-//! The negative control: a server of events with faults that are counted, and the tool must report exactly these. A tool that
-//! sees nothing amiss here would see nothing amiss anywhere.
+//! Negative control: an SSE server injects a known number of faults, and the tool must report
+//! exactly these. A tool that misses faults here would miss them anywhere.
 
 use std::collections::HashMap;
 use std::io::{Read, Write};
@@ -9,24 +9,25 @@ use std::sync::{Arc, Mutex};
 
 use serde_json::Value;
 
-/// Streams of each run, and events published to them: 40 a second for about 2 s. How many exactly, the report says.
+/// Streams per run. About 80 events are published (40/s for 2 s); the report contains the exact
+/// number.
 const STREAMS: usize = 6;
-/// An event of a server that delays is dated back: exact, whatever the machine does meanwhile.
+/// The server backdates delayed events: exact, however busy the machine is.
 const DELAY_NS: u64 = 60 * 1_000_000_000;
-/// No event is late by so much for another reason.
+/// No event is this late for any other reason.
 const LATE: &str = "30s";
 const LATE_MS: f64 = 30_000.0;
 
-/// What the server does to an event of this number on a stream of this number.
+/// Action of the server for an event on a stream.
 #[derive(Clone, Copy, PartialEq)]
 enum Action {
     Pass,
     Drop,
     Duplicate,
-    /// Keeps it until the next one has gone out.
+    /// Holds the event back until the next one has been sent.
     Swap,
     Delay,
-    /// Sends something else.
+    /// Sends an event that is not from this run.
     Foreign,
 }
 
@@ -60,7 +61,7 @@ fn lost_events_are_counted() {
 
 #[test]
 fn the_last_events_can_be_lost_too() {
-    // Whatever comes after the 20th is dropped on one stream: there is no later event that would show the hole.
+    // Drops all events after the 20th on one stream: no later event reveals the hole.
     let (report, _) = run(
         |stream, number| if stream == 3 && number > 20 { Action::Drop } else { Action::Pass },
         &[],
@@ -100,7 +101,7 @@ fn delayed_events_are_in_the_quantiles() {
     let load = &report["load"];
     assert_eq!(counts(load), (0, 0, 0), "{load}");
     let times = &load["latency"];
-    // One in twenty: within p99, not within p90.
+    // One in twenty affects p99, but not p90.
     let ms = |name: &str| times[name].as_f64().unwrap();
     assert!(
         ms("max_ms") >= 60_000.0 && ms("p99_ms") >= 60_000.0 && ms("p90_ms") < LATE_MS,
@@ -154,16 +155,16 @@ fn a_server_that_is_away_or_refuses_is_an_error_that_says_so() {
     );
 }
 
-/// (lost, doubled, out of order)
+/// Returns (lost, duplicated, out of order).
 fn counts(load: &Value) -> (u64, u64, u64) {
     (number(&load["lost"]), number(&load["doubled"]), number(&load["out_of_order"]))
 }
 
 fn number(value: &Value) -> u64 {
-    value.as_u64().unwrap_or_else(|| panic!("no number: {value}"))
+    value.as_u64().unwrap_or_else(|| panic!("not a number: {value}"))
 }
 
-/// Report and exit status of a run against a server that acts so.
+/// Returns report and exit status of a run against a server with this plan.
 fn run(plan: Plan, options: &[&str]) -> (Value, i32) {
     let address = start(plan);
     let publish = format!("http://{address}/publish");
@@ -186,7 +187,8 @@ fn tool(url: &str, options: &[&str]) -> (Value, i32, String) {
     (report, ran.status.code().unwrap(), String::from_utf8_lossy(&ran.stderr).into_owned())
 }
 
-/// A server of events with faults by plan. Streams are numbered as they come; a stream's frames go out in the order of `POST /publish`.
+/// Starts an SSE server with planned faults. Streams are numbered in order of arrival; events are
+/// sent in order of `POST /publish`.
 fn start(plan: Plan) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
@@ -201,7 +203,7 @@ fn start(plan: Plan) -> SocketAddr {
 }
 
 fn serve(mut socket: TcpStream, streams: &Mutex<Vec<TcpStream>>, plan: Plan) {
-    // What a stream was kept from, until its next event has gone out.
+    // Events held back per stream until the next one has been sent.
     let mut kept: HashMap<usize, String> = HashMap::new();
     while let Some((line, body)) = request(&mut socket) {
         if line.starts_with("GET /events") {
@@ -250,7 +252,7 @@ fn send(stream: &mut TcpStream, body: &str) {
     let _ = write!(stream, "{:x}\r\n{event}\r\n", event.len());
 }
 
-/// The request line and the body; None: the connection is over.
+/// Returns the request line and the body, or `None` if the connection is closed.
 fn request(socket: &mut TcpStream) -> Option<(String, String)> {
     let mut bytes = Vec::new();
     loop {

@@ -1,5 +1,6 @@
-//! Yardstick: the least that a delivery can cost. A loop of blocking `send()`s over all sockets, and nothing else: no HTTP library, no
-//! runtime, no queue, and one client that stalls stops it for all. `POST /publish` goes to all streams of `GET /events`.
+//! Yardstick: the minimum cost of a delivery. A loop of blocking `send()` calls over all sockets,
+//! without HTTP library, runtime or queue; one stalled client blocks all others. `POST /publish`
+//! sends the body to all streams of `GET /events`.
 
 use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -10,12 +11,12 @@ use clap::Parser;
 const HEAD: &[u8] =
     b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n";
 const DONE: &[u8] = b"HTTP/1.1 204 No Content\r\n\r\n";
-/// A publisher that says nothing for so long gives way to the next connection.
+/// Pause of the loop when nothing was published.
 const PAUSE: Duration = Duration::from_millis(1);
 
 #[derive(Parser)]
 struct Args {
-    /// Where to listen
+    /// Address to listen on
     #[arg(long, default_value = "127.0.0.1:0")]
     listen: String,
 }
@@ -58,7 +59,7 @@ fn main() -> io::Result<()> {
     Ok(())
 }
 
-/// Whether a request has begun; Err: the connection is over.
+/// Returns whether a request has arrived. Fails if the connection is closed.
 fn waits(socket: &TcpStream) -> io::Result<bool> {
     socket.set_nonblocking(true)?;
     let peeked = socket.peek(&mut [0]);
@@ -71,7 +72,7 @@ fn waits(socket: &TcpStream) -> io::Result<bool> {
     }
 }
 
-/// Reads one request; answers its body.
+/// Reads a request and returns its body.
 fn read_request(mut socket: &TcpStream) -> io::Result<String> {
     let mut bytes = Vec::new();
     let mut piece = [0; 4096];

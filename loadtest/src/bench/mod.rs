@@ -1,4 +1,5 @@
-//! Servers in turn, on the same machine, with the same streams and the same events, and what is written of it.
+//! `loadtest bench`: measures several servers on one machine with the same streams and events, and
+//! writes the results.
 
 mod acceptance;
 pub mod machine;
@@ -19,20 +20,20 @@ use crate::args::BenchArgs;
 use crate::output::{write_stderr, write_stdout};
 use crate::scenario::scaling::{self, ScalePoint};
 
-/// How much is measured.
+/// Extent of a benchmark.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct Size {
-    /// Numbers of streams, rising.
+    /// Stream counts, ascending.
     pub streams: &'static [u32],
-    /// Rounds; the medians of all are told.
+    /// Number of rounds; the report contains the medians.
     pub rounds: u32,
-    /// How long each load goes on, s.
+    /// Duration of each load, in seconds.
     pub load_s: u64,
-    /// Broadcasts a second, fewer where that would be more than `max_deliveries_per_s`.
+    /// Broadcasts per second; fewer where that would exceed `max_deliveries_per_s`.
     pub rate: f64,
-    /// What the machine carries together with the tool.
+    /// Maximum rate that server and load tester can sustain together on this machine.
     pub max_deliveries_per_s: f64,
-    /// Size of a payload.
+    /// Payload size in bytes.
     pub payload_bytes: usize,
 }
 
@@ -46,42 +47,44 @@ const FULL: Size = Size {
 };
 const QUICK: Size = Size { streams: &[1_000, 5_000], rounds: 1, load_s: 4, ..FULL };
 
-/// No round begins that would not end within this: a busy machine gets fewer rounds, and the page says how many.
+/// A round that would exceed this is not started: a busy machine gets fewer rounds, and the page
+/// shows how many.
 const TIME_BUDGET: Duration = Duration::from_secs(19 * 60);
 
-/// What was found.
+/// Results of a benchmark.
 #[derive(Debug, Serialize)]
 pub struct Results {
-    /// On what.
+    /// Machine of the benchmark.
     pub machine: Machine,
-    /// How much.
+    /// Extent of the benchmark.
     pub size: Size,
-    /// Of whom.
+    /// Results per server.
     pub servers: Vec<ServerResults>,
-    /// Who was not there, and why.
+    /// Names of the servers that could not be measured, with the reason.
     pub absent: Vec<(String, String)>,
-    /// How long it all took, s.
+    /// Duration of the benchmark, in seconds.
     pub seconds: u64,
 }
 
-/// What was found of one server.
+/// Results of one server.
 #[derive(Debug, Serialize)]
 pub struct ServerResults {
-    /// Its name.
+    /// Name of the server.
     pub name: &'static str,
-    /// What it is.
+    /// Description of the server.
     pub what: &'static str,
-    /// Its version.
+    /// Version of the server.
     pub version: String,
-    /// How it is started.
+    /// Command that starts the server.
     pub start: &'static str,
-    /// The run that this amounts to, with the most streams.
+    /// Equivalent command line of loadtest, with the highest stream count.
     pub command: String,
-    /// For each round what each number of streams cost.
+    /// Cost per stream count in each round.
     pub rounds: Vec<Vec<ScalePoint>>,
 }
 
-/// Measures all servers that are there, and writes it down; answers whether the gateway held what it must.
+/// Measures all installed servers and writes the results. Returns whether the gateway met the
+/// acceptance criteria.
 pub fn run(args: &BenchArgs) -> Result<bool, String> {
     let mut size = if args.quick { QUICK } else { FULL };
     if let Some(name) =
@@ -109,9 +112,9 @@ pub fn run(args: &BenchArgs) -> Result<bool, String> {
             Err(why) => absent.push((server.name.to_owned(), why)),
         }
     }
-    // In turn, not one server after the other: what else the machine does meanwhile falls on all alike.
+    // The servers take turns in each round, so that other load on the machine affects all alike.
     for round in 1..=size.rounds {
-        // Each round so far took so long.
+        // Average duration of the rounds so far.
         let each = started.elapsed() / (round - 1).max(1);
         if round > 1 && started.elapsed() + each > TIME_BUDGET {
             write_stderr(&format!(
@@ -129,7 +132,7 @@ pub fn run(args: &BenchArgs) -> Result<bool, String> {
             ));
             match measure(server, &size) {
                 Ok(points) => found.rounds.push(points),
-                // One that fails does not take the others' figures along; it is not tried again.
+                // A server that fails is not measured again; the figures of the others remain.
                 Err(why) => {
                     write_stderr(&why);
                     let why = why.lines().next().unwrap_or_default().to_owned();
@@ -164,14 +167,14 @@ fn measure(server: &Server, size: &Size) -> Result<Vec<ScalePoint>, String> {
     points.map_err(|error| format!("{}: {error}\n{}", server.name, running.log()))
 }
 
-/// Where the results go: looked at before the minutes that they take.
+/// Output files, opened before the benchmark runs for minutes.
 struct OutputFiles {
     json: (PathBuf, File),
     page: (PathBuf, File),
 }
 
 impl OutputFiles {
-    /// Opens both, and changes nothing in them yet: a bench that fails leaves the last one's page.
+    /// Opens both files without changing them: a failed benchmark keeps the previous page.
     fn open(out: &Path) -> Result<Self, String> {
         fs::create_dir_all(out).map_err(|error| format!("--out {}: {error}", out.display()))?;
         let open = |name: &str| {

@@ -1,4 +1,4 @@
-//! What is written of a benchmark: docs/benchmarks.md, and a summary for the terminal.
+//! Benchmark page (docs/benchmarks.md) and its summary for the terminal.
 
 use std::fmt::Write;
 
@@ -7,11 +7,11 @@ use super::{Results, ServerResults};
 use crate::report::{CpuPerMillion, Load};
 use crate::scenario::scaling::ScalePoint;
 
-/// The number of streams that the first table is about, if it was measured; else the highest.
+/// Stream count of the first table if it was measured; otherwise the highest.
 const MAIN: u32 = 10_000;
 pub(super) const YARDSTICK: &str = "plain-actix";
 
-/// A line of the table: its name, how it is written, its value of one round.
+/// Row of the table: name, number of decimals, value of one round.
 struct Metric {
     name: &'static str,
     decimals: usize,
@@ -69,7 +69,7 @@ const METRICS: [Metric; 12] = [
     },
 ];
 
-/// docs/benchmarks.md.
+/// Formats docs/benchmarks.md.
 pub fn page(results: &Results) -> String {
     let main_streams = main_stream_count(results);
     let size = &results.size;
@@ -142,7 +142,7 @@ Server, Redis and load tester share the machine.
     out
 }
 
-/// The main table, for the terminal.
+/// Formats the main table for the terminal.
 pub fn summary(results: &Results) -> String {
     let main_streams = main_stream_count(results);
     let mut out =
@@ -208,7 +208,7 @@ fn main_table(results: &Results, main_streams: u32) -> String {
     out
 }
 
-/// CPU per delivery as a multiple of the yardstick's in the same round.
+/// Returns CPU per delivery as a multiple of the yardstick's in the same round.
 pub(super) fn ratio(
     results: &Results,
     server: &ServerResults,
@@ -219,7 +219,8 @@ pub(super) fn ratio(
     spread(pairs.filter_map(|(one, other)| Some(cpu(one)?.total_s / cpu(other)?.total_s)))
 }
 
-/// Of how many rounds the slowest deliveries came after the next event was due: more than one event may then have gone out in a write.
+/// Returns in how many rounds the p99 latency exceeded the interval between two events: several
+/// events may then have been sent in one write.
 fn behind(server: &ServerResults, main_streams: u32) -> String {
     let late = |point: &&ScalePoint| {
         load(point).is_some_and(|load| load.latency.p99_ms > 1000.0 / point.rate)
@@ -395,7 +396,7 @@ fn cell(spread: Option<Spread>, decimals: usize) -> String {
     spread.map_or("–".to_owned(), |spread| spread.text(decimals))
 }
 
-/// 15000 as 15,000.
+/// Formats 15000 as 15,000.
 fn thousands(number: u32) -> String {
     if number < 1000 {
         number.to_string()
@@ -437,7 +438,8 @@ pub(super) mod tests {
         ScalePoint { streams, rate: 10.0, connect: Connect::default(), memory, load: Some(load) }
     }
 
-    /// The gateway's CPU in three rounds beside the yardstick's, which is 6 s, 12 s, 6 s.
+    /// Returns results with the gateway's CPU in three rounds. That of the yardstick is 6 s, 12 s,
+    /// 6 s.
     pub fn results(gateway: &[f64; 3], lost: u64) -> Results {
         let server = |name, cpu: &[f64; 3], p99_ms| ServerResults {
             name,
@@ -453,7 +455,8 @@ pub(super) mod tests {
         Results {
             machine: Machine::read(),
             size: Size { rounds: 3, ..QUICK },
-            // The machine was twice as slow in the second round: the ratio is the same in all.
+            // The machine was half as fast in the second round: the ratio is the same in all
+            // rounds.
             servers: vec![
                 server(GATEWAY, gateway, 99.0),
                 server(YARDSTICK, &[6.0, 12.0, 6.0], 101.0),

@@ -1,4 +1,4 @@
-//! The servers that are measured: how each is found, started, subscribed to and published to.
+//! Servers of the benchmark: how to find, start, subscribe to and publish to each.
 
 use std::fs::{self, File};
 use std::net::{TcpListener, TcpStream};
@@ -14,32 +14,33 @@ use super::Size;
 use super::machine::first_line;
 use crate::args::{Cli, Command as CliCommand, Common};
 
-/// How long a server may take to listen.
+/// Maximum time until a server listens.
 const START_TIMEOUT: Duration = Duration::from_secs(20);
 const SECRET: &str = "a key of the benchmark, made for nothing else";
-/// As in `peers/Caddyfile`.
+/// Must match `peers/Caddyfile`.
 const MERCURE_KEY: &str = "bench-bench-bench-bench-bench-bench";
 
-/// What all others stand beside.
+/// Name of the gateway.
 pub const GATEWAY: &str = "sse-gateway";
 
-/// A server that can be measured.
+/// Server of the benchmark.
 pub struct Server {
-    /// Its name.
+    /// Name of the server.
     pub name: &'static str,
-    /// What it is, for the reader.
+    /// Description for readers.
     pub what: &'static str,
-    /// Its version; Err: why it cannot be measured here.
+    /// Returns the version, or the reason why the server cannot be measured.
     pub version: fn() -> Result<String, String>,
-    /// How it is started, for the reader.
+    /// Start command for readers.
     pub started_by: &'static str,
-    /// Its processes, the measured one last, in a folder and on a port of their own.
+    /// Starts the processes in a directory and on a port; the measured process is the last one.
     start: fn(&Path, u16) -> Result<Vec<Child>, String>,
-    /// How to subscribe and to publish: options of this tool, `__PORT__`, `__REDIS_PORT__`, `__DIR__` and `__TOKEN__` to be filled in.
+    /// Options of loadtest for subscribing and publishing, in which `__PORT__`, `__REDIS_PORT__`,
+    /// `__DIR__` and `__TOKEN__` are replaced.
     options: &'static [&'static str],
 }
 
-/// All of them; Redis' port is always one above the server's.
+/// All servers. The port of Redis is always one above that of the server.
 pub const SERVERS: [Server; 6] = [
     Server {
         name: GATEWAY,
@@ -167,7 +168,7 @@ fn load_options(size: &Size) -> Vec<String> {
     text.split(' ').map(str::to_owned).collect()
 }
 
-/// The run that measures a server, as one would type it.
+/// Formats the loadtest command that measures a server.
 pub fn command(server: &Server, size: &Size) -> String {
     let most = size.streams.last().copied().unwrap_or_default().to_string();
     let mut words = vec!["loadtest broadcast -n".to_owned(), most];
@@ -181,7 +182,7 @@ pub fn command(server: &Server, size: &Size) -> String {
     words.join(" ")
 }
 
-/// A server with its helpers; gone, with its folder, when this is dropped.
+/// Running server with its helper processes. Dropping it stops them and deletes the directory.
 pub struct RunningServer {
     processes: Vec<Child>,
     dir: PathBuf,
@@ -197,18 +198,19 @@ pub fn start(server: &Server) -> Result<RunningServer, String> {
     let mut running = RunningServer { processes: Vec::new(), dir, port, options: server.options };
     running.processes = (server.start)(&running.dir, port)?;
     wait_until_listening(port).map_err(|error| format!("{error}\n{}", running.log()))?;
-    // A measurement, no wait for an event: what the empty server holds is read next, and it shall be at rest (its link, its workers).
+    // The memory of the empty server is measured next, so its startup must be complete (Redis link,
+    // workers). There is no event to wait for.
     std::thread::sleep(Duration::from_secs(2));
     Ok(running)
 }
 
 impl RunningServer {
-    /// The tool's options for a run against it.
+    /// Returns the options of loadtest for the load of a benchmark.
     pub fn options(&self, size: &Size) -> Common {
         self.parsed(load_options(size))
     }
 
-    /// The tool's options that find it.
+    /// Returns the options of loadtest for this server.
     pub fn common(&self) -> Common {
         self.parsed(Vec::new())
     }
@@ -238,12 +240,12 @@ impl RunningServer {
         filled
     }
 
-    /// The measured process.
+    /// Returns the id of the measured process.
     pub fn pid(&self) -> u32 {
         self.processes.last().map(Child::id).unwrap_or_default()
     }
 
-    /// What its processes printed.
+    /// Returns the output of the processes.
     pub fn log(&self) -> String {
         fs::read_to_string(self.dir.join("log")).unwrap_or_default()
     }
@@ -252,7 +254,8 @@ impl RunningServer {
 impl Drop for RunningServer {
     fn drop(&mut self) {
         for process in &mut self.processes {
-            // SAFETY: a signal to a child that was not waited for yet. nginx' master takes its workers along.
+            // SAFETY: signals a child that has not been waited for. The nginx master stops its
+            // workers.
             unsafe { libc::kill(process.id().cast_signed(), libc::SIGTERM) };
             let end = Instant::now() + Duration::from_secs(2);
             while matches!(process.try_wait(), Ok(None)) && Instant::now() < end {
@@ -272,7 +275,7 @@ fn fill_placeholders(text: &str, dir: &Path, port: u16) -> String {
         .replace("__REDIS_PORT__", &redis)
 }
 
-/// Two free ports, one above the other, below the range that outgoing connections take theirs from.
+/// Finds two adjacent free ports below the range of local ports for outgoing connections.
 fn free_ports() -> Result<u16, String> {
     let free = |port: u16| TcpListener::bind(("127.0.0.1", port)).is_ok();
     let tried = (0..100).map(|_| fastrand::u16(10_000..16_000) * 2);
@@ -293,7 +296,7 @@ fn wait_until_listening(port: u16) -> Result<(), String> {
     Ok(())
 }
 
-/// A binary that was built with this one.
+/// Returns the path of a binary built together with this one.
 fn sibling_binary(name: &str) -> Result<PathBuf, String> {
     let beside = std::env::current_exe().map_err(|error| error.to_string())?.with_file_name(name);
     if beside.exists() {
@@ -313,7 +316,8 @@ fn spawn(dir: &Path, command: &mut Command) -> Result<Child, String> {
     let failed = |error: std::io::Error| format!("{program}: {error}");
     let log = File::options().create(true).append(true).open(dir.join("log")).map_err(failed)?;
     let errors = log.try_clone().map_err(failed)?;
-    // SAFETY: between fork and exec only a flag is set. Whatever ends this tool, its servers end too.
+    // SAFETY: only sets a flag between fork and exec. The servers end with this tool, however it
+    // ends.
     unsafe {
         command.pre_exec(|| {
             libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGTERM);
@@ -366,7 +370,7 @@ fn yardstick(name: &str, dir: &Path, port: u16) -> Result<Vec<Child>, String> {
     )?])
 }
 
-/// Writes a peer's configuration; answers where.
+/// Writes the configuration of a peer and returns its path.
 fn write_config(text: &str, name: &str, dir: &Path, port: u16) -> Result<PathBuf, String> {
     let file = dir.join(name);
     fs::write(&file, fill_placeholders(text, dir, port))

@@ -1,4 +1,5 @@
-//! What publishes, connects and resumes cost Redis in CPU time, by its own account (`INFO cpu`), less what it uses while idle.
+//! CPU time of Redis for publishes, connects and resumes, according to `INFO cpu` and without the
+//! CPU of an idle Redis.
 
 use std::time::{Duration, Instant};
 
@@ -10,23 +11,23 @@ use crate::scenario::resumes::{self, Missed, Resumes};
 use crate::stamp::Stamp;
 use crate::usage::RedisInfo;
 
-/// What one thing costs.
+/// CPU time of an operation.
 #[derive(Debug, Serialize)]
 pub struct Cost {
-    /// What.
+    /// Description of the operation.
     pub what: String,
-    /// How many of them a round had.
+    /// Operations per round.
     pub count: u64,
-    /// CPU of Redis for one, µs: the median of the rounds.
+    /// CPU of Redis per operation in µs: median of the rounds.
     pub us: f64,
-    /// The least of the rounds.
+    /// Minimum of the rounds, in µs.
     pub us_min: f64,
-    /// The most of the rounds.
+    /// Maximum of the rounds, in µs.
     pub us_max: f64,
 }
 
 impl Cost {
-    /// `us`: what the rounds came to.
+    /// Creates a cost from the figures of the rounds, in µs.
     fn new(what: String, count: u64, us: Vec<f64>) -> Result<Self, String> {
         let Spread { median, min, max, .. } =
             spread(us.into_iter()).ok_or("no round was measured")?;
@@ -34,37 +35,37 @@ impl Cost {
     }
 }
 
-/// Connects and resumes, and the memory that came with them.
+/// Cost of connects and resumes.
 pub struct Connects {
-    /// CPU.
+    /// CPU of Redis per operation.
     pub costs: Vec<Cost>,
-    /// `MEMORY USAGE` of a session.
+    /// `MEMORY USAGE` of a session, in bytes.
     pub session_bytes: u64,
-    /// What `used_memory` grew by for each connected user.
+    /// Growth of `used_memory` per connected user, in bytes.
     pub user_bytes: u64,
 }
 
-/// A connection to Redis that looks at what it costs.
+/// Connection to Redis that measures the CPU of its commands.
 pub struct Meter {
     connection: redis::Connection,
     usage: RedisInfo,
-    /// CPU of Redis while nothing happens, s a second.
+    /// CPU of an idle Redis, in seconds per second.
     pub idle_s_per_s: f64,
 }
 
 const PAYLOAD_BYTES: usize = 256;
 const ROUNDS: usize = 3;
-/// Sessions in one call, as the gateway has it, and how often each is renewed in a round.
+/// Sessions per call, as in the gateway, and renewals of each session per round.
 const RENEWED: usize = 100;
 const RENEWALS: usize = 20;
 const IDLE: Duration = Duration::from_secs(3);
-/// How long the recorder may take over what was published bare.
+/// Maximum time for the gateway to record plain publishes.
 const RECORD: Duration = Duration::from_secs(30);
-/// Streams that connect and resume, each of a user of its own.
+/// Streams that connect and resume; each has its own user.
 const STREAMS: u32 = 1000;
 
 impl Meter {
-    /// Connects, and looks how much Redis does while nothing happens.
+    /// Connects and measures the CPU of the idle Redis.
     pub fn new(url: &str) -> Result<Self, String> {
         let connection = redis::Client::open(url).and_then(|client| client.get_connection());
         let mut meter = Self {
@@ -78,7 +79,7 @@ impl Meter {
         Ok(meter)
     }
 
-    /// CPU of Redis for each of `count` things that `work` does, µs.
+    /// Returns the CPU of Redis in µs for each of the `count` operations that `work` performs.
     pub fn each_us(
         &mut self,
         count: u64,
@@ -89,25 +90,25 @@ impl Meter {
         Ok(self.net_us(started, before.total_s()) / count as f64)
     }
 
-    /// CPU since then, less what an idle Redis uses, µs.
+    /// Returns the CPU used since `started`, without that of an idle Redis, in µs.
     fn net_us(&mut self, started: Instant, before_s: f64) -> f64 {
         let used_s = self.usage.cpu().total_s() - before_s;
         (used_s - self.idle_s_per_s * started.elapsed().as_secs_f64()) * 1e6
     }
 
-    /// `used_memory`.
+    /// Returns `used_memory` in bytes.
     pub fn used_bytes(&mut self) -> Result<u64, String> {
-        // Buffers of what came before are given back at Redis' next look at its clients.
+        // Redis releases buffers of earlier commands in its next periodic check of clients.
         std::thread::sleep(Duration::from_millis(300));
         Ok(self.usage.used_bytes())
     }
 
-    /// One command.
+    /// Runs a command.
     pub fn command<T: redis::FromRedisValue>(&mut self, command: &redis::Cmd) -> Result<T, String> {
         command.query(&mut self.connection).map_err(|error| error.to_string())
     }
 
-    /// Durable publishes of one payload, `batch` in a pipeline.
+    /// Publishes a payload durably to all channels, in pipelines of `batch` commands.
     pub fn publish(
         &mut self,
         channels: &mut dyn Iterator<Item = String>,
@@ -135,7 +136,7 @@ impl Meter {
     }
 }
 
-/// Publishes of 256 bytes in all ways.
+/// Measures publishes of 256 bytes with each method.
 pub fn publishes(common: &Common, meter: &mut Meter) -> Result<Vec<Cost>, String> {
     let mut payload = Vec::new();
     Stamp { due_ns: 1, source: 1, sequence: 1, run: 0 }.payload(PAYLOAD_BYTES, &mut payload);
@@ -186,7 +187,7 @@ fn rounds(mut each: impl FnMut() -> Result<f64, String>) -> Result<Vec<f64>, Str
     (0..ROUNDS).map(|_| each()).collect()
 }
 
-/// Publishes bare, and waits until all is recorded: by the number that the recorder has reached.
+/// Publishes plainly and waits until the recorder has counted all events.
 fn publish_plain(
     meter: &mut Meter,
     channels: impl Iterator<Item = String>,
@@ -224,7 +225,7 @@ fn publish_without_subscribers(
     })
 }
 
-/// First connects, and resumes of those that missed something. Call inside of a `LocalSet`.
+/// Measures first connects, and resumes after missing events. Must run in a `LocalSet`.
 pub async fn connects(common: &Common, meter: &mut Meter) -> Result<Connects, String> {
     let count = u64::from(STREAMS);
     let mut streams = Resumes::new(common, STREAMS)?;
@@ -255,7 +256,7 @@ pub async fn connects(common: &Common, meter: &mut Meter) -> Result<Connects, St
     Ok(Connects { costs, session_bytes, user_bytes })
 }
 
-/// CPU of Redis for the renewal of one of these sessions, as the gateway does it, µs.
+/// Returns the CPU of Redis in µs per session renewal, called in the same way as by the gateway.
 fn renewals(meter: &mut Meter, keys: &[String]) -> Result<f64, String> {
     const FIELDS: [&str; 6] = ["connection", "user", "first", "opened_ms", "until_ms", "turn"];
     let mut calls = Vec::new();
@@ -282,7 +283,8 @@ fn renewals(meter: &mut Meter, keys: &[String]) -> Result<f64, String> {
     })
 }
 
-/// All leave, miss something and come back; answers what that cost Redis, from when they come, µs.
+/// Disconnects all streams, publishes what they miss and reconnects them. Returns the CPU of Redis
+/// in µs from the reconnect on.
 async fn resume(streams: &mut Resumes, missed: Missed, meter: &mut Meter) -> Result<f64, String> {
     streams.cut().await;
     for batch in streams.events(missed).chunks(256) {
@@ -292,7 +294,7 @@ async fn resume(streams: &mut Resumes, missed: Missed, meter: &mut Meter) -> Res
         }
         pipeline.query::<Vec<String>>(&mut meter.connection).map_err(|error| error.to_string())?;
     }
-    // The gateway notes what left and what was published.
+    // Gives the gateway time to process the disconnects and the events.
     tokio::time::sleep(Duration::from_secs(1)).await;
     let (started, before) = (Instant::now(), meter.usage.cpu().total_s());
     streams.connect().await?;

@@ -1,34 +1,35 @@
-//! What logs take of Redis' memory, over payload sizes and over `stream-node-max-bytes`.
+//! Memory of event logs in Redis, by payload size and `stream-node-max-bytes`.
 
 use serde::Serialize;
 
 use super::cpu::Meter;
 use crate::stamp::Stamp;
 
-/// Logs of one length.
+/// Memory of logs with the same number of events.
 #[derive(Debug, Serialize)]
 pub struct Log {
-    /// `stream-node-max-bytes`.
+    /// `stream-node-max-bytes` of Redis.
     pub node_max_bytes: u64,
-    /// Size of a payload.
+    /// Payload size in bytes.
     pub payload_bytes: usize,
-    /// Events that were published to each log.
+    /// Events published to each log.
     pub published: u64,
-    /// Events that each log kept (history.max_len is 1000, approximately).
+    /// Events kept by each log (history.max_len is 1000, approximately).
     pub events: u64,
-    /// What `used_memory` grew by for each log, its key included.
+    /// Growth of `used_memory` per log in bytes, including its key.
     pub bytes: u64,
-    /// CPU of Redis for each publish, in pipelines of 256, nobody subscribed, µs.
+    /// CPU of Redis per publish in µs, in pipelines of 256 and without subscribers.
     pub publish_cpu_us: f64,
 }
 
-/// Redis' own default.
+/// Default of Redis.
 const DEFAULT_NODE_BYTES: u64 = 4096;
-/// Bytes that a measurement publishes at the most: enough to drown what else moves in `used_memory`, bounded all the same.
+/// Maximum bytes published per measurement: large enough to dominate other changes of
+/// `used_memory`.
 const VOLUME_BYTES: u64 = 20 << 20;
 const MAX_LOGS: u64 = 5_000;
 
-/// Measures them all.
+/// Measures logs of all sizes.
 pub fn logs(redis: &str) -> Result<Vec<Log>, String> {
     let mut meter = Meter::new(redis)?;
     let mut found = Vec::new();
@@ -42,7 +43,7 @@ pub fn logs(redis: &str) -> Result<Vec<Log>, String> {
             found.push(measure(&mut meter, DEFAULT_NODE_BYTES, published, payload_bytes)?);
         }
     }
-    // More than is kept: how far the approximate trimming lets a log grow.
+    // More events than are kept: shows how far approximate trimming lets a log grow.
     found.push(measure(&mut meter, DEFAULT_NODE_BYTES, 3000, 256)?);
     Ok(found)
 }

@@ -1,5 +1,5 @@
-//! `loadtest redis`: what the gateway costs its Redis, for sizing: memory of logs and sessions, CPU of publishes, connects and resumes.
-//! Against a Redis and a gateway of its own.
+//! `loadtest redis`: cost of the gateway in Redis, for sizing. Measures the memory of logs and
+//! sessions and the CPU of publishes, connects and resumes, with a Redis and a gateway of its own.
 
 mod cpu;
 mod memory;
@@ -13,26 +13,27 @@ use crate::bench::machine::{Machine, first_line};
 use crate::bench::servers::{self, SERVERS};
 use crate::output::{JsonOutput, write_stderr};
 
-/// What was found.
+/// Results of `loadtest redis`.
 #[derive(Debug, Serialize)]
 pub struct Costs {
-    /// On what.
+    /// Machine of the measurement.
     pub machine: Machine,
-    /// The first line of `redis-server --version`.
+    /// First line of `redis-server --version`.
     pub redis: String,
-    /// Logs of some length.
+    /// Memory of logs.
     pub logs: Vec<memory::Log>,
-    /// Memory of a session, as `MEMORY USAGE` has it, bytes.
+    /// Memory of a session in bytes, according to `MEMORY USAGE`.
     pub session_bytes: u64,
-    /// What `used_memory` grew by for each connected user: session, subscription and what belongs to them. Bytes.
+    /// Growth of `used_memory` per connected user in bytes: session, subscription and everything
+    /// else.
     pub connected_user_bytes: u64,
-    /// CPU of Redis while nothing happens (ticks, leases), ms a second.
+    /// CPU of Redis without streams and events (ticks, leases), in ms per second.
     pub idle_cpu_ms_per_s: f64,
-    /// What single things cost.
+    /// CPU of Redis per operation.
     pub cpu: Vec<cpu::Cost>,
 }
 
-/// Measures, and tells.
+/// Runs all measurements and writes the results.
 pub fn run(args: &RedisArgs) -> Result<(), String> {
     let json = JsonOutput::open(args.json.as_deref())?;
     let machine = Machine::read();

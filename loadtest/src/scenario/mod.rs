@@ -1,5 +1,6 @@
-//! The runs. All are made of the same parts: open the streams, let them rest, put a load on them, see what happens in the during of it,
-//! wait for the rest, settle.
+//! Scenarios of the load tester. All share the same steps: open the streams, let them settle, run
+//! the load and what happens during it, wait for outstanding events, and compare received and
+//! expected events.
 
 mod churn;
 pub mod resumes;
@@ -21,10 +22,10 @@ use crate::report::{Connect, CpuPerMillion, Load, Memory, Quantiles, Report, Str
 use crate::stamp::now_ns;
 use crate::stats::histogram_us;
 
-/// A run in the making.
+/// State of a run.
 pub struct Run {
     fleet: Fleet,
-    /// So many of the streams are open and have accounts to settle.
+    /// Number of open streams, whose events are counted.
     active: u32,
     schedule: Option<Schedule>,
     server: Option<Processes>,
@@ -33,7 +34,7 @@ pub struct Run {
     settle: Duration,
     drain: Duration,
     report: Report,
-    /// Before the first stream.
+    /// Memory before the first stream.
     empty: MemoryBaseline,
 }
 
@@ -45,7 +46,7 @@ struct MemoryBaseline {
     kernel: KernelMemory,
 }
 
-/// CPU and counts at the start of a load.
+/// CPU and counters at the start of a load.
 struct LoadBaseline {
     server: Option<Cpu>,
     redis: Option<Cpu>,
@@ -58,7 +59,7 @@ struct LoadBaseline {
     expected: u64,
 }
 
-/// Makes the run of a command. Call inside of a `LocalSet`.
+/// Runs the scenario of a command. Must run in a `LocalSet`.
 pub async fn run(command: Command) -> Result<Report, String> {
     let (name, common) = match &command {
         Command::Idle(common) => ("idle", common),
@@ -111,14 +112,14 @@ pub async fn run(command: Command) -> Result<Report, String> {
     Ok(run.report)
 }
 
-/// The during of a load in which nothing else happens.
+/// Load during which nothing else happens.
 async fn pause(time: Duration) -> Result<(), String> {
     tokio::time::sleep(time).await;
     Ok(())
 }
 
 impl Run {
-    /// Opens streams until so many are open, and reads what they cost at rest.
+    /// Opens streams up to the number `streams`, and measures connects and idle memory.
     async fn open(&mut self, streams: u32, common: &Common) -> Result<(Connect, Memory), String> {
         let before = self.server_cpu();
         let opened = self.active..streams;
@@ -145,8 +146,9 @@ impl Run {
         Ok((connect, memory))
     }
 
-    /// The report of a run that ended before its load: how many were held, and why not all. A server that is there and has no room has
-    /// answered; one that gave not a single stream otherwise was not tested.
+    /// Completes the report of a run whose streams could not all be opened. A server that reports a
+    /// lack of capacity has answered; otherwise, a server without a single open stream was not
+    /// tested.
     fn failed_open(mut self, why: String, thresholds: &Thresholds) -> Report {
         let stats = &self.fleet.env.stats;
         self.report.streams = Streams::new(stats);
@@ -156,7 +158,7 @@ impl Run {
         self.report
     }
 
-    /// Publishes while `during` goes on, waits for the rest, and says what came of it.
+    /// Publishes while `during` runs, waits for outstanding events and returns the results.
     async fn load(
         &mut self,
         during: impl AsyncFnOnce(&mut Fleet) -> Result<(), String>,
@@ -178,13 +180,14 @@ impl Run {
             None => Default::default(),
         };
         self.fleet.drained(0..self.active, self.drain).await;
-        // The last frames may be doubled ones.
+        // Duplicates of the last events may still arrive.
         tokio::time::sleep(self.settle / 4).await;
         let (expected, lost) = self.fleet.expected_and_lost(0..self.active);
         let (server_cpu, redis_cpu) = (self.server_cpu(), self.redis.as_mut().map(RedisInfo::cpu));
         let stats = &self.fleet.env.stats;
         let delivered = stats.delivered.get() - before.delivered;
-        // By the last delivery: a backlog that is worked off after the end was not delivered within the time.
+        // Measured until the last delivery: a backlog delivered after the end does not count as on
+        // time.
         let last_s = stats.last_ns.get().saturating_sub(started_ns) as f64 / 1e9;
         let tool_cpu_s = self.tool_cpu().since(before.tool).total_s();
         Ok(Load {
@@ -227,7 +230,7 @@ impl Run {
         }
     }
 
-    /// None too if one of its processes is gone: its time went with it.
+    /// Returns `None` also if a process of the server has exited, because its CPU time is unknown.
     fn server_cpu(&self) -> Option<Cpu> {
         self.server.as_ref().and_then(Processes::cpu)
     }

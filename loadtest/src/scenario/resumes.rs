@@ -1,4 +1,4 @@
-//! Streams that leave, miss a known number of events, and come back: what a resume costs.
+//! Streams that disconnect, miss a known number of events, and reconnect: the cost of resumes.
 
 use std::time::Duration;
 
@@ -6,21 +6,21 @@ use super::{Run, setup};
 use crate::args::Common;
 use crate::stamp::{BROADCAST, Stamp};
 
-/// What each stream misses.
+/// Events missed by each stream.
 #[derive(Clone, Copy, Debug)]
 pub enum Missed {
-    /// Events of its own user.
+    /// Events of the stream's user.
     Own(u32),
-    /// Broadcasts, the same for all.
+    /// Broadcasts, missed by all streams.
     Broadcasts(u32),
 }
 
-/// What is looked at.
+/// Cases to measure.
 pub const MISSED: [Missed; 4] =
     [Missed::Own(0), Missed::Own(10), Missed::Own(100), Missed::Broadcasts(100)];
 
 impl Missed {
-    /// In words.
+    /// Describes the case for the report.
     pub fn text(self) -> String {
         match self {
             Self::Own(0) => "nothing missed".to_owned(),
@@ -30,14 +30,14 @@ impl Missed {
     }
 }
 
-/// The streams.
+/// Streams that disconnect and resume.
 pub struct Resumes {
     run: Run,
     timeout: Duration,
 }
 
 impl Resumes {
-    /// None open yet. Call inside of a `LocalSet`.
+    /// Creates the streams without opening them. Must run in a `LocalSet`.
     pub fn new(common: &Common, streams: u32) -> Result<Self, String> {
         let common = Common { streams, ..common.clone() };
         let mut run = setup::run("idle", &common)?;
@@ -45,17 +45,18 @@ impl Resumes {
         Ok(Self { run, timeout: common.connect_timeout })
     }
 
-    /// Opens all.
+    /// Opens all streams.
     pub async fn connect(&mut self) -> Result<(), String> {
         self.run.fleet.open(0..self.run.active, None, self.timeout).await.map(drop)
     }
 
-    /// Cuts all.
+    /// Disconnects all streams.
     pub async fn cut(&mut self) {
         self.run.fleet.cut(0..self.run.active).await;
     }
 
-    /// The events that all of them miss, to be published: (channel, payload).
+    /// Returns the (channel, payload) pairs to publish so that each stream misses what `missed`
+    /// says.
     pub fn events(&self, missed: Missed) -> Vec<(String, Vec<u8>)> {
         let env = &self.run.fleet.env;
         let event = |channel: String, source: u32| {
@@ -77,7 +78,7 @@ impl Resumes {
         }
     }
 
-    /// Waits until all have all; Err: not in time, or something came twice.
+    /// Waits until all streams have received everything. Fails on a timeout and on duplicates.
     pub async fn caught_up(&self) -> Result<(), String> {
         let run = &self.run;
         run.fleet.drained(0..run.active, self.timeout).await;
@@ -107,7 +108,9 @@ mod tests {
             "--url",
             "http://127.0.0.1:1/events",
         ]);
-        let Command::Idle(common) = parsed.command else { unreachable!("idle was asked for") };
+        let Command::Idle(common) = parsed.command else {
+            unreachable!("the command line says idle")
+        };
         let resumes = Resumes::new(&common, 3).unwrap();
         let events = resumes.events(Missed::Own(2));
         assert_eq!(events.len(), 6);

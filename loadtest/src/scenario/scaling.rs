@@ -1,5 +1,6 @@
-//! Many numbers of streams in one run of a server: up for what an idle stream costs, down for what a delivery costs. Up first,
-//! since a load leaves buffers behind that would count as the idle streams' own.
+//! Several stream counts with one server: ascending to measure idle streams, then descending to
+//! measure deliveries. Ascending first, because a load leaves buffers behind that would count as
+//! memory of idle streams.
 
 use std::time::Duration;
 
@@ -9,26 +10,27 @@ use super::{pause, setup};
 use crate::args::Common;
 use crate::report::{Connect, Load, Memory};
 
-/// Load before the load that is measured.
+/// Duration of the load before the measured load.
 const WARM_UP: Duration = Duration::from_millis(500);
 
-/// What a number of streams cost.
+/// Cost at one stream count.
 #[derive(Clone, Debug, Serialize)]
 pub struct ScalePoint {
-    /// How many.
+    /// Number of streams.
     pub streams: u32,
-    /// Broadcasts a second.
+    /// Broadcasts per second.
     pub rate: f64,
-    /// How the last of them were opened.
+    /// Figures for opening the last streams of this count.
     pub connect: Connect,
-    /// What they cost at rest.
+    /// Memory of idle streams.
     pub memory: Memory,
-    /// What deliveries to them cost.
+    /// Cost of deliveries.
     pub load: Option<Load>,
 }
 
-/// Climbs up and down. `counts` rises; where `--rate` would make more than `max_deliveries_per_s`, the rate falls: a server that cannot keep
-/// up writes several events at once, and looks cheaper than it is. Call inside of a `LocalSet`.
+/// Measures each stream count. `counts` must be ascending. The rate is reduced where `--rate` would
+/// exceed `max_deliveries_per_s`, because a server that falls behind writes several events at once
+/// and looks cheaper than it is. Must run in a `LocalSet`.
 pub async fn measure(
     common: &Common,
     counts: &[u32],
@@ -46,16 +48,17 @@ pub async fn measure(
     for point in points.iter_mut().rev() {
         run.fleet.cut(point.streams..run.active).await;
         run.active = point.streams;
-        // The server takes note of those that left.
+        // Gives the server time to process the disconnects.
         tokio::time::sleep(run.settle).await;
         if let Some(schedule) = &mut run.schedule {
             schedule.broadcasts_per_s = point.rate;
         }
-        // Whatever is only noticed by writing (a stream that left, a first buffer) is over before the load is measured.
+        // Costs that appear with the first write (a closed stream, a first buffer) are over before
+        // the measured load.
         run.load(async |_| pause(WARM_UP).await).await?;
         point.load = Some(run.load(async |_| pause(common.duration).await).await?);
         if point.streams == most {
-            // Further down the server still holds what the streams above left behind.
+            // At lower counts the server still holds memory from the streams that were open before.
             point.memory.server_bytes_per_loaded_stream = run.server_bytes_per_stream();
         }
     }

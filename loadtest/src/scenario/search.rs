@@ -1,5 +1,5 @@
-//! The highest rate of broadcasts that is kept up with: doubled while it is, then halved between the last that was and the first that
-//! was not.
+//! Scenario `slow-publish`: finds the highest sustainable broadcast rate. Doubles the rate while it
+//! is sustained, then bisects between the last sustained and the first unsustained rate.
 
 use std::time::Duration;
 
@@ -7,10 +7,10 @@ use super::Run;
 use crate::option_values::MAX_RATE;
 use crate::report::{Load, Search, Step};
 
-/// Halvings between the last good rate and the first bad one.
+/// Bisections between the last sustained and the first unsustained rate.
 const HALVINGS: u32 = 4;
 
-/// Tries rates for `duration` each.
+/// Tries each rate for `duration`.
 pub(super) async fn run(run: &mut Run, duration: Duration, p99: Duration) -> Result<(), String> {
     let mut search = Search { highest_rate: 0.0, steps: Vec::new() };
     let mut rate = run
@@ -34,7 +34,7 @@ pub(super) async fn run(run: &mut Run, duration: Duration, p99: Duration) -> Res
         search.steps.push(step);
         run.report.load = Some(load);
         if lost > 0 {
-            // What is missing now would be missing in the next step's account too.
+            // The next step would count these lost events too.
             break;
         }
         rate = match too_high {

@@ -1,4 +1,4 @@
-//! From the command line to a run that can start: all that can be wrong is found here, before the first stream.
+//! Prepares a run from the command line. Reports all configuration errors before the first stream.
 
 use std::fs;
 use std::path::Path;
@@ -22,7 +22,7 @@ use crate::tickets::TicketSource;
 use crate::usage::{KernelMemory, Processes, RedisInfo, anonymous_bytes};
 use crate::{limits, tls};
 
-/// Everything ready, no stream open.
+/// Prepares a run without opening any stream.
 pub(super) fn run(name: &'static str, args: &Common) -> Result<Run, String> {
     let streams_per_connection = if args.http2 { args.streams_per_connection } else { 1 };
     limits::open_files(args.streams, streams_per_connection)?;
@@ -100,7 +100,7 @@ pub(super) fn run(name: &'static str, args: &Common) -> Result<Run, String> {
     })
 }
 
-/// A line that counts along, if somebody sits at a terminal.
+/// Shows a progress line on a terminal.
 pub(super) fn progress(fleet: &Fleet) -> ProgressBar {
     const EVERY: Duration = Duration::from_millis(200);
     let bar = ProgressBar::new(fleet.len().into());
@@ -121,7 +121,7 @@ pub(super) fn progress(fleet: &Fleet) -> ProgressBar {
     bar
 }
 
-/// Whom to believe over https; None: nobody was named.
+/// Returns the TLS configuration for https, or `None` if there is no certificate option.
 fn tls_config(args: &Common) -> Result<Option<rustls::ClientConfig>, String> {
     match (&args.ca, args.insecure) {
         (Some(file), _) => tls::with_ca(file).map(Some),
@@ -225,7 +225,7 @@ fn schedule(name: &str, args: &Common, users: u32, run: u16) -> Result<Option<Sc
     }))
 }
 
-/// Another path on the server of a URL.
+/// Replaces the path of a URL.
 fn beside(url: &str, path: &str) -> String {
     let authority = url.find("://").map_or(0, |at| at + 3);
     let end = url[authority..].find('/').map_or(url.len(), |at| authority + at);

@@ -1,4 +1,4 @@
-//! Streams at rest, and a steady load.
+//! Scenarios without disruption: `idle`, and a steady load.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use super::Run;
 use crate::report::IdleCost;
 use crate::usage::{Cpu, RedisInfo};
 
-/// Holds the streams; answers what that costs.
+/// Keeps the streams open without a load and measures the cost.
 pub(super) async fn idle(run: &mut Run, duration: Duration) -> IdleCost {
     let before = (run.server_cpu(), run.redis.as_mut().map(RedisInfo::cpu));
     tokio::time::sleep(duration).await;
@@ -21,7 +21,7 @@ pub(super) async fn idle(run: &mut Run, duration: Duration) -> IdleCost {
     }
 }
 
-/// Publishes for a while.
+/// Publishes for `duration`.
 pub(super) async fn load(run: &mut Run, duration: Duration) -> Result<(), String> {
     let load = run.load(async |_| super::pause(duration).await).await?;
     run.report.load = Some(load);

@@ -1,4 +1,5 @@
-//! All streams are cut in the during of the load and come back at once: what a deployment or a network does.
+//! Scenario `storm`: all streams are disconnected during the load and reconnect at once, as after a
+//! deployment or a network failure.
 
 use std::time::Duration;
 
@@ -7,7 +8,7 @@ use crate::report::{Quantiles, Storm};
 use crate::stamp::now_ns;
 use crate::usage::Processes;
 
-/// A third of the time before the cut, the rest after it.
+/// Disconnects the streams after a third of `duration`.
 pub(super) async fn run(
     run: &mut Run,
     duration: Duration,
@@ -25,7 +26,7 @@ pub(super) async fn run(
             let env = fleet.env.clone();
             env.disrupted_ns.set(now_ns());
             let before = server.as_ref().and_then(Processes::cpu);
-            // Not all are open in time: the report says how many were.
+            // Not all may be open in time: the report contains how many were.
             let _ = fleet.open(all.clone(), None, timeout).await;
             let caught_up =
                 env.stats.until(|stats| stats.caught_up_us.borrow().len() >= u64::from(all.end));

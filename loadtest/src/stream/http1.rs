@@ -1,4 +1,4 @@
-//! A stream over HTTP/1.1, with or without TLS.
+//! Stream over HTTP/1.1, with or without TLS.
 
 use std::cell::RefCell;
 use std::fmt::Write;
@@ -17,11 +17,11 @@ use crate::refusal::{BODY_TIMEOUT, MAX_BODY_BYTES, Refusal};
 use crate::wire::chunked::Chunked;
 use crate::wire::head::{self, Framing};
 
-/// Bytes that one read takes at the most.
+/// Maximum size of a read in bytes.
 const READ_BYTES: usize = 64 * 1024;
 
 thread_local! {
-    /// All streams of the thread read into this, one after the other.
+    /// Read buffer shared by all streams of the thread.
     static BUFFER: RefCell<Vec<u8>> = RefCell::new(vec![0; READ_BYTES]);
 }
 
@@ -30,14 +30,15 @@ pub(super) enum Io {
     Tls(Box<TlsStream<TcpStream>>),
 }
 
-/// A stream that is open. Boxed: moving it about would leave room for every place in the resting task.
+/// Open stream. Boxed: otherwise the idle task would reserve space for every place it moves
+/// through.
 struct Open<'a> {
     io: Io,
     reader: StreamReader<'a>,
     chunks: Option<Chunked>,
 }
 
-/// One connection, from connecting to its end.
+/// Runs one connection, from connecting to its end.
 pub(super) async fn run_connection(
     env: &Env,
     state: &RefCell<StreamState>,
@@ -57,7 +58,7 @@ pub(super) async fn run_connection(
     }
 }
 
-/// Connects to the server from the stream's source address, with TLS if the URL says so.
+/// Connects from the stream's source address, with TLS if the URL uses https.
 pub(super) async fn connect(env: &Env, index: u32) -> io::Result<Io> {
     let target = &env.target;
     let socket = if target.address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
@@ -100,7 +101,7 @@ async fn open<'a>(
                 Io::Tls(io) => read_body(io, &head, &bytes[head.len..], &mut body).await,
             }
         };
-        // What has come by then is told.
+        // After a timeout, the part received so far is used.
         let _ = tokio::time::timeout(BODY_TIMEOUT, said).await;
         return Err(ConnectionEnd::Refused(Refusal::new(head.status, &body)));
     }
@@ -145,7 +146,7 @@ where
     }
 }
 
-/// The body of an answer that is no stream, as far as it comes.
+/// Reads the body of a response that is not a stream, up to `MAX_BODY_BYTES`.
 async fn read_body<S: AsyncRead + Unpin>(
     io: &mut S,
     head: &head::Head,
@@ -177,7 +178,7 @@ async fn read_body<S: AsyncRead + Unpin>(
 }
 
 impl Open<'_> {
-    /// Reads once.
+    /// Reads once and processes the bytes.
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ConnectionEnd>> {
         BUFFER.with_borrow_mut(|buffer| {
             let mut buffer = ReadBuf::new(buffer);

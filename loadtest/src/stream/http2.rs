@@ -1,4 +1,5 @@
-//! Streams over HTTP/2, many on one connection, as a browser's tabs and a proxy's users are.
+//! Streams over HTTP/2 with many streams per connection, like the tabs of a browser or the users of
+//! a proxy.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -14,19 +15,19 @@ use super::http1::{Io, connect};
 use super::{ConnectionEnd, Env, StreamReader, StreamState};
 use crate::refusal::{BODY_TIMEOUT, MAX_BODY_BYTES, Refusal};
 
-/// What the server may send ahead on one stream, and on a connection, bytes.
+/// Flow-control windows of a stream and of a connection, in bytes.
 const STREAM_WINDOW_BYTES: u32 = 1 << 20;
 const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
 
 type Connection = Rc<OnceCell<(SendRequest<Bytes>, Task)>>;
 
-/// The connections, by the number of their first stream.
+/// HTTP/2 connections by the index of their first stream.
 pub struct Connections {
     streams_per_connection: u32,
     made: RefCell<HashMap<u32, Connection>>,
 }
 
-/// Ends with its owner.
+/// Task that is aborted when dropped.
 struct Task(JoinHandle<()>);
 
 impl Drop for Task {
@@ -36,12 +37,12 @@ impl Drop for Task {
 }
 
 impl Connections {
-    /// None yet; each will carry `streams_per_connection`.
+    /// Creates an empty set; each connection will carry `streams_per_connection` streams.
     pub fn new(streams_per_connection: u32) -> Self {
         Self { streams_per_connection: streams_per_connection.max(1), made: RefCell::default() }
     }
 
-    /// Cuts them all.
+    /// Closes all connections.
     pub fn cut(&self) {
         self.made.borrow_mut().clear();
     }
@@ -52,8 +53,9 @@ impl Connections {
         let (sender, _) = cell.get_or_try_init(|| handshake(env, first)).await?;
         let ready = sender.clone().ready().await;
         ready.map_err(|error| {
-            // Broken: the next attempt makes a new one.
-            // Unless another stream has made that already: its streams would end with it.
+            // Removes the broken connection, so that the next attempt opens a new one. A connection
+            // that another stream has opened in the meantime must stay: its streams would end with
+            // it.
             let mut made = self.made.borrow_mut();
             if made.get(&first).is_some_and(|current| Rc::ptr_eq(current, &cell)) {
                 made.remove(&first);
@@ -80,7 +82,7 @@ async fn handshake(env: &Env, index: u32) -> Result<(SendRequest<Bytes>, Task), 
     made.map(|(sender, task)| (sender, Task(task))).map_err(|error| error.to_string())
 }
 
-/// One stream on a connection, from its request to its end.
+/// Runs one stream of a connection, from its request to its end.
 pub(super) async fn run_connection(
     env: &Env,
     state: &RefCell<StreamState>,
@@ -135,14 +137,14 @@ async fn open<'a>(
         .is_some_and(|kind| kind.as_bytes().starts_with(b"text/event-stream"));
     if head.status != 200 || !event_stream {
         let mut said = Vec::new();
-        // What has come by then is told.
+        // After a timeout, the part received so far is used.
         let _ = tokio::time::timeout(BODY_TIMEOUT, read_body(body, &mut said)).await;
         return Err(ConnectionEnd::Refused(Refusal::new(head.status.as_u16(), &said)));
     }
     Ok((body, StreamReader::start(env, state, permit)))
 }
 
-/// The body of an answer that is no stream, as far as it comes.
+/// Reads the body of a response that is not a stream, up to `MAX_BODY_BYTES`.
 async fn read_body(mut body: h2::RecvStream, said: &mut Vec<u8>) {
     while said.len() <= MAX_BODY_BYTES
         && let Some(Ok(bytes)) = body.data().await

@@ -1,7 +1,8 @@
-//! One stream: connects, reads, books what comes, and comes back as a browser does: after the wait that `retry:` named, to the same
-//! URL, with the id of its last event.
+//! One stream: connects, reads, records events, and reconnects like a browser: after the delay
+//! given by `retry:`, to the same URL, with the last event id.
 //!
-//! Costs well under a KiB while it rests: its buffer belongs to the thread, its connecting part is boxed and freed.
+//! An idle stream takes well under 1 KiB: the read buffer belongs to the thread, and the state for
+//! connecting is boxed and freed.
 
 mod http1;
 mod http2;
@@ -22,42 +23,42 @@ use crate::target::{Protocol, ServerKind, Target};
 use crate::tickets::{TicketError, TicketSource};
 use crate::wire::sse::{Event, Parser};
 
-/// The wait before a reconnect when the server named none, ms.
+/// Reconnect delay in ms if the server gives none.
 const RETRY_MS: u32 = 1000;
 
-/// What all streams of a run share. One thread holds them all.
+/// Data shared by all streams of a run, on one thread.
 pub struct Env {
-    /// The server.
+    /// Server under test.
     pub target: Target,
-    /// Their tickets.
+    /// Source of tickets.
     pub tickets: TicketSource,
-    /// The broadcast topic.
+    /// Broadcast topic.
     pub topic: String,
-    /// The users' names are this and their number.
+    /// Prefix of user names, followed by the user's number.
     pub user_prefix: String,
-    /// The run, as its stamps have it.
+    /// Number of the run in its stamps.
     pub run: u16,
-    /// Streams that one user has.
+    /// Streams per user.
     pub streams_per_user: u32,
-    /// What was published.
+    /// Sequence numbers published so far.
     pub published: Arc<PublishedSequences>,
-    /// What they count.
+    /// Counters of the run.
     pub stats: Stats,
-    /// Bounds how many connect at the same time.
+    /// Limits the number of concurrent connection attempts.
     pub connecting: Arc<Semaphore>,
-    /// HTTP/2: the connections.
+    /// Open HTTP/2 connections.
     pub connections: Connections,
-    /// Since when streams are coming back from a storm, ns.
+    /// Start of the reconnects after a disconnect or stall, in ns; 0 if there was none.
     pub disrupted_ns: Cell<u64>,
-    /// Wakes streams that did not read.
+    /// Wakes stalled streams.
     pub wake: Notify,
 }
 
-/// What lasts of a stream over its connections.
+/// State of a stream that outlives its connections.
 #[derive(Default)]
 pub struct StreamState {
     index: u32,
-    /// The last event id, empty: none.
+    /// Last event id; empty if there is none.
     cursor: Vec<u8>,
     broadcasts: SequenceTracker,
     own: SequenceTracker,
@@ -65,41 +66,41 @@ pub struct StreamState {
     issued_s: u64,
     generation: u32,
     ticket: Option<Box<str>>,
-    /// When it was opened last, ns; 0: it is not open.
+    /// Time of the last opening in ns; 0 if the stream is not open.
     open_ns: u64,
-    /// It was cut and has not caught up since.
+    /// Whether the stream was cut and has not caught up since.
     needs_catch_up: bool,
-    /// What had been sent when it was open again, until all of it is here.
+    /// Sequence numbers of broadcasts and user events to reach until the stream has caught up.
     catch_up_target: Option<(u32, u32)>,
-    /// What the server said of the end.
+    /// Reason given by the server for closing the stream.
     end_reason: Option<Box<str>>,
-    /// It reads nothing until it is woken.
+    /// Whether the stream must not read.
     stalled: bool,
 }
 
-/// Why a connection is over.
+/// End of a connection or of an attempt to connect.
 enum ConnectionEnd {
-    /// Another answer than a stream.
+    /// The response was not a stream.
     Refused(Refusal),
-    /// It could not be made, or it broke.
+    /// The connection could not be opened, or it broke.
     Failed(String),
-    /// The server ended it.
+    /// The server closed the stream.
     Ended,
 }
 
 impl StreamState {
-    /// Stream number `index`.
+    /// Creates the state of stream `index`.
     pub fn new(index: u32) -> Self {
         Self { index, retry_ms: RETRY_MS, ..Self::default() }
     }
 
-    /// It was cut.
+    /// Records that the stream was cut.
     pub fn cut(&mut self) {
         (self.needs_catch_up, self.catch_up_target) = (true, None);
     }
 
-    /// It reads nothing from now on, or reads again. What was due while it did not read says nothing about the server's latency: it
-    /// counts as replayed.
+    /// Makes the stream stop reading, or read again. Events that were due while it did not read
+    /// count as replayed, because they say nothing about the server's latency.
     pub fn stall(&mut self, stalled: bool) {
         self.stalled = stalled;
         if !stalled && self.open_ns > 0 {
@@ -107,7 +108,7 @@ impl StreamState {
         }
     }
 
-    /// (owed, lost) so far.
+    /// Returns the number of (expected, lost) events so far.
     pub fn expected_and_lost(&self, env: &Env) -> (u64, u64) {
         env.published.expected_and_lost(&self.broadcasts, &self.own, env.source_of(self.index))
     }
@@ -160,10 +161,10 @@ impl StreamState {
         self.check_caught_up(env);
     }
 
-    /// The stream is open: counts it, and begins its account if this is the first time.
+    /// Records that the stream is open, and expects events from now on if this is the first time.
     fn opened(&mut self, env: &Env) {
         if self.open_ns > 0 {
-            // Said twice on one connection: it is open once.
+            // A repeated `sse.connected` on the same connection does not count.
             return;
         }
         let (broadcasts, own) =
@@ -186,7 +187,8 @@ impl StreamState {
             && env.published.complete(&self.broadcasts, BROADCAST, broadcasts)
             && env.published.complete(&self.own, env.source_of(self.index), own)
         {
-            // Once for each cut: one that comes back twice must not stand in for one that does not.
+            // Counts once per cut: a stream that reconnects twice must not stand in for one that
+            // does not.
             (self.needs_catch_up, self.catch_up_target) = (false, None);
             env.stats
                 .caught_up_us
@@ -198,7 +200,7 @@ impl StreamState {
 }
 
 impl Env {
-    /// The user of a stream.
+    /// Returns the user name of a stream.
     pub fn user_of(&self, index: u32) -> String {
         format!("{}{}", self.user_prefix, index / self.streams_per_user)
     }
@@ -246,12 +248,12 @@ pub async fn run(env: Rc<Env>, state: Rc<RefCell<StreamState>>) {
         };
         drop(guard);
         let wait_ms = record_end(&env, &state, end);
-        // Boxed like all that a resting stream has no use for.
+        // Boxed, like everything that an idle stream does not need.
         Box::pin(tokio::time::sleep(Duration::from_millis(wait_ms.into()))).await;
     }
 }
 
-/// Takes note of a connection's end; answers how long to wait, ms.
+/// Records the end of a connection. Returns the delay before the next attempt in ms.
 fn record_end(env: &Env, state: &RefCell<StreamState>, end: ConnectionEnd) -> u32 {
     let stats = &env.stats;
     let mut state = state.borrow_mut();
@@ -259,7 +261,7 @@ fn record_end(env: &Env, state: &RefCell<StreamState>, end: ConnectionEnd) -> u3
     let wait_ms = match end {
         ConnectionEnd::Refused(refusal) => {
             stats.refuse(refusal);
-            // This ticket is worth nothing any more; a page asks its backend for a new one.
+            // A refused ticket is useless; the next attempt uses a new one, as a page would.
             state.generation += 1;
             (state.issued_s, state.ticket) = (0, None);
             RETRY_MS + fastrand::u32(0..RETRY_MS)
@@ -280,7 +282,7 @@ fn record_end(env: &Env, state: &RefCell<StreamState>, end: ConnectionEnd) -> u3
     wait_ms
 }
 
-/// What a connection has to tell as it reads: the parser, and the permit to connect until it is open.
+/// Parser and permit of an open connection. The permit to connect is held until the stream is open.
 struct StreamReader<'a> {
     env: &'a Env,
     state: &'a RefCell<StreamState>,
@@ -289,7 +291,7 @@ struct StreamReader<'a> {
 }
 
 impl<'a> StreamReader<'a> {
-    /// The head of the answer came, and it is a stream's.
+    /// Starts after the response head of a stream.
     fn start(
         env: &'a Env,
         state: &'a RefCell<StreamState>,
@@ -316,7 +318,7 @@ impl<'a> StreamReader<'a> {
         }
     }
 
-    /// Waits while this stream shall read nothing.
+    /// Waits until the stream may read again.
     async fn while_stalled(&self) {
         loop {
             let woken = self.env.wake.notified();
@@ -332,7 +334,7 @@ impl<'a> StreamReader<'a> {
     }
 }
 
-/// However a connection ends, by the server or by an abort: its stream is not open any more.
+/// Marks the stream as closed when its connection ends, including by an abort.
 struct OpenGuard<'a> {
     env: &'a Env,
     state: &'a RefCell<StreamState>,
@@ -347,7 +349,7 @@ impl Drop for OpenGuard<'_> {
     }
 }
 
-/// The `reason` of a system event's data.
+/// Returns the `reason` of a system event.
 fn reason(data: &[u8]) -> String {
     let value = serde_json::from_slice::<serde_json::Value>(data).unwrap_or_default();
     value["reason"].as_str().unwrap_or("no reason given").to_owned()

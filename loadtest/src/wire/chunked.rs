@@ -1,33 +1,33 @@
-//! The chunked coding of HTTP/1.1 (RFC 9112, section 7.1).
+//! Chunked transfer coding of HTTP/1.1 (RFC 9112, section 7.1).
 
-/// What goes wrong in a chunked body.
+/// Error for an invalid chunked body.
 pub const BAD_CHUNK: &str = "invalid chunked encoding (RFC 9112, section 7.1)";
 
-/// Takes the bytes of a body in any pieces and gives what is in the chunks.
+/// Decodes a chunked body that arrives in arbitrary pieces.
 #[derive(Debug, Default)]
 pub struct Chunked {
     state: State,
-    /// Bytes of the chunk that are still to come; while its size is read, the size.
+    /// Remaining bytes of the chunk; while its size is read, the size so far.
     left: u64,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum State {
-    /// At the first digit of a size.
+    /// Before the first digit of a size.
     #[default]
     Start,
     Size,
-    /// Extensions and the CR behind a size.
+    /// Chunk extensions and the CR after a size.
     SizeEnd,
     Data,
     DataCr,
     DataLf,
-    /// The last chunk was seen. Trailers are not looked at.
+    /// After the last chunk. Trailers are ignored.
     End,
 }
 
 impl Chunked {
-    /// Takes some bytes; `each` gets what they hold of the body. Err: they are no chunks.
+    /// Decodes a piece and passes its content to `each`. Fails if the encoding is invalid.
     pub fn feed(
         &mut self,
         mut bytes: &[u8],
@@ -64,7 +64,7 @@ impl Chunked {
         Ok(())
     }
 
-    /// Whether the last chunk was seen.
+    /// Returns whether the last chunk has arrived.
     pub fn ended(&self) -> bool {
         self.state == State::End
     }

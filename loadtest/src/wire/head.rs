@@ -1,35 +1,35 @@
-//! The head of an HTTP/1.1 answer.
+//! Head of an HTTP/1.1 response.
 
 use std::fmt;
 
-/// An answer may carry this much head, bytes.
+/// Maximum size of a response head in bytes.
 const MAX_HEAD_BYTES: usize = 16 * 1024;
 
-/// How the body of an answer is delimited.
+/// Delimitation of a response body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Framing {
     /// `transfer-encoding: chunked`.
     Chunked,
-    /// `content-length`: no stream has one.
+    /// `content-length`; never used by a stream.
     Length(u64),
-    /// Until the connection closes.
+    /// The body ends when the connection closes.
     Close,
 }
 
-/// The head of an answer.
+/// Head of a response.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Head {
     /// Status code.
     pub status: u16,
-    /// How the body comes.
+    /// Delimitation of the body.
     pub framing: Framing,
-    /// `content-type` is `text/event-stream`.
+    /// Whether `content-type` is `text/event-stream`.
     pub event_stream: bool,
-    /// Bytes of the head.
+    /// Size of the head in bytes.
     pub len: usize,
 }
 
-/// Why a head cannot be read.
+/// Error for a response head that is not valid HTTP/1.1 or too large.
 #[derive(Debug, PartialEq, Eq)]
 pub struct BadHead;
 
@@ -39,7 +39,7 @@ impl fmt::Display for BadHead {
     }
 }
 
-/// Reads the head of an answer, None while it has not come whole.
+/// Parses the head of a response. Returns `None` if it is still incomplete.
 pub fn parse(bytes: &[u8]) -> Result<Option<Head>, BadHead> {
     let mut headers = [httparse::EMPTY_HEADER; 64];
     let mut answer = httparse::Response::new(&mut headers);

@@ -1,32 +1,35 @@
-//! A parser of event streams (WHATWG HTML, section 9.2.6) that copies nothing while an event lies whole in the bytes read.
+//! Parser for event streams (WHATWG HTML, section 9.2.6). Does not copy events that are contained
+//! in a single read.
 
 use memchr::memchr2;
 
-/// An event as it stands in the stream.
+/// Event of a stream.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Event<'a> {
-    /// The name, empty if none was given.
+    /// Event name; empty if there is none.
     pub name: &'a [u8],
-    /// The id, if this event carries one.
+    /// Id, if the event has one.
     pub id: Option<&'a [u8]>,
-    /// The first line of the data. What this tool publishes has only one.
+    /// First line of the data. Events published by this tool have only one.
     pub data: &'a [u8],
     /// Number of data lines.
     pub data_lines: u32,
-    /// The wait before a reconnect, ms.
+    /// Reconnect delay in ms.
     pub retry_ms: Option<u64>,
 }
 
-/// Takes the bytes of a stream in any pieces. Holds only the start of an event whose end has not come yet.
+/// Parses a stream that arrives in arbitrary pieces. Keeps only the start of an incomplete event.
 #[derive(Debug, Default)]
 pub struct Parser {
     partial: Vec<u8>,
-    /// The last piece ended with the CR that ended an event: a LF that comes next belongs to it.
+    /// The last piece ended with the CR that ended an event: a leading LF of the next piece belongs
+    /// to it.
     after_cr: bool,
 }
 
 impl Parser {
-    /// Takes some bytes; `each` gets every event that they complete, comments and blocks without a field aside.
+    /// Parses a piece and passes each completed event to `each`. Skips comments and blocks without
+    /// a field.
     pub fn feed(&mut self, mut bytes: &[u8], mut each: impl FnMut(Event<'_>)) {
         if self.after_cr && !bytes.is_empty() {
             self.after_cr = false;
@@ -42,7 +45,8 @@ impl Parser {
             let mut partial = std::mem::take(&mut self.partial);
             partial.extend_from_slice(bytes);
             let done = self.blocks(&partial, &mut each);
-            // Whole events leave no buffer behind: thousands of streams would each keep one.
+            // Frees the buffer after complete events: otherwise each of thousands of streams would
+            // keep one.
             if done < partial.len() {
                 partial.drain(..done);
                 self.partial = partial;
@@ -50,7 +54,7 @@ impl Parser {
         }
     }
 
-    /// Gives the events that end in `bytes`; answers how many bytes they took.
+    /// Passes the events that end in `bytes` to `each`. Returns how many bytes they took.
     fn blocks(&mut self, bytes: &[u8], each: &mut impl FnMut(Event<'_>)) -> usize {
         let mut done = 0;
         let mut at = 0;

@@ -1,4 +1,4 @@
-//! A redis-server and a gateway of a test's own, and the tool against them. Gone when dropped.
+//! Runs a Redis, a gateway and the tool for a test. All stop when dropped.
 
 use std::io::Write;
 use std::net::{TcpListener, TcpStream};
@@ -10,14 +10,14 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-/// How long anything here may take to start; never reached on a machine that works.
+/// Maximum time for anything to start; never reached on a working machine.
 const GUARD: Duration = Duration::from_secs(60);
-/// Of `file("secret")`; in capitals it is that of `file("wrong-secret")`.
+/// Content of `file("secret")`; in upper case, of `file("wrong-secret")`.
 pub const SECRET: &str = "a secret of the load tester's own tests";
-/// Of all scopes.
+/// API key with all scopes.
 const API_KEY: &str = "an api key of the load tester's own tests";
 
-/// Redis and gateway.
+/// Redis and gateway of a test.
 pub struct Harness {
     dir: PathBuf,
     redis_port: u16,
@@ -28,17 +28,17 @@ pub struct Harness {
 }
 
 impl Harness {
-    /// With the gateway's defaults.
+    /// Starts a gateway with default settings.
     pub fn start() -> Self {
         Self::with(&[])
     }
 
-    /// With settings of the gateway: (`LIMITS__STALL`, `1s`).
+    /// Starts a gateway with settings such as (`LIMITS__STALL`, `1s`).
     pub fn with(settings: &[(&str, &str)]) -> Self {
         Self::prepare().run(settings)
     }
 
-    /// With TLS, and a throw-away certificate.
+    /// Starts a gateway with TLS and a temporary certificate.
     pub fn with_tls() -> Self {
         let mut harness = Self::prepare();
         harness.tls = true;
@@ -74,7 +74,7 @@ impl Harness {
             .dies_with_us()
             .spawn();
         self.children
-            .push(redis.expect("redis-server is on the PATH (apt-get install redis-server)"));
+            .push(redis.expect("redis-server must be on the PATH (apt-get install redis-server)"));
         let digest = sha256(API_KEY);
         let mut gateway = Command::new(gateway_binary());
         let defaults = [
@@ -109,26 +109,26 @@ impl Harness {
             let log = std::fs::read_to_string(self.dir.join("log")).unwrap();
             assert!(
                 self.children[1].try_wait().unwrap().is_none() && started.elapsed() < GUARD,
-                "no gateway:\n{log}"
+                "the gateway is not ready:\n{log}"
             );
             std::thread::sleep(Duration::from_millis(50));
         }
         self
     }
 
-    /// Runs the tool against the gateway with its secret: report, exit status, standard error.
+    /// Runs the tool with the gateway's secret. Returns report, exit status and standard error.
     pub fn run_tool(&self, options: &str) -> (Value, i32, String) {
         finish(self.tool(&format!("--secret-file {} {options}", self.file("secret"))))
     }
 
-    /// The report of a run that worked.
+    /// Returns the report of a run that must succeed.
     pub fn report(&self, options: &str) -> Value {
         let (report, status, error) = self.run_tool(options);
         assert_eq!(status, 0, "{error}\n{report:#}");
         report
     }
 
-    /// Starts the tool; words are parted by spaces, the first of `options` that is no option names the scenario.
+    /// Starts the tool with space-separated options; the scenario may be at any position.
     pub fn tool(&self, options: &str) -> Child {
         let scheme = if self.tls { "https" } else { "http" };
         let url = format!("{scheme}://127.0.0.1:{}/events", self.port);
@@ -147,12 +147,12 @@ impl Harness {
             .unwrap()
     }
 
-    /// The path of a file of this harness: `secret`, `wrong-secret`, `api-key`, `ca.pem`.
+    /// Returns the path of a file: `secret`, `wrong-secret`, `api-key`, `ca.pem`.
     pub fn file(&self, name: &str) -> String {
         self.dir.join(name).display().to_string()
     }
 
-    /// A metric's line of the gateway, as its value.
+    /// Returns the value of a gateway metric, given by name and labels.
     pub fn metric(&self, line: &str) -> f64 {
         let text = self.admin("/metrics");
         text.lines().find_map(|found| found.strip_prefix(line)?.trim().parse().ok()).unwrap_or(0.0)
@@ -174,7 +174,7 @@ impl Harness {
         text
     }
 
-    /// `server.pem` and `server.key` for 127.0.0.1, signed by `ca.pem`.
+    /// Creates `server.pem` and `server.key` for 127.0.0.1, signed by `ca.pem`.
     fn certificate(&self) {
         std::fs::write(self.dir.join("ext"), "subjectAltName=IP:127.0.0.1\n").unwrap();
         const EC: &str = "-newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes";
@@ -187,7 +187,7 @@ impl Harness {
         ] {
             let done =
                 Command::new("openssl").args(line.split(' ')).current_dir(&self.dir).output();
-            let done = done.expect("openssl is on the PATH (apt-get install openssl)");
+            let done = done.expect("openssl must be on the PATH (apt-get install openssl)");
             assert!(
                 done.status.success(),
                 "openssl {line}: {}",
@@ -210,7 +210,7 @@ impl Drop for Harness {
 const SCENARIOS: [&str; 8] =
     ["idle", "broadcast", "users", "mixed", "storm", "stalled", "churn", "slow-publish"];
 
-/// Waits for the tool: report, exit status, standard error.
+/// Waits for the tool. Returns report, exit status and standard error.
 pub fn finish(tool: Child) -> (Value, i32, String) {
     let ran = tool.wait_with_output().unwrap();
     let report = serde_json::from_slice(&ran.stdout).unwrap_or(Value::Null);
@@ -226,7 +226,7 @@ fn gateway_binary() -> PathBuf {
     let binary = std::env::var_os("SSE_GATEWAY_BIN").map_or(beside, PathBuf::from);
     assert!(
         binary.exists(),
-        "{} is not there: run `cargo build --workspace` first, or set SSE_GATEWAY_BIN to a gateway",
+        "{} does not exist: run `cargo build --workspace`, or set SSE_GATEWAY_BIN",
         binary.display()
     );
     binary
@@ -243,12 +243,12 @@ fn sha256(text: &str) -> String {
 fn wait_for(what: &str, mut done: impl FnMut() -> bool) {
     let started = Instant::now();
     while !done() {
-        assert!(started.elapsed() < GUARD, "{what} does not come up");
+        assert!(started.elapsed() < GUARD, "{what} did not start");
         std::thread::sleep(Duration::from_millis(20));
     }
 }
 
-/// Below the range that outgoing connections take their ports from.
+/// Finds a port below the range of local ports for outgoing connections.
 fn free_port() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     let first = (std::process::id() * 89 % 9_000) as u16;
@@ -266,7 +266,7 @@ trait DiesWithUs {
 
 impl DiesWithUs for Command {
     fn dies_with_us(&mut self) -> &mut Self {
-        // SAFETY: prctl is all that happens between fork and exec.
+        // SAFETY: only calls prctl between fork and exec.
         unsafe {
             self.pre_exec(|| {
                 libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
