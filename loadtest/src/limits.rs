@@ -43,7 +43,7 @@ mod tests {
     }
 
     #[test]
-    fn the_advice_is_one_that_works_and_no_less_would_do() {
+    fn advice_gives_the_exact_limits() {
         for (streams, each, hard_limit) in
             [(1000, 1, 150), (1000, 1, 101), (5000, 100, 149), (1001, 100, 110)]
         {
@@ -58,7 +58,7 @@ mod tests {
     }
 
     #[test]
-    fn no_streams_at_all_is_no_advice() {
+    fn advice_never_suggests_zero_streams() {
         for hard_limit in [0, 80, 100] {
             let error = check(10, 1, hard_limit).unwrap_err();
             assert!(error.contains("ulimit -n 110") && !error.contains("--streams"), "{error}");

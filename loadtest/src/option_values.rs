@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn no_option_takes_a_number_that_cannot_be_meant() {
+    fn nonsensical_numbers_are_rejected_by_every_option() {
         for (scenario, option) in numeric() {
             for value in [
                 "-1",
@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn zero_is_taken_only_where_it_says_something() {
+    fn zero_is_accepted_only_where_meaningful() {
         for (scenario, option) in numeric() {
             let zeros = ["0", "0s"]
                 .iter()
@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_says_what_to_write_instead() {
+    fn rejected_values_report_the_valid_range() {
         for (option, value, fix) in [
             (
                 "connect-rate",

@@ -351,7 +351,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_schedule_does_not_drift_and_a_rate_of_0_is_never() {
+    fn schedule_never_drifts_and_zero_rate_never_fires() {
         let mut pacer = Pacer::new(1_000, 3.0);
         pacer.count = 2_999_999;
         assert_eq!(pacer.due_ns(), 1_000 + 1_000_000 * 1_000_000_000);

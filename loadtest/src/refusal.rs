@@ -75,7 +75,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_gateways_code_is_counted_and_its_message_kept() {
+    fn gateway_errors_keep_code_and_message() {
         let refusal = Refusal::new(
             401,
             br#"{"error":"ticket-missing-claim","message":"the claim iss is missing"}"#,
@@ -86,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn others_are_counted_by_status() {
+    fn other_errors_are_counted_by_status() {
         let page = Refusal::new(404, b"\r\n<html>\r\n<body>");
         assert_eq!(
             (page.code.as_str(), page.message.as_str(), page.permanent),

@@ -372,7 +372,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_not_measured_holds_no_threshold() {
+    fn unmeasured_figures_fail_their_thresholds() {
         let limits = Thresholds {
             max_lost: Some(0),
             max_p99: Some(std::time::Duration::from_secs(1)),
@@ -385,7 +385,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_past_its_threshold_is_named() {
+    fn exceeded_thresholds_are_reported() {
         let limits =
             Thresholds { max_lost: Some(2), max_unpublished: Some(1), ..Thresholds::default() };
         assert_eq!(violations(report(10, 2), &limits), ["not published: 2.000, allowed 1.000"]);
@@ -393,7 +393,7 @@ mod tests {
     }
 
     #[test]
-    fn a_storm_that_did_not_end_is_no_fast_storm() {
+    fn unfinished_recovery_fails_the_catch_up_threshold() {
         let limits = Thresholds {
             max_caught_up: Some(std::time::Duration::from_secs(9)),
             ..Thresholds::default()

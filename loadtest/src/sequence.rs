@@ -164,14 +164,14 @@ mod tests {
     }
 
     #[test]
-    fn in_order() {
+    fn consecutive_events_arrive_in_order() {
         let (tracker, arrivals) = tracker(0, &[1, 2, 3]);
         assert_eq!(arrivals, [Arrival::InOrder; 3]);
         assert_eq!(tracker.expected_and_lost(3, |_, _| 0), (3, 0));
     }
 
     #[test]
-    fn a_stream_is_owed_only_what_follows_its_opening() {
+    fn events_before_opening_are_not_expected() {
         let (tracker, arrivals) = tracker(5, &[4, 5, 6]);
         assert_eq!(arrivals, [Arrival::NotExpected, Arrival::NotExpected, Arrival::InOrder]);
         assert_eq!(tracker.expected_and_lost(6, |_, _| 0), (1, 0));
@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn holes_doubles_and_swaps_are_told_apart() {
+    fn holes_duplicates_and_swaps_are_distinguished() {
         let (mut tracker, arrivals) = tracker(0, &[1, 5, 3, 3, 5, 4, 2, 2, 9]);
         use Arrival::{Duplicate, InOrder, OutOfOrder};
         assert_eq!(
@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn void_numbers_are_not_owed() {
+    fn failed_events_are_not_expected() {
         let published = PublishedSequences::new(1);
         for _ in 0..4 {
             published.next(BROADCAST);

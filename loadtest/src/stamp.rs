@@ -75,7 +75,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_payload_is_read_back_and_has_its_length() {
+    fn payload_has_requested_length_and_readable_stamp() {
         let stamp = Stamp { due_ns: now_ns(), source: 7, sequence: 42, run: 65_535 };
         let mut payload = Vec::new();
         for bytes in [0, 64, 256, 4096] {
@@ -89,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn the_longest_stamp_fits_the_least_payload() {
+    fn longest_stamp_fits_the_minimum_payload() {
         let stamp = Stamp { due_ns: u64::MAX, source: u32::MAX, sequence: u32::MAX, run: u16::MAX };
         let mut payload = Vec::new();
         stamp.payload(0, &mut payload);
@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn foreign_payloads_are_none() {
+    fn foreign_payloads_have_no_stamp() {
         for text in [
             "",
             "{}",

@@ -150,7 +150,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn hopeless_is_only_what_was_refused_for_good_and_for_one_reason() {
+    fn only_uniform_permanent_refusals_stop_the_attempts() {
         let refused = |codes: &[(u16, &str)]| {
             let stats = Stats::new();
             for (status, body) in codes {
@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn a_gateway_without_room_was_tested_one_that_was_never_open_was_not() {
+    fn full_gateway_counts_as_tested_unreachable_does_not() {
         let stats = Stats::new();
         count(&stats.failed, "connection refused");
         stats.refuse(Refusal::new(404, b""));
@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_refusal_is_kept() {
+    fn first_refusal_is_kept() {
         let stats = Stats::new();
         stats.refuse(Refusal::busy("busy: full"));
         stats.refuse(Refusal::new(404, b"away"));

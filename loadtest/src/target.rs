@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn no_source_address_has_more_streams_than_ports() {
+    fn source_addresses_never_exceed_the_port_range() {
         let target = target("http://127.0.0.1:1/events");
         let mut streams: BTreeMap<Option<IpAddr>, usize> = BTreeMap::new();
         for index in 0..u32::try_from(MAX_STREAMS).unwrap() {
@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn only_this_machine_has_more_than_one_address() {
+    fn remote_targets_use_the_default_source_address() {
         assert_eq!(target("http://192.0.2.1:1/events").source(500_000), None);
     }
 }

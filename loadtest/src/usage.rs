@@ -196,7 +196,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn this_process_is_read() {
+    fn cpu_and_memory_of_own_process_are_read() {
         let own = Processes::own();
         assert!(own.pss_bytes() > 100_000);
         let before = own.cpu().unwrap();
@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn descendants_belong_to_a_process_and_a_missing_one_is_named() {
+    fn descendants_are_included_and_missing_processes_reported() {
         let mut shell = std::process::Command::new("sh")
             .args(["-c", "sleep 60 & echo; wait"])
             .stdout(std::process::Stdio::piped())

@@ -66,7 +66,7 @@ fn number(value: &Value) -> u64 {
 }
 
 #[test]
-fn the_yardsticks_deliver_everything() {
+fn yardsticks_deliver_everything() {
     for binary in [ACTIX, SEND] {
         let server = Yardstick::start(binary);
         let publish = format!("http://{}/publish", server.address);
@@ -84,7 +84,7 @@ fn the_yardsticks_deliver_everything() {
 }
 
 #[test]
-fn a_file_that_cannot_be_written_is_told_before_the_run() {
+fn unwritable_output_file_fails_before_the_run() {
     let server = TcpListener::bind("127.0.0.1:0").unwrap();
     server.set_nonblocking(true).unwrap();
     let url = format!("http://{}/events", server.local_addr().unwrap());
@@ -106,7 +106,7 @@ fn a_file_that_cannot_be_written_is_told_before_the_run() {
 }
 
 #[test]
-fn a_reader_that_has_gone_changes_no_exit_status() {
+fn closed_pipe_does_not_change_exit_status() {
     let server = Yardstick::start(ACTIX);
     let run = "idle -n 2 --duration 100ms";
     for (options, expected) in [("", 0), (" --json -", 0), (" --min-held 3", 1)] {
@@ -123,7 +123,7 @@ fn a_reader_that_has_gone_changes_no_exit_status() {
 }
 
 #[test]
-fn too_few_open_files_are_told_with_an_advice_that_works() {
+fn too_few_open_files_report_working_advice() {
     let server = Yardstick::start(ACTIX);
     let limited = |files: u32, streams: u32| {
         let line = format!(
@@ -145,7 +145,7 @@ fn too_few_open_files_are_told_with_an_advice_that_works() {
 }
 
 #[test]
-fn a_run_past_what_one_address_carries_comes_from_several() {
+fn streams_beyond_one_source_address_use_several() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}/events", listener.local_addr().unwrap());
     let sources: Arc<Mutex<BTreeMap<IpAddr, u32>>> = Arc::default();
@@ -174,7 +174,7 @@ fn a_run_past_what_one_address_carries_comes_from_several() {
 
 /// One-time costs (buffers, histograms) are in both runs and cancel out.
 #[test]
-fn a_thousand_streams_cost_the_tool_less_than_a_mebibyte() {
+fn idle_stream_costs_the_tool_one_kibibyte() {
     const FEW: u64 = 500;
     const MANY: u64 = 2500;
     let server = Yardstick::start(ACTIX);

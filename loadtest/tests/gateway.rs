@@ -25,7 +25,7 @@ fn number(value: &Value) -> u64 {
 }
 
 #[test]
-fn idle_streams_are_held_and_weighed() {
+fn idle_streams_stay_open_and_are_measured() {
     let report = Harness::start()
         .report("idle -n 60 --duration 1s --min-held 60 --max-bytes-per-stream 1000000");
     assert_eq!(report["scenario"], "idle");
@@ -43,7 +43,7 @@ fn idle_streams_are_held_and_weighed() {
 }
 
 #[test]
-fn broadcasts_in_all_three_ways_of_publishing() {
+fn broadcasts_arrive_with_every_publish_method() {
     let harness = Harness::start();
     let key = harness.file("api-key");
     for how in ["durable", "plain", "bare", &format!("http --api-key-file {key}")] {
@@ -62,7 +62,7 @@ fn broadcasts_in_all_three_ways_of_publishing() {
 }
 
 #[test]
-fn an_event_of_a_user_goes_to_all_streams_of_this_user_only() {
+fn user_events_reach_only_streams_of_the_user() {
     let report =
         Harness::start().report("users -n 20 --streams-per-user 2 --user-rate 100 --duration 1s");
     assert_clean(&report, 20);
@@ -71,7 +71,7 @@ fn an_event_of_a_user_goes_to_all_streams_of_this_user_only() {
 }
 
 #[test]
-fn broadcasts_and_events_of_users_mixed() {
+fn mixed_broadcasts_and_user_events_arrive() {
     let report = Harness::start().report("mixed -n 20 --rate 20 --user-rate 100 --duration 1s");
     assert_clean(&report, 20);
     let load = &report["load"];
@@ -79,7 +79,7 @@ fn broadcasts_and_events_of_users_mixed() {
 }
 
 #[test]
-fn a_storm_is_over_when_all_have_caught_up() {
+fn all_streams_catch_up_after_a_storm() {
     let report = Harness::start()
         .report("storm -n 40 --rate 40 --duration 2s --away 500ms --max-caught-up 60s");
     assert_clean(&report, 40);
@@ -94,7 +94,7 @@ fn a_storm_is_over_when_all_have_caught_up() {
 }
 
 #[test]
-fn streams_come_and_go_and_miss_nothing() {
+fn churning_streams_miss_nothing() {
     let report = Harness::start().report("churn -n 20 --churn-rate 20 --rate 40 --duration 2s");
     assert_clean(&report, 20);
     let (opened, resumed) =
@@ -104,7 +104,7 @@ fn streams_come_and_go_and_miss_nothing() {
 }
 
 #[test]
-fn streams_that_stall_are_put_out_and_have_everything_in_the_end() {
+fn stalled_streams_are_closed_and_miss_nothing() {
     let harness = Harness::with(&[("LIMITS__STALL", "1s")]);
     // 21 MB per stream in 6 s, far more than the buffers of an unread socket hold.
     let report = harness.report(
@@ -119,7 +119,7 @@ fn streams_that_stall_are_put_out_and_have_everything_in_the_end() {
 }
 
 #[test]
-fn many_streams_on_one_http2_connection() {
+fn http2_connections_carry_many_streams() {
     let harness = Harness::start();
     let report = harness
         .report("broadcast -n 30 --http2 --streams-per-connection 10 --rate 40 --duration 1s");
@@ -133,7 +133,7 @@ fn many_streams_on_one_http2_connection() {
 }
 
 #[test]
-fn over_tls_with_both_protocols() {
+fn tls_works_with_both_protocols() {
     let harness = Harness::with_tls();
     let ca = harness.file("ca.pem");
     for protocol in ["", "--http2 --streams-per-connection 5"] {
@@ -156,7 +156,7 @@ fn over_tls_with_both_protocols() {
 }
 
 #[test]
-fn tickets_are_asked_for_where_no_secret_is_known() {
+fn tickets_are_requested_without_a_secret() {
     let harness = Harness::start();
     let asked = format!(
         "storm -n 20 --api-key-file {} --rate 40 --duration 1s --away 300ms",
@@ -170,7 +170,7 @@ fn tickets_are_asked_for_where_no_secret_is_known() {
 }
 
 #[test]
-fn a_gateway_with_issuer_audience_and_keys_is_driven_by_its_secret() {
+fn signed_tickets_match_issuer_audience_and_keys() {
     let key =
         format!(r#"[{{"kid":"k1","algorithm":"HS256","secret":"{}"}}]"#, SECRET.to_uppercase());
     let harness = Harness::with(&[
@@ -206,7 +206,7 @@ fn a_gateway_with_issuer_audience_and_keys_is_driven_by_its_secret() {
 }
 
 #[test]
-fn refusals_for_good_end_the_run_at_once_and_are_named() {
+fn permanent_refusals_end_the_run_with_their_reason() {
     let harness = Harness::start();
     let wrong = harness.file("wrong-secret");
     for (options, code) in [
@@ -230,7 +230,7 @@ fn refusals_for_good_end_the_run_at_once_and_are_named() {
 }
 
 #[test]
-fn a_full_gateway_has_a_report_of_who_was_held_and_who_was_not() {
+fn full_gateway_reports_open_and_refused_streams() {
     let harness = Harness::with(&[("LIMITS__MAX_CONNECTIONS", "5")]);
     let (report, status, error) =
         harness.run_tool("broadcast -n 8 --connect-timeout 10s --max-lost 0 --min-held 5");
@@ -248,7 +248,7 @@ fn a_full_gateway_has_a_report_of_who_was_held_and_who_was_not() {
 }
 
 #[test]
-fn thresholds_make_the_exit_status() {
+fn exceeded_thresholds_set_the_exit_status() {
     let harness = Harness::start();
     let (report, status, _) = harness.run_tool(
         "broadcast -n 10 --rate 40 --duration 1s --max-lost 0 --max-p99 1us \
@@ -267,7 +267,7 @@ fn thresholds_make_the_exit_status() {
 }
 
 #[test]
-fn one_run_only_listens_while_another_publishes() {
+fn events_of_another_run_are_foreign() {
     let harness = Harness::start();
     let secret = harness.file("secret");
     let mut listening = harness.tool(&format!(
@@ -292,7 +292,7 @@ fn one_run_only_listens_while_another_publishes() {
 }
 
 #[test]
-fn the_search_for_the_highest_rate_ends() {
+fn rate_search_ends_when_nothing_is_sustainable() {
     // No latency is below 1 µs, so the search only goes down.
     let report =
         Harness::start().report("slow-publish -n 10 --rate 100 --p99 1us --duration 300ms");

@@ -34,7 +34,7 @@ enum Action {
 type Plan = fn(stream: usize, number: u64) -> Action;
 
 #[test]
-fn an_honest_server_has_no_faults() {
+fn correct_server_has_no_faults() {
     let (report, status) = run(
         |_, _| Action::Pass,
         &["--max-lost", "0", "--max-doubled", "0", "--max-out-of-order", "0", "--max-p99", LATE],
@@ -60,7 +60,7 @@ fn lost_events_are_counted() {
 }
 
 #[test]
-fn the_last_events_can_be_lost_too() {
+fn lost_events_at_the_end_are_counted() {
     // Drops all events after the 20th on one stream: no later event reveals the hole.
     let (report, _) = run(
         |stream, number| if stream == 3 && number > 20 { Action::Drop } else { Action::Pass },
@@ -72,7 +72,7 @@ fn the_last_events_can_be_lost_too() {
 }
 
 #[test]
-fn doubled_events_are_counted() {
+fn duplicate_events_are_counted() {
     let (report, status) = run(
         |stream, number| if stream == 1 && number <= 4 { Action::Duplicate } else { Action::Pass },
         &["--max-doubled", "3"],
@@ -93,7 +93,7 @@ fn swapped_events_are_counted() {
 }
 
 #[test]
-fn delayed_events_are_in_the_quantiles() {
+fn delayed_events_appear_in_the_quantiles() {
     let (report, status) = run(
         |_, number| if number % 20 == 5 { Action::Delay } else { Action::Pass },
         &["--max-p99", LATE],
@@ -111,7 +111,7 @@ fn delayed_events_are_in_the_quantiles() {
 }
 
 #[test]
-fn all_faults_at_once_are_told_apart() {
+fn simultaneous_faults_are_distinguished() {
     let plan: Plan = |stream, number| match (stream, number) {
         (0, 2 | 7) => Action::Drop,
         (1, 3) | (5, 4) => Action::Duplicate,
@@ -122,7 +122,7 @@ fn all_faults_at_once_are_told_apart() {
 }
 
 #[test]
-fn what_others_publish_is_foreign_and_delivers_nothing() {
+fn foreign_events_are_not_deliveries() {
     let (report, _) = run(
         |stream, number| if stream == 4 && number <= 3 { Action::Foreign } else { Action::Pass },
         &[],
@@ -132,7 +132,7 @@ fn what_others_publish_is_foreign_and_delivers_nothing() {
 }
 
 #[test]
-fn a_server_that_is_away_or_refuses_is_an_error_that_says_so() {
+fn unreachable_or_refusing_server_is_reported() {
     let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let (_, status, error) = tool(
         &format!("http://{free}/events"),

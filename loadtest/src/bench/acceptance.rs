@@ -67,13 +67,13 @@ mod tests {
     }
 
     #[test]
-    fn what_holds_is_not_named() {
+    fn met_criteria_report_nothing() {
         assert_eq!(violations(&results(&[6.0, 12.0, 6.3], 0)), [""; 0]);
         assert_eq!(violations(&results(&[6.8, 13.6, 6.8], 0)), [""; 0]);
     }
 
     #[test]
-    fn a_single_fault_in_any_round_is_named() {
+    fn single_fault_in_any_round_is_reported() {
         let mut lost = results(&[6.0, 12.0, 6.0], 0);
         gateway_load(&mut lost).lost = 1;
         assert_eq!(violations(&lost), ["sse-gateway: 1 lost, allowed 0"]);
@@ -89,14 +89,14 @@ mod tests {
     }
 
     #[test]
-    fn faults_of_others_are_theirs() {
+    fn faults_of_other_servers_are_ignored() {
         let mut theirs = results(&[6.0, 12.0, 6.0], 0);
         theirs.servers[1].rounds[0][0].load.as_mut().unwrap().lost = 5;
         assert_eq!(violations(&theirs), [""; 0]);
     }
 
     #[test]
-    fn too_dear_by_the_median_of_the_rounds_is_named() {
+    fn excessive_median_cpu_is_reported() {
         let dear = results(&[7.0, 14.0, 6.0], 0);
         assert_eq!(
             violations(&dear),
@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_not_measured_holds_nothing_unless_it_was_not_asked_for() {
+    fn selected_but_unmeasured_servers_are_reported() {
         let mut alone = results(&[6.0, 12.0, 6.0], 0);
         alone.servers.remove(1);
         assert_eq!(

@@ -467,7 +467,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn the_page_has_medians_spreads_and_ratios_and_says_who_was_absent() {
+    fn page_lists_medians_ratios_and_absent_servers() {
         let page = page(&results(&[6.0, 12.0, 6.3], 1));
         for text in [
             "## 5,000 streams",
@@ -486,7 +486,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn the_summary_is_the_table_with_straight_columns() {
+    fn summary_table_has_aligned_columns() {
         let summary = summary(&results(&[6.0, 12.0, 6.3], 1));
         let lines: Vec<&str> =
             summary.lines().filter(|line| line.contains("(12.00–24.00)")).collect();

@@ -40,7 +40,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn medians_of_odd_and_even_numbers_of_rounds() {
+    fn median_handles_odd_and_even_counts() {
         let of = |values: &[f64]| spread(values.iter().copied());
         assert_eq!(of(&[]), None);
         assert_eq!(
@@ -51,7 +51,7 @@ mod tests {
     }
 
     #[test]
-    fn a_spread_is_written_with_its_ends() {
+    fn spread_text_shows_median_and_range() {
         let of = |values: &[f64]| spread(values.iter().copied()).unwrap();
         assert_eq!(of(&[9.24, 8.91, 9.55]).text(1), "9.2 (8.9–9.6)");
         assert_eq!(of(&[9876.5]).text(0), "9876");

@@ -99,7 +99,7 @@ mod tests {
     use clap::Parser;
 
     #[test]
-    fn every_stream_is_owed_what_it_misses() {
+    fn missed_events_cover_every_stream() {
         let parsed = Cli::parse_from([
             "loadtest",
             "idle",

@@ -359,7 +359,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_stream_at_rest_is_small() {
+    fn idle_stream_takes_at_most_400_bytes() {
         fn size_of_future<F>(_: impl Fn(Rc<Env>, Rc<RefCell<StreamState>>) -> F) -> usize {
             size_of::<F>()
         }

@@ -86,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn every_split_in_three() {
+    fn every_split_yields_the_whole_body() {
         for first in 0..=BODY.len() {
             for second in first..=BODY.len() {
                 let (result, body, ended) =
@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_chunk_is_refused() {
+    fn invalid_chunks_are_rejected() {
         for bad in [
             &b"hello"[..],
             b"\r\n",
@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn not_ended_before_the_last_chunk() {
+    fn body_without_last_chunk_has_not_ended() {
         assert!(!read(&[b"5\r\nhello\r\n"]).2);
     }
 }

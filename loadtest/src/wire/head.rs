@@ -69,7 +69,7 @@ mod tests {
           Transfer-Encoding: chunked\r\n\r\nrest";
 
     #[test]
-    fn comes_in_any_pieces() {
+    fn partial_head_is_incomplete_at_every_length() {
         let len = HEAD.len() - 4;
         for end in 0..len {
             assert_eq!(parse(&HEAD[..end]), Ok(None), "{end}");
@@ -79,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn the_end_of_a_body_is_known_by_its_head() {
+    fn head_determines_the_body_framing() {
         let framing = |head: &str| {
             parse(format!("HTTP/1.1 401 No\r\n{head}\r\n").as_bytes()).unwrap().unwrap().framing
         };
@@ -93,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_answer_is_refused() {
+    fn invalid_or_oversized_heads_are_rejected() {
         assert_eq!(parse(b"SSH-2.0-OpenSSH\r\n"), Err(BadHead));
         assert_eq!(
             parse(&[&b"HTTP/1.1 200 OK\r\nx: "[..], &[b'y'; MAX_HEAD_BYTES]].concat()),

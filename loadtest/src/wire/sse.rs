@@ -148,12 +148,12 @@ mod tests {
     }
 
     #[test]
-    fn whole() {
+    fn whole_stream_yields_all_events() {
         assert_eq!(read(&[STREAM.as_bytes()]), expected());
     }
 
     #[test]
-    fn every_split_in_three() {
+    fn every_split_yields_all_events() {
         let bytes = STREAM.as_bytes();
         for first in 0..=bytes.len() {
             for second in first..=bytes.len() {
@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn byte_by_byte_and_nothing_kept_between_events() {
+    fn single_bytes_parse_and_leave_no_buffer() {
         let bytes = STREAM.as_bytes();
         let pieces: Vec<&[u8]> = bytes.iter().map(std::slice::from_ref).collect();
         assert_eq!(read(&pieces), expected());
@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn an_event_is_given_at_once_when_its_end_is_a_lone_cr() {
+    fn lone_cr_completes_an_event_at_once() {
         assert_eq!(read(&[b"data: x\r\r"]).len(), 1);
         assert_eq!(read(&[b"data: x\r\r", b"\n", b"data: y\n\n"]).len(), 2);
     }
