@@ -24,10 +24,10 @@ pub struct Fleet {
 impl Fleet {
     /// Creates `streams` streams, none of them open.
     pub fn new(env: Env, streams: u32) -> Self {
-        let made = (0..streams).map(|index| Rc::new(RefCell::new(StreamState::new(index))));
+        let states = (0..streams).map(|index| Rc::new(RefCell::new(StreamState::new(index))));
         Self {
             env: Rc::new(env),
-            streams: made.collect(),
+            streams: states.collect(),
             tasks: (0..streams).map(|_| None).collect(),
         }
     }

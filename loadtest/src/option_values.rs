@@ -145,9 +145,9 @@ mod tests {
                 "1000000years",
                 "",
             ] {
-                let said = refusal(&scenario, &option, value)
-                    .filter(|said| said.contains(&format!("--{option}")));
-                assert!(said.is_some(), "{scenario} --{option}={value} was accepted");
+                let error = refusal(&scenario, &option, value)
+                    .filter(|error| error.contains(&format!("--{option}")));
+                assert!(error.is_some(), "{scenario} --{option}={value} was accepted");
             }
         }
     }
@@ -180,10 +180,10 @@ mod tests {
             ("duration", "ten", "10s, 500ms or 2m"),
             ("max-cpu-per-million", "nan", "a number from 0"),
         ] {
-            let said = refusal("broadcast", option, value).unwrap_or_default();
+            let error = refusal("broadcast", option, value).unwrap_or_default();
             assert!(
-                said.contains(&format!("--{option}")) && said.contains(fix),
-                "{option}={value}: {said}"
+                error.contains(&format!("--{option}")) && error.contains(fix),
+                "{option}={value}: {error}"
             );
         }
         for (option, value) in

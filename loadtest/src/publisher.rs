@@ -238,8 +238,9 @@ impl Connection {
                 if let Some(tls_config) = &schedule.tls_config {
                     builder = builder.use_preconfigured_tls(tls_config.clone());
                 }
-                let made = std::thread::spawn(|| builder.build()).join();
-                made.map_err(|_| "cannot create the HTTP client".to_owned())?
+                let client = std::thread::spawn(|| builder.build()).join();
+                client
+                    .map_err(|_| "cannot create the HTTP client".to_owned())?
                     .map(Self::Http)
                     .map_err(|error| format!("cannot create the HTTP client: {error}"))
             }
@@ -329,10 +330,10 @@ fn post(
             unreachable!("these methods publish through Redis")
         }
     };
-    let answer = request.send().map_err(|error| error.to_string())?;
-    let status = answer.status();
+    let response = request.send().map_err(|error| error.to_string())?;
+    let status = response.status();
     // An unread body would prevent reuse of the connection.
-    let text = answer.text().map_err(|error| error.to_string())?;
+    let text = response.text().map_err(|error| error.to_string())?;
     if status.is_success() { Ok(()) } else { Err(format!("{status}: {text}")) }
 }
 

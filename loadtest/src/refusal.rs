@@ -24,7 +24,7 @@ pub struct Refusal {
 
 /// Body of the gateway's JSON errors.
 #[derive(Deserialize)]
-struct Answer {
+struct ErrorBody {
     error: String,
     #[serde(default)]
     message: String,
@@ -33,8 +33,8 @@ struct Answer {
 impl Refusal {
     /// Creates a refusal from the status and body of a response.
     pub fn new(status: u16, body: &[u8]) -> Self {
-        let (error, message) = match serde_json::from_slice::<Answer>(body) {
-            Ok(answer) => (format!(" {}", answer.error), answer.message),
+        let (error, message) = match serde_json::from_slice::<ErrorBody>(body) {
+            Ok(body) => (format!(" {}", body.error), body.message),
             Err(_) if status == 200 => (" not an event stream".to_owned(), first_line(body)),
             Err(_) => (String::new(), first_line(body)),
         };

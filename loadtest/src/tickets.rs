@@ -59,7 +59,7 @@ struct Claims<'a> {
 }
 
 #[derive(Deserialize)]
-struct Answer {
+struct TicketResponse {
     ticket: String,
 }
 
@@ -91,10 +91,10 @@ impl TicketSource {
                 let body =
                     serde_json::json!({ "user": user, "topics": [topic], "ttl": ttl.as_secs() })
                         .to_string();
-                let answer = client.post(url).bearer_auth(api_key).body(body).send().await;
-                let answer = answer.map_err(|error| failed(&error))?;
-                let status = answer.status();
-                let text = answer.bytes().await.map_err(|error| failed(&error))?;
+                let response = client.post(url).bearer_auth(api_key).body(body).send().await;
+                let response = response.map_err(|error| failed(&error))?;
+                let status = response.status();
+                let text = response.bytes().await.map_err(|error| failed(&error))?;
                 if !status.is_success() {
                     let refusal = Refusal::new(status.as_u16(), &text);
                     return Err(TicketError::Refused(Refusal {
@@ -102,9 +102,9 @@ impl TicketSource {
                         ..refusal
                     }));
                 }
-                let answer: Answer =
+                let response: TicketResponse =
                     serde_json::from_slice(&text).map_err(|error| failed(&error))?;
-                Ok(Some(answer.ticket))
+                Ok(Some(response.ticket))
             }
         }
     }

@@ -25,9 +25,9 @@ impl Yardstick {
         let line = r#"ulimit -n "$(ulimit -Hn)"; exec "$0""#;
         let mut child =
             Command::new("sh").args(["-c", line, binary]).stdout(Stdio::piped()).spawn().unwrap();
-        let mut said = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut said).unwrap();
-        Self { child, address: said.trim().strip_prefix("listening on ").unwrap().to_owned() }
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        Self { child, address: line.trim().strip_prefix("listening on ").unwrap().to_owned() }
     }
 
     fn url(&self) -> String {

@@ -177,14 +177,14 @@ fn run(plan: Plan, options: &[&str]) -> (Value, i32) {
 }
 
 fn tool(url: &str, options: &[&str]) -> (Value, i32, String) {
-    let ran = Command::new(env!("CARGO_BIN_EXE_loadtest"))
+    let output = Command::new(env!("CARGO_BIN_EXE_loadtest"))
         .args(["broadcast", "--kind", "plain", "--url", url, "-n", &STREAMS.to_string()])
         .args(["--settle", "200ms", "--drain", "500ms", "--json", "-"])
         .args(options)
         .output()
         .unwrap();
-    let report = serde_json::from_slice(&ran.stdout).unwrap_or(Value::Null);
-    (report, ran.status.code().unwrap(), String::from_utf8_lossy(&ran.stderr).into_owned())
+    let report = serde_json::from_slice(&output.stdout).unwrap_or(Value::Null);
+    (report, output.status.code().unwrap(), String::from_utf8_lossy(&output.stderr).into_owned())
 }
 
 /// Starts an SSE server with planned faults. Streams are numbered in order of arrival; events are

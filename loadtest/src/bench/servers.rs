@@ -16,7 +16,7 @@ use crate::args::{Cli, Command as CliCommand, Common};
 
 /// Maximum time until a server listens.
 const START_TIMEOUT: Duration = Duration::from_secs(20);
-const SECRET: &str = "a key of the benchmark, made for nothing else";
+const SECRET: &str = "a key of the benchmark, not used anywhere else";
 /// Must match `peers/Caddyfile`.
 const MERCURE_KEY: &str = "bench-bench-bench-bench-bench-bench";
 

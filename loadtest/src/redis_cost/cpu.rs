@@ -274,9 +274,9 @@ fn renewals(meter: &mut Meter, keys: &[String]) -> Result<f64, String> {
     }
     meter.each_us((keys.len() * RENEWALS) as u64, |meter| {
         for call in (0..RENEWALS).flat_map(|_| &calls) {
-            let answers: Vec<String> = meter.command(call)?;
-            if answers.iter().any(|answer| answer != "ok") {
-                return Err(format!("sse_renew returned {answers:?}"));
+            let replies: Vec<String> = meter.command(call)?;
+            if replies.iter().any(|reply| reply != "ok") {
+                return Err(format!("sse_renew returned {replies:?}"));
             }
         }
         Ok(())

@@ -95,14 +95,14 @@ async fn open<'a>(
     let head = head.await.map_err(failed)?;
     if head.status != 200 || !head.event_stream {
         let mut body = Vec::new();
-        let said = async {
+        let read = async {
             match &mut io {
                 Io::Plain(io) => read_body(io, &head, &bytes[head.len..], &mut body).await,
                 Io::Tls(io) => read_body(io, &head, &bytes[head.len..], &mut body).await,
             }
         };
         // After a timeout, the part received so far is used.
-        let _ = tokio::time::timeout(BODY_TIMEOUT, said).await;
+        let _ = tokio::time::timeout(BODY_TIMEOUT, read).await;
         return Err(ConnectionEnd::Refused(Refusal::new(head.status, &body)));
     }
     let reader = StreamReader::start(env, state, permit);
@@ -150,11 +150,11 @@ where
 async fn read_body<S: AsyncRead + Unpin>(
     io: &mut S,
     head: &head::Head,
-    begun: &[u8],
+    start: &[u8],
     body: &mut Vec<u8>,
 ) {
     let mut chunks = Chunked::default();
-    let mut piece = begun.to_vec();
+    let mut piece = start.to_vec();
     loop {
         let whole = match head.framing {
             Framing::Chunked => {

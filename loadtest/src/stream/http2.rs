@@ -24,7 +24,7 @@ type Connection = Rc<OnceCell<(SendRequest<Bytes>, Task)>>;
 /// HTTP/2 connections by the index of their first stream.
 pub struct Connections {
     streams_per_connection: u32,
-    made: RefCell<HashMap<u32, Connection>>,
+    connections: RefCell<HashMap<u32, Connection>>,
 }
 
 /// Task that is aborted when dropped.
@@ -39,26 +39,29 @@ impl Drop for Task {
 impl Connections {
     /// Creates an empty set; each connection will carry `streams_per_connection` streams.
     pub fn new(streams_per_connection: u32) -> Self {
-        Self { streams_per_connection: streams_per_connection.max(1), made: RefCell::default() }
+        Self {
+            streams_per_connection: streams_per_connection.max(1),
+            connections: RefCell::default(),
+        }
     }
 
     /// Closes all connections.
     pub fn cut(&self) {
-        self.made.borrow_mut().clear();
+        self.connections.borrow_mut().clear();
     }
 
     async fn sender(&self, env: &Env, index: u32) -> Result<SendRequest<Bytes>, String> {
         let first = index / self.streams_per_connection * self.streams_per_connection;
-        let cell = self.made.borrow_mut().entry(first).or_default().clone();
+        let cell = self.connections.borrow_mut().entry(first).or_default().clone();
         let (sender, _) = cell.get_or_try_init(|| handshake(env, first)).await?;
         let ready = sender.clone().ready().await;
         ready.map_err(|error| {
             // Removes the broken connection, so that the next attempt opens a new one. A connection
             // that another stream has opened in the meantime must stay: its streams would end with
             // it.
-            let mut made = self.made.borrow_mut();
-            if made.get(&first).is_some_and(|current| Rc::ptr_eq(current, &cell)) {
-                made.remove(&first);
+            let mut connections = self.connections.borrow_mut();
+            if connections.get(&first).is_some_and(|current| Rc::ptr_eq(current, &cell)) {
+                connections.remove(&first);
             }
             error.to_string()
         })
@@ -71,7 +74,7 @@ async fn handshake(env: &Env, index: u32) -> Result<(SendRequest<Bytes>, Task), 
         .initial_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES);
     let io = connect(env, index).await.map_err(|error| error.kind().to_string())?;
-    let made = match io {
+    let opened = match io {
         Io::Plain(io) => builder.handshake(io).await.map(|(sender, connection)| {
             (sender, tokio::task::spawn_local(async move { drop(connection.await) }))
         }),
@@ -79,7 +82,7 @@ async fn handshake(env: &Env, index: u32) -> Result<(SendRequest<Bytes>, Task), 
             (sender, tokio::task::spawn_local(async move { drop(connection.await) }))
         }),
     };
-    made.map(|(sender, task)| (sender, Task(task))).map_err(|error| error.to_string())
+    opened.map(|(sender, task)| (sender, Task(task))).map_err(|error| error.to_string())
 }
 
 /// Runs one stream of a connection, from its request to its end.
@@ -129,27 +132,27 @@ async fn open<'a>(
     }
     let request = request.body(()).map_err(|error| ConnectionEnd::Failed(error.to_string()))?;
     let failed = |error: h2::Error| ConnectionEnd::Failed(error.to_string());
-    let (answer, _) = sender.send_request(request, true).map_err(failed)?;
-    let (head, body) = answer.await.map_err(failed)?.into_parts();
+    let (response, _) = sender.send_request(request, true).map_err(failed)?;
+    let (head, body) = response.await.map_err(failed)?.into_parts();
     let event_stream = head
         .headers
         .get(header::CONTENT_TYPE)
         .is_some_and(|kind| kind.as_bytes().starts_with(b"text/event-stream"));
     if head.status != 200 || !event_stream {
-        let mut said = Vec::new();
+        let mut body_bytes = Vec::new();
         // After a timeout, the part received so far is used.
-        let _ = tokio::time::timeout(BODY_TIMEOUT, read_body(body, &mut said)).await;
-        return Err(ConnectionEnd::Refused(Refusal::new(head.status.as_u16(), &said)));
+        let _ = tokio::time::timeout(BODY_TIMEOUT, read_body(body, &mut body_bytes)).await;
+        return Err(ConnectionEnd::Refused(Refusal::new(head.status.as_u16(), &body_bytes)));
     }
     Ok((body, StreamReader::start(env, state, permit)))
 }
 
 /// Reads the body of a response that is not a stream, up to `MAX_BODY_BYTES`.
-async fn read_body(mut body: h2::RecvStream, said: &mut Vec<u8>) {
-    while said.len() <= MAX_BODY_BYTES
+async fn read_body(mut body: h2::RecvStream, body_bytes: &mut Vec<u8>) {
+    while body_bytes.len() <= MAX_BODY_BYTES
         && let Some(Ok(bytes)) = body.data().await
     {
-        said.extend_from_slice(&bytes);
+        body_bytes.extend_from_slice(&bytes);
         let _ = body.flow_control().release_capacity(bytes.len());
     }
 }

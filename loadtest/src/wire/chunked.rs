@@ -8,7 +8,7 @@ pub const BAD_CHUNK: &str = "invalid chunked encoding (RFC 9112, section 7.1)";
 pub struct Chunked {
     state: State,
     /// Remaining bytes of the chunk; while its size is read, the size so far.
-    left: u64,
+    remaining: u64,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -35,11 +35,11 @@ impl Chunked {
     ) -> Result<(), &'static str> {
         while let Some(&byte) = bytes.first() {
             if self.state == State::Data {
-                let part = bytes.len().min(usize::try_from(self.left).unwrap_or(usize::MAX));
+                let part = bytes.len().min(usize::try_from(self.remaining).unwrap_or(usize::MAX));
                 each(&bytes[..part]);
-                self.left -= part as u64;
+                self.remaining -= part as u64;
                 bytes = &bytes[part..];
-                if self.left == 0 {
+                if self.remaining == 0 {
                     self.state = State::DataCr;
                 }
                 continue;
@@ -48,11 +48,11 @@ impl Chunked {
             self.state = match (self.state, byte) {
                 (State::Start | State::Size, _) if byte.is_ascii_hexdigit() => {
                     let digit = u64::from(char::from(byte).to_digit(16).unwrap_or_default());
-                    self.left = self.left.checked_mul(16).ok_or(BAD_CHUNK)? + digit;
+                    self.remaining = self.remaining.checked_mul(16).ok_or(BAD_CHUNK)? + digit;
                     State::Size
                 }
                 (State::Size, b';' | b' ' | b'\t' | b'\r') => State::SizeEnd,
-                (State::Size | State::SizeEnd, b'\n') if self.left == 0 => State::End,
+                (State::Size | State::SizeEnd, b'\n') if self.remaining == 0 => State::End,
                 (State::Size | State::SizeEnd, b'\n') => State::Data,
                 (State::SizeEnd, _) => State::SizeEnd,
                 (State::DataCr, b'\r') => State::DataLf,

@@ -42,14 +42,14 @@ impl fmt::Display for BadHead {
 /// Parses the head of a response. Returns `None` if it is still incomplete.
 pub fn parse(bytes: &[u8]) -> Result<Option<Head>, BadHead> {
     let mut headers = [httparse::EMPTY_HEADER; 64];
-    let mut answer = httparse::Response::new(&mut headers);
-    let len = match answer.parse(bytes).map_err(|_| BadHead)? {
+    let mut response = httparse::Response::new(&mut headers);
+    let len = match response.parse(bytes).map_err(|_| BadHead)? {
         httparse::Status::Complete(len) => len,
         httparse::Status::Partial if bytes.len() < MAX_HEAD_BYTES => return Ok(None),
         httparse::Status::Partial => return Err(BadHead),
     };
     let value = |name: &str| {
-        let header = answer.headers.iter().find(|header| header.name.eq_ignore_ascii_case(name));
+        let header = response.headers.iter().find(|header| header.name.eq_ignore_ascii_case(name));
         header.map(|header| header.value.to_ascii_lowercase()).unwrap_or_default()
     };
     let length = || std::str::from_utf8(&value("content-length")).ok()?.parse().ok();
@@ -58,7 +58,7 @@ pub fn parse(bytes: &[u8]) -> Result<Option<Head>, BadHead> {
         false => length().map_or(Framing::Close, Framing::Length),
     };
     let event_stream = value("content-type").starts_with(b"text/event-stream");
-    Ok(Some(Head { status: answer.code.unwrap_or_default(), framing, event_stream, len }))
+    Ok(Some(Head { status: response.code.unwrap_or_default(), framing, event_stream, len }))
 }
 
 #[cfg(test)]

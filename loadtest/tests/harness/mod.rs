@@ -212,12 +212,12 @@ const SCENARIOS: [&str; 8] =
 
 /// Waits for the tool. Returns report, exit status and standard error.
 pub fn finish(tool: Child) -> (Value, i32, String) {
-    let ran = tool.wait_with_output().unwrap();
-    let report = serde_json::from_slice(&ran.stdout).unwrap_or(Value::Null);
+    let output = tool.wait_with_output().unwrap();
+    let report = serde_json::from_slice(&output.stdout).unwrap_or(Value::Null);
     (
         report,
-        ran.status.code().expect("an exit status"),
-        String::from_utf8_lossy(&ran.stderr).into_owned(),
+        output.status.code().expect("an exit status"),
+        String::from_utf8_lossy(&output.stderr).into_owned(),
     )
 }
 
