@@ -137,10 +137,10 @@ impl Fleet {
     /// Waits until a range of streams has received all expected events, at most `timeout`.
     pub async fn drained(&self, range: Range<u32>, timeout: Duration) {
         /// Each check visits every stream, so it must not run too often.
-        const CHECK: Duration = Duration::from_millis(50);
+        const CHECK_INTERVAL: Duration = Duration::from_millis(50);
         let started = Instant::now();
         while self.expected_and_lost(range.clone()).1 > 0 && started.elapsed() < timeout {
-            tokio::time::sleep(CHECK).await;
+            tokio::time::sleep(CHECK_INTERVAL).await;
         }
     }
 }

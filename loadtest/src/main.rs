@@ -42,12 +42,12 @@ fn run(command: Command) -> Result<bool, String> {
         | Command::Churn { ref common, .. }
         | Command::SlowPublish { ref common, .. } => {
             let json = JsonOutput::open(common.json.as_deref())?;
-            single(command, json)
+            run_scenario(command, json)
         }
     }
 }
 
-fn single(command: Command, json: JsonOutput) -> Result<bool, String> {
+fn run_scenario(command: Command, json: JsonOutput) -> Result<bool, String> {
     let report = loadtest::on_one_thread(scenario::run(command))?;
     json.write(&report.table(), &report)?;
     match report.failure {

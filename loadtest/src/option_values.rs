@@ -10,10 +10,10 @@ use crate::stamp::MIN_BYTES;
 /// Maximum events per second; beyond what the publisher can reach.
 pub const MAX_RATE: f64 = 1_000_000.0;
 /// Maximum connects or disconnects per second.
-const MAX_CONNECTS: f64 = 100_000.0;
+const MAX_CONNECT_RATE: f64 = 100_000.0;
 /// Minimum connects or disconnects per second: one in 1000 s. Much lower rates would overflow the
 /// clock.
-const MIN_CONNECTS: f64 = 0.001;
+const MIN_CONNECT_RATE: f64 = 0.001;
 /// Maximum threshold, far above any useful value.
 const MAX_THRESHOLD: f64 = 1e9;
 const MAX_PAYLOAD_BYTES: usize = 16 << 20;
@@ -31,8 +31,8 @@ pub fn rate(text: &str) -> Result<f64, String> {
 pub fn connect_rate(text: &str) -> Result<f64, String> {
     in_range(
         text,
-        MIN_CONNECTS,
-        MAX_CONNECTS,
+        MIN_CONNECT_RATE,
+        MAX_CONNECT_RATE,
         "connection attempts per second; omit the option for no limit",
     )
 }
@@ -41,8 +41,8 @@ pub fn connect_rate(text: &str) -> Result<f64, String> {
 pub fn churn_rate(text: &str) -> Result<f64, String> {
     in_range(
         text,
-        MIN_CONNECTS,
-        MAX_CONNECTS,
+        MIN_CONNECT_RATE,
+        MAX_CONNECT_RATE,
         "disconnects per second; for none, use the scenario `broadcast`",
     )
 }
@@ -99,7 +99,7 @@ mod tests {
     use crate::args::Cli;
 
     /// Options that accept 0.
-    const ZEROS: [&str; 6] = ["rate", "user-rate", "settle", "drain", "away", "server-pid"];
+    const ZERO_OPTIONS: [&str; 6] = ["rate", "user-rate", "settle", "drain", "away", "server-pid"];
 
     /// Returns the (scenario, option) pairs of all options with a numeric or duration value.
     fn numeric() -> Vec<(String, String)> {
@@ -159,7 +159,7 @@ mod tests {
                 .iter()
                 .filter(|zero| refusal(&scenario, &option, zero).is_none())
                 .count();
-            let may = ZEROS.contains(&option.as_str())
+            let may = ZERO_OPTIONS.contains(&option.as_str())
                 || option.starts_with("max-")
                 || option.starts_with("min-");
             assert_eq!(zeros > 0, may, "{scenario} --{option}=0");

@@ -12,7 +12,7 @@ use crate::refusal::Refusal;
 const MAX_US: u64 = 2 * 3600 * 1_000_000;
 
 /// Prefix of the code of a gateway that lacks capacity or Redis.
-pub const BUSY: &str = "busy: ";
+pub const BUSY_PREFIX: &str = "busy: ";
 
 /// Counts by name.
 pub type Counts = BTreeMap<String, u64>;
@@ -106,7 +106,8 @@ impl Stats {
     /// Returns whether the server was not tested at all: no stream was ever open, and no gateway
     /// reported a lack of capacity, which is a valid result.
     pub fn untested(&self) -> bool {
-        self.opened.get() == 0 && !self.refused.borrow().keys().any(|code| code.starts_with(BUSY))
+        self.opened.get() == 0
+            && !self.refused.borrow().keys().any(|code| code.starts_with(BUSY_PREFIX))
     }
 
     /// Waits until `done` returns true; checks again whenever `changed` is notified.

@@ -123,9 +123,9 @@ impl Target {
     /// Returns the source address of a stream, or `None` for the default. On loopback, further
     /// addresses allow more streams than one port range.
     pub fn source(&self, index: u32) -> Option<IpAddr> {
-        let place = u8::try_from(index / self.streams_per_source).ok()?;
-        (place > 0 && self.address.ip() == IpAddr::V4(Ipv4Addr::LOCALHOST))
-            .then(|| Ipv4Addr::new(127, 0, 0, place.saturating_add(1)).into())
+        let number = u8::try_from(index / self.streams_per_source).ok()?;
+        (number > 0 && self.address.ip() == IpAddr::V4(Ipv4Addr::LOCALHOST))
+            .then(|| Ipv4Addr::new(127, 0, 0, number.saturating_add(1)).into())
     }
 }
 

@@ -10,7 +10,7 @@ use clap::Parser;
 
 const HEAD: &[u8] =
     b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n";
-const DONE: &[u8] = b"HTTP/1.1 204 No Content\r\n\r\n";
+const NO_CONTENT: &[u8] = b"HTTP/1.1 204 No Content\r\n\r\n";
 /// Pause of the loop when nothing was published.
 const PAUSE: Duration = Duration::from_millis(1);
 
@@ -40,10 +40,10 @@ fn main() -> io::Result<()> {
             }
         }
         let mut bodies = Vec::new();
-        publishers.retain_mut(|socket| match waits(socket) {
+        publishers.retain_mut(|socket| match has_request(socket) {
             Ok(false) => true,
             Ok(true) => read_request(socket)
-                .and_then(|body| socket.write_all(DONE).map(|()| bodies.push(body)))
+                .and_then(|body| socket.write_all(NO_CONTENT).map(|()| bodies.push(body)))
                 .is_ok(),
             Err(_) => false,
         });
@@ -60,7 +60,7 @@ fn main() -> io::Result<()> {
 }
 
 /// Returns whether a request has arrived. Fails if the connection is closed.
-fn waits(socket: &TcpStream) -> io::Result<bool> {
+fn has_request(socket: &TcpStream) -> io::Result<bool> {
     socket.set_nonblocking(true)?;
     let peeked = socket.peek(&mut [0]);
     socket.set_nonblocking(false)?;

@@ -90,20 +90,20 @@ mod tests {
 
     #[test]
     fn faults_of_other_servers_are_ignored() {
-        let mut theirs = results(&[6.0, 12.0, 6.0], 0);
-        theirs.servers[1].rounds[0][0].load.as_mut().unwrap().lost = 5;
-        assert_eq!(violations(&theirs), [""; 0]);
+        let mut faulty_peer = results(&[6.0, 12.0, 6.0], 0);
+        faulty_peer.servers[1].rounds[0][0].load.as_mut().unwrap().lost = 5;
+        assert_eq!(violations(&faulty_peer), [""; 0]);
     }
 
     #[test]
     fn excessive_median_cpu_is_reported() {
-        let dear = results(&[7.0, 14.0, 6.0], 0);
+        let excessive = results(&[7.0, 14.0, 6.0], 0);
         assert_eq!(
-            violations(&dear),
+            violations(&excessive),
             ["sse-gateway: CPU per delivery is 1.17 (1.00–1.17) times that of plain-actix at \
                  5000 streams, allowed 1.15"]
         );
-        assert_eq!(check(&dear, false, |_| true), [""; 0]);
+        assert_eq!(check(&excessive, false, |_| true), [""; 0]);
         assert_eq!(violations(&results(&[6.0, 14.0, 6.0], 0)), [""; 0]);
     }
 

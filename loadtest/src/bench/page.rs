@@ -8,7 +8,7 @@ use crate::report::{CpuPerMillion, Load};
 use crate::scenario::scaling::ScalePoint;
 
 /// Stream count of the first table if it was measured; otherwise the highest.
-const MAIN: u32 = 10_000;
+const MAIN_STREAM_COUNT: u32 = 10_000;
 pub(super) const YARDSTICK: &str = "plain-actix";
 
 /// Row of the table: name, number of decimals, value of one round.
@@ -348,7 +348,7 @@ pub(super) fn main_stream_count(results: &Results) -> u32 {
     counts
         .iter()
         .copied()
-        .find(|count| *count == MAIN)
+        .find(|count| *count == MAIN_STREAM_COUNT)
         .or(counts.last().copied())
         .unwrap_or_default()
 }

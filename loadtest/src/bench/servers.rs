@@ -278,8 +278,8 @@ fn fill_placeholders(text: &str, dir: &Path, port: u16) -> String {
 /// Finds two adjacent free ports below the range of local ports for outgoing connections.
 fn free_ports() -> Result<u16, String> {
     let free = |port: u16| TcpListener::bind(("127.0.0.1", port)).is_ok();
-    let tried = (0..100).map(|_| fastrand::u16(10_000..16_000) * 2);
-    tried
+    let candidates = (0..100).map(|_| fastrand::u16(10_000..16_000) * 2);
+    candidates
         .into_iter()
         .find(|port| free(*port) && free(*port + 1))
         .ok_or("no two adjacent free ports found".to_owned())
@@ -298,11 +298,11 @@ fn wait_until_listening(port: u16) -> Result<(), String> {
 
 /// Returns the path of a binary built together with this one.
 fn sibling_binary(name: &str) -> Result<PathBuf, String> {
-    let beside = std::env::current_exe().map_err(|error| error.to_string())?.with_file_name(name);
-    if beside.exists() {
-        Ok(beside)
+    let path = std::env::current_exe().map_err(|error| error.to_string())?.with_file_name(name);
+    if path.exists() {
+        Ok(path)
     } else {
-        Err(format!("{} does not exist: run cargo build --release --workspace", beside.display()))
+        Err(format!("{} does not exist: run cargo build --release --workspace", path.display()))
     }
 }
 

@@ -56,11 +56,11 @@ pub struct Meter {
 const PAYLOAD_BYTES: usize = 256;
 const ROUNDS: usize = 3;
 /// Sessions per call, as in the gateway, and renewals of each session per round.
-const RENEWED: usize = 100;
-const RENEWALS: usize = 20;
-const IDLE: Duration = Duration::from_secs(3);
+const SESSIONS_PER_CALL: usize = 100;
+const RENEWALS_PER_SESSION: usize = 20;
+const IDLE_DURATION: Duration = Duration::from_secs(3);
 /// Maximum time for the gateway to record plain publishes.
-const RECORD: Duration = Duration::from_secs(30);
+const RECORD_TIMEOUT: Duration = Duration::from_secs(30);
 /// Streams that connect and resume; each has its own user.
 const STREAMS: u32 = 1000;
 
@@ -74,24 +74,25 @@ impl Meter {
             idle_s_per_s: 0.0,
         };
         let before = meter.usage.cpu();
-        std::thread::sleep(IDLE);
-        meter.idle_s_per_s = meter.usage.cpu().since(before).total_s() / IDLE.as_secs_f64();
+        std::thread::sleep(IDLE_DURATION);
+        meter.idle_s_per_s =
+            meter.usage.cpu().since(before).total_s() / IDLE_DURATION.as_secs_f64();
         Ok(meter)
     }
 
     /// Returns the CPU of Redis in µs for each of the `count` operations that `work` performs.
-    pub fn each_us(
+    pub fn cpu_us_per_operation(
         &mut self,
         count: u64,
         work: impl FnOnce(&mut Self) -> Result<(), String>,
     ) -> Result<f64, String> {
         let (started, before) = (Instant::now(), self.usage.cpu());
         work(self)?;
-        Ok(self.net_us(started, before.total_s()) / count as f64)
+        Ok(self.cpu_us_since(started, before.total_s()) / count as f64)
     }
 
     /// Returns the CPU used since `started`, without that of an idle Redis, in µs.
-    fn net_us(&mut self, started: Instant, before_s: f64) -> f64 {
+    fn cpu_us_since(&mut self, started: Instant, before_s: f64) -> f64 {
         let used_s = self.usage.cpu().total_s() - before_s;
         (used_s - self.idle_s_per_s * started.elapsed().as_secs_f64()) * 1e6
     }
@@ -145,7 +146,9 @@ pub fn publishes(common: &Common, meter: &mut Meter) -> Result<Vec<Cost>, String
     let mut costs = Vec::new();
     for (batch, count, how) in [(1, 4_000, "one at a time"), (256, 20_000, "in pipelines of 256")] {
         let us = rounds(|| {
-            meter.each_us(count, |meter| meter.publish(&mut users(count), &payload, batch))
+            meter.cpu_us_per_operation(count, |meter| {
+                meter.publish(&mut users(count), &payload, batch)
+            })
         })?;
         costs.push(Cost::new(
             format!("durable publish to a user who is not connected, {how}"),
@@ -153,7 +156,9 @@ pub fn publishes(common: &Common, meter: &mut Meter) -> Result<Vec<Cost>, String
             us,
         )?);
         let us = rounds(|| {
-            meter.each_us(count, |meter| meter.publish(&mut topics(count), &payload, batch))
+            meter.cpu_us_per_operation(count, |meter| {
+                meter.publish(&mut topics(count), &payload, batch)
+            })
         })?;
         costs.push(Cost::new(
             format!("durable broadcast, one gateway subscribed, {how}"),
@@ -163,7 +168,7 @@ pub fn publishes(common: &Common, meter: &mut Meter) -> Result<Vec<Cost>, String
     }
     let count = 4_000;
     let us = rounds(|| {
-        meter.each_us(count, |meter| {
+        meter.cpu_us_per_operation(count, |meter| {
             publish_plain(meter, users(count), &payload, common.redis_url())
         })
     })?;
@@ -173,7 +178,9 @@ pub fn publishes(common: &Common, meter: &mut Meter) -> Result<Vec<Cost>, String
         us,
     )?);
     let us = rounds(|| {
-        meter.each_us(count, |meter| publish_without_subscribers(meter, count, &payload))
+        meter.cpu_us_per_operation(count, |meter| {
+            publish_without_subscribers(meter, count, &payload)
+        })
     })?;
     costs.push(Cost::new(
         "for comparison: PUBLISH without subscribers, one at a time".to_owned(),
@@ -202,12 +209,12 @@ fn publish_plain(
         meter.command::<u64>(redis::cmd("PUBLISH").arg(channel).arg(&envelope))?;
         wanted += 1;
     }
-    let end = Instant::now() + RECORD;
+    let end = Instant::now() + RECORD_TIMEOUT;
     while recorded(meter)? < wanted {
         if Instant::now() > end {
             return Err(format!(
                 "{redis}: the gateway did not record all plain publishes within {} s",
-                RECORD.as_secs()
+                RECORD_TIMEOUT.as_secs()
             ));
         }
         std::thread::sleep(Duration::from_millis(100));
@@ -233,7 +240,7 @@ pub async fn connects(common: &Common, meter: &mut Meter) -> Result<Connects, St
     let memory_before = meter.used_bytes()?;
     let (started, before) = (Instant::now(), meter.usage.cpu().total_s());
     streams.connect().await?;
-    let first_us = meter.net_us(started, before) / count as f64;
+    let first_us = meter.cpu_us_since(started, before) / count as f64;
     let mut costs = vec![Cost::new("first connect (one round)".to_owned(), count, vec![first_us])?];
     let user_bytes = meter.used_bytes()?.saturating_sub(memory_before) / count;
     let keys: Vec<String> = meter.command(redis::cmd("KEYS").arg("sse:session:*"))?;
@@ -242,11 +249,11 @@ pub async fn connects(common: &Common, meter: &mut Meter) -> Result<Connects, St
 
     let us = rounds(|| renewals(meter, &keys))?;
     let what = format!(
-        "session renewal (one per third of tickets.reconnect_grace), {RENEWED} sessions per call"
+        "session renewal (one per third of tickets.reconnect_grace), {SESSIONS_PER_CALL} sessions per call"
     );
-    costs.push(Cost::new(what, count * RENEWALS as u64, us)?);
+    costs.push(Cost::new(what, count * RENEWALS_PER_SESSION as u64, us)?);
 
-    for missed in resumes::MISSED {
+    for missed in resumes::MISSED_CASES {
         let mut us = Vec::new();
         for _ in 0..ROUNDS {
             us.push(resume(&mut streams, missed, meter).await? / count as f64);
@@ -260,7 +267,7 @@ pub async fn connects(common: &Common, meter: &mut Meter) -> Result<Connects, St
 fn renewals(meter: &mut Meter, keys: &[String]) -> Result<f64, String> {
     const FIELDS: [&str; 6] = ["connection", "user", "first", "opened_ms", "until_ms", "turn"];
     let mut calls = Vec::new();
-    for keys in keys.chunks(RENEWED) {
+    for keys in keys.chunks(SESSIONS_PER_CALL) {
         let mut call = redis::cmd("FCALL");
         call.arg("sse_renew").arg(keys.len());
         for key in keys {
@@ -272,8 +279,8 @@ fn renewals(meter: &mut Meter, keys: &[String]) -> Result<f64, String> {
         }
         calls.push(call);
     }
-    meter.each_us((keys.len() * RENEWALS) as u64, |meter| {
-        for call in (0..RENEWALS).flat_map(|_| &calls) {
+    meter.cpu_us_per_operation((keys.len() * RENEWALS_PER_SESSION) as u64, |meter| {
+        for call in (0..RENEWALS_PER_SESSION).flat_map(|_| &calls) {
             let replies: Vec<String> = meter.command(call)?;
             if replies.iter().any(|reply| reply != "ok") {
                 return Err(format!("sse_renew returned {replies:?}"));
@@ -299,5 +306,5 @@ async fn resume(streams: &mut Resumes, missed: Missed, meter: &mut Meter) -> Res
     let (started, before) = (Instant::now(), meter.usage.cpu().total_s());
     streams.connect().await?;
     streams.caught_up().await?;
-    Ok(meter.net_us(started, before))
+    Ok(meter.cpu_us_since(started, before))
 }

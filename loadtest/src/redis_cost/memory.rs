@@ -26,7 +26,7 @@ pub struct Log {
 const DEFAULT_NODE_BYTES: u64 = 4096;
 /// Maximum bytes published per measurement: large enough to dominate other changes of
 /// `used_memory`.
-const VOLUME_BYTES: u64 = 20 << 20;
+const MAX_VOLUME_BYTES: u64 = 20 << 20;
 const MAX_LOGS: u64 = 5_000;
 
 /// Measures logs of all sizes.
@@ -54,7 +54,7 @@ fn measure(
     published: u64,
     payload_bytes: usize,
 ) -> Result<Log, String> {
-    let logs = (VOLUME_BYTES / (published * (payload_bytes as u64 + 100))).clamp(5, MAX_LOGS);
+    let logs = (MAX_VOLUME_BYTES / (published * (payload_bytes as u64 + 100))).clamp(5, MAX_LOGS);
     meter.command::<()>(
         redis::cmd("CONFIG").arg("SET").arg("stream-node-max-bytes").arg(node_max_bytes),
     )?;
@@ -63,8 +63,9 @@ fn measure(
     Stamp { due_ns: 1, source: 1, sequence: 1, run: 0 }.payload(payload_bytes, &mut payload);
     let mut channels = (0..published).flat_map(|_| (0..logs).map(channel));
     let before = meter.used_bytes()?;
-    let us =
-        meter.each_us(logs * published, |meter| meter.publish(&mut channels, &payload, 256))?;
+    let us = meter.cpu_us_per_operation(logs * published, |meter| {
+        meter.publish(&mut channels, &payload, 256)
+    })?;
     let bytes = meter.used_bytes()?.saturating_sub(before) / logs;
     let key = |log: u64| format!("sse:log:{}", channel(log));
     let events: u64 = meter.command(redis::cmd("XLEN").arg(key(0)))?;

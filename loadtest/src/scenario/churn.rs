@@ -6,7 +6,7 @@ use super::Run;
 use crate::stamp::now_ns;
 
 /// Maximum time for the last streams to reconnect.
-const RETURN: Duration = Duration::from_secs(10);
+const RECONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Disconnects `per_second` random streams, each of which reconnects at once.
 pub(super) async fn run(run: &mut Run, duration: Duration, per_second: f64) -> Result<(), String> {
@@ -28,7 +28,7 @@ pub(super) async fn run(run: &mut Run, duration: Duration, per_second: f64) -> R
             // The last streams are still reconnecting. Those that fail are missing from `held`.
             let env = fleet.env.clone();
             let all_open = env.stats.until(|stats| stats.held.get() >= fleet.len());
-            let _ = tokio::time::timeout(RETURN, all_open).await;
+            let _ = tokio::time::timeout(RECONNECT_TIMEOUT, all_open).await;
             Ok(())
         })
         .await?;

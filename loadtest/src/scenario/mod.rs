@@ -124,10 +124,10 @@ impl Run {
         let before = self.server_cpu();
         let opened = self.active..streams;
         let count = f64::from(streams - self.active);
-        let took = self.fleet.open(opened, common.connect_rate, common.connect_timeout).await?;
+        let elapsed = self.fleet.open(opened, common.connect_rate, common.connect_timeout).await?;
         self.active = streams;
         let cpu = self.server_cpu().zip(before).map(|(now, before)| now.since(before).total_s());
-        let seconds = took.as_secs_f64();
+        let seconds = elapsed.as_secs_f64();
         let connect = Connect {
             streams,
             seconds,
@@ -163,7 +163,7 @@ impl Run {
         &mut self,
         during: impl AsyncFnOnce(&mut Fleet) -> Result<(), String>,
     ) -> Result<Load, String> {
-        let before = self.before();
+        let before = self.load_baseline();
         *self.fleet.env.stats.latency_us.borrow_mut() = histogram_us();
         self.fleet.env.stats.gaps.borrow_mut().clear();
         let (started, started_ns) = (Instant::now(), now_ns());
@@ -215,7 +215,7 @@ impl Run {
         })
     }
 
-    fn before(&mut self) -> LoadBaseline {
+    fn load_baseline(&mut self) -> LoadBaseline {
         let stats = &self.fleet.env.stats;
         LoadBaseline {
             server: self.server_cpu(),

@@ -16,7 +16,7 @@ pub enum Missed {
 }
 
 /// Cases to measure.
-pub const MISSED: [Missed; 4] =
+pub const MISSED_CASES: [Missed; 4] =
     [Missed::Own(0), Missed::Own(10), Missed::Own(100), Missed::Broadcasts(100)];
 
 impl Missed {

@@ -36,8 +36,8 @@ pub async fn measure(
     counts: &[u32],
     max_deliveries_per_s: f64,
 ) -> Result<Vec<ScalePoint>, String> {
-    let most = counts.last().copied().ok_or("no stream counts to measure")?;
-    let mut run = setup::run("broadcast", &Common { streams: most, ..common.clone() })?;
+    let max_streams = counts.last().copied().ok_or("no stream counts to measure")?;
+    let mut run = setup::run("broadcast", &Common { streams: max_streams, ..common.clone() })?;
     let mut points = Vec::new();
     run.active = 0;
     for &streams in counts {
@@ -57,7 +57,7 @@ pub async fn measure(
         // the measured load.
         run.load(async |_| pause(WARM_UP).await).await?;
         point.load = Some(run.load(async |_| pause(common.duration).await).await?);
-        if point.streams == most {
+        if point.streams == max_streams {
             // At lower counts the server still holds memory from the streams that were open before.
             point.memory.server_bytes_per_loaded_stream = run.server_bytes_per_stream();
         }

@@ -102,7 +102,7 @@ pub(super) fn run(name: &'static str, args: &Common) -> Result<Run, String> {
 
 /// Shows a progress line on a terminal.
 pub(super) fn progress(fleet: &Fleet) -> ProgressBar {
-    const EVERY: Duration = Duration::from_millis(200);
+    const REFRESH_INTERVAL: Duration = Duration::from_millis(200);
     let bar = ProgressBar::new(fleet.len().into());
     let style = ProgressStyle::with_template("{spinner} {pos}/{len} streams open {msg} {elapsed}");
     bar.set_style(style.unwrap_or_else(|error| unreachable!("the template is constant: {error}")));
@@ -115,7 +115,7 @@ pub(super) fn progress(fleet: &Fleet) -> ProgressBar {
             shown.set_position(env.stats.held.get().into());
             shown.set_message(format!("{} delivered", env.stats.delivered.get()));
             shown.tick();
-            tokio::time::sleep(EVERY).await;
+            tokio::time::sleep(REFRESH_INTERVAL).await;
         }
     });
     bar
@@ -141,7 +141,7 @@ fn target(args: &Common, protocol: Protocol) -> Result<Target, String> {
     )
 }
 
-fn secret_of(file: &Path) -> Result<String, String> {
+fn read_secret(file: &Path) -> Result<String, String> {
     let text = fs::read_to_string(file).map_err(|error| format!("{}: {error}", file.display()))?;
     Ok(text.trim_end_matches(['\r', '\n']).to_owned())
 }
@@ -150,7 +150,7 @@ fn tickets(args: &Common) -> Result<TicketSource, String> {
     match (args.kind, &args.secret_file, &args.api_key_file) {
         (ServerKind::Plain, ..) => Ok(TicketSource::None),
         (ServerKind::Gateway, Some(file), _) => {
-            let key = Box::new(EncodingKey::from_secret(secret_of(file)?.as_bytes()));
+            let key = Box::new(EncodingKey::from_secret(read_secret(file)?.as_bytes()));
             let header = Box::new(Header { kid: args.kid.clone(), ..Header::default() });
             let (audience, issuer) = (args.audience.clone(), args.issuer.clone());
             Ok(TicketSource::Signed { key, header, audience, issuer, ttl: args.ticket_ttl })
@@ -163,7 +163,7 @@ fn tickets(args: &Common) -> Result<TicketSource, String> {
             let client = builder
                 .build()
                 .map_err(|error| format!("cannot create the HTTP client: {error}"))?;
-            let (url, api_key) = (beside(&args.url, "/tickets"), secret_of(file)?);
+            let (url, api_key) = (sibling_url(&args.url, "/tickets"), read_secret(file)?);
             Ok(TicketSource::Requested { client, url, api_key, ttl: args.ticket_ttl })
         }
         (ServerKind::Gateway, None, None) => Err(
@@ -186,8 +186,9 @@ fn schedule(name: &str, args: &Common, users: u32, run: u16) -> Result<Option<Sc
                 .api_key_file
                 .as_deref()
                 .ok_or("--publish http requires --api-key-file (an API key with scope publish)")?;
-            let url = args.publish_url.clone().unwrap_or_else(|| beside(&args.url, "/publish"));
-            PublishMethod::Http { url, api_key: secret_of(file)? }
+            let url =
+                args.publish_url.clone().unwrap_or_else(|| sibling_url(&args.url, "/publish"));
+            PublishMethod::Http { url, api_key: read_secret(file)? }
         }
         Publish::Post => {
             let header = |line: &String| {
@@ -226,7 +227,7 @@ fn schedule(name: &str, args: &Common, users: u32, run: u16) -> Result<Option<Sc
 }
 
 /// Replaces the path of a URL.
-fn beside(url: &str, path: &str) -> String {
+fn sibling_url(url: &str, path: &str) -> String {
     let authority = url.find("://").map_or(0, |at| at + 3);
     let end = url[authority..].find('/').map_or(url.len(), |at| authority + at);
     format!("{}{path}", &url[..end])

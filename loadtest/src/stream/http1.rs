@@ -50,7 +50,7 @@ pub(super) async fn run_connection(
     };
     loop {
         if open.reader.stalled() {
-            Box::pin(open.reader.while_stalled()).await;
+            Box::pin(open.reader.wait_while_stalled()).await;
         }
         if let Err(end) = std::future::poll_fn(|cx| open.poll_read(cx)).await {
             return end;

@@ -97,7 +97,7 @@ pub(super) async fn run_connection(
     };
     loop {
         if reader.stalled() {
-            reader.while_stalled().await;
+            reader.wait_while_stalled().await;
         }
         match body.data().await {
             None => return ConnectionEnd::Ended,

@@ -18,7 +18,7 @@ pub use self::http2::Connections;
 use crate::refusal::Refusal;
 use crate::sequence::{Arrival, PublishedSequences, SequenceTracker};
 use crate::stamp::{BROADCAST, Stamp, now_ns};
-use crate::stats::{BUSY, Stats, add, count};
+use crate::stats::{BUSY_PREFIX, Stats, add, count};
 use crate::target::{Protocol, ServerKind, Target};
 use crate::tickets::{TicketError, TicketSource};
 use crate::wire::sse::{Event, Parser};
@@ -272,7 +272,7 @@ fn record_end(env: &Env, state: &RefCell<StreamState>, end: ConnectionEnd) -> u3
         }
         ConnectionEnd::Ended => {
             match end_reason.as_deref() {
-                Some(busy) if busy.starts_with(BUSY) => stats.refuse(Refusal::busy(busy)),
+                Some(busy) if busy.starts_with(BUSY_PREFIX) => stats.refuse(Refusal::busy(busy)),
                 end_reason => count(&stats.ended, end_reason.unwrap_or("no reason given")),
             }
             state.retry_ms
@@ -319,13 +319,13 @@ impl<'a> StreamReader<'a> {
     }
 
     /// Waits until the stream may read again.
-    async fn while_stalled(&self) {
+    async fn wait_while_stalled(&self) {
         loop {
-            let woken = self.env.wake.notified();
+            let notified = self.env.wake.notified();
             if !self.state.borrow().stalled {
                 return;
             }
-            woken.await;
+            notified.await;
         }
     }
 

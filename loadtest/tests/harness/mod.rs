@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 /// Maximum time for anything to start; never reached on a working machine.
-const GUARD: Duration = Duration::from_secs(60);
+const START_TIMEOUT: Duration = Duration::from_secs(60);
 /// Content of `file("secret")`; in upper case, of `file("wrong-secret")`.
 pub const SECRET: &str = "a secret of the load tester's own tests";
 /// API key with all scopes.
@@ -71,7 +71,7 @@ impl Harness {
             ])
             .current_dir(&self.dir)
             .stdout(Stdio::null())
-            .dies_with_us()
+            .kill_on_parent_exit()
             .spawn();
         self.children
             .push(redis.expect("redis-server must be on the PATH (apt-get install redis-server)"));
@@ -100,7 +100,7 @@ impl Harness {
             .arg("serve")
             .stdout(log.try_clone().unwrap())
             .stderr(log)
-            .dies_with_us()
+            .kill_on_parent_exit()
             .spawn()
             .unwrap();
         self.children.push(gateway);
@@ -108,7 +108,7 @@ impl Harness {
         while !self.admin("/readyz").starts_with("HTTP/1.1 200") {
             let log = std::fs::read_to_string(self.dir.join("log")).unwrap();
             assert!(
-                self.children[1].try_wait().unwrap().is_none() && started.elapsed() < GUARD,
+                self.children[1].try_wait().unwrap().is_none() && started.elapsed() < START_TIMEOUT,
                 "the gateway is not ready:\n{log}"
             );
             std::thread::sleep(Duration::from_millis(50));
@@ -142,7 +142,7 @@ impl Harness {
             .args(options)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
-            .dies_with_us()
+            .kill_on_parent_exit()
             .spawn()
             .unwrap()
     }
@@ -222,8 +222,8 @@ pub fn finish(tool: Child) -> (Value, i32, String) {
 }
 
 fn gateway_binary() -> PathBuf {
-    let beside = Path::new(env!("CARGO_BIN_EXE_loadtest")).with_file_name("sse-gateway");
-    let binary = std::env::var_os("SSE_GATEWAY_BIN").map_or(beside, PathBuf::from);
+    let path = Path::new(env!("CARGO_BIN_EXE_loadtest")).with_file_name("sse-gateway");
+    let binary = std::env::var_os("SSE_GATEWAY_BIN").map_or(path, PathBuf::from);
     assert!(
         binary.exists(),
         "{} does not exist: run `cargo build --workspace`, or set SSE_GATEWAY_BIN",
@@ -243,7 +243,7 @@ fn sha256(text: &str) -> String {
 fn wait_for(what: &str, mut done: impl FnMut() -> bool) {
     let started = Instant::now();
     while !done() {
-        assert!(started.elapsed() < GUARD, "{what} did not start");
+        assert!(started.elapsed() < START_TIMEOUT, "{what} did not start");
         std::thread::sleep(Duration::from_millis(20));
     }
 }
@@ -252,20 +252,20 @@ fn wait_for(what: &str, mut done: impl FnMut() -> bool) {
 fn free_port() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     let first = (std::process::id() * 89 % 9_000) as u16;
-    let tried =
+    let candidates =
         (0..1000).map(|_| 22_000 + (first + NEXT.fetch_add(1, Ordering::Relaxed) * 7) % 10_000);
-    tried
+    candidates
         .into_iter()
         .find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok())
         .expect("a free port")
 }
 
-trait DiesWithUs {
-    fn dies_with_us(&mut self) -> &mut Self;
+trait KillOnParentExit {
+    fn kill_on_parent_exit(&mut self) -> &mut Self;
 }
 
-impl DiesWithUs for Command {
-    fn dies_with_us(&mut self) -> &mut Self {
+impl KillOnParentExit for Command {
+    fn kill_on_parent_exit(&mut self) -> &mut Self {
         // SAFETY: only calls prctl between fork and exec.
         unsafe {
             self.pre_exec(|| {
