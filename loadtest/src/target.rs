@@ -21,7 +21,7 @@ pub enum Protocol {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ServerKind {
-    /// sse-gateway: tickets, `sse.connected`, sessions, resume.
+    /// sse-gateway, with tickets, `sse.connected`, sessions and resume.
     Gateway,
     /// Any SSE server: the URL is used as it is, and a stream is open when the response head
     /// arrives.
