@@ -249,7 +249,8 @@ pub async fn connects(common: &Common, meter: &mut Meter) -> Result<Connects, St
 
     let us = rounds(|| renewals(meter, &keys))?;
     let what = format!(
-        "session renewal (one per third of tickets.reconnect_grace), {SESSIONS_PER_CALL} sessions per call"
+        "session renewal (one per third of tickets.reconnect_grace), \
+         {SESSIONS_PER_CALL} sessions per call"
     );
     costs.push(Cost::new(what, count * RENEWALS_PER_SESSION as u64, us)?);
 
