@@ -110,5 +110,5 @@ test('on the server side of a page: it says so, does nothing, and keeps no proce
   const child = start(process.execPath, ['--input-type=module', '--eval', code]);
   assert.deepEqual(await within(child.exited, 'it keeps the process alive'), { code: 0, signal: null }, child.err);
   assert.deepEqual(child.out, 'connecting\nconnecting\n');
-  assert.match(child.err, /no EventSource here/);
+  assert.match(child.err, /EventSource is not available/);
 });
