@@ -22,7 +22,8 @@ use crate::{
     tickets::Verifier,
 };
 
-const PAGE: &str = include_str!("page.html");
+const PAGE: &str = include_str!("page/index.html");
+const STYLE: &str = include_str!("page/style.css");
 const USER: &str = "demo";
 /// The printed curl line works for a day.
 const TTL_S: u64 = 86_400;
@@ -98,7 +99,8 @@ fn redis_cli(url: &str, private: bool) -> String {
 fn page(key: &str, redis_cli: &str) -> String {
     // In a <script> element `<` could end it.
     let quoted = |text: &str| json!(text).to_string().replace('<', "\\u003c");
-    PAGE.replace("{{API_KEY}}", &quoted(key))
+    PAGE.replace("{{STYLE}}", STYLE)
+        .replace("{{API_KEY}}", &quoted(key))
         .replace("{{USER}}", &quoted(USER))
         .replace("{{REDIS_CLI}}", &quoted(redis_cli))
 }

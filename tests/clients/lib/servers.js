@@ -1,4 +1,4 @@
-// A stand: a real Redis and real gateway processes, all gone with the test.
+// Redis and gateway processes that are stopped with the test.
 import { randomUUID } from 'node:crypto';
 import { existsSync } from 'node:fs';
 import path from 'node:path';
@@ -8,14 +8,18 @@ import jwt from 'jsonwebtoken';
 import { folder, freePort, kill, printed, start, until } from './processes.js';
 
 const root = path.resolve(path.dirname(fileURLToPath(import.meta.url)), '../../..');
-export const BINARY = path.resolve(process.env.SSE_GATEWAY_BIN ?? path.join(root, 'target/debug/sse-gateway'));
-export const PYTHON = path.resolve(process.env.SSE_GATEWAY_PYTHON ?? path.join(root, '.cache/venv/bin/python'));
-if (!existsSync(BINARY)) throw new Error(`no gateway at ${BINARY}: run "make test", or set SSE_GATEWAY_BIN`);
+export const BINARY = path.resolve(
+  process.env.SSE_GATEWAY_BIN ?? path.join(root, 'target/debug/sse-gateway'),
+);
+export const PYTHON = path.resolve(
+  process.env.SSE_GATEWAY_PYTHON ?? path.join(root, '.cache/venv/bin/python'),
+);
+if (!existsSync(BINARY))
+  throw new Error(`no gateway at ${BINARY}: run "make test-build", or set SSE_GATEWAY_BIN`);
 
-/** The gateways' ticket secret. */
-export const SECRET = 'a secret of the tests, long enough for HS256 and used nowhere else';
+export const SECRET = 'a secret for tests only, long enough for HS256';
 
-/** A redis-server on a port of its own. */
+/** A redis-server process on a free port. */
 export class Redis {
   static async start(t, port) {
     const redis = new Redis();
@@ -26,22 +30,28 @@ export class Redis {
       '--maxmemory-policy', 'noeviction', '--dir', folder(t, 'redis'),
     ]);
     t.after(() => kill(redis.process));
-    await printed(redis.process, ({ out }) => out.includes('Ready to accept connections'), 'that it is ready');
+    await printed(
+      redis.process,
+      ({ out }) => out.includes('Ready to accept connections'),
+      'that it is ready',
+    );
     return redis;
   }
 
-  /** An ioredis client. */
   client(t) {
     const client = new Client(this.port, '127.0.0.1', { disconnectTimeout: 100 });
-    client.on('error', () => { /* the calls fail by themselves */ });
+    client.on('error', () => { /* every call rejects on its own */ });
     t.after(() => client.disconnect());
     return client;
   }
 }
 
-/** A gateway process, `sse-gateway serve`. */
+/** A gateway process (`sse-gateway serve`). */
 export class Gateway {
-  /** `settings`: keys as in the file, such as { 'server.heartbeat': '1s' }. `ready: false`: do not wait for Redis. */
+  /**
+   * Starts a gateway. `settings`: keys as in the configuration file. `ready: false`: do not wait
+   * until it is ready.
+   */
   static async start(t, { redis, settings = {}, port = 0, ready = true } = {}) {
     const gateway = new Gateway();
     const all = {
@@ -56,10 +66,15 @@ export class Gateway {
       ...settings,
     };
     const env = { PATH: process.env.PATH, HOME: process.env.HOME };
-    for (const [key, value] of Object.entries(all)) env[`SSE_GATEWAY__${key.toUpperCase().replaceAll('.', '__')}`] = value;
+    for (const [key, value] of Object.entries(all))
+      env[`SSE_GATEWAY__${key.toUpperCase().replaceAll('.', '__')}`] = value;
     gateway.process = start(BINARY, ['serve'], { env });
     t.after(() => kill(gateway.process));
-    const { public: listen, admin } = await printed(gateway.process, ({ err }) => listening(err), 'where it listens');
+    const { public: listen, admin } = await printed(
+      gateway.process,
+      ({ err }) => listening(err),
+      'its address',
+    );
     gateway.url = `http://${listen}`;
     gateway.admin = `http://${admin}`;
     gateway.port = Number(listen.split(':').at(-1));
@@ -71,33 +86,44 @@ export class Gateway {
     try { return (await fetch(`${this.admin}/readyz`)).status === 200; } catch { return false; }
   }
 
-  /** The value of a metric, its labels included in the name; 0 if it is not there yet. */
+  /** Resolves to the value of a metric; the name includes its labels. 0 if it does not exist. */
   async metric(name) {
-    const line = (await (await fetch(`${this.admin}/metrics`)).text()).split('\n').find((line) => line.startsWith(`${name} `));
+    const line = (await (await fetch(`${this.admin}/metrics`)).text())
+      .split('\n')
+      .find((line) => line.startsWith(`${name} `));
     return Number(line?.slice(name.length) ?? 0);
   }
 
-  /** Waits until this instance records bare messages: what is published before is not promised to be kept. */
+  /** Waits until this instance records plain messages; earlier ones may be lost. */
   records() {
-    const writes = async () => /^sse_recorder_role\{role="writer"\} 1$/m.test(await (await fetch(`${this.admin}/metrics`)).text());
-    return until(writes, () => `no recorder:\n${this.process.err}`);
+    const isWriter = async () =>
+      /^sse_recorder_role\{role="writer"\} 1$/m.test(
+        await (await fetch(`${this.admin}/metrics`)).text(),
+      );
+    return until(isWriter, () => `not the recorder:\n${this.process.err}`);
   }
 
-  /** The URL of a stream for a user; `ttl` in seconds. */
+  /** Returns the URL of a stream for a user. `ttl` in seconds. */
   events(user, { ttl = 30, topics } = {}) {
     return `${this.url}/events?ticket=${ticket(user, { ttl, topics })}`;
   }
 
   /** kill -9. */
   crash() { return kill(this.process); }
-  /** SIGTERM; { code, signal } of the end. */
+  /** SIGTERM. Resolves to { code, signal }. */
   stop() { return kill(this.process, 'SIGTERM'); }
 }
 
-/** A ticket as a backend with a JWT library makes it. */
+/** Returns a ticket created with a JWT library, as in a backend. */
 export function ticket(user, { ttl = 30, topics } = {}) {
   const claims = topics ? { topics } : {};
-  return jwt.sign(claims, SECRET, { algorithm: 'HS256', subject: user, audience: 'sse-gateway', expiresIn: ttl, jwtid: randomUUID() });
+  return jwt.sign(claims, SECRET, {
+    algorithm: 'HS256',
+    subject: user,
+    audience: 'sse-gateway',
+    expiresIn: ttl,
+    jwtid: randomUUID(),
+  });
 }
 
 function listening(log) {
@@ -105,7 +131,7 @@ function listening(log) {
     try {
       const record = JSON.parse(line);
       if (record.message === 'listening') return record;
-    } catch { /* not a line of ours, or not all of it yet */ }
+    } catch { /* not a log record, or incomplete */ }
   }
   return null;
 }

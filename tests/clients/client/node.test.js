@@ -1,4 +1,5 @@
-// clients/js in Node: with npm eventsource, with nothing but fetch, and on the server side of a page, where it does nothing.
+// clients/js in Node: with npm eventsource, with fetch only, and during server-side rendering,
+// where it does nothing.
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import path from 'node:path';
@@ -6,37 +7,46 @@ import { test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { EventSource } from 'eventsource';
 import { connect } from '../../../clients/js/src/index.js';
-import { Numbers, upTo, WAITS } from '../lib/front.js';
-import { freePort, start, within } from '../lib/processes.js';
+import { Numbers, upTo, DELAYS } from '../lib/application.js';
+import { freePort, start, withTimeout } from '../lib/processes.js';
 import { Proxy } from '../lib/proxy.js';
-import { Gateway, Redis, ticket } from '../lib/stand.js';
+import { Gateway, Redis, ticket } from '../lib/servers.js';
 
-const client = path.resolve(path.dirname(fileURLToPath(import.meta.url)), '../../../clients/js/src/index.js');
+const client = path.resolve(
+  path.dirname(fileURLToPath(import.meta.url)),
+  '../../../clients/js/src/index.js',
+);
 
-/** A stream, and a way to await what it says. */
+/** Opens a stream. `until(condition)` waits for a condition after each callback. */
 function listen(t, options) {
-  const stream = connect({ ticket: () => ticket('42'), ...WAITS, ...options });
+  const stream = connect({ ticket: () => ticket('42'), ...DELAYS, ...options });
   t.after(() => stream.close());
-  const heard = new EventTarget();
+  const changes = new EventTarget();
   const [events, errors] = [[], []];
-  const say = () => heard.dispatchEvent(new Event('heard'));
-  stream.on('order-completed', ({ n }) => { events.push(n); say(); });
-  stream.onState(say);
-  stream.onError((error) => { errors.push(error); say(); });
-  const until = (enough) => within((async () => { while (!enough()) await once(heard, 'heard'); })(), () => `in vain: ${stream.state} ${events} ${errors}`);
+  const notify = () => changes.dispatchEvent(new Event('change'));
+  stream.on('order-completed', ({ n }) => { events.push(n); notify(); });
+  stream.onState(notify);
+  stream.onError((error) => { errors.push(error); notify(); });
+  const until = (condition) => withTimeout(
+    (async () => { while (!condition()) await once(changes, 'change'); })(),
+    () => `condition not met; state: ${stream.state}, events: ${events}, errors: ${errors}`,
+  );
   return { stream, events, errors, until };
 }
 
-for (const [name, options] of [['npm eventsource', { EventSource }], ['polls with fetch', { polling: 'only' }]]) {
-  test(`Node, ${name}: the gateway is killed and comes back`, { timeout: 120_000 }, async (t) => {
+for (const [name, options] of [
+  ['npm eventsource', { EventSource }],
+  ['polls with fetch', { polling: 'only' }],
+]) {
+  test(`Node client resumes after crash: ${name}`, { timeout: 120_000 }, async (t) => {
     const redis = await Redis.start(t);
     const numbers = new Numbers(redis.client(t));
     const port = await freePort();
     const gateway = await Gateway.start(t, { redis, port });
     const { stream, events, until } = listen(t, { url: `${gateway.url}/events`, ...options });
-    const works = options.EventSource ? 'open' : 'polling';
-    await until(() => stream.state === works);
-    // Without an id the first poll says where it stands; what follows is what counts.
+    const expected = options.EventSource ? 'open' : 'polling';
+    await until(() => stream.state === expected);
+    // The first poll has no id and only returns the position; later events count.
     await until(() => stream.lastEventId);
     const first = await numbers.publish(3);
     await until(() => events.length === first);
@@ -44,7 +54,7 @@ for (const [name, options] of [['npm eventsource', { EventSource }], ['polls wit
     await until(() => stream.state === 'reconnecting');
     await numbers.publish(3);
     await Gateway.start(t, { redis, port });
-    await until(() => events.length === 6 && stream.state === works);
+    await until(() => events.length === 6 && stream.state === expected);
     const last = await numbers.publish(1);
     await until(() => events.length >= last);
     assert.deepEqual(events, upTo(last));
@@ -52,13 +62,17 @@ for (const [name, options] of [['npm eventsource', { EventSource }], ['polls wit
   });
 }
 
-test('Node, npm eventsource: a proxy that blocks streams, then lets them through', { timeout: 120_000 }, async (t) => {
+test('Node client polls until the proxy allows streams', { timeout: 120_000 }, async (t) => {
   const redis = await Redis.start(t);
   const numbers = new Numbers(redis.client(t));
   const gateway = await Gateway.start(t, { redis });
   const proxy = await Proxy.start(t, gateway.port);
   proxy.mode = 'refuses';
-  const { stream, events, until } = listen(t, { url: `${proxy.url}/events`, EventSource, probe: 200 });
+  const { stream, events, until } = listen(t, {
+    url: `${proxy.url}/events`,
+    EventSource,
+    probe: 200,
+  });
   await until(() => stream.state === 'polling');
   const flow = numbers.flow(5);
   await until(() => events.length > 10);
@@ -69,13 +83,13 @@ test('Node, npm eventsource: a proxy that blocks streams, then lets them through
   assert.deepEqual(events, upTo(last));
 });
 
-test('what a handler throws is reported and stops neither the others nor the stream', async (t) => {
+test('handler exception is reported and affects nothing else', async (t) => {
   const redis = await Redis.start(t);
   const numbers = new Numbers(redis.client(t));
   const gateway = await Gateway.start(t, { redis });
   const report = t.mock.method(console, 'error', () => {});
   const { stream, events, until } = listen(t, { url: `${gateway.url}/events`, EventSource });
-  stream.on('order-completed', () => { throw new Error('a fault in a handler'); });
+  stream.on('order-completed', () => { throw new Error('handler failed'); });
   const after = [];
   stream.on('order-completed', ({ n }) => after.push(n));
   await until(() => stream.state === 'open');
@@ -86,7 +100,7 @@ test('what a handler throws is reported and stops neither the others nor the str
   assert.equal(report.mock.callCount(), 2);
 });
 
-test('close() in a handler: it is the last call', async (t) => {
+test('close() in a handler stops further calls', async (t) => {
   const redis = await Redis.start(t);
   const numbers = new Numbers(redis.client(t));
   const gateway = await Gateway.start(t, { redis });
@@ -103,12 +117,17 @@ test('close() in a handler: it is the last call', async (t) => {
   }
 });
 
-test('on the server side of a page: it says so, does nothing, and keeps no process alive', async () => {
+test('server-side rendering connects nothing and lets Node exit', async () => {
   const code = `import { connect } from ${JSON.stringify(client)};
-    const options = { url: '/events', ticket: () => { console.log('a ticket was asked for'); return 'x'; } };
+    const ticket = () => { console.log('a ticket was requested'); return 'x'; };
+    const options = { url: '/events', ticket };
     for (const share of [false, 'user-42']) console.log(connect({ ...options, share }).state);`;
   const child = start(process.execPath, ['--input-type=module', '--eval', code]);
-  assert.deepEqual(await within(child.exited, 'it keeps the process alive'), { code: 0, signal: null }, child.err);
+  assert.deepEqual(
+    await withTimeout(child.exited, 'the process did not exit'),
+    { code: 0, signal: null },
+    child.err,
+  );
   assert.deepEqual(child.out, 'connecting\nconnecting\n');
-  assert.match(child.err, /no EventSource here/);
+  assert.match(child.err, /EventSource is not available/);
 });
