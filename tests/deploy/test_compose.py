@@ -19,7 +19,7 @@ def test_without_a_secret_it_says_so():
     for env in ({}, {"SSE_TICKET_SECRET": ""}):
         done = run(tool("docker-compose"), "-f", ROOT / "docker-compose.yaml", "config", "-q", env={"PATH": "/usr/bin:/bin"} | env, check=False)
         assert done.returncode != 0
-        assert "is missing. Make one, 32 bytes or more" in done.stderr
+        assert "set SSE_TICKET_SECRET in .env to a secret of at least 32 bytes" in done.stderr
 
 
 def test_everything_mounted_is_there(compose):

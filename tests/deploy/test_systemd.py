@@ -77,7 +77,7 @@ def systemd(tmp_path):
         (tmp_path / "gateway.toml").write_text(config)
         (tmp_path / "ticket-secret").write_text(SECRET + "\n")
         (tmp_path / "environment").write_text("".join(f"SSE_GATEWAY__{k.upper()}={v}\n" for k, v in settings.items()))
-        text, _, rest = UNIT.read_text().partition("# A user of its own")
+        text, _, rest = UNIT.read_text().partition("# Sandbox:")
         install = rest[rest.index("[Install]") :]
         # A user's manager that nobody booted makes no credentials: the file is named where it lies.
         text = re.sub(r"^LoadCredential=.*\n", "", text, flags=re.M)
