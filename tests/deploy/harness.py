@@ -46,15 +46,23 @@ def tool(name: str) -> str:
     """The path of a program; without it the test fails, and says what to install."""
     path = shutil.which(name, path=os.environ["PATH"] + ":/usr/sbin:/sbin")
     if path is None:
-        pytest.fail(f"{name} is not here; apt-get install --no-install-recommends {PACKAGES.get(name) or name}", pytrace=False)
+        pytest.fail(
+            f"{name} is not here; apt-get install --no-install-recommends {PACKAGES.get(name) or name}",
+            pytrace=False,
+        )
     return path
 
 
 def run(*command, check=True, timeout=300, **options) -> subprocess.CompletedProcess:
     """Runs a program to its end; what it printed is in the failure."""
-    done = subprocess.run([str(c) for c in command], capture_output=True, text=True, timeout=timeout, **options)
+    done = subprocess.run(
+        [str(c) for c in command], capture_output=True, text=True, timeout=timeout, **options
+    )
     if check and done.returncode != 0:
-        pytest.fail(f"{' '.join(map(str, command))}: exit status {done.returncode}\n{done.stdout}{done.stderr}", pytrace=False)
+        pytest.fail(
+            f"{' '.join(map(str, command))}: exit status {done.returncode}\n{done.stdout}{done.stderr}",
+            pytrace=False,
+        )
     return done
 
 
@@ -62,9 +70,15 @@ def gateway_binary() -> str:
     """The gateway to test: $SSE_GATEWAY_BIN, or what cargo built last."""
     named = os.environ.get("SSE_GATEWAY_BIN")
     built = [ROOT / "target" / profile / "sse-gateway" for profile in ("release", "debug")]
-    found = [Path(named)] if named else sorted((b for b in built if b.exists()), key=lambda b: -b.stat().st_mtime)
+    found = (
+        [Path(named)]
+        if named
+        else sorted((b for b in built if b.exists()), key=lambda b: -b.stat().st_mtime)
+    )
     if not found or not found[0].exists():
-        pytest.fail(f"no gateway ({named or 'target/'}); cargo build, or set SSE_GATEWAY_BIN", pytrace=False)
+        pytest.fail(
+            f"no gateway ({named or 'target/'}); cargo build, or set SSE_GATEWAY_BIN", pytrace=False
+        )
     return str(found[0])
 
 
@@ -93,7 +107,12 @@ class Process:
     def __init__(self, *command, **options):
         self.lines: list[str] = []
         self.child = subprocess.Popen(
-            [str(c) for c in command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", **options
+            [str(c) for c in command],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            **options,
         )
         self.reader = threading.Thread(target=self._read, daemon=True)
         self.reader.start()
@@ -127,7 +146,18 @@ class Redis(Process):
     def __init__(self, *conf: str):
         self.port = free_port()
         self.dir = tempfile.TemporaryDirectory(prefix="sse-deploy-redis-")
-        super().__init__(tool("redis-server"), "--bind", "127.0.0.1", "--port", self.port, "--save", "", "--dir", self.dir.name, *conf)
+        super().__init__(
+            tool("redis-server"),
+            "--bind",
+            "127.0.0.1",
+            "--port",
+            self.port,
+            "--save",
+            "",
+            "--dir",
+            self.dir.name,
+            *conf,
+        )
         eventually("Redis answers", lambda: self.cli("ping", check=False).stdout.strip() == "PONG")
 
     @property
@@ -149,12 +179,27 @@ class Redis(Process):
 class Gateway(Process):
     """A gateway on free ports. Settings by name: Gateway(url, limits__max_connections=2)."""
 
-    def __init__(self, redis_url: str, binary: str | None = None, ready: bool = True, config: Path | None = None, **settings):
-        given = {"redis__url": redis_url, "tickets__secret": SECRET, "server__listen": "127.0.0.1:0", "admin__listen": "127.0.0.1:0", "log__format": "json"}
+    def __init__(
+        self,
+        redis_url: str,
+        binary: str | None = None,
+        ready: bool = True,
+        config: Path | None = None,
+        **settings,
+    ):
+        given = {
+            "redis__url": redis_url,
+            "tickets__secret": SECRET,
+            "server__listen": "127.0.0.1:0",
+            "admin__listen": "127.0.0.1:0",
+            "log__format": "json",
+        }
         given |= {"drain__delay": "0s", "drain__window": "0s"} | settings
         env = {k: v for k, v in os.environ.items() if not k.startswith("SSE_GATEWAY__")}
         env |= {f"SSE_GATEWAY__{k.upper()}": str(v) for k, v in given.items() if v is not None}
-        super().__init__(binary or gateway_binary(), "serve", *(("--config", config) if config else ()), env=env)
+        super().__init__(
+            binary or gateway_binary(), "serve", *(("--config", config) if config else ()), env=env
+        )
         listening = eventually("the gateway listens", self._listening)
         self.public, self.admin = (int(listening[k].rsplit(":", 1)[1]) for k in ("public", "admin"))
         if ready:
@@ -187,10 +232,28 @@ class KeySet:
 
     def __init__(self, directory: Path, name: str | None = None):
         key = directory / "issuer.pem"
-        run("openssl", "genpkey", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256", "-out", key)
-        der = subprocess.run(["openssl", "pkey", "-in", key, "-pubout", "-outform", "DER"], capture_output=True, check=True).stdout
-        x, y = (base64.urlsafe_b64encode(part).rstrip(b"=").decode() for part in (der[-64:-32], der[-32:]))
-        body = json.dumps({"keys": [{"kty": "EC", "crv": "P-256", "kid": "1", "use": "sig", "x": x, "y": y}]}).encode()
+        run(
+            "openssl",
+            "genpkey",
+            "-algorithm",
+            "EC",
+            "-pkeyopt",
+            "ec_paramgen_curve:P-256",
+            "-out",
+            key,
+        )
+        der = subprocess.run(
+            ["openssl", "pkey", "-in", key, "-pubout", "-outform", "DER"],
+            capture_output=True,
+            check=True,
+        ).stdout
+        x, y = (
+            base64.urlsafe_b64encode(part).rstrip(b"=").decode()
+            for part in (der[-64:-32], der[-32:])
+        )
+        body = json.dumps(
+            {"keys": [{"kty": "EC", "crv": "P-256", "kid": "1", "use": "sig", "x": x, "y": y}]}
+        ).encode()
 
         class Handler(http.server.BaseHTTPRequestHandler):
             def do_GET(self):
@@ -206,9 +269,42 @@ class KeySet:
         self.port = self.server.server_port
         if name:
             self.authority = directory / "authority.pem"
-            for subject, file, more in (("authority", "authority", ()), (name, "issuer-tls", ("-CA", self.authority, "-CAkey", directory / "authority.key", "-addext", "basicConstraints=critical,CA:FALSE"))):
-                run("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2", "-subj", f"/CN={subject}",
-                    "-addext", f"subjectAltName=DNS:{subject}", "-keyout", directory / f"{file}.key", "-out", directory / f"{file}.pem", *more)  # fmt: skip
+            for subject, file, more in (
+                ("authority", "authority", ()),
+                (
+                    name,
+                    "issuer-tls",
+                    (
+                        "-CA",
+                        self.authority,
+                        "-CAkey",
+                        directory / "authority.key",
+                        "-addext",
+                        "basicConstraints=critical,CA:FALSE",
+                    ),
+                ),
+            ):
+                run(
+                    "openssl",
+                    "req",
+                    "-x509",
+                    "-newkey",
+                    "ec",
+                    "-pkeyopt",
+                    "ec_paramgen_curve:P-256",
+                    "-nodes",
+                    "-days",
+                    "2",
+                    "-subj",
+                    f"/CN={subject}",
+                    "-addext",
+                    f"subjectAltName=DNS:{subject}",
+                    "-keyout",
+                    directory / f"{file}.key",
+                    "-out",
+                    directory / f"{file}.pem",
+                    *more,
+                )
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             context.load_cert_chain(directory / "issuer-tls.pem", directory / "issuer-tls.key")
             self.server.socket = context.wrap_socket(self.server.socket, server_side=True)
@@ -242,7 +338,13 @@ def ticket(user: str = "42", secret: str = SECRET) -> str:
     """A ticket for a user, good for one session."""
     b64 = lambda data: base64.urlsafe_b64encode(data).rstrip(b"=")
     iat = int(time.time())
-    claims = {"sub": user, "aud": "sse-gateway", "iat": iat, "exp": iat + 60, "jti": str(uuid.uuid4())}
+    claims = {
+        "sub": user,
+        "aud": "sse-gateway",
+        "iat": iat,
+        "exp": iat + 60,
+        "jti": str(uuid.uuid4()),
+    }
     body = b64(b'{"alg":"HS256","typ":"JWT"}') + b"." + b64(json.dumps(claims).encode())
     return (body + b"." + b64(hmac.digest(secret.encode(), body, hashlib.sha256))).decode()
 
@@ -250,7 +352,15 @@ def ticket(user: str = "42", secret: str = SECRET) -> str:
 class Stream:
     """An event stream over HTTP/1.1. `receive_buffer` makes it a client whose network is slow, as long as it does not read."""
 
-    def __init__(self, port: int, user: str = "42", last_id: str | None = None, token: str | None = None, receive_buffer: int | None = None, origin: str | None = None):
+    def __init__(
+        self,
+        port: int,
+        user: str = "42",
+        last_id: str | None = None,
+        token: str | None = None,
+        receive_buffer: int | None = None,
+        origin: str | None = None,
+    ):
         self.token = token or ticket(user)
         self.last_id = last_id
         sock = socket.socket()
@@ -286,7 +396,9 @@ class Stream:
                 continue
             field, _, value = line.partition(":")
             value = value.removeprefix(" ")
-            event[field] = event[field] + "\n" + value if field == "data" and "data" in event else value
+            event[field] = (
+                event[field] + "\n" + value if field == "data" and "data" in event else value
+            )
 
     def until(self, name: str) -> dict:
         """The next event of that name."""
@@ -318,7 +430,9 @@ def defaults() -> dict[str, object]:
 def flatten(table: dict, prefix: str = "") -> dict[str, object]:
     flat = {}
     for key, value in table.items():
-        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+        flat |= (
+            flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+        )
     return flat
 
 
@@ -337,4 +451,9 @@ def size(value) -> int:
 def memory_needed(values: dict[str, object]) -> int:
     """What an instance with these settings needs: its queues, its tail, the process (32 MiB) and its streams."""
     # 3.7 KiB is measured for an idle stream over HTTP/1.1, 8 KiB over HTTP/2, 11 KiB over TLS; and 4.5 KiB in the kernel, which count in a cgroup too.
-    return size(values["limits.queue_bytes_total"]) + size(values["history.tail_bytes"]) + values["limits.max_connections"] * (16 << 10) + (32 << 20)
+    return (
+        size(values["limits.queue_bytes_total"])
+        + size(values["history.tail_bytes"])
+        + values["limits.max_connections"] * (16 << 10)
+        + (32 << 20)
+    )

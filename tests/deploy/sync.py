@@ -30,14 +30,22 @@ def copy() -> str:
     """The text of the copy: the rules, comments and all, two columns further in."""
     rules = SOURCE.read_text()
     rules = rules[rules.index("groups:\n") :]
-    return HEAD + "".join(f"  {line}" if line.strip() else line for line in rules.splitlines(keepends=True))
+    return HEAD + "".join(
+        f"  {line}" if line.strip() else line for line in rules.splitlines(keepends=True)
+    )
 
 
 def linked(rules: str, address: str) -> str:
     """The rules with links to the runbook below this address, whatever they had before; an empty one gives the path in the repository."""
     if address and not re.fullmatch(r"https?://[^\s#]+", address):
-        sys.exit(f"{address!r} is no address; give one such as https://wiki.example.com/sse-gateway/, below which docs/runbook.md can be read")
-    return re.sub(r"(runbook_url: )\S*?(docs/runbook\.md#)", lambda m: m[1] + (address.rstrip("/") + "/" if address else "") + m[2], rules)
+        sys.exit(
+            f"{address!r} is no address; give one such as https://wiki.example.com/sse-gateway/, below which docs/runbook.md can be read"
+        )
+    return re.sub(
+        r"(runbook_url: )\S*?(docs/runbook\.md#)",
+        lambda m: m[1] + (address.rstrip("/") + "/" if address else "") + m[2],
+        rules,
+    )
 
 
 if __name__ == "__main__":

@@ -17,7 +17,20 @@ import urllib.parse
 import pytest
 import yaml
 
-from harness import ROOT, SECRET, Gateway, KeySet, Process, Redis, Stream, eventually, free_port, get_json, ticket, tool
+from harness import (
+    ROOT,
+    SECRET,
+    Gateway,
+    KeySet,
+    Process,
+    Redis,
+    Stream,
+    eventually,
+    free_port,
+    get_json,
+    ticket,
+    tool,
+)
 
 ALERTS = ROOT / "deploy/prometheus/alerts.yaml"
 NAMES = [rule["alert"] for rule in yaml.safe_load(ALERTS.read_text())["groups"][0]["rules"]]
@@ -38,15 +51,31 @@ class Prometheus(Process):
         self._write()
         (directory / "alerts.yaml").write_text(hurried(ALERTS.read_text()))
         (directory / "prometheus.yml").write_text(
-            json.dumps({
-                "global": {"scrape_interval": "1s", "evaluation_interval": "1s", "scrape_timeout": "1s"},
-                "rule_files": [str(directory / "alerts.yaml")],
-                "scrape_configs": [{"job_name": "sse-gateway", "file_sd_configs": [{"files": [str(self.file)], "refresh_interval": "1s"}]}],
-            })
+            json.dumps(
+                {
+                    "global": {
+                        "scrape_interval": "1s",
+                        "evaluation_interval": "1s",
+                        "scrape_timeout": "1s",
+                    },
+                    "rule_files": [str(directory / "alerts.yaml")],
+                    "scrape_configs": [
+                        {
+                            "job_name": "sse-gateway",
+                            "file_sd_configs": [
+                                {"files": [str(self.file)], "refresh_interval": "1s"}
+                            ],
+                        }
+                    ],
+                }
+            )
         )
         self.port = free_port()
         super().__init__(
-            tool("prometheus"), f"--config.file={directory}/prometheus.yml", f"--storage.tsdb.path={directory}/data", f"--web.listen-address=127.0.0.1:{self.port}"
+            tool("prometheus"),
+            f"--config.file={directory}/prometheus.yml",
+            f"--storage.tsdb.path={directory}/data",
+            f"--web.listen-address=127.0.0.1:{self.port}",
         )
         eventually("Prometheus answers", lambda: self.alive() and "Server is ready" in self.output)
 
@@ -57,24 +86,40 @@ class Prometheus(Process):
 
     def _write(self):
         part = self.file.with_suffix(".new")
-        part.write_text(json.dumps([{"targets": t, "labels": {"namespace": n}} for n, t in self.targets.items()]))
+        part.write_text(
+            json.dumps(
+                [{"targets": t, "labels": {"namespace": n}} for n, t in self.targets.items()]
+            )
+        )
         part.rename(self.file)
 
     def watch(self, installations: dict[str, list[Gateway]]):
         """Scrapes these gateways, by the names of their installations, and waits until each was scraped twice: rates need a first value."""
-        self.targets |= {name: [f"127.0.0.1:{g.admin}" for g in gateways] for name, gateways in installations.items()}
+        self.targets |= {
+            name: [f"127.0.0.1:{g.admin}" for g in gateways]
+            for name, gateways in installations.items()
+        }
         self._write()
         wanted = {target for targets in self.targets.values() for target in targets}
         twice = 'count_over_time(up{job="sse-gateway"}[5m]) >= 2'
-        eventually("all are scraped", lambda: wanted <= {series["metric"]["instance"] for series in self.query(twice)})
+        eventually(
+            "all are scraped",
+            lambda: wanted <= {series["metric"]["instance"] for series in self.query(twice)},
+        )
 
     def query(self, expression: str) -> list:
         query = urllib.parse.quote(expression)
-        return get_json(f"http://127.0.0.1:{self.port}/api/v1/query?query={query}")["data"]["result"]
+        return get_json(f"http://127.0.0.1:{self.port}/api/v1/query?query={query}")["data"][
+            "result"
+        ]
 
     def firing(self, alert: str, namespace: str | None = None) -> dict | None:
         for a in get_json(f"http://127.0.0.1:{self.port}/api/v1/alerts")["data"]["alerts"]:
-            if a["state"] == "firing" and a["labels"]["alertname"] == alert and a["labels"].get("namespace") == namespace:
+            if (
+                a["state"] == "firing"
+                and a["labels"]["alertname"] == alert
+                and a["labels"].get("namespace") == namespace
+            ):
                 return a
         return None
 
@@ -99,7 +144,13 @@ class Installation:
 
     def pair(self, redis: Redis) -> list[Gateway]:
         pair = [self.gateway(redis), self.gateway(redis)]
-        eventually("a writer and a standby", lambda: all(sum(g.metric(f'sse_recorder_role{{role="{role}"}}') for g in pair) == 1 for role in ("writer", "standby")))
+        eventually(
+            "a writer and a standby",
+            lambda: all(
+                sum(g.metric(f'sse_recorder_role{{role="{role}"}}') for g in pair) == 1
+                for role in ("writer", "standby")
+            ),
+        )
         return pair
 
     def stream(self, gateway: Gateway, *args, **options) -> Stream:
@@ -141,7 +192,13 @@ def redis_link_unsteady(i):
     yield [gateway]
     for n in range(1, 6):
         redis.cli("CLIENT", "KILL", "TYPE", "pubsub")
-        eventually("the link is set up again", lambda: gateway.metric("sse_redis_reconnects_total") >= n and gateway.metric("sse_redis_link_up") == 1)
+        eventually(
+            "the link is set up again",
+            lambda: (
+                gateway.metric("sse_redis_reconnects_total") >= n
+                and gateway.metric("sse_redis_link_up") == 1
+            ),
+        )
 
 
 def ticks_late(i):
@@ -220,7 +277,9 @@ def events_rejected(i):
     gateway = i.gateway(redis)
     yield [gateway]
     redis.cli("PUBLISH", "user:42:events", '{"type":"sse.mine","payload":1}')
-    eventually("it is refused", lambda: gateway.metric('sse_rejected_total{reason="reserved-type"}') == 1)
+    eventually(
+        "it is refused", lambda: gateway.metric('sse_rejected_total{reason="reserved-type"}') == 1
+    )
 
 
 def tickets_refused(i):
@@ -229,7 +288,9 @@ def tickets_refused(i):
 
     def knock():
         for _ in range(10):
-            with Stream(gateway.public, token=ticket(secret="another secret, the old one perhaps")) as stream:
+            with Stream(
+                gateway.public, token=ticket(secret="another secret, the old one perhaps")
+            ) as stream:
                 assert stream.status == 401
 
     over_scrapes(knock)
@@ -289,12 +350,23 @@ def slow_clients(i, clients: int, enough, **settings):
 
 
 def queues_overflow(i):
-    return slow_clients(i, 40, lambda gateway: gateway.metric("sse_queue_overflows_total") >= 40, limits__queue_bytes="64KiB")
+    return slow_clients(
+        i,
+        40,
+        lambda gateway: gateway.metric("sse_queue_overflows_total") >= 40,
+        limits__queue_bytes="64KiB",
+    )
 
 
 def queues_large(i):
     # Between four fifths and the limit, above which queues are dropped.
-    return slow_clients(i, 2, lambda gateway: gateway.metric("sse_queued_bytes") > 0.85 * (4 << 20), limits__queue_bytes="4MiB", limits__queue_bytes_total="4MiB")
+    return slow_clients(
+        i,
+        2,
+        lambda gateway: gateway.metric("sse_queued_bytes") > 0.85 * (4 << 20),
+        limits__queue_bytes="4MiB",
+        limits__queue_bytes_total="4MiB",
+    )
 
 
 def slow(i):
@@ -302,6 +374,7 @@ def slow(i):
     gateway = i.gateway(redis)
     i.stream(gateway).until("sse.connected")
     yield [gateway]
+
     # A gateway that gets no CPU for more than a second, but less than after which it gives its link up: then it reads the log, and nothing is late
     # that it knows of. On a busy machine that may need another try.
     def stop_for_a_while():
@@ -312,7 +385,10 @@ def slow(i):
         finally:
             gateway.child.send_signal(signal.SIGCONT)
         time.sleep(0.5)
-        measured, fast = (gateway.metric(f'sse_publish_to_write_seconds_bucket{{le="{le}"}}') for le in ("+Inf", "1"))
+        measured, fast = (
+            gateway.metric(f'sse_publish_to_write_seconds_bucket{{le="{le}"}}')
+            for le in ("+Inf", "1")
+        )
         return measured > fast
 
     eventually("late events are measured", stop_for_a_while)
@@ -335,10 +411,17 @@ def reconnect_storm(i):
 
 def key_set_stale(i):
     issuer = KeySet(pathlib.Path(i.stack.enter_context(tempfile.TemporaryDirectory())))
-    gateway = i.gateway(i.redis(), tickets__jwks_url=f"http://127.0.0.1:{issuer.port}/", tickets__jwks_cooldown="1s", tickets__jwks_refresh="1s")
+    gateway = i.gateway(
+        i.redis(),
+        tickets__jwks_url=f"http://127.0.0.1:{issuer.port}/",
+        tickets__jwks_cooldown="1s",
+        tickets__jwks_refresh="1s",
+    )
     yield [gateway]
     issuer.__exit__()
-    eventually("fetches fail", lambda: gateway.metric('sse_jwks_fetches_total{outcome="unreachable"}') >= 2)
+    eventually(
+        "fetches fail", lambda: gateway.metric('sse_jwks_fetches_total{outcome="unreachable"}') >= 2
+    )
 
 
 def reload_failed(i):
@@ -428,7 +511,10 @@ HEALTHY = {"healthy": nothing, "bare-off": bare_off, "short-visits": short_visit
 def faults(prometheus):
     """All installations at once, since Prometheus takes 5 s to notice a new one. None is at fault yet."""
     with contextlib.ExitStack() as stack:
-        prepared = {name: fault(Installation(stack, name, prometheus)) for name, fault in (FAULTS | HEALTHY | {"turned-away": turned_away}).items()}
+        prepared = {
+            name: fault(Installation(stack, name, prometheus))
+            for name, fault in (FAULTS | HEALTHY | {"turned-away": turned_away}).items()
+        }
         prometheus.watch({name: list(next(fault)) for name, fault in prepared.items()})
         yield prepared
 
@@ -459,7 +545,9 @@ def test_nothing_is_said_of_a_healthy_installation(name, prometheus, faults):
     # Whatever it may bring about has been scraped and judged.
     over_scrapes(lambda: None)
     # Ticks and latencies depend on how busy this machine is; test_rules.py has their quiet case.
-    said = prometheus.query(f'count by (alertname) (max_over_time(ALERTS{{namespace="{name}", alertstate="firing", alertname!~"SseGateway(TicksLate|Slow)"}}[1h]))')
+    said = prometheus.query(
+        f'count by (alertname) (max_over_time(ALERTS{{namespace="{name}", alertstate="firing", alertname!~"SseGateway(TicksLate|Slow)"}}[1h]))'
+    )
     assert said == []
 
 

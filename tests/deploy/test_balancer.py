@@ -8,7 +8,20 @@ import urllib.parse
 
 import pytest
 
-from harness import ROOT, Gateway, Process, Redis, Stream, defaults, eventually, free_port, get, run, seconds, tool
+from harness import (
+    ROOT,
+    Gateway,
+    Process,
+    Redis,
+    Stream,
+    defaults,
+    eventually,
+    free_port,
+    get,
+    run,
+    seconds,
+    tool,
+)
 
 CONFIG = ROOT / "deploy/haproxy/haproxy.cfg"
 
@@ -20,13 +33,20 @@ class Balancer(Process):
         self.port = free_port()
         text, places = re.subn(
             r"( +)server-template gateway 10 gateway:8080\n",
-            lambda m: "".join(f"{m[1]}server gateway{n} 127.0.0.1:{g.public} port {g.admin}\n" for n, g in enumerate(gateways, 1)),
+            lambda m: "".join(
+                f"{m[1]}server gateway{n} 127.0.0.1:{g.public} port {g.admin}\n"
+                for n, g in enumerate(gateways, 1)
+            ),
             CONFIG.read_text(),
         )
         assert places == 2 and text.count("bind :8080\n") == 1
         text = text.replace("bind :8080\n", f"bind 127.0.0.1:{self.port}\n")
         # As many files as a small machine allows; and nothing that a test waits for may come of a timeout.
-        text = re.sub(r"timeout (client|server) +60s", r"timeout \1 1h", text.replace("maxconn 40000\n", "maxconn 1000\n"))
+        text = re.sub(
+            r"timeout (client|server) +60s",
+            r"timeout \1 1h",
+            text.replace("maxconn 40000\n", "maxconn 1000\n"),
+        )
         (directory / "haproxy.cfg").write_text(text)
         super().__init__(tool("haproxy"), "-db", "-f", directory / "haproxy.cfg")
         # Three checks, of /readyz and of /healthz, tell HAProxy who is there.
@@ -43,7 +63,9 @@ def stand(tmp_path):
     """Redis, two gateways, the balancer. No heartbeat comes to anybody's help."""
     with contextlib.ExitStack() as stack:
         redis = stack.enter_context(Redis())
-        one, two = (stack.enter_context(Gateway(redis.url, server__heartbeat="1h")) for _ in range(2))
+        one, two = (
+            stack.enter_context(Gateway(redis.url, server__heartbeat="1h")) for _ in range(2)
+        )
         yield redis, one, two, stack.enter_context(Balancer(tmp_path, one, two))
 
 
@@ -53,7 +75,11 @@ def publish(redis, data="{}", channel="user:42:events"):
 
 def test_haproxy_takes_the_configuration():
     done = run(tool("haproxy"), "-c", "-V", "-f", CONFIG)
-    assert "valid" in done.stdout and "WARNING" not in done.stdout + done.stderr and "ALERT" not in done.stderr
+    assert (
+        "valid" in done.stdout
+        and "WARNING" not in done.stdout + done.stderr
+        and "ALERT" not in done.stderr
+    )
 
 
 def test_timeouts_are_longer_than_the_heartbeat():
@@ -118,7 +144,10 @@ def test_a_client_that_leaves_is_told_to_the_gateway(stand):
     stream = Stream(balancer.port)
     stream.until("sse.connected")
     stream.close()
-    eventually("nobody is connected", lambda: one.metric("sse_connections") + two.metric("sse_connections") == 0)
+    eventually(
+        "nobody is connected",
+        lambda: one.metric("sse_connections") + two.metric("sse_connections") == 0,
+    )
 
 
 def test_no_ticket_in_the_log(stand):
@@ -136,7 +165,12 @@ def test_no_ticket_in_the_log(stand):
             cut.next()
     with contextlib.suppress(OSError, EOFError):
         Stream(balancer.port, token=cut.token).next()
-    eventually("all is logged", lambda: balancer.output.count("GET /events ") >= 3 and "GET /elsewhere 404" in balancer.output)
+    eventually(
+        "all is logged",
+        lambda: (
+            balancer.output.count("GET /events ") >= 3 and "GET /elsewhere 404" in balancer.output
+        ),
+    )
     assert not re.search(r"ticket|eyJ|lastEventId|\?", balancer.output), balancer.output
     for token in (stream.token, cut.token):
         assert token not in balancer.output and token.split(".")[2] not in balancer.output
@@ -144,17 +178,29 @@ def test_no_ticket_in_the_log(stand):
 
 def test_only_the_streams_are_public(stand):
     balancer = stand[3]
-    assert {path: get(balancer.port, path)[0] for path in ("/publish", "/tickets", "/metrics", "/readyz", "/connections", "/")} == dict.fromkeys(
-        ("/publish", "/tickets", "/metrics", "/readyz", "/connections", "/"), 404
+    assert {
+        path: get(balancer.port, path)[0]
+        for path in ("/publish", "/tickets", "/metrics", "/readyz", "/connections", "/")
+    } == dict.fromkeys(("/publish", "/tickets", "/metrics", "/readyz", "/connections", "/"), 404)
+    status, body = get(
+        balancer.port,
+        "/events/poll?" + urllib.parse.urlencode({"ticket": Stream(balancer.port).token}),
     )
-    status, body = get(balancer.port, "/events/poll?" + urllib.parse.urlencode({"ticket": Stream(balancer.port).token}))
     assert status == 200 and "lastEventId" in body
 
 
 def test_a_draining_gateway_gets_no_new_streams(tmp_path):
-    with Redis() as redis, Gateway(redis.url, drain__delay="1h") as one, Gateway(redis.url) as two, Balancer(tmp_path, one, two) as balancer:
+    with (
+        Redis() as redis,
+        Gateway(redis.url, drain__delay="1h") as one,
+        Gateway(redis.url) as two,
+        Balancer(tmp_path, one, two) as balancer,
+    ):
         one.child.send_signal(signal.SIGTERM)
-        eventually("the balancer notices", lambda: re.search(r"Server ready/gateway1 is DOWN", balancer.output))
+        eventually(
+            "the balancer notices",
+            lambda: re.search(r"Server ready/gateway1 is DOWN", balancer.output),
+        )
         before = two.metric('sse_connections_opened_total{transport="stream"}')
         for _ in range(4):
             with Stream(balancer.port) as stream:
@@ -166,18 +212,31 @@ def test_no_browser_is_turned_away_for_good(tmp_path):
     """Redis away, then all gateways gone: 200, `sse.busy` and a time to come back, which browsers of other origins can read too."""
     with contextlib.ExitStack() as stack:
         redis = stack.enter_context(Redis())
-        gateways = [stack.enter_context(Gateway(redis.url, cors__allowed_origins="https://app.example.com")) for _ in range(2)]
+        gateways = [
+            stack.enter_context(Gateway(redis.url, cors__allowed_origins="https://app.example.com"))
+            for _ in range(2)
+        ]
         balancer = stack.enter_context(Balancer(tmp_path, *gateways))
         redis.kill()
-        eventually("the balancer notices", lambda: all(f"Server ready/gateway{n} is DOWN" in balancer.output for n in (1, 2)))
+        eventually(
+            "the balancer notices",
+            lambda: all(f"Server ready/gateway{n} is DOWN" in balancer.output for n in (1, 2)),
+        )
         answers = []
         for expected in ("redis-away", "draining"):
             with Stream(balancer.port, origin="https://app.example.com") as stream:
                 busy = stream.next()
-                assert (stream.status, busy["event"], json.loads(busy["data"])) == (200, "sse.busy", {"reason": expected})
+                assert (stream.status, busy["event"], json.loads(busy["data"])) == (
+                    200,
+                    "sse.busy",
+                    {"reason": expected},
+                )
                 assert 10_000 <= int(busy["retry"]) <= 30_000
                 # What a browser asks of an EventSource with credentials (tickets.session_cookie): `*` would not do.
-                assert stream.answer.headers["access-control-allow-origin"] == "https://app.example.com"
+                assert (
+                    stream.answer.headers["access-control-allow-origin"]
+                    == "https://app.example.com"
+                )
                 assert stream.answer.headers["access-control-allow-credentials"] == "true"
                 assert "origin" in stream.answer.headers["vary"].lower()
                 assert stream.answer.headers["content-type"].startswith("text/event-stream")
@@ -186,7 +245,10 @@ def test_no_browser_is_turned_away_for_good(tmp_path):
             answers.append(expected)
             for gateway in gateways:
                 gateway.kill()
-            eventually("the balancer notices", lambda: all(f"Server alive/gateway{n} is DOWN" in balancer.output for n in (1, 2)))
+            eventually(
+                "the balancer notices",
+                lambda: all(f"Server alive/gateway{n} is DOWN" in balancer.output for n in (1, 2)),
+            )
         # A gateway that dies before it answers: nothing is said, so that a browser tries again. Never a 502 or 503.
         assert answers == ["redis-away", "draining"]
         # Without a page that asks there is none to let in.

@@ -10,7 +10,24 @@ import pytest
 from harness import ROOT, run, tool
 
 # What the scripts may use; no make, no cargo-deny.
-TOOLS = ["bash", "sh", "cat", "chmod", "comm", "dirname", "env", "find", "id", "mkdir", "mktemp", "mount", "rm", "sort", "tee", "touch"]
+TOOLS = [
+    "bash",
+    "sh",
+    "cat",
+    "chmod",
+    "comm",
+    "dirname",
+    "env",
+    "find",
+    "id",
+    "mkdir",
+    "mktemp",
+    "mount",
+    "rm",
+    "sort",
+    "tee",
+    "touch",
+]
 
 
 @pytest.fixture
@@ -36,7 +53,10 @@ HOST = "mount -t tmpfs tmpfs /run && mkdir -p /run/systemd/system && mount -t tm
 def install(bench, log: Path, before: str = "true"):
     if os.geteuid() != 0:
         pytest.fail("this test mounts: run it as root", pytrace=False)
-    bench("apt-get", f'/usr/sbin/policy-rc.d; echo "apt-get $1, policy $?" >> {log}; [ "$1" = update ] || touch /lib/systemd/system/redis-server.service')
+    bench(
+        "apt-get",
+        f'/usr/sbin/policy-rc.d; echo "apt-get $1, policy $?" >> {log}; [ "$1" = update ] || touch /lib/systemd/system/redis-server.service',
+    )
     bench("systemctl", f'echo "systemctl $*" >> {log}')
     script = f'{HOST} && {before} && bash {ROOT}/.ci/need make && if [ -e /usr/sbin/policy-rc.d ]; then echo "the policy stays" >> {log}; fi'
     return run(tool("unshare"), "--mount", "sh", "-c", script, env={"PATH": bench.path})
@@ -46,19 +66,35 @@ def test_nothing_that_is_installed_for_the_tests_runs(bench, tmp_path):
     """Neither at once nor after the next boot; and what was there before is left alone."""
     done = install(bench, tmp_path / "log")
     assert done.stdout == "== installing make\n"
-    assert (tmp_path / "log").read_text().splitlines() == ["apt-get update, policy 101", "apt-get install, policy 101", "systemctl disable redis-server.service"]
+    assert (tmp_path / "log").read_text().splitlines() == [
+        "apt-get update, policy 101",
+        "apt-get install, policy 101",
+        "systemctl disable redis-server.service",
+    ]
 
 
 def test_a_policy_of_the_hosts_own_is_kept(bench, tmp_path):
-    install(bench, tmp_path / "log", before="printf '#!/bin/sh\\nexit 104\\n' > /usr/sbin/policy-rc.d && chmod 755 /usr/sbin/policy-rc.d")
-    assert (tmp_path / "log").read_text().splitlines()[1:] == ["apt-get install, policy 104", "systemctl disable redis-server.service", "the policy stays"]
+    install(
+        bench,
+        tmp_path / "log",
+        before="printf '#!/bin/sh\\nexit 104\\n' > /usr/sbin/policy-rc.d && chmod 755 /usr/sbin/policy-rc.d",
+    )
+    assert (tmp_path / "log").read_text().splitlines()[1:] == [
+        "apt-get install, policy 104",
+        "systemctl disable redis-server.service",
+        "the policy stays",
+    ]
 
 
 @pytest.mark.parametrize(
     "deny,status,said",
     [
         (None, 0, "warning: advisories were not checked: cargo-deny is not installed"),
-        ("echo no network >&2; exit 1", 0, "warning: advisories were not checked: fetching them failed: no network"),
+        (
+            "echo no network >&2; exit 1",
+            0,
+            "warning: advisories were not checked: fetching them failed: no network",
+        ),
         ('case "$*" in *check*) echo RUSTSEC; exit 1;; esac', 1, "RUSTSEC"),
         ('case "$*" in *check*) echo advisories ok;; esac', 0, "advisories ok"),
     ],
@@ -71,7 +107,9 @@ def test_advisories_are_a_fault_and_their_absence_is_said(deny, status, said, be
     if deny:
         bench("cargo-deny", deny)
     done = run("bash", tmp_path / ".ci/advisories", check=False, env={"PATH": bench.path})
-    assert done.returncode == status and done.stdout.startswith(said) and done.stdout.count("\n") == 1, done.stdout + done.stderr
+    assert (
+        done.returncode == status and done.stdout.startswith(said) and done.stdout.count("\n") == 1
+    ), done.stdout + done.stderr
 
 
 def test_every_tool_that_is_asked_for_is_known():

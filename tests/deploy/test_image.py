@@ -16,7 +16,18 @@ from pathlib import Path
 
 import pytest
 
-from harness import ROOT, SECRET, Gateway, KeySet, Redis, Stream, eventually, gateway_binary, run, tool
+from harness import (
+    ROOT,
+    SECRET,
+    Gateway,
+    KeySet,
+    Redis,
+    Stream,
+    eventually,
+    gateway_binary,
+    run,
+    tool,
+)
 
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
 ROOTFS = ROOT / "deploy/image/rootfs.sh"
@@ -25,7 +36,10 @@ ROOTFS = ROOT / "deploy/image/rootfs.sh"
 def instructions(text: str) -> list[tuple[str, str]]:
     """The instructions of a Dockerfile."""
     text = re.sub(r"^\s*#.*\n", "", text, flags=re.M).replace("\\\n", " ")
-    return [(i, " ".join(rest.split())) for i, rest in (line.split(maxsplit=1) for line in text.splitlines() if line.strip())]
+    return [
+        (i, " ".join(rest.split()))
+        for i, rest in (line.split(maxsplit=1) for line in text.splitlines() if line.strip())
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -65,19 +79,40 @@ def root(buildah, image, tmp_path_factory):
 
 def test_configuration(image):
     assert image["User"] == "65532:65532"
-    assert set(image["ExposedPorts"]) == {"8080", "9090"} or set(image["ExposedPorts"]) == {"8080/tcp", "9090/tcp"}
-    assert (image["Entrypoint"], image["Cmd"], image["StopSignal"]) == (["/sse-gateway"], ["serve"], "SIGTERM")
-    assert not [e for e in image.get("Env", []) if not e.startswith("PATH=")], "settings are not baked in"
+    assert set(image["ExposedPorts"]) == {"8080", "9090"} or set(image["ExposedPorts"]) == {
+        "8080/tcp",
+        "9090/tcp",
+    }
+    assert (image["Entrypoint"], image["Cmd"], image["StopSignal"]) == (
+        ["/sse-gateway"],
+        ["serve"],
+        "SIGTERM",
+    )
+    assert not [e for e in image.get("Env", []) if not e.startswith("PATH=")], (
+        "settings are not baked in"
+    )
 
 
 def test_nothing_else_is_in_it(root):
     files = {str(p.relative_to(root)): p for p in root.rglob("*") if not p.is_dir()}
-    libraries = {f for f in files if re.fullmatch(r"lib(64)?/(\S+/)?(lib(c|gcc_s|m)\.so\.\d+|ld-linux\S*\.so\.\d+)", f)}
-    assert set(files) - libraries == {"sse-gateway", "etc/passwd", "etc/group", "etc/nsswitch.conf", "etc/ssl/certs/ca-certificates.crt"}
+    libraries = {
+        f
+        for f in files
+        if re.fullmatch(r"lib(64)?/(\S+/)?(lib(c|gcc_s|m)\.so\.\d+|ld-linux\S*\.so\.\d+)", f)
+    }
+    assert set(files) - libraries == {
+        "sse-gateway",
+        "etc/passwd",
+        "etc/group",
+        "etc/nsswitch.conf",
+        "etc/ssl/certs/ca-certificates.crt",
+    }
     assert len(libraries) in (3, 4)
     for path in [root, *root.rglob("*")]:
         mode = path.lstat()
-        assert mode.st_uid == 0 and not mode.st_mode & (stat.S_ISUID | stat.S_ISGID | stat.S_IWOTH), path
+        assert mode.st_uid == 0 and not mode.st_mode & (
+            stat.S_ISUID | stat.S_ISGID | stat.S_IWOTH
+        ), path
         assert not stat.S_ISLNK(mode.st_mode), path
     assert sum(p.stat().st_size for n, p in files.items() if n != "sse-gateway") < 5 << 20
 
@@ -88,7 +123,9 @@ class Names:
     def __init__(self, address: str, name: str):
         self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self.socket.bind((address, 53))
-        self.question = b"".join(bytes([len(label)]) + label.encode() for label in name.split(".")) + b"\0"
+        self.question = (
+            b"".join(bytes([len(label)]) + label.encode() for label in name.split(".")) + b"\0"
+        )
         self.asked = 0
         threading.Thread(target=self._serve, daemon=True).start()
 
@@ -101,8 +138,13 @@ class Names:
                 of_type_a = query[end - 4 : end - 2] == b"\0\1"
                 self.asked += known
                 answers = int(known and of_type_a)
-                head = query[:2] + struct.pack(">HHHHH", 0x8180 if known else 0x8183, 1, answers, 0, 0)
-                answer = struct.pack(">HHHIH4s", 0xC00C, 1, 1, 1, 4, socket.inet_aton("127.0.0.1")) * answers
+                head = query[:2] + struct.pack(
+                    ">HHHHH", 0x8180 if known else 0x8183, 1, answers, 0, 0
+                )
+                answer = (
+                    struct.pack(">HHHIH4s", 0xC00C, 1, 1, 1, 4, socket.inet_aton("127.0.0.1"))
+                    * answers
+                )
                 self.socket.sendto(head + query[12:end] + answer, peer)
 
 
@@ -110,11 +152,15 @@ class Confined(Gateway):
     """The gateway of the image in a mount namespace of its own, as a container runtime would run it; what the runtime adds to the root
     (/proc, /etc/resolv.conf, /etc/hosts) is added."""
 
-    def __init__(self, root, directory, image, redis_url, resolver="127.0.0.1", authority=None, **settings):
+    def __init__(
+        self, root, directory, image, redis_url, resolver="127.0.0.1", authority=None, **settings
+    ):
         place = directory / "root"
         shutil.copytree(root, place, symlinks=True)
         (place / "proc").mkdir()
-        (place / "etc/resolv.conf").write_text(f"nameserver {resolver}\noptions timeout:1 attempts:5\n")
+        (place / "etc/resolv.conf").write_text(
+            f"nameserver {resolver}\noptions timeout:1 attempts:5\n"
+        )
         (place / "etc/hosts").write_text("127.0.0.1 localhost issuer.example.test\n")
         if authority:
             with (place / "etc/ssl/certs/ca-certificates.crt").open("a") as file:
@@ -139,7 +185,15 @@ def confined(root, image, tmp_path):
     with Redis() as redis:
         names = Names("127.0.0.153", "redis.example.test")
         try:
-            with Confined(root, tmp_path, image, f"redis://redis.example.test:{redis.port}", "127.0.0.153", drain__delay="100ms", drain__window="200ms") as gateway:
+            with Confined(
+                root,
+                tmp_path,
+                image,
+                f"redis://redis.example.test:{redis.port}",
+                "127.0.0.153",
+                drain__delay="100ms",
+                drain__window="200ms",
+            ) as gateway:
                 yield redis, names, gateway
         finally:
             names.socket.close()
@@ -149,10 +203,18 @@ def test_it_runs_read_only_and_as_nobody(confined):
     redis, names, gateway = confined
     assert names.asked, "it found Redis by DNS"
     # The child became the gateway (exec all the way): its own process tells what it may.
-    status = dict(line.split(":\t", 1) for line in Path(f"/proc/{gateway.child.pid}/status").read_text().splitlines() if ":\t" in line)
+    status = dict(
+        line.split(":\t", 1)
+        for line in Path(f"/proc/{gateway.child.pid}/status").read_text().splitlines()
+        if ":\t" in line
+    )
     assert status["Name"] == "sse-gateway"
     assert status["Uid"].split() == ["65532"] * 4 and status["Gid"].split() == ["65532"] * 4
-    assert (int(status["CapEff"], 16), int(status["CapPrm"], 16), status["NoNewPrivs"]) == (0, 0, "1")
+    assert (int(status["CapEff"], 16), int(status["CapPrm"], 16), status["NoNewPrivs"]) == (
+        0,
+        0,
+        "1",
+    )
     mounts = Path(f"/proc/{gateway.child.pid}/mountinfo").read_text().splitlines()
     assert [m.split()[5].split(",")[0] for m in mounts if m.split()[4] == "/"] == ["ro"]
     with Stream(gateway.public) as stream:
@@ -168,13 +230,24 @@ def test_it_fetches_a_key_set_over_https(root, image, tmp_path):
     """Where the image keeps the authorities is where the gateway looks: one more is written there."""
     with Redis() as redis, KeySet(tmp_path, "issuer.example.test") as issuer:
         url = f"https://issuer.example.test:{issuer.port}/"
-        with Confined(root, tmp_path, image, redis.url, authority=issuer.authority, tickets__jwks_url=url) as gateway:
+        with Confined(
+            root, tmp_path, image, redis.url, authority=issuer.authority, tickets__jwks_url=url
+        ) as gateway:
             eventually("the key set is there", lambda: gateway.metric("sse_jwks_keys") == 1)
 
 
 def test_commands_run_without_a_shell(root, image):
     """What the comments of the overlays call by `kubectl exec`: a ticket."""
-    done = run(tool("chroot"), "--userspec=65532:65532", root, *image["Entrypoint"], "ticket", "--user", "42", env={"SSE_GATEWAY__TICKETS__SECRET": SECRET})
+    done = run(
+        tool("chroot"),
+        "--userspec=65532:65532",
+        root,
+        *image["Entrypoint"],
+        "ticket",
+        "--user",
+        "42",
+        env={"SSE_GATEWAY__TICKETS__SECRET": SECRET},
+    )
     assert done.stdout.strip().count(".") == 2
     assert run(tool("chroot"), root, "/bin/sh", "-c", "true", check=False).returncode != 0
 
@@ -189,7 +262,14 @@ def test_a_missing_library_fails_the_build(tmp_path):
     (tmp_path / "a.c").write_text("int there(void) { return 0; }")
     (tmp_path / "b.c").write_text("int there(void); int main(void) { return there(); }")
     run("cc", "-shared", "-fPIC", "-o", tmp_path / "libthere.so", tmp_path / "a.c")
-    run("cc", "-o", tmp_path / "b", tmp_path / "b.c", tmp_path / "libthere.so", f"-Wl,-rpath,{tmp_path}")
+    run(
+        "cc",
+        "-o",
+        tmp_path / "b",
+        tmp_path / "b.c",
+        tmp_path / "libthere.so",
+        f"-Wl,-rpath,{tmp_path}",
+    )
     (tmp_path / "libthere.so").unlink()
     done = run("sh", ROOTFS, tmp_path / "b", tmp_path / "rootfs", check=False)
     assert done.returncode != 0 and "not found" in done.stderr
@@ -206,16 +286,33 @@ def test_dependencies_are_a_layer_of_their_own(tmp_path):
     first = [name for name, _ in stage].index("RUN")
     copied = [rest.split() for name, rest in stage[:first] if name == "COPY"]
     sources = {source for *some, _ in copied for source in some}
-    assert all(Path(s).name in ("Cargo.toml", "Cargo.lock") for s in sources), "a change of a source would build all dependencies again"
+    assert all(Path(s).name in ("Cargo.toml", "Cargo.lock") for s in sources), (
+        "a change of a source would build all dependencies again"
+    )
     for *some, target in copied:
         for source in some:
-            place = tmp_path / target if not target.endswith("/") else tmp_path / target / Path(source).name
+            place = (
+                tmp_path / target
+                if not target.endswith("/")
+                else tmp_path / target / Path(source).name
+            )
             place.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / source, place)
     stubs, command = stage[first][1].rsplit(" && ", 1)
     run("sh", "-ec", stubs, cwd=tmp_path)
     assert command == "cargo build --release --locked --package sse-gateway"
-    tree = run("cargo", "tree", "--locked", "--package", "sse-gateway", "--depth", "1", "--edges", "normal", cwd=tmp_path).stdout
+    tree = run(
+        "cargo",
+        "tree",
+        "--locked",
+        "--package",
+        "sse-gateway",
+        "--depth",
+        "1",
+        "--edges",
+        "normal",
+        cwd=tmp_path,
+    ).stdout
     dependencies = tomllib.loads((ROOT / "Cargo.toml").read_text())["dependencies"]
     assert {line.split()[1] for line in tree.splitlines()[1:]} == set(dependencies)
     # The real build comes later, of sources newer than the stubs.
@@ -237,14 +334,24 @@ def test_all_that_is_compiled_in_is_copied():
                 outside.add(target.relative_to(ROOT))
     assert outside, "none found: then this test is blind"
     for path in outside:
-        assert any(Path(c) == path or Path(c) in path.parents for c in copied), f"{path} is not copied"
+        assert any(Path(c) == path or Path(c) in path.parents for c in copied), (
+            f"{path} is not copied"
+        )
     # And nothing copied is kept out of the context.
-    allowed = [line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")]
+    allowed = [
+        line[1:]
+        for line in (ROOT / ".dockerignore").read_text().splitlines()
+        if line.startswith("!")
+    ]
     assert "*" in (ROOT / ".dockerignore").read_text().splitlines()
     for source in copied - {"/rootfs"}:
-        assert any(Path(a) == Path(source) or Path(a) in Path(source).parents for a in allowed), f"{source} is ignored"
+        assert any(Path(a) == Path(source) or Path(a) in Path(source).parents for a in allowed), (
+            f"{source} is ignored"
+        )
 
 
 def test_toolchain_is_that_of_the_manifest():
-    version = tomllib.loads((ROOT / "Cargo.toml").read_text())["workspace"]["package"]["rust-version"]
+    version = tomllib.loads((ROOT / "Cargo.toml").read_text())["workspace"]["package"][
+        "rust-version"
+    ]
     assert instructions(DOCKERFILE)[0] == ("FROM", f"rust:{version}-slim-bookworm AS build")

@@ -14,7 +14,22 @@ import pytest
 import yaml
 
 import sync
-from harness import ROOT, Gateway, Redis, defaults, eventually, flatten, gateway_binary, memory_needed, run, seconds, size, ticket, Stream, SECRET
+from harness import (
+    ROOT,
+    Gateway,
+    Redis,
+    defaults,
+    eventually,
+    flatten,
+    gateway_binary,
+    memory_needed,
+    run,
+    seconds,
+    size,
+    ticket,
+    Stream,
+    SECRET,
+)
 
 K8S = ROOT / "k8s"
 COMPONENTS = sorted(p.name for p in (K8S / "components").iterdir())
@@ -32,7 +47,10 @@ ALL = {
     "base+all-hpa": (K8S / "base", tuple(c for c in COMPONENTS if c != "keda")),
     "production+keda+ingress": (K8S / "overlays/production", ("keda", "ingress-nginx")),
     "production+hpa-cpu+ingress": (K8S / "overlays/production", ("hpa-cpu", "ingress-nginx")),
-    "demo+reachable+watched": (K8S / "overlays/demo", ("gateway-api", "ingress-nginx", "service-monitor", "prometheus-rule", "grafana-dashboard")),
+    "demo+reachable+watched": (
+        K8S / "overlays/demo",
+        ("gateway-api", "ingress-nginx", "service-monitor", "prometheus-rule", "grafana-dashboard"),
+    ),
 }
 
 
@@ -41,7 +59,10 @@ def kustomize(directory, check=True) -> subprocess.CompletedProcess:
     for command in (["kubectl", "kustomize"], ["kustomize", "build"]):
         if shutil.which(command[0]):
             return run(*command, directory, check=check)
-    pytest.fail("neither kubectl (1.27 or later) nor kustomize (5 or later) is here; install one of them", pytrace=False)
+    pytest.fail(
+        "neither kubectl (1.27 or later) nor kustomize (5 or later) is here; install one of them",
+        pytrace=False,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -56,12 +77,14 @@ def built(tmp_path_factory):
             directory = tmp_path_factory.mktemp("k")
             relative = lambda p: os.path.relpath(p, directory)
             (directory / "kustomization.yaml").write_text(
-                yaml.safe_dump({
-                    "apiVersion": "kustomize.config.k8s.io/v1beta1",
-                    "kind": "Kustomization",
-                    "resources": [relative(base)],
-                    "components": [relative(K8S / "components" / c) for c in components],
-                })
+                yaml.safe_dump(
+                    {
+                        "apiVersion": "kustomize.config.k8s.io/v1beta1",
+                        "kind": "Kustomization",
+                        "resources": [relative(base)],
+                        "components": [relative(K8S / "components" / c) for c in components],
+                    }
+                )
             )
         return list(yaml.safe_load_all(kustomize(directory).stdout))
 
@@ -85,8 +108,14 @@ def settings(objects) -> dict:
     file = container["args"][container["args"].index("--config") + 1]
     mount = next(m for m in container["volumeMounts"] if file.startswith(m["mountPath"] + "/"))
     volume = next(v for v in pod["volumes"] if v["name"] == mount["name"])
-    content = of_kind(objects, "ConfigMap", volume["configMap"]["name"])["data"][os.path.basename(file)]
-    env = {e["name"].removeprefix("SSE_GATEWAY__").lower().replace("__", "."): e.get("value") for e in container["env"] if e["name"].startswith("SSE_GATEWAY__")}
+    content = of_kind(objects, "ConfigMap", volume["configMap"]["name"])["data"][
+        os.path.basename(file)
+    ]
+    env = {
+        e["name"].removeprefix("SSE_GATEWAY__").lower().replace("__", "."): e.get("value")
+        for e in container["env"]
+        if e["name"].startswith("SSE_GATEWAY__")
+    }
     assert set(env) <= set(defaults()), "no such setting"
     return defaults() | flatten(tomllib.loads(content)) | env
 
@@ -121,11 +150,16 @@ def test_no_object_twice_and_no_namespace(name, built):
 def test_selectors_and_ports(name, built):
     objects = built(name)
     templates = [o["spec"]["template"] for o in objects if o["kind"] == "Deployment"]
-    fits = lambda selector: [t for t in templates if selector.items() <= t["metadata"]["labels"].items()]
+    fits = lambda selector: [
+        t for t in templates if selector.items() <= t["metadata"]["labels"].items()
+    ]
     for o in objects:
         kind, spec = o["kind"], o.get("spec", {})
         if kind == "Deployment":
-            assert spec["selector"]["matchLabels"].items() <= spec["template"]["metadata"]["labels"].items()
+            assert (
+                spec["selector"]["matchLabels"].items()
+                <= spec["template"]["metadata"]["labels"].items()
+            )
             for constraint in spec["template"]["spec"].get("topologySpreadConstraints", []):
                 assert fits(constraint["labelSelector"]["matchLabels"]) == [spec["template"]]
         if kind == "Service":
@@ -142,21 +176,35 @@ def test_selectors_and_ports(name, built):
         if kind == "HTTPRoute":
             for rule in spec["rules"]:
                 for ref in rule["backendRefs"]:
-                    assert ref["port"] in [p["port"] for p in of_kind(objects, "Service", ref["name"])["spec"]["ports"]]
+                    assert ref["port"] in [
+                        p["port"] for p in of_kind(objects, "Service", ref["name"])["spec"]["ports"]
+                    ]
         if kind == "Ingress":
             for rule in spec["rules"]:
                 for path in rule["http"]["paths"]:
                     service = path["backend"]["service"]
-                    assert service["port"]["name"] in [p["name"] for p in of_kind(objects, "Service", service["name"])["spec"]["ports"]]
+                    assert service["port"]["name"] in [
+                        p["name"]
+                        for p in of_kind(objects, "Service", service["name"])["spec"]["ports"]
+                    ]
             fallback = o["metadata"]["annotations"]["nginx.ingress.kubernetes.io/default-backend"]
             assert of_kind(objects, "Service", fallback)["spec"]["publishNotReadyAddresses"] is True
         if kind == "ServiceMonitor":
-            services = [s for s in objects if s["kind"] == "Service" and spec["selector"]["matchLabels"].items() <= s["metadata"]["labels"].items()]
+            services = [
+                s
+                for s in objects
+                if s["kind"] == "Service"
+                and spec["selector"]["matchLabels"].items() <= s["metadata"]["labels"].items()
+            ]
             # One, or every pod would be scraped twice.
             [service] = services
-            assert {e["port"] for e in spec["endpoints"]} <= {p["name"] for p in service["spec"]["ports"]}
+            assert {e["port"] for e in spec["endpoints"]} <= {
+                p["name"] for p in service["spec"]["ports"]
+            }
             assert service["metadata"]["labels"][spec["jobLabel"]] == "sse-gateway"
-            assert fits(service["spec"]["selector"]) == [of_kind(objects, "Deployment")["spec"]["template"]]
+            assert fits(service["spec"]["selector"]) == [
+                of_kind(objects, "Deployment")["spec"]["template"]
+            ]
 
 
 @each
@@ -164,10 +212,17 @@ def test_gateway_ports_are_those_of_its_settings(name, built):
     objects = built(name)
     _, container = gateway_pod(objects)
     ports = {p["name"]: p["containerPort"] for p in container["ports"]}
-    listens = {key: settings(objects)[f"{key}.listen"].rsplit(":", 1) for key in ("server", "admin")}
+    listens = {
+        key: settings(objects)[f"{key}.listen"].rsplit(":", 1) for key in ("server", "admin")
+    }
     assert ports == {"http": int(listens["server"][1]), "admin": int(listens["admin"][1])}
-    assert [host for host, _ in listens.values()] == ["0.0.0.0", "0.0.0.0"], "kubelet and clients are not in the pod"
-    assert {p: (container[p]["httpGet"]["path"], container[p]["httpGet"]["port"]) for p in ("startupProbe", "livenessProbe", "readinessProbe")} == {
+    assert [host for host, _ in listens.values()] == ["0.0.0.0", "0.0.0.0"], (
+        "kubelet and clients are not in the pod"
+    )
+    assert {
+        p: (container[p]["httpGet"]["path"], container[p]["httpGet"]["port"])
+        for p in ("startupProbe", "livenessProbe", "readinessProbe")
+    } == {
         "startupProbe": ("/healthz", "admin"),
         "livenessProbe": ("/healthz", "admin"),
         "readinessProbe": ("/readyz", "admin"),
@@ -179,7 +234,10 @@ def test_time_to_drain(name, built):
     objects = built(name)
     pod, _ = gateway_pod(objects)
     values = settings(objects)
-    assert pod["terminationGracePeriodSeconds"] > seconds(values["drain.delay"]) + seconds(values["drain.window"]) + 10
+    assert (
+        pod["terminationGracePeriodSeconds"]
+        > seconds(values["drain.delay"]) + seconds(values["drain.window"]) + 10
+    )
     spec = of_kind(objects, "Deployment")["spec"]
     assert spec["strategy"]["rollingUpdate"]["maxUnavailable"] == 0
 
@@ -200,17 +258,30 @@ def test_pods_are_restricted(name, built):
         pod = o["spec"]["template"]["spec"]
         assert pod["automountServiceAccountToken"] is False
         assert pod["enableServiceLinks"] is False
-        assert pod["securityContext"]["runAsNonRoot"] is True and pod["securityContext"]["runAsUser"] > 0
+        assert (
+            pod["securityContext"]["runAsNonRoot"] is True
+            and pod["securityContext"]["runAsUser"] > 0
+        )
         assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
         for container in pod["containers"] + pod.get("initContainers", []):
-            assert container["securityContext"] == {"allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]}}
-            assert "memory" in container["resources"]["limits"] and set(container["resources"]["requests"]) == {"cpu", "memory"}
+            assert container["securityContext"] == {
+                "allowPrivilegeEscalation": False,
+                "readOnlyRootFilesystem": True,
+                "capabilities": {"drop": ["ALL"]},
+            }
+            assert "memory" in container["resources"]["limits"] and set(
+                container["resources"]["requests"]
+            ) == {"cpu", "memory"}
             assert "cpu" not in container["resources"]["limits"]
             assert not container["image"].endswith(":latest") and ":" in container["image"]
         kinds = {next(k for k in v if k != "name") for v in pod["volumes"]}
         assert kinds <= {"configMap", "emptyDir", "secret"}
         mounted = {v["name"] for v in pod["volumes"]}
-        assert {m["name"] for c in pod["containers"] + pod.get("initContainers", []) for m in c["volumeMounts"]} == mounted
+        assert {
+            m["name"]
+            for c in pod["containers"] + pod.get("initContainers", [])
+            for m in c["volumeMounts"]
+        } == mounted
     account = of_kind(built(name), "ServiceAccount")
     assert account["automountServiceAccountToken"] is False
     assert gateway_pod(built(name))[0]["serviceAccountName"] == account["metadata"]["name"]
@@ -234,22 +305,43 @@ def test_scaling(name, built):
     if hpas:
         behavior, metrics = spec["behavior"], spec["metrics"]
         assert "Resource" in [m["type"] for m in metrics]
-        streams = [int(m["pods"]["target"]["averageValue"]) for m in metrics if m["type"] == "Pods" and m["pods"]["metric"]["name"] == "sse_connections"]
+        streams = [
+            int(m["pods"]["target"]["averageValue"])
+            for m in metrics
+            if m["type"] == "Pods" and m["pods"]["metric"]["name"] == "sse_connections"
+        ]
         assert len(streams) == (0 if "hpa-cpu" in name or name == "base+all-hpa" else 1)
     else:
         behavior = spec["advanced"]["horizontalPodAutoscalerConfig"]["behavior"]
-        streams = [int(t["metadata"]["threshold"]) for t in spec["triggers"] if t["type"] == "prometheus"]
+        streams = [
+            int(t["metadata"]["threshold"]) for t in spec["triggers"] if t["type"] == "prometheus"
+        ]
     for average in streams:
-        assert 0.5 * values["limits.max_connections"] <= average <= 0.8 * values["limits.max_connections"]
+        assert (
+            0.5 * values["limits.max_connections"]
+            <= average
+            <= 0.8 * values["limits.max_connections"]
+        )
     assert behavior["scaleDown"]["stabilizationWindowSeconds"] >= 900
     assert behavior["scaleUp"]["stabilizationWindowSeconds"] == 0
 
 
-@pytest.mark.parametrize("overlay,with_keda", [("base", "base+keda"), ("production", "production+keda+ingress")])
+@pytest.mark.parametrize(
+    "overlay,with_keda", [("base", "base+keda"), ("production", "production+keda+ingress")]
+)
 def test_keda_has_the_numbers_of_the_autoscaler_that_it_replaces(overlay, with_keda, built):
-    hpa, keda = of_kind(built(overlay), "HorizontalPodAutoscaler")["spec"], of_kind(built(with_keda), "ScaledObject")["spec"]
-    assert (keda["minReplicaCount"], keda["maxReplicaCount"]) == (hpa["minReplicas"], hpa["maxReplicas"])
-    assert keda["triggers"][0]["metadata"]["threshold"] == hpa["metrics"][0]["pods"]["target"]["averageValue"]
+    hpa, keda = (
+        of_kind(built(overlay), "HorizontalPodAutoscaler")["spec"],
+        of_kind(built(with_keda), "ScaledObject")["spec"],
+    )
+    assert (keda["minReplicaCount"], keda["maxReplicaCount"]) == (
+        hpa["minReplicas"],
+        hpa["maxReplicas"],
+    )
+    assert (
+        keda["triggers"][0]["metadata"]["threshold"]
+        == hpa["metrics"][0]["pods"]["target"]["averageValue"]
+    )
     assert keda["advanced"]["horizontalPodAutoscalerConfig"]["behavior"] == hpa["behavior"]
 
 
@@ -257,7 +349,10 @@ def test_keda_has_the_numbers_of_the_autoscaler_that_it_replaces(overlay, with_k
 def test_nodes_cannot_be_emptied_of_full_pods_at_once(name, built):
     """A full pod is not ready, and holds the most streams of all."""
     budget = of_kind(built(name), "PodDisruptionBudget")["spec"]
-    assert (budget["maxUnavailable"], budget.get("unhealthyPodEvictionPolicy", "IfHealthyBudget")) == (1, "IfHealthyBudget")
+    assert (
+        budget["maxUnavailable"],
+        budget.get("unhealthyPodEvictionPolicy", "IfHealthyBudget"),
+    ) == (1, "IfHealthyBudget")
 
 
 @each
@@ -266,15 +361,25 @@ def test_secrets_are_asked_for_by_reference(name, built):
     env = {e["name"]: e for e in container["env"]}
     references = {n: e["valueFrom"]["secretKeyRef"] for n, e in env.items() if "valueFrom" in e}
     for reference in references.values():
-        assert reference["name"] == "sse-gateway" and not reference.get("optional"), "the pod must say that it is missing"
+        assert reference["name"] == "sse-gateway" and not reference.get("optional"), (
+            "the pod must say that it is missing"
+        )
     wanted = {r["key"] for r in references.values()}
     # The key of the tickets is a file, which follows the Secret: not by subPath, and not for the whole world.
     file = env["SSE_GATEWAY__TICKETS__SECRET_FILE"]["value"]
     [mount] = [m for m in container["volumeMounts"] if m["mountPath"] == os.path.dirname(file)]
-    assert mount["readOnly"] is True and "subPath" not in mount and "SSE_GATEWAY__TICKETS__SECRET" not in env
+    assert (
+        mount["readOnly"] is True
+        and "subPath" not in mount
+        and "SSE_GATEWAY__TICKETS__SECRET" not in env
+    )
     [volume] = [v for v in pod["volumes"] if v["name"] == mount["name"]]
     if "secret" in volume:
-        assert volume["secret"]["secretName"] == "sse-gateway" and not volume["secret"].get("optional") and volume["secret"]["defaultMode"] == 0o440
+        assert (
+            volume["secret"]["secretName"] == "sse-gateway"
+            and not volume["secret"].get("optional")
+            and volume["secret"]["defaultMode"] == 0o440
+        )
         assert [item["path"] for item in volume["secret"]["items"]] == [os.path.basename(file)]
         wanted |= {item["key"] for item in volume["secret"]["items"]}
     if name.startswith("demo"):
@@ -292,18 +397,33 @@ def test_secrets_are_asked_for_by_reference(name, built):
         assert wanted == {"ticket-secret", "redis-url"}
     if not name.startswith("demo"):
         # The comments at the head of the kustomizations say what to create.
-        head = (K8S / ("overlays/production" if name.startswith("production") else ".") / "kustomization.yaml").read_text()
+        head = (
+            K8S
+            / ("overlays/production" if name.startswith("production") else ".")
+            / "kustomization.yaml"
+        ).read_text()
         assert {*re.findall(r"--from-literal=([\w-]+)=", head)} == wanted
-        assert "kubectl rollout restart deployment/sse-gateway" in head, "what is in the environment does not follow the Secret"
+        assert "kubectl rollout restart deployment/sse-gateway" in head, (
+            "what is in the environment does not follow the Secret"
+        )
 
 
 def laid_out(objects, tmp_path):
     """The file of the ConfigMap and the environment of the Deployment, as the gateway reads them; Secrets filled in as the comments say."""
     pod, container = gateway_pod(objects)
-    secrets = {"ticket-secret": SECRET, "redis-url": "redis://redis:6379", "redis-user": "gateway", "redis-password": "0af3"}
+    secrets = {
+        "ticket-secret": SECRET,
+        "redis-url": "redis://redis:6379",
+        "redis-user": "gateway",
+        "redis-password": "0af3",
+    }
     env, known = {}, {}
     for e in container["env"]:
-        known[e["name"]] = e["value"] if e.get("value") is not None else secrets[e["valueFrom"]["secretKeyRef"]["key"]]
+        known[e["name"]] = (
+            e["value"]
+            if e.get("value") is not None
+            else secrets[e["valueFrom"]["secretKeyRef"]["key"]]
+        )
         known[e["name"]] = re.sub(r"\$\((\w+)\)", lambda m: known[m[1]], known[e["name"]])
     env |= known
     (tmp_path / "ticket-secret").write_text(SECRET)
@@ -329,15 +449,39 @@ def test_the_gateway_takes_its_configuration(name, built, tmp_path):
 def test_the_ticket_of_the_runbook_is_let_in(name, built, tmp_path):
     """The runbook's command, run in a pod: its ticket opens a stream of the topics that it names, with the file and the environment of that pod."""
     file, env = laid_out(built(name), tmp_path)
-    row = next(line for line in (ROOT / "docs/runbook.md").read_text().splitlines() if line.startswith("| a ticket"))
-    command = next(c for c in re.findall(r"`(kubectl exec [^`]+)`", row) if (f"/{file.name}" in c) == (name == "production"))
-    command = re.sub(r"^kubectl exec deployment/sse-gateway -- /sse-gateway ", "", command).replace(f"/etc/sse-gateway/{file.name}", str(file))
-    ran_with = {k.removeprefix("SSE_GATEWAY__").lower(): v for k, v in env.items() if k.startswith("SSE_GATEWAY__")}
+    row = next(
+        line
+        for line in (ROOT / "docs/runbook.md").read_text().splitlines()
+        if line.startswith("| a ticket")
+    )
+    command = next(
+        c
+        for c in re.findall(r"`(kubectl exec [^`]+)`", row)
+        if (f"/{file.name}" in c) == (name == "production")
+    )
+    command = re.sub(r"^kubectl exec deployment/sse-gateway -- /sse-gateway ", "", command).replace(
+        f"/etc/sse-gateway/{file.name}", str(file)
+    )
+    ran_with = {
+        k.removeprefix("SSE_GATEWAY__").lower(): v
+        for k, v in env.items()
+        if k.startswith("SSE_GATEWAY__")
+    }
     with Redis() as redis:
-        own = {"redis__url": redis.url, "server__listen": "127.0.0.1:0", "admin__listen": "127.0.0.1:0", "tickets__secret": None}
+        own = {
+            "redis__url": redis.url,
+            "server__listen": "127.0.0.1:0",
+            "admin__listen": "127.0.0.1:0",
+            "tickets__secret": None,
+        }
         made = run(gateway_binary(), *command.split(), env=env)
-        with Gateway(redis.url, config=file, **(ran_with | own)) as gateway, Stream(gateway.public, token=made.stdout.strip()) as stream:
-            assert json.loads(stream.until("sse.connected")["data"])["topics"], "a stream of nothing"
+        with (
+            Gateway(redis.url, config=file, **(ran_with | own)) as gateway,
+            Stream(gateway.public, token=made.stdout.strip()) as stream,
+        ):
+            assert json.loads(stream.until("sse.connected")["data"])["topics"], (
+                "a stream of nothing"
+            )
 
 
 def test_demo_makes_one_key_for_all(built, tmp_path):
@@ -348,24 +492,36 @@ def test_demo_makes_one_key_for_all(built, tmp_path):
         keys = []
         for name in ("one", "two"):
             (tmp_path / name).mkdir()
-            env = {"PATH": os.environ["PATH"], "REDIS_HOST": "127.0.0.1", "REDIS_PORT": str(redis.port), "KEYS": str(tmp_path / name)}
+            env = {
+                "PATH": os.environ["PATH"],
+                "REDIS_HOST": "127.0.0.1",
+                "REDIS_PORT": str(redis.port),
+                "KEYS": str(tmp_path / name),
+            }
             assert set(e["name"] for e in init["env"]) == set(env) - {"PATH"}
             run(*init["command"], *init["args"], env=env)
             keys.append((tmp_path / name / "ticket-secret").read_text().strip())
         assert keys[0] == keys[1] and re.fullmatch("[0-9a-f]{64}", keys[0])
         file = tmp_path / "one/ticket-secret"
-        with Gateway(redis.url, tickets__secret=None, tickets__secret_file=file) as gateway, Stream(gateway.public, token=ticket(secret=keys[1])) as stream:
+        with (
+            Gateway(redis.url, tickets__secret=None, tickets__secret_file=file) as gateway,
+            Stream(gateway.public, token=ticket(secret=keys[1])) as stream,
+        ):
             assert stream.until("sse.connected")
 
 
 def test_config_maps_are_the_files(built):
     config = next(o for o in built("root") if o["kind"] == "ConfigMap")
-    assert config["data"] == {name: (ROOT / "config" / name).read_text() for name in ("gateway.toml", "production.toml")}
+    assert config["data"] == {
+        name: (ROOT / "config" / name).read_text() for name in ("gateway.toml", "production.toml")
+    }
     redis = next(o for o in built("demo") if o["kind"] == "ConfigMap" and "redis.conf" in o["data"])
     assert redis["data"]["redis.conf"] == (ROOT / "deploy/redis/redis.conf").read_text()
     dashboard = of_kind(built("base+grafana-dashboard"), "ConfigMap", "sse-gateway-dashboard")
     assert dashboard["metadata"]["labels"] == {"grafana_dashboard": "1"}
-    assert dashboard["data"] == {"sse-gateway.json": (ROOT / "deploy/grafana/dashboards/sse-gateway.json").read_text()}
+    assert dashboard["data"] == {
+        "sse-gateway.json": (ROOT / "deploy/grafana/dashboards/sse-gateway.json").read_text()
+    }
 
 
 def test_prometheus_rule_is_a_copy(built):

@@ -23,18 +23,31 @@ def test_systemd_reads_it(tmp_path):
     unit = tmp_path / "sse-gateway.service"
     unit.write_text(UNIT.read_text().replace("/usr/local/bin/sse-gateway", gateway_binary()))
     done = run(tool("systemd-analyze"), "verify", "--man=no", unit, check=False)
-    complaints = [line for line in (done.stdout + done.stderr).splitlines() if "sse-gateway" in line]
+    complaints = [
+        line for line in (done.stdout + done.stderr).splitlines() if "sse-gateway" in line
+    ]
     assert (done.returncode, complaints) == (0, [])
 
 
 def test_systemd_finds_it_confined():
-    done = run(tool("systemd-analyze"), "security", "--offline=yes", "--threshold=15", "--no-pager", UNIT, check=False)
+    done = run(
+        tool("systemd-analyze"),
+        "security",
+        "--offline=yes",
+        "--threshold=15",
+        "--no-pager",
+        UNIT,
+        check=False,
+    )
     assert done.returncode == 0, done.stdout[-200:]
 
 
 def test_limits_fit_the_settings():
     service, values = options("Service"), defaults()
-    assert seconds(service["TimeoutStopSec"][0]) > seconds(values["drain.delay"]) + seconds(values["drain.window"]) + 10
+    assert (
+        seconds(service["TimeoutStopSec"][0])
+        > seconds(values["drain.delay"]) + seconds(values["drain.window"]) + 10
+    )
     assert int(service["LimitNOFILE"][0]) > values["limits.max_connections"] + 200
     assert size(service["MemoryMax"][0].replace("M", "Mi")) >= memory_needed(values)
     assert service["KillSignal"] == ["SIGTERM"] and service["RestartPreventExitStatus"] == ["78"]
@@ -76,34 +89,63 @@ def systemd(tmp_path):
     def start(config: str, probe: str, **settings) -> dict[str, str]:
         (tmp_path / "gateway.toml").write_text(config)
         (tmp_path / "ticket-secret").write_text(SECRET + "\n")
-        (tmp_path / "environment").write_text("".join(f"SSE_GATEWAY__{k.upper()}={v}\n" for k, v in settings.items()))
+        (tmp_path / "environment").write_text(
+            "".join(f"SSE_GATEWAY__{k.upper()}={v}\n" for k, v in settings.items())
+        )
         text, _, rest = UNIT.read_text().partition("# Sandbox:")
         install = rest[rest.index("[Install]") :]
         # A user's manager that nobody booted makes no credentials: the file is named where it lies.
         text = re.sub(r"^LoadCredential=.*\n", "", text, flags=re.M)
-        for there, here in (("/usr/local/bin/sse-gateway", gateway_binary()), ("/etc/sse-gateway", str(tmp_path)), ("%d/", f"{tmp_path}/")):
+        for there, here in (
+            ("/usr/local/bin/sse-gateway", gateway_binary()),
+            ("/etc/sse-gateway", str(tmp_path)),
+            ("%d/", f"{tmp_path}/"),
+        ):
             assert there in text
             text = text.replace(there, here)
         (tmp_path / "sse-gateway.service").write_text(text + install)
-        env = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "SYSTEMD_UNIT_PATH": f"{tmp_path}:/usr/lib/systemd/user"}
-        command = [tool("unshare"), "--mount", "--pid", "--fork", "--kill-child", "sh", "-c", MANAGER, "sh", tmp_path, probe]
+        env = {
+            "PATH": os.environ["PATH"],
+            "HOME": str(tmp_path),
+            "SYSTEMD_UNIT_PATH": f"{tmp_path}:/usr/lib/systemd/user",
+        }
+        command = [
+            tool("unshare"),
+            "--mount",
+            "--pid",
+            "--fork",
+            "--kill-child",
+            "sh",
+            "-c",
+            MANAGER,
+            "sh",
+            tmp_path,
+            probe,
+        ]
         done = run(*command, env=env, check=False, timeout=90)
         log = (tmp_path / "manager.log").read_text() if (tmp_path / "manager.log").exists() else ""
         assert "the probe has failed" not in done.stdout, done.stdout + done.stderr + log
         found = dict(re.findall(r"^(\w+)=(.*)$", done.stdout, re.M))
-        assert set(found) == {"ActiveState", "Result", "ExecMainStatus", "NRestarts"}, done.stdout + done.stderr + log
+        assert set(found) == {"ActiveState", "Result", "ExecMainStatus", "NRestarts"}, (
+            done.stdout + done.stderr + log
+        )
         return found
 
     yield start
 
 
 # Until the unit has this property; half a minute is for a machine that is busy.
-UNTIL = "for _ in $(seq 300); do [ \"$(systemctl --user show -P {} sse-gateway)\" = {} ] && exit 0; sleep 0.1; done; exit 1"
+UNTIL = 'for _ in $(seq 300); do [ "$(systemctl --user show -P {} sse-gateway)" = {} ] && exit 0; sleep 0.1; done; exit 1'
 
 
 def test_a_faulty_configuration_is_not_tried_again(systemd):
     found = systemd("[server]\nlissen = '127.0.0.1:0'\n", UNTIL.format("ActiveState", "failed"))
-    assert found == {"ActiveState": "failed", "Result": "exit-code", "ExecMainStatus": "78", "NRestarts": "0"}
+    assert found == {
+        "ActiveState": "failed",
+        "Result": "exit-code",
+        "ExecMainStatus": "78",
+        "NRestarts": "0",
+    }
 
 
 def test_a_crash_is_tried_again(systemd):
@@ -125,6 +167,16 @@ def test_its_command_works(tmp_path):
     assert not {key for key in service if re.fullmatch("Exec.*Pre|ExecCondition", key)}
     [command] = service["ExecStart"]
     program, *arguments = command.split()
-    assert program == "/usr/local/bin/sse-gateway" and arguments[1:] == ["--config", "/etc/sse-gateway/gateway.toml"]
-    done = run(gateway_binary(), "check-config", "--config", ROOT / "config/gateway.toml", env=env, check=False)
+    assert program == "/usr/local/bin/sse-gateway" and arguments[1:] == [
+        "--config",
+        "/etc/sse-gateway/gateway.toml",
+    ]
+    done = run(
+        gateway_binary(),
+        "check-config",
+        "--config",
+        ROOT / "config/gateway.toml",
+        env=env,
+        check=False,
+    )
     assert (done.returncode, done.stdout) == (0, "the configuration is good\n"), done.stderr

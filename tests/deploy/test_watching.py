@@ -11,7 +11,11 @@ from harness import ROOT, Gateway, Redis, Stream, defaults, eventually, run, tic
 RUNBOOK = (ROOT / "docs/runbook.md").read_text()
 RULES = yaml.safe_load((ROOT / "deploy/prometheus/alerts.yaml").read_text())["groups"][0]["rules"]
 DASHBOARD = json.loads((ROOT / "deploy/grafana/dashboards/sse-gateway.json").read_text())
-TARGETS = [(panel["title"], target["expr"]) for panel in DASHBOARD["panels"] for target in panel.get("targets", [])]
+TARGETS = [
+    (panel["title"], target["expr"])
+    for panel in DASHBOARD["panels"]
+    for target in panel.get("targets", [])
+]
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +45,9 @@ def check(expression: str, exported):
             assert label in exported[name], f"{name} has no label {label}"
             if label != "code":  # codes appear as they occur
                 wanted = value.split("|") if "~" in operator else [value]
-                assert set(wanted) <= exported[name][label], f"{name}: {label} is never one of {wanted}"
+                assert set(wanted) <= exported[name][label], (
+                    f"{name}: {label} is never one of {wanted}"
+                )
     return names
 
 
@@ -50,7 +56,9 @@ def test_rules(rule, exported):
     assert check(rule["expr"], exported) or "up{" in rule["expr"]
 
 
-@pytest.mark.parametrize("title,expression", TARGETS, ids=[f"{title}-{n}" for n, (title, _) in enumerate(TARGETS)])
+@pytest.mark.parametrize(
+    "title,expression", TARGETS, ids=[f"{title}-{n}" for n, (title, _) in enumerate(TARGETS)]
+)
 def test_dashboard(title, expression, exported):
     assert check(expression, exported)
     assert 'job="sse-gateway"' in expression and 'namespace=~"$namespace"' in expression
@@ -66,13 +74,33 @@ def test_dashboard_shows_what_matters(exported):
 def test_dashboard_counts_each_event_once(tmp_path):
     """Two instances relay the same 10 broadcasts a second, and 3 and 4 events of users of their own: 17."""
     [expression] = [expression for title, expression in TARGETS if title == "Events per second"]
-    expression = expression.replace("$namespace", ".*").replace("$instance", ".*").replace("$__rate_interval", "1m")
-    series = lambda instance, kind, rate: {"series": f'sse_events_relayed_total{{job="sse-gateway", namespace="shop", instance="{instance}", kind="{kind}"}}', "values": f"0+{15 * rate}x20"}
-    tests = [{
-        "interval": "15s",
-        "input_series": [series("a", "broadcast", 10), series("b", "broadcast", 10), series("a", "user", 3), series("b", "user", 4)],
-        "promql_expr_test": [{"expr": expression, "eval_time": "4m", "exp_samples": [{"labels": "{}", "value": 17}]}],
-    }]
+    expression = (
+        expression.replace("$namespace", ".*")
+        .replace("$instance", ".*")
+        .replace("$__rate_interval", "1m")
+    )
+    series = lambda instance, kind, rate: {
+        "series": f'sse_events_relayed_total{{job="sse-gateway", namespace="shop", instance="{instance}", kind="{kind}"}}',
+        "values": f"0+{15 * rate}x20",
+    }
+    tests = [
+        {
+            "interval": "15s",
+            "input_series": [
+                series("a", "broadcast", 10),
+                series("b", "broadcast", 10),
+                series("a", "user", 3),
+                series("b", "user", 4),
+            ],
+            "promql_expr_test": [
+                {
+                    "expr": expression,
+                    "eval_time": "4m",
+                    "exp_samples": [{"labels": "{}", "value": 17}],
+                }
+            ],
+        }
+    ]
     (tmp_path / "test.yaml").write_text(yaml.safe_dump({"tests": tests}))
     done = run(tool("promtool"), "test", "rules", tmp_path / "test.yaml", check=False)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -80,7 +108,11 @@ def test_dashboard_counts_each_event_once(tmp_path):
 
 def test_dashboard_says_what_it_counts():
     """Events, streams and joins a second are no requests a second."""
-    units = {p["fieldConfig"]["defaults"].get("unit") for p in DASHBOARD["panels"] if p["type"] != "row" and "per second" in p["title"]}
+    units = {
+        p["fieldConfig"]["defaults"].get("unit")
+        for p in DASHBOARD["panels"]
+        if p["type"] != "row" and "per second" in p["title"]
+    }
     assert units == {"cps", "Bps"}
 
 
@@ -93,14 +125,27 @@ def test_dashboard_is_sound():
     taken = set()
     for p in panels:
         grid = p["gridPos"]
-        cells = {(x, y) for x in range(grid["x"], grid["x"] + grid["w"]) for y in range(grid["y"], grid["y"] + grid["h"])}
+        cells = {
+            (x, y)
+            for x in range(grid["x"], grid["x"] + grid["w"])
+            for y in range(grid["y"], grid["y"] + grid["h"])
+        }
         assert grid["x"] + grid["w"] <= 24 and not cells & taken, p["title"]
         taken |= cells
         if p["type"] != "row":
-            assert p["datasource"] == {"type": "prometheus", "uid": "${datasource}"} and p["targets"]
+            assert (
+                p["datasource"] == {"type": "prometheus", "uid": "${datasource}"} and p["targets"]
+            )
 
 
-@pytest.mark.parametrize("file", ["k8s/components/keda/scaledobject.yaml", "k8s/base/horizontalpodautoscaler.yaml", "k8s/overlays/production/horizontalpodautoscaler.yaml"])
+@pytest.mark.parametrize(
+    "file",
+    [
+        "k8s/components/keda/scaledobject.yaml",
+        "k8s/base/horizontalpodautoscaler.yaml",
+        "k8s/overlays/production/horizontalpodautoscaler.yaml",
+    ],
+)
 def test_scalers(file, exported):
     assert check(re.sub(r"^\s*#.*$", "", (ROOT / file).read_text(), flags=re.M), exported)
 
@@ -116,7 +161,9 @@ def test_every_alert_is_in_the_runbook():
         page, _, anchor = rule["annotations"]["runbook_url"].partition("#")
         assert page.endswith("docs/runbook.md") and anchor in anchors(RUNBOOK), rule["alert"]
     # And nothing is there that no longer exists.
-    assert {h for h in re.findall(r"^### (SseGateway\w+)$", RUNBOOK, re.M)} == {rule["alert"] for rule in RULES}
+    assert {h for h in re.findall(r"^### (SseGateway\w+)$", RUNBOOK, re.M)} == {
+        rule["alert"] for rule in RULES
+    }
 
 
 def test_every_complaint_is_in_the_runbook():
@@ -166,13 +213,23 @@ def test_names_in_the_runbook(exported):
 
 def test_commands_in_the_runbook():
     """Its redis-cli lines work on the Redis of a gateway that has been used."""
-    lines = list(dict.fromkeys(re.findall(r"`(?:redis-cli )((?:XREVRANGE|GET|PTTL|DEL|MEMORY|TIME|info|slowlog)[^`|]*)`", RUNBOOK)))
+    lines = list(
+        dict.fromkeys(
+            re.findall(
+                r"`(?:redis-cli )((?:XREVRANGE|GET|PTTL|DEL|MEMORY|TIME|info|slowlog)[^`|]*)`",
+                RUNBOOK,
+            )
+        )
+    )
     assert len(lines) >= 6
     with Redis() as redis, Gateway(redis.url) as gateway:
         eventually("a recorder", lambda: gateway.metric('sse_recorder_role{role="writer"}') == 1)
         redis.cli("FCALL", "sse_publish", 1, "broadcast:news", "news", "{}")
         redis.cli("PUBLISH", "broadcast:news", '{"type":"sse.mine","payload":1}')
-        eventually("one is refused", lambda: gateway.metric('sse_rejected_total{reason="reserved-type"}') == 1)
+        eventually(
+            "one is refused",
+            lambda: gateway.metric('sse_rejected_total{reason="reserved-type"}') == 1,
+        )
         for line in lines:
             answer = redis.cli(*line.split()).stdout.strip()
             assert not answer.startswith("ERR"), f"{line}: {answer}"
