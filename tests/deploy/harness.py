@@ -1,4 +1,4 @@
-"""Real parts for the tests: Redis, gateways, clients. Everything is awaited; the deadlines only guard against hanging."""
+"""Redis, gateways and clients for the tests. Deadlines only prevent tests from hanging."""
 
 import base64
 import contextlib
@@ -24,7 +24,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-SECRET = "a-secret-of-the-tests-that-has-32-bytes-or-more"
+SECRET = "secret-of-the-tests-with-more-than-32-bytes"
 GUARD = 60.0
 
 PACKAGES = {
@@ -43,31 +43,52 @@ PACKAGES = {
 
 
 def tool(name: str) -> str:
-    """The path of a program; without it the test fails, and says what to install."""
+    """The path of a program. If it is missing, the test fails and names the package to install."""
     path = shutil.which(name, path=os.environ["PATH"] + ":/usr/sbin:/sbin")
     if path is None:
         pytest.fail(
-            f"{name} is not here; apt-get install --no-install-recommends {PACKAGES.get(name) or name}",
+            f"{name} is not installed; "
+            f"run apt-get install --no-install-recommends {PACKAGES.get(name, name)}",
             pytrace=False,
         )
     return path
 
 
 def run(*command, check=True, timeout=300, **options) -> subprocess.CompletedProcess:
-    """Runs a program to its end; what it printed is in the failure."""
+    """Runs a program and waits for it. A failure reports its output."""
     done = subprocess.run(
         [str(c) for c in command], capture_output=True, text=True, timeout=timeout, **options
     )
     if check and done.returncode != 0:
         pytest.fail(
-            f"{' '.join(map(str, command))}: exit status {done.returncode}\n{done.stdout}{done.stderr}",
+            f"{' '.join(map(str, command))}: exit status {done.returncode}\n"
+            f"{done.stdout}{done.stderr}",
             pytrace=False,
         )
     return done
 
 
+def require_root(purpose: str):
+    """Skips the test for ordinary users. conftest.py reports it at the end of `make test`."""
+    if os.geteuid() != 0:
+        pytest.skip(f"needs root to {purpose}")
+
+
+def unshare(*options) -> list[str]:
+    """The command for a private mount namespace; options are passed to `unshare`.
+
+    Ordinary users get it in a user namespace. If the kernel denies that, the test is skipped.
+    """
+    command = [tool("unshare"), "--mount", *options]
+    if os.geteuid() != 0:
+        command.append("--map-root-user")
+        if run(*command, "mount", "-t", "tmpfs", "tmpfs", "/run", check=False).returncode != 0:
+            pytest.skip("needs root or unprivileged user namespaces to mount file systems")
+    return command
+
+
 def gateway_binary() -> str:
-    """The gateway to test: $SSE_GATEWAY_BIN, or what cargo built last."""
+    """The gateway to test: $SSE_GATEWAY_BIN, or the latest build in target/."""
     named = os.environ.get("SSE_GATEWAY_BIN")
     built = [ROOT / "target" / profile / "sse-gateway" for profile in ("release", "debug")]
     found = (
@@ -77,32 +98,33 @@ def gateway_binary() -> str:
     )
     if not found or not found[0].exists():
         pytest.fail(
-            f"no gateway ({named or 'target/'}); cargo build, or set SSE_GATEWAY_BIN", pytrace=False
+            f"no gateway at {named or 'target/'}; run cargo build or set SSE_GATEWAY_BIN",
+            pytrace=False,
         )
     return str(found[0])
 
 
 def eventually(what: str, probe, guard: float = GUARD):
-    """The first truthy answer of `probe`."""
+    """Waits for the first truthy result of `probe` and returns it."""
     end = time.monotonic() + guard
     while True:
         answer = probe()
         if answer:
             return answer
         if time.monotonic() > end:
-            pytest.fail(f"{what}: not within {guard:.0f} s; the last answer was {answer!r}")
+            pytest.fail(f"timeout after {guard:.0f} s: {what} (last result: {answer!r})")
         time.sleep(0.05)
 
 
 def free_port() -> int:
-    """A port that is free now, for programs that cannot take 0."""
+    """A free port, for programs that do not accept port 0."""
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         return s.getsockname()[1]
 
 
 class Process:
-    """A child that is gone when its context ends; its output is kept."""
+    """A child process with recorded output. Leaving the context kills it."""
 
     def __init__(self, *command, **options):
         self.lines: list[str] = []
@@ -141,7 +163,7 @@ class Process:
 
 
 class Redis(Process):
-    """A Redis of its own; `conf` lines come last."""
+    """A private Redis. `conf` is appended to its arguments."""
 
     def __init__(self, *conf: str):
         self.port = free_port()
@@ -158,7 +180,7 @@ class Redis(Process):
             self.dir.name,
             *conf,
         )
-        eventually("Redis answers", lambda: self.cli("ping", check=False).stdout.strip() == "PONG")
+        eventually("Redis responds", lambda: self.cli("ping", check=False).stdout.strip() == "PONG")
 
     @property
     def url(self) -> str:
@@ -168,7 +190,7 @@ class Redis(Process):
         return run(tool("redis-cli"), "-p", self.port, *args, check=check, **options)
 
     def batch(self, commands) -> str:
-        """Many commands by one redis-cli, one a line."""
+        """Sends commands through one redis-cli process, one per line."""
         return self.cli(input="\n".join(commands) + "\n").stdout
 
     def __exit__(self, *_):
@@ -177,7 +199,7 @@ class Redis(Process):
 
 
 class Gateway(Process):
-    """A gateway on free ports. Settings by name: Gateway(url, limits__max_connections=2)."""
+    """A gateway on free ports. Settings are arguments: Gateway(url, limits__max_connections=2)."""
 
     def __init__(
         self,
@@ -207,7 +229,7 @@ class Gateway(Process):
 
     def _listening(self):
         if not self.alive():
-            pytest.fail("the gateway ended:\n" + self.output)
+            pytest.fail("the gateway exited:\n" + self.output)
         for line in list(self.lines):
             with contextlib.suppress(ValueError):
                 entry = json.loads(line)
@@ -222,13 +244,16 @@ class Gateway(Process):
         eventually("the gateway is ready", lambda: self.get("/readyz")[0] == 200)
 
     def metric(self, series: str) -> float:
-        """The value of a series, e.g. `sse_gaps_total{reason="reset"}`; 0 if it is not there."""
+        """The value of a series such as `sse_gaps_total{reason="reset"}`, or 0 without it."""
         found = re.search(rf"^{re.escape(series)} (\S+)$", self.get("/metrics")[1], re.M)
         return float(found[1]) if found else 0.0
 
 
 class KeySet:
-    """An issuer's key set (JWKS) over HTTP, or HTTPS with a certificate of an authority of its own (`authority`, a PEM file)."""
+    """A server for a key set (JWKS): HTTP, or HTTPS if a host name is given.
+
+    `authority` is the PEM file of the CA that signed the HTTPS certificate.
+    """
 
     def __init__(self, directory: Path, name: str | None = None):
         key = directory / "issuer.pem"
@@ -319,7 +344,7 @@ class KeySet:
 
 
 def get(port: int, path: str, **headers) -> tuple[int, str]:
-    """One GET on loopback."""
+    """Sends a GET request on loopback; returns status and body."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=GUARD)
     try:
         connection.request("GET", path, headers=headers)
@@ -335,7 +360,7 @@ def get_json(url: str):
 
 
 def ticket(user: str = "42", secret: str = SECRET) -> str:
-    """A ticket for a user, good for one session."""
+    """A ticket for one session of a user."""
     b64 = lambda data: base64.urlsafe_b64encode(data).rstrip(b"=")
     iat = int(time.time())
     claims = {
@@ -350,7 +375,10 @@ def ticket(user: str = "42", secret: str = SECRET) -> str:
 
 
 class Stream:
-    """An event stream over HTTP/1.1. `receive_buffer` makes it a client whose network is slow, as long as it does not read."""
+    """An event stream over HTTP/1.1.
+
+    A small `receive_buffer` simulates a slow network while the client does not read.
+    """
 
     def __init__(
         self,
@@ -368,7 +396,7 @@ class Stream:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         sock.settimeout(GUARD)
         sock.connect(("127.0.0.1", port))
-        self.sock = sock  # http.client forgets it when the answer ends
+        self.sock = sock  # http.client drops it after the response
         self.connection = http.client.HTTPConnection("127.0.0.1", port)
         self.connection.sock = sock
         headers = {"Last-Event-ID": last_id} if last_id else {}
@@ -378,7 +406,7 @@ class Stream:
         self.status = self.answer.status
 
     def next(self) -> dict:
-        """The next event: `event`, `data`, perhaps `id` and `retry`. The stream's end is an EOFError."""
+        """The next event as fields such as `event` and `data`. Raises EOFError at the end."""
         event: dict = {}
         while True:
             try:
@@ -401,7 +429,7 @@ class Stream:
             )
 
     def until(self, name: str) -> dict:
-        """The next event of that name."""
+        """The next event with this name."""
         while True:
             event = self.next()
             if event.get("event") == name:
@@ -422,7 +450,7 @@ class Stream:
 
 
 def defaults() -> dict[str, object]:
-    """Every setting with its default, as config/gateway.toml has it: the lines without their `#`."""
+    """Every setting with its default value, parsed from config/gateway.toml."""
     text = (ROOT / "config/gateway.toml").read_text()
     return flatten(tomllib.loads(re.sub(r"^#(?=[a-z_]+ = )", "", text, flags=re.M)))
 
@@ -449,8 +477,9 @@ def size(value) -> int:
 
 
 def memory_needed(values: dict[str, object]) -> int:
-    """What an instance with these settings needs: its queues, its tail, the process (32 MiB) and its streams."""
-    # 3.7 KiB is measured for an idle stream over HTTP/1.1, 8 KiB over HTTP/2, 11 KiB over TLS; and 4.5 KiB in the kernel, which count in a cgroup too.
+    """The memory of an instance in bytes: queues, tail, process (32 MiB) and streams."""
+    # Measured for an idle stream: 3.7 KiB over HTTP/1.1, 8 KiB over HTTP/2, 11 KiB over TLS. The
+    # kernel adds 4.5 KiB, which count in the cgroup too.
     return (
         size(values["limits.queue_bytes_total"])
         + size(values["history.tail_bytes"])

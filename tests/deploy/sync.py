@@ -1,8 +1,10 @@
 """Writes k8s/components/prometheus-rule/prometheusrule.yaml from deploy/prometheus/alerts.yaml.
 
-kustomize cannot put a file of rules into a resource; so there is a copy, and test_kustomize.py checks that it is one.
-Run it after a change of the rules: python3 tests/deploy/sync.py
-With an address it makes the alerts link to the runbook there, in both: python3 tests/deploy/sync.py https://wiki.example.com/sse-gateway/
+kustomize cannot include a file in a resource, so the rules are copied. test_kustomize.py checks the
+copy. Run this after changing the rules:
+  python3 tests/deploy/sync.py
+To change the base URL of the runbook links in both files:
+  python3 tests/deploy/sync.py https://wiki.example.com/sse-gateway/
 """
 
 import re
@@ -27,7 +29,7 @@ spec:
 
 
 def copy() -> str:
-    """The text of the copy: the rules, comments and all, two columns further in."""
+    """The text of the copy: the rules with their comments, indented by two more columns."""
     rules = SOURCE.read_text()
     rules = rules[rules.index("groups:\n") :]
     return HEAD + "".join(
@@ -36,10 +38,14 @@ def copy() -> str:
 
 
 def linked(rules: str, address: str) -> str:
-    """The rules with links to the runbook below this address, whatever they had before; an empty one gives the path in the repository."""
+    """Sets the base URL of all runbook links.
+
+    An empty address results in relative paths in the repository.
+    """
     if address and not re.fullmatch(r"https?://[^\s#]+", address):
         sys.exit(
-            f"{address!r} is no address; give one such as https://wiki.example.com/sse-gateway/, below which docs/runbook.md can be read"
+            "address: must be the base URL of docs/runbook.md, for example "
+            f"https://wiki.example.com/sse-gateway/ (got {address!r})"
         )
     return re.sub(
         r"(runbook_url: )\S*?(docs/runbook\.md#)",

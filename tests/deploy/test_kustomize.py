@@ -1,4 +1,4 @@
-"""k8s/: every overlay and combination of components can be built, is valid by strict schemas, and fits together where no tool looks."""
+"""k8s/: all overlays and components build, match strict schemas, and refer to existing objects."""
 
 import json
 import os
@@ -19,7 +19,6 @@ from harness import (
     Gateway,
     Redis,
     defaults,
-    eventually,
     flatten,
     gateway_binary,
     memory_needed,
@@ -36,7 +35,7 @@ COMPONENTS = sorted(p.name for p in (K8S / "components").iterdir())
 KUBERNETES = "1.35"
 CRDS = {"HTTPRoute", "ServiceMonitor", "PrometheusRule", "ScaledObject"}
 
-# Each alone, then all that go together; hpa-cpu changes what keda takes away.
+# Each component alone, then all compatible ones together. keda removes what hpa-cpu patches.
 ALL = {
     "root": (K8S, ()),
     "base": (K8S / "base", ()),
@@ -60,14 +59,14 @@ def kustomize(directory, check=True) -> subprocess.CompletedProcess:
         if shutil.which(command[0]):
             return run(*command, directory, check=check)
     pytest.fail(
-        "neither kubectl (1.27 or later) nor kustomize (5 or later) is here; install one of them",
+        "kustomize is missing: install kubectl 1.27 or later, or kustomize 5 or later",
         pytrace=False,
     )
 
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory):
-    """Builds one of ALL, as a list of objects."""
+    """Builds an entry of ALL and returns its objects."""
 
     @cache
     def build(name: str) -> list[dict]:
@@ -103,7 +102,7 @@ def gateway_pod(objects):
 
 
 def settings(objects) -> dict:
-    """What the gateway of this Deployment runs with: defaults < the file that it names < its environment."""
+    """The settings of the Deployment: defaults, overridden by its file and its environment."""
     pod, container = gateway_pod(objects)
     file = container["args"][container["args"].index("--config") + 1]
     mount = next(m for m in container["volumeMounts"] if file.startswith(m["mountPath"] + "/"))
@@ -116,7 +115,7 @@ def settings(objects) -> dict:
         for e in container["env"]
         if e["name"].startswith("SSE_GATEWAY__")
     }
-    assert set(env) <= set(defaults()), "no such setting"
+    assert set(env) <= set(defaults()), "unknown setting"
     return defaults() | flatten(tomllib.loads(content)) | env
 
 
@@ -124,7 +123,7 @@ each = pytest.mark.parametrize("name", ALL)
 
 
 @each
-def test_schemas(name, built):
+def test_objects_match_their_schemas(name, built):
     for o in built(name):
         what = f"{o['kind']} {o['metadata']['name']}"
         if o["kind"] in CRDS:
@@ -138,19 +137,21 @@ def test_schemas(name, built):
 
 
 @each
-def test_no_object_twice_and_no_namespace(name, built):
+def test_objects_are_unique_and_have_no_namespace(name, built):
     keys = [(o["kind"], o["metadata"]["name"]) for o in built(name)]
     assert len(keys) == len(set(keys))
-    # "in the current namespace"
+    # They are applied to the current namespace.
     assert not [o for o in built(name) if "namespace" in o["metadata"]]
-    assert not [o for o in built(name) if o["kind"] == "Secret"], "no secret in the repository"
+    assert not [o for o in built(name) if o["kind"] == "Secret"], (
+        "the repository must not contain secrets"
+    )
 
 
 @each
-def test_selectors_and_ports(name, built):
+def test_selectors_and_ports_refer_to_existing_objects(name, built):
     objects = built(name)
     templates = [o["spec"]["template"] for o in objects if o["kind"] == "Deployment"]
-    fits = lambda selector: [
+    matching = lambda selector: [
         t for t in templates if selector.items() <= t["metadata"]["labels"].items()
     ]
     for o in objects:
@@ -161,13 +162,13 @@ def test_selectors_and_ports(name, built):
                 <= spec["template"]["metadata"]["labels"].items()
             )
             for constraint in spec["template"]["spec"].get("topologySpreadConstraints", []):
-                assert fits(constraint["labelSelector"]["matchLabels"]) == [spec["template"]]
+                assert matching(constraint["labelSelector"]["matchLabels"]) == [spec["template"]]
         if kind == "Service":
-            [template] = fits(spec["selector"])
+            [template] = matching(spec["selector"])
             names = {p["name"] for c in template["spec"]["containers"] for p in c["ports"]}
             assert {p["targetPort"] for p in spec["ports"]} <= names
         if kind in ("NetworkPolicy", "PodDisruptionBudget"):
-            [template] = fits((spec.get("podSelector") or spec.get("selector"))["matchLabels"])
+            [template] = matching((spec.get("podSelector") or spec.get("selector"))["matchLabels"])
             names = {p["name"] for c in template["spec"]["containers"] for p in c["ports"]}
             for rule in spec.get("ingress", []):
                 assert {p["port"] for p in rule["ports"]} <= names
@@ -196,19 +197,19 @@ def test_selectors_and_ports(name, built):
                 if s["kind"] == "Service"
                 and spec["selector"]["matchLabels"].items() <= s["metadata"]["labels"].items()
             ]
-            # One, or every pod would be scraped twice.
+            # Exactly one, otherwise every pod would be scraped twice.
             [service] = services
             assert {e["port"] for e in spec["endpoints"]} <= {
                 p["name"] for p in service["spec"]["ports"]
             }
             assert service["metadata"]["labels"][spec["jobLabel"]] == "sse-gateway"
-            assert fits(service["spec"]["selector"]) == [
+            assert matching(service["spec"]["selector"]) == [
                 of_kind(objects, "Deployment")["spec"]["template"]
             ]
 
 
 @each
-def test_gateway_ports_are_those_of_its_settings(name, built):
+def test_container_ports_match_the_settings(name, built):
     objects = built(name)
     _, container = gateway_pod(objects)
     ports = {p["name"]: p["containerPort"] for p in container["ports"]}
@@ -217,7 +218,7 @@ def test_gateway_ports_are_those_of_its_settings(name, built):
     }
     assert ports == {"http": int(listens["server"][1]), "admin": int(listens["admin"][1])}
     assert [host for host, _ in listens.values()] == ["0.0.0.0", "0.0.0.0"], (
-        "kubelet and clients are not in the pod"
+        "kubelet and clients connect from outside the pod"
     )
     assert {
         p: (container[p]["httpGet"]["path"], container[p]["httpGet"]["port"])
@@ -230,7 +231,7 @@ def test_gateway_ports_are_those_of_its_settings(name, built):
 
 
 @each
-def test_time_to_drain(name, built):
+def test_grace_period_exceeds_the_drain_time(name, built):
     objects = built(name)
     pod, _ = gateway_pod(objects)
     values = settings(objects)
@@ -243,15 +244,15 @@ def test_time_to_drain(name, built):
 
 
 @each
-def test_memory_suffices(name, built):
+def test_memory_limit_covers_the_settings(name, built):
     objects = built(name)
     _, container = gateway_pod(objects)
     assert size(container["resources"]["limits"]["memory"]) >= memory_needed(settings(objects))
 
 
 @each
-def test_pods_are_restricted(name, built):
-    """The Pod Security Standard "restricted", and a root that cannot be written."""
+def test_pods_meet_the_restricted_standard(name, built):
+    """The Pod Security Standard "restricted", and a read-only root file system."""
     for o in built(name):
         if o["kind"] != "Deployment":
             continue
@@ -288,7 +289,7 @@ def test_pods_are_restricted(name, built):
 
 
 @each
-def test_scaling(name, built):
+def test_autoscaler_limits_match_the_settings(name, built):
     objects = built(name)
     values = settings(objects)
     hpas = [o for o in objects if o["kind"] == "HorizontalPodAutoscaler"]
@@ -297,11 +298,11 @@ def test_scaling(name, built):
     if name.startswith("demo"):
         assert (hpas, keda, replicas) == ([], [], 2)
         return
-    # One scaler, and it alone says how many.
+    # Exactly one autoscaler, and no fixed number of replicas.
     assert len(hpas) + len(keda) == 1 and replicas is None
     spec = (hpas + keda)[0]["spec"]
     least = spec.get("minReplicas") or spec["minReplicaCount"]
-    assert least >= 2, "a standby for the recorder"
+    assert least >= 2, "the recorder needs a standby"
     if hpas:
         behavior, metrics = spec["behavior"], spec["metrics"]
         assert "Resource" in [m["type"] for m in metrics]
@@ -329,7 +330,7 @@ def test_scaling(name, built):
 @pytest.mark.parametrize(
     "overlay,with_keda", [("base", "base+keda"), ("production", "production+keda+ingress")]
 )
-def test_keda_has_the_numbers_of_the_autoscaler_that_it_replaces(overlay, with_keda, built):
+def test_keda_copies_the_limits_of_the_autoscaler(overlay, with_keda, built):
     hpa, keda = (
         of_kind(built(overlay), "HorizontalPodAutoscaler")["spec"],
         of_kind(built(with_keda), "ScaledObject")["spec"],
@@ -346,8 +347,8 @@ def test_keda_has_the_numbers_of_the_autoscaler_that_it_replaces(overlay, with_k
 
 
 @each
-def test_nodes_cannot_be_emptied_of_full_pods_at_once(name, built):
-    """A full pod is not ready, and holds the most streams of all."""
+def test_node_drain_evicts_unready_pods_one_by_one(name, built):
+    """A full pod is not ready but serves the maximum number of streams."""
     budget = of_kind(built(name), "PodDisruptionBudget")["spec"]
     assert (
         budget["maxUnavailable"],
@@ -356,16 +357,16 @@ def test_nodes_cannot_be_emptied_of_full_pods_at_once(name, built):
 
 
 @each
-def test_secrets_are_asked_for_by_reference(name, built):
+def test_secrets_are_required_references(name, built):
     pod, container = gateway_pod(built(name))
     env = {e["name"]: e for e in container["env"]}
     references = {n: e["valueFrom"]["secretKeyRef"] for n, e in env.items() if "valueFrom" in e}
     for reference in references.values():
         assert reference["name"] == "sse-gateway" and not reference.get("optional"), (
-            "the pod must say that it is missing"
+            "the reference must be required, so that a missing Secret is reported"
         )
     wanted = {r["key"] for r in references.values()}
-    # The key of the tickets is a file, which follows the Secret: not by subPath, and not for the whole world.
+    # The ticket key is a file that follows the Secret, so no subPath, and not world-readable.
     file = env["SSE_GATEWAY__TICKETS__SECRET_FILE"]["value"]
     [mount] = [m for m in container["volumeMounts"] if m["mountPath"] == os.path.dirname(file)]
     assert (
@@ -387,7 +388,7 @@ def test_secrets_are_asked_for_by_reference(name, built):
     elif name.startswith("production"):
         assert wanted == {"ticket-secret", "redis-user", "redis-password"}
         assert env["SSE_GATEWAY__REDIS__URL"]["value"].startswith("rediss://")
-        # A variable is put in only where it is defined before.
+        # Kubernetes expands only variables that are defined earlier.
         order = list(env)
         for used in re.findall(r"\$\((\w+)\)", env["SSE_GATEWAY__REDIS__URL"]["value"]):
             assert order.index(used) < order.index("SSE_GATEWAY__REDIS__URL")
@@ -396,7 +397,7 @@ def test_secrets_are_asked_for_by_reference(name, built):
     else:
         assert wanted == {"ticket-secret", "redis-url"}
     if not name.startswith("demo"):
-        # The comments at the head of the kustomizations say what to create.
+        # The header of the kustomization describes the Secret.
         head = (
             K8S
             / ("overlays/production" if name.startswith("production") else ".")
@@ -404,12 +405,15 @@ def test_secrets_are_asked_for_by_reference(name, built):
         ).read_text()
         assert {*re.findall(r"--from-literal=([\w-]+)=", head)} == wanted
         assert "kubectl rollout restart deployment/sse-gateway" in head, (
-            "what is in the environment does not follow the Secret"
+            "the header must say that environment variables need a restart"
         )
 
 
-def laid_out(objects, tmp_path):
-    """The file of the ConfigMap and the environment of the Deployment, as the gateway reads them; Secrets filled in as the comments say."""
+def write_configuration(objects, tmp_path):
+    """Writes the files of the ConfigMap; returns the path of the configuration and the environment.
+
+    Values of Secrets are replaced by values of the form that the comments describe.
+    """
     pod, container = gateway_pod(objects)
     secrets = {
         "ticket-secret": SECRET,
@@ -435,20 +439,20 @@ def laid_out(objects, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["root", "demo", "production"])
-def test_the_gateway_takes_its_configuration(name, built, tmp_path):
-    file, env = laid_out(built(name), tmp_path)
+def test_gateway_accepts_its_configuration(name, built, tmp_path):
+    file, env = write_configuration(built(name), tmp_path)
     done = run(gateway_binary(), "check-config", "--config", file, env=env, check=False)
-    assert (done.returncode, done.stdout) == (0, "the configuration is good\n"), done.stderr
-    # And without the secret it does not start.
-    bare = {k: v for k, v in env.items() if "TICKETS__SECRET" not in k}
-    done = run(gateway_binary(), "serve", "--config", file, env=bare, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    # It does not start without the secret.
+    without_secret = {k: v for k, v in env.items() if "TICKETS__SECRET" not in k}
+    done = run(gateway_binary(), "serve", "--config", file, env=without_secret, check=False)
     assert done.returncode == 78 and "tickets.secret" in done.stderr
 
 
 @pytest.mark.parametrize("name", ["root", "demo", "production"])
-def test_the_ticket_of_the_runbook_is_let_in(name, built, tmp_path):
-    """The runbook's command, run in a pod: its ticket opens a stream of the topics that it names, with the file and the environment of that pod."""
-    file, env = laid_out(built(name), tmp_path)
+def test_ticket_from_the_runbook_command_is_accepted(name, built, tmp_path):
+    """Runs the command with the configuration of the pod, and opens a stream with the ticket."""
+    file, env = write_configuration(built(name), tmp_path)
     row = next(
         line
         for line in (ROOT / "docs/runbook.md").read_text().splitlines()
@@ -480,12 +484,12 @@ def test_the_ticket_of_the_runbook_is_let_in(name, built, tmp_path):
             Stream(gateway.public, token=made.stdout.strip()) as stream,
         ):
             assert json.loads(stream.until("sse.connected")["data"])["topics"], (
-                "a stream of nothing"
+                "the ticket has no topics"
             )
 
 
-def test_demo_makes_one_key_for_all(built, tmp_path):
-    """The init container's script, with a real Redis: both pods get one key, and tickets made with it are let in."""
+def test_demo_pods_share_one_ticket_key(built, tmp_path):
+    """Runs the script of the init container twice with a real Redis."""
     pod, _ = gateway_pod(built("demo"))
     [init] = pod["initContainers"]
     with Redis() as redis:
@@ -510,7 +514,7 @@ def test_demo_makes_one_key_for_all(built, tmp_path):
             assert stream.until("sse.connected")
 
 
-def test_config_maps_are_the_files(built):
+def test_config_maps_contain_the_files(built):
     config = next(o for o in built("root") if o["kind"] == "ConfigMap")
     assert config["data"] == {
         name: (ROOT / "config" / name).read_text() for name in ("gateway.toml", "production.toml")
@@ -524,14 +528,14 @@ def test_config_maps_are_the_files(built):
     }
 
 
-def test_prometheus_rule_is_a_copy(built):
+def test_prometheus_rule_is_an_exact_copy(built):
     assert sync.COPY.read_text() == sync.copy(), "run: python3 tests/deploy/sync.py"
     rules = yaml.safe_load(sync.SOURCE.read_text())
     for name in ("base+prometheus-rule", "production"):
         assert of_kind(built(name), "PrometheusRule")["spec"] == rules
 
 
-def test_image_is_this_version(built):
+def test_image_tags_match_the_version(built):
     version = tomllib.loads((ROOT / "Cargo.toml").read_text())["package"]["version"]
     for name in ("root", "demo", "production"):
         assert gateway_pod(built(name))[1]["image"] == f"sse-gateway:{version}"

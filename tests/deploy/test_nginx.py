@@ -1,4 +1,4 @@
-"""The README's nginx, run by Debian's nginx before a real gateway; addresses and paths are put in."""
+"""The nginx configuration of the README in a real nginx, with the paths and ports of the test."""
 
 import contextlib
 import json
@@ -24,7 +24,7 @@ from harness import (
 
 
 class Nginx(Process):
-    """nginx with what the README says, before this gateway; TLS as there, and a port without it for the tests."""
+    """nginx in front of a gateway, with an additional port without TLS."""
 
     def __init__(self, directory, gateway: Gateway):
         self.port, self.log = free_port(), directory / "events.log"
@@ -61,7 +61,8 @@ class Nginx(Process):
             for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
         )
         (directory / "nginx.conf").write_text(
-            f"daemon off; master_process off; pid {directory}/pid; error_log stderr;\nevents {{}}\nhttp {{ {paths}\n{text}\n}}\n"
+            f"daemon off; master_process off; pid {directory}/pid; error_log stderr;\n"
+            f"events {{}}\nhttp {{ {paths}\n{text}\n}}\n"
         )
         super().__init__(
             tool("nginx"), "-p", directory, "-e", "stderr", "-c", directory / "nginx.conf"
@@ -75,7 +76,7 @@ class Nginx(Process):
 
 
 @pytest.fixture
-def stand(tmp_path):
+def stack(tmp_path):
     with (
         Redis() as redis,
         Gateway(
@@ -86,18 +87,18 @@ def stand(tmp_path):
         yield redis, gateway, nginx
 
 
-def test_each_event_comes_through_at_once(stand):
-    redis, _, nginx = stand
+def test_each_event_is_forwarded_immediately(stack):
+    redis, _, nginx = stack
     with Stream(nginx.port) as stream:
         stream.until("sse.connected")
-        # Nothing else is sent: a proxy that waited for more would wait for ever.
+        # Nothing else is sent, so a buffering proxy would never forward the event.
         for n in range(5):
             redis.cli("FCALL", "sse_publish", 1, "user:42:events", "news", n)
             assert stream.next()["data"] == str(n)
 
 
-def test_no_browser_is_turned_away_for_good(stand):
-    _, gateway, nginx = stand
+def test_unavailable_gateway_returns_busy_to_browsers(stack):
+    _, gateway, nginx = stack
     with Stream(nginx.port) as stream:
         stream.until("sse.connected")
         gateway.kill()
@@ -123,13 +124,13 @@ def test_no_browser_is_turned_away_for_good(stand):
             headers["access-control-allow-credentials"],
             headers["vary"],
         ) == ("https://app.example.com", "true", "Origin")
-    # A poll is no EventSource: its client reads the status.
+    # Polling clients read the status, so they get a 503.
     assert get(nginx.port, "/events/poll?ticket=" + ticket())[0] == 503
     for secret in (stream.token, again.token):
         assert secret not in nginx.log.read_text() + nginx.output
 
 
-def test_what_the_gateway_says_passes(stand):
-    _, _, nginx = stand
+def test_error_responses_are_forwarded(stack):
+    _, _, nginx = stack
     with Stream(nginx.port, token="none") as stream:
         assert stream.status == 401 and "ticket-malformed" in stream.answer.read().decode()
