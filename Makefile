@@ -174,7 +174,7 @@ $(VENV)/done: $(CLIENTS)/requirements.txt
 
 # The tests of the image need root and are skipped for other users.
 test-deploy: test-build $(VENV)-deploy/done ## test image, compose, k8s, alerts, balancer, systemd unit
-	@bash .ci/need redis-test prometheus haproxy nginx compose systemd openssl
+	@bash .ci/need redis-test prometheus haproxy nginx compose systemd openssl git
 	[[ $$(id -u) -ne 0 ]] || bash .ci/need buildah
 	bash .ci/kustomize
 	echo "== deployment tests"

@@ -216,13 +216,14 @@ def test_skipped_deployment_tests_are_listed(tmp_path):
 
 
 def test_no_other_test_suite_skips_silently():
-    """Rust and JavaScript tests have no report of skipped tests, so they must not skip."""
+    """The other suites report no skips. An ignored Rust test names the make target that runs it."""
     files = [*(ROOT / "tests").rglob("*.rs"), *(ROOT / "src").rglob("*.rs")]
     files += (ROOT / "loadtest").rglob("*.rs")
     ignored = [line for f in files for line in f.read_text().splitlines() if "#[ignore" in line]
-    assert [line for line in ignored if "make test-upgrade" not in line] == []
+    assert [line for line in ignored if "make " not in line] == []
     scripts = [*(ROOT / "tests/clients").rglob("*.js"), *(ROOT / "clients/js/tests").rglob("*.js")]
     scripts = [f for f in scripts if "node_modules" not in f.parts]
     assert scripts
     for file in scripts:
-        assert not re.search(r"\b(skip|todo)\b\s*[:(]", file.read_text()), file
+        skipped = r"\b(test|it|describe|suite|t)\.(skip|todo)\(|\b(skip|todo):"
+        assert not re.search(skipped, file.read_text()), file
