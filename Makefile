@@ -95,12 +95,12 @@ test-rust: test-build ## run the Rust tests with a real Redis
 	echo "== cargo test"
 	cargo test --workspace --locked
 
-# The last commit with version 1 of the Redis library. It is built from the history, because there is
-# no published release.
+# The last commit with version 1 of the Redis library. It is built from the history, because there
+# is no published release.
 OLD     := 393071e
 OLD_DIR := .cache/old-$(OLD)
 
-test-upgrade: test-build $(OLD_DIR)/done ## upgrade from an earlier version and roll back, under load
+test-upgrade: test-build $(OLD_DIR)/done ## upgrade from an old version and roll back, under load
 	@[[ -e $(OLD_DIR)/done ]] || exit 0
 	bash .ci/need redis-test
 	echo "== upgrade from $(OLD)"
@@ -173,7 +173,7 @@ $(VENV)/done: $(CLIENTS)/requirements.txt
 	touch $@
 
 # The tests of the image need root and are skipped for other users.
-test-deploy: test-build $(VENV)-deploy/done ## test image, compose, k8s, alerts, balancer, systemd unit
+test-deploy: test-build $(VENV)-deploy/done ## test image, compose, k8s, alerts, proxies, systemd
 	@bash .ci/need redis-test prometheus haproxy nginx compose systemd openssl git
 	[[ $$(id -u) -ne 0 ]] || bash .ci/need buildah
 	bash .ci/kustomize
@@ -200,8 +200,8 @@ lint: ## check formatting and lints
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 
-# test-rust (tests/supply.rs) also checks licences, bans and sources; this adds advisories. It is not
-# part of `make test`, because building cargo-deny takes minutes and advisories need the network.
+# test-rust (tests/supply.rs) also checks licences, bans and sources; this adds advisories. It is
+# not part of `make test`, because building cargo-deny takes minutes and advisories need the network.
 deny: ## check licences and advisories of the dependencies (builds cargo-deny, takes minutes)
 	@bash .ci/need cc
 	PATH=$(abspath .cache/cargo-deny/bin):$$PATH
