@@ -25,6 +25,9 @@ impl Event {
         let mut parts = head.splitn(4, ' ');
         let id = EventId::parse(parts.next()?)?;
         let predecessor = EventId::parse(parts.next()?)?;
+        if predecessor >= id {
+            return None;
+        }
         let retry = match parts.next()? {
             "-" => None,
             ms => Some(ms.parse().ok()?),
@@ -69,6 +72,8 @@ mod tests {
             "x 4-0 - t\n",
             "5-1 4-0 t\n",
             "5-1 4-0 x t\nd",
+            "5-1 5-1 - t\nd",
+            "5-1 18446744073709551615-0 - t\nd",
             "5-1 4-0 - a\rid: 9\nd",
             "5-1 4-0 - sse.gap\nd",
         ] {

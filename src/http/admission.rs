@@ -189,8 +189,8 @@ pub async fn admit(worker: &Worker, request: &HttpRequest, transport: &'static s
     // Only the connection that opened the session gets one.
     let set_cookie = new_cookie.filter(|_| session.proof == new_proof);
     let set_cookie = set_cookie.map(|cookie| cookie.header(instance.settings.tickets.max_session));
-    // No resume reaches back before the session's first cursor.
-    let cursor = given.flatten().map(|id| id.max(session.first));
+    // No resume reaches back before the session's first cursor; the client gets a gap instead.
+    let cursor = join::resumable(given.flatten(), session.first, instance.server_ms());
     let stream = StreamOfPeer::new(Peer::of_request(request));
     let connection = Connection::new(Parts {
         instance: instance.clone(),

@@ -100,6 +100,11 @@ impl Instance {
         self.started.elapsed().as_millis() as u64
     }
 
+    /// The time of Redis, ms since 1970, as far as it is known; until then that of this host.
+    pub fn server_ms(&self) -> u64 {
+        self.link.server_ms(self.now_ms()).unwrap_or_else(unix_ms)
+    }
+
     /// A recorder is at work, here or elsewhere: from now on a bare publish does not go unheard.
     pub fn recorder_known(&self) {
         self.recorder_known.store(true, Ordering::Relaxed);
@@ -159,6 +164,8 @@ pub struct LinkState {
     first_up: Notify,
     back_at: Mutex<Option<Instant>>,
     was_up: AtomicBool,
+    /// The time of Redis when the instance was made, ms since 1970; 0: not known yet.
+    server_start_ms: AtomicU64,
 }
 
 impl LinkState {
@@ -222,7 +229,38 @@ impl LinkState {
         self.is_up() && self.tick_age().is_some_and(|age| age < TICK_TIMEOUT)
     }
 
-    /// An id was seen.
+    /// Notes the time of Redis, ms since 1970; `now_ms` is the instance's. Gives the number of ms by
+    /// which it has jumped since it was last noted.
+    pub fn set_server_ms(&self, server_ms: u64, now_ms: u64) -> u64 {
+        let start_ms = server_ms.saturating_sub(now_ms);
+        match self.server_start_ms.swap(start_ms, Ordering::Relaxed) {
+            0 => 0,
+            before_ms => start_ms.abs_diff(before_ms),
+        }
+    }
+
+    /// The time of Redis, ms since 1970; `None`: it was never heard. `now_ms` is the instance's.
+    pub fn server_ms(&self, now_ms: u64) -> Option<u64> {
+        match self.server_start_ms.load(Ordering::Relaxed) {
+            0 => None,
+            start_ms => Some(start_ms + now_ms),
+        }
+    }
+
+    /// Forgets an id and an epoch that the library cannot have given by `server_ms`: the time of
+    /// Redis was put back by days.
+    pub fn forget_implausible(&self, server_ms: u64) {
+        let mut highest = self.highest_cell();
+        if !highest.is_plausible(server_ms) {
+            *highest = EventId::ZERO;
+        }
+        let epoch = EventId { ms: self.epoch_ms(), seq: 0 };
+        if !epoch.is_plausible(server_ms) {
+            self.epoch_ms.store(0, Ordering::Relaxed);
+        }
+    }
+
+    /// An id was seen. It must be plausible ([`EventId::is_plausible`]).
     pub fn saw(&self, id: EventId) {
         let mut highest = self.highest_cell();
         *highest = id.max(*highest);

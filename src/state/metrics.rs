@@ -76,9 +76,10 @@ metrics! {
     link_up: IntGauge = "sse_redis_link_up", "1 while the subscriber's link to Redis is up and ticks arrive.";
     reconnects: IntCounter = "sse_redis_reconnects_total", "Times the subscriber's link was set up again.";
     tick_age: Gauge = "sse_tick_age_seconds", "Age of the last tick that came by the link.";
+    live_malformed: IntCounter = "sse_live_malformed_total", "Messages on the gateway's own channels that the library did not write; they are ignored.";
     subscriptions: IntGauge = "sse_subscriptions", "User channels that this instance is subscribed to.";
     recorder_role: IntGaugeVec = "sse_recorder_role", "1 for the role that this instance has in recording bare publishes; not there unless publishers.bare = record.", ["role"];
-    recorded: IntCounter = "sse_bare_recorded_total", "Bare publishes that this instance recorded.";
+    recorded: IntCounter = "sse_bare_recorded_total", "Bare publishes that this instance stored in a log; dropped duplicates and rejected ones are not among them.";
     bare_relayed: IntCounter = "sse_bare_relayed_total", "Bare publishes relayed live only (publishers.bare = relay).";
     rejected: IntCounterVec = "sse_rejected_total", "Messages that could not be relayed, by reason.", ["reason"];
     published: IntCounter = "sse_published_total", "Events published through POST /publish.";
