@@ -10,7 +10,7 @@ use tokio::{
 
 use super::{tls::Certificate, watch::Watch};
 use crate::{
-    settings::{Loaded, Settings, Source, load::warnings},
+    settings::{Loaded, Settings, Source, check::warnings},
     state::instance::Instance,
     tickets::Verifier,
 };

@@ -6,7 +6,6 @@ pub mod envelope;
 pub mod event;
 pub mod flow;
 pub mod frame;
-pub mod hex;
 pub mod id;
 pub mod join;
 pub mod parser;

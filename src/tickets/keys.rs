@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use jsonwebtoken::{Algorithm as Jwt, DecodingKey, errors::Error};
+use secrecy::SecretSlice;
 
 use crate::{
     core::shared::Shared,
@@ -19,7 +20,7 @@ pub struct Key {
     /// Verifies.
     pub decoding: DecodingKey,
     /// Signs, too: the secret of an HS256 key.
-    pub secret: Option<Vec<u8>>,
+    pub secret: Option<SecretSlice<u8>>,
 }
 
 /// The name of an algorithm in the JWT library.

@@ -9,10 +9,11 @@ use jsonwebtoken::{
     Algorithm as Jwt, EncodingKey, Header, Validation,
     errors::{Error, ErrorKind},
 };
+use secrecy::ExposeSecret;
 use serde_json::{Map, Value, json};
 
 use crate::{
-    core::{channel::is_name, hex, system::TicketFault, topics::Topics},
+    core::{channel::is_name, system::TicketFault, topics::Topics},
     settings::{Algorithm, Tickets},
 };
 
@@ -210,7 +211,7 @@ impl Verifier {
     /// The library fails to sign.
     pub fn mint(&self, user: &str, topics: Option<&[String]>, ttl_s: u64, now_s: u64) -> Option<Result<String, Error>> {
         let key = self.keys.signing()?;
-        let secret = key.secret.as_deref()?;
+        let secret = key.secret.as_ref()?.expose_secret();
         let mut claims = json!({
             "sub": user,
             "aud": self.settings.audience,

@@ -38,7 +38,7 @@ def test_the_gateway_takes_its_environment(compose):
     gateway = compose["services"]["gateway"]
     assert gateway["deploy"]["replicas"] == 2
     done = run(gateway_binary(), "check-config", env={k: str(v) for k, v in gateway["environment"].items()}, check=False)
-    assert (done.returncode, done.stdout) == (0, "the configuration is good\n"), done.stderr
+    assert (done.returncode, done.stdout) == (0, "the configuration is valid\n"), done.stderr
     assert gateway["environment"]["SSE_GATEWAY__ADMIN__LISTEN"] == "0.0.0.0:9090"
     host, port = re.fullmatch(r"redis://(\w+):(\d+)", gateway["environment"]["SSE_GATEWAY__REDIS__URL"]).groups()
     assert host in compose["services"] and port == "6379"

@@ -318,7 +318,7 @@ def laid_out(objects, tmp_path):
 def test_the_gateway_takes_its_configuration(name, built, tmp_path):
     file, env = laid_out(built(name), tmp_path)
     done = run(gateway_binary(), "check-config", "--config", file, env=env, check=False)
-    assert (done.returncode, done.stdout) == (0, "the configuration is good\n"), done.stderr
+    assert (done.returncode, done.stdout) == (0, "the configuration is valid\n"), done.stderr
     # And without the secret it does not start.
     bare = {k: v for k, v in env.items() if "TICKETS__SECRET" not in k}
     done = run(gateway_binary(), "serve", "--config", file, env=bare, check=False)

@@ -127,4 +127,4 @@ def test_its_command_works(tmp_path):
     program, *arguments = command.split()
     assert program == "/usr/local/bin/sse-gateway" and arguments[1:] == ["--config", "/etc/sse-gateway/gateway.toml"]
     done = run(gateway_binary(), "check-config", "--config", ROOT / "config/gateway.toml", env=env, check=False)
-    assert (done.returncode, done.stdout) == (0, "the configuration is good\n"), done.stderr
+    assert (done.returncode, done.stdout) == (0, "the configuration is valid\n"), done.stderr

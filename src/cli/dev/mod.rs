@@ -16,7 +16,6 @@ use super::{
     serve::run,
 };
 use crate::{
-    core::hex,
     settings::{self, Settings},
     state::instance::unix_ms,
     tickets::Verifier,
