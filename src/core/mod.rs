@@ -10,7 +10,6 @@ pub mod id;
 pub mod join;
 pub mod parser;
 pub mod queue;
-pub mod shared;
 pub mod system;
 pub mod topics;
 pub mod trace;

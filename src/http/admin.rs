@@ -64,14 +64,14 @@ async fn metrics(admin: web::Data<Admin>) -> HttpResponse {
     if let Some(age) = instance.link.tick_age() {
         metrics.tick_age.set(age.as_secs_f64());
     }
-    if let Some(age) = instance.keys.set_age() {
+    if let Some(age) = instance.auth.key_set_age() {
         metrics.jwks_age.set(age.as_secs_f64());
     }
     HttpResponse::Ok().content_type("text/plain; version=0.0.4; charset=utf-8").body(metrics.encode())
 }
 
 async fn connections(request: HttpRequest, admin: web::Data<Admin>) -> HttpResponse {
-    if let Err(denial) = api_keys::check(&request, &admin.instance.keys.api(), Scope::Admin) {
+    if let Err(denial) = api_keys::check(&request, &admin.instance, Scope::Admin) {
         return denial.answer();
     }
     let Ok(params) = Params::of(&request) else {
@@ -96,7 +96,7 @@ async fn connections(request: HttpRequest, admin: web::Data<Admin>) -> HttpRespo
 
 async fn end_connections(request: HttpRequest, user: web::Path<String>, admin: web::Data<Admin>) -> HttpResponse {
     let settings = &admin.instance.settings;
-    if let Err(denial) = api_keys::check(&request, &admin.instance.keys.api(), Scope::Admin) {
+    if let Err(denial) = api_keys::check(&request, &admin.instance, Scope::Admin) {
         return denial.answer();
     }
     if !is_name(&user) {
