@@ -55,11 +55,11 @@
 //! Keys and the certificate change without a restart: `app/reload.rs`, tested in `tests/gateway/rotation.rs`.
 
 pub mod app;
+pub mod auth;
 pub mod cli;
 pub mod core;
 pub mod http;
-pub mod issuer;
+pub mod metrics;
 pub mod redis;
 pub mod settings;
 pub mod state;
-pub mod tickets;

@@ -5,10 +5,10 @@ use std::{collections::BTreeSet, fs, path::Path};
 use sse_gateway::{
     core::{
         envelope::Refusal,
-        system::{BusyReason, CloseReason, GapReason, JoinCause, TicketFault},
+        system::{BusyReason, CloseReason, GapReason, JoinCause, TicketRejection},
     },
+    metrics::Metrics,
     settings::sample,
-    state::metrics::Metrics,
 };
 
 /// Words of the code that look like codes and are none: headers and their values.
@@ -83,7 +83,7 @@ fn every_reason_is_explained() {
 #[test]
 fn every_refusal_is_explained() {
     named(Refusal::ALL.iter().map(|r| r.code()));
-    named(TicketFault::ALL.iter().map(|f| f.name()));
+    named(TicketRejection::ALL.iter().map(|f| f.name()));
     let mut found = BTreeSet::new();
     let http = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/http");
     for folder in [http.clone(), http.join("front")] {

@@ -22,15 +22,12 @@ use super::{
     tls::{self, Certificate},
 };
 use crate::{
-    http::{
-        access, admin, front, routes,
-        worker::{TicketKeys, Worker},
-    },
-    issuer::{self, Keeper},
+    auth::{Auth, Refresher},
+    http::{access, admin, front, routes, worker::Worker},
+    metrics::Metrics,
     redis::commands::Commands,
     settings::{Loaded, Settings, Source},
     state::instance::Instance,
-    tickets::Verifier,
 };
 
 const BACKLOG: i32 = 4096;
@@ -52,8 +49,7 @@ pub struct Gateway {
     pub(super) link: LinkThread,
     pub(super) public: Server,
     pub(super) admin: Server,
-    pub(super) keeper: Option<Keeper>,
-    verifier: Arc<Verifier>,
+    pub(super) refresher: Option<Refresher>,
     certificate: Option<Arc<Certificate>>,
     public_address: SocketAddr,
     admin_address: SocketAddr,
@@ -68,9 +64,9 @@ impl Gateway {
         let public_listener = listen(settings.server.listen, "server.listen")?;
         let admin_listener = listen(settings.admin.listen, "admin.listen")?;
         let (public_address, admin_address) = (public_listener.local_addr()?, admin_listener.local_addr()?);
-        let verifier = Arc::new(Verifier::new(settings.tickets.clone()).map_err(io::Error::other)?);
-        let instance = Instance::new(settings);
-        let (issuer, keeper) = issuer::new(&instance, &verifier)?.unzip();
+        let metrics = Metrics::new();
+        let (auth, refresher) = Auth::new(&settings, &metrics)?;
+        let instance = Instance::new(settings, metrics, auth);
         let server = &instance.settings.server;
         let certificate = match (&server.tls_certificate, &server.tls_key) {
             (Some(certificate), Some(key)) => Some(Certificate::new(certificate, key)?),
@@ -78,15 +74,14 @@ impl Gateway {
         };
         let link = LinkThread::start(instance.clone())?;
         let admin = admin_server(instance.clone(), admin_listener)?;
-        let keys = TicketKeys { verifier: verifier.clone(), issuer };
         let tls = certificate.clone().map(tls::acceptor).transpose()?;
-        let public = public_server(instance.clone(), &link, keys, tls, extra, public_listener)?;
-        Ok(Self { instance, link, public, admin, keeper, verifier, certificate, public_address, admin_address })
+        let public = public_server(instance.clone(), &link, tls, extra, public_listener)?;
+        Ok(Self { instance, link, public, admin, refresher, certificate, public_address, admin_address })
     }
 
     /// Takes its keys and its certificate over as they change; `loaded` is what it was built with.
     pub fn reloader(&self, source: Source, loaded: Loaded) -> Reloader {
-        Reloader::new(source, loaded, self.instance.clone(), self.verifier.clone(), self.certificate.clone())
+        Reloader::new(source, loaded, self.instance.clone(), self.certificate.clone())
     }
 
     /// Waits until it is ready for the first time.
@@ -131,7 +126,6 @@ fn listen(address: Option<SocketAddr>, key: &str) -> io::Result<TcpListener> {
 fn public_server(
     instance: Arc<Instance>,
     link: &LinkThread,
-    keys: TicketKeys,
     tls: Option<TlsAcceptor>,
     extra: Extra,
     listener: TcpListener,
@@ -151,7 +145,7 @@ fn public_server(
     // Called once on each worker's own thread.
     let app = move || {
         // The URL was checked when the settings were loaded; a worker without Redis could serve nobody.
-        let worker = Worker::start(instance.clone(), link.clone(), keys.clone()).expect("the Redis URL was checked");
+        let worker = Worker::start(instance.clone(), link.clone()).expect("the Redis URL was checked");
         let (worker, cors, extra) = (web::Data::new(worker), cors.clone(), extra.clone());
         move || {
             let app = App::new()

@@ -45,9 +45,9 @@ impl Gateway {
     /// Serves until a signal comes, then drains; a second signal ends the process at once.
     pub async fn run(self, mut signals: Signals) {
         let handles = self.handles();
-        let Self { instance, link, public, admin, keeper, .. } = self;
-        if let Some(keeper) = keeper {
-            actix_rt::spawn(keeper.run());
+        let Self { instance, link, public, admin, refresher, .. } = self;
+        if let Some(refresher) = refresher {
+            actix_rt::spawn(refresher.run());
         }
         actix_rt::spawn(memory::give_back(instance.clone()));
         let servers = [actix_rt::spawn(public), actix_rt::spawn(admin)];

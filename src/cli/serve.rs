@@ -9,7 +9,7 @@ use crate::{
         drain::Signals,
         logs, reload,
     },
-    settings::{Loaded, Settings, Source, load::warnings, sample},
+    settings::{Loaded, Settings, Source, check::warnings, sample},
 };
 
 /// Runs the gateway.
@@ -94,7 +94,7 @@ pub fn check(args: &CheckArgs) -> ExitCode {
     match args.config.load() {
         Ok(settings) => {
             warnings(&settings).iter().for_each(|w| eprintln!("warning: {w}"));
-            println!("the configuration is good");
+            println!("the configuration is valid");
             ExitCode::SUCCESS
         }
         Err(status) => status.into(),

@@ -69,7 +69,7 @@ async fn metrics(admin: web::Data<Admin>) -> HttpResponse {
     if let Some(age) = instance.link.tick_age() {
         metrics.tick_age.set(age.as_secs_f64());
     }
-    if let Some(age) = instance.keys.set_age() {
+    if let Some(age) = instance.auth.key_set_age() {
         metrics.jwks_age.set(age.as_secs_f64());
     }
     HttpResponse::Ok().content_type("text/plain; version=0.0.4; charset=utf-8").body(metrics.encode())
@@ -83,7 +83,7 @@ async fn other_method_of_connections() -> HttpResponse {
 }
 
 async fn connections(request: HttpRequest, admin: web::Data<Admin>) -> HttpResponse {
-    if let Err(denial) = api_keys::check(&request, &admin.instance.keys.api(), Scope::Admin) {
+    if let Err(denial) = api_keys::check(&request, &admin.instance, Scope::Admin) {
         return denial.answer();
     }
     let Ok(params) = Params::of(&request) else {
@@ -124,7 +124,7 @@ async fn end_connections_of_query(request: HttpRequest, admin: web::Data<Admin>)
 
 async fn end_connections(request: &HttpRequest, user: Option<&str>, admin: &Admin) -> HttpResponse {
     let settings = &admin.instance.settings;
-    if let Err(denial) = api_keys::check(request, &admin.instance.keys.api(), Scope::Admin) {
+    if let Err(denial) = api_keys::check(request, &admin.instance, Scope::Admin) {
         return denial.answer();
     }
     let Some(user) = user.filter(|user| is_name(user)) else {

@@ -4,6 +4,7 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use deadpool_redis::{Manager, Pool, Runtime};
 use redis::{AsyncConnectionConfig, Cmd, FromRedisValue, Pipeline, RedisError, ToRedisArgs};
+use secrecy::ExposeSecret;
 
 use super::keys::Keys;
 use crate::{core::log_limit::LogOnce, settings, state::instance::unix_ms};
@@ -93,7 +94,7 @@ impl Commands {
         let timeout = settings.command_timeout;
         let config =
             AsyncConnectionConfig::new().set_response_timeout(Some(timeout)).set_connection_timeout(Some(timeout));
-        let manager = Manager::new_with_config(settings.url.as_str(), config)?;
+        let manager = Manager::new_with_config(settings.url.expose_secret(), config)?;
         let pool = Pool::builder(manager)
             .max_size(settings.pool_size)
             .runtime(Runtime::Tokio1)

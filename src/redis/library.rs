@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use redis::Value;
+use secrecy::ExposeSecret;
 
 use super::commands::{Commands, Fault};
 use crate::settings::Settings;
@@ -73,7 +74,7 @@ fn source(commands: &Commands, alias: bool) -> String {
 /// Redis does not answer, is too old, or has our names in use.
 pub async fn ensure(commands: &Commands, settings: &Settings) -> Result<Warnings, Unfit> {
     let mut warnings = check_server(commands, settings).await?;
-    if database(&settings.redis.url) != 0 {
+    if database(settings.redis.url.expose_secret()) != 0 {
         warnings.0.push(
             "redis.url names a database other than 0: Pub/Sub and Functions are shared by all databases, so gateways on two of them need a redis.key_prefix each".to_owned(),
         );

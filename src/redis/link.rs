@@ -7,6 +7,7 @@ use std::{
 };
 
 use redis::{AsyncConnectionConfig, IntoConnectionInfo, ProtocolVersion, RedisResult, aio::MultiplexedConnection};
+use secrecy::ExposeSecret;
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
@@ -212,7 +213,7 @@ impl Supervisor {
         warnings.0.iter().for_each(|w| tracing::warn!("{w}"));
         let settings = &self.instance.settings.redis;
         let fault = |e: redis::RedisError| e.to_string();
-        let info = settings.url.as_str().into_connection_info().map_err(fault)?;
+        let info = settings.url.expose_secret().into_connection_info().map_err(fault)?;
         let resp3 = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
         let client = redis::Client::open(info.set_redis_settings(resp3)).map_err(fault)?;
         let (inbound, generation) = (self.inbound.clone(), self.inbound.next_link());

@@ -16,10 +16,11 @@ use super::{
     instance::{Instance, unix_ms},
 };
 use crate::core::{
+    event::Event,
     flow::{Flow, Outcome},
     id::EventId,
     join::Mark,
-    queue::Item,
+    queue::{Item, Queued},
     system::{CloseReason, GapReason, JoinCause},
     topics::Topics,
 };
@@ -183,8 +184,29 @@ impl Connection {
         outcome
     }
 
-    /// What a writer shall send next; `None` ends the stream. While nothing is there the waker is kept.
+    /// The bytes that a writer sends next; `None` ends the stream. Registers the waker while there
+    /// is nothing to send.
     pub fn poll_bytes(&self, waker: &Waker) -> Poll<Option<Bytes>> {
+        self.poll_queue(waker, |flow| {
+            let bytes = self.take_chunk(flow);
+            let len = bytes.len();
+            (bytes, len)
+        })
+    }
+
+    /// The next queued frame, for an answer that is not an event stream; otherwise as
+    /// [`Connection::poll_bytes`].
+    pub fn poll_frame(&self, waker: &Waker) -> Poll<Option<Queued>> {
+        let next = self.poll_queue(waker, |flow| {
+            let frame = self.take(flow);
+            let len = frame.as_ref().map_or(0, |frame| frame.content.frame().len());
+            (frame, len)
+        });
+        next.map(Option::flatten)
+    }
+
+    /// Takes something of the queue; `take` also returns the number of bytes.
+    fn poll_queue<T>(&self, waker: &Waker, take: impl FnOnce(&mut Flow) -> (T, usize)) -> Poll<Option<T>> {
         if self.gone.get() {
             return Poll::Ready(None);
         }
@@ -196,35 +218,37 @@ impl Connection {
             }
             return Poll::Pending;
         }
-        let bytes = self.with(|flow| self.take_chunk(flow));
+        let (taken, bytes) = self.with(take);
         let is_empty = self.flow.borrow().is_empty();
         self.waiting_since_ms.set((!is_empty).then(|| self.instance.now_ms()));
         if self.flow.borrow().ready_bytes() < REPLAY_BYTES {
             self.drained.notify_waiters();
         }
-        self.instance.metrics.bytes_sent.inc_by(bytes.len() as u64);
-        Poll::Ready(Some(bytes))
+        self.instance.metrics.bytes_sent.inc_by(bytes as u64);
+        Poll::Ready(Some(taken))
+    }
+
+    fn take(&self, flow: &mut Flow) -> Option<Queued> {
+        let (item, last) = flow.take()?;
+        if let Some(ms) = item.published_ms {
+            self.delivered(ms);
+        }
+        self.gone.set(self.gone.get() || last);
+        Some(item)
     }
 
     fn take_chunk(&self, flow: &mut Flow) -> Bytes {
-        let mut next = || {
-            flow.take().map(|(item, last)| {
-                if let Some(ms) = item.published_ms {
-                    self.delivered(ms);
-                }
-                self.gone.set(self.gone.get() || last);
-                item.frame
-            })
-        };
+        let mut next = || self.take(flow).map(|item| item.content);
         let Some(first) = next() else { return Bytes::new() };
         // One frame, the common case, is passed on without a copy.
-        let Some(second) = next() else { return first };
+        let Some(second) = next() else { return first.frame().clone() };
+        let (first, second) = (first.frame(), second.frame());
         let mut chunk = BytesMut::with_capacity(CHUNK_BYTES.max(first.len() + second.len()));
-        chunk.extend_from_slice(&first);
-        chunk.extend_from_slice(&second);
+        chunk.extend_from_slice(first);
+        chunk.extend_from_slice(second);
         while chunk.len() < CHUNK_BYTES {
-            let Some(frame) = next() else { break };
-            chunk.extend_from_slice(&frame);
+            let Some(content) = next() else { break };
+            chunk.extend_from_slice(content.frame());
         }
         chunk.freeze()
     }
@@ -371,7 +395,7 @@ impl Connection {
     }
 
     /// Queues an event that was read.
-    pub fn replay(&self, event: &crate::core::event::Event) {
+    pub fn replay(&self, event: &Arc<Event>) {
         self.instance.metrics.replayed.inc();
         self.with(|flow| flow.replay(event));
     }

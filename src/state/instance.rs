@@ -11,9 +11,11 @@ use std::{
 
 use tokio::sync::Notify;
 
-use super::{gate::Gate, keys::KeyState, mailbox::Mailboxes, metrics::Metrics, rate::Rate, tail::Tail};
+use super::{gate::Gate, mailbox::Mailboxes, rate::Rate, tail::Tail};
 use crate::{
+    auth::Auth,
     core::id::EventId,
+    metrics::Metrics,
     settings::{Bare, Settings},
 };
 
@@ -53,8 +55,8 @@ pub struct Instance {
     pub rates: Rates,
     /// The state of the subscriber's link.
     pub link: LinkState,
-    /// What is known of keys.
-    pub keys: KeyState,
+    /// Tickets and API keys.
+    pub auth: Arc<Auth>,
     /// Bytes queued for all connections.
     pub queued_bytes: AtomicI64,
     draining: AtomicBool,
@@ -65,9 +67,8 @@ pub struct Instance {
 
 impl Instance {
     /// A new instance.
-    pub fn new(settings: Settings) -> Arc<Self> {
+    pub fn new(settings: Settings, metrics: Metrics, auth: Arc<Auth>) -> Arc<Self> {
         let limits = &settings.limits;
-        let metrics = Metrics::new();
         metrics.max_connections.set(limits.max_connections as i64);
         metrics.max_queued_bytes.set(limits.queue_bytes_total as i64);
         if settings.publishers.bare == Bare::Record {
@@ -85,7 +86,7 @@ impl Instance {
                 posts_by_key: Rate::new(limits.posts_per_key_per_second, Duration::from_secs(1)),
             },
             link: LinkState::default(),
-            keys: KeyState::new(&settings),
+            auth,
             queued_bytes: AtomicI64::new(0),
             draining: AtomicBool::new(false),
             closed: AtomicBool::new(false),
@@ -118,7 +119,7 @@ impl Instance {
             Some("redis-away")
         } else if self.settings.publishers.bare == Bare::Record && !self.recorder_known.load(Ordering::Relaxed) {
             Some("no-recorder")
-        } else if self.keys.none_yet() {
+        } else if self.auth.has_no_keys() {
             Some("keys-away")
         } else if self.gate.is_full() {
             Some("full")

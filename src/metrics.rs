@@ -7,7 +7,7 @@ use prometheus::{
 
 use crate::core::{
     envelope::Refusal,
-    system::{BusyReason, CloseReason, GapReason, JoinCause, TicketFault},
+    system::{BusyReason, CloseReason, GapReason, JoinCause, TicketRejection},
 };
 
 macro_rules! metrics {
@@ -96,7 +96,7 @@ impl Metrics {
         metrics.closed.init(CloseReason::ALL.iter().map(|r| r.name()));
         metrics.gaps.init(GapReason::ALL.iter().map(|r| r.name()));
         metrics.busy.init(BusyReason::ALL.iter().map(|r| r.name()));
-        metrics.refused.init(TicketFault::ALL.iter().map(|f| f.name()));
+        metrics.refused.init(TicketRejection::ALL.iter().map(|f| f.name()));
         metrics.joins.init(JoinCause::ALL.iter().map(|r| r.name()));
         metrics.rejected.init(Refusal::ALL.iter().map(|r| r.code()));
         metrics.relayed.init(["user", "broadcast"].into_iter());
