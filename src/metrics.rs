@@ -49,10 +49,18 @@ macro_rules! metrics {
     (@new $type:ident, $name:literal, $help:literal) => { $type::new($name, $help) };
 }
 
+const LISTENERS: [&str; 2] = ["public", "admin"];
+
 const LATENCY_BUCKETS_SECONDS: [f64; 13] =
     [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0];
 
 metrics! {
+    sockets: IntGaugeVec = "sse_sockets", "Open client sockets, by listener.", ["listener"];
+    sockets_limit: IntGaugeVec = "sse_sockets_limit", "Most client sockets at once, by listener; derived from the limit of open files.", ["listener"];
+    sockets_accepted: IntCounterVec = "sse_sockets_accepted_total", "Client sockets accepted, by listener.", ["listener"];
+    sockets_dropped: IntCounterVec = "sse_sockets_dropped_total", "Client sockets closed to save descriptors: `idle` = the longest idle one, for another; `no-descriptor` = a new one, since all are busy.", ["reason"];
+    accept_errors: IntCounterVec = "sse_accept_errors_total", "Connections that could not be accepted: `descriptors`, `memory`, `aborted` (by the client), `other`.", ["reason"];
+    requests: IntCounter = "sse_requests_total", "Requests on the public listener.";
     connections: IntGauge = "sse_connections", "Open streams and polls.";
     max_connections: IntGauge = "sse_connections_limit", "limits.max_connections.";
     opened: IntCounterVec = "sse_connections_opened_total", "Streams and polls that were let in.", ["transport"];
@@ -102,6 +110,12 @@ impl Metrics {
         metrics.relayed.init(["user", "broadcast"].into_iter());
         metrics.opened.init(["stream", "poll"].into_iter());
         metrics.jwks_fetches.init(["ok", "unreachable", "status", "invalid"].into_iter());
+        for sockets in [&metrics.sockets, &metrics.sockets_limit] {
+            LISTENERS.iter().for_each(|listener| sockets.with_label_values(&[listener]).set(0));
+        }
+        metrics.sockets_accepted.init(LISTENERS.into_iter());
+        metrics.sockets_dropped.init(["idle", "no-descriptor"].into_iter());
+        metrics.accept_errors.init(["descriptors", "memory", "aborted", "other"].into_iter());
         metrics.reloads.init(["ok", "failed"].into_iter());
         metrics
     }

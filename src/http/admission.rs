@@ -198,7 +198,7 @@ pub async fn admit(worker: &Worker, request: &HttpRequest, transport: &'static s
         cursor,
         cursor_text: cursor_text.map(|text| text.chars().take(512).collect()),
         pass,
-        evict: stream.evictor(),
+        socket: stream.socket(),
     });
     worker.hub.add(&connection);
     let mut admitted = Admitted {

@@ -13,5 +13,6 @@ pub mod peer;
 pub mod poll;
 pub mod publish;
 pub mod routes;
+pub mod sockets;
 pub mod tickets;
 pub mod worker;

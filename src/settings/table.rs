@@ -118,7 +118,7 @@ keys! {
         |s, v| s.limits.queue_bytes = parse::bytes(v, ANY_BYTES)?;
     "limits.queue_bytes_total" = r#""256MiB""#, "Bytes queued for all connections; above it the largest queues are dropped.",
         |s, v| s.limits.queue_bytes_total = parse::bytes(v, ANY_BYTES)?;
-    "limits.stall" = r#""30s""#, "A client that takes nothing for this long is disconnected.",
+    "limits.stall" = r#""30s""#, "A client that acknowledges no byte for this long, though some are under way, is disconnected.",
         |s, v| s.limits.stall = parse::duration(v, ms(100, DAY))?;
     "limits.publish_body_bytes" = r#""1MiB""#, "Largest body of POST /publish and POST /tickets.",
         |s, v| s.limits.publish_body_bytes = parse::bytes(v, 1024..=256 << 20)?;

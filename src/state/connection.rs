@@ -12,6 +12,7 @@ use bytes::{Bytes, BytesMut};
 use tokio::sync::Notify;
 
 use super::{
+    client_socket::{ClientSocket, StallClock},
     gate::Pass,
     instance::{Instance, unix_ms},
 };
@@ -87,8 +88,8 @@ pub struct Parts {
     pub cursor_text: Option<String>,
     /// Its place behind the gate.
     pub pass: Pass,
-    /// Closes the client's socket from outside; `false`: it cannot be closed alone.
-    pub evict: Box<dyn Fn() -> bool>,
+    /// The client's socket.
+    pub socket: Box<dyn ClientSocket>,
 }
 
 /// See the file's head.
@@ -114,7 +115,8 @@ pub struct Connection {
     deliveries: Cell<u32>,
     gone: Cell<bool>,
     admitted: Cell<bool>,
-    evict: Box<dyn Fn() -> bool>,
+    stall: Cell<StallClock>,
+    socket: Box<dyn ClientSocket>,
     pass: RefCell<Option<Pass>>,
 }
 
@@ -140,7 +142,8 @@ impl Connection {
             deliveries: Cell::new(0),
             gone: Cell::new(false),
             admitted: Cell::new(false),
-            evict: parts.evict,
+            stall: Cell::default(),
+            socket: parts.socket,
             pass: RefCell::new(Some(parts.pass)),
             instance: parts.instance,
         })
@@ -224,6 +227,9 @@ impl Connection {
         if self.flow.borrow().ready_bytes() < REPLAY_BYTES {
             self.drained.notify_waiters();
         }
+        let mut stall = self.stall.get();
+        stall.sent(|| self.instance.now_ms(), self.stall_ms());
+        self.stall.set(stall);
         self.instance.metrics.bytes_sent.inc_by(bytes as u64);
         Poll::Ready(Some(taken))
     }
@@ -283,14 +289,39 @@ impl Connection {
         }
     }
 
-    /// Ends the connection at once: the writer finds the end, the socket is closed from outside where that is possible.
+    /// Ends the connection at once: the writer finds the end, the socket is reset where that is possible.
     pub fn evict(&self, reason: CloseReason) {
         self.set_reason(reason);
         self.gone.set(true);
         self.with(Flow::drop_queue);
-        (self.evict)();
+        self.socket.abort();
         self.wake();
         self.drained.notify_waiters();
+    }
+
+    /// Whether the client has acknowledged nothing for `limits.stall` although bytes are under way.
+    /// Where streams have windows of their own, or the socket tells nothing, frames that waited for
+    /// so long count as well. Asks the system only where bytes may be outstanding, see
+    /// [`StallClock::is_due`].
+    pub(super) fn has_stalled(&self, now_ms: u64) -> bool {
+        let stall_ms = self.stall_ms();
+        let since_ms = self.waiting_since_ms.get();
+        let waits_long = since_ms.is_some_and(|since| now_ms.saturating_sub(since) > stall_ms);
+        if waits_long && self.socket.has_stream_windows() {
+            return true;
+        }
+        let mut stall = self.stall.get();
+        if !stall.is_due(now_ms) {
+            return false;
+        }
+        let Some(transfer) = self.socket.transfer() else { return waits_long };
+        let has_stalled = stall.check(transfer, now_ms, stall_ms);
+        self.stall.set(stall);
+        has_stalled
+    }
+
+    fn stall_ms(&self) -> u64 {
+        self.instance.settings.limits.stall.as_millis() as u64
     }
 
     /// Names the reason of the end, unless there is one.

@@ -1,5 +1,6 @@
 //! What an instance holds in memory: connections by worker, the tail of broadcasts, bounds and metrics. No Redis, no HTTP.
 
+pub mod client_socket;
 pub mod connection;
 pub mod gate;
 pub mod hub;

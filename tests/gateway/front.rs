@@ -219,6 +219,34 @@ async fn memory_comes_back_after_a_storm() {
 }
 
 #[tokio::test]
+async fn memory_comes_back_after_sockets_without_streams() {
+    const SOCKETS: usize = 600;
+    let redis = Redis::start().await;
+    let gateway = Gateway::durable_only(&redis).start().await;
+    // No stream at all: one would count by itself.
+    head(&gateway, "GET /x HTTP/1.1\r\nHost: x\r\n\r\n").await;
+    let before = gateway.anonymous();
+    // Almost a whole head each, which is held until the rest comes.
+    let start = format!("GET /x HTTP/1.1\r\nHost: x\r\nx: {}", "x".repeat(15 << 10));
+    let (mut held, mut kept) = (Vec::new(), Vec::new());
+    for n in 0..SOCKETS {
+        let mut socket = connect(&gateway).await;
+        socket.write_all(start.as_bytes()).await.unwrap();
+        if n % 10 == 0 { kept.push(socket) } else { held.push(socket) }
+    }
+    // Clients have written; the gateway may have yet to read.
+    let grown = before + (SOCKETS as u64) * (8 << 10);
+    eventually_within(GUARD, "the heads to be held", async || (gateway.anonymous() > grown).then_some(())).await;
+    let full = gateway.anonymous();
+    drop((held, kept));
+    let eased = before + (full - before) / 3;
+    eventually_within(Duration::from_secs(90), "memory comes back", async || {
+        (gateway.anonymous() < eased).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn half_a_head_and_gone_costs_no_worker() {
     let redis = Redis::start().await;
     let gateway = Gateway::start(&redis).await;

@@ -199,7 +199,13 @@ sse_recorder_role gauge
 sse_bare_recorded_total counter
 sse_bare_relayed_total counter
 sse_rejected_total counter
-sse_published_total counter";
+sse_published_total counter
+sse_sockets gauge
+sse_sockets_limit gauge
+sse_sockets_accepted_total counter
+sse_sockets_dropped_total counter
+sse_accept_errors_total counter
+sse_requests_total counter";
 
 #[tokio::test]
 async fn all_metrics_are_there_with_help_and_count() {

@@ -7,6 +7,7 @@ mod api;
 mod commands;
 mod config;
 mod delivery;
+mod descriptors;
 mod drain;
 mod faults;
 mod foreign_keys;

@@ -11,11 +11,11 @@ use std::{
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::{
-    paced::{Next, Paced},
-    waiting::{Place, Waiting},
+use super::paced::{Next, Paced};
+use crate::http::{
+    peer::Peer,
+    sockets::idle::{IdleSocket, IdleSockets},
 };
-use crate::http::peer::Peer;
 
 /// Where a connection is found that came home.
 pub type Home = Rc<Cell<Option<Paced>>>;
@@ -32,23 +32,23 @@ enum Fate {
 pub struct Lent {
     /// Gone only while it is dropped.
     io: Option<Paced>,
-    peer: Option<Peer>,
+    peer: Peer,
     home: Home,
     fate: Fate,
-    waiting: Waiting,
+    idle: IdleSockets,
     /// While no request is under way.
-    place: Option<Place>,
+    entry: Option<IdleSocket>,
 }
 
 impl Lent {
     /// Lends it.
-    pub fn new(io: Paced, peer: Option<Peer>, waiting: Waiting, home: Home) -> Self {
-        Self { io: Some(io), peer, home, fate: Fate::Open, waiting, place: None }
+    pub fn new(io: Paced, peer: Peer, idle: IdleSockets, home: Home) -> Self {
+        Self { io: Some(io), peer, home, fate: Fate::Open, idle, entry: None }
     }
 
-    /// Who is at its other end; None: it has gone already.
-    pub fn peer(&self) -> Option<&Peer> {
-        self.peer.as_ref()
+    /// The client at its other end.
+    pub fn peer(&self) -> &Peer {
+        &self.peer
     }
 
     fn io(&mut self) -> &mut Paced {
@@ -64,12 +64,12 @@ impl Lent {
 
     /// Whether it has to give way to others that wait: it has no request under way and carries no stream.
     fn gives_way(&mut self, cx: &mut Context<'_>) -> bool {
-        if !self.io().is_idle() || self.peer.as_ref().is_some_and(Peer::has_streams) {
-            self.place = None;
+        if !self.io().is_idle() || self.peer.has_streams() {
+            self.entry = None;
             return false;
         }
-        let place = self.place.get_or_insert_with(|| self.waiting.enter());
-        place.poll_lost(cx).is_ready()
+        let entry = self.entry.get_or_insert_with(|| self.idle.enter());
+        entry.poll_evicted(cx).is_ready()
     }
 }
 
@@ -89,7 +89,7 @@ impl AsyncRead for Lent {
         match self.io().poll_pass(cx, buffer)? {
             Poll::Ready(Next::NotForActix) => self.fate = Fate::Returns,
             // Who says something is the last to give way.
-            Poll::Ready(Next::Bytes) => self.place = None,
+            Poll::Ready(Next::Bytes) => self.entry = None,
             Poll::Pending if self.gives_way(cx) => self.fate = Fate::GivesWay,
             Poll::Pending => return Poll::Pending,
         }
@@ -119,7 +119,7 @@ impl AsyncWrite for Lent {
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let flushed = self.io().socket_mut().poll_flush(cx);
         // All is out that its streams had to say.
-        if flushed.is_ready() && matches!(self.fate, Fate::Open) && self.peer.as_ref().is_some_and(Peer::is_over) {
+        if flushed.is_ready() && matches!(self.fate, Fate::Open) && self.peer.is_over() {
             self.fate = Fate::GivesWay;
             cx.waker().wake_by_ref();
         }

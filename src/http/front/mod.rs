@@ -9,7 +9,6 @@ mod lent;
 mod look;
 mod paced;
 mod socket;
-mod waiting;
 mod writer;
 
 use std::{io, net::SocketAddr, rc::Rc, time::Duration};
@@ -18,7 +17,7 @@ use actix_http::{
     HttpMessage, HttpServiceBuilder, KeepAlive, Protocol, Request, Response, Version, error::DispatchError,
 };
 use actix_service::{IntoServiceFactory, Service, ServiceFactory, fn_factory, fn_service};
-use actix_web::{body::MessageBody, rt::net::TcpStream};
+use actix_web::body::MessageBody;
 use futures_util::future::LocalBoxFuture;
 use tokio_rustls::TlsAcceptor;
 
@@ -28,20 +27,25 @@ use self::{
     look::Wanted,
     paced::Paced,
     socket::Socket,
-    waiting::{Place, Waiting},
 };
-use super::{answers, peer::Peer};
+use super::{
+    answers,
+    sockets::{
+        idle::{IdleSocket, IdleSockets},
+        tcp::ClientTcp,
+    },
+};
 
 /// The head of a request must have come within this time; over TLS with the handshake.
 pub const HEAD: Duration = Duration::from_secs(10);
 
-/// The service of the public listener: HTTP/1.1 and HTTP/2, by prior knowledge or ALPN. Sent bytes that nobody acknowledges for
-/// `user_timeout` end a connection. `app` makes the app of this worker.
+/// The service of a listener: HTTP/1.1 and HTTP/2, by prior knowledge or ALPN. `idle` bounds the
+/// sockets without a request; `app` makes the app of this worker.
 pub fn service<I, S, B>(
-    user_timeout: Duration,
+    idle: IdleSockets,
     tls: Option<TlsAcceptor>,
     app: impl Fn() -> I,
-) -> impl ServiceFactory<TcpStream, Config = (), Response = (), Error = DispatchError, InitError = ()>
+) -> impl ServiceFactory<ClientTcp, Config = (), Response = (), Error = DispatchError, InitError = ()>
 where
     I: IntoServiceFactory<S, Request>,
     S: ServiceFactory<Request, Config = ()> + 'static,
@@ -59,27 +63,24 @@ where
         .client_disconnect_timeout(Duration::from_secs(1))
         .h1_allow_half_closed(false)
         .on_connect_ext(|lent: &Lent, extensions| {
-            if let Some(peer) = lent.peer() {
-                extensions.insert(peer.clone());
-            }
+            extensions.insert(lent.peer().clone());
         })
         .finish(app());
     let http = Rc::new(http);
     fn_factory(move || {
-        let (streams, http, tls, waiting) = (streams.clone(), http.clone(), tls.clone(), Waiting::default());
+        let (streams, http, tls, idle) = (streams.clone(), http.clone(), tls.clone(), idle.clone());
         async move {
             let streams = Rc::new(streams.new_service(()).await.map_err(|error| tracing::error!(?error, "no app"))?);
             let http = Rc::new(http.new_service(()).await?);
             Ok(fn_service(move |tcp| {
-                let waiting = waiting.clone();
-                let wanted = soon(waiting.enter(), open(tcp, tls.clone()));
-                serve(user_timeout, waiting, wanted, streams.clone(), http.clone())
+                let wanted = soon(idle.enter(), open(tcp, tls.clone()));
+                serve(idle.clone(), wanted, streams.clone(), http.clone())
             }))
         }
     })
 }
 
-async fn open(tcp: TcpStream, tls: Option<TlsAcceptor>) -> io::Result<Wanted> {
+async fn open(tcp: ClientTcp, tls: Option<TlsAcceptor>) -> io::Result<Wanted> {
     let socket = match tls {
         None => Socket::Clear(tcp),
         Some(tls) => Socket::Tls(Box::new(tls.accept(tcp).await?)),
@@ -88,16 +89,15 @@ async fn open(tcp: TcpStream, tls: Option<TlsAcceptor>) -> io::Result<Wanted> {
 }
 
 /// Whoever opens a connection has to say soon what it wants. None: it did not.
-async fn soon(mut place: Place, wanted: impl Future<Output = io::Result<Wanted>>) -> Option<Wanted> {
+async fn soon(mut idle: IdleSocket, wanted: impl Future<Output = io::Result<Wanted>>) -> Option<Wanted> {
     tokio::select! {
         wanted = tokio::time::timeout(HEAD, wanted) => wanted.ok()?.ok(),
-        () = place.lost() => None,
+        () = idle.evicted() => None,
     }
 }
 
 fn serve<S, H, B>(
-    user_timeout: Duration,
-    waiting: Waiting,
+    idle: IdleSockets,
     wanted: impl Future<Output = Option<Wanted>> + 'static,
     streams: Rc<S>,
     http: Rc<H>,
@@ -125,18 +125,20 @@ where
                 }
                 Some(Wanted::Stream(request, socket)) => break (*request, socket),
                 Some(Wanted::Other(protocol, io)) => {
-                    let (tcp, home) = (io.socket().tcp(), Home::default());
-                    let (address, peer) = (tcp.peer_addr().ok(), Peer::of(tcp, user_timeout));
-                    http.call((Lent::new(io, peer, waiting.clone(), home.clone()), protocol, address)).await?;
+                    let (address, peer) = (io.socket().tcp().address(), io.socket().tcp().peer());
+                    if protocol == Protocol::Http2 {
+                        peer.set_multiplexed();
+                    }
+                    let home = Home::default();
+                    let lent = Lent::new(io, peer, idle.clone(), home.clone());
+                    http.call((lent, protocol, Some(address))).await?;
                     let Some(io) = home.take() else { return Ok(()) };
-                    wanted = soon(waiting.enter(), look::wanted(io)).await;
+                    wanted = soon(idle.enter(), look::wanted(io)).await;
                 }
             }
         };
-        if let Some(peer) = Peer::of(socket.tcp(), user_timeout) {
-            request.extensions_mut().insert(peer);
-        }
-        request.head_mut().peer_addr = socket.tcp().peer_addr().ok();
+        request.extensions_mut().insert(socket.tcp().peer());
+        request.head_mut().peer_addr = Some(socket.tcp().address());
         let version = request.version();
         // A task of its own, so that what stood here is freed.
         actix_web::rt::spawn(async move {
