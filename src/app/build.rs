@@ -23,7 +23,7 @@ use super::{
 };
 use crate::{
     http::{
-        access, admin, front, routes,
+        access, admin, cors, front, routes,
         worker::{TicketKeys, Worker},
     },
     issuer::{self, Keeper},
@@ -138,7 +138,7 @@ fn public_server(
 ) -> io::Result<Server> {
     let settings = instance.settings.clone();
     let (stall, link) = (settings.limits.stall, link.link.clone());
-    let (server, cors) = (settings.server, settings.cors);
+    let (server, allowed) = (settings.server, settings.cors);
     let workers = match server.workers {
         0 => std::thread::available_parallelism().map_or(2, usize::from),
         n => n,
@@ -152,11 +152,12 @@ fn public_server(
     let app = move || {
         // The URL was checked when the settings were loaded; a worker without Redis could serve nobody.
         let worker = Worker::start(instance.clone(), link.clone(), keys.clone()).expect("the Redis URL was checked");
-        let (worker, cors, extra) = (web::Data::new(worker), cors.clone(), extra.clone());
+        let (worker, allowed, extra) = (web::Data::new(worker), allowed.clone(), extra.clone());
         move || {
             let app = App::new()
                 .app_data(worker.clone())
-                .wrap(routes::cors(&cors))
+                .wrap(cors::cors(&allowed))
+                .wrap(from_fn(cors::refusals))
                 .wrap(from_fn(access::log))
                 .configure(|config| extra(config))
                 .configure(routes::public);
