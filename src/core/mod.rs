@@ -10,6 +10,7 @@ pub mod hex;
 pub mod id;
 pub mod join;
 pub mod log_limit;
+pub mod malformed;
 pub mod parser;
 pub mod queue;
 pub mod shared;

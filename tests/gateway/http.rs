@@ -205,7 +205,8 @@ sse_recorder_role gauge
 sse_bare_recorded_total counter
 sse_bare_relayed_total counter
 sse_rejected_total counter
-sse_published_total counter";
+sse_published_total counter
+sse_requests_malformed_total counter";
 
 #[tokio::test]
 async fn all_metrics_are_there_with_help_and_count() {

@@ -4,6 +4,7 @@
 mod harness;
 
 mod api;
+mod bodies;
 mod commands;
 mod config;
 mod delivery;

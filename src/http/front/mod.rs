@@ -1,43 +1,51 @@
-//! The front door of the public listener. It looks at what a new connection wants: an event stream over HTTP/1 is answered here,
-//! with a writer of our own; all else goes to actix as it came, one request at a time.
+//! The front door of the public listener: TLS, the protocol of a new connection, and its server.
+//! HTTP/1 is served here (`http1`), HTTP/2 by actix; both call the same app (routes, CORS, access
+//! log).
 //!
-//! Why: actix' HTTP/1.1 dispatcher keeps buffers for each connection. Without them an idle stream costs 3.7 KiB instead of 15; CPU is
-//! about the same (docs/benchmarks.md). The request still goes through the same app (routes, CORS, access log).
+//! Why not actix's HTTP/1.1 dispatcher: it keeps buffers for each connection, so that an idle
+//! stream cost 15 KiB and not 3.7 (docs/benchmarks.md); it decodes all that is pipelined at once;
+//! and it sets no limit to a body that does not end. Bounding it from outside took a second parser
+//! in front of it, and parsers in series that disagree are how request smuggling starts.
 
-mod framing;
-mod lent;
-mod look;
-mod paced;
+mod actix_http2;
+mod detect;
+mod http1;
+mod prefixed;
+mod read;
 mod socket;
 mod waiting;
-mod writer;
 
-use std::{io, net::SocketAddr, rc::Rc, time::Duration};
+use std::{net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
 
-use actix_http::{
-    HttpMessage, HttpServiceBuilder, KeepAlive, Protocol, Request, Response, Version, error::DispatchError,
-};
+use actix_http::{HttpServiceBuilder, KeepAlive, Request, Response, error::DispatchError};
 use actix_service::{IntoServiceFactory, Service, ServiceFactory, fn_factory, fn_service};
-use actix_web::{body::MessageBody, rt::net::TcpStream};
+use actix_web::{
+    body::{BoxBody, MessageBody},
+    rt::net::TcpStream,
+};
 use futures_util::future::LocalBoxFuture;
+use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 
 use self::{
-    framing::MAX_HEAD_BYTES,
-    lent::{Home, Lent},
-    look::Wanted,
-    paced::Paced,
+    actix_http2::Idle,
+    detect::{Protocol, detect},
+    http1::WorkerContext,
+    prefixed::Prefixed,
     socket::Socket,
-    waiting::{Place, Waiting},
+    waiting::Waiting,
 };
-use super::{answers, peer::Peer};
+use super::peer::Peer;
+use crate::state::instance::Instance;
 
 /// The head of a request must have come within this time; over TLS with the handshake.
 pub const HEAD: Duration = Duration::from_secs(10);
 
-/// The service of the public listener: HTTP/1.1 and HTTP/2, by prior knowledge or ALPN. Sent bytes that nobody acknowledges for
-/// `user_timeout` end a connection. `app` makes the app of this worker.
+/// The service of the public listener: HTTP/1.1 and HTTP/2, by prior knowledge or ALPN. Sent bytes
+/// that nobody acknowledges for `user_timeout` end a connection. `app` makes the app of this
+/// worker.
 pub fn service<I, S, B>(
+    instance: Arc<Instance>,
     user_timeout: Duration,
     tls: Option<TlsAcceptor>,
     app: impl Fn() -> I,
@@ -45,106 +53,85 @@ pub fn service<I, S, B>(
 where
     I: IntoServiceFactory<S, Request>,
     S: ServiceFactory<Request, Config = ()> + 'static,
-    S::Error: Into<Response<actix_http::body::BoxBody>> + 'static,
+    S::Error: Into<Response<BoxBody>> + 'static,
     S::InitError: std::fmt::Debug,
     S::Response: Into<Response<B>> + 'static,
     S::Service: 'static,
     <S::Service as Service<Request>>::Future: 'static,
     B: MessageBody + 'static,
 {
-    let streams = Rc::new(app().into_factory());
-    let http = HttpServiceBuilder::default()
+    let http1 = Rc::new(app().into_factory());
+    let http2 = HttpServiceBuilder::default()
         .keep_alive(KeepAlive::default())
         .client_request_timeout(HEAD)
         .client_disconnect_timeout(Duration::from_secs(1))
-        .h1_allow_half_closed(false)
-        .on_connect_ext(|lent: &Lent, extensions| {
-            if let Some(peer) = lent.peer() {
+        .on_connect_ext(|io: &Idle, extensions| {
+            if let Some(peer) = io.peer() {
                 extensions.insert(peer.clone());
             }
         })
         .finish(app());
-    let http = Rc::new(http);
+    let http2 = Rc::new(http2);
     fn_factory(move || {
-        let (streams, http, tls, waiting) = (streams.clone(), http.clone(), tls.clone(), Waiting::default());
+        let (http1, http2, tls) = (http1.clone(), http2.clone(), tls.clone());
+        let context = WorkerContext { instance: instance.clone(), waiting: Waiting::default() };
         async move {
-            let streams = Rc::new(streams.new_service(()).await.map_err(|error| tracing::error!(?error, "no app"))?);
-            let http = Rc::new(http.new_service(()).await?);
+            let http1 = http1.new_service(()).await;
+            let http1 = Rc::new(http1.map_err(|error| tracing::error!(?error, "no app"))?);
+            let http2 = Rc::new(http2.new_service(()).await?);
+            let context = Rc::new(context);
             Ok(fn_service(move |tcp| {
-                let waiting = waiting.clone();
-                let wanted = soon(waiting.enter(), open(tcp, tls.clone()));
-                serve(user_timeout, waiting, wanted, streams.clone(), http.clone())
+                let opened = open(tcp, tls.clone(), context.waiting.clone());
+                serve(user_timeout, context.clone(), opened, http1.clone(), http2.clone())
             }))
         }
     })
 }
 
-async fn open(tcp: TcpStream, tls: Option<TlsAcceptor>) -> io::Result<Wanted> {
-    let socket = match tls {
-        None => Socket::Clear(tcp),
-        Some(tls) => Socket::Tls(Box::new(tls.accept(tcp).await?)),
+/// A connection whose protocol is known, and by when its first head must have come. None: it is
+/// over, took too long, or gave way to others.
+async fn open(tcp: TcpStream, tls: Option<TlsAcceptor>, waiting: Waiting) -> Option<(Protocol, Prefixed, Instant)> {
+    let deadline = Instant::now() + HEAD;
+    let mut place = waiting.enter();
+    let opening = async {
+        let socket = match tls {
+            None => Socket::Clear(tcp),
+            Some(tls) => Socket::Tls(Box::new(tls.accept(tcp).await?)),
+        };
+        detect(socket).await
     };
-    look::wanted(Paced::new(socket)).await
-}
-
-/// Whoever opens a connection has to say soon what it wants. None: it did not.
-async fn soon(mut place: Place, wanted: impl Future<Output = io::Result<Wanted>>) -> Option<Wanted> {
     tokio::select! {
-        wanted = tokio::time::timeout(HEAD, wanted) => wanted.ok()?.ok(),
+        opened = tokio::time::timeout_at(deadline, opening) => {
+            opened.ok()?.ok().map(|(protocol, io)| (protocol, io, deadline))
+        }
         () = place.lost() => None,
     }
 }
 
 fn serve<S, H, B>(
     user_timeout: Duration,
-    waiting: Waiting,
-    wanted: impl Future<Output = Option<Wanted>> + 'static,
-    streams: Rc<S>,
-    http: Rc<H>,
+    context: Rc<WorkerContext>,
+    opened: impl Future<Output = Option<(Protocol, Prefixed, Instant)>> + 'static,
+    http1: Rc<S>,
+    http2: Rc<H>,
 ) -> LocalBoxFuture<'static, Result<(), DispatchError>>
 where
     S: Service<Request> + 'static,
     S::Response: Into<Response<B>>,
-    S::Error: Into<Response<actix_http::body::BoxBody>>,
+    S::Error: Into<Response<BoxBody>>,
     B: MessageBody + 'static,
-    H: Service<(Lent, Protocol, Option<SocketAddr>), Response = (), Error = DispatchError> + 'static,
+    H: Service<(Idle, actix_http::Protocol, Option<SocketAddr>), Response = (), Error = DispatchError> + 'static,
 {
     Box::pin(async move {
-        let mut wanted = wanted.await;
-        let (mut request, socket) = loop {
-            match wanted {
-                // Nothing was asked: nothing is answered.
-                None => return Ok(()),
-                Some(Wanted::TooLong(socket)) => {
-                    actix_web::rt::spawn(writer::write(
-                        socket,
-                        answers::head_too_long(MAX_HEAD_BYTES).into(),
-                        Version::HTTP_11,
-                    ));
-                    return Ok(());
-                }
-                Some(Wanted::Stream(request, socket)) => break (*request, socket),
-                Some(Wanted::Other(protocol, io)) => {
-                    let (tcp, home) = (io.socket().tcp(), Home::default());
-                    let (address, peer) = (tcp.peer_addr().ok(), Peer::of(tcp, user_timeout));
-                    http.call((Lent::new(io, peer, waiting.clone(), home.clone()), protocol, address)).await?;
-                    let Some(io) = home.take() else { return Ok(()) };
-                    wanted = soon(waiting.enter(), look::wanted(io)).await;
-                }
+        // Nothing was asked: nothing is answered.
+        let Some((protocol, io, deadline)) = opened.await else { return Ok(()) };
+        let peer = Peer::of(io.socket.tcp(), user_timeout);
+        match protocol {
+            Protocol::Http2 => actix_http2::serve(io, peer, context.waiting.clone(), &*http2).await,
+            Protocol::Http1 => {
+                http1::serve(io, peer, http1, context, deadline).await;
+                Ok(())
             }
-        };
-        if let Some(peer) = Peer::of(socket.tcp(), user_timeout) {
-            request.extensions_mut().insert(peer);
         }
-        request.head_mut().peer_addr = socket.tcp().peer_addr().ok();
-        let version = request.version();
-        // A task of its own, so that what stood here is freed.
-        actix_web::rt::spawn(async move {
-            match streams.call(request).await {
-                Ok(answer) => writer::write::<B>(socket, answer.into(), version).await,
-                Err(error) => writer::write(socket, error.into(), version).await,
-            }
-        });
-        Ok(())
     })
 }
