@@ -13,6 +13,8 @@
 
 mod body;
 mod connection;
+#[cfg(test)]
+mod differential;
 mod head;
 mod host;
 mod output;
