@@ -7,6 +7,7 @@ mod api;
 mod bodies;
 mod commands;
 mod config;
+mod conformance;
 mod delivery;
 mod drain;
 mod faults;
