@@ -148,6 +148,7 @@ fn public_server(
         .max_concurrent_connections(NO_BOUND)
         .disable_signals()
         .shutdown_timeout(SHUTDOWN_S);
+    let front = instance.clone();
     // Called once on each worker's own thread.
     let app = move || {
         // The URL was checked when the settings were loaded; a worker without Redis could serve nobody.
@@ -163,7 +164,8 @@ fn public_server(
             map_config(app, |()| AppConfig::default())
         }
     };
-    Ok(http.listen(NAME, listener, move || front::service(stall * USER_TIMEOUT_STALLS, tls.clone(), app()))?.run())
+    let service = move || front::service(front.clone(), stall * USER_TIMEOUT_STALLS, tls.clone(), app());
+    Ok(http.listen(NAME, listener, service)?.run())
 }
 
 fn admin_server(instance: Arc<Instance>, listener: TcpListener) -> io::Result<Server> {

@@ -9,6 +9,8 @@ use crate::state::instance::Instance;
 const EVERY: Duration = Duration::from_secs(10);
 /// So many connections opened, joins or overflows are much.
 const MUCH: u64 = 100;
+/// So many requests leave about as little behind as one stream.
+const REQUESTS_PER_STREAM: u64 = 10;
 
 /// Trims as long as the instance lives.
 pub async fn give_back(instance: Arc<Instance>) {
@@ -30,7 +32,8 @@ fn turnover(instance: &Instance) -> u64 {
     let metrics = &instance.metrics;
     let opened: u64 = ["stream", "poll"].iter().map(|t| metrics.opened.with_label_values(&[t]).get()).sum();
     let gone = opened.saturating_sub(instance.gate.taken() as u64);
-    opened + gone + metrics.overflows.get() + metrics.replayed.get() / MUCH
+    let requests = instance.requests() / REQUESTS_PER_STREAM;
+    opened + gone + requests + metrics.overflows.get() + metrics.replayed.get() / MUCH
 }
 
 #[cfg(target_env = "gnu")]

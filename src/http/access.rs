@@ -27,6 +27,9 @@ pub async fn log(
     let request = answer.request();
     let peer = request.peer_addr().map(|a| a.to_string()).unwrap_or_default();
     let worker = request.app_data::<web::Data<Worker>>();
+    if let Some(worker) = worker {
+        worker.instance.count_request();
+    }
     let client = worker.and_then(|worker| client_address(request, &worker.instance.settings.server));
     let client = client.map(|address| address.to_string()).unwrap_or_default();
     let status = answer.status().as_u16();

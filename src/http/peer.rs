@@ -2,12 +2,15 @@
 //! client has stalled is not polled any more.
 
 use std::{
+    cell::{Cell, RefCell},
     net::{IpAddr, SocketAddr},
     os::fd::{AsRawFd, BorrowedFd, RawFd},
+    rc::Rc,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
+    task::{Context, Waker},
     time::Duration,
 };
 
@@ -25,6 +28,39 @@ pub struct Peer {
     fd: RawFd,
     address: SocketAddr,
     use_of: Arc<Use>,
+    /// Ends the request's stream alone: HTTP/2 only.
+    reset: Option<Rc<StreamReset>>,
+}
+
+/// Ends one stream of an HTTP/2 connection from outside.
+#[derive(Default)]
+pub struct StreamReset {
+    requested: Cell<bool>,
+    stalled: Cell<bool>,
+    waker: RefCell<Option<Waker>>,
+}
+
+impl StreamReset {
+    /// Whether the stream is to be reset; if not, the task is woken when it is.
+    pub fn poll_requested(&self, cx: &Context<'_>) -> bool {
+        let mut waker = self.waker.borrow_mut();
+        if !waker.as_ref().is_some_and(|w| w.will_wake(cx.waker())) {
+            *waker = Some(cx.waker().clone());
+        }
+        self.requested.get()
+    }
+
+    /// The client took nothing for too long.
+    pub fn set_stalled(&self) {
+        self.stalled.set(true);
+    }
+
+    fn request(&self) {
+        self.requested.set(true);
+        if let Some(waker) = self.waker.borrow_mut().take() {
+            waker.wake();
+        }
+    }
 }
 
 #[derive(Default)]
@@ -62,10 +98,15 @@ impl StreamOfPeer {
         }
     }
 
-    /// A function that shuts the socket down, unless other streams run over it; it tells whether it did.
+    /// A function that resets the stream (HTTP/2) or shuts its socket down; it tells whether it did.
     pub fn evictor(&self) -> Box<dyn Fn() -> bool> {
         let peer = self.0.clone();
-        Box::new(move || peer.as_ref().is_some_and(|p| p.use_of.streams.load(Ordering::Relaxed) <= 1 && p.shutdown()))
+        Box::new(move || peer.as_ref().is_some_and(Peer::evict))
+    }
+
+    /// Whether the stream was reset because its client took nothing for too long.
+    pub fn has_stalled(&self) -> bool {
+        self.0.as_ref().and_then(|peer| peer.reset.as_ref()).is_some_and(|reset| reset.stalled.get())
     }
 }
 
@@ -86,7 +127,12 @@ impl Peer {
         let _ = socket.set_tcp_user_timeout(Some(user_timeout));
         let _ = socket.set_tcp_notsent_lowat(UNSENT_BYTES);
         let _ = socket.set_tcp_nodelay(true);
-        Some(Self { fd: tcp.as_raw_fd(), address: tcp.peer_addr().ok()?, use_of: Arc::default() })
+        Some(Self { fd: tcp.as_raw_fd(), address: tcp.peer_addr().ok()?, use_of: Arc::default(), reset: None })
+    }
+
+    /// The same socket, for one of its HTTP/2 streams.
+    pub fn for_stream(&self, reset: Rc<StreamReset>) -> Self {
+        Self { reset: Some(reset), ..self.clone() }
     }
 
     /// The socket that a request came by.
@@ -99,7 +145,7 @@ impl Peer {
         self.use_of.streams.load(Ordering::Relaxed) > 0
     }
 
-    /// From now on it is to end with its last stream: HTTP/1.1 says so with `connection: close`, HTTP/2 has no such word.
+    /// From now on it is to end with its last stream: HTTP/1.1 says so with `connection: close`, HTTP/2 with GOAWAY.
     pub fn retire(&self) {
         self.use_of.retired.store(true, Ordering::Relaxed);
     }
@@ -107,6 +153,21 @@ impl Peer {
     /// Whether it was retired and carries no stream any more.
     pub fn is_over(&self) -> bool {
         self.use_of.retired.load(Ordering::Relaxed) && !self.has_streams()
+    }
+
+    /// Whether it was retired.
+    pub fn is_retired(&self) -> bool {
+        self.use_of.retired.load(Ordering::Relaxed)
+    }
+
+    fn evict(&self) -> bool {
+        match &self.reset {
+            Some(reset) => {
+                reset.request();
+                true
+            }
+            None => self.shutdown(),
+        }
     }
 
     fn shutdown(&self) -> bool {

@@ -59,6 +59,8 @@ pub struct Instance {
     pub queued_bytes: AtomicI64,
     draining: AtomicBool,
     closed: AtomicBool,
+    closing: Notify,
+    requests: AtomicU64,
     recorder_known: AtomicBool,
     started: Instant,
 }
@@ -89,6 +91,8 @@ impl Instance {
             queued_bytes: AtomicI64::new(0),
             draining: AtomicBool::new(false),
             closed: AtomicBool::new(false),
+            closing: Notify::new(),
+            requests: AtomicU64::new(0),
             recorder_known: AtomicBool::new(false),
             started: Instant::now(),
             settings,
@@ -129,12 +133,31 @@ impl Instance {
 
     /// The delay is over: from now on nobody is let in.
     pub fn close(&self) {
-        self.closed.store(true, Ordering::Relaxed);
+        self.closed.store(true, Ordering::SeqCst);
+        self.closing.notify_waiters();
+    }
+
+    /// Waits until nobody is let in any more.
+    pub async fn closed(&self) {
+        let closing = self.closing.notified();
+        if !self.is_closed() {
+            closing.await;
+        }
+    }
+
+    /// Counts a request, or a connection that may have brought none.
+    pub fn count_request(&self) {
+        self.requests.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Requests and connections so far.
+    pub fn requests(&self) -> u64 {
+        self.requests.load(Ordering::Relaxed)
     }
 
     /// Whether nobody is let in any more.
     pub fn is_closed(&self) -> bool {
-        self.closed.load(Ordering::Relaxed)
+        self.closed.load(Ordering::SeqCst)
     }
 
     /// Whether the instance is shutting down.

@@ -1,18 +1,20 @@
 //! The front door of the public listener. It looks at what a new connection wants: an event stream over HTTP/1 is answered here,
-//! with a writer of our own; all else goes to actix as it came, one request at a time.
+//! with a writer of our own; HTTP/2 is served by [`http2`]; all else goes to actix as it came, one request at a time.
 //!
 //! Why: actix' HTTP/1.1 dispatcher keeps buffers for each connection. Without them an idle stream costs 3.7 KiB instead of 15; CPU is
 //! about the same (docs/benchmarks.md). The request still goes through the same app (routes, CORS, access log).
 
 mod framing;
+pub mod http2;
 mod lent;
 mod look;
 mod paced;
+mod prefixed;
 mod socket;
 mod waiting;
 mod writer;
 
-use std::{io, net::SocketAddr, rc::Rc, time::Duration};
+use std::{io, net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
 
 use actix_http::{
     HttpMessage, HttpServiceBuilder, KeepAlive, Protocol, Request, Response, Version, error::DispatchError,
@@ -24,6 +26,7 @@ use tokio_rustls::TlsAcceptor;
 
 use self::{
     framing::MAX_HEAD_BYTES,
+    http2::{Connections, Http2Limits},
     lent::{Home, Lent},
     look::Wanted,
     paced::Paced,
@@ -31,6 +34,7 @@ use self::{
     waiting::{Place, Waiting},
 };
 use super::{answers, peer::Peer};
+use crate::state::instance::Instance;
 
 /// The head of a request must have come within this time; over TLS with the handshake.
 pub const HEAD: Duration = Duration::from_secs(10);
@@ -38,6 +42,7 @@ pub const HEAD: Duration = Duration::from_secs(10);
 /// The service of the public listener: HTTP/1.1 and HTTP/2, by prior knowledge or ALPN. Sent bytes that nobody acknowledges for
 /// `user_timeout` end a connection. `app` makes the app of this worker.
 pub fn service<I, S, B>(
+    instance: Arc<Instance>,
     user_timeout: Duration,
     tls: Option<TlsAcceptor>,
     app: impl Fn() -> I,
@@ -67,13 +72,26 @@ where
     let http = Rc::new(http);
     fn_factory(move || {
         let (streams, http, tls, waiting) = (streams.clone(), http.clone(), tls.clone(), Waiting::default());
+        let (instance, connections) = (instance.clone(), Connections::default());
+        let (closing, all) = (instance.clone(), connections.clone());
+        actix_web::rt::spawn(async move {
+            closing.closed().await;
+            all.close();
+        });
         async move {
             let streams = Rc::new(streams.new_service(()).await.map_err(|error| tracing::error!(?error, "no app"))?);
             let http = Rc::new(http.new_service(()).await?);
             Ok(fn_service(move |tcp| {
                 let waiting = waiting.clone();
                 let wanted = soon(waiting.enter(), open(tcp, tls.clone()));
-                serve(user_timeout, waiting, wanted, streams.clone(), http.clone())
+                let worker = http2::Worker {
+                    service: streams.clone(),
+                    limits: Http2Limits::of(&instance.settings.limits),
+                    waiting: waiting.clone(),
+                    connections: connections.clone(),
+                };
+                instance.count_request();
+                serve(user_timeout, waiting, wanted, streams.clone(), http.clone(), worker)
             }))
         }
     })
@@ -101,6 +119,7 @@ fn serve<S, H, B>(
     wanted: impl Future<Output = Option<Wanted>> + 'static,
     streams: Rc<S>,
     http: Rc<H>,
+    worker: http2::Worker<S>,
 ) -> LocalBoxFuture<'static, Result<(), DispatchError>>
 where
     S: Service<Request> + 'static,
@@ -124,6 +143,11 @@ where
                     return Ok(());
                 }
                 Some(Wanted::Stream(request, socket)) => break (*request, socket),
+                Some(Wanted::Other(Protocol::Http2, io)) => {
+                    let peer = Peer::of(io.socket().tcp(), user_timeout);
+                    actix_web::rt::spawn(http2::serve::<S, B>(io.into_prefixed(), peer, worker));
+                    return Ok(());
+                }
                 Some(Wanted::Other(protocol, io)) => {
                     let (tcp, home) = (io.socket().tcp(), Home::default());
                     let (address, peer) = (tcp.peer_addr().ok(), Peer::of(tcp, user_timeout));

@@ -15,6 +15,7 @@ use tokio::io::{AsyncRead, ReadBuf};
 
 use super::{
     framing::{self, Framing, MAX_HEAD_BYTES},
+    prefixed::Prefixed,
     socket::Socket,
 };
 
@@ -71,6 +72,11 @@ impl Paced {
     /// The connection, without what was read of it.
     pub fn into_socket(self) -> Socket {
         self.socket
+    }
+
+    /// The connection, with what was read and not handed over.
+    pub fn into_prefixed(self) -> Prefixed {
+        Prefixed { held: self.held, socket: self.socket }
     }
 
     /// Whether no request is known to be under way.
