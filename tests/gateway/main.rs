@@ -13,6 +13,8 @@ mod front;
 mod gap;
 mod hostile;
 mod http;
+mod http2;
+mod http2_floods;
 mod jwks;
 mod limits;
 mod modes;

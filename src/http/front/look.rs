@@ -34,6 +34,9 @@ pub enum Wanted {
 /// # Errors
 /// The connection is over.
 pub async fn wanted(mut io: Paced) -> io::Result<Wanted> {
+    if io.socket().is_http2() {
+        return Ok(Wanted::Other(Protocol::Http2, io));
+    }
     loop {
         match judge(io.held()) {
             None if io.held().len() >= MAX_HEAD_BYTES => return Ok(Wanted::TooLong(io.into_socket())),
