@@ -5,7 +5,7 @@ SHELL := bash
 .DELETE_ON_ERROR:
 .ONESHELL:
 .NOTPARALLEL:
-.PHONY: help demo dashboard screenshots build bench bench-quick test test-build test-rust test-upgrade test-js test-clients test-deploy fmt lint deny sbom clean
+.PHONY: help demo dashboard screenshots build bench bench-quick test test-build test-rust test-http2 test-upgrade test-js test-clients test-deploy fmt lint deny sbom clean
 
 TARGET  := $(abspath $(or $(CARGO_TARGET_DIR),target))
 CLIENTS := tests/clients
@@ -66,7 +66,7 @@ bench-quick: ## the same in 2 minutes: a table only, nothing to quote
 	trap 'rm -rf "$$out"' EXIT
 	$(TARGET)/release/loadtest bench --quick --out "$$out"
 
-test: test-rust test-upgrade test-js test-clients test-deploy ## every test (as root: those of the deployment mount and chroot)
+test: test-rust test-http2 test-upgrade test-js test-clients test-deploy ## every test (as root: those of the deployment mount and chroot)
 
 test-build:
 	@bash .ci/need cc
@@ -85,7 +85,21 @@ OLD_DIR := .cache/old-$(OLD)
 test-upgrade: test-build $(OLD_DIR)/done ## gateways of an earlier version replaced by this one and put back, under load
 	@bash .ci/need redis-test
 	echo "== upgrade from $(OLD)"
-	SSE_GATEWAY_OLD_BIN=$(abspath $(OLD_DIR))/target/debug/sse-gateway cargo test --locked -p sse-gateway --test gateway -- --ignored
+	SSE_GATEWAY_OLD_BIN=$(abspath $(OLD_DIR))/target/debug/sse-gateway cargo test --locked -p sse-gateway --test gateway -- --ignored upgrade::
+
+# h2spec has no go.mod: tests/h2spec pins it and what it needs to versions that Debian 12's Go builds.
+H2SPEC := .cache/bin/h2spec
+
+test-http2: test-build $(H2SPEC) ## h2spec against the gateway, without TLS and with it
+	@bash .ci/need redis-test openssl
+	echo "== h2spec"
+	SSE_GATEWAY_H2SPEC=$(abspath $(H2SPEC)) cargo test --locked -p sse-gateway --test gateway -- --ignored h2spec::
+
+$(H2SPEC): tests/h2spec/go.mod tests/h2spec/go.sum
+	@command -v go >/dev/null || bash .ci/need go
+	echo "== building h2spec"
+	cd tests/h2spec
+	GOFLAGS=-mod=readonly go build -o $(abspath $@) github.com/summerwind/h2spec/cmd/h2spec
 
 $(OLD_DIR)/done:
 	@bash .ci/need cc

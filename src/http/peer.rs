@@ -179,3 +179,34 @@ impl Peer {
         same && socket.shutdown(std::net::Shutdown::Both).is_ok()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::ErrorKind;
+
+    use actix_web::rt::net::TcpListener;
+
+    use super::*;
+
+    #[actix_rt::test]
+    async fn evicting_an_http2_stream_leaves_its_socket_open() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (tcp, _) = listener.accept().await.unwrap();
+        let peer = Peer::of(&tcp, Duration::from_secs(60)).unwrap();
+        let resets = [Rc::<StreamReset>::default(), Rc::default()];
+        let streams = resets.clone().map(|reset| StreamOfPeer::new(Some(peer.for_stream(reset))));
+        let requested = || resets.clone().map(|reset| reset.requested.get());
+        assert!(streams[0].evictor()());
+        assert_eq!(requested(), [true, false]);
+        drop(streams);
+        // The last stream of a connection is no different.
+        let last = StreamOfPeer::new(Some(peer.for_stream(resets[1].clone())));
+        assert!(last.evictor()() && requested() == [true, true]);
+        assert_eq!(client.try_read(&mut [0]).unwrap_err().kind(), ErrorKind::WouldBlock);
+        // Over HTTP/1.1 the socket goes with its stream.
+        assert!(StreamOfPeer::new(Some(peer)).evictor()());
+        client.readable().await.unwrap();
+        assert_eq!(client.try_read(&mut [0]).unwrap(), 0);
+    }
+}

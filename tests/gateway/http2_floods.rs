@@ -24,18 +24,33 @@ fn tls(redis: &Redis, dir: &Dir) -> Builder {
 /// the digits Huffman-coded (RFC 7541 appendix B: `011010 011001 00001`).
 const STATUS_431: &[u8] = &[0x48, 0x83, 0x69, 0x90, 0xff];
 
-/// Sends this many requests, as fast as they are taken, on as few connections as it can.
-async fn flood(gateway: &Gateway, dir: Option<&Dir>, requests: u32) {
-    let connect = async || match dir {
-        Some(dir) => Http2::connect_tls(gateway, dir, &BLOCKED).await,
-        None => Http2::connect(gateway, &BLOCKED).await,
-    };
-    let (mut client, mut next) = (connect().await, 1);
-    for _ in 0..requests / 100 {
-        let many: Vec<u8> = (0..100).flat_map(|n| get(next + 2 * n, "/nothing")).collect();
-        next += 200;
-        if !client.try_send(&many).await {
-            (client, next) = (connect().await, 1);
+/// A client that sends requests, opens no window, and connects again when it was cut.
+struct Attack<'a> {
+    gateway: &'a Gateway,
+    dir: Option<&'a Dir>,
+    client: Http2,
+    next: u32,
+}
+
+impl Attack<'_> {
+    async fn start<'a>(gateway: &'a Gateway, dir: Option<&'a Dir>) -> Attack<'a> {
+        Attack { gateway, dir, client: Self::connect(gateway, dir).await, next: 1 }
+    }
+
+    async fn connect(gateway: &Gateway, dir: Option<&Dir>) -> Http2 {
+        match dir {
+            Some(dir) => Http2::connect_tls(gateway, dir, &BLOCKED).await,
+            None => Http2::connect(gateway, &BLOCKED).await,
+        }
+    }
+
+    async fn requests(&mut self, count: u32) {
+        for _ in 0..count / 100 {
+            let many: Vec<u8> = (0..100).flat_map(|n| get(self.next + 2 * n, "/nothing")).collect();
+            self.next += 200;
+            if !self.client.try_send(&many).await {
+                (self.client, self.next) = (Self::connect(self.gateway, self.dir).await, 1);
+            }
         }
     }
 }
@@ -46,8 +61,9 @@ async fn requests_without_a_window_take_no_memory() {
     let gateway = Gateway::builder(&redis).env("SERVER__HEARTBEAT", "1h").start().await;
     let mut other = gateway.connect("1").await;
     let before = gateway.anonymous();
+    let mut attack = Attack::start(&gateway, None).await;
     for _ in 0..20 {
-        flood(&gateway, None, 10_000).await;
+        attack.requests(10_000).await;
         let grown = gateway.anonymous().saturating_sub(before);
         assert!(grown < 24 * MIB, "{} KiB more", grown >> 10);
         let id = redis.durable(&topic("t"), "a", "1").await.unwrap();
@@ -66,8 +82,9 @@ async fn requests_without_a_window_over_tls_take_no_memory() {
     let url = |path: &str| gateway.url(path).replace("http://", "https://");
     assert_eq!(client.get(url("/nothing")).send().await.unwrap().status(), 404);
     let before = gateway.anonymous();
+    let mut attack = Attack::start(&gateway, Some(&dir)).await;
     for _ in 0..20 {
-        flood(&gateway, Some(&dir), 10_000).await;
+        attack.requests(10_000).await;
         let grown = gateway.anonymous().saturating_sub(before);
         assert!(grown < 24 * MIB, "{} KiB more", grown >> 10);
         let stream = client.get(url(&format!("/events?ticket={}", ticket("1").jwt()))).send();

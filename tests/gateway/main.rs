@@ -11,6 +11,7 @@ mod drain;
 mod faults;
 mod front;
 mod gap;
+mod h2spec;
 mod hostile;
 mod http;
 mod http2;
