@@ -33,3 +33,30 @@ pub fn head(from: &ResponseHead, size: BodySize) -> http::Response<()> {
     }
     response
 }
+
+#[cfg(test)]
+mod tests {
+    use actix_http::Response;
+
+    use super::*;
+
+    #[test]
+    fn fields_of_a_connection_are_left_out() {
+        let mut answer = Response::build(actix_web::http::StatusCode::OK);
+        for name in ["connection", "transfer-encoding", "upgrade", "keep-alive", "proxy-connection", "x-own"] {
+            answer.insert_header((name, "a"));
+        }
+        answer.insert_header(("content-length", "7"));
+        let answer = answer.finish();
+        let names = |size| {
+            let head = head(answer.head(), size);
+            let text = |(name, value): (&HeaderName, &HeaderValue)| format!("{name}: {}", value.to_str().unwrap());
+            let mut all: Vec<String> = head.headers().iter().map(text).collect();
+            all.retain(|line| !line.starts_with("date: "));
+            assert_eq!(all.len() + 1, head.headers().len(), "one date");
+            all
+        };
+        assert_eq!(names(BodySize::Stream), ["x-own: a"]);
+        assert_eq!(names(BodySize::Sized(3)), ["x-own: a", "content-length: 3"]);
+    }
+}
