@@ -115,12 +115,14 @@ async fn memory_of_requests_is_given_back() {
     let before = gateway.anonymous();
     let occupied = occupy(&gateway).await;
     assert!(occupied > before + 16 * MIB, "{} KiB more are too few to tell", (occupied - before) >> 10);
-    // Somebody else's small blocks keep the allocator from shrinking its heaps by itself.
     eventually_within(3 * GUARD, "the memory to be given back", || async {
         (gateway.anonymous() < before + (occupied - before) / 4).then_some(())
     })
     .await;
 }
+
+/// What a flood sends next.
+type Frames = Box<dyn FnMut(u32) -> Vec<u8>>;
 
 /// Sends `bytes` again and again; gives the GOAWAY that came and how often it was sent.
 async fn until_cut(gateway: &Gateway, mut bytes: impl FnMut(u32) -> Vec<u8>) -> (u32, u32) {
@@ -143,7 +145,7 @@ async fn floods_of_frames_are_cut() {
     let redis = Redis::start().await;
     let gateway = Gateway::start(&redis).await;
     let open = |n: u32| frame(HEADERS, END_HEADERS, 1 + 2 * n, &block(&request("POST", "/nothing")));
-    let cases: Vec<(&str, Box<dyn FnMut(u32) -> Vec<u8>>)> = vec![
+    let cases: Vec<(&str, Frames)> = vec![
         ("PING", Box::new(|_| frame(PING, 0, 0, b"somewhat").repeat(10))),
         ("SETTINGS", Box::new(|_| frame(SETTINGS, 0, 0, b"").repeat(10))),
         ("WINDOW_UPDATE", Box::new(|_| frame(WINDOW_UPDATE, 0, 0, &[0, 0, 0, 1]).repeat(10))),
