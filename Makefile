@@ -6,7 +6,7 @@ SHELL := bash
 .ONESHELL:
 .NOTPARALLEL:
 .PHONY: help demo dashboard screenshots build bench bench-quick \
-  test test-build test-rust test-upgrade test-js test-clients test-deploy \
+  test test-build test-rust test-http2 test-upgrade test-js test-clients test-deploy \
   fmt lint deny sbom clean
 
 TARGET  := $(abspath $(or $(CARGO_TARGET_DIR),target))
@@ -75,7 +75,7 @@ bench-quick: ## short benchmark (2 minutes), prints a table that is too inaccura
 	trap 'rm -rf "$$out"' EXIT
 	$(TARGET)/release/loadtest bench --quick --out "$$out"
 
-test: test-rust test-upgrade test-js test-clients test-deploy ## run every test, list skipped ones
+test: test-rust test-http2 test-upgrade test-js test-clients test-deploy ## run every test, list skipped ones
 	@shopt -s nullglob
 	lists=($(SKIPPED)/*)
 	if [[ $${#lists[@]} -eq 0 ]]; then
@@ -105,7 +105,22 @@ test-upgrade: test-build $(OLD_DIR)/done ## upgrade from an old version and roll
 	bash .ci/need redis-test
 	echo "== upgrade from $(OLD)"
 	SSE_GATEWAY_OLD_BIN=$(abspath $(OLD_DIR))/target/debug/sse-gateway \
-	  cargo test --locked -p sse-gateway --test gateway -- --ignored
+	  cargo test --locked -p sse-gateway --test gateway -- --ignored upgrade::
+
+# h2spec has no go.mod: tests/h2spec pins it and its dependencies to versions for Debian 12's Go.
+H2SPEC := .cache/bin/h2spec
+
+test-http2: test-build $(H2SPEC) ## run h2spec against the gateway, without and with TLS
+	@bash .ci/need redis-test openssl
+	echo "== h2spec"
+	SSE_GATEWAY_H2SPEC=$(abspath $(H2SPEC)) \
+	  cargo test --locked -p sse-gateway --test gateway -- --ignored h2spec::
+
+$(H2SPEC): tests/h2spec/go.mod tests/h2spec/go.sum
+	@command -v go >/dev/null || bash .ci/need go
+	echo "== building h2spec"
+	cd tests/h2spec
+	GOFLAGS=-mod=readonly go build -o $(abspath $@) github.com/summerwind/h2spec/cmd/h2spec
 
 # Without the commit, which a shallow clone or a source archive lacks, test-upgrade is skipped.
 $(OLD_DIR)/done:

@@ -7,6 +7,7 @@ use prometheus::{
 
 use crate::core::{
     envelope::Refusal,
+    malformed::Malformed,
     system::{BusyReason, CloseReason, GapReason, JoinCause, TicketRejection},
 };
 
@@ -91,6 +92,7 @@ metrics! {
     bare_relayed: IntCounter = "sse_bare_relayed_total", "Bare publishes relayed live only (publishers.bare = relay).";
     rejected: IntCounterVec = "sse_rejected_total", "Messages that could not be relayed, by reason.", ["reason"];
     published: IntCounter = "sse_published_total", "Events published through POST /publish.";
+    malformed: IntCounterVec = "sse_requests_malformed_total", "HTTP/1.1 requests refused as malformed, by reason.", ["reason"];
 }
 
 impl Metrics {
@@ -107,6 +109,7 @@ impl Metrics {
         metrics.refused.init(TicketRejection::ALL.iter().map(|f| f.name()));
         metrics.joins.init(JoinCause::ALL.iter().map(|r| r.name()));
         metrics.rejected.init(Refusal::ALL.iter().map(|r| r.code()));
+        metrics.malformed.init(Malformed::ALL.iter().map(|m| m.name()));
         metrics.relayed.init(["user", "broadcast"].into_iter());
         metrics.opened.init(["stream", "poll"].into_iter());
         metrics.jwks_fetches.init(["ok", "unreachable", "status", "invalid"].into_iter());

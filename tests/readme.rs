@@ -20,6 +20,7 @@ const NO_CODES: &[&str] = &[
     "x-accel-buffering",
     "content-length",
     "transfer-encoding",
+    "keep-alive",
 ];
 
 fn file(path: &str) -> String {
@@ -86,7 +87,7 @@ fn every_refusal_is_explained() {
     named(TicketRejection::ALL.iter().map(|f| f.name()));
     let mut found = BTreeSet::new();
     let http = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/http");
-    for folder in [http.clone(), http.join("front")] {
+    for folder in [http.clone(), http.join("front"), http.join("front/http1")] {
         let entries = fs::read_dir(folder).expect("it is there").map(|entry| entry.expect("it can be listed").path());
         for path in entries.filter(|path| path.is_file()) {
             found.extend(codes(&fs::read_to_string(path).expect("it can be read")));

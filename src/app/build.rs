@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     auth::{Auth, Refresher},
-    http::{access, admin, front, routes, sockets::budget::SocketBudget, worker::Worker},
+    http::{access, admin, cors, front, routes, sockets::budget::SocketBudget, worker::Worker},
     metrics::Metrics,
     redis::{commands::Commands, link::Link},
     settings::{Loaded, Settings, Source},
@@ -145,21 +145,22 @@ fn start_public(parts: PublicParts, socket: &TcpListener, workers: usize, share:
     // Called once on each worker's own thread.
     let service = move || {
         let PublicParts { instance, link, tls, extra } = parts.clone();
-        let cors = instance.settings.cors.clone();
+        let allowed = instance.settings.cors.clone();
         // The URL was checked when the settings were loaded; a worker without Redis could serve nobody.
-        let worker = Worker::start(instance, link).expect("the Redis URL was checked");
+        let worker = Worker::start(instance.clone(), link).expect("the Redis URL was checked");
         let worker = web::Data::new(worker);
         let app = move || {
             let extra = extra.clone();
             let app = App::new()
                 .app_data(worker.clone())
-                .wrap(routes::cors(&cors))
+                .wrap(cors::cors(&allowed))
+                .wrap(from_fn(cors::refusals))
                 .wrap(from_fn(access::log))
                 .configure(move |config| extra(config))
                 .configure(routes::public);
             map_config(app, |()| AppConfig::default())
         };
-        front::service(idle.clone(), tls, app)
+        front::service(instance, idle.clone(), tls, app)
     };
     Listener::start("public", socket, budget, workers, service)
 }
@@ -176,7 +177,7 @@ fn start_admin(instance: Arc<Instance>, socket: &TcpListener) -> io::Result<List
             let app = App::new().app_data(admin.clone()).configure(admin::routes);
             map_config(app, |()| AppConfig::default())
         };
-        front::service(idle.clone(), None, app)
+        front::service(instance.clone(), idle.clone(), None, app)
     };
     Listener::start("admin", socket, budget, 1, service)
 }

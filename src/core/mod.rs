@@ -9,6 +9,7 @@ pub mod frame;
 pub mod id;
 pub mod join;
 pub mod log_limit;
+pub mod malformed;
 pub mod parser;
 pub mod queue;
 pub mod system;

@@ -56,6 +56,9 @@ pub struct Admitted {
 
 impl Drop for Admitted {
     fn drop(&mut self) {
+        if self.stream.has_stalled() {
+            self.connection.set_reason(CloseReason::Stalled);
+        }
         self.hub.remove(&self.connection);
         // Another instance may serve it better.
         if matches!(self.connection.reason(), CloseReason::Draining | CloseReason::MaxAge) {

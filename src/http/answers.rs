@@ -40,6 +40,14 @@ pub fn head_too_long(max_bytes: usize) -> HttpResponse {
     last_error(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "head-too-long", &message)
 }
 
+/// Methods of the public listener.
+pub const METHODS: &str = "GET, POST, OPTIONS";
+
+/// The response to `OPTIONS *` (RFC 9110 section 9.3.7).
+pub fn server_options() -> HttpResponse {
+    HttpResponse::NoContent().insert_header((header::ALLOW, METHODS)).finish()
+}
+
 /// A resource with one method; any other is told which one.
 pub fn only(method: Method, path: &str, route: Route) -> Resource {
     let other = move || {

@@ -7,6 +7,7 @@ pub mod answers;
 pub mod api_keys;
 pub mod body;
 pub mod cookie;
+pub mod cors;
 pub mod events;
 pub mod front;
 pub mod peer;

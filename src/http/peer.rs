@@ -1,6 +1,11 @@
 //! The client of a request: its address, and what the streams over one socket share.
 
-use std::{net::IpAddr, rc::Weak};
+use std::{
+    cell::{Cell, RefCell},
+    net::IpAddr,
+    rc::{Rc, Weak},
+    task::{Context, Waker},
+};
 
 use actix_web::{HttpMessage, HttpRequest};
 
@@ -14,7 +19,42 @@ use crate::{
 /// A weak handle to the socket that a request came by. It keeps no descriptor: once the owner has
 /// dropped the socket, calls have no effect, even if the descriptor's number is in use again.
 #[derive(Clone)]
-pub struct Peer(Weak<Inner>);
+pub struct Peer {
+    socket: Weak<Inner>,
+    /// Ends the request's stream alone: HTTP/2 only.
+    reset: Option<Rc<StreamReset>>,
+}
+
+/// Ends one stream of an HTTP/2 connection from outside.
+#[derive(Default)]
+pub struct StreamReset {
+    requested: Cell<bool>,
+    stalled: Cell<bool>,
+    waker: RefCell<Option<Waker>>,
+}
+
+impl StreamReset {
+    /// Whether the stream is to be reset; if not, the task is woken when it is.
+    pub fn poll_requested(&self, cx: &Context<'_>) -> bool {
+        let mut waker = self.waker.borrow_mut();
+        if !waker.as_ref().is_some_and(|w| w.will_wake(cx.waker())) {
+            *waker = Some(cx.waker().clone());
+        }
+        self.requested.get()
+    }
+
+    /// The client did not take anything for too long.
+    pub fn set_stalled(&self) {
+        self.stalled.set(true);
+    }
+
+    fn request(&self) {
+        self.requested.set(true);
+        if let Some(waker) = self.waker.borrow_mut().take() {
+            waker.wake();
+        }
+    }
+}
 
 /// The address of a request's client; None: it has gone already.
 pub fn client_address(request: &HttpRequest, settings: &Server) -> Option<IpAddr> {
@@ -26,8 +66,13 @@ pub fn client_address(request: &HttpRequest, settings: &Server) -> Option<IpAddr
 }
 
 impl Peer {
-    pub(super) fn new(inner: Weak<Inner>) -> Self {
-        Self(inner)
+    pub(super) fn new(socket: Weak<Inner>) -> Self {
+        Self { socket, reset: None }
+    }
+
+    /// The same socket, for one of its HTTP/2 streams.
+    pub fn for_stream(&self, reset: Rc<StreamReset>) -> Self {
+        Self { reset: Some(reset), ..self.clone() }
     }
 
     /// The socket that a request came by.
@@ -40,25 +85,20 @@ impl Peer {
         self.ask(|socket| socket.streams.get() > 0)
     }
 
-    /// It carries HTTP/2, where each stream has a flow control window of its own.
-    pub fn set_multiplexed(&self) {
-        self.ask(|socket| socket.multiplexed.replace(true));
-    }
-
     /// From now on it is to end with its last stream: HTTP/1.1 says so with `connection: close`,
-    /// HTTP/2 has no such word.
+    /// HTTP/2 with GOAWAY.
     pub fn retire(&self) {
         self.ask(|socket| socket.retired.replace(true));
     }
 
-    /// Whether it was retired and carries no stream any more.
-    pub fn is_over(&self) -> bool {
-        self.ask(|socket| socket.retired.get() && socket.streams.get() == 0)
+    /// Whether it was retired.
+    pub fn is_retired(&self) -> bool {
+        self.ask(|socket| socket.retired.get())
     }
 
     /// `false` for a socket that is closed.
     fn ask(&self, question: impl FnOnce(&Inner) -> bool) -> bool {
-        self.0.upgrade().is_some_and(|socket| question(&socket))
+        self.socket.upgrade().is_some_and(|socket| question(&socket))
     }
 }
 
@@ -85,6 +125,12 @@ impl StreamOfPeer {
         Box::new(StreamSocket(self.0.clone()))
     }
 
+    /// Whether the stream was reset because its client did not take anything for too long.
+    pub fn has_stalled(&self) -> bool {
+        let reset = self.0.as_ref().and_then(|peer| peer.reset.as_ref());
+        reset.is_some_and(|reset| reset.stalled.get())
+    }
+
     fn count(&self, by: isize) {
         if let Some(peer) = &self.0 {
             peer.ask(|socket| {
@@ -106,16 +152,22 @@ struct StreamSocket(Option<Peer>);
 
 impl ClientSocket for StreamSocket {
     fn transfer(&self) -> Option<Transfer> {
-        self.0.as_ref()?.0.upgrade()?.transfer()
+        self.0.as_ref()?.socket.upgrade()?.transfer()
     }
 
     fn has_stream_windows(&self) -> bool {
-        self.0.as_ref().is_some_and(|peer| peer.ask(|socket| socket.multiplexed.get()))
+        self.0.as_ref().is_some_and(|peer| peer.reset.is_some())
     }
 
     fn abort(&self) -> bool {
-        let alone = |socket: &Inner| socket.streams.get() <= 1 && socket.abort();
-        self.0.as_ref().is_some_and(|peer| peer.ask(alone))
+        let Some(peer) = &self.0 else { return false };
+        match &peer.reset {
+            Some(reset) => {
+                reset.request();
+                true
+            }
+            None => peer.ask(Inner::abort),
+        }
     }
 }
 

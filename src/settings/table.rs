@@ -120,6 +120,8 @@ keys! {
         |s, v| s.limits.queue_bytes_total = parse::bytes(v, ANY_BYTES)?;
     "limits.stall" = r#""30s""#, "A client that acknowledges no byte for this long, though some are under way, is disconnected.",
         |s, v| s.limits.stall = parse::duration(v, ms(100, DAY))?;
+    "limits.http2_max_concurrent_streams" = "256", "Streams (requests) that a client may have open at once on one HTTP/2 connection; more are refused.",
+        |s, v| s.limits.http2_max_concurrent_streams = parse::number(v, 1..=10_000)? as u32;
     "limits.publish_body_bytes" = r#""1MiB""#, "Largest body of POST /publish and POST /tickets.",
         |s, v| s.limits.publish_body_bytes = parse::bytes(v, 1024..=256 << 20)?;
     "limits.connects_per_address_per_minute" = "0", "New streams and polls of one client address (of IPv6: one /64) a minute; above it clients are told `sse.busy`. 0 = any number.",

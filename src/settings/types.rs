@@ -221,6 +221,8 @@ pub struct Limits {
     pub queue_bytes_total: usize,
     /// A client that takes nothing for this long is disconnected.
     pub stall: Duration,
+    /// Streams at once on one HTTP/2 connection.
+    pub http2_max_concurrent_streams: u32,
     /// Largest body of a POST.
     pub publish_body_bytes: usize,
     /// New streams and polls of one client address a minute; 0: any number.

@@ -61,6 +61,7 @@ pub struct Instance {
     pub queued_bytes: AtomicI64,
     draining: AtomicBool,
     closed: AtomicBool,
+    closing: Notify,
     recorder_known: AtomicBool,
     started: Instant,
 }
@@ -90,6 +91,7 @@ impl Instance {
             queued_bytes: AtomicI64::new(0),
             draining: AtomicBool::new(false),
             closed: AtomicBool::new(false),
+            closing: Notify::new(),
             recorder_known: AtomicBool::new(false),
             started: Instant::now(),
             settings,
@@ -135,12 +137,21 @@ impl Instance {
 
     /// The delay is over: from now on nobody is let in.
     pub fn close(&self) {
-        self.closed.store(true, Ordering::Relaxed);
+        self.closed.store(true, Ordering::SeqCst);
+        self.closing.notify_waiters();
+    }
+
+    /// Waits until nobody is let in any more.
+    pub async fn closed(&self) {
+        let closing = self.closing.notified();
+        if !self.is_closed() {
+            closing.await;
+        }
     }
 
     /// Whether nobody is let in any more.
     pub fn is_closed(&self) -> bool {
-        self.closed.load(Ordering::Relaxed)
+        self.closed.load(Ordering::SeqCst)
     }
 
     /// Whether the instance is shutting down.

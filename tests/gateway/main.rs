@@ -4,8 +4,10 @@
 mod harness;
 
 mod api;
+mod bodies;
 mod commands;
 mod config;
+mod conformance;
 mod delivery;
 mod descriptors;
 mod drain;
@@ -14,8 +16,11 @@ mod foreign_keys;
 mod forged;
 mod front;
 mod gap;
+mod h2spec;
 mod hostile;
 mod http;
+mod http2;
+mod http2_floods;
 mod jwks;
 mod limits;
 mod modes;

@@ -217,7 +217,7 @@ async fn a_request_for_a_stream_behind_another_cuts_no_answer_off() {
         let length: usize = head.split_once("content-length: ").unwrap().1.lines().next().unwrap().parse().unwrap();
         assert!(length > 1 << 20, "it does not take several writes: {length}");
         assert!(rest[..length].ends_with('}') && rest[length..].starts_with("HTTP/1.1 200"), "{}", &rest[length..]);
-        // Nor a stream, if actix serves it: a request with a body, be it an empty one, is left to actix.
+        // Nor a stream.
         let left = stream("2").replace("\r\n\r\n", "\r\nContent-Length: 0\r\n\r\n");
         let mut socket = served.connect().await;
         socket.write_all(SMALL.as_bytes()).await.unwrap();

@@ -36,6 +36,14 @@ impl Socket {
             Self::Tls(io) => io.get_ref().0,
         }
     }
+
+    /// Whether the TLS handshake has agreed on HTTP/2.
+    pub fn is_http2(&self) -> bool {
+        match self {
+            Self::Clear(_) => false,
+            Self::Tls(io) => io.get_ref().1.alpn_protocol() == Some(b"h2"),
+        }
+    }
 }
 
 impl AsyncRead for Socket {

@@ -36,8 +36,6 @@ pub(in crate::http) struct Inner {
     pub streams: Cell<usize>,
     /// To be closed with its last stream.
     pub retired: Cell<bool>,
-    /// Carries HTTP/2.
-    pub multiplexed: Cell<bool>,
 }
 
 impl ClientTcp {
@@ -53,7 +51,6 @@ impl ClientTcp {
             address,
             streams: Cell::default(),
             retired: Cell::default(),
-            multiplexed: Cell::default(),
         }))
     }
 
