@@ -49,17 +49,17 @@
 //! | the id is always fresh | `state/sweep.rs`, `redis/tick.rs` | `tests/gateway/resume.rs` |
 //! | any Redis client can publish | `redis/library.lua`, `redis/recorder` | `tests/gateway/delivery.rs`, `modes.rs` |
 //! | a fault of Redis is no fault of the client | `redis/link.rs` | `tests/gateway/faults.rs`, `neighbours.rs` |
-//! | a slow client costs only itself | `core/flow.rs`, `state/sweep.rs`, `http/peer.rs` | `tests/gateway/slow.rs` |
+//! | a slow client costs only itself | `core/flow.rs`, `state/sweep.rs`, `state/client_socket.rs` | `tests/gateway/slow.rs` |
 //! | nothing fatal is said | `http/answers.rs`, `http/admission.rs`, `issuer.rs` | `tests/gateway/tickets.rs`, `limits.rs`, `jwks.rs` |
 //!
 //! Keys and the certificate change without a restart: `app/reload.rs`, tested in `tests/gateway/rotation.rs`.
 
 pub mod app;
+pub mod auth;
 pub mod cli;
 pub mod core;
 pub mod http;
-pub mod issuer;
+pub mod metrics;
 pub mod redis;
 pub mod settings;
 pub mod state;
-pub mod tickets;

@@ -1,26 +1,28 @@
 #!/bin/sh
-# Lays out the root of the image: rootfs.sh BINARY ROOT. Run by the Dockerfile, and by tests/deploy/test_image.py.
+# Creates the root file system of the image: rootfs.sh BINARY ROOT.
+# Used by the Dockerfile and by tests/deploy/test_image.py.
 set -eu
 binary=$1 root=$2
 
 mkdir -p "$root/etc"
 install -m 0755 "$binary" "$root/sse-gateway"
 
-# What the loader will look for, under the paths where it looks: libc, libgcc_s and the loader itself.
+# The loader and the libraries that it needs (libc, libgcc_s), at the paths where it looks for them.
 libraries=$(ldd "$binary")
 if echo "$libraries" | grep 'not found' >&2; then exit 1; fi
 for library in $(echo "$libraries" | grep -o '/[^ ]*'); do
-  install -D -m 0755 "$library" "$root$library"   # follows links: a plain file
+  install -D -m 0755 "$library" "$root$library"   # copies the target of a link
 done
 
-# Names are resolved by glibc itself (its modules for files and dns are built in since 2.34); this says: both, in this order.
-# The platform mounts /etc/hosts and /etc/resolv.conf.
+# Resolve names from /etc/hosts, then by DNS; both modules are part of glibc since 2.34. The
+# container platform mounts /etc/hosts and /etc/resolv.conf.
 echo 'hosts: files dns' > "$root/etc/nsswitch.conf"
-# The user's name, for people who look at processes.
+# Gives the user a name in process lists.
 echo 'nonroot:x:65532:65532:nonroot:/:/sbin/nologin' > "$root/etc/passwd"
 echo 'nonroot:x:65532:' > "$root/etc/group"
-# The authorities, for tickets.jwks_url with https. (TLS to Redis trusts those that are compiled in.)
+# CA certificates for tickets.jwks_url with https. (TLS to Redis uses CA certificates compiled into
+# the binary.)
 install -D -m 0644 /etc/ssl/certs/ca-certificates.crt "$root/etc/ssl/certs/ca-certificates.crt"
 
-# Fails the build, not the first start.
+# Detect a missing library during the build instead of at the first start.
 chroot "$root" /sse-gateway --version

@@ -3,7 +3,7 @@ import { defineConfig } from 'vite';
 
 export default defineConfig({
   plugins: [react()],
-  // The client is linked from this repository; it must not bring a second React.
+  // The client is linked from this repository and must not load a second React.
   resolve: { dedupe: ['react', 'react-dom'] },
   build: { chunkSizeWarningLimit: 700 },
 });

@@ -1,201 +1,250 @@
-//! The command line.
+//! Command-line definition.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::numbers::{self, MAX_STREAMS, time, time_above_0};
-use crate::target::Kind;
+use crate::option_values::{self, MAX_STREAMS, time, time_above_0};
+use crate::target::ServerKind;
 
-/// Holds event streams, publishes, and counts what arrives.
+/// Opens event streams, publishes events and verifies what each stream receives.
 ///
-/// Exit status: 0; 1 if a threshold was passed or not all streams could be opened; 2 if there was no run (a wrong option, no server, not one stream).
+/// Exit status: 0 on success; 1 if a threshold was exceeded or not all streams could be opened; 2
+/// if the run could not take place (invalid option, server unreachable, no stream opened).
 #[derive(Debug, Parser)]
 #[command(version)]
 pub struct Cli {
-    /// What to do.
+    /// Subcommand to run.
     #[command(subcommand)]
     pub command: Command,
 }
 
-/// What to do.
+/// Subcommands: one per scenario, plus `bench` and `redis`.
 #[derive(Debug, Subcommand)]
 #[allow(missing_docs, reason = "the help texts are the docs")]
 pub enum Command {
-    /// Open streams and hold them: connects a second, CPU per 1,000 connects, memory per stream
+    /// Open streams and keep them idle: connections per second, CPU per 1,000 connections, memory
+    /// per stream
     Idle(Common),
-    /// Every event goes to every stream (--rate)
+    /// Send every event to every stream (--rate)
     Broadcast(Common),
-    /// Every event goes to one user (--user-rate)
+    /// Send every event to a single user (--user-rate)
     Users(Common),
-    /// Both at once (--rate and --user-rate)
+    /// Send broadcasts and single-user events (--rate and --user-rate)
     Mixed(Common),
-    /// In the middle of the load all streams are cut; they come back at once with their cursors
+    /// Disconnect all streams in the middle of the load; they reconnect at once with their last
+    /// event ids
     Storm {
         #[command(flatten)]
         common: Common,
-        /// How long they stay away
+        /// How long the streams stay disconnected
         #[arg(long, default_value = "2s", value_parser = time)]
         away: Duration,
     },
-    /// Some streams read nothing for a while; in the end they too must have everything
+    /// Some streams stop reading for a while and must still receive every event in the end
     Stalled {
         #[command(flatten)]
         common: Common,
-        /// How many of the streams, percent
+        /// Percentage of streams that stop reading
         #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=100))]
         stalled_percent: u32,
-        /// How long they read nothing
+        /// How long these streams stop reading
         #[arg(long, default_value = "40s", value_parser = time_above_0)]
         stall: Duration,
     },
-    /// All the time streams are cut and come back with their cursors
+    /// Disconnect random streams throughout the load; each reconnects with its last event id
     Churn {
         #[command(flatten)]
         common: Common,
-        /// How many a second
-        #[arg(long, default_value_t = 50.0, value_parser = numbers::churn_rate)]
+        /// Disconnects per second
+        #[arg(long, default_value_t = 50.0, value_parser = option_values::churn_rate)]
         churn_rate: f64,
     },
-    /// Search the highest rate of broadcasts that is kept up with: from --rate upwards, nothing lost, p99 below --p99
+    /// Find the highest sustainable broadcast rate, starting at --rate: no event lost, p99 latency
+    /// below --p99
     SlowPublish {
         #[command(flatten)]
         common: Common,
-        /// The p99 latency that still counts as keeping up
+        /// Highest p99 latency at which a rate counts as sustained
         #[arg(long, default_value = "500ms", value_parser = time_above_0)]
         p99: Duration,
     },
-    /// Measure the gateway beside the yardsticks and the peers that are on this machine, and write it down
+    /// Benchmark the gateway against the yardsticks and the peers installed on this machine, and
+    /// write the results
     Bench(BenchArgs),
-    /// Measure what the gateway costs its Redis: memory of logs and sessions, CPU of publishes, connects and resumes
+    /// Measure the cost of the gateway in Redis: memory of logs and sessions, CPU of publishes,
+    /// connects and resumes
     Redis(RedisArgs),
 }
 
-/// How events are published.
+/// Ways to publish events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 #[allow(missing_docs, reason = "the help texts are the docs")]
 pub enum Publish {
-    /// FCALL sse_publish
+    /// FCALL sse_publish, from this tool
     Durable,
-    /// PUBLISH
-    Bare,
-    /// The gateway's POST /publish (--api-key)
+    /// PUBLISH, from this tool
+    #[value(alias = "bare")]
+    Plain,
+    /// POST /publish of the gateway (requires --api-key-file)
     Http,
-    /// A POST to --publish-url of --post-body
+    /// POST --post-body to --publish-url
     Post,
-    /// Not at all: only listen
+    /// Do not publish, only listen
     None,
 }
 
-/// Options of every run.
+/// Options shared by all scenarios.
 #[derive(Clone, Debug, Args)]
 #[allow(missing_docs, reason = "the help texts are the docs")]
 pub struct Common {
-    /// The URL of a stream; {user} and {topic} are replaced
+    /// URL of a stream; {user} and {topic} are replaced
     #[arg(long, default_value = "http://127.0.0.1:8080/events", help_heading = "Server")]
     pub url: String,
-    /// What kind of server: `plain` is any server of events, without tickets and sse.connected
+    /// Server type: `plain` is any SSE server, without tickets and sse.connected
     #[arg(long, value_enum, default_value = "gateway", help_heading = "Server")]
-    pub kind: Kind,
-    /// HTTP/2; without TLS by prior knowledge
+    pub kind: ServerKind,
+    /// Use HTTP/2; without TLS by prior knowledge
     #[arg(long, help_heading = "Server")]
     pub http2: bool,
-    /// HTTP/2: streams on each connection
-    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..), help_heading = "Server")]
+    /// Streams per HTTP/2 connection
+    #[arg(
+        long,
+        default_value_t = 100,
+        value_parser = clap::value_parser!(u32).range(1..),
+        help_heading = "Server",
+    )]
     pub streams_per_connection: u32,
-    /// https: certificates to believe, PEM
+    /// CA certificates for https, in PEM format
     #[arg(long, value_name = "FILE", help_heading = "Server")]
     pub ca: Option<PathBuf>,
-    /// https: believe anybody
+    /// Do not verify the server's certificate
     #[arg(long, conflicts_with = "ca", help_heading = "Server")]
     pub insecure: bool,
-    /// Another header line of every stream's request, 'Name: value'
+    /// Additional header of every stream request, as 'Name: value'; can be repeated
     #[arg(long = "header", help_heading = "Server")]
     pub headers: Vec<String>,
-    /// Processes whose CPU and memory are read, with their descendants
+    /// Process whose CPU and memory to measure, including its descendants; can be repeated
     #[arg(long = "server-pid", value_name = "PID", help_heading = "Server")]
     pub server_pids: Vec<u32>,
 
-    /// A file with the gateway's HS256 secret, to sign tickets with
+    /// File with the gateway's HS256 secret, used to sign tickets
     #[arg(long, value_name = "FILE", help_heading = "Tickets")]
     pub secret_file: Option<PathBuf>,
-    /// A file with an API key: for tickets (scope `tickets`) if no secret is given, and for --publish http
+    /// File with an API key: to request tickets (scope `tickets`) if there is no --secret-file, and
+    /// for --publish http
     #[arg(long, value_name = "FILE", help_heading = "Tickets")]
     pub api_key_file: Option<PathBuf>,
-    /// `aud` of the tickets that are signed: the gateway's tickets.audience
+    /// `aud` of signed tickets; must equal the gateway's tickets.audience
     #[arg(long, default_value = "sse-gateway", help_heading = "Tickets")]
     pub audience: String,
-    /// `iss` of the tickets that are signed, where the gateway has a tickets.issuer
+    /// `iss` of signed tickets; must equal the gateway's tickets.issuer if that is set
     #[arg(long, help_heading = "Tickets")]
     pub issuer: Option<String>,
-    /// `kid` of the tickets that are signed, where the secret is one of tickets.keys
+    /// `kid` of signed tickets; required if the secret belongs to one of the gateway's tickets.keys
     #[arg(long, help_heading = "Tickets")]
     pub kid: Option<String>,
-    /// How long a ticket is good for its first connection; the gateway's tickets.max_ttl at the most
-    #[arg(long, default_value = "60s", value_parser = numbers::ttl, help_heading = "Tickets")]
+    /// Ticket lifetime until the first connection; at most the gateway's tickets.max_ttl
+    #[arg(long, default_value = "60s", value_parser = option_values::ttl, help_heading = "Tickets")]
     pub ticket_ttl: Duration,
 
-    /// Streams
-    #[arg(long, short = 'n', default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=MAX_STREAMS), help_heading = "Streams")]
+    /// Number of streams
+    #[arg(
+        long,
+        short = 'n',
+        default_value_t = 1000,
+        value_parser = clap::value_parser!(u32).range(1..=MAX_STREAMS),
+        help_heading = "Streams",
+    )]
     pub streams: u32,
-    /// Streams of each user
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..), help_heading = "Streams")]
+    /// Streams per user
+    #[arg(
+        long,
+        default_value_t = 1,
+        value_parser = clap::value_parser!(u32).range(1..),
+        help_heading = "Streams",
+    )]
     pub streams_per_user: u32,
-    /// Users are called this and a number; two runs at once against one gateway need different ones
+    /// Prefix of user names, followed by a number; concurrent runs against one gateway need
+    /// different prefixes
     #[arg(long, value_name = "NAME", default_value = "load-", help_heading = "Streams")]
     pub user_prefix: String,
-    /// Streams from one source address to 127.0.0.1; past that the ports to one destination come to an end (28,232 by default)
-    #[arg(long, hide = true, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..), help_heading = "Streams")]
+    /// Streams per source address to 127.0.0.1; beyond the local port range (28,232 ports by
+    /// default) no connection could be opened
+    #[arg(
+        long,
+        hide = true,
+        default_value_t = 10_000,
+        value_parser = clap::value_parser!(u32).range(1..),
+        help_heading = "Streams",
+    )]
     pub streams_per_source: u32,
-    /// Connects a second at the most [default: as fast as it goes]
-    #[arg(long, value_parser = numbers::connect_rate, help_heading = "Streams")]
+    /// Maximum connection attempts per second [default: unlimited]
+    #[arg(long, value_parser = option_values::connect_rate, help_heading = "Streams")]
     pub connect_rate: Option<f64>,
-    /// Streams that connect at the same time at the most
-    #[arg(long, default_value_t = 128, value_parser = clap::value_parser!(u32).range(1..), help_heading = "Streams")]
+    /// Maximum number of concurrent connection attempts
+    #[arg(
+        long,
+        default_value_t = 128,
+        value_parser = clap::value_parser!(u32).range(1..),
+        help_heading = "Streams",
+    )]
     pub connecting: u32,
-    /// All streams must be open within
+    /// Maximum time until all streams are open
     #[arg(long, default_value = "60s", value_parser = time_above_0, help_heading = "Streams")]
     pub connect_timeout: Duration,
-    /// A pause after the streams are open, before memory is read and the load begins
+    /// Pause after the streams are open, before memory is measured and the load starts
     #[arg(long, default_value = "2s", value_parser = time, help_heading = "Streams")]
     pub settle: Duration,
 
-    /// How events are published
+    /// How to publish events
     #[arg(long, value_enum, default_value = "durable", help_heading = "Load")]
     pub publish: Publish,
-    /// Redis, for --publish durable and bare [default: redis://127.0.0.1:6379]; if it is named, its CPU is read however events are published
+    /// Redis URL for --publish durable and plain [default: redis://127.0.0.1:6379]; if set, the CPU
+    /// of this Redis is measured with every --publish method
     #[arg(long, value_name = "URL", help_heading = "Load")]
     pub redis: Option<String>,
-    /// For --publish http [default: /publish on the server] and post; {topic} is replaced
+    /// URL for --publish http [default: /publish on the server of --url] and --publish post;
+    /// {topic} is replaced
     #[arg(long, help_heading = "Load")]
     pub publish_url: Option<String>,
-    /// For --publish post: the body; {payload} is replaced
+    /// Request body for --publish post; {payload} is replaced
     #[arg(long, default_value = "{payload}", help_heading = "Load")]
     pub post_body: String,
-    /// For --publish post: a header line, 'Name: value'
+    /// Request header for --publish post, as 'Name: value'; can be repeated
     #[arg(long = "post-header", help_heading = "Load")]
     pub post_headers: Vec<String>,
-    /// The broadcast topic
+    /// Broadcast topic
     #[arg(long, default_value = "load", help_heading = "Load")]
     pub topic: String,
-    /// Broadcasts a second
-    #[arg(long, default_value_t = 10.0, value_parser = numbers::rate, help_heading = "Load")]
+    /// Broadcasts per second
+    #[arg(long, default_value_t = 10.0, value_parser = option_values::rate, help_heading = "Load")]
     pub rate: f64,
-    /// Events to single users a second, one user after the other
-    #[arg(long, default_value_t = 1000.0, value_parser = numbers::rate, help_heading = "Load")]
+    /// Single-user events per second, to one user after another
+    #[arg(
+        long,
+        default_value_t = 1000.0,
+        value_parser = option_values::rate,
+        help_heading = "Load",
+    )]
     pub user_rate: f64,
-    /// Size of a payload, bytes; 73 or more, which its stamp needs
-    #[arg(long, default_value_t = 256, value_parser = numbers::payload_bytes, help_heading = "Load")]
+    /// Payload size in bytes, at least 73 (the size of the embedded stamp)
+    #[arg(
+        long,
+        default_value_t = 256,
+        value_parser = option_values::payload_bytes,
+        help_heading = "Load",
+    )]
     pub payload_bytes: usize,
-    /// How long the load goes on (idle: how long the streams are held)
+    /// Duration of the load (idle: how long the streams stay open)
     #[arg(long, default_value = "10s", value_parser = time_above_0, help_heading = "Load")]
     pub duration: Duration,
-    /// How long to wait in the end for what is on its way; what is missing then is lost
+    /// Time to wait for outstanding events after the load; those still missing count as lost
     #[arg(long, default_value = "10s", value_parser = time, help_heading = "Load")]
     pub drain: Duration,
 
-    /// Write the report as JSON, `-`: to standard output instead of the table
+    /// Write the report as JSON to this file; `-` writes it to standard output instead of the table
     #[arg(long, value_name = "FILE", help_heading = "Report")]
     pub json: Option<PathBuf>,
     #[command(flatten)]
@@ -203,68 +252,76 @@ pub struct Common {
 }
 
 impl Common {
-    /// The Redis that is published to.
+    /// Returns the URL of the Redis that receives the events.
     pub fn redis_url(&self) -> &str {
         self.redis.as_deref().unwrap_or("redis://127.0.0.1:6379")
     }
 }
 
-/// What must hold; else the exit status is 1.
+/// Thresholds of a run; exceeding one makes the exit status 1.
 #[derive(Clone, Debug, Default, Args)]
 #[allow(missing_docs, reason = "the help texts are the docs")]
 pub struct Thresholds {
-    /// Lost events
+    /// Maximum number of lost events
     #[arg(long, value_name = "N", help_heading = "Thresholds")]
     pub max_lost: Option<u64>,
-    /// Doubled events
+    /// Maximum number of duplicate events
     #[arg(long, value_name = "N", help_heading = "Thresholds")]
     pub max_doubled: Option<u64>,
-    /// Events behind a later one
+    /// Maximum number of events that arrive after a later one
     #[arg(long, value_name = "N", help_heading = "Thresholds")]
     pub max_out_of_order: Option<u64>,
-    /// Events that could not be published, or were due and never sent because the publisher could not keep its rate
+    /// Maximum number of events that could not be published, or were not sent because the publisher
+    /// could not sustain its rate
     #[arg(long, value_name = "N", help_heading = "Thresholds")]
     pub max_unpublished: Option<u64>,
-    /// sse.gap told
+    /// Maximum number of sse.gap events
     #[arg(long, value_name = "N", help_heading = "Thresholds")]
     pub max_gaps: Option<u64>,
-    /// p99 of the latency
+    /// Maximum p99 latency
     #[arg(long, value_name = "TIME", value_parser = time, help_heading = "Thresholds")]
     pub max_p99: Option<Duration>,
-    /// Storm: the time until all are caught up
+    /// storm: maximum time until all streams have caught up
     #[arg(long, value_name = "TIME", value_parser = time, help_heading = "Thresholds")]
     pub max_caught_up: Option<Duration>,
-    /// CPU of the server per million deliveries, s
-    #[arg(long, value_name = "SECONDS", value_parser = numbers::limit, help_heading = "Thresholds")]
+    /// Maximum server CPU per million deliveries, in seconds
+    #[arg(
+        long,
+        value_name = "SECONDS",
+        value_parser = option_values::threshold,
+        help_heading = "Thresholds",
+    )]
     pub max_cpu_per_million: Option<f64>,
-    /// Memory of the server per idle stream, bytes
+    /// Maximum server memory per idle stream, in bytes
     #[arg(long, value_name = "BYTES", help_heading = "Thresholds")]
     pub max_bytes_per_stream: Option<u64>,
-    /// Streams that are open in the end
+    /// Minimum number of streams open at the end
     #[arg(long, value_name = "N", help_heading = "Thresholds")]
     pub min_held: Option<u32>,
 }
 
-/// `loadtest bench`.
+/// Options of `loadtest bench`.
 #[derive(Clone, Debug, clap::Args)]
 #[allow(missing_docs, reason = "the help texts are the docs")]
 pub struct BenchArgs {
-    /// Few streams, one round: ends within 3 minutes, and is no measurement to quote
+    /// Fewer streams and a single round: takes less than 3 minutes; not suitable for publishing
+    /// figures
     #[arg(long)]
     pub quick: bool,
-    /// Only these servers, comma-separated
+    /// Measure only these servers (comma-separated)
     #[arg(long, value_delimiter = ',')]
     pub only: Vec<String>,
-    /// Where benchmarks.json and benchmarks.md go
+    /// Directory for benchmarks.json and benchmarks.md
     #[arg(long, value_name = "DIR", default_value = "docs")]
     pub out: PathBuf,
 }
 
-/// `loadtest redis`.
+/// Options of `loadtest redis`.
 #[derive(Clone, Debug, clap::Args)]
 #[allow(missing_docs, reason = "the help texts are the docs")]
 pub struct RedisArgs {
-    /// Write the figures as JSON, `-`: to standard output instead of the tables
+    /// Write the figures as JSON to this file; `-` writes them to standard output instead of the
+    /// tables
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
 }

@@ -1,4 +1,4 @@
-//! The streams of a run: opens, cuts, stalls and settles them.
+//! All streams of a run: opens, disconnects and stalls them, and sums up what they received.
 
 use std::cell::RefCell;
 use std::ops::Range;
@@ -7,39 +7,45 @@ use std::time::{Duration, Instant};
 
 use tokio::task::JoinHandle;
 
-use crate::stream::{self, Env, State};
+use crate::stream::{self, Env, StreamState};
 use crate::table::list;
 
-/// So many connects that are refused for good, for one reason and none otherwise, speak for all.
-const ENOUGH_REFUSALS: u32 = 10;
+/// Number of permanent refusals for the same reason after which the run gives up.
+const MIN_REFUSALS: u32 = 10;
 
-/// All streams of a run. Lives in a `LocalSet`.
+/// All streams of a run. Must live in a `LocalSet`.
 pub struct Fleet {
-    /// What they share.
+    /// Data shared by the streams.
     pub env: Rc<Env>,
-    streams: Vec<Rc<RefCell<State>>>,
+    streams: Vec<Rc<RefCell<StreamState>>>,
     tasks: Vec<Option<JoinHandle<()>>>,
 }
 
 impl Fleet {
-    /// `streams` streams, none of them open.
+    /// Creates `streams` streams, none of them open.
     pub fn new(env: Env, streams: u32) -> Self {
-        let made = (0..streams).map(|index| Rc::new(RefCell::new(State::new(index))));
-        Self { env: Rc::new(env), streams: made.collect(), tasks: (0..streams).map(|_| None).collect() }
+        let states = (0..streams).map(|index| Rc::new(RefCell::new(StreamState::new(index))));
+        Self {
+            env: Rc::new(env),
+            streams: states.collect(),
+            tasks: (0..streams).map(|_| None).collect(),
+        }
     }
 
-    /// How many there are.
+    /// Returns the number of streams.
     pub fn len(&self) -> u32 {
         u32::try_from(self.streams.len()).unwrap_or(u32::MAX)
     }
 
-    /// Whether there are none.
+    /// Returns whether there are no streams.
     pub fn is_empty(&self) -> bool {
         self.streams.is_empty()
     }
 
-    /// Starts the streams of a range, `per_second` at the most, and waits until they are open; answers how long that took. Err: some
-    /// were not open in time, or all are refused for good.
+    /// Starts a range of streams, at most `per_second`, and waits until they are open. Returns how
+    /// long that took.
+    ///
+    /// Fails if some were not open within `timeout` or all were refused permanently.
     pub async fn open(
         &mut self,
         range: Range<u32>,
@@ -48,49 +54,57 @@ impl Fleet {
     ) -> Result<Duration, String> {
         let started = Instant::now();
         let env = self.env.clone();
-        let tally = &env.tally;
-        let wanted = tally.held.get() + range.len() as u32;
-        let enough = ENOUGH_REFUSALS.min(range.len() as u32);
+        let stats = &env.stats;
+        let wanted = stats.held.get() + range.len() as u32;
+        let minimum = MIN_REFUSALS.min(range.len() as u32);
         for (count, index) in range.enumerate() {
             if let Some(rate) = per_second {
                 let due = started + Duration::from_secs_f64(count as f64 / rate);
-                let hopeless = tally.until(|tally| tally.hopeless(enough));
-                if tokio::time::timeout_at(due.into(), hopeless).await.is_ok() {
+                let all_permanently_refused =
+                    stats.until(|stats| stats.all_permanently_refused(minimum));
+                if tokio::time::timeout_at(due.into(), all_permanently_refused).await.is_ok() {
                     break;
                 }
             }
             self.start(index);
         }
-        let open = tally.until(|tally| tally.held.get() >= wanted || tally.hopeless(enough));
+        let open = stats
+            .until(|stats| stats.held.get() >= wanted || stats.all_permanently_refused(minimum));
         let in_time = tokio::time::timeout(timeout, open).await.is_ok();
-        let first = tally.first_refusal.borrow();
-        let first = first.as_deref().map(|first| format!("; the first refusal: {first}")).unwrap_or_default();
-        if tally.hopeless(enough) {
+        let first = stats.first_refusal.borrow();
+        let first =
+            first.as_deref().map(|first| format!("; first refusal: {first}")).unwrap_or_default();
+        if stats.all_permanently_refused(minimum) {
             return Err(format!(
-                "the first {} connects were all refused for good{first}",
-                tally.refused_for_good.get()
+                "the first {} connection attempts were all refused permanently{first}",
+                stats.permanently_refused.get()
             ));
         }
         if in_time {
             return Ok(started.elapsed());
         }
         Err(format!(
-            "only {} of {wanted} streams were open after {} s (--connect-timeout); refused: {}, failed: {}, ended: {}{first}",
-            tally.held.get(),
+            "only {} of {wanted} streams were open after {} s (--connect-timeout); \
+             refused: {}, failed: {}, ended: {}{first}",
+            stats.held.get(),
             started.elapsed().as_secs(),
-            list(&tally.refused.borrow()),
-            list(&tally.failed.borrow()),
-            list(&tally.ended.borrow()),
+            list(&stats.refused.borrow()),
+            list(&stats.failed.borrow()),
+            list(&stats.ended.borrow()),
         ))
     }
 
-    /// Starts a stream, which comes back for as long as it is not cut.
+    /// Starts a stream, which reconnects until it is cut.
     pub fn start(&mut self, index: u32) {
-        let task = tokio::task::spawn_local(stream::run(self.env.clone(), self.streams[index as usize].clone()));
+        let task = tokio::task::spawn_local(stream::run(
+            self.env.clone(),
+            self.streams[index as usize].clone(),
+        ));
         self.tasks[index as usize] = Some(task);
     }
 
-    /// Cuts streams, as a network does that goes away. They stay away until they are started again.
+    /// Disconnects streams abruptly, like a network failure. They stay disconnected until they are
+    /// started again.
     pub async fn cut(&mut self, range: Range<u32>) {
         let all = range.len() == self.streams.len();
         for index in range {
@@ -105,7 +119,7 @@ impl Fleet {
         }
     }
 
-    /// Lets streams read nothing, or read again.
+    /// Makes streams stop reading, or read again.
     pub fn stall(&self, range: Range<u32>, stalled: bool) {
         for index in range {
             self.streams[index as usize].borrow_mut().stall(stalled);
@@ -113,19 +127,20 @@ impl Fleet {
         self.env.wake.notify_waiters();
     }
 
-    /// (owed, lost) of a range of streams, as things stand.
-    pub fn settle(&self, range: Range<u32>) -> (u64, u64) {
-        let each = range.map(|index| self.streams[index as usize].borrow().settle(&self.env));
-        each.fold((0, 0), |sum, (owed, lost)| (sum.0 + owed, sum.1 + lost))
+    /// Returns the number of (expected, lost) events of a range of streams so far.
+    pub fn expected_and_lost(&self, range: Range<u32>) -> (u64, u64) {
+        let each =
+            range.map(|index| self.streams[index as usize].borrow().expected_and_lost(&self.env));
+        each.fold((0, 0), |sum, (expected, lost)| (sum.0 + expected, sum.1 + lost))
     }
 
-    /// Waits until a range of streams misses nothing, for `timeout` at the most.
+    /// Waits until a range of streams has received all expected events, at most `timeout`.
     pub async fn drained(&self, range: Range<u32>, timeout: Duration) {
-        /// Settling looks at every stream, so it is not done too often.
-        const CHECK: Duration = Duration::from_millis(50);
+        /// Each check visits every stream, so it must not run too often.
+        const CHECK_INTERVAL: Duration = Duration::from_millis(50);
         let started = Instant::now();
-        while self.settle(range.clone()).1 > 0 && started.elapsed() < timeout {
-            tokio::time::sleep(CHECK).await;
+        while self.expected_and_lost(range.clone()).1 > 0 && started.elapsed() < timeout {
+            tokio::time::sleep(CHECK_INTERVAL).await;
         }
     }
 }

@@ -1,53 +1,56 @@
-//! The load tester of sse-gateway: holds streams, publishes, and counts what arrives.
+//! Load tester of sse-gateway: opens event streams, publishes events and verifies what arrives.
 //!
-//! Law: what is reported is what happened. A publisher that lags, a stream that breaks, an event that is lost or comes twice shows in
-//! the figures; nothing is corrected away. `tests/negative_control.rs` holds it to that with a server whose faults are counted.
+//! The report contains what happened, without corrections: a slow publisher, a broken stream, a
+//! lost or a duplicate event appears in the figures. `tests/negative_control.rs` verifies this with
+//! a server that injects a known number of faults.
 //!
-//! | file | what |
+//! | module | purpose |
 //! |---|---|
-//! | `args`, `numbers`, `limits` | what is asked, and what cannot be |
-//! | `stamp`, `ledger` | what an event says of itself; what a stream is owed and what came |
-//! | `wire/*` | heads, chunks, events: a parser of its own, tested over every split |
-//! | `stream/*`, `fleet` | one stream over HTTP/1.1 or HTTP/2; all of them |
-//! | `publisher` | events at a fixed rate |
-//! | `readings` | CPU and memory of server, Redis, kernel and this tool |
-//! | `scenario/*` | the runs |
-//! | `refusal` | what a server says that gives no stream |
-//! | `report`, `table`, `output` | what came of it: JSON and thresholds; for people; where both go |
-//! | `bench/*` | servers in turn, and what is written of them |
-//! | `redis_cost/*` | what the gateway costs its Redis |
+//! | `args`, `option_values`, `limits` | command line, its value parsers, system limits |
+//! | `stamp`, `sequence` | data embedded in each event; events expected and received per stream |
+//! | `wire/*` | parsers for response heads, chunks and events, tested with every split |
+//! | `stream/*`, `fleet` | one stream over HTTP/1.1 or HTTP/2; all streams of a run |
+//! | `publisher` | publishes events at a fixed rate |
+//! | `usage` | CPU and memory of server, Redis, kernel and this tool |
+//! | `scenario/*` | one module per scenario |
+//! | `stats`, `refusal` | counters of a run; responses without a stream or ticket |
+//! | `report`, `table`, `output` | JSON report and thresholds; table for people; output files |
+//! | `bench/*` | measures several servers and writes the benchmark page |
+//! | `redis_cost/*` | cost of the gateway in Redis |
 
-// All that is printed goes through `output`: a closed pipe must not change an exit status.
+// All output goes through `output`, where a closed pipe does not change the exit status.
 #![warn(clippy::print_stdout, clippy::print_stderr)]
 
 pub mod args;
 pub mod bench;
 pub mod fleet;
-pub mod ledger;
 pub mod limits;
-pub mod numbers;
+pub mod option_values;
 pub mod output;
 pub mod publisher;
-pub mod readings;
 pub mod redis_cost;
 pub mod refusal;
 pub mod report;
 pub mod scenario;
+pub mod sequence;
 pub mod stamp;
+pub mod stats;
 pub mod stream;
 mod table;
-pub mod tally;
 pub mod target;
 pub mod tickets;
 pub mod tls;
+pub mod usage;
 pub mod wire;
 
-/// Runs something that holds streams: on one thread, so that they share all without locks.
+/// Runs a future on a single thread, so that all streams share their data without locks.
 pub fn on_one_thread<T>(work: impl Future<Output = Result<T, String>>) -> Result<T, String> {
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| error.to_string())?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| error.to_string())?;
     let outcome = runtime.block_on(tokio::task::LocalSet::new().run_until(work));
-    // Streams that are still open have nothing left to say.
+    // Does not wait for streams that are still open.
     runtime.shutdown_background();
     outcome
 }

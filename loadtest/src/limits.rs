@@ -1,34 +1,34 @@
-//! The system's limits that a run would hit.
+//! System limits that affect a run.
 
-/// Files beside the streams' sockets.
+/// Open files in addition to the sockets of the streams.
 const SPARE_FILES: u64 = 100;
 
-/// Raises the soft limit of open files to the hard one; Err names the fix if that is too low for `streams`, of which one connection
-/// carries `streams_each`.
-pub fn open_files(streams: u32, streams_each: u32) -> Result<(), String> {
+/// Raises the soft limit of open files to the hard limit. Fails with advice if that is too low for
+/// `streams`, of which each connection carries `streams_per_connection`.
+pub fn open_files(streams: u32, streams_per_connection: u32) -> Result<(), String> {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: `limit` lives during both calls.
-    let hard = unsafe {
+    // SAFETY: `limit` outlives both calls.
+    let hard_limit = unsafe {
         libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit);
         limit.rlim_cur = limit.rlim_max;
         libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit);
         limit.rlim_max
     };
-    fit(streams, streams_each, hard)
+    check(streams, streams_per_connection, hard_limit)
 }
 
-fn fit(streams: u32, streams_each: u32, hard: u64) -> Result<(), String> {
-    let needed = u64::from(streams.div_ceil(streams_each)) + SPARE_FILES;
-    if needed <= hard {
+fn check(streams: u32, streams_per_connection: u32, hard_limit: u64) -> Result<(), String> {
+    let needed = u64::from(streams.div_ceil(streams_per_connection)) + SPARE_FILES;
+    if needed <= hard_limit {
         return Ok(());
     }
-    let fewer = match hard.saturating_sub(SPARE_FILES) * u64::from(streams_each) {
+    let fewer = match hard_limit.saturating_sub(SPARE_FILES) * u64::from(streams_per_connection) {
         0 => String::new(),
-        most => format!(", or hold fewer streams (--streams {most})"),
+        most => format!(", or open fewer streams (--streams {most})"),
     };
     Err(format!(
-        "{streams} streams need {needed} open files, and the limit is {hard}: raise it (`ulimit -n {needed}` as root, or nofile in \
-         /etc/security/limits.conf){fewer}"
+        "{streams} streams need {needed} open files, but the hard limit is {hard_limit}: raise it \
+         (`ulimit -n {needed}` as root, or nofile in /etc/security/limits.conf){fewer}"
     ))
 }
 
@@ -36,29 +36,31 @@ fn fit(streams: u32, streams_each: u32, hard: u64) -> Result<(), String> {
 mod tests {
     use super::*;
 
-    /// The number behind a word of an error.
+    /// Returns the number that follows `word` in an error.
     fn number(error: &str, word: &str) -> Option<u64> {
         let rest = error.split_once(word)?.1;
         rest[..rest.find(|c: char| !c.is_ascii_digit())?].parse().ok()
     }
 
     #[test]
-    fn the_advice_is_one_that_works_and_no_less_would_do() {
-        for (streams, each, hard) in [(1000, 1, 150), (1000, 1, 101), (5000, 100, 149), (1001, 100, 110)] {
-            let error = fit(streams, each, hard).unwrap_err();
+    fn advice_gives_the_exact_limits() {
+        for (streams, each, hard_limit) in
+            [(1000, 1, 150), (1000, 1, 101), (5000, 100, 149), (1001, 100, 110)]
+        {
+            let error = check(streams, each, hard_limit).unwrap_err();
             let files = number(&error, "ulimit -n ").unwrap();
-            assert_eq!(fit(streams, each, files), Ok(()));
-            assert!(fit(streams, each, files - 1).is_err(), "{error}");
+            assert_eq!(check(streams, each, files), Ok(()));
+            assert!(check(streams, each, files - 1).is_err(), "{error}");
             let most = u32::try_from(number(&error, "--streams ").unwrap()).unwrap();
-            assert_eq!(fit(most, each, hard), Ok(()));
-            assert!(fit(most + 1, each, hard).is_err(), "{error}");
+            assert_eq!(check(most, each, hard_limit), Ok(()));
+            assert!(check(most + 1, each, hard_limit).is_err(), "{error}");
         }
     }
 
     #[test]
-    fn no_streams_at_all_is_no_advice() {
-        for hard in [0, 80, 100] {
-            let error = fit(10, 1, hard).unwrap_err();
+    fn advice_never_suggests_zero_streams() {
+        for hard_limit in [0, 80, 100] {
+            let error = check(10, 1, hard_limit).unwrap_err();
             assert!(error.contains("ulimit -n 110") && !error.contains("--streams"), "{error}");
         }
     }

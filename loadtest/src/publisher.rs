@@ -1,5 +1,5 @@
-//! Publishes at a fixed rate, on a thread of its own. The schedule never waits for anybody: an event that goes out late still carries
-//! the time at which it was due.
+//! Publishes at a fixed rate on a thread of its own. The schedule does not wait for slow responses:
+//! an event sent late carries the time at which it was due.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,131 +9,137 @@ use std::time::Duration;
 use redis::ConnectionLike;
 use serde::Serialize;
 
-use crate::ledger::Published;
+use crate::sequence::PublishedSequences;
 use crate::stamp::{BROADCAST, Stamp, now_ns};
 
-/// Events that go to Redis in one pipeline at the most.
+/// Maximum events per Redis pipeline.
 const MAX_BATCH: usize = 256;
-/// How long Redis or the server may take over one request.
+/// Timeout of a request to Redis or the server.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How events get out.
+/// Method of publishing.
 #[derive(Clone, Debug)]
-pub enum Way {
-    /// `PUBLISH`, bare.
-    Bare {
-        /// Redis.
+pub enum PublishMethod {
+    /// Plain publish: `PUBLISH`.
+    Plain {
+        /// URL of Redis.
         redis: String,
     },
-    /// `FCALL sse_publish`.
+    /// Durable publish: `FCALL sse_publish`.
     Durable {
-        /// Redis.
+        /// URL of Redis.
         redis: String,
     },
-    /// The gateway's `POST /publish`.
+    /// `POST /publish` of the gateway.
     Http {
-        /// The endpoint.
+        /// URL of the endpoint.
         url: String,
-        /// A key of scope `publish`.
+        /// API key with scope `publish`.
         api_key: String,
     },
-    /// Any server's endpoint: the body with `{payload}` replaced.
+    /// POST to any server.
     Post {
-        /// The endpoint; `{topic}` is replaced.
+        /// URL of the endpoint, in which `{topic}` is replaced.
         url: String,
-        /// The body.
+        /// Body, in which `{payload}` is replaced.
         body: String,
-        /// Header lines.
+        /// Request headers.
         headers: Vec<(String, String)>,
     },
 }
 
-/// What is published.
+/// Events to publish.
 #[derive(Clone, Debug)]
 pub struct Schedule {
-    /// How.
-    pub way: Way,
-    /// The broadcast topic.
+    /// Method of publishing.
+    pub method: PublishMethod,
+    /// Broadcast topic.
     pub topic: String,
-    /// Broadcasts a second.
+    /// Broadcasts per second.
     pub broadcasts_per_s: f64,
-    /// Events to single users a second, to one after the other.
+    /// Events per second to single users, one after another.
     pub user_events_per_s: f64,
-    /// Users, from 0.
+    /// Number of users.
     pub users: u32,
-    /// Their names are this and their number.
+    /// Prefix of user names, followed by the user's number.
     pub user_prefix: String,
-    /// The run.
+    /// Number of the run for the stamps.
     pub run: u16,
-    /// Size of a payload, bytes.
+    /// Payload size in bytes.
     pub payload_bytes: usize,
-    /// Over https: whom to believe.
-    pub trust: Option<rustls::ClientConfig>,
+    /// TLS configuration for https.
+    pub tls_config: Option<rustls::ClientConfig>,
 }
 
-/// How long after the end a publisher that lags may still send what was due before.
+/// Time after the end of the load during which a slow publisher may still send events, in ns.
 const GRACE_NS: u64 = 500_000_000;
 
-/// What the publisher did.
+/// Figures of the publisher.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Outcome {
-    /// Events that were accepted.
+    /// Events accepted by Redis or the server.
     pub published: u64,
-    /// Events that were refused or that nobody answered for; no stream is owed them. (Some of the latter may arrive all the same.)
+    /// Events rejected or not acknowledged, which no stream is expected to receive. Events without
+    /// an acknowledgement may still arrive.
     pub failed: u64,
-    /// Events that were due and never sent, since the publisher could not keep its rate.
+    /// Events not sent because the publisher could not sustain its rate.
     pub unsent: u64,
-    /// The last failure.
+    /// Error of the last failed event.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_failure: Option<String>,
-    /// The longest time that an event went out after it was due, ms.
+    /// Longest time from when an event was due until it was sent, in ms.
     pub max_lag_ms: u64,
 }
 
-/// A publisher at work.
+/// Running publisher.
 pub struct Publisher {
-    /// When to stop, ns; 0: not yet.
+    /// Time to stop at, in ns; 0 while it runs.
     stop_ns: Arc<AtomicU64>,
     thread: JoinHandle<Outcome>,
 }
 
 impl Publisher {
-    /// Starts to publish; Err: the way does not work.
-    pub fn start(schedule: Schedule, published: Arc<Published>) -> Result<Self, String> {
-        let mut line = Line::open(&schedule)?;
+    /// Starts publishing. Fails if the connection cannot be opened.
+    pub fn start(schedule: Schedule, published: Arc<PublishedSequences>) -> Result<Self, String> {
+        let mut connection = Connection::open(&schedule)?;
         let stop_ns = Arc::new(AtomicU64::new(0));
         let stop = stop_ns.clone();
-        let thread = std::thread::spawn(move || publish(&schedule, &mut line, &published, &stop));
+        let thread =
+            std::thread::spawn(move || publish(&schedule, &mut connection, &published, &stop));
         Ok(Self { stop_ns, thread })
     }
 
-    /// Stops; what was due until now is out and answered when this returns, or counted as unsent.
+    /// Stops publishing. Every event due until now has been sent and acknowledged, or counted as
+    /// unsent, when this returns.
     pub async fn stop(self) -> Outcome {
         self.stop_ns.store(now_ns(), Ordering::SeqCst);
         let joined = tokio::task::spawn_blocking(|| self.thread.join()).await;
-        joined.ok().and_then(Result::ok).unwrap_or_else(|| unreachable!("the publisher does not panic"))
+        joined
+            .ok()
+            .and_then(Result::ok)
+            .unwrap_or_else(|| unreachable!("the publisher does not panic"))
     }
 }
 
-/// The next due time of each source.
-struct Clock {
+/// Due times of a source with a fixed rate.
+struct Pacer {
     start_ns: u64,
     period_ns: f64,
     count: u64,
 }
 
-impl Clock {
+impl Pacer {
     fn new(start_ns: u64, per_second: f64) -> Self {
         Self { start_ns, period_ns: 1e9 / per_second, count: 0 }
     }
 
-    /// Never, for a rate of 0.
+    /// Returns the time at which the next event is due; `u64::MAX` for a rate of 0.
     fn due_ns(&self) -> u64 {
         let offset = self.period_ns * (self.count + 1) as f64;
         if offset.is_finite() { self.start_ns + offset as u64 } else { u64::MAX }
     }
 
-    /// Counts on to the first that is due after `end_ns`; answers how many that were.
+    /// Skips the events due until `end_ns`. Returns how many there were.
     fn skip_to(&mut self, end_ns: u64) -> u64 {
         let before = self.count;
         while self.due_ns() <= end_ns {
@@ -143,11 +149,18 @@ impl Clock {
     }
 }
 
-fn publish(schedule: &Schedule, line: &mut Line, published: &Published, stop_ns: &AtomicU64) -> Outcome {
+fn publish(
+    schedule: &Schedule,
+    connection: &mut Connection,
+    published: &PublishedSequences,
+    stop_ns: &AtomicU64,
+) -> Outcome {
     let mut outcome = Outcome::default();
     let start = now_ns();
-    let (mut broadcasts, mut users) =
-        (Clock::new(start, schedule.broadcasts_per_s), Clock::new(start, schedule.user_events_per_s));
+    let (mut broadcasts, mut users) = (
+        Pacer::new(start, schedule.broadcasts_per_s),
+        Pacer::new(start, schedule.user_events_per_s),
+    );
     let mut batch = Vec::new();
     loop {
         let next = broadcasts.due_ns().min(users.due_ns());
@@ -162,27 +175,35 @@ fn publish(schedule: &Schedule, line: &mut Line, published: &Published, stop_ns:
         }
         let until = if stop > 0 { now.min(stop) } else { now };
         if next > now {
-            // Short enough to see the stop flag in time.
+            // Short enough to notice the stop time soon.
             std::thread::sleep(Duration::from_nanos((next - now).min(20_000_000)));
             continue;
         }
         batch.clear();
-        while batch.len() < line.max_batch() && broadcasts.due_ns().min(users.due_ns()) <= until {
-            let (clock, source) = if broadcasts.due_ns() <= users.due_ns() {
+        while batch.len() < connection.max_batch()
+            && broadcasts.due_ns().min(users.due_ns()) <= until
+        {
+            let (pacer, source) = if broadcasts.due_ns() <= users.due_ns() {
                 (&mut broadcasts, BROADCAST)
             } else {
-                let source = u32::try_from(users.count % u64::from(schedule.users)).unwrap_or_default() + 1;
+                let source =
+                    u32::try_from(users.count % u64::from(schedule.users)).unwrap_or_default() + 1;
                 (&mut users, source)
             };
-            batch.push(Stamp { due_ns: clock.due_ns(), source, number: published.next(source), run: schedule.run });
-            clock.count += 1;
+            batch.push(Stamp {
+                due_ns: pacer.due_ns(),
+                source,
+                sequence: published.next(source),
+                run: schedule.run,
+            });
+            pacer.count += 1;
         }
         outcome.max_lag_ms = outcome.max_lag_ms.max((now - next) / 1_000_000);
-        for (stamp, result) in batch.iter().zip(line.send(schedule, &batch)) {
+        for (stamp, result) in batch.iter().zip(connection.send(schedule, &batch)) {
             match result {
                 Ok(()) => outcome.published += 1,
                 Err(error) => {
-                    published.void(stamp.source, stamp.number);
+                    published.mark_failed(stamp.source, stamp.sequence);
                     outcome.failed += 1;
                     outcome.last_failure = Some(error);
                 }
@@ -191,16 +212,16 @@ fn publish(schedule: &Schedule, line: &mut Line, published: &Published, stop_ns:
     }
 }
 
-/// The connection that the events go over.
-enum Line {
+/// Connection for publishing.
+enum Connection {
     Redis(Box<redis::Connection>),
     Http(reqwest::blocking::Client),
 }
 
-impl Line {
+impl Connection {
     fn open(schedule: &Schedule) -> Result<Self, String> {
-        match &schedule.way {
-            Way::Bare { redis } | Way::Durable { redis } => {
+        match &schedule.method {
+            PublishMethod::Plain { redis } | PublishMethod::Durable { redis } => {
                 let bad = |error: redis::RedisError| format!("--redis {redis}: {error}");
                 let connection = redis::Client::open(redis.as_str())
                     .and_then(|client| client.get_connection_with_timeout(TIMEOUT))
@@ -211,21 +232,23 @@ impl Line {
                     .map_err(bad)?;
                 Ok(Self::Redis(Box::new(connection)))
             }
-            Way::Http { .. } | Way::Post { .. } => {
-                // A client of its own thread: it must not be made where a runtime is entered.
+            PublishMethod::Http { .. } | PublishMethod::Post { .. } => {
+                // The blocking client must not be created on a thread that has entered a runtime.
                 let mut builder = reqwest::blocking::Client::builder().timeout(TIMEOUT);
-                if let Some(trust) = &schedule.trust {
-                    builder = builder.use_preconfigured_tls(trust.clone());
+                if let Some(tls_config) = &schedule.tls_config {
+                    builder = builder.use_preconfigured_tls(tls_config.clone());
                 }
-                let made = std::thread::spawn(|| builder.build()).join();
-                made.map_err(|_| "HTTP client".to_owned())?
+                let client = std::thread::spawn(|| builder.build()).join();
+                client
+                    .map_err(|_| "cannot create the HTTP client".to_owned())?
                     .map(Self::Http)
-                    .map_err(|error| format!("HTTP client: {error}"))
+                    .map_err(|error| format!("cannot create the HTTP client: {error}"))
             }
         }
     }
 
-    /// HTTP publishes one after the other: two requests at once may overtake each other, and the order would be nobody's.
+    /// HTTP requests are sent one at a time: concurrent ones could overtake each other, and the
+    /// order would be undefined.
     fn max_batch(&self) -> usize {
         match self {
             Self::Redis(_) => MAX_BATCH,
@@ -237,7 +260,7 @@ impl Line {
         let mut payload = Vec::with_capacity(schedule.payload_bytes + 64);
         match self {
             Self::Redis(connection) => {
-                // As any publisher's client does.
+                // Reconnects, like the client of any publisher.
                 if !connection.is_open()
                     && let Ok(Self::Redis(again)) = Self::open(schedule)
                 {
@@ -248,7 +271,7 @@ impl Line {
                 for stamp in batch {
                     stamp.payload(schedule.payload_bytes, &mut payload);
                     let channel = schedule.channel(stamp.source);
-                    if matches!(schedule.way, Way::Durable { .. }) {
+                    if matches!(schedule.method, PublishMethod::Durable { .. }) {
                         pipeline
                             .cmd("FCALL")
                             .arg("sse_publish")
@@ -257,14 +280,16 @@ impl Line {
                             .arg("load")
                             .arg(payload.as_slice());
                     } else {
-                        let envelope = [br#"{"type":"load","payload":"#, payload.as_slice(), b"}"].concat();
+                        let envelope =
+                            [br#"{"type":"load","payload":"#, payload.as_slice(), b"}"].concat();
                         pipeline.cmd("PUBLISH").arg(channel).arg(envelope);
                     }
                 }
                 match pipeline.query::<Vec<redis::Value>>(connection) {
                     Ok(values) => {
-                        let result =
-                            |value: redis::Value| value.extract_error().map(drop).map_err(|error| error.to_string());
+                        let result = |value: redis::Value| {
+                            value.extract_error().map(drop).map_err(|error| error.to_string())
+                        };
                         values.into_iter().map(result).collect()
                     }
                     Err(error) => batch.iter().map(|_| Err(error.to_string())).collect(),
@@ -281,25 +306,34 @@ impl Line {
     }
 }
 
-fn post(client: &reqwest::blocking::Client, schedule: &Schedule, source: u32, payload: &str) -> Result<(), String> {
-    let request = match &schedule.way {
-        Way::Http { url, api_key } => {
+fn post(
+    client: &reqwest::blocking::Client,
+    schedule: &Schedule,
+    source: u32,
+    payload: &str,
+) -> Result<(), String> {
+    let request = match &schedule.method {
+        PublishMethod::Http { url, api_key } => {
             let channel = schedule.channel(source);
             client
                 .post(url)
                 .bearer_auth(api_key)
                 .body(format!(r#"{{"channel":"{channel}","type":"load","payload":{payload}}}"#))
         }
-        Way::Post { url, body, headers } => {
-            let request = client.post(url.replace("{topic}", &schedule.topic)).body(body.replace("{payload}", payload));
+        PublishMethod::Post { url, body, headers } => {
+            let request = client
+                .post(url.replace("{topic}", &schedule.topic))
+                .body(body.replace("{payload}", payload));
             headers.iter().fold(request, |request, (name, value)| request.header(name, value))
         }
-        Way::Bare { .. } | Way::Durable { .. } => unreachable!("these go to Redis"),
+        PublishMethod::Plain { .. } | PublishMethod::Durable { .. } => {
+            unreachable!("these methods publish through Redis")
+        }
     };
-    let answer = request.send().map_err(|error| error.to_string())?;
-    let status = answer.status();
-    // Read whole, or the connection could not be used again.
-    let text = answer.text().map_err(|error| error.to_string())?;
+    let response = request.send().map_err(|error| error.to_string())?;
+    let status = response.status();
+    // An unread body would prevent reuse of the connection.
+    let text = response.text().map_err(|error| error.to_string())?;
     if status.is_success() { Ok(()) } else { Err(format!("{status}: {text}")) }
 }
 
@@ -318,14 +352,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_schedule_does_not_drift_and_a_rate_of_0_is_never() {
-        let mut clock = Clock::new(1_000, 3.0);
-        clock.count = 2_999_999;
-        assert_eq!(clock.due_ns(), 1_000 + 1_000_000 * 1_000_000_000);
-        assert_eq!(Clock::new(1_000, 0.0).due_ns(), u64::MAX);
-        assert_eq!(Clock::new(0, 0.0).skip_to(1_000_000_000), 0);
+    fn schedule_never_drifts_and_zero_rate_never_fires() {
+        let mut pacer = Pacer::new(1_000, 3.0);
+        pacer.count = 2_999_999;
+        assert_eq!(pacer.due_ns(), 1_000 + 1_000_000 * 1_000_000_000);
+        assert_eq!(Pacer::new(1_000, 0.0).due_ns(), u64::MAX);
+        assert_eq!(Pacer::new(0, 0.0).skip_to(1_000_000_000), 0);
         // Due at 0.1 s, 0.2 s ... 1.0 s; four of them were sent.
-        let mut clock = Clock { count: 4, ..Clock::new(0, 10.0) };
-        assert_eq!(clock.skip_to(1_000_000_000), 6);
+        let mut pacer = Pacer { count: 4, ..Pacer::new(0, 10.0) };
+        assert_eq!(pacer.skip_to(1_000_000_000), 6);
     }
 }

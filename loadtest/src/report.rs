@@ -1,152 +1,156 @@
-//! What a run found, as JSON and against the thresholds.
+//! Results of a run, as JSON and compared with the thresholds.
 
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
 use crate::args::Thresholds;
 use crate::publisher::Outcome;
-use crate::readings::Cpu;
-use crate::tally::{Counts, Tally};
+use crate::stats::{Counts, Stats};
 use crate::target::Protocol;
+use crate::usage::Cpu;
 
-/// All that a run found. Units are in the names; what could not be read is absent.
+/// Results of a run. Field names contain the units; figures that could not be measured are absent.
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
-    /// The scenario's name.
+    /// Name of the scenario.
     pub scenario: &'static str,
-    /// The server.
+    /// URL of the server.
     pub url: String,
-    /// How the bytes went.
+    /// Protocol of the streams.
     pub protocol: Protocol,
-    /// Size of a payload.
+    /// Payload size in bytes.
     pub payload_bytes: usize,
-    /// How the streams were opened; absent: not all of them were.
+    /// Figures for opening the streams; absent if not all could be opened.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub connect: Option<Connect>,
-    /// What the server's processes and the kernel held, likewise.
+    /// Memory of server, kernel and this tool; absent if not all streams could be opened.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub memory: Option<Memory>,
-    /// What it costs to hold the streams (idle).
+    /// Cost of idle streams (scenario `idle`).
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub held: Option<Held>,
-    /// What was published and what arrived.
+    pub held: Option<IdleCost>,
+    /// Published and delivered events.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub load: Option<Load>,
-    /// How it went for those that were cut.
+    /// Recovery after the disconnect (scenario `storm`).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub storm: Option<Storm>,
-    /// The search for the highest rate.
+    /// Search for the highest sustainable rate (scenario `slow-publish`).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub search: Option<Search>,
-    /// What happened to the streams.
+    /// Counters of the streams.
     pub streams: Streams,
-    /// Thresholds that were passed, in words; the first may say that not all streams were opened.
+    /// Exceeded thresholds as text. The first entry may say that not all streams could be opened.
     pub violations: Vec<String>,
-    /// Why there was no run: not one stream could be opened.
+    /// Reason why nothing was tested: no stream could be opened.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub failure: Option<String>,
 }
 
-/// How the streams were opened.
+/// Figures for opening the streams.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Connect {
-    /// How many.
+    /// Number of streams.
     pub streams: u32,
-    /// From the first to the last.
+    /// Time from the first attempt until all were open, in seconds.
     pub seconds: f64,
-    /// Opened a second.
+    /// Streams opened per second.
     pub per_second: f64,
-    /// CPU of the server per 1,000 of them.
+    /// CPU of the server per 1,000 streams opened, in seconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub server_cpu_s_per_1000: Option<f64>,
 }
 
-/// What the server's processes and the kernel held. PSS is the proportional set size of all processes under test. What it grew by is
-/// right only for a server that was just started: what an earlier run left behind is used again.
+/// Memory of the server's processes and of the kernel. PSS is the proportional set size of all
+/// processes under test. Growth is only accurate for a newly started server: memory released by an
+/// earlier run is reused.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Memory {
-    /// PSS before the first stream.
+    /// PSS before the first stream, in bytes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub server_bytes_empty: Option<u64>,
-    /// What PSS grew by for each idle stream.
+    /// Growth of PSS per idle stream, in bytes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub server_bytes_per_idle_stream: Option<u64>,
-    /// The same after the load.
+    /// Growth of PSS per stream after the load, in bytes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub server_bytes_per_loaded_stream: Option<u64>,
-    /// What the kernel's slab and TCP buffers grew by for each idle stream: on loopback both ends.
+    /// Growth of the kernel's slab and TCP buffers per idle stream, in bytes; on loopback for both
+    /// ends.
     pub kernel_bytes_per_stream: u64,
-    /// What this tool's own (anonymous) memory grew by for each stream.
+    /// Growth of this tool's anonymous memory per stream, in bytes.
     pub tool_bytes_per_stream: u64,
 }
 
-/// What it costs to hold streams to which nothing is published: heartbeats, sessions.
+/// Cost of streams to which nothing is published: heartbeats and sessions.
 #[derive(Clone, Debug, Serialize)]
-pub struct Held {
-    /// How long.
+pub struct IdleCost {
+    /// Duration of the measurement, in seconds.
     pub seconds: f64,
-    /// CPU of the server, ms a second.
+    /// CPU of the server, in ms per second.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub server_cpu_ms_per_s: Option<f64>,
-    /// CPU of Redis, ms a second.
+    /// CPU of Redis, in ms per second.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub redis_cpu_ms_per_s: Option<f64>,
 }
 
-/// What was published and what arrived.
+/// Published and delivered events of a load.
 #[derive(Clone, Debug, Serialize)]
 pub struct Load {
-    /// The publisher's side.
+    /// Figures of the publisher.
     pub published: Outcome,
-    /// From its start to its end.
+    /// Duration of the load, in seconds.
     pub seconds: f64,
-    /// How long after it the last delivery came.
+    /// Time from the end of the load until the last delivery, in seconds.
     pub drained_s: f64,
-    /// Deliveries that were owed: every event to every stream that may see it.
+    /// Expected deliveries: every published event, for each stream that may receive it.
     pub expected: u64,
-    /// Owed ones that came.
+    /// Expected deliveries that arrived.
     pub delivered: u64,
-    /// Of those, what came after a reconnect from before it.
+    /// Deliveries of events that were due before a reconnect and arrived after it.
     pub replayed: u64,
-    /// Owed ones that did not come, those of this run's earlier loads (slow-publish) included.
+    /// Expected deliveries that did not arrive, including those of earlier loads of this run
+    /// (scenario `slow-publish`).
     pub lost: u64,
-    /// What came once too often.
+    /// Events received more than once.
     pub doubled: u64,
-    /// What came behind a later one.
+    /// Events received after a later one.
     pub out_of_order: u64,
-    /// What this run did not publish.
+    /// Events not published by this run.
     pub foreign: u64,
-    /// `sse.gap` by reason.
+    /// `sse.gap` events by reason.
     pub gaps: Counts,
-    /// Delivered a second, until the last delivery.
+    /// Deliveries per second, until the last delivery.
     pub deliveries_per_s: f64,
-    /// From when an event was due until it was read; replayed ones aside.
-    pub latency: Times,
-    /// CPU of the server.
+    /// Time from when an event was due until it was read, without replayed events.
+    pub latency: Quantiles,
+    /// CPU of the server per million deliveries.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub server_cpu: Option<PerMillion>,
-    /// CPU of Redis, s.
+    pub server_cpu: Option<CpuPerMillion>,
+    /// CPU of Redis, in seconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub redis_cpu_s: Option<f64>,
-    /// CPU of this tool, s.
+    /// CPU of this tool, in seconds.
     pub tool_cpu_s: f64,
-    /// What that is of one core, percent. It reads on one thread: near 100 the latency is partly its own.
+    /// CPU of this tool as a percentage of one core. It reads on one thread: close to 100, it adds
+    /// to the measured latency.
     pub tool_cpu_percent: f64,
 }
 
 /// CPU time per million deliveries.
 #[derive(Clone, Copy, Debug, Serialize)]
-pub struct PerMillion {
-    /// Both together.
+pub struct CpuPerMillion {
+    /// User and system time, in seconds.
     pub total_s: f64,
-    /// In its own code.
+    /// Time in user mode, in seconds.
     pub user_s: f64,
-    /// In the kernel for it.
+    /// Time in the kernel, in seconds.
     pub system_s: f64,
 }
 
-impl PerMillion {
-    /// `cpu` for so many deliveries, None for none.
+impl CpuPerMillion {
+    /// Divides `cpu` by the number of deliveries. Returns `None` if there are none.
     pub fn new(cpu: Cpu, deliveries: u64) -> Option<Self> {
         let each = |seconds: f64| seconds * 1e6 / deliveries as f64;
         (deliveries > 0).then(|| Self {
@@ -157,25 +161,25 @@ impl PerMillion {
     }
 }
 
-/// Quantiles of times, ms.
+/// Quantiles of durations in ms.
 #[derive(Clone, Debug, Default, Serialize)]
-pub struct Times {
-    /// How many.
+pub struct Quantiles {
+    /// Number of durations.
     pub count: u64,
     /// Median.
     pub p50_ms: f64,
-    /// 90 of 100 are below.
+    /// 90th percentile.
     pub p90_ms: f64,
-    /// 99 of 100 are below.
+    /// 99th percentile.
     pub p99_ms: f64,
-    /// 999 of 1000 are below.
+    /// 99.9th percentile.
     pub p999_ms: f64,
-    /// The longest.
+    /// Maximum.
     pub max_ms: f64,
 }
 
-impl Times {
-    /// Of a histogram of µs.
+impl Quantiles {
+    /// Computes the quantiles of a histogram in µs.
     pub fn new(us: &Histogram<u64>) -> Self {
         let at = |quantile| us.value_at_quantile(quantile) as f64 / 1000.0;
         Self {
@@ -189,120 +193,133 @@ impl Times {
     }
 }
 
-/// How it went for those that were cut.
+/// Recovery after all streams were disconnected.
 #[derive(Clone, Debug, Serialize)]
 pub struct Storm {
-    /// Streams that were cut.
+    /// Disconnected streams.
     pub cut: u64,
-    /// Streams that had everything again in time.
+    /// Streams that received everything again in time.
     pub caught_up: u64,
-    /// From when they started to come back until one had all that was sent before it was open.
-    pub caught_up_after: Times,
-    /// CPU of the server meanwhile, s.
+    /// Time from the start of the reconnects until a stream had everything sent before it was
+    /// reopened.
+    pub caught_up_after: Quantiles,
+    /// CPU of the server during the recovery, in seconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub server_cpu_s: Option<f64>,
 }
 
-/// The search for the highest rate.
+/// Search for the highest sustainable rate.
 #[derive(Clone, Debug, Serialize)]
 pub struct Search {
-    /// The highest rate that was kept up with, broadcasts a second; 0: none.
+    /// Highest sustained rate in broadcasts per second; 0 if there was none.
     pub highest_rate: f64,
-    /// What was tried.
+    /// Rates tried.
     pub steps: Vec<Step>,
 }
 
-/// One rate that was tried.
+/// Results at one rate.
 #[derive(Clone, Debug, Serialize)]
 pub struct Step {
-    /// Broadcasts a second.
+    /// Broadcasts per second.
     pub rate: f64,
-    /// Deliveries a second.
+    /// Deliveries per second.
     pub deliveries_per_s: f64,
-    /// p99 of the latency.
+    /// p99 latency in ms.
     pub p99_ms: f64,
-    /// CPU of the server per million deliveries.
+    /// CPU of the server per million deliveries, in seconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub server_cpu_s_per_million: Option<f64>,
-    /// What this tool used of one core, percent. Near 100 the tool is the limit, not the server.
+    /// CPU of this tool as a percentage of one core. Close to 100, the tool is the bottleneck, not
+    /// the server.
     pub tool_cpu_percent: f64,
-    /// Why it was not kept up with.
+    /// Reason why the rate was not sustained.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fell_behind: Option<String>,
 }
 
-/// What happened to the streams.
+/// Counters of the streams.
 #[derive(Clone, Debug, Serialize)]
 pub struct Streams {
-    /// Open in the end.
+    /// Streams open at the end.
     pub held: u32,
-    /// Opened, with those that came back.
+    /// Streams opened, including reconnects.
     pub opened: u64,
-    /// Opened with the id of a last event.
+    /// Streams opened with a last event id.
     pub resumed: u64,
-    /// Attempts that were refused, by status and the gateway's code (`401 ticket-expired`), or by the reason of `sse.busy` (`busy: full`).
-    /// One stream may be refused often: so many were not opened as are missing from `held`.
+    /// Refused attempts, by status and the gateway's error code (`401 ticket-expired`), or by the
+    /// reason of `sse.busy` (`busy: full`). A stream may be refused several times: `held` shows how
+    /// many streams were open.
     pub refused: Counts,
-    /// What the first of them was told.
+    /// Code and message of the first refusal.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub first_refusal: Option<String>,
-    /// Failed or broken, by error.
+    /// Failed attempts and broken streams, by error.
     pub failed: Counts,
-    /// Ended by the server, by its reason.
+    /// Streams closed by the server, by reason.
     pub ended: Counts,
 }
 
 impl Streams {
-    /// What was counted.
-    pub fn new(tally: &Tally) -> Self {
+    /// Copies the counters of a run.
+    pub fn new(stats: &Stats) -> Self {
         Self {
-            held: tally.held.get(),
-            opened: tally.opened.get(),
-            resumed: tally.resumed.get(),
-            refused: tally.refused.borrow().clone(),
-            first_refusal: tally.first_refusal.borrow().clone(),
-            failed: tally.failed.borrow().clone(),
-            ended: tally.ended.borrow().clone(),
+            held: stats.held.get(),
+            opened: stats.opened.get(),
+            resumed: stats.resumed.get(),
+            refused: stats.refused.borrow().clone(),
+            first_refusal: stats.first_refusal.borrow().clone(),
+            failed: stats.failed.borrow().clone(),
+            ended: stats.ended.borrow().clone(),
         }
     }
 }
 
 impl Report {
-    /// Holds the report to the thresholds.
-    pub fn judge(&mut self, limits: &Thresholds) {
+    /// Compares the results with the thresholds and sets `violations`.
+    pub fn check_thresholds(&mut self, limits: &Thresholds) {
         let mut found = Vec::new();
-        let mut at_most = |what: &str, value: Option<f64>, limit: Option<f64>| match (value, limit) {
+        let mut at_most = |what: &str, value: Option<f64>, limit: Option<f64>| match (value, limit)
+        {
             (Some(value), Some(limit)) if value > limit => {
                 found.push(format!("{what}: {value:.3}, allowed {limit:.3}"))
             }
             (None, Some(_)) => found.push(format!("{what}: not measured")),
             _ => {}
         };
-        // Where nothing was owed, nothing was shown: a server that is sent nothing loses nothing.
+        // Without expected deliveries nothing was verified: a server that receives nothing loses
+        // nothing.
         let load = self.load.as_ref().filter(|load| load.expected > 0);
         let whole = |limit: Option<u64>| limit.map(|limit| limit as f64);
-        let ms = |limit: Option<std::time::Duration>| limit.map(|limit| limit.as_secs_f64() * 1000.0);
-        let unpublished = self.load.as_ref().map(|load| (load.published.failed + load.published.unsent) as f64);
+        let ms =
+            |limit: Option<std::time::Duration>| limit.map(|limit| limit.as_secs_f64() * 1000.0);
+        let unpublished =
+            self.load.as_ref().map(|load| (load.published.failed + load.published.unsent) as f64);
         at_most("not published", unpublished, whole(limits.max_unpublished));
         at_most("lost", load.map(|load| load.lost as f64), whole(limits.max_lost));
-        at_most("doubled", load.map(|load| load.doubled as f64), whole(limits.max_doubled));
-        at_most("out of order", load.map(|load| load.out_of_order as f64), whole(limits.max_out_of_order));
+        at_most("duplicated", load.map(|load| load.doubled as f64), whole(limits.max_doubled));
+        at_most(
+            "out of order",
+            load.map(|load| load.out_of_order as f64),
+            whole(limits.max_out_of_order),
+        );
         let gaps = self.load.as_ref().map(|load| load.gaps.values().sum::<u64>() as f64);
         at_most("gaps", gaps, whole(limits.max_gaps));
         let timed = load.filter(|load| load.latency.count > 0);
-        at_most("p99, ms", timed.map(|load| load.latency.p99_ms), ms(limits.max_p99));
-        let caught_up = self
-            .storm
-            .as_ref()
-            .map(|storm| if storm.caught_up < storm.cut { f64::INFINITY } else { storm.caught_up_after.max_ms });
-        at_most("caught up after, ms", caught_up, ms(limits.max_caught_up));
+        at_most("p99 latency, ms", timed.map(|load| load.latency.p99_ms), ms(limits.max_p99));
+        let caught_up = self.storm.as_ref().map(|storm| {
+            if storm.caught_up < storm.cut { f64::INFINITY } else { storm.caught_up_after.max_ms }
+        });
+        at_most("time to catch up, ms", caught_up, ms(limits.max_caught_up));
         let cpu = load.and_then(|load| load.server_cpu).map(|cpu| cpu.total_s);
-        at_most("server CPU-s per million deliveries", cpu, limits.max_cpu_per_million);
-        let bytes =
-            self.memory.as_ref().and_then(|memory| memory.server_bytes_per_idle_stream).map(|bytes| bytes as f64);
-        at_most("server bytes per idle stream", bytes, whole(limits.max_bytes_per_stream));
+        at_most("server CPU per million deliveries, s", cpu, limits.max_cpu_per_million);
+        let bytes = self
+            .memory
+            .as_ref()
+            .and_then(|memory| memory.server_bytes_per_idle_stream)
+            .map(|bytes| bytes as f64);
+        at_most("server memory per idle stream, bytes", bytes, whole(limits.max_bytes_per_stream));
         if let Some(limit) = limits.min_held.filter(|limit| self.streams.held < *limit) {
-            found.push(format!("held: {}, wanted {limit}", self.streams.held));
+            found.push(format!("streams open at the end: {}, required {limit}", self.streams.held));
         }
         self.violations = found;
     }
@@ -326,7 +343,7 @@ mod tests {
             foreign: 0,
             gaps: Counts::new(),
             deliveries_per_s: 0.0,
-            latency: Times::default(),
+            latency: Quantiles::default(),
             server_cpu: None,
             redis_cpu_s: None,
             tool_cpu_s: 0.0,
@@ -343,19 +360,19 @@ mod tests {
             load: Some(load),
             storm: None,
             search: None,
-            streams: Streams::new(&Tally::new()),
+            streams: Streams::new(&Stats::new()),
             violations: Vec::new(),
             failure: None,
         }
     }
 
     fn violations(mut report: Report, limits: &Thresholds) -> Vec<String> {
-        report.judge(limits);
+        report.check_thresholds(limits);
         report.violations
     }
 
     #[test]
-    fn what_was_not_measured_holds_no_threshold() {
+    fn unmeasured_figures_fail_their_thresholds() {
         let limits = Thresholds {
             max_lost: Some(0),
             max_p99: Some(std::time::Duration::from_secs(1)),
@@ -368,17 +385,29 @@ mod tests {
     }
 
     #[test]
-    fn what_is_past_its_threshold_is_named() {
-        let limits = Thresholds { max_lost: Some(2), max_unpublished: Some(1), ..Thresholds::default() };
+    fn exceeded_thresholds_are_reported() {
+        let limits =
+            Thresholds { max_lost: Some(2), max_unpublished: Some(1), ..Thresholds::default() };
         assert_eq!(violations(report(10, 2), &limits), ["not published: 2.000, allowed 1.000"]);
         assert_eq!(violations(report(10, 3), &limits).len(), 2);
     }
 
     #[test]
-    fn a_storm_that_did_not_end_is_no_fast_storm() {
-        let limits = Thresholds { max_caught_up: Some(std::time::Duration::from_secs(9)), ..Thresholds::default() };
-        let storm = |caught_up| Storm { cut: 10, caught_up, caught_up_after: Times::default(), server_cpu_s: None };
-        assert_eq!(violations(Report { storm: Some(storm(10)), ..report(10, 0) }, &limits).len(), 0);
+    fn unfinished_recovery_fails_the_catch_up_threshold() {
+        let limits = Thresholds {
+            max_caught_up: Some(std::time::Duration::from_secs(9)),
+            ..Thresholds::default()
+        };
+        let storm = |caught_up| Storm {
+            cut: 10,
+            caught_up,
+            caught_up_after: Quantiles::default(),
+            server_cpu_s: None,
+        };
+        assert_eq!(
+            violations(Report { storm: Some(storm(10)), ..report(10, 0) }, &limits).len(),
+            0
+        );
         assert_eq!(violations(Report { storm: Some(storm(9)), ..report(10, 0) }, &limits).len(), 1);
     }
 }

@@ -1,37 +1,45 @@
-//! What this tool publishes: when an event was due, who sent it, its number, and in which run. All else in the payload is padding.
+//! Data embedded in each published payload: due time, source, sequence number and run. The rest of
+//! the payload is padding.
 
 use std::io::Write;
 
-/// The source of broadcasts. User n (from 0) is source n + 1.
+/// Source number of broadcasts. User n (from 0) has the source number n + 1.
 pub const BROADCAST: u32 = 0;
 
-/// What the longest stamp needs: a payload of this size or more is exactly as long as was asked.
+/// Size of the longest stamp in bytes: payloads of at least this size have exactly the requested
+/// length.
 pub const MIN_BYTES: usize = 73;
 
-/// What the payload says of its event.
+/// Stamp of a published event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stamp {
-    /// When it was due, ns of CLOCK_MONOTONIC. Due, not sent: a publisher that lags hides nothing (coordinated omission).
+    /// Time at which the event was due, in ns of CLOCK_MONOTONIC. The time of sending would hide a
+    /// slow publisher (coordinated omission).
     pub due_ns: u64,
-    /// Who sent it: `BROADCAST` or user n + 1.
+    /// `BROADCAST`, or user n + 1.
     pub source: u32,
-    /// Its number among those of its source, from 1.
-    pub number: u32,
-    /// The run: several may go on at once against one server.
+    /// Sequence number within the source, starting at 1.
+    pub sequence: u32,
+    /// Random number of the run: several runs may use one server at the same time.
     pub run: u16,
 }
 
 impl Stamp {
-    /// The payload, JSON of `bytes` bytes (or as many as the stamp needs).
+    /// Writes a JSON payload of `bytes` bytes to `out`; longer if the stamp needs more.
     pub fn payload(&self, bytes: usize, out: &mut Vec<u8>) {
         out.clear();
-        let _ = write!(out, r#"{{"t":{},"s":{},"n":{},"r":{},"p":""#, self.due_ns, self.source, self.number, self.run);
+        let _ = write!(
+            out,
+            r#"{{"t":{},"s":{},"n":{},"r":{},"p":""#,
+            self.due_ns, self.source, self.sequence, self.run
+        );
         let end = bytes.saturating_sub(2).max(out.len());
         out.resize(end, b'x');
         out.extend_from_slice(b"\"}");
     }
 
-    /// Reads a payload, which a server may have wrapped; None: it is not one of ours.
+    /// Finds the stamp in a payload, which the server may have wrapped. Returns `None` if there is
+    /// none.
     pub fn read(data: &[u8]) -> Option<Self> {
         const START: &[u8] = br#"{"t":"#;
         let start = memchr::memmem::find(data, START)? + START.len();
@@ -42,7 +50,7 @@ impl Stamp {
         Some(Self {
             due_ns,
             source: source.try_into().ok()?,
-            number: count.try_into().ok()?,
+            sequence: count.try_into().ok()?,
             run: run.try_into().ok()?,
         })
     }
@@ -54,10 +62,10 @@ fn number(text: &[u8]) -> Option<(u64, &[u8])> {
     Some((value, &text[digits..]))
 }
 
-/// Now, ns of CLOCK_MONOTONIC: one clock for all processes of a machine.
+/// Returns the time of CLOCK_MONOTONIC in ns, which all processes of a machine share.
 pub fn now_ns() -> u64 {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: `time` lives, and the clock exists on every Linux.
+    // SAFETY: `time` outlives the call, and every Linux has this clock.
     unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut time) };
     time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
 }
@@ -67,8 +75,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_payload_is_read_back_and_has_its_length() {
-        let stamp = Stamp { due_ns: now_ns(), source: 7, number: 42, run: 65_535 };
+    fn payload_has_requested_length_and_readable_stamp() {
+        let stamp = Stamp { due_ns: now_ns(), source: 7, sequence: 42, run: 65_535 };
         let mut payload = Vec::new();
         for bytes in [0, 64, 256, 4096] {
             stamp.payload(bytes, &mut payload);
@@ -81,15 +89,15 @@ mod tests {
     }
 
     #[test]
-    fn the_longest_stamp_fits_the_least_payload() {
-        let stamp = Stamp { due_ns: u64::MAX, source: u32::MAX, number: u32::MAX, run: u16::MAX };
+    fn longest_stamp_fits_the_minimum_payload() {
+        let stamp = Stamp { due_ns: u64::MAX, source: u32::MAX, sequence: u32::MAX, run: u16::MAX };
         let mut payload = Vec::new();
         stamp.payload(0, &mut payload);
         assert_eq!(payload.len(), MIN_BYTES);
     }
 
     #[test]
-    fn foreign_payloads_are_none() {
+    fn foreign_payloads_have_no_stamp() {
         for text in [
             "",
             "{}",

@@ -1,18 +1,21 @@
-//! The report for people.
+//! Report as a table for people.
 
 use std::fmt::Write;
 
-use crate::report::{Connect, Load, Memory, Report, Times};
-use crate::tally::Counts;
+use crate::report::{Connect, Load, Memory, Quantiles, Report};
+use crate::stats::Counts;
 
-/// Above this part of one core the tool itself is a part of what it measures, percent.
+/// CPU percentage of one core above which this tool adds to the measured latency.
 const BUSY_PERCENT: f64 = 80.0;
 
 impl Report {
-    /// The report for people.
+    /// Formats the report as a table.
     pub fn table(&self) -> String {
         let mut rows = Rows::default();
-        rows.add(self.scenario, &format!("{} ({:?}), payload {} bytes", self.url, self.protocol, self.payload_bytes));
+        rows.add(
+            self.scenario,
+            &format!("{} ({:?}), payload {} bytes", self.url, self.protocol, self.payload_bytes),
+        );
         if let Some(connect) = &self.connect {
             connect.rows(&mut rows);
         }
@@ -21,44 +24,62 @@ impl Report {
         }
         if let Some(held) = &self.held {
             let cpu = |name: &str, ms: Option<f64>| {
-                ms.map(|ms| format!(", {name} {ms:.1} ms of CPU a second")).unwrap_or_default()
+                ms.map(|ms| format!(", {name} CPU {ms:.1} ms/s")).unwrap_or_default()
             };
-            let (server, redis) = (cpu("server", held.server_cpu_ms_per_s), cpu("Redis", held.redis_cpu_ms_per_s));
-            rows.add("held for", &format!("{:.1} s{server}{redis}", held.seconds));
+            let (server, redis) =
+                (cpu("server", held.server_cpu_ms_per_s), cpu("Redis", held.redis_cpu_ms_per_s));
+            rows.add("idle for", &format!("{:.1} s{server}{redis}", held.seconds));
         }
         if let Some(load) = &self.load {
             load.rows(&mut rows);
         }
         if let Some(storm) = &self.storm {
-            let cpu = storm.server_cpu_s.map(|cpu| format!(", {cpu:.2} CPU-s of the server")).unwrap_or_default();
-            rows.add("storm", &format!("{} cut, {} caught up{cpu}", storm.cut, storm.caught_up));
-            rows.add("caught up after", &storm.caught_up_after.text());
+            let cpu = storm
+                .server_cpu_s
+                .map(|cpu| format!(", server CPU {cpu:.2} s"))
+                .unwrap_or_default();
+            rows.add(
+                "storm",
+                &format!("{} disconnected, {} caught up{cpu}", storm.cut, storm.caught_up),
+            );
+            rows.add("time to catch up", &storm.caught_up_after.text());
         }
         if let Some(search) = &self.search {
             for step in &search.steps {
-                let verdict = step.fell_behind.as_deref().unwrap_or("kept up");
-                let tool = format!("this tool {:.0} % of a core", step.tool_cpu_percent);
+                let verdict = step.fell_behind.as_deref().unwrap_or("sustained");
+                let tool = format!("loadtest CPU {:.0} % of a core", step.tool_cpu_percent);
                 rows.add(
                     &format!("{:.1}/s", step.rate),
-                    &format!("{:.0} deliveries/s, p99 {:.1} ms, {tool}: {verdict}", step.deliveries_per_s, step.p99_ms),
+                    &format!(
+                        "{:.0} deliveries/s, p99 {:.1} ms, {tool}: {verdict}",
+                        step.deliveries_per_s, step.p99_ms
+                    ),
                 );
             }
-            rows.add("highest rate kept up with", &format!("{:.1}/s", search.highest_rate));
+            rows.add("highest sustainable rate", &format!("{:.1}/s", search.highest_rate));
         }
         let streams = &self.streams;
-        rows.add("streams", &format!("{} held, {} opened, {} resumed", streams.held, streams.opened, streams.resumed));
-        for (what, counts) in
-            [("refused", &streams.refused), ("failed", &streams.failed), ("ended by the server", &streams.ended)]
-        {
+        rows.add(
+            "streams",
+            &format!(
+                "{} open at the end, {} opened, {} resumed",
+                streams.held, streams.opened, streams.resumed
+            ),
+        );
+        for (what, counts) in [
+            ("refused", &streams.refused),
+            ("failed", &streams.failed),
+            ("ended by the server", &streams.ended),
+        ] {
             if !counts.is_empty() {
                 rows.add(what, &list(counts));
             }
         }
         if let Some(first) = &streams.first_refusal {
-            rows.add("the first refusal", first);
+            rows.add("first refusal", first);
         }
         for violation in &self.violations {
-            rows.add("NOT HELD", violation);
+            rows.add("FAILED", violation);
         }
         rows.0
     }
@@ -68,24 +89,34 @@ impl Connect {
     fn rows(&self, rows: &mut Rows) {
         let cpu = self
             .server_cpu_s_per_1000
-            .map(|cpu| format!(", {cpu:.3} CPU-s of the server per 1,000"))
+            .map(|cpu| format!(", server CPU {cpu:.3} s per 1,000"))
             .unwrap_or_default();
-        rows.add("connect", &format!("{} in {:.2} s, {:.0}/s{cpu}", self.streams, self.seconds, self.per_second));
+        rows.add(
+            "connect",
+            &format!("{} in {:.2} s, {:.0}/s{cpu}", self.streams, self.seconds, self.per_second),
+        );
     }
 }
 
 impl Memory {
     fn rows(&self, rows: &mut Rows) {
-        if let (Some(empty), Some(idle)) = (self.server_bytes_empty, self.server_bytes_per_idle_stream) {
-            let loaded =
-                self.server_bytes_per_loaded_stream.map(|bytes| format!(", loaded {}", kib(bytes))).unwrap_or_default();
-            rows.add("server memory (PSS)", &format!("{} per idle stream{loaded}; empty {}", kib(idle), kib(empty)));
+        if let (Some(empty), Some(idle)) =
+            (self.server_bytes_empty, self.server_bytes_per_idle_stream)
+        {
+            let loaded = self
+                .server_bytes_per_loaded_stream
+                .map(|bytes| format!(", loaded {}", kib(bytes)))
+                .unwrap_or_default();
+            rows.add(
+                "server memory (PSS)",
+                &format!("{} per idle stream{loaded}; empty {}", kib(idle), kib(empty)),
+            );
         }
-        let both = "(on loopback both ends)";
+        let both = "(both ends on loopback)";
         rows.add(
             "kernel memory",
             &format!(
-                "{} per stream {both}; this tool {}",
+                "{} per stream {both}; loadtest {} per stream",
                 kib(self.kernel_bytes_per_stream),
                 kib(self.tool_bytes_per_stream)
             ),
@@ -101,13 +132,13 @@ impl Load {
         };
         let unsent = match self.published.unsent {
             0 => String::new(),
-            unsent => format!(", {unsent} due and never sent"),
+            unsent => format!(", {unsent} not sent in time"),
         };
         let lag = self.published.max_lag_ms;
         rows.add(
             "published",
             &format!(
-                "{} in {:.1} s, at the most {lag} ms late{unsent}{failed}",
+                "{} in {:.1} s, maximum lag {lag} ms{unsent}{failed}",
                 self.published.published, self.seconds
             ),
         );
@@ -116,13 +147,13 @@ impl Load {
         rows.add(
             "delivered",
             &format!(
-                "{} ({} replayed), {:.0}/s, the last {:.2} s after the end",
+                "{} ({} replayed), {:.0}/s, last one {:.2} s after the end",
                 self.delivered, self.replayed, self.deliveries_per_s, self.drained_s
             ),
         );
-        rows.add("lost", &format!("{}; {} doubled, {rest}", self.lost, self.doubled));
+        rows.add("lost", &format!("{}; {} duplicated, {rest}", self.lost, self.doubled));
         if !self.gaps.is_empty() {
-            rows.add("gaps told", &list(&self.gaps));
+            rows.add("gaps", &list(&self.gaps));
         }
         rows.add("latency", &self.latency.text());
         if let Some(cpu) = self.server_cpu {
@@ -135,15 +166,22 @@ impl Load {
             );
         }
         let redis = self.redis_cpu_s.map(|cpu| format!("Redis {cpu:.2} s, ")).unwrap_or_default();
-        let busy = if self.tool_cpu_percent > BUSY_PERCENT { ": the latency is partly its own" } else { "" };
+        let busy = if self.tool_cpu_percent > BUSY_PERCENT {
+            ": this adds to the measured latency"
+        } else {
+            ""
+        };
         rows.add(
             "other CPU",
-            &format!("{redis}this tool {:.2} s ({:.0} % of a core{busy})", self.tool_cpu_s, self.tool_cpu_percent),
+            &format!(
+                "{redis}loadtest {:.2} s ({:.0} % of a core{busy})",
+                self.tool_cpu_s, self.tool_cpu_percent
+            ),
         );
     }
 }
 
-impl Times {
+impl Quantiles {
     fn text(&self) -> String {
         format!(
             "p50 {:.1}, p90 {:.1}, p99 {:.1}, p99.9 {:.1}, max {:.1} ms",
@@ -152,7 +190,7 @@ impl Times {
     }
 }
 
-/// Names to the right of their column, values to the left of theirs.
+/// Rows with right-aligned names and left-aligned values.
 #[derive(Default)]
 struct Rows(String);
 
@@ -162,9 +200,10 @@ impl Rows {
     }
 }
 
-/// `3 x one, 2 x another`, or `none`.
+/// Formats counts as `3 x one, 2 x another`, or `none`.
 pub fn list(counts: &Counts) -> String {
-    let each: Vec<String> = counts.iter().map(|(name, count)| format!("{count} x {name}")).collect();
+    let each: Vec<String> =
+        counts.iter().map(|(name, count)| format!("{count} x {name}")).collect();
     if each.is_empty() { "none".to_owned() } else { each.join(", ") }
 }
 

@@ -1,4 +1,4 @@
-//! The server under test: its address and how to ask it for a stream.
+//! Server under test: its address and the requests for streams.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
@@ -6,89 +6,110 @@ use std::sync::Arc;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 
-/// How the bytes go.
+/// Protocol of the streams.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Protocol {
-    /// HTTP/1.1, one connection a stream.
+    /// HTTP/1.1, one connection per stream.
     Http1,
-    /// HTTP/2, `--streams-per-connection` on each connection; without TLS by prior knowledge.
+    /// HTTP/2 with `--streams-per-connection` streams on each connection; without TLS by prior
+    /// knowledge.
     Http2,
 }
 
-/// What kind of server answers.
+/// Server type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Kind {
-    /// sse-gateway: tickets, `sse.connected`, sessions, cursors.
+pub enum ServerKind {
+    /// sse-gateway, with tickets, `sse.connected`, sessions and resume.
     Gateway,
-    /// Any server of events: the URL as it is, open when its head came.
+    /// Any SSE server: the URL is used as it is, and a stream is open when the response head
+    /// arrives.
     Plain,
 }
 
-/// The server under test.
+/// Server under test.
 pub struct Target {
-    /// What kind.
-    pub kind: Kind,
-    /// How the bytes go.
+    /// Server type.
+    pub kind: ServerKind,
+    /// Protocol of the streams.
     pub protocol: Protocol,
-    /// Where it listens.
+    /// Address of the server.
     pub address: SocketAddr,
-    /// Host and port, as in the `Host` header.
+    /// Host and port for the `Host` header.
     pub authority: String,
-    /// Path and query; `{user}` and `{topic}` stand for the stream's own.
+    /// Path and query, in which `{user}` and `{topic}` are replaced for each stream.
     pub path: String,
-    /// With TLS: its settings and the server's name.
+    /// TLS configuration and server name, if the URL uses https.
     pub tls: Option<(Arc<ClientConfig>, ServerName<'static>)>,
-    /// Header lines beside those that every request has, as `Name: value`.
+    /// Additional headers of every request.
     pub headers: Vec<(String, String)>,
-    /// Streams from one source address.
+    /// Maximum number of streams per source address.
     pub streams_per_source: u32,
 }
 
 impl Target {
-    /// Reads `http(s)://host[:port]/path`.
+    /// Parses `http(s)://host[:port]/path` and resolves the host. Fails if the URL or a header is
+    /// invalid.
     pub fn new(
         url: &str,
-        kind: Kind,
+        kind: ServerKind,
         protocol: Protocol,
         tls: Option<ClientConfig>,
         headers: &[String],
         streams_per_source: u32,
     ) -> Result<Self, String> {
-        let bad = |what: &str| format!("--url {url}: {what}; it looks like http://127.0.0.1:8080/events");
+        let bad =
+            |what: &str| format!("--url {url}: {what} (example: http://127.0.0.1:8080/events)");
         let (secure, rest) = match (url.strip_prefix("http://"), url.strip_prefix("https://")) {
             (Some(rest), _) => (false, rest),
             (_, Some(rest)) => (true, rest),
-            _ => return Err(bad("neither http:// nor https://")),
+            _ => return Err(bad("must start with http:// or https://")),
         };
         let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
         let (host, port) = match authority.rsplit_once(':') {
-            Some((host, port)) => (host, port.parse().map_err(|_| bad("a bad port"))?),
+            Some((host, port)) => (host, port.parse().map_err(|_| bad("invalid port"))?),
             None => (authority, if secure { 443 } else { 80 }),
         };
-        let mut addresses = (host, port).to_socket_addrs().map_err(|error| bad(&error.to_string()))?;
-        let address = addresses.next().ok_or_else(|| bad("no address"))?;
+        let mut addresses =
+            (host, port).to_socket_addrs().map_err(|error| bad(&error.to_string()))?;
+        let address = addresses.next().ok_or_else(|| bad("host has no address"))?;
         let tls = match (secure, tls) {
             (true, Some(mut config)) => {
-                config.alpn_protocols =
-                    vec![if protocol == Protocol::Http2 { b"h2".to_vec() } else { b"http/1.1".to_vec() }];
-                let name = ServerName::try_from(host.to_owned()).map_err(|error| bad(&error.to_string()))?;
+                config.alpn_protocols = vec![if protocol == Protocol::Http2 {
+                    b"h2".to_vec()
+                } else {
+                    b"http/1.1".to_vec()
+                }];
+                let name = ServerName::try_from(host.to_owned())
+                    .map_err(|error| bad(&error.to_string()))?;
                 Some((Arc::new(config), name))
             }
-            (true, None) => return Err(bad("https needs --ca FILE or --insecure")),
+            (true, None) => return Err(bad("https requires --ca FILE or --insecure")),
             _ => None,
         };
         let headers = headers
             .iter()
-            .map(|line| line.split_once(':').map(|(name, value)| (name.trim().to_lowercase(), value.trim().to_owned())))
+            .map(|line| {
+                line.split_once(':')
+                    .map(|(name, value)| (name.trim().to_lowercase(), value.trim().to_owned()))
+            })
             .collect::<Option<_>>()
-            .ok_or("--header: it looks like 'Name: value'")?;
+            .ok_or("--header: must have the form 'Name: value'")?;
         let path = if path.is_empty() { "/events".to_owned() } else { path.to_owned() };
-        Ok(Self { kind, protocol, address, authority: authority.to_owned(), path, tls, headers, streams_per_source })
+        Ok(Self {
+            kind,
+            protocol,
+            address,
+            authority: authority.to_owned(),
+            path,
+            tls,
+            headers,
+            streams_per_source,
+        })
     }
 
-    /// Path and query of a stream's request.
+    /// Returns path and query of a stream's request.
     pub fn path_for(&self, user: &str, topic: &str, ticket: Option<&str>) -> String {
         let mut path = self.path.replace("{user}", user).replace("{topic}", topic);
         if let Some(ticket) = ticket {
@@ -99,11 +120,12 @@ impl Target {
         path
     }
 
-    /// The address to connect from; loopback has more than one, which takes a run past the port range.
+    /// Returns the source address of a stream, or `None` for the default. On loopback, further
+    /// addresses allow more streams than one port range.
     pub fn source(&self, index: u32) -> Option<IpAddr> {
-        let place = u8::try_from(index / self.streams_per_source).ok()?;
-        (place > 0 && self.address.ip() == IpAddr::V4(Ipv4Addr::LOCALHOST))
-            .then(|| Ipv4Addr::new(127, 0, 0, place.saturating_add(1)).into())
+        let number = u8::try_from(index / self.streams_per_source).ok()?;
+        (number > 0 && self.address.ip() == IpAddr::V4(Ipv4Addr::LOCALHOST))
+            .then(|| Ipv4Addr::new(127, 0, 0, number.saturating_add(1)).into())
     }
 }
 
@@ -113,22 +135,23 @@ mod tests {
 
     use super::*;
     use crate::args::{Cli, Command};
-    use crate::numbers::MAX_STREAMS;
+    use crate::option_values::MAX_STREAMS;
     use clap::Parser;
 
-    /// Linux' default `net.ipv4.ip_local_port_range` has so many ports.
+    /// Number of ports in Linux' default `net.ipv4.ip_local_port_range`.
     const PORTS: usize = 28_232;
 
-    /// By the defaults.
+    /// Creates a target with default options.
     fn target(url: &str) -> Target {
         let Command::Idle(common) = Cli::parse_from(["loadtest", "idle"]).command else {
-            unreachable!("idle was asked for")
+            unreachable!("the command line says idle")
         };
-        Target::new(url, Kind::Plain, Protocol::Http1, None, &[], common.streams_per_source).unwrap()
+        Target::new(url, ServerKind::Plain, Protocol::Http1, None, &[], common.streams_per_source)
+            .unwrap()
     }
 
     #[test]
-    fn no_source_address_has_more_streams_than_ports() {
+    fn source_addresses_never_exceed_the_port_range() {
         let target = target("http://127.0.0.1:1/events");
         let mut streams: BTreeMap<Option<IpAddr>, usize> = BTreeMap::new();
         for index in 0..u32::try_from(MAX_STREAMS).unwrap() {
@@ -136,13 +159,16 @@ mod tests {
         }
         assert!(streams.values().all(|count| *count <= PORTS), "{streams:?}");
         assert_eq!(target.source(0), None);
-        // What is bound is loopback, and not what an unbound socket takes.
+        // All bound addresses are loopback and differ from that of unbound sockets.
         let bound: Vec<IpAddr> = streams.into_keys().flatten().collect();
-        assert!(bound.iter().all(IpAddr::is_loopback) && !bound.contains(&Ipv4Addr::LOCALHOST.into()), "{bound:?}");
+        assert!(
+            bound.iter().all(IpAddr::is_loopback) && !bound.contains(&Ipv4Addr::LOCALHOST.into()),
+            "{bound:?}"
+        );
     }
 
     #[test]
-    fn only_this_machine_has_more_than_one_address() {
+    fn remote_targets_use_the_default_source_address() {
         assert_eq!(target("http://192.0.2.1:1/events").source(500_000), None);
     }
 }

@@ -1,5 +1,5 @@
-//! Tickets for the streams. One that is signed here is made again when a stream comes back, byte for byte the same: storing
-//! thousands would cost more memory than all else that a stream needs.
+//! Tickets of the streams. Signed tickets are not stored but signed again for a reconnect, with the
+//! same content: storing thousands of them would take more memory than everything else in a stream.
 
 use std::time::Duration;
 
@@ -8,41 +8,41 @@ use serde::{Deserialize, Serialize};
 
 use crate::refusal::Refusal;
 
-/// Where tickets come from.
-pub enum Tickets {
-    /// The server wants none.
+/// Source of tickets.
+pub enum TicketSource {
+    /// No tickets: the server does not require any.
     None,
-    /// Signed here with the gateway's secret (HS256).
+    /// Signs tickets with the gateway's secret (HS256).
     Signed {
-        /// The key.
+        /// Signing key.
         key: Box<EncodingKey>,
-        /// With the key's `kid`, if it has one.
+        /// Header, with the key's `kid` if it has one.
         header: Box<Header>,
-        /// `aud`.
+        /// `aud` claim.
         audience: String,
-        /// `iss`, if the gateway wants one.
+        /// `iss` claim, if the gateway requires one.
         issuer: Option<String>,
-        /// `exp - iat`.
+        /// Lifetime: `exp - iat`.
         ttl: Duration,
     },
-    /// Asked of the gateway's `POST /tickets`.
-    Asked {
-        /// The client, which keeps its connections.
+    /// Requests tickets from the gateway's `POST /tickets`.
+    Requested {
+        /// HTTP client, which reuses its connections.
         client: reqwest::Client,
-        /// The endpoint.
+        /// URL of the endpoint.
         url: String,
-        /// An API key of scope `tickets`.
+        /// API key with scope `tickets`.
         api_key: String,
-        /// How long each is good for its first connection.
+        /// Lifetime until the first connection.
         ttl: Duration,
     },
 }
 
-/// Why there is no ticket.
-pub enum NoTicket {
-    /// It was asked for and refused.
+/// Error while obtaining a ticket.
+pub enum TicketError {
+    /// The gateway refused the request.
     Refused(Refusal),
-    /// It could not be asked for, or not be made.
+    /// The request failed or the ticket could not be signed.
     Failed(String),
 }
 
@@ -59,12 +59,13 @@ struct Claims<'a> {
 }
 
 #[derive(Deserialize)]
-struct Answer {
+struct TicketResponse {
     ticket: String,
 }
 
-impl Tickets {
-    /// The ticket of stream `index`, its `generation`th, issued at `iat` (s). None: the server wants none.
+impl TicketSource {
+    /// Returns a ticket for stream `index`, or `None` if the server requires none. `generation`
+    /// counts the tickets of the stream, `iat` is the time of issue in Unix seconds.
     pub async fn ticket(
         &self,
         user: &str,
@@ -72,39 +73,44 @@ impl Tickets {
         index: u32,
         generation: u32,
         iat: u64,
-    ) -> Result<Option<String>, NoTicket> {
-        let failed = |error: &dyn std::fmt::Display| NoTicket::Failed(format!("POST /tickets: {error}"));
+    ) -> Result<Option<String>, TicketError> {
+        let failed =
+            |error: &dyn std::fmt::Display| TicketError::Failed(format!("POST /tickets: {error}"));
         match self {
             Self::None => Ok(None),
             Self::Signed { key, header, audience, issuer, ttl } => {
                 let jti = format!("{}-{index}-{generation}", std::process::id());
                 let (iss, exp) = (issuer.as_deref(), iat + ttl.as_secs());
-                let claims = Claims { sub: user, aud: audience, iss, iat, exp, jti, topics: [topic] };
-                jsonwebtoken::encode(header, &claims, key)
-                    .map(Some)
-                    .map_err(|error| NoTicket::Failed(format!("ticket: {error}")))
+                let claims =
+                    Claims { sub: user, aud: audience, iss, iat, exp, jti, topics: [topic] };
+                jsonwebtoken::encode(header, &claims, key).map(Some).map_err(|error| {
+                    TicketError::Failed(format!("cannot sign the ticket: {error}"))
+                })
             }
-            Self::Asked { client, url, api_key, ttl } => {
-                let body = serde_json::json!({ "user": user, "topics": [topic], "ttl": ttl.as_secs() }).to_string();
-                let answer = client.post(url).bearer_auth(api_key).body(body).send().await;
-                let answer = answer.map_err(|error| failed(&error))?;
-                let status = answer.status();
-                let text = answer.bytes().await.map_err(|error| failed(&error))?;
+            Self::Requested { client, url, api_key, ttl } => {
+                let body =
+                    serde_json::json!({ "user": user, "topics": [topic], "ttl": ttl.as_secs() })
+                        .to_string();
+                let response = client.post(url).bearer_auth(api_key).body(body).send().await;
+                let response = response.map_err(|error| failed(&error))?;
+                let status = response.status();
+                let text = response.bytes().await.map_err(|error| failed(&error))?;
                 if !status.is_success() {
                     let refusal = Refusal::new(status.as_u16(), &text);
-                    return Err(NoTicket::Refused(Refusal {
+                    return Err(TicketError::Refused(Refusal {
                         code: format!("POST /tickets: {}", refusal.code),
                         ..refusal
                     }));
                 }
-                let answer: Answer = serde_json::from_slice(&text).map_err(|error| failed(&error))?;
-                Ok(Some(answer.ticket))
+                let response: TicketResponse =
+                    serde_json::from_slice(&text).map_err(|error| failed(&error))?;
+                Ok(Some(response.ticket))
             }
         }
     }
 
-    /// Whether a ticket can be made again from its numbers.
-    pub fn repeatable(&self) -> bool {
-        !matches!(self, Self::Asked { .. })
+    /// Returns whether a ticket can be created again from the same arguments.
+    pub fn reproducible(&self) -> bool {
+        !matches!(self, Self::Requested { .. })
     }
 }

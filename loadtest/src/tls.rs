@@ -1,4 +1,4 @@
-//! Whom the tool believes over TLS.
+//! TLS client configurations.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -9,8 +9,8 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
 
-/// Believes the certificates of a PEM file.
-pub fn trusting(file: &Path) -> Result<ClientConfig, String> {
+/// Trusts the certificates of a PEM file only.
+pub fn with_ca(file: &Path) -> Result<ClientConfig, String> {
     let bad = |error: &dyn std::fmt::Display| format!("--ca {}: {error}", file.display());
     let mut roots = RootCertStore::empty();
     for certificate in CertificateDer::pem_file_iter(file).map_err(|error| bad(&error))? {
@@ -19,9 +19,12 @@ pub fn trusting(file: &Path) -> Result<ClientConfig, String> {
     Ok(builder()?.with_root_certificates(roots).with_no_client_auth())
 }
 
-/// Believes anybody: for a test server with a certificate of its own.
-pub fn insecure() -> Result<ClientConfig, String> {
-    Ok(builder()?.dangerous().with_custom_certificate_verifier(Arc::new(Anybody(provider()))).with_no_client_auth())
+/// Accepts any certificate: for a test server with a self-signed certificate.
+pub fn without_verification() -> Result<ClientConfig, String> {
+    Ok(builder()?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(AcceptAnyCertificate(provider())))
+        .with_no_client_auth())
 }
 
 fn provider() -> Arc<CryptoProvider> {
@@ -35,9 +38,9 @@ fn builder() -> Result<rustls::ConfigBuilder<ClientConfig, rustls::WantsVerifier
 }
 
 #[derive(Debug)]
-struct Anybody(Arc<CryptoProvider>);
+struct AcceptAnyCertificate(Arc<CryptoProvider>);
 
-impl ServerCertVerifier for Anybody {
+impl ServerCertVerifier for AcceptAnyCertificate {
     fn verify_server_cert(
         &self,
         _: &CertificateDer<'_>,
@@ -55,7 +58,12 @@ impl ServerCertVerifier for Anybody {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls12_signature(message, certificate, signature, &self.0.signature_verification_algorithms)
+        verify_tls12_signature(
+            message,
+            certificate,
+            signature,
+            &self.0.signature_verification_algorithms,
+        )
     }
 
     fn verify_tls13_signature(
@@ -64,7 +72,12 @@ impl ServerCertVerifier for Anybody {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls13_signature(message, certificate, signature, &self.0.signature_verification_algorithms)
+        verify_tls13_signature(
+            message,
+            certificate,
+            signature,
+            &self.0.signature_verification_algorithms,
+        )
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {

@@ -1,5 +1,5 @@
-//! What the tool asks of the machine and says to whoever started it: limits, memory, source addresses, files, pipes, exit statuses. Against
-//! the yardsticks, which need nothing but themselves.
+//! Limits, memory, source addresses, output files, pipes and exit statuses of the tool. Tested with
+//! the yardsticks, which have no further dependencies.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
@@ -13,20 +13,21 @@ const TOOL: &str = env!("CARGO_BIN_EXE_loadtest");
 const ACTIX: &str = env!("CARGO_BIN_EXE_yardstick-actix");
 const SEND: &str = env!("CARGO_BIN_EXE_yardstick-send");
 
-/// A yardstick, gone when dropped.
+/// Running yardstick, stopped when dropped.
 struct Yardstick {
     child: Child,
     address: String,
 }
 
 impl Yardstick {
-    /// With as many open files as the system allows.
+    /// Starts a yardstick with the maximum number of open files.
     fn start(binary: &str) -> Self {
         let line = r#"ulimit -n "$(ulimit -Hn)"; exec "$0""#;
-        let mut child = Command::new("sh").args(["-c", line, binary]).stdout(Stdio::piped()).spawn().unwrap();
-        let mut said = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut said).unwrap();
-        Self { child, address: said.trim().strip_prefix("listening on ").unwrap().to_owned() }
+        let mut child =
+            Command::new("sh").args(["-c", line, binary]).stdout(Stdio::piped()).spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        Self { child, address: line.trim().strip_prefix("listening on ").unwrap().to_owned() }
     }
 
     fn url(&self) -> String {
@@ -41,30 +42,38 @@ impl Drop for Yardstick {
     }
 }
 
-/// The tool, words parted by spaces, with short waits.
+/// Returns the tool with space-separated options and a short settle time.
 fn tool(url: &str, options: &str) -> Command {
     let mut tool = Command::new(TOOL);
-    tool.args(options.split(' ').take(1)).args(["--kind", "plain", "--settle", "200ms", "--url", url]);
+    tool.args(options.split(' ').take(1))
+        .args(["--kind", "plain", "--settle", "200ms", "--url", url]);
     tool.args(options.split(' ').skip(1));
     tool
 }
 
-/// Report, exit status, standard error.
+/// Returns report, exit status and standard error.
 fn read(output: Output) -> (Value, i32, String) {
     let report = serde_json::from_slice(&output.stdout).unwrap_or(Value::Null);
-    (report, output.status.code().expect("an exit status"), String::from_utf8_lossy(&output.stderr).into_owned())
+    (
+        report,
+        output.status.code().expect("an exit status"),
+        String::from_utf8_lossy(&output.stderr).into_owned(),
+    )
 }
 
 fn number(value: &Value) -> u64 {
-    value.as_u64().unwrap_or_else(|| panic!("no number: {value}"))
+    value.as_u64().unwrap_or_else(|| panic!("not a number: {value}"))
 }
 
 #[test]
-fn the_yardsticks_deliver_everything() {
+fn yardsticks_deliver_everything() {
     for binary in [ACTIX, SEND] {
         let server = Yardstick::start(binary);
         let publish = format!("http://{}/publish", server.address);
-        let load = format!("broadcast -n 20 --rate 40 --duration 1s --publish post --publish-url {publish} --json -");
+        let load = format!(
+            "broadcast -n 20 --rate 40 --duration 1s --publish post --publish-url {publish} \
+             --json -"
+        );
         let (report, status, error) = read(tool(&server.url(), &load).output().unwrap());
         assert_eq!(status, 0, "{error}");
         let load = &report["load"];
@@ -75,14 +84,19 @@ fn the_yardsticks_deliver_everything() {
 }
 
 #[test]
-fn a_file_that_cannot_be_written_is_told_before_the_run() {
+fn unwritable_output_file_fails_before_the_run() {
     let server = TcpListener::bind("127.0.0.1:0").unwrap();
     server.set_nonblocking(true).unwrap();
     let url = format!("http://{}/events", server.local_addr().unwrap());
-    let (_, status, error) = read(tool(&url, "idle -n 1 --json /dev/null/report.json").output().unwrap());
+    let (_, status, error) =
+        read(tool(&url, "idle -n 1 --json /dev/null/report.json").output().unwrap());
     assert_eq!(status, 2);
     assert!(error.contains("--json /dev/null/report.json"), "{error}");
-    assert_eq!(server.accept().unwrap_err().kind(), ErrorKind::WouldBlock, "a stream was opened first");
+    assert_eq!(
+        server.accept().unwrap_err().kind(),
+        ErrorKind::WouldBlock,
+        "a stream was opened before the error"
+    );
 
     let mut bench = Command::new(TOOL);
     bench.args(["bench", "--quick", "--only", "send-loop", "--out", "/dev/null/bench"]);
@@ -92,7 +106,7 @@ fn a_file_that_cannot_be_written_is_told_before_the_run() {
 }
 
 #[test]
-fn a_reader_that_has_gone_changes_no_exit_status() {
+fn closed_pipe_does_not_change_exit_status() {
     let server = Yardstick::start(ACTIX);
     let run = "idle -n 2 --duration 100ms";
     for (options, expected) in [("", 0), (" --json -", 0), (" --min-held 3", 1)] {
@@ -109,11 +123,13 @@ fn a_reader_that_has_gone_changes_no_exit_status() {
 }
 
 #[test]
-fn too_few_open_files_are_told_with_an_advice_that_works() {
+fn too_few_open_files_report_working_advice() {
     let server = Yardstick::start(ACTIX);
     let limited = |files: u32, streams: u32| {
         let line = format!(
-            r#"ulimit -n {files}; exec "$0" idle --kind plain --url {} --settle 100ms --duration 100ms -n {streams} --json -"#,
+            r#"ulimit -n {files}
+            exec "$0" idle --kind plain --url {} -n {streams} --json - \
+                --settle 100ms --duration 100ms"#,
             server.url()
         );
         read(Command::new("sh").args(["-c", &line, TOOL]).output().unwrap())
@@ -129,7 +145,7 @@ fn too_few_open_files_are_told_with_an_advice_that_works() {
 }
 
 #[test]
-fn a_run_past_what_one_address_carries_comes_from_several() {
+fn streams_beyond_one_source_address_use_several() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}/events", listener.local_addr().unwrap());
     let sources: Arc<Mutex<BTreeMap<IpAddr, u32>>> = Arc::default();
@@ -146,15 +162,19 @@ fn a_run_past_what_one_address_carries_comes_from_several() {
     let run = "idle -n 5 --streams-per-source 2 --duration 100ms --json -";
     let (report, status, error) = read(tool(&url, run).output().unwrap());
     assert_eq!((status, &report["streams"]["held"]), (0, &5.into()), "{error}");
-    let sources: Vec<(String, u32)> =
-        sources.lock().unwrap().iter().map(|(source, count)| (source.to_string(), *count)).collect();
+    let sources: Vec<(String, u32)> = sources
+        .lock()
+        .unwrap()
+        .iter()
+        .map(|(source, count)| (source.to_string(), *count))
+        .collect();
     let expected = [("127.0.0.1", 2), ("127.0.0.2", 2), ("127.0.0.3", 1)];
     assert_eq!(sources, expected.map(|(source, count)| (source.to_owned(), count)));
 }
 
-/// What is paid once (buffers, histograms) is in both runs, and falls out of their difference.
+/// One-time costs (buffers, histograms) are in both runs and cancel out.
 #[test]
-fn a_thousand_streams_cost_the_tool_less_than_a_mebibyte() {
+fn idle_stream_costs_the_tool_one_kibibyte() {
     const FEW: u64 = 500;
     const MANY: u64 = 2500;
     let server = Yardstick::start(ACTIX);
@@ -165,6 +185,6 @@ fn a_thousand_streams_cost_the_tool_less_than_a_mebibyte() {
         number(&report["memory"]["tool_bytes_per_stream"]) * streams
     };
     let each = (bytes(MANY) - bytes(FEW)) / (MANY - FEW);
-    // Less than a State and its task would be no measurement.
+    // Less than the size of `StreamState` and its task would be a measuring error.
     assert!((200..=1048).contains(&each), "{each} bytes a stream");
 }

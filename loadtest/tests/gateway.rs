@@ -1,12 +1,12 @@
-//! The tool end to end against the real gateway and a real Redis. Every scenario is small; what is asserted is what was counted, never
-//! how fast it was.
+//! End-to-end tests with the real gateway and Redis. Each scenario is small; assertions cover
+//! counts, never speed.
 
-mod stand;
+mod harness;
 
+use harness::{Harness, SECRET, finish};
 use serde_json::Value;
-use stand::{SECRET, Stand, finish};
 
-/// Nothing lost, nothing twice, in order, and all open in the end.
+/// Asserts that every event arrived once and in order, and that all streams were open at the end.
 fn assert_clean(report: &Value, streams: u64) {
     let load = &report["load"];
     assert!(number(&load["expected"]) > 0, "{report:#}");
@@ -21,14 +21,18 @@ fn assert_clean(report: &Value, streams: u64) {
 }
 
 fn number(value: &Value) -> u64 {
-    value.as_u64().unwrap_or_else(|| panic!("no number: {value}"))
+    value.as_u64().unwrap_or_else(|| panic!("not a number: {value}"))
 }
 
 #[test]
-fn idle_streams_are_held_and_weighed() {
-    let report = Stand::start().report("idle -n 60 --duration 1s --min-held 60 --max-bytes-per-stream 1000000");
+fn idle_streams_stay_open_and_are_measured() {
+    let report = Harness::start()
+        .report("idle -n 60 --duration 1s --min-held 60 --max-bytes-per-stream 1000000");
     assert_eq!(report["scenario"], "idle");
-    assert_eq!((&report["streams"]["held"], &report["streams"]["opened"]), (&60.into(), &60.into()));
+    assert_eq!(
+        (&report["streams"]["held"], &report["streams"]["opened"]),
+        (&60.into(), &60.into())
+    );
     assert_eq!(report["load"], Value::Null);
     assert!(number(&report["memory"]["server_bytes_empty"]) > 1_000_000);
     assert!(number(&report["memory"]["server_bytes_per_idle_stream"]) > 100);
@@ -39,160 +43,185 @@ fn idle_streams_are_held_and_weighed() {
 }
 
 #[test]
-fn broadcasts_in_all_three_ways_of_publishing() {
-    let stand = Stand::start();
-    let key = stand.file("api-key");
-    for how in ["durable", "bare", &format!("http --api-key-file {key}")] {
-        let report = stand.report(&format!("broadcast -n 30 --rate 40 --duration 1s --publish {how} --max-lost 0"));
+fn broadcasts_arrive_with_every_publish_method() {
+    let harness = Harness::start();
+    let key = harness.file("api-key");
+    for how in ["durable", "plain", "bare", &format!("http --api-key-file {key}")] {
+        let report = harness.report(&format!(
+            "broadcast -n 30 --rate 40 --duration 1s --publish {how} --max-lost 0"
+        ));
         assert_clean(&report, 30);
         let load = &report["load"];
         assert_eq!(number(&load["expected"]), 30 * number(&load["published"]["published"]));
         assert_eq!(load["latency"]["count"], load["delivered"]);
         assert!(load["server_cpu"]["total_s"].as_f64().unwrap() > 0.0, "{load:#}");
         assert!(load["redis_cpu_s"].as_f64().unwrap() > 0.0, "{load:#}");
-        // How much is only right for a server that was just started.
+        // The amount is only accurate for a newly started server.
         assert!(report["memory"]["server_bytes_per_loaded_stream"].as_u64().is_some());
     }
 }
 
 #[test]
-fn an_event_of_a_user_goes_to_all_streams_of_this_user_only() {
-    let report = Stand::start().report("users -n 20 --streams-per-user 2 --user-rate 100 --duration 1s");
+fn user_events_reach_only_streams_of_the_user() {
+    let report =
+        Harness::start().report("users -n 20 --streams-per-user 2 --user-rate 100 --duration 1s");
     assert_clean(&report, 20);
     let load = &report["load"];
     assert_eq!(number(&load["expected"]), 2 * number(&load["published"]["published"]));
 }
 
 #[test]
-fn broadcasts_and_events_of_users_mixed() {
-    let report = Stand::start().report("mixed -n 20 --rate 20 --user-rate 100 --duration 1s");
+fn mixed_broadcasts_and_user_events_arrive() {
+    let report = Harness::start().report("mixed -n 20 --rate 20 --user-rate 100 --duration 1s");
     assert_clean(&report, 20);
     let load = &report["load"];
     assert!(number(&load["expected"]) > number(&load["published"]["published"]));
 }
 
 #[test]
-fn a_storm_is_over_when_all_have_caught_up() {
-    let report = Stand::start().report("storm -n 40 --rate 40 --duration 2s --away 500ms --max-caught-up 60s");
+fn all_streams_catch_up_after_a_storm() {
+    let report = Harness::start()
+        .report("storm -n 40 --rate 40 --duration 2s --away 500ms --max-caught-up 60s");
     assert_clean(&report, 40);
     assert_eq!((&report["storm"]["cut"], &report["storm"]["caught_up"]), (&40.into(), &40.into()));
     assert_eq!(report["storm"]["caught_up_after"]["count"], 40);
-    assert_eq!((&report["streams"]["opened"], &report["streams"]["resumed"]), (&80.into(), &40.into()));
-    // Away for 500 ms at 40 a second.
+    assert_eq!(
+        (&report["streams"]["opened"], &report["streams"]["resumed"]),
+        (&80.into(), &40.into())
+    );
+    // Disconnected for 500 ms at 40 events per second.
     assert!(number(&report["load"]["replayed"]) >= 40 * 10, "{report:#}");
 }
 
 #[test]
-fn streams_come_and_go_and_miss_nothing() {
-    let report = Stand::start().report("churn -n 20 --churn-rate 20 --rate 40 --duration 2s");
+fn churning_streams_miss_nothing() {
+    let report = Harness::start().report("churn -n 20 --churn-rate 20 --rate 40 --duration 2s");
     assert_clean(&report, 20);
-    let (opened, resumed) = (number(&report["streams"]["opened"]), number(&report["streams"]["resumed"]));
-    // Those that were cut while they were connecting were asked for, but not open.
+    let (opened, resumed) =
+        (number(&report["streams"]["opened"]), number(&report["streams"]["resumed"]));
+    // Streams that were cut while connecting were requested but not open.
     assert!(opened > 20 && resumed >= opened - 20, "{report:#}");
 }
 
 #[test]
-fn streams_that_stall_are_put_out_and_have_everything_in_the_end() {
-    let stand = Stand::with(&[("LIMITS__STALL", "1s")]);
-    // 21 MB to each in 6 s of silence: far more than sockets take that nobody reads.
-    let report = stand.report(
-        "stalled -n 6 --stalled-percent 50 --stall 6s --rate 60 --payload-bytes 60000 --drain 60s --max-lost 0",
+fn stalled_streams_are_closed_and_miss_nothing() {
+    let harness = Harness::with(&[("LIMITS__STALL", "1s")]);
+    // 21 MB per stream in 6 s, far more than the buffers of an unread socket hold.
+    let report = harness.report(
+        "stalled -n 6 --stalled-percent 50 --stall 6s --rate 60 --payload-bytes 60000 \
+         --drain 60s --max-lost 0",
     );
     assert_clean(&report, 6);
-    // A busy machine may let others stall too.
+    // On a busy machine other streams may stall too.
     assert!(number(&report["streams"]["resumed"]) >= 3, "{report:#}");
     assert!(number(&report["load"]["replayed"]) > 0);
-    assert!(stand.metric(r#"sse_connections_closed_total{reason="stalled"}"#) >= 3.0);
+    assert!(harness.metric(r#"sse_connections_closed_total{reason="stalled"}"#) >= 3.0);
 }
 
 #[test]
-fn many_streams_on_one_http2_connection() {
-    let stand = Stand::start();
-    let report = stand.report("broadcast -n 30 --http2 --streams-per-connection 10 --rate 40 --duration 1s");
+fn http2_connections_carry_many_streams() {
+    let harness = Harness::start();
+    let report = harness
+        .report("broadcast -n 30 --http2 --streams-per-connection 10 --rate 40 --duration 1s");
     assert_clean(&report, 30);
     assert_eq!(report["protocol"], "http2");
-    let report = stand.report("storm -n 30 --http2 --streams-per-connection 10 --rate 40 --duration 1s --away 300ms");
+    let report = harness.report(
+        "storm -n 30 --http2 --streams-per-connection 10 --rate 40 --duration 1s --away 300ms",
+    );
     assert_clean(&report, 30);
     assert_eq!(report["storm"]["caught_up"], 30);
 }
 
 #[test]
-fn over_tls_with_both_protocols() {
-    let stand = Stand::with_tls();
-    let ca = stand.file("ca.pem");
+fn tls_works_with_both_protocols() {
+    let harness = Harness::with_tls();
+    let ca = harness.file("ca.pem");
     for protocol in ["", "--http2 --streams-per-connection 5"] {
-        let report = stand.report(&format!("broadcast -n 15 --ca {ca} --rate 40 --duration 1s {protocol}"));
+        let report = harness
+            .report(&format!("broadcast -n 15 --ca {ca} --rate 40 --duration 1s {protocol}"));
         assert_clean(&report, 15);
     }
-    // Tickets and publishes go over TLS too.
-    let key = stand.file("api-key");
-    let all = format!("broadcast -n 5 --insecure --api-key-file {key} --publish http --rate 40 --duration 500ms");
-    let (report, status, error) = finish(stand.tool(&all));
+    // Ticket requests and publishes use TLS too.
+    let key = harness.file("api-key");
+    let all = format!(
+        "broadcast -n 5 --insecure --api-key-file {key} --publish http --rate 40 --duration 500ms"
+    );
+    let (report, status, error) = finish(harness.tool(&all));
     assert_eq!(status, 0, "{error}");
     assert_clean(&report, 5);
 
-    let (_, status, error) = stand.run_tool("broadcast -n 5 --duration 500ms");
+    let (_, status, error) = harness.run_tool("broadcast -n 5 --duration 500ms");
     assert_eq!(status, 2);
-    assert!(error.contains("https needs --ca FILE or --insecure"), "{error}");
+    assert!(error.contains("https requires --ca FILE or --insecure"), "{error}");
 }
 
 #[test]
-fn tickets_are_asked_for_where_no_secret_is_known() {
-    let stand = Stand::start();
-    let asked = format!("storm -n 20 --api-key-file {} --rate 40 --duration 1s --away 300ms", stand.file("api-key"));
-    let (report, status, error) = finish(stand.tool(&asked));
+fn tickets_are_requested_without_a_secret() {
+    let harness = Harness::start();
+    let asked = format!(
+        "storm -n 20 --api-key-file {} --rate 40 --duration 1s --away 300ms",
+        harness.file("api-key")
+    );
+    let (report, status, error) = finish(harness.tool(&asked));
     assert_eq!(status, 0, "{error}");
     assert_clean(&report, 20);
-    // They came back with the same ticket, which lives on in its session.
+    // The streams used the same ticket again, which remains valid within its session.
     assert_eq!(report["streams"]["resumed"], 20);
 }
 
 #[test]
-fn a_gateway_with_issuer_audience_and_keys_is_driven_by_its_secret() {
-    let key = format!(r#"[{{"kid":"k1","algorithm":"HS256","secret":"{}"}}]"#, SECRET.to_uppercase());
-    let stand = Stand::with(&[
+fn signed_tickets_match_issuer_audience_and_keys() {
+    let key =
+        format!(r#"[{{"kid":"k1","algorithm":"HS256","secret":"{}"}}]"#, SECRET.to_uppercase());
+    let harness = Harness::with(&[
         ("TICKETS__ISSUER", "https://issuer.example"),
         ("TICKETS__AUDIENCE", "production"),
         ("TICKETS__MAX_TTL", "20s"),
         ("TICKETS__KEYS", &key),
     ]);
     let named = "--issuer https://issuer.example --audience production --ticket-ttl 20s";
-    assert_clean(&stand.report(&format!("broadcast -n 5 --rate 40 --duration 500ms {named}")), 5);
-    let other =
-        format!("broadcast -n 5 --rate 40 --duration 500ms {named} --secret-file {}", stand.file("wrong-secret"));
-    let (report, status, error) = finish(stand.tool(&format!("{other} --kid k1")));
+    assert_clean(&harness.report(&format!("broadcast -n 5 --rate 40 --duration 500ms {named}")), 5);
+    let other = format!(
+        "broadcast -n 5 --rate 40 --duration 500ms {named} --secret-file {}",
+        harness.file("wrong-secret")
+    );
+    let (report, status, error) = finish(harness.tool(&format!("{other} --kid k1")));
     assert_eq!(status, 0, "{error}");
     assert_clean(&report, 5);
-    let (report, _, error) = finish(stand.tool(&other));
-    assert!(number(&report["streams"]["refused"]["401 ticket-bad-signature"]) >= 5, "without --kid: {error}");
-    // Each of the others is needed too.
+    let (report, _, error) = finish(harness.tool(&other));
+    assert!(
+        number(&report["streams"]["refused"]["401 ticket-bad-signature"]) >= 5,
+        "without --kid: {error}"
+    );
+    // Each of the other options is required too.
     for (without, code) in [
         ("--audience production --ticket-ttl 20s", "ticket-missing-claim"),
         ("--issuer https://issuer.example --ticket-ttl 20s", "ticket-wrong-audience"),
         ("--issuer https://issuer.example --audience production", "ticket-too-long-lived"),
     ] {
-        let (report, status, error) = stand.run_tool(&format!("idle -n 2 {without}"));
+        let (report, status, error) = harness.run_tool(&format!("idle -n 2 {without}"));
         assert_eq!(status, 2, "{error}");
         assert!(number(&report["streams"]["refused"][format!("401 {code}")]) >= 2, "{report:#}");
     }
 }
 
 #[test]
-fn refusals_for_good_end_the_run_at_once_and_are_named() {
-    let stand = Stand::start();
-    let wrong = stand.file("wrong-secret");
+fn permanent_refusals_end_the_run_with_their_reason() {
+    let harness = Harness::start();
+    let wrong = harness.file("wrong-secret");
     for (options, code) in [
         (format!("-n 12 --secret-file {wrong}"), "401 ticket-bad-signature"),
         (format!("-n 12 --secret-file {wrong} --http2"), "401 ticket-bad-signature"),
-        // Whoever waits for the second to connect waits for 1000 s.
+        // The second stream would connect after 1000 s.
         (format!("-n 2 --secret-file {wrong} --connect-rate 0.001"), "401 ticket-bad-signature"),
         (format!("-n 12 --api-key-file {wrong}"), "POST /tickets: 401 api-key-unknown"),
     ] {
-        // Whoever goes on ends by the time, and says so: that is no timing, but another message.
-        let (report, status, error) = finish(stand.tool(&format!("idle --connect-timeout 20s {options}")));
+        // A run that continued would end by the timeout, with another message.
+        let (report, status, error) =
+            finish(harness.tool(&format!("idle --connect-timeout 20s {options}")));
         assert_eq!(status, 2, "{error}");
-        assert!(error.contains("connects were all refused for good"), "{error}");
-        assert!(error.contains(&format!("the first refusal: {code}: ")), "{error}");
+        assert!(error.contains("connection attempts were all refused permanently"), "{error}");
+        assert!(error.contains(&format!("first refusal: {code}: ")), "{error}");
         let streams = &report["streams"];
         assert!(number(&streams["refused"][code]) >= 1, "{report:#}");
         assert!(streams["first_refusal"].as_str().unwrap().starts_with(code), "{report:#}");
@@ -201,14 +230,16 @@ fn refusals_for_good_end_the_run_at_once_and_are_named() {
 }
 
 #[test]
-fn a_full_gateway_has_a_report_of_who_was_held_and_who_was_not() {
-    let stand = Stand::with(&[("LIMITS__MAX_CONNECTIONS", "5")]);
-    let (report, status, error) = stand.run_tool("broadcast -n 8 --connect-timeout 10s --max-lost 0 --min-held 5");
+fn full_gateway_reports_open_and_refused_streams() {
+    let harness = Harness::with(&[("LIMITS__MAX_CONNECTIONS", "5")]);
+    let (report, status, error) =
+        harness.run_tool("broadcast -n 8 --connect-timeout 10s --max-lost 0 --min-held 5");
     assert_eq!((status, error.as_str()), (1, ""));
     assert_eq!(report["streams"]["held"], 5);
     assert!(number(&report["streams"]["refused"]["busy: full"]) >= 3, "{report:#}");
     assert_eq!(report["failure"], Value::Null);
-    let violations: Vec<&str> = report["violations"].as_array().unwrap().iter().flat_map(Value::as_str).collect();
+    let violations: Vec<&str> =
+        report["violations"].as_array().unwrap().iter().flat_map(Value::as_str).collect();
     assert!(
         violations[0].starts_with("only 5 of 8 streams were open after 10 s (--connect-timeout)"),
         "{violations:?}"
@@ -217,43 +248,54 @@ fn a_full_gateway_has_a_report_of_who_was_held_and_who_was_not() {
 }
 
 #[test]
-fn thresholds_make_the_exit_status() {
-    let stand = Stand::start();
-    let (report, status, _) = stand.run_tool(
-        "broadcast -n 10 --rate 40 --duration 1s --max-lost 0 --max-p99 1us --max-cpu-per-million 0.001 --min-held 11",
+fn exceeded_thresholds_set_the_exit_status() {
+    let harness = Harness::start();
+    let (report, status, _) = harness.run_tool(
+        "broadcast -n 10 --rate 40 --duration 1s --max-lost 0 --max-p99 1us \
+         --max-cpu-per-million 0.001 --min-held 11",
     );
     assert_eq!(status, 1);
     let violations = report["violations"].as_array().unwrap();
     assert_eq!(violations.len(), 3, "{violations:?}");
-    for (violation, start) in violations.iter().zip(["p99, ms: ", "server CPU-s per million deliveries: ", "held: 10"])
-    {
+    for (violation, start) in violations.iter().zip([
+        "p99 latency, ms: ",
+        "server CPU per million deliveries, s: ",
+        "streams open at the end: 10",
+    ]) {
         assert!(violation.as_str().unwrap().starts_with(start), "{violations:?}");
     }
 }
 
 #[test]
-fn one_run_only_listens_while_another_publishes() {
-    let stand = Stand::start();
-    let secret = stand.file("secret");
-    let mut listening = stand.tool(&format!(
-        "broadcast -n 5 --user-prefix other- --secret-file {secret} --publish none --duration 4s --max-lost 0"
+fn events_of_another_run_are_foreign() {
+    let harness = Harness::start();
+    let secret = harness.file("secret");
+    let mut listening = harness.tool(&format!(
+        "broadcast -n 5 --user-prefix other- --secret-file {secret} --publish none \
+         --duration 4s --max-lost 0"
     ));
     while listening.try_wait().unwrap().is_none() {
-        let report = stand.report("broadcast -n 10 --rate 40 --duration 500ms");
+        let report = harness.report("broadcast -n 10 --rate 40 --duration 500ms");
         assert_clean(&report, 10);
     }
     let (report, status, error) = finish(listening);
-    // Another run's events are never taken for its own, and what was not measured holds no threshold.
+    // Events of another run count as foreign, and a figure that was not measured fails its
+    // threshold.
     let load = &report["load"];
-    assert_eq!((number(&load["expected"]), number(&load["delivered"]), number(&load["doubled"])), (0, 0, 0), "{error}");
+    assert_eq!(
+        (number(&load["expected"]), number(&load["delivered"]), number(&load["doubled"])),
+        (0, 0, 0),
+        "{error}"
+    );
     assert!(number(&load["foreign"]) > 0, "{report:#}");
     assert_eq!((status, &report["violations"]), (1, &serde_json::json!(["lost: not measured"])));
 }
 
 #[test]
-fn the_search_for_the_highest_rate_ends() {
-    // Nothing is as fast as 1 µs: the search goes down from its first rate.
-    let report = Stand::start().report("slow-publish -n 10 --rate 100 --p99 1us --duration 300ms");
+fn rate_search_ends_when_nothing_is_sustainable() {
+    // No latency is below 1 µs, so the search only goes down.
+    let report =
+        Harness::start().report("slow-publish -n 10 --rate 100 --p99 1us --duration 300ms");
     let steps = report["search"]["steps"].as_array().unwrap();
     assert_eq!(report["search"]["highest_rate"], 0.0);
     assert!(steps.len() > 1 && steps.len() <= 5, "{steps:?}");

@@ -1,5 +1,5 @@
-//! The negative control: a server of events with faults that are counted, and the tool must report exactly these. A tool that
-//! sees nothing amiss here would see nothing amiss anywhere.
+//! Negative control: an SSE server injects a known number of faults, and the tool must report
+//! exactly these. A tool that misses faults here would miss them anywhere.
 
 use std::collections::HashMap;
 use std::io::{Read, Write};
@@ -9,33 +9,36 @@ use std::sync::{Arc, Mutex};
 
 use serde_json::Value;
 
-/// Streams of each run, and events published to them: 40 a second for about 2 s. How many exactly, the report says.
+/// Streams per run. About 80 events are published (40/s for 2 s); the report contains the exact
+/// number.
 const STREAMS: usize = 6;
-/// An event of a server that delays is dated back: exact, whatever the machine does meanwhile.
+/// The server backdates delayed events: exact, however busy the machine is.
 const DELAY_NS: u64 = 60 * 1_000_000_000;
-/// No event is late by so much for another reason.
+/// No event is this late for any other reason.
 const LATE: &str = "30s";
 const LATE_MS: f64 = 30_000.0;
 
-/// What the server does to an event of this number on a stream of this number.
+/// Action of the server for an event on a stream.
 #[derive(Clone, Copy, PartialEq)]
-enum Act {
+enum Action {
     Pass,
     Drop,
-    Double,
-    /// Keeps it until the next one has gone out.
+    Duplicate,
+    /// Holds the event back until the next one has been sent.
     Swap,
     Delay,
-    /// Sends something else.
+    /// Sends an event that is not from this run.
     Foreign,
 }
 
-type Plan = fn(stream: usize, number: u64) -> Act;
+type Plan = fn(stream: usize, number: u64) -> Action;
 
 #[test]
-fn an_honest_server_has_no_faults() {
-    let (report, status) =
-        run(|_, _| Act::Pass, &["--max-lost", "0", "--max-doubled", "0", "--max-out-of-order", "0", "--max-p99", LATE]);
+fn correct_server_has_no_faults() {
+    let (report, status) = run(
+        |_, _| Action::Pass,
+        &["--max-lost", "0", "--max-doubled", "0", "--max-out-of-order", "0", "--max-p99", LATE],
+    );
     let load = &report["load"];
     assert_eq!(counts(load), (0, 0, 0), "{load}");
     assert_eq!(load["delivered"], load["expected"]);
@@ -45,8 +48,10 @@ fn an_honest_server_has_no_faults() {
 
 #[test]
 fn lost_events_are_counted() {
-    let (report, status) =
-        run(|stream, number| if number <= 3 && stream < 2 { Act::Drop } else { Act::Pass }, &["--max-lost", "5"]);
+    let (report, status) = run(
+        |stream, number| if number <= 3 && stream < 2 { Action::Drop } else { Action::Pass },
+        &["--max-lost", "5"],
+    );
     let load = &report["load"];
     assert_eq!(counts(load), (6, 0, 0), "{load}");
     assert_eq!(number(&load["expected"]) - number(&load["delivered"]), 6);
@@ -55,18 +60,23 @@ fn lost_events_are_counted() {
 }
 
 #[test]
-fn the_last_events_can_be_lost_too() {
-    // Whatever comes after the 20th is dropped on one stream: there is no later event that would show the hole.
-    let (report, _) = run(|stream, number| if stream == 3 && number > 20 { Act::Drop } else { Act::Pass }, &[]);
+fn lost_events_at_the_end_are_counted() {
+    // Drops all events after the 20th on one stream: no later event reveals the hole.
+    let (report, _) = run(
+        |stream, number| if stream == 3 && number > 20 { Action::Drop } else { Action::Pass },
+        &[],
+    );
     let published = number(&report["load"]["published"]["published"]);
     assert!(published > 20);
     assert_eq!(counts(&report["load"]), (published - 20, 0, 0));
 }
 
 #[test]
-fn doubled_events_are_counted() {
-    let (report, status) =
-        run(|stream, number| if stream == 1 && number <= 4 { Act::Double } else { Act::Pass }, &["--max-doubled", "3"]);
+fn duplicate_events_are_counted() {
+    let (report, status) = run(
+        |stream, number| if stream == 1 && number <= 4 { Action::Duplicate } else { Action::Pass },
+        &["--max-doubled", "3"],
+    );
     assert_eq!(counts(&report["load"]), (0, 4, 0), "{report}");
     assert_eq!(report["load"]["delivered"], report["load"]["expected"]);
     assert_eq!(status, 1);
@@ -74,71 +84,92 @@ fn doubled_events_are_counted() {
 
 #[test]
 fn swapped_events_are_counted() {
-    let swap = |stream, number| if stream == 2 && (number == 5 || number == 9) { Act::Swap } else { Act::Pass };
+    let swap = |stream, number| {
+        if stream == 2 && (number == 5 || number == 9) { Action::Swap } else { Action::Pass }
+    };
     let (report, status) = run(swap, &["--max-out-of-order", "1"]);
     assert_eq!(counts(&report["load"]), (0, 0, 2), "{report}");
     assert_eq!(status, 1);
 }
 
 #[test]
-fn delayed_events_are_in_the_quantiles() {
-    let (report, status) = run(|_, number| if number % 20 == 5 { Act::Delay } else { Act::Pass }, &["--max-p99", LATE]);
+fn delayed_events_appear_in_the_quantiles() {
+    let (report, status) = run(
+        |_, number| if number % 20 == 5 { Action::Delay } else { Action::Pass },
+        &["--max-p99", LATE],
+    );
     let load = &report["load"];
     assert_eq!(counts(load), (0, 0, 0), "{load}");
     let times = &load["latency"];
-    // One in twenty: within p99, not within p90.
+    // One in twenty affects p99, but not p90.
     let ms = |name: &str| times[name].as_f64().unwrap();
-    assert!(ms("max_ms") >= 60_000.0 && ms("p99_ms") >= 60_000.0 && ms("p90_ms") < LATE_MS, "{times}");
+    assert!(
+        ms("max_ms") >= 60_000.0 && ms("p99_ms") >= 60_000.0 && ms("p90_ms") < LATE_MS,
+        "{times}"
+    );
     assert_eq!(status, 1);
 }
 
 #[test]
-fn all_faults_at_once_are_told_apart() {
+fn simultaneous_faults_are_distinguished() {
     let plan: Plan = |stream, number| match (stream, number) {
-        (0, 2 | 7) => Act::Drop,
-        (1, 3) | (5, 4) => Act::Double,
-        (2, 6) => Act::Swap,
-        _ => Act::Pass,
+        (0, 2 | 7) => Action::Drop,
+        (1, 3) | (5, 4) => Action::Duplicate,
+        (2, 6) => Action::Swap,
+        _ => Action::Pass,
     };
     assert_eq!(counts(&run(plan, &[]).0["load"]), (2, 2, 1));
 }
 
 #[test]
-fn what_others_publish_is_foreign_and_delivers_nothing() {
-    let (report, _) = run(|stream, number| if stream == 4 && number <= 3 { Act::Foreign } else { Act::Pass }, &[]);
+fn foreign_events_are_not_deliveries() {
+    let (report, _) = run(
+        |stream, number| if stream == 4 && number <= 3 { Action::Foreign } else { Action::Pass },
+        &[],
+    );
     let load = &report["load"];
     assert_eq!((counts(load), number(&load["foreign"])), ((3, 0, 0), 3), "{load}");
 }
 
 #[test]
-fn a_server_that_is_away_or_refuses_is_an_error_that_says_so() {
+fn unreachable_or_refusing_server_is_reported() {
     let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let (_, status, error) =
-        tool(&format!("http://{free}/events"), &["--publish", "none", "--connect-timeout", "300ms"]);
+    let (_, status, error) = tool(
+        &format!("http://{free}/events"),
+        &["--publish", "none", "--connect-timeout", "300ms"],
+    );
     assert_eq!(status, 2);
     assert!(error.contains("0 of 6 streams") && error.contains("connection refused"), "{error}");
 
-    let address = start(|_, _| Act::Pass);
-    let (_, status, error) =
-        tool(&format!("http://{address}/nowhere"), &["--publish", "none", "--connect-timeout", "20s"]);
+    let address = start(|_, _| Action::Pass);
+    let (_, status, error) = tool(
+        &format!("http://{address}/nowhere"),
+        &["--publish", "none", "--connect-timeout", "20s"],
+    );
     assert_eq!(status, 2);
-    assert!(error.contains("the first 6 connects were all refused for good; the first refusal: 404"), "{error}");
+    assert!(
+        error.contains(
+            "the first 6 connection attempts were all refused permanently; first refusal: 404"
+        ),
+        "{error}"
+    );
 }
 
-/// (lost, doubled, out of order)
+/// Returns (lost, duplicated, out of order).
 fn counts(load: &Value) -> (u64, u64, u64) {
     (number(&load["lost"]), number(&load["doubled"]), number(&load["out_of_order"]))
 }
 
 fn number(value: &Value) -> u64 {
-    value.as_u64().unwrap_or_else(|| panic!("no number: {value}"))
+    value.as_u64().unwrap_or_else(|| panic!("not a number: {value}"))
 }
 
-/// Report and exit status of a run against a server that acts so.
+/// Returns report and exit status of a run against a server with this plan.
 fn run(plan: Plan, options: &[&str]) -> (Value, i32) {
     let address = start(plan);
     let publish = format!("http://{address}/publish");
-    let mut all = vec!["--publish", "post", "--publish-url", &publish, "--duration", "2s", "--rate", "40"];
+    let mut all =
+        vec!["--publish", "post", "--publish-url", &publish, "--duration", "2s", "--rate", "40"];
     all.extend(options);
     let (report, status, error) = tool(&format!("http://{address}/events"), &all);
     assert_ne!(status, 2, "{error}");
@@ -146,17 +177,18 @@ fn run(plan: Plan, options: &[&str]) -> (Value, i32) {
 }
 
 fn tool(url: &str, options: &[&str]) -> (Value, i32, String) {
-    let ran = Command::new(env!("CARGO_BIN_EXE_loadtest"))
+    let output = Command::new(env!("CARGO_BIN_EXE_loadtest"))
         .args(["broadcast", "--kind", "plain", "--url", url, "-n", &STREAMS.to_string()])
         .args(["--settle", "200ms", "--drain", "500ms", "--json", "-"])
         .args(options)
         .output()
         .unwrap();
-    let report = serde_json::from_slice(&ran.stdout).unwrap_or(Value::Null);
-    (report, ran.status.code().unwrap(), String::from_utf8_lossy(&ran.stderr).into_owned())
+    let report = serde_json::from_slice(&output.stdout).unwrap_or(Value::Null);
+    (report, output.status.code().unwrap(), String::from_utf8_lossy(&output.stderr).into_owned())
 }
 
-/// A server of events with faults by plan. Streams are numbered as they come; a stream's frames go out in the order of `POST /publish`.
+/// Starts an SSE server with planned faults. Streams are numbered in order of arrival; events are
+/// sent in order of `POST /publish`.
 fn start(plan: Plan) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
@@ -171,11 +203,12 @@ fn start(plan: Plan) -> SocketAddr {
 }
 
 fn serve(mut socket: TcpStream, streams: &Mutex<Vec<TcpStream>>, plan: Plan) {
-    // What a stream was kept from, until its next event has gone out.
+    // Events held back per stream until the next one has been sent.
     let mut kept: HashMap<usize, String> = HashMap::new();
     while let Some((line, body)) = request(&mut socket) {
         if line.starts_with("GET /events") {
-            let head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n";
+            let head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\
+                transfer-encoding: chunked\r\n\r\n";
             socket.write_all(head).unwrap();
             streams.lock().unwrap().push(socket);
             return;
@@ -187,21 +220,24 @@ fn serve(mut socket: TcpStream, streams: &Mutex<Vec<TcpStream>>, plan: Plan) {
         let event: Value = serde_json::from_str(&body).unwrap();
         let number = event["n"].as_u64().unwrap_or_default();
         for (index, stream) in streams.lock().unwrap().iter_mut().enumerate() {
-            let act = plan(index, number);
-            match act {
-                Act::Drop => {}
-                Act::Swap => drop(kept.insert(index, body.clone())),
-                Act::Delay => {
+            let action = plan(index, number);
+            match action {
+                Action::Drop => {}
+                Action::Swap => drop(kept.insert(index, body.clone())),
+                Action::Delay => {
                     let due = event["t"].as_u64().unwrap();
-                    send(stream, &body.replace(&due.to_string(), &due.saturating_sub(DELAY_NS).to_string()));
+                    send(
+                        stream,
+                        &body.replace(&due.to_string(), &due.saturating_sub(DELAY_NS).to_string()),
+                    );
                 }
-                Act::Foreign => send(stream, r#"{"somebody":"else"}"#),
-                Act::Pass | Act::Double => send(stream, &body),
+                Action::Foreign => send(stream, r#"{"somebody":"else"}"#),
+                Action::Pass | Action::Duplicate => send(stream, &body),
             }
-            if act == Act::Double {
+            if action == Action::Duplicate {
                 send(stream, &body);
             }
-            if act != Act::Swap
+            if action != Action::Swap
                 && let Some(late) = kept.remove(&index)
             {
                 send(stream, &late);
@@ -216,15 +252,15 @@ fn send(stream: &mut TcpStream, body: &str) {
     let _ = write!(stream, "{:x}\r\n{event}\r\n", event.len());
 }
 
-/// The request line and the body; None: the connection is over.
+/// Returns the request line and the body, or `None` if the connection is closed.
 fn request(socket: &mut TcpStream) -> Option<(String, String)> {
     let mut bytes = Vec::new();
     loop {
         let text = String::from_utf8_lossy(&bytes).into_owned();
         if let Some((head, body)) = text.split_once("\r\n\r\n") {
-            let length = head
-                .lines()
-                .find_map(|line| line.to_ascii_lowercase().strip_prefix("content-length:")?.trim().parse().ok());
+            let length = head.lines().find_map(|line| {
+                line.to_ascii_lowercase().strip_prefix("content-length:")?.trim().parse().ok()
+            });
             if body.len() >= length.unwrap_or(0) {
                 return Some((head.lines().next()?.to_owned(), body.to_owned()));
             }

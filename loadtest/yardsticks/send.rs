@@ -1,5 +1,6 @@
-//! Yardstick: the least that a delivery can cost. A loop of blocking `send()`s over all sockets, and nothing else: no HTTP library, no
-//! runtime, no queue, and one client that stalls stops it for all. `POST /publish` goes to all streams of `GET /events`.
+//! Yardstick: the minimum cost of a delivery. A loop of blocking `send()` calls over all sockets,
+//! without HTTP library, runtime or queue; one stalled client blocks all others. `POST /publish`
+//! sends the body to all streams of `GET /events`.
 
 use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -7,14 +8,15 @@ use std::time::Duration;
 
 use clap::Parser;
 
-const HEAD: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n";
-const DONE: &[u8] = b"HTTP/1.1 204 No Content\r\n\r\n";
-/// A publisher that says nothing for so long gives way to the next connection.
+const HEAD: &[u8] =
+    b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n";
+const NO_CONTENT: &[u8] = b"HTTP/1.1 204 No Content\r\n\r\n";
+/// Pause of the loop when nothing was published.
 const PAUSE: Duration = Duration::from_millis(1);
 
 #[derive(Parser)]
 struct Args {
-    /// Where to listen
+    /// Address to listen on
     #[arg(long, default_value = "127.0.0.1:0")]
     listen: String,
 }
@@ -38,11 +40,11 @@ fn main() -> io::Result<()> {
             }
         }
         let mut bodies = Vec::new();
-        publishers.retain_mut(|socket| match waits(socket) {
+        publishers.retain_mut(|socket| match has_request(socket) {
             Ok(false) => true,
-            Ok(true) => {
-                read_request(socket).and_then(|body| socket.write_all(DONE).map(|()| bodies.push(body))).is_ok()
-            }
+            Ok(true) => read_request(socket)
+                .and_then(|body| socket.write_all(NO_CONTENT).map(|()| bodies.push(body)))
+                .is_ok(),
             Err(_) => false,
         });
         for body in &bodies {
@@ -57,8 +59,8 @@ fn main() -> io::Result<()> {
     Ok(())
 }
 
-/// Whether a request has begun; Err: the connection is over.
-fn waits(socket: &TcpStream) -> io::Result<bool> {
+/// Returns whether a request has arrived. Fails if the connection is closed.
+fn has_request(socket: &TcpStream) -> io::Result<bool> {
     socket.set_nonblocking(true)?;
     let peeked = socket.peek(&mut [0]);
     socket.set_nonblocking(false)?;
@@ -70,16 +72,16 @@ fn waits(socket: &TcpStream) -> io::Result<bool> {
     }
 }
 
-/// Reads one request; answers its body.
+/// Reads a request and returns its body.
 fn read_request(mut socket: &TcpStream) -> io::Result<String> {
     let mut bytes = Vec::new();
     let mut piece = [0; 4096];
     loop {
         let text = String::from_utf8_lossy(&bytes);
         if let Some((head, body)) = text.split_once("\r\n\r\n") {
-            let length = head
-                .lines()
-                .find_map(|line| line.to_ascii_lowercase().strip_prefix("content-length:")?.trim().parse().ok());
+            let length = head.lines().find_map(|line| {
+                line.to_ascii_lowercase().strip_prefix("content-length:")?.trim().parse().ok()
+            });
             if body.len() >= length.unwrap_or(0) {
                 return Ok(body.to_owned());
             }

@@ -8,40 +8,26 @@ use std::{
 };
 
 use actix_service::map_config;
-use actix_web::{
-    App, HttpServer,
-    dev::{AppConfig, Server, ServerHandle},
-    middleware::from_fn,
-    web,
-};
+use actix_web::{App, dev::AppConfig, middleware::from_fn, web};
 use tokio_rustls::TlsAcceptor;
 
 use super::{
+    descriptors::{self, ADMIN_SOCKETS, Descriptors},
     link_thread::LinkThread,
+    listener::Listener,
     reload::Reloader,
     tls::{self, Certificate},
 };
 use crate::{
-    http::{
-        access, admin, front, routes,
-        worker::{TicketKeys, Worker},
-    },
-    issuer::{self, Keeper},
-    redis::commands::Commands,
+    auth::{Auth, Refresher},
+    http::{access, admin, cors, front, routes, sockets::budget::SocketBudget, worker::Worker},
+    metrics::Metrics,
+    redis::{commands::Commands, link::Link},
     settings::{Loaded, Settings, Source},
     state::instance::Instance,
-    tickets::Verifier,
 };
 
 const BACKLOG: i32 = 4096;
-/// actix stops to accept above its own bound; ours is the gate, which answers.
-const NO_BOUND: usize = 1 << 24;
-/// The listener's name in actix' log.
-const NAME: &str = "public";
-/// The kernel's clock starts before ours, when the client's window closes: ours shall name the reason first.
-const USER_TIMEOUT_STALLS: u32 = 2;
-/// A server that ends waits so long for what is left.
-const SHUTDOWN_S: u64 = 2;
 
 /// Routes that a command adds to the public listener.
 pub type Extra = Arc<dyn Fn(&mut web::ServiceConfig) + Send + Sync>;
@@ -50,10 +36,9 @@ pub type Extra = Arc<dyn Fn(&mut web::ServiceConfig) + Send + Sync>;
 pub struct Gateway {
     pub(super) instance: Arc<Instance>,
     pub(super) link: LinkThread,
-    pub(super) public: Server,
-    pub(super) admin: Server,
-    pub(super) keeper: Option<Keeper>,
-    verifier: Arc<Verifier>,
+    pub(super) public: Listener,
+    pub(super) admin: Listener,
+    pub(super) refresher: Option<Refresher>,
     certificate: Option<Arc<Certificate>>,
     public_address: SocketAddr,
     admin_address: SocketAddr,
@@ -63,30 +48,32 @@ impl Gateway {
     /// Binds the listeners and starts the link to Redis; Redis itself may come later.
     ///
     /// # Errors
-    /// A listener cannot be bound, or a TLS file does not fit.
+    /// A listener cannot be bound, a TLS file does not fit, or too few open files are allowed.
     pub fn build(settings: Settings, extra: Extra) -> io::Result<Self> {
         let public_listener = listen(settings.server.listen, "server.listen")?;
         let admin_listener = listen(settings.admin.listen, "admin.listen")?;
         let (public_address, admin_address) = (public_listener.local_addr()?, admin_listener.local_addr()?);
-        let verifier = Arc::new(Verifier::new(settings.tickets.clone()).map_err(io::Error::other)?);
-        let instance = Instance::new(settings);
-        let (issuer, keeper) = issuer::new(&instance, &verifier)?.unzip();
+        let metrics = Metrics::new();
+        let (auth, refresher) = Auth::new(&settings, &metrics)?;
+        let instance = Instance::new(settings, metrics, auth);
         let server = &instance.settings.server;
         let certificate = match (&server.tls_certificate, &server.tls_key) {
             (Some(certificate), Some(key)) => Some(Certificate::new(certificate, key)?),
             _ => None,
         };
         let link = LinkThread::start(instance.clone())?;
-        let admin = admin_server(instance.clone(), admin_listener)?;
-        let keys = TicketKeys { verifier: verifier.clone(), issuer };
         let tls = certificate.clone().map(tls::acceptor).transpose()?;
-        let public = public_server(instance.clone(), &link, keys, tls, extra, public_listener)?;
-        Ok(Self { instance, link, public, admin, keeper, verifier, certificate, public_address, admin_address })
+        let workers = worker_count(server.workers);
+        let share = descriptor_share(&instance.settings, workers)?;
+        let admin = start_admin(instance.clone(), &admin_listener)?;
+        let parts = PublicParts { instance: instance.clone(), link: link.link.clone(), tls, extra };
+        let public = start_public(parts, &public_listener, workers, share)?;
+        Ok(Self { instance, link, public, admin, refresher, certificate, public_address, admin_address })
     }
 
     /// Takes its keys and its certificate over as they change; `loaded` is what it was built with.
     pub fn reloader(&self, source: Source, loaded: Loaded) -> Reloader {
-        Reloader::new(source, loaded, self.instance.clone(), self.verifier.clone(), self.certificate.clone())
+        Reloader::new(source, loaded, self.instance.clone(), self.certificate.clone())
     }
 
     /// Waits until it is ready for the first time.
@@ -108,10 +95,6 @@ impl Gateway {
     pub fn admin_address(&self) -> SocketAddr {
         self.admin_address
     }
-
-    pub(super) fn handles(&self) -> [ServerHandle; 2] {
-        [self.public.handle(), self.admin.handle()]
-    }
 }
 
 fn listen(address: Option<SocketAddr>, key: &str) -> io::Result<TcpListener> {
@@ -121,6 +104,7 @@ fn listen(address: Option<SocketAddr>, key: &str) -> io::Result<TcpListener> {
         socket.set_reuse_address(true)?;
         socket.bind(&address.into())?;
         socket.listen(BACKLOG)?;
+        socket.set_nonblocking(true)?;
         Ok(socket.into())
     };
     bind().map_err(|e: io::Error| {
@@ -128,49 +112,72 @@ fn listen(address: Option<SocketAddr>, key: &str) -> io::Result<TcpListener> {
     })
 }
 
-fn public_server(
-    instance: Arc<Instance>,
-    link: &LinkThread,
-    keys: TicketKeys,
-    tls: Option<TlsAcceptor>,
-    extra: Extra,
-    listener: TcpListener,
-) -> io::Result<Server> {
-    let settings = instance.settings.clone();
-    let (stall, link) = (settings.limits.stall, link.link.clone());
-    let (server, cors) = (settings.server, settings.cors);
-    let workers = match server.workers {
+fn worker_count(setting: usize) -> usize {
+    match setting {
         0 => std::thread::available_parallelism().map_or(2, usize::from),
-        n => n,
-    };
-    let http = Server::build()
-        .workers(workers)
-        .max_concurrent_connections(NO_BOUND)
-        .disable_signals()
-        .shutdown_timeout(SHUTDOWN_S);
-    // Called once on each worker's own thread.
-    let app = move || {
-        // The URL was checked when the settings were loaded; a worker without Redis could serve nobody.
-        let worker = Worker::start(instance.clone(), link.clone(), keys.clone()).expect("the Redis URL was checked");
-        let (worker, cors, extra) = (web::Data::new(worker), cors.clone(), extra.clone());
-        move || {
-            let app = App::new()
-                .app_data(worker.clone())
-                .wrap(routes::cors(&cors))
-                .wrap(from_fn(access::log))
-                .configure(|config| extra(config))
-                .configure(routes::public);
-            map_config(app, |()| AppConfig::default())
-        }
-    };
-    Ok(http.listen(NAME, listener, move || front::service(stall * USER_TIMEOUT_STALLS, tls.clone(), app()))?.run())
+        count => count,
+    }
 }
 
-fn admin_server(instance: Arc<Instance>, listener: TcpListener) -> io::Result<Server> {
-    let app = move || {
-        let commands = Commands::new(&instance.settings.redis).expect("the Redis URL was checked");
-        let admin = admin::Admin { instance: instance.clone(), commands };
-        App::new().app_data(web::Data::new(admin)).configure(admin::routes)
+fn descriptor_share(settings: &Settings, workers: usize) -> io::Result<Descriptors> {
+    let limit = descriptors::raise_limit();
+    let share = Descriptors::plan(limit, descriptors::open(), workers, settings);
+    let share = share.map_err(io::Error::other)?;
+    if let Some(warning) = share.warning(limit, settings) {
+        tracing::warn!("{warning}");
+    }
+    Ok(share)
+}
+
+/// What the workers of the public listener are made of.
+#[derive(Clone)]
+struct PublicParts {
+    instance: Arc<Instance>,
+    link: Link,
+    tls: Option<TlsAcceptor>,
+    extra: Extra,
+}
+
+fn start_public(parts: PublicParts, socket: &TcpListener, workers: usize, share: Descriptors) -> io::Result<Listener> {
+    let metrics = &parts.instance.metrics;
+    let budget = SocketBudget::new("public", share.public, share.idle, metrics);
+    let idle = budget.idle.clone();
+    // Called once on each worker's own thread.
+    let service = move || {
+        let PublicParts { instance, link, tls, extra } = parts.clone();
+        let allowed = instance.settings.cors.clone();
+        // The URL was checked when the settings were loaded; a worker without Redis could serve nobody.
+        let worker = Worker::start(instance.clone(), link).expect("the Redis URL was checked");
+        let worker = web::Data::new(worker);
+        let app = move || {
+            let extra = extra.clone();
+            let app = App::new()
+                .app_data(worker.clone())
+                .wrap(cors::cors(&allowed))
+                .wrap(from_fn(cors::refusals))
+                .wrap(from_fn(access::log))
+                .configure(move |config| extra(config))
+                .configure(routes::public);
+            map_config(app, |()| AppConfig::default())
+        };
+        front::service(instance, idle.clone(), tls, app)
     };
-    Ok(HttpServer::new(app).workers(1).disable_signals().shutdown_timeout(SHUTDOWN_S).listen(listener)?.run())
+    Listener::start("public", socket, budget, workers, service)
+}
+
+/// The admin listener has few sockets, and all of them may be idle: a probe always gets one, since
+/// the longest idle is closed for it.
+fn start_admin(instance: Arc<Instance>, socket: &TcpListener) -> io::Result<Listener> {
+    let budget = SocketBudget::new("admin", ADMIN_SOCKETS, ADMIN_SOCKETS, &instance.metrics);
+    let idle = budget.idle.clone();
+    let service = move || {
+        let commands = Commands::new(&instance.settings.redis).expect("the Redis URL was checked");
+        let admin = web::Data::new(admin::Admin { instance: instance.clone(), commands });
+        let app = move || {
+            let app = App::new().app_data(admin.clone()).configure(admin::routes);
+            map_config(app, |()| AppConfig::default())
+        };
+        front::service(instance.clone(), idle.clone(), None, app)
+    };
+    Listener::start("admin", socket, budget, 1, service)
 }

@@ -44,13 +44,11 @@ const EXIT_AT_ONCE: i32 = 130;
 impl Gateway {
     /// Serves until a signal comes, then drains; a second signal ends the process at once.
     pub async fn run(self, mut signals: Signals) {
-        let handles = self.handles();
-        let Self { instance, link, public, admin, keeper, .. } = self;
-        if let Some(keeper) = keeper {
-            actix_rt::spawn(keeper.run());
+        let Self { instance, link, public, admin, refresher, .. } = self;
+        if let Some(refresher) = refresher {
+            actix_rt::spawn(refresher.run());
         }
         actix_rt::spawn(memory::give_back(instance.clone()));
-        let servers = [actix_rt::spawn(public), actix_rt::spawn(admin)];
         let name = signals.next().await;
         let drain = instance.settings.drain.clone();
         tracing::info!(signal = name, delay = ?drain.delay, window = ?drain.window, "draining");
@@ -74,12 +72,8 @@ impl Gateway {
             if records && tokio::time::timeout(HAND_OVER, link.hand_over()).await.is_err() {
                 tracing::warn!("the recorder could not hand over");
             }
-            for handle in handles {
-                handle.stop(true).await;
-            }
-            for server in servers {
-                let _ = server.await;
-            }
+            public.stop().await;
+            admin.stop().await;
         };
         tokio::select! {
             () = drained => tracing::info!("drained"),

@@ -1,8 +1,10 @@
 //! The life of an instance: built, run, drained.
 
 pub mod build;
+pub mod descriptors;
 pub mod drain;
 pub mod link_thread;
+pub mod listener;
 pub mod logs;
 pub mod memory;
 pub mod reload;

@@ -10,9 +10,8 @@ use tokio::{
 
 use super::{tls::Certificate, watch::Watch};
 use crate::{
-    settings::{Loaded, Settings, Source, load::warnings},
+    settings::{Loaded, Settings, Source, check::warnings},
     state::instance::Instance,
-    tickets::Verifier,
 };
 
 /// How often the files are looked at.
@@ -27,7 +26,6 @@ const TAKEN: &[&str] =
 pub struct Reloader {
     source: Source,
     instance: Arc<Instance>,
-    verifier: Arc<Verifier>,
     certificate: Option<Arc<Certificate>>,
     watch: Watch,
     /// The last settings without a fault.
@@ -46,14 +44,8 @@ pub fn hangup() -> io::Result<Signal> {
 
 impl Reloader {
     /// Watches the files from which `good` was read.
-    pub fn new(
-        source: Source,
-        good: Loaded,
-        instance: Arc<Instance>,
-        verifier: Arc<Verifier>,
-        certificate: Option<Arc<Certificate>>,
-    ) -> Self {
-        let mut new = Self { source, instance, verifier, certificate, watch: Watch::default(), good, faults: None };
+    pub fn new(source: Source, good: Loaded, instance: Arc<Instance>, certificate: Option<Arc<Certificate>>) -> Self {
+        let mut new = Self { source, instance, certificate, watch: Watch::default(), good, faults: None };
         new.watch.take(new.files());
         new
     }
@@ -89,7 +81,7 @@ impl Reloader {
         let mut faults: Vec<String> = Vec::new();
         match self.source.load() {
             Err(all) => faults.extend(all.iter().map(ToString::to_string)),
-            Ok(new) => match self.verifier.keys.set_own(&new.settings.tickets.keys) {
+            Ok(new) => match self.instance.auth.verifier.keys.set_own(&new.settings.tickets.keys) {
                 Err(e) => faults.push(format!("tickets.keys: a key cannot be used ({e})")),
                 Ok(()) => self.take(new),
             },
@@ -105,7 +97,7 @@ impl Reloader {
         let metrics = &self.instance.metrics;
         if faults.is_empty() {
             metrics.reloads.with_label_values(&["ok"]).inc();
-            let (keys, api_keys) = (self.good.settings.tickets.keys.len(), self.instance.keys.api().len());
+            let (keys, api_keys) = (self.good.settings.tickets.keys.len(), self.instance.auth.api_keys.count());
             tracing::info!(signal = asked, keys, api_keys, "keys and certificate were read again");
             self.faults = None;
             return;
@@ -121,7 +113,7 @@ impl Reloader {
 
     /// Puts the keys of these settings into use; those of the tickets are already.
     fn take(&mut self, new: Loaded) {
-        self.instance.keys.replace(&new.settings);
+        self.instance.auth.api_keys.replace(new.settings.api_keys.clone());
         warnings(&new.settings).iter().for_each(|w| tracing::warn!("{w}"));
         for key in new.changed_since(&self.good).into_iter().filter(|key| !TAKEN.contains(key)) {
             tracing::warn!(key, "this setting has changed, and needs a restart");

@@ -2,6 +2,7 @@
 
 use std::{io, path::Path, sync::Arc};
 
+use arc_swap::ArcSwap;
 use rustls::{
     ServerConfig,
     crypto::aws_lc_rs,
@@ -11,15 +12,13 @@ use rustls::{
 };
 use tokio_rustls::TlsAcceptor;
 
-use crate::core::shared::Shared;
-
 fn fault(path: &Path, what: &str, error: impl std::fmt::Display) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidInput, format!("{} holds no {what} in PEM ({error})", path.display()))
 }
 
 /// The certificate chain and the key of the moment.
 #[derive(Debug)]
-pub struct Certificate(Shared<CertifiedKey>);
+pub struct Certificate(ArcSwap<CertifiedKey>);
 
 impl Certificate {
     /// From its PEM files.
@@ -27,7 +26,7 @@ impl Certificate {
     /// # Errors
     /// A file cannot be read, or they do not fit.
     pub fn new(certificate: &Path, key: &Path) -> io::Result<Arc<Self>> {
-        Ok(Arc::new(Self(Shared::new(read(certificate, key)?))))
+        Ok(Arc::new(Self(ArcSwap::from_pointee(read(certificate, key)?))))
     }
 
     /// Takes the files as they are now, for connections to come; tells whether they are others.
@@ -36,15 +35,15 @@ impl Certificate {
     /// As of [`Certificate::new`]; then nothing changes.
     pub fn read_again(&self, certificate: &Path, key: &Path) -> io::Result<bool> {
         let new = read(certificate, key)?;
-        let changed = new.cert != self.0.get().cert;
-        self.0.set(new);
+        let changed = new.cert != self.0.load().cert;
+        self.0.store(new.into());
         Ok(changed)
     }
 }
 
 impl ResolvesServerCert for Certificate {
     fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        Some(self.0.get())
+        Some(self.0.load_full())
     }
 }
 

@@ -4,7 +4,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::settings::{Fault, Loaded, Settings, Source};
+use crate::settings::{ConfigError, Loaded, Settings, Source};
 
 /// Exit status for a service that does not answer (sysexits.h, EX_UNAVAILABLE).
 pub const EX_UNAVAILABLE: u8 = 69;
@@ -59,7 +59,7 @@ pub fn load(source: &Source) -> Result<Loaded, u8> {
     told(source.load())
 }
 
-fn told(loaded: Result<Loaded, Vec<Fault>>) -> Result<Loaded, u8> {
+fn told(loaded: Result<Loaded, Vec<ConfigError>>) -> Result<Loaded, u8> {
     loaded.map_err(|faults| {
         faults.iter().for_each(|fault| eprintln!("{fault}"));
         EX_CONFIG

@@ -9,7 +9,7 @@ use crate::{
         drain::Signals,
         logs, reload,
     },
-    settings::{Loaded, Settings, Source, load::warnings, sample},
+    settings::{Loaded, Settings, Source, check::warnings, sample},
 };
 
 /// Runs the gateway.
@@ -31,7 +31,6 @@ pub fn run(
 ) -> ExitCode {
     logs::start(&settings.log);
     warnings(&settings).iter().for_each(|w| tracing::warn!("{w}"));
-    raise_open_files(settings.limits.max_connections);
     actix_rt::System::new().block_on(async move {
         let signals = match Signals::listen() {
             Ok(signals) => signals,
@@ -65,26 +64,6 @@ fn failed(error: &std::io::Error) -> ExitCode {
     EX_CONFIG.into()
 }
 
-/// Every stream is an open file: takes as many as the system allows.
-fn raise_open_files(max_connections: usize) {
-    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: both calls only read or write the struct that is passed.
-    let allowed = unsafe {
-        libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit);
-        limit.rlim_cur = limit.rlim_max;
-        libc::setrlimit(libc::RLIMIT_NOFILE, &limit);
-        libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit);
-        limit.rlim_cur
-    };
-    if allowed < max_connections as u64 + 200 {
-        tracing::warn!(
-            allowed,
-            max_connections,
-            "fewer open files are allowed than limits.max_connections needs; raise `ulimit -n` (LimitNOFILE=)"
-        );
-    }
-}
-
 /// Checks the settings.
 pub fn check(args: &CheckArgs) -> ExitCode {
     if args.sample {
@@ -94,7 +73,7 @@ pub fn check(args: &CheckArgs) -> ExitCode {
     match args.config.load() {
         Ok(settings) => {
             warnings(&settings).iter().for_each(|w| eprintln!("warning: {w}"));
-            println!("the configuration is good");
+            println!("the configuration is valid");
             ExitCode::SUCCESS
         }
         Err(status) => status.into(),

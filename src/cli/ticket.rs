@@ -4,9 +4,9 @@ use std::process::ExitCode;
 
 use super::args::{EX_CONFIG, TicketArgs};
 use crate::{
+    auth::{MintError, Verifier},
     core::{channel::is_name, topics::Topics},
     state::instance::unix_ms,
-    tickets::Verifier,
 };
 
 /// Prints a ticket.
@@ -29,21 +29,23 @@ pub fn ticket(args: &TicketArgs) -> ExitCode {
 
 fn mint(args: &TicketArgs, settings: crate::settings::Tickets) -> Result<String, String> {
     if !is_name(&args.user) {
-        return Err(
-            "--user: this is no user id; give 1 to 256 printable ASCII characters without space, comma and * ? [ ] \\"
-                .into(),
-        );
+        return Err("--user: must be 1 to 256 printable ASCII characters without space, comma and \
+                    * ? [ ] \\"
+            .into());
     }
-    Topics::parse(args.topics.iter().map(String::as_str)).map_err(|t| format!("--topic: {t:?} is no topic"))?;
+    let topic_error = |topic| format!("--topic: {topic:?} must be a name, `prefix*` or `*`");
+    Topics::parse(args.topics.iter().map(String::as_str)).map_err(topic_error)?;
     let verifier = Verifier::new(settings).map_err(|e| e.to_string())?;
     let max_s = verifier.max_ttl_s();
     let ttl_s = args.ttl.map_or(max_s.min(60), |ttl| ttl.as_secs());
     if !(1..=max_s).contains(&ttl_s) {
-        return Err(format!("--ttl: must be 1s to {max_s}s (tickets.max_ttl)"));
+        return Err(format!("--ttl: must be from 1s to {max_s}s (tickets.max_ttl)"));
     }
     let topics = (!args.topics.is_empty()).then_some(args.topics.as_slice());
-    verifier
-        .mint(&args.user, topics, ttl_s, unix_ms() / 1000)
-        .ok_or("tickets.secret: there is no HS256 key to sign with; set it, or sign tickets where the private key is")?
-        .map_err(|e| e.to_string())
+    verifier.mint(&args.user, topics, ttl_s, unix_ms() / 1000).map_err(|error| match error {
+        MintError::NoSigningKey => "tickets.secret: no HS256 key to sign with; set it, or sign \
+                                    tickets in the backend that has the private key"
+            .to_owned(),
+        MintError::Library(error) => format!("the ticket cannot be signed ({error})"),
+    })
 }

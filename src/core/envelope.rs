@@ -44,11 +44,13 @@ pub enum Refusal {
     TooLarge,
     /// The message is not UTF-8.
     NotUtf8,
+    /// A key of the channel in Redis holds a value that the gateway never writes.
+    WrongType,
 }
 
 impl Refusal {
     /// All of them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::BadChannel,
         Self::BadType,
         Self::ReservedType,
@@ -56,6 +58,7 @@ impl Refusal {
         Self::BadRetry,
         Self::TooLarge,
         Self::NotUtf8,
+        Self::WrongType,
     ];
 
     /// Its name in answers, logs, metrics and `sse:rejected`.
@@ -68,6 +71,7 @@ impl Refusal {
             Self::BadRetry => "bad-retry",
             Self::TooLarge => "too-large",
             Self::NotUtf8 => "not-utf8",
+            Self::WrongType => "wrong-type",
         }
     }
 }

@@ -1,4 +1,6 @@
-//! An event on its way: decoded once, encoded once, shared by every connection that gets it.
+//! An event: decoded once, encoded once, shared by every connection that receives it.
+
+use std::{borrow::Cow, ops::Range};
 
 use bytes::Bytes;
 
@@ -15,6 +17,8 @@ pub struct Event {
     pub channel: Channel,
     /// The encoded SSE frame.
     pub frame: Bytes,
+    /// Where the event name stands in the frame. The data follows it to the end of the frame.
+    kind: Range<usize>,
 }
 
 impl Event {
@@ -25,6 +29,9 @@ impl Event {
         let mut parts = head.splitn(4, ' ');
         let id = EventId::parse(parts.next()?)?;
         let predecessor = EventId::parse(parts.next()?)?;
+        if predecessor >= id {
+            return None;
+        }
         let retry = match parts.next()? {
             "-" => None,
             ms => Some(ms.parse().ok()?),
@@ -43,13 +50,40 @@ impl Event {
         kind: &str,
         payload: &str,
     ) -> Self {
-        Self { id: Some(id), predecessor, channel, frame: frame::encode(retry_ms, Some(id), kind, payload) }
+        Self::encode(Some(id), predecessor, channel, retry_ms, kind, payload)
     }
 
     /// A bare message that is relayed live only.
     pub fn relayed(channel: Channel, envelope: &super::envelope::Envelope<'_>) -> Self {
-        let frame = frame::encode(envelope.retry_ms, None, &envelope.kind, envelope.payload);
-        Self { id: None, predecessor: EventId::ZERO, channel, frame }
+        let (retry_ms, kind) = (envelope.retry_ms, &envelope.kind);
+        Self::encode(None, EventId::ZERO, channel, retry_ms, kind, envelope.payload)
+    }
+
+    fn encode(
+        id: Option<EventId>,
+        predecessor: EventId,
+        channel: Channel,
+        retry_ms: Option<u64>,
+        kind: &str,
+        payload: &str,
+    ) -> Self {
+        let (frame, kind) = frame::encode_event(retry_ms, id, kind, payload);
+        Self { id, predecessor, channel, frame, kind }
+    }
+
+    /// The SSE event name.
+    pub fn kind(&self) -> &str {
+        self.text(self.kind.clone())
+    }
+
+    /// The data as an `EventSource` reads it: the payload, its lines joined by LF.
+    pub fn data(&self) -> Cow<'_, str> {
+        let lines = self.text(self.kind.end + frame::DATA.len()..self.frame.len() - frame::END.len());
+        if lines.contains('\n') { Cow::Owned(lines.replace(frame::DATA, "\n")) } else { lines.into() }
+    }
+
+    fn text(&self, range: Range<usize>) -> &str {
+        self.frame.get(range).and_then(|bytes| std::str::from_utf8(bytes).ok()).unwrap_or_default()
     }
 }
 
@@ -63,12 +97,15 @@ mod tests {
         let event = Event::from_live(channel.clone(), b"5-1 4-0 300 my type\nline 1\nline 2").unwrap();
         assert_eq!((event.id, event.predecessor), (EventId::parse("5-1"), EventId { ms: 4, seq: 0 }));
         assert_eq!(event.frame, "retry: 300\nid: 5-1\nevent: my type\ndata: line 1\ndata: line 2\n\n");
+        assert_eq!((event.kind(), &*event.data()), ("my type", "line 1\nline 2"));
         for bad in [
             "",
             "5-1 4-0 - t",
             "x 4-0 - t\n",
             "5-1 4-0 t\n",
             "5-1 4-0 x t\nd",
+            "5-1 5-1 - t\nd",
+            "5-1 18446744073709551615-0 - t\nd",
             "5-1 4-0 - a\rid: 9\nd",
             "5-1 4-0 - sse.gap\nd",
         ] {

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use super::{
     event::Event,
     id::EventId,
-    queue::{Item, Load, Queued},
+    queue::{Content, Item, Load, Queued},
     system::{Gap, GapReason, JoinCause},
 };
 
@@ -123,7 +123,7 @@ impl Flow {
 
     /// The next frame, if any; the flag says that it is the last one of the stream.
     pub fn take(&mut self) -> Option<(Queued, bool)> {
-        let control = |frame| Queued::new(frame, None);
+        let control = |frame| Queued::new(Content::Control(frame), None);
         if let Some(frame) = self.head.take() {
             return Some((control(frame), false));
         }
@@ -184,7 +184,12 @@ impl Flow {
     fn seam(&mut self, id: EventId, reason: GapReason) {
         let restart = matches!(reason, GapReason::Reset).then_some(id);
         let gap = self.gap_of(reason, self.channels.to_vec());
-        self.push(Queued::new(gap.frame(restart), Some(id)));
+        self.push_gap(gap, restart, Some(id));
+    }
+
+    fn push_gap(&mut self, gap: Gap, restart: Option<EventId>, upto: Option<EventId>) {
+        let frame = gap.frame(restart);
+        self.push(Queued::new(Content::Gap(Box::new(gap), frame), upto));
     }
 
     fn gap_of(&self, reason: GapReason, channels: Vec<String>) -> Gap {
@@ -238,14 +243,13 @@ impl Flow {
     }
 
     /// An event that the join has read.
-    pub fn replay(&mut self, event: &Event) {
-        self.push(Queued::new(event.frame.clone(), event.id));
+    pub fn replay(&mut self, event: &Arc<Event>) {
+        self.push(Queued::new(Content::Event(event.clone()), event.id));
     }
 
     /// The join tells a gap; the replay follows it.
     pub fn tell_gap(&mut self, reason: GapReason, channels: Vec<String>) {
-        let frame = self.gap_of(reason, channels).frame(None);
-        self.push(Queued::new(frame, None));
+        self.push_gap(self.gap_of(reason, channels), None, None);
     }
 
     /// The join tells that the stream goes on from `h` only; `from` is the cursor as the client sent it.
@@ -255,7 +259,7 @@ impl Flow {
             gap.from = from.to_owned();
         }
         self.position = h;
-        self.push(Queued::new(gap.frame(Some(h)), Some(h)));
+        self.push_gap(gap, Some(h), Some(h));
     }
 
     /// The join has read everything up to `h`: what waited and lies behind it follows, and the connection is live.
@@ -284,7 +288,7 @@ impl Flow {
             self.position = self.position.max(watermark);
         }
         let id = self.position;
-        self.push(Queued::new(encode(id), Some(id)));
+        self.push(Queued::new(Content::Control(encode(id)), Some(id)));
     }
 }
 
@@ -317,7 +321,7 @@ mod tests {
     fn taken(flow: &mut Flow) -> Vec<String> {
         std::iter::from_fn(|| flow.take())
             .map(|(item, _)| {
-                let text = String::from_utf8(item.frame.to_vec()).unwrap();
+                let text = String::from_utf8(item.content.frame().to_vec()).unwrap();
                 let line = |name: &str| text.lines().find_map(|l| l.strip_prefix(name)).map(str::to_owned);
                 match line("event: ").unwrap() {
                     event if event == "t" => line("id: ").unwrap(),
@@ -377,10 +381,9 @@ mod tests {
     #[test]
     fn one_event_that_is_in_no_log_may_be_larger_than_the_bound() {
         let channel = Channel::parse("broadcast:a").unwrap();
-        let large = Item::Event(Arc::new(Event {
-            id: None,
-            ..Event::new(id(1), id(0), channel, None, "t", &"x".repeat(5000))
-        }));
+        let mut large = Event::new(id(1), id(0), channel, None, "t", &"x".repeat(5000));
+        large.id = None;
+        let large = Item::Event(Arc::new(large));
         for joining in [false, true] {
             let mut f = live(5);
             if joining {

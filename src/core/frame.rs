@@ -1,14 +1,24 @@
 //! The encoder: one SSE frame from its parts (WHATWG HTML, section 9.2).
 
-use std::fmt::Write;
+use std::{fmt::Write, ops::Range};
 
 use bytes::Bytes;
 
 use super::id::EventId;
 
-/// Encodes a frame. CR, LF and CRLF in the data each start a new `data:` line, so nothing in it can end the event;
-/// `event` must be free of line breaks (`envelope::check_type`).
+/// Stands before each line of the data.
+pub(super) const DATA: &str = "\ndata: ";
+/// Ends a frame.
+pub(super) const END: &str = "\n\n";
+
+/// Encodes a frame. CR, LF and CRLF in the data each start a new `data:` line, so nothing in it can
+/// end the event; `event` must not contain line breaks (`envelope::check_type`).
 pub fn encode(retry_ms: Option<u64>, id: Option<EventId>, event: &str, data: &str) -> Bytes {
+    encode_event(retry_ms, id, event, data).0
+}
+
+/// Encodes a frame as [`encode`] does. The range is the position of the event name in it.
+pub fn encode_event(retry_ms: Option<u64>, id: Option<EventId>, event: &str, data: &str) -> (Bytes, Range<usize>) {
     debug_assert!(!event.contains(['\r', '\n']));
     let mut out = String::with_capacity(64 + event.len() + data.len());
     if let Some(ms) = retry_ms {
@@ -18,26 +28,19 @@ pub fn encode(retry_ms: Option<u64>, id: Option<EventId>, event: &str, data: &st
         let _ = writeln!(out, "id: {id}");
     }
     out.push_str("event: ");
+    let name = out.len()..out.len() + event.len();
     out.push_str(event);
-    out.push('\n');
     let mut rest = data;
     loop {
-        out.push_str("data: ");
-        match rest.find(['\r', '\n']) {
-            None => {
-                out.push_str(rest);
-                break;
-            }
-            Some(end) => {
-                out.push_str(&rest[..end]);
-                out.push('\n');
-                let crlf = rest[end..].starts_with("\r\n");
-                rest = &rest[end + if crlf { 2 } else { 1 }..];
-            }
-        }
+        out.push_str(DATA);
+        let Some(end) = rest.find(['\r', '\n']) else { break };
+        out.push_str(&rest[..end]);
+        let line_break = if rest[end..].starts_with("\r\n") { 2 } else { 1 };
+        rest = &rest[end + line_break..];
     }
-    out.push_str("\n\n");
-    Bytes::from(out)
+    out.push_str(rest);
+    out.push_str(END);
+    (Bytes::from(out), name)
 }
 
 #[cfg(test)]

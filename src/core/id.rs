@@ -11,9 +11,21 @@ pub struct EventId {
     pub seq: u64,
 }
 
+/// How far an id may be ahead of the time of Redis, in ms: 7 days. The same in `library.lua`.
+pub const MAX_AHEAD_MS: u64 = 7 * 86_400_000;
+/// Highest sequence: numbers in `library.lua` are doubles, and above 2^53 adding 1 may change nothing.
+const MAX_SEQ: u64 = (1 << 53) - 1;
+
 impl EventId {
     /// Before every event.
     pub const ZERO: Self = Self { ms: 0, seq: 0 };
+
+    /// Whether the library can have given this id by `server_ms`, the time of Redis. Whatever comes
+    /// from elsewhere is checked before it is compared with anything: a forged id in the far future
+    /// would drag the clock and every cursor along.
+    pub fn is_plausible(self, server_ms: u64) -> bool {
+        self.ms <= server_ms.saturating_add(MAX_AHEAD_MS) && self.seq <= MAX_SEQ
+    }
 
     /// Parses `<ms>-<seq>`: digits only, no sign, no spaces.
     pub fn parse(text: &str) -> Option<Self> {
@@ -50,6 +62,17 @@ mod tests {
         {
             assert_eq!(EventId::parse(bad), None, "{bad:?}");
         }
+    }
+
+    #[test]
+    fn ids_past_server_time_plus_seven_days_are_implausible() {
+        let id = |ms, seq| EventId { ms, seq };
+        let now = 1_763_719_000_456;
+        assert!(EventId::ZERO.is_plausible(now) && id(now + MAX_AHEAD_MS, MAX_SEQ).is_plausible(now));
+        for forged in [id(now + MAX_AHEAD_MS + 1, 0), id(u64::MAX, 0), id(now, MAX_SEQ + 1), id(0, u64::MAX)] {
+            assert!(!forged.is_plausible(now), "{forged}");
+        }
+        assert!(id(u64::MAX, 0).is_plausible(u64::MAX), "no overflow");
     }
 
     #[test]

@@ -40,6 +40,13 @@ pub enum Start {
     },
 }
 
+/// The cursor from which a client may resume: the id that it named, unless that is malformed (`None`),
+/// in the future beyond reason, or older than `first`, the session's first cursor. Without a cursor
+/// the client gets `sse.gap` (`unknown-id`) and goes on live.
+pub fn resumable(named: Option<EventId>, first: EventId, server_ms: u64) -> Option<EventId> {
+    named.filter(|id| *id >= first && id.is_plausible(server_ms))
+}
+
 /// Decides how a join from `cursor` begins; `None`: the client's id could not be parsed.
 pub fn start(cursor: Option<EventId>, mark: &Mark, retention_ms: u64) -> Start {
     match cursor {
@@ -192,6 +199,14 @@ mod tests {
         assert_eq!(start(Some(id(5071)), &raised, 9000), Start::Read { unrecorded: false, stale: false });
         // By the time of Redis, of which H may be a tick behind.
         assert_eq!(start(Some(id(5100)), &mark, 1799), Start::Read { unrecorded: false, stale: true });
+    }
+
+    #[test]
+    fn cursors_before_the_session_or_far_ahead_do_not_resume() {
+        let named = |ms| resumable(Some(id(ms)), id(5), 1000);
+        assert_eq!((named(5), named(9)), (Some(id(5)), Some(id(9))));
+        assert_eq!((named(4), named(0), named(u64::MAX)), (None, None, None));
+        assert_eq!(resumable(None, id(0), 1000), None);
     }
 
     #[test]

@@ -1,14 +1,11 @@
-//! A parser of event streams (WHATWG HTML, section 9.2.6), for `tail` and for the poll answer.
-
-use serde::Serialize;
+//! A parser of event streams (WHATWG HTML, section 9.2.6).
 
 /// An event as an `EventSource` would dispatch it.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Parsed {
     /// The last event id after this event.
     pub id: String,
     /// Its name.
-    #[serde(rename = "type")]
     pub kind: String,
     /// Its data, lines joined by LF.
     pub data: String,

@@ -4,7 +4,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::{event::Event, id::EventId, system::GapReason};
+use super::{
+    event::Event,
+    id::EventId,
+    system::{Gap, GapReason},
+};
 
 /// What the hub sends to a connection.
 #[derive(Clone, Debug)]
@@ -37,37 +41,58 @@ impl Item {
     }
 }
 
-/// What a queued frame costs beside its bytes.
+/// Memory of a queued frame in addition to its bytes.
 const OVERHEAD_BYTES: usize = 64;
 
 fn cost(frame: &Bytes) -> usize {
     frame.len() + OVERHEAD_BYTES
 }
 
+/// The content of a queued frame.
+#[derive(Clone, Debug)]
+pub enum Content {
+    /// An event of a publisher.
+    Event(Arc<Event>),
+    /// `sse.gap` and its frame.
+    Gap(Box<Gap>, Bytes),
+    /// Another event of the gateway: `sse.connected`, `sse.heartbeat`, `sse.closing`.
+    Control(Bytes),
+}
+
+impl Content {
+    /// The encoded SSE frame.
+    pub fn frame(&self) -> &Bytes {
+        match self {
+            Self::Event(event) => &event.frame,
+            Self::Gap(_, frame) | Self::Control(frame) => frame,
+        }
+    }
+}
+
 /// A frame in the queue.
 #[derive(Debug)]
 pub struct Queued {
-    /// The bytes.
-    pub frame: Bytes,
-    /// The cursor once it is taken.
+    /// The content.
+    pub content: Content,
+    /// The cursor after the frame is taken.
     pub upto: Option<EventId>,
     /// For a live event: when it was published, in ms since 1970.
     pub published_ms: Option<u64>,
-    /// Whether it is the one that may be larger than the bound.
+    /// Whether it is the one frame that may exceed the limit.
     large: bool,
 }
 
 impl Queued {
-    /// A frame that is no live event.
-    pub fn new(frame: Bytes, upto: Option<EventId>) -> Self {
-        Self { frame, upto, published_ms: None, large: false }
+    /// A frame that is not a live event.
+    pub fn new(content: Content, upto: Option<EventId>) -> Self {
+        Self { content, upto, published_ms: None, large: false }
     }
 
     /// A live event.
-    pub fn live(event: &Event, limit_bytes: usize) -> Self {
+    pub fn live(event: &Arc<Event>, limit_bytes: usize) -> Self {
         let published_ms = event.id.map(|id| id.ms);
         let large = is_large(event.id, cost(&event.frame), limit_bytes);
-        Self { frame: event.frame.clone(), upto: event.id, published_ms, large }
+        Self { content: Content::Event(event.clone()), upto: event.id, published_ms, large }
     }
 }
 
@@ -107,12 +132,12 @@ impl Load {
 
     /// A frame waits.
     pub fn add(&mut self, frame: &Queued) {
-        *self.part(frame.large) += cost(&frame.frame);
+        *self.part(frame.large) += cost(frame.content.frame());
     }
 
     /// A frame was taken.
     pub fn remove(&mut self, frame: &Queued) {
-        *self.part(frame.large) -= cost(&frame.frame);
+        *self.part(frame.large) -= cost(frame.content.frame());
     }
 
     fn part(&mut self, large: bool) -> &mut usize {

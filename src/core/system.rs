@@ -64,7 +64,7 @@ reasons! {
 
 reasons! {
     /// Why a ticket is refused: the code of the 401, and the label of `sse_tickets_refused_total`.
-    TicketFault {
+    TicketRejection {
         /// There is none.
         Missing = "ticket-missing",
         /// It is no JWT, or too long.

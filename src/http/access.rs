@@ -23,6 +23,9 @@ pub async fn log(
     request: ServiceRequest,
     next: Next<impl MessageBody>,
 ) -> Result<ServiceResponse<impl MessageBody>, Error> {
+    if let Some(worker) = request.app_data::<web::Data<Worker>>() {
+        worker.instance.metrics.requests.inc();
+    }
     let answer = next.call(request).await?;
     let request = answer.request();
     let peer = request.peer_addr().map(|a| a.to_string()).unwrap_or_default();

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use actix_web::{
     HttpRequest, HttpResponse, Route, guard,
-    http::{Method, StatusCode},
+    http::{Method, StatusCode, header},
     web,
 };
 use serde_json::json;
@@ -35,8 +35,13 @@ pub fn routes(config: &mut web::ServiceConfig) {
         .service(answers::only(Method::GET, "/healthz", get().to(healthz)))
         .service(answers::only(Method::GET, "/readyz", get().to(readyz)))
         .service(answers::only(Method::GET, "/metrics", get().to(metrics)))
-        .service(answers::only(Method::GET, "/connections", get().to(connections)))
-        .service(answers::only(Method::DELETE, "/users/{id}/connections", web::delete().to(end_connections)))
+        .service(
+            web::resource("/connections")
+                .route(get().to(connections))
+                .route(web::delete().to(end_connections_of_query))
+                .default_service(web::to(other_method_of_connections)),
+        )
+        .service(answers::only(Method::DELETE, "/users/{id}/connections", web::delete().to(end_connections_of_path)))
         .default_service(web::to(|| async { answers::not_found() }));
 }
 
@@ -64,14 +69,21 @@ async fn metrics(admin: web::Data<Admin>) -> HttpResponse {
     if let Some(age) = instance.link.tick_age() {
         metrics.tick_age.set(age.as_secs_f64());
     }
-    if let Some(age) = instance.keys.set_age() {
+    if let Some(age) = instance.auth.key_set_age() {
         metrics.jwks_age.set(age.as_secs_f64());
     }
     HttpResponse::Ok().content_type("text/plain; version=0.0.4; charset=utf-8").body(metrics.encode())
 }
 
+async fn other_method_of_connections() -> HttpResponse {
+    let mut answer =
+        answers::error(StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", "this endpoint takes GET and DELETE");
+    answer.headers_mut().insert(header::ALLOW, header::HeaderValue::from_static("GET, DELETE"));
+    answer
+}
+
 async fn connections(request: HttpRequest, admin: web::Data<Admin>) -> HttpResponse {
-    if let Err(denial) = api_keys::check(&request, &admin.instance.keys.api(), Scope::Admin) {
+    if let Err(denial) = api_keys::check(&request, &admin.instance, Scope::Admin) {
         return denial.answer();
     }
     let Ok(params) = Params::of(&request) else {
@@ -94,16 +106,32 @@ async fn connections(request: HttpRequest, admin: web::Data<Admin>) -> HttpRespo
     HttpResponse::Ok().json(json!({ "instance": admin.instance.name, "connections": all }))
 }
 
-async fn end_connections(request: HttpRequest, user: web::Path<String>, admin: web::Data<Admin>) -> HttpResponse {
+/// `DELETE /users/<id>/connections`. Ordinary clients cannot send the ids `.` and `..` here: they
+/// resolve such segments, percent-encoded or not, before they send the path.
+async fn end_connections_of_path(
+    request: HttpRequest,
+    user: web::Path<String>,
+    admin: web::Data<Admin>,
+) -> HttpResponse {
+    end_connections(&request, Some(&user), &admin).await
+}
+
+/// `DELETE /connections?user=<id>`, for any id.
+async fn end_connections_of_query(request: HttpRequest, admin: web::Data<Admin>) -> HttpResponse {
+    let params = Params::of(&request).ok();
+    end_connections(&request, params.as_ref().and_then(|params| params.get("user")), &admin).await
+}
+
+async fn end_connections(request: &HttpRequest, user: Option<&str>, admin: &Admin) -> HttpResponse {
     let settings = &admin.instance.settings;
-    if let Err(denial) = api_keys::check(&request, &admin.instance.keys.api(), Scope::Admin) {
+    if let Err(denial) = api_keys::check(request, &admin.instance, Scope::Admin) {
         return denial.answer();
     }
-    if !is_name(&user) {
+    let Some(user) = user.filter(|user| is_name(user)) else {
         return answers::error(StatusCode::BAD_REQUEST, "bad-request", "this cannot be a user id");
-    }
-    match sessions::revoke(&admin.commands, &user, settings.tickets.max_session).await {
-        Ok(()) => HttpResponse::Ok().json(json!({ "user": *user, "revoked": true })),
+    };
+    match sessions::revoke(&admin.commands, user, settings.tickets.max_session).await {
+        Ok(()) => HttpResponse::Ok().json(json!({ "user": user, "revoked": true })),
         Err(fault) => {
             tracing::warn!(error = %fault, "sessions not revoked");
             answers::error(StatusCode::SERVICE_UNAVAILABLE, "redis-away", "nothing was revoked; try again")

@@ -19,11 +19,12 @@ use super::{
     worker::Worker,
 };
 use crate::{
+    auth::{AuthError, Ticket, TicketError},
     core::{
         address::site,
         id::EventId,
         join::{self, Start},
-        system::{BusyReason, CloseReason, Connected, JoinCause, TicketFault},
+        system::{BusyReason, CloseReason, Connected, JoinCause, TicketRejection},
         topics::Topics,
     },
     redis::{
@@ -35,7 +36,6 @@ use crate::{
         hub::Hub,
         instance::unix_ms,
     },
-    tickets::{Refused, Ticket},
 };
 
 /// So long after Redis was away, the instances have written their sessions again.
@@ -56,6 +56,9 @@ pub struct Admitted {
 
 impl Drop for Admitted {
     fn drop(&mut self) {
+        if self.stream.has_stalled() {
+            self.connection.set_reason(CloseReason::Stalled);
+        }
         self.hub.remove(&self.connection);
         // Another instance may serve it better.
         if matches!(self.connection.reason(), CloseReason::Draining | CloseReason::MaxAge) {
@@ -68,7 +71,7 @@ impl Drop for Admitted {
 #[derive(Debug)]
 pub enum Denied {
     /// 401: this URL can never work again.
-    Refused(Refused),
+    Refused(TicketError),
     /// 400: the request is wrong.
     Bad(&'static str, String),
     /// It should come back.
@@ -102,8 +105,8 @@ impl Denied {
     }
 }
 
-fn refused(code: TicketFault, message: &str) -> Denied {
-    Denied::Refused(Refused { code, message: message.to_owned() })
+fn refused(code: TicketRejection, message: &str) -> Denied {
+    Denied::Refused(TicketError::new(code, message))
 }
 
 /// The members of the query, decoded; of one that stands twice the first counts.
@@ -161,7 +164,7 @@ pub async fn admit(worker: &Worker, request: &HttpRequest, transport: &'static s
     let params = Params::of(request)?;
     let token = params.given("ticket").or_else(|| bearer(request));
     let token = token.ok_or_else(|| {
-        refused(TicketFault::Missing, "there is no ticket; give it as ?ticket= or as Authorization: Bearer")
+        refused(TicketRejection::Missing, "there is no ticket; give it as ?ticket= or as Authorization: Bearer")
     })?;
     let ticket = verified(worker, token).await?;
     let now_ms = unix_ms();
@@ -189,8 +192,8 @@ pub async fn admit(worker: &Worker, request: &HttpRequest, transport: &'static s
     // Only the connection that opened the session gets one.
     let set_cookie = new_cookie.filter(|_| session.proof == new_proof);
     let set_cookie = set_cookie.map(|cookie| cookie.header(instance.settings.tickets.max_session));
-    // No resume reaches back before the session's first cursor.
-    let cursor = given.flatten().map(|id| id.max(session.first));
+    // No resume reaches back before the session's first cursor; the client gets a gap instead.
+    let cursor = join::resumable(given.flatten(), session.first, instance.server_ms());
     let stream = StreamOfPeer::new(Peer::of_request(request));
     let connection = Connection::new(Parts {
         instance: instance.clone(),
@@ -198,7 +201,7 @@ pub async fn admit(worker: &Worker, request: &HttpRequest, transport: &'static s
         cursor,
         cursor_text: cursor_text.map(|text| text.chars().take(512).collect()),
         pass,
-        evict: stream.evictor(),
+        socket: stream.socket(),
     });
     worker.hub.add(&connection);
     let mut admitted = Admitted {
@@ -218,16 +221,10 @@ pub async fn admit(worker: &Worker, request: &HttpRequest, transport: &'static s
     }
 }
 
-/// The ticket, if it is good. One whose key is not known may be signed with a key that the issuer has only just published; while
-/// that cannot be found out it is not refused.
 async fn verified(worker: &Worker, token: &str) -> Result<Ticket, Denied> {
-    let away = match &worker.keys.issuer {
-        Some(issuer) if worker.keys.verifier.lacks_key(token) => issuer.look().await.is_err(),
-        _ => false,
-    };
-    worker.keys.verifier.verify(token, unix_ms() / 1000).map_err(|refused| match away {
-        true => Denied::Busy(BusyReason::KeysAway),
-        false => Denied::Refused(refused),
+    worker.instance.auth.verify(token, unix_ms() / 1000).await.map_err(|error| match error {
+        AuthError::Rejected(rejected) => Denied::Refused(rejected),
+        AuthError::IssuerUnavailable => Denied::Busy(BusyReason::KeysAway),
     })
 }
 
@@ -241,7 +238,7 @@ async fn open_session(
 ) -> Result<Session, Denied> {
     let settings = &worker.instance.settings.tickets;
     if ticket.session_exp_ms.is_some_and(|end| end <= now_ms) {
-        return Err(refused(TicketFault::SessionOver, "the ticket's session_exp has passed; get a new ticket"));
+        return Err(refused(TicketRejection::SessionOver, "the ticket's session_exp has passed; get a new ticket"));
     }
     let longest_ms = now_ms + settings.max_session.as_millis() as u64;
     let redeem = Redeem {
@@ -249,7 +246,7 @@ async fn open_session(
         connection,
         user: &ticket.user,
         expired: ticket.expired,
-        left_ms: ticket.good_until_ms.saturating_add(1000).saturating_sub(now_ms),
+        left_ms: ticket.expires_ms.saturating_add(1000).saturating_sub(now_ms),
         until_ms: ticket.session_exp_ms.map_or(longest_ms, |end| end.min(longest_ms)),
         issued_ms: ticket.issued_ms,
         cursor,
@@ -261,18 +258,18 @@ async fn open_session(
         // The session may be one that ended while Redis was away, and that its holder has yet to write again.
         NoSession::Expired if is_back() => Denied::Busy(BusyReason::RedisAway),
         NoSession::Expired => {
-            refused(TicketFault::Expired, "the ticket has expired and has no session; get a new ticket")
+            refused(TicketRejection::Expired, "the ticket has expired and has no session; get a new ticket")
         }
         NoSession::Used => {
-            refused(TicketFault::Used, "the ticket was used, and tickets.reconnect_grace is 0; get a new ticket")
+            refused(TicketRejection::Used, "the ticket was used, and tickets.reconnect_grace is 0; get a new ticket")
         }
-        NoSession::Over => refused(TicketFault::SessionOver, "the session has reached its end; get a new ticket"),
+        NoSession::Over => refused(TicketRejection::SessionOver, "the session has reached its end; get a new ticket"),
         NoSession::Stranger => refused(
-            TicketFault::CookieMissing,
+            TicketRejection::CookieMissing,
             "the session belongs to the browser that has its cookie (tickets.session_cookie); get a new ticket",
         ),
         NoSession::Revoked => {
-            refused(TicketFault::SessionRevoked, "the user's sessions were revoked; get a new ticket")
+            refused(TicketRejection::SessionRevoked, "the user's sessions were revoked; get a new ticket")
         }
         NoSession::Away(fault) => {
             tracing::debug!(error = %fault, "no session");

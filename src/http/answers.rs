@@ -31,13 +31,22 @@ fn fill(answer: &mut HttpResponseBuilder, code: &str, message: &str) -> HttpResp
 
 /// 404 in the same form.
 pub fn not_found() -> HttpResponse {
-    last_error(StatusCode::NOT_FOUND, "not-found", "there is nothing at this path; see the README for the endpoints")
+    let text = "there is nothing at this path; the documentation lists the endpoints";
+    last_error(StatusCode::NOT_FOUND, "not-found", text)
 }
 
 /// 431 in the same form.
 pub fn head_too_long(max_bytes: usize) -> HttpResponse {
     let message = format!("the request line and the headers have more than {max_bytes} bytes; send a shorter query");
     last_error(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "head-too-long", &message)
+}
+
+/// Methods of the public listener.
+pub const METHODS: &str = "GET, POST, OPTIONS";
+
+/// The response to `OPTIONS *` (RFC 9110 section 9.3.7).
+pub fn server_options() -> HttpResponse {
+    HttpResponse::NoContent().insert_header((header::ALLOW, METHODS)).finish()
 }
 
 /// A resource with one method; any other is told which one.

@@ -1,4 +1,4 @@
-//! API keys of backends and operators: compared by digest, in constant time.
+//! The API key and the body of a request from a backend or an operator.
 
 use std::time::Duration;
 
@@ -7,79 +7,64 @@ use actix_web::{
     http::{StatusCode, header},
     web::{Bytes, Payload},
 };
-use aws_lc_rs::{constant_time::verify_slices_are_equal, digest};
 
 use super::answers;
-use crate::{
-    core::system::BusyReason,
-    settings::{ApiKey, Scope},
-    state::instance::Instance,
-};
+use crate::{auth::ApiKeyError, core::system::BusyReason, settings::Scope, state::instance::Instance};
 
 /// Longest wait for a body.
 const BODY: Duration = Duration::from_secs(10);
 
-/// Why a key does not do.
+/// Why a request of a backend or an operator is denied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Denial {
-    /// No keys are configured: the endpoint does not exist.
-    NoEndpoint,
-    /// There is no key in the request.
-    Missing,
-    /// The key is not configured.
-    Unknown,
-    /// The key lacks the scope.
-    Scope,
-    /// The key comes more often than `limits.posts_per_key_per_second`.
+    /// The API key does not grant access.
+    Key(ApiKeyError),
+    /// The key exceeds `limits.posts_per_key_per_second`.
     TooOften,
 }
 
 impl Denial {
-    /// The answer: 404, 401, 403 or 429.
+    /// The response: 404, 401, 403 or 429.
     pub fn answer(self) -> HttpResponse {
         let (status, code, message) = match self {
-            Self::NoEndpoint => return answers::not_found(),
-            Self::Missing => {
-                (StatusCode::UNAUTHORIZED, "api-key-missing", "give an API key as Authorization: Bearer <key>")
-            }
-            Self::Unknown => {
-                (StatusCode::UNAUTHORIZED, "api-key-unknown", "this API key is not configured; see api_keys")
-            }
-            Self::Scope => (StatusCode::FORBIDDEN, "scope-missing", "this API key lacks the scope; see api_keys"),
+            Self::Key(ApiKeyError::NoneConfigured) => return answers::not_found(),
+            Self::Key(ApiKeyError::Missing) => (
+                StatusCode::UNAUTHORIZED,
+                "api-key-missing",
+                "the request has no API key; send Authorization: Bearer <key>",
+            ),
+            Self::Key(ApiKeyError::Unknown) => (
+                StatusCode::UNAUTHORIZED,
+                "api-key-unknown",
+                "this API key is not configured; see the setting api_keys",
+            ),
+            Self::Key(ApiKeyError::MissingScope) => (
+                StatusCode::FORBIDDEN,
+                "scope-missing",
+                "this API key does not have the required scope; see the setting api_keys",
+            ),
             Self::TooOften => (
                 StatusCode::TOO_MANY_REQUESTS,
                 BusyReason::TooOften.name(),
-                "this API key comes more often than limits.posts_per_key_per_second; send several events in one request",
+                "this API key exceeds limits.posts_per_key_per_second; send several events in one \
+                 request",
             ),
         };
         let mut answer = answers::last_error(status, code, message);
         if self == Self::TooOften {
-            answer.headers_mut().insert(header::RETRY_AFTER, header::HeaderValue::from_static("1"));
+            let retry_after = header::HeaderValue::from_static("1");
+            answer.headers_mut().insert(header::RETRY_AFTER, retry_after);
         }
         answer
     }
 }
 
-/// Checks the key of a request for a scope; gives its digest.
+/// Checks the API key of a request for a scope and returns its digest.
 ///
 /// # Errors
-/// Why it does not do.
-pub fn check(request: &HttpRequest, keys: &[ApiKey], scope: Scope) -> Result<[u8; 32], Denial> {
-    if keys.is_empty() {
-        return Err(Denial::NoEndpoint);
-    }
-    let key = bearer(request).ok_or(Denial::Missing)?;
-    let digest = digest::digest(&digest::SHA256, key.as_bytes());
-    // All are compared, so that the time does not tell which one came near.
-    let found = keys.iter().fold(None, |found, k| match verify_slices_are_equal(&k.sha256, digest.as_ref()) {
-        Ok(()) => Some(k),
-        Err(_) => found,
-    });
-    match found {
-        None => Err(Denial::Unknown),
-        Some(k) if k.scopes.contains(&scope) => Ok(k.sha256),
-        Some(_) => Err(Denial::Scope),
-    }
+/// Why access is denied.
+pub fn check(request: &HttpRequest, instance: &Instance, scope: Scope) -> Result<[u8; 32], Denial> {
+    instance.auth.api_keys.check(bearer(request), scope).map_err(Denial::Key)
 }
 
 /// The body of a request whose key has the scope. The key is checked before anything is read.
@@ -93,7 +78,7 @@ pub async fn body(
     instance: &Instance,
     scope: Scope,
 ) -> Result<Bytes, Box<HttpResponse>> {
-    check(request, &instance.keys.api(), scope)
+    check(request, instance, scope)
         .and_then(|key| match instance.rates.posts_by_key.take(key, instance.now_ms()) {
             true => Ok(()),
             false => Err(Denial::TooOften),

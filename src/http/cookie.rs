@@ -6,8 +6,6 @@ use std::time::Duration;
 use actix_web::{HttpRequest, http::header};
 use aws_lc_rs::digest;
 
-use crate::core::hex;
-
 /// Digits of the ticket's digest in the cookie's name.
 const NAME_DIGITS: usize = 16;
 

@@ -1,92 +1,78 @@
-//! The client's socket: dead ones are noticed by TCP_USER_TIMEOUT, stalled ones are shut from outside, since a body whose
-//! client has stalled is not polled any more.
+//! The client of a request: its address, and what the streams over one socket share.
 
 use std::{
-    net::{IpAddr, SocketAddr},
-    os::fd::{AsRawFd, BorrowedFd, RawFd},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
-    },
-    time::Duration,
+    cell::{Cell, RefCell},
+    net::IpAddr,
+    rc::{Rc, Weak},
+    task::{Context, Waker},
 };
 
-use actix_web::{HttpMessage, HttpRequest, rt::net::TcpStream};
-use socket2::SockRef;
+use actix_web::{HttpMessage, HttpRequest};
 
-use crate::{core::address, settings::Server};
+use super::sockets::tcp::Inner;
+use crate::{
+    core::address,
+    settings::Server,
+    state::client_socket::{ClientSocket, Transfer},
+};
 
-/// The kernel takes so much more than the client's window: a stalled client costs little, and is noticed soon.
-const UNSENT_BYTES: u32 = 64 << 10;
-
-/// The socket that a request came by.
+/// A weak handle to the socket that a request came by. It keeps no descriptor: once the owner has
+/// dropped the socket, calls have no effect, even if the descriptor's number is in use again.
 #[derive(Clone)]
 pub struct Peer {
-    fd: RawFd,
-    address: SocketAddr,
-    use_of: Arc<Use>,
+    socket: Weak<Inner>,
+    /// Ends the request's stream alone: HTTP/2 only.
+    reset: Option<Rc<StreamReset>>,
 }
 
+/// Ends one stream of an HTTP/2 connection from outside.
 #[derive(Default)]
-struct Use {
-    /// Streams that run over it: more than one with HTTP/2.
-    streams: AtomicUsize,
-    /// Its clients shall come back by another one.
-    retired: AtomicBool,
+pub struct StreamReset {
+    requested: Cell<bool>,
+    stalled: Cell<bool>,
+    waker: RefCell<Option<Waker>>,
+}
+
+impl StreamReset {
+    /// Whether the stream is to be reset; if not, the task is woken when it is.
+    pub fn poll_requested(&self, cx: &Context<'_>) -> bool {
+        let mut waker = self.waker.borrow_mut();
+        if !waker.as_ref().is_some_and(|w| w.will_wake(cx.waker())) {
+            *waker = Some(cx.waker().clone());
+        }
+        self.requested.get()
+    }
+
+    /// The client did not take anything for too long.
+    pub fn set_stalled(&self) {
+        self.stalled.set(true);
+    }
+
+    fn request(&self) {
+        self.requested.set(true);
+        if let Some(waker) = self.waker.borrow_mut().take() {
+            waker.wake();
+        }
+    }
 }
 
 /// The address of a request's client; None: it has gone already.
 pub fn client_address(request: &HttpRequest, settings: &Server) -> Option<IpAddr> {
     let peer = request.peer_addr()?.ip();
     let header = settings.client_address_header;
-    let lines: Vec<&str> = request.headers().get_all(header.name()).filter_map(|line| line.to_str().ok()).collect();
+    let lines = request.headers().get_all(header.name());
+    let lines: Vec<&str> = lines.filter_map(|line| line.to_str().ok()).collect();
     Some(address::client(peer, &settings.trusted_proxies, header, lines.into_iter()))
 }
 
-/// Counts a stream as long as it lives.
-pub struct StreamOfPeer(Option<Peer>);
-
-impl StreamOfPeer {
-    /// A stream over that socket.
-    pub fn new(peer: Option<Peer>) -> Self {
-        if let Some(peer) = &peer {
-            peer.use_of.streams.fetch_add(1, Ordering::Relaxed);
-        }
-        Self(peer)
-    }
-
-    /// See [`Peer::retire`].
-    pub fn retire(&self) {
-        if let Some(peer) = &self.0 {
-            peer.retire();
-        }
-    }
-
-    /// A function that shuts the socket down, unless other streams run over it; it tells whether it did.
-    pub fn evictor(&self) -> Box<dyn Fn() -> bool> {
-        let peer = self.0.clone();
-        Box::new(move || peer.as_ref().is_some_and(|p| p.use_of.streams.load(Ordering::Relaxed) <= 1 && p.shutdown()))
-    }
-}
-
-impl Drop for StreamOfPeer {
-    fn drop(&mut self) {
-        if let Some(peer) = &self.0 {
-            peer.use_of.streams.fetch_sub(1, Ordering::Relaxed);
-        }
-    }
-}
-
 impl Peer {
-    /// The socket of a connection; bounds how long it may stay silent and how much the kernel takes for it. None: the client has
-    /// gone.
-    pub fn of(tcp: &TcpStream, user_timeout: Duration) -> Option<Self> {
-        // A socket that refuses an option is still closed by the stall clock.
-        let socket = SockRef::from(tcp);
-        let _ = socket.set_tcp_user_timeout(Some(user_timeout));
-        let _ = socket.set_tcp_notsent_lowat(UNSENT_BYTES);
-        let _ = socket.set_tcp_nodelay(true);
-        Some(Self { fd: tcp.as_raw_fd(), address: tcp.peer_addr().ok()?, use_of: Arc::default() })
+    pub(super) fn new(socket: Weak<Inner>) -> Self {
+        Self { socket, reset: None }
+    }
+
+    /// The same socket, for one of its HTTP/2 streams.
+    pub fn for_stream(&self, reset: Rc<StreamReset>) -> Self {
+        Self { reset: Some(reset), ..self.clone() }
     }
 
     /// The socket that a request came by.
@@ -96,25 +82,141 @@ impl Peer {
 
     /// Whether streams run over it.
     pub fn has_streams(&self) -> bool {
-        self.use_of.streams.load(Ordering::Relaxed) > 0
+        self.ask(|socket| socket.streams.get() > 0)
     }
 
-    /// From now on it is to end with its last stream: HTTP/1.1 says so with `connection: close`, HTTP/2 has no such word.
+    /// From now on it is to end with its last stream: HTTP/1.1 says so with `connection: close`,
+    /// HTTP/2 with GOAWAY.
     pub fn retire(&self) {
-        self.use_of.retired.store(true, Ordering::Relaxed);
+        self.ask(|socket| socket.retired.replace(true));
     }
 
-    /// Whether it was retired and carries no stream any more.
-    pub fn is_over(&self) -> bool {
-        self.use_of.retired.load(Ordering::Relaxed) && !self.has_streams()
+    /// Whether it was retired.
+    pub fn is_retired(&self) -> bool {
+        self.ask(|socket| socket.retired.get())
     }
 
-    fn shutdown(&self) -> bool {
-        // SAFETY: the descriptor is only borrowed for these two calls, on the thread that owns the socket. Should it have
-        // been closed and given to another connection, that one has another peer, and is left alone.
-        let fd = unsafe { BorrowedFd::borrow_raw(self.fd) };
-        let socket = SockRef::from(&fd);
-        let same = socket.peer_addr().ok().and_then(|a| a.as_socket()) == Some(self.address);
-        same && socket.shutdown(std::net::Shutdown::Both).is_ok()
+    /// `false` for a socket that is closed.
+    fn ask(&self, question: impl FnOnce(&Inner) -> bool) -> bool {
+        self.socket.upgrade().is_some_and(|socket| question(&socket))
+    }
+}
+
+/// Counts a stream as long as it lives.
+pub struct StreamOfPeer(Option<Peer>);
+
+impl StreamOfPeer {
+    /// A stream over that socket.
+    pub fn new(peer: Option<Peer>) -> Self {
+        let stream = Self(peer);
+        stream.count(1);
+        stream
+    }
+
+    /// See [`Peer::retire`].
+    pub fn retire(&self) {
+        if let Some(peer) = &self.0 {
+            peer.retire();
+        }
+    }
+
+    /// The socket, as the state layer sees it.
+    pub fn socket(&self) -> Box<dyn ClientSocket> {
+        Box::new(StreamSocket(self.0.clone()))
+    }
+
+    /// Whether the stream was reset because its client did not take anything for too long.
+    pub fn has_stalled(&self) -> bool {
+        let reset = self.0.as_ref().and_then(|peer| peer.reset.as_ref());
+        reset.is_some_and(|reset| reset.stalled.get())
+    }
+
+    fn count(&self, by: isize) {
+        if let Some(peer) = &self.0 {
+            peer.ask(|socket| {
+                socket.streams.set(socket.streams.get().saturating_add_signed(by));
+                true
+            });
+        }
+    }
+}
+
+impl Drop for StreamOfPeer {
+    fn drop(&mut self) {
+        self.count(-1);
+    }
+}
+
+/// `None`: the client had gone before its request was handled.
+struct StreamSocket(Option<Peer>);
+
+impl ClientSocket for StreamSocket {
+    fn transfer(&self) -> Option<Transfer> {
+        self.0.as_ref()?.socket.upgrade()?.transfer()
+    }
+
+    fn has_stream_windows(&self) -> bool {
+        self.0.as_ref().is_some_and(|peer| peer.reset.is_some())
+    }
+
+    fn abort(&self) -> bool {
+        let Some(peer) = &self.0 else { return false };
+        match &peer.reset {
+            Some(reset) => {
+                reset.request();
+                true
+            }
+            None => peer.ask(Inner::abort),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsRawFd;
+
+    use tokio::{
+        io::AsyncReadExt,
+        net::{TcpListener, TcpStream},
+    };
+
+    use super::*;
+    use crate::{
+        http::sockets::{
+            budget::{Load, SocketBudget},
+            tcp::ClientTcp,
+        },
+        metrics::Metrics,
+    };
+
+    #[tokio::test]
+    async fn closed_socket_is_left_alone_when_its_descriptor_is_reused() {
+        let budget = SocketBudget::new("public", 8, 8, &Metrics::new());
+        let load = Load::of_workers(1).remove(0);
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let accept = async || {
+            let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+            let (tcp, address) = listener.accept().await.unwrap();
+            let (number, slot) = (tcp.as_raw_fd(), budget.try_slot(&load).unwrap());
+            (client, ClientTcp::new(tcp, address, slot), number)
+        };
+        let (_client, first, first_number) = accept().await;
+        let stream = StreamOfPeer::new(Some(first.peer()));
+        let socket = stream.socket();
+        assert!(socket.transfer().is_some());
+        drop(first);
+        assert_eq!(budget.open(), 0, "a peer keeps no slot");
+        // The lowest free number is given first; another test of the process may take it.
+        let mut others = Vec::new();
+        while others.last().is_none_or(|(_, _, number)| *number != first_number) && others.len() < 8 {
+            others.push(accept().await);
+        }
+        assert!(!socket.abort() && socket.transfer().is_none());
+        for (mut client, other, _) in others {
+            assert!(other.peer().ask(|_| true));
+            let mut byte = [0];
+            let silent = futures_util::FutureExt::now_or_never(client.read(&mut byte)).is_none();
+            assert!(silent, "it is still open");
+        }
     }
 }

@@ -3,7 +3,6 @@
 use std::{future::poll_fn, task::Poll, time::Duration};
 
 use actix_web::{HttpRequest, HttpResponse, http::header, web};
-use bytes::Bytes;
 use serde_json::{Value, json};
 
 use super::{
@@ -12,8 +11,9 @@ use super::{
     worker::Worker,
 };
 use crate::core::{
-    parser::{Parsed, Parser},
-    system::CloseReason,
+    id::EventId,
+    queue::{Content, Queued},
+    system::{CloseReason, Gap},
 };
 
 /// Longest `wait` in seconds.
@@ -44,28 +44,62 @@ fn wait(request: &HttpRequest) -> Result<Duration, Denied> {
     }
 }
 
+/// The events and the gap of an answer, as far as they have been collected.
+#[derive(Default)]
+struct Collected {
+    events: Vec<Value>,
+    gap: Option<Gap>,
+    bytes: usize,
+    last_id: Option<EventId>,
+}
+
+impl Collected {
+    fn is_empty(&self) -> bool {
+        self.events.is_empty() && self.gap.is_none()
+    }
+
+    fn add(&mut self, frame: Queued) {
+        self.last_id = frame.upto.or(self.last_id);
+        self.bytes += frame.content.frame().len();
+        match frame.content {
+            Content::Event(event) => {
+                // An event without an id keeps the id before it, as in an `EventSource`.
+                let id = self.last_id.map(|id| id.to_string()).unwrap_or_default();
+                let event = json!({ "id": id, "type": event.kind(), "data": event.data() });
+                self.events.push(event);
+            }
+            Content::Gap(gap, _) => self.gap = Some(*gap),
+            Content::Control(_) => {}
+        }
+    }
+}
+
 async fn answer(admitted: &Admitted, wait: Duration) -> HttpResponse {
     let connection = &admitted.connection;
-    let (mut events, mut gap, mut bytes) = (Vec::new(), Value::Null, 0);
-    let mut parser = Parser::default();
-    // Without a cursor there is nothing to wait for: the client learns where it stands.
+    let mut collected = Collected { last_id: Some(connection.cursor()), ..Collected::default() };
+    // Without a cursor there is nothing to wait for: the client learns its position.
     let started = tokio::time::Instant::now();
     let until = started + if admitted.has_cursor { wait } else { Duration::ZERO };
     loop {
         let joined = connection.is_live();
-        let found = !events.is_empty() || !gap.is_null();
-        if connection.is_idle() && joined && found || bytes > ANSWER_BYTES {
+        let complete = connection.is_idle() && joined && !collected.is_empty();
+        if complete || collected.bytes > ANSWER_BYTES {
             break;
         }
-        let deadline = if joined && connection.is_idle() { until } else { until.max(started + MAX_JOIN) };
-        // The end of a join that had nothing to tell is news as well.
-        let next = poll_fn(|cx| match connection.poll_bytes(cx.waker()) {
-            Poll::Pending if !joined && connection.is_live() => Poll::Ready(Some(Bytes::new())),
-            other => other,
+        let idle = joined && connection.is_idle();
+        let deadline = if idle { until } else { until.max(started + MAX_JOIN) };
+        // The end of a join that delivered nothing also ends the wait.
+        let next = poll_fn(|cx| match connection.poll_frame(cx.waker()) {
+            Poll::Pending if !joined && connection.is_live() => Poll::Ready(Next::Live),
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(None) => Poll::Ready(Next::End),
+            Poll::Ready(Some(frame)) => Poll::Ready(Next::Frame(frame)),
         });
-        let Ok(Some(chunk)) = tokio::time::timeout_at(deadline, next).await else { break };
-        bytes += chunk.len();
-        parser.push(&chunk, |event| take(event, &mut events, &mut gap));
+        match tokio::time::timeout_at(deadline, next).await {
+            Ok(Next::Frame(frame)) => collected.add(frame),
+            Ok(Next::Live) => {}
+            Ok(Next::End) | Err(_) => break,
+        }
     }
     connection.set_reason(CloseReason::PollDone);
     let caught_up = connection.is_idle() && connection.is_live();
@@ -74,16 +108,17 @@ async fn answer(admitted: &Admitted, wait: Duration) -> HttpResponse {
     if let Some(cookie) = &admitted.set_cookie {
         answer.insert_header((header::SET_COOKIE, cookie.as_str()));
     }
+    let Collected { events, gap, .. } = collected;
     answer
         .insert_header((header::CACHE_CONTROL, "no-store"))
         .insert_header((header::REFERRER_POLICY, "no-referrer"))
         .json(json!({ "events": events, "lastEventId": last.to_string(), "gap": gap }))
 }
 
-fn take(event: Parsed, events: &mut Vec<Parsed>, gap: &mut Value) {
-    match event.kind.as_str() {
-        "sse.gap" => *gap = serde_json::from_str(&event.data).unwrap_or_default(),
-        system if system.starts_with("sse.") => {}
-        _ => events.push(event),
-    }
+enum Next {
+    Frame(Queued),
+    /// The catch-up has ended.
+    Live,
+    /// The stream has ended.
+    End,
 }

@@ -56,7 +56,8 @@ fn fault(refusal: Refusal) -> Unpublished {
         Refusal::ReservedType => "types that begin with sse. are the gateway's own; choose another name",
         Refusal::BadKey => "the id must be a string of 1 to 256 bytes",
         Refusal::BadRetry => "retry must be a whole number of ms up to 86400000",
-        Refusal::TooLarge | Refusal::NotUtf8 => "the payload must be shorter, and UTF-8",
+        // The library alone refuses by these.
+        Refusal::TooLarge | Refusal::NotUtf8 | Refusal::WrongType => "the payload must be shorter, and UTF-8",
     };
     Unpublished::Refused(refusal, message.to_owned())
 }
@@ -125,6 +126,10 @@ fn single(answer: &Result<String, Unpublished>) -> HttpResponse {
         Ok(id) => HttpResponse::Ok().json(json!({ "id": id })),
         Err(Unpublished::Refused(Refusal::TooLarge, text)) => {
             answers::error(StatusCode::PAYLOAD_TOO_LARGE, Refusal::TooLarge.code(), text)
+        }
+        // The event is fine; it can be published when somebody has deleted the key.
+        Err(Unpublished::Refused(Refusal::WrongType, text)) => {
+            answers::error(StatusCode::CONFLICT, Refusal::WrongType.code(), text)
         }
         Err(Unpublished::Refused(refusal, text)) => answers::error(StatusCode::BAD_REQUEST, refusal.code(), text),
         Err(Unpublished::Away(text)) => {

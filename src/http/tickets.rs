@@ -10,6 +10,7 @@ use serde_json::json;
 
 use super::{answers, api_keys, worker::Worker};
 use crate::{
+    auth::MintError,
     core::{channel::is_name, topics::Topics},
     settings::Scope,
     state::instance::unix_ms,
@@ -42,19 +43,20 @@ pub async fn tickets(request: HttpRequest, payload: web::Payload, worker: web::D
     if let Some(Err(topic)) = wish.topics.as_ref().map(|t| Topics::parse(t.iter().map(String::as_str))) {
         return bad(&format!("{topic:?} is no topic; write names, `prefix*` or `*`"));
     }
-    let max_ttl_s = worker.keys.verifier.max_ttl_s();
+    let verifier = &worker.instance.auth.verifier;
+    let max_ttl_s = verifier.max_ttl_s();
     let ttl_s = wish.ttl.unwrap_or(max_ttl_s.min(60));
     if !(1..=max_ttl_s).contains(&ttl_s) {
         return bad(&format!("ttl must be a number of seconds from 1 to {max_ttl_s} (tickets.max_ttl)"));
     }
-    match worker.keys.verifier.mint(&wish.user, wish.topics.as_deref(), ttl_s, unix_ms() / 1000) {
-        Some(Ok(ticket)) => HttpResponse::Ok()
+    match verifier.mint(&wish.user, wish.topics.as_deref(), ttl_s, unix_ms() / 1000) {
+        Ok(ticket) => HttpResponse::Ok()
             .insert_header((header::CACHE_CONTROL, "no-store"))
             .json(json!({ "ticket": ticket, "expiresIn": ttl_s })),
-        Some(Err(_)) => {
+        Err(MintError::Library(_)) => {
             answers::error(StatusCode::INTERNAL_SERVER_ERROR, "not-signed", "the ticket could not be signed")
         }
-        None => answers::error(
+        Err(MintError::NoSigningKey) => answers::error(
             StatusCode::NOT_IMPLEMENTED,
             "no-signing-key",
             "only public keys are configured, which cannot sign; set tickets.secret, or sign tickets in the backend",

@@ -3,20 +3,9 @@
 use std::{rc::Rc, sync::Arc};
 
 use crate::{
-    issuer::Issuer,
     redis::{commands::Commands, join::Joiner, link::Link, sessions},
     state::{hub::Hub, instance::Instance},
-    tickets::Verifier,
 };
-
-/// What tickets are verified with, in all workers.
-#[derive(Clone)]
-pub struct TicketKeys {
-    /// Verifies tickets.
-    pub verifier: Arc<Verifier>,
-    /// Has newer keys, perhaps.
-    pub issuer: Option<Arc<Issuer>>,
-}
 
 /// One worker thread: its hub, its pool, its joins.
 pub struct Worker {
@@ -30,8 +19,6 @@ pub struct Worker {
     pub commands: Commands,
     /// Drives joins.
     pub joiner: Rc<Joiner>,
-    /// What tickets are verified with.
-    pub keys: TicketKeys,
 }
 
 impl Worker {
@@ -39,7 +26,7 @@ impl Worker {
     ///
     /// # Errors
     /// The URL of Redis is none.
-    pub fn start(instance: Arc<Instance>, link: Link, keys: TicketKeys) -> Result<Self, redis::RedisError> {
+    pub fn start(instance: Arc<Instance>, link: Link) -> Result<Self, redis::RedisError> {
         let commands = Commands::new(&instance.settings.redis)?;
         // Before the hub: from now on no news of the link is missed.
         let inbox = instance.mailboxes.open();
@@ -49,6 +36,6 @@ impl Worker {
         actix_rt::spawn(hub.clone().sweep());
         actix_rt::spawn(joiner.clone().run(orders.joins));
         actix_rt::spawn(sessions::keep(hub.clone(), commands.clone(), orders.ended));
-        Ok(Self { instance, hub, link, commands, joiner, keys })
+        Ok(Self { instance, hub, link, commands, joiner })
     }
 }

@@ -4,9 +4,41 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use deadpool_redis::{Manager, Pool, Runtime};
 use redis::{AsyncConnectionConfig, Cmd, FromRedisValue, Pipeline, RedisError, ToRedisArgs};
+use secrecy::ExposeSecret;
 
 use super::keys::Keys;
-use crate::settings;
+use crate::{core::log_limit::LogOnce, settings, state::instance::unix_ms};
+
+/// Foreign keys that are remembered as logged.
+const FOREIGN_KEYS: usize = 1000;
+/// Between log lines about further ones, ms.
+const FOREIGN_LOG_MS: u64 = 10_000;
+/// One for the process: each thread has a pool of its own.
+static FOREIGN: LogOnce = LogOnce::new(FOREIGN_KEYS, FOREIGN_LOG_MS);
+
+/// Logs, once for each key, that it holds a value of a type that the gateway never writes. `fault`
+/// names the key and the fix, as the library does.
+pub fn log_foreign_key(fault: &str) {
+    if FOREIGN.allow(fault.as_bytes(), unix_ms()) {
+        tracing::error!(fault, "a key in Redis is of the wrong type");
+    }
+}
+
+/// The same for a key whose name only the caller knows.
+pub fn log_foreign(key: &str) {
+    log_foreign_key(&format!("the key {key:?} holds a value of a type that the gateway never writes; run DEL {key:?}"));
+}
+
+/// Whether the key of a command holds a value of another type.
+pub fn is_wrong_type(error: &RedisError) -> bool {
+    error.code() == Some("WRONGTYPE")
+}
+
+/// The text of the library's `SSE wrong-type: <text>`.
+fn wrong_type(error: &RedisError) -> Option<&str> {
+    let detail = (error.code() == Some("SSE")).then(|| error.detail()).flatten()?;
+    detail.strip_prefix("wrong-type: ")
+}
 
 /// Why a command has no answer.
 #[derive(Debug)]
@@ -33,6 +65,9 @@ impl From<RedisError> for Fault {
         let passing = ["LOADING", "MASTERDOWN", "READONLY", "CLUSTERDOWN", "TRYAGAIN", "BUSY"];
         if e.is_io_error() || e.is_timeout() || e.is_connection_dropped() {
             Self::Unanswered(e.to_string())
+        } else if let Some(fault) = wrong_type(&e) {
+            log_foreign_key(fault);
+            Self::Refused(e)
         } else if e.code().is_some_and(|c| passing.contains(&c)) {
             Self::Away(e.to_string())
         } else {
@@ -59,7 +94,7 @@ impl Commands {
         let timeout = settings.command_timeout;
         let config =
             AsyncConnectionConfig::new().set_response_timeout(Some(timeout)).set_connection_timeout(Some(timeout));
-        let manager = Manager::new_with_config(settings.url.as_str(), config)?;
+        let manager = Manager::new_with_config(settings.url.expose_secret(), config)?;
         let pool = Pool::builder(manager)
             .max_size(settings.pool_size)
             .runtime(Runtime::Tokio1)

@@ -19,17 +19,20 @@ use crate::{
         envelope::{self, Refusal},
         event::Event,
         id::EventId,
+        log_limit::LogLimit,
         system::GapReason,
     },
     settings::Bare,
     state::{
-        instance::{Instance, unix_ms},
+        instance::Instance,
         mailbox::{Command, Message},
     },
 };
 
-/// No clock of a Redis runs so far ahead.
-const FAR_AHEAD_MS: u64 = 7 * 86_400_000;
+/// Between log lines about messages that the library did not write, ms.
+const MALFORMED_LOG_MS: u64 = 10_000;
+/// Longest marker: a UUID, a hyphen and a number of 64 bits have 57 bytes; a fencing token has fewer.
+const MAX_MARKER_BYTES: usize = 64;
 
 /// A message that `relay` mode could not relay, on its way to `sse:rejected`.
 pub struct Rejected {
@@ -51,6 +54,7 @@ pub struct Inbound {
     rejected: mpsc::Sender<Rejected>,
     /// The link is gone.
     pub disconnected: Notify,
+    malformed: LogLimit,
     /// Which link is current; what an older one still has counts for nothing.
     generation: AtomicU64,
 }
@@ -59,8 +63,16 @@ impl Inbound {
     /// What comes goes to the workers, the tail and the recorder.
     pub fn new(instance: Arc<Instance>, keys: Arc<Keys>, notes: Notes, rejected: mpsc::Sender<Rejected>) -> Self {
         let live_prefix = keys.live("");
-        let generation = AtomicU64::new(0);
-        Self { instance, keys, live_prefix, notes, rejected, disconnected: Notify::new(), generation }
+        Self {
+            instance,
+            keys,
+            live_prefix,
+            notes,
+            rejected,
+            disconnected: Notify::new(),
+            malformed: LogLimit::new(MALFORMED_LOG_MS),
+            generation: AtomicU64::new(0),
+        }
     }
 
     /// The link before is void; gives the number of the next one.
@@ -101,33 +113,57 @@ impl Inbound {
         if own.is_some() {
             self.instance.link.heard(self.instance.now_ms());
         }
-        match own {
+        let well_formed = match own {
             Some("tick") => self.tick(&message),
             Some("seam") => self.seam(&message),
             Some("control") => self.control(&message),
-            Some("marker") => self.notes.send(Note::Marker(String::from_utf8_lossy(&message).into_owned())),
+            Some("marker") => self.marker(&message),
             Some(live) => self.event(live, &message),
             None => {
                 let bare = channel.strip_prefix(self.keys.channel_prefix().as_bytes()).unwrap_or(channel);
                 self.bare(bare.to_vec(), message);
+                Some(())
             }
+        };
+        if well_formed.is_none() {
+            self.ignored(&name);
         }
     }
 
-    fn event(&self, channel: &str, message: &[u8]) {
-        let Some(event) = Channel::parse(channel).and_then(|c| Event::from_live(c, message)) else {
-            tracing::warn!(channel, "a message on a live channel is not of the library's form; who publishes there?");
-            return;
-        };
-        if event.id.is_some_and(|id| id.ms > unix_ms().max(self.instance.link.epoch_ms()) + FAR_AHEAD_MS) {
-            // It would drag the clock along, and every cursor with it.
+    /// Counts a message that the library did not write, and logs it now and then.
+    fn ignored(&self, channel: &str) {
+        self.instance.metrics.live_malformed.inc();
+        if let Some(suppressed) = self.malformed.allow(self.instance.now_ms()) {
             tracing::warn!(
                 channel,
-                "a message on a live channel has an id far ahead of the time; who publishes there?"
+                suppressed,
+                "ignored a malformed message on a live channel: does another client publish there?"
             );
-            return;
+        }
+    }
+
+    /// The id in a text, unless the library cannot have given it.
+    fn id(&self, text: &str) -> Option<EventId> {
+        EventId::parse(text).filter(|id| self.is_plausible(*id))
+    }
+
+    fn is_plausible(&self, id: EventId) -> bool {
+        id.is_plausible(self.instance.server_ms())
+    }
+
+    fn marker(&self, message: &[u8]) -> Option<()> {
+        let marker = std::str::from_utf8(message).ok().filter(|m| m.len() <= MAX_MARKER_BYTES)?;
+        self.notes.send(Note::Marker(marker.to_owned()));
+        Some(())
+    }
+
+    fn event(&self, channel: &str, message: &[u8]) -> Option<()> {
+        let event = Channel::parse(channel).and_then(|c| Event::from_live(c, message))?;
+        if !event.id.is_none_or(|id| self.is_plausible(id)) {
+            return None;
         }
         self.relay(event);
+        Some(())
     }
 
     fn relay(&self, event: Event) {
@@ -140,11 +176,14 @@ impl Inbound {
         self.instance.mailboxes.send_event(&event);
     }
 
-    fn tick(&self, message: &[u8]) {
-        let text = String::from_utf8_lossy(message);
+    fn tick(&self, message: &[u8]) -> Option<()> {
+        let text = std::str::from_utf8(message).ok()?;
         let mut words = text.split(' ');
-        let mut id = || words.next().and_then(EventId::parse);
-        let (Some(id), Some(epoch), Some(_unrecorded)) = (id(), id(), id()) else { return };
+        let mut id = || words.next().and_then(|word| self.id(word));
+        let (id, epoch, unrecorded) = (id()?, id()?, id()?);
+        if epoch > id || unrecorded > id {
+            return None;
+        }
         self.instance.link.saw(id);
         self.instance.link.ticked();
         self.enter_epoch(epoch);
@@ -152,6 +191,7 @@ impl Inbound {
         if let (Some(marker), Some(n)) = (words.next(), words.next().and_then(|n| n.parse().ok())) {
             self.notes.send(Note::Recorded { marker: marker.to_owned(), n });
         }
+        Some(())
     }
 
     /// A new epoch is told to all connections, once.
@@ -164,12 +204,9 @@ impl Inbound {
         }
     }
 
-    fn seam(&self, message: &[u8]) {
-        let text = String::from_utf8_lossy(message);
-        let Some((id, reason)) = text.split_once(' ').and_then(|(id, reason)| Some((EventId::parse(id)?, reason)))
-        else {
-            return;
-        };
+    fn seam(&self, message: &[u8]) -> Option<()> {
+        let (id, reason) = std::str::from_utf8(message).ok()?.split_once(' ')?;
+        let id = self.id(id)?;
         self.instance.link.saw(id);
         match reason {
             "reset" => {
@@ -178,32 +215,34 @@ impl Inbound {
                 self.notes.send(Note::Reset);
             }
             _ => {
-                tracing::warn!(%id, "bare publishes may be missing before this point; clients are told sse.gap (unrecorded)");
+                tracing::warn!(%id, "bare publishes may be missing before this point; clients get sse.gap (unrecorded)");
                 self.instance.mailboxes.send(|| Message::Seam { id, reason: GapReason::Unrecorded });
             }
         }
+        Some(())
     }
 
-    fn control(&self, message: &[u8]) {
-        let text = String::from_utf8_lossy(message);
-        let words: Vec<&str> = text.split(' ').collect();
+    fn control(&self, message: &[u8]) -> Option<()> {
+        let text = std::str::from_utf8(message).ok()?;
+        let words: Vec<&str> = text.splitn(6, ' ').collect();
+        // A time in the far future would shut somebody out until then.
+        let time = |ms: &str| ms.parse().ok().filter(|ms| self.is_plausible(EventId { ms: *ms, seq: 0 }));
+        let send = |command: &dyn Fn() -> Command| self.instance.mailboxes.send(|| Message::Command(command()));
         match words[..] {
             ["taken-over", digest, turn, times] => {
-                let (turn, times) = (turn.parse().unwrap_or(0), times.parse().unwrap_or(1));
-                self.instance
-                    .mailboxes
-                    .send(|| Message::Command(Command::TakenOver { digest: digest.to_owned(), turn, times }));
+                let (turn, times) = (time(turn)?, times.parse().ok()?);
+                send(&|| Command::TakenOver { digest: digest.to_owned(), turn, times });
             }
             ["revoke", user, ms] => {
-                let revoked_ms = ms.parse().unwrap_or(u64::MAX);
-                self.instance
-                    .mailboxes
-                    .send(|| Message::Command(Command::Revoke { user: user.to_owned(), revoked_ms }));
+                let revoked_ms = time(ms)?;
+                send(&|| Command::Revoke { user: user.to_owned(), revoked_ms });
             }
             ["vacant", _] => self.notes.send(Note::Vacant),
+            ["taken-over" | "revoke" | "vacant", ..] => return None,
             // A later version may know more.
-            _ => tracing::debug!(%text, "unknown control message"),
+            _ => tracing::debug!("ignored an unknown control message"),
         }
+        Some(())
     }
 
     fn bare(&self, channel: Vec<u8>, message: Vec<u8>) {

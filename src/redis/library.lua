@@ -17,16 +17,60 @@ local own_run_id
 -- millisecond as an event, or while the clock runs ahead of the time.
 local given_ms = 0
 
+-- How far an id may be ahead of the time, in ms: 7 days. No clock that this library keeps runs further
+-- ahead, so a later id is forged, or the time of this server was put back by days.
+local AHEAD_MS = 604800000
+-- The clock itself may be a little further ahead: a reset puts it past an id that is just within AHEAD_MS.
+local CLOCK_AHEAD_MS = AHEAD_MS + 1000
+-- Numbers are doubles here: above this, adding 1 may change nothing.
+local MAX_SEQ = 9007199254740991
+
 local function refuse(code, text)
   return redis.error_reply('SSE ' .. code .. ': ' .. text)
 end
 
+-- keys -----------------------------------------------------------------------------------------------------------
+
+local function wrong_type(key)
+  local name = '"' .. string.gsub(key, '[^ -~]', '?') .. '"'
+  return 'the key ' .. name .. ' holds a value of a type that the gateway never writes; run DEL ' .. name
+end
+
+-- redis.call for a key that may hold something foreign: then nil, and a text that names the key and the fix.
+local function attempt(command, key, ...)
+  local answer = redis.pcall(command, key, ...)
+  if type(answer) ~= 'table' or not answer.err then return answer end
+  if string.find(answer.err, 'WRONGTYPE', 1, true) then return nil, wrong_type(key) end
+  error(answer)
+end
+
+-- The same where the function cannot go on without the key: it ends with `SSE wrong-type`.
+local function call(command, key, ...)
+  local answer, wrong = attempt(command, key, ...)
+  if wrong then error(refuse('wrong-type', wrong)) end
+  return answer
+end
+
 -- ids ------------------------------------------------------------------------------------------------------------
 
+-- Milliseconds and sequence; nil: it is malformed.
 local function parse_id(text)
   local ms, seq = string.match(text or '', '^(%d+)-(%d+)$')
-  if not ms then return 0, 0 end
+  if not ms then return nil end
   return tonumber(ms), tonumber(seq)
+end
+
+-- The same for an id that somebody else may have written; nil, too, if it lies past `limit_ms`.
+local function foreign_id(text, limit_ms)
+  local ms, seq = parse_id(text)
+  if not ms or ms > limit_ms or seq > MAX_SEQ then return nil end
+  return ms, seq
+end
+
+-- The id after that one.
+local function following(ms, seq)
+  if seq >= MAX_SEQ then return ms + 1, 0 end
+  return ms, seq + 1
 end
 
 local function after(a_ms, a_seq, b_ms, b_seq)
@@ -44,13 +88,17 @@ end
 
 -- settings -------------------------------------------------------------------------------------------------------
 
+local function number(text, default)
+  return tonumber(text or '') or default
+end
+
 local function settings()
-  local s = redis.call('HMGET', PREFIX .. 'settings', 'max_len', 'retention_ms', 'dedupe_window_ms', 'max_event_bytes')
+  local s = call('HMGET', PREFIX .. 'settings', 'max_len', 'retention_ms', 'dedupe_window_ms', 'max_event_bytes')
   return {
-    max_len = tonumber(s[1] or 1000),
-    retention_ms = tonumber(s[2] or 86400000),
-    dedupe_window_ms = tonumber(s[3] or 300000),
-    max_event_bytes = tonumber(s[4] or 65536),
+    max_len = number(s[1], 1000),
+    retention_ms = number(s[2], 86400000),
+    dedupe_window_ms = number(s[3], 300000),
+    max_event_bytes = number(s[4], 65536),
   }
 end
 
@@ -72,7 +120,8 @@ local function seam(ms, reason)
   else
     redis.call('HSET', CLOCK, 'unrecorded', id)
   end
-  redis.call('XADD', PREFIX .. 'seams', 'MAXLEN', '~', 1000, id, 'reason', reason)
+  -- For operators only: whatever stands there instead must not stop the clock.
+  redis.pcall('XADD', PREFIX .. 'seams', 'MAXLEN', '~', 1000, id, 'reason', reason)
   redis.call('PUBLISH', LIVE .. 'seam', id .. ' ' .. reason)
 end
 
@@ -80,29 +129,30 @@ local function run_id()
   return string.match(redis.call('INFO', 'server'), 'run_id:(%x+)') or ''
 end
 
--- The clock's last id. A missing clock (wiped Redis) or one that another server process has written (restart from a file,
--- fail-over to a replica) starts a new epoch, past everything that `seen`, the clock and this process know of, and past the
--- millisecond that it is: its ids may have been given out. So the clock runs ahead of the time by about that much.
-local function clock(seen)
-  local c = redis.call('HMGET', CLOCK, 'last', 'run_id')
-  local ms, seq = parse_id(c[1])
-  local seen_ms, seen_seq = parse_id(seen)
+-- The clock's last id. A missing clock (wiped Redis), one that another server process has written (restart from a file,
+-- fail-over to a replica), one that was put back and one that is impossibly far ahead (forged) start a new epoch. It begins
+-- past everything that `seen`, the clock and this process know of and that is possible, and past the millisecond that it is:
+-- its ids may have been given out. So the clock runs ahead of the time by about that much.
+local function clock(now, seen)
+  local c = call('HMGET', CLOCK, 'last', 'run_id')
+  local ms, seq = foreign_id(c[1], now + CLOCK_AHEAD_MS)
+  local seen_ms, seen_seq = foreign_id(seen, now + AHEAD_MS)
+  if given_ms > now + CLOCK_AHEAD_MS then given_ms = 0 end
   own_run_id = own_run_id or run_id()
-  local broken = not c[1] or c[2] ~= own_run_id or after(seen_ms, seen_seq, ms, seq)
+  local broken = not ms or c[2] ~= own_run_id or ms < given_ms or (seen_ms and after(seen_ms, seen_seq, ms, seq))
   if c[2] ~= own_run_id then redis.call('HSET', CLOCK, 'run_id', own_run_id) end
   if broken then
-    ms, seq = math.max(now_ms(), ms, seen_ms, given_ms) + 1, 0
+    ms, seq = math.max(now, ms or 0, seen_ms or 0, given_ms) + 1, 0
     seam(ms, 'reset')
   end
   return ms, seq
 end
 
 -- The next id: the time, but always after the last one.
-local function next_id(seen)
-  local ms, seq = clock(seen)
-  local now = now_ms()
+local function next_id(now)
+  local ms, seq = clock(now)
   if now > ms then return now, 0 end
-  return ms, seq + 1
+  return following(ms, seq)
 end
 
 -- sse_configure 0 <max_len> <retention_ms> <dedupe_window_ms> <max_event_bytes>: writes what settings() reads. Where the retention
@@ -110,12 +160,13 @@ end
 local function configure(_, args)
   local before, retention_ms = settings().retention_ms, tonumber(args[2])
   if before < retention_ms then
-    local c = redis.call('HMGET', CLOCK, 'last', 'raised_ms', 'shorter_ms')
-    local last_ms = parse_id(c[1])
+    local c = call('HMGET', CLOCK, 'last', 'raised_ms', 'shorter_ms')
+    local now = now_ms()
     -- Ids may run ahead of the time.
-    local raised_ms = math.max(now_ms(), last_ms)
+    local raised_ms = math.max(now, foreign_id(c[1], now + CLOCK_AHEAD_MS) or 0)
     -- A raise before this one counts as long as it has more to say.
-    if c[2] and raised_ms <= tonumber(c[2]) + before then before = math.min(before, tonumber(c[3])) end
+    local earlier_ms, shorter_ms = number(c[2]), number(c[3])
+    if earlier_ms and shorter_ms and raised_ms <= earlier_ms + before then before = math.min(before, shorter_ms) end
     redis.call('HSET', CLOCK, 'raised_ms', string.format('%.0f', raised_ms), 'shorter_ms', string.format('%.0f', before))
   end
   redis.call('HSET', PREFIX .. 'settings', 'max_len', args[1], 'retention_ms', args[2], 'dedupe_window_ms', args[3],
@@ -185,9 +236,10 @@ local function fault(channel, kind, payload, key, retry, max_event_bytes)
   end
 end
 
--- The last id that a log has had; 0-0 if there is no such log.
+-- The last id that a log has had, 0-0 if there is no such log; nil and a text if its key holds no log.
 local function last_of(log)
-  local last = redis.call('XREVRANGE', log, '+', '-', 'COUNT', 1)
+  local last, wrong = attempt('XREVRANGE', log, '+', '-', 'COUNT', 1)
+  if wrong then return nil, wrong end
   if last[1] then return last[1][1] end
   if redis.call('EXISTS', log) == 0 then return '0-0' end
   -- An empty log that was trimmed by hand still knows it.
@@ -198,28 +250,45 @@ local function last_of(log)
   return '0-0'
 end
 
--- The heart: one atomic append. Log first, then the clock, then the live message. Returns the id.
+-- Drops the topics that are older than the retention; a text if the key holds something foreign.
+local function drop_old_topics(ms, s)
+  local before = '(' .. string.format('%.0f', ms - s.retention_ms)
+  local _, wrong = attempt('ZREMRANGEBYSCORE', PREFIX .. 'topics', '-inf', before)
+  return wrong
+end
+
+-- The heart: one atomic append. Log first, then the clock, then the live message. Answers the id; the id and `duplicate`, if
+-- an event with this key is there already; or nil, a code and a text, if the event can never be appended as things are.
 local function append(name, kind, payload, key, retry, s)
   local channel, topic = parse_channel(name)
+  local now = now_ms()
   local dedupe = key and (PREFIX .. 'dedupe:' .. channel .. ' ' .. key)
   if dedupe then
-    local before = redis.call('GET', dedupe)
-    if before then return before end
+    local before, wrong = attempt('GET', dedupe)
+    if wrong then return nil, 'wrong-type', wrong end
+    if before and foreign_id(before, now + CLOCK_AHEAD_MS) then return before, 'duplicate' end
   end
   local log = PREFIX .. 'log:' .. channel
-  local ms, seq = next_id()
-  local predecessor = last_of(log)
-  local p_ms, p_seq = parse_id(predecessor)
-  if not after(ms, seq, p_ms, p_seq) then ms, seq = p_ms, p_seq + 1 end
+  local predecessor, wrong = last_of(log)
+  if wrong then return nil, 'wrong-type', wrong end
+  local ms, seq = next_id(now)
+  local p_ms, p_seq = foreign_id(predecessor, now + CLOCK_AHEAD_MS)
+  if p_ms and not after(ms, seq, p_ms, p_seq) then ms, seq = following(p_ms, p_seq) end
+  wrong = topic and drop_old_topics(ms, s)
+  if wrong then return nil, 'wrong-type', wrong end
+  if not p_ms then
+    -- An id that no clock gave: nothing could follow it. The log starts anew, behind an id that no client has, so that all
+    -- of them get `trimmed`. (An expiry in the past deletes, and needs no other right than the one below.)
+    redis.call('PEXPIREAT', log, 1)
+    predecessor = give(ms, seq)
+    ms, seq = following(ms, seq)
+  end
   redis.call('XADD', log, 'MAXLEN', '~', s.max_len, show_id(ms, seq), 'p', predecessor, 'r', retry or '-', 't', kind,
     'd', payload)
   local id = give(ms, seq)
   -- By the id and not by the time, which may have been put back: a cursor must not outlive what it points to unnoticed.
   redis.call('PEXPIREAT', log, string.format('%.0f', ms + s.retention_ms))
-  if topic then
-    redis.call('ZADD', PREFIX .. 'topics', ms, topic)
-    redis.call('ZREMRANGEBYSCORE', PREFIX .. 'topics', '-inf', '(' .. string.format('%.0f', ms - s.retention_ms))
-  end
+  if topic then redis.call('ZADD', PREFIX .. 'topics', ms, topic) end
   if dedupe then redis.call('SET', dedupe, id, 'PX', s.dedupe_window_ms) end
   redis.call('PUBLISH', LIVE .. channel, id .. ' ' .. predecessor .. ' ' .. (retry or '-') .. ' ' .. kind .. '\n' .. payload)
   return id
@@ -250,23 +319,27 @@ local function publish(keys, args)
   local s = settings()
   local code, text = fault(keys[1], args[1], args[2], key, retry, s.max_event_bytes)
   if code then return refuse(code, text) end
-  return append(keys[1], args[1], args[2], key, retry, s)
+  local id
+  id, code, text = append(keys[1], args[1], args[2], key, retry, s)
+  return id or refuse(code, text)
 end
 
 -- bare publishes ----------------------------------------------------------------------------------------------------
 
 local function reject(channel, reason, message)
-  redis.call('XADD', PREFIX .. 'rejected', 'MAXLEN', '~', 1000, '*',
+  -- The message is counted and the next ones go on, also where this key itself holds something foreign.
+  redis.pcall('XADD', PREFIX .. 'rejected', 'MAXLEN', '~', 1000, '*',
     'channel', string.sub(channel, 1, 512), 'reason', reason, 'message', string.sub(message, 1, 4096))
 end
 
--- sse_record 1 <channel> <token> <marker> <n> EVENT <type> <payload> [KEY ..] [RETRY ..] | REJECT <reason> <message>
+-- sse_record 1 <channel> <token> <marker> <n> PLAIN <type> <payload> [KEY ..] [RETRY ..] | REJECT <reason> <message>
 --   | MARK <marker before> <n before>
 -- Accepts only the next number under the token that holds the lease, and counts it in the same step. Answers `recorded`,
--- `duplicate`, `rejected <reason>`, `done` (a number that was counted before), `fenced` or `hole`.
+-- `duplicate`, `rejected <reason>[ <text>]`, `done` (a number that was counted before), `fenced` or `hole`.
+-- Gateways up to version 2 say EVENT for PLAIN: they know neither `duplicate` nor a text behind the reason.
 local function record(keys, args)
   local token, marker, n = args[1], args[2], tonumber(args[3])
-  local r = redis.call('HMGET', RECORDER, 'token', 'marker', 'n')
+  local r = call('HMGET', RECORDER, 'token', 'marker', 'n')
   if r[1] ~= token then return 'fenced' end
   if args[4] == 'MARK' then
     if r[2] == marker then return 'done' end
@@ -276,8 +349,9 @@ local function record(keys, args)
     return 'done'
   end
   if r[2] ~= marker then return 'hole' end
-  if n <= tonumber(r[3]) then return 'done' end
-  if n ~= tonumber(r[3]) + 1 then return 'hole' end
+  local before = number(r[3], -1)
+  if n <= before then return 'done' end
+  if n ~= before + 1 then return 'hole' end
   local answer
   if args[4] == 'REJECT' then
     reject(keys[1], args[5], args[6])
@@ -285,13 +359,15 @@ local function record(keys, args)
   else
     local key, retry = options(args, 7)
     local s = settings()
-    local code = fault(keys[1], args[5], args[6], key, retry, s.max_event_bytes)
-    if code then
-      reject(keys[1], code, args[6])
-      answer = 'rejected ' .. code
+    local code, text = fault(keys[1], args[5], args[6], key, retry, s.max_event_bytes)
+    local id
+    if not code then id, code, text = append(keys[1], args[5], args[6], key, retry, s) end
+    local knows_more = args[4] == 'PLAIN'
+    if id then
+      answer = knows_more and code or 'recorded'
     else
-      append(keys[1], args[5], args[6], key, retry, s)
-      answer = 'recorded'
+      reject(keys[1], code, args[6])
+      answer = 'rejected ' .. code .. (knows_more and ' ' .. text or '')
     end
   end
   redis.call('HSET', RECORDER, 'n', n)
@@ -303,7 +379,7 @@ end
 local function lease(_, args)
   local role, instance, ttl_ms = args[1], args[2], args[3]
   local key = PREFIX .. 'lease:' .. role
-  local holder = redis.call('GET', key)
+  local holder = call('GET', key)
   if args[4] == 'RELEASE' then
     if holder == instance then
       redis.call('DEL', key)
@@ -314,15 +390,15 @@ local function lease(_, args)
   if holder and holder ~= instance then return { 0 } end
   if role == 'recorder' and not holder then
     -- A vacant record is the standby's: it alone can prove what is recorded. An instance between the two would break the record.
-    local standby = redis.call('GET', PREFIX .. 'lease:standby')
+    local standby = call('GET', PREFIX .. 'lease:standby')
     if standby and standby ~= instance then return { 0 } end
   end
+  local r = role == 'recorder' and call('HMGET', RECORDER, 'token', 'marker', 'n', 'holder')
   redis.call('SET', key, instance, 'PX', ttl_ms)
-  if role ~= 'recorder' then return { 1 } end
-  local r = redis.call('HMGET', RECORDER, 'token', 'marker', 'n', 'holder')
+  if not r then return { 1 } end
   if r[4] ~= instance then
     -- Another holder, or none that is known: whatever the last one still sends is fenced off.
-    r[1] = give(next_id())
+    r[1] = give(next_id(now_ms()))
     redis.call('HSET', RECORDER, 'token', r[1], 'holder', instance)
   end
   return { 1, r[1], r[2] or '', r[3] or '-1' }
@@ -331,11 +407,12 @@ end
 -- sse_mark 0 <token> <marker> <known 0|1>: starts a numbering. If there is one here that it does not follow, or if the caller
 -- knows that there was one which it cannot prove to follow, bare publishes may be missing and a seam says so.
 local function mark(_, args)
-  local r = redis.call('HMGET', RECORDER, 'token', 'marker')
+  local r = call('HMGET', RECORDER, 'token', 'marker')
   if r[1] ~= args[1] then return 'fenced' end
   if r[2] or args[3] == '1' then
-    local ms = clock()
-    seam(math.max(now_ms(), ms + 1), 'unrecorded')
+    local now = now_ms()
+    local ms = clock(now)
+    seam(math.max(now, ms + 1), 'unrecorded')
   end
   redis.call('HSET', RECORDER, 'marker', args[2], 'n', 0)
   return 'marked'
@@ -346,14 +423,24 @@ end
 -- sse_tick 0 <min_interval_ms> <seen>: moves the clock and publishes it, unless that was done less than min_interval_ms ago.
 -- `seen` is the highest id that the instance knows: a clock behind it was put back.
 local function tick(_, args)
-  clock(args[2])
   local now = now_ms()
-  local before = tonumber(redis.call('HGET', CLOCK, 'ticked_ms') or 0)
+  local ms, seq = clock(now, args[2])
+  local c = call('HMGET', CLOCK, 'ticked_ms', 'epoch', 'unrecorded')
+  local before = number(c[1], 0)
   if before <= now and now - before < tonumber(args[1]) then return 0 end
-  local id = give(next_id())
+  -- Both were given by the clock. One that it cannot have given is replaced: otherwise gateways would refuse it for ever.
+  for i, reason in ipairs { 'reset', 'unrecorded' } do
+    local c_ms, c_seq = parse_id(c[i + 1])
+    if c[i + 1] and (not c_ms or after(c_ms, c_seq, ms, seq)) then
+      ms, seq = math.max(now, ms + 1), 0
+      seam(ms, reason)
+    end
+  end
+  local id = give(next_id(now))
   redis.call('HSET', CLOCK, 'ticked_ms', string.format('%.0f', now))
-  local c = redis.call('HMGET', CLOCK, 'epoch', 'unrecorded')
-  local r = redis.call('HMGET', RECORDER, 'marker', 'n')
+  c = redis.call('HMGET', CLOCK, 'epoch', 'unrecorded')
+  -- Streams live by the ticks, also where the record of bare publishes is broken.
+  local r = attempt('HMGET', RECORDER, 'marker', 'n') or {}
   redis.call('PUBLISH', LIVE .. 'tick',
     id .. ' ' .. (c[1] or '0-0') .. ' ' .. (c[2] or '0-0') .. ' ' .. (r[1] or '-') .. ' ' .. (r[2] or '0'))
   return 1
@@ -361,8 +448,9 @@ end
 
 -- sessions ----------------------------------------------------------------------------------------------------------
 
-local function revoked_ms(user)
-  return tonumber(redis.call('GET', PREFIX .. 'revoked:' .. user) or 0)
+local function revoked_ms(user, get)
+  local ms, wrong = get('GET', PREFIX .. 'revoked:' .. user)
+  return number(ms, 0), wrong
 end
 
 local function store_session(key, user, connection, first, opened_ms, until_ms, good_ms, turn, ttl_ms, proof)
@@ -380,13 +468,13 @@ local function open(keys, args)
   local key = PREFIX .. 'session:' .. keys[1]
   local connection, user = args[1], args[2]
   local now = now_ms()
-  local last = show_id(clock())
-  local s = redis.call('HMGET', key, 'connection', 'first', 'opened_ms', 'until_ms', 'turn', 'good_ms', 'times', 'taken_ms',
+  local last = show_id(clock(now))
+  local s = call('HMGET', key, 'connection', 'first', 'opened_ms', 'until_ms', 'turn', 'good_ms', 'times', 'taken_ms',
     'proof')
   if s[2] then
     if args[4] == '1' then return { 'used' } end
     if now >= tonumber(s[4]) then return { 'over' } end
-    if tonumber(s[3]) <= revoked_ms(user) then return { 'revoked' } end
+    if tonumber(s[3]) <= revoked_ms(user, call) then return { 'revoked' } end
     if s[9] and s[9] ~= '' and s[9] ~= args[10] then return { 'stranger' } end
     local turn = string.format('%.0f', math.max(tonumber(s[5]) + 1, now))
     if s[1] ~= '' then
@@ -401,13 +489,13 @@ local function open(keys, args)
   end
   if args[3] == '1' then return { 'expired' } end
   if tonumber(args[6]) <= now then return { 'over' } end
-  if tonumber(args[7]) < revoked_ms(user) then return { 'revoked' } end
+  if tonumber(args[7]) < revoked_ms(user, call) then return { 'revoked' } end
   -- A cursor ahead of the clock must not keep the session from resuming ever after.
   local first = last
   if args[8] ~= '' then
-    local c_ms, c_seq = parse_id(args[8])
+    local c_ms, c_seq = foreign_id(args[8], now + AHEAD_MS)
     local l_ms, l_seq = parse_id(last)
-    if after(l_ms, l_seq, c_ms, c_seq) then first = args[8] end
+    if c_ms and after(l_ms, l_seq, c_ms, c_seq) then first = args[8] end
   end
   local opened_ms = string.format('%.0f', now)
   local left_ms = tonumber(args[9])
@@ -417,7 +505,8 @@ local function open(keys, args)
 end
 
 -- sse_renew <n> <digest>.. then for each: <connection> <user> <first> <opened_ms> <until_ms> <ttl_ms> <closing 0|1> <turn> <proof>
--- Keeps sessions alive from the holder's memory, or gives them back. Answers for each ok, taken-over, revoked or gone.
+-- Keeps sessions alive from the holder's memory, or gives them back. Answers for each ok, taken-over, revoked, or
+-- `wrong-type: <text>`: a foreign key of one session must not end the others.
 local function renew(keys, args)
   local answers = {}
   -- Gateways of version 1 give no proof.
@@ -427,9 +516,13 @@ local function renew(keys, args)
     local connection, user, first, opened_ms, until_ms = args[a + 1], args[a + 2], args[a + 3], args[a + 4], args[a + 5]
     local ttl_ms, closing = args[a + 6], args[a + 7] == '1'
     local key = PREFIX .. 'session:' .. digest
-    local s = redis.call('HMGET', key, 'connection', 'good_ms', 'turn')
+    local s, wrong = attempt('HMGET', key, 'connection', 'good_ms', 'turn')
+    local revoked, wrong_too = revoked_ms(user, attempt)
+    s, wrong = s or {}, wrong or wrong_too
     local holder, turn = s[1], tonumber(args[a + 8])
-    if tonumber(opened_ms) <= revoked_ms(user) then
+    if wrong then
+      answers[i] = 'wrong-type: ' .. wrong
+    elseif tonumber(opened_ms) <= revoked then
       -- The session stays as it is until it expires: its ticket must not open another one.
       answers[i] = 'revoked'
     elseif holder and tonumber(s[3]) > turn then
@@ -455,14 +548,30 @@ local function revoke(keys, args)
   return redis.call('PUBLISH', LIVE .. 'control', 'revoke ' .. keys[1] .. ' ' .. now)
 end
 
--- allow-oom: a full Redis refuses events, which the publisher is told, but must not end streams and sessions.
+-- What a function raises is its answer, without the place in this file that Redis would add.
+local function answering(callback)
+  return function(keys, args)
+    local done, answer = pcall(callback, keys, args)
+    if done or type(answer) == 'table' then return answer end
+    -- Redis gives pcall the text alone. One that begins with a code is an answer; others are faults of this file.
+    if string.find(answer, '^%u+ ') then return redis.error_reply(answer) end
+    error(answer, 0)
+  end
+end
+
+publish = answering(publish)
 redis.register_function('@F@_publish', publish)
-redis.register_function('@F@_record', record)
-redis.register_function('@F@_configure', configure)
-redis.register_function { function_name = '@F@_lease', callback = lease, flags = { 'allow-oom' } }
-redis.register_function { function_name = '@F@_mark', callback = mark, flags = { 'allow-oom' } }
-redis.register_function { function_name = '@F@_tick', callback = tick, flags = { 'allow-oom' } }
-redis.register_function { function_name = '@F@_open', callback = open, flags = { 'allow-oom' } }
-redis.register_function { function_name = '@F@_renew', callback = renew, flags = { 'allow-oom' } }
-redis.register_function { function_name = '@F@_revoke', callback = revoke, flags = { 'allow-oom' } }
+redis.register_function('@F@_record', answering(record))
+redis.register_function('@F@_configure', answering(configure))
+-- allow-oom: a full Redis refuses events, which the publisher is told, but must not end streams and sessions.
+local function register_for_a_full_redis(name, callback)
+  local function_name = '@F@_' .. name
+  redis.register_function { function_name = function_name, callback = answering(callback), flags = { 'allow-oom' } }
+end
+register_for_a_full_redis('lease', lease)
+register_for_a_full_redis('mark', mark)
+register_for_a_full_redis('tick', tick)
+register_for_a_full_redis('open', open)
+register_for_a_full_redis('renew', renew)
+register_for_a_full_redis('revoke', revoke)
 @ALIAS@

@@ -3,13 +3,20 @@
 use std::collections::HashMap;
 
 use redis::Value;
+use secrecy::ExposeSecret;
 
 use super::commands::{Commands, Fault};
 use crate::settings::Settings;
 
 /// Version of the library. Functions of one version answer callers of the version before: gateways are updated one by one.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 const SOURCE: &str = include_str!("library.lua");
+/// Smallest `proto-max-bulk-len` that Redis takes.
+const SMALLEST_BULK_BYTES: u64 = 1 << 20;
+/// What an argument may have besides a payload: envelope, type, key; rounded up.
+const BESIDE_PAYLOAD_BYTES: u64 = 64 << 10;
+/// A limit of so many times what is needed is far above it.
+const FAR_ABOVE: u64 = 16;
 /// Redis and Valkey have Functions since.
 const OLDEST: (u32, u32) = (7, 0);
 
@@ -66,8 +73,8 @@ fn source(commands: &Commands, alias: bool) -> String {
 /// # Errors
 /// Redis does not answer, is too old, or has our names in use.
 pub async fn ensure(commands: &Commands, settings: &Settings) -> Result<Warnings, Unfit> {
-    let mut warnings = check_server(commands).await?;
-    if database(&settings.redis.url) != 0 {
+    let mut warnings = check_server(commands, settings).await?;
+    if database(settings.redis.url.expose_secret()) != 0 {
         warnings.0.push(
             "redis.url names a database other than 0: Pub/Sub and Functions are shared by all databases, so gateways on two of them need a redis.key_prefix each".to_owned(),
         );
@@ -103,8 +110,8 @@ pub async fn put_settings(commands: &Commands, settings: &Settings) -> Result<()
     commands.run::<i64>(&call).await.map(drop)
 }
 
-async fn check_server(commands: &Commands) -> Result<Warnings, Unfit> {
-    let info: String = commands.run(redis::cmd("INFO").arg("server").arg("memory")).await?;
+async fn check_server(commands: &Commands, settings: &Settings) -> Result<Warnings, Unfit> {
+    let info: String = commands.run(redis::cmd("INFO").arg("server").arg("memory").arg("cluster")).await?;
     let field = |name: &str| info.lines().find_map(|l| l.strip_prefix(name)?.strip_prefix(':')).map(str::trim);
     // Valkey tells its own version beside the Redis version that it is compatible with.
     let version = field("redis_version").unwrap_or("0.0");
@@ -121,7 +128,38 @@ async fn check_server(commands: &Commands) -> Result<Warnings, Unfit> {
             "maxmemory-policy is {policy}: Redis may evict logs and sessions, and lost events could not be told; run `CONFIG SET maxmemory-policy noeviction`"
         )),
     }
+    // On a cluster MIGRATE sends each key as one argument: the limit must exceed the largest log.
+    if field("cluster_enabled") != Some("1") {
+        let max_event_bytes = settings.history.max_event_bytes as u64;
+        warnings.0.extend(longest_argument(commands).await.and_then(|limit| check_argument(limit, max_event_bytes)));
+    }
     Ok(warnings)
+}
+
+/// The longest argument of a command that the server takes, in bytes; `None`: CONFIG is not permitted, or not known here.
+async fn longest_argument(commands: &Commands) -> Option<u64> {
+    let mut command = redis::cmd("CONFIG");
+    command.arg("GET").arg("proto-max-bulk-len");
+    let found: HashMap<String, String> = commands.run(&command).await.ok()?;
+    found.get("proto-max-bulk-len")?.parse().ok()
+}
+
+/// Whether a server that takes arguments of up to `limit` bytes deserves a warning.
+fn check_argument(limit: u64, max_event_bytes: u64) -> Option<String> {
+    let needed = (max_event_bytes + BESIDE_PAYLOAD_BYTES).next_multiple_of(SMALLEST_BULK_BYTES);
+    if limit < max_event_bytes + BESIDE_PAYLOAD_BYTES {
+        Some(format!(
+            "proto-max-bulk-len is {limit}: events of history.max_event_bytes ({max_event_bytes}) are refused; run \
+             `CONFIG SET proto-max-bulk-len {needed}` and put it into redis.conf"
+        ))
+    } else if limit / FAR_ABOVE >= needed {
+        Some(format!(
+            "proto-max-bulk-len is {limit}: one plain PUBLISH of that size overruns client-output-buffer-limit pubsub \
+             and disconnects every gateway; run `CONFIG SET proto-max-bulk-len {needed}` and put it into redis.conf"
+        ))
+    } else {
+        None
+    }
 }
 
 /// A library that is loaded.
@@ -189,4 +227,26 @@ async fn load(commands: &Commands) -> Result<(), Unfit> {
         "the library {} cannot be loaded; does another library have functions named {own}_*? See FUNCTION LIST, and give this gateway another redis.key_prefix",
         name(commands, VERSION),
     )))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn argument_limits_that_do_not_fit_get_a_warning_with_the_fix() {
+        let (mib, event) = (1 << 20, 65_536);
+        assert_eq!(check_argument(mib, event), None);
+        assert_eq!(check_argument(15 * mib, event), None);
+        let default = check_argument(512 * mib, event).unwrap();
+        assert!(default.contains("CONFIG SET proto-max-bulk-len 1048576"), "{default}");
+        let small = check_argument(mib, mib).unwrap();
+        assert!(small.contains("refused") && small.contains("CONFIG SET proto-max-bulk-len 2097152"), "{small}");
+        assert_eq!(check_argument(2 * mib, mib), None);
+    }
+
+    #[test]
+    fn library_text_is_shorter_than_the_smallest_argument_limit() {
+        assert!((SOURCE.len() as u64) < SMALLEST_BULK_BYTES / 2);
+    }
 }

@@ -7,6 +7,7 @@ use std::{
 };
 
 use redis::{AsyncConnectionConfig, IntoConnectionInfo, ProtocolVersion, RedisResult, aio::MultiplexedConnection};
+use secrecy::ExposeSecret;
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
@@ -18,7 +19,7 @@ use super::{
     tick,
 };
 use crate::{
-    core::join::Mark,
+    core::{join::Mark, log_limit::LogLimit},
     settings::Bare,
     state::{
         instance::{Instance, TICK_TIMEOUT},
@@ -30,6 +31,16 @@ use crate::{
 const BATCH: usize = 1000;
 /// Requests that are served together.
 const REQUESTS: usize = 4096;
+/// The clock of Redis and the library's settings are looked at this often.
+const LOOK: Duration = Duration::from_secs(1);
+const LOOK_TIMEOUT: Duration = Duration::from_millis(500);
+/// If the clock of Redis jumps by more, ms, ids of before may not be comparable with those of after.
+const TIME_JUMP_MS: u64 = 86_400_000;
+/// A clock that the library keeps repairing: somebody else keeps writing it.
+const MARK_ATTEMPTS: usize = 10;
+const MARK_PAUSE: Duration = Duration::from_millis(100);
+/// Between log lines about settings that cannot be written, ms.
+const SETTINGS_LOG_MS: u64 = 10_000;
 /// Events without a tick for this long are no sign of life either.
 const TICK_OVERDUE: Duration = Duration::from_secs(10);
 const BACKOFF_MS: std::ops::RangeInclusive<u64> = 100..=5000;
@@ -109,6 +120,7 @@ pub struct Supervisor {
     subscriptions: Subscriptions,
     /// The epoch in which the library's settings were written.
     settings_epoch_ms: u64,
+    settings_log: LogLimit,
 }
 
 /// The link of an instance and its supervisor.
@@ -125,8 +137,15 @@ pub fn new(instance: Arc<Instance>, commands: Commands, inbound: Arc<Inbound>) -
             requests,
             subscriptions: Subscriptions::default(),
             settings_epoch_ms: 0,
+            settings_log: LogLimit::new(SETTINGS_LOG_MS),
         },
     )
+}
+
+/// The time of Redis, ms since 1970.
+async fn server_ms(connection: &mut MultiplexedConnection) -> RedisResult<u64> {
+    let (seconds, micros): (u64, u64) = redis::cmd("TIME").query_async(connection).await?;
+    Ok(seconds * 1000 + micros / 1000)
 }
 
 /// Why a link ended.
@@ -194,7 +213,7 @@ impl Supervisor {
         warnings.0.iter().for_each(|w| tracing::warn!("{w}"));
         let settings = &self.instance.settings.redis;
         let fault = |e: redis::RedisError| e.to_string();
-        let info = settings.url.as_str().into_connection_info().map_err(fault)?;
+        let info = settings.url.expose_secret().into_connection_info().map_err(fault)?;
         let resp3 = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
         let client = redis::Client::open(info.set_redis_settings(resp3)).map_err(fault)?;
         let (inbound, generation) = (self.inbound.clone(), self.inbound.next_link());
@@ -216,6 +235,7 @@ impl Supervisor {
             Err(fault) => return fault,
         }
         let mut timer = tokio::time::interval(Duration::from_millis(250));
+        let mut looked = Instant::now();
         let mut batch = Vec::new();
         loop {
             tokio::select! {
@@ -231,6 +251,12 @@ impl Supervisor {
                 _ = timer.tick() => {
                     if self.is_silent() {
                         return "no tick for 3 s".to_owned();
+                    }
+                    if looked.elapsed() >= LOOK {
+                        looked = Instant::now();
+                        if let Some(jump_ms) = self.look(connection).await {
+                            return format!("the clock of Redis jumped by {jump_ms} ms");
+                        }
                     }
                     self.renew_settings().await;
                     if let Err(e) = self.give_up_idle(connection).await {
@@ -254,6 +280,9 @@ impl Supervisor {
         }
         let users = self.subscriptions.lost();
         self.subscribe(connection, &users).await.map_err(fault)?;
+        let time = server_ms(connection).await.map_err(fault)?;
+        self.instance.link.set_server_ms(time, self.instance.now_ms());
+        self.instance.link.forget_implausible(time);
         // The clock exists, and is past everything that this instance has seen.
         tick::now(&self.commands, 0, self.instance.link.highest()).await.map_err(|f| f.to_string())?;
         let mark = self.mark(connection).await.map_err(fault)?;
@@ -289,15 +318,37 @@ impl Supervisor {
 
     async fn mark(&self, connection: &mut MultiplexedConnection) -> RedisResult<Mark> {
         let clock = self.commands.keys.clock();
-        loop {
+        for attempt in 0..MARK_ATTEMPTS {
             if let Some(mark) = mark_of(mark_commands(&clock).query_async(connection).await?) {
                 return Ok(mark);
             }
-            // Redis was wiped this moment: a tick starts the new epoch.
+            if attempt > 0 {
+                tokio::time::sleep(MARK_PAUSE).await;
+            }
+            // Redis was wiped this moment, or somebody wrote a clock that cannot be: a tick starts the new epoch.
             tick::now(&self.commands, 0, self.instance.link.highest())
                 .await
                 .map_err(|f| redis::RedisError::from(std::io::Error::other(f.to_string())))?;
         }
+        let fault = format!("somebody else keeps writing the key {clock:?}; allow it to the gateways alone (ACL)");
+        Err(std::io::Error::other(fault).into())
+    }
+
+    /// Notes the time of Redis, and whether the library's settings are there. By how many ms the time has
+    /// jumped, if ids of before can no longer be compared.
+    async fn look(&mut self, connection: &mut MultiplexedConnection) -> Option<u64> {
+        let mut pipeline = redis::pipe();
+        pipeline.cmd("TIME").cmd("EXISTS").arg(self.commands.keys.settings());
+        let answer = tokio::time::timeout(LOOK_TIMEOUT, pipeline.query_async(connection)).await;
+        // A link that does not answer is given up by the ticks.
+        let ((seconds, micros), has_settings): ((u64, u64), bool) = answer.ok()?.ok()?;
+        if !has_settings {
+            // Somebody has deleted them: they are written again.
+            self.settings_epoch_ms = 0;
+        }
+        let time_ms = seconds * 1000 + micros / 1000;
+        let jump_ms = self.instance.link.set_server_ms(time_ms, self.instance.now_ms());
+        (jump_ms >= TIME_JUMP_MS).then_some(jump_ms)
     }
 
     async fn answer(&mut self, connection: &mut MultiplexedConnection, batch: Vec<Request>) -> RedisResult<()> {
@@ -350,7 +401,11 @@ impl Supervisor {
         if epoch_ms != self.settings_epoch_ms {
             match library::put_settings(&self.commands, &self.instance.settings).await {
                 Ok(()) => self.settings_epoch_ms = epoch_ms,
-                Err(fault) => tracing::warn!(error = %fault, "the library's settings are not written yet"),
+                Err(fault) => {
+                    if let Some(suppressed) = self.settings_log.allow(self.instance.now_ms()) {
+                        tracing::warn!(error = %fault, suppressed, "the library's settings are not written yet");
+                    }
+                }
             }
         }
     }

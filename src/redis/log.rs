@@ -4,7 +4,7 @@ use std::{collections::HashSet, sync::Arc};
 
 use redis::{Cmd, Pipeline, RedisResult, Value, from_redis_value};
 
-use super::commands::{Commands, Fault};
+use super::commands::{Commands, Fault, is_wrong_type, log_foreign};
 use crate::core::{
     channel::Channel,
     envelope::check_type,
@@ -31,26 +31,34 @@ pub fn mark_commands(clock: &str) -> Pipeline {
 }
 
 /// What they answer: the clock's fields and the time.
-pub type MarkAnswer = ((Option<String>, Option<String>, Option<String>, Option<u64>, Option<u64>), (u64, u64));
+pub type MarkAnswer = ([Option<String>; 5], (u64, u64));
 
-/// The mark in the answer; `None`: there is no clock yet.
+/// The mark in the answer; `None`: there is no clock yet, or one that the library must repair first.
 pub fn mark_of(answer: MarkAnswer) -> Option<Mark> {
-    let ((h, epoch, unrecorded, raised_ms, shorter_ms), (seconds, micros)) = answer;
-    let id = |text: Option<String>| text.as_deref().and_then(EventId::parse);
+    let ([h, epoch, unrecorded, raised_ms, shorter_ms], (seconds, micros)) = answer;
+    let now_ms = seconds * 1000 + micros / 1000;
+    let h = EventId::parse(&h?).filter(|h| h.is_plausible(now_ms))?;
+    // Both were given by the clock before H.
+    let id = |text: Option<String>| match text {
+        None => Some(EventId::ZERO),
+        Some(text) => EventId::parse(&text).filter(|id| *id <= h),
+    };
+    let ms = |text: Option<String>| text.and_then(|t| t.parse().ok()).unwrap_or(0);
     Some(Mark {
-        h: id(h)?,
-        epoch: id(epoch).unwrap_or_default(),
-        unrecorded: id(unrecorded).unwrap_or_default(),
-        raised_ms: raised_ms.unwrap_or(0),
-        shorter_ms: shorter_ms.unwrap_or(0),
-        now_ms: seconds * 1000 + micros / 1000,
+        h,
+        epoch: id(epoch)?,
+        unrecorded: id(unrecorded)?,
+        raised_ms: ms(raised_ms),
+        shorter_ms: ms(shorter_ms),
+        now_ms,
     })
 }
 
 /// Reads up to `count` events of each log after its position. On a `first` read, empty logs are looked at closer.
+/// On a first read a key that holds no log counts as a log that was trimmed: its events are gone.
 ///
 /// # Errors
-/// Redis does not answer.
+/// Redis does not answer; a key that held a log at first holds none any more.
 pub async fn pages(
     commands: &Commands,
     logs: &[(Channel, EventId)],
@@ -63,15 +71,28 @@ pub async fn pages(
         for (channel, after) in chunk {
             pipeline.add_command(range(commands, channel, *after, count));
         }
-        let answers: Vec<Value> = commands.run_all(&pipeline).await?;
+        pipeline.ignore_errors();
+        let answers: Vec<RedisResult<Value>> = commands.run_all(&pipeline).await?;
         for ((channel, _), answer) in chunk.iter().zip(answers) {
-            pages.push(page(channel, answer, count)?);
+            pages.push(match answer {
+                Ok(answer) => page(channel, answer, count)?,
+                Err(e) if first && is_wrong_type(&e) => no_log(commands, channel),
+                Err(e) => return Err(e.into()),
+            });
         }
     }
     if first {
         look_closer(commands, logs, count, &mut pages).await?;
     }
     Ok(pages)
+}
+
+/// The key of a log holds something else.
+const NO_LOG: EventId = EventId { ms: u64::MAX, seq: u64::MAX };
+
+fn no_log(commands: &Commands, channel: &Channel) -> Page {
+    log_foreign(&commands.keys.log(channel));
+    Page { last_ever: NO_LOG, ..Page::default() }
 }
 
 fn range(commands: &Commands, channel: &Channel, after: EventId, count: usize) -> Cmd {
@@ -88,7 +109,8 @@ async fn look_closer(
     count: usize,
     pages: &mut [Page],
 ) -> Result<(), Fault> {
-    let empty: Vec<usize> = (0..logs.len()).filter(|n| pages[*n].events.is_empty()).collect();
+    let is_empty = |page: &Page| page.events.is_empty() && page.last_ever != NO_LOG;
+    let empty: Vec<usize> = (0..logs.len()).filter(|n| is_empty(&pages[*n])).collect();
     for chunk in empty.chunks(PIPELINE / 2) {
         let mut pipeline = redis::pipe();
         pipeline.ignore_errors();
@@ -182,7 +204,14 @@ async fn active(commands: &Commands, topics: &Topics, since_ms: u64) -> Result<(
         let mut command = redis::cmd("ZREVRANGEBYSCORE");
         command.arg(commands.keys.topics()).arg(highest.map_or("+inf".to_owned(), |ms| ms.to_string())).arg(lowest);
         command.arg("WITHSCORES").arg("LIMIT").arg(0).arg(TOPICS_PAGE);
-        let page: Vec<(String, f64)> = commands.run(&command).await?;
+        let page: Vec<(String, f64)> = match commands.run(&command).await {
+            Err(Fault::Refused(e)) if is_wrong_type(&e) => {
+                // Which topics there were is not known: the client gets a gap.
+                log_foreign(&commands.keys.topics());
+                return Ok((found, true));
+            }
+            other => other?,
+        };
         let (length, last) = (page.len(), page.last().map(|(_, ms)| *ms as u64));
         first_ms = first_ms.or(page.first().map(|(_, ms)| *ms as u64));
         looked_at += length;

@@ -5,7 +5,7 @@ use std::{rc::Rc, time::Duration};
 use redis::Value;
 use tokio::sync::mpsc;
 
-use super::commands::{Commands, Fault};
+use super::commands::{Commands, Fault, log_foreign_key};
 use crate::{
     core::{id::EventId, system::CloseReason},
     state::{
@@ -168,7 +168,11 @@ async fn renew_all(hub: &Rc<Hub>, commands: &Commands, grace: Duration) {
             match answer.as_str() {
                 "taken-over" => hub.end_session(connection, CloseReason::TakenOver),
                 "revoked" => hub.end_session(connection, CloseReason::Revoked),
-                _ => {}
+                other => {
+                    if let Some(fault) = other.strip_prefix("wrong-type: ") {
+                        log_foreign_key(fault);
+                    }
+                }
             }
         }
     }

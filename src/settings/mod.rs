@@ -1,11 +1,16 @@
-//! The settings: one table ([`table::KEYS`]) names every key with its default, its meaning and its parser; files,
-//! environment, `check-config`, the sample file and the README are held against it (DESIGN.md section 5).
+//! The settings. One table ([`table::KEYS`]) lists every key with its default, its meaning and its
+//! parser; the loader, `check-config`, the sample file and the reference page are made from it.
 
+pub mod check;
+pub mod error;
+mod file;
 pub mod load;
 pub mod parse;
+mod parse_keys;
 pub mod sample;
 pub mod table;
 mod types;
 
-pub use load::{Fault, Loaded, Source, load};
+pub use error::ConfigError;
+pub use load::{Loaded, Source, load};
 pub use types::*;

@@ -1,7 +1,9 @@
-//! Parsers of single values. An error says what is wrong and how to mend it: `fault; fix`.
+//! Parsers of single values. An error states the problem and the fix and never contains a value that
+//! may be secret.
 
 use std::{
     net::{IpAddr, SocketAddr, ToSocketAddrs},
+    ops::RangeInclusive,
     path::PathBuf,
     time::Duration,
 };
@@ -9,28 +11,37 @@ use std::{
 use ipnet::IpNet;
 use toml::Value;
 
-use super::{Algorithm, ApiKey, Bare, Scope, TicketKey};
+use super::Bare;
 use crate::core::address::AddressHeader;
 
-/// Outcome of a parser; the error reads `fault; fix`.
+/// Result of a parser; the error is the message of a [`super::ConfigError`].
 pub type Parsed<T> = Result<T, String>;
 
-/// What a value of the wrong kind is called, without showing the value: it may be a secret.
-fn kind(value: &Value) -> &'static str {
-    value.type_str()
-}
-
-/// A text.
-pub fn text(value: &Value) -> Parsed<String> {
+/// The end of a message: the value as it was given. Not for values that may be secret.
+fn got(value: &Value) -> String {
     match value {
-        Value::String(s) => Ok(s.clone()),
-        other => Err(format!("is a {}, not a string; write it in quotes", kind(other))),
+        Value::String(s) => format!("(got {:?})", s.chars().take(64).collect::<String>()),
+        Value::Integer(_) | Value::Float(_) | Value::Boolean(_) => format!("(got {value})"),
+        other => format!("(got a {})", other.type_str()),
     }
 }
 
-/// A text, or `None` if it is empty.
+/// A string.
+pub fn text(value: &Value) -> Parsed<String> {
+    match value {
+        Value::String(s) => Ok(s.clone()),
+        other => Err(format!("must be a string in quotes (got a {})", other.type_str())),
+    }
+}
+
+/// A string, or `None` if it is empty.
 pub fn optional_text(value: &Value) -> Parsed<Option<String>> {
     Ok(Some(text(value)?).filter(|s| !s.is_empty()))
+}
+
+/// A string that is not empty.
+pub fn non_empty(value: &Value) -> Parsed<String> {
+    optional_text(value)?.ok_or_else(|| "must not be empty; set a value".to_owned())
 }
 
 /// A path, or `None` if it is empty.
@@ -38,92 +49,105 @@ pub fn path(value: &Value) -> Parsed<Option<PathBuf>> {
     Ok(optional_text(value)?.map(PathBuf::from))
 }
 
-/// A URL of the web, or `None` if it is empty.
+/// An http or https URL without credentials, or `None` if it is empty.
 pub fn web_url(value: &Value) -> Parsed<Option<reqwest::Url>> {
     let Some(s) = optional_text(value)? else { return Ok(None) };
-    // The value is not shown: it may hold a password.
-    let url = reqwest::Url::parse(&s).ok().filter(|u| matches!(u.scheme(), "http" | "https") && u.has_host());
-    match url.ok_or("is no URL; write e.g. \"https://id.example.com/.well-known/jwks.json\"")? {
-        url if !url.username().is_empty() || url.password().is_some() => {
-            Err("holds a user or a password; key sets are public, leave them out".to_owned())
+    // The value is not shown: it may contain a password.
+    let url = reqwest::Url::parse(&s).ok();
+    let url = url.filter(|u| matches!(u.scheme(), "http" | "https") && u.has_host());
+    match url {
+        None => Err("must be an http or https URL, for example \
+                     \"https://id.example.com/.well-known/jwks.json\""
+            .to_owned()),
+        Some(url) if !url.username().is_empty() || url.password().is_some() => {
+            Err("must not contain a user or password; key sets are public, remove them".to_owned())
         }
-        url => Ok(Some(url)),
+        Some(url) => Ok(Some(url)),
     }
 }
 
-/// `address:port`; a name such as `localhost` is looked up.
+/// `address:port`; a host name such as `localhost` is resolved.
 pub fn address(value: &Value) -> Parsed<Option<SocketAddr>> {
     let s = text(value)?;
     let found = s.to_socket_addrs().ok().and_then(|mut all| all.next());
-    found.map(Some).ok_or_else(|| format!("{s:?} is no address; write IP:PORT, e.g. \"0.0.0.0:8080\""))
+    found.map(Some).ok_or_else(|| format!("must be ADDRESS:PORT, for example \"0.0.0.0:8080\" {}", got(value)))
 }
 
-/// A whole number within `range`.
-pub fn number(value: &Value, range: std::ops::RangeInclusive<u64>) -> Parsed<u64> {
+/// An integer within `range`.
+pub fn number(value: &Value, range: RangeInclusive<u64>) -> Parsed<u64> {
     let n = match value {
         Value::Integer(n) => u64::try_from(*n).ok(),
         Value::String(s) => s.trim().parse().ok(),
         _ => None,
     };
-    match n {
-        Some(n) if range.contains(&n) => Ok(n),
-        _ => Err(format!("is no whole number from {} to {}; write one", range.start(), range.end())),
-    }
+    n.filter(|n| range.contains(n))
+        .ok_or_else(|| format!("must be an integer from {} to {} {}", range.start(), range.end(), got(value)))
 }
 
 /// A number of bytes: `65536`, `64KiB`, `16MiB`, `1GiB`.
-pub fn bytes(value: &Value, range: std::ops::RangeInclusive<u64>) -> Parsed<usize> {
+pub fn bytes(value: &Value, range: RangeInclusive<u64>) -> Parsed<usize> {
     let n = match value {
         Value::Integer(n) => u64::try_from(*n).ok(),
-        Value::String(s) => {
-            let s = s.trim();
-            let digits = s.find(|c: char| !c.is_ascii_digit()).unwrap_or(s.len());
-            let unit = match s[digits..].trim() {
-                "" | "B" => Some(1u64),
-                "KiB" => Some(1 << 10),
-                "MiB" => Some(1 << 20),
-                "GiB" => Some(1 << 30),
-                _ => None,
-            };
-            s[..digits].parse::<u64>().ok().zip(unit).and_then(|(n, unit)| n.checked_mul(unit))
-        }
+        Value::String(s) => bytes_with_unit(s.trim()),
         _ => None,
     };
-    match n {
-        Some(n) if range.contains(&n) => Ok(n as usize),
-        _ => Err(format!(
-            "is no size from {} to {} bytes; write a whole number of bytes or e.g. \"64KiB\", \"16MiB\"",
+    n.filter(|n| range.contains(n)).map(|n| n as usize).ok_or_else(|| {
+        format!(
+            "must be a size from {} to {} bytes, for example 65536, \"64KiB\" or \"16MiB\" {}",
             range.start(),
-            range.end()
-        )),
-    }
+            range.end(),
+            got(value)
+        )
+    })
 }
 
-/// A duration with its unit (`250ms`, `15s`, `5m`, `24h`); a bare `0` is allowed.
-pub fn duration(value: &Value, range: std::ops::RangeInclusive<Duration>) -> Parsed<Duration> {
+fn bytes_with_unit(s: &str) -> Option<u64> {
+    let digits = s.find(|c: char| !c.is_ascii_digit()).unwrap_or(s.len());
+    let unit = match s[digits..].trim() {
+        "" | "B" => 1u64,
+        "KiB" => 1 << 10,
+        "MiB" => 1 << 20,
+        "GiB" => 1 << 30,
+        _ => return None,
+    };
+    s[..digits].parse::<u64>().ok()?.checked_mul(unit)
+}
+
+/// A duration with its unit (`250ms`, `15s`, `5m`, `24h`); `0` needs no unit.
+pub fn duration(value: &Value, range: RangeInclusive<Duration>) -> Parsed<Duration> {
     let parsed = match value {
         Value::Integer(0) => Some(Duration::ZERO),
         Value::String(s) if s.trim() == "0" => Some(Duration::ZERO),
         Value::String(s) => humantime::parse_duration(s.trim()).ok(),
         _ => None,
     };
-    match parsed {
-        Some(d) if range.contains(&d) => Ok(d),
-        _ => Err(format!(
-            "is no duration from {} to {}; write it with its unit, e.g. \"15s\", \"5m\", \"24h\"",
-            humantime::format_duration(*range.start()),
-            humantime::format_duration(*range.end())
-        )),
+    parsed.filter(|d| range.contains(d)).ok_or_else(|| {
+        format!(
+            "must be a duration with its unit from {} to {}, for example \"15s\", \"5m\" or \
+             \"24h\" {}",
+            show_duration(*range.start()),
+            show_duration(*range.end()),
+            got(value)
+        )
+    })
+}
+
+/// A duration in days or as `humantime` writes it, which knows months of 30.44 days.
+fn show_duration(duration: Duration) -> String {
+    const DAY_S: u64 = 86_400;
+    match duration.as_secs() {
+        s if s >= DAY_S && s % DAY_S == 0 => format!("{}d", s / DAY_S),
+        _ => humantime::format_duration(duration).to_string(),
     }
 }
 
-/// A list of words: an array, a JSON array in a string, or words with commas between.
+/// A list of strings: an array, a JSON array in a string, or words separated by commas.
 pub fn words(value: &Value) -> Parsed<Vec<String>> {
     match value {
         Value::Array(items) => items.iter().map(text).collect(),
         Value::String(s) if s.trim_start().starts_with('[') => words(&json(s)?),
         Value::String(s) => Ok(s.split(',').map(str::trim).filter(|w| !w.is_empty()).map(str::to_owned).collect()),
-        other => Err(format!("is a {}, not a list; write e.g. [\"a\", \"b\"]", kind(other))),
+        other => Err(format!("must be a list of strings, for example [\"a\", \"b\"] (got a {})", other.type_str())),
     }
 }
 
@@ -133,27 +157,30 @@ pub fn flag(value: &Value) -> Parsed<bool> {
         Value::Boolean(flag) => Ok(*flag),
         Value::String(s) if s == "true" => Ok(true),
         Value::String(s) if s == "false" => Ok(false),
-        _ => Err("is neither true nor false; write one of them".to_owned()),
+        _ => Err(format!("must be true or false {}", got(value))),
     }
 }
 
 /// `record`, `relay` or `off`.
-pub fn bare(value: &Value) -> Parsed<Bare> {
+pub fn plain_publish(value: &Value) -> Parsed<Bare> {
     match text(value)?.as_str() {
         "record" => Ok(Bare::Record),
         "relay" => Ok(Bare::Relay),
         "off" => Ok(Bare::Off),
-        other => Err(format!("{other:?} is unknown; write \"record\", \"relay\" or \"off\"")),
+        _ => Err(format!("must be \"record\", \"relay\" or \"off\" {}", got(value))),
     }
 }
 
-/// Networks, as `10.0.0.0/8` or as a single address.
+/// Networks (`10.0.0.0/8`) or single addresses.
 pub fn networks(value: &Value) -> Parsed<Vec<IpNet>> {
     let network = |word: &String| {
         let single = || word.parse::<IpAddr>().map(IpNet::from);
-        word.parse()
-            .or_else(|_| single())
-            .map_err(|_| format!("{word:?} is no network; write e.g. \"10.0.0.0/8\", \"fd00::/8\" or a single address"))
+        word.parse().or_else(|_| single()).map_err(|_| {
+            format!(
+                "must list networks or addresses, for example \"10.0.0.0/8\" or \"fd00::1\" \
+                 (got {word:?})"
+            )
+        })
     };
     words(value)?.iter().map(network).collect()
 }
@@ -163,118 +190,145 @@ pub fn address_header(value: &Value) -> Parsed<AddressHeader> {
     let name = text(value)?;
     let known = [AddressHeader::XForwardedFor, AddressHeader::Forwarded];
     let found = known.into_iter().find(|header| header.name().eq_ignore_ascii_case(&name));
-    found.ok_or_else(|| format!("{name:?} is unknown; write \"x-forwarded-for\" or \"forwarded\""))
+    found.ok_or_else(|| format!("must be \"x-forwarded-for\" or \"forwarded\" {}", got(value)))
 }
 
-/// `text` or `json`: whether it is `json`.
+/// `text` or `json`; true for `json`.
 pub fn log_format(value: &Value) -> Parsed<bool> {
     match text(value)?.as_str() {
         "text" => Ok(false),
         "json" => Ok(true),
-        other => Err(format!("{other:?} is unknown; write \"text\" or \"json\"")),
+        _ => Err(format!("must be \"text\" or \"json\" {}", got(value))),
     }
 }
 
-fn json(s: &str) -> Parsed<Value> {
-    serde_json::from_str::<Value>(s).map_err(|e| format!("is no valid JSON ({e}); mend it"))
+const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+
+/// A level, or a list of `target=level` directives and levels separated by commas.
+pub fn log_level(value: &Value) -> Parsed<String> {
+    let s = text(value)?;
+    // The filter itself takes any other word for the name of a target and then logs nothing else.
+    let is_level = |word: &str| LEVELS.iter().any(|level| level.eq_ignore_ascii_case(word));
+    let is_directive = |word: &str| match word.rsplit_once('=') {
+        Some((target, level)) => !target.is_empty() && is_level(level),
+        None => is_level(word),
+    };
+    let valid =
+        s.split(',').all(|word| is_directive(word.trim())) && s.parse::<tracing_subscriber::filter::Targets>().is_ok();
+    if valid {
+        return Ok(s);
+    }
+    Err(format!(
+        "must be error, warn, info, debug, trace or off, or a filter such as \
+         \"sse_gateway=debug,info\" {}",
+        got(value)
+    ))
 }
 
-/// An array of tables, from TOML or as JSON in a string.
-fn tables(value: &Value) -> Parsed<Vec<toml::Table>> {
-    match value {
-        Value::Array(items) => items
-            .iter()
-            .map(|item| {
-                item.as_table()
-                    .cloned()
-                    .ok_or_else(|| "holds an entry that is no table; see config/gateway.toml".to_owned())
+/// A prefix of keys or channels.
+pub fn prefix(value: &Value, min_len: usize) -> Parsed<String> {
+    let s = text(value)?;
+    let allowed = |b: u8| b.is_ascii_graphic() && !b"*?[]\\'\"".contains(&b);
+    if (min_len..=64).contains(&s.len()) && s.bytes().all(allowed) {
+        return Ok(s);
+    }
+    Err(format!(
+        "must have {min_len} to 64 printable ASCII characters without space, quotes and \
+         * ? [ ] \\ {}",
+        got(value)
+    ))
+}
+
+/// Topic patterns: names, `prefix*` or `*`.
+pub fn topics(value: &Value) -> Parsed<Vec<String>> {
+    let words = words(value)?;
+    match crate::core::topics::Topics::parse(words.iter().map(String::as_str)) {
+        Ok(_) => Ok(words),
+        Err(bad) => Err(format!(
+            "must list topics of 1 to 256 printable ASCII characters, `prefix*` or `*` \
+             (got {bad:?})"
+        )),
+    }
+}
+
+/// Origins (`https://app.example.com`), or `*` alone.
+pub fn origins(value: &Value) -> Parsed<Vec<String>> {
+    let words = words(value)?;
+    let valid = |origin: &str| {
+        origin == "*"
+            || origin.split_once("://").is_some_and(|(scheme, host)| {
+                matches!(scheme, "http" | "https") && !host.is_empty() && !host.contains(['/', '*', ' '])
             })
-            .collect(),
-        Value::String(s) if s.trim().is_empty() => Ok(Vec::new()),
-        Value::String(s) => match json(s)? {
-            Value::String(_) => Err("is no list; write an array of tables".to_owned()),
-            parsed => tables(&parsed),
-        },
-        other => Err(format!("is a {}, not a list; write an array of tables, see config/gateway.toml", kind(other))),
-    }
-}
-
-fn only(table: &toml::Table, known: &[&str]) -> Parsed<()> {
-    match table.keys().find(|k| !known.contains(&k.as_str())) {
-        Some(k) => Err(format!("has an unknown member {k:?}; known are {}", known.join(", "))),
-        None => Ok(()),
-    }
-}
-
-/// `api_keys`: `[{ sha256 = "<64 hex digits>", scopes = ["publish", "tickets", "admin"] }]`.
-pub fn api_keys(value: &Value) -> Parsed<Vec<ApiKey>> {
-    tables(value)?.iter().map(api_key).collect()
-}
-
-fn api_key(table: &toml::Table) -> Parsed<ApiKey> {
-    only(table, &["sha256", "scopes"])?;
-    let sha256 = table
-        .get("sha256")
-        .and_then(Value::as_str)
-        .and_then(crate::core::hex::decode32)
-        .ok_or("has an entry without a valid sha256; write the 64 hex digits of `printf %s KEY | sha256sum`")?;
-    let scopes = words(table.get("scopes").ok_or("has an entry without scopes; write e.g. scopes = [\"publish\"]")?)?;
-    let scopes = scopes
-        .iter()
-        .map(|s| match s.as_str() {
-            "publish" => Ok(Scope::Publish),
-            "tickets" => Ok(Scope::Tickets),
-            "admin" => Ok(Scope::Admin),
-            other => Err(format!("has an unknown scope {other:?}; known are publish, tickets, admin")),
-        })
-        .collect::<Parsed<Vec<_>>>()?;
-    Ok(ApiKey { sha256, scopes })
-}
-
-/// `tickets.keys`: `[{ kid, algorithm, secret | secret_file | public_key | public_key_file }]`.
-pub fn ticket_keys(value: &Value) -> Parsed<Vec<TicketKey>> {
-    tables(value)?.iter().map(ticket_key).collect()
-}
-
-fn ticket_key(table: &toml::Table) -> Parsed<TicketKey> {
-    only(table, &["kid", "algorithm", "secret", "secret_file", "public_key", "public_key_file"])?;
-    let member = |name: &str| table.get(name).map(text).transpose().map_err(|e| format!("{name} {e}"));
-    let algorithm = match member("algorithm")?.as_deref() {
-        Some("HS256") => Algorithm::HS256,
-        Some("RS256") => Algorithm::RS256,
-        Some("ES256") => Algorithm::ES256,
-        Some("EdDSA") => Algorithm::EdDSA,
-        _ => return Err("has an entry without a known algorithm; write HS256, RS256, ES256 or EdDSA".to_owned()),
     };
-    let (inline, file) = match algorithm {
-        Algorithm::HS256 => ("secret", "secret_file"),
-        _ => ("public_key", "public_key_file"),
-    };
-    let (material, file) = match (member(inline)?, member(file)?.map(PathBuf::from)) {
-        (Some(s), None) => (s.into_bytes(), None),
-        (None, Some(path)) => (read_secret(&path)?, Some(path)),
-        _ => {
-            return Err(format!(
-                "has an entry of {algorithm:?} that needs exactly one of {inline} and {file}; write one"
-            ));
+    match words.iter().find(|origin| !valid(origin)) {
+        Some(bad) => Err(format!("must list origins of the form scheme://host[:port], or only \"*\" (got {bad:?})")),
+        None if words.len() > 1 && words.iter().any(|origin| origin == "*") => {
+            Err("must be either [\"*\"] or a list of origins; remove one of them".to_owned())
         }
-    };
-    let key = TicketKey { kid: member("kid")?, algorithm, material, file };
-    let place = || key.file.as_ref().map(|path| format!(" in {}", path.display())).unwrap_or_default();
-    key.decoding_key()
-        .map_err(|e| format!("has a key{} that cannot be used ({e}); give a {algorithm:?} key in PEM", place()))?;
-    Ok(key)
+        None => Ok(words),
+    }
 }
 
-/// The content of a file that holds a secret, without the line break at its end.
-pub fn read_secret(path: &std::path::Path) -> Parsed<Vec<u8>> {
-    let mut content =
-        std::fs::read(path).map_err(|e| format!("{} cannot be read ({e}); give a readable file", path.display()))?;
-    while content.last().is_some_and(u8::is_ascii_whitespace) {
-        content.pop();
+/// A URL of Redis. The value is not shown: it may contain a password.
+pub fn redis_url(value: &Value) -> Parsed<String> {
+    let s = text(value)?;
+    redis::Client::open(s.as_str()).map(|_| s).map_err(|_| {
+        "must be a Redis URL, for example redis://host:6379 or \
+         rediss://user:password@host:6380"
+            .to_owned()
+    })
+}
+
+pub(super) fn json(s: &str) -> Parsed<Value> {
+    serde_json::from_str::<Value>(s).map_err(|e| format!("must be valid JSON ({e})"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn string(s: &str) -> Value {
+        Value::String(s.to_owned())
     }
-    if content.is_empty() {
-        return Err(format!("{} is empty; put the secret into it", path.display()));
+
+    #[test]
+    fn durations_name_range_example_and_value() {
+        let range = Duration::from_secs(1)..=Duration::from_secs(3600);
+        assert_eq!(duration(&string("60s"), range.clone()), Ok(Duration::from_secs(60)));
+        let error = duration(&string("1"), range).unwrap_err();
+        for part in ["from 1s to 1h", "for example", "(got \"1\")"] {
+            assert!(error.contains(part), "{error}");
+        }
+        let year = Duration::ZERO..=Duration::from_secs(365 * 86_400);
+        assert!(duration(&string("x"), year).unwrap_err().contains("from 0s to 365d"));
     }
-    Ok(content)
+
+    #[test]
+    fn sizes_with_units_and_overflow() {
+        assert_eq!(bytes(&string("64 KiB"), 1..=1 << 20), Ok(65536));
+        assert_eq!(bytes(&Value::Integer(7), 1..=9), Ok(7));
+        for bad in ["64 kilo", "-1", "KiB", "99999999999999999999GiB", "18014398509481984KiB"] {
+            assert!(bytes(&string(bad), 0..=u64::MAX).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn unknown_log_levels_are_errors() {
+        for good in ["info", "WARN", "off", "sse_gateway=debug,info", "a::b=trace, warn"] {
+            assert!(log_level(&string(good)).is_ok(), "{good}");
+        }
+        for bad in ["warning", "loud", "", "sse_gateway", "very=loud=x", "=info", "info,"] {
+            assert!(log_level(&string(bad)).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn lists_come_in_three_forms() {
+        let expected = Ok(vec!["a".to_owned(), "b".to_owned()]);
+        let array = Value::Array(vec![string("a"), string("b")]);
+        assert_eq!(words(&array), expected);
+        assert_eq!(words(&string("[\"a\", \"b\"]")), expected);
+        assert_eq!(words(&string("a, b,")), expected);
+        assert!(words(&Value::Boolean(true)).is_err());
+    }
 }

@@ -1,10 +1,10 @@
 //! Every key with its default (as TOML), its meaning and its parser.
 
-use std::{ops::RangeInclusive, path::PathBuf, time::Duration};
+use std::{ops::RangeInclusive, time::Duration};
 
 use toml::Value;
 
-use super::{Settings, TicketKey, parse, types::Algorithm};
+use super::{Settings, parse, parse_keys};
 
 /// One key of the configuration.
 pub struct Key {
@@ -12,9 +12,9 @@ pub struct Key {
     pub name: &'static str,
     /// The default, as a TOML value.
     pub default: &'static str,
-    /// What it means, for the sample file and the README.
+    /// What it means, for the sample file and the reference page.
     pub help: &'static str,
-    /// Puts a value into the settings; the error reads `fault; fix`.
+    /// Puts a value into the settings; the error is the message of a `ConfigError`.
     pub set: fn(&mut Settings, &Value) -> Result<(), String>,
 }
 
@@ -57,11 +57,11 @@ keys! {
     "admin.listen" = r#""127.0.0.1:9090""#, "Admin listener: /healthz, /readyz, /metrics, connections.",
         |s, v| s.admin.listen = parse::address(v)?;
     "redis.url" = r#""redis://127.0.0.1:6379""#, "redis://[user:password@]host:port[/db], or rediss:// for TLS. A password belongs into the environment.",
-        |s, v| s.redis.url = redis_url(v)?;
+        |s, v| s.redis.url = parse::redis_url(v)?.into();
     "redis.key_prefix" = r#""sse:""#, "Begins every key and every live channel; gateways that share a Redis share their prefix, or nothing.",
-        |s, v| s.redis.key_prefix = prefix(v, 1)?;
+        |s, v| s.redis.key_prefix = parse::prefix(v, 1)?;
     "redis.channel_prefix" = r#""""#, "Stands before `user:<id>:events` and `broadcast:<topic>` in the publishers' channels.",
-        |s, v| s.redis.channel_prefix = prefix(v, 0)?;
+        |s, v| s.redis.channel_prefix = parse::prefix(v, 0)?;
     "redis.pool_size" = "8", "Connections for commands; the subscriber has its own.",
         |s, v| s.redis.pool_size = parse::number(v, 1..=1024)? as usize;
     "redis.command_timeout" = r#""2s""#, "Longest wait for the answer to one command.",
@@ -69,7 +69,7 @@ keys! {
     "redis.unsubscribe_linger" = r#""10s""#, "A user's channel stays subscribed this long after the user's last stream.",
         |s, v| s.redis.unsubscribe_linger = parse::duration(v, ms(0, HOUR))?;
     "publishers.bare" = r#""record""#, "What becomes of a bare PUBLISH: `record` (logged, can be replayed), `relay` (live only, without id), `off`.",
-        |s, v| s.publishers.bare = parse::bare(v)?;
+        |s, v| s.publishers.bare = parse::plain_publish(v)?;
     "history.max_len" = "1000", "Events kept per channel, approximately.",
         |s, v| s.history.max_len = parse::number(v, 1..=100_000_000)?;
     "history.retention" = r#""24h""#, "A channel's log expires this long after its last event.",
@@ -81,11 +81,11 @@ keys! {
     "history.tail_bytes" = r#""16MiB""#, "Recent broadcasts that an instance keeps in memory, so that resumes need not ask Redis.",
         |s, v| s.history.tail_bytes = parse::bytes(v, 0..=1 << 40)?;
     "tickets.secret" = r#""""#, "HS256 secret of 32 bytes or more. Belongs into the environment or a file, never into this one.",
-        |s, v| if let Some(secret) = parse::optional_text(v)? { s.tickets.keys.push(hs256(secret.into_bytes(), None)) };
+        |s, v| s.tickets.keys.extend(parse_keys::secret(v)?);
     "tickets.secret_file" = r#""""#, "File that holds the HS256 secret (a line break at its end is ignored).",
-        |s, v| if let Some(path) = parse::path(v)? { s.tickets.keys.push(hs256(parse::read_secret(&path)?, Some(path))) };
+        |s, v| s.tickets.keys.extend(parse_keys::secret_file(v)?);
     "tickets.keys" = "[]", "More keys, by `kid`: [{ kid, algorithm = HS256|RS256|ES256|EdDSA, secret|secret_file|public_key|public_key_file }].",
-        |s, v| s.tickets.keys.extend(parse::ticket_keys(v)?);
+        |s, v| s.tickets.keys.extend(parse_keys::ticket_keys(v)?);
     "tickets.jwks_url" = r#""""#, "Key set (JWKS) of whoever signs the tickets, http:// or https://; its keys are good beside those above. Empty = none.",
         |s, v| s.tickets.jwks_url = parse::web_url(v)?;
     "tickets.jwks_refresh" = r#""5m""#, "A key set this old is fetched anew, in the background.",
@@ -93,7 +93,7 @@ keys! {
     "tickets.jwks_cooldown" = r#""5s""#, "A ticket with an unknown `kid` makes the key set be fetched at once, but at most this often.",
         |s, v| s.tickets.jwks_cooldown = parse::duration(v, ms(100, HOUR))?;
     "tickets.audience" = r#""sse-gateway""#, "Required `aud`.",
-        |s, v| s.tickets.audience = non_empty(v)?;
+        |s, v| s.tickets.audience = parse::non_empty(v)?;
     "tickets.issuer" = r#""""#, "Required `iss`; empty = any.",
         |s, v| s.tickets.issuer = parse::optional_text(v)?;
     "tickets.max_ttl" = r#""60s""#, "Largest `exp - iat`.",
@@ -101,7 +101,7 @@ keys! {
     "tickets.leeway" = r#""5s""#, "Tolerated clock skew.",
         |s, v| s.tickets.leeway = parse::duration(v, ms(0, 5 * SECOND))?;
     "tickets.default_topics" = r#"["*"]"#, "Topics of a ticket without a `topics` claim: names, `prefix*` or `*`.",
-        |s, v| s.tickets.default_topics = topics(v)?;
+        |s, v| s.tickets.default_topics = parse::topics(v)?;
     "tickets.reconnect_grace" = r#""2m""#, "A session lives this long after its stream; 0 = a ticket is good for one connection only.",
         |s, v| s.tickets.reconnect_grace = parse::duration(v, ms(0, DAY))?;
     "tickets.max_session" = r#""12h""#, "Longest life of a session.",
@@ -109,7 +109,7 @@ keys! {
     "tickets.session_cookie" = "false", "Bind each session to the browser that opened it, by an HttpOnly cookie: a stolen URL resumes nothing. Pages need `withCredentials`.",
         |s, v| s.tickets.session_cookie = parse::flag(v)?;
     "api_keys" = "[]", "Keys for POST /publish, POST /tickets and the admin API: [{ sha256 = \"<hex of the key's SHA-256>\", scopes = [\"publish\", \"tickets\", \"admin\"] }].",
-        |s, v| s.api_keys = parse::api_keys(v)?;
+        |s, v| s.api_keys = parse_keys::api_keys(v)?;
     "limits.max_connections" = "10000", "Streams and polls at once on this instance; above it clients are told `sse.busy`.",
         |s, v| s.limits.max_connections = parse::number(v, 1..=10_000_000)? as usize;
     "limits.max_connections_per_user" = "100", "The same for one user.",
@@ -118,8 +118,10 @@ keys! {
         |s, v| s.limits.queue_bytes = parse::bytes(v, ANY_BYTES)?;
     "limits.queue_bytes_total" = r#""256MiB""#, "Bytes queued for all connections; above it the largest queues are dropped.",
         |s, v| s.limits.queue_bytes_total = parse::bytes(v, ANY_BYTES)?;
-    "limits.stall" = r#""30s""#, "A client that takes nothing for this long is disconnected.",
+    "limits.stall" = r#""30s""#, "A client that acknowledges no byte for this long, though some are under way, is disconnected.",
         |s, v| s.limits.stall = parse::duration(v, ms(100, DAY))?;
+    "limits.http2_max_concurrent_streams" = "256", "Streams (requests) that a client may have open at once on one HTTP/2 connection; more are refused.",
+        |s, v| s.limits.http2_max_concurrent_streams = parse::number(v, 1..=10_000)? as u32;
     "limits.publish_body_bytes" = r#""1MiB""#, "Largest body of POST /publish and POST /tickets.",
         |s, v| s.limits.publish_body_bytes = parse::bytes(v, 1024..=256 << 20)?;
     "limits.connects_per_address_per_minute" = "0", "New streams and polls of one client address (of IPv6: one /64) a minute; above it clients are told `sse.busy`. 0 = any number.",
@@ -129,7 +131,7 @@ keys! {
     "limits.posts_per_key_per_second" = "0", "POST /publish and POST /tickets with one API key a second; above it they are answered with 429. 0 = any number.",
         |s, v| s.limits.posts_per_key_per_second = parse::number(v, RATE)?;
     "cors.allowed_origins" = "[]", "Origins that may read the stream, e.g. [\"https://app.example.com\"]; [\"*\"] = any.",
-        |s, v| s.cors.allowed_origins = origins(v)?;
+        |s, v| s.cors.allowed_origins = parse::origins(v)?;
     "drain.delay" = r#""5s""#, "After SIGTERM: not ready but still serving, while the balancer takes notice.",
         |s, v| s.drain.delay = parse::duration(v, ms(0, HOUR))?;
     "drain.window" = r#""20s""#, "Then the streams end evenly over this time.",
@@ -137,65 +139,5 @@ keys! {
     "log.format" = r#""text""#, "`text` or `json`.",
         |s, v| s.log.json = parse::log_format(v)?;
     "log.level" = r#""info""#, "`error`, `warn`, `info`, `debug`, `trace`, or a filter such as `sse_gateway=debug,info`.",
-        |s, v| s.log.level = log_level(v)?;
-}
-
-fn hs256(material: Vec<u8>, file: Option<PathBuf>) -> TicketKey {
-    TicketKey { kid: None, algorithm: Algorithm::HS256, material, file }
-}
-
-fn non_empty(v: &Value) -> parse::Parsed<String> {
-    parse::optional_text(v)?.ok_or_else(|| "is empty; write a value".to_owned())
-}
-
-fn prefix(v: &Value, min_len: usize) -> parse::Parsed<String> {
-    let s = parse::text(v)?;
-    let good =
-        (min_len..=64).contains(&s.len()) && s.bytes().all(|b| b.is_ascii_graphic() && !b"*?[]\\'\"".contains(&b));
-    if good {
-        Ok(s)
-    } else {
-        Err(format!(
-            "is no prefix; write {min_len} to 64 printable ASCII characters without space, quotes and * ? [ ] \\"
-        ))
-    }
-}
-
-fn redis_url(v: &Value) -> parse::Parsed<String> {
-    let s = parse::text(v)?;
-    // The error of the parser is not shown: it may quote the password.
-    redis::Client::open(s.as_str())
-        .map(|_| s)
-        .map_err(|_| "is no Redis URL; write redis://host:6379 or rediss://user:password@host:6380".to_owned())
-}
-
-fn topics(v: &Value) -> parse::Parsed<Vec<String>> {
-    let words = parse::words(v)?;
-    crate::core::topics::Topics::parse(words.iter().map(String::as_str))
-        .map(|_| words)
-        .map_err(|bad| format!("{bad:?} is no topic; write 1 to 256 printable ASCII characters, `prefix*` or `*`"))
-}
-
-fn origins(v: &Value) -> parse::Parsed<Vec<String>> {
-    let words = parse::words(v)?;
-    let good = |o: &str| {
-        o == "*"
-            || o.split_once("://").is_some_and(|(scheme, host)| {
-                matches!(scheme, "http" | "https") && !host.is_empty() && !host.contains(['/', '*', ' '])
-            })
-    };
-    match words.iter().find(|o| !good(o)) {
-        Some(bad) => Err(format!("{bad:?} is no origin; write scheme://host[:port] without a path, or \"*\"")),
-        None if words.len() > 1 && words.iter().any(|o| o == "*") => {
-            Err("holds \"*\" beside others; write either \"*\" alone or the origins".to_owned())
-        }
-        None => Ok(words),
-    }
-}
-
-fn log_level(v: &Value) -> parse::Parsed<String> {
-    let s = non_empty(v)?;
-    s.parse::<tracing_subscriber::filter::Targets>()
-        .map(|_| s)
-        .map_err(|_| "is no filter; write e.g. \"info\" or \"sse_gateway=debug,info\"".to_owned())
+        |s, v| s.log.level = parse::log_level(v)?;
 }

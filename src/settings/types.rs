@@ -4,6 +4,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use ipnet::IpNet;
 use reqwest::Url;
+use secrecy::{ExposeSecret, SecretSlice, SecretString};
 
 use crate::core::address::AddressHeader;
 
@@ -65,10 +66,10 @@ pub struct Admin {
 }
 
 /// `[redis]`
-#[derive(Clone, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Redis {
-    /// `redis://` or `rediss://` URL; may hold a password, so it has no `Debug`.
-    pub url: String,
+    /// `redis://` or `rediss://` URL; may contain a password.
+    pub url: SecretString,
     /// Prefix of every key and of the live channels.
     pub key_prefix: String,
     /// Prefix of the publishers' channels.
@@ -79,12 +80,6 @@ pub struct Redis {
     pub command_timeout: Duration,
     /// How long a user's channel stays subscribed after the last stream of the user.
     pub unsubscribe_linger: Duration,
-}
-
-impl std::fmt::Debug for Redis {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Redis").field("key_prefix", &self.key_prefix).finish_non_exhaustive()
-    }
 }
 
 /// What becomes of a bare PUBLISH (`publishers.bare`).
@@ -135,14 +130,14 @@ pub enum Algorithm {
 }
 
 /// One key that verifies tickets.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct TicketKey {
     /// The `kid` of the tokens that it verifies; `None`: tokens whose `kid` names no other key.
     pub kid: Option<String>,
     /// The only algorithm accepted with this key.
     pub algorithm: Algorithm,
     /// HMAC secret, or the public key in PEM.
-    pub material: Vec<u8>,
+    pub material: SecretSlice<u8>,
     /// The file that it was read from.
     pub file: Option<PathBuf>,
 }
@@ -154,18 +149,13 @@ impl TicketKey {
     /// The material is no key of the algorithm.
     pub fn decoding_key(&self) -> Result<jsonwebtoken::DecodingKey, jsonwebtoken::errors::Error> {
         use jsonwebtoken::DecodingKey;
+        let material = self.material.expose_secret();
         match self.algorithm {
-            Algorithm::HS256 => Ok(DecodingKey::from_secret(&self.material)),
-            Algorithm::RS256 => DecodingKey::from_rsa_pem(&self.material),
-            Algorithm::ES256 => DecodingKey::from_ec_pem(&self.material),
-            Algorithm::EdDSA => DecodingKey::from_ed_pem(&self.material),
+            Algorithm::HS256 => Ok(DecodingKey::from_secret(material)),
+            Algorithm::RS256 => DecodingKey::from_rsa_pem(material),
+            Algorithm::ES256 => DecodingKey::from_ec_pem(material),
+            Algorithm::EdDSA => DecodingKey::from_ed_pem(material),
         }
-    }
-}
-
-impl std::fmt::Debug for TicketKey {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("TicketKey").field("kid", &self.kid).field("algorithm", &self.algorithm).finish_non_exhaustive()
     }
 }
 
@@ -231,6 +221,8 @@ pub struct Limits {
     pub queue_bytes_total: usize,
     /// A client that takes nothing for this long is disconnected.
     pub stall: Duration,
+    /// Streams at once on one HTTP/2 connection.
+    pub http2_max_concurrent_streams: u32,
     /// Largest body of a POST.
     pub publish_body_bytes: usize,
     /// New streams and polls of one client address a minute; 0: any number.

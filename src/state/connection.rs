@@ -12,14 +12,16 @@ use bytes::{Bytes, BytesMut};
 use tokio::sync::Notify;
 
 use super::{
+    client_socket::{ClientSocket, StallClock},
     gate::Pass,
     instance::{Instance, unix_ms},
 };
 use crate::core::{
+    event::Event,
     flow::{Flow, Outcome},
     id::EventId,
     join::Mark,
-    queue::Item,
+    queue::{Item, Queued},
     system::{CloseReason, GapReason, JoinCause},
     topics::Topics,
 };
@@ -86,8 +88,8 @@ pub struct Parts {
     pub cursor_text: Option<String>,
     /// Its place behind the gate.
     pub pass: Pass,
-    /// Closes the client's socket from outside; `false`: it cannot be closed alone.
-    pub evict: Box<dyn Fn() -> bool>,
+    /// The client's socket.
+    pub socket: Box<dyn ClientSocket>,
 }
 
 /// See the file's head.
@@ -113,7 +115,8 @@ pub struct Connection {
     deliveries: Cell<u32>,
     gone: Cell<bool>,
     admitted: Cell<bool>,
-    evict: Box<dyn Fn() -> bool>,
+    stall: Cell<StallClock>,
+    socket: Box<dyn ClientSocket>,
     pass: RefCell<Option<Pass>>,
 }
 
@@ -139,7 +142,8 @@ impl Connection {
             deliveries: Cell::new(0),
             gone: Cell::new(false),
             admitted: Cell::new(false),
-            evict: parts.evict,
+            stall: Cell::default(),
+            socket: parts.socket,
             pass: RefCell::new(Some(parts.pass)),
             instance: parts.instance,
         })
@@ -183,8 +187,29 @@ impl Connection {
         outcome
     }
 
-    /// What a writer shall send next; `None` ends the stream. While nothing is there the waker is kept.
+    /// The bytes that a writer sends next; `None` ends the stream. Registers the waker while there
+    /// is nothing to send.
     pub fn poll_bytes(&self, waker: &Waker) -> Poll<Option<Bytes>> {
+        self.poll_queue(waker, |flow| {
+            let bytes = self.take_chunk(flow);
+            let len = bytes.len();
+            (bytes, len)
+        })
+    }
+
+    /// The next queued frame, for an answer that is not an event stream; otherwise as
+    /// [`Connection::poll_bytes`].
+    pub fn poll_frame(&self, waker: &Waker) -> Poll<Option<Queued>> {
+        let next = self.poll_queue(waker, |flow| {
+            let frame = self.take(flow);
+            let len = frame.as_ref().map_or(0, |frame| frame.content.frame().len());
+            (frame, len)
+        });
+        next.map(Option::flatten)
+    }
+
+    /// Takes something of the queue; `take` also returns the number of bytes.
+    fn poll_queue<T>(&self, waker: &Waker, take: impl FnOnce(&mut Flow) -> (T, usize)) -> Poll<Option<T>> {
         if self.gone.get() {
             return Poll::Ready(None);
         }
@@ -196,35 +221,40 @@ impl Connection {
             }
             return Poll::Pending;
         }
-        let bytes = self.with(|flow| self.take_chunk(flow));
+        let (taken, bytes) = self.with(take);
         let is_empty = self.flow.borrow().is_empty();
         self.waiting_since_ms.set((!is_empty).then(|| self.instance.now_ms()));
         if self.flow.borrow().ready_bytes() < REPLAY_BYTES {
             self.drained.notify_waiters();
         }
-        self.instance.metrics.bytes_sent.inc_by(bytes.len() as u64);
-        Poll::Ready(Some(bytes))
+        let mut stall = self.stall.get();
+        stall.sent(|| self.instance.now_ms(), self.stall_ms());
+        self.stall.set(stall);
+        self.instance.metrics.bytes_sent.inc_by(bytes as u64);
+        Poll::Ready(Some(taken))
+    }
+
+    fn take(&self, flow: &mut Flow) -> Option<Queued> {
+        let (item, last) = flow.take()?;
+        if let Some(ms) = item.published_ms {
+            self.delivered(ms);
+        }
+        self.gone.set(self.gone.get() || last);
+        Some(item)
     }
 
     fn take_chunk(&self, flow: &mut Flow) -> Bytes {
-        let mut next = || {
-            flow.take().map(|(item, last)| {
-                if let Some(ms) = item.published_ms {
-                    self.delivered(ms);
-                }
-                self.gone.set(self.gone.get() || last);
-                item.frame
-            })
-        };
+        let mut next = || self.take(flow).map(|item| item.content);
         let Some(first) = next() else { return Bytes::new() };
         // One frame, the common case, is passed on without a copy.
-        let Some(second) = next() else { return first };
+        let Some(second) = next() else { return first.frame().clone() };
+        let (first, second) = (first.frame(), second.frame());
         let mut chunk = BytesMut::with_capacity(CHUNK_BYTES.max(first.len() + second.len()));
-        chunk.extend_from_slice(&first);
-        chunk.extend_from_slice(&second);
+        chunk.extend_from_slice(first);
+        chunk.extend_from_slice(second);
         while chunk.len() < CHUNK_BYTES {
-            let Some(frame) = next() else { break };
-            chunk.extend_from_slice(&frame);
+            let Some(content) = next() else { break };
+            chunk.extend_from_slice(content.frame());
         }
         chunk.freeze()
     }
@@ -259,14 +289,39 @@ impl Connection {
         }
     }
 
-    /// Ends the connection at once: the writer finds the end, the socket is closed from outside where that is possible.
+    /// Ends the connection at once: the writer finds the end, the socket is reset where that is possible.
     pub fn evict(&self, reason: CloseReason) {
         self.set_reason(reason);
         self.gone.set(true);
         self.with(Flow::drop_queue);
-        (self.evict)();
+        self.socket.abort();
         self.wake();
         self.drained.notify_waiters();
+    }
+
+    /// Whether the client has acknowledged nothing for `limits.stall` although bytes are under way.
+    /// Where streams have windows of their own, or the socket tells nothing, frames that waited for
+    /// so long count as well. Asks the system only where bytes may be outstanding, see
+    /// [`StallClock::is_due`].
+    pub(super) fn has_stalled(&self, now_ms: u64) -> bool {
+        let stall_ms = self.stall_ms();
+        let since_ms = self.waiting_since_ms.get();
+        let waits_long = since_ms.is_some_and(|since| now_ms.saturating_sub(since) > stall_ms);
+        if waits_long && self.socket.has_stream_windows() {
+            return true;
+        }
+        let mut stall = self.stall.get();
+        if !stall.is_due(now_ms) {
+            return false;
+        }
+        let Some(transfer) = self.socket.transfer() else { return waits_long };
+        let has_stalled = stall.check(transfer, now_ms, stall_ms);
+        self.stall.set(stall);
+        has_stalled
+    }
+
+    fn stall_ms(&self) -> u64 {
+        self.instance.settings.limits.stall.as_millis() as u64
     }
 
     /// Names the reason of the end, unless there is one.
@@ -371,7 +426,7 @@ impl Connection {
     }
 
     /// Queues an event that was read.
-    pub fn replay(&self, event: &crate::core::event::Event) {
+    pub fn replay(&self, event: &Arc<Event>) {
         self.instance.metrics.replayed.inc();
         self.with(|flow| flow.replay(event));
     }

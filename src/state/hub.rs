@@ -150,6 +150,8 @@ impl Hub {
             Message::LinkDown => {
                 self.link_up.set(false);
                 self.snapshot().iter().for_each(|c| c.detach(self.watermark.get()));
+                // The next link begins with a tick. It may be lower: the time of Redis was put back.
+                self.watermark.set(EventId::ZERO);
             }
             Message::LinkUp => {
                 self.link_up.set(true);

@@ -11,9 +11,11 @@ use std::{
 
 use tokio::sync::Notify;
 
-use super::{gate::Gate, keys::KeyState, mailbox::Mailboxes, metrics::Metrics, rate::Rate, tail::Tail};
+use super::{gate::Gate, mailbox::Mailboxes, rate::Rate, tail::Tail};
 use crate::{
+    auth::Auth,
     core::id::EventId,
+    metrics::Metrics,
     settings::{Bare, Settings},
 };
 
@@ -53,21 +55,21 @@ pub struct Instance {
     pub rates: Rates,
     /// The state of the subscriber's link.
     pub link: LinkState,
-    /// What is known of keys.
-    pub keys: KeyState,
+    /// Tickets and API keys.
+    pub auth: Arc<Auth>,
     /// Bytes queued for all connections.
     pub queued_bytes: AtomicI64,
     draining: AtomicBool,
     closed: AtomicBool,
+    closing: Notify,
     recorder_known: AtomicBool,
     started: Instant,
 }
 
 impl Instance {
     /// A new instance.
-    pub fn new(settings: Settings) -> Arc<Self> {
+    pub fn new(settings: Settings, metrics: Metrics, auth: Arc<Auth>) -> Arc<Self> {
         let limits = &settings.limits;
-        let metrics = Metrics::new();
         metrics.max_connections.set(limits.max_connections as i64);
         metrics.max_queued_bytes.set(limits.queue_bytes_total as i64);
         if settings.publishers.bare == Bare::Record {
@@ -85,10 +87,11 @@ impl Instance {
                 posts_by_key: Rate::new(limits.posts_per_key_per_second, Duration::from_secs(1)),
             },
             link: LinkState::default(),
-            keys: KeyState::new(&settings),
+            auth,
             queued_bytes: AtomicI64::new(0),
             draining: AtomicBool::new(false),
             closed: AtomicBool::new(false),
+            closing: Notify::new(),
             recorder_known: AtomicBool::new(false),
             started: Instant::now(),
             settings,
@@ -98,6 +101,11 @@ impl Instance {
     /// Monotonic ms since the instance was made.
     pub fn now_ms(&self) -> u64 {
         self.started.elapsed().as_millis() as u64
+    }
+
+    /// The time of Redis, ms since 1970, as far as it is known; until then that of this host.
+    pub fn server_ms(&self) -> u64 {
+        self.link.server_ms(self.now_ms()).unwrap_or_else(unix_ms)
     }
 
     /// A recorder is at work, here or elsewhere: from now on a bare publish does not go unheard.
@@ -113,7 +121,7 @@ impl Instance {
             Some("redis-away")
         } else if self.settings.publishers.bare == Bare::Record && !self.recorder_known.load(Ordering::Relaxed) {
             Some("no-recorder")
-        } else if self.keys.none_yet() {
+        } else if self.auth.has_no_keys() {
             Some("keys-away")
         } else if self.gate.is_full() {
             Some("full")
@@ -129,12 +137,21 @@ impl Instance {
 
     /// The delay is over: from now on nobody is let in.
     pub fn close(&self) {
-        self.closed.store(true, Ordering::Relaxed);
+        self.closed.store(true, Ordering::SeqCst);
+        self.closing.notify_waiters();
+    }
+
+    /// Waits until nobody is let in any more.
+    pub async fn closed(&self) {
+        let closing = self.closing.notified();
+        if !self.is_closed() {
+            closing.await;
+        }
     }
 
     /// Whether nobody is let in any more.
     pub fn is_closed(&self) -> bool {
-        self.closed.load(Ordering::Relaxed)
+        self.closed.load(Ordering::SeqCst)
     }
 
     /// Whether the instance is shutting down.
@@ -159,6 +176,8 @@ pub struct LinkState {
     first_up: Notify,
     back_at: Mutex<Option<Instant>>,
     was_up: AtomicBool,
+    /// The time of Redis when the instance was made, ms since 1970; 0: not known yet.
+    server_start_ms: AtomicU64,
 }
 
 impl LinkState {
@@ -222,7 +241,38 @@ impl LinkState {
         self.is_up() && self.tick_age().is_some_and(|age| age < TICK_TIMEOUT)
     }
 
-    /// An id was seen.
+    /// Notes the time of Redis, ms since 1970; `now_ms` is the instance's. Gives the number of ms by
+    /// which it has jumped since it was last noted.
+    pub fn set_server_ms(&self, server_ms: u64, now_ms: u64) -> u64 {
+        let start_ms = server_ms.saturating_sub(now_ms);
+        match self.server_start_ms.swap(start_ms, Ordering::Relaxed) {
+            0 => 0,
+            before_ms => start_ms.abs_diff(before_ms),
+        }
+    }
+
+    /// The time of Redis, ms since 1970; `None`: it was never heard. `now_ms` is the instance's.
+    pub fn server_ms(&self, now_ms: u64) -> Option<u64> {
+        match self.server_start_ms.load(Ordering::Relaxed) {
+            0 => None,
+            start_ms => Some(start_ms + now_ms),
+        }
+    }
+
+    /// Forgets an id and an epoch that the library cannot have given by `server_ms`: the time of
+    /// Redis was put back by days.
+    pub fn forget_implausible(&self, server_ms: u64) {
+        let mut highest = self.highest_cell();
+        if !highest.is_plausible(server_ms) {
+            *highest = EventId::ZERO;
+        }
+        let epoch = EventId { ms: self.epoch_ms(), seq: 0 };
+        if !epoch.is_plausible(server_ms) {
+            self.epoch_ms.store(0, Ordering::Relaxed);
+        }
+    }
+
+    /// An id was seen. It must be plausible ([`EventId::is_plausible`]).
     pub fn saw(&self, id: EventId) {
         let mut highest = self.highest_cell();
         *highest = id.max(*highest);

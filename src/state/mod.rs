@@ -1,12 +1,11 @@
 //! What an instance holds in memory: connections by worker, the tail of broadcasts, bounds and metrics. No Redis, no HTTP.
 
+pub mod client_socket;
 pub mod connection;
 pub mod gate;
 pub mod hub;
 pub mod instance;
-pub mod keys;
 pub mod mailbox;
-pub mod metrics;
 pub mod rate;
 pub mod sweep;
 pub mod tail;

@@ -44,8 +44,7 @@ impl Hub {
     }
 
     fn look_at(&self, c: &Rc<Connection>, now: u64) {
-        let stall_ms = self.instance.settings.limits.stall.as_millis() as u64;
-        if c.waiting_since_ms.get().is_some_and(|since| now.saturating_sub(since) > stall_ms) {
+        if c.has_stalled(now) {
             c.evict(CloseReason::Stalled);
             return self.remove(c);
         }

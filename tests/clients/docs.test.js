@@ -7,7 +7,7 @@ import { test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { Listener } from './lib/listener.js';
 import { folder, kill, printed, run, start, until } from './lib/processes.js';
-import { BINARY, Gateway, PYTHON, Redis, SECRET, ticket } from './lib/stand.js';
+import { BINARY, Gateway, PYTHON, Redis, SECRET, ticket } from './lib/servers.js';
 
 const here = path.dirname(fileURLToPath(import.meta.url));
 const root = path.resolve(here, '../..');

@@ -1,14 +1,16 @@
-// Any Redis client publishes: redis-cli, ioredis and redis-py, bare and durable, and the payload arrives byte for byte.
+// Any Redis client can publish: redis-cli, ioredis and redis-py, plain and durable, byte for byte.
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { Listener } from './lib/listener.js';
 import { run } from './lib/processes.js';
-import { Gateway, PYTHON, Redis } from './lib/stand.js';
+import { Gateway, PYTHON, Redis } from './lib/servers.js';
 
-// All that a JSON library changes when it reads and writes again: spacing, numbers, escapes, a doubled key, an order of keys.
+// Everything that parsing and serialising JSON could change: spacing, numbers, escapes, a duplicate
+// key, key order.
 const PAYLOADS = [
-  String.raw`{ "b" : 1.0,"a":[1e3 , 12345678901234567890,-0.0], "s":"\u00e9 é \/ \ud83d\ude00 😀", "a" : null }`,
+  String.raw`{ "b" : 1.0,"a":[1e3 , 12345678901234567890,-0.0], ` +
+    String.raw`"s":"\u00e9 é \/ \ud83d\ude00 😀", "a" : null }`,
   '"text with \\"quotes\\" and \'quotes\'"',
   '[]',
   'null',
@@ -20,41 +22,55 @@ const envelope = (type, payload) => `{"type":"${type}","payload":${payload}}`;
 
 const PUBLISHERS = {
   'redis-cli': (redis) => ({
-    bare: (channel, message) => run('redis-cli', ['-p', String(redis.port), 'PUBLISH', channel, message]),
-    durable: async (channel, type, payload) => (await run('redis-cli', ['-p', String(redis.port), 'FCALL', 'sse_publish', '1', channel, type, payload])).trim(),
+    plain: (channel, message) =>
+      run('redis-cli', ['-p', String(redis.port), 'PUBLISH', channel, message]),
+    durable: async (channel, type, payload) =>
+      (
+        await run('redis-cli', [
+          '-p',
+          String(redis.port),
+          'FCALL',
+          'sse_publish',
+          '1',
+          channel,
+          type,
+          payload,
+        ])
+      ).trim(),
   }),
   ioredis: (redis, t) => {
     const client = redis.client(t);
     return {
-      bare: (channel, message) => client.publish(channel, message),
+      plain: (channel, message) => client.publish(channel, message),
       durable: (channel, type, payload) => client.fcall('sse_publish', 1, channel, type, payload),
     };
   },
   'redis-py': (redis) => {
     const python = (...args) => run(PYTHON, [PUBLISH, redis.url, ...args]);
     return {
-      bare: (channel, message) => python('bare', channel, message),
-      durable: async (channel, type, payload) => (await python('durable', channel, type, payload)).trim(),
+      plain: (channel, message) => python('plain', channel, message),
+      durable: async (channel, type, payload) =>
+        (await python('durable', channel, type, payload)).trim(),
     };
   },
 };
 
 for (const [name, publisher] of Object.entries(PUBLISHERS)) {
-  test(name, async (t) => {
+  test(`${name} publishes payloads byte for byte`, async (t) => {
     const redis = await Redis.start(t);
     const gateway = await Gateway.start(t, { redis });
     await gateway.records();
-    const { bare, durable } = publisher(redis, t);
+    const { plain, durable } = publisher(redis, t);
     const listener = await Listener.open(t, gateway.events('42'), ['message', 'order-completed']);
     const expected = [];
 
     for (const payload of PAYLOADS) {
-      await bare(CHANNEL, envelope('order-completed', payload));
+      await plain(CHANNEL, envelope('order-completed', payload));
       expected.push({ type: 'order-completed', data: payload });
-      // Bare messages get their place when the recorder reads them: one after the other, or the order is the recorder's.
+      // Wait for each: the recorder, not the publisher, assigns the order of plain messages.
       await listener.got(expected.length);
     }
-    await bare('broadcast:news', 'plain text, not JSON: ünïcödé');
+    await plain('broadcast:news', 'plain text, not JSON: ünïcödé');
     expected.push({ type: 'message', data: 'plain text, not JSON: ünïcödé' });
     await listener.got(expected.length);
 
@@ -63,9 +79,15 @@ for (const [name, publisher] of Object.entries(PUBLISHERS)) {
       expected.push({ type: 'order-completed', data: payload, id });
     }
     const events = await listener.got(expected.length);
-    assert.deepEqual(events.map(({ type, data }) => ({ type, data })), expected.map(({ type, data }) => ({ type, data })));
-    assert.deepEqual(events.slice(PAYLOADS.length + 1).map(({ id }) => id), expected.slice(PAYLOADS.length + 1).map(({ id }) => id));
-    assert.ok(events.every(({ id }) => id), 'every recorded event has an id');
+    assert.deepEqual(
+      events.map(({ type, data }) => ({ type, data })),
+      expected.map(({ type, data }) => ({ type, data })),
+    );
+    assert.deepEqual(
+      events.slice(PAYLOADS.length + 1).map(({ id }) => id),
+      expected.slice(PAYLOADS.length + 1).map(({ id }) => id),
+    );
+    assert.ok(events.every(({ id }) => id), 'a recorded event has no id');
     assert.deepEqual(listener.gaps, []);
   });
 }

@@ -1,4 +1,4 @@
-"""Real parts for the tests: Redis, gateways, clients. Everything is awaited; the deadlines only guard against hanging."""
+"""Redis, gateways and clients for the tests. Deadlines only prevent tests from hanging."""
 
 import base64
 import contextlib
@@ -24,7 +24,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-SECRET = "a-secret-of-the-tests-that-has-32-bytes-or-more"
+SECRET = "secret-of-the-tests-with-more-than-32-bytes"
 GUARD = 60.0
 
 PACKAGES = {
@@ -43,57 +43,98 @@ PACKAGES = {
 
 
 def tool(name: str) -> str:
-    """The path of a program; without it the test fails, and says what to install."""
+    """The path of a program. If it is missing, the test fails and names the package to install."""
     path = shutil.which(name, path=os.environ["PATH"] + ":/usr/sbin:/sbin")
     if path is None:
-        pytest.fail(f"{name} is not here; apt-get install --no-install-recommends {PACKAGES.get(name) or name}", pytrace=False)
+        pytest.fail(
+            f"{name} is not installed; "
+            f"run apt-get install --no-install-recommends {PACKAGES.get(name, name)}",
+            pytrace=False,
+        )
     return path
 
 
 def run(*command, check=True, timeout=300, **options) -> subprocess.CompletedProcess:
-    """Runs a program to its end; what it printed is in the failure."""
-    done = subprocess.run([str(c) for c in command], capture_output=True, text=True, timeout=timeout, **options)
+    """Runs a program and waits for it. A failure reports its output."""
+    done = subprocess.run(
+        [str(c) for c in command], capture_output=True, text=True, timeout=timeout, **options
+    )
     if check and done.returncode != 0:
-        pytest.fail(f"{' '.join(map(str, command))}: exit status {done.returncode}\n{done.stdout}{done.stderr}", pytrace=False)
+        pytest.fail(
+            f"{' '.join(map(str, command))}: exit status {done.returncode}\n"
+            f"{done.stdout}{done.stderr}",
+            pytrace=False,
+        )
     return done
 
 
+def require_root(purpose: str):
+    """Skips the test for ordinary users. conftest.py reports it at the end of `make test`."""
+    if os.geteuid() != 0:
+        pytest.skip(f"needs root to {purpose}")
+
+
+def unshare(*options) -> list[str]:
+    """The command for a private mount namespace; options are passed to `unshare`.
+
+    Ordinary users get it in a user namespace. If the kernel denies that, the test is skipped.
+    """
+    command = [tool("unshare"), "--mount", *options]
+    if os.geteuid() != 0:
+        command.append("--map-root-user")
+        if run(*command, "mount", "-t", "tmpfs", "tmpfs", "/run", check=False).returncode != 0:
+            pytest.skip("needs root or unprivileged user namespaces to mount file systems")
+    return command
+
+
 def gateway_binary() -> str:
-    """The gateway to test: $SSE_GATEWAY_BIN, or what cargo built last."""
+    """The gateway to test: $SSE_GATEWAY_BIN, or the latest build in target/."""
     named = os.environ.get("SSE_GATEWAY_BIN")
     built = [ROOT / "target" / profile / "sse-gateway" for profile in ("release", "debug")]
-    found = [Path(named)] if named else sorted((b for b in built if b.exists()), key=lambda b: -b.stat().st_mtime)
+    found = (
+        [Path(named)]
+        if named
+        else sorted((b for b in built if b.exists()), key=lambda b: -b.stat().st_mtime)
+    )
     if not found or not found[0].exists():
-        pytest.fail(f"no gateway ({named or 'target/'}); cargo build, or set SSE_GATEWAY_BIN", pytrace=False)
+        pytest.fail(
+            f"no gateway at {named or 'target/'}; run cargo build or set SSE_GATEWAY_BIN",
+            pytrace=False,
+        )
     return str(found[0])
 
 
 def eventually(what: str, probe, guard: float = GUARD):
-    """The first truthy answer of `probe`."""
+    """Waits for the first truthy result of `probe` and returns it."""
     end = time.monotonic() + guard
     while True:
         answer = probe()
         if answer:
             return answer
         if time.monotonic() > end:
-            pytest.fail(f"{what}: not within {guard:.0f} s; the last answer was {answer!r}")
+            pytest.fail(f"timeout after {guard:.0f} s: {what} (last result: {answer!r})")
         time.sleep(0.05)
 
 
 def free_port() -> int:
-    """A port that is free now, for programs that cannot take 0."""
+    """A free port, for programs that do not accept port 0."""
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         return s.getsockname()[1]
 
 
 class Process:
-    """A child that is gone when its context ends; its output is kept."""
+    """A child process with recorded output. Leaving the context kills it."""
 
     def __init__(self, *command, **options):
         self.lines: list[str] = []
         self.child = subprocess.Popen(
-            [str(c) for c in command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", **options
+            [str(c) for c in command],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            **options,
         )
         self.reader = threading.Thread(target=self._read, daemon=True)
         self.reader.start()
@@ -122,13 +163,24 @@ class Process:
 
 
 class Redis(Process):
-    """A Redis of its own; `conf` lines come last."""
+    """A private Redis. `conf` is appended to its arguments."""
 
     def __init__(self, *conf: str):
         self.port = free_port()
         self.dir = tempfile.TemporaryDirectory(prefix="sse-deploy-redis-")
-        super().__init__(tool("redis-server"), "--bind", "127.0.0.1", "--port", self.port, "--save", "", "--dir", self.dir.name, *conf)
-        eventually("Redis answers", lambda: self.cli("ping", check=False).stdout.strip() == "PONG")
+        super().__init__(
+            tool("redis-server"),
+            "--bind",
+            "127.0.0.1",
+            "--port",
+            self.port,
+            "--save",
+            "",
+            "--dir",
+            self.dir.name,
+            *conf,
+        )
+        eventually("Redis responds", lambda: self.cli("ping", check=False).stdout.strip() == "PONG")
 
     @property
     def url(self) -> str:
@@ -138,7 +190,7 @@ class Redis(Process):
         return run(tool("redis-cli"), "-p", self.port, *args, check=check, **options)
 
     def batch(self, commands) -> str:
-        """Many commands by one redis-cli, one a line."""
+        """Sends commands through one redis-cli process, one per line."""
         return self.cli(input="\n".join(commands) + "\n").stdout
 
     def __exit__(self, *_):
@@ -147,14 +199,29 @@ class Redis(Process):
 
 
 class Gateway(Process):
-    """A gateway on free ports. Settings by name: Gateway(url, limits__max_connections=2)."""
+    """A gateway on free ports. Settings are arguments: Gateway(url, limits__max_connections=2)."""
 
-    def __init__(self, redis_url: str, binary: str | None = None, ready: bool = True, config: Path | None = None, **settings):
-        given = {"redis__url": redis_url, "tickets__secret": SECRET, "server__listen": "127.0.0.1:0", "admin__listen": "127.0.0.1:0", "log__format": "json"}
+    def __init__(
+        self,
+        redis_url: str,
+        binary: str | None = None,
+        ready: bool = True,
+        config: Path | None = None,
+        **settings,
+    ):
+        given = {
+            "redis__url": redis_url,
+            "tickets__secret": SECRET,
+            "server__listen": "127.0.0.1:0",
+            "admin__listen": "127.0.0.1:0",
+            "log__format": "json",
+        }
         given |= {"drain__delay": "0s", "drain__window": "0s"} | settings
         env = {k: v for k, v in os.environ.items() if not k.startswith("SSE_GATEWAY__")}
         env |= {f"SSE_GATEWAY__{k.upper()}": str(v) for k, v in given.items() if v is not None}
-        super().__init__(binary or gateway_binary(), "serve", *(("--config", config) if config else ()), env=env)
+        super().__init__(
+            binary or gateway_binary(), "serve", *(("--config", config) if config else ()), env=env
+        )
         listening = eventually("the gateway listens", self._listening)
         self.public, self.admin = (int(listening[k].rsplit(":", 1)[1]) for k in ("public", "admin"))
         if ready:
@@ -162,7 +229,7 @@ class Gateway(Process):
 
     def _listening(self):
         if not self.alive():
-            pytest.fail("the gateway ended:\n" + self.output)
+            pytest.fail("the gateway exited:\n" + self.output)
         for line in list(self.lines):
             with contextlib.suppress(ValueError):
                 entry = json.loads(line)
@@ -177,20 +244,41 @@ class Gateway(Process):
         eventually("the gateway is ready", lambda: self.get("/readyz")[0] == 200)
 
     def metric(self, series: str) -> float:
-        """The value of a series, e.g. `sse_gaps_total{reason="reset"}`; 0 if it is not there."""
+        """The value of a series such as `sse_gaps_total{reason="reset"}`, or 0 without it."""
         found = re.search(rf"^{re.escape(series)} (\S+)$", self.get("/metrics")[1], re.M)
         return float(found[1]) if found else 0.0
 
 
 class KeySet:
-    """An issuer's key set (JWKS) over HTTP, or HTTPS with a certificate of an authority of its own (`authority`, a PEM file)."""
+    """A server for a key set (JWKS): HTTP, or HTTPS if a host name is given.
+
+    `authority` is the PEM file of the CA that signed the HTTPS certificate.
+    """
 
     def __init__(self, directory: Path, name: str | None = None):
         key = directory / "issuer.pem"
-        run("openssl", "genpkey", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256", "-out", key)
-        der = subprocess.run(["openssl", "pkey", "-in", key, "-pubout", "-outform", "DER"], capture_output=True, check=True).stdout
-        x, y = (base64.urlsafe_b64encode(part).rstrip(b"=").decode() for part in (der[-64:-32], der[-32:]))
-        body = json.dumps({"keys": [{"kty": "EC", "crv": "P-256", "kid": "1", "use": "sig", "x": x, "y": y}]}).encode()
+        run(
+            "openssl",
+            "genpkey",
+            "-algorithm",
+            "EC",
+            "-pkeyopt",
+            "ec_paramgen_curve:P-256",
+            "-out",
+            key,
+        )
+        der = subprocess.run(
+            ["openssl", "pkey", "-in", key, "-pubout", "-outform", "DER"],
+            capture_output=True,
+            check=True,
+        ).stdout
+        x, y = (
+            base64.urlsafe_b64encode(part).rstrip(b"=").decode()
+            for part in (der[-64:-32], der[-32:])
+        )
+        body = json.dumps(
+            {"keys": [{"kty": "EC", "crv": "P-256", "kid": "1", "use": "sig", "x": x, "y": y}]}
+        ).encode()
 
         class Handler(http.server.BaseHTTPRequestHandler):
             def do_GET(self):
@@ -206,9 +294,42 @@ class KeySet:
         self.port = self.server.server_port
         if name:
             self.authority = directory / "authority.pem"
-            for subject, file, more in (("authority", "authority", ()), (name, "issuer-tls", ("-CA", self.authority, "-CAkey", directory / "authority.key", "-addext", "basicConstraints=critical,CA:FALSE"))):
-                run("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2", "-subj", f"/CN={subject}",
-                    "-addext", f"subjectAltName=DNS:{subject}", "-keyout", directory / f"{file}.key", "-out", directory / f"{file}.pem", *more)  # fmt: skip
+            for subject, file, more in (
+                ("authority", "authority", ()),
+                (
+                    name,
+                    "issuer-tls",
+                    (
+                        "-CA",
+                        self.authority,
+                        "-CAkey",
+                        directory / "authority.key",
+                        "-addext",
+                        "basicConstraints=critical,CA:FALSE",
+                    ),
+                ),
+            ):
+                run(
+                    "openssl",
+                    "req",
+                    "-x509",
+                    "-newkey",
+                    "ec",
+                    "-pkeyopt",
+                    "ec_paramgen_curve:P-256",
+                    "-nodes",
+                    "-days",
+                    "2",
+                    "-subj",
+                    f"/CN={subject}",
+                    "-addext",
+                    f"subjectAltName=DNS:{subject}",
+                    "-keyout",
+                    directory / f"{file}.key",
+                    "-out",
+                    directory / f"{file}.pem",
+                    *more,
+                )
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             context.load_cert_chain(directory / "issuer-tls.pem", directory / "issuer-tls.key")
             self.server.socket = context.wrap_socket(self.server.socket, server_side=True)
@@ -223,7 +344,7 @@ class KeySet:
 
 
 def get(port: int, path: str, **headers) -> tuple[int, str]:
-    """One GET on loopback."""
+    """Sends a GET request on loopback; returns status and body."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=GUARD)
     try:
         connection.request("GET", path, headers=headers)
@@ -239,18 +360,35 @@ def get_json(url: str):
 
 
 def ticket(user: str = "42", secret: str = SECRET) -> str:
-    """A ticket for a user, good for one session."""
+    """A ticket for one session of a user."""
     b64 = lambda data: base64.urlsafe_b64encode(data).rstrip(b"=")
     iat = int(time.time())
-    claims = {"sub": user, "aud": "sse-gateway", "iat": iat, "exp": iat + 60, "jti": str(uuid.uuid4())}
+    claims = {
+        "sub": user,
+        "aud": "sse-gateway",
+        "iat": iat,
+        "exp": iat + 60,
+        "jti": str(uuid.uuid4()),
+    }
     body = b64(b'{"alg":"HS256","typ":"JWT"}') + b"." + b64(json.dumps(claims).encode())
     return (body + b"." + b64(hmac.digest(secret.encode(), body, hashlib.sha256))).decode()
 
 
 class Stream:
-    """An event stream over HTTP/1.1. `receive_buffer` makes it a client whose network is slow, as long as it does not read."""
+    """An event stream over HTTP/1.1.
 
-    def __init__(self, port: int, user: str = "42", last_id: str | None = None, token: str | None = None, receive_buffer: int | None = None, origin: str | None = None):
+    A small `receive_buffer` simulates a slow network while the client does not read.
+    """
+
+    def __init__(
+        self,
+        port: int,
+        user: str = "42",
+        last_id: str | None = None,
+        token: str | None = None,
+        receive_buffer: int | None = None,
+        origin: str | None = None,
+    ):
         self.token = token or ticket(user)
         self.last_id = last_id
         sock = socket.socket()
@@ -258,7 +396,7 @@ class Stream:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         sock.settimeout(GUARD)
         sock.connect(("127.0.0.1", port))
-        self.sock = sock  # http.client forgets it when the answer ends
+        self.sock = sock  # http.client drops it after the response
         self.connection = http.client.HTTPConnection("127.0.0.1", port)
         self.connection.sock = sock
         headers = {"Last-Event-ID": last_id} if last_id else {}
@@ -268,7 +406,7 @@ class Stream:
         self.status = self.answer.status
 
     def next(self) -> dict:
-        """The next event: `event`, `data`, perhaps `id` and `retry`. The stream's end is an EOFError."""
+        """The next event as fields such as `event` and `data`. Raises EOFError at the end."""
         event: dict = {}
         while True:
             try:
@@ -286,10 +424,12 @@ class Stream:
                 continue
             field, _, value = line.partition(":")
             value = value.removeprefix(" ")
-            event[field] = event[field] + "\n" + value if field == "data" and "data" in event else value
+            event[field] = (
+                event[field] + "\n" + value if field == "data" and "data" in event else value
+            )
 
     def until(self, name: str) -> dict:
-        """The next event of that name."""
+        """The next event with this name."""
         while True:
             event = self.next()
             if event.get("event") == name:
@@ -310,7 +450,7 @@ class Stream:
 
 
 def defaults() -> dict[str, object]:
-    """Every setting with its default, as config/gateway.toml has it: the lines without their `#`."""
+    """Every setting with its default value, parsed from config/gateway.toml."""
     text = (ROOT / "config/gateway.toml").read_text()
     return flatten(tomllib.loads(re.sub(r"^#(?=[a-z_]+ = )", "", text, flags=re.M)))
 
@@ -318,7 +458,9 @@ def defaults() -> dict[str, object]:
 def flatten(table: dict, prefix: str = "") -> dict[str, object]:
     flat = {}
     for key, value in table.items():
-        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+        flat |= (
+            flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+        )
     return flat
 
 
@@ -335,6 +477,12 @@ def size(value) -> int:
 
 
 def memory_needed(values: dict[str, object]) -> int:
-    """What an instance with these settings needs: its queues, its tail, the process (32 MiB) and its streams."""
-    # 3.7 KiB is measured for an idle stream over HTTP/1.1, 8 KiB over HTTP/2, 11 KiB over TLS; and 4.5 KiB in the kernel, which count in a cgroup too.
-    return size(values["limits.queue_bytes_total"]) + size(values["history.tail_bytes"]) + values["limits.max_connections"] * (16 << 10) + (32 << 20)
+    """The memory of an instance in bytes: queues, tail, process (32 MiB) and streams."""
+    # Measured for an idle stream: 3.7 KiB over HTTP/1.1, 8 KiB over HTTP/2, 11 KiB over TLS. The
+    # kernel adds 4.5 KiB, which count in the cgroup too.
+    return (
+        size(values["limits.queue_bytes_total"])
+        + size(values["history.tail_bytes"])
+        + values["limits.max_connections"] * (16 << 10)
+        + (32 << 20)
+    )

@@ -1,7 +1,7 @@
-"""Debian's Prometheus scrapes real gateways, and each alert is made to fire by making its fault.
+"""Each alert fires on its fault: Prometheus scrapes real gateways while the faults are caused.
 
-The rules are those of deploy/prometheus/alerts.yaml with two changes that only save time: `for` is a second, windows are 20 s. What the real durations do
-is tested in test_rules.py by promtool. Every fault has a Redis and gateways of its own, under its own name.
+To save time, `for` is shortened to 1 s and windows to 20 s. test_rules.py tests the real durations
+with promtool. Each fault has its own Redis and gateways, named after the alert.
 """
 
 import contextlib
@@ -17,13 +17,26 @@ import urllib.parse
 import pytest
 import yaml
 
-from harness import ROOT, SECRET, Gateway, KeySet, Process, Redis, Stream, eventually, free_port, get_json, ticket, tool
+from harness import (
+    ROOT,
+    SECRET,
+    Gateway,
+    KeySet,
+    Process,
+    Redis,
+    Stream,
+    eventually,
+    free_port,
+    get_json,
+    ticket,
+    tool,
+)
 
 ALERTS = ROOT / "deploy/prometheus/alerts.yaml"
 NAMES = [rule["alert"] for rule in yaml.safe_load(ALERTS.read_text())["groups"][0]["rules"]]
 
 
-def hurried(rules: str) -> str:
+def shortened(rules: str) -> str:
     rules = re.sub(r"for: \w+", "for: 1s", rules)
     rules = re.sub(r"\[\d+[mhd](:\d+m)?\]", lambda m: "[20s:1s]" if m[1] else "[20s]", rules)
     assert not re.search(r"\[\d+[mhd]", rules)
@@ -31,50 +44,82 @@ def hurried(rules: str) -> str:
 
 
 class Prometheus(Process):
-    """Prometheus with the rules; installations come and go by a file that it watches."""
+    """Prometheus with the rules. It watches a file with the scrape targets."""
 
     def __init__(self, directory):
         self.targets, self.file = {}, directory / "targets.json"
         self._write()
-        (directory / "alerts.yaml").write_text(hurried(ALERTS.read_text()))
+        (directory / "alerts.yaml").write_text(shortened(ALERTS.read_text()))
         (directory / "prometheus.yml").write_text(
-            json.dumps({
-                "global": {"scrape_interval": "1s", "evaluation_interval": "1s", "scrape_timeout": "1s"},
-                "rule_files": [str(directory / "alerts.yaml")],
-                "scrape_configs": [{"job_name": "sse-gateway", "file_sd_configs": [{"files": [str(self.file)], "refresh_interval": "1s"}]}],
-            })
+            json.dumps(
+                {
+                    "global": {
+                        "scrape_interval": "1s",
+                        "evaluation_interval": "1s",
+                        "scrape_timeout": "1s",
+                    },
+                    "rule_files": [str(directory / "alerts.yaml")],
+                    "scrape_configs": [
+                        {
+                            "job_name": "sse-gateway",
+                            "file_sd_configs": [
+                                {"files": [str(self.file)], "refresh_interval": "1s"}
+                            ],
+                        }
+                    ],
+                }
+            )
         )
         self.port = free_port()
         super().__init__(
-            tool("prometheus"), f"--config.file={directory}/prometheus.yml", f"--storage.tsdb.path={directory}/data", f"--web.listen-address=127.0.0.1:{self.port}"
+            tool("prometheus"),
+            f"--config.file={directory}/prometheus.yml",
+            f"--storage.tsdb.path={directory}/data",
+            f"--web.listen-address=127.0.0.1:{self.port}",
         )
-        eventually("Prometheus answers", lambda: self.alive() and "Server is ready" in self.output)
+        eventually("Prometheus responds", lambda: self.alive() and "Server is ready" in self.output)
 
     def forget(self, installation: str, gateway: Gateway):
-        """Scrapes that gateway no longer, as after its pod is gone."""
+        """Stops scraping a gateway, as after its pod was removed."""
         self.targets[installation].remove(f"127.0.0.1:{gateway.admin}")
         self._write()
 
     def _write(self):
         part = self.file.with_suffix(".new")
-        part.write_text(json.dumps([{"targets": t, "labels": {"namespace": n}} for n, t in self.targets.items()]))
+        part.write_text(
+            json.dumps(
+                [{"targets": t, "labels": {"namespace": n}} for n, t in self.targets.items()]
+            )
+        )
         part.rename(self.file)
 
     def watch(self, installations: dict[str, list[Gateway]]):
-        """Scrapes these gateways, by the names of their installations, and waits until each was scraped twice: rates need a first value."""
-        self.targets |= {name: [f"127.0.0.1:{g.admin}" for g in gateways] for name, gateways in installations.items()}
+        """Scrapes these installations. Waits for two scrapes of each, which rates need."""
+        self.targets |= {
+            name: [f"127.0.0.1:{g.admin}" for g in gateways]
+            for name, gateways in installations.items()
+        }
         self._write()
         wanted = {target for targets in self.targets.values() for target in targets}
         twice = 'count_over_time(up{job="sse-gateway"}[5m]) >= 2'
-        eventually("all are scraped", lambda: wanted <= {series["metric"]["instance"] for series in self.query(twice)})
+        eventually(
+            "all gateways are scraped",
+            lambda: wanted <= {series["metric"]["instance"] for series in self.query(twice)},
+        )
 
     def query(self, expression: str) -> list:
         query = urllib.parse.quote(expression)
-        return get_json(f"http://127.0.0.1:{self.port}/api/v1/query?query={query}")["data"]["result"]
+        return get_json(f"http://127.0.0.1:{self.port}/api/v1/query?query={query}")["data"][
+            "result"
+        ]
 
     def firing(self, alert: str, namespace: str | None = None) -> dict | None:
         for a in get_json(f"http://127.0.0.1:{self.port}/api/v1/alerts")["data"]["alerts"]:
-            if a["state"] == "firing" and a["labels"]["alertname"] == alert and a["labels"].get("namespace") == namespace:
+            if (
+                a["state"] == "firing"
+                and a["labels"]["alertname"] == alert
+                and a["labels"].get("namespace") == namespace
+            ):
                 return a
         return None
 
@@ -86,7 +131,7 @@ def prometheus(tmp_path_factory):
 
 
 class Installation:
-    """What a fault is made of, and in."""
+    """The Redis, gateways and streams of one fault."""
 
     def __init__(self, stack: contextlib.ExitStack, name: str, prometheus: Prometheus):
         self.stack, self.name, self.prometheus = stack, name, prometheus
@@ -99,7 +144,13 @@ class Installation:
 
     def pair(self, redis: Redis) -> list[Gateway]:
         pair = [self.gateway(redis), self.gateway(redis)]
-        eventually("a writer and a standby", lambda: all(sum(g.metric(f'sse_recorder_role{{role="{role}"}}') for g in pair) == 1 for role in ("writer", "standby")))
+        eventually(
+            "a writer and a standby",
+            lambda: all(
+                sum(g.metric(f'sse_recorder_role{{role="{role}"}}') for g in pair) == 1
+                for role in ("writer", "standby")
+            ),
+        )
         return pair
 
     def stream(self, gateway: Gateway, *args, **options) -> Stream:
@@ -107,13 +158,14 @@ class Installation:
 
 
 def over_scrapes(act, times: int = 3):
-    """Does it again and again, with a scrape between."""
+    """Repeats an action with a scrape in between."""
     for _ in range(times):
         act()
         time.sleep(1.1)
 
 
-# Each fault sets up its installation, yields its gateways, and then, when Prometheus knows them, is made.
+# Each fault creates its installation and yields its gateways. After Prometheus scraped them, the
+# rest of the function causes the fault.
 
 
 def down(i):
@@ -141,7 +193,13 @@ def redis_link_unsteady(i):
     yield [gateway]
     for n in range(1, 6):
         redis.cli("CLIENT", "KILL", "TYPE", "pubsub")
-        eventually("the link is set up again", lambda: gateway.metric("sse_redis_reconnects_total") >= n and gateway.metric("sse_redis_link_up") == 1)
+        eventually(
+            "the link is re-established",
+            lambda: (
+                gateway.metric("sse_redis_reconnects_total") >= n
+                and gateway.metric("sse_redis_link_up") == 1
+            ),
+        )
 
 
 def ticks_late(i):
@@ -150,7 +208,7 @@ def ticks_late(i):
     stop = threading.Event()
 
     def pause():
-        # A Redis that is busy for most of the time, but never for the 3 s after which the link is given up.
+        # Redis is busy most of the time, but less than the 3 s after which the gateway reconnects.
         while not stop.is_set():
             redis.cli("CLIENT", "PAUSE", 2600, "ALL")
             stop.wait(2.8)
@@ -163,12 +221,12 @@ def ticks_late(i):
 def no_recorder(i):
     redis = i.redis()
     yield i.pair(redis)
-    # A neighbour that takes the lease and does nothing.
+    # Another client holds the lease and records nothing.
     redis.cli("SET", "sse:lease:recorder", "somebody")
 
 
 def two_recorders(i):
-    # A fault of the configuration: it is there from the start.
+    # A configuration error, present from the start.
     yield i.gateway(i.redis()), i.gateway(i.redis())
 
 
@@ -195,24 +253,24 @@ def history_too_short(i):
     redis.batch("FCALL sse_publish 1 user:42:events news 2" for _ in range(400))
     yield [gateway]
 
-    def come_back():
+    def resume():
         for _ in range(10):
             with Stream(gateway.public, last_id=first) as stream:
                 assert json.loads(stream.until("sse.gap")["data"])["reason"] == "trimmed"
 
-    over_scrapes(come_back)
+    over_scrapes(resume)
 
 
 def unknown_ids(i):
     gateway = i.gateway(i.redis())
     yield [gateway]
 
-    def come_back():
+    def resume():
         for _ in range(10):
             with Stream(gateway.public, last_id="of-another-gateway") as stream:
                 assert json.loads(stream.until("sse.gap")["data"])["reason"] == "unknown-id"
 
-    over_scrapes(come_back)
+    over_scrapes(resume)
 
 
 def events_rejected(i):
@@ -220,37 +278,40 @@ def events_rejected(i):
     gateway = i.gateway(redis)
     yield [gateway]
     redis.cli("PUBLISH", "user:42:events", '{"type":"sse.mine","payload":1}')
-    eventually("it is refused", lambda: gateway.metric('sse_rejected_total{reason="reserved-type"}') == 1)
+    eventually(
+        "the event is rejected",
+        lambda: gateway.metric('sse_rejected_total{reason="reserved-type"}') == 1,
+    )
 
 
 def tickets_refused(i):
     gateway = i.gateway(i.redis())
     yield [gateway]
 
-    def knock():
+    def connect_with_invalid_ticket():
         for _ in range(10):
-            with Stream(gateway.public, token=ticket(secret="another secret, the old one perhaps")) as stream:
+            with Stream(gateway.public, token=ticket(secret="another secret")) as stream:
                 assert stream.status == 401
 
-    over_scrapes(knock)
+    over_scrapes(connect_with_invalid_ticket)
 
 
 def full(i):
     gateway = i.gateway(i.redis(), limits__max_connections=1)
     yield [gateway]
-    # And nobody comes any more whom it would turn away: no balancer sends anybody to one that is not ready.
+    # It turns no clients away, because a balancer sends none to an instance that is not ready.
     i.stream(gateway).until("sse.connected")
-    eventually("it is not ready", lambda: "full" in gateway.get("/readyz")[1])
+    eventually("the instance is not ready", lambda: "full" in gateway.get("/readyz")[1])
 
 
 def turned_away(i):
-    """Full for a moment only, between two scrapes."""
+    """The instance is full only between two scrapes."""
     gateway = i.gateway(i.redis(), limits__max_connections=1)
     yield [gateway]
     with Stream(gateway.public) as stream:
         stream.until("sse.connected")
         assert json.loads(i.stream(gateway).until("sse.busy")["data"])["reason"] == "full"
-    eventually("it has room again", lambda: gateway.metric("sse_connections") == 0)
+    eventually("the instance has room again", lambda: gateway.metric("sse_connections") == 0)
 
 
 def nearly_full(i):
@@ -265,16 +326,16 @@ def users_full(i):
     i.stream(gateway).until("sse.connected")
     yield [gateway]
 
-    def ask():
+    def exceed_limit():
         for _ in range(20):
             with Stream(gateway.public) as stream:
                 assert json.loads(stream.until("sse.busy")["data"])["reason"] == "user-full"
 
-    over_scrapes(ask)
+    over_scrapes(exceed_limit)
 
 
 def slow_clients(i, clients: int, enough, **settings):
-    """Clients that take nothing, and then more and more events than their buffers hold, until it is enough."""
+    """Publishes to clients that do not read, until `enough` returns true."""
     redis = i.redis()
     gateway = i.gateway(redis, **settings)
     for _ in range(clients):
@@ -285,16 +346,27 @@ def slow_clients(i, clients: int, enough, **settings):
         redis.cli("-x", "FCALL", "sse_publish", 1, "broadcast:news", "news", input="x" * 60_000)
         return enough(gateway)
 
-    eventually("it is enough", publish)
+    eventually("enough is queued", publish)
 
 
 def queues_overflow(i):
-    return slow_clients(i, 40, lambda gateway: gateway.metric("sse_queue_overflows_total") >= 40, limits__queue_bytes="64KiB")
+    return slow_clients(
+        i,
+        40,
+        lambda gateway: gateway.metric("sse_queue_overflows_total") >= 40,
+        limits__queue_bytes="64KiB",
+    )
 
 
 def queues_large(i):
-    # Between four fifths and the limit, above which queues are dropped.
-    return slow_clients(i, 2, lambda gateway: gateway.metric("sse_queued_bytes") > 0.85 * (4 << 20), limits__queue_bytes="4MiB", limits__queue_bytes_total="4MiB")
+    # More than 80 % of the limit, but below the limit, where queues are dropped.
+    return slow_clients(
+        i,
+        2,
+        lambda gateway: gateway.metric("sse_queued_bytes") > 0.85 * (4 << 20),
+        limits__queue_bytes="4MiB",
+        limits__queue_bytes_total="4MiB",
+    )
 
 
 def slow(i):
@@ -302,9 +374,10 @@ def slow(i):
     gateway = i.gateway(redis)
     i.stream(gateway).until("sse.connected")
     yield [gateway]
-    # A gateway that gets no CPU for more than a second, but less than after which it gives its link up: then it reads the log, and nothing is late
-    # that it knows of. On a busy machine that may need another try.
-    def stop_for_a_while():
+
+    # Stop the gateway for more than 1 s, so that events are late, but less than the 3 s after which
+    # it reconnects and catches up without measuring. A busy machine may need several attempts.
+    def pause():
         gateway.child.send_signal(signal.SIGSTOP)
         try:
             redis.batch("FCALL sse_publish 1 user:42:events news 1" for _ in range(400))
@@ -312,10 +385,13 @@ def slow(i):
         finally:
             gateway.child.send_signal(signal.SIGCONT)
         time.sleep(0.5)
-        measured, fast = (gateway.metric(f'sse_publish_to_write_seconds_bucket{{le="{le}"}}') for le in ("+Inf", "1"))
+        measured, fast = (
+            gateway.metric(f'sse_publish_to_write_seconds_bucket{{le="{le}"}}')
+            for le in ("+Inf", "1")
+        )
         return measured > fast
 
-    eventually("late events are measured", stop_for_a_while)
+    eventually("late events are measured", pause)
 
 
 def reconnect_storm(i):
@@ -335,10 +411,18 @@ def reconnect_storm(i):
 
 def key_set_stale(i):
     issuer = KeySet(pathlib.Path(i.stack.enter_context(tempfile.TemporaryDirectory())))
-    gateway = i.gateway(i.redis(), tickets__jwks_url=f"http://127.0.0.1:{issuer.port}/", tickets__jwks_cooldown="1s", tickets__jwks_refresh="1s")
+    gateway = i.gateway(
+        i.redis(),
+        tickets__jwks_url=f"http://127.0.0.1:{issuer.port}/",
+        tickets__jwks_cooldown="1s",
+        tickets__jwks_refresh="1s",
+    )
     yield [gateway]
     issuer.__exit__()
-    eventually("fetches fail", lambda: gateway.metric('sse_jwks_fetches_total{outcome="unreachable"}') >= 2)
+    eventually(
+        "fetches of the key set fail",
+        lambda: gateway.metric('sse_jwks_fetches_total{outcome="unreachable"}') >= 2,
+    )
 
 
 def reload_failed(i):
@@ -348,17 +432,19 @@ def reload_failed(i):
     yield [gateway]
     secret.unlink()
     gateway.child.send_signal(signal.SIGHUP)
-    eventually("it is refused", lambda: gateway.metric('sse_reloads_total{outcome="failed"}') >= 1)
+    eventually(
+        "the reload fails", lambda: gateway.metric('sse_reloads_total{outcome="failed"}') >= 1
+    )
 
 
-def bare_off(i):
-    """Durable publishes only: that nobody records bare ones is as it should be."""
+def plain_off(i):
+    """Durable publishes only, so no instance has to record plain publishes."""
     redis = i.redis()
     yield [i.gateway(redis, publishers__bare="off") for _ in range(2)]
 
 
 def short_visits(i):
-    """Many come, none stays: opened again and again, but by newcomers."""
+    """Many short visits: streams are opened often, but by new clients."""
     gateway = i.gateway(i.redis())
     yield [gateway]
 
@@ -370,8 +456,8 @@ def short_visits(i):
     over_scrapes(visits)
 
 
-def nothing(i):
-    """Two gateways at work beside all the faults: nothing may be said of them."""
+def healthy(i):
+    """Two gateways that work normally beside all faults."""
     redis = i.redis()
     pair = i.pair(redis)
     stop = threading.Event()
@@ -381,7 +467,6 @@ def nothing(i):
             redis.cli("FCALL", "sse_publish", 1, "user:42:events", "news", "{}")
 
     def read():
-        # Until the gateway goes.
         with contextlib.suppress(EOFError), Stream(pair[0].public) as stream:
             while True:
                 stream.next()
@@ -420,15 +505,18 @@ FAULTS = {
 }
 
 
-# Of these nothing may be said.
-HEALTHY = {"healthy": nothing, "bare-off": bare_off, "short-visits": short_visits}
+# No alert may fire for these.
+HEALTHY = {"healthy": healthy, "plain-off": plain_off, "short-visits": short_visits}
 
 
 @pytest.fixture(scope="module")
 def faults(prometheus):
-    """All installations at once, since Prometheus takes 5 s to notice a new one. None is at fault yet."""
+    """All installations before their faults. Prometheus needs 5 s to discover targets."""
     with contextlib.ExitStack() as stack:
-        prepared = {name: fault(Installation(stack, name, prometheus)) for name, fault in (FAULTS | HEALTHY | {"turned-away": turned_away}).items()}
+        prepared = {
+            name: fault(Installation(stack, name, prometheus))
+            for name, fault in (FAULTS | HEALTHY | {"turned-away": turned_away}).items()
+        }
         prometheus.watch({name: list(next(fault)) for name, fault in prepared.items()})
         yield prepared
 
@@ -438,32 +526,36 @@ def test_every_alert_has_a_fault():
 
 
 @pytest.mark.parametrize("alert", [name for name in NAMES if name in FAULTS])
-def test_fault_fires(alert, prometheus, faults):
+def test_alert_fires_on_its_fault(alert, prometheus, faults):
     if alert != "SseGatewayTwoRecorders":
-        assert prometheus.firing(alert, alert) is None, "before the fault"
+        assert prometheus.firing(alert, alert) is None, "fires before the fault"
     next(faults[alert], None)
     fired = eventually(f"{alert} fires", lambda: prometheus.firing(alert, alert))
     for text in fired["annotations"].values():
         assert text and "<no value>" not in text and "{{" not in text and "error" not in text, fired
 
 
-def test_full_for_a_moment_fires(prometheus, faults):
+def test_full_alert_fires_after_a_brief_peak(prometheus, faults):
     assert prometheus.firing("SseGatewayFull", "turned-away") is None
     next(faults["turned-away"], None)
-    eventually("it fires", lambda: prometheus.firing("SseGatewayFull", "turned-away"))
+    eventually("SseGatewayFull fires", lambda: prometheus.firing("SseGatewayFull", "turned-away"))
 
 
 @pytest.mark.parametrize("name", HEALTHY)
-def test_nothing_is_said_of_a_healthy_installation(name, prometheus, faults):
+def test_healthy_installation_fires_no_alert(name, prometheus, faults):
     next(faults[name], None)
-    # Whatever it may bring about has been scraped and judged.
+    # Wait until the effects were scraped and evaluated.
     over_scrapes(lambda: None)
-    # Ticks and latencies depend on how busy this machine is; test_rules.py has their quiet case.
-    said = prometheus.query(f'count by (alertname) (max_over_time(ALERTS{{namespace="{name}", alertstate="firing", alertname!~"SseGateway(TicksLate|Slow)"}}[1h]))')
-    assert said == []
+    # Ticks, latencies and timeouts of scrapes depend on the load of this machine; test_rules.py
+    # covers these alerts.
+    fired = prometheus.query(
+        f'count by (alertname) (max_over_time(ALERTS{{namespace="{name}", alertstate="firing", '
+        'alertname!~"SseGateway(Alone|Down|Slow|TicksLate)"}[1h]))'
+    )
+    assert fired == []
 
 
-def test_absent_fires(prometheus, faults):
+def test_absent_alert_fires_without_targets(prometheus, faults):
     assert prometheus.firing("SseGatewayAbsent") is None
     prometheus.targets.clear()
     prometheus.watch({})

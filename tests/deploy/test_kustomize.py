@@ -1,4 +1,4 @@
-"""k8s/: every overlay and combination of components can be built, is valid by strict schemas, and fits together where no tool looks."""
+"""k8s/: all overlays and components build, match strict schemas, and refer to existing objects."""
 
 import json
 import os
@@ -14,14 +14,28 @@ import pytest
 import yaml
 
 import sync
-from harness import ROOT, Gateway, Redis, defaults, eventually, flatten, gateway_binary, memory_needed, run, seconds, size, ticket, Stream, SECRET
+from harness import (
+    ROOT,
+    Gateway,
+    Redis,
+    defaults,
+    flatten,
+    gateway_binary,
+    memory_needed,
+    run,
+    seconds,
+    size,
+    ticket,
+    Stream,
+    SECRET,
+)
 
 K8S = ROOT / "k8s"
 COMPONENTS = sorted(p.name for p in (K8S / "components").iterdir())
 KUBERNETES = "1.35"
 CRDS = {"HTTPRoute", "ServiceMonitor", "PrometheusRule", "ScaledObject"}
 
-# Each alone, then all that go together; hpa-cpu changes what keda takes away.
+# Each component alone, then all compatible ones together. keda removes what hpa-cpu patches.
 ALL = {
     "root": (K8S, ()),
     "base": (K8S / "base", ()),
@@ -32,7 +46,10 @@ ALL = {
     "base+all-hpa": (K8S / "base", tuple(c for c in COMPONENTS if c != "keda")),
     "production+keda+ingress": (K8S / "overlays/production", ("keda", "ingress-nginx")),
     "production+hpa-cpu+ingress": (K8S / "overlays/production", ("hpa-cpu", "ingress-nginx")),
-    "demo+reachable+watched": (K8S / "overlays/demo", ("gateway-api", "ingress-nginx", "service-monitor", "prometheus-rule", "grafana-dashboard")),
+    "demo+reachable+watched": (
+        K8S / "overlays/demo",
+        ("gateway-api", "ingress-nginx", "service-monitor", "prometheus-rule", "grafana-dashboard"),
+    ),
 }
 
 
@@ -41,12 +58,15 @@ def kustomize(directory, check=True) -> subprocess.CompletedProcess:
     for command in (["kubectl", "kustomize"], ["kustomize", "build"]):
         if shutil.which(command[0]):
             return run(*command, directory, check=check)
-    pytest.fail("neither kubectl (1.27 or later) nor kustomize (5 or later) is here; install one of them", pytrace=False)
+    pytest.fail(
+        "kustomize is missing: install kubectl 1.27 or later, or kustomize 5 or later",
+        pytrace=False,
+    )
 
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory):
-    """Builds one of ALL, as a list of objects."""
+    """Builds an entry of ALL and returns its objects."""
 
     @cache
     def build(name: str) -> list[dict]:
@@ -56,12 +76,14 @@ def built(tmp_path_factory):
             directory = tmp_path_factory.mktemp("k")
             relative = lambda p: os.path.relpath(p, directory)
             (directory / "kustomization.yaml").write_text(
-                yaml.safe_dump({
-                    "apiVersion": "kustomize.config.k8s.io/v1beta1",
-                    "kind": "Kustomization",
-                    "resources": [relative(base)],
-                    "components": [relative(K8S / "components" / c) for c in components],
-                })
+                yaml.safe_dump(
+                    {
+                        "apiVersion": "kustomize.config.k8s.io/v1beta1",
+                        "kind": "Kustomization",
+                        "resources": [relative(base)],
+                        "components": [relative(K8S / "components" / c) for c in components],
+                    }
+                )
             )
         return list(yaml.safe_load_all(kustomize(directory).stdout))
 
@@ -80,14 +102,20 @@ def gateway_pod(objects):
 
 
 def settings(objects) -> dict:
-    """What the gateway of this Deployment runs with: defaults < the file that it names < its environment."""
+    """The settings of the Deployment: defaults, overridden by its file and its environment."""
     pod, container = gateway_pod(objects)
     file = container["args"][container["args"].index("--config") + 1]
     mount = next(m for m in container["volumeMounts"] if file.startswith(m["mountPath"] + "/"))
     volume = next(v for v in pod["volumes"] if v["name"] == mount["name"])
-    content = of_kind(objects, "ConfigMap", volume["configMap"]["name"])["data"][os.path.basename(file)]
-    env = {e["name"].removeprefix("SSE_GATEWAY__").lower().replace("__", "."): e.get("value") for e in container["env"] if e["name"].startswith("SSE_GATEWAY__")}
-    assert set(env) <= set(defaults()), "no such setting"
+    content = of_kind(objects, "ConfigMap", volume["configMap"]["name"])["data"][
+        os.path.basename(file)
+    ]
+    env = {
+        e["name"].removeprefix("SSE_GATEWAY__").lower().replace("__", "."): e.get("value")
+        for e in container["env"]
+        if e["name"].startswith("SSE_GATEWAY__")
+    }
+    assert set(env) <= set(defaults()), "unknown setting"
     return defaults() | flatten(tomllib.loads(content)) | env
 
 
@@ -95,7 +123,7 @@ each = pytest.mark.parametrize("name", ALL)
 
 
 @each
-def test_schemas(name, built):
+def test_objects_match_their_schemas(name, built):
     for o in built(name):
         what = f"{o['kind']} {o['metadata']['name']}"
         if o["kind"] in CRDS:
@@ -109,31 +137,38 @@ def test_schemas(name, built):
 
 
 @each
-def test_no_object_twice_and_no_namespace(name, built):
+def test_objects_are_unique_and_have_no_namespace(name, built):
     keys = [(o["kind"], o["metadata"]["name"]) for o in built(name)]
     assert len(keys) == len(set(keys))
-    # "in the current namespace"
+    # They are applied to the current namespace.
     assert not [o for o in built(name) if "namespace" in o["metadata"]]
-    assert not [o for o in built(name) if o["kind"] == "Secret"], "no secret in the repository"
+    assert not [o for o in built(name) if o["kind"] == "Secret"], (
+        "the repository must not contain secrets"
+    )
 
 
 @each
-def test_selectors_and_ports(name, built):
+def test_selectors_and_ports_refer_to_existing_objects(name, built):
     objects = built(name)
     templates = [o["spec"]["template"] for o in objects if o["kind"] == "Deployment"]
-    fits = lambda selector: [t for t in templates if selector.items() <= t["metadata"]["labels"].items()]
+    matching = lambda selector: [
+        t for t in templates if selector.items() <= t["metadata"]["labels"].items()
+    ]
     for o in objects:
         kind, spec = o["kind"], o.get("spec", {})
         if kind == "Deployment":
-            assert spec["selector"]["matchLabels"].items() <= spec["template"]["metadata"]["labels"].items()
+            assert (
+                spec["selector"]["matchLabels"].items()
+                <= spec["template"]["metadata"]["labels"].items()
+            )
             for constraint in spec["template"]["spec"].get("topologySpreadConstraints", []):
-                assert fits(constraint["labelSelector"]["matchLabels"]) == [spec["template"]]
+                assert matching(constraint["labelSelector"]["matchLabels"]) == [spec["template"]]
         if kind == "Service":
-            [template] = fits(spec["selector"])
+            [template] = matching(spec["selector"])
             names = {p["name"] for c in template["spec"]["containers"] for p in c["ports"]}
             assert {p["targetPort"] for p in spec["ports"]} <= names
         if kind in ("NetworkPolicy", "PodDisruptionBudget"):
-            [template] = fits((spec.get("podSelector") or spec.get("selector"))["matchLabels"])
+            [template] = matching((spec.get("podSelector") or spec.get("selector"))["matchLabels"])
             names = {p["name"] for c in template["spec"]["containers"] for p in c["ports"]}
             for rule in spec.get("ingress", []):
                 assert {p["port"] for p in rule["ports"]} <= names
@@ -142,32 +177,53 @@ def test_selectors_and_ports(name, built):
         if kind == "HTTPRoute":
             for rule in spec["rules"]:
                 for ref in rule["backendRefs"]:
-                    assert ref["port"] in [p["port"] for p in of_kind(objects, "Service", ref["name"])["spec"]["ports"]]
+                    assert ref["port"] in [
+                        p["port"] for p in of_kind(objects, "Service", ref["name"])["spec"]["ports"]
+                    ]
         if kind == "Ingress":
             for rule in spec["rules"]:
                 for path in rule["http"]["paths"]:
                     service = path["backend"]["service"]
-                    assert service["port"]["name"] in [p["name"] for p in of_kind(objects, "Service", service["name"])["spec"]["ports"]]
+                    assert service["port"]["name"] in [
+                        p["name"]
+                        for p in of_kind(objects, "Service", service["name"])["spec"]["ports"]
+                    ]
             fallback = o["metadata"]["annotations"]["nginx.ingress.kubernetes.io/default-backend"]
             assert of_kind(objects, "Service", fallback)["spec"]["publishNotReadyAddresses"] is True
         if kind == "ServiceMonitor":
-            services = [s for s in objects if s["kind"] == "Service" and spec["selector"]["matchLabels"].items() <= s["metadata"]["labels"].items()]
-            # One, or every pod would be scraped twice.
+            services = [
+                s
+                for s in objects
+                if s["kind"] == "Service"
+                and spec["selector"]["matchLabels"].items() <= s["metadata"]["labels"].items()
+            ]
+            # Exactly one, otherwise every pod would be scraped twice.
             [service] = services
-            assert {e["port"] for e in spec["endpoints"]} <= {p["name"] for p in service["spec"]["ports"]}
+            assert {e["port"] for e in spec["endpoints"]} <= {
+                p["name"] for p in service["spec"]["ports"]
+            }
             assert service["metadata"]["labels"][spec["jobLabel"]] == "sse-gateway"
-            assert fits(service["spec"]["selector"]) == [of_kind(objects, "Deployment")["spec"]["template"]]
+            assert matching(service["spec"]["selector"]) == [
+                of_kind(objects, "Deployment")["spec"]["template"]
+            ]
 
 
 @each
-def test_gateway_ports_are_those_of_its_settings(name, built):
+def test_container_ports_match_the_settings(name, built):
     objects = built(name)
     _, container = gateway_pod(objects)
     ports = {p["name"]: p["containerPort"] for p in container["ports"]}
-    listens = {key: settings(objects)[f"{key}.listen"].rsplit(":", 1) for key in ("server", "admin")}
+    listens = {
+        key: settings(objects)[f"{key}.listen"].rsplit(":", 1) for key in ("server", "admin")
+    }
     assert ports == {"http": int(listens["server"][1]), "admin": int(listens["admin"][1])}
-    assert [host for host, _ in listens.values()] == ["0.0.0.0", "0.0.0.0"], "kubelet and clients are not in the pod"
-    assert {p: (container[p]["httpGet"]["path"], container[p]["httpGet"]["port"]) for p in ("startupProbe", "livenessProbe", "readinessProbe")} == {
+    assert [host for host, _ in listens.values()] == ["0.0.0.0", "0.0.0.0"], (
+        "kubelet and clients connect from outside the pod"
+    )
+    assert {
+        p: (container[p]["httpGet"]["path"], container[p]["httpGet"]["port"])
+        for p in ("startupProbe", "livenessProbe", "readinessProbe")
+    } == {
         "startupProbe": ("/healthz", "admin"),
         "livenessProbe": ("/healthz", "admin"),
         "readinessProbe": ("/readyz", "admin"),
@@ -175,49 +231,65 @@ def test_gateway_ports_are_those_of_its_settings(name, built):
 
 
 @each
-def test_time_to_drain(name, built):
+def test_grace_period_exceeds_the_drain_time(name, built):
     objects = built(name)
     pod, _ = gateway_pod(objects)
     values = settings(objects)
-    assert pod["terminationGracePeriodSeconds"] > seconds(values["drain.delay"]) + seconds(values["drain.window"]) + 10
+    assert (
+        pod["terminationGracePeriodSeconds"]
+        > seconds(values["drain.delay"]) + seconds(values["drain.window"]) + 10
+    )
     spec = of_kind(objects, "Deployment")["spec"]
     assert spec["strategy"]["rollingUpdate"]["maxUnavailable"] == 0
 
 
 @each
-def test_memory_suffices(name, built):
+def test_memory_limit_covers_the_settings(name, built):
     objects = built(name)
     _, container = gateway_pod(objects)
     assert size(container["resources"]["limits"]["memory"]) >= memory_needed(settings(objects))
 
 
 @each
-def test_pods_are_restricted(name, built):
-    """The Pod Security Standard "restricted", and a root that cannot be written."""
+def test_pods_meet_the_restricted_standard(name, built):
+    """The Pod Security Standard "restricted", and a read-only root file system."""
     for o in built(name):
         if o["kind"] != "Deployment":
             continue
         pod = o["spec"]["template"]["spec"]
         assert pod["automountServiceAccountToken"] is False
         assert pod["enableServiceLinks"] is False
-        assert pod["securityContext"]["runAsNonRoot"] is True and pod["securityContext"]["runAsUser"] > 0
+        assert (
+            pod["securityContext"]["runAsNonRoot"] is True
+            and pod["securityContext"]["runAsUser"] > 0
+        )
         assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
         for container in pod["containers"] + pod.get("initContainers", []):
-            assert container["securityContext"] == {"allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]}}
-            assert "memory" in container["resources"]["limits"] and set(container["resources"]["requests"]) == {"cpu", "memory"}
+            assert container["securityContext"] == {
+                "allowPrivilegeEscalation": False,
+                "readOnlyRootFilesystem": True,
+                "capabilities": {"drop": ["ALL"]},
+            }
+            assert "memory" in container["resources"]["limits"] and set(
+                container["resources"]["requests"]
+            ) == {"cpu", "memory"}
             assert "cpu" not in container["resources"]["limits"]
             assert not container["image"].endswith(":latest") and ":" in container["image"]
         kinds = {next(k for k in v if k != "name") for v in pod["volumes"]}
         assert kinds <= {"configMap", "emptyDir", "secret"}
         mounted = {v["name"] for v in pod["volumes"]}
-        assert {m["name"] for c in pod["containers"] + pod.get("initContainers", []) for m in c["volumeMounts"]} == mounted
+        assert {
+            m["name"]
+            for c in pod["containers"] + pod.get("initContainers", [])
+            for m in c["volumeMounts"]
+        } == mounted
     account = of_kind(built(name), "ServiceAccount")
     assert account["automountServiceAccountToken"] is False
     assert gateway_pod(built(name))[0]["serviceAccountName"] == account["metadata"]["name"]
 
 
 @each
-def test_scaling(name, built):
+def test_autoscaler_limits_match_the_settings(name, built):
     objects = built(name)
     values = settings(objects)
     hpas = [o for o in objects if o["kind"] == "HorizontalPodAutoscaler"]
@@ -226,55 +298,89 @@ def test_scaling(name, built):
     if name.startswith("demo"):
         assert (hpas, keda, replicas) == ([], [], 2)
         return
-    # One scaler, and it alone says how many.
+    # Exactly one autoscaler, and no fixed number of replicas.
     assert len(hpas) + len(keda) == 1 and replicas is None
     spec = (hpas + keda)[0]["spec"]
     least = spec.get("minReplicas") or spec["minReplicaCount"]
-    assert least >= 2, "a standby for the recorder"
+    assert least >= 2, "the recorder needs a standby"
     if hpas:
         behavior, metrics = spec["behavior"], spec["metrics"]
         assert "Resource" in [m["type"] for m in metrics]
-        streams = [int(m["pods"]["target"]["averageValue"]) for m in metrics if m["type"] == "Pods" and m["pods"]["metric"]["name"] == "sse_connections"]
+        streams = [
+            int(m["pods"]["target"]["averageValue"])
+            for m in metrics
+            if m["type"] == "Pods" and m["pods"]["metric"]["name"] == "sse_connections"
+        ]
         assert len(streams) == (0 if "hpa-cpu" in name or name == "base+all-hpa" else 1)
     else:
         behavior = spec["advanced"]["horizontalPodAutoscalerConfig"]["behavior"]
-        streams = [int(t["metadata"]["threshold"]) for t in spec["triggers"] if t["type"] == "prometheus"]
+        streams = [
+            int(t["metadata"]["threshold"]) for t in spec["triggers"] if t["type"] == "prometheus"
+        ]
     for average in streams:
-        assert 0.5 * values["limits.max_connections"] <= average <= 0.8 * values["limits.max_connections"]
+        assert (
+            0.5 * values["limits.max_connections"]
+            <= average
+            <= 0.8 * values["limits.max_connections"]
+        )
     assert behavior["scaleDown"]["stabilizationWindowSeconds"] >= 900
     assert behavior["scaleUp"]["stabilizationWindowSeconds"] == 0
 
 
-@pytest.mark.parametrize("overlay,with_keda", [("base", "base+keda"), ("production", "production+keda+ingress")])
-def test_keda_has_the_numbers_of_the_autoscaler_that_it_replaces(overlay, with_keda, built):
-    hpa, keda = of_kind(built(overlay), "HorizontalPodAutoscaler")["spec"], of_kind(built(with_keda), "ScaledObject")["spec"]
-    assert (keda["minReplicaCount"], keda["maxReplicaCount"]) == (hpa["minReplicas"], hpa["maxReplicas"])
-    assert keda["triggers"][0]["metadata"]["threshold"] == hpa["metrics"][0]["pods"]["target"]["averageValue"]
+@pytest.mark.parametrize(
+    "overlay,with_keda", [("base", "base+keda"), ("production", "production+keda+ingress")]
+)
+def test_keda_copies_the_limits_of_the_autoscaler(overlay, with_keda, built):
+    hpa, keda = (
+        of_kind(built(overlay), "HorizontalPodAutoscaler")["spec"],
+        of_kind(built(with_keda), "ScaledObject")["spec"],
+    )
+    assert (keda["minReplicaCount"], keda["maxReplicaCount"]) == (
+        hpa["minReplicas"],
+        hpa["maxReplicas"],
+    )
+    assert (
+        keda["triggers"][0]["metadata"]["threshold"]
+        == hpa["metrics"][0]["pods"]["target"]["averageValue"]
+    )
     assert keda["advanced"]["horizontalPodAutoscalerConfig"]["behavior"] == hpa["behavior"]
 
 
 @each
-def test_nodes_cannot_be_emptied_of_full_pods_at_once(name, built):
-    """A full pod is not ready, and holds the most streams of all."""
+def test_node_drain_evicts_unready_pods_one_by_one(name, built):
+    """A full pod is not ready but serves the maximum number of streams."""
     budget = of_kind(built(name), "PodDisruptionBudget")["spec"]
-    assert (budget["maxUnavailable"], budget.get("unhealthyPodEvictionPolicy", "IfHealthyBudget")) == (1, "IfHealthyBudget")
+    assert (
+        budget["maxUnavailable"],
+        budget.get("unhealthyPodEvictionPolicy", "IfHealthyBudget"),
+    ) == (1, "IfHealthyBudget")
 
 
 @each
-def test_secrets_are_asked_for_by_reference(name, built):
+def test_secrets_are_required_references(name, built):
     pod, container = gateway_pod(built(name))
     env = {e["name"]: e for e in container["env"]}
     references = {n: e["valueFrom"]["secretKeyRef"] for n, e in env.items() if "valueFrom" in e}
     for reference in references.values():
-        assert reference["name"] == "sse-gateway" and not reference.get("optional"), "the pod must say that it is missing"
+        assert reference["name"] == "sse-gateway" and not reference.get("optional"), (
+            "the reference must be required, so that a missing Secret is reported"
+        )
     wanted = {r["key"] for r in references.values()}
-    # The key of the tickets is a file, which follows the Secret: not by subPath, and not for the whole world.
+    # The ticket key is a file that follows the Secret, so no subPath, and not world-readable.
     file = env["SSE_GATEWAY__TICKETS__SECRET_FILE"]["value"]
     [mount] = [m for m in container["volumeMounts"] if m["mountPath"] == os.path.dirname(file)]
-    assert mount["readOnly"] is True and "subPath" not in mount and "SSE_GATEWAY__TICKETS__SECRET" not in env
+    assert (
+        mount["readOnly"] is True
+        and "subPath" not in mount
+        and "SSE_GATEWAY__TICKETS__SECRET" not in env
+    )
     [volume] = [v for v in pod["volumes"] if v["name"] == mount["name"]]
     if "secret" in volume:
-        assert volume["secret"]["secretName"] == "sse-gateway" and not volume["secret"].get("optional") and volume["secret"]["defaultMode"] == 0o440
+        assert (
+            volume["secret"]["secretName"] == "sse-gateway"
+            and not volume["secret"].get("optional")
+            and volume["secret"]["defaultMode"] == 0o440
+        )
         assert [item["path"] for item in volume["secret"]["items"]] == [os.path.basename(file)]
         wanted |= {item["key"] for item in volume["secret"]["items"]}
     if name.startswith("demo"):
@@ -282,7 +388,7 @@ def test_secrets_are_asked_for_by_reference(name, built):
     elif name.startswith("production"):
         assert wanted == {"ticket-secret", "redis-user", "redis-password"}
         assert env["SSE_GATEWAY__REDIS__URL"]["value"].startswith("rediss://")
-        # A variable is put in only where it is defined before.
+        # Kubernetes expands only variables that are defined earlier.
         order = list(env)
         for used in re.findall(r"\$\((\w+)\)", env["SSE_GATEWAY__REDIS__URL"]["value"]):
             assert order.index(used) < order.index("SSE_GATEWAY__REDIS__URL")
@@ -291,19 +397,37 @@ def test_secrets_are_asked_for_by_reference(name, built):
     else:
         assert wanted == {"ticket-secret", "redis-url"}
     if not name.startswith("demo"):
-        # The comments at the head of the kustomizations say what to create.
-        head = (K8S / ("overlays/production" if name.startswith("production") else ".") / "kustomization.yaml").read_text()
+        # The header of the kustomization describes the Secret.
+        head = (
+            K8S
+            / ("overlays/production" if name.startswith("production") else ".")
+            / "kustomization.yaml"
+        ).read_text()
         assert {*re.findall(r"--from-literal=([\w-]+)=", head)} == wanted
-        assert "kubectl rollout restart deployment/sse-gateway" in head, "what is in the environment does not follow the Secret"
+        assert "kubectl rollout restart deployment/sse-gateway" in head, (
+            "the header must say that environment variables need a restart"
+        )
 
 
-def laid_out(objects, tmp_path):
-    """The file of the ConfigMap and the environment of the Deployment, as the gateway reads them; Secrets filled in as the comments say."""
+def write_configuration(objects, tmp_path):
+    """Writes the files of the ConfigMap; returns the path of the configuration and the environment.
+
+    Values of Secrets are replaced by values of the form that the comments describe.
+    """
     pod, container = gateway_pod(objects)
-    secrets = {"ticket-secret": SECRET, "redis-url": "redis://redis:6379", "redis-user": "gateway", "redis-password": "0af3"}
+    secrets = {
+        "ticket-secret": SECRET,
+        "redis-url": "redis://redis:6379",
+        "redis-user": "gateway",
+        "redis-password": "0af3",
+    }
     env, known = {}, {}
     for e in container["env"]:
-        known[e["name"]] = e["value"] if e.get("value") is not None else secrets[e["valueFrom"]["secretKeyRef"]["key"]]
+        known[e["name"]] = (
+            e["value"]
+            if e.get("value") is not None
+            else secrets[e["valueFrom"]["secretKeyRef"]["key"]]
+        )
         known[e["name"]] = re.sub(r"\$\((\w+)\)", lambda m: known[m[1]], known[e["name"]])
     env |= known
     (tmp_path / "ticket-secret").write_text(SECRET)
@@ -315,67 +439,103 @@ def laid_out(objects, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["root", "demo", "production"])
-def test_the_gateway_takes_its_configuration(name, built, tmp_path):
-    file, env = laid_out(built(name), tmp_path)
+def test_gateway_accepts_its_configuration(name, built, tmp_path):
+    file, env = write_configuration(built(name), tmp_path)
     done = run(gateway_binary(), "check-config", "--config", file, env=env, check=False)
-    assert (done.returncode, done.stdout) == (0, "the configuration is good\n"), done.stderr
-    # And without the secret it does not start.
-    bare = {k: v for k, v in env.items() if "TICKETS__SECRET" not in k}
-    done = run(gateway_binary(), "serve", "--config", file, env=bare, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    # It does not start without the secret.
+    without_secret = {k: v for k, v in env.items() if "TICKETS__SECRET" not in k}
+    done = run(gateway_binary(), "serve", "--config", file, env=without_secret, check=False)
     assert done.returncode == 78 and "tickets.secret" in done.stderr
 
 
 @pytest.mark.parametrize("name", ["root", "demo", "production"])
-def test_the_ticket_of_the_runbook_is_let_in(name, built, tmp_path):
-    """The runbook's command, run in a pod: its ticket opens a stream of the topics that it names, with the file and the environment of that pod."""
-    file, env = laid_out(built(name), tmp_path)
-    row = next(line for line in (ROOT / "docs/operations/runbook.md").read_text().splitlines() if line.startswith("| a ticket"))
-    command = next(c for c in re.findall(r"`(kubectl exec [^`]+)`", row) if (f"/{file.name}" in c) == (name == "production"))
-    command = re.sub(r"^kubectl exec deployment/sse-gateway -- /sse-gateway ", "", command).replace(f"/etc/sse-gateway/{file.name}", str(file))
-    ran_with = {k.removeprefix("SSE_GATEWAY__").lower(): v for k, v in env.items() if k.startswith("SSE_GATEWAY__")}
+def test_ticket_from_the_runbook_command_is_accepted(name, built, tmp_path):
+    """Runs the command with the configuration of the pod, and opens a stream with the ticket."""
+    file, env = write_configuration(built(name), tmp_path)
+    row = next(
+        line
+        for line in (ROOT / "docs/operations/runbook.md").read_text().splitlines()
+        if line.startswith("| a ticket")
+    )
+    command = next(
+        c
+        for c in re.findall(r"`(kubectl exec [^`]+)`", row)
+        if (f"/{file.name}" in c) == (name == "production")
+    )
+    command = re.sub(r"^kubectl exec deployment/sse-gateway -- /sse-gateway ", "", command).replace(
+        f"/etc/sse-gateway/{file.name}", str(file)
+    )
+    ran_with = {
+        k.removeprefix("SSE_GATEWAY__").lower(): v
+        for k, v in env.items()
+        if k.startswith("SSE_GATEWAY__")
+    }
     with Redis() as redis:
-        own = {"redis__url": redis.url, "server__listen": "127.0.0.1:0", "admin__listen": "127.0.0.1:0", "tickets__secret": None}
+        own = {
+            "redis__url": redis.url,
+            "server__listen": "127.0.0.1:0",
+            "admin__listen": "127.0.0.1:0",
+            "tickets__secret": None,
+        }
         made = run(gateway_binary(), *command.split(), env=env)
-        with Gateway(redis.url, config=file, **(ran_with | own)) as gateway, Stream(gateway.public, token=made.stdout.strip()) as stream:
-            assert json.loads(stream.until("sse.connected")["data"])["topics"], "a stream of nothing"
+        with (
+            Gateway(redis.url, config=file, **(ran_with | own)) as gateway,
+            Stream(gateway.public, token=made.stdout.strip()) as stream,
+        ):
+            assert json.loads(stream.until("sse.connected")["data"])["topics"], (
+                "the ticket has no topics"
+            )
 
 
-def test_demo_makes_one_key_for_all(built, tmp_path):
-    """The init container's script, with a real Redis: both pods get one key, and tickets made with it are let in."""
+def test_demo_pods_share_one_ticket_key(built, tmp_path):
+    """Runs the script of the init container twice with a real Redis."""
     pod, _ = gateway_pod(built("demo"))
     [init] = pod["initContainers"]
     with Redis() as redis:
         keys = []
         for name in ("one", "two"):
             (tmp_path / name).mkdir()
-            env = {"PATH": os.environ["PATH"], "REDIS_HOST": "127.0.0.1", "REDIS_PORT": str(redis.port), "KEYS": str(tmp_path / name)}
+            env = {
+                "PATH": os.environ["PATH"],
+                "REDIS_HOST": "127.0.0.1",
+                "REDIS_PORT": str(redis.port),
+                "KEYS": str(tmp_path / name),
+            }
             assert set(e["name"] for e in init["env"]) == set(env) - {"PATH"}
             run(*init["command"], *init["args"], env=env)
             keys.append((tmp_path / name / "ticket-secret").read_text().strip())
         assert keys[0] == keys[1] and re.fullmatch("[0-9a-f]{64}", keys[0])
         file = tmp_path / "one/ticket-secret"
-        with Gateway(redis.url, tickets__secret=None, tickets__secret_file=file) as gateway, Stream(gateway.public, token=ticket(secret=keys[1])) as stream:
+        with (
+            Gateway(redis.url, tickets__secret=None, tickets__secret_file=file) as gateway,
+            Stream(gateway.public, token=ticket(secret=keys[1])) as stream,
+        ):
             assert stream.until("sse.connected")
 
 
-def test_config_maps_are_the_files(built):
+def test_config_maps_contain_the_files(built):
     config = next(o for o in built("root") if o["kind"] == "ConfigMap")
-    assert config["data"] == {name: (ROOT / "config" / name).read_text() for name in ("gateway.toml", "production.toml")}
+    assert config["data"] == {
+        name: (ROOT / "config" / name).read_text() for name in ("gateway.toml", "production.toml")
+    }
     redis = next(o for o in built("demo") if o["kind"] == "ConfigMap" and "redis.conf" in o["data"])
     assert redis["data"]["redis.conf"] == (ROOT / "deploy/redis/redis.conf").read_text()
     dashboard = of_kind(built("base+grafana-dashboard"), "ConfigMap", "sse-gateway-dashboard")
     assert dashboard["metadata"]["labels"] == {"grafana_dashboard": "1"}
-    assert dashboard["data"] == {"sse-gateway.json": (ROOT / "deploy/grafana/dashboards/sse-gateway.json").read_text()}
+    assert dashboard["data"] == {
+        "sse-gateway.json": (ROOT / "deploy/grafana/dashboards/sse-gateway.json").read_text()
+    }
 
 
-def test_prometheus_rule_is_a_copy(built):
+def test_prometheus_rule_is_an_exact_copy(built):
     assert sync.COPY.read_text() == sync.copy(), "run: python3 tests/deploy/sync.py"
     rules = yaml.safe_load(sync.SOURCE.read_text())
     for name in ("base+prometheus-rule", "production"):
         assert of_kind(built(name), "PrometheusRule")["spec"] == rules
 
 
-def test_image_is_this_version(built):
+def test_image_tags_match_the_version(built):
     version = tomllib.loads((ROOT / "Cargo.toml").read_text())["package"]["version"]
     for name in ("root", "demo", "production"):
         assert gateway_pod(built(name))[1]["image"] == f"sse-gateway:{version}"

@@ -1,4 +1,4 @@
-"""What watches the gateway goes by names that exist: metrics, labels and settings in rules, dashboard, scalers and runbook; links of the runbook."""
+"""Names and links in alert rules, dashboard, scalers and runbook refer to existing things."""
 
 import json
 import re
@@ -11,12 +11,16 @@ from harness import ROOT, Gateway, Redis, Stream, defaults, eventually, run, tic
 RUNBOOK = (ROOT / "docs/operations/runbook.md").read_text()
 RULES = yaml.safe_load((ROOT / "deploy/prometheus/alerts.yaml").read_text())["groups"][0]["rules"]
 DASHBOARD = json.loads((ROOT / "deploy/grafana/dashboards/sse-gateway.json").read_text())
-TARGETS = [(panel["title"], target["expr"]) for panel in DASHBOARD["panels"] for target in panel.get("targets", [])]
+TARGETS = [
+    (panel["title"], target["expr"])
+    for panel in DASHBOARD["panels"]
+    for target in panel.get("targets", [])
+]
 
 
 @pytest.fixture(scope="module")
 def exported() -> dict[str, dict[str, set[str]]]:
-    """The series of a gateway that has seen a client and refused another: name -> label -> values."""
+    """Metrics of a gateway with an accepted and a refused client: name -> label -> values."""
     with Redis() as redis, Gateway(redis.url) as gateway, Stream(gateway.public) as stream:
         stream.until("sse.connected")
         assert Stream(gateway.public, token=ticket(secret="another secret")).status == 401
@@ -30,7 +34,7 @@ def exported() -> dict[str, dict[str, set[str]]]:
 
 
 def check(expression: str, exported):
-    """Every metric of the expression is exported, with the labels and label values that it asks for."""
+    """Checks that each metric is exported with the selected labels and label values."""
     names = set(re.findall(r"\b((?:sse|container|process|kube|node|go)_\w+)", expression))
     unknown = names - set(exported)
     assert not unknown, f"{unknown} in {expression}"
@@ -39,52 +43,81 @@ def check(expression: str, exported):
             if label in ("job", "namespace", "instance", "pod"):
                 continue
             assert label in exported[name], f"{name} has no label {label}"
-            if label != "code":  # codes appear as they occur
+            if label != "code":  # a code is exported after its first occurrence
                 wanted = value.split("|") if "~" in operator else [value]
-                assert set(wanted) <= exported[name][label], f"{name}: {label} is never one of {wanted}"
+                assert set(wanted) <= exported[name][label], (
+                    f"{name}: {label} is never one of {wanted}"
+                )
     return names
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule["alert"])
-def test_rules(rule, exported):
+def test_rule_uses_exported_metrics(rule, exported):
     assert check(rule["expr"], exported) or "up{" in rule["expr"]
 
 
-@pytest.mark.parametrize("title,expression", TARGETS, ids=[f"{title}-{n}" for n, (title, _) in enumerate(TARGETS)])
-def test_dashboard(title, expression, exported):
+@pytest.mark.parametrize(
+    "title,expression", TARGETS, ids=[f"{title}-{n}" for n, (title, _) in enumerate(TARGETS)]
+)
+def test_panel_uses_exported_metrics(title, expression, exported):
     assert check(expression, exported)
     assert 'job="sse-gateway"' in expression and 'namespace=~"$namespace"' in expression
 
 
-def test_dashboard_shows_what_matters(exported):
+def test_dashboard_shows_every_metric(exported):
     shown = set().union(*(re.findall(r"\bsse_\w+", expression) for _, expression in TARGETS))
     own = {name for name in exported if name.startswith("sse_")}
     left_out = own - shown - {n for n in exported if n.endswith(("_sum", "_count"))}
-    assert left_out == set(), "a metric without a panel"
+    assert left_out == set(), "metrics without a panel"
 
 
 def test_dashboard_counts_each_event_once(tmp_path):
-    """Two instances relay the same 10 broadcasts a second, and 3 and 4 events of users of their own: 17."""
+    """Two instances relay the same 10 broadcasts per second, and 3 and 4 user events: 17."""
     [expression] = [expression for title, expression in TARGETS if title == "Events per second"]
-    expression = expression.replace("$namespace", ".*").replace("$instance", ".*").replace("$__rate_interval", "1m")
-    series = lambda instance, kind, rate: {"series": f'sse_events_relayed_total{{job="sse-gateway", namespace="shop", instance="{instance}", kind="{kind}"}}', "values": f"0+{15 * rate}x20"}
-    tests = [{
-        "interval": "15s",
-        "input_series": [series("a", "broadcast", 10), series("b", "broadcast", 10), series("a", "user", 3), series("b", "user", 4)],
-        "promql_expr_test": [{"expr": expression, "eval_time": "4m", "exp_samples": [{"labels": "{}", "value": 17}]}],
-    }]
+    expression = (
+        expression.replace("$namespace", ".*")
+        .replace("$instance", ".*")
+        .replace("$__rate_interval", "1m")
+    )
+    series = lambda instance, kind, rate: {
+        "series": f'sse_events_relayed_total{{job="sse-gateway", namespace="shop", '
+        f'instance="{instance}", kind="{kind}"}}',
+        "values": f"0+{15 * rate}x20",
+    }
+    tests = [
+        {
+            "interval": "15s",
+            "input_series": [
+                series("a", "broadcast", 10),
+                series("b", "broadcast", 10),
+                series("a", "user", 3),
+                series("b", "user", 4),
+            ],
+            "promql_expr_test": [
+                {
+                    "expr": expression,
+                    "eval_time": "4m",
+                    "exp_samples": [{"labels": "{}", "value": 17}],
+                }
+            ],
+        }
+    ]
     (tmp_path / "test.yaml").write_text(yaml.safe_dump({"tests": tests}))
     done = run(tool("promtool"), "test", "rules", tmp_path / "test.yaml", check=False)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_dashboard_says_what_it_counts():
-    """Events, streams and joins a second are no requests a second."""
-    units = {p["fieldConfig"]["defaults"].get("unit") for p in DASHBOARD["panels"] if p["type"] != "row" and "per second" in p["title"]}
+def test_rate_panels_use_neutral_units():
+    """Grafana's other rate units add words such as "requests", which would be wrong here."""
+    units = {
+        p["fieldConfig"]["defaults"].get("unit")
+        for p in DASHBOARD["panels"]
+        if p["type"] != "row" and "per second" in p["title"]
+    }
     assert units == {"cps", "Bps"}
 
 
-def test_dashboard_is_sound():
+def test_dashboard_layout_and_variables_are_valid():
     panels = DASHBOARD["panels"]
     assert len({p["id"] for p in panels}) == len(panels)
     variables = {v["name"] for v in DASHBOARD["templating"]["list"]}
@@ -93,39 +126,57 @@ def test_dashboard_is_sound():
     taken = set()
     for p in panels:
         grid = p["gridPos"]
-        cells = {(x, y) for x in range(grid["x"], grid["x"] + grid["w"]) for y in range(grid["y"], grid["y"] + grid["h"])}
+        cells = {
+            (x, y)
+            for x in range(grid["x"], grid["x"] + grid["w"])
+            for y in range(grid["y"], grid["y"] + grid["h"])
+        }
         assert grid["x"] + grid["w"] <= 24 and not cells & taken, p["title"]
         taken |= cells
         if p["type"] != "row":
-            assert p["datasource"] == {"type": "prometheus", "uid": "${datasource}"} and p["targets"]
+            assert (
+                p["datasource"] == {"type": "prometheus", "uid": "${datasource}"} and p["targets"]
+            )
 
 
-@pytest.mark.parametrize("file", ["k8s/components/keda/scaledobject.yaml", "k8s/base/horizontalpodautoscaler.yaml", "k8s/overlays/production/horizontalpodautoscaler.yaml"])
-def test_scalers(file, exported):
+@pytest.mark.parametrize(
+    "file",
+    [
+        "k8s/components/keda/scaledobject.yaml",
+        "k8s/base/horizontalpodautoscaler.yaml",
+        "k8s/overlays/production/horizontalpodautoscaler.yaml",
+    ],
+)
+def test_scaler_uses_exported_metrics(file, exported):
     assert check(re.sub(r"^\s*#.*$", "", (ROOT / file).read_text(), flags=re.M), exported)
 
 
 def anchors(text: str) -> set[str]:
-    """The anchors that a Markdown page gets of its headings."""
+    """The anchors of the headings of a Markdown page."""
     headings = re.findall(r"^#+ (.*)$", text, re.M)
     return {re.sub(r"[^\w\- ]", "", h.lower()).replace(" ", "-") for h in headings}
 
 
-def test_every_alert_is_in_the_runbook():
+def test_runbook_describes_exactly_the_alerts():
     for rule in RULES:
         page, _, anchor = rule["annotations"]["runbook_url"].partition("#")
-        assert page.endswith("docs/operations/runbook.md") and anchor in anchors(RUNBOOK), rule["alert"]
-    # And nothing is there that no longer exists.
-    assert {h for h in re.findall(r"^### (SseGateway\w+)$", RUNBOOK, re.M)} == {rule["alert"] for rule in RULES}
+        assert page.endswith("docs/operations/runbook.md"), rule["alert"]
+        assert anchor in anchors(RUNBOOK), rule["alert"]
+    # The runbook describes no removed alerts.
+    assert {h for h in re.findall(r"^### (SseGateway\w+)$", RUNBOOK, re.M)} == {
+        rule["alert"] for rule in RULES
+    }
 
 
 def test_alerts_page_lists_every_alert_with_its_severity():
     page = (ROOT / "docs/operations/alerts.md").read_text()
     listed = re.findall(r"^\| \[(\w+)\]\(runbook\.md#(\w+)\) \| (\w+) \|", page, re.M)
-    assert listed == [(rule["alert"], rule["alert"].lower(), rule["labels"]["severity"]) for rule in RULES]
+    assert listed == [
+        (rule["alert"], rule["alert"].lower(), rule["labels"]["severity"]) for rule in RULES
+    ]
 
 
-def test_every_complaint_is_in_the_runbook():
+def test_runbook_describes_every_complaint():
     assert {
         "events-come-in-bursts",
         "an-event-did-not-arrive",
@@ -133,10 +184,11 @@ def test_every_complaint_is_in_the_runbook():
         "reconnect-storm-after-a-deploy",
         "redis-memory-grows",
         "gap-events-after-a-failover",
+        "foreign-data-in-the-gateways-keys",
     } <= anchors(RUNBOOK)
 
 
-def test_every_reason_of_readyz_is_in_the_runbook():
+def test_runbook_and_deployment_page_list_every_readyz_reason():
     code = (ROOT / "src/state/instance.rs").read_text()
     reasons = set(re.findall(r'Some\("([a-z-]+)"\)', code[code.index("fn unready") :]))
     assert reasons >= {"redis-away", "no-recorder", "keys-away", "full", "draining"}
@@ -147,38 +199,48 @@ def test_every_reason_of_readyz_is_in_the_runbook():
     assert reasons <= set(re.findall(r"`([a-z-]+)`", admin))
 
 
-def test_logs_of_a_selector_are_not_cut():
+def test_kubectl_logs_with_selectors_set_tail():
     for line in re.findall(r"`(kubectl logs -l [^`]*)`", RUNBOOK):
         assert "--tail=" in line, line
 
 
-def test_links_of_the_runbook():
+def test_runbook_links_are_valid():
     for target in re.findall(r"\]\(([^)]+)\)", RUNBOOK):
         path, _, anchor = target.partition("#")
-        file = (ROOT / "docs/operations" / path).resolve() if path else ROOT / "docs/operations/runbook.md"
+        file = (ROOT / "docs/operations" / (path or "runbook.md")).resolve()
         assert file.exists(), target
         assert not anchor or anchor in anchors(file.read_text()), target
 
 
-def test_names_in_the_runbook(exported):
+def test_runbook_names_existing_metrics_and_settings(exported):
     for code in re.findall(r"`([^`]+)`", RUNBOOK):
         if re.search(r"\bsse_(?!publish|gateway)", code):
             check(code, exported)
         sections = {key.split(".")[0] for key in defaults()}
         for key in re.findall(r"^([a-z]+\.[a-z_.]+)(?: |$)", code):
             if key.split(".")[0] in sections and not key.endswith((".toml", ".conf", ".yaml")):
-                assert key in defaults(), f"no setting {key}"
+                assert key in defaults(), f"unknown setting {key}"
 
 
-def test_commands_in_the_runbook():
-    """Its redis-cli lines work on the Redis of a gateway that has been used."""
-    lines = list(dict.fromkeys(re.findall(r"`(?:redis-cli )((?:XREVRANGE|GET|PTTL|DEL|MEMORY|TIME|info|slowlog)[^`|]*)`", RUNBOOK)))
+def test_redis_commands_in_the_runbook_work():
+    """Runs them on the Redis of a gateway that has processed events."""
+    lines = list(
+        dict.fromkeys(
+            re.findall(
+                r"`(?:redis-cli )((?:XREVRANGE|GET|PTTL|DEL|MEMORY|TIME|info|slowlog)[^`|]*)`",
+                RUNBOOK,
+            )
+        )
+    )
     assert len(lines) >= 6
     with Redis() as redis, Gateway(redis.url) as gateway:
         eventually("a recorder", lambda: gateway.metric('sse_recorder_role{role="writer"}') == 1)
         redis.cli("FCALL", "sse_publish", 1, "broadcast:news", "news", "{}")
         redis.cli("PUBLISH", "broadcast:news", '{"type":"sse.mine","payload":1}')
-        eventually("one is refused", lambda: gateway.metric('sse_rejected_total{reason="reserved-type"}') == 1)
+        eventually(
+            "one is refused",
+            lambda: gateway.metric('sse_rejected_total{reason="reserved-type"}') == 1,
+        )
         for line in lines:
             answer = redis.cli(*line.split()).stdout.strip()
             assert not answer.startswith("ERR"), f"{line}: {answer}"

@@ -5,15 +5,17 @@ use std::{collections::BTreeSet, fs};
 use sse_gateway::{
     core::{
         envelope::Refusal,
-        system::{BusyReason, CloseReason, GapReason, JoinCause, TicketFault},
+        malformed::Malformed,
+        system::{BusyReason, CloseReason, GapReason, JoinCause, TicketRejection},
     },
+    metrics::Metrics,
     settings::table::KEYS,
-    state::metrics::Metrics,
 };
 
 use crate::{documents, file, files, root};
 
-/// String literals of the HTTP layer that look like error codes but are headers or their values.
+/// String literals of the HTTP layer that look like error codes but are headers, their values, or
+/// a metric's label value.
 const NOT_CODES: &[&str] = &[
     "last-event-id",
     "no-store",
@@ -22,6 +24,9 @@ const NOT_CODES: &[&str] = &[
     "x-accel-buffering",
     "content-length",
     "transfer-encoding",
+    "keep-alive",
+    "proxy-connection",
+    "no-descriptor",
 ];
 
 /// Words with a dot that begin like a setting but are file names.
@@ -66,9 +71,10 @@ pub fn codes_in(source: &str) -> BTreeSet<String> {
         .collect()
 }
 
-/// The codes of errors that the HTTP layer writes as literals.
+/// The codes of errors that the HTTP layer writes as literals. Covers all directories below
+/// `src/http` (fronts, sockets), and `src/auth`.
 pub fn http_codes() -> BTreeSet<String> {
-    let sources = files("src/http", &["rs"]);
+    let sources = ["src/http", "src/auth"].map(|directory| files(directory, &["rs"])).concat();
     let read = |path| fs::read_to_string(root().join(path)).expect("the source can be read");
     let found: BTreeSet<String> = sources.into_iter().map(read).flat_map(|source| codes_in(&source)).collect();
     for known in ["bad-topics", "bad-wait", "api-key-unknown"] {
@@ -83,13 +89,14 @@ fn every_reason_is_documented() {
     assert_named(CloseReason::ALL.iter().map(|r| r.name()));
     assert_named(BusyReason::ALL.iter().map(|r| r.name()));
     assert_named(JoinCause::ALL.iter().map(|c| c.name()));
+    assert_named(Malformed::ALL.iter().map(|m| m.name()));
     assert_named(["sse.connected", "sse.heartbeat", "sse.gap", "sse.closing", "sse.busy"]);
 }
 
 #[test]
 fn every_error_code_is_documented() {
     assert_named(Refusal::ALL.iter().map(|r| r.code()));
-    assert_named(TicketFault::ALL.iter().map(|f| f.name()));
+    assert_named(TicketRejection::ALL.iter().map(|f| f.name()));
     assert_named(http_codes().iter().map(String::as_str));
 }
 
@@ -113,9 +120,13 @@ fn settings_named_in_documents_exist() {
 /// The names of the library's functions with the default prefix.
 fn functions() -> BTreeSet<String> {
     let source = file("src/redis/library.lua");
-    let registered = source.split("'@F@_").skip(1).filter_map(|rest| rest.split('\'').next());
+    let starts = ["register_function('@F@_", "register_for_a_full_redis('"];
+    let registered = starts.iter().flat_map(|start| source.split(start).skip(1));
+    let registered = registered.filter_map(|rest| rest.split('\'').next());
     let functions: BTreeSet<String> = registered.map(|name| format!("sse_{name}")).collect();
-    assert!(functions.contains("sse_publish"), "the scan does not work: {functions:?}");
+    for known in ["sse_publish", "sse_tick"] {
+        assert!(functions.contains(known), "the scan does not work: {functions:?}");
+    }
     functions
 }
 

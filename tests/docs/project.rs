@@ -39,7 +39,8 @@ fn make_targets_named_in_documents_exist() {
     for document in documents() {
         let text = file(&document);
         for part in text.split("make ").skip(1) {
-            let target: String = part.chars().take_while(|c| c.is_ascii_lowercase() || *c == '-').collect();
+            let in_target = |c: &char| c.is_ascii_lowercase() || c.is_ascii_digit() || *c == '-';
+            let target: String = part.chars().take_while(in_target).collect();
             let quoted = text[..offset(&text, part) - "make ".len()].ends_with(['`', '\n']);
             if quoted && !target.is_empty() && !makefile.contains(&format!("\n{target}:")) {
                 unknown.push(format!("{}: make {target}", document.display()));

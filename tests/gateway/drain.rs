@@ -91,6 +91,35 @@ async fn an_idle_connection_without_a_stream_does_not_hold_the_drain_up() {
 }
 
 #[tokio::test]
+async fn a_kept_connection_is_told_to_close_while_draining() {
+    let redis = Redis::start().await;
+    let gateway = Gateway::builder(&redis).env("DRAIN__WINDOW", "1h").start().await;
+    // Streams keep the instance alive for the window.
+    let mut streams = Vec::new();
+    for n in 0..20 {
+        streams.push(gateway.connect(&n.to_string()).await);
+    }
+    let mut kept = tokio::net::TcpStream::connect(gateway.public).await.unwrap();
+    let mut asked = 0;
+    let mut ask = async || {
+        kept.write_all(b"GET /publish HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+        let mut seen = String::new();
+        while !seen.ends_with('}') {
+            let mut bytes = [0; 1024];
+            let count = kept.read(&mut bytes).await.unwrap();
+            assert_ne!(count, 0, "the end after {asked} responses: {seen}");
+            seen.push_str(std::str::from_utf8(&bytes[..count]).unwrap());
+        }
+        asked += 1;
+        seen.contains("connection: close")
+    };
+    assert!(!ask().await);
+    gateway.term();
+    let asking = async { while !ask().await {} };
+    tokio::time::timeout(GUARD, asking).await.expect("it is told");
+}
+
+#[tokio::test]
 async fn a_client_that_reads_nothing_does_not_hold_the_drain_up() {
     let redis = Redis::start().await;
     let gateway = Gateway::builder(&redis).env("LIMITS__STALL", "1h").env("HISTORY__MAX_LEN", "10").start().await;

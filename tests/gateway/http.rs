@@ -123,7 +123,13 @@ async fn cors_as_configured() {
             assert!(headers.contains("authorization") && headers.contains("last-event-id"), "{headers}");
             let methods = answer.headers()["access-control-allow-methods"].to_str().unwrap();
             assert!(methods.contains("GET"), "{methods}");
+        } else {
+            assert_eq!(error(answer).await, (403, "origin-not-allowed".to_string()), "{origin}");
         }
+        let delete = gateway.http().request(Method::OPTIONS, gateway.url("/events")).header("origin", origin);
+        let delete = delete.header("access-control-request-method", "DELETE").send().await.unwrap();
+        let expected = if expected.is_some() { (400, "bad-request") } else { (403, "origin-not-allowed") };
+        assert_eq!(error(delete).await, (expected.0, expected.1.to_string()), "{origin}");
     }
 }
 
@@ -199,7 +205,14 @@ sse_recorder_role gauge
 sse_bare_recorded_total counter
 sse_bare_relayed_total counter
 sse_rejected_total counter
-sse_published_total counter";
+sse_published_total counter
+sse_sockets gauge
+sse_sockets_limit gauge
+sse_sockets_accepted_total counter
+sse_sockets_dropped_total counter
+sse_accept_errors_total counter
+sse_requests_total counter
+sse_requests_malformed_total counter";
 
 #[tokio::test]
 async fn all_metrics_are_there_with_help_and_count() {

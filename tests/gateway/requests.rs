@@ -9,6 +9,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
+use crate::harness::gateway::Builder;
 use crate::harness::keys::{Dir, api_keys};
 use crate::harness::{GUARD, Gateway, Redis, process, ticket, topic, user};
 
@@ -37,21 +38,27 @@ impl Served {
     /// One without TLS and one with it.
     async fn both(redis: &Redis) -> [Served; 2] {
         let builder = Gateway::builder(redis).env("API_KEYS", &api_keys(&[("key", "publish")]));
-        let dir = Dir::new();
+        let clear = Served { gateway: builder.start().await, tls: None };
+        [clear, Served::tls(&builder, &Dir::new()).await]
+    }
+
+    /// One with TLS.
+    async fn tls(builder: &Builder, dir: &Dir) -> Served {
         dir.certificate();
         let secure = builder
             .clone()
             .env("SERVER__TLS__CERTIFICATE", &dir.text("server.pem"))
             .env("SERVER__TLS__KEY", &dir.text("server.key"));
         let mut roots = RootCertStore::empty();
-        roots.add(CertificateDer::from_pem_slice(dir.read("ca.pem").as_bytes()).unwrap()).unwrap();
+        let authority = CertificateDer::from_pem_slice(dir.read("ca.pem").as_bytes());
+        roots.add(authority.unwrap()).unwrap();
         let client = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
             .with_safe_default_protocol_versions()
             .unwrap()
             .with_root_certificates(roots)
             .with_no_client_auth();
         let tls = Some(TlsConnector::from(Arc::new(client)));
-        [Served { gateway: builder.start().await, tls: None }, Served { gateway: secure.start().await, tls }]
+        Served { gateway: secure.start().await, tls }
     }
 
     async fn connect(&self) -> Box<dyn Socket> {
@@ -210,7 +217,7 @@ async fn a_request_for_a_stream_behind_another_cuts_no_answer_off() {
         let length: usize = head.split_once("content-length: ").unwrap().1.lines().next().unwrap().parse().unwrap();
         assert!(length > 1 << 20, "it does not take several writes: {length}");
         assert!(rest[..length].ends_with('}') && rest[length..].starts_with("HTTP/1.1 200"), "{}", &rest[length..]);
-        // Nor a stream, if actix serves it: a request with a body, be it an empty one, is left to actix.
+        // Nor a stream.
         let left = stream("2").replace("\r\n\r\n", "\r\nContent-Length: 0\r\n\r\n");
         let mut socket = served.connect().await;
         socket.write_all(SMALL.as_bytes()).await.unwrap();
@@ -259,4 +266,23 @@ async fn a_stream_over_a_used_connection_costs_as_little_as_any_other() {
         let gone = 3.0 * STREAMS as f64;
         served.gateway.metric_reaches("sse_connections_closed_total", &[("reason", "client-gone")], gone).await;
     }
+}
+
+#[tokio::test]
+async fn stalled_client_over_tls_is_disconnected() {
+    let redis = Redis::start().await;
+    let dir = Dir::new();
+    let stall = Gateway::builder(&redis).env("LIMITS__STALL", "1s").env("SERVER__HEARTBEAT", "1h");
+    let served = Served::tls(&stall, &dir).await;
+    let mut socket = served.connect().await;
+    socket.write_all(stream("1").as_bytes()).await.unwrap();
+    read_until(&mut socket, "sse.connected", 1).await;
+    // More than the sockets hold; then nothing is read any more.
+    let big = format!("\"{}\"", "x".repeat(60_000));
+    while served.gateway.metric("sse_queue_overflows_total", &[]).await == 0.0 {
+        redis.durable(&user("1"), "a", &big).await.unwrap();
+    }
+    let stalled = [("reason", "stalled")];
+    served.gateway.metric_reaches("sse_connections_closed_total", &stalled, 1.0).await;
+    assert_eq!(served.gateway.metric("sse_connections_closed_total", &[]).await, 1.0);
 }

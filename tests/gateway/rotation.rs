@@ -167,7 +167,7 @@ async fn old_and_new_side_by_side_as_the_readme_has_it_and_api_keys_with_them() 
     // A file with a fault changes nothing at all.
     dir.write("gateway.toml", "[tickets\n");
     gateway.hup();
-    gateway.log_says("is no TOML").await;
+    gateway.log_says("valid TOML").await;
     gateway.connect_with(&by("new", NEW), "").await;
     assert_eq!(kid("second").await.as_deref(), Some("new"));
 }

@@ -111,6 +111,61 @@ async fn a_client_that_takes_nothing_is_disconnected() {
     drop(quiet);
 }
 
+/// Reads nothing more, while one event of this size is all that is under way.
+async fn is_given_up_with(gateway: &Gateway, redis: &Redis, name: &str, size: usize) {
+    publish(redis, &user(name), 0, 1, size).await;
+    eventually("it to be given up", async || (given_up(gateway).await == 1.0).then_some(())).await;
+    let metrics = gateway.metrics().await;
+    assert_eq!(metrics.get("sse_connections_closed_total", &[]), 1.0);
+    assert_eq!(metrics.get("sse_queue_overflows_total", &[]), 0.0);
+    eventually("its socket to be closed", async || {
+        let public = [("listener", "public")];
+        (gateway.metric("sse_sockets", &public).await == 0.0).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn stalled_client_with_an_empty_queue_is_disconnected() {
+    let redis = Redis::start().await;
+    let gateway = roomy(&redis).env("LIMITS__STALL", "1s").start().await;
+    // The kernel takes the whole event: the gateway has nothing more to write.
+    let _stalled = narrow(&gateway, "1", "").await;
+    is_given_up_with(&gateway, &redis, "1", 40 * KIB).await;
+}
+
+#[tokio::test]
+async fn client_that_acknowledges_nothing_is_disconnected() {
+    let redis = Redis::start().await;
+    let gateway = roomy(&redis).env("LIMITS__STALL", "1s").start().await;
+    let vanished = gateway.connect("1").await;
+    vanished.lose_network();
+    is_given_up_with(&gateway, &redis, "1", 100).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn steady_reader_of_20_kb_per_second_stays_connected() {
+    const STALL: Duration = Duration::from_secs(3);
+    let redis = Redis::start().await;
+    let gateway = roomy(&redis).env("LIMITS__STALL", "3s").start().await;
+    let request = Request { receive_buffer: Some(8 * KIB as u32), ..Request::default() };
+    let url = gateway.events_url(&ticket("1"), "");
+    let mut slow = Sse::try_connect(&url, &request).await.expect("an answer");
+    slow.connected().await;
+    slow.read_slowly(4 * KIB, Duration::from_millis(200));
+    // Each event takes longer than limits.stall, and there is always one under way.
+    publish(&redis, &user("1"), 0, 12, 64 * KIB - 16).await;
+    let started = Instant::now();
+    let mut read = 0;
+    while started.elapsed() < 4 * STALL {
+        read_all(&mut slow, read, 1).await;
+        read += 1;
+    }
+    slow.read_slowly(64 * KIB, Duration::ZERO);
+    read_all(&mut slow, read, 12 - read).await;
+    assert_eq!(gateway.metric("sse_connections_closed_total", &[]).await, 0.0);
+}
+
 /// How many streams were given up as stalled.
 async fn given_up(gateway: &Gateway) -> f64 {
     gateway.metric("sse_connections_closed_total", &[("reason", "stalled")]).await

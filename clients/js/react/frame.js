@@ -1,10 +1,11 @@
-/** The longest wait for a frame: a hidden page draws none, and must not fall behind without end. */
+/** Maximum wait for a frame, in ms: a hidden page draws none, but the backlog must not grow. */
 const HIDDEN = 1000;
 
 /**
- * Calls back once, before the next frame is drawn; in a hidden page (or where there are no frames) by the clock.
+ * Calls back once, before the next frame is drawn. Uses a timer in a hidden page or if the
+ * environment has no frames.
  * @param {() => void} callback
- * @returns {() => void} takes the order back
+ * @returns {() => void} cancels the call
  */
 export function nextFrame(callback) {
   const run = () => { cancel(); callback(); };

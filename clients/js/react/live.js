@@ -1,4 +1,4 @@
-// The stream of one mounted component: opened and closed by its effects, read by its renders.
+// The stream of a mounted component. Effects open and close it, renders read it.
 import { connect } from '../src/index.js';
 import { nextFrame } from './frame.js';
 
@@ -8,25 +8,25 @@ import { nextFrame } from './frame.js';
 export class Live {
   /** @type {Stream | null} */
   #stream = null;
-  /** The effect in force; null while there is none. @type {object | null} */
-  #run = null;
-  /** The effect whose stream is to be opened in a moment. @type {object | null} */
-  #due = null;
-  /** The names listened to, and how to stop it. @type {Map<string, () => void>} */
+  /** The active effect. @type {object | null} */
+  #effect = null;
+  /** The effect whose stream opens in the next microtask. @type {object | null} */
+  #pendingEffect = null;
+  /** Event names with a handler, and how to remove it. @type {Map<string, () => void>} */
   #names = new Map();
   /** @type {Set<() => void>} */
   #watchers = new Set();
-  /** The URL of the last stream, and where it stopped. */
-  #left = { url: '', id: /** @type {string | undefined} */ (undefined) };
+  /** URL and last event id of the previous stream. */
+  #previous = { url: '', id: /** @type {string | undefined} */ (undefined) };
   #idIsShown = false;
-  #frameIsDue = false;
+  #frameIsPending = false;
   /** @type {{ readonly status: Status, readonly reconnectCount: number }} */
   #state;
   #latest;
 
   /**
-   * @param {{ readonly current: EventSourceOptions }} latest the options of the last render
-   * @param {Status} status until the first effect
+   * @param {{ readonly current: EventSourceOptions }} latest options of the latest render
+   * @param {Status} status status until the first effect
    */
   constructor(latest, status) {
     this.#latest = latest;
@@ -41,41 +41,45 @@ export class Live {
 
   state = () => this.#state;
 
-  /** The last id now. Who asks for it is rendered again when it moves, once a frame at most; who never asks, never. */
+  /**
+   * Current id. Reading it makes the component re-render when the id changes, at most once per
+   * frame.
+   */
   get lastEventId() {
     this.#idIsShown = true;
-    return this.#stream?.lastEventId ?? this.#left.id;
+    return this.#stream?.lastEventId ?? this.#previous.id;
   }
 
-  /** Opens the stream; what is returned closes it. */
+  /** Opens the stream. The returned function closes it. */
   open() {
-    const run = {};
-    this.#run = this.#due = run;
-    // Strict mode ends the first of two effects before this comes to pass: one connection, one ticket.
-    queueMicrotask(() => { if (this.#due === run) this.#start(); });
+    const effect = {};
+    this.#effect = this.#pendingEffect = effect;
+    // Strict mode ends the first of two effects before the microtask runs: one connection, one
+    // ticket.
+    queueMicrotask(() => { if (this.#pendingEffect === effect) this.#start(); });
     return () => {
-      this.#run = null;
+      this.#effect = null;
       this.#stop();
     };
   }
 
-  /** There is to be no stream. */
-  rest() { this.#change('closed'); }
+  /** Shows `closed` while no stream is wanted. */
+  disable() { this.#change('closed'); }
 
-  /** Now, without waiting; also after `close`. */
+  /** Reconnects immediately, also after `close`. */
   reconnect = () => {
     if (this.#stream) this.#stream.reconnect();
-    else if (this.#run) this.#start();
+    else if (this.#effect) this.#start();
   };
 
-  /** Until `reconnect`, or until the next effect. */
+  /** Closes the stream until `reconnect` or the next effect. */
   close = () => {
     this.#stop();
-    this.rest();
+    this.disable();
   };
 
-  /** Listens to the names that have a handler now, and no more to those that have none. */
-  follow() {
+  /** Adds and removes handlers to match the event names of the latest render. */
+  updateNames() {
     const stream = this.#stream;
     if (!stream) return;
     const wanted = new Set(Object.keys(this.#latest.current.eventHandlers ?? {}));
@@ -87,50 +91,58 @@ export class Live {
     for (const name of wanted) {
       if (this.#names.has(name)) continue;
       this.#names.set(name, stream.on(name, (data, event) => {
-        this.#changeIdSoon();
+        this.#scheduleIdChange();
         this.#latest.current.eventHandlers?.[name]?.(data, event);
       }));
     }
   }
 
   #start() {
-    this.#due = null;
+    this.#pendingEffect = null;
     const latest = this.#latest;
     const options = latest.current;
-    if (this.#left.url !== options.url) this.#left = { url: options.url, id: options.lastEventId };
+    if (this.#previous.url !== options.url) {
+      this.#previous = { url: options.url, id: options.lastEventId };
+    }
+    const ticket = () => latest.current.ticket();
     /** @type {Stream} */
     let stream;
     try {
-      stream = connect({ ...options, lastEventId: this.#left.id, ticket: () => latest.current.ticket() });
+      stream = connect({ ...options, lastEventId: this.#previous.id, ticket });
     } catch (error) {
-      // Options that make no stream, such as a url that is not known yet. Others, at a later render, may.
-      this.#fail(/** @type {Error} */ (error));
-      this.rest();
+      // Invalid options, such as a url that is not known yet. A later render may provide valid
+      // ones.
+      this.#report(/** @type {Error} */ (error));
+      this.disable();
       return;
     }
     this.#stream = stream;
-    stream.onState((status) => { if (this.#stream === stream) this.#change(status, stream.reconnectCount); });
+    stream.onState((status) => {
+      if (this.#stream === stream) this.#change(status, stream.reconnectCount);
+    });
     stream.onGap((gap) => latest.current.onGap?.(gap));
-    stream.onError((error) => this.#fail(error));
-    // On a quiet stream these move the id.
-    for (const name of ['sse.connected', 'sse.heartbeat']) stream.on(name, () => this.#changeIdSoon());
-    this.follow();
+    stream.onError((error) => this.#report(error));
+    // These advance the id while there are no events.
+    for (const name of ['sse.connected', 'sse.heartbeat']) {
+      stream.on(name, () => this.#scheduleIdChange());
+    }
+    this.updateNames();
     this.#change(stream.state, stream.reconnectCount);
   }
 
   /** @param {Error} error */
-  #fail(error) {
+  #report(error) {
     const { onError } = this.#latest.current;
     if (onError) onError(error);
     else console.warn(error);
   }
 
   #stop() {
-    this.#due = null;
+    this.#pendingEffect = null;
     const stream = this.#stream;
     if (!stream) return;
     this.#stream = null;
-    this.#left.id = stream.lastEventId;
+    this.#previous.id = stream.lastEventId;
     this.#names.clear();
     stream.close();
   }
@@ -139,18 +151,18 @@ export class Live {
   #change(status, reconnectCount = this.#state.reconnectCount) {
     if (status === this.#state.status && reconnectCount === this.#state.reconnectCount) return;
     this.#state = { status, reconnectCount };
-    this.#tell();
+    this.#notify();
   }
 
-  #changeIdSoon() {
-    if (!this.#idIsShown || this.#frameIsDue) return;
-    this.#frameIsDue = true;
+  #scheduleIdChange() {
+    if (!this.#idIsShown || this.#frameIsPending) return;
+    this.#frameIsPending = true;
     nextFrame(() => {
-      this.#frameIsDue = false;
+      this.#frameIsPending = false;
       this.#state = { ...this.#state };
-      this.#tell();
+      this.#notify();
     });
   }
 
-  #tell() { for (const watcher of this.#watchers) watcher(); }
+  #notify() { for (const watcher of this.#watchers) watcher(); }
 }

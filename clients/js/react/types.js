@@ -1,35 +1,51 @@
-// The types that users see. Nothing here runs.
+// The public types. This module contains no code.
 
 /** @import { ConnectOptions, Gap, Handler, State } from '../src/types.js' */
 
-/** Where a stream stands; `closed` also while it is not enabled. @typedef {State} Status */
+/** State of a stream; also `closed` while the hook is not enabled. @typedef {State} Status */
 
 /**
+ * Options of the hooks, in addition to those of `connect`.
  * @typedef {object} ReactOptions
- * @property {Record<string, Handler>} [eventHandlers] by the event's name; may change from render to render
- * @property {boolean} [enabled] false: no connection; true again: on from where it stopped. Default true
- * @property {(gap: Gap) => void} [onGap] events may be missing: load the state again from the backend
- * @property {(error: Error) => void} [onError] for logs; the stream goes on trying
+ * @property {Record<string, Handler>} [eventHandlers] handlers by event name; may change between
+ *   renders
+ * @property {boolean} [enabled] false: do not connect; true after false: resume where the stream
+ *   stopped. Default: true
+ * @property {(gap: Gap) => void} [onGap] events may be missing: load the state again from your
+ *   backend
+ * @property {(error: Error) => void} [onError] for logs; the stream keeps retrying
  */
 
-/** @typedef {ConnectOptions & ReactOptions} EventSourceOptions */
+/**
+ * Options of `useEventSource`.
+ * @typedef {ConnectOptions & ReactOptions} EventSourceOptions
+ */
 
 /**
- * How events come: `sse` alone, `polling` alone, or `auto`: SSE, and polls where it does not get through.
+ * Transport selection: `sse` only, `polling` only, or `auto`: SSE, and polling if SSE is blocked.
  * @typedef {'auto' | 'sse' | 'polling'} Mode
  */
 
-/** @typedef {Omit<EventSourceOptions, 'polling'> & { mode?: Mode }} RealtimeOptions `mode`: default `auto` */
-
 /**
- * @typedef {object} EventSourceResult
- * @property {Status} status
- * @property {number} reconnectCount how often it was connected again after it was lost
- * @property {string | undefined} lastEventId as it is now; who reads it while rendering is rendered when it moves, once a frame at most
- * @property {() => void} reconnect at once, with a new ticket; also after `close`
- * @property {() => void} close until `reconnect`, or until an option that matters changes
+ * Options of `useResilientRealtime`. `mode` defaults to `auto`.
+ * @typedef {Omit<EventSourceOptions, 'polling'> & { mode?: Mode }} RealtimeOptions
  */
 
-/** @typedef {EventSourceResult & { mode: 'sse' | 'polling' }} RealtimeResult `mode`: how events come at present */
+/**
+ * Result of `useEventSource`.
+ * @typedef {object} EventSourceResult
+ * @property {Status} status current state
+ * @property {number} reconnectCount number of times the connection was lost and re-established
+ * @property {string | undefined} lastEventId current id. A component that reads it during rendering
+ *   is re-rendered when it changes, at most once per frame
+ * @property {() => void} reconnect reconnects immediately, with a new ticket; also after `close`
+ * @property {() => void} close closes the stream until `reconnect` is called or an option changes
+ *   that opens a new connection
+ */
+
+/**
+ * Result of `useResilientRealtime`. `mode` is the current transport.
+ * @typedef {EventSourceResult & { mode: 'sse' | 'polling' }} RealtimeResult
+ */
 
 export {};

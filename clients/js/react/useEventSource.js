@@ -3,7 +3,7 @@ import { useLive } from './useLive.js';
 /** @import { EventSourceOptions, EventSourceResult } from './types.js' */
 
 /**
- * A stream while the component is there: `connect` as a hook.
+ * Opens a stream while the component is mounted: `connect` as a hook.
  * @param {EventSourceOptions} options
  * @returns {EventSourceResult}
  */
@@ -11,7 +11,7 @@ export function useEventSource(options) {
   const { live, state } = useLive(options);
   return {
     ...state,
-    // A getter: who does not ask for it need not be rendered when it moves.
+    // A getter, so that only components that read it are re-rendered when it changes.
     get lastEventId() { return live.lastEventId; },
     reconnect: live.reconnect,
     close: live.close,

@@ -2,14 +2,18 @@ import { useEffect, useState } from 'react';
 import { nextFrame } from './frame.js';
 import { useLatest } from './useLatest.js';
 
-/** More than this is handed over at once, so that a page that draws nothing holds no more. */
+/**
+ * Maximum size of a batch. A full batch is passed on immediately, even if the page draws nothing.
+ */
 const FULL = 10_000;
 
 /**
- * Gathers items and hands them over together, once a frame: a thousand events a second cost sixty renders at most.
+ * Collects items and passes them to the handler once per frame, so that a thousand events per
+ * second cause at most sixty renders.
  * @template T
- * @param {(items: T[]) => void} handler may change from render to render; called while the component is there
- * @returns {(item: T) => void} adds an item; the same function at every render
+ * @param {(items: T[]) => void} handler may change between renders; called while the component is
+ *   mounted
+ * @returns {(item: T) => void} adds an item; the same function in every render
  */
 export function useFrameBatch(handler) {
   const latest = useLatest(handler);
@@ -27,28 +31,28 @@ function createBatch(handler) {
   let items = [];
   /** @type {(() => void) | null} */
   let cancel = null;
-  let gone = false;
+  let unmounted = false;
 
   const flush = () => {
     cancel?.();
     cancel = null;
-    const all = items;
+    const batch = items;
     items = [];
-    if (all.length > 0) handler(all);
+    if (batch.length > 0) handler(batch);
   };
   return {
     /** @param {T} item */
     push: (item) => {
-      if (gone) return;
+      if (unmounted) return;
       items.push(item);
       if (items.length >= FULL) flush();
       else cancel ??= nextFrame(flush);
     },
-    /** The component is there, until the returned function is called (strict mode does so once more). */
+    /** Marks the component as mounted until the returned function is called. */
     attach: () => {
-      gone = false;
+      unmounted = false;
       return () => {
-        gone = true;
+        unmounted = true;
         cancel?.();
         cancel = null;
         items = [];

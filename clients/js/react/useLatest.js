@@ -1,15 +1,15 @@
 import { useInsertionEffect, useRef } from 'react';
 
 /**
- * A box that always holds the value of the last render that React kept (never of one that it threw away).
- * So callbacks may change from render to render, and what calls them need not be set up anew.
+ * Returns a ref to the value of the latest committed render (never of a discarded one), so that
+ * callbacks can change between renders without being registered again.
  * @template T
  * @param {T} value
  * @returns {{ readonly current: T }}
  */
 export function useLatest(value) {
-  const box = useRef(value);
-  // The earliest effect: every other one, of children too, sees the new value already.
-  useInsertionEffect(() => { box.current = value; });
-  return box;
+  const ref = useRef(value);
+  // Runs before all other effects, including those of children.
+  useInsertionEffect(() => { ref.current = value; });
+  return ref;
 }

@@ -5,8 +5,8 @@ import { useLatest } from './useLatest.js';
 /** @import { EventSourceOptions } from './types.js' */
 
 /**
- * The stream of a component, and its state at this render.
- * Another url, other topics, `polling`, `share` or `enabled` make a new connection. Nothing else does: the rest is read when it is needed.
+ * Returns the stream of a component, and its state in this render. A change of `url`, `topics`,
+ * `polling`, `share` or `enabled` opens a new connection; other options are read when needed.
  * @param {EventSourceOptions} options
  */
 export function useLive(options) {
@@ -15,12 +15,12 @@ export function useLive(options) {
   const [live] = useState(() => new Live(latest, enabled ? 'connecting' : 'closed'));
   const state = useSyncExternalStore(live.watch, live.state, live.state);
 
-  // By value: lists are often written in the render itself.
-  const what = JSON.stringify([url, topics && [...topics].sort(), polling, share]);
-  useEffect(() => (enabled ? live.open() : live.rest()), [live, enabled, what]);
+  // Compared by content: lists are often created during rendering.
+  const connectionKey = JSON.stringify([url, topics && [...topics].sort(), polling, share]);
+  useEffect(() => (enabled ? live.open() : live.disable()), [live, enabled, connectionKey]);
 
   const names = JSON.stringify(Object.keys(eventHandlers ?? {}).sort());
-  useEffect(() => live.follow(), [live, names]);
+  useEffect(() => live.updateNames(), [live, names]);
 
   return { live, state };
 }

@@ -5,7 +5,7 @@ import { useLive } from './useLive.js';
 const POLLING = /** @type {const} */ ({ auto: true, sse: false, polling: 'only' });
 
 /**
- * A stream while the component is there, over SSE or polls, as told or as it gets through.
+ * Opens a stream while the component is mounted, over SSE or by polling, as set by `mode`.
  * @param {RealtimeOptions} options
  * @returns {RealtimeResult}
  */
@@ -14,7 +14,7 @@ export function useResilientRealtime({ mode = 'auto', ...options }) {
   return {
     ...state,
     mode: mode === 'polling' || state.status === 'polling' ? 'polling' : 'sse',
-    // A getter: who does not ask for it need not be rendered when it moves.
+    // A getter, so that only components that read it are re-rendered when it changes.
     get lastEventId() { return live.lastEventId; },
     reconnect: live.reconnect,
     close: live.close,

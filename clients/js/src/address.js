@@ -1,8 +1,9 @@
 /**
- * A URL of the gateway.
+ * Builds a URL of the gateway.
  * @param {{ url: string, topics?: readonly string[] }} options
- * @param {string} suffix of the path
- * @param {Record<string, string | number | undefined>} members of the query; those without a value are left out
+ * @param {string} suffix appended to the path
+ * @param {Record<string, string | number | undefined>} members query parameters; undefined ones are
+ *   omitted
  */
 export function address({ url, topics }, suffix, members) {
   const [path, query] = url.split('?');

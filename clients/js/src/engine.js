@@ -8,86 +8,101 @@ import { newTicket } from './ticket.js';
 /** @import { Engine, Raw, Settings, Sink } from './types.js' */
 /** @import { Input } from './machine.js' */
 
-/** The longest wait that is asked of a poll, in s. */
+/** Maximum `wait` parameter of a poll, in seconds. */
 const POLL_WAIT = 25;
-/** So many ids are kept of what was polled while SSE was tried; with more the try is given up. */
+/**
+ * Maximum number of polled ids to remember during an SSE attempt; beyond it the attempt is ended.
+ */
 const POLLED = 10_000;
-/** An answer of so many characters may be as large as the gateway makes them: there is more to be had at once. */
+/**
+ * Responses of at least this many characters may have reached the gateway's size limit, so more
+ * events can follow immediately.
+ */
 const LARGE = 2 ** 19;
 
 /**
- * An own connection. Either SSE alone; or polls, and beside them now and then a try of SSE, which takes over once it is connected.
+ * Runs a connection of its own: either SSE only, or polls with SSE attempts in parallel. SSE takes
+ * over as soon as it is connected.
  *
- * The law: `cursor` is the id up to which the sink has had everything. Whatever is opened begins there, and only one thing at a time
- * moves it: polls until SSE is connected, and then SSE.
+ * Invariant: `cursor` is the id up to which the sink has received everything. Every request resumes
+ * there, and only one transport advances it at a time: polls until SSE is connected, then SSE.
  * @param {Settings} settings
  * @param {Sink} sink
  * @param {string[]} types event names
  * @returns {Engine}
  */
-export function run(settings, sink, types) {
-  const { EventSource = globalThis.EventSource, fetch = globalThis.fetch, watchdog, polling } = settings;
+export function startEngine(settings, sink, types) {
+  const { EventSource = globalThis.EventSource, fetch = globalThis.fetch } = settings;
+  const { watchdog, polling } = settings;
   const known = new Set(types);
   const limit = polling === 'only' ? 0 : Math.max(1, settings.failures);
-  // The server side of a page is not the place for a stream: nothing is begun there, unless polls were asked for.
-  const able = polling === 'only' || EventSource;
+  // Without EventSource (server-side rendering) nothing starts, unless polling was requested.
+  const supported = polling === 'only' || EventSource;
 
   let model = START;
   let cursor = settings.lastEventId;
-  /** Ids that polls brought since the present source was opened: it will bring them again. @type {Set<string>} */
+  /** Polled ids that the current source will deliver again. @type {Set<string>} */
   const polled = new Set();
-  /** The same of events that nobody listened to: someone may by the time the source brings them. @type {Set<string>} */
+  /**
+   * Like `polled`, for events that had no handler when polled. They may have one by the time the
+   * source delivers them.
+   * @type {Set<string>}
+   */
   const skipped = new Set();
-  /** The id of what the source brought last: an event without one of its own repeats it. */
-  let last = '';
-  /** The present source; while its ticket is on its way, only that. @type {Partial<ReturnType<typeof openSource>> | undefined} */
+  /** Id of the source's previous event: an event without an id repeats it. */
+  let lastSourceId = '';
+  /**
+   * The current source; empty while its ticket is being requested.
+   * @type {Partial<ReturnType<typeof openSource>> | undefined}
+   */
   let source;
-  /** The present polling; its controller ends it. @type {AbortController | undefined} */
+  /** Aborts the current polling. @type {AbortController | undefined} */
   let poller;
-  /** For the next source. @type {ReturnType<typeof setTimeout> | undefined} */
+  /** Opens the next source. @type {ReturnType<typeof setTimeout> | undefined} */
   let timer;
-  /** Ends the wait between two polls. */
-  let hurry = () => {};
+  /** Ends the pause between two polls. */
+  let endPause = () => {};
   let away = offline();
 
-  /** @param {Input} what */
-  const input = (what) => {
+  /** @param {Input} input */
+  const apply = (input) => {
     const { state } = model;
-    model = step(model, what, limit);
+    model = step(model, input, limit);
     if (model.state !== state) sink.state(model.state);
   };
   /** @param {unknown} error */
-  const failed = (error) => sink.error(error instanceof Error ? error : new Error(String(error)));
-  const wait = () => backoff(Math.max(0, model.tries - 1), settings);
+  const report = (error) => sink.error(error instanceof Error ? error : new Error(String(error)));
+  const delay = () => backoff(Math.max(0, model.tries - 1), settings);
 
-  const fresh = () => newTicket(settings.ticket, watchdog);
+  const requestTicket = () => newTicket(settings.ticket, watchdog);
 
   /** @param {string} id */
-  const move = (id) => {
+  const advance = (id) => {
     if (!id || id === cursor) return;
     cursor = id;
     sink.at(id);
   };
 
-  const forget = () => {
+  const clearPolled = () => {
     polled.clear();
     skipped.clear();
   };
   /** @param {Raw} event */
-  const take = (event) => {
+  const deliver = (event) => {
     const { type, id } = event;
-    if (polled.size && id !== last && !type.startsWith('sse.')) {
+    if (polled.size && id !== lastSourceId && !type.startsWith('sse.')) {
       if (skipped.has(id) || polled.delete(id)) {
-        last = id;
+        lastSourceId = id;
         return;
       }
-      forget(); // they all come first
+      clearPolled(); // polled events come first, so none can follow
     }
-    if (type === 'sse.gap' && id !== last) forget(); // one with an id: from there the stream begins anew
-    last = id;
+    // A gap with an id restarts the stream there.
+    if (type === 'sse.gap' && id !== lastSourceId) clearPolled();
+    lastSourceId = id;
     sink.event(event);
-    // The ids of system events begin before what was polled.
-    if (!polled.size) move(id);
+    // Until all polled events have been repeated, the ids of system events are behind the cursor.
+    if (!polled.size) advance(id);
   };
 
   const endSource = () => {
@@ -98,41 +113,44 @@ export function run(settings, sink, types) {
   const endPolls = () => {
     poller?.abort();
     poller = undefined;
-    hurry();
+    endPause();
   };
-  // A listener may have closed the stream in the midst of anything below: then nothing begins any more.
-  const over = () => model.state === 'closed';
+  // Any callback below may close the stream; nothing may start afterwards.
+  const closed = () => model.state === 'closed';
   /** @param {number} ms */
-  const openIn = (ms) => {
+  const openAfter = (ms) => {
     endSource();
-    if (over()) return;
+    if (closed()) return;
     timer = setTimeout(open, ms);
   };
 
-  /** After a source has failed: polls, where it is time for them, and a new source. @param {number} [ms] */
-  const renew = (ms = wait()) => {
+  /**
+   * After a source has failed: starts polling if due, and schedules a new source.
+   * @param {number} [ms]
+   */
+  const retrySource = (ms = delay()) => {
     pollIfDue();
-    // Where polls fail as well it is the whole network: then the first way that works again is as good as the other.
-    openIn(poller && !model.tries ? settings.probe : ms);
+    // If polls fail as well, the network is down: then try both transports at the same rate.
+    openAfter(poller && !model.tries ? settings.probe : ms);
   };
 
   async function open() {
     endSource();
-    if (over()) return;
+    if (closed()) return;
     /** @type {typeof source} */
-    const mine = source = {};
+    const attempt = source = {};
     let ticket;
     try {
-      ticket = await fresh();
+      ticket = await requestTicket();
     } catch (error) {
-      if (source !== mine) return;
-      failed(error);
-      if (!poller) input('hitch');
-      return renew();
+      if (source !== attempt) return;
+      report(error);
+      if (!poller) apply('error');
+      return retrySource();
     }
-    if (source !== mine) return;
-    forget();
-    last = '';
+    if (source !== attempt) return;
+    clearPolled();
+    lastSourceId = '';
     try {
       source = openSource({
         EventSource: /** @type {NonNullable<typeof EventSource>} */ (EventSource),
@@ -145,91 +163,93 @@ export function run(settings, sink, types) {
         event(event) {
           if (event.type === 'sse.connected') {
             endPolls();
-            input('connected');
+            apply('connected');
           }
-          if (source) take(event);
-          // Two that have the same ticket would take the stream from each other for ever.
+          if (source) deliver(event);
+          // Two connections with the same ticket would keep closing each other.
           if (event.type === 'sse.closing' && event.text.includes('"taken-over"')) {
-            failed(new Error('the same ticket was used elsewhere; ticket() must give a new one each time'));
-            input('lost');
-            openIn(backoff(Infinity, settings));
+            report(new Error('the same ticket was used by another connection; '
+              + 'ticket() must return a new one each time'));
+            apply('lost');
+            openAfter(backoff(Infinity, settings));
           }
         },
         ended(final, answered) {
-          if (poller) return renew();
-          input(answered ? 'lost' : 'failed');
-          if (final || model.failures >= limit) renew();
+          if (poller) return retrySource();
+          apply(answered ? 'lost' : 'failed');
+          if (final || model.failures >= limit) retrySource();
         },
         slow() {
           if (!polling) return;
-          input('slow');
+          apply('slow');
           pollIfDue();
         },
         silent(answered) {
-          if (!poller) input(answered ? 'lost' : 'failed');
-          renew(answered ? 0 : undefined);
+          if (!poller) apply(answered ? 'lost' : 'failed');
+          retrySource(answered ? 0 : undefined);
         },
       });
     } catch (error) {
-      failed(error);
-      if (!poller) input('failed');
-      renew();
+      report(error);
+      if (!poller) apply('failed');
+      retrySource();
     }
   }
 
   const pollIfDue = () => {
-    if (polling && model.failures >= limit && !poller && !over()) startPolls();
+    if (polling && model.failures >= limit && !poller && !closed()) startPolls();
   };
   async function startPolls() {
-    const mine = poller = new AbortController();
+    const current = poller = new AbortController();
     let ticket = '';
-    let good = false;
-    let seconds = 0;
-    while (poller === mine) {
+    let ticketAccepted = false;
+    let wait = 0;
+    while (poller === current) {
       const began = Date.now();
       let pause = 0;
       try {
-        ticket ||= await fresh();
-        if (poller !== mine) return;
-        const answer = await poll(fetch, address(settings, '/poll', { ticket, lastEventId: cursor, wait: seconds }), watchdog, mine.signal, settings.withCredentials);
-        if (poller !== mine) return;
-        good = true;
-        seconds = Math.min(POLL_WAIT, watchdog / 1800);
-        input('answered');
+        ticket ||= await requestTicket();
+        if (poller !== current) return;
+        const url = address(settings, '/poll', { ticket, lastEventId: cursor, wait });
+        const answer = await poll(fetch, url, watchdog, current.signal, settings.withCredentials);
+        if (poller !== current) return;
+        ticketAccepted = true;
+        wait = Math.min(POLL_WAIT, watchdog / 1800);
+        apply('answered');
         let size = 0;
         for (const event of answer.events) {
-          size += event.text.length + 64; // and what is around it
-          if (poller !== mine) return; // a handler has closed the stream
+          size += event.text.length + 64; // plus the JSON around it
+          if (poller !== current) return; // a handler closed the stream
           if (source && event.id) (known.has(event.type) ? polled : skipped).add(event.id);
           sink.event(event);
-          move(event.id);
+          advance(event.id);
         }
-        if (poller !== mine) return;
-        move(answer.at);
+        if (poller !== current) return;
+        advance(answer.at);
         if (polled.size + skipped.size > POLLED) {
-          forget(); // else each further poll would put the next try off
-          renew();
+          clearPolled(); // otherwise every further poll would postpone the next attempt
+          retrySource();
         }
-        // A busy stream is asked once per `retry`, not as fast as it answers.
+        // On a busy stream, poll once per `retry`, not as fast as the gateway responds.
         if (size < LARGE) pause = began + settings.retry - Date.now();
       } catch (error) {
-        if (poller !== mine) return;
-        seconds = 0;
-        const { status, wait: asked = 0 } = /** @type {any} */ (error);
+        if (poller !== current) return;
+        wait = 0;
+        const { status, retryAfter = 0 } = /** @type {any} */ (error);
         if (status === 401) ticket = '';
-        if (status === 401 && good) {
-          good = false; // its session is over, as sessions end
+        if (status === 401 && ticketAccepted) {
+          ticketAccepted = false; // the session ended, which is expected
           continue;
         }
-        failed(error);
-        input('hitch');
-        if (poller !== mine) return;
-        pause = Math.max(asked, wait());
-        if (!source && polling !== 'only') openIn(pause);
+        report(error);
+        apply('error');
+        if (poller !== current) return;
+        pause = Math.max(retryAfter, delay());
+        if (!source && polling !== 'only') openAfter(pause);
       }
       await new Promise((resolve) => {
-        hurry = () => resolve(clearTimeout(later));
-        const later = setTimeout(hurry, pause);
+        endPause = () => resolve(clearTimeout(pauseTimer));
+        const pauseTimer = setTimeout(endPause, pause);
       });
     }
   }
@@ -243,16 +263,16 @@ export function run(settings, sink, types) {
     endPolls();
   };
   const seen = () => {
-    if (away || !able) return;
-    source?.look?.();
+    if (away || !supported) return;
+    source?.check?.();
     if (!source && !poller) open();
-    hurry();
+    endPause();
   };
   const stopPresence = presence({
     away() {
       away = true;
       end();
-      input('lost');
+      apply('lost');
     },
     back() {
       if (!away || offline()) return;
@@ -262,9 +282,10 @@ export function run(settings, sink, types) {
     seen,
   });
 
-  if (!able) {
+  if (!supported) {
     stopPresence();
-    queueMicrotask(() => failed(new Error('no EventSource here: give one (npm eventsource), or polling: \'only\'')));
+    queueMicrotask(() => report(new Error('EventSource is not available: '
+      + 'pass one (npm eventsource), or set polling: \'only\'')));
   } else if (!away) start();
 
   return {
@@ -276,15 +297,15 @@ export function run(settings, sink, types) {
     },
     seen,
     reconnect() {
-      if (!able || over()) return;
-      if (!poller) input('lost');
-      endPolls(); // they have their own ticket, and shall have a new one too
+      if (!supported || closed()) return;
+      if (!poller) apply('lost');
+      endPolls(); // polls have a ticket of their own and need a new one too
       start();
     },
     close() {
       stopPresence();
       end();
-      input('closed');
+      apply('closed');
     },
   };
 }

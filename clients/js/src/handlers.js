@@ -2,37 +2,38 @@ import { listeners } from './listeners.js';
 /** @import { Handler, Off, Raw } from './types.js' */
 
 /** @param {string} text */
-function parsed(text) {
+function parse(text) {
   try { return JSON.parse(text); } catch { return text; }
 }
 
 /**
- * Handlers by event name.
- * @param {readonly string[]} [names] names that count as known from the beginning
+ * Creates a registry of handlers by event name.
+ * @param {readonly string[]} [names] names that are known without a handler
  */
 export function handlers(names = []) {
   /** @type {Map<string, ReturnType<typeof listeners<[any, any]>>>} */
   const byType = new Map();
   /** @param {string} type */
-  const of = (type) => {
+  const ofType = (type) => {
     let found = byType.get(type);
     if (!found) byType.set(type, found = listeners());
     return found;
   };
-  names.forEach(of);
+  names.forEach(ofType);
   return {
     /** @param {string} type @param {Handler} handler @returns {Off} */
-    on: (type, handler) => of(type).add(handler),
-    /** All names that were ever asked for. */
+    on: (type, handler) => ofType(type).add(handler),
+    /** All names that are known. */
     types: () => [...byType.keys()],
     /**
-     * Calls the handlers. Polls and shared connections bring names that nobody here knows: those are left out, as a native EventSource does.
+     * Calls the handlers. Polls and shared connections also deliver names that are not known here;
+     * these are ignored, as a native EventSource does.
      * @param {Raw} raw
      */
     call({ type, id, text }) {
       const named = byType.get(type);
       if (!named) return;
-      const event = { type, id, text, data: parsed(text) };
+      const event = { type, id, text, data: parse(text) };
       named.call(event.data, event);
       if (type !== '*' && !type.startsWith('sse.')) byType.get('*')?.call(event.data, event);
     },

@@ -1,37 +1,53 @@
-// The map: index.js gives users their stream. engine.js keeps one connection alive: source.js is SSE, poll.js a poll, machine.js decides on
-// states, backoff.js on waits, presence.js sees the page go and come. handlers.js calls the users' handlers. share/ is one connection for
-// all tabs, and is only loaded where that is wanted.
-import { run } from './engine.js';
+// Module map. index.js implements the public API. engine.js maintains a connection: source.js is
+// SSE, poll.js one poll, machine.js decides about states, backoff.js about delays, and presence.js
+// observes the page. handlers.js calls the user's handlers. share/ implements one connection for
+// all tabs and is only loaded on request.
+import { startEngine } from './engine.js';
 import { handlers } from './handlers.js';
 import { listeners } from './listeners.js';
 /** @import { Engine, Gap, ConnectOptions, Settings, Sink, State, Stream } from './types.js' */
 
 export * from './types.js';
 
-/** Timers hold no more than 2^31 ms; 2e9 is 23 days. */
-const EVER = 2e9;
+/** Maximum duration, in ms: 23 days. Timers are limited to 2^31 ms. */
+const LONGEST = 2e9;
 const DEFAULTS = { polling: true, retry: 1000, retryMax: 30_000, failures: 3, probe: 60_000 };
 
 /**
- * Opens a stream of events that goes on until `close()`: it comes back by itself, with new tickets and where it stopped.
+ * Opens a stream of events that stays active until `close()`. It reconnects by itself, with new
+ * tickets, and resumes where it stopped.
  *
  * @example
- * const stream = connect({ url: 'https://events.example.com/events', ticket: async () => (await (await fetch('/api/sse-ticket', { method: 'POST' })).json()).ticket });
+ * const stream = connect({
+ *   url: 'https://events.example.com/events',
+ *   ticket: async () => {
+ *     const response = await fetch('/api/sse-ticket', { method: 'POST' });
+ *     return (await response.json()).ticket;
+ *   },
+ * });
  * stream.on('order-completed', (order) => show(order));
  * stream.onGap(() => reload());
  *
  * @template {Record<string, any>} [Events=Record<string, any>] data by event name
  * @param {ConnectOptions} options
  * @returns {Stream<Events>}
- * @throws {TypeError} without `url` or `ticket`, or if `share` is no name. Whatever fails later goes to `onError`, and is tried again
+ * @throws {TypeError} if `url` or `ticket` is missing, or if `share` is not a string. Later errors
+ *   go to `onError` and are retried
  */
 export function connect(options) {
-  if (!options?.url || typeof options.ticket !== 'function') throw new TypeError('connect() needs { url, ticket: () => … }');
-  // Everyone in a group gets the events of whoever's ticket was used: a name for all would give a user's events to the next one.
-  if (options.share && typeof options.share !== 'string') throw new TypeError('share: give a name that holds the user, such as `user-${id}`');
+  if (!options?.url || typeof options.ticket !== 'function') {
+    throw new TypeError('connect() needs { url, ticket: () => … }');
+  }
+  // All tabs of a group receive the events of the user whose ticket opened the connection: a common
+  // name would deliver one user's events to the next.
+  if (options.share && typeof options.share !== 'string') {
+    throw new TypeError('share must be a name that contains the user\'s id, such as `user-${id}`');
+  }
   const { heartbeat = 15_000 } = options;
   /** @type {Settings} */
-  const settings = usable({ ...DEFAULTS, heartbeat, watchdog: 3 * heartbeat, ...usable(options) });
+  const settings = normalize({
+    ...DEFAULTS, heartbeat, watchdog: 3 * heartbeat, ...normalize(options),
+  });
 
   const registry = handlers(settings.types);
   const states = /** @type {ReturnType<typeof listeners<[State]>>} */ (listeners());
@@ -57,16 +73,16 @@ export function connect(options) {
       if (!errors.call(error)) console.warn('sse-gateway-client:', error);
     },
   };
-  const own = () => { engine = run(settings, sink, registry.types()); };
-  // Tabs are shared where there are tabs. What it takes is loaded only then.
+  const startOwn = () => { engine = startEngine(settings, sink, registry.types()); };
+  // Sharing needs tabs. Its code is only loaded here.
   if (settings.share && globalThis.document && globalThis.BroadcastChannel) {
-    import('./share/member.js').then(({ join }) => {
-      if (state !== 'closed') engine = join(settings, sink, registry.types());
+    import('./share/member.js').then(({ joinGroup }) => {
+      if (state !== 'closed') engine = joinGroup(settings, sink, registry.types());
     }).catch((error) => {
       sink.error(error);
-      if (state !== 'closed') own();
+      if (state !== 'closed') startOwn();
     });
-  } else own();
+  } else startOwn();
 
   return {
     /** @param {string} type @param {(data: any, event: any) => void} handler */
@@ -90,7 +106,11 @@ export function connect(options) {
   };
 }
 
-/** Options that are `undefined` count as absent, and a wait for ever (`Infinity`) is one that ends after all. @param {ConnectOptions} options @returns {any} */
-const usable = (options) => Object.fromEntries(Object.entries(options)
+/**
+ * Removes options that are `undefined` and limits durations (`Infinity`) to what timers support.
+ * @param {ConnectOptions} options
+ * @returns {any}
+ */
+const normalize = (options) => Object.fromEntries(Object.entries(options)
   .filter(([, value]) => value !== undefined)
-  .map(([name, value]) => [name, typeof value === 'number' ? Math.min(value, EVER) : value]));
+  .map(([name, value]) => [name, typeof value === 'number' ? Math.min(value, LONGEST) : value]));

@@ -1,31 +1,32 @@
 /** @import { Off } from './types.js' */
 
 /**
- * Functions to be called. One that throws is reported and does not stop the others.
+ * Creates an ordered collection of callbacks. An exception in one is reported and does not affect
+ * the others.
  * @template {any[]} Args
  */
 export function listeners() {
-  /** @type {Set<{ act: (...args: Args) => void }>} */
-  const all = new Set();
+  /** @type {Set<{ listener: (...args: Args) => void }>} */
+  const entries = new Set();
   return {
-    /** @param {(...args: Args) => void} act @returns {Off} */
-    add(act) {
-      const entry = { act };
-      all.add(entry);
-      return () => { all.delete(entry); };
+    /** @param {(...args: Args) => void} listener @returns {Off} */
+    add(listener) {
+      const entry = { listener };
+      entries.add(entry);
+      return () => { entries.delete(entry); };
     },
-    /** @param {Args} args @returns {boolean} whether there was anyone to call */
+    /** @param {Args} args @returns {boolean} whether there was a listener */
     call(...args) {
-      // A copy: one that is added meanwhile waits for the next call.
-      for (const entry of [...all]) {
+      // A copy: listeners added during the call are not called.
+      for (const entry of [...entries]) {
         try {
-          if (all.has(entry)) entry.act(...args);
+          if (entries.has(entry)) entry.listener(...args);
         } catch (error) {
-          // In browsers as if it had not been caught; Node has no such way and would end.
+          // Browsers report it like an uncaught exception; in Node that would end the process.
           (globalThis.reportError ?? console.error)(error);
         }
       }
-      return all.size > 0;
+      return entries.size > 0;
     },
   };
 }

@@ -1,35 +1,36 @@
 /** @import { State } from './types.js' */
 
 /**
- * What the next step depends on.
+ * State of a connection, and the counters that decide what happens next.
  * @typedef {object} Model
  * @property {State} state
- * @property {number} failures SSE connects in a row that brought no answer
- * @property {number} tries failures of any kind in a row, for the back-off
+ * @property {number} failures consecutive SSE connection attempts without a response
+ * @property {number} tries consecutive failures of any kind, for the back-off
  */
 
 /**
- * - `connected`: SSE has said `sse.connected`
- * - `answered`: a poll was answered
- * - `lost`: what worked has ended, or the gateway was busy: no failure
- * - `failed`: an SSE connect brought no answer
- * - `slow`: an SSE connect has had no answer for so long that streams are held to be blocked
- * - `hitch`: no ticket, or a poll that failed
- * @typedef {'connected' | 'answered' | 'lost' | 'failed' | 'slow' | 'hitch' | 'closed'} Input
+ * - `connected`: SSE received `sse.connected`
+ * - `answered`: a poll succeeded
+ * - `lost`: a working connection ended, or the gateway was busy; not a failure
+ * - `failed`: an SSE connection attempt got no response
+ * - `slow`: an SSE connection attempt got no response for so long that streams count as blocked
+ * - `error`: a ticket request or a poll failed
+ * - `closed`: the user closed the stream
+ * @typedef {'connected' | 'answered' | 'lost' | 'failed' | 'slow' | 'error' | 'closed'} Input
  */
 
 /** @type {Readonly<Model>} */
 export const START = { state: 'connecting', failures: 0, tries: 0 };
 
 /**
- * The only place that decides on states and counts.
+ * Computes the next model. All decisions about states and counters are made here.
  * @param {Readonly<Model>} model
  * @param {Input} input
- * @param {number} limit so many failures start polling
+ * @param {number} limit number of failures that starts polling
  * @returns {Model}
  */
 export function step({ state, failures, tries }, input, limit) {
-  // For good, whatever was on its way.
+  // Final, whatever is still in flight.
   if (state === 'closed') return { state, failures, tries };
   if (input === 'connected') return { state: 'open', failures: 0, tries: 0 };
   if (input === 'answered') return { state: 'polling', failures, tries: 0 };

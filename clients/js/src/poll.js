@@ -1,48 +1,54 @@
 /** @import { ConnectOptions, Raw } from './types.js' */
 
 /**
+ * Response of `/events/poll`.
  * @typedef {object} Answer
  * @property {{ id: string | null, type: string, data: string }[]} events
  * @property {string} lastEventId
  * @property {object | null} gap
  */
 
-/** A poll that was not answered with events. */
+/** A poll that the gateway, or a proxy in front of it, refused. */
 export class Refusal extends Error {
   /**
-   * @param {number} status of HTTP
-   * @param {string} code the gateway's word for it, such as `ticket-expired`
+   * @param {number} status HTTP status
+   * @param {string} code error code of the gateway, such as `ticket-expired`
    * @param {string} message
-   * @param {number} wait ms until the gateway wants to be asked again; 0: it did not say
+   * @param {number} retryAfter delay in ms that the gateway requested; 0: none
    */
-  constructor(status, code, message, wait) {
+  constructor(status, code, message, retryAfter) {
     super(`poll refused with ${status}: ${code}: ${message}`);
     this.status = status;
     this.code = code;
-    this.wait = wait;
+    this.retryAfter = retryAfter;
   }
 }
 
 /**
- * One poll: its events, in order, the gap before them if there is one, and where the stream then stands.
+ * Sends one poll. Resolves to its events in order, preceded by a gap if there is one, and the id
+ * that the stream has reached.
  * @param {NonNullable<ConnectOptions['fetch']>} fetch
  * @param {string} url
  * @param {number} timeout ms
- * @param {AbortSignal} signal ends it
- * @param {boolean} [withCredentials] whether cookies go along to another origin
+ * @param {AbortSignal} signal aborts the poll
+ * @param {boolean} [withCredentials] sends cookies to another origin
  * @returns {Promise<{ events: Raw[], at: string }>}
+ * @throws {Refusal} on any status other than 2xx
  */
 export async function poll(fetch, url, timeout, signal, withCredentials) {
   const own = new AbortController();
-  const end = () => own.abort(signal.reason ?? new Error('a poll was not answered in time'));
+  const end = () => own.abort(signal.reason ?? new Error('the poll timed out'));
   const timer = setTimeout(end, timeout);
   signal.addEventListener('abort', end);
+  const credentials = withCredentials ? 'include' : 'same-origin';
   try {
-    const response = await fetch(url, { signal: own.signal, cache: 'no-store', credentials: withCredentials ? 'include' : 'same-origin' });
+    const response = await fetch(url, { signal: own.signal, cache: 'no-store', credentials });
     const body = await response.json().catch(() => ({}));
     if (!response.ok) {
-      const wait = Number(response.headers.get('retry-after')) * 1000 || 0;
-      throw new Refusal(response.status, body.error ?? 'unknown', body.message ?? 'no answer of the gateway', wait);
+      const code = body.error ?? 'unknown';
+      const message = body.message ?? 'the response is not from the gateway';
+      const retryAfter = Number(response.headers.get('retry-after')) * 1000 || 0;
+      throw new Refusal(response.status, code, message, retryAfter);
     }
     const { events, lastEventId, gap } = /** @type {Answer} */ (body);
     /** @type {Raw[]} */

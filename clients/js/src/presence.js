@@ -1,23 +1,29 @@
 /**
- * Tells when the page cannot receive (offline, frozen, in the bfcache), when it can again, and when someone looks at it. Workers have only
- * online and offline, Node nothing.
- * @param {object} tell
- * @param {() => void} tell.away
- * @param {() => void} tell.back
- * @param {() => void} tell.seen
- * @returns {() => void} stops it
+ * Reports when the page cannot receive events (offline, frozen, in the back-forward cache), when it
+ * can again, and when it becomes visible. In workers only offline and online are reported, in Node
+ * nothing.
+ * @param {object} callbacks
+ * @param {() => void} callbacks.away
+ * @param {() => void} callbacks.back
+ * @param {() => void} callbacks.seen
+ * @returns {() => void} removes the listeners
  */
 export function presence({ away, back, seen }) {
   const page = globalThis.document;
   const own = new AbortController();
-  /** @param {{ addEventListener?: Function }} target @param {Record<string, (event: any) => void>} acts */
-  const listen = (target, acts) => {
-    for (const [name, act] of Object.entries(acts)) target?.addEventListener?.(name, act, { signal: own.signal });
+  /**
+   * @param {{ addEventListener?: Function }} target
+   * @param {Record<string, (event: any) => void>} listeners
+   */
+  const listen = (target, listeners) => {
+    for (const [name, listener] of Object.entries(listeners)) {
+      target?.addEventListener?.(name, listener, { signal: own.signal });
+    }
   };
   listen(globalThis, {
     offline: away,
     online: back,
-    // Not at the end of the page: only if it may come back.
+    // Only if the page may return, not when it is unloaded.
     pagehide: ({ persisted }) => { if (persisted) away(); },
     pageshow: ({ persisted }) => { if (persisted) back(); },
   });
@@ -29,5 +35,5 @@ export function presence({ away, back, seen }) {
   return () => own.abort();
 }
 
-/** Whether the browser says that there is no network. */
+/** Whether the browser reports that it is offline. */
 export const offline = () => globalThis.navigator?.onLine === false;

@@ -1,82 +1,83 @@
-/** @import { Raw, Source } from './types.js' */
+/** @import { Raw, SourceConstructor } from './types.js' */
 
 const SYSTEM = ['sse.connected', 'sse.heartbeat', 'sse.gap', 'sse.busy', 'sse.closing'];
-/** After `sse.busy` the browser waits for up to 30 s, as it was told. */
+/** Maximum delay, in ms, that the gateway requests with `sse.busy`. */
 const BUSY = 30_000;
 
 /**
- * The life of one EventSource, its own reconnects included, and the watchdog over it.
+ * Opens an EventSource, which may reconnect by itself, and monitors it with a watchdog.
  * @param {object} options
- * @param {new (url: string, init?: { withCredentials?: boolean }) => Source} options.EventSource
+ * @param {SourceConstructor} options.EventSource
  * @param {string} options.url
  * @param {string[]} options.types event names
  * @param {number} options.heartbeat ms
  * @param {number} options.watchdog ms
- * @param {boolean} [options.withCredentials] whether cookies go along to another origin
- * @param {object} tell
- * @param {(event: Raw) => void} tell.event an event, the gateway's own included
- * @param {(final: boolean, answered: boolean) => void} tell.ended the connection has ended. `final`: the EventSource has given up;
- *   else it comes back by itself. `answered`: the gateway had been reached
- * @param {() => void} tell.slow no answer yet, a heartbeat's time after the start or after an end
- * @param {(answered: boolean) => void} tell.silent nothing has come for the watchdog's time
+ * @param {boolean} [options.withCredentials] sends cookies to another origin
+ * @param {object} callbacks
+ * @param {(event: Raw) => void} callbacks.event an event, including the gateway's own
+ * @param {(final: boolean, answered: boolean) => void} callbacks.ended the connection ended.
+ *   `final`: the EventSource will not reconnect. `answered`: it had received an event
+ * @param {() => void} callbacks.slow no response within one heartbeat of the start or of an end
+ * @param {(answered: boolean) => void} callbacks.silent nothing was received for `watchdog`
  */
-export function openSource({ EventSource, url, types, heartbeat, watchdog, withCredentials }, tell) {
+export function openSource(options, callbacks) {
+  const { EventSource, url, types, heartbeat, watchdog, withCredentials } = options;
   const source = new EventSource(url, { withCredentials });
   /** @type {Set<string>} */
   const known = new Set();
   let answered = false;
-  /** npm `eventsource` still hands on what it has read. */
+  /** npm `eventsource` still delivers what it has read after `close()`. */
   let closed = false;
-  let heard = Date.now();
-  let bound = watchdog;
+  let lastActivity = Date.now();
+  let timeout = watchdog;
 
-  // One timer that looks after the time, instead of one that every event sets anew.
-  const look = () => {
+  // One timer that reads the clock; resetting a timer for every event would be slower.
+  const check = () => {
     const now = Date.now();
-    heard = Math.min(heard, now); // the clock was put back
+    lastActivity = Math.min(lastActivity, now); // the clock may have been set back
     clearTimeout(timer);
-    if (now - heard < bound) timer = setTimeout(look, heard + bound - now);
-    else tell.silent(answered);
+    if (now - lastActivity < timeout) timer = setTimeout(check, lastActivity + timeout - now);
+    else callbacks.silent(answered);
   };
-  let timer = setTimeout(look, bound);
-  let slow = setTimeout(tell.slow, heartbeat);
+  let timer = setTimeout(check, timeout);
+  let slowTimer = setTimeout(callbacks.slow, heartbeat);
 
   /** @param {string} type */
   const listen = (type) => {
     if (known.has(type)) return;
     known.add(type);
     source.addEventListener(type, ({ data, lastEventId }) => {
-      // Without data it is the EventSource's own `open` or `error`: events of the gateway may have these names too.
+      // The EventSource's own `open` and `error` have no data; the gateway may use these names too.
       if (data === undefined || closed) return;
-      heard = Date.now();
+      lastActivity = Date.now();
       answered = true;
-      bound = type === 'sse.busy' ? watchdog + BUSY : watchdog;
-      clearTimeout(slow);
-      tell.event({ type, id: lastEventId, text: data });
+      timeout = type === 'sse.busy' ? watchdog + BUSY : watchdog;
+      clearTimeout(slowTimer);
+      callbacks.event({ type, id: lastEventId, text: data });
     });
   };
   for (const type of [...SYSTEM, ...types]) listen(type);
 
   source.addEventListener('error', ({ data }) => {
     if (data !== undefined || closed) return;
-    const was = answered;
-    heard = Date.now();
+    const wasAnswered = answered;
+    lastActivity = Date.now();
     answered = false;
-    clearTimeout(slow);
+    clearTimeout(slowTimer);
     const final = source.readyState === 2;
-    // Its own reconnect may be held back as well. After `sse.busy` it waits longer before it tries.
-    if (!final) slow = setTimeout(tell.slow, heartbeat + bound - watchdog);
-    tell.ended(final, was);
+    // A native reconnect may be blocked as well. After `sse.busy` it starts later.
+    if (!final) slowTimer = setTimeout(callbacks.slow, heartbeat + timeout - watchdog);
+    callbacks.ended(final, wasAnswered);
   });
 
   return {
     listen,
-    /** Whether it is still alive: after a time in which timers may not have run. */
-    look,
+    /** Runs the watchdog now, for example after a time in which timers may have been suspended. */
+    check,
     close() {
       closed = true;
       clearTimeout(timer);
-      clearTimeout(slow);
+      clearTimeout(slowTimer);
       source.close();
     },
   };

@@ -1,15 +1,17 @@
 /**
- * A new ticket.
- * @param {() => string | Promise<string>} ticket the user's function
- * @param {number} longest ms
- * @returns {Promise<string>} rejected with what it threw, if it took too long, or if what it gave is no ticket
+ * Requests a new ticket.
+ * @param {() => string | Promise<string>} ticket function of the user
+ * @param {number} timeout ms
+ * @returns {Promise<string>} rejects if the function throws, times out or does not return a string
  */
-export const newTicket = (ticket, longest) => new Promise((resolve, reject) => {
-  const late = setTimeout(() => reject(new Error('ticket() does not end')), longest);
-  // Node need not live for this: whatever ticket() waits for keeps it alive, unless the stream has been closed.
-  /** @type {{ unref?: () => void }} */ (/** @type {unknown} */ (late)).unref?.();
-  Promise.resolve().then(ticket).then((got) => {
-    if (!got || typeof got !== 'string') throw new TypeError('ticket() must give a string');
-    resolve(got);
-  }).catch(reject).finally(() => clearTimeout(late));
+export const newTicket = (ticket, timeout) => new Promise((resolve, reject) => {
+  const timer = setTimeout(() => reject(new Error('ticket() timed out')), timeout);
+  // Must not keep a Node process alive: what ticket() waits for does that, if anything.
+  /** @type {{ unref?: () => void }} */ (/** @type {unknown} */ (timer)).unref?.();
+  Promise.resolve().then(ticket).then((value) => {
+    if (!value || typeof value !== 'string') {
+      throw new TypeError('ticket() must return a non-empty string');
+    }
+    resolve(value);
+  }).catch(reject).finally(() => clearTimeout(timer));
 });

@@ -1,43 +1,47 @@
-// The types that users see. Nothing here runs.
+// The public types. This module contains no code.
 
 /**
- * Where the stream stands.
- * - `connecting`: not connected yet, from the beginning.
- * - `open`: events come over SSE.
- * - `reconnecting`: was connected, and is on its way back (also while the browser is offline or the page is frozen).
- * - `polling`: SSE does not get through; events come over `/events/poll`, and SSE is tried again from time to time.
- * - `closed`: `close()` was called. Nothing follows.
+ * State of a stream.
+ * - `connecting`: not connected yet.
+ * - `open`: receiving events over SSE.
+ * - `reconnecting`: was connected and is reconnecting; also while offline or while the page is
+ *   frozen.
+ * - `polling`: SSE is blocked; receiving events over `/events/poll` and retrying SSE at intervals.
+ * - `closed`: `close()` was called. This state is final.
  * @typedef {'connecting' | 'open' | 'reconnecting' | 'polling' | 'closed'} State
  */
 
 /**
- * An event as it came.
+ * An event as passed to handlers.
  * @template [Data=any]
  * @typedef {object} StreamEvent
- * @property {string} type its name
- * @property {string} id its id: opaque, equal or not. Empty or that of the event before, if the event has none (`publishers.bare = relay`)
- * @property {Data} data the JSON value; where the text is no JSON, the text
- * @property {string} text the text as it came
+ * @property {string} type name of the event
+ * @property {string} id opaque id; only compare it for equality. An event without an id
+ *   (`publishers.bare = relay`) has an empty id or repeats that of the previous event
+ * @property {Data} data the parsed JSON value, or the text if it is not JSON
+ * @property {string} text the unparsed text
  */
 
 /**
- * `sse.gap`: events may be missing. Load the state again from the backend.
+ * Data of `sse.gap`: events may be missing. Load the state again from your backend.
  * @typedef {object} Gap
- * @property {'expired' | 'trimmed' | 'reset' | 'unrecorded' | 'unknown-id'} reason why (docs/reference/events.md of the gateway)
- * @property {string[]} channels what is concerned; empty: unknown, all may be
- * @property {string} from the id from which on
+ * @property {'expired' | 'trimmed' | 'reset' | 'unrecorded' | 'unknown-id'} reason see
+ *   docs/reference/events.md of the gateway
+ * @property {string[]} channels affected channels; empty: unknown, possibly all
+ * @property {string} from id after which events may be missing
  */
 
 /**
- * Called with each event: its data, and the whole event. What it throws is reported and stops nothing.
+ * Receives the data of an event and the event itself. An exception is reported and does not affect
+ * other handlers or the stream.
  * @template [Data=any]
  * @typedef {(data: Data, event: StreamEvent<Data>) => void} Handler
  */
 
-/** Ends what began: a registration. Calling it again does nothing. @typedef {() => void} Off */
+/** Removes a handler or listener. Further calls have no effect. @typedef {() => void} Off */
 
 /**
- * What a native EventSource is, as far as it is needed here; npm `eventsource` has it as well.
+ * The part of a native EventSource that the client uses. npm `eventsource` implements it.
  * @typedef {object} Source
  * @property {number} readyState
  * @property {(type: string, listener: (event: any) => void) => void} addEventListener
@@ -45,55 +49,83 @@
  */
 
 /**
- * All waits are in milliseconds.
- * @typedef {object} ConnectOptions
- * @property {string} url the gateway's `/events`, such as `https://events.example.com/events`; polls go to the same URL with `/poll` at the end of its path
- * @property {() => string | Promise<string>} ticket called for every new ticket; gets one from your backend. A new one each time: two
- *   connections with the same ticket take it from each other. If it fails it is called again, later and later
- * @property {readonly string[]} [topics] narrows the ticket's topics to these exact names; `[]`: only the user's own events. Absent: all that the ticket allows
- * @property {boolean} [withCredentials] whether cookies go along to another origin: for gateways with `tickets.session_cookie`. Default: false
- * @property {string} [lastEventId] where to go on, such as an id that your backend gave with the state it rendered. Absent: from now
- * @property {readonly string[]} [types] event names to receive although nobody has called `on` for them yet
- * @property {string | false} [share] one connection for all tabs of this origin with the same name here (and the same url and topics). All of
- *   a group get the events of whoever's ticket was used, so the name must hold the user's id: `user-${id}`. Default false
- * @property {boolean | 'only'} [polling] whether to poll where SSE does not get through; `'only'`: nothing but polls. Default true
- * @property {number} [heartbeat] the gateway's `server.heartbeat`. A first answer that takes longer starts polling beside it. Default 15,000
- * @property {number} [watchdog] a stream that is silent for this long is dead; also the longest wait for a first answer, a ticket, a poll. Default 3 heartbeats
- * @property {number} [retry] first wait before a new try; doubles with each failure. Default 1,000
- * @property {number} [retryMax] longest such wait. Default 30,000
- * @property {number} [failures] so many tries without an answer in a row start polling. Default 3
- * @property {number} [probe] while polling, SSE is tried each so often. Default 60,000
- * @property {(new (url: string, init?: { withCredentials?: boolean }) => Source) | null} [EventSource] for Node: npm `eventsource`. Default: the global one
- * @property {(url: string, init?: any) => Promise<any>} [fetch] for polls. Default: the global one
- * @property {null} [SharedWorker] for `share`; null: no worker, a tab holds the connection for the others. Default: the global one
+ * Constructor of a `Source`.
+ * @typedef {new (url: string, init?: { withCredentials?: boolean }) => Source} SourceConstructor
  */
 
 /**
+ * Options of `connect`. All durations are in milliseconds.
+ * @typedef {object} ConnectOptions
+ * @property {string} url URL of the gateway's `/events`, such as
+ *   `https://events.example.com/events`. Polls use the same URL with `/poll` appended to the path
+ * @property {() => string | Promise<string>} ticket called for every new ticket; fetch one from
+ *   your backend. Return a new ticket each time: two connections with the same ticket keep closing
+ *   each other. If it fails, it is called again with increasing delay
+ * @property {readonly string[]} [topics] limits the ticket's topics to these exact names; `[]`:
+ *   only the user's own events. Default: all topics of the ticket
+ * @property {boolean} [withCredentials] sends cookies to another origin; for gateways with
+ *   `tickets.session_cookie`. Default: false
+ * @property {string} [lastEventId] resumes after this id, for example an id that your backend
+ *   returned with the state. Default: start from now
+ * @property {readonly string[]} [types] event names to receive before `on` has been called for them
+ * @property {string | false} [share] shares one connection between all tabs of this origin that use
+ *   the same name, url and topics. All tabs of a group receive the events of the user whose ticket
+ *   opened the connection, so the name must contain the user's id: `user-${id}`. Default: false
+ * @property {boolean | 'only'} [polling] whether to poll if SSE is blocked; `'only'`: never use
+ *   SSE. Default: true
+ * @property {number} [heartbeat] the gateway's `server.heartbeat`. If the first response takes
+ *   longer, polling starts in parallel. Default: 15,000
+ * @property {number} [watchdog] silence after which a stream counts as dead; also the timeout for a
+ *   first response, a ticket and a poll. Default: 3 heartbeats
+ * @property {number} [retry] delay after the first failure; doubles with each further failure,
+ *   minus up to 30 % jitter. Default: 1,000
+ * @property {number} [retryMax] maximum of this delay. Default: 30,000
+ * @property {number} [failures] consecutive connection attempts without a response after which
+ *   polling starts. Default: 3
+ * @property {number} [probe] interval between SSE attempts while polling. Default: 60,000
+ * @property {SourceConstructor | null} [EventSource] implementation for Node, such as npm
+ *   `eventsource`. Default: the global one
+ * @property {(url: string, init?: any) => Promise<any>} [fetch] used for polls. Default: the global
+ *   one
+ * @property {null} [SharedWorker] for `share`; null: use a tab to own the connection, never a
+ *   shared worker. Default: the global one
+ */
+
+/**
+ * Methods and properties of a stream.
  * @template {Record<string, any>} Events
  * @typedef {object} Members
- * @property {On<Events>} on calls the handler for every event of the name, once and in order. `*`: all but the gateway's own (`sse.…`), of all
- *   names that are known by then. A name that is first given here is received from now on
- * @property {(listener: (state: State) => void) => Off} onState called at each change, not at once
- * @property {(listener: (gap: Gap) => void) => Off} onGap events may be missing: load the state again
- * @property {(listener: (error: Error) => void) => Off} onError for logs: a ticket that could not be got, a poll that was refused …; the
- *   stream goes on trying. Without a listener errors go to `console.warn`
- * @property {() => void} reconnect tries at once, with a new ticket
- * @property {() => void} close ends the stream for good
- * @property {State} state where it stands
- * @property {string | undefined} lastEventId the id up to which all handlers have been called; undefined until there is one
- * @property {number} reconnectCount how often it was connected again after it was lost
+ * @property {On<Events>} on registers a handler, called for every event of this name, once and in
+ *   order. `*` covers every name known at that time, except the gateway's own events (`sse.…`). A
+ *   name that is new to the stream is received from now on
+ * @property {(listener: (state: State) => void) => Off} onState registers a listener for state
+ *   changes; it is not called with the current state
+ * @property {(listener: (gap: Gap) => void) => Off} onGap registers a listener for gaps: events may
+ *   be missing, so load the state again
+ * @property {(listener: (error: Error) => void) => Off} onError registers a listener for errors,
+ *   such as a failed ticket request or a refused poll. The stream keeps retrying. Without a
+ *   listener errors go to `console.warn`
+ * @property {() => void} reconnect reconnects immediately, with a new ticket
+ * @property {() => void} close closes the stream permanently
+ * @property {State} state current state
+ * @property {string | undefined} lastEventId id up to which all handlers have been called;
+ *   undefined before the first id
+ * @property {number} reconnectCount number of times the connection was lost and re-established
  */
 
 /**
- * A stream of events that goes on until `close()`.
+ * A stream of events that reconnects until `close()` is called.
  * @template {Record<string, any>} [Events=Record<string, any>]
  * @typedef {Readonly<Members<Events>>} Stream
  */
 
 /**
- * The gateway's own events, which can be listened to as well. After `sse.busy` the stream comes back as late as it was told to.
+ * Data of the gateway's own events, by name. Handlers can be registered for them as well. After
+ * `sse.busy` the stream reconnects after the delay that the gateway requested.
  * @typedef {{
- *   'sse.connected': { connectionId: string, user: string, topics: string[], resumed: boolean },
+ *   'sse.connected': {
+ *     connectionId: string, user: string, topics: string[], resumed: boolean,
+ *   },
  *   'sse.heartbeat': { timestamp: number },
  *   'sse.gap': Gap,
  *   'sse.busy': { reason: string },
@@ -102,6 +134,7 @@
  */
 
 /**
+ * Type of `Stream.on`.
  * @template {Record<string, any>} Events
  * @typedef {{
  *   (type: '*', handler: Handler<any>): Off;
@@ -111,7 +144,7 @@
  */
 
 /**
- * An event on its way to the handlers.
+ * An event before its text is parsed.
  * @typedef {object} Raw
  * @property {string} type
  * @property {string} id
@@ -119,26 +152,34 @@
  */
 
 /**
- * Who is told what comes: the stream in this page, or the hub that tells other tabs.
+ * Receives everything that an engine produces: the stream of this page, or the hub that forwards it
+ * to other tabs.
  * @typedef {object} Sink
- * @property {(event: Raw) => void} event an event, the gateway's own included; its handlers have been called when this returns
- * @property {(id: string) => void} at the stream stands at this id
- * @property {(state: State) => void} state the state has changed
+ * @property {(event: Raw) => void} event an event, including the gateway's own; its handlers have
+ *   been called when this returns
+ * @property {(id: string) => void} at the stream has reached this id
+ * @property {(state: State) => void} state the state may have changed
  * @property {(error: Error) => void} error something failed
  */
 
 /**
- * What moves events into a sink: an own connection, or a share in one.
+ * Delivers events to a sink, over its own connection or a shared one.
  * @typedef {object} Engine
- * @property {(types: string[]) => void} listen receive these event names too
- * @property {() => void} seen someone looks at the page: try now what would wait
+ * @property {(types: string[]) => void} listen also receive these event names
+ * @property {() => void} seen the page became visible: do not wait for the next attempt
  * @property {() => void} reconnect
  * @property {() => void} close
  */
 
 /**
- * The options with all defaults filled in.
- * @typedef {ConnectOptions & Required<Pick<ConnectOptions, 'polling' | 'heartbeat' | 'watchdog' | 'retry' | 'retryMax' | 'failures' | 'probe'>>} Settings
+ * Options that have a default.
+ * @typedef {'polling' | 'heartbeat' | 'watchdog' | 'retry' | 'retryMax' | 'failures' | 'probe'
+ * } Defaulted
+ */
+
+/**
+ * Options with all defaults applied.
+ * @typedef {ConnectOptions & Required<Pick<ConnectOptions, Defaulted>>} Settings
  */
 
 export {};

@@ -1,89 +1,153 @@
-// One connection, against a gateway and a clock that the test plays: what its listeners may do, and what it does when things fail.
+// One connection, against a fake gateway and a fake clock: callbacks that close it, and failures.
 import assert from 'node:assert/strict';
 import { execFile } from 'node:child_process';
 import { test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
-import { begin, Fake, settled } from './lib/fake.js';
+import { Fake, openStream, settled } from './lib/fake.js';
 
-/** Everything that ends a connection, told by a listener who then closes the stream. */
+/** Events that end a connection, each with a listener that then closes the stream. */
 const CLOSERS = {
-  'no ticket': async ({ closeOnError, wind }) => { closeOnError(); Fake.newest.fail(); await wind(2000); },
-  'a final error': async ({ closeOnState }) => { closeOnState(); Fake.newest.fail(); },
-  'taken over': async ({ closeOnError }) => { closeOnError(); Fake.newest.event('sse.closing', { reason: 'taken-over' }); },
-  'the watchdog': async ({ closeOnState, wind }) => { closeOnState(); await wind(46_000, 1000); },
-  'a poll that fails': async ({ closeOnError, wind }) => { closeOnError(); Fake.newest.fail(false); await wind(16_000, 1000); },
-  'reconnect()': async ({ closeOnState, stream }) => { closeOnState(); stream.reconnect(); },
+  'no ticket': async ({ closeOnError, advance }) => {
+    closeOnError();
+    Fake.newest.fail();
+    await advance(2000);
+  },
+  'a final error': async ({ closeOnState }) => {
+    closeOnState();
+    Fake.newest.fail();
+  },
+  'taken over': async ({ closeOnError }) => {
+    closeOnError();
+    Fake.newest.event('sse.closing', { reason: 'taken-over' });
+  },
+  'the watchdog': async ({ closeOnState, advance }) => {
+    closeOnState();
+    await advance(46_000, 1000);
+  },
+  'a poll that fails': async ({ closeOnError, advance }) => {
+    closeOnError();
+    Fake.newest.fail(false);
+    await advance(16_000, 1000);
+  },
+  'reconnect()': async ({ closeOnState, stream }) => {
+    closeOnState();
+    stream.reconnect();
+  },
 };
 for (const [what, happens] of Object.entries(CLOSERS)) {
-  test(`close() in a listener is the end: ${what}`, async (t) => {
+  test(`close() in a listener is final: ${what}`, async (t) => {
     let refused = false;
-    const all = await begin(t, { answer: () => new Error('no'), ticket: () => { if (refused) throw new Error('logged out'); return 'x'; } });
-    const { stream, wind, seen } = all;
+    const setup = await openStream(t, {
+      answer: () => new Error('poll failed'),
+      ticket: () => {
+        if (refused) throw new Error('logged out');
+        return 'x';
+      },
+    });
+    const { stream, advance, seen } = setup;
     Fake.newest.connected('1-0');
     assert.equal(stream.state, 'open');
     refused = what === 'no ticket';
     let closed = false;
     const close = () => { closed = true; refused = false; stream.close(); };
-    await happens({ ...all, closeOnError: () => stream.onError(close), closeOnState: () => stream.onState((state) => { if (state === 'reconnecting') close(); }) });
+    await happens({
+      ...setup,
+      closeOnError: () => stream.onError(close),
+      closeOnState: () =>
+        stream.onState((state) => {
+          if (state === 'reconnecting') close();
+        }),
+    });
     assert.ok(closed, 'the listener was called');
     const { states: { length }, tickets } = seen;
-    const made = Fake.all.length;
-    const polled = all.polls.length;
-    await wind(120_000, 1000);
+    const opened = Fake.all.length;
+    const polled = setup.polls.length;
+    await advance(120_000, 1000);
     assert.equal(stream.state, 'closed');
     assert.deepEqual(Fake.open, []);
-    assert.deepEqual([seen.states.length, seen.tickets, Fake.all.length, all.polls.length], [length, tickets, made, polled]);
+    assert.deepEqual(
+      [seen.states.length, seen.tickets, Fake.all.length, setup.polls.length],
+      [length, tickets, opened, polled],
+    );
     assert.equal(seen.states.at(-1), 'closed');
   });
 }
 
-test('without polls too the waits grow: the browser\'s own tries, which do not, end after three', async (t) => {
-  const { wind } = await begin(t, { polling: false });
+test('native reconnects are replaced after three failures', async (t) => {
+  const { advance } = await openStream(t, { polling: false });
   Fake.newest.connected('1-0');
-  // The gateway is away for two minutes: a browser whose connection is refused tries again each 2 s.
+  // The gateway is down for two minutes. A browser retries a refused connection every 2 s.
   let tries = 0;
   for (let second = 0; second < 120; second += 2) {
     for (const source of Fake.open) { tries += 1; source.fail(false); }
-    await wind(2000, 500);
+    await advance(2000, 500);
   }
-  assert.ok(Fake.all.length > 3, 'it opens new ones');
+  assert.ok(Fake.all.length > 3, 'no new source was opened');
   assert.ok(tries <= 15, `${tries} tries in two minutes`);
 });
 
-test('more than 10,000 events polled beside a try of SSE end that try, not all tries', async (t) => {
+test('10,000 polled events end the parallel SSE attempt', async (t) => {
   let flood = true;
   let n = 0;
   const many = () => Array.from({ length: flood ? 6000 : 1 }, () => [`${++n}-0`, 'a']);
-  const { wind, stream, polls } = await begin(t, { failures: 1, probe: 10_000, answer: many });
+  const { advance, stream, polls } = await openStream(t, {
+    failures: 1,
+    probe: 10_000,
+    answer: many,
+  });
   Fake.newest.fail();
-  await wind(1000);
-  assert.equal(Fake.all.length, 2, 'the next try, which hangs');
+  await advance(1000);
+  assert.equal(Fake.all.length, 2, 'the next attempt, which hangs');
   assert.equal(stream.state, 'polling');
-  await wind(4000); // more than 10,000 events beside it
+  await advance(4000); // more than 10,000 events meanwhile
   assert.deepEqual(Fake.open, []);
   flood = false;
   const before = polls.length;
-  await wind(12_000);
+  await advance(12_000);
   assert.ok(polls.length > before + 5);
   assert.equal(Fake.all.length, 3);
 });
 
-test('a name that is first listened to between a poll and SSE, which brings the same events again: none comes twice', async (t) => {
-  const { stream, seen, wind } = await begin(t, { answer: (n) => (n === 1 ? [['1-0', 'a'], ['2-0', 'b'], ['3-0', 'a']] : undefined) });
-  await wind(16_000, 1000);
+test('handler added between poll and SSE sees no duplicates', async (t) => {
+  const { stream, seen, advance } = await openStream(t, {
+    answer: (n) =>
+      n === 1
+        ? [
+            ['1-0', 'a'],
+            ['2-0', 'b'],
+            ['3-0', 'a'],
+          ]
+        : undefined,
+  });
+  await advance(16_000, 1000);
   assert.deepEqual(seen.events.splice(0), ['a 1-0', 'a 3-0']);
   stream.on('b', (_, { id }) => seen.events.push(`b ${id}`));
   const source = Fake.newest;
   source.connected('0-0');
-  for (const [type, id] of [['a', '1-0'], ['b', '2-0'], ['a', '3-0'], ['b', '4-0'], ['a', '5-0']]) source.event(type, {}, id);
+  for (const [type, id] of [
+    ['a', '1-0'],
+    ['b', '2-0'],
+    ['a', '3-0'],
+    ['b', '4-0'],
+    ['a', '5-0'],
+  ])
+    source.event(type, {}, id);
   assert.deepEqual(seen.events, ['b 4-0', 'a 5-0']);
   assert.equal(stream.lastEventId, '5-0');
 });
 
-test('an event without an id (a relayed one) in the midst of what SSE brings again makes nothing come twice', async (t) => {
-  const { seen, wind } = await begin(t, { answer: (n) => (n === 1 ? [['1-0', 'a'], ['2-0', 'a']] : undefined) });
-  await wind(16_000, 1000);
+test('relayed event among repeated events causes no duplicates', async (t) => {
+  const { seen, advance } = await openStream(t, {
+    answer: (n) =>
+      n === 1
+        ? [
+            ['1-0', 'a'],
+            ['2-0', 'a'],
+          ]
+        : undefined,
+  });
+  await advance(16_000, 1000);
   const source = Fake.newest;
   source.connected('0-0');
   source.event('a', {}, '1-0');
@@ -93,9 +157,17 @@ test('an event without an id (a relayed one) in the midst of what SSE brings aga
   assert.deepEqual(seen.events, ['a 1-0', 'a 2-0', 'a 1-0', 'a 3-0']);
 });
 
-test('a gap from which the stream begins anew: what was polled before will not come again, and the id is the new one', async (t) => {
-  const { stream, seen, wind } = await begin(t, { answer: (n) => (n === 1 ? [['1-0', 'a'], ['2-0', 'a']] : undefined) });
-  await wind(16_000, 1000);
+test('gap with a new id resets the position', async (t) => {
+  const { stream, seen, advance } = await openStream(t, {
+    answer: (n) =>
+      n === 1
+        ? [
+            ['1-0', 'a'],
+            ['2-0', 'a'],
+          ]
+        : undefined,
+  });
+  await advance(16_000, 1000);
   const source = Fake.newest;
   source.connected('0-0');
   source.event('sse.gap', { reason: 'reset' }, '9-0');
@@ -104,91 +176,127 @@ test('a gap from which the stream begins anew: what was polled before will not c
   assert.deepEqual(seen.events, ['a 1-0', 'a 2-0', 'a 10-0']);
 });
 
-test('a poll whose answer is full is followed by the next one at once', async (t) => {
-  const { polls, wind } = await begin(t, { polling: 'only', answer: (n) => (n <= 3 ? Array.from({ length: 8000 }, (_, i) => [`${n}-${i}`, 'a']) : []) });
-  await wind(100, 10);
+test('full poll response is followed immediately', async (t) => {
+  const { polls, advance } = await openStream(t, {
+    polling: 'only',
+    answer: (n) => (n <= 3 ? Array.from({ length: 8000 }, (_, i) => [`${n}-${i}`, 'a']) : []),
+  });
+  await advance(100, 10);
   assert.equal(polls.length, 4);
-  await wind(500, 10);
-  assert.equal(polls.length, 4, 'and after one that is not, it waits');
+  await advance(500, 10);
+  assert.equal(polls.length, 4, 'no pause after a response that is not full');
 });
 
-test('the browser\'s own reconnect is held back: polls begin after a heartbeat, as at the start', async (t) => {
-  const { stream, wind, polls } = await begin(t, { answer: () => [] });
+test('blocked native reconnect starts polling after a heartbeat', async (t) => {
+  const { stream, advance, polls } = await openStream(t, { answer: () => [] });
   Fake.newest.connected('1-0');
-  await wind(20_000, 1000);
+  await advance(20_000, 1000);
   assert.equal(polls.length, 0);
   Fake.newest.fail(false);
-  await wind(14_000, 1000);
+  await advance(14_000, 1000);
   assert.equal(polls.length, 0);
-  await wind(2000, 1000);
+  await advance(2000, 1000);
   assert.ok(polls.length > 0);
   assert.equal(stream.state, 'polling');
 });
 
-test('after sse.busy the browser waits for as long as it was told: nobody polls meanwhile', async (t) => {
-  const { wind, polls } = await begin(t, { answer: () => [] });
+test('busy delay of the gateway does not start polling', async (t) => {
+  const { advance, polls } = await openStream(t, { answer: () => [] });
   Fake.newest.event('sse.busy', { reason: 'redis-away' });
   Fake.newest.fail(false);
-  await wind(40_000, 1000);
+  await advance(40_000, 1000);
   assert.equal(polls.length, 0);
   assert.equal(Fake.all.length, 1);
 });
 
-test('reconnect() while polling: the polls too get a new ticket, and nothing is lost or doubled', async (t) => {
-  const { stream, seen, polls, wind } = await begin(t, { polling: 'only', answer: (n) => [[`${n}-0`, 'a']] });
-  await wind(3000);
-  assert.deepEqual(new Set(polls.map((url) => url.searchParams.get('ticket'))), new Set(['ticket-1']));
+test('reconnect while polling uses a new ticket', async (t) => {
+  const { stream, seen, polls, advance } = await openStream(t, {
+    polling: 'only',
+    answer: (n) => [[`${n}-0`, 'a']],
+  });
+  await advance(3000);
+  assert.deepEqual(
+    new Set(polls.map((url) => url.searchParams.get('ticket'))),
+    new Set(['ticket-1']),
+  );
   stream.reconnect();
-  await wind(3000);
+  await advance(3000);
   assert.equal(polls.at(-1).searchParams.get('ticket'), 'ticket-2');
   assert.equal(seen.tickets, 2);
   assert.deepEqual(seen.events, polls.map((_, i) => `a ${i + 1}-0`));
 });
 
-test('reconnect() while offline does not make it deaf to `online`', async (t) => {
+test('reconnect while offline still resumes when online', async (t) => {
   const network = { onLine: true };
   const page = new EventTarget();
   const real = Object.getOwnPropertyDescriptor(globalThis, 'navigator');
   Object.defineProperty(globalThis, 'navigator', { value: network, configurable: true });
   globalThis.addEventListener = page.addEventListener.bind(page);
   t.after(() => {
-    if (real) Object.defineProperty(globalThis, 'navigator', real); else delete globalThis.navigator;
+    if (real) Object.defineProperty(globalThis, 'navigator', real);
+    else delete globalThis.navigator;
     delete globalThis.addEventListener;
   });
-  const { stream } = await begin(t, { polling: false });
+  const { stream } = await openStream(t, { polling: false });
   Fake.newest.connected('1-0');
-  const set = (online) => { network.onLine = online; page.dispatchEvent(new Event(online ? 'online' : 'offline')); };
+  const set = (online) => {
+    network.onLine = online;
+    page.dispatchEvent(new Event(online ? 'online' : 'offline'));
+  };
   set(false);
   assert.equal(stream.state, 'reconnecting');
   stream.reconnect();
   await settled();
   Fake.newest.fail();
-  const made = Fake.all.length;
+  const opened = Fake.all.length;
   set(true);
   await settled();
-  assert.equal(Fake.all.length, made + 1, 'at once, without a wait');
+  assert.equal(Fake.all.length, opened + 1, 'no immediate attempt');
 });
 
-test('waits for ever are no waits of 0 ms', async (t) => {
-  const { wind } = await begin(t, { failures: 1, probe: Infinity, heartbeat: Infinity, answer: () => [] });
+test('infinite durations do not become zero', async (t) => {
+  const { advance } = await openStream(t, {
+    failures: 1,
+    probe: Infinity,
+    heartbeat: Infinity,
+    answer: () => [],
+  });
   Fake.newest.fail();
-  await wind(2000);
+  await advance(2000);
   Fake.newest.fail();
-  await wind(300_000, 1000);
+  await advance(300_000, 1000);
   assert.equal(Fake.all.length, 2);
-  const slow = await begin(t, { watchdog: Infinity, ticket: () => new Promise((resolve) => { setTimeout(resolve, 600_000, 'x'); }) });
-  await slow.wind(599_000, 10_000);
+  const slow = await openStream(t, {
+    watchdog: Infinity,
+    ticket: () =>
+      new Promise((resolve) => {
+        setTimeout(resolve, 600_000, 'x');
+      }),
+  });
+  await slow.advance(599_000, 10_000);
   assert.deepEqual(slow.seen.errors, []);
 });
 
-test('in Node a stream that was closed while its ticket was on its way keeps no process alive', async () => {
-  const code = `import { connect } from ${JSON.stringify(fileURLToPath(new URL('../src/index.js', import.meta.url)))};
-    const stream = connect({ url: 'http://gateway/events', ticket: () => new Promise(() => {}), EventSource: class {}, watchdog: 1e9 });
+test('closed stream with pending ticket lets Node exit', async () => {
+  const client = fileURLToPath(new URL('../src/index.js', import.meta.url));
+  const code = `import { connect } from ${JSON.stringify(client)};
+    const stream = connect({
+      url: 'http://gateway/events',
+      ticket: () => new Promise(() => {}),
+      EventSource: class {},
+      watchdog: 1e9,
+    });
     setTimeout(() => stream.close(), 1);`;
-  await promisify(execFile)(process.execPath, ['--input-type=module', '--eval', code], { timeout: 30_000 });
+  await promisify(execFile)(process.execPath, ['--input-type=module', '--eval', code], {
+    timeout: 30_000,
+  });
 });
 
-test('`share` must be a name: `true` would give one user\'s events to the next', async (t) => {
-  for (const share of [true, 1, {}]) await assert.rejects(begin(t, { share }), { name: 'TypeError', message: /name that holds the user/ });
-  for (const share of [false, undefined, '', 'user-42']) await begin(t, { share });
+test('share that is not a name throws', async (t) => {
+  for (const share of [true, 1, {}])
+    await assert.rejects(openStream(t, { share }), {
+      name: 'TypeError',
+      message: /contains the user's id/,
+    });
+  for (const share of [false, undefined, '', 'user-42']) await openStream(t, { share });
 });

@@ -1,7 +1,16 @@
-// The package as its users get it: small, typed, and only what belongs to it.
+// The published package: size, types, and contents.
 import assert from 'node:assert/strict';
 import { execFile } from 'node:child_process';
-import { cpSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import {
+  cpSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
 import { test } from 'node:test';
@@ -13,78 +22,137 @@ import { build } from 'esbuild';
 const run = promisify(execFile);
 const root = fileURLToPath(new URL('..', import.meta.url));
 const tsc = `${root}node_modules/typescript/bin/tsc`;
-const fails = (error) => assert.fail(error.stdout || error.stderr);
+const failWithOutput = (error) => assert.fail(error.stdout || error.stderr);
 
-/** Bytes of a bundle, minified and gzipped. */
+/** Size of a bundle in bytes, minified and gzipped. */
 async function size(entry, external = []) {
-  const { outputFiles: [file] } = await build({
-    entryPoints: [root + entry], bundle: true, minify: true, format: 'esm', target: 'es2022', write: false, external, logLevel: 'error',
+  const {
+    outputFiles: [file],
+  } = await build({
+    entryPoints: [root + entry],
+    bundle: true,
+    minify: true,
+    format: 'esm',
+    target: 'es2022',
+    write: false,
+    external,
+    logLevel: 'error',
   });
   return gzipSync(file.contents, { level: 9 }).length;
 }
 
-test('less than 4 KB, minified and gzipped', async (t) => {
+test('core bundle is below 4 KB gzipped', async (t) => {
   const core = await size('src/index.js', ['./share/member.js']);
-  t.diagnostic(`core: ${core} bytes; the worker of shared tabs: ${await size('src/share/worker.js')} bytes`);
+  t.diagnostic(`core: ${core} bytes; shared worker: ${await size('src/share/worker.js')} bytes`);
   assert.ok(core < 4096, `${core} bytes`);
 });
 
-test('no dependencies', async () => {
+test('package has no dependencies', async () => {
   const { default: manifest } = await import('../package.json', { with: { type: 'json' } });
   assert.deepEqual(manifest.dependencies ?? {}, {});
 });
 
-test('bundlers find what they look for: an entry also without `exports` (Parcel), the worker by the words they know', () => {
+test('bundlers find the entry point and the worker', () => {
+  // Parcel ignores `exports`.
   const { main } = JSON.parse(readFileSync(`${root}package.json`, 'utf8'));
   assert.equal(main, './src/index.js');
   const member = readFileSync(`${root}src/share/member.js`, 'utf8');
-  assert.match(member, /new SharedWorker\(new URL\('\.\/worker\.js', import\.meta\.url\), \{ type: 'module'/);
-  // webpack takes a SharedWorker that was declared here for something else.
+  assert.match(
+    member,
+    /new SharedWorker\(new URL\('\.\/worker\.js', import\.meta\.url\), \{ type: 'module'/,
+  );
+  // webpack ignores the expression if SharedWorker is declared in the module.
   assert.doesNotMatch(member, /\b(const|let|var) SharedWorker\b|[{,]\s*SharedWorker\s*[=,}]/);
 });
 
-/** The package as `npm pack` makes it, unpacked in an application's node_modules; the folder of the application. */
+/**
+ * Packs the package and unpacks it in an application's node_modules. Resolves to the application's
+ * folder.
+ */
 async function installed(t) {
   const application = mkdtempSync(path.join(os.tmpdir(), 'sse-client-package-'));
   t.after(() => rmSync(application, { recursive: true, force: true }));
   const modules = path.join(application, 'node_modules');
   mkdirSync(path.join(modules, 'sse-gateway-client'), { recursive: true });
-  const { stdout } = await run('npm', ['pack', '--json', '--pack-destination', application], { cwd: root }).catch(fails);
+  const { stdout } = await run('npm', ['pack', '--json', '--pack-destination', application], {
+    cwd: root,
+  }).catch(failWithOutput);
   const [{ filename }] = JSON.parse(stdout.slice(stdout.indexOf('[')));
-  await run('tar', ['--extract', '--file', path.join(application, filename), '--strip-components=1', '--directory', path.join(modules, 'sse-gateway-client')]);
-  for (const name of ['react', 'react-dom', '@types']) symlinkSync(`${root}node_modules/${name}`, path.join(modules, name));
+  await run('tar', [
+    '--extract',
+    '--file',
+    path.join(application, filename),
+    '--strip-components=1',
+    '--directory',
+    path.join(modules, 'sse-gateway-client'),
+  ]);
+  for (const name of ['react', 'react-dom', '@types'])
+    symlinkSync(`${root}node_modules/${name}`, path.join(modules, name));
   return application;
 }
 
-test('what npm pack makes can be installed: every file, the types that users need, and code that runs', { timeout: 300_000 }, async (t) => {
+test('packed package contains working code and types', { timeout: 300_000 }, async (t) => {
   const application = await installed(t);
   const folder = path.join(application, 'node_modules/sse-gateway-client');
-  const files = readdirSync(folder, { recursive: true, withFileTypes: true }).filter((entry) => entry.isFile())
+  const files = readdirSync(folder, { recursive: true, withFileTypes: true })
+    .filter((entry) => entry.isFile())
     .map((entry) => path.relative(folder, path.join(entry.parentPath, entry.name)));
-  const needed = ['package.json', 'LICENSE', 'README.md', 'src/index.js', 'src/share/member.js', 'src/share/worker.js', 'types/src/index.d.ts', 'react/index.js',
-    'react/README.md', 'types/react/index.d.ts'];
-  for (const name of needed) assert.ok(files.includes(name), name);
-  const belongs = /^(package\.json|LICENSE|(react\/)?README\.md|(src|react)\/([a-z]+\/)?[\w-]+\.js|types\/(src|react)\/([a-z]+\/)?[\w-]+\.d\.ts)$/i;
-  assert.deepEqual(files.filter((file) => !belongs.test(file)), []);
+  const required = [
+    'package.json',
+    'LICENSE',
+    'README.md',
+    'src/index.js',
+    'src/share/member.js',
+    'src/share/worker.js',
+    'types/src/index.d.ts',
+    'react/index.js',
+    'react/README.md',
+    'types/react/index.d.ts',
+  ];
+  for (const name of required) assert.ok(files.includes(name), name);
+  const allowed = [
+    /^package\.json$/,
+    /^LICENSE$/,
+    /^(react\/)?README\.md$/,
+    /^(src|react)\/([a-z]+\/)?[\w-]+\.js$/i,
+    /^types\/(src|react)\/([a-z]+\/)?[\w-]+\.d\.ts$/i,
+  ];
+  assert.deepEqual(files.filter((file) => !allowed.some((form) => form.test(file))), []);
 
   const types = path.join(application, 'types');
   cpSync(`${root}tests/types`, types, { recursive: true });
-  for (const [readme, kind, name] of [['README.md', 'ts', 'readme.ts'], ['react/README.md', 'tsx', 'readme-react.tsx']]) {
-    const [, snippet] = new RegExp(`^\`\`\`${kind}\\n([^]*?)^\`\`\`$`, 'm').exec(readFileSync(path.join(folder, readme), 'utf8')) ?? assert.fail(`no snippet in ${readme}`);
+  for (const [readme, kind, name] of [
+    ['README.md', 'ts', 'readme.ts'],
+    ['react/README.md', 'tsx', 'readme-react.tsx'],
+  ]) {
+    const [, snippet] =
+      new RegExp(`^\`\`\`${kind}\\n([^]*?)^\`\`\`$`, 'm').exec(
+        readFileSync(path.join(folder, readme), 'utf8'),
+      ) ?? assert.fail(`no snippet in ${readme}`);
     writeFileSync(path.join(types, name), snippet);
   }
-  // In Node there need not be the types of a browser.
-  for (const project of ['tsconfig.json', 'tsconfig.node.json']) await run(process.execPath, [tsc, '--project', path.join(types, project)]).catch(fails);
+  // Node projects may not include the browser's types.
+  for (const project of ['tsconfig.json', 'tsconfig.node.json'])
+    await run(process.execPath, [tsc, '--project', path.join(types, project)]).catch(
+      failWithOutput,
+    );
 
-  // On the server side of a page: the hooks are rendered, and connect nothing.
+  // Server-side rendering: the hooks render without connecting.
   const program = path.join(application, 'render.mjs');
-  writeFileSync(program, `import { createElement } from 'react';
+  writeFileSync(
+    program,
+    `import { createElement } from 'react';
     import { renderToString } from 'react-dom/server';
     import { connect } from 'sse-gateway-client';
     import { ConnectionStatus, useResilientRealtime } from 'sse-gateway-client/react';
-    const ticket = () => { throw new Error('a ticket was asked for'); };
-    const Page = () => createElement(ConnectionStatus, useResilientRealtime({ url: '/events', ticket }));
-    console.log(typeof connect, renderToString(createElement(Page)));`);
+    const ticket = () => { throw new Error('a ticket was requested'); };
+    const Page = () =>
+      createElement(ConnectionStatus, useResilientRealtime({ url: '/events', ticket }));
+    console.log(typeof connect, renderToString(createElement(Page)));`,
+  );
   const { stdout } = await run(process.execPath, [program]);
-  assert.match(stdout, /^function <span role="status".*data-state="connecting".*Connecting<\/span>/);
+  assert.match(
+    stdout,
+    /^function <span role="status".*data-state="connecting".*Connecting<\/span>/,
+  );
 });

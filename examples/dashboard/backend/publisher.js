@@ -1,7 +1,7 @@
-// Publishes durably through Redis, and keeps each user's desk as of the last event published.
+// Publishes durably through Redis, and keeps each user's desk up to date with the published events.
 import { Redis } from 'ioredis';
 import { apply, emptyDesk } from '../shared/desk.js';
-import { TOPIC, USERS, happen, visitors } from './shop.js';
+import { TOPIC, USERS, simulate, visitors } from './shop.js';
 
 export class Publisher {
   #redis;
@@ -10,28 +10,33 @@ export class Publisher {
   #step = 0;
 
   constructor(url) {
-    // A publish that cannot be sent fails, and the caller hears of it; ioredis comes back by itself.
+    // A publish that cannot be sent fails and rejects; ioredis reconnects by itself.
     this.#redis = new Redis(url, { maxRetriesPerRequest: 1 });
-    this.#redis.on('error', () => { /* the calls fail by themselves */ });
+    this.#redis.on('error', () => { /* every call rejects on its own */ });
   }
 
-  /** To one user, or to `all`; as many times. Null if there is no such user or type. */
+  /**
+   * Publishes `count` events to one user or to `all`. Resolves to their ids, or to null if the user
+   * or the type is unknown.
+   */
   async publish(to, type, count = 1) {
     if (to !== 'all' && !this.#desks.has(to)) return null;
-    const payloads = Array.from({ length: count }, () => happen(type, to));
+    const payloads = Array.from({ length: count }, () => simulate(type, to));
     if (payloads.includes(null)) return null;
     return Promise.all(payloads.map((payload) => this.#send(to, type, payload)));
   }
 
-  /** A point for every user's chart. */
+  /** Publishes one chart point to each user. */
   async tick() {
     this.#step += 1;
-    await Promise.all(USERS.map(({ id }, place) => this.#send(id, 'visitors', visitors(place, this.#step))));
+    await Promise.all(USERS.map(({ id }, index) =>
+      this.#send(id, 'visitors', visitors(index, this.#step))));
   }
 
   /**
-   * A user's desk, and the id up to which it is complete: a stream from there on misses nothing and doubles nothing.
-   * (One connection to Redis, so its answers come in the order of the ids. With several backends, read both from one transaction.)
+   * Returns a user's desk and the id up to which it is complete: a stream that starts there neither
+   * misses nor repeats an event. This relies on a single connection to Redis, whose responses
+   * arrive in the order of the ids. With several backends, read both in one transaction.
    */
   desk(user) { return { desk: this.#desks.get(user), cursor: this.#cursor }; }
 

@@ -1,5 +1,5 @@
-// The backend of the page: says who may listen (tickets), publishes, and gives the state to start from.
-// Alone: PORT, GATEWAY_URL, REDIS_URL, TICKET_SECRET and `node backend/server.js`.
+// The backend of the page: issues tickets, publishes, and returns the initial state.
+// To run it alone, set PORT, GATEWAY_URL, REDIS_URL and TICKET_SECRET: `node backend/server.js`.
 import http from 'node:http';
 import { fileURLToPath } from 'node:url';
 import { Publisher } from './publisher.js';
@@ -7,51 +7,62 @@ import { TOPIC, USERS } from './shop.js';
 import { files } from './files.js';
 import { mint } from './tickets.js';
 
-const MOST = 200;
+const MAX_COUNT = 200;
 
 /**
- * Serves until `close` is called; resolves to { url, close }. `page` takes the requests that are not for the API.
- * Port 0 is any free one.
+ * Serves until `close` is called. Resolves to { url, close }. `page` handles all requests outside
+ * of the API. Port 0 selects a free port.
  */
-export async function serve({ host = '127.0.0.1', port, gateway, redis, secret, kid, tick = 1000, page }) {
+export async function serve(options) {
+  const { host = '127.0.0.1', port, gateway, redis, secret, kid, tick = 1000, page } = options;
   const publisher = new Publisher(redis);
   const known = new Set(USERS.map(({ id }) => id));
-  const others = page ?? files(`'self' ${gateway}`);
+  const servePage = page ?? files(`'self' ${gateway}`);
 
-  // Who asks is whom its login says. This example has no login: it takes the name's word for it.
+  // A real backend takes the user from the session. This example has no login and trusts the
+  // request.
   const routes = {
     'GET /api/config': () => ({ gateway, topic: TOPIC, users: USERS }),
     'GET /api/desk': ({ user }) => known.has(user) && publisher.desk(user),
-    'POST /api/ticket': ({ user }) => known.has(user) && { ticket: mint({ secret, kid }, user, [TOPIC]) },
+    'POST /api/ticket': ({ user }) =>
+      known.has(user) && { ticket: mint({ secret, kid }, user, [TOPIC]) },
     'POST /api/publish': async ({ to, type, count = 1 }) => {
-      const ids = Number.isInteger(count) && count > 0 && count <= MOST && await publisher.publish(to, type, count);
+      if (!Number.isInteger(count) || count < 1 || count > MAX_COUNT) return null;
+      const ids = await publisher.publish(to, type, count);
       return ids && { ids };
     },
   };
 
   const server = http.createServer(async (request, response) => {
-    // Not as a URL: what anyone asks for need not be one (`//`).
+    // Not parsed as a URL: a request target can be invalid (`//`).
     const [pathname, query] = request.url.split('?');
     const route = routes[`${request.method} ${pathname}`];
-    if (!route) return others(request, response);
+    if (!route) return servePage(request, response);
     try {
-      const question = request.method === 'POST' ? await body(request) : Object.fromEntries(new URLSearchParams(query));
-      const answer = question && await route(question);
-      return answer ? send(response, 200, answer) : send(response, 400, { message: 'No such user, kind or count' });
+      const params = request.method === 'POST'
+        ? await readJson(request) : Object.fromEntries(new URLSearchParams(query));
+      const result = params && await route(params);
+      return result
+        ? send(response, 200, result)
+        : send(response, 400, { message: 'Unknown user or type, or invalid count' });
     } catch (error) {
       console.error(`${pathname}: ${error.message}`);
-      return send(response, 503, { message: 'Redis does not answer. Try again.' });
+      return send(response, 503, { message: 'Redis is not available. Try again.' });
     }
   });
 
-  // The first point before the first page: from then on there is always an id to start from.
+  // Publishes a point before the first page load, so that there is always an id to start from.
   await publisher.tick();
-  const ticking = setInterval(() => publisher.tick().catch((error) => console.error(`visitors: ${error.message}`)), tick);
-  await new Promise((resolve, reject) => { server.once('error', reject).listen(port, host, resolve); });
+  const timer = setInterval(() => {
+    publisher.tick().catch((error) => console.error(`visitors: ${error.message}`));
+  }, tick);
+  await new Promise((resolve, reject) => {
+    server.once('error', reject).listen(port, host, resolve);
+  });
   return {
     url: `http://${host}:${server.address().port}/`,
     close: () => {
-      clearInterval(ticking);
+      clearInterval(timer);
       publisher.close();
       server.close();
       server.closeAllConnections();
@@ -59,8 +70,11 @@ export async function serve({ host = '127.0.0.1', port, gateway, redis, secret, 
   };
 }
 
-/** The JSON object of a request, or null. Only as JSON: so no other site's form can post here. */
-async function body(request) {
+/**
+ * Reads the JSON object of a request; null if there is none. Requires the JSON content type, so
+ * that forms of other sites cannot post here.
+ */
+async function readJson(request) {
   if (!request.headers['content-type']?.startsWith('application/json')) return null;
   let text = '';
   for await (const chunk of request.setEncoding('utf8')) {
@@ -81,9 +95,16 @@ function send(response, status, value) {
 if (process.argv[1] === fileURLToPath(import.meta.url)) {
   const { PORT = '8088', GATEWAY_URL, REDIS_URL, TICKET_SECRET, TICK } = process.env;
   if (!GATEWAY_URL || !REDIS_URL || !TICKET_SECRET) {
-    console.error('Set GATEWAY_URL, REDIS_URL and TICKET_SECRET; or run `npm start`, which brings all of it.');
+    console.error('Set GATEWAY_URL, REDIS_URL and TICKET_SECRET, '
+      + 'or run `npm start`, which starts a gateway and a Redis.');
     process.exit(78);
   }
-  const { url } = await serve({ port: Number(PORT), gateway: GATEWAY_URL, redis: REDIS_URL, secret: TICKET_SECRET, tick: Number(TICK ?? 1000) });
-  console.log(`The dashboard: ${url}`);
+  const { url } = await serve({
+    port: Number(PORT),
+    gateway: GATEWAY_URL,
+    redis: REDIS_URL,
+    secret: TICKET_SECRET,
+    tick: Number(TICK ?? 1000),
+  });
+  console.log(`Dashboard: ${url}`);
 }

@@ -1,13 +1,21 @@
-// Stands for the business: what happens in it, and to whom. A real backend has this from its users and its database.
+// Simulates the business. A real backend has users and a database instead.
 
 export const USERS = [
   { id: 'alice', name: 'Alice', place: 'Berlin shop' },
   { id: 'bob', name: 'Bob', place: 'Lisbon shop' },
 ];
-/** The topic of what concerns every shop. */
+/** Topic of events for all shops. */
 export const TOPIC = 'shops';
 
-const CUSTOMERS = ['Mara Lindqvist', 'Jonas Weber', 'Inês Carvalho', 'Tomasz Nowak', 'Amélie Laurent', 'Noor van Dijk', 'Luca Ferri'];
+const CUSTOMERS = [
+  'Mara Lindqvist',
+  'Jonas Weber',
+  'Inês Carvalho',
+  'Tomasz Nowak',
+  'Amélie Laurent',
+  'Noor van Dijk',
+  'Luca Ferri',
+];
 const METHODS = ['card', 'PayPal', 'bank transfer', 'invoice'];
 const MESSAGES = [
   ['Mara Lindqvist', 'Can I change the delivery address?'],
@@ -20,11 +28,11 @@ const PRICES = [24.9, 39.5, 129, 74.25, 18.9, 249, 56.4];
 
 const happened = { order: 0, payment: 0, message: 0 };
 let number = 1041;
-/** The last order of each user. */
+/** Latest order of each user. */
 const orders = new Map();
 
-/** The payload of something new of that type for a user (or `all`); null for a type that the shop does not know. */
-export function happen(type, to) {
+/** Returns the payload of a new event for a user or `all`; null if the type is unknown. */
+export function simulate(type, to) {
   if (!Object.hasOwn(happened, type)) return null;
   happened[type] += 1;
   const pick = (list) => list[happened[type] % list.length];
@@ -46,8 +54,9 @@ export function happen(type, to) {
   }
 }
 
-/** Visitors of each shop right now: two waves and a little chance. */
-export function visitors(place, step) {
-  const wave = Math.sin(step / 9 + place * 2) * 14 + Math.sin(step / 3.7 + place) * 6;
-  return { at: Date.now(), count: Math.max(0, Math.round(64 - place * 22 + wave + Math.random() * 6)) };
+/** Returns the current number of visitors of a shop: two waves and noise. */
+export function visitors(shop, step) {
+  const wave = Math.sin(step / 9 + shop * 2) * 14 + Math.sin(step / 3.7 + shop) * 6;
+  const count = Math.max(0, Math.round(64 - shop * 22 + wave + Math.random() * 6));
+  return { at: Date.now(), count };
 }

@@ -1,15 +1,19 @@
-// A desk is what one user sees. The backend keeps one for each user, the page goes on with it event by event:
-// the same function on both sides, so that what was loaded and what was streamed cannot differ.
+// A desk is the state that a user sees. The backend keeps one per user, and the page updates its
+// copy event by event. Both use the same function, so that loaded and streamed state are
+// consistent.
 
 export const POINTS = 60;
 export const ENTRIES = 50;
 
 export const emptyDesk = () => ({ orders: 0, revenue: 0, messages: 0, visitors: [], activity: [] });
 
-const time = (value) => Math.abs(value) <= 8.64e15; // as far as dates go
+const time = (value) => Math.abs(value) <= 8.64e15; // range of Date
 const number = Number.isFinite;
 const text = (value) => typeof value === 'string';
-/** What the data of each type must hold. Other programs publish too: one wrong event must not be the end of the page. */
+/**
+ * Required data by event type. Other programs publish too, and an invalid event must not break the
+ * page.
+ */
 const SHAPES = {
   visitors: { at: time, count: number },
   order: { at: time, order: number, customer: text, total: number },
@@ -17,17 +21,18 @@ const SHAPES = {
   message: { at: time, from: text, text },
 };
 
-/** Whether it is an event that a desk can take. */
-export const sound = ({ type, data }) => Object.hasOwn(SHAPES, type) && data !== null && typeof data === 'object'
-  && Object.entries(SHAPES[type]).every(([name, right]) => right(data[name]));
+/** Whether an event is of a known type and has valid data. */
+export const isValid = ({ type, data }) => Object.hasOwn(SHAPES, type)
+  && data !== null && typeof data === 'object'
+  && Object.entries(SHAPES[type]).every(([name, accepts]) => accepts(data[name]));
 
-/** An event as an entry of a list. */
+/** Converts an event to an entry of the feed. */
 export const entry = ({ id, type, data }) => ({ ...data, id, type });
 
-/** The desk after an event { id, type, data }. */
+/** Returns the desk after an event { id, type, data }. Ignores invalid events. */
 export function apply(desk, event) {
   const { type, data } = event;
-  if (!sound(event)) return desk;
+  if (!isValid(event)) return desk;
   if (type === 'visitors') return { ...desk, visitors: last(desk.visitors, data) };
   const activity = [entry(event), ...desk.activity].slice(0, ENTRIES);
   switch (type) {

@@ -12,12 +12,22 @@ export function App() {
     <div className="shell">
       <Header permission={notifications.permission} onAsk={notifications.ask} />
       <main>
-        {error && !config && <p className="notice" role="alert">The backend does not answer. Trying again.</p>}
+        {error && !config && (
+          <p className="notice" role="alert">
+            The backend is not available. Retrying.
+          </p>
+        )}
         {config && <PublishPanel users={config.users} />}
         {config && (
           <div className="panes">
             {config.users.map((user, place) => (
-              <UserPane key={user.id} user={user} series={place + 1} config={config} notify={notifications.show} />
+              <UserPane
+                key={user.id}
+                user={user}
+                series={place + 1}
+                config={config}
+                notify={notifications.show}
+              />
             ))}
           </div>
         )}

@@ -1,20 +1,24 @@
-// What the page asks of the backend. Commands go this way, events come by the stream.
+// Requests to the backend. Events do not arrive this way, but on the stream.
 
-async function ask(path, question) {
-  const answer = await fetch(path, question && {
+/** Sends a GET request, or a POST request if there is a body. */
+async function request(path, body) {
+  const response = await fetch(path, body && {
     method: 'POST',
     headers: { 'content-type': 'application/json' },
-    body: JSON.stringify(question),
+    body: JSON.stringify(body),
   });
-  const value = await answer.json().catch(() => null);
-  if (!answer.ok || value === null) throw new Error(value?.message ?? `The backend answered ${answer.status}`);
+  const value = await response.json().catch(() => null);
+  if (!response.ok || value === null) {
+    throw new Error(value?.message ?? `The backend returned status ${response.status}`);
+  }
   return value;
 }
 
-/** { gateway, topic, users } */
-export const getConfig = () => ask('/api/config');
-/** { desk, cursor }: a user's state, and the id from which the stream goes on. */
-export const getDesk = (user) => ask(`/api/desk?user=${encodeURIComponent(user)}`);
-export const getTicket = async (user) => (await ask('/api/ticket', { user })).ticket;
-/** Publishes to a user or to `all`; the ids of the events. */
-export const publish = async (to, type, count) => (await ask('/api/publish', { to, type, count })).ids;
+/** Resolves to { gateway, topic, users }. */
+export const getConfig = () => request('/api/config');
+/** Resolves to { desk, cursor }: a user's state, and the id after which the stream starts. */
+export const getDesk = (user) => request(`/api/desk?user=${encodeURIComponent(user)}`);
+export const getTicket = async (user) => (await request('/api/ticket', { user })).ticket;
+/** Publishes to a user or to `all`. Resolves to the ids of the events. */
+export const publish = async (to, type, count) =>
+  (await request('/api/publish', { to, type, count })).ids;

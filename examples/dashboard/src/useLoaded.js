@@ -1,33 +1,36 @@
 import { useCallback, useEffect, useState } from 'react';
 
-const AGAIN = 2000;
-/** The shortest wait before what was loaded is loaded again. */
-const LEAST = 250;
+/** Delay after a failed load, in ms. */
+const RETRY = 2000;
+/** Minimum delay before a reload, in ms. */
+const RELOAD = 250;
 
 /**
- * Loads something from the backend, and tries again until it is there. `reload` gets it anew, the old value stays until then.
+ * Loads a value from the backend and retries until it succeeds. `reload` loads it again; the
+ * previous value remains until then.
  * @returns {{ value: any, generation: number, error: Error | null, reload: () => void }}
  */
 export function useLoaded(load) {
   const [loaded, setLoaded] = useState({ value: null, generation: 0, error: null });
-  const [asked, setAsked] = useState({ wait: 0 });
+  const [attempt, setAttempt] = useState({ delay: 0 });
 
   useEffect(() => {
-    let over = false;
+    let cancelled = false;
     const timer = setTimeout(async () => {
       try {
         const value = await load();
-        if (!over) setLoaded((before) => ({ value, generation: before.generation + 1, error: null }));
+        if (cancelled) return;
+        setLoaded((before) => ({ value, generation: before.generation + 1, error: null }));
       } catch (error) {
-        if (over) return;
+        if (cancelled) return;
         setLoaded((before) => ({ ...before, error }));
-        setAsked({ wait: AGAIN });
+        setAttempt({ delay: RETRY });
       }
-    }, asked.wait);
-    return () => { over = true; clearTimeout(timer); };
-  }, [load, asked]);
+    }, attempt.delay);
+    return () => { cancelled = true; clearTimeout(timer); };
+  }, [load, attempt]);
 
-  // Not all browsers at once: what made a gap here made it everywhere.
-  const reload = useCallback(() => setAsked({ wait: LEAST + Math.random() * 3 * LEAST }), []);
+  // With jitter: a gap usually affects all browsers at once.
+  const reload = useCallback(() => setAttempt({ delay: RELOAD + Math.random() * 3 * RELOAD }), []);
   return { ...loaded, reload };
 }

@@ -1,14 +1,21 @@
-// What a pane shows, as a function of what came: pure, and bounded by what a desk keeps.
-import { ENTRIES, apply, entry, sound } from '../shared/desk.js';
+// The state of a pane, computed from events and connection changes. Its size is bounded.
+import { ENTRIES, apply, entry, isValid } from '../shared/desk.js';
 
-/** How each state of the connection is told in the feed. */
-const TOLD = {
-  open: 'Connected again, caught up',
-  reconnecting: 'Connection lost, trying again',
-  polling: 'Streaming is blocked here, polling instead',
+/** Feed entries for changes of the connection state. */
+const CONNECTION_TEXTS = {
+  open: 'Reconnected and caught up',
+  reconnecting: 'Connection lost, reconnecting',
+  polling: 'Streaming is blocked, polling instead',
 };
 
-export const begin = (desk) => ({ desk, first: desk, feed: desk.activity, unread: 0, latest: [], connection: null });
+export const begin = (desk) => ({
+  desk,
+  first: desk,
+  feed: desk.activity,
+  unread: 0,
+  latest: [],
+  connection: null,
+});
 
 export function reduce(view, action) {
   switch (action.type) {
@@ -21,7 +28,7 @@ export function reduce(view, action) {
 
 function events(view, all) {
   const desk = all.reduce(apply, view.desk);
-  const fresh = all.filter((event) => sound(event) && event.type !== 'visitors').map(entry);
+  const fresh = all.filter((event) => isValid(event) && event.type !== 'visitors').map(entry);
   if (fresh.length === 0) return { ...view, desk };
   return {
     ...view,
@@ -34,8 +41,10 @@ function events(view, all) {
 
 function connection(view, status, at) {
   if (status === view.connection) return view;
-  // The first connection is no news.
-  const text = view.connection === null || view.connection === 'connecting' ? null : TOLD[status];
-  const feed = text ? [{ id: `connection-${at}`, type: 'connection', status, text, at }, ...view.feed].slice(0, ENTRIES) : view.feed;
-  return { ...view, feed, connection: status };
+  // The first connection is not worth an entry.
+  const isFirst = view.connection === null || view.connection === 'connecting';
+  const text = isFirst ? null : CONNECTION_TEXTS[status];
+  if (!text) return { ...view, connection: status };
+  const change = { id: `connection-${at}`, type: 'connection', status, text, at };
+  return { ...view, feed: [change, ...view.feed].slice(0, ENTRIES), connection: status };
 }

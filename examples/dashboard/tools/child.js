@@ -1,9 +1,10 @@
-// A child process that ends with this one, however this one ends: also with kill -9.
+// A child process that ends with this process, even if this process is killed with SIGKILL.
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 
-// The shell holds the other end of a pipe. When this process is gone the pipe ends, and the shell ends the program.
-const KEEPER = `
+// The shell reads from a pipe. When this process ends, the pipe closes and the shell kills the
+// program.
+const SUPERVISOR = `
 exec 3<&0
 "$@" 3<&- </dev/null & program=$!
 { cat <&3 >/dev/null; kill "$program" 2>/dev/null; } &
@@ -15,30 +16,32 @@ export class Child {
   constructor(program, args, env = process.env) {
     this.program = program;
     this.output = '';
-    // In a group of its own: a Ctrl-C is for this process, which then ends the others in their order.
-    this.#child = spawn('sh', ['-c', KEEPER, 'sh', program, ...args], { env, stdio: 'pipe', detached: true });
+    // In its own process group, so that Ctrl-C only reaches this process, which stops the others in
+    // order.
+    const command = ['-c', SUPERVISOR, 'sh', program, ...args];
+    this.#child = spawn('sh', command, { env, stdio: 'pipe', detached: true });
     for (const stream of [this.#child.stdout, this.#child.stderr]) {
       stream.setEncoding('utf8').on('data', (text) => {
         this.output = (this.output + text).slice(-20_000);
         this.#child.emit('printed');
       });
     }
-    this.ended = once(this.#child, 'exit');
-    this.ended.then(() => this.#child.emit('printed'));
+    this.exited = once(this.#child, 'exit');
+    this.exited.then(() => this.#child.emit('printed'));
   }
 
-  /** Resolves to what `find` makes of the output, once that is something. */
+  /** Resolves to the first truthy result of `find(output)`. Rejects if the program exits before. */
   async printed(find) {
     for (;;) {
       const found = find(this.output);
       if (found) return found;
-      if (this.#child.exitCode !== null) throw new Error(`${this.program} ended:\n${this.output}`);
+      if (this.#child.exitCode !== null) throw new Error(`${this.program} exited:\n${this.output}`);
       await once(this.#child, 'printed');
     }
   }
 
-  end() {
+  stop() {
     this.#child.stdin.destroy();
-    return this.ended;
+    return this.exited;
   }
 }

@@ -1,50 +1,56 @@
-//! What a benchmark ran on.
+//! Description of the machine of a benchmark.
 
 use std::fs;
 use std::process::Command;
 
 use serde::Serialize;
 
-/// The machine, as it says itself.
+/// Machine of a benchmark.
 #[derive(Debug, Serialize)]
 pub struct Machine {
     /// CPU model.
     pub cpu: String,
-    /// Cores.
+    /// Number of CPU cores.
     pub cores: usize,
-    /// Memory, GiB.
+    /// Memory in GiB.
     pub memory_gib: u64,
-    /// Kernel.
+    /// Kernel release.
     pub kernel: String,
     /// Distribution.
     pub system: String,
-    /// `ulimit -Hn`.
+    /// Hard limit of open files (`ulimit -Hn`).
     pub open_files: String,
-    /// `git describe` of the folder that it was started in, if it is one.
+    /// `git describe` of the working directory, if it belongs to a repository.
     pub commit: Option<String>,
-    /// Load average of the last minute and of the last five, before the run: what else went on.
+    /// Load average of the last one and five minutes before the run.
     pub load_average: String,
-    /// The day.
+    /// Date of the run (UTC).
     pub date: String,
 }
 
 impl Machine {
-    /// Reads it.
+    /// Reads the description from the system.
     pub fn read() -> Self {
         let line = |file: &str, start: &str| {
             let text = fs::read_to_string(file).unwrap_or_default();
             let found = text.lines().find_map(|line| line.strip_prefix(start).map(str::to_owned));
             found.unwrap_or_default().trim_matches([' ', '\t', ':', '=', '"']).to_owned()
         };
-        let kib: u64 = line("/proc/meminfo", "MemTotal").trim_end_matches(" kB").parse().unwrap_or_default();
+        let kib: u64 =
+            line("/proc/meminfo", "MemTotal").trim_end_matches(" kB").parse().unwrap_or_default();
         Self {
             cpu: line("/proc/cpuinfo", "model name"),
             cores: std::thread::available_parallelism().map_or(1, usize::from),
             memory_gib: kib / (1 << 20),
-            kernel: line("/proc/version", "Linux version ").split(' ').next().unwrap_or_default().to_owned(),
+            kernel: line("/proc/version", "Linux version ")
+                .split(' ')
+                .next()
+                .unwrap_or_default()
+                .to_owned(),
             system: line("/etc/os-release", "PRETTY_NAME"),
             open_files: first_line("sh", &["-c", "ulimit -Hn"]).unwrap_or_default(),
-            commit: first_line("git", &["describe", "--always", "--dirty"]).filter(|line| !line.starts_with("fatal")),
+            commit: first_line("git", &["describe", "--always", "--dirty"])
+                .filter(|line| !line.starts_with("fatal")),
             load_average: fs::read_to_string("/proc/loadavg")
                 .map(|text| text.split(' ').take(2).collect::<Vec<_>>().join(" "))
                 .unwrap_or_default(),
@@ -53,7 +59,7 @@ impl Machine {
     }
 }
 
-/// The first line that a command prints, None if it is not there or prints nothing.
+/// Returns the first line that a command prints, or `None` if it cannot be run or prints nothing.
 pub fn first_line(command: &str, args: &[&str]) -> Option<String> {
     let output = Command::new(command).args(args).output().ok()?;
     let text = if output.stdout.is_empty() { output.stderr } else { output.stdout };

@@ -1,6 +1,7 @@
-//! Servers in turn, on the same machine, with the same streams and the same events, and what is written of it.
+//! `loadtest bench`: measures several servers on one machine with the same streams and events, and
+//! writes the results.
 
-mod judge;
+mod acceptance;
 pub mod machine;
 mod page;
 pub mod servers;
@@ -16,27 +17,27 @@ use serde::Serialize;
 use self::machine::Machine;
 use self::servers::{GATEWAY, SERVERS, Server};
 use crate::args::BenchArgs;
-use crate::output::{note, say};
-use crate::scenario::ladder::{self, Rung};
+use crate::output::{write_stderr, write_stdout};
+use crate::scenario::scaling::{self, ScalePoint};
 
-/// How much is measured.
+/// Extent of a benchmark.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct Size {
-    /// Numbers of streams, rising.
+    /// Stream counts, ascending.
     pub streams: &'static [u32],
-    /// Rounds; the medians of all are told.
+    /// Number of rounds; the report contains the medians.
     pub rounds: u32,
-    /// How long each load goes on, s.
+    /// Duration of each load, in seconds.
     pub load_s: u64,
-    /// Broadcasts a second, fewer where that would be more than `max_deliveries_per_s`.
+    /// Broadcasts per second; fewer where that would exceed `max_deliveries_per_s`.
     pub rate: f64,
-    /// What the machine carries together with the tool.
+    /// Maximum rate that server and load tester can sustain together on this machine.
     pub max_deliveries_per_s: f64,
-    /// Size of a payload.
+    /// Payload size in bytes.
     pub payload_bytes: usize,
 }
 
-const WHOLE: Size = Size {
+const FULL: Size = Size {
     streams: &[1_000, 2_000, 5_000, 10_000, 15_000],
     rounds: 3,
     load_s: 6,
@@ -44,85 +45,99 @@ const WHOLE: Size = Size {
     max_deliveries_per_s: 100_000.0,
     payload_bytes: 256,
 };
-const QUICK: Size = Size { streams: &[1_000, 5_000], rounds: 1, load_s: 4, ..WHOLE };
+const QUICK: Size = Size { streams: &[1_000, 5_000], rounds: 1, load_s: 4, ..FULL };
 
-/// No round begins that would not end within this: a busy machine gets fewer rounds, and the page says how many.
-const BUDGET: Duration = Duration::from_secs(19 * 60);
+/// A round that would exceed this is not started: a busy machine gets fewer rounds, and the page
+/// shows how many.
+const TIME_BUDGET: Duration = Duration::from_secs(19 * 60);
 
-/// What was found.
+/// Results of a benchmark.
 #[derive(Debug, Serialize)]
 pub struct Results {
-    /// On what.
+    /// Machine of the benchmark.
     pub machine: Machine,
-    /// How much.
+    /// Extent of the benchmark.
     pub size: Size,
-    /// Of whom.
-    pub servers: Vec<Measured>,
-    /// Who was not there, and why.
+    /// Results per server.
+    pub servers: Vec<ServerResults>,
+    /// Names of the servers that could not be measured, with the reason.
     pub absent: Vec<(String, String)>,
-    /// How long it all took, s.
+    /// Duration of the benchmark, in seconds.
     pub seconds: u64,
 }
 
-/// What was found of one server.
+/// Results of one server.
 #[derive(Debug, Serialize)]
-pub struct Measured {
-    /// Its name.
+pub struct ServerResults {
+    /// Name of the server.
     pub name: &'static str,
-    /// What it is.
+    /// Description of the server.
     pub what: &'static str,
-    /// Its version.
+    /// Version of the server.
     pub version: String,
-    /// How it is started.
+    /// Command that starts the server.
     pub start: &'static str,
-    /// The run that this amounts to, with the most streams.
+    /// Equivalent command line of loadtest, with the highest stream count.
     pub command: String,
-    /// For each round what each number of streams cost.
-    pub rounds: Vec<Vec<Rung>>,
+    /// Cost per stream count in each round.
+    pub rounds: Vec<Vec<ScalePoint>>,
 }
 
-/// Measures all servers that are there, and writes it down; answers whether the gateway held what it must.
+/// Measures all installed servers and writes the results. Returns whether the gateway met the
+/// acceptance criteria.
 pub fn run(args: &BenchArgs) -> Result<bool, String> {
-    let mut size = if args.quick { QUICK } else { WHOLE };
-    if let Some(name) = args.only.iter().find(|name| SERVERS.iter().all(|server| server.name != *name)) {
+    let mut size = if args.quick { QUICK } else { FULL };
+    if let Some(name) =
+        args.only.iter().find(|name| SERVERS.iter().all(|server| server.name != *name))
+    {
         return Err(format!(
-            "--only {name}: the servers are {}",
+            "--only {name}: unknown server; must be one of {}",
             SERVERS.iter().map(|server| server.name).collect::<Vec<_>>().join(", ")
         ));
     }
-    let asked = |name: &str| args.only.is_empty() || args.only.iter().any(|only| only == name);
-    let files = Files::open(&args.out)?;
+    let selected = |name: &str| args.only.is_empty() || args.only.iter().any(|only| only == name);
+    let files = OutputFiles::open(&args.out)?;
     let (started, machine) = (Instant::now(), Machine::read());
     let (mut measured, mut absent) = (Vec::new(), Vec::new());
-    for server in SERVERS.iter().filter(|server| asked(server.name)) {
+    for server in SERVERS.iter().filter(|server| selected(server.name)) {
         match (server.version)() {
             Ok(version) => {
                 let command = servers::command(server, &size);
                 let (name, what, start) = (server.name, server.what, server.started_by);
-                measured.push((server, Measured { name, what, version, start, command, rounds: Vec::new() }))
+                measured.push((
+                    server,
+                    ServerResults { name, what, version, start, command, rounds: Vec::new() },
+                ))
             }
             Err(why) => absent.push((server.name.to_owned(), why)),
         }
     }
-    // In turn, not one server after the other: what else the machine does meanwhile falls on all alike.
+    // The servers take turns in each round, so that other load on the machine affects all alike.
     for round in 1..=size.rounds {
-        // Each round so far took so long.
+        // Average duration of the rounds so far.
         let each = started.elapsed() / (round - 1).max(1);
-        if round > 1 && started.elapsed() + each > BUDGET {
-            note(&format!("== {:4.0} s: no time for round {round}", started.elapsed().as_secs_f64()));
+        if round > 1 && started.elapsed() + each > TIME_BUDGET {
+            write_stderr(&format!(
+                "== {:4.0} s: skipping round {round}: it would exceed the time budget",
+                started.elapsed().as_secs_f64()
+            ));
             size.rounds = round - 1;
             break;
         }
         for (server, found) in &mut measured {
             let seconds = started.elapsed().as_secs_f64();
-            note(&format!("== {seconds:4.0} s: round {round} of {}: {}", size.rounds, server.name));
-            match climb(server, &size) {
-                Ok(rungs) => found.rounds.push(rungs),
-                // One that fails does not take the others' figures along; it is not tried again.
+            write_stderr(&format!(
+                "== {seconds:4.0} s: round {round} of {}: {}",
+                size.rounds, server.name
+            ));
+            match measure(server, &size) {
+                Ok(points) => found.rounds.push(points),
+                // A server that fails is not measured again; the figures of the others remain.
                 Err(why) => {
-                    note(&why);
+                    write_stderr(&why);
                     let why = why.lines().next().unwrap_or_default().to_owned();
-                    absent.push((server.name.to_owned(), format!("failed in round {round}: {why}")));
+                    absent
+                        .push((server.name.to_owned(), format!("failed in round {round}: {why}")));
                 }
             }
         }
@@ -132,39 +147,41 @@ pub fn run(args: &BenchArgs) -> Result<bool, String> {
     let seconds = started.elapsed().as_secs();
     let results = Results { machine, size, servers, absent, seconds };
     files.write(&results)?;
-    note(&format!("== {seconds:4} s: written to {}", args.out.display()));
-    say(&(page::summary(&results) + "\n"))?;
+    write_stderr(&format!("== {seconds:4} s: results written to {}", args.out.display()));
+    write_stdout(&(page::summary(&results) + "\n"))?;
     if let Some((name, why)) = results.absent.iter().find(|(name, _)| name == GATEWAY) {
         return Err(format!("{name}: {why}"));
     }
-    let violations = judge::judge(&results, !args.quick, asked);
+    let violations = acceptance::check(&results, !args.quick, selected);
     for violation in &violations {
-        note(&format!("NOT HELD: {violation}"));
+        write_stderr(&format!("FAILED: {violation}"));
     }
     Ok(violations.is_empty())
 }
 
-fn climb(server: &Server, size: &Size) -> Result<Vec<Rung>, String> {
+fn measure(server: &Server, size: &Size) -> Result<Vec<ScalePoint>, String> {
     let running = servers::start(server).map_err(|error| format!("{}: {error}", server.name))?;
     let common = running.options(size);
-    let rungs = crate::on_one_thread(ladder::climb(&common, size.streams, size.max_deliveries_per_s));
-    rungs.map_err(|error| format!("{}: {error}\n{}", server.name, running.log()))
+    let points =
+        crate::on_one_thread(scaling::measure(&common, size.streams, size.max_deliveries_per_s));
+    points.map_err(|error| format!("{}: {error}\n{}", server.name, running.log()))
 }
 
-/// Where the results go: looked at before the minutes that they take.
-struct Files {
+/// Output files, opened before the benchmark runs for minutes.
+struct OutputFiles {
     json: (PathBuf, File),
     page: (PathBuf, File),
 }
 
-impl Files {
-    /// Opens both, and changes nothing in them yet: a bench that fails leaves the last one's page.
+impl OutputFiles {
+    /// Opens both files without changing them: a failed benchmark keeps the previous page.
     fn open(out: &Path) -> Result<Self, String> {
         fs::create_dir_all(out).map_err(|error| format!("--out {}: {error}", out.display()))?;
         let open = |name: &str| {
             let path = out.join(name);
             let file = File::options().create(true).append(true).open(&path);
-            file.map(|file| (path.clone(), file)).map_err(|error| format!("--out: {}: {error}", path.display()))
+            file.map(|file| (path.clone(), file))
+                .map_err(|error| format!("--out {}: {error}", path.display()))
         };
         Ok(Self { json: open("benchmarks.json")?, page: open("benchmarks.md")? })
     }
@@ -173,7 +190,7 @@ impl Files {
         let json = serde_json::to_string_pretty(results).map_err(|error| error.to_string())? + "\n";
         for ((path, mut file), text) in [(self.json, json), (self.page, page::page(results))] {
             let written = file.set_len(0).and_then(|()| file.write_all(text.as_bytes()));
-            written.map_err(|error| format!("--out: {}: {error}", path.display()))?;
+            written.map_err(|error| format!("--out {}: {error}", path.display()))?;
         }
         Ok(())
     }

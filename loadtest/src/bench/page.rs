@@ -1,91 +1,129 @@
-//! What is written of a benchmark: docs/benchmarks.md, and a summary for the terminal.
+//! Benchmark page (docs/benchmarks.md) and its summary for the terminal.
 
 use std::fmt::Write;
 
 use super::spread::{Spread, spread};
-use super::{Measured, Results};
-use crate::report::{Load, PerMillion};
-use crate::scenario::ladder::Rung;
+use super::{Results, ServerResults};
+use crate::report::{CpuPerMillion, Load};
+use crate::scenario::scaling::ScalePoint;
 
-/// The number of streams that the first table is about, if it was measured; else the highest.
-const MAIN: u32 = 10_000;
+/// Stream count of the first table if it was measured; otherwise the highest.
+const MAIN_STREAM_COUNT: u32 = 10_000;
 pub(super) const YARDSTICK: &str = "plain-actix";
 
-/// A line of the table: its name, how it is written, its value of one round.
-struct Line {
+/// Row of the table: name, number of decimals, value of one round.
+struct Metric {
     name: &'static str,
     decimals: usize,
-    value: fn(&Rung) -> Option<f64>,
+    value: fn(&ScalePoint) -> Option<f64>,
 }
 
-const LINES: [Line; 12] = [
-    Line { name: "CPU per million deliveries, s", decimals: 2, value: |rung| cpu(rung).map(|cpu| cpu.total_s) },
-    Line { name: "— of it user", decimals: 2, value: |rung| cpu(rung).map(|cpu| cpu.user_s) },
-    Line { name: "— of it system", decimals: 2, value: |rung| cpu(rung).map(|cpu| cpu.system_s) },
-    Line { name: "Redis' CPU per million deliveries, s (extra)", decimals: 2, value: redis_cpu },
-    Line {
+const METRICS: [Metric; 12] = [
+    Metric {
+        name: "CPU per million deliveries, s",
+        decimals: 2,
+        value: |point| cpu(point).map(|cpu| cpu.total_s),
+    },
+    Metric { name: "— user", decimals: 2, value: |point| cpu(point).map(|cpu| cpu.user_s) },
+    Metric { name: "— system", decimals: 2, value: |point| cpu(point).map(|cpu| cpu.system_s) },
+    Metric {
+        name: "CPU of Redis per million deliveries, s (additional)",
+        decimals: 2,
+        value: redis_cpu,
+    },
+    Metric {
         name: "PSS per idle stream, KiB",
         decimals: 1,
-        value: |rung| rung.memory.server_bytes_per_idle_stream.map(kib),
+        value: |point| point.memory.server_bytes_per_idle_stream.map(kib),
     },
-    Line {
+    Metric {
         name: "Kernel memory per stream, both ends, KiB",
         decimals: 1,
-        value: |rung| Some(kib(rung.memory.kernel_bytes_per_stream)),
+        value: |point| Some(kib(point.memory.kernel_bytes_per_stream)),
     },
-    Line { name: "Connects/s", decimals: 0, value: |rung| Some(rung.connect.per_second) },
-    Line { name: "CPU per 1,000 connects, s", decimals: 3, value: |rung| rung.connect.server_cpu_s_per_1000 },
-    Line { name: "Latency p50, ms", decimals: 0, value: |rung| load(rung).map(|load| load.latency.p50_ms) },
-    Line { name: "Latency p99, ms", decimals: 0, value: |rung| load(rung).map(|load| load.latency.p99_ms) },
-    Line { name: "Deliveries/s", decimals: 0, value: |rung| load(rung).map(|load| load.deliveries_per_s) },
-    Line {
-        name: "CPU of the tool, % of a core",
+    Metric { name: "Connects/s", decimals: 0, value: |point| Some(point.connect.per_second) },
+    Metric {
+        name: "CPU per 1,000 connects, s",
+        decimals: 3,
+        value: |point| point.connect.server_cpu_s_per_1000,
+    },
+    Metric {
+        name: "Latency p50, ms",
         decimals: 0,
-        value: |rung| load(rung).map(|load| load.tool_cpu_percent),
+        value: |point| load(point).map(|load| load.latency.p50_ms),
+    },
+    Metric {
+        name: "Latency p99, ms",
+        decimals: 0,
+        value: |point| load(point).map(|load| load.latency.p99_ms),
+    },
+    Metric {
+        name: "Deliveries/s",
+        decimals: 0,
+        value: |point| load(point).map(|load| load.deliveries_per_s),
+    },
+    Metric {
+        name: "CPU of loadtest, % of a core",
+        decimals: 0,
+        value: |point| load(point).map(|load| load.tool_cpu_percent),
     },
 ];
 
-/// docs/benchmarks.md.
+/// Formats docs/benchmarks.md.
 pub fn page(results: &Results) -> String {
-    let main = main_rung(results);
+    let main_streams = main_stream_count(results);
     let size = &results.size;
     let machine = &results.machine;
     let mut out = String::new();
     let _ = write!(
         out,
-        "# Benchmarks\n\nWritten by `loadtest bench` ({}, {} s, {} rounds).\n\
-         The raw figures are in [benchmarks.json](benchmarks.json).\n\n\
-         Every stream gets every event: {} a second of {} bytes for {} s at each number of streams\n\
-         (fewer where that would be more than {} deliveries/s).\n\
-         Figures are medians of the rounds, with minimum and maximum in brackets.\n\
-         CPU and memory are those of the server process, read from /proc, without Redis, the tool and\n\
-         the kernel's sockets.\n\n",
-        machine.date,
-        results.seconds,
-        size.rounds,
-        size.rate,
-        size.payload_bytes,
-        size.load_s,
-        thousands(size.max_deliveries_per_s as u32)
+        "# Benchmarks
+
+Generated by `loadtest bench` ({date}, {seconds} s, {rounds} rounds); the raw figures are in
+[benchmarks.json](benchmarks.json).
+Every stream receives every event: {rate} events per second of {payload} bytes for {load_s} s at
+each stream count (fewer events per second where that would exceed {max} deliveries/s).
+Figures are medians of the rounds, with the minimum and maximum in brackets.
+CPU and memory are those of the server's own processes, read from /proc.
+They include neither Redis nor the load tester nor the kernel's sockets.
+
+",
+        date = machine.date,
+        seconds = results.seconds,
+        rounds = size.rounds,
+        rate = size.rate,
+        payload = size.payload_bytes,
+        load_s = size.load_s,
+        max = thousands(size.max_deliveries_per_s as u32)
     );
     if size.rounds < 3 {
-        out += "**A quick run: too short and too few rounds to quote.**\n\n";
+        out += "**Quick run: too short and too few rounds for publishing.**\n\n";
     }
-    let _ = write!(out, "## {} streams\n\n{}", thousands(main), main_table(results, main));
-    out += NOTES;
-    out +=
-        "![CPU per million deliveries](images/bench-cpu.png)\n\n![Memory per idle stream](images/bench-memory.png)\n\n";
-    let _ = write!(out, "## Over the number of streams\n\nCPU per million deliveries, s:\n\n");
-    out += &over_streams(results, &LINES[0]);
-    out += "\nPSS per idle stream, KiB:\n\n";
-    out += &over_streams(results, &LINES[4]);
-    out += "\nLatency p99, ms:\n\n";
-    out += &over_streams(results, &LINES[9]);
     let _ = write!(
         out,
-        "\n## Machine and versions\n\nCommit {}.\n{} x {}, {} GiB, {}, Linux {},\n`ulimit -Hn` {}; load \
-         average before the run {}.\nServer, Redis and tool share the machine.\n\n\
-         | | what | version |\n|---|---|---|\n",
+        "## {} streams\n\n{}",
+        thousands(main_streams),
+        main_table(results, main_streams)
+    );
+    out += TABLE_NOTES;
+    out += PLOTS;
+    let _ = write!(out, "## By stream count\n\nCPU per million deliveries, s:\n\n");
+    out += &over_streams(results, &METRICS[0]);
+    out += "\nPSS per idle stream, KiB:\n\n";
+    out += &over_streams(results, &METRICS[4]);
+    out += "\nLatency p99, ms:\n\n";
+    out += &over_streams(results, &METRICS[9]);
+    let _ = write!(
+        out,
+        "
+## Environment
+
+Commit {}. {} x {}, {} GiB, {}, Linux {}, `ulimit -Hn` {}; load average before the run: {}.
+Server, Redis and load tester share the machine.
+
+| | description | version |
+|---|---|---|
+",
         machine.commit.as_deref().unwrap_or("unknown"),
         machine.cores,
         machine.cpu,
@@ -104,18 +142,21 @@ pub fn page(results: &Results) -> String {
     out
 }
 
-/// The main table, for the terminal.
+/// Formats the main table for the terminal.
 pub fn summary(results: &Results) -> String {
-    let main = main_rung(results);
-    let mut out = format!("\n{} streams, {} rounds\n\n", thousands(main), results.size.rounds);
-    let table = main_table(results, main);
+    let main_streams = main_stream_count(results);
+    let mut out =
+        format!("\n{} streams, {} rounds\n\n", thousands(main_streams), results.size.rounds);
+    let table = main_table(results, main_streams);
     let rows: Vec<Vec<&str>> = table
         .lines()
         .filter(|line| !line.starts_with("|---"))
         .map(|line| line.trim_matches('|').split('|').map(str::trim).collect())
         .collect();
     let columns = rows.first().map_or(0, Vec::len);
-    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or_default();
+    let width = |column: usize| {
+        rows.iter().map(|row| row[column].chars().count()).max().unwrap_or_default()
+    };
     for row in &rows {
         for (column, cell) in row.iter().enumerate().take(columns) {
             let pad = " ".repeat(width(column) - cell.chars().count());
@@ -129,51 +170,72 @@ pub fn summary(results: &Results) -> String {
     out
 }
 
-fn main_table(results: &Results, main: u32) -> String {
+fn main_table(results: &Results, main_streams: u32) -> String {
     let servers = &results.servers;
     let mut out = head("", servers.iter().map(|server| server.name.to_owned()));
-    for (at, line) in LINES.iter().enumerate() {
-        let each = |server: &Measured| cell(spread(rungs(server, main).filter_map(line.value)), line.decimals);
-        out += &row(line.name, servers.iter().map(each));
+    for (at, metric) in METRICS.iter().enumerate() {
+        let each = |server: &ServerResults| {
+            cell(spread(points(server, main_streams).filter_map(metric.value)), metric.decimals)
+        };
+        out += &row(metric.name, servers.iter().map(each));
         if at == 0 {
-            out += &row("— times plain-actix", servers.iter().map(|server| cell(ratio(results, server, main), 2)));
+            out += &row(
+                "— times plain-actix",
+                servers.iter().map(|server| cell(ratio(results, server, main_streams), 2)),
+            );
         }
         if at == 4 {
             let most = results.size.streams.last().copied().unwrap_or_default();
-            let loaded = |rung: &Rung| rung.memory.server_bytes_per_loaded_stream.map(kib);
-            let each = |server: &Measured| cell(spread(rungs(server, most).filter_map(loaded)), 1);
-            out += &row(&format!("PSS per loaded stream, {} streams, KiB", thousands(most)), servers.iter().map(each));
+            let loaded = |point: &ScalePoint| point.memory.server_bytes_per_loaded_stream.map(kib);
+            let each =
+                |server: &ServerResults| cell(spread(points(server, most).filter_map(loaded)), 1);
+            out += &row(
+                &format!("PSS per loaded stream, {} streams, KiB", thousands(most)),
+                servers.iter().map(each),
+            );
         }
     }
-    out += &row("Rounds that fell behind", servers.iter().map(|server| behind(server, main)));
+    out +=
+        &row("Rounds that fell behind", servers.iter().map(|server| behind(server, main_streams)));
     let count = |value: fn(&Load) -> u64| {
-        move |server: &Measured| server.rounds.iter().flatten().filter_map(load).map(value).sum::<u64>().to_string()
+        move |server: &ServerResults| {
+            server.rounds.iter().flatten().filter_map(load).map(value).sum::<u64>().to_string()
+        }
     };
     out += &row("Lost", servers.iter().map(count(|load| load.lost)));
-    out += &row("Doubled", servers.iter().map(count(|load| load.doubled)));
+    out += &row("Duplicated", servers.iter().map(count(|load| load.doubled)));
     out += &row("Out of order", servers.iter().map(count(|load| load.out_of_order)));
     out
 }
 
-/// CPU per delivery as a multiple of the yardstick's in the same round.
-pub(super) fn ratio(results: &Results, server: &Measured, main: u32) -> Option<Spread> {
+/// Returns CPU per delivery as a multiple of the yardstick's in the same round.
+pub(super) fn ratio(
+    results: &Results,
+    server: &ServerResults,
+    main_streams: u32,
+) -> Option<Spread> {
     let yardstick = results.servers.iter().find(|server| server.name == YARDSTICK)?;
-    let pairs = rungs(server, main).zip(rungs(yardstick, main));
+    let pairs = points(server, main_streams).zip(points(yardstick, main_streams));
     spread(pairs.filter_map(|(one, other)| Some(cpu(one)?.total_s / cpu(other)?.total_s)))
 }
 
-/// Of how many rounds the slowest deliveries came after the next event was due: more than one event may then have gone out in a write.
-fn behind(server: &Measured, main: u32) -> String {
-    let late = |rung: &&Rung| load(rung).is_some_and(|load| load.latency.p99_ms > 1000.0 / rung.rate);
-    let late = rungs(server, main).filter(late).count();
+/// Returns in how many rounds the p99 latency exceeded the interval between two events: several
+/// events may then have been sent in one write.
+fn behind(server: &ServerResults, main_streams: u32) -> String {
+    let late = |point: &&ScalePoint| {
+        load(point).is_some_and(|load| load.latency.p99_ms > 1000.0 / point.rate)
+    };
+    let late = points(server, main_streams).filter(late).count();
     format!("{late} of {}", server.rounds.len())
 }
 
-fn over_streams(results: &Results, line: &Line) -> String {
+fn over_streams(results: &Results, metric: &Metric) -> String {
     let counts = results.size.streams;
     let mut out = head("", counts.iter().map(|count| thousands(*count)));
     for server in &results.servers {
-        let each = |count: &u32| cell(spread(rungs(server, *count).filter_map(line.value)), line.decimals);
+        let each = |count: &u32| {
+            cell(spread(points(server, *count).filter_map(metric.value)), metric.decimals)
+        };
         out += &row(server.name, counts.iter().map(each));
     }
     out
@@ -190,92 +252,124 @@ fn absent(results: &Results) -> String {
     out + INSTALL
 }
 
-const NOTES: &str = "
-**A round that fell behind makes its server look cheaper than it is**: its p99 is above the time
-between two broadcasts, so some events were sent together in one write.
-Compare CPU where no server fell behind.
+const TABLE_NOTES: &str = "
+**A round that fell behind makes its server look cheaper than it is.**
+Its p99 latency exceeds the interval between two broadcasts, so some events were sent together in
+one write.
+Compare CPU only where no server fell behind.
 
-\"Times plain-actix\" is taken round by round.
-The memory of a loaded stream was read after the load on the highest number of streams only: with
-fewer streams a server still has what the earlier ones left behind.
-Lost, doubled and out of order are the sums of all rounds and numbers of streams.
+\"Times plain-actix\" is computed for each round.
+Memory per loaded stream was read after the load at the highest stream count only: at lower counts
+a server still holds memory from the streams that were open before.
+Lost, duplicated and out of order are totals over all rounds and stream counts.
+
+";
+
+const PLOTS: &str = "\
+![CPU per million deliveries](images/bench-cpu.png)
+
+![Memory per idle stream](images/bench-memory.png)
 
 ";
 
 const INSTALL: &str = "
 Nchan: `apt-get install nginx-light libnginx-mod-nchan`.
-Centrifugo and Mercure: put `centrifugo` and `mercure` on the PATH, and the next `make bench` includes
+Centrifugo and Mercure: put `centrifugo` and `mercure` on the PATH; the next `make bench` includes
 them.
-The binaries of their releases need nothing else
-([Centrifugo](https://github.com/centrifugal/centrifugo/releases),
-[Mercure](https://github.com/dunglas/mercure/releases)); `loadtest/README.md` says how to build them.
-Their configurations (`loadtest/peers/`) and the tool's options for them follow their documentation
-and have been **tested on no machine so far**: neither could be downloaded where this tool was made.
+The released binaries have no further dependencies
+(<https://github.com/centrifugal/centrifugo/releases>,
+<https://github.com/dunglas/mercure/releases>).
+`loadtest/README.md` describes how to build them with the Go toolchain.
+Their configurations (`loadtest/peers/`) and the options that loadtest passes for them follow their
+documentation, but have **not been tested on any machine yet**: neither could be downloaded where
+this tool was developed.
 ";
 
 const NOT_COMPARABLE: &str = "
-## What is not comparable, and why
+## Limits of the comparison
 
 - **The yardsticks do nothing else.**
-  `plain-actix` has no tickets, users, topics, meaningful ids, log, resume, limits or metrics, and no
-  Redis.
-  `send-loop` does not even have a queue: one client that stalls stops it for all.
-  They show the minimum cost of a delivery, not what one would deploy.
-- **The memory of a `plain-actix` stream is that of actix-http**: a read and a write buffer of 8 KiB
-  each (parts that were never touched do not count), the dispatcher and its timers.
+  `plain-actix` has no tickets, users, topics, meaningful event ids, log, resume, limits or
+  metrics, and no Redis.
+  `send-loop` does not even have a queue: one stalled client blocks all others.
+  They show the minimum cost of a delivery, not a server to deploy.
+- **Memory per stream of `plain-actix` is that of actix-http**: a read and a write buffer of 8 KiB
+  each (untouched pages do not count), the dispatcher and its timers.
   All streams read one broadcast channel.
-  With a tokio `mpsc` channel for each, the obvious first implementation, they would use 3.3 KiB more
-  (measured with 2,000: 13.3 KiB, not 10.1), which is the cost of a queue and not of a server.
-  The gateway's streams use less, because it speaks HTTP/1.1 to them itself and keeps no buffer for one
-  that is silent.
-- **Nchan** runs with Redis like the gateway and keeps 1000 messages, but its streams have no tickets.
-  Events are published through its HTTP endpoint, the gateway's by a durable publish in Redis.
-- **Mercure**'s open-source hub has no Redis: it is one node with a file.
+  With a tokio `mpsc` channel per stream, a common first design, each would need 3.3 KiB more
+  (measured with 2,000 streams: 13.3 KiB instead of 10.1 KiB), which is the cost of a queue, not of
+  a server.
+  The gateway needs less because it writes HTTP/1.1 to its streams itself and keeps no buffer for
+  an idle stream.
+- **Nchan** runs with Redis, like the gateway, and keeps 1000 messages, but its streams have no
+  tickets.
+  Its events are published through its HTTP endpoint, those of the gateway by a durable publish in
+  Redis.
+- **Mercure**'s open-source hub does not use Redis: it is a single node with a file.
   **Centrifugo** runs with Redis and anonymous clients.
-- **Redis' CPU is counted separately**; its line is empty where there is no Redis.
-- **Latency is the machine's.**
-  The tool and the server share the cores.
-  At 10,000 streams x 10/s the two together need more than one core, and an event's last delivery waits
-  for the 9,999 before it: the p50 says how long a round over all streams takes.
+- **The CPU of Redis is not included** in the server's; its row is empty where there is no Redis.
+- **Latency depends on the machine.**
+  Load tester and server share the cores.
+  At 10,000 streams x 10/s the two together need more than one core, and the last delivery of an
+  event waits for the 9,999 before it: the p50 shows how long one pass over all streams takes.
   It says nothing about a server that has its cores to itself.
 - **Loopback**: no packet loss, no network card, no TLS.
-  Kernel memory counts both ends of each connection, and everything else that the kernel allocated
-  meanwhile.
-- **Connects/s**: the tool signs the gateway's tickets (HS256) at the same time and on the same cores,
-  and the gateway opens a session in Redis for each. The others only accept.
+  Kernel memory counts both ends of each connection and everything else that the kernel allocated
+  in the meantime.
+- **Connects/s**: the load tester signs the gateway's tickets (HS256) at the same time on the same
+  cores, and the gateway creates a session in Redis for each connection.
+  The other servers only accept connections.
+";
+
+const METHOD: &str = "
+## Method
+
+```sh
+make bench    # target/release/loadtest bench, then the plots
+```
+
+In each round, each server is started.
+Its streams are opened in steps up to the highest count (connects, idle memory), then closed in
+steps, with a load at each step.
+loadtest substitutes `__PORT__`, `__REDIS_PORT__`, `__DIR__` and `__TOKEN__`.
 ";
 
 fn commands(results: &Results) -> String {
-    let mut out = "\n## Commands\n\n```sh\nmake bench    # target/release/loadtest bench, then the \
-                   plots\n```\n\nFor each round and server: it is started, streams are opened step by step up to \
-                   the maximum\n(connects, idle memory), then closed step by step, with load at each step.\n\
-                   The tool fills in `__PORT__`, `__REDIS_PORT__`, `__DIR__` and `__TOKEN__`.\n"
-        .to_owned();
+    let mut out = METHOD.to_owned();
     for server in &results.servers {
-        let _ = write!(out, "\n{}: {}\n\n```sh\n{}\n```\n", server.name, server.start, server.command);
+        let _ =
+            write!(out, "\n{}: {}\n\n```sh\n{}\n```\n", server.name, server.start, server.command);
     }
     out
 }
 
-pub(super) fn main_rung(results: &Results) -> u32 {
+pub(super) fn main_stream_count(results: &Results) -> u32 {
     let counts = results.size.streams;
-    counts.iter().copied().find(|count| *count == MAIN).or(counts.last().copied()).unwrap_or_default()
+    counts
+        .iter()
+        .copied()
+        .find(|count| *count == MAIN_STREAM_COUNT)
+        .or(counts.last().copied())
+        .unwrap_or_default()
 }
 
-fn rungs(server: &Measured, streams: u32) -> impl Iterator<Item = &Rung> {
-    server.rounds.iter().filter_map(move |round| round.iter().find(|rung| rung.streams == streams))
+fn points(server: &ServerResults, streams: u32) -> impl Iterator<Item = &ScalePoint> {
+    server
+        .rounds
+        .iter()
+        .filter_map(move |round| round.iter().find(|point| point.streams == streams))
 }
 
-fn load(rung: &Rung) -> Option<&Load> {
-    rung.load.as_ref()
+fn load(point: &ScalePoint) -> Option<&Load> {
+    point.load.as_ref()
 }
 
-fn cpu(rung: &Rung) -> Option<PerMillion> {
-    load(rung)?.server_cpu
+fn cpu(point: &ScalePoint) -> Option<CpuPerMillion> {
+    load(point)?.server_cpu
 }
 
-fn redis_cpu(rung: &Rung) -> Option<f64> {
-    let load = load(rung)?;
+fn redis_cpu(point: &ScalePoint) -> Option<f64> {
+    let load = load(point)?;
     load.redis_cpu_s.filter(|_| load.delivered > 0).map(|cpu| cpu * 1e6 / load.delivered as f64)
 }
 
@@ -302,9 +396,13 @@ fn cell(spread: Option<Spread>, decimals: usize) -> String {
     spread.map_or("–".to_owned(), |spread| spread.text(decimals))
 }
 
-/// 15000 as 15,000.
+/// Formats 15000 as 15,000.
 fn thousands(number: u32) -> String {
-    if number < 1000 { number.to_string() } else { format!("{},{:03}", number / 1000, number % 1000) }
+    if number < 1000 {
+        number.to_string()
+    } else {
+        format!("{},{:03}", number / 1000, number % 1000)
+    }
 }
 
 #[cfg(test)]
@@ -313,10 +411,10 @@ pub(super) mod tests {
     use crate::bench::machine::Machine;
     use crate::bench::servers::GATEWAY;
     use crate::bench::{QUICK, Size};
-    use crate::readings::Cpu;
-    use crate::report::{Connect, Memory, Times};
+    use crate::report::{Connect, Memory, Quantiles};
+    use crate::usage::Cpu;
 
-    fn rung(streams: u32, cpu_s: f64, p99_ms: f64, lost: u64) -> Rung {
+    fn point(streams: u32, cpu_s: f64, p99_ms: f64, lost: u64) -> ScalePoint {
         let load = Load {
             published: Default::default(),
             seconds: 1.0,
@@ -330,72 +428,81 @@ pub(super) mod tests {
             foreign: 0,
             gaps: Default::default(),
             deliveries_per_s: 1e6,
-            latency: Times { p99_ms, ..Times::default() },
-            server_cpu: PerMillion::new(Cpu { user_s: cpu_s, system_s: 0.0 }, 1_000_000),
+            latency: Quantiles { p99_ms, ..Quantiles::default() },
+            server_cpu: CpuPerMillion::new(Cpu { user_s: cpu_s, system_s: 0.0 }, 1_000_000),
             redis_cpu_s: None,
             tool_cpu_s: 0.0,
             tool_cpu_percent: 0.0,
         };
         let memory = Memory { server_bytes_per_idle_stream: Some(10_240), ..Memory::default() };
-        Rung { streams, rate: 10.0, connect: Connect::default(), memory, load: Some(load) }
+        ScalePoint { streams, rate: 10.0, connect: Connect::default(), memory, load: Some(load) }
     }
 
-    /// The gateway's CPU in three rounds beside the yardstick's, which is 6 s, 12 s, 6 s.
+    /// Returns results with the gateway's CPU in three rounds. That of the yardstick is 6 s, 12 s,
+    /// 6 s.
     pub fn results(gateway: &[f64; 3], lost: u64) -> Results {
-        let server = |name, cpu: &[f64; 3], p99_ms| Measured {
+        let server = |name, cpu: &[f64; 3], p99_ms| ServerResults {
             name,
-            what: "something",
+            what: "a server",
             version: "1".to_owned(),
-            start: "it",
+            start: "server",
             command: "loadtest".to_owned(),
             rounds: cpu
                 .iter()
-                .map(|cpu| vec![rung(1000, *cpu, 1.0, lost), rung(5000, cpu * 2.0, p99_ms, lost)])
+                .map(|cpu| vec![point(1000, *cpu, 1.0, lost), point(5000, cpu * 2.0, p99_ms, lost)])
                 .collect(),
         };
         Results {
             machine: Machine::read(),
             size: Size { rounds: 3, ..QUICK },
-            // The machine was twice as slow in the second round: the ratio is the same in all.
-            servers: vec![server(GATEWAY, gateway, 99.0), server(YARDSTICK, &[6.0, 12.0, 6.0], 101.0)],
-            absent: vec![("mercure".to_owned(), "not there".to_owned())],
+            // The machine was half as fast in the second round: the ratio is the same in all
+            // rounds.
+            servers: vec![
+                server(GATEWAY, gateway, 99.0),
+                server(YARDSTICK, &[6.0, 12.0, 6.0], 101.0),
+            ],
+            absent: vec![("mercure".to_owned(), "not on the PATH".to_owned())],
             seconds: 60,
         }
     }
 
     #[test]
-    fn the_page_has_medians_spreads_and_ratios_and_says_who_was_absent() {
+    fn page_lists_medians_ratios_and_absent_servers() {
         let page = page(&results(&[6.0, 12.0, 6.3], 1));
         for text in [
             "## 5,000 streams",
             "| CPU per million deliveries, s | 12.60 (12.00–24.00) | 12.00 (12.00–24.00) |",
             "| — times plain-actix | 1.00 (1.00–1.05) | 1.00 (1.00–1.00) |",
             "| PSS per idle stream, KiB | 10.0 (10.0–10.0) | 10.0 (10.0–10.0) |",
-            "| Redis' CPU per million deliveries, s (extra) | – | – |",
+            "| CPU of Redis per million deliveries, s (additional) | – | – |",
             "| Lost | 6 | 6 |",
             "| Rounds that fell behind | 0 of 3 | 3 of 3 |",
             "| sse-gateway | 6.30 (6.00–12.00) | 12.60 (12.00–24.00) |",
-            "- mercure: not there",
+            "- mercure: not on the PATH",
         ] {
-            assert!(page.contains(text), "no {text:?} in\n{page}");
+            assert!(page.contains(text), "{text:?} is missing from\n{page}");
         }
-        assert!(!page.contains("quick run"));
+        assert!(!page.contains("Quick run"));
     }
 
     #[test]
-    fn committed_page_has_the_text_of_this_tool() {
+    fn committed_page_contains_the_texts_of_this_tool() {
         let committed = include_str!("../../../docs/benchmarks.md");
-        for text in [NOTES, INSTALL, NOT_COMPARABLE] {
+        for text in [TABLE_NOTES, PLOTS, INSTALL, NOT_COMPARABLE, METHOD] {
             assert!(committed.contains(text), "docs/benchmarks.md lacks {text:?}");
         }
+        let names = METRICS.iter().map(|metric| format!("\n| {} |", metric.name));
+        let missing: Vec<String> = names.filter(|name| !committed.contains(name)).collect();
+        assert!(missing.is_empty(), "docs/benchmarks.md lacks {missing:?}");
     }
 
     #[test]
-    fn the_summary_is_the_table_with_straight_columns() {
+    fn summary_table_has_aligned_columns() {
         let summary = summary(&results(&[6.0, 12.0, 6.3], 1));
-        let lines: Vec<&str> = summary.lines().filter(|line| line.contains("(12.00–24.00)")).collect();
+        let lines: Vec<&str> =
+            summary.lines().filter(|line| line.contains("(12.00–24.00)")).collect();
         assert_eq!(lines.len(), 2, "{summary}");
         assert_eq!(lines[0].chars().count(), lines[1].chars().count());
-        assert!(summary.contains("not measured: mercure: not there"));
+        assert!(summary.contains("not measured: mercure: not on the PATH"));
     }
 }

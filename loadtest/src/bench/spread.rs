@@ -1,19 +1,19 @@
-//! The median of some rounds, and how far they lie apart.
+//! Median, minimum and maximum of several rounds.
 
-/// Of some values.
+/// Median and range of some values.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Spread {
-    /// As many above as below.
+    /// Median of the values.
     pub median: f64,
-    /// The least.
+    /// Minimum of the values.
     pub min: f64,
-    /// The most.
+    /// Maximum of the values.
     pub max: f64,
-    /// How many.
+    /// Number of values.
     pub count: usize,
 }
 
-/// None of no values.
+/// Computes the spread of values. Returns `None` if there are none.
 pub fn spread(values: impl Iterator<Item = f64>) -> Option<Spread> {
     let mut sorted: Vec<f64> = values.collect();
     sorted.sort_by(f64::total_cmp);
@@ -24,7 +24,7 @@ pub fn spread(values: impl Iterator<Item = f64>) -> Option<Spread> {
 }
 
 impl Spread {
-    /// `9.2 (8.9–9.5)`, with so many decimals; one value alone has no spread.
+    /// Formats as `9.2 (8.9–9.5)`; a single value has no range.
     pub fn text(&self, decimals: usize) -> String {
         let Self { median, min, max, count } = self;
         if *count == 1 {
@@ -40,15 +40,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn medians_of_odd_and_even_numbers_of_rounds() {
+    fn median_handles_odd_and_even_counts() {
         let of = |values: &[f64]| spread(values.iter().copied());
         assert_eq!(of(&[]), None);
-        assert_eq!(of(&[9.0, 1.0, 4.0]), Some(Spread { median: 4.0, min: 1.0, max: 9.0, count: 3 }));
+        assert_eq!(
+            of(&[9.0, 1.0, 4.0]),
+            Some(Spread { median: 4.0, min: 1.0, max: 9.0, count: 3 })
+        );
         assert_eq!(of(&[4.0, 1.0, 2.0, 8.0]).unwrap().median, 3.0);
     }
 
     #[test]
-    fn a_spread_is_written_with_its_ends() {
+    fn spread_text_shows_median_and_range() {
         let of = |values: &[f64]| spread(values.iter().copied()).unwrap();
         assert_eq!(of(&[9.24, 8.91, 9.55]).text(1), "9.2 (8.9–9.6)");
         assert_eq!(of(&[9876.5]).text(0), "9876");

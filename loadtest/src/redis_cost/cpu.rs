@@ -1,4 +1,5 @@
-//! What publishes, connects and resumes cost Redis in CPU time, by its own account (`INFO cpu`), less what it uses while idle.
+//! CPU time of Redis for publishes, connects and resumes, according to `INFO cpu` and without the
+//! CPU of an idle Redis.
 
 use std::time::{Duration, Instant};
 
@@ -6,103 +7,109 @@ use serde::Serialize;
 
 use crate::args::Common;
 use crate::bench::spread::{Spread, spread};
-use crate::readings::Redis;
 use crate::scenario::resumes::{self, Missed, Resumes};
 use crate::stamp::Stamp;
+use crate::usage::RedisInfo;
 
-/// What one thing costs.
+/// CPU time of an operation.
 #[derive(Debug, Serialize)]
 pub struct Cost {
-    /// What.
+    /// Description of the operation.
     pub what: String,
-    /// How many of them a round had.
+    /// Operations per round.
     pub count: u64,
-    /// CPU of Redis for one, µs: the median of the rounds.
+    /// CPU of Redis per operation in µs: median of the rounds.
     pub us: f64,
-    /// The least of the rounds.
+    /// Minimum of the rounds, in µs.
     pub us_min: f64,
-    /// The most of the rounds.
+    /// Maximum of the rounds, in µs.
     pub us_max: f64,
 }
 
 impl Cost {
-    /// `us`: what the rounds came to.
+    /// Creates a cost from the figures of the rounds, in µs.
     fn new(what: String, count: u64, us: Vec<f64>) -> Result<Self, String> {
-        let Spread { median, min, max, .. } = spread(us.into_iter()).ok_or("no rounds")?;
+        let Spread { median, min, max, .. } =
+            spread(us.into_iter()).ok_or("no round was measured")?;
         Ok(Self { what, count, us: median, us_min: min, us_max: max })
     }
 }
 
-/// Connects and resumes, and the memory that came with them.
+/// Cost of connects and resumes.
 pub struct Connects {
-    /// CPU.
+    /// CPU of Redis per operation.
     pub costs: Vec<Cost>,
-    /// `MEMORY USAGE` of a session.
+    /// `MEMORY USAGE` of a session, in bytes.
     pub session_bytes: u64,
-    /// What `used_memory` grew by for each connected user.
+    /// Growth of `used_memory` per connected user, in bytes.
     pub user_bytes: u64,
 }
 
-/// A connection to Redis that looks at what it costs.
+/// Connection to Redis that measures the CPU of its commands.
 pub struct Meter {
     connection: redis::Connection,
-    readings: Redis,
-    /// CPU of Redis while nothing happens, s a second.
+    usage: RedisInfo,
+    /// CPU of an idle Redis, in seconds per second.
     pub idle_s_per_s: f64,
 }
 
 const PAYLOAD_BYTES: usize = 256;
 const ROUNDS: usize = 3;
-/// Sessions in one call, as the gateway has it, and how often each is renewed in a round.
-const RENEWED: usize = 100;
-const RENEWALS: usize = 20;
-const IDLE: Duration = Duration::from_secs(3);
-/// How long the recorder may take over what was published bare.
-const RECORD: Duration = Duration::from_secs(30);
-/// Streams that connect and resume, each of a user of its own.
+/// Sessions per call, as in the gateway, and renewals of each session per round.
+const SESSIONS_PER_CALL: usize = 100;
+const RENEWALS_PER_SESSION: usize = 20;
+const IDLE_DURATION: Duration = Duration::from_secs(3);
+/// Maximum time for the gateway to record plain publishes.
+const RECORD_TIMEOUT: Duration = Duration::from_secs(30);
+/// Streams that connect and resume; each has its own user.
 const STREAMS: u32 = 1000;
 
 impl Meter {
-    /// Connects, and looks how much Redis does while nothing happens.
+    /// Connects and measures the CPU of the idle Redis.
     pub fn new(url: &str) -> Result<Self, String> {
         let connection = redis::Client::open(url).and_then(|client| client.get_connection());
         let mut meter = Self {
             connection: connection.map_err(|error| format!("{url}: {error}"))?,
-            readings: Redis::open(url)?,
+            usage: RedisInfo::open(url)?,
             idle_s_per_s: 0.0,
         };
-        let before = meter.readings.cpu();
-        std::thread::sleep(IDLE);
-        meter.idle_s_per_s = meter.readings.cpu().since(before).total_s() / IDLE.as_secs_f64();
+        let before = meter.usage.cpu();
+        std::thread::sleep(IDLE_DURATION);
+        meter.idle_s_per_s =
+            meter.usage.cpu().since(before).total_s() / IDLE_DURATION.as_secs_f64();
         Ok(meter)
     }
 
-    /// CPU of Redis for each of `count` things that `work` does, µs.
-    pub fn each_us(&mut self, count: u64, work: impl FnOnce(&mut Self) -> Result<(), String>) -> Result<f64, String> {
-        let (started, before) = (Instant::now(), self.readings.cpu());
+    /// Returns the CPU of Redis in µs for each of the `count` operations that `work` performs.
+    pub fn cpu_us_per_operation(
+        &mut self,
+        count: u64,
+        work: impl FnOnce(&mut Self) -> Result<(), String>,
+    ) -> Result<f64, String> {
+        let (started, before) = (Instant::now(), self.usage.cpu());
         work(self)?;
-        Ok(self.net_us(started, before.total_s()) / count as f64)
+        Ok(self.cpu_us_since(started, before.total_s()) / count as f64)
     }
 
-    /// CPU since then, less what an idle Redis uses, µs.
-    fn net_us(&mut self, started: Instant, before_s: f64) -> f64 {
-        let used_s = self.readings.cpu().total_s() - before_s;
+    /// Returns the CPU used since `started`, without that of an idle Redis, in µs.
+    fn cpu_us_since(&mut self, started: Instant, before_s: f64) -> f64 {
+        let used_s = self.usage.cpu().total_s() - before_s;
         (used_s - self.idle_s_per_s * started.elapsed().as_secs_f64()) * 1e6
     }
 
-    /// `used_memory`.
+    /// Returns `used_memory` in bytes.
     pub fn used_bytes(&mut self) -> Result<u64, String> {
-        // Buffers of what came before are given back at Redis' next look at its clients.
+        // Redis releases buffers of earlier commands in its next periodic check of clients.
         std::thread::sleep(Duration::from_millis(300));
-        Ok(self.readings.used_bytes())
+        Ok(self.usage.used_bytes())
     }
 
-    /// One command.
+    /// Runs a command.
     pub fn command<T: redis::FromRedisValue>(&mut self, command: &redis::Cmd) -> Result<T, String> {
         command.query(&mut self.connection).map_err(|error| error.to_string())
     }
 
-    /// Durable publishes of one payload, `batch` in a pipeline.
+    /// Publishes a payload durably to all channels, in pipelines of `batch` commands.
     pub fn publish(
         &mut self,
         channels: &mut dyn Iterator<Item = String>,
@@ -112,34 +119,74 @@ impl Meter {
         loop {
             let mut pipeline = redis::pipe();
             for channel in channels.take(batch) {
-                pipeline.cmd("FCALL").arg("sse_publish").arg(1).arg(channel).arg("load").arg(payload);
+                pipeline
+                    .cmd("FCALL")
+                    .arg("sse_publish")
+                    .arg(1)
+                    .arg(channel)
+                    .arg("load")
+                    .arg(payload);
             }
             if pipeline.is_empty() {
                 return Ok(());
             }
-            pipeline.query::<Vec<String>>(&mut self.connection).map_err(|error| error.to_string())?;
+            pipeline
+                .query::<Vec<String>>(&mut self.connection)
+                .map_err(|error| error.to_string())?;
         }
     }
 }
 
-/// Publishes of 256 bytes in all ways.
+/// Measures publishes of 256 bytes with each method.
 pub fn publishes(common: &Common, meter: &mut Meter) -> Result<Vec<Cost>, String> {
     let mut payload = Vec::new();
-    Stamp { due_ns: 1, source: 1, number: 1, run: 0 }.payload(PAYLOAD_BYTES, &mut payload);
+    Stamp { due_ns: 1, source: 1, sequence: 1, run: 0 }.payload(PAYLOAD_BYTES, &mut payload);
     let users = |count: u64| (0..count).map(|number| format!("user:cpu-{}:events", number % 100));
     let topics = |count: u64| (0..count).map(|number| format!("broadcast:cpu-{}", number % 100));
     let mut costs = Vec::new();
     for (batch, count, how) in [(1, 4_000, "one at a time"), (256, 20_000, "in pipelines of 256")] {
-        let us = rounds(|| meter.each_us(count, |meter| meter.publish(&mut users(count), &payload, batch)))?;
-        costs.push(Cost::new(format!("durable publish to a user who is not connected, {how}"), count, us)?);
-        let us = rounds(|| meter.each_us(count, |meter| meter.publish(&mut topics(count), &payload, batch)))?;
-        costs.push(Cost::new(format!("durable broadcast, one gateway listens, {how}"), count, us)?);
+        let us = rounds(|| {
+            meter.cpu_us_per_operation(count, |meter| {
+                meter.publish(&mut users(count), &payload, batch)
+            })
+        })?;
+        costs.push(Cost::new(
+            format!("durable publish to a user who is not connected, {how}"),
+            count,
+            us,
+        )?);
+        let us = rounds(|| {
+            meter.cpu_us_per_operation(count, |meter| {
+                meter.publish(&mut topics(count), &payload, batch)
+            })
+        })?;
+        costs.push(Cost::new(
+            format!("durable broadcast, one gateway subscribed, {how}"),
+            count,
+            us,
+        )?);
     }
     let count = 4_000;
-    let us = rounds(|| meter.each_us(count, |meter| bare(meter, users(count), &payload, common.redis_url())))?;
-    costs.push(Cost::new("bare publish, recorded by the gateway, one at a time".to_owned(), count, us)?);
-    let us = rounds(|| meter.each_us(count, |meter| unheard(meter, count, &payload)))?;
-    costs.push(Cost::new("for comparison: PUBLISH that nobody hears, one at a time".to_owned(), count, us)?);
+    let us = rounds(|| {
+        meter.cpu_us_per_operation(count, |meter| {
+            publish_plain(meter, users(count), &payload, common.redis_url())
+        })
+    })?;
+    costs.push(Cost::new(
+        "plain publish, recorded by the gateway, one at a time".to_owned(),
+        count,
+        us,
+    )?);
+    let us = rounds(|| {
+        meter.cpu_us_per_operation(count, |meter| {
+            publish_without_subscribers(meter, count, &payload)
+        })
+    })?;
+    costs.push(Cost::new(
+        "for comparison: PUBLISH without subscribers, one at a time".to_owned(),
+        count,
+        us,
+    )?);
     Ok(costs)
 }
 
@@ -147,49 +194,67 @@ fn rounds(mut each: impl FnMut() -> Result<f64, String>) -> Result<Vec<f64>, Str
     (0..ROUNDS).map(|_| each()).collect()
 }
 
-/// Publishes bare, and waits until all is recorded: by the number that the recorder has reached.
-fn bare(meter: &mut Meter, channels: impl Iterator<Item = String>, payload: &[u8], redis: &str) -> Result<(), String> {
-    let recorded = |meter: &mut Meter| meter.command::<u64>(redis::cmd("HGET").arg("sse:recorder").arg("n"));
+/// Publishes plainly and waits until the recorder has counted all events.
+fn publish_plain(
+    meter: &mut Meter,
+    channels: impl Iterator<Item = String>,
+    payload: &[u8],
+    redis: &str,
+) -> Result<(), String> {
+    let recorded =
+        |meter: &mut Meter| meter.command::<u64>(redis::cmd("HGET").arg("sse:recorder").arg("n"));
     let envelope = [br#"{"type":"load","payload":"#, payload, b"}"].concat();
     let mut wanted = recorded(meter)?;
     for channel in channels {
         meter.command::<u64>(redis::cmd("PUBLISH").arg(channel).arg(&envelope))?;
         wanted += 1;
     }
-    let end = Instant::now() + RECORD;
+    let end = Instant::now() + RECORD_TIMEOUT;
     while recorded(meter)? < wanted {
         if Instant::now() > end {
-            return Err(format!("{redis}: not recorded within {} s", RECORD.as_secs()));
+            return Err(format!(
+                "{redis}: the gateway did not record all plain publishes within {} s",
+                RECORD_TIMEOUT.as_secs()
+            ));
         }
         std::thread::sleep(Duration::from_millis(100));
     }
     Ok(())
 }
 
-fn unheard(meter: &mut Meter, count: u64, payload: &[u8]) -> Result<(), String> {
-    (0..count).try_for_each(|_| meter.command::<u64>(redis::cmd("PUBLISH").arg("nobody").arg(payload)).map(drop))
+fn publish_without_subscribers(
+    meter: &mut Meter,
+    count: u64,
+    payload: &[u8],
+) -> Result<(), String> {
+    (0..count).try_for_each(|_| {
+        meter.command::<u64>(redis::cmd("PUBLISH").arg("nobody").arg(payload)).map(drop)
+    })
 }
 
-/// First connects, and resumes of those that missed something. Call inside of a `LocalSet`.
+/// Measures first connects, and resumes after missing events. Must run in a `LocalSet`.
 pub async fn connects(common: &Common, meter: &mut Meter) -> Result<Connects, String> {
     let count = u64::from(STREAMS);
     let mut streams = Resumes::new(common, STREAMS)?;
 
     let memory_before = meter.used_bytes()?;
-    let (started, before) = (Instant::now(), meter.readings.cpu().total_s());
+    let (started, before) = (Instant::now(), meter.usage.cpu().total_s());
     streams.connect().await?;
-    let first_us = meter.net_us(started, before) / count as f64;
+    let first_us = meter.cpu_us_since(started, before) / count as f64;
     let mut costs = vec![Cost::new("first connect (one round)".to_owned(), count, vec![first_us])?];
     let user_bytes = meter.used_bytes()?.saturating_sub(memory_before) / count;
     let keys: Vec<String> = meter.command(redis::cmd("KEYS").arg("sse:session:*"))?;
-    let key = keys.first().ok_or("no session in Redis")?;
+    let key = keys.first().ok_or("Redis contains no session key (sse:session:*)")?;
     let session_bytes = meter.command(redis::cmd("MEMORY").arg("USAGE").arg(key))?;
 
     let us = rounds(|| renewals(meter, &keys))?;
-    let what = format!("renewal of a session (every third of tickets.reconnect_grace), in calls of {RENEWED} sessions");
-    costs.push(Cost::new(what, count * RENEWALS as u64, us)?);
+    let what = format!(
+        "session renewal (one per third of tickets.reconnect_grace), \
+         {SESSIONS_PER_CALL} sessions per call"
+    );
+    costs.push(Cost::new(what, count * RENEWALS_PER_SESSION as u64, us)?);
 
-    for missed in resumes::MISSED {
+    for missed in resumes::MISSED_CASES {
         let mut us = Vec::new();
         for _ in 0..ROUNDS {
             us.push(resume(&mut streams, missed, meter).await? / count as f64);
@@ -199,11 +264,11 @@ pub async fn connects(common: &Common, meter: &mut Meter) -> Result<Connects, St
     Ok(Connects { costs, session_bytes, user_bytes })
 }
 
-/// CPU of Redis for the renewal of one of these sessions, as the gateway does it, µs.
+/// Returns the CPU of Redis in µs per session renewal, called in the same way as by the gateway.
 fn renewals(meter: &mut Meter, keys: &[String]) -> Result<f64, String> {
     const FIELDS: [&str; 6] = ["connection", "user", "first", "opened_ms", "until_ms", "turn"];
     let mut calls = Vec::new();
-    for keys in keys.chunks(RENEWED) {
+    for keys in keys.chunks(SESSIONS_PER_CALL) {
         let mut call = redis::cmd("FCALL");
         call.arg("sse_renew").arg(keys.len());
         for key in keys {
@@ -215,18 +280,19 @@ fn renewals(meter: &mut Meter, keys: &[String]) -> Result<f64, String> {
         }
         calls.push(call);
     }
-    meter.each_us((keys.len() * RENEWALS) as u64, |meter| {
-        for call in (0..RENEWALS).flat_map(|_| &calls) {
-            let answers: Vec<String> = meter.command(call)?;
-            if answers.iter().any(|answer| answer != "ok") {
-                return Err(format!("sse_renew: {answers:?}"));
+    meter.cpu_us_per_operation((keys.len() * RENEWALS_PER_SESSION) as u64, |meter| {
+        for call in (0..RENEWALS_PER_SESSION).flat_map(|_| &calls) {
+            let replies: Vec<String> = meter.command(call)?;
+            if replies.iter().any(|reply| reply != "ok") {
+                return Err(format!("sse_renew returned {replies:?}"));
             }
         }
         Ok(())
     })
 }
 
-/// All leave, miss something and come back; answers what that cost Redis, from when they come, µs.
+/// Disconnects all streams, publishes what they miss and reconnects them. Returns the CPU of Redis
+/// in µs from the reconnect on.
 async fn resume(streams: &mut Resumes, missed: Missed, meter: &mut Meter) -> Result<f64, String> {
     streams.cut().await;
     for batch in streams.events(missed).chunks(256) {
@@ -236,10 +302,10 @@ async fn resume(streams: &mut Resumes, missed: Missed, meter: &mut Meter) -> Res
         }
         pipeline.query::<Vec<String>>(&mut meter.connection).map_err(|error| error.to_string())?;
     }
-    // The gateway notes what left and what was published.
+    // Gives the gateway time to process the disconnects and the events.
     tokio::time::sleep(Duration::from_secs(1)).await;
-    let (started, before) = (Instant::now(), meter.readings.cpu().total_s());
+    let (started, before) = (Instant::now(), meter.usage.cpu().total_s());
     streams.connect().await?;
     streams.caught_up().await?;
-    Ok(meter.net_us(started, before))
+    Ok(meter.cpu_us_since(started, before))
 }

@@ -1,34 +1,35 @@
-//! What logs take of Redis' memory, over payload sizes and over `stream-node-max-bytes`.
+//! Memory of event logs in Redis, by payload size and `stream-node-max-bytes`.
 
 use serde::Serialize;
 
 use super::cpu::Meter;
 use crate::stamp::Stamp;
 
-/// Logs of one length.
+/// Memory of logs with the same number of events.
 #[derive(Debug, Serialize)]
 pub struct Log {
-    /// `stream-node-max-bytes`.
+    /// `stream-node-max-bytes` of Redis.
     pub node_max_bytes: u64,
-    /// Size of a payload.
+    /// Payload size in bytes.
     pub payload_bytes: usize,
-    /// Events that were published to each log.
+    /// Events published to each log.
     pub published: u64,
-    /// Events that each log kept (history.max_len is 1000, approximately).
+    /// Events kept by each log (history.max_len is 1000, approximately).
     pub events: u64,
-    /// What `used_memory` grew by for each log, its key included.
+    /// Growth of `used_memory` per log in bytes, including its key.
     pub bytes: u64,
-    /// CPU of Redis for each publish, in pipelines of 256, nobody subscribed, µs.
+    /// CPU of Redis per publish in µs, in pipelines of 256 and without subscribers.
     pub publish_cpu_us: f64,
 }
 
-/// Redis' own default.
+/// Default of Redis.
 const DEFAULT_NODE_BYTES: u64 = 4096;
-/// Bytes that a measurement publishes at the most: enough to drown what else moves in `used_memory`, bounded all the same.
-const VOLUME_BYTES: u64 = 20 << 20;
+/// Maximum bytes published per measurement: large enough to dominate other changes of
+/// `used_memory`.
+const MAX_VOLUME_BYTES: u64 = 20 << 20;
 const MAX_LOGS: u64 = 5_000;
 
-/// Measures them all.
+/// Measures logs of all sizes.
 pub fn logs(redis: &str) -> Result<Vec<Log>, String> {
     let mut meter = Meter::new(redis)?;
     let mut found = Vec::new();
@@ -42,20 +43,29 @@ pub fn logs(redis: &str) -> Result<Vec<Log>, String> {
             found.push(measure(&mut meter, DEFAULT_NODE_BYTES, published, payload_bytes)?);
         }
     }
-    // More than is kept: how far the approximate trimming lets a log grow.
+    // More events than are kept: shows how far approximate trimming lets a log grow.
     found.push(measure(&mut meter, DEFAULT_NODE_BYTES, 3000, 256)?);
     Ok(found)
 }
 
-fn measure(meter: &mut Meter, node_max_bytes: u64, published: u64, payload_bytes: usize) -> Result<Log, String> {
-    let logs = (VOLUME_BYTES / (published * (payload_bytes as u64 + 100))).clamp(5, MAX_LOGS);
-    meter.command::<()>(redis::cmd("CONFIG").arg("SET").arg("stream-node-max-bytes").arg(node_max_bytes))?;
+fn measure(
+    meter: &mut Meter,
+    node_max_bytes: u64,
+    published: u64,
+    payload_bytes: usize,
+) -> Result<Log, String> {
+    let logs = (MAX_VOLUME_BYTES / (published * (payload_bytes as u64 + 100))).clamp(5, MAX_LOGS);
+    meter.command::<()>(
+        redis::cmd("CONFIG").arg("SET").arg("stream-node-max-bytes").arg(node_max_bytes),
+    )?;
     let channel = |log: u64| format!("user:memory-{log}:events");
     let mut payload = Vec::new();
-    Stamp { due_ns: 1, source: 1, number: 1, run: 0 }.payload(payload_bytes, &mut payload);
+    Stamp { due_ns: 1, source: 1, sequence: 1, run: 0 }.payload(payload_bytes, &mut payload);
     let mut channels = (0..published).flat_map(|_| (0..logs).map(channel));
     let before = meter.used_bytes()?;
-    let us = meter.each_us(logs * published, |meter| meter.publish(&mut channels, &payload, 256))?;
+    let us = meter.cpu_us_per_operation(logs * published, |meter| {
+        meter.publish(&mut channels, &payload, 256)
+    })?;
     let bytes = meter.used_bytes()?.saturating_sub(before) / logs;
     let key = |log: u64| format!("sse:log:{}", channel(log));
     let events: u64 = meter.command(redis::cmd("XLEN").arg(key(0)))?;

@@ -1,5 +1,5 @@
-//! `loadtest redis`: what the gateway costs its Redis, for sizing: memory of logs and sessions, CPU of publishes, connects and resumes.
-//! Against a Redis and a gateway of its own.
+//! `loadtest redis`: cost of the gateway in Redis, for sizing. Measures the memory of logs and
+//! sessions and the CPU of publishes, connects and resumes, with a Redis and a gateway of its own.
 
 mod cpu;
 mod memory;
@@ -11,41 +11,42 @@ use serde::Serialize;
 use crate::args::RedisArgs;
 use crate::bench::machine::{Machine, first_line};
 use crate::bench::servers::{self, SERVERS};
-use crate::output::{Json, note};
+use crate::output::{JsonOutput, write_stderr};
 
-/// What was found.
+/// Results of `loadtest redis`.
 #[derive(Debug, Serialize)]
 pub struct Costs {
-    /// On what.
+    /// Machine of the measurement.
     pub machine: Machine,
-    /// The first line of `redis-server --version`.
+    /// First line of `redis-server --version`.
     pub redis: String,
-    /// Logs of some length.
+    /// Memory of logs.
     pub logs: Vec<memory::Log>,
-    /// Memory of a session, as `MEMORY USAGE` has it, bytes.
+    /// Memory of a session in bytes, according to `MEMORY USAGE`.
     pub session_bytes: u64,
-    /// What `used_memory` grew by for each connected user: session, subscription and what belongs to them. Bytes.
+    /// Growth of `used_memory` per connected user in bytes: session, subscription and everything
+    /// else.
     pub connected_user_bytes: u64,
-    /// CPU of Redis while nothing happens (ticks, leases), ms a second.
+    /// CPU of Redis without streams and events (ticks, leases), in ms per second.
     pub idle_cpu_ms_per_s: f64,
-    /// What single things cost.
+    /// CPU of Redis per operation.
     pub cpu: Vec<cpu::Cost>,
 }
 
-/// Measures, and tells.
+/// Runs all measurements and writes the results.
 pub fn run(args: &RedisArgs) -> Result<(), String> {
-    let json = Json::open(args.json.as_deref())?;
+    let json = JsonOutput::open(args.json.as_deref())?;
     let machine = Machine::read();
     let running = servers::start(&SERVERS[0])?;
     let failed = |error: String| format!("{error}\n{}", running.log());
     let common = running.common();
     let mut meter = cpu::Meter::new(common.redis_url()).map_err(failed)?;
-    note("== CPU of publishes");
+    write_stderr("== CPU of publishes");
     let mut costs = cpu::publishes(&common, &mut meter).map_err(failed)?;
-    note("== CPU of connects and resumes");
+    write_stderr("== CPU of connects and resumes");
     let connects = crate::on_one_thread(cpu::connects(&common, &mut meter)).map_err(failed)?;
     costs.extend(connects.costs);
-    note("== memory of logs");
+    write_stderr("== memory of logs");
     let logs = memory::logs(common.redis_url()).map_err(failed)?;
     let costs = Costs {
         machine,
@@ -62,8 +63,8 @@ pub fn run(args: &RedisArgs) -> Result<(), String> {
 impl Costs {
     fn table(&self) -> String {
         let mut out = format!("{}\n\n", self.redis);
-        out += "stream-node-  payload  events in    bytes of     bytes of   CPU of a publish\n";
-        out += "   max-bytes    bytes    the log     the log     an event   (pipelined), us\n";
+        out += "stream-node-  payload     events       bytes        bytes    CPU per publish\n";
+        out += "   max-bytes    bytes    per log     per log    per event    (pipelined), us\n";
         for log in &self.logs {
             let _ = writeln!(
                 out,
@@ -78,13 +79,21 @@ impl Costs {
         }
         let _ = writeln!(
             out,
-            "\na session: {} bytes; a connected user with its subscription: {} bytes\n",
+            "\nsession: {} bytes; connected user including its subscription: {} bytes\n",
             self.session_bytes, self.connected_user_bytes
         );
-        let _ = writeln!(out, "CPU of Redis, idle: {:.2} ms a second; beyond that, us:", self.idle_cpu_ms_per_s);
+        let _ = writeln!(
+            out,
+            "CPU of Redis when idle: {:.2} ms per second; additional CPU per operation, us:",
+            self.idle_cpu_ms_per_s
+        );
         for cost in &self.cpu {
             let range = format!("({:.1}–{:.1})", cost.us_min, cost.us_max);
-            let _ = writeln!(out, "{:>9.1} {range:>15}  {} ({} of them a round)", cost.us, cost.what, cost.count);
+            let _ = writeln!(
+                out,
+                "{:>9.1} {range:>15}  {} ({} per round)",
+                cost.us, cost.what, cost.count
+            );
         }
         out
     }

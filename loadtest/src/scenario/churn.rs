@@ -1,19 +1,19 @@
-//! Streams are cut and come back all the time.
+//! Scenario `churn`: streams are disconnected and reconnect throughout the load.
 
 use std::time::{Duration, Instant};
 
 use super::Run;
 use crate::stamp::now_ns;
 
-/// How long the last ones may take to come back.
-const RETURN: Duration = Duration::from_secs(10);
+/// Maximum time for the last streams to reconnect.
+const RECONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Cuts one stream after the other, `per_second`, each of which comes back at once.
+/// Disconnects `per_second` random streams, each of which reconnects at once.
 pub(super) async fn run(run: &mut Run, duration: Duration, per_second: f64) -> Result<(), String> {
     let load = run
         .load(async |fleet| {
             let started = Instant::now();
-            fleet.env.storm_ns.set(now_ns());
+            fleet.env.disrupted_ns.set(now_ns());
             for count in 1.. {
                 let due = Duration::from_secs_f64(f64::from(count) / per_second);
                 if due >= duration {
@@ -25,10 +25,10 @@ pub(super) async fn run(run: &mut Run, duration: Duration, per_second: f64) -> R
                 fleet.start(index);
             }
             tokio::time::sleep_until((started + duration).into()).await;
-            // The last ones are on their way back. Those that do not make it are missing from `held`.
+            // The last streams are still reconnecting. Those that fail are missing from `held`.
             let env = fleet.env.clone();
-            let all_open = env.tally.until(|tally| tally.held.get() >= fleet.len());
-            let _ = tokio::time::timeout(RETURN, all_open).await;
+            let all_open = env.stats.until(|stats| stats.held.get() >= fleet.len());
+            let _ = tokio::time::timeout(RECONNECT_TIMEOUT, all_open).await;
             Ok(())
         })
         .await?;

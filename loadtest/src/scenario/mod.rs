@@ -1,13 +1,14 @@
-//! The runs. All are made of the same parts: open the streams, let them rest, put a load on them, see what happens in the middle of it,
-//! wait for the rest, settle.
+//! Scenarios of the load tester. All share the same steps: open the streams, let them settle, run
+//! the load and what happens during it, wait for outstanding events, and compare received and
+//! expected events.
 
 mod churn;
-pub mod ladder;
-mod plain;
 pub mod resumes;
+pub mod scaling;
 mod search;
 mod setup;
 mod stalled;
+mod steady;
 mod storm;
 
 use std::time::{Duration, Instant};
@@ -15,38 +16,38 @@ use std::time::{Duration, Instant};
 use crate::args::{Command, Common, Thresholds};
 use crate::fleet::Fleet;
 use crate::publisher::{Publisher, Schedule};
-use crate::readings::{Cpu, Kernel, Processes, Redis, own_bytes};
+use crate::usage::{Cpu, KernelMemory, Processes, RedisInfo, anonymous_bytes};
 
-use crate::report::{Connect, Load, Memory, PerMillion, Report, Streams, Times};
+use crate::report::{Connect, CpuPerMillion, Load, Memory, Quantiles, Report, Streams};
 use crate::stamp::now_ns;
-use crate::tally::times;
+use crate::stats::histogram_us;
 
-/// A run in the making.
+/// State of a run.
 pub struct Run {
     fleet: Fleet,
-    /// So many of the streams are open and have accounts to settle.
+    /// Number of open streams, whose events are counted.
     active: u32,
     schedule: Option<Schedule>,
     server: Option<Processes>,
-    redis: Option<Redis>,
+    redis: Option<RedisInfo>,
     tool: Processes,
     settle: Duration,
     drain: Duration,
     report: Report,
-    /// Before the first stream.
-    empty: Baseline,
+    /// Memory before the first stream.
+    empty: MemoryBaseline,
 }
 
 /// Memory before the first stream.
 #[derive(Clone, Copy)]
-struct Baseline {
+struct MemoryBaseline {
     server_bytes: u64,
     tool_bytes: u64,
-    kernel: Kernel,
+    kernel: KernelMemory,
 }
 
-/// CPU and counts at the start of a load.
-struct Before {
+/// CPU and counters at the start of a load.
+struct LoadBaseline {
     server: Option<Cpu>,
     redis: Option<Cpu>,
     tool: Cpu,
@@ -55,10 +56,10 @@ struct Before {
     doubled: u64,
     out_of_order: u64,
     foreign: u64,
-    owed: u64,
+    expected: u64,
 }
 
-/// Makes the run of a command. Call inside of a `LocalSet`.
+/// Runs the scenario of a command. Must run in a `LocalSet`.
 pub async fn run(command: Command) -> Result<Report, String> {
     let (name, common) = match &command {
         Command::Idle(common) => ("idle", common),
@@ -69,25 +70,35 @@ pub async fn run(command: Command) -> Result<Report, String> {
         Command::Stalled { common, .. } => ("stalled", common),
         Command::Churn { common, .. } => ("churn", common),
         Command::SlowPublish { common, .. } => ("slow-publish", common),
-        Command::Bench(_) | Command::Redis(_) => return Err("bench and redis are no single run".to_owned()),
+        Command::Bench(_) | Command::Redis(_) => {
+            return Err("bench and redis are not scenarios".to_owned());
+        }
     };
     let common: Common = common.clone();
     let mut run = setup::run(name, &common)?;
     let progress = setup::progress(&run.fleet);
     match run.open(common.streams, &common).await {
-        Ok((connect, memory)) => (run.report.connect, run.report.memory) = (Some(connect), Some(memory)),
+        Ok((connect, memory)) => {
+            (run.report.connect, run.report.memory) = (Some(connect), Some(memory))
+        }
         Err(why) => {
             progress.finish();
-            return Ok(run.not_open(why, &common.thresholds));
+            return Ok(run.failed_open(why, &common.thresholds));
         }
     }
     match command {
-        Command::Idle(_) => run.report.held = Some(plain::idle(&mut run, common.duration).await),
-        Command::Storm { away, .. } => storm::run(&mut run, common.duration, away, common.connect_timeout).await?,
-        Command::Stalled { stalled_percent, stall, .. } => stalled::run(&mut run, stalled_percent, stall).await?,
-        Command::Churn { churn_rate, .. } => churn::run(&mut run, common.duration, churn_rate).await?,
+        Command::Idle(_) => run.report.held = Some(steady::idle(&mut run, common.duration).await),
+        Command::Storm { away, .. } => {
+            storm::run(&mut run, common.duration, away, common.connect_timeout).await?
+        }
+        Command::Stalled { stalled_percent, stall, .. } => {
+            stalled::run(&mut run, stalled_percent, stall).await?
+        }
+        Command::Churn { churn_rate, .. } => {
+            churn::run(&mut run, common.duration, churn_rate).await?
+        }
         Command::SlowPublish { p99, .. } => search::run(&mut run, common.duration, p99).await?,
-        _ => plain::load(&mut run, common.duration).await?,
+        _ => steady::load(&mut run, common.duration).await?,
     }
     let loaded = run.server_bytes_per_stream();
     if run.report.load.is_some()
@@ -95,28 +106,28 @@ pub async fn run(command: Command) -> Result<Report, String> {
     {
         memory.server_bytes_per_loaded_stream = loaded;
     }
-    run.report.streams = Streams::new(&run.fleet.env.tally);
-    run.report.judge(&common.thresholds);
+    run.report.streams = Streams::new(&run.fleet.env.stats);
+    run.report.check_thresholds(&common.thresholds);
     progress.finish();
     Ok(run.report)
 }
 
-/// The middle of a load in which nothing else happens.
+/// Load during which nothing else happens.
 async fn pause(time: Duration) -> Result<(), String> {
     tokio::time::sleep(time).await;
     Ok(())
 }
 
 impl Run {
-    /// Opens streams until so many are open, and reads what they cost at rest.
+    /// Opens streams up to the number `streams`, and measures connects and idle memory.
     async fn open(&mut self, streams: u32, common: &Common) -> Result<(Connect, Memory), String> {
         let before = self.server_cpu();
         let opened = self.active..streams;
         let count = f64::from(streams - self.active);
-        let took = self.fleet.open(opened, common.connect_rate, common.connect_timeout).await?;
+        let elapsed = self.fleet.open(opened, common.connect_rate, common.connect_timeout).await?;
         self.active = streams;
         let cpu = self.server_cpu().zip(before).map(|(now, before)| now.since(before).total_s());
-        let seconds = took.as_secs_f64();
+        let seconds = elapsed.as_secs_f64();
         let connect = Connect {
             streams,
             seconds,
@@ -129,88 +140,97 @@ impl Run {
             server_bytes_empty: self.server.is_some().then_some(self.empty.server_bytes),
             server_bytes_per_idle_stream: self.server_bytes_per_stream(),
             server_bytes_per_loaded_stream: None,
-            kernel_bytes_per_stream: each(Kernel::now().since(self.empty.kernel)),
-            tool_bytes_per_stream: each(own_bytes().saturating_sub(self.empty.tool_bytes)),
+            kernel_bytes_per_stream: each(KernelMemory::read().since(self.empty.kernel)),
+            tool_bytes_per_stream: each(anonymous_bytes().saturating_sub(self.empty.tool_bytes)),
         };
         Ok((connect, memory))
     }
 
-    /// The report of a run that ended before its load: how many were held, and why not all. A server that is there and has no room has
-    /// answered; one that gave not a single stream otherwise was not tested.
-    fn not_open(mut self, why: String, thresholds: &Thresholds) -> Report {
-        let tally = &self.fleet.env.tally;
-        self.report.streams = Streams::new(tally);
-        self.report.judge(thresholds);
+    /// Completes the report of a run whose streams could not all be opened. A server that reports a
+    /// lack of capacity has answered; otherwise, a server without a single open stream was not
+    /// tested.
+    fn failed_open(mut self, why: String, thresholds: &Thresholds) -> Report {
+        let stats = &self.fleet.env.stats;
+        self.report.streams = Streams::new(stats);
+        self.report.check_thresholds(thresholds);
         self.report.violations.insert(0, why.clone());
-        self.report.failure = tally.untested().then_some(why);
+        self.report.failure = stats.untested().then_some(why);
         self.report
     }
 
-    /// Publishes while `middle` goes on, waits for the rest, and says what came of it.
-    async fn load(&mut self, middle: impl AsyncFnOnce(&mut Fleet) -> Result<(), String>) -> Result<Load, String> {
-        let before = self.before();
-        *self.fleet.env.tally.latency_us.borrow_mut() = times();
-        self.fleet.env.tally.gaps.borrow_mut().clear();
+    /// Publishes while `during` runs, waits for outstanding events and returns the results.
+    async fn load(
+        &mut self,
+        during: impl AsyncFnOnce(&mut Fleet) -> Result<(), String>,
+    ) -> Result<Load, String> {
+        let before = self.load_baseline();
+        *self.fleet.env.stats.latency_us.borrow_mut() = histogram_us();
+        self.fleet.env.stats.gaps.borrow_mut().clear();
         let (started, started_ns) = (Instant::now(), now_ns());
         let publisher = match &self.schedule {
-            Some(schedule) => Some(Publisher::start(schedule.clone(), self.fleet.env.published.clone())?),
+            Some(schedule) => {
+                Some(Publisher::start(schedule.clone(), self.fleet.env.published.clone())?)
+            }
             None => None,
         };
-        middle(&mut self.fleet).await?;
+        during(&mut self.fleet).await?;
         let seconds = started.elapsed().as_secs_f64();
         let published = match publisher {
             Some(publisher) => publisher.stop().await,
             None => Default::default(),
         };
         self.fleet.drained(0..self.active, self.drain).await;
-        // The last frames may be doubled ones.
+        // Duplicates of the last events may still arrive.
         tokio::time::sleep(self.settle / 4).await;
-        let (owed, lost) = self.fleet.settle(0..self.active);
-        let (server_cpu, redis_cpu) = (self.server_cpu(), self.redis.as_mut().map(Redis::cpu));
-        let tally = &self.fleet.env.tally;
-        let delivered = tally.delivered.get() - before.delivered;
-        // By the last delivery: a backlog that is worked off after the end was not delivered within the time.
-        let last_s = tally.last_ns.get().saturating_sub(started_ns) as f64 / 1e9;
+        let (expected, lost) = self.fleet.expected_and_lost(0..self.active);
+        let (server_cpu, redis_cpu) = (self.server_cpu(), self.redis.as_mut().map(RedisInfo::cpu));
+        let stats = &self.fleet.env.stats;
+        let delivered = stats.delivered.get() - before.delivered;
+        // Measured until the last delivery: a backlog delivered after the end does not count as on
+        // time.
+        let last_s = stats.last_ns.get().saturating_sub(started_ns) as f64 / 1e9;
         let tool_cpu_s = self.tool_cpu().since(before.tool).total_s();
         Ok(Load {
             published,
             seconds,
             drained_s: (last_s - seconds).max(0.0),
-            expected: owed - before.owed,
+            expected: expected - before.expected,
             delivered,
-            replayed: tally.replayed.get() - before.replayed,
+            replayed: stats.replayed.get() - before.replayed,
             lost,
-            doubled: tally.doubled.get() - before.doubled,
-            out_of_order: tally.out_of_order.get() - before.out_of_order,
-            foreign: tally.foreign.get() - before.foreign,
-            gaps: tally.gaps.borrow().clone(),
+            doubled: stats.doubled.get() - before.doubled,
+            out_of_order: stats.out_of_order.get() - before.out_of_order,
+            foreign: stats.foreign.get() - before.foreign,
+            gaps: stats.gaps.borrow().clone(),
             deliveries_per_s: delivered as f64 / seconds.max(last_s),
-            latency: Times::new(&tally.latency_us.borrow()),
+            latency: Quantiles::new(&stats.latency_us.borrow()),
             server_cpu: server_cpu
                 .zip(before.server)
-                .and_then(|(now, before)| PerMillion::new(now.since(before), delivered)),
-            redis_cpu_s: redis_cpu.zip(before.redis).map(|(now, before)| now.since(before).total_s()),
+                .and_then(|(now, before)| CpuPerMillion::new(now.since(before), delivered)),
+            redis_cpu_s: redis_cpu
+                .zip(before.redis)
+                .map(|(now, before)| now.since(before).total_s()),
             tool_cpu_s,
             tool_cpu_percent: tool_cpu_s * 100.0 / started.elapsed().as_secs_f64(),
         })
     }
 
-    fn before(&mut self) -> Before {
-        let tally = &self.fleet.env.tally;
-        Before {
+    fn load_baseline(&mut self) -> LoadBaseline {
+        let stats = &self.fleet.env.stats;
+        LoadBaseline {
             server: self.server_cpu(),
-            redis: self.redis.as_mut().map(Redis::cpu),
+            redis: self.redis.as_mut().map(RedisInfo::cpu),
             tool: self.tool_cpu(),
-            delivered: tally.delivered.get(),
-            replayed: tally.replayed.get(),
-            doubled: tally.doubled.get(),
-            out_of_order: tally.out_of_order.get(),
-            foreign: tally.foreign.get(),
-            owed: self.fleet.settle(0..self.active).0,
+            delivered: stats.delivered.get(),
+            replayed: stats.replayed.get(),
+            doubled: stats.doubled.get(),
+            out_of_order: stats.out_of_order.get(),
+            foreign: stats.foreign.get(),
+            expected: self.fleet.expected_and_lost(0..self.active).0,
         }
     }
 
-    /// None too if one of its processes is gone: its time went with it.
+    /// Returns `None` also if a process of the server has exited, because its CPU time is unknown.
     fn server_cpu(&self) -> Option<Cpu> {
         self.server.as_ref().and_then(Processes::cpu)
     }

@@ -1,23 +1,23 @@
-//! The highest rate of broadcasts that is kept up with: doubled while it is, then halved between the last that was and the first that
-//! was not.
+//! Scenario `slow-publish`: finds the highest sustainable broadcast rate. Doubles the rate while it
+//! is sustained, then bisects between the last sustained and the first unsustained rate.
 
 use std::time::Duration;
 
 use super::Run;
-use crate::numbers::MAX_RATE;
+use crate::option_values::MAX_RATE;
 use crate::report::{Load, Search, Step};
 
-/// Halvings between the last good rate and the first bad one.
+/// Bisections between the last sustained and the first unsustained rate.
 const HALVINGS: u32 = 4;
 
-/// Tries rates for `duration` each.
+/// Tries each rate for `duration`.
 pub(super) async fn run(run: &mut Run, duration: Duration, p99: Duration) -> Result<(), String> {
     let mut search = Search { highest_rate: 0.0, steps: Vec::new() };
     let mut rate = run
         .schedule
         .as_ref()
         .map(|schedule| schedule.broadcasts_per_s)
-        .unwrap_or_else(|| unreachable!("looked at before the first stream"));
+        .unwrap_or_else(|| unreachable!("setup requires a schedule for this scenario"));
     let mut too_high = None;
     let mut halvings = 0;
     while rate <= MAX_RATE && halvings < HALVINGS {
@@ -34,7 +34,7 @@ pub(super) async fn run(run: &mut Run, duration: Duration, p99: Duration) -> Res
         search.steps.push(step);
         run.report.load = Some(load);
         if lost > 0 {
-            // What is missing now would be missing in the next step's account too.
+            // The next step would count these lost events too.
             break;
         }
         rate = match too_high {
@@ -52,11 +52,11 @@ pub(super) async fn run(run: &mut Run, duration: Duration, p99: Duration) -> Res
 fn step(rate: f64, load: &Load, p99: Duration) -> Step {
     let limit_ms = p99.as_secs_f64() * 1000.0;
     let fell_behind = if load.lost > 0 {
-        Some(format!("{} lost", load.lost))
+        Some(format!("{} events lost", load.lost))
     } else if load.published.unsent > 0 {
-        Some(format!("{} due and never sent: the publisher was the limit", load.published.unsent))
+        Some(format!("{} events not sent: the publisher was the bottleneck", load.published.unsent))
     } else if load.published.failed > 0 {
-        Some(format!("{} not published", load.published.failed))
+        Some(format!("{} events could not be published", load.published.failed))
     } else if load.latency.p99_ms > limit_ms {
         Some(format!("p99 above {limit_ms:.0} ms"))
     } else {

@@ -1,14 +1,20 @@
-//! All streams are cut in the middle of the load and come back at once: what a deployment or a network does.
+//! Scenario `storm`: all streams are disconnected during the load and reconnect at once, as after a
+//! deployment or a network failure.
 
 use std::time::Duration;
 
 use super::Run;
-use crate::readings::Processes;
-use crate::report::{Storm, Times};
+use crate::report::{Quantiles, Storm};
 use crate::stamp::now_ns;
+use crate::usage::Processes;
 
-/// A third of the time before the cut, the rest after it.
-pub(super) async fn run(run: &mut Run, duration: Duration, away: Duration, timeout: Duration) -> Result<(), String> {
+/// Disconnects the streams after a third of `duration`.
+pub(super) async fn run(
+    run: &mut Run,
+    duration: Duration,
+    away: Duration,
+    timeout: Duration,
+) -> Result<(), String> {
     let server = run.server.clone();
     let mut server_cpu_s = None;
     let load = run
@@ -18,11 +24,12 @@ pub(super) async fn run(run: &mut Run, duration: Duration, away: Duration, timeo
             fleet.cut(all.clone()).await;
             tokio::time::sleep(away).await;
             let env = fleet.env.clone();
-            env.storm_ns.set(now_ns());
+            env.disrupted_ns.set(now_ns());
             let before = server.as_ref().and_then(Processes::cpu);
-            // Not all are open in time: the report says how many were.
+            // Not all may be open in time: the report contains how many were.
             let _ = fleet.open(all.clone(), None, timeout).await;
-            let caught_up = env.tally.until(|tally| tally.caught_up_us.borrow().len() >= u64::from(all.end));
+            let caught_up =
+                env.stats.until(|stats| stats.caught_up_us.borrow().len() >= u64::from(all.end));
             let _ = tokio::time::timeout(timeout, caught_up).await;
             let after = server.as_ref().and_then(Processes::cpu);
             server_cpu_s = after.zip(before).map(|(after, before)| after.since(before).total_s());
@@ -30,11 +37,11 @@ pub(super) async fn run(run: &mut Run, duration: Duration, away: Duration, timeo
             Ok(())
         })
         .await?;
-    let caught_up = run.fleet.env.tally.caught_up_us.borrow();
+    let caught_up = run.fleet.env.stats.caught_up_us.borrow();
     run.report.storm = Some(Storm {
         cut: run.fleet.len().into(),
         caught_up: caught_up.len(),
-        caught_up_after: Times::new(&caught_up),
+        caught_up_after: Quantiles::new(&caught_up),
         server_cpu_s,
     });
     run.report.load = Some(load);

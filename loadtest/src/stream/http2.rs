@@ -1,4 +1,5 @@
-//! Streams over HTTP/2, many on one connection, as a browser's tabs and a proxy's users are.
+//! Streams over HTTP/2 with many streams per connection, like the tabs of a browser or the users of
+//! a proxy.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -11,22 +12,22 @@ use tokio::sync::{OnceCell, OwnedSemaphorePermit};
 use tokio::task::JoinHandle;
 
 use super::http1::{Io, connect};
-use super::{End, Env, Reading, State};
+use super::{ConnectionEnd, Env, StreamReader, StreamState};
 use crate::refusal::{BODY_TIMEOUT, MAX_BODY_BYTES, Refusal};
 
-/// What the server may send ahead on one stream, and on a connection, bytes.
+/// Flow-control windows of a stream and of a connection, in bytes.
 const STREAM_WINDOW_BYTES: u32 = 1 << 20;
 const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
 
 type Connection = Rc<OnceCell<(SendRequest<Bytes>, Task)>>;
 
-/// The connections, by the number of their first stream.
+/// HTTP/2 connections by the index of their first stream.
 pub struct Connections {
-    streams_each: u32,
-    made: RefCell<HashMap<u32, Connection>>,
+    streams_per_connection: u32,
+    connections: RefCell<HashMap<u32, Connection>>,
 }
 
-/// Ends with its owner.
+/// Task that is aborted when dropped.
 struct Task(JoinHandle<()>);
 
 impl Drop for Task {
@@ -36,27 +37,31 @@ impl Drop for Task {
 }
 
 impl Connections {
-    /// None yet; each will carry `streams_each`.
-    pub fn new(streams_each: u32) -> Self {
-        Self { streams_each: streams_each.max(1), made: RefCell::default() }
+    /// Creates an empty set; each connection will carry `streams_per_connection` streams.
+    pub fn new(streams_per_connection: u32) -> Self {
+        Self {
+            streams_per_connection: streams_per_connection.max(1),
+            connections: RefCell::default(),
+        }
     }
 
-    /// Cuts them all.
+    /// Closes all connections.
     pub fn cut(&self) {
-        self.made.borrow_mut().clear();
+        self.connections.borrow_mut().clear();
     }
 
     async fn sender(&self, env: &Env, index: u32) -> Result<SendRequest<Bytes>, String> {
-        let first = index / self.streams_each * self.streams_each;
-        let cell = self.made.borrow_mut().entry(first).or_default().clone();
+        let first = index / self.streams_per_connection * self.streams_per_connection;
+        let cell = self.connections.borrow_mut().entry(first).or_default().clone();
         let (sender, _) = cell.get_or_try_init(|| handshake(env, first)).await?;
         let ready = sender.clone().ready().await;
         ready.map_err(|error| {
-            // Broken: the next attempt makes a new one.
-            // Unless another stream has made that already: its streams would end with it.
-            let mut made = self.made.borrow_mut();
-            if made.get(&first).is_some_and(|current| Rc::ptr_eq(current, &cell)) {
-                made.remove(&first);
+            // Removes the broken connection, so that the next attempt opens a new one. A connection
+            // that another stream has opened in the meantime must stay: its streams would end with
+            // it.
+            let mut connections = self.connections.borrow_mut();
+            if connections.get(&first).is_some_and(|current| Rc::ptr_eq(current, &cell)) {
+                connections.remove(&first);
             }
             error.to_string()
         })
@@ -65,38 +70,42 @@ impl Connections {
 
 async fn handshake(env: &Env, index: u32) -> Result<(SendRequest<Bytes>, Task), String> {
     let mut builder = client::Builder::new();
-    builder.initial_window_size(STREAM_WINDOW_BYTES).initial_connection_window_size(CONNECTION_WINDOW_BYTES);
+    builder
+        .initial_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES);
     let io = connect(env, index).await.map_err(|error| error.kind().to_string())?;
-    let made = match io {
-        Io::Plain(io) => builder
-            .handshake(io)
-            .await
-            .map(|(sender, connection)| (sender, tokio::task::spawn_local(async move { drop(connection.await) }))),
-        Io::Tls(io) => builder
-            .handshake(io)
-            .await
-            .map(|(sender, connection)| (sender, tokio::task::spawn_local(async move { drop(connection.await) }))),
+    let opened = match io {
+        Io::Plain(io) => builder.handshake(io).await.map(|(sender, connection)| {
+            (sender, tokio::task::spawn_local(async move { drop(connection.await) }))
+        }),
+        Io::Tls(io) => builder.handshake(io).await.map(|(sender, connection)| {
+            (sender, tokio::task::spawn_local(async move { drop(connection.await) }))
+        }),
     };
-    made.map(|(sender, task)| (sender, Task(task))).map_err(|error| error.to_string())
+    opened.map(|(sender, task)| (sender, Task(task))).map_err(|error| error.to_string())
 }
 
-/// One stream on a connection, from its request to its end.
-pub(super) async fn life(env: &Env, state: &RefCell<State>, permit: Option<OwnedSemaphorePermit>) -> End {
-    let (mut body, mut reading) = match Box::pin(open(env, state, permit)).await {
+/// Runs one stream of a connection, from its request to its end.
+pub(super) async fn run_connection(
+    env: &Env,
+    state: &RefCell<StreamState>,
+    permit: Option<OwnedSemaphorePermit>,
+) -> ConnectionEnd {
+    let (mut body, mut reader) = match Box::pin(open(env, state, permit)).await {
         Ok(opened) => opened,
         Err(end) => return end,
     };
     loop {
-        if reading.stalled() {
-            reading.while_stalled().await;
+        if reader.stalled() {
+            reader.wait_while_stalled().await;
         }
         match body.data().await {
-            None => return End::Ended,
-            Some(Err(error)) => return End::Failed(error.to_string()),
+            None => return ConnectionEnd::Ended,
+            Some(Err(error)) => return ConnectionEnd::Failed(error.to_string()),
             Some(Ok(bytes)) => {
-                reading.feed(&bytes);
+                reader.feed(&bytes);
                 if let Err(error) = body.flow_control().release_capacity(bytes.len()) {
-                    return End::Failed(error.to_string());
+                    return ConnectionEnd::Failed(error.to_string());
                 }
             }
         }
@@ -105,43 +114,45 @@ pub(super) async fn life(env: &Env, state: &RefCell<State>, permit: Option<Owned
 
 async fn open<'a>(
     env: &'a Env,
-    state: &'a RefCell<State>,
+    state: &'a RefCell<StreamState>,
     permit: Option<OwnedSemaphorePermit>,
-) -> Result<(h2::RecvStream, Reading<'a>), End> {
+) -> Result<(h2::RecvStream, StreamReader<'a>), ConnectionEnd> {
     let target = &env.target;
     let path = env.path(state).await?;
     let index = state.borrow().index;
-    let mut sender = env.connections.sender(env, index).await.map_err(End::Failed)?;
+    let mut sender = env.connections.sender(env, index).await.map_err(ConnectionEnd::Failed)?;
     let scheme = if target.tls.is_some() { "https" } else { "http" };
-    let mut request =
-        Request::get(format!("{scheme}://{}{path}", target.authority)).header(header::ACCEPT, "text/event-stream");
+    let mut request = Request::get(format!("{scheme}://{}{path}", target.authority))
+        .header(header::ACCEPT, "text/event-stream");
     for (name, value) in &target.headers {
         request = request.header(name, value);
     }
     if !state.borrow().cursor.is_empty() {
         request = request.header("last-event-id", state.borrow().cursor.as_slice());
     }
-    let request = request.body(()).map_err(|error| End::Failed(error.to_string()))?;
-    let failed = |error: h2::Error| End::Failed(error.to_string());
-    let (answer, _) = sender.send_request(request, true).map_err(failed)?;
-    let (head, body) = answer.await.map_err(failed)?.into_parts();
-    let event_stream =
-        head.headers.get(header::CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"text/event-stream"));
+    let request = request.body(()).map_err(|error| ConnectionEnd::Failed(error.to_string()))?;
+    let failed = |error: h2::Error| ConnectionEnd::Failed(error.to_string());
+    let (response, _) = sender.send_request(request, true).map_err(failed)?;
+    let (head, body) = response.await.map_err(failed)?.into_parts();
+    let event_stream = head
+        .headers
+        .get(header::CONTENT_TYPE)
+        .is_some_and(|kind| kind.as_bytes().starts_with(b"text/event-stream"));
     if head.status != 200 || !event_stream {
-        let mut said = Vec::new();
-        // What has come by then is told.
-        let _ = tokio::time::timeout(BODY_TIMEOUT, read_body(body, &mut said)).await;
-        return Err(End::Refused(Refusal::new(head.status.as_u16(), &said)));
+        let mut body_bytes = Vec::new();
+        // After a timeout, the part received so far is used.
+        let _ = tokio::time::timeout(BODY_TIMEOUT, read_body(body, &mut body_bytes)).await;
+        return Err(ConnectionEnd::Refused(Refusal::new(head.status.as_u16(), &body_bytes)));
     }
-    Ok((body, Reading::start(env, state, permit)))
+    Ok((body, StreamReader::start(env, state, permit)))
 }
 
-/// The body of an answer that is no stream, as far as it comes.
-async fn read_body(mut body: h2::RecvStream, said: &mut Vec<u8>) {
-    while said.len() <= MAX_BODY_BYTES
+/// Reads the body of a response that is not a stream, up to `MAX_BODY_BYTES`.
+async fn read_body(mut body: h2::RecvStream, body_bytes: &mut Vec<u8>) {
+    while body_bytes.len() <= MAX_BODY_BYTES
         && let Some(Ok(bytes)) = body.data().await
     {
-        said.extend_from_slice(&bytes);
+        body_bytes.extend_from_slice(&bytes);
         let _ = body.flow_control().release_capacity(bytes.len());
     }
 }

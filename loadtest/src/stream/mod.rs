@@ -1,7 +1,8 @@
-//! One stream: connects, reads, books what comes, and comes back as a browser does: after the wait that `retry:` named, to the same
-//! URL, with the id of its last event.
+//! One stream: connects, reads, records events, and reconnects like a browser: after the delay
+//! given by `retry:`, to the same URL, with the last event id.
 //!
-//! Costs well under a KiB while it rests: its buffer belongs to the thread, its connecting part is boxed and freed.
+//! An idle stream takes well under 1 KiB: the read buffer belongs to the thread, and the state for
+//! connecting is boxed and freed.
 
 mod http1;
 mod http2;
@@ -14,92 +15,92 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
 pub use self::http2::Connections;
-use crate::ledger::{Arrival, Book, Published};
 use crate::refusal::Refusal;
+use crate::sequence::{Arrival, PublishedSequences, SequenceTracker};
 use crate::stamp::{BROADCAST, Stamp, now_ns};
-use crate::tally::{BUSY, Tally, add, count};
-use crate::target::{Kind, Protocol, Target};
-use crate::tickets::{NoTicket, Tickets};
+use crate::stats::{BUSY_PREFIX, Stats, add, count};
+use crate::target::{Protocol, ServerKind, Target};
+use crate::tickets::{TicketError, TicketSource};
 use crate::wire::sse::{Event, Parser};
 
-/// The wait before a reconnect when the server named none, ms.
+/// Reconnect delay in ms if the server gives none.
 const RETRY_MS: u32 = 1000;
 
-/// What all streams of a run share. One thread holds them all.
+/// Data shared by all streams of a run, on one thread.
 pub struct Env {
-    /// The server.
+    /// Server under test.
     pub target: Target,
-    /// Their tickets.
-    pub tickets: Tickets,
-    /// The broadcast topic.
+    /// Source of tickets.
+    pub tickets: TicketSource,
+    /// Broadcast topic.
     pub topic: String,
-    /// The users' names are this and their number.
+    /// Prefix of user names, followed by the user's number.
     pub user_prefix: String,
-    /// The run, as its stamps have it.
+    /// Number of the run in its stamps.
     pub run: u16,
-    /// Streams that one user has.
+    /// Streams per user.
     pub streams_per_user: u32,
-    /// What was published.
-    pub published: Arc<Published>,
-    /// What they count.
-    pub tally: Tally,
-    /// Bounds how many connect at the same time.
+    /// Sequence numbers published so far.
+    pub published: Arc<PublishedSequences>,
+    /// Counters of the run.
+    pub stats: Stats,
+    /// Limits the number of concurrent connection attempts.
     pub connecting: Arc<Semaphore>,
-    /// HTTP/2: the connections.
+    /// Open HTTP/2 connections.
     pub connections: Connections,
-    /// Since when streams are coming back from a storm, ns.
-    pub storm_ns: Cell<u64>,
-    /// Wakes streams that did not read.
+    /// Start of the reconnects after a disconnect or stall, in ns; 0 if there was none.
+    pub disrupted_ns: Cell<u64>,
+    /// Wakes stalled streams.
     pub wake: Notify,
 }
 
-/// What lasts of a stream over its connections.
+/// State of a stream that outlives its connections.
 #[derive(Default)]
-pub struct State {
+pub struct StreamState {
     index: u32,
-    /// The last event id, empty: none.
+    /// Last event id; empty if there is none.
     cursor: Vec<u8>,
-    broadcasts: Book,
-    own: Book,
+    broadcasts: SequenceTracker,
+    own: SequenceTracker,
     retry_ms: u32,
     issued_s: u64,
     generation: u32,
     ticket: Option<Box<str>>,
-    /// When it was opened last, ns; 0: it is not open.
+    /// Time of the last opening in ns; 0 if the stream is not open.
     open_ns: u64,
-    /// It was cut and has not caught up since.
-    behind: bool,
-    /// What had been sent when it was open again, until all of it is here.
-    catching_up: Option<(u32, u32)>,
-    /// What the server said of the end.
-    ending: Option<Box<str>>,
-    /// It reads nothing until it is woken.
+    /// Whether the stream was cut and has not caught up since.
+    needs_catch_up: bool,
+    /// Sequence numbers of broadcasts and user events to reach until the stream has caught up.
+    catch_up_target: Option<(u32, u32)>,
+    /// Reason given by the server for closing the stream.
+    end_reason: Option<Box<str>>,
+    /// Whether the stream must not read.
     stalled: bool,
 }
 
-/// Why a connection is over.
-enum End {
-    /// Another answer than a stream.
+/// End of a connection or of an attempt to connect.
+enum ConnectionEnd {
+    /// The response was not a stream.
     Refused(Refusal),
-    /// It could not be made, or it broke.
+    /// The connection could not be opened, or it broke.
     Failed(String),
-    /// The server ended it.
+    /// The server closed the stream.
     Ended,
 }
 
-impl State {
-    /// Stream number `index`.
+impl StreamState {
+    /// Creates the state of stream `index`.
     pub fn new(index: u32) -> Self {
         Self { index, retry_ms: RETRY_MS, ..Self::default() }
     }
 
-    /// It was cut.
+    /// Records that the stream was cut.
     pub fn cut(&mut self) {
-        (self.behind, self.catching_up) = (true, None);
+        (self.needs_catch_up, self.catch_up_target) = (true, None);
     }
 
-    /// It reads nothing from now on, or reads again. What was due while it did not read says nothing about the server's latency: it
-    /// counts as replayed.
+    /// Makes the stream stop reading, or read again. Events that were due while it did not read
+    /// count as replayed, because they say nothing about the server's latency.
     pub fn stall(&mut self, stalled: bool) {
         self.stalled = stalled;
         if !stalled && self.open_ns > 0 {
@@ -107,9 +108,9 @@ impl State {
         }
     }
 
-    /// (owed, lost) so far.
-    pub fn settle(&self, env: &Env) -> (u64, u64) {
-        env.published.settle(&self.broadcasts, &self.own, env.source_of(self.index))
+    /// Returns the number of (expected, lost) events so far.
+    pub fn expected_and_lost(&self, env: &Env) -> (u64, u64) {
+        env.published.expected_and_lost(&self.broadcasts, &self.own, env.source_of(self.index))
     }
 
     fn event(&mut self, env: &Env, event: &Event<'_>) {
@@ -122,10 +123,10 @@ impl State {
         }
         match event.name {
             b"sse.connected" => self.opened(env),
-            b"sse.gap" => count(&env.tally.gaps, reason(event.data)),
+            b"sse.gap" => count(&env.stats.gaps, reason(event.data)),
             b"sse.closing" | b"sse.busy" => {
                 let name = String::from_utf8_lossy(&event.name[4..]);
-                self.ending = Some(format!("{name}: {}", reason(event.data)).into());
+                self.end_reason = Some(format!("{name}: {}", reason(event.data)).into());
             }
             name if name.starts_with(b"sse.") => {}
             _ if event.data_lines > 0 => self.receive(env, event.data),
@@ -134,67 +135,72 @@ impl State {
     }
 
     fn receive(&mut self, env: &Env, data: &[u8]) {
-        let tally = &env.tally;
+        let stats = &env.stats;
         let stamp = Stamp::read(data).filter(|stamp| stamp.run == env.run);
         let own = env.source_of(self.index);
         let arrival = match stamp {
-            Some(Stamp { source: BROADCAST, number, .. }) => self.broadcasts.receive(number),
-            Some(Stamp { source, number, .. }) if source == own => self.own.receive(number),
-            _ => return add(&tally.foreign),
+            Some(Stamp { source: BROADCAST, sequence, .. }) => self.broadcasts.receive(sequence),
+            Some(Stamp { source, sequence, .. }) if source == own => self.own.receive(sequence),
+            _ => return add(&stats.foreign),
         };
         match arrival {
-            Arrival::NotOwed => return,
-            Arrival::Double => return add(&tally.doubled),
-            Arrival::OutOfOrder => add(&tally.out_of_order),
+            Arrival::NotExpected => return,
+            Arrival::Duplicate => return add(&stats.doubled),
+            Arrival::OutOfOrder => add(&stats.out_of_order),
             Arrival::InOrder => {}
         }
-        add(&tally.delivered);
+        add(&stats.delivered);
         let now_ns = now_ns();
-        tally.last_ns.set(now_ns);
+        stats.last_ns.set(now_ns);
         let due_ns = stamp.map_or(0, |stamp| stamp.due_ns);
-        if due_ns < self.open_ns && env.storm_ns.get() > 0 {
-            add(&tally.replayed);
+        if due_ns < self.open_ns && env.disrupted_ns.get() > 0 {
+            add(&stats.replayed);
         } else {
-            tally.latency_us.borrow_mut().saturating_record(now_ns.saturating_sub(due_ns) / 1000);
+            stats.latency_us.borrow_mut().saturating_record(now_ns.saturating_sub(due_ns) / 1000);
         }
         self.check_caught_up(env);
     }
 
-    /// The stream is open: counts it, and begins its account if this is the first time.
+    /// Records that the stream is open, and expects events from now on if this is the first time.
     fn opened(&mut self, env: &Env) {
         if self.open_ns > 0 {
-            // Said twice on one connection: it is open once.
+            // A repeated `sse.connected` on the same connection does not count.
             return;
         }
-        let (broadcasts, own) = (env.published.sent(BROADCAST), env.published.sent(env.source_of(self.index)));
+        let (broadcasts, own) =
+            (env.published.sent(BROADCAST), env.published.sent(env.source_of(self.index)));
         self.broadcasts.open(broadcasts);
         self.own.open(own);
         self.open_ns = now_ns();
-        let tally = &env.tally;
-        tally.held.set(tally.held.get() + 1);
-        add(&tally.opened);
-        if self.behind {
-            self.catching_up = Some((broadcasts, own));
+        let stats = &env.stats;
+        stats.held.set(stats.held.get() + 1);
+        add(&stats.opened);
+        if self.needs_catch_up {
+            self.catch_up_target = Some((broadcasts, own));
             self.check_caught_up(env);
         }
-        tally.changed.notify_waiters();
+        stats.changed.notify_waiters();
     }
 
     fn check_caught_up(&mut self, env: &Env) {
-        if let Some((broadcasts, own)) = self.catching_up
+        if let Some((broadcasts, own)) = self.catch_up_target
             && env.published.complete(&self.broadcasts, BROADCAST, broadcasts)
             && env.published.complete(&self.own, env.source_of(self.index), own)
         {
-            // Once for each cut: one that comes back twice must not stand in for one that does not.
-            (self.behind, self.catching_up) = (false, None);
-            env.tally.caught_up_us.borrow_mut().saturating_record((now_ns() - env.storm_ns.get()) / 1000);
-            env.tally.changed.notify_waiters();
+            // Counts once per cut: a stream that reconnects twice must not stand in for one that
+            // does not.
+            (self.needs_catch_up, self.catch_up_target) = (false, None);
+            env.stats
+                .caught_up_us
+                .borrow_mut()
+                .saturating_record((now_ns() - env.disrupted_ns.get()) / 1000);
+            env.stats.changed.notify_waiters();
         }
     }
 }
 
 impl Env {
-    /// The user of a stream.
+    /// Returns the user name of a stream.
     pub fn user_of(&self, index: u32) -> String {
         format!("{}{}", self.user_prefix, index / self.streams_per_user)
     }
@@ -203,11 +209,12 @@ impl Env {
         index / self.streams_per_user + 1
     }
 
-    async fn path(&self, state: &RefCell<State>) -> Result<String, End> {
+    async fn path(&self, state: &RefCell<StreamState>) -> Result<String, ConnectionEnd> {
         let (index, generation, issued_s, kept) = {
             let mut state = state.borrow_mut();
             if state.issued_s == 0 {
-                state.issued_s = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+                state.issued_s =
+                    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
             }
             (state.index, state.generation, state.issued_s, state.ticket.clone())
         };
@@ -215,13 +222,15 @@ impl Env {
         let ticket = match kept {
             Some(kept) => Some(kept.into_string()),
             None => {
-                self.tickets.ticket(&user, &self.topic, index, generation, issued_s).await.map_err(|why| match why {
-                    NoTicket::Refused(refusal) => End::Refused(refusal),
-                    NoTicket::Failed(error) => End::Failed(error),
-                })?
+                self.tickets.ticket(&user, &self.topic, index, generation, issued_s).await.map_err(
+                    |why| match why {
+                        TicketError::Refused(refusal) => ConnectionEnd::Refused(refusal),
+                        TicketError::Failed(error) => ConnectionEnd::Failed(error),
+                    },
+                )?
             }
         };
-        if !self.tickets.repeatable() {
+        if !self.tickets.reproducible() {
             state.borrow_mut().ticket = ticket.as_deref().map(Into::into);
         }
         Ok(self.target.path_for(&user, &self.topic, ticket.as_deref()))
@@ -229,72 +238,76 @@ impl Env {
 }
 
 /// Keeps a stream open until it is aborted.
-pub async fn run(env: Rc<Env>, state: Rc<RefCell<State>>) {
+pub async fn run(env: Rc<Env>, state: Rc<RefCell<StreamState>>) {
     loop {
         let permit = env.connecting.clone().acquire_owned().await.ok();
-        let guard = Closes { env: &env, state: &state };
+        let guard = OpenGuard { env: &env, state: &state };
         let end = match env.target.protocol {
-            Protocol::Http1 => http1::life(&env, &state, permit).await,
-            Protocol::Http2 => Box::pin(http2::life(&env, &state, permit)).await,
+            Protocol::Http1 => http1::run_connection(&env, &state, permit).await,
+            Protocol::Http2 => Box::pin(http2::run_connection(&env, &state, permit)).await,
         };
         drop(guard);
-        let wait_ms = note_end(&env, &state, end);
-        // Boxed like all that a resting stream has no use for.
+        let wait_ms = record_end(&env, &state, end);
+        // Boxed, like everything that an idle stream does not need.
         Box::pin(tokio::time::sleep(Duration::from_millis(wait_ms.into()))).await;
     }
 }
 
-/// Takes note of a connection's end; answers how long to wait, ms.
-fn note_end(env: &Env, state: &RefCell<State>, end: End) -> u32 {
-    let tally = &env.tally;
+/// Records the end of a connection. Returns the delay before the next attempt in ms.
+fn record_end(env: &Env, state: &RefCell<StreamState>, end: ConnectionEnd) -> u32 {
+    let stats = &env.stats;
     let mut state = state.borrow_mut();
-    let ending = state.ending.take();
+    let end_reason = state.end_reason.take();
     let wait_ms = match end {
-        End::Refused(refusal) => {
-            tally.refuse(refusal);
-            // This ticket is worth nothing any more; a page asks its backend for a new one.
+        ConnectionEnd::Refused(refusal) => {
+            stats.refuse(refusal);
+            // A refused ticket is useless; the next attempt uses a new one, as a page would.
             state.generation += 1;
             (state.issued_s, state.ticket) = (0, None);
             RETRY_MS + fastrand::u32(0..RETRY_MS)
         }
-        End::Failed(error) => {
-            count(&tally.failed, error);
+        ConnectionEnd::Failed(error) => {
+            count(&stats.failed, error);
             RETRY_MS + fastrand::u32(0..RETRY_MS)
         }
-        End::Ended => {
-            match ending.as_deref() {
-                Some(busy) if busy.starts_with(BUSY) => tally.refuse(Refusal::busy(busy)),
-                ending => count(&tally.ended, ending.unwrap_or("without a word")),
+        ConnectionEnd::Ended => {
+            match end_reason.as_deref() {
+                Some(busy) if busy.starts_with(BUSY_PREFIX) => stats.refuse(Refusal::busy(busy)),
+                end_reason => count(&stats.ended, end_reason.unwrap_or("no reason given")),
             }
             state.retry_ms
         }
     };
-    tally.changed.notify_waiters();
+    stats.changed.notify_waiters();
     wait_ms
 }
 
-/// What a connection has to tell as it reads: the parser, and the permit to connect until it is open.
-struct Reading<'a> {
+/// Parser and permit of an open connection. The permit to connect is held until the stream is open.
+struct StreamReader<'a> {
     env: &'a Env,
-    state: &'a RefCell<State>,
+    state: &'a RefCell<StreamState>,
     parser: Parser,
     permit: Option<OwnedSemaphorePermit>,
 }
 
-impl<'a> Reading<'a> {
-    /// The head of the answer came, and it is a stream's.
-    fn start(env: &'a Env, state: &'a RefCell<State>, permit: Option<OwnedSemaphorePermit>) -> Self {
-        let mut reading = Self { env, state, parser: Parser::default(), permit };
+impl<'a> StreamReader<'a> {
+    /// Starts after the response head of a stream.
+    fn start(
+        env: &'a Env,
+        state: &'a RefCell<StreamState>,
+        permit: Option<OwnedSemaphorePermit>,
+    ) -> Self {
+        let mut reader = Self { env, state, parser: Parser::default(), permit };
         let mut state = state.borrow_mut();
         if !state.cursor.is_empty() {
-            add(&env.tally.resumed);
+            add(&env.stats.resumed);
         }
-        if env.target.kind == Kind::Plain {
+        if env.target.kind == ServerKind::Plain {
             state.opened(env);
-            reading.permit = None;
+            reader.permit = None;
         }
         drop(state);
-        reading
+        reader
     }
 
     fn feed(&mut self, bytes: &[u8]) {
@@ -305,14 +318,14 @@ impl<'a> Reading<'a> {
         }
     }
 
-    /// Waits while this stream shall read nothing.
-    async fn while_stalled(&self) {
+    /// Waits until the stream may read again.
+    async fn wait_while_stalled(&self) {
         loop {
-            let woken = self.env.wake.notified();
+            let notified = self.env.wake.notified();
             if !self.state.borrow().stalled {
                 return;
             }
-            woken.await;
+            notified.await;
         }
     }
 
@@ -321,35 +334,40 @@ impl<'a> Reading<'a> {
     }
 }
 
-/// However a connection ends, by the server or by an abort: its stream is not open any more.
-struct Closes<'a> {
+/// Marks the stream as closed when its connection ends, including by an abort.
+struct OpenGuard<'a> {
     env: &'a Env,
-    state: &'a RefCell<State>,
+    state: &'a RefCell<StreamState>,
 }
 
-impl Drop for Closes<'_> {
+impl Drop for OpenGuard<'_> {
     fn drop(&mut self) {
         let mut state = self.state.borrow_mut();
         if std::mem::take(&mut state.open_ns) > 0 {
-            self.env.tally.held.set(self.env.tally.held.get() - 1);
+            self.env.stats.held.set(self.env.stats.held.get() - 1);
         }
     }
 }
 
-/// The `reason` of a system event's data.
+/// Returns the `reason` of a system event.
 fn reason(data: &[u8]) -> String {
     let value = serde_json::from_slice::<serde_json::Value>(data).unwrap_or_default();
-    value["reason"].as_str().unwrap_or("none given").to_owned()
+    value["reason"].as_str().unwrap_or("no reason given").to_owned()
 }
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn a_stream_at_rest_is_small() {
-        fn size_of_future<F>(_: impl Fn(Rc<Env>, Rc<RefCell<State>>) -> F) -> usize {
+    fn idle_stream_takes_at_most_400_bytes() {
+        fn size_of_future<F>(_: impl Fn(Rc<Env>, Rc<RefCell<StreamState>>) -> F) -> usize {
             size_of::<F>()
         }
-        assert!(size_of_future(run) + size_of::<State>() <= 400, "{} + {}", size_of_future(run), size_of::<State>());
+        assert!(
+            size_of_future(run) + size_of::<StreamState>() <= 400,
+            "{} + {}",
+            size_of_future(run),
+            size_of::<StreamState>()
+        );
     }
 }

@@ -1,41 +1,45 @@
-//! The chunked coding of HTTP/1.1 (RFC 9112, section 7.1).
+//! Chunked transfer coding of HTTP/1.1 (RFC 9112, section 7.1).
 
-/// What goes wrong in a chunked body.
-pub const BAD_CHUNK: &str = "bytes that are no chunk (RFC 9112, section 7.1)";
+/// Error for an invalid chunked body.
+pub const BAD_CHUNK: &str = "invalid chunked encoding (RFC 9112, section 7.1)";
 
-/// Takes the bytes of a body in any pieces and gives what is in the chunks.
+/// Decodes a chunked body that arrives in arbitrary pieces.
 #[derive(Debug, Default)]
 pub struct Chunked {
     state: State,
-    /// Bytes of the chunk that are still to come; while its size is read, the size.
-    left: u64,
+    /// Remaining bytes of the chunk; while its size is read, the size so far.
+    remaining: u64,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum State {
-    /// At the first digit of a size.
+    /// Before the first digit of a size.
     #[default]
     Start,
     Size,
-    /// Extensions and the CR behind a size.
+    /// Chunk extensions and the CR after a size.
     SizeEnd,
     Data,
     DataCr,
     DataLf,
-    /// The last chunk was seen. Trailers are not looked at.
+    /// After the last chunk. Trailers are ignored.
     End,
 }
 
 impl Chunked {
-    /// Takes some bytes; `each` gets what they hold of the body. Err: they are no chunks.
-    pub fn feed(&mut self, mut bytes: &[u8], mut each: impl FnMut(&[u8])) -> Result<(), &'static str> {
+    /// Decodes a piece and passes its content to `each`. Fails if the encoding is invalid.
+    pub fn feed(
+        &mut self,
+        mut bytes: &[u8],
+        mut each: impl FnMut(&[u8]),
+    ) -> Result<(), &'static str> {
         while let Some(&byte) = bytes.first() {
             if self.state == State::Data {
-                let part = bytes.len().min(usize::try_from(self.left).unwrap_or(usize::MAX));
+                let part = bytes.len().min(usize::try_from(self.remaining).unwrap_or(usize::MAX));
                 each(&bytes[..part]);
-                self.left -= part as u64;
+                self.remaining -= part as u64;
                 bytes = &bytes[part..];
-                if self.left == 0 {
+                if self.remaining == 0 {
                     self.state = State::DataCr;
                 }
                 continue;
@@ -44,11 +48,11 @@ impl Chunked {
             self.state = match (self.state, byte) {
                 (State::Start | State::Size, _) if byte.is_ascii_hexdigit() => {
                     let digit = u64::from(char::from(byte).to_digit(16).unwrap_or_default());
-                    self.left = self.left.checked_mul(16).ok_or(BAD_CHUNK)? + digit;
+                    self.remaining = self.remaining.checked_mul(16).ok_or(BAD_CHUNK)? + digit;
                     State::Size
                 }
                 (State::Size, b';' | b' ' | b'\t' | b'\r') => State::SizeEnd,
-                (State::Size | State::SizeEnd, b'\n') if self.left == 0 => State::End,
+                (State::Size | State::SizeEnd, b'\n') if self.remaining == 0 => State::End,
                 (State::Size | State::SizeEnd, b'\n') => State::Data,
                 (State::SizeEnd, _) => State::SizeEnd,
                 (State::DataCr, b'\r') => State::DataLf,
@@ -60,7 +64,7 @@ impl Chunked {
         Ok(())
     }
 
-    /// Whether the last chunk was seen.
+    /// Returns whether the last chunk has arrived.
     pub fn ended(&self) -> bool {
         self.state == State::End
     }
@@ -82,10 +86,11 @@ mod tests {
     }
 
     #[test]
-    fn every_split_in_three() {
+    fn every_split_yields_the_whole_body() {
         for first in 0..=BODY.len() {
             for second in first..=BODY.len() {
-                let (result, body, ended) = read(&[&BODY[..first], &BODY[first..second], &BODY[second..]]);
+                let (result, body, ended) =
+                    read(&[&BODY[..first], &BODY[first..second], &BODY[second..]]);
                 assert_eq!(
                     (result, body.as_slice(), ended),
                     (Ok(()), &b"hello wide\r\nworld"[..], true),
@@ -96,14 +101,21 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_chunk_is_refused() {
-        for bad in [&b"hello"[..], b"\r\n", b"5\r\nhelloX", b"-1\r\n", b"fffffffffffffffff\r\n", b"2\r\nab\rX"] {
+    fn invalid_chunks_are_rejected() {
+        for bad in [
+            &b"hello"[..],
+            b"\r\n",
+            b"5\r\nhelloX",
+            b"-1\r\n",
+            b"fffffffffffffffff\r\n",
+            b"2\r\nab\rX",
+        ] {
             assert_eq!(read(&[bad]).0, Err(BAD_CHUNK), "{}", String::from_utf8_lossy(bad));
         }
     }
 
     #[test]
-    fn not_ended_before_the_last_chunk() {
+    fn body_without_last_chunk_has_not_ended() {
         assert!(!read(&[b"5\r\nhello\r\n"]).2);
     }
 }

@@ -1,5 +1,5 @@
-//! What comes over a socket: the chunks of HTTP/1.1 and the events in them. Written for this tool and not shared with the
-//! gateway: a fault that both had would hide.
+//! Parsers for HTTP/1.1 responses and event streams. Not shared with the gateway on purpose: a bug
+//! in shared code would go unnoticed.
 
 pub mod chunked;
 pub mod head;

@@ -1,32 +1,35 @@
-//! A parser of event streams (WHATWG HTML, section 9.2.6) that copies nothing while an event lies whole in the bytes read.
+//! Parser for event streams (WHATWG HTML, section 9.2.6). Does not copy events that are contained
+//! in a single read.
 
 use memchr::memchr2;
 
-/// An event as it stands in the stream.
+/// Event of a stream.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Event<'a> {
-    /// The name, empty if none was given.
+    /// Event name; empty if there is none.
     pub name: &'a [u8],
-    /// The id, if this event carries one.
+    /// Id, if the event has one.
     pub id: Option<&'a [u8]>,
-    /// The first line of the data. What this tool publishes has only one.
+    /// First line of the data. Events published by this tool have only one.
     pub data: &'a [u8],
     /// Number of data lines.
     pub data_lines: u32,
-    /// The wait before a reconnect, ms.
+    /// Reconnect delay in ms.
     pub retry_ms: Option<u64>,
 }
 
-/// Takes the bytes of a stream in any pieces. Holds only the start of an event whose end has not come yet.
+/// Parses a stream that arrives in arbitrary pieces. Keeps only the start of an incomplete event.
 #[derive(Debug, Default)]
 pub struct Parser {
     partial: Vec<u8>,
-    /// The last piece ended with the CR that ended an event: a LF that comes next belongs to it.
+    /// The last piece ended with the CR that ended an event: a leading LF of the next piece belongs
+    /// to it.
     after_cr: bool,
 }
 
 impl Parser {
-    /// Takes some bytes; `each` gets every event that they complete, comments and blocks without a field aside.
+    /// Parses a piece and passes each completed event to `each`. Skips comments and blocks without
+    /// a field.
     pub fn feed(&mut self, mut bytes: &[u8], mut each: impl FnMut(Event<'_>)) {
         if self.after_cr && !bytes.is_empty() {
             self.after_cr = false;
@@ -42,7 +45,8 @@ impl Parser {
             let mut partial = std::mem::take(&mut self.partial);
             partial.extend_from_slice(bytes);
             let done = self.blocks(&partial, &mut each);
-            // Whole events leave no buffer behind: thousands of streams would each keep one.
+            // Frees the buffer after complete events: otherwise each of thousands of streams would
+            // keep one.
             if done < partial.len() {
                 partial.drain(..done);
                 self.partial = partial;
@@ -50,7 +54,7 @@ impl Parser {
         }
     }
 
-    /// Gives the events that end in `bytes`; answers how many bytes they took.
+    /// Passes the events that end in `bytes` to `each`. Returns how many bytes they took.
     fn blocks(&mut self, bytes: &[u8], each: &mut impl FnMut(Event<'_>)) -> usize {
         let mut done = 0;
         let mut at = 0;
@@ -79,7 +83,8 @@ impl Parser {
     }
 }
 
-const EMPTY: Event<'static> = Event { name: b"", id: None, data: b"", data_lines: 0, retry_ms: None };
+const EMPTY: Event<'static> =
+    Event { name: b"", id: None, data: b"", data_lines: 0, retry_ms: None };
 
 fn field<'a>(event: &mut Event<'a>, line: &'a [u8]) -> bool {
     let colon = memchr::memchr(b':', line).unwrap_or(line.len());
@@ -94,7 +99,9 @@ fn field<'a>(event: &mut Event<'a>, line: &'a [u8]) -> bool {
         }
         b"event" => event.name = value,
         b"id" => event.id = Some(value),
-        b"retry" => event.retry_ms = std::str::from_utf8(value).ok().and_then(|digits| digits.parse().ok()),
+        b"retry" => {
+            event.retry_ms = std::str::from_utf8(value).ok().and_then(|digits| digits.parse().ok())
+        }
         _ => return false,
     }
     true
@@ -104,8 +111,10 @@ fn field<'a>(event: &mut Event<'a>, line: &'a [u8]) -> bool {
 mod tests {
     use super::*;
 
-    const STREAM: &str = ": hello\n\nretry: 250\nid: 1-0\nevent: sse.connected\ndata: {}\n\ndata:a\r\ndata: b\r\nid: 2-0\r\n\r\n\
-                          event: x\rdata:  two spaces\r\rid: 3-0\n\ndata\n\nunknown: y\n\n: c\r\rdata: last\r\n\r\ndata: unfinished\n";
+    const STREAM: &str = ": hello\n\nretry: 250\nid: 1-0\nevent: sse.connected\ndata: {}\n\n\
+                          data:a\r\ndata: b\r\nid: 2-0\r\n\r\n\
+                          event: x\rdata:  two spaces\r\rid: 3-0\n\ndata\n\n\
+                          unknown: y\n\n: c\r\rdata: last\r\n\r\ndata: unfinished\n";
 
     fn read(pieces: &[&[u8]]) -> Vec<String> {
         let (mut parser, mut seen) = (Parser::default(), Vec::new());
@@ -139,12 +148,12 @@ mod tests {
     }
 
     #[test]
-    fn whole() {
+    fn whole_stream_yields_all_events() {
         assert_eq!(read(&[STREAM.as_bytes()]), expected());
     }
 
     #[test]
-    fn every_split_in_three() {
+    fn every_split_yields_all_events() {
         let bytes = STREAM.as_bytes();
         for first in 0..=bytes.len() {
             for second in first..=bytes.len() {
@@ -155,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn byte_by_byte_and_nothing_kept_between_events() {
+    fn single_bytes_parse_and_leave_no_buffer() {
         let bytes = STREAM.as_bytes();
         let pieces: Vec<&[u8]> = bytes.iter().map(std::slice::from_ref).collect();
         assert_eq!(read(&pieces), expected());
@@ -168,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn an_event_is_given_at_once_when_its_end_is_a_lone_cr() {
+    fn lone_cr_completes_an_event_at_once() {
         assert_eq!(read(&[b"data: x\r\r"]).len(), 1);
         assert_eq!(read(&[b"data: x\r\r", b"\n", b"data: y\n\n"]).len(), 2);
     }

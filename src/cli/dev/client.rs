@@ -1,27 +1,38 @@
-//! The JavaScript client as the page loads it: the modules of clients/js, as they are.
+//! The JavaScript modules that the page loads: its own, and those of clients/js without changes.
 
 use actix_web::{HttpResponse, http::header, web};
 
 macro_rules! modules {
-    ($($name:literal)*) => {
-        /// Name and text of each module; `share/` is not among them, the page has no use for it.
-        const MODULES: &[(&str, &str)] = &[$(($name, include_str!(concat!("../../../clients/js/src/", $name)))),*];
+    ($folder:literal: $($name:literal)*) => {
+        &[$(($name, include_str!(concat!($folder, $name)))),*]
     };
 }
 
-modules! {
-    "address.js" "backoff.js" "engine.js" "handlers.js" "index.js" "listeners.js" "machine.js" "poll.js" "presence.js" "source.js"
-    "ticket.js" "types.js"
+/// Name and text of each module of the client, except `share/`, which the page does not use.
+const CLIENT: &[(&str, &str)] = modules! {
+    "../../../clients/js/src/":
+    "address.js" "backoff.js" "engine.js" "handlers.js" "index.js" "listeners.js" "machine.js"
+    "poll.js" "presence.js" "source.js" "ticket.js" "types.js"
+};
+
+/// Name and text of each module of the page.
+const PAGE: &[(&str, &str)] = modules! {
+    "page/": "chart.js" "dom.js" "list.js" "main.js" "texts.js"
+};
+
+/// Serves the modules at `/client/` and `/page/`.
+pub fn routes(config: &mut web::ServiceConfig) {
+    for (folder, modules) in [("client", CLIENT), ("page", PAGE)] {
+        for &(name, text) in modules {
+            let module = move || std::future::ready(javascript(text));
+            config.route(&format!("/{folder}/{name}"), web::get().to(module));
+        }
+    }
 }
 
-/// Serves the modules below `/client/`.
-pub fn routes(config: &mut web::ServiceConfig) {
-    for &(name, text) in MODULES {
-        let module = move || {
-            let no_store = (header::CACHE_CONTROL, "no-store");
-            let mut answer = HttpResponse::Ok();
-            std::future::ready(answer.insert_header(no_store).content_type("text/javascript; charset=utf-8").body(text))
-        };
-        config.route(&format!("/client/{name}"), web::get().to(module));
-    }
+fn javascript(text: &'static str) -> HttpResponse {
+    HttpResponse::Ok()
+        .insert_header((header::CACHE_CONTROL, "no-store"))
+        .content_type("text/javascript; charset=utf-8")
+        .body(text)
 }

@@ -16,13 +16,13 @@ use super::{
     serve::run,
 };
 use crate::{
-    core::hex,
+    auth::Verifier,
     settings::{self, Settings},
     state::instance::unix_ms,
-    tickets::Verifier,
 };
 
-const PAGE: &str = include_str!("page.html");
+const PAGE: &str = include_str!("page/index.html");
+const STYLE: &str = include_str!("page/style.css");
 const USER: &str = "demo";
 /// The printed curl line works for a day.
 const TTL_S: u64 = 86_400;
@@ -54,7 +54,7 @@ pub fn dev(args: &DevArgs) -> ExitCode {
     };
     let verifier = Verifier::new(settings.tickets.clone());
     run(settings, None, Arc::new(extra), move |public, admin| {
-        let ticket = verifier.ok().and_then(|v| v.mint(USER, None, TTL_S, unix_ms() / 1000)?.ok()).unwrap_or_default();
+        let ticket = verifier.ok().and_then(|v| v.mint(USER, None, TTL_S, unix_ms() / 1000).ok()).unwrap_or_default();
         print(public, admin, &redis_cli, &ticket);
     })
 }
@@ -98,7 +98,8 @@ fn redis_cli(url: &str, private: bool) -> String {
 fn page(key: &str, redis_cli: &str) -> String {
     // In a <script> element `<` could end it.
     let quoted = |text: &str| json!(text).to_string().replace('<', "\\u003c");
-    PAGE.replace("{{API_KEY}}", &quoted(key))
+    PAGE.replace("{{STYLE}}", STYLE)
+        .replace("{{API_KEY}}", &quoted(key))
         .replace("{{USER}}", &quoted(USER))
         .replace("{{REDIS_CLI}}", &quoted(redis_cli))
 }

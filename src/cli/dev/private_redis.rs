@@ -82,6 +82,8 @@ fn spawn(program: &str, port: u16) -> io::Result<Child> {
     command
         .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir", "/"])
         .args(["--maxmemory-policy", "noeviction"])
+        // As in deploy/redis/redis.conf, where the reason is.
+        .args(["--proto-max-bulk-len", "1mb"])
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::null())

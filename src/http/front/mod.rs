@@ -1,150 +1,126 @@
-//! The front door of the public listener. It looks at what a new connection wants: an event stream over HTTP/1 is answered here,
-//! with a writer of our own; all else goes to actix as it came, one request at a time.
+//! The front of a listener: TLS, the protocol of a new connection, and its server. HTTP/1
+//! (`http1`) and HTTP/2 (`http2`) are both served here; both call the same app (routes, CORS,
+//! access log).
 //!
-//! Why: actix' HTTP/1.1 dispatcher keeps buffers for each connection. Without them an idle stream costs 3.7 KiB instead of 15; CPU is
-//! about the same (docs/benchmarks.md). The request still goes through the same app (routes, CORS, access log).
+//! Why not actix's dispatchers: docs/adr/0002-own-http1-and-http2-fronts.md.
 
-mod framing;
-mod lent;
-mod look;
-mod paced;
+mod detect;
+mod http1;
+mod http2;
+mod prefixed;
+mod read;
 mod socket;
-mod waiting;
-mod writer;
 
-use std::{io, net::SocketAddr, rc::Rc, time::Duration};
+use std::{rc::Rc, sync::Arc, time::Duration};
 
-use actix_http::{
-    HttpMessage, HttpServiceBuilder, KeepAlive, Protocol, Request, Response, Version, error::DispatchError,
-};
+use actix_http::{Request, Response, error::DispatchError};
 use actix_service::{IntoServiceFactory, Service, ServiceFactory, fn_factory, fn_service};
-use actix_web::{body::MessageBody, rt::net::TcpStream};
+use actix_web::body::{BoxBody, MessageBody};
 use futures_util::future::LocalBoxFuture;
+use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 
 use self::{
-    framing::MAX_HEAD_BYTES,
-    lent::{Home, Lent},
-    look::Wanted,
-    paced::Paced,
+    detect::{Protocol, detect},
+    http1::WorkerContext,
+    http2::{Connections, Http2Limits},
+    prefixed::Prefixed,
     socket::Socket,
-    waiting::{Place, Waiting},
 };
-use super::{answers, peer::Peer};
+use super::sockets::{idle::IdleSockets, tcp::ClientTcp};
+use crate::state::instance::Instance;
 
-/// The head of a request must have come within this time; over TLS with the handshake.
+/// The head of a request must arrive within this time; over TLS including the handshake.
 pub const HEAD: Duration = Duration::from_secs(10);
 
-/// The service of the public listener: HTTP/1.1 and HTTP/2, by prior knowledge or ALPN. Sent bytes that nobody acknowledges for
-/// `user_timeout` end a connection. `app` makes the app of this worker.
+/// The service of a listener: HTTP/1.1 and HTTP/2, by prior knowledge or ALPN. `idle` bounds the
+/// sockets without a request; `app` makes the app of this worker.
 pub fn service<I, S, B>(
-    user_timeout: Duration,
+    instance: Arc<Instance>,
+    idle: IdleSockets,
     tls: Option<TlsAcceptor>,
     app: impl Fn() -> I,
-) -> impl ServiceFactory<TcpStream, Config = (), Response = (), Error = DispatchError, InitError = ()>
+) -> impl ServiceFactory<ClientTcp, Config = (), Response = (), Error = DispatchError, InitError = ()>
 where
     I: IntoServiceFactory<S, Request>,
     S: ServiceFactory<Request, Config = ()> + 'static,
-    S::Error: Into<Response<actix_http::body::BoxBody>> + 'static,
+    S::Error: Into<Response<BoxBody>> + 'static,
     S::InitError: std::fmt::Debug,
     S::Response: Into<Response<B>> + 'static,
     S::Service: 'static,
     <S::Service as Service<Request>>::Future: 'static,
     B: MessageBody + 'static,
 {
-    let streams = Rc::new(app().into_factory());
-    let http = HttpServiceBuilder::default()
-        .keep_alive(KeepAlive::default())
-        .client_request_timeout(HEAD)
-        .client_disconnect_timeout(Duration::from_secs(1))
-        .h1_allow_half_closed(false)
-        .on_connect_ext(|lent: &Lent, extensions| {
-            if let Some(peer) = lent.peer() {
-                extensions.insert(peer.clone());
-            }
-        })
-        .finish(app());
-    let http = Rc::new(http);
+    let app = Rc::new(app().into_factory());
     fn_factory(move || {
-        let (streams, http, tls, waiting) = (streams.clone(), http.clone(), tls.clone(), Waiting::default());
+        let (app, tls) = (app.clone(), tls.clone());
+        let context = WorkerContext { instance: instance.clone(), idle: idle.clone() };
+        let connections = Connections::default();
+        let (closing, all) = (instance.clone(), connections.clone());
+        actix_web::rt::spawn(async move {
+            closing.closed().await;
+            all.close();
+        });
         async move {
-            let streams = Rc::new(streams.new_service(()).await.map_err(|error| tracing::error!(?error, "no app"))?);
-            let http = Rc::new(http.new_service(()).await?);
+            let app = app.new_service(()).await;
+            let app = Rc::new(app.map_err(|error| tracing::error!(?error, "no app"))?);
+            let context = Rc::new(context);
             Ok(fn_service(move |tcp| {
-                let waiting = waiting.clone();
-                let wanted = soon(waiting.enter(), open(tcp, tls.clone()));
-                serve(user_timeout, waiting, wanted, streams.clone(), http.clone())
+                let opened = open(tcp, tls.clone(), context.idle.clone());
+                serve(context.clone(), connections.clone(), opened, app.clone())
             }))
         }
     })
 }
 
-async fn open(tcp: TcpStream, tls: Option<TlsAcceptor>) -> io::Result<Wanted> {
-    let socket = match tls {
-        None => Socket::Clear(tcp),
-        Some(tls) => Socket::Tls(Box::new(tls.accept(tcp).await?)),
+/// A connection whose protocol is known, and the deadline of its first head. `None`: it ended, took
+/// too long, or was closed for others.
+async fn open(tcp: ClientTcp, tls: Option<TlsAcceptor>, idle: IdleSockets) -> Option<(Protocol, Prefixed, Instant)> {
+    let deadline = Instant::now() + HEAD;
+    let mut place = idle.enter();
+    let opening = async {
+        let socket = match tls {
+            None => Socket::Clear(tcp),
+            Some(tls) => Socket::Tls(Box::new(tls.accept(tcp).await?)),
+        };
+        detect(socket).await
     };
-    look::wanted(Paced::new(socket)).await
-}
-
-/// Whoever opens a connection has to say soon what it wants. None: it did not.
-async fn soon(mut place: Place, wanted: impl Future<Output = io::Result<Wanted>>) -> Option<Wanted> {
     tokio::select! {
-        wanted = tokio::time::timeout(HEAD, wanted) => wanted.ok()?.ok(),
-        () = place.lost() => None,
+        opened = tokio::time::timeout_at(deadline, opening) => {
+            opened.ok()?.ok().map(|(protocol, io)| (protocol, io, deadline))
+        }
+        () = place.evicted() => None,
     }
 }
 
-fn serve<S, H, B>(
-    user_timeout: Duration,
-    waiting: Waiting,
-    wanted: impl Future<Output = Option<Wanted>> + 'static,
-    streams: Rc<S>,
-    http: Rc<H>,
+fn serve<S, B>(
+    context: Rc<WorkerContext>,
+    connections: Connections,
+    opened: impl Future<Output = Option<(Protocol, Prefixed, Instant)>> + 'static,
+    app: Rc<S>,
 ) -> LocalBoxFuture<'static, Result<(), DispatchError>>
 where
     S: Service<Request> + 'static,
     S::Response: Into<Response<B>>,
-    S::Error: Into<Response<actix_http::body::BoxBody>>,
+    S::Error: Into<Response<BoxBody>>,
     B: MessageBody + 'static,
-    H: Service<(Lent, Protocol, Option<SocketAddr>), Response = (), Error = DispatchError> + 'static,
 {
     Box::pin(async move {
-        let mut wanted = wanted.await;
-        let (mut request, socket) = loop {
-            match wanted {
-                // Nothing was asked: nothing is answered.
-                None => return Ok(()),
-                Some(Wanted::TooLong(socket)) => {
-                    actix_web::rt::spawn(writer::write(
-                        socket,
-                        answers::head_too_long(MAX_HEAD_BYTES).into(),
-                        Version::HTTP_11,
-                    ));
-                    return Ok(());
-                }
-                Some(Wanted::Stream(request, socket)) => break (*request, socket),
-                Some(Wanted::Other(protocol, io)) => {
-                    let (tcp, home) = (io.socket().tcp(), Home::default());
-                    let (address, peer) = (tcp.peer_addr().ok(), Peer::of(tcp, user_timeout));
-                    http.call((Lent::new(io, peer, waiting.clone(), home.clone()), protocol, address)).await?;
-                    let Some(io) = home.take() else { return Ok(()) };
-                    wanted = soon(waiting.enter(), look::wanted(io)).await;
-                }
+        // A connection without a request gets no response.
+        let Some((protocol, io, deadline)) = opened.await else { return Ok(()) };
+        let peer = io.socket.tcp().peer();
+        match protocol {
+            Protocol::Http1 => http1::serve(io, peer, app, context, deadline).await,
+            Protocol::Http2 => {
+                let worker = http2::Worker {
+                    service: app,
+                    limits: Http2Limits::of(&context.instance.settings.limits),
+                    idle: context.idle.clone(),
+                    connections,
+                };
+                http2::serve(io, peer, worker).await;
             }
-        };
-        if let Some(peer) = Peer::of(socket.tcp(), user_timeout) {
-            request.extensions_mut().insert(peer);
         }
-        request.head_mut().peer_addr = socket.tcp().peer_addr().ok();
-        let version = request.version();
-        // A task of its own, so that what stood here is freed.
-        actix_web::rt::spawn(async move {
-            match streams.call(request).await {
-                Ok(answer) => writer::write::<B>(socket, answer.into(), version).await,
-                Err(error) => writer::write(socket, error.into(), version).await,
-            }
-        });
         Ok(())
     })
 }

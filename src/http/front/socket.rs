@@ -6,16 +6,17 @@ use std::{
     task::{Context, Poll},
 };
 
-use actix_web::rt::net::TcpStream;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_rustls::server::TlsStream;
+
+use crate::http::sockets::tcp::ClientTcp;
 
 /// See the module.
 pub enum Socket {
     /// Cleartext.
-    Clear(TcpStream),
+    Clear(ClientTcp),
     /// Boxed: most are cleartext, and it is large.
-    Tls(Box<TlsStream<TcpStream>>),
+    Tls(Box<TlsStream<ClientTcp>>),
 }
 
 macro_rules! inner {
@@ -29,10 +30,18 @@ macro_rules! inner {
 
 impl Socket {
     /// What carries it.
-    pub fn tcp(&self) -> &TcpStream {
+    pub fn tcp(&self) -> &ClientTcp {
         match self {
             Self::Clear(io) => io,
             Self::Tls(io) => io.get_ref().0,
+        }
+    }
+
+    /// Whether the TLS handshake has agreed on HTTP/2.
+    pub fn is_http2(&self) -> bool {
+        match self {
+            Self::Clear(_) => false,
+            Self::Tls(io) => io.get_ref().1.alpn_protocol() == Some(b"h2"),
         }
     }
 }

@@ -13,6 +13,10 @@ use crate::{
     redis::commands::{Commands, Fault},
 };
 
+/// What the library keeps of a rejected message's channel and of the message, in bytes.
+const REJECTED_CHANNEL_BYTES: usize = 512;
+const REJECTED_MESSAGE_BYTES: usize = 4096;
+
 /// The writer's lease.
 pub struct Grant {
     /// The fencing token.
@@ -25,8 +29,15 @@ pub struct Grant {
 pub enum Written {
     /// It is recorded.
     Recorded,
+    /// An event with its key was recorded before: it is dropped.
+    Duplicate,
     /// It is kept in `sse:rejected`, with this reason.
-    Rejected(String),
+    Rejected {
+        /// The code of the refusal.
+        reason: String,
+        /// What is wrong and how it is put right.
+        text: String,
+    },
     /// It was counted before.
     Done,
     /// Another writer has taken over.
@@ -131,7 +142,9 @@ impl Lease {
             Work::Message { channel, .. } => channel.as_slice(),
             Work::Mark { .. } => b"",
         };
-        let mut call = self.commands.call("record", &[channel]);
+        // The library keeps no more of a rejected message, and one that is very long must not fail for its length.
+        let begin = |bytes: &'_ [u8], most: usize| bytes[..bytes.len().min(most)].to_vec();
+        let mut call = self.commands.call("record", &[begin(channel, REJECTED_CHANNEL_BYTES)]);
         call.arg(token).arg(&place.marker).arg(place.n);
         let message = match work {
             Work::Message { message, .. } => message,
@@ -146,7 +159,7 @@ impl Lease {
         };
         match decoded {
             Ok(envelope) => {
-                call.arg("EVENT").arg(envelope.kind).arg(envelope.payload);
+                call.arg("PLAIN").arg(envelope.kind).arg(envelope.payload);
                 if let Some(key) = envelope.key {
                     call.arg("KEY").arg(key);
                 }
@@ -155,7 +168,7 @@ impl Lease {
                 }
             }
             Err(refusal) => {
-                call.arg("REJECT").arg(refusal.code()).arg(message);
+                call.arg("REJECT").arg(refusal.code()).arg(begin(message, REJECTED_MESSAGE_BYTES));
             }
         }
         call
@@ -166,10 +179,14 @@ fn written(answer: RedisResult<String>) -> Written {
     match answer {
         Ok(text) => match text.as_str() {
             "recorded" => Written::Recorded,
+            "duplicate" => Written::Duplicate,
             "done" => Written::Done,
             "fenced" | "hole" => Written::Fenced,
             other => match other.strip_prefix("rejected ") {
-                Some(reason) => Written::Rejected(reason.to_owned()),
+                Some(refusal) => {
+                    let (reason, text) = refusal.split_once(' ').unwrap_or((refusal, ""));
+                    Written::Rejected { reason: reason.to_owned(), text: text.to_owned() }
+                }
                 None => Written::Failed(format!("unknown answer {other:?}")),
             },
         },

@@ -21,7 +21,13 @@ use super::{
     link::Link,
     notes::{Note, NoteReceiver},
 };
-use crate::state::instance::Instance;
+use crate::{
+    core::{
+        envelope::Refusal,
+        log_limit::{LogLimit, LogOnce},
+    },
+    state::instance::Instance,
+};
 
 /// A lease that is not renewed for this long is vacant.
 const LEASE: Duration = Duration::from_millis(1000);
@@ -30,6 +36,11 @@ const RENEWAL: Duration = Duration::from_millis(300);
 const RETRY: Duration = Duration::from_millis(100);
 /// Messages written in one go.
 const BATCH: usize = 128;
+
+/// Between log lines about messages that wait, ms.
+const WAITING_LOG_MS: u64 = 10_000;
+/// Channels that are remembered as logged.
+const LOGGED_CHANNELS: usize = 1000;
 
 enum Role {
     /// No lease.
@@ -56,6 +67,9 @@ pub struct Recorder {
     /// Counts the roles that it had: each has a name of its own in the leases.
     roles: u64,
     link_up: bool,
+    waiting_log: LogLimit,
+    lease_log: LogLimit,
+    wrong_type_log: LogOnce,
 }
 
 /// Asks the recorder to hand over; the answer comes when that is done.
@@ -70,6 +84,9 @@ impl Recorder {
             numbering: Numbering::default(),
             role: Role::None,
             roles: 0,
+            waiting_log: LogLimit::new(WAITING_LOG_MS),
+            lease_log: LogLimit::new(WAITING_LOG_MS),
+            wrong_type_log: LogOnce::new(LOGGED_CHANNELS, WAITING_LOG_MS),
             instance,
             link,
             lease,
@@ -211,7 +228,11 @@ impl Recorder {
                 // A wiped Redis has forgotten the numbering, but this writer has heard everything: it goes on.
                 Ok(Some(grant)) if grant.place.marker.is_empty() => self.begin_numbering(grant, false).await,
                 Ok(_) => self.resign().await,
-                Err(fault) => tracing::warn!(error = %fault, "the recorder's lease could not be renewed"),
+                Err(fault) => {
+                    if let Some(suppressed) = self.lease_log.allow(self.instance.now_ms()) {
+                        tracing::warn!(error = %fault, suppressed, "the recorder's lease could not be renewed");
+                    }
+                }
             },
             Role::Retiring { .. } if !self.numbering.has_unwritten() => self.resign().await,
             Role::Retiring { .. } => {}
@@ -223,6 +244,7 @@ impl Recorder {
         match self.lease.writer().await {
             Ok(Some(grant)) => return self.start_writing(grant).await,
             Ok(None) => self.instance.recorder_known(),
+            // A foreign key under one of the recorder's names is logged where the answer is read.
             Err(_) => return,
         }
         if !matches!(self.lease.standby().await, Ok(true)) {
@@ -283,7 +305,7 @@ impl Recorder {
         let written = match self.lease.write(token, self.numbering.unwritten(BATCH), max).await {
             Ok(written) => written,
             Err(fault) => {
-                tracing::warn!(error = %fault, "bare publishes wait to be recorded");
+                self.log_waiting(&fault.to_string());
                 return false;
             }
         };
@@ -291,20 +313,40 @@ impl Recorder {
         for answer in written {
             match answer {
                 Written::Recorded => metrics.recorded.inc(),
-                Written::Rejected(reason) => metrics.rejected.with_label_values(&[reason.as_str()]).inc(),
-                Written::Done => {}
+                Written::Rejected { reason, text } => {
+                    metrics.rejected.with_label_values(&[reason.as_str()]).inc();
+                    if reason == Refusal::WrongType.code() {
+                        self.log_wrong_type(&text);
+                    }
+                }
+                Written::Duplicate | Written::Done => {}
                 Written::Fenced => {
                     self.resign().await;
                     return true;
                 }
                 Written::Failed(error) => {
-                    tracing::warn!(error, "a bare publish waits to be recorded");
+                    self.log_waiting(&error);
                     return false;
                 }
             }
             self.numbering.written();
         }
         true
+    }
+
+    fn log_waiting(&self, error: &str) {
+        if let Some(suppressed) = self.waiting_log.allow(self.instance.now_ms()) {
+            tracing::warn!(error, suppressed, "bare publishes wait to be recorded");
+        }
+    }
+
+    /// Logs, once for each channel, that its messages cannot be recorded; the first unwritten message is one of them.
+    fn log_wrong_type(&self, fault: &str) {
+        let Some(channel) = self.numbering.first_channel() else { return };
+        if self.wrong_type_log.allow(channel, self.instance.now_ms()) {
+            let channel = String::from_utf8_lossy(channel);
+            tracing::error!(%channel, fault, "bare publishes to this channel are rejected (wrong-type)");
+        }
     }
 
     /// A clean stop: what has come is written, then the lease is given back, and the standby goes on at once.

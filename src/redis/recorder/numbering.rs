@@ -142,6 +142,14 @@ impl Numbering {
         self.queue.iter().take(limit)
     }
 
+    /// The channel of the first to be written, if that is a message.
+    pub fn first_channel(&self) -> Option<&[u8]> {
+        match self.queue.front() {
+            Some((_, Work::Message { channel, .. })) => Some(channel),
+            _ => None,
+        }
+    }
+
     /// The first one is written.
     pub fn written(&mut self) {
         if let Some((_, work)) = self.queue.pop_front() {

@@ -1,60 +1,90 @@
-// The dashboard for everyone: on a phone, in the dark, by keyboard, with a screen reader (as far as axe-core sees it).
+// Accessibility of the dashboard: phone, dark mode, keyboard and screen reader, as far as axe-core
+// can test.
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { test } from 'node:test';
-import { counter, live, pane, publish, stand, unread } from './lib.js';
+import { counter, live, pane, publish, setUp, unread } from './lib.js';
 
 const AXE = readFileSync(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8');
 
-/** What axe-core finds that is worse than minor: rule, weight and where. */
-async function faults(tab) {
+/** Violations reported by axe-core, except minor ones: rule, impact and element. */
+async function violations(tab) {
   await tab.evaluate(AXE);
-  const { violations, passes } = await tab.evaluate(() => window.axe.run());
-  assert.ok(passes.length > 20, 'axe has looked');
-  return violations.filter(({ impact }) => impact !== 'minor')
-    .flatMap(({ id, impact, nodes }) => nodes.map(({ target, failureSummary }) => `${id} (${impact}) at ${target}: ${failureSummary}`));
+  const { violations: found, passes } = await tab.evaluate(() => window.axe.run());
+  assert.ok(passes.length > 20, 'axe-core checked too few rules');
+  return found
+    .filter(({ impact }) => impact !== 'minor')
+    .flatMap(({ id, impact, nodes }) =>
+      nodes.map(
+        ({ target, failureSummary }) => `${id} (${impact}) at ${target}: ${failureSummary}`,
+      ),
+    );
 }
 
 const LOOKS = {
   'light': { colorScheme: 'light' },
   'dark': { colorScheme: 'dark' },
-  'on a phone': { colorScheme: 'light', viewport: { width: 390, height: 844 }, hasTouch: true, isMobile: true },
-  'on a phone, dark': { colorScheme: 'dark', viewport: { width: 390, height: 844 }, hasTouch: true, isMobile: true },
+  'on a phone': {
+    colorScheme: 'light',
+    viewport: { width: 390, height: 844 },
+    hasTouch: true,
+    isMobile: true,
+  },
+  'on a phone, dark': {
+    colorScheme: 'dark',
+    viewport: { width: 390, height: 844 },
+    hasTouch: true,
+    isMobile: true,
+  },
 };
 for (const [name, look] of Object.entries(LOOKS)) {
-  test(`axe finds nothing: ${name}`, async (t) => {
-    // Colours on their way from one to another are not what axe is to measure.
-    const { tab, gateway } = await stand(t, { look: { reducedMotion: 'reduce', ...look } });
-    assert.deepEqual(await faults(tab), []);
+  test(`axe-core finds no violations: ${name}`, async (t) => {
+    // Without transitions, which would change the measured colours.
+    const { tab, gateway } = await setUp(t, { look: { reducedMotion: 'reduce', ...look } });
+    assert.deepEqual(await violations(tab), []);
     for (const what of ['Order', 'Payment', 'Message']) await publish(tab, what, 'everyone');
     await unread(tab, 'bob', 3);
     await pane(tab, 'bob').getByRole('button', { name: /^Notifications/ }).click();
     await pane(tab, 'bob').locator('.panel').waitFor();
-    assert.deepEqual(await faults(tab), []);
+    assert.deepEqual(await violations(tab), []);
     const width = look.viewport?.width ?? 1280;
-    assert.equal(await tab.evaluate(() => document.documentElement.scrollWidth), width, 'nothing sticks out');
+    assert.equal(
+      await tab.evaluate(() => document.documentElement.scrollWidth),
+      width,
+      'the page scrolls horizontally',
+    );
     await gateway.crash();
-    await tab.waitForFunction(() => document.querySelectorAll('.entry[data-status=reconnecting]').length === 2);
-    assert.deepEqual(await faults(tab), []);
+    await tab.waitForFunction(
+      () => document.querySelectorAll('.entry[data-status=reconnecting]').length === 2,
+    );
+    assert.deepEqual(await violations(tab), []);
   });
 }
 
-test('all of it goes by keyboard', async (t) => {
-  const { tab } = await stand(t);
-  const focused = () => tab.evaluate(() => document.activeElement.getAttribute('aria-label') ?? document.activeElement.textContent);
+test('every control is reachable by keyboard', async (t) => {
+  const { tab } = await setUp(t);
+  const focused = () =>
+    tab.evaluate(
+      () => document.activeElement.getAttribute('aria-label') ?? document.activeElement.textContent,
+    );
   const tabTo = async (name) => {
     const passed = [];
     for (let presses = 0; presses < 40; presses += 1) {
       await tab.keyboard.press('Tab');
       const now = await focused();
       if (name.test(now)) {
-        assert.ok(await tab.evaluate(() => getComputedStyle(document.activeElement).outlineStyle !== 'none'), `the focus can be seen on ${now}`);
+        assert.ok(
+          await tab.evaluate(
+            () => getComputedStyle(document.activeElement).outlineStyle !== 'none',
+          ),
+          `no visible focus on ${now}`,
+        );
         return;
       }
       passed.push(now);
     }
-    assert.fail(`no ${name}; there are: ${passed.join(' | ')}`);
+    assert.fail(`${name} was not focused, only: ${passed.join(' | ')}`);
   };
 
   await tabTo(/^Turn on browser notifications$|^Browser notifications/);
@@ -68,7 +98,10 @@ test('all of it goes by keyboard', async (t) => {
   await tabTo(/^Notifications of Alice, 2 unread$/);
   await tab.keyboard.press('Enter');
   await pane(tab, 'alice').locator('.panel').waitFor();
-  assert.equal(await tab.evaluate(() => document.activeElement.getAttribute('aria-expanded')), 'true');
+  assert.equal(
+    await tab.evaluate(() => document.activeElement.getAttribute('aria-expanded')),
+    'true',
+  );
   await tabTo(/^Mark all as read$/);
   await tab.keyboard.press('Enter');
   await unread(tab, 'alice', 0);
@@ -79,14 +112,14 @@ test('all of it goes by keyboard', async (t) => {
   await tabTo(/^Notifications of Bob/);
 });
 
-test('a screen reader hears of new events and of the connection', async (t) => {
-  const { tab, gateway, restart } = await stand(t);
-  const said = pane(tab, 'bob').getByRole('status');
+test('screen reader announces events and connection changes', async (t) => {
+  const { tab, gateway, restart } = await setUp(t);
+  const announced = pane(tab, 'bob').getByRole('status');
   await publish(tab, 'Message', 'Bob');
-  await said.filter({ hasText: /^Bob: Message from .+: .+/ }).waitFor();
+  await announced.filter({ hasText: /^Bob: Message from .+: .+/ }).waitFor();
   await gateway.crash();
-  await said.filter({ hasText: 'Connection of Bob: Reconnecting' }).waitFor();
+  await announced.filter({ hasText: 'Connection of Bob: Reconnecting' }).waitFor();
   await restart();
   await live(tab);
-  await said.filter({ hasText: 'Connection of Bob: Live' }).waitFor();
+  await announced.filter({ hasText: 'Connection of Bob: Live' }).waitFor();
 });

@@ -1,17 +1,19 @@
-// A proxy in front of gateways that can be made as bad as proxies are.
+// A proxy in front of gateways that simulates the faults of real proxies.
 import http from 'node:http';
 import { EventEmitter } from 'node:events';
-import { within } from './processes.js';
+import { withTimeout } from './processes.js';
 
 /**
- * Hands every request on to the first of `targets` (ports) that takes it, beginning with another one each time. `mode` may be changed at any time:
- * - `through`: as it should be
- * - `buffers`: keeps an event stream back until it has ended; everything else goes through
- * - `swallows`: takes everything and lets nothing back, for what is open as well
- * - `refuses`: 502 for event streams; everything else goes through
- * - `holds`: keeps new requests back until `release()`; `holds-streams`, `holds-polls`: only those
- * - `delays-polls`: polls go through, and their answers are kept back until `release()`; it emits `delayed` for each
- * It emits `request` with `stream`, `poll` or `other` and the request's URL.
+ * Forwards each request to the first of `targets` (ports) that accepts it, starting with the next
+ * one each time. `mode` can be changed at any time:
+ * - `through`: forwards everything
+ * - `buffers`: buffers event streams until they end; forwards everything else
+ * - `swallows`: accepts requests and returns nothing, also on open streams
+ * - `refuses`: returns 502 for event streams; forwards everything else
+ * - `holds`: holds new requests until `release()`; `holds-streams`, `holds-polls`: only those
+ * - `delays-polls`: forwards polls and holds their responses until `release()`; emits `delayed`
+ *
+ * Emits `request` with `stream`, `poll` or `other` and the URL of the request.
  */
 export class Proxy extends EventEmitter {
   static async start(t, ...targets) {
@@ -21,10 +23,10 @@ export class Proxy extends EventEmitter {
     proxy.turn = 0;
     proxy.held = [];
     proxy.sockets = new Set();
-    proxy.server = http.createServer((request, response) => proxy.take(request, response));
+    proxy.server = http.createServer((request, response) => proxy.handle(request, response));
     proxy.server.on('connection', (socket) => {
       proxy.sockets.add(socket);
-      socket.on('close', () => proxy.sockets.delete(socket)).on('error', () => { /* cut */ });
+      socket.on('close', () => proxy.sockets.delete(socket)).on('error', () => { /* closed */ });
     });
     await new Promise((resolve) => { proxy.server.listen(0, '127.0.0.1', resolve); });
     t.after(() => { proxy.server.close(); proxy.cut(); });
@@ -32,33 +34,33 @@ export class Proxy extends EventEmitter {
     return proxy;
   }
 
-  /** Ends all that is open. */
+  /** Closes all connections. */
   cut() { for (const socket of this.sockets) socket.destroy(); }
 
-  /** What was held goes through, and so does all that follows, unless there is another mode for it. */
+  /** Forwards what was held, and sets the mode. */
   release(mode = 'through') {
     this.mode = mode;
     for (const go of this.held.splice(0)) go();
   }
 
-  /** Waits for the next request of the kind; its URL. */
-  asked(wanted) {
-    return within(new Promise((resolve) => {
-      const hear = (kind, url) => {
-        if (kind !== wanted) return;
-        this.off('request', hear);
+  /** Waits for the next request of a kind and resolves to its URL. */
+  nextRequest(expected) {
+    return withTimeout(new Promise((resolve) => {
+      const onRequest = (kind, url) => {
+        if (kind !== expected) return;
+        this.off('request', onRequest);
         resolve(url);
       };
-      this.on('request', hear);
-    }), `nobody asks for a ${wanted}`);
+      this.on('request', onRequest);
+    }), `no ${expected} was requested`);
   }
 
-  take(request, response) {
+  handle(request, response) {
     const { pathname } = new URL(request.url, this.url);
     const kind = { '/events': 'stream', '/events/poll': 'poll' }[pathname] ?? 'other';
     this.emit('request', kind, request.url);
     if (this.mode === 'holds' || this.mode === `holds-${kind}s`) {
-      this.held.push(() => this.take(request, response));
+      this.held.push(() => this.handle(request, response));
       return;
     }
     if (this.mode === 'swallows') return;
@@ -67,29 +69,39 @@ export class Proxy extends EventEmitter {
       return;
     }
     const first = this.turn++;
-    const hand = (tries) => {
+    const forward = (tries) => {
       if (tries === this.targets.length) {
         response.destroy();
         return;
       }
       const port = this.targets[(first + tries) % this.targets.length];
-      const onward = http.request({ port, host: '127.0.0.1', path: request.url, method: request.method, headers: request.headers, agent: false });
-      response.on('close', () => onward.destroy());
-      onward.on('error', () => { if (!response.headersSent) hand(tries + 1); else response.destroy(); });
-      onward.on('response', (answer) => {
+      const upstream = http.request({
+        port,
+        host: '127.0.0.1',
+        path: request.url,
+        method: request.method,
+        headers: request.headers,
+        agent: false,
+      });
+      response.on('close', () => upstream.destroy());
+      upstream.on('error', () => {
+        if (!response.headersSent) forward(tries + 1);
+        else response.destroy();
+      });
+      upstream.on('response', (answer) => {
         if (this.mode !== `delays-${kind}s`) {
-          this.back(answer, response);
+          this.respond(answer, response);
           return;
         }
-        this.held.push(() => this.back(answer, response));
+        this.held.push(() => this.respond(answer, response));
         this.emit('delayed');
       });
-      onward.end();
+      upstream.end();
     };
-    hand(0);
+    forward(0);
   }
 
-  back(answer, response) {
+  respond(answer, response) {
     const stream = answer.headers['content-type'] === 'text/event-stream';
     const held = [];
     const send = (chunk) => {

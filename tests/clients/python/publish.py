@@ -1,12 +1,16 @@
-"""Publishes with redis-py: publish.py URL bare CHANNEL MESSAGE | publish.py URL durable CHANNEL TYPE PAYLOAD (prints the id)."""
+"""Publishes with redis-py.
+
+Usage: publish.py URL plain CHANNEL MESSAGE
+       publish.py URL durable CHANNEL TYPE PAYLOAD (prints the id)
+"""
 
 import sys
 
 import redis
 
-url, way, *words = sys.argv[1:]
+url, mode, *words = sys.argv[1:]
 with redis.Redis.from_url(url, decode_responses=True) as client:
-    if way == "bare":
+    if mode == "plain":
         channel, message = words
         client.publish(channel, message)
     else:

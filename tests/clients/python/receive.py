@@ -1,6 +1,9 @@
-"""Receives with httpx-sse and prints each event as a line of JSON: receive.py URL...
+"""Receives with httpx-sse and prints each event as a line of JSON.
 
-When a stream breaks it goes on at the next URL with the last event id, as the documentation of httpx-sse describes.
+Usage: receive.py URL...
+
+After a connection failure it resumes at the next URL with the last event id, as described in the
+documentation of httpx-sse.
 """
 
 import json
@@ -23,6 +26,7 @@ with httpx.Client(timeout=httpx.Timeout(10, read=30)) as client:
                     last_event_id = event.id
                     if event.retry is not None:
                         retry = event.retry
-                    print(json.dumps({"type": event.event, "data": event.data, "id": event.id}), flush=True)
+                    line = {"type": event.event, "data": event.data, "id": event.id}
+                    print(json.dumps(line), flush=True)
         except httpx.TransportError as error:
-            print(f"the stream broke: {error!r}", file=sys.stderr, flush=True)
+            print(f"the connection failed: {error!r}", file=sys.stderr, flush=True)

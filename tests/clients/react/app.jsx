@@ -1,19 +1,35 @@
-// The page of the React tests: one component with the hook under test, driven and watched from the test through `window`.
+// The page of the React tests: renders the hook under test, controlled through `window`.
 import { StrictMode, useEffect, useState } from 'react';
 import { QueryClient, QueryClientProvider, useQuery, useQueryClient } from '@tanstack/react-query';
 import { flushSync } from 'react-dom';
 import { createRoot } from 'react-dom/client';
-import { ConnectionStatus, useEventSource, useFrameBatch, useResilientRealtime } from 'sse-gateway-client/react';
+import {
+  ConnectionStatus,
+  useEventSource,
+  useFrameBatch,
+  useResilientRealtime,
+} from 'sse-gateway-client/react';
 
 const hooks = { useEventSource, useResilientRealtime };
 const ticket = async () => (await fetch('/ticket', { method: 'POST' })).text();
-/** What was seen: events with the tag that the handler had, the states in order, and how often the component was rendered. */
+/** Recorded events with the tag of their handler, states in order, and the number of renders. */
 window.seen = { events: [], states: [], gaps: [], errors: [], renders: 0 };
 
-/** A component as people write them: everything is made anew at each render. */
-function Probe({ hook = 'useEventSource', tag = '', names = ['order'], topics, showsId, atMount, ...options }) {
+/** A typical component: creates all options during rendering. */
+function Probe({
+  hook = 'useEventSource',
+  tag = '',
+  names = ['order'],
+  topics,
+  showsId,
+  atMount,
+  ...options
+}) {
   window.seen.renders += 1;
-  const handlers = names.map((name) => [name, (data, { id, type }) => window.seen.events.push({ tag, type, data, id })]);
+  const handlers = names.map((name) => [
+    name,
+    (data, { id, type }) => window.seen.events.push({ tag, type, data, id }),
+  ]);
   const result = hooks[hook]({
     ...options,
     ticket: () => ticket(),
@@ -23,9 +39,15 @@ function Probe({ hook = 'useEventSource', tag = '', names = ['order'], topics, s
     onError: (error) => window.seen.errors.push(String(error)),
   });
   const { status } = result;
-  useEffect(() => { window.seen.states.push(status); }, [status]);
-  useEffect(() => { window.result = result; });
-  useEffect(() => { if (atMount) result[atMount](); }, []);
+  useEffect(() => {
+    window.seen.states.push(status);
+  }, [status]);
+  useEffect(() => {
+    window.result = result;
+  });
+  useEffect(() => {
+    if (atMount) result[atMount]();
+  }, []);
   return (
     <>
       <ConnectionStatus status={status} />
@@ -34,57 +56,101 @@ function Probe({ hook = 'useEventSource', tag = '', names = ['order'], topics, s
   );
 }
 
-/** A list that shows the last events of many. */
+/** A list of the latest events. */
 function Flood(options) {
   const [rows, setRows] = useState({ count: 0, last: [] });
   const add = useFrameBatch((events) => {
     window.seen.batches.push(events.length);
-    setRows(({ count, last }) => ({ count: count + events.length, last: [...last, ...events].slice(-200) }));
+    setRows(({ count, last }) => ({
+      count: count + events.length,
+      last: [...last, ...events].slice(-200),
+    }));
   });
   window.seen.renders += 1;
-  useEventSource({ ...options, ticket, eventHandlers: { order: (data) => { window.seen.events.push(data.n); window.seen.arrived.push(performance.now()); add(data); } } });
-  return <><output>{rows.count}</output><ol>{rows.last.map(({ n, text }) => <li key={n}>{n}: {text}</li>)}</ol></>;
+  useEventSource({
+    ...options,
+    ticket,
+    eventHandlers: {
+      order: (data) => {
+        window.seen.events.push(data.n);
+        window.seen.arrived.push(performance.now());
+        add(data);
+      },
+    },
+  });
+  return (
+    <>
+      <output>{rows.count}</output>
+      <ol>
+        {rows.last.map(({ n, text }) => (
+          <li key={n}>
+            {n}: {text}
+          </li>
+        ))}
+      </ol>
+    </>
+  );
 }
 
 const queryKey = ['orders'];
 const queries = new QueryClient();
 
-/** The recipe of clients/js/react/README.md, "TanStack Query"; docs.test.js compares the two. */
+/**
+ * The TanStack Query recipe of clients/js/react/README.md, unchanged except for `url`.
+ * docs.test.js compares the two.
+ */
 function useOrders(url) {
   const client = useQueryClient();
-  const reload = () => client.invalidateQueries({ queryKey });
   const { status } = useResilientRealtime({
     url,
     ticket,
     eventHandlers: {
       order: (order) => {
-        // A response on its way may be older than this event and would undo it: ask again.
-        if (client.isFetching({ queryKey })) return reload();
-        const others = (all) => all.filter(({ id }) => id !== order.id);
-        client.setQueryData(queryKey, (orders) => orders && [...others(orders), order]);
+        // A response in flight may be older than this event and would overwrite it: fetch again.
+        if (client.isFetching({ queryKey })) client.invalidateQueries({ queryKey });
+        else client.setQueryData(queryKey, (orders) =>
+          orders && [...orders.filter(({ id }) => id !== order.id), order]);
       },
     },
-    onGap: reload,
+    onGap: () => client.invalidateQueries({ queryKey }),
   });
-  const isConnected = status !== 'connecting';
+  const connected = status !== 'connecting';
   useEffect(() => {
-    if (isConnected) client.invalidateQueries({ queryKey });
-  }, [client, isConnected]);
+    if (connected) client.invalidateQueries({ queryKey });
+  }, [client, connected]);
 
-  const queryFn = async () => (await fetch('/api/orders')).json();
-  // `staleTime`: the stream keeps it current, so it need not be refetched.
-  return useQuery({ queryKey, queryFn, staleTime: Infinity });
+  return useQuery({
+    queryKey,
+    queryFn: async () => (await fetch('/api/orders')).json(),
+    staleTime: Infinity, // the stream keeps the data fresh
+  });
 }
 
 function Orders({ url }) {
   const { data = [], isFetching } = useOrders(url);
-  return <ul data-fetching={isFetching}>{data.map(({ id, state }) => <li key={id}>{id} {state}</li>)}</ul>;
+  return (
+    <ul data-fetching={isFetching}>
+      {data.map(({ id, state }) => (
+        <li key={id}>
+          {id} {state}
+        </li>
+      ))}
+    </ul>
+  );
 }
 
 const root = createRoot(document.getElementById('root'));
-const components = { Probe, Flood, Orders: (props) => <QueryClientProvider client={queries}><Orders {...props} /></QueryClientProvider> };
+const components = {
+  Probe,
+  Flood,
+  Orders: (props) => (
+    <QueryClientProvider client={queries}>
+      <Orders {...props} />
+    </QueryClientProvider>
+  ),
+};
 window.show = (name, props) => {
   const Shown = components[name];
-  // At once, effects included: what the test does next happens after it.
+  // Synchronously, including effects, so that the test continues afterwards.
   flushSync(() => root.render(<StrictMode>{Shown && <Shown {...props} />}</StrictMode>));
 };

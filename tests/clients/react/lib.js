@@ -1,18 +1,19 @@
-// A page with the hooks, on an origin of its own that also gives out tickets; and the gateway's own count of connections.
+// Setup for the React tests: a page with the hooks, its tickets, and connection metrics of the
+// gateway.
 import http from 'node:http';
 import { createRequire } from 'node:module';
 import path from 'node:path';
 import { build } from 'esbuild';
 import { browser, page } from '../lib/browser.js';
 import { freePort, until } from '../lib/processes.js';
-import { Gateway, Redis, ticket } from '../lib/stand.js';
+import { Gateway, Redis, ticket } from '../lib/servers.js';
 
 const HERE = import.meta.dirname;
 const CLIENT = path.resolve(HERE, '../../../clients/js');
-/** The folder of a package, as seen from a file. */
+/** Resolves the folder of a package from a file. */
 const folderOf = (name, from) => path.dirname(createRequire(from).resolve(`${name}/package.json`));
 
-/** The test page in one file, with the React of that folder. */
+/** Bundles the test page with the React of a folder. */
 async function bundle(folder) {
   const from = path.join(HERE, folder, 'package.json');
   const { outputFiles: [file] } = await build({
@@ -21,7 +22,7 @@ async function bundle(folder) {
     write: false,
     format: 'esm',
     jsx: 'automatic',
-    // The development build: strict mode runs effects twice only there.
+    // Strict mode only runs effects twice in the development build.
     define: { 'process.env.NODE_ENV': '"development"' },
     alias: {
       'react': folderOf('react', from),
@@ -32,8 +33,11 @@ async function bundle(folder) {
   return file.text;
 }
 
-/** Redis, a gateway and a page: { client, gateway, restart(), tab, tickets(), connections(), opened(), publish(n, type, channel), show(name, props) }. */
-export async function stand(t, { react = '.', settings = {}, orders = async () => [] } = {}) {
+/**
+ * Starts Redis and a gateway and opens the page: { client, gateway, restart(), tab, tickets(),
+ * connections(), opened(), publish(n, type, channel), show(name, props), … }.
+ */
+export async function setUp(t, { react = '.', settings = {}, orders = async () => [] } = {}) {
   const script = await bundle(react);
   let tickets = 0;
   const site = http.createServer(async (request, response) => {
@@ -45,8 +49,12 @@ export async function stand(t, { react = '.', settings = {}, orders = async () =
     } else if (request.url === '/app.js') {
       response.setHeader('content-type', 'text/javascript').end(script);
     } else {
-      response.setHeader('content-type', 'text/html')
-        .end('<!doctype html><title>React</title><link rel="icon" href="data:,"><div id="root"></div><script type="module" src="/app.js"></script>');
+      response
+        .setHeader('content-type', 'text/html')
+        .end(
+          '<!doctype html><title>React</title><link rel="icon" href="data:,">' +
+            '<div id="root"></div><script type="module" src="/app.js"></script>',
+        );
     }
   });
   await new Promise((resolve) => { site.listen(0, '127.0.0.1', resolve); });
@@ -62,23 +70,38 @@ export async function stand(t, { react = '.', settings = {}, orders = async () =
 
   const metric = async (name) => {
     const text = await (await fetch(`${gateway.admin}/metrics`)).text();
-    return text.split('\n').filter((line) => line.startsWith(`${name} `) || line.startsWith(`${name}{`))
+    return text
+      .split('\n')
+      .filter((line) => line.startsWith(`${name} `) || line.startsWith(`${name}{`))
       .reduce((sum, line) => sum + Number(line.slice(line.lastIndexOf(' '))), 0);
   };
   const connections = () => metric('sse_connections');
   return {
-    client, gateway, tab, connections,
+    client,
+    gateway,
+    tab,
+    connections,
     restart: () => Gateway.start(t, { redis, settings: all, port: gateway.port }),
     tickets: () => tickets,
     opened: () => metric('sse_connections_opened_total'),
-    connectionsAre: (count) => until(async () => await connections() === count, `there are not ${count} connections`),
-    publish: (n, type = 'order', channel = 'user:42:events') => client.fcall('sse_publish', 1, channel, type, JSON.stringify({ n })),
-    show: (name, props = {}) => tab.evaluate(([name, props]) => window.show(name, props), [name, { url: `${gateway.url}/events`, ...props }]),
+    connectionsAre: (count) =>
+      until(async () => (await connections()) === count, `number of connections is not ${count}`),
+    publish: (n, type = 'order', channel = 'user:42:events') =>
+      client.fcall('sse_publish', 1, channel, type, JSON.stringify({ n })),
+    show: (name, props = {}) =>
+      tab.evaluate(
+        ([name, props]) => window.show(name, props),
+        [name, { url: `${gateway.url}/events`, ...props }],
+      ),
     status: (status) => tab.waitForSelector(`.connection-status[data-state=${status}]`),
-    /** Waits for that many events; all that came: [tag, type, n]. */
+    /** Waits for `count` events and resolves to all of them: [tag, type, n]. */
     events: async (count) => {
       await tab.waitForFunction((count) => window.seen.events.length >= count, count);
-      return tab.evaluate(() => window.seen.events.map(({ tag, type, data }) => [tag, type, data.n].filter((part) => part !== '')));
+      return tab.evaluate(() =>
+        window.seen.events.map(({ tag, type, data }) =>
+          [tag, type, data.n].filter((part) => part !== ''),
+        ),
+      );
     },
   };
 }

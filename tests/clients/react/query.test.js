@@ -1,13 +1,18 @@
-// The recipe for TanStack Query in clients/js/react/README.md: what was loaded and what is streamed make one true list.
+// The TanStack Query recipe of clients/js/react/README.md keeps loaded and streamed data
+// consistent.
 import assert from 'node:assert/strict';
 import { EventEmitter, once } from 'node:events';
 import { test } from 'node:test';
-import { within } from '../lib/processes.js';
-import { stand } from './lib.js';
+import { withTimeout } from '../lib/processes.js';
+import { setUp } from './lib.js';
 
-test('TanStack Query: events go into the cache, an answer that is older than an event does not undo it, a gap loads again', async (t) => {
-  // The backend: its answers can be held back, and then tell what was true when they were asked for.
-  const backend = Object.assign(new EventEmitter(), { orders: [{ id: 1, state: 'new' }], held: false, asked: 0 });
+test('TanStack Query recipe keeps the list consistent', async (t) => {
+  // Backend whose responses can be held; they contain the state at the time of the request.
+  const backend = Object.assign(new EventEmitter(), {
+    orders: [{ id: 1, state: 'new' }],
+    held: false,
+    asked: 0,
+  });
   const orders = async () => {
     const answer = structuredClone(backend.orders);
     backend.asked += 1;
@@ -15,14 +20,19 @@ test('TanStack Query: events go into the cache, an answer that is older than an 
     if (backend.held) await once(backend, 'release');
     return answer;
   };
-  const { client, tab, show, connectionsAre } = await stand(t, { orders });
+  const { client, tab, show, connectionsAre } = await setUp(t, { orders });
   const change = (id, state) => {
     backend.orders = [...backend.orders.filter((order) => order.id !== id), { id, state }];
     return client.fcall('sse_publish', 1, 'user:42:events', 'order', JSON.stringify({ id, state }));
   };
   const list = async (...rows) => {
-    await tab.waitForFunction((rows) => JSON.stringify([...document.querySelectorAll('li')].map(({ textContent }) => textContent)) === JSON.stringify(rows)
-      && document.querySelector('ul').dataset.fetching === 'false', rows);
+    await tab.waitForFunction(
+      (rows) =>
+        JSON.stringify(
+          [...document.querySelectorAll('li')].map(({ textContent }) => textContent),
+        ) === JSON.stringify(rows) && document.querySelector('ul').dataset.fetching === 'false',
+      rows,
+    );
   };
 
   await show('Orders');
@@ -34,17 +44,17 @@ test('TanStack Query: events go into the cache, an answer that is older than an 
   await list('1 new', '2 new');
   await change(1, 'completed');
   await list('2 new', '1 completed');
-  assert.equal(backend.asked, before, 'an event needs no request');
+  assert.equal(backend.asked, before, 'an event caused a request');
 
-  // A gap; the answer to it is on its way when the next event comes.
+  // A gap whose request is pending when the next event arrives.
   backend.held = true;
   const asked = once(backend, 'asked');
   await client.flushall();
-  await within(asked, 'the gap makes no request');
+  await withTimeout(asked, 'the gap caused no request');
   backend.held = false;
   await change(3, 'new');
   await tab.waitForFunction(() => document.querySelectorAll('li').length === 3);
   backend.emit('release');
   await list('2 new', '1 completed', '3 new');
-  assert.ok(backend.asked >= before + 2, `asked ${backend.asked - before} times more`);
+  assert.ok(backend.asked >= before + 2, `${backend.asked - before} more requests`);
 });

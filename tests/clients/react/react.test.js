@@ -1,11 +1,12 @@
-// The hooks in a real React, in strict mode, in a real browser: what makes a connection, what does not, and that none is left.
+// The hooks in strict mode, in React and a browser: what reconnects, what does not, and cleanup.
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { stand } from './lib.js';
+import { setUp } from './lib.js';
 
 for (const [name, react] of [['React 19', '.'], ['React 18', 'with-18']]) {
-  test(`strict mode makes one connection with one ticket, and unmounting ends it: ${name}`, async (t) => {
-    const { tab, show, status, publish, events, opened, connections, connectionsAre, tickets } = await stand(t, { react });
+  test(`strict mode opens one connection: ${name}`, async (t) => {
+    const { tab, show, status, publish, events, opened, connections, connectionsAre, tickets } =
+      await setUp(t, { react });
     await show('Probe');
     await status('open');
     await publish(1);
@@ -24,12 +25,12 @@ for (const [name, react] of [['React 19', '.'], ['React 18', 'with-18']]) {
     await publish(3);
     assert.deepEqual(await events(2), [['order', 1], ['new', 'order', 3]]);
     assert.equal(await opened(), 2);
-    assert.deepEqual(tab.complaints, []);
+    assert.deepEqual(tab.consoleErrors, []);
   });
 }
 
-test('handlers and event names may change from render to render: the connection stays, each event goes to the handler of its time', async (t) => {
-  const { show, status, publish, events, opened, tickets } = await stand(t);
+test('changed handlers keep the connection', async (t) => {
+  const { show, status, publish, events, opened, tickets } = await setUp(t);
   await show('Probe', { tag: 'first' });
   await status('open');
   await publish(1);
@@ -41,13 +42,18 @@ test('handlers and event names may change from render to render: the connection 
   await show('Probe', { tag: 'third', names: ['payment'] });
   await publish(4);
   await publish(5, 'payment');
-  assert.deepEqual(await events(4), [['first', 'order', 1], ['second', 'order', 2], ['second', 'payment', 3], ['third', 'payment', 5]]);
+  assert.deepEqual(await events(4), [
+    ['first', 'order', 1],
+    ['second', 'order', 2],
+    ['second', 'payment', 3],
+    ['third', 'payment', 5],
+  ]);
   assert.equal(await opened(), 1);
   assert.equal(tickets(), 1);
 });
 
-test('other topics and another url make a new connection, which goes on where the old one stopped; the same ones in another list do not', async (t) => {
-  const { gateway, tab, show, status, publish, events, opened, connectionsAre } = await stand(t);
+test('changed topics or url open a new connection', async (t) => {
+  const { gateway, tab, show, status, publish, events, opened, connectionsAre } = await setUp(t);
   await show('Probe', { topics: ['a', 'b'] });
   await status('open');
   await show('Probe', { topics: ['b', 'a'] });
@@ -73,8 +79,8 @@ test('other topics and another url make a new connection, which goes on where th
   assert.deepEqual(await tab.evaluate(() => window.seen.gaps), []);
 });
 
-test('not enabled is no connection; enabled again it gets what came meanwhile, once', async (t) => {
-  const { tab, show, status, publish, events, opened, connectionsAre, tickets } = await stand(t);
+test('disabled hook resumes when enabled again', async (t) => {
+  const { tab, show, status, publish, events, opened, connectionsAre, tickets } = await setUp(t);
   await show('Probe', { enabled: false });
   await status('closed');
   assert.equal(tickets(), 0);
@@ -91,7 +97,7 @@ test('not enabled is no connection; enabled again it gets what came meanwhile, o
   await publish(3);
   assert.deepEqual(await events(3), [['order', 1], ['order', 2], ['order', 3]]);
 
-  // The same by hand.
+  // The same with close() and reconnect().
   await tab.evaluate(() => window.result.close());
   await status('closed');
   await connectionsAre(0);
@@ -103,8 +109,8 @@ test('not enabled is no connection; enabled again it gets what came meanwhile, o
   assert.equal(tickets(), 3);
 });
 
-test('reconnect() in an effect at the mount: one connection, and none after unmounting', async (t) => {
-  const { show, status, publish, events, connectionsAre } = await stand(t);
+test('reconnect() in an effect opens one connection', async (t) => {
+  const { show, status, publish, events, connectionsAre } = await setUp(t);
   await show('Probe', { atMount: 'reconnect' });
   await status('open');
   await connectionsAre(1);
@@ -114,11 +120,11 @@ test('reconnect() in an effect at the mount: one connection, and none after unmo
   await connectionsAre(0);
 });
 
-test('close() in an effect at the mount: no ticket is fetched; reconnect() opens it', async (t) => {
-  const { tab, show, status, publish, events, tickets, connectionsAre } = await stand(t);
+test('close() in an effect prevents the connection', async (t) => {
+  const { tab, show, status, publish, events, tickets, connectionsAre } = await setUp(t);
   await show('Probe', { atMount: 'close' });
   await status('closed');
-  await tab.evaluate(() => fetch('/api/orders')); // a ticket would have been asked for before
+  await tab.evaluate(() => fetch('/api/orders')); // a ticket would have been requested before
   assert.equal(tickets(), 0);
   await tab.evaluate(() => window.result.reconnect());
   await status('open');
@@ -127,29 +133,35 @@ test('close() in an effect at the mount: no ticket is fetched; reconnect() opens
   await connectionsAre(1);
 });
 
-test('without a url yet: told to onError, closed; with one it opens', async (t) => {
-  const { gateway, tab, show, status, connectionsAre } = await stand(t);
+test('missing url is reported and can follow', async (t) => {
+  const { gateway, tab, show, status, connectionsAre } = await setUp(t);
   await show('Probe', { url: null });
   await status('closed');
   assert.match((await tab.evaluate(() => window.seen.errors)).join(), /TypeError.*url/);
   await show('Probe', { url: `${gateway.url}/events` });
   await status('open');
   await connectionsAre(1);
-  assert.deepEqual(tab.complaints, []);
+  assert.deepEqual(tab.consoleErrors, []);
 });
 
-test('the id that is shown moves on a quiet stream too', async (t) => {
-  const { tab, show, status } = await stand(t, { settings: { 'server.heartbeat': '300ms' } });
+test('lastEventId advances on an idle stream', async (t) => {
+  const { tab, show, status } = await setUp(t, { settings: { 'server.heartbeat': '300ms' } });
   await show('Probe', { showsId: true });
   await status('open');
   const id = await tab.textContent('output');
-  await tab.waitForFunction((id) => !['', id].includes(document.querySelector('output').textContent), id);
+  await tab.waitForFunction(
+    (id) => !['', id].includes(document.querySelector('output').textContent),
+    id,
+  );
   const first = await tab.textContent('output');
-  await tab.waitForFunction((first) => document.querySelector('output').textContent !== first, first);
+  await tab.waitForFunction(
+    (first) => document.querySelector('output').textContent !== first,
+    first,
+  );
 });
 
-test('useResilientRealtime takes the way that it is told, and says which', async (t) => {
-  const { tab, show, status, publish, events, connectionsAre } = await stand(t);
+test('useResilientRealtime follows and reports its mode', async (t) => {
+  const { tab, show, status, publish, events, connectionsAre } = await setUp(t);
   const mode = () => tab.evaluate(() => window.result.mode);
   await show('Probe', { hook: 'useResilientRealtime', mode: 'polling' });
   await status('polling');
@@ -163,14 +175,16 @@ test('useResilientRealtime takes the way that it is told, and says which', async
   await publish(2);
   await events(2);
   await show('Probe', { hook: 'useResilientRealtime' });
-  await tab.waitForFunction(() => window.seen.states.at(-1) === 'open' && window.seen.states.length >= 6);
+  await tab.waitForFunction(
+    () => window.seen.states.at(-1) === 'open' && window.seen.states.length >= 6,
+  );
   await publish(3);
   assert.deepEqual(await events(3), [['order', 1], ['order', 2], ['order', 3]]);
   await connectionsAre(1);
 });
 
-test('the state of a gateway that dies is shown, and how often it came back', async (t) => {
-  const { gateway, restart, tab, show, status, publish, events } = await stand(t);
+test('gateway crash is shown and counted', async (t) => {
+  const { gateway, restart, tab, show, status, publish, events } = await setUp(t);
   await show('Probe');
   await status('open');
   await gateway.crash();
@@ -182,17 +196,24 @@ test('the state of a gateway that dies is shown, and how often it came back', as
   await status('open');
   assert.deepEqual(await events(1), [['order', 1]]);
   assert.equal(await tab.evaluate(() => window.result.reconnectCount), 1);
-  assert.deepEqual(await tab.evaluate(() => window.seen.states), ['connecting', 'connecting', 'open', 'reconnecting', 'open']);
+  assert.deepEqual(await tab.evaluate(() => window.seen.states), [
+    'connecting',
+    'connecting',
+    'open',
+    'reconnecting',
+    'open',
+  ]);
 });
 
-test('an event renders nothing by itself; a component that shows the last id is rendered when it moves', async (t) => {
-  const { client, tab, show, status, events } = await stand(t);
+test('events only re-render components that read lastEventId', async (t) => {
+  const { client, tab, show, status, events } = await setUp(t);
   await show('Probe');
   await status('open');
   const before = await tab.evaluate(() => window.seen.renders);
   const flood = async (first) => {
     const pipeline = client.pipeline();
-    for (let n = first; n < first + 500; n += 1) pipeline.fcall('sse_publish', 1, 'user:42:events', 'order', JSON.stringify({ n }));
+    for (let n = first; n < first + 500; n += 1)
+      pipeline.fcall('sse_publish', 1, 'user:42:events', 'order', JSON.stringify({ n }));
     return (await pipeline.exec()).at(-1)[1];
   };
   await flood(0);

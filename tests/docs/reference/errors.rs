@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use sse_gateway::core::{
     envelope::Refusal,
-    system::{BusyReason, TicketFault},
+    system::{BusyReason, TicketRejection},
 };
 
 use super::{assemble, code, table};
@@ -43,28 +43,32 @@ in the capped stream `sse:rejected`:
 redis-cli XREVRANGE sse:rejected + - COUNT 10
 ```";
 
-fn ticket(fault: TicketFault) -> &'static str {
+fn ticket(fault: TicketRejection) -> &'static str {
     match fault {
-        TicketFault::Missing => "no `ticket` in the query and no `Authorization: Bearer` header",
-        TicketFault::Malformed => "not a JWT, longer than 8 KiB, or its header has `crit` (no extension is supported)",
-        TicketFault::UnknownKey => "no key is configured for its `kid`, and the key set of `tickets.jwks_url` has none",
-        TicketFault::WrongAlgorithm => "its `alg` is not the algorithm of the key (`none` never is)",
-        TicketFault::BadSignature => "signed with a different key",
-        TicketFault::MissingClaim => "a required claim is missing; the message names it",
-        TicketFault::BadClaim => "a claim has the wrong type, for example `exp` as a string",
-        TicketFault::BadSubject => "`sub` is not a valid user id",
-        TicketFault::WrongAudience => "`aud` is not `tickets.audience`",
-        TicketFault::WrongIssuer => "`iss` is not `tickets.issuer`",
-        TicketFault::Expired => "`exp` has passed, and there is no session to resume",
-        TicketFault::NotYetValid => "`nbf` or `iat` lies in the future: compare the clocks",
-        TicketFault::TooLongLived => "`exp - iat` exceeds `tickets.max_ttl`",
-        TicketFault::Used => "it was used before, and `tickets.reconnect_grace` is 0",
-        TicketFault::SessionOver => "`session_exp` or `tickets.max_session` has passed",
-        TicketFault::CookieMissing => {
+        TicketRejection::Missing => "no `ticket` in the query and no `Authorization: Bearer` header",
+        TicketRejection::Malformed => {
+            "not a JWT, longer than 8 KiB, or its header has `crit` (no extension is supported)"
+        }
+        TicketRejection::UnknownKey => {
+            "no key is configured for its `kid`, and the key set of `tickets.jwks_url` has none"
+        }
+        TicketRejection::WrongAlgorithm => "its `alg` is not the algorithm of the key (`none` never is)",
+        TicketRejection::BadSignature => "signed with a different key",
+        TicketRejection::MissingClaim => "a required claim is missing; the message names it",
+        TicketRejection::BadClaim => "a claim has the wrong type, for example `exp` as a string",
+        TicketRejection::BadSubject => "`sub` is not a valid user id",
+        TicketRejection::WrongAudience => "`aud` is not `tickets.audience`",
+        TicketRejection::WrongIssuer => "`iss` is not `tickets.issuer`",
+        TicketRejection::Expired => "`exp` has passed, and there is no session to resume",
+        TicketRejection::NotYetValid => "`nbf` or `iat` lies in the future: compare the clocks",
+        TicketRejection::TooLongLived => "`exp - iat` exceeds `tickets.max_ttl`",
+        TicketRejection::Used => "it was used before, and `tickets.reconnect_grace` is 0",
+        TicketRejection::SessionOver => "`session_exp` or `tickets.max_session` has passed",
+        TicketRejection::CookieMissing => {
             "the session is bound to a cookie (`tickets.session_cookie`) that the request does \
              not have: another browser opened it"
         }
-        TicketFault::SessionRevoked => "the user's sessions were revoked after the ticket was signed",
+        TicketRejection::SessionRevoked => "the user's sessions were revoked after the ticket was signed",
     }
 }
 
@@ -81,6 +85,13 @@ fn event(refusal: Refusal) -> [&'static str; 2] {
              `limits.publish_body_bytes`",
         ],
         Refusal::NotUtf8 => ["400", "the message is not UTF-8"],
+        Refusal::WrongType => [
+            "409",
+            "a key in Redis that the event needs has a value that the gateway never writes; the \
+             message names the key. Delete it \
+             ([how](../operations/runbook.md#foreign-data-in-the-gateways-keys)), then publish \
+             again",
+        ],
     }
 }
 
@@ -88,16 +99,20 @@ fn event(refusal: Refusal) -> [&'static str; 2] {
 const HTTP: &[(&str, &str, &str)] = &[
     ("bad-topics", "400", "`topics` contains something other than up to 256 exact names"),
     ("bad-wait", "400", "`wait` is not a number from 0 to 30"),
-    ("bad-request", "400", "the query or the body cannot be read; the message says why"),
+    ("bad-request", "400", "the request, its query or its body cannot be read; the message says why"),
     ("api-key-missing", "401", "no API key"),
     ("api-key-unknown", "401", "the API key is not configured"),
     ("scope-missing", "403", "the API key is valid, but lacks the scope for this endpoint"),
     ("not-found", "404", "no such path; also `POST /publish` and `POST /tickets` if `api_keys` is empty"),
+    ("origin-not-allowed", "403", "a preflight from an origin that is not in `cors.allowed_origins`"),
     ("method-not-allowed", "405", "the `Allow` header names the method of this endpoint"),
     ("body-timeout", "408", "the body of a POST did not arrive within 10 s"),
-    ("head-too-long", "431", "request line and headers exceed 16 KiB; the connection is closed"),
+    ("expectation-failed", "417", "an `Expect` other than `100-continue`; the connection is closed"),
+    ("head-too-long", "431", "request line and headers exceed 16 KiB or 96 fields; the connection is closed"),
     ("not-signed", "500", "`POST /tickets`: the key cannot sign"),
     ("no-signing-key", "501", "`POST /tickets`: only public keys are configured"),
+    ("coding-not-supported", "501", "a `Transfer-Encoding` other than `chunked`; the connection is closed"),
+    ("version-not-supported", "505", "neither HTTP/1.0, HTTP/1.1 nor HTTP/2; the connection is closed"),
 ];
 
 /// What a poll or a backend gets instead of `sse.busy`.
@@ -118,7 +133,7 @@ fn busy(reason: BusyReason) -> [&'static str; 2] {
 }
 
 pub fn page() -> String {
-    let tickets = TicketFault::ALL.iter().map(|f| [code(f.name()), ticket(*f).to_owned()]);
+    let tickets = TicketRejection::ALL.iter().map(|f| [code(f.name()), ticket(*f).to_owned()]);
     let tickets = table(["code", "problem"], tickets);
     let http = HTTP.iter().map(|(name, status, text)| [code(name), status.to_string(), text.to_string()]);
     let later = BusyReason::ALL.iter().map(|r| {
@@ -136,7 +151,7 @@ pub fn page() -> String {
 
 #[test]
 fn error_codes_are_exactly_those_of_the_http_layer() {
-    let enums = TicketFault::ALL.iter().map(|f| f.name());
+    let enums = TicketRejection::ALL.iter().map(|f| f.name());
     let enums = enums.chain(Refusal::ALL.iter().map(|r| r.code()));
     let enums: BTreeSet<&str> = enums.chain(BusyReason::ALL.iter().map(|r| r.name())).collect();
     let in_code = http_codes();

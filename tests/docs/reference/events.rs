@@ -83,9 +83,11 @@ fn gap(reason: GapReason) -> [&'static str; 2] {
              events may be lost",
             "live events from now on",
         ],
-        GapReason::UnknownId => {
-            ["The last event id was not issued by this gateway, or lies in the future", "live events from now on"]
-        }
+        GapReason::UnknownId => [
+            "The last event id was not issued by this gateway, lies in the future, or is older \
+                 than the session",
+            "live events from now on",
+        ],
     }
 }
 
@@ -114,7 +116,9 @@ fn closing(reason: CloseReason) -> (&'static str, Option<&'static str>) {
             Some("the next attempt gets a 401; your backend decides whether to issue a ticket"),
         ),
         CloseReason::ClientGone => ("the client closed the connection", None),
-        CloseReason::Stalled => ("the client read nothing for `limits.stall`", None),
+        CloseReason::Stalled => {
+            ("the client acknowledged nothing for `limits.stall`, although bytes were on their way", None)
+        }
         CloseReason::PollDone => ("the poll was answered", None),
     }
 }

@@ -2,7 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use sse_gateway::{core::system::JoinCause, state::metrics::Metrics};
+use sse_gateway::{
+    core::{malformed::Malformed, system::JoinCause},
+    metrics::Metrics,
+};
 
 use super::{assemble, code, table};
 
@@ -24,6 +27,11 @@ const LABELS: &str = "\
 [events](events.md) for `sse_gaps_total`, `sse_busy_total` and `sse_connections_closed_total`,
 [errors](errors.md) for `sse_tickets_refused_total` and `sse_rejected_total`.";
 
+const MALFORMED: &str = "\
+## Malformed requests
+
+The statuses of the responses are in [HTTP/1.1](http.md#responses-to-malformed-requests).";
+
 const OTHERS: &str = "\
 ## Other labels
 
@@ -35,6 +43,12 @@ const OTHERS: &str = "\
 | `role` | `writer` | this instance records plain publishes |
 | | `standby` | this instance takes over if the writer stops |
 | | `none` | neither |
+| `listener` | `public`, `admin` | the listener that accepted the socket |
+| `reason` of a dropped socket | `idle` | the longest idle socket was closed for a new one |
+| | `no-descriptor` | a new socket was closed, because all others are busy |
+| `reason` of an accept error | `descriptors`, `memory` | the process or the host has too few |
+| | `aborted` | the client closed the connection before it was accepted |
+| | `other` | another error; the log has it |
 | `outcome` of a key set fetch | `ok` | the key set is in use |
 | | `unreachable` | no connection, or a timeout |
 | | `status` | a response other than 200 |
@@ -48,6 +62,24 @@ fn cause(cause: JoinCause) -> &'static str {
         JoinCause::Overflow => "the connection's queue was dropped",
         JoinCause::Link => "the link to Redis broke, or a worker could not keep up",
         JoinCause::Predecessor => "a live event arrived, but its predecessor had not",
+    }
+}
+
+/// What makes a request malformed.
+fn malformed(reason: Malformed) -> &'static str {
+    match reason {
+        Malformed::RequestLine => "not `<method> <target> HTTP/1.x`",
+        Malformed::Target => "the request target is invalid, or has the wrong form for its method",
+        Malformed::Version => "neither HTTP/1.0 nor HTTP/1.1",
+        Malformed::Header => "a header field has the wrong form, or a line does not end with CRLF",
+        Malformed::Host => "`Host` is missing, repeated or invalid",
+        Malformed::Length => "`Content-Length` is invalid, repeated, or beside `Transfer-Encoding`",
+        Malformed::Coding => "a `Transfer-Encoding` other than `chunked`, or over HTTP/1.0",
+        Malformed::Expectation => "an `Expect` other than `100-continue`",
+        Malformed::Connect => "the method is CONNECT: the gateway is not a proxy",
+        Malformed::HeadTooLong => "request line and headers exceed 16 KiB",
+        Malformed::TooManyHeaders => "more than 96 header fields",
+        Malformed::Chunk => "the chunks or trailers of the body are malformed",
     }
 }
 
@@ -83,5 +115,9 @@ pub fn page() -> String {
     let labels = table(["metric", "label", "values"], rows);
     let causes = JoinCause::ALL.iter().map(|c| [code(c.name()), cause(*c).to_owned()]);
     let causes = format!("## Causes of a catch-up\n\n{}", table(["`cause` of `sse_joins_total`", "meaning"], causes));
-    assemble("Metrics", &[INTRODUCTION, "## All metrics", &all, LABELS, &labels, &causes, OTHERS])
+    let requests = Malformed::ALL.iter().map(|m| [code(m.name()), malformed(*m).to_owned()]);
+    let requests = table(["`reason` of `sse_requests_malformed_total`", "problem"], requests);
+    let requests = format!("{MALFORMED}\n\n{requests}");
+    let sections = [INTRODUCTION, "## All metrics", &all, LABELS, &labels, &causes, &requests, OTHERS];
+    assemble("Metrics", &sections)
 }

@@ -21,7 +21,8 @@ The variable of a key is `SSE_GATEWAY__`, the section, `__` and the key, in capi
 - **Durations** need a unit: `250ms`, `15s`, `5m`, `24h`.
 - **Sizes** are bytes, or have a unit: `64KiB`, `16MiB`.
 - **Lists** in a variable are separated by commas; lists of tables are JSON.
-- **Errors** are reported all at once, and the process exits with status 78.
+- **Errors** are reported all at once, with the line of the file or the name of the variable, and
+  the process exits with status 78.
   `sse-gateway check-config --config FILE` reports them without starting.
 - **Secrets** belong in environment variables or in files of their own, not in the configuration
   file. They are never logged.

@@ -20,6 +20,7 @@ pub struct Builder {
     env: BTreeMap<String, String>,
     config: Option<String>,
     outside: BTreeMap<&'static str, String>,
+    open_files: Option<u64>,
 }
 
 impl Builder {
@@ -38,6 +39,12 @@ impl Builder {
     /// Sets a variable of the environment that is no setting.
     pub fn outside(mut self, key: &'static str, value: &str) -> Builder {
         self.outside.insert(key, value.to_string());
+        self
+    }
+
+    /// Allows it this many open files (`ulimit -n`, soft and hard).
+    pub fn open_files(mut self, limit: u64) -> Builder {
+        self.open_files = Some(limit);
         self
     }
 
@@ -65,6 +72,9 @@ impl Builder {
         }
         command.envs(&self.outside).args(arguments).stdin(Stdio::null());
         process::die_with_parent(&mut command);
+        if let Some(limit) = self.open_files {
+            process::limit_open_files(&mut command, limit);
+        }
         command
     }
 
@@ -129,7 +139,8 @@ impl Gateway {
     /// Settings for a test: free ports, JSON log, a known secret, a short drain.
     pub fn builder(redis: &Redis) -> Builder {
         let program = PROGRAM.to_string();
-        let builder = Builder { program, env: BTreeMap::new(), config: None, outside: BTreeMap::new() };
+        let (env, outside) = (BTreeMap::new(), BTreeMap::new());
+        let builder = Builder { program, env, config: None, outside, open_files: None };
         builder
             .env("SERVER__LISTEN", "127.0.0.1:0")
             .env("ADMIN__LISTEN", "127.0.0.1:0")

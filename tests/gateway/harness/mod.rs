@@ -12,6 +12,7 @@
 //! Deadlines here only guard against hanging ([`GUARD`]); no test is decided by timing.
 
 pub mod gateway;
+pub mod http2;
 pub mod id;
 pub mod idp;
 pub mod keys;

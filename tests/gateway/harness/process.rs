@@ -37,6 +37,33 @@ pub fn die_with_parent(command: &mut Command) {
     }
 }
 
+/// Sets the soft and the hard limit of open files of a child.
+pub fn limit_open_files(command: &mut Command, limit: u64) {
+    let limit = libc::rlimit { rlim_cur: limit, rlim_max: limit };
+    // SAFETY: setrlimit is async-signal-safe, reads only the struct that it is given, and is all that
+    // happens here between fork and exec.
+    unsafe {
+        command.pre_exec(move || match libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) {
+            0 => Ok(()),
+            _ => Err(std::io::Error::last_os_error()),
+        });
+    }
+}
+
+/// Changes the soft limit of open files of a running process; returns what it was.
+pub fn change_open_files(pid: u32, soft: u64) -> u64 {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: prlimit only reads and writes the structs that it is given.
+    unsafe {
+        let null = std::ptr::null();
+        let files = libc::RLIMIT_NOFILE;
+        assert_eq!(libc::prlimit(pid as i32, files, null, &raw mut limit), 0);
+        let new = libc::rlimit { rlim_cur: soft, ..limit };
+        assert_eq!(libc::prlimit(pid as i32, files, &raw const new, std::ptr::null_mut()), 0);
+    }
+    limit.rlim_cur
+}
+
 /// A free port below the ephemeral range, so that no outgoing connection (not even a client that
 /// connects to itself) can sit on it while its server is down.
 pub fn free_port() -> u16 {

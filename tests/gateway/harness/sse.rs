@@ -156,6 +156,14 @@ impl Sse {
         self.pace = Some((bytes, pause));
     }
 
+    /// From now on no packet reaches the client's system: nothing is acknowledged, as if its network
+    /// had gone.
+    pub fn lose_network(&self) {
+        // "Accept 0 bytes of the packet", in the language of socket filters.
+        let drop_all = socket2::SockFilter::new(libc::BPF_RET as u16, 0, 0, 0);
+        socket2::SockRef::from(&self.stream).attach_filter(&[drop_all]).expect("a filter");
+    }
+
     /// The next event, or `None` at the stream's end. Panics after [`GUARD`] of nothing but heartbeats.
     pub async fn next_event(&mut self) -> Option<Event> {
         self.next_event_within(GUARD).await

@@ -1,102 +1,117 @@
-import { run } from '../engine.js';
+import { startEngine } from '../engine.js';
 /** @import { Settings, State } from '../types.js' */
 
-/** A tab that does not answer within so many ms is not waited for alone: another one is asked too. */
-const TICKET = 5000;
+/** Time, in ms, for a tab to answer a ticket request before another tab is asked as well. */
+const TICKET_TIMEOUT = 5000;
 
 /**
- * What goes over the channel of a group. `to`: only for this member.
- * From the hub: `hello` (a hub has begun, or answers to a `join`), `event`, `at`, `state`, `error`, `ask` (for a ticket).
+ * A message on the channel of a group. `to`: only for this member.
+ *
+ * From the hub: `hello` (a new hub, or the response to a `join`), `event`, `at`, `state`, `error`,
+ * `ask` (requests a ticket).
+ *
  * From members: `join`, `leave`, `types`, `ticket`, `seen`, `reconnect`.
- * `from`: a member's name, or the number of the hub; of two hubs the one with the greater number is the newer one.
+ *
+ * From a tab or worker that has acquired the lock: `turn`.
+ *
+ * `from`: name of the member, or number of the hub. Of two hubs, the one with the larger number is
+ * newer.
  * @typedef {{ kind: string, value?: any, from?: string | number, to?: string }} Message
  */
 
 /**
- * What a new hub must know.
- * @typedef {object} Begin
- * @property {string} name of the channel
- * @property {number} last the number of the hub before
- * @property {Settings} settings with `lastEventId` where to go on
+ * Initial state of a hub.
+ * @typedef {object} HubOptions
+ * @property {string} name name of the channel
+ * @property {number} last number of the previous hub
+ * @property {Settings} settings `lastEventId` is where the hub resumes
  * @property {string[]} types all event names of the group
  */
 
 /**
- * Holds the group's one connection and tells the members what comes. It runs in a shared worker, or in one of the tabs.
- * @param {Begin} begin
- * @param {() => void} over called once nobody is left
- * @param {Settings['ticket']} [ticket] without it a member is asked
+ * Owns the group's connection and forwards events to the members. Runs in a shared worker or in one
+ * of the tabs.
+ * @param {HubOptions} options
+ * @param {() => void} onClose called when the hub has closed
+ * @param {Settings['ticket']} [ticket] default: requests tickets from the members
  */
-export function openHub({ name, last, settings, types }, over, ticket) {
+export function openHub({ name, last, settings, types }, onClose, ticket) {
   const channel = new BroadcastChannel(name);
-  // By the time, so that it is greater also where whoever begins has not heard of the hub before.
+  // Based on the time, so that it is larger even if this tab never received the previous number.
   const me = Math.max(Date.now(), last + 1) + Math.random();
   /** @type {Set<string>} */
   const members = new Set();
-  /** Those who have not answered: a tab that has crashed never left. They are asked after all others. @type {Set<string>} */
+  /**
+   * Members that did not answer, such as a tab that crashed without leaving. They are asked last.
+   * @type {Set<string>}
+   */
   const silent = new Set();
   const known = new Set(types);
   let { lastEventId: at } = settings;
   /** @type {State} */
   let state = 'connecting';
-  /** The id of the last event: members know that they stand there. */
-  let told = '';
-  /** Settles the ticket that is awaited. @type {(answer: { ticket?: string, error?: string }) => void} */
-  let answered = () => {};
+  /** Id of the last event sent to the members. */
+  let sent = '';
+  /**
+   * Settles the pending ticket request.
+   * @type {(answer: { ticket?: string, error?: string }) => void}
+   */
+  let settleTicket = () => {};
 
   /** @param {string} kind @param {any} [value] @param {string} [to] */
-  const say = (kind, value, to) => channel.postMessage({ kind, value, from: me, to });
+  const send = (kind, value, to) => channel.postMessage({ kind, value, from: me, to });
   /** @param {string} [to] */
-  const hello = (to) => say('hello', { at, state, types: [...known] }, to);
+  const hello = (to) => send('hello', { at, state, types: [...known] }, to);
 
-  /** Asks the newest member, and one more whenever that takes long. @returns {Promise<string>} */
-  const ask = () => new Promise((resolve, reject) => {
+  /** Asks the newest member, and one more after each timeout. @returns {Promise<string>} */
+  const requestTicket = () => new Promise((resolve, reject) => {
     const left = [...silent, ...[...members].filter((member) => !silent.has(member))];
     /** @type {string | undefined} */
     let asked;
-    const next = () => {
+    const askNext = () => {
       if (asked) silent.add(asked);
       asked = left.pop();
-      if (asked) say('ask', undefined, asked);
-      else answered({ error: 'no tab gave a ticket' });
+      if (asked) send('ask', undefined, asked);
+      else settleTicket({ error: 'no tab returned a ticket' });
     };
-    const timer = setInterval(next, TICKET);
-    answered = ({ ticket, error }) => {
+    const timer = setInterval(askNext, TICKET_TIMEOUT);
+    settleTicket = ({ ticket, error }) => {
       clearInterval(timer);
       if (ticket) resolve(ticket); else reject(new Error(error));
     };
-    next();
+    askNext();
   });
 
-  const engine = run({ ...settings, ticket: ticket ?? ask }, {
-    // An event without an id of its own says so: members would take it for one they have had.
+  const engine = startEngine({ ...settings, ticket: ticket ?? requestTicket }, {
     event(event) {
-      told = event.id;
-      say('event', told === at ? { ...event, id: '' } : event);
+      sent = event.id;
+      // An event without its own id repeats the previous one, and members would drop it as a
+      // duplicate.
+      send('event', sent === at ? { ...event, id: '' } : event);
     },
-    at(now) {
-      at = now;
-      if (now !== told) say('at', now);
+    at(id) {
+      at = id;
+      if (id !== sent) send('at', id);
     },
-    state(now) {
-      state = now;
-      if (now !== 'closed') say('state', now);
+    state(newState) {
+      state = newState;
+      if (newState !== 'closed') send('state', newState);
     },
-    error: ({ message }) => say('error', message),
+    error: ({ message }) => send('error', message),
   }, types);
 
   let open = true;
   const close = () => {
     if (!open) return;
     open = false;
-    clearTimeout(lonely);
-    answered({ error: 'nobody is left' });
+    clearTimeout(emptyTimer);
+    settleTicket({ error: 'the group has no members left' });
     engine.close();
     channel.close();
-    over();
+    onClose();
   };
-  // Whoever wanted it may have gone before it began.
-  const lonely = setTimeout(() => { if (!members.size) close(); }, settings.heartbeat);
+  // The tab that requested this hub may have gone before it started.
+  const emptyTimer = setTimeout(() => { if (!members.size) close(); }, settings.heartbeat);
 
   /** @param {string[]} more */
   const listen = (more) => {
@@ -105,7 +120,7 @@ export function openHub({ name, last, settings, types }, over, ticket) {
   };
   channel.onmessage = (/** @type {{ data: Message }} */ { data: { kind, value, from } }) => {
     if (typeof from !== 'string') {
-      // This one has hung, and another has taken over.
+      // This hub did not respond for a while, and another one has taken over.
       if (from && from > me) close();
       return;
     }
@@ -117,7 +132,7 @@ export function openHub({ name, last, settings, types }, over, ticket) {
     } else if (kind === 'leave') {
       if (members.delete(from) && !members.size) close();
     } else if (kind === 'types') listen(value);
-    else if (kind === 'ticket') answered(value);
+    else if (kind === 'ticket') settleTicket(value);
     else if (kind === 'seen') engine.seen();
     else if (kind === 'reconnect') engine.reconnect();
   };

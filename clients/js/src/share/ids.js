@@ -1,8 +1,10 @@
 /**
- * Whether an id lies behind another one. To everyone else ids are opaque; a tab must know whether it is ahead of the group's connection.
+ * Whether an id is later than another one. Ids are opaque to everyone else, but a tab must know
+ * whether it is ahead of the group's connection.
  * @param {string} id
- * @param {string | undefined} other none: everything lies behind it
- * @returns {boolean} also true where one of them is no id of the gateway: rather an event too many than one too few
+ * @param {string | undefined} other undefined: every id is later
+ * @returns {boolean} true if one of them is not an id of the gateway: a duplicate event is better
+ *   than a lost one
  */
 export function after(id, other = '') {
   const [ms = NaN, seq = NaN] = id.split('-').map(Number);

@@ -1,287 +1,315 @@
 import { address } from '../address.js';
 import { backoff } from '../backoff.js';
-import { run } from '../engine.js';
+import { startEngine } from '../engine.js';
 import { poll } from '../poll.js';
 import { presence } from '../presence.js';
 import { newTicket } from '../ticket.js';
 import { openHub } from './hub.js';
 import { after } from './ids.js';
-import { queue, steal } from './turn.js';
+import { queueForLock, stealLock } from './lock.js';
 /** @import { Engine, Raw, Settings, Sink, State } from '../types.js' */
 /** @import { Message } from './hub.js' */
 
-/** Events that are kept while this tab catches up; with more it catches up again. */
-const KEPT = 5000;
-/** So long, in ms, a shared worker may take to begin. */
-const WORKER = 5000;
+/** Maximum number of events to buffer during a catch-up; beyond it the catch-up starts over. */
+const BUFFER_LIMIT = 5000;
+/** Time, in ms, for a shared worker to start. */
+const WORKER_TIMEOUT = 5000;
 
 /** @param {number} ms @returns {Promise<void>} */
 const sleep = (ms) => new Promise((resolve) => { setTimeout(resolve, ms); });
 
 /**
- * A share in one connection for all tabs. The tab leaves when it is frozen, and when it comes back it polls what it has missed.
+ * Joins the group that shares one connection between all tabs. The tab leaves when it is frozen,
+ * and polls for what it missed when it returns.
  *
- * Everyone in the group waits for one lock; who has it runs the hub. The shared worker asks first, so it is a tab only where there is no
- * worker, or where it has died. A hub that does not answer any more loses the lock. Where there are no locks each tab is on its own.
+ * All members queue for one lock, and the one that has it runs the hub. The shared worker asks
+ * first, so a tab only runs the hub if there is no worker or the worker has died. A hub that no
+ * longer responds loses the lock. If locks are not available, each tab has its own connection.
  *
- * The law: `cursor` is the id up to which the sink has had everything. What the hub says is handed on only if it lies behind it, and only
- * once the tab is not behind the hub.
+ * Invariant: `cursor` is the id up to which the sink has received everything. An event of the hub
+ * is delivered only if its id is later, and only when the tab is not behind the hub.
  * @param {Settings} settings
  * @param {Sink} sink
  * @param {string[]} types event names
  * @returns {Engine}
  */
-export function join(settings, sink, types) {
-  const { ticket, fetch = globalThis.fetch, EventSource, SharedWorker: wanted = globalThis.SharedWorker, share, ...rest } = settings;
-  /** What can be sent to a worker, which has another base for relative URLs. @type {Settings} */
-  const plain = JSON.parse(JSON.stringify({ ...rest, url: new URL(settings.url, document.baseURI).href }));
+export function joinGroup(settings, sink, types) {
+  const { ticket, fetch = globalThis.fetch, EventSource, share, ...rest } = settings;
+  const { SharedWorker: Worker = globalThis.SharedWorker, ...serializable } = rest;
+  /**
+   * Settings that can be sent to a worker. The URL is absolute, since a worker has another base
+   * URL.
+   * @type {Settings}
+   */
+  const plain = JSON.parse(JSON.stringify({
+    ...serializable, url: new URL(settings.url, document.baseURI).href,
+  }));
   const name = `sse-gateway 2 ${share} ${plain.url} ${plain.topics}`;
   const me = String(Math.random());
-  /** The names of the whole group: a new hub must know them from its first event on. */
-  const group = new Set(types);
+  /** Event names of the whole group: a new hub must receive all of them from its first event on. */
+  const groupTypes = new Set(types);
   let cursor = settings.lastEventId;
-  /** Where the hub stood when it was last heard of: there the next one begins, so that it tells nobody of what was before. */
-  let stand = cursor;
-  let was = false;
-  /** All of one stay in the group; aborted at its end. @type {AbortController | undefined} */
-  let stay;
+  /** Last known position of the hub. The next hub resumes there, so no member gets older events. */
+  let hubCursor = cursor;
+  let wasConnected = false;
+  /** One membership, from entering to leaving the group. @type {AbortController | undefined} */
+  let membership;
   /** @type {BroadcastChannel | undefined} */
   let channel;
   /** @type {MessagePort | undefined} */
   let worker;
   /** Opens the hub in this tab. @type {(() => void) | undefined} */
   let open;
-  /** The number of the hub that is heard, and when it was heard last. */
+  /** Number of the current hub. */
   let hub = 0;
-  let heard = 0;
-  /** What the hub says while this tab catches up. @type {Raw[] | undefined} */
-  let kept;
-  /** Up to where it must catch up: what comes later is kept. Undefined: not even the hub knows yet where it stands. @type {string | undefined} */
-  let goal;
-  /** @type {Engine | undefined} */
-  let alone;
+  /** Time of the hub's last message. */
+  let lastHeard = 0;
+  /** Events of the hub during a catch-up. @type {Raw[] | undefined} */
+  let buffer;
+  /**
+   * Id that the catch-up must reach; later events are in the buffer. Undefined: the hub does not
+   * know its position yet.
+   * @type {string | undefined}
+   */
+  let target;
+  /** This tab's own connection, if sharing is not possible. @type {Engine | undefined} */
+  let ownEngine;
 
   /** @param {string} kind @param {any} [value] */
-  const say = (kind, value) => channel?.postMessage({ kind, value, from: me });
-  /** @param {boolean} fresh whether an answer is wanted */
-  const register = (fresh) => say('join', { types: [...group], fresh });
+  const send = (kind, value) => channel?.postMessage({ kind, value, from: me });
+  /** @param {boolean} fresh whether the hub must answer */
+  const register = (fresh) => send('join', { types: [...groupTypes], fresh });
   /** @param {string[]} more */
-  const know = (more) => { for (const type of more) group.add(type); };
+  const addTypes = (more) => { for (const type of more) groupTypes.add(type); };
 
   /** @param {State} state */
-  const tell = (state) => {
-    was ||= state !== 'connecting';
-    sink.state(was && state === 'connecting' ? 'reconnecting' : state);
+  const setState = (state) => {
+    wasConnected ||= state !== 'connecting';
+    sink.state(wasConnected && state === 'connecting' ? 'reconnecting' : state);
   };
   /** @param {string} id */
-  const put = (id) => {
+  const setCursor = (id) => {
     cursor = id;
     sink.at(id);
   };
   /** @param {string} id */
-  const move = (id) => { if (id && after(id, cursor)) put(id); };
+  const advance = (id) => { if (id && after(id, cursor)) setCursor(id); };
   /** @param {Raw} event */
-  const take = (event) => {
+  const deliver = (event) => {
     const { id, type, text } = event;
     if (id && !type.startsWith('sse.') && !after(id, cursor)) return;
     sink.event(event);
-    // The order of ids may begin anew there.
+    // After these gaps, ids may be smaller than before.
     if (type === 'sse.gap' && /"(reset|unknown-id)"/.test(text)) cursor = undefined;
-    move(id);
+    advance(id);
   };
 
-  /** Polls until it has all that the hub had when this began; then come the events that the hub has told of meanwhile. */
+  /** Polls until this tab has everything the hub had at the start, then delivers the buffer. */
   async function catchUp() {
-    const mine = /** @type {AbortController} */ (stay);
-    const known = hub;
-    const current = () => mine === stay && known === hub;
-    let good = '';
-    kept = [];
-    goal = stand;
+    const joined = /** @type {AbortController} */ (membership);
+    const followed = hub;
+    const current = () => joined === membership && followed === hub;
+    let validTicket = '';
+    buffer = [];
+    target = hubCursor;
     for (let tries = 0; ;) {
       let pause = plain.retry;
       try {
-        good ||= await newTicket(ticket, plain.watchdog);
-        const end = goal;
-        const { events, at } = await poll(fetch, address(plain, '/poll', { ticket: good, lastEventId: cursor, wait: 0 }), plain.watchdog, mine.signal, plain.withCredentials);
-        for (const event of events) if (current()) take(event);
+        validTicket ||= await newTicket(ticket, plain.watchdog);
+        const end = target;
+        const query = { ticket: validTicket, lastEventId: cursor, wait: 0 };
+        const { watchdog, withCredentials } = plain;
+        const url = address(plain, '/poll', query);
+        const { events, at } = await poll(fetch, url, watchdog, joined.signal, withCredentials);
+        for (const event of events) if (current()) deliver(event);
         if (!current()) return;
-        move(at);
+        advance(at);
         if (end && !after(end, cursor)) break;
         if (events.length) pause = 0;
         tries = 0;
       } catch (error) {
         if (!current()) return;
-        good = '';
+        validTicket = '';
         sink.error(/** @type {Error} */ (error));
         pause = backoff(tries++, plain);
       }
       await sleep(pause);
       if (!current()) return;
     }
-    const late = kept;
-    kept = undefined;
-    for (const event of late) if (current()) take(event);
+    const buffered = buffer;
+    buffer = undefined;
+    for (const event of buffered) if (current()) deliver(event);
   }
 
-  /** A hub that was not heard of before. @param {any} value @param {string} [to] */
+  /** Follows a hub that is new to this tab. @param {any} value @param {string} [to] */
   function follow(value, to) {
-    know(value.types);
+    addTypes(value.types);
     if (!to) register(false);
-    if (navigator.locks) lead();
-    lead = () => {};
-    stand = value.at;
-    kept = undefined;
-    if (cursor === undefined) move(stand ?? '');
-    else if (!stand || after(stand, cursor)) catchUp();
+    if (navigator.locks) queue();
+    queue = () => {};
+    hubCursor = value.at;
+    buffer = undefined;
+    if (cursor === undefined) advance(hubCursor ?? '');
+    else if (!hubCursor || after(hubCursor, cursor)) catchUp();
   }
 
   /** @param {{ data: Message }} message */
-  function hear({ data: { kind, value, from, to } }) {
+  function receive({ data: { kind, value, from, to } }) {
     if (to && to !== me) return;
     if (typeof from === 'number') {
-      const other = kind === 'hello' && from > hub;
-      if (other) hub = from;
-      // One that was held for dead may wake up, and say something before it hears that there is another.
+      const isNew = kind === 'hello' && from > hub;
+      if (isNew) hub = from;
+      // A hub that was presumed dead may send messages before it learns of its successor.
       if (from !== hub) return;
-      heard = Date.now();
-      if (other) follow(value, to);
+      lastHeard = Date.now();
+      if (isNew) follow(value, to);
     }
-    if (kind === 'hello') tell(value.state);
+    if (kind === 'hello') setState(value.state);
     else if (kind === 'event') {
-      stand = value.id || stand;
-      goal ??= stand;
-      if (!kept) take(value);
-      else if (kept.push(value) > KEPT) {
-        kept = [];
-        goal = stand;
+      hubCursor = value.id || hubCursor;
+      target ??= hubCursor;
+      if (!buffer) deliver(value);
+      else if (buffer.push(value) > BUFFER_LIMIT) {
+        buffer = [];
+        target = hubCursor;
       }
     } else if (kind === 'at') {
-      stand = value;
-      goal ??= stand;
-      if (!kept) move(value);
-    } else if (kind === 'state') tell(value);
+      hubCursor = value;
+      target ??= hubCursor;
+      if (!buffer) advance(value);
+    } else if (kind === 'state') setState(value);
     else if (kind === 'turn') {
-      // All that the last hub has said has been heard by now.
+      // All messages of the previous hub have been received by now.
       if (to) open?.();
-      else worker?.postMessage({ name, from: me, begin: begin() });
+      else worker?.postMessage({ name, from: me, begin: hubOptions() });
     } else if (kind === 'error') sink.error(new Error(value));
     else if (kind === 'ask') {
-      newTicket(ticket, plain.watchdog).then((ticket) => ({ ticket }), (error) => ({ error: String(error) }))
-        .then((answer) => say('ticket', answer));
-    } else if (kind === 'join') know(value.types);
-    else if (kind === 'types') know(value);
+      newTicket(ticket, plain.watchdog)
+        .then((ticket) => ({ ticket }), (error) => ({ error: String(error) }))
+        .then((answer) => send('ticket', answer));
+    } else if (kind === 'join') addTypes(value.types);
+    else if (kind === 'types') addTypes(value);
   }
 
-  const begin = () => ({ name, last: hub, settings: { ...plain, lastEventId: stand }, types: [...group] });
-  /** It is this tab's turn: opens the hub, after all that the last one has said. @param {() => void} over */
-  const granted = (over) => {
-    const { signal } = /** @type {AbortController} */ (stay);
+  const hubOptions = () => ({
+    name, last: hub, settings: { ...plain, lastEventId: hubCursor }, types: [...groupTypes],
+  });
+  /**
+   * This tab has the lock: opens the hub, after all messages of the previous one.
+   * @param {() => void} release
+   */
+  const onLock = (release) => {
+    const { signal } = /** @type {AbortController} */ (membership);
     open = () => {
       open = undefined;
-      const own = openHub({ ...begin(), settings: { ...settings, ...begin().settings } }, over, ticket);
-      own.add(me);
-      signal.addEventListener('abort', own.close);
+      const options = hubOptions();
+      const settingsHere = { ...settings, ...options.settings };
+      const hubHere = openHub({ ...options, settings: settingsHere }, release, ticket);
+      hubHere.add(me);
+      signal.addEventListener('abort', hubHere.close);
     };
     const echo = new BroadcastChannel(name);
     echo.postMessage({ kind: 'turn', to: me });
     echo.close();
   };
-  /** No way to agree on one tab: this one has its own connection, and hears of no hub. */
-  const separate = () => {
-    if (!stay || alone) return;
+  /** Without locks the tabs cannot agree on a hub: opens a connection of this tab's own. */
+  const runAlone = () => {
+    if (!membership || ownEngine) return;
     disconnect();
-    alone = run({ ...settings, lastEventId: cursor }, {
+    ownEngine = startEngine({ ...settings, lastEventId: cursor }, {
       ...sink,
-      at: put,
-      // Closed whenever this tab leaves; only close() is the end.
-      state: (state) => { if (state !== 'closed') tell(state); },
-    }, [...group]);
+      at: setCursor,
+      // Closed each time this tab leaves; only close() is final.
+      state: (state) => { if (state !== 'closed') setState(state); },
+    }, [...groupTypes]);
   };
-  /** Has this tab run the hub as soon as it is its turn. Only once a stay. */
-  let lead = () => {};
+  /** Queues for the lock, once per membership. */
+  let queue = () => {};
 
-  /** Looks after the hub: it may hang, and then says nothing at all. */
+  /** Monitors the hub, which may stop responding. */
   async function watch() {
-    const mine = /** @type {AbortController} */ (stay);
-    heard = Date.now();
+    const joined = membership;
+    lastHeard = Date.now();
     for (;;) {
-      await sleep(Math.max(0, Math.min(heard, Date.now()) + plain.watchdog - Date.now()));
-      if (mine !== stay || alone) return;
-      if (Date.now() - heard < plain.watchdog) continue;
-      // A quiet one answers to this: also in a hidden tab, where timers may be slow but messages are not.
-      const before = heard;
+      const now = Date.now();
+      await sleep(Math.max(0, Math.min(lastHeard, now) + plain.watchdog - Date.now()));
+      if (joined !== membership || ownEngine) return;
+      if (Date.now() - lastHeard < plain.watchdog) continue;
+      // An idle hub answers this, even in a hidden tab: timers may be slow there, messages are not.
+      const before = lastHeard;
       register(true);
       await sleep(plain.heartbeat);
-      if (mine !== stay || alone) return;
-      if (heard !== before) continue;
-      tell('connecting');
-      await steal(name, mine.signal, granted, separate, plain.heartbeat);
+      if (joined !== membership || ownEngine) return;
+      if (lastHeard !== before) continue;
+      setState('connecting');
+      const { signal } = /** @type {AbortController} */ (joined);
+      await stealLock(name, signal, onLock, runAlone, plain.heartbeat);
     }
   }
 
   function enter() {
-    if (stay) return;
-    const mine = stay = new AbortController();
+    if (membership) return;
+    const joined = membership = new AbortController();
     channel = new BroadcastChannel(name);
-    channel.onmessage = hear;
-    lead = () => {
-      lead = () => {};
-      queue(name, mine.signal, granted, separate);
+    channel.onmessage = receive;
+    queue = () => {
+      queue = () => {};
+      queueForLock(name, joined.signal, onLock, runAlone);
     };
     register(true);
     watch();
-    const failed = () => { if (mine === stay) lead(); };
-    // The worker has neither this page's EventSource nor its fetch, where the page has its own.
-    if (!wanted || EventSource || settings.fetch) return failed();
+    const fallBack = () => { if (joined === membership) queue(); };
+    // A worker cannot use an EventSource or fetch passed by the page.
+    if (!Worker || EventSource || settings.fetch) return fallBack();
     try {
-      // Bundlers find the worker by just these words.
-      const shared = new SharedWorker(new URL('./worker.js', import.meta.url), { type: 'module', name });
-      shared.onerror = failed;
+      // Bundlers recognise the worker by exactly this expression.
+      const shared =
+        new SharedWorker(new URL('./worker.js', import.meta.url), { type: 'module', name });
+      shared.onerror = fallBack;
       worker = shared.port;
       worker.postMessage({ name, from: me });
-      setTimeout(failed, WORKER);
+      setTimeout(fallBack, WORKER_TIMEOUT);
     } catch {
-      failed();
+      fallBack();
     }
   }
   function disconnect() {
-    say('leave');
+    send('leave');
     channel?.close();
-    channel = kept = worker = open = undefined;
+    channel = buffer = worker = open = undefined;
     hub = 0;
   }
   function leave() {
-    if (!stay) return;
-    const mine = stay;
-    stay = undefined;
+    if (!membership) return;
+    const left = membership;
+    membership = undefined;
     disconnect();
-    mine.abort();
-    alone?.close();
-    alone = undefined;
+    left.abort();
+    ownEngine?.close();
+    ownEngine = undefined;
   }
   const stopPresence = presence({
     away() {
       leave();
-      tell('connecting');
+      setState('connecting');
     },
     back: enter,
-    seen: () => say('seen'),
+    seen: () => send('seen'),
   });
-  // Also at the end of the page: the hub shall not ask it for tickets, nor wait for it.
+  // Also when the page is unloaded, so that the hub does not ask it for tickets or wait for it.
   addEventListener('pagehide', leave);
   enter();
 
   return {
     listen(more) {
-      know(more);
-      say('types', more);
-      alone?.listen(more);
+      addTypes(more);
+      send('types', more);
+      ownEngine?.listen(more);
     },
     seen() {},
     reconnect() {
-      say('reconnect');
-      alone?.reconnect();
+      send('reconnect');
+      ownEngine?.reconnect();
     },
     close() {
       stopPresence();

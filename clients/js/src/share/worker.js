@@ -1,50 +1,55 @@
-// The shared worker: holds the hub of its group while it has members. One hub a group, whatever runs it: whoever has the lock.
+// The shared worker: runs the hub of its group while the group has members. A group has one hub,
+// run by the tab or worker that has the lock.
 import { openHub } from './hub.js';
-/** @import { Begin } from './hub.js' */
+/** @import { HubOptions } from './hub.js' */
 
-/** So long, in ms, the tabs may take to say where to begin. */
-const BEGIN = 5000;
+/** Time, in ms, for the tabs to report where the hub starts. */
+const START_TIMEOUT = 5000;
 
 /** @type {ReturnType<typeof openHub> | undefined} */
 let hub;
 let waiting = false;
-/** @type {((begin: Begin) => void) | undefined} */
+/** @type {((options: HubOptions) => void) | undefined} */
 let open;
 
 /**
- * From a tab, first with the name alone; with `begin` once it was told that it is the worker's turn: only then it knows where to begin.
- * @param {{ name: string, from: string, begin?: Begin }} message
+ * Handles a message from a tab. The first message has only the name. `begin` follows after the tab
+ * has heard that the worker has the lock, because only then does the tab know where the hub starts.
+ * @param {{ name: string, from: string, begin?: HubOptions }} message
  */
-function hear({ name, from, begin }) {
+function receive({ name, from, begin }) {
   if (!hub && begin) open?.(begin);
   hub?.add(from);
   if (hub || waiting) return;
   waiting = true;
   let end = () => { waiting = false; };
-  const work = () => new Promise((/** @type {(value?: undefined) => void} */ resolve) => {
+  /** @param {(value?: undefined) => void} release */
+  const hold = (release) => {
     end = () => {
-      clearTimeout(late);
+      clearTimeout(timer);
       waiting = false;
       open = hub = undefined;
       end = () => {};
-      resolve();
+      release();
     };
-    const late = setTimeout(() => end(), BEGIN);
-    open = (begin) => {
-      clearTimeout(late);
+    const timer = setTimeout(() => end(), START_TIMEOUT);
+    open = (options) => {
+      clearTimeout(timer);
       open = undefined;
-      hub = openHub(begin, () => end());
+      hub = openHub(options, () => end());
     };
     const channel = new BroadcastChannel(name);
     channel.postMessage({ kind: 'turn' });
     channel.close();
-  });
-  // Rejected: a tab has taken the lock away, since this worker had not answered for too long; its hub has heard of that.
+  };
+  const work = () => new Promise(hold);
+  // Rejected if a tab stole the lock because this worker did not respond for too long. The hub has
+  // received the new hub's `hello` by then.
   if (navigator.locks) navigator.locks.request(name, work).catch(() => end());
   else work();
 }
 
 globalThis.addEventListener('connect', (event) => {
   const [port] = /** @type {MessageEvent} */ (event).ports;
-  if (port) port.onmessage = ({ data }) => hear(data);
+  if (port) port.onmessage = ({ data }) => receive(data);
 });

@@ -8,18 +8,18 @@ import { LiveChart } from './LiveChart.jsx';
 import { MetricCards } from './MetricCards.jsx';
 import { Notifications } from './Notifications.jsx';
 
-/** A user's desk, kept up to date by a stream of its own. */
+/** A user's desk, updated by its own stream. */
 export function Desk({ user, loaded, config, notify, onGap }) {
   const [view, dispatch] = useReducer(reduce, loaded.desk, begin);
 
-  const arrived = useFrameBatch((events) => dispatch({ type: 'events', events }));
-  const take = (_, event) => arrived(event);
+  const addToBatch = useFrameBatch((events) => dispatch({ type: 'events', events }));
+  const handle = (_, event) => addToBatch(event);
   const { status } = useResilientRealtime({
     url: `${config.gateway}/events`,
     ticket: () => getTicket(user.id),
     topics: [config.topic],
     lastEventId: loaded.cursor,
-    eventHandlers: { order: take, payment: take, message: take, visitors: take },
+    eventHandlers: { order: handle, payment: handle, message: handle, visitors: handle },
     onGap,
   });
   useEffect(() => dispatch({ type: 'connection', status, at: Date.now() }), [status]);
@@ -32,18 +32,27 @@ export function Desk({ user, loaded, config, notify, onGap }) {
   return (
     <>
       <div className="pane-head">
-        <span className="avatar" aria-hidden="true">{user.name[0]}</span>
+        <span className="avatar" aria-hidden="true">
+          {user.name[0]}
+        </span>
         <div>
           <h2 id={`name-${user.id}`}>{user.name}</h2>
           <p className="place">{user.place}</p>
         </div>
         <ConnectionStatus status={status} label={`Connection of ${user.name}`} />
-        <Notifications user={user} entries={view.desk.activity} unread={view.unread} onRead={() => dispatch({ type: 'read' })} />
+        <Notifications
+          user={user}
+          entries={view.desk.activity}
+          unread={view.unread}
+          onRead={() => dispatch({ type: 'read' })}
+        />
       </div>
       <MetricCards desk={view.desk} first={view.first} />
       <LiveChart points={view.desk.visitors} label={`Visitors of the ${user.place}`} />
       <ActivityFeed entries={view.feed} label={`Activity of ${user.name}`} />
-      <p className="visually-hidden" role="status">{latest.length > 0 && `${user.name}: ${summary(latest)}`}</p>
+      <p className="visually-hidden" role="status">
+        {latest.length > 0 && `${user.name}: ${summary(latest)}`}
+      </p>
     </>
   );
 }

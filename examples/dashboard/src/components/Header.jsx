@@ -1,6 +1,10 @@
 import { Icon } from './Icon.jsx';
 
-const TEXTS = { default: 'Turn on browser notifications', granted: 'Browser notifications on', denied: 'Browser notifications blocked' };
+const TEXTS = {
+  default: 'Turn on browser notifications',
+  granted: 'Browser notifications on',
+  denied: 'Browser notifications blocked',
+};
 
 export function Header({ permission, onAsk }) {
   return (
@@ -13,8 +17,14 @@ export function Header({ permission, onAsk }) {
       <h1>Live dashboard</h1>
       <span className="tag">sse-gateway</span>
       {permission !== 'unsupported' && (
-        <button type="button" className="push" onClick={permission === 'default' ? onAsk : undefined} aria-disabled={permission !== 'default'}>
-          <Icon name="bell" /><span>{TEXTS[permission]}</span>
+        <button
+          type="button"
+          className="push"
+          onClick={permission === 'default' ? onAsk : undefined}
+          aria-disabled={permission !== 'default'}
+        >
+          <Icon name="bell" />
+          <span>{TEXTS[permission]}</span>
         </button>
       )}
     </header>

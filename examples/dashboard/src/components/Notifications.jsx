@@ -4,7 +4,7 @@ import { Icon } from './Icon.jsx';
 
 const SHOWN = 20;
 
-/** A bell with the number of unread notifications, and the list behind it. Closing the list marks them read. */
+/** Bell with the number of unread notifications and a list. Closing the list marks them as read. */
 export function Notifications({ user, entries, unread, onRead }) {
   const [open, setOpen] = useState(false);
   const panel = useId();
@@ -26,8 +26,15 @@ export function Notifications({ user, entries, unread, onRead }) {
 
   return (
     <div className="notifications" ref={box} onKeyDown={escape}>
-      <button ref={bell} type="button" className="bell" aria-expanded={open} aria-controls={open ? panel : undefined}
-        aria-label={`Notifications of ${user.name}, ${unread} unread`} onClick={() => (open ? close() : setOpen(true))}>
+      <button
+        ref={bell}
+        type="button"
+        className="bell"
+        aria-expanded={open}
+        aria-controls={open ? panel : undefined}
+        aria-label={`Notifications of ${user.name}, ${unread} unread`}
+        onClick={() => (open ? close() : setOpen(true))}
+      >
         <Icon name="bell" />
         {unread > 0 && <span className="unread">{unread > 99 ? '99+' : unread}</span>}
       </button>
@@ -35,14 +42,20 @@ export function Notifications({ user, entries, unread, onRead }) {
         <section id={panel} className="card panel" aria-label={`Notifications of ${user.name}`}>
           <div className="card-head">
             <h3>Notifications</h3>
-            {/* Not `disabled`: that would take the focus away from who has just pressed it. */}
-            <button type="button" className="small" onClick={onRead} aria-disabled={unread === 0}>Mark all as read</button>
+            {/* Not `disabled`: the button would lose the focus when it is pressed. */}
+            <button type="button" className="small" onClick={onRead} aria-disabled={unread === 0}>
+              Mark all as read
+            </button>
           </div>
-          {entries.length === 0
-            ? <p className="empty">No notifications.</p>
-            : <ul className="entries" tabIndex={0} aria-label="Notifications, newest first">
-                {entries.slice(0, SHOWN).map((entry, place) => <Entry key={entry.id} entry={entry} unread={place < unread} />)}
-              </ul>}
+          {entries.length === 0 ? (
+            <p className="empty">No notifications.</p>
+          ) : (
+            <ul className="entries" tabIndex={0} aria-label="Notifications, newest first">
+              {entries.slice(0, SHOWN).map((entry, place) => (
+                <Entry key={entry.id} entry={entry} unread={place < unread} />
+              ))}
+            </ul>
+          )}
         </section>
       )}
     </div>

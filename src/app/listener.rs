@@ -1,0 +1,132 @@
+//! A listener with its worker threads. Each worker has a runtime of its own and accepts by itself
+//! ([`accept`](crate::http::sockets::accept)).
+
+use std::{
+    io,
+    net::TcpListener,
+    sync::Arc,
+    thread,
+    time::{Duration, Instant},
+};
+
+use actix_http::error::DispatchError;
+use actix_service::{Service, ServiceFactory};
+use tokio::{
+    sync::{oneshot, watch},
+    task::LocalSet,
+};
+
+use crate::http::sockets::{
+    accept::{Acceptor, ErrorLog},
+    budget::{Load, SocketBudget},
+    tcp::ClientTcp,
+};
+
+/// A listener that closes waits this long for its sockets to end by themselves.
+const GRACE: Duration = Duration::from_secs(2);
+/// Idle sockets get less: a request that was sent before the listener closed has come by then.
+const IDLE_GRACE: Duration = Duration::from_millis(500);
+/// The workers' runtimes have this long to end.
+const THREADS: Duration = Duration::from_secs(1);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd)]
+enum Phase {
+    Serving,
+    /// No connection is accepted any more.
+    Closed,
+    /// What is left is dropped.
+    Ended,
+}
+
+/// A running listener. Dropping it ends its workers.
+pub struct Listener {
+    phase: watch::Sender<Phase>,
+    budget: SocketBudget,
+    workers: Vec<oneshot::Receiver<()>>,
+}
+
+impl Listener {
+    /// Starts `workers` threads; each calls `service` once. `name` begins the threads' names.
+    ///
+    /// # Errors
+    /// The system has no thread or no descriptor for a worker.
+    pub fn start<F>(
+        name: &str,
+        socket: &TcpListener,
+        budget: SocketBudget,
+        workers: usize,
+        service: impl Fn() -> F + Clone + Send + 'static,
+    ) -> io::Result<Self>
+    where
+        F: ServiceFactory<ClientTcp, Config = (), Response = (), Error = DispatchError, InitError = ()>,
+        F::Service: 'static,
+    {
+        let (phase, phases) = watch::channel(Phase::Serving);
+        let log = Arc::new(ErrorLog::default());
+        let worker = |(number, load): (usize, Load)| {
+            let (socket, service) = (socket.try_clone()?, service.clone());
+            let (budget, log, phases) = (budget.clone(), log.clone(), phases.clone());
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            let (ended, end) = oneshot::channel();
+            thread::Builder::new().name(format!("{name}-{number}")).spawn(move || {
+                let served = LocalSet::new().block_on(&runtime, async {
+                    let acceptor = Acceptor::new(socket, budget, load, log)?;
+                    serve(acceptor, service(), phases).await
+                });
+                if let Err(error) = served {
+                    tracing::error!(%error, "a worker could not start");
+                }
+                let _ = ended.send(());
+            })?;
+            Ok(end)
+        };
+        let loads = Load::of_workers(workers).into_iter().enumerate();
+        let workers = loads.map(worker).collect::<io::Result<_>>()?;
+        Ok(Self { phase, budget, workers })
+    }
+
+    /// Stops accepting, waits up to two seconds for the open sockets, and ends the workers.
+    pub async fn stop(self) {
+        self.phase.send_replace(Phase::Closed);
+        let closed = Instant::now();
+        while self.budget.open() > 0 && closed.elapsed() < GRACE {
+            if closed.elapsed() > IDLE_GRACE {
+                self.budget.idle.close_all();
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        self.phase.send_replace(Phase::Ended);
+        let all_ended = async {
+            for worker in self.workers {
+                let _ = worker.await;
+            }
+        };
+        if tokio::time::timeout(THREADS, all_ended).await.is_err() {
+            tracing::warn!("a worker is still busy");
+        }
+    }
+}
+
+/// The life of one worker.
+async fn serve<F>(acceptor: Acceptor, service: F, mut phases: watch::Receiver<Phase>) -> io::Result<()>
+where
+    F: ServiceFactory<ClientTcp, Config = (), Response = (), Error = DispatchError, InitError = ()>,
+    F::Service: 'static,
+{
+    let service = service.new_service(()).await;
+    let service = service.map_err(|()| io::Error::other("the app could not be built"))?;
+    let mut ends = phases.clone();
+    // A sender that is gone ends the worker as well.
+    let closed = async { drop(phases.wait_for(|phase| *phase >= Phase::Closed).await) };
+    let call = |socket| {
+        let served = service.call(socket);
+        tokio::task::spawn_local(async move {
+            if let Err(error) = served.await {
+                tracing::debug!(%error, "a connection ended with an error");
+            }
+        });
+    };
+    acceptor.run(closed, call).await;
+    let _ = ends.wait_for(|phase| *phase >= Phase::Ended).await;
+    Ok(())
+}

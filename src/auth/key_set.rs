@@ -1,0 +1,186 @@
+//! A key set as an issuer publishes it (JWKS, RFC 7517). The algorithm of a key comes from the key
+//! itself (`kty`, `crv`, `alg`). Keys that cannot verify tickets are ignored, with a reason.
+
+use std::sync::Arc;
+
+use jsonwebtoken::DecodingKey;
+use serde_json::{Map, Value};
+
+use super::key_ring::VerificationKey;
+use crate::settings::Algorithm;
+
+/// 2048 bits in base64url. Shorter RSA keys are not secure.
+const RSA_MODULUS_CHARS: usize = 342;
+/// 32 bytes in base64url: a coordinate of P-256, a key of Ed25519.
+const COORDINATE_CHARS: usize = 43;
+/// Longest `kid` shown in a log.
+const SHOWN_KID_CHARS: usize = 64;
+
+/// Why a key set cannot be used. The previous keys stay active.
+#[derive(Debug, thiserror::Error)]
+pub enum KeySetError {
+    /// The document is not JSON.
+    #[error("the key set must be JSON")]
+    Json(#[from] serde_json::Error),
+    /// The document has no list of keys.
+    #[error("the key set must be an object with a list `keys`")]
+    NoList,
+    /// No key can verify tickets.
+    #[error("the key set contains no usable key: {0:?}")]
+    NoUsableKey(Vec<String>),
+}
+
+/// The keys of a key set.
+pub struct KeySet {
+    /// Keys that verify tickets; at least one.
+    pub keys: Vec<Arc<VerificationKey>>,
+    /// For each ignored key, which key it is and the reason.
+    pub ignored: Vec<String>,
+}
+
+/// Parses a key set.
+///
+/// # Errors
+/// See [`KeySetError`].
+pub fn parse(body: &[u8]) -> Result<KeySet, KeySetError> {
+    let document: Value = serde_json::from_slice(body)?;
+    let listed = document.get("keys").and_then(Value::as_array).ok_or(KeySetError::NoList)?;
+    let mut set = KeySet { keys: Vec::new(), ignored: Vec::new() };
+    for (place, jwk) in listed.iter().enumerate() {
+        let jwk = jwk.as_object().cloned().unwrap_or_default();
+        let kid = text(&jwk, "kid").unwrap_or_default();
+        let known = set.keys.iter().any(|k| k.kid.as_deref() == Some(kid));
+        match key(&jwk, kid) {
+            Ok(_) if known => {
+                set.ignored.push(shown(place, kid, "an earlier key has the same kid"));
+            }
+            Ok(key) => set.keys.push(Arc::new(key)),
+            Err(reason) => set.ignored.push(shown(place, kid, &reason)),
+        }
+    }
+    if set.keys.is_empty() { Err(KeySetError::NoUsableKey(set.ignored)) } else { Ok(set) }
+}
+
+fn shown(place: usize, kid: &str, reason: &str) -> String {
+    let kid: String = kid.chars().take(SHOWN_KID_CHARS).collect();
+    format!("key {} (kid {kid:?}): {reason}", place + 1)
+}
+
+fn text<'a>(jwk: &'a Map<String, Value>, name: &str) -> Option<&'a str> {
+    jwk.get(name).and_then(Value::as_str)
+}
+
+fn member<'a>(jwk: &'a Map<String, Value>, name: &str) -> Result<&'a str, String> {
+    text(jwk, name).ok_or_else(|| format!("{name} is missing"))
+}
+
+/// A member that encodes 32 bytes.
+fn coordinate<'a>(jwk: &'a Map<String, Value>, name: &str) -> Result<&'a str, String> {
+    match member(jwk, name)? {
+        value if value.len() == COORDINATE_CHARS => Ok(value),
+        _ => Err(format!("{name} has the wrong length")),
+    }
+}
+
+fn check_use(jwk: &Map<String, Value>, kid: &str) -> Result<(), String> {
+    let verifies = |ops: &Value| ops.as_array().is_some_and(|o| o.iter().any(|op| op == "verify"));
+    if kid.is_empty() {
+        return Err("kid is missing".to_owned());
+    }
+    if jwk.get("use").is_some_and(|u| u != "sig") {
+        return Err("use is not sig".to_owned());
+    }
+    if jwk.get("key_ops").is_some_and(|ops| !verifies(ops)) {
+        return Err("key_ops does not contain verify".to_owned());
+    }
+    Ok(())
+}
+
+fn key(jwk: &Map<String, Value>, kid: &str) -> Result<VerificationKey, String> {
+    check_use(jwk, kid)?;
+    let (algorithm, names, decoding) = match (member(jwk, "kty")?, text(jwk, "crv")) {
+        ("oct", _) => return Err("kty oct is a secret, which must not be published".to_owned()),
+        ("RSA", _) if member(jwk, "n")?.len() < RSA_MODULUS_CHARS => {
+            return Err("an RSA key must have at least 2048 bits".to_owned());
+        }
+        ("RSA", _) => {
+            (Algorithm::RS256, &["RS256"][..], DecodingKey::from_rsa_components(member(jwk, "n")?, member(jwk, "e")?))
+        }
+        ("EC", Some("P-256")) => (
+            Algorithm::ES256,
+            &["ES256"][..],
+            DecodingKey::from_ec_components(coordinate(jwk, "x")?, coordinate(jwk, "y")?),
+        ),
+        ("OKP", Some("Ed25519")) => {
+            (Algorithm::EdDSA, &["EdDSA", "Ed25519"][..], DecodingKey::from_ed_components(coordinate(jwk, "x")?))
+        }
+        (kty, crv) => {
+            return Err(format!("kty {kty:?} with crv {:?} is not supported", crv.unwrap_or("")));
+        }
+    };
+    if jwk.contains_key("d") {
+        return Err("the private part was published, so the key is compromised".to_owned());
+    }
+    if jwk.get("alg").is_some_and(|alg| !names.iter().any(|name| alg == name)) {
+        return Err(format!("alg is not {}", names[0]));
+    }
+    let decoding = decoding.map_err(|e| format!("the key cannot be used ({e})"))?;
+    Ok(VerificationKey { kid: Some(kid.to_owned()), algorithm, decoding, secret: None })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn reason(jwk: Value) -> String {
+        let good = json!({ "kty": "OKP", "crv": "Ed25519", "kid": "good", "x": "A".repeat(43) });
+        let set = parse(json!({ "keys": [good, jwk] }).to_string().as_bytes()).unwrap_or_else(|e| panic!("{e}"));
+        assert_eq!(set.keys.len(), 1, "{jwk}");
+        set.ignored.concat()
+    }
+
+    #[test]
+    fn unusable_keys_are_ignored_with_a_reason() {
+        let coordinate = "A".repeat(43);
+        let ed = json!({ "kty": "OKP", "crv": "Ed25519", "kid": "ed", "x": coordinate });
+        let with = |name: &str, value: Value| {
+            let mut jwk = ed.clone();
+            jwk[name] = value;
+            jwk
+        };
+        for (jwk, expected) in [
+            (json!({ "kty": "oct", "kid": "s", "k": "c2VjcmV0", "alg": "HS256" }), "kty oct"),
+            (with("use", json!("enc")), "use"),
+            (with("key_ops", json!(["sign"])), "key_ops"),
+            (with("alg", json!("HS256")), "alg"),
+            (with("alg", json!(7)), "alg"),
+            (with("kid", json!("")), "kid is missing"),
+            (with("kid", json!(7)), "kid is missing"),
+            (with("kid", json!("good")), "same kid"),
+            (with("crv", json!("Ed448")), "not supported"),
+            (with("x", json!("AAAA")), "wrong length"),
+            (with("x", json!("!".repeat(43))), "cannot be used"),
+            (with("d", json!("AAAA")), "private part"),
+            (json!({ "kty": "EC", "crv": "P-384", "kid": "e", "x": coordinate, "y": coordinate }), "not supported"),
+            (json!({ "kty": "EC", "crv": "P-256", "kid": "e", "x": coordinate }), "y is missing"),
+            (json!({ "kty": "RSA", "kid": "r", "n": "AQAB", "e": "AQAB" }), "2048"),
+            (json!({ "kty": "RSA", "kid": "r", "n": "A".repeat(342), "e": "AQAB", "alg": "RS512" }), "RS256"),
+            (json!({ "kid": "x" }), "kty is missing"),
+            (json!("text"), "kid is missing"),
+        ] {
+            let reason = reason(jwk.clone());
+            assert!(reason.contains(expected), "{jwk}: {reason}");
+        }
+        let named = with("alg", json!("Ed25519"));
+        assert_eq!(parse(json!({ "keys": [named] }).to_string().as_bytes()).map(|s| s.keys.len()).unwrap_or(0), 1);
+    }
+
+    #[test]
+    fn documents_without_usable_keys_are_errors() {
+        for body in ["", "<html>", "{}", "[]", r#"{"keys":{}}"#, r#"{"keys":[]}"#, r#"{"keys":[{"kty":"oct"}]}"#] {
+            assert!(parse(body.as_bytes()).is_err(), "{body}");
+        }
+    }
+}

@@ -1,0 +1,83 @@
+//! Who a client is and what a backend may do: tickets (JWTs), the keys that verify them, and API
+//! keys. Nothing in this module needs Redis.
+
+mod api_keys;
+mod issuer;
+mod key_ring;
+mod key_set;
+mod ticket;
+mod verifier;
+
+use std::{io, sync::Arc, time::Duration};
+
+use self::issuer::Issuer;
+pub use self::{
+    api_keys::{ApiKeyError, ApiKeys},
+    issuer::Refresher,
+    key_ring::KeyRing,
+    ticket::{Ticket, TicketError},
+    verifier::{MintError, Verifier},
+};
+use crate::{metrics::Metrics, settings::Settings};
+
+/// Why a client is not authenticated.
+#[derive(Debug, thiserror::Error)]
+pub enum AuthError {
+    /// The ticket can never be accepted.
+    #[error(transparent)]
+    Rejected(#[from] TicketError),
+    /// The ticket's key is unknown and the issuer's key set cannot be fetched: retry later.
+    #[error("the ticket's key is unknown and the issuer's key set cannot be fetched")]
+    IssuerUnavailable,
+}
+
+/// The authentication of one instance, shared by all workers.
+pub struct Auth {
+    /// Verifies and signs tickets.
+    pub verifier: Verifier,
+    /// The keys of backends and operators.
+    pub api_keys: ApiKeys,
+    issuer: Option<Arc<Issuer>>,
+}
+
+impl Auth {
+    /// Makes the authentication from the settings. If `tickets.jwks_url` is set, the caller must run
+    /// the [`Refresher`], which fetches the issuer's key set.
+    ///
+    /// # Errors
+    /// A key cannot be used, or the HTTP client for the key set cannot be built.
+    pub fn new(settings: &Settings, metrics: &Metrics) -> io::Result<(Arc<Self>, Option<Refresher>)> {
+        let verifier = Verifier::new(settings.tickets.clone()).map_err(io::Error::other)?;
+        let (issuer, refresher) = issuer::new(&settings.tickets, verifier.keys.clone(), metrics)?.unzip();
+        let auth = Self { verifier, api_keys: ApiKeys::new(settings.api_keys.clone()), issuer };
+        Ok((Arc::new(auth), refresher))
+    }
+
+    /// Verifies a ticket. A ticket that names an unknown key makes the issuer's key set be fetched
+    /// first, at most once per `tickets.jwks_cooldown`.
+    ///
+    /// # Errors
+    /// See [`AuthError`].
+    pub async fn verify(&self, token: &str, now_s: u64) -> Result<Ticket, AuthError> {
+        let issuer = self.issuer.as_ref().filter(|_| self.verifier.lacks_key(token));
+        let unavailable = match issuer {
+            Some(issuer) => issuer.refresh().await.is_err(),
+            None => false,
+        };
+        self.verifier.verify(token, now_s).map_err(|rejected| match unavailable {
+            true => AuthError::IssuerUnavailable,
+            false => AuthError::Rejected(rejected),
+        })
+    }
+
+    /// Whether no ticket can be verified yet: all keys come from the issuer's key set, and it has not
+    /// been fetched.
+    pub fn has_no_keys(&self) -> bool {
+        self.verifier.keys.is_empty()
+    }
+
+    /// Age of the issuer's key set; `None` if none was fetched.
+    pub fn key_set_age(&self) -> Option<Duration> {
+        self.verifier.keys.issued_age()
+    }
+}

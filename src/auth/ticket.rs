@@ -1,0 +1,203 @@
+//! A verified ticket, and the checks of its claims (RFC 7519). No I/O and no clock.
+
+use std::sync::Arc;
+
+use serde_json::{Map, Value};
+
+use crate::{
+    core::{channel::is_name, system::TicketRejection, topics::Topics},
+    settings::{Algorithm, Tickets},
+};
+
+/// A ticket whose signature and claims are valid.
+#[derive(Clone, Debug)]
+pub struct Ticket {
+    /// `sub`
+    pub user: Arc<str>,
+    /// `topics`, or the default.
+    pub topics: Topics,
+    /// SHA-256 of the ticket in hex, which names its session. The ticket itself is not kept.
+    pub digest: String,
+    /// Whether `exp` has passed: then the ticket only resumes a session that still lives.
+    pub expired: bool,
+    /// `exp` with leeway, ms since 1970.
+    pub expires_ms: u64,
+    /// The end of the second of `iat`, ms since 1970.
+    pub issued_ms: u64,
+    /// `session_exp`, ms since 1970.
+    pub session_exp_ms: Option<u64>,
+}
+
+/// Why a ticket is rejected.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct TicketError {
+    /// The code in the response and the metric.
+    pub code: TicketRejection,
+    /// Problem and fix, without the ticket.
+    pub message: String,
+}
+
+impl TicketError {
+    /// A rejection with this code and message.
+    pub fn new(code: TicketRejection, message: impl Into<String>) -> Self {
+        Self { code, message: message.into() }
+    }
+}
+
+pub(super) fn reject<T>(code: TicketRejection, message: impl Into<String>) -> Result<T, TicketError> {
+    Err(TicketError::new(code, message))
+}
+
+/// The claims of a ticket.
+pub(super) type Claims = Map<String, Value>;
+
+/// Checks the claims of a ticket whose signature is valid; `now_s` is in seconds since 1970.
+pub(super) fn check(claims: &Claims, digest: String, settings: &Tickets, now_s: u64) -> Result<Ticket, TicketError> {
+    let leeway_s = settings.leeway.as_secs();
+    let user = subject(claims)?.into();
+    let (exp, iat) = (required(claims, "exp")?, required(claims, "iat")?);
+    check_jti(claims)?;
+    let latest = now_s.saturating_add(leeway_s);
+    if iat > latest || seconds(claims, "nbf")?.is_some_and(|nbf| nbf > latest) {
+        return reject(
+            TicketRejection::NotYetValid,
+            "iat or nbf is in the future; synchronise the clocks of backend and gateway",
+        );
+    }
+    let max_ttl_s = settings.max_ttl.as_secs();
+    if exp.saturating_sub(iat) > max_ttl_s {
+        return reject(
+            TicketRejection::TooLongLived,
+            format!("exp - iat must be at most {max_ttl_s} s (tickets.max_ttl)"),
+        );
+    }
+    let expires_s = exp.saturating_add(leeway_s);
+    Ok(Ticket {
+        user,
+        topics: topics(claims, settings)?,
+        digest,
+        expired: now_s > expires_s,
+        expires_ms: expires_s.saturating_mul(1000),
+        issued_ms: iat.saturating_mul(1000).saturating_add(999),
+        session_exp_ms: seconds(claims, "session_exp")?.map(|s| s.saturating_mul(1000)),
+    })
+}
+
+fn subject(claims: &Claims) -> Result<&str, TicketError> {
+    match claims.get("sub") {
+        None => reject(TicketRejection::MissingClaim, "the ticket has no sub; set it to the user id"),
+        Some(Value::String(sub)) if is_name(sub) => Ok(sub),
+        Some(_) => reject(
+            TicketRejection::BadSubject,
+            "sub must be a string of 1 to 256 printable ASCII characters without space, comma \
+             and * ? [ ] \\",
+        ),
+    }
+}
+
+fn check_jti(claims: &Claims) -> Result<(), TicketError> {
+    match claims.get("jti") {
+        None => reject(TicketRejection::MissingClaim, "the ticket has no jti; give each ticket its own"),
+        Some(Value::String(jti)) if !jti.is_empty() => Ok(()),
+        Some(_) => reject(TicketRejection::BadClaim, "jti must be a non-empty string"),
+    }
+}
+
+fn topics(claims: &Claims, settings: &Tickets) -> Result<Topics, TicketError> {
+    let bad = || {
+        let message = "topics must be a list of at most 256 names, `prefix*` or `*`";
+        TicketError::new(TicketRejection::BadClaim, message)
+    };
+    let parse = |mut patterns: Box<dyn Iterator<Item = &str> + '_>| Topics::parse(&mut patterns).map_err(|_| bad());
+    match claims.get("topics") {
+        None => parse(Box::new(settings.default_topics.iter().map(String::as_str))),
+        Some(Value::Array(list)) => {
+            let list: Option<Vec<&str>> = list.iter().map(Value::as_str).collect();
+            parse(Box::new(list.ok_or_else(bad)?.into_iter()))
+        }
+        Some(_) => Err(bad()),
+    }
+}
+
+/// A NumericDate (RFC 7519 section 2); fractions are cut off.
+fn seconds(claims: &Claims, name: &str) -> Result<Option<u64>, TicketError> {
+    match claims.get(name) {
+        None => Ok(None),
+        Some(value) => match value.as_f64() {
+            Some(s) if (0.0..1e12).contains(&s) => Ok(Some(s as u64)),
+            _ => reject(TicketRejection::BadClaim, format!("{name} must be a number of seconds since 1970")),
+        },
+    }
+}
+
+fn required(claims: &Claims, name: &str) -> Result<u64, TicketError> {
+    match seconds(claims, name)? {
+        Some(s) => Ok(s),
+        None => reject(TicketRejection::MissingClaim, format!("the ticket has no {name}")),
+    }
+}
+
+/// The name of the ticket's session. An ECDSA signature has two valid forms, so for ES256 only the
+/// signed part counts: one ticket must not open two sessions.
+pub(super) fn digest(token: &str, algorithm: Algorithm) -> String {
+    let named = match (algorithm, token.rsplit_once('.')) {
+        (Algorithm::ES256, Some((signed, _))) => signed,
+        _ => token,
+    };
+    hex::encode(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, named.as_bytes()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use serde_json::json;
+
+    use super::*;
+
+    fn checked(change: impl FnOnce(&mut Value)) -> Result<Ticket, TicketError> {
+        let mut claims = json!({ "sub": "42", "iat": 1000, "exp": 1060, "jti": "a" });
+        change(&mut claims);
+        let settings = Tickets {
+            leeway: Duration::from_secs(5),
+            max_ttl: Duration::from_secs(60),
+            default_topics: vec!["*".to_owned()],
+            ..Tickets::default()
+        };
+        check(claims.as_object().unwrap(), "digest".to_owned(), &settings, 1030)
+    }
+
+    #[test]
+    fn invalid_claims_are_rejected_with_their_code() {
+        use TicketRejection::*;
+        assert!(checked(|_| {}).is_ok_and(|t| !t.expired && t.expires_ms == 1_065_000));
+        for (name, value, code) in [
+            ("sub", json!(42), BadSubject),
+            ("sub", json!("a b"), BadSubject),
+            ("jti", json!(""), BadClaim),
+            ("iat", json!(1036), NotYetValid),
+            ("nbf", json!(1036), NotYetValid),
+            ("exp", json!(1061), TooLongLived),
+            ("exp", json!("soon"), BadClaim),
+            ("topics", json!("news"), BadClaim),
+            ("topics", json!([1]), BadClaim),
+            ("session_exp", json!(-1), BadClaim),
+        ] {
+            let result = checked(|claims| claims[name] = value.clone());
+            assert_eq!(result.err().map(|e| e.code), Some(code), "{name} {value}");
+        }
+        for name in ["sub", "jti", "iat", "exp"] {
+            let result = checked(|claims| drop(claims.as_object_mut().unwrap().remove(name)));
+            assert_eq!(result.err().map(|e| e.code), Some(MissingClaim), "{name}");
+        }
+    }
+
+    #[test]
+    fn both_forms_of_ecdsa_signature_name_one_session() {
+        let of = |token, algorithm| digest(token, algorithm);
+        assert_eq!(of("h.c.one", Algorithm::ES256), of("h.c.other", Algorithm::ES256));
+        assert_ne!(of("h.c.one", Algorithm::ES256), of("h.d.one", Algorithm::ES256));
+        assert_ne!(of("h.c.one", Algorithm::HS256), of("h.c.other", Algorithm::HS256));
+    }
+}

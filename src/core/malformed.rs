@@ -1,0 +1,66 @@
+//! Why a request cannot be understood: a closed set, since it is also a metric's label.
+
+/// What makes an HTTP/1.1 request malformed (RFC 9112).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Malformed {
+    /// The request line has the wrong form.
+    RequestLine,
+    /// The request target is invalid, or has the wrong form for its method.
+    Target,
+    /// The HTTP version is neither 1.0 nor 1.1.
+    Version,
+    /// A header field has the wrong form, or a line does not end with CRLF.
+    Header,
+    /// `Host` is missing, repeated or invalid.
+    Host,
+    /// `Content-Length` is invalid or repeated, or stands beside `Transfer-Encoding`.
+    Length,
+    /// `Transfer-Encoding` names anything but `chunked`.
+    Coding,
+    /// `Expect` names anything but `100-continue`.
+    Expectation,
+    /// The method is CONNECT: this is not a proxy.
+    Connect,
+    /// The head has too many bytes.
+    HeadTooLong,
+    /// The head has too many header fields.
+    TooManyHeaders,
+    /// The body is not chunked as `Transfer-Encoding` says.
+    Chunk,
+}
+
+impl Malformed {
+    /// All of them.
+    pub const ALL: [Self; 12] = [
+        Self::RequestLine,
+        Self::Target,
+        Self::Version,
+        Self::Header,
+        Self::Host,
+        Self::Length,
+        Self::Coding,
+        Self::Expectation,
+        Self::Connect,
+        Self::HeadTooLong,
+        Self::TooManyHeaders,
+        Self::Chunk,
+    ];
+
+    /// Its label in `sse_requests_malformed_total`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::RequestLine => "request-line",
+            Self::Target => "target",
+            Self::Version => "version",
+            Self::Header => "header",
+            Self::Host => "host",
+            Self::Length => "content-length",
+            Self::Coding => "transfer-encoding",
+            Self::Expectation => "expect",
+            Self::Connect => "connect",
+            Self::HeadTooLong => "head-too-long",
+            Self::TooManyHeaders => "too-many-headers",
+            Self::Chunk => "chunk",
+        }
+    }
+}

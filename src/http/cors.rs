@@ -1,0 +1,57 @@
+//! Cross-origin access as configured: exact origins with credentials, or any without.
+
+use actix_cors::{Cors, CorsError};
+use actix_web::{
+    Error,
+    body::{EitherBody, MessageBody},
+    dev::{ServiceRequest, ServiceResponse},
+    http::{Method, StatusCode, header},
+    middleware::Next,
+};
+
+use super::answers;
+use crate::settings;
+
+/// Adds the headers, and answers preflights.
+pub fn cors(settings: &settings::Cors) -> Cors {
+    let cors = Cors::default()
+        .allowed_methods([Method::GET, Method::POST])
+        .allow_any_header()
+        .expose_headers([header::RETRY_AFTER])
+        .block_on_origin_mismatch(false)
+        .max_age(3600);
+    if settings.allowed_origins.iter().any(|o| o == "*") {
+        return cors.allow_any_origin().send_wildcard();
+    }
+    if settings.allowed_origins.is_empty() {
+        return cors;
+    }
+    let cors = cors.supports_credentials();
+    settings.allowed_origins.iter().fold(cors, |cors, origin| cors.allowed_origin(origin))
+}
+
+/// Puts the refusals of [`cors`], which actix writes as plain text, into the form of all errors.
+///
+/// # Errors
+/// Those of the handlers.
+pub async fn refusals<B: MessageBody>(
+    request: ServiceRequest,
+    next: Next<B>,
+) -> Result<ServiceResponse<EitherBody<B>>, Error> {
+    let answer = next.call(request).await?;
+    let error = answer.response().error().and_then(|error| error.as_error::<CorsError>());
+    let (status, code, message) = match error {
+        None => return Ok(answer.map_into_left_body()),
+        Some(CorsError::OriginNotAllowed) => (
+            StatusCode::FORBIDDEN,
+            "origin-not-allowed",
+            "pages of this origin may not use the gateway; see cors.allowed_origins",
+        ),
+        Some(_) => (
+            StatusCode::BAD_REQUEST,
+            "bad-request",
+            "a preflight needs Origin, and GET or POST as Access-Control-Request-Method",
+        ),
+    };
+    Ok(answer.into_response(answers::error(status, code, message)).map_into_right_body())
+}

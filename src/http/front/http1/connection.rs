@@ -1,0 +1,411 @@
+//! One HTTP/1.1 connection: reads a request, has the app answer it, writes the response, and begins
+//! again. One request at a time: bytes of later ones wait, at most about one head of them; beyond
+//! that the kernel holds them.
+
+use std::{
+    future::poll_fn,
+    io,
+    marker::PhantomData,
+    net::SocketAddr,
+    pin::Pin,
+    rc::Rc,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use actix_http::{HttpMessage, Payload, Request, Response, Version};
+use actix_service::Service;
+use actix_web::{
+    body::{BodySize, BoxBody, EitherBody, MessageBody},
+    http::Method,
+};
+use bytes::BytesMut;
+use futures_util::FutureExt;
+use tokio::{
+    io::AsyncWrite,
+    time::{Instant, Sleep},
+};
+
+use super::{
+    body::{Decoder, Step},
+    head::{self, Head, MAX_HEAD_BYTES},
+    output::Output,
+    payload::BodyBuffer,
+    refusal,
+    response::Framing,
+    stream,
+};
+use crate::{
+    core::malformed::Malformed,
+    http::{
+        answers,
+        front::{HEAD, prefixed::Prefixed, read::poll_read_more, socket::Socket},
+        peer::Peer,
+        sockets::idle::IdleSockets,
+    },
+    state::instance::Instance,
+};
+
+/// After a response, what is left of its request's body has this long and this many bytes to come.
+const BODY_END: Duration = Duration::from_secs(3);
+const MAX_BODY_END_BYTES: usize = 64 << 10;
+const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
+
+/// What the connections of one worker share.
+pub struct WorkerContext {
+    /// The instance, for its limits and metrics.
+    pub instance: Arc<Instance>,
+    /// Sockets without a request under way.
+    pub idle: IdleSockets,
+}
+
+/// Serves a connection to its end, or until an event stream takes the socket over. The first head
+/// must have come by `deadline`.
+pub async fn serve<S, B>(io: Prefixed, peer: Peer, service: Rc<S>, context: Rc<WorkerContext>, mut deadline: Instant)
+where
+    S: Service<Request>,
+    S::Response: Into<Response<B>>,
+    S::Error: Into<Response<BoxBody>>,
+    B: MessageBody + 'static,
+{
+    let Prefixed { held, socket } = io;
+    let address = Some(socket.tcp().address());
+    let mut connection = Connection { socket, held, peer, address, service, context, bodies: PhantomData };
+    loop {
+        let end = match connection.next_head(deadline).await {
+            Ok(head) => connection.exchange(head).await,
+            Err(end) => Err(end),
+        };
+        match end {
+            Ok(()) => deadline = Instant::now() + HEAD,
+            Err(End::Gone) => return,
+            Err(End::Linger) => return connection.linger().await,
+            Err(End::Malformed(malformed)) => return connection.refuse(malformed).await,
+            Err(End::Stream(response, version)) => {
+                // A task of its own, so that what stood here is freed.
+                actix_web::rt::spawn(stream::write(connection.socket, *response, version));
+                return;
+            }
+        }
+    }
+}
+
+struct Connection<S, B> {
+    socket: Socket,
+    /// Bytes that were read and belong to no request yet.
+    held: BytesMut,
+    peer: Peer,
+    address: Option<SocketAddr>,
+    service: Rc<S>,
+    context: Rc<WorkerContext>,
+    bodies: PhantomData<fn() -> B>,
+}
+
+/// A response of the app, or of one of its errors.
+type Answer<B> = Response<EitherBody<B>>;
+
+fn right<B>(response: impl Into<Response<BoxBody>>) -> Answer<B> {
+    response.into().map_body(|_, body| EitherBody::right(body))
+}
+
+/// Why no other request is read.
+enum End<B> {
+    /// The client has gone, or took too long.
+    Gone,
+    /// The last response was written; the client may need time to read it.
+    Linger,
+    /// The request was not understood and has no response yet.
+    Malformed(Malformed),
+    /// The response has no known end.
+    Stream(Box<Answer<B>>, Version),
+}
+
+impl<B> From<io::Error> for End<B> {
+    fn from(_: io::Error) -> Self {
+        Self::Gone
+    }
+}
+
+impl<S, B> Connection<S, B>
+where
+    S: Service<Request>,
+    S::Response: Into<Response<B>>,
+    S::Error: Into<Response<BoxBody>>,
+    B: MessageBody + 'static,
+{
+    /// The next request. Meanwhile the connection counts as idle.
+    async fn next_head(&mut self, deadline: Instant) -> Result<Head, End<B>> {
+        if let Some(head) = self.parse_held()? {
+            return Ok(head);
+        }
+        let mut place = self.context.idle.enter();
+        let reading = async {
+            loop {
+                let seen = self.held.len();
+                if self.read_more().await? == 0 {
+                    return Err(End::Gone);
+                }
+                // Nothing but the end of a line makes a difference to a head that has begun.
+                let has_line = self.held[seen..].contains(&b'\n') || seen == 0;
+                if !has_line && self.held.len() < MAX_HEAD_BYTES {
+                    continue;
+                }
+                if let Some(head) = self.parse_held()? {
+                    return Ok(head);
+                }
+            }
+        };
+        tokio::select! {
+            head = tokio::time::timeout_at(deadline, reading) => head.unwrap_or(Err(End::Gone)),
+            () = place.evicted() => Err(End::Gone),
+        }
+    }
+
+    fn parse_held(&mut self) -> Result<Option<Head>, End<B>> {
+        let head = match self.held.is_empty() {
+            true => Ok(None),
+            false => head::parse(&mut self.held),
+        };
+        if self.held.is_empty() {
+            self.held = BytesMut::new();
+        }
+        head.map_err(End::Malformed)
+    }
+
+    /// Has one request answered and writes the response.
+    async fn exchange(&mut self, head: Head) -> Result<(), End<B>> {
+        let Head { mut request, body, keep_alive, expects_continue } = head;
+        let (version, is_head) = (request.version(), request.method() == Method::HEAD);
+        // A client that has gone while its request waited must not take over the stream with which
+        // it came back.
+        let is_stream = request.method() == Method::GET && request.uri().path() == "/events";
+        if is_stream && matches!(self.read_more().now_or_never(), Some(Ok(0) | Err(_))) {
+            return Err(End::Gone);
+        }
+        let body = self.attach(&mut request, body);
+        let mut interim = Interim::new(expects_continue && body.is_some());
+        let response = match request.uri().path() {
+            "*" => right(answers::server_options()),
+            _ => self.response(request, is_stream, body.as_ref(), &mut interim).await?,
+        };
+        let rest = self.reclaim(body);
+        interim.finish(self).await?;
+        if matches!(response.body().size(), BodySize::Stream) && !is_head {
+            return Err(End::Stream(Box::new(response), version));
+        }
+        // A client that waits for 100 Continue may send the body all the same, or not.
+        let rest = rest.filter(|rest| rest.is_ended() || !interim.is_due());
+        let is_over = !keep_alive || rest.is_none() || self.context.instance.is_closed();
+        let closes = is_over || !response.head().keep_alive();
+        let framing = Framing::of(&response, version);
+        let output = match is_head {
+            true => Output::head_only(&response, framing, closes),
+            false => Output::new(response, framing, closes),
+        };
+        self.send(output).await?;
+        match rest {
+            Some(rest) if !closes => self.finish_body(rest).await,
+            _ => Err(End::Linger),
+        }
+    }
+
+    /// Completes a request for the app; gives what its body goes through, if it has one.
+    fn attach(&mut self, request: &mut Request, body: Decoder) -> Option<BodyBuffer> {
+        request.extensions_mut().insert(self.peer.clone());
+        request.head_mut().peer_addr = self.address;
+        if body.is_ended() {
+            return None;
+        }
+        let body = BodyBuffer::new(std::mem::take(&mut self.held), body);
+        *request.payload() = Payload::Stream { payload: Box::pin(body.clone()) };
+        Some(body)
+    }
+
+    /// Takes back what the handler has left of a body; None: it was malformed.
+    fn reclaim(&mut self, body: Option<BodyBuffer>) -> Option<Decoder> {
+        let Some(body) = body else { return Some(Decoder::length(0)) };
+        let (held, rest, malformed) = body.reclaim();
+        self.held = held;
+        match malformed {
+            None => Some(rest),
+            Some(malformed) => {
+                refusal::note(&self.context.instance, malformed, self.address);
+                None
+            }
+        }
+    }
+
+    /// Calls the app. Meanwhile it reads what the handler wants of the body, and notices when the
+    /// client goes: then the handler is dropped, unless it opens a stream.
+    async fn response(
+        &mut self,
+        request: Request,
+        is_stream: bool,
+        body: Option<&BodyBuffer>,
+        interim: &mut Interim,
+    ) -> Result<Answer<B>, End<B>> {
+        let mut call = Box::pin(self.service.call(request));
+        let answered = poll_fn(|cx| {
+            loop {
+                if let Poll::Ready(answer) = call.as_mut().poll(cx) {
+                    return Poll::Ready(Ok(answer));
+                }
+                if body.is_some_and(|body| body.is_waiting() && body.held_bytes() == 0) {
+                    interim.poll(&mut self.socket, cx)?;
+                }
+                let is_watched = !is_stream || body.is_some();
+                if !is_watched {
+                    return Poll::Pending;
+                }
+                match ready!(self.poll_read_for(body, cx)) {
+                    // The handler says what is wrong with a body that breaks off.
+                    Ok(0) | Err(_) if body.is_some_and(BodyBuffer::is_waiting) => {
+                        body.into_iter().for_each(BodyBuffer::close);
+                    }
+                    Ok(0) | Err(_) => return Poll::Ready(Err(End::Gone)),
+                    Ok(_) => {
+                        body.map(BodyBuffer::wake);
+                    }
+                }
+            }
+        });
+        match answered.await? {
+            Ok(response) => Ok(response.into().map_body(|_, body| EitherBody::left(body))),
+            Err(error) => Ok(right(error)),
+        }
+    }
+
+    /// Reads more, unless enough is held that no request has taken yet.
+    fn poll_read_for(&mut self, body: Option<&BodyBuffer>, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let held = body.map_or(self.held.len(), BodyBuffer::held_bytes);
+        if held >= MAX_HEAD_BYTES {
+            return Poll::Pending;
+        }
+        match body {
+            Some(body) => body.read(|held| poll_read_more(&mut self.socket, held, cx)),
+            None => poll_read_more(&mut self.socket, &mut self.held, cx),
+        }
+    }
+
+    /// Writes a response. A client that takes none of it for `limits.stall` is disconnected.
+    async fn send<P: MessageBody>(&mut self, mut output: Output<P>) -> io::Result<()> {
+        let stall = self.context.instance.settings.limits.stall;
+        let mut clock: Option<(u64, Pin<Box<Sleep>>)> = None;
+        poll_fn(|cx| {
+            if let Poll::Ready(sent) = output.poll(&mut self.socket, cx) {
+                return Poll::Ready(sent);
+            }
+            let sent_bytes = output.sent_bytes();
+            let start = || (sent_bytes, Box::pin(tokio::time::sleep(stall)));
+            let (seen_bytes, stalled) = clock.get_or_insert_with(start);
+            if *seen_bytes != sent_bytes {
+                *seen_bytes = sent_bytes;
+                stalled.as_mut().reset(Instant::now() + stall);
+            }
+            stalled.as_mut().poll(cx).map(|()| Err(io::ErrorKind::TimedOut.into()))
+        })
+        .await
+    }
+
+    /// Reads what is left of a request's body after its response; meanwhile the connection counts
+    /// as idle.
+    async fn finish_body(&mut self, mut rest: Decoder) -> Result<(), End<B>> {
+        if rest.is_ended() {
+            return Ok(());
+        }
+        let mut place = self.context.idle.enter();
+        let reading = async {
+            let mut read_bytes = 0;
+            loop {
+                match rest.decode(&mut self.held) {
+                    Ok(Step::Ended) => return Ok(()),
+                    Ok(Step::Data(_)) => {}
+                    Ok(Step::More) if read_bytes > MAX_BODY_END_BYTES => return Err(End::Linger),
+                    Ok(Step::More) => match self.read_more().await? {
+                        0 => return Err(End::Gone),
+                        count => read_bytes += count,
+                    },
+                    Err(malformed) => {
+                        refusal::note(&self.context.instance, malformed, self.address);
+                        return Err(End::Linger);
+                    }
+                }
+            }
+        };
+        tokio::select! {
+            done = tokio::time::timeout(BODY_END, reading) => done.unwrap_or(Err(End::Gone)),
+            () = place.evicted() => Err(End::Gone),
+        }
+    }
+
+    /// Answers a malformed request, which ends the connection.
+    async fn refuse(mut self, malformed: Malformed) {
+        refusal::note(&self.context.instance, malformed, self.address);
+        let response: Response<BoxBody> = refusal::response(malformed).into();
+        let framing = Framing::of(&response, Version::HTTP_11);
+        if self.send(Output::new(response, framing, true)).await.is_ok() {
+            self.linger().await;
+        }
+    }
+
+    async fn linger(self) {
+        let mut place = self.context.idle.enter();
+        tokio::select! {
+            () = stream::linger(self.socket) => {}
+            () = place.evicted() => {}
+        }
+    }
+}
+
+impl<S, B> Connection<S, B> {
+    /// Reads some more; the count is 0 at the end.
+    async fn read_more(&mut self) -> io::Result<usize> {
+        poll_fn(|cx| poll_read_more(&mut self.socket, &mut self.held, cx)).await
+    }
+}
+
+/// `100 Continue`, written when the handler first waits for a body that its client holds back: a
+/// request that is refused without its body gets its final response only.
+struct Interim {
+    expected: bool,
+    left: &'static [u8],
+}
+
+impl Interim {
+    fn new(expected: bool) -> Self {
+        Self { expected, left: CONTINUE }
+    }
+
+    /// Whether a client waits and nothing of it was written.
+    fn is_due(&self) -> bool {
+        self.expected && self.left.len() == CONTINUE.len()
+    }
+
+    /// Writes as much as the socket takes now.
+    fn poll(&mut self, socket: &mut Socket, cx: &mut Context<'_>) -> Result<(), io::Error> {
+        while self.expected && !self.left.is_empty() {
+            match Pin::new(&mut *socket).poll_write(cx, self.left)? {
+                Poll::Ready(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Poll::Ready(out) => self.left = &self.left[out..],
+                Poll::Pending => return Ok(()),
+            }
+            // An error comes again with the next write.
+            let _ = Pin::new(&mut *socket).poll_flush(cx)?;
+        }
+        Ok(())
+    }
+
+    /// Writes the rest of what has begun.
+    async fn finish<S, B>(&mut self, connection: &mut Connection<S, B>) -> io::Result<()> {
+        if self.is_due() || !self.expected {
+            return Ok(());
+        }
+        let stall = connection.context.instance.settings.limits.stall;
+        let writing = poll_fn(|cx| match self.poll(&mut connection.socket, cx) {
+            Ok(()) if !self.left.is_empty() => Poll::Pending,
+            done => Poll::Ready(done),
+        });
+        tokio::time::timeout(stall, writing).await.unwrap_or(Err(io::ErrorKind::TimedOut.into()))
+    }
+}

@@ -1,0 +1,352 @@
+//! Our parser against actix's: whatever we accept, `actix_http::h1::Codec` must read in the same
+//! way, byte for byte, up to where the next request begins. Where we are stricter, that is fine.
+//!
+//! One exception: actix takes everything behind `Upgrade: websocket` for the body. We ignore
+//! Upgrade, as RFC 9110 section 7.8 allows, and the comparison ends there.
+
+use std::cell::Cell;
+
+use actix_codec::Decoder as _;
+use actix_http::{
+    ServiceConfig,
+    h1::{Codec, Message, MessageType},
+};
+use bytes::BytesMut;
+use proptest::{
+    collection::vec,
+    prelude::*,
+    sample::select,
+    test_runner::{Config, TestCaseError, TestRunner},
+};
+
+use super::{
+    body::Step,
+    head::{self, Head},
+};
+use crate::core::malformed::Malformed;
+
+/// A request as a parser has read it, and the bytes that it left.
+#[derive(Debug, PartialEq, Eq)]
+struct Read {
+    method: String,
+    target: String,
+    fields: Vec<(String, Vec<u8>)>,
+    body: Vec<u8>,
+    left: usize,
+}
+
+fn read_of(request: &actix_http::Request, body: Vec<u8>, left: usize) -> Read {
+    use actix_http::HttpMessage;
+    let fields = request.headers().iter();
+    let mut fields: Vec<_> = fields.map(|(name, value)| (name.to_string(), value.as_bytes().to_vec())).collect();
+    fields.sort();
+    Read {
+        method: request.method().to_string(),
+        // Of an absolute form the app gets path and query.
+        target: request.uri().path_and_query().map(ToString::to_string).unwrap_or_default(),
+        fields,
+        body,
+        left,
+    }
+}
+
+/// What we make of the next request; None: more bytes are needed.
+fn ours(held: &mut BytesMut) -> Result<Option<Read>, Malformed> {
+    let Some(Head { request, body: mut decoder, .. }) = head::parse(held)? else { return Ok(None) };
+    let mut body = Vec::new();
+    loop {
+        match decoder.decode(held)? {
+            Step::Data(bytes) => body.extend_from_slice(&bytes),
+            Step::More => return Ok(None),
+            Step::Ended => return Ok(Some(read_of(&request, body, held.len()))),
+        }
+    }
+}
+
+/// The same by actix.
+fn theirs(codec: &mut Codec, held: &mut BytesMut) -> Result<Option<Read>, String> {
+    let mut decode = |held: &mut BytesMut| {
+        let message = codec.decode(held).map_err(|error| error.to_string())?;
+        Ok::<_, String>((message, codec.message_type()))
+    };
+    let (message, kind) = decode(held)?;
+    let Some(Message::Item(request)) = message else { return Ok(None) };
+    let mut body = Vec::new();
+    if kind != MessageType::None {
+        loop {
+            match decode(held)?.0 {
+                Some(Message::Chunk(Some(bytes))) => body.extend_from_slice(&bytes),
+                Some(Message::Chunk(None)) => break,
+                _ => return Ok(None),
+            }
+        }
+    }
+    Ok(Some(read_of(&request, body, held.len())))
+}
+
+fn is_websocket(read: &Read) -> bool {
+    let is = |(name, value): &(String, Vec<u8>)| name == "upgrade" && value.eq_ignore_ascii_case(b"websocket");
+    read.fields.iter().any(is)
+}
+
+/// Reads all requests by both; gives the number of those that we accept.
+fn compare(config: &ServiceConfig, text: &[u8]) -> Result<usize, String> {
+    let (mut own, mut other) = (BytesMut::from(text), BytesMut::from(text));
+    let mut codec = Codec::new(config.clone());
+    let mut accepted = 0;
+    while let Ok(Some(read)) = ours(&mut own) {
+        accepted += 1;
+        if is_websocket(&read) {
+            return Ok(accepted);
+        }
+        let expected = Ok(Some(read));
+        let read = theirs(&mut codec, &mut other);
+        if read != expected {
+            return Err(format!("we read {expected:?}, actix reads {read:?}"));
+        }
+    }
+    Ok(accepted)
+}
+
+fn with_config<T>(test: impl FnOnce(&ServiceConfig) -> T) -> T {
+    actix_rt::System::new().block_on(async { test(&ServiceConfig::default()) })
+}
+
+fn any_of(texts: &'static [&'static str]) -> impl Strategy<Value = String> {
+    select(texts).prop_map(str::to_owned)
+}
+
+/// A header line; some are harmless, some are what smuggling is made of.
+fn field() -> impl Strategy<Value = String> {
+    let harmless = any_of(&["A: b\r\n", "Cookie: a=b; c=d\r\n", "Accept: */*\r\n", "X-Y:\tz \r\n"]);
+    let tricky = any_of(&[
+        "Content-Length: 0\r\n",
+        "Content-Length: 3\r\n",
+        "content-length: 03\r\n",
+        "Content-Length: +3\r\n",
+        "Content-Length: 3, 3\r\n",
+        "Content-Length: \r\n",
+        "Content-Length : 3\r\n",
+        "Content-Length: 18446744073709551616\r\n",
+        "Transfer-Encoding: chunked\r\n",
+        "transfer-encoding: CHUNKED\r\n",
+        "Transfer-Encoding:\tchunked \r\n",
+        "Transfer-Encoding: xchunked\r\n",
+        "Transfer-Encoding: identity\r\n",
+        "Transfer-Encoding: gzip, chunked\r\n",
+        "Transfer-Encoding: chunked, identity\r\n",
+        "Transfer-Encoding\t: chunked\r\n",
+        "Transfer-Encoding:\r\n chunked\r\n",
+        "X: y\r\n Transfer-Encoding: chunked\r\n",
+        "X: y\nContent-Length: 3\r\n",
+        "X: y\rContent-Length: 3\r\n",
+        "Host: y\r\n",
+        "Host: \r\n",
+        "Host: u@h\r\n",
+        "Expect: 100-continue\r\n",
+        "Expect: a\r\n",
+        "Connection: close\r\n",
+        "Upgrade: websocket\r\n",
+        "Upgrade: h2c\r\n",
+        ": no name\r\n",
+        "no colon\r\n",
+        "\u{e9}: \u{e9}\r\n",
+        "A: \u{e9}\r\n",
+        "A: \0\r\n",
+    ]);
+    prop_oneof![8 => harmless, 1 => tricky]
+}
+
+fn chunk() -> impl Strategy<Value = String> {
+    let size = any_of(&["", ";a", ";a=b", " ;a", ";a=\"b c\"", " ", "\t", ";a\rb", ";a\nb"]);
+    let size = prop_oneof![20 => Just(String::new()), 1 => size];
+    let end = prop_oneof![60 => Just("\r\n"), 1 => Just("\n"), 1 => Just("\r"), 1 => Just("")];
+    ("[a\r\n0]{1,5}", size, end.clone(), end, select(vec!["", "0", "000000000000000"]))
+        .prop_map(|(data, extension, a, b, zeros)| format!("{zeros}{:x}{extension}{a}{data}{b}", data.len()))
+}
+
+fn chunked() -> impl Strategy<Value = String> {
+    let end = any_of(&[
+        "0\r\n\r\n",
+        "00\r\n\r\n",
+        "0;a\r\n\r\n",
+        "0\r\nA: b\r\n\r\n",
+        "0\r\nA: b\r\nC:\r\n\r\n",
+        "0\r\n\n",
+        "0\n\r\n",
+        "0\r\nA: b\n\r\n",
+        "0\r\nA: b\n\n",
+        "0\r\nA: b\r\r\n\r\n",
+        "0\r\n A: b\r\n\r\n",
+        "0\r\n\rGET",
+        "-0\r\n\r\n",
+        "0x0\r\n\r\n",
+    ]);
+    let end = prop_oneof![4 => Just("0\r\n\r\n".to_owned()), 1 => end];
+    (vec(chunk(), 0..3), end).prop_map(|(chunks, end)| chunks.concat() + &end)
+}
+
+fn request() -> impl Strategy<Value = String> {
+    let method = any_of(&["GET", "GET", "POST", "POST", "OPTIONS", "HEAD", "get", "M-SEARCH", "CONNECT", "\r\nPUT"]);
+    let target = any_of(&[
+        "/",
+        "/",
+        "/",
+        "/",
+        "/",
+        "/",
+        "/",
+        "/",
+        "/events",
+        "/a?b=c&d",
+        "*",
+        "http://x/y?z",
+        "HTTPS://x",
+        "//x",
+        "/a#b",
+        "/a b",
+        "x:1",
+        "/\u{e9}",
+        "/a{b}|c",
+        "http://u@x/",
+        "http:///",
+        "/%zz",
+    ]);
+    let version = any_of(&["HTTP/1.0", "HTTP/1.2", "HTTP/2.0", "http/1.1", "HTTP/1.1 ", ""]);
+    let version = prop_oneof![20 => Just("HTTP/1.1".to_owned()), 1 => version];
+    let framed = prop_oneof![
+        2 => Just(String::new()),
+        1 => "[a-z\r\n]{3}".prop_map(|body| format!("Content-Length: 3\r\n\r\n{body}")),
+        3 => chunked().prop_map(|body| format!("Transfer-Encoding: chunked\r\n\r\n{body}")),
+    ];
+    let host = prop_oneof![20 => Just("Host: x\r\n"), 1 => Just("")];
+    (method, target, version, host, vec(field(), 0..4), framed).prop_map(
+        |(method, target, version, host, fields, framed)| {
+            let framed = if framed.is_empty() { "\r\n".to_owned() } else { framed };
+            format!("{method} {target} {version}\r\n{host}{}{framed}", fields.concat())
+        },
+    )
+}
+
+/// Where, what (0: delete, 1: insert, 2: replace, 3: repeat some bytes), and with which byte.
+fn mutation() -> impl Strategy<Value = (prop::sample::Index, u8, u8)> {
+    (any::<prop::sample::Index>(), 0u8..4, select(b"\r\n \t;:,+-0aF\0\x0b\x0c\x7f\x80\xff/?x".to_vec()))
+}
+
+fn mutated(text: String, mutations: Vec<(prop::sample::Index, u8, u8)>) -> Vec<u8> {
+    let mut text = text.into_bytes();
+    for (at, what, byte) in mutations {
+        let at = at.index(text.len());
+        match what {
+            0 if text.len() > 1 => drop(text.remove(at)),
+            1 => text.insert(at, byte),
+            2 => text[at] = byte,
+            _ => {
+                let some = text[at..text.len().min(at + 12)].to_vec();
+                text.splice(at..at, some);
+            }
+        }
+    }
+    text
+}
+
+#[test]
+fn accepted_requests_are_read_by_actix_alike() {
+    const CASES: u32 = 20_000;
+    let texts = vec(request(), 1..4).prop_map(|requests| requests.concat());
+    let texts = (texts, vec(mutation(), 0..3)).prop_map(|(text, with)| mutated(text, with));
+    let config = Config { cases: CASES, failure_persistence: None, ..Config::default() };
+    let accepted = Cell::new(0);
+    let done = with_config(|service| {
+        TestRunner::new(config).run(&texts, |text| {
+            let count = compare(service, &text).map_err(|difference| {
+                TestCaseError::fail(format!("{:?}: {difference}", String::from_utf8_lossy(&text)))
+            })?;
+            accepted.set(accepted.get() + count as u32);
+            Ok(())
+        })
+    });
+    done.unwrap_or_else(|error| panic!("{error}"));
+    // Or the test would compare nothing.
+    assert!(accepted.get() > CASES / 5, "{} were accepted", accepted.get());
+}
+
+#[test]
+fn known_smuggling_shapes_are_refused() {
+    let head = |fields: &str| format!("POST /publish HTTP/1.1\r\nHost: x\r\n{fields}\r\n");
+    let chunked = |body: &str| head("Transfer-Encoding: chunked\r\n") + body;
+    let heads = [
+        // CL.TE and TE.CL, in both orders.
+        "Content-Length: 6\r\nTransfer-Encoding: chunked\r\n",
+        "Transfer-Encoding: chunked\r\nContent-Length: 4\r\n",
+        // TE.TE: one of two parsers does not see it.
+        "Transfer-Encoding: xchunked\r\n",
+        "Transfer-Encoding: chunked\r\nTransfer-Encoding: x\r\n",
+        "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n",
+        "Transfer-Encoding: chunked, chunked\r\n",
+        "Transfer-Encoding: chunked;a=b\r\n",
+        "Transfer-Encoding: \"chunked\"\r\n",
+        "Transfer-Encoding: chunked,\r\n",
+        "Transfer-Encoding: identity\r\n",
+        "Transfer-Encoding:\x0bchunked\r\n",
+        "Transfer-Encoding: \x0cchunked\r\n",
+        "Transfer-Encoding : chunked\r\n",
+        "Transfer-Encoding\t:chunked\r\n",
+        "Transfer-Encoding:\n chunked\r\n",
+        "X: y\nTransfer-Encoding: chunked\r\n",
+        "X: y\rTransfer-Encoding: chunked\r\n",
+        "\0Transfer-Encoding: chunked\r\n",
+        " Transfer-Encoding: chunked\r\n",
+        // CL.CL.
+        "Content-Length: 0\r\nContent-Length: 5\r\n",
+        "Content-Length: 5\r\nContent-Length: 5\r\n",
+        "Content-Length: 5, 5\r\n",
+        "Content-Length: +5\r\n",
+        "Content-Length: -5\r\n",
+        "Content-Length: 0x5\r\n",
+        "Content-Length: 5 5\r\n",
+        "Content-Length: 5;\r\n",
+        "Content-Length: 1_0\r\n",
+        "Content-Length: 99999999999999999999\r\n",
+        "Content-Length: \r\n",
+        "Content-Length : 5\r\n",
+        "Content-Length:\r\n 5\r\n",
+    ]
+    .map(head);
+    let bodies = [
+        "0\r\n\n",
+        "0\n\r\n",
+        "0\r\nt: r\n\r\n",
+        "0\r\nt: r\r\n\n",
+        "0\r\n\rx",
+        "1\nx\r\n0\r\n\r\n",
+        "1\r\nx0\r\n\r\n",
+        "1\r\nxx\r\n0\r\n\r\n",
+        "1;\nx\r\n0\r\n\r\n",
+        "1;a\n1\r\n0\r\n\r\n",
+        " 1\r\nx\r\n0\r\n\r\n",
+        "1 \r\nx\r\n0\r\n\r\n",
+        "+1\r\nx\r\n0\r\n\r\n",
+        "0x1\r\nx\r\n0\r\n\r\n",
+        "10000000000000001\r\nx\r\n0\r\n\r\n",
+        "fffffffffffffffff\r\nx\r\n0\r\n\r\n",
+        "\r\n0\r\n\r\n",
+    ]
+    .map(chunked);
+    for text in heads.iter().chain(&bodies) {
+        let text = text.clone() + "GET /smuggled HTTP/1.1\r\nHost: x\r\n\r\n";
+        let mut held = BytesMut::from(text.as_str());
+        assert!(ours(&mut held).is_err(), "{text:?}");
+    }
+    // And what only looks like them is read as actix does.
+    with_config(|config| {
+        for (text, count) in [
+            (chunked("5\r\n0\r\n\r\n\r\n0\r\n\r\n") + &head(""), 2),
+            (chunked("1;a=\"0\"\r\nx\r\n00;b\r\nt: r\r\n\r\n") + &head(""), 2),
+            (head("Content-Length: 5\r\n") + "0\r\n\r\n" + &head("Content-Length: 0\r\n"), 2),
+            (head("X-Transfer-Encoding: chunked\r\nX-Content-Length: 5\r\n") + &head(""), 2),
+        ] {
+            assert_eq!(compare(config, text.as_bytes()), Ok(count), "{text:?}");
+        }
+    });
+}

@@ -1,0 +1,165 @@
+//! Writes a response: its head, then its body as it comes. Keeps no buffer of its own; the body's
+//! bytes are shared.
+
+use std::{
+    cell::RefCell,
+    io::{self, IoSlice, Write},
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use actix_http::Response;
+use actix_web::body::MessageBody;
+use bytes::Bytes;
+use tokio::io::AsyncWrite;
+
+use super::response::{self, Framing};
+use crate::http::front::socket::Socket;
+
+/// So few bytes are faster copied together than handed to the kernel as three parts: 4.6 instead of
+/// 5.0 us for 340 bytes, measured on loopback (2 cores, Linux 6.18).
+const MAX_COPIED_BYTES: usize = 2 << 10;
+
+thread_local! {
+    static COPY: RefCell<Vec<u8>> = RefCell::new(Vec::with_capacity(MAX_COPIED_BYTES));
+}
+
+/// A response on its way out.
+pub struct Output<B> {
+    /// None: all of it is in `piece`, or there is none.
+    body: Option<Pin<Box<B>>>,
+    chunked: bool,
+    /// What is being written: the head or a chunk's size, a piece of the body, a chunk's end.
+    before: Vec<u8>,
+    piece: Bytes,
+    after: &'static [u8],
+    /// Bytes of these three that are out.
+    written: usize,
+    ended: bool,
+    sent_bytes: u64,
+}
+
+impl<B: MessageBody> Output<B> {
+    /// A response with its body; `closes` says that the connection is not used again.
+    pub fn new(response: Response<B>, framing: Framing, closes: bool) -> Self {
+        let before = response::head(&response, framing, closes);
+        let (piece, body) = match response.into_body().try_into_bytes() {
+            Ok(bytes) => (bytes, None),
+            Err(body) => (Bytes::new(), Some(Box::pin(body))),
+        };
+        Self {
+            ended: body.is_none(),
+            body,
+            chunked: framing == Framing::Chunked,
+            before,
+            piece,
+            after: b"",
+            written: 0,
+            sent_bytes: 0,
+        }
+    }
+
+    /// Only the head of a response, for HEAD.
+    pub fn head_only(response: &Response<B>, framing: Framing, closes: bool) -> Self {
+        Self {
+            body: None,
+            chunked: false,
+            before: response::head(response, framing, closes),
+            piece: Bytes::new(),
+            after: b"",
+            written: 0,
+            ended: true,
+            sent_bytes: 0,
+        }
+    }
+
+    /// Bytes that the socket has taken so far.
+    pub fn sent_bytes(&self) -> u64 {
+        self.sent_bytes
+    }
+
+    /// Writes until all is out.
+    pub fn poll(&mut self, io: &mut Socket, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        loop {
+            // The head goes out with the first piece, if there is one.
+            if let Some(body) = self.body.as_mut().filter(|_| self.piece.is_empty() && !self.ended) {
+                match body.as_mut().poll_next(cx) {
+                    Poll::Ready(Some(Ok(piece))) => self.put(piece),
+                    Poll::Ready(Some(Err(_))) => {
+                        return Poll::Ready(Err(io::ErrorKind::Other.into()));
+                    }
+                    Poll::Ready(None) => self.end(),
+                    Poll::Pending if self.before.is_empty() => return Poll::Pending,
+                    Poll::Pending => {}
+                }
+            }
+            ready!(self.poll_flush(io, cx))?;
+            if self.ended {
+                return Poll::Ready(Ok(()));
+            }
+        }
+    }
+
+    fn put(&mut self, piece: Bytes) {
+        if piece.is_empty() {
+            return;
+        }
+        if self.chunked {
+            let _ = write!(self.before, "{:x}\r\n", piece.len());
+            self.after = b"\r\n";
+        }
+        self.piece = piece;
+    }
+
+    fn end(&mut self) {
+        self.ended = true;
+        if self.chunked {
+            self.after = b"0\r\n\r\n";
+        }
+    }
+
+    fn poll_flush(&mut self, io: &mut Socket, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let total = self.before.len() + self.piece.len() + self.after.len();
+        while self.written < total {
+            let parts = rest([&self.before, &self.piece, self.after], self.written);
+            match ready!(write_parts(Pin::new(io), cx, parts))? {
+                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                out => {
+                    self.written += out;
+                    self.sent_bytes += out as u64;
+                }
+            }
+        }
+        // TLS may hold some of it.
+        ready!(Pin::new(io).poll_flush(cx))?;
+        self.written = 0;
+        self.piece = Bytes::new();
+        self.after = b"";
+        if self.before.capacity() > 16 {
+            // The head is out; a chunk's size is short.
+            self.before = if self.ended { Vec::new() } else { Vec::with_capacity(16) };
+        }
+        self.before.clear();
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// What is left of the parts after so many bytes.
+fn rest(parts: [&[u8]; 3], mut done: usize) -> [&[u8]; 3] {
+    parts.map(|part| {
+        let skipped = done.min(part.len());
+        done -= skipped;
+        &part[skipped..]
+    })
+}
+
+fn write_parts(io: Pin<&mut Socket>, cx: &mut Context<'_>, parts: [&[u8]; 3]) -> Poll<io::Result<usize>> {
+    if parts.iter().map(|part| part.len()).sum::<usize>() > MAX_COPIED_BYTES {
+        return io.poll_write_vectored(cx, &parts.map(IoSlice::new));
+    }
+    COPY.with_borrow_mut(|copy| {
+        copy.clear();
+        parts.iter().for_each(|part| copy.extend_from_slice(part));
+        io.poll_write(cx, copy)
+    })
+}

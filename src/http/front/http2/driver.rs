@@ -1,0 +1,228 @@
+//! Runs one connection: takes its requests, ends it when it is idle, blocked, flooded or to be drained.
+
+use std::{
+    marker::PhantomData,
+    net::SocketAddr,
+    pin::Pin,
+    rc::Rc,
+    task::{Context, Poll, ready},
+    time::{Duration, Instant},
+};
+
+use actix_http::{Request, Response, body::BoxBody};
+use actix_service::Service;
+use actix_web::{
+    body::MessageBody,
+    rt::time::{Sleep, sleep_until},
+};
+use bytes::Bytes;
+use h2::{
+    Reason, RecvStream,
+    server::{Connection, SendResponse},
+};
+
+use super::{
+    Http2Limits,
+    metered::Metered,
+    request,
+    shared::{Active, Entry, Shared},
+    stream::{self, StreamContext},
+};
+use crate::http::{
+    front::HEAD,
+    peer::{Peer, StreamReset},
+    sockets::idle::{IdleSocket, IdleSockets},
+};
+
+/// A connection that has been without a request for this long ends.
+const IDLE: Duration = Duration::from_secs(60);
+/// After GOAWAY, a connection without a request stays open for this long: requests may be on their way.
+const LAST_REQUESTS: Duration = Duration::from_secs(2);
+/// A connection that is being closed takes no longer, whatever its client does.
+const CLOSE: Duration = Duration::from_secs(2);
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Open,
+    /// GOAWAY is sent; requests that are under way, or on their way, are still served.
+    GoingAway,
+    /// The last GOAWAY is sent; nothing is served any more.
+    Closing,
+}
+
+/// What the connection needs of the worker.
+pub struct Parts<S> {
+    /// The app.
+    pub service: Rc<S>,
+    /// The client's address.
+    pub address: SocketAddr,
+    /// The client's socket.
+    pub peer: Peer,
+    /// The bounds.
+    pub limits: Http2Limits,
+    /// The idle connections of the worker.
+    pub idle: IdleSockets,
+    /// Its entry among the worker's connections.
+    pub entry: Entry,
+}
+
+/// See the module.
+pub struct Driver<S, B> {
+    connection: Connection<Metered, Bytes>,
+    shared: Rc<Shared>,
+    parts: Parts<S>,
+    phase: Phase,
+    has_served: bool,
+    /// Held while no request is under way.
+    place: Option<IdleSocket>,
+    /// When the phase began, or the last request ended.
+    idle_since: Instant,
+    timer: Option<Pin<Box<Sleep>>>,
+    body: PhantomData<fn(B)>,
+}
+
+impl<S, B> Driver<S, B>
+where
+    S: Service<Request> + 'static,
+    S::Response: Into<Response<B>>,
+    S::Error: Into<Response<BoxBody>>,
+    B: MessageBody + 'static,
+{
+    /// Runs a connection that has a place among the idle ones.
+    pub fn new(connection: Connection<Metered, Bytes>, shared: Rc<Shared>, place: IdleSocket, parts: Parts<S>) -> Self {
+        let idle_since = shared.opened();
+        let (phase, has_served) = (Phase::Open, false);
+        Self {
+            connection,
+            shared,
+            parts,
+            phase,
+            has_served,
+            place: Some(place),
+            idle_since,
+            timer: None,
+            body: PhantomData,
+        }
+    }
+
+    /// Ready when the connection is over.
+    pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.shared.set_waker(cx);
+        loop {
+            match self.connection.poll_accept(cx) {
+                Poll::Ready(Some(Ok((request, respond)))) => self.begin(request, respond),
+                Poll::Ready(_) => return Poll::Ready(()),
+                // What was decided is to be sent.
+                Poll::Pending if self.decide(cx) => {}
+                Poll::Pending => match ready!(self.poll_timer(cx)) {
+                    Timer::Acted => {}
+                    Timer::Over => return Poll::Ready(()),
+                },
+            }
+        }
+    }
+
+    fn begin(&mut self, request: http::Request<RecvStream>, mut respond: SendResponse<Bytes>) {
+        self.has_served = true;
+        let reset = Rc::new(StreamReset::default());
+        let peer = self.parts.peer.for_stream(reset.clone());
+        let expects = request.headers().get(http::header::EXPECT).is_some_and(|e| e == "100-continue");
+        if expects && !request.body().is_end_stream() {
+            let mut interim = http::Response::new(());
+            *interim.status_mut() = http::StatusCode::CONTINUE;
+            let _ = respond.send_informational(interim);
+        }
+        let Some(request) = request::convert(request, self.parts.address, peer) else {
+            return respond.send_reset(Reason::PROTOCOL_ERROR);
+        };
+        self.place = None;
+        let active = Active::new(&self.shared);
+        let context = StreamContext { active, reset, stall: self.parts.limits.stall };
+        let service = self.parts.service.clone();
+        actix_web::rt::spawn(stream::run::<S, B>(service, request, respond, context));
+    }
+
+    /// Decides whether the connection is to end; `true`: something was decided.
+    fn decide(&mut self, cx: &mut Context<'_>) -> bool {
+        if self.phase == Phase::Closing {
+            return false;
+        }
+        if self.shared.is_flooded() {
+            tracing::debug!(address = %self.parts.address, "an HTTP/2 client sends too many frames");
+            return self.close(Reason::ENHANCE_YOUR_CALM);
+        }
+        let ends = self.parts.peer.is_retired() || self.parts.entry.is_closing();
+        if self.phase == Phase::Open && ends {
+            return self.go_away();
+        }
+        if !self.shared.is_idle() {
+            return false;
+        }
+        if self.place.is_none() {
+            self.place = Some(self.parts.idle.enter());
+            self.idle_since = Instant::now();
+        }
+        let place = self.place.as_mut();
+        place.is_some_and(|place| place.poll_evicted(cx).is_ready()) && self.close(Reason::NO_ERROR)
+    }
+
+    fn go_away(&mut self) -> bool {
+        self.connection.graceful_shutdown();
+        self.enter(Phase::GoingAway)
+    }
+
+    fn close(&mut self, reason: Reason) -> bool {
+        self.connection.abrupt_shutdown(reason);
+        self.enter(Phase::Closing)
+    }
+
+    fn enter(&mut self, phase: Phase) -> bool {
+        self.phase = phase;
+        self.idle_since = Instant::now();
+        true
+    }
+
+    /// When something is to be done without the client.
+    fn deadline(&self) -> Option<Instant> {
+        let patience = match self.phase {
+            Phase::Closing => return Some(self.idle_since + CLOSE),
+            Phase::GoingAway => LAST_REQUESTS,
+            Phase::Open if self.has_served => IDLE,
+            Phase::Open => HEAD,
+        };
+        let idle = self.shared.is_idle().then(|| self.idle_since + patience);
+        [idle, self.blocked_deadline()].into_iter().flatten().min()
+    }
+
+    fn blocked_deadline(&self) -> Option<Instant> {
+        self.shared.blocked_since.get().map(|since| since + self.parts.limits.stall)
+    }
+
+    fn poll_timer(&mut self, cx: &mut Context<'_>) -> Poll<Timer> {
+        let Some(deadline) = self.deadline() else {
+            self.timer = None;
+            return Poll::Pending;
+        };
+        let at = deadline.into();
+        let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(at)));
+        if timer.deadline() != at {
+            timer.as_mut().reset(at);
+        }
+        ready!(timer.as_mut().poll(cx));
+        self.timer = None;
+        let is_blocked = self.blocked_deadline().is_some_and(|blocked| blocked <= deadline);
+        match self.phase {
+            Phase::Closing => return Poll::Ready(Timer::Over),
+            // The client takes nothing: no word would reach it.
+            _ if is_blocked => return Poll::Ready(Timer::Over),
+            Phase::Open if self.has_served => self.go_away(),
+            Phase::Open | Phase::GoingAway => self.close(Reason::NO_ERROR),
+        };
+        Poll::Ready(Timer::Acted)
+    }
+}
+
+enum Timer {
+    Acted,
+    Over,
+}

@@ -1,0 +1,146 @@
+//! What the connection, its socket and its streams share. All of them run on one worker thread.
+
+use std::{
+    cell::{Cell, RefCell},
+    rc::{Rc, Weak},
+    task::{Context, Waker},
+    time::Instant,
+};
+
+use slab::Slab;
+
+use super::{budget::Budget, frames::FrameHead};
+use crate::http::front::socket::Socket;
+
+/// State of one connection.
+pub struct Shared {
+    /// When it was opened.
+    opened: Instant,
+    /// Requests that are not answered completely.
+    active: Cell<usize>,
+    budget: RefCell<Budget>,
+    flooded: Cell<bool>,
+    /// Since when the socket has taken nothing of what is there to be written.
+    pub blocked_since: Cell<Option<Instant>>,
+    waker: RefCell<Option<Waker>>,
+    /// The socket, once h2 has dropped it.
+    pub returned: Cell<Option<Socket>>,
+}
+
+impl Shared {
+    /// State of a connection that begins.
+    pub fn new(max_streams: u32) -> Rc<Self> {
+        Rc::new(Self {
+            opened: Instant::now(),
+            active: Cell::new(0),
+            budget: RefCell::new(Budget::new(max_streams)),
+            flooded: Cell::new(false),
+            blocked_since: Cell::new(None),
+            waker: RefCell::default(),
+            returned: Cell::new(None),
+        })
+    }
+
+    /// When the connection was opened.
+    pub fn opened(&self) -> Instant {
+        self.opened
+    }
+
+    /// Whether no request is under way.
+    pub fn is_idle(&self) -> bool {
+        self.active.get() == 0
+    }
+
+    /// Counts a frame that came.
+    pub fn count(&self, frame: FrameHead) {
+        if !self.budget.borrow_mut().spend(frame, self.opened.elapsed()) {
+            self.flooded.set(true);
+        }
+    }
+
+    /// Whether the client has sent more frames than its budget allows.
+    pub fn is_flooded(&self) -> bool {
+        self.flooded.get()
+    }
+
+    /// Wakes the task of the connection.
+    pub fn wake(&self) {
+        if let Some(waker) = self.waker.borrow_mut().take() {
+            waker.wake();
+        }
+    }
+
+    /// The task to wake.
+    pub fn set_waker(&self, cx: &Context<'_>) {
+        let mut waker = self.waker.borrow_mut();
+        if !waker.as_ref().is_some_and(|w| w.will_wake(cx.waker())) {
+            *waker = Some(cx.waker().clone());
+        }
+    }
+}
+
+/// A request that is under way; dropping it wakes the connection.
+pub struct Active(Rc<Shared>);
+
+impl Active {
+    /// Counts a request.
+    pub fn new(shared: &Rc<Shared>) -> Self {
+        shared.active.set(shared.active.get() + 1);
+        Self(shared.clone())
+    }
+
+    /// Gives tokens back, see [`Budget::earn`].
+    pub fn earn(&self, tokens: u32) {
+        self.0.budget.borrow_mut().earn(tokens);
+    }
+}
+
+impl Drop for Active {
+    fn drop(&mut self) {
+        self.0.active.set(self.0.active.get() - 1);
+        self.0.wake();
+    }
+}
+
+/// The HTTP/2 connections of one worker, to be told when the instance closes.
+#[derive(Clone, Default)]
+pub struct Connections(Rc<All>);
+
+#[derive(Default)]
+struct All {
+    closing: Cell<bool>,
+    open: RefCell<Slab<Weak<Shared>>>,
+}
+
+/// A connection's entry; dropping it removes the connection.
+pub struct Entry {
+    connections: Connections,
+    key: usize,
+}
+
+impl Connections {
+    /// From now on all of them, and all to come, are to end.
+    pub fn close(&self) {
+        self.0.closing.set(true);
+        self.0.open.borrow().iter().filter_map(|(_, open)| open.upgrade()).for_each(|open| open.wake());
+    }
+
+    /// Adds a connection.
+    pub fn add(&self, shared: &Rc<Shared>) -> Entry {
+        let key = self.0.open.borrow_mut().insert(Rc::downgrade(shared));
+        Entry { connections: self.clone(), key }
+    }
+}
+
+impl Entry {
+    /// Whether the connection is to end.
+    pub fn is_closing(&self) -> bool {
+        self.connections.0.closing.get()
+    }
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        self.connections.0.open.borrow_mut().remove(self.key);
+    }
+}

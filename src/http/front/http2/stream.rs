@@ -1,0 +1,170 @@
+//! One request and its response. The handler's future is freed before the body is sent; the body's bytes
+//! go to h2 without a copy, and only as many as h2 can send: nothing else is buffered for a stream.
+
+use std::{
+    future::poll_fn,
+    pin::Pin,
+    rc::Rc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use actix_http::{Request, Response, body::BoxBody};
+use actix_service::Service;
+use actix_web::{
+    body::{BodySize, MessageBody},
+    http::Method,
+    rt::time::{Sleep, sleep},
+};
+use bytes::Bytes;
+use h2::{Reason, SendStream, server::SendResponse};
+
+use super::{
+    budget::{FOR_DATA, FOR_RESPONSE},
+    response,
+    shared::Active,
+};
+use crate::http::peer::StreamReset;
+
+/// Most bytes given to h2 at once; also the send buffer of a stream.
+pub const SEND_BYTES: usize = 16 << 10;
+/// A DATA frame that is shorter because of the client's window earns nothing: a client that opens its
+/// window byte by byte would let us send a frame for each.
+const SHORT_BYTES: usize = 32;
+
+/// What a stream belongs to, and what bounds it.
+pub struct StreamContext {
+    /// Its place among the connection's requests.
+    pub active: Active,
+    /// Resets it from outside.
+    pub reset: Rc<StreamReset>,
+    /// Longest time without progress.
+    pub stall: Duration,
+}
+
+/// Answers a request, unless its client resets the stream before.
+pub async fn run<S, B>(service: Rc<S>, request: Request, mut respond: SendResponse<Bytes>, context: StreamContext)
+where
+    S: Service<Request> + 'static,
+    S::Response: Into<Response<B>>,
+    S::Error: Into<Response<BoxBody>>,
+    B: MessageBody + 'static,
+{
+    let is_head = *request.method() == Method::HEAD;
+    // Boxed, so that it takes no place in the task that lives as long as the stream.
+    let mut call = Box::pin(service.call(request));
+    let answer = poll_fn(|cx| match respond.poll_reset(cx) {
+        Poll::Ready(_) => Poll::Ready(None),
+        Poll::Pending => call.as_mut().poll(cx).map(Some),
+    });
+    let answer = answer.await;
+    drop(call);
+    match answer {
+        None => {}
+        Some(Ok(answer)) => send::<B>(respond, answer.into(), is_head, context).await,
+        Some(Err(error)) => send(respond, error.into(), is_head, context).await,
+    }
+}
+
+/// Sends a response; a client that has gone needs no further word.
+async fn send<B: MessageBody + 'static>(
+    mut respond: SendResponse<Bytes>,
+    answer: Response<B>,
+    is_head: bool,
+    context: StreamContext,
+) {
+    let size = answer.body().size();
+    let ends = is_head || matches!(size, BodySize::None | BodySize::Sized(0));
+    let head = response::head(answer.head(), size);
+    let Ok(stream) = respond.send_response(head, ends) else { return };
+    drop(respond);
+    if ends {
+        return context.active.earn(FOR_RESPONSE);
+    }
+    let left = if let BodySize::Sized(bytes) = size { bytes } else { u64::MAX };
+    let mut sender =
+        Sender { stream, left, body: Box::pin(answer.into_body()), piece: Bytes::new(), stalled: None, context };
+    poll_fn(|cx| sender.poll(cx)).await;
+}
+
+/// Sends the body of a response. Its fields are dropped in this order: the connection learns of the end
+/// (`context.active`) when the body has said all it has to say.
+struct Sender<B> {
+    stream: SendStream<Bytes>,
+    /// Bytes of the body that are still to be sent; of one whose size is not known, endless.
+    left: u64,
+    body: Pin<Box<B>>,
+    /// What the body gave last, as far as it was not sent.
+    piece: Bytes,
+    /// Runs while the client lets nothing be sent.
+    stalled: Option<Pin<Box<Sleep>>>,
+    context: StreamContext,
+}
+
+impl<B: MessageBody> Sender<B> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.context.reset.poll_requested(cx) {
+            self.stream.send_reset(Reason::CANCEL);
+            return Poll::Ready(());
+        }
+        // The client has reset it, or the connection is over.
+        if self.stream.poll_reset(cx).is_ready() {
+            return Poll::Ready(());
+        }
+        loop {
+            if self.piece.is_empty() {
+                match ready!(self.body.as_mut().poll_next(cx)) {
+                    Some(Ok(piece)) => self.piece = piece,
+                    Some(Err(_)) => {
+                        self.stream.send_reset(Reason::INTERNAL_ERROR);
+                        return Poll::Ready(());
+                    }
+                    None => {
+                        self.context.active.earn(FOR_RESPONSE);
+                        let _ = self.stream.send_data(Bytes::new(), true);
+                        return Poll::Ready(());
+                    }
+                }
+            } else if !ready!(self.poll_send(cx)) {
+                return Poll::Ready(());
+            }
+        }
+    }
+
+    /// Sends as much of the piece as the client takes; `false`: that was the last, or nothing more can be
+    /// sent.
+    fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
+        let wanted = self.piece.len().min(SEND_BYTES);
+        self.stream.reserve_capacity(wanted);
+        while self.stream.capacity() == 0 {
+            match self.stream.poll_capacity(cx) {
+                Poll::Ready(Some(Ok(_))) => {}
+                Poll::Ready(_) => return Poll::Ready(false),
+                Poll::Pending => {
+                    ready!(self.poll_stalled(cx));
+                    return Poll::Ready(false);
+                }
+            }
+        }
+        self.stalled = None;
+        let count = wanted.min(self.stream.capacity());
+        let is_short = count < SHORT_BYTES && count < self.piece.len();
+        self.context.active.earn(if is_short { 0 } else { FOR_DATA });
+        self.left = self.left.saturating_sub(count as u64);
+        let is_last = self.left == 0;
+        if is_last {
+            self.context.active.earn(FOR_RESPONSE);
+        }
+        let sent = self.stream.send_data(self.piece.split_to(count), is_last);
+        Poll::Ready(sent.is_ok() && !is_last)
+    }
+
+    /// Ready when the client has let nothing be sent for too long: then the stream is reset.
+    fn poll_stalled(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let stall = self.context.stall;
+        ready!(self.stalled.get_or_insert_with(|| Box::pin(sleep(stall))).as_mut().poll(cx));
+        self.context.reset.set_stalled();
+        self.stream.send_reset(Reason::CANCEL);
+        Poll::Ready(())
+    }
+}

@@ -1,0 +1,199 @@
+//! The descriptors of one listener: each socket holds a slot, and there are no more slots than
+//! descriptors set aside for the listener. So the process never runs out of descriptors because of
+//! clients, and those of Redis and of the other listener remain available.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use prometheus::{IntCounter, IntCounterVec, IntGauge};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::idle::IdleSockets;
+use crate::metrics::Metrics;
+
+/// A socket that was told to close has this long to do so before another one is told.
+const EVICTION: Duration = Duration::from_millis(100);
+
+/// The sockets of one listener. Clones share the budget.
+#[derive(Clone)]
+pub struct SocketBudget {
+    slots: Arc<Semaphore>,
+    max: usize,
+    /// Those without a request.
+    pub idle: IdleSockets,
+    pub(super) counters: Counters,
+}
+
+#[derive(Clone)]
+pub(super) struct Counters {
+    open: IntGauge,
+    pub accepted: IntCounter,
+    pub refused: IntCounter,
+    pub errors: IntCounterVec,
+}
+
+/// Stands for one open socket; dropping it, after the descriptor was closed, frees the slot.
+pub struct Slot {
+    _permit: OwnedSemaphorePermit,
+    open: IntGauge,
+    load: Load,
+}
+
+/// What became of the wish for a slot.
+pub(super) enum Granted {
+    /// There is one.
+    Slot(OwnedSemaphorePermit),
+    /// An idle socket is closing; ask again.
+    Later,
+    /// All sockets are busy.
+    None,
+}
+
+impl SocketBudget {
+    /// At most `max` sockets at once, at most `max_idle` of them idle. `listener` is the label of
+    /// its metrics: `public` or `admin`.
+    pub fn new(listener: &str, max: usize, max_idle: usize, metrics: &Metrics) -> Self {
+        metrics.sockets_limit.with_label_values(&[listener]).set(max as i64);
+        let counters = Counters {
+            open: metrics.sockets.with_label_values(&[listener]),
+            accepted: metrics.sockets_accepted.with_label_values(&[listener]),
+            refused: metrics.sockets_dropped.with_label_values(&["no-descriptor"]),
+            errors: metrics.accept_errors.clone(),
+        };
+        let evicted = metrics.sockets_dropped.with_label_values(&["idle"]);
+        let idle = IdleSockets::new(max_idle, evicted);
+        Self { slots: Arc::new(Semaphore::new(max)), max, idle, counters }
+    }
+
+    /// Sockets that are open.
+    pub fn open(&self) -> usize {
+        self.max - self.slots.available_permits()
+    }
+
+    /// A permit for one more socket. Where all are given, the longest idle socket is closed for it.
+    pub(super) async fn grant(&self) -> Granted {
+        if let Ok(permit) = self.slots.clone().try_acquire_owned() {
+            return Granted::Slot(permit);
+        }
+        if !self.idle.evict_oldest() {
+            return Granted::None;
+        }
+        match tokio::time::timeout(EVICTION, self.slots.clone().acquire_owned()).await {
+            Ok(Ok(permit)) => Granted::Slot(permit),
+            _ => Granted::Later,
+        }
+    }
+
+    /// A slot, if one is free.
+    #[cfg(test)]
+    pub fn try_slot(&self, load: &Load) -> Option<Slot> {
+        let permit = self.slots.clone().try_acquire_owned().ok()?;
+        Some(self.slot(permit, load.clone()))
+    }
+
+    /// The slot of a socket that was accepted with this permit.
+    pub(super) fn slot(&self, permit: OwnedSemaphorePermit, load: Load) -> Slot {
+        self.counters.open.inc();
+        load.count().fetch_add(1, Ordering::Relaxed);
+        Slot { _permit: permit, open: self.counters.open.clone(), load }
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.open.dec();
+        self.load.count().fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Open sockets of each worker of a listener, seen from one of them.
+#[derive(Clone)]
+pub struct Load {
+    workers: Arc<[AtomicUsize]>,
+    own: usize,
+}
+
+/// A worker is ahead if it has this many sockets more than the one with the fewest, and 1/32.
+const LEAD: usize = 4;
+
+impl Load {
+    /// One for each worker.
+    pub fn of_workers(count: usize) -> Vec<Self> {
+        let workers: Arc<[AtomicUsize]> = (0..count).map(|_| AtomicUsize::new(0)).collect();
+        (0..count).map(|own| Self { workers: workers.clone(), own }).collect()
+    }
+
+    /// Whether other workers should take the next socket.
+    pub(super) fn is_ahead(&self) -> bool {
+        let least = self.workers.iter().map(|count| count.load(Ordering::Relaxed)).min();
+        let least = least.unwrap_or_default();
+        self.count().load(Ordering::Relaxed) > least + least / 32 + LEAD
+    }
+
+    fn count(&self) -> &AtomicUsize {
+        &self.workers[self.own]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn budget(max: usize, metrics: &Metrics) -> SocketBudget {
+        SocketBudget::new("public", max, max, metrics)
+    }
+
+    async fn slot(budget: &SocketBudget) -> Option<Slot> {
+        match budget.grant().await {
+            Granted::Slot(permit) => Some(budget.slot(permit, Load::of_workers(1).remove(0))),
+            _ => None,
+        }
+    }
+
+    #[tokio::test]
+    async fn no_more_slots_are_given_than_there_are() {
+        let metrics = Metrics::new();
+        let budget = budget(2, &metrics);
+        let (first, second) = (slot(&budget).await, slot(&budget).await);
+        assert!(first.is_some() && second.is_some() && slot(&budget).await.is_none());
+        assert_eq!((budget.open(), budget.counters.open.get()), (2, 2));
+        drop(first);
+        assert!(slot(&budget).await.is_some());
+        assert_eq!(budget.open(), 1);
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn idle_socket_gives_its_slot_to_a_new_one() {
+        let metrics = Metrics::new();
+        let budget = budget(1, &metrics);
+        let (taken, mut idle) = (slot(&budget).await.unwrap(), budget.idle.enter());
+        let closing = async {
+            idle.evicted().await;
+            drop(taken);
+        };
+        let (next, ()) = tokio::join!(slot(&budget), closing);
+        assert!(next.is_some());
+        // The one that is left is busy.
+        assert!(matches!(budget.grant().await, Granted::None));
+    }
+
+    #[test]
+    fn a_worker_with_more_sockets_is_ahead() {
+        let loads = Load::of_workers(2);
+        let set = |worker: usize, count| loads[worker].count().store(count, Ordering::Relaxed);
+        set(0, LEAD);
+        assert!(!loads[0].is_ahead() && !loads[1].is_ahead());
+        set(0, LEAD + 1);
+        assert!(loads[0].is_ahead() && !loads[1].is_ahead());
+        set(0, 1035);
+        set(1, 1000);
+        assert!(!loads[0].is_ahead());
+        set(0, 1036);
+        assert!(loads[0].is_ahead());
+    }
+}

@@ -1,0 +1,119 @@
+//! The TCP connection of a client. Its owner reads and writes; everybody else has a [`Peer`], which
+//! keeps neither the connection nor its descriptor open.
+
+use std::{
+    cell::{Cell, RefCell},
+    io::{self, IoSlice},
+    net::{Shutdown, SocketAddr},
+    os::fd::AsFd,
+    pin::Pin,
+    rc::Rc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use actix_web::rt::net::TcpStream;
+use socket2::SockRef;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::{budget::Slot, tcp_info};
+use crate::{http::peer::Peer, state::client_socket::Transfer};
+
+/// The kernel buffers at most this much beyond the client's receive window. Small, so that a client
+/// that stops reading costs little and is noticed soon.
+const UNSENT_BYTES: u32 = 64 << 10;
+
+/// A client's TCP connection. Dropping it closes the descriptor and then frees its slot.
+pub struct ClientTcp(Rc<Inner>);
+
+/// What the owner and its peers share; peers hold it weakly.
+pub(in crate::http) struct Inner {
+    // Declared before the slot: fields drop in this order, and the slot stands for the descriptor.
+    tcp: RefCell<TcpStream>,
+    _slot: Slot,
+    address: SocketAddr,
+    /// Open streams: more than one only with HTTP/2.
+    pub streams: Cell<usize>,
+    /// To be closed with its last stream.
+    pub retired: Cell<bool>,
+}
+
+impl ClientTcp {
+    /// Takes over an accepted connection and sets its socket options.
+    pub fn new(tcp: TcpStream, address: SocketAddr, slot: Slot) -> Self {
+        // A socket without these options works as well, only less economically.
+        let socket = SockRef::from(&tcp);
+        let _ = socket.set_tcp_notsent_lowat(UNSENT_BYTES);
+        let _ = socket.set_tcp_nodelay(true);
+        Self(Rc::new(Inner {
+            tcp: RefCell::new(tcp),
+            _slot: slot,
+            address,
+            streams: Cell::default(),
+            retired: Cell::default(),
+        }))
+    }
+
+    /// Address and port of the client.
+    pub fn address(&self) -> SocketAddr {
+        self.0.address
+    }
+
+    /// A weak handle to it.
+    pub fn peer(&self) -> Peer {
+        Peer::new(Rc::downgrade(&self.0))
+    }
+
+    /// No poll below calls back into this crate, so the borrow cannot overlap with another.
+    fn io<R>(&self, poll: impl FnOnce(Pin<&mut TcpStream>) -> R) -> R {
+        poll(Pin::new(&mut *self.0.tcp.borrow_mut()))
+    }
+}
+
+impl Inner {
+    /// What the client has acknowledged; `None` where the kernel does not tell.
+    pub fn transfer(&self) -> Option<Transfer> {
+        tcp_info::transfer(self.tcp.borrow().as_fd())
+    }
+
+    /// Discards what is unsent and resets the connection: behind a closed receive window a FIN would
+    /// never arrive, and the kernel would keep the data. The owner notices and drops it.
+    pub fn abort(&self) -> bool {
+        let tcp = self.tcp.borrow();
+        let socket = SockRef::from(&*tcp);
+        let _ = socket.set_linger(Some(Duration::ZERO));
+        socket.shutdown(Shutdown::Both).is_ok()
+    }
+}
+
+impl AsyncRead for ClientTcp {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        self.io(|tcp| tcp.poll_read(cx, buffer))
+    }
+}
+
+impl AsyncWrite for ClientTcp {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.io(|tcp| tcp.poll_write(cx, bytes))
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.io(|tcp| tcp.poll_write_vectored(cx, slices))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.io(|tcp| tcp.poll_flush(cx))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.io(|tcp| tcp.poll_shutdown(cx))
+    }
+}

@@ -1,0 +1,172 @@
+//! Every metric of the gateway, with its help text. Labels come from closed sets, so their number is bounded.
+
+use prometheus::{
+    Encoder, Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    TextEncoder, process_collector::ProcessCollector,
+};
+
+use crate::core::{
+    envelope::Refusal,
+    malformed::Malformed,
+    system::{BusyReason, CloseReason, GapReason, JoinCause, TicketRejection},
+};
+
+macro_rules! metrics {
+    ($($field:ident: $type:ident = $name:literal, $help:literal $(, [$label:literal])?;)*) => {
+        /// The metrics of one instance.
+        pub struct Metrics {
+            registry: Registry,
+            $(#[doc = $help] pub $field: $type,)*
+        }
+
+        impl Metrics {
+            /// Names, help texts and labels, for the reference page.
+            pub const ALL: &'static [(&'static str, &'static str, Option<&'static str>)] =
+                &[$(($name, $help, metrics!(@label $($label)?))),*];
+
+            fn build() -> prometheus::Result<Self> {
+                let registry = Registry::new();
+                // process_*: CPU, memory and open files, by the names that all exporters use.
+                registry.register(Box::new(ProcessCollector::for_self()))?;
+                $(
+                    let $field = metrics!(@new $type, $name, $help $(, $label)?)?;
+                    registry.register(Box::new($field.clone()))?;
+                )*
+                Ok(Self { registry, $($field),* })
+            }
+        }
+    };
+    (@label $label:literal) => { Some($label) };
+    (@label) => { None };
+    (@new Histogram, $name:literal, $help:literal) => {
+        Histogram::with_opts(HistogramOpts::new($name, $help).buckets(LATENCY_BUCKETS_SECONDS.to_vec()))
+    };
+    (@new IntCounterVec, $name:literal, $help:literal, $label:literal) => {
+        IntCounterVec::new(Opts::new($name, $help), &[$label])
+    };
+    (@new IntGaugeVec, $name:literal, $help:literal, $label:literal) => {
+        IntGaugeVec::new(Opts::new($name, $help), &[$label])
+    };
+    (@new $type:ident, $name:literal, $help:literal) => { $type::new($name, $help) };
+}
+
+const LISTENERS: [&str; 2] = ["public", "admin"];
+
+const LATENCY_BUCKETS_SECONDS: [f64; 13] =
+    [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0];
+
+metrics! {
+    sockets: IntGaugeVec = "sse_sockets", "Open client sockets, by listener.", ["listener"];
+    sockets_limit: IntGaugeVec = "sse_sockets_limit", "Most client sockets at once, by listener; derived from the limit of open files.", ["listener"];
+    sockets_accepted: IntCounterVec = "sse_sockets_accepted_total", "Client sockets accepted, by listener.", ["listener"];
+    sockets_dropped: IntCounterVec = "sse_sockets_dropped_total", "Client sockets closed to save descriptors: `idle` = the longest idle one, for another; `no-descriptor` = a new one, since all are busy.", ["reason"];
+    accept_errors: IntCounterVec = "sse_accept_errors_total", "Connections that could not be accepted: `descriptors`, `memory`, `aborted` (by the client), `other`.", ["reason"];
+    requests: IntCounter = "sse_requests_total", "Requests on the public listener.";
+    connections: IntGauge = "sse_connections", "Open streams and polls.";
+    max_connections: IntGauge = "sse_connections_limit", "limits.max_connections.";
+    opened: IntCounterVec = "sse_connections_opened_total", "Streams and polls that were let in.", ["transport"];
+    closed: IntCounterVec = "sse_connections_closed_total", "Streams and polls that ended, by reason.", ["reason"];
+    relayed: IntCounterVec = "sse_events_relayed_total", "Events that came from Redis, by kind of channel.", ["kind"];
+    deliveries: IntCounter = "sse_deliveries_total", "Live events handed to sockets.";
+    bytes_sent: IntCounter = "sse_bytes_sent_total", "Bytes of frames handed to sockets.";
+    publish_to_write: Histogram = "sse_publish_to_write_seconds", "From an event's id (clock of Redis) to its hand-over to a socket (clock of this host), live events, one in 16.";
+    joins: IntCounterVec = "sse_joins_total", "Reads of what a connection missed, by cause.", ["cause"];
+    replayed: IntCounter = "sse_replayed_events_total", "Events delivered by joins.";
+    gaps: IntCounterVec = "sse_gaps_total", "Clients told sse.gap, by reason.", ["reason"];
+    overflows: IntCounter = "sse_queue_overflows_total", "Queues that were dropped and read again from the log.";
+    queued_bytes: IntGauge = "sse_queued_bytes", "Bytes queued for all connections.";
+    max_queued_bytes: IntGauge = "sse_queued_bytes_limit", "limits.queue_bytes_total.";
+    refused: IntCounterVec = "sse_tickets_refused_total", "Requests refused because of their ticket, by code.", ["code"];
+    busy: IntCounterVec = "sse_busy_total", "Clients told sse.busy, by reason.", ["reason"];
+    jwks_fetches: IntCounterVec = "sse_jwks_fetches_total", "Fetches of the issuer's key set, by outcome.", ["outcome"];
+    jwks_keys: IntGauge = "sse_jwks_keys", "Keys of the issuer's key set that verify tickets; 0 = none was fetched yet.";
+    jwks_age: Gauge = "sse_jwks_age_seconds", "Age of the issuer's key set in use.";
+    reloads: IntCounterVec = "sse_reloads_total", "Times keys and certificate were read again without a restart, by outcome.", ["outcome"];
+    link_up: IntGauge = "sse_redis_link_up", "1 while the subscriber's link to Redis is up and ticks arrive.";
+    reconnects: IntCounter = "sse_redis_reconnects_total", "Times the subscriber's link was set up again.";
+    tick_age: Gauge = "sse_tick_age_seconds", "Age of the last tick that came by the link.";
+    live_malformed: IntCounter = "sse_live_malformed_total", "Messages on the gateway's own channels that the library did not write; they are ignored.";
+    subscriptions: IntGauge = "sse_subscriptions", "User channels that this instance is subscribed to.";
+    recorder_role: IntGaugeVec = "sse_recorder_role", "1 for the role that this instance has in recording bare publishes; not there unless publishers.bare = record.", ["role"];
+    recorded: IntCounter = "sse_bare_recorded_total", "Bare publishes that this instance stored in a log; dropped duplicates and rejected ones are not among them.";
+    bare_relayed: IntCounter = "sse_bare_relayed_total", "Bare publishes relayed live only (publishers.bare = relay).";
+    rejected: IntCounterVec = "sse_rejected_total", "Messages that could not be relayed, by reason.", ["reason"];
+    published: IntCounter = "sse_published_total", "Events published through POST /publish.";
+    malformed: IntCounterVec = "sse_requests_malformed_total", "HTTP/1.1 requests refused as malformed, by reason.", ["reason"];
+}
+
+impl Metrics {
+    /// New metrics; every label value exists from the start, at zero. But for the role: who never records has none, not even `none`, or an
+    /// alert on "nobody records" would not know that nobody should.
+    ///
+    /// # Panics
+    /// Never: the names are constants, and a test builds them.
+    pub fn new() -> Self {
+        let metrics = Self::build().expect("metric names are valid and distinct");
+        metrics.closed.init(CloseReason::ALL.iter().map(|r| r.name()));
+        metrics.gaps.init(GapReason::ALL.iter().map(|r| r.name()));
+        metrics.busy.init(BusyReason::ALL.iter().map(|r| r.name()));
+        metrics.refused.init(TicketRejection::ALL.iter().map(|f| f.name()));
+        metrics.joins.init(JoinCause::ALL.iter().map(|r| r.name()));
+        metrics.rejected.init(Refusal::ALL.iter().map(|r| r.code()));
+        metrics.malformed.init(Malformed::ALL.iter().map(|m| m.name()));
+        metrics.relayed.init(["user", "broadcast"].into_iter());
+        metrics.opened.init(["stream", "poll"].into_iter());
+        metrics.jwks_fetches.init(["ok", "unreachable", "status", "invalid"].into_iter());
+        for sockets in [&metrics.sockets, &metrics.sockets_limit] {
+            LISTENERS.iter().for_each(|listener| sockets.with_label_values(&[listener]).set(0));
+        }
+        metrics.sockets_accepted.init(LISTENERS.into_iter());
+        metrics.sockets_dropped.init(["idle", "no-descriptor"].into_iter());
+        metrics.accept_errors.init(["descriptors", "memory", "aborted", "other"].into_iter());
+        metrics.reloads.init(["ok", "failed"].into_iter());
+        metrics
+    }
+
+    /// Notes the role of this instance in recording.
+    pub fn set_role(&self, role: &str) {
+        for r in ["writer", "standby", "none"] {
+            self.recorder_role.with_label_values(&[r]).set(i64::from(r == role));
+        }
+    }
+
+    /// The Prometheus text format.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        // Writing into a Vec cannot fail, and the families are consistent by construction.
+        let _ = TextEncoder::new().encode(&self.registry.gather(), &mut out);
+        out
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+trait Init {
+    fn init<'a>(&self, values: impl Iterator<Item = &'a str>);
+}
+
+impl Init for IntCounterVec {
+    fn init<'a>(&self, values: impl Iterator<Item = &'a str>) {
+        for value in values {
+            self.with_label_values(&[value]);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_metrics_are_there_from_the_start() {
+        let text = String::from_utf8(Metrics::new().encode()).unwrap();
+        // A role is there where bare publishes are recorded.
+        for (name, help, _) in Metrics::ALL.iter().filter(|m| m.0 != "sse_recorder_role") {
+            assert!(text.contains(&format!("# HELP {name} {help}\n")), "{name}");
+        }
+    }
+}

@@ -1,0 +1,166 @@
+//! File descriptors: however many sockets strangers or clients hold, probes are answered, Redis is
+//! reachable, and new clients are served once there is room.
+
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use crate::harness::gateway::Builder;
+use crate::harness::{GUARD, Gateway, Redis, Sse, eventually, process, ticket, topic};
+
+/// As in the attack that made a liveness probe fail.
+const OPEN_FILES: u64 = 200;
+
+/// Few workers, so that the reserved part is the same on every machine.
+fn scarce(redis: &Redis) -> Builder {
+    let builder = Gateway::durable_only(redis).open_files(OPEN_FILES);
+    builder.env("SERVER__WORKERS", "2").env("SERVER__HEARTBEAT", "1h")
+}
+
+/// Opens `count` sockets that send `start` and nothing more.
+async fn hold(address: std::net::SocketAddr, count: usize, start: &[u8]) -> Vec<TcpStream> {
+    let mut held = Vec::new();
+    for _ in 0..count {
+        let mut socket = TcpStream::connect(address).await.expect("the kernel takes it");
+        // It may be closed already, to make room for others.
+        let _ = socket.write_all(start).await;
+        held.push(socket);
+    }
+    held
+}
+
+/// Ten probes, each over a connection of its own.
+async fn answers_ten_probes(gateway: &Gateway) {
+    for n in 0..10 {
+        let probe = async {
+            let mut socket = TcpStream::connect(gateway.admin).await.expect("it listens");
+            let request = b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+            socket.write_all(request).await.expect("it is open");
+            let mut answer = String::new();
+            socket.read_to_string(&mut answer).await.expect("an answer");
+            answer
+        };
+        let answer = tokio::time::timeout(GUARD, probe).await;
+        let answer = answer.unwrap_or_else(|_| panic!("probe {n} was not answered"));
+        assert!(answer.starts_with("HTTP/1.1 200"), "probe {n}: {answer}");
+    }
+}
+
+async fn sockets(gateway: &Gateway, listener: &str) -> (f64, f64) {
+    let metrics = gateway.metrics().await;
+    let get = |name| metrics.get(name, &[("listener", listener)]);
+    (get("sse_sockets"), get("sse_sockets_limit"))
+}
+
+#[tokio::test]
+async fn silent_sockets_leave_room_for_probes_and_streams() {
+    let redis = Redis::start().await;
+    let gateway = scarce(&redis).start().await;
+    let starts: [&[u8]; 4] = [b"", b"GET /events?ticket=", b"PRI * HTTP/2", b"GET /x HTTP/1.1\r\nHost: x\r\n\r\n"];
+    let mut held = Vec::new();
+    for start in starts {
+        held.extend(hold(gateway.public, 150, start).await);
+        answers_ten_probes(&gateway).await;
+        let mut stream = gateway.connect("1").await;
+        let id = redis.durable(&topic("t"), "a", "1").await.unwrap();
+        assert_eq!(stream.app_event().await.id, Some(id));
+    }
+    let (open, limit) = sockets(&gateway, "public").await;
+    // A quarter may be idle; one that was told to close may not have done so yet.
+    assert!(open <= limit / 4.0 + 8.0, "{open} of {limit} are open");
+    let idle = [("reason", "idle")];
+    assert!(gateway.metric("sse_sockets_dropped_total", &idle).await >= 400.0);
+}
+
+#[tokio::test]
+async fn streams_up_to_the_limit_leave_probes_and_redis_alone() {
+    let redis = Redis::start().await;
+    let gateway = scarce(&redis).start().await;
+    assert!(gateway.log_contains("raise `ulimit -n`"), "{}", gateway.log_text());
+    let (_, limit) = sockets(&gateway, "public").await;
+    let mut streams: Vec<Sse> = Vec::new();
+    while streams.len() < limit as usize {
+        streams.push(gateway.connect(&format!("u{}", streams.len())).await);
+    }
+    // An attacker beside them; what he opens is closed at once.
+    let mut held = hold(gateway.public, 300, b"GET /events").await;
+    for socket in &mut held {
+        let end = tokio::time::timeout(GUARD, socket.read(&mut [0; 1])).await;
+        assert!(matches!(end.expect("it is closed"), Ok(0) | Err(_)));
+    }
+    answers_ten_probes(&gateway).await;
+    let refused = [("reason", "no-descriptor")];
+    assert_eq!(gateway.metric("sse_sockets_dropped_total", &refused).await, 300.0);
+    assert_eq!(gateway.metric("sse_accept_errors_total", &[]).await, 0.0);
+    assert_eq!(sockets(&gateway, "public").await, (limit, limit));
+    let id = redis.durable(&topic("t"), "a", "1").await.unwrap();
+    for stream in &mut streams {
+        assert_eq!(stream.app_event().await.id.as_ref(), Some(&id));
+    }
+    streams.truncate(10);
+    eventually("their sockets to be closed", async || (sockets(&gateway, "public").await.0 <= 10.0).then_some(()))
+        .await;
+    for n in 0..20 {
+        streams.push(gateway.connect(&format!("new{n}")).await);
+    }
+}
+
+#[tokio::test]
+async fn held_admin_sockets_stop_neither_probes_nor_streams() {
+    let redis = Redis::start().await;
+    let gateway = scarce(&redis).start().await;
+    let mut held = hold(gateway.admin, 60, b"").await;
+    held.extend(hold(gateway.admin, 60, b"GET /metrics HTTP/1.1\r\n").await);
+    held.extend(hold(gateway.admin, 60, b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n").await);
+    answers_ten_probes(&gateway).await;
+    let (open, limit) = sockets(&gateway, "admin").await;
+    assert!(open <= limit && limit == 16.0, "{open} of {limit}");
+    gateway.connect("1").await;
+}
+
+#[tokio::test]
+async fn accepting_goes_on_after_descriptors_ran_out() {
+    let redis = Redis::start().await;
+    let gateway = Gateway::start(&redis).await;
+    // No descriptor at all, whatever the gateway reserves: as if the whole system had none left.
+    let before = process::change_open_files(gateway.pid(), 3);
+    let mut waiting = hold(gateway.public, 20, b"GET /x HTTP/1.1\r\nHost: x\r\n\r\n").await;
+    gateway.log_says("cannot accept a connection").await;
+    process::change_open_files(gateway.pid(), before);
+    for socket in &mut waiting {
+        let mut answer = [0; 12];
+        let read = tokio::time::timeout(GUARD, socket.read_exact(&mut answer)).await;
+        read.expect("it is accepted later").expect("it is answered");
+        assert_eq!(&answer, b"HTTP/1.1 404");
+    }
+    let errors = [("reason", "descriptors")];
+    assert!(gateway.metric("sse_accept_errors_total", &errors).await >= 1.0);
+    gateway.connect("1").await;
+}
+
+#[tokio::test]
+async fn too_few_descriptors_are_a_startup_error() {
+    let redis = Redis::start().await;
+    let builder = scarce(&redis).env("REDIS__POOL_SIZE", "100");
+    let output = tokio::process::Command::from(builder.command(&["serve"])).output();
+    let output = tokio::time::timeout(GUARD, output).await.expect("it ends").unwrap();
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(78), "{text}");
+    assert!(text.contains("raise `ulimit -n`") && text.contains("redis.pool_size"), "{text}");
+}
+
+#[tokio::test]
+async fn closed_listener_refuses_and_idle_sockets_end() {
+    let redis = Redis::start().await;
+    let gateway = Gateway::start(&redis).await;
+    let stream = gateway.connect("1").await;
+    let mut idle = hold(gateway.public, 1, b"").await.remove(0);
+    let window = gateway.events_url(&ticket("2"), "");
+    gateway.term();
+    drop(stream);
+    let ended = tokio::time::timeout(Duration::from_secs(20), idle.read(&mut [0; 1])).await;
+    assert!(matches!(ended.expect("it is closed"), Ok(0) | Err(_)));
+    assert_eq!(gateway.wait_exit().await.code(), Some(0));
+    assert!(Sse::try_connect(&window, &Default::default()).await.is_err());
+}

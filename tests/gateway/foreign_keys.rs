@@ -1,0 +1,290 @@
+//! Keys of the gateway that somebody else has used for a value of another type: what they belong to fails by name, all else
+//! goes on, and when the key is deleted everything works again.
+
+use futures_util::StreamExt;
+
+use crate::harness::keys::api_keys;
+use crate::harness::{GUARD, Gateway, Redis, Sse, eventually, ticket, topic, user};
+
+const WRONG: &str = "wrong-type";
+
+async fn world() -> (Redis, Gateway, Sse) {
+    let redis = Redis::start().await;
+    let gateway = Gateway::start(&redis).await;
+    gateway.recorder().await;
+    let stream = gateway.connect("2").await;
+    (redis, gateway, stream)
+}
+
+/// Puts a value of another type in a key's place.
+async fn damage(redis: &Redis, key: &str) {
+    redis.command::<i64>(&["DEL", key]).await;
+    // No key of the gateway is a set.
+    redis.command::<i64>(&["SADD", key, "foreign"]).await;
+}
+
+async fn mend(redis: &Redis, key: &str) {
+    redis.command::<i64>(&["DEL", key]).await;
+}
+
+/// The lines of the log that name this text.
+fn lines(gateway: &Gateway, text: &str) -> usize {
+    gateway.log_text().lines().filter(|line| line.contains(text)).count()
+}
+
+/// So many messages were rejected as `wrong-type`, and no more. (An event may be here before its answer is counted.)
+async fn rejected(gateway: &Gateway, messages: f64) {
+    let labels = [("reason", WRONG)];
+    gateway.metric_reaches("sse_rejected_total", &labels, messages).await;
+    assert_eq!(gateway.metric("sse_rejected_total", &labels).await, messages);
+}
+
+async fn refused(redis: &Redis, channel: &str, key: &str) {
+    let refusal = redis.durable(channel, "a", "1").await.expect_err(key);
+    assert!(refusal.starts_with("wrong-type: ") && refusal.contains(&format!("DEL \"{key}\"")), "{refusal}");
+    assert!(!refusal.contains("script:"), "{refusal}");
+}
+
+#[tokio::test]
+async fn wrong_type_log_rejects_its_own_messages_and_no_others() {
+    let (redis, gateway, mut other) = world().await;
+    let log = "sse:log:user:1:events";
+    damage(&redis, log).await;
+    let mut publisher = redis.publisher().await;
+    for n in 0..5 {
+        publisher.bare(user("1"), format!("lost {n}")).await;
+        publisher.bare(user("2"), format!("{n}")).await;
+        assert_eq!(other.app_event().await.data, n.to_string(), "{}", other.story());
+    }
+    rejected(&gateway, 5.0).await;
+    let kept = redis.rejected().await;
+    assert_eq!(kept.len(), 5);
+    for (n, entry) in kept.iter().enumerate() {
+        assert_eq!((entry.channel.as_slice(), entry.reason.as_str()), (user("1").as_bytes(), WRONG));
+        assert_eq!(entry.message, format!("lost {n}").into_bytes());
+    }
+    assert_eq!(lines(&gateway, "are rejected (wrong-type)"), 1, "{}", gateway.log_text());
+    assert!(gateway.log_contains("\"channel\":\"user:1:events\""), "{}", gateway.log_text());
+    refused(&redis, &user("1"), log).await;
+    mend(&redis, log).await;
+    publisher.bare(user("1"), "again").await;
+    eventually("it is recorded", || async { (redis.log_ids(&user("1")).await.len() == 1).then_some(()) }).await;
+}
+
+#[tokio::test]
+async fn wrong_type_log_is_told_as_trimmed_and_streams_go_on() {
+    let (redis, _gateway, mut other) = world().await;
+    for channel in [user("1"), topic("t")] {
+        let log = format!("sse:log:{channel}");
+        let cursor = redis.durable(&channel, "a", "1").await.unwrap();
+        damage(&redis, &log).await;
+        // One that has no broadcasts in memory: with them it could prove that nothing is missing.
+        let gateway = Gateway::durable_only(&redis).start().await;
+        let mut stream = gateway.resume("1", &cursor).await;
+        let gap = stream.app_event().await;
+        assert_eq!(gap.json()["reason"], "trimmed", "{}", stream.story());
+        assert_eq!(gap.json()["channels"][0], channel.as_str());
+        let id = redis.durable(&topic("u"), "b", "1").await.unwrap();
+        assert_eq!(stream.app_event().await.id.as_ref(), Some(&id), "it is live");
+        assert_eq!(other.next_of("b").await.id, Some(id));
+        assert_eq!(lines(&gateway, &format!("DEL \\\"{log}")), 1, "{}", gateway.log_text());
+        mend(&redis, &log).await;
+    }
+}
+
+#[tokio::test]
+async fn wrong_type_dedupe_key_rejects_its_event_alone() {
+    let (redis, gateway, mut other) = world().await;
+    damage(&redis, "sse:dedupe:user:2:events k").await;
+    let mut publisher = redis.publisher().await;
+    publisher.bare(user("2"), r#"{"type":"a","payload":1,"id":"k"}"#).await;
+    publisher.bare(user("2"), r#"{"type":"a","payload":2,"id":"l"}"#).await;
+    assert_eq!(other.app_event().await.data, "2");
+    rejected(&gateway, 1.0).await;
+    let refusal = publisher.durable(&user("2"), "a", "1", &["KEY", "k"]).await.expect_err("the key is damaged");
+    assert!(refusal.starts_with("wrong-type"), "{refusal}");
+}
+
+#[tokio::test]
+async fn wrong_type_topics_rejects_broadcasts_and_users_go_on() {
+    let (redis, gateway, mut other) = world().await;
+    let cursor = redis.durable(&topic("t"), "first", "1").await.unwrap();
+    assert_eq!(other.app_event().await.event, "first");
+    damage(&redis, "sse:topics").await;
+    redis.bare(topic("t"), "lost").await;
+    redis.bare(user("2"), "1").await;
+    assert_eq!(other.app_event().await.data, "1", "{}", other.story());
+    rejected(&gateway, 1.0).await;
+    refused(&redis, &topic("t"), "sse:topics").await;
+    assert_eq!(redis.log_ids(&topic("t")).await.len(), 1, "nothing is stored that is refused");
+    // Which topics there were cannot be known: whoever reads them from Redis is told so.
+    let fresh = Gateway::durable_only(&redis).start().await;
+    let mut stream = fresh.resume("1", &cursor).await;
+    let first = stream.app_event().await;
+    assert_eq!(first.json()["reason"], "trimmed", "{}", stream.story());
+    mend(&redis, "sse:topics").await;
+    let id = redis.durable(&topic("t"), "a", "1").await.unwrap();
+    assert_eq!(stream.app_event().await.id, Some(id));
+}
+
+#[tokio::test]
+async fn wrong_type_session_gets_busy_and_is_logged_once() {
+    let (redis, gateway, _other) = world().await;
+    let same = ticket("1");
+    drop(gateway.connect_with(&same, "").await);
+    gateway.metric_reaches("sse_connections_closed_total", &[("reason", "client-gone")], 1.0).await;
+    let mut key = String::new();
+    for candidate in redis.command::<Vec<String>>(&["KEYS", "sse:session:*"]).await {
+        let owner: String = redis.command(&["HGET", &candidate, "user"]).await;
+        if owner == "1" {
+            key = candidate;
+        }
+    }
+    damage(&redis, &key).await;
+    for _ in 0..3 {
+        let mut busy = Sse::connect(&gateway.events_url(&same, ""), &[]).await;
+        assert_eq!((busy.status, busy.event().await.event.as_str()), (200, "sse.busy"));
+    }
+    assert_eq!(lines(&gateway, &key), 1, "{}", gateway.log_text());
+    assert!(gateway.log_contains("run DEL"), "{}", gateway.log_text());
+    gateway.connect("1").await;
+    mend(&redis, &key).await;
+    gateway.connect_with(&same, "").await;
+}
+
+#[tokio::test]
+async fn wrong_type_revocation_gets_busy_and_other_sessions_are_renewed() {
+    let redis = Redis::start().await;
+    let gateway = Gateway::durable_only(&redis).env("TICKETS__RECONNECT_GRACE", "2s").start().await;
+    let _one = gateway.connect("1").await;
+    let _two = gateway.connect("2").await;
+    let key = "sse:revoked:1";
+    damage(&redis, key).await;
+    for _ in 0..2 {
+        let mut busy = Sse::connect(&gateway.events_url(&ticket("1"), ""), &[]).await;
+        assert_eq!(busy.event().await.event, "sse.busy");
+    }
+    assert_eq!(lines(&gateway, key), 1, "{}", gateway.log_text());
+    // The session of the other user, renewed in the same call: its time to live rises again.
+    let session = async |owner: &str| {
+        for key in redis.command::<Vec<String>>(&["KEYS", "sse:session:*"]).await {
+            if redis.command::<String>(&["HGET", &key, "user"]).await == owner {
+                return key;
+            }
+        }
+        panic!("no session of {owner}");
+    };
+    let session = session("2").await;
+    // A new session lives at least until its ticket can open none; from then on by renewals.
+    redis.command::<i64>(&["HSET", &session, "good_ms", "0"]).await;
+    redis.command::<i64>(&["PEXPIRE", &session, "1500"]).await;
+    let mut before = i64::MAX;
+    for _ in 0.. {
+        let ttl: i64 = redis.command(&["PTTL", &session]).await;
+        assert!(ttl >= 0, "the session has ended");
+        if ttl > before {
+            break;
+        }
+        before = ttl;
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    mend(&redis, key).await;
+    gateway.connect("1").await;
+}
+
+#[tokio::test]
+async fn wrong_type_settings_are_named_and_written_again_after_del() {
+    let (redis, gateway, mut other) = world().await;
+    damage(&redis, "sse:settings").await;
+    refused(&redis, &user("2"), "sse:settings").await;
+    redis.bare(user("2"), "waits").await;
+    gateway.log_says("bare publishes wait to be recorded").await;
+    mend(&redis, "sse:settings").await;
+    assert_eq!(other.app_event().await.data, "waits", "nothing is lost: {}", other.story());
+    eventually("the settings", || async {
+        (redis.command::<i64>(&["EXISTS", "sse:settings"]).await == 1).then_some(())
+    })
+    .await;
+    rejected(&gateway, 0.0).await;
+}
+
+#[tokio::test]
+async fn wrong_type_clock_is_named_and_all_goes_on_after_del() {
+    let (redis, gateway, mut other) = world().await;
+    damage(&redis, "sse:clock").await;
+    refused(&redis, &user("2"), "sse:clock").await;
+    gateway.log_says("a key in Redis is of the wrong type").await;
+    assert!(gateway.log_contains("run DEL \\\"sse:clock\\\""), "{}", gateway.log_text());
+    mend(&redis, "sse:clock").await;
+    gateway.ready().await;
+    assert_eq!(other.next_of("sse.gap").await.json()["reason"], "reset");
+    let id = redis.durable(&user("2"), "a", "1").await.unwrap();
+    assert_eq!(other.next_of("a").await.id, Some(id));
+    assert_eq!(lines(&gateway, "a key in Redis is of the wrong type"), 1, "{}", gateway.log_text());
+}
+
+#[tokio::test]
+async fn wrong_type_recorder_key_stops_plain_publishes_only() {
+    let (redis, gateway, mut other) = world().await;
+    for key in ["sse:recorder", "sse:lease:recorder"] {
+        damage(&redis, key).await;
+        gateway.log_says(&format!("run DEL \\\"{key}\\\"")).await;
+        let id = redis.durable(&user("2"), "a", "1").await.unwrap();
+        assert_eq!(other.next_of("a").await.id, Some(id));
+        let mut ticks = redis::Client::open(redis.url()).unwrap().get_async_pubsub().await.unwrap();
+        ticks.subscribe("sse:live:tick").await.unwrap();
+        let tick = tokio::time::timeout(GUARD, ticks.on_message().next()).await;
+        assert!(tick.expect("ticks go on").is_some());
+        mend(&redis, key).await;
+        gateway.recorder().await;
+        let records = async || {
+            redis.bare(user("2"), "plain").await;
+            (redis.log_ids(&user("2")).await.len() > 2).then_some(())
+        };
+        eventually("plain publishes are recorded", records).await;
+    }
+}
+
+#[tokio::test]
+async fn wrong_type_bookkeeping_streams_stop_nothing() {
+    let (redis, gateway, mut other) = world().await;
+    for key in ["sse:rejected", "sse:seams"] {
+        damage(&redis, key).await;
+    }
+    redis.bare(user("2"), b"\xff").await;
+    redis.bare(user("2"), "good").await;
+    assert_eq!(other.app_event().await.data, "good");
+    gateway.metric_reaches("sse_rejected_total", &[("reason", "not-utf8")], 1.0).await;
+    // A new epoch writes a seam.
+    redis.command::<i64>(&["DEL", "sse:clock"]).await;
+    let id = redis.durable(&user("2"), "a", "1").await.unwrap();
+    assert_eq!(other.next_of("sse.gap").await.json()["reason"], "reset");
+    assert_eq!(other.next_of("a").await.id, Some(id));
+}
+
+#[tokio::test]
+async fn publish_to_a_wrong_type_log_is_answered_with_409() {
+    let redis = Redis::start().await;
+    let keys = api_keys(&[("a publisher's key", "publish")]);
+    let gateway = Gateway::durable_only(&redis).env("API_KEYS", &keys).start().await;
+    damage(&redis, "sse:log:user:1:events").await;
+    let post = gateway.http().post(gateway.url("/publish")).bearer_auth("a publisher's key");
+    let answer = post.body(r#"{"channel":"user:1:events","payload":1}"#).send().await.unwrap();
+    assert_eq!(answer.status(), 409);
+    let body = answer.text().await.unwrap();
+    assert!(body.contains("\"wrong-type\"") && body.contains("DEL"), "{body}");
+}
+
+#[tokio::test]
+async fn recorded_metric_leaves_duplicates_out() {
+    let (redis, gateway, mut other) = world().await;
+    let mut publisher = redis.publisher().await;
+    for n in 0..3 {
+        publisher.bare(user("2"), format!(r#"{{"type":"a","payload":{n},"id":"k"}}"#)).await;
+    }
+    publisher.bare(user("2"), "last").await;
+    assert_eq!(other.app_event().await.data, "0");
+    assert_eq!(other.app_event().await.data, "last");
+    gateway.metric_reaches("sse_bare_recorded_total", &[], 2.0).await;
+    assert_eq!(gateway.metric("sse_bare_recorded_total", &[]).await, 2.0);
+}

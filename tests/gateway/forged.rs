@@ -1,0 +1,274 @@
+//! Ids that the library never gave: on live channels, in the clock, in logs, as arguments and as clients' cursors. None may
+//! drag the order along, and none may stop publishing.
+
+use redis::Value;
+use std::collections::HashMap;
+
+use crate::harness::{Event, Gateway, Id, Redis, Sse, eventually, now_ms, topic, user};
+
+const HIGHEST: &str = "18446744073709551615-0";
+/// The time may be this far behind an id that was given now, ms. Ids run ahead by a few after resets.
+const NEAR_MS: u64 = 60_000;
+const WEEK_MS: u64 = 7 * 86_400_000;
+
+/// The clock has ticked twice from now on: whatever came before has had its effect.
+async fn ticks(redis: &Redis) {
+    for _ in 0..2 {
+        let ticked = || redis.command::<Option<String>>(&["HGET", "sse:clock", "ticked_ms"]);
+        let before = ticked().await;
+        eventually("a tick", || async { (ticked().await != before).then_some(()) }).await;
+    }
+}
+
+fn is_near(id: &str) {
+    let ahead_ms = Id::of(id).0.saturating_sub(now_ms());
+    assert!(ahead_ms < NEAR_MS, "{id} is {ahead_ms} ms ahead");
+}
+
+/// Publishing works, open streams get it, and the clock is where it should be.
+async fn works(redis: &Redis, streams: &mut [&mut Sse]) -> String {
+    let id = redis.durable(&user("1"), "works", "1").await.expect("it is published");
+    is_near(&id);
+    let last: String = redis.command(&["HGET", "sse:clock", "last"]).await;
+    is_near(&last);
+    for stream in streams {
+        assert_eq!(stream.next_of("works").await.id.as_ref(), Some(&id), "{}", stream.story());
+    }
+    id
+}
+
+async fn seams(redis: &Redis) -> Vec<String> {
+    let all: Vec<(String, Vec<String>)> = redis.command(&["XRANGE", "sse:seams", "-", "+"]).await;
+    all.into_iter().map(|(_, fields)| fields[1].clone()).collect()
+}
+
+fn reason(gap: &Event) -> String {
+    assert_eq!(gap.event, "sse.gap", "{gap}");
+    gap.json()["reason"].as_str().expect("a reason").to_owned()
+}
+
+#[tokio::test]
+async fn forged_tick_changes_nothing_even_after_a_restart() {
+    let redis = Redis::start().await;
+    let gateway = Gateway::durable_only(&redis).start().await;
+    let mut stream = gateway.connect("1").await;
+    let cursor = works(&redis, &mut [&mut stream]).await;
+    redis.bare("sse:live:tick", format!("{HIGHEST} 0-0 0-0 - 0")).await;
+    gateway.metric_reaches("sse_live_malformed_total", &[], 1.0).await;
+    ticks(&redis).await;
+    let next = works(&redis, &mut [&mut stream]).await;
+    drop(gateway);
+    let gateway = Gateway::durable_only(&redis).start().await;
+    let mut stream = gateway.resume("1", &cursor).await;
+    assert_eq!(stream.app_event().await.id, Some(next), "{}", stream.story());
+    works(&redis, &mut [&mut stream]).await;
+    assert_eq!(seams(&redis).await, ["reset"], "the one of the empty Redis");
+}
+
+#[tokio::test]
+async fn forged_live_messages_are_counted_and_rarely_logged() {
+    const ROUNDS: usize = 20;
+    let redis = Redis::start().await;
+    let gateway = Gateway::start(&redis).await;
+    let mut stream = gateway.connect("1").await;
+    let (now, far) = (now_ms(), now_ms() + WEEK_MS + 60_000);
+    let long_marker = "m".repeat(10_000);
+    let live = user("1");
+    let forged = [
+        ("tick", format!("{HIGHEST} 0-0 0-0 - 0")),
+        ("tick", format!("{far}-0 0-0 0-0 - 0")),
+        ("tick", format!("{now}-9007199254740992 0-0 0-0 - 0")),
+        ("tick", format!("{now}-0 {HIGHEST} 0-0 - 0")),
+        ("tick", format!("{now}-0 0-0 {HIGHEST} - 0")),
+        ("tick", "garbage".to_owned()),
+        ("seam", format!("{HIGHEST} reset")),
+        ("seam", format!("{far}-0 unrecorded")),
+        ("seam", String::new()),
+        ("control", format!("revoke 1 {far}")),
+        ("control", "revoke 1 soon".to_owned()),
+        ("control", format!("taken-over x {far} 1")),
+        ("marker", long_marker),
+        (&live, format!("{HIGHEST} 0-0 - t\nx")),
+        (&live, format!("{far}-0 0-0 - t\nx")),
+        (&live, format!("{now}-0 {HIGHEST} - t\nx")),
+        (&live, format!("{now}-0 {now}-0 - t\nx")),
+    ];
+    let mut publisher = redis.publisher().await;
+    for _ in 0..ROUNDS {
+        for (channel, message) in &forged {
+            publisher.bare(format!("sse:live:{channel}"), message).await;
+        }
+    }
+    let total = (ROUNDS * forged.len()) as f64;
+    gateway.metric_reaches("sse_live_malformed_total", &[], total).await;
+    assert_eq!(gateway.metric("sse_live_malformed_total", &[]).await, total);
+    ticks(&redis).await;
+    let id = works(&redis, &mut []).await;
+    assert_eq!(stream.app_event().await.id, Some(id), "and nothing before it: {}", stream.story());
+    let mut again = gateway.connect("1").await;
+    works(&redis, &mut [&mut again, &mut stream]).await;
+    // One in 10 s, however long this machine has taken.
+    let lines = gateway.log_text().matches("ignored a malformed message").count();
+    assert!((1..=3).contains(&lines), "{lines} lines");
+}
+
+#[tokio::test]
+async fn tick_argument_moves_the_clock_only_within_seven_days() {
+    let redis = Redis::start().await;
+    let gateway = Gateway::durable_only(&redis).start().await;
+    let mut stream = gateway.connect("1").await;
+    let far = format!("{}-0", now_ms() + WEEK_MS + 60_000);
+    let sequence = format!("{}-18446744073709551615", now_ms());
+    for seen in [HIGHEST, &far, &sequence, "garbage", "", "-1", "1e300-0"] {
+        redis.command::<i64>(&["FCALL", "sse_tick", "0", "0", seen]).await;
+        works(&redis, &mut [&mut stream]).await;
+    }
+    assert_eq!(seams(&redis).await, ["reset"]);
+    let near = format!("{}-5", now_ms() + 30_000);
+    redis.command::<i64>(&["FCALL", "sse_tick", "0", "0", &near]).await;
+    assert_eq!(reason(&stream.next_of("sse.gap").await), "reset");
+    assert!(Id::of(&works(&redis, &mut [&mut stream]).await) > Id::of(&near));
+}
+
+#[tokio::test]
+async fn forged_clock_starts_a_new_epoch_and_publishing_goes_on() {
+    let redis = Redis::start().await;
+    let gateway = Gateway::durable_only(&redis).start().await;
+    let mut stream = gateway.connect("1").await;
+    let far = format!("{}-0", now_ms() + WEEK_MS + 60_000);
+    let sequence = format!("{}-18446744073709551615", now_ms());
+    for (n, last) in [HIGHEST, &far, &sequence, "garbage", "0-0", "1-1"].into_iter().enumerate() {
+        redis.command::<i64>(&["HSET", "sse:clock", "last", last]).await;
+        works(&redis, &mut [&mut stream]).await;
+        assert_eq!(seams(&redis).await.len(), n + 2, "one new epoch for {last}");
+    }
+    let cursor = stream.last_id().to_owned();
+    drop(gateway);
+    redis.command::<i64>(&["HSET", "sse:clock", "last", HIGHEST]).await;
+    let gateway = Gateway::durable_only(&redis).start().await;
+    let mut stream = gateway.resume("1", &cursor).await;
+    assert_eq!(reason(&stream.app_event().await), "reset");
+    works(&redis, &mut [&mut stream]).await;
+}
+
+#[tokio::test]
+async fn forged_fields_of_the_clock_are_replaced_and_links_come_up() {
+    let redis = Redis::start().await;
+    let _first = Gateway::durable_only(&redis).start().await;
+    for field in ["epoch", "unrecorded", "ticked_ms", "raised_ms", "shorter_ms"] {
+        for value in [HIGHEST, "garbage", "18446744073709551616"] {
+            redis.command::<i64>(&["HSET", "sse:clock", field, value]).await;
+            let gateway = Gateway::durable_only(&redis).start().await;
+            let mut stream = gateway.connect("1").await;
+            works(&redis, &mut [&mut stream]).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn forged_id_in_library_memory_is_forgotten() {
+    let redis = Redis::start().await;
+    let gateway = Gateway::durable_only(&redis).start().await;
+    let mut stream = gateway.connect("1").await;
+    let list = ["FUNCTION", "LIST", "LIBRARYNAME", "sse_gateway_*", "WITHCODE"];
+    let all: Vec<HashMap<String, Value>> = redis.command(&list).await;
+    let code: String = redis::from_redis_value(all[0]["library_code"].clone()).unwrap();
+    let poisoned = code.replace("local given_ms = 0\n", "local given_ms = 1e18\n");
+    assert_ne!(code, poisoned);
+    redis.command::<String>(&["FUNCTION", "LOAD", "REPLACE", &poisoned]).await;
+    works(&redis, &mut [&mut stream]).await;
+    redis.flushall().await;
+    works(&redis, &mut [&mut stream]).await;
+}
+
+/// A log whose last id no clock has given starts anew, and every client that had a place in it gets `trimmed`.
+async fn log_starts_anew(forged: &str) {
+    let redis = Redis::start().await;
+    let gateway = Gateway::durable_only(&redis).start().await;
+    let mut stream = gateway.connect("1").await;
+    let cursor = works(&redis, &mut [&mut stream]).await;
+    redis.durable(&user("1"), "lost", "1").await.unwrap();
+    assert_eq!(stream.app_event().await.event, "lost");
+    redis.command::<String>(&["XADD", "sse:log:user:1:events", forged, "f", "x"]).await;
+    let id = redis.durable(&user("1"), "a", "1").await.expect("it is published");
+    is_near(&id);
+    let mut resumed = gateway.resume("1", &cursor).await;
+    for stream in [&mut stream, &mut resumed] {
+        assert_eq!(reason(&stream.app_event().await), "trimmed", "{}", stream.story());
+        assert_eq!(stream.app_event().await.id.as_ref(), Some(&id), "{}", stream.story());
+    }
+    works(&redis, &mut [&mut stream, &mut resumed]).await;
+    assert_eq!(seams(&redis).await, ["reset"], "the clock stays where it was");
+}
+
+#[tokio::test]
+async fn log_with_an_id_in_the_far_future_starts_anew_with_a_gap() {
+    log_starts_anew("18446744073709551615-18446744073709551615").await;
+}
+
+#[tokio::test]
+async fn log_with_the_highest_sequence_starts_anew_with_a_gap() {
+    log_starts_anew(&format!("{}-18446744073709551615", now_ms() + 1000)).await;
+}
+
+#[tokio::test]
+async fn forged_dedupe_entry_hides_no_event() {
+    let redis = Redis::start().await;
+    let gateway = Gateway::durable_only(&redis).start().await;
+    let mut stream = gateway.connect("1").await;
+    for (n, forged) in [HIGHEST, "garbage"].into_iter().enumerate() {
+        let key = format!("k{n}");
+        redis.command::<()>(&["SET", &format!("sse:dedupe:user:1:events {key}"), forged]).await;
+        let mut publisher = redis.publisher().await;
+        let id = publisher.durable(&user("1"), "a", "1", &["KEY", &key]).await.unwrap();
+        assert_eq!(stream.app_event().await.id, Some(id));
+    }
+}
+
+#[tokio::test]
+async fn cursors_in_the_far_future_get_a_gap_and_move_no_clock() {
+    let redis = Redis::start().await;
+    let gateway = Gateway::durable_only(&redis).start().await;
+    let far = format!("{}-0", now_ms() + WEEK_MS + 60_000);
+    let week = format!("{}-0", now_ms() + WEEK_MS - 60_000);
+    let sequence = format!("{}-18446744073709551615", now_ms());
+    for cursor in [HIGHEST, &far, &week, &sequence] {
+        let mut stream = gateway.resume("1", cursor).await;
+        let gap = stream.app_event().await;
+        assert_eq!(reason(&gap), "unknown-id");
+        assert_eq!(gap.json()["from"], *cursor);
+        ticks(&redis).await;
+        works(&redis, &mut [&mut stream]).await;
+    }
+    assert_eq!(seams(&redis).await, ["reset"]);
+    let id = redis.durable(&topic("t"), "a", "1").await.unwrap();
+    is_near(&id);
+}
+
+/// docs/operations/runbook.md, "Foreign data in the gateway's keys".
+#[tokio::test]
+async fn runbook_recovers_publishing_after_the_gateways_keys_were_damaged() {
+    let redis = Redis::start().await;
+    let gateway = Gateway::start(&redis).await;
+    gateway.recorder().await;
+    for key in ["sse:clock", "sse:settings", "sse:recorder", "sse:topics", "sse:seams", "sse:rejected"] {
+        redis.command::<i64>(&["DEL", key]).await;
+        redis.command::<()>(&["SET", key, "damaged"]).await;
+    }
+    let page = include_str!("../../docs/operations/runbook.md");
+    let (_, section) = page.split_once("### Foreign data in the gateway's keys").expect("the section");
+    let commands: Vec<&str> = section.lines().filter_map(|line| line.strip_prefix("redis-cli DEL ")).collect();
+    assert!(!commands.is_empty(), "the runbook names the command");
+    for command in commands {
+        let keys: Vec<&str> = command.split_whitespace().take_while(|word| *word != "#").collect();
+        redis.command::<i64>(&[&["DEL"], &keys[..]].concat()).await;
+    }
+    gateway.ready().await;
+    gateway.recorder().await;
+    let mut stream = gateway.connect("1").await;
+    works(&redis, &mut [&mut stream]).await;
+    redis.bare(topic("t"), "plain").await;
+    assert_eq!(stream.app_event().await.data, "plain");
+    let settings = || redis.command::<i64>(&["EXISTS", "sse:settings"]);
+    eventually("the settings to be written again", || async { (settings().await == 1).then_some(()) }).await;
+}

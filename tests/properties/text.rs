@@ -1,0 +1,109 @@
+//! Encoders and parsers of text from outside: round trips, and no panic on any input.
+
+use proptest::prelude::*;
+use sse_gateway::core::{
+    address::{self, AddressHeader},
+    channel::Channel,
+    envelope,
+    event::Event,
+    frame,
+    id::EventId,
+    parser::Parser,
+    topics::Topics,
+};
+
+/// The data of an `EventSource`: CR, LF and CRLF end a line, lines are joined by LF.
+fn as_browser_reads(data: &str) -> String {
+    data.replace("\r\n", "\n").replace('\r', "\n")
+}
+
+proptest! {
+    #[test]
+    fn frames_parse_to_their_parts(
+        name in "[a-z][a-z.-]{0,20}",
+        data in any::<String>(),
+        ms in any::<u64>(),
+        seq in any::<u64>(),
+        retry in proptest::option::of(0..86_400_000u64),
+        split in 1..40usize,
+    ) {
+        let id = EventId { ms, seq };
+        let bytes = frame::encode(retry, Some(id), &name, &data);
+        let (mut parser, mut events) = (Parser::default(), Vec::new());
+        for part in bytes.chunks(split) {
+            parser.push(part, |event| events.push(event));
+        }
+        prop_assert_eq!(events.len(), 1);
+        prop_assert_eq!(&events[0].kind, &name);
+        prop_assert_eq!(&events[0].data, &as_browser_reads(&data));
+        prop_assert_eq!(EventId::parse(&events[0].id), Some(id));
+        prop_assert_eq!(parser.retry_ms, retry);
+    }
+
+    #[test]
+    fn events_return_their_kind_and_data(name in "[a-z]{1,20}", data in any::<String>()) {
+        let Some(channel) = Channel::parse("broadcast:a") else { return Ok(()) };
+        let event = Event::new(EventId { ms: 1, seq: 2 }, EventId::ZERO, channel, None, &name, &data);
+        prop_assert_eq!(event.kind(), name);
+        prop_assert_eq!(event.data(), as_browser_reads(&data));
+    }
+
+    #[test]
+    fn ids_round_trip_and_reject_the_rest(ms in any::<u64>(), seq in any::<u64>(), text in ".{0,40}") {
+        let id = EventId { ms, seq };
+        prop_assert_eq!(EventId::parse(&id.to_string()), Some(id));
+        if let Some(id) = EventId::parse(&text) {
+            let digits = |c: char| c.is_ascii_digit() || c == '-';
+            prop_assert!(text.chars().all(digits), "{text:?} became {id}");
+        }
+    }
+
+    #[test]
+    fn channels_round_trip(text in "(user:|broadcast:)?[ -~]{0,40}(:events)?") {
+        if let Some(channel) = Channel::parse(&text) {
+            prop_assert_eq!(channel.to_string(), text);
+        }
+    }
+
+    #[test]
+    fn narrowed_topics_never_exceed_the_ticket(
+        ticket in proptest::collection::vec("[a-c]{0,3}\\*?", 0..5),
+        wanted in proptest::collection::vec("[a-c]{1,3}", 0..5),
+        topic in "[a-c]{1,4}",
+    ) {
+        let parse = |list: &[String]| Topics::parse(list.iter().map(String::as_str)).ok();
+        let (Some(ticket), Some(wanted)) = (parse(&ticket), parse(&wanted)) else { return Ok(()) };
+        let narrowed = ticket.narrow(&wanted);
+        if narrowed.allows(&topic) {
+            prop_assert!(ticket.allows(&topic) && wanted.allows(&topic));
+        }
+    }
+
+    #[test]
+    fn envelopes_keep_the_payload_byte_for_byte(
+        payload in prop_oneof![
+            any::<i64>().prop_map(|n| n.to_string()),
+            any::<String>().prop_map(|s| serde_json::to_string(&s).unwrap_or_default()),
+            "[ ]{0,3}\\{\"a\": [1-9][0-9]{0,5}\\}",
+        ],
+    ) {
+        let message = format!("{{\"type\":\"t\",\"payload\":{payload}}}");
+        if let Ok(decoded) = envelope::decode(message.as_bytes(), 1 << 20) {
+            prop_assert_eq!(decoded.payload, payload.trim());
+        }
+    }
+
+    #[test]
+    fn malformed_envelopes_do_not_panic(message in proptest::collection::vec(any::<u8>(), 0..300)) {
+        let _ = envelope::decode(&message, 200);
+    }
+
+    #[test]
+    fn untrusted_peers_cannot_name_their_address(line in ".{0,80}") {
+        let peer = std::net::IpAddr::from([203, 0, 113, 9]);
+        for header in [AddressHeader::Forwarded, AddressHeader::XForwardedFor] {
+            let found = address::client(peer, &[], header, std::iter::once(line.as_str()));
+            prop_assert_eq!(found, peer);
+        }
+    }
+}
