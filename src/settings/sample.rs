@@ -24,12 +24,3 @@ pub fn toml() -> String {
     }
     out
 }
-
-/// The settings as rows of a Markdown table, for the README.
-pub fn markdown() -> String {
-    let mut out = String::from("| key | default | meaning |\n|---|---|---|\n");
-    for key in KEYS {
-        out.push_str(&format!("| `{}` | `{}` | {} |\n", key.name, key.default, key.help.replace('|', "\\|")));
-    }
-    out
-}

@@ -303,7 +303,7 @@ async fn the_documented_rights_are_enough_and_missing_ones_are_named() {
     redis.command::<()>(&["ACL", "SETUSER", "trace", "-scan"]).await;
     let ran = trace_with(&redis, &[&id], &[("REDIS__URL", &url)]);
     assert_eq!(ran.code, Some(69), "{}", ran.out);
-    assert!(ran.err.contains("scan") && ran.err.contains("README.md"), "{}", ran.err);
+    assert!(ran.err.contains("scan") && ran.err.contains("tracing-an-event.md"), "{}", ran.err);
     let (_, code) = traced(&redis, &[&id, "--channel", &user("1")], &[("REDIS__URL", &url)]);
     assert_eq!(code, Some(0), "with the channel it does without");
 }

@@ -64,7 +64,10 @@ enum Stop {
 impl From<Fault> for Stop {
     fn from(fault: Fault) -> Self {
         let refused = matches!(&fault, Fault::Refused(e) if e.code() == Some("NOPERM"));
-        let hint = if refused { "; see `trace` in README.md for the rights that it needs" } else { "" };
+        let hint = match refused {
+            true => "; docs/guides/tracing-an-event.md lists the permissions that `trace` needs",
+            false => "",
+        };
         Self::Redis(format!("{fault}{hint}"))
     }
 }
