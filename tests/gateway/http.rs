@@ -212,7 +212,8 @@ sse_sockets_accepted_total counter
 sse_sockets_dropped_total counter
 sse_accept_errors_total counter
 sse_requests_total counter
-sse_requests_malformed_total counter";
+sse_requests_malformed_total counter
+sse_live_malformed_total counter";
 
 #[tokio::test]
 async fn all_metrics_are_there_with_help_and_count() {

@@ -145,7 +145,7 @@ where
     /// Decides whether the connection is to end; `true`: something was decided.
     fn decide(&mut self, cx: &mut Context<'_>) -> bool {
         if self.phase == Phase::Closing {
-            return false;
+            return self.poll_evicted(cx) && self.evict();
         }
         if self.shared.is_flooded() {
             tracing::debug!(address = %self.parts.address, "an HTTP/2 client sends too many frames");
@@ -162,8 +162,21 @@ where
             self.place = Some(self.parts.idle.enter());
             self.idle_since = Instant::now();
         }
-        let place = self.place.as_mut();
-        place.is_some_and(|place| place.poll_evicted(cx).is_ready()) && self.close(Reason::NO_ERROR)
+        if self.poll_evicted(cx) {
+            self.connection.abrupt_shutdown(Reason::NO_ERROR);
+            return self.evict();
+        }
+        false
+    }
+
+    fn poll_evicted(&mut self, cx: &mut Context<'_>) -> bool {
+        !self.shared.is_evicted() && self.place.as_mut().is_some_and(|place| place.poll_evicted(cx).is_ready())
+    }
+
+    /// The connection gives way to others: it ends as soon as GOAWAY is written, or at once.
+    fn evict(&mut self) -> bool {
+        self.shared.set_evicted();
+        self.enter(Phase::Closing)
     }
 
     fn go_away(&mut self) -> bool {
@@ -173,6 +186,8 @@ where
 
     fn close(&mut self, reason: Reason) -> bool {
         self.connection.abrupt_shutdown(reason);
+        // A connection that is being closed counts as idle: others may need its descriptor.
+        self.place.get_or_insert_with(|| self.parts.idle.enter());
         self.enter(Phase::Closing)
     }
 
@@ -185,6 +200,7 @@ where
     /// When something is to be done without the client.
     fn deadline(&self) -> Option<Instant> {
         let patience = match self.phase {
+            Phase::Closing if self.shared.is_evicted() => return Some(self.idle_since),
             Phase::Closing => return Some(self.idle_since + CLOSE),
             Phase::GoingAway => LAST_REQUESTS,
             Phase::Open if self.has_served => IDLE,

@@ -104,11 +104,15 @@ where
     let address = io.socket.tcp().address();
     let shared = Shared::new(worker.limits.max_concurrent_streams);
     let io = Metered::new(io, shared.clone());
-    if let Some((connection, place)) = handshake(io, &worker).await {
+    let idle = worker.idle.clone();
+    if let Some((connection, place)) = handshake(io, &worker, &shared).await {
         drive::<S, B>(connection, place, address, peer, worker, shared.clone()).await;
     }
-    if let Some(socket) = shared.returned.take() {
-        let _ = timeout(LINGER, linger(socket)).await;
+    let Some(socket) = shared.returned.take().filter(|_| !shared.is_evicted()) else { return };
+    let mut place = idle.enter();
+    tokio::select! {
+        _ = timeout(LINGER, linger(socket)) => {}
+        () = place.evicted() => {}
     }
 }
 
@@ -133,12 +137,19 @@ async fn drive<S, B>(
 }
 
 /// Exchanges the prefaces; `None`: the client did not, or not in time, or its place was lost.
-async fn handshake<S>(io: Metered, worker: &Worker<S>) -> Option<(Connection<Metered, Bytes>, IdleSocket)> {
+async fn handshake<S>(
+    io: Metered,
+    worker: &Worker<S>,
+    shared: &Shared,
+) -> Option<(Connection<Metered, Bytes>, IdleSocket)> {
     let handshake = builder(worker.limits).handshake(io);
     let mut place = worker.idle.enter();
     let connection = tokio::select! {
         connection = timeout(HEAD, handshake) => connection.ok()?.ok()?,
-        () = place.evicted() => return None,
+        () = place.evicted() => {
+            shared.set_evicted();
+            return None;
+        }
     };
     Some((connection, place))
 }

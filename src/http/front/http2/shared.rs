@@ -20,6 +20,7 @@ pub struct Shared {
     active: Cell<usize>,
     budget: RefCell<Budget>,
     flooded: Cell<bool>,
+    evicted: Cell<bool>,
     /// Since when the socket has taken nothing of what is there to be written.
     pub blocked_since: Cell<Option<Instant>>,
     waker: RefCell<Option<Waker>>,
@@ -35,6 +36,7 @@ impl Shared {
             active: Cell::new(0),
             budget: RefCell::new(Budget::new(max_streams)),
             flooded: Cell::new(false),
+            evicted: Cell::new(false),
             blocked_since: Cell::new(None),
             waker: RefCell::default(),
             returned: Cell::new(None),
@@ -44,6 +46,16 @@ impl Shared {
     /// When the connection was opened.
     pub fn opened(&self) -> Instant {
         self.opened
+    }
+
+    /// Whether the connection gives way to others.
+    pub fn is_evicted(&self) -> bool {
+        self.evicted.get()
+    }
+
+    /// The connection gives way to others.
+    pub fn set_evicted(&self) {
+        self.evicted.set(true);
     }
 
     /// Whether no request is under way.
