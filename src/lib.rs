@@ -18,7 +18,7 @@
 //!
 //! # The way of an event
 //!
-//! `FCALL sse_publish` (`redis/library.lua`) appends to the log and publishes on a live channel; a bare PUBLISH comes there
+//! `FCALL sse_publish` (`redis/library.lua`) appends to the log and publishes on a live channel; a plain PUBLISH comes there
 //! by the recorder (`redis/recorder`). The link's reading task (`redis/inbound.rs`) makes an [`core::event::Event`] of it
 //! and puts it into every worker's mailbox (`state/mailbox.rs`). The worker's hub (`state/hub.rs`) offers it to the
 //! connections of its channel; each connection's flow (`core/flow.rs`) takes it, or orders a join (`redis/join.rs`). The

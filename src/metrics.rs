@@ -87,9 +87,9 @@ metrics! {
     tick_age: Gauge = "sse_tick_age_seconds", "Age of the last tick that came by the link.";
     live_malformed: IntCounter = "sse_live_malformed_total", "Messages on the gateway's own channels that the library did not write; they are ignored.";
     subscriptions: IntGauge = "sse_subscriptions", "User channels that this instance is subscribed to.";
-    recorder_role: IntGaugeVec = "sse_recorder_role", "1 for the role that this instance has in recording bare publishes; not there unless publishers.bare = record.", ["role"];
-    recorded: IntCounter = "sse_bare_recorded_total", "Bare publishes that this instance stored in a log; dropped duplicates and rejected ones are not among them.";
-    bare_relayed: IntCounter = "sse_bare_relayed_total", "Bare publishes relayed live only (publishers.bare = relay).";
+    recorder_role: IntGaugeVec = "sse_recorder_role", "1 for the role that this instance has in recording plain publishes; not there unless publishers.plain = record.", ["role"];
+    recorded: IntCounter = "sse_plain_recorded_total", "Plain publishes that this instance stored in a log; dropped duplicates and rejected ones are not among them.";
+    plain_relayed: IntCounter = "sse_plain_relayed_total", "Plain publishes relayed live only (publishers.plain = relay).";
     rejected: IntCounterVec = "sse_rejected_total", "Messages that could not be relayed, by reason.", ["reason"];
     published: IntCounter = "sse_published_total", "Events published through POST /publish.";
     malformed: IntCounterVec = "sse_requests_malformed_total", "HTTP/1.1 requests refused as malformed, by reason.", ["reason"];
@@ -164,7 +164,7 @@ mod tests {
     #[test]
     fn all_metrics_are_there_from_the_start() {
         let text = String::from_utf8(Metrics::new().encode()).unwrap();
-        // A role is there where bare publishes are recorded.
+        // A role is there where plain publishes are recorded.
         for (name, help, _) in Metrics::ALL.iter().filter(|m| m.0 != "sse_recorder_role") {
             assert!(text.contains(&format!("# HELP {name} {help}\n")), "{name}");
         }

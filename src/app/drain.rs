@@ -6,7 +6,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::{build::Gateway, memory};
 use crate::{
-    settings::Bare,
+    settings::PlainPublish,
     state::mailbox::{Command, Message},
 };
 
@@ -68,7 +68,7 @@ impl Gateway {
             if tokio::time::timeout(drain.window + LAST_FRAMES, all_gone).await.is_err() {
                 tracing::warn!(connections = instance.gate.taken(), "some clients did not take their last frame");
             }
-            let records = instance.settings.publishers.bare == Bare::Record;
+            let records = instance.settings.publishers.plain == PlainPublish::Record;
             if records && tokio::time::timeout(HAND_OVER, link.hand_over()).await.is_err() {
                 tracing::warn!("the recorder could not hand over");
             }

@@ -13,7 +13,7 @@ use crate::{
         recorder::Recorder,
         tick,
     },
-    settings::Bare,
+    settings::PlainPublish,
     state::instance::Instance,
 };
 
@@ -43,7 +43,7 @@ impl LinkThread {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         std::thread::Builder::new().name("redis-link".to_owned()).spawn(move || {
             runtime.block_on(async {
-                if instance.settings.publishers.bare == Bare::Record {
+                if instance.settings.publishers.plain == PlainPublish::Record {
                     tokio::spawn(recorder.run(stop));
                 }
                 tokio::spawn(tick::run(instance, commands.clone()));

@@ -1,4 +1,4 @@
-//! What a bare PUBLISH carries (DESIGN.md section 2): an envelope, or any other text, which is relayed whole.
+//! What a plain PUBLISH carries (DESIGN.md section 2): an envelope, or any other text, which is relayed whole.
 
 use std::{borrow::Borrow, collections::HashMap, fmt};
 
@@ -93,7 +93,7 @@ pub fn check_type(kind: &str) -> Result<(), Refusal> {
     }
 }
 
-/// Decodes a bare message.
+/// Decodes a plain message.
 ///
 /// # Errors
 /// Why it cannot be relayed.

@@ -9,7 +9,7 @@ use super::{channel::Channel, envelope::check_type, frame, id::EventId};
 /// A relayed event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Event {
-    /// Its place; `None` for a bare message in `relay` mode, which no cursor may name.
+    /// Its place; `None` for a plain message in `relay` mode, which no cursor may name.
     pub id: Option<EventId>,
     /// The id of the event before it on its channel; zero if there was none.
     pub predecessor: EventId,
@@ -53,7 +53,7 @@ impl Event {
         Self::encode(Some(id), predecessor, channel, retry_ms, kind, payload)
     }
 
-    /// A bare message that is relayed live only.
+    /// A plain message that is relayed live only.
     pub fn relayed(channel: Channel, envelope: &super::envelope::Envelope<'_>) -> Self {
         let (retry_ms, kind) = (envelope.retry_ms, &envelope.kind);
         Self::encode(None, EventId::ZERO, channel, retry_ms, kind, envelope.payload)

@@ -33,7 +33,7 @@ reasons! {
         Trimmed = "trimmed",
         /// The order was broken: Redis was wiped, restored or replaced.
         Reset = "reset",
-        /// Bare publishes may have gone unrecorded.
+        /// Plain publishes may have gone unrecorded.
         Unrecorded = "unrecorded",
         /// The cursor cannot be parsed or is ahead of the clock.
         UnknownId = "unknown-id",

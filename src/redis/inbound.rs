@@ -22,7 +22,7 @@ use crate::{
         log_limit::LogLimit,
         system::GapReason,
     },
-    settings::Bare,
+    settings::PlainPublish,
     state::{
         instance::Instance,
         mailbox::{Command, Message},
@@ -107,7 +107,7 @@ impl Inbound {
     }
 
     fn message(&self, channel: &[u8], message: Vec<u8>) {
-        // The names of our own channels are ASCII; a name with other bytes can only be a bare one, which is refused.
+        // The names of our own channels are ASCII; a name with other bytes can only be a plain one, which is refused.
         let name = String::from_utf8_lossy(channel);
         let own = name.strip_prefix(self.live_prefix.as_str());
         if own.is_some() {
@@ -120,8 +120,8 @@ impl Inbound {
             Some("marker") => self.marker(&message),
             Some(live) => self.event(live, &message),
             None => {
-                let bare = channel.strip_prefix(self.keys.channel_prefix().as_bytes()).unwrap_or(channel);
-                self.bare(bare.to_vec(), message);
+                let plain = channel.strip_prefix(self.keys.channel_prefix().as_bytes()).unwrap_or(channel);
+                self.plain(plain.to_vec(), message);
                 Some(())
             }
         };
@@ -215,7 +215,7 @@ impl Inbound {
                 self.notes.send(Note::Reset);
             }
             _ => {
-                tracing::warn!(%id, "bare publishes may be missing before this point; clients get sse.gap (unrecorded)");
+                tracing::warn!(%id, "plain publishes may be missing before this point; clients get sse.gap (unrecorded)");
                 self.instance.mailboxes.send(|| Message::Seam { id, reason: GapReason::Unrecorded });
             }
         }
@@ -245,22 +245,22 @@ impl Inbound {
         Some(())
     }
 
-    fn bare(&self, channel: Vec<u8>, message: Vec<u8>) {
-        match self.instance.settings.publishers.bare {
-            Bare::Off => {}
-            Bare::Record => self.notes.bare(channel, message),
-            Bare::Relay => self.relay_bare(channel, message),
+    fn plain(&self, channel: Vec<u8>, message: Vec<u8>) {
+        match self.instance.settings.publishers.plain {
+            PlainPublish::Off => {}
+            PlainPublish::Record => self.notes.plain(channel, message),
+            PlainPublish::Relay => self.relay_plain(channel, message),
         }
     }
 
-    fn relay_bare(&self, channel: Vec<u8>, message: Vec<u8>) {
+    fn relay_plain(&self, channel: Vec<u8>, message: Vec<u8>) {
         let max = self.instance.settings.history.max_event_bytes;
         let decoded = Channel::from_bytes(&channel)
             .ok_or(Refusal::BadChannel)
             .and_then(|channel| Ok(Event::relayed(channel, &envelope::decode(&message, max)?)));
         match decoded {
             Ok(event) => {
-                self.instance.metrics.bare_relayed.inc();
+                self.instance.metrics.plain_relayed.inc();
                 self.relay(event);
             }
             Err(refusal) => {

@@ -112,7 +112,7 @@ local function give(ms, seq)
   return id
 end
 
--- Writes a seam: nothing before it can be proved any more (reset), or bare publishes may be missing (unrecorded).
+-- Writes a seam: nothing before it can be proved any more (reset), or plain publishes may be missing (unrecorded).
 local function seam(ms, reason)
   local id = give(ms, 0)
   if reason == 'reset' then
@@ -324,7 +324,7 @@ local function publish(keys, args)
   return id or refuse(code, text)
 end
 
--- bare publishes ----------------------------------------------------------------------------------------------------
+-- plain publishes ----------------------------------------------------------------------------------------------------
 
 local function reject(channel, reason, message)
   -- The message is counted and the next ones go on, also where this key itself holds something foreign.
@@ -405,7 +405,7 @@ local function lease(_, args)
 end
 
 -- sse_mark 0 <token> <marker> <known 0|1>: starts a numbering. If there is one here that it does not follow, or if the caller
--- knows that there was one which it cannot prove to follow, bare publishes may be missing and a seam says so.
+-- knows that there was one which it cannot prove to follow, plain publishes may be missing and a seam says so.
 local function mark(_, args)
   local r = call('HMGET', RECORDER, 'token', 'marker')
   if r[1] ~= args[1] then return 'fenced' end
@@ -439,7 +439,7 @@ local function tick(_, args)
   local id = give(next_id(now))
   redis.call('HSET', CLOCK, 'ticked_ms', string.format('%.0f', now))
   c = redis.call('HMGET', CLOCK, 'epoch', 'unrecorded')
-  -- Streams live by the ticks, also where the record of bare publishes is broken.
+  -- Streams live by the ticks, also where the record of plain publishes is broken.
   local r = attempt('HMGET', RECORDER, 'marker', 'n') or {}
   redis.call('PUBLISH', LIVE .. 'tick',
     id .. ' ' .. (c[1] or '0-0') .. ' ' .. (c[2] or '0-0') .. ' ' .. (r[1] or '-') .. ' ' .. (r[2] or '0'))

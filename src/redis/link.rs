@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     core::{join::Mark, log_limit::LogLimit},
-    settings::Bare,
+    settings::PlainPublish,
     state::{
         instance::{Instance, TICK_TIMEOUT},
         mailbox::Message,
@@ -54,7 +54,7 @@ enum Request {
     Attach(Option<Arc<str>>, oneshot::Sender<Mark>),
     Release(Arc<str>),
     /// Subscribe to the public channels for the recorder, or give them up.
-    Bare(bool, oneshot::Sender<()>),
+    Plain(bool, oneshot::Sender<()>),
 }
 
 /// The workers' side of the link.
@@ -100,8 +100,8 @@ impl Link {
     ///
     /// # Errors
     /// The link is down, or does not answer in time.
-    pub async fn bare(&self, wanted: bool) -> Result<(), LinkDown> {
-        self.ask(|reply| Request::Bare(wanted, reply)).await
+    pub async fn plain(&self, wanted: bool) -> Result<(), LinkDown> {
+        self.ask(|reply| Request::Plain(wanted, reply)).await
     }
 
     async fn ask<T>(&self, request: impl FnOnce(oneshot::Sender<T>) -> Request) -> Result<T, LinkDown> {
@@ -200,7 +200,7 @@ impl Supervisor {
                     // The attachment that the asker drops gives its release.
                     Request::Attach(Some(user), _) => drop(self.subscriptions.attach(&user)),
                     Request::Release(user) => self.subscriptions.release(&user, Instant::now()),
-                    Request::Attach(None, _) | Request::Bare(..) => {}
+                    Request::Attach(None, _) | Request::Plain(..) => {}
                 }
             }
         })
@@ -275,7 +275,7 @@ impl Supervisor {
         let own = ["tick", "seam", "control", "marker"].map(|name| keys.live(name));
         connection.subscribe(&own[..]).await.map_err(fault)?;
         connection.psubscribe(keys.live_broadcasts()).await.map_err(fault)?;
-        if self.instance.settings.publishers.bare == Bare::Relay {
+        if self.instance.settings.publishers.plain == PlainPublish::Relay {
             connection.psubscribe(&keys.public_patterns()[1..]).await.map_err(fault)?;
         }
         let users = self.subscriptions.lost();
@@ -302,7 +302,7 @@ impl Supervisor {
         let keys = &self.commands.keys;
         let name = |user: &Arc<str>| format!("user:{user}:events");
         let mut all: Vec<String> = users.iter().map(|u| keys.live(&name(u))).collect();
-        if self.instance.settings.publishers.bare == Bare::Relay {
+        if self.instance.settings.publishers.plain == PlainPublish::Relay {
             all.extend(users.iter().map(|u| keys.public(&name(u))));
         }
         all
@@ -353,7 +353,7 @@ impl Supervisor {
 
     async fn answer(&mut self, connection: &mut MultiplexedConnection, batch: Vec<Request>) -> RedisResult<()> {
         let now = Instant::now();
-        let (mut wanted, mut replies, mut bare) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut wanted, mut replies, mut plain) = (Vec::new(), Vec::new(), Vec::new());
         // All are counted before anything can fail: every attachment gives its release.
         for request in batch {
             match request {
@@ -362,10 +362,10 @@ impl Supervisor {
                     replies.push(reply);
                 }
                 Request::Release(user) => self.subscriptions.release(&user, now),
-                Request::Bare(on, reply) => bare.push((on, reply)),
+                Request::Plain(on, reply) => plain.push((on, reply)),
             }
         }
-        for (on, reply) in bare {
+        for (on, reply) in plain {
             let patterns = self.commands.keys.public_patterns();
             match on {
                 true => connection.psubscribe(&patterns[..]).await?,

@@ -12,7 +12,7 @@ const LIMIT_BYTES: usize = 64 << 20;
 
 /// A message of a publisher's channel.
 #[derive(Debug)]
-pub struct BareMessage {
+pub struct PlainMessage {
     /// Which of the recorder's subscriptions brought it; what an older one brought counts for nothing.
     pub subscription: u64,
     /// Its channel, without the prefix.
@@ -24,8 +24,8 @@ pub struct BareMessage {
 /// One piece of news.
 #[derive(Debug)]
 pub enum Note {
-    /// A bare message.
-    Bare(BareMessage),
+    /// A plain message.
+    Plain(PlainMessage),
     /// A standby's marker.
     Marker(String),
     /// What is recorded, as of a tick.
@@ -45,7 +45,7 @@ pub enum Note {
 
 fn cost(note: &Note) -> usize {
     match note {
-        Note::Bare(bare) => bare.channel.len() + bare.message.len() + 128,
+        Note::Plain(plain) => plain.channel.len() + plain.message.len() + 128,
         _ => 0,
     }
 }
@@ -81,9 +81,9 @@ pub fn notes() -> (Notes, NoteReceiver) {
 
 impl Notes {
     /// Sends a message of a publisher's channel.
-    pub fn bare(&self, channel: Vec<u8>, message: Vec<u8>) {
+    pub fn plain(&self, channel: Vec<u8>, message: Vec<u8>) {
         let subscription = self.subscription.load(Ordering::Relaxed);
-        self.send(Note::Bare(BareMessage { subscription, channel, message }));
+        self.send(Note::Plain(PlainMessage { subscription, channel, message }));
     }
 
     /// Sends a note. Where too much waits, messages are dropped and the recorder is told as if the link had broken.

@@ -11,7 +11,7 @@ use std::{
 use ipnet::IpNet;
 use toml::Value;
 
-use super::Bare;
+use super::PlainPublish;
 use crate::core::address::AddressHeader;
 
 /// Result of a parser; the error is the message of a [`super::ConfigError`].
@@ -162,11 +162,11 @@ pub fn flag(value: &Value) -> Parsed<bool> {
 }
 
 /// `record`, `relay` or `off`.
-pub fn plain_publish(value: &Value) -> Parsed<Bare> {
+pub fn plain_publish(value: &Value) -> Parsed<PlainPublish> {
     match text(value)?.as_str() {
-        "record" => Ok(Bare::Record),
-        "relay" => Ok(Bare::Relay),
-        "off" => Ok(Bare::Off),
+        "record" => Ok(PlainPublish::Record),
+        "relay" => Ok(PlainPublish::Relay),
+        "off" => Ok(PlainPublish::Off),
         _ => Err(format!("must be \"record\", \"relay\" or \"off\" {}", got(value))),
     }
 }

@@ -68,8 +68,8 @@ keys! {
         |s, v| s.redis.command_timeout = parse::duration(v, ms(50, 60 * SECOND))?;
     "redis.unsubscribe_linger" = r#""10s""#, "A user's channel stays subscribed this long after the user's last stream.",
         |s, v| s.redis.unsubscribe_linger = parse::duration(v, ms(0, HOUR))?;
-    "publishers.bare" = r#""record""#, "What becomes of a bare PUBLISH: `record` (logged, can be replayed), `relay` (live only, without id), `off`.",
-        |s, v| s.publishers.bare = parse::plain_publish(v)?;
+    "publishers.plain" = r#""record""#, "What becomes of a plain PUBLISH: `record` (logged, can be replayed), `relay` (live only, without id), `off`.",
+        |s, v| s.publishers.plain = parse::plain_publish(v)?;
     "history.max_len" = "1000", "Events kept per channel, approximately.",
         |s, v| s.history.max_len = parse::number(v, 1..=100_000_000)?;
     "history.retention" = r#""24h""#, "A channel's log expires this long after its last event.",

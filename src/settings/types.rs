@@ -17,7 +17,7 @@ pub struct Settings {
     pub admin: Admin,
     /// The connection to Redis.
     pub redis: Redis,
-    /// What becomes of a bare PUBLISH.
+    /// What becomes of a plain PUBLISH.
     pub publishers: Publishers,
     /// The replay log.
     pub history: History,
@@ -82,9 +82,9 @@ pub struct Redis {
     pub unsubscribe_linger: Duration,
 }
 
-/// What becomes of a bare PUBLISH (`publishers.bare`).
+/// What becomes of a plain PUBLISH (`publishers.plain`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Bare {
+pub enum PlainPublish {
     /// A recorder gives it an id and logs it.
     #[default]
     Record,
@@ -97,8 +97,8 @@ pub enum Bare {
 /// `[publishers]`
 #[derive(Clone, Debug, Default)]
 pub struct Publishers {
-    /// What becomes of a bare PUBLISH.
-    pub bare: Bare,
+    /// What becomes of a plain PUBLISH.
+    pub plain: PlainPublish,
 }
 
 /// `[history]`

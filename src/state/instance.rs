@@ -16,7 +16,7 @@ use crate::{
     auth::Auth,
     core::id::EventId,
     metrics::Metrics,
-    settings::{Bare, Settings},
+    settings::{PlainPublish, Settings},
 };
 
 /// A link without a tick for this long is dead, whatever TCP says (DESIGN.md section 3).
@@ -72,7 +72,7 @@ impl Instance {
         let limits = &settings.limits;
         metrics.max_connections.set(limits.max_connections as i64);
         metrics.max_queued_bytes.set(limits.queue_bytes_total as i64);
-        if settings.publishers.bare == Bare::Record {
+        if settings.publishers.plain == PlainPublish::Record {
             metrics.set_role("none");
         }
         Arc::new(Self {
@@ -108,7 +108,7 @@ impl Instance {
         self.link.server_ms(self.now_ms()).unwrap_or_else(unix_ms)
     }
 
-    /// A recorder is at work, here or elsewhere: from now on a bare publish does not go unheard.
+    /// A recorder is at work, here or elsewhere: from now on a plain publish does not go unheard.
     pub fn recorder_known(&self) {
         self.recorder_known.store(true, Ordering::Relaxed);
     }
@@ -119,7 +119,8 @@ impl Instance {
             Some("draining")
         } else if !self.link.is_alive() {
             Some("redis-away")
-        } else if self.settings.publishers.bare == Bare::Record && !self.recorder_known.load(Ordering::Relaxed) {
+        } else if self.settings.publishers.plain == PlainPublish::Record && !self.recorder_known.load(Ordering::Relaxed)
+        {
             Some("no-recorder")
         } else if self.auth.has_no_keys() {
             Some("keys-away")

@@ -127,7 +127,7 @@ fn all_errors_are_reported_at_once() {
         [nonsense]
         a = 1
         [publishers]
-        bare = "maybe"
+        plain = "maybe"
         [cors]
         allowed_origins = ["example.org/path"]
     "#;
@@ -154,7 +154,7 @@ fn all_errors_are_reported_at_once() {
         (14, "history.max_event_bytes", &["KiB"]),
         (15, "history.retention", &["unit"]),
         (16, "nonsense", &["unknown setting"]),
-        (19, "publishers.bare", &["record", "relay", "off"]),
+        (19, "publishers.plain", &["record", "relay", "off"]),
         (21, "cors.allowed_origins", &["origin"]),
     ] {
         ran.reports(&format!("gateway.toml:{line}"), key, words);

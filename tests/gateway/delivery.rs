@@ -77,7 +77,7 @@ async fn a_bare_publish_arrives_named_and_with_an_id() {
     let mut sse = gateway.connect("42").await;
     let before = Id::of(sse.last_id());
     let message = r#"{"type":"order-completed","timestamp":"x","payload":{"orderId":7}}"#;
-    redis.bare(user("42"), message).await;
+    redis.plain(user("42"), message).await;
     let event = sse.app_event().await;
     assert_eq!(event.event, "order-completed");
     assert_eq!(event.data, r#"{"orderId":7}"#);
@@ -99,7 +99,7 @@ async fn both_kinds_reach_every_instance() {
         assert_eq!((event.event.as_str(), &event.data), ("d", &body));
         assert_eq!(second.app_event().await, event);
         let message = format!("{{\"type\":\"b\",\"payload\":{body}}}");
-        redis.bare(topic("all"), message).await;
+        redis.plain(topic("all"), message).await;
         let event = first.app_event().await;
         assert_eq!((event.event.as_str(), &event.data), ("b", &body));
         assert_eq!(second.app_event().await, event);
@@ -118,12 +118,12 @@ async fn other_users_events_never_arrive() {
     }
     for name in users {
         redis.durable(&user(name), "mine", name).await.unwrap();
-        redis.bare(user(name), name).await;
+        redis.plain(user(name), name).await;
     }
     redis.durable(&topic("end"), "end", "").await.unwrap();
     for (name, sse) in users.iter().zip(&mut streams) {
         let mut told: Vec<(String, String)> = Vec::new();
-        // The bare ones take the way over the recorder and may come behind the end mark.
+        // The plain ones take the way over the recorder and may come behind the end mark.
         while told.len() < 3 {
             let event = sse.app_event().await;
             told.push((event.event, event.data));
@@ -154,21 +154,21 @@ async fn order_is_by_id_over_all_channels_and_both_kinds() {
             let done = publisher.durable(channel, "d", &data, &[]).await;
             done.unwrap();
         } else {
-            publisher.bare(channel, &data).await;
+            publisher.plain(channel, &data).await;
         }
     }
-    let (mut last, mut durable, mut bare) = (Id::of(sse.last_id()), Vec::new(), Vec::new());
-    while durable.len() + bare.len() < 600 {
+    let (mut last, mut durable, mut plain) = (Id::of(sse.last_id()), Vec::new(), Vec::new());
+    while durable.len() + plain.len() < 600 {
         let event = sse.app_event().await;
         let id = event.own_id();
         assert!(id > last, "{id} after {last}");
         last = id;
-        let list = if event.event == "d" { &mut durable } else { &mut bare };
+        let list = if event.event == "d" { &mut durable } else { &mut plain };
         list.push(event.data.parse::<usize>().unwrap());
     }
     let every_second = |start| (start..600).step_by(2).collect::<Vec<usize>>();
     assert_eq!(durable, every_second(0));
-    assert_eq!(bare, every_second(1));
+    assert_eq!(plain, every_second(1));
 }
 
 #[tokio::test]
@@ -183,9 +183,9 @@ async fn retry_of_the_publisher_is_handed_on() {
     done.unwrap();
     assert_eq!(sse.app_event().await.retry, Some(5000));
     let message = r#"{"type":"r","payload":2,"retry":6000}"#;
-    publisher.bare(user("1"), message).await;
+    publisher.plain(user("1"), message).await;
     assert_eq!(sse.app_event().await.retry, Some(6000));
-    publisher.bare(user("1"), "plain").await;
+    publisher.plain(user("1"), "plain").await;
     assert_eq!(sse.app_event().await.retry, None);
 }
 
@@ -204,10 +204,10 @@ async fn a_second_event_with_the_same_key_is_dropped() {
     // The same key on another channel is another key; the envelope's id is the same as KEY.
     publisher.durable(&topic("t"), "a", "3", &key).await.unwrap();
     let envelope = |n: u32, id: &str| json!({"type": "a", "payload": n, "id": id}).to_string();
-    publisher.bare(&me, envelope(4, key[1])).await;
-    publisher.bare(&me, envelope(5, "another")).await;
-    publisher.bare(&me, envelope(6, "another")).await;
-    publisher.bare(&me, envelope(7, "a third")).await;
+    publisher.plain(&me, envelope(4, key[1])).await;
+    publisher.plain(&me, envelope(5, "another")).await;
+    publisher.plain(&me, envelope(6, "another")).await;
+    publisher.plain(&me, envelope(7, "a third")).await;
     let mut told = Vec::new();
     for _ in 0..4 {
         told.push(sse.app_event().await.data);
@@ -285,8 +285,8 @@ async fn two_gateways_with_other_prefixes_share_a_redis_without_meeting() {
     for turn in ["first", "second"] {
         for prefix in ["one/", "two/", ""] {
             let data = format!("{prefix}{turn}");
-            redis.bare(format!("{prefix}{}", user("1")), &data).await;
-            redis.bare(format!("{prefix}{}", topic("t")), &data).await;
+            redis.plain(format!("{prefix}{}", user("1")), &data).await;
+            redis.plain(format!("{prefix}{}", topic("t")), &data).await;
         }
     }
     for (sse, prefix) in streams.iter_mut().zip(["one/", "two/", ""]) {

@@ -270,7 +270,7 @@ async fn a_gateway_that_starts_without_redis_says_busy_and_then_serves() {
     gateway.ready().await;
     gateway.recorder().await;
     let mut sse = gateway.connect_with(&same, "").await;
-    redis.bare(user("1"), "hello").await;
+    redis.plain(user("1"), "hello").await;
     assert_eq!(sse.app_event().await.data, "hello");
     let id = redis.durable(&user("1"), "d", "").await.unwrap();
     assert_eq!(sse.app_event().await.id, Some(id));
@@ -327,22 +327,22 @@ async fn two_instances_on_both_sides_of_a_broken_link_agree() {
 async fn a_recorder_that_is_cut_off_tells_at_most_that_bare_publishes_may_be_missing() {
     let redis = Redis::start().await;
     let proxy = Proxy::start(&redis.address()).await;
-    let builder = durable_only(&redis).env("PUBLISHERS__BARE", "record");
+    let builder = durable_only(&redis).env("PUBLISHERS__PLAIN", "record");
     let gateway = builder.redis_url(&proxy.redis_url()).start().await;
     gateway.recorder().await;
     let reader = Reader::start(&gateway, "a").await;
     let load = Load::start(&redis, &channels(), 200).await;
     for turn in 0..3 {
-        redis.bare(user("a"), format!("bare {turn}")).await;
+        redis.plain(user("a"), format!("plain {turn}")).await;
         load.more(50).await;
         proxy.cut();
         load.more(50).await;
         gateway.ready().await;
-        eventually("bare publishes recorded again", || async {
-            let before = gateway.metric("sse_bare_recorded_total", &[]).await;
-            redis.bare(user("b"), "another's").await;
+        eventually("plain publishes recorded again", || async {
+            let before = gateway.metric("sse_plain_recorded_total", &[]).await;
+            redis.plain(user("b"), "another's").await;
             tokio::time::sleep(Duration::from_millis(50)).await;
-            (gateway.metric("sse_bare_recorded_total", &[]).await > before).then_some(())
+            (gateway.metric("sse_plain_recorded_total", &[]).await > before).then_some(())
         })
         .await;
     }
@@ -353,9 +353,9 @@ async fn a_recorder_that_is_cut_off_tells_at_most_that_bare_publishes_may_be_mis
     let gaps = received.iter().filter(|e| e.event == "sse.gap");
     assert!(gaps.into_iter().all(|gap| gap.json()["reason"] == "unrecorded"));
     // What came before a cut was recorded before it or is told: here it is there, once, in order.
-    let bare = received.iter().filter(|e| e.event == "message");
-    let bare: Vec<&str> = bare.map(|e| e.data.as_str()).collect();
-    assert!(bare.is_sorted() && bare.windows(2).all(|pair| pair[0] != pair[1]), "{bare:?}");
+    let plain = received.iter().filter(|e| e.event == "message");
+    let plain: Vec<&str> = plain.map(|e| e.data.as_str()).collect();
+    assert!(plain.is_sorted() && plain.windows(2).all(|pair| pair[0] != pair[1]), "{plain:?}");
     received.retain(|e| e.event != "message");
     let due = |channel: &str| channel != user("b");
     assert_received(&published, &received, due, start, Id::of(&end));

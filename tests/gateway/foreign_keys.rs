@@ -52,8 +52,8 @@ async fn wrong_type_log_rejects_its_own_messages_and_no_others() {
     damage(&redis, log).await;
     let mut publisher = redis.publisher().await;
     for n in 0..5 {
-        publisher.bare(user("1"), format!("lost {n}")).await;
-        publisher.bare(user("2"), format!("{n}")).await;
+        publisher.plain(user("1"), format!("lost {n}")).await;
+        publisher.plain(user("2"), format!("{n}")).await;
         assert_eq!(other.app_event().await.data, n.to_string(), "{}", other.story());
     }
     rejected(&gateway, 5.0).await;
@@ -67,7 +67,7 @@ async fn wrong_type_log_rejects_its_own_messages_and_no_others() {
     assert!(gateway.log_contains("\"channel\":\"user:1:events\""), "{}", gateway.log_text());
     refused(&redis, &user("1"), log).await;
     mend(&redis, log).await;
-    publisher.bare(user("1"), "again").await;
+    publisher.plain(user("1"), "again").await;
     eventually("it is recorded", || async { (redis.log_ids(&user("1")).await.len() == 1).then_some(()) }).await;
 }
 
@@ -97,8 +97,8 @@ async fn wrong_type_dedupe_key_rejects_its_event_alone() {
     let (redis, gateway, mut other) = world().await;
     damage(&redis, "sse:dedupe:user:2:events k").await;
     let mut publisher = redis.publisher().await;
-    publisher.bare(user("2"), r#"{"type":"a","payload":1,"id":"k"}"#).await;
-    publisher.bare(user("2"), r#"{"type":"a","payload":2,"id":"l"}"#).await;
+    publisher.plain(user("2"), r#"{"type":"a","payload":1,"id":"k"}"#).await;
+    publisher.plain(user("2"), r#"{"type":"a","payload":2,"id":"l"}"#).await;
     assert_eq!(other.app_event().await.data, "2");
     rejected(&gateway, 1.0).await;
     let refusal = publisher.durable(&user("2"), "a", "1", &["KEY", "k"]).await.expect_err("the key is damaged");
@@ -111,8 +111,8 @@ async fn wrong_type_topics_rejects_broadcasts_and_users_go_on() {
     let cursor = redis.durable(&topic("t"), "first", "1").await.unwrap();
     assert_eq!(other.app_event().await.event, "first");
     damage(&redis, "sse:topics").await;
-    redis.bare(topic("t"), "lost").await;
-    redis.bare(user("2"), "1").await;
+    redis.plain(topic("t"), "lost").await;
+    redis.plain(user("2"), "1").await;
     assert_eq!(other.app_event().await.data, "1", "{}", other.story());
     rejected(&gateway, 1.0).await;
     refused(&redis, &topic("t"), "sse:topics").await;
@@ -197,8 +197,8 @@ async fn wrong_type_settings_are_named_and_written_again_after_del() {
     let (redis, gateway, mut other) = world().await;
     damage(&redis, "sse:settings").await;
     refused(&redis, &user("2"), "sse:settings").await;
-    redis.bare(user("2"), "waits").await;
-    gateway.log_says("bare publishes wait to be recorded").await;
+    redis.plain(user("2"), "waits").await;
+    gateway.log_says("plain publishes wait to be recorded").await;
     mend(&redis, "sse:settings").await;
     assert_eq!(other.app_event().await.data, "waits", "nothing is lost: {}", other.story());
     eventually("the settings", || async {
@@ -238,7 +238,7 @@ async fn wrong_type_recorder_key_stops_plain_publishes_only() {
         mend(&redis, key).await;
         gateway.recorder().await;
         let records = async || {
-            redis.bare(user("2"), "plain").await;
+            redis.plain(user("2"), "plain").await;
             (redis.log_ids(&user("2")).await.len() > 2).then_some(())
         };
         eventually("plain publishes are recorded", records).await;
@@ -251,8 +251,8 @@ async fn wrong_type_bookkeeping_streams_stop_nothing() {
     for key in ["sse:rejected", "sse:seams"] {
         damage(&redis, key).await;
     }
-    redis.bare(user("2"), b"\xff").await;
-    redis.bare(user("2"), "good").await;
+    redis.plain(user("2"), b"\xff").await;
+    redis.plain(user("2"), "good").await;
     assert_eq!(other.app_event().await.data, "good");
     gateway.metric_reaches("sse_rejected_total", &[("reason", "not-utf8")], 1.0).await;
     // A new epoch writes a seam.
@@ -280,11 +280,11 @@ async fn recorded_metric_leaves_duplicates_out() {
     let (redis, gateway, mut other) = world().await;
     let mut publisher = redis.publisher().await;
     for n in 0..3 {
-        publisher.bare(user("2"), format!(r#"{{"type":"a","payload":{n},"id":"k"}}"#)).await;
+        publisher.plain(user("2"), format!(r#"{{"type":"a","payload":{n},"id":"k"}}"#)).await;
     }
-    publisher.bare(user("2"), "last").await;
+    publisher.plain(user("2"), "last").await;
     assert_eq!(other.app_event().await.data, "0");
     assert_eq!(other.app_event().await.data, "last");
-    gateway.metric_reaches("sse_bare_recorded_total", &[], 2.0).await;
-    assert_eq!(gateway.metric("sse_bare_recorded_total", &[]).await, 2.0);
+    gateway.metric_reaches("sse_plain_recorded_total", &[], 2.0).await;
+    assert_eq!(gateway.metric("sse_plain_recorded_total", &[]).await, 2.0);
 }

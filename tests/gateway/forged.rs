@@ -53,7 +53,7 @@ async fn forged_tick_changes_nothing_even_after_a_restart() {
     let gateway = Gateway::durable_only(&redis).start().await;
     let mut stream = gateway.connect("1").await;
     let cursor = works(&redis, &mut [&mut stream]).await;
-    redis.bare("sse:live:tick", format!("{HIGHEST} 0-0 0-0 - 0")).await;
+    redis.plain("sse:live:tick", format!("{HIGHEST} 0-0 0-0 - 0")).await;
     gateway.metric_reaches("sse_live_malformed_total", &[], 1.0).await;
     ticks(&redis).await;
     let next = works(&redis, &mut [&mut stream]).await;
@@ -96,7 +96,7 @@ async fn forged_live_messages_are_counted_and_rarely_logged() {
     let mut publisher = redis.publisher().await;
     for _ in 0..ROUNDS {
         for (channel, message) in &forged {
-            publisher.bare(format!("sse:live:{channel}"), message).await;
+            publisher.plain(format!("sse:live:{channel}"), message).await;
         }
     }
     let total = (ROUNDS * forged.len()) as f64;
@@ -267,7 +267,7 @@ async fn runbook_recovers_publishing_after_the_gateways_keys_were_damaged() {
     gateway.recorder().await;
     let mut stream = gateway.connect("1").await;
     works(&redis, &mut [&mut stream]).await;
-    redis.bare(topic("t"), "plain").await;
+    redis.plain(topic("t"), "plain").await;
     assert_eq!(stream.app_event().await.data, "plain");
     let settings = || redis.command::<i64>(&["EXISTS", "sse:settings"]);
     eventually("the settings to be written again", || async { (settings().await == 1).then_some(()) }).await;

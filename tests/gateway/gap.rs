@@ -357,24 +357,24 @@ async fn topics_that_a_ticket_does_not_allow_crowd_out_none_of_its_own() {
 }
 
 #[tokio::test]
-async fn bare_publishes_are_recorded_again_after_a_wipe() {
+async fn plain_publishes_are_recorded_again_after_a_wipe() {
     let redis = Redis::start().await;
     let gateway = Gateway::start(&redis).await;
     gateway.recorder().await;
     let mut sse = gateway.connect("1").await;
-    redis.bare(user("1"), "before").await;
+    redis.plain(user("1"), "before").await;
     assert_eq!(sse.app_event().await.data, "before");
     redis.flushall().await;
     let gap = sse.next_of("sse.gap").await;
     assert_eq!(gap.json()["reason"], "reset");
     // The lease was wiped as well; from some moment on a recorder is there again.
     let mut n = 0;
-    let recorded = eventually("a recorded bare publish", || {
+    let recorded = eventually("a recorded plain publish", || {
         n += 1;
         let message = format!("after {n}");
         let redis = &redis;
         async move {
-            redis.bare(user("1"), message).await;
+            redis.plain(user("1"), message).await;
             redis.log_ids(&user("1")).await.first().cloned()
         }
     })

@@ -202,8 +202,8 @@ sse_redis_reconnects_total counter
 sse_tick_age_seconds gauge
 sse_subscriptions gauge
 sse_recorder_role gauge
-sse_bare_recorded_total counter
-sse_bare_relayed_total counter
+sse_plain_recorded_total counter
+sse_plain_relayed_total counter
 sse_rejected_total counter
 sse_published_total counter
 sse_sockets gauge
@@ -223,8 +223,8 @@ async fn all_metrics_are_there_with_help_and_count() {
     Sse::connect(&gateway.url("/events"), &[]).await.body().await;
     let mut sse = gateway.connect("1").await;
     redis.durable(&user("1"), "a", "1").await.unwrap();
-    redis.bare(topic("t"), "2").await;
-    redis.bare(topic("t"), r#"{"type":"sse.x","payload":1}"#).await;
+    redis.plain(topic("t"), "2").await;
+    redis.plain(topic("t"), r#"{"type":"sse.x","payload":1}"#).await;
     sse.app_event().await;
     sse.app_event().await;
     gateway.metric_reaches("sse_rejected_total", &[("reason", "reserved-type")], 1.0).await;
@@ -250,7 +250,7 @@ async fn all_metrics_are_there_with_help_and_count() {
         ("sse_redis_link_up", &[], 1.0),
         ("sse_recorder_role", &[("role", "writer")], 1.0),
         ("sse_recorder_role", &[], 1.0),
-        ("sse_bare_recorded_total", &[], 1.0),
+        ("sse_plain_recorded_total", &[], 1.0),
         ("sse_tickets_refused_total", &[("code", "ticket-missing")], 1.0),
         ("sse_queued_bytes", &[], 0.0),
         ("sse_queued_bytes_limit", &[], 256.0 * 1024.0 * 1024.0),

@@ -1,4 +1,4 @@
-//! Bare publishes: the three ways of `publishers.bare`, and the recorder's end.
+//! Plain publishes: the three ways of `publishers.plain`, and the recorder's end.
 
 use crate::harness::{Event, Gateway, Id, Redis, eventually, topic, user};
 use std::sync::Arc;
@@ -8,13 +8,13 @@ use std::time::Duration;
 #[tokio::test]
 async fn record_gives_ids_and_replays() {
     let redis = Redis::start().await;
-    let builder = Gateway::builder(&redis).env("PUBLISHERS__BARE", "record");
+    let builder = Gateway::builder(&redis).env("PUBLISHERS__PLAIN", "record");
     let gateway = builder.start().await;
     gateway.recorder().await;
     let cursor = gateway.connect("1").await.last_id().to_string();
-    redis.bare(user("1"), r#"{"type":"a","payload":1}"#).await;
-    redis.bare(topic("t"), "text").await;
-    gateway.metric_reaches("sse_bare_recorded_total", &[], 2.0).await;
+    redis.plain(user("1"), r#"{"type":"a","payload":1}"#).await;
+    redis.plain(topic("t"), "text").await;
+    gateway.metric_reaches("sse_plain_recorded_total", &[], 2.0).await;
     let mut sse = gateway.resume("1", &cursor).await;
     let (a, b) = (sse.app_event().await, sse.app_event().await);
     assert_eq!((a.event.as_str(), b.data.as_str()), ("a", "text"));
@@ -24,11 +24,11 @@ async fn record_gives_ids_and_replays() {
 #[tokio::test]
 async fn relay_is_live_only_and_without_id() {
     let redis = Redis::start().await;
-    let builder = Gateway::builder(&redis).env("PUBLISHERS__BARE", "relay");
+    let builder = Gateway::builder(&redis).env("PUBLISHERS__PLAIN", "relay");
     let (one, two) = tokio::join!(builder.start(), builder.start());
     let mut streams = [one.connect("1").await, two.connect("1").await, two.connect("2").await];
-    redis.bare(user("1"), r#"{"type":"a","payload":{"n": 1}}"#).await;
-    redis.bare(topic("t"), "text").await;
+    redis.plain(user("1"), r#"{"type":"a","payload":{"n": 1}}"#).await;
+    redis.plain(topic("t"), "text").await;
     for sse in &mut streams[..2] {
         let cursor = sse.last_id().to_string();
         let event = sse.app_event().await;
@@ -44,19 +44,19 @@ async fn relay_is_live_only_and_without_id() {
     assert_eq!(redis.log_ids(&user("1")).await.len(), 0);
     assert_eq!(redis.log_ids(&topic("t")).await.len(), 0);
     // Refused ones are refused here too, by each instance, and injected nowhere.
-    redis.bare(user("1"), r#"{"type":"sse.gap","payload":1}"#).await;
-    redis.bare(user("1"), b"\xff").await;
+    redis.plain(user("1"), r#"{"type":"sse.gap","payload":1}"#).await;
+    redis.plain(user("1"), b"\xff").await;
     // Durable ones keep their ids.
     let id = redis.durable(&topic("t"), "d", "2").await.unwrap();
     for sse in &mut streams {
         assert_eq!(sse.app_event().await.id.as_ref(), Some(&id));
     }
     two.metric_reaches("sse_rejected_total", &[], 2.0).await;
-    assert_eq!(two.metric("sse_bare_relayed_total", &[]).await, 2.0);
+    assert_eq!(two.metric("sse_plain_relayed_total", &[]).await, 2.0);
     // Not replayed.
     let cursor = Id(Id::of(&id).0 - 1, 0).to_string();
     drop(streams);
-    redis.bare(user("1"), "lost to those who are away").await;
+    redis.plain(user("1"), "lost to those who are away").await;
     let mut sse = one.resume("1", &cursor).await;
     assert_eq!(sse.app_event().await.id, Some(id));
 }
@@ -64,7 +64,7 @@ async fn relay_is_live_only_and_without_id() {
 #[tokio::test]
 async fn relay_delivers_an_event_that_is_larger_than_the_queue() {
     let redis = Redis::start().await;
-    let gateway = Gateway::builder(&redis).env("PUBLISHERS__BARE", "relay").start().await;
+    let gateway = Gateway::builder(&redis).env("PUBLISHERS__PLAIN", "relay").start().await;
     let mut sse = gateway.connect("1").await;
     // Each line costs the frame more than itself: over 256 KiB. It comes between others, without a pause.
     let large = "\n".repeat(50_000);
@@ -83,17 +83,17 @@ async fn relay_delivers_an_event_that_is_larger_than_the_queue() {
 #[tokio::test]
 async fn off_ignores_bare_publishes() {
     let redis = Redis::start().await;
-    let builder = Gateway::builder(&redis).env("PUBLISHERS__BARE", "off");
+    let builder = Gateway::builder(&redis).env("PUBLISHERS__PLAIN", "off");
     let gateway = builder.start().await;
     let mut sse = gateway.connect("1").await;
-    let receivers = redis.bare(user("1"), "x").await + redis.bare(topic("t"), "x").await;
+    let receivers = redis.plain(user("1"), "x").await + redis.plain(topic("t"), "x").await;
     assert_eq!(receivers, 0, "nobody listens");
     let id = redis.durable(&user("1"), "d", "").await.unwrap();
     assert_eq!(sse.app_event().await.id, Some(id));
     assert!(!gateway.admin_get("/metrics").await.1.contains("sse_recorder_role"), "no alert on \"nobody records\"");
 }
 
-/// Bare publishes of rising numbers on one channel, every few ms, until stopped.
+/// Plain publishes of rising numbers on one channel, every few ms, until stopped.
 struct Numbers {
     stop: Arc<AtomicBool>,
     sent: Arc<AtomicUsize>,
@@ -110,7 +110,7 @@ impl Numbers {
             let mut n = 0;
             while !stopped.load(Ordering::Relaxed) {
                 let message = format!("{{\"type\":\"n\",\"payload\":{n}}}");
-                publisher.bare(&channel, message).await;
+                publisher.plain(&channel, message).await;
                 n += 1;
                 counted.store(n, Ordering::Relaxed);
                 tokio::time::sleep(Duration::from_millis(3)).await;
@@ -264,11 +264,11 @@ async fn a_wiped_redis_loses_bare_publishes_only_where_a_gap_is_told() {
         let sent = sent.stop().await;
         // Until a recorder is there again, more of them.
         let mut end = sent;
-        eventually("a recorded bare publish", || {
+        eventually("a recorded plain publish", || {
             end += 1;
             let (n, redis) = (end - 1, &redis);
             async move {
-                redis.bare(user("1"), format!("{{\"type\":\"n\",\"payload\":{n}}}")).await;
+                redis.plain(user("1"), format!("{{\"type\":\"n\",\"payload\":{n}}}")).await;
                 redis.log_ids(&user("1")).await.pop()
             }
         })
@@ -290,7 +290,7 @@ async fn a_wiped_redis_loses_bare_publishes_only_where_a_gap_is_told() {
 }
 
 #[tokio::test]
-async fn bare_publishes_without_any_recorder_are_a_told_gap() {
+async fn plain_publishes_without_any_recorder_are_a_told_gap() {
     let redis = Redis::start().await;
     let gateway = Gateway::start(&redis).await;
     gateway.recorder().await;
@@ -299,7 +299,7 @@ async fn bare_publishes_without_any_recorder_are_a_told_gap() {
     drop(sse);
     gateway.kill9();
     gateway.wait_exit().await;
-    redis.bare(user("1"), "nobody hears").await;
+    redis.plain(user("1"), "nobody hears").await;
     let gateway = Gateway::start(&redis).await;
     gateway.recorder().await;
     let mut sse = gateway.resume("1", &cursor).await;
@@ -307,6 +307,6 @@ async fn bare_publishes_without_any_recorder_are_a_told_gap() {
     assert_eq!(gap.event, "sse.gap");
     assert_eq!(gap.json()["reason"], "unrecorded");
     assert_eq!(gap.id, None);
-    redis.bare(user("1"), "heard").await;
+    redis.plain(user("1"), "heard").await;
     assert_eq!(sse.app_event().await.data, "heard");
 }

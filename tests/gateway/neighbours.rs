@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use crate::harness::{Gateway, Redis, eventually, topic, user};
 
 #[tokio::test]
-async fn a_functions_flush_is_mended_while_bare_publishes_go_on() {
+async fn a_functions_flush_is_mended_while_plain_publishes_go_on() {
     let redis = Arc::new(Redis::start().await);
     let gateway = Gateway::start(&redis).await;
     gateway.recorder().await;
@@ -16,7 +16,7 @@ async fn a_functions_flush_is_mended_while_bare_publishes_go_on() {
             let mut timer = tokio::time::interval(Duration::from_millis(50));
             loop {
                 timer.tick().await;
-                publisher.bare(topic("noise"), "x").await;
+                publisher.plain(topic("noise"), "x").await;
             }
         }
     });

@@ -59,7 +59,7 @@ async fn huge_plain_publish_is_refused_and_disconnects_no_gateway() {
             redis::cmd("PUBLISH").arg(user("1")).arg(&huge).query_async(&mut conn).await;
         assert!(sent.is_err(), "Redis took it");
     }
-    redis.bare(user("1"), "good").await;
+    redis.plain(user("1"), "good").await;
     let event = stream.app_event().await;
     assert_eq!((event.event.as_str(), event.data.as_str()), ("message", "good"), "{}", stream.story());
     assert_eq!(gateway.metric("sse_redis_reconnects_total", &[]).await, 0.0);

@@ -36,7 +36,7 @@ async fn the_payload_of_an_envelope_is_relayed_as_written() {
             format!("{{\"type\":\"t\",\"payload\":{payload}}}"),
             format!(" {{ \"payload\" : {payload} , \"more\":[{{\"payload\":0}}], \"type\":\"t\" }}\n"),
         ] {
-            publisher.bare(user("1"), message).await;
+            publisher.plain(user("1"), message).await;
             let event = sse.app_event().await;
             assert_eq!((event.event.as_str(), event.data.as_str()), ("t", payload));
         }
@@ -45,13 +45,13 @@ async fn the_payload_of_an_envelope_is_relayed_as_written() {
     for message in
         [r#"{"payload":1}"#, r#"{"type":null,"payload":1,"id":null,"retry":null}"#, r#"{"\ud800":0,"payload":1}"#]
     {
-        publisher.bare(user("1"), message).await;
+        publisher.plain(user("1"), message).await;
         let event = sse.app_event().await;
         assert_eq!((event.event.as_str(), event.data.as_str()), ("message", "1"), "{message}");
     }
     // An escaped name is what it spells.
     let escaped = r#"{"\u0074ype":"\u017elu\u0165 \"x\"","payload":2}"#;
-    publisher.bare(user("1"), escaped).await;
+    publisher.plain(user("1"), escaped).await;
     assert_eq!(sse.app_event().await.event, "žluť \"x\"");
 }
 
@@ -78,7 +78,7 @@ async fn what_is_no_envelope_is_relayed_whole_as_message() {
         "nul \0 and \u{1b} escape \u{7f}",
     ];
     for message in messages {
-        publisher.bare(user("1"), message).await;
+        publisher.plain(user("1"), message).await;
         let event = sse.app_event().await;
         let told = (event.event.as_str(), event.data.as_str());
         assert_eq!(told, ("message", message));
@@ -131,13 +131,13 @@ async fn each_kind_of_line_end_starts_a_new_line() {
         let event = sse.app_event().await;
         assert_eq!((event.event.as_str(), event.data.as_str()), ("t", told));
         assert_eq!(event.id, Some(id));
-        publisher.bare(user("1"), text).await;
+        publisher.plain(user("1"), text).await;
         let event = sse.app_event().await;
         let seen = (event.event.as_str(), event.data.as_str());
         assert_eq!(seen, ("message", told));
     }
     let pretty = "{\"type\":\"p\",\"payload\":{\r\n  \"a\": 1,\n  \"b\": 2\r}}";
-    publisher.bare(user("1"), pretty).await;
+    publisher.plain(user("1"), pretty).await;
     assert_eq!(sse.app_event().await.data, "{\n  \"a\": 1,\n  \"b\": 2\n}");
     assert!(!sse.transcript.contains(&b'\r'), "no CR on the wire");
     let mut again = gateway.resume("1", &since).await;
@@ -162,14 +162,14 @@ async fn sixty_four_kibibytes_pass_and_one_byte_more_does_not() {
         done.unwrap();
         let event = sse.app_event().await;
         assert!(event.data == *text, "durable, {} bytes", event.data.len());
-        publisher.bare(user("1"), text).await;
+        publisher.plain(user("1"), text).await;
         let event = sse.app_event().await;
-        assert!(event.data == *text, "bare, {} bytes", event.data.len());
+        assert!(event.data == *text, "plain, {} bytes", event.data.len());
     }
     let refused = publisher.durable(&user("1"), "t", &over, &[]).await;
     let refused = refused.unwrap_err();
     assert!(refused.starts_with("too-large"), "{refused}");
-    publisher.bare(user("1"), &over).await;
+    publisher.plain(user("1"), &over).await;
     let labels = [("reason", "too-large")];
     gateway.metric_reaches("sse_rejected_total", &labels, 1.0).await;
     let done = publisher.durable(&user("1"), "good", "1", &[]).await;

@@ -76,8 +76,8 @@ async fn with_an_id_what_was_missed_comes_at_once_as_a_stream_would_tell_it() {
         ids.push(redis.durable(&channel, &format!("kind {n}"), payload).await.unwrap());
         redis.durable(&user("2"), "other", "not mine").await.unwrap();
     }
-    redis.bare(user("1"), "plain").await;
-    eventually("the bare one in the log", || async { (redis.log_ids(&user("1")).await.len() == 4).then_some(()) })
+    redis.plain(user("1"), "plain").await;
+    eventually("the plain one in the log", || async { (redis.log_ids(&user("1")).await.len() == 4).then_some(()) })
         .await;
     let started = Instant::now();
     let answer = poll(&gateway, &ticket("1"), &after(&start, "30")).await;

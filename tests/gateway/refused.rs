@@ -11,14 +11,14 @@ async fn world() -> (Redis, Gateway, Sse, Publisher) {
     (redis, gateway, sse, publisher)
 }
 
-/// Publishes bare messages to user 1's channel, each refused for its reason; checks counters,
+/// Publishes plain messages to user 1's channel, each refused for its reason; checks counters,
 /// `sse:rejected`, and that the next good event is the next event.
 async fn refuse_all(cases: &[(&str, &[u8])]) {
     let (redis, gateway, mut sse, mut publisher) = world().await;
     for (_, message) in cases {
-        publisher.bare(user("1"), message).await;
+        publisher.plain(user("1"), message).await;
     }
-    publisher.bare(user("1"), "good").await;
+    publisher.plain(user("1"), "good").await;
     let event = sse.app_event().await;
     let told = (event.event.as_str(), event.data.as_str());
     assert_eq!(told, ("message", "good"), "{}", sse.story());
@@ -48,7 +48,7 @@ async fn refuse_all(cases: &[(&str, &[u8])]) {
 }
 
 #[tokio::test]
-async fn bare_messages_with_a_bad_type() {
+async fn plain_messages_with_a_bad_type() {
     let long = format!(r#"{{"type":"{}","payload":1}}"#, "x".repeat(129));
     refuse_all(&[
         ("bad-type", br#"{"type":"a\nevent: evil","payload":1}"#),
@@ -69,7 +69,7 @@ async fn bare_messages_with_a_bad_type() {
 }
 
 #[tokio::test]
-async fn bare_messages_with_a_bad_key_retry_size_or_encoding() {
+async fn plain_messages_with_a_bad_key_retry_size_or_encoding() {
     let long_key = format!(r#"{{"type":"a","payload":1,"id":"{}"}}"#, "k".repeat(257));
     let large = "x".repeat(70_000);
     let large_envelope = format!(r#"{{"type":"a","payload":"{large}"}}"#);
@@ -181,9 +181,9 @@ async fn bad_channels_are_refused() {
         assert!(refusal.starts_with("bad-channel"), "{name:?}: {refusal}");
     }
     for name in bad_channels() {
-        publisher.bare(&name, "x").await;
+        publisher.plain(&name, "x").await;
     }
-    publisher.bare(user("1"), "good").await;
+    publisher.plain(user("1"), "good").await;
     assert_eq!(sse.app_event().await.data, "good");
     let expected = bad_channels().len();
     let labels = [("reason", "bad-channel")];
@@ -208,7 +208,7 @@ async fn the_longest_names_are_accepted() {
     assert_eq!(sse.app_event().await.event, kind);
     let key = "q".repeat(256);
     let message = format!(r#"{{"type":"{kind}","payload":2,"id":"{key}"}}"#);
-    publisher.bare(&topic, message).await;
+    publisher.plain(&topic, message).await;
     assert_eq!(sse.app_event().await.event, kind);
 }
 
@@ -218,7 +218,7 @@ async fn a_publishers_id_is_never_the_events_id() {
     let forged = ["99999999999999-0", "0-1", "*", "$"];
     for id in forged {
         let message = format!(r#"{{"type":"t","payload":1,"id":"{id}"}}"#);
-        publisher.bare(user("1"), message).await;
+        publisher.plain(user("1"), message).await;
         let event = sse.app_event().await;
         assert_ne!(event.id.as_deref(), Some(id));
         let key = format!("{id}x");
@@ -246,9 +246,9 @@ async fn garbage_on_the_live_channel_is_survived() {
         b"1-1 0-0 0 \nx",
     ];
     for message in garbage {
-        publisher.bare(&live, message).await;
+        publisher.plain(&live, message).await;
     }
-    publisher.bare("sse:live:broadcast:a b", "1-1 0-0 0 t\nx").await;
+    publisher.plain("sse:live:broadcast:a b", "1-1 0-0 0 t\nx").await;
     let done = publisher.durable(&user("1"), "good", "1", &[]).await;
     let id = done.unwrap();
     let event = sse.app_event().await;

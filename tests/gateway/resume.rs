@@ -14,7 +14,7 @@ async fn by_header_and_by_both_names_in_the_query() {
     let cursor = sse.app_event().await.id.unwrap();
     drop(sse);
     let durable = redis.durable(&user("1"), "b", "durable").await.unwrap();
-    redis.bare(user("1"), "bare").await;
+    redis.plain(user("1"), "bare").await;
     redis.durable(&user("2"), "no", "another's").await.unwrap();
     let broadcast = redis.durable(&topic("t"), "c", "all").await.unwrap();
     let header = [("Last-Event-ID", cursor.as_str())];

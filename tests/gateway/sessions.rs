@@ -530,7 +530,7 @@ async fn who_is_told_busy_after_its_session_was_opened_has_the_cookie_to_come_ba
     rule.extend(rights.iter().map(String::as_str));
     redis.command::<String>(&rule).await;
     let url = redis.url().replace("redis://", "redis://gateway:password@");
-    let gateway = Gateway::builder(&redis).redis_url(&url).env("PUBLISHERS__BARE", "off");
+    let gateway = Gateway::builder(&redis).redis_url(&url).env("PUBLISHERS__PLAIN", "off");
     let gateway = gateway.env("TICKETS__SESSION_COOKIE", "true").start().await;
     let ticket = ticket("1");
     let mut busy = Sse::connect(&gateway.events_url(&ticket, ""), &[]).await;

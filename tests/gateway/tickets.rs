@@ -266,7 +266,7 @@ async fn the_ticket_shows_in_no_log_line_metric_or_error() {
         let mut shown = vec![good.jwt()];
         let mut sse = gateway.connect_with(&good, "&topics=t").await;
         redis.durable(&user("leaky"), "a", "1").await.unwrap();
-        redis.bare(topic("t"), "2").await;
+        redis.plain(topic("t"), "2").await;
         sse.app_event().await;
         sse.app_event().await;
         // Taken over by the same URL, then as a header, as a poll, over HTTP/2.

@@ -1,5 +1,5 @@
 //! A rolling update: old and new gateways side by side, one library replaced by a newer one, each instance in turn. Durable and
-//! bare publishes go on all the while; nothing is lost, nothing doubled, nobody told a gap. docs/operations/upgrading.md says how.
+//! plain publishes go on all the while; nothing is lost, nothing doubled, nobody told a gap. docs/operations/upgrading.md says how.
 
 use crate::harness::gateway::Builder;
 use crate::harness::sse::Request;
@@ -12,11 +12,11 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::task::JoinHandle;
 
-/// The channel of the bare publishes.
+/// The channel of the plain publishes.
 const BARE: &str = "bare";
 const HISTORY: (&str, &str) = ("HISTORY__MAX_LEN", "100000");
 
-/// Bare publishes at a steady rate, each with its number.
+/// Plain publishes at a steady rate, each with its number.
 struct Noise {
     stop: Arc<AtomicBool>,
     count: Arc<AtomicUsize>,
@@ -33,7 +33,7 @@ impl Noise {
             while !stopped.load(Ordering::Relaxed) {
                 timer.tick().await;
                 let n = counted.load(Ordering::Relaxed);
-                publisher.bare(topic(BARE), format!("{{\"type\":\"bare\",\"payload\":{n}}}")).await;
+                publisher.plain(topic(BARE), format!("{{\"type\":\"bare\",\"payload\":{n}}}")).await;
                 counted.store(n + 1, Ordering::Relaxed);
             }
             counted.load(Ordering::Relaxed)
@@ -45,7 +45,7 @@ impl Noise {
     async fn more(&self, events: usize) {
         let goal = self.count.load(Ordering::Relaxed) + events;
         let reached = || std::future::ready((self.count.load(Ordering::Relaxed) >= goal).then_some(()));
-        eventually("more bare publishes", reached).await;
+        eventually("more plain publishes", reached).await;
     }
 
     /// Stops, and waits until all of them are recorded; how many there were.
@@ -53,7 +53,7 @@ impl Noise {
         self.stop.store(true, Ordering::Relaxed);
         let count = self.task.await.expect("the publisher");
         let key = format!("sse:log:{}", topic(BARE));
-        eventually("all bare publishes to be recorded", || async {
+        eventually("all plain publishes to be recorded", || async {
             (redis.command::<usize>(&["XLEN", &key]).await >= count).then_some(())
         })
         .await;
@@ -150,7 +150,7 @@ impl World {
     /// Ends it: each client has had each event of its channels once, in order, and nothing else. How often clients came back.
     async fn check(self, redis: &Redis) -> usize {
         let published = self.load.stop().await;
-        let bare = self.noise.stop(redis).await;
+        let plain = self.noise.stop(redis).await;
         let end = redis.durable(&topic("end"), "end", "").await.unwrap();
         let mut streams = 0;
         for (n, client) in self.clients.into_iter().enumerate() {
@@ -163,9 +163,9 @@ impl World {
             let due = |channel: &str| channel == mine || channel == topic("t");
             assert_received(&published, &durable, due, start, Id::of(&end));
             let numbers: Vec<usize> = recorded.iter().map(|e| e.data.parse().unwrap()).collect();
-            assert_eq!(numbers, (0..bare).collect::<Vec<_>>(), "bare publishes");
+            assert_eq!(numbers, (0..plain).collect::<Vec<_>>(), "plain publishes");
         }
-        assert!(published.len() > 100 && bare > 50, "{} and {bare}: no load", published.len());
+        assert!(published.len() > 100 && plain > 50, "{} and {plain}: no load", published.len());
         streams
     }
 }

@@ -17,7 +17,7 @@
  * @typedef {object} StreamEvent
  * @property {string} type name of the event
  * @property {string} id opaque id; only compare it for equality. An event without an id
- *   (`publishers.bare = relay`) has an empty id or repeats that of the previous event
+ *   (`publishers.plain = relay`) has an empty id or repeats that of the previous event
  * @property {Data} data the parsed JSON value, or the text if it is not JSON
  * @property {string} text the unparsed text
  */

@@ -1,4 +1,4 @@
-//! The recorder gives bare publishes their place in the order (DESIGN.md section 3, "Bare PUBLISH").
+//! The recorder gives plain publishes their place in the order (DESIGN.md section 3, "Plain PUBLISH").
 //!
 //! One instance holds the lease of the writer, one that of the standby; both read the publishers' channels. Messages are
 //! numbered from a marker that both have read, so both give a message the same number. The writer records each number once;
@@ -145,7 +145,7 @@ impl Recorder {
 
     async fn note(&mut self, note: Note) {
         match note {
-            Note::Bare(message) => {
+            Note::Plain(message) => {
                 if message.subscription == self.notes.subscription()
                     && !self.numbering.push(message.channel, message.message)
                 {
@@ -192,12 +192,12 @@ impl Recorder {
     /// Reads the publishers' channels from now on, and nothing that came before.
     async fn subscribe(&mut self) -> bool {
         // Given up first: a pattern that is still subscribed would go on where nothing was numbered.
-        if self.link.bare(false).await.is_err() {
+        if self.link.plain(false).await.is_err() {
             return false;
         }
         self.notes.next_subscription();
         self.numbering = Numbering::default();
-        self.link.bare(true).await.is_ok()
+        self.link.plain(true).await.is_ok()
     }
 
     async fn resign(&mut self) {
@@ -210,7 +210,7 @@ impl Recorder {
         self.roles += 1;
         self.lease.rename(format!("{}/{}", self.instance.name, self.roles));
         if self.link_up {
-            let _ = self.link.bare(false).await;
+            let _ = self.link.plain(false).await;
         }
     }
 
@@ -336,7 +336,7 @@ impl Recorder {
 
     fn log_waiting(&self, error: &str) {
         if let Some(suppressed) = self.waiting_log.allow(self.instance.now_ms()) {
-            tracing::warn!(error, suppressed, "bare publishes wait to be recorded");
+            tracing::warn!(error, suppressed, "plain publishes wait to be recorded");
         }
     }
 
@@ -345,7 +345,7 @@ impl Recorder {
         let Some(channel) = self.numbering.first_channel() else { return };
         if self.wrong_type_log.allow(channel, self.instance.now_ms()) {
             let channel = String::from_utf8_lossy(channel);
-            tracing::error!(%channel, fault, "bare publishes to this channel are rejected (wrong-type)");
+            tracing::error!(%channel, fault, "plain publishes to this channel are rejected (wrong-type)");
         }
     }
 
@@ -354,7 +354,7 @@ impl Recorder {
         let mut batch = Vec::new();
         self.notes.receive_ready(&mut batch);
         for note in batch.drain(..) {
-            if let Note::Bare(_) | Note::Marker(_) = note {
+            if let Note::Plain(_) | Note::Marker(_) = note {
                 self.note(note).await;
             }
         }
@@ -368,7 +368,7 @@ impl Recorder {
             }
         }
         if self.numbering.has_unwritten() && !matches!(self.role, Role::Standby { .. }) {
-            tracing::error!(messages = self.numbering.len(), "bare publishes could not be recorded before the end");
+            tracing::error!(messages = self.numbering.len(), "plain publishes could not be recorded before the end");
         }
         self.lease.release().await;
         self.set_role(Role::None);

@@ -1,4 +1,4 @@
-//! The numbering of bare messages: pure bookkeeping.
+//! The numbering of plain messages: pure bookkeeping.
 //!
 //! Invariant: `queue` holds, in order, every message (and marker) after the last one that was written or is known to be
 //! recorded; each knows its place.

@@ -242,7 +242,7 @@ test('events during a catch-up are delivered after it', { timeout: 120_000 }, as
 });
 
 test('relayed events without id reach every tab', { timeout: 120_000 }, async (t) => {
-  const { client, pages } = await tabs(t, 2, LEADER, { 'publishers.bare': 'relay' });
+  const { client, pages } = await tabs(t, 2, LEADER, { 'publishers.plain': 'relay' });
   const numbers = upTo(5);
   for (const n of numbers)
     await client.publish(

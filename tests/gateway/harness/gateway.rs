@@ -154,7 +154,7 @@ impl Gateway {
     /// [`Gateway::builder`] without a recorder. Where a machine is so busy that the link to Redis is
     /// given up, a recorder may lawfully tell `unrecorded`; tests of durable events leave it out.
     pub fn durable_only(redis: &Redis) -> Builder {
-        Gateway::builder(redis).env("PUBLISHERS__BARE", "off")
+        Gateway::builder(redis).env("PUBLISHERS__PLAIN", "off")
     }
 
     /// A ready gateway with the harness's settings.
@@ -244,12 +244,12 @@ impl Gateway {
         .await;
     }
 
-    /// Whether this instance writes bare publishes down.
+    /// Whether this instance writes plain publishes down.
     pub async fn is_recorder(&self) -> bool {
         self.metric("sse_recorder_role", &[("role", "writer")]).await == 1.0
     }
 
-    /// Waits until this instance is the recorder (a bare PUBLISH before that may be lost).
+    /// Waits until this instance is the recorder (a plain PUBLISH before that may be lost).
     pub async fn recorder(&self) {
         eventually("this gateway to be the recorder", || async { self.is_recorder().await.then_some(()) }).await;
     }

@@ -132,8 +132,8 @@ impl Redis {
     }
 
     /// A bare `PUBLISH`: how many subscribers got it.
-    pub async fn bare(&self, channel: impl AsRef<[u8]>, message: impl AsRef<[u8]>) -> i64 {
-        self.publisher().await.bare(channel, message).await
+    pub async fn plain(&self, channel: impl AsRef<[u8]>, message: impl AsRef<[u8]>) -> i64 {
+        self.publisher().await.plain(channel, message).await
     }
 
     /// The `sse:rejected` entries so far.
@@ -226,7 +226,7 @@ impl Publisher {
     }
 
     /// A bare `PUBLISH`: how many subscribers got it.
-    pub async fn bare(&mut self, channel: impl AsRef<[u8]>, message: impl AsRef<[u8]>) -> i64 {
+    pub async fn plain(&mut self, channel: impl AsRef<[u8]>, message: impl AsRef<[u8]>) -> i64 {
         redis::cmd("PUBLISH")
             .arg(channel.as_ref())
             .arg(message.as_ref())
