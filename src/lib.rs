@@ -7,7 +7,7 @@
 //!
 //! | layer | what | knows |
 //! |---|---|---|
-//! | [`core`] | ids, channels, envelope, frames, the flow of one connection, the join: pure | nothing |
+//! | [`core`] | ids, channels, envelope, frames, the flow of one connection, the catch-up: pure | nothing |
 //! | [`settings`], [`tickets`] | every key of the configuration; JWTs | core |
 //! | [`state`] | hubs, connections, tail, bounds, metrics | core, settings |
 //! | [`redis`] | `library.lua`, the link, logs, the recorder, sessions | state |
@@ -21,15 +21,15 @@
 //! `FCALL sse_publish` (`redis/library.lua`) appends to the log and publishes on a live channel; a plain PUBLISH comes there
 //! by the recorder (`redis/recorder`). The link's reading task (`redis/inbound.rs`) makes an [`core::event::Event`] of it
 //! and puts it into every worker's mailbox (`state/mailbox.rs`). The worker's hub (`state/hub.rs`) offers it to the
-//! connections of its channel; each connection's flow (`core/flow.rs`) takes it, or orders a join (`redis/join.rs`). The
+//! connections of its channel; each connection's flow (`core/flow.rs`) takes it, or orders a catch-up (`redis/join.rs`). The
 //! stream's body (`http/body.rs`) takes bytes from the connection; over HTTP/1.1 they go to the socket by a writer of our own
 //! (`http/front`), over HTTP/2 by actix.
 //!
 //! # The laws
 //!
 //! 1. **A connection is a cursor.** At all times a client's stream equals all events of its channels, in id order, up to
-//!    its cursor. Live frames are the fast path, the log is the truth: whoever loses its place joins again.
-//! 2. **The join is bounded by H**: subscription confirmed, then H := the clock's last id, then the logs over (cursor, H],
+//!    its cursor. Live frames are the fast path, the log is the truth: whoever loses its place catches up again.
+//! 2. **The catch-up is bounded by H**: subscription confirmed, then H := the clock's last id, then the logs over (cursor, H],
 //!    merged by id, then live.
 //! 3. **One link.** An instance has one subscriber connection; Redis orders nothing between two. Its reading task awaits
 //!    nothing.

@@ -8,7 +8,7 @@ use prometheus::{
 use crate::core::{
     envelope::Refusal,
     malformed::Malformed,
-    system::{BusyReason, CloseReason, GapReason, JoinCause, TicketRejection},
+    system::{BusyReason, CatchUpCause, CloseReason, GapReason, TicketRejection},
 };
 
 macro_rules! metrics {
@@ -70,8 +70,8 @@ metrics! {
     deliveries: IntCounter = "sse_deliveries_total", "Live events handed to sockets.";
     bytes_sent: IntCounter = "sse_bytes_sent_total", "Bytes of frames handed to sockets.";
     publish_to_write: Histogram = "sse_publish_to_write_seconds", "From an event's id (clock of Redis) to its hand-over to a socket (clock of this host), live events, one in 16.";
-    joins: IntCounterVec = "sse_joins_total", "Reads of what a connection missed, by cause.", ["cause"];
-    replayed: IntCounter = "sse_replayed_events_total", "Events delivered by joins.";
+    catch_ups: IntCounterVec = "sse_catch_ups_total", "Reads of what a connection missed, by cause.", ["cause"];
+    replayed: IntCounter = "sse_replayed_events_total", "Events delivered by catch-ups.";
     gaps: IntCounterVec = "sse_gaps_total", "Clients told sse.gap, by reason.", ["reason"];
     overflows: IntCounter = "sse_queue_overflows_total", "Queues that were dropped and read again from the log.";
     queued_bytes: IntGauge = "sse_queued_bytes", "Bytes queued for all connections.";
@@ -107,7 +107,7 @@ impl Metrics {
         metrics.gaps.init(GapReason::ALL.iter().map(|r| r.name()));
         metrics.busy.init(BusyReason::ALL.iter().map(|r| r.name()));
         metrics.refused.init(TicketRejection::ALL.iter().map(|f| f.name()));
-        metrics.joins.init(JoinCause::ALL.iter().map(|r| r.name()));
+        metrics.catch_ups.init(CatchUpCause::ALL.iter().map(|r| r.name()));
         metrics.rejected.init(Refusal::ALL.iter().map(|r| r.code()));
         metrics.malformed.init(Malformed::ALL.iter().map(|m| m.name()));
         metrics.relayed.init(["user", "broadcast"].into_iter());

@@ -1,4 +1,4 @@
-//! A connection is a cursor: what one client gets, in which order, and when it must join again (DESIGN.md section 3).
+//! A connection is a cursor: what one client gets, in which order, and when it must catch up again (DESIGN.md section 3).
 //!
 //! Invariant: everything of the client's channels up to `cursor` was handed to the writer, everything up to `position`
 //! was handed over or stands in the queue, in id order, once. Nothing in here waits or looks at a clock.
@@ -11,15 +11,15 @@ use super::{
     event::Event,
     id::EventId,
     queue::{Content, Item, Load, Queued},
-    system::{Gap, GapReason, JoinCause},
+    system::{CatchUpCause, Gap, GapReason},
 };
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
-    /// Waits for a join.
+    /// Waits for a catch-up.
     Detached,
-    /// A join is under way.
-    Joining,
+    /// A catch-up is under way.
+    CatchingUp,
     /// Events come from the hub.
     Live,
 }
@@ -31,8 +31,8 @@ pub enum Outcome {
     Queued,
     /// Nothing to do.
     Ignored,
-    /// The connection must join again.
-    Rejoin(JoinCause),
+    /// The connection must catch up again.
+    CatchUp(CatchUpCause),
 }
 
 /// The state of one connection.
@@ -46,7 +46,7 @@ pub struct Flow {
     head: Option<Bytes>,
     queue: VecDeque<Queued>,
     queue_load: Load,
-    /// Live items that came while joining.
+    /// Live items that came while catching up.
     pending: VecDeque<Item>,
     pending_load: Load,
     pending_lost: bool,
@@ -96,7 +96,7 @@ impl Flow {
         self.queue_load.bytes() + self.pending_load.bytes()
     }
 
-    /// Bytes that a writer can take; what waits for the end of a join is not among them.
+    /// Bytes that a writer can take; what waits for the end of a catch-up is not among them.
     pub fn ready_bytes(&self) -> usize {
         self.queue_load.bytes()
     }
@@ -144,9 +144,9 @@ impl Flow {
     pub fn offer(&mut self, item: &Item) -> Outcome {
         match self.phase {
             Phase::Live => self.offer_live(item),
-            Phase::Joining => {
+            Phase::CatchingUp => {
                 if !self.pending_load.has_room(item, self.limit_bytes) {
-                    // The join goes on; what came meanwhile is read again after it.
+                    // The catch-up goes on; what came meanwhile is read again after it.
                     self.pending.clear();
                     self.pending_load = Load::default();
                     self.pending_lost = true;
@@ -166,13 +166,13 @@ impl Flow {
         }
         if !self.queue_load.has_room(item, self.limit_bytes) {
             self.drop_queue();
-            return Outcome::Rejoin(JoinCause::Overflow);
+            return Outcome::CatchUp(CatchUpCause::Overflow);
         }
         match item {
             Item::Event(event) => {
                 if event.predecessor > self.position {
                     self.detach(EventId::ZERO);
-                    return Outcome::Rejoin(JoinCause::Predecessor);
+                    return Outcome::CatchUp(CatchUpCause::Predecessor);
                 }
                 self.push(Queued::live(event, self.limit_bytes));
             }
@@ -204,7 +204,7 @@ impl Flow {
         self.queue.push_back(item);
     }
 
-    /// Drops what is queued; the connection joins again from its cursor. Nothing is lost: the log has it.
+    /// Drops what is queued; the connection catches up again from its cursor. Nothing is lost: the log has it.
     pub fn drop_queue(&mut self) {
         self.queue = VecDeque::new();
         self.queue_load = Load::default();
@@ -212,7 +212,7 @@ impl Flow {
         self.detach(EventId::ZERO);
     }
 
-    /// The link broke: what is queued stays, everything up to `watermark` had come; a running join is void.
+    /// The link broke: what is queued stays, everything up to `watermark` had come; a running catch-up is void.
     pub fn detach(&mut self, watermark: EventId) {
         if self.phase == Phase::Live {
             self.position = self.position.max(watermark);
@@ -230,29 +230,29 @@ impl Flow {
         self.position = h;
     }
 
-    /// Starts a join: from now on live items wait. Gives the join's number and where it starts.
-    pub fn begin_join(&mut self) -> (u64, EventId) {
+    /// Starts a catch-up: from now on live items wait. Gives the catch-up's number and where it starts.
+    pub fn begin_catch_up(&mut self) -> (u64, EventId) {
         self.detach(EventId::ZERO);
-        self.phase = Phase::Joining;
+        self.phase = Phase::CatchingUp;
         (self.generation, self.position)
     }
 
-    /// Whether the join of that number is still the current one.
-    pub fn is_joining(&self, generation: u64) -> bool {
-        self.phase == Phase::Joining && self.generation == generation
+    /// Whether the catch-up of that number is still the current one.
+    pub fn is_catching_up(&self, generation: u64) -> bool {
+        self.phase == Phase::CatchingUp && self.generation == generation
     }
 
-    /// An event that the join has read.
+    /// An event that the catch-up has read.
     pub fn replay(&mut self, event: &Arc<Event>) {
         self.push(Queued::new(Content::Event(event.clone()), event.id));
     }
 
-    /// The join tells a gap; the replay follows it.
+    /// The catch-up tells a gap; the replay follows it.
     pub fn tell_gap(&mut self, reason: GapReason, channels: Vec<String>) {
         self.push_gap(self.gap_of(reason, channels), None, None);
     }
 
-    /// The join tells that the stream goes on from `h` only; `from` is the cursor as the client sent it.
+    /// The catch-up tells that the stream goes on from `h` only; `from` is the cursor as the client sent it.
     pub fn restart(&mut self, reason: GapReason, from: Option<&str>, h: EventId) {
         let mut gap = self.gap_of(reason, self.channels.to_vec());
         if let Some(from) = from {
@@ -262,21 +262,21 @@ impl Flow {
         self.push_gap(gap, Some(h), Some(h));
     }
 
-    /// The join has read everything up to `h`: what waited and lies behind it follows, and the connection is live.
-    pub fn finish_join(&mut self, h: EventId) -> Outcome {
+    /// The catch-up has read everything up to `h`: what waited and lies behind it follows, and the connection is live.
+    pub fn finish_catch_up(&mut self, h: EventId) -> Outcome {
         self.position = self.position.max(h);
         if self.queue.is_empty() {
             self.cursor = self.position;
         }
         if mem::take(&mut self.pending_lost) {
             self.detach(EventId::ZERO);
-            return Outcome::Rejoin(JoinCause::Overflow);
+            return Outcome::CatchUp(CatchUpCause::Overflow);
         }
         self.phase = Phase::Live;
         self.pending_load = Load::default();
         for item in mem::take(&mut self.pending) {
-            if let rejoin @ Outcome::Rejoin(_) = self.offer_live(&item) {
-                return rejoin;
+            if let again @ Outcome::CatchUp(_) = self.offer_live(&item) {
+                return again;
             }
         }
         Outcome::Queued
@@ -312,8 +312,8 @@ mod tests {
 
     fn live(cursor: u64) -> Flow {
         let mut flow = flow(cursor);
-        flow.begin_join();
-        flow.finish_join(id(cursor));
+        flow.begin_catch_up();
+        flow.finish_catch_up(id(cursor));
         flow
     }
 
@@ -345,7 +345,7 @@ mod tests {
     #[test]
     fn the_join_is_bounded_by_h_and_what_waited_follows() {
         let mut f = flow(1);
-        let (generation, from) = f.begin_join();
+        let (generation, from) = f.begin_catch_up();
         assert_eq!(from, id(1));
         f.offer(&event(4, 3));
         f.offer(&event(5, 4));
@@ -353,16 +353,16 @@ mod tests {
         f.replay(&read);
         let Item::Event(read) = event(4, 3) else { unreachable!() };
         f.replay(&read);
-        assert!(f.is_joining(generation));
-        assert_eq!(f.finish_join(id(4)), Outcome::Queued);
+        assert!(f.is_catching_up(generation));
+        assert_eq!(f.finish_catch_up(id(4)), Outcome::Queued);
         assert_eq!(taken(&mut f), ["3-0", "4-0", "5-0"]);
     }
 
     #[test]
     fn a_missing_predecessor_sends_back_to_the_join() {
         let mut f = live(5);
-        assert_eq!(f.offer(&event(9, 7)), Outcome::Rejoin(JoinCause::Predecessor));
-        assert_eq!(f.begin_join().1, id(5));
+        assert_eq!(f.offer(&event(9, 7)), Outcome::CatchUp(CatchUpCause::Predecessor));
+        assert_eq!(f.begin_catch_up().1, id(5));
     }
 
     #[test]
@@ -375,7 +375,7 @@ mod tests {
             n += 1;
         }
         assert!(f.bytes() == 0 && n > 8);
-        assert_eq!(f.begin_join().1, id(6));
+        assert_eq!(f.begin_catch_up().1, id(6));
     }
 
     #[test]
@@ -387,14 +387,14 @@ mod tests {
         for joining in [false, true] {
             let mut f = live(5);
             if joining {
-                f.begin_join();
+                f.begin_catch_up();
             }
             f.offer(&event(6, 5));
             f.offer(&large);
             f.offer(&event(7, 6));
             assert!(f.bytes() > 5000);
             if joining {
-                f.finish_join(id(5));
+                f.finish_catch_up(id(5));
             }
             assert_eq!(
                 std::iter::from_fn(|| f.take()).map(|(item, _)| item.upto).collect::<Vec<_>>(),
@@ -403,7 +403,7 @@ mod tests {
             assert_eq!(f.bytes(), 0);
             // It is one at a time.
             assert_eq!(f.offer(&large), Outcome::Queued);
-            assert_eq!(f.offer(&large), Outcome::Rejoin(JoinCause::Overflow));
+            assert_eq!(f.offer(&large), Outcome::CatchUp(CatchUpCause::Overflow));
             assert_eq!(f.bytes(), 0);
         }
     }
@@ -411,13 +411,13 @@ mod tests {
     #[test]
     fn pending_items_are_bounded_too() {
         let mut f = flow(1);
-        f.begin_join();
+        f.begin_catch_up();
         for n in 2..100 {
             f.offer(&event(n, n - 1));
             assert!(f.bytes() <= 1000);
         }
-        assert_eq!(f.finish_join(id(3)), Outcome::Rejoin(JoinCause::Overflow));
-        assert_eq!(f.begin_join().1, id(3));
+        assert_eq!(f.finish_catch_up(id(3)), Outcome::CatchUp(CatchUpCause::Overflow));
+        assert_eq!(f.begin_catch_up().1, id(3));
     }
 
     #[test]
@@ -426,18 +426,18 @@ mod tests {
         f.offer(&event(6, 5));
         f.detach(id(9));
         assert_eq!(f.offer(&event(12, 11)), Outcome::Ignored);
-        assert_eq!(f.begin_join().1, id(9));
-        f.finish_join(id(12));
+        assert_eq!(f.begin_catch_up().1, id(9));
+        f.finish_catch_up(id(12));
         assert_eq!(taken(&mut f), ["6-0"]);
     }
 
     #[test]
     fn a_break_voids_a_running_join() {
         let mut f = flow(5);
-        let (generation, _) = f.begin_join();
+        let (generation, _) = f.begin_catch_up();
         f.detach(id(9));
-        assert!(!f.is_joining(generation));
-        assert_eq!(f.begin_join().1, id(5), "a watermark says nothing of a connection that was not live");
+        assert!(!f.is_catching_up(generation));
+        assert_eq!(f.begin_catch_up().1, id(5), "a watermark says nothing of a connection that was not live");
     }
 
     #[test]
@@ -458,7 +458,7 @@ mod tests {
         assert_eq!(f.offer(&event(7, 6)), Outcome::Ignored, "the watermark says that 7 has come");
         assert_eq!(taken(&mut f), ["6-0", "sse.heartbeat 8-0"]);
         let mut joining = flow(5);
-        joining.begin_join();
+        joining.begin_catch_up();
         joining.heartbeat(id(8), |id| crate::core::system::heartbeat(id, 0));
         assert_eq!(taken(&mut joining), ["sse.heartbeat 5-0"]);
     }
@@ -466,11 +466,11 @@ mod tests {
     #[test]
     fn a_restart_goes_on_from_h() {
         let mut f = flow(0);
-        f.begin_join();
+        f.begin_catch_up();
         f.offer(&event(8, 7));
         f.offer(&event(10, 8));
         f.restart(GapReason::UnknownId, Some("garbage"), id(9));
-        f.finish_join(id(9));
+        f.finish_catch_up(id(9));
         assert_eq!(taken(&mut f), ["sse.gap 9-0", "10-0"]);
     }
 

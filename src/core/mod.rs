@@ -1,13 +1,13 @@
 //! The pure core: no I/O, no clock, no randomness. What is decided here can be tested with plain values.
 
 pub mod address;
+pub mod catch_up;
 pub mod channel;
 pub mod envelope;
 pub mod event;
 pub mod flow;
 pub mod frame;
 pub mod id;
-pub mod join;
 pub mod log_limit;
 pub mod malformed;
 pub mod parser;

@@ -96,7 +96,7 @@ impl Queued {
     }
 }
 
-/// Whether no queue of this bound would ever take it, and no log has it: a join would not bring it.
+/// Whether no queue of this bound would ever take it, and no log has it: a catch-up would not bring it.
 fn is_large(id: Option<EventId>, cost: usize, limit_bytes: usize) -> bool {
     id.is_none() && cost > limit_bytes
 }

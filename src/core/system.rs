@@ -122,7 +122,7 @@ reasons! {
 
 reasons! {
     /// Why a connection joins (again).
-    JoinCause {
+    CatchUpCause {
         /// It came with a cursor.
         Resume = "resume",
         /// Its queue was dropped.

@@ -22,9 +22,9 @@ use crate::{
     auth::{AuthError, Ticket, TicketError},
     core::{
         address::site,
+        catch_up::{self, Start},
         id::EventId,
-        join::{self, Start},
-        system::{BusyReason, CloseReason, Connected, JoinCause, TicketRejection},
+        system::{BusyReason, CatchUpCause, CloseReason, Connected, TicketRejection},
         topics::Topics,
     },
     redis::{
@@ -150,7 +150,7 @@ fn requested_topics(params: &Params, ticket: &Ticket) -> Result<Topics, Denied> 
     }
 }
 
-/// Lets a client in. Its subscription is confirmed, its first frame is queued, and its join is under way.
+/// Lets a client in. Its subscription is confirmed, its first frame is queued, and its catch-up is under way.
 ///
 /// # Errors
 /// Why not.
@@ -193,7 +193,7 @@ pub async fn admit(worker: &Worker, request: &HttpRequest, transport: &'static s
     let set_cookie = new_cookie.filter(|_| session.proof == new_proof);
     let set_cookie = set_cookie.map(|cookie| cookie.header(instance.settings.tickets.max_session));
     // No resume reaches back before the session's first cursor; the client gets a gap instead.
-    let cursor = join::resumable(given.flatten(), session.first, instance.server_ms());
+    let cursor = catch_up::resumable(given.flatten(), session.first, instance.server_ms());
     let stream = StreamOfPeer::new(Peer::of_request(request));
     let connection = Connection::new(Parts {
         instance: instance.clone(),
@@ -286,12 +286,12 @@ async fn join(
     cursor: Option<EventId>,
 ) -> Result<(), Denied> {
     let connection = &admitted.connection;
-    let (generation, _) = connection.begin_join();
+    let (generation, _) = connection.begin_catch_up();
     let (mark, attachment) =
         worker.link.attach(&connection.client.user).await.map_err(|_| Denied::Busy(BusyReason::RedisAway))?;
     admitted._attachment = Some(attachment);
     let retention_ms = worker.instance.settings.history.retention.as_millis() as u64;
-    let goes_on = matches!(join::start(cursor, &mark, retention_ms), Start::Read { .. });
+    let goes_on = matches!(catch_up::start(cursor, &mark, retention_ms), Start::Read { .. });
     connection.set_head(head(
         worker,
         connection,
@@ -301,14 +301,16 @@ async fn join(
     if !has_cursor {
         connection.start_at(mark.h);
     }
-    if !connection.is_joining(generation) {
-        // The link broke meanwhile: the join begins anew, now or when the link is back.
-        worker.hub.rejoin(connection.clone(), JoinCause::Link);
+    if !connection.is_catching_up(generation) {
+        // The link broke meanwhile: the catch-up begins anew, now or when the link is back.
+        worker.hub.catch_up_again(connection.clone(), CatchUpCause::Link);
     } else if has_cursor {
-        let (joiner, connection) = (worker.joiner.clone(), connection.clone());
-        actix_rt::spawn(async move { joiner.go_on(connection, JoinCause::Resume, generation, cursor, mark).await });
-    } else if let Some(cause) = connection.finish_join(mark.h) {
-        worker.hub.rejoin(connection.clone(), cause);
+        let (catch_up, connection) = (worker.catch_up.clone(), connection.clone());
+        actix_rt::spawn(
+            async move { catch_up.go_on(connection, CatchUpCause::Resume, generation, cursor, mark).await },
+        );
+    } else if let Some(cause) = connection.finish_catch_up(mark.h) {
+        worker.hub.catch_up_again(connection.clone(), cause);
     }
     Ok(())
 }

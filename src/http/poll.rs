@@ -18,8 +18,8 @@ use crate::core::{
 
 /// Longest `wait` in seconds.
 const MAX_WAIT_S: f64 = 30.0;
-/// A join that takes longer is left to the next poll.
-const MAX_JOIN: Duration = Duration::from_secs(10);
+/// A catch-up that takes longer is left to the next poll.
+const MAX_CATCH_UP: Duration = Duration::from_secs(10);
 /// An answer has about so many bytes of events at the most; the rest is left to the next poll.
 const ANSWER_BYTES: usize = 1 << 20;
 
@@ -87,8 +87,8 @@ async fn answer(admitted: &Admitted, wait: Duration) -> HttpResponse {
             break;
         }
         let idle = joined && connection.is_idle();
-        let deadline = if idle { until } else { until.max(started + MAX_JOIN) };
-        // The end of a join that delivered nothing also ends the wait.
+        let deadline = if idle { until } else { until.max(started + MAX_CATCH_UP) };
+        // The end of a catch-up that delivered nothing also ends the wait.
         let next = poll_fn(|cx| match connection.poll_frame(cx.waker()) {
             Poll::Pending if !joined && connection.is_live() => Poll::Ready(Next::Live),
             Poll::Pending => Poll::Pending,

@@ -3,7 +3,7 @@
 use std::{rc::Rc, sync::Arc};
 
 use crate::{
-    redis::{commands::Commands, join::Joiner, link::Link, sessions},
+    redis::{catch_up::CatchUpDriver, commands::Commands, link::Link, sessions},
     state::{hub::Hub, instance::Instance},
 };
 
@@ -18,7 +18,7 @@ pub struct Worker {
     /// The worker's pool.
     pub commands: Commands,
     /// Drives joins.
-    pub joiner: Rc<Joiner>,
+    pub catch_up: Rc<CatchUpDriver>,
 }
 
 impl Worker {
@@ -31,11 +31,11 @@ impl Worker {
         // Before the hub: from now on no news of the link is missed.
         let inbox = instance.mailboxes.open();
         let (hub, orders) = Hub::new(instance.clone(), &inbox);
-        let joiner = Joiner::new(instance.clone(), commands.clone(), link.clone());
+        let catch_up = CatchUpDriver::new(instance.clone(), commands.clone(), link.clone());
         actix_rt::spawn(hub.clone().run(inbox));
         actix_rt::spawn(hub.clone().sweep());
-        actix_rt::spawn(joiner.clone().run(orders.joins));
+        actix_rt::spawn(catch_up.clone().run(orders.catch_ups));
         actix_rt::spawn(sessions::keep(hub.clone(), commands.clone(), orders.ended));
-        Ok(Self { instance, hub, link, commands, joiner })
+        Ok(Self { instance, hub, link, commands, catch_up })
     }
 }

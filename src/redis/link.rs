@@ -19,7 +19,7 @@ use super::{
     tick,
 };
 use crate::{
-    core::{join::Mark, log_limit::LogLimit},
+    core::{catch_up::Mark, log_limit::LogLimit},
     settings::PlainPublish,
     state::{
         instance::{Instance, TICK_TIMEOUT},

@@ -6,19 +6,19 @@ use redis::{Cmd, Pipeline, RedisResult, Value, from_redis_value};
 
 use super::commands::{Commands, Fault, is_wrong_type, log_foreign};
 use crate::core::{
+    catch_up::{Mark, Page},
     channel::Channel,
     envelope::check_type,
     event::Event,
     id::EventId,
-    join::{Mark, Page},
     topics::Topics,
 };
 
 /// Commands in one pipeline.
 const PIPELINE: usize = 256;
-/// Most topics that one join reads; where more were active, the client is told a gap.
+/// Most topics that one catch-up reads; where more were active, the client is told a gap.
 const MAX_TOPICS: usize = 10_000;
-/// Most topics that one join looks at to find those that its ticket allows; the same.
+/// Most topics that one catch-up looks at to find those that its ticket allows; the same.
 const MAX_LOOKED_AT: usize = 100_000;
 /// So many at a time: Redis does nothing else meanwhile.
 const TOPICS_PAGE: usize = 10_000;

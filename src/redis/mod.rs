@@ -1,8 +1,8 @@
 //! Redis: the library of functions, the subscriber's link, the logs, the recorder, sessions. Knows nothing of HTTP.
 
+pub mod catch_up;
 pub mod commands;
 pub mod inbound;
-pub mod join;
 pub mod keys;
 pub mod library;
 pub mod link;

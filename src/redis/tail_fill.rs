@@ -8,9 +8,9 @@ use super::{
 };
 use crate::{
     core::{
+        catch_up::{self, Merge},
         event::Event,
         id::EventId,
-        join::{self, Merge},
         topics::Topics,
     },
     state::instance::Instance,
@@ -69,7 +69,7 @@ async fn read(
         }
         let pages = log::pages(commands, &wanted, count, first).await?;
         for (n, page) in numbers.into_iter().zip(pages) {
-            if first && join::gap(from, false, &page).is_some() || merge.feed(n, page, first).is_err() {
+            if first && catch_up::gap(from, false, &page).is_some() || merge.feed(n, page, first).is_err() {
                 return Ok(None);
             }
         }

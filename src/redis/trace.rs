@@ -11,9 +11,9 @@ use super::{
     log,
 };
 use crate::core::{
+    catch_up::{self, Mark, Merge, Start},
     channel::Channel,
     id::EventId,
-    join::{self, Mark, Merge, Start},
     system::GapReason,
     trace::{Neighbours, Place, place},
 };
@@ -22,7 +22,7 @@ use crate::core::{
 const PIPELINE: usize = 64;
 /// Keys that one SCAN looks at.
 const SCAN_KEYS: usize = 1000;
-/// Events of one page, as in a join.
+/// Events of one page, as in a catch-up.
 const PAGE_EVENTS: usize = 256;
 /// Most channels and seams that are listed.
 const LISTED: usize = 10;
@@ -247,7 +247,7 @@ pub async fn sight(
     let (found, next) = (entries(&here).into_iter().next(), next(&past));
     let (resume, last_ever) = resume(commands, id, channel, mark, retention_ms).await?;
     let log = Neighbours { entry: found.is_some(), next, last_ever };
-    let stale = matches!(join::start(Some(id), mark, retention_ms), Start::Read { stale: true, .. });
+    let stale = matches!(catch_up::start(Some(id), mark, retention_ms), Start::Read { stale: true, .. });
     let entry = found.map(|raw| {
         let predecessor = text(&raw, "p").filter(|p| EventId::parse(p).is_some_and(|p| p > EventId::ZERO));
         let data = field(&raw, "d").unwrap_or_default();
@@ -272,7 +272,7 @@ pub async fn sight(
     })
 }
 
-/// What a join of this one channel would do, by the rules and the readers of the join; also the last id that the log ever had
+/// What a catch-up of this one channel would do, by the rules and the readers of the catch-up; also the last id that the log ever had
 /// if it has no event past `id`.
 async fn resume(
     commands: &Commands,
@@ -292,19 +292,19 @@ async fn resume(
         for page in log::pages(commands, &wanted, PAGE_EVENTS, first).await? {
             if first {
                 last_ever = page.last_ever;
-                match join::start(Some(id), mark, retention_ms) {
+                match catch_up::start(Some(id), mark, retention_ms) {
                     Start::Restart(reason) => {
                         resume.gap = Some(reason.name());
                         return Ok((resume, last_ever));
                     }
                     Start::Read { unrecorded, stale } => {
                         unrecorded_behind = unrecorded;
-                        resume.gap = join::gap(id, stale, &page).map(GapReason::name);
+                        resume.gap = catch_up::gap(id, stale, &page).map(GapReason::name);
                     }
                 }
             }
             if merge.feed(0, page, first).is_err() {
-                // Trimmed while it was read: a join would begin anew, with what is left.
+                // Trimmed while it was read: a catch-up would begin anew, with what is left.
                 resume.gap = Some(GapReason::Trimmed.name());
                 return Ok((resume, last_ever));
             }

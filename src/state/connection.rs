@@ -17,12 +17,12 @@ use super::{
     instance::{Instance, unix_ms},
 };
 use crate::core::{
+    catch_up::Mark,
     event::Event,
     flow::{Flow, Outcome},
     id::EventId,
-    join::Mark,
     queue::{Item, Queued},
-    system::{CloseReason, GapReason, JoinCause},
+    system::{CatchUpCause, CloseReason, GapReason},
     topics::Topics,
 };
 
@@ -30,7 +30,7 @@ use crate::core::{
 const CHUNK_BYTES: usize = 16 << 10;
 /// One in so many deliveries is timed.
 const TIMED_ONE_IN: u32 = 16;
-/// A join fills the queue up to here and then waits for the writer.
+/// A catch-up fills the queue up to here and then waits for the writer.
 const REPLAY_BYTES: usize = 64 << 10;
 
 /// The session that a connection belongs to.
@@ -104,7 +104,7 @@ pub struct Connection {
     waker: RefCell<Option<Waker>>,
     drained: Notify,
     reason: Cell<Option<CloseReason>>,
-    /// The client's id, until the first join has looked at it.
+    /// The client's id, until the first catch-up has looked at it.
     first_cursor: RefCell<Option<(Option<EventId>, Option<String>)>>,
     pub(super) key: Cell<usize>,
     /// Since when frames wait that no writer has come for. A dropped queue does not reset it: who takes nothing has stalled.
@@ -391,20 +391,20 @@ impl Connection {
     }
 }
 
-/// The side of the join.
+/// The side of the catch-up.
 impl Connection {
-    /// Starts a join: its number, and the cursor from which it reads (`None`: the client's id could not be parsed).
-    pub fn begin_join(&self) -> (u64, Option<EventId>) {
-        let (generation, from) = self.with(Flow::begin_join);
+    /// Starts a catch-up: its number, and the cursor from which it reads (`None`: the client's id could not be parsed).
+    pub fn begin_catch_up(&self) -> (u64, Option<EventId>) {
+        let (generation, from) = self.with(Flow::begin_catch_up);
         match &*self.first_cursor.borrow() {
             Some((None, _)) => (generation, None),
             _ => (generation, Some(from)),
         }
     }
 
-    /// Whether that join is still wanted.
-    pub fn is_joining(&self, generation: u64) -> bool {
-        !self.gone.get() && !self.is_ending() && self.flow.borrow().is_joining(generation)
+    /// Whether that catch-up is still wanted.
+    pub fn is_catching_up(&self, generation: u64) -> bool {
+        !self.gone.get() && !self.is_ending() && self.flow.borrow().is_catching_up(generation)
     }
 
     /// A connection without a cursor starts at `h`.
@@ -442,13 +442,13 @@ impl Connection {
         }
     }
 
-    /// Everything up to `h` is queued: the connection is live, unless it must join again.
-    pub fn finish_join(&self, h: EventId) -> Option<JoinCause> {
+    /// Everything up to `h` is queued: the connection is live, unless it must catch up again.
+    pub fn finish_catch_up(&self, h: EventId) -> Option<CatchUpCause> {
         self.first_cursor.take();
-        match self.with(|flow| flow.finish_join(h)) {
-            Outcome::Rejoin(cause) => Some(cause),
+        match self.with(|flow| flow.finish_catch_up(h)) {
+            Outcome::CatchUp(cause) => Some(cause),
             _ => {
-                // Who waits for the join learns of its end, also when it brought nothing.
+                // Who waits for the catch-up learns of its end, also when it brought nothing.
                 self.wake();
                 None
             }

@@ -24,14 +24,14 @@ use crate::core::{
     flow::Outcome,
     id::EventId,
     queue::Item,
-    system::{CloseReason, JoinCause, closing},
+    system::{CatchUpCause, CloseReason, closing},
 };
 
 /// Messages that are taken from the mailbox at once.
 const BATCH: usize = 256;
 
-/// A connection that must join.
-pub type JoinOrder = (Rc<Connection>, JoinCause);
+/// A connection that must catch up.
+pub type CatchUpRequest = (Rc<Connection>, CatchUpCause);
 
 /// `retry:` of a stream that was taken over, the first time.
 const TAKEN_OVER_RETRY_MS: u64 = 60_000;
@@ -89,7 +89,7 @@ pub struct Hub {
     /// Everything up to here has come to this worker.
     pub(super) watermark: Cell<EventId>,
     link_up: Cell<bool>,
-    joins: mpsc::UnboundedSender<JoinOrder>,
+    catch_ups: mpsc::UnboundedSender<CatchUpRequest>,
     ended: mpsc::UnboundedSender<Rc<Connection>>,
     largest_bytes: Arc<AtomicUsize>,
     residents: Residents,
@@ -97,8 +97,8 @@ pub struct Hub {
 
 /// What a hub asks of the layer above.
 pub struct Orders {
-    /// Connections that must join.
-    pub joins: mpsc::UnboundedReceiver<JoinOrder>,
+    /// Connections that must catch up.
+    pub catch_ups: mpsc::UnboundedReceiver<CatchUpRequest>,
     /// Connections that have ended: their sessions are given back.
     pub ended: mpsc::UnboundedReceiver<Rc<Connection>>,
 }
@@ -106,7 +106,7 @@ pub struct Orders {
 impl Hub {
     /// The hub of one worker, and what it will ask for. Its mailbox must be open already, or news of the link is missed.
     pub fn new(instance: Arc<Instance>, inbox: &Inbox) -> (Rc<Self>, Orders) {
-        let (joins, joins_receiver) = mpsc::unbounded_channel();
+        let (catch_ups, catch_ups_receiver) = mpsc::unbounded_channel();
         let (ended, ended_receiver) = mpsc::unbounded_channel();
         let hub = Self {
             link_up: Cell::new(instance.link.is_up()),
@@ -115,12 +115,12 @@ impl Hub {
             news: RefCell::default(),
             sessions_due: Notify::new(),
             watermark: Cell::default(),
-            joins,
+            catch_ups,
             ended,
             largest_bytes: inbox.largest_bytes.clone(),
             residents: inbox.residents.clone(),
         };
-        (Rc::new(hub), Orders { joins: joins_receiver, ended: ended_receiver })
+        (Rc::new(hub), Orders { catch_ups: catch_ups_receiver, ended: ended_receiver })
     }
 
     /// Takes messages until the instance is gone.
@@ -158,7 +158,7 @@ impl Hub {
                 self.sessions_due.notify_one();
                 for connection in self.snapshot() {
                     if connection.is_admitted() && !connection.is_live() && !connection.is_ending() {
-                        self.order_join(connection, JoinCause::Link);
+                        self.request_catch_up(connection, CatchUpCause::Link);
                     }
                 }
             }
@@ -198,24 +198,24 @@ impl Hub {
     }
 
     fn offer(&self, connection: &Rc<Connection>, item: &Item, now: u64) {
-        if let Outcome::Rejoin(cause) = connection.offer(item, now) {
-            self.rejoin(connection.clone(), cause);
+        if let Outcome::CatchUp(cause) = connection.offer(item, now) {
+            self.catch_up_again(connection.clone(), cause);
         }
     }
 
-    /// A connection lost its place and joins again, at once or when the link is up.
-    pub fn rejoin(&self, connection: Rc<Connection>, cause: JoinCause) {
-        if cause == JoinCause::Overflow {
+    /// A connection lost its place and catches up again, at once or when the link is up.
+    pub fn catch_up_again(&self, connection: Rc<Connection>, cause: CatchUpCause) {
+        if cause == CatchUpCause::Overflow {
             self.instance.metrics.overflows.inc();
         }
         if self.link_up.get() {
-            self.order_join(connection, cause);
+            self.request_catch_up(connection, cause);
         }
     }
 
-    fn order_join(&self, connection: Rc<Connection>, cause: JoinCause) {
+    fn request_catch_up(&self, connection: Rc<Connection>, cause: CatchUpCause) {
         // The receiver lives as long as the worker.
-        let _ = self.joins.send((connection, cause));
+        let _ = self.catch_ups.send((connection, cause));
     }
 
     /// Makes a connection known: from now on it is offered events.
@@ -327,7 +327,7 @@ impl Hub {
             Command::Shed => {
                 if let Some(largest) = self.snapshot().into_iter().max_by_key(|c| c.queued_bytes()) {
                     largest.drop_queue();
-                    self.rejoin(largest, JoinCause::Overflow);
+                    self.catch_up_again(largest, CatchUpCause::Overflow);
                 }
             }
         }

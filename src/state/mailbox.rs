@@ -29,9 +29,9 @@ pub enum Message {
     },
     /// Everything up to here has come.
     Tick(EventId),
-    /// The link broke, or this worker could not follow: all connections must join again.
+    /// The link broke, or this worker could not follow: all connections must catch up again.
     LinkDown,
-    /// The link is up: the connections may join.
+    /// The link is up: the connections may catch up.
     LinkUp,
     /// A command.
     Command(Command),
@@ -88,7 +88,7 @@ pub struct Listed {
 }
 
 /// The users that a worker has connections of. The worker keeps it, the link asks: an event for one user wakes only the workers
-/// that can deliver it. Who comes is noted before the mark of its join is taken, so nothing past the mark passes it by.
+/// that can deliver it. Who comes is noted before the mark of its catch-up is taken, so nothing past the mark passes it by.
 #[derive(Clone, Default)]
 pub struct Residents(Arc<Mutex<HashSet<Arc<str>>>>);
 
@@ -180,7 +180,7 @@ impl Mailboxes {
         self.all.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Sends to all workers. A worker that cannot follow loses events, is told so once in their place, and joins again.
+    /// Sends to all workers. A worker that cannot follow loses events, is told so once in their place, and catches up again.
     pub fn send(&self, mut make: impl FnMut() -> Message) {
         self.lock().retain(|mailbox| mailbox.send(make()));
     }

@@ -21,7 +21,7 @@ struct Inner {
 pub struct Tail {
     inner: Mutex<Inner>,
     limit_bytes: usize,
-    /// Held by the one join that reads from Redis what the tail lacks; the others wait and find it there.
+    /// Held by the one catch-up that reads from Redis what the tail lacks; the others wait and find it there.
     pub filling: tokio::sync::Mutex<()>,
 }
 

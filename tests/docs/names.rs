@@ -6,7 +6,7 @@ use sse_gateway::{
     core::{
         envelope::Refusal,
         malformed::Malformed,
-        system::{BusyReason, CloseReason, GapReason, JoinCause, TicketRejection},
+        system::{BusyReason, CatchUpCause, CloseReason, GapReason, TicketRejection},
     },
     metrics::Metrics,
     settings::table::KEYS,
@@ -88,7 +88,7 @@ fn every_reason_is_documented() {
     assert_named(GapReason::ALL.iter().map(|r| r.name()));
     assert_named(CloseReason::ALL.iter().map(|r| r.name()));
     assert_named(BusyReason::ALL.iter().map(|r| r.name()));
-    assert_named(JoinCause::ALL.iter().map(|c| c.name()));
+    assert_named(CatchUpCause::ALL.iter().map(|c| c.name()));
     assert_named(Malformed::ALL.iter().map(|m| m.name()));
     assert_named(["sse.connected", "sse.heartbeat", "sse.gap", "sse.closing", "sse.busy"]);
 }

@@ -125,7 +125,7 @@ async fn tail_follows_from_one_gateway_to_the_next() {
     tail.has("n", "5").await;
     assert_eq!(tail.data("n"), sent, "all of them, in order, once");
     assert_eq!(tail.data("sse.gap"), Vec::<String>::new());
-    assert_eq!(new.metric("sse_joins_total", &[("cause", "resume")]).await, 1.0);
+    assert_eq!(new.metric("sse_catch_ups_total", &[("cause", "resume")]).await, 1.0);
 }
 
 #[tokio::test]

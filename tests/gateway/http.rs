@@ -185,7 +185,7 @@ sse_events_relayed_total counter
 sse_deliveries_total counter
 sse_bytes_sent_total counter
 sse_publish_to_write_seconds histogram
-sse_joins_total counter
+sse_catch_ups_total counter
 sse_replayed_events_total counter
 sse_gaps_total counter
 sse_queue_overflows_total counter

@@ -186,7 +186,7 @@ async fn a_client_that_reads_slowly_gets_everything() {
     let mut slow = reading.await.expect("all events, in order, once");
     let metrics = gateway.metrics().await;
     assert!(metrics.get("sse_queue_overflows_total", &[]) >= 1.0, "it never lost its place: the test proves nothing");
-    assert!(metrics.get("sse_joins_total", &[("cause", "overflow")]) >= 1.0);
+    assert!(metrics.get("sse_catch_ups_total", &[("cause", "overflow")]) >= 1.0);
     assert!(metrics.get("sse_replayed_events_total", &[]) >= 1.0);
     assert_eq!(metrics.get("sse_connections_closed_total", &[]), 0.0);
     assert_eq!(metrics.get("sse_gaps_total", &[]), 0.0);
@@ -200,7 +200,7 @@ async fn what_comes_while_a_slow_client_joins_does_not_block_the_join() {
     let redis = Redis::start().await;
     let gateway = roomy(&redis).env("LIMITS__STALL", "1h").start().await;
     let start = gateway.connect("1").await.last_id().to_string();
-    // More than the sockets hold, so that the join has to wait for the reader; in steps, so that the
+    // More than the sockets hold, so that the catch-up has to wait for the reader; in steps, so that the
     // gateway has all of it behind itself.
     for n in (0..1000).step_by(100) {
         publish(&redis, &user("1"), n, 100, 8 * KIB).await;
@@ -208,8 +208,8 @@ async fn what_comes_while_a_slow_client_joins_does_not_block_the_join() {
     }
     let mut slow = narrow(&gateway, "1", &format!("&lastEventId={}", encode(&start))).await;
     gateway.metric_reaches("sse_queued_bytes", &[], 60.0 * 1024.0).await;
-    assert_eq!(gateway.metric("sse_joins_total", &[("cause", "resume")]).await, 1.0);
-    // More than a join queues ahead (64 KiB), less than a queue holds (256 KiB).
+    assert_eq!(gateway.metric("sse_catch_ups_total", &[("cause", "resume")]).await, 1.0);
+    // More than a catch-up queues ahead (64 KiB), less than a queue holds (256 KiB).
     publish(&redis, &user("1"), 1000, 16, 8 * KIB).await;
     gateway.metric_reaches("sse_events_relayed_total", &[("kind", "user")], 1016.0).await;
     read_all(&mut slow, 0, 1016).await;

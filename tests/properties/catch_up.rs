@@ -6,11 +6,11 @@ use std::sync::Arc;
 
 use proptest::{collection::vec, prelude::*};
 use sse_gateway::core::{
+    catch_up::{self, Mark, Merge, Start},
     channel::Channel,
     event::Event,
     flow::{Flow, Outcome},
     id::EventId,
-    join::{self, Mark, Merge, Start},
     queue::{Content, Item},
     system::GapReason,
 };
@@ -57,7 +57,7 @@ fn action() -> impl Strategy<Value = Action> {
     ]
 }
 
-/// A catch-up in progress: the steps of `redis::join`, one at a time.
+/// A catch-up in progress: the steps of `redis::catch_up`, one at a time.
 struct CatchUp {
     generation: u64,
     cursor: EventId,
@@ -130,7 +130,7 @@ impl Simulation {
     /// Offers an event. The hub orders a catch-up if the stream needs one; here the next `CatchUp`
     /// action starts it.
     fn offer(&mut self, event: Arc<Event>) {
-        if let Outcome::Rejoin(_) = self.stream.offer(&Item::Event(event)) {
+        if let Outcome::CatchUp(_) = self.stream.offer(&Item::Event(event)) {
             self.catch_up = None;
         }
     }
@@ -149,12 +149,12 @@ impl Simulation {
         if !self.link_up || self.stream.is_live() {
             return;
         }
-        let current = self.catch_up.take().filter(|c| self.stream.is_joining(c.generation));
+        let current = self.catch_up.take().filter(|c| self.stream.is_catching_up(c.generation));
         let Some(mut c) = current else { return self.begin() };
         let wanted: Vec<_> = c.merge.wants().map(|(n, channel, after)| (n, channel.clone(), after)).collect();
         for (n, channel, after) in &wanted {
             let page = self.redis.read(channel, *after, self.page);
-            if c.first && join::gap(c.cursor, false, &page) == Some(GapReason::Trimmed) {
+            if c.first && catch_up::gap(c.cursor, false, &page) == Some(GapReason::Trimmed) {
                 self.stream.tell_gap(GapReason::Trimmed, vec![channel.to_string()]);
             }
             if c.merge.feed(*n, page, c.first).is_err() {
@@ -166,17 +166,17 @@ impl Simulation {
             self.stream.replay(&event);
         }
         if wanted.is_empty() {
-            self.stream.finish_join(c.mark.h);
+            self.stream.finish_catch_up(c.mark.h);
         } else {
             self.catch_up = Some(c);
         }
     }
 
     fn begin(&mut self) {
-        let (generation, cursor) = self.stream.begin_join();
+        let (generation, cursor) = self.stream.begin_catch_up();
         let Some((received, mark)) = self.redis.watermark() else { return };
         received.into_iter().for_each(|event| self.offer(event));
-        if !matches!(join::start(Some(cursor), &mark, RETENTION_MS), Start::Read { .. }) {
+        if !matches!(catch_up::start(Some(cursor), &mark, RETENTION_MS), Start::Read { .. }) {
             panic!("a cursor of this server is always readable");
         }
         let merge = Merge::new(cursor, mark.h, self.channels.clone());

@@ -7,10 +7,10 @@ use std::{
 };
 
 use sse_gateway::core::{
+    catch_up::{Mark, Page},
     channel::Channel,
     event::Event,
     id::EventId,
-    join::{Mark, Page},
 };
 
 /// The model.

@@ -12,9 +12,9 @@ use serde::Serialize;
 use super::args::{EX_UNAVAILABLE, TraceArgs};
 use crate::{
     core::{
+        catch_up::{self, Mark, Start},
         channel::Channel,
         id::EventId,
-        join::{self, Mark, Start},
         trace::Place,
     },
     redis::{
@@ -168,7 +168,7 @@ async fn report(args: &TraceArgs, settings: &Settings) -> Result<Report, Stop> {
 }
 
 fn start(id: EventId, mark: &Mark, settings: &Settings) -> Start {
-    join::start(Some(id), mark, settings.history.retention.as_millis() as u64)
+    catch_up::start(Some(id), mark, settings.history.retention.as_millis() as u64)
 }
 
 /// What is known of an id that no log holds or names.

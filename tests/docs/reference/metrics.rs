@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use sse_gateway::{
-    core::{malformed::Malformed, system::JoinCause},
+    core::{malformed::Malformed, system::CatchUpCause},
     metrics::Metrics,
 };
 
@@ -56,12 +56,12 @@ const OTHERS: &str = "\
 | `outcome` of a reload | `ok`, `failed` | the new values are active, or the previous ones stay active |";
 
 /// What a catch-up was started by.
-fn cause(cause: JoinCause) -> &'static str {
+fn cause(cause: CatchUpCause) -> &'static str {
     match cause {
-        JoinCause::Resume => "the client connected with a last event id",
-        JoinCause::Overflow => "the connection's queue was dropped",
-        JoinCause::Link => "the link to Redis broke, or a worker could not keep up",
-        JoinCause::Predecessor => "a live event arrived, but its predecessor had not",
+        CatchUpCause::Resume => "the client connected with a last event id",
+        CatchUpCause::Overflow => "the connection's queue was dropped",
+        CatchUpCause::Link => "the link to Redis broke, or a worker could not keep up",
+        CatchUpCause::Predecessor => "a live event arrived, but its predecessor had not",
     }
 }
 
@@ -113,8 +113,9 @@ pub fn page() -> String {
     let values = values();
     let rows = values.iter().map(|(name, v)| [code(name), code(label_of(name)), list(v)]);
     let labels = table(["metric", "label", "values"], rows);
-    let causes = JoinCause::ALL.iter().map(|c| [code(c.name()), cause(*c).to_owned()]);
-    let causes = format!("## Causes of a catch-up\n\n{}", table(["`cause` of `sse_joins_total`", "meaning"], causes));
+    let causes = CatchUpCause::ALL.iter().map(|c| [code(c.name()), cause(*c).to_owned()]);
+    let causes =
+        format!("## Causes of a catch-up\n\n{}", table(["`cause` of `sse_catch_ups_total`", "meaning"], causes));
     let requests = Malformed::ALL.iter().map(|m| [code(m.name()), malformed(*m).to_owned()]);
     let requests = table(["`reason` of `sse_requests_malformed_total`", "problem"], requests);
     let requests = format!("{MALFORMED}\n\n{requests}");

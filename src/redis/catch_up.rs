@@ -1,5 +1,5 @@
 //! Drives joins: takes the mark, reads logs and tail in pages, and waits for the writer between them. What is decided is
-//! decided in `core::join`; a join that cannot reach Redis waits and goes on, the client's stream stays open.
+//! decided in `core::catch_up`; a catch-up that cannot reach Redis waits and goes on, the client's stream stays open.
 
 use std::{collections::HashSet, rc::Rc, sync::Arc, time::Duration};
 
@@ -12,33 +12,33 @@ use super::{
 };
 use crate::{
     core::{
+        catch_up::{self, Mark, Merge, Page, Start},
         channel::Channel,
         id::EventId,
-        join::{self, Mark, Merge, Page, Start},
-        system::{GapReason, JoinCause},
+        system::{CatchUpCause, GapReason},
     },
     state::{
         connection::{Connection, MAX_GAP_CHANNELS},
-        hub::JoinOrder,
+        hub::CatchUpRequest,
         instance::Instance,
     },
 };
 
-/// Joins of one worker that read at the same time.
+/// Catch-ups of one worker that read at the same time.
 const READERS: usize = 32;
-/// Events of one page, shared by the logs of a join.
+/// Events of one page, shared by the logs of a catch-up.
 const PAGE_EVENTS: usize = 256;
 const RETRY_MS: std::ops::RangeInclusive<u64> = 100..=500;
 
-/// Drives the joins of one worker.
-pub struct Joiner {
+/// Drives the catch-ups of one worker.
+pub struct CatchUpDriver {
     instance: Arc<Instance>,
     commands: Commands,
     link: Link,
     readers: Semaphore,
 }
 
-/// What a join reads from.
+/// What a catch-up reads from.
 #[derive(Debug)]
 enum Source {
     Log(Channel),
@@ -57,9 +57,9 @@ struct Doubts {
     too_many: bool,
 }
 
-/// Why a join did not finish.
+/// Why a catch-up did not finish.
 enum Stop {
-    /// The connection ended, or another join took over.
+    /// The connection ended, or another catch-up took over.
     Void,
     /// Start anew from what was delivered.
     Again,
@@ -68,7 +68,7 @@ enum Stop {
 
 impl From<Fault> for Stop {
     fn from(fault: Fault) -> Self {
-        tracing::debug!(error = %fault, "a join waits for Redis");
+        tracing::debug!(error = %fault, "a catch-up waits for Redis");
         Self::Away
     }
 }
@@ -77,31 +77,31 @@ async fn pause() {
     tokio::time::sleep(Duration::from_millis(fastrand::u64(RETRY_MS))).await;
 }
 
-impl Joiner {
+impl CatchUpDriver {
     /// For one worker.
     pub fn new(instance: Arc<Instance>, commands: Commands, link: Link) -> Rc<Self> {
         Rc::new(Self { instance, commands, link, readers: Semaphore::new(READERS) })
     }
 
     /// Serves the hub's orders as long as the worker lives.
-    pub async fn run(self: Rc<Self>, mut orders: mpsc::UnboundedReceiver<JoinOrder>) {
+    pub async fn run(self: Rc<Self>, mut orders: mpsc::UnboundedReceiver<CatchUpRequest>) {
         while let Some((connection, cause)) = orders.recv().await {
-            let joiner = self.clone();
-            tokio::task::spawn_local(async move { joiner.join(connection, cause).await });
+            let catch_up = self.clone();
+            tokio::task::spawn_local(async move { catch_up.join(connection, cause).await });
         }
     }
 
-    /// Joins until the connection is live, or gone.
-    pub async fn join(&self, connection: Rc<Connection>, cause: JoinCause) {
-        let (generation, from) = connection.begin_join();
+    /// Catch-ups until the connection is live, or gone.
+    pub async fn join(&self, connection: Rc<Connection>, cause: CatchUpCause) {
+        let (generation, from) = connection.begin_catch_up();
         if let Some(mark) = self.mark(&connection, generation).await {
             self.go_on(connection, cause, generation, from, mark).await;
         }
     }
 
-    /// A mark that is taken after the beginning of that join; `None`: another join has begun, or none is wanted.
+    /// A mark that is taken after the beginning of that catch-up; `None`: another catch-up has begun, or none is wanted.
     async fn mark(&self, connection: &Connection, generation: u64) -> Option<Mark> {
-        while connection.is_joining(generation) {
+        while connection.is_catching_up(generation) {
             match self.link.mark().await {
                 Ok(mark) => return Some(mark),
                 Err(_) => pause().await,
@@ -110,19 +110,19 @@ impl Joiner {
         None
     }
 
-    /// Goes on with a join that has begun, as of a mark that was taken after its beginning.
+    /// Goes on with a catch-up that has begun, as of a mark that was taken after its beginning.
     pub async fn go_on(
         &self,
         connection: Rc<Connection>,
-        mut cause: JoinCause,
+        mut cause: CatchUpCause,
         mut generation: u64,
         mut from: Option<EventId>,
         mut mark: Mark,
     ) {
         loop {
-            self.instance.metrics.joins.with_label_values(&[cause.name()]).inc();
+            self.instance.metrics.catch_ups.with_label_values(&[cause.name()]).inc();
             match self.attempt(&connection, generation, from, &mark).await {
-                Ok(()) => match connection.finish_join(mark.h) {
+                Ok(()) => match connection.finish_catch_up(mark.h) {
                     None => return,
                     Some(next) => cause = next,
                 },
@@ -130,12 +130,12 @@ impl Joiner {
                 Err(Stop::Again) => {}
                 Err(Stop::Away) => {
                     pause().await;
-                    if !connection.is_joining(generation) {
+                    if !connection.is_catching_up(generation) {
                         return;
                     }
                 }
             }
-            (generation, from) = connection.begin_join();
+            (generation, from) = connection.begin_catch_up();
             match self.mark(&connection, generation).await {
                 Some(next) => mark = next,
                 None => return,
@@ -144,11 +144,11 @@ impl Joiner {
     }
 
     async fn attempt(&self, c: &Connection, generation: u64, from: Option<EventId>, mark: &Mark) -> Result<(), Stop> {
-        if !c.is_joining(generation) {
+        if !c.is_catching_up(generation) {
             return Err(Stop::Void);
         }
         let retention_ms = self.instance.settings.history.retention.as_millis() as u64;
-        let (unrecorded, stale) = match join::start(from, mark, retention_ms) {
+        let (unrecorded, stale) = match catch_up::start(from, mark, retention_ms) {
             Start::Restart(reason) => {
                 c.restart(reason, mark);
                 return Ok(());
@@ -164,7 +164,7 @@ impl Joiner {
         let mut first = true;
         loop {
             let pages = self.read(c, &merge, mark.h, first).await?;
-            if !c.is_joining(generation) {
+            if !c.is_catching_up(generation) {
                 return Err(Stop::Void);
             }
             if first {
@@ -178,7 +178,7 @@ impl Joiner {
             while let Some(event) = merge.pop() {
                 c.replay(&event);
                 c.room().await;
-                if !c.is_joining(generation) {
+                if !c.is_catching_up(generation) {
                     return Err(Stop::Void);
                 }
             }
@@ -188,7 +188,7 @@ impl Joiner {
         }
     }
 
-    /// What the join reads; the flag says that there are too many topics to read all.
+    /// What the catch-up reads; the flag says that there are too many topics to read all.
     async fn sources(&self, c: &Connection, from: EventId, stale: bool) -> Result<(Vec<Source>, bool), Stop> {
         let mut sources = vec![Source::Log(Channel::User(c.client.user.clone()))];
         if c.client.topics.is_empty() {
@@ -243,7 +243,7 @@ impl Joiner {
         let (mut trimmed, mut expired) = (Vec::new(), Vec::new());
         for (n, page) in pages {
             let Some(Source::Log(channel)) = logs.get(n) else { continue };
-            match join::gap(from, doubts.stale, page) {
+            match catch_up::gap(from, doubts.stale, page) {
                 Some(GapReason::Trimmed) => trimmed.push(channel.to_string()),
                 Some(_) => expired.push(channel.to_string()),
                 None => {}

@@ -1,6 +1,6 @@
-//! The join: what a connection missed is read from the logs over (cursor, H] and merged by id (DESIGN.md section 3).
+//! The catch-up: what a connection missed is read from the logs over (cursor, H] and merged by id (DESIGN.md section 3).
 //!
-//! This file decides; `redis::join` reads. Without the bound H an event of one log overtakes another's and is lost.
+//! This file decides; `redis::catch_up` reads. Without the bound H an event of one log overtakes another's and is lost.
 
 use std::{collections::VecDeque, sync::Arc};
 
@@ -26,7 +26,7 @@ pub struct Mark {
 /// The logs are read a moment after the mark was taken: what expires meanwhile counts as expired.
 const READ_MARGIN_MS: u64 = 1000;
 
-/// How a join begins.
+/// How a catch-up begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Start {
     /// The stream goes on from H, and the client is told why.
@@ -47,7 +47,7 @@ pub fn resumable(named: Option<EventId>, first: EventId, server_ms: u64) -> Opti
     named.filter(|id| *id >= first && id.is_plausible(server_ms))
 }
 
-/// Decides how a join from `cursor` begins; `None`: the client's id could not be parsed.
+/// Decides how a catch-up from `cursor` begins; `None`: the client's id could not be parsed.
 pub fn start(cursor: Option<EventId>, mark: &Mark, retention_ms: u64) -> Start {
     match cursor {
         None => Start::Restart(GapReason::UnknownId),
@@ -106,7 +106,7 @@ pub struct Merge<L> {
     sources: Vec<Source<L>>,
 }
 
-/// Events vanished from a log while it was read: the join must start anew, from what was delivered.
+/// Events vanished from a log while it was read: the catch-up must start anew, from what was delivered.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Trimmed;
 
