@@ -8,7 +8,7 @@ use super::{event::Event, id::EventId, system::GapReason};
 
 /// The state of the clock at one moment of the subscriber's link: everything up to `h` has come by it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Mark {
+pub struct ClockSnapshot {
     /// The last id given out.
     pub h: EventId,
     /// The start of the epoch: ids before it belong to a Redis that is no more.
@@ -48,17 +48,17 @@ pub fn resumable(named: Option<EventId>, first: EventId, server_ms: u64) -> Opti
 }
 
 /// Decides how a catch-up from `cursor` begins; `None`: the client's id could not be parsed.
-pub fn start(cursor: Option<EventId>, mark: &Mark, retention_ms: u64) -> Start {
+pub fn start(cursor: Option<EventId>, clock: &ClockSnapshot, retention_ms: u64) -> Start {
     match cursor {
         None => Start::Restart(GapReason::UnknownId),
-        Some(cursor) if cursor > mark.h => Start::Restart(GapReason::UnknownId),
-        Some(cursor) if cursor < mark.epoch => Start::Restart(GapReason::Reset),
+        Some(cursor) if cursor > clock.h => Start::Restart(GapReason::UnknownId),
+        Some(cursor) if cursor < clock.epoch => Start::Restart(GapReason::Reset),
         Some(cursor) => {
             // Ids run ahead of a time that was put back.
-            let now_ms = mark.now_ms.max(mark.h.ms).saturating_add(READ_MARGIN_MS);
-            let kept_ms = if cursor.ms <= mark.raised_ms { retention_ms.min(mark.shorter_ms) } else { retention_ms };
+            let now_ms = clock.now_ms.max(clock.h.ms).saturating_add(READ_MARGIN_MS);
+            let kept_ms = if cursor.ms <= clock.raised_ms { retention_ms.min(clock.shorter_ms) } else { retention_ms };
             let stale = cursor.ms.saturating_add(kept_ms) < now_ms;
-            Start::Read { unrecorded: cursor < mark.unrecorded, stale }
+            Start::Read { unrecorded: cursor < clock.unrecorded, stale }
         }
     }
 }
@@ -183,22 +183,28 @@ mod tests {
 
     #[test]
     fn a_cursor_outside_of_the_epoch_restarts() {
-        let mark = Mark { h: id(5100), epoch: id(5050), unrecorded: id(5060), now_ms: 5900, ..Mark::default() };
-        assert_eq!(start(None, &mark, 9000), Start::Restart(GapReason::UnknownId));
-        assert_eq!(start(Some(id(5101)), &mark, 9000), Start::Restart(GapReason::UnknownId));
-        assert_eq!(start(Some(id(5049)), &mark, 9000), Start::Restart(GapReason::Reset));
-        assert_eq!(start(Some(id(5050)), &mark, 9000), Start::Read { unrecorded: true, stale: false });
-        assert_eq!(start(Some(id(5060)), &mark, 9000), Start::Read { unrecorded: false, stale: false });
-        assert_eq!(start(Some(id(5100)), &mark, 1801), Start::Read { unrecorded: false, stale: false });
+        let clock = ClockSnapshot {
+            h: id(5100),
+            epoch: id(5050),
+            unrecorded: id(5060),
+            now_ms: 5900,
+            ..ClockSnapshot::default()
+        };
+        assert_eq!(start(None, &clock, 9000), Start::Restart(GapReason::UnknownId));
+        assert_eq!(start(Some(id(5101)), &clock, 9000), Start::Restart(GapReason::UnknownId));
+        assert_eq!(start(Some(id(5049)), &clock, 9000), Start::Restart(GapReason::Reset));
+        assert_eq!(start(Some(id(5050)), &clock, 9000), Start::Read { unrecorded: true, stale: false });
+        assert_eq!(start(Some(id(5060)), &clock, 9000), Start::Read { unrecorded: false, stale: false });
+        assert_eq!(start(Some(id(5100)), &clock, 1801), Start::Read { unrecorded: false, stale: false });
         // A time that was put back proves nothing: ids run ahead of it.
-        let back = Mark { now_ms: 0, ..mark };
+        let back = ClockSnapshot { now_ms: 0, ..clock };
         assert_eq!(start(Some(id(5060)), &back, 1030), Start::Read { unrecorded: false, stale: true });
         // What came before the retention was raised has expired as before.
-        let raised = Mark { raised_ms: 5070, shorter_ms: 100, ..mark };
+        let raised = ClockSnapshot { raised_ms: 5070, shorter_ms: 100, ..clock };
         assert_eq!(start(Some(id(5070)), &raised, 9000), Start::Read { unrecorded: false, stale: true });
         assert_eq!(start(Some(id(5071)), &raised, 9000), Start::Read { unrecorded: false, stale: false });
         // By the time of Redis, of which H may be a tick behind.
-        assert_eq!(start(Some(id(5100)), &mark, 1799), Start::Read { unrecorded: false, stale: true });
+        assert_eq!(start(Some(id(5100)), &clock, 1799), Start::Read { unrecorded: false, stale: true });
     }
 
     #[test]

@@ -287,19 +287,19 @@ async fn join(
 ) -> Result<(), Denied> {
     let connection = &admitted.connection;
     let (generation, _) = connection.begin_catch_up();
-    let (mark, attachment) =
+    let (clock, attachment) =
         worker.link.attach(&connection.client.user).await.map_err(|_| Denied::Busy(BusyReason::RedisAway))?;
     admitted._attachment = Some(attachment);
     let retention_ms = worker.instance.settings.history.retention.as_millis() as u64;
-    let goes_on = matches!(catch_up::start(cursor, &mark, retention_ms), Start::Read { .. });
+    let goes_on = matches!(catch_up::start(cursor, &clock, retention_ms), Start::Read { .. });
     connection.set_head(head(
         worker,
         connection,
-        if has_cursor { cursor } else { Some(mark.h) },
+        if has_cursor { cursor } else { Some(clock.h) },
         has_cursor && goes_on,
     ));
     if !has_cursor {
-        connection.start_at(mark.h);
+        connection.start_at(clock.h);
     }
     if !connection.is_catching_up(generation) {
         // The link broke meanwhile: the catch-up begins anew, now or when the link is back.
@@ -307,9 +307,9 @@ async fn join(
     } else if has_cursor {
         let (catch_up, connection) = (worker.catch_up.clone(), connection.clone());
         actix_rt::spawn(
-            async move { catch_up.go_on(connection, CatchUpCause::Resume, generation, cursor, mark).await },
+            async move { catch_up.go_on(connection, CatchUpCause::Resume, generation, cursor, clock).await },
         );
-    } else if let Some(cause) = connection.finish_catch_up(mark.h) {
+    } else if let Some(cause) = connection.finish_catch_up(clock.h) {
         worker.hub.catch_up_again(connection.clone(), cause);
     }
     Ok(())

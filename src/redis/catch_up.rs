@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     core::{
-        catch_up::{self, Mark, Merge, Page, Start},
+        catch_up::{self, ClockSnapshot, Merge, Page, Start},
         channel::Channel,
         id::EventId,
         system::{CatchUpCause, GapReason},
@@ -94,16 +94,16 @@ impl CatchUpDriver {
     /// Catch-ups until the connection is live, or gone.
     pub async fn join(&self, connection: Rc<Connection>, cause: CatchUpCause) {
         let (generation, from) = connection.begin_catch_up();
-        if let Some(mark) = self.mark(&connection, generation).await {
-            self.go_on(connection, cause, generation, from, mark).await;
+        if let Some(clock) = self.mark(&connection, generation).await {
+            self.go_on(connection, cause, generation, from, clock).await;
         }
     }
 
     /// A mark that is taken after the beginning of that catch-up; `None`: another catch-up has begun, or none is wanted.
-    async fn mark(&self, connection: &Connection, generation: u64) -> Option<Mark> {
+    async fn mark(&self, connection: &Connection, generation: u64) -> Option<ClockSnapshot> {
         while connection.is_catching_up(generation) {
             match self.link.mark().await {
-                Ok(mark) => return Some(mark),
+                Ok(clock) => return Some(clock),
                 Err(_) => pause().await,
             }
         }
@@ -117,12 +117,12 @@ impl CatchUpDriver {
         mut cause: CatchUpCause,
         mut generation: u64,
         mut from: Option<EventId>,
-        mut mark: Mark,
+        mut clock: ClockSnapshot,
     ) {
         loop {
             self.instance.metrics.catch_ups.with_label_values(&[cause.name()]).inc();
-            match self.attempt(&connection, generation, from, &mark).await {
-                Ok(()) => match connection.finish_catch_up(mark.h) {
+            match self.attempt(&connection, generation, from, &clock).await {
+                Ok(()) => match connection.finish_catch_up(clock.h) {
                     None => return,
                     Some(next) => cause = next,
                 },
@@ -137,33 +137,39 @@ impl CatchUpDriver {
             }
             (generation, from) = connection.begin_catch_up();
             match self.mark(&connection, generation).await {
-                Some(next) => mark = next,
+                Some(next) => clock = next,
                 None => return,
             }
         }
     }
 
-    async fn attempt(&self, c: &Connection, generation: u64, from: Option<EventId>, mark: &Mark) -> Result<(), Stop> {
+    async fn attempt(
+        &self,
+        c: &Connection,
+        generation: u64,
+        from: Option<EventId>,
+        clock: &ClockSnapshot,
+    ) -> Result<(), Stop> {
         if !c.is_catching_up(generation) {
             return Err(Stop::Void);
         }
         let retention_ms = self.instance.settings.history.retention.as_millis() as u64;
-        let (unrecorded, stale) = match catch_up::start(from, mark, retention_ms) {
+        let (unrecorded, stale) = match catch_up::start(from, clock, retention_ms) {
             Start::Restart(reason) => {
-                c.restart(reason, mark);
+                c.restart(reason, clock);
                 return Ok(());
             }
             Start::Read { unrecorded, stale } => (unrecorded, stale),
         };
         let from = from.unwrap_or(EventId::ZERO);
-        if from >= mark.h {
+        if from >= clock.h {
             return Ok(());
         }
         let (sources, too_many) = self.sources(c, from, stale).await?;
-        let mut merge = Merge::new(from, mark.h, sources);
+        let mut merge = Merge::new(from, clock.h, sources);
         let mut first = true;
         loop {
-            let pages = self.read(c, &merge, mark.h, first).await?;
+            let pages = self.read(c, &merge, clock.h, first).await?;
             if !c.is_catching_up(generation) {
                 return Err(Stop::Void);
             }

@@ -14,12 +14,12 @@ use super::{
     commands::Commands,
     inbound::Inbound,
     library,
-    log::{mark_commands, mark_of},
+    log::{snapshot_commands, snapshot_of},
     subscriptions::Subscriptions,
     tick,
 };
 use crate::{
-    core::{catch_up::Mark, log_limit::LogLimit},
+    core::{catch_up::ClockSnapshot, log_limit::LogLimit},
     settings::PlainPublish,
     state::{
         instance::{Instance, TICK_TIMEOUT},
@@ -51,7 +51,7 @@ pub struct LinkDown;
 
 enum Request {
     /// Subscribe to a user's channel, if one is named, and tell the mark.
-    Attach(Option<Arc<str>>, oneshot::Sender<Mark>),
+    Attach(Option<Arc<str>>, oneshot::Sender<ClockSnapshot>),
     Release(Arc<str>),
     /// Subscribe to the public channels for the recorder, or give them up.
     Plain(bool, oneshot::Sender<()>),
@@ -82,17 +82,17 @@ impl Link {
     ///
     /// # Errors
     /// The link is down, or does not answer in time.
-    pub async fn attach(&self, user: &Arc<str>) -> Result<(Mark, Attachment), LinkDown> {
+    pub async fn attach(&self, user: &Arc<str>) -> Result<(ClockSnapshot, Attachment), LinkDown> {
         let attachment = Attachment { user: user.clone(), requests: self.requests.clone() };
-        let mark = self.ask(|reply| Request::Attach(Some(user.clone()), reply)).await?;
-        Ok((mark, attachment))
+        let clock = self.ask(|reply| Request::Attach(Some(user.clone()), reply)).await?;
+        Ok((clock, attachment))
     }
 
     /// Tells the mark.
     ///
     /// # Errors
     /// The link is down, or does not answer in time.
-    pub async fn mark(&self) -> Result<Mark, LinkDown> {
+    pub async fn mark(&self) -> Result<ClockSnapshot, LinkDown> {
         self.ask(|reply| Request::Attach(None, reply)).await
     }
 
@@ -231,7 +231,7 @@ impl Supervisor {
 
     async fn serve(&mut self, connection: &mut MultiplexedConnection) -> Ended {
         match self.begin(connection).await {
-            Ok(mark) => tracing::info!(h = %mark.h, epoch = %mark.epoch, "link to Redis is up"),
+            Ok(clock) => tracing::info!(h = %clock.h, epoch = %clock.epoch, "link to Redis is up"),
             Err(fault) => return fault,
         }
         let mut timer = tokio::time::interval(Duration::from_millis(250));
@@ -269,7 +269,7 @@ impl Supervisor {
     }
 
     /// Subscribes to everything that is wanted, and then lets the connections join.
-    async fn begin(&mut self, connection: &mut MultiplexedConnection) -> Result<Mark, Ended> {
+    async fn begin(&mut self, connection: &mut MultiplexedConnection) -> Result<ClockSnapshot, Ended> {
         let fault = |e: redis::RedisError| e.to_string();
         let keys = self.commands.keys.clone();
         let own = ["tick", "seam", "control", "marker"].map(|name| keys.live(name));
@@ -285,16 +285,16 @@ impl Supervisor {
         self.instance.link.forget_implausible(time);
         // The clock exists, and is past everything that this instance has seen.
         tick::now(&self.commands, 0, self.instance.link.highest()).await.map_err(|f| f.to_string())?;
-        let mark = self.mark(connection).await.map_err(fault)?;
-        self.instance.link.saw(mark.h);
-        self.inbound.enter_epoch(mark.epoch);
-        self.instance.tail.begin(mark.h);
+        let clock = self.mark(connection).await.map_err(fault)?;
+        self.instance.link.saw(clock.h);
+        self.inbound.enter_epoch(clock.epoch);
+        self.instance.tail.begin(clock.h);
         self.instance.link.set_up(true);
         self.instance.metrics.link_up.set(1);
-        self.instance.mailboxes.send(|| Message::Tick(mark.h));
+        self.instance.mailboxes.send(|| Message::Tick(clock.h));
         self.instance.mailboxes.send(|| Message::LinkUp);
         self.inbound.link_changed(true);
-        Ok(mark)
+        Ok(clock)
     }
 
     /// The channels of users: the live ones, in `relay` mode the public ones too.
@@ -316,11 +316,11 @@ impl Supervisor {
         Ok(())
     }
 
-    async fn mark(&self, connection: &mut MultiplexedConnection) -> RedisResult<Mark> {
+    async fn mark(&self, connection: &mut MultiplexedConnection) -> RedisResult<ClockSnapshot> {
         let clock = self.commands.keys.clock();
         for attempt in 0..MARK_ATTEMPTS {
-            if let Some(mark) = mark_of(mark_commands(&clock).query_async(connection).await?) {
-                return Ok(mark);
+            if let Some(clock) = snapshot_of(snapshot_commands(&clock).query_async(connection).await?) {
+                return Ok(clock);
             }
             if attempt > 0 {
                 tokio::time::sleep(MARK_PAUSE).await;
@@ -377,12 +377,12 @@ impl Supervisor {
         wanted.dedup();
         self.subscribe(connection, &wanted).await?;
         if !replies.is_empty() {
-            let mark = self.mark(connection).await?;
-            self.instance.link.saw(mark.h);
-            self.inbound.enter_epoch(mark.epoch);
+            let clock = self.mark(connection).await?;
+            self.instance.link.saw(clock.h);
+            self.inbound.enter_epoch(clock.epoch);
             for reply in replies {
                 // Who asked may be gone.
-                let _ = reply.send(mark);
+                let _ = reply.send(clock);
             }
         }
         Ok(())

@@ -6,7 +6,7 @@ use redis::{Cmd, Pipeline, RedisResult, Value, from_redis_value};
 
 use super::commands::{Commands, Fault, is_wrong_type, log_foreign};
 use crate::core::{
-    catch_up::{Mark, Page},
+    catch_up::{ClockSnapshot, Page},
     channel::Channel,
     envelope::check_type,
     event::Event,
@@ -23,18 +23,18 @@ const MAX_LOOKED_AT: usize = 100_000;
 /// So many at a time: Redis does nothing else meanwhile.
 const TOPICS_PAGE: usize = 10_000;
 
-/// The commands that read a [`Mark`].
-pub fn mark_commands(clock: &str) -> Pipeline {
+/// The commands that read a [`ClockSnapshot`].
+pub fn snapshot_commands(clock: &str) -> Pipeline {
     let mut pipeline = redis::pipe();
     pipeline.cmd("HMGET").arg(clock).arg(&["last", "epoch", "unrecorded", "raised_ms", "shorter_ms"]).cmd("TIME");
     pipeline
 }
 
 /// What they answer: the clock's fields and the time.
-pub type MarkAnswer = ([Option<String>; 5], (u64, u64));
+pub type SnapshotReply = ([Option<String>; 5], (u64, u64));
 
 /// The mark in the answer; `None`: there is no clock yet, or one that the library must repair first.
-pub fn mark_of(answer: MarkAnswer) -> Option<Mark> {
+pub fn snapshot_of(answer: SnapshotReply) -> Option<ClockSnapshot> {
     let ([h, epoch, unrecorded, raised_ms, shorter_ms], (seconds, micros)) = answer;
     let now_ms = seconds * 1000 + micros / 1000;
     let h = EventId::parse(&h?).filter(|h| h.is_plausible(now_ms))?;
@@ -44,7 +44,7 @@ pub fn mark_of(answer: MarkAnswer) -> Option<Mark> {
         Some(text) => EventId::parse(&text).filter(|id| *id <= h),
     };
     let ms = |text: Option<String>| text.and_then(|t| t.parse().ok()).unwrap_or(0);
-    Some(Mark {
+    Some(ClockSnapshot {
         h,
         epoch: id(epoch)?,
         unrecorded: id(unrecorded)?,

@@ -11,7 +11,7 @@ use super::{
     log,
 };
 use crate::core::{
-    catch_up::{self, Mark, Merge, Start},
+    catch_up::{self, ClockSnapshot, Merge, Start},
     channel::Channel,
     id::EventId,
     system::GapReason,
@@ -121,8 +121,8 @@ pub struct Sighting {
 ///
 /// # Errors
 /// Redis does not answer.
-pub async fn mark(commands: &Commands) -> Result<Option<Mark>, Fault> {
-    Ok(log::mark_of(commands.run_all(&log::mark_commands(&commands.keys.clock())).await?))
+pub async fn mark(commands: &Commands) -> Result<Option<ClockSnapshot>, Fault> {
+    Ok(log::snapshot_of(commands.run_all(&log::snapshot_commands(&commands.keys.clock())).await?))
 }
 
 /// The seams past the id, the first of them, and whether there are more.
@@ -235,7 +235,7 @@ pub async fn sight(
     commands: &Commands,
     id: EventId,
     channel: &Channel,
-    mark: &Mark,
+    clock: &ClockSnapshot,
     retention_ms: u64,
     payload: bool,
 ) -> Result<Sighting, Fault> {
@@ -245,9 +245,9 @@ pub async fn sight(
     pipeline.cmd("XREVRANGE").arg(&key).arg(format!("({id}")).arg("-").arg("COUNT").arg(1);
     let (here, past, ttl_ms, before): (Value, Value, i64, Vec<(String, Value)>) = commands.run_all(&pipeline).await?;
     let (found, next) = (entries(&here).into_iter().next(), next(&past));
-    let (resume, last_ever) = resume(commands, id, channel, mark, retention_ms).await?;
+    let (resume, last_ever) = resume(commands, id, channel, clock, retention_ms).await?;
     let log = Neighbours { entry: found.is_some(), next, last_ever };
-    let stale = matches!(catch_up::start(Some(id), mark, retention_ms), Start::Read { stale: true, .. });
+    let stale = matches!(catch_up::start(Some(id), clock, retention_ms), Start::Read { stale: true, .. });
     let entry = found.map(|raw| {
         let predecessor = text(&raw, "p").filter(|p| EventId::parse(p).is_some_and(|p| p > EventId::ZERO));
         let data = field(&raw, "d").unwrap_or_default();
@@ -264,7 +264,7 @@ pub async fn sight(
     Ok(Sighting {
         channel: channel.to_string(),
         // Ids from before a reset may be given again: what is behind the epoch proves nothing about them.
-        place: place(id, stale || id < mark.epoch, &log),
+        place: place(id, stale || id < clock.epoch, &log),
         event: entry,
         successor: next.map(|(id, _)| id.to_string()),
         log_ttl_ms: u64::try_from(ttl_ms).ok(),
@@ -278,11 +278,11 @@ async fn resume(
     commands: &Commands,
     id: EventId,
     channel: &Channel,
-    mark: &Mark,
+    clock: &ClockSnapshot,
     retention_ms: u64,
 ) -> Result<(Resume, EventId), Fault> {
     let (mut resume, mut last_ever, mut unrecorded_behind) = (Resume::default(), EventId::ZERO, false);
-    let mut merge = Merge::new(id, mark.h, [channel.clone()]);
+    let mut merge = Merge::new(id, clock.h, [channel.clone()]);
     let mut first = true;
     loop {
         let wanted: Vec<_> = merge.wants().map(|(_, channel, after)| (channel.clone(), after)).collect();
@@ -292,7 +292,7 @@ async fn resume(
         for page in log::pages(commands, &wanted, PAGE_EVENTS, first).await? {
             if first {
                 last_ever = page.last_ever;
-                match catch_up::start(Some(id), mark, retention_ms) {
+                match catch_up::start(Some(id), clock, retention_ms) {
                     Start::Restart(reason) => {
                         resume.gap = Some(reason.name());
                         return Ok((resume, last_ever));

@@ -17,7 +17,7 @@ use super::{
     instance::{Instance, unix_ms},
 };
 use crate::core::{
-    catch_up::Mark,
+    catch_up::ClockSnapshot,
     event::Event,
     flow::{Flow, Outcome},
     id::EventId,
@@ -412,11 +412,11 @@ impl Connection {
         self.with(|flow| flow.start_at(h));
     }
 
-    /// The stream goes on from `mark.h` only.
-    pub fn restart(&self, reason: GapReason, mark: &Mark) {
+    /// The stream goes on from `clock.h` only.
+    pub fn restart(&self, reason: GapReason, clock: &ClockSnapshot) {
         self.count_gap(reason);
         let text = self.first_cursor.take().and_then(|(_, text)| text);
-        self.with(|flow| flow.restart(reason, text.as_deref(), mark.h));
+        self.with(|flow| flow.restart(reason, text.as_deref(), clock.h));
     }
 
     /// Tells a gap; the replay follows.

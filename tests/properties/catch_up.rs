@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use proptest::{collection::vec, prelude::*};
 use sse_gateway::core::{
-    catch_up::{self, Mark, Merge, Start},
+    catch_up::{self, ClockSnapshot, Merge, Start},
     channel::Channel,
     event::Event,
     flow::{Flow, Outcome},
@@ -61,7 +61,7 @@ fn action() -> impl Strategy<Value = Action> {
 struct CatchUp {
     generation: u64,
     cursor: EventId,
-    mark: Mark,
+    clock: ClockSnapshot,
     merge: Merge<Channel>,
     first: bool,
 }
@@ -166,7 +166,7 @@ impl Simulation {
             self.stream.replay(&event);
         }
         if wanted.is_empty() {
-            self.stream.finish_catch_up(c.mark.h);
+            self.stream.finish_catch_up(c.clock.h);
         } else {
             self.catch_up = Some(c);
         }
@@ -174,13 +174,13 @@ impl Simulation {
 
     fn begin(&mut self) {
         let (generation, cursor) = self.stream.begin_catch_up();
-        let Some((received, mark)) = self.redis.watermark() else { return };
+        let Some((received, clock)) = self.redis.watermark() else { return };
         received.into_iter().for_each(|event| self.offer(event));
-        if !matches!(catch_up::start(Some(cursor), &mark, RETENTION_MS), Start::Read { .. }) {
+        if !matches!(catch_up::start(Some(cursor), &clock, RETENTION_MS), Start::Read { .. }) {
             panic!("a cursor of this server is always readable");
         }
-        let merge = Merge::new(cursor, mark.h, self.channels.clone());
-        self.catch_up = Some(CatchUp { generation, cursor, mark, merge, first: true });
+        let merge = Merge::new(cursor, clock.h, self.channels.clone());
+        self.catch_up = Some(CatchUp { generation, cursor, clock, merge, first: true });
     }
 
     /// Lets everything arrive that is on its way.

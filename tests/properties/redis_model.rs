@@ -7,7 +7,7 @@ use std::{
 };
 
 use sse_gateway::core::{
-    catch_up::{Mark, Page},
+    catch_up::{ClockSnapshot, Page},
     channel::Channel,
     event::Event,
     id::EventId,
@@ -65,10 +65,10 @@ impl Redis {
 
     /// The clock, read on the subscriber connection: every message before it has to be received
     /// first, so this also returns those.
-    pub fn watermark(&mut self) -> Option<(Vec<Arc<Event>>, Mark)> {
+    pub fn watermark(&mut self) -> Option<(Vec<Arc<Event>>, ClockSnapshot)> {
         let received = self.link.as_mut()?.drain(..).collect();
         let now_ms = self.last.ms;
-        Some((received, Mark { h: self.last, now_ms, ..Mark::default() }))
+        Some((received, ClockSnapshot { h: self.last, now_ms, ..ClockSnapshot::default() }))
     }
 
     /// A page of a log after a position.

@@ -12,7 +12,7 @@ use serde::Serialize;
 use super::args::{EX_UNAVAILABLE, TraceArgs};
 use crate::{
     core::{
-        catch_up::{self, Mark, Start},
+        catch_up::{self, ClockSnapshot, Start},
         channel::Channel,
         id::EventId,
         trace::Place,
@@ -125,19 +125,19 @@ async fn report(args: &TraceArgs, settings: &Settings) -> Result<Report, Stop> {
         restart: None,
         note: None,
     };
-    let Some(mark) = look::mark(&commands).await? else {
+    let Some(clock) = look::mark(&commands).await? else {
         let prefix = &settings.redis.key_prefix;
         report.note =
             Some(format!("there is no {prefix}clock: no gateway has run on this Redis with this redis.key_prefix"));
         return Ok(report);
     };
-    report.clock = Some(mark.h.to_string());
-    report.age_ms = mark.now_ms.checked_sub(id.ms);
-    if let Start::Restart(reason) = start(id, &mark, settings) {
+    report.clock = Some(clock.h.to_string());
+    report.age_ms = clock.now_ms.checked_sub(id.ms);
+    if let Start::Restart(reason) = start(id, &clock, settings) {
         report.restart = Some(reason.name());
     }
-    if id > mark.h {
-        report.note = Some(format!("it is ahead of the clock ({}): this Redis has not given it to any event", mark.h));
+    if id > clock.h {
+        report.note = Some(format!("it is ahead of the clock ({}): this Redis has not given it to any event", clock.h));
         return Ok(report);
     }
     (report.seams, report.more_seams) = look::seams(&commands, id).await?;
@@ -151,7 +151,7 @@ async fn report(args: &TraceArgs, settings: &Settings) -> Result<Report, Stop> {
     };
     let retention_ms = settings.history.retention.as_millis() as u64;
     for channel in channels {
-        let mut seen = look::sight(&commands, id, &channel, &mark, retention_ms, args.payload).await?;
+        let mut seen = look::sight(&commands, id, &channel, &clock, retention_ms, args.payload).await?;
         if let Some(event) = &mut seen.event
             && report.age_ms.is_none_or(|age| age < settings.history.dedupe_window.as_millis() as u64)
         {
@@ -162,13 +162,13 @@ async fn report(args: &TraceArgs, settings: &Settings) -> Result<Report, Stop> {
     }
     report.found = report.channels.iter().any(|seen| seen.place == Place::InLog);
     if report.channels.is_empty() {
-        report.note = Some(unseen(&report, matches!(start(id, &mark, settings), Start::Read { stale: true, .. })));
+        report.note = Some(unseen(&report, matches!(start(id, &clock, settings), Start::Read { stale: true, .. })));
     }
     Ok(report)
 }
 
-fn start(id: EventId, mark: &Mark, settings: &Settings) -> Start {
-    catch_up::start(Some(id), mark, settings.history.retention.as_millis() as u64)
+fn start(id: EventId, clock: &ClockSnapshot, settings: &Settings) -> Start {
+    catch_up::start(Some(id), clock, settings.history.retention.as_millis() as u64)
 }
 
 /// What is known of an id that no log holds or names.

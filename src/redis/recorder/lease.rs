@@ -140,7 +140,7 @@ impl Lease {
     fn record(&self, token: &str, place: &Place, work: &Work, max_event_bytes: usize) -> Cmd {
         let channel = match work {
             Work::Message { channel, .. } => channel.as_slice(),
-            Work::Mark { .. } => b"",
+            Work::ClockSnapshot { .. } => b"",
         };
         // The library keeps no more of a rejected message, and one that is very long must not fail for its length.
         let begin = |bytes: &'_ [u8], most: usize| bytes[..bytes.len().min(most)].to_vec();
@@ -148,7 +148,7 @@ impl Lease {
         call.arg(token).arg(&place.marker).arg(place.n);
         let message = match work {
             Work::Message { message, .. } => message,
-            Work::Mark { after } => {
+            Work::ClockSnapshot { after } => {
                 call.arg("MARK").arg(&after.marker).arg(after.n);
                 return call;
             }

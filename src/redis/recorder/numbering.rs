@@ -28,7 +28,7 @@ pub enum Work {
         message: Vec<u8>,
     },
     /// The numbering goes on from a standby's marker.
-    Mark {
+    ClockSnapshot {
         /// The place of the message before it.
         after: Place,
     },
@@ -58,7 +58,7 @@ pub struct Numbering {
 fn cost(work: &Work) -> usize {
     match work {
         Work::Message { channel, message } => channel.len() + message.len() + 128,
-        Work::Mark { .. } => 128,
+        Work::ClockSnapshot { .. } => 128,
     }
 }
 
@@ -102,7 +102,7 @@ impl Numbering {
         if let Counting::At(place) = &mut self.counting {
             let after = std::mem::replace(place, Place { marker, n: 0 });
             let place = place.clone();
-            self.add(place, Work::Mark { after });
+            self.add(place, Work::ClockSnapshot { after });
         }
     }
 
@@ -173,7 +173,7 @@ mod tests {
     fn shown(numbering: &Numbering) -> Vec<String> {
         let text = |work: &Work| match work {
             Work::Message { message, .. } => String::from_utf8(message.clone()).unwrap(),
-            Work::Mark { after } => format!("mark after {}{}", after.marker, after.n),
+            Work::ClockSnapshot { after } => format!("mark after {}{}", after.marker, after.n),
         };
         numbering.unwritten(99).map(|(p, w)| format!("{}{} {}", p.marker, p.n, text(w))).collect()
     }
