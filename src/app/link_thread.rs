@@ -9,8 +9,7 @@ use crate::{
         commands::Commands,
         inbound::{Inbound, Rejected},
         link::{self, Link},
-        notes::notes,
-        recorder::Recorder,
+        recorder::{Recorder, inbox},
         tick,
     },
     settings::PlainPublish,
@@ -34,9 +33,9 @@ impl LinkThread {
     /// The URL of Redis is none, or there is no thread to be had.
     pub fn start(instance: Arc<Instance>) -> std::io::Result<Self> {
         let commands = Commands::new(&instance.settings.redis).map_err(std::io::Error::other)?;
-        let (notes, receiver) = notes();
+        let (inbox, receiver) = inbox::channel();
         let (rejected, rejected_receiver) = mpsc::channel(REJECTED);
-        let inbound = Arc::new(Inbound::new(instance.clone(), commands.keys.clone(), notes, rejected));
+        let inbound = Arc::new(Inbound::new(instance.clone(), commands.keys.clone(), inbox, rejected));
         let (link, supervisor) = link::new(instance.clone(), commands.clone(), inbound);
         let (stop_recorder, stop) = oneshot::channel();
         let recorder = Recorder::new(instance.clone(), commands.clone(), link.clone(), receiver);

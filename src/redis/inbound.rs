@@ -11,7 +11,7 @@ use tokio::sync::{Notify, mpsc};
 
 use super::{
     keys::Keys,
-    notes::{Note, Notes},
+    recorder::inbox::{InboxSender, RecorderInput},
 };
 use crate::{
     core::{
@@ -50,7 +50,7 @@ pub struct Inbound {
     keys: Arc<Keys>,
     /// Begins the names of our own channels; made once, not for each message.
     live_prefix: String,
-    notes: Notes,
+    inbox: InboxSender,
     rejected: mpsc::Sender<Rejected>,
     /// The link is gone.
     pub disconnected: Notify,
@@ -61,13 +61,13 @@ pub struct Inbound {
 
 impl Inbound {
     /// What comes goes to the workers, the tail and the recorder.
-    pub fn new(instance: Arc<Instance>, keys: Arc<Keys>, notes: Notes, rejected: mpsc::Sender<Rejected>) -> Self {
+    pub fn new(instance: Arc<Instance>, keys: Arc<Keys>, inbox: InboxSender, rejected: mpsc::Sender<Rejected>) -> Self {
         let live_prefix = keys.live("");
         Self {
             instance,
             keys,
             live_prefix,
-            notes,
+            inbox,
             rejected,
             disconnected: Notify::new(),
             malformed: LogLimit::new(MALFORMED_LOG_MS),
@@ -82,7 +82,7 @@ impl Inbound {
 
     /// The link is up or down.
     pub fn link_changed(&self, up: bool) {
-        self.notes.send(Note::Link(up));
+        self.inbox.send(RecorderInput::Link(up));
     }
 
     /// Takes one push of the link of that number.
@@ -153,7 +153,7 @@ impl Inbound {
 
     fn marker(&self, message: &[u8]) -> Option<()> {
         let marker = std::str::from_utf8(message).ok().filter(|m| m.len() <= MAX_MARKER_BYTES)?;
-        self.notes.send(Note::Marker(marker.to_owned()));
+        self.inbox.send(RecorderInput::Marker(marker.to_owned()));
         Some(())
     }
 
@@ -189,7 +189,7 @@ impl Inbound {
         self.enter_epoch(epoch);
         self.instance.mailboxes.send(|| Message::Tick(id));
         if let (Some(marker), Some(n)) = (words.next(), words.next().and_then(|n| n.parse().ok())) {
-            self.notes.send(Note::Recorded { marker: marker.to_owned(), n });
+            self.inbox.send(RecorderInput::Recorded { marker: marker.to_owned(), n });
         }
         Some(())
     }
@@ -212,7 +212,7 @@ impl Inbound {
             "reset" => {
                 // The first epoch of a Redis is news for nobody.
                 self.enter_epoch(id);
-                self.notes.send(Note::Reset);
+                self.inbox.send(RecorderInput::Reset);
             }
             _ => {
                 tracing::warn!(%id, "plain publishes may be missing before this point; clients get sse.gap (unrecorded)");
@@ -237,7 +237,7 @@ impl Inbound {
                 let revoked_ms = time(ms)?;
                 send(&|| Command::Revoke { user: user.to_owned(), revoked_ms });
             }
-            ["vacant", _] => self.notes.send(Note::Vacant),
+            ["vacant", _] => self.inbox.send(RecorderInput::Vacant),
             ["taken-over" | "revoke" | "vacant", ..] => return None,
             // A later version may know more.
             _ => tracing::debug!("ignored an unknown control message"),
@@ -248,7 +248,7 @@ impl Inbound {
     fn plain(&self, channel: Vec<u8>, message: Vec<u8>) {
         match self.instance.settings.publishers.plain {
             PlainPublish::Off => {}
-            PlainPublish::Record => self.notes.plain(channel, message),
+            PlainPublish::Record => self.inbox.plain(channel, message),
             PlainPublish::Relay => self.relay_plain(channel, message),
         }
     }

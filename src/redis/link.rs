@@ -334,7 +334,7 @@ impl Supervisor {
         Err(std::io::Error::other(fault).into())
     }
 
-    /// Notes the time of Redis, and whether the library's settings are there. By how many ms the time has
+    /// InboxSender the time of Redis, and whether the library's settings are there. By how many ms the time has
     /// jumped, if ids of before can no longer be compared.
     async fn look(&mut self, connection: &mut MultiplexedConnection) -> Option<u64> {
         let mut pipeline = redis::pipe();

@@ -7,7 +7,6 @@ pub mod keys;
 pub mod library;
 pub mod link;
 pub mod log;
-pub mod notes;
 pub mod publish;
 pub mod recorder;
 pub mod sessions;

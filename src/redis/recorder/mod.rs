@@ -5,6 +5,7 @@
 //! the standby keeps what is not known to be recorded and goes on where the number stands. [`numbering`] is the bookkeeping,
 //! [`lease`] the talk with Redis, this file the life of the role.
 
+pub mod inbox;
 mod lease;
 mod numbering;
 
@@ -19,7 +20,7 @@ use self::{
 use super::{
     commands::Commands,
     link::Link,
-    notes::{Note, NoteReceiver},
+    recorder::inbox::{Inbox, RecorderInput},
 };
 use crate::{
     core::{
@@ -61,7 +62,7 @@ pub struct Recorder {
     instance: Arc<Instance>,
     link: Link,
     lease: Lease,
-    notes: NoteReceiver,
+    inbox: Inbox,
     role: Role,
     numbering: Numbering,
     /// Counts the roles that it had: each has a name of its own in the leases.
@@ -77,7 +78,7 @@ pub type Stop = oneshot::Receiver<oneshot::Sender<()>>;
 
 impl Recorder {
     /// A recorder without role.
-    pub fn new(instance: Arc<Instance>, commands: Commands, link: Link, notes: NoteReceiver) -> Self {
+    pub fn new(instance: Arc<Instance>, commands: Commands, link: Link, inbox: Inbox) -> Self {
         let lease = Lease::new(commands, instance.name.clone(), LEASE);
         Self {
             link_up: instance.link.is_up(),
@@ -90,7 +91,7 @@ impl Recorder {
             instance,
             link,
             lease,
-            notes,
+            inbox,
         }
     }
 
@@ -113,15 +114,15 @@ impl Recorder {
                     return;
                 }
                 _ = timer.tick() => self.renew().await,
-                // Before the notes: what has come is written before more is taken.
+                // Before the inbox: what has come is written before more is taken.
                 () = tokio::time::sleep_until(write_at), if to_write => {
                     let pause = if self.write().await { Duration::ZERO } else { RETRY };
                     write_at = tokio::time::Instant::now() + pause;
                 }
-                _ = self.notes.receive(&mut batch) => {
+                _ = self.inbox.receive(&mut batch) => {
                     let mut chance = false;
                     for note in batch.drain(..) {
-                        chance |= matches!(note, Note::Vacant | Note::Link(true));
+                        chance |= matches!(note, RecorderInput::Vacant | RecorderInput::Link(true));
                         self.note(note).await;
                     }
                     if chance {
@@ -143,10 +144,10 @@ impl Recorder {
         self.role = role;
     }
 
-    async fn note(&mut self, note: Note) {
+    async fn note(&mut self, note: RecorderInput) {
         match note {
-            Note::Plain(message) => {
-                if message.subscription == self.notes.subscription()
+            RecorderInput::Plain(message) => {
+                if message.subscription == self.inbox.subscription()
                     && !self.numbering.push(message.channel, message.message)
                 {
                     tracing::error!(
@@ -155,28 +156,28 @@ impl Recorder {
                     self.resign().await;
                 }
             }
-            Note::Marker(marker) => match &self.role {
+            RecorderInput::Marker(marker) => match &self.role {
                 Role::Standby { marker: own } if *own == marker => self.numbering.start(Place { marker, n: 0 }),
                 Role::Writer { .. } => self.numbering.mark(marker),
                 _ => {}
             },
-            Note::Recorded { marker, n } => {
+            RecorderInput::Recorded { marker, n } => {
                 if matches!(self.role, Role::Standby { .. }) {
                     self.numbering.recorded(&Place { marker, n });
                 }
             }
-            Note::Link(up) => {
+            RecorderInput::Link(up) => {
                 self.link_up = up;
                 if !up {
                     self.link_lost().await;
                 }
             }
             // Redis may have forgotten who holds which lease.
-            Note::Reset => match self.role {
+            RecorderInput::Reset => match self.role {
                 Role::Writer { .. } => self.renew().await,
                 _ => self.resign().await,
             },
-            Note::Vacant => {}
+            RecorderInput::Vacant => {}
         }
     }
 
@@ -195,7 +196,7 @@ impl Recorder {
         if self.link.plain(false).await.is_err() {
             return false;
         }
-        self.notes.next_subscription();
+        self.inbox.next_subscription();
         self.numbering = Numbering::default();
         self.link.plain(true).await.is_ok()
     }
@@ -352,9 +353,9 @@ impl Recorder {
     /// A clean stop: what has come is written, then the lease is given back, and the standby goes on at once.
     async fn hand_over(&mut self) {
         let mut batch = Vec::new();
-        self.notes.receive_ready(&mut batch);
+        self.inbox.receive_ready(&mut batch);
         for note in batch.drain(..) {
-            if let Note::Plain(_) | Note::Marker(_) = note {
+            if let RecorderInput::Plain(_) | RecorderInput::Marker(_) = note {
                 self.note(note).await;
             }
         }

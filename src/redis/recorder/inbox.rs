@@ -23,7 +23,7 @@ pub struct PlainMessage {
 
 /// One piece of news.
 #[derive(Debug)]
-pub enum Note {
+pub enum RecorderInput {
     /// A plain message.
     Plain(PlainMessage),
     /// A standby's marker.
@@ -43,56 +43,56 @@ pub enum Note {
     Reset,
 }
 
-fn cost(note: &Note) -> usize {
+fn cost(note: &RecorderInput) -> usize {
     match note {
-        Note::Plain(plain) => plain.channel.len() + plain.message.len() + 128,
+        RecorderInput::Plain(plain) => plain.channel.len() + plain.message.len() + 128,
         _ => 0,
     }
 }
 
 /// The link's end.
-pub struct Notes {
-    sender: mpsc::UnboundedSender<Note>,
+pub struct InboxSender {
+    sender: mpsc::UnboundedSender<RecorderInput>,
     waiting_bytes: Arc<AtomicUsize>,
     subscription: Arc<AtomicU64>,
     overrun: AtomicBool,
 }
 
 /// The recorder's end.
-pub struct NoteReceiver {
-    receiver: mpsc::UnboundedReceiver<Note>,
+pub struct Inbox {
+    receiver: mpsc::UnboundedReceiver<RecorderInput>,
     waiting_bytes: Arc<AtomicUsize>,
     subscription: Arc<AtomicU64>,
 }
 
 /// Both ends.
-pub fn notes() -> (Notes, NoteReceiver) {
+pub fn channel() -> (InboxSender, Inbox) {
     let (sender, receiver) = mpsc::unbounded_channel();
     let waiting_bytes = Arc::new(AtomicUsize::new(0));
     let subscription = Arc::new(AtomicU64::new(0));
-    let notes = Notes {
+    let inbox = InboxSender {
         sender,
         waiting_bytes: waiting_bytes.clone(),
         subscription: subscription.clone(),
         overrun: AtomicBool::new(false),
     };
-    (notes, NoteReceiver { receiver, waiting_bytes, subscription })
+    (inbox, Inbox { receiver, waiting_bytes, subscription })
 }
 
-impl Notes {
+impl InboxSender {
     /// Sends a message of a publisher's channel.
     pub fn plain(&self, channel: Vec<u8>, message: Vec<u8>) {
         let subscription = self.subscription.load(Ordering::Relaxed);
-        self.send(Note::Plain(PlainMessage { subscription, channel, message }));
+        self.send(RecorderInput::Plain(PlainMessage { subscription, channel, message }));
     }
 
     /// Sends a note. Where too much waits, messages are dropped and the recorder is told as if the link had broken.
-    pub fn send(&self, note: Note) {
+    pub fn send(&self, note: RecorderInput) {
         let bytes = cost(&note);
         if bytes > 0 && self.waiting_bytes.load(Ordering::Relaxed) + bytes > LIMIT_BYTES {
             if !self.overrun.swap(true, Ordering::Relaxed) {
-                let _ = self.sender.send(Note::Link(false));
-                let _ = self.sender.send(Note::Link(true));
+                let _ = self.sender.send(RecorderInput::Link(false));
+                let _ = self.sender.send(RecorderInput::Link(true));
             }
             return;
         }
@@ -105,7 +105,7 @@ impl Notes {
     }
 }
 
-impl NoteReceiver {
+impl Inbox {
     /// The number of the current subscription.
     pub fn subscription(&self) -> u64 {
         self.subscription.load(Ordering::Relaxed)
@@ -116,22 +116,22 @@ impl NoteReceiver {
         self.subscription.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Waits for notes; ends never while the link lives.
-    pub async fn receive(&mut self, into: &mut Vec<Note>) -> usize {
+    /// Waits for inbox; ends never while the link lives.
+    pub async fn receive(&mut self, into: &mut Vec<RecorderInput>) -> usize {
         let n = self.receiver.recv_many(into, 1024).await;
         self.count(into);
         n
     }
 
     /// Takes what is there.
-    pub fn receive_ready(&mut self, into: &mut Vec<Note>) {
+    pub fn receive_ready(&mut self, into: &mut Vec<RecorderInput>) {
         while let Ok(note) = self.receiver.try_recv() {
             into.push(note);
         }
         self.count(into);
     }
 
-    fn count(&self, taken: &[Note]) {
+    fn count(&self, taken: &[RecorderInput]) {
         self.waiting_bytes.fetch_sub(taken.iter().map(cost).sum(), Ordering::Relaxed);
     }
 }
