@@ -46,10 +46,10 @@
 //! | promise (DESIGN.md section 1) | code | test |
 //! |---|---|---|
 //! | nothing is lost silently | `core/flow.rs`, `core/join.rs`, `redis/join.rs` | `tests/gateway/resume.rs`, `gap.rs`, `seams.rs` |
-//! | the id is always fresh | `state/sweep.rs`, `redis/tick.rs` | `tests/gateway/resume.rs` |
+//! | the id is always fresh | `state/timers.rs`, `redis/tick.rs` | `tests/gateway/resume.rs` |
 //! | any Redis client can publish | `redis/library.lua`, `redis/recorder` | `tests/gateway/delivery.rs`, `modes.rs` |
 //! | a fault of Redis is no fault of the client | `redis/link.rs` | `tests/gateway/faults.rs`, `neighbours.rs` |
-//! | a slow client costs only itself | `core/flow.rs`, `state/sweep.rs`, `state/client_socket.rs` | `tests/gateway/slow.rs` |
+//! | a slow client costs only itself | `core/flow.rs`, `state/timers.rs`, `state/client_socket.rs` | `tests/gateway/slow.rs` |
 //! | nothing fatal is said | `http/answers.rs`, `http/admission.rs`, `issuer.rs` | `tests/gateway/tickets.rs`, `limits.rs`, `jwks.rs` |
 //!
 //! Keys and the certificate change without a restart: `app/reload.rs`, tested in `tests/gateway/rotation.rs`.

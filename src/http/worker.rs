@@ -33,7 +33,7 @@ impl Worker {
         let (hub, orders) = Hub::new(instance.clone(), &inbox);
         let catch_up = CatchUpDriver::new(instance.clone(), commands.clone(), link.clone());
         actix_rt::spawn(hub.clone().run(inbox));
-        actix_rt::spawn(hub.clone().sweep());
+        actix_rt::spawn(hub.clone().run_timers());
         actix_rt::spawn(catch_up.clone().run(orders.catch_ups));
         actix_rt::spawn(sessions::keep(hub.clone(), commands.clone(), orders.ended));
         Ok(Self { instance, hub, link, commands, catch_up })

@@ -7,5 +7,5 @@ pub mod hub;
 pub mod instance;
 pub mod mailbox;
 pub mod rate;
-pub mod sweep;
 pub mod tail;
+pub mod timers;

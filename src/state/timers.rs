@@ -27,7 +27,7 @@ impl Hub {
     }
 
     /// Looks after the connections as long as the worker lives.
-    pub async fn sweep(self: Rc<Self>) {
+    pub async fn run_timers(self: Rc<Self>) {
         let mut timer = tokio::time::interval(TURN);
         timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         for turn in (0..GROUPS).cycle() {
