@@ -61,12 +61,15 @@ impl Gateway {
             let window_ms = drain.window.as_millis() as u64;
             instance.mailboxes.send(|| Message::Command(Command::Drain { window_ms }));
             let all_gone = async {
-                while instance.gate.taken() > 0 {
+                while instance.connection_limit.taken() > 0 {
                     tokio::time::sleep(Duration::from_millis(20)).await;
                 }
             };
             if tokio::time::timeout(drain.window + LAST_FRAMES, all_gone).await.is_err() {
-                tracing::warn!(connections = instance.gate.taken(), "some clients did not take their last frame");
+                tracing::warn!(
+                    connections = instance.connection_limit.taken(),
+                    "some clients did not take their last frame"
+                );
             }
             let records = instance.settings.publishers.plain == PlainPublish::Record;
             if records && tokio::time::timeout(HAND_OVER, link.hand_over()).await.is_err() {

@@ -42,7 +42,7 @@ fn turnover(instance: &Instance) -> u64 {
         labels.iter().map(|label| vec.with_label_values(&[label]).get()).sum()
     };
     let opened = sum(&metrics.opened, &["stream", "poll"]);
-    let gone = opened.saturating_sub(instance.gate.taken() as u64);
+    let gone = opened.saturating_sub(instance.connection_limit.taken() as u64);
     let accepted = sum(&metrics.sockets_accepted, &["public"]);
     let open = metrics.sockets.with_label_values(&["public"]).get();
     let closed = accepted.saturating_sub(u64::try_from(open).unwrap_or(0));

@@ -158,7 +158,7 @@ pub async fn admit(worker: &Worker, request: &HttpRequest, transport: &'static s
     let instance = &worker.instance;
     let address = client_address(request, &instance.settings.server);
     // Before anything that costs.
-    if !address.is_none_or(|address| instance.rates.connects_by_address.take(site(address), instance.now_ms())) {
+    if !address.is_none_or(|address| instance.rate_limits.connects_by_address.take(site(address), instance.now_ms())) {
         return Err(Denied::Busy(BusyReason::TooOften));
     }
     let params = Params::of(request)?;
@@ -175,10 +175,10 @@ pub async fn admit(worker: &Worker, request: &HttpRequest, transport: &'static s
         }
         return Err(Denied::Busy(BusyReason::Draining));
     }
-    if !instance.rates.connects_by_user.take(ticket.user.clone(), instance.now_ms()) {
+    if !instance.rate_limits.connects_by_user.take(ticket.user.clone(), instance.now_ms()) {
         return Err(Denied::Busy(BusyReason::TooOften));
     }
-    let pass = instance.gate.enter(&ticket.user, &ticket.digest).map_err(Denied::Busy)?;
+    let permit = instance.connection_limit.enter(&ticket.user, &ticket.digest).map_err(Denied::Busy)?;
     if !instance.link.came_up(Duration::from_millis(instance.now_ms())).await {
         return Err(Denied::Busy(BusyReason::RedisAway));
     }
@@ -200,7 +200,7 @@ pub async fn admit(worker: &Worker, request: &HttpRequest, transport: &'static s
         client: Client { user: ticket.user.clone(), topics, session, id, transport },
         cursor,
         cursor_text: cursor_text.map(|text| text.chars().take(512).collect()),
-        pass,
+        permit,
         socket: stream.socket(),
     });
     worker.hub.add(&connection);

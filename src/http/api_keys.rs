@@ -79,7 +79,7 @@ pub async fn body(
     scope: Scope,
 ) -> Result<Bytes, Box<HttpResponse>> {
     check(request, instance, scope)
-        .and_then(|key| match instance.rates.posts_by_key.take(key, instance.now_ms()) {
+        .and_then(|key| match instance.rate_limits.posts_by_key.take(key, instance.now_ms()) {
             true => Ok(()),
             false => Err(Denial::TooOften),
         })

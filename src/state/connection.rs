@@ -13,8 +13,8 @@ use tokio::sync::Notify;
 
 use super::{
     client_socket::{ClientSocket, StallClock},
-    gate::Pass,
     instance::{Instance, unix_ms},
+    limits::connections::ConnectionPermit,
 };
 use crate::core::{
     catch_up::ClockSnapshot,
@@ -87,7 +87,7 @@ pub struct Parts {
     /// The client's id as it came, for `sse.gap`.
     pub cursor_text: Option<String>,
     /// Its place behind the gate.
-    pub pass: Pass,
+    pub permit: ConnectionPermit,
     /// The client's socket.
     pub socket: Box<dyn ClientSocket>,
 }
@@ -117,7 +117,7 @@ pub struct Connection {
     admitted: Cell<bool>,
     stall: Cell<StallClock>,
     socket: Box<dyn ClientSocket>,
-    pass: RefCell<Option<Pass>>,
+    permit: RefCell<Option<ConnectionPermit>>,
 }
 
 impl Connection {
@@ -144,7 +144,7 @@ impl Connection {
             admitted: Cell::new(false),
             stall: Cell::default(),
             socket: parts.socket,
-            pass: RefCell::new(Some(parts.pass)),
+            permit: RefCell::new(Some(parts.permit)),
             instance: parts.instance,
         })
     }
@@ -380,7 +380,7 @@ impl Connection {
 
     /// Books the end: what is still queued is gone, its place behind the gate is free.
     pub(super) fn forget(&self) {
-        self.pass.take();
+        self.permit.take();
         self.gone.set(true);
         self.with(Flow::drop_queue);
         self.drained.notify_waiters();

@@ -11,7 +11,7 @@ use std::{
 
 use tokio::sync::Notify;
 
-use super::{gate::Gate, mailbox::Mailboxes, rate::Rate, tail::Tail};
+use super::{limits::connections::ConnectionLimit, limits::rate::RateLimit, mailbox::Mailboxes, tail::Tail};
 use crate::{
     auth::Auth,
     core::id::EventId,
@@ -28,13 +28,13 @@ const START: Duration = Duration::from_secs(3);
 const MINUTE: Duration = Duration::from_secs(60);
 
 /// How often somebody may come, by who it is.
-pub struct Rates {
+pub struct RateLimits {
     /// Streams and polls, by [`crate::core::address::site`].
-    pub connects_by_address: Rate<IpAddr>,
+    pub connects_by_address: RateLimit<IpAddr>,
     /// The same, by user.
-    pub connects_by_user: Rate<Arc<str>>,
+    pub connects_by_user: RateLimit<Arc<str>>,
     /// Requests of backends, by the digest of their key.
-    pub posts_by_key: Rate<[u8; 32]>,
+    pub posts_by_key: RateLimit<[u8; 32]>,
 }
 
 /// One instance of the gateway.
@@ -50,9 +50,9 @@ pub struct Instance {
     /// Recent broadcasts.
     pub tail: Tail,
     /// The bounds on connections.
-    pub gate: Arc<Gate>,
+    pub connection_limit: Arc<ConnectionLimit>,
     /// How often clients and backends may come.
-    pub rates: Rates,
+    pub rate_limits: RateLimits,
     /// The state of the subscriber's link.
     pub link: LinkState,
     /// Tickets and API keys.
@@ -80,11 +80,11 @@ impl Instance {
             metrics,
             mailboxes: Mailboxes::default(),
             tail: Tail::new(settings.history.tail_bytes),
-            gate: Gate::new(limits.max_connections, limits.max_connections_per_user),
-            rates: Rates {
-                connects_by_address: Rate::new(limits.connects_per_address_per_minute, MINUTE),
-                connects_by_user: Rate::new(limits.connects_per_user_per_minute, MINUTE),
-                posts_by_key: Rate::new(limits.posts_per_key_per_second, Duration::from_secs(1)),
+            connection_limit: ConnectionLimit::new(limits.max_connections, limits.max_connections_per_user),
+            rate_limits: RateLimits {
+                connects_by_address: RateLimit::new(limits.connects_per_address_per_minute, MINUTE),
+                connects_by_user: RateLimit::new(limits.connects_per_user_per_minute, MINUTE),
+                posts_by_key: RateLimit::new(limits.posts_per_key_per_second, Duration::from_secs(1)),
             },
             link: LinkState::default(),
             auth,
@@ -124,7 +124,7 @@ impl Instance {
             Some("no-recorder")
         } else if self.auth.has_no_keys() {
             Some("keys-away")
-        } else if self.gate.is_full() {
+        } else if self.connection_limit.is_full() {
             Some("full")
         } else {
             None

@@ -2,10 +2,9 @@
 
 pub mod client_socket;
 pub mod connection;
-pub mod gate;
 pub mod hub;
 pub mod instance;
+pub mod limits;
 pub mod mailbox;
-pub mod rate;
 pub mod tail;
 pub mod timers;

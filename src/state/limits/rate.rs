@@ -12,7 +12,7 @@ use std::{
 const MAX_KEYS: usize = 100_000;
 
 /// A bound on how often.
-pub struct Rate<K> {
+pub struct RateLimit<K> {
     /// Between two, if they come evenly, µs; 0: no bound.
     period_us: u64,
     window_us: u64,
@@ -20,7 +20,7 @@ pub struct Rate<K> {
     full_again_us: Mutex<HashMap<K, u64>>,
 }
 
-impl<K: Hash + Eq> Rate<K> {
+impl<K: Hash + Eq> RateLimit<K> {
     /// `allowed` in each `window`; 0: any number.
     pub fn new(allowed: u64, window: Duration) -> Self {
         let window_us = window.as_micros() as u64;
@@ -54,13 +54,13 @@ impl<K: Hash + Eq> Rate<K> {
 mod tests {
     use super::*;
 
-    fn taken(rate: &Rate<u32>, key: u32, now_ms: u64) -> usize {
+    fn taken(rate: &RateLimit<u32>, key: u32, now_ms: u64) -> usize {
         (0..1000).take_while(|_| rate.take(key, now_ms)).count()
     }
 
     #[test]
     fn an_allowance_is_used_up_and_grows_again() {
-        let rate = Rate::new(60, Duration::from_secs(60));
+        let rate = RateLimit::new(60, Duration::from_secs(60));
         assert_eq!(taken(&rate, 1, 5), 60);
         assert_eq!(taken(&rate, 2, 5), 60, "each key has its own");
         assert_eq!(taken(&rate, 1, 1004), 0);
@@ -71,8 +71,8 @@ mod tests {
 
     #[test]
     fn nothing_is_bounded_by_0_and_keys_are_bounded() {
-        assert_eq!(taken(&Rate::new(0, Duration::from_secs(1)), 1, 0), 1000);
-        let rate = Rate::new(1, Duration::from_secs(1));
+        assert_eq!(taken(&RateLimit::new(0, Duration::from_secs(1)), 1, 0), 1000);
+        let rate = RateLimit::new(1, Duration::from_secs(1));
         for key in 0..MAX_KEYS as u32 {
             assert!(rate.take(key, 0));
         }

@@ -17,35 +17,35 @@ struct Counts {
 
 impl Counts {
     /// Whether one more may come in. A session that is here already may, once: it takes over its own place.
-    fn admit(&self, user: &Arc<str>, session: u64, gate: &Gate) -> Result<(), BusyReason> {
+    fn admit(&self, user: &Arc<str>, session: u64, limit: &ConnectionLimit) -> Result<(), BusyReason> {
         if self.by_session.get(&session) == Some(&1) {
             return Ok(());
         }
-        if self.all >= gate.max {
+        if self.all >= limit.max {
             return Err(BusyReason::Full);
         }
         match self.by_user.get(user) {
-            Some(count) if *count >= gate.max_per_user => Err(BusyReason::UserFull),
+            Some(count) if *count >= limit.max_per_user => Err(BusyReason::UserFull),
             _ => Ok(()),
         }
     }
 }
 
 /// Counts connections.
-pub struct Gate {
+pub struct ConnectionLimit {
     counts: Mutex<Counts>,
     max: usize,
     max_per_user: usize,
 }
 
 /// A place behind the gate; dropping it gives it back.
-pub struct Pass {
-    gate: Arc<Gate>,
+pub struct ConnectionPermit {
+    connection_limit: Arc<ConnectionLimit>,
     user: Arc<str>,
     session: u64,
 }
 
-impl Gate {
+impl ConnectionLimit {
     /// A gate with these bounds.
     pub fn new(max: usize, max_per_user: usize) -> Arc<Self> {
         Arc::new(Self { counts: Mutex::default(), max, max_per_user })
@@ -55,14 +55,14 @@ impl Gate {
     ///
     /// # Errors
     /// Which bound is reached.
-    pub fn enter(self: &Arc<Self>, user: &Arc<str>, digest: &str) -> Result<Pass, BusyReason> {
+    pub fn enter(self: &Arc<Self>, user: &Arc<str>, digest: &str) -> Result<ConnectionPermit, BusyReason> {
         let session = digest.get(..16).and_then(|hex| u64::from_str_radix(hex, 16).ok()).unwrap_or_default();
         let mut counts = self.lock();
         counts.admit(user, session, self)?;
         counts.all += 1;
         *counts.by_user.entry(user.clone()).or_default() += 1;
         *counts.by_session.entry(session).or_default() += 1;
-        Ok(Pass { gate: self.clone(), user: user.clone(), session })
+        Ok(ConnectionPermit { connection_limit: self.clone(), user: user.clone(), session })
     }
 
     /// Whether no place is left.
@@ -80,9 +80,9 @@ impl Gate {
     }
 }
 
-impl Drop for Pass {
+impl Drop for ConnectionPermit {
     fn drop(&mut self) {
-        let mut counts = self.gate.lock();
+        let mut counts = self.connection_limit.lock();
         counts.all -= 1;
         leave(&mut counts.by_user, &self.user);
         leave(&mut counts.by_session, &self.session);
@@ -104,7 +104,7 @@ mod tests {
 
     #[test]
     fn both_bounds_hold_and_places_come_back() {
-        let gate = Gate::new(3, 2);
+        let gate = ConnectionLimit::new(3, 2);
         let (a, b): (Arc<str>, Arc<str>) = ("a".into(), "b".into());
         let names: Vec<String> = (1..9).map(|n| format!("{n:064x}").chars().rev().collect()).collect();
         let first = gate.enter(&a, &names[0]).ok().unwrap();
