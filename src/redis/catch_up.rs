@@ -8,7 +8,7 @@ use tokio::sync::{Semaphore, mpsc};
 use super::{
     commands::{Commands, Fault},
     link::Link,
-    log, tail_fill,
+    log, replay_cache_fill,
 };
 use crate::{
     core::{
@@ -43,7 +43,7 @@ pub struct CatchUpDriver {
 enum Source {
     Log(Channel),
     /// All broadcasts of the client's topics, from memory.
-    Tail,
+    Cache,
 }
 
 /// What a cursor cannot be sure of.
@@ -201,8 +201,8 @@ impl CatchUpDriver {
             return Ok((sources, false));
         }
         let _reader = self.readers.acquire().await.map_err(|_| Stop::Void)?;
-        if !stale && tail_fill::reaches(&self.instance, &self.commands, from, &c.client.topics).await? {
-            sources.push(Source::Tail);
+        if !stale && replay_cache_fill::reaches(&self.instance, &self.commands, from, &c.client.topics).await? {
+            sources.push(Source::Cache);
         } else {
             let (topics, too_many) = log::active_broadcasts(&self.commands, &c.client.topics, from).await?;
             sources.extend(topics.into_iter().map(Source::Log));
@@ -228,10 +228,10 @@ impl CatchUpDriver {
                     numbers.push(n);
                     logs.push((channel.clone(), after));
                 }
-                Source::Tail => {
+                Source::Cache => {
                     // A tail that was cut meanwhile no longer reaches back: the logs do.
                     let (events, more) =
-                        self.instance.tail.read(after, h, &c.client.topics, count).ok_or(Stop::Again)?;
+                        self.instance.replay_cache.read(after, h, &c.client.topics, count).ok_or(Stop::Again)?;
                     pages.push((n, Page { events, more, upto: EventId::ZERO, last_ever: EventId::ZERO }));
                 }
             }

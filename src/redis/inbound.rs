@@ -172,7 +172,7 @@ impl Inbound {
         }
         self.instance.metrics.relayed.with_label_values(&[event.channel.kind()]).inc();
         let event = Arc::new(event);
-        self.instance.tail.push(&event);
+        self.instance.replay_cache.push(&event);
         self.instance.mailboxes.send_event(&event);
     }
 
@@ -198,8 +198,8 @@ impl Inbound {
     pub fn enter_epoch(&self, epoch: EventId) {
         if self.instance.link.enter_epoch(epoch) {
             tracing::warn!(%epoch, "a new epoch: Redis was wiped, restored or replaced; clients are told sse.gap (reset)");
-            self.instance.tail.clear();
-            self.instance.tail.begin(epoch);
+            self.instance.replay_cache.clear();
+            self.instance.replay_cache.begin(epoch);
             self.instance.mailboxes.send(|| Message::Seam { id: epoch, reason: GapReason::Reset });
         }
     }

@@ -188,7 +188,7 @@ impl Supervisor {
         self.instance.metrics.link_up.set(0);
         self.instance.metrics.subscriptions.set(0);
         self.instance.mailboxes.send(|| Message::LinkDown);
-        self.instance.tail.clear();
+        self.instance.replay_cache.clear();
         self.inbound.link_changed(false);
     }
 
@@ -288,7 +288,7 @@ impl Supervisor {
         let clock = self.mark(connection).await.map_err(fault)?;
         self.instance.link.saw(clock.h);
         self.inbound.enter_epoch(clock.epoch);
-        self.instance.tail.begin(clock.h);
+        self.instance.replay_cache.begin(clock.h);
         self.instance.link.set_up(true);
         self.instance.metrics.link_up.set(1);
         self.instance.mailboxes.send(|| Message::Tick(clock.h));

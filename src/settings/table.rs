@@ -78,8 +78,8 @@ keys! {
         |s, v| s.history.dedupe_window = parse::duration(v, ms(1, 7 * DAY))?;
     "history.max_event_bytes" = "65536", "Largest payload.",
         |s, v| s.history.max_event_bytes = parse::bytes(v, 1..=16 << 20)?;
-    "history.tail_bytes" = r#""16MiB""#, "Recent broadcasts that an instance keeps in memory, so that resumes need not ask Redis.",
-        |s, v| s.history.tail_bytes = parse::bytes(v, 0..=1 << 40)?;
+    "history.replay_cache_bytes" = r#""16MiB""#, "Recent broadcasts that an instance keeps in memory, so that resumes need not ask Redis.",
+        |s, v| s.history.replay_cache_bytes = parse::bytes(v, 0..=1 << 40)?;
     "tickets.secret" = r#""""#, "HS256 secret of 32 bytes or more. Belongs into the environment or a file, never into this one.",
         |s, v| s.tickets.keys.extend(parse_keys::secret(v)?);
     "tickets.secret_file" = r#""""#, "File that holds the HS256 secret (a line break at its end is ignored).",

@@ -113,7 +113,7 @@ pub struct History {
     /// Largest payload in bytes.
     pub max_event_bytes: usize,
     /// Bytes of recent broadcasts that an instance keeps in memory for resumes.
-    pub tail_bytes: usize,
+    pub replay_cache_bytes: usize,
 }
 
 /// Signature algorithms for tickets.

@@ -11,7 +11,9 @@ use std::{
 
 use tokio::sync::Notify;
 
-use super::{limits::connections::ConnectionLimit, limits::rate::RateLimit, mailbox::Mailboxes, tail::Tail};
+use super::{
+    limits::connections::ConnectionLimit, limits::rate::RateLimit, mailbox::Mailboxes, replay_cache::ReplayCache,
+};
 use crate::{
     auth::Auth,
     core::id::EventId,
@@ -48,7 +50,7 @@ pub struct Instance {
     /// The workers' mailboxes.
     pub mailboxes: Mailboxes,
     /// Recent broadcasts.
-    pub tail: Tail,
+    pub replay_cache: ReplayCache,
     /// The bounds on connections.
     pub connection_limit: Arc<ConnectionLimit>,
     /// How often clients and backends may come.
@@ -79,7 +81,7 @@ impl Instance {
             name: uuid::Uuid::new_v4().to_string(),
             metrics,
             mailboxes: Mailboxes::default(),
-            tail: Tail::new(settings.history.tail_bytes),
+            replay_cache: ReplayCache::new(settings.history.replay_cache_bytes),
             connection_limit: ConnectionLimit::new(limits.max_connections, limits.max_connections_per_user),
             rate_limits: RateLimits {
                 connects_by_address: RateLimit::new(limits.connects_per_address_per_minute, MINUTE),

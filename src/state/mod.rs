@@ -6,5 +6,5 @@ pub mod hub;
 pub mod instance;
 pub mod limits;
 pub mod mailbox;
-pub mod tail;
+pub mod replay_cache;
 pub mod timers;

@@ -482,7 +482,7 @@ def memory_needed(values: dict[str, object]) -> int:
     # kernel adds 4.5 KiB, which count in the cgroup too.
     return (
         size(values["limits.queue_bytes_total"])
-        + size(values["history.tail_bytes"])
+        + size(values["history.replay_cache_bytes"])
         + values["limits.max_connections"] * (16 << 10)
         + (32 << 20)
     )

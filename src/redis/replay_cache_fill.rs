@@ -25,7 +25,7 @@ const PAGE_EVENTS: usize = 1024;
 /// # Errors
 /// Redis does not answer.
 pub async fn reaches(instance: &Instance, commands: &Commands, from: EventId, topics: &Topics) -> Result<bool, Fault> {
-    let covered = || instance.tail.start().is_some_and(|start| start <= from);
+    let covered = || instance.replay_cache.start().is_some_and(|start| start <= from);
     if covered() {
         return Ok(true);
     }
@@ -33,15 +33,15 @@ pub async fn reaches(instance: &Instance, commands: &Commands, from: EventId, to
     if topics.prefixes().next().is_none() {
         return Ok(false);
     }
-    let _turn = instance.tail.filling.lock().await;
+    let _turn = instance.replay_cache.filling.lock().await;
     if covered() {
         return Ok(true);
     }
-    let Some(start) = instance.tail.start().filter(|start| start.ms.saturating_sub(from.ms) < REACH_MS) else {
+    let Some(start) = instance.replay_cache.start().filter(|start| start.ms.saturating_sub(from.ms) < REACH_MS) else {
         return Ok(false);
     };
-    match read(commands, from, start, instance.settings.history.tail_bytes / 2).await? {
-        Some(events) => Ok(instance.tail.prepend(from, start, &events)),
+    match read(commands, from, start, instance.settings.history.replay_cache_bytes / 2).await? {
+        Some(events) => Ok(instance.replay_cache.prepend(from, start, &events)),
         None => Ok(false),
     }
 }

@@ -18,7 +18,7 @@ struct Inner {
 }
 
 /// See the file's head.
-pub struct Tail {
+pub struct ReplayCache {
     inner: Mutex<Inner>,
     limit_bytes: usize,
     /// Held by the one catch-up that reads from Redis what the tail lacks; the others wait and find it there.
@@ -33,7 +33,7 @@ fn id_of(event: &Event) -> EventId {
     event.id.unwrap_or(EventId::ZERO)
 }
 
-impl Tail {
+impl ReplayCache {
     /// An empty tail that holds at most this many bytes.
     pub fn new(limit_bytes: usize) -> Self {
         Self { inner: Mutex::default(), limit_bytes, filling: tokio::sync::Mutex::default() }
@@ -135,14 +135,14 @@ mod tests {
         Arc::new(Event::new(id(ms), EventId::ZERO, channel, None, "t", &"x".repeat(100)))
     }
 
-    fn read(tail: &Tail, from: u64, to: u64, count: usize) -> Option<(Vec<u64>, bool)> {
+    fn read(tail: &ReplayCache, from: u64, to: u64, count: usize) -> Option<(Vec<u64>, bool)> {
         let all = Topics::parse(["a"].into_iter()).unwrap();
         tail.read(id(from), id(to), &all, count).map(|(e, more)| (e.iter().map(|e| id_of(e).ms).collect(), more))
     }
 
     #[test]
     fn it_answers_only_for_what_it_has_seen() {
-        let tail = Tail::new(10_000);
+        let tail = ReplayCache::new(10_000);
         tail.push(&event(4, "a"));
         tail.push(&event(6, "a"));
         assert_eq!(read(&tail, 5, 9, 10), None, "not begun");
@@ -162,7 +162,7 @@ mod tests {
 
     #[test]
     fn it_is_bounded_and_its_start_moves() {
-        let tail = Tail::new(1000);
+        let tail = ReplayCache::new(1000);
         tail.begin(id(1));
         (2..50).for_each(|ms| tail.push(&event(ms, "a")));
         assert_eq!(read(&tail, 1, 99, 10), None);
