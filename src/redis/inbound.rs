@@ -229,9 +229,9 @@ impl Inbound {
         let time = |ms: &str| ms.parse().ok().filter(|ms| self.is_plausible(EventId { ms: *ms, seq: 0 }));
         let send = |command: &dyn Fn() -> Command| self.instance.mailboxes.send(|| Message::Command(command()));
         match words[..] {
-            ["taken-over", digest, turn, times] => {
-                let (turn, times) = (time(turn)?, times.parse().ok()?);
-                send(&|| Command::TakenOver { digest: digest.to_owned(), turn, times });
+            ["taken-over", digest, generation, times] => {
+                let (generation, times) = (time(generation)?, times.parse().ok()?);
+                send(&|| Command::TakenOver { digest: digest.to_owned(), generation, times });
             }
             ["revoke", user, ms] => {
                 let revoked_ms = time(ms)?;

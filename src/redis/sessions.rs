@@ -98,7 +98,7 @@ pub async fn open(commands: &Commands, grace: Duration, redeem: &Redeem<'_>) -> 
             first: EventId::parse(&text(1)).unwrap_or_default(),
             opened_ms: text(2).parse().unwrap_or(0),
             until_ms: text(3).parse().unwrap_or(redeem.until_ms),
-            turn: text(5).parse().unwrap_or(1),
+            generation: text(5).parse().unwrap_or(1),
             proof: text(6),
         }),
         "expired" => Err(NoSession::Expired),
@@ -196,7 +196,7 @@ async fn renew(
             .arg(c.client.session.until_ms)
             .arg(ttl_ms)
             .arg(u8::from(closing))
-            .arg(c.client.session.turn)
+            .arg(c.client.session.generation)
             .arg(&c.client.session.proof);
     }
     commands.run(&call).await.inspect_err(|fault| tracing::debug!(error = %fault, "sessions not renewed")).ok()

@@ -47,7 +47,7 @@ pub struct Session {
     /// Digest of the session's cookie, empty: it has none.
     pub proof: String,
     /// The how-manyth connection of the session this one is: a higher turn takes over.
-    pub turn: u64,
+    pub generation: u64,
 }
 
 /// Who is connected, and to what.

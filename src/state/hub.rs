@@ -16,7 +16,7 @@ use tokio::sync::{Notify, mpsc};
 use super::{
     connection::Connection,
     instance::Instance,
-    mailbox::{Command, Inbox, Listed, Message, Residents},
+    mailbox::{Command, Inbox, Listed, LocalUsers, Message},
 };
 use crate::core::{
     channel::Channel,
@@ -38,7 +38,7 @@ const TAKEN_OVER_RETRY_MS: u64 = 60_000;
 
 /// What was said lately of sessions: it may come before the connection that it is about.
 #[derive(Default)]
-struct News {
+struct SessionNotices {
     /// Digest -> turn.
     taken_over: HashMap<String, u64>,
     /// User -> ms.
@@ -46,21 +46,21 @@ struct News {
 }
 
 /// More news than this are forgotten; the renewal of sessions tells them again.
-const MAX_NEWS: usize = 4096;
+const MAX_NOTICES: usize = 4096;
 
-impl News {
+impl SessionNotices {
     fn bound(&mut self) {
-        if self.taken_over.len() > MAX_NEWS {
+        if self.taken_over.len() > MAX_NOTICES {
             self.taken_over.clear();
         }
-        if self.revoked.len() > MAX_NEWS {
+        if self.revoked.len() > MAX_NOTICES {
             self.revoked.clear();
         }
     }
 
     fn about(&self, c: &Connection) -> Option<CloseReason> {
         let session = &c.client.session;
-        if self.taken_over.get(&session.digest).is_some_and(|turn| *turn > session.turn) {
+        if self.taken_over.get(&session.digest).is_some_and(|generation| *generation > session.generation) {
             Some(CloseReason::TakenOver)
         } else if self.revoked.get(&*c.client.user).is_some_and(|ms| *ms >= session.opened_ms) {
             Some(CloseReason::Revoked)
@@ -83,7 +83,7 @@ pub struct Hub {
     /// The instance.
     pub instance: Arc<Instance>,
     index: RefCell<Index>,
-    news: RefCell<News>,
+    session_notices: RefCell<SessionNotices>,
     /// The sessions must be renewed at once: Redis may have forgotten them.
     pub sessions_due: Notify,
     /// Everything up to here has come to this worker.
@@ -92,7 +92,7 @@ pub struct Hub {
     catch_ups: mpsc::UnboundedSender<CatchUpRequest>,
     ended: mpsc::UnboundedSender<Rc<Connection>>,
     largest_bytes: Arc<AtomicUsize>,
-    residents: Residents,
+    local_users: LocalUsers,
 }
 
 /// What a hub asks of the layer above.
@@ -112,13 +112,13 @@ impl Hub {
             link_up: Cell::new(instance.link.is_up()),
             instance,
             index: RefCell::default(),
-            news: RefCell::default(),
+            session_notices: RefCell::default(),
             sessions_due: Notify::new(),
             watermark: Cell::default(),
             catch_ups,
             ended,
             largest_bytes: inbox.largest_bytes.clone(),
-            residents: inbox.residents.clone(),
+            local_users: inbox.local_users.clone(),
         };
         (Rc::new(hub), Orders { catch_ups: catch_ups_receiver, ended: ended_receiver })
     }
@@ -225,7 +225,7 @@ impl Hub {
         connection.key.set(key);
         let user = &connection.client.user;
         index.users.entry(user.clone()).or_default().push(key);
-        self.residents.came(user.clone());
+        self.local_users.came(user.clone());
         for topic in connection.client.topics.exact() {
             index.exact.entry(topic.to_owned()).or_default().push(key);
         }
@@ -234,9 +234,9 @@ impl Hub {
         }
         drop(index);
         self.schedule(connection);
-        let mut news = self.news.borrow_mut();
-        news.bound();
-        if let Some(reason) = news.about(connection) {
+        let mut notices = self.session_notices.borrow_mut();
+        notices.bound();
+        if let Some(reason) = notices.about(connection) {
             self.end_session(connection, reason);
         }
         self.instance.metrics.connections.inc();
@@ -264,7 +264,7 @@ impl Hub {
         let user = &connection.client.user;
         unlink(&mut index.users, user, key);
         if !index.users.contains_key(user) {
-            self.residents.left(user);
+            self.local_users.left(user);
         }
         for topic in connection.client.topics.exact() {
             unlink(&mut index.exact, &topic.to_owned(), key);
@@ -302,18 +302,19 @@ impl Hub {
 
     fn command(self: &Rc<Self>, command: Command) {
         match command {
-            Command::TakenOver { digest, turn, times } => {
+            Command::TakenOver { digest, generation, times } => {
                 // 60 s and growing: two tabs with one ticket must not take over from each other all day.
                 let retry_ms = TAKEN_OVER_RETRY_MS * (1 << times.saturating_sub(1).min(4));
-                let older = |c: &&Rc<Connection>| c.client.session.digest == digest && c.client.session.turn < turn;
+                let older =
+                    |c: &&Rc<Connection>| c.client.session.digest == digest && c.client.session.generation < generation;
                 self.snapshot().iter().filter(older).for_each(|c| self.close(c, CloseReason::TakenOver, retry_ms));
-                self.news.borrow_mut().taken_over.insert(digest, turn);
+                self.session_notices.borrow_mut().taken_over.insert(digest, generation);
             }
             Command::Revoke { user, revoked_ms } => {
                 let revoked = |c: &&Rc<Connection>| *c.client.user == *user && c.client.session.opened_ms <= revoked_ms;
                 let retry_ms = self.retry_ms();
                 self.snapshot().iter().filter(revoked).for_each(|c| self.close(c, CloseReason::Revoked, retry_ms));
-                self.news.borrow_mut().revoked.insert(user, revoked_ms);
+                self.session_notices.borrow_mut().revoked.insert(user, revoked_ms);
             }
             Command::List(user, reply) => {
                 let wanted = |c: &&Rc<Connection>| user.as_deref().is_none_or(|u| *c.client.user == *u);

@@ -45,7 +45,7 @@ pub enum Command {
         /// Digest of the ticket.
         digest: String,
         /// The turn of the connection that took over.
-        turn: u64,
+        generation: u64,
         /// How often that has happened to the session.
         times: u64,
     },
@@ -90,9 +90,9 @@ pub struct Listed {
 /// The users that a worker has connections of. The worker keeps it, the link asks: an event for one user wakes only the workers
 /// that can deliver it. Who comes is noted before the mark of its catch-up is taken, so nothing past the mark passes it by.
 #[derive(Clone, Default)]
-pub struct Residents(Arc<Mutex<HashSet<Arc<str>>>>);
+pub struct LocalUsers(Arc<Mutex<HashSet<Arc<str>>>>);
 
-impl Residents {
+impl LocalUsers {
     /// The first connection of a user comes.
     pub fn came(&self, user: Arc<str>) {
         self.lock().insert(user);
@@ -103,7 +103,7 @@ impl Residents {
         self.lock().remove(user);
     }
 
-    fn are_told(&self, channel: &Channel) -> bool {
+    fn includes(&self, channel: &Channel) -> bool {
         match channel {
             Channel::User(user) => self.lock().contains(&**user),
             Channel::Broadcast(_) => true,
@@ -122,7 +122,7 @@ pub struct Mailbox {
     overrun: AtomicBool,
     /// Size of the largest queue in that worker, for shedding.
     largest_bytes: Arc<AtomicUsize>,
-    residents: Residents,
+    local_users: LocalUsers,
 }
 
 /// The receiving end.
@@ -132,7 +132,7 @@ pub struct Inbox {
     /// Where the worker notes the size of its largest queue.
     pub largest_bytes: Arc<AtomicUsize>,
     /// Where the worker notes its users.
-    pub residents: Residents,
+    pub local_users: LocalUsers,
 }
 
 fn cost(message: &Message) -> usize {
@@ -164,16 +164,16 @@ impl Mailboxes {
         let (sender, receiver) = mpsc::unbounded_channel();
         let waiting_bytes = Arc::new(AtomicUsize::new(0));
         let largest_bytes = Arc::new(AtomicUsize::new(0));
-        let residents = Residents::default();
+        let local_users = LocalUsers::default();
         let mailbox = Mailbox {
             sender,
             waiting_bytes: waiting_bytes.clone(),
             overrun: AtomicBool::new(false),
             largest_bytes: largest_bytes.clone(),
-            residents: residents.clone(),
+            local_users: local_users.clone(),
         };
         self.lock().push(mailbox);
-        Inbox { receiver, waiting_bytes, largest_bytes, residents }
+        Inbox { receiver, waiting_bytes, largest_bytes, local_users }
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<Mailbox>> {
@@ -188,7 +188,7 @@ impl Mailboxes {
     /// Sends an event to the workers that have somebody who may see it.
     pub fn send_event(&self, event: &Arc<Event>) {
         self.lock().retain(|mailbox| {
-            !mailbox.residents.are_told(&event.channel) || mailbox.send(Message::Event(event.clone()))
+            !mailbox.local_users.includes(&event.channel) || mailbox.send(Message::Event(event.clone()))
         });
     }
 
@@ -250,7 +250,7 @@ mod tests {
     async fn an_event_for_one_user_goes_where_the_user_is() {
         let boxes = Mailboxes::default();
         let mut workers = [boxes.open(), boxes.open()];
-        workers[1].residents.came("42".into());
+        workers[1].local_users.came("42".into());
         let event = |channel| {
             let channel = Channel::parse(channel).unwrap();
             Arc::new(Event::new(EventId::ZERO, EventId::ZERO, channel, None, "t", "x"))
@@ -258,7 +258,7 @@ mod tests {
         for channel in ["user:42:events", "user:7:events", "broadcast:a"] {
             boxes.send_event(&event(channel));
         }
-        workers[1].residents.left("42");
+        workers[1].local_users.left("42");
         boxes.send_event(&event("user:42:events"));
         boxes.send(|| Message::LinkUp);
         let mut counts = Vec::new();
