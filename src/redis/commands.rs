@@ -6,7 +6,7 @@ use deadpool_redis::{Manager, Pool, Runtime};
 use redis::{AsyncConnectionConfig, Cmd, FromRedisValue, Pipeline, RedisError, ToRedisArgs};
 use secrecy::ExposeSecret;
 
-use super::keys::Keys;
+use super::key_names::KeyNames;
 use crate::{core::log_limit::LogOnce, settings, state::instance::unix_ms};
 
 /// Foreign keys that are remembered as logged.
@@ -81,7 +81,7 @@ impl From<RedisError> for Fault {
 pub struct Commands {
     pool: Pool,
     /// Names of keys and functions.
-    pub keys: Arc<Keys>,
+    pub keys: Arc<KeyNames>,
     timeout: Duration,
 }
 
@@ -103,7 +103,7 @@ impl Commands {
             .recycle_timeout(Some(timeout))
             .build()
             .map_err(|e| RedisError::from(std::io::Error::other(e.to_string())))?;
-        Ok(Self { pool, keys: Arc::new(Keys::new(settings)), timeout })
+        Ok(Self { pool, keys: Arc::new(KeyNames::new(settings)), timeout })
     }
 
     async fn connection(&self) -> Result<deadpool_redis::Connection, Fault> {

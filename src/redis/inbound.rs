@@ -10,7 +10,7 @@ use redis::{PushInfo, PushKind, Value};
 use tokio::sync::{Notify, mpsc};
 
 use super::{
-    keys::Keys,
+    key_names::KeyNames,
     recorder::inbox::{InboxSender, RecorderInput},
 };
 use crate::{
@@ -47,7 +47,7 @@ pub struct Rejected {
 /// See the file's head.
 pub struct Inbound {
     instance: Arc<Instance>,
-    keys: Arc<Keys>,
+    keys: Arc<KeyNames>,
     /// Begins the names of our own channels; made once, not for each message.
     live_prefix: String,
     inbox: InboxSender,
@@ -61,7 +61,12 @@ pub struct Inbound {
 
 impl Inbound {
     /// What comes goes to the workers, the tail and the recorder.
-    pub fn new(instance: Arc<Instance>, keys: Arc<Keys>, inbox: InboxSender, rejected: mpsc::Sender<Rejected>) -> Self {
+    pub fn new(
+        instance: Arc<Instance>,
+        keys: Arc<KeyNames>,
+        inbox: InboxSender,
+        rejected: mpsc::Sender<Rejected>,
+    ) -> Self {
         let live_prefix = keys.live("");
         Self {
             instance,

@@ -3,7 +3,7 @@
 pub mod catch_up;
 pub mod commands;
 pub mod inbound;
-pub mod keys;
+pub mod key_names;
 pub mod library;
 pub mod link;
 pub mod log;

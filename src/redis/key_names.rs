@@ -4,13 +4,13 @@ use crate::{core::channel::Channel, settings};
 
 /// Builds names under the configured prefixes.
 #[derive(Clone, Debug)]
-pub struct Keys {
+pub struct KeyNames {
     key_prefix: String,
     channel_prefix: String,
     function_prefix: String,
 }
 
-impl Keys {
+impl KeyNames {
     /// Names under the prefixes of the settings.
     pub fn new(redis: &settings::Redis) -> Self {
         Self {
@@ -134,7 +134,7 @@ mod tests {
     #[test]
     fn names_are_those_of_the_contract() {
         let keys = |key_prefix: &str| {
-            Keys::new(&settings::Redis {
+            KeyNames::new(&settings::Redis {
                 key_prefix: key_prefix.into(),
                 channel_prefix: "app:".into(),
                 ..Default::default()
