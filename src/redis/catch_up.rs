@@ -58,7 +58,7 @@ struct Doubts {
 }
 
 /// Why a catch-up did not finish.
-enum Stop {
+enum Interrupted {
     /// The connection ended, or another catch-up took over.
     Void,
     /// Start anew from what was delivered.
@@ -66,7 +66,7 @@ enum Stop {
     Away,
 }
 
-impl From<Fault> for Stop {
+impl From<Fault> for Interrupted {
     fn from(fault: Fault) -> Self {
         tracing::debug!(error = %fault, "a catch-up waits for Redis");
         Self::Away
@@ -126,9 +126,9 @@ impl CatchUpDriver {
                     None => return,
                     Some(next) => cause = next,
                 },
-                Err(Stop::Void) => return,
-                Err(Stop::Again) => {}
-                Err(Stop::Away) => {
+                Err(Interrupted::Void) => return,
+                Err(Interrupted::Again) => {}
+                Err(Interrupted::Away) => {
                     pause().await;
                     if !connection.is_catching_up(generation) {
                         return;
@@ -149,9 +149,9 @@ impl CatchUpDriver {
         generation: u64,
         from: Option<EventId>,
         clock: &ClockSnapshot,
-    ) -> Result<(), Stop> {
+    ) -> Result<(), Interrupted> {
         if !c.is_catching_up(generation) {
-            return Err(Stop::Void);
+            return Err(Interrupted::Void);
         }
         let retention_ms = self.instance.settings.history.retention.as_millis() as u64;
         let (unrecorded, stale) = match catch_up::start(from, clock, retention_ms) {
@@ -171,21 +171,21 @@ impl CatchUpDriver {
         loop {
             let pages = self.read(c, &merge, clock.h, first).await?;
             if !c.is_catching_up(generation) {
-                return Err(Stop::Void);
+                return Err(Interrupted::Void);
             }
             if first {
                 self.tell(c, &merge, &pages, from, Doubts { unrecorded, stale, too_many });
             }
             let done = pages.is_empty();
             for (n, page) in pages {
-                merge.feed(n, page, first).map_err(|_| Stop::Again)?;
+                merge.feed(n, page, first).map_err(|_| Interrupted::Again)?;
             }
             first = false;
             while let Some(event) = merge.pop() {
                 c.replay(&event);
                 c.room().await;
                 if !c.is_catching_up(generation) {
-                    return Err(Stop::Void);
+                    return Err(Interrupted::Void);
                 }
             }
             if done {
@@ -195,12 +195,12 @@ impl CatchUpDriver {
     }
 
     /// What the catch-up reads; the flag says that there are too many topics to read all.
-    async fn sources(&self, c: &Connection, from: EventId, stale: bool) -> Result<(Vec<Source>, bool), Stop> {
+    async fn sources(&self, c: &Connection, from: EventId, stale: bool) -> Result<(Vec<Source>, bool), Interrupted> {
         let mut sources = vec![Source::Log(Channel::User(c.client.user.clone()))];
         if c.client.topics.is_empty() {
             return Ok((sources, false));
         }
-        let _reader = self.readers.acquire().await.map_err(|_| Stop::Void)?;
+        let _reader = self.readers.acquire().await.map_err(|_| Interrupted::Void)?;
         if !stale && replay_cache_fill::reaches(&self.instance, &self.commands, from, &c.client.topics).await? {
             sources.push(Source::Cache);
         } else {
@@ -218,7 +218,7 @@ impl CatchUpDriver {
         merge: &Merge<Source>,
         h: EventId,
         first: bool,
-    ) -> Result<Vec<(usize, Page)>, Stop> {
+    ) -> Result<Vec<(usize, Page)>, Interrupted> {
         let (mut numbers, mut logs, mut pages) = (Vec::new(), Vec::new(), Vec::new());
         let wanted: Vec<_> = merge.wants().collect();
         let count = (PAGE_EVENTS / wanted.len().max(1)).max(8);
@@ -231,13 +231,13 @@ impl CatchUpDriver {
                 Source::Cache => {
                     // A tail that was cut meanwhile no longer reaches back: the logs do.
                     let (events, more) =
-                        self.instance.replay_cache.read(after, h, &c.client.topics, count).ok_or(Stop::Again)?;
+                        self.instance.replay_cache.read(after, h, &c.client.topics, count).ok_or(Interrupted::Again)?;
                     pages.push((n, Page { events, more, upto: EventId::ZERO, last_ever: EventId::ZERO }));
                 }
             }
         }
         if !logs.is_empty() {
-            let _reader = self.readers.acquire().await.map_err(|_| Stop::Void)?;
+            let _reader = self.readers.acquire().await.map_err(|_| Interrupted::Void)?;
             pages.extend(numbers.into_iter().zip(log::pages(&self.commands, &logs, count, first).await?));
         }
         Ok(pages)

@@ -56,12 +56,12 @@ struct Report {
 }
 
 /// Why there is no report.
-enum Stop {
+enum TraceError {
     Input(String),
     Redis(String),
 }
 
-impl From<Fault> for Stop {
+impl From<Fault> for TraceError {
     fn from(fault: Fault) -> Self {
         let refused = matches!(&fault, Fault::Refused(e) if e.code() == Some("NOPERM"));
         let hint = match refused {
@@ -86,11 +86,11 @@ pub fn trace(args: &TraceArgs) -> ExitCode {
             }
             ExitCode::from(if report.found { 0 } else { NOT_FOUND })
         }
-        Err(Stop::Input(fault)) => {
+        Err(TraceError::Input(fault)) => {
             eprintln!("{fault}");
             BAD_INPUT.into()
         }
-        Err(Stop::Redis(fault)) => {
+        Err(TraceError::Redis(fault)) => {
             eprintln!("not traced: {fault}");
             EX_UNAVAILABLE.into()
         }
@@ -98,18 +98,18 @@ pub fn trace(args: &TraceArgs) -> ExitCode {
 }
 
 /// The channel without the channel prefix, as publishers may write it with.
-fn channel_of(name: &str, prefix: &str) -> Result<Channel, Stop> {
+fn channel_of(name: &str, prefix: &str) -> Result<Channel, TraceError> {
     Channel::parse(name).or_else(|| Channel::parse(name.strip_prefix(prefix)?)).ok_or_else(|| {
-        Stop::Input(format!("--channel: {name:?} is no channel; give user:<id>:events or broadcast:<topic>"))
+        TraceError::Input(format!("--channel: {name:?} is no channel; give user:<id>:events or broadcast:<topic>"))
     })
 }
 
-async fn report(args: &TraceArgs, settings: &Settings) -> Result<Report, Stop> {
+async fn report(args: &TraceArgs, settings: &Settings) -> Result<Report, TraceError> {
     let id = EventId::parse(&args.id).filter(|id| *id > EventId::ZERO).ok_or_else(|| {
-        Stop::Input(format!("{:?} is no event id; give one as in `id:`, e.g. 1763719000456-0", args.id))
+        TraceError::Input(format!("{:?} is no event id; give one as in `id:`, e.g. 1763719000456-0", args.id))
     })?;
     let given = args.channel.as_deref().map(|name| channel_of(name, &settings.redis.channel_prefix)).transpose()?;
-    let commands = Commands::new(&settings.redis).map_err(|e| Stop::Redis(e.to_string()))?;
+    let commands = Commands::new(&settings.redis).map_err(|e| TraceError::Redis(e.to_string()))?;
     let mut report = Report {
         id: id.to_string(),
         time: (id.ms <= LAST_TIME_MS).then(|| {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use redis::{Cmd, RedisResult, Value};
 
-use super::numbering::{Place, Work};
+use super::numbering::{RecordPosition, Work};
 use crate::{
     core::{
         channel::Channel,
@@ -22,7 +22,7 @@ pub struct Grant {
     /// The fencing token.
     pub token: String,
     /// Where the recorded number stands.
-    pub place: Place,
+    pub position: RecordPosition,
 }
 
 /// What became of one message.
@@ -79,8 +79,8 @@ impl Lease {
             return Ok(None);
         }
         // A number that cannot be parsed is in no numbering.
-        let place = Place { marker: text(2), n: text(3).parse().unwrap_or(u64::MAX) };
-        Ok(Some(Grant { token: text(1), place }))
+        let position = RecordPosition { marker: text(2), n: text(3).parse().unwrap_or(u64::MAX) };
+        Ok(Some(Grant { token: text(1), position }))
     }
 
     /// Takes or renews the standby's lease.
@@ -125,19 +125,19 @@ impl Lease {
     pub async fn write<'a>(
         &self,
         token: &str,
-        work: impl Iterator<Item = &'a (Place, Work)>,
+        work: impl Iterator<Item = &'a (RecordPosition, Work)>,
         max_event_bytes: usize,
     ) -> Result<Vec<Written>, Fault> {
         let mut pipeline = redis::pipe();
         pipeline.ignore_errors();
-        for (place, work) in work {
-            pipeline.add_command(self.record(token, place, work, max_event_bytes));
+        for (position, work) in work {
+            pipeline.add_command(self.record(token, position, work, max_event_bytes));
         }
         let answers: Vec<RedisResult<String>> = self.commands.run_all(&pipeline).await?;
         Ok(answers.into_iter().map(written).collect())
     }
 
-    fn record(&self, token: &str, place: &Place, work: &Work, max_event_bytes: usize) -> Cmd {
+    fn record(&self, token: &str, position: &RecordPosition, work: &Work, max_event_bytes: usize) -> Cmd {
         let channel = match work {
             Work::Message { channel, .. } => channel.as_slice(),
             Work::ClockSnapshot { .. } => b"",
@@ -145,7 +145,7 @@ impl Lease {
         // The library keeps no more of a rejected message, and one that is very long must not fail for its length.
         let begin = |bytes: &'_ [u8], most: usize| bytes[..bytes.len().min(most)].to_vec();
         let mut call = self.commands.call("record", &[begin(channel, REJECTED_CHANNEL_BYTES)]);
-        call.arg(token).arg(&place.marker).arg(place.n);
+        call.arg(token).arg(&position.marker).arg(position.n);
         let message = match work {
             Work::Message { message, .. } => message,
             Work::ClockSnapshot { after } => {

@@ -1,4 +1,4 @@
-//! The recorder gives plain publishes their place in the order (DESIGN.md section 3, "Plain PUBLISH").
+//! The recorder gives plain publishes their position in the order (DESIGN.md section 3, "Plain PUBLISH").
 //!
 //! One instance holds the lease of the writer, one that of the standby; both read the publishers' channels. Messages are
 //! numbered from a marker that both have read, so both give a message the same number. The writer records each number once;
@@ -15,7 +15,7 @@ use tokio::sync::oneshot;
 
 use self::{
     lease::{Grant, Lease, Written},
-    numbering::{Numbering, Place},
+    numbering::{Numbering, RecordPosition},
 };
 use super::{
     commands::Commands,
@@ -74,7 +74,7 @@ pub struct Recorder {
 }
 
 /// Asks the recorder to hand over; the answer comes when that is done.
-pub type Stop = oneshot::Receiver<oneshot::Sender<()>>;
+pub type HandOverRequest = oneshot::Receiver<oneshot::Sender<()>>;
 
 impl Recorder {
     /// A recorder without role.
@@ -96,7 +96,7 @@ impl Recorder {
     }
 
     /// Records until it is stopped, and then hands over.
-    pub async fn run(mut self, mut stop: Stop) {
+    pub async fn run(mut self, mut stop: HandOverRequest) {
         let mut timer = tokio::time::interval(RENEWAL);
         timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut batch = Vec::new();
@@ -157,13 +157,15 @@ impl Recorder {
                 }
             }
             RecorderInput::Marker(marker) => match &self.role {
-                Role::Standby { marker: own } if *own == marker => self.numbering.start(Place { marker, n: 0 }),
+                Role::Standby { marker: own } if *own == marker => {
+                    self.numbering.start(RecordPosition { marker, n: 0 })
+                }
                 Role::Writer { .. } => self.numbering.mark(marker),
                 _ => {}
             },
             RecorderInput::Recorded { marker, n } => {
                 if matches!(self.role, Role::Standby { .. }) {
-                    self.numbering.recorded(&Place { marker, n });
+                    self.numbering.recorded(&RecordPosition { marker, n });
                 }
             }
             RecorderInput::Link(up) => {
@@ -227,7 +229,7 @@ impl Recorder {
             Role::Writer { token } => match self.lease.writer().await {
                 Ok(Some(grant)) if grant.token == *token => {}
                 // A wiped Redis has forgotten the numbering, but this writer has heard everything: it goes on.
-                Ok(Some(grant)) if grant.place.marker.is_empty() => self.begin_numbering(grant, false).await,
+                Ok(Some(grant)) if grant.position.marker.is_empty() => self.begin_numbering(grant, false).await,
                 Ok(_) => self.resign().await,
                 Err(fault) => {
                     if let Some(suppressed) = self.lease_log.allow(self.instance.now_ms()) {
@@ -273,7 +275,7 @@ impl Recorder {
 
     /// Numbers what is kept and what comes; `unproved`: there was a numbering before which this one may not follow.
     async fn begin_numbering(&mut self, grant: Grant, unproved: bool) {
-        self.numbering.start(Place { marker: grant.token.clone(), n: 0 });
+        self.numbering.start(RecordPosition { marker: grant.token.clone(), n: 0 });
         match self.lease.begin(&grant.token, unproved).await {
             Ok(true) => {
                 self.set_role(Role::Writer { token: grant.token });
@@ -289,7 +291,7 @@ impl Recorder {
     /// The writer is gone: the standby goes on where the number stands, if it can prove where that is.
     async fn promote(&mut self, grant: Grant) {
         self.lease.release_standby().await;
-        if self.numbering.go_on_from(&grant.place) {
+        if self.numbering.go_on_from(&grant.position) {
             tracing::info!(unrecorded = self.numbering.len(), "the standby goes on for the writer");
             self.set_role(Role::Writer { token: grant.token });
         } else {

@@ -1,16 +1,16 @@
 //! The numbering of plain messages: pure bookkeeping.
 //!
 //! Invariant: `queue` holds, in order, every message (and marker) after the last one that was written or is known to be
-//! recorded; each knows its place.
+//! recorded; each knows its position.
 
 use std::collections::VecDeque;
 
 /// Bytes that a standby or a writer keeps.
 const LIMIT_BYTES: usize = 64 << 20;
 
-/// The place of a message: the n-th after a marker.
+/// The position of a message: the n-th after a marker.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Place {
+pub struct RecordPosition {
     /// The marker from which is counted.
     pub marker: String,
     /// The number.
@@ -29,20 +29,20 @@ pub enum Work {
     },
     /// The numbering goes on from a standby's marker.
     ClockSnapshot {
-        /// The place of the message before it.
-        after: Place,
+        /// The position of the message before it.
+        after: RecordPosition,
     },
 }
 
 #[derive(Debug, Default)]
 enum Counting {
-    /// Messages are kept but have no place yet: they get it when the numbering starts.
+    /// Messages are kept but have no position yet: they get it when the numbering starts.
     #[default]
     Ahead,
     /// Messages are of no interest: a marker is awaited.
     Waiting,
-    /// The place of the last message.
-    At(Place),
+    /// The position of the last message.
+    At(RecordPosition),
     /// The link is cut: nothing more comes.
     Cut,
 }
@@ -51,7 +51,7 @@ enum Counting {
 #[derive(Debug, Default)]
 pub struct Numbering {
     counting: Counting,
-    queue: VecDeque<(Place, Work)>,
+    queue: VecDeque<(RecordPosition, Work)>,
     bytes: usize,
 }
 
@@ -65,26 +65,26 @@ fn cost(work: &Work) -> usize {
 impl Numbering {
     /// A message came; `false`: too much is kept.
     pub fn push(&mut self, channel: Vec<u8>, message: Vec<u8>) -> bool {
-        let place = match &mut self.counting {
-            Counting::At(place) => {
-                place.n += 1;
-                place.clone()
+        let position = match &mut self.counting {
+            Counting::At(position) => {
+                position.n += 1;
+                position.clone()
             }
-            Counting::Ahead => Place::default(),
+            Counting::Ahead => RecordPosition::default(),
             Counting::Waiting | Counting::Cut => return true,
         };
-        self.add(place, Work::Message { channel, message });
+        self.add(position, Work::Message { channel, message });
         self.bytes <= LIMIT_BYTES
     }
 
-    fn add(&mut self, place: Place, work: Work) {
+    fn add(&mut self, position: RecordPosition, work: Work) {
         self.bytes += cost(&work);
-        self.queue.push_back((place, work));
+        self.queue.push_back((position, work));
     }
 
-    /// Messages count from `place` on, those that are kept already too.
-    pub fn start(&mut self, place: Place) {
-        let mut at = place;
+    /// Messages count from `position` on, those that are kept already too.
+    pub fn start(&mut self, position: RecordPosition) {
+        let mut at = position;
         for (kept, _) in &mut self.queue {
             at.n += 1;
             *kept = at.clone();
@@ -99,10 +99,10 @@ impl Numbering {
 
     /// A standby's marker came: writer and standby count from it.
     pub fn mark(&mut self, marker: String) {
-        if let Counting::At(place) = &mut self.counting {
-            let after = std::mem::replace(place, Place { marker, n: 0 });
-            let place = place.clone();
-            self.add(place, Work::ClockSnapshot { after });
+        if let Counting::At(position) = &mut self.counting {
+            let after = std::mem::replace(position, RecordPosition { marker, n: 0 });
+            let position = position.clone();
+            self.add(position, Work::ClockSnapshot { after });
         }
     }
 
@@ -112,17 +112,17 @@ impl Numbering {
     }
 
     /// What is recorded need not be kept.
-    pub fn recorded(&mut self, upto: &Place) {
-        while self.queue.front().is_some_and(|(place, _)| place.marker == upto.marker && place.n <= upto.n) {
+    pub fn recorded(&mut self, upto: &RecordPosition) {
+        while self.queue.front().is_some_and(|(position, _)| position.marker == upto.marker && position.n <= upto.n) {
             self.written();
         }
     }
 
     /// Takes over where the number stands; `false`: that is not in this numbering.
-    pub fn go_on_from(&mut self, place: &Place) -> bool {
-        let known = matches!(&self.counting, Counting::At(at) if at.marker == place.marker && at.n >= place.n);
+    pub fn go_on_from(&mut self, position: &RecordPosition) -> bool {
+        let known = matches!(&self.counting, Counting::At(at) if at.marker == position.marker && at.n >= position.n);
         if known {
-            self.recorded(place);
+            self.recorded(position);
         }
         known
     }
@@ -138,7 +138,7 @@ impl Numbering {
     }
 
     /// The next to be written.
-    pub fn unwritten(&self, limit: usize) -> impl Iterator<Item = &(Place, Work)> {
+    pub fn unwritten(&self, limit: usize) -> impl Iterator<Item = &(RecordPosition, Work)> {
         self.queue.iter().take(limit)
     }
 
@@ -162,8 +162,8 @@ impl Numbering {
 mod tests {
     use super::*;
 
-    fn place(marker: &str, n: u64) -> Place {
-        Place { marker: marker.into(), n }
+    fn position(marker: &str, n: u64) -> RecordPosition {
+        RecordPosition { marker: marker.into(), n }
     }
 
     fn push(numbering: &mut Numbering, text: &str) {
@@ -182,7 +182,7 @@ mod tests {
     fn a_new_writer_counts_from_its_subscription() {
         let mut n = Numbering::default();
         push(&mut n, "a");
-        n.start(place("T", 0));
+        n.start(position("T", 0));
         push(&mut n, "b");
         assert_eq!(shown(&n), ["T1 a", "T2 b"]);
     }
@@ -190,14 +190,14 @@ mod tests {
     #[test]
     fn writer_and_standby_give_the_same_numbers_after_the_marker() {
         let (mut writer, mut standby) = (Numbering::default(), Numbering::default());
-        writer.start(place("T", 0));
+        writer.start(position("T", 0));
         standby.wait();
         for text in ["a", "b"] {
             push(&mut writer, text);
             push(&mut standby, text);
         }
         writer.mark("S".into());
-        standby.start(place("S", 0));
+        standby.start(position("S", 0));
         for text in ["c", "d"] {
             push(&mut writer, text);
             push(&mut standby, text);
@@ -211,25 +211,25 @@ mod tests {
         let synced = || {
             let mut n = Numbering::default();
             n.wait();
-            n.start(place("S", 0));
+            n.start(position("S", 0));
             ["a", "b", "c"].iter().for_each(|t| push(&mut n, t));
             n
         };
         let mut n = synced();
-        n.recorded(&place("S", 1));
-        assert!(n.go_on_from(&place("S", 2)));
+        n.recorded(&position("S", 1));
+        assert!(n.go_on_from(&position("S", 2)));
         assert_eq!(shown(&n), ["S3 c"]);
-        assert!(!synced().go_on_from(&place("T", 2)), "the writer never reached the marker");
-        assert!(!synced().go_on_from(&place("S", 4)), "the writer had more than came here");
+        assert!(!synced().go_on_from(&position("T", 2)), "the writer never reached the marker");
+        assert!(!synced().go_on_from(&position("S", 4)), "the writer had more than came here");
         let mut waiting = Numbering::default();
         waiting.wait();
-        assert!(!waiting.go_on_from(&place("S", 0)));
+        assert!(!waiting.go_on_from(&position("S", 0)));
     }
 
     #[test]
     fn after_a_cut_nothing_is_added() {
         let mut n = Numbering::default();
-        n.start(place("T", 0));
+        n.start(position("T", 0));
         push(&mut n, "a");
         n.cut();
         push(&mut n, "b");
@@ -239,7 +239,7 @@ mod tests {
     #[test]
     fn it_is_bounded() {
         let mut n = Numbering::default();
-        n.start(place("T", 0));
+        n.start(position("T", 0));
         let big = vec![0; 1 << 20];
         assert!((0..100).any(|_| !n.push(b"broadcast:a".to_vec(), big.clone())));
     }
