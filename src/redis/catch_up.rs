@@ -6,7 +6,7 @@ use std::{collections::HashSet, rc::Rc, sync::Arc, time::Duration};
 use tokio::sync::{Semaphore, mpsc};
 
 use super::{
-    commands::{Commands, Fault},
+    commands::{CommandError, Commands},
     link::Link,
     log, replay_cache_fill,
 };
@@ -66,8 +66,8 @@ enum Interrupted {
     Away,
 }
 
-impl From<Fault> for Interrupted {
-    fn from(fault: Fault) -> Self {
+impl From<CommandError> for Interrupted {
+    fn from(fault: CommandError) -> Self {
         tracing::debug!(error = %fault, "a catch-up waits for Redis");
         Self::Away
     }

@@ -42,36 +42,36 @@ fn wrong_type(error: &RedisError) -> Option<&str> {
 
 /// Why a command has no answer.
 #[derive(Debug)]
-pub enum Fault {
+pub enum CommandError {
     /// Redis cannot be reached, or is starting: nothing was done, try again.
-    Away(String),
+    Unavailable(String),
     /// The command was sent and has no answer: whether it was done is not known.
-    Unanswered(String),
+    NoReply(String),
     /// Redis answered with an error.
-    Refused(RedisError),
+    Rejected(RedisError),
 }
 
-impl fmt::Display for Fault {
+impl fmt::Display for CommandError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Away(text) | Self::Unanswered(text) => write!(f, "Redis is away: {text}"),
-            Self::Refused(e) => write!(f, "Redis refused: {e}"),
+            Self::Unavailable(text) | Self::NoReply(text) => write!(f, "Redis is away: {text}"),
+            Self::Rejected(e) => write!(f, "Redis refused: {e}"),
         }
     }
 }
 
-impl From<RedisError> for Fault {
+impl From<RedisError> for CommandError {
     fn from(e: RedisError) -> Self {
         let passing = ["LOADING", "MASTERDOWN", "READONLY", "CLUSTERDOWN", "TRYAGAIN", "BUSY"];
         if e.is_io_error() || e.is_timeout() || e.is_connection_dropped() {
-            Self::Unanswered(e.to_string())
+            Self::NoReply(e.to_string())
         } else if let Some(fault) = wrong_type(&e) {
             log_foreign_key(fault);
-            Self::Refused(e)
+            Self::Rejected(e)
         } else if e.code().is_some_and(|c| passing.contains(&c)) {
-            Self::Away(e.to_string())
+            Self::Unavailable(e.to_string())
         } else {
-            Self::Refused(e)
+            Self::Rejected(e)
         }
     }
 }
@@ -106,28 +106,28 @@ impl Commands {
         Ok(Self { pool, keys: Arc::new(KeyNames::new(settings)), timeout })
     }
 
-    async fn connection(&self) -> Result<deadpool_redis::Connection, Fault> {
-        self.pool.get().await.map_err(|e| Fault::Away(e.to_string()))
+    async fn connection(&self) -> Result<deadpool_redis::Connection, CommandError> {
+        self.pool.get().await.map_err(|e| CommandError::Unavailable(e.to_string()))
     }
 
     /// Runs one command.
     ///
     /// # Errors
     /// No answer, an error, or an answer of another form.
-    pub async fn run<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, Fault> {
+    pub async fn run<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, CommandError> {
         let mut connection = self.connection().await?;
         let answer = tokio::time::timeout(self.timeout, command.query_async(&mut connection)).await;
-        answer.map_err(|_| Fault::Unanswered("no answer in time".to_owned()))?.map_err(Fault::from)
+        answer.map_err(|_| CommandError::NoReply("no answer in time".to_owned()))?.map_err(CommandError::from)
     }
 
     /// Runs several commands in one go.
     ///
     /// # Errors
     /// As with [`Self::run`]; the first error of a command counts, unless the pipeline ignores errors.
-    pub async fn run_all<T: FromRedisValue>(&self, commands: &Pipeline) -> Result<T, Fault> {
+    pub async fn run_all<T: FromRedisValue>(&self, commands: &Pipeline) -> Result<T, CommandError> {
         let mut connection = self.connection().await?;
         let answer = tokio::time::timeout(self.timeout, commands.query_async(&mut connection)).await;
-        answer.map_err(|_| Fault::Unanswered("no answer in time".to_owned()))?.map_err(Fault::from)
+        answer.map_err(|_| CommandError::NoReply("no answer in time".to_owned()))?.map_err(CommandError::from)
     }
 
     /// A call of a function of the library.

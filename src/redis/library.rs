@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use redis::Value;
 use secrecy::ExposeSecret;
 
-use super::commands::{Commands, Fault};
+use super::commands::{CommandError, Commands};
 use crate::settings::Settings;
 
 /// Version of the library. Functions of one version answer callers of the version before: gateways are updated one by one.
@@ -22,24 +22,24 @@ const OLDEST: (u32, u32) = (7, 0);
 
 /// Why Redis cannot be used.
 #[derive(Debug)]
-pub enum Unfit {
+pub enum LibraryError {
     /// It did not answer.
-    Fault(Fault),
+    Command(CommandError),
     /// It is the wrong one; the text names the fix.
-    Wrong(String),
+    Unsupported(String),
 }
 
-impl From<Fault> for Unfit {
-    fn from(fault: Fault) -> Self {
-        Self::Fault(fault)
+impl From<CommandError> for LibraryError {
+    fn from(fault: CommandError) -> Self {
+        Self::Command(fault)
     }
 }
 
-impl std::fmt::Display for Unfit {
+impl std::fmt::Display for LibraryError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Fault(fault) => write!(f, "{fault}"),
-            Self::Wrong(text) => f.write_str(text),
+            Self::Command(fault) => write!(f, "{fault}"),
+            Self::Unsupported(text) => f.write_str(text),
         }
     }
 }
@@ -72,7 +72,7 @@ fn source(commands: &Commands, alias: bool) -> String {
 ///
 /// # Errors
 /// Redis does not answer, is too old, or has our names in use.
-pub async fn ensure(commands: &Commands, settings: &Settings) -> Result<Warnings, Unfit> {
+pub async fn ensure(commands: &Commands, settings: &Settings) -> Result<Warnings, LibraryError> {
     let mut warnings = check_server(commands, settings).await?;
     if database(settings.redis.url.expose_secret()) != 0 {
         warnings.0.push(
@@ -83,7 +83,7 @@ pub async fn ensure(commands: &Commands, settings: &Settings) -> Result<Warnings
     match put_settings(commands, settings).await {
         Ok(()) => Ok(warnings),
         // A full Redis refuses it; the settings of before hold, or the defaults.
-        Err(Fault::Refused(e)) => {
+        Err(CommandError::Rejected(e)) => {
             warnings.0.push(format!("the library's settings could not be written ({e})"));
             Ok(warnings)
         }
@@ -100,7 +100,7 @@ fn database(url: &str) -> i64 {
 ///
 /// # Errors
 /// Redis does not answer.
-pub async fn put_settings(commands: &Commands, settings: &Settings) -> Result<(), Fault> {
+pub async fn put_settings(commands: &Commands, settings: &Settings) -> Result<(), CommandError> {
     let history = &settings.history;
     let mut call = commands.call::<&str>("configure", &[]);
     call.arg(history.max_len)
@@ -110,14 +110,14 @@ pub async fn put_settings(commands: &Commands, settings: &Settings) -> Result<()
     commands.run::<i64>(&call).await.map(drop)
 }
 
-async fn check_server(commands: &Commands, settings: &Settings) -> Result<Warnings, Unfit> {
+async fn check_server(commands: &Commands, settings: &Settings) -> Result<Warnings, LibraryError> {
     let info: String = commands.run(redis::cmd("INFO").arg("server").arg("memory").arg("cluster")).await?;
     let field = |name: &str| info.lines().find_map(|l| l.strip_prefix(name)?.strip_prefix(':')).map(str::trim);
     // Valkey tells its own version beside the Redis version that it is compatible with.
     let version = field("redis_version").unwrap_or("0.0");
     let mut parts = version.split('.').map(|p| p.parse::<u32>().unwrap_or(0));
     if (parts.next().unwrap_or(0), parts.next().unwrap_or(0)) < OLDEST {
-        return Err(Unfit::Wrong(format!(
+        return Err(LibraryError::Unsupported(format!(
             "this is Redis {version}, which has no Functions; use Redis 7.0 or Valkey 7.2, or later"
         )));
     }
@@ -168,14 +168,14 @@ struct Loaded {
     code: String,
 }
 
-async fn libraries(commands: &Commands) -> Result<Vec<Loaded>, Unfit> {
+async fn libraries(commands: &Commands) -> Result<Vec<Loaded>, LibraryError> {
     let mut command = redis::cmd("FUNCTION");
     command.arg("LIST").arg("LIBRARYNAME").arg("sse_gateway_*").arg("WITHCODE");
     let listed: Vec<HashMap<String, Value>> = commands.run(&command).await.map_err(|fault| match fault {
-        Fault::Refused(e) => Unfit::Wrong(format!(
+        CommandError::Rejected(e) => LibraryError::Unsupported(format!(
             "FUNCTION LIST is refused ({e}); use Redis 7.0 or Valkey 7.2, or later, and allow the user +@all or at least +function +fcall"
         )),
-        away => Unfit::Fault(away),
+        away => LibraryError::Command(away),
     })?;
     let text = |entry: &HashMap<String, Value>, member: &str| {
         entry.get(member).and_then(|v| redis::from_redis_value::<String>(v.clone()).ok()).unwrap_or_default()
@@ -189,7 +189,7 @@ fn parse_name(name: &str) -> Option<(u32, &str)> {
     Some((version.parse().ok()?, prefix))
 }
 
-async fn load(commands: &Commands) -> Result<(), Unfit> {
+async fn load(commands: &Commands) -> Result<(), LibraryError> {
     let own = commands.keys.function_prefix();
     let variants = [source(commands, false), source(commands, own != DEFAULT)];
     // A second round where another gateway came first.
@@ -202,7 +202,7 @@ async fn load(commands: &Commands) -> Result<(), Unfit> {
         }
         let prefix_line = format!("local PREFIX = '{}'", commands.keys.key_prefix());
         if let Some(foreign) = ours.iter().find(|l| !l.code.contains(&prefix_line)) {
-            return Err(Unfit::Wrong(format!(
+            return Err(LibraryError::Unsupported(format!(
                 "the library {} belongs to another redis.key_prefix that gives the same function names; choose a prefix whose letters and digits differ",
                 foreign.name
             )));
@@ -219,11 +219,11 @@ async fn load(commands: &Commands) -> Result<(), Unfit> {
         step.cmd("FUNCTION").arg("LOAD").arg(&variants[usize::from(others.is_empty())]).ignore();
         match commands.run_all::<()>(&step).await {
             Ok(()) => tracing::info!(library = name(commands, VERSION), "library loaded"),
-            Err(Fault::Refused(e)) => tracing::debug!(error = %e, "library not loaded, looking again"),
+            Err(CommandError::Rejected(e)) => tracing::debug!(error = %e, "library not loaded, looking again"),
             Err(away) => return Err(away.into()),
         }
     }
-    Err(Unfit::Wrong(format!(
+    Err(LibraryError::Unsupported(format!(
         "the library {} cannot be loaded; does another library have functions named {own}_*? See FUNCTION LIST, and give this gateway another redis.key_prefix",
         name(commands, VERSION),
     )))

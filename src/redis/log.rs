@@ -4,7 +4,7 @@ use std::{collections::HashSet, sync::Arc};
 
 use redis::{Cmd, Pipeline, RedisResult, Value, from_redis_value};
 
-use super::commands::{Commands, Fault, is_wrong_type, log_foreign};
+use super::commands::{CommandError, Commands, is_wrong_type, log_foreign};
 use crate::core::{
     catch_up::{ClockSnapshot, Page},
     channel::Channel,
@@ -64,7 +64,7 @@ pub async fn pages(
     logs: &[(Channel, EventId)],
     count: usize,
     first: bool,
-) -> Result<Vec<Page>, Fault> {
+) -> Result<Vec<Page>, CommandError> {
     let mut pages = Vec::with_capacity(logs.len());
     for chunk in logs.chunks(PIPELINE) {
         let mut pipeline = redis::pipe();
@@ -108,7 +108,7 @@ async fn look_closer(
     logs: &[(Channel, EventId)],
     count: usize,
     pages: &mut [Page],
-) -> Result<(), Fault> {
+) -> Result<(), CommandError> {
     let is_empty = |page: &Page| page.events.is_empty() && page.last_ever != NO_LOG;
     let empty: Vec<usize> = (0..logs.len()).filter(|n| is_empty(&pages[*n])).collect();
     for chunk in empty.chunks(PIPELINE / 2) {
@@ -137,8 +137,9 @@ fn last_generated(info: &Value) -> Option<EventId> {
     EventId::parse(&from_redis_value::<String>(members.get("last-generated-id")?.clone()).ok()?)
 }
 
-fn page(channel: &Channel, answer: Value, count: usize) -> Result<Page, Fault> {
-    let entries: Vec<(String, Vec<Vec<u8>>)> = from_redis_value(answer).map_err(|e| Fault::Refused(e.into()))?;
+fn page(channel: &Channel, answer: Value, count: usize) -> Result<Page, CommandError> {
+    let entries: Vec<(String, Vec<Vec<u8>>)> =
+        from_redis_value(answer).map_err(|e| CommandError::Rejected(e.into()))?;
     let more = entries.len() == count;
     let upto = entries.last().and_then(|(id, _)| EventId::parse(id)).unwrap_or(EventId::ZERO);
     let (mut events, mut foreign) = (Vec::with_capacity(entries.len()), 0);
@@ -184,7 +185,7 @@ pub async fn active_broadcasts(
     commands: &Commands,
     topics: &Topics,
     since: EventId,
-) -> Result<(Vec<Channel>, bool), Fault> {
+) -> Result<(Vec<Channel>, bool), CommandError> {
     let (mut listed, mut too_many) = (Vec::new(), false);
     if topics.prefixes().next().is_some() {
         (listed, too_many) = active(commands, topics, since.ms).await?;
@@ -197,7 +198,7 @@ pub async fn active_broadcasts(
 }
 
 /// The allowed ones of the topics that had an event since, the latest first; the flag as above.
-async fn active(commands: &Commands, topics: &Topics, since_ms: u64) -> Result<(Vec<String>, bool), Fault> {
+async fn active(commands: &Commands, topics: &Topics, since_ms: u64) -> Result<(Vec<String>, bool), CommandError> {
     let (mut found, mut seen, mut looked_at) = (Vec::new(), HashSet::new(), 0);
     let (mut lowest, mut highest, mut first_ms) = (since_ms, None::<u64>, None);
     loop {
@@ -205,7 +206,7 @@ async fn active(commands: &Commands, topics: &Topics, since_ms: u64) -> Result<(
         command.arg(commands.keys.topics()).arg(highest.map_or("+inf".to_owned(), |ms| ms.to_string())).arg(lowest);
         command.arg("WITHSCORES").arg("LIMIT").arg(0).arg(TOPICS_PAGE);
         let page: Vec<(String, f64)> = match commands.run(&command).await {
-            Err(Fault::Refused(e)) if is_wrong_type(&e) => {
+            Err(CommandError::Rejected(e)) if is_wrong_type(&e) => {
                 // Which topics there were is not known: the client gets a gap.
                 log_foreign(&commands.keys.topics());
                 return Ok((found, true));

@@ -2,7 +2,7 @@
 
 use redis::Cmd;
 
-use super::commands::{Commands, Fault};
+use super::commands::{CommandError, Commands};
 use crate::core::envelope::Refusal;
 
 /// One event to publish.
@@ -64,13 +64,13 @@ fn refusal(error: redis::RedisError) -> Unpublished {
         (Some("SSE"), Some(refusal)) => {
             Unpublished::Refused(*refusal, detail[refusal.code().len() + 1..].trim().to_owned())
         }
-        _ => unpublished(&Fault::from(error)),
+        _ => unpublished(&CommandError::from(error)),
     }
 }
 
-fn unpublished(fault: &Fault) -> Unpublished {
+fn unpublished(fault: &CommandError) -> Unpublished {
     match fault {
-        Fault::Away(_) | Fault::Refused(_) => Unpublished::Away(fault.to_string()),
-        Fault::Unanswered(_) => Unpublished::Unanswered(fault.to_string()),
+        CommandError::Unavailable(_) | CommandError::Rejected(_) => Unpublished::Away(fault.to_string()),
+        CommandError::NoReply(_) => Unpublished::Unanswered(fault.to_string()),
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{
-    commands::{Commands, Fault},
+    commands::{CommandError, Commands},
     log,
 };
 use crate::{
@@ -24,7 +24,12 @@ const PAGE_EVENTS: usize = 1024;
 ///
 /// # Errors
 /// Redis does not answer.
-pub async fn reaches(instance: &Instance, commands: &Commands, from: EventId, topics: &Topics) -> Result<bool, Fault> {
+pub async fn reaches(
+    instance: &Instance,
+    commands: &Commands,
+    from: EventId,
+    topics: &Topics,
+) -> Result<bool, CommandError> {
     let covered = || instance.replay_cache.start().is_some_and(|start| start <= from);
     if covered() {
         return Ok(true);
@@ -52,7 +57,7 @@ async fn read(
     from: EventId,
     to: EventId,
     limit_bytes: usize,
-) -> Result<Option<Vec<Arc<Event>>>, Fault> {
+) -> Result<Option<Vec<Arc<Event>>>, CommandError> {
     let all = Topics::parse(["*"].into_iter()).unwrap_or_default();
     let (logs, too_many) = log::active_broadcasts(commands, &all, from).await?;
     if too_many {

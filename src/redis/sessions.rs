@@ -5,7 +5,7 @@ use std::{rc::Rc, time::Duration};
 use redis::Value;
 use tokio::sync::mpsc;
 
-use super::commands::{Commands, Fault, log_foreign_key};
+use super::commands::{CommandError, Commands, log_foreign_key};
 use crate::{
     core::{id::EventId, system::CloseReason},
     state::{
@@ -55,7 +55,7 @@ pub enum NoSession {
     /// The session has a cookie, and the request has not.
     Stranger,
     /// Redis does not answer.
-    Away(Fault),
+    Away(CommandError),
 }
 
 /// How long a session outlives its last renewal: the grace, and the time until the next renewal.
@@ -106,7 +106,7 @@ pub async fn open(commands: &Commands, grace: Duration, redeem: &Redeem<'_>) -> 
         "over" => Err(NoSession::Over),
         "revoked" => Err(NoSession::Revoked),
         "stranger" => Err(NoSession::Stranger),
-        other => Err(NoSession::Away(Fault::Away(format!("the library answered {other:?}")))),
+        other => Err(NoSession::Away(CommandError::Unavailable(format!("the library answered {other:?}")))),
     }
 }
 
@@ -114,7 +114,7 @@ pub async fn open(commands: &Commands, grace: Duration, redeem: &Redeem<'_>) -> 
 ///
 /// # Errors
 /// Redis does not answer.
-pub async fn revoke(commands: &Commands, user: &str, max_session: Duration) -> Result<(), Fault> {
+pub async fn revoke(commands: &Commands, user: &str, max_session: Duration) -> Result<(), CommandError> {
     let mut call = commands.call("revoke", &[user]);
     call.arg(max_session.as_millis() as u64);
     commands.run::<i64>(&call).await.map(drop)

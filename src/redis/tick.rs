@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use super::{
-    commands::{Commands, Fault},
+    commands::{CommandError, Commands},
     library,
 };
 use crate::{core::id::EventId, state::instance::Instance};
@@ -16,7 +16,7 @@ const JITTER_MS: u64 = 100;
 ///
 /// # Errors
 /// Redis does not answer.
-pub async fn now(commands: &Commands, min_interval_ms: u64, seen: EventId) -> Result<(), Fault> {
+pub async fn now(commands: &Commands, min_interval_ms: u64, seen: EventId) -> Result<(), CommandError> {
     let mut call = commands.call::<&str>("tick", &[]);
     call.arg(min_interval_ms).arg(seen.to_string());
     commands.run::<i64>(&call).await.map(drop)
@@ -38,8 +38,10 @@ pub async fn run(instance: Arc<Instance>, commands: Commands) {
         }
         match now(&commands, PERIOD_MS - JITTER_MS, instance.link.highest()).await {
             Ok(()) => {}
-            Err(Fault::Away(text) | Fault::Unanswered(text)) => tracing::warn!(error = text, "no tick"),
-            Err(Fault::Refused(error)) => {
+            Err(CommandError::Unavailable(text) | CommandError::NoReply(text)) => {
+                tracing::warn!(error = text, "no tick")
+            }
+            Err(CommandError::Rejected(error)) => {
                 tracing::warn!(%error, "no tick; is the library gone?");
                 if let Err(unfit) = library::ensure(&commands, &instance.settings).await {
                     tracing::warn!(error = %unfit, "the library cannot be loaded");

@@ -7,7 +7,7 @@ use redis::{Pipeline, RedisResult, Value, from_redis_value};
 use serde::Serialize;
 
 use super::{
-    commands::{Commands, Fault},
+    commands::{CommandError, Commands},
     log,
 };
 use crate::core::{
@@ -121,7 +121,7 @@ pub struct Sighting {
 ///
 /// # Errors
 /// Redis does not answer.
-pub async fn mark(commands: &Commands) -> Result<Option<ClockSnapshot>, Fault> {
+pub async fn mark(commands: &Commands) -> Result<Option<ClockSnapshot>, CommandError> {
     Ok(log::snapshot_of(commands.run_all(&log::snapshot_commands(&commands.keys.clock())).await?))
 }
 
@@ -129,7 +129,7 @@ pub async fn mark(commands: &Commands) -> Result<Option<ClockSnapshot>, Fault> {
 ///
 /// # Errors
 /// Redis does not answer.
-pub async fn seams(commands: &Commands, id: EventId) -> Result<(Vec<Seam>, bool), Fault> {
+pub async fn seams(commands: &Commands, id: EventId) -> Result<(Vec<Seam>, bool), CommandError> {
     let mut command = redis::cmd("XRANGE");
     command.arg(commands.keys.seams()).arg(format!("({id}")).arg("+").arg("COUNT").arg(LISTED + 1);
     let mut found: Vec<(String, Vec<String>)> = commands.run(&command).await?;
@@ -170,7 +170,7 @@ fn look<'a>(pipeline: &'a mut Pipeline, key: &[u8], id: EventId) -> &'a mut Pipe
 ///
 /// # Errors
 /// Redis does not answer, or does not allow SCAN.
-pub async fn search(commands: &Commands, id: EventId, bounds: Bounds) -> Result<Search, Fault> {
+pub async fn search(commands: &Commands, id: EventId, bounds: Bounds) -> Result<Search, CommandError> {
     let (began, mut found, mut cursor) = (Instant::now(), Search::default(), 0u64);
     loop {
         let mut scan = redis::cmd("SCAN");
@@ -197,7 +197,7 @@ pub async fn search(commands: &Commands, id: EventId, bounds: Bounds) -> Result<
     }
 }
 
-async fn look_into(commands: &Commands, id: EventId, keys: &[Vec<u8>], found: &mut Search) -> Result<(), Fault> {
+async fn look_into(commands: &Commands, id: EventId, keys: &[Vec<u8>], found: &mut Search) -> Result<(), CommandError> {
     let mut pipeline = redis::pipe();
     // A log may expire, and its name be used for something else, between SCAN and here.
     pipeline.ignore_errors();
@@ -238,7 +238,7 @@ pub async fn sight(
     clock: &ClockSnapshot,
     retention_ms: u64,
     payload: bool,
-) -> Result<Sighting, Fault> {
+) -> Result<Sighting, CommandError> {
     let key = commands.keys.log(channel);
     let mut pipeline = redis::pipe();
     look(&mut pipeline, key.as_bytes(), id).cmd("PTTL").arg(&key);
@@ -280,7 +280,7 @@ async fn resume(
     channel: &Channel,
     clock: &ClockSnapshot,
     retention_ms: u64,
-) -> Result<(Resume, EventId), Fault> {
+) -> Result<(Resume, EventId), CommandError> {
     let (mut resume, mut last_ever, mut unrecorded_behind) = (Resume::default(), EventId::ZERO, false);
     let mut merge = Merge::new(id, clock.h, [channel.clone()]);
     let mut first = true;
@@ -329,7 +329,7 @@ pub async fn publishers_key(
     id: EventId,
     channel: &Channel,
     time: Duration,
-) -> Result<Option<String>, Fault> {
+) -> Result<Option<String>, CommandError> {
     let (began, id, mut cursor) = (Instant::now(), id.to_string(), 0u64);
     let begins = commands.keys.dedupe(channel);
     loop {

@@ -18,7 +18,7 @@ use crate::{
         trace::Place,
     },
     redis::{
-        commands::{Commands, Fault},
+        commands::{CommandError, Commands},
         trace::{self as look, Bounds, Seam, Search, Sighting},
     },
     settings::Settings,
@@ -61,9 +61,9 @@ enum TraceError {
     Redis(String),
 }
 
-impl From<Fault> for TraceError {
-    fn from(fault: Fault) -> Self {
-        let refused = matches!(&fault, Fault::Refused(e) if e.code() == Some("NOPERM"));
+impl From<CommandError> for TraceError {
+    fn from(fault: CommandError) -> Self {
+        let refused = matches!(&fault, CommandError::Rejected(e) if e.code() == Some("NOPERM"));
         let hint = match refused {
             true => "; docs/guides/tracing-an-event.md lists the permissions that `trace` needs",
             false => "",

@@ -10,7 +10,7 @@ use crate::{
         channel::Channel,
         envelope::{self, Refusal},
     },
-    redis::commands::{Commands, Fault},
+    redis::commands::{CommandError, Commands},
 };
 
 /// What the library keeps of a rejected message's channel and of the message, in bytes.
@@ -70,7 +70,7 @@ impl Lease {
     }
 
     /// Takes or renews the writer's lease.
-    pub async fn writer(&self) -> Result<Option<Grant>, Fault> {
+    pub async fn writer(&self) -> Result<Option<Grant>, CommandError> {
         let answer: Vec<Value> = self.commands.run(&self.call("recorder")).await?;
         let text = |n: usize| {
             answer.get(n).and_then(|v| redis::from_redis_value::<String>(v.clone()).ok()).unwrap_or_default()
@@ -84,7 +84,7 @@ impl Lease {
     }
 
     /// Takes or renews the standby's lease.
-    pub async fn standby(&self) -> Result<bool, Fault> {
+    pub async fn standby(&self) -> Result<bool, CommandError> {
         let answer: Vec<i64> = self.commands.run(&self.call("standby")).await?;
         Ok(answer.first() == Some(&1))
     }
@@ -108,14 +108,14 @@ impl Lease {
         }
     }
 
-    pub async fn publish_marker(&self, marker: &str) -> Result<(), Fault> {
+    pub async fn publish_marker(&self, marker: &str) -> Result<(), CommandError> {
         let mut command = redis::cmd("PUBLISH");
         command.arg(self.commands.keys.live("marker")).arg(marker);
         self.commands.run::<i64>(&command).await.map(drop)
     }
 
     /// Starts a numbering; `unproved`: there was one before, and nobody can prove that this one follows it. `false`: fenced.
-    pub async fn begin(&self, token: &str, unproved: bool) -> Result<bool, Fault> {
+    pub async fn begin(&self, token: &str, unproved: bool) -> Result<bool, CommandError> {
         let mut call = self.commands.call::<&str>("mark", &[]);
         call.arg(token).arg(token).arg(u8::from(unproved));
         Ok(self.commands.run::<String>(&call).await? == "marked")
@@ -127,7 +127,7 @@ impl Lease {
         token: &str,
         work: impl Iterator<Item = &'a (RecordPosition, Work)>,
         max_event_bytes: usize,
-    ) -> Result<Vec<Written>, Fault> {
+    ) -> Result<Vec<Written>, CommandError> {
         let mut pipeline = redis::pipe();
         pipeline.ignore_errors();
         for (position, work) in work {
