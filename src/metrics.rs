@@ -6,7 +6,7 @@ use prometheus::{
 };
 
 use crate::core::{
-    envelope::Refusal,
+    envelope::Rejection,
     malformed::Malformed,
     system::{BusyReason, CatchUpCause, CloseReason, GapReason, TicketRejection},
 };
@@ -108,7 +108,7 @@ impl Metrics {
         metrics.busy.init(BusyReason::ALL.iter().map(|r| r.name()));
         metrics.refused.init(TicketRejection::ALL.iter().map(|f| f.name()));
         metrics.catch_ups.init(CatchUpCause::ALL.iter().map(|r| r.name()));
-        metrics.rejected.init(Refusal::ALL.iter().map(|r| r.code()));
+        metrics.rejected.init(Rejection::ALL.iter().map(|r| r.code()));
         metrics.malformed.init(Malformed::ALL.iter().map(|m| m.name()));
         metrics.relayed.init(["user", "broadcast"].into_iter());
         metrics.opened.init(["stream", "poll"].into_iter());

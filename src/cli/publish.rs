@@ -6,7 +6,7 @@ use super::args::PublishArgs;
 use crate::redis::{
     commands::Commands,
     library,
-    publish::{Publish, Unpublished, publish as publish_all},
+    publish::{Publish, PublishError, publish as publish_all},
 };
 
 /// Publishes one event.
@@ -28,9 +28,9 @@ pub fn publish(args: &PublishArgs) -> ExitCode {
         library::ensure(&commands, &settings).await.map_err(|unfit| not(&unfit))?;
         match publish_all(&commands, &[event]).await.pop() {
             Some(Ok(id)) => Ok(id),
-            Some(Err(Unpublished::Refused(refusal, text))) => Err(not(&format!("{refusal}: {text}"))),
-            Some(Err(Unpublished::Away(text))) => Err(not(&text)),
-            Some(Err(Unpublished::Unanswered(text))) => {
+            Some(Err(PublishError::Refused(refusal, text))) => Err(not(&format!("{refusal}: {text}"))),
+            Some(Err(PublishError::Away(text))) => Err(not(&text)),
+            Some(Err(PublishError::Unanswered(text))) => {
                 Err(format!("it may have been published ({text}); give it a --key and publish it again"))
             }
             None => Err(not(&"no answer")),

@@ -29,7 +29,7 @@ pub struct Envelope<'a> {
 
 /// Why a message or a publish is refused; the same codes stand in `library.lua`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Refusal {
+pub enum Rejection {
     /// The channel is none of ours.
     BadChannel,
     /// The type is not a string of 1 to 128 bytes without control characters.
@@ -48,7 +48,7 @@ pub enum Refusal {
     WrongType,
 }
 
-impl Refusal {
+impl Rejection {
     /// All of them.
     pub const ALL: [Self; 8] = [
         Self::BadChannel,
@@ -76,18 +76,18 @@ impl Refusal {
     }
 }
 
-impl fmt::Display for Refusal {
+impl fmt::Display for Rejection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.code())
     }
 }
 
 /// Checks an event type.
-pub fn check_type(kind: &str) -> Result<(), Refusal> {
+pub fn check_type(kind: &str) -> Result<(), Rejection> {
     if !(1..=MAX_TYPE_BYTES).contains(&kind.len()) || kind.chars().any(char::is_control) {
-        Err(Refusal::BadType)
+        Err(Rejection::BadType)
     } else if kind.starts_with("sse.") {
-        Err(Refusal::ReservedType)
+        Err(Rejection::ReservedType)
     } else {
         Ok(())
     }
@@ -97,14 +97,14 @@ pub fn check_type(kind: &str) -> Result<(), Refusal> {
 ///
 /// # Errors
 /// Why it cannot be relayed.
-pub fn decode(message: &[u8], max_event_bytes: usize) -> Result<Envelope<'_>, Refusal> {
-    let text = std::str::from_utf8(message).map_err(|_| Refusal::NotUtf8)?;
+pub fn decode(message: &[u8], max_event_bytes: usize) -> Result<Envelope<'_>, Rejection> {
+    let text = std::str::from_utf8(message).map_err(|_| Rejection::NotUtf8)?;
     let envelope = match members(text) {
         Some(members) => from_members(&members)?,
         None => Envelope { kind: DEFAULT_TYPE.to_owned(), payload: text, key: None, retry_ms: None },
     };
     if envelope.payload.len() > max_event_bytes {
-        return Err(Refusal::TooLarge);
+        return Err(Rejection::TooLarge);
     }
     Ok(envelope)
 }
@@ -148,7 +148,7 @@ fn members(text: &str) -> Option<Members<'_>> {
     serde_json::from_str::<Members<'_>>(text).ok().filter(|m| m.contains_key(&b"payload"[..]))
 }
 
-fn from_members<'a>(members: &Members<'a>) -> Result<Envelope<'a>, Refusal> {
+fn from_members<'a>(members: &Members<'a>) -> Result<Envelope<'a>, Rejection> {
     let member = |name: &str| members.get(name.as_bytes()).copied();
     Envelope::of(members[&b"payload"[..]], member("type"), member("id"), member("retry"))
 }
@@ -163,16 +163,16 @@ impl<'a> Envelope<'a> {
         kind: Option<&RawValue>,
         key: Option<&RawValue>,
         retry: Option<&RawValue>,
-    ) -> Result<Self, Refusal> {
-        let kind = string(kind, Refusal::BadType)?.unwrap_or_else(|| DEFAULT_TYPE.to_owned());
+    ) -> Result<Self, Rejection> {
+        let kind = string(kind, Rejection::BadType)?.unwrap_or_else(|| DEFAULT_TYPE.to_owned());
         check_type(&kind)?;
-        let key = string(key, Refusal::BadKey)?;
+        let key = string(key, Rejection::BadKey)?;
         if key.as_ref().is_some_and(|k| !(1..=MAX_KEY_BYTES).contains(&k.len())) {
-            return Err(Refusal::BadKey);
+            return Err(Rejection::BadKey);
         }
         let retry_ms = match present(retry) {
             None => None,
-            Some(raw) => Some(raw.parse().ok().filter(|ms| *ms <= MAX_RETRY_MS).ok_or(Refusal::BadRetry)?),
+            Some(raw) => Some(raw.parse().ok().filter(|ms| *ms <= MAX_RETRY_MS).ok_or(Rejection::BadRetry)?),
         };
         Ok(Self { kind, payload: payload.get(), key, retry_ms })
     }
@@ -182,7 +182,7 @@ fn present(member: Option<&RawValue>) -> Option<&str> {
     member.map(RawValue::get).filter(|raw| *raw != "null")
 }
 
-fn string(member: Option<&RawValue>, refusal: Refusal) -> Result<Option<String>, Refusal> {
+fn string(member: Option<&RawValue>, refusal: Rejection) -> Result<Option<String>, Rejection> {
     present(member).map(serde_json::from_str).transpose().map_err(|_| refusal)
 }
 
@@ -194,7 +194,7 @@ mod tests {
         decode(text.as_bytes(), 1000).unwrap()
     }
 
-    fn refused(text: &str) -> Refusal {
+    fn refused(text: &str) -> Rejection {
         decode(text.as_bytes(), 1000).unwrap_err()
     }
 
@@ -229,29 +229,29 @@ mod tests {
     #[test]
     fn faults_are_refused_by_name() {
         for (text, refusal) in [
-            (r#"{"type":7,"payload":1}"#, Refusal::BadType),
-            (r#"{"type":"","payload":1}"#, Refusal::BadType),
-            (r#"{"type":"a\nb","payload":1}"#, Refusal::BadType),
-            (r#"{"type":"a\u0085b","payload":1}"#, Refusal::BadType),
-            (r#"{"type":"sse.gap","payload":1}"#, Refusal::ReservedType),
-            (r#"{"payload":1,"id":7}"#, Refusal::BadKey),
-            (r#"{"payload":1,"id":""}"#, Refusal::BadKey),
-            (r#"{"payload":1,"retry":-1}"#, Refusal::BadRetry),
-            (r#"{"payload":1,"retry":1.5}"#, Refusal::BadRetry),
-            (r#"{"payload":1,"retry":"5"}"#, Refusal::BadRetry),
+            (r#"{"type":7,"payload":1}"#, Rejection::BadType),
+            (r#"{"type":"","payload":1}"#, Rejection::BadType),
+            (r#"{"type":"a\nb","payload":1}"#, Rejection::BadType),
+            (r#"{"type":"a\u0085b","payload":1}"#, Rejection::BadType),
+            (r#"{"type":"sse.gap","payload":1}"#, Rejection::ReservedType),
+            (r#"{"payload":1,"id":7}"#, Rejection::BadKey),
+            (r#"{"payload":1,"id":""}"#, Rejection::BadKey),
+            (r#"{"payload":1,"retry":-1}"#, Rejection::BadRetry),
+            (r#"{"payload":1,"retry":1.5}"#, Rejection::BadRetry),
+            (r#"{"payload":1,"retry":"5"}"#, Rejection::BadRetry),
         ] {
             assert_eq!(refused(text), refusal, "{text}");
         }
         let long = format!(r#"{{"type":"{}","payload":1}}"#, "x".repeat(129));
-        assert_eq!(refused(&long), Refusal::BadType);
-        assert_eq!(decode(b"\xff", 1000), Err(Refusal::NotUtf8));
+        assert_eq!(refused(&long), Rejection::BadType);
+        assert_eq!(decode(b"\xff", 1000), Err(Rejection::NotUtf8));
     }
 
     #[test]
     fn the_bound_is_that_of_the_payload() {
         let text = |n: usize| format!(r#"{{"type":"some-type","payload":"{}"}}"#, "x".repeat(n - 2));
         assert!(decode(text(1000).as_bytes(), 1000).is_ok());
-        assert_eq!(decode(text(1001).as_bytes(), 1000), Err(Refusal::TooLarge));
-        assert_eq!(decode("x".repeat(1001).as_bytes(), 1000), Err(Refusal::TooLarge));
+        assert_eq!(decode(text(1001).as_bytes(), 1000), Err(Rejection::TooLarge));
+        assert_eq!(decode("x".repeat(1001).as_bytes(), 1000), Err(Rejection::TooLarge));
     }
 }

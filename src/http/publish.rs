@@ -10,8 +10,8 @@ use serde_json::{Value, json, value::RawValue};
 
 use super::{answers, api_keys, worker::Worker};
 use crate::{
-    core::envelope::{Envelope, Refusal},
-    redis::publish::{Publish, Unpublished, publish as publish_all},
+    core::envelope::{Envelope, Rejection},
+    redis::publish::{Publish, PublishError, publish as publish_all},
     settings::Scope,
 };
 
@@ -35,8 +35,8 @@ struct Event<'a> {
 }
 
 impl Event<'_> {
-    fn decode(&self) -> Result<Publish, Refusal> {
-        let channel = serde_json::from_str(self.channel.get()).map_err(|_| Refusal::BadChannel)?;
+    fn decode(&self) -> Result<Publish, Rejection> {
+        let channel = serde_json::from_str(self.channel.get()).map_err(|_| Rejection::BadChannel)?;
         let event = Envelope::of(self.payload, self.kind, self.id, self.retry)?;
         Ok(Publish {
             channel,
@@ -49,17 +49,17 @@ impl Event<'_> {
 }
 
 /// What is wrong with an event that the library has not seen.
-fn fault(refusal: Refusal) -> Unpublished {
+fn fault(refusal: Rejection) -> PublishError {
     let message = match refusal {
-        Refusal::BadChannel => "the channel must be a string",
-        Refusal::BadType => "the type must be a string of 1 to 128 bytes without control characters",
-        Refusal::ReservedType => "types that begin with sse. are the gateway's own; choose another name",
-        Refusal::BadKey => "the id must be a string of 1 to 256 bytes",
-        Refusal::BadRetry => "retry must be a whole number of ms up to 86400000",
+        Rejection::BadChannel => "the channel must be a string",
+        Rejection::BadType => "the type must be a string of 1 to 128 bytes without control characters",
+        Rejection::ReservedType => "types that begin with sse. are the gateway's own; choose another name",
+        Rejection::BadKey => "the id must be a string of 1 to 256 bytes",
+        Rejection::BadRetry => "retry must be a whole number of ms up to 86400000",
         // The library alone refuses by these.
-        Refusal::TooLarge | Refusal::NotUtf8 | Refusal::WrongType => "the payload must be shorter, and UTF-8",
+        Rejection::TooLarge | Rejection::NotUtf8 | Rejection::WrongType => "the payload must be shorter, and UTF-8",
     };
-    Unpublished::Refused(refusal, message.to_owned())
+    PublishError::Refused(refusal, message.to_owned())
 }
 
 /// Publishes one event or a list.
@@ -89,18 +89,18 @@ pub async fn publish(request: HttpRequest, payload: web::Payload, worker: web::D
     let refused: Vec<_> = events.iter().map(|event| event.decode().map(|event| good.push(event)).err()).collect();
     let mut published = publish_all(&worker.commands, &good).await.into_iter();
     let answer =
-        |refused: Option<Refusal>| refused.map_or_else(|| published.next(), |refusal| Some(Err(fault(refusal))));
+        |refused: Option<Rejection>| refused.map_or_else(|| published.next(), |refusal| Some(Err(fault(refusal))));
     let answers: Vec<_> = refused.into_iter().filter_map(answer).collect();
     worker.instance.metrics.published.inc_by(answers.iter().filter(|a| a.is_ok()).count() as u64);
     for answer in &answers {
-        if let Err(Unpublished::Refused(refusal, _)) = answer {
+        if let Err(PublishError::Refused(refusal, _)) = answer {
             worker.instance.metrics.rejected.with_label_values(&[refusal.code()]).inc();
         }
     }
     match answers.as_slice() {
         [answer] if one => single(answer),
-        all if !all.is_empty() && all.iter().all(|a| matches!(a, Err(Unpublished::Away(_)))) => away(NOTHING),
-        all if !all.is_empty() && all.iter().all(|a| matches!(a, Err(Unpublished::Unanswered(_)))) => away(MAYBE),
+        all if !all.is_empty() && all.iter().all(|a| matches!(a, Err(PublishError::Away(_)))) => away(NOTHING),
+        all if !all.is_empty() && all.iter().all(|a| matches!(a, Err(PublishError::Unanswered(_)))) => away(MAYBE),
         all => HttpResponse::Ok().json(all.iter().map(item).collect::<Vec<_>>()),
     }
 }
@@ -121,33 +121,33 @@ fn away(message: &str) -> HttpResponse {
     answer
 }
 
-fn single(answer: &Result<String, Unpublished>) -> HttpResponse {
+fn single(answer: &Result<String, PublishError>) -> HttpResponse {
     match answer {
         Ok(id) => HttpResponse::Ok().json(json!({ "id": id })),
-        Err(Unpublished::Refused(Refusal::TooLarge, text)) => {
-            answers::error(StatusCode::PAYLOAD_TOO_LARGE, Refusal::TooLarge.code(), text)
+        Err(PublishError::Refused(Rejection::TooLarge, text)) => {
+            answers::error(StatusCode::PAYLOAD_TOO_LARGE, Rejection::TooLarge.code(), text)
         }
         // The event is fine; it can be published when somebody has deleted the key.
-        Err(Unpublished::Refused(Refusal::WrongType, text)) => {
-            answers::error(StatusCode::CONFLICT, Refusal::WrongType.code(), text)
+        Err(PublishError::Refused(Rejection::WrongType, text)) => {
+            answers::error(StatusCode::CONFLICT, Rejection::WrongType.code(), text)
         }
-        Err(Unpublished::Refused(refusal, text)) => answers::error(StatusCode::BAD_REQUEST, refusal.code(), text),
-        Err(Unpublished::Away(text)) => {
+        Err(PublishError::Refused(refusal, text)) => answers::error(StatusCode::BAD_REQUEST, refusal.code(), text),
+        Err(PublishError::Away(text)) => {
             tracing::warn!(error = text, "an event was not published");
             away(NOTHING)
         }
-        Err(Unpublished::Unanswered(text)) => {
+        Err(PublishError::Unanswered(text)) => {
             tracing::warn!(error = text, "an event may not have been published");
             away(MAYBE)
         }
     }
 }
 
-fn item(answer: &Result<String, Unpublished>) -> Value {
+fn item(answer: &Result<String, PublishError>) -> Value {
     match answer {
         Ok(id) => json!({ "id": id }),
-        Err(Unpublished::Refused(refusal, text)) => json!({ "error": refusal.code(), "message": text }),
-        Err(Unpublished::Away(_)) => json!({ "error": "redis-away", "message": NOTHING }),
-        Err(Unpublished::Unanswered(_)) => json!({ "error": "redis-away", "message": MAYBE }),
+        Err(PublishError::Refused(refusal, text)) => json!({ "error": refusal.code(), "message": text }),
+        Err(PublishError::Away(_)) => json!({ "error": "redis-away", "message": NOTHING }),
+        Err(PublishError::Unanswered(_)) => json!({ "error": "redis-away", "message": MAYBE }),
     }
 }

@@ -16,7 +16,7 @@ use super::{
 use crate::{
     core::{
         channel::Channel,
-        envelope::{self, Refusal},
+        envelope::{self, Rejection},
         event::Event,
         id::EventId,
         log_limit::LogLimit,
@@ -39,7 +39,7 @@ pub struct Rejected {
     /// Its channel.
     pub channel: Vec<u8>,
     /// Why.
-    pub refusal: Refusal,
+    pub refusal: Rejection,
     /// Its bytes.
     pub message: Vec<u8>,
 }
@@ -261,7 +261,7 @@ impl Inbound {
     fn relay_plain(&self, channel: Vec<u8>, message: Vec<u8>) {
         let max = self.instance.settings.history.max_event_bytes;
         let decoded = Channel::from_bytes(&channel)
-            .ok_or(Refusal::BadChannel)
+            .ok_or(Rejection::BadChannel)
             .and_then(|channel| Ok(Event::relayed(channel, &envelope::decode(&message, max)?)));
         match decoded {
             Ok(event) => {

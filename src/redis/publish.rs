@@ -3,7 +3,7 @@
 use redis::Cmd;
 
 use super::commands::{CommandError, Commands};
-use crate::core::envelope::Refusal;
+use crate::core::envelope::Rejection;
 
 /// One event to publish.
 #[derive(Clone, Debug, Default)]
@@ -22,9 +22,9 @@ pub struct Publish {
 
 /// Why an event was not published.
 #[derive(Debug)]
-pub enum Unpublished {
+pub enum PublishError {
     /// It is refused: code and text.
-    Refused(Refusal, String),
+    Refused(Rejection, String),
     /// Redis cannot take it now.
     Away(String),
     /// Redis has not answered: it may have been published.
@@ -44,7 +44,7 @@ fn call(commands: &Commands, publish: &Publish) -> Cmd {
 }
 
 /// Publishes events in order; each has its own answer, the id or why not.
-pub async fn publish(commands: &Commands, events: &[Publish]) -> Vec<Result<String, Unpublished>> {
+pub async fn publish(commands: &Commands, events: &[Publish]) -> Vec<Result<String, PublishError>> {
     let mut pipeline = redis::pipe();
     pipeline.ignore_errors();
     for event in events {
@@ -57,20 +57,20 @@ pub async fn publish(commands: &Commands, events: &[Publish]) -> Vec<Result<Stri
 }
 
 /// The refusal in an error of the library: `SSE <code>: <text>`.
-fn refusal(error: redis::RedisError) -> Unpublished {
+fn refusal(error: redis::RedisError) -> PublishError {
     let detail = error.detail().unwrap_or_default().to_owned();
-    let found = Refusal::ALL.iter().find(|r| detail.starts_with(&format!("{}:", r.code())));
+    let found = Rejection::ALL.iter().find(|r| detail.starts_with(&format!("{}:", r.code())));
     match (error.code(), found) {
         (Some("SSE"), Some(refusal)) => {
-            Unpublished::Refused(*refusal, detail[refusal.code().len() + 1..].trim().to_owned())
+            PublishError::Refused(*refusal, detail[refusal.code().len() + 1..].trim().to_owned())
         }
         _ => unpublished(&CommandError::from(error)),
     }
 }
 
-fn unpublished(fault: &CommandError) -> Unpublished {
+fn unpublished(fault: &CommandError) -> PublishError {
     match fault {
-        CommandError::Unavailable(_) | CommandError::Rejected(_) => Unpublished::Away(fault.to_string()),
-        CommandError::NoReply(_) => Unpublished::Unanswered(fault.to_string()),
+        CommandError::Unavailable(_) | CommandError::Rejected(_) => PublishError::Away(fault.to_string()),
+        CommandError::NoReply(_) => PublishError::Unanswered(fault.to_string()),
     }
 }

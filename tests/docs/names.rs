@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, fs};
 
 use sse_gateway::{
     core::{
-        envelope::Refusal,
+        envelope::Rejection,
         malformed::Malformed,
         system::{BusyReason, CatchUpCause, CloseReason, GapReason, TicketRejection},
     },
@@ -95,7 +95,7 @@ fn every_reason_is_documented() {
 
 #[test]
 fn every_error_code_is_documented() {
-    assert_named(Refusal::ALL.iter().map(|r| r.code()));
+    assert_named(Rejection::ALL.iter().map(|r| r.code()));
     assert_named(TicketRejection::ALL.iter().map(|f| f.name()));
     assert_named(http_codes().iter().map(String::as_str));
 }

@@ -8,7 +8,7 @@ use super::numbering::{RecordPosition, Work};
 use crate::{
     core::{
         channel::Channel,
-        envelope::{self, Refusal},
+        envelope::{self, Rejection},
     },
     redis::commands::{CommandError, Commands},
 };
@@ -155,7 +155,7 @@ impl Lease {
         };
         let decoded = match Channel::from_bytes(channel) {
             Some(_) => envelope::decode(message, max_event_bytes),
-            None => Err(Refusal::BadChannel),
+            None => Err(Rejection::BadChannel),
         };
         match decoded {
             Ok(envelope) => {

@@ -24,7 +24,7 @@ use super::{
 };
 use crate::{
     core::{
-        envelope::Refusal,
+        envelope::Rejection,
         log_limit::{LogLimit, LogOnce},
     },
     state::instance::Instance,
@@ -318,7 +318,7 @@ impl Recorder {
                 Written::Recorded => metrics.recorded.inc(),
                 Written::Rejected { reason, text } => {
                     metrics.rejected.with_label_values(&[reason.as_str()]).inc();
-                    if reason == Refusal::WrongType.code() {
+                    if reason == Rejection::WrongType.code() {
                         self.log_wrong_type(&text);
                     }
                 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use sse_gateway::core::{
-    envelope::Refusal,
+    envelope::Rejection,
     system::{BusyReason, TicketRejection},
 };
 
@@ -72,20 +72,20 @@ fn ticket(fault: TicketRejection) -> &'static str {
     }
 }
 
-fn event(refusal: Refusal) -> [&'static str; 2] {
+fn event(refusal: Rejection) -> [&'static str; 2] {
     match refusal {
-        Refusal::BadChannel => ["400", "neither `user:<id>:events` nor `broadcast:<topic>`"],
-        Refusal::BadType => ["400", "the type is not a string of 1 to 128 bytes without control characters"],
-        Refusal::ReservedType => ["400", "the type begins with `sse.`"],
-        Refusal::BadKey => ["400", "the idempotency key is not a string of 1 to 256 bytes"],
-        Refusal::BadRetry => ["400", "`retry` is not an integer of ms between 0 and one day"],
-        Refusal::TooLarge => [
+        Rejection::BadChannel => ["400", "neither `user:<id>:events` nor `broadcast:<topic>`"],
+        Rejection::BadType => ["400", "the type is not a string of 1 to 128 bytes without control characters"],
+        Rejection::ReservedType => ["400", "the type begins with `sse.`"],
+        Rejection::BadKey => ["400", "the idempotency key is not a string of 1 to 256 bytes"],
+        Rejection::BadRetry => ["400", "`retry` is not an integer of ms between 0 and one day"],
+        Rejection::TooLarge => [
             "413",
             "the payload exceeds `history.max_event_bytes`, or the body exceeds \
              `limits.publish_body_bytes`",
         ],
-        Refusal::NotUtf8 => ["400", "the message is not UTF-8"],
-        Refusal::WrongType => [
+        Rejection::NotUtf8 => ["400", "the message is not UTF-8"],
+        Rejection::WrongType => [
             "409",
             "a key in Redis that the event needs has a value that the gateway never writes; the \
              message names the key. Delete it \
@@ -141,7 +141,7 @@ pub fn page() -> String {
         [code(r.name()), status.to_owned(), text.to_owned()]
     });
     let others = table(["code", "status", "problem"], http.chain(later));
-    let events = Refusal::ALL.iter().map(|r| {
+    let events = Rejection::ALL.iter().map(|r| {
         let [status, text] = event(*r);
         [code(r.code()), status.to_owned(), text.to_owned()]
     });
@@ -152,7 +152,7 @@ pub fn page() -> String {
 #[test]
 fn error_codes_are_exactly_those_of_the_http_layer() {
     let enums = TicketRejection::ALL.iter().map(|f| f.name());
-    let enums = enums.chain(Refusal::ALL.iter().map(|r| r.code()));
+    let enums = enums.chain(Rejection::ALL.iter().map(|r| r.code()));
     let enums: BTreeSet<&str> = enums.chain(BusyReason::ALL.iter().map(|r| r.name())).collect();
     let in_code = http_codes();
     let in_code: BTreeSet<&str> = in_code.iter().map(String::as_str).filter(|c| !enums.contains(c)).collect();
