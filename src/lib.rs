@@ -50,7 +50,7 @@
 //! | any Redis client can publish | `redis/library.lua`, `redis/recorder` | `tests/gateway/delivery.rs`, `modes.rs` |
 //! | a fault of Redis is no fault of the client | `redis/link.rs` | `tests/gateway/faults.rs`, `neighbours.rs` |
 //! | a slow client costs only itself | `core/flow.rs`, `state/timers.rs`, `state/client_socket.rs` | `tests/gateway/slow.rs` |
-//! | nothing fatal is said | `http/answers.rs`, `http/admission.rs`, `issuer.rs` | `tests/gateway/tickets.rs`, `limits.rs`, `jwks.rs` |
+//! | nothing fatal is said | `http/responses.rs`, `http/admission.rs`, `issuer.rs` | `tests/gateway/tickets.rs`, `limits.rs`, `jwks.rs` |
 //!
 //! Keys and the certificate change without a restart: `app/reload.rs`, tested in `tests/gateway/rotation.rs`.
 

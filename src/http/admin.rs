@@ -10,7 +10,7 @@ use actix_web::{
 use serde_json::json;
 use tokio::sync::oneshot;
 
-use super::{admission::Params, answers, api_keys};
+use super::{admission::Params, api_keys, responses};
 use crate::{
     core::channel::is_name,
     redis::{commands::Commands, sessions},
@@ -32,17 +32,17 @@ pub struct Admin {
 /// The routes of the listener.
 pub fn routes(config: &mut web::ServiceConfig) {
     config
-        .service(answers::only(Method::GET, "/healthz", get().to(healthz)))
-        .service(answers::only(Method::GET, "/readyz", get().to(readyz)))
-        .service(answers::only(Method::GET, "/metrics", get().to(metrics)))
+        .service(responses::only(Method::GET, "/healthz", get().to(healthz)))
+        .service(responses::only(Method::GET, "/readyz", get().to(readyz)))
+        .service(responses::only(Method::GET, "/metrics", get().to(metrics)))
         .service(
             web::resource("/connections")
                 .route(get().to(connections))
                 .route(web::delete().to(end_connections_of_query))
                 .default_service(web::to(other_method_of_connections)),
         )
-        .service(answers::only(Method::DELETE, "/users/{id}/connections", web::delete().to(end_connections_of_path)))
-        .default_service(web::to(|| async { answers::not_found() }));
+        .service(responses::only(Method::DELETE, "/users/{id}/connections", web::delete().to(end_connections_of_path)))
+        .default_service(web::to(|| async { responses::not_found() }));
 }
 
 /// GET, and HEAD for probes that want no body: actix leaves it out by itself.
@@ -77,7 +77,7 @@ async fn metrics(admin: web::Data<Admin>) -> HttpResponse {
 
 async fn other_method_of_connections() -> HttpResponse {
     let mut answer =
-        answers::error(StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", "this endpoint takes GET and DELETE");
+        responses::error(StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", "this endpoint takes GET and DELETE");
     answer.headers_mut().insert(header::ALLOW, header::HeaderValue::from_static("GET, DELETE"));
     answer
 }
@@ -87,7 +87,7 @@ async fn connections(request: HttpRequest, admin: web::Data<Admin>) -> HttpRespo
         return denial.answer();
     }
     let Ok(params) = Params::of(&request) else {
-        return answers::error(StatusCode::BAD_REQUEST, "bad-request", "the query cannot be decoded");
+        return responses::error(StatusCode::BAD_REQUEST, "bad-request", "the query cannot be decoded");
     };
     let user = params.get("user").map(str::to_owned);
     let mut replies = Vec::new();
@@ -128,13 +128,13 @@ async fn end_connections(request: &HttpRequest, user: Option<&str>, admin: &Admi
         return denial.answer();
     }
     let Some(user) = user.filter(|user| is_name(user)) else {
-        return answers::error(StatusCode::BAD_REQUEST, "bad-request", "this cannot be a user id");
+        return responses::error(StatusCode::BAD_REQUEST, "bad-request", "this cannot be a user id");
     };
     match sessions::revoke(&admin.commands, user, settings.tickets.max_session).await {
         Ok(()) => HttpResponse::Ok().json(json!({ "user": user, "revoked": true })),
         Err(fault) => {
             tracing::warn!(error = %fault, "sessions not revoked");
-            answers::error(StatusCode::SERVICE_UNAVAILABLE, "redis-away", "nothing was revoked; try again")
+            responses::error(StatusCode::SERVICE_UNAVAILABLE, "redis-away", "nothing was revoked; try again")
         }
     }
 }

@@ -12,10 +12,10 @@ use actix_web::{
 };
 
 use super::{
-    answers,
     api_keys::bearer,
     cookie::{self, Cookie},
     peer::{Peer, StreamOfPeer, client_address},
+    responses,
     worker::Worker,
 };
 use crate::{
@@ -69,27 +69,27 @@ impl Drop for Admitted {
 
 /// Why a client is not let in.
 #[derive(Debug)]
-pub enum Denied {
+pub enum AdmissionError {
     /// 401: this URL can never work again.
-    Refused(TicketError),
+    Ticket(TicketError),
     /// 400: the request is wrong.
-    Bad(&'static str, String),
+    BadRequest(&'static str, String),
     /// It should come back.
     Busy(BusyReason),
     /// The same, after its session was opened: without this `Set-Cookie` the way back would be closed to it.
-    Opened(Box<Denied>, String),
+    Opened(Box<AdmissionError>, String),
 }
 
-impl Denied {
+impl AdmissionError {
     /// The answer; `busy` says how this endpoint tells the client to come back.
     pub fn answer(&self, worker: &Worker, busy: fn(BusyReason) -> HttpResponse) -> HttpResponse {
         let metrics = &worker.instance.metrics;
         match self {
-            Self::Refused(refused) => {
+            Self::Ticket(refused) => {
                 metrics.refused.with_label_values(&[refused.code.name()]).inc();
-                answers::error(StatusCode::UNAUTHORIZED, refused.code.name(), &refused.message)
+                responses::error(StatusCode::UNAUTHORIZED, refused.code.name(), &refused.message)
             }
-            Self::Bad(code, message) => answers::error(StatusCode::BAD_REQUEST, code, message),
+            Self::BadRequest(code, message) => responses::error(StatusCode::BAD_REQUEST, code, message),
             Self::Busy(reason) => {
                 metrics.busy.with_label_values(&[reason.name()]).inc();
                 busy(*reason)
@@ -105,8 +105,8 @@ impl Denied {
     }
 }
 
-fn refused(code: TicketRejection, message: &str) -> Denied {
-    Denied::Refused(TicketError::new(code, message))
+fn refused(code: TicketRejection, message: &str) -> AdmissionError {
+    AdmissionError::Ticket(TicketError::new(code, message))
 }
 
 /// The members of the query, decoded; of one that stands twice the first counts.
@@ -117,9 +117,12 @@ impl Params {
     ///
     /// # Errors
     /// It cannot be decoded.
-    pub fn of(request: &HttpRequest) -> Result<Self, Denied> {
+    pub fn of(request: &HttpRequest) -> Result<Self, AdmissionError> {
         Query::<Vec<(String, String)>>::from_query(request.query_string()).map(|q| Self(q.into_inner())).map_err(|_| {
-            Denied::Bad("bad-request", "the query cannot be decoded; percent-encode its values as UTF-8".to_owned())
+            AdmissionError::BadRequest(
+                "bad-request",
+                "the query cannot be decoded; percent-encode its values as UTF-8".to_owned(),
+            )
         })
     }
 
@@ -141,12 +144,15 @@ fn last_event_id(request: &HttpRequest, params: &Params) -> Option<String> {
     header.filter(|id| !id.is_empty()).or_else(|| named().map(str::to_owned))
 }
 
-fn requested_topics(params: &Params, ticket: &Ticket) -> Result<Topics, Denied> {
+fn requested_topics(params: &Params, ticket: &Ticket) -> Result<Topics, AdmissionError> {
     let Some(list) = params.get("topics") else { return Ok(ticket.topics.clone()) };
     let names = list.split(',').filter(|name| !name.is_empty());
     match Topics::parse(names) {
         Ok(names) if names.prefixes().next().is_none() => Ok(ticket.topics.narrow(&names)),
-        _ => Err(Denied::Bad("bad-topics", "topics must be at most 256 exact names, with commas between".to_owned())),
+        _ => Err(AdmissionError::BadRequest(
+            "bad-topics",
+            "topics must be at most 256 exact names, with commas between".to_owned(),
+        )),
     }
 }
 
@@ -154,12 +160,16 @@ fn requested_topics(params: &Params, ticket: &Ticket) -> Result<Topics, Denied> 
 ///
 /// # Errors
 /// Why not.
-pub async fn admit(worker: &Worker, request: &HttpRequest, transport: &'static str) -> Result<Admitted, Denied> {
+pub async fn admit(
+    worker: &Worker,
+    request: &HttpRequest,
+    transport: &'static str,
+) -> Result<Admitted, AdmissionError> {
     let instance = &worker.instance;
     let address = client_address(request, &instance.settings.server);
     // Before anything that costs.
     if !address.is_none_or(|address| instance.rate_limits.connects_by_address.take(site(address), instance.now_ms())) {
-        return Err(Denied::Busy(BusyReason::TooOften));
+        return Err(AdmissionError::Busy(BusyReason::TooOften));
     }
     let params = Params::of(request)?;
     let token = params.given("ticket").or_else(|| bearer(request));
@@ -173,14 +183,14 @@ pub async fn admit(worker: &Worker, request: &HttpRequest, transport: &'static s
         if let Some(peer) = Peer::of_request(request) {
             peer.retire();
         }
-        return Err(Denied::Busy(BusyReason::Draining));
+        return Err(AdmissionError::Busy(BusyReason::Draining));
     }
     if !instance.rate_limits.connects_by_user.take(ticket.user.clone(), instance.now_ms()) {
-        return Err(Denied::Busy(BusyReason::TooOften));
+        return Err(AdmissionError::Busy(BusyReason::TooOften));
     }
-    let permit = instance.connection_limit.enter(&ticket.user, &ticket.digest).map_err(Denied::Busy)?;
+    let permit = instance.connection_limit.enter(&ticket.user, &ticket.digest).map_err(AdmissionError::Busy)?;
     if !instance.link.came_up(Duration::from_millis(instance.now_ms())).await {
-        return Err(Denied::Busy(BusyReason::RedisAway));
+        return Err(AdmissionError::Busy(BusyReason::RedisAway));
     }
     let id = uuid::Uuid::new_v4().to_string();
     let cursor_text = last_event_id(request, &params);
@@ -215,16 +225,16 @@ pub async fn admit(worker: &Worker, request: &HttpRequest, transport: &'static s
     match join(worker, &mut admitted, given.is_some(), cursor).await {
         Ok(()) => Ok(admitted),
         Err(denied) => Err(match admitted.set_cookie.take() {
-            Some(cookie) => Denied::Opened(Box::new(denied), cookie),
+            Some(cookie) => AdmissionError::Opened(Box::new(denied), cookie),
             None => denied,
         }),
     }
 }
 
-async fn verified(worker: &Worker, token: &str) -> Result<Ticket, Denied> {
+async fn verified(worker: &Worker, token: &str) -> Result<Ticket, AdmissionError> {
     worker.instance.auth.verify(token, unix_ms() / 1000).await.map_err(|error| match error {
-        AuthError::Rejected(rejected) => Denied::Refused(rejected),
-        AuthError::IssuerUnavailable => Denied::Busy(BusyReason::KeysAway),
+        AuthError::Rejected(rejected) => AdmissionError::Ticket(rejected),
+        AuthError::IssuerUnavailable => AdmissionError::Busy(BusyReason::KeysAway),
     })
 }
 
@@ -235,7 +245,7 @@ async fn open_session(
     cursor: Option<EventId>,
     now_ms: u64,
     [proof, new_proof]: [&str; 2],
-) -> Result<Session, Denied> {
+) -> Result<Session, AdmissionError> {
     let settings = &worker.instance.settings.tickets;
     if ticket.session_exp_ms.is_some_and(|end| end <= now_ms) {
         return Err(refused(TicketRejection::SessionOver, "the ticket's session_exp has passed; get a new ticket"));
@@ -256,7 +266,7 @@ async fn open_session(
     let is_back = || worker.instance.link.is_back_since_less_than(SESSIONS_COME_BACK);
     sessions::open(&worker.commands, settings.reconnect_grace, &redeem).await.map_err(|no| match no {
         // The session may be one that ended while Redis was away, and that its holder has yet to write again.
-        NoSession::Expired if is_back() => Denied::Busy(BusyReason::RedisAway),
+        NoSession::Expired if is_back() => AdmissionError::Busy(BusyReason::RedisAway),
         NoSession::Expired => {
             refused(TicketRejection::Expired, "the ticket has expired and has no session; get a new ticket")
         }
@@ -273,7 +283,7 @@ async fn open_session(
         }
         NoSession::Away(fault) => {
             tracing::debug!(error = %fault, "no session");
-            Denied::Busy(BusyReason::RedisAway)
+            AdmissionError::Busy(BusyReason::RedisAway)
         }
     })
 }
@@ -284,11 +294,11 @@ async fn join(
     admitted: &mut Admitted,
     has_cursor: bool,
     cursor: Option<EventId>,
-) -> Result<(), Denied> {
+) -> Result<(), AdmissionError> {
     let connection = &admitted.connection;
     let (generation, _) = connection.begin_catch_up();
     let (clock, attachment) =
-        worker.link.attach(&connection.client.user).await.map_err(|_| Denied::Busy(BusyReason::RedisAway))?;
+        worker.link.attach(&connection.client.user).await.map_err(|_| AdmissionError::Busy(BusyReason::RedisAway))?;
     admitted._attachment = Some(attachment);
     let retention_ms = worker.instance.settings.history.retention.as_millis() as u64;
     let goes_on = matches!(catch_up::start(cursor, &clock, retention_ms), Start::Read { .. });

@@ -8,7 +8,7 @@ use actix_web::{
     web::{Bytes, Payload},
 };
 
-use super::answers;
+use super::responses;
 use crate::{auth::ApiKeyError, core::system::BusyReason, settings::Scope, state::instance::Instance};
 
 /// Longest wait for a body.
@@ -16,18 +16,18 @@ const BODY: Duration = Duration::from_secs(10);
 
 /// Why a request of a backend or an operator is denied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Denial {
+pub enum ApiDenial {
     /// The API key does not grant access.
     Key(ApiKeyError),
     /// The key exceeds `limits.posts_per_key_per_second`.
     TooOften,
 }
 
-impl Denial {
+impl ApiDenial {
     /// The response: 404, 401, 403 or 429.
     pub fn answer(self) -> HttpResponse {
         let (status, code, message) = match self {
-            Self::Key(ApiKeyError::NoneConfigured) => return answers::not_found(),
+            Self::Key(ApiKeyError::NoneConfigured) => return responses::not_found(),
             Self::Key(ApiKeyError::Missing) => (
                 StatusCode::UNAUTHORIZED,
                 "api-key-missing",
@@ -50,7 +50,7 @@ impl Denial {
                  request",
             ),
         };
-        let mut answer = answers::last_error(status, code, message);
+        let mut answer = responses::last_error(status, code, message);
         if self == Self::TooOften {
             let retry_after = header::HeaderValue::from_static("1");
             answer.headers_mut().insert(header::RETRY_AFTER, retry_after);
@@ -63,8 +63,8 @@ impl Denial {
 ///
 /// # Errors
 /// Why access is denied.
-pub fn check(request: &HttpRequest, instance: &Instance, scope: Scope) -> Result<[u8; 32], Denial> {
-    instance.auth.api_keys.check(bearer(request), scope).map_err(Denial::Key)
+pub fn check(request: &HttpRequest, instance: &Instance, scope: Scope) -> Result<[u8; 32], ApiDenial> {
+    instance.auth.api_keys.check(bearer(request), scope).map_err(ApiDenial::Key)
 }
 
 /// The body of a request whose key has the scope. The key is checked before anything is read.
@@ -81,7 +81,7 @@ pub async fn body(
     check(request, instance, scope)
         .and_then(|key| match instance.rate_limits.posts_by_key.take(key, instance.now_ms()) {
             true => Ok(()),
-            false => Err(Denial::TooOften),
+            false => Err(ApiDenial::TooOften),
         })
         .map_err(|denial| Box::new(denial.answer()))?;
     let limit = instance.settings.limits.publish_body_bytes;
@@ -95,7 +95,7 @@ pub async fn body(
         ),
         Err(_) => (StatusCode::REQUEST_TIMEOUT, "body-timeout", "the body did not come within 10 s; send it again"),
     };
-    Err(Box::new(answers::last_error(status, code, message)))
+    Err(Box::new(responses::last_error(status, code, message)))
 }
 
 /// The credential of `Authorization: Bearer` (RFC 6750 section 2.1).

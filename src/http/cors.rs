@@ -9,10 +9,10 @@ use actix_web::{
     middleware::Next,
 };
 
-use super::answers;
+use super::responses;
 use crate::settings;
 
-/// Adds the headers, and answers preflights.
+/// Adds the headers, and responses preflights.
 pub fn cors(settings: &settings::Cors) -> Cors {
     let cors = Cors::default()
         .allowed_methods([Method::GET, Method::POST])
@@ -53,5 +53,5 @@ pub async fn refusals<B: MessageBody>(
             "a preflight needs Origin, and GET or POST as Access-Control-Request-Method",
         ),
     };
-    Ok(answer.into_response(answers::error(status, code, message)).map_into_right_body())
+    Ok(answer.into_response(responses::error(status, code, message)).map_into_right_body())
 }

@@ -2,18 +2,18 @@
 
 use actix_web::{HttpRequest, HttpResponse, http::header, web};
 
-use super::{admission::admit, answers, body::EventBody, worker::Worker};
+use super::{admission::admit, body::EventBody, responses, worker::Worker};
 
 /// Opens an event stream.
 pub async fn events(request: HttpRequest, worker: web::Data<Worker>) -> HttpResponse {
     match admit(&worker, &request, "stream").await {
         Ok(mut admitted) => {
-            let mut answer = answers::event_stream();
+            let mut answer = responses::event_stream();
             if let Some(cookie) = admitted.set_cookie.take() {
                 answer.insert_header((header::SET_COOKIE, cookie));
             }
             answer.body(EventBody(admitted))
         }
-        Err(denied) => denied.answer(&worker, answers::busy_stream),
+        Err(denied) => denied.answer(&worker, responses::busy_stream),
     }
 }

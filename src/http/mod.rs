@@ -3,7 +3,6 @@
 pub mod access;
 pub mod admin;
 pub mod admission;
-pub mod answers;
 pub mod api_keys;
 pub mod body;
 pub mod cookie;
@@ -13,6 +12,7 @@ pub mod front;
 pub mod peer;
 pub mod poll;
 pub mod publish;
+pub mod responses;
 pub mod routes;
 pub mod sockets;
 pub mod tickets;

@@ -6,8 +6,8 @@ use actix_web::{HttpRequest, HttpResponse, http::header, web};
 use serde_json::{Value, json};
 
 use super::{
-    admission::{Admitted, Denied, Params, admit},
-    answers,
+    admission::{AdmissionError, Admitted, Params, admit},
+    responses,
     worker::Worker,
 };
 use crate::core::{
@@ -31,16 +31,19 @@ pub async fn poll(request: HttpRequest, worker: web::Data<Worker>) -> HttpRespon
     };
     match result {
         Ok((admitted, wait)) => answer(&admitted, wait).await,
-        Err(denied) => denied.answer(&worker, answers::busy_poll),
+        Err(denied) => denied.answer(&worker, responses::busy_poll),
     }
 }
 
-fn wait(request: &HttpRequest) -> Result<Duration, Denied> {
+fn wait(request: &HttpRequest) -> Result<Duration, AdmissionError> {
     let params = Params::of(request)?;
     let Some(text) = params.get("wait") else { return Ok(Duration::ZERO) };
     match text.parse::<f64>() {
         Ok(s) if (0.0..=MAX_WAIT_S).contains(&s) => Ok(Duration::from_secs_f64(s)),
-        _ => Err(Denied::Bad("bad-wait", format!("wait must be a number of seconds from 0 to {MAX_WAIT_S}"))),
+        _ => Err(AdmissionError::BadRequest(
+            "bad-wait",
+            format!("wait must be a number of seconds from 0 to {MAX_WAIT_S}"),
+        )),
     }
 }
 

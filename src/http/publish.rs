@@ -8,7 +8,7 @@ use actix_web::{
 use serde::Deserialize;
 use serde_json::{Value, json, value::RawValue};
 
-use super::{answers, api_keys, worker::Worker};
+use super::{api_keys, responses, worker::Worker};
 use crate::{
     core::envelope::{Envelope, Rejection},
     redis::publish::{Publish, PublishError, publish as publish_all},
@@ -106,7 +106,7 @@ pub async fn publish(request: HttpRequest, payload: web::Payload, worker: web::D
 }
 
 fn bad(message: &str) -> HttpResponse {
-    answers::error(StatusCode::BAD_REQUEST, "bad-request", message)
+    responses::error(StatusCode::BAD_REQUEST, "bad-request", message)
 }
 
 /// No command was sent, or Redis refused it for now.
@@ -116,7 +116,7 @@ const MAYBE: &str =
     "it may have been published; give each event an id and send it again, so that nothing is published twice";
 
 fn away(message: &str) -> HttpResponse {
-    let mut answer = answers::error(StatusCode::SERVICE_UNAVAILABLE, "redis-away", message);
+    let mut answer = responses::error(StatusCode::SERVICE_UNAVAILABLE, "redis-away", message);
     answer.headers_mut().insert(header::RETRY_AFTER, header::HeaderValue::from_static("1"));
     answer
 }
@@ -125,13 +125,13 @@ fn single(answer: &Result<String, PublishError>) -> HttpResponse {
     match answer {
         Ok(id) => HttpResponse::Ok().json(json!({ "id": id })),
         Err(PublishError::Refused(Rejection::TooLarge, text)) => {
-            answers::error(StatusCode::PAYLOAD_TOO_LARGE, Rejection::TooLarge.code(), text)
+            responses::error(StatusCode::PAYLOAD_TOO_LARGE, Rejection::TooLarge.code(), text)
         }
         // The event is fine; it can be published when somebody has deleted the key.
         Err(PublishError::Refused(Rejection::WrongType, text)) => {
-            answers::error(StatusCode::CONFLICT, Rejection::WrongType.code(), text)
+            responses::error(StatusCode::CONFLICT, Rejection::WrongType.code(), text)
         }
-        Err(PublishError::Refused(refusal, text)) => answers::error(StatusCode::BAD_REQUEST, refusal.code(), text),
+        Err(PublishError::Refused(refusal, text)) => responses::error(StatusCode::BAD_REQUEST, refusal.code(), text),
         Err(PublishError::Away(text)) => {
             tracing::warn!(error = text, "an event was not published");
             away(NOTHING)

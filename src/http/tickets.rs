@@ -8,7 +8,7 @@ use actix_web::{
 use serde::Deserialize;
 use serde_json::json;
 
-use super::{answers, api_keys, worker::Worker};
+use super::{api_keys, responses, worker::Worker};
 use crate::{
     auth::MintError,
     core::{channel::is_name, topics::Topics},
@@ -54,9 +54,9 @@ pub async fn tickets(request: HttpRequest, payload: web::Payload, worker: web::D
             .insert_header((header::CACHE_CONTROL, "no-store"))
             .json(json!({ "ticket": ticket, "expiresIn": ttl_s })),
         Err(MintError::Library(_)) => {
-            answers::error(StatusCode::INTERNAL_SERVER_ERROR, "not-signed", "the ticket could not be signed")
+            responses::error(StatusCode::INTERNAL_SERVER_ERROR, "not-signed", "the ticket could not be signed")
         }
-        Err(MintError::NoSigningKey) => answers::error(
+        Err(MintError::NoSigningKey) => responses::error(
             StatusCode::NOT_IMPLEMENTED,
             "no-signing-key",
             "only public keys are configured, which cannot sign; set tickets.secret, or sign tickets in the backend",
@@ -65,5 +65,5 @@ pub async fn tickets(request: HttpRequest, payload: web::Payload, worker: web::D
 }
 
 fn bad(message: &str) -> HttpResponse {
-    answers::error(StatusCode::BAD_REQUEST, "bad-request", message)
+    responses::error(StatusCode::BAD_REQUEST, "bad-request", message)
 }

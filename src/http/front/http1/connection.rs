@@ -39,9 +39,9 @@ use super::{
 use crate::{
     core::malformed::Malformed,
     http::{
-        answers,
         front::{HEAD, prefixed::Prefixed, read::poll_read_more, socket::Socket},
         peer::Peer,
+        responses,
         sockets::idle::IdleSockets,
     },
     state::instance::Instance,
@@ -186,7 +186,7 @@ where
         let body = self.attach(&mut request, body);
         let mut interim = Interim::new(expects_continue && body.is_some());
         let response = match request.uri().path() {
-            "*" => right(answers::server_options()),
+            "*" => right(responses::server_options()),
             _ => self.response(request, is_stream, body.as_ref(), &mut interim).await?,
         };
         let rest = self.reclaim(body);

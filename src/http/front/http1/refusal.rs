@@ -13,7 +13,7 @@ use actix_web::{
 use super::head::{MAX_HEAD_BYTES, MAX_HEADERS};
 use crate::{
     core::{log_limit::LogLimit, malformed::Malformed},
-    http::answers,
+    http::responses,
     state::instance::Instance,
 };
 
@@ -35,7 +35,7 @@ pub fn note(instance: &Instance, malformed: Malformed, peer: Option<SocketAddr>)
 /// The response to a malformed request.
 pub fn response(malformed: Malformed) -> HttpResponse {
     let (status, code) = match malformed {
-        Malformed::HeadTooLong => return answers::head_too_long(MAX_HEAD_BYTES),
+        Malformed::HeadTooLong => return responses::head_too_long(MAX_HEAD_BYTES),
         Malformed::TooManyHeaders => (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "head-too-long"),
         Malformed::Version => (StatusCode::HTTP_VERSION_NOT_SUPPORTED, "version-not-supported"),
         Malformed::Coding => (StatusCode::NOT_IMPLEMENTED, "coding-not-supported"),
@@ -43,9 +43,9 @@ pub fn response(malformed: Malformed) -> HttpResponse {
         Malformed::Connect => (StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed"),
         _ => (StatusCode::BAD_REQUEST, "bad-request"),
     };
-    let mut response = answers::last_error(status, code, &message(malformed));
+    let mut response = responses::last_error(status, code, &message(malformed));
     if malformed == Malformed::Connect {
-        response.headers_mut().insert(ALLOW, HeaderValue::from_static(answers::METHODS));
+        response.headers_mut().insert(ALLOW, HeaderValue::from_static(responses::METHODS));
     }
     response
 }
