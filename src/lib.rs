@@ -21,7 +21,7 @@
 //! `FCALL sse_publish` (`redis/library.lua`) appends to the log and publishes on a live channel; a plain PUBLISH comes there
 //! by the recorder (`redis/recorder`). The link's reading task (`redis/inbound.rs`) makes an [`core::event::Event`] of it
 //! and puts it into every worker's mailbox (`state/mailbox.rs`). The worker's hub (`state/hub.rs`) offers it to the
-//! connections of its channel; each connection's flow (`core/flow.rs`) takes it, or orders a catch-up (`redis/join.rs`). The
+//! connections of its channel; each connection's flow (`core/stream_state.rs`) takes it, or orders a catch-up (`redis/catch_up.rs`). The
 //! stream's body (`http/body.rs`) takes bytes from the connection; over HTTP/1.1 they go to the socket by a writer of our own
 //! (`http/front`), over HTTP/2 by actix.
 //!
@@ -45,11 +45,11 @@
 //!
 //! | promise (DESIGN.md section 1) | code | test |
 //! |---|---|---|
-//! | nothing is lost silently | `core/flow.rs`, `core/join.rs`, `redis/join.rs` | `tests/gateway/resume.rs`, `gap.rs`, `seams.rs` |
+//! | nothing is lost silently | `core/stream_state.rs`, `core/catch_up.rs`, `redis/catch_up.rs` | `tests/gateway/resume.rs`, `gap.rs`, `seams.rs` |
 //! | the id is always fresh | `state/timers.rs`, `redis/tick.rs` | `tests/gateway/resume.rs` |
 //! | any Redis client can publish | `redis/library.lua`, `redis/recorder` | `tests/gateway/delivery.rs`, `modes.rs` |
 //! | a fault of Redis is no fault of the client | `redis/link.rs` | `tests/gateway/faults.rs`, `neighbours.rs` |
-//! | a slow client costs only itself | `core/flow.rs`, `state/timers.rs`, `state/client_socket.rs` | `tests/gateway/slow.rs` |
+//! | a slow client costs only itself | `core/stream_state.rs`, `state/timers.rs`, `state/client_socket.rs` | `tests/gateway/slow.rs` |
 //! | nothing fatal is said | `http/responses.rs`, `http/admission.rs`, `issuer.rs` | `tests/gateway/tickets.rs`, `limits.rs`, `jwks.rs` |
 //!
 //! Keys and the certificate change without a restart: `app/reload.rs`, tested in `tests/gateway/rotation.rs`.

@@ -19,9 +19,9 @@ use super::{
 use crate::core::{
     catch_up::ClockSnapshot,
     event::Event,
-    flow::{Flow, Outcome},
     id::EventId,
     queue::{Item, Queued},
+    stream_state::{Outcome, StreamState},
     system::{CatchUpCause, CloseReason, GapReason},
     topics::Topics,
 };
@@ -100,7 +100,7 @@ pub struct Connection {
     pub client: Client,
     /// When it was opened, ms of the instance.
     pub opened_ms: u64,
-    flow: RefCell<Flow>,
+    state: RefCell<StreamState>,
     waker: RefCell<Option<Waker>>,
     drained: Notify,
     reason: Cell<Option<CloseReason>>,
@@ -125,11 +125,11 @@ impl Connection {
     pub fn new(parts: Parts) -> Rc<Self> {
         let now = parts.instance.now_ms();
         let limit = parts.instance.settings.limits.queue_bytes;
-        let flow = Flow::new(parts.cursor.unwrap_or(EventId::ZERO), limit, parts.client.channels().collect());
+        let state = StreamState::new(parts.cursor.unwrap_or(EventId::ZERO), limit, parts.client.channels().collect());
         Rc::new(Self {
             client: parts.client,
             opened_ms: now,
-            flow: RefCell::new(flow),
+            state: RefCell::new(state),
             waker: RefCell::default(),
             drained: Notify::new(),
             reason: Cell::new(None),
@@ -150,20 +150,20 @@ impl Connection {
     }
 
     /// Does something with the flow and keeps the books: bytes of all queues, the writer's waker.
-    fn with<R>(&self, f: impl FnOnce(&mut Flow) -> R) -> R {
-        let mut flow = self.flow.borrow_mut();
-        let before = flow.bytes() as i64;
-        let was_empty = flow.is_empty();
-        let result = f(&mut flow);
-        let delta = flow.bytes() as i64 - before;
+    fn with<R>(&self, f: impl FnOnce(&mut StreamState) -> R) -> R {
+        let mut state = self.state.borrow_mut();
+        let before = state.bytes() as i64;
+        let was_empty = state.is_empty();
+        let result = f(&mut state);
+        let delta = state.bytes() as i64 - before;
         if delta != 0 {
             self.instance.queued_bytes.fetch_add(delta, Ordering::Relaxed);
         }
-        if !flow.is_empty() {
+        if !state.is_empty() {
             if was_empty && self.waiting_since_ms.get().is_none() {
                 self.waiting_since_ms.set(Some(self.instance.now_ms()));
             }
-            drop(flow);
+            drop(state);
             self.wake();
         }
         result
@@ -177,7 +177,7 @@ impl Connection {
 
     /// Offers an item of the hub.
     pub fn offer(&self, item: &Item, now_ms: u64) -> Outcome {
-        let outcome = self.with(|flow| flow.offer(item));
+        let outcome = self.with(|state| state.offer(item));
         if outcome == Outcome::Queued {
             if let Item::Seam { reason, .. } = item {
                 self.count_gap(*reason);
@@ -190,8 +190,8 @@ impl Connection {
     /// The bytes that a writer sends next; `None` ends the stream. Registers the waker while there
     /// is nothing to send.
     pub fn poll_bytes(&self, waker: &Waker) -> Poll<Option<Bytes>> {
-        self.poll_queue(waker, |flow| {
-            let bytes = self.take_chunk(flow);
+        self.poll_queue(waker, |state| {
+            let bytes = self.take_chunk(state);
             let len = bytes.len();
             (bytes, len)
         })
@@ -200,8 +200,8 @@ impl Connection {
     /// The next queued frame, for an answer that is not an event stream; otherwise as
     /// [`Connection::poll_bytes`].
     pub fn poll_frame(&self, waker: &Waker) -> Poll<Option<Queued>> {
-        let next = self.poll_queue(waker, |flow| {
-            let frame = self.take(flow);
+        let next = self.poll_queue(waker, |state| {
+            let frame = self.take(state);
             let len = frame.as_ref().map_or(0, |frame| frame.content.frame().len());
             (frame, len)
         });
@@ -209,11 +209,11 @@ impl Connection {
     }
 
     /// Takes something of the queue; `take` also returns the number of bytes.
-    fn poll_queue<T>(&self, waker: &Waker, take: impl FnOnce(&mut Flow) -> (T, usize)) -> Poll<Option<T>> {
+    fn poll_queue<T>(&self, waker: &Waker, take: impl FnOnce(&mut StreamState) -> (T, usize)) -> Poll<Option<T>> {
         if self.gone.get() {
             return Poll::Ready(None);
         }
-        if self.flow.borrow().is_empty() {
+        if self.state.borrow().is_empty() {
             self.waiting_since_ms.set(None);
             let mut kept = self.waker.borrow_mut();
             if !kept.as_ref().is_some_and(|k| k.will_wake(waker)) {
@@ -222,9 +222,9 @@ impl Connection {
             return Poll::Pending;
         }
         let (taken, bytes) = self.with(take);
-        let is_empty = self.flow.borrow().is_empty();
+        let is_empty = self.state.borrow().is_empty();
         self.waiting_since_ms.set((!is_empty).then(|| self.instance.now_ms()));
-        if self.flow.borrow().ready_bytes() < REPLAY_BYTES {
+        if self.state.borrow().ready_bytes() < REPLAY_BYTES {
             self.drained.notify_waiters();
         }
         let mut stall = self.stall.get();
@@ -234,8 +234,8 @@ impl Connection {
         Poll::Ready(Some(taken))
     }
 
-    fn take(&self, flow: &mut Flow) -> Option<Queued> {
-        let (item, last) = flow.take()?;
+    fn take(&self, state: &mut StreamState) -> Option<Queued> {
+        let (item, last) = state.take()?;
         if let Some(ms) = item.published_ms {
             self.delivered(ms);
         }
@@ -243,8 +243,8 @@ impl Connection {
         Some(item)
     }
 
-    fn take_chunk(&self, flow: &mut Flow) -> Bytes {
-        let mut next = || self.take(flow).map(|item| item.content);
+    fn take_chunk(&self, state: &mut StreamState) -> Bytes {
+        let mut next = || self.take(state).map(|item| item.content);
         let Some(first) = next() else { return Bytes::new() };
         // One frame, the common case, is passed on without a copy.
         let Some(second) = next() else { return first.frame().clone() };
@@ -277,14 +277,14 @@ impl Connection {
     /// Sets the first frame.
     pub fn set_head(&self, frame: Bytes) {
         self.admitted.set(true);
-        self.with(|flow| flow.set_head(frame));
+        self.with(|state| state.set_head(frame));
     }
 
     /// Ends the stream with a last frame; the first reason counts.
     pub fn close(&self, reason: CloseReason, frame: Bytes) {
         if self.reason.get().is_none() {
             self.reason.set(Some(reason));
-            self.with(|flow| flow.close(frame));
+            self.with(|state| state.close(frame));
             self.drained.notify_waiters();
         }
     }
@@ -293,7 +293,7 @@ impl Connection {
     pub fn evict(&self, reason: CloseReason) {
         self.set_reason(reason);
         self.gone.set(true);
-        self.with(Flow::drop_queue);
+        self.with(StreamState::drop_queue);
         self.socket.abort();
         self.wake();
         self.drained.notify_waiters();
@@ -341,48 +341,48 @@ impl Connection {
 
     /// Bytes queued for it.
     pub fn queued_bytes(&self) -> usize {
-        self.flow.borrow().bytes()
+        self.state.borrow().bytes()
     }
 
     /// Whether the writer has nothing to take.
     pub fn is_idle(&self) -> bool {
-        self.flow.borrow().is_empty()
+        self.state.borrow().is_empty()
     }
 
     /// Everything up to here was handed to the writer.
     pub fn cursor(&self) -> EventId {
-        self.flow.borrow().cursor()
+        self.state.borrow().cursor()
     }
 
     /// Everything up to here was handed over or is queued.
     pub fn position(&self) -> EventId {
-        self.flow.borrow().position()
+        self.state.borrow().position()
     }
 
     /// Whether events come from the hub.
     pub fn is_live(&self) -> bool {
-        self.flow.borrow().is_live()
+        self.state.borrow().is_live()
     }
 
     pub(super) fn heartbeat(&self, watermark: EventId) {
         let frame = |id| crate::core::system::heartbeat(id, unix_ms());
-        self.with(|flow| flow.heartbeat(watermark, frame));
+        self.with(|state| state.heartbeat(watermark, frame));
     }
 
     pub(super) fn detach(&self, watermark: EventId) {
-        self.with(|flow| flow.detach(watermark));
+        self.with(|state| state.detach(watermark));
         self.drained.notify_waiters();
     }
 
     pub(super) fn drop_queue(&self) {
-        self.with(Flow::drop_queue);
+        self.with(StreamState::drop_queue);
     }
 
     /// Books the end: what is still queued is gone, its place behind the gate is free.
     pub(super) fn forget(&self) {
         self.permit.take();
         self.gone.set(true);
-        self.with(Flow::drop_queue);
+        self.with(StreamState::drop_queue);
         self.drained.notify_waiters();
     }
 
@@ -395,7 +395,7 @@ impl Connection {
 impl Connection {
     /// Starts a catch-up: its number, and the cursor from which it reads (`None`: the client's id could not be parsed).
     pub fn begin_catch_up(&self) -> (u64, Option<EventId>) {
-        let (generation, from) = self.with(Flow::begin_catch_up);
+        let (generation, from) = self.with(StreamState::begin_catch_up);
         match &*self.first_cursor.borrow() {
             Some((None, _)) => (generation, None),
             _ => (generation, Some(from)),
@@ -404,38 +404,38 @@ impl Connection {
 
     /// Whether that catch-up is still wanted.
     pub fn is_catching_up(&self, generation: u64) -> bool {
-        !self.gone.get() && !self.is_ending() && self.flow.borrow().is_catching_up(generation)
+        !self.gone.get() && !self.is_ending() && self.state.borrow().is_catching_up(generation)
     }
 
     /// A connection without a cursor starts at `h`.
     pub fn start_at(&self, h: EventId) {
-        self.with(|flow| flow.start_at(h));
+        self.with(|state| state.start_at(h));
     }
 
     /// The stream goes on from `clock.h` only.
     pub fn restart(&self, reason: GapReason, clock: &ClockSnapshot) {
         self.count_gap(reason);
         let text = self.first_cursor.take().and_then(|(_, text)| text);
-        self.with(|flow| flow.restart(reason, text.as_deref(), clock.h));
+        self.with(|state| state.restart(reason, text.as_deref(), clock.h));
     }
 
     /// Tells a gap; the replay follows.
     pub fn tell_gap(&self, reason: GapReason, channels: Vec<String>) {
         self.count_gap(reason);
-        self.with(|flow| flow.tell_gap(reason, channels));
+        self.with(|state| state.tell_gap(reason, channels));
     }
 
     /// Queues an event that was read.
     pub fn replay(&self, event: &Arc<Event>) {
         self.instance.metrics.replayed.inc();
-        self.with(|flow| flow.replay(event));
+        self.with(|state| state.replay(event));
     }
 
     /// Waits until the writer has taken so much that the next page has room.
     pub async fn room(&self) {
         loop {
             let notified = self.drained.notified();
-            if self.gone.get() || self.is_ending() || self.flow.borrow().ready_bytes() < REPLAY_BYTES {
+            if self.gone.get() || self.is_ending() || self.state.borrow().ready_bytes() < REPLAY_BYTES {
                 return;
             }
             notified.await;
@@ -445,7 +445,7 @@ impl Connection {
     /// Everything up to `h` is queued: the connection is live, unless it must catch up again.
     pub fn finish_catch_up(&self, h: EventId) -> Option<CatchUpCause> {
         self.first_cursor.take();
-        match self.with(|flow| flow.finish_catch_up(h)) {
+        match self.with(|state| state.finish_catch_up(h)) {
             Outcome::CatchUp(cause) => Some(cause),
             _ => {
                 // Who waits for the catch-up learns of its end, also when it brought nothing.

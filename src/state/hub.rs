@@ -21,9 +21,9 @@ use super::{
 use crate::core::{
     channel::Channel,
     event::Event,
-    flow::Outcome,
     id::EventId,
     queue::Item,
+    stream_state::Outcome,
     system::{CatchUpCause, CloseReason, closing},
 };
 

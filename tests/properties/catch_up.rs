@@ -9,9 +9,9 @@ use sse_gateway::core::{
     catch_up::{self, ClockSnapshot, Merge, Start},
     channel::Channel,
     event::Event,
-    flow::{Flow, Outcome},
     id::EventId,
     queue::{Content, Item},
+    stream_state::{Outcome, StreamState},
     system::GapReason,
 };
 
@@ -69,7 +69,7 @@ struct CatchUp {
 struct Simulation {
     redis: Redis,
     channels: Vec<Channel>,
-    stream: Flow,
+    stream: StreamState,
     catch_up: Option<CatchUp>,
     link_up: bool,
     page: usize,
@@ -85,7 +85,7 @@ impl Simulation {
         let channels = ["user:1:events", "broadcast:a", "broadcast:b"];
         let names: Arc<[String]> = channels.iter().map(|name| (*name).to_owned()).collect();
         let channels = channels.iter().filter_map(|name| Channel::parse(name)).collect();
-        let stream = Flow::new(EventId::ZERO, queue_bytes, names);
+        let stream = StreamState::new(EventId::ZERO, queue_bytes, names);
         let mut redis = Redis::default();
         redis.set_link(true);
         let (received, gaps) = (Vec::new(), Vec::new());

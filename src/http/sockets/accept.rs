@@ -157,7 +157,7 @@ enum Reason {
 }
 
 impl Reason {
-    /// The label of the metric, which lists all of them from the start (`state/metrics.rs`).
+    /// The label of the metric, which lists all of them from the start (`metrics.rs`).
     fn name(self) -> &'static str {
         match self {
             Self::Descriptors => "descriptors",

@@ -37,7 +37,7 @@ pub enum Outcome {
 
 /// The state of one connection.
 #[derive(Debug)]
-pub struct Flow {
+pub struct StreamState {
     phase: Phase,
     /// Counts joins, so that one that was overtaken notices.
     generation: u64,
@@ -55,7 +55,7 @@ pub struct Flow {
     channels: Arc<[String]>,
 }
 
-impl Flow {
+impl StreamState {
     /// A detached connection at `cursor`; `channels` is what its gaps name.
     pub fn new(cursor: EventId, limit_bytes: usize, channels: Arc<[String]>) -> Self {
         Self {
@@ -306,11 +306,11 @@ mod tests {
         Item::Event(Arc::new(Event::new(id(ms), id(predecessor), channel, None, "t", &ms.to_string())))
     }
 
-    fn flow(cursor: u64) -> Flow {
-        Flow::new(id(cursor), 1000, Arc::new(["broadcast:*".to_owned()]))
+    fn flow(cursor: u64) -> StreamState {
+        StreamState::new(id(cursor), 1000, Arc::new(["broadcast:*".to_owned()]))
     }
 
-    fn live(cursor: u64) -> Flow {
+    fn live(cursor: u64) -> StreamState {
         let mut flow = flow(cursor);
         flow.begin_catch_up();
         flow.finish_catch_up(id(cursor));
@@ -318,7 +318,7 @@ mod tests {
     }
 
     /// The ids (or names of system events) that a writer gets.
-    fn taken(flow: &mut Flow) -> Vec<String> {
+    fn taken(flow: &mut StreamState) -> Vec<String> {
         std::iter::from_fn(|| flow.take())
             .map(|(item, _)| {
                 let text = String::from_utf8(item.content.frame().to_vec()).unwrap();
