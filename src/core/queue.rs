@@ -16,7 +16,7 @@ pub enum Item {
     /// An event of one of its channels.
     Event(Arc<Event>),
     /// A point at which the order or the record may have been broken.
-    Seam {
+    HistoryBreak {
         /// Its place in the order.
         id: EventId,
         /// `reset` or `unrecorded`.
@@ -29,14 +29,14 @@ impl Item {
     pub fn id(&self) -> Option<EventId> {
         match self {
             Self::Event(event) => event.id,
-            Self::Seam { id, .. } => Some(*id),
+            Self::HistoryBreak { id, .. } => Some(*id),
         }
     }
 
     fn cost(&self) -> usize {
         match self {
             Self::Event(event) => cost(&event.frame),
-            Self::Seam { .. } => OVERHEAD_BYTES,
+            Self::HistoryBreak { .. } => OVERHEAD_BYTES,
         }
     }
 }

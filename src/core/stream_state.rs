@@ -176,7 +176,7 @@ impl StreamState {
                 }
                 self.push(Queued::live(event, self.limit_bytes));
             }
-            Item::Seam { id, reason } => self.seam(*id, *reason),
+            Item::HistoryBreak { id, reason } => self.seam(*id, *reason),
         }
         Outcome::Queued
     }
@@ -444,8 +444,8 @@ mod tests {
     fn seams_are_told_in_their_place_and_only_reset_carries_an_id() {
         let mut f = live(5);
         f.offer(&event(6, 5));
-        f.offer(&Item::Seam { id: id(7), reason: GapReason::Unrecorded });
-        f.offer(&Item::Seam { id: id(8), reason: GapReason::Reset });
+        f.offer(&Item::HistoryBreak { id: id(7), reason: GapReason::Unrecorded });
+        f.offer(&Item::HistoryBreak { id: id(8), reason: GapReason::Reset });
         f.offer(&event(9, 0));
         assert_eq!(taken(&mut f), ["6-0", "sse.gap ", "sse.gap 8-0", "9-0"]);
     }

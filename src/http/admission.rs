@@ -28,8 +28,8 @@ use crate::{
         topics::Topics,
     },
     redis::{
-        link::Attachment,
-        sessions::{self, NoSession, Redeem},
+        link::UserSubscription,
+        sessions::{self, SessionError, SessionRequest},
     },
     state::{
         connection::{Client, Connection, Parts, Session},
@@ -50,7 +50,7 @@ pub struct Admitted {
     /// `Set-Cookie` of the answer.
     pub set_cookie: Option<String>,
     hub: Rc<Hub>,
-    _attachment: Option<Attachment>,
+    _subscription: Option<UserSubscription>,
     stream: StreamOfPeer,
 }
 
@@ -219,7 +219,7 @@ pub async fn admit(
         has_cursor: given.is_some(),
         set_cookie,
         hub: worker.hub.clone(),
-        _attachment: None,
+        _subscription: None,
         stream,
     };
     match join(worker, &mut admitted, given.is_some(), cursor).await {
@@ -251,7 +251,7 @@ async fn open_session(
         return Err(refused(TicketRejection::SessionOver, "the ticket's session_exp has passed; get a new ticket"));
     }
     let longest_ms = now_ms + settings.max_session.as_millis() as u64;
-    let redeem = Redeem {
+    let redeem = SessionRequest {
         digest: &ticket.digest,
         connection,
         user: &ticket.user,
@@ -266,22 +266,24 @@ async fn open_session(
     let is_back = || worker.instance.link.is_back_since_less_than(SESSIONS_COME_BACK);
     sessions::open(&worker.commands, settings.reconnect_grace, &redeem).await.map_err(|no| match no {
         // The session may be one that ended while Redis was away, and that its holder has yet to write again.
-        NoSession::Expired if is_back() => AdmissionError::Busy(BusyReason::RedisAway),
-        NoSession::Expired => {
+        SessionError::Expired if is_back() => AdmissionError::Busy(BusyReason::RedisAway),
+        SessionError::Expired => {
             refused(TicketRejection::Expired, "the ticket has expired and has no session; get a new ticket")
         }
-        NoSession::Used => {
+        SessionError::Used => {
             refused(TicketRejection::Used, "the ticket was used, and tickets.reconnect_grace is 0; get a new ticket")
         }
-        NoSession::Over => refused(TicketRejection::SessionOver, "the session has reached its end; get a new ticket"),
-        NoSession::Stranger => refused(
+        SessionError::Over => {
+            refused(TicketRejection::SessionOver, "the session has reached its end; get a new ticket")
+        }
+        SessionError::CookieMissing => refused(
             TicketRejection::CookieMissing,
             "the session belongs to the browser that has its cookie (tickets.session_cookie); get a new ticket",
         ),
-        NoSession::Revoked => {
+        SessionError::Revoked => {
             refused(TicketRejection::SessionRevoked, "the user's sessions were revoked; get a new ticket")
         }
-        NoSession::Away(fault) => {
+        SessionError::Away(fault) => {
             tracing::debug!(error = %fault, "no session");
             AdmissionError::Busy(BusyReason::RedisAway)
         }
@@ -297,9 +299,12 @@ async fn join(
 ) -> Result<(), AdmissionError> {
     let connection = &admitted.connection;
     let (generation, _) = connection.begin_catch_up();
-    let (clock, attachment) =
-        worker.link.attach(&connection.client.user).await.map_err(|_| AdmissionError::Busy(BusyReason::RedisAway))?;
-    admitted._attachment = Some(attachment);
+    let (clock, subscription) = worker
+        .link
+        .subscribe(&connection.client.user)
+        .await
+        .map_err(|_| AdmissionError::Busy(BusyReason::RedisAway))?;
+    admitted._subscription = Some(subscription);
     let retention_ms = worker.instance.settings.history.retention.as_millis() as u64;
     let goes_on = matches!(catch_up::start(cursor, &clock, retention_ms), Start::Read { .. });
     connection.set_head(head(

@@ -205,7 +205,7 @@ impl Inbound {
             tracing::warn!(%epoch, "a new epoch: Redis was wiped, restored or replaced; clients are told sse.gap (reset)");
             self.instance.replay_cache.clear();
             self.instance.replay_cache.begin(epoch);
-            self.instance.mailboxes.send(|| Message::Seam { id: epoch, reason: GapReason::Reset });
+            self.instance.mailboxes.send(|| Message::HistoryBreak { id: epoch, reason: GapReason::Reset });
         }
     }
 
@@ -221,7 +221,7 @@ impl Inbound {
             }
             _ => {
                 tracing::warn!(%id, "plain publishes may be missing before this point; clients get sse.gap (unrecorded)");
-                self.instance.mailboxes.send(|| Message::Seam { id, reason: GapReason::Unrecorded });
+                self.instance.mailboxes.send(|| Message::HistoryBreak { id, reason: GapReason::Unrecorded });
             }
         }
         Some(())

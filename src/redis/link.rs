@@ -65,12 +65,12 @@ pub struct Link {
 }
 
 /// Keeps a user's channel subscribed.
-pub struct Attachment {
+pub struct UserSubscription {
     user: Arc<str>,
     requests: mpsc::UnboundedSender<Request>,
 }
 
-impl Drop for Attachment {
+impl Drop for UserSubscription {
     fn drop(&mut self) {
         let _ = self.requests.send(Request::Release(self.user.clone()));
     }
@@ -82,10 +82,10 @@ impl Link {
     ///
     /// # Errors
     /// The link is down, or does not answer in time.
-    pub async fn attach(&self, user: &Arc<str>) -> Result<(ClockSnapshot, Attachment), LinkDown> {
-        let attachment = Attachment { user: user.clone(), requests: self.requests.clone() };
+    pub async fn subscribe(&self, user: &Arc<str>) -> Result<(ClockSnapshot, UserSubscription), LinkDown> {
+        let subscription = UserSubscription { user: user.clone(), requests: self.requests.clone() };
         let clock = self.ask(|reply| Request::Attach(Some(user.clone()), reply)).await?;
-        Ok((clock, attachment))
+        Ok((clock, subscription))
     }
 
     /// Tells the mark.
@@ -197,7 +197,7 @@ impl Supervisor {
         let _ = tokio::time::timeout(pause, async {
             while let Some(request) = self.requests.recv().await {
                 match request {
-                    // The attachment that the asker drops gives its release.
+                    // The subscription that the asker drops gives its release.
                     Request::Attach(Some(user), _) => drop(self.subscriptions.attach(&user)),
                     Request::Release(user) => self.subscriptions.release(&user, Instant::now()),
                     Request::Attach(None, _) | Request::Plain(..) => {}
@@ -354,7 +354,7 @@ impl Supervisor {
     async fn answer(&mut self, connection: &mut MultiplexedConnection, batch: Vec<Request>) -> RedisResult<()> {
         let now = Instant::now();
         let (mut wanted, mut replies, mut plain) = (Vec::new(), Vec::new(), Vec::new());
-        // All are counted before anything can fail: every attachment gives its release.
+        // All are counted before anything can fail: every subscription gives its release.
         for request in batch {
             match request {
                 Request::Attach(user, reply) => {

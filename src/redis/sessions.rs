@@ -18,7 +18,7 @@ use crate::{
 const BATCH: usize = 100;
 
 /// A ticket that is being redeemed.
-pub struct Redeem<'a> {
+pub struct SessionRequest<'a> {
     /// Digest of the ticket.
     pub digest: &'a str,
     /// The connection.
@@ -43,7 +43,7 @@ pub struct Redeem<'a> {
 
 /// Why a ticket opens no session.
 #[derive(Debug)]
-pub enum NoSession {
+pub enum SessionError {
     /// It has expired, and there is no session.
     Expired,
     /// It was used, and `tickets.reconnect_grace` is 0.
@@ -53,7 +53,7 @@ pub enum NoSession {
     /// The user's sessions were revoked.
     Revoked,
     /// The session has a cookie, and the request has not.
-    Stranger,
+    CookieMissing,
     /// Redis does not answer.
     Away(CommandError),
 }
@@ -76,7 +76,7 @@ fn interval(grace: Duration) -> Duration {
 ///
 /// # Errors
 /// Why there is none.
-pub async fn open(commands: &Commands, grace: Duration, redeem: &Redeem<'_>) -> Result<Session, NoSession> {
+pub async fn open(commands: &Commands, grace: Duration, redeem: &SessionRequest<'_>) -> Result<Session, SessionError> {
     let mut call = commands.call("open", &[redeem.digest]);
     call.arg(redeem.connection)
         .arg(redeem.user)
@@ -89,7 +89,7 @@ pub async fn open(commands: &Commands, grace: Duration, redeem: &Redeem<'_>) -> 
         .arg(redeem.left_ms)
         .arg(redeem.proof)
         .arg(redeem.new_proof);
-    let answer: Vec<Value> = commands.run(&call).await.map_err(NoSession::Away)?;
+    let answer: Vec<Value> = commands.run(&call).await.map_err(SessionError::Away)?;
     let text =
         |n: usize| answer.get(n).and_then(|v| redis::from_redis_value::<String>(v.clone()).ok()).unwrap_or_default();
     match text(0).as_str() {
@@ -101,12 +101,12 @@ pub async fn open(commands: &Commands, grace: Duration, redeem: &Redeem<'_>) -> 
             generation: text(5).parse().unwrap_or(1),
             proof: text(6),
         }),
-        "expired" => Err(NoSession::Expired),
-        "used" => Err(NoSession::Used),
-        "over" => Err(NoSession::Over),
-        "revoked" => Err(NoSession::Revoked),
-        "stranger" => Err(NoSession::Stranger),
-        other => Err(NoSession::Away(CommandError::Unavailable(format!("the library answered {other:?}")))),
+        "expired" => Err(SessionError::Expired),
+        "used" => Err(SessionError::Used),
+        "over" => Err(SessionError::Over),
+        "revoked" => Err(SessionError::Revoked),
+        "stranger" => Err(SessionError::CookieMissing),
+        other => Err(SessionError::Away(CommandError::Unavailable(format!("the library answered {other:?}")))),
     }
 }
 

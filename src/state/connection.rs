@@ -179,7 +179,7 @@ impl Connection {
     pub fn offer(&self, item: &Item, now_ms: u64) -> Outcome {
         let outcome = self.with(|state| state.offer(item));
         if outcome == Outcome::Queued {
-            if let Item::Seam { reason, .. } = item {
+            if let Item::HistoryBreak { reason, .. } = item {
                 self.count_gap(*reason);
             }
             self.queued_ms.set(now_ms);

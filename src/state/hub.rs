@@ -140,8 +140,8 @@ impl Hub {
     fn handle(self: &Rc<Self>, message: Message, now: u64) {
         match message {
             Message::Event(event) => self.event(event, now),
-            Message::Seam { id, reason } => {
-                let item = Item::Seam { id, reason };
+            Message::HistoryBreak { id, reason } => {
+                let item = Item::HistoryBreak { id, reason };
                 self.snapshot().iter().for_each(|c| self.offer(c, &item, now));
                 self.watermark.set(id.max(self.watermark.get()));
                 self.sessions_due.notify_one();

@@ -21,7 +21,7 @@ pub enum Message {
     /// An event for the connections of its channel.
     Event(Arc<Event>),
     /// A seam, for all connections.
-    Seam {
+    HistoryBreak {
         /// Its place.
         id: EventId,
         /// Its reason.
