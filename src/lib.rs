@@ -43,7 +43,7 @@
 //!
 //! # Where each promise is kept, and where it is tested
 //!
-//! | promise (DESIGN.md section 1) | code | test |
+//! | promise (ARCHITECTURE.md#guarantees-where-implemented-where-tested) | code | test |
 //! |---|---|---|
 //! | nothing is lost silently | `core/stream_state.rs`, `core/catch_up.rs`, `redis/catch_up.rs` | `tests/gateway/resume.rs`, `gap.rs`, `seams.rs` |
 //! | the id is always fresh | `state/timers.rs`, `redis/tick.rs` | `tests/gateway/resume.rs` |

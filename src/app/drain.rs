@@ -1,4 +1,4 @@
-//! Runs a gateway until a signal comes, and then drains it (DESIGN.md section 4, "SIGTERM").
+//! Runs a gateway until a signal comes, and then drains it (ARCHITECTURE.md#shutdown).
 
 use std::{io, time::Duration};
 

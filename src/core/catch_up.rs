@@ -1,4 +1,4 @@
-//! The catch-up: what a connection missed is read from the logs over (cursor, H] and merged by id (DESIGN.md section 3).
+//! The catch-up: what a connection missed is read from the logs over (cursor, H] and merged by id (ARCHITECTURE.md#catch-up).
 //!
 //! This file decides; `redis::catch_up` reads. Without the bound H an event of one log overtakes another's and is lost.
 

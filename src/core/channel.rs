@@ -1,4 +1,4 @@
-//! The publishers' channels: `user:<id>:events` and `broadcast:<topic>` (DESIGN.md section 2).
+//! The publishers' channels: `user:<id>:events` and `broadcast:<topic>` (ARCHITECTURE.md#channels-events-ids).
 
 use std::{fmt, sync::Arc};
 

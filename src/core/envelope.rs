@@ -1,4 +1,4 @@
-//! What a plain PUBLISH carries (DESIGN.md section 2): an envelope, or any other text, which is relayed whole.
+//! What a plain PUBLISH carries (ARCHITECTURE.md#envelope): an envelope, or any other text, which is relayed whole.
 
 use std::{borrow::Borrow, collections::HashMap, fmt};
 

@@ -1,4 +1,4 @@
-//! Event ids: the one place where they are parsed and compared (DESIGN.md section 2).
+//! Event ids: the one place where they are parsed and compared (ARCHITECTURE.md#channels-events-ids).
 
 use std::fmt;
 

@@ -1,4 +1,4 @@
-//! A connection is a cursor: what one client gets, in which order, and when it must catch up again (DESIGN.md section 3).
+//! A connection is a cursor: what one client gets, in which order, and when it must catch up again (ARCHITECTURE.md#stream-rules).
 //!
 //! Invariant: everything of the client's channels up to `cursor` was handed to the writer, everything up to `position`
 //! was handed over or stands in the queue, in id order, once. Nothing in here waits or looks at a clock.

@@ -1,4 +1,4 @@
-//! The gateway's own events, `sse.*`, and the reasons that they name (DESIGN.md sections 3 and 4).
+//! The gateway's own events, `sse.*`, and the reasons that they name (ARCHITECTURE.md#gaps).
 
 use bytes::Bytes;
 use serde::Serialize;

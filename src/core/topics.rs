@@ -1,4 +1,4 @@
-//! The topics that a ticket allows: exact names, `prefix*` and `*` (DESIGN.md section 4).
+//! The topics that a ticket allows: exact names, `prefix*` and `*` (ARCHITECTURE.md#tickets-and-sessions).
 
 use std::collections::BTreeSet;
 

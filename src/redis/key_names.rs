@@ -1,4 +1,4 @@
-//! Every key, live channel and function name is built here (DESIGN.md section 3).
+//! Every key, live channel and function name is built here (ARCHITECTURE.md#keys-in-redis).
 
 use crate::{core::channel::Channel, settings};
 

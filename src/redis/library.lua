@@ -1,5 +1,5 @@
 #!lua name=@LIBRARY@
--- The one library of the gateway in Redis (DESIGN.md section 3). Everything that must happen in one step happens here.
+-- The one library of the gateway in Redis (ARCHITECTURE.md#function-library). Everything that must happen in one step happens here.
 -- Placeholders in @ signs are filled by library.rs. There is no rollback in Lua: each function checks first, then writes,
 -- and appends to the log before anything else that a reader could see.
 

@@ -1,4 +1,4 @@
-//! Puts the Lua library into Redis: named by version and prefix, replaced only by a newer version (DESIGN.md section 3).
+//! Puts the Lua library into Redis: named by version and prefix, replaced only by a newer version (ARCHITECTURE.md#function-library).
 
 use std::collections::HashMap;
 

@@ -1,5 +1,5 @@
 //! The one subscriber connection of an instance and its supervisor: connect with a jittered back-off, subscribe in batches,
-//! await confirmation, take the mark, and only then let the connections join (DESIGN.md section 3, "Live").
+//! await confirmation, take the mark, and only then let the connections join (ARCHITECTURE.md#the-link).
 
 use std::{
     sync::Arc,

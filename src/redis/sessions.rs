@@ -1,4 +1,4 @@
-//! Sessions: a redeemed ticket is good for reconnects while its session lives (DESIGN.md section 4, "Tickets").
+//! Sessions: a redeemed ticket is good for reconnects while its session lives (ARCHITECTURE.md#tickets-and-sessions).
 
 use std::{rc::Rc, time::Duration};
 

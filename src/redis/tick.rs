@@ -1,4 +1,4 @@
-//! Ticks: about every second one instance moves the clock and publishes it (DESIGN.md section 3).
+//! Ticks: about every second one instance moves the clock and publishes it (ARCHITECTURE.md#clock-ticks-and-watermark).
 
 use std::{sync::Arc, time::Duration};
 

@@ -21,7 +21,7 @@ use crate::{
     settings::{PlainPublish, Settings},
 };
 
-/// A link without a tick for this long is dead, whatever TCP says (DESIGN.md section 3).
+/// A link without a tick for this long is dead, whatever TCP says (ARCHITECTURE.md#the-link).
 pub const TICK_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// For so long after its start an instance lets clients wait for the link.

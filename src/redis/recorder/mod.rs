@@ -1,4 +1,4 @@
-//! The recorder gives plain publishes their position in the order (DESIGN.md section 3, "Plain PUBLISH").
+//! The recorder gives plain publishes their position in the order (ARCHITECTURE.md#recorder).
 //!
 //! One instance holds the lease of the writer, one that of the standby; both read the publishers' channels. Messages are
 //! numbered from a marker that both have read, so both give a message the same number. The writer records each number once;
