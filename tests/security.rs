@@ -13,8 +13,12 @@ fn every_threat_names_tests_that_are_there() {
         assert!(!tests.is_empty(), "no test in: {row}");
         for test in tests {
             let (module, name) = test.split_once("::").expect("it was filtered");
-            let code = fs::read_to_string(root.join(format!("tests/gateway/{module}.rs"))).unwrap_or_default();
-            assert!(code.contains(&format!("fn {name}()")), "SECURITY.md names {test}, which is not there");
+            let code = fs::read_to_string(root.join(format!("tests/gateway/{module}.rs")))
+                .unwrap_or_default();
+            assert!(
+                code.contains(&format!("fn {name}()")),
+                "SECURITY.md names {test}, which is not there"
+            );
         }
     }
     assert!(rows >= 20, "the table was not found");

@@ -52,7 +52,8 @@ impl Gateway {
     pub fn build(settings: Settings, extra: Extra) -> io::Result<Self> {
         let public_listener = listen(settings.server.listen, "server.listen")?;
         let admin_listener = listen(settings.admin.listen, "admin.listen")?;
-        let (public_address, admin_address) = (public_listener.local_addr()?, admin_listener.local_addr()?);
+        let (public_address, admin_address) =
+            (public_listener.local_addr()?, admin_listener.local_addr()?);
         let metrics = Metrics::new();
         let (auth, refresher) = Auth::new(&settings, &metrics)?;
         let instance = Instance::new(settings, metrics, auth);
@@ -68,7 +69,16 @@ impl Gateway {
         let admin = start_admin(instance.clone(), &admin_listener)?;
         let parts = PublicParts { instance: instance.clone(), link: link.link.clone(), tls, extra };
         let public = start_public(parts, &public_listener, workers, share)?;
-        Ok(Self { instance, link, public, admin, refresher, certificate, public_address, admin_address })
+        Ok(Self {
+            instance,
+            link,
+            public,
+            admin,
+            refresher,
+            certificate,
+            public_address,
+            admin_address,
+        })
     }
 
     /// Takes its keys and its certificate over as they change; `loaded` is what it was built with.
@@ -100,7 +110,11 @@ impl Gateway {
 fn listen(address: Option<SocketAddr>, key: &str) -> io::Result<TcpListener> {
     let address = address.ok_or_else(|| io::Error::other(format!("{key} is missing")))?;
     let bind = || {
-        let socket = socket2::Socket::new(socket2::Domain::for_address(address), socket2::Type::STREAM, None)?;
+        let socket = socket2::Socket::new(
+            socket2::Domain::for_address(address),
+            socket2::Type::STREAM,
+            None,
+        )?;
         socket.set_reuse_address(true)?;
         socket.bind(&address.into())?;
         socket.listen(BACKLOG)?;
@@ -108,7 +122,10 @@ fn listen(address: Option<SocketAddr>, key: &str) -> io::Result<TcpListener> {
         Ok(socket.into())
     };
     bind().map_err(|e: io::Error| {
-        io::Error::new(e.kind(), format!("{key}: cannot listen on {address} ({e}); is another process there?"))
+        io::Error::new(
+            e.kind(),
+            format!("{key}: cannot listen on {address} ({e}); is another process there?"),
+        )
     })
 }
 
@@ -138,7 +155,12 @@ struct PublicParts {
     extra: Extra,
 }
 
-fn start_public(parts: PublicParts, socket: &TcpListener, workers: usize, share: Descriptors) -> io::Result<Listener> {
+fn start_public(
+    parts: PublicParts,
+    socket: &TcpListener,
+    workers: usize,
+    share: Descriptors,
+) -> io::Result<Listener> {
     let metrics = &parts.instance.metrics;
     let budget = SocketBudget::new("public", share.public, share.idle, metrics);
     let idle = budget.idle.clone();

@@ -34,11 +34,17 @@ impl Descriptors {
     ///
     /// # Errors
     /// Too few are left for clients; the text says how many it takes.
-    pub fn plan(limit: usize, open: usize, workers: usize, settings: &Settings) -> Result<Self, String> {
+    pub fn plan(
+        limit: usize,
+        open: usize,
+        workers: usize,
+        settings: &Settings,
+    ) -> Result<Self, String> {
         let pools = settings.redis.pool_size * (workers + OTHER_POOLS);
         // Each worker, the admin listener's, and the link.
         let runtimes = PER_RUNTIME * (workers + OTHER_POOLS);
-        let reserved = open + pools + runtimes + PER_WORKER * (workers + 1) + ADMIN_SOCKETS + OTHERS;
+        let reserved =
+            open + pools + runtimes + PER_WORKER * (workers + 1) + ADMIN_SOCKETS + OTHERS;
         let public = limit.saturating_sub(reserved);
         let max = settings.limits.max_connections;
         if public < MIN_PUBLIC {

@@ -35,7 +35,8 @@ impl LinkThread {
         let commands = Commands::new(&instance.settings.redis).map_err(std::io::Error::other)?;
         let (inbox, receiver) = inbox::channel();
         let (rejected, rejected_receiver) = mpsc::channel(REJECTED);
-        let inbound = Arc::new(Inbound::new(instance.clone(), commands.keys.clone(), inbox, rejected));
+        let inbound =
+            Arc::new(Inbound::new(instance.clone(), commands.keys.clone(), inbox, rejected));
         let (link, supervisor) = link::new(instance.clone(), commands.clone(), inbound);
         let (stop_recorder, stop) = oneshot::channel();
         let recorder = Recorder::new(instance.clone(), commands.clone(), link.clone(), receiver);

@@ -58,7 +58,13 @@ impl Listener {
         service: impl Fn() -> F + Clone + Send + 'static,
     ) -> io::Result<Self>
     where
-        F: ServiceFactory<ClientTcp, Config = (), Response = (), Error = DispatchError, InitError = ()>,
+        F: ServiceFactory<
+                ClientTcp,
+                Config = (),
+                Response = (),
+                Error = DispatchError,
+                InitError = (),
+            >,
         F::Service: 'static,
     {
         let (phase, phases) = watch::channel(Phase::Serving);
@@ -108,7 +114,11 @@ impl Listener {
 }
 
 /// The life of one worker.
-async fn serve<F>(acceptor: Acceptor, service: F, mut phases: watch::Receiver<Phase>) -> io::Result<()>
+async fn serve<F>(
+    acceptor: Acceptor,
+    service: F,
+    mut phases: watch::Receiver<Phase>,
+) -> io::Result<()>
 where
     F: ServiceFactory<ClientTcp, Config = (), Response = (), Error = DispatchError, InitError = ()>,
     F::Service: 'static,

@@ -2,7 +2,9 @@
 
 use std::io::IsTerminal;
 
-use tracing_subscriber::{Layer, filter::Targets, fmt, layer::SubscriberExt, util::SubscriberInitExt};
+use tracing_subscriber::{
+    Layer, filter::Targets, fmt, layer::SubscriberExt, util::SubscriberInitExt,
+};
 
 use crate::settings;
 
@@ -10,9 +12,13 @@ use crate::settings;
 pub fn start(settings: &settings::Log) {
     // What actix says of its start is ours to say; a level for it in the setting comes before.
     let own: Targets = settings.level.parse().unwrap_or_default();
-    let filter = Targets::new().with_target("actix_server", tracing::Level::WARN).with_targets(own.iter());
+    let filter =
+        Targets::new().with_target("actix_server", tracing::Level::WARN).with_targets(own.iter());
     let filter = own.default_level().map_or(filter.clone(), |level| filter.with_default(level));
-    let layer = fmt::layer().with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal()).with_target(true);
+    let layer = fmt::layer()
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_target(true);
     let layer = match settings.json {
         true => layer.json().flatten_event(true).with_current_span(false).boxed(),
         false => layer.boxed(),

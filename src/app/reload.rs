@@ -19,8 +19,14 @@ const LOOK: Duration = Duration::from_secs(1);
 /// After a failure it is tried again this often: what was missing may be a file that nobody watches yet.
 const AGAIN: Duration = Duration::from_secs(10);
 /// Settings that are taken over; all others need a restart.
-const TAKEN: &[&str] =
-    &["tickets.secret", "tickets.secret_file", "tickets.keys", "api_keys", "server.tls.certificate", "server.tls.key"];
+const TAKEN: &[&str] = &[
+    "tickets.secret",
+    "tickets.secret_file",
+    "tickets.keys",
+    "api_keys",
+    "server.tls.certificate",
+    "server.tls.key",
+];
 
 /// Takes keys and certificate over as they change.
 pub struct Reloader {
@@ -44,8 +50,14 @@ pub fn hangup() -> io::Result<Signal> {
 
 impl Reloader {
     /// Watches the files from which `good` was read.
-    pub fn new(source: Source, good: Loaded, instance: Arc<Instance>, certificate: Option<Arc<Certificate>>) -> Self {
-        let mut new = Self { source, instance, certificate, watch: Watch::default(), good, faults: None };
+    pub fn new(
+        source: Source,
+        good: Loaded,
+        instance: Arc<Instance>,
+        certificate: Option<Arc<Certificate>>,
+    ) -> Self {
+        let mut new =
+            Self { source, instance, certificate, watch: Watch::default(), good, faults: None };
         new.watch.take(new.files());
         new
     }
@@ -69,7 +81,9 @@ impl Reloader {
             });
             match work.await {
                 Ok(back) => self = back,
-                Err(e) => return tracing::error!(error = %e, "keys are no longer read again; restart the gateway"),
+                Err(e) => {
+                    return tracing::error!(error = %e, "keys are no longer read again; restart the gateway");
+                }
             }
         }
     }
@@ -97,7 +111,8 @@ impl Reloader {
         let metrics = &self.instance.metrics;
         if faults.is_empty() {
             metrics.reloads.with_label_values(&["ok"]).inc();
-            let (keys, api_keys) = (self.good.settings.tickets.keys.len(), self.instance.auth.api_keys.count());
+            let (keys, api_keys) =
+                (self.good.settings.tickets.keys.len(), self.instance.auth.api_keys.count());
             tracing::info!(signal = asked, keys, api_keys, "keys and certificate were read again");
             self.faults = None;
             return;
@@ -105,7 +120,10 @@ impl Reloader {
         metrics.reloads.with_label_values(&["failed"]).inc();
         if asked || self.faults.as_ref().is_none_or(|(told, _)| *told != faults) {
             for fault in &faults {
-                tracing::error!(fault, "a new key or certificate cannot be used; what was stays in use");
+                tracing::error!(
+                    fault,
+                    "a new key or certificate cannot be used; what was stays in use"
+                );
             }
         }
         self.faults = Some((faults, Instant::now()));
@@ -119,7 +137,9 @@ impl Reloader {
             tracing::warn!(key, "this setting has changed, and needs a restart");
         }
         let tls = |settings: &Settings| settings.server.tls_certificate.is_some();
-        if tls(&new.settings) != self.certificate.is_some() && tls(&new.settings) != tls(&self.good.settings) {
+        if tls(&new.settings) != self.certificate.is_some()
+            && tls(&new.settings) != tls(&self.good.settings)
+        {
             tracing::warn!(key = "server.tls", "TLS on or off needs a restart");
         }
         self.good = new;
@@ -137,7 +157,10 @@ impl Reloader {
     fn files(&self) -> Vec<PathBuf> {
         let settings = &self.good.settings;
         let keys = settings.tickets.keys.iter().filter_map(|k| k.file.clone());
-        let tls = [&settings.server.tls_certificate, &settings.server.tls_key].into_iter().flatten().cloned();
+        let tls = [&settings.server.tls_certificate, &settings.server.tls_key]
+            .into_iter()
+            .flatten()
+            .cloned();
         self.source.file.iter().cloned().chain(keys).chain(tls).collect()
     }
 }

@@ -13,7 +13,10 @@ use rustls::{
 use tokio_rustls::TlsAcceptor;
 
 fn fault(path: &Path, what: &str, error: impl std::fmt::Display) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidInput, format!("{} holds no {what} in PEM ({error})", path.display()))
+    io::Error::new(
+        io::ErrorKind::InvalidInput,
+        format!("{} holds no {what} in PEM ({error})", path.display()),
+    )
 }
 
 /// The certificate chain and the key of the moment.
@@ -52,8 +55,9 @@ fn read(certificate: &Path, key: &Path) -> io::Result<CertifiedKey> {
         .and_then(Iterator::collect::<Result<Vec<_>, _>>)
         .map_err(|e| fault(certificate, "certificate chain", e))?;
     let private = PrivateKeyDer::from_pem_file(key).map_err(|e| fault(key, "private key", e))?;
-    CertifiedKey::from_der(chain, private, &aws_lc_rs::default_provider())
-        .map_err(|e| fault(certificate, &format!("certificate that fits the key in {}", key.display()), e))
+    CertifiedKey::from_der(chain, private, &aws_lc_rs::default_provider()).map_err(|e| {
+        fault(certificate, &format!("certificate that fits the key in {}", key.display()), e)
+    })
 }
 
 /// What accepts connections.

@@ -52,9 +52,11 @@ impl ApiKeys {
         }
         let digest = digest::digest(&digest::SHA256, key.ok_or(ApiKeyError::Missing)?.as_bytes());
         // Compares with every key, so that the time does not depend on which one is similar.
-        let found = keys.iter().fold(None, |found, k| match verify_slices_are_equal(&k.sha256, digest.as_ref()) {
-            Ok(()) => Some(k),
-            Err(_) => found,
+        let found = keys.iter().fold(None, |found, k| {
+            match verify_slices_are_equal(&k.sha256, digest.as_ref()) {
+                Ok(()) => Some(k),
+                Err(_) => found,
+            }
         });
         match found {
             None => Err(ApiKeyError::Unknown),

@@ -138,7 +138,13 @@ pub(super) fn new(
         .build()
         .map_err(|e| io::Error::other(format!("tickets.jwks_url: {}", causes(&e))))?;
     // Tickets that arrive before the first fetch has ended wait for it.
-    let fetches = Fetches { running: true, requested: false, completed: 0, last: Err(Unavailable), requested_at: None };
+    let fetches = Fetches {
+        running: true,
+        requested: false,
+        completed: 0,
+        last: Err(Unavailable),
+        requested_at: None,
+    };
     let fetches = watch::Sender::new(fetches);
     let issuer = Arc::new(Issuer { fetches, cooldown: settings.jwks_cooldown });
     let refresher = Refresher {

@@ -103,17 +103,21 @@ fn key(jwk: &Map<String, Value>, kid: &str) -> Result<VerificationKey, String> {
         ("RSA", _) if member(jwk, "n")?.len() < RSA_MODULUS_CHARS => {
             return Err("an RSA key must have at least 2048 bits".to_owned());
         }
-        ("RSA", _) => {
-            (Algorithm::RS256, &["RS256"][..], DecodingKey::from_rsa_components(member(jwk, "n")?, member(jwk, "e")?))
-        }
+        ("RSA", _) => (
+            Algorithm::RS256,
+            &["RS256"][..],
+            DecodingKey::from_rsa_components(member(jwk, "n")?, member(jwk, "e")?),
+        ),
         ("EC", Some("P-256")) => (
             Algorithm::ES256,
             &["ES256"][..],
             DecodingKey::from_ec_components(coordinate(jwk, "x")?, coordinate(jwk, "y")?),
         ),
-        ("OKP", Some("Ed25519")) => {
-            (Algorithm::EdDSA, &["EdDSA", "Ed25519"][..], DecodingKey::from_ed_components(coordinate(jwk, "x")?))
-        }
+        ("OKP", Some("Ed25519")) => (
+            Algorithm::EdDSA,
+            &["EdDSA", "Ed25519"][..],
+            DecodingKey::from_ed_components(coordinate(jwk, "x")?),
+        ),
         (kty, crv) => {
             return Err(format!("kty {kty:?} with crv {:?} is not supported", crv.unwrap_or("")));
         }
@@ -136,7 +140,8 @@ mod tests {
 
     fn reason(jwk: Value) -> String {
         let good = json!({ "kty": "OKP", "crv": "Ed25519", "kid": "good", "x": "A".repeat(43) });
-        let set = parse(json!({ "keys": [good, jwk] }).to_string().as_bytes()).unwrap_or_else(|e| panic!("{e}"));
+        let set = parse(json!({ "keys": [good, jwk] }).to_string().as_bytes())
+            .unwrap_or_else(|e| panic!("{e}"));
         assert_eq!(set.keys.len(), 1, "{jwk}");
         set.ignored.concat()
     }
@@ -163,10 +168,16 @@ mod tests {
             (with("x", json!("AAAA")), "wrong length"),
             (with("x", json!("!".repeat(43))), "cannot be used"),
             (with("d", json!("AAAA")), "private part"),
-            (json!({ "kty": "EC", "crv": "P-384", "kid": "e", "x": coordinate, "y": coordinate }), "not supported"),
+            (
+                json!({ "kty": "EC", "crv": "P-384", "kid": "e", "x": coordinate, "y": coordinate }),
+                "not supported",
+            ),
             (json!({ "kty": "EC", "crv": "P-256", "kid": "e", "x": coordinate }), "y is missing"),
             (json!({ "kty": "RSA", "kid": "r", "n": "AQAB", "e": "AQAB" }), "2048"),
-            (json!({ "kty": "RSA", "kid": "r", "n": "A".repeat(342), "e": "AQAB", "alg": "RS512" }), "RS256"),
+            (
+                json!({ "kty": "RSA", "kid": "r", "n": "A".repeat(342), "e": "AQAB", "alg": "RS512" }),
+                "RS256",
+            ),
             (json!({ "kid": "x" }), "kty is missing"),
             (json!("text"), "kid is missing"),
         ] {
@@ -174,12 +185,25 @@ mod tests {
             assert!(reason.contains(expected), "{jwk}: {reason}");
         }
         let named = with("alg", json!("Ed25519"));
-        assert_eq!(parse(json!({ "keys": [named] }).to_string().as_bytes()).map(|s| s.keys.len()).unwrap_or(0), 1);
+        assert_eq!(
+            parse(json!({ "keys": [named] }).to_string().as_bytes())
+                .map(|s| s.keys.len())
+                .unwrap_or(0),
+            1
+        );
     }
 
     #[test]
     fn documents_without_usable_keys_are_errors() {
-        for body in ["", "<html>", "{}", "[]", r#"{"keys":{}}"#, r#"{"keys":[]}"#, r#"{"keys":[{"kty":"oct"}]}"#] {
+        for body in [
+            "",
+            "<html>",
+            "{}",
+            "[]",
+            r#"{"keys":{}}"#,
+            r#"{"keys":[]}"#,
+            r#"{"keys":[{"kty":"oct"}]}"#,
+        ] {
             assert!(parse(body.as_bytes()).is_err(), "{body}");
         }
     }

@@ -46,9 +46,13 @@ impl Auth {
     ///
     /// # Errors
     /// A key cannot be used, or the HTTP client for the key set cannot be built.
-    pub fn new(settings: &Settings, metrics: &Metrics) -> io::Result<(Arc<Self>, Option<Refresher>)> {
+    pub fn new(
+        settings: &Settings,
+        metrics: &Metrics,
+    ) -> io::Result<(Arc<Self>, Option<Refresher>)> {
         let verifier = Verifier::new(settings.tickets.clone()).map_err(io::Error::other)?;
-        let (issuer, refresher) = issuer::new(&settings.tickets, verifier.keys.clone(), metrics)?.unzip();
+        let (issuer, refresher) =
+            issuer::new(&settings.tickets, verifier.keys.clone(), metrics)?.unzip();
         let auth = Self { verifier, api_keys: ApiKeys::new(settings.api_keys.clone()), issuer };
         Ok((Arc::new(auth), refresher))
     }

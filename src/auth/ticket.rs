@@ -45,7 +45,10 @@ impl TicketError {
     }
 }
 
-pub(super) fn reject<T>(code: TicketRejection, message: impl Into<String>) -> Result<T, TicketError> {
+pub(super) fn reject<T>(
+    code: TicketRejection,
+    message: impl Into<String>,
+) -> Result<T, TicketError> {
     Err(TicketError::new(code, message))
 }
 
@@ -53,7 +56,12 @@ pub(super) fn reject<T>(code: TicketRejection, message: impl Into<String>) -> Re
 pub(super) type Claims = Map<String, Value>;
 
 /// Checks the claims of a ticket whose signature is valid; `now_s` is in seconds since 1970.
-pub(super) fn check(claims: &Claims, digest: String, settings: &Tickets, now_s: u64) -> Result<Ticket, TicketError> {
+pub(super) fn check(
+    claims: &Claims,
+    digest: String,
+    settings: &Tickets,
+    now_s: u64,
+) -> Result<Ticket, TicketError> {
     let leeway_s = settings.leeway.as_secs();
     let user = subject(claims)?.into();
     let (exp, iat) = (required(claims, "exp")?, required(claims, "iat")?);
@@ -86,7 +94,9 @@ pub(super) fn check(claims: &Claims, digest: String, settings: &Tickets, now_s: 
 
 fn subject(claims: &Claims) -> Result<&str, TicketError> {
     match claims.get("sub") {
-        None => reject(TicketRejection::MissingClaim, "the ticket has no sub; set it to the user id"),
+        None => {
+            reject(TicketRejection::MissingClaim, "the ticket has no sub; set it to the user id")
+        }
         Some(Value::String(sub)) if is_name(sub) => Ok(sub),
         Some(_) => reject(
             TicketRejection::BadSubject,
@@ -98,7 +108,9 @@ fn subject(claims: &Claims) -> Result<&str, TicketError> {
 
 fn check_jti(claims: &Claims) -> Result<(), TicketError> {
     match claims.get("jti") {
-        None => reject(TicketRejection::MissingClaim, "the ticket has no jti; give each ticket its own"),
+        None => {
+            reject(TicketRejection::MissingClaim, "the ticket has no jti; give each ticket its own")
+        }
         Some(Value::String(jti)) if !jti.is_empty() => Ok(()),
         Some(_) => reject(TicketRejection::BadClaim, "jti must be a non-empty string"),
     }
@@ -109,7 +121,9 @@ fn topics(claims: &Claims, settings: &Tickets) -> Result<Topics, TicketError> {
         let message = "topics must be a list of at most 256 names, `prefix*` or `*`";
         TicketError::new(TicketRejection::BadClaim, message)
     };
-    let parse = |mut patterns: Box<dyn Iterator<Item = &str> + '_>| Topics::parse(&mut patterns).map_err(|_| bad());
+    let parse = |mut patterns: Box<dyn Iterator<Item = &str> + '_>| {
+        Topics::parse(&mut patterns).map_err(|_| bad())
+    };
     match claims.get("topics") {
         None => parse(Box::new(settings.default_topics.iter().map(String::as_str))),
         Some(Value::Array(list)) => {
@@ -126,7 +140,10 @@ fn seconds(claims: &Claims, name: &str) -> Result<Option<u64>, TicketError> {
         None => Ok(None),
         Some(value) => match value.as_f64() {
             Some(s) if (0.0..1e12).contains(&s) => Ok(Some(s as u64)),
-            _ => reject(TicketRejection::BadClaim, format!("{name} must be a number of seconds since 1970")),
+            _ => reject(
+                TicketRejection::BadClaim,
+                format!("{name} must be a number of seconds since 1970"),
+            ),
         },
     }
 }

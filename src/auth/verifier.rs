@@ -77,13 +77,16 @@ impl Verifier {
         let key = self.key(header.kid.as_deref())?;
         let algorithm = jwt(key.algorithm);
         if header.alg != algorithm {
-            let message =
-                format!("the ticket is signed with {:?}, but its key is configured for {algorithm:?}", header.alg);
+            let message = format!(
+                "the ticket is signed with {:?}, but its key is configured for {algorithm:?}",
+                header.alg
+            );
             return reject(TicketRejection::WrongAlgorithm, message);
         }
         let validation = self.validation(algorithm);
-        let claims =
-            jsonwebtoken::decode::<Claims>(token, &key.decoding, &validation).map_err(|e| self.claim_error(&e))?.claims;
+        let claims = jsonwebtoken::decode::<Claims>(token, &key.decoding, &validation)
+            .map_err(|e| self.claim_error(&e))?
+            .claims;
         ticket::check(&claims, ticket::digest(token, key.algorithm), &self.settings, now_s)
     }
 
@@ -113,23 +116,32 @@ impl Verifier {
     fn claim_error(&self, error: &Error) -> TicketError {
         let settings = &self.settings;
         let (code, message) = match error.kind() {
-            ErrorKind::InvalidSignature => {
-                (TicketRejection::BadSignature, "the ticket's signature does not match its key".to_owned())
-            }
-            ErrorKind::InvalidAudience => {
-                (TicketRejection::WrongAudience, format!("aud must be {:?} (tickets.audience)", settings.audience))
-            }
+            ErrorKind::InvalidSignature => (
+                TicketRejection::BadSignature,
+                "the ticket's signature does not match its key".to_owned(),
+            ),
+            ErrorKind::InvalidAudience => (
+                TicketRejection::WrongAudience,
+                format!("aud must be {:?} (tickets.audience)", settings.audience),
+            ),
             ErrorKind::InvalidIssuer => (
                 TicketRejection::WrongIssuer,
-                format!("iss must be {:?} (tickets.issuer)", settings.issuer.as_deref().unwrap_or_default()),
+                format!(
+                    "iss must be {:?} (tickets.issuer)",
+                    settings.issuer.as_deref().unwrap_or_default()
+                ),
             ),
             ErrorKind::MissingRequiredClaim(name) => {
                 (TicketRejection::MissingClaim, format!("the ticket has no {name}"))
             }
-            ErrorKind::InvalidAlgorithm => {
-                (TicketRejection::WrongAlgorithm, "the ticket's algorithm is not that of its key".to_owned())
-            }
-            _ => (TicketRejection::Malformed, "the ticket must be a JWT whose claims are a JSON object".to_owned()),
+            ErrorKind::InvalidAlgorithm => (
+                TicketRejection::WrongAlgorithm,
+                "the ticket's algorithm is not that of its key".to_owned(),
+            ),
+            _ => (
+                TicketRejection::Malformed,
+                "the ticket must be a JWT whose claims are a JSON object".to_owned(),
+            ),
         };
         TicketError::new(code, message)
     }
@@ -138,7 +150,13 @@ impl Verifier {
     ///
     /// # Errors
     /// See [`MintError`].
-    pub fn mint(&self, user: &str, topics: Option<&[String]>, ttl_s: u64, now_s: u64) -> Result<String, MintError> {
+    pub fn mint(
+        &self,
+        user: &str,
+        topics: Option<&[String]>,
+        ttl_s: u64,
+        now_s: u64,
+    ) -> Result<String, MintError> {
         let key = self.keys.signing().ok_or(MintError::NoSigningKey)?;
         let secret = key.secret.as_ref().ok_or(MintError::NoSigningKey)?.expose_secret();
         let mut claims = json!({

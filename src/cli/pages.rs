@@ -23,10 +23,16 @@ pub fn man(args: &ManArgs) -> ExitCode {
     // `--help` of each command says the same.
     let command = || Cli::command().name(NAME).disable_help_subcommand(true);
     match &args.dir {
-        Some(dir) => ended(std::fs::create_dir_all(dir).and_then(|()| clap_mangen::generate_to(command(), dir))),
+        Some(dir) => ended(
+            std::fs::create_dir_all(dir).and_then(|()| clap_mangen::generate_to(command(), dir)),
+        ),
         None => {
             let mut page = Vec::new();
-            ended(clap_mangen::Man::new(command()).render(&mut page).and_then(|()| io::stdout().write_all(&page)))
+            ended(
+                clap_mangen::Man::new(command())
+                    .render(&mut page)
+                    .and_then(|()| io::stdout().write_all(&page)),
+            )
         }
     }
 }

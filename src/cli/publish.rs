@@ -28,11 +28,13 @@ pub fn publish(args: &PublishArgs) -> ExitCode {
         library::ensure(&commands, &settings).await.map_err(|unfit| not(&unfit))?;
         match publish_all(&commands, &[event]).await.pop() {
             Some(Ok(id)) => Ok(id),
-            Some(Err(PublishError::Refused(refusal, text))) => Err(not(&format!("{refusal}: {text}"))),
-            Some(Err(PublishError::Away(text))) => Err(not(&text)),
-            Some(Err(PublishError::Unanswered(text))) => {
-                Err(format!("it may have been published ({text}); give it a --key and publish it again"))
+            Some(Err(PublishError::Refused(refusal, text))) => {
+                Err(not(&format!("{refusal}: {text}")))
             }
+            Some(Err(PublishError::Away(text))) => Err(not(&text)),
+            Some(Err(PublishError::Unanswered(text))) => Err(format!(
+                "it may have been published ({text}); give it a --key and publish it again"
+            )),
             None => Err(not(&"no answer")),
         }
     });

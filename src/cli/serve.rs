@@ -16,7 +16,12 @@ use crate::{
 pub fn serve(args: &ConfigArgs) -> ExitCode {
     let source = args.source();
     match load(&source) {
-        Ok(loaded) => run(loaded.settings.clone(), Some((source, loaded)), Arc::new(|_: &mut _| {}), |_, _| {}),
+        Ok(loaded) => run(
+            loaded.settings.clone(),
+            Some((source, loaded)),
+            Arc::new(|_: &mut _| {}),
+            |_, _| {},
+        ),
         Err(status) => status.into(),
     }
 }

@@ -32,7 +32,10 @@ async fn follow(args: &TailArgs) -> String {
     loop {
         let mut query = vec![("ticket", args.ticket.as_str())];
         query.extend(args.topics.as_deref().map(|topics| ("topics", topics)));
-        let url = match reqwest::Url::parse_with_params(&format!("{}/events", args.url.trim_end_matches('/')), &query) {
+        let url = match reqwest::Url::parse_with_params(
+            &format!("{}/events", args.url.trim_end_matches('/')),
+            &query,
+        ) {
             Ok(url) => url,
             Err(e) => return format!("--url: {e}; give e.g. http://127.0.0.1:8080"),
         };
@@ -51,9 +54,15 @@ async fn follow(args: &TailArgs) -> String {
             }
             // The error's own text would show the URL and with it the ticket.
             Ok(answer) => {
-                eprintln!("-- the answer is {}; connecting again in {} ms", answer.status(), pause.as_millis())
+                eprintln!(
+                    "-- the answer is {}; connecting again in {} ms",
+                    answer.status(),
+                    pause.as_millis()
+                )
             }
-            Err(e) => eprintln!("-- {}; connecting again in {} ms", e.without_url(), pause.as_millis()),
+            Err(e) => {
+                eprintln!("-- {}; connecting again in {} ms", e.without_url(), pause.as_millis())
+            }
         }
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(MAX_PAUSE);

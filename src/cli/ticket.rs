@@ -29,9 +29,11 @@ pub fn ticket(args: &TicketArgs) -> ExitCode {
 
 fn mint(args: &TicketArgs, settings: crate::settings::Tickets) -> Result<String, String> {
     if !is_name(&args.user) {
-        return Err("--user: must be 1 to 256 printable ASCII characters without space, comma and \
+        return Err(
+            "--user: must be 1 to 256 printable ASCII characters without space, comma and \
                     * ? [ ] \\"
-            .into());
+                .into(),
+        );
     }
     let topic_error = |topic| format!("--topic: {topic:?} must be a name, `prefix*` or `*`");
     Topics::parse(args.topics.iter().map(String::as_str)).map_err(topic_error)?;

@@ -50,7 +50,8 @@ fn last_comma(value: &str) -> Option<usize> {
     let bytes = value.as_bytes();
     let mut quoted = false;
     (0..bytes.len()).rev().find(|&at| {
-        let escaped = || bytes[..at].iter().rev().take_while(|byte| **byte == b'\\').count() % 2 == 1;
+        let escaped =
+            || bytes[..at].iter().rev().take_while(|byte| **byte == b'\\').count() % 2 == 1;
         quoted ^= bytes[at] == b'"' && !escaped();
         !quoted && bytes[at] == b','
     })
@@ -105,7 +106,8 @@ fn is_token_byte(byte: u8) -> bool {
 
 /// RFC 7239 section 6: an address, with or without a port. `unknown` and `_hidden` are none.
 fn node(text: &str) -> Option<IpAddr> {
-    let bracketed = || text.strip_prefix('[')?.strip_suffix(']')?.parse::<Ipv6Addr>().ok().map(IpAddr::V6);
+    let bracketed =
+        || text.strip_prefix('[')?.strip_suffix(']')?.parse::<Ipv6Addr>().ok().map(IpAddr::V6);
     let plain = text.parse::<IpAddr>().ok();
     plain.or_else(bracketed).or_else(|| text.parse::<SocketAddr>().ok().map(|address| address.ip()))
 }
@@ -153,7 +155,8 @@ mod tests {
     use super::*;
 
     fn client_of(peer: &str, header: AddressHeader, lines: &[&str]) -> String {
-        let trusted: Vec<IpNet> = ["10.0.0.0/8", "fd00::/8"].map(|net| net.parse().unwrap()).to_vec();
+        let trusted: Vec<IpNet> =
+            ["10.0.0.0/8", "fd00::/8"].map(|net| net.parse().unwrap()).to_vec();
         client(peer.parse().unwrap(), &trusted, header, lines.iter().copied()).to_string()
     }
 
@@ -173,7 +176,9 @@ mod tests {
     #[test]
     fn what_cannot_be_read_ends_the_search() {
         use AddressHeader::XForwardedFor as X;
-        for bad in ["", "unknown", "198.51.100.7 1.1.1.1", "1.1.1", "a.example", "1.1.1.1;", "\"1.1.1.1\""] {
+        for bad in
+            ["", "unknown", "198.51.100.7 1.1.1.1", "1.1.1", "a.example", "1.1.1.1;", "\"1.1.1.1\""]
+        {
             assert_eq!(client_of("10.0.0.1", X, &[bad]), "10.0.0.1", "{bad}");
         }
         assert_eq!(client_of("10.0.0.1", X, &["198.51.100.7, junk, 10.0.0.2"]), "10.0.0.2");
@@ -184,17 +189,30 @@ mod tests {
     #[test]
     fn forwarded_is_read_by_its_own_rules() {
         use AddressHeader::Forwarded as F;
-        assert_eq!(client_of("10.0.0.1", F, &["for=198.51.100.7;proto=https;by=10.0.0.1"]), "198.51.100.7");
+        assert_eq!(
+            client_of("10.0.0.1", F, &["for=198.51.100.7;proto=https;by=10.0.0.1"]),
+            "198.51.100.7"
+        );
         assert_eq!(client_of("10.0.0.1", F, &["For=\"[2001:db8::1]:4711\""]), "2001:db8::1");
-        assert_eq!(client_of("10.0.0.1", F, &["for=1.1.1.1, for=\"198.51.100.7:80\" , for=10.0.0.2"]), "198.51.100.7");
-        assert_eq!(client_of("10.0.0.1", F, &["for=198.51.100.7; proto=https , for=10.0.0.2;by=_x"]), "198.51.100.7");
+        assert_eq!(
+            client_of("10.0.0.1", F, &["for=1.1.1.1, for=\"198.51.100.7:80\" , for=10.0.0.2"]),
+            "198.51.100.7"
+        );
+        assert_eq!(
+            client_of("10.0.0.1", F, &["for=198.51.100.7; proto=https , for=10.0.0.2;by=_x"]),
+            "198.51.100.7"
+        );
         // What a client may choose stands in quotes, or on the left.
         for chosen in ["a,for=9.9.9.9;x=", "a;for=9.9.9.9", "\\\",for=9.9.9.9;x=\\\"", "\\\\", ""] {
             let line = format!("for=198.51.100.7;host=\"{chosen}\"");
             assert_eq!(client_of("10.0.0.1", F, &[&line]), "198.51.100.7", "{line}");
         }
         for left in ["\"", "for=\"", "for=9.9.9.9;host=\"a", "\\\"", "\\"] {
-            assert_eq!(client_of("10.0.0.1", F, &[&format!("{left}, for=198.51.100.7")]), "198.51.100.7", "{left}");
+            assert_eq!(
+                client_of("10.0.0.1", F, &[&format!("{left}, for=198.51.100.7")]),
+                "198.51.100.7",
+                "{left}"
+            );
         }
         for bad in [
             "for=unknown",

@@ -56,7 +56,11 @@ pub fn start(cursor: Option<EventId>, clock: &ClockSnapshot, retention_ms: u64) 
         Some(cursor) => {
             // Ids run ahead of a time that was put back.
             let now_ms = clock.now_ms.max(clock.h.ms).saturating_add(READ_MARGIN_MS);
-            let kept_ms = if cursor.ms <= clock.raised_ms { retention_ms.min(clock.shorter_ms) } else { retention_ms };
+            let kept_ms = if cursor.ms <= clock.raised_ms {
+                retention_ms.min(clock.shorter_ms)
+            } else {
+                retention_ms
+            };
             let stale = cursor.ms.saturating_add(kept_ms) < now_ms;
             Start::Read { unrecorded: cursor < clock.unrecorded, stale }
         }
@@ -120,7 +124,11 @@ impl<L> Merge<L> {
     /// The logs that must be read next, by number, each with the id after which.
     pub fn wants(&self) -> impl Iterator<Item = (usize, &L, EventId)> {
         let wanting = |s: &Source<L>| s.more && s.buffer.is_empty();
-        self.sources.iter().enumerate().filter(move |(_, s)| wanting(s)).map(|(n, s)| (n, &s.log, s.position))
+        self.sources
+            .iter()
+            .enumerate()
+            .filter(move |(_, s)| wanting(s))
+            .map(|(n, s)| (n, &s.log, s.position))
     }
 
     /// Takes what was read of log `n` and checks the chain of predecessors; before the `first` page that is for [`gap`].
@@ -153,7 +161,11 @@ impl<L> Merge<L> {
         if self.wants().next().is_some() {
             return None;
         }
-        let next = self.sources.iter_mut().filter(|s| !s.buffer.is_empty()).min_by_key(|s| s.buffer[0].id)?;
+        let next = self
+            .sources
+            .iter_mut()
+            .filter(|s| !s.buffer.is_empty())
+            .min_by_key(|s| s.buffer[0].id)?;
         next.buffer.pop_front()
     }
 }
@@ -169,8 +181,15 @@ mod tests {
 
     fn page(events: &[(u64, u64)], more: bool, last_ever: u64) -> Page {
         let channel = Channel::parse("broadcast:a").unwrap();
-        let event = |(ms, pred): &(u64, u64)| Arc::new(Event::new(id(*ms), id(*pred), channel.clone(), None, "t", ""));
-        Page { events: events.iter().map(event).collect(), more, upto: EventId::ZERO, last_ever: id(last_ever) }
+        let event = |(ms, pred): &(u64, u64)| {
+            Arc::new(Event::new(id(*ms), id(*pred), channel.clone(), None, "t", ""))
+        };
+        Page {
+            events: events.iter().map(event).collect(),
+            more,
+            upto: EventId::ZERO,
+            last_ever: id(last_ever),
+        }
     }
 
     fn merge(logs: usize) -> Merge<usize> {
@@ -193,18 +212,39 @@ mod tests {
         assert_eq!(start(None, &clock, 9000), Start::Restart(GapReason::UnknownId));
         assert_eq!(start(Some(id(5101)), &clock, 9000), Start::Restart(GapReason::UnknownId));
         assert_eq!(start(Some(id(5049)), &clock, 9000), Start::Restart(GapReason::Reset));
-        assert_eq!(start(Some(id(5050)), &clock, 9000), Start::Read { unrecorded: true, stale: false });
-        assert_eq!(start(Some(id(5060)), &clock, 9000), Start::Read { unrecorded: false, stale: false });
-        assert_eq!(start(Some(id(5100)), &clock, 1801), Start::Read { unrecorded: false, stale: false });
+        assert_eq!(
+            start(Some(id(5050)), &clock, 9000),
+            Start::Read { unrecorded: true, stale: false }
+        );
+        assert_eq!(
+            start(Some(id(5060)), &clock, 9000),
+            Start::Read { unrecorded: false, stale: false }
+        );
+        assert_eq!(
+            start(Some(id(5100)), &clock, 1801),
+            Start::Read { unrecorded: false, stale: false }
+        );
         // A time that was put back proves nothing: ids run ahead of it.
         let back = ClockSnapshot { now_ms: 0, ..clock };
-        assert_eq!(start(Some(id(5060)), &back, 1030), Start::Read { unrecorded: false, stale: true });
+        assert_eq!(
+            start(Some(id(5060)), &back, 1030),
+            Start::Read { unrecorded: false, stale: true }
+        );
         // What came before the retention was raised has expired as before.
         let raised = ClockSnapshot { raised_ms: 5070, shorter_ms: 100, ..clock };
-        assert_eq!(start(Some(id(5070)), &raised, 9000), Start::Read { unrecorded: false, stale: true });
-        assert_eq!(start(Some(id(5071)), &raised, 9000), Start::Read { unrecorded: false, stale: false });
+        assert_eq!(
+            start(Some(id(5070)), &raised, 9000),
+            Start::Read { unrecorded: false, stale: true }
+        );
+        assert_eq!(
+            start(Some(id(5071)), &raised, 9000),
+            Start::Read { unrecorded: false, stale: false }
+        );
         // By the time of Redis, of which H may be a tick behind.
-        assert_eq!(start(Some(id(5100)), &clock, 1799), Start::Read { unrecorded: false, stale: true });
+        assert_eq!(
+            start(Some(id(5100)), &clock, 1799),
+            Start::Read { unrecorded: false, stale: true }
+        );
     }
 
     #[test]
@@ -219,11 +259,23 @@ mod tests {
     fn a_gap_is_told_when_and_only_when() {
         let c = id(5);
         assert_eq!(gap(c, false, &page(&[(7, 5)], false, 0)), None);
-        assert_eq!(gap(c, false, &page(&[(7, 4)], false, 0)), None, "trimming did not pass the cursor");
+        assert_eq!(
+            gap(c, false, &page(&[(7, 4)], false, 0)),
+            None,
+            "trimming did not pass the cursor"
+        );
         assert_eq!(gap(c, false, &page(&[(7, 6)], false, 0)), Some(GapReason::Trimmed));
         assert_eq!(gap(c, false, &page(&[], false, 5)), None);
-        assert_eq!(gap(c, false, &page(&[], false, 6)), Some(GapReason::Trimmed), "all that was left was trimmed");
-        assert_eq!(gap(c, false, &page(&[], false, 0)), None, "a young cursor and no log: nothing was there");
+        assert_eq!(
+            gap(c, false, &page(&[], false, 6)),
+            Some(GapReason::Trimmed),
+            "all that was left was trimmed"
+        );
+        assert_eq!(
+            gap(c, false, &page(&[], false, 0)),
+            None,
+            "a young cursor and no log: nothing was there"
+        );
         assert_eq!(gap(c, true, &page(&[], false, 0)), Some(GapReason::Expired));
         assert_eq!(gap(c, true, &page(&[(7, 0)], false, 0)), Some(GapReason::Expired));
         assert_eq!(gap(c, true, &page(&[(7, 5)], false, 0)), None, "the chain proves it");

@@ -16,7 +16,8 @@ pub enum Channel {
 
 /// Whether a text can be a user id or a topic: 1 to 256 bytes of printable ASCII without space, comma and `* ? [ ] \`.
 pub fn is_name(text: &str) -> bool {
-    (1..=MAX_NAME_BYTES).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic() && !b",*?[]\\".contains(&b))
+    (1..=MAX_NAME_BYTES).contains(&text.len())
+        && text.bytes().all(|b| b.is_ascii_graphic() && !b",*?[]\\".contains(&b))
 }
 
 impl Channel {
@@ -59,7 +60,13 @@ mod tests {
 
     #[test]
     fn parses_what_it_prints() {
-        for name in ["user:42:events", "user:a:b:events", "broadcast:news", "broadcast:a:b", "user:events:events"] {
+        for name in [
+            "user:42:events",
+            "user:a:b:events",
+            "broadcast:news",
+            "broadcast:a:b",
+            "user:events:events",
+        ] {
             assert_eq!(Channel::parse(name).unwrap().to_string(), name);
         }
     }

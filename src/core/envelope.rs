@@ -101,7 +101,9 @@ pub fn decode(message: &[u8], max_event_bytes: usize) -> Result<Envelope<'_>, Re
     let text = std::str::from_utf8(message).map_err(|_| Rejection::NotUtf8)?;
     let envelope = match members(text) {
         Some(members) => from_members(&members)?,
-        None => Envelope { kind: DEFAULT_TYPE.to_owned(), payload: text, key: None, retry_ms: None },
+        None => {
+            Envelope { kind: DEFAULT_TYPE.to_owned(), payload: text, key: None, retry_ms: None }
+        }
     };
     if envelope.payload.len() > max_event_bytes {
         return Err(Rejection::TooLarge);
@@ -172,7 +174,9 @@ impl<'a> Envelope<'a> {
         }
         let retry_ms = match present(retry) {
             None => None,
-            Some(raw) => Some(raw.parse().ok().filter(|ms| *ms <= MAX_RETRY_MS).ok_or(Rejection::BadRetry)?),
+            Some(raw) => {
+                Some(raw.parse().ok().filter(|ms| *ms <= MAX_RETRY_MS).ok_or(Rejection::BadRetry)?)
+            }
         };
         Ok(Self { kind, payload: payload.get(), key, retry_ms })
     }
@@ -200,7 +204,9 @@ mod tests {
 
     #[test]
     fn an_envelope_is_an_object_with_payload() {
-        let e = ok(r#" {"type":"order-completed","payload":{ "orderId" : 7 },"id":"k","retry":5000,"timestamp":1}"#);
+        let e = ok(
+            r#" {"type":"order-completed","payload":{ "orderId" : 7 },"id":"k","retry":5000,"timestamp":1}"#,
+        );
         assert_eq!((e.kind.as_str(), e.payload), ("order-completed", r#"{ "orderId" : 7 }"#));
         assert_eq!((e.key.as_deref(), e.retry_ms), (Some("k"), Some(5000)));
         assert_eq!(
@@ -208,13 +214,24 @@ mod tests {
             Envelope { kind: "message".into(), payload: "null", key: None, retry_ms: None }
         );
         assert_eq!(ok(r#"{"payload":1,"payload":2}"#).payload, "2");
-        assert_eq!(ok(r#"{"type":null,"payload":1,"id":null,"retry":null}"#), ok(r#"{"payload":1}"#));
+        assert_eq!(
+            ok(r#"{"type":null,"payload":1,"id":null,"retry":null}"#),
+            ok(r#"{"payload":1}"#)
+        );
         assert_eq!(ok(r#"{"\ud800":0,"type":"t","payload":1}"#).kind, "t");
     }
 
     #[test]
     fn all_else_is_relayed_whole() {
-        for text in ["", "hello", r#"{"type":"x"}"#, "[1]", r#"{"payload":"#, r#""payload""#, r#"{"payload":1}x"#] {
+        for text in [
+            "",
+            "hello",
+            r#"{"type":"x"}"#,
+            "[1]",
+            r#"{"payload":"#,
+            r#""payload""#,
+            r#"{"payload":1}x"#,
+        ] {
             let e = ok(text);
             assert_eq!((e.kind.as_str(), e.payload), ("message", text));
         }
@@ -249,7 +266,8 @@ mod tests {
 
     #[test]
     fn the_bound_is_that_of_the_payload() {
-        let text = |n: usize| format!(r#"{{"type":"some-type","payload":"{}"}}"#, "x".repeat(n - 2));
+        let text =
+            |n: usize| format!(r#"{{"type":"some-type","payload":"{}"}}"#, "x".repeat(n - 2));
         assert!(decode(text(1000).as_bytes(), 1000).is_ok());
         assert_eq!(decode(text(1001).as_bytes(), 1000), Err(Rejection::TooLarge));
         assert_eq!(decode("x".repeat(1001).as_bytes(), 1000), Err(Rejection::TooLarge));

@@ -77,8 +77,13 @@ impl Event {
 
     /// The data as an `EventSource` reads it: the payload, its lines joined by LF.
     pub fn data(&self) -> Cow<'_, str> {
-        let lines = self.text(self.kind.end + frame::DATA.len()..self.frame.len() - frame::END.len());
-        if lines.contains('\n') { Cow::Owned(lines.replace(frame::DATA, "\n")) } else { lines.into() }
+        let lines =
+            self.text(self.kind.end + frame::DATA.len()..self.frame.len() - frame::END.len());
+        if lines.contains('\n') {
+            Cow::Owned(lines.replace(frame::DATA, "\n"))
+        } else {
+            lines.into()
+        }
     }
 
     fn text(&self, range: Range<usize>) -> &str {
@@ -93,9 +98,16 @@ mod tests {
     #[test]
     fn a_live_message_is_decoded_by_position() {
         let channel = Channel::parse("broadcast:a").unwrap();
-        let event = Event::from_live(channel.clone(), b"5-1 4-0 300 my type\nline 1\nline 2").unwrap();
-        assert_eq!((event.id, event.predecessor), (EventId::parse("5-1"), EventId { ms: 4, seq: 0 }));
-        assert_eq!(event.frame, "retry: 300\nid: 5-1\nevent: my type\ndata: line 1\ndata: line 2\n\n");
+        let event =
+            Event::from_live(channel.clone(), b"5-1 4-0 300 my type\nline 1\nline 2").unwrap();
+        assert_eq!(
+            (event.id, event.predecessor),
+            (EventId::parse("5-1"), EventId { ms: 4, seq: 0 })
+        );
+        assert_eq!(
+            event.frame,
+            "retry: 300\nid: 5-1\nevent: my type\ndata: line 1\ndata: line 2\n\n"
+        );
         assert_eq!((event.kind(), &*event.data()), ("my type", "line 1\nline 2"));
         for bad in [
             "",

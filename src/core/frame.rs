@@ -18,7 +18,12 @@ pub fn encode(retry_ms: Option<u64>, id: Option<EventId>, event: &str, data: &st
 }
 
 /// Encodes a frame as [`encode`] does. The range is the position of the event name in it.
-pub fn encode_event(retry_ms: Option<u64>, id: Option<EventId>, event: &str, data: &str) -> (Bytes, Range<usize>) {
+pub fn encode_event(
+    retry_ms: Option<u64>,
+    id: Option<EventId>,
+    event: &str,
+    data: &str,
+) -> (Bytes, Range<usize>) {
     debug_assert!(!event.contains(['\r', '\n']));
     let mut out = String::with_capacity(64 + event.len() + data.len());
     if let Some(ms) = retry_ms {
@@ -69,7 +74,9 @@ mod tests {
     #[test]
     fn data_cannot_inject() {
         let frame = text(None, None, "a", "x\n\nid: 1\nevent: evil\r\rdata: y");
-        assert!(frame.split("\n").all(|l| l.is_empty() || l.starts_with("data: ") || l == "event: a"));
+        assert!(
+            frame.split("\n").all(|l| l.is_empty() || l.starts_with("data: ") || l == "event: a")
+        );
         assert_eq!(frame.matches("\n\n").count(), 1);
     }
 }

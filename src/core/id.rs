@@ -57,9 +57,20 @@ mod tests {
     fn parses_what_it_prints_and_nothing_else() {
         let id = EventId { ms: 1763719000456, seq: 7 };
         assert_eq!(EventId::parse(&id.to_string()), Some(id));
-        for bad in
-            ["", "-", "1", "1-", "-1", "+1-0", "1-+0", "1 -0", "1-0-0", "1-0\n", "99999999999999999999999-0", "a-b"]
-        {
+        for bad in [
+            "",
+            "-",
+            "1",
+            "1-",
+            "-1",
+            "+1-0",
+            "1-+0",
+            "1 -0",
+            "1-0-0",
+            "1-0\n",
+            "99999999999999999999999-0",
+            "a-b",
+        ] {
             assert_eq!(EventId::parse(bad), None, "{bad:?}");
         }
     }
@@ -68,8 +79,12 @@ mod tests {
     fn ids_past_server_time_plus_seven_days_are_implausible() {
         let id = |ms, seq| EventId { ms, seq };
         let now = 1_763_719_000_456;
-        assert!(EventId::ZERO.is_plausible(now) && id(now + MAX_AHEAD_MS, MAX_SEQ).is_plausible(now));
-        for forged in [id(now + MAX_AHEAD_MS + 1, 0), id(u64::MAX, 0), id(now, MAX_SEQ + 1), id(0, u64::MAX)] {
+        assert!(
+            EventId::ZERO.is_plausible(now) && id(now + MAX_AHEAD_MS, MAX_SEQ).is_plausible(now)
+        );
+        for forged in
+            [id(now + MAX_AHEAD_MS + 1, 0), id(u64::MAX, 0), id(now, MAX_SEQ + 1), id(0, u64::MAX)]
+        {
             assert!(!forged.is_plausible(now), "{forged}");
         }
         assert!(id(u64::MAX, 0).is_plausible(u64::MAX), "no overflow");

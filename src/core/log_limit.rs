@@ -28,7 +28,10 @@ impl LogLimit {
         let next_ms = self.next_ms.load(Ordering::Relaxed);
         let after_ms = now_ms.saturating_add(self.interval_ms);
         let is_due = now_ms >= next_ms
-            && self.next_ms.compare_exchange(next_ms, after_ms, Ordering::Relaxed, Ordering::Relaxed).is_ok();
+            && self
+                .next_ms
+                .compare_exchange(next_ms, after_ms, Ordering::Relaxed, Ordering::Relaxed)
+                .is_ok();
         if is_due {
             Some(self.suppressed.swap(0, Ordering::Relaxed))
         } else {
@@ -85,7 +88,8 @@ mod tests {
     fn limit_allows_one_of_many_threads() {
         let limit = LogLimit::new(10);
         let allowed = std::thread::scope(|scope| {
-            let threads: Vec<_> = (0..8).map(|_| scope.spawn(|| limit.allow(5).is_some())).collect();
+            let threads: Vec<_> =
+                (0..8).map(|_| scope.spawn(|| limit.allow(5).is_some())).collect();
             threads.into_iter().map(|t| t.join().unwrap()).filter(|a| *a).count()
         });
         assert_eq!(allowed, 1);

@@ -83,7 +83,11 @@ mod tests {
         let stream =
             ": hi\r\nretry: 5\rid: 1-0\nevent: a\r\ndata: x\r\ndata: \u{e4}\r\n\r\ndata\n\nevent: lost\n\n".as_bytes();
         let whole = all(&[stream]);
-        let event = |kind: &str, data: &str| Parsed { id: "1-0".into(), kind: kind.into(), data: data.into() };
+        let event = |kind: &str, data: &str| Parsed {
+            id: "1-0".into(),
+            kind: kind.into(),
+            data: data.into(),
+        };
         assert_eq!(whole, [event("a", "x\n\u{e4}"), event("message", "")]);
         for cut in 0..=stream.len() {
             assert_eq!(all(&[&stream[..cut], &stream[cut..]]), whole, "cut at {cut}");
@@ -92,7 +96,15 @@ mod tests {
 
     #[test]
     fn what_the_encoder_writes_comes_back() {
-        let frame = crate::core::frame::encode(Some(1), crate::core::id::EventId::parse("7-7"), "t", "a\n\nb\rc\r\n");
-        assert_eq!(all(&[&frame]), [Parsed { id: "7-7".into(), kind: "t".into(), data: "a\n\nb\nc\n".into() }]);
+        let frame = crate::core::frame::encode(
+            Some(1),
+            crate::core::id::EventId::parse("7-7"),
+            "t",
+            "a\n\nb\rc\r\n",
+        );
+        assert_eq!(
+            all(&[&frame]),
+            [Parsed { id: "7-7".into(), kind: "t".into(), data: "a\n\nb\nc\n".into() }]
+        );
     }
 }

@@ -303,7 +303,14 @@ mod tests {
 
     fn event(ms: u64, predecessor: u64) -> Item {
         let channel = Channel::parse("broadcast:a").unwrap();
-        Item::Event(Arc::new(Event::new(id(ms), id(predecessor), channel, None, "t", &ms.to_string())))
+        Item::Event(Arc::new(Event::new(
+            id(ms),
+            id(predecessor),
+            channel,
+            None,
+            "t",
+            &ms.to_string(),
+        )))
     }
 
     fn flow(cursor: u64) -> StreamState {
@@ -322,7 +329,8 @@ mod tests {
         std::iter::from_fn(|| flow.take())
             .map(|(item, _)| {
                 let text = String::from_utf8(item.content.frame().to_vec()).unwrap();
-                let line = |name: &str| text.lines().find_map(|l| l.strip_prefix(name)).map(str::to_owned);
+                let line =
+                    |name: &str| text.lines().find_map(|l| l.strip_prefix(name)).map(str::to_owned);
                 match line("event: ").unwrap() {
                     event if event == "t" => line("id: ").unwrap(),
                     event => format!("{event} {}", line("id: ").unwrap_or_default()),
@@ -437,7 +445,11 @@ mod tests {
         let (generation, _) = f.begin_catch_up();
         f.detach(id(9));
         assert!(!f.is_catching_up(generation));
-        assert_eq!(f.begin_catch_up().1, id(5), "a watermark says nothing of a connection that was not live");
+        assert_eq!(
+            f.begin_catch_up().1,
+            id(5),
+            "a watermark says nothing of a connection that was not live"
+        );
     }
 
     #[test]

@@ -161,8 +161,12 @@ impl Connected<'_> {
             topics: &'a [String],
             resumed: bool,
         }
-        let data =
-            Data { connection_id: self.connection, user: self.user, topics: &self.topics, resumed: self.resumed };
+        let data = Data {
+            connection_id: self.connection,
+            user: self.user,
+            topics: &self.topics,
+            resumed: self.resumed,
+        };
         let data = serde_json::to_string(&data).unwrap_or_default();
         frame::encode(Some(self.retry_ms), self.id, "sse.connected", &data)
     }
@@ -193,12 +197,22 @@ impl Gap {
 
 /// `sse.heartbeat`.
 pub fn heartbeat(id: EventId, timestamp_ms: u64) -> Bytes {
-    frame::encode(None, Some(id), "sse.heartbeat", &json!({ "timestamp": timestamp_ms }).to_string())
+    frame::encode(
+        None,
+        Some(id),
+        "sse.heartbeat",
+        &json!({ "timestamp": timestamp_ms }).to_string(),
+    )
 }
 
 /// `sse.closing`, the last frame of a stream that the gateway ends.
 pub fn closing(reason: CloseReason, retry_ms: u64) -> Bytes {
-    frame::encode(Some(retry_ms), None, "sse.closing", &json!({ "reason": reason.name() }).to_string())
+    frame::encode(
+        Some(retry_ms),
+        None,
+        "sse.closing",
+        &json!({ "reason": reason.name() }).to_string(),
+    )
 }
 
 /// `sse.busy`, the only frame of an answer that asks the client to come back later.

@@ -24,7 +24,9 @@ impl Topics {
                 return Err(format!("more than {MAX_TOPICS} topics"));
             }
             match pattern.strip_suffix('*') {
-                Some(prefix) if prefix.is_empty() || is_name(prefix) => topics.prefixes.insert(prefix.to_owned()),
+                Some(prefix) if prefix.is_empty() || is_name(prefix) => {
+                    topics.prefixes.insert(prefix.to_owned())
+                }
                 None if is_name(pattern) => topics.exact.insert(pattern.to_owned()),
                 _ => return Err(pattern.chars().take(64).collect()),
             };
@@ -39,7 +41,10 @@ impl Topics {
 
     /// Narrowed to the exact names of a request: those of them that are allowed.
     pub fn narrow(&self, names: &Self) -> Self {
-        Self { exact: names.exact.iter().filter(|n| self.allows(n)).cloned().collect(), prefixes: BTreeSet::new() }
+        Self {
+            exact: names.exact.iter().filter(|n| self.allows(n)).cloned().collect(),
+            prefixes: BTreeSet::new(),
+        }
     }
 
     /// The exact names.

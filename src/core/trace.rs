@@ -60,12 +60,23 @@ mod tests {
             let next = next.map(|(n, p)| (id(n), id(p)));
             place(id(5), stale, &Neighbours { entry: false, next, last_ever: id(last_ever) })
         };
-        assert_eq!(place(id(5), true, &Neighbours { entry: true, ..Neighbours::default() }), Place::InLog);
+        assert_eq!(
+            place(id(5), true, &Neighbours { entry: true, ..Neighbours::default() }),
+            Place::InLog
+        );
         assert_eq!(of(false, Some((7, 5)), 0), Place::Trimmed);
         assert_eq!(of(false, Some((7, 6)), 0), Place::MaybeTrimmed);
-        assert_eq!(of(false, Some((7, 4)), 0), Place::Never, "the entries before and after it follow each other");
+        assert_eq!(
+            of(false, Some((7, 4)), 0),
+            Place::Never,
+            "the entries before and after it follow each other"
+        );
         assert_eq!(of(true, Some((7, 4)), 0), Place::Never);
-        assert_eq!(of(false, Some((7, 0)), 0), Place::Never, "a young id: an older log would still live");
+        assert_eq!(
+            of(false, Some((7, 0)), 0),
+            Place::Never,
+            "a young id: an older log would still live"
+        );
         assert_eq!(of(true, Some((7, 0)), 0), Place::MaybeExpired);
         assert_eq!(of(false, None, 5), Place::Trimmed);
         assert_eq!(of(false, None, 6), Place::MaybeTrimmed);

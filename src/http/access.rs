@@ -12,8 +12,15 @@ use actix_web::{
 
 use super::{peer::client_address, worker::Worker};
 
-const METHODS: [Method; 7] =
-    [Method::GET, Method::POST, Method::PUT, Method::DELETE, Method::PATCH, Method::HEAD, Method::OPTIONS];
+const METHODS: [Method; 7] = [
+    Method::GET,
+    Method::POST,
+    Method::PUT,
+    Method::DELETE,
+    Method::PATCH,
+    Method::HEAD,
+    Method::OPTIONS,
+];
 
 /// Logs method, route, status, peer and client (the same, or whom a trusted proxy names) of a request.
 ///
@@ -30,7 +37,8 @@ pub async fn log(
     let request = answer.request();
     let peer = request.peer_addr().map(|a| a.to_string()).unwrap_or_default();
     let worker = request.app_data::<web::Data<Worker>>();
-    let client = worker.and_then(|worker| client_address(request, &worker.instance.settings.server));
+    let client =
+        worker.and_then(|worker| client_address(request, &worker.instance.settings.server));
     let client = client.map(|address| address.to_string()).unwrap_or_default();
     let status = answer.status().as_u16();
     let route = request.match_pattern().unwrap_or_else(|| "-".to_owned());

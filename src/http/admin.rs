@@ -41,7 +41,11 @@ pub fn routes(config: &mut web::ServiceConfig) {
                 .route(web::delete().to(end_connections_of_query))
                 .default_service(web::to(other_method_of_connections)),
         )
-        .service(responses::only(Method::DELETE, "/users/{id}/connections", web::delete().to(end_connections_of_path)))
+        .service(responses::only(
+            Method::DELETE,
+            "/users/{id}/connections",
+            web::delete().to(end_connections_of_path),
+        ))
         .default_service(web::to(|| async { responses::not_found() }));
 }
 
@@ -58,7 +62,8 @@ async fn healthz() -> HttpResponse {
 async fn readyz(admin: web::Data<Admin>) -> HttpResponse {
     match admin.instance.unready() {
         None => HttpResponse::Ok().json(json!({ "status": "ready" })),
-        Some(reason) => HttpResponse::ServiceUnavailable().json(json!({ "status": "not ready", "reason": reason })),
+        Some(reason) => HttpResponse::ServiceUnavailable()
+            .json(json!({ "status": "not ready", "reason": reason })),
     }
 }
 
@@ -72,12 +77,17 @@ async fn metrics(admin: web::Data<Admin>) -> HttpResponse {
     if let Some(age) = instance.auth.key_set_age() {
         metrics.jwks_age.set(age.as_secs_f64());
     }
-    HttpResponse::Ok().content_type("text/plain; version=0.0.4; charset=utf-8").body(metrics.encode())
+    HttpResponse::Ok()
+        .content_type("text/plain; version=0.0.4; charset=utf-8")
+        .body(metrics.encode())
 }
 
 async fn other_method_of_connections() -> HttpResponse {
-    let mut answer =
-        responses::error(StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", "this endpoint takes GET and DELETE");
+    let mut answer = responses::error(
+        StatusCode::METHOD_NOT_ALLOWED,
+        "method-not-allowed",
+        "this endpoint takes GET and DELETE",
+    );
     answer.headers_mut().insert(header::ALLOW, header::HeaderValue::from_static("GET, DELETE"));
     answer
 }
@@ -87,7 +97,11 @@ async fn connections(request: HttpRequest, admin: web::Data<Admin>) -> HttpRespo
         return denial.answer();
     }
     let Ok(params) = Params::of(&request) else {
-        return responses::error(StatusCode::BAD_REQUEST, "bad-request", "the query cannot be decoded");
+        return responses::error(
+            StatusCode::BAD_REQUEST,
+            "bad-request",
+            "the query cannot be decoded",
+        );
     };
     let user = params.get("user").map(str::to_owned);
     let mut replies = Vec::new();
@@ -128,13 +142,21 @@ async fn end_connections(request: &HttpRequest, user: Option<&str>, admin: &Admi
         return denial.answer();
     }
     let Some(user) = user.filter(|user| is_name(user)) else {
-        return responses::error(StatusCode::BAD_REQUEST, "bad-request", "this cannot be a user id");
+        return responses::error(
+            StatusCode::BAD_REQUEST,
+            "bad-request",
+            "this cannot be a user id",
+        );
     };
     match sessions::revoke(&admin.commands, user, settings.tickets.max_session).await {
         Ok(()) => HttpResponse::Ok().json(json!({ "user": user, "revoked": true })),
         Err(fault) => {
             tracing::warn!(error = %fault, "sessions not revoked");
-            responses::error(StatusCode::SERVICE_UNAVAILABLE, "redis-away", "nothing was revoked; try again")
+            responses::error(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "redis-away",
+                "nothing was revoked; try again",
+            )
         }
     }
 }

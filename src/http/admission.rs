@@ -89,7 +89,9 @@ impl AdmissionError {
                 metrics.refused.with_label_values(&[refused.code.name()]).inc();
                 responses::error(StatusCode::UNAUTHORIZED, refused.code.name(), &refused.message)
             }
-            Self::BadRequest(code, message) => responses::error(StatusCode::BAD_REQUEST, code, message),
+            Self::BadRequest(code, message) => {
+                responses::error(StatusCode::BAD_REQUEST, code, message)
+            }
             Self::Busy(reason) => {
                 metrics.busy.with_label_values(&[reason.name()]).inc();
                 busy(*reason)
@@ -118,12 +120,14 @@ impl Params {
     /// # Errors
     /// It cannot be decoded.
     pub fn of(request: &HttpRequest) -> Result<Self, AdmissionError> {
-        Query::<Vec<(String, String)>>::from_query(request.query_string()).map(|q| Self(q.into_inner())).map_err(|_| {
-            AdmissionError::BadRequest(
-                "bad-request",
-                "the query cannot be decoded; percent-encode its values as UTF-8".to_owned(),
-            )
-        })
+        Query::<Vec<(String, String)>>::from_query(request.query_string())
+            .map(|q| Self(q.into_inner()))
+            .map_err(|_| {
+                AdmissionError::BadRequest(
+                    "bad-request",
+                    "the query cannot be decoded; percent-encode its values as UTF-8".to_owned(),
+                )
+            })
     }
 
     /// A member.
@@ -139,7 +143,10 @@ impl Params {
 
 /// The client's cursor as it came: header first, then either name in the query.
 fn last_event_id(request: &HttpRequest, params: &Params) -> Option<String> {
-    let header = request.headers().get("last-event-id").map(|v| String::from_utf8_lossy(v.as_bytes()).into_owned());
+    let header = request
+        .headers()
+        .get("last-event-id")
+        .map(|v| String::from_utf8_lossy(v.as_bytes()).into_owned());
     let named = || params.given("lastEventId").or_else(|| params.given("last_event_id"));
     header.filter(|id| !id.is_empty()).or_else(|| named().map(str::to_owned))
 }
@@ -168,13 +175,18 @@ pub async fn admit(
     let instance = &worker.instance;
     let address = client_address(request, &instance.settings.server);
     // Before anything that costs.
-    if !address.is_none_or(|address| instance.rate_limits.connects_by_address.take(site(address), instance.now_ms())) {
+    if !address.is_none_or(|address| {
+        instance.rate_limits.connects_by_address.take(site(address), instance.now_ms())
+    }) {
         return Err(AdmissionError::Busy(BusyReason::TooOften));
     }
     let params = Params::of(request)?;
     let token = params.given("ticket").or_else(|| bearer(request));
     let token = token.ok_or_else(|| {
-        refused(TicketRejection::Missing, "there is no ticket; give it as ?ticket= or as Authorization: Bearer")
+        refused(
+            TicketRejection::Missing,
+            "there is no ticket; give it as ?ticket= or as Authorization: Bearer",
+        )
     })?;
     let ticket = verified(worker, token).await?;
     let now_ms = unix_ms();
@@ -188,7 +200,10 @@ pub async fn admit(
     if !instance.rate_limits.connects_by_user.take(ticket.user.clone(), instance.now_ms()) {
         return Err(AdmissionError::Busy(BusyReason::TooOften));
     }
-    let permit = instance.connection_limit.enter(&ticket.user, &ticket.digest).map_err(AdmissionError::Busy)?;
+    let permit = instance
+        .connection_limit
+        .enter(&ticket.user, &ticket.digest)
+        .map_err(AdmissionError::Busy)?;
     if !instance.link.came_up(Duration::from_millis(instance.now_ms())).await {
         return Err(AdmissionError::Busy(BusyReason::RedisAway));
     }
@@ -198,7 +213,8 @@ pub async fn admit(
     let proof = cookie::shown(request, &ticket.digest);
     let new_cookie = instance.settings.tickets.session_cookie.then(|| Cookie::new(&ticket.digest));
     let new_proof = new_cookie.as_ref().map(Cookie::proof).unwrap_or_default();
-    let session = open_session(worker, &ticket, &id, given.flatten(), now_ms, [&proof, &new_proof]).await?;
+    let session =
+        open_session(worker, &ticket, &id, given.flatten(), now_ms, [&proof, &new_proof]).await?;
     // Only the connection that opened the session gets one.
     let set_cookie = new_cookie.filter(|_| session.proof == new_proof);
     let set_cookie = set_cookie.map(|cookie| cookie.header(instance.settings.tickets.max_session));
@@ -248,7 +264,10 @@ async fn open_session(
 ) -> Result<Session, AdmissionError> {
     let settings = &worker.instance.settings.tickets;
     if ticket.session_exp_ms.is_some_and(|end| end <= now_ms) {
-        return Err(refused(TicketRejection::SessionOver, "the ticket's session_exp has passed; get a new ticket"));
+        return Err(refused(
+            TicketRejection::SessionOver,
+            "the ticket's session_exp has passed; get a new ticket",
+        ));
     }
     let longest_ms = now_ms + settings.max_session.as_millis() as u64;
     let redeem = SessionRequest {
@@ -321,18 +340,30 @@ async fn join(
         worker.hub.catch_up_again(connection.clone(), CatchUpCause::Link);
     } else if has_cursor {
         let (catch_up, connection) = (worker.catch_up.clone(), connection.clone());
-        actix_rt::spawn(
-            async move { catch_up.go_on(connection, CatchUpCause::Resume, generation, cursor, clock).await },
-        );
+        actix_rt::spawn(async move {
+            catch_up.go_on(connection, CatchUpCause::Resume, generation, cursor, clock).await
+        });
     } else if let Some(cause) = connection.finish_catch_up(clock.h) {
         worker.hub.catch_up_again(connection.clone(), cause);
     }
     Ok(())
 }
 
-fn head(worker: &Worker, connection: &Connection, id: Option<EventId>, resumed: bool) -> bytes::Bytes {
+fn head(
+    worker: &Worker,
+    connection: &Connection,
+    id: Option<EventId>,
+    resumed: bool,
+) -> bytes::Bytes {
     let topics = connection.client.topics.patterns().collect();
     let user: Arc<str> = connection.client.user.clone();
-    Connected { retry_ms: worker.hub.retry_ms(), id, connection: &connection.client.id, user: &user, topics, resumed }
-        .frame()
+    Connected {
+        retry_ms: worker.hub.retry_ms(),
+        id,
+        connection: &connection.client.id,
+        user: &user,
+        topics,
+        resumed,
+    }
+    .frame()
 }

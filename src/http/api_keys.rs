@@ -9,7 +9,9 @@ use actix_web::{
 };
 
 use super::responses;
-use crate::{auth::ApiKeyError, core::system::BusyReason, settings::Scope, state::instance::Instance};
+use crate::{
+    auth::ApiKeyError, core::system::BusyReason, settings::Scope, state::instance::Instance,
+};
 
 /// Longest wait for a body.
 const BODY: Duration = Duration::from_secs(10);
@@ -63,7 +65,11 @@ impl ApiDenial {
 ///
 /// # Errors
 /// Why access is denied.
-pub fn check(request: &HttpRequest, instance: &Instance, scope: Scope) -> Result<[u8; 32], ApiDenial> {
+pub fn check(
+    request: &HttpRequest,
+    instance: &Instance,
+    scope: Scope,
+) -> Result<[u8; 32], ApiDenial> {
     instance.auth.api_keys.check(bearer(request), scope).map_err(ApiDenial::Key)
 }
 
@@ -85,16 +91,21 @@ pub async fn body(
         })
         .map_err(|denial| Box::new(denial.answer()))?;
     let limit = instance.settings.limits.publish_body_bytes;
-    let (status, code, message) = match tokio::time::timeout(BODY, payload.to_bytes_limited(limit)).await {
-        Ok(Ok(Ok(bytes))) => return Ok(bytes),
-        Ok(Ok(Err(_))) => (StatusCode::BAD_REQUEST, "bad-request", "the body cannot be read"),
-        Ok(Err(_)) => (
-            StatusCode::PAYLOAD_TOO_LARGE,
-            "too-large",
-            "the body is larger than limits.publish_body_bytes; send less at once",
-        ),
-        Err(_) => (StatusCode::REQUEST_TIMEOUT, "body-timeout", "the body did not come within 10 s; send it again"),
-    };
+    let (status, code, message) =
+        match tokio::time::timeout(BODY, payload.to_bytes_limited(limit)).await {
+            Ok(Ok(Ok(bytes))) => return Ok(bytes),
+            Ok(Ok(Err(_))) => (StatusCode::BAD_REQUEST, "bad-request", "the body cannot be read"),
+            Ok(Err(_)) => (
+                StatusCode::PAYLOAD_TOO_LARGE,
+                "too-large",
+                "the body is larger than limits.publish_body_bytes; send less at once",
+            ),
+            Err(_) => (
+                StatusCode::REQUEST_TIMEOUT,
+                "body-timeout",
+                "the body did not come within 10 s; send it again",
+            ),
+        };
     Err(Box::new(responses::last_error(status, code, message)))
 }
 

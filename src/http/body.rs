@@ -21,7 +21,10 @@ impl MessageBody for EventBody {
         BodySize::Stream
     }
 
-    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Infallible>>> {
+    fn poll_next(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Bytes, Infallible>>> {
         self.0.connection.poll_bytes(cx.waker()).map(|bytes| bytes.map(Ok))
     }
 }

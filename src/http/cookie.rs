@@ -40,7 +40,8 @@ impl Cookie {
 pub fn shown(request: &HttpRequest, ticket_digest: &str) -> String {
     let name = name(ticket_digest);
     let lines = request.headers().get_all(header::COOKIE).filter_map(|line| line.to_str().ok());
-    let mut pairs = lines.flat_map(|line| line.split(';')).filter_map(|pair| pair.trim().split_once('='));
+    let mut pairs =
+        lines.flat_map(|line| line.split(';')).filter_map(|pair| pair.trim().split_once('='));
     pairs.find(|(of, _)| *of == name).map(|(_, value)| proof(value)).unwrap_or_default()
 }
 

@@ -208,7 +208,8 @@ mod tests {
         assert_eq!(budget.open(), 0, "a peer keeps no slot");
         // The lowest free number is given first; another test of the process may take it.
         let mut others = Vec::new();
-        while others.last().is_none_or(|(_, _, number)| *number != first_number) && others.len() < 8 {
+        while others.last().is_none_or(|(_, _, number)| *number != first_number) && others.len() < 8
+        {
             others.push(accept().await);
         }
         assert!(!socket.abort() && socket.transfer().is_none());

@@ -36,7 +36,8 @@ struct Event<'a> {
 
 impl Event<'_> {
     fn decode(&self) -> Result<Publish, Rejection> {
-        let channel = serde_json::from_str(self.channel.get()).map_err(|_| Rejection::BadChannel)?;
+        let channel =
+            serde_json::from_str(self.channel.get()).map_err(|_| Rejection::BadChannel)?;
         let event = Envelope::of(self.payload, self.kind, self.id, self.retry)?;
         Ok(Publish {
             channel,
@@ -52,18 +53,28 @@ impl Event<'_> {
 fn fault(refusal: Rejection) -> PublishError {
     let message = match refusal {
         Rejection::BadChannel => "the channel must be a string",
-        Rejection::BadType => "the type must be a string of 1 to 128 bytes without control characters",
-        Rejection::ReservedType => "types that begin with sse. are the gateway's own; choose another name",
+        Rejection::BadType => {
+            "the type must be a string of 1 to 128 bytes without control characters"
+        }
+        Rejection::ReservedType => {
+            "types that begin with sse. are the gateway's own; choose another name"
+        }
         Rejection::BadKey => "the id must be a string of 1 to 256 bytes",
         Rejection::BadRetry => "retry must be a whole number of ms up to 86400000",
         // The library alone refuses by these.
-        Rejection::TooLarge | Rejection::NotUtf8 | Rejection::WrongType => "the payload must be shorter, and UTF-8",
+        Rejection::TooLarge | Rejection::NotUtf8 | Rejection::WrongType => {
+            "the payload must be shorter, and UTF-8"
+        }
     };
     PublishError::Refused(refusal, message.to_owned())
 }
 
 /// Publishes one event or a list.
-pub async fn publish(request: HttpRequest, payload: web::Payload, worker: web::Data<Worker>) -> HttpResponse {
+pub async fn publish(
+    request: HttpRequest,
+    payload: web::Payload,
+    worker: web::Data<Worker>,
+) -> HttpResponse {
     let body = match api_keys::body(&request, payload, &worker.instance, Scope::Publish).await {
         Ok(body) => body,
         Err(answer) => return *answer,
@@ -86,10 +97,12 @@ pub async fn publish(request: HttpRequest, payload: web::Payload, worker: web::D
         return bad(&format!("more than {MAX_EVENTS} events; send them in several requests"));
     }
     let mut good = Vec::with_capacity(events.len());
-    let refused: Vec<_> = events.iter().map(|event| event.decode().map(|event| good.push(event)).err()).collect();
+    let refused: Vec<_> =
+        events.iter().map(|event| event.decode().map(|event| good.push(event)).err()).collect();
     let mut published = publish_all(&worker.commands, &good).await.into_iter();
-    let answer =
-        |refused: Option<Rejection>| refused.map_or_else(|| published.next(), |refusal| Some(Err(fault(refusal))));
+    let answer = |refused: Option<Rejection>| {
+        refused.map_or_else(|| published.next(), |refusal| Some(Err(fault(refusal))))
+    };
     let answers: Vec<_> = refused.into_iter().filter_map(answer).collect();
     worker.instance.metrics.published.inc_by(answers.iter().filter(|a| a.is_ok()).count() as u64);
     for answer in &answers {
@@ -99,8 +112,14 @@ pub async fn publish(request: HttpRequest, payload: web::Payload, worker: web::D
     }
     match answers.as_slice() {
         [answer] if one => single(answer),
-        all if !all.is_empty() && all.iter().all(|a| matches!(a, Err(PublishError::Away(_)))) => away(NOTHING),
-        all if !all.is_empty() && all.iter().all(|a| matches!(a, Err(PublishError::Unanswered(_)))) => away(MAYBE),
+        all if !all.is_empty() && all.iter().all(|a| matches!(a, Err(PublishError::Away(_)))) => {
+            away(NOTHING)
+        }
+        all if !all.is_empty()
+            && all.iter().all(|a| matches!(a, Err(PublishError::Unanswered(_)))) =>
+        {
+            away(MAYBE)
+        }
         all => HttpResponse::Ok().json(all.iter().map(item).collect::<Vec<_>>()),
     }
 }
@@ -112,8 +131,7 @@ fn bad(message: &str) -> HttpResponse {
 /// No command was sent, or Redis refused it for now.
 const NOTHING: &str = "nothing was published; try again";
 /// A command was sent, and no answer came.
-const MAYBE: &str =
-    "it may have been published; give each event an id and send it again, so that nothing is published twice";
+const MAYBE: &str = "it may have been published; give each event an id and send it again, so that nothing is published twice";
 
 fn away(message: &str) -> HttpResponse {
     let mut answer = responses::error(StatusCode::SERVICE_UNAVAILABLE, "redis-away", message);
@@ -131,7 +149,9 @@ fn single(answer: &Result<String, PublishError>) -> HttpResponse {
         Err(PublishError::Refused(Rejection::WrongType, text)) => {
             responses::error(StatusCode::CONFLICT, Rejection::WrongType.code(), text)
         }
-        Err(PublishError::Refused(refusal, text)) => responses::error(StatusCode::BAD_REQUEST, refusal.code(), text),
+        Err(PublishError::Refused(refusal, text)) => {
+            responses::error(StatusCode::BAD_REQUEST, refusal.code(), text)
+        }
         Err(PublishError::Away(text)) => {
             tracing::warn!(error = text, "an event was not published");
             away(NOTHING)
@@ -146,7 +166,9 @@ fn single(answer: &Result<String, PublishError>) -> HttpResponse {
 fn item(answer: &Result<String, PublishError>) -> Value {
     match answer {
         Ok(id) => json!({ "id": id }),
-        Err(PublishError::Refused(refusal, text)) => json!({ "error": refusal.code(), "message": text }),
+        Err(PublishError::Refused(refusal, text)) => {
+            json!({ "error": refusal.code(), "message": text })
+        }
         Err(PublishError::Away(_)) => json!({ "error": "redis-away", "message": NOTHING }),
         Err(PublishError::Unanswered(_)) => json!({ "error": "redis-away", "message": MAYBE }),
     }

@@ -37,7 +37,9 @@ pub fn not_found() -> HttpResponse {
 
 /// 431 in the same form.
 pub fn head_too_long(max_bytes: usize) -> HttpResponse {
-    let message = format!("the request line and the headers have more than {max_bytes} bytes; send a shorter query");
+    let message = format!(
+        "the request line and the headers have more than {max_bytes} bytes; send a shorter query"
+    );
     last_error(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "head-too-long", &message)
 }
 
@@ -86,7 +88,8 @@ pub fn busy_poll(reason: BusyReason) -> HttpResponse {
         BusyReason::TooOften => StatusCode::TOO_MANY_REQUESTS,
         _ => StatusCode::SERVICE_UNAVAILABLE,
     };
-    let mut answer = error(status, reason.name(), "the gateway cannot serve this now; try again later");
+    let mut answer =
+        error(status, reason.name(), "the gateway cannot serve this now; try again later");
     let seconds = retry_ms(reason).div_ceil(1000);
     answer.headers_mut().insert(header::RETRY_AFTER, seconds.into());
     answer

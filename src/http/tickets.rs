@@ -26,7 +26,11 @@ struct TicketRequest {
 }
 
 /// Mints a ticket.
-pub async fn tickets(request: HttpRequest, payload: web::Payload, worker: web::Data<Worker>) -> HttpResponse {
+pub async fn tickets(
+    request: HttpRequest,
+    payload: web::Payload,
+    worker: web::Data<Worker>,
+) -> HttpResponse {
     let body = match api_keys::body(&request, payload, &worker.instance, Scope::Tickets).await {
         Ok(body) => body,
         Err(answer) => return *answer,
@@ -34,28 +38,38 @@ pub async fn tickets(request: HttpRequest, payload: web::Payload, worker: web::D
     let wanted: TicketRequest = match serde_json::from_slice(&body) {
         Ok(wanted) => wanted,
         Err(e) => {
-            return bad(&format!("the body is no wanted for a ticket ({e}); send {{\"user\",\"topics\"?,\"ttl\"?}}"));
+            return bad(&format!(
+                "the body is no wanted for a ticket ({e}); send {{\"user\",\"topics\"?,\"ttl\"?}}"
+            ));
         }
     };
     if !is_name(&wanted.user) {
-        return bad("user must have 1 to 256 printable ASCII characters without space, comma and * ? [ ] \\");
+        return bad(
+            "user must have 1 to 256 printable ASCII characters without space, comma and * ? [ ] \\",
+        );
     }
-    if let Some(Err(topic)) = wanted.topics.as_ref().map(|t| Topics::parse(t.iter().map(String::as_str))) {
+    if let Some(Err(topic)) =
+        wanted.topics.as_ref().map(|t| Topics::parse(t.iter().map(String::as_str)))
+    {
         return bad(&format!("{topic:?} is no topic; write names, `prefix*` or `*`"));
     }
     let verifier = &worker.instance.auth.verifier;
     let max_ttl_s = verifier.max_ttl_s();
     let ttl_s = wanted.ttl.unwrap_or(max_ttl_s.min(60));
     if !(1..=max_ttl_s).contains(&ttl_s) {
-        return bad(&format!("ttl must be a number of seconds from 1 to {max_ttl_s} (tickets.max_ttl)"));
+        return bad(&format!(
+            "ttl must be a number of seconds from 1 to {max_ttl_s} (tickets.max_ttl)"
+        ));
     }
     match verifier.mint(&wanted.user, wanted.topics.as_deref(), ttl_s, unix_ms() / 1000) {
         Ok(ticket) => HttpResponse::Ok()
             .insert_header((header::CACHE_CONTROL, "no-store"))
             .json(json!({ "ticket": ticket, "expiresIn": ttl_s })),
-        Err(MintError::Library(_)) => {
-            responses::error(StatusCode::INTERNAL_SERVER_ERROR, "not-signed", "the ticket could not be signed")
-        }
+        Err(MintError::Library(_)) => responses::error(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "not-signed",
+            "the ticket could not be signed",
+        ),
         Err(MintError::NoSigningKey) => responses::error(
             StatusCode::NOT_IMPLEMENTED,
             "no-signing-key",

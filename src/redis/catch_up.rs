@@ -195,16 +195,25 @@ impl CatchUpDriver {
     }
 
     /// What the catch-up reads; the flag says that there are too many topics to read all.
-    async fn sources(&self, c: &Connection, from: EventId, stale: bool) -> Result<(Vec<Source>, bool), Interrupted> {
+    async fn sources(
+        &self,
+        c: &Connection,
+        from: EventId,
+        stale: bool,
+    ) -> Result<(Vec<Source>, bool), Interrupted> {
         let mut sources = vec![Source::Log(Channel::User(c.client.user.clone()))];
         if c.client.topics.is_empty() {
             return Ok((sources, false));
         }
         let _reader = self.readers.acquire().await.map_err(|_| Interrupted::Void)?;
-        if !stale && replay_cache_fill::reaches(&self.instance, &self.commands, from, &c.client.topics).await? {
+        if !stale
+            && replay_cache_fill::reaches(&self.instance, &self.commands, from, &c.client.topics)
+                .await?
+        {
             sources.push(Source::Cache);
         } else {
-            let (topics, too_many) = log::active_broadcasts(&self.commands, &c.client.topics, from).await?;
+            let (topics, too_many) =
+                log::active_broadcasts(&self.commands, &c.client.topics, from).await?;
             sources.extend(topics.into_iter().map(Source::Log));
             return Ok((sources, too_many));
         }
@@ -230,22 +239,38 @@ impl CatchUpDriver {
                 }
                 Source::Cache => {
                     // A tail that was cut meanwhile no longer reaches back: the logs do.
-                    let (events, more) =
-                        self.instance.replay_cache.read(after, h, &c.client.topics, count).ok_or(Interrupted::Again)?;
-                    pages.push((n, Page { events, more, upto: EventId::ZERO, last_ever: EventId::ZERO }));
+                    let (events, more) = self
+                        .instance
+                        .replay_cache
+                        .read(after, h, &c.client.topics, count)
+                        .ok_or(Interrupted::Again)?;
+                    pages.push((
+                        n,
+                        Page { events, more, upto: EventId::ZERO, last_ever: EventId::ZERO },
+                    ));
                 }
             }
         }
         if !logs.is_empty() {
             let _reader = self.readers.acquire().await.map_err(|_| Interrupted::Void)?;
-            pages.extend(numbers.into_iter().zip(log::pages(&self.commands, &logs, count, first).await?));
+            pages.extend(
+                numbers.into_iter().zip(log::pages(&self.commands, &logs, count, first).await?),
+            );
         }
         Ok(pages)
     }
 
     /// Tells the client, once, what it may have lost.
-    fn tell(&self, c: &Connection, merge: &Merge<Source>, pages: &[(usize, Page)], from: EventId, doubts: Doubts) {
-        let logs: std::collections::HashMap<usize, &Source> = merge.wants().map(|(n, source, _)| (n, source)).collect();
+    fn tell(
+        &self,
+        c: &Connection,
+        merge: &Merge<Source>,
+        pages: &[(usize, Page)],
+        from: EventId,
+        doubts: Doubts,
+    ) {
+        let logs: std::collections::HashMap<usize, &Source> =
+            merge.wants().map(|(n, source, _)| (n, source)).collect();
         let (mut trimmed, mut expired) = (Vec::new(), Vec::new());
         for (n, page) in pages {
             let Some(Source::Log(channel)) = logs.get(n) else { continue };

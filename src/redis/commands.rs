@@ -26,7 +26,9 @@ pub fn log_foreign_key(fault: &str) {
 
 /// The same for a key whose name only the caller knows.
 pub fn log_foreign(key: &str) {
-    log_foreign_key(&format!("the key {key:?} holds a value of a type that the gateway never writes; run DEL {key:?}"));
+    log_foreign_key(&format!(
+        "the key {key:?} holds a value of a type that the gateway never writes; run DEL {key:?}"
+    ));
 }
 
 /// Whether the key of a command holds a value of another type.
@@ -92,8 +94,9 @@ impl Commands {
     /// The URL is none.
     pub fn new(settings: &settings::Redis) -> Result<Self, RedisError> {
         let timeout = settings.command_timeout;
-        let config =
-            AsyncConnectionConfig::new().set_response_timeout(Some(timeout)).set_connection_timeout(Some(timeout));
+        let config = AsyncConnectionConfig::new()
+            .set_response_timeout(Some(timeout))
+            .set_connection_timeout(Some(timeout));
         let manager = Manager::new_with_config(settings.url.expose_secret(), config)?;
         let pool = Pool::builder(manager)
             .max_size(settings.pool_size)
@@ -117,7 +120,9 @@ impl Commands {
     pub async fn run<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, CommandError> {
         let mut connection = self.connection().await?;
         let answer = tokio::time::timeout(self.timeout, command.query_async(&mut connection)).await;
-        answer.map_err(|_| CommandError::NoReply("no answer in time".to_owned()))?.map_err(CommandError::from)
+        answer
+            .map_err(|_| CommandError::NoReply("no answer in time".to_owned()))?
+            .map_err(CommandError::from)
     }
 
     /// Runs several commands in one go.
@@ -126,8 +131,11 @@ impl Commands {
     /// As with [`Self::run`]; the first error of a command counts, unless the pipeline ignores errors.
     pub async fn run_all<T: FromRedisValue>(&self, commands: &Pipeline) -> Result<T, CommandError> {
         let mut connection = self.connection().await?;
-        let answer = tokio::time::timeout(self.timeout, commands.query_async(&mut connection)).await;
-        answer.map_err(|_| CommandError::NoReply("no answer in time".to_owned()))?.map_err(CommandError::from)
+        let answer =
+            tokio::time::timeout(self.timeout, commands.query_async(&mut connection)).await;
+        answer
+            .map_err(|_| CommandError::NoReply("no answer in time".to_owned()))?
+            .map_err(CommandError::from)
     }
 
     /// A call of a function of the library.

@@ -101,7 +101,8 @@ impl Inbound {
         }
         match info.kind {
             PushKind::Message | PushKind::PMessage => {
-                if let (Some(Value::BulkString(channel)), Some(Value::BulkString(message))) = (data.next(), data.next())
+                if let (Some(Value::BulkString(channel)), Some(Value::BulkString(message))) =
+                    (data.next(), data.next())
                 {
                     self.message(&channel, message);
                 }
@@ -125,7 +126,8 @@ impl Inbound {
             Some("marker") => self.marker(&message),
             Some(live) => self.event(live, &message),
             None => {
-                let plain = channel.strip_prefix(self.keys.channel_prefix().as_bytes()).unwrap_or(channel);
+                let plain =
+                    channel.strip_prefix(self.keys.channel_prefix().as_bytes()).unwrap_or(channel);
                 self.plain(plain.to_vec(), message);
                 Some(())
             }
@@ -205,7 +207,9 @@ impl Inbound {
             tracing::warn!(%epoch, "a new epoch: Redis was wiped, restored or replaced; clients are told sse.gap (reset)");
             self.instance.replay_cache.clear();
             self.instance.replay_cache.begin(epoch);
-            self.instance.mailboxes.send(|| Message::HistoryBreak { id: epoch, reason: GapReason::Reset });
+            self.instance
+                .mailboxes
+                .send(|| Message::HistoryBreak { id: epoch, reason: GapReason::Reset });
         }
     }
 
@@ -221,7 +225,9 @@ impl Inbound {
             }
             _ => {
                 tracing::warn!(%id, "plain publishes may be missing before this point; clients get sse.gap (unrecorded)");
-                self.instance.mailboxes.send(|| Message::HistoryBreak { id, reason: GapReason::Unrecorded });
+                self.instance
+                    .mailboxes
+                    .send(|| Message::HistoryBreak { id, reason: GapReason::Unrecorded });
             }
         }
         Some(())
@@ -231,8 +237,11 @@ impl Inbound {
         let text = std::str::from_utf8(message).ok()?;
         let words: Vec<&str> = text.splitn(6, ' ').collect();
         // A time in the far future would shut somebody out until then.
-        let time = |ms: &str| ms.parse().ok().filter(|ms| self.is_plausible(EventId { ms: *ms, seq: 0 }));
-        let send = |command: &dyn Fn() -> Command| self.instance.mailboxes.send(|| Message::Command(command()));
+        let time =
+            |ms: &str| ms.parse().ok().filter(|ms| self.is_plausible(EventId { ms: *ms, seq: 0 }));
+        let send = |command: &dyn Fn() -> Command| {
+            self.instance.mailboxes.send(|| Message::Command(command()))
+        };
         match words[..] {
             ["taken-over", digest, generation, times] => {
                 let (generation, times) = (time(generation)?, times.parse().ok()?);

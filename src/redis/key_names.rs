@@ -119,12 +119,15 @@ impl KeyNames {
 /// The functions of one Redis are in one namespace, so a key prefix other than `sse:` gives them another name.
 fn function_prefix(key_prefix: &str) -> String {
     let word = |c: char| if c.is_ascii_alphanumeric() { c } else { '_' };
-    let name: String = key_prefix.trim_matches(|c: char| !c.is_ascii_alphanumeric()).chars().map(word).collect();
+    let name: String =
+        key_prefix.trim_matches(|c: char| !c.is_ascii_alphanumeric()).chars().map(word).collect();
     if name.is_empty() { "sse".to_owned() } else { name }
 }
 
 fn glob_escape(text: &str) -> String {
-    text.chars().flat_map(|c| "*?[]\\^".contains(c).then_some('\\').into_iter().chain([c])).collect()
+    text.chars()
+        .flat_map(|c| "*?[]\\^".contains(c).then_some('\\').into_iter().chain([c]))
+        .collect()
 }
 
 #[cfg(test)]

@@ -111,8 +111,11 @@ pub async fn put_settings(commands: &Commands, settings: &Settings) -> Result<()
 }
 
 async fn check_server(commands: &Commands, settings: &Settings) -> Result<Warnings, LibraryError> {
-    let info: String = commands.run(redis::cmd("INFO").arg("server").arg("memory").arg("cluster")).await?;
-    let field = |name: &str| info.lines().find_map(|l| l.strip_prefix(name)?.strip_prefix(':')).map(str::trim);
+    let info: String =
+        commands.run(redis::cmd("INFO").arg("server").arg("memory").arg("cluster")).await?;
+    let field = |name: &str| {
+        info.lines().find_map(|l| l.strip_prefix(name)?.strip_prefix(':')).map(str::trim)
+    };
     // Valkey tells its own version beside the Redis version that it is compatible with.
     let version = field("redis_version").unwrap_or("0.0");
     let mut parts = version.split('.').map(|p| p.parse::<u32>().unwrap_or(0));
@@ -131,7 +134,11 @@ async fn check_server(commands: &Commands, settings: &Settings) -> Result<Warnin
     // On a cluster MIGRATE sends each key as one argument: the limit must exceed the largest log.
     if field("cluster_enabled") != Some("1") {
         let max_event_bytes = settings.history.max_event_bytes as u64;
-        warnings.0.extend(longest_argument(commands).await.and_then(|limit| check_argument(limit, max_event_bytes)));
+        warnings.0.extend(
+            longest_argument(commands)
+                .await
+                .and_then(|limit| check_argument(limit, max_event_bytes)),
+        );
     }
     Ok(warnings)
 }
@@ -178,9 +185,15 @@ async fn libraries(commands: &Commands) -> Result<Vec<Loaded>, LibraryError> {
         away => LibraryError::Command(away),
     })?;
     let text = |entry: &HashMap<String, Value>, member: &str| {
-        entry.get(member).and_then(|v| redis::from_redis_value::<String>(v.clone()).ok()).unwrap_or_default()
+        entry
+            .get(member)
+            .and_then(|v| redis::from_redis_value::<String>(v.clone()).ok())
+            .unwrap_or_default()
     };
-    Ok(listed.iter().map(|e| Loaded { name: text(e, "library_name"), code: text(e, "library_code") }).collect())
+    Ok(listed
+        .iter()
+        .map(|e| Loaded { name: text(e, "library_name"), code: text(e, "library_code") })
+        .collect())
 }
 
 /// Version and function prefix in the name of a library.
@@ -194,10 +207,15 @@ async fn load(commands: &Commands) -> Result<(), LibraryError> {
     let variants = [source(commands, false), source(commands, own != DEFAULT)];
     // A second round where another gateway came first.
     for _ in 0..3 {
-        let (ours, others): (Vec<Loaded>, Vec<Loaded>) =
-            libraries(commands).await?.into_iter().partition(|l| parse_name(&l.name).is_some_and(|(_, p)| p == own));
+        let (ours, others): (Vec<Loaded>, Vec<Loaded>) = libraries(commands)
+            .await?
+            .into_iter()
+            .partition(|l| parse_name(&l.name).is_some_and(|(_, p)| p == own));
         let version = |l: &Loaded| parse_name(&l.name).map_or(0, |(version, _)| version);
-        if ours.iter().any(|l| version(l) > VERSION || (version(l) == VERSION && variants.contains(&l.code))) {
+        if ours
+            .iter()
+            .any(|l| version(l) > VERSION || (version(l) == VERSION && variants.contains(&l.code)))
+        {
             return Ok(());
         }
         let prefix_line = format!("local PREFIX = '{}'", commands.keys.key_prefix());
@@ -211,7 +229,11 @@ async fn load(commands: &Commands) -> Result<(), LibraryError> {
         step.atomic();
         // The plain name belongs to the default prefix; another prefix has it only as long as it is alone.
         for borrower in others.iter().filter(|l| own == DEFAULT && l.code.contains(ALIAS)) {
-            step.cmd("FUNCTION").arg("LOAD").arg("REPLACE").arg(borrower.code.replace(ALIAS, "")).ignore();
+            step.cmd("FUNCTION")
+                .arg("LOAD")
+                .arg("REPLACE")
+                .arg(borrower.code.replace(ALIAS, ""))
+                .ignore();
         }
         for old in &ours {
             step.cmd("FUNCTION").arg("DELETE").arg(&old.name).ignore();
@@ -219,7 +241,9 @@ async fn load(commands: &Commands) -> Result<(), LibraryError> {
         step.cmd("FUNCTION").arg("LOAD").arg(&variants[usize::from(others.is_empty())]).ignore();
         match commands.run_all::<()>(&step).await {
             Ok(()) => tracing::info!(library = name(commands, VERSION), "library loaded"),
-            Err(CommandError::Rejected(e)) => tracing::debug!(error = %e, "library not loaded, looking again"),
+            Err(CommandError::Rejected(e)) => {
+                tracing::debug!(error = %e, "library not loaded, looking again")
+            }
             Err(away) => return Err(away.into()),
         }
     }
@@ -241,7 +265,10 @@ mod tests {
         let default = check_argument(512 * mib, event).unwrap();
         assert!(default.contains("CONFIG SET proto-max-bulk-len 1048576"), "{default}");
         let small = check_argument(mib, mib).unwrap();
-        assert!(small.contains("refused") && small.contains("CONFIG SET proto-max-bulk-len 2097152"), "{small}");
+        assert!(
+            small.contains("refused") && small.contains("CONFIG SET proto-max-bulk-len 2097152"),
+            "{small}"
+        );
         assert_eq!(check_argument(2 * mib, mib), None);
     }
 

@@ -6,7 +6,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use redis::{AsyncConnectionConfig, IntoConnectionInfo, ProtocolVersion, RedisResult, aio::MultiplexedConnection};
+use redis::{
+    AsyncConnectionConfig, IntoConnectionInfo, ProtocolVersion, RedisResult,
+    aio::MultiplexedConnection,
+};
 use secrecy::ExposeSecret;
 use tokio::sync::{mpsc, oneshot};
 
@@ -82,7 +85,10 @@ impl Link {
     ///
     /// # Errors
     /// The link is down, or does not answer in time.
-    pub async fn subscribe(&self, user: &Arc<str>) -> Result<(ClockSnapshot, UserSubscription), LinkDown> {
+    pub async fn subscribe(
+        &self,
+        user: &Arc<str>,
+    ) -> Result<(ClockSnapshot, UserSubscription), LinkDown> {
         let subscription = UserSubscription { user: user.clone(), requests: self.requests.clone() };
         let clock = self.ask(|reply| Request::Attach(Some(user.clone()), reply)).await?;
         Ok((clock, subscription))
@@ -104,10 +110,16 @@ impl Link {
         self.ask(|reply| Request::Plain(wanted, reply)).await
     }
 
-    async fn ask<T>(&self, request: impl FnOnce(oneshot::Sender<T>) -> Request) -> Result<T, LinkDown> {
+    async fn ask<T>(
+        &self,
+        request: impl FnOnce(oneshot::Sender<T>) -> Request,
+    ) -> Result<T, LinkDown> {
         let (reply, answer) = oneshot::channel();
         self.requests.send(request(reply)).map_err(|_| LinkDown)?;
-        tokio::time::timeout(self.timeout, answer).await.map_err(|_| LinkDown)?.map_err(|_| LinkDown)
+        tokio::time::timeout(self.timeout, answer)
+            .await
+            .map_err(|_| LinkDown)?
+            .map_err(|_| LinkDown)
     }
 }
 
@@ -124,7 +136,11 @@ pub struct Supervisor {
 }
 
 /// The link of an instance and its supervisor.
-pub fn new(instance: Arc<Instance>, commands: Commands, inbound: Arc<Inbound>) -> (Link, Supervisor) {
+pub fn new(
+    instance: Arc<Instance>,
+    commands: Commands,
+    inbound: Arc<Inbound>,
+) -> (Link, Supervisor) {
     let (sender, requests) = mpsc::unbounded_channel();
     // An attach may wait for one that is being served.
     let link = Link { requests: sender, timeout: instance.settings.redis.command_timeout * 2 };
@@ -177,7 +193,10 @@ impl Supervisor {
                 backoff_ms = *BACKOFF_MS.start();
             }
             tracing::warn!(error = ended, retry_ms = backoff_ms, "no link to Redis, trying again");
-            self.refuse_for(Duration::from_millis(backoff_ms / 2 + fastrand::u64(0..=backoff_ms / 2))).await;
+            self.refuse_for(Duration::from_millis(
+                backoff_ms / 2 + fastrand::u64(0..=backoff_ms / 2),
+            ))
+            .await;
             backoff_ms = (backoff_ms * 2).min(*BACKOFF_MS.end());
         }
     }
@@ -208,8 +227,9 @@ impl Supervisor {
     }
 
     async fn connect(&mut self) -> Result<MultiplexedConnection, Ended> {
-        let warnings =
-            library::ensure(&self.commands, &self.instance.settings).await.map_err(|unfit| unfit.to_string())?;
+        let warnings = library::ensure(&self.commands, &self.instance.settings)
+            .await
+            .map_err(|unfit| unfit.to_string())?;
         warnings.0.iter().for_each(|w| tracing::warn!("{w}"));
         let settings = &self.instance.settings.redis;
         let fault = |e: redis::RedisError| e.to_string();
@@ -269,7 +289,10 @@ impl Supervisor {
     }
 
     /// Subscribes to everything that is wanted, and then lets the connections join.
-    async fn begin(&mut self, connection: &mut MultiplexedConnection) -> Result<ClockSnapshot, Ended> {
+    async fn begin(
+        &mut self,
+        connection: &mut MultiplexedConnection,
+    ) -> Result<ClockSnapshot, Ended> {
         let fault = |e: redis::RedisError| e.to_string();
         let keys = self.commands.keys.clone();
         let own = ["tick", "seam", "control", "marker"].map(|name| keys.live(name));
@@ -284,7 +307,9 @@ impl Supervisor {
         self.instance.link.set_server_ms(time, self.instance.now_ms());
         self.instance.link.forget_implausible(time);
         // The clock exists, and is past everything that this instance has seen.
-        tick::now(&self.commands, 0, self.instance.link.highest()).await.map_err(|f| f.to_string())?;
+        tick::now(&self.commands, 0, self.instance.link.highest())
+            .await
+            .map_err(|f| f.to_string())?;
         let clock = self.mark(connection).await.map_err(fault)?;
         self.instance.link.saw(clock.h);
         self.inbound.enter_epoch(clock.epoch);
@@ -308,7 +333,11 @@ impl Supervisor {
         all
     }
 
-    async fn subscribe(&mut self, connection: &mut MultiplexedConnection, users: &[Arc<str>]) -> RedisResult<()> {
+    async fn subscribe(
+        &mut self,
+        connection: &mut MultiplexedConnection,
+        users: &[Arc<str>],
+    ) -> RedisResult<()> {
         for batch in users.chunks(BATCH) {
             connection.subscribe(self.channels(batch)).await?;
             batch.iter().for_each(|user| self.subscriptions.confirmed(user));
@@ -319,7 +348,9 @@ impl Supervisor {
     async fn mark(&self, connection: &mut MultiplexedConnection) -> RedisResult<ClockSnapshot> {
         let clock = self.commands.keys.clock();
         for attempt in 0..MARK_ATTEMPTS {
-            if let Some(clock) = snapshot_of(snapshot_commands(&clock).query_async(connection).await?) {
+            if let Some(clock) =
+                snapshot_of(snapshot_commands(&clock).query_async(connection).await?)
+            {
                 return Ok(clock);
             }
             if attempt > 0 {
@@ -330,7 +361,9 @@ impl Supervisor {
                 .await
                 .map_err(|f| redis::RedisError::from(std::io::Error::other(f.to_string())))?;
         }
-        let fault = format!("somebody else keeps writing the key {clock:?}; allow it to the gateways alone (ACL)");
+        let fault = format!(
+            "somebody else keeps writing the key {clock:?}; allow it to the gateways alone (ACL)"
+        );
         Err(std::io::Error::other(fault).into())
     }
 
@@ -351,7 +384,11 @@ impl Supervisor {
         (jump_ms >= TIME_JUMP_MS).then_some(jump_ms)
     }
 
-    async fn answer(&mut self, connection: &mut MultiplexedConnection, batch: Vec<Request>) -> RedisResult<()> {
+    async fn answer(
+        &mut self,
+        connection: &mut MultiplexedConnection,
+        batch: Vec<Request>,
+    ) -> RedisResult<()> {
         let now = Instant::now();
         let (mut wanted, mut replies, mut plain) = (Vec::new(), Vec::new(), Vec::new());
         // All are counted before anything can fail: every subscription gives its release.
@@ -392,7 +429,8 @@ impl Supervisor {
     fn is_silent(&self) -> bool {
         let silent_ms = self.instance.now_ms().saturating_sub(self.instance.link.heard_ms());
         let overdue = self.instance.link.tick_age().is_none_or(|age| age >= TICK_OVERDUE);
-        !self.instance.link.is_alive() && (overdue || u128::from(silent_ms) >= TICK_TIMEOUT.as_millis())
+        !self.instance.link.is_alive()
+            && (overdue || u128::from(silent_ms) >= TICK_TIMEOUT.as_millis())
     }
 
     /// A wiped Redis has forgotten the library's settings.

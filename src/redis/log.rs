@@ -26,7 +26,11 @@ const TOPICS_PAGE: usize = 10_000;
 /// The commands that read a [`ClockSnapshot`].
 pub fn snapshot_commands(clock: &str) -> Pipeline {
     let mut pipeline = redis::pipe();
-    pipeline.cmd("HMGET").arg(clock).arg(&["last", "epoch", "unrecorded", "raised_ms", "shorter_ms"]).cmd("TIME");
+    pipeline
+        .cmd("HMGET")
+        .arg(clock)
+        .arg(&["last", "epoch", "unrecorded", "raised_ms", "shorter_ms"])
+        .cmd("TIME");
     pipeline
 }
 
@@ -97,7 +101,12 @@ fn no_log(commands: &Commands, channel: &Channel) -> Page {
 
 fn range(commands: &Commands, channel: &Channel, after: EventId, count: usize) -> Cmd {
     let mut command = redis::cmd("XRANGE");
-    command.arg(commands.keys.log(channel)).arg(format!("({after}")).arg("+").arg("COUNT").arg(count);
+    command
+        .arg(commands.keys.log(channel))
+        .arg(format!("({after}"))
+        .arg("+")
+        .arg("COUNT")
+        .arg(count);
     command
 }
 
@@ -126,7 +135,8 @@ async fn look_closer(
                 pages[*n] = page(&logs[*n].0, events.clone(), count)?;
             }
             // The one error that XINFO has here is that there is no such log.
-            pages[*n].last_ever = info.as_ref().ok().and_then(last_generated).unwrap_or(EventId::ZERO);
+            pages[*n].last_ever =
+                info.as_ref().ok().and_then(last_generated).unwrap_or(EventId::ZERO);
         }
     }
     Ok(())
@@ -198,12 +208,19 @@ pub async fn active_broadcasts(
 }
 
 /// The allowed ones of the topics that had an event since, the latest first; the flag as above.
-async fn active(commands: &Commands, topics: &Topics, since_ms: u64) -> Result<(Vec<String>, bool), CommandError> {
+async fn active(
+    commands: &Commands,
+    topics: &Topics,
+    since_ms: u64,
+) -> Result<(Vec<String>, bool), CommandError> {
     let (mut found, mut seen, mut looked_at) = (Vec::new(), HashSet::new(), 0);
     let (mut lowest, mut highest, mut first_ms) = (since_ms, None::<u64>, None);
     loop {
         let mut command = redis::cmd("ZREVRANGEBYSCORE");
-        command.arg(commands.keys.topics()).arg(highest.map_or("+inf".to_owned(), |ms| ms.to_string())).arg(lowest);
+        command
+            .arg(commands.keys.topics())
+            .arg(highest.map_or("+inf".to_owned(), |ms| ms.to_string()))
+            .arg(lowest);
         command.arg("WITHSCORES").arg("LIMIT").arg(0).arg(TOPICS_PAGE);
         let page: Vec<(String, f64)> = match commands.run(&command).await {
             Err(CommandError::Rejected(e)) if is_wrong_type(&e) => {
@@ -226,9 +243,13 @@ async fn active(commands: &Commands, topics: &Topics, since_ms: u64) -> Result<(
             // What one command lists it lists as of one moment.
             (true, None) => return Ok((found, false)),
             // Who had an event between two pages has gone to the top: that is looked at again.
-            (true, Some(_)) => (lowest, highest, first_ms) = (first_ms.unwrap_or(lowest), None, None),
+            (true, Some(_)) => {
+                (lowest, highest, first_ms) = (first_ms.unwrap_or(lowest), None, None)
+            }
             // A page may end among topics of one millisecond. One that is all of one millisecond has no end to go on from.
-            (false, _) if last == highest || looked_at >= MAX_LOOKED_AT => return Ok((found, true)),
+            (false, _) if last == highest || looked_at >= MAX_LOOKED_AT => {
+                return Ok((found, true));
+            }
             (false, _) => highest = last,
         }
     }

@@ -70,7 +70,9 @@ fn refusal(error: redis::RedisError) -> PublishError {
 
 fn unpublished(fault: &CommandError) -> PublishError {
     match fault {
-        CommandError::Unavailable(_) | CommandError::Rejected(_) => PublishError::Away(fault.to_string()),
+        CommandError::Unavailable(_) | CommandError::Rejected(_) => {
+            PublishError::Away(fault.to_string())
+        }
         CommandError::NoReply(_) => PublishError::Unanswered(fault.to_string()),
     }
 }

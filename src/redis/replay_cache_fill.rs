@@ -42,7 +42,9 @@ pub async fn reaches(
     if covered() {
         return Ok(true);
     }
-    let Some(start) = instance.replay_cache.start().filter(|start| start.ms.saturating_sub(from.ms) < REACH_MS) else {
+    let Some(start) =
+        instance.replay_cache.start().filter(|start| start.ms.saturating_sub(from.ms) < REACH_MS)
+    else {
         return Ok(false);
     };
     match read(commands, from, start, instance.settings.history.replay_cache_bytes / 2).await? {
@@ -74,7 +76,9 @@ async fn read(
         }
         let pages = log::pages(commands, &wanted, count, first).await?;
         for (n, page) in numbers.into_iter().zip(pages) {
-            if first && catch_up::gap(from, false, &page).is_some() || merge.feed(n, page, first).is_err() {
+            if first && catch_up::gap(from, false, &page).is_some()
+                || merge.feed(n, page, first).is_err()
+            {
                 return Ok(None);
             }
         }

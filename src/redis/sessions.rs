@@ -76,7 +76,11 @@ fn interval(grace: Duration) -> Duration {
 ///
 /// # Errors
 /// Why there is none.
-pub async fn open(commands: &Commands, grace: Duration, redeem: &SessionRequest<'_>) -> Result<Session, SessionError> {
+pub async fn open(
+    commands: &Commands,
+    grace: Duration,
+    redeem: &SessionRequest<'_>,
+) -> Result<Session, SessionError> {
     let mut call = commands.call("open", &[redeem.digest]);
     call.arg(redeem.connection)
         .arg(redeem.user)
@@ -90,8 +94,12 @@ pub async fn open(commands: &Commands, grace: Duration, redeem: &SessionRequest<
         .arg(redeem.proof)
         .arg(redeem.new_proof);
     let answer: Vec<Value> = commands.run(&call).await.map_err(SessionError::Away)?;
-    let text =
-        |n: usize| answer.get(n).and_then(|v| redis::from_redis_value::<String>(v.clone()).ok()).unwrap_or_default();
+    let text = |n: usize| {
+        answer
+            .get(n)
+            .and_then(|v| redis::from_redis_value::<String>(v.clone()).ok())
+            .unwrap_or_default()
+    };
     match text(0).as_str() {
         "opened" | "resumed" => Ok(Session {
             digest: redeem.digest.to_owned(),
@@ -106,7 +114,9 @@ pub async fn open(commands: &Commands, grace: Duration, redeem: &SessionRequest<
         "over" => Err(SessionError::Over),
         "revoked" => Err(SessionError::Revoked),
         "stranger" => Err(SessionError::CookieMissing),
-        other => Err(SessionError::Away(CommandError::Unavailable(format!("the library answered {other:?}")))),
+        other => Err(SessionError::Away(CommandError::Unavailable(format!(
+            "the library answered {other:?}"
+        )))),
     }
 }
 
@@ -114,14 +124,22 @@ pub async fn open(commands: &Commands, grace: Duration, redeem: &SessionRequest<
 ///
 /// # Errors
 /// Redis does not answer.
-pub async fn revoke(commands: &Commands, user: &str, max_session: Duration) -> Result<(), CommandError> {
+pub async fn revoke(
+    commands: &Commands,
+    user: &str,
+    max_session: Duration,
+) -> Result<(), CommandError> {
     let mut call = commands.call("revoke", &[user]);
     call.arg(max_session.as_millis() as u64);
     commands.run::<i64>(&call).await.map(drop)
 }
 
 /// Keeps the sessions of one worker's connections alive, and gives those back whose connection has ended.
-pub async fn keep(hub: Rc<Hub>, commands: Commands, mut ended: mpsc::UnboundedReceiver<Rc<Connection>>) {
+pub async fn keep(
+    hub: Rc<Hub>,
+    commands: Commands,
+    mut ended: mpsc::UnboundedReceiver<Rc<Connection>>,
+) {
     let settings = &hub.instance.settings;
     let (grace, most) = (settings.tickets.reconnect_grace, settings.limits.max_connections);
     let mut timer = tokio::time::interval(interval(grace));
@@ -199,5 +217,9 @@ async fn renew(
             .arg(c.client.session.generation)
             .arg(&c.client.session.proof);
     }
-    commands.run(&call).await.inspect_err(|fault| tracing::debug!(error = %fault, "sessions not renewed")).ok()
+    commands
+        .run(&call)
+        .await
+        .inspect_err(|fault| tracing::debug!(error = %fault, "sessions not renewed"))
+        .ok()
 }

@@ -47,8 +47,15 @@ impl Subscriptions {
 
     /// Up to `limit` users who have been without connection for `linger`; they are forgotten.
     pub fn take_idle(&mut self, now: Instant, linger: Duration, limit: usize) -> Vec<Arc<str>> {
-        let idle = |e: &Entry| e.idle_since.is_some_and(|since| now.duration_since(since) >= linger);
-        let users: Vec<_> = self.users.iter().filter(|(_, e)| idle(e)).take(limit).map(|(u, _)| u.clone()).collect();
+        let idle =
+            |e: &Entry| e.idle_since.is_some_and(|since| now.duration_since(since) >= linger);
+        let users: Vec<_> = self
+            .users
+            .iter()
+            .filter(|(_, e)| idle(e))
+            .take(limit)
+            .map(|(u, _)| u.clone())
+            .collect();
         users.iter().for_each(|u| {
             self.users.remove(u);
         });

@@ -16,7 +16,11 @@ const JITTER_MS: u64 = 100;
 ///
 /// # Errors
 /// Redis does not answer.
-pub async fn now(commands: &Commands, min_interval_ms: u64, seen: EventId) -> Result<(), CommandError> {
+pub async fn now(
+    commands: &Commands,
+    min_interval_ms: u64,
+    seen: EventId,
+) -> Result<(), CommandError> {
     let mut call = commands.call::<&str>("tick", &[]);
     call.arg(min_interval_ms).arg(seen.to_string());
     commands.run::<i64>(&call).await.map(drop)

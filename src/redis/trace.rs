@@ -135,7 +135,10 @@ pub async fn seams(commands: &Commands, id: EventId) -> Result<(Vec<Seam>, bool)
     let mut found: Vec<(String, Vec<String>)> = commands.run(&command).await?;
     let more = found.len() > LISTED;
     found.truncate(LISTED);
-    let seam = |(id, fields): (String, Vec<String>)| Seam { id, reason: fields.into_iter().nth(1).unwrap_or_default() };
+    let seam = |(id, fields): (String, Vec<String>)| Seam {
+        id,
+        reason: fields.into_iter().nth(1).unwrap_or_default(),
+    };
     Ok((found.into_iter().map(seam).collect(), more))
 }
 
@@ -163,18 +166,38 @@ fn next(answer: &Value) -> Option<(EventId, EventId)> {
 /// The commands that read an id and the entry behind it.
 fn look<'a>(pipeline: &'a mut Pipeline, key: &[u8], id: EventId) -> &'a mut Pipeline {
     let (id, past) = (id.to_string(), format!("({id}"));
-    pipeline.cmd("XRANGE").arg(key).arg(&id).arg(&id).cmd("XRANGE").arg(key).arg(past).arg("+").arg("COUNT").arg(1)
+    pipeline
+        .cmd("XRANGE")
+        .arg(key)
+        .arg(&id)
+        .arg(&id)
+        .cmd("XRANGE")
+        .arg(key)
+        .arg(past)
+        .arg("+")
+        .arg("COUNT")
+        .arg(1)
 }
 
 /// Looks into every log.
 ///
 /// # Errors
 /// Redis does not answer, or does not allow SCAN.
-pub async fn search(commands: &Commands, id: EventId, bounds: Bounds) -> Result<Search, CommandError> {
+pub async fn search(
+    commands: &Commands,
+    id: EventId,
+    bounds: Bounds,
+) -> Result<Search, CommandError> {
     let (began, mut found, mut cursor) = (Instant::now(), Search::default(), 0u64);
     loop {
         let mut scan = redis::cmd("SCAN");
-        scan.arg(cursor).arg("MATCH").arg(commands.keys.logs()).arg("COUNT").arg(SCAN_KEYS).arg("TYPE").arg("stream");
+        scan.arg(cursor)
+            .arg("MATCH")
+            .arg(commands.keys.logs())
+            .arg("COUNT")
+            .arg(SCAN_KEYS)
+            .arg("TYPE")
+            .arg("stream");
         let (next_cursor, keys): (u64, Vec<Vec<u8>>) = commands.run(&scan).await?;
         for chunk in keys.chunks(PIPELINE) {
             let taken = &chunk[..chunk.len().min(bounds.logs - found.logs)];
@@ -197,7 +220,12 @@ pub async fn search(commands: &Commands, id: EventId, bounds: Bounds) -> Result<
     }
 }
 
-async fn look_into(commands: &Commands, id: EventId, keys: &[Vec<u8>], found: &mut Search) -> Result<(), CommandError> {
+async fn look_into(
+    commands: &Commands,
+    id: EventId,
+    keys: &[Vec<u8>],
+    found: &mut Search,
+) -> Result<(), CommandError> {
     let mut pipeline = redis::pipe();
     // A log may expire, and its name be used for something else, between SCAN and here.
     pipeline.ignore_errors();
@@ -207,12 +235,18 @@ async fn look_into(commands: &Commands, id: EventId, keys: &[Vec<u8>], found: &m
     let answers: Vec<RedisResult<Value>> = commands.run_all(&pipeline).await?;
     found.logs += keys.len();
     for (key, pair) in keys.iter().zip(answers.chunks(2)) {
-        let ([Ok(here), Ok(past)], Some(channel)) = (pair, commands.keys.channel_of(key)) else { continue };
+        let ([Ok(here), Ok(past)], Some(channel)) = (pair, commands.keys.channel_of(key)) else {
+            continue;
+        };
         // SCAN may name a key twice.
         if found.hits.contains(&channel) || found.maybe_channels.contains(&channel) {
             continue;
         }
-        let log = Neighbours { entry: !entries(here).is_empty(), next: next(past), last_ever: EventId::ZERO };
+        let log = Neighbours {
+            entry: !entries(here).is_empty(),
+            next: next(past),
+            last_ever: EventId::ZERO,
+        };
         match place(id, false, &log) {
             Place::InLog | Place::Trimmed => found.hits.push(channel),
             Place::MaybeTrimmed => {
@@ -243,13 +277,16 @@ pub async fn sight(
     let mut pipeline = redis::pipe();
     look(&mut pipeline, key.as_bytes(), id).cmd("PTTL").arg(&key);
     pipeline.cmd("XREVRANGE").arg(&key).arg(format!("({id}")).arg("-").arg("COUNT").arg(1);
-    let (here, past, ttl_ms, before): (Value, Value, i64, Vec<(String, Value)>) = commands.run_all(&pipeline).await?;
+    let (here, past, ttl_ms, before): (Value, Value, i64, Vec<(String, Value)>) =
+        commands.run_all(&pipeline).await?;
     let (found, next) = (entries(&here).into_iter().next(), next(&past));
     let (resume, last_ever) = resume(commands, id, channel, clock, retention_ms).await?;
     let log = Neighbours { entry: found.is_some(), next, last_ever };
-    let stale = matches!(catch_up::start(Some(id), clock, retention_ms), Start::Read { stale: true, .. });
+    let stale =
+        matches!(catch_up::start(Some(id), clock, retention_ms), Start::Read { stale: true, .. });
     let entry = found.map(|raw| {
-        let predecessor = text(&raw, "p").filter(|p| EventId::parse(p).is_some_and(|p| p > EventId::ZERO));
+        let predecessor =
+            text(&raw, "p").filter(|p| EventId::parse(p).is_some_and(|p| p > EventId::ZERO));
         let data = field(&raw, "d").unwrap_or_default();
         Entry {
             kind: text(&raw, "t"),
@@ -257,7 +294,9 @@ pub async fn sight(
             retry_ms: text(&raw, "r").and_then(|r| r.parse().ok()),
             key: None,
             payload: payload.then(|| String::from_utf8_lossy(data).into_owned()),
-            predecessor_in_log: before.first().is_some_and(|(id, _)| Some(id) == predecessor.as_ref()),
+            predecessor_in_log: before
+                .first()
+                .is_some_and(|(id, _)| Some(id) == predecessor.as_ref()),
             predecessor,
         }
     });
@@ -281,11 +320,13 @@ async fn resume(
     clock: &ClockSnapshot,
     retention_ms: u64,
 ) -> Result<(Resume, EventId), CommandError> {
-    let (mut resume, mut last_ever, mut unrecorded_behind) = (Resume::default(), EventId::ZERO, false);
+    let (mut resume, mut last_ever, mut unrecorded_behind) =
+        (Resume::default(), EventId::ZERO, false);
     let mut merge = Merge::new(id, clock.h, [channel.clone()]);
     let mut first = true;
     loop {
-        let wanted: Vec<_> = merge.wants().map(|(_, channel, after)| (channel.clone(), after)).collect();
+        let wanted: Vec<_> =
+            merge.wants().map(|(_, channel, after)| (channel.clone(), after)).collect();
         if wanted.is_empty() {
             break;
         }
@@ -334,13 +375,18 @@ pub async fn publishers_key(
     let begins = commands.keys.dedupe(channel);
     loop {
         let mut scan = redis::cmd("SCAN");
-        scan.arg(cursor).arg("MATCH").arg(commands.keys.dedupes(channel)).arg("COUNT").arg(SCAN_KEYS);
+        scan.arg(cursor)
+            .arg("MATCH")
+            .arg(commands.keys.dedupes(channel))
+            .arg("COUNT")
+            .arg(SCAN_KEYS);
         let (next_cursor, keys): (u64, Vec<Vec<u8>>) = commands.run(&scan).await?;
         let mut pipeline = redis::pipe();
         keys.iter().for_each(|key| {
             pipeline.cmd("GET").arg(key);
         });
-        let ids: Vec<Option<String>> = if keys.is_empty() { Vec::new() } else { commands.run_all(&pipeline).await? };
+        let ids: Vec<Option<String>> =
+            if keys.is_empty() { Vec::new() } else { commands.run_all(&pipeline).await? };
         let hit = keys.iter().zip(ids).find(|(_, of)| of.as_deref() == Some(&id));
         if let Some(key) = hit.and_then(|(key, _)| key.strip_prefix(begins.as_bytes())) {
             return Ok(Some(String::from_utf8_lossy(key).into_owned()));

@@ -16,9 +16,15 @@ pub enum KeySource {
 }
 
 /// The settings from which ticket keys come.
-const TICKET_KEYS: [&str; 4] = ["tickets.secret", "tickets.secret_file", "tickets.keys", "tickets.jwks_url"];
+const TICKET_KEYS: [&str; 4] =
+    ["tickets.secret", "tickets.secret_file", "tickets.keys", "tickets.jwks_url"];
 
-pub(super) fn consistency(s: &Settings, values: &Values, ticket_key: KeySource, errors: &mut Vec<ConfigError>) {
+pub(super) fn consistency(
+    s: &Settings,
+    values: &Values,
+    ticket_key: KeySource,
+    errors: &mut Vec<ConfigError>,
+) {
     let origin = |key: &str| values.get(key).map_or(Origin::Unset, |(origin, _)| origin.clone());
     let is_set = |key: &str| values.get(key).is_some_and(|(_, v)| v.as_str() != Some(""));
     let mut fail = |of: &str, key: &str, message: &str| {
@@ -34,7 +40,9 @@ pub(super) fn consistency(s: &Settings, values: &Values, ticket_key: KeySource, 
         let message = "two keys have the same kid (or none); give each key its own kid";
         fail("tickets.keys", "tickets.keys", message);
     }
-    for (one, other) in [("server.tls.certificate", "server.tls.key"), ("server.tls.key", "server.tls.certificate")] {
+    for (one, other) in
+        [("server.tls.certificate", "server.tls.key"), ("server.tls.key", "server.tls.certificate")]
+    {
         if is_set(one) && !is_set(other) {
             let message = "server.tls.certificate and server.tls.key must be set together; \
                            set both or neither";

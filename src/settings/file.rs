@@ -24,13 +24,18 @@ pub fn read(path: &Path) -> (FileValues, Vec<ConfigError>) {
         Ok(content) => parse(path, &content),
         Err(e) => {
             let message = format!("the file cannot be read ({e}); use a readable UTF-8 file");
-            (FileValues::new(), vec![ConfigError::new(Origin::File(path.into(), None), "", message)])
+            (
+                FileValues::new(),
+                vec![ConfigError::new(Origin::File(path.into(), None), "", message)],
+            )
         }
     }
 }
 
 fn parse(path: &Path, content: &str) -> (FileValues, Vec<ConfigError>) {
-    let line = |span: Range<usize>| 1 + content.bytes().take(span.start).filter(|byte| *byte == b'\n').count();
+    let line = |span: Range<usize>| {
+        1 + content.bytes().take(span.start).filter(|byte| *byte == b'\n').count()
+    };
     let (values, table) = match (content.parse::<toml::Table>(), DeTable::parse(content)) {
         (Ok(values), Ok(table)) => (values, table),
         // Only the parser's message: the error itself quotes the line, which may contain a secret.

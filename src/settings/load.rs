@@ -34,8 +34,9 @@ pub struct Source {
 impl Source {
     /// This file and the environment of the process.
     pub fn of_process(file: Option<PathBuf>) -> Self {
-        let utf8 =
-            |(k, v): (std::ffi::OsString, std::ffi::OsString)| Some((k.into_string().ok()?, v.into_string().ok()?));
+        let utf8 = |(k, v): (std::ffi::OsString, std::ffi::OsString)| {
+            Some((k.into_string().ok()?, v.into_string().ok()?))
+        };
         let env = std::env::vars_os().filter_map(utf8);
         Self { file, env: env.filter(|(name, _)| name.starts_with(ENV_PREFIX)).collect() }
     }
@@ -57,7 +58,8 @@ impl Source {
     }
 
     fn load_for(&self, ticket_key: KeySource) -> Result<Loaded, Vec<ConfigError>> {
-        let (settings, values) = load_values(self.file.as_deref(), self.env.iter().cloned(), ticket_key)?;
+        let (settings, values) =
+            load_values(self.file.as_deref(), self.env.iter().cloned(), ticket_key)?;
         Ok(Loaded { settings, values })
     }
 }
@@ -85,7 +87,10 @@ impl Loaded {
 ///
 /// # Errors
 /// Every error of the configuration, not only the first.
-pub fn load(file: Option<&Path>, env: impl Iterator<Item = (String, String)>) -> Result<Settings, Vec<ConfigError>> {
+pub fn load(
+    file: Option<&Path>,
+    env: impl Iterator<Item = (String, String)>,
+) -> Result<Settings, Vec<ConfigError>> {
     load_values(file, env, KeySource::Required).map(|(settings, _)| settings)
 }
 

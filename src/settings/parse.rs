@@ -70,7 +70,9 @@ pub fn web_url(value: &Value) -> Parsed<Option<reqwest::Url>> {
 pub fn address(value: &Value) -> Parsed<Option<SocketAddr>> {
     let s = text(value)?;
     let found = s.to_socket_addrs().ok().and_then(|mut all| all.next());
-    found.map(Some).ok_or_else(|| format!("must be ADDRESS:PORT, for example \"0.0.0.0:8080\" {}", got(value)))
+    found
+        .map(Some)
+        .ok_or_else(|| format!("must be ADDRESS:PORT, for example \"0.0.0.0:8080\" {}", got(value)))
 }
 
 /// An integer within `range`.
@@ -80,8 +82,9 @@ pub fn number(value: &Value, range: RangeInclusive<u64>) -> Parsed<u64> {
         Value::String(s) => s.trim().parse().ok(),
         _ => None,
     };
-    n.filter(|n| range.contains(n))
-        .ok_or_else(|| format!("must be an integer from {} to {} {}", range.start(), range.end(), got(value)))
+    n.filter(|n| range.contains(n)).ok_or_else(|| {
+        format!("must be an integer from {} to {} {}", range.start(), range.end(), got(value))
+    })
 }
 
 /// A number of bytes: `65536`, `64KiB`, `16MiB`, `1GiB`.
@@ -146,8 +149,13 @@ pub fn words(value: &Value) -> Parsed<Vec<String>> {
     match value {
         Value::Array(items) => items.iter().map(text).collect(),
         Value::String(s) if s.trim_start().starts_with('[') => words(&json(s)?),
-        Value::String(s) => Ok(s.split(',').map(str::trim).filter(|w| !w.is_empty()).map(str::to_owned).collect()),
-        other => Err(format!("must be a list of strings, for example [\"a\", \"b\"] (got a {})", other.type_str())),
+        Value::String(s) => {
+            Ok(s.split(',').map(str::trim).filter(|w| !w.is_empty()).map(str::to_owned).collect())
+        }
+        other => Err(format!(
+            "must be a list of strings, for example [\"a\", \"b\"] (got a {})",
+            other.type_str()
+        )),
     }
 }
 
@@ -213,8 +221,8 @@ pub fn log_level(value: &Value) -> Parsed<String> {
         Some((target, level)) => !target.is_empty() && is_level(level),
         None => is_level(word),
     };
-    let valid =
-        s.split(',').all(|word| is_directive(word.trim())) && s.parse::<tracing_subscriber::filter::Targets>().is_ok();
+    let valid = s.split(',').all(|word| is_directive(word.trim()))
+        && s.parse::<tracing_subscriber::filter::Targets>().is_ok();
     if valid {
         return Ok(s);
     }
@@ -257,11 +265,15 @@ pub fn origins(value: &Value) -> Parsed<Vec<String>> {
     let valid = |origin: &str| {
         origin == "*"
             || origin.split_once("://").is_some_and(|(scheme, host)| {
-                matches!(scheme, "http" | "https") && !host.is_empty() && !host.contains(['/', '*', ' '])
+                matches!(scheme, "http" | "https")
+                    && !host.is_empty()
+                    && !host.contains(['/', '*', ' '])
             })
     };
     match words.iter().find(|origin| !valid(origin)) {
-        Some(bad) => Err(format!("must list origins of the form scheme://host[:port], or only \"*\" (got {bad:?})")),
+        Some(bad) => Err(format!(
+            "must list origins of the form scheme://host[:port], or only \"*\" (got {bad:?})"
+        )),
         None if words.len() > 1 && words.iter().any(|origin| origin == "*") => {
             Err("must be either [\"*\"] or a list of origins; remove one of them".to_owned())
         }

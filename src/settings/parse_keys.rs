@@ -15,11 +15,13 @@ const MIN_SECRET_BYTES: usize = 32;
 
 /// An array of tables, from TOML or as JSON in a string.
 fn tables(value: &Value) -> Parsed<Vec<toml::Table>> {
-    let not_a_list = |kind: &str| format!("must be an array of tables, see config/gateway.toml (got a {kind})");
+    let not_a_list =
+        |kind: &str| format!("must be an array of tables, see config/gateway.toml (got a {kind})");
     match value {
-        Value::Array(items) => {
-            items.iter().map(|item| item.as_table().cloned().ok_or_else(|| not_a_list(item.type_str()))).collect()
-        }
+        Value::Array(items) => items
+            .iter()
+            .map(|item| item.as_table().cloned().ok_or_else(|| not_a_list(item.type_str())))
+            .collect(),
         Value::String(s) if s.trim().is_empty() => Ok(Vec::new()),
         Value::String(s) => match json(s)? {
             Value::String(_) => Err(not_a_list("string")),
@@ -49,8 +51,9 @@ fn api_key(table: &toml::Table) -> Parsed<ApiKey> {
         "each entry needs sha256 with 64 hex digits; use the output of \
          `printf %s KEY | sha256sum`"
     })?;
-    let scopes =
-        table.get("scopes").ok_or_else(|| "each entry needs scopes, for example scopes = [\"publish\"]".to_owned())?;
+    let scopes = table
+        .get("scopes")
+        .ok_or_else(|| "each entry needs scopes, for example scopes = [\"publish\"]".to_owned())?;
     let scope = |word: &String| match word.as_str() {
         "publish" => Ok(Scope::Publish),
         "tickets" => Ok(Scope::Tickets),
@@ -68,7 +71,8 @@ pub fn ticket_keys(value: &Value) -> Parsed<Vec<TicketKey>> {
 fn ticket_key(table: &toml::Table) -> Parsed<TicketKey> {
     let known = ["kid", "algorithm", "secret", "secret_file", "public_key", "public_key_file"];
     check_members(table, &known)?;
-    let member = |name: &str| table.get(name).map(text).transpose().map_err(|e| format!("{name} {e}"));
+    let member =
+        |name: &str| table.get(name).map(text).transpose().map_err(|e| format!("{name} {e}"));
     let algorithm = match member("algorithm")?.as_deref() {
         Some("HS256") => Algorithm::HS256,
         Some("RS256") => Algorithm::RS256,
@@ -86,18 +90,28 @@ fn ticket_key(table: &toml::Table) -> Parsed<TicketKey> {
     match (member(inline)?, member(file)?.map(PathBuf::from)) {
         (Some(s), None) => key(kid, algorithm, s.into_bytes(), None),
         (None, Some(path)) => key(kid, algorithm, read_secret(&path)?, Some(path)),
-        _ => Err(format!("a key for {algorithm:?} needs exactly one of {inline} and {file}; set one")),
+        _ => Err(format!(
+            "a key for {algorithm:?} needs exactly one of {inline} and {file}; set one"
+        )),
     }
 }
 
-fn key(kid: Option<String>, algorithm: Algorithm, material: Vec<u8>, file: Option<PathBuf>) -> Parsed<TicketKey> {
+fn key(
+    kid: Option<String>,
+    algorithm: Algorithm,
+    material: Vec<u8>,
+    file: Option<PathBuf>,
+) -> Parsed<TicketKey> {
     if algorithm == Algorithm::HS256 {
         check_length(&material)?;
     }
     let key = TicketKey { kid, algorithm, material: SecretSlice::from(material), file };
     key.decoding_key().map_err(|e| {
         let place = key.file.as_ref().map(|path| format!(" in {}", path.display()));
-        format!("the key{} cannot be used ({e}); use a {algorithm:?} public key in PEM", place.unwrap_or_default())
+        format!(
+            "the key{} cannot be used ({e}); use a {algorithm:?} public key in PEM",
+            place.unwrap_or_default()
+        )
     })?;
     Ok(key)
 }
@@ -133,8 +147,8 @@ fn check_length(secret: &[u8]) -> Parsed<()> {
 
 /// The content of a file without trailing white space.
 fn read_secret(path: &Path) -> Parsed<Vec<u8>> {
-    let mut content =
-        std::fs::read(path).map_err(|e| format!("{} cannot be read ({e}); use a readable file", path.display()))?;
+    let mut content = std::fs::read(path)
+        .map_err(|e| format!("{} cannot be read ({e}); use a readable file", path.display()))?;
     while content.last().is_some_and(u8::is_ascii_whitespace) {
         content.pop();
     }

@@ -125,7 +125,11 @@ impl Connection {
     pub fn new(parts: Parts) -> Rc<Self> {
         let now = parts.instance.now_ms();
         let limit = parts.instance.settings.limits.queue_bytes;
-        let state = StreamState::new(parts.cursor.unwrap_or(EventId::ZERO), limit, parts.client.channels().collect());
+        let state = StreamState::new(
+            parts.cursor.unwrap_or(EventId::ZERO),
+            limit,
+            parts.client.channels().collect(),
+        );
         Rc::new(Self {
             client: parts.client,
             opened_ms: now,
@@ -209,7 +213,11 @@ impl Connection {
     }
 
     /// Takes something of the queue; `take` also returns the number of bytes.
-    fn poll_queue<T>(&self, waker: &Waker, take: impl FnOnce(&mut StreamState) -> (T, usize)) -> Poll<Option<T>> {
+    fn poll_queue<T>(
+        &self,
+        waker: &Waker,
+        take: impl FnOnce(&mut StreamState) -> (T, usize),
+    ) -> Poll<Option<T>> {
         if self.gone.get() {
             return Poll::Ready(None);
         }
@@ -435,7 +443,10 @@ impl Connection {
     pub async fn room(&self) {
         loop {
             let notified = self.drained.notified();
-            if self.gone.get() || self.is_ending() || self.state.borrow().ready_bytes() < REPLAY_BYTES {
+            if self.gone.get()
+                || self.is_ending()
+                || self.state.borrow().ready_bytes() < REPLAY_BYTES
+            {
                 return;
             }
             notified.await;

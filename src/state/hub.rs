@@ -60,7 +60,11 @@ impl SessionNotices {
 
     fn about(&self, c: &Connection) -> Option<CloseReason> {
         let session = &c.client.session;
-        if self.taken_over.get(&session.digest).is_some_and(|generation| *generation > session.generation) {
+        if self
+            .taken_over
+            .get(&session.digest)
+            .is_some_and(|generation| *generation > session.generation)
+        {
             Some(CloseReason::TakenOver)
         } else if self.revoked.get(&*c.client.user).is_some_and(|ms| *ms >= session.opened_ms) {
             Some(CloseReason::Revoked)
@@ -157,7 +161,8 @@ impl Hub {
                 self.link_up.set(true);
                 self.sessions_due.notify_one();
                 for connection in self.snapshot() {
-                    if connection.is_admitted() && !connection.is_live() && !connection.is_ending() {
+                    if connection.is_admitted() && !connection.is_live() && !connection.is_ending()
+                    {
                         self.request_catch_up(connection, CatchUpCause::Link);
                     }
                 }
@@ -170,7 +175,10 @@ impl Hub {
         let item = Item::Event(event.clone());
         let index = self.index.borrow();
         let offer = |keys: Option<&Vec<usize>>| {
-            keys.into_iter().flatten().filter_map(|k| index.all.get(*k)).for_each(|c| self.offer(c, &item, now));
+            keys.into_iter()
+                .flatten()
+                .filter_map(|k| index.all.get(*k))
+                .for_each(|c| self.offer(c, &item, now));
         };
         match &event.channel {
             Channel::User(user) => offer(index.users.get(user)),
@@ -184,7 +192,8 @@ impl Hub {
                     } else if topic.starts_with(prefix.as_str()) {
                         let first = |c: &&Rc<Connection>| {
                             c.client.topics.exact().all(|t| t != &**topic)
-                                && c.client.topics.prefixes().find(|p| topic.starts_with(p)) == Some(prefix)
+                                && c.client.topics.prefixes().find(|p| topic.starts_with(p))
+                                    == Some(prefix)
                         };
                         let found = keys.iter().filter_map(|k| index.all.get(*k)).filter(first);
                         found.for_each(|c| self.offer(c, &item, now));
@@ -251,7 +260,11 @@ impl Hub {
         }
         let mut index = self.index.borrow_mut();
         index.all.try_remove(key);
-        fn unlink<K: std::hash::Hash + Eq + Clone>(map: &mut HashMap<K, Vec<usize>>, name: &K, key: usize) {
+        fn unlink<K: std::hash::Hash + Eq + Clone>(
+            map: &mut HashMap<K, Vec<usize>>,
+            name: &K,
+            key: usize,
+        ) {
             if let Some(keys) = map.get_mut(name) {
                 if let Some(at) = keys.iter().position(|k| *k == key) {
                     keys.swap_remove(at);
@@ -286,12 +299,19 @@ impl Hub {
 
     /// The connections whose key passes.
     pub(super) fn select(&self, pass: impl Fn(usize) -> bool) -> Vec<Rc<Connection>> {
-        self.index.borrow().all.iter().filter(|(key, _)| pass(*key)).map(|(_, c)| c.clone()).collect()
+        self.index
+            .borrow()
+            .all
+            .iter()
+            .filter(|(key, _)| pass(*key))
+            .map(|(_, c)| c.clone())
+            .collect()
     }
 
     /// Ends a stream because of its session.
     pub fn end_session(&self, connection: &Connection, reason: CloseReason) {
-        let retry_ms = if reason == CloseReason::TakenOver { TAKEN_OVER_RETRY_MS } else { self.retry_ms() };
+        let retry_ms =
+            if reason == CloseReason::TakenOver { TAKEN_OVER_RETRY_MS } else { self.retry_ms() };
         self.close(connection, reason, retry_ms);
     }
 
@@ -305,20 +325,31 @@ impl Hub {
             Command::TakenOver { digest, generation, times } => {
                 // 60 s and growing: two tabs with one ticket must not take over from each other all day.
                 let retry_ms = TAKEN_OVER_RETRY_MS * (1 << times.saturating_sub(1).min(4));
-                let older =
-                    |c: &&Rc<Connection>| c.client.session.digest == digest && c.client.session.generation < generation;
-                self.snapshot().iter().filter(older).for_each(|c| self.close(c, CloseReason::TakenOver, retry_ms));
+                let older = |c: &&Rc<Connection>| {
+                    c.client.session.digest == digest && c.client.session.generation < generation
+                };
+                self.snapshot()
+                    .iter()
+                    .filter(older)
+                    .for_each(|c| self.close(c, CloseReason::TakenOver, retry_ms));
                 self.session_notices.borrow_mut().taken_over.insert(digest, generation);
             }
             Command::Revoke { user, revoked_ms } => {
-                let revoked = |c: &&Rc<Connection>| *c.client.user == *user && c.client.session.opened_ms <= revoked_ms;
+                let revoked = |c: &&Rc<Connection>| {
+                    *c.client.user == *user && c.client.session.opened_ms <= revoked_ms
+                };
                 let retry_ms = self.retry_ms();
-                self.snapshot().iter().filter(revoked).for_each(|c| self.close(c, CloseReason::Revoked, retry_ms));
+                self.snapshot()
+                    .iter()
+                    .filter(revoked)
+                    .for_each(|c| self.close(c, CloseReason::Revoked, retry_ms));
                 self.session_notices.borrow_mut().revoked.insert(user, revoked_ms);
             }
             Command::List(user, reply) => {
-                let wanted = |c: &&Rc<Connection>| user.as_deref().is_none_or(|u| *c.client.user == *u);
-                let listed = self.snapshot().iter().filter(wanted).map(|c| self.listed(c)).collect();
+                let wanted =
+                    |c: &&Rc<Connection>| user.as_deref().is_none_or(|u| *c.client.user == *u);
+                let listed =
+                    self.snapshot().iter().filter(wanted).map(|c| self.listed(c)).collect();
                 let _ = reply.send(listed);
             }
             Command::Drain { window_ms } => {
@@ -326,7 +357,8 @@ impl Hub {
                 tokio::task::spawn_local(async move { hub.drain(window_ms).await });
             }
             Command::Shed => {
-                if let Some(largest) = self.snapshot().into_iter().max_by_key(|c| c.queued_bytes()) {
+                if let Some(largest) = self.snapshot().into_iter().max_by_key(|c| c.queued_bytes())
+                {
                     largest.drop_queue();
                     self.catch_up_again(largest, CatchUpCause::Overflow);
                 }
@@ -370,7 +402,8 @@ impl Hub {
     fn shed_if_full(&self) {
         let total = self.instance.queued_bytes.load(Ordering::Relaxed);
         if total > self.instance.settings.limits.queue_bytes_total as i64 {
-            let largest = self.index.borrow().all.iter().map(|(_, c)| c.queued_bytes()).max().unwrap_or(0);
+            let largest =
+                self.index.borrow().all.iter().map(|(_, c)| c.queued_bytes()).max().unwrap_or(0);
             self.largest_bytes.store(largest, Ordering::Relaxed);
             self.instance.mailboxes.shed();
         }

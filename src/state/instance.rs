@@ -12,7 +12,8 @@ use std::{
 use tokio::sync::Notify;
 
 use super::{
-    limits::connections::ConnectionLimit, limits::rate::RateLimit, mailbox::Mailboxes, replay_cache::ReplayCache,
+    limits::connections::ConnectionLimit, limits::rate::RateLimit, mailbox::Mailboxes,
+    replay_cache::ReplayCache,
 };
 use crate::{
     auth::Auth,
@@ -82,11 +83,17 @@ impl Instance {
             metrics,
             mailboxes: Mailboxes::default(),
             replay_cache: ReplayCache::new(settings.history.replay_cache_bytes),
-            connection_limit: ConnectionLimit::new(limits.max_connections, limits.max_connections_per_user),
+            connection_limit: ConnectionLimit::new(
+                limits.max_connections,
+                limits.max_connections_per_user,
+            ),
             rate_limits: RateLimits {
                 connects_by_address: RateLimit::new(limits.connects_per_address_per_minute, MINUTE),
                 connects_by_user: RateLimit::new(limits.connects_per_user_per_minute, MINUTE),
-                posts_by_key: RateLimit::new(limits.posts_per_key_per_second, Duration::from_secs(1)),
+                posts_by_key: RateLimit::new(
+                    limits.posts_per_key_per_second,
+                    Duration::from_secs(1),
+                ),
             },
             link: LinkState::default(),
             auth,
@@ -121,7 +128,8 @@ impl Instance {
             Some("draining")
         } else if !self.link.is_alive() {
             Some("redis-away")
-        } else if self.settings.publishers.plain == PlainPublish::Record && !self.recorder_known.load(Ordering::Relaxed)
+        } else if self.settings.publishers.plain == PlainPublish::Record
+            && !self.recorder_known.load(Ordering::Relaxed)
         {
             Some("no-recorder")
         } else if self.auth.has_no_keys() {

@@ -188,7 +188,8 @@ impl Mailboxes {
     /// Sends an event to the workers that have somebody who may see it.
     pub fn send_event(&self, event: &Arc<Event>) {
         self.lock().retain(|mailbox| {
-            !mailbox.local_users.includes(&event.channel) || mailbox.send(Message::Event(event.clone()))
+            !mailbox.local_users.includes(&event.channel)
+                || mailbox.send(Message::Event(event.clone()))
         });
     }
 
@@ -235,7 +236,8 @@ mod tests {
         let mut inbox = boxes.open();
         let channel = Channel::parse("broadcast:a").unwrap();
         let payload = "x".repeat(1 << 20);
-        let event = Arc::new(Event::new(EventId::ZERO, EventId::ZERO, channel, None, "t", &payload));
+        let event =
+            Arc::new(Event::new(EventId::ZERO, EventId::ZERO, channel, None, "t", &payload));
         (0..100).for_each(|_| boxes.send_event(&event));
         let mut got = Vec::new();
         inbox.receive(&mut got, 1000).await;

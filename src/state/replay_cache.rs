@@ -92,7 +92,13 @@ impl ReplayCache {
 
     /// Up to `count` events over (from, to] of the topics; the flag says that there may be more. `None`: the tail does not
     /// reach back to `from`.
-    pub fn read(&self, from: EventId, to: EventId, topics: &Topics, count: usize) -> Option<(Vec<Arc<Event>>, bool)> {
+    pub fn read(
+        &self,
+        from: EventId,
+        to: EventId,
+        topics: &Topics,
+        count: usize,
+    ) -> Option<(Vec<Arc<Event>>, bool)> {
         let inner = self.lock();
         if inner.start.is_none_or(|start| from < start) {
             return None;
@@ -137,7 +143,8 @@ mod tests {
 
     fn read(tail: &ReplayCache, from: u64, to: u64, count: usize) -> Option<(Vec<u64>, bool)> {
         let all = Topics::parse(["a"].into_iter()).unwrap();
-        tail.read(id(from), id(to), &all, count).map(|(e, more)| (e.iter().map(|e| id_of(e).ms).collect(), more))
+        tail.read(id(from), id(to), &all, count)
+            .map(|(e, more)| (e.iter().map(|e| id_of(e).ms).collect(), more))
     }
 
     #[test]

@@ -127,7 +127,8 @@ fn table_of_contents_names_every_page_of_the_book() {
 /// Files that name a page or a section of the documentation in a comment, a message or a URL.
 #[test]
 fn paths_of_pages_in_other_files_exist() {
-    let extensions = ["rs", "lua", "toml", "yaml", "yml", "py", "js", "jsx", "conf", "cfg", "service", "json"];
+    let extensions =
+        ["rs", "lua", "toml", "yaml", "yml", "py", "js", "jsx", "conf", "cfg", "service", "json"];
     let mut dead = Vec::new();
     for path in files(".", &extensions) {
         if path.starts_with("tests/docs") || path.ends_with("package-lock.json") {
@@ -137,8 +138,10 @@ fn paths_of_pages_in_other_files_exist() {
         let places = ["docs/", "ARCHITECTURE.md", "CONTRIBUTING.md"];
         for (at, _) in places.iter().flat_map(|place| text.match_indices(place)) {
             let before = text[..at].chars().next_back().unwrap_or(' ');
-            let page: String =
-                text[at..].chars().take_while(|c| c.is_ascii_alphanumeric() || "/._-".contains(*c)).collect();
+            let page: String = text[at..]
+                .chars()
+                .take_while(|c| c.is_ascii_alphanumeric() || "/._-".contains(*c))
+                .collect();
             // The end of a sentence.
             let page = page.trim_end_matches('.');
             if before.is_alphanumeric() || !page.ends_with(".md") {

@@ -76,7 +76,8 @@ pub fn codes_in(source: &str) -> BTreeSet<String> {
 pub fn http_codes() -> BTreeSet<String> {
     let sources = ["src/http", "src/auth"].map(|directory| files(directory, &["rs"])).concat();
     let read = |path| fs::read_to_string(root().join(path)).expect("the source can be read");
-    let found: BTreeSet<String> = sources.into_iter().map(read).flat_map(|source| codes_in(&source)).collect();
+    let found: BTreeSet<String> =
+        sources.into_iter().map(read).flat_map(|source| codes_in(&source)).collect();
     for known in ["bad-topics", "bad-wait", "api-key-unknown"] {
         assert!(found.contains(known), "{known} was not found: the scan does not work");
     }
@@ -102,15 +103,22 @@ fn every_error_code_is_documented() {
 
 #[test]
 fn settings_named_in_documents_exist() {
-    let sections: BTreeSet<&str> = KEYS.iter().filter_map(|k| Some(k.name.split_once('.')?.0)).collect();
+    let sections: BTreeSet<&str> =
+        KEYS.iter().filter_map(|k| Some(k.name.split_once('.')?.0)).collect();
     let mut unknown = BTreeSet::new();
     for (document, span) in code_spans() {
         let word = span.split([' ', '=']).next().unwrap_or_default();
         let is_path = FILE_ENDINGS.iter().any(|end| word.ends_with(end)) || word.contains('/');
         let Some((section, key)) = word.split_once('.') else { continue };
-        let is_key = !key.is_empty() && key.bytes().all(|b| b.is_ascii_lowercase() || b == b'_' || b == b'.');
+        let is_key = !key.is_empty()
+            && key.bytes().all(|b| b.is_ascii_lowercase() || b == b'_' || b == b'.');
         let is_table = KEYS.iter().any(|k| k.name.starts_with(&format!("{word}.")));
-        if sections.contains(section) && is_key && !is_path && !is_table && KEYS.iter().all(|k| k.name != word) {
+        if sections.contains(section)
+            && is_key
+            && !is_path
+            && !is_table
+            && KEYS.iter().all(|k| k.name != word)
+        {
             unknown.insert(format!("{document}: {word}"));
         }
     }
@@ -139,7 +147,8 @@ fn metrics_and_functions_named_in_documents_exist() {
         for word in words.filter(|w| w.starts_with("sse_")) {
             // Functions of the library, and the names of its versions.
             let is_function = functions.contains(word) || word.starts_with("sse_gateway");
-            let is_prefix = word.ends_with('_') && Metrics::ALL.iter().any(|m| m.0.starts_with(word));
+            let is_prefix =
+                word.ends_with('_') && Metrics::ALL.iter().any(|m| m.0.starts_with(word));
             let part = ["_sum", "_count", "_bucket"].iter().find_map(|end| word.strip_suffix(end));
             let exists = Metrics::ALL.iter().any(|m| m.0 == word || Some(m.0) == part);
             if !is_function && !is_prefix && !exists {

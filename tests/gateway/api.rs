@@ -7,7 +7,12 @@ use reqwest::Response;
 use serde_json::{Value, json};
 
 /// POSTs a body with a key.
-async fn post(gateway: &Gateway, path: &str, key: Option<&str>, body: impl Into<reqwest::Body>) -> Response {
+async fn post(
+    gateway: &Gateway,
+    path: &str,
+    key: Option<&str>,
+    body: impl Into<reqwest::Body>,
+) -> Response {
     let request = gateway.http().post(gateway.url(path)).body(body);
     let request = key.into_iter().fold(request, |r, key| r.bearer_auth(key));
     request.send().await.expect("an answer")
@@ -23,16 +28,21 @@ async fn json_of(answer: Response) -> Value {
 #[tokio::test]
 async fn publish_takes_one_event_or_a_list() {
     let redis = Redis::start().await;
-    let gateway = Gateway::builder(&redis).env("API_KEYS", &api_keys(&[("key", "publish")])).start().await;
+    let gateway =
+        Gateway::builder(&redis).env("API_KEYS", &api_keys(&[("key", "publish")])).start().await;
     let mut sse = gateway.connect("1").await;
     // Byte for byte: spaces, escapes, numbers and order as they were written.
     let payload = "{ \"b\" :\t1.50e+3, \"a\":\"\\u00e9\\/\", \"a\": 12345678901234567890123 }";
-    let body =
-        format!("{{\"channel\":\"user:1:events\",\"type\":\"t\",\"payload\":{payload},\"id\":\"k\",\"retry\":7000}}");
+    let body = format!(
+        "{{\"channel\":\"user:1:events\",\"type\":\"t\",\"payload\":{payload},\"id\":\"k\",\"retry\":7000}}"
+    );
     let answer = json_of(post(&gateway, "/publish", Some("key"), body.clone()).await).await;
     let event = sse.app_event().await;
     assert_eq!(answer, json!({"id": event.id}));
-    assert_eq!((event.event.as_str(), event.data.as_str(), event.retry), ("t", payload, Some(7000)));
+    assert_eq!(
+        (event.event.as_str(), event.data.as_str(), event.retry),
+        ("t", payload, Some(7000))
+    );
     // With the same key a second time: the same place, no second event.
     let again = json_of(post(&gateway, "/publish", Some("key"), body).await).await;
     assert_eq!(again, answer);
@@ -45,12 +55,16 @@ async fn publish_takes_one_event_or_a_list() {
         {"channel": user("1"), "type": "t", "payload": null},
     ]);
     let answer = json_of(post(&gateway, "/publish", Some("key"), list.to_string()).await).await;
-    let codes: Vec<&str> = answer.as_array().unwrap().iter().map(|r| r["error"].as_str().unwrap_or("")).collect();
+    let codes: Vec<&str> =
+        answer.as_array().unwrap().iter().map(|r| r["error"].as_str().unwrap_or("")).collect();
     assert_eq!(codes, ["", "bad-channel", "reserved-type", "too-large", "bad-type", ""]);
     assert!(answer[1]["message"].as_str().is_some_and(|m| !m.is_empty()), "{answer}");
     let (first, second) = (sse.app_event().await, sse.app_event().await);
     assert_eq!((first.event.as_str(), first.data.as_str()), ("message", "\"text\""));
-    assert_eq!((answer[0]["id"].as_str(), answer[5]["id"].as_str()), (first.id.as_deref(), second.id.as_deref()));
+    assert_eq!(
+        (answer[0]["id"].as_str(), answer[5]["id"].as_str()),
+        (first.id.as_deref(), second.id.as_deref())
+    );
     assert_eq!((second.event.as_str(), second.data.as_str()), ("t", "null"));
     assert_eq!(json_of(post(&gateway, "/publish", Some("key"), "[]").await).await, json!([]));
     // What was published is in the log: it can be replayed.
@@ -69,7 +83,11 @@ async fn publish_refuses_what_is_no_event() {
     let good = r#"{"channel":"user:1:events","type":"t","payload":1}"#;
     for path in ["/publish", "/tickets"] {
         for key in [None, Some("key")] {
-            assert_eq!(error(post(&without, path, key, good).await).await, (404, "not-found".to_string()), "{path}");
+            assert_eq!(
+                error(post(&without, path, key, good).await).await,
+                (404, "not-found".to_string()),
+                "{path}"
+            );
         }
         for (key, status, code) in [
             (None, 401, "api-key-missing"),
@@ -101,9 +119,12 @@ async fn publish_refuses_what_is_no_event() {
         let told = error(post(&gateway, "/publish", Some("key"), body).await).await;
         assert_eq!(told, (400, "bad-request".to_string()), "{body}");
     }
-    let (status, code) = error(post(&gateway, "/publish", Some("key"), &b"{\"channel\":\"\xff\"}"[..]).await).await;
+    let (status, code) =
+        error(post(&gateway, "/publish", Some("key"), &b"{\"channel\":\"\xff\"}"[..]).await).await;
     assert_eq!((status, code.as_str()), (400, "bad-request"));
-    let single = |channel: &str, kind: &str| json!({"channel": channel, "type": kind, "payload": 1}).to_string();
+    let single = |channel: &str, kind: &str| {
+        json!({"channel": channel, "type": kind, "payload": 1}).to_string()
+    };
     for (body, code) in [
         (single("user:1", "t"), "bad-channel"),
         (single("user:a b:events", "t"), "bad-channel"),
@@ -112,19 +133,33 @@ async fn publish_refuses_what_is_no_event() {
         (single("user:1:events", ""), "bad-type"),
         (format!("{},\"id\":\"{}\"}}", &good[..good.len() - 1], "k".repeat(257)), "bad-key"),
     ] {
-        assert_eq!(error(post(&gateway, "/publish", Some("key"), body.clone()).await).await, (400, code.to_string()));
+        assert_eq!(
+            error(post(&gateway, "/publish", Some("key"), body.clone()).await).await,
+            (400, code.to_string())
+        );
     }
-    let large = json!({"channel": user("1"), "type": "t", "payload": "x".repeat(66_000)}).to_string();
-    assert_eq!(error(post(&gateway, "/publish", Some("key"), large).await).await, (413, "too-large".to_string()));
-    assert_eq!(redis.log_ids(&user("1")).await, Vec::<String>::new(), "nothing of it was published");
+    let large =
+        json!({"channel": user("1"), "type": "t", "payload": "x".repeat(66_000)}).to_string();
+    assert_eq!(
+        error(post(&gateway, "/publish", Some("key"), large).await).await,
+        (413, "too-large".to_string())
+    );
+    assert_eq!(
+        redis.log_ids(&user("1")).await,
+        Vec::<String>::new(),
+        "nothing of it was published"
+    );
 }
 
 #[tokio::test]
 async fn a_body_over_the_limit_is_413() {
     let redis = Redis::start().await;
     let keys = api_keys(&[("key", "publish"), ("minter", "tickets")]);
-    let gateway =
-        Gateway::builder(&redis).env("API_KEYS", &keys).env("LIMITS__PUBLISH_BODY_BYTES", "64KiB").start().await;
+    let gateway = Gateway::builder(&redis)
+        .env("API_KEYS", &keys)
+        .env("LIMITS__PUBLISH_BODY_BYTES", "64KiB")
+        .start()
+        .await;
     let body = " ".repeat(65 << 10);
     assert_eq!(error(post(&gateway, "/publish", Some("key"), body.clone()).await).await.0, 413);
     assert_eq!(error(post(&gateway, "/tickets", Some("minter"), body.clone()).await).await.0, 413);
@@ -136,7 +171,11 @@ async fn a_body_over_the_limit_is_413() {
 async fn tickets_are_minted_for_backends() {
     let redis = Redis::start().await;
     let keys = api_keys(&[("key", "tickets"), ("other", "publish")]);
-    let gateway = Gateway::builder(&redis).env("API_KEYS", &keys).env("TICKETS__ISSUER", "the-gateway").start().await;
+    let gateway = Gateway::builder(&redis)
+        .env("API_KEYS", &keys)
+        .env("TICKETS__ISSUER", "the-gateway")
+        .start()
+        .await;
     let mint = async |wish: Value| post(&gateway, "/tickets", Some("key"), wish.to_string()).await;
     for (wish, ttl, topics) in [
         (json!({"user": "7"}), 60, json!(["*"])),
@@ -168,7 +207,11 @@ async fn tickets_are_minted_for_backends() {
         json!({"user": "7", "topics": "a"}),
         json!({"user": "7", "unknown": 1}),
     ] {
-        assert_eq!(error(mint(wish.clone()).await).await, (400, "bad-request".to_string()), "{wish}");
+        assert_eq!(
+            error(mint(wish.clone()).await).await,
+            (400, "bad-request".to_string()),
+            "{wish}"
+        );
     }
 }
 
@@ -180,7 +223,10 @@ async fn what_is_not_answered_in_time_may_have_been_published_and_the_answer_say
     let one = json!({"channel": user("1"), "type": "t", "payload": 1});
     let told = async |body: Value| {
         let answer = post(&gateway, "/publish", Some("key"), body.to_string()).await;
-        assert_eq!((answer.status().as_u16(), answer.headers()["retry-after"].to_str().unwrap()), (503, "1"));
+        assert_eq!(
+            (answer.status().as_u16(), answer.headers()["retry-after"].to_str().unwrap()),
+            (503, "1")
+        );
         let answer: Value = serde_json::from_str(&answer.text().await.unwrap()).unwrap();
         assert_eq!(answer["error"], "redis-away");
         answer["message"].as_str().unwrap().to_owned()
@@ -203,7 +249,10 @@ async fn what_is_not_answered_in_time_may_have_been_published_and_the_answer_say
 #[tokio::test]
 async fn a_member_of_the_wrong_form_is_refused_by_its_code_and_costs_no_other_event() {
     let redis = Redis::start().await;
-    let gateway = Gateway::durable_only(&redis).env("API_KEYS", &api_keys(&[("key", "publish")])).start().await;
+    let gateway = Gateway::durable_only(&redis)
+        .env("API_KEYS", &api_keys(&[("key", "publish")]))
+        .start()
+        .await;
     let mut sse = gateway.connect("1").await;
     for (member, value, code) in [
         ("channel", json!(5), "bad-channel"),
@@ -230,7 +279,8 @@ async fn a_member_of_the_wrong_form_is_refused_by_its_code_and_costs_no_other_ev
         }
     }
     // What is null is absent.
-    let nulls = json!({"channel": user("1"), "type": null, "payload": null, "id": null, "retry": null});
+    let nulls =
+        json!({"channel": user("1"), "type": null, "payload": null, "id": null, "retry": null});
     let answer = json_of(post(&gateway, "/publish", Some("key"), nulls.to_string()).await).await;
     let event = sse.app_event().await;
     assert_eq!((event.id.as_deref(), event.event.as_str()), (answer["id"].as_str(), "message"));

@@ -60,11 +60,16 @@ async fn a_stream_behind_an_expectant_publish_waits_for_it() {
     let redis = Redis::start().await;
     let gateway = start(&redis).await;
     for n in 1..=5 {
-        let stream = format!("GET /events?ticket={} HTTP/1.1\r\nHost: x\r\n\r\n", ticket("1").jwt());
+        let stream =
+            format!("GET /events?ticket={} HTTP/1.1\r\nHost: x\r\n\r\n", ticket("1").jwt());
         let mut socket = connect(&gateway).await;
-        socket.write_all(format!("{}{}{stream}", expecting("key"), event()).as_bytes()).await.unwrap();
+        socket
+            .write_all(format!("{}{}{stream}", expecting("key"), event()).as_bytes())
+            .await
+            .unwrap();
         let seen = read_until(&mut socket, "sse.connected").await;
-        let (published, stream) = seen.split_once("\r\n\r\n{\"id\":").expect("the publish ran first");
+        let (published, stream) =
+            seen.split_once("\r\n\r\n{\"id\":").expect("the publish ran first");
         assert!(published.starts_with("HTTP/1.1 200"), "{seen}");
         assert!(stream.contains("HTTP/1.1 200") && stream.contains("text/event-stream"), "{seen}");
         assert_eq!(redis.log_ids(&user("1")).await.len(), n);
@@ -172,8 +177,11 @@ async fn a_body_that_breaks_off_publishes_nothing() {
     let gateway = start(&redis).await;
     for head in ["Content-Length: 900\r\n", "Transfer-Encoding: chunked\r\n"] {
         let mut socket = connect(&gateway).await;
-        let body = if head.starts_with('T') { format!("{:x}\r\n{}", 900, event()) } else { event() };
-        let request = format!("POST /publish HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer key\r\n{head}\r\n{body}");
+        let body =
+            if head.starts_with('T') { format!("{:x}\r\n{}", 900, event()) } else { event() };
+        let request = format!(
+            "POST /publish HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer key\r\n{head}\r\n{body}"
+        );
         socket.write_all(request.as_bytes()).await.unwrap();
         socket.shutdown().await.unwrap();
         let seen = read_to_end(&mut socket).await;

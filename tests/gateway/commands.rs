@@ -13,7 +13,8 @@ async fn ticket_and_publish_do_what_they_say() {
     let redis = Redis::start().await;
     let gateway = Gateway::start(&redis).await;
     let env = [GOOD, ("REDIS__URL", &*redis.url())];
-    let ran = run(&["ticket", "--user", "42", "--topic", "a", "--topic", "b*", "--ttl", "30s"], &env);
+    let ran =
+        run(&["ticket", "--user", "42", "--topic", "a", "--topic", "b*", "--ttl", "30s"], &env);
     assert_eq!((ran.code, ran.err.as_str()), (Some(0), ""));
     let jwt = ran.out.trim_end();
     assert_eq!((ran.out.lines().count(), jwt.matches('.').count()), (1, 2));
@@ -21,15 +22,25 @@ async fn ticket_and_publish_do_what_they_say() {
     let first = sse.connected().await.json();
     assert_eq!((&first["user"], &first["topics"]), (&json!("42"), &json!(["a", "b*"])));
     let payload = "{ \"a\" : 1.0 }";
-    let ran = run(&["publish", &user("42"), "kind", payload, "--retry", "6000", "--key", "k"], &env);
+    let ran =
+        run(&["publish", &user("42"), "kind", payload, "--retry", "6000", "--key", "k"], &env);
     assert_eq!((ran.code, ran.err.as_str()), (Some(0), ""));
     let event = sse.app_event().await;
-    assert_eq!((event.event.as_str(), event.data.as_str(), event.retry), ("kind", payload, Some(6000)));
+    assert_eq!(
+        (event.event.as_str(), event.data.as_str(), event.retry),
+        ("kind", payload, Some(6000))
+    );
     assert_eq!(event.id.as_deref(), Some(ran.out.trim_end()));
     // What cannot be is refused, with a word about it.
-    for arguments in [&["publish", "nowhere", "kind", "1"], &["publish", "broadcast:t", "sse.x", "1"]] {
+    for arguments in
+        [&["publish", "nowhere", "kind", "1"], &["publish", "broadcast:t", "sse.x", "1"]]
+    {
         let ran = run(arguments, &env);
-        assert!(ran.code == Some(1) && ran.out.is_empty() && !ran.err.is_empty(), "{arguments:?}: {}", ran.err);
+        assert!(
+            ran.code == Some(1) && ran.out.is_empty() && !ran.err.is_empty(),
+            "{arguments:?}: {}",
+            ran.err
+        );
     }
     for arguments in [
         &["--user", "a b"][..],
@@ -39,10 +50,17 @@ async fn ticket_and_publish_do_what_they_say() {
         &["--user", ""],
     ] {
         let ran = run(&[&["ticket"], arguments].concat(), &env);
-        assert!(ran.code != Some(0) && ran.out.is_empty() && !ran.err.is_empty(), "{arguments:?}: {}", ran.out);
+        assert!(
+            ran.code != Some(0) && ran.out.is_empty() && !ran.err.is_empty(),
+            "{arguments:?}: {}",
+            ran.out
+        );
     }
     assert_eq!(run(&["ticket", "--user", "1"], &[]).code, Some(78), "without a key");
-    let away = run(&["publish", "broadcast:t", "kind", "1"], &[GOOD, ("REDIS__URL", "redis://:hush@127.0.0.1:1")]);
+    let away = run(
+        &["publish", "broadcast:t", "kind", "1"],
+        &[GOOD, ("REDIS__URL", "redis://:hush@127.0.0.1:1")],
+    );
     assert!(away.code == Some(1) && !away.err.contains("hush"), "{}", away.err);
 }
 
@@ -54,7 +72,10 @@ struct Tail {
 
 impl Tail {
     fn start(arguments: &[&str]) -> Tail {
-        let mut child = command(&[&["tail"], arguments].concat(), &[]).stdout(Stdio::piped()).spawn().expect("tail");
+        let mut child = command(&[&["tail"], arguments].concat(), &[])
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("tail");
         let lines: Arc<Mutex<Vec<String>>> = Arc::default();
         let (out, filled) = (child.stdout.take().expect("a pipe"), lines.clone());
         std::thread::spawn(move || {
@@ -95,7 +116,8 @@ impl Drop for Tail {
 async fn tail_follows_from_one_gateway_to_the_next() {
     let redis = Redis::start().await;
     let address = format!("127.0.0.1:{}", free_port());
-    let builder = Gateway::builder(&redis).env("SERVER__LISTEN", &address).env("SERVER__RETRY", "100ms");
+    let builder =
+        Gateway::builder(&redis).env("SERVER__LISTEN", &address).env("SERVER__RETRY", "100ms");
     let old = builder.start().await;
     // In front of both, as a load balancer: closed while none of them is ready.
     let front = Proxy::start(&address).await;
@@ -137,7 +159,8 @@ async fn tail_begins_where_it_is_told_and_ends_when_refused() {
     redis.durable(&topic("u"), "n", "not asked for").await.unwrap();
     redis.durable(&topic("t"), "n", "last").await.unwrap();
     let (url, jwt) = (gateway.url(""), crate::harness::ticket("1").jwt());
-    let tail = Tail::start(&["--url", &url, "--ticket", &jwt, "--topics", "t", "--last-event-id", &from]);
+    let tail =
+        Tail::start(&["--url", &url, "--ticket", &jwt, "--topics", "t", "--last-event-id", &from]);
     tail.has("n", "last").await;
     assert_eq!(tail.data("n"), ["one", "last"], "several lines of data stand below each other");
     drop(tail);

@@ -75,7 +75,12 @@ fn check(file: Option<&str>, env: &[(&str, &str)]) -> Ran {
             assert!(names_fix, "no fix: {line}");
         }
     }
-    assert!(!ran.err.contains(MARKER) && !ran.out.contains(MARKER), "a secret is told: {}{}", ran.err, ran.out);
+    assert!(
+        !ran.err.contains(MARKER) && !ran.out.contains(MARKER),
+        "a secret is told: {}{}",
+        ran.err,
+        ran.out
+    );
     ran
 }
 
@@ -87,7 +92,10 @@ fn valid_configuration_exits_0() {
     let ran = check(None, &[GOOD]);
     assert_eq!((ran.code, ran.err.as_str()), (Some(0), ""));
     assert!(!ran.out.contains(SECRET));
-    assert_eq!(check(Some("[tickets]\nsecret = \"a-secret-of-more-than-thirty-two-bytes\"\n"), &[]).code, Some(0));
+    assert_eq!(
+        check(Some("[tickets]\nsecret = \"a-secret-of-more-than-thirty-two-bytes\"\n"), &[]).code,
+        Some(0)
+    );
     let keys = api_keys(&[("key", "publish"), ("another", "admin")]);
     assert_eq!(check(None, &[GOOD, ("API_KEYS", &keys)]).code, Some(0));
     // What only costs speed is a warning.
@@ -191,7 +199,8 @@ fn serve_with_errors_exits_78() {
     // A port that is taken.
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
-    let ran = run(&["serve"], &[GOOD, ("SERVER__LISTEN", &address), ("ADMIN__LISTEN", "127.0.0.1:0")]);
+    let ran =
+        run(&["serve"], &[GOOD, ("SERVER__LISTEN", &address), ("ADMIN__LISTEN", "127.0.0.1:0")]);
     assert_eq!(ran.code, Some(78), "{}", ran.err);
     assert!(ran.err.contains("server.listen") && ran.err.contains(&address), "{}", ran.err);
 }
@@ -210,9 +219,13 @@ fn unreadable_and_malformed_files_are_errors() {
         assert!(ran.err.starts_with(&path), "{}", ran.err);
     }
     let certificate = dir.write("empty.pem", "");
-    let tls = [GOOD, ("SERVER__TLS__CERTIFICATE", &*certificate), ("SERVER__TLS__KEY", &*certificate)];
-    let ran =
-        run(&["serve"], &[&tls[..], &[("SERVER__LISTEN", "127.0.0.1:0"), ("ADMIN__LISTEN", "127.0.0.1:0")]].concat());
+    let tls =
+        [GOOD, ("SERVER__TLS__CERTIFICATE", &*certificate), ("SERVER__TLS__KEY", &*certificate)];
+    let ran = run(
+        &["serve"],
+        &[&tls[..], &[("SERVER__LISTEN", "127.0.0.1:0"), ("ADMIN__LISTEN", "127.0.0.1:0")]]
+            .concat(),
+    );
     assert_eq!(ran.code, Some(78), "{}", ran.err);
     assert!(ran.err.contains("empty.pem"), "{}", ran.err);
     let ran = check(None, &[GOOD, ("SERVER__TLS__KEY", "/a.pem")]);
@@ -270,7 +283,8 @@ async fn defaults_then_the_file_then_the_environment() {
     let path = dir.write("gateway.toml", &file);
     // The environment has the last word on `audience` only.
     let env = [("TICKETS__AUDIENCE", "sse-gateway"), ("DRAIN__DELAY", "0"), ("DRAIN__WINDOW", "0")];
-    let mut gateway = command(&["serve", "--config", &path], &env).stderr(Stdio::null()).spawn().unwrap();
+    let mut gateway =
+        command(&["serve", "--config", &path], &env).stderr(Stdio::null()).spawn().unwrap();
     let url = format!("http://127.0.0.1:{other}");
     let again = || async {
         let ticket = crate::harness::ticket("1");
@@ -292,7 +306,10 @@ fn the_sample_file_is_that_of_the_program() {
     assert_eq!(sample.code, Some(0), "{}", sample.err);
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/config/gateway.toml");
     let file = std::fs::read_to_string(path).unwrap_or_else(|e| panic!("{path}: {e}"));
-    assert!(file == sample.out, "write it again: sse-gateway check-config --sample > config/gateway.toml");
+    assert!(
+        file == sample.out,
+        "write it again: sse-gateway check-config --sample > config/gateway.toml"
+    );
     // As it is, and with every line put into force, it is a good configuration.
     assert_eq!(check(Some(&file), &[GOOD]).code, Some(0));
     let (in_force, _): (Vec<_>, Vec<_>) = file

@@ -141,12 +141,16 @@ async fn malformed_requests_are_refused_and_end_the_connection() {
     }
     // RFC 9112 section 3.2: on every path.
     for path in ["/events", "/events/poll", "/publish", "/tickets", "/nothing"] {
-        for host in ["", "Host: x\r\nHost: x\r\n", "Host: x\r\nHOST: y\r\n", "Host: \r\n", "Host: a b\r\n"] {
+        for host in
+            ["", "Host: x\r\nHost: x\r\n", "Host: x\r\nHOST: y\r\n", "Host: \r\n", "Host: a b\r\n"]
+        {
             let request = format!("GET {path} HTTP/1.1\r\n{host}\r\n");
             refused(&gateway, "3.2 host", &request, 400).await;
         }
     }
-    for host in ["a/b", "u@a", "a:b", "a:99999", "a,b c", "[::1", "http://a", "a#", "\u{e9}", "a\\b"] {
+    for host in
+        ["a/b", "u@a", "a:b", "a:99999", "a,b c", "[::1", "http://a", "a#", "\u{e9}", "a\\b"]
+    {
         let request = format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n");
         refused(&gateway, "3.2 host", &request, 400).await;
     }
@@ -188,7 +192,10 @@ async fn malformed_requests_are_refused_and_end_the_connection() {
 #[tokio::test]
 async fn bodies_that_are_not_chunked_as_promised_are_refused() {
     let redis = Redis::start().await;
-    let gateway = Gateway::durable_only(&redis).env("API_KEYS", &api_keys(&[("key", "publish")])).start().await;
+    let gateway = Gateway::durable_only(&redis)
+        .env("API_KEYS", &api_keys(&[("key", "publish")]))
+        .start()
+        .await;
     let bodies = [
         "0\r\n\n",
         "0\n\r\n",
@@ -206,8 +213,9 @@ async fn bodies_that_are_not_chunked_as_promised_are_refused() {
         "fffffffffffffffff\r\nx\r\n0\r\n\r\n",
         "\r\n\r\n",
     ];
-    let head =
-        format!("POST /publish HTTP/1.1\r\n{HOST}Authorization: Bearer key\r\nTransfer-Encoding: chunked\r\n\r\n");
+    let head = format!(
+        "POST /publish HTTP/1.1\r\n{HOST}Authorization: Bearer key\r\nTransfer-Encoding: chunked\r\n\r\n"
+    );
     for body in bodies {
         refused(&gateway, "7.1 chunks", &format!("{head}{body}"), 400).await;
     }
@@ -223,7 +231,10 @@ async fn bodies_that_are_not_chunked_as_promised_are_refused() {
 #[tokio::test]
 async fn well_formed_requests_get_their_responses_in_order() {
     let redis = Redis::start().await;
-    let gateway = Gateway::durable_only(&redis).env("API_KEYS", &api_keys(&[("key", "publish")])).start().await;
+    let gateway = Gateway::durable_only(&redis)
+        .env("API_KEYS", &api_keys(&[("key", "publish")]))
+        .start()
+        .await;
     let event = format!("{{\"channel\":\"{}\",\"payload\":1}}", user("1"));
     let (a, b) = event.split_at(9);
     let post = |head: &str, body: &str| {
@@ -241,9 +252,21 @@ async fn well_formed_requests_get_their_responses_in_order() {
         ("6.2 length", post(&format!("Content-Length: {}\r\n", event.len()), &event), 200),
         ("6.2 zeros", post(&format!("Content-Length: 00{}\r\n", event.len()), &event), 200),
         ("7.1 chunks", chunked(&format!("{x:x}\r\n{a}\r\n{y:X}\r\n{b}\r\n0\r\n\r\n")), 200),
-        ("7.1 case", post("transfer-encoding: Chunked\r\n", &format!("{:x}\r\n{event}\r\n0\r\n\r\n", x + y)), 200),
-        ("7.1.1 extensions", chunked(&format!("{x:x};a;b=\"c d\"\r\n{a}\r\n{y:x} ;e\r\n{b}\r\n0;f\r\n\r\n")), 200),
-        ("7.1.2 trailers", chunked(&format!("{:x}\r\n{event}\r\n00\r\nA: b\r\nC:\r\n\r\n", x + y)), 200),
+        (
+            "7.1 case",
+            post("transfer-encoding: Chunked\r\n", &format!("{:x}\r\n{event}\r\n0\r\n\r\n", x + y)),
+            200,
+        ),
+        (
+            "7.1.1 extensions",
+            chunked(&format!("{x:x};a;b=\"c d\"\r\n{a}\r\n{y:x} ;e\r\n{b}\r\n0;f\r\n\r\n")),
+            200,
+        ),
+        (
+            "7.1.2 trailers",
+            chunked(&format!("{:x}\r\n{event}\r\n00\r\nA: b\r\nC:\r\n\r\n", x + y)),
+            200,
+        ),
         ("9110 9.1 method", "get /publish HTTP/1.1\r\nHost: x\r\n\r\n".into(), 405),
         ("9110 9.1 method", "PROPFIND /publish HTTP/1.1\r\nHost: x\r\n\r\n".into(), 405),
         ("9110 9.3.2 HEAD", "HEAD /publish HTTP/1.1\r\nHost: x\r\n\r\n".into(), 405),
@@ -262,8 +285,16 @@ async fn well_formed_requests_get_their_responses_in_order() {
                 .into(),
             405,
         ),
-        ("9110 6.4 a body on GET", "GET /publish HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\nxy".into(), 405),
-        ("9.6 close", "GET /publish HTTP/1.1\r\nHost: x\r\nConnection: a, Close\r\n\r\n".into(), 405),
+        (
+            "9110 6.4 a body on GET",
+            "GET /publish HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\nxy".into(),
+            405,
+        ),
+        (
+            "9.6 close",
+            "GET /publish HTTP/1.1\r\nHost: x\r\nConnection: a, Close\r\n\r\n".into(),
+            405,
+        ),
     ];
     // Each alone, and all at once on one connection.
     let all = cases.iter().map(|(_, request, _)| request.as_str()).collect::<String>();

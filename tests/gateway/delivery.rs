@@ -89,7 +89,10 @@ async fn a_bare_publish_arrives_named_and_with_an_id() {
 async fn both_kinds_reach_every_instance() {
     let redis = Redis::start().await;
     let (one, two) = tokio::join!(Gateway::start(&redis), Gateway::start(&redis));
-    eventually("a recorder", || async { (one.is_recorder().await || two.is_recorder().await).then_some(()) }).await;
+    eventually("a recorder", || async {
+        (one.is_recorder().await || two.is_recorder().await).then_some(())
+    })
+    .await;
     let mut first = one.connect("42").await;
     let mut second = two.connect("42").await;
     for n in 0..20 {
@@ -229,13 +232,22 @@ async fn topics_are_filtered_by_ticket_and_narrowed_by_query() {
     let gateway = Gateway::start(&redis).await;
     let wildcard = ticket("2").topics(&["news.*", "orders"]);
     let mut streams = [
-        (gateway.connect_with(&ticket("1"), "").await, "orders.eu orders news.cz news. news Orders"),
+        (
+            gateway.connect_with(&ticket("1"), "").await,
+            "orders.eu orders news.cz news. news Orders",
+        ),
         (gateway.connect_with(&ticket("2").topics(&["orders"]), "").await, "orders"),
         (gateway.connect_with(&wildcard, "").await, "orders news.cz news."),
         (gateway.connect_with(&ticket("2").topics(&[]), "").await, ""),
-        (gateway.connect_with(&ticket("2").topics(&["*"]), "").await, "orders.eu orders news.cz news. news Orders"),
+        (
+            gateway.connect_with(&ticket("2").topics(&["*"]), "").await,
+            "orders.eu orders news.cz news. news Orders",
+        ),
         (gateway.connect_with(&ticket("2"), "&topics=news.cz,orders").await, "orders news.cz"),
-        (gateway.connect_with(&ticket("2").topics(&["news.*"]), "&topics=news.cz").await, "news.cz"),
+        (
+            gateway.connect_with(&ticket("2").topics(&["news.*"]), "&topics=news.cz").await,
+            "news.cz",
+        ),
     ];
     for name in ["orders.eu", "orders", "news.cz", "news.", "news", "Orders"] {
         redis.durable(&topic(name), "t", name).await.unwrap();
@@ -255,8 +267,10 @@ async fn topics_are_filtered_by_ticket_and_narrowed_by_query() {
 #[tokio::test]
 async fn the_ticket_may_come_as_bearer_and_another_origin_is_allowed_when_named() {
     let redis = Redis::start().await;
-    let gateway =
-        Gateway::builder(&redis).env("CORS__ALLOWED_ORIGINS", "https://app.example,https://b.example").start().await;
+    let gateway = Gateway::builder(&redis)
+        .env("CORS__ALLOWED_ORIGINS", "https://app.example,https://b.example")
+        .start()
+        .await;
     let bearer = format!("Bearer {}", ticket("1").jwt());
     let headers = [("Authorization", bearer.as_str()), ("Origin", "https://app.example")];
     let mut sse = Sse::connect(&gateway.url("/events"), &headers).await;

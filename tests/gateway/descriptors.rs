@@ -57,7 +57,8 @@ async fn sockets(gateway: &Gateway, listener: &str) -> (f64, f64) {
 async fn silent_sockets_leave_room_for_probes_and_streams() {
     let redis = Redis::start().await;
     let gateway = scarce(&redis).start().await;
-    let starts: [&[u8]; 4] = [b"", b"GET /events?ticket=", b"PRI * HTTP/2", b"GET /x HTTP/1.1\r\nHost: x\r\n\r\n"];
+    let starts: [&[u8]; 4] =
+        [b"", b"GET /events?ticket=", b"PRI * HTTP/2", b"GET /x HTTP/1.1\r\nHost: x\r\n\r\n"];
     let mut held = Vec::new();
     for start in starts {
         held.extend(hold(gateway.public, 150, start).await);
@@ -99,8 +100,10 @@ async fn streams_up_to_the_limit_leave_probes_and_redis_alone() {
         assert_eq!(stream.app_event().await.id.as_ref(), Some(&id));
     }
     streams.truncate(10);
-    eventually("their sockets to be closed", async || (sockets(&gateway, "public").await.0 <= 10.0).then_some(()))
-        .await;
+    eventually("their sockets to be closed", async || {
+        (sockets(&gateway, "public").await.0 <= 10.0).then_some(())
+    })
+    .await;
     for n in 0..20 {
         streams.push(gateway.connect(&format!("new{n}")).await);
     }

@@ -2,7 +2,8 @@
 
 use crate::harness::sse::{End, Request};
 use crate::harness::{
-    Event, GUARD, Gateway, Id, Load, Redis, Sse, assert_received, encode, eventually, process, ticket, topic, user,
+    Event, GUARD, Gateway, Id, Load, Redis, Sse, assert_received, encode, eventually, process,
+    ticket, topic, user,
 };
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -49,7 +50,10 @@ async fn a_drain_is_announced_even_and_clean() {
             let mut busy = Sse::connect(&gateway.events_url(&ticket("new"), ""), &[]).await;
             let told = busy.event().await;
             assert_eq!((busy.status, told.event.as_str()), (200, "sse.busy"));
-            assert_eq!((told.json()["reason"].as_str(), told.id.as_ref()), (Some("draining"), None));
+            assert_eq!(
+                (told.json()["reason"].as_str(), told.id.as_ref()),
+                (Some("draining"), None)
+            );
             assert!(told.retry.is_some_and(|ms| ms >= 1000), "{told}");
             assert_eq!(busy.next_event().await, None);
         }
@@ -122,7 +126,11 @@ async fn a_kept_connection_is_told_to_close_while_draining() {
 #[tokio::test]
 async fn a_client_that_reads_nothing_does_not_hold_the_drain_up() {
     let redis = Redis::start().await;
-    let gateway = Gateway::builder(&redis).env("LIMITS__STALL", "1h").env("HISTORY__MAX_LEN", "10").start().await;
+    let gateway = Gateway::builder(&redis)
+        .env("LIMITS__STALL", "1h")
+        .env("HISTORY__MAX_LEN", "10")
+        .start()
+        .await;
     let request = Request { receive_buffer: Some(4096), ..Request::default() };
     let url = gateway.events_url(&ticket("1"), "");
     let stalled = Sse::try_connect(&url, &request).await.unwrap();
@@ -138,7 +146,8 @@ async fn a_client_that_reads_nothing_does_not_hold_the_drain_up() {
 #[tokio::test]
 async fn a_second_signal_ends_the_process_at_once() {
     let redis = Redis::start().await;
-    let gateway = Gateway::builder(&redis).env("DRAIN__DELAY", "1h").env("DRAIN__WINDOW", "1h").start().await;
+    let gateway =
+        Gateway::builder(&redis).env("DRAIN__DELAY", "1h").env("DRAIN__WINDOW", "1h").start().await;
     let mut sse = gateway.connect("1").await;
     gateway.term();
     gateway.not_ready().await;
@@ -192,7 +201,8 @@ async fn a_connection_of_http2_ends_with_the_last_stream_that_the_gateway_has_en
     let gateway = Gateway::builder(&redis).env("SERVER__MAX_CONNECTION_AGE", "1s").start().await;
     let connections = || process::connections(gateway.public.port());
     // It would keep its connections for ever, and answers pings.
-    let client = reqwest::Client::builder().http2_prior_knowledge().pool_idle_timeout(None).build().unwrap();
+    let client =
+        reqwest::Client::builder().http2_prior_knowledge().pool_idle_timeout(None).build().unwrap();
     let mut streams = Vec::new();
     for user in ["1", "2", "3"] {
         streams.push(client.get(gateway.events_url(&ticket(user), "")).send().await.unwrap());
@@ -208,7 +218,8 @@ async fn a_connection_of_http2_ends_with_the_last_stream_that_the_gateway_has_en
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stream_that_has_its_age_ends_and_resuming_is_lossless() {
     let redis = Redis::start().await;
-    let builder = Gateway::builder(&redis).env("HISTORY__MAX_LEN", "100000").env("SERVER__RETRY", "300ms");
+    let builder =
+        Gateway::builder(&redis).env("HISTORY__MAX_LEN", "100000").env("SERVER__RETRY", "300ms");
     let gateway = builder.env("SERVER__MAX_CONNECTION_AGE", "1s").start().await;
     let load = Load::start(&redis, &[user("1"), topic("t")], 500).await;
     let same = ticket("1");
@@ -218,7 +229,12 @@ async fn a_stream_that_has_its_age_ends_and_resuming_is_lossless() {
     for _ in 0..4 {
         let mut told = sse.rest().await;
         let last = told.pop().unwrap();
-        assert_eq!((last.event.as_str(), last.id.as_ref()), ("sse.closing", None), "{}", sse.story());
+        assert_eq!(
+            (last.event.as_str(), last.id.as_ref()),
+            ("sse.closing", None),
+            "{}",
+            sse.story()
+        );
         assert_eq!(last.json()["reason"], "max-age");
         let retry = last.retry.expect("a retry");
         assert!((300..=600).contains(&retry), "{retry}");
@@ -257,10 +273,13 @@ async fn raw_stream(gateway: &Gateway, name: &str) -> tokio::net::TcpStream {
 #[tokio::test]
 async fn clients_that_vanish_are_noticed_without_a_heartbeat() {
     let redis = Redis::start().await;
-    let builder = Gateway::builder(&redis).env("SERVER__HEARTBEAT", "1h").env("LIMITS__STALL", "1h");
+    let builder =
+        Gateway::builder(&redis).env("SERVER__HEARTBEAT", "1h").env("LIMITS__STALL", "1h");
     let gateway = builder.start().await;
     let none = || {
-        eventually("no connection", || async { (gateway.metric("sse_connections", &[]).await == 0.0).then_some(()) })
+        eventually("no connection", || async {
+            (gateway.metric("sse_connections", &[]).await == 0.0).then_some(())
+        })
     };
     // Closed in order.
     let sockets = [raw_stream(&gateway, "1").await, raw_stream(&gateway, "2").await];
@@ -277,7 +296,10 @@ async fn clients_that_vanish_are_noticed_without_a_heartbeat() {
     socket.shutdown().await.unwrap();
     none().await;
     drop(socket);
-    assert_eq!(gateway.metric("sse_connections_closed_total", &[("reason", "client-gone")]).await, 4.0);
+    assert_eq!(
+        gateway.metric("sse_connections_closed_total", &[("reason", "client-gone")]).await,
+        4.0
+    );
 }
 
 #[tokio::test]
@@ -285,14 +307,20 @@ async fn clients_of_http2_that_vanish_are_noticed_with_the_next_frame() {
     let redis = Redis::start().await;
     let gateway = Gateway::builder(&redis).env("SERVER__HEARTBEAT", "500ms").start().await;
     let client = reqwest::Client::builder().http2_prior_knowledge().build().unwrap();
-    let open = async |name: &str| client.get(gateway.events_url(&ticket(name), "")).send().await.unwrap();
+    let open =
+        async |name: &str| client.get(gateway.events_url(&ticket(name), "")).send().await.unwrap();
     let (mut kept, left) = (open("1").await, open("2").await);
     assert_eq!(gateway.metric("sse_connections", &[]).await, 2.0);
     drop(left);
-    eventually("one connection", || async { (gateway.metric("sse_connections", &[]).await == 1.0).then_some(()) })
-        .await;
+    eventually("one connection", || async {
+        (gateway.metric("sse_connections", &[]).await == 1.0).then_some(())
+    })
+    .await;
     assert!(kept.chunk().await.unwrap().is_some(), "the other stream lives");
     // And the whole connection.
     drop((kept, client));
-    eventually("no connection", || async { (gateway.metric("sse_connections", &[]).await == 0.0).then_some(()) }).await;
+    eventually("no connection", || async {
+        (gateway.metric("sse_connections", &[]).await == 0.0).then_some(())
+    })
+    .await;
 }

@@ -2,7 +2,8 @@
 
 use crate::harness::gateway::Builder;
 use crate::harness::{
-    Event, Gateway, Id, Load, Proxy, Published, Redis, Sse, assert_received, eventually, ticket, topic, user,
+    Event, Gateway, Id, Load, Proxy, Published, Redis, Sse, assert_received, eventually, ticket,
+    topic, user,
 };
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -49,7 +50,11 @@ async fn behind(proxy: &Proxy, redis: &Redis) -> Gateway {
 }
 
 /// Runs `fault` while events are published and two clients read; then all must have come.
-async fn under_load<F: Future<Output = ()>>(redis: &Redis, gateway: &Gateway, fault: impl FnOnce() -> F) {
+async fn under_load<F: Future<Output = ()>>(
+    redis: &Redis,
+    gateway: &Gateway,
+    fault: impl FnOnce() -> F,
+) {
     let a = Reader::start(gateway, "a").await;
     let b = Reader::start(gateway, "b").await;
     let load = Load::start(redis, &channels(), 500).await;
@@ -213,7 +218,10 @@ async fn redis_restarted_empty_is_a_reset_and_no_stream_ends() {
     redis.start_again().await;
     tokio::join!(one.ready(), two.ready());
     // A sign of life through the new epoch, then some more load.
-    eventually("publishing again", || async { redis.durable(&topic("v"), "load", "again").await.ok() }).await;
+    eventually("publishing again", || async {
+        redis.durable(&topic("v"), "load", "again").await.ok()
+    })
+    .await;
     wait().await;
     stop.store(true, Ordering::Relaxed);
     let published = load.await.unwrap();
@@ -306,7 +314,11 @@ async fn two_instances_on_both_sides_of_a_broken_link_agree() {
     let proxy = Proxy::start(&redis.address()).await;
     let (near, far) = tokio::join!(behind(&proxy, &redis), behind(&proxy, &redis));
     let direct = durable_only(&redis).start().await;
-    let readers = [Reader::start(&near, "a").await, Reader::start(&far, "a").await, Reader::start(&direct, "a").await];
+    let readers = [
+        Reader::start(&near, "a").await,
+        Reader::start(&far, "a").await,
+        Reader::start(&direct, "a").await,
+    ];
     let load = Load::start(&redis, &channels(), 500).await;
     for _ in 0..3 {
         load.more(100).await;

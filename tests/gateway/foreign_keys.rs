@@ -41,7 +41,10 @@ async fn rejected(gateway: &Gateway, messages: f64) {
 
 async fn refused(redis: &Redis, channel: &str, key: &str) {
     let refusal = redis.durable(channel, "a", "1").await.expect_err(key);
-    assert!(refusal.starts_with("wrong-type: ") && refusal.contains(&format!("DEL \"{key}\"")), "{refusal}");
+    assert!(
+        refusal.starts_with("wrong-type: ") && refusal.contains(&format!("DEL \"{key}\"")),
+        "{refusal}"
+    );
     assert!(!refusal.contains("script:"), "{refusal}");
 }
 
@@ -60,7 +63,10 @@ async fn wrong_type_log_rejects_its_own_messages_and_no_others() {
     let kept = redis.rejected().await;
     assert_eq!(kept.len(), 5);
     for (n, entry) in kept.iter().enumerate() {
-        assert_eq!((entry.channel.as_slice(), entry.reason.as_str()), (user("1").as_bytes(), WRONG));
+        assert_eq!(
+            (entry.channel.as_slice(), entry.reason.as_str()),
+            (user("1").as_bytes(), WRONG)
+        );
         assert_eq!(entry.message, format!("lost {n}").into_bytes());
     }
     assert_eq!(lines(&gateway, "are rejected (wrong-type)"), 1, "{}", gateway.log_text());
@@ -68,7 +74,10 @@ async fn wrong_type_log_rejects_its_own_messages_and_no_others() {
     refused(&redis, &user("1"), log).await;
     mend(&redis, log).await;
     publisher.plain(user("1"), "again").await;
-    eventually("it is recorded", || async { (redis.log_ids(&user("1")).await.len() == 1).then_some(()) }).await;
+    eventually("it is recorded", || async {
+        (redis.log_ids(&user("1")).await.len() == 1).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -101,7 +110,10 @@ async fn wrong_type_dedupe_key_rejects_its_event_alone() {
     publisher.plain(user("2"), r#"{"type":"a","payload":2,"id":"l"}"#).await;
     assert_eq!(other.app_event().await.data, "2");
     rejected(&gateway, 1.0).await;
-    let refusal = publisher.durable(&user("2"), "a", "1", &["KEY", "k"]).await.expect_err("the key is damaged");
+    let refusal = publisher
+        .durable(&user("2"), "a", "1", &["KEY", "k"])
+        .await
+        .expect_err("the key is damaged");
     assert!(refusal.starts_with("wrong-type"), "{refusal}");
 }
 

@@ -251,13 +251,17 @@ async fn runbook_recovers_publishing_after_the_gateways_keys_were_damaged() {
     let redis = Redis::start().await;
     let gateway = Gateway::start(&redis).await;
     gateway.recorder().await;
-    for key in ["sse:clock", "sse:settings", "sse:recorder", "sse:topics", "sse:seams", "sse:rejected"] {
+    for key in
+        ["sse:clock", "sse:settings", "sse:recorder", "sse:topics", "sse:seams", "sse:rejected"]
+    {
         redis.command::<i64>(&["DEL", key]).await;
         redis.command::<()>(&["SET", key, "damaged"]).await;
     }
     let page = include_str!("../../docs/operations/runbook.md");
-    let (_, section) = page.split_once("### Foreign data in the gateway's keys").expect("the section");
-    let commands: Vec<&str> = section.lines().filter_map(|line| line.strip_prefix("redis-cli DEL ")).collect();
+    let (_, section) =
+        page.split_once("### Foreign data in the gateway's keys").expect("the section");
+    let commands: Vec<&str> =
+        section.lines().filter_map(|line| line.strip_prefix("redis-cli DEL ")).collect();
     assert!(!commands.is_empty(), "the runbook names the command");
     for command in commands {
         let keys: Vec<&str> = command.split_whitespace().take_while(|word| *word != "#").collect();
@@ -270,5 +274,8 @@ async fn runbook_recovers_publishing_after_the_gateways_keys_were_damaged() {
     redis.plain(topic("t"), "plain").await;
     assert_eq!(stream.app_event().await.data, "plain");
     let settings = || redis.command::<i64>(&["EXISTS", "sse:settings"]);
-    eventually("the settings to be written again", || async { (settings().await == 1).then_some(()) }).await;
+    eventually("the settings to be written again", || async {
+        (settings().await == 1).then_some(())
+    })
+    .await;
 }

@@ -12,7 +12,9 @@ use crate::harness::{GUARD, Gateway, Redis, eventually_within, ticket, topic};
 const CLOSED_WITHIN: Duration = Duration::from_secs(40);
 
 async fn connect(gateway: &Gateway) -> TcpStream {
-    TcpStream::connect(gateway.url("/").trim_start_matches("http://").trim_end_matches('/')).await.expect("it listens")
+    TcpStream::connect(gateway.url("/").trim_start_matches("http://").trim_end_matches('/'))
+        .await
+        .expect("it listens")
 }
 
 /// Path and query of a stream.
@@ -44,7 +46,9 @@ async fn head(gateway: &Gateway, request: &str) -> (String, BTreeMap<String, Str
     let text = read_until(&mut socket, "\r\n\r\n").await;
     let mut lines = text.split("\r\n\r\n").next().unwrap().lines();
     let status = lines.next().unwrap().to_owned();
-    let header = |line: &str| line.split_once(": ").map(|(name, value)| (name.to_lowercase(), value.to_owned()));
+    let header = |line: &str| {
+        line.split_once(": ").map(|(name, value)| (name.to_lowercase(), value.to_owned()))
+    };
     (status, lines.filter_map(header).filter(|(name, _)| name != "date").collect())
 }
 
@@ -54,7 +58,12 @@ async fn a_body_changes_nothing_about_a_stream() {
     for origins in ["", "*", "https://app.example,https://other.example"] {
         let gateway = Gateway::builder(&redis).env("CORS__ALLOWED_ORIGINS", origins).start().await;
         for origin in ["", "Origin: https://app.example\r\n", "Origin: https://evil.example\r\n"] {
-            let paths = [stream("1"), "/events".to_owned(), stream("1") + "&topics=*", "/events?ticket=%ff".to_owned()];
+            let paths = [
+                stream("1"),
+                "/events".to_owned(),
+                stream("1") + "&topics=*",
+                "/events?ticket=%ff".to_owned(),
+            ];
             for path in paths {
                 let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\n{origin}");
                 let plain = head(&gateway, &format!("{request}\r\n")).await;
@@ -90,7 +99,10 @@ async fn a_connection_that_was_used_before_can_open_a_stream() {
     let poll = format!("GET /events/poll?ticket={} HTTP/1.1\r\nHost: x\r\n\r\n", ticket("1").jwt());
     socket.write_all(poll.as_bytes()).await.unwrap();
     read_until(&mut socket, "lastEventId").await;
-    socket.write_all(format!("GET {} HTTP/1.1\r\nHost: x\r\n\r\n", stream("2")).as_bytes()).await.unwrap();
+    socket
+        .write_all(format!("GET {} HTTP/1.1\r\nHost: x\r\n\r\n", stream("2")).as_bytes())
+        .await
+        .unwrap();
     read_until(&mut socket, "sse.connected").await;
     let id = redis.durable(&topic("t"), "a", "1").await.unwrap();
     read_until(&mut socket, &id.to_string()).await;
@@ -140,7 +152,11 @@ async fn sockets_without_a_whole_request_are_closed() {
             let mut answer = Vec::new();
             let end = tokio::time::timeout(CLOSED_WITHIN, socket.read_to_end(&mut answer)).await;
             assert!(end.is_ok(), "{start:?} is still open");
-            assert!(answer.is_empty() || answer.starts_with(b"HTTP/1.1 408"), "{}", String::from_utf8_lossy(&answer));
+            assert!(
+                answer.is_empty() || answer.starts_with(b"HTTP/1.1 408"),
+                "{}",
+                String::from_utf8_lossy(&answer)
+            );
         }));
     }
     for held in held {
@@ -189,7 +205,10 @@ async fn a_client_that_has_gone_before_it_was_answered_takes_nothing_over() {
     }
     let id = redis.durable(&topic("t"), "a", "1").await.unwrap();
     assert_eq!(held.app_event().await.id, Some(id));
-    assert_eq!(gateway.metric("sse_connections_closed_total", &[("reason", "taken-over")]).await, 0.0);
+    assert_eq!(
+        gateway.metric("sse_connections_closed_total", &[("reason", "taken-over")]).await,
+        0.0
+    );
 }
 
 #[tokio::test]
@@ -234,7 +253,10 @@ async fn memory_comes_back_after_sockets_without_streams() {
     }
     // Clients have written; the gateway may have yet to read.
     let grown = before + (SOCKETS as u64) * (8 << 10);
-    eventually_within(GUARD, "the heads to be held", async || (gateway.anonymous() > grown).then_some(())).await;
+    eventually_within(GUARD, "the heads to be held", async || {
+        (gateway.anonymous() > grown).then_some(())
+    })
+    .await;
     let full = gateway.anonymous();
     drop((held, kept));
     let eased = before + (full - before) / 3;
@@ -274,7 +296,11 @@ async fn http_1_0_has_no_chunks_and_ends_with_the_connection() {
     answer += &end;
     let (head, body) = answer.split_once("\r\n\r\n").unwrap();
     assert!(head.starts_with("HTTP/1.") && head.contains(" 200 "), "{head}");
-    let names: Vec<String> = head.lines().filter_map(|l| Some(l.split_once(':')?.0.to_lowercase())).collect();
+    let names: Vec<String> =
+        head.lines().filter_map(|l| Some(l.split_once(':')?.0.to_lowercase())).collect();
     assert!(!names.iter().any(|n| n == "transfer-encoding" || n == "content-length"), "{head}");
-    assert!(body.starts_with("retry: ") && body.contains("sse.closing") && !body.contains('\r'), "{body}");
+    assert!(
+        body.starts_with("retry: ") && body.contains("sse.closing") && !body.contains('\r'),
+        "{body}"
+    );
 }

@@ -150,8 +150,10 @@ async fn expired_is_told_when_the_log_proves_nothing_any_more() {
 /// Waits until a channel's log has expired (and with it every cursor up to its last event).
 async fn gone(redis: &Redis, channel: &str) {
     let key = format!("sse:log:{channel}");
-    eventually("the log to expire", || async { (redis.command::<i64>(&["EXISTS", &key]).await == 0).then_some(()) })
-        .await;
+    eventually("the log to expire", || async {
+        (redis.command::<i64>(&["EXISTS", &key]).await == 0).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -343,15 +345,18 @@ async fn topics_that_a_ticket_does_not_allow_crowd_out_none_of_its_own() {
     drop(gateway);
     let fresh = builder.start().await;
     let query = format!("&lastEventId={cursor}");
-    let mut sse = fresh.connect_with(&crate::harness::ticket("1").topics(&["team-*"]), &query).await;
+    let mut sse =
+        fresh.connect_with(&crate::harness::ticket("1").topics(&["team-*"]), &query).await;
     assert_eq!(sse.app_event().await.id, Some(mine), "{}", sse.story());
     // Nor is a gap told to who got all: a ticket for some of the many.
-    let mut sse = fresh.connect_with(&crate::harness::ticket("1").topics(&["noise-1*"]), &query).await;
+    let mut sse =
+        fresh.connect_with(&crate::harness::ticket("1").topics(&["noise-1*"]), &query).await;
     let next = redis.durable(&user("1"), "a", "3").await.unwrap();
     assert_eq!(sse.app_event().await.id, Some(next), "{}", sse.story());
     // The search has a bound, and who is behind it is told.
     activate(&redis, 100_100).await;
-    let mut sse = fresh.connect_with(&crate::harness::ticket("1").topics(&["team-*"]), &query).await;
+    let mut sse =
+        fresh.connect_with(&crate::harness::ticket("1").topics(&["team-*"]), &query).await;
     let gap = check(sse.app_event().await, "trimmed", &cursor);
     assert_eq!(channels(&gap), ["broadcast:team-*"]);
 }
@@ -393,5 +398,8 @@ async fn settings_hold_again_after_a_wipe() {
     redis.durable(&user("1"), "a", &over).await.unwrap_err();
     redis.flushall().await;
     sse.next_of("sse.gap").await;
-    eventually("the limit to hold again", || async { redis.durable(&user("2"), "a", &over).await.err() }).await;
+    eventually("the limit to hold again", || async {
+        redis.durable(&user("2"), "a", &over).await.err()
+    })
+    .await;
 }

@@ -21,7 +21,8 @@ type Case = (String, String);
 
 /// The value of an attribute of a tag.
 fn attribute<'a>(tag: &'a str, name: &str) -> &'a str {
-    let (_, rest) = tag.split_once(&format!(" {name}=\"")).unwrap_or_else(|| panic!("no {name}: {tag}"));
+    let (_, rest) =
+        tag.split_once(&format!(" {name}=\"")).unwrap_or_else(|| panic!("no {name}: {tag}"));
     rest.split('"').next().unwrap_or_default()
 }
 
@@ -29,7 +30,9 @@ fn attribute<'a>(tag: &'a str, name: &str) -> &'a str {
 fn read(report: &str) -> (usize, Vec<Case>) {
     let cases: Vec<&str> = report.split("<testcase").skip(1).collect();
     let failed = cases.iter().filter(|case| case.contains("<failure") || case.contains("<error"));
-    let name = |case: &&str| (attribute(case, "package").to_owned(), attribute(case, "classname").to_owned());
+    let name = |case: &&str| {
+        (attribute(case, "package").to_owned(), attribute(case, "classname").to_owned())
+    };
     (cases.len(), failed.map(name).collect())
 }
 
@@ -43,7 +46,8 @@ struct Target<'a> {
 impl Target<'_> {
     /// Runs the cases of some sections, or all; gives their number and the failures.
     fn run(&self, sections: &[&str]) -> (usize, Vec<Case>) {
-        let program = std::env::var(PROGRAM).unwrap_or_else(|_| panic!("{PROGRAM} is not set: make test-http2"));
+        let program = std::env::var(PROGRAM)
+            .unwrap_or_else(|_| panic!("{PROGRAM} is not set: make test-http2"));
         let (report, port) = (self.dir.text("report.xml"), self.gateway.public.port().to_string());
         let mut command = Command::new(program);
         command.args(sections).args(["-h", "127.0.0.1", "-p", &port, "-P", "/events"]);
@@ -51,7 +55,10 @@ impl Target<'_> {
         command.args(if self.tls { &["-t", "-k"][..] } else { &[] });
         // It exits with 1 if a case fails.
         let output = command.output().expect("h2spec starts");
-        println!("{}", String::from_utf8_lossy(&output.stdout).split("Failures:").nth(1).unwrap_or_default());
+        println!(
+            "{}",
+            String::from_utf8_lossy(&output.stdout).split("Failures:").nth(1).unwrap_or_default()
+        );
         read(&self.dir.read("report.xml"))
     }
 
@@ -67,7 +74,8 @@ impl Target<'_> {
         let (count, mut failed) = self.run(&[]);
         assert!(count >= MIN_CASES, "h2spec ran {count} cases only");
         let explained = EXPLAINED.iter().filter(|case| case.2 == self.tls);
-        let explained: Vec<Case> = explained.map(|case| (format!("http2/{}", case.0), case.1.to_owned())).collect();
+        let explained: Vec<Case> =
+            explained.map(|case| (format!("http2/{}", case.0), case.1.to_owned())).collect();
         failed.retain(|case| explained.contains(case) || self.fails_again(case));
         assert_eq!(failed, explained, "the failures are those of docs/reference/http2.md");
     }
@@ -87,6 +95,9 @@ async fn h2spec_passes_but_for_what_is_explained() {
     Target { gateway: &gateway, dir: &dir, tls: true }.check();
     let page = include_str!("../../docs/reference/http2.md");
     for (section, case, _) in EXPLAINED {
-        assert!(page.contains(&format!("| {section} | {case} |")), "docs/reference/http2.md explains {case}");
+        assert!(
+            page.contains(&format!("| {section} | {case} |")),
+            "docs/reference/http2.md explains {case}"
+        );
     }
 }

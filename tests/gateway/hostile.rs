@@ -59,7 +59,8 @@ async fn hold(gateway: &Gateway, count: u64, start: &[u8]) -> Vec<TcpStream> {
 
 /// A quarter of limits.max_connections (10,000) may be idle; above it the longest idle is closed.
 async fn oldest_has_gone(gateway: &Gateway, all: &mut [TcpStream]) {
-    let end = tokio::time::timeout(GUARD, all[0].read(&mut [0; 1])).await.expect("the oldest is closed");
+    let end =
+        tokio::time::timeout(GUARD, all[0].read(&mut [0; 1])).await.expect("the oldest is closed");
     assert!(matches!(end, Ok(0) | Err(_)));
     // Not by the time that a head may take: the others would still be there.
     let open = gateway.metric("process_open_fds", &[]).await;
@@ -90,7 +91,8 @@ async fn slow_heads_and_idle_sockets_stop_nobody() {
     oldest_has_gone(&gateway, &mut all).await;
     // And no one stays for longer than a head may take.
     let last = all.last_mut().unwrap();
-    let end = tokio::time::timeout(Duration::from_secs(40), last.read_to_end(&mut Vec::new())).await;
+    let end =
+        tokio::time::timeout(Duration::from_secs(40), last.read_to_end(&mut Vec::new())).await;
     assert!(end.is_ok(), "it is still open");
     serves(&redis, &gateway, "3").await;
 }
@@ -114,7 +116,10 @@ async fn behind_tls_they_stop_nobody_either() {
     let authority = Certificate::from_pem(dir.read("ca.pem").as_bytes()).unwrap();
     let client = Client::builder().tls_certs_only([authority]).build().unwrap();
     let url = gateway.events_url(&ticket("1"), "").replace("http://", "https://");
-    let mut answer = tokio::time::timeout(GUARD, client.get(url).send()).await.expect("others are served").unwrap();
+    let mut answer = tokio::time::timeout(GUARD, client.get(url).send())
+        .await
+        .expect("others are served")
+        .unwrap();
     assert_eq!(next(&mut answer, &mut Parser::default()).await.event, "sse.connected");
 }
 
@@ -126,15 +131,18 @@ async fn floods_of_headers_long_queries_and_random_bytes_stop_nobody() {
     let headers = format!("GET /events HTTP/1.1\r\nHost: x\r\n{}\r\n", "x: y\r\n".repeat(200_000));
     let header = format!("GET /events HTTP/1.1\r\nHost: {}\r\n\r\n", "x".repeat(1 << 20));
     let query = format!("GET /events?ticket={} HTTP/1.1\r\nHost: x\r\n\r\n", "x".repeat(1 << 20));
-    let post =
-        format!("POST /publish HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999999\r\n\r\n{}", "x".repeat(1 << 20));
+    let post = format!(
+        "POST /publish HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999999\r\n\r\n{}",
+        "x".repeat(1 << 20)
+    );
     let chunks = format!(
         "POST /publish HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n{}",
         "ffffffff\r\nx".repeat(1000)
     );
     let preface = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_owned() + &"\u{1}".repeat(1 << 16);
     let mut random = fastrand::Rng::with_seed(7);
-    let noise: Vec<Vec<u8>> = (0..200).map(|_| (0..random.usize(1..5000)).map(|_| random.u8(..)).collect()).collect();
+    let noise: Vec<Vec<u8>> =
+        (0..200).map(|_| (0..random.usize(1..5000)).map(|_| random.u8(..)).collect()).collect();
     let known = [headers, header, query, post, chunks, preface].map(String::into_bytes);
     for attack in known.iter().chain(&noise) {
         let mut socket = connect(&gateway).await.unwrap();

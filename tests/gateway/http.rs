@@ -9,7 +9,12 @@ use serde_json::Value;
 /// The error in an answer, whose form is checked.
 pub async fn error(answer: Response) -> (u16, String) {
     let status = answer.status().as_u16();
-    let kind = answer.headers().get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or("none").to_string();
+    let kind = answer
+        .headers()
+        .get(header::CONTENT_TYPE)
+        .and_then(|v| v.to_str().ok())
+        .unwrap_or("none")
+        .to_string();
     let text = answer.text().await.expect("a body");
     assert_eq!(kind, "application/json", "{status} {text}");
     let json: Value = serde_json::from_str(&text).unwrap_or_else(|e| panic!("{e}: {text}"));
@@ -47,7 +52,8 @@ async fn http2_without_tls_by_prior_knowledge_with_many_streams_on_one_connectio
     streams(&redis, &client, &gateway.events_url(&ticket("1"), ""), Version::HTTP_2).await;
     let mut open = Vec::new();
     for n in 0..20 {
-        let mut answer = client.get(gateway.events_url(&ticket(&n.to_string()), "")).send().await.unwrap();
+        let mut answer =
+            client.get(gateway.events_url(&ticket(&n.to_string()), "")).send().await.unwrap();
         let mut parser = Parser::default();
         next(&mut answer, &mut parser).await;
         open.push((answer, parser));
@@ -78,7 +84,10 @@ async fn tls_with_http2_and_http1_by_alpn() {
     // Without TLS there is nothing to be had on that port.
     assert!(Client::new().get(gateway.events_url(&ticket("1"), "")).send().await.is_err());
     // Clients that vanish are noticed behind TLS, too.
-    eventually("no connection", || async { (gateway.metric("sse_connections", &[]).await == 0.0).then_some(()) }).await;
+    eventually("no connection", || async {
+        (gateway.metric("sse_connections", &[]).await == 0.0).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -108,10 +117,23 @@ async fn cors_as_configured() {
         assert_eq!(allowed(&answer).as_deref(), expected, "{origin}");
         assert_eq!(answer.headers()["cache-control"], "no-cache, no-transform");
         // A refusal can be read, too: its code is for the page.
-        let answer = gateway.http().get(gateway.url("/events")).header("origin", origin).send().await.unwrap();
-        assert_eq!((answer.status().as_u16(), allowed(&answer).as_deref()), (401, expected), "{origin}");
+        let answer = gateway
+            .http()
+            .get(gateway.url("/events"))
+            .header("origin", origin)
+            .send()
+            .await
+            .unwrap();
+        assert_eq!(
+            (answer.status().as_u16(), allowed(&answer).as_deref()),
+            (401, expected),
+            "{origin}"
+        );
         // The preflight of a fetch with headers of its own.
-        let preflight = gateway.http().request(Method::OPTIONS, gateway.url("/events")).header("origin", origin);
+        let preflight = gateway
+            .http()
+            .request(Method::OPTIONS, gateway.url("/events"))
+            .header("origin", origin);
         let preflight = preflight
             .header("access-control-request-method", "GET")
             .header("access-control-request-headers", "authorization,last-event-id");
@@ -119,16 +141,24 @@ async fn cors_as_configured() {
         assert_eq!(allowed(&answer).as_deref(), expected, "preflight of {origin}");
         if expected.is_some() {
             assert!(answer.status().is_success(), "{}", answer.status());
-            let headers = answer.headers()["access-control-allow-headers"].to_str().unwrap().to_lowercase();
-            assert!(headers.contains("authorization") && headers.contains("last-event-id"), "{headers}");
+            let headers =
+                answer.headers()["access-control-allow-headers"].to_str().unwrap().to_lowercase();
+            assert!(
+                headers.contains("authorization") && headers.contains("last-event-id"),
+                "{headers}"
+            );
             let methods = answer.headers()["access-control-allow-methods"].to_str().unwrap();
             assert!(methods.contains("GET"), "{methods}");
         } else {
             assert_eq!(error(answer).await, (403, "origin-not-allowed".to_string()), "{origin}");
         }
-        let delete = gateway.http().request(Method::OPTIONS, gateway.url("/events")).header("origin", origin);
+        let delete = gateway
+            .http()
+            .request(Method::OPTIONS, gateway.url("/events"))
+            .header("origin", origin);
         let delete = delete.header("access-control-request-method", "DELETE").send().await.unwrap();
-        let expected = if expected.is_some() { (400, "bad-request") } else { (403, "origin-not-allowed") };
+        let expected =
+            if expected.is_some() { (400, "bad-request") } else { (403, "origin-not-allowed") };
         assert_eq!(error(delete).await, (expected.0, expected.1.to_string()), "{origin}");
     }
 }
@@ -137,20 +167,27 @@ async fn cors_as_configured() {
 async fn errors_are_json_with_a_code() {
     let redis = Redis::start().await;
     let gateway = Gateway::start(&redis).await;
-    let get = async |path: &str| error(gateway.http().get(gateway.url(path)).send().await.unwrap()).await;
+    let get =
+        async |path: &str| error(gateway.http().get(gateway.url(path)).send().await.unwrap()).await;
     for path in ["/", "/nothing", "/events/", "/events/x", "/metrics", "/readyz", "/connections"] {
         assert_eq!(get(path).await, (404, "not-found".to_string()), "{path}");
     }
     let jwt = ticket("1").jwt();
-    for topics in ["a*", "*", "a%20b", "x".repeat(257).as_str(), &vec!["t"; 257].join(","), "a,%0a"] {
+    for topics in ["a*", "*", "a%20b", "x".repeat(257).as_str(), &vec!["t"; 257].join(","), "a,%0a"]
+    {
         for path in ["/events", "/events/poll"] {
             let path = format!("{path}?ticket={jwt}&topics={topics}");
             assert_eq!(get(&path).await, (400, "bad-topics".to_string()), "{path}");
         }
     }
-    assert_eq!(get(&format!("/events/poll?ticket={jwt}&wait=1h")).await, (400, "bad-wait".to_string()));
+    assert_eq!(
+        get(&format!("/events/poll?ticket={jwt}&wait=1h")).await,
+        (400, "bad-wait".to_string())
+    );
     assert_eq!(get(&format!("/events?ticket={jwt}&topics=%ff")).await.0, 400);
-    let admin = async |path: &str| error(gateway.http().get(gateway.admin_url(path)).send().await.unwrap()).await;
+    let admin = async |path: &str| {
+        error(gateway.http().get(gateway.admin_url(path)).send().await.unwrap()).await
+    };
     for path in ["/", "/events", "/nothing"] {
         assert_eq!(admin(path).await, (404, "not-found".to_string()), "{path}");
     }
@@ -159,14 +196,16 @@ async fn errors_are_json_with_a_code() {
 #[tokio::test]
 async fn a_wrong_method_is_told_with_the_right_one() {
     let redis = Redis::start().await;
-    let gateway = Gateway::builder(&redis).env("API_KEYS", &api_keys(&[("key", "publish")])).start().await;
+    let gateway =
+        Gateway::builder(&redis).env("API_KEYS", &api_keys(&[("key", "publish")])).start().await;
     for (method, path, allowed) in [
         (Method::POST, "/events", "GET"),
         (Method::DELETE, "/events/poll", "GET"),
         (Method::GET, "/publish", "POST"),
         (Method::PUT, "/tickets", "POST"),
     ] {
-        let answer = gateway.http().request(method.clone(), gateway.url(path)).send().await.unwrap();
+        let answer =
+            gateway.http().request(method.clone(), gateway.url(path)).send().await.unwrap();
         let allow = answer.headers().get("allow").map(|v| v.to_str().unwrap().to_string());
         let (status, code) = error(answer).await;
         assert_eq!((status, code.as_str()), (405, "method-not-allowed"), "{method} {path}");
@@ -288,15 +327,20 @@ async fn the_process_lives_while_redis_is_away() {
 async fn the_access_log_has_no_query() {
     let redis = Redis::start().await;
     let gateway = Gateway::start(&redis).await;
-    let mut sse = gateway.connect_with(&ticket("1"), "&topics=a-telling-topic&lastEventId=1-1").await;
+    let mut sse =
+        gateway.connect_with(&ticket("1"), "&topics=a-telling-topic&lastEventId=1-1").await;
     let url = gateway.url("/events/poll?wait=0&topics=a-telling-topic&more=a-telling-member");
     gateway.http().get(&url).header("referer", &url).send().await.unwrap();
     gateway.http().get(gateway.url("/nothing?a-telling-topic")).send().await.unwrap();
     let id = redis.durable(&user("1"), "a", "1").await.unwrap();
     assert_eq!(sse.next_of("a").await.id, Some(id));
     drop(sse);
-    let access = || gateway.log_text().lines().filter(|l| l.contains("sse_gateway::access")).count();
-    eventually("three lines of the access log", || std::future::ready((access() >= 3).then_some(()))).await;
+    let access =
+        || gateway.log_text().lines().filter(|l| l.contains("sse_gateway::access")).count();
+    eventually("three lines of the access log", || {
+        std::future::ready((access() >= 3).then_some(()))
+    })
+    .await;
     for path in ["\"/events\"", "\"/events/poll\""] {
         assert!(gateway.log_contains(path), "{path}");
     }
@@ -317,5 +361,8 @@ async fn probes_by_head_are_answered_like_get_without_a_body() {
     }
     redis.stop();
     gateway.not_ready().await;
-    assert_eq!(gateway.http().head(gateway.admin_url("/readyz")).send().await.unwrap().status(), 503);
+    assert_eq!(
+        gateway.http().head(gateway.admin_url("/readyz")).send().await.unwrap().status(),
+        503
+    );
 }

@@ -3,9 +3,9 @@
 use reqwest::{Client, Version};
 
 use crate::harness::http2::{
-    CANCEL, DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, Http2, INITIAL_WINDOW_SIZE, MAX_CONCURRENT_STREAMS,
-    NO_ERROR, PING, PROTOCOL_ERROR, REFUSED_STREAM, RST_STREAM, SETTINGS, STATUS_200, STATUS_404, block, frame, get,
-    request,
+    CANCEL, DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, Http2, INITIAL_WINDOW_SIZE,
+    MAX_CONCURRENT_STREAMS, NO_ERROR, PING, PROTOCOL_ERROR, REFUSED_STREAM, RST_STREAM, SETTINGS,
+    STATUS_200, STATUS_404, block, frame, get, request,
 };
 use crate::harness::keys::api_keys;
 use crate::harness::{GUARD, Gateway, Redis, eventually, process, ticket, topic};
@@ -22,7 +22,8 @@ async fn connections(gateway: &Gateway) -> f64 {
 #[tokio::test]
 async fn concurrent_streams_are_announced_and_enforced() {
     let redis = Redis::start().await;
-    let gateway = Gateway::builder(&redis).env("LIMITS__HTTP2_MAX_CONCURRENT_STREAMS", "3").start().await;
+    let gateway =
+        Gateway::builder(&redis).env("LIMITS__HTTP2_MAX_CONCURRENT_STREAMS", "3").start().await;
     let mut client = Http2::connect(&gateway, &[(INITIAL_WINDOW_SIZE, 0)]).await;
     let settings = client.frame(SETTINGS, 0).await;
     let announced = [&MAX_CONCURRENT_STREAMS.to_be_bytes()[..], &3u32.to_be_bytes()].concat();
@@ -41,7 +42,8 @@ async fn concurrent_streams_are_announced_and_enforced() {
 #[tokio::test]
 async fn responses_blocked_by_flow_control_are_reset() {
     let redis = Redis::start().await;
-    let builder = Gateway::builder(&redis).env("LIMITS__STALL", "500ms").env("SERVER__HEARTBEAT", "1h");
+    let builder =
+        Gateway::builder(&redis).env("LIMITS__STALL", "500ms").env("SERVER__HEARTBEAT", "1h");
     let gateway = builder.start().await;
     let mut client = Http2::connect(&gateway, &[(INITIAL_WINDOW_SIZE, 0)]).await;
     let poll = stream("1").replace("/events", "/events/poll");
@@ -49,7 +51,9 @@ async fn responses_blocked_by_flow_control_are_reset() {
     client.send(&get(1, &stream("1"))).await;
     client.open_window(1, 1 << 20).await;
     client.text(1, "sse.connected").await;
-    for (id, path, status) in [(3, "/nothing", STATUS_404), (5, &poll, STATUS_200), (7, &stream("1"), STATUS_200)] {
+    for (id, path, status) in
+        [(3, "/nothing", STATUS_404), (5, &poll, STATUS_200), (7, &stream("1"), STATUS_200)]
+    {
         client.send(&get(id, path)).await;
         assert_eq!(client.frame(HEADERS, id).await.payload[0], status, "{path}");
     }
@@ -104,12 +108,21 @@ async fn a_reset_stream_ends_at_once() {
     let last = redis.durable(&topic("t"), "a", "1").await.unwrap();
     let poll = stream("3").replace("/events", "/events/poll") + "&wait=30&lastEventId=" + &last;
     client.send(&get(5, &poll)).await;
-    eventually("two streams and a poll", || async { (connections(&gateway).await == 3.0).then_some(()) }).await;
+    eventually("two streams and a poll", || async {
+        (connections(&gateway).await == 3.0).then_some(())
+    })
+    .await;
     for (id, left) in [(1, 2.0), (5, 1.0), (3, 0.0)] {
         client.send(&frame(RST_STREAM, 0, id, &CANCEL.to_be_bytes())).await;
-        eventually("the stream to end", || async { (connections(&gateway).await == left).then_some(()) }).await;
+        eventually("the stream to end", || async {
+            (connections(&gateway).await == left).then_some(())
+        })
+        .await;
     }
-    assert_eq!(gateway.metric("sse_connections_closed_total", &[("reason", "client-gone")]).await, 3.0);
+    assert_eq!(
+        gateway.metric("sse_connections_closed_total", &[("reason", "client-gone")]).await,
+        3.0
+    );
     client.send(&get(7, "/nothing")).await;
     client.frame(HEADERS, 7).await;
 }
@@ -131,7 +144,8 @@ async fn a_closed_connection_ends_its_streams_at_once() {
 async fn draining_sends_goaway_and_finishes_streams() {
     let redis = Redis::start().await;
     let gateway = Gateway::builder(&redis).env("DRAIN__WINDOW", "3s").start().await;
-    let (mut idle, mut busy) = (Http2::connect(&gateway, &[]).await, Http2::connect(&gateway, &[]).await);
+    let (mut idle, mut busy) =
+        (Http2::connect(&gateway, &[]).await, Http2::connect(&gateway, &[]).await);
     idle.send(&get(1, "/nothing")).await;
     idle.frame(DATA, 1).await;
     busy.send(&get(1, &stream("1"))).await;
@@ -228,9 +242,15 @@ async fn responses_have_the_form_of_http2() {
     let length = answer.headers()["content-length"].to_str().unwrap().to_owned();
     assert_eq!(answer.bytes().await.unwrap().len().to_string(), length);
     let head = client.head(gateway.url("/nothing")).send().await.unwrap();
-    assert_eq!((head.status().as_u16(), head.headers()["content-length"].to_str().unwrap()), (404, &*length));
+    assert_eq!(
+        (head.status().as_u16(), head.headers()["content-length"].to_str().unwrap()),
+        (404, &*length)
+    );
     let stream = client.get(gateway.events_url(&ticket("1"), "")).send().await.unwrap();
-    assert!(stream.headers().get("content-length").is_none() && stream.headers().get("connection").is_none());
+    assert!(
+        stream.headers().get("content-length").is_none()
+            && stream.headers().get("connection").is_none()
+    );
 }
 
 #[tokio::test]
@@ -266,7 +286,10 @@ async fn expect_continue_gets_an_interim_response() {
     fields.extend([("expect", "100-continue"), ("authorization", "Bearer key-of-a-backend")]);
     client.send(&frame(HEADERS, END_HEADERS, 1, &block(&fields))).await;
     let interim = client.next_of(1).await;
-    assert!(interim.kind == HEADERS && !interim.ends() && interim.payload[0] != STATUS_200, "{interim:?}");
+    assert!(
+        interim.kind == HEADERS && !interim.ends() && interim.payload[0] != STATUS_200,
+        "{interim:?}"
+    );
     let event = br#"{"channel":"broadcast:t","payload":1}"#;
     client.send(&frame(DATA, END_STREAM, 1, event)).await;
     assert_eq!(client.next_of(1).await.payload[0], STATUS_200);
@@ -284,7 +307,9 @@ async fn a_connection_without_a_request_is_closed() {
         if !client.try_send(&frame(PING, 0, 0, b"somewhat")).await {
             break;
         }
-        while let Ok(next) = tokio::time::timeout(std::time::Duration::from_secs(1), client.next()).await {
+        while let Ok(next) =
+            tokio::time::timeout(std::time::Duration::from_secs(1), client.next()).await
+        {
             let Some(next) = next else { break };
             if next.kind == GOAWAY {
                 code = Some(next.code());

@@ -4,8 +4,9 @@ use reqwest::Client;
 
 use crate::harness::gateway::Builder;
 use crate::harness::http2::{
-    CONTINUATION, DATA, END_HEADERS, ENHANCE_YOUR_CALM, Frame, GOAWAY, HEADERS, Http2, INITIAL_WINDOW_SIZE, PING,
-    PRIORITY, RST_STREAM, SETTINGS, WINDOW_UPDATE, block, frame, get, request,
+    CONTINUATION, DATA, END_HEADERS, ENHANCE_YOUR_CALM, Frame, GOAWAY, HEADERS, Http2,
+    INITIAL_WINDOW_SIZE, PING, PRIORITY, RST_STREAM, SETTINGS, WINDOW_UPDATE, block, frame, get,
+    request,
 };
 use crate::harness::keys::Dir;
 use crate::harness::{GUARD, Gateway, Redis, eventually_within, ticket, topic};
@@ -114,7 +115,11 @@ async fn memory_of_requests_is_given_back() {
     let gateway = Gateway::start(&redis).await;
     let before = gateway.anonymous();
     let occupied = occupy(&gateway).await;
-    assert!(occupied > before + 16 * MIB, "{} KiB more are too few to tell", (occupied - before) >> 10);
+    assert!(
+        occupied > before + 16 * MIB,
+        "{} KiB more are too few to tell",
+        (occupied - before) >> 10
+    );
     eventually_within(3 * GUARD, "the memory to be given back", || async {
         (gateway.anonymous() < before + (occupied - before) / 4).then_some(())
     })
@@ -144,7 +149,8 @@ async fn until_cut(gateway: &Gateway, mut bytes: impl FnMut(u32) -> Vec<u8>) -> 
 async fn floods_of_frames_are_cut() {
     let redis = Redis::start().await;
     let gateway = Gateway::start(&redis).await;
-    let open = |n: u32| frame(HEADERS, END_HEADERS, 1 + 2 * n, &block(&request("POST", "/nothing")));
+    let open =
+        |n: u32| frame(HEADERS, END_HEADERS, 1 + 2 * n, &block(&request("POST", "/nothing")));
     let cases: Vec<(&str, Frames)> = vec![
         ("PING", Box::new(|_| frame(PING, 0, 0, b"somewhat").repeat(10))),
         ("SETTINGS", Box::new(|_| frame(SETTINGS, 0, 0, b"").repeat(10))),
@@ -204,7 +210,8 @@ async fn a_header_block_has_a_limit() {
     let redis = Redis::start().await;
     let gateway = Gateway::start(&redis).await;
     let client = Client::builder().http2_prior_knowledge().build().unwrap();
-    let get_with = |bytes| client.get(gateway.url("/nothing")).header("x-long", "x".repeat(bytes)).send();
+    let get_with =
+        |bytes| client.get(gateway.url("/nothing")).header("x-long", "x".repeat(bytes)).send();
     assert_eq!(get_with(15 << 10).await.unwrap().status(), 404);
     // reqwest's h2 knows our limit, and does not even send more: by hand.
     let mut raw = Http2::connect(&gateway, &[]).await;
@@ -216,7 +223,10 @@ async fn a_header_block_has_a_limit() {
     raw.send(&frame(CONTINUATION, END_HEADERS, 1, rest)).await;
     let answer = raw.next_of(1).await;
     // 431 has no entry in the static table; its digits are Huffman-coded.
-    assert!(answer.kind == HEADERS && answer.ends() && answer.payload.starts_with(STATUS_431), "{answer:?}");
+    assert!(
+        answer.kind == HEADERS && answer.ends() && answer.payload.starts_with(STATUS_431),
+        "{answer:?}"
+    );
 }
 
 #[tokio::test]

@@ -48,7 +48,10 @@ async fn busy(gateway: &Gateway, ticket: &Ticket) {
     let mut sse = Sse::connect(&gateway.events_url(ticket, ""), &[]).await;
     assert_eq!(sse.status, 200);
     let event = sse.event().await;
-    assert_eq!((event.event.as_str(), event.data.as_str()), ("sse.busy", r#"{"reason":"keys-away"}"#));
+    assert_eq!(
+        (event.event.as_str(), event.data.as_str()),
+        ("sse.busy", r#"{"reason":"keys-away"}"#)
+    );
     assert!(event.retry.is_some_and(|ms| (10_000..=30_000).contains(&ms)), "{event}");
     let url = gateway.url(&format!("/events/poll?ticket={}", ticket.jwt()));
     let answer = gateway.http().get(url).send().await.unwrap();
@@ -83,10 +86,18 @@ async fn each_algorithm_and_none_but_that_of_the_key() {
     for pair in &pairs {
         gateway.connect_with(&pair.ticket(), "").await;
         // What the key set says to all the world, as the secret of an HMAC.
-        let mut published = vec![pair.pem.clone(), pair.pem.trim_end().to_string(), pair.jwk.to_string()];
-        published.extend(["n", "x", "y"].iter().filter_map(|name| Some(pair.jwk[*name].as_str()?.to_string())));
+        let mut published =
+            vec![pair.pem.clone(), pair.pem.trim_end().to_string(), pair.jwk.to_string()];
+        published.extend(
+            ["n", "x", "y"].iter().filter_map(|name| Some(pair.jwk[*name].as_str()?.to_string())),
+        );
         for text in &published {
-            refused(&gateway, &ticket("1").secret(text).kid(&pair.kid).jwt(), "ticket-wrong-algorithm").await;
+            refused(
+                &gateway,
+                &ticket("1").secret(text).kid(&pair.kid).jwt(),
+                "ticket-wrong-algorithm",
+            )
+            .await;
         }
         // Under the kid of another, and signed by a stranger.
         for other in pairs.iter().filter(|other| other.kid != pair.kid) {
@@ -135,9 +146,14 @@ async fn own_keys_work_beside_the_key_set_with_or_without_it() {
 #[tokio::test]
 async fn an_unknown_kid_makes_one_fetch_for_all_who_wait_and_none_for_who_come_soon_after() {
     let redis = Redis::start().await;
-    let (old, new, third) = (Pair::new("RSA", "old"), Pair::new("EC", "new"), Pair::new("ED25519", "third"));
+    let (old, new, third) =
+        (Pair::new("RSA", "old"), Pair::new("EC", "new"), Pair::new("ED25519", "third"));
     let idp = Idp::start(std::slice::from_ref(&old.jwk)).await;
-    let gateway = builder(&redis, &idp).env("TICKETS__JWKS_COOLDOWN", "10m").env("SERVER__WORKERS", "4").start().await;
+    let gateway = builder(&redis, &idp)
+        .env("TICKETS__JWKS_COOLDOWN", "10m")
+        .env("SERVER__WORKERS", "4")
+        .start()
+        .await;
     gateway.connect_with(&old.ticket(), "").await;
     assert_eq!(idp.requests(), 1, "at the start");
     idp.publish(&[old.jwk.clone(), new.jwk.clone()]);
@@ -147,7 +163,11 @@ async fn an_unknown_kid_makes_one_fetch_for_all_who_wait_and_none_for_who_come_s
         let url = gateway.events_url(&pair.ticket().claim("sub", json!(n.to_string())), "");
         tokio::spawn(async move {
             let mut sse = Sse::connect(&url, &[]).await;
-            (n, sse.status, if sse.status == 200 { sse.event().await.event } else { sse.body().await })
+            (
+                n,
+                sse.status,
+                if sse.status == 200 { sse.event().await.event } else { sse.body().await },
+            )
         })
     };
     let all: Vec<_> = (0..50).map(open).collect();
@@ -165,7 +185,8 @@ async fn an_unknown_kid_makes_one_fetch_for_all_who_wait_and_none_for_who_come_s
         }
     }
     for n in 0..20 {
-        refused(&gateway, &third.ticket().kid(&format!("random-{n}")).jwt(), "ticket-unknown-key").await;
+        refused(&gateway, &third.ticket().kid(&format!("random-{n}")).jwt(), "ticket-unknown-key")
+            .await;
     }
     assert_eq!(idp.requests(), 2);
     assert_eq!(gateway.metric("sse_jwks_fetches_total", &[("outcome", "ok")]).await, 2.0);
@@ -199,7 +220,9 @@ async fn known_keys_are_good_while_the_issuer_is_away_or_talks_nonsense() {
     let redis = Redis::start().await;
     let (old, new) = (Pair::new("EC", "old"), Pair::new("EC", "new"));
     let idp = Idp::start(std::slice::from_ref(&old.jwk)).await;
-    let settings = builder(&redis, &idp).env("TICKETS__JWKS_REFRESH", "1s").env("TICKETS__JWKS_COOLDOWN", "100ms");
+    let settings = builder(&redis, &idp)
+        .env("TICKETS__JWKS_REFRESH", "1s")
+        .env("TICKETS__JWKS_COOLDOWN", "100ms");
     let gateway = settings.start().await;
     gateway.connect_with(&old.ticket(), "").await;
     let large = format!("{{\"keys\":[{}],\"x\":\"{}\"}}", new.jwk, "x".repeat(300 << 10));
@@ -255,7 +278,17 @@ async fn over_tls_only_from_an_issuer_whose_certificate_is_good() {
     dir.write("jwks.json", &json!({"keys": [pair.jwk]}).to_string());
     let port = free_port().to_string();
     let mut server = Command::new("openssl");
-    server.args(["s_server", "-quiet", "-WWW", "-accept", &port, "-cert", "server.pem", "-key", "server.key"]);
+    server.args([
+        "s_server",
+        "-quiet",
+        "-WWW",
+        "-accept",
+        &port,
+        "-cert",
+        "server.pem",
+        "-key",
+        "server.key",
+    ]);
     server.current_dir(&dir).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     die_with_parent(&mut server);
     let _server = Tls(server.spawn().expect("openssl is installed"));

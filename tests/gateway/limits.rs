@@ -35,7 +35,8 @@ async fn busy_poll(gateway: &Gateway, name: &str, reason: &str) {
 #[tokio::test]
 async fn an_instance_that_is_full_says_so_and_gives_free_places_away() {
     let redis = Redis::start().await;
-    let builder = Gateway::builder(&redis).env("LIMITS__MAX_CONNECTIONS", "4").env("SERVER__HEARTBEAT", "1h");
+    let builder =
+        Gateway::builder(&redis).env("LIMITS__MAX_CONNECTIONS", "4").env("SERVER__HEARTBEAT", "1h");
     let gateway = builder.start().await;
     let mut streams = Vec::new();
     for n in 0..4 {
@@ -70,7 +71,10 @@ async fn an_instance_that_is_full_says_so_and_gives_free_places_away() {
         busy(&gateway, "new", "full").await;
     }
     drop(streams);
-    eventually("no connection", || async { (gateway.metric("sse_connections", &[]).await == 0.0).then_some(()) }).await;
+    eventually("no connection", || async {
+        (gateway.metric("sse_connections", &[]).await == 0.0).then_some(())
+    })
+    .await;
     gateway.ready().await;
     // A ticket that was told to come back is not used up.
     let same = ticket("again");
@@ -120,7 +124,11 @@ async fn who_comes_again_takes_its_own_place_over_where_all_are_taken() {
         for _ in 0..3 {
             let new = gateway.connect_with(&same, "").await;
             let last = old.rest().await.pop().expect("a last frame");
-            assert_eq!((last.event.as_str(), &last.json()["reason"]), ("sse.closing", &json!("taken-over")), "{bound}");
+            assert_eq!(
+                (last.event.as_str(), &last.json()["reason"]),
+                ("sse.closing", &json!("taken-over")),
+                "{bound}"
+            );
             old = new;
         }
         busy(&gateway, "1", if bound.ends_with("USER") { "user-full" } else { "full" }).await;
@@ -130,7 +138,8 @@ async fn who_comes_again_takes_its_own_place_over_where_all_are_taken() {
 #[tokio::test]
 async fn refused_clients_take_no_place() {
     let redis = Redis::start().await;
-    let builder = Gateway::builder(&redis).env("LIMITS__MAX_CONNECTIONS", "1").env("TICKETS__LEEWAY", "0");
+    let builder =
+        Gateway::builder(&redis).env("LIMITS__MAX_CONNECTIONS", "1").env("TICKETS__LEEWAY", "0");
     let gateway = builder.env("TICKETS__RECONNECT_GRACE", "0").start().await;
     let used = ticket("1");
     drop(gateway.connect_with(&used, "").await);

@@ -90,7 +90,10 @@ async fn off_ignores_bare_publishes() {
     assert_eq!(receivers, 0, "nobody listens");
     let id = redis.durable(&user("1"), "d", "").await.unwrap();
     assert_eq!(sse.app_event().await.id, Some(id));
-    assert!(!gateway.admin_get("/metrics").await.1.contains("sse_recorder_role"), "no alert on \"nobody records\"");
+    assert!(
+        !gateway.admin_get("/metrics").await.1.contains("sse_recorder_role"),
+        "no alert on \"nobody records\""
+    );
 }
 
 /// Plain publishes of rising numbers on one channel, every few ms, until stopped.

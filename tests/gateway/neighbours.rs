@@ -21,7 +21,10 @@ async fn a_functions_flush_is_mended_while_plain_publishes_go_on() {
         }
     });
     redis.command::<()>(&["FUNCTION", "FLUSH"]).await;
-    eventually("the library to be there again", || async { redis.durable(&user("1"), "a", "1").await.ok() }).await;
+    eventually("the library to be there again", || async {
+        redis.durable(&user("1"), "a", "1").await.ok()
+    })
+    .await;
     gateway.ready().await;
     noise.abort();
 }
@@ -46,7 +49,8 @@ async fn entries_that_others_wrote_into_a_log_do_not_stop_a_replay() {
 async fn a_prefix_that_gives_the_same_function_names_is_refused_by_name() {
     let redis = Redis::start().await;
     let first = Gateway::durable_only(&redis).start().await;
-    let second = Gateway::durable_only(&redis).env("REDIS__KEY_PREFIX", "{sse}:").start_unready().await;
+    let second =
+        Gateway::durable_only(&redis).env("REDIS__KEY_PREFIX", "{sse}:").start_unready().await;
     second.log_says("another redis.key_prefix").await;
     second.not_ready().await;
     first.ready().await;

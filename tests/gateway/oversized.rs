@@ -11,7 +11,10 @@ const DEFAULT_BYTES: &str = "536870912";
 /// The line of the documentation that begins with this text; README.md or a page of docs/.
 fn documented(begin: &str) -> String {
     fn pages(folder: &Path, all: &mut Vec<String>) {
-        for entry in std::fs::read_dir(folder).expect("a folder").map(|entry| entry.expect("an entry").path()) {
+        for entry in std::fs::read_dir(folder)
+            .expect("a folder")
+            .map(|entry| entry.expect("an entry").path())
+        {
             match entry {
                 path if path.is_dir() => pages(&path, all),
                 path if path.extension().is_some_and(|e| e == "md") => {
@@ -61,7 +64,12 @@ async fn huge_plain_publish_is_refused_and_disconnects_no_gateway() {
     }
     redis.plain(user("1"), "good").await;
     let event = stream.app_event().await;
-    assert_eq!((event.event.as_str(), event.data.as_str()), ("message", "good"), "{}", stream.story());
+    assert_eq!(
+        (event.event.as_str(), event.data.as_str()),
+        ("message", "good"),
+        "{}",
+        stream.story()
+    );
     assert_eq!(gateway.metric("sse_redis_reconnects_total", &[]).await, 0.0);
     assert!(!gateway.log_contains(WARNING), "{}", gateway.log_text());
 }
@@ -72,7 +80,11 @@ async fn default_argument_limit_gets_a_warning_with_the_fix() {
     redis.command::<()>(&["CONFIG", "SET", "proto-max-bulk-len", DEFAULT_BYTES]).await;
     let gateway = Gateway::start(&redis).await;
     assert!(gateway.log_contains(WARNING), "{}", gateway.log_text());
-    assert!(gateway.log_contains("CONFIG SET proto-max-bulk-len 1048576"), "{}", gateway.log_text());
+    assert!(
+        gateway.log_contains("CONFIG SET proto-max-bulk-len 1048576"),
+        "{}",
+        gateway.log_text()
+    );
 }
 
 #[tokio::test]
@@ -80,8 +92,13 @@ async fn argument_limit_that_may_not_be_read_gets_no_warning() {
     let redis = Redis::start().await;
     redis.command::<()>(&["CONFIG", "SET", "proto-max-bulk-len", DEFAULT_BYTES]).await;
     add_user(&redis, "gateway").await;
-    let gateway = Gateway::builder(&redis).redis_url(&url_of(&redis, "gateway", "gw-password")).start().await;
-    assert!(!gateway.log_contains(WARNING) && !gateway.log_contains("NOPERM"), "{}", gateway.log_text());
+    let gateway =
+        Gateway::builder(&redis).redis_url(&url_of(&redis, "gateway", "gw-password")).start().await;
+    assert!(
+        !gateway.log_contains(WARNING) && !gateway.log_contains("NOPERM"),
+        "{}",
+        gateway.log_text()
+    );
 }
 
 #[tokio::test]
@@ -90,7 +107,8 @@ async fn documented_users_may_do_what_they_must() {
     for name in ["gateway", "shop", "legacy"] {
         add_user(&redis, name).await;
     }
-    let gateway = Gateway::builder(&redis).redis_url(&url_of(&redis, "gateway", "gw-password")).start().await;
+    let gateway =
+        Gateway::builder(&redis).redis_url(&url_of(&redis, "gateway", "gw-password")).start().await;
     gateway.recorder().await;
     let mut stream = gateway.connect("1").await;
     let start = stream.last_id().to_owned();
@@ -99,16 +117,29 @@ async fn documented_users_may_do_what_they_must() {
         let mut command = redis::cmd(words[0]);
         command.arg(&words[1..]);
         let mut conn = client.get_multiplexed_async_connection().await.unwrap();
-        command.query_async::<redis::Value>(&mut conn).await.unwrap_or_else(|e| panic!("{name}: {words:?}: {e}"));
+        command
+            .query_async::<redis::Value>(&mut conn)
+            .await
+            .unwrap_or_else(|e| panic!("{name}: {words:?}: {e}"));
     };
     let (mine, news) = (user("1"), topic("t"));
     for channel in [&mine, &news] {
-        as_user("shop", "shop-password", &["FCALL", "sse_publish", "1", channel, "a", "1", "KEY", "k"]).await;
+        as_user(
+            "shop",
+            "shop-password",
+            &["FCALL", "sse_publish", "1", channel, "a", "1", "KEY", "k"],
+        )
+        .await;
         as_user("legacy", "legacy-password", &["PUBLISH", channel, "2"]).await;
-        assert_eq!((stream.app_event().await.event, stream.app_event().await.data), ("a".into(), "2".into()));
+        assert_eq!(
+            (stream.app_event().await.event, stream.app_event().await.data),
+            ("a".into(), "2".into())
+        );
     }
     // A log that must start anew, and one that is empty.
-    redis.command::<String>(&["XADD", "sse:log:user:1:events", "18446744073709551615-1", "f", "x"]).await;
+    redis
+        .command::<String>(&["XADD", "sse:log:user:1:events", "18446744073709551615-1", "f", "x"])
+        .await;
     redis.command::<i64>(&["XTRIM", "sse:log:broadcast:t", "MAXLEN", "0"]).await;
     for channel in [&mine, &news] {
         as_user("shop", "shop-password", &["FCALL", "sse_publish", "1", channel, "b", "1"]).await;

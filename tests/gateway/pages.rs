@@ -8,7 +8,9 @@ use std::process::Command;
 
 /// What the command line has: each command with its long options.
 fn commands() -> Vec<(String, Vec<String>)> {
-    let longs = |c: &clap::Command| c.get_arguments().filter_map(|a| a.get_long()).map(str::to_owned).collect();
+    let longs = |c: &clap::Command| {
+        c.get_arguments().filter_map(|a| a.get_long()).map(str::to_owned).collect()
+    };
     Cli::command().get_subcommands().map(|c| (c.get_name().to_owned(), longs(c))).collect()
 }
 
@@ -21,7 +23,8 @@ fn a_shell_completes_every_command_and_option() {
         assert_eq!((ran.code, ran.err.as_str()), (Some(0), ""));
         for (command, longs) in &commands {
             assert!(ran.out.contains(command.as_str()), "{shell}: {command}");
-            let missing: Vec<_> = longs.iter().filter(|long| !ran.out.contains(long.as_str())).collect();
+            let missing: Vec<_> =
+                longs.iter().filter(|long| !ran.out.contains(long.as_str())).collect();
             assert!(missing.is_empty(), "{shell}: {command}: {missing:?}");
         }
     }
@@ -35,7 +38,8 @@ fn bash_takes_the_completions_and_completes_with_them() {
     dir.write("completions", &run(&["completions", "bash"], &[]).out);
     let script = "source ./completions; COMP_WORDS=(sse-gateway trace --ch); COMP_CWORD=2; \
                   $(complete -p sse-gateway | sed 's/.*-F \\([^ ]*\\).*/\\1/') sse-gateway --ch trace; echo \"${COMPREPLY[*]}\"";
-    let done = Command::new("bash").args(["-euc", script]).current_dir(&dir).output().expect("bash");
+    let done =
+        Command::new("bash").args(["-euc", script]).current_dir(&dir).output().expect("bash");
     let told = String::from_utf8_lossy(&done.stderr).into_owned();
     assert_eq!(String::from_utf8_lossy(&done.stdout).trim(), "--channel", "{told}");
 }
@@ -52,7 +56,8 @@ fn the_man_page_names_every_command_and_each_has_its_own() {
     for (command, longs) in commands() {
         assert!(plain(&page.out).contains(&format!("sse-gateway-{command}(1)")), "{command}");
         let own = plain(&dir.read(&format!("man/sse-gateway-{command}.1")));
-        let missing: Vec<_> = longs.iter().filter(|long| !own.contains(&format!("--{long}"))).collect();
+        let missing: Vec<_> =
+            longs.iter().filter(|long| !own.contains(&format!("--{long}"))).collect();
         assert!(missing.is_empty(), "{command}: {missing:?}");
     }
     assert_eq!(dir.read("man/sse-gateway.1"), page.out);

@@ -34,7 +34,9 @@ async fn the_payload_of_an_envelope_is_relayed_as_written() {
     for payload in payloads {
         for message in [
             format!("{{\"type\":\"t\",\"payload\":{payload}}}"),
-            format!(" {{ \"payload\" : {payload} , \"more\":[{{\"payload\":0}}], \"type\":\"t\" }}\n"),
+            format!(
+                " {{ \"payload\" : {payload} , \"more\":[{{\"payload\":0}}], \"type\":\"t\" }}\n"
+            ),
         ] {
             publisher.plain(user("1"), message).await;
             let event = sse.app_event().await;
@@ -42,9 +44,11 @@ async fn the_payload_of_an_envelope_is_relayed_as_written() {
         }
     }
     // Without `type` it is a `message`, also where it is null; other members are ignored, also one whose name is no text.
-    for message in
-        [r#"{"payload":1}"#, r#"{"type":null,"payload":1,"id":null,"retry":null}"#, r#"{"\ud800":0,"payload":1}"#]
-    {
+    for message in [
+        r#"{"payload":1}"#,
+        r#"{"type":null,"payload":1,"id":null,"retry":null}"#,
+        r#"{"\ud800":0,"payload":1}"#,
+    ] {
         publisher.plain(user("1"), message).await;
         let event = sse.app_event().await;
         assert_eq!((event.event.as_str(), event.data.as_str()), ("message", "1"), "{message}");

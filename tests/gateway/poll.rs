@@ -1,7 +1,9 @@
 //! `GET /events/poll`, where streaming is blocked: the same cursor, one answer at a time.
 
 use crate::harness::ticket::Ticket;
-use crate::harness::{Event, Gateway, Id, Load, Redis, Sse, assert_received, encode, eventually, ticket, topic, user};
+use crate::harness::{
+    Event, Gateway, Id, Load, Redis, Sse, assert_received, encode, eventually, ticket, topic, user,
+};
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 
@@ -39,9 +41,17 @@ fn events(answer: &Value) -> Vec<Event> {
     let list = answer["events"].as_array().expect("a list");
     list.iter()
         .map(|event| {
-            let text = |name: &str| event[name].as_str().unwrap_or_else(|| panic!("{name}: {event}")).to_string();
+            let text = |name: &str| {
+                event[name].as_str().unwrap_or_else(|| panic!("{name}: {event}")).to_string()
+            };
             let id = text("id");
-            Event { id: Some(id.clone()), last_id: id, event: text("type"), data: text("data"), retry: None }
+            Event {
+                id: Some(id.clone()),
+                last_id: id,
+                event: text("type"),
+                data: text("data"),
+                retry: None,
+            }
         })
         .collect()
 }
@@ -69,7 +79,8 @@ async fn with_an_id_what_was_missed_comes_at_once_as_a_stream_would_tell_it() {
     let gateway = Gateway::start(&redis).await;
     gateway.recorder().await;
     let start = cursor(&poll(&gateway, &ticket("1"), "").await);
-    let payloads = ["{\"a\": 1}", "", "two\nlines", "a\r\nb\rc", "žluťoučký \u{1f40e} \u{0}", "\"quoted\""];
+    let payloads =
+        ["{\"a\": 1}", "", "two\nlines", "a\r\nb\rc", "žluťoučký \u{1f40e} \u{0}", "\"quoted\""];
     let mut ids = Vec::new();
     for (n, payload) in payloads.iter().enumerate() {
         let channel = if n % 2 == 0 { user("1") } else { topic("t") };
@@ -77,14 +88,27 @@ async fn with_an_id_what_was_missed_comes_at_once_as_a_stream_would_tell_it() {
         redis.durable(&user("2"), "other", "not mine").await.unwrap();
     }
     redis.plain(user("1"), "plain").await;
-    eventually("the plain one in the log", || async { (redis.log_ids(&user("1")).await.len() == 4).then_some(()) })
-        .await;
+    eventually("the plain one in the log", || async {
+        (redis.log_ids(&user("1")).await.len() == 4).then_some(())
+    })
+    .await;
     let started = Instant::now();
     let answer = poll(&gateway, &ticket("1"), &after(&start, "30")).await;
     assert!(started.elapsed() < AT_ONCE, "it waited {:?}", started.elapsed());
     let told = events(&answer);
     let data: Vec<&str> = told.iter().map(|e| e.data.as_str()).collect();
-    assert_eq!(data, ["{\"a\": 1}", "", "two\nlines", "a\nb\nc", "žluťoučký \u{1f40e} \u{0}", "\"quoted\"", "plain"]);
+    assert_eq!(
+        data,
+        [
+            "{\"a\": 1}",
+            "",
+            "two\nlines",
+            "a\nb\nc",
+            "žluťoučký \u{1f40e} \u{0}",
+            "\"quoted\"",
+            "plain"
+        ]
+    );
     let told_ids: Vec<&String> = told.iter().take(6).filter_map(|e| e.id.as_ref()).collect();
     assert_eq!(told_ids, ids.iter().collect::<Vec<_>>());
     assert_eq!((told[0].event.as_str(), told[6].event.as_str()), ("kind 0", "message"));
@@ -99,7 +123,9 @@ async fn with_an_id_what_was_missed_comes_at_once_as_a_stream_would_tell_it() {
     let answer = poll(&gateway, &ticket("1"), &format!("{}&topics=u", after(&start, "0"))).await;
     assert_eq!(events(&answer).len(), 4);
     assert_eq!(gateway.metric("sse_connections", &[]).await, 0.0);
-    assert!(gateway.metric("sse_connections_closed_total", &[("reason", "poll-done")]).await >= 5.0);
+    assert!(
+        gateway.metric("sse_connections_closed_total", &[("reason", "poll-done")]).await >= 5.0
+    );
     assert!(gateway.metric("sse_connections_opened_total", &[("transport", "poll")]).await >= 5.0);
 }
 
@@ -131,7 +157,11 @@ async fn it_waits_for_the_next_event_and_no_longer_than_asked() {
     assert_eq!(answer["events"][0]["id"], json!(id));
     assert!(Id::of(&cursor(&answer)) >= Id::of(&id));
     for wait in ["31", "-1", "abc", "NaN", "inf", ""] {
-        let url = gateway.url(&format!("/events/poll?ticket={}{}", ticket("1").jwt(), after(&quiet, wait)));
+        let url = gateway.url(&format!(
+            "/events/poll?ticket={}{}",
+            ticket("1").jwt(),
+            after(&quiet, wait)
+        ));
         let answer = gateway.http().get(url).send().await.unwrap();
         assert_eq!(answer.status(), 400, "wait={wait}");
         let json: Value = serde_json::from_str(&answer.text().await.unwrap()).unwrap();
@@ -160,7 +190,10 @@ async fn a_gap_is_told_in_its_member() {
     assert!(started.elapsed() < AT_ONCE, "it waited {:?}", started.elapsed());
     for id in ["garbage", "99999999999999-0"] {
         let answer = poll(&gateway, &ticket("1"), &after(id, "0")).await;
-        assert_eq!((&answer["gap"]["reason"], &answer["gap"]["from"]), (&json!("unknown-id"), &json!(id)));
+        assert_eq!(
+            (&answer["gap"]["reason"], &answer["gap"]["from"]),
+            (&json!("unknown-id"), &json!(id))
+        );
         assert_eq!(answer["events"], json!([]));
         // From here it goes on.
         let id = redis.durable(&user("1"), "a", "next").await.unwrap();

@@ -20,7 +20,8 @@ async fn first_event(gateway: &Gateway, user: &str, headers: &[(&str, &str)]) ->
 #[tokio::test]
 async fn a_user_who_comes_too_often_is_told_to_come_later() {
     let redis = Redis::start().await;
-    let gateway = Gateway::builder(&redis).env("LIMITS__CONNECTS_PER_USER_PER_MINUTE", "3").start().await;
+    let gateway =
+        Gateway::builder(&redis).env("LIMITS__CONNECTS_PER_USER_PER_MINUTE", "3").start().await;
     for _ in 0..3 {
         assert_eq!(first_event(&gateway, "1", &[]).await, "sse.connected");
     }
@@ -38,7 +39,8 @@ async fn a_user_who_comes_too_often_is_told_to_come_later() {
 #[tokio::test]
 async fn an_address_that_comes_too_often_is_told_so_before_its_ticket_is_looked_at() {
     let redis = Redis::start().await;
-    let gateway = Gateway::builder(&redis).env("LIMITS__CONNECTS_PER_ADDRESS_PER_MINUTE", "2").start().await;
+    let gateway =
+        Gateway::builder(&redis).env("LIMITS__CONNECTS_PER_ADDRESS_PER_MINUTE", "2").start().await;
     assert_eq!(first_event(&gateway, "1", &[]).await, "sse.connected");
     // One without a ticket counts.
     let refused = Sse::try_connect(&gateway.url("/events"), &Request::default()).await.unwrap();
@@ -46,7 +48,11 @@ async fn an_address_that_comes_too_often_is_told_so_before_its_ticket_is_looked_
     assert_eq!(first_event(&gateway, "2", &[]).await, "busy too-often");
     // Nobody is believed who was not named.
     for name in ["X-Forwarded-For", "Forwarded", "X-Real-IP"] {
-        assert_eq!(first_event(&gateway, "3", &[(name, "198.51.100.7")]).await, "busy too-often", "{name}");
+        assert_eq!(
+            first_event(&gateway, "3", &[(name, "198.51.100.7")]).await,
+            "busy too-often",
+            "{name}"
+        );
     }
 }
 
@@ -68,10 +74,18 @@ async fn a_trusted_proxy_names_the_client() {
     assert_eq!(x("2001:db8:0:1::b").await, "busy too-often", "one site");
     // The other header is the client's.
     assert_eq!(
-        first_event(&gateway, "1", &[("Forwarded", "for=198.51.100.50"), ("X-Forwarded-For", "198.51.100.1")]).await,
+        first_event(
+            &gateway,
+            "1",
+            &[("Forwarded", "for=198.51.100.50"), ("X-Forwarded-For", "198.51.100.1")]
+        )
+        .await,
         "busy too-often"
     );
-    assert!(gateway.log_text().contains(r#""client":"198.51.100.2""#), "the access log names the client");
+    assert!(
+        gateway.log_text().contains(r#""client":"198.51.100.2""#),
+        "the access log names the client"
+    );
 
     let gateway = builder().env("SERVER__CLIENT_ADDRESS_HEADER", "forwarded").start().await;
     let forwarded = async |value: &str| first_event(&gateway, "1", &[("Forwarded", value)]).await;
@@ -83,15 +97,28 @@ async fn a_trusted_proxy_names_the_client() {
 async fn an_api_key_that_comes_too_often_is_answered_with_429_and_others_are_not() {
     let redis = Redis::start().await;
     let keys = api_keys(&[("one", "publish"), ("two", "publish")]);
-    let gateway =
-        Gateway::builder(&redis).env("API_KEYS", &keys).env("LIMITS__POSTS_PER_KEY_PER_SECOND", "1").start().await;
+    let gateway = Gateway::builder(&redis)
+        .env("API_KEYS", &keys)
+        .env("LIMITS__POSTS_PER_KEY_PER_SECOND", "1")
+        .start()
+        .await;
     let post = async |key: &str| {
         let body = r#"{"channel":"user:1:events","payload":1}"#;
-        gateway.http().post(gateway.url("/publish")).bearer_auth(key).body(body).send().await.unwrap()
+        gateway
+            .http()
+            .post(gateway.url("/publish"))
+            .bearer_auth(key)
+            .body(body)
+            .send()
+            .await
+            .unwrap()
     };
     // A second has room for one: of ten at once most are refused, however slow the machine is.
     let answers = futures_util::future::join_all((0..10).map(|_| post("one"))).await;
-    let refused = answers.iter().find(|answer| answer.status() == StatusCode::TOO_MANY_REQUESTS).expect("one too many");
+    let refused = answers
+        .iter()
+        .find(|answer| answer.status() == StatusCode::TOO_MANY_REQUESTS)
+        .expect("one too many");
     assert_eq!(refused.headers()[header::RETRY_AFTER], "1");
     assert!(answers.iter().any(|answer| answer.status() == StatusCode::OK));
     assert_eq!(post("two").await.status(), StatusCode::OK);

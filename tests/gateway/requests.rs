@@ -62,12 +62,15 @@ impl Served {
     }
 
     async fn connect(&self) -> Box<dyn Socket> {
-        let address = self.gateway.url("/").trim_start_matches("http://").trim_end_matches('/').to_owned();
+        let address =
+            self.gateway.url("/").trim_start_matches("http://").trim_end_matches('/').to_owned();
         let tcp = TcpStream::connect(address).await.expect("it listens");
         tcp.set_nodelay(true).unwrap();
         match &self.tls {
             None => Box::new(tcp),
-            Some(tls) => Box::new(tls.connect(ServerName::try_from("127.0.0.1").unwrap(), tcp).await.unwrap()),
+            Some(tls) => Box::new(
+                tls.connect(ServerName::try_from("127.0.0.1").unwrap(), tcp).await.unwrap(),
+            ),
         }
     }
 }
@@ -81,7 +84,9 @@ async fn read_until(socket: &mut Box<dyn Socket>, text: &str, count: usize) -> S
         while found < count {
             let read = socket.read_buf(&mut seen).await.expect("it goes on");
             assert_ne!(read, 0, "the end after {}", String::from_utf8_lossy(&seen));
-            while let Some(at) = seen[from..].windows(text.len()).position(|window| window == text.as_bytes()) {
+            while let Some(at) =
+                seen[from..].windows(text.len()).position(|window| window == text.as_bytes())
+            {
                 found += 1;
                 from += at + text.len();
             }
@@ -101,7 +106,10 @@ async fn pipelined_requests_are_answered_in_their_order() {
         let mut reader = redis.conn().await;
         let mut text = String::new();
         for n in 0..REQUESTS {
-            let body = format!("{{\"channel\":\"{}\",\"type\":\"t\",\"payload\":\"\\r\\n{n}\"}}", user("1"));
+            let body = format!(
+                "{{\"channel\":\"{}\",\"type\":\"t\",\"payload\":\"\\r\\n{n}\"}}",
+                user("1")
+            );
             let head = "POST /publish HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer key\r\n";
             text += &match n % 3 {
                 0 => format!("{head}Content-Length: {}\r\n\r\n{body}", body.len()),
@@ -111,7 +119,11 @@ async fn pipelined_requests_are_answered_in_their_order() {
                         0 => String::new(),
                         len => format!("{len:x}\r\n{part}\r\n"),
                     };
-                    format!("{head}Transfer-Encoding: chunked\r\n\r\n{}{}0\r\n\r\n", chunk(a), chunk(b))
+                    format!(
+                        "{head}Transfer-Encoding: chunked\r\n\r\n{}{}0\r\n\r\n",
+                        chunk(a),
+                        chunk(b)
+                    )
                 }
                 _ => SMALL.to_owned(),
             };
@@ -121,13 +133,24 @@ async fn pipelined_requests_are_answered_in_their_order() {
             socket.write_all(piece).await.unwrap();
         }
         let answers = read_until(&mut socket, "HTTP/1.1 405", REQUESTS / 3).await;
-        let statuses: Vec<&str> =
-            answers.match_indices("HTTP/1.1 ").map(|(at, start)| &answers[at + start.len()..][..3]).collect();
+        let statuses: Vec<&str> = answers
+            .match_indices("HTTP/1.1 ")
+            .map(|(at, start)| &answers[at + start.len()..][..3])
+            .collect();
         assert_eq!(statuses, ["200", "200", "405"].repeat(REQUESTS / 3));
-        let log: Vec<redis::Value> =
-            redis::cmd("XRANGE").arg("sse:log:user:1:events").arg("-").arg("+").query_async(&mut reader).await.unwrap();
+        let log: Vec<redis::Value> = redis::cmd("XRANGE")
+            .arg("sse:log:user:1:events")
+            .arg("-")
+            .arg("+")
+            .query_async(&mut reader)
+            .await
+            .unwrap();
         assert_eq!(log.len(), REQUESTS / 3 * 2);
-        redis::cmd("DEL").arg("sse:log:user:1:events").query_async::<()>(&mut reader).await.unwrap();
+        redis::cmd("DEL")
+            .arg("sse:log:user:1:events")
+            .query_async::<()>(&mut reader)
+            .await
+            .unwrap();
     }
 }
 
@@ -159,7 +182,8 @@ async fn a_flood_of_pipelined_requests_costs_little_memory() {
                         let n = read.read(&mut bytes).await.unwrap();
                         assert_ne!(n, 0, "closed after {count} answers");
                         tail.extend_from_slice(&bytes[..n]);
-                        count += tail.windows(12).filter(|window| *window == b"HTTP/1.1 405").count();
+                        count +=
+                            tail.windows(12).filter(|window| *window == b"HTTP/1.1 405").count();
                         tail.drain(..tail.len().saturating_sub(11));
                     }
                 };
@@ -214,9 +238,14 @@ async fn a_request_for_a_stream_behind_another_cuts_no_answer_off() {
         socket.write_all(format!("{poll}{}", stream("1")).as_bytes()).await.unwrap();
         let answers = read_until(&mut socket, "sse.connected", 1).await;
         let (head, rest) = answers.split_once("\r\n\r\n").unwrap();
-        let length: usize = head.split_once("content-length: ").unwrap().1.lines().next().unwrap().parse().unwrap();
+        let length: usize =
+            head.split_once("content-length: ").unwrap().1.lines().next().unwrap().parse().unwrap();
         assert!(length > 1 << 20, "it does not take several writes: {length}");
-        assert!(rest[..length].ends_with('}') && rest[length..].starts_with("HTTP/1.1 200"), "{}", &rest[length..]);
+        assert!(
+            rest[..length].ends_with('}') && rest[length..].starts_with("HTTP/1.1 200"),
+            "{}",
+            &rest[length..]
+        );
         // Nor a stream.
         let left = stream("2").replace("\r\n\r\n", "\r\nContent-Length: 0\r\n\r\n");
         let mut socket = served.connect().await;
@@ -264,7 +293,10 @@ async fn a_stream_over_a_used_connection_costs_as_little_as_any_other() {
         }
         drop(all);
         let gone = 3.0 * STREAMS as f64;
-        served.gateway.metric_reaches("sse_connections_closed_total", &[("reason", "client-gone")], gone).await;
+        served
+            .gateway
+            .metric_reaches("sse_connections_closed_total", &[("reason", "client-gone")], gone)
+            .await;
     }
 }
 

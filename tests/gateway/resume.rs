@@ -23,7 +23,10 @@ async fn by_header_and_by_both_names_in_the_query() {
         (gateway.events_url(&same, ""), &header[..]),
         (gateway.events_url(&ticket("1"), &query("lastEventId")), &[]),
         (gateway.events_url(&ticket("1"), &query("last_event_id")), &[]),
-        (gateway.events_url(&ticket("1"), &format!("&lastEventId={}", query("last_event_id"))), &[]),
+        (
+            gateway.events_url(&ticket("1"), &format!("&lastEventId={}", query("last_event_id"))),
+            &[],
+        ),
         // EventSource keeps the URL and adds the header: the header is the fresher one.
         (gateway.events_url(&ticket("1"), "&lastEventId=1-1"), &header[..]),
         (gateway.events_url(&ticket("1"), ""), &header[..]),
@@ -94,8 +97,11 @@ async fn without_an_id_nothing_old_is_told() {
 #[tokio::test]
 async fn after_heartbeats_only_and_longer_than_the_retention() {
     let redis = Redis::start().await;
-    let gateway =
-        Gateway::durable_only(&redis).env("SERVER__HEARTBEAT", "200ms").env("HISTORY__RETENTION", "3s").start().await;
+    let gateway = Gateway::durable_only(&redis)
+        .env("SERVER__HEARTBEAT", "200ms")
+        .env("HISTORY__RETENTION", "3s")
+        .start()
+        .await;
     let mut sse = gateway.connect("1").await;
     let start = Id::of(sse.last_id());
     let mut last = start;
@@ -177,7 +183,9 @@ async fn five_thousand_events_in_pages() {
         let from = published[n * 250].id;
         let mut sse = gateway.resume("1", &from.to_string()).await;
         let goal = upto.to_string();
-        tasks.push(tokio::spawn(async move { (from, sse.until(|e| e.id.as_ref() == Some(&goal)).await) }));
+        tasks.push(tokio::spawn(async move {
+            (from, sse.until(|e| e.id.as_ref() == Some(&goal)).await)
+        }));
     }
     for task in tasks {
         let (from, received) = task.await.unwrap();

@@ -1,6 +1,8 @@
 //! Resuming while events keep coming: 200 joins at 2,000 events a second on ten channels.
 
-use crate::harness::{Event, Gateway, Id, Load, Redis, Sse, assert_received, encode, ticket, topic, user};
+use crate::harness::{
+    Event, Gateway, Id, Load, Redis, Sse, assert_received, encode, ticket, topic, user,
+};
 
 /// What one client has: where it began, what it got, where it stands.
 struct Client {

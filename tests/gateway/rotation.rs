@@ -81,17 +81,26 @@ async fn a_bad_file_leaves_what_was_and_is_told_with_its_name() {
     let (new, public) = other.pair("EC");
     let (secret, file) = (dir.write("secret", SECRET), dir.text("EC.pub"));
     let keys = json!([{"kid": "ec", "algorithm": "ES256", "public_key_file": file}]);
-    let gateway =
-        builder(&redis).env("TICKETS__SECRET_FILE", &secret).env("TICKETS__KEYS", &keys.to_string()).start().await;
-    let by = |key: &jsonwebtoken::EncodingKey| ticket("1").signed(Algorithm::ES256, key.clone()).kid("ec");
+    let gateway = builder(&redis)
+        .env("TICKETS__SECRET_FILE", &secret)
+        .env("TICKETS__KEYS", &keys.to_string())
+        .start()
+        .await;
+    let by = |key: &jsonwebtoken::EncodingKey| {
+        ticket("1").signed(Algorithm::ES256, key.clone()).kid("ec")
+    };
     let failed = async || gateway.metric("sse_reloads_total", &[("outcome", "failed")]).await;
     let mut told = 0;
-    for (name, content) in [("EC.pub", "-----BEGIN NONSENSE-----"), ("EC.pub", ""), ("secret", " \n")] {
+    for (name, content) in
+        [("EC.pub", "-----BEGIN NONSENSE-----"), ("EC.pub", ""), ("secret", " \n")]
+    {
         let before = failed().await;
         dir.write(name, content);
         eventually("the failure", || async { (failed().await > before).then_some(()) }).await;
         let path = dir.text(name);
-        let lines = || gateway.log_text().lines().filter(|l| l.contains("ERROR") && l.contains(&path)).count();
+        let lines = || {
+            gateway.log_text().lines().filter(|l| l.contains("ERROR") && l.contains(&path)).count()
+        };
         eventually("the file's name", || std::future::ready((lines() > 0).then_some(()))).await;
         gateway.connect_with(&by(&old), "").await;
         gateway.connect("1").await;
@@ -122,16 +131,23 @@ async fn old_and_new_side_by_side_as_the_readme_has_it_and_api_keys_with_them() 
     let write = |keys: &[(&str, &str)], api_key: &str, more: &str| {
         let keys: Vec<String> = keys
             .iter()
-            .map(|(kid, file)| format!("{{ kid = \"{kid}\", algorithm = \"HS256\", secret_file = \"{file}\" }}"))
+            .map(|(kid, file)| {
+                format!("{{ kid = \"{kid}\", algorithm = \"HS256\", secret_file = \"{file}\" }}")
+            })
             .collect();
-        let api = format!("api_keys = [{{ sha256 = \"{}\", scopes = [\"tickets\"] }}]\n", sha256(api_key));
+        let api = format!(
+            "api_keys = [{{ sha256 = \"{}\", scopes = [\"tickets\"] }}]\n",
+            sha256(api_key)
+        );
         dir.write("gateway.toml", &format!("{api}[tickets]\nkeys = [{}]\n{more}", keys.join(", ")))
     };
     let file = write(&[("old", &old)], "first", "");
     let gateway = builder(&redis).config(&file).start().await;
-    let reloads = async |n: f64| gateway.metric_reaches("sse_reloads_total", &[("outcome", "ok")], n).await;
+    let reloads =
+        async |n: f64| gateway.metric_reaches("sse_reloads_total", &[("outcome", "ok")], n).await;
     let mint = async |key: &str| {
-        let request = gateway.http().post(gateway.url("/tickets")).bearer_auth(key).body(r#"{"user":"1"}"#);
+        let request =
+            gateway.http().post(gateway.url("/tickets")).bearer_auth(key).body(r#"{"user":"1"}"#);
         request.send().await.unwrap()
     };
     let kid = async |key: &str| {
@@ -200,7 +216,8 @@ async fn a_new_certificate_is_seen_by_new_connections_and_old_ones_live() {
     gateway.log_says("server.pem holds no certificate that fits the key").await;
     client(&dir).get(url()).send().await.unwrap();
     dir.write("server.key", &other.read("server.key"));
-    eventually("the new certificate", || async { client(&other).get(url()).send().await.ok() }).await;
+    eventually("the new certificate", || async { client(&other).get(url()).send().await.ok() })
+        .await;
     assert!(client(&dir).get(url()).send().await.is_err(), "no new connection with the old one");
     gateway.log_says("a new certificate is in use").await;
     let id = redis.durable(&user("1"), "a", "1").await.unwrap();

@@ -33,7 +33,10 @@ async fn a_redis_put_back_to_an_older_file_is_told_on_open_streams_and_gives_no_
     let mut world = restored().await;
     let gap = world.stream.app_event().await;
     assert_eq!(gap.json()["reason"], "reset", "{}", world.stream.story());
-    assert!(gap.own_id() > Id::of(&world.forgotten), "the clock is past all that any instance has seen");
+    assert!(
+        gap.own_id() > Id::of(&world.forgotten),
+        "the clock is past all that any instance has seen"
+    );
     let next = world.redis.durable(&user("1"), "a", "3").await.unwrap();
     assert!(Id::of(&next) > gap.own_id());
     assert_eq!(world.stream.app_event().await.id, Some(next), "{}", world.stream.story());
@@ -76,7 +79,9 @@ async fn a_wipe_in_the_millisecond_of_an_event_is_told_and_costs_none_behind_it(
         for name in steps {
             match name {
                 "wipe" => step.cmd("FLUSHALL").ignore(),
-                kind => step.cmd("FCALL").arg("sse_publish").arg(1).arg(user("1")).arg(kind).arg("1"),
+                kind => {
+                    step.cmd("FCALL").arg("sse_publish").arg(1).arg(user("1")).arg(kind).arg("1")
+                }
             };
         }
         let ids: Vec<String> = step.query_async(&mut redis.conn().await).await.unwrap();

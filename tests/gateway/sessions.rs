@@ -79,7 +79,8 @@ async fn the_same_url_is_let_in_after_exp_on_another_instance_and_takes_over() {
     let live = redis.durable(&user("1"), "a", "2").await.unwrap();
     assert_eq!(old.app_event().await.id, Some(live));
     for gateway in [&one, &two] {
-        let closed = gateway.metric("sse_connections_closed_total", &[("reason", "taken-over")]).await;
+        let closed =
+            gateway.metric("sse_connections_closed_total", &[("reason", "taken-over")]).await;
         assert_eq!(closed, 2.0);
     }
     // Another ticket of the same user is another session: both live.
@@ -98,7 +99,8 @@ async fn a_session_ends_its_grace_after_its_stream() {
     expired(&gateway, &same).await;
     // Within the grace: in.
     drop(gateway.connect_with(&same, "").await);
-    eventually("the end of the session", || async { (sessions(&redis).await == 0).then_some(()) }).await;
+    eventually("the end of the session", || async { (sessions(&redis).await == 0).then_some(()) })
+        .await;
     assert_eq!(refusal(&gateway, &same).await, "ticket-expired");
 }
 
@@ -216,16 +218,25 @@ async fn no_resume_reaches_back_before_the_first_cursor() {
             let connected = sse.connected().await;
             assert_eq!((&connected.json()["resumed"], connected.id), (&json!(false), None));
             let gap = sse.app_event().await;
-            assert_eq!((gap.event.as_str(), gap.json()["reason"].as_str()), ("sse.gap", Some("unknown-id")));
+            assert_eq!(
+                (gap.event.as_str(), gap.json()["reason"].as_str()),
+                ("sse.gap", Some("unknown-id"))
+            );
             assert_eq!(gap.json()["from"], cursor);
             // From now on, live.
             let id = redis.durable(&channel, "a", "live").await.unwrap();
             assert_eq!(sse.app_event().await.id, Some(id), "{}", sse.story());
             // A poll gets the same.
-            let query = format!("/events/poll?ticket={}&lastEventId={}", ticket.jwt(), encode(cursor));
-            let answer = gateway.http().get(gateway.url(&query)).send().await.unwrap().text().await.unwrap();
+            let query =
+                format!("/events/poll?ticket={}&lastEventId={}", ticket.jwt(), encode(cursor));
+            let answer =
+                gateway.http().get(gateway.url(&query)).send().await.unwrap().text().await.unwrap();
             let json: Value = serde_json::from_str(&answer).unwrap();
-            assert_eq!((&json["gap"]["reason"], &json["events"]), (&json!("unknown-id"), &json!([])), "{answer}");
+            assert_eq!(
+                (&json["gap"]["reason"], &json["events"]),
+                (&json!("unknown-id"), &json!([])),
+                "{answer}"
+            );
         }
     }
     let last = redis.durable(&channel, "a", "last").await.unwrap();
@@ -251,7 +262,10 @@ async fn sessions_outlive_a_wiped_redis() {
     let mut busy = Sse::connect(&two.events_url(&unused(&same), ""), &[]).await;
     let only = busy.rest().await.pop().expect("a frame");
     assert_eq!((busy.status, only.event.as_str()), (200, "sse.busy"), "{only}");
-    eventually("the session to be written again", || async { (sessions(&redis).await == 1).then_some(()) }).await;
+    eventually("the session to be written again", || async {
+        (sessions(&redis).await == 1).then_some(())
+    })
+    .await;
     let mut new = two.connect_with(&same, "").await;
     assert_eq!(closing(&mut sse).await.0, "taken-over");
     let id = redis.durable(&user("1"), "a", "1").await.unwrap();
@@ -298,7 +312,8 @@ async fn no_session_ends_because_redis_was_away_for_longer_than_it_lives() {
     const CLIENTS: usize = 60;
     let redis = Redis::start().await;
     let proxy = Proxy::start(&redis.address()).await;
-    let builder = strict(&redis).redis_url(&proxy.redis_url()).env("TICKETS__RECONNECT_GRACE", "300ms");
+    let builder =
+        strict(&redis).redis_url(&proxy.redis_url()).env("TICKETS__RECONNECT_GRACE", "300ms");
     let gateway = builder.start().await;
     let tickets: Vec<Ticket> = (0..CLIENTS).map(|n| ticket(&n.to_string()).ttl(2)).collect();
     let mut streams = Vec::new();
@@ -307,10 +322,13 @@ async fn no_session_ends_because_redis_was_away_for_longer_than_it_lives() {
     }
     exp_passed(tickets.last().unwrap()).await;
     proxy.down();
-    eventually("no session in Redis", || async { (sessions(&redis).await == 0).then_some(()) }).await;
+    eventually("no session in Redis", || async { (sessions(&redis).await == 0).then_some(()) })
+        .await;
     // Half of them leave, and all come again and again while Redis comes back.
     streams.truncate(CLIENTS / 2);
-    let back = futures_util::future::join_all(tickets.iter().map(|ticket| until_not_busy(&gateway, ticket)));
+    let back = futures_util::future::join_all(
+        tickets.iter().map(|ticket| until_not_busy(&gateway, ticket)),
+    );
     let (back, ()) = tokio::join!(back, async { proxy.up() });
     for (n, answer) in back.into_iter().enumerate() {
         answer.map(drop).unwrap_or_else(|refused| panic!("{n}: {refused}"));
@@ -325,7 +343,8 @@ async fn delete(gateway: &Gateway, user: &str, key: &str) -> u16 {
 
 async fn listed(gateway: &Gateway, query: &str) -> Vec<Value> {
     let url = gateway.admin_url(&format!("/connections{query}"));
-    let answer = gateway.http().get(url).bearer_auth("an admin's key").send().await.expect("an answer");
+    let answer =
+        gateway.http().get(url).bearer_auth("an admin's key").send().await.expect("an answer");
     assert_eq!(answer.status(), 200);
     let json: Value = serde_json::from_str(&answer.text().await.unwrap()).unwrap();
     json["connections"].as_array().expect("a list").clone()
@@ -347,7 +366,10 @@ async fn an_operator_ends_a_users_streams_and_sessions_everywhere() {
     assert_eq!(listed(&two, "").await.len(), 2);
     assert_eq!(listed(&two, "?user=nobody").await, Vec::<Value>::new());
     let list = listed(&two, "?user=1").await;
-    assert_eq!((list.len(), &list[0]["user"], &list[0]["topics"]), (1, &json!("1"), &json!(["u", "t.*"])));
+    assert_eq!(
+        (list.len(), &list[0]["user"], &list[0]["topics"]),
+        (1, &json!("1"), &json!(["u", "t.*"]))
+    );
     assert_eq!(list[0]["transport"], "stream");
     assert_eq!(delete(&one, "1", "an admin's key").await, 200);
     for sse in [&mut first, &mut second] {
@@ -382,7 +404,8 @@ async fn delete_raw(gateway: &Gateway, target: &str) -> String {
 #[tokio::test]
 async fn users_named_like_path_segments_can_be_revoked() {
     let redis = Redis::start().await;
-    let builder = Gateway::builder(&redis).env("API_KEYS", &api_keys(&[("an admin's key", "admin")]));
+    let builder =
+        Gateway::builder(&redis).env("API_KEYS", &api_keys(&[("an admin's key", "admin")]));
     let gateway = builder.start().await;
     let by_query = async |user: &str| {
         let url = gateway.admin_url(&format!("/connections?user={}", user.replace('.', "%2E")));
@@ -407,20 +430,26 @@ async fn users_named_like_path_segments_can_be_revoked() {
     }
     // Nobody named is not everybody.
     let mut stream = gateway.connect("1").await;
-    for target in ["/connections", "/connections?user=", "/connections?user=a%20b", "/connections?user=%ff"] {
+    for target in
+        ["/connections", "/connections?user=", "/connections?user=a%20b", "/connections?user=%ff"]
+    {
         assert!(delete_raw(&gateway, target).await.starts_with("HTTP/1.1 400 "), "{target}");
     }
     let id = redis.durable(&user("1"), "a", "1").await.unwrap();
     assert_eq!(stream.app_event().await.id, Some(id));
     let other = gateway.http().put(gateway.admin_url("/connections")).send().await.unwrap();
-    assert_eq!((other.status().as_u16(), other.headers()["allow"].to_str().unwrap()), (405, "GET, DELETE"));
+    assert_eq!(
+        (other.status().as_u16(), other.headers()["allow"].to_str().unwrap()),
+        (405, "GET, DELETE")
+    );
 }
 
 #[tokio::test]
 async fn a_revoked_user_is_out_on_another_instance_within_a_second() {
     const WITHIN_MS: u64 = 1000;
     let redis = Redis::start().await;
-    let builder = Gateway::builder(&redis).env("API_KEYS", &api_keys(&[("an admin's key", "admin")]));
+    let builder =
+        Gateway::builder(&redis).env("API_KEYS", &api_keys(&[("an admin's key", "admin")]));
     let (one, two) = tokio::join!(builder.start(), builder.start());
     let mut fastest_ms = u64::MAX;
     // A busy machine may delay one; a gateway that asks now and then would be late each time.
@@ -503,14 +532,20 @@ async fn with_a_cookie_a_session_belongs_to_the_browser_that_opened_it() {
     for cookies in ["", "a=b", &wrong, &of_other] {
         refused(cookies).await.unwrap_or_else(|| panic!("let in with {cookies:?}"));
         let poll = two.url(&format!("/events/poll?ticket={}", ticket.jwt()));
-        assert_eq!(two.http().get(poll).header("Cookie", cookies).send().await.unwrap().status().as_u16(), 401);
+        assert_eq!(
+            two.http().get(poll).header("Cookie", cookies).send().await.unwrap().status().as_u16(),
+            401
+        );
     }
     let id = redis.durable(&user("1"), "a", "1").await.unwrap();
     assert_eq!(first.app_event().await.id, Some(id));
 
     // A wiped Redis changes nothing: its holder writes the session again, with its cookie.
     redis.flushall().await;
-    eventually("the session to be written again", async || (sessions(&redis).await > 0).then_some(())).await;
+    eventually("the session to be written again", async || {
+        (sessions(&redis).await > 0).then_some(())
+    })
+    .await;
     eventually("a refusal", async || refused("").await).await;
 
     let cookies = format!("a=b; {pair}; c=d");
@@ -525,8 +560,10 @@ async fn with_a_cookie_a_session_belongs_to_the_browser_that_opened_it() {
 async fn who_is_told_busy_after_its_session_was_opened_has_the_cookie_to_come_back_with() {
     let redis = Redis::start().await;
     // The gateway may not subscribe to users' channels: the session opens, and then the link breaks.
-    let rights = ["tick", "seam", "control", "marker", "broadcast:*"].map(|name| format!("&sse:live:{name}"));
-    let mut rule = vec!["ACL", "SETUSER", "gateway", "on", ">password", "~*", "+@all", "resetchannels"];
+    let rights = ["tick", "seam", "control", "marker", "broadcast:*"]
+        .map(|name| format!("&sse:live:{name}"));
+    let mut rule =
+        vec!["ACL", "SETUSER", "gateway", "on", ">password", "~*", "+@all", "resetchannels"];
     rule.extend(rights.iter().map(String::as_str));
     redis.command::<String>(&rule).await;
     let url = redis.url().replace("redis://", "redis://gateway:password@");

@@ -47,7 +47,11 @@ fn roomy(redis: &Redis) -> Builder {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_that_reads_nothing_costs_bounded_memory_and_nobody_else() {
     let redis = Redis::start().await;
-    let gateway = Gateway::builder(&redis).env("HISTORY__MAX_LEN", "200").env("LIMITS__STALL", "1h").start().await;
+    let gateway = Gateway::builder(&redis)
+        .env("HISTORY__MAX_LEN", "200")
+        .env("LIMITS__STALL", "1h")
+        .start()
+        .await;
     let size = 64 * KIB - 16;
     let mut good = gateway.connect("1").await;
     // Two at a time, so that a reader that keeps up never overflows; the others get 125 MiB each.
@@ -174,7 +178,8 @@ async fn given_up(gateway: &Gateway) -> f64 {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_that_reads_slowly_gets_everything() {
     let redis = Redis::start().await;
-    let small = roomy(&redis).env("HISTORY__MAX_EVENT_BYTES", "16KiB").env("LIMITS__QUEUE_BYTES", "32KiB");
+    let small =
+        roomy(&redis).env("HISTORY__MAX_EVENT_BYTES", "16KiB").env("LIMITS__QUEUE_BYTES", "32KiB");
     let gateway = small.env("LIMITS__STALL", "2s").start().await;
     let mut slow = narrow(&gateway, "1", "").await;
     slow.read_slowly(24 * KIB, Duration::from_millis(2));
@@ -185,7 +190,10 @@ async fn a_client_that_reads_slowly_gets_everything() {
     publish(&redis, &user("1"), 0, 1200, 8 * KIB).await;
     let mut slow = reading.await.expect("all events, in order, once");
     let metrics = gateway.metrics().await;
-    assert!(metrics.get("sse_queue_overflows_total", &[]) >= 1.0, "it never lost its place: the test proves nothing");
+    assert!(
+        metrics.get("sse_queue_overflows_total", &[]) >= 1.0,
+        "it never lost its place: the test proves nothing"
+    );
     assert!(metrics.get("sse_catch_ups_total", &[("cause", "overflow")]) >= 1.0);
     assert!(metrics.get("sse_replayed_events_total", &[]) >= 1.0);
     assert_eq!(metrics.get("sse_connections_closed_total", &[]), 0.0);
@@ -204,7 +212,9 @@ async fn what_comes_while_a_slow_client_joins_does_not_block_the_join() {
     // gateway has all of it behind itself.
     for n in (0..1000).step_by(100) {
         publish(&redis, &user("1"), n, 100, 8 * KIB).await;
-        gateway.metric_reaches("sse_events_relayed_total", &[("kind", "user")], (n + 100) as f64).await;
+        gateway
+            .metric_reaches("sse_events_relayed_total", &[("kind", "user")], (n + 100) as f64)
+            .await;
     }
     let mut slow = narrow(&gateway, "1", &format!("&lastEventId={}", encode(&start))).await;
     gateway.metric_reaches("sse_queued_bytes", &[], 60.0 * 1024.0).await;
@@ -218,7 +228,8 @@ async fn what_comes_while_a_slow_client_joins_does_not_block_the_join() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_slow_client_lost_by_trimming_it_is_told() {
     let redis = Redis::start().await;
-    let gateway = roomy(&redis).env("HISTORY__MAX_LEN", "50").env("LIMITS__STALL", "1h").start().await;
+    let gateway =
+        roomy(&redis).env("HISTORY__MAX_LEN", "50").env("LIMITS__STALL", "1h").start().await;
     let mut stalled = narrow(&gateway, "1", "").await;
     publish(&redis, &user("1"), 0, 600, 32 * KIB).await;
     gateway.metric_reaches("sse_queue_overflows_total", &[], 1.0).await;
@@ -233,7 +244,10 @@ async fn what_a_slow_client_lost_by_trimming_it_is_told() {
             continue;
         }
         let n: usize = event.data.trim_end_matches('.').parse().unwrap();
-        assert!(n == expected || (gaps > 0 && n > expected), "{n} instead of {expected}, {gaps} gaps told before");
+        assert!(
+            n == expected || (gaps > 0 && n > expected),
+            "{n} instead of {expected}, {gaps} gaps told before"
+        );
         expected = n + 1;
     }
     assert_eq!(expected, 600, "the newest are there");
@@ -244,7 +258,11 @@ async fn what_a_slow_client_lost_by_trimming_it_is_told() {
 async fn all_queues_together_are_bounded_and_nothing_is_lost() {
     let redis = Redis::start().await;
     let bounds = roomy(&redis).env("HISTORY__MAX_EVENT_BYTES", "16KiB").env("LIMITS__STALL", "1h");
-    let gateway = bounds.env("LIMITS__QUEUE_BYTES", "2MiB").env("LIMITS__QUEUE_BYTES_TOTAL", "2MiB").start().await;
+    let gateway = bounds
+        .env("LIMITS__QUEUE_BYTES", "2MiB")
+        .env("LIMITS__QUEUE_BYTES_TOTAL", "2MiB")
+        .start()
+        .await;
     let mut streams = Vec::new();
     for n in 0..16 {
         streams.push(narrow(&gateway, &n.to_string(), "").await);
@@ -273,7 +291,9 @@ async fn all_queues_together_are_bounded_and_nothing_is_lost() {
     // More of it stays within the bound.
     publish(&redis, &topic("t"), published, 400, 8 * KIB).await;
     published += 400;
-    gateway.metric_reaches("sse_events_relayed_total", &[("kind", "broadcast")], published as f64).await;
+    gateway
+        .metric_reaches("sse_events_relayed_total", &[("kind", "broadcast")], published as f64)
+        .await;
     eventually("the queues to be within their bound", || async {
         (gateway.metric("sse_queued_bytes", &[]).await <= 2.5 * MIB as f64).then_some(())
     })
@@ -285,10 +305,17 @@ async fn all_queues_together_are_bounded_and_nothing_is_lost() {
 }
 
 /// Reads an HTTP/2 response on until `count` numbers have come, in order.
-async fn read_h2(answer: &mut reqwest::Response, parser: &mut crate::harness::parser::Parser, from: usize, to: usize) {
+async fn read_h2(
+    answer: &mut reqwest::Response,
+    parser: &mut crate::harness::parser::Parser,
+    from: usize,
+    to: usize,
+) {
     let mut next = from;
     while next < to {
-        let chunk = tokio::time::timeout(crate::harness::GUARD, answer.chunk()).await.expect("events in time");
+        let chunk = tokio::time::timeout(crate::harness::GUARD, answer.chunk())
+            .await
+            .expect("events in time");
         let chunk = chunk.expect("the stream lives").expect("the stream goes on");
         for event in parser.feed(&chunk).into_iter().filter(|e| !e.is_system()) {
             assert_eq!(event.data.trim_end_matches('.'), next.to_string());
@@ -309,7 +336,8 @@ async fn with_http2_one_stalled_stream_does_not_hurt_another_on_the_same_connect
         .build()
         .unwrap();
     let open = async |name: &str| {
-        let answer = client.get(gateway.events_url(&ticket(name), "")).send().await.expect("an answer");
+        let answer =
+            client.get(gateway.events_url(&ticket(name), "")).send().await.expect("an answer");
         assert_eq!((answer.status().as_u16(), answer.version()), (200, reqwest::Version::HTTP_2));
         answer
     };

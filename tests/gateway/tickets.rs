@@ -45,7 +45,9 @@ pub async fn refused(gateway: &Gateway, token: &str, code: &str) {
 async fn what_is_no_ticket() {
     let redis = Redis::start().await;
     let gateway = Gateway::start(&redis).await;
-    for path in ["/events", "/events/poll", "/events?token=x", "/events?lastEventId=1-1", "/events?ticket="] {
+    for path in
+        ["/events", "/events/poll", "/events?token=x", "/events?lastEventId=1-1", "/events?ticket="]
+    {
         let mut sse = Sse::connect(&gateway.url(path), &[]).await;
         let body = sse.body().await;
         assert_eq!(sse.status, 401, "{body}");
@@ -54,7 +56,10 @@ async fn what_is_no_ticket() {
     let mut basic = Sse::connect(&gateway.url("/events"), &[("Authorization", "Basic YTpi")]).await;
     assert_eq!(basic.status, 401);
     assert!(basic.body().await.contains("\"ticket-missing\""));
-    assert_eq!(gateway.metric("sse_tickets_refused_total", &[("code", "ticket-missing")]).await, 6.0);
+    assert_eq!(
+        gateway.metric("sse_tickets_refused_total", &[("code", "ticket-missing")]).await,
+        6.0
+    );
     let good = ticket("1").jwt();
     // A template that was given no ticket hides none.
     let bearer = [("Authorization", &*format!("Bearer {good}"))];
@@ -83,8 +88,12 @@ async fn signatures_that_do_not_fit() {
     let redis = Redis::start().await;
     let gateway = Gateway::start(&redis).await;
     let good = ticket("1");
-    refused(&gateway, &good.clone().secret("another-secret-of-more-than-32-bytes-x").jwt(), "ticket-bad-signature")
-        .await;
+    refused(
+        &gateway,
+        &good.clone().secret("another-secret-of-more-than-32-bytes-x").jwt(),
+        "ticket-bad-signature",
+    )
+    .await;
     refused(&gateway, &good.clone().secret("").jwt(), "ticket-bad-signature").await;
     // Another's claims under a good signature.
     let (jwt, other) = (good.jwt(), ticket("2").jwt());
@@ -105,7 +114,9 @@ async fn signatures_that_do_not_fit() {
         refused(&gateway, &token, "ticket-wrong-algorithm").await;
     }
     let dir = Dir::new();
-    for (name, algorithm) in [("RSA", Algorithm::RS256), ("EC", Algorithm::ES256), ("ED25519", Algorithm::EdDSA)] {
+    for (name, algorithm) in
+        [("RSA", Algorithm::RS256), ("EC", Algorithm::ES256), ("ED25519", Algorithm::EdDSA)]
+    {
         let (private, _) = dir.pair(name);
         let token = good.clone().signed(algorithm, private).jwt();
         refused(&gateway, &token, "ticket-wrong-algorithm").await;
@@ -125,17 +136,25 @@ async fn claims_that_are_missing_or_bad() {
         refused(&gateway, &good().without(name).jwt(), "ticket-missing-claim").await;
     }
     let long = "x".repeat(257);
-    let subjects = [json!(42), json!(""), json!("a b"), json!(long), json!(null), json!(true), json!("a,b")];
-    let more = ["a*", "a?", "a[b", "a\\b", "ž", "a\nb", "\u{7f}", "a:events\r\nx"].map(|s| json!(s));
+    let subjects =
+        [json!(42), json!(""), json!("a b"), json!(long), json!(null), json!(true), json!("a,b")];
+    let more =
+        ["a*", "a?", "a[b", "a\\b", "ž", "a\nb", "\u{7f}", "a:events\r\nx"].map(|s| json!(s));
     for sub in subjects.into_iter().chain(more) {
         refused(&gateway, &good().claim("sub", sub).jwt(), "ticket-bad-subject").await;
     }
     for aud in [json!("another"), json!(["a", "b"]), json!(""), json!("sse-gateway2")] {
         refused(&gateway, &good().claim("aud", aud).jwt(), "ticket-wrong-audience").await;
     }
-    for topics in
-        [json!("*"), json!([1]), json!({}), json!(["a b"]), json!([""]), json!(["a*b"]), json!(vec!["t"; 257])]
-    {
+    for topics in [
+        json!("*"),
+        json!([1]),
+        json!({}),
+        json!(["a b"]),
+        json!([""]),
+        json!(["a*b"]),
+        json!(vec!["t"; 257]),
+    ] {
         refused(&gateway, &good().claim("topics", topics).jwt(), "ticket-bad-claim").await;
     }
     for (name, value) in [
@@ -157,7 +176,8 @@ async fn claims_that_are_missing_or_bad() {
     refused(&gateway, &at(now, now + 61).jwt(), "ticket-too-long-lived").await;
     refused(&gateway, &at(now - 3600, now + 10).jwt(), "ticket-too-long-lived").await;
     refused(&gateway, &at(now + 100, now + 130).jwt(), "ticket-not-yet-valid").await;
-    refused(&gateway, &good().claim("nbf", json!(now_s() + 100)).jwt(), "ticket-not-yet-valid").await;
+    refused(&gateway, &good().claim("nbf", json!(now_s() + 100)).jwt(), "ticket-not-yet-valid")
+        .await;
     // What is allowed at the edges.
     let within = [
         at(now, now + 60),
@@ -177,12 +197,20 @@ async fn claims_that_are_missing_or_bad() {
 #[tokio::test]
 async fn issuer_and_audience_as_configured() {
     let redis = Redis::start().await;
-    let builder = Gateway::builder(&redis).env("TICKETS__ISSUER", "my-backend").env("TICKETS__AUDIENCE", "events");
+    let builder = Gateway::builder(&redis)
+        .env("TICKETS__ISSUER", "my-backend")
+        .env("TICKETS__AUDIENCE", "events");
     let gateway = builder.start().await;
     let mine = ticket("1").claim("aud", json!("events"));
-    refused(&gateway, &mine.clone().claim("iss", json!("another")).jwt(), "ticket-wrong-issuer").await;
+    refused(&gateway, &mine.clone().claim("iss", json!("another")).jwt(), "ticket-wrong-issuer")
+        .await;
     refused(&gateway, &mine.clone().jwt(), "ticket-missing-claim").await;
-    refused(&gateway, &ticket("1").claim("iss", json!("my-backend")).jwt(), "ticket-wrong-audience").await;
+    refused(
+        &gateway,
+        &ticket("1").claim("iss", json!("my-backend")).jwt(),
+        "ticket-wrong-audience",
+    )
+    .await;
     gateway.connect_with(&mine.claim("iss", json!("my-backend")), "").await;
 }
 
@@ -190,23 +218,33 @@ async fn issuer_and_audience_as_configured() {
 async fn keys_by_kid_each_with_its_own_algorithm() {
     let redis = Redis::start().await;
     let dir = Dir::new();
-    let kinds = [("RSA", Algorithm::RS256), ("EC", Algorithm::ES256), ("ED25519", Algorithm::EdDSA)];
-    let mut keys =
-        vec![json!({"kid": "hs", "algorithm": "HS256", "secret": "the-secret-of-key-hs-of-32-bytes-and-more"})];
+    let kinds =
+        [("RSA", Algorithm::RS256), ("EC", Algorithm::ES256), ("ED25519", Algorithm::EdDSA)];
+    let mut keys = vec![
+        json!({"kid": "hs", "algorithm": "HS256", "secret": "the-secret-of-key-hs-of-32-bytes-and-more"}),
+    ];
     let mut pairs = Vec::new();
     for (name, algorithm) in kinds {
         let (private, public) = dir.pair(name);
         let (kid, file) = (name.to_lowercase(), dir.text(&format!("{name}.pub")));
         let mut key = json!({"kid": kid, "algorithm": format!("{algorithm:?}")});
         // By value and by file.
-        let (member, value) = if name == "EC" { ("public_key_file", &file) } else { ("public_key", &public) };
+        let (member, value) =
+            if name == "EC" { ("public_key_file", &file) } else { ("public_key", &public) };
         key[member] = json!(value);
         keys.push(key);
         pairs.push((kid, algorithm, private, public));
     }
-    let builder = Gateway::builder(&redis).unset("TICKETS__SECRET").env("TICKETS__KEYS", &json!(keys).to_string());
+    let builder = Gateway::builder(&redis)
+        .unset("TICKETS__SECRET")
+        .env("TICKETS__KEYS", &json!(keys).to_string());
     let gateway = builder.start().await;
-    gateway.connect_with(&ticket("1").secret("the-secret-of-key-hs-of-32-bytes-and-more").kid("hs"), "").await;
+    gateway
+        .connect_with(
+            &ticket("1").secret("the-secret-of-key-hs-of-32-bytes-and-more").kid("hs"),
+            "",
+        )
+        .await;
     for (kid, algorithm, private, public) in &pairs {
         let good = || ticket("1").signed(*algorithm, private.clone());
         gateway.connect_with(&good().kid(kid), "").await;
@@ -221,7 +259,12 @@ async fn keys_by_kid_each_with_its_own_algorithm() {
         // Another key of the same kind.
         let other = Dir::new();
         let (stranger, _) = other.pair(kinds.iter().find(|k| k.1 == *algorithm).unwrap().0);
-        refused(&gateway, &good().signed(*algorithm, stranger).kid(kid).jwt(), "ticket-bad-signature").await;
+        refused(
+            &gateway,
+            &good().signed(*algorithm, stranger).kid(kid).jwt(),
+            "ticket-bad-signature",
+        )
+        .await;
     }
     let none = forged(json!({"alg": "none", "kid": "rsa"}), &ticket("1"), "");
     refused(&gateway, &none, "ticket-wrong-algorithm").await;
@@ -235,7 +278,8 @@ async fn a_public_key_alone_needs_no_kid_and_is_no_hmac_secret() {
     let dir = Dir::new();
     let (private, public) = dir.pair("RSA");
     let keys = json!([{"algorithm": "RS256", "public_key": public}]);
-    let builder = Gateway::builder(&redis).unset("TICKETS__SECRET").env("TICKETS__KEYS", &keys.to_string());
+    let builder =
+        Gateway::builder(&redis).unset("TICKETS__SECRET").env("TICKETS__KEYS", &keys.to_string());
     let gateway = builder.start().await;
     let good = ticket("1").signed(Algorithm::RS256, private.clone());
     gateway.connect_with(&good, "").await;
@@ -244,7 +288,12 @@ async fn a_public_key_alone_needs_no_kid_and_is_no_hmac_secret() {
     for secret in [public.as_str(), public.trim_end(), &der.concat(), &der.join("\n"), ""] {
         refused(&gateway, &ticket("1").secret(secret).jwt(), "ticket-wrong-algorithm").await;
     }
-    refused(&gateway, &ticket("1").signed(Algorithm::RS512, private).jwt(), "ticket-wrong-algorithm").await;
+    refused(
+        &gateway,
+        &ticket("1").signed(Algorithm::RS512, private).jwt(),
+        "ticket-wrong-algorithm",
+    )
+    .await;
 }
 
 /// What a leaked log line must not have: the ticket, and each of its parts but the header, which
@@ -273,7 +322,8 @@ async fn the_ticket_shows_in_no_log_line_metric_or_error() {
         let second = gateway.connect_with(&good, "").await;
         sse.rest().await;
         let bearer = format!("Bearer {}", good.jwt());
-        let header = [("Authorization", bearer.as_str()), ("Referer", &gateway.events_url(&good, ""))];
+        let header =
+            [("Authorization", bearer.as_str()), ("Referer", &gateway.events_url(&good, ""))];
         Sse::connect(&gateway.url("/events"), &header).await.connected().await;
         let url = gateway.url(&format!("/events/poll?ticket={}&wait=0", good.jwt()));
         assert_eq!(gateway.http().get(&url).send().await.unwrap().status(), 200);
@@ -316,7 +366,9 @@ async fn the_ticket_shows_in_no_log_line_metric_or_error() {
             raw.write_all(head.replace('X', &good.jwt()).as_bytes()).await.unwrap();
             let mut answer = Vec::new();
             let read = raw.read_to_end(&mut answer);
-            let _ = tokio::time::timeout(Duration::from_secs(20), read).await.expect("the end of a broken request");
+            let _ = tokio::time::timeout(Duration::from_secs(20), read)
+                .await
+                .expect("the end of a broken request");
             assert_hidden("an answer", &String::from_utf8_lossy(&answer), &good.jwt());
         }
         // Redis away: its errors are logged, too.
@@ -327,7 +379,10 @@ async fn the_ticket_shows_in_no_log_line_metric_or_error() {
         let metrics = gateway.admin_get("/metrics").await.1;
         gateway.term();
         gateway.wait_exit().await;
-        eventually("the end of the log", || std::future::ready(gateway.log_contains("drained").then_some(()))).await;
+        eventually("the end of the log", || {
+            std::future::ready(gateway.log_contains("drained").then_some(()))
+        })
+        .await;
         let log = gateway.log_text();
         for jwt in shown {
             assert_hidden("the log", &log, &jwt);

@@ -36,17 +36,30 @@ async fn an_event_in_a_log_is_found_with_its_neighbours() {
     let mut publisher = redis.publisher().await;
     let first = redis.durable(&user("7"), "a", "0").await.unwrap();
     let options = ["KEY", "order 7", "RETRY", "1500"];
-    let id = publisher.durable(&user("7"), "order-completed", "{\"hush\":1}", &options).await.unwrap();
+    let id =
+        publisher.durable(&user("7"), "order-completed", "{\"hush\":1}", &options).await.unwrap();
     let next = redis.durable(&user("7"), "a", "2").await.unwrap();
     redis.durable(&user("7"), "a", "3").await.unwrap();
     let (report, code) = traced(&redis, &[&id], &[]);
-    assert_eq!((code, &report["found"], &report["seams"][0]), (Some(0), &json!(true), &Value::Null));
-    assert_eq!(report["search"], json!({"logs": 201, "complete": true, "maybe": 0, "maybeChannels": []}));
+    assert_eq!(
+        (code, &report["found"], &report["seams"][0]),
+        (Some(0), &json!(true), &Value::Null)
+    );
+    assert_eq!(
+        report["search"],
+        json!({"logs": 201, "complete": true, "maybe": 0, "maybeChannels": []})
+    );
     let seen = report["channels"].as_array().unwrap();
-    assert_eq!((seen.len(), &seen[0]["channel"], &seen[0]["place"]), (1, &json!("user:7:events"), &json!("in-log")));
+    assert_eq!(
+        (seen.len(), &seen[0]["channel"], &seen[0]["place"]),
+        (1, &json!("user:7:events"), &json!("in-log"))
+    );
     let event = json!({"type": "order-completed", "bytes": 10, "retryMs": 1500, "key": "order 7", "predecessor": first, "predecessorInLog": true});
     assert_eq!(seen[0]["event"], event, "no payload unless it is asked for");
-    assert_eq!((&seen[0]["successor"], &seen[0]["resume"]), (&json!(next), &json!({"gap": null, "replayed": 2})));
+    assert_eq!(
+        (&seen[0]["successor"], &seen[0]["resume"]),
+        (&json!(next), &json!({"gap": null, "replayed": 2}))
+    );
     let day = 24 * 3600 * 1000;
     let ttl = seen[0]["logTtlMs"].as_u64().unwrap();
     assert!((day - 60_000..=day).contains(&ttl), "{ttl}");
@@ -58,7 +71,10 @@ async fn an_event_in_a_log_is_found_with_its_neighbours() {
     // With the channel there is nothing to search; a publisher's prefix may stand before it.
     let given = ["--channel", "app:user:7:events", &id, "--payload"];
     let (direct, _) = traced(&redis, &given, &[("REDIS__CHANNEL_PREFIX", "app:")]);
-    assert_eq!((&direct["search"], &direct["channels"][0]["event"]["payload"]), (&Value::Null, &json!("{\"hush\":1}")));
+    assert_eq!(
+        (&direct["search"], &direct["channels"][0]["event"]["payload"]),
+        (&Value::Null, &json!("{\"hush\":1}"))
+    );
     // The first of its log, and one that another channel holds.
     let (of_first, _) = traced(&redis, &[&first], &[]);
     assert_eq!(of_first["channels"][0]["event"]["predecessor"], Value::Null);
@@ -92,9 +108,17 @@ async fn what_a_publisher_wrote_does_nothing_to_the_terminal() {
     let redis = Redis::start().await;
     let _gateway = Gateway::durable_only(&redis).start().await;
     let options = ["KEY", "k\u{1b}[31m"];
-    let id = redis.publisher().await.durable(&user("1"), "a", "1\u{1b}[2J\u{9b}1m\nfaked", &options).await.unwrap();
+    let id = redis
+        .publisher()
+        .await
+        .durable(&user("1"), "a", "1\u{1b}[2J\u{9b}1m\nfaked", &options)
+        .await
+        .unwrap();
     let words = trace_with(&redis, &[&id, "--payload"], &[]).out;
-    assert!(words.contains("k\\u{1b}[31m\n") && words.contains("1\\u{1b}[2J\\u{9b}1m\\nfaked\n"), "{words}");
+    assert!(
+        words.contains("k\\u{1b}[31m\n") && words.contains("1\\u{1b}[2J\\u{9b}1m\\nfaked\n"),
+        "{words}"
+    );
     assert!(!words.chars().any(|c| c.is_control() && c != '\n'), "{words:?}");
     let (report, _) = traced(&redis, &[&id, "--payload"], &[]);
     assert_eq!(report["channels"][0]["event"]["payload"], "1\u{1b}[2J\u{9b}1m\nfaked");
@@ -115,17 +139,31 @@ async fn a_trimmed_event_is_told_from_one_that_never_was() {
     let named = published[kept - 1].id.to_string();
     let (report, code) = traced(&redis, &[&named], &[]);
     let seen = &report["channels"][0];
-    assert_eq!((code, &seen["channel"], &seen["place"]), (Some(1), &json!(user("1")), &json!("trimmed")), "{report}");
-    assert_eq!((&seen["event"], &seen["resume"]), (&Value::Null, &json!({"gap": null, "replayed": left.len()})));
+    assert_eq!(
+        (code, &seen["channel"], &seen["place"]),
+        (Some(1), &json!(user("1")), &json!("trimmed")),
+        "{report}"
+    );
+    assert_eq!(
+        (&seen["event"], &seen["resume"]),
+        (&Value::Null, &json!({"gap": null, "replayed": left.len()}))
+    );
     let mut stream = resumed(&gateway, "1", &named).await;
     assert_eq!(stream.app_event().await.id.as_ref(), Some(&left[0]));
     // Those before it may have been of any log that has lost some.
     let older = published[0].id.to_string();
     let (report, code) = traced(&redis, &[&older], &[]);
     assert_eq!((code, &report["channels"]), (Some(1), &json!([])));
-    assert_eq!((&report["search"]["maybe"], &report["search"]["maybeChannels"]), (&json!(1), &json!([user("1")])));
+    assert_eq!(
+        (&report["search"]["maybe"], &report["search"]["maybeChannels"]),
+        (&json!(1), &json!([user("1")]))
+    );
     let words = trace_with(&redis, &[&older], &[]);
-    assert!(words.code == Some(1) && words.out.contains("trimmed from one of 1 logs"), "{}", words.out);
+    assert!(
+        words.code == Some(1) && words.out.contains("trimmed from one of 1 logs"),
+        "{}",
+        words.out
+    );
     let (report, _) = traced(&redis, &[&older, "--channel", &user("1")], &[]);
     let seen = &report["channels"][0];
     assert_eq!(
@@ -140,7 +178,10 @@ async fn a_trimmed_event_is_told_from_one_that_never_was() {
     // The chain proves that this one was no event of the channel.
     let (report, _) = traced(&redis, &[&elsewhere, "--channel", &user("1")], &[]);
     let seen = &report["channels"][0];
-    assert_eq!((&seen["place"], &seen["resume"]), (&json!("never"), &json!({"gap": null, "replayed": 1})));
+    assert_eq!(
+        (&seen["place"], &seen["resume"]),
+        (&json!("never"), &json!({"gap": null, "replayed": 1}))
+    );
     // A log that was emptied by hand knows its last one.
     redis.command::<i64>(&["XTRIM", &format!("sse:log:{}", user("2")), "MAXLEN", "0"]).await;
     let (report, _) = traced(&redis, &[&elsewhere, "--channel", &user("2")], &[]);
@@ -160,7 +201,10 @@ async fn an_expired_event_is_told_as_one_that_may_have_been() {
     .await;
     let (report, code) = traced(&redis, &[&id, "--channel", &user("1")], &env);
     let seen = &report["channels"][0];
-    assert_eq!((code, &seen["place"], &seen["logTtlMs"]), (Some(1), &json!("maybe-expired"), &Value::Null));
+    assert_eq!(
+        (code, &seen["place"], &seen["logTtlMs"]),
+        (Some(1), &json!("maybe-expired"), &Value::Null)
+    );
     assert_eq!(seen["resume"], json!({"gap": "expired", "replayed": 0}));
     let mut stream = resumed(&gateway, "1", &id).await;
     assert_eq!(stream.app_event().await.json()["reason"], "expired");
@@ -175,7 +219,10 @@ async fn an_id_without_an_event_and_one_of_the_future_are_told_as_such() {
     let watermark = gateway.connect("1").await.last_id().to_string();
     redis.durable(&user("1"), "a", "1").await.unwrap();
     let (report, code) = traced(&redis, &[&watermark], &[]);
-    assert_eq!((code, &report["channels"], &report["restart"]), (Some(1), &json!([]), &Value::Null));
+    assert_eq!(
+        (code, &report["channels"], &report["restart"]),
+        (Some(1), &json!([]), &Value::Null)
+    );
     assert!(report["note"].as_str().unwrap().contains("good cursors"), "{report}");
     let (report, _) = traced(&redis, &[&watermark, "--channel", &user("1")], &[]);
     assert_eq!(report["channels"][0]["resume"], json!({"gap": null, "replayed": 1}));
@@ -183,7 +230,10 @@ async fn an_id_without_an_event_and_one_of_the_future_are_told_as_such() {
     for id in [&ahead, "18446744073709551615-18446744073709551615"] {
         for channel in [&[][..], &["--channel", "user:1:events"]] {
             let (report, code) = traced(&redis, &[&[id], channel].concat(), &[]);
-            assert_eq!((code, &report["restart"], &report["channels"]), (Some(1), &json!("unknown-id"), &json!([])));
+            assert_eq!(
+                (code, &report["restart"], &report["channels"]),
+                (Some(1), &json!("unknown-id"), &json!([]))
+            );
             assert!(report["note"].as_str().unwrap().contains("ahead of the clock"), "{report}");
         }
         assert!(trace_with(&redis, &[id], &[]).out.contains("sse.gap with unknown-id"));
@@ -204,7 +254,10 @@ async fn another_prefix_is_another_world() {
     assert_eq!(report["search"]["logs"], 1);
     for arguments in [&[id.as_str()][..], &[&id, "--channel", "user:1:events"]] {
         let (report, code) = traced(&redis, arguments, &[]);
-        assert_eq!((code, &report["clock"], &report["channels"]), (Some(1), &Value::Null, &json!([])));
+        assert_eq!(
+            (code, &report["clock"], &report["channels"]),
+            (Some(1), &Value::Null, &json!([]))
+        );
         assert!(report["note"].as_str().unwrap().contains("no sse:clock"), "{report}");
     }
     // Both in one Redis: each sees its own only.
@@ -243,7 +296,8 @@ async fn a_seam_since_is_told() {
     let again = Gateway::start(&redis).await;
     again.recorder().await;
     let (report, _) = traced(&redis, &[&after], &[]);
-    let reasons: Vec<&Value> = report["seams"].as_array().unwrap().iter().map(|s| &s["reason"]).collect();
+    let reasons: Vec<&Value> =
+        report["seams"].as_array().unwrap().iter().map(|s| &s["reason"]).collect();
     assert!(!reasons.is_empty() && reasons.iter().all(|r| **r == "unrecorded"), "{report}");
     assert_eq!(report["channels"][0]["resume"], json!({"gap": "unrecorded", "replayed": 0}));
     assert_eq!(resumed(&again, "1", &after).await.app_event().await.json()["reason"], "unrecorded");
@@ -261,20 +315,35 @@ async fn a_search_has_bounds_and_says_when_it_met_them() {
     assert_eq!((&search["logs"], &search["complete"]), (&json!(100), &json!(false)));
     assert!(report["note"].as_str().unwrap().contains("--max-logs"), "{report}");
     let (report, _) = traced(&redis, &["1-1", "--max-time", "0s"], &[]);
-    assert_eq!((&report["search"]["logs"], &report["search"]["complete"]), (&json!(0), &json!(false)));
+    assert_eq!(
+        (&report["search"]["logs"], &report["search"]["complete"]),
+        (&json!(0), &json!(false))
+    );
     let (report, code) = traced(&redis, &[&published[250].id.to_string()], &[]);
     assert_eq!((code, &report["channels"][0]["channel"]), (Some(0), &json!(channels[250])));
-    assert_eq!((&report["search"]["logs"], &report["search"]["complete"]), (&json!(300), &json!(true)));
+    assert_eq!(
+        (&report["search"]["logs"], &report["search"]["complete"]),
+        (&json!(300), &json!(true))
+    );
 }
 
 #[tokio::test]
 async fn faults_are_told_and_bad_input_is_refused() {
     let redis = Redis::start().await;
-    for arguments in
-        [&["nonsense"][..], &["0-0"], &["1-1", "--channel", "nowhere"], &["1"], &[], &["1-1", "--max-time", "x"]]
-    {
+    for arguments in [
+        &["nonsense"][..],
+        &["0-0"],
+        &["1-1", "--channel", "nowhere"],
+        &["1"],
+        &[],
+        &["1-1", "--max-time", "x"],
+    ] {
         let ran = trace_with(&redis, arguments, &[]);
-        assert!(ran.code == Some(2) && ran.out.is_empty() && !ran.err.is_empty(), "{arguments:?}: {}", ran.err);
+        assert!(
+            ran.code == Some(2) && ran.out.is_empty() && !ran.err.is_empty(),
+            "{arguments:?}: {}",
+            ran.err
+        );
     }
     let away = run(&["trace", "1-1"], &[("REDIS__URL", "redis://:hush@127.0.0.1:1")]);
     assert_eq!((away.code, away.out.as_str()), (Some(69), ""));
@@ -285,7 +354,10 @@ async fn faults_are_told_and_bad_input_is_refused() {
 /// The Redis user for `trace` that the book documents.
 fn documented_user() -> Vec<String> {
     let page = include_str!("../../docs/guides/tracing-an-event.md");
-    let line = page.lines().find(|line| line.starts_with("user trace ")).expect("the page has `user trace`");
+    let line = page
+        .lines()
+        .find(|line| line.starts_with("user trace "))
+        .expect("the page has `user trace`");
     line.split_whitespace().skip(1).map(str::to_owned).collect()
 }
 

@@ -3,7 +3,9 @@
 
 use crate::harness::gateway::Builder;
 use crate::harness::sse::Request;
-use crate::harness::{Event, Gateway, Id, Load, Redis, Sse, assert_received, encode, eventually, ticket, topic, user};
+use crate::harness::{
+    Event, Gateway, Id, Load, Redis, Sse, assert_received, encode, eventually, ticket, topic, user,
+};
 use redis::Value;
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -33,7 +35,9 @@ impl Noise {
             while !stopped.load(Ordering::Relaxed) {
                 timer.tick().await;
                 let n = counted.load(Ordering::Relaxed);
-                publisher.plain(topic(BARE), format!("{{\"type\":\"bare\",\"payload\":{n}}}")).await;
+                publisher
+                    .plain(topic(BARE), format!("{{\"type\":\"bare\",\"payload\":{n}}}"))
+                    .await;
                 counted.store(n + 1, Ordering::Relaxed);
             }
             counted.load(Ordering::Relaxed)
@@ -44,7 +48,8 @@ impl Noise {
     /// Waits for so many more.
     async fn more(&self, events: usize) {
         let goal = self.count.load(Ordering::Relaxed) + events;
-        let reached = || std::future::ready((self.count.load(Ordering::Relaxed) >= goal).then_some(()));
+        let reached =
+            || std::future::ready((self.count.load(Ordering::Relaxed) >= goal).then_some(()));
         eventually("more plain publishes", reached).await;
     }
 
@@ -92,7 +97,11 @@ async fn client(front: Front, name: String, n: usize, open: Arc<AtomicUsize>) ->
     let jwt = ticket(&name).jwt();
     let (mut start, mut cursor, mut received, mut streams) = (None, String::new(), Vec::new(), 0);
     for attempt in n.. {
-        let url = format!("http://{}/events?ticket={jwt}&lastEventId={}", front.pick(attempt), encode(&cursor));
+        let url = format!(
+            "http://{}/events?ticket={jwt}&lastEventId={}",
+            front.pick(attempt),
+            encode(&cursor)
+        );
         let Ok(mut sse) = Sse::try_connect(&url, &Request::default()).await else {
             tokio::time::sleep(Duration::from_millis(50)).await;
             continue;
@@ -134,9 +143,13 @@ struct World {
 impl World {
     async fn start(redis: &Redis, front: &Front) -> World {
         let open = Arc::new(AtomicUsize::new(0));
-        let client = |n| tokio::spawn(client(front.clone(), format!("u{}", n % 2), n, open.clone()));
+        let client =
+            |n| tokio::spawn(client(front.clone(), format!("u{}", n % 2), n, open.clone()));
         let clients: Vec<_> = (0..6).map(client).collect();
-        eventually("all streams", || std::future::ready((open.load(Ordering::Relaxed) == 6).then_some(()))).await;
+        eventually("all streams", || {
+            std::future::ready((open.load(Ordering::Relaxed) == 6).then_some(()))
+        })
+        .await;
         let load = Load::start(redis, &[user("u0"), user("u1"), topic("t")], 200).await;
         World { load, noise: Noise::start(redis).await, clients }
     }
@@ -154,11 +167,13 @@ impl World {
         let end = redis.durable(&topic("end"), "end", "").await.unwrap();
         let mut streams = 0;
         for (n, client) in self.clients.into_iter().enumerate() {
-            let Told { start, received, streams: own } = client.await.expect("a client that was told no gap");
+            let Told { start, received, streams: own } =
+                client.await.expect("a client that was told no gap");
             streams += own - 1;
             let ids: Vec<Id> = received.iter().map(Event::own_id).collect();
             assert!(ids.is_sorted_by(|a, b| a < b), "out of order, or twice");
-            let (durable, recorded): (Vec<_>, Vec<_>) = received.into_iter().partition(|e| e.event == "load");
+            let (durable, recorded): (Vec<_>, Vec<_>) =
+                received.into_iter().partition(|e| e.event == "load");
             let mine = user(&format!("u{}", n % 2));
             let due = |channel: &str| channel == mine || channel == topic("t");
             assert_received(&published, &durable, due, start, Id::of(&end));
@@ -191,7 +206,15 @@ fn newer(name: &str, code: &str) -> (String, String) {
 /// What a newer gateway does when it connects (`redis/library.rs`): the old library goes and the new one comes in one step.
 async fn replace(redis: &Redis, old: &str, code: &str) {
     let mut step = redis::pipe();
-    step.atomic().cmd("FUNCTION").arg("DELETE").arg(old).ignore().cmd("FUNCTION").arg("LOAD").arg(code).ignore();
+    step.atomic()
+        .cmd("FUNCTION")
+        .arg("DELETE")
+        .arg(old)
+        .ignore()
+        .cmd("FUNCTION")
+        .arg("LOAD")
+        .arg(code)
+        .ignore();
     step.query_async::<()>(&mut redis.conn().await).await.unwrap();
 }
 
@@ -251,7 +274,9 @@ async fn a_newer_library_under_load_costs_nothing_and_no_older_gateway_takes_it_
 /// The id of the subscriber's connection that was made last.
 async fn last_link(redis: &Redis) -> String {
     let text: String = redis.command(&["CLIENT", "LIST", "TYPE", "pubsub"]).await;
-    let ids = text.lines().filter_map(|line| line.strip_prefix("id=")?.split(' ').next()?.parse::<u64>().ok());
+    let ids = text
+        .lines()
+        .filter_map(|line| line.strip_prefix("id=")?.split(' ').next()?.parse::<u64>().ok());
     ids.max().expect("a link").to_string()
 }
 
@@ -275,12 +300,20 @@ async fn a_rollback_to_the_saved_library_costs_nothing() {
     world.check(&redis).await;
     // Without a file: deleted, and the gateways put theirs back by themselves.
     redis.command::<()>(&["FUNCTION", "DELETE", &name]).await;
-    eventually("the library to be there again", || async { redis.durable(&user("1"), "a", "1").await.ok() }).await;
+    eventually("the library to be there again", || async {
+        redis.durable(&user("1"), "a", "1").await.ok()
+    })
+    .await;
     assert_eq!(library(&redis).await, (name, code));
 }
 
 /// Replaces each of them in turn by one that `builder` starts.
-async fn replace_all(front: &Front, world: &World, old: Vec<Gateway>, builder: &Builder) -> Vec<Gateway> {
+async fn replace_all(
+    front: &Front,
+    world: &World,
+    old: Vec<Gateway>,
+    builder: &Builder,
+) -> Vec<Gateway> {
     let mut new = Vec::new();
     for old in old {
         world.goes_on().await;
@@ -316,7 +349,8 @@ async fn two_gateways_are_replaced_in_turn_and_clients_lose_nothing() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs the earlier version's binary: make test-upgrade"]
 async fn gateways_of_an_earlier_version_are_replaced_and_put_back_and_clients_lose_nothing() {
-    let old = std::env::var("SSE_GATEWAY_OLD_BIN").expect("SSE_GATEWAY_OLD_BIN; make test-upgrade sets it");
+    let old = std::env::var("SSE_GATEWAY_OLD_BIN")
+        .expect("SSE_GATEWAY_OLD_BIN; make test-upgrade sets it");
     let redis = Redis::start().await;
     let now = builder(&redis);
     let before = now.clone().program(&old);

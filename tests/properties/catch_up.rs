@@ -89,7 +89,17 @@ impl Simulation {
         let mut redis = Redis::default();
         redis.set_link(true);
         let (received, gaps) = (Vec::new(), Vec::new());
-        Self { redis, channels, stream, catch_up: None, link_up: true, page, received, gaps, trimmed: false }
+        Self {
+            redis,
+            channels,
+            stream,
+            catch_up: None,
+            link_up: true,
+            page,
+            received,
+            gaps,
+            trimmed: false,
+        }
     }
 
     fn act(&mut self, action: &Action) {
@@ -151,7 +161,8 @@ impl Simulation {
         }
         let current = self.catch_up.take().filter(|c| self.stream.is_catching_up(c.generation));
         let Some(mut c) = current else { return self.begin() };
-        let wanted: Vec<_> = c.merge.wants().map(|(n, channel, after)| (n, channel.clone(), after)).collect();
+        let wanted: Vec<_> =
+            c.merge.wants().map(|(n, channel, after)| (n, channel.clone(), after)).collect();
         for (n, channel, after) in &wanted {
             let page = self.redis.read(channel, *after, self.page);
             if c.first && catch_up::gap(c.cursor, false, &page) == Some(GapReason::Trimmed) {

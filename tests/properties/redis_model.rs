@@ -74,7 +74,8 @@ impl Redis {
     /// A page of a log after a position.
     pub fn read(&self, channel: &Channel, after: EventId, count: usize) -> Page {
         let log = self.logs.get(channel).into_iter().flatten();
-        let events: Vec<_> = log.filter(|e| e.id.is_some_and(|id| id > after)).take(count).cloned().collect();
+        let events: Vec<_> =
+            log.filter(|e| e.id.is_some_and(|id| id > after)).take(count).cloned().collect();
         let last_ever = match events.is_empty() {
             true => self.last_of_log.get(channel).copied().unwrap_or_default(),
             false => EventId::ZERO,

@@ -39,7 +39,8 @@ pub fn dev(args: &DevArgs) -> ExitCode {
             }
         },
     };
-    let url = args.redis.clone().or_else(|| private.as_ref().map(PrivateRedis::url)).unwrap_or_default();
+    let url =
+        args.redis.clone().or_else(|| private.as_ref().map(PrivateRedis::url)).unwrap_or_default();
     let key = secret();
     let settings = match settings_for(args, &url, &key) {
         Ok(settings) => settings,
@@ -54,7 +55,10 @@ pub fn dev(args: &DevArgs) -> ExitCode {
     };
     let verifier = Verifier::new(settings.tickets.clone());
     run(settings, None, Arc::new(extra), move |public, admin| {
-        let ticket = verifier.ok().and_then(|v| v.mint(USER, None, TTL_S, unix_ms() / 1000).ok()).unwrap_or_default();
+        let ticket = verifier
+            .ok()
+            .and_then(|v| v.mint(USER, None, TTL_S, unix_ms() / 1000).ok())
+            .unwrap_or_default();
         print(public, admin, &redis_cli, &ticket);
     })
 }
@@ -78,8 +82,10 @@ fn settings_for(args: &DevArgs, url: &str, key: &str) -> Result<Settings, u8> {
     ];
     let free = [("DRAIN__DELAY", "0"), ("DRAIN__WINDOW", "0"), ("LOG__LEVEL", "warn")];
     let free = free.map(|(name, value)| (name, value.to_owned()));
-    let name = |(name, value): (&str, String)| (format!("{}{name}", settings::load::ENV_PREFIX), value);
-    let environment = std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)));
+    let name =
+        |(name, value): (&str, String)| (format!("{}{name}", settings::load::ENV_PREFIX), value);
+    let environment = std::env::vars_os()
+        .filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)));
     // The last value of a name counts.
     let all = free.into_iter().map(name).chain(environment).chain(fixed.into_iter().map(name));
     settings::load(None, all).map_err(|faults| {
@@ -119,7 +125,9 @@ fn print(public: SocketAddr, admin: SocketAddr, redis_cli: &str, ticket: &str) {
     println!(
         "Publish to it, bare and durably:\n  {redis_cli} PUBLISH user:{USER}:events '{{\"type\":\"order-completed\",\"payload\":{{\"orderId\":7}}}}'"
     );
-    println!("  {redis_cli} FCALL sse_publish 1 broadcast:news headline '{{\"text\":\"hello\"}}'\n");
+    println!(
+        "  {redis_cli} FCALL sse_publish 1 broadcast:news headline '{{\"text\":\"hello\"}}'\n"
+    );
     println!("Follow by hand:\n  curl -N 'http://{public}/events?ticket={ticket}'\n");
     println!("Health and metrics:\n  http://{}/metrics\n", admin);
     println!("Ctrl-C ends it all; nothing stays behind.");

@@ -61,7 +61,10 @@ impl PrivateRedis {
             if let Some(status) = self.child.try_wait()? {
                 return Err(io::Error::other(format!("it ended with {status}")));
             }
-            if client.get_connection().is_ok_and(|mut c| redis::cmd("PING").query::<String>(&mut c).is_ok()) {
+            if client
+                .get_connection()
+                .is_ok_and(|mut c| redis::cmd("PING").query::<String>(&mut c).is_ok())
+            {
                 return Ok(());
             }
             std::thread::sleep(Duration::from_millis(10));
@@ -80,7 +83,18 @@ impl Drop for PrivateRedis {
 fn spawn(program: &str, port: u16) -> io::Result<Child> {
     let mut command = Command::new(program);
     command
-        .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir", "/"])
+        .args([
+            "--port",
+            &port.to_string(),
+            "--bind",
+            "127.0.0.1",
+            "--save",
+            "",
+            "--appendonly",
+            "no",
+            "--dir",
+            "/",
+        ])
         .args(["--maxmemory-policy", "noeviction"])
         // As in deploy/redis/redis.conf, where the reason is.
         .args(["--proto-max-bulk-len", "1mb"])

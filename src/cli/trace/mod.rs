@@ -100,20 +100,30 @@ pub fn trace(args: &TraceArgs) -> ExitCode {
 /// The channel without the channel prefix, as publishers may write it with.
 fn channel_of(name: &str, prefix: &str) -> Result<Channel, TraceError> {
     Channel::parse(name).or_else(|| Channel::parse(name.strip_prefix(prefix)?)).ok_or_else(|| {
-        TraceError::Input(format!("--channel: {name:?} is no channel; give user:<id>:events or broadcast:<topic>"))
+        TraceError::Input(format!(
+            "--channel: {name:?} is no channel; give user:<id>:events or broadcast:<topic>"
+        ))
     })
 }
 
 async fn report(args: &TraceArgs, settings: &Settings) -> Result<Report, TraceError> {
     let id = EventId::parse(&args.id).filter(|id| *id > EventId::ZERO).ok_or_else(|| {
-        TraceError::Input(format!("{:?} is no event id; give one as in `id:`, e.g. 1763719000456-0", args.id))
+        TraceError::Input(format!(
+            "{:?} is no event id; give one as in `id:`, e.g. 1763719000456-0",
+            args.id
+        ))
     })?;
-    let given = args.channel.as_deref().map(|name| channel_of(name, &settings.redis.channel_prefix)).transpose()?;
+    let given = args
+        .channel
+        .as_deref()
+        .map(|name| channel_of(name, &settings.redis.channel_prefix))
+        .transpose()?;
     let commands = Commands::new(&settings.redis).map_err(|e| TraceError::Redis(e.to_string()))?;
     let mut report = Report {
         id: id.to_string(),
         time: (id.ms <= LAST_TIME_MS).then(|| {
-            humantime::format_rfc3339_millis(SystemTime::UNIX_EPOCH + Duration::from_millis(id.ms)).to_string()
+            humantime::format_rfc3339_millis(SystemTime::UNIX_EPOCH + Duration::from_millis(id.ms))
+                .to_string()
         }),
         age_ms: None,
         clock: None,
@@ -127,8 +137,9 @@ async fn report(args: &TraceArgs, settings: &Settings) -> Result<Report, TraceEr
     };
     let Some(clock) = look::mark(&commands).await? else {
         let prefix = &settings.redis.key_prefix;
-        report.note =
-            Some(format!("there is no {prefix}clock: no gateway has run on this Redis with this redis.key_prefix"));
+        report.note = Some(format!(
+            "there is no {prefix}clock: no gateway has run on this Redis with this redis.key_prefix"
+        ));
         return Ok(report);
     };
     report.clock = Some(clock.h.to_string());
@@ -137,7 +148,10 @@ async fn report(args: &TraceArgs, settings: &Settings) -> Result<Report, TraceEr
         report.restart = Some(reason.name());
     }
     if id > clock.h {
-        report.note = Some(format!("it is ahead of the clock ({}): this Redis has not given it to any event", clock.h));
+        report.note = Some(format!(
+            "it is ahead of the clock ({}): this Redis has not given it to any event",
+            clock.h
+        ));
         return Ok(report);
     }
     (report.seams, report.more_seams) = look::seams(&commands, id).await?;
@@ -151,18 +165,26 @@ async fn report(args: &TraceArgs, settings: &Settings) -> Result<Report, TraceEr
     };
     let retention_ms = settings.history.retention.as_millis() as u64;
     for channel in channels {
-        let mut seen = look::sight(&commands, id, &channel, &clock, retention_ms, args.payload).await?;
+        let mut seen =
+            look::sight(&commands, id, &channel, &clock, retention_ms, args.payload).await?;
         if let Some(event) = &mut seen.event
-            && report.age_ms.is_none_or(|age| age < settings.history.dedupe_window.as_millis() as u64)
+            && report
+                .age_ms
+                .is_none_or(|age| age < settings.history.dedupe_window.as_millis() as u64)
         {
             // Looking for it must not cost the rest of the report.
-            event.key = look::publishers_key(&commands, id, &channel, args.max_time).await.unwrap_or_default();
+            event.key = look::publishers_key(&commands, id, &channel, args.max_time)
+                .await
+                .unwrap_or_default();
         }
         report.channels.push(seen);
     }
     report.found = report.channels.iter().any(|seen| seen.place == Place::InLog);
     if report.channels.is_empty() {
-        report.note = Some(unseen(&report, matches!(start(id, &clock, settings), Start::Read { stale: true, .. })));
+        report.note = Some(unseen(
+            &report,
+            matches!(start(id, &clock, settings), Start::Read { stale: true, .. }),
+        ));
     }
     Ok(report)
 }
@@ -176,10 +198,14 @@ fn unseen(report: &Report, stale: bool) -> String {
     let search = report.search.as_ref();
     let mut text = match search {
         Some(search) if !search.complete => {
-            return "the search was not finished; give --channel, or more --max-logs or --max-time".to_owned();
+            return "the search was not finished; give --channel, or more --max-logs or --max-time"
+                .to_owned();
         }
         Some(search) if search.maybe > 0 => {
-            format!("it may have been trimmed from one of {} logs that have lost events around it", search.maybe)
+            format!(
+                "it may have been trimmed from one of {} logs that have lost events around it",
+                search.maybe
+            )
         }
         _ if report.restart.is_some() || stale => {
             "it is older than the logs: it may have expired, or been lost in a reset".to_owned()

@@ -11,7 +11,10 @@ pub(super) fn print(report: &Report, dedupe_window: Duration) {
     line("event", &report.id);
     let span = |ms: u64| humantime::format_duration(Duration::from_secs(ms / 1000)).to_string();
     if let Some(time) = &report.time {
-        line("given", &report.age_ms.map_or(time.clone(), |age| format!("{time}, {} ago", span(age))));
+        line(
+            "given",
+            &report.age_ms.map_or(time.clone(), |age| format!("{time}, {} ago", span(age))),
+        );
     }
     if let Some(search) = &report.search {
         let end = if search.complete { "all there are" } else { "there are more" };
@@ -28,7 +31,10 @@ pub(super) fn print(report: &Report, dedupe_window: Duration) {
         sighting(seen, &line, dedupe_window, &span);
     }
     if report.clock.is_some() && report.restart != Some("unknown-id") {
-        report.seams.iter().for_each(|seam| line("seam since", &format!("{} {}", seam.id, seam.reason)));
+        report
+            .seams
+            .iter()
+            .for_each(|seam| line("seam since", &format!("{} {}", seam.id, seam.reason)));
         match (report.seams.is_empty(), report.more_seams) {
             (true, _) => line("seam since", "none"),
             (false, more) if more => line("seam since", "and more"),
@@ -52,21 +58,33 @@ fn harmless(text: &str) -> String {
     })
 }
 
-fn sighting(seen: &Sighting, line: &dyn Fn(&str, &str), dedupe_window: Duration, span: &dyn Fn(u64) -> String) {
+fn sighting(
+    seen: &Sighting,
+    line: &dyn Fn(&str, &str),
+    dedupe_window: Duration,
+    span: &dyn Fn(u64) -> String,
+) {
     line(
         "state",
         match seen.place {
             Place::InLog => "in the log",
             Place::Trimmed => "trimmed: the log names it and holds it no more",
-            Place::MaybeTrimmed => "not in the log, which has lost events around it: perhaps trimmed",
-            Place::MaybeExpired => "not in the log, which does not reach back so far: perhaps expired",
+            Place::MaybeTrimmed => {
+                "not in the log, which has lost events around it: perhaps trimmed"
+            }
+            Place::MaybeExpired => {
+                "not in the log, which does not reach back so far: perhaps expired"
+            }
             Place::Never => "not in the log, and it never was: it is no event of this channel",
         },
     );
     if let Some(event) = &seen.event {
         line(
             "type",
-            event.kind.as_deref().unwrap_or("none: the entry is not of the library's form; who writes there?"),
+            event
+                .kind
+                .as_deref()
+                .unwrap_or("none: the entry is not of the library's form; who writes there?"),
         );
         line("size", &format!("{} bytes", event.bytes));
         event.retry_ms.iter().for_each(|ms| line("retry", &format!("{ms} ms")));
@@ -86,7 +104,9 @@ fn sighting(seen: &Sighting, line: &dyn Fn(&str, &str), dedupe_window: Duration,
     line("successor", seen.successor.as_deref().unwrap_or("none"));
     line(
         "log",
-        &seen.log_ttl_ms.map_or("none, or without an expiry".to_owned(), |ms| format!("expires in {}", span(ms))),
+        &seen.log_ttl_ms.map_or("none, or without an expiry".to_owned(), |ms| {
+            format!("expires in {}", span(ms))
+        }),
     );
     let count = |n| if n == 1 { "1 event".to_owned() } else { format!("{n} events") };
     line(
@@ -94,8 +114,12 @@ fn sighting(seen: &Sighting, line: &dyn Fn(&str, &str), dedupe_window: Duration,
         &match (seen.resume.gap, seen.resume.replayed) {
             (None, 0) => "nothing is missing, and nothing to replay".to_owned(),
             (None, n) => format!("replay of {} of this channel, no sse.gap", count(n)),
-            (Some(reason @ ("reset" | "unknown-id")), _) => format!("sse.gap with {reason}, then live from now"),
-            (Some(reason), n) => format!("sse.gap with {reason}, then {} of this channel that are left", count(n)),
+            (Some(reason @ ("reset" | "unknown-id")), _) => {
+                format!("sse.gap with {reason}, then live from now")
+            }
+            (Some(reason), n) => {
+                format!("sse.gap with {reason}, then {} of this channel that are left", count(n))
+            }
         },
     );
 }

@@ -75,7 +75,11 @@ where
 
 /// A connection whose protocol is known, and the deadline of its first head. `None`: it ended, took
 /// too long, or was closed for others.
-async fn open(tcp: ClientTcp, tls: Option<TlsAcceptor>, idle: IdleSockets) -> Option<(Protocol, Prefixed, Instant)> {
+async fn open(
+    tcp: ClientTcp,
+    tls: Option<TlsAcceptor>,
+    idle: IdleSockets,
+) -> Option<(Protocol, Prefixed, Instant)> {
     let deadline = Instant::now() + HEAD;
     let mut place = idle.enter();
     let opening = async {

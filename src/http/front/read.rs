@@ -22,7 +22,11 @@ thread_local! {
 }
 
 /// Appends to `held` what one read gives, at most 16 KiB; the count is 0 at the end.
-pub fn poll_read_more(socket: &mut Socket, held: &mut BytesMut, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+pub fn poll_read_more(
+    socket: &mut Socket,
+    held: &mut BytesMut,
+    cx: &mut Context<'_>,
+) -> Poll<io::Result<usize>> {
     BUFFER.with_borrow_mut(|buffer| {
         let mut buffer = ReadBuf::uninit(buffer);
         ready!(Pin::new(socket).poll_read(cx, &mut buffer))?;

@@ -46,7 +46,8 @@ impl IdleSockets {
     pub fn enter(&self) -> IdleSocket {
         let (sender, evicted) = oneshot::channel();
         let mut queue = self.queue();
-        let oldest = if queue.sockets.len() >= self.0.max { queue.sockets.pop_first() } else { None };
+        let oldest =
+            if queue.sockets.len() >= self.0.max { queue.sockets.pop_first() } else { None };
         let number = queue.next;
         queue.next += 1;
         queue.sockets.insert(number, sender);

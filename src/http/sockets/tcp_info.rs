@@ -34,7 +34,13 @@ pub fn transfer(socket: BorrowedFd<'_>) -> Option<Transfer> {
     // SAFETY: the descriptor is borrowed, so it stays open. The kernel writes at most `length` bytes,
     // the size of `info`, whose fields are integers without padding and valid for any bytes.
     let status = unsafe {
-        libc::getsockopt(socket.as_raw_fd(), libc::IPPROTO_TCP, libc::TCP_INFO, (&raw mut info).cast(), &mut length)
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_INFO,
+            (&raw mut info).cast(),
+            &mut length,
+        )
     };
     (status == 0 && length as usize >= NEEDED).then_some(Transfer {
         acknowledged_bytes: info.bytes_acked,

@@ -73,7 +73,10 @@ impl Lease {
     pub async fn writer(&self) -> Result<Option<Grant>, CommandError> {
         let answer: Vec<Value> = self.commands.run(&self.call("recorder")).await?;
         let text = |n: usize| {
-            answer.get(n).and_then(|v| redis::from_redis_value::<String>(v.clone()).ok()).unwrap_or_default()
+            answer
+                .get(n)
+                .and_then(|v| redis::from_redis_value::<String>(v.clone()).ok())
+                .unwrap_or_default()
         };
         if text(0) != "1" {
             return Ok(None);
@@ -137,7 +140,13 @@ impl Lease {
         Ok(answers.into_iter().map(written).collect())
     }
 
-    fn record(&self, token: &str, position: &RecordPosition, work: &Work, max_event_bytes: usize) -> Cmd {
+    fn record(
+        &self,
+        token: &str,
+        position: &RecordPosition,
+        work: &Work,
+        max_event_bytes: usize,
+    ) -> Cmd {
         let channel = match work {
             Work::Message { channel, .. } => channel.as_slice(),
             Work::ClockSnapshot { .. } => b"",

@@ -102,8 +102,8 @@ impl Recorder {
         let mut batch = Vec::new();
         let mut write_at = tokio::time::Instant::now();
         loop {
-            let to_write =
-                matches!(self.role, Role::Writer { .. } | Role::Retiring { .. }) && self.numbering.has_unwritten();
+            let to_write = matches!(self.role, Role::Writer { .. } | Role::Retiring { .. })
+                && self.numbering.has_unwritten();
             tokio::select! {
                 biased;
                 answer = &mut stop => {
@@ -229,7 +229,9 @@ impl Recorder {
             Role::Writer { token } => match self.lease.writer().await {
                 Ok(Some(grant)) if grant.token == *token => {}
                 // A wiped Redis has forgotten the numbering, but this writer has heard everything: it goes on.
-                Ok(Some(grant)) if grant.position.marker.is_empty() => self.begin_numbering(grant, false).await,
+                Ok(Some(grant)) if grant.position.marker.is_empty() => {
+                    self.begin_numbering(grant, false).await
+                }
                 Ok(_) => self.resign().await,
                 Err(fault) => {
                     if let Some(suppressed) = self.lease_log.allow(self.instance.now_ms()) {
@@ -371,7 +373,10 @@ impl Recorder {
             }
         }
         if self.numbering.has_unwritten() && !matches!(self.role, Role::Standby { .. }) {
-            tracing::error!(messages = self.numbering.len(), "plain publishes could not be recorded before the end");
+            tracing::error!(
+                messages = self.numbering.len(),
+                "plain publishes could not be recorded before the end"
+            );
         }
         self.lease.release().await;
         self.set_role(Role::None);

@@ -113,7 +113,11 @@ impl Numbering {
 
     /// What is recorded need not be kept.
     pub fn recorded(&mut self, upto: &RecordPosition) {
-        while self.queue.front().is_some_and(|(position, _)| position.marker == upto.marker && position.n <= upto.n) {
+        while self
+            .queue
+            .front()
+            .is_some_and(|(position, _)| position.marker == upto.marker && position.n <= upto.n)
+        {
             self.written();
         }
     }

@@ -17,7 +17,12 @@ struct Counts {
 
 impl Counts {
     /// Whether one more may come in. A session that is here already may, once: it takes over its own place.
-    fn admit(&self, user: &Arc<str>, session: u64, limit: &ConnectionLimit) -> Result<(), BusyReason> {
+    fn admit(
+        &self,
+        user: &Arc<str>,
+        session: u64,
+        limit: &ConnectionLimit,
+    ) -> Result<(), BusyReason> {
         if self.by_session.get(&session) == Some(&1) {
             return Ok(());
         }
@@ -55,8 +60,13 @@ impl ConnectionLimit {
     ///
     /// # Errors
     /// Which bound is reached.
-    pub fn enter(self: &Arc<Self>, user: &Arc<str>, digest: &str) -> Result<ConnectionPermit, BusyReason> {
-        let session = digest.get(..16).and_then(|hex| u64::from_str_radix(hex, 16).ok()).unwrap_or_default();
+    pub fn enter(
+        self: &Arc<Self>,
+        user: &Arc<str>,
+        digest: &str,
+    ) -> Result<ConnectionPermit, BusyReason> {
+        let session =
+            digest.get(..16).and_then(|hex| u64::from_str_radix(hex, 16).ok()).unwrap_or_default();
         let mut counts = self.lock();
         counts.admit(user, session, self)?;
         counts.all += 1;
@@ -106,7 +116,8 @@ mod tests {
     fn both_bounds_hold_and_places_come_back() {
         let gate = ConnectionLimit::new(3, 2);
         let (a, b): (Arc<str>, Arc<str>) = ("a".into(), "b".into());
-        let names: Vec<String> = (1..9).map(|n| format!("{n:064x}").chars().rev().collect()).collect();
+        let names: Vec<String> =
+            (1..9).map(|n| format!("{n:064x}").chars().rev().collect()).collect();
         let first = gate.enter(&a, &names[0]).ok().unwrap();
         let _second = gate.enter(&a, &names[1]).ok().unwrap();
         assert_eq!(gate.enter(&a, &names[2]).err(), Some(BusyReason::UserFull));

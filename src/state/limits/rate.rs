@@ -24,7 +24,11 @@ impl<K: Hash + Eq> RateLimit<K> {
     /// `allowed` in each `window`; 0: any number.
     pub fn new(allowed: u64, window: Duration) -> Self {
         let window_us = window.as_micros() as u64;
-        Self { period_us: window_us.checked_div(allowed).unwrap_or(0), window_us, full_again_us: Mutex::default() }
+        Self {
+            period_us: window_us.checked_div(allowed).unwrap_or(0),
+            window_us,
+            full_again_us: Mutex::default(),
+        }
     }
 
     /// Whether it may now; if so, it is counted.
@@ -77,7 +81,11 @@ mod tests {
             assert!(rate.take(key, 0));
         }
         assert_eq!(taken(&rate, u32::MAX, 500), 1000, "no room, so no bound");
-        assert_eq!(taken(&rate, u32::MAX, 1000), 1, "those who have their allowance again are forgotten");
+        assert_eq!(
+            taken(&rate, u32::MAX, 1000),
+            1,
+            "those who have their allowance again are forgotten"
+        );
         assert_eq!(rate.full_again_us.lock().unwrap().len(), 1);
     }
 }

@@ -45,14 +45,18 @@ redis-cli XREVRANGE sse:rejected + - COUNT 10
 
 fn ticket(fault: TicketRejection) -> &'static str {
     match fault {
-        TicketRejection::Missing => "no `ticket` in the query and no `Authorization: Bearer` header",
+        TicketRejection::Missing => {
+            "no `ticket` in the query and no `Authorization: Bearer` header"
+        }
         TicketRejection::Malformed => {
             "not a JWT, longer than 8 KiB, or its header has `crit` (no extension is supported)"
         }
         TicketRejection::UnknownKey => {
             "no key is configured for its `kid`, and the key set of `tickets.jwks_url` has none"
         }
-        TicketRejection::WrongAlgorithm => "its `alg` is not the algorithm of the key (`none` never is)",
+        TicketRejection::WrongAlgorithm => {
+            "its `alg` is not the algorithm of the key (`none` never is)"
+        }
         TicketRejection::BadSignature => "signed with a different key",
         TicketRejection::MissingClaim => "a required claim is missing; the message names it",
         TicketRejection::BadClaim => "a claim has the wrong type, for example `exp` as a string",
@@ -68,14 +72,18 @@ fn ticket(fault: TicketRejection) -> &'static str {
             "the session is bound to a cookie (`tickets.session_cookie`) that the request does \
              not have: another browser opened it"
         }
-        TicketRejection::SessionRevoked => "the user's sessions were revoked after the ticket was signed",
+        TicketRejection::SessionRevoked => {
+            "the user's sessions were revoked after the ticket was signed"
+        }
     }
 }
 
 fn event(refusal: Rejection) -> [&'static str; 2] {
     match refusal {
         Rejection::BadChannel => ["400", "neither `user:<id>:events` nor `broadcast:<topic>`"],
-        Rejection::BadType => ["400", "the type is not a string of 1 to 128 bytes without control characters"],
+        Rejection::BadType => {
+            ["400", "the type is not a string of 1 to 128 bytes without control characters"]
+        }
         Rejection::ReservedType => ["400", "the type begins with `sse.`"],
         Rejection::BadKey => ["400", "the idempotency key is not a string of 1 to 256 bytes"],
         Rejection::BadRetry => ["400", "`retry` is not an integer of ms between 0 and one day"],
@@ -99,20 +107,48 @@ fn event(refusal: Rejection) -> [&'static str; 2] {
 const HTTP: &[(&str, &str, &str)] = &[
     ("bad-topics", "400", "`topics` contains something other than up to 256 exact names"),
     ("bad-wait", "400", "`wait` is not a number from 0 to 30"),
-    ("bad-request", "400", "the request, its query or its body cannot be read; the message says why"),
+    (
+        "bad-request",
+        "400",
+        "the request, its query or its body cannot be read; the message says why",
+    ),
     ("api-key-missing", "401", "no API key"),
     ("api-key-unknown", "401", "the API key is not configured"),
     ("scope-missing", "403", "the API key is valid, but lacks the scope for this endpoint"),
-    ("not-found", "404", "no such path; also `POST /publish` and `POST /tickets` if `api_keys` is empty"),
-    ("origin-not-allowed", "403", "a preflight from an origin that is not in `cors.allowed_origins`"),
+    (
+        "not-found",
+        "404",
+        "no such path; also `POST /publish` and `POST /tickets` if `api_keys` is empty",
+    ),
+    (
+        "origin-not-allowed",
+        "403",
+        "a preflight from an origin that is not in `cors.allowed_origins`",
+    ),
     ("method-not-allowed", "405", "the `Allow` header names the method of this endpoint"),
     ("body-timeout", "408", "the body of a POST did not arrive within 10 s"),
-    ("expectation-failed", "417", "an `Expect` other than `100-continue`; the connection is closed"),
-    ("head-too-long", "431", "request line and headers exceed 16 KiB or 96 fields; the connection is closed"),
+    (
+        "expectation-failed",
+        "417",
+        "an `Expect` other than `100-continue`; the connection is closed",
+    ),
+    (
+        "head-too-long",
+        "431",
+        "request line and headers exceed 16 KiB or 96 fields; the connection is closed",
+    ),
     ("not-signed", "500", "`POST /tickets`: the key cannot sign"),
     ("no-signing-key", "501", "`POST /tickets`: only public keys are configured"),
-    ("coding-not-supported", "501", "a `Transfer-Encoding` other than `chunked`; the connection is closed"),
-    ("version-not-supported", "505", "neither HTTP/1.0, HTTP/1.1 nor HTTP/2; the connection is closed"),
+    (
+        "coding-not-supported",
+        "501",
+        "a `Transfer-Encoding` other than `chunked`; the connection is closed",
+    ),
+    (
+        "version-not-supported",
+        "505",
+        "neither HTTP/1.0, HTTP/1.1 nor HTTP/2; the connection is closed",
+    ),
 ];
 
 /// What a poll or a backend gets instead of `sse.busy`.
@@ -121,9 +157,10 @@ fn busy(reason: BusyReason) -> [&'static str; 2] {
         BusyReason::Full | BusyReason::UserFull | BusyReason::KeysAway | BusyReason::Draining => {
             ["503", "polls: see [sse.busy](events.md#ssebusy); retry after `Retry-After`"]
         }
-        BusyReason::RedisAway => {
-            ["503", "polls, publishing and revoking: Redis is unavailable; retry after `Retry-After`"]
-        }
+        BusyReason::RedisAway => [
+            "503",
+            "polls, publishing and revoking: Redis is unavailable; retry after `Retry-After`",
+        ],
         BusyReason::TooOften => [
             "429",
             "a poll, or a POST whose API key reached `limits.posts_per_key_per_second`; retry \
@@ -135,7 +172,8 @@ fn busy(reason: BusyReason) -> [&'static str; 2] {
 pub fn page() -> String {
     let tickets = TicketRejection::ALL.iter().map(|f| [code(f.name()), ticket(*f).to_owned()]);
     let tickets = table(["code", "problem"], tickets);
-    let http = HTTP.iter().map(|(name, status, text)| [code(name), status.to_string(), text.to_string()]);
+    let http =
+        HTTP.iter().map(|(name, status, text)| [code(name), status.to_string(), text.to_string()]);
     let later = BusyReason::ALL.iter().map(|r| {
         let [status, text] = busy(*r);
         [code(r.name()), status.to_owned(), text.to_owned()]
@@ -155,7 +193,8 @@ fn error_codes_are_exactly_those_of_the_http_layer() {
     let enums = enums.chain(Rejection::ALL.iter().map(|r| r.code()));
     let enums: BTreeSet<&str> = enums.chain(BusyReason::ALL.iter().map(|r| r.name())).collect();
     let in_code = http_codes();
-    let in_code: BTreeSet<&str> = in_code.iter().map(String::as_str).filter(|c| !enums.contains(c)).collect();
+    let in_code: BTreeSet<&str> =
+        in_code.iter().map(String::as_str).filter(|c| !enums.contains(c)).collect();
     let documented: BTreeSet<&str> = HTTP.iter().map(|(name, ..)| *name).collect();
     assert_eq!(documented, in_code);
 }

@@ -95,7 +95,9 @@ fn gap(reason: GapReason) -> [&'static str; 2] {
 /// `sse.closing`.
 fn closing(reason: CloseReason) -> (&'static str, Option<&'static str>) {
     match reason {
-        CloseReason::Draining => ("the instance is shutting down", Some("reconnects in 1–3 s, to another instance")),
+        CloseReason::Draining => {
+            ("the instance is shutting down", Some("reconnects in 1–3 s, to another instance"))
+        }
         CloseReason::MaxAge => (
             "`server.max_connection_age`: streams move so that the load evens out",
             Some("reconnects after `server.retry`; no event is lost"),
@@ -116,9 +118,10 @@ fn closing(reason: CloseReason) -> (&'static str, Option<&'static str>) {
             Some("the next attempt gets a 401; your backend decides whether to issue a ticket"),
         ),
         CloseReason::ClientGone => ("the client closed the connection", None),
-        CloseReason::Stalled => {
-            ("the client acknowledged nothing for `limits.stall`, although bytes were on their way", None)
-        }
+        CloseReason::Stalled => (
+            "the client acknowledged nothing for `limits.stall`, although bytes were on their way",
+            None,
+        ),
         CloseReason::PollDone => ("the poll was answered", None),
     }
 }
@@ -136,7 +139,9 @@ fn busy(reason: BusyReason) -> [&'static str; 2] {
              is reached",
             "10–30 s",
         ],
-        BusyReason::RedisAway => ["Redis is unavailable. Open streams stay open and catch up later", "10–30 s"],
+        BusyReason::RedisAway => {
+            ["Redis is unavailable. Open streams stay open and catch up later", "10–30 s"]
+        }
         BusyReason::KeysAway => [
             "the ticket's key is unknown, and `tickets.jwks_url` cannot be fetched. Tickets \
              with a known key are accepted",
@@ -158,7 +163,8 @@ pub fn page() -> String {
     });
     let gaps = table(["`reason`", "what happened", "what follows"], gaps);
     let all = || CloseReason::ALL.iter().map(|r| (r.name(), closing(*r)));
-    let told = all().filter_map(|(name, (why, next))| Some([code(name), why.to_owned(), next?.to_owned()]));
+    let told = all()
+        .filter_map(|(name, (why, next))| Some([code(name), why.to_owned(), next?.to_owned()]));
     let told = table(["`reason`", "why", "what happens next"], told);
     let silent = all().filter(|(_, (_, next))| next.is_none());
     let silent = silent.map(|(name, (why, _))| [code(name), why.to_owned()]);

@@ -114,11 +114,14 @@ pub fn page() -> String {
     let rows = values.iter().map(|(name, v)| [code(name), code(label_of(name)), list(v)]);
     let labels = table(["metric", "label", "values"], rows);
     let causes = CatchUpCause::ALL.iter().map(|c| [code(c.name()), cause(*c).to_owned()]);
-    let causes =
-        format!("## Causes of a catch-up\n\n{}", table(["`cause` of `sse_catch_ups_total`", "meaning"], causes));
+    let causes = format!(
+        "## Causes of a catch-up\n\n{}",
+        table(["`cause` of `sse_catch_ups_total`", "meaning"], causes)
+    );
     let requests = Malformed::ALL.iter().map(|m| [code(m.name()), malformed(*m).to_owned()]);
     let requests = table(["`reason` of `sse_requests_malformed_total`", "problem"], requests);
     let requests = format!("{MALFORMED}\n\n{requests}");
-    let sections = [INTRODUCTION, "## All metrics", &all, LABELS, &labels, &causes, &requests, OTHERS];
+    let sections =
+        [INTRODUCTION, "## All metrics", &all, LABELS, &labels, &causes, &requests, OTHERS];
     assemble("Metrics", &sections)
 }

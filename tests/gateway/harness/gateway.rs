@@ -215,13 +215,18 @@ impl Gateway {
 
     /// Waits until `/readyz` says 200.
     pub async fn ready(&self) {
-        eventually("/readyz to say 200", || async { (self.admin_get("/readyz").await.0 == 200).then_some(()) }).await;
+        eventually("/readyz to say 200", || async {
+            (self.admin_get("/readyz").await.0 == 200).then_some(())
+        })
+        .await;
     }
 
     /// Waits until `/readyz` says anything but 200.
     pub async fn not_ready(&self) {
-        eventually("/readyz not to say 200", || async { (self.admin_get("/readyz").await.0 != 200).then_some(()) })
-            .await;
+        eventually("/readyz not to say 200", || async {
+            (self.admin_get("/readyz").await.0 != 200).then_some(())
+        })
+        .await;
     }
 
     /// A scrape of `/metrics`.
@@ -251,7 +256,10 @@ impl Gateway {
 
     /// Waits until this instance is the recorder (a plain PUBLISH before that may be lost).
     pub async fn recorder(&self) {
-        eventually("this gateway to be the recorder", || async { self.is_recorder().await.then_some(()) }).await;
+        eventually("this gateway to be the recorder", || async {
+            self.is_recorder().await.then_some(())
+        })
+        .await;
     }
 
     /// Sends SIGTERM.
@@ -307,7 +315,10 @@ impl Gateway {
 
     /// Waits until the log has this text.
     pub async fn log_says(&self, text: &str) {
-        eventually(&format!("{text:?} in the log"), || std::future::ready(self.log_contains(text).then_some(()))).await;
+        eventually(&format!("{text:?} in the log"), || {
+            std::future::ready(self.log_contains(text).then_some(()))
+        })
+        .await;
     }
 }
 

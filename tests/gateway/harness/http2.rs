@@ -131,12 +131,14 @@ impl Http2 {
         let pem = dir.read("ca.pem");
         roots.add(CertificateDer::from_pem_slice(pem.as_bytes()).unwrap()).unwrap();
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+        let builder =
+            ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
         let mut config = builder.unwrap().with_root_certificates(roots).with_no_client_auth();
         config.alpn_protocols = vec![b"h2".to_vec()];
         let tcp = TcpStream::connect(gateway.public).await.expect("it listens");
         let name = "127.0.0.1".try_into().unwrap();
-        let tls = TlsConnector::from(Arc::new(config)).connect(name, tcp).await.expect("a handshake");
+        let tls =
+            TlsConnector::from(Arc::new(config)).connect(name, tcp).await.expect("a handshake");
         Http2::start(Box::new(tls), settings).await
     }
 
@@ -149,8 +151,10 @@ impl Http2 {
 
     /// Sends SETTINGS.
     pub async fn settings(&mut self, settings: &[(u16, u32)]) {
-        let payload: Vec<u8> =
-            settings.iter().flat_map(|(id, value)| [&id.to_be_bytes()[..], &value.to_be_bytes()].concat()).collect();
+        let payload: Vec<u8> = settings
+            .iter()
+            .flat_map(|(id, value)| [&id.to_be_bytes()[..], &value.to_be_bytes()].concat())
+            .collect();
         self.send(&frame(SETTINGS, 0, 0, &payload)).await;
     }
 
@@ -161,7 +165,8 @@ impl Http2 {
 
     /// The same; `false`: the connection is over.
     pub async fn try_send(&mut self, bytes: &[u8]) -> bool {
-        let sending = async { self.io.write_all(bytes).await.is_ok() && self.io.flush().await.is_ok() };
+        let sending =
+            async { self.io.write_all(bytes).await.is_ok() && self.io.flush().await.is_ok() };
         tokio::time::timeout(GUARD, sending).await.expect("the gateway reads")
     }
 
@@ -207,11 +212,15 @@ impl Http2 {
     /// The next frame of this type on this stream.
     pub async fn frame(&mut self, kind: u8, stream: u32) -> Frame {
         loop {
-            let frame = self.next().await.unwrap_or_else(|| panic!("the end instead of {kind} on {stream}"));
+            let frame = self
+                .next()
+                .await
+                .unwrap_or_else(|| panic!("the end instead of {kind} on {stream}"));
             if (frame.kind, frame.stream) == (kind, stream) {
                 return frame;
             }
-            let is_wrong = frame.stream == stream && frame.kind == RST_STREAM || frame.kind == GOAWAY;
+            let is_wrong =
+                frame.stream == stream && frame.kind == RST_STREAM || frame.kind == GOAWAY;
             assert!(!is_wrong, "{frame:?} instead of {kind} on {stream}");
         }
     }

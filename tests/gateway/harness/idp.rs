@@ -27,7 +27,8 @@ impl Idp {
     /// One that is down: nobody listens on its port.
     pub fn down() -> Idp {
         let answer = Mutex::new((404, String::new(), String::new()));
-        let shared = Shared { answer, requests: AtomicUsize::new(0), held: watch::Sender::new(false) };
+        let shared =
+            Shared { answer, requests: AtomicUsize::new(0), held: watch::Sender::new(false) };
         Idp { port: free_port(), shared: Arc::new(shared), server: Mutex::new(None) }
     }
 
@@ -100,6 +101,9 @@ async fn answer(mut stream: TcpStream, shared: Arc<Shared>) {
     shared.requests.fetch_add(1, Ordering::SeqCst);
     let _ = shared.held.subscribe().wait_for(|held| !held).await;
     let (status, headers, body) = shared.answer.lock().unwrap().clone();
-    let head = format!("HTTP/1.1 {status} X\r\n{headers}Content-Length: {}\r\nConnection: close\r\n\r\n", body.len());
+    let head = format!(
+        "HTTP/1.1 {status} X\r\n{headers}Content-Length: {}\r\nConnection: close\r\n\r\n",
+        body.len()
+    );
     let _ = stream.write_all(format!("{head}{body}").as_bytes()).await;
 }

@@ -62,13 +62,40 @@ impl Dir {
     /// A certificate for 127.0.0.1 (`server.pem`, `server.key`), signed by an authority (`ca.pem`).
     pub fn certificate(&self) {
         let new = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"];
-        let ca = ["req", "-x509", "-days", "2", "-subj", "/CN=test authority", "-keyout", "ca.key", "-out", "ca.pem"];
+        let ca = [
+            "req",
+            "-x509",
+            "-days",
+            "2",
+            "-subj",
+            "/CN=test authority",
+            "-keyout",
+            "ca.key",
+            "-out",
+            "ca.pem",
+        ];
         self.openssl(&[&ca[..], &new].concat());
         let leaf = ["req", "-subj", "/CN=127.0.0.1", "-keyout", "server.key", "-out", "server.csr"];
         self.openssl(&[&leaf[..], &new].concat());
-        self.write("ext", "subjectAltName=IP:127.0.0.1\nbasicConstraints=CA:FALSE\nextendedKeyUsage=serverAuth\n");
-        let sign = ["x509", "-req", "-days", "2", "-in", "server.csr", "-CA", "ca.pem", "-CAkey", "ca.key"];
-        self.openssl(&[&sign[..], &["-CAcreateserial", "-extfile", "ext", "-out", "server.pem"]].concat());
+        self.write(
+            "ext",
+            "subjectAltName=IP:127.0.0.1\nbasicConstraints=CA:FALSE\nextendedKeyUsage=serverAuth\n",
+        );
+        let sign = [
+            "x509",
+            "-req",
+            "-days",
+            "2",
+            "-in",
+            "server.csr",
+            "-CA",
+            "ca.pem",
+            "-CAkey",
+            "ca.key",
+        ];
+        self.openssl(
+            &[&sign[..], &["-CAcreateserial", "-extfile", "ext", "-out", "server.pem"]].concat(),
+        );
     }
 
     /// The public part of a [`Dir::pair`] as an issuer publishes it.
@@ -84,14 +111,26 @@ impl Dir {
                 let modulus: Vec<u8> = (0..hex.len()).step_by(2).map(byte).collect();
                 json!({"kty": "RSA", "use": "sig", "alg": "RS256", "kid": kid, "n": base64(&modulus), "e": "AQAB"})
             }
-            "EC" => json!({"kty": "EC", "crv": "P-256", "kid": kid, "x": last(64, 32), "y": last(32, 32)}),
-            _ => json!({"kty": "OKP", "crv": "Ed25519", "use": "sig", "kid": kid, "x": last(32, 32)}),
+            "EC" => {
+                json!({"kty": "EC", "crv": "P-256", "kid": kid, "x": last(64, 32), "y": last(32, 32)})
+            }
+            _ => {
+                json!({"kty": "OKP", "crv": "Ed25519", "use": "sig", "kid": kid, "x": last(32, 32)})
+            }
         }
     }
 
     fn openssl(&self, arguments: &[&str]) -> Vec<u8> {
-        let done = Command::new("openssl").args(arguments).current_dir(&self.0).output().expect("openssl is installed");
-        assert!(done.status.success(), "openssl {arguments:?}: {}", String::from_utf8_lossy(&done.stderr));
+        let done = Command::new("openssl")
+            .args(arguments)
+            .current_dir(&self.0)
+            .output()
+            .expect("openssl is installed");
+        assert!(
+            done.status.success(),
+            "openssl {arguments:?}: {}",
+            String::from_utf8_lossy(&done.stderr)
+        );
         done.stdout
     }
 }
@@ -113,7 +152,8 @@ pub fn base64(bytes: &[u8]) -> String {
     let digits = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
     let mut out = String::new();
     for group in bytes.chunks(3) {
-        let number = group.iter().fold(0u32, |n, b| n << 8 | u32::from(*b)) << (8 * (3 - group.len()));
+        let number =
+            group.iter().fold(0u32, |n, b| n << 8 | u32::from(*b)) << (8 * (3 - group.len()));
         for place in 0..=group.len() {
             out.push(digits[(number >> (18 - 6 * place)) as usize & 63] as char);
         }
@@ -129,6 +169,7 @@ pub fn sha256(text: &str) -> String {
 
 /// The setting `api_keys` for these keys, each with its scope.
 pub fn api_keys(keys: &[(&str, &str)]) -> String {
-    let keys: Vec<_> = keys.iter().map(|(key, scope)| json!({"sha256": sha256(key), "scopes": [scope]})).collect();
+    let keys: Vec<_> =
+        keys.iter().map(|(key, scope)| json!({"sha256": sha256(key), "scopes": [scope]})).collect();
     json!(keys).to_string()
 }

@@ -56,7 +56,10 @@ impl Load {
     /// Waits until so many more events have been confirmed.
     pub async fn more(&self, events: usize) {
         let goal = self.count() + events;
-        super::eventually("more events published", || std::future::ready((self.count() >= goal).then_some(()))).await;
+        super::eventually("more events published", || {
+            std::future::ready((self.count() >= goal).then_some(()))
+        })
+        .await;
     }
 
     /// Stops and gives all events in the order of publishing.
@@ -105,9 +108,13 @@ pub fn assert_received(
     }
     let lost: Vec<Id> = due.keys().filter(|id| !times.contains_key(id)).copied().collect();
     let doubled: Vec<Id> = times.iter().filter(|(_, n)| **n > 1).map(|(id, _)| *id).collect();
-    let strange: Vec<&&Event> = got.iter().filter(|e| due.get(&e.own_id()).is_none_or(|p| p.data != e.data)).collect();
-    let disorder: Vec<(Id, Id)> =
-        got.windows(2).map(|pair| (pair[0].own_id(), pair[1].own_id())).filter(|(a, b)| a >= b).collect();
+    let strange: Vec<&&Event> =
+        got.iter().filter(|e| due.get(&e.own_id()).is_none_or(|p| p.data != e.data)).collect();
+    let disorder: Vec<(Id, Id)> = got
+        .windows(2)
+        .map(|pair| (pair[0].own_id(), pair[1].own_id()))
+        .filter(|(a, b)| a >= b)
+        .collect();
     assert!(
         lost.is_empty() && doubled.is_empty() && strange.is_empty() && disorder.is_empty(),
         "of {} due events {} came; lost {}: {:?}; doubled {}: {:?}; not due or altered {}: {:?}; out of order {}: {:?}",

@@ -18,7 +18,8 @@ pub fn freeze(pid: u32) {
     signal(pid, libc::SIGSTOP);
     let stopped = |task: std::io::Result<std::fs::DirEntry>| {
         // A thread that has ended meanwhile does nothing either.
-        let stat = std::fs::read_to_string(task.expect("a thread").path().join("stat")).unwrap_or_default();
+        let stat = std::fs::read_to_string(task.expect("a thread").path().join("stat"))
+            .unwrap_or_default();
         stat.rsplit_once(") ").is_none_or(|(_, fields)| fields.starts_with(['T', 'Z', 'X']))
     };
     while !std::fs::read_dir(format!("/proc/{pid}/task")).expect("it lives").all(stopped) {
@@ -102,5 +103,6 @@ fn kib(path: &str, name: &str) -> u64 {
     let text = std::fs::read_to_string(path).unwrap_or_else(|e| panic!("{path}: {e}"));
     let line = text.lines().find(|line| line.starts_with(name));
     let kib = line.and_then(|line| line.split_whitespace().nth(1));
-    kib.and_then(|kib| kib.parse::<u64>().ok()).unwrap_or_else(|| panic!("no {name} in {path}")) * 1024
+    kib.and_then(|kib| kib.parse::<u64>().ok()).unwrap_or_else(|| panic!("no {name} in {path}"))
+        * 1024
 }

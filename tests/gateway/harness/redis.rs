@@ -55,7 +55,8 @@ impl Redis {
         // Its own process id proves that it is ours that answers.
         eventually("redis-server", || async {
             let mut conn = self.try_conn().await.ok()?;
-            let info: String = redis::cmd("INFO").arg("server").query_async(&mut conn).await.ok()?;
+            let info: String =
+                redis::cmd("INFO").arg("server").query_async(&mut conn).await.ok()?;
             info.contains(&format!("process_id:{pid}\r")).then_some(())
         })
         .await;
@@ -102,7 +103,9 @@ impl Redis {
 
     /// A new connection, if Redis gives one.
     pub async fn try_conn(&self) -> RedisResult<MultiplexedConnection> {
-        let config = AsyncConnectionConfig::new().set_connection_timeout(Some(GUARD)).set_response_timeout(Some(GUARD));
+        let config = AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(GUARD))
+            .set_response_timeout(Some(GUARD));
         redis::Client::open(self.url())?.get_multiplexed_async_connection_with_config(&config).await
     }
 
@@ -127,7 +130,12 @@ impl Redis {
     }
 
     /// `FCALL sse_publish`: the event's id, or the refusal.
-    pub async fn durable(&self, channel: &str, kind: &str, payload: impl AsRef<[u8]>) -> Result<String, String> {
+    pub async fn durable(
+        &self,
+        channel: &str,
+        kind: &str,
+        payload: impl AsRef<[u8]>,
+    ) -> Result<String, String> {
         self.publisher().await.durable(channel, kind, payload, &[]).await
     }
 
@@ -236,7 +244,10 @@ impl Publisher {
     }
 
     /// Many durable events in one round trip: `(channel, type, payload)`, their ids in order.
-    pub async fn durable_batch(&mut self, events: &[(String, String, String)]) -> RedisResult<Vec<String>> {
+    pub async fn durable_batch(
+        &mut self,
+        events: &[(String, String, String)],
+    ) -> RedisResult<Vec<String>> {
         let mut pipe = redis::pipe();
         for (channel, kind, payload) in events {
             pipe.cmd("FCALL").arg("sse_publish").arg(1).arg(channel);

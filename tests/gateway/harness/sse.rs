@@ -347,7 +347,8 @@ impl Chunks {
             self.done = text.is_empty();
         } else if !text.is_empty() {
             let size = text.split(';').next().expect("a size").trim();
-            self.left = usize::from_str_radix(size, 16).unwrap_or_else(|_| panic!("not a chunk size: {text:?}"));
+            self.left = usize::from_str_radix(size, 16)
+                .unwrap_or_else(|_| panic!("not a chunk size: {text:?}"));
             self.in_data = self.left > 0;
             self.last = self.left == 0;
         }

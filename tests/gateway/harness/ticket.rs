@@ -21,10 +21,20 @@ pub struct Ticket {
 pub fn ticket(user: &str) -> Ticket {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     let now = super::now_ms() / 1000;
-    let jti = format!("{}-{}-{}", std::process::id(), super::now_ms(), NEXT.fetch_add(1, Ordering::Relaxed));
-    let claims = json!({"sub": user, "aud": "sse-gateway", "iat": now, "exp": now + 30, "jti": jti});
+    let jti = format!(
+        "{}-{}-{}",
+        std::process::id(),
+        super::now_ms(),
+        NEXT.fetch_add(1, Ordering::Relaxed)
+    );
+    let claims =
+        json!({"sub": user, "aud": "sse-gateway", "iat": now, "exp": now + 30, "jti": jti});
     let Value::Object(claims) = claims else { unreachable!("an object") };
-    Ticket { header: Header::new(Algorithm::HS256), claims, key: EncodingKey::from_secret(SECRET.as_bytes()) }
+    Ticket {
+        header: Header::new(Algorithm::HS256),
+        claims,
+        key: EncodingKey::from_secret(SECRET.as_bytes()),
+    }
 }
 
 impl Ticket {

@@ -150,7 +150,11 @@ mod tests {
     use super::*;
 
     /// The body and what is left behind it, fed `step` bytes at a time.
-    fn decoded(mut decoder: Decoder, text: &[u8], step: usize) -> Result<(Vec<u8>, Vec<u8>), Malformed> {
+    fn decoded(
+        mut decoder: Decoder,
+        text: &[u8],
+        step: usize,
+    ) -> Result<(Vec<u8>, Vec<u8>), Malformed> {
         let (mut held, mut body) = (BytesMut::new(), Vec::new());
         let mut pieces = text.chunks(step);
         loop {

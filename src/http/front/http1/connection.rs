@@ -62,8 +62,13 @@ pub struct WorkerContext {
 
 /// Serves a connection to its end, or until an event stream takes the socket over. The first head
 /// must have come by `deadline`.
-pub async fn serve<S, B>(io: Prefixed, peer: Peer, service: Rc<S>, context: Rc<WorkerContext>, mut deadline: Instant)
-where
+pub async fn serve<S, B>(
+    io: Prefixed,
+    peer: Peer,
+    service: Rc<S>,
+    context: Rc<WorkerContext>,
+    mut deadline: Instant,
+) where
     S: Service<Request>,
     S::Response: Into<Response<B>>,
     S::Error: Into<Response<BoxBody>>,
@@ -71,7 +76,8 @@ where
 {
     let Prefixed { held, socket } = io;
     let address = Some(socket.tcp().address());
-    let mut connection = Connection { socket, held, peer, address, service, context, bodies: PhantomData };
+    let mut connection =
+        Connection { socket, held, peer, address, service, context, bodies: PhantomData };
     loop {
         let end = match connection.next_head(deadline).await {
             Ok(head) => connection.exchange(head).await,
@@ -277,7 +283,11 @@ where
     }
 
     /// Reads more, unless enough is held that no request has taken yet.
-    fn poll_read_for(&mut self, body: Option<&BodyBuffer>, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+    fn poll_read_for(
+        &mut self,
+        body: Option<&BodyBuffer>,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<usize>> {
         let held = body.map_or(self.held.len(), BodyBuffer::held_bytes);
         if held >= MAX_HEAD_BYTES {
             return Poll::Pending;

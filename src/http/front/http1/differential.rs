@@ -38,7 +38,8 @@ struct Read {
 fn read_of(request: &actix_http::Request, body: Vec<u8>, left: usize) -> Read {
     use actix_http::HttpMessage;
     let fields = request.headers().iter();
-    let mut fields: Vec<_> = fields.map(|(name, value)| (name.to_string(), value.as_bytes().to_vec())).collect();
+    let mut fields: Vec<_> =
+        fields.map(|(name, value)| (name.to_string(), value.as_bytes().to_vec())).collect();
     fields.sort();
     Read {
         method: request.method().to_string(),
@@ -85,7 +86,9 @@ fn theirs(codec: &mut Codec, held: &mut BytesMut) -> Result<Option<Read>, String
 }
 
 fn is_websocket(read: &Read) -> bool {
-    let is = |(name, value): &(String, Vec<u8>)| name == "upgrade" && value.eq_ignore_ascii_case(b"websocket");
+    let is = |(name, value): &(String, Vec<u8>)| {
+        name == "upgrade" && value.eq_ignore_ascii_case(b"websocket")
+    };
     read.fields.iter().any(is)
 }
 
@@ -161,8 +164,9 @@ fn chunk() -> impl Strategy<Value = String> {
     let size = any_of(&["", ";a", ";a=b", " ;a", ";a=\"b c\"", " ", "\t", ";a\rb", ";a\nb"]);
     let size = prop_oneof![20 => Just(String::new()), 1 => size];
     let end = prop_oneof![60 => Just("\r\n"), 1 => Just("\n"), 1 => Just("\r"), 1 => Just("")];
-    ("[a\r\n0]{1,5}", size, end.clone(), end, select(vec!["", "0", "000000000000000"]))
-        .prop_map(|(data, extension, a, b, zeros)| format!("{zeros}{:x}{extension}{a}{data}{b}", data.len()))
+    ("[a\r\n0]{1,5}", size, end.clone(), end, select(vec!["", "0", "000000000000000"])).prop_map(
+        |(data, extension, a, b, zeros)| format!("{zeros}{:x}{extension}{a}{data}{b}", data.len()),
+    )
 }
 
 fn chunked() -> impl Strategy<Value = String> {
@@ -187,7 +191,9 @@ fn chunked() -> impl Strategy<Value = String> {
 }
 
 fn request() -> impl Strategy<Value = String> {
-    let method = any_of(&["GET", "GET", "POST", "POST", "OPTIONS", "HEAD", "get", "M-SEARCH", "CONNECT", "\r\nPUT"]);
+    let method = any_of(&[
+        "GET", "GET", "POST", "POST", "OPTIONS", "HEAD", "get", "M-SEARCH", "CONNECT", "\r\nPUT",
+    ]);
     let target = any_of(&[
         "/",
         "/",
@@ -230,7 +236,11 @@ fn request() -> impl Strategy<Value = String> {
 
 /// Where, what (0: delete, 1: insert, 2: replace, 3: repeat some bytes), and with which byte.
 fn mutation() -> impl Strategy<Value = (prop::sample::Index, u8, u8)> {
-    (any::<prop::sample::Index>(), 0u8..4, select(b"\r\n \t;:,+-0aF\0\x0b\x0c\x7f\x80\xff/?x".to_vec()))
+    (
+        any::<prop::sample::Index>(),
+        0u8..4,
+        select(b"\r\n \t;:,+-0aF\0\x0b\x0c\x7f\x80\xff/?x".to_vec()),
+    )
 }
 
 fn mutated(text: String, mutations: Vec<(prop::sample::Index, u8, u8)>) -> Vec<u8> {

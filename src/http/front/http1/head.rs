@@ -150,7 +150,9 @@ fn body(headers: &HeaderMap, version: Version, method: &Method) -> Result<Decode
     }
     match (length, coding) {
         (_, Some(_)) if version == Version::HTTP_10 => Err(Malformed::Coding),
-        (_, Some(coding)) if coding.as_bytes().eq_ignore_ascii_case(b"chunked") => Ok(Decoder::chunked()),
+        (_, Some(coding)) if coding.as_bytes().eq_ignore_ascii_case(b"chunked") => {
+            Ok(Decoder::chunked())
+        }
         (_, Some(_)) => Err(Malformed::Coding),
         (Some(length), _) => {
             let text = length.to_str().map_err(|_| Malformed::Length)?;
@@ -159,7 +161,9 @@ fn body(headers: &HeaderMap, version: Version, method: &Method) -> Result<Decode
             Ok(Decoder::length(bytes))
         }
         // HTTP/1.0 has no other way to say that there is none (RFC 1945 section 7.2.2).
-        (None, None) if version == Version::HTTP_10 && method == Method::POST => Err(Malformed::Length),
+        (None, None) if version == Version::HTTP_10 && method == Method::POST => {
+            Err(Malformed::Length)
+        }
         (None, None) => Ok(Decoder::length(0)),
     }
 }
@@ -226,16 +230,21 @@ mod tests {
         for text in [too_long.as_str(), &too_long[..MAX_HEAD_BYTES]] {
             assert_eq!(parsed(text).err(), Some(Malformed::HeadTooLong));
         }
-        let of_fields = |count: usize| format!("GET / HTTP/1.1\r\nHost: x\r\n{}\r\n", "a: b\r\n".repeat(count - 1));
+        let of_fields = |count: usize| {
+            format!("GET / HTTP/1.1\r\nHost: x\r\n{}\r\n", "a: b\r\n".repeat(count - 1))
+        };
         assert!(parsed(&of_fields(MAX_HEADERS)).unwrap().is_some());
         assert_eq!(parsed(&of_fields(MAX_HEADERS + 1)).err(), Some(Malformed::TooManyHeaders));
     }
 
     #[test]
     fn absolute_form_is_reduced_to_path_and_query() {
-        for (target, path) in
-            [("http://a/b?c", "/b?c"), ("HTTPS://a:1", "/"), ("http://a?b", "/?b"), ("//a/b", "//a/b")]
-        {
+        for (target, path) in [
+            ("http://a/b?c", "/b?c"),
+            ("HTTPS://a:1", "/"),
+            ("http://a?b", "/?b"),
+            ("//a/b", "//a/b"),
+        ] {
             let head = parsed(&format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n")).unwrap();
             assert_eq!(head.expect("whole").request.uri().to_string(), path, "{target}");
         }

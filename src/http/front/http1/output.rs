@@ -82,7 +82,8 @@ impl<B: MessageBody> Output<B> {
     pub fn poll(&mut self, io: &mut Socket, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         loop {
             // The head goes out with the first piece, if there is one.
-            if let Some(body) = self.body.as_mut().filter(|_| self.piece.is_empty() && !self.ended) {
+            if let Some(body) = self.body.as_mut().filter(|_| self.piece.is_empty() && !self.ended)
+            {
                 match body.as_mut().poll_next(cx) {
                     Poll::Ready(Some(Ok(piece))) => self.put(piece),
                     Poll::Ready(Some(Err(_))) => {
@@ -153,7 +154,11 @@ fn rest(parts: [&[u8]; 3], mut done: usize) -> [&[u8]; 3] {
     })
 }
 
-fn write_parts(io: Pin<&mut Socket>, cx: &mut Context<'_>, parts: [&[u8]; 3]) -> Poll<io::Result<usize>> {
+fn write_parts(
+    io: Pin<&mut Socket>,
+    cx: &mut Context<'_>,
+    parts: [&[u8]; 3],
+) -> Poll<io::Result<usize>> {
     if parts.iter().map(|part| part.len()).sum::<usize>() > MAX_COPIED_BYTES {
         return io.poll_write_vectored(cx, &parts.map(IoSlice::new));
     }

@@ -90,7 +90,9 @@ impl Stream for BodyBuffer {
         match state.decoder.decode(&mut state.held) {
             Ok(Step::Data(bytes)) => Poll::Ready(Some(Ok(bytes))),
             Ok(Step::Ended) => Poll::Ready(None),
-            Ok(Step::More) if state.closed => Poll::Ready(Some(Err(PayloadError::Incomplete(None)))),
+            Ok(Step::More) if state.closed => {
+                Poll::Ready(Some(Err(PayloadError::Incomplete(None))))
+            }
             Ok(Step::More) => {
                 state.waiting = Some(cx.waker().clone());
                 Poll::Pending

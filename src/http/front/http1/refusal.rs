@@ -57,7 +57,9 @@ fn message(malformed: Malformed) -> String {
         Malformed::Version => "this version of HTTP is not supported; use HTTP/1.1 or HTTP/2",
         Malformed::Header => "a header field must be \"<name>: <value>\" and CRLF on one line",
         Malformed::Host => "HTTP/1.1 requires exactly one Host header with a valid host",
-        Malformed::Length => "the body's length is ambiguous; send one Content-Length or Transfer-Encoding: chunked",
+        Malformed::Length => {
+            "the body's length is ambiguous; send one Content-Length or Transfer-Encoding: chunked"
+        }
         Malformed::Coding => "this coding is not supported; send Transfer-Encoding: chunked",
         Malformed::Expectation => "this expectation is not supported; send Expect: 100-continue",
         Malformed::Connect => "this is not a proxy; CONNECT is not available",

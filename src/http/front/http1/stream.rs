@@ -24,7 +24,11 @@ const LINGER: Duration = Duration::from_secs(2);
 const MAX_LINGER_BYTES: usize = 4 << 20;
 
 /// Writes the whole response to a request of that version.
-pub async fn write<B: MessageBody + 'static>(mut io: Socket, response: Response<B>, version: Version) {
+pub async fn write<B: MessageBody + 'static>(
+    mut io: Socket,
+    response: Response<B>,
+    version: Version,
+) {
     let framing = Framing::of(&response, version);
     let mut output = Output::new(response, framing, true);
     let mut inbound = InboundLimit { heard_bytes: 0, max_bytes: MAX_HEARD_BYTES };

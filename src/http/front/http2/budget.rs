@@ -115,7 +115,9 @@ mod tests {
         }
         // A saved token is never worth more than the capacity.
         budget.earn(u32::MAX);
-        let flood = |budget: &mut Budget, age| (0..9999).take_while(|_| budget.spend(frame(PING, 0, 8), age)).count();
+        let flood = |budget: &mut Budget, age| {
+            (0..9999).take_while(|_| budget.spend(frame(PING, 0, 8), age)).count()
+        };
         assert_eq!(flood(&mut budget, Duration::ZERO), 1008);
         assert_eq!(flood(&mut budget, Duration::from_millis(4)), 0);
         assert_eq!(flood(&mut budget, Duration::from_millis(500)), 100);

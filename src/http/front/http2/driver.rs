@@ -89,7 +89,12 @@ where
     B: MessageBody + 'static,
 {
     /// Runs a connection that has a place among the idle ones.
-    pub fn new(connection: Connection<Metered, Bytes>, shared: Rc<Shared>, place: IdleSocket, parts: Parts<S>) -> Self {
+    pub fn new(
+        connection: Connection<Metered, Bytes>,
+        shared: Rc<Shared>,
+        place: IdleSocket,
+        parts: Parts<S>,
+    ) -> Self {
         let idle_since = shared.opened();
         let (phase, has_served) = (Phase::Open, false);
         Self {
@@ -126,7 +131,8 @@ where
         self.has_served = true;
         let reset = Rc::new(StreamReset::default());
         let peer = self.parts.peer.for_stream(reset.clone());
-        let expects = request.headers().get(http::header::EXPECT).is_some_and(|e| e == "100-continue");
+        let expects =
+            request.headers().get(http::header::EXPECT).is_some_and(|e| e == "100-continue");
         if expects && !request.body().is_end_stream() {
             let mut interim = http::Response::new(());
             *interim.status_mut() = http::StatusCode::CONTINUE;
@@ -170,7 +176,8 @@ where
     }
 
     fn poll_evicted(&mut self, cx: &mut Context<'_>) -> bool {
-        !self.shared.is_evicted() && self.place.as_mut().is_some_and(|place| place.poll_evicted(cx).is_ready())
+        !self.shared.is_evicted()
+            && self.place.as_mut().is_some_and(|place| place.poll_evicted(cx).is_ready())
     }
 
     /// The connection gives way to others: it ends as soon as GOAWAY is written, or at once.

@@ -20,7 +20,11 @@ use h2::RecvStream;
 use crate::http::peer::Peer;
 
 /// The request as actix takes it, from this client; `None`: it is malformed (RFC 9113 section 8.1.1).
-pub fn convert(request: http::Request<RecvStream>, address: SocketAddr, peer: Peer) -> Option<Request> {
+pub fn convert(
+    request: http::Request<RecvStream>,
+    address: SocketAddr,
+    peer: Peer,
+) -> Option<Request> {
     let (parts, body) = request.into_parts();
     let payload: Payload = match body.is_end_stream() {
         true => Payload::None,

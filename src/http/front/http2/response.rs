@@ -15,12 +15,15 @@ const OMITTED_TEXT: [&str; 2] = ["keep-alive", "proxy-connection"];
 pub fn head(from: &ResponseHead, size: BodySize) -> http::Response<()> {
     let mut response = http::Response::new(());
     // The same three digits in another version of the type.
-    *response.status_mut() = StatusCode::from_u16(from.status.as_u16()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    *response.status_mut() =
+        StatusCode::from_u16(from.status.as_u16()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let headers = response.headers_mut();
     headers.reserve(from.headers.len() + 2);
     for (name, value) in from.headers.iter() {
         let name = HeaderName::from_bytes(name.as_str().as_bytes());
-        let (Ok(name), Ok(value)) = (name, HeaderValue::from_bytes(value.as_bytes())) else { continue };
+        let (Ok(name), Ok(value)) = (name, HeaderValue::from_bytes(value.as_bytes())) else {
+            continue;
+        };
         if !OMITTED.contains(&name) && !OMITTED_TEXT.contains(&name.as_str()) {
             headers.append(name, value);
         }
@@ -43,14 +46,23 @@ mod tests {
     #[test]
     fn fields_of_a_connection_are_left_out() {
         let mut answer = Response::build(actix_web::http::StatusCode::OK);
-        for name in ["connection", "transfer-encoding", "upgrade", "keep-alive", "proxy-connection", "x-own"] {
+        for name in [
+            "connection",
+            "transfer-encoding",
+            "upgrade",
+            "keep-alive",
+            "proxy-connection",
+            "x-own",
+        ] {
             answer.insert_header((name, "a"));
         }
         answer.insert_header(("content-length", "7"));
         let answer = answer.finish();
         let names = |size| {
             let head = head(answer.head(), size);
-            let text = |(name, value): (&HeaderName, &HeaderValue)| format!("{name}: {}", value.to_str().unwrap());
+            let text = |(name, value): (&HeaderName, &HeaderValue)| {
+                format!("{name}: {}", value.to_str().unwrap())
+            };
             let mut all: Vec<String> = head.headers().iter().map(text).collect();
             all.retain(|line| !line.starts_with("date: "));
             assert_eq!(all.len() + 1, head.headers().len(), "one date");

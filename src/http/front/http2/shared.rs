@@ -134,7 +134,12 @@ impl Connections {
     /// From now on all of them, and all to come, are to end.
     pub fn close(&self) {
         self.0.closing.set(true);
-        self.0.open.borrow().iter().filter_map(|(_, open)| open.upgrade()).for_each(|open| open.wake());
+        self.0
+            .open
+            .borrow()
+            .iter()
+            .filter_map(|(_, open)| open.upgrade())
+            .for_each(|open| open.wake());
     }
 
     /// Adds a connection.

@@ -43,8 +43,12 @@ pub struct StreamContext {
 }
 
 /// Answers a request, unless its client resets the stream before.
-pub async fn run<S, B>(service: Rc<S>, request: Request, mut respond: SendResponse<Bytes>, context: StreamContext)
-where
+pub async fn run<S, B>(
+    service: Rc<S>,
+    request: Request,
+    mut respond: SendResponse<Bytes>,
+    context: StreamContext,
+) where
     S: Service<Request> + 'static,
     S::Response: Into<Response<B>>,
     S::Error: Into<Response<BoxBody>>,
@@ -82,8 +86,14 @@ async fn send<B: MessageBody + 'static>(
         return context.active.earn(FOR_RESPONSE);
     }
     let left = if let BodySize::Sized(bytes) = size { bytes } else { u64::MAX };
-    let mut sender =
-        Sender { stream, left, body: Box::pin(answer.into_body()), piece: Bytes::new(), stalled: None, context };
+    let mut sender = Sender {
+        stream,
+        left,
+        body: Box::pin(answer.into_body()),
+        piece: Bytes::new(),
+        stalled: None,
+        context,
+    };
     poll_fn(|cx| sender.poll(cx)).await;
 }
 
