@@ -87,7 +87,7 @@ pub fn gap(cursor: EventId, stale: bool, page: &Page) -> Option<GapReason> {
         // The first event of a log: an older log may have expired before it.
         Some(first) if stale && first.predecessor == EventId::ZERO => Some(GapReason::Expired),
         Some(_) => None,
-        None if page.last_ever > cursor => Some(GapReason::Trimmed),
+        None if page.last_ever > cursor.max(page.upto) => Some(GapReason::Trimmed),
         None if stale && page.last_ever == EventId::ZERO => Some(GapReason::Expired),
         None => None,
     }
@@ -131,23 +131,28 @@ impl<L> Merge<L> {
             .map(|(n, s)| (n, &s.log, s.position))
     }
 
-    /// Takes what was read of log `n` and checks the chain of predecessors; before the `first` page that is for [`gap`].
-    /// A hole within the page ends it, so that what lies before the hole is delivered first.
+    /// Takes what was read of log `n` and checks the chain of predecessors, except before the `first`
+    /// page, which [`gap`] judges. A hole within the page ends it, so that the events before the
+    /// hole are delivered first. The chain is also checked behind `h`: if a log was trimmed while
+    /// it was read, the next event may be the only one that shows it.
     ///
     /// # Errors
     /// The page begins behind a hole.
     pub fn feed(&mut self, n: usize, page: Page, first: bool) -> Result<(), Trimmed> {
         let source = &mut self.sources[n];
         source.more = page.more;
+        if !first && page.events.is_empty() && page.last_ever > source.position.max(page.upto) {
+            return Err(Trimmed);
+        }
         for (i, event) in page.events.into_iter().enumerate() {
             let id = event.id.unwrap_or(EventId::ZERO);
-            if id > self.h {
-                source.more = false;
-                return Ok(());
-            }
             if event.predecessor > source.position && !(first && i == 0) {
                 source.more = true;
                 return if i == 0 { Err(Trimmed) } else { Ok(()) };
+            }
+            if id > self.h {
+                source.more = false;
+                return Ok(());
             }
             source.position = id;
             source.buffer.push_back(event);
@@ -301,6 +306,23 @@ mod tests {
         m.feed(0, page(&[(2, 0)], true, 0), true).unwrap();
         assert_eq!(all(&mut m), [2]);
         assert_eq!(m.feed(0, page(&[(5, 4)], false, 0), false), Err(Trimmed));
+    }
+
+    #[test]
+    fn trimming_behind_a_page_is_noticed() {
+        // The rest of the log up to H is gone, and nothing follows.
+        let mut m = merge(1);
+        m.feed(0, page(&[(2, 0)], true, 0), true).unwrap();
+        assert_eq!(m.feed(0, page(&[], false, 6), false), Err(Trimmed));
+        // The same, and the only event that is left lies past H.
+        let mut m = merge(1);
+        m.feed(0, page(&[(2, 0)], true, 0), true).unwrap();
+        assert_eq!(m.feed(0, page(&[(12, 6)], false, 0), false), Err(Trimmed));
+        // Nothing is gone.
+        let mut m = merge(1);
+        m.feed(0, page(&[(2, 0)], true, 0), true).unwrap();
+        assert_eq!(m.feed(0, page(&[], false, 2), false), Ok(()));
+        assert_eq!(m.feed(0, page(&[(12, 2)], false, 0), false), Ok(()));
     }
 
     #[test]

@@ -58,8 +58,9 @@ pub fn snapshot_of(answer: SnapshotReply) -> Option<ClockSnapshot> {
     })
 }
 
-/// Reads up to `count` events of each log after its position. On a `first` read, empty logs are looked at closer.
-/// On a first read a key that holds no log counts as a log that was trimmed: its events are gone.
+/// Reads up to `count` events of each log after its position. If there are none, the last id that the
+/// log ever had is read, too: events may have been trimmed. On a `first` read a key that holds no log
+/// counts as a log that was trimmed: its events are gone.
 ///
 /// # Errors
 /// Redis does not answer; a key that held a log at first holds none any more.
@@ -85,9 +86,7 @@ pub async fn pages(
             });
         }
     }
-    if first {
-        look_closer(commands, logs, count, &mut pages).await?;
-    }
+    look_closer(commands, logs, count, &mut pages).await?;
     Ok(pages)
 }
 
