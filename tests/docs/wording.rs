@@ -13,8 +13,8 @@ const PHRASES: &[(&str, &str)] = &[
     (" mend ", "repair, fix"),
     (" dear ", "expensive"),
     ("to be had", "available"),
-    ("plain publish", "plain publish"),
-    ("plain PUBLISH", "plain PUBLISH"),
+    ("bare publish", "plain publish"),
+    ("bare PUBLISH", "plain PUBLISH"),
     (" no whole number", "not an integer"),
     (" gives way", "is closed first"),
 ];
