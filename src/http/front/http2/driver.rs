@@ -1,4 +1,5 @@
-//! Runs one connection: takes its requests, ends it when it is idle, blocked, flooded or to be drained.
+//! Runs one connection: takes its requests, ends it when it is idle, blocked, flooded, evicted or to
+//! be drained.
 
 use std::{
     marker::PhantomData,
@@ -31,7 +32,6 @@ use super::{
 use crate::http::{
     front::HEAD,
     peer::{Peer, StreamReset},
-    sockets::idle::{IdleSocket, IdleSockets},
 };
 
 /// A connection that has been without a request for this long ends.
@@ -60,8 +60,6 @@ pub struct Parts<S> {
     pub peer: Peer,
     /// The bounds.
     pub limits: Http2Limits,
-    /// The idle connections of the worker.
-    pub idle: IdleSockets,
     /// Its entry among the worker's connections.
     pub entry: Entry,
 }
@@ -73,8 +71,8 @@ pub struct Driver<S, B> {
     parts: Parts<S>,
     phase: Phase,
     has_served: bool,
-    /// Held while no request is under way.
-    place: Option<IdleSocket>,
+    /// Whether the end of the last request was noticed.
+    is_idle: bool,
     /// When the phase began, or the last request ended.
     idle_since: Instant,
     timer: Option<Pin<Box<Sleep>>>,
@@ -88,11 +86,10 @@ where
     S::Error: Into<Response<BoxBody>>,
     B: MessageBody + 'static,
 {
-    /// Runs a connection that has a place among the idle ones.
+    /// Runs a connection.
     pub fn new(
         connection: Connection<Metered, Bytes>,
         shared: Rc<Shared>,
-        place: IdleSocket,
         parts: Parts<S>,
     ) -> Self {
         let idle_since = shared.opened();
@@ -103,7 +100,7 @@ where
             parts,
             phase,
             has_served,
-            place: Some(place),
+            is_idle: true,
             idle_since,
             timer: None,
             body: PhantomData,
@@ -141,9 +138,11 @@ where
         let Some(request) = request::convert(request, self.parts.address, peer) else {
             return respond.send_reset(Reason::PROTOCOL_ERROR);
         };
-        self.place = None;
+        self.is_idle = false;
+        self.parts.peer.touch(true);
         let active = Active::new(&self.shared);
-        let context = StreamContext { active, reset, stall: self.parts.limits.stall };
+        let (peer, stall) = (self.parts.peer.clone(), self.parts.limits.stall);
+        let context = StreamContext { active, peer, reset, stall };
         let service = self.parts.service.clone();
         actix_web::rt::spawn(stream::run::<S, B>(service, request, respond, context));
     }
@@ -161,13 +160,12 @@ where
         if self.phase == Phase::Open && ends {
             return self.go_away();
         }
-        if !self.shared.is_idle() {
-            return false;
-        }
-        if self.place.is_none() {
-            self.place = Some(self.parts.idle.enter());
+        if self.shared.is_idle() && !self.is_idle {
+            self.is_idle = true;
             self.idle_since = Instant::now();
+            self.parts.peer.touch(false);
         }
+        // With responses that wait for the client, too: only event streams keep a connection.
         if self.poll_evicted(cx) {
             self.connection.abrupt_shutdown(Reason::NO_ERROR);
             return self.evict();
@@ -176,8 +174,7 @@ where
     }
 
     fn poll_evicted(&mut self, cx: &mut Context<'_>) -> bool {
-        !self.shared.is_evicted()
-            && self.place.as_mut().is_some_and(|place| place.poll_evicted(cx).is_ready())
+        !self.shared.is_evicted() && self.parts.peer.poll_evicted(cx).is_ready()
     }
 
     /// The connection gives way to others: it ends as soon as GOAWAY is written, or at once.
@@ -193,8 +190,6 @@ where
 
     fn close(&mut self, reason: Reason) -> bool {
         self.connection.abrupt_shutdown(reason);
-        // A connection that is being closed counts as idle: others may need its descriptor.
-        self.place.get_or_insert_with(|| self.parts.idle.enter());
         self.enter(Phase::Closing)
     }
 

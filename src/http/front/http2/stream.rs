@@ -24,7 +24,7 @@ use super::{
     response,
     shared::Active,
 };
-use crate::http::peer::StreamReset;
+use crate::http::peer::{Peer, StreamReset};
 
 /// Most bytes given to h2 at once; also the send buffer of a stream.
 pub const SEND_BYTES: usize = 16 << 10;
@@ -36,6 +36,8 @@ const SHORT_BYTES: usize = 32;
 pub struct StreamContext {
     /// Its place among the connection's requests.
     pub active: Active,
+    /// The socket.
+    pub peer: Peer,
     /// Resets it from outside.
     pub reset: Rc<StreamReset>,
     /// Longest time without progress.
@@ -157,6 +159,7 @@ impl<B: MessageBody> Sender<B> {
             }
         }
         self.stalled = None;
+        self.context.peer.touch(true);
         let count = wanted.min(self.stream.capacity());
         let is_short = count < SHORT_BYTES && count < self.piece.len();
         self.context.active.earn(if is_short { 0 } else { FOR_DATA });
