@@ -174,7 +174,7 @@ impl ClientSocket for StreamSocket {
         self.0.as_ref()?.transfer()
     }
 
-    fn has_stream_windows(&self) -> bool {
+    fn has_stall_timer(&self) -> bool {
         self.0.as_ref().is_some_and(|peer| peer.reset.is_some())
     }
 

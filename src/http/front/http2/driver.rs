@@ -64,6 +64,14 @@ pub struct Parts<S> {
     pub entry: Entry,
 }
 
+/// A socket that takes nothing.
+#[derive(Clone, Copy)]
+struct Blocked {
+    since: Instant,
+    /// What the client had acknowledged by then; `None`: unknown.
+    acknowledged_bytes: Option<u64>,
+}
+
 /// See the module.
 pub struct Driver<S, B> {
     connection: Connection<Metered, Bytes>,
@@ -75,6 +83,7 @@ pub struct Driver<S, B> {
     is_idle: bool,
     /// When the phase began, or the last request ended.
     idle_since: Instant,
+    blocked: Option<Blocked>,
     timer: Option<Pin<Box<Sleep>>>,
     body: PhantomData<fn(B)>,
 }
@@ -102,6 +111,7 @@ where
             has_served,
             is_idle: true,
             idle_since,
+            blocked: None,
             timer: None,
             body: PhantomData,
         }
@@ -213,10 +223,38 @@ where
     }
 
     fn blocked_deadline(&self) -> Option<Instant> {
-        self.shared.blocked_since.get().map(|since| since + self.parts.limits.stall)
+        self.blocked.map(|blocked| blocked.since + self.parts.limits.stall)
+    }
+
+    /// Notes what a client had acknowledged when its socket became blocked.
+    fn watch_socket(&mut self) {
+        let since = self.shared.blocked_since.get();
+        if since != self.blocked.map(|blocked| blocked.since) {
+            let acknowledged_bytes = since.and_then(|_| self.acknowledged_bytes());
+            self.blocked = since.map(|since| Blocked { since, acknowledged_bytes });
+        }
+    }
+
+    /// Whether a client whose socket has been blocked for the whole time made no progress: it may
+    /// read so slowly that there is no room for more. With progress the time begins again.
+    fn has_stalled(&mut self) -> bool {
+        let now = Instant::now();
+        let Some(blocked) = self.blocked else { return false };
+        let acknowledged_bytes = self.acknowledged_bytes();
+        let has_progress = acknowledged_bytes != blocked.acknowledged_bytes;
+        if has_progress {
+            self.shared.blocked_since.set(Some(now));
+            self.blocked = Some(Blocked { since: now, acknowledged_bytes });
+        }
+        !has_progress
+    }
+
+    fn acknowledged_bytes(&self) -> Option<u64> {
+        self.parts.peer.transfer().map(|transfer| transfer.acknowledged_bytes)
     }
 
     fn poll_timer(&mut self, cx: &mut Context<'_>) -> Poll<Timer> {
+        self.watch_socket();
         let Some(deadline) = self.deadline() else {
             self.timer = None;
             return Poll::Pending;
@@ -231,8 +269,11 @@ where
         let is_blocked = self.blocked_deadline().is_some_and(|blocked| blocked <= deadline);
         match self.phase {
             Phase::Closing => return Poll::Ready(Timer::Over),
-            // The client takes nothing: no word would reach it.
-            _ if is_blocked => return Poll::Ready(Timer::Over),
+            // A client that takes nothing would not read a GOAWAY.
+            _ if is_blocked => match self.has_stalled() {
+                true => return Poll::Ready(Timer::Over),
+                false => return Poll::Ready(Timer::Acted),
+            },
             Phase::Open if self.has_served => self.go_away(),
             Phase::Open | Phase::GoingAway => self.close(Reason::NO_ERROR),
         };
