@@ -20,7 +20,11 @@ use super::{
 };
 use crate::{
     auth::{Auth, Refresher},
-    http::{access, admin, cors, front, routes, sockets::budget::SocketBudget, worker::Worker},
+    http::{
+        access, admin, cors, front, routes,
+        sockets::{budget::SocketBudget, idle::IdleLimits},
+        worker::Worker,
+    },
     metrics::Metrics,
     redis::{commands::Commands, link::Link},
     settings::{Loaded, Settings, Source},
@@ -163,7 +167,6 @@ fn start_public(
 ) -> io::Result<Listener> {
     let metrics = &parts.instance.metrics;
     let budget = SocketBudget::new("public", share.public, share.idle, metrics);
-    let idle = budget.idle.clone();
     // Called once on each worker's own thread.
     let service = move || {
         let PublicParts { instance, link, tls, extra } = parts.clone();
@@ -182,7 +185,7 @@ fn start_public(
                 .configure(routes::public);
             map_config(app, |()| AppConfig::default())
         };
-        front::service(instance, idle.clone(), tls, app)
+        front::service(instance, tls, app)
     };
     Listener::start("public", socket, budget, workers, service)
 }
@@ -190,8 +193,8 @@ fn start_public(
 /// The admin listener has few sockets, and all of them may be idle: a probe always gets one, since
 /// the longest idle is closed for it.
 fn start_admin(instance: Arc<Instance>, socket: &TcpListener) -> io::Result<Listener> {
-    let budget = SocketBudget::new("admin", ADMIN_SOCKETS, ADMIN_SOCKETS, &instance.metrics);
-    let idle = budget.idle.clone();
+    let idle = IdleLimits { crowded: ADMIN_SOCKETS, max: ADMIN_SOCKETS };
+    let budget = SocketBudget::new("admin", ADMIN_SOCKETS, idle, &instance.metrics);
     let service = move || {
         let commands = Commands::new(&instance.settings.redis).expect("the Redis URL was checked");
         let admin = web::Data::new(admin::Admin { instance: instance.clone(), commands });
@@ -199,7 +202,7 @@ fn start_admin(instance: Arc<Instance>, socket: &TcpListener) -> io::Result<List
             let app = App::new().app_data(admin.clone()).configure(admin::routes);
             map_config(app, |()| AppConfig::default())
         };
-        front::service(instance.clone(), idle.clone(), None, app)
+        front::service(instance.clone(), None, app)
     };
     Listener::start("admin", socket, budget, 1, service)
 }

@@ -1,7 +1,7 @@
 //! How the process's file descriptors are shared out: what the gateway itself needs is reserved,
 //! the rest is for clients.
 
-use crate::settings::Settings;
+use crate::{http::sockets::idle::IdleLimits, settings::Settings};
 
 /// Sockets of the admin listener at once.
 pub const ADMIN_SOCKETS: usize = 16;
@@ -15,7 +15,8 @@ const OTHERS: usize = 24;
 const OTHER_POOLS: usize = 2;
 /// With fewer sockets for clients the gateway does not start.
 const MIN_PUBLIC: usize = 16;
-/// One in this many public sockets may be idle.
+/// One in this many public sockets is kept free of idle ones; if fewer are free, one in this many
+/// may be idle.
 const IDLE_SHARE: usize = 4;
 
 /// The descriptors of a gateway.
@@ -23,8 +24,8 @@ const IDLE_SHARE: usize = 4;
 pub struct Descriptors {
     /// Sockets of the public listener at once.
     pub public: usize,
-    /// Of these, without a request under way: a share that leaves room for streams.
-    pub idle: usize,
+    /// Of these, without an event stream: as many as leave room for streams.
+    pub idle: IdleLimits,
     /// The limit that `limits.max_connections` calls for.
     pub wanted: usize,
 }
@@ -55,7 +56,9 @@ impl Descriptors {
                 reserved + MIN_PUBLIC,
             ));
         }
-        let idle = (public.min(max) / IDLE_SHARE).max(MIN_PUBLIC / 2);
+        // Clients that all connect again at once may all be in their handshakes.
+        let crowded = max.min(public - public / IDLE_SHARE);
+        let idle = IdleLimits { crowded, max: (public.min(max) / IDLE_SHARE).max(MIN_PUBLIC / 2) };
         Ok(Self { public, idle, wanted: reserved + max + max / IDLE_SHARE })
     }
 
@@ -99,11 +102,13 @@ mod tests {
     fn clients_get_what_is_not_reserved() {
         let small = Descriptors::plan(200, 10, 2, &settings(8, 10_000)).unwrap();
         // 10 open, 32 for Redis, 12 of runtimes, 6 of listeners, 16 and 24.
-        assert_eq!(small, Descriptors { public: 100, idle: 25, wanted: 100 + 12_500 });
+        let idle = IdleLimits { crowded: 75, max: 25 };
+        assert_eq!(small, Descriptors { public: 100, idle, wanted: 100 + 12_500 });
         let text = small.warning(200, &settings(8, 10_000)).unwrap();
         assert!(text.contains("leaves 100") && text.contains("12600"), "{text}");
         let large = Descriptors::plan(1 << 20, 10, 2, &settings(8, 10_000)).unwrap();
-        assert_eq!((large.public, large.idle), ((1 << 20) - 100, 2500));
+        let idle = IdleLimits { crowded: 10_000, max: 2500 };
+        assert_eq!((large.public, large.idle), ((1 << 20) - 100, idle));
         assert_eq!(large.warning(1 << 20, &settings(8, 10_000)), None);
     }
 

@@ -16,10 +16,13 @@ use tokio::{
     task::LocalSet,
 };
 
-use crate::http::sockets::{
-    accept::{Acceptor, ErrorLog},
-    budget::{Load, SocketBudget},
-    tcp::ClientTcp,
+use crate::{
+    core::log_limit::LogLimit,
+    http::sockets::{
+        accept::{Acceptor, LOG_INTERVAL_MS},
+        budget::{Load, SocketBudget},
+        tcp::ClientTcp,
+    },
 };
 
 /// A listener that closes waits this long for its sockets to end by themselves.
@@ -68,7 +71,8 @@ impl Listener {
         F::Service: 'static,
     {
         let (phase, phases) = watch::channel(Phase::Serving);
-        let log = Arc::new(ErrorLog::default());
+        let log = Arc::new(LogLimit::new(LOG_INTERVAL_MS));
+        let started = Instant::now();
         let worker = |(number, load): (usize, Load)| {
             let (socket, service) = (socket.try_clone()?, service.clone());
             let (budget, log, phases) = (budget.clone(), log.clone(), phases.clone());
@@ -76,7 +80,7 @@ impl Listener {
             let (ended, end) = oneshot::channel();
             thread::Builder::new().name(format!("{name}-{number}")).spawn(move || {
                 let served = LocalSet::new().block_on(&runtime, async {
-                    let acceptor = Acceptor::new(socket, budget, load, log)?;
+                    let acceptor = Acceptor::new(socket, budget, load, log, started)?;
                     serve(acceptor, service(), phases).await
                 });
                 if let Err(error) = served {

@@ -2,9 +2,10 @@
 
 use std::{
     cell::{Cell, RefCell},
+    future::poll_fn,
     net::IpAddr,
     rc::{Rc, Weak},
-    task::{Context, Waker},
+    task::{Context, Poll, Waker},
 };
 
 use actix_web::{HttpMessage, HttpRequest};
@@ -80,9 +81,33 @@ impl Peer {
         request.conn_data::<Self>().or(request.extensions().get()).cloned()
     }
 
-    /// Whether streams run over it.
+    /// Whether event streams, or polls that were admitted, run over it.
     pub fn has_streams(&self) -> bool {
-        self.ask(|socket| socket.streams.get() > 0)
+        self.ask(Inner::has_streams)
+    }
+
+    /// The client was active: other idle sockets are closed before this one. `has_request`: a
+    /// request is in progress, so a closing listener waits for it.
+    pub fn touch(&self, has_request: bool) {
+        if let Some(socket) = self.socket.upgrade() {
+            socket.touch(has_request);
+        }
+    }
+
+    /// Ready when the socket has to be closed because another needs its descriptor; never while
+    /// streams run over it. Only one task may poll it.
+    pub fn poll_evicted(&self, cx: &mut Context<'_>) -> Poll<()> {
+        self.socket.upgrade().map_or(Poll::Pending, |socket| socket.poll_evicted(cx))
+    }
+
+    /// Waits until the socket has to be closed, see [`Peer::poll_evicted`].
+    pub async fn evicted(&self) {
+        poll_fn(|cx| self.poll_evicted(cx)).await;
+    }
+
+    /// What the client has acknowledged; `None`: unknown, or the socket is closed.
+    pub fn transfer(&self) -> Option<Transfer> {
+        self.socket.upgrade()?.transfer()
     }
 
     /// From now on it is to end with its last stream: HTTP/1.1 says so with `connection: close`,
@@ -108,9 +133,10 @@ pub struct StreamOfPeer(Option<Peer>);
 impl StreamOfPeer {
     /// A stream over that socket.
     pub fn new(peer: Option<Peer>) -> Self {
-        let stream = Self(peer);
-        stream.count(1);
-        stream
+        if let Some(socket) = peer.as_ref().and_then(|peer| peer.socket.upgrade()) {
+            socket.stream_began();
+        }
+        Self(peer)
     }
 
     /// See [`Peer::retire`].
@@ -130,20 +156,13 @@ impl StreamOfPeer {
         let reset = self.0.as_ref().and_then(|peer| peer.reset.as_ref());
         reset.is_some_and(|reset| reset.stalled.get())
     }
-
-    fn count(&self, by: isize) {
-        if let Some(peer) = &self.0 {
-            peer.ask(|socket| {
-                socket.streams.set(socket.streams.get().saturating_add_signed(by));
-                true
-            });
-        }
-    }
 }
 
 impl Drop for StreamOfPeer {
     fn drop(&mut self) {
-        self.count(-1);
+        if let Some(socket) = self.0.as_ref().and_then(|peer| peer.socket.upgrade()) {
+            socket.stream_ended();
+        }
     }
 }
 
@@ -152,10 +171,10 @@ struct StreamSocket(Option<Peer>);
 
 impl ClientSocket for StreamSocket {
     fn transfer(&self) -> Option<Transfer> {
-        self.0.as_ref()?.socket.upgrade()?.transfer()
+        self.0.as_ref()?.transfer()
     }
 
-    fn has_stream_windows(&self) -> bool {
+    fn has_stall_timer(&self) -> bool {
         self.0.as_ref().is_some_and(|peer| peer.reset.is_some())
     }
 
@@ -175,6 +194,7 @@ impl ClientSocket for StreamSocket {
 mod tests {
     use std::os::fd::AsRawFd;
 
+    use futures_util::FutureExt;
     use tokio::{
         io::AsyncReadExt,
         net::{TcpListener, TcpStream},
@@ -184,14 +204,45 @@ mod tests {
     use crate::{
         http::sockets::{
             budget::{Load, SocketBudget},
+            idle::IdleLimits,
             tcp::ClientTcp,
         },
         metrics::Metrics,
     };
 
+    const IDLE: IdleLimits = IdleLimits { crowded: 8, max: 8 };
+
+    #[tokio::test]
+    async fn socket_is_evictable_only_without_streams() {
+        let budget = SocketBudget::new("public", 8, IDLE, &Metrics::new());
+        let slot = budget.try_slot(&Load::of_workers(1).remove(0)).unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let _client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (tcp, address) = listener.accept().await.unwrap();
+        let socket = ClientTcp::new(tcp, address, slot);
+        let peer = socket.peer();
+        let streams = [(); 2].map(|()| StreamOfPeer::new(Some(peer.clone())));
+        assert!(peer.has_streams() && !budget.idle.evict_oldest());
+        let mut evicted = Box::pin(peer.evicted());
+        assert!(evicted.as_mut().now_or_never().is_none());
+        let [first, last] = streams;
+        drop(first);
+        assert!(!budget.idle.evict_oldest());
+        drop(last);
+        // The task is woken to wait for its eviction from now on.
+        let (waited, ()) = tokio::join!(evicted, async {
+            tokio::task::yield_now().await;
+            assert!(budget.idle.evict_oldest());
+        });
+        assert_eq!(waited, ());
+        // A stream that is admitted just then prevails.
+        let _stream = StreamOfPeer::new(Some(peer.clone()));
+        assert!(peer.evicted().now_or_never().is_none());
+    }
+
     #[tokio::test]
     async fn closed_socket_is_left_alone_when_its_descriptor_is_reused() {
-        let budget = SocketBudget::new("public", 8, 8, &Metrics::new());
+        let budget = SocketBudget::new("public", 8, IDLE, &Metrics::new());
         let load = Load::of_workers(1).remove(0);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let accept = async || {
@@ -216,7 +267,7 @@ mod tests {
         for (mut client, other, _) in others {
             assert!(other.peer().ask(|_| true));
             let mut byte = [0];
-            let silent = futures_util::FutureExt::now_or_never(client.read(&mut byte)).is_none();
+            let silent = client.read(&mut byte).now_or_never().is_none();
             assert!(silent, "it is still open");
         }
     }

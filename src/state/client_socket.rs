@@ -14,9 +14,9 @@ pub trait ClientSocket {
     /// How far the client is; `None`: unknown, or the socket is closed.
     fn transfer(&self) -> Option<Transfer>;
 
-    /// Whether each stream has a flow control window of its own (HTTP/2). There a client can stop
-    /// one stream while the socket makes progress, so frames that wait tell of a stall, too.
-    fn has_stream_windows(&self) -> bool;
+    /// Whether the writer of the stream ends it by itself if the client lets nothing be sent
+    /// (HTTP/2, where each stream has a flow control window).
+    fn has_stall_timer(&self) -> bool;
 
     /// Closes the socket at once, unless other streams run over it; returns whether it did.
     fn abort(&self) -> bool;
@@ -47,8 +47,12 @@ impl StallClock {
     }
 
     /// Whether it is time to ask the socket: four times per `limits.stall` while bytes may be
-    /// outstanding, never otherwise.
-    pub fn is_due(&self, now_ms: u64) -> bool {
+    /// outstanding, never otherwise. While frames wait (`has_queue`), the writer may hold the rest
+    /// of earlier bytes, and hand it to the socket without [`StallClock::sent`].
+    pub fn is_due(&mut self, has_queue: bool, now_ms: u64, stall_ms: u64) -> bool {
+        if has_queue {
+            self.sent(|| now_ms, stall_ms);
+        }
         self.is_armed && now_ms >= self.next_check_ms
     }
 
@@ -77,9 +81,9 @@ mod tests {
     #[test]
     fn client_without_progress_stalls_after_the_time() {
         let mut clock = StallClock::default();
-        assert!(!clock.is_due(u64::MAX));
+        assert!(!clock.is_due(false, u64::MAX, STALL_MS));
         clock.sent(|| 10_000, STALL_MS);
-        assert!(!clock.is_due(10_999) && clock.is_due(11_000));
+        assert!(!clock.is_due(false, 10_999, STALL_MS) && clock.is_due(false, 11_000, STALL_MS));
         assert!(!clock.check(transfer(5, true), 11_000, STALL_MS));
         assert!(!clock.check(transfer(5, true), 15_000, STALL_MS));
         assert!(clock.check(transfer(5, true), 15_001, STALL_MS));
@@ -99,10 +103,21 @@ mod tests {
         let mut clock = StallClock::default();
         clock.sent(|| 0, STALL_MS);
         assert!(!clock.check(transfer(7, false), 1000, STALL_MS));
-        assert!(!clock.is_due(u64::MAX));
+        assert!(!clock.is_due(false, u64::MAX, STALL_MS));
         // An hour later the next bytes are sent, and nothing of them is acknowledged yet.
         clock.sent(|| 3_600_000, STALL_MS);
         assert!(!clock.check(transfer(7, true), 3_601_000, STALL_MS));
         assert!(clock.check(transfer(7, true), 3_605_000, STALL_MS));
+    }
+
+    #[test]
+    fn rest_of_a_piece_counts_while_frames_wait() {
+        let mut clock = StallClock::default();
+        clock.sent(|| 0, STALL_MS);
+        // Everything is acknowledged just when the writer is about to write the rest.
+        assert!(!clock.check(transfer(7, false), 1000, STALL_MS));
+        assert!(!clock.is_due(true, 1500, STALL_MS) && clock.is_due(true, 2500, STALL_MS));
+        assert!(!clock.check(transfer(7, true), 2500, STALL_MS));
+        assert!(clock.check(transfer(7, true), 5501, STALL_MS));
     }
 }

@@ -308,21 +308,21 @@ impl Connection {
     }
 
     /// Whether the client has acknowledged nothing for `limits.stall` although bytes are under way.
-    /// Where streams have windows of their own, or the socket tells nothing, frames that waited for
-    /// so long count as well. Asks the system only where bytes may be outstanding, see
-    /// [`StallClock::is_due`].
+    /// Where the socket tells nothing, the time that frames wait counts instead, unless the writer
+    /// has a timer. Asks the system only if bytes may be outstanding, see [`StallClock::is_due`].
     pub(super) fn has_stalled(&self, now_ms: u64) -> bool {
         let stall_ms = self.stall_ms();
         let since_ms = self.waiting_since_ms.get();
-        let waits_long = since_ms.is_some_and(|since| now_ms.saturating_sub(since) > stall_ms);
-        if waits_long && self.socket.has_stream_windows() {
-            return true;
-        }
         let mut stall = self.stall.get();
-        if !stall.is_due(now_ms) {
+        let is_due = stall.is_due(since_ms.is_some(), now_ms, stall_ms);
+        self.stall.set(stall);
+        if !is_due {
             return false;
         }
-        let Some(transfer) = self.socket.transfer() else { return waits_long };
+        let Some(transfer) = self.socket.transfer() else {
+            let waits_long = since_ms.is_some_and(|since| now_ms.saturating_sub(since) > stall_ms);
+            return waits_long && !self.socket.has_stall_timer();
+        };
         let has_stalled = stall.check(transfer, now_ms, stall_ms);
         self.stall.set(stall);
         has_stalled

@@ -7,6 +7,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::{Mutex, MutexGuard};
 
+use crate::harness::gateway::Builder;
 use crate::harness::keys::Dir;
 use crate::harness::parser::Parser;
 use crate::harness::{GUARD, Gateway, Redis, ticket, topic};
@@ -57,21 +58,30 @@ async fn hold(gateway: &Gateway, count: u64, start: &[u8]) -> Vec<TcpStream> {
     held
 }
 
-/// A quarter of limits.max_connections (10,000) may be idle; above it the longest idle is closed.
+/// With more sockets than this the longest idle one is closed for another.
+const MAX_CONNECTIONS: u32 = 2500;
+
+/// A gateway that is crowded by a flood long before the time for a head is over.
+fn small(redis: &Redis) -> Builder {
+    let builder = Gateway::builder(redis).env("SERVER__WORKERS", "2");
+    builder.env("LIMITS__MAX_CONNECTIONS", &MAX_CONNECTIONS.to_string())
+}
+
+/// The longest idle socket is closed, and no more than `MAX_CONNECTIONS` are open.
 async fn oldest_has_gone(gateway: &Gateway, all: &mut [TcpStream]) {
     let end =
         tokio::time::timeout(GUARD, all[0].read(&mut [0; 1])).await.expect("the oldest is closed");
     assert!(matches!(end, Ok(0) | Err(_)));
     // Not by the time that a head may take: the others would still be there.
     let open = gateway.metric("process_open_fds", &[]).await;
-    assert!(open < 2500.0 + 200.0, "{open} are open");
+    assert!(open < f64::from(MAX_CONNECTIONS) + 200.0, "{open} are open");
 }
 
 #[tokio::test]
 async fn slow_heads_and_idle_sockets_stop_nobody() {
     let _files = need_files(3 * FLOOD).await;
     let redis = Redis::start().await;
-    let gateway = Gateway::builder(&redis).env("SERVER__WORKERS", "2").start().await;
+    let gateway = small(&redis).start().await;
     let mut all = hold(&gateway, FLOOD, b"").await;
     serves(&redis, &gateway, "1").await;
     let starts: [(&[u8], u64); 6] = [
@@ -103,8 +113,7 @@ async fn behind_tls_they_stop_nobody_either() {
     let redis = Redis::start().await;
     let dir = Dir::new();
     dir.certificate();
-    let gateway = Gateway::builder(&redis)
-        .env("SERVER__WORKERS", "2")
+    let gateway = small(&redis)
         .env("SERVER__TLS__CERTIFICATE", &dir.text("server.pem"))
         .env("SERVER__TLS__KEY", &dir.text("server.key"))
         .start()

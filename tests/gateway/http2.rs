@@ -157,16 +157,17 @@ async fn draining_sends_goaway_and_finishes_streams() {
     busy.send(&get(3, "/nothing")).await;
     let mut told = Vec::new();
     let (mut answered, mut ended) = (false, false);
-    while !ended {
-        let frame = busy.next().await.expect("the stream goes on");
+    // In any order: the stream may be the first to be closed.
+    while !ended || !answered {
+        let frame = busy.next().await.expect("the connection stays");
         answered |= frame.stream == 3 && frame.kind == HEADERS && frame.payload[0] == STATUS_404;
         if frame.stream == 1 {
-            ended = frame.ends();
+            ended |= frame.ends();
             told.extend(frame.payload);
         }
     }
     let told = String::from_utf8(told).unwrap();
-    assert!(answered && told.contains("sse.closing") && told.contains("draining"), "{told}");
+    assert!(told.contains("sse.closing") && told.contains("draining"), "{told}");
     assert!(gateway.wait_exit().await.success());
 }
 

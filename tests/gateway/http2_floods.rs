@@ -9,7 +9,7 @@ use crate::harness::http2::{
     request,
 };
 use crate::harness::keys::Dir;
-use crate::harness::{GUARD, Gateway, Redis, eventually_within, ticket, topic};
+use crate::harness::{GUARD, Gateway, Redis, eventually_within, process, ticket, topic};
 
 const MIB: u64 = 1 << 20;
 const BLOCKED: [(u16, u32); 1] = [(INITIAL_WINDOW_SIZE, 0)];
@@ -63,10 +63,13 @@ async fn requests_without_a_window_take_no_memory() {
     let mut other = gateway.connect("1").await;
     let before = gateway.anonymous();
     let mut attack = Attack::start(&gateway, None).await;
+    let peak_before = process::peak(gateway.pid());
     for _ in 0..20 {
         attack.requests(10_000).await;
         let grown = gateway.anonymous().saturating_sub(before);
         assert!(grown < 24 * MIB, "{} KiB more", grown >> 10);
+        let peak = process::peak(gateway.pid()) - peak_before;
+        assert!(peak < 32 * MIB, "a peak of {} KiB more", peak >> 10);
         let id = redis.durable(&topic("t"), "a", "1").await.unwrap();
         assert_eq!(other.app_event().await.id, Some(id), "others are served");
     }
@@ -84,10 +87,13 @@ async fn requests_without_a_window_over_tls_take_no_memory() {
     assert_eq!(client.get(url("/nothing")).send().await.unwrap().status(), 404);
     let before = gateway.anonymous();
     let mut attack = Attack::start(&gateway, Some(&dir)).await;
+    let peak_before = process::peak(gateway.pid());
     for _ in 0..20 {
         attack.requests(10_000).await;
         let grown = gateway.anonymous().saturating_sub(before);
         assert!(grown < 24 * MIB, "{} KiB more", grown >> 10);
+        let peak = process::peak(gateway.pid()) - peak_before;
+        assert!(peak < 32 * MIB, "a peak of {} KiB more", peak >> 10);
         let stream = client.get(url(&format!("/events?ticket={}", ticket("1").jwt()))).send();
         assert_eq!(stream.await.unwrap().status(), 200, "others are served");
     }

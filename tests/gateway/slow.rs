@@ -1,6 +1,7 @@
 //! A slow client costs only itself: bounded memory, no lost event, no delay for others.
 
 use crate::harness::gateway::Builder;
+use crate::harness::http2::{DATA, Http2, INITIAL_WINDOW_SIZE, get};
 use crate::harness::sse::{End, Request};
 use crate::harness::{GUARD, Gateway, Id, Redis, Sse, encode, eventually, ticket, topic, user};
 use std::time::{Duration, Instant};
@@ -168,6 +169,61 @@ async fn steady_reader_of_20_kb_per_second_stays_connected() {
     slow.read_slowly(64 * KIB, Duration::ZERO);
     read_all(&mut slow, read, 12 - read).await;
     assert_eq!(gateway.metric("sse_connections_closed_total", &[]).await, 0.0);
+}
+
+/// The path of a stream over HTTP/2.
+fn events_path(name: &str) -> String {
+    format!("/events?ticket={}", ticket(name).jwt())
+}
+
+/// Reads `bytes` bytes of DATA of stream 1.
+async fn read_data(client: &mut Http2, bytes: usize) {
+    let mut read = 0;
+    while read < bytes {
+        read += client.frame(DATA, 1).await.payload.len();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn http2_reader_with_a_small_window_stays_connected() {
+    const STEP: usize = 4 * KIB;
+    let redis = Redis::start().await;
+    let gateway = roomy(&redis).env("LIMITS__STALL", "3s").start().await;
+    let mut client = Http2::connect(&gateway, &[(INITIAL_WINDOW_SIZE, 0)]).await;
+    client.open_window(0, 16 << 20).await;
+    client.send(&get(1, &events_path("1"))).await;
+    client.open_window(1, 1000).await;
+    client.text(1, "sse.connected").await;
+    // At 16 KB/s each event takes 4 s, longer than limits.stall, while the next ones wait.
+    publish(&redis, &user("1"), 0, 4, 65_000).await;
+    for _ in 0..2 * 65_000 / STEP {
+        client.open_window(1, STEP as u32).await;
+        read_data(&mut client, STEP).await;
+        tokio::time::sleep(Duration::from_millis(250)).await;
+    }
+    assert_eq!(gateway.metric("sse_connections_closed_total", &[]).await, 0.0);
+    client.open_window(1, MIB as u32).await;
+    read_data(&mut client, 65_000).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn http2_reader_of_a_slow_socket_stays_connected() {
+    const STEP: usize = 4 * KIB;
+    let redis = Redis::start().await;
+    let gateway = roomy(&redis).env("LIMITS__STALL", "3s").start().await;
+    let windows = [(INITIAL_WINDOW_SIZE, 16 << 20)];
+    let mut client = Http2::connect_narrow(&gateway, STEP as u32 * 2, &windows).await;
+    client.open_window(0, 16 << 20).await;
+    client.send(&get(1, &events_path("1"))).await;
+    client.text(1, "sse.connected").await;
+    publish(&redis, &user("1"), 0, 6, 65_000).await;
+    // At 8 KB/s the socket of the gateway can be written to every 4 s.
+    for _ in 0..24 {
+        client.read_some(STEP).await;
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+    assert_eq!(gateway.metric("sse_connections_closed_total", &[]).await, 0.0);
+    read_data(&mut client, 6 * 65_000).await;
 }
 
 /// How many streams were given up as stalled.

@@ -27,17 +27,16 @@ use self::{
     prefixed::Prefixed,
     socket::Socket,
 };
-use super::sockets::{idle::IdleSockets, tcp::ClientTcp};
+use super::sockets::tcp::ClientTcp;
 use crate::state::instance::Instance;
 
 /// The head of a request must arrive within this time; over TLS including the handshake.
 pub const HEAD: Duration = Duration::from_secs(10);
 
-/// The service of a listener: HTTP/1.1 and HTTP/2, by prior knowledge or ALPN. `idle` bounds the
-/// sockets without a request; `app` makes the app of this worker.
+/// The service of a listener: HTTP/1.1 and HTTP/2, by prior knowledge or ALPN. `app` makes the app
+/// of this worker.
 pub fn service<I, S, B>(
     instance: Arc<Instance>,
-    idle: IdleSockets,
     tls: Option<TlsAcceptor>,
     app: impl Fn() -> I,
 ) -> impl ServiceFactory<ClientTcp, Config = (), Response = (), Error = DispatchError, InitError = ()>
@@ -54,7 +53,7 @@ where
     let app = Rc::new(app().into_factory());
     fn_factory(move || {
         let (app, tls) = (app.clone(), tls.clone());
-        let context = WorkerContext { instance: instance.clone(), idle: idle.clone() };
+        let context = WorkerContext { instance: instance.clone() };
         let connections = Connections::default();
         let (closing, all) = (instance.clone(), connections.clone());
         actix_web::rt::spawn(async move {
@@ -66,7 +65,7 @@ where
             let app = Rc::new(app.map_err(|error| tracing::error!(?error, "no app"))?);
             let context = Rc::new(context);
             Ok(fn_service(move |tcp| {
-                let opened = open(tcp, tls.clone(), context.idle.clone());
+                let opened = open(tcp, tls.clone());
                 serve(context.clone(), connections.clone(), opened, app.clone())
             }))
         }
@@ -75,13 +74,9 @@ where
 
 /// A connection whose protocol is known, and the deadline of its first head. `None`: it ended, took
 /// too long, or was closed for others.
-async fn open(
-    tcp: ClientTcp,
-    tls: Option<TlsAcceptor>,
-    idle: IdleSockets,
-) -> Option<(Protocol, Prefixed, Instant)> {
+async fn open(tcp: ClientTcp, tls: Option<TlsAcceptor>) -> Option<(Protocol, Prefixed, Instant)> {
     let deadline = Instant::now() + HEAD;
-    let mut place = idle.enter();
+    let peer = tcp.peer();
     let opening = async {
         let socket = match tls {
             None => Socket::Clear(tcp),
@@ -93,7 +88,7 @@ async fn open(
         opened = tokio::time::timeout_at(deadline, opening) => {
             opened.ok()?.ok().map(|(protocol, io)| (protocol, io, deadline))
         }
-        () = place.evicted() => None,
+        () = peer.evicted() => None,
     }
 }
 
@@ -113,13 +108,16 @@ where
         // A connection without a request gets no response.
         let Some((protocol, io, deadline)) = opened.await else { return Ok(()) };
         let peer = io.socket.tcp().peer();
+        peer.touch(false);
         match protocol {
-            Protocol::Http1 => http1::serve(io, peer, app, context, deadline).await,
+            Protocol::Http1 => tokio::select! {
+                () = http1::serve(io, peer.clone(), app, context, deadline) => {}
+                () = peer.evicted() => {}
+            },
             Protocol::Http2 => {
                 let worker = http2::Worker {
                     service: app,
                     limits: Http2Limits::of(&context.instance.settings.limits),
-                    idle: context.idle.clone(),
                     connections,
                 };
                 http2::serve(io, peer, worker).await;

@@ -7,10 +7,7 @@ use std::{
     future::poll_fn,
     io,
     net::SocketAddr,
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::Arc,
     task::Poll,
     time::{Duration, Instant},
 };
@@ -22,7 +19,10 @@ use super::{
     budget::{Granted, Load, SocketBudget},
     tcp::ClientTcp,
 };
+use crate::core::log_limit::LogLimit;
 
+/// The log gets at most one line about failures in this time, from all workers together.
+pub const LOG_INTERVAL_MS: u64 = 10_000;
 /// After a failure that another attempt would only repeat.
 const PAUSE: Duration = Duration::from_millis(50);
 /// A worker that is ahead lets the others accept first for this long.
@@ -37,13 +37,15 @@ pub struct Acceptor {
     listener: TcpListener,
     budget: SocketBudget,
     load: Load,
-    log: Arc<ErrorLog>,
+    log: Arc<LogLimit>,
+    started: Instant,
 }
 
 type Accepted = (TcpStream, SocketAddr);
 
 impl Acceptor {
-    /// Accepts from a listener that does not block. Call it inside the worker's runtime.
+    /// Accepts from a listener that does not block. Call it inside the worker's runtime. All
+    /// workers share `log`, a limit in ms since `started`.
     ///
     /// # Errors
     /// The listener cannot be watched.
@@ -51,9 +53,10 @@ impl Acceptor {
         listener: std::net::TcpListener,
         budget: SocketBudget,
         load: Load,
-        log: Arc<ErrorLog>,
+        log: Arc<LogLimit>,
+        started: Instant,
     ) -> io::Result<Self> {
-        Ok(Self { listener: TcpListener::from_std(listener)?, budget, load, log })
+        Ok(Self { listener: TcpListener::from_std(listener)?, budget, load, log, started })
     }
 
     /// Accepts until `stop` is ready, then what is queued by then, then closes the listener.
@@ -124,7 +127,8 @@ impl Acceptor {
         if reason == Reason::Aborted {
             return;
         }
-        if let Some(suppressed) = self.log.due() {
+        let now_ms = self.started.elapsed().as_millis() as u64;
+        if let Some(suppressed) = self.log.allow(now_ms) {
             let reason = reason.name();
             tracing::warn!(%error, suppressed, reason, "cannot accept a connection");
         }
@@ -157,7 +161,7 @@ enum Reason {
 }
 
 impl Reason {
-    /// The label of the metric, which lists all of them from the start (`metrics.rs`).
+    /// The label of the metric, which lists all of them from the start (`src/metrics.rs`).
     fn name(self) -> &'static str {
         match self {
             Self::Descriptors => "descriptors",
@@ -189,28 +193,6 @@ impl Reason {
     }
 }
 
-/// Lets one log line through every ten seconds, for all workers together.
-#[derive(Default)]
-pub struct ErrorLog {
-    last: Mutex<Option<Instant>>,
-    suppressed: AtomicU64,
-}
-
-const LOG_EVERY: Duration = Duration::from_secs(10);
-
-impl ErrorLog {
-    /// Whether to log now, and how many lines were left out since the last one.
-    fn due(&self) -> Option<u64> {
-        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        if last.is_some_and(|at| at.elapsed() < LOG_EVERY) {
-            self.suppressed.fetch_add(1, Ordering::Relaxed);
-            return None;
-        }
-        *last = Some(Instant::now());
-        Some(self.suppressed.swap(0, Ordering::Relaxed))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -223,14 +205,5 @@ mod tests {
         assert_eq!(reason(libc::ENOBUFS), Reason::Memory);
         assert_eq!(reason(libc::ECONNABORTED), Reason::Aborted);
         assert_eq!(reason(libc::EINVAL), Reason::Other);
-    }
-
-    #[test]
-    fn only_the_first_error_in_ten_seconds_is_logged() {
-        let log = ErrorLog::default();
-        assert_eq!(log.due(), Some(0));
-        assert_eq!((log.due(), log.due()), (None, None));
-        *log.last.lock().unwrap() = Instant::now().checked_sub(LOG_EVERY);
-        assert_eq!(log.due(), Some(2));
     }
 }

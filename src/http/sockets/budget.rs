@@ -13,7 +13,7 @@ use std::{
 use prometheus::{IntCounter, IntCounterVec, IntGauge};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::idle::IdleSockets;
+use super::idle::{IdleLimits, IdleSocket, IdleSockets};
 use crate::metrics::Metrics;
 
 /// A socket that was told to close has this long to do so before another one is told.
@@ -24,7 +24,7 @@ const EVICTION: Duration = Duration::from_millis(100);
 pub struct SocketBudget {
     slots: Arc<Semaphore>,
     max: usize,
-    /// Those without a request.
+    /// Those without an event stream.
     pub idle: IdleSockets,
     pub(super) counters: Counters,
 }
@@ -42,6 +42,14 @@ pub struct Slot {
     _permit: OwnedSemaphorePermit,
     open: IntGauge,
     load: Load,
+    idle: IdleSockets,
+}
+
+impl Slot {
+    /// The socket has no event stream from now on.
+    pub fn enter_idle(&self, has_request: bool) -> IdleSocket {
+        self.idle.enter(usize::try_from(self.open.get()).unwrap_or_default(), has_request)
+    }
 }
 
 /// What became of the wish for a slot.
@@ -55,9 +63,8 @@ pub(super) enum Granted {
 }
 
 impl SocketBudget {
-    /// At most `max` sockets at once, at most `max_idle` of them idle. `listener` is the label of
-    /// its metrics: `public` or `admin`.
-    pub fn new(listener: &str, max: usize, max_idle: usize, metrics: &Metrics) -> Self {
+    /// At most `max` sockets at once. `listener` is the label of its metrics: `public` or `admin`.
+    pub fn new(listener: &str, max: usize, idle: IdleLimits, metrics: &Metrics) -> Self {
         metrics.sockets_limit.with_label_values(&[listener]).set(max as i64);
         let counters = Counters {
             open: metrics.sockets.with_label_values(&[listener]),
@@ -66,7 +73,7 @@ impl SocketBudget {
             errors: metrics.accept_errors.clone(),
         };
         let evicted = metrics.sockets_dropped.with_label_values(&["idle"]);
-        let idle = IdleSockets::new(max_idle, evicted);
+        let idle = IdleSockets::new(idle, evicted);
         Self { slots: Arc::new(Semaphore::new(max)), max, idle, counters }
     }
 
@@ -100,7 +107,8 @@ impl SocketBudget {
     pub(super) fn slot(&self, permit: OwnedSemaphorePermit, load: Load) -> Slot {
         self.counters.open.inc();
         load.count().fetch_add(1, Ordering::Relaxed);
-        Slot { _permit: permit, open: self.counters.open.clone(), load }
+        let (open, idle) = (self.counters.open.clone(), self.idle.clone());
+        Slot { _permit: permit, open, load, idle }
     }
 }
 
@@ -142,10 +150,12 @@ impl Load {
 
 #[cfg(test)]
 mod tests {
+    use std::future::poll_fn;
+
     use super::*;
 
     fn budget(max: usize, metrics: &Metrics) -> SocketBudget {
-        SocketBudget::new("public", max, max, metrics)
+        SocketBudget::new("public", max, IdleLimits { crowded: max, max }, metrics)
     }
 
     async fn slot(budget: &SocketBudget) -> Option<Slot> {
@@ -171,9 +181,10 @@ mod tests {
     async fn idle_socket_gives_its_slot_to_a_new_one() {
         let metrics = Metrics::new();
         let budget = budget(1, &metrics);
-        let (taken, mut idle) = (slot(&budget).await.unwrap(), budget.idle.enter());
+        let taken = slot(&budget).await.unwrap();
+        let mut idle = taken.enter_idle(false);
         let closing = async {
-            idle.evicted().await;
+            poll_fn(|cx| idle.poll_evicted(cx)).await;
             drop(taken);
         };
         let (next, ()) = tokio::join!(slot(&budget), closing);

@@ -1,9 +1,9 @@
-//! Sockets without a request under way: new ones, and those between two requests. Their number is
-//! bounded; above the bound the one that has been idle longest is closed.
+//! Sockets over which no event stream runs: new ones, those between two requests, and those whose
+//! request is in progress or whose response waits for the client. Anyone can open them, so if
+//! sockets become scarce, the one that did nothing for longest is closed.
 
 use std::{
     collections::BTreeMap,
-    future::poll_fn,
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll},
@@ -16,8 +16,17 @@ use tokio::sync::oneshot;
 #[derive(Clone)]
 pub struct IdleSockets(Arc<Shared>);
 
+/// When idle sockets are closed although free slots remain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct IdleLimits {
+    /// Up to this number of open sockets none is closed: they have a deadline of their own.
+    pub crowded: usize,
+    /// Idle sockets of a listener that has more sockets than that.
+    pub max: usize,
+}
+
 struct Shared {
-    max: usize,
+    limits: IdleLimits,
     evicted: IntCounter,
     queue: Mutex<Queue>,
 }
@@ -25,11 +34,26 @@ struct Shared {
 #[derive(Default)]
 struct Queue {
     next: u64,
-    /// In the order in which they became idle.
-    sockets: BTreeMap<u64, oneshot::Sender<()>>,
+    /// In the order of their last activity.
+    sockets: BTreeMap<u64, Entry>,
 }
 
-/// One idle socket; dropped when the socket has a request, or closes.
+struct Entry {
+    /// Dropped to evict the socket.
+    _evict: oneshot::Sender<()>,
+    has_request: bool,
+}
+
+impl Queue {
+    fn push(&mut self, entry: Entry) -> u64 {
+        let number = self.next;
+        self.next += 1;
+        self.sockets.insert(number, entry);
+        number
+    }
+}
+
+/// A socket's entry among the idle ones; dropping it removes the entry.
 pub struct IdleSocket {
     sockets: IdleSockets,
     number: u64,
@@ -37,43 +61,42 @@ pub struct IdleSocket {
 }
 
 impl IdleSockets {
-    /// At most `max` sockets at once; `evicted` counts those that were closed for others.
-    pub fn new(max: usize, evicted: IntCounter) -> Self {
-        Self(Arc::new(Shared { max, evicted, queue: Mutex::default() }))
+    /// `evicted` counts sockets that were closed for others.
+    pub fn new(limits: IdleLimits, evicted: IntCounter) -> Self {
+        Self(Arc::new(Shared { limits, evicted, queue: Mutex::default() }))
     }
 
-    /// The calling socket is idle from now on.
-    pub fn enter(&self) -> IdleSocket {
-        let (sender, evicted) = oneshot::channel();
+    /// Adds a socket of a listener that has `open` sockets.
+    pub fn enter(&self, open: usize, has_request: bool) -> IdleSocket {
+        let (evict, evicted) = oneshot::channel();
+        let IdleLimits { crowded, max } = self.0.limits;
         let mut queue = self.queue();
-        let oldest =
-            if queue.sockets.len() >= self.0.max { queue.sockets.pop_first() } else { None };
-        let number = queue.next;
-        queue.next += 1;
-        queue.sockets.insert(number, sender);
+        let is_full = open > crowded && queue.sockets.len() >= max;
+        let oldest = if is_full { queue.sockets.pop_first() } else { None };
+        let number = queue.push(Entry { _evict: evict, has_request });
         drop(queue);
-        self.evict(oldest.into_iter().map(|(_, sender)| sender));
+        self.evict(oldest.map(|(_, entry)| entry));
         IdleSocket { sockets: self.clone(), number, evicted }
     }
 
-    /// Closes the socket that has been idle longest; returns whether there was one. The descriptor
-    /// becomes free when its task has run.
+    /// Closes the socket that did nothing for longest; returns whether there was one. Its
+    /// descriptor becomes free when its task has run.
     pub fn evict_oldest(&self) -> bool {
         let oldest = self.queue().sockets.pop_first();
-        self.evict(oldest.into_iter().map(|(_, sender)| sender)) > 0
+        self.evict(oldest.map(|(_, entry)| entry))
     }
 
-    /// Closes all of them, without counting: the listener is closing.
+    /// Closes all that have no request in progress, without counting: the listener is closing.
     pub fn close_all(&self) {
-        let all = std::mem::take(&mut self.queue().sockets);
-        drop(all);
+        let is_closed = |_: &u64, entry: &mut Entry| !entry.has_request;
+        let closed: Vec<_> = self.queue().sockets.extract_if(.., is_closed).collect();
+        drop(closed);
     }
 
-    /// Dropping a sender wakes the socket's task; that is done without the lock.
-    fn evict(&self, senders: impl Iterator<Item = oneshot::Sender<()>>) -> usize {
-        let count = senders.count();
-        self.0.evicted.inc_by(count as u64);
-        count
+    /// Dropping an entry wakes the socket's task; that is done without the lock.
+    fn evict(&self, entry: Option<Entry>) -> bool {
+        self.0.evicted.inc_by(u64::from(entry.is_some()));
+        entry.is_some()
     }
 
     fn queue(&self) -> MutexGuard<'_, Queue> {
@@ -90,44 +113,85 @@ impl IdleSocket {
         Pin::new(&mut self.evicted).poll(cx).map(|_| ())
     }
 
-    /// Waits until the socket has to be closed.
-    pub async fn evicted(&mut self) {
-        poll_fn(|cx| self.poll_evicted(cx)).await;
+    /// The socket was active: others are closed before it.
+    pub fn touch(&mut self, has_request: bool) {
+        let mut queue = self.sockets.queue();
+        // One that was evicted stays so.
+        if let Some(entry) = queue.sockets.remove(&self.number) {
+            self.number = queue.push(Entry { has_request, ..entry });
+        }
     }
 }
 
 impl Drop for IdleSocket {
     fn drop(&mut self) {
-        self.sockets.queue().sockets.remove(&self.number);
+        let entry = self.sockets.queue().sockets.remove(&self.number);
+        drop(entry);
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::{future::poll_fn, iter};
+
     use futures_util::FutureExt;
 
     use super::*;
 
-    const MAX: usize = 8;
+    const LIMITS: IdleLimits = IdleLimits { crowded: 20, max: 8 };
 
     fn is_evicted(socket: &mut IdleSocket) -> bool {
-        socket.evicted().now_or_never().is_some()
+        poll_fn(|cx| socket.poll_evicted(cx)).now_or_never().is_some()
+    }
+
+    fn sockets() -> (IdleSockets, IntCounter) {
+        let counter = IntCounter::new("evicted", "evicted").unwrap();
+        (IdleSockets::new(LIMITS, counter.clone()), counter)
+    }
+
+    fn enter_many(sockets: &IdleSockets, open: usize, count: usize) -> Vec<IdleSocket> {
+        iter::repeat_with(|| sockets.enter(open, false)).take(count).collect()
     }
 
     #[test]
-    fn above_the_bound_the_longest_idle_is_evicted() {
-        let counter = IntCounter::new("evicted", "evicted").unwrap();
-        let sockets = IdleSockets::new(MAX, counter.clone());
-        let mut all: Vec<IdleSocket> = (0..MAX).map(|_| sockets.enter()).collect();
+    fn crowded_listener_evicts_the_longest_idle() {
+        let (sockets, counter) = sockets();
+        let mut all = enter_many(&sockets, 21, LIMITS.max);
         drop(all.remove(1));
-        all.push(sockets.enter());
+        all.push(sockets.enter(21, false));
         assert!(!is_evicted(&mut all[0]), "one had left");
-        all.push(sockets.enter());
+        all.push(sockets.enter(21, false));
         assert!(is_evicted(&mut all[0]) && !is_evicted(&mut all[1]));
-        assert_eq!((sockets.queue().sockets.len(), counter.get()), (MAX, 1));
+        assert_eq!((sockets.queue().sockets.len(), counter.get()), (LIMITS.max, 1));
         assert!(sockets.evict_oldest() && is_evicted(&mut all[1]) && !is_evicted(&mut all[2]));
         sockets.close_all();
         assert!(all.iter_mut().all(is_evicted) && !sockets.evict_oldest());
         assert_eq!(counter.get(), 2);
+    }
+
+    #[test]
+    fn listener_with_free_slots_evicts_nobody() {
+        let (sockets, counter) = sockets();
+        let mut all = enter_many(&sockets, LIMITS.crowded, 3 * LIMITS.max);
+        assert!(!all.iter_mut().any(is_evicted) && counter.get() == 0);
+        all.push(sockets.enter(LIMITS.crowded + 1, false));
+        assert!(is_evicted(&mut all[0]) && !is_evicted(&mut all[1]));
+    }
+
+    #[test]
+    fn active_sockets_are_evicted_last() {
+        let (sockets, _) = sockets();
+        let mut all = enter_many(&sockets, 1, 3);
+        all[0].touch(true);
+        assert!(sockets.evict_oldest() && is_evicted(&mut all[1]));
+        all[1].touch(true);
+        assert!(is_evicted(&mut all[1]), "it stays evicted");
+        assert!(sockets.evict_oldest() && is_evicted(&mut all[2]) && !is_evicted(&mut all[0]));
+        // A closing listener lets the request finish.
+        sockets.close_all();
+        assert!(!is_evicted(&mut all[0]));
+        all[0].touch(false);
+        sockets.close_all();
+        assert!(is_evicted(&mut all[0]));
     }
 }

@@ -8,7 +8,7 @@ use std::{
     os::fd::AsFd,
     pin::Pin,
     rc::Rc,
-    task::{Context, Poll},
+    task::{Context, Poll, Waker},
     time::Duration,
 };
 
@@ -16,7 +16,7 @@ use actix_web::rt::net::TcpStream;
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::{budget::Slot, tcp_info};
+use super::{budget::Slot, idle::IdleSocket, tcp_info};
 use crate::{http::peer::Peer, state::client_socket::Transfer};
 
 /// The kernel buffers at most this much beyond the client's receive window. Small, so that a client
@@ -30,10 +30,15 @@ pub struct ClientTcp(Rc<Inner>);
 pub(in crate::http) struct Inner {
     // Declared before the slot: fields drop in this order, and the slot stands for the descriptor.
     tcp: RefCell<TcpStream>,
-    _slot: Slot,
+    slot: Slot,
     address: SocketAddr,
     /// Open streams: more than one only with HTTP/2.
-    pub streams: Cell<usize>,
+    streams: Cell<usize>,
+    /// The entry among the idle sockets: present while there is no stream.
+    idle: RefCell<Option<IdleSocket>>,
+    has_request: Cell<bool>,
+    /// The task that closes the socket if it is evicted.
+    waker: RefCell<Option<Waker>>,
     /// To be closed with its last stream.
     pub retired: Cell<bool>,
 }
@@ -45,11 +50,15 @@ impl ClientTcp {
         let socket = SockRef::from(&tcp);
         let _ = socket.set_tcp_notsent_lowat(UNSENT_BYTES);
         let _ = socket.set_tcp_nodelay(true);
+        let idle = slot.enter_idle(false);
         Self(Rc::new(Inner {
             tcp: RefCell::new(tcp),
-            _slot: slot,
+            slot,
             address,
             streams: Cell::default(),
+            idle: RefCell::new(Some(idle)),
+            has_request: Cell::default(),
+            waker: RefCell::default(),
             retired: Cell::default(),
         }))
     }
@@ -64,6 +73,16 @@ impl ClientTcp {
         Peer::new(Rc::downgrade(&self.0))
     }
 
+    /// See [`Peer::poll_evicted`].
+    pub fn poll_evicted(&self, cx: &mut Context<'_>) -> Poll<()> {
+        self.0.poll_evicted(cx)
+    }
+
+    /// See [`Peer::touch`].
+    pub fn touch(&self, has_request: bool) {
+        self.0.touch(has_request);
+    }
+
     /// No poll below calls back into this crate, so the borrow cannot overlap with another.
     fn io<R>(&self, poll: impl FnOnce(Pin<&mut TcpStream>) -> R) -> R {
         poll(Pin::new(&mut *self.0.tcp.borrow_mut()))
@@ -71,6 +90,50 @@ impl ClientTcp {
 }
 
 impl Inner {
+    /// Whether event streams, or polls that were admitted, run over it.
+    pub fn has_streams(&self) -> bool {
+        self.streams.get() > 0
+    }
+
+    /// A stream or poll begins. The socket is no longer idle.
+    pub fn stream_began(&self) {
+        self.streams.set(self.streams.get() + 1);
+        // An eviction that was decided and not yet noticed has no effect.
+        let left = self.idle.take();
+        drop(left);
+    }
+
+    /// A stream or poll ended. With the last one the socket is idle again.
+    pub fn stream_ended(&self) {
+        self.streams.set(self.streams.get().saturating_sub(1));
+        if !self.has_streams() {
+            self.idle.replace(Some(self.slot.enter_idle(self.has_request.get())));
+            if let Some(waker) = self.waker.take() {
+                waker.wake();
+            }
+        }
+    }
+
+    /// See [`Peer::touch`].
+    pub fn touch(&self, has_request: bool) {
+        self.has_request.set(has_request);
+        if let Some(idle) = &mut *self.idle.borrow_mut() {
+            idle.touch(has_request);
+        }
+    }
+
+    /// See [`Peer::poll_evicted`].
+    pub fn poll_evicted(&self, cx: &mut Context<'_>) -> Poll<()> {
+        if let Some(idle) = &mut *self.idle.borrow_mut() {
+            return idle.poll_evicted(cx);
+        }
+        let mut waker = self.waker.borrow_mut();
+        if !waker.as_ref().is_some_and(|w| w.will_wake(cx.waker())) {
+            *waker = Some(cx.waker().clone());
+        }
+        Poll::Pending
+    }
+
     /// What the client has acknowledged; `None` where the kernel does not tell.
     pub fn transfer(&self) -> Option<Transfer> {
         tcp_info::transfer(self.tcp.borrow().as_fd())

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use rustls::{ClientConfig, RootCertStore, pki_types::CertificateDer, pki_types::pem::PemObject};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio_rustls::TlsConnector;
 
 use super::keys::Dir;
@@ -125,6 +125,15 @@ impl Http2 {
         Http2::start(Box::new(tcp), settings).await
     }
 
+    /// The same, with a receive buffer of this many bytes.
+    pub async fn connect_narrow(gateway: &Gateway, buffer: u32, settings: &[(u16, u32)]) -> Http2 {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.set_recv_buffer_size(buffer).unwrap();
+        let tcp = socket.connect(gateway.public).await.expect("it listens");
+        tcp.set_nodelay(true).unwrap();
+        Http2::start(Box::new(tcp), settings).await
+    }
+
     /// Connects with TLS; `dir` holds the authority's certificate.
     pub async fn connect_tls(gateway: &Gateway, dir: &Dir, settings: &[(u16, u32)]) -> Http2 {
         let mut roots = RootCertStore::empty();
@@ -195,6 +204,15 @@ impl Http2 {
                 return None;
             }
         }
+    }
+
+    /// Reads up to `bytes` bytes, for the frames to come.
+    pub async fn read_some(&mut self, bytes: usize) {
+        let mut part = vec![0; bytes];
+        let read = tokio::time::timeout(GUARD, self.io.read(&mut part)).await.expect("bytes");
+        let count = read.expect("the connection goes on");
+        assert_ne!(count, 0, "the end");
+        self.read.extend(&part[..count]);
     }
 
     fn take(&mut self) -> Option<Frame> {

@@ -42,7 +42,6 @@ use crate::{
         front::{HEAD, prefixed::Prefixed, read::poll_read_more, socket::Socket},
         peer::Peer,
         responses,
-        sockets::idle::IdleSockets,
     },
     state::instance::Instance,
 };
@@ -56,8 +55,6 @@ const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 pub struct WorkerContext {
     /// The instance, for its limits and metrics.
     pub instance: Arc<Instance>,
-    /// Sockets without a request under way.
-    pub idle: IdleSockets,
 }
 
 /// Serves a connection to its end, or until an event stream takes the socket over. The first head
@@ -140,12 +137,11 @@ where
     S::Error: Into<Response<BoxBody>>,
     B: MessageBody + 'static,
 {
-    /// The next request. Meanwhile the connection counts as idle.
+    /// The next request.
     async fn next_head(&mut self, deadline: Instant) -> Result<Head, End<B>> {
         if let Some(head) = self.parse_held()? {
             return Ok(head);
         }
-        let mut place = self.context.idle.enter();
         let reading = async {
             loop {
                 let seen = self.held.len();
@@ -162,10 +158,7 @@ where
                 }
             }
         };
-        tokio::select! {
-            head = tokio::time::timeout_at(deadline, reading) => head.unwrap_or(Err(End::Gone)),
-            () = place.evicted() => Err(End::Gone),
-        }
+        tokio::time::timeout_at(deadline, reading).await.unwrap_or(Err(End::Gone))
     }
 
     fn parse_held(&mut self) -> Result<Option<Head>, End<B>> {
@@ -182,6 +175,7 @@ where
     /// Has one request answered and writes the response.
     async fn exchange(&mut self, head: Head) -> Result<(), End<B>> {
         let Head { mut request, body, keep_alive, expects_continue } = head;
+        self.peer.touch(true);
         let (version, is_head) = (request.version(), request.method() == Method::HEAD);
         // A client that has gone while its request waited must not take over the stream with which
         // it came back.
@@ -210,6 +204,7 @@ where
             false => Output::new(response, framing, closes),
         };
         self.send(output).await?;
+        self.peer.touch(false);
         match rest {
             Some(rest) if !closes => self.finish_body(rest).await,
             _ => Err(End::Linger),
@@ -271,6 +266,7 @@ where
                     }
                     Ok(0) | Err(_) => return Poll::Ready(Err(End::Gone)),
                     Ok(_) => {
+                        self.peer.touch(true);
                         body.map(BodyBuffer::wake);
                     }
                 }
@@ -311,6 +307,7 @@ where
             let (seen_bytes, stalled) = clock.get_or_insert_with(start);
             if *seen_bytes != sent_bytes {
                 *seen_bytes = sent_bytes;
+                self.peer.touch(true);
                 stalled.as_mut().reset(Instant::now() + stall);
             }
             stalled.as_mut().poll(cx).map(|()| Err(io::ErrorKind::TimedOut.into()))
@@ -318,13 +315,11 @@ where
         .await
     }
 
-    /// Reads what is left of a request's body after its response; meanwhile the connection counts
-    /// as idle.
+    /// Reads what is left of a request's body after its response.
     async fn finish_body(&mut self, mut rest: Decoder) -> Result<(), End<B>> {
         if rest.is_ended() {
             return Ok(());
         }
-        let mut place = self.context.idle.enter();
         let reading = async {
             let mut read_bytes = 0;
             loop {
@@ -343,10 +338,7 @@ where
                 }
             }
         };
-        tokio::select! {
-            done = tokio::time::timeout(BODY_END, reading) => done.unwrap_or(Err(End::Gone)),
-            () = place.evicted() => Err(End::Gone),
-        }
+        tokio::time::timeout(BODY_END, reading).await.unwrap_or(Err(End::Gone))
     }
 
     /// Answers a malformed request, which ends the connection.
@@ -360,11 +352,8 @@ where
     }
 
     async fn linger(self) {
-        let mut place = self.context.idle.enter();
-        tokio::select! {
-            () = stream::linger(self.socket) => {}
-            () = place.evicted() => {}
-        }
+        self.peer.touch(false);
+        stream::linger(self.socket).await;
     }
 }
 

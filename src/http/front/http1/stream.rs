@@ -34,6 +34,8 @@ pub async fn write<B: MessageBody + 'static>(
     let mut inbound = InboundLimit { heard_bytes: 0, max_bytes: MAX_HEARD_BYTES };
     let writing = poll_fn(|cx| match inbound.poll(&mut io, cx) {
         Poll::Ready(gone) => Poll::Ready(gone),
+        // A response for a client that was not admitted, or has ended.
+        Poll::Pending if io.tcp().poll_evicted(cx).is_ready() => Poll::Ready(Err(evicted())),
         Poll::Pending => output.poll(&mut io, cx),
     });
     // How a stream ended is known to its connection; a broken socket has nobody left to notify.
@@ -41,8 +43,13 @@ pub async fn write<B: MessageBody + 'static>(
     // The stream ends with its body: a lingering socket takes no place.
     drop(output);
     if done {
+        io.tcp().touch(false);
         linger(io).await;
     }
+}
+
+fn evicted() -> io::Error {
+    io::ErrorKind::ConnectionAborted.into()
 }
 
 /// Shuts our side and reads what the client still sends: the kernel would answer that with a reset,
@@ -51,7 +58,11 @@ pub async fn linger(mut io: Socket) {
     let mut inbound = InboundLimit { heard_bytes: 0, max_bytes: MAX_LINGER_BYTES };
     let lingering = async {
         io.shutdown().await?;
-        poll_fn(|cx| inbound.poll(&mut io, cx)).await
+        poll_fn(|cx| match io.tcp().poll_evicted(cx) {
+            Poll::Ready(()) => Poll::Ready(Err(evicted())),
+            Poll::Pending => inbound.poll(&mut io, cx),
+        })
+        .await
     };
     let _ = tokio::time::timeout(LINGER, lingering).await;
 }

@@ -1,4 +1,5 @@
-//! Runs one connection: takes its requests, ends it when it is idle, blocked, flooded or to be drained.
+//! Runs one connection: takes its requests, ends it when it is idle, blocked, flooded, evicted or to
+//! be drained.
 
 use std::{
     marker::PhantomData,
@@ -31,7 +32,6 @@ use super::{
 use crate::http::{
     front::HEAD,
     peer::{Peer, StreamReset},
-    sockets::idle::{IdleSocket, IdleSockets},
 };
 
 /// A connection that has been without a request for this long ends.
@@ -60,10 +60,16 @@ pub struct Parts<S> {
     pub peer: Peer,
     /// The bounds.
     pub limits: Http2Limits,
-    /// The idle connections of the worker.
-    pub idle: IdleSockets,
     /// Its entry among the worker's connections.
     pub entry: Entry,
+}
+
+/// A socket that takes nothing.
+#[derive(Clone, Copy)]
+struct Blocked {
+    since: Instant,
+    /// What the client had acknowledged by then; `None`: unknown.
+    acknowledged_bytes: Option<u64>,
 }
 
 /// See the module.
@@ -73,10 +79,11 @@ pub struct Driver<S, B> {
     parts: Parts<S>,
     phase: Phase,
     has_served: bool,
-    /// Held while no request is under way.
-    place: Option<IdleSocket>,
+    /// Whether the end of the last request was noticed.
+    is_idle: bool,
     /// When the phase began, or the last request ended.
     idle_since: Instant,
+    blocked: Option<Blocked>,
     timer: Option<Pin<Box<Sleep>>>,
     body: PhantomData<fn(B)>,
 }
@@ -88,11 +95,10 @@ where
     S::Error: Into<Response<BoxBody>>,
     B: MessageBody + 'static,
 {
-    /// Runs a connection that has a place among the idle ones.
+    /// Runs a connection.
     pub fn new(
         connection: Connection<Metered, Bytes>,
         shared: Rc<Shared>,
-        place: IdleSocket,
         parts: Parts<S>,
     ) -> Self {
         let idle_since = shared.opened();
@@ -103,8 +109,9 @@ where
             parts,
             phase,
             has_served,
-            place: Some(place),
+            is_idle: true,
             idle_since,
+            blocked: None,
             timer: None,
             body: PhantomData,
         }
@@ -141,9 +148,11 @@ where
         let Some(request) = request::convert(request, self.parts.address, peer) else {
             return respond.send_reset(Reason::PROTOCOL_ERROR);
         };
-        self.place = None;
+        self.is_idle = false;
+        self.parts.peer.touch(true);
         let active = Active::new(&self.shared);
-        let context = StreamContext { active, reset, stall: self.parts.limits.stall };
+        let (peer, stall) = (self.parts.peer.clone(), self.parts.limits.stall);
+        let context = StreamContext { active, peer, reset, stall };
         let service = self.parts.service.clone();
         actix_web::rt::spawn(stream::run::<S, B>(service, request, respond, context));
     }
@@ -161,13 +170,12 @@ where
         if self.phase == Phase::Open && ends {
             return self.go_away();
         }
-        if !self.shared.is_idle() {
-            return false;
-        }
-        if self.place.is_none() {
-            self.place = Some(self.parts.idle.enter());
+        if self.shared.is_idle() && !self.is_idle {
+            self.is_idle = true;
             self.idle_since = Instant::now();
+            self.parts.peer.touch(false);
         }
+        // With responses that wait for the client, too: only event streams keep a connection.
         if self.poll_evicted(cx) {
             self.connection.abrupt_shutdown(Reason::NO_ERROR);
             return self.evict();
@@ -176,8 +184,7 @@ where
     }
 
     fn poll_evicted(&mut self, cx: &mut Context<'_>) -> bool {
-        !self.shared.is_evicted()
-            && self.place.as_mut().is_some_and(|place| place.poll_evicted(cx).is_ready())
+        !self.shared.is_evicted() && self.parts.peer.poll_evicted(cx).is_ready()
     }
 
     /// The connection gives way to others: it ends as soon as GOAWAY is written, or at once.
@@ -193,8 +200,6 @@ where
 
     fn close(&mut self, reason: Reason) -> bool {
         self.connection.abrupt_shutdown(reason);
-        // A connection that is being closed counts as idle: others may need its descriptor.
-        self.place.get_or_insert_with(|| self.parts.idle.enter());
         self.enter(Phase::Closing)
     }
 
@@ -218,10 +223,38 @@ where
     }
 
     fn blocked_deadline(&self) -> Option<Instant> {
-        self.shared.blocked_since.get().map(|since| since + self.parts.limits.stall)
+        self.blocked.map(|blocked| blocked.since + self.parts.limits.stall)
+    }
+
+    /// Notes what a client had acknowledged when its socket became blocked.
+    fn watch_socket(&mut self) {
+        let since = self.shared.blocked_since.get();
+        if since != self.blocked.map(|blocked| blocked.since) {
+            let acknowledged_bytes = since.and_then(|_| self.acknowledged_bytes());
+            self.blocked = since.map(|since| Blocked { since, acknowledged_bytes });
+        }
+    }
+
+    /// Whether a client whose socket has been blocked for the whole time made no progress: it may
+    /// read so slowly that there is no room for more. With progress the time begins again.
+    fn has_stalled(&mut self) -> bool {
+        let now = Instant::now();
+        let Some(blocked) = self.blocked else { return false };
+        let acknowledged_bytes = self.acknowledged_bytes();
+        let has_progress = acknowledged_bytes != blocked.acknowledged_bytes;
+        if has_progress {
+            self.shared.blocked_since.set(Some(now));
+            self.blocked = Some(Blocked { since: now, acknowledged_bytes });
+        }
+        !has_progress
+    }
+
+    fn acknowledged_bytes(&self) -> Option<u64> {
+        self.parts.peer.transfer().map(|transfer| transfer.acknowledged_bytes)
     }
 
     fn poll_timer(&mut self, cx: &mut Context<'_>) -> Poll<Timer> {
+        self.watch_socket();
         let Some(deadline) = self.deadline() else {
             self.timer = None;
             return Poll::Pending;
@@ -236,8 +269,11 @@ where
         let is_blocked = self.blocked_deadline().is_some_and(|blocked| blocked <= deadline);
         match self.phase {
             Phase::Closing => return Poll::Ready(Timer::Over),
-            // The client takes nothing: no word would reach it.
-            _ if is_blocked => return Poll::Ready(Timer::Over),
+            // A client that takes nothing would not read a GOAWAY.
+            _ if is_blocked => match self.has_stalled() {
+                true => return Poll::Ready(Timer::Over),
+                false => return Poll::Ready(Timer::Acted),
+            },
             Phase::Open if self.has_served => self.go_away(),
             Phase::Open | Phase::GoingAway => self.close(Reason::NO_ERROR),
         };

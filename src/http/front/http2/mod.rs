@@ -16,7 +16,8 @@
 //! | a response without progress | `limits.stall`, then the stream is reset |
 //! | a socket that takes nothing | `limits.stall`, then it is closed |
 //! | frames that do no work | a token bucket ([`budget`]), then ENHANCE_YOUR_CALM |
-//! | time without a request | 10 s before the first, then 60 s; fewer if many are idle |
+//! | time without a request | 10 s before the first, then 60 s |
+//! | time without an event stream | none, unless sockets are scarce: see [`Peer::poll_evicted`] |
 
 mod budget;
 mod driver;
@@ -43,13 +44,7 @@ use self::{
     shared::Shared,
 };
 use super::{HEAD, http1::MAX_HEAD_BYTES, prefixed::Prefixed, socket::Socket};
-use crate::{
-    http::{
-        peer::Peer,
-        sockets::idle::{IdleSocket, IdleSockets},
-    },
-    settings::Limits,
-};
+use crate::{http::peer::Peer, settings::Limits};
 
 /// What a client may send of one request's body before the handler reads it.
 const STREAM_WINDOW_BYTES: u32 = 64 << 10;
@@ -87,8 +82,6 @@ pub struct Worker<S> {
     pub service: Rc<S>,
     /// The bounds.
     pub limits: Http2Limits,
-    /// Connections without a request.
-    pub idle: IdleSockets,
     /// All connections.
     pub connections: Connections,
 }
@@ -104,21 +97,19 @@ where
     let address = io.socket.tcp().address();
     let shared = Shared::new(worker.limits.max_concurrent_streams);
     let io = Metered::new(io, shared.clone());
-    let idle = worker.idle.clone();
-    if let Some((connection, place)) = handshake(io, &worker, &shared).await {
-        drive::<S, B>(connection, place, address, peer, worker, shared.clone()).await;
+    if let Some(connection) = handshake(io, &peer, worker.limits, &shared).await {
+        drive::<S, B>(connection, address, peer.clone(), worker, shared.clone()).await;
     }
     let Some(socket) = shared.returned.take().filter(|_| !shared.is_evicted()) else { return };
-    let mut place = idle.enter();
+    peer.touch(false);
     tokio::select! {
         _ = timeout(LINGER, linger(socket)) => {}
-        () = place.evicted() => {}
+        () = peer.evicted() => {}
     }
 }
 
 async fn drive<S, B>(
     connection: Connection<Metered, Bytes>,
-    place: IdleSocket,
     address: SocketAddr,
     peer: Peer,
     worker: Worker<S>,
@@ -130,28 +121,27 @@ async fn drive<S, B>(
     B: MessageBody + 'static,
 {
     let entry = worker.connections.add(&shared);
-    let Worker { service, limits, idle, .. } = worker;
-    let parts = Parts { service, address, peer, limits, idle, entry };
-    let mut driver = Driver::<S, B>::new(connection, shared, place, parts);
+    let Worker { service, limits, .. } = worker;
+    let parts = Parts { service, address, peer, limits, entry };
+    let mut driver = Driver::<S, B>::new(connection, shared, parts);
     poll_fn(|cx| driver.poll(cx)).await;
 }
 
-/// Exchanges the prefaces; `None`: the client did not, or not in time, or its place was lost.
-async fn handshake<S>(
+/// Exchanges the prefaces; `None`: the client did not, or not in time, or was evicted.
+async fn handshake(
     io: Metered,
-    worker: &Worker<S>,
+    peer: &Peer,
+    limits: Http2Limits,
     shared: &Shared,
-) -> Option<(Connection<Metered, Bytes>, IdleSocket)> {
-    let handshake = builder(worker.limits).handshake(io);
-    let mut place = worker.idle.enter();
-    let connection = tokio::select! {
-        connection = timeout(HEAD, handshake) => connection.ok()?.ok()?,
-        () = place.evicted() => {
+) -> Option<Connection<Metered, Bytes>> {
+    let handshake = builder(limits).handshake(io);
+    tokio::select! {
+        connection = timeout(HEAD, handshake) => connection.ok()?.ok(),
+        () = peer.evicted() => {
             shared.set_evicted();
-            return None;
+            None
         }
-    };
-    Some((connection, place))
+    }
 }
 
 fn builder(limits: Http2Limits) -> Builder {

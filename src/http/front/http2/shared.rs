@@ -101,6 +101,11 @@ impl Active {
         Self(shared.clone())
     }
 
+    /// Whether the socket takes nothing of what is there to be written.
+    pub fn is_socket_blocked(&self) -> bool {
+        self.0.blocked_since.get().is_some()
+    }
+
     /// Gives tokens back, see [`Budget::earn`].
     pub fn earn(&self, tokens: u32) {
         self.0.budget.borrow_mut().earn(tokens);

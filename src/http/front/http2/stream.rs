@@ -14,7 +14,7 @@ use actix_service::Service;
 use actix_web::{
     body::{BodySize, MessageBody},
     http::Method,
-    rt::time::{Sleep, sleep},
+    rt::time::{Instant, Sleep, sleep},
 };
 use bytes::Bytes;
 use h2::{Reason, SendStream, server::SendResponse};
@@ -24,7 +24,7 @@ use super::{
     response,
     shared::Active,
 };
-use crate::http::peer::StreamReset;
+use crate::http::peer::{Peer, StreamReset};
 
 /// Most bytes given to h2 at once; also the send buffer of a stream.
 pub const SEND_BYTES: usize = 16 << 10;
@@ -36,6 +36,8 @@ const SHORT_BYTES: usize = 32;
 pub struct StreamContext {
     /// Its place among the connection's requests.
     pub active: Active,
+    /// The socket.
+    pub peer: Peer,
     /// Resets it from outside.
     pub reset: Rc<StreamReset>,
     /// Longest time without progress.
@@ -157,6 +159,7 @@ impl<B: MessageBody> Sender<B> {
             }
         }
         self.stalled = None;
+        self.context.peer.touch(true);
         let count = wanted.min(self.stream.capacity());
         let is_short = count < SHORT_BYTES && count < self.piece.len();
         self.context.active.earn(if is_short { 0 } else { FOR_DATA });
@@ -169,10 +172,16 @@ impl<B: MessageBody> Sender<B> {
         Poll::Ready(sent.is_ok() && !is_last)
     }
 
-    /// Ready when the client has let nothing be sent for too long: then the stream is reset.
+    /// Ready when the client has let nothing be sent for too long: then the stream is reset. While
+    /// the socket is blocked, the streams wait for their turn, and the driver watches the socket.
     fn poll_stalled(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let stall = self.context.stall;
-        ready!(self.stalled.get_or_insert_with(|| Box::pin(sleep(stall))).as_mut().poll(cx));
+        let timer = self.stalled.get_or_insert_with(|| Box::pin(sleep(stall)));
+        ready!(timer.as_mut().poll(cx));
+        while self.context.active.is_socket_blocked() {
+            timer.as_mut().reset(Instant::now() + stall);
+            ready!(timer.as_mut().poll(cx));
+        }
         self.context.reset.set_stalled();
         self.stream.send_reset(Reason::CANCEL);
         Poll::Ready(())
