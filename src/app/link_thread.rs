@@ -2,22 +2,19 @@
 
 use std::sync::Arc;
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 
 use crate::{
     redis::{
         commands::Commands,
-        inbound::{Inbound, Rejected},
+        inbound::Inbound,
         link::{self, Link},
         recorder::{Recorder, inbox},
-        tick,
+        rejected, tick,
     },
     settings::PlainPublish,
     state::instance::Instance,
 };
-
-/// Messages on their way to `sse:rejected` in `relay` mode.
-const REJECTED: usize = 1024;
 
 /// The link of a running instance.
 pub struct LinkThread {
@@ -34,9 +31,9 @@ impl LinkThread {
     pub fn start(instance: Arc<Instance>) -> std::io::Result<Self> {
         let commands = Commands::new(&instance.settings.redis).map_err(std::io::Error::other)?;
         let (inbox, receiver) = inbox::channel();
-        let (rejected, rejected_receiver) = mpsc::channel(REJECTED);
+        let (rejected_sender, rejected_receiver) = rejected::channel();
         let inbound =
-            Arc::new(Inbound::new(instance.clone(), commands.keys.clone(), inbox, rejected));
+            Arc::new(Inbound::new(instance.clone(), commands.keys.clone(), inbox, rejected_sender));
         let (link, supervisor) = link::new(instance.clone(), commands.clone(), inbound);
         let (stop_recorder, stop) = oneshot::channel();
         let recorder = Recorder::new(instance.clone(), commands.clone(), link.clone(), receiver);
@@ -45,9 +42,12 @@ impl LinkThread {
             runtime.block_on(async {
                 if instance.settings.publishers.plain == PlainPublish::Record {
                     tokio::spawn(recorder.run(stop));
+                } else {
+                    // Nothing may wait for a recorder that does not run.
+                    drop((recorder, stop));
                 }
                 tokio::spawn(tick::run(instance, commands.clone()));
-                tokio::spawn(keep_rejected(commands, rejected_receiver));
+                tokio::spawn(rejected::write_all(commands, rejected_receiver));
                 supervisor.run().await;
             });
         })?;
@@ -59,18 +59,6 @@ impl LinkThread {
         let (done, answer) = oneshot::channel();
         if self.stop_recorder.send(done).is_ok() {
             let _ = answer.await;
-        }
-    }
-}
-
-async fn keep_rejected(commands: Commands, mut rejected: mpsc::Receiver<Rejected>) {
-    while let Some(Rejected { channel, refusal, message }) = rejected.recv().await {
-        let mut command = redis::cmd("XADD");
-        command.arg(commands.keys.rejected()).arg("MAXLEN").arg("~").arg(1000).arg("*");
-        command.arg("channel").arg(channel).arg("reason").arg(refusal.code());
-        command.arg("message").arg(&message[..message.len().min(4096)]);
-        if let Err(fault) = commands.run::<String>(&command).await {
-            tracing::warn!(error = %fault, "a rejected message was not kept");
         }
     }
 }

@@ -87,6 +87,8 @@ pub fn gap(cursor: EventId, stale: bool, page: &Page) -> Option<GapReason> {
         // The first event of a log: an older log may have expired before it.
         Some(first) if stale && first.predecessor == EventId::ZERO => Some(GapReason::Expired),
         Some(_) => None,
+        // A page of foreign entries alone, with more behind it, shows nothing yet.
+        None if page.more => None,
         None if page.last_ever > cursor.max(page.upto) => Some(GapReason::Trimmed),
         None if stale && page.last_ever == EventId::ZERO => Some(GapReason::Expired),
         None => None,
@@ -141,7 +143,9 @@ impl<L> Merge<L> {
     pub fn feed(&mut self, n: usize, page: Page, first: bool) -> Result<(), Trimmed> {
         let source = &mut self.sources[n];
         source.more = page.more;
-        if !first && page.events.is_empty() && page.last_ever > source.position.max(page.upto) {
+        // A page of foreign entries alone may have more behind it.
+        let is_end = page.events.is_empty() && !page.more;
+        if !first && is_end && page.last_ever > source.position.max(page.upto) {
             return Err(Trimmed);
         }
         for (i, event) in page.events.into_iter().enumerate() {
@@ -323,6 +327,17 @@ mod tests {
         m.feed(0, page(&[(2, 0)], true, 0), true).unwrap();
         assert_eq!(m.feed(0, page(&[], false, 2), false), Ok(()));
         assert_eq!(m.feed(0, page(&[(12, 2)], false, 0), false), Ok(()));
+    }
+
+    #[test]
+    fn full_pages_of_foreign_entries_are_no_gap() {
+        let foreign = |upto, more| Page { upto: id(upto), ..page(&[], more, 9) };
+        assert_eq!(gap(id(1), false, &foreign(4, true)), None);
+        let mut m = merge(1);
+        m.feed(0, foreign(4, true), true).unwrap();
+        assert_eq!(m.feed(0, foreign(6, true), false), Ok(()));
+        assert_eq!(m.feed(0, foreign(8, false), false), Err(Trimmed));
+        assert_eq!(m.feed(0, foreign(9, false), false), Ok(()));
     }
 
     #[test]

@@ -10,13 +10,19 @@ use serde_json::{Value, json, value::RawValue};
 
 use super::{api_keys, responses, worker::Worker};
 use crate::{
-    core::envelope::{Envelope, Rejection},
+    core::{
+        envelope::{Envelope, Rejection},
+        log_limit::LogLimit,
+    },
     redis::publish::{Publish, PublishError, publish as publish_all},
     settings::Scope,
+    state::instance::unix_ms,
 };
 
 /// Most events in one request.
 const MAX_EVENTS: usize = 1000;
+/// Limits the log lines while Redis is unavailable; one for the process, not one for each worker.
+static UNAVAILABLE_LOG: LogLimit = LogLimit::new(10_000);
 
 /// What must be there to be an event at all; the form of the members is looked at one event at a time.
 #[derive(Deserialize)]
@@ -139,6 +145,12 @@ fn away(message: &str) -> HttpResponse {
     answer
 }
 
+fn log_unavailable(error: &str) {
+    if let Some(suppressed) = UNAVAILABLE_LOG.allow(unix_ms()) {
+        tracing::warn!(error, suppressed, "POST /publish failed: Redis is unavailable");
+    }
+}
+
 fn single(answer: &Result<String, PublishError>) -> HttpResponse {
     match answer {
         Ok(id) => HttpResponse::Ok().json(json!({ "id": id })),
@@ -153,11 +165,11 @@ fn single(answer: &Result<String, PublishError>) -> HttpResponse {
             responses::error(StatusCode::BAD_REQUEST, refusal.code(), text)
         }
         Err(PublishError::Away(text)) => {
-            tracing::warn!(error = text, "an event was not published");
+            log_unavailable(text);
             away(NOTHING)
         }
         Err(PublishError::Unanswered(text)) => {
-            tracing::warn!(error = text, "an event may not have been published");
+            log_unavailable(text);
             away(MAYBE)
         }
     }

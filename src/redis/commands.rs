@@ -53,6 +53,13 @@ pub enum CommandError {
     Rejected(RedisError),
 }
 
+impl CommandError {
+    /// Whether a key holds a value of another type.
+    pub fn is_wrong_type(&self) -> bool {
+        matches!(self, Self::Rejected(e) if is_wrong_type(e) || wrong_type(e).is_some())
+    }
+}
+
 impl fmt::Display for CommandError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -12,6 +12,7 @@ use tokio::sync::{Notify, mpsc};
 use super::{
     key_names::KeyNames,
     recorder::inbox::{InboxSender, RecorderInput},
+    rejected::Rejected,
 };
 use crate::{
     core::{
@@ -29,20 +30,10 @@ use crate::{
     },
 };
 
-/// Between log lines about messages that the library did not write, ms.
-const MALFORMED_LOG_MS: u64 = 10_000;
+/// Minimum time between log lines of one kind, ms.
+const LOG_INTERVAL_MS: u64 = 10_000;
 /// Longest marker: a UUID, a hyphen and a number of 64 bits have 57 bytes; a fencing token has fewer.
 const MAX_MARKER_BYTES: usize = 64;
-
-/// A message that `relay` mode could not relay, on its way to `sse:rejected`.
-pub struct Rejected {
-    /// Its channel.
-    pub channel: Vec<u8>,
-    /// Why.
-    pub refusal: Rejection,
-    /// Its bytes.
-    pub message: Vec<u8>,
-}
 
 /// See the file's head.
 pub struct Inbound {
@@ -54,7 +45,9 @@ pub struct Inbound {
     rejected: mpsc::Sender<Rejected>,
     /// The link is gone.
     pub disconnected: Notify,
-    malformed: LogLimit,
+    malformed_log: LogLimit,
+    reset_log: LogLimit,
+    unrecorded_log: LogLimit,
     /// Which link is current; what an older one still has counts for nothing.
     generation: AtomicU64,
 }
@@ -75,7 +68,9 @@ impl Inbound {
             inbox,
             rejected,
             disconnected: Notify::new(),
-            malformed: LogLimit::new(MALFORMED_LOG_MS),
+            malformed_log: LogLimit::new(LOG_INTERVAL_MS),
+            reset_log: LogLimit::new(LOG_INTERVAL_MS),
+            unrecorded_log: LogLimit::new(LOG_INTERVAL_MS),
             generation: AtomicU64::new(0),
         }
     }
@@ -140,7 +135,7 @@ impl Inbound {
     /// Counts a message that the library did not write, and logs it now and then.
     fn ignored(&self, channel: &str) {
         self.instance.metrics.live_malformed.inc();
-        if let Some(suppressed) = self.malformed.allow(self.instance.now_ms()) {
+        if let Some(suppressed) = self.malformed_log.allow(self.instance.now_ms()) {
             tracing::warn!(
                 channel,
                 suppressed,
@@ -195,16 +190,19 @@ impl Inbound {
         self.instance.link.ticked();
         self.enter_epoch(epoch);
         self.instance.mailboxes.send(|| Message::Tick(id));
-        if let (Some(marker), Some(n)) = (words.next(), words.next().and_then(|n| n.parse().ok())) {
-            self.inbox.send(RecorderInput::Recorded { marker: marker.to_owned(), n });
-        }
         Some(())
     }
 
     /// A new epoch is told to all connections, once.
     pub fn enter_epoch(&self, epoch: EventId) {
         if self.instance.link.enter_epoch(epoch) {
-            tracing::warn!(%epoch, "a new epoch: Redis was wiped, restored or replaced; clients are told sse.gap (reset)");
+            if let Some(suppressed) = self.reset_log.allow(self.instance.now_ms()) {
+                tracing::warn!(
+                    %epoch,
+                    suppressed,
+                    "new epoch: Redis was wiped, restored or replaced; clients get sse.gap (reset)"
+                );
+            }
             self.instance.replay_cache.clear();
             self.instance.replay_cache.begin(epoch);
             self.instance
@@ -224,7 +222,13 @@ impl Inbound {
                 self.inbox.send(RecorderInput::Reset);
             }
             _ => {
-                tracing::warn!(%id, "plain publishes may be missing before this point; clients get sse.gap (unrecorded)");
+                if let Some(suppressed) = self.unrecorded_log.allow(self.instance.now_ms()) {
+                    tracing::warn!(
+                        %id,
+                        suppressed,
+                        "plain publishes may be missing; clients get sse.gap (unrecorded)"
+                    );
+                }
                 self.instance
                     .mailboxes
                     .send(|| Message::HistoryBreak { id, reason: GapReason::Unrecorded });
@@ -279,8 +283,8 @@ impl Inbound {
             }
             Err(refusal) => {
                 self.instance.metrics.rejected.with_label_values(&[refusal.code()]).inc();
-                // Where too many are refused at once the counter has them all, the stream a part.
-                let _ = self.rejected.try_send(Rejected { channel, refusal, message });
+                // If the queue is full, the message is only counted.
+                let _ = self.rejected.try_send(Rejected::new(&channel, refusal, &message));
             }
         }
     }

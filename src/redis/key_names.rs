@@ -49,6 +49,11 @@ impl KeyNames {
         self.key("clock")
     }
 
+    /// The hash of the recorder's state.
+    pub fn recorder(&self) -> String {
+        self.key("recorder")
+    }
+
     /// The hash of the library's settings.
     pub fn settings(&self) -> String {
         self.key("settings")

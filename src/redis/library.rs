@@ -15,8 +15,9 @@ const SOURCE: &str = include_str!("library.lua");
 const SMALLEST_BULK_BYTES: u64 = 1 << 20;
 /// What an argument may have besides a payload: envelope, type, key; rounded up.
 const BESIDE_PAYLOAD_BYTES: u64 = 64 << 10;
-/// A limit of so many times what is needed is far above it.
-const FAR_ABOVE: u64 = 16;
+/// A limit above this many times what is needed gets a warning: a few messages of that size in a
+/// row exceed Redis's default `client-output-buffer-limit pubsub 32mb 8mb 60`.
+const MAX_EXCESS: u64 = 4;
 /// Redis and Valkey have Functions since.
 const OLDEST: (u32, u32) = (7, 0);
 
@@ -153,16 +154,17 @@ async fn longest_argument(commands: &Commands) -> Option<u64> {
 
 /// Whether a server that takes arguments of up to `limit` bytes deserves a warning.
 fn check_argument(limit: u64, max_event_bytes: u64) -> Option<String> {
-    let needed = (max_event_bytes + BESIDE_PAYLOAD_BYTES).next_multiple_of(SMALLEST_BULK_BYTES);
-    if limit < max_event_bytes + BESIDE_PAYLOAD_BYTES {
+    let longest = max_event_bytes + BESIDE_PAYLOAD_BYTES;
+    let needed = longest.next_multiple_of(SMALLEST_BULK_BYTES);
+    if limit < longest {
         Some(format!(
             "proto-max-bulk-len is {limit}: events of history.max_event_bytes ({max_event_bytes}) are refused; run \
              `CONFIG SET proto-max-bulk-len {needed}` and put it into redis.conf"
         ))
-    } else if limit / FAR_ABOVE >= needed {
+    } else if limit > (longest * MAX_EXCESS).max(SMALLEST_BULK_BYTES) {
         Some(format!(
-            "proto-max-bulk-len is {limit}: one plain PUBLISH of that size overruns client-output-buffer-limit pubsub \
-             and disconnects every gateway; run `CONFIG SET proto-max-bulk-len {needed}` and put it into redis.conf"
+            "proto-max-bulk-len is {limit}: a few plain PUBLISH commands of that size exceed \
+             client-output-buffer-limit pubsub and disconnect every gateway; run `CONFIG SET proto-max-bulk-len {needed}` and put it into redis.conf"
         ))
     } else {
         None
@@ -261,7 +263,9 @@ mod tests {
     fn argument_limits_that_do_not_fit_get_a_warning_with_the_fix() {
         let (mib, event) = (1 << 20, 65_536);
         assert_eq!(check_argument(mib, event), None);
-        assert_eq!(check_argument(15 * mib, event), None);
+        assert!(check_argument(8 * mib, event).is_some());
+        assert!(check_argument(15 * mib, event).is_some());
+        assert!(check_argument(5 * mib, mib).is_some());
         let default = check_argument(512 * mib, event).unwrap();
         assert!(default.contains("CONFIG SET proto-max-bulk-len 1048576"), "{default}");
         let small = check_argument(mib, mib).unwrap();

@@ -11,8 +11,10 @@ use crate::core::{
     envelope::check_type,
     event::Event,
     id::EventId,
+    log_limit::LogLimit,
     topics::Topics,
 };
+use crate::state::instance::unix_ms;
 
 /// Commands in one pipeline.
 const PIPELINE: usize = 256;
@@ -22,6 +24,9 @@ const MAX_TOPICS: usize = 10_000;
 const MAX_LOOKED_AT: usize = 100_000;
 /// So many at a time: Redis does nothing else meanwhile.
 const TOPICS_PAGE: usize = 10_000;
+
+/// Limits the log lines about foreign entries; one for the process, because each resume may find some.
+static FOREIGN_LOG: LogLimit = LogLimit::new(10_000);
 
 /// The commands that read a [`ClockSnapshot`].
 pub fn snapshot_commands(clock: &str) -> Pipeline {
@@ -168,8 +173,15 @@ fn page(channel: &Channel, answer: Value, count: usize) -> Result<Page, CommandE
             }
         }
     }
-    if foreign > 0 {
-        tracing::warn!(%channel, foreign, "a log holds entries that are not of the library's form; who writes there?");
+    if foreign > 0
+        && let Some(suppressed) = FOREIGN_LOG.allow(unix_ms())
+    {
+        tracing::warn!(
+            %channel,
+            foreign,
+            suppressed,
+            "skipped foreign entries in a log: does another client write to it?"
+        );
     }
     Ok(Page { events, more, upto, last_ever: EventId::ZERO })
 }

@@ -9,6 +9,7 @@ pub mod link;
 pub mod log;
 pub mod publish;
 pub mod recorder;
+pub mod rejected;
 pub mod replay_cache_fill;
 pub mod sessions;
 pub mod subscriptions;

@@ -6,11 +6,16 @@ use super::{
     commands::{CommandError, Commands},
     library,
 };
-use crate::{core::id::EventId, state::instance::Instance};
+use crate::{
+    core::{id::EventId, log_limit::LogLimit},
+    state::instance::Instance,
+};
 
 const PERIOD_MS: u64 = 1000;
 /// Instances that come within this time of a tick find it done.
 const JITTER_MS: u64 = 100;
+/// Minimum time between log lines, ms.
+const LOG_INTERVAL_MS: u64 = 10_000;
 
 /// Calls `sse_tick`; nothing happens if the last tick is less than `min_interval_ms` old.
 ///
@@ -28,6 +33,7 @@ pub async fn now(
 
 /// Ticks whenever no other instance has done so for a second.
 pub async fn run(instance: Arc<Instance>, commands: Commands) {
+    let log = LogLimit::new(LOG_INTERVAL_MS);
     loop {
         let age_ms = instance.link.tick_age().map_or(0, |age| age.as_millis() as u64);
         instance.metrics.tick_age.set(age_ms as f64 / 1000.0);
@@ -40,19 +46,33 @@ pub async fn run(instance: Arc<Instance>, commands: Commands) {
             tokio::time::sleep(Duration::from_millis(PERIOD_MS)).await;
             continue;
         }
-        match now(&commands, PERIOD_MS - JITTER_MS, instance.link.highest()).await {
-            Ok(()) => {}
-            Err(CommandError::Unavailable(text) | CommandError::NoReply(text)) => {
-                tracing::warn!(error = text, "no tick")
-            }
-            Err(CommandError::Rejected(error)) => {
-                tracing::warn!(%error, "no tick; is the library gone?");
-                if let Err(unfit) = library::ensure(&commands, &instance.settings).await {
-                    tracing::warn!(error = %unfit, "the library cannot be loaded");
-                }
-            }
+        if let Err(fault) = now(&commands, PERIOD_MS - JITTER_MS, instance.link.highest()).await {
+            after_failure(&instance, &commands, &fault, &log).await;
         }
         // The tick itself comes by the link.
         tokio::time::sleep(Duration::from_millis(JITTER_MS)).await;
+    }
+}
+
+async fn after_failure(
+    instance: &Instance,
+    commands: &Commands,
+    fault: &CommandError,
+    log: &LogLimit,
+) {
+    // Logged once with the key's name; loading the library again would not help.
+    if fault.is_wrong_type() {
+        return;
+    }
+    let log_line = log.allow(instance.now_ms());
+    if let Some(suppressed) = log_line {
+        tracing::warn!(error = %fault, suppressed, "could not publish a tick");
+    }
+    // Somebody may have deleted the library (FUNCTION FLUSH).
+    if let CommandError::Rejected(_) = fault
+        && let Err(error) = library::ensure(commands, &instance.settings).await
+        && log_line.is_some()
+    {
+        tracing::warn!(%error, "could not load the function library");
     }
 }

@@ -32,6 +32,18 @@ fn lines(gateway: &Gateway, text: &str) -> usize {
     gateway.log_text().lines().filter(|line| line.contains(text)).count()
 }
 
+/// The most frequent message among warnings and errors, and how often it was logged.
+fn most_frequent_warning(gateway: &Gateway) -> (usize, String) {
+    let mut counts = std::collections::HashMap::<String, usize>::new();
+    for line in gateway.log_text().lines() {
+        let line: serde_json::Value = serde_json::from_str(line).expect("JSON");
+        if line["level"] == "WARN" || line["level"] == "ERROR" {
+            *counts.entry(line["message"].to_string()).or_default() += 1;
+        }
+    }
+    counts.into_iter().map(|(message, n)| (n, message)).max().unwrap_or_default()
+}
+
 /// So many messages were rejected as `wrong-type`, and no more. (An event may be here before its answer is counted.)
 async fn rejected(gateway: &Gateway, messages: f64) {
     let labels = [("reason", WRONG)];
@@ -227,6 +239,10 @@ async fn wrong_type_clock_is_named_and_all_goes_on_after_del() {
     refused(&redis, &user("2"), "sse:clock").await;
     gateway.log_says("a key in Redis is of the wrong type").await;
     assert!(gateway.log_contains("run DEL \\\"sse:clock\\\""), "{}", gateway.log_text());
+    // Without ticks the link is closed after 3 s.
+    gateway.metric_reaches("sse_redis_reconnects_total", &[], 1.0).await;
+    let (lines_of_one_kind, message) = most_frequent_warning(&gateway);
+    assert!(lines_of_one_kind <= 3, "{message} was logged {lines_of_one_kind} times");
     mend(&redis, "sse:clock").await;
     gateway.ready().await;
     assert_eq!(other.next_of("sse.gap").await.json()["reason"], "reset");
@@ -272,6 +288,42 @@ async fn wrong_type_bookkeeping_streams_stop_nothing() {
     let id = redis.durable(&user("2"), "a", "1").await.unwrap();
     assert_eq!(other.next_of("sse.gap").await.json()["reason"], "reset");
     assert_eq!(other.next_of("a").await.id, Some(id));
+}
+
+#[tokio::test]
+async fn unwritable_rejections_are_rarely_logged() {
+    let redis = Redis::start().await;
+    let gateway = Gateway::builder(&redis).env("PUBLISHERS__PLAIN", "relay").start().await;
+    damage(&redis, "sse:rejected").await;
+    for _ in 0..50 {
+        redis.plain(topic("t"), b"\xff").await;
+    }
+    gateway.metric_reaches("sse_rejected_total", &[], 50.0).await;
+    gateway.log_says("could not write a rejected message").await;
+    mend(&redis, "sse:rejected").await;
+    // They are written in order: after this one there are no more to come.
+    redis.plain(topic("t"), b"last \xff").await;
+    eventually("the last one", || async {
+        redis.rejected().await.iter().any(|r| r.message == b"last \xff").then_some(())
+    })
+    .await;
+    let count = lines(&gateway, "could not write a rejected message");
+    assert!(count <= 3, "{count} lines");
+}
+
+#[tokio::test]
+async fn publishing_without_redis_is_rarely_logged() {
+    let redis = Redis::start().await;
+    let keys = api_keys(&[("a publisher's key", "publish")]);
+    let gateway = Gateway::durable_only(&redis).env("API_KEYS", &keys).start().await;
+    redis.stop();
+    for _ in 0..20 {
+        let post = gateway.http().post(gateway.url("/publish")).bearer_auth("a publisher's key");
+        let event = r#"{"channel":"user:1:events","payload":1}"#;
+        assert_eq!(post.body(event).send().await.unwrap().status(), 503);
+    }
+    let count = lines(&gateway, "POST /publish");
+    assert!((1..=3).contains(&count), "{count} lines");
 }
 
 #[tokio::test]

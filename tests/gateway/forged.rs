@@ -245,6 +245,86 @@ async fn cursors_in_the_far_future_get_a_gap_and_move_no_clock() {
     is_near(&id);
 }
 
+/// A writer and a standby that count from the same marker, and that marker.
+async fn writer_and_standby(redis: &Redis) -> (Gateway, Gateway, String) {
+    let writer = Gateway::start(redis).await;
+    writer.recorder().await;
+    let first = marker(redis).await;
+    let standby = Gateway::start(redis).await;
+    let common = marker_after(redis, &[&first]).await;
+    (writer, standby, common)
+}
+
+async fn marker(redis: &Redis) -> String {
+    redis.command(&["HGET", "sse:recorder", "marker"]).await
+}
+
+/// The writer's marker, as soon as it is none of these.
+async fn marker_after(redis: &Redis, earlier: &[&str]) -> String {
+    eventually("another marker", || async {
+        Some(marker(redis).await).filter(|marker| !earlier.contains(&marker.as_str()))
+    })
+    .await
+}
+
+/// The writer dies with messages that only the standby has, which records them without a gap.
+async fn standby_takes_over(redis: &Redis, writer: &Gateway, standby: &Gateway, forged: &str) {
+    let mut stream = standby.connect("1").await;
+    writer.freeze();
+    for n in 0..5 {
+        redis.plain(user("1"), n.to_string()).await;
+    }
+    if !forged.is_empty() {
+        redis.plain("sse:live:tick", forged).await;
+    }
+    writer.kill9();
+    standby.recorder().await;
+    for n in 0..5 {
+        let event = stream.app_event().await;
+        assert_eq!(event.data, n.to_string(), "{}", stream.story());
+    }
+}
+
+#[tokio::test]
+async fn forged_marker_does_not_stop_the_standby() {
+    let redis = Redis::start().await;
+    let (writer, standby, common) = writer_and_standby(&redis).await;
+    redis.plain("sse:live:marker", "forged").await;
+    marker_after(&redis, &[&common, "forged"]).await;
+    standby_takes_over(&redis, &writer, &standby, "").await;
+}
+
+#[tokio::test]
+async fn forged_record_number_discards_no_message() {
+    let redis = Redis::start().await;
+    let (writer, standby, common) = writer_and_standby(&redis).await;
+    let last: String = redis.command(&["HGET", "sse:clock", "last"]).await;
+    let forged = format!("{last} 0-0 0-0 {common} {}", u64::MAX);
+    standby_takes_over(&redis, &writer, &standby, &forged).await;
+}
+
+#[tokio::test]
+async fn forged_breaks_are_rarely_logged() {
+    const FORGED: u64 = 50;
+    let redis = Redis::start().await;
+    let gateway = Gateway::durable_only(&redis).start().await;
+    let epoch: String = redis.command(&["HGET", "sse:clock", "epoch"]).await;
+    ticks(&redis).await;
+    let mut publisher = redis.publisher().await;
+    for n in 1..=FORGED {
+        let id = Id(Id::of(&epoch).0 + n, 0).to_string();
+        publisher.plain("sse:live:seam", format!("{id} unrecorded")).await;
+        publisher.plain("sse:live:seam", format!("{id} reset")).await;
+    }
+    let mut stream = gateway.connect("1").await;
+    works(&redis, &mut [&mut stream]).await;
+    for reason in ["(reset)", "(unrecorded)"] {
+        gateway.log_says(reason).await;
+        let lines = gateway.log_text().matches(reason).count();
+        assert!((1..=3).contains(&lines), "{lines} lines {reason}: {}", gateway.log_text());
+    }
+}
+
 /// docs/operations/runbook.md, "Foreign data in the gateway's keys".
 #[tokio::test]
 async fn runbook_recovers_publishing_after_the_gateways_keys_were_damaged() {

@@ -88,6 +88,26 @@ async fn default_argument_limit_gets_a_warning_with_the_fix() {
 }
 
 #[tokio::test]
+async fn limit_of_eight_megabytes_gets_a_warning() {
+    let redis = Redis::start().await;
+    redis.command::<()>(&["CONFIG", "SET", "proto-max-bulk-len", "8388608"]).await;
+    let gateway = Gateway::start(&redis).await;
+    assert!(gateway.log_contains(WARNING), "{}", gateway.log_text());
+}
+
+#[tokio::test]
+async fn huge_rejected_message_is_cut_in_relay_mode() {
+    let redis = Redis::start().await;
+    let gateway = Gateway::builder(&redis).env("PUBLISHERS__PLAIN", "relay").start().await;
+    let channel = format!("broadcast:{}", "x".repeat(1000));
+    redis.plain(&channel, vec![b'x'; 500_000]).await;
+    gateway.metric_reaches("sse_rejected_total", &[("reason", "bad-channel")], 1.0).await;
+    let kept = crate::harness::eventually("an entry", || async { redis.rejected().await.pop() });
+    let kept = kept.await;
+    assert_eq!((kept.channel.len(), kept.message.len()), (512, 4096));
+}
+
+#[tokio::test]
 async fn argument_limit_that_may_not_be_read_gets_no_warning() {
     let redis = Redis::start().await;
     redis.command::<()>(&["CONFIG", "SET", "proto-max-bulk-len", DEFAULT_BYTES]).await;

@@ -9,6 +9,8 @@ use tokio::sync::mpsc;
 
 /// Bytes that may wait for the recorder.
 const LIMIT_BYTES: usize = 64 << 20;
+/// What each input costs besides its text.
+const INPUT_BYTES: usize = 128;
 
 /// A message of a publisher's channel.
 #[derive(Debug)]
@@ -28,13 +30,6 @@ pub enum RecorderInput {
     Plain(PlainMessage),
     /// A standby's marker.
     Marker(String),
-    /// What is recorded, as of a tick.
-    Recorded {
-        /// The numbering.
-        marker: String,
-        /// The last number.
-        n: u64,
-    },
     /// A lease was given back.
     Vacant,
     /// The link is up or down, or too much was waiting.
@@ -43,11 +38,14 @@ pub enum RecorderInput {
     Reset,
 }
 
-fn cost(note: &RecorderInput) -> usize {
-    match note {
-        RecorderInput::Plain(plain) => plain.channel.len() + plain.message.len() + 128,
-        _ => 0,
-    }
+/// Bytes that an input takes while it waits, estimated.
+fn cost(input: &RecorderInput) -> usize {
+    INPUT_BYTES
+        + match input {
+            RecorderInput::Plain(plain) => plain.channel.len() + plain.message.len(),
+            RecorderInput::Marker(marker) => marker.len(),
+            RecorderInput::Vacant | RecorderInput::Link(_) | RecorderInput::Reset => 0,
+        }
 }
 
 /// The link's end.
@@ -86,22 +84,34 @@ impl InboxSender {
         self.send(RecorderInput::Plain(PlainMessage { subscription, channel, message }));
     }
 
-    /// Sends a note. Where too much waits, messages are dropped and the recorder is told as if the link had broken.
-    pub fn send(&self, note: RecorderInput) {
-        let bytes = cost(&note);
-        if bytes > 0 && self.waiting_bytes.load(Ordering::Relaxed) + bytes > LIMIT_BYTES {
-            if !self.overrun.swap(true, Ordering::Relaxed) {
-                let _ = self.sender.send(RecorderInput::Link(false));
-                let _ = self.sender.send(RecorderInput::Link(true));
+    /// Sends an input. If too much is waiting, the input is dropped and the recorder is told once
+    /// that the link broke: it then proves nothing about what it missed.
+    pub fn send(&self, input: RecorderInput) {
+        let is_full = self.waiting_bytes.load(Ordering::Relaxed) + cost(&input) > LIMIT_BYTES;
+        match input {
+            // The link's own state is never dropped. Its back-off limits how often it changes.
+            RecorderInput::Link(_) => self.enqueue(input),
+            // Only a hint: the recorder also looks on its own.
+            RecorderInput::Vacant if is_full => {}
+            _ if is_full => {
+                if !self.overrun.swap(true, Ordering::Relaxed) {
+                    self.enqueue(RecorderInput::Link(false));
+                    self.enqueue(RecorderInput::Link(true));
+                }
             }
-            return;
+            _ => {
+                self.overrun.store(false, Ordering::Relaxed);
+                self.enqueue(input);
+            }
         }
-        if bytes > 0 {
-            self.overrun.store(false, Ordering::Relaxed);
+    }
+
+    fn enqueue(&self, input: RecorderInput) {
+        self.waiting_bytes.fetch_add(cost(&input), Ordering::Relaxed);
+        // The receiver lives as long as the process, except in modes without a recorder.
+        if let Err(unsent) = self.sender.send(input) {
+            self.waiting_bytes.fetch_sub(cost(&unsent.0), Ordering::Relaxed);
         }
-        self.waiting_bytes.fetch_add(bytes, Ordering::Relaxed);
-        // The recorder ends with the process.
-        let _ = self.sender.send(note);
     }
 }
 
@@ -133,5 +143,43 @@ impl Inbox {
 
     fn count(&self, taken: &[RecorderInput]) {
         self.waiting_bytes.fetch_sub(taken.iter().map(cost).sum(), Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Sends an input until the inbox refuses it; the number that was accepted.
+    fn fill(input: impl Fn() -> RecorderInput) -> usize {
+        let (sender, mut inbox) = channel();
+        for _ in 0..LIMIT_BYTES / INPUT_BYTES + 1000 {
+            sender.send(input());
+        }
+        let mut all = Vec::new();
+        inbox.receive_ready(&mut all);
+        assert_eq!(inbox.waiting_bytes.load(Ordering::Relaxed), 0, "everything was counted");
+        all.len()
+    }
+
+    #[test]
+    fn inputs_of_every_kind_are_bounded() {
+        let limit = LIMIT_BYTES / INPUT_BYTES;
+        assert!(fill(|| RecorderInput::Vacant) <= limit);
+        // Two more tell of the overrun.
+        assert!(fill(|| RecorderInput::Reset) <= limit + 2);
+        assert!(fill(|| RecorderInput::Marker("m".repeat(64))) <= LIMIT_BYTES / 192 + 2);
+    }
+
+    #[test]
+    fn full_inbox_reports_one_break_of_the_link() {
+        let (sender, mut inbox) = channel();
+        for _ in 0..100 {
+            sender.plain(b"broadcast:a".to_vec(), vec![0; 1 << 20]);
+        }
+        let mut all = Vec::new();
+        inbox.receive_ready(&mut all);
+        let links: Vec<_> = all.iter().filter(|i| matches!(i, RecorderInput::Link(_))).collect();
+        assert!(matches!(links[..], [RecorderInput::Link(false), RecorderInput::Link(true)]));
     }
 }

@@ -10,12 +10,11 @@ use crate::{
         channel::Channel,
         envelope::{self, Rejection},
     },
-    redis::commands::{CommandError, Commands},
+    redis::{
+        commands::{CommandError, Commands},
+        rejected::{channel_prefix, message_prefix},
+    },
 };
-
-/// What the library keeps of a rejected message's channel and of the message, in bytes.
-const REJECTED_CHANNEL_BYTES: usize = 512;
-const REJECTED_MESSAGE_BYTES: usize = 4096;
 
 /// The writer's lease.
 pub struct Grant {
@@ -92,6 +91,14 @@ impl Lease {
         Ok(answer.first() == Some(&1))
     }
 
+    /// Reads the position of the last recorded message.
+    pub async fn position(&self) -> Result<RecordPosition, CommandError> {
+        let mut command = redis::cmd("HMGET");
+        command.arg(self.commands.keys.recorder()).arg("marker").arg("n");
+        let (marker, n): (Option<String>, Option<u64>) = self.commands.run(&command).await?;
+        Ok(RecordPosition { marker: marker.unwrap_or_default(), n: n.unwrap_or(0) })
+    }
+
     /// Gives both leases back; who waits for them is told.
     pub async fn release(&self) {
         self.release_role("recorder").await;
@@ -151,9 +158,8 @@ impl Lease {
             Work::Message { channel, .. } => channel.as_slice(),
             Work::ClockSnapshot { .. } => b"",
         };
-        // The library keeps no more of a rejected message, and one that is very long must not fail for its length.
-        let begin = |bytes: &'_ [u8], most: usize| bytes[..bytes.len().min(most)].to_vec();
-        let mut call = self.commands.call("record", &[begin(channel, REJECTED_CHANNEL_BYTES)]);
+        // The library keeps no more of a rejected message, and a very long one must not fail here.
+        let mut call = self.commands.call("record", &[channel_prefix(channel)]);
         call.arg(token).arg(&position.marker).arg(position.n);
         let message = match work {
             Work::Message { message, .. } => message,
@@ -177,7 +183,7 @@ impl Lease {
                 }
             }
             Err(refusal) => {
-                call.arg("REJECT").arg(refusal.code()).arg(begin(message, REJECTED_MESSAGE_BYTES));
+                call.arg("REJECT").arg(refusal.code()).arg(message_prefix(message));
             }
         }
         call

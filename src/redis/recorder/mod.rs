@@ -50,6 +50,8 @@ enum Role {
     Standby {
         /// The marker that it has published.
         marker: String,
+        /// Somebody else's marker came: the writer may count from that one.
+        is_out_of_step: bool,
     },
     /// Records, under the fencing token.
     Writer { token: String },
@@ -150,22 +152,12 @@ impl Recorder {
                 if message.subscription == self.inbox.subscription()
                     && !self.numbering.push(message.channel, message.message)
                 {
-                    tracing::error!(
-                        "the recorder has too much unrecorded; it resigns, and clients are told sse.gap (unrecorded)"
-                    );
-                    self.resign().await;
+                    self.overflow().await;
                 }
             }
-            RecorderInput::Marker(marker) => match &self.role {
-                Role::Standby { marker: own } if *own == marker => {
-                    self.numbering.start(RecordPosition { marker, n: 0 })
-                }
-                Role::Writer { .. } => self.numbering.mark(marker),
-                _ => {}
-            },
-            RecorderInput::Recorded { marker, n } => {
-                if matches!(self.role, Role::Standby { .. }) {
-                    self.numbering.recorded(&RecordPosition { marker, n });
+            RecorderInput::Marker(marker) => {
+                if !self.marker(marker) {
+                    self.overflow().await;
                 }
             }
             RecorderInput::Link(up) => {
@@ -181,6 +173,25 @@ impl Recorder {
             },
             RecorderInput::Vacant => {}
         }
+    }
+
+    /// A marker came. `false`: too much is kept.
+    fn marker(&mut self, marker: String) -> bool {
+        match &mut self.role {
+            Role::Standby { marker: own, .. } if *own == marker => self.numbering.restart(marker),
+            Role::Standby { is_out_of_step, .. } => *is_out_of_step = true,
+            Role::Writer { .. } => return self.numbering.mark(marker),
+            Role::None | Role::Retiring { .. } => {}
+        }
+        true
+    }
+
+    async fn overflow(&mut self) {
+        tracing::error!(
+            "too many plain publishes wait to be recorded; this recorder resigns, and clients get \
+             sse.gap (unrecorded)"
+        );
+        self.resign().await;
     }
 
     async fn link_lost(&mut self) {
@@ -224,6 +235,7 @@ impl Recorder {
             Role::Standby { .. } => match (self.lease.standby().await, self.lease.writer().await) {
                 (_, Ok(Some(grant))) => self.promote(grant).await,
                 (Ok(false), _) => self.resign().await,
+                (Ok(true), _) => self.keep_step().await,
                 _ => {}
             },
             Role::Writer { token } => match self.lease.writer().await {
@@ -258,12 +270,35 @@ impl Recorder {
         if !self.subscribe().await {
             return self.lease.release().await;
         }
-        let marker = format!("{}-{}", self.instance.name, fastrand::u64(..));
         // Nothing is numbered before the marker comes back by the link.
         self.numbering.wait();
-        self.set_role(Role::Standby { marker: marker.clone() });
-        if self.lease.publish_marker(&marker).await.is_err() {
+        let marker = self.new_marker();
+        self.set_role(Role::Standby { marker: marker.clone(), is_out_of_step: false });
+        self.publish_marker(&marker).await;
+    }
+
+    fn new_marker(&self) -> String {
+        format!("{}-{}", self.instance.name, fastrand::u64(..))
+    }
+
+    async fn publish_marker(&mut self, marker: &str) {
+        if self.lease.publish_marker(marker).await.is_err() {
             self.resign().await;
+        }
+    }
+
+    /// Drops what the writer has recorded. Redis is asked for the position, because the one that a
+    /// tick names may be forged. After a marker of somebody else both sides need a new one.
+    async fn keep_step(&mut self) {
+        if let Ok(position) = self.lease.position().await {
+            self.numbering.recorded(&position);
+        }
+        let next = self.new_marker();
+        if let Role::Standby { marker, is_out_of_step } = &mut self.role
+            && std::mem::take(is_out_of_step)
+        {
+            marker.clone_from(&next);
+            self.publish_marker(&next).await;
         }
     }
 

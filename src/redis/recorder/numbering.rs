@@ -58,7 +58,7 @@ pub struct Numbering {
 fn cost(work: &Work) -> usize {
     match work {
         Work::Message { channel, message } => channel.len() + message.len() + 128,
-        Work::ClockSnapshot { .. } => 128,
+        Work::ClockSnapshot { after } => 128 + 2 * after.marker.len(),
     }
 }
 
@@ -97,13 +97,20 @@ impl Numbering {
         *self = Self { counting: Counting::Waiting, ..Self::default() };
     }
 
-    /// A standby's marker came: writer and standby count from it.
-    pub fn mark(&mut self, marker: String) {
+    /// A standby's marker came: writer and standby count from it. `false`: too much is kept.
+    pub fn mark(&mut self, marker: String) -> bool {
         if let Counting::At(position) = &mut self.counting {
             let after = std::mem::replace(position, RecordPosition { marker, n: 0 });
             let position = position.clone();
             self.add(position, Work::ClockSnapshot { after });
         }
+        self.bytes <= LIMIT_BYTES
+    }
+
+    /// The standby's own marker came: it counts from there. What it kept under an earlier marker
+    /// has no position in this numbering.
+    pub fn restart(&mut self, marker: String) {
+        *self = Self { counting: Counting::At(RecordPosition { marker, n: 0 }), ..Self::default() };
     }
 
     /// The link is cut.
@@ -246,5 +253,24 @@ mod tests {
         n.start(position("T", 0));
         let big = vec![0; 1 << 20];
         assert!((0..100).any(|_| !n.push(b"broadcast:a".to_vec(), big.clone())));
+    }
+
+    #[test]
+    fn markers_alone_are_bounded() {
+        let mut n = Numbering::default();
+        n.start(position("T", 0));
+        assert!((0..LIMIT_BYTES / 128 + 2).any(|_| !n.mark("m".into())));
+    }
+
+    #[test]
+    fn second_marker_drops_what_the_first_numbered() {
+        let mut n = Numbering::default();
+        n.restart("S".into());
+        push(&mut n, "a");
+        n.restart("U".into());
+        push(&mut n, "b");
+        assert_eq!(shown(&n), ["U1 b"]);
+        assert!(!n.go_on_from(&position("S", 1)));
+        assert!(n.go_on_from(&position("U", 0)));
     }
 }

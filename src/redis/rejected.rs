@@ -1,0 +1,87 @@
+//! Rejected plain messages: cut to what is kept, and written to `sse:rejected` in `relay` mode.
+//! (In `record` mode the function `sse_record` writes them.)
+
+use tokio::sync::mpsc;
+
+use super::commands::Commands;
+use crate::{
+    core::{envelope::Rejection, log_limit::LogLimit},
+    state::instance::unix_ms,
+};
+
+/// Maximum number of bytes that `sse:rejected` keeps of a channel name.
+const MAX_CHANNEL_BYTES: usize = 512;
+/// Maximum number of bytes that `sse:rejected` keeps of a message.
+const MAX_MESSAGE_BYTES: usize = 4096;
+/// Approximate maximum length of the stream `sse:rejected`.
+const MAX_ENTRIES: usize = 1000;
+/// Maximum number of messages that wait to be written; together they take less than 5 MiB.
+const CAPACITY: usize = 1024;
+/// Minimum time between log lines, ms.
+const LOG_INTERVAL_MS: u64 = 10_000;
+
+/// The part of a channel name that is kept.
+pub fn channel_prefix(channel: &[u8]) -> &[u8] {
+    &channel[..channel.len().min(MAX_CHANNEL_BYTES)]
+}
+
+/// The part of a message that is kept.
+pub fn message_prefix(message: &[u8]) -> &[u8] {
+    &message[..message.len().min(MAX_MESSAGE_BYTES)]
+}
+
+/// A rejected message on its way to `sse:rejected`.
+pub struct Rejected {
+    channel: Box<[u8]>,
+    reason: Rejection,
+    message: Box<[u8]>,
+}
+
+impl Rejected {
+    /// Copies what is kept of a message; the message itself can be freed.
+    pub fn new(channel: &[u8], reason: Rejection, message: &[u8]) -> Self {
+        Self {
+            channel: channel_prefix(channel).into(),
+            reason,
+            message: message_prefix(message).into(),
+        }
+    }
+}
+
+/// The queue of rejected messages. When it is full, further messages are only counted.
+pub fn channel() -> (mpsc::Sender<Rejected>, mpsc::Receiver<Rejected>) {
+    mpsc::channel(CAPACITY)
+}
+
+/// Writes rejected messages to `sse:rejected` until the sender is dropped.
+pub async fn write_all(commands: Commands, mut rejected: mpsc::Receiver<Rejected>) {
+    let log = LogLimit::new(LOG_INTERVAL_MS);
+    while let Some(Rejected { channel, reason, message }) = rejected.recv().await {
+        let mut command = redis::cmd("XADD");
+        command.arg(commands.keys.rejected()).arg("MAXLEN").arg("~").arg(MAX_ENTRIES).arg("*");
+        command.arg("channel").arg(&channel[..]).arg("reason").arg(reason.code());
+        command.arg("message").arg(&message[..]);
+        if let Err(error) = commands.run::<String>(&command).await
+            && let Some(suppressed) = log.allow(unix_ms())
+        {
+            tracing::warn!(%error, suppressed, "could not write a rejected message to Redis");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn full_queue_of_huge_messages_takes_five_mebibytes() {
+        let huge = vec![b'x'; 1 << 20];
+        let (sender, mut receiver) = channel();
+        while sender.try_send(Rejected::new(&huge, Rejection::BadChannel, &huge)).is_ok() {}
+        let mut bytes = 0;
+        while let Ok(rejected) = receiver.try_recv() {
+            bytes += rejected.channel.len() + rejected.message.len();
+        }
+        assert!((1 << 20..5 << 20).contains(&bytes), "{bytes} bytes");
+    }
+}
