@@ -117,7 +117,7 @@ async fn tail_follows_from_one_gateway_to_the_next() {
     let redis = Redis::start().await;
     let address = format!("127.0.0.1:{}", free_port());
     let builder =
-        Gateway::builder(&redis).env("SERVER__LISTEN", &address).env("SERVER__RETRY", "100ms");
+        Gateway::durable_only(&redis).env("SERVER__LISTEN", &address).env("SERVER__RETRY", "100ms");
     let old = builder.start().await;
     // In front of both, as a load balancer: closed while none of them is ready.
     let front = Proxy::start(&address).await;

@@ -11,8 +11,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_drain_is_announced_even_and_clean() {
     let redis = Redis::start().await;
-    let window = Duration::from_secs(4);
-    let builder = Gateway::builder(&redis).env("DRAIN__DELAY", "2s").env("DRAIN__WINDOW", "4s");
+    let window = Duration::from_secs(10);
+    let builder = Gateway::builder(&redis).env("DRAIN__DELAY", "8s").env("DRAIN__WINDOW", "10s");
     let gateway = builder.start().await;
     let mut streams = Vec::new();
     for n in 0..24 {
@@ -91,7 +91,8 @@ async fn an_idle_connection_without_a_stream_does_not_hold_the_drain_up() {
     let started = Instant::now();
     gateway.term();
     assert_eq!(gateway.wait_exit().await.code(), Some(0));
-    assert!(started.elapsed() < Duration::from_secs(10), "{:?}", started.elapsed());
+    // Idle connections are closed after 60 s at the latest.
+    assert!(started.elapsed() < Duration::from_secs(40), "{:?}", started.elapsed());
 }
 
 #[tokio::test]
@@ -161,7 +162,7 @@ async fn a_second_signal_ends_the_process_at_once() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_drain_under_load_loses_nothing() {
     let redis = Redis::start().await;
-    let builder = Gateway::builder(&redis).env("HISTORY__MAX_LEN", "100000");
+    let builder = Gateway::durable_only(&redis).env("HISTORY__MAX_LEN", "100000");
     let (old, new) = tokio::join!(builder.start(), builder.start());
     let channels = [user("1"), topic("t")];
     let load = Load::start(&redis, &channels, 500).await;
@@ -198,7 +199,7 @@ async fn a_drain_under_load_loses_nothing() {
 #[tokio::test]
 async fn a_connection_of_http2_ends_with_the_last_stream_that_the_gateway_has_ended() {
     let redis = Redis::start().await;
-    let gateway = Gateway::builder(&redis).env("SERVER__MAX_CONNECTION_AGE", "1s").start().await;
+    let gateway = Gateway::builder(&redis).env("SERVER__MAX_CONNECTION_AGE", "8s").start().await;
     let connections = || process::connections(gateway.public.port());
     // It would keep its connections for ever, and answers pings.
     let client =
@@ -218,8 +219,9 @@ async fn a_connection_of_http2_ends_with_the_last_stream_that_the_gateway_has_en
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stream_that_has_its_age_ends_and_resuming_is_lossless() {
     let redis = Redis::start().await;
-    let builder =
-        Gateway::builder(&redis).env("HISTORY__MAX_LEN", "100000").env("SERVER__RETRY", "300ms");
+    let builder = Gateway::durable_only(&redis)
+        .env("HISTORY__MAX_LEN", "100000")
+        .env("SERVER__RETRY", "300ms");
     let gateway = builder.env("SERVER__MAX_CONNECTION_AGE", "1s").start().await;
     let load = Load::start(&redis, &[user("1"), topic("t")], 500).await;
     let same = ticket("1");
@@ -296,6 +298,7 @@ async fn clients_that_vanish_are_noticed_without_a_heartbeat() {
     socket.shutdown().await.unwrap();
     none().await;
     drop(socket);
+    gateway.metric_reaches("sse_connections_closed_total", &[], 4.0).await;
     assert_eq!(
         gateway.metric("sse_connections_closed_total", &[("reason", "client-gone")]).await,
         4.0

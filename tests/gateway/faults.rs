@@ -102,7 +102,7 @@ async fn redis_is_out_of_reach_for_a_while_under_load() {
         proxy.up();
     })
     .await;
-    assert_eq!(gateway.metric("sse_redis_link_up", &[]).await, 1.0);
+    gateway.metric_reaches("sse_redis_link_up", &[], 1.0).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -186,7 +186,7 @@ async fn errors_are_json_with_a_code() {
     );
     assert_eq!(get(&format!("/events?ticket={jwt}&topics=%ff")).await.0, 400);
     let admin = async |path: &str| {
-        error(gateway.http().get(gateway.admin_url(path)).send().await.unwrap()).await
+        error(gateway.admin_http().get(gateway.admin_url(path)).send().await.unwrap()).await
     };
     for path in ["/", "/events", "/nothing"] {
         assert_eq!(admin(path).await, (404, "not-found".to_string()), "{path}");
@@ -352,17 +352,17 @@ async fn probes_by_head_are_answered_like_get_without_a_body() {
     let redis = Redis::start().await;
     let gateway = Gateway::durable_only(&redis).start().await;
     for path in ["/healthz", "/readyz", "/metrics"] {
-        let answer = gateway.http().head(gateway.admin_url(path)).send().await.unwrap();
+        let answer = gateway.admin_http().head(gateway.admin_url(path)).send().await.unwrap();
         let kind = answer.headers()["content-type"].to_str().unwrap().to_owned();
         assert_eq!(answer.status(), 200, "{path}");
-        let get = gateway.http().get(gateway.admin_url(path)).send().await.unwrap();
+        let get = gateway.admin_http().get(gateway.admin_url(path)).send().await.unwrap();
         assert_eq!(get.headers()["content-type"], kind.as_str(), "{path}");
         assert_eq!(answer.text().await.unwrap(), "", "{path}");
     }
     redis.stop();
     gateway.not_ready().await;
     assert_eq!(
-        gateway.http().head(gateway.admin_url("/readyz")).send().await.unwrap().status(),
+        gateway.admin_http().head(gateway.admin_url("/readyz")).send().await.unwrap().status(),
         503
     );
 }

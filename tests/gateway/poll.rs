@@ -5,10 +5,13 @@ use crate::harness::{
     Event, Gateway, Id, Load, Redis, Sse, assert_received, encode, eventually, ticket, topic, user,
 };
 use serde_json::{Value, json};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-/// Far above what an answer takes that comes at once, far below any wait of these tests.
-const AT_ONCE: Duration = Duration::from_secs(5);
+/// Upper bound for a response that does not wait, on a busy machine; below the wait of 30 s that
+/// these tests ask for.
+const AT_ONCE: Duration = Duration::from_secs(20);
 
 /// One poll: the JSON of its answer.
 async fn poll(gateway: &Gateway, ticket: &Ticket, query: &str) -> Value {
@@ -122,7 +125,10 @@ async fn with_an_id_what_was_missed_comes_at_once_as_a_stream_would_tell_it() {
     // Topics narrow a poll as they do a stream.
     let answer = poll(&gateway, &ticket("1"), &format!("{}&topics=u", after(&start, "0"))).await;
     assert_eq!(events(&answer).len(), 4);
-    assert_eq!(gateway.metric("sse_connections", &[]).await, 0.0);
+    eventually("no connection", || async {
+        (gateway.metric("sse_connections", &[]).await == 0.0).then_some(())
+    })
+    .await;
     assert!(
         gateway.metric("sse_connections_closed_total", &[("reason", "poll-done")]).await >= 5.0
     );
@@ -232,13 +238,14 @@ async fn much_that_was_missed_comes_in_several_answers() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_chain_of_polls_under_load_loses_and_doubles_nothing() {
     let redis = Redis::start().await;
-    let builder = Gateway::builder(&redis).env("HISTORY__MAX_LEN", "100000");
+    let builder = Gateway::durable_only(&redis).env("HISTORY__MAX_LEN", "100000");
     let (one, two) = tokio::join!(builder.start(), builder.start());
-    let gateways = std::sync::Arc::new([one, two]);
+    let gateways = Arc::new([one, two]);
+    let polls: Arc<[AtomicUsize; 3]> = Arc::default();
     let load = Load::start(&redis, &[user("1"), topic("t"), topic("u"), user("2")], 1000).await;
     let tasks: Vec<_> = (0..3)
         .map(|client: usize| {
-            let gateways = gateways.clone();
+            let (gateways, polls) = (gateways.clone(), polls.clone());
             tokio::spawn(async move {
                 // One ticket for the whole chain, as a page has it.
                 let same = ticket("1");
@@ -257,20 +264,25 @@ async fn a_chain_of_polls_under_load_loses_and_doubles_nothing() {
                     received.extend(told);
                     last = cursor(&answer);
                     answers += 1;
+                    polls[client].store(answers, Ordering::Relaxed);
                     if end {
-                        return (Id::of(&start), received, answers);
+                        return (Id::of(&start), received);
                     }
                 }
             })
         })
         .collect();
     load.more(3000).await;
+    eventually("more than ten polls by each client while events are published", || {
+        let enough = polls.iter().all(|polls| polls.load(Ordering::Relaxed) > 10);
+        std::future::ready(enough.then_some(()))
+    })
+    .await;
     let published = load.stop().await;
     let end = redis.durable(&topic("end"), "end", "").await.unwrap();
     for task in tasks {
-        let (start, mut received, answers) = task.await.unwrap();
+        let (start, mut received) = task.await.unwrap();
         assert_eq!(received.pop().unwrap().id.as_deref(), Some(end.as_str()));
-        assert!(answers > 10, "only {answers} polls");
         assert_received(&published, &received, |channel| channel != user("2"), start, Id::of(&end));
     }
 }
@@ -278,7 +290,7 @@ async fn a_chain_of_polls_under_load_loses_and_doubles_nothing() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_changes_over_from_stream_to_poll_and_back() {
     let redis = Redis::start().await;
-    let builder = Gateway::builder(&redis).env("HISTORY__MAX_LEN", "100000");
+    let builder = Gateway::durable_only(&redis).env("HISTORY__MAX_LEN", "100000");
     let (one, two) = tokio::join!(builder.start(), builder.start());
     let load = Load::start(&redis, &[user("1"), topic("t")], 500).await;
     let same = ticket("1");

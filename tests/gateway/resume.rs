@@ -99,14 +99,14 @@ async fn after_heartbeats_only_and_longer_than_the_retention() {
     let redis = Redis::start().await;
     let gateway = Gateway::durable_only(&redis)
         .env("SERVER__HEARTBEAT", "200ms")
-        .env("HISTORY__RETENTION", "3s")
+        .env("HISTORY__RETENTION", "10s")
         .start()
         .await;
     let mut sse = gateway.connect("1").await;
     let start = Id::of(sse.last_id());
     let mut last = start;
     // Longer than the retention by the ids' own clock.
-    while last.0 < start.0 + 4000 {
+    while last.0 < start.0 + 11_000 {
         let beat = sse.event().await;
         assert_eq!(beat.event, "sse.heartbeat");
         assert!(beat.json()["timestamp"].as_u64().unwrap() >= start.0 - 60_000);

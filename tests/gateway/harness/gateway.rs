@@ -119,6 +119,7 @@ impl Builder {
             pid: child.id().expect("a living child"),
             child: Mutex::new(Some(child)),
             http: reqwest::Client::new(),
+            admin_http: unpooled_client(),
         }
     }
 }
@@ -133,6 +134,7 @@ pub struct Gateway {
     pid: u32,
     child: Mutex<Option<Child>>,
     http: reqwest::Client,
+    admin_http: reqwest::Client,
 }
 
 impl Gateway {
@@ -202,15 +204,20 @@ impl Gateway {
 
     /// Status and body of a path of the admin listener.
     pub async fn admin_get(&self, path: &str) -> (u16, String) {
-        let answer = self.http.get(self.admin_url(path)).send().await;
+        let answer = self.admin_http.get(self.admin_url(path)).send().await;
         let answer = answer.unwrap_or_else(|e| panic!("GET {path}: {e}"));
         let status = answer.status().as_u16();
         (status, answer.text().await.expect("a body"))
     }
 
-    /// A client for requests of the test's own.
+    /// A client for requests to the public listener. It keeps connections alive.
     pub fn http(&self) -> &reqwest::Client {
         &self.http
+    }
+
+    /// A client for requests to the admin listener. It uses a new connection for each request.
+    pub fn admin_http(&self) -> &reqwest::Client {
+        &self.admin_http
     }
 
     /// Waits until `/readyz` says 200.
@@ -320,6 +327,12 @@ impl Gateway {
         })
         .await;
     }
+}
+
+/// A client without keep-alive: a kept connection may be closed by the server at the very moment
+/// it is used again.
+fn unpooled_client() -> reqwest::Client {
+    reqwest::Client::builder().pool_max_idle_per_host(0).build().expect("a client")
 }
 
 impl Drop for Gateway {

@@ -55,7 +55,11 @@ impl Load {
 
     /// Waits until so many more events have been confirmed.
     pub async fn more(&self, events: usize) {
-        let goal = self.count() + events;
+        self.total(self.count() + events).await;
+    }
+
+    /// Waits until this many events have been confirmed since the start.
+    pub async fn total(&self, goal: usize) {
         super::eventually("more events published", || {
             std::future::ready((self.count() >= goal).then_some(()))
         })

@@ -38,8 +38,9 @@ pub use ticket::ticket;
 use std::future::Future;
 use std::time::{Duration, Instant};
 
-/// How long anything awaited may take before the test is given up as hanging.
-pub const GUARD: Duration = Duration::from_secs(20);
+/// Time after which an awaited event is considered missing. Generous, because machines that run
+/// tests are busy, but below the 60 s after which a gateway closes idle connections by itself.
+pub const GUARD: Duration = Duration::from_secs(45);
 
 /// Worlds (a Redis and its gateways) alive at one time, however many test threads there are.
 pub static SLOTS: tokio::sync::Semaphore = tokio::sync::Semaphore::const_new(4);
