@@ -69,7 +69,7 @@ impl Client {
 }
 
 /// Checks a refusal: its form, and the end of the connection.
-async fn refused(gateway: &Gateway, section: &str, request: &str, status: u16) {
+async fn assert_rejected(gateway: &Gateway, section: &str, request: &str, status: u16) {
     let follows = "GET /nothing HTTP/1.1\r\nHost: x\r\n\r\n";
     let mut client = Client::send(gateway, &format!("{request}{follows}")).await;
     let response = client.next(false).await.unwrap_or_else(|| panic!("no response to {request:?}"));
@@ -90,7 +90,7 @@ fn long(unit: &str, bytes: usize) -> String {
 }
 
 #[tokio::test]
-async fn malformed_requests_are_refused_and_end_the_connection() {
+async fn malformed_requests_are_rejected_and_close_the_connection() {
     let redis = Redis::start().await;
     let gateway = Gateway::durable_only(&redis).start().await;
     let heads: &[(&str, &str, u16)] = &[
@@ -137,7 +137,7 @@ async fn malformed_requests_are_refused_and_end_the_connection() {
         ("9110 10.1.1 expectation", "GET / HTTP/1.1\r\nHost: x\r\nExpect: a\r\n\r\n", 417),
     ];
     for (section, request, status) in heads {
-        refused(&gateway, section, request, *status).await;
+        assert_rejected(&gateway, section, request, *status).await;
     }
     // RFC 9112 section 3.2: on every path.
     for path in ["/events", "/events/poll", "/publish", "/tickets", "/nothing"] {
@@ -145,14 +145,14 @@ async fn malformed_requests_are_refused_and_end_the_connection() {
             ["", "Host: x\r\nHost: x\r\n", "Host: x\r\nHOST: y\r\n", "Host: \r\n", "Host: a b\r\n"]
         {
             let request = format!("GET {path} HTTP/1.1\r\n{host}\r\n");
-            refused(&gateway, "3.2 host", &request, 400).await;
+            assert_rejected(&gateway, "3.2 host", &request, 400).await;
         }
     }
     for host in
         ["a/b", "u@a", "a:b", "a:99999", "a,b c", "[::1", "http://a", "a#", "\u{e9}", "a\\b"]
     {
         let request = format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n");
-        refused(&gateway, "3.2 host", &request, 400).await;
+        assert_rejected(&gateway, "3.2 host", &request, 400).await;
     }
     for (fields, status) in [
         ("Content-Length: 1\r\nTransfer-Encoding: chunked\r\n", 400),
@@ -169,11 +169,11 @@ async fn malformed_requests_are_refused_and_end_the_connection() {
         ("Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n", 400),
     ] {
         let request = format!("POST /publish HTTP/1.1\r\n{HOST}{fields}\r\n");
-        refused(&gateway, "6.1 to 6.3", &request, status).await;
+        assert_rejected(&gateway, "6.1 to 6.3", &request, status).await;
     }
     let old = "POST /publish HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n";
-    refused(&gateway, "6.1 chunks over HTTP/1.0", old, 501).await;
-    refused(&gateway, "6.3 HTTP/1.0", "POST /publish HTTP/1.0\r\n\r\n", 400).await;
+    assert_rejected(&gateway, "6.1 chunks over HTTP/1.0", old, 501).await;
+    assert_rejected(&gateway, "6.3 HTTP/1.0", "POST /publish HTTP/1.0\r\n\r\n", 400).await;
     let (path, name) = (long("x", 16 << 10), long("x", 16 << 10));
     for request in [
         format!("GET /{path} HTTP/1.1\r\n{HOST}\r\n"),
@@ -181,7 +181,7 @@ async fn malformed_requests_are_refused_and_end_the_connection() {
         format!("GET / HTTP/1.1\r\n{HOST}A: {name}\r\n\r\n"),
         format!("GET / HTTP/1.1\r\n{HOST}{}\r\n", "A: b\r\n".repeat(96)),
     ] {
-        refused(&gateway, "9110 5.4 too long", &request, 431).await;
+        assert_rejected(&gateway, "9110 5.4 too long", &request, 431).await;
     }
     let many = gateway.metric("sse_requests_malformed_total", &[]).await;
     assert!(many >= 80.0, "{many} were counted");
@@ -190,7 +190,7 @@ async fn malformed_requests_are_refused_and_end_the_connection() {
 }
 
 #[tokio::test]
-async fn bodies_that_are_not_chunked_as_promised_are_refused() {
+async fn malformed_chunked_bodies_are_rejected() {
     let redis = Redis::start().await;
     let gateway = Gateway::durable_only(&redis)
         .env("API_KEYS", &api_keys(&[("key", "publish")]))
@@ -217,19 +217,19 @@ async fn bodies_that_are_not_chunked_as_promised_are_refused() {
         "POST /publish HTTP/1.1\r\n{HOST}Authorization: Bearer key\r\nTransfer-Encoding: chunked\r\n\r\n"
     );
     for body in bodies {
-        refused(&gateway, "7.1 chunks", &format!("{head}{body}"), 400).await;
+        assert_rejected(&gateway, "7.1 chunks", &format!("{head}{body}"), 400).await;
     }
     let long_extension = format!("{head}1;{}\r\nx\r\n0\r\n\r\n", long("e", 300));
-    refused(&gateway, "7.1.1 extensions are bounded", &long_extension, 400).await;
+    assert_rejected(&gateway, "7.1.1 extensions are bounded", &long_extension, 400).await;
     let long_trailer = format!("{head}0\r\n{}\r\n", long("t: r\r\n", 5000));
-    refused(&gateway, "7.1.2 trailers are bounded", &long_trailer, 400).await;
+    assert_rejected(&gateway, "7.1.2 trailers are bounded", &long_trailer, 400).await;
     let labels = [("reason", "chunk")];
     let counted = gateway.metric("sse_requests_malformed_total", &labels).await;
     assert_eq!(counted, bodies.len() as f64 + 2.0);
 }
 
 #[tokio::test]
-async fn well_formed_requests_get_their_responses_in_order() {
+async fn well_formed_requests_get_responses_in_order() {
     let redis = Redis::start().await;
     let gateway = Gateway::durable_only(&redis)
         .env("API_KEYS", &api_keys(&[("key", "publish")]))
@@ -331,7 +331,7 @@ async fn well_formed_requests_get_their_responses_in_order() {
 }
 
 #[tokio::test]
-async fn a_flood_of_malformed_requests_fills_no_log() {
+async fn malformed_request_flood_does_not_fill_the_log() {
     const FLOOD: usize = 500;
     let redis = Redis::start().await;
     let gateway = Gateway::durable_only(&redis).start().await;

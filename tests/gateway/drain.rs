@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_drain_is_announced_even_and_clean() {
+async fn drain_ends_streams_evenly_with_a_final_frame() {
     let redis = Redis::start().await;
     let window = Duration::from_secs(10);
     let builder = Gateway::builder(&redis).env("DRAIN__DELAY", "8s").env("DRAIN__WINDOW", "10s");
@@ -48,17 +48,17 @@ async fn a_drain_is_announced_even_and_clean() {
         if ends.is_empty() {
             // In the window nobody new is let in, and is told so in a way that a browser understands.
             let mut busy = Sse::connect(&gateway.events_url(&ticket("new"), ""), &[]).await;
-            let told = busy.event().await;
-            assert_eq!((busy.status, told.event.as_str()), (200, "sse.busy"));
+            let frames = busy.event().await;
+            assert_eq!((busy.status, frames.event.as_str()), (200, "sse.busy"));
             assert_eq!(
-                (told.json()["reason"].as_str(), told.id.as_ref()),
+                (frames.json()["reason"].as_str(), frames.id.as_ref()),
                 (Some("draining"), None)
             );
-            assert!(told.retry.is_some_and(|ms| ms >= 1000), "{told}");
+            assert!(frames.retry.is_some_and(|ms| ms >= 1000), "{frames}");
             assert_eq!(busy.next_event().await, None);
         }
-        let last = rest.pop().unwrap_or_else(|| panic!("no last frame; {}", sse.story()));
-        assert_eq!(last.event, "sse.closing", "{}", sse.story());
+        let last = rest.pop().unwrap_or_else(|| panic!("no last frame; {}", sse.dump()));
+        assert_eq!(last.event, "sse.closing", "{}", sse.dump());
         assert_eq!(last.json()["reason"], "draining");
         assert_eq!(last.id, None);
         let retry = last.retry.expect("a retry");
@@ -81,7 +81,7 @@ async fn a_drain_is_announced_even_and_clean() {
 }
 
 #[tokio::test]
-async fn an_idle_connection_without_a_stream_does_not_hold_the_drain_up() {
+async fn idle_connection_does_not_delay_the_drain() {
     let redis = Redis::start().await;
     let gateway = Gateway::start(&redis).await;
     // Kept alive by reqwest after a poll, and one that never says anything.
@@ -96,7 +96,7 @@ async fn an_idle_connection_without_a_stream_does_not_hold_the_drain_up() {
 }
 
 #[tokio::test]
-async fn a_kept_connection_is_told_to_close_while_draining() {
+async fn kept_alive_connection_is_closed_while_draining() {
     let redis = Redis::start().await;
     let gateway = Gateway::builder(&redis).env("DRAIN__WINDOW", "1h").start().await;
     // Streams keep the instance alive for the window.
@@ -125,7 +125,7 @@ async fn a_kept_connection_is_told_to_close_while_draining() {
 }
 
 #[tokio::test]
-async fn a_client_that_reads_nothing_does_not_hold_the_drain_up() {
+async fn stalled_client_does_not_delay_the_drain() {
     let redis = Redis::start().await;
     let gateway = Gateway::builder(&redis)
         .env("LIMITS__STALL", "1h")
@@ -145,7 +145,7 @@ async fn a_client_that_reads_nothing_does_not_hold_the_drain_up() {
 }
 
 #[tokio::test]
-async fn a_second_signal_ends_the_process_at_once() {
+async fn second_signal_ends_the_process_at_once() {
     let redis = Redis::start().await;
     let gateway =
         Gateway::builder(&redis).env("DRAIN__DELAY", "1h").env("DRAIN__WINDOW", "1h").start().await;
@@ -160,7 +160,7 @@ async fn a_second_signal_ends_the_process_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_drain_under_load_loses_nothing() {
+async fn drain_under_load_loses_nothing() {
     let redis = Redis::start().await;
     let builder = Gateway::durable_only(&redis).env("HISTORY__MAX_LEN", "100000");
     let (old, new) = tokio::join!(builder.start(), builder.start());
@@ -174,7 +174,7 @@ async fn a_drain_under_load_loses_nothing() {
         clients.push(tokio::spawn(async move {
             let start = Id::of(sse.last_id());
             let mut received = sse.rest().await;
-            assert_eq!(received.last().unwrap().event, "sse.closing", "{}", sse.story());
+            assert_eq!(received.last().unwrap().event, "sse.closing", "{}", sse.dump());
             let header = [("Last-Event-ID", sse.last_id())];
             let mut sse = Sse::connect(&again, &header).await;
             sse.connected().await;
@@ -197,7 +197,7 @@ async fn a_drain_under_load_loses_nothing() {
 }
 
 #[tokio::test]
-async fn a_connection_of_http2_ends_with_the_last_stream_that_the_gateway_has_ended() {
+async fn http2_connection_ends_with_its_last_stream() {
     let redis = Redis::start().await;
     let gateway = Gateway::builder(&redis).env("SERVER__MAX_CONNECTION_AGE", "8s").start().await;
     let connections = || process::connections(gateway.public.port());
@@ -217,7 +217,7 @@ async fn a_connection_of_http2_ends_with_the_last_stream_that_the_gateway_has_en
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_stream_that_has_its_age_ends_and_resuming_is_lossless() {
+async fn stream_at_maximum_age_ends_and_resumes_losslessly() {
     let redis = Redis::start().await;
     let builder = Gateway::durable_only(&redis)
         .env("HISTORY__MAX_LEN", "100000")
@@ -229,19 +229,19 @@ async fn a_stream_that_has_its_age_ends_and_resuming_is_lossless() {
     let start = Id::of(sse.last_id());
     let mut received: Vec<Event> = Vec::new();
     for _ in 0..4 {
-        let mut told = sse.rest().await;
-        let last = told.pop().unwrap();
+        let mut frames = sse.rest().await;
+        let last = frames.pop().unwrap();
         assert_eq!(
             (last.event.as_str(), last.id.as_ref()),
             ("sse.closing", None),
             "{}",
-            sse.story()
+            sse.dump()
         );
         assert_eq!(last.json()["reason"], "max-age");
         let retry = last.retry.expect("a retry");
         assert!((300..=600).contains(&retry), "{retry}");
         assert_eq!(sse.end, Some(End::Clean));
-        received.extend(told);
+        received.extend(frames);
         let header = [("Last-Event-ID", sse.last_id())];
         sse = Sse::connect(&gateway.events_url(&same, ""), &header).await;
         assert_eq!(sse.connected().await.json()["resumed"], true);
@@ -273,7 +273,7 @@ async fn raw_stream(gateway: &Gateway, name: &str) -> tokio::net::TcpStream {
 }
 
 #[tokio::test]
-async fn clients_that_vanish_are_noticed_without_a_heartbeat() {
+async fn vanished_http1_clients_are_noticed_without_a_heartbeat() {
     let redis = Redis::start().await;
     let builder =
         Gateway::builder(&redis).env("SERVER__HEARTBEAT", "1h").env("LIMITS__STALL", "1h");
@@ -306,7 +306,7 @@ async fn clients_that_vanish_are_noticed_without_a_heartbeat() {
 }
 
 #[tokio::test]
-async fn clients_of_http2_that_vanish_are_noticed_with_the_next_frame() {
+async fn vanished_http2_clients_are_noticed_at_next_frame() {
     let redis = Redis::start().await;
     let gateway = Gateway::builder(&redis).env("SERVER__HEARTBEAT", "500ms").start().await;
     let client = reqwest::Client::builder().http2_prior_knowledge().build().unwrap();

@@ -45,12 +45,12 @@ fn durable_only(redis: &Redis) -> Builder {
 }
 
 /// The same behind a proxy to Redis.
-async fn behind(proxy: &Proxy, redis: &Redis) -> Gateway {
+async fn gateway_behind(proxy: &Proxy, redis: &Redis) -> Gateway {
     durable_only(redis).redis_url(&proxy.redis_url()).start().await
 }
 
 /// Runs `fault` while events are published and two clients read; then all must have come.
-async fn under_load<F: Future<Output = ()>>(
+async fn assert_lossless_under_load<F: Future<Output = ()>>(
     redis: &Redis,
     gateway: &Gateway,
     fault: impl FnOnce() -> F,
@@ -72,11 +72,11 @@ async fn under_load<F: Future<Output = ()>>(
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_link_is_cut_again_and_again_under_load() {
+async fn repeatedly_cut_link_under_load_loses_nothing() {
     let redis = Redis::start().await;
     let proxy = Proxy::start(&redis.address()).await;
-    let gateway = behind(&proxy, &redis).await;
-    under_load(&redis, &gateway, || async {
+    let gateway = gateway_behind(&proxy, &redis).await;
+    assert_lossless_under_load(&redis, &gateway, || async {
         for _ in 0..5 {
             proxy.cut();
             tokio::time::sleep(Duration::from_millis(300)).await;
@@ -89,11 +89,11 @@ async fn the_link_is_cut_again_and_again_under_load() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn redis_is_out_of_reach_for_a_while_under_load() {
+async fn unreachable_redis_under_load_ends_no_stream() {
     let redis = Redis::start().await;
     let proxy = Proxy::start(&redis.address()).await;
-    let gateway = behind(&proxy, &redis).await;
-    under_load(&redis, &gateway, || async {
+    let gateway = gateway_behind(&proxy, &redis).await;
+    assert_lossless_under_load(&redis, &gateway, || async {
         proxy.down();
         gateway.not_ready().await;
         tokio::time::sleep(Duration::from_secs(2)).await;
@@ -106,12 +106,12 @@ async fn redis_is_out_of_reach_for_a_while_under_load() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_link_that_swallows_everything_is_noticed() {
+async fn silent_link_is_noticed_and_loses_nothing() {
     let redis = Redis::start().await;
     let proxy = Proxy::start(&redis.address()).await;
-    let gateway = behind(&proxy, &redis).await;
-    under_load(&redis, &gateway, || async {
-        proxy.swallow();
+    let gateway = gateway_behind(&proxy, &redis).await;
+    assert_lossless_under_load(&redis, &gateway, || async {
+        proxy.discard();
         gateway.not_ready().await;
         proxy.up();
     })
@@ -119,13 +119,13 @@ async fn a_link_that_swallows_everything_is_noticed() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_link_that_stops_and_goes_on_loses_nothing() {
+async fn paused_link_loses_nothing() {
     let redis = Redis::start().await;
     let proxy = Proxy::start(&redis.address()).await;
-    let gateway = behind(&proxy, &redis).await;
-    under_load(&redis, &gateway, || async {
+    let gateway = gateway_behind(&proxy, &redis).await;
+    assert_lossless_under_load(&redis, &gateway, || async {
         for pause in [300, 1500] {
-            proxy.hold();
+            proxy.pause();
             tokio::time::sleep(Duration::from_millis(pause)).await;
             proxy.up();
         }
@@ -134,11 +134,11 @@ async fn a_link_that_stops_and_goes_on_loses_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn redis_frozen_for_three_seconds_under_load() {
+async fn redis_frozen_for_three_seconds_loses_nothing() {
     let redis = Redis::start().await;
     let builder = durable_only(&redis);
     let gateway = builder.start().await;
-    under_load(&redis, &gateway, || async {
+    assert_lossless_under_load(&redis, &gateway, || async {
         redis.freeze();
         tokio::time::sleep(Duration::from_secs(3)).await;
         redis.thaw();
@@ -147,11 +147,11 @@ async fn redis_frozen_for_three_seconds_under_load() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn redis_frozen_until_the_link_is_given_up() {
+async fn redis_frozen_past_the_link_timeout_loses_nothing() {
     let redis = Redis::start().await;
     let builder = durable_only(&redis);
     let gateway = builder.start().await;
-    under_load(&redis, &gateway, || async {
+    assert_lossless_under_load(&redis, &gateway, || async {
         redis.freeze();
         gateway.not_ready().await;
         tokio::time::sleep(Duration::from_secs(3)).await;
@@ -161,10 +161,10 @@ async fn redis_frozen_until_the_link_is_given_up() {
 }
 
 #[tokio::test]
-async fn while_redis_is_away_heartbeats_go_on_with_the_last_watermark() {
+async fn heartbeats_without_redis_repeat_the_last_watermark() {
     let redis = Redis::start().await;
     let proxy = Proxy::start(&redis.address()).await;
-    let gateway = behind(&proxy, &redis).await;
+    let gateway = gateway_behind(&proxy, &redis).await;
     let mut sse = gateway.connect("a").await;
     proxy.down();
     gateway.not_ready().await;
@@ -179,7 +179,7 @@ async fn while_redis_is_away_heartbeats_go_on_with_the_last_watermark() {
 }
 
 /// Publishes durably whatever Redis does; gives what was confirmed.
-fn stubborn(redis: Arc<Redis>, stop: Arc<AtomicBool>) -> JoinHandle<Vec<Published>> {
+fn persistent_publisher(redis: Arc<Redis>, stop: Arc<AtomicBool>) -> JoinHandle<Vec<Published>> {
     tokio::spawn(async move {
         let (mut published, mut n) = (Vec::new(), 0);
         while !stop.load(Ordering::Relaxed) {
@@ -204,13 +204,13 @@ fn stubborn(redis: Arc<Redis>, stop: Arc<AtomicBool>) -> JoinHandle<Vec<Publishe
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn redis_restarted_empty_is_a_reset_and_no_stream_ends() {
+async fn redis_restarted_empty_reports_reset_without_ending_streams() {
     let redis = Arc::new(Redis::start().await);
     let builder = durable_only(&redis);
     let (one, two) = tokio::join!(builder.start(), builder.start());
     let readers = [Reader::start(&one, "a").await, Reader::start(&two, "b").await];
     let stop = Arc::new(AtomicBool::new(false));
-    let load = stubborn(redis.clone(), stop.clone());
+    let load = persistent_publisher(redis.clone(), stop.clone());
     let wait = || tokio::time::sleep(Duration::from_millis(500));
     wait().await;
     redis.stop();
@@ -249,7 +249,7 @@ async fn redis_restarted_empty_is_a_reset_and_no_stream_ends() {
 }
 
 #[tokio::test]
-async fn a_gateway_that_starts_without_redis_says_busy_and_then_serves() {
+async fn gateway_started_without_redis_is_busy_then_serves() {
     let redis = Redis::reserve().await;
     let gateway = Gateway::builder(&redis).start_unready().await;
     assert_eq!(gateway.admin_get("/healthz").await.0, 200);
@@ -276,7 +276,7 @@ async fn a_gateway_that_starts_without_redis_says_busy_and_then_serves() {
     assert!(gateway.metric("sse_busy_total", &[("reason", "redis-away")]).await >= 2.0);
     redis.start_again().await;
     gateway.ready().await;
-    gateway.recorder().await;
+    gateway.wait_for_recorder().await;
     let mut sse = gateway.connect_with(&same, "").await;
     redis.plain(user("1"), "hello").await;
     assert_eq!(sse.app_event().await.data, "hello");
@@ -285,10 +285,10 @@ async fn a_gateway_that_starts_without_redis_says_busy_and_then_serves() {
 }
 
 #[tokio::test]
-async fn a_known_ticket_is_busy_not_refused_while_redis_is_away() {
+async fn known_ticket_without_redis_is_busy_not_rejected() {
     let redis = Redis::start().await;
     let proxy = Proxy::start(&redis.address()).await;
-    let gateway = behind(&proxy, &redis).await;
+    let gateway = gateway_behind(&proxy, &redis).await;
     let same = ticket("a");
     let sse = gateway.connect_with(&same, "").await;
     let cursor = sse.last_id().to_string();
@@ -309,10 +309,10 @@ async fn a_known_ticket_is_busy_not_refused_while_redis_is_away() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn two_instances_on_both_sides_of_a_broken_link_agree() {
+async fn instances_on_both_sides_of_a_fault_agree() {
     let redis = Redis::start().await;
     let proxy = Proxy::start(&redis.address()).await;
-    let (near, far) = tokio::join!(behind(&proxy, &redis), behind(&proxy, &redis));
+    let (near, far) = tokio::join!(gateway_behind(&proxy, &redis), gateway_behind(&proxy, &redis));
     let direct = durable_only(&redis).start().await;
     let readers = [
         Reader::start(&near, "a").await,
@@ -336,12 +336,12 @@ async fn two_instances_on_both_sides_of_a_broken_link_agree() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_recorder_that_is_cut_off_tells_at_most_that_bare_publishes_may_be_missing() {
+async fn recorder_cut_off_reports_at_most_unrecorded_gaps() {
     let redis = Redis::start().await;
     let proxy = Proxy::start(&redis.address()).await;
     let builder = durable_only(&redis).env("PUBLISHERS__PLAIN", "record");
     let gateway = builder.redis_url(&proxy.redis_url()).start().await;
-    gateway.recorder().await;
+    gateway.wait_for_recorder().await;
     let reader = Reader::start(&gateway, "a").await;
     let load = Load::start(&redis, &channels(), 200).await;
     for turn in 0..3 {

@@ -34,7 +34,7 @@ pub async fn next(answer: &mut Response, parser: &mut Parser) -> Event {
 }
 
 /// Opens a stream with this client, checks the protocol, and gets an event by it.
-async fn streams(redis: &Redis, client: &Client, url: &str, version: Version) {
+async fn assert_streams(redis: &Redis, client: &Client, url: &str, version: Version) {
     let mut answer = client.get(url).send().await.unwrap_or_else(|e| panic!("{version:?}: {e:?}"));
     assert_eq!((answer.status().as_u16(), answer.version()), (200, version));
     assert_eq!(answer.headers()["content-type"], "text/event-stream");
@@ -45,11 +45,11 @@ async fn streams(redis: &Redis, client: &Client, url: &str, version: Version) {
 }
 
 #[tokio::test]
-async fn http2_without_tls_by_prior_knowledge_with_many_streams_on_one_connection() {
+async fn http2_without_tls_multiplexes_many_streams() {
     let redis = Redis::start().await;
     let gateway = Gateway::start(&redis).await;
     let client = Client::builder().http2_prior_knowledge().build().unwrap();
-    streams(&redis, &client, &gateway.events_url(&ticket("1"), ""), Version::HTTP_2).await;
+    assert_streams(&redis, &client, &gateway.events_url(&ticket("1"), ""), Version::HTTP_2).await;
     let mut open = Vec::new();
     for n in 0..20 {
         let mut answer =
@@ -63,11 +63,12 @@ async fn http2_without_tls_by_prior_knowledge_with_many_streams_on_one_connectio
         assert_eq!(next(answer, parser).await.id.as_ref(), Some(&id));
     }
     // HTTP/1.1 on the same port.
-    streams(&redis, &Client::new(), &gateway.events_url(&ticket("1"), ""), Version::HTTP_11).await;
+    assert_streams(&redis, &Client::new(), &gateway.events_url(&ticket("1"), ""), Version::HTTP_11)
+        .await;
 }
 
 #[tokio::test]
-async fn tls_with_http2_and_http1_by_alpn() {
+async fn tls_negotiates_http2_or_http1_by_alpn() {
     let redis = Redis::start().await;
     let dir = Dir::new();
     dir.certificate();
@@ -79,8 +80,8 @@ async fn tls_with_http2_and_http1_by_alpn() {
     let authority = Certificate::from_pem(dir.read("ca.pem").as_bytes()).unwrap();
     let client = || Client::builder().tls_certs_only([authority.clone()]);
     let url = || gateway.events_url(&ticket("1"), "").replace("http://", "https://");
-    streams(&redis, &client().build().unwrap(), &url(), Version::HTTP_2).await;
-    streams(&redis, &client().http1_only().build().unwrap(), &url(), Version::HTTP_11).await;
+    assert_streams(&redis, &client().build().unwrap(), &url(), Version::HTTP_2).await;
+    assert_streams(&redis, &client().http1_only().build().unwrap(), &url(), Version::HTTP_11).await;
     // Without TLS there is nothing to be had on that port.
     assert!(Client::new().get(gateway.events_url(&ticket("1"), "")).send().await.is_err());
     // Clients that vanish are noticed behind TLS, too.
@@ -91,7 +92,7 @@ async fn tls_with_http2_and_http1_by_alpn() {
 }
 
 #[tokio::test]
-async fn cors_as_configured() {
+async fn cors_allows_only_configured_origins() {
     let redis = Redis::start().await;
     let builder = Gateway::builder(&redis);
     let named = builder.clone().env("CORS__ALLOWED_ORIGINS", "https://app.example");
@@ -194,7 +195,7 @@ async fn errors_are_json_with_a_code() {
 }
 
 #[tokio::test]
-async fn a_wrong_method_is_told_with_the_right_one() {
+async fn wrong_method_gets_405_with_allowed_methods() {
     let redis = Redis::start().await;
     let gateway =
         Gateway::builder(&redis).env("API_KEYS", &api_keys(&[("key", "publish")])).start().await;
@@ -255,10 +256,10 @@ sse_requests_malformed_total counter
 sse_live_malformed_total counter";
 
 #[tokio::test]
-async fn all_metrics_are_there_with_help_and_count() {
+async fn documented_metrics_have_help_and_correct_values() {
     let redis = Redis::start().await;
     let gateway = Gateway::start(&redis).await;
-    gateway.recorder().await;
+    gateway.wait_for_recorder().await;
     Sse::connect(&gateway.url("/events"), &[]).await.body().await;
     let mut sse = gateway.connect("1").await;
     redis.durable(&user("1"), "a", "1").await.unwrap();
@@ -307,7 +308,7 @@ async fn all_metrics_are_there_with_help_and_count() {
 }
 
 #[tokio::test]
-async fn the_process_lives_while_redis_is_away() {
+async fn process_stays_healthy_without_redis() {
     let redis = Redis::start().await;
     let gateway = Gateway::start(&redis).await;
     redis.freeze();
@@ -324,7 +325,7 @@ async fn the_process_lives_while_redis_is_away() {
 }
 
 #[tokio::test]
-async fn the_access_log_has_no_query() {
+async fn access_log_contains_no_query() {
     let redis = Redis::start().await;
     let gateway = Gateway::start(&redis).await;
     let mut sse =
@@ -348,7 +349,7 @@ async fn the_access_log_has_no_query() {
 }
 
 #[tokio::test]
-async fn probes_by_head_are_answered_like_get_without_a_body() {
+async fn head_probes_get_the_response_without_a_body() {
     let redis = Redis::start().await;
     let gateway = Gateway::durable_only(&redis).start().await;
     for path in ["/healthz", "/readyz", "/metrics"] {

@@ -5,16 +5,16 @@ use crate::harness::{Gateway, Redis, Sse, eventually, ticket, topic, user};
 use serde_json::{Value, json};
 
 /// Asks with a new ticket and checks the answer that asks to come back.
-async fn busy(gateway: &Gateway, name: &str, reason: &str) -> u64 {
+async fn assert_busy(gateway: &Gateway, name: &str, reason: &str) -> u64 {
     let mut sse = Sse::connect(&gateway.events_url(&ticket(name), ""), &[]).await;
     assert_eq!(sse.status, 200);
     assert_eq!(sse.header("content-type"), Some("text/event-stream"));
     assert_eq!(sse.header("connection"), Some("close"));
-    let told = sse.event().await;
-    assert_eq!(told.event, "sse.busy", "{}", sse.story());
-    assert_eq!(told.json(), json!({"reason": reason}));
-    assert_eq!((told.id.as_ref(), told.last_id.as_str()), (None, ""));
-    let retry = told.retry.expect("a retry");
+    let received = sse.event().await;
+    assert_eq!(received.event, "sse.busy", "{}", sse.dump());
+    assert_eq!(received.json(), json!({"reason": reason}));
+    assert_eq!((received.id.as_ref(), received.last_id.as_str()), (None, ""));
+    let retry = received.retry.expect("a retry");
     assert!((10_000..=30_000).contains(&retry), "{retry}");
     assert_eq!(sse.next_event().await, None);
     assert_eq!(sse.end, Some(End::Clean));
@@ -22,7 +22,7 @@ async fn busy(gateway: &Gateway, name: &str, reason: &str) -> u64 {
 }
 
 /// The same for a poll: 503 and when to come back.
-async fn busy_poll(gateway: &Gateway, name: &str, reason: &str) {
+async fn assert_poll_busy(gateway: &Gateway, name: &str, reason: &str) {
     let url = gateway.url(&format!("/events/poll?ticket={}", ticket(name).jwt()));
     let answer = gateway.http().get(url).send().await.unwrap();
     assert_eq!(answer.status(), 503);
@@ -33,7 +33,7 @@ async fn busy_poll(gateway: &Gateway, name: &str, reason: &str) {
 }
 
 #[tokio::test]
-async fn an_instance_that_is_full_says_so_and_gives_free_places_away() {
+async fn full_instance_is_busy_until_a_connection_ends() {
     let redis = Redis::start().await;
     let builder =
         Gateway::builder(&redis).env("LIMITS__MAX_CONNECTIONS", "4").env("SERVER__HEARTBEAT", "1h");
@@ -49,10 +49,10 @@ async fn an_instance_that_is_full_says_so_and_gives_free_places_away() {
     assert_eq!(gateway.admin_get("/healthz").await.0, 200);
     let mut retries = std::collections::BTreeSet::new();
     for _ in 0..6 {
-        retries.insert(busy(&gateway, "new", "full").await);
+        retries.insert(assert_busy(&gateway, "new", "full").await);
     }
     assert!(retries.len() > 1, "no jitter: {retries:?}");
-    busy_poll(&gateway, "new", "full").await;
+    assert_poll_busy(&gateway, "new", "full").await;
     assert_eq!(gateway.metric("sse_busy_total", &[("reason", "full")]).await, 7.0);
     assert_eq!(gateway.metric("sse_connections", &[]).await, 4.0);
     // What can never work is refused all the same.
@@ -68,7 +68,7 @@ async fn an_instance_that_is_full_says_so_and_gives_free_places_away() {
         streams.remove(0);
         gateway.ready().await;
         streams.push(gateway.connect(&format!("turn{turn}")).await);
-        busy(&gateway, "new", "full").await;
+        assert_busy(&gateway, "new", "full").await;
     }
     drop(streams);
     eventually("no connection", || async {
@@ -88,13 +88,13 @@ async fn an_instance_that_is_full_says_so_and_gives_free_places_away() {
 }
 
 #[tokio::test]
-async fn one_user_cannot_take_all_places() {
+async fn one_user_cannot_use_up_all_connections() {
     let redis = Redis::start().await;
     let builder = Gateway::builder(&redis).env("LIMITS__MAX_CONNECTIONS_PER_USER", "2");
     let gateway = builder.start().await;
     let mut mine = vec![gateway.connect("1").await, gateway.connect("1").await];
-    busy(&gateway, "1", "user-full").await;
-    busy_poll(&gateway, "1", "user-full").await;
+    assert_busy(&gateway, "1", "user-full").await;
+    assert_poll_busy(&gateway, "1", "user-full").await;
     assert_eq!(gateway.metric("sse_busy_total", &[("reason", "user-full")]).await, 2.0);
     // Others, also of a similar name, have their own; the instance is ready.
     let other = gateway.connect("11").await;
@@ -105,7 +105,7 @@ async fn one_user_cannot_take_all_places() {
         (sse.event().await.event == "sse.connected").then_some(sse)
     };
     mine.push(eventually("the place to be free", again).await);
-    busy(&gateway, "1", "user-full").await;
+    assert_busy(&gateway, "1", "user-full").await;
     let id = redis.durable(&user("1"), "a", "1").await.unwrap();
     for sse in &mut mine {
         assert_eq!(sse.app_event().await.id.as_ref(), Some(&id));
@@ -114,7 +114,7 @@ async fn one_user_cannot_take_all_places() {
 }
 
 #[tokio::test]
-async fn who_comes_again_takes_its_own_place_over_where_all_are_taken() {
+async fn reconnect_at_the_limit_takes_over_its_stream() {
     let redis = Redis::start().await;
     for bound in ["LIMITS__MAX_CONNECTIONS", "LIMITS__MAX_CONNECTIONS_PER_USER"] {
         let gateway = Gateway::builder(&redis).env(bound, "1").start().await;
@@ -131,12 +131,13 @@ async fn who_comes_again_takes_its_own_place_over_where_all_are_taken() {
             );
             old = new;
         }
-        busy(&gateway, "1", if bound.ends_with("USER") { "user-full" } else { "full" }).await;
+        assert_busy(&gateway, "1", if bound.ends_with("USER") { "user-full" } else { "full" })
+            .await;
     }
 }
 
 #[tokio::test]
-async fn refused_clients_take_no_place() {
+async fn rejected_clients_use_no_connection() {
     let redis = Redis::start().await;
     let builder =
         Gateway::builder(&redis).env("LIMITS__MAX_CONNECTIONS", "1").env("TICKETS__LEEWAY", "0");
@@ -152,7 +153,7 @@ async fn refused_clients_take_no_place() {
             gateway.events_url(&ticket("1"), "&topics=a*"),
         ] {
             let mut sse = Sse::connect(&url, &[]).await;
-            assert!([400, 401].contains(&sse.status), "{}", sse.story());
+            assert!([400, 401].contains(&sse.status), "{}", sse.dump());
             sse.rest().await;
         }
     }

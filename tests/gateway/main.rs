@@ -5,6 +5,7 @@ mod harness;
 
 mod api;
 mod bodies;
+mod breaks;
 mod commands;
 mod config;
 mod conformance;
@@ -35,7 +36,6 @@ mod requests;
 mod resume;
 mod resume_load;
 mod rotation;
-mod seams;
 mod sessions;
 mod slow;
 mod tickets;

@@ -15,7 +15,7 @@ fn commands() -> Vec<(String, Vec<String>)> {
 }
 
 #[test]
-fn a_shell_completes_every_command_and_option() {
+fn completions_contain_every_command_and_option() {
     let commands = commands();
     assert!(commands.len() >= 9, "{commands:?}");
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
@@ -33,19 +33,19 @@ fn a_shell_completes_every_command_and_option() {
 }
 
 #[test]
-fn bash_takes_the_completions_and_completes_with_them() {
+fn bash_completes_options_with_the_script() {
     let dir = Dir::new();
     dir.write("completions", &run(&["completions", "bash"], &[]).out);
     let script = "source ./completions; COMP_WORDS=(sse-gateway trace --ch); COMP_CWORD=2; \
                   $(complete -p sse-gateway | sed 's/.*-F \\([^ ]*\\).*/\\1/') sse-gateway --ch trace; echo \"${COMPREPLY[*]}\"";
     let done =
         Command::new("bash").args(["-euc", script]).current_dir(&dir).output().expect("bash");
-    let told = String::from_utf8_lossy(&done.stderr).into_owned();
-    assert_eq!(String::from_utf8_lossy(&done.stdout).trim(), "--channel", "{told}");
+    let received = String::from_utf8_lossy(&done.stderr).into_owned();
+    assert_eq!(String::from_utf8_lossy(&done.stdout).trim(), "--channel", "{received}");
 }
 
 #[test]
-fn the_man_page_names_every_command_and_each_has_its_own() {
+fn man_pages_document_every_command_and_option() {
     let page = run(&["man"], &[]);
     assert_eq!((page.code, page.err.as_str()), (Some(0), ""));
     assert!(page.out.contains(".TH sse-gateway 1"), "{}", page.out);

@@ -3,18 +3,18 @@
 use crate::harness::{Gateway, Publisher, Redis, Sse, user};
 
 /// A Redis, a gateway that records, user 1 connected, and a publisher.
-async fn world() -> (Redis, Gateway, Sse, Publisher) {
+async fn setup() -> (Redis, Gateway, Sse, Publisher) {
     let redis = Redis::start().await;
     let gateway = Gateway::start(&redis).await;
-    gateway.recorder().await;
+    gateway.wait_for_recorder().await;
     let sse = gateway.connect("1").await;
     let publisher = redis.publisher().await;
     (redis, gateway, sse, publisher)
 }
 
 #[tokio::test]
-async fn the_payload_of_an_envelope_is_relayed_as_written() {
-    let (_redis, _gateway, mut sse, mut publisher) = world().await;
+async fn envelope_payload_is_relayed_byte_for_byte() {
+    let (_redis, _gateway, mut sse, mut publisher) = setup().await;
     let deep = format!("{}1{}", "[".repeat(500), "]".repeat(500));
     let payloads = [
         r#"{ "b" :  1.50, "a":2,"a":3 , "u":"\u00e9\/\ud83d\udc0e" , "n":1e400 }"#,
@@ -60,8 +60,8 @@ async fn the_payload_of_an_envelope_is_relayed_as_written() {
 }
 
 #[tokio::test]
-async fn what_is_no_envelope_is_relayed_whole_as_message() {
-    let (_redis, _gateway, mut sse, mut publisher) = world().await;
+async fn text_without_envelope_is_relayed_as_message() {
+    let (_redis, _gateway, mut sse, mut publisher) = setup().await;
     let messages = [
         "hello",
         "",
@@ -84,14 +84,14 @@ async fn what_is_no_envelope_is_relayed_whole_as_message() {
     for message in messages {
         publisher.plain(user("1"), message).await;
         let event = sse.app_event().await;
-        let told = (event.event.as_str(), event.data.as_str());
-        assert_eq!(told, ("message", message));
+        let received = (event.event.as_str(), event.data.as_str());
+        assert_eq!(received, ("message", message));
     }
 }
 
 #[tokio::test]
-async fn a_durable_payload_is_any_text() {
-    let (redis, gateway, mut sse, mut publisher) = world().await;
+async fn durable_payload_may_be_any_text() {
+    let (redis, gateway, mut sse, mut publisher) = setup().await;
     let since = sse.last_id().to_string();
     let payloads = [
         "",
@@ -117,8 +117,8 @@ async fn a_durable_payload_is_any_text() {
 }
 
 #[tokio::test]
-async fn each_kind_of_line_end_starts_a_new_line() {
-    let (redis, gateway, mut sse, mut publisher) = world().await;
+async fn each_line_ending_starts_a_new_data_line() {
+    let (redis, gateway, mut sse, mut publisher) = setup().await;
     let since = sse.last_id().to_string();
     let texts = [
         ("a\nb\r\nc\rd", "a\nb\nc\nd"),
@@ -129,32 +129,32 @@ async fn each_kind_of_line_end_starts_a_new_line() {
         ("\r\r\n\n", "\n\n\n"),
         ("a\n\nid: 9-9\nevent: evil\ndata: x\n\n", "a\n\nid: 9-9\nevent: evil\ndata: x\n\n"),
     ];
-    for (text, told) in texts {
+    for (text, received) in texts {
         let done = publisher.durable(&user("1"), "t", text, &[]).await;
         let id = done.unwrap();
         let event = sse.app_event().await;
-        assert_eq!((event.event.as_str(), event.data.as_str()), ("t", told));
+        assert_eq!((event.event.as_str(), event.data.as_str()), ("t", received));
         assert_eq!(event.id, Some(id));
         publisher.plain(user("1"), text).await;
         let event = sse.app_event().await;
         let seen = (event.event.as_str(), event.data.as_str());
-        assert_eq!(seen, ("message", told));
+        assert_eq!(seen, ("message", received));
     }
     let pretty = "{\"type\":\"p\",\"payload\":{\r\n  \"a\": 1,\n  \"b\": 2\r}}";
     publisher.plain(user("1"), pretty).await;
     assert_eq!(sse.app_event().await.data, "{\n  \"a\": 1,\n  \"b\": 2\n}");
     assert!(!sse.transcript.contains(&b'\r'), "no CR on the wire");
     let mut again = gateway.resume("1", &since).await;
-    for (_, told) in texts {
-        assert_eq!(again.app_event().await.data, told);
-        assert_eq!(again.app_event().await.data, told);
+    for (_, received) in texts {
+        assert_eq!(again.app_event().await.data, received);
+        assert_eq!(again.app_event().await.data, received);
     }
     drop(redis);
 }
 
 #[tokio::test]
-async fn sixty_four_kibibytes_pass_and_one_byte_more_does_not() {
-    let (redis, gateway, mut sse, mut publisher) = world().await;
+async fn payload_of_64_kib_passes_one_more_fails() {
+    let (redis, gateway, mut sse, mut publisher) = setup().await;
     let since = sse.last_id().to_string();
     let most = "x".repeat(65536);
     let over = "x".repeat(65537);
@@ -188,7 +188,7 @@ async fn sixty_four_kibibytes_pass_and_one_byte_more_does_not() {
 }
 
 #[tokio::test]
-async fn the_size_limit_is_a_setting() {
+async fn event_size_limit_is_configurable() {
     let redis = Redis::start().await;
     let gateway = Gateway::builder(&redis).env("HISTORY__MAX_EVENT_BYTES", "1000").start().await;
     let mut sse = gateway.connect("1").await;

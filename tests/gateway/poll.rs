@@ -60,7 +60,7 @@ fn events(answer: &Value) -> Vec<Event> {
 }
 
 #[tokio::test]
-async fn without_an_id_the_current_one_comes_at_once() {
+async fn poll_without_id_returns_the_current_id_immediately() {
     let redis = Redis::start().await;
     let gateway = Gateway::start(&redis).await;
     let before = redis.durable(&user("1"), "a", "1").await.unwrap();
@@ -77,10 +77,10 @@ async fn without_an_id_the_current_one_comes_at_once() {
 }
 
 #[tokio::test]
-async fn with_an_id_what_was_missed_comes_at_once_as_a_stream_would_tell_it() {
+async fn poll_with_id_returns_missed_events_immediately() {
     let redis = Redis::start().await;
     let gateway = Gateway::start(&redis).await;
-    gateway.recorder().await;
+    gateway.wait_for_recorder().await;
     let start = cursor(&poll(&gateway, &ticket("1"), "").await);
     let payloads =
         ["{\"a\": 1}", "", "two\nlines", "a\r\nb\rc", "žluťoučký \u{1f40e} \u{0}", "\"quoted\""];
@@ -98,8 +98,8 @@ async fn with_an_id_what_was_missed_comes_at_once_as_a_stream_would_tell_it() {
     let started = Instant::now();
     let answer = poll(&gateway, &ticket("1"), &after(&start, "30")).await;
     assert!(started.elapsed() < AT_ONCE, "it waited {:?}", started.elapsed());
-    let told = events(&answer);
-    let data: Vec<&str> = told.iter().map(|e| e.data.as_str()).collect();
+    let batch = events(&answer);
+    let data: Vec<&str> = batch.iter().map(|e| e.data.as_str()).collect();
     assert_eq!(
         data,
         [
@@ -112,9 +112,9 @@ async fn with_an_id_what_was_missed_comes_at_once_as_a_stream_would_tell_it() {
             "plain"
         ]
     );
-    let told_ids: Vec<&String> = told.iter().take(6).filter_map(|e| e.id.as_ref()).collect();
-    assert_eq!(told_ids, ids.iter().collect::<Vec<_>>());
-    assert_eq!((told[0].event.as_str(), told[6].event.as_str()), ("kind 0", "message"));
+    let batch_ids: Vec<&String> = batch.iter().take(6).filter_map(|e| e.id.as_ref()).collect();
+    assert_eq!(batch_ids, ids.iter().collect::<Vec<_>>());
+    assert_eq!((batch[0].event.as_str(), batch[6].event.as_str()), ("kind 0", "message"));
     // By header and by the other name, too.
     for (name, query) in [("last-event-id", ""), ("x", &*format!("&last_event_id={}", ids[4]))] {
         let url = gateway.url(&format!("/events/poll?ticket={}{query}", ticket("1").jwt()));
@@ -136,7 +136,7 @@ async fn with_an_id_what_was_missed_comes_at_once_as_a_stream_would_tell_it() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn it_waits_for_the_next_event_and_no_longer_than_asked() {
+async fn poll_returns_at_the_next_event_or_timeout() {
     let redis = Redis::start().await;
     let gateway = Gateway::start(&redis).await;
     let start = cursor(&poll(&gateway, &ticket("1"), "").await);
@@ -176,7 +176,7 @@ async fn it_waits_for_the_next_event_and_no_longer_than_asked() {
 }
 
 #[tokio::test]
-async fn a_gap_is_told_in_its_member() {
+async fn gap_is_reported_in_the_gap_member() {
     let redis = Redis::start().await;
     let gateway = Gateway::builder(&redis).env("HISTORY__MAX_LEN", "10").start().await;
     let start = cursor(&poll(&gateway, &ticket("1"), "").await);
@@ -209,7 +209,7 @@ async fn a_gap_is_told_in_its_member() {
 }
 
 #[tokio::test]
-async fn much_that_was_missed_comes_in_several_answers() {
+async fn long_backlog_is_split_into_several_responses() {
     let redis = Redis::start().await;
     let gateway = Gateway::start(&redis).await;
     let same = ticket("1");
@@ -221,10 +221,10 @@ async fn much_that_was_missed_comes_in_several_answers() {
     let (mut next, mut answers) = (0, 0);
     while next < 600 {
         let answer = poll(&gateway, &same, &after(&last, "0")).await;
-        let told = events(&answer);
-        assert!(!told.is_empty(), "only {next} of 600 came");
-        assert!(told.len() < 400, "{} events in one answer", told.len());
-        for event in told {
+        let batch = events(&answer);
+        assert!(!batch.is_empty(), "only {next} of 600 came");
+        assert!(batch.len() < 400, "{} events in one answer", batch.len());
+        for event in batch {
             assert_eq!(event.data.trim_end_matches('.'), next.to_string(), "in answer {answers}");
             next += 1;
         }
@@ -236,7 +236,7 @@ async fn much_that_was_missed_comes_in_several_answers() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_chain_of_polls_under_load_loses_and_doubles_nothing() {
+async fn polls_under_load_lose_and_duplicate_nothing() {
     let redis = Redis::start().await;
     let builder = Gateway::durable_only(&redis).env("HISTORY__MAX_LEN", "100000");
     let (one, two) = tokio::join!(builder.start(), builder.start());
@@ -256,12 +256,12 @@ async fn a_chain_of_polls_under_load_loses_and_doubles_nothing() {
                     let gateway = &gateways[(client + answers / 4) % 2];
                     let answer = poll(gateway, &same, &after(&last, wait)).await;
                     assert_eq!(answer["gap"], Value::Null);
-                    let told = events(&answer);
-                    let end = told.iter().any(|e| e.event == "end");
-                    if let Some(event) = told.last() {
+                    let batch = events(&answer);
+                    let end = batch.iter().any(|e| e.event == "end");
+                    if let Some(event) = batch.last() {
                         assert!(Id::of(&cursor(&answer)) >= event.own_id());
                     }
-                    received.extend(told);
+                    received.extend(batch);
                     last = cursor(&answer);
                     answers += 1;
                     polls[client].store(answers, Ordering::Relaxed);
@@ -288,7 +288,7 @@ async fn a_chain_of_polls_under_load_loses_and_doubles_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_client_changes_over_from_stream_to_poll_and_back() {
+async fn switching_between_stream_and_poll_loses_nothing() {
     let redis = Redis::start().await;
     let builder = Gateway::durable_only(&redis).env("HISTORY__MAX_LEN", "100000");
     let (one, two) = tokio::join!(builder.start(), builder.start());

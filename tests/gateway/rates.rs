@@ -18,7 +18,7 @@ async fn first_event(gateway: &Gateway, user: &str, headers: &[(&str, &str)]) ->
 }
 
 #[tokio::test]
-async fn a_user_who_comes_too_often_is_told_to_come_later() {
+async fn user_above_the_connect_rate_gets_busy() {
     let redis = Redis::start().await;
     let gateway =
         Gateway::builder(&redis).env("LIMITS__CONNECTS_PER_USER_PER_MINUTE", "3").start().await;
@@ -37,7 +37,7 @@ async fn a_user_who_comes_too_often_is_told_to_come_later() {
 }
 
 #[tokio::test]
-async fn an_address_that_comes_too_often_is_told_so_before_its_ticket_is_looked_at() {
+async fn address_above_the_connect_rate_gets_busy_unauthenticated() {
     let redis = Redis::start().await;
     let gateway =
         Gateway::builder(&redis).env("LIMITS__CONNECTS_PER_ADDRESS_PER_MINUTE", "2").start().await;
@@ -57,7 +57,7 @@ async fn an_address_that_comes_too_often_is_told_so_before_its_ticket_is_looked_
 }
 
 #[tokio::test]
-async fn a_trusted_proxy_names_the_client() {
+async fn client_address_is_taken_only_from_trusted_proxies() {
     let redis = Redis::start().await;
     let builder = || {
         let builder = Gateway::builder(&redis).env("LIMITS__CONNECTS_PER_ADDRESS_PER_MINUTE", "1");
@@ -94,7 +94,7 @@ async fn a_trusted_proxy_names_the_client() {
 }
 
 #[tokio::test]
-async fn an_api_key_that_comes_too_often_is_answered_with_429_and_others_are_not() {
+async fn api_key_above_its_rate_gets_429() {
     let redis = Redis::start().await;
     let keys = api_keys(&[("one", "publish"), ("two", "publish")]);
     let gateway = Gateway::builder(&redis)

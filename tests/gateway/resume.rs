@@ -4,10 +4,10 @@ use crate::harness::load::publish_batch;
 use crate::harness::{Gateway, Id, Redis, Sse, assert_received, encode, ticket, topic, user};
 
 #[tokio::test]
-async fn by_header_and_by_both_names_in_the_query() {
+async fn cursor_in_header_or_query_replays_missed_events() {
     let redis = Redis::start().await;
     let gateway = Gateway::start(&redis).await;
-    gateway.recorder().await;
+    gateway.wait_for_recorder().await;
     let same = ticket("1");
     let mut sse = gateway.connect_with(&same, "").await;
     redis.durable(&user("1"), "a", "seen").await.unwrap();
@@ -36,16 +36,16 @@ async fn by_header_and_by_both_names_in_the_query() {
         let first = sse.connected().await;
         assert_eq!(first.id.as_deref(), Some(cursor.as_str()));
         assert_eq!(first.json()["resumed"], true);
-        let mut told = Vec::new();
+        let mut received = Vec::new();
         for _ in 0..3 {
-            told.push(sse.app_event().await);
+            received.push(sse.app_event().await);
         }
-        assert!(told.is_sorted_by(|a, b| a.own_id() < b.own_id()));
-        let mut data: Vec<&str> = told.iter().map(|e| e.data.as_str()).collect();
+        assert!(received.is_sorted_by(|a, b| a.own_id() < b.own_id()));
+        let mut data: Vec<&str> = received.iter().map(|e| e.data.as_str()).collect();
         assert_eq!(data[0], "durable");
         data.sort_unstable();
-        assert_eq!(data, ["all", "bare", "durable"], "{}", sse.story());
-        let ids: Vec<_> = told.iter().filter_map(|e| e.id.clone()).collect();
+        assert_eq!(data, ["all", "bare", "durable"], "{}", sse.dump());
+        let ids: Vec<_> = received.iter().filter_map(|e| e.id.clone()).collect();
         assert!(ids.contains(&durable) && ids.contains(&broadcast));
         // Live goes on behind it (and is behind it in the next turns' replay).
         let id = redis.durable(&user("1"), "live", "").await.unwrap();
@@ -57,7 +57,7 @@ async fn by_header_and_by_both_names_in_the_query() {
 }
 
 #[tokio::test]
-async fn on_another_instance_without_having_seen_an_event() {
+async fn resume_on_another_instance_replays_missed_events() {
     let redis = Redis::start().await;
     let builder = Gateway::durable_only(&redis);
     let (one, two) = tokio::join!(builder.start(), builder.start());
@@ -81,7 +81,7 @@ async fn on_another_instance_without_having_seen_an_event() {
 }
 
 #[tokio::test]
-async fn without_an_id_nothing_old_is_told() {
+async fn connect_without_id_replays_nothing() {
     let redis = Redis::start().await;
     let gateway = Gateway::durable_only(&redis).start().await;
     for n in 0..20 {
@@ -95,7 +95,7 @@ async fn without_an_id_nothing_old_is_told() {
 }
 
 #[tokio::test]
-async fn after_heartbeats_only_and_longer_than_the_retention() {
+async fn heartbeat_cursor_outlives_the_retention() {
     let redis = Redis::start().await;
     let gateway = Gateway::durable_only(&redis)
         .env("SERVER__HEARTBEAT", "200ms")
@@ -117,14 +117,14 @@ async fn after_heartbeats_only_and_longer_than_the_retention() {
     let a = redis.durable(&user("1"), "a", "1").await.unwrap();
     let b = redis.durable(&topic("t"), "b", "2").await.unwrap();
     let mut sse = gateway.resume("1", &last.to_string()).await;
-    let told = sse.until(|event| event.id.as_ref() == Some(&b)).await;
-    let told: Vec<_> = told.iter().filter(|e| e.event != "sse.heartbeat").collect();
-    assert_eq!(told.len(), 2, "{}", sse.story());
-    assert_eq!(told[0].id, Some(a));
+    let received = sse.until(|event| event.id.as_ref() == Some(&b)).await;
+    let received: Vec<_> = received.iter().filter(|e| e.event != "sse.heartbeat").collect();
+    assert_eq!(received.len(), 2, "{}", sse.dump());
+    assert_eq!(received[0].id, Some(a));
 }
 
 #[tokio::test]
-async fn heartbeats_come_behind_events_and_never_hide_one() {
+async fn heartbeat_ids_never_pass_undelivered_events() {
     let redis = Redis::start().await;
     let gateway = Gateway::durable_only(&redis).env("SERVER__HEARTBEAT", "100ms").start().await;
     let mut sse = gateway.connect("1").await;
@@ -148,7 +148,7 @@ async fn heartbeats_come_behind_events_and_never_hide_one() {
 }
 
 #[tokio::test]
-async fn five_thousand_events_in_pages() {
+async fn replay_of_five_thousand_events_spans_pages() {
     let redis = Redis::start().await;
     let gateway = Gateway::durable_only(&redis).env("HISTORY__MAX_LEN", "10000").start().await;
     let sse = gateway.connect("1").await;
@@ -217,7 +217,7 @@ async fn large_events_are_replayed_with_back_pressure() {
 }
 
 #[tokio::test]
-async fn the_topics_of_the_ticket_hold_for_the_replay_too() {
+async fn replay_is_limited_to_the_tickets_topics() {
     let redis = Redis::start().await;
     let gateway = Gateway::durable_only(&redis).start().await;
     let sse = gateway.connect("1").await;
@@ -239,9 +239,9 @@ async fn the_topics_of_the_ticket_hold_for_the_replay_too() {
         let query = format!("{query}&lastEventId={cursor}");
         let ticket = ticket("1").topics(topics);
         let mut sse = gateway.connect_with(&ticket, &query).await;
-        let mut told = sse.until(|event| event.event == "end").await;
-        told.pop();
-        let told: Vec<&str> = told.iter().map(|e| e.data.as_str()).collect();
-        assert_eq!(told.join(" "), expected);
+        let mut received = sse.until(|event| event.event == "end").await;
+        received.pop();
+        let received: Vec<&str> = received.iter().map(|e| e.data.as_str()).collect();
+        assert_eq!(received.join(" "), expected);
     }
 }

@@ -13,7 +13,7 @@ struct Client {
 }
 
 impl Client {
-    async fn join(&self, gateway: &Gateway) -> Sse {
+    async fn resume(&self, gateway: &Gateway) -> Sse {
         let query = format!("&lastEventId={}", encode(&self.cursor));
         gateway.connect_with(&ticket(&self.name), &query).await
     }
@@ -21,14 +21,14 @@ impl Client {
     /// Takes events until `enough`; none of them may be told twice or late.
     async fn take(&mut self, sse: &mut Sse, enough: impl FnMut(&Event) -> bool) {
         let events = sse.until(enough).await;
-        assert!(events.iter().all(|e| e.event != "sse.gap"), "{}", sse.story());
+        assert!(events.iter().all(|e| e.event != "sse.gap"), "{}", sse.dump());
         self.cursor = sse.last_id().to_string();
         self.received.extend(events);
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn two_hundred_joins_under_load() {
+async fn two_hundred_resumes_under_load_lose_nothing() {
     let redis = Redis::start().await;
     let start = || {
         let builder = Gateway::durable_only(&redis).env("HISTORY__MAX_LEN", "100000");
@@ -49,10 +49,10 @@ async fn two_hundred_joins_under_load() {
             let cursor = sse.last_id().to_string();
             drop(sse);
             let mut client = Client { name, start: Id::of(&cursor), cursor, received: Vec::new() };
-            for join in 0..20usize {
-                let mut sse = client.join(&gateways[(n + join) % 2]).await;
+            for round in 0..20usize {
+                let mut sse = client.resume(&gateways[(n + round) % 2]).await;
                 // From none to some hundreds: into the replay, over its end, into live.
-                let mut left = [0, 1, 7, 60, 300][(n + join * 3) % 5];
+                let mut left = [0, 1, 7, 60, 300][(n + round * 3) % 5];
                 if left > 0 {
                     let enough = |event: &Event| {
                         left -= usize::from(!event.is_system());
@@ -75,7 +75,7 @@ async fn two_hundred_joins_under_load() {
         let mine = user(&client.name);
         let due = |channel: &str| channel == mine || channel.starts_with("broadcast:");
         let last = published.iter().rfind(|p| due(&p.channel)).unwrap().id;
-        let mut sse = client.join(&gateways[n % 2]).await;
+        let mut sse = client.resume(&gateways[n % 2]).await;
         if Id::of(&client.cursor) < last {
             let enough = |event: &Event| event.id == Some(last.to_string());
             client.take(&mut sse, enough).await;
@@ -91,7 +91,7 @@ async fn two_hundred_joins_under_load() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn open_streams_get_all_in_order_under_load() {
+async fn open_streams_under_load_receive_everything_in_order() {
     let redis = Redis::start().await;
     let builder = Gateway::durable_only(&redis).env("HISTORY__MAX_LEN", "100000");
     let gateway = builder.start().await;

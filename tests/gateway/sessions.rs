@@ -7,7 +7,7 @@ use crate::harness::{Gateway, Id, Proxy, Redis, Sse, encode, eventually, now_ms,
 use serde_json::{Value, json};
 
 /// Asks with this ticket and gives the code of the refusal.
-async fn refusal(gateway: &Gateway, ticket: &Ticket) -> String {
+async fn rejection(gateway: &Gateway, ticket: &Ticket) -> String {
     let mut sse = Sse::connect(&gateway.events_url(ticket, ""), &[]).await;
     if sse.status == 200 {
         return format!("let in: {}", sse.event().await);
@@ -19,14 +19,14 @@ async fn refusal(gateway: &Gateway, ticket: &Ticket) -> String {
 }
 
 /// Tickets that expire soon: no leeway.
-fn strict(redis: &Redis) -> Builder {
+fn without_leeway(redis: &Redis) -> Builder {
     Gateway::builder(redis).env("TICKETS__LEEWAY", "0").env("SERVER__HEARTBEAT", "200ms")
 }
 
 /// Waits until a ticket of this age that was never used would be refused.
-async fn expired(gateway: &Gateway, ticket: &Ticket) {
-    exp_passed(ticket).await;
-    assert_eq!(refusal(gateway, &unused(ticket)).await, "ticket-expired");
+async fn wait_until_expired(gateway: &Gateway, ticket: &Ticket) {
+    wait_for_exp(ticket).await;
+    assert_eq!(rejection(gateway, &unused(ticket)).await, "ticket-expired");
 }
 
 /// The same ticket, never used.
@@ -34,34 +34,34 @@ fn unused(ticket: &Ticket) -> Ticket {
     ticket.clone().claim("jti", json!("never used"))
 }
 
-async fn exp_passed(ticket: &Ticket) {
+async fn wait_for_exp(ticket: &Ticket) {
     let exp = ticket.claims["exp"].as_u64().unwrap();
     eventually("exp to pass", || async { (now_ms() > (exp + 1) * 1000).then_some(()) }).await;
 }
 
-async fn sessions(redis: &Redis) -> usize {
+async fn session_count(redis: &Redis) -> usize {
     redis.command::<Vec<String>>(&["KEYS", "sse:session:*"]).await.len()
 }
 
 /// The reason in the last frame, and its `retry:`.
-async fn closing(sse: &mut Sse) -> (String, u64) {
+async fn close_reason(sse: &mut Sse) -> (String, u64) {
     let last = sse.rest().await.pop();
-    let last = last.unwrap_or_else(|| panic!("no last frame; {}", sse.story()));
-    assert_eq!(last.event, "sse.closing", "{}", sse.story());
+    let last = last.unwrap_or_else(|| panic!("no last frame; {}", sse.dump()));
+    assert_eq!(last.event, "sse.closing", "{}", sse.dump());
     assert_eq!(last.id, None, "{last}");
     (last.json()["reason"].as_str().unwrap().to_string(), last.retry.expect("a retry"))
 }
 
 #[tokio::test]
-async fn the_same_url_is_let_in_after_exp_on_another_instance_and_takes_over() {
+async fn reconnect_after_exp_takes_over_on_another_instance() {
     let redis = Redis::start().await;
-    let builder = strict(&redis);
+    let builder = without_leeway(&redis);
     let (one, two) = tokio::join!(builder.start(), builder.start());
     let same = ticket("1").ttl(2);
     let mut first = one.connect_with(&same, "").await;
     let id = redis.durable(&user("1"), "a", "1").await.unwrap();
     assert_eq!(first.app_event().await.id, Some(id.clone()));
-    expired(&two, &same).await;
+    wait_until_expired(&two, &same).await;
     let header = [("Last-Event-ID", id.as_str())];
     let mut retries = Vec::new();
     let mut old = first;
@@ -69,7 +69,7 @@ async fn the_same_url_is_let_in_after_exp_on_another_instance_and_takes_over() {
         let gateway = if turn % 2 == 0 { &two } else { &one };
         let mut new = Sse::connect(&gateway.events_url(&same, ""), &header).await;
         assert_eq!(new.connected().await.json()["resumed"], true);
-        let (reason, retry) = closing(&mut old).await;
+        let (reason, retry) = close_reason(&mut old).await;
         assert_eq!(reason, "taken-over");
         retries.push(retry);
         old = new;
@@ -91,23 +91,25 @@ async fn the_same_url_is_let_in_after_exp_on_another_instance_and_takes_over() {
 }
 
 #[tokio::test]
-async fn a_session_ends_its_grace_after_its_stream() {
+async fn session_expires_a_grace_period_after_its_stream() {
     let redis = Redis::start().await;
-    let gateway = strict(&redis).env("TICKETS__RECONNECT_GRACE", "10s").start().await;
+    let gateway = without_leeway(&redis).env("TICKETS__RECONNECT_GRACE", "10s").start().await;
     let same = ticket("1").ttl(1);
     drop(gateway.connect_with(&same, "").await);
-    expired(&gateway, &same).await;
+    wait_until_expired(&gateway, &same).await;
     // Within the grace: in.
     drop(gateway.connect_with(&same, "").await);
-    eventually("the end of the session", || async { (sessions(&redis).await == 0).then_some(()) })
-        .await;
-    assert_eq!(refusal(&gateway, &same).await, "ticket-expired");
+    eventually("the end of the session", || async {
+        (session_count(&redis).await == 0).then_some(())
+    })
+    .await;
+    assert_eq!(rejection(&gateway, &same).await, "ticket-expired");
 }
 
 #[tokio::test]
-async fn a_session_lives_as_long_as_its_stream() {
+async fn session_lives_as_long_as_its_stream() {
     let redis = Redis::start().await;
-    let builder = strict(&redis).env("TICKETS__RECONNECT_GRACE", "4s");
+    let builder = without_leeway(&redis).env("TICKETS__RECONNECT_GRACE", "4s");
     let (one, two) = tokio::join!(builder.start(), builder.start());
     let same = ticket("1").ttl(1);
     let mut sse = one.connect_with(&same, "").await;
@@ -115,43 +117,43 @@ async fn a_session_lives_as_long_as_its_stream() {
     for _ in 0..61 {
         sse.next_of("sse.heartbeat").await;
     }
-    assert_eq!(sessions(&redis).await, 1);
+    assert_eq!(session_count(&redis).await, 1);
     two.connect_with(&same, "").await;
-    assert_eq!(closing(&mut sse).await.0, "taken-over");
+    assert_eq!(close_reason(&mut sse).await.0, "taken-over");
 }
 
 #[tokio::test]
-async fn without_grace_a_ticket_is_good_for_one_connection() {
+async fn ticket_without_grace_allows_one_connection() {
     let redis = Redis::start().await;
-    let builder = strict(&redis).env("TICKETS__RECONNECT_GRACE", "0");
+    let builder = without_leeway(&redis).env("TICKETS__RECONNECT_GRACE", "0");
     let (one, two) = tokio::join!(builder.start(), builder.start());
     let same = ticket("1").ttl(60);
     let mut sse = one.connect_with(&same, "").await;
     // While it lives: refused on both, and the stream is left alone.
-    assert_eq!(refusal(&one, &same).await, "ticket-used");
-    assert_eq!(refusal(&two, &same).await, "ticket-used");
+    assert_eq!(rejection(&one, &same).await, "ticket-used");
+    assert_eq!(rejection(&two, &same).await, "ticket-used");
     let id = redis.durable(&user("1"), "a", "1").await.unwrap();
     assert_eq!(sse.app_event().await.id, Some(id));
     drop(sse);
     // Right after its end, and when the end has been noticed.
-    assert_eq!(refusal(&two, &same).await, "ticket-used");
+    assert_eq!(rejection(&two, &same).await, "ticket-used");
     one.metric_reaches("sse_connections_closed_total", &[("reason", "client-gone")], 1.0).await;
     for _ in 0..10 {
-        assert_eq!(refusal(&one, &same).await, "ticket-used");
-        assert_eq!(refusal(&two, &same).await, "ticket-used");
+        assert_eq!(rejection(&one, &same).await, "ticket-used");
+        assert_eq!(rejection(&two, &same).await, "ticket-used");
     }
     // A poll uses it up just so.
     let polled = ticket("1");
     let url = one.url(&format!("/events/poll?ticket={}", polled.jwt()));
     assert_eq!(one.http().get(&url).send().await.unwrap().status(), 200);
     assert_eq!(one.http().get(&url).send().await.unwrap().status(), 401);
-    assert_eq!(refusal(&two, &polled).await, "ticket-used");
+    assert_eq!(rejection(&two, &polled).await, "ticket-used");
 }
 
 #[tokio::test]
-async fn of_many_at_once_without_grace_one_is_let_in() {
+async fn concurrent_connects_without_grace_admit_one() {
     let redis = Redis::start().await;
-    let builder = strict(&redis).env("TICKETS__RECONNECT_GRACE", "0");
+    let builder = without_leeway(&redis).env("TICKETS__RECONNECT_GRACE", "0");
     let (one, two) = tokio::join!(builder.start(), builder.start());
     let same = ticket("1");
     let urls = [one.events_url(&same, ""), two.events_url(&same, "")];
@@ -170,9 +172,9 @@ async fn of_many_at_once_without_grace_one_is_let_in() {
 }
 
 #[tokio::test]
-async fn session_exp_and_max_session_end_a_stream_for_good() {
+async fn session_exp_and_max_session_end_streams() {
     let redis = Redis::start().await;
-    let builder = strict(&redis);
+    let builder = without_leeway(&redis);
     let short = builder.clone().env("TICKETS__MAX_SESSION", "2s");
     let (one, two, short) = tokio::join!(builder.start(), builder.start(), short.start());
     let until = now_ms() / 1000 + 8;
@@ -180,22 +182,22 @@ async fn session_exp_and_max_session_end_a_stream_for_good() {
     let by_setting = ticket("2");
     let mut claimed = one.connect_with(&by_claim, "").await;
     let mut set = short.connect_with(&by_setting, "").await;
-    assert_eq!(closing(&mut claimed).await.0, "session-over");
+    assert_eq!(close_reason(&mut claimed).await.0, "session-over");
     assert!(now_ms() >= until * 1000, "not before its time");
-    assert_eq!(refusal(&one, &by_claim).await, "session-over");
-    assert_eq!(refusal(&two, &by_claim).await, "session-over");
-    assert_eq!(closing(&mut set).await.0, "session-over");
-    assert_eq!(refusal(&short, &by_setting).await, "session-over");
-    assert_eq!(refusal(&two, &by_setting).await, "session-over");
+    assert_eq!(rejection(&one, &by_claim).await, "session-over");
+    assert_eq!(rejection(&two, &by_claim).await, "session-over");
+    assert_eq!(close_reason(&mut set).await.0, "session-over");
+    assert_eq!(rejection(&short, &by_setting).await, "session-over");
+    assert_eq!(rejection(&two, &by_setting).await, "session-over");
     let over = one.metric("sse_connections_closed_total", &[("reason", "session-over")]).await;
     assert_eq!(over, 1.0);
     // A ticket for a session that is over already.
     let late = ticket("1").claim("session_exp", json!(now_ms() / 1000 - 1));
-    assert_eq!(refusal(&one, &late).await, "session-over");
+    assert_eq!(rejection(&one, &late).await, "session-over");
 }
 
 #[tokio::test]
-async fn no_resume_reaches_back_before_the_first_cursor() {
+async fn resume_never_reaches_before_the_first_cursor() {
     let redis = Redis::start().await;
     let gateway = Gateway::start(&redis).await;
     let channel = user("1");
@@ -225,7 +227,7 @@ async fn no_resume_reaches_back_before_the_first_cursor() {
             assert_eq!(gap.json()["from"], cursor);
             // From now on, live.
             let id = redis.durable(&channel, "a", "live").await.unwrap();
-            assert_eq!(sse.app_event().await.id, Some(id), "{}", sse.story());
+            assert_eq!(sse.app_event().await.id, Some(id), "{}", sse.dump());
             // A poll gets the same.
             let query =
                 format!("/events/poll?ticket={}&lastEventId={}", ticket.jwt(), encode(cursor));
@@ -245,29 +247,32 @@ async fn no_resume_reaches_back_before_the_first_cursor() {
     let mut sse = Sse::connect(&gateway.events_url(&resumed, ""), &header).await;
     assert_eq!(sse.connected().await.id.as_ref(), Some(&ids[3]));
     sse.until(|event| event.id.as_ref() == Some(&last)).await;
-    assert!(!sse.story().contains("sse.gap"), "{}", sse.story());
+    assert!(!sse.dump().contains("sse.gap"), "{}", sse.dump());
 }
 
 #[tokio::test]
-async fn sessions_outlive_a_wiped_redis() {
+async fn sessions_survive_a_wiped_redis() {
     let redis = Redis::start().await;
-    let builder = strict(&redis).env("TICKETS__RECONNECT_GRACE", "10m");
+    let builder = without_leeway(&redis).env("TICKETS__RECONNECT_GRACE", "10m");
     let (one, two) = tokio::join!(builder.start(), builder.start());
     let same = ticket("1").ttl(2);
     let mut sse = one.connect_with(&same, "").await;
-    exp_passed(&same).await;
+    let mut other = two.connect("2").await;
+    wait_for_exp(&same).await;
     redis.flushall().await;
-    assert_eq!(sse.next_of("sse.gap").await.json()["reason"], "reset");
-    // A moment ago Redis has forgotten all: who is unknown now may have a session that is yet to be written again.
+    for stream in [&mut sse, &mut other] {
+        assert_eq!(stream.next_of("sse.gap").await.json()["reason"], "reset");
+    }
+    // Right after a wipe, an unknown ticket may have a session that is still to be written again.
     let mut busy = Sse::connect(&two.events_url(&unused(&same), ""), &[]).await;
     let only = busy.rest().await.pop().expect("a frame");
     assert_eq!((busy.status, only.event.as_str()), (200, "sse.busy"), "{only}");
-    eventually("the session to be written again", || async {
-        (sessions(&redis).await == 1).then_some(())
+    eventually("the sessions to be written again", || async {
+        (session_count(&redis).await == 2).then_some(())
     })
     .await;
     let mut new = two.connect_with(&same, "").await;
-    assert_eq!(closing(&mut sse).await.0, "taken-over");
+    assert_eq!(close_reason(&mut sse).await.0, "taken-over");
     let id = redis.durable(&user("1"), "a", "1").await.unwrap();
     assert_eq!(new.next_of("a").await.id, Some(id));
 }
@@ -286,14 +291,14 @@ async fn until_not_busy(gateway: &Gateway, ticket: &Ticket) -> Result<Sse, Strin
 }
 
 #[tokio::test]
-async fn who_leaves_while_redis_is_away_is_let_in_when_it_is_back() {
+async fn client_gone_during_an_outage_is_readmitted_afterwards() {
     let redis = Redis::start().await;
-    let gateway = strict(&redis).start().await;
+    let gateway = without_leeway(&redis).start().await;
     let (left, stayed) = (ticket("1").ttl(2), ticket("2").ttl(2));
     let leaves = gateway.connect_with(&left, "").await;
     let mut stays = gateway.connect_with(&stayed, "").await;
-    exp_passed(&left).await;
-    exp_passed(&stayed).await;
+    wait_for_exp(&left).await;
+    wait_for_exp(&stayed).await;
     redis.stop();
     drop(leaves);
     gateway.metric_reaches("sse_connections_closed_total", &[("reason", "client-gone")], 1.0).await;
@@ -301,29 +306,31 @@ async fn who_leaves_while_redis_is_away_is_let_in_when_it_is_back() {
     redis.start_again().await;
     until_not_busy(&gateway, &left).await.expect("let in");
     until_not_busy(&gateway, &stayed).await.expect("let in");
-    assert_eq!(closing(&mut stays).await.0, "taken-over");
+    assert_eq!(close_reason(&mut stays).await.0, "taken-over");
     let never = unused(&left);
     let refused = until_not_busy(&gateway, &never).await.err().expect("it has no session");
     assert!(refused.contains("ticket-expired"), "{refused}");
 }
 
 #[tokio::test]
-async fn no_session_ends_because_redis_was_away_for_longer_than_it_lives() {
+async fn sessions_survive_outages_longer_than_their_lifetime() {
     const CLIENTS: usize = 60;
     let redis = Redis::start().await;
     let proxy = Proxy::start(&redis.address()).await;
     let builder =
-        strict(&redis).redis_url(&proxy.redis_url()).env("TICKETS__RECONNECT_GRACE", "10s");
+        without_leeway(&redis).redis_url(&proxy.redis_url()).env("TICKETS__RECONNECT_GRACE", "10s");
     let gateway = builder.start().await;
     let tickets: Vec<Ticket> = (0..CLIENTS).map(|n| ticket(&n.to_string()).ttl(2)).collect();
     let mut streams = Vec::new();
     for ticket in &tickets {
         streams.push(gateway.connect_with(ticket, "").await);
     }
-    exp_passed(tickets.last().unwrap()).await;
+    wait_for_exp(tickets.last().unwrap()).await;
     proxy.down();
-    eventually("no session in Redis", || async { (sessions(&redis).await == 0).then_some(()) })
-        .await;
+    eventually("no session in Redis", || async {
+        (session_count(&redis).await == 0).then_some(())
+    })
+    .await;
     // Half of them leave, and all come again and again while Redis comes back.
     streams.truncate(CLIENTS / 2);
     let back = futures_util::future::join_all(
@@ -335,13 +342,13 @@ async fn no_session_ends_because_redis_was_away_for_longer_than_it_lives() {
     }
 }
 
-async fn delete(gateway: &Gateway, user: &str, key: &str) -> u16 {
+async fn revoke(gateway: &Gateway, user: &str, key: &str) -> u16 {
     let url = gateway.admin_url(&format!("/users/{user}/connections"));
     let answer = gateway.admin_http().delete(url).bearer_auth(key).send().await.expect("an answer");
     answer.status().as_u16()
 }
 
-async fn listed(gateway: &Gateway, query: &str) -> Vec<Value> {
+async fn connections(gateway: &Gateway, query: &str) -> Vec<Value> {
     let url = gateway.admin_url(&format!("/connections{query}"));
     let answer = gateway
         .admin_http()
@@ -356,7 +363,7 @@ async fn listed(gateway: &Gateway, query: &str) -> Vec<Value> {
 }
 
 #[tokio::test]
-async fn an_operator_ends_a_users_streams_and_sessions_everywhere() {
+async fn revocation_ends_streams_and_sessions_on_all_instances() {
     let redis = Redis::start().await;
     let keys = api_keys(&[("an admin's key", "admin"), ("a publisher's key", "publish")]);
     let builder = Gateway::builder(&redis).env("API_KEYS", &keys);
@@ -367,22 +374,22 @@ async fn an_operator_ends_a_users_streams_and_sessions_everywhere() {
     drop(two.connect_with(&gone, "").await);
     two.metric_reaches("sse_connections_closed_total", &[("reason", "client-gone")], 1.0).await;
     let mut others = two.connect("11").await;
-    assert_eq!(listed(&one, "").await.len(), 1);
-    assert_eq!(listed(&two, "").await.len(), 2);
-    assert_eq!(listed(&two, "?user=nobody").await, Vec::<Value>::new());
-    let list = listed(&two, "?user=1").await;
+    assert_eq!(connections(&one, "").await.len(), 1);
+    assert_eq!(connections(&two, "").await.len(), 2);
+    assert_eq!(connections(&two, "?user=nobody").await, Vec::<Value>::new());
+    let list = connections(&two, "?user=1").await;
     assert_eq!(
         (list.len(), &list[0]["user"], &list[0]["topics"]),
         (1, &json!("1"), &json!(["u", "t.*"]))
     );
     assert_eq!(list[0]["transport"], "stream");
-    assert_eq!(delete(&one, "1", "an admin's key").await, 200);
+    assert_eq!(revoke(&one, "1", "an admin's key").await, 200);
     for sse in [&mut first, &mut second] {
-        assert_eq!(closing(sse).await.0, "revoked");
+        assert_eq!(close_reason(sse).await.0, "revoked");
     }
     for ticket in [&a, &b, &gone] {
-        assert_eq!(refusal(&one, ticket).await, "session-revoked");
-        assert_eq!(refusal(&two, ticket).await, "session-revoked");
+        assert_eq!(rejection(&one, ticket).await, "session-revoked");
+        assert_eq!(rejection(&two, ticket).await, "session-revoked");
     }
     // Another user is not touched, a new ticket of the same one works from the next second on.
     let id = redis.durable(&user("11"), "a", "1").await.unwrap();
@@ -392,11 +399,11 @@ async fn an_operator_ends_a_users_streams_and_sessions_everywhere() {
     let fresh = ticket("1");
     one.connect_with(&fresh, "").await;
     two.connect_with(&fresh, "").await;
-    assert_eq!(refusal(&two, &a).await, "session-revoked");
+    assert_eq!(rejection(&two, &a).await, "session-revoked");
 }
 
 /// Deletes by a raw request line, which no client has normalised; the status.
-async fn delete_raw(gateway: &Gateway, target: &str) -> String {
+async fn revoke_raw(gateway: &Gateway, target: &str) -> String {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let mut socket = tokio::net::TcpStream::connect(gateway.admin).await.unwrap();
     let head = "Host: x\r\nAuthorization: Bearer an admin's key\r\nConnection: close\r\n\r\n";
@@ -422,23 +429,23 @@ async fn users_named_like_path_segments_can_be_revoked() {
         assert_eq!(answer.status(), 200);
         let json: Value = serde_json::from_str(&answer.text().await.unwrap()).unwrap();
         assert_eq!(json, json!({ "user": user, "revoked": true }));
-        assert_eq!(closing(&mut stream).await.0, "revoked");
+        assert_eq!(close_reason(&mut stream).await.0, "revoked");
     }
     // In the path, percent-encoded: by clients that leave it as it is.
     let second = now_ms() / 1000;
     eventually("the next second", || async { (now_ms() / 1000 > second).then_some(()) }).await;
     for (user, target) in [(".", "/users/%2E/connections"), ("..", "/users/%2e%2E/connections")] {
         let mut stream = gateway.connect(user).await;
-        let answer = delete_raw(&gateway, target).await;
+        let answer = revoke_raw(&gateway, target).await;
         assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
-        assert_eq!(closing(&mut stream).await.0, "revoked");
+        assert_eq!(close_reason(&mut stream).await.0, "revoked");
     }
     // Nobody named is not everybody.
     let mut stream = gateway.connect("1").await;
     for target in
         ["/connections", "/connections?user=", "/connections?user=a%20b", "/connections?user=%ff"]
     {
-        assert!(delete_raw(&gateway, target).await.starts_with("HTTP/1.1 400 "), "{target}");
+        assert!(revoke_raw(&gateway, target).await.starts_with("HTTP/1.1 400 "), "{target}");
     }
     let id = redis.durable(&user("1"), "a", "1").await.unwrap();
     assert_eq!(stream.app_event().await.id, Some(id));
@@ -450,7 +457,7 @@ async fn users_named_like_path_segments_can_be_revoked() {
 }
 
 #[tokio::test]
-async fn a_revoked_user_is_out_on_another_instance_within_a_second() {
+async fn revocation_reaches_other_instances_within_a_second() {
     const WITHIN_MS: u64 = 1000;
     let redis = Redis::start().await;
     let builder =
@@ -461,36 +468,36 @@ async fn a_revoked_user_is_out_on_another_instance_within_a_second() {
     for user in ["1", "2", "3", "4", "5"] {
         let mut stream = two.connect(user).await;
         let start_ms = now_ms();
-        assert_eq!(delete(&one, user, "an admin's key").await, 200);
-        assert_eq!(closing(&mut stream).await.0, "revoked");
+        assert_eq!(revoke(&one, user, "an admin's key").await, 200);
+        assert_eq!(close_reason(&mut stream).await.0, "revoked");
         fastest_ms = fastest_ms.min(now_ms() - start_ms);
     }
     assert!(fastest_ms < WITHIN_MS, "{fastest_ms} ms");
 }
 
 #[tokio::test]
-async fn the_operators_endpoints_need_an_admins_key() {
+async fn operator_endpoints_require_an_admin_key() {
     let redis = Redis::start().await;
     let keys = api_keys(&[("an admin's key", "admin"), ("a publisher's key", "publish")]);
     let builder = Gateway::builder(&redis);
     let (with, without) = (builder.clone().env("API_KEYS", &keys), builder);
     let (with, without) = tokio::join!(with.start(), without.start());
-    let ask = async |gateway: &Gateway, key: Option<&str>| {
+    let request_all = async |gateway: &Gateway, key: Option<&str>| {
         let requests = [
             gateway.admin_http().get(gateway.admin_url("/connections")),
             gateway.admin_http().delete(gateway.admin_url("/users/1/connections")),
             gateway.admin_http().delete(gateway.admin_url("/connections?user=1")),
         ];
-        let mut told = Vec::new();
+        let mut received = Vec::new();
         for request in requests {
             let request = key.into_iter().fold(request, |r, key| r.bearer_auth(key));
             let answer = request.send().await.unwrap();
             let status = answer.status().as_u16();
             let json: Value = serde_json::from_str(&answer.text().await.unwrap()).unwrap();
-            told.push((status, json["error"].as_str().unwrap_or("").to_string()));
+            received.push((status, json["error"].as_str().unwrap_or("").to_string()));
         }
-        assert!(told.iter().all(|answer| *answer == told[0]), "{told:?}");
-        told.remove(0)
+        assert!(received.iter().all(|answer| *answer == received[0]), "{received:?}");
+        received.remove(0)
     };
     let mut sse = with.connect("1").await;
     for (gateway, key, expected) in [
@@ -500,10 +507,10 @@ async fn the_operators_endpoints_need_an_admins_key() {
         (&with, Some("nobody's key"), (401, "api-key-unknown")),
         (&with, Some("a publisher's key"), (403, "scope-missing")),
     ] {
-        let (status, code) = ask(gateway, key).await;
+        let (status, code) = request_all(gateway, key).await;
         assert_eq!((status, code.as_str()), expected);
     }
-    assert_eq!(delete(&with, "a%20b", "an admin's key").await, 400);
+    assert_eq!(revoke(&with, "a%20b", "an admin's key").await, 400);
     let id = redis.durable(&user("1"), "a", "still here").await.unwrap();
     assert_eq!(sse.app_event().await.id, Some(id));
 }
@@ -516,7 +523,7 @@ fn cookie(sse: &Sse) -> (String, String) {
 }
 
 #[tokio::test]
-async fn with_a_cookie_a_session_belongs_to_the_browser_that_opened_it() {
+async fn session_cookie_binds_the_session_to_its_browser() {
     let redis = Redis::start().await;
     let builder = || Gateway::builder(&redis).env("TICKETS__SESSION_COOKIE", "true");
     let (one, two) = (builder().start().await, builder().start().await);
@@ -548,7 +555,7 @@ async fn with_a_cookie_a_session_belongs_to_the_browser_that_opened_it() {
     // A wiped Redis changes nothing: its holder writes the session again, with its cookie.
     redis.flushall().await;
     eventually("the session to be written again", async || {
-        (sessions(&redis).await > 0).then_some(())
+        (session_count(&redis).await > 0).then_some(())
     })
     .await;
     eventually("a refusal", async || refused("").await).await;
@@ -562,7 +569,7 @@ async fn with_a_cookie_a_session_belongs_to_the_browser_that_opened_it() {
 }
 
 #[tokio::test]
-async fn who_is_told_busy_after_its_session_was_opened_has_the_cookie_to_come_back_with() {
+async fn busy_after_session_opening_still_sets_the_cookie() {
     let redis = Redis::start().await;
     // The gateway may not subscribe to users' channels: the session opens, and then the link breaks.
     let rights = ["tick", "seam", "control", "marker", "broadcast:*"]

@@ -15,18 +15,18 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 
 /// The channel of the plain publishes.
-const BARE: &str = "bare";
+const PLAIN: &str = "plain";
 const HISTORY: (&str, &str) = ("HISTORY__MAX_LEN", "100000");
 
 /// Plain publishes at a steady rate, each with its number.
-struct Noise {
+struct PlainLoad {
     stop: Arc<AtomicBool>,
     count: Arc<AtomicUsize>,
     task: JoinHandle<usize>,
 }
 
-impl Noise {
-    async fn start(redis: &Redis) -> Noise {
+impl PlainLoad {
+    async fn start(redis: &Redis) -> PlainLoad {
         let mut publisher = redis.publisher().await;
         let (stop, count) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
         let (stopped, counted) = (stop.clone(), count.clone());
@@ -36,13 +36,13 @@ impl Noise {
                 timer.tick().await;
                 let n = counted.load(Ordering::Relaxed);
                 publisher
-                    .plain(topic(BARE), format!("{{\"type\":\"bare\",\"payload\":{n}}}"))
+                    .plain(topic(PLAIN), format!("{{\"type\":\"plain\",\"payload\":{n}}}"))
                     .await;
                 counted.store(n + 1, Ordering::Relaxed);
             }
             counted.load(Ordering::Relaxed)
         });
-        Noise { stop, count, task }
+        PlainLoad { stop, count, task }
     }
 
     /// Waits for so many more.
@@ -57,7 +57,7 @@ impl Noise {
     async fn stop(self, redis: &Redis) -> usize {
         self.stop.store(true, Ordering::Relaxed);
         let count = self.task.await.expect("the publisher");
-        let key = format!("sse:log:{}", topic(BARE));
+        let key = format!("sse:log:{}", topic(PLAIN));
         eventually("all plain publishes to be recorded", || async {
             (redis.command::<usize>(&["XLEN", &key]).await >= count).then_some(())
         })
@@ -68,9 +68,9 @@ impl Noise {
 
 /// The instances that a balancer would offer.
 #[derive(Clone, Default)]
-struct Front(Arc<Mutex<Vec<SocketAddr>>>);
+struct Balancer(Arc<Mutex<Vec<SocketAddr>>>);
 
-impl Front {
+impl Balancer {
     fn add(&self, gateway: &Gateway) {
         self.0.lock().unwrap().push(gateway.public);
     }
@@ -86,20 +86,20 @@ impl Front {
 }
 
 /// What a client has got, from which id on, and in how many streams.
-struct Told {
+struct Received {
     start: Id,
     received: Vec<Event>,
     streams: usize,
 }
 
 /// A client as a browser is one: it comes back to the same URL with its last id, on whichever instance, until `end` comes.
-async fn client(front: Front, name: String, n: usize, open: Arc<AtomicUsize>) -> Told {
+async fn client(balancer: Balancer, name: String, n: usize, open: Arc<AtomicUsize>) -> Received {
     let jwt = ticket(&name).jwt();
     let (mut start, mut cursor, mut received, mut streams) = (None, String::new(), Vec::new(), 0);
     for attempt in n.. {
         let url = format!(
             "http://{}/events?ticket={jwt}&lastEventId={}",
-            front.pick(attempt),
+            balancer.pick(attempt),
             encode(&cursor)
         );
         let Ok(mut sse) = Sse::try_connect(&url, &Request::default()).await else {
@@ -109,11 +109,11 @@ async fn client(front: Front, name: String, n: usize, open: Arc<AtomicUsize>) ->
         assert_eq!(sse.status, 200);
         let first = sse.event().await;
         if first.event == "sse.busy" {
-            assert_eq!(first.json()["reason"], "draining", "{}", sse.story());
+            assert_eq!(first.json()["reason"], "draining", "{}", sse.dump());
             tokio::time::sleep(Duration::from_millis(50)).await;
             continue;
         }
-        assert_eq!(first.event, "sse.connected", "{}", sse.story());
+        assert_eq!(first.event, "sse.connected", "{}", sse.dump());
         if start.is_none() {
             start = Some(Id::of(sse.last_id()));
             open.fetch_add(1, Ordering::Relaxed);
@@ -121,11 +121,11 @@ async fn client(front: Front, name: String, n: usize, open: Arc<AtomicUsize>) ->
         streams += 1;
         while let Some(event) = sse.next_event().await {
             match event.event.as_str() {
-                "end" => return Told { start: start.unwrap(), received, streams },
+                "end" => return Received { start: start.unwrap(), received, streams },
                 "sse.heartbeat" => {}
-                "sse.closing" => assert_eq!(event.json()["reason"], "draining", "{}", sse.story()),
-                "load" | "bare" => received.push(event),
-                _ => panic!("{event}; {}", sse.story()),
+                "sse.closing" => assert_eq!(event.json()["reason"], "draining", "{}", sse.dump()),
+                "load" | "plain" => received.push(event),
+                _ => panic!("{event}; {}", sse.dump()),
             }
         }
         cursor = sse.last_id().to_string();
@@ -133,41 +133,41 @@ async fn client(front: Front, name: String, n: usize, open: Arc<AtomicUsize>) ->
     unreachable!("attempts do not end")
 }
 
-/// Publishers and clients around the instances of `front`.
-struct World {
+/// Publishers and clients around the instances of `balancer`.
+struct Traffic {
     load: Load,
-    noise: Noise,
-    clients: Vec<JoinHandle<Told>>,
+    plain_load: PlainLoad,
+    clients: Vec<JoinHandle<Received>>,
 }
 
-impl World {
-    async fn start(redis: &Redis, front: &Front) -> World {
+impl Traffic {
+    async fn start(redis: &Redis, balancer: &Balancer) -> Traffic {
         let open = Arc::new(AtomicUsize::new(0));
         let client =
-            |n| tokio::spawn(client(front.clone(), format!("u{}", n % 2), n, open.clone()));
+            |n| tokio::spawn(client(balancer.clone(), format!("u{}", n % 2), n, open.clone()));
         let clients: Vec<_> = (0..6).map(client).collect();
         eventually("all streams", || {
             std::future::ready((open.load(Ordering::Relaxed) == 6).then_some(()))
         })
         .await;
         let load = Load::start(redis, &[user("u0"), user("u1"), topic("t")], 200).await;
-        World { load, noise: Noise::start(redis).await, clients }
+        Traffic { load, plain_load: PlainLoad::start(redis).await, clients }
     }
 
     /// Both kinds of publishes go on for a while.
-    async fn goes_on(&self) {
+    async fn more(&self) {
         self.load.more(60).await;
-        self.noise.more(30).await;
+        self.plain_load.more(30).await;
     }
 
     /// Ends it: each client has had each event of its channels once, in order, and nothing else. How often clients came back.
     async fn check(self, redis: &Redis) -> usize {
         let published = self.load.stop().await;
-        let plain = self.noise.stop(redis).await;
+        let plain = self.plain_load.stop(redis).await;
         let end = redis.durable(&topic("end"), "end", "").await.unwrap();
         let mut streams = 0;
         for (n, client) in self.clients.into_iter().enumerate() {
-            let Told { start, received, streams: own } =
+            let Received { start, received, streams: own } =
                 client.await.expect("a client that was told no gap");
             streams += own - 1;
             let ids: Vec<Id> = received.iter().map(Event::own_id).collect();
@@ -195,7 +195,7 @@ async fn library(redis: &Redis) -> (String, String) {
 }
 
 /// This library under the number of the next version.
-fn newer(name: &str, code: &str) -> (String, String) {
+fn next_version(name: &str, code: &str) -> (String, String) {
     let (version, prefix) = name.strip_prefix("sse_gateway_v").unwrap().split_once('_').unwrap();
     let next = format!("sse_gateway_v{}_{prefix}", version.parse::<u32>().unwrap() + 1);
     let text = code.replace(&format!("name={name}\n"), &format!("name={next}\n"));
@@ -204,7 +204,7 @@ fn newer(name: &str, code: &str) -> (String, String) {
 }
 
 /// What a newer gateway does when it connects (`redis/library.rs`): the old library goes and the new one comes in one step.
-async fn replace(redis: &Redis, old: &str, code: &str) {
+async fn replace_library(redis: &Redis, old: &str, code: &str) {
     let mut step = redis::pipe();
     step.atomic()
         .cmd("FUNCTION")
@@ -223,50 +223,50 @@ fn builder(redis: &Redis) -> Builder {
 }
 
 /// Two gateways: the first is the recorder, the second stands by.
-async fn pair(builder: &Builder) -> (Gateway, Gateway) {
+async fn recorder_and_standby(builder: &Builder) -> (Gateway, Gateway) {
     let one = builder.start().await;
-    one.recorder().await;
+    one.wait_for_recorder().await;
     let two = builder.start().await;
-    stands_by(&two).await;
+    wait_for_standby(&two).await;
     (one, two)
 }
 
 /// The metric that docs/operations/upgrading.md tells to wait for.
-async fn stands_by(gateway: &Gateway) {
+async fn wait_for_standby(gateway: &Gateway) {
     gateway.metric_reaches("sse_recorder_role", &[("role", "standby")], 1.0).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_newer_library_under_load_costs_nothing_and_no_older_gateway_takes_it_away() {
+async fn newer_library_under_load_loses_nothing_and_stays() {
     let redis = Redis::start().await;
-    let (one, two) = pair(&builder(&redis)).await;
+    let (one, two) = recorder_and_standby(&builder(&redis)).await;
     let (name, code) = library(&redis).await;
-    let (next, text) = newer(&name, &code);
-    let front = Front::default();
-    [&one, &two].iter().for_each(|gateway| front.add(gateway));
-    let world = World::start(&redis, &front).await;
-    world.goes_on().await;
-    replace(&redis, &name, &text).await;
-    world.goes_on().await;
+    let (next, text) = next_version(&name, &code);
+    let balancer = Balancer::default();
+    [&one, &two].iter().for_each(|gateway| balancer.add(gateway));
+    let traffic = Traffic::start(&redis, &balancer).await;
+    traffic.more().await;
+    replace_library(&redis, &name, &text).await;
+    traffic.more().await;
     // One of the old version that starts, or whose link comes back, leaves the newer library.
     let three = builder(&redis).start().await;
     assert_eq!(library(&redis).await, (next.clone(), text.clone()));
-    front.add(&three);
+    balancer.add(&three);
     redis.command::<i64>(&["CLIENT", "KILL", "ID", &last_link(&redis).await]).await;
     three.metric_reaches("sse_redis_reconnects_total", &[], 1.0).await;
     three.ready().await;
     assert_eq!(library(&redis).await, (next.clone(), text));
     // And it works with it: sessions, publishes, ticks, leases.
     three.connect("u9").await;
-    world.goes_on().await;
-    world.check(&redis).await;
+    traffic.more().await;
+    traffic.check(&redis).await;
     for gateway in [&one, &two, &three] {
         assert_eq!(gateway.metric("sse_gaps_total", &[]).await, 0.0);
     }
     // An older library than that of the gateway gives way.
     let (older, code) = (next.replace(&next[..14], "sse_gateway_v0"), code);
     let text = code.replace(&format!("name={name}\n"), &format!("name={older}\n"));
-    replace(&redis, &next, &text).await;
+    replace_library(&redis, &next, &text).await;
     let _four = Gateway::builder(&redis).start().await;
     assert_eq!(library(&redis).await, (name, code));
 }
@@ -281,23 +281,23 @@ async fn last_link(redis: &Redis) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_rollback_to_the_saved_library_costs_nothing() {
+async fn rollback_to_the_saved_library_loses_nothing() {
     let redis = Redis::start().await;
-    let (one, two) = pair(&builder(&redis)).await;
+    let (one, two) = recorder_and_standby(&builder(&redis)).await;
     let (name, code) = library(&redis).await;
     let saved: Vec<u8> = redis.command(&["FUNCTION", "DUMP"]).await;
-    let (_, text) = newer(&name, &code);
-    let front = Front::default();
-    [&one, &two].iter().for_each(|gateway| front.add(gateway));
-    let world = World::start(&redis, &front).await;
-    replace(&redis, &name, &text).await;
-    world.goes_on().await;
+    let (_, text) = next_version(&name, &code);
+    let balancer = Balancer::default();
+    [&one, &two].iter().for_each(|gateway| balancer.add(gateway));
+    let traffic = Traffic::start(&redis, &balancer).await;
+    replace_library(&redis, &name, &text).await;
+    traffic.more().await;
     let mut restore = redis::cmd("FUNCTION");
     restore.arg("RESTORE").arg(saved).arg("FLUSH");
     restore.query_async::<()>(&mut redis.conn().await).await.unwrap();
     assert_eq!(library(&redis).await, (name.clone(), code.clone()));
-    world.goes_on().await;
-    world.check(&redis).await;
+    traffic.more().await;
+    traffic.check(&redis).await;
     // Without a file: deleted, and the gateways put theirs back by themselves.
     redis.command::<()>(&["FUNCTION", "DELETE", &name]).await;
     eventually("the library to be there again", || async {
@@ -309,78 +309,78 @@ async fn a_rollback_to_the_saved_library_costs_nothing() {
 
 /// Replaces each of them in turn by one that `builder` starts.
 async fn replace_all(
-    front: &Front,
-    world: &World,
+    balancer: &Balancer,
+    traffic: &Traffic,
     old: Vec<Gateway>,
     builder: &Builder,
 ) -> Vec<Gateway> {
     let mut new = Vec::new();
     for old in old {
-        world.goes_on().await;
+        traffic.more().await;
         old.term();
         old.not_ready().await;
-        front.remove(&old);
+        balancer.remove(&old);
         let next = builder.start().await;
-        front.add(&next);
+        balancer.add(&next);
         assert_eq!(old.wait_exit().await.code(), Some(0));
-        stands_by(&next).await;
+        wait_for_standby(&next).await;
         new.push(next);
     }
-    world.goes_on().await;
+    traffic.more().await;
     new
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn two_gateways_are_replaced_in_turn_and_clients_lose_nothing() {
+async fn rolling_replacement_of_two_gateways_loses_nothing() {
     let redis = Redis::start().await;
-    let (one, two) = pair(&builder(&redis)).await;
-    let front = Front::default();
-    [&one, &two].iter().for_each(|gateway| front.add(gateway));
-    let world = World::start(&redis, &front).await;
+    let (one, two) = recorder_and_standby(&builder(&redis)).await;
+    let balancer = Balancer::default();
+    [&one, &two].iter().for_each(|gateway| balancer.add(gateway));
+    let traffic = Traffic::start(&redis, &balancer).await;
     let builder = builder(&redis);
-    let new = replace_all(&front, &world, vec![one, two], &builder).await;
-    let returns = world.check(&redis).await;
+    let new = replace_all(&balancer, &traffic, vec![one, two], &builder).await;
+    let returns = traffic.check(&redis).await;
     assert!(returns >= 6, "only {returns} streams moved");
     assert!(new[0].is_recorder().await);
-    assert_eq!(seams(&redis).await, ["reset"]);
+    assert_eq!(breaks(&redis).await, ["reset"]);
 }
 
 /// The gateway of an earlier version, its library and all: replaced by this one in turn, and put back.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs the earlier version's binary: make test-upgrade"]
-async fn gateways_of_an_earlier_version_are_replaced_and_put_back_and_clients_lose_nothing() {
+async fn upgrade_and_rollback_across_versions_lose_nothing() {
     let old = std::env::var("SSE_GATEWAY_OLD_BIN")
         .expect("SSE_GATEWAY_OLD_BIN; make test-upgrade sets it");
     let redis = Redis::start().await;
     let now = builder(&redis);
     let before = now.clone().program(&old);
-    let (one, two) = pair(&before).await;
+    let (one, two) = recorder_and_standby(&before).await;
     let (first, _) = library(&redis).await;
-    let front = Front::default();
-    [&one, &two].iter().for_each(|gateway| front.add(gateway));
-    let world = World::start(&redis, &front).await;
-    let new = replace_all(&front, &world, vec![one, two], &now).await;
+    let balancer = Balancer::default();
+    [&one, &two].iter().for_each(|gateway| balancer.add(gateway));
+    let traffic = Traffic::start(&redis, &balancer).await;
+    let new = replace_all(&balancer, &traffic, vec![one, two], &now).await;
     let (second, _) = library(&redis).await;
-    let back = replace_all(&front, &world, new, &before).await;
+    let back = replace_all(&balancer, &traffic, new, &before).await;
     assert_eq!(library(&redis).await.0, second, "the newer library stays");
     assert_ne!(first, second);
-    let last = replace_all(&front, &world, back, &now).await;
-    let returns = world.check(&redis).await;
+    let last = replace_all(&balancer, &traffic, back, &now).await;
+    let returns = traffic.check(&redis).await;
     assert!(returns >= 18, "only {returns} streams moved");
     assert!(last[0].is_recorder().await);
-    assert_eq!(seams(&redis).await, ["reset"]);
+    assert_eq!(breaks(&redis).await, ["reset"]);
 }
 
 /// The reasons of all seams; the first one is the start of a new Redis.
-async fn seams(redis: &Redis) -> Vec<String> {
+async fn breaks(redis: &Redis) -> Vec<String> {
     let all: Vec<(String, Vec<String>)> = redis.command(&["XRANGE", "sse:seams", "-", "+"]).await;
     all.into_iter().map(|(_, fields)| fields[1].clone()).collect()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_standby_goes_on_for_the_recorder_however_many_instances_stand_around() {
+async fn standby_takes_over_among_several_instances() {
     let redis = Redis::start().await;
-    let (one, two) = pair(&builder(&redis)).await;
+    let (one, two) = recorder_and_standby(&builder(&redis)).await;
     let builder = Gateway::builder(&redis);
     // A rollout that starts new instances before it stops old ones.
     let others = tokio::join!(builder.start(), builder.start(), builder.start());
@@ -388,7 +388,7 @@ async fn the_standby_goes_on_for_the_recorder_however_many_instances_stand_aroun
     tokio::time::sleep(Duration::from_millis(1500)).await;
     one.kill9();
     one.wait_exit().await;
-    two.recorder().await;
+    two.wait_for_recorder().await;
     let others = [others.0, others.1, others.2];
     let standby = eventually("another standby", || async {
         for gateway in &others {
@@ -401,6 +401,6 @@ async fn the_standby_goes_on_for_the_recorder_however_many_instances_stand_aroun
     .await;
     two.term();
     two.wait_exit().await;
-    standby.recorder().await;
-    assert_eq!(seams(&redis).await, ["reset"]);
+    standby.wait_for_recorder().await;
+    assert_eq!(breaks(&redis).await, ["reset"]);
 }

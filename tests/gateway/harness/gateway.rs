@@ -19,7 +19,7 @@ pub struct Builder {
     program: String,
     env: BTreeMap<String, String>,
     config: Option<String>,
-    outside: BTreeMap<&'static str, String>,
+    process_env: BTreeMap<&'static str, String>,
     open_files: Option<u64>,
 }
 
@@ -37,8 +37,8 @@ impl Builder {
     }
 
     /// Sets a variable of the environment that is no setting.
-    pub fn outside(mut self, key: &'static str, value: &str) -> Builder {
-        self.outside.insert(key, value.to_string());
+    pub fn process_env(mut self, key: &'static str, value: &str) -> Builder {
+        self.process_env.insert(key, value.to_string());
         self
     }
 
@@ -59,7 +59,7 @@ impl Builder {
         self.env("REDIS__URL", url)
     }
 
-    /// The command, with the settings in its environment and none from outside.
+    /// The command, with the settings in its environment and none from process_env.
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(&self.program);
         for (name, _) in std::env::vars_os() {
@@ -70,7 +70,7 @@ impl Builder {
         for (key, value) in &self.env {
             command.env(format!("SSE_GATEWAY__{key}"), value);
         }
-        command.envs(&self.outside).args(arguments).stdin(Stdio::null());
+        command.envs(&self.process_env).args(arguments).stdin(Stdio::null());
         process::die_with_parent(&mut command);
         if let Some(limit) = self.open_files {
             process::limit_open_files(&mut command, limit);
@@ -141,8 +141,8 @@ impl Gateway {
     /// Settings for a test: free ports, JSON log, a known secret, a short drain.
     pub fn builder(redis: &Redis) -> Builder {
         let program = PROGRAM.to_string();
-        let (env, outside) = (BTreeMap::new(), BTreeMap::new());
-        let builder = Builder { program, env, config: None, outside, open_files: None };
+        let (env, process_env) = (BTreeMap::new(), BTreeMap::new());
+        let builder = Builder { program, env, config: None, process_env, open_files: None };
         builder
             .env("SERVER__LISTEN", "127.0.0.1:0")
             .env("ADMIN__LISTEN", "127.0.0.1:0")
@@ -262,7 +262,7 @@ impl Gateway {
     }
 
     /// Waits until this instance is the recorder (a plain PUBLISH before that may be lost).
-    pub async fn recorder(&self) {
+    pub async fn wait_for_recorder(&self) {
         eventually("this gateway to be the recorder", || async {
             self.is_recorder().await.then_some(())
         })
@@ -321,7 +321,7 @@ impl Gateway {
     }
 
     /// Waits until the log has this text.
-    pub async fn log_says(&self, text: &str) {
+    pub async fn wait_for_log(&self, text: &str) {
         eventually(&format!("{text:?} in the log"), || {
             std::future::ready(self.log_contains(text).then_some(()))
         })

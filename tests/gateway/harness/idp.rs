@@ -20,7 +20,7 @@ struct Shared {
     /// Status, further header lines, body.
     answer: Mutex<(u16, String, String)>,
     requests: AtomicUsize,
-    held: watch::Sender<bool>,
+    paused: watch::Sender<bool>,
 }
 
 impl Idp {
@@ -28,7 +28,7 @@ impl Idp {
     pub fn down() -> Idp {
         let answer = Mutex::new((404, String::new(), String::new()));
         let shared =
-            Shared { answer, requests: AtomicUsize::new(0), held: watch::Sender::new(false) };
+            Shared { answer, requests: AtomicUsize::new(0), paused: watch::Sender::new(false) };
         Idp { port: free_port(), shared: Arc::new(shared), server: Mutex::new(None) }
     }
 
@@ -66,11 +66,11 @@ impl Idp {
 
     /// From now on it publishes these keys.
     pub fn publish(&self, keys: &[Value]) {
-        self.say(200, "", &json!({"keys": keys}).to_string());
+        self.respond(200, "", &json!({"keys": keys}).to_string());
     }
 
     /// From now on it answers so.
-    pub fn say(&self, status: u16, headers: &str, body: &str) {
+    pub fn respond(&self, status: u16, headers: &str, body: &str) {
         *self.shared.answer.lock().unwrap() = (status, headers.to_string(), body.to_string());
     }
 
@@ -80,13 +80,13 @@ impl Idp {
     }
 
     /// From now on requests are counted, but not answered.
-    pub fn hold(&self) {
-        self.shared.held.send_replace(true);
+    pub fn pause(&self) {
+        self.shared.paused.send_replace(true);
     }
 
-    /// Answers what was held.
-    pub fn release(&self) {
-        self.shared.held.send_replace(false);
+    /// Answers what was paused.
+    pub fn resume(&self) {
+        self.shared.paused.send_replace(false);
     }
 }
 
@@ -99,7 +99,7 @@ async fn answer(mut stream: TcpStream, shared: Arc<Shared>) {
         }
     }
     shared.requests.fetch_add(1, Ordering::SeqCst);
-    let _ = shared.held.subscribe().wait_for(|held| !held).await;
+    let _ = shared.paused.subscribe().wait_for(|paused| !paused).await;
     let (status, headers, body) = shared.answer.lock().unwrap().clone();
     let head = format!(
         "HTTP/1.1 {status} X\r\n{headers}Content-Length: {}\r\nConnection: close\r\n\r\n",

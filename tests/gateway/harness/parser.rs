@@ -137,21 +137,21 @@ mod tests {
     }
 
     #[test]
-    fn ends_of_lines_of_all_three_kinds_are_one_end_each() {
+    fn each_line_ending_ends_one_line() {
         let events = parse("data: a\rdata: b\r\ndata: c\n\ndata: d\r\rdata: e\r\n\r\n");
         let data: Vec<_> = events.iter().map(|e| e.data.as_str()).collect();
         assert_eq!(data, ["a\nb\nc", "d", "e"]);
     }
 
     #[test]
-    fn a_bom_is_dropped_once_and_an_unfinished_block_is_not_told() {
+    fn bom_is_removed_once_and_unfinished_block_dropped() {
         let events = parse("\u{feff}data: \u{feff}a\n\ndata: lost\n");
         assert_eq!(events.len(), 1);
         assert_eq!(events[0].data, "\u{feff}a");
     }
 
     #[test]
-    fn an_id_with_nul_is_ignored_and_an_empty_one_resets() {
+    fn id_with_nul_is_ignored_and_empty_resets() {
         let events = parse("id: 1\ndata: a\n\nid: 2\0\ndata: b\n\nid\ndata: c\n\n");
         let ids: Vec<_> = events.iter().map(|e| e.last_id.as_str()).collect();
         assert_eq!(ids, ["1", "1", ""]);
@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn a_block_without_data_is_no_event_but_its_id_and_retry_hold() {
+    fn block_without_data_keeps_its_id_and_retry() {
         let mut parser = Parser::default();
         let events = parser.feed(b":hi\nid: 7\nretry: 30\nevent: x\n\ndata\n\n");
         assert_eq!((events.len(), parser.retry), (1, Some(30)));

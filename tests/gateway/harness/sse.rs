@@ -141,7 +141,7 @@ impl Sse {
             panic!("status {}: {body}", self.status);
         }
         let first = self.event().await;
-        assert_eq!(first.event, "sse.connected", "{}", self.story());
+        assert_eq!(first.event, "sse.connected", "{}", self.dump());
         first
     }
 
@@ -188,7 +188,7 @@ impl Sse {
             let silent = tokio::time::timeout(left, self.read_more()).await.is_err();
             self.waited += started.elapsed();
             if silent {
-                panic!("nothing came for {guard:?}; {}", self.story());
+                panic!("nothing came for {guard:?}; {}", self.dump());
             }
         }
     }
@@ -197,7 +197,7 @@ impl Sse {
     pub async fn event(&mut self) -> Event {
         match self.next_event().await {
             Some(event) => event,
-            None => panic!("the stream ended; {}", self.story()),
+            None => panic!("the stream ended; {}", self.dump()),
         }
     }
 
@@ -251,13 +251,13 @@ impl Sse {
     }
 
     /// Status, headers and the last events taken: for messages of failed tests.
-    pub fn story(&self) -> String {
-        let mut story = format!("status {}, end {:?}, last events:", self.status, self.end);
+    pub fn dump(&self) -> String {
+        let mut text = format!("status {}, end {:?}, last events:", self.status, self.end);
         for line in &self.seen {
-            story.push_str("\n  ");
-            story.push_str(line);
+            text.push_str("\n  ");
+            text.push_str(line);
         }
-        story
+        text
     }
 
     fn note(&mut self, line: String) {
@@ -360,7 +360,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_chunked_stream_that_comes_byte_by_byte() {
+    async fn chunked_stream_byte_by_byte_is_decoded() {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}/x", listener.local_addr().unwrap());
         tokio::spawn(async move {
