@@ -1,4 +1,4 @@
-//! `POST /publish` and `POST /tickets`: for backends without access to Redis or a JWT library.
+//! `POST /publish` and `POST /tickets`, for backends without access to Redis or a JWT library.
 
 use crate::harness::keys::api_keys;
 use crate::harness::{Gateway, Redis, Sse, topic, user};
@@ -6,7 +6,6 @@ use crate::http::error;
 use reqwest::Response;
 use serde_json::{Value, json};
 
-/// POSTs a body with a key.
 async fn post(
     gateway: &Gateway,
     path: &str,
@@ -31,10 +30,11 @@ async fn publish_accepts_one_event_or_a_list() {
     let gateway =
         Gateway::builder(&redis).env("API_KEYS", &api_keys(&[("key", "publish")])).start().await;
     let mut sse = gateway.connect("1").await;
-    // Byte for byte: spaces, escapes, numbers and order as they were written.
+    // The payload must be delivered byte for byte.
     let payload = "{ \"b\" :\t1.50e+3, \"a\":\"\\u00e9\\/\", \"a\": 12345678901234567890123 }";
     let body = format!(
-        "{{\"channel\":\"user:1:events\",\"type\":\"t\",\"payload\":{payload},\"id\":\"k\",\"retry\":7000}}"
+        "{{\"channel\":\"user:1:events\",\"type\":\"t\",\"payload\":{payload},\
+         \"id\":\"k\",\"retry\":7000}}"
     );
     let answer = json_of(post(&gateway, "/publish", Some("key"), body.clone()).await).await;
     let event = sse.app_event().await;
@@ -43,7 +43,7 @@ async fn publish_accepts_one_event_or_a_list() {
         (event.event.as_str(), event.data.as_str(), event.retry),
         ("t", payload, Some(7000))
     );
-    // With the same key a second time: the same place, no second event.
+    // A repeated idempotency key returns the first event's id and publishes nothing.
     let again = json_of(post(&gateway, "/publish", Some("key"), body).await).await;
     assert_eq!(again, answer);
     let list = json!([
@@ -67,7 +67,7 @@ async fn publish_accepts_one_event_or_a_list() {
     );
     assert_eq!((second.event.as_str(), second.data.as_str()), ("t", "null"));
     assert_eq!(json_of(post(&gateway, "/publish", Some("key"), "[]").await).await, json!([]));
-    // What was published is in the log: it can be replayed.
+    // Published events are in the log and can be replayed.
     let mut back = gateway.resume("1", first.id.as_deref().unwrap()).await;
     assert_eq!(back.app_event().await.id, second.id);
     assert!(gateway.metric("sse_published_total", &[]).await >= 3.0);
@@ -97,7 +97,7 @@ async fn publish_rejects_invalid_requests_with_a_code() {
             (Some(if path == "/publish" { "other" } else { "key" }), 403, "scope-missing"),
         ] {
             let received = error(post(&gateway, path, key, good).await).await;
-            // A header with nothing behind `Bearer ` may count as none.
+            // `Bearer ` without a value may count as a missing header.
             let same = received.0 == status && (received.1 == code || key == Some(""));
             assert!(same, "{path} {key:?}: {received:?}");
         }
@@ -163,7 +163,7 @@ async fn body_over_the_limit_gets_413() {
     let body = " ".repeat(65 << 10);
     assert_eq!(error(post(&gateway, "/publish", Some("key"), body.clone()).await).await.0, 413);
     assert_eq!(error(post(&gateway, "/tickets", Some("minter"), body.clone()).await).await.0, 413);
-    // Who has no key learns nothing of limits.
+    // Clients without a valid key learn nothing about limits.
     assert_eq!(error(post(&gateway, "/publish", Some("nobody's"), body).await).await.0, 401);
 }
 
@@ -231,14 +231,14 @@ async fn redis_timeout_reports_whether_events_may_be_published() {
         assert_eq!(answer["error"], "redis-away");
         answer["message"].as_str().unwrap().to_owned()
     };
-    // Redis takes the command and answers later than anybody waits.
+    // Redis receives the command, but replies after the timeout.
     redis.command::<()>(&["CLIENT", "PAUSE", "600000", "WRITE"]).await;
     for body in [one.clone(), json!([one, one])] {
         let message = received(body).await;
         assert!(message.contains("may have been published"), "{message}");
     }
     redis.command::<()>(&["CLIENT", "UNPAUSE"]).await;
-    // Where no command could be sent, nothing was.
+    // If no command could be sent, nothing was published.
     redis.stop();
     for body in [one.clone(), json!([one, one])] {
         let message = received(body).await;
@@ -278,7 +278,7 @@ async fn malformed_member_rejects_its_event_and_no_other() {
             assert_eq!(sse.app_event().await.id.as_deref(), answer[n]["id"].as_str(), "{answer}");
         }
     }
-    // What is null is absent.
+    // `null` counts as absent.
     let nulls =
         json!({"channel": user("1"), "type": null, "payload": null, "id": null, "retry": null});
     let answer = json_of(post(&gateway, "/publish", Some("key"), nulls.to_string()).await).await;

@@ -1,8 +1,9 @@
-//! A changed server: whoever restores, replaces or restarts Redis breaks the order, and every client behind that is told.
+//! Breaks in the history: after Redis was restored, replaced or wiped, clients with an older cursor
+//! get `sse.gap`.
 
 use crate::harness::{Gateway, Id, Redis, Sse, user};
 
-/// A Redis that was put back to an older file while two streams were open: what was published, and the streams.
+/// A Redis that was restored from an older snapshot while a stream was open.
 struct Restored {
     redis: Redis,
     gateway: Gateway,
@@ -72,7 +73,8 @@ async fn wipe_between_events_reports_reset_and_loses_none() {
     let mut stream = gateway.connect("1").await;
     let mut last = Id::of(stream.last_id());
     for _ in 0..3 {
-        // In one step, so that most of it is done in one millisecond, and twice, so that the second wipe meets the ids of the first.
+        // In one transaction, so that most of it happens within one millisecond. The second wipe
+        // meets the ids of the first epoch.
         let mut step = redis::pipe();
         step.atomic();
         let steps = ["before", "before", "before", "wipe", "between", "wipe", "after"];

@@ -1,4 +1,4 @@
-//! The commands `ticket`, `publish` and `tail` do what they say.
+//! The commands `ticket`, `publish` and `tail`.
 
 use crate::config::{GOOD, command, run};
 use crate::harness::process::free_port;
@@ -31,7 +31,7 @@ async fn ticket_and_publish_work_and_reject_bad_arguments() {
         ("kind", payload, Some(6000))
     );
     assert_eq!(event.id.as_deref(), Some(ran.out.trim_end()));
-    // What cannot be is refused, with a word about it.
+    // Invalid arguments are rejected with an explanation.
     for arguments in
         [&["publish", "nowhere", "kind", "1"], &["publish", "broadcast:t", "sse.x", "1"]]
     {
@@ -64,7 +64,7 @@ async fn ticket_and_publish_work_and_reject_bad_arguments() {
     assert!(away.code == Some(1) && !away.err.contains("hush"), "{}", away.err);
 }
 
-/// `tail` and the lines it has printed so far.
+/// A `tail` process and the lines it has printed so far.
 struct Tail {
     child: Child,
     lines: Arc<Mutex<Vec<String>>>,
@@ -86,7 +86,7 @@ impl Tail {
         Tail { child, lines }
     }
 
-    /// The data of the events of this name so far.
+    /// The data of all events of this name so far.
     fn data(&self, name: &str) -> Vec<String> {
         let lines = self.lines.lock().unwrap();
         let of = |line: &String| {
@@ -119,7 +119,8 @@ async fn tail_follows_to_the_next_gateway_without_loss() {
     let builder =
         Gateway::durable_only(&redis).env("SERVER__LISTEN", &address).env("SERVER__RETRY", "100ms");
     let old = builder.start().await;
-    // In front of both, as a load balancer: closed while none of them is ready.
+    // A load balancer in front of both gateways. It is closed while neither is ready, because
+    // `tail` would wait 10 to 30 s after `sse.busy`.
     let front = Proxy::start(&address).await;
     let jwt = crate::harness::ticket("1").jwt();
     let tail = Tail::start(&["--url", &format!("http://{}/", front.address()), "--ticket", &jwt]);
@@ -143,7 +144,6 @@ async fn tail_follows_to_the_next_gateway_without_loss() {
     front.up();
     publish(4).await;
     let sent = publish(5).await;
-    // (A tail that is told `sse.busy` would come back after 10 to 30 s: hence the front.)
     tail.wait_for("n", "5").await;
     assert_eq!(tail.data("n"), sent, "all of them, in order, once");
     assert_eq!(tail.data("sse.gap"), Vec::<String>::new());

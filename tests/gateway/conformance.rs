@@ -1,5 +1,5 @@
-//! HTTP/1.1 as RFC 9112 and RFC 9110 have it: raw requests and what they must get. No suite for
-//! this can be installed by a package's name; docs/reference/http.md explains deviations.
+//! Conformance with RFC 9112 and RFC 9110 (HTTP/1.1): raw requests and the responses they require.
+//! No test suite for this is available as a package. docs/reference/http.md explains deviations.
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -7,7 +7,7 @@ use tokio::net::TcpStream;
 use crate::harness::keys::api_keys;
 use crate::harness::{GUARD, Gateway, Redis, eventually, user};
 
-/// A response as it came.
+/// A response as received.
 #[derive(Debug)]
 struct Response {
     status: u16,
@@ -38,7 +38,7 @@ impl Client {
         Client { socket, seen: Vec::new() }
     }
 
-    /// The next response; None: the end of the connection.
+    /// The next response, or `None` at the end of the connection.
     async fn next(&mut self, to_head: bool) -> Option<Response> {
         let reading = async {
             loop {
@@ -68,7 +68,7 @@ impl Client {
     }
 }
 
-/// Checks a refusal: its form, and the end of the connection.
+/// Checks that a request gets a well-formed error response, and that the connection is then closed.
 async fn assert_rejected(gateway: &Gateway, section: &str, request: &str, status: u16) {
     let follows = "GET /nothing HTTP/1.1\r\nHost: x\r\n\r\n";
     let mut client = Client::send(gateway, &format!("{request}{follows}")).await;
@@ -79,7 +79,7 @@ async fn assert_rejected(gateway: &Gateway, section: &str, request: &str, status
     assert_eq!(response.header("content-type"), Some("application/json"), "{what}");
     let error: serde_json::Value = serde_json::from_str(&response.body).expect("JSON");
     assert!(error["error"].is_string() && error["message"].is_string(), "{what}");
-    // What follows a request that was not understood is not taken for a request.
+    // Bytes after a malformed request must not be interpreted as a request.
     assert!(client.next(false).await.is_none(), "{what}");
 }
 
@@ -94,7 +94,7 @@ async fn malformed_requests_are_rejected_and_close_the_connection() {
     let redis = Redis::start().await;
     let gateway = Gateway::durable_only(&redis).start().await;
     let heads: &[(&str, &str, u16)] = &[
-        // Section of RFC 9112, or of RFC 9110 with its number before it.
+        // Section of RFC 9112, or of RFC 9110 if prefixed with its number.
         ("2.2 bare LF", "GET / HTTP/1.1\nHost: x\n\n", 400),
         ("2.2 bare LF", "GET / HTTP/1.1\r\nHost: x\r\n\n", 400),
         ("2.2 bare LF", "GET / HTTP/1.1\r\nHost: x\nA: b\r\n\r\n", 400),
@@ -139,7 +139,7 @@ async fn malformed_requests_are_rejected_and_close_the_connection() {
     for (section, request, status) in heads {
         assert_rejected(&gateway, section, request, *status).await;
     }
-    // RFC 9112 section 3.2: on every path.
+    // RFC 9112 section 3.2 applies on every path.
     for path in ["/events", "/events/poll", "/publish", "/tickets", "/nothing"] {
         for host in
             ["", "Host: x\r\nHost: x\r\n", "Host: x\r\nHOST: y\r\n", "Host: \r\n", "Host: a b\r\n"]
@@ -214,7 +214,8 @@ async fn malformed_chunked_bodies_are_rejected() {
         "\r\n\r\n",
     ];
     let head = format!(
-        "POST /publish HTTP/1.1\r\n{HOST}Authorization: Bearer key\r\nTransfer-Encoding: chunked\r\n\r\n"
+        "POST /publish HTTP/1.1\r\n{HOST}Authorization: Bearer key\r\n\
+         Transfer-Encoding: chunked\r\n\r\n"
     );
     for body in bodies {
         assert_rejected(&gateway, "7.1 chunks", &format!("{head}{body}"), 400).await;
@@ -296,7 +297,7 @@ async fn well_formed_requests_get_responses_in_order() {
             405,
         ),
     ];
-    // Each alone, and all at once on one connection.
+    // Each request alone, and all of them pipelined on one connection.
     let all = cases.iter().map(|(_, request, _)| request.as_str()).collect::<String>();
     let mut pipelined = Client::send(&gateway, &all).await;
     for (section, request, status) in &cases {
@@ -309,20 +310,20 @@ async fn well_formed_requests_get_responses_in_order() {
             assert_eq!(response.closes(), section.starts_with("9.6"), "{what}");
             assert!(response.header("date").is_some(), "{what}");
             assert!(!response.head.contains("transfer-encoding"), "{what}");
-            // RFC 9110 section 8.6 forbids it with 204, and wants that of GET with HEAD.
+            // RFC 9110 section 8.6 forbids `content-length` with 204; HEAD has that of GET.
             assert_eq!(response.header("content-length").is_none(), *status == 204, "{what}");
             assert_eq!(response.header("allow").is_some(), matches!(status, 204 | 405), "{what}");
         }
     }
     assert!(pipelined.next(false).await.is_none(), "closed, as its client wished");
-    // HTTP/1.0: its connection ends with the response.
+    // HTTP/1.0 connections end with the response.
     for host in ["", HOST, "Connection: keep-alive\r\n"] {
         let mut old = Client::send(&gateway, &format!("GET /publish HTTP/1.0\r\n{host}\r\n")).await;
         let response = old.next(false).await.expect("a response");
         assert!(response.status == 405 && response.closes(), "{response:?}");
         assert!(old.next(false).await.is_none());
     }
-    // A connection that is kept can be used later.
+    // Kept-alive connections can be reused.
     let mut kept = Client::send(&gateway, &cases[0].1).await;
     for _ in 0..3 {
         assert_eq!(kept.next(false).await.expect("a response").status, 405);
@@ -344,7 +345,7 @@ async fn malformed_request_flood_does_not_fill_the_log() {
     assert_eq!(counted, FLOOD as f64);
     let lines = || gateway.log_text().lines().filter(|l| l.contains("malformed")).count();
     eventually("one line", || std::future::ready((lines() > 0).then_some(()))).await;
-    // One at first and one in each 10 s, however long a busy machine takes.
+    // One line at first and one every 10 s; a busy machine may take a while.
     assert!(lines() <= 20, "{} lines", lines());
     for level in ["ERROR", "WARN"] {
         assert!(!gateway.log_contains(&format!("\"level\":\"{level}\"")), "{}", gateway.log_text());

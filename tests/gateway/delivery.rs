@@ -1,4 +1,4 @@
-//! What is published arrives: named, with its id, in order, at those who may see it, once.
+//! Published events arrive once, in order, with name and id, at authorized clients only.
 
 use crate::harness::{Gateway, Id, Redis, Sse, eventually, ticket, topic, user};
 use serde_json::json;
@@ -126,7 +126,7 @@ async fn events_of_other_users_never_arrive() {
     redis.durable(&topic("end"), "end", "").await.unwrap();
     for (name, sse) in users.iter().zip(&mut streams) {
         let mut received: Vec<(String, String)> = Vec::new();
-        // The plain ones take the way over the recorder and may come behind the end mark.
+        // Plain publishes pass through the recorder and may arrive after the end mark.
         while received.len() < 3 {
             let event = sse.app_event().await;
             received.push((event.event, event.data));
@@ -204,7 +204,7 @@ async fn second_event_with_the_same_key_is_dropped() {
     publisher.durable(&me, "a", "1", &key).await.unwrap();
     let again = publisher.durable(&me, "a", "2", &key).await;
     again.expect("a repeated publish is no error");
-    // The same key on another channel is another key; the envelope's id is the same as KEY.
+    // Keys are per channel. The envelope's `id` is equivalent to KEY.
     publisher.durable(&topic("t"), "a", "3", &key).await.unwrap();
     let envelope = |n: u32, id: &str| json!({"type": "a", "payload": n, "id": id}).to_string();
     publisher.plain(&me, envelope(4, key[1])).await;
@@ -216,7 +216,7 @@ async fn second_event_with_the_same_key_is_dropped() {
         received.push(sse.app_event().await.data);
     }
     assert_eq!(received, ["1", "3", "5", "7"]);
-    // The window over, the key is free again.
+    // After the window, the key can be used again.
     let name = format!("sse:dedupe:{me} {}", key[1]);
     eventually("the end of the window", || async {
         (redis.command::<i64>(&["EXISTS", &name]).await == 0).then_some(())
@@ -252,7 +252,7 @@ async fn topics_are_filtered_by_ticket_and_by_query() {
     for name in ["orders.eu", "orders", "news.cz", "news.", "news", "Orders"] {
         redis.durable(&topic(name), "t", name).await.unwrap();
     }
-    // Topics say nothing about a user's own channel.
+    // Topics do not affect the user's own channel.
     redis.durable(&user("1"), "end", "").await.unwrap();
     redis.durable(&user("2"), "end", "").await.unwrap();
     for (sse, expected) in &mut streams {

@@ -1,4 +1,4 @@
-//! Instances come and go: a drain, an age, a vanished client. Nobody loses an event by it.
+//! Streams that end (drain, maximum age, vanished clients), without losing events.
 
 use crate::harness::sse::{End, Request};
 use crate::harness::{
@@ -25,7 +25,7 @@ async fn drain_ends_streams_evenly_with_a_final_frame() {
     let (status, body) = gateway.admin_get("/readyz").await;
     assert_eq!(status, 503);
     assert!(body.contains("draining"), "{body}");
-    // Still serving: a new stream is let in, and all of them get what is published.
+    // During the delay the gateway still serves: new streams are admitted and events delivered.
     let late = gateway.connect("late").await;
     assert_eq!(gateway.metric("sse_connections", &[]).await, 25.0);
     assert_eq!(gateway.metric("sse_connections_closed_total", &[]).await, 0.0);
@@ -46,7 +46,7 @@ async fn drain_ends_streams_evenly_with_a_final_frame() {
     let mut retries = std::collections::BTreeSet::new();
     while let Some((at, mut rest, mut sse)) = ended.recv().await {
         if ends.is_empty() {
-            // In the window nobody new is let in, and is told so in a way that a browser understands.
+            // During the window new clients get `sse.busy`, which browsers retry.
             let mut busy = Sse::connect(&gateway.events_url(&ticket("new"), ""), &[]).await;
             let frames = busy.event().await;
             assert_eq!((busy.status, frames.event.as_str()), (200, "sse.busy"));
@@ -70,7 +70,7 @@ async fn drain_ends_streams_evenly_with_a_final_frame() {
     }
     assert_eq!(ends.len(), 25);
     assert!(retries.len() > 5, "no jitter: {retries:?}");
-    // Evenly: neither at once, nor all at one end.
+    // Evenly spread over the window.
     ends.sort();
     let span = *ends.last().unwrap() - ends[0];
     let pause = ends.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap();
@@ -84,7 +84,7 @@ async fn drain_ends_streams_evenly_with_a_final_frame() {
 async fn idle_connection_does_not_delay_the_drain() {
     let redis = Redis::start().await;
     let gateway = Gateway::start(&redis).await;
-    // Kept alive by reqwest after a poll, and one that never says anything.
+    // One connection kept alive by reqwest after a poll, and one that never sends anything.
     let url = gateway.url(&format!("/events/poll?ticket={}", ticket("1").jwt()));
     assert_eq!(gateway.http().get(&url).send().await.unwrap().status(), 200);
     let _silent = tokio::net::TcpStream::connect(gateway.public).await.unwrap();
@@ -99,7 +99,7 @@ async fn idle_connection_does_not_delay_the_drain() {
 async fn kept_alive_connection_is_closed_while_draining() {
     let redis = Redis::start().await;
     let gateway = Gateway::builder(&redis).env("DRAIN__WINDOW", "1h").start().await;
-    // Streams keep the instance alive for the window.
+    // Open streams keep the instance alive during the window.
     let mut streams = Vec::new();
     for n in 0..20 {
         streams.push(gateway.connect(&n.to_string()).await);
@@ -201,7 +201,7 @@ async fn http2_connection_ends_with_its_last_stream() {
     let redis = Redis::start().await;
     let gateway = Gateway::builder(&redis).env("SERVER__MAX_CONNECTION_AGE", "8s").start().await;
     let connections = || process::connections(gateway.public.port());
-    // It would keep its connections for ever, and answers pings.
+    // This client keeps connections indefinitely and answers pings.
     let client =
         reqwest::Client::builder().http2_prior_knowledge().pool_idle_timeout(None).build().unwrap();
     let mut streams = Vec::new();
@@ -259,7 +259,7 @@ async fn stream_at_maximum_age_ends_and_resumes_losslessly() {
     assert!(aged >= 4.0, "{aged}");
 }
 
-/// A bare socket on which `sse.connected` has come.
+/// A raw socket that has received `sse.connected`.
 async fn raw_stream(gateway: &Gateway, name: &str) -> tokio::net::TcpStream {
     let mut socket = tokio::net::TcpStream::connect(gateway.public).await.unwrap();
     let path = format!("/events?ticket={}&lastEventId={}", ticket(name).jwt(), encode(""));
@@ -283,7 +283,7 @@ async fn vanished_http1_clients_are_noticed_without_a_heartbeat() {
             (gateway.metric("sse_connections", &[]).await == 0.0).then_some(())
         })
     };
-    // Closed in order.
+    // Closed normally.
     let sockets = [raw_stream(&gateway, "1").await, raw_stream(&gateway, "2").await];
     assert_eq!(gateway.metric("sse_connections", &[]).await, 2.0);
     drop(sockets);
@@ -293,7 +293,7 @@ async fn vanished_http1_clients_are_noticed_without_a_heartbeat() {
     socket.set_zero_linger().unwrap();
     drop(socket);
     none().await;
-    // Half-closed: a client that will send nothing more is taken for gone.
+    // Half-closed: a client that will not send anything again counts as gone.
     let mut socket = raw_stream(&gateway, "1").await;
     socket.shutdown().await.unwrap();
     none().await;
@@ -320,7 +320,7 @@ async fn vanished_http2_clients_are_noticed_at_next_frame() {
     })
     .await;
     assert!(kept.chunk().await.unwrap().is_some(), "the other stream lives");
-    // And the whole connection.
+    // Then the whole connection.
     drop((kept, client));
     eventually("no connection", || async {
         (gateway.metric("sse_connections", &[]).await == 0.0).then_some(())

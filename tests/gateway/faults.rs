@@ -1,4 +1,4 @@
-//! A fault of Redis is no fault of the client: streams stay open, and what was published follows.
+//! Redis failures: streams stay open, and events published meanwhile are delivered afterwards.
 
 use crate::harness::gateway::Builder;
 use crate::harness::{
@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::task::JoinHandle;
 
-/// A client that reads until the event `end`, and what it got.
+/// A client that collects events until `end`.
 struct Reader(JoinHandle<(Id, Vec<Event>)>);
 
 impl Reader {
@@ -23,7 +23,7 @@ impl Reader {
         }))
     }
 
-    /// Checks that the stream held and everything came once, without any gap.
+    /// Checks that the stream survived and received every event once, without a gap.
     async fn check(self, name: &str, published: &[Published], end: &str) {
         let (start, mut received) = self.0.await.unwrap();
         assert_eq!(received.pop().unwrap().id.as_deref(), Some(end));
@@ -39,17 +39,18 @@ fn channels() -> Vec<String> {
     vec![user("a"), user("b"), topic("t"), topic("u")]
 }
 
-/// A gateway with a history that holds the whole test.
+/// A gateway whose history is long enough for a whole test.
 fn durable_only(redis: &Redis) -> Builder {
     Gateway::durable_only(redis).env("HISTORY__MAX_LEN", "100000").env("SERVER__HEARTBEAT", "500ms")
 }
 
-/// The same behind a proxy to Redis.
+/// A gateway that reaches Redis through `proxy`.
 async fn gateway_behind(proxy: &Proxy, redis: &Redis) -> Gateway {
     durable_only(redis).redis_url(&proxy.redis_url()).start().await
 }
 
-/// Runs `fault` while events are published and two clients read; then all must have come.
+/// Runs `fault` while events are published and two clients read. Checks that no stream ended and no
+/// event was lost.
 async fn assert_lossless_under_load<F: Future<Output = ()>>(
     redis: &Redis,
     gateway: &Gateway,
@@ -168,7 +169,7 @@ async fn heartbeats_without_redis_repeat_the_last_watermark() {
     let mut sse = gateway.connect("a").await;
     proxy.down();
     gateway.not_ready().await;
-    // Published while no instance hears it: its id is past every idle id told meanwhile.
+    // No instance receives this event now, so its id must be after every heartbeat id until then.
     let id = redis.durable(&user("a"), "missed", "").await.unwrap();
     for _ in 0..4 {
         let beat = sse.next_of("sse.heartbeat").await;
@@ -178,7 +179,7 @@ async fn heartbeats_without_redis_repeat_the_last_watermark() {
     assert_eq!(sse.app_event().await.id, Some(id));
 }
 
-/// Publishes durably whatever Redis does; gives what was confirmed.
+/// Publishes durably and retries on errors. Returns the confirmed events.
 fn persistent_publisher(redis: Arc<Redis>, stop: Arc<AtomicBool>) -> JoinHandle<Vec<Published>> {
     tokio::spawn(async move {
         let (mut published, mut n) = (Vec::new(), 0);
@@ -217,7 +218,7 @@ async fn redis_restarted_empty_reports_reset_without_ending_streams() {
     tokio::join!(one.not_ready(), two.not_ready());
     redis.start_again().await;
     tokio::join!(one.ready(), two.ready());
-    // A sign of life through the new epoch, then some more load.
+    // Publishing must work in the new epoch before more load follows.
     eventually("publishing again", || async {
         redis.durable(&topic("v"), "load", "again").await.ok()
     })
@@ -236,9 +237,10 @@ async fn redis_restarted_empty_reports_reset_without_ending_streams() {
         let restart = received[gap].own_id();
         let mine = user(name);
         let due = |channel: &str| channel == mine || channel.starts_with("broadcast:");
-        // Behind the gap: everything, once.
+        // After the gap: everything, once.
         assert_received(&published, &received[gap..], due, restart, Id::of(&end));
-        // Before it: in order, once, nothing invented (the last ones may be what the gap is about).
+        // Before it: in order, once, nothing unexpected. The last events may be lost; the gap
+        // covers them.
         let before: Vec<Event> = received[..gap].to_vec();
         if let Some(last) = before.iter().rfind(|e| !e.is_system()) {
             let last = last.own_id();
@@ -267,7 +269,7 @@ async fn gateway_started_without_redis_is_busy_then_serves() {
         assert!((10_000..=30_000).contains(&retry), "{retry}");
         assert_eq!(sse.next_event().await, None, "it is closed");
     }
-    // What can never work is refused at once all the same.
+    // Tickets that can never be valid are still rejected immediately.
     let bad = ticket("1").secret("another-secret-of-at-least-32-bytes-x");
     let mut sse = Sse::connect(&gateway.events_url(&bad, ""), &[]).await;
     let body = sse.body().await;
@@ -364,7 +366,7 @@ async fn recorder_cut_off_reports_at_most_unrecorded_gaps() {
     received.pop();
     let gaps = received.iter().filter(|e| e.event == "sse.gap");
     assert!(gaps.into_iter().all(|gap| gap.json()["reason"] == "unrecorded"));
-    // What came before a cut was recorded before it or is told: here it is there, once, in order.
+    // Plain publishes must arrive at most once and in order.
     let plain = received.iter().filter(|e| e.event == "message");
     let plain: Vec<&str> = plain.map(|e| e.data.as_str()).collect();
     assert!(plain.is_sorted() && plain.windows(2).all(|pair| pair[0] != pair[1]), "{plain:?}");

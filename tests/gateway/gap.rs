@@ -1,9 +1,9 @@
-//! A client is told when something may be missing (`sse.gap`), and only then.
+//! Clients get `sse.gap` if events may be missing, and only then.
 
 use crate::harness::load::publish_batch;
 use crate::harness::{Event, Gateway, Id, Published, Redis, Sse, eventually, now_ms, topic, user};
 
-/// Checks a gap's fields and gives it back.
+/// Checks the fields of a gap and returns it.
 fn assert_gap(gap: Event, reason: &str, from: &str) -> Event {
     let data = gap.json();
     assert_eq!(gap.event, "sse.gap");
@@ -15,12 +15,12 @@ fn assert_gap(gap: Event, reason: &str, from: &str) -> Event {
     gap
 }
 
-/// The names in a gap's `channels`.
+/// The `channels` of a gap.
 fn channels(gap: &Event) -> Vec<String> {
     serde_json::from_value(gap.json()["channels"].clone()).unwrap()
 }
 
-/// A gateway that keeps about ten events a channel, and 350 events on user 1's.
+/// A gateway that keeps about ten events per channel, after 350 events on user 1's channel.
 async fn trimmed_log() -> (Redis, Gateway, Vec<Published>) {
     let redis = Redis::start().await;
     let builder = Gateway::durable_only(&redis).env("HISTORY__MAX_LEN", "10");
@@ -31,7 +31,7 @@ async fn trimmed_log() -> (Redis, Gateway, Vec<Published>) {
     (redis, gateway, published)
 }
 
-/// Reads the rest of what was published and checks that it is exactly what is due.
+/// Checks that exactly these events arrive next.
 async fn assert_published(sse: &mut Sse, due: &[Published]) {
     for expected in due {
         let event = sse.app_event().await;
@@ -46,11 +46,11 @@ async fn trimmed_log_reports_gap_and_replays_the_rest() {
     let left = redis.log_ids(&user("1")).await;
     let kept = published.len() - left.len();
     assert!(kept > 10 && left.len() >= 10, "{} left", left.len());
-    // The last trimmed event has been seen: nothing is missing.
+    // The client has received the last trimmed event: nothing is missing.
     let seen = published[kept - 1].id.to_string();
     let mut sse = gateway.resume("1", &seen).await;
     assert_published(&mut sse, &published[kept..]).await;
-    // It has not been seen, or none of them all: told once, and what is left follows.
+    // It has not received it, or none at all: one gap, then the remaining events.
     for cursor in [published[kept - 2].id, published[0].id] {
         let cursor = cursor.to_string();
         let mut sse = gateway.resume("1", &cursor).await;
@@ -58,7 +58,7 @@ async fn trimmed_log_reports_gap_and_replays_the_rest() {
         assert_eq!(channels(&gap), [user("1")]);
         assert_eq!(gap.last_id, cursor, "the browser keeps its cursor");
         assert_published(&mut sse, &published[kept..]).await;
-        // Live goes on behind it (and is behind it in the next turn's replay).
+        // Live events follow (and are part of the next iteration's replay).
         let mut publisher = redis.publisher().await;
         publish_batch(&mut publisher, &[user("1")], 1, &mut published).await;
         assert_published(&mut sse, &published[published.len() - 1..]).await;
@@ -71,17 +71,17 @@ async fn trimmed_log_reports_gap_and_replays_the_rest() {
 #[tokio::test]
 async fn gap_names_only_the_trimmed_channel() {
     let (redis, gateway, _) = trimmed_log().await;
-    // A broadcast's log is trimmed, the user's is not (from here on).
+    // From here on, the topic's log is trimmed and the user's log is not.
     let quiet = redis.durable(&user("1"), "a", "").await.unwrap();
     let mut publisher = redis.publisher().await;
     let mut published = Vec::new();
     publish_batch(&mut publisher, &[topic("t")], 350, &mut published).await;
     let mine = redis.durable(&user("1"), "mine", "").await.unwrap();
-    // The instance that was there still has all in memory; nothing is missing.
+    // The running instance still has everything in its replay cache.
     let mut sse = gateway.resume("1", &quiet).await;
     assert_published(&mut sse, &published).await;
     assert_eq!(sse.app_event().await.id.as_ref(), Some(&mine));
-    // Another one has the logs only.
+    // A new instance has only the logs.
     let gateway = Gateway::durable_only(&redis).start().await;
     let mut sse = gateway.resume("1", &quiet).await;
     let gap = assert_gap(sse.app_event().await, "trimmed", &quiet);
@@ -89,7 +89,7 @@ async fn gap_names_only_the_trimmed_channel() {
     let rest = sse.until(|event| event.event == "mine").await;
     assert_eq!(rest.last().unwrap().id, Some(mine.clone()));
     assert_eq!(rest[rest.len() - 2].own_id(), published[349].id);
-    // Who may not see the topic loses nothing with it.
+    // Clients that may not see the topic miss nothing.
     let query = format!("&lastEventId={quiet}");
     let ticket = crate::harness::ticket("1").topics(&["other"]);
     let mut sse = gateway.connect_with(&ticket, &query).await;
@@ -111,13 +111,13 @@ async fn log_emptied_by_an_operator_reports_trimmed() {
         let id = redis.durable(&user("2"), "no", "").await.unwrap();
         assert!(Id::of(&id) > Id::of(&last));
     }
-    // Who has seen the last one misses nothing, also with a new event behind it.
+    // Clients that received the last event miss nothing, also after a new event.
     let mut caught_up = gateway.resume("1", &last).await;
     let id = redis.durable(&user("1"), "a", "3").await.unwrap();
     assert_eq!(caught_up.app_event().await.id, Some(id.clone()));
     let mut again = gateway.resume("1", &last).await;
     assert_eq!(again.app_event().await.id, Some(id.clone()));
-    // Who has not is told, and gets what is there.
+    // Clients that did not receive it get a gap and the remaining events.
     let mut behind = gateway.resume("1", &first).await;
     assert_gap(behind.app_event().await, "trimmed", &first);
     assert_eq!(behind.app_event().await.id, Some(id));
@@ -130,7 +130,7 @@ async fn expired_log_reports_expired_gap() {
     let gateway = builder.start().await;
     let cursor = redis.durable(&user("1"), "a", "1").await.unwrap();
     redis.durable(&user("1"), "a", "2").await.unwrap();
-    // Young enough: the log is there.
+    // Within the retention the log exists.
     let mut sse = gateway.resume("1", &cursor).await;
     assert_eq!(sse.app_event().await.data, "2");
     drop(sse);
@@ -141,13 +141,13 @@ async fn expired_log_reports_expired_gap() {
     assert!(named.contains(&user("1")), "{named:?}");
     let id = redis.durable(&user("1"), "a", "3").await.unwrap();
     assert_eq!(sse.app_event().await.id, Some(id.clone()));
-    // The new log does not go back to the cursor either; what is left follows.
+    // The new log does not reach back to the cursor either; its events follow.
     let mut sse = gateway.resume("1", &cursor).await;
     assert_gap(sse.app_event().await, "expired", &cursor);
     assert_eq!(sse.app_event().await.id, Some(id));
 }
 
-/// Waits until a channel's log has expired (and with it every cursor up to its last event).
+/// Waits until the log of a channel has expired, and with it every cursor up to its last event.
 async fn wait_until_expired(redis: &Redis, channel: &str) {
     let key = format!("sse:log:{channel}");
     eventually("the log to expire", || async {
@@ -165,13 +165,13 @@ async fn raised_retention_still_reports_earlier_expiry() {
     redis.durable(&user("1"), "a", "1").await.unwrap();
     wait_until_expired(&redis, &user("1")).await;
     drop(gateway);
-    // Twice: a second raise forgets nothing of the first.
+    // Twice: a second increase must not hide the first.
     for retention in ["1h", "24h"] {
         let gateway = builder.clone().env("HISTORY__RETENTION", retention).start().await;
         let mut sse = gateway.resume("1", &cursor).await;
         let gap = assert_gap(sse.app_event().await, "expired", &cursor);
         assert!(channels(&gap).contains(&user("1")), "{gap}");
-        // Who comes since then is told nothing.
+        // Later cursors get no gap.
         let first = redis.durable(&user("2"), "a", "1").await.unwrap();
         let next = redis.durable(&user("1"), "a", "2").await.unwrap();
         let mut sse = gateway.resume("1", &first).await;
@@ -185,12 +185,12 @@ async fn log_older_than_retention_replays_without_gap() {
     let redis = Redis::start().await;
     let builder = Gateway::durable_only(&redis).env("HISTORY__RETENTION", "3s");
     let gateway = builder.start().await;
-    // No broadcasts, so that only the user's log is asked.
+    // Without topics, so that only the user's log is read.
     let ticket = || crate::harness::ticket("1").topics(&[]);
     let mut sse = gateway.connect_with(&ticket(), "").await;
     let cursor = redis.durable(&user("1"), "a", "0").await.unwrap();
     let mut last = cursor.clone();
-    // Events renew the expiry: the log is older than the retention, and whole.
+    // Events renew the expiry, so the log is complete although older than the retention.
     while Id::of(&last).0 < Id::of(&cursor).0 + 4500 {
         last = redis.durable(&user("1"), "a", "n").await.unwrap();
         sse.until(|event| event.id.as_ref() == Some(&last)).await;
@@ -247,7 +247,7 @@ async fn malformed_last_event_id_reports_gap_and_restarts() {
         assert!(gap.own_id() < Id::of(&id));
         assert_eq!(sse.app_event().await.id, Some(id.clone()));
         drop(sse);
-        // The restart point is a good cursor.
+        // The gap's id is a valid cursor.
         let mut sse = gateway.resume("1", &gap.own_id().to_string()).await;
         assert_eq!(sse.app_event().await.id, Some(id));
     }
@@ -286,13 +286,13 @@ async fn wiped_redis_reports_reset_live_and_on_resume() {
         assert!(restart > Id::of(&away), "the clock never goes back");
         restarts.push(restart);
     }
-    // Durable publishes go on, and on the same streams.
+    // Durable publishes continue on the same streams.
     let id = redis.durable(&user("1"), "b", "2").await.unwrap();
     for (sse, restart) in streams.iter_mut().zip(restarts) {
         assert!(Id::of(&id) > restart);
         assert_eq!(sse.app_event().await.id.as_ref(), Some(&id), "{}", sse.dump());
     }
-    // A client that was away meanwhile: told once, then from now on.
+    // Clients that were away get one gap, then live events.
     for gateway in [&one, &two] {
         let mut sse = gateway.resume("1", &away).await;
         let gap = assert_gap(sse.app_event().await, "reset", &away);
@@ -311,7 +311,7 @@ async fn more_topics_than_a_resume_reads_report_trimmed() {
     let gateway = builder.start().await;
     let cursor = redis.durable(&user("1"), "a", "1").await.unwrap();
     add_active_topics(&redis, 10_000).await;
-    // A fresh instance: the tail of the first one has all there was.
+    // A new instance, because the first one has everything in its replay cache.
     drop(gateway);
     let fresh = builder.start().await;
     let mut sse = fresh.resume("1", &cursor).await;
@@ -323,7 +323,7 @@ async fn more_topics_than_a_resume_reads_report_trimmed() {
     assert_eq!(channels(&gap), ["broadcast:*"]);
 }
 
-/// Lists the topics `noise-0` and so on as active: so many publishes would take long.
+/// Marks `count` topics (`noise-0`, …) as active. Publishing to each would take too long.
 async fn add_active_topics(redis: &Redis, count: u64) {
     let now = now_ms();
     let mut pipeline = redis::pipe();
@@ -341,19 +341,19 @@ async fn topics_outside_the_ticket_cause_no_gap() {
     let cursor = redis.durable(&user("1"), "a", "1").await.unwrap();
     let mine = redis.durable(&topic("team-1"), "a", "2").await.unwrap();
     add_active_topics(&redis, 10_001).await;
-    // A fresh instance reads the logs.
+    // A new instance reads the logs.
     drop(gateway);
     let fresh = builder.start().await;
     let query = format!("&lastEventId={cursor}");
     let mut sse =
         fresh.connect_with(&crate::harness::ticket("1").topics(&["team-*"]), &query).await;
     assert_eq!(sse.app_event().await.id, Some(mine), "{}", sse.dump());
-    // Nor is a gap told to who got all: a ticket for some of the many.
+    // A ticket for some of these topics gets no gap, because all of them were read.
     let mut sse =
         fresh.connect_with(&crate::harness::ticket("1").topics(&["noise-1*"]), &query).await;
     let next = redis.durable(&user("1"), "a", "3").await.unwrap();
     assert_eq!(sse.app_event().await.id, Some(next), "{}", sse.dump());
-    // The search has a bound, and who is behind it is told.
+    // Beyond the maximum number of topics to scan, clients get a gap.
     add_active_topics(&redis, 100_100).await;
     let mut sse =
         fresh.connect_with(&crate::harness::ticket("1").topics(&["team-*"]), &query).await;
@@ -372,7 +372,7 @@ async fn plain_publishes_are_recorded_again_after_a_wipe() {
     redis.flushall().await;
     let gap = sse.next_of("sse.gap").await;
     assert_eq!(gap.json()["reason"], "reset");
-    // The lease was wiped as well; from some moment on a recorder is there again.
+    // The lease was wiped as well, so it takes a moment until there is a recorder again.
     let mut n = 0;
     let recorded = eventually("a recorded plain publish", || {
         n += 1;

@@ -1,4 +1,4 @@
-//! HTTP as it is seen from outside: protocols, CORS, errors, metrics, the access log.
+//! HTTP from the outside: protocols, CORS, errors, metrics, the access log.
 
 use crate::harness::keys::{Dir, api_keys};
 use crate::harness::parser::Parser;
@@ -6,7 +6,7 @@ use crate::harness::{Event, GUARD, Gateway, Redis, Sse, eventually, ticket, topi
 use reqwest::{Certificate, Client, Method, Response, Version, header};
 use serde_json::Value;
 
-/// The error in an answer, whose form is checked.
+/// Status and code of an error response, whose form is checked.
 pub async fn error(answer: Response) -> (u16, String) {
     let status = answer.status().as_u16();
     let kind = answer
@@ -22,7 +22,7 @@ pub async fn error(answer: Response) -> (u16, String) {
     (status, json["error"].as_str().expect("a code").to_string())
 }
 
-/// The next event of a stream that reqwest reads.
+/// The next event of a stream read by reqwest.
 pub async fn next(answer: &mut Response, parser: &mut Parser) -> Event {
     loop {
         let chunk = tokio::time::timeout(GUARD, answer.chunk()).await.expect("an event in time");
@@ -33,7 +33,7 @@ pub async fn next(answer: &mut Response, parser: &mut Parser) -> Event {
     }
 }
 
-/// Opens a stream with this client, checks the protocol, and gets an event by it.
+/// Opens a stream with this client, and checks the protocol and the delivery of an event.
 async fn assert_streams(redis: &Redis, client: &Client, url: &str, version: Version) {
     let mut answer = client.get(url).send().await.unwrap_or_else(|e| panic!("{version:?}: {e:?}"));
     assert_eq!((answer.status().as_u16(), answer.version()), (200, version));
@@ -82,9 +82,9 @@ async fn tls_negotiates_http2_or_http1_by_alpn() {
     let url = || gateway.events_url(&ticket("1"), "").replace("http://", "https://");
     assert_streams(&redis, &client().build().unwrap(), &url(), Version::HTTP_2).await;
     assert_streams(&redis, &client().http1_only().build().unwrap(), &url(), Version::HTTP_11).await;
-    // Without TLS there is nothing to be had on that port.
+    // Requests without TLS fail on this port.
     assert!(Client::new().get(gateway.events_url(&ticket("1"), "")).send().await.is_err());
-    // Clients that vanish are noticed behind TLS, too.
+    // Vanished clients are noticed over TLS, too.
     eventually("no connection", || async {
         (gateway.metric("sse_connections", &[]).await == 0.0).then_some(())
     })
@@ -117,7 +117,7 @@ async fn cors_allows_only_configured_origins() {
         assert_eq!(answer.status(), 200, "the browser blocks, not the gateway");
         assert_eq!(allowed(&answer).as_deref(), expected, "{origin}");
         assert_eq!(answer.headers()["cache-control"], "no-cache, no-transform");
-        // A refusal can be read, too: its code is for the page.
+        // Pages must be able to read the error code of a rejection.
         let answer = gateway
             .http()
             .get(gateway.url("/events"))
@@ -130,7 +130,7 @@ async fn cors_allows_only_configured_origins() {
             (401, expected),
             "{origin}"
         );
-        // The preflight of a fetch with headers of its own.
+        // The preflight of a fetch with custom headers.
         let preflight = gateway
             .http()
             .request(Method::OPTIONS, gateway.url("/events"))
@@ -214,7 +214,7 @@ async fn wrong_method_gets_405_with_allowed_methods() {
     }
 }
 
-/// All metrics, as they are promised.
+/// All documented metrics.
 const METRICS: &str = "sse_connections gauge
 sse_connections_limit gauge
 process_resident_memory_bytes gauge
@@ -301,7 +301,7 @@ async fn documented_metrics_have_help_and_correct_values() {
     assert!(metrics.get("sse_subscriptions", &[]) >= 1.0);
     assert!(metrics.get("sse_tick_age_seconds", &[]) < 20.0);
     assert!(metrics.get("sse_publish_to_write_seconds_count", &[]) >= 1.0);
-    // No label has a user, a channel or an id.
+    // No label contains a user, channel or id.
     drop(sse);
     gateway.connect("a-very-telling-name").await;
     assert!(!gateway.admin_get("/metrics").await.1.contains("a-very-telling-name"));

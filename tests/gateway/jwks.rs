@@ -1,5 +1,5 @@
-//! Keys of an issuer's key set: each with its own algorithm, fetched once for all who wait, and no client is turned away for the
-//! sake of an issuer that is away.
+//! Keys from an issuer's key set: each has one algorithm, one fetch serves all waiting clients, and
+//! an unreachable issuer never causes a fatal response.
 
 use crate::harness::gateway::Builder;
 use crate::harness::keys::{Dir, base64};
@@ -12,7 +12,7 @@ use jsonwebtoken::{Algorithm, EncodingKey};
 use serde_json::{Value, json};
 use std::process::{Command, Stdio};
 
-/// A key pair of the issuer: signs tickets under its `kid`.
+/// A key pair of the issuer, which signs tickets under its `kid`.
 struct Pair {
     kid: String,
     algorithm: Algorithm,
@@ -38,12 +38,12 @@ impl Pair {
     }
 }
 
-/// A gateway that has no key of its own.
+/// A gateway without keys of its own.
 fn builder(redis: &Redis, idp: &Idp) -> Builder {
     Gateway::durable_only(redis).unset("TICKETS__SECRET").env("TICKETS__JWKS_URL", &idp.url())
 }
 
-/// Both ways in are told to come back.
+/// Checks that stream and poll are asked to retry (`keys-away`).
 async fn assert_busy(gateway: &Gateway, ticket: &Ticket) {
     let mut sse = Sse::connect(&gateway.events_url(ticket, ""), &[]).await;
     assert_eq!(sse.status, 200);
@@ -59,7 +59,7 @@ async fn assert_busy(gateway: &Gateway, ticket: &Ticket) {
     assert_eq!(error(answer).await, (503, "keys-away".to_string()));
 }
 
-/// Asks again until it is let in; until then nothing but `sse.busy` is response.
+/// Reconnects until admitted. Until then every response must be `sse.busy`.
 async fn wait_until_admitted(gateway: &Gateway, ticket: &Ticket) {
     eventually("to be let in", || async {
         let mut sse = Sse::connect(&gateway.events_url(ticket, ""), &[]).await;
@@ -85,7 +85,7 @@ async fn each_key_accepts_only_its_own_algorithm() {
     let gateway = builder(&redis, &idp).start().await;
     for pair in &pairs {
         gateway.connect_with(&pair.ticket(), "").await;
-        // What the key set says to all the world, as the secret of an HMAC.
+        // Public values of the key set must not work as an HMAC secret.
         let mut published =
             vec![pair.pem.clone(), pair.pem.trim_end().to_string(), pair.jwk.to_string()];
         published.extend(
@@ -99,7 +99,7 @@ async fn each_key_accepts_only_its_own_algorithm() {
             )
             .await;
         }
-        // Under the kid of another, and signed by a stranger.
+        // The kid of another key, and a signature by an unknown key.
         for other in pairs.iter().filter(|other| other.kid != pair.kid) {
             assert_rejected(
                 &gateway,
@@ -128,7 +128,7 @@ async fn each_key_accepts_only_its_own_algorithm() {
     for ignored in ["kty oct", "use is not sig"] {
         assert!(gateway.log_contains(ignored), "{ignored}");
     }
-    // Known keys and HMACs cause no fetch; the one was for the key that encrypts.
+    // One fetch at the start, one for the `enc` key. Known keys and HMACs cause none.
     assert_eq!(idp.requests(), 2);
 }
 
@@ -178,7 +178,7 @@ async fn unknown_kid_causes_one_fetch_for_all_clients() {
     };
     let all: Vec<_> = (0..50).map(open).collect();
     eventually("the fetch", || std::future::ready((idp.requests() == 2).then_some(()))).await;
-    // Who is known does not wait with them.
+    // Clients with a known key do not wait for the fetch.
     gateway.connect_with(&old.ticket(), "").await;
     idp.resume();
     for one in all {
@@ -216,7 +216,7 @@ async fn unreachable_issuer_at_start_gets_busy_not_rejected() {
     assert_busy(&gateway, &pair.ticket()).await;
     assert!(gateway.metric("sse_busy_total", &[("reason", "keys-away")]).await >= 2.0);
     assert_eq!(gateway.metric("sse_jwks_keys", &[]).await, 0.0);
-    // What is wrong whatever the keys are, is assert_rejected all the same.
+    // Tickets that no key could make valid are still rejected.
     assert_rejected(&gateway, "garbage", "ticket-malformed").await;
     assert_rejected(&gateway, &ticket("1").kid("ed").jwt(), "ticket-unknown-key").await;
     idp.publish(std::slice::from_ref(&pair.jwk));
@@ -270,14 +270,14 @@ async fn cached_keys_remain_valid_while_the_issuer_fails() {
     gateway.connect_with(&old.ticket(), "").await;
     assert_busy(&gateway, &new.ticket()).await;
     assert!(gateway.metric("sse_jwks_age_seconds", &[]).await > 0.0);
-    // Back, with another key and without the old one: in the background it is noticed, too.
+    // The issuer returns with a new key and without the old one.
     idp.publish(std::slice::from_ref(&new.jwk));
     idp.up().await;
     wait_until_admitted(&gateway, &new.ticket()).await;
     assert_rejected(&gateway, &old.ticket().jwt(), "ticket-unknown-key").await;
 }
 
-/// A web server with TLS that is gone when dropped.
+/// A web server with TLS, stopped when dropped.
 struct Tls(std::process::Child);
 
 impl Drop for Tls {

@@ -1,10 +1,11 @@
-//! Full is said so that a browser comes back, and a place that is free again is given away.
+//! Connection limits: excess clients get `sse.busy`, which browsers retry, and are admitted as soon
+//! as a connection has ended.
 
 use crate::harness::sse::End;
 use crate::harness::{Gateway, Redis, Sse, eventually, ticket, topic, user};
 use serde_json::{Value, json};
 
-/// Asks with a new ticket and checks the answer that asks to come back.
+/// Checks that a new client gets `sse.busy` with this reason. Returns its `retry`, ms.
 async fn assert_busy(gateway: &Gateway, name: &str, reason: &str) -> u64 {
     let mut sse = Sse::connect(&gateway.events_url(&ticket(name), ""), &[]).await;
     assert_eq!(sse.status, 200);
@@ -21,7 +22,7 @@ async fn assert_busy(gateway: &Gateway, name: &str, reason: &str) -> u64 {
     retry
 }
 
-/// The same for a poll: 503 and when to come back.
+/// The same for a poll: 503 with `Retry-After`.
 async fn assert_poll_busy(gateway: &Gateway, name: &str, reason: &str) {
     let url = gateway.url(&format!("/events/poll?ticket={}", ticket(name).jwt()));
     let answer = gateway.http().get(url).send().await.unwrap();
@@ -55,15 +56,15 @@ async fn full_instance_is_busy_until_a_connection_ends() {
     assert_poll_busy(&gateway, "new", "full").await;
     assert_eq!(gateway.metric("sse_busy_total", &[("reason", "full")]).await, 7.0);
     assert_eq!(gateway.metric("sse_connections", &[]).await, 4.0);
-    // What can never work is refused all the same.
+    // Invalid tickets are still rejected.
     let bad = gateway.events_url(&ticket("new").without("jti"), "");
     assert_eq!(Sse::connect(&bad, &[]).await.status, 401);
-    // The ones that are in are not touched.
+    // Open streams are unaffected.
     let id = redis.durable(&topic("t"), "a", "1").await.unwrap();
     for sse in &mut streams {
         assert_eq!(sse.app_event().await.id.as_ref(), Some(&id));
     }
-    // A place that is given back is given away, again and again; and none is ever lost.
+    // Each connection that ends makes room for another one, repeatedly.
     for turn in 0..10 {
         streams.remove(0);
         gateway.ready().await;
@@ -76,7 +77,7 @@ async fn full_instance_is_busy_until_a_connection_ends() {
     })
     .await;
     gateway.ready().await;
-    // A ticket that was told to come back is not used up.
+    // `sse.busy` does not use up a ticket.
     let same = ticket("again");
     let four = [gateway.connect("1").await, gateway.connect("2").await, gateway.connect("3").await];
     let fourth = gateway.connect("4").await;
@@ -96,7 +97,7 @@ async fn one_user_cannot_use_up_all_connections() {
     assert_busy(&gateway, "1", "user-full").await;
     assert_poll_busy(&gateway, "1", "user-full").await;
     assert_eq!(gateway.metric("sse_busy_total", &[("reason", "user-full")]).await, 2.0);
-    // Others, also of a similar name, have their own; the instance is ready.
+    // Other users have their own limit, also with a similar name, and the instance stays ready.
     let other = gateway.connect("11").await;
     assert_eq!(gateway.admin_get("/readyz").await.0, 200);
     mine.remove(0);
@@ -119,7 +120,7 @@ async fn reconnect_at_the_limit_takes_over_its_stream() {
     for bound in ["LIMITS__MAX_CONNECTIONS", "LIMITS__MAX_CONNECTIONS_PER_USER"] {
         let gateway = Gateway::builder(&redis).env(bound, "1").start().await;
         let same = ticket("1");
-        // A network has changed: the old stream still stands, as far as the gateway knows.
+        // After a network change the gateway does not yet know that the old stream is gone.
         let mut old = gateway.connect_with(&same, "").await;
         for _ in 0..3 {
             let new = gateway.connect_with(&same, "").await;
@@ -146,7 +147,7 @@ async fn rejected_clients_use_no_connection() {
     drop(gateway.connect_with(&used, "").await);
     gateway.ready().await;
     for _ in 0..5 {
-        // Refused before the session, at the session, and for its query.
+        // Rejected before the session, at the session, and because of the query.
         for url in [
             gateway.events_url(&ticket("1").without("jti"), ""),
             gateway.events_url(&used, ""),

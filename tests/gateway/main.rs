@@ -1,4 +1,4 @@
-//! Black-box tests: real gateways, a real Redis, plain sockets. One module for each promise.
+//! Black-box tests with real gateways, a real Redis and plain sockets. One module per guarantee.
 
 #[allow(dead_code)]
 mod harness;

@@ -1,4 +1,4 @@
-//! Plain publishes: the three ways of `publishers.plain`, and the recorder's end.
+//! Plain publishes: the three modes of `publishers.plain`, and the end of a recorder.
 
 use crate::harness::{Event, Gateway, Id, Redis, eventually, topic, user};
 use std::sync::Arc;
@@ -43,17 +43,17 @@ async fn relay_mode_delivers_live_without_ids() {
     }
     assert_eq!(redis.log_ids(&user("1")).await.len(), 0);
     assert_eq!(redis.log_ids(&topic("t")).await.len(), 0);
-    // Refused ones are refused here too, by each instance, and injected nowhere.
+    // Invalid messages are rejected by each instance in this mode, too.
     redis.plain(user("1"), r#"{"type":"sse.gap","payload":1}"#).await;
     redis.plain(user("1"), b"\xff").await;
-    // Durable ones keep their ids.
+    // Durable publishes keep their ids.
     let id = redis.durable(&topic("t"), "d", "2").await.unwrap();
     for sse in &mut streams {
         assert_eq!(sse.app_event().await.id.as_ref(), Some(&id));
     }
     two.metric_reaches("sse_rejected_total", &[], 2.0).await;
     assert_eq!(two.metric("sse_plain_relayed_total", &[]).await, 2.0);
-    // Not replayed.
+    // Relayed messages are not replayed.
     let cursor = Id(Id::of(&id).0 - 1, 0).to_string();
     drop(streams);
     redis.plain(user("1"), "lost to those who are away").await;
@@ -66,7 +66,8 @@ async fn relay_mode_delivers_events_larger_than_the_queue() {
     let redis = Redis::start().await;
     let gateway = Gateway::builder(&redis).env("PUBLISHERS__PLAIN", "relay").start().await;
     let mut sse = gateway.connect("1").await;
-    // Each line costs the frame more than itself: over 256 KiB. It comes between others, without a pause.
+    // Each line adds overhead, so the frame exceeds 256 KiB. It is sent between others without a
+    // pause.
     let large = "\n".repeat(50_000);
     let mut burst = redis::pipe();
     for message in ["before", &large, "after"] {
@@ -96,7 +97,7 @@ async fn off_mode_ignores_plain_publishes() {
     );
 }
 
-/// Plain publishes of rising numbers on one channel, every few ms, until stopped.
+/// Publishes increasing numbers on one channel, every few ms, until stopped.
 struct Numbers {
     stop: Arc<AtomicBool>,
     sent: Arc<AtomicUsize>,
@@ -138,7 +139,7 @@ impl Numbers {
     }
 }
 
-/// The numbers among events, checked to rise (in id order, none twice).
+/// The numbers among events. Checks that they are in id order, without duplicates.
 fn numbers(events: &[Event]) -> Vec<usize> {
     let received: Vec<&Event> = events.iter().filter(|e| e.event == "n").collect();
     assert!(received.is_sorted_by(|a, b| a.own_id() < b.own_id()));
@@ -147,7 +148,7 @@ fn numbers(events: &[Event]) -> Vec<usize> {
     received
 }
 
-/// Two gateways on one Redis: the recorder and the other one.
+/// Two gateways on one Redis, of which the first is the recorder.
 async fn recorder_and_other(redis: &Redis) -> (Gateway, Gateway) {
     let one = Gateway::start(redis).await;
     one.wait_for_recorder().await;
@@ -159,7 +160,7 @@ async fn recorder_and_other(redis: &Redis) -> (Gateway, Gateway) {
 async fn stopped_recorder_hands_over_without_loss() {
     let redis = Redis::start().await;
     let (mut recorder, mut other) = recorder_and_other(&redis).await;
-    // Three hand-overs, back and forth between new instances.
+    // Three hand-overs, each to a new instance.
     for _ in 0..3 {
         assert!(recorder.is_recorder().await && !other.is_recorder().await);
         let mut sse = other.connect("1").await;
@@ -176,7 +177,7 @@ async fn stopped_recorder_hands_over_without_loss() {
         let whole: Vec<usize> = (0..sent).collect();
         assert_eq!(numbers(&received), whole);
         assert!(received.iter().all(|e| e.event != "sse.gap"), "{}", sse.dump());
-        // The record says the same.
+        // The log contains the same.
         let mut sse = other.resume("1", &cursor).await;
         let received = sse.until(|e| e.event == "n" && e.data == last).await;
         assert_eq!(numbers(&received), whole);
@@ -205,7 +206,7 @@ async fn killed_recorder_loses_nothing_without_a_gap() {
     let again = sse.until(|e| e.event == "n" && e.data == last).await;
     assert_complete_or_gap(&again, sent);
     assert_eq!(numbers(&again), numbers(&received), "live and record agree");
-    // Who was never there before the hole is told of none.
+    // Clients that resume after the loss get no gap.
     let last = received.last().unwrap().id.clone().unwrap();
     let mut sse = other.resume("1", &last).await;
     redis.durable(&user("1"), "end", "").await.unwrap();
@@ -220,7 +221,7 @@ async fn killed_recorder_with_a_standby_loses_nothing() {
         other.metric_reaches("sse_recorder_role", &[("role", "standby")], 1.0).await;
         let mut sse = other.connect("1").await;
         let sent = Numbers::start(&redis, user("1")).await;
-        // Some ticks, so that writer and standby count from the same marker.
+        // After some ticks, writer and standby number from the same marker.
         let seen = other.connect("2").await.last_id().to_string();
         eventually("two ticks", || async {
             let now = other.connect("2").await.last_id().to_string();
@@ -241,7 +242,7 @@ async fn killed_recorder_with_a_standby_loses_nothing() {
     }
 }
 
-/// All numbers are there, or the gap was told (before the first event behind the hole).
+/// Checks that no number is missing, or that a gap precedes the first event after the loss.
 fn assert_complete_or_gap(received: &[Event], sent: usize) {
     let gap = received.iter().position(|e| e.event == "sse.gap");
     let got = numbers(received);
@@ -265,7 +266,7 @@ async fn wiped_redis_loses_plain_publishes_only_with_gap() {
         redis.flushall().await;
         sent.more(500).await;
         let sent = sent.stop().await;
-        // Until a recorder is there again, more of them.
+        // More messages, until there is a recorder again.
         let mut end = sent;
         eventually("a recorded plain publish", || {
             end += 1;
@@ -278,7 +279,7 @@ async fn wiped_redis_loses_plain_publishes_only_with_gap() {
         .await;
         redis.durable(&user("1"), "end", "").await.unwrap();
         let received = sse.until(|e| e.event == "end").await;
-        // Between two numbers that do not follow each other there must be a gap.
+        // A gap must stand between numbers that are not consecutive.
         numbers(&received);
         let (mut next, mut gap) = (0, false);
         for event in received.iter().filter(|e| e.event != "sse.heartbeat") {

@@ -1,4 +1,5 @@
-//! What others do in the same Redis: flush functions, write into logs, choose a prefix that looks the same, fill the memory.
+//! Other users of the same Redis that flush functions, write into logs, use a similar prefix or
+//! fill the memory.
 
 use std::{sync::Arc, time::Duration};
 

@@ -1,8 +1,8 @@
-//! Payloads come through byte for byte, whatever they are, as far as SSE can carry them.
+//! Payloads are delivered byte for byte, as far as SSE can represent them.
 
 use crate::harness::{Gateway, Publisher, Redis, Sse, user};
 
-/// A Redis, a gateway that records, user 1 connected, and a publisher.
+/// A Redis, a recorder, a stream of user 1, and a publisher.
 async fn setup() -> (Redis, Gateway, Sse, Publisher) {
     let redis = Redis::start().await;
     let gateway = Gateway::start(&redis).await;
@@ -43,7 +43,8 @@ async fn envelope_payload_is_relayed_byte_for_byte() {
             assert_eq!((event.event.as_str(), event.data.as_str()), ("t", payload));
         }
     }
-    // Without `type` it is a `message`, also where it is null; other members are ignored, also one whose name is no text.
+    // Without `type`, or with null, the event is a `message`. Other members are ignored, also if
+    // their name is invalid Unicode.
     for message in [
         r#"{"payload":1}"#,
         r#"{"type":null,"payload":1,"id":null,"retry":null}"#,
@@ -53,7 +54,7 @@ async fn envelope_payload_is_relayed_byte_for_byte() {
         let event = sse.app_event().await;
         assert_eq!((event.event.as_str(), event.data.as_str()), ("message", "1"), "{message}");
     }
-    // An escaped name is what it spells.
+    // Escapes in names are decoded.
     let escaped = r#"{"\u0074ype":"\u017elu\u0165 \"x\"","payload":2}"#;
     publisher.plain(user("1"), escaped).await;
     assert_eq!(sse.app_event().await.event, "žluť \"x\"");
@@ -108,7 +109,7 @@ async fn durable_payload_may_be_any_text() {
         let event = sse.app_event().await;
         assert_eq!((event.event.as_str(), event.data.as_str()), ("t", payload));
     }
-    // The same out of the log.
+    // The log contains the same payloads.
     let mut again = gateway.resume("1", &since).await;
     for payload in payloads {
         assert_eq!(again.app_event().await.data, payload);
@@ -158,7 +159,7 @@ async fn payload_of_64_kib_passes_one_more_fails() {
     let since = sse.last_id().to_string();
     let most = "x".repeat(65536);
     let over = "x".repeat(65537);
-    // 65,536 bytes of two-byte characters: bytes count, not characters.
+    // The limit counts bytes, not characters: 65,536 bytes of two-byte characters.
     let wide = "é".repeat(32768);
     let lines = "\n".repeat(65536);
     for text in [&most, &wide, &lines] {

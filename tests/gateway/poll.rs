@@ -1,4 +1,4 @@
-//! `GET /events/poll`, where streaming is blocked: the same cursor, one answer at a time.
+//! `GET /events/poll`, for networks that block streaming: the same cursor, one response at a time.
 
 use crate::harness::ticket::Ticket;
 use crate::harness::{
@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 /// these tests ask for.
 const AT_ONCE: Duration = Duration::from_secs(20);
 
-/// One poll: the JSON of its answer.
+/// Polls once. Returns the JSON of the response.
 async fn poll(gateway: &Gateway, ticket: &Ticket, query: &str) -> Value {
     let url = gateway.url(&format!("/events/poll?ticket={}{query}", ticket.jwt()));
     let answer = gateway.http().get(url).send().await.expect("an answer");
@@ -39,7 +39,7 @@ fn after(cursor: &str, wait: &str) -> String {
     format!("&lastEventId={}&wait={wait}", encode(cursor))
 }
 
-/// The events of an answer as a stream would have told them.
+/// The events of a response, in the form of stream events.
 fn events(answer: &Value) -> Vec<Event> {
     let list = answer["events"].as_array().expect("a list");
     list.iter()
@@ -115,14 +115,14 @@ async fn poll_with_id_returns_missed_events_immediately() {
     let batch_ids: Vec<&String> = batch.iter().take(6).filter_map(|e| e.id.as_ref()).collect();
     assert_eq!(batch_ids, ids.iter().collect::<Vec<_>>());
     assert_eq!((batch[0].event.as_str(), batch[6].event.as_str()), ("kind 0", "message"));
-    // By header and by the other name, too.
+    // The cursor may also be in the header or in `last_event_id`.
     for (name, query) in [("last-event-id", ""), ("x", &*format!("&last_event_id={}", ids[4]))] {
         let url = gateway.url(&format!("/events/poll?ticket={}{query}", ticket("1").jwt()));
         let answer = gateway.http().get(url).header(name, &ids[4]).send().await.unwrap();
         let json: Value = serde_json::from_str(&answer.text().await.unwrap()).unwrap();
         assert_eq!(events(&json).len(), 2, "{name}");
     }
-    // Topics narrow a poll as they do a stream.
+    // `topics` restricts polls like streams.
     let answer = poll(&gateway, &ticket("1"), &format!("{}&topics=u", after(&start, "0"))).await;
     assert_eq!(events(&answer).len(), 4);
     eventually("no connection", || async {
@@ -189,7 +189,7 @@ async fn gap_is_reported_in_the_gap_member() {
     let left = events(&answer);
     assert!((10..400).contains(&left.len()), "{} left", left.len());
     assert_eq!(left.last().unwrap().data, "399");
-    // Said once: the next poll is whole again; without anything to tell it need not wait.
+    // A gap is reported once. With `wait=0`, an empty response comes immediately.
     let started = Instant::now();
     let answer = poll(&gateway, &ticket("1"), &after(&cursor(&answer), "0")).await;
     assert_eq!((&answer["gap"], &answer["events"]), (&Value::Null, &json!([])));
@@ -201,7 +201,7 @@ async fn gap_is_reported_in_the_gap_member() {
             (&json!("unknown-id"), &json!(id))
         );
         assert_eq!(answer["events"], json!([]));
-        // From here it goes on.
+        // Polling continues from the returned id.
         let id = redis.durable(&user("1"), "a", "next").await.unwrap();
         let answer = poll(&gateway, &ticket("1"), &after(&cursor(&answer), "5")).await;
         assert_eq!((&answer["gap"], &answer["events"][0]["id"]), (&Value::Null, &json!(id)));
@@ -247,7 +247,7 @@ async fn polls_under_load_lose_and_duplicate_nothing() {
         .map(|client: usize| {
             let (gateways, polls) = (gateways.clone(), polls.clone());
             tokio::spawn(async move {
-                // One ticket for the whole chain, as a page has it.
+                // One ticket for all polls, as in a page.
                 let same = ticket("1");
                 let start = cursor(&poll(&gateways[client % 2], &same, "").await);
                 let (mut last, mut received, mut answers) = (start.clone(), Vec::new(), 0);

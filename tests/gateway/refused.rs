@@ -1,4 +1,4 @@
-//! What must not be relayed is refused, counted, kept for the operator, and injects nothing.
+//! Invalid messages are rejected, counted and kept for the operator, and cannot inject anything.
 
 use crate::harness::{Gateway, Publisher, Redis, Sse, eventually, user};
 
@@ -11,8 +11,8 @@ async fn setup() -> (Redis, Gateway, Sse, Publisher) {
     (redis, gateway, sse, publisher)
 }
 
-/// Publishes plain messages to user 1's channel, each refused for its reason; checks counters,
-/// `sse:rejected`, and that the next good event is the next event.
+/// Publishes invalid plain messages to user 1's channel, given with their reasons. Checks the
+/// counters, `sse:rejected`, and that the next valid message is the next event.
 async fn assert_all_rejected(cases: &[(&str, &[u8])]) {
     let (redis, gateway, mut sse, mut publisher) = setup().await;
     for (_, message) in cases {
@@ -40,7 +40,7 @@ async fn assert_all_rejected(cases: &[(&str, &[u8])]) {
     for (entry, (reason, message)) in kept.iter().zip(cases) {
         assert_eq!(entry.reason, *reason, "{entry:?}");
         assert_eq!(entry.channel, user("1").as_bytes());
-        // A long message may be kept shortened.
+        // Long messages may be truncated.
         let same = entry.message.len().min(200).min(message.len());
         assert!(!entry.message.is_empty(), "{entry:?}");
         assert_eq!(entry.message[..same], message[..same]);
@@ -146,7 +146,7 @@ async fn invalid_durable_publishes_are_rejected_with_a_code() {
     assert_eq!(sse.app_event().await.event, "good");
 }
 
-/// Names that are no channels of ours, though the patterns of a subscriber match most of them.
+/// Invalid channel names, most of which match the patterns of the subscriber.
 fn bad_channels() -> Vec<Vec<u8>> {
     let long = "x".repeat(257);
     let names = [

@@ -1,4 +1,4 @@
-//! A client that comes back, anywhere, gets all it missed, in order, once.
+//! Clients that reconnect, to any instance, get every event they missed once and in order.
 
 use crate::harness::load::publish_batch;
 use crate::harness::{Gateway, Id, Redis, Sse, assert_received, encode, ticket, topic, user};
@@ -27,7 +27,7 @@ async fn cursor_in_header_or_query_replays_missed_events() {
             gateway.events_url(&ticket("1"), &format!("&lastEventId={}", query("last_event_id"))),
             &[],
         ),
-        // EventSource keeps the URL and adds the header: the header is the fresher one.
+        // EventSource keeps the URL and adds the header, so the header takes precedence.
         (gateway.events_url(&ticket("1"), "&lastEventId=1-1"), &header[..]),
         (gateway.events_url(&ticket("1"), ""), &header[..]),
     ];
@@ -47,7 +47,7 @@ async fn cursor_in_header_or_query_replays_missed_events() {
         assert_eq!(data, ["all", "bare", "durable"], "{}", sse.dump());
         let ids: Vec<_> = received.iter().filter_map(|e| e.id.clone()).collect();
         assert!(ids.contains(&durable) && ids.contains(&broadcast));
-        // Live goes on behind it (and is behind it in the next turns' replay).
+        // Live events follow (and are part of the next iterations' replay).
         let id = redis.durable(&user("1"), "live", "").await.unwrap();
         for _ in 0..turn {
             assert_eq!(sse.app_event().await.event, "live");
@@ -74,7 +74,7 @@ async fn resume_on_another_instance_replays_missed_events() {
     assert_eq!(sse.app_event().await.id, Some(first));
     assert_eq!(sse.app_event().await.id, Some(second.clone()));
     drop(sse);
-    // Back again, caught up: nothing is told twice.
+    // Reconnecting after catching up repeats nothing.
     let mut sse = one.resume("1", &second).await;
     let third = redis.durable(&user("1"), "a", "3").await.unwrap();
     assert_eq!(sse.app_event().await.id, Some(third));
@@ -154,7 +154,7 @@ async fn replay_of_five_thousand_events_spans_pages() {
     let sse = gateway.connect("1").await;
     let cursor = sse.last_id().to_string();
     drop(sse);
-    // Most on the user's channel, so that one log has many pages.
+    // Half of them are on the user's channel, so that one log has many pages.
     let channels = [user("1"), topic("a"), user("1"), topic("b"), user("1"), user("2")];
     let mut publisher = redis.publisher().await;
     let mut published = Vec::new();
@@ -169,7 +169,7 @@ async fn replay_of_five_thousand_events_spans_pages() {
     let received = sse.until(all).await;
     assert_eq!(received.iter().filter(|e| !e.is_system()).count(), 5000);
     assert_received(&published, &received, mine, Id::of(&cursor), upto);
-    // From the middle, and with topics narrowed.
+    // From the middle, with restricted topics.
     let middle = published[3000].id;
     let query = format!("&topics=b&lastEventId={middle}");
     let mut sse = gateway.connect_with(&ticket("1"), &query).await;
@@ -177,7 +177,7 @@ async fn replay_of_five_thousand_events_spans_pages() {
     let last = published.iter().rfind(|p| narrowed(&p.channel)).unwrap();
     let received = sse.until(|e| e.id == Some(last.id.to_string())).await;
     assert_received(&published, &received, narrowed, middle, last.id);
-    // Many at once, from different places, share what is read.
+    // Concurrent resumes from different cursors share what is read.
     let mut tasks = Vec::new();
     for n in 0..20 {
         let from = published[n * 250].id;

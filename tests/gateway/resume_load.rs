@@ -1,10 +1,10 @@
-//! Resuming while events keep coming: 200 joins at 2,000 events a second on ten channels.
+//! Resumes under load: 200 catch-ups at 2,000 events per second on ten channels.
 
 use crate::harness::{
     Event, Gateway, Id, Load, Redis, Sse, assert_received, encode, ticket, topic, user,
 };
 
-/// What one client has: where it began, what it got, where it stands.
+/// A client with its first cursor, its current cursor, and all events received.
 struct Client {
     name: String,
     start: Id,
@@ -18,7 +18,7 @@ impl Client {
         gateway.connect_with(&ticket(&self.name), &query).await
     }
 
-    /// Takes events until `enough`; none of them may be told twice or late.
+    /// Receives events until `enough`, and checks that there is no gap.
     async fn take(&mut self, sse: &mut Sse, enough: impl FnMut(&Event) -> bool) {
         let events = sse.until(enough).await;
         assert!(events.iter().all(|e| e.event != "sse.gap"), "{}", sse.dump());
@@ -38,7 +38,7 @@ async fn two_hundred_resumes_under_load_lose_nothing() {
     let gateways = std::sync::Arc::new([one, two]);
     let mut channels = vec![user("u0"), user("u1")];
     channels.extend((0..8).map(|n| topic(&format!("t{n}"))));
-    // Tasks of clients that each come back 20 times, from one gateway to the other.
+    // Ten clients that reconnect 20 times each, alternating between the gateways.
     let load = Load::start(&redis, &channels, 2000).await;
     let mut tasks = Vec::new();
     for n in 0..10usize {
@@ -51,7 +51,7 @@ async fn two_hundred_resumes_under_load_lose_nothing() {
             let mut client = Client { name, start: Id::of(&cursor), cursor, received: Vec::new() };
             for round in 0..20usize {
                 let mut sse = client.resume(&gateways[(n + round) % 2]).await;
-                // From none to some hundreds: into the replay, over its end, into live.
+                // From none to some hundreds: within the replay, at its end, and live.
                 let mut left = [0, 1, 7, 60, 300][(n + round * 3) % 5];
                 if left > 0 {
                     let enough = |event: &Event| {
@@ -68,7 +68,7 @@ async fn two_hundred_resumes_under_load_lose_nothing() {
     for task in tasks {
         clients.push(task.await.unwrap());
     }
-    // A busy machine publishes more slowly.
+    // A busy machine publishes more slowly, but the clients need some load.
     load.total(1001).await;
     let published = load.stop().await;
     for (n, mut client) in clients.into_iter().enumerate() {

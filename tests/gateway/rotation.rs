@@ -1,4 +1,4 @@
-//! Keys and the certificate change without a restart: by SIGHUP, and by themselves when their files do.
+//! Keys and certificates are reloaded without a restart, on SIGHUP and when their files change.
 
 use crate::harness::gateway::Builder;
 use crate::harness::keys::{Dir, api_keys, sha256};
@@ -17,7 +17,7 @@ fn builder(redis: &Redis) -> Builder {
     Gateway::durable_only(redis).unset("TICKETS__SECRET")
 }
 
-/// Waits until a ticket signed with this secret is let in.
+/// Waits until a ticket signed with this secret is accepted.
 async fn wait_for_secret(gateway: &Gateway, secret: &str) {
     eventually("the new secret", || async {
         let sse = Sse::connect(&gateway.events_url(&ticket("1").secret(secret), ""), &[]).await;
@@ -26,7 +26,7 @@ async fn wait_for_secret(gateway: &Gateway, secret: &str) {
     .await;
 }
 
-/// An event of the user arrives on this stream.
+/// Checks that this stream still receives the user's events.
 async fn assert_live(redis: &Redis, sse: &mut Sse, who: &str) {
     let id = redis.durable(&user(who), "a", "1").await.unwrap();
     assert_eq!(sse.next_of("a").await.id, Some(id));
@@ -42,7 +42,7 @@ async fn sighup_replaces_the_secret_without_ending_streams() {
     dir.write("secret", &format!("{NEW}\n"));
     gateway.hup();
     gateway.wait_for_log("\"signal\":true").await;
-    // At once: the signal does not wait for the watch.
+    // The signal takes effect immediately, without waiting for the next check of the files.
     assert_rejected(&gateway, &ticket("1").jwt(), "ticket-bad-signature").await;
     gateway.connect_with(&ticket("1").secret(NEW), "").await;
     assert_live(&redis, &mut open, "open").await;
@@ -108,7 +108,7 @@ async fn invalid_key_file_keeps_the_previous_keys() {
     }
     assert_eq!(received, 3);
     assert_eq!(gateway.metric("sse_reloads_total", &[("outcome", "ok")]).await, 0.0);
-    // Gone for a while, as on a file system that is remounted.
+    // A file may be missing for a while, as during a remount.
     std::fs::remove_file(dir.path("EC.pub")).unwrap();
     dir.write("secret", SECRET);
     gateway.hup();
@@ -159,14 +159,15 @@ async fn keys_rotate_through_the_documented_steps() {
     let by = |kid: &str, secret: &str| ticket("1").secret(secret).kid(kid);
     gateway.connect_with(&by("old", SECRET), "").await;
     assert_rejected(&gateway, &by("new", NEW).jwt(), "ticket-unknown-key").await;
-    // The new one is known, the old one still signs.
+    // The new key is accepted; the old key still signs.
     write(&[("old", &old), ("new", &new)], "first", "");
     gateway.hup();
     reloads(1.0).await;
     gateway.connect_with(&by("old", SECRET), "").await;
     gateway.connect_with(&by("new", NEW), "").await;
     assert_eq!(kid("first").await.as_deref(), Some("old"));
-    // The new one signs; another API key; and a setting that needs a restart, with a value that is nobody's business.
+    // The new key signs. The API key changes, and so does a setting that needs a restart, whose
+    // value must not be logged.
     write(&[("new", &new), ("old", &old)], "second", "issuer = \"hushhush\"\n");
     reloads(2.0).await;
     assert_eq!(kid("second").await.as_deref(), Some("new"));
@@ -174,13 +175,13 @@ async fn keys_rotate_through_the_documented_steps() {
     gateway.connect_with(&by("old", SECRET), "").await;
     assert!(gateway.log_contains("tickets.issuer") && gateway.log_contains("needs a restart"));
     assert!(!gateway.log_contains("hushhush"));
-    // The old one is gone.
+    // The old key is removed.
     write(&[("new", &new)], "second", "issuer = \"hushhush\"\n");
     gateway.hup();
     reloads(3.0).await;
     assert_rejected(&gateway, &by("old", SECRET).jwt(), "ticket-unknown-key").await;
     gateway.connect_with(&by("new", NEW), "").await;
-    // A file with a fault changes nothing at all.
+    // A malformed file changes nothing.
     dir.write("gateway.toml", "[tickets\n");
     gateway.hup();
     gateway.wait_for_log("valid TOML").await;
@@ -201,7 +202,7 @@ async fn new_certificate_applies_to_new_connections_only() {
         .start()
         .await;
     let url = || gateway.events_url(&ticket("1"), "").replace("http://", "https://");
-    // A client that trusts only one authority, and that knows no session of before.
+    // A new client that trusts only this authority and has no TLS session to resume.
     let client = |dir: &Dir| {
         let authority = Certificate::from_pem(dir.read("ca.pem").as_bytes()).unwrap();
         Client::builder().tls_certs_only([authority]).build().unwrap()
@@ -210,7 +211,7 @@ async fn new_certificate_applies_to_new_connections_only() {
     let mut parser = Parser::default();
     assert_eq!(next(&mut open, &mut parser).await.event, "sse.connected");
     assert!(client(&other).get(url()).send().await.is_err());
-    // The certificate without its key: both stay.
+    // A certificate without its key is not loaded.
     dir.write("server.pem", &other.read("server.pem"));
     gateway.metric_reaches("sse_reloads_total", &[("outcome", "failed")], 1.0).await;
     gateway.wait_for_log("server.pem holds no certificate that fits the key").await;

@@ -1,4 +1,4 @@
-//! A redeemed ticket is good for reconnects while its session lives, and no longer.
+//! Used tickets remain valid for reconnects while their session lives, and no longer.
 
 use crate::harness::gateway::Builder;
 use crate::harness::keys::api_keys;
@@ -6,7 +6,7 @@ use crate::harness::ticket::Ticket;
 use crate::harness::{Gateway, Id, Proxy, Redis, Sse, encode, eventually, now_ms, ticket, user};
 use serde_json::{Value, json};
 
-/// Asks with this ticket and gives the code of the refusal.
+/// Connects with this ticket. Returns the code of the rejection.
 async fn rejection(gateway: &Gateway, ticket: &Ticket) -> String {
     let mut sse = Sse::connect(&gateway.events_url(ticket, ""), &[]).await;
     if sse.status == 200 {
@@ -18,18 +18,18 @@ async fn rejection(gateway: &Gateway, ticket: &Ticket) -> String {
     json["error"].as_str().expect("a code").to_string()
 }
 
-/// Tickets that expire soon: no leeway.
+/// No leeway, so that tickets expire at `exp`.
 fn without_leeway(redis: &Redis) -> Builder {
     Gateway::builder(redis).env("TICKETS__LEEWAY", "0").env("SERVER__HEARTBEAT", "200ms")
 }
 
-/// Waits until a ticket of this age that was never used would be refused.
+/// Waits until `ticket` would be rejected as expired if it had never been used.
 async fn wait_until_expired(gateway: &Gateway, ticket: &Ticket) {
     wait_for_exp(ticket).await;
     assert_eq!(rejection(gateway, &unused(ticket)).await, "ticket-expired");
 }
 
-/// The same ticket, never used.
+/// The same ticket with a `jti` that was never used.
 fn unused(ticket: &Ticket) -> Ticket {
     ticket.clone().claim("jti", json!("never used"))
 }
@@ -57,7 +57,7 @@ async fn reconnect_after_exp_takes_over_on_another_instance() {
     let redis = Redis::start().await;
     let builder = without_leeway(&redis);
     let (one, two) = tokio::join!(builder.start(), builder.start());
-    let same = ticket("1").ttl(2);
+    let same = ticket("1").ttl(4);
     let mut first = one.connect_with(&same, "").await;
     let id = redis.durable(&user("1"), "a", "1").await.unwrap();
     assert_eq!(first.app_event().await.id, Some(id.clone()));
@@ -83,7 +83,7 @@ async fn reconnect_after_exp_takes_over_on_another_instance() {
             gateway.metric("sse_connections_closed_total", &[("reason", "taken-over")]).await;
         assert_eq!(closed, 2.0);
     }
-    // Another ticket of the same user is another session: both live.
+    // Another ticket of the same user has its own session.
     let mut other = one.connect("1").await;
     let live = redis.durable(&user("1"), "a", "3").await.unwrap();
     assert_eq!(other.app_event().await.id, Some(live.clone()));
@@ -93,11 +93,11 @@ async fn reconnect_after_exp_takes_over_on_another_instance() {
 #[tokio::test]
 async fn session_expires_a_grace_period_after_its_stream() {
     let redis = Redis::start().await;
-    let gateway = without_leeway(&redis).env("TICKETS__RECONNECT_GRACE", "10s").start().await;
-    let same = ticket("1").ttl(1);
+    let gateway = without_leeway(&redis).env("TICKETS__RECONNECT_GRACE", "15s").start().await;
+    let same = ticket("1").ttl(3);
     drop(gateway.connect_with(&same, "").await);
     wait_until_expired(&gateway, &same).await;
-    // Within the grace: in.
+    // Within the grace period it is admitted.
     drop(gateway.connect_with(&same, "").await);
     eventually("the end of the session", || async {
         (session_count(&redis).await == 0).then_some(())
@@ -111,9 +111,9 @@ async fn session_lives_as_long_as_its_stream() {
     let redis = Redis::start().await;
     let builder = without_leeway(&redis).env("TICKETS__RECONNECT_GRACE", "4s");
     let (one, two) = tokio::join!(builder.start(), builder.start());
-    let same = ticket("1").ttl(1);
+    let same = ticket("1").ttl(4);
     let mut sse = one.connect_with(&same, "").await;
-    // 12 s and more: several times grace and exp.
+    // More than 12 s, several times the grace period and the ticket's lifetime.
     for _ in 0..61 {
         sse.next_of("sse.heartbeat").await;
     }
@@ -129,20 +129,20 @@ async fn ticket_without_grace_allows_one_connection() {
     let (one, two) = tokio::join!(builder.start(), builder.start());
     let same = ticket("1").ttl(60);
     let mut sse = one.connect_with(&same, "").await;
-    // While it lives: refused on both, and the stream is left alone.
+    // While the stream lives, both instances reject the ticket, and the stream is unaffected.
     assert_eq!(rejection(&one, &same).await, "ticket-used");
     assert_eq!(rejection(&two, &same).await, "ticket-used");
     let id = redis.durable(&user("1"), "a", "1").await.unwrap();
     assert_eq!(sse.app_event().await.id, Some(id));
     drop(sse);
-    // Right after its end, and when the end has been noticed.
+    // Also right after its end, and after the gateway noticed the end.
     assert_eq!(rejection(&two, &same).await, "ticket-used");
     one.metric_reaches("sse_connections_closed_total", &[("reason", "client-gone")], 1.0).await;
     for _ in 0..10 {
         assert_eq!(rejection(&one, &same).await, "ticket-used");
         assert_eq!(rejection(&two, &same).await, "ticket-used");
     }
-    // A poll uses it up just so.
+    // A poll uses up a ticket, too.
     let polled = ticket("1");
     let url = one.url(&format!("/events/poll?ticket={}", polled.jwt()));
     assert_eq!(one.http().get(&url).send().await.unwrap().status(), 200);
@@ -191,7 +191,7 @@ async fn session_exp_and_max_session_end_streams() {
     assert_eq!(rejection(&two, &by_setting).await, "session-over");
     let over = one.metric("sse_connections_closed_total", &[("reason", "session-over")]).await;
     assert_eq!(over, 1.0);
-    // A ticket for a session that is over already.
+    // A ticket whose session has already ended.
     let late = ticket("1").claim("session_exp", json!(now_ms() / 1000 - 1));
     assert_eq!(rejection(&one, &late).await, "session-over");
 }
@@ -205,11 +205,11 @@ async fn resume_never_reaches_before_the_first_cursor() {
     for n in 0..4 {
         ids.push(redis.durable(&channel, "a", n.to_string()).await.unwrap());
     }
-    // Opened without a cursor: what was before stays out of reach.
+    // Opened without a cursor: earlier events stay out of reach.
     let fresh = ticket("1");
     let first = gateway.connect_with(&fresh, "").await.last_id().to_string();
     assert!(Id::of(&first) >= Id::of(&ids[3]));
-    // Opened with one: that is the border.
+    // Opened with a cursor, which becomes the limit.
     let resumed = ticket("1");
     gateway.connect_with(&resumed, &format!("&lastEventId={}", encode(&ids[1]))).await;
     redis.durable(&channel, "a", "not replayed").await.unwrap();
@@ -225,7 +225,6 @@ async fn resume_never_reaches_before_the_first_cursor() {
                 ("sse.gap", Some("unknown-id"))
             );
             assert_eq!(gap.json()["from"], cursor);
-            // From now on, live.
             let id = redis.durable(&channel, "a", "live").await.unwrap();
             assert_eq!(sse.app_event().await.id, Some(id), "{}", sse.dump());
             // A poll gets the same.
@@ -242,7 +241,7 @@ async fn resume_never_reaches_before_the_first_cursor() {
         }
     }
     let last = redis.durable(&channel, "a", "last").await.unwrap();
-    // Forwards it goes all the same.
+    // Cursors after the limit work.
     let header = [("Last-Event-ID", ids[3].as_str())];
     let mut sse = Sse::connect(&gateway.events_url(&resumed, ""), &header).await;
     assert_eq!(sse.connected().await.id.as_ref(), Some(&ids[3]));
@@ -255,7 +254,7 @@ async fn sessions_survive_a_wiped_redis() {
     let redis = Redis::start().await;
     let builder = without_leeway(&redis).env("TICKETS__RECONNECT_GRACE", "10m");
     let (one, two) = tokio::join!(builder.start(), builder.start());
-    let same = ticket("1").ttl(2);
+    let same = ticket("1").ttl(4);
     let mut sse = one.connect_with(&same, "").await;
     let mut other = two.connect("2").await;
     wait_for_exp(&same).await;
@@ -263,7 +262,7 @@ async fn sessions_survive_a_wiped_redis() {
     for stream in [&mut sse, &mut other] {
         assert_eq!(stream.next_of("sse.gap").await.json()["reason"], "reset");
     }
-    // Right after a wipe, an unknown ticket may have a session that is still to be written again.
+    // Right after a wipe, an unknown ticket may have a session that is not yet written again.
     let mut busy = Sse::connect(&two.events_url(&unused(&same), ""), &[]).await;
     let only = busy.rest().await.pop().expect("a frame");
     assert_eq!((busy.status, only.event.as_str()), (200, "sse.busy"), "{only}");
@@ -277,7 +276,7 @@ async fn sessions_survive_a_wiped_redis() {
     assert_eq!(new.next_of("a").await.id, Some(id));
 }
 
-/// Comes back as a browser does that is told `sse.busy`, until it is told something else.
+/// Reconnects, like a browser, until the response is not `sse.busy`.
 async fn until_not_busy(gateway: &Gateway, ticket: &Ticket) -> Result<Sse, String> {
     eventually("an answer that is not sse.busy", || async {
         let mut sse = Sse::connect(&gateway.events_url(ticket, ""), &[]).await;
@@ -294,7 +293,7 @@ async fn until_not_busy(gateway: &Gateway, ticket: &Ticket) -> Result<Sse, Strin
 async fn client_gone_during_an_outage_is_readmitted_afterwards() {
     let redis = Redis::start().await;
     let gateway = without_leeway(&redis).start().await;
-    let (left, stayed) = (ticket("1").ttl(2), ticket("2").ttl(2));
+    let (left, stayed) = (ticket("1").ttl(4), ticket("2").ttl(4));
     let leaves = gateway.connect_with(&left, "").await;
     let mut stays = gateway.connect_with(&stayed, "").await;
     wait_for_exp(&left).await;
@@ -302,7 +301,7 @@ async fn client_gone_during_an_outage_is_readmitted_afterwards() {
     redis.stop();
     drop(leaves);
     gateway.metric_reaches("sse_connections_closed_total", &[("reason", "client-gone")], 1.0).await;
-    // It comes back empty.
+    // Redis returns empty.
     redis.start_again().await;
     until_not_busy(&gateway, &left).await.expect("let in");
     until_not_busy(&gateway, &stayed).await.expect("let in");
@@ -320,10 +319,11 @@ async fn sessions_survive_outages_longer_than_their_lifetime() {
     let builder =
         without_leeway(&redis).redis_url(&proxy.redis_url()).env("TICKETS__RECONNECT_GRACE", "10s");
     let gateway = builder.start().await;
-    let tickets: Vec<Ticket> = (0..CLIENTS).map(|n| ticket(&n.to_string()).ttl(2)).collect();
-    let mut streams = Vec::new();
-    for ticket in &tickets {
-        streams.push(gateway.connect_with(ticket, "").await);
+    let (mut tickets, mut streams) = (Vec::new(), Vec::new());
+    for n in 0..CLIENTS {
+        let ticket = ticket(&n.to_string()).ttl(4);
+        streams.push(gateway.connect_with(&ticket, "").await);
+        tickets.push(ticket);
     }
     wait_for_exp(tickets.last().unwrap()).await;
     proxy.down();
@@ -331,7 +331,7 @@ async fn sessions_survive_outages_longer_than_their_lifetime() {
         (session_count(&redis).await == 0).then_some(())
     })
     .await;
-    // Half of them leave, and all come again and again while Redis comes back.
+    // Half of the clients disconnect. All of them reconnect repeatedly while Redis returns.
     streams.truncate(CLIENTS / 2);
     let back = futures_util::future::join_all(
         tickets.iter().map(|ticket| until_not_busy(&gateway, ticket)),
@@ -391,7 +391,7 @@ async fn revocation_ends_streams_and_sessions_on_all_instances() {
         assert_eq!(rejection(&one, ticket).await, "session-revoked");
         assert_eq!(rejection(&two, ticket).await, "session-revoked");
     }
-    // Another user is not touched, a new ticket of the same one works from the next second on.
+    // Other users are unaffected. New tickets of the revoked user work from the next second on.
     let id = redis.durable(&user("11"), "a", "1").await.unwrap();
     assert_eq!(others.app_event().await.id, Some(id));
     let second = now_ms() / 1000;
@@ -402,7 +402,7 @@ async fn revocation_ends_streams_and_sessions_on_all_instances() {
     assert_eq!(rejection(&two, &a).await, "session-revoked");
 }
 
-/// Deletes by a raw request line, which no client has normalised; the status.
+/// Sends DELETE with a raw target that no client library has normalised. Returns the response.
 async fn revoke_raw(gateway: &Gateway, target: &str) -> String {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let mut socket = tokio::net::TcpStream::connect(gateway.admin).await.unwrap();
@@ -431,7 +431,7 @@ async fn users_named_like_path_segments_can_be_revoked() {
         assert_eq!(json, json!({ "user": user, "revoked": true }));
         assert_eq!(close_reason(&mut stream).await.0, "revoked");
     }
-    // In the path, percent-encoded: by clients that leave it as it is.
+    // Percent-encoded in the path, by clients that do not normalise it.
     let second = now_ms() / 1000;
     eventually("the next second", || async { (now_ms() / 1000 > second).then_some(()) }).await;
     for (user, target) in [(".", "/users/%2E/connections"), ("..", "/users/%2e%2E/connections")] {
@@ -440,7 +440,7 @@ async fn users_named_like_path_segments_can_be_revoked() {
         assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
         assert_eq!(close_reason(&mut stream).await.0, "revoked");
     }
-    // Nobody named is not everybody.
+    // A missing user must not revoke everybody.
     let mut stream = gateway.connect("1").await;
     for target in
         ["/connections", "/connections?user=", "/connections?user=a%20b", "/connections?user=%ff"]
@@ -464,7 +464,7 @@ async fn revocation_reaches_other_instances_within_a_second() {
         Gateway::builder(&redis).env("API_KEYS", &api_keys(&[("an admin's key", "admin")]));
     let (one, two) = tokio::join!(builder.start(), builder.start());
     let mut fastest_ms = u64::MAX;
-    // A busy machine may delay one; a gateway that asks now and then would be late each time.
+    // A busy machine may delay one of them; a gateway that polled for revocations would delay all.
     for user in ["1", "2", "3", "4", "5"] {
         let mut stream = two.connect(user).await;
         let start_ms = now_ms();
@@ -515,7 +515,7 @@ async fn operator_endpoints_require_an_admin_key() {
     assert_eq!(sse.app_event().await.id, Some(id));
 }
 
-/// The `Set-Cookie` of an answer: name=value, and what follows it.
+/// The `Set-Cookie` of a response: name=value, and its attributes.
 fn cookie(sse: &Sse) -> (String, String) {
     let line = sse.header("set-cookie").expect("a cookie");
     let (pair, rest) = line.split_once("; ").expect("attributes");
@@ -535,7 +535,7 @@ async fn session_cookie_binds_the_session_to_its_browser() {
     let (of_other, _) = cookie(&one.connect_with(&other, "").await);
     let url = two.events_url(&ticket, "");
 
-    // Whoever has only the URL gets nothing, and takes nothing over.
+    // Clients that have only the URL are rejected and take over nothing.
     let refused = async |cookies: &str| {
         let mut sse = Sse::connect(&url, &[("Cookie", cookies)]).await;
         (sse.status == 401 && sse.body().await.contains("session-cookie-missing")).then_some(())
@@ -552,7 +552,7 @@ async fn session_cookie_binds_the_session_to_its_browser() {
     let id = redis.durable(&user("1"), "a", "1").await.unwrap();
     assert_eq!(first.app_event().await.id, Some(id));
 
-    // A wiped Redis changes nothing: its holder writes the session again, with its cookie.
+    // After a wipe the instance with the stream writes the session again, with its cookie.
     redis.flushall().await;
     eventually("the session to be written again", async || {
         (session_count(&redis).await > 0).then_some(())
@@ -571,7 +571,8 @@ async fn session_cookie_binds_the_session_to_its_browser() {
 #[tokio::test]
 async fn busy_after_session_opening_still_sets_the_cookie() {
     let redis = Redis::start().await;
-    // The gateway may not subscribe to users' channels: the session opens, and then the link breaks.
+    // Without the right to subscribe to users' channels, the link breaks after the session was
+    // opened.
     let rights = ["tick", "seam", "control", "marker", "broadcast:*"]
         .map(|name| format!("&sse:live:{name}"));
     let mut rule =

@@ -1,4 +1,4 @@
-//! Who may not come in is told so, each fault with its code, and no ticket is ever shown.
+//! Invalid tickets are rejected with a code for each fault, and never shown anywhere.
 
 use crate::harness::keys::{Dir, base64};
 use crate::harness::ticket::{SECRET, Ticket};
@@ -7,17 +7,21 @@ use jsonwebtoken::{Algorithm, EncodingKey};
 use serde_json::{Value, json};
 use std::time::Duration;
 
+/// The secret of the key `hs`.
+const HS_SECRET: &str = "the-secret-of-key-hs-of-32-bytes-and-more";
+
 fn now_s() -> u64 {
     now_ms() / 1000
 }
 
-/// A token of any header, with a signature of any text.
+/// A token with this header and this text as its signature.
 fn forged(header: Value, claims: &Ticket, signature: &str) -> String {
     let claims = json!(claims.claims).to_string();
     format!("{}.{}.{signature}", base64(header.to_string().as_bytes()), base64(claims.as_bytes()))
 }
 
-/// Asks with this token and checks the refusal: status, form, code, and nothing of the token in it.
+/// Checks that stream and poll reject this token: status, form and code, and no part of the token
+/// in the response.
 pub async fn assert_rejected(gateway: &Gateway, token: &str, code: &str) {
     let before = gateway.metric("sse_tickets_refused_total", &[("code", code)]).await;
     for path in ["/events", "/events/poll"] {
@@ -61,7 +65,7 @@ async fn malformed_tickets_are_rejected() {
         6.0
     );
     let good = ticket("1").jwt();
-    // A template that was given no ticket hides none.
+    // An empty parameter does not hide a ticket in the header.
     let bearer = [("Authorization", &*format!("Bearer {good}"))];
     Sse::connect(&gateway.url("/events?ticket="), &bearer).await.connected().await;
     let (head, rest) = good.split_once('.').unwrap();
@@ -70,7 +74,7 @@ async fn malformed_tickets_are_rejected() {
     for token in ["garbage", "a.b.c", "....", "ž.ž.ž", head, rest, &long, &nul, "%", "null"] {
         assert_rejected(&gateway, token, "ticket-malformed").await;
     }
-    // What must be understood (RFC 7515 section 4.1.11) is not.
+    // RFC 7515 section 4.1.11: critical extensions must be understood.
     for crit in [vec!["x".to_owned()], vec![]] {
         let mut critical = ticket("1");
         critical.header.crit = Some(crit);
@@ -95,7 +99,7 @@ async fn tickets_with_invalid_signatures_are_rejected() {
     )
     .await;
     assert_rejected(&gateway, &good.clone().secret("").jwt(), "ticket-bad-signature").await;
-    // Another's claims under a good signature.
+    // Claims of another ticket under a valid signature.
     let (jwt, other) = (good.jwt(), ticket("2").jwt());
     let parts: Vec<&str> = jwt.split('.').collect();
     let claims = other.split('.').nth(1).unwrap();
@@ -106,7 +110,7 @@ async fn tickets_with_invalid_signatures_are_rejected() {
     )
     .await;
     assert_rejected(&gateway, &format!("{}.{}.", parts[0], parts[1]), "ticket-bad-signature").await;
-    // Never by the token's own word.
+    // The token must not choose the algorithm.
     for none in ["none", "None", "NONE", "nOnE"] {
         for signature in ["", parts[2]] {
             let token = forged(json!({"alg": none, "typ": "JWT"}), &good, signature);
@@ -126,8 +130,12 @@ async fn tickets_with_invalid_signatures_are_rejected() {
         let token = good.clone().signed(algorithm, private).jwt();
         assert_rejected(&gateway, &token, "ticket-wrong-algorithm").await;
     }
-    // A key of the attacker's own, offered in the header.
-    let offered = json!({"alg": "HS256", "jwk": {"kty": "oct", "k": base64(b"mine")}, "jku": "http://127.0.0.1:1/"});
+    // A key of the attacker, offered in the header.
+    let offered = json!({
+        "alg": "HS256",
+        "jwk": {"kty": "oct", "k": base64(b"mine")},
+        "jku": "http://127.0.0.1:1/"
+    });
     assert_rejected(&gateway, &forged(offered, &good, parts[2]), "ticket-bad-signature").await;
     gateway.connect_with(&good, "").await;
 }
@@ -187,7 +195,7 @@ async fn tickets_with_invalid_claims_are_rejected() {
         "ticket-not-yet-valid",
     )
     .await;
-    // What is allowed at the edges.
+    // Values at the limits are accepted.
     let within = [
         at(now, now + 60),
         at(now - 40, now + 20).claim("nbf", json!(now - 40)),
@@ -233,15 +241,13 @@ async fn kid_selects_a_key_with_its_own_algorithm() {
     let dir = Dir::new();
     let kinds =
         [("RSA", Algorithm::RS256), ("EC", Algorithm::ES256), ("ED25519", Algorithm::EdDSA)];
-    let mut keys = vec![
-        json!({"kid": "hs", "algorithm": "HS256", "secret": "the-secret-of-key-hs-of-32-bytes-and-more"}),
-    ];
+    let mut keys = vec![json!({"kid": "hs", "algorithm": "HS256", "secret": HS_SECRET})];
     let mut pairs = Vec::new();
     for (name, algorithm) in kinds {
         let (private, public) = dir.pair(name);
         let (kid, file) = (name.to_lowercase(), dir.text(&format!("{name}.pub")));
         let mut key = json!({"kid": kid, "algorithm": format!("{algorithm:?}")});
-        // By value and by file.
+        // Given inline and as a file.
         let (member, value) =
             if name == "EC" { ("public_key_file", &file) } else { ("public_key", &public) };
         key[member] = json!(value);
@@ -252,16 +258,11 @@ async fn kid_selects_a_key_with_its_own_algorithm() {
         .unset("TICKETS__SECRET")
         .env("TICKETS__KEYS", &json!(keys).to_string());
     let gateway = builder.start().await;
-    gateway
-        .connect_with(
-            &ticket("1").secret("the-secret-of-key-hs-of-32-bytes-and-more").kid("hs"),
-            "",
-        )
-        .await;
+    gateway.connect_with(&ticket("1").secret(HS_SECRET).kid("hs"), "").await;
     for (kid, algorithm, private, public) in &pairs {
         let good = || ticket("1").signed(*algorithm, private.clone());
         gateway.connect_with(&good().kid(kid), "").await;
-        // The public key, known to all, as the secret of an HMAC: with its line break and without.
+        // The public key must not work as an HMAC secret, with or without its final line break.
         for secret in [public.as_str(), public.trim_end()] {
             let confused = ticket("1").secret(secret).kid(kid);
             assert_rejected(&gateway, &confused.jwt(), "ticket-wrong-algorithm").await;
@@ -269,7 +270,7 @@ async fn kid_selects_a_key_with_its_own_algorithm() {
         assert_rejected(&gateway, &good().kid("hs").jwt(), "ticket-wrong-algorithm").await;
         assert_rejected(&gateway, &good().kid("nobody").jwt(), "ticket-unknown-key").await;
         assert_rejected(&gateway, &good().jwt(), "ticket-unknown-key").await;
-        // Another key of the same kind.
+        // Another key of the same type.
         let other = Dir::new();
         let (stranger, _) = other.pair(kinds.iter().find(|k| k.1 == *algorithm).unwrap().0);
         assert_rejected(
@@ -281,7 +282,7 @@ async fn kid_selects_a_key_with_its_own_algorithm() {
     }
     let none = forged(json!({"alg": "none", "kid": "rsa"}), &ticket("1"), "");
     assert_rejected(&gateway, &none, "ticket-wrong-algorithm").await;
-    let hs_under_rsa = ticket("1").secret("the-secret-of-key-hs-of-32-bytes-and-more").kid("rsa");
+    let hs_under_rsa = ticket("1").secret(HS_SECRET).kid("rsa");
     assert_rejected(&gateway, &hs_under_rsa.jwt(), "ticket-wrong-algorithm").await;
 }
 
@@ -310,8 +311,7 @@ async fn single_public_key_is_never_an_hmac_secret() {
     .await;
 }
 
-/// What a leaked log line must not have: the ticket, and each of its parts but the header, which
-/// all tickets share.
+/// Checks that `text` contains no part of the ticket except the header, which all tickets share.
 fn assert_hidden(place: &str, text: &str, jwt: &str) {
     for part in jwt.split('.').skip(1).filter(|part| part.len() > 8) {
         let line = text.lines().find(|line| line.contains(part));
@@ -332,7 +332,7 @@ async fn tickets_never_appear_in_logs_metrics_or_errors() {
         redis.plain(topic("t"), "2").await;
         sse.app_event().await;
         sse.app_event().await;
-        // Taken over by the same URL, then as a header, as a poll, over HTTP/2.
+        // Takeover by the same URL; then the ticket as a header, in a poll, and over HTTP/2.
         let second = gateway.connect_with(&good, "").await;
         sse.rest().await;
         let bearer = format!("Bearer {}", good.jwt());
@@ -368,11 +368,11 @@ async fn tickets_never_appear_in_logs_metrics_or_errors() {
             let body = Sse::connect(&url, &[]).await.body().await;
             assert_hidden("an answer", &body, &good.jwt());
         }
-        // Requests that are broken below the handlers.
+        // Malformed requests that never reach a handler.
         for head in [
             "GET /events?ticket=X HTTP/9.9\r\n\r\n",
             "GET /events?ticket=X HTTP/1.1\r\nBad Header\r\n\r\n",
-            // A method may be any word.
+            // A method may be any token, also a ticket.
             "X /nothing HTTP/1.1\r\nHost: x\r\n\r\n",
         ] {
             use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -385,7 +385,7 @@ async fn tickets_never_appear_in_logs_metrics_or_errors() {
                 .expect("the end of a broken request");
             assert_hidden("an answer", &String::from_utf8_lossy(&answer), &good.jwt());
         }
-        // Redis away: its errors are logged, too.
+        // Redis errors are logged, too.
         redis.stop();
         gateway.not_ready().await;
         let _ = Sse::connect(&gateway.events_url(&good, ""), &[]).await.body().await;

@@ -1,4 +1,5 @@
-//! `trace` says where an event is, and what a client that saw it last would be told: and that is what clients are told.
+//! `trace` reports where an event is and what a client with this cursor would get. Clients must get
+//! the same.
 
 use serde_json::{Value, json};
 
@@ -6,13 +7,13 @@ use crate::config::{Ran, run};
 use crate::harness::load::publish_batch;
 use crate::harness::{Gateway, Redis, Sse, encode, eventually, now_ms, ticket, topic, user};
 
-/// `trace` with these arguments; no ticket key is configured.
+/// Runs `trace` with these arguments, without a configured ticket key.
 fn trace(redis: &Redis, arguments: &[&str], env: &[(&str, &str)]) -> Ran {
     let url = redis.url();
     run(&[&["trace"], arguments].concat(), &[&[("REDIS__URL", url.as_str())], env].concat())
 }
 
-/// What it finds out, and its exit status.
+/// The report of `trace --json`, and the exit status.
 fn trace_json(redis: &Redis, arguments: &[&str], env: &[(&str, &str)]) -> (Value, Option<i32>) {
     let ran = trace(redis, &[arguments, &["--json"]].concat(), env);
     assert_eq!(ran.err, "", "{arguments:?}");
@@ -20,7 +21,7 @@ fn trace_json(redis: &Redis, arguments: &[&str], env: &[(&str, &str)]) -> (Value
     (report, ran.code)
 }
 
-/// A stream of a user that sees no broadcasts, from this cursor on.
+/// A stream of this user without topics, resumed at this cursor.
 async fn resumed(gateway: &Gateway, name: &str, cursor: &str) -> Sse {
     let query = format!("&lastEventId={}", encode(cursor));
     gateway.connect_with(&ticket(name).topics(&[]), &query).await
@@ -54,7 +55,14 @@ async fn event_in_a_log_is_found_with_neighbours() {
         (seen.len(), &seen[0]["channel"], &seen[0]["place"]),
         (1, &json!("user:7:events"), &json!("in-log"))
     );
-    let event = json!({"type": "order-completed", "bytes": 10, "retryMs": 1500, "key": "order 7", "predecessor": first, "predecessorInLog": true});
+    let event = json!({
+        "type": "order-completed",
+        "bytes": 10,
+        "retryMs": 1500,
+        "key": "order 7",
+        "predecessor": first,
+        "predecessorInLog": true
+    });
     assert_eq!(seen[0]["event"], event, "no payload unless it is asked for");
     assert_eq!(
         (&seen[0]["successor"], &seen[0]["resume"]),
@@ -68,19 +76,19 @@ async fn event_in_a_log_is_found_with_neighbours() {
     let time = humantime::parse_rfc3339(report["time"].as_str().unwrap()).unwrap();
     let since_1970 = time.duration_since(std::time::UNIX_EPOCH).unwrap();
     assert_eq!(since_1970.as_millis().to_string(), id.split('-').next().unwrap());
-    // With the channel there is nothing to search; a publisher's prefix may stand before it.
+    // With a channel there is no search. It may include the channel prefix.
     let given = ["--channel", "app:user:7:events", &id, "--payload"];
     let (direct, _) = trace_json(&redis, &given, &[("REDIS__CHANNEL_PREFIX", "app:")]);
     assert_eq!(
         (&direct["search"], &direct["channels"][0]["event"]["payload"]),
         (&Value::Null, &json!("{\"hush\":1}"))
     );
-    // The first of its log, and one that another channel holds.
+    // The first event of its log, and an id of another channel.
     let (of_first, _) = trace_json(&redis, &[&first], &[]);
     assert_eq!(of_first["channels"][0]["event"]["predecessor"], Value::Null);
     let (elsewhere, code) = trace_json(&redis, &["--channel", &topic("other-1"), &id], &[]);
     assert_eq!((code, &elsewhere["channels"][0]["place"]), (Some(1), &json!("never")));
-    // The same in words.
+    // The same as text.
     let words = trace(&redis, &[&id], &[]).out;
     for expected in [
         "user:7:events",
@@ -97,7 +105,7 @@ async fn event_in_a_log_is_found_with_neighbours() {
     }
     assert!(!words.contains("hush"), "{words}");
     assert!(trace(&redis, &[&id, "--payload"], &[]).out.contains("{\"hush\":1}"));
-    // And it is what a client is told.
+    // A client gets the same.
     let mut stream = resumed(&gateway, "7", &id).await;
     assert_eq!(stream.app_event().await.id, Some(next));
     assert_eq!(stream.app_event().await.data, "3");
@@ -135,7 +143,7 @@ async fn trimmed_event_is_distinguished_from_a_nonexistent_one() {
     redis.durable(&user("1"), "a", "last").await.unwrap();
     let left = redis.log_ids(&user("1")).await;
     let kept = published.len() + 1 - left.len();
-    // The last one that was trimmed is named by the first that is left: it is found without the channel.
+    // The first remaining entry names the last trimmed event, so it is found without the channel.
     let named = published[kept - 1].id.to_string();
     let (report, code) = trace_json(&redis, &[&named], &[]);
     let seen = &report["channels"][0];
@@ -150,7 +158,7 @@ async fn trimmed_event_is_distinguished_from_a_nonexistent_one() {
     );
     let mut stream = resumed(&gateway, "1", &named).await;
     assert_eq!(stream.app_event().await.id.as_ref(), Some(&left[0]));
-    // Those before it may have been of any log that has lost some.
+    // Earlier events may have been in any trimmed log.
     let older = published[0].id.to_string();
     let (report, code) = trace_json(&redis, &[&older], &[]);
     assert_eq!((code, &report["channels"]), (Some(1), &json!([])));
@@ -175,14 +183,14 @@ async fn trimmed_event_is_distinguished_from_a_nonexistent_one() {
     for id in &left {
         assert_eq!(stream.app_event().await.id.as_ref(), Some(id));
     }
-    // The chain proves that this one was no event of the channel.
+    // The chain of predecessors proves that this event was not in the channel.
     let (report, _) = trace_json(&redis, &[&elsewhere, "--channel", &user("1")], &[]);
     let seen = &report["channels"][0];
     assert_eq!(
         (&seen["place"], &seen["resume"]),
         (&json!("never"), &json!({"gap": null, "replayed": 1}))
     );
-    // A log that was emptied by hand knows its last one.
+    // An emptied log still has the id of its last event.
     redis.command::<i64>(&["XTRIM", &format!("sse:log:{}", user("2")), "MAXLEN", "0"]).await;
     let (report, _) = trace_json(&redis, &[&elsewhere, "--channel", &user("2")], &[]);
     assert_eq!(report["channels"][0]["place"], "trimmed");
@@ -247,7 +255,7 @@ async fn each_key_prefix_is_searched_separately() {
     let redis = Redis::start().await;
     let prefix = [("REDIS__KEY_PREFIX", "shop-1:")];
     let _gateway = Gateway::durable_only(&redis).env(prefix[0].0, prefix[0].1).start().await;
-    // Alone, it lends the plain name.
+    // A single gateway uses the plain function names.
     let id = redis.durable(&user("1"), "a", "1").await.unwrap();
     let (report, code) = trace_json(&redis, &[&id], &prefix);
     assert_eq!((code, &report["channels"][0]["channel"]), (Some(0), &json!(user("1"))));
@@ -260,7 +268,7 @@ async fn each_key_prefix_is_searched_separately() {
         );
         assert!(report["note"].as_str().unwrap().contains("no sse:clock"), "{report}");
     }
-    // Both in one Redis: each sees its own only.
+    // With two gateways in one Redis, each prefix has only its own events.
     let _other = Gateway::durable_only(&redis).start().await;
     let (report, code) = trace_json(&redis, &[&id], &[]);
     assert_eq!((code, &report["search"]["logs"]), (Some(1), &json!(0)));
@@ -286,9 +294,9 @@ async fn later_breaks_are_reported() {
     assert_eq!(seen["resume"], json!({"gap": "reset", "replayed": 0}));
     assert!(trace(&redis, &[&id], &[]).out.contains(" reset\n"));
     assert_eq!(resumed(&gateway, "1", &id).await.app_event().await.json()["reason"], "reset");
-    // Nothing lies behind the one after it.
+    // No break follows the event after it.
     assert_eq!(trace_json(&redis, &[&after], &[]).0["seams"], json!([]));
-    // What may have gone unrecorded is told too, and what is there follows.
+    // Breaks of reason `unrecorded` are reported, too.
     let recorder = Gateway::start(&redis).await;
     recorder.wait_for_recorder().await;
     recorder.kill9();

@@ -1,5 +1,6 @@
-//! A rolling update: old and new gateways side by side, one library replaced by a newer one, each instance in turn. Durable and
-//! plain publishes go on all the while; nothing is lost, nothing doubled, nobody told a gap. docs/operations/upgrading.md says how.
+//! Rolling upgrades: old and new gateways side by side, a library replaced by a newer one,
+//! instances replaced in turn. Durable and plain publishes continue; clients lose nothing, get
+//! nothing twice and get no gap. docs/operations/upgrading.md describes the procedure.
 
 use crate::harness::gateway::Builder;
 use crate::harness::sse::Request;
@@ -14,11 +15,11 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::task::JoinHandle;
 
-/// The channel of the plain publishes.
+/// The topic of the plain publishes.
 const PLAIN: &str = "plain";
 const HISTORY: (&str, &str) = ("HISTORY__MAX_LEN", "100000");
 
-/// Plain publishes at a steady rate, each with its number.
+/// Numbered plain publishes at a steady rate.
 struct PlainLoad {
     stop: Arc<AtomicBool>,
     count: Arc<AtomicUsize>,
@@ -45,7 +46,7 @@ impl PlainLoad {
         PlainLoad { stop, count, task }
     }
 
-    /// Waits for so many more.
+    /// Waits for this many more publishes.
     async fn more(&self, events: usize) {
         let goal = self.count.load(Ordering::Relaxed) + events;
         let reached =
@@ -53,7 +54,7 @@ impl PlainLoad {
         eventually("more plain publishes", reached).await;
     }
 
-    /// Stops, and waits until all of them are recorded; how many there were.
+    /// Stops, waits until all publishes are recorded, and returns their number.
     async fn stop(self, redis: &Redis) -> usize {
         self.stop.store(true, Ordering::Relaxed);
         let count = self.task.await.expect("the publisher");
@@ -66,7 +67,7 @@ impl PlainLoad {
     }
 }
 
-/// The instances that a balancer would offer.
+/// The instances behind a load balancer.
 #[derive(Clone, Default)]
 struct Balancer(Arc<Mutex<Vec<SocketAddr>>>);
 
@@ -85,14 +86,15 @@ impl Balancer {
     }
 }
 
-/// What a client has got, from which id on, and in how many streams.
+/// The events a client has received, its first cursor, and its number of streams.
 struct Received {
     start: Id,
     received: Vec<Event>,
     streams: usize,
 }
 
-/// A client as a browser is one: it comes back to the same URL with its last id, on whichever instance, until `end` comes.
+/// A client that behaves like a browser: it reconnects to the same URL with its last id, on any
+/// instance, until `end` arrives.
 async fn client(balancer: Balancer, name: String, n: usize, open: Arc<AtomicUsize>) -> Received {
     let jwt = ticket(&name).jwt();
     let (mut start, mut cursor, mut received, mut streams) = (None, String::new(), Vec::new(), 0);
@@ -133,7 +135,7 @@ async fn client(balancer: Balancer, name: String, n: usize, open: Arc<AtomicUsiz
     unreachable!("attempts do not end")
 }
 
-/// Publishers and clients around the instances of `balancer`.
+/// Publishers, and clients of the instances behind a balancer.
 struct Traffic {
     load: Load,
     plain_load: PlainLoad,
@@ -154,13 +156,14 @@ impl Traffic {
         Traffic { load, plain_load: PlainLoad::start(redis).await, clients }
     }
 
-    /// Both kinds of publishes go on for a while.
+    /// Waits for more publishes of both kinds.
     async fn more(&self) {
         self.load.more(60).await;
         self.plain_load.more(30).await;
     }
 
-    /// Ends it: each client has had each event of its channels once, in order, and nothing else. How often clients came back.
+    /// Stops, and checks that each client received each event of its channels once, in order, and
+    /// nothing else. Returns the number of reconnects.
     async fn check(self, redis: &Redis) -> usize {
         let published = self.load.stop().await;
         let plain = self.plain_load.stop(redis).await;
@@ -185,7 +188,7 @@ impl Traffic {
     }
 }
 
-/// Name and text of the library that is loaded.
+/// Name and code of the loaded library.
 async fn library(redis: &Redis) -> (String, String) {
     let list = ["FUNCTION", "LIST", "LIBRARYNAME", "sse_gateway_*", "WITHCODE"];
     let all: Vec<HashMap<String, Value>> = redis.command(&list).await;
@@ -194,7 +197,7 @@ async fn library(redis: &Redis) -> (String, String) {
     (text("library_name"), text("library_code"))
 }
 
-/// This library under the number of the next version.
+/// This library with the next version number.
 fn next_version(name: &str, code: &str) -> (String, String) {
     let (version, prefix) = name.strip_prefix("sse_gateway_v").unwrap().split_once('_').unwrap();
     let next = format!("sse_gateway_v{}_{prefix}", version.parse::<u32>().unwrap() + 1);
@@ -203,7 +206,7 @@ fn next_version(name: &str, code: &str) -> (String, String) {
     (next, text)
 }
 
-/// What a newer gateway does when it connects (`redis/library.rs`): the old library goes and the new one comes in one step.
+/// Replaces the library in one step, as a newer gateway does when it connects (`redis/library.rs`).
 async fn replace_library(redis: &Redis, old: &str, code: &str) {
     let mut step = redis::pipe();
     step.atomic()
@@ -222,7 +225,7 @@ fn builder(redis: &Redis) -> Builder {
     Gateway::builder(redis).env(HISTORY.0, HISTORY.1)
 }
 
-/// Two gateways: the first is the recorder, the second stands by.
+/// Two gateways: the recorder and the standby.
 async fn recorder_and_standby(builder: &Builder) -> (Gateway, Gateway) {
     let one = builder.start().await;
     one.wait_for_recorder().await;
@@ -231,7 +234,7 @@ async fn recorder_and_standby(builder: &Builder) -> (Gateway, Gateway) {
     (one, two)
 }
 
-/// The metric that docs/operations/upgrading.md tells to wait for.
+/// Waits for the metric that docs/operations/upgrading.md names.
 async fn wait_for_standby(gateway: &Gateway) {
     gateway.metric_reaches("sse_recorder_role", &[("role", "standby")], 1.0).await;
 }
@@ -248,7 +251,7 @@ async fn newer_library_under_load_loses_nothing_and_stays() {
     traffic.more().await;
     replace_library(&redis, &name, &text).await;
     traffic.more().await;
-    // One of the old version that starts, or whose link comes back, leaves the newer library.
+    // An older gateway that starts or reconnects keeps the newer library.
     let three = builder(&redis).start().await;
     assert_eq!(library(&redis).await, (next.clone(), text.clone()));
     balancer.add(&three);
@@ -256,14 +259,14 @@ async fn newer_library_under_load_loses_nothing_and_stays() {
     three.metric_reaches("sse_redis_reconnects_total", &[], 1.0).await;
     three.ready().await;
     assert_eq!(library(&redis).await, (next.clone(), text));
-    // And it works with it: sessions, publishes, ticks, leases.
+    // It works with the newer library: sessions, publishes, ticks, leases.
     three.connect("u9").await;
     traffic.more().await;
     traffic.check(&redis).await;
     for gateway in [&one, &two, &three] {
         assert_eq!(gateway.metric("sse_gaps_total", &[]).await, 0.0);
     }
-    // An older library than that of the gateway gives way.
+    // A gateway replaces an older library.
     let (older, code) = (next.replace(&next[..14], "sse_gateway_v0"), code);
     let text = code.replace(&format!("name={name}\n"), &format!("name={older}\n"));
     replace_library(&redis, &next, &text).await;
@@ -271,7 +274,7 @@ async fn newer_library_under_load_loses_nothing_and_stays() {
     assert_eq!(library(&redis).await, (name, code));
 }
 
-/// The id of the subscriber's connection that was made last.
+/// The client id of the newest subscriber connection.
 async fn last_link(redis: &Redis) -> String {
     let text: String = redis.command(&["CLIENT", "LIST", "TYPE", "pubsub"]).await;
     let ids = text
@@ -298,7 +301,7 @@ async fn rollback_to_the_saved_library_loses_nothing() {
     assert_eq!(library(&redis).await, (name.clone(), code.clone()));
     traffic.more().await;
     traffic.check(&redis).await;
-    // Without a file: deleted, and the gateways put theirs back by themselves.
+    // If the library is deleted, the gateways load theirs again.
     redis.command::<()>(&["FUNCTION", "DELETE", &name]).await;
     eventually("the library to be there again", || async {
         redis.durable(&user("1"), "a", "1").await.ok()
@@ -307,7 +310,7 @@ async fn rollback_to_the_saved_library_loses_nothing() {
     assert_eq!(library(&redis).await, (name, code));
 }
 
-/// Replaces each of them in turn by one that `builder` starts.
+/// Replaces each gateway in turn by one that `builder` starts.
 async fn replace_all(
     balancer: &Balancer,
     traffic: &Traffic,
@@ -345,7 +348,7 @@ async fn rolling_replacement_of_two_gateways_loses_nothing() {
     assert_eq!(breaks(&redis).await, ["reset"]);
 }
 
-/// The gateway of an earlier version, its library and all: replaced by this one in turn, and put back.
+/// Gateways of an earlier version, with its library, are replaced by this version and restored.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs the earlier version's binary: make test-upgrade"]
 async fn upgrade_and_rollback_across_versions_lose_nothing() {
@@ -371,7 +374,7 @@ async fn upgrade_and_rollback_across_versions_lose_nothing() {
     assert_eq!(breaks(&redis).await, ["reset"]);
 }
 
-/// The reasons of all seams; the first one is the start of a new Redis.
+/// The reasons of all breaks in the history. The first one is the start of a new Redis.
 async fn breaks(redis: &Redis) -> Vec<String> {
     let all: Vec<(String, Vec<String>)> = redis.command(&["XRANGE", "sse:seams", "-", "+"]).await;
     all.into_iter().map(|(_, fields)| fields[1].clone()).collect()
@@ -382,9 +385,9 @@ async fn standby_takes_over_among_several_instances() {
     let redis = Redis::start().await;
     let (one, two) = recorder_and_standby(&builder(&redis)).await;
     let builder = Gateway::builder(&redis);
-    // A rollout that starts new instances before it stops old ones.
+    // A rollout that starts new instances before it stops the old ones.
     let others = tokio::join!(builder.start(), builder.start(), builder.start());
-    // Each of them has looked whether it is needed.
+    // Each of them has checked whether a standby is needed.
     tokio::time::sleep(Duration::from_millis(1500)).await;
     one.kill9();
     one.wait_exit().await;

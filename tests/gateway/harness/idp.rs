@@ -9,7 +9,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-/// A small web server on one port. It may be down, slow, or talk nonsense.
+/// A small web server on one port. It can be down, slow, or return invalid responses.
 pub struct Idp {
     port: u16,
     shared: Arc<Shared>,
@@ -17,14 +17,14 @@ pub struct Idp {
 }
 
 struct Shared {
-    /// Status, further header lines, body.
+    /// Status, additional header lines, body.
     answer: Mutex<(u16, String, String)>,
     requests: AtomicUsize,
     paused: watch::Sender<bool>,
 }
 
 impl Idp {
-    /// One that is down: nobody listens on its port.
+    /// An issuer that is down: nothing listens on its port.
     pub fn down() -> Idp {
         let answer = Mutex::new((404, String::new(), String::new()));
         let shared =
@@ -32,7 +32,7 @@ impl Idp {
         Idp { port: free_port(), shared: Arc::new(shared), server: Mutex::new(None) }
     }
 
-    /// One that publishes these keys.
+    /// An issuer that publishes these keys.
     pub async fn start(keys: &[Value]) -> Idp {
         let idp = Idp::down();
         idp.publish(keys);
@@ -40,12 +40,12 @@ impl Idp {
         idp
     }
 
-    /// The setting `tickets.jwks_url`.
+    /// The value for the setting `tickets.jwks_url`.
     pub fn url(&self) -> String {
         format!("http://127.0.0.1:{}/jwks.json", self.port)
     }
 
-    /// Begins to listen.
+    /// Starts to listen.
     pub async fn up(&self) {
         let listener = TcpListener::bind(("127.0.0.1", self.port)).await.expect("the port is free");
         let shared = self.shared.clone();
@@ -57,34 +57,34 @@ impl Idp {
         *self.server.lock().unwrap() = Some(server);
     }
 
-    /// No longer listens.
+    /// Stops to listen.
     pub async fn stop(&self) {
         let server = self.server.lock().unwrap().take().expect("it is up");
         server.abort();
         let _ = server.await;
     }
 
-    /// From now on it publishes these keys.
+    /// Publishes these keys from now on.
     pub fn publish(&self, keys: &[Value]) {
         self.respond(200, "", &json!({"keys": keys}).to_string());
     }
 
-    /// From now on it answers so.
+    /// Sets the response to all further requests.
     pub fn respond(&self, status: u16, headers: &str, body: &str) {
         *self.shared.answer.lock().unwrap() = (status, headers.to_string(), body.to_string());
     }
 
-    /// Requests so far.
+    /// Number of requests so far.
     pub fn requests(&self) -> usize {
         self.shared.requests.load(Ordering::SeqCst)
     }
 
-    /// From now on requests are counted, but not answered.
+    /// Counts further requests, but does not respond.
     pub fn pause(&self) {
         self.shared.paused.send_replace(true);
     }
 
-    /// Answers what was paused.
+    /// Responds to paused requests.
     pub fn resume(&self) {
         self.shared.paused.send_replace(false);
     }

@@ -1,19 +1,19 @@
-//! The EventSource parser, written from the WHATWG specification and from nothing of the gateway.
+//! An EventSource parser, written from the WHATWG specification, independent of the gateway's code.
 
 use std::fmt;
 
-/// One event as a browser dispatches it, and what its block said.
+/// An event as a browser dispatches it, with the fields of its block.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Event {
-    /// The `id` of this very block, if it had one.
+    /// The `id` of this block, if it had one.
     pub id: Option<String>,
-    /// `lastEventId`: what the browser would send on a reconnect after this event.
+    /// `lastEventId`, which a browser sends on a reconnect after this event.
     pub last_id: String,
-    /// The event's name (`message` if the block has none).
+    /// The name of the event (`message` if the block has none).
     pub event: String,
-    /// The data, lines joined by LF.
+    /// The data, with lines joined by LF.
     pub data: String,
-    /// The `retry` of this very block, if it had one.
+    /// The `retry` of this block, if it had one, ms.
     pub retry: Option<u64>,
 }
 
@@ -23,13 +23,13 @@ impl Event {
         serde_json::from_str(&self.data).unwrap_or_else(|e| panic!("no JSON ({e}): {self}"))
     }
 
-    /// The id of this block, as tests compare ids.
+    /// The id of this block; panics if it has none.
     pub fn own_id(&self) -> super::Id {
         let id = self.id.as_deref();
         super::Id::of(id.unwrap_or_else(|| panic!("no id: {self}")))
     }
 
-    /// Whether this is one of the gateway's own events.
+    /// Whether this is a system event of the gateway.
     pub fn is_system(&self) -> bool {
         self.event.starts_with("sse.")
     }
@@ -43,7 +43,7 @@ impl fmt::Display for Event {
     }
 }
 
-/// Bytes in, events out.
+/// An incremental parser.
 #[derive(Default)]
 pub struct Parser {
     started: bool,
@@ -54,14 +54,14 @@ pub struct Parser {
     event: String,
     data: String,
     block_retry: Option<u64>,
-    /// The reconnection time in force, in ms.
+    /// The current reconnection time, ms.
     pub retry: Option<u64>,
-    /// Comment lines so far.
+    /// All comment lines so far.
     pub comments: Vec<String>,
 }
 
 impl Parser {
-    /// Takes the next bytes of the stream and gives the events they complete.
+    /// Parses the next bytes of the stream. Returns the events they complete.
     pub fn feed(&mut self, bytes: &[u8]) -> Vec<Event> {
         let mut events = Vec::new();
         for &byte in bytes {

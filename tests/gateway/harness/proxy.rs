@@ -1,4 +1,4 @@
-//! A TCP proxy with faults: between gateway and Redis, or between client and gateway.
+//! A TCP proxy that can inject faults, between gateway and Redis or between client and gateway.
 
 use std::net::SocketAddr;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -14,10 +14,10 @@ enum Mode {
     Down,
 }
 
-/// The state all connections watch: the mode, and how often everything was cut.
+/// State watched by all connections: the mode, and the number of cuts.
 type State = (Mode, u64);
 
-/// Listens on a port of its own and passes bytes on to `target`, until told otherwise.
+/// Listens on a free port and forwards bytes to a target.
 pub struct Proxy {
     address: SocketAddr,
     state: watch::Sender<State>,
@@ -34,37 +34,37 @@ impl Proxy {
         Proxy { address, state, accepting }
     }
 
-    /// Where it listens.
+    /// The address it listens on.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Itself as a Redis URL.
+    /// Its address as a Redis URL.
     pub fn redis_url(&self) -> String {
         format!("redis://{}", self.address)
     }
 
-    /// Cuts all connections; new ones pass (unless [`Proxy::down`]).
+    /// Cuts all connections. New ones work, except after [`Proxy::down`].
     pub fn cut(&self) {
         self.state.send_modify(|(_, cuts)| *cuts += 1);
     }
 
-    /// Cuts all connections and closes new ones at once.
+    /// Cuts all connections and closes new ones immediately.
     pub fn down(&self) {
         self.state.send_modify(|(mode, cuts)| (*mode, *cuts) = (Mode::Down, *cuts + 1));
     }
 
-    /// Loses all bytes in both directions; connections stay open, as behind a dead router.
+    /// Discards all bytes in both directions. Connections stay open, as behind a dead router.
     pub fn discard(&self) {
         self.state.send_modify(|(mode, _)| *mode = Mode::Discard);
     }
 
-    /// Keeps all bytes back; [`Proxy::up`] lets them go on their way.
+    /// Holds all bytes until [`Proxy::up`].
     pub fn pause(&self) {
         self.state.send_modify(|(mode, _)| *mode = Mode::Pause);
     }
 
-    /// Passes bytes again. Connections that lost bytes are cut.
+    /// Forwards bytes again. Connections that lost bytes are cut.
     pub fn up(&self) {
         self.state.send_modify(|(mode, cuts)| {
             if *mode == Mode::Discard {
@@ -91,7 +91,7 @@ async fn accept(listener: TcpListener, target: String, watching: watch::Receiver
     }
 }
 
-/// One client's connection and its own to the target; both end together.
+/// Connects one client to the target. Both connections end together.
 async fn relay(client: TcpStream, target: String, mut state: watch::Receiver<State>, cuts: u64) {
     let passing = state.clone();
     let work = async {
