@@ -121,7 +121,7 @@ async fn kept_alive_connection_is_closed_while_draining() {
     assert!(!ask().await);
     gateway.term();
     let asking = async { while !ask().await {} };
-    tokio::time::timeout(GUARD, asking).await.expect("it is told");
+    tokio::time::timeout(GUARD, asking).await.expect("the connection to be closed");
 }
 
 #[tokio::test]

@@ -232,7 +232,7 @@ async fn redis_restarted_empty_reports_reset_without_ending_streams() {
         received.pop();
         received.retain(|e| e.data != "again");
         let gap = received.iter().rposition(|e| e.event == "sse.gap");
-        let gap = gap.expect("a wiped Redis is told");
+        let gap = gap.expect("a gap after the wipe");
         assert_eq!(received[gap].json()["reason"], "reset");
         let restart = received[gap].own_id();
         let mine = user(name);

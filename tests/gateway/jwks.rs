@@ -61,7 +61,7 @@ async fn assert_busy(gateway: &Gateway, ticket: &Ticket) {
 
 /// Reconnects until admitted. Until then every response must be `sse.busy`.
 async fn wait_until_admitted(gateway: &Gateway, ticket: &Ticket) {
-    eventually("to be let in", || async {
+    eventually("the client to be admitted", || async {
         let mut sse = Sse::connect(&gateway.events_url(ticket, ""), &[]).await;
         assert_eq!(sse.status, 200);
         let event = sse.event().await.event;

@@ -246,13 +246,13 @@ async fn killed_recorder_with_a_standby_loses_nothing() {
 fn assert_complete_or_gap(received: &[Event], sent: usize) {
     let gap = received.iter().position(|e| e.event == "sse.gap");
     let got = numbers(received);
-    let hole = (0..sent).find(|n| got.get(*n) != Some(n));
-    let Some(hole) = hole else { return };
-    let gap = gap.unwrap_or_else(|| panic!("{hole} was lost in silence"));
+    let missing = (0..sent).find(|n| got.get(*n) != Some(n));
+    let Some(missing) = missing else { return };
+    let gap = gap.unwrap_or_else(|| panic!("{missing} was lost without a gap"));
     assert_eq!(received[gap].json()["reason"], "unrecorded");
-    let behind = received.iter().filter(|e| e.event == "n").nth(hole);
+    let behind = received.iter().filter(|e| e.event == "n").nth(missing);
     let behind = received.iter().position(|e| Some(e) == behind).unwrap();
-    assert!(gap < behind, "the gap is told behind the hole, at {gap}, not before {behind}");
+    assert!(gap < behind, "the gap at {gap} comes after the loss at {behind}");
 }
 
 #[tokio::test]
@@ -286,7 +286,7 @@ async fn wiped_redis_loses_plain_publishes_only_with_gap() {
             gap |= event.event == "sse.gap";
             if event.event == "n" {
                 let n: usize = event.data.parse().unwrap();
-                assert!(n == next || gap, "{next}..{n} were lost in silence");
+                assert!(n == next || gap, "{next}..{n} were lost without a gap");
                 (next, gap) = (n + 1, false);
             }
         }

@@ -27,7 +27,7 @@ async fn user_above_the_connect_rate_gets_busy() {
         assert_eq!(first_event(&gateway, "1", &[]).await, "sse.connected");
     }
     assert_eq!(first_event(&gateway, "1", &[]).await, "busy too-often");
-    assert_eq!(first_event(&gateway, "2", &[]).await, "sse.connected", "others are let in");
+    assert_eq!(first_event(&gateway, "2", &[]).await, "sse.connected", "other users are admitted");
     assert_eq!(gateway.metric("sse_busy_total", &[("reason", "too-often")]).await, 1.0);
 
     let poll = gateway.url(&format!("/events/poll?ticket={}", ticket("1").jwt()));

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 async fn rejection(gateway: &Gateway, ticket: &Ticket) -> String {
     let mut sse = Sse::connect(&gateway.events_url(ticket, ""), &[]).await;
     if sse.status == 200 {
-        return format!("let in: {}", sse.event().await);
+        return format!("admitted: {}", sse.event().await);
     }
     let body = sse.body().await;
     assert_eq!(sse.status, 401, "{body}");
@@ -303,8 +303,8 @@ async fn client_gone_during_an_outage_is_readmitted_afterwards() {
     gateway.metric_reaches("sse_connections_closed_total", &[("reason", "client-gone")], 1.0).await;
     // Redis returns empty.
     redis.start_again().await;
-    until_not_busy(&gateway, &left).await.expect("let in");
-    until_not_busy(&gateway, &stayed).await.expect("let in");
+    until_not_busy(&gateway, &left).await.expect("it is admitted");
+    until_not_busy(&gateway, &stayed).await.expect("it is admitted");
     assert_eq!(close_reason(&mut stays).await.0, "taken-over");
     let never = unused(&left);
     let refused = until_not_busy(&gateway, &never).await.err().expect("it has no session");
@@ -542,7 +542,7 @@ async fn session_cookie_binds_the_session_to_its_browser() {
     };
     let wrong = format!("{}=0", pair.split('=').next().unwrap());
     for cookies in ["", "a=b", &wrong, &of_other] {
-        refused(cookies).await.unwrap_or_else(|| panic!("let in with {cookies:?}"));
+        refused(cookies).await.unwrap_or_else(|| panic!("admitted with {cookies:?}"));
         let poll = two.url(&format!("/events/poll?ticket={}", ticket.jwt()));
         assert_eq!(
             two.http().get(poll).header("Cookie", cookies).send().await.unwrap().status().as_u16(),

@@ -28,7 +28,7 @@ pub async fn assert_rejected(gateway: &Gateway, token: &str, code: &str) {
         let url = gateway.url(&format!("{path}?ticket={}", crate::harness::encode(token)));
         let mut sse = Sse::connect(&url, &[]).await;
         if sse.status == 200 && path == "/events" {
-            panic!("let in instead of {code}: {}", sse.event().await);
+            panic!("admitted instead of {code}: {}", sse.event().await);
         }
         let body = sse.body().await;
         assert_eq!(sse.status, 401, "expected {code}: {body}");

@@ -171,7 +171,7 @@ impl Traffic {
         let mut streams = 0;
         for (n, client) in self.clients.into_iter().enumerate() {
             let Received { start, received, streams: own } =
-                client.await.expect("a client that was told no gap");
+                client.await.expect("a client without a gap");
             streams += own - 1;
             let ids: Vec<Id> = received.iter().map(Event::own_id).collect();
             assert!(ids.is_sorted_by(|a, b| a < b), "out of order, or twice");

@@ -188,11 +188,18 @@ impl Gateway {
         self.connect_with(&ticket(user), "").await
     }
 
-    /// A stream with this ticket and query, after `sse.connected`.
+    /// A stream with this ticket and query, after `sse.connected`. Reconnects after `sse.busy` of
+    /// reason `redis-away`, like a browser: on a busy machine the link to Redis may time out.
     pub async fn connect_with(&self, ticket: &Ticket, query: &str) -> Sse {
-        let mut sse = Sse::connect(&self.events_url(ticket, query), &[]).await;
-        sse.connected().await;
-        sse
+        let url = self.events_url(ticket, query);
+        eventually("a stream while Redis is available", || async {
+            let mut sse = Sse::connect(&url, &[]).await;
+            let first = sse.first().await;
+            let is_away = first.event == "sse.busy" && first.json()["reason"] == "redis-away";
+            assert!(is_away || first.event == "sse.connected", "{}", sse.dump());
+            (!is_away).then_some(sse)
+        })
+        .await
     }
 
     /// A stream for a user that resumes with a new ticket and the id in the query, after

@@ -136,13 +136,18 @@ impl Sse {
 
     /// Checks for status 200, and reads and checks `sse.connected`.
     pub async fn connected(&mut self) -> Event {
+        let first = self.first().await;
+        assert_eq!(first.event, "sse.connected", "{}", self.dump());
+        first
+    }
+
+    /// Checks for status 200, and reads the first event.
+    pub async fn first(&mut self) -> Event {
         if self.status != 200 {
             let body = self.body().await;
             panic!("status {}: {body}", self.status);
         }
-        let first = self.event().await;
-        assert_eq!(first.event, "sse.connected", "{}", self.dump());
-        first
+        self.event().await
     }
 
     /// The value of a header.
