@@ -45,7 +45,7 @@
 //!
 //! | promise (ARCHITECTURE.md#guarantees-where-implemented-where-tested) | code | test |
 //! |---|---|---|
-//! | nothing is lost silently | `core/stream_state.rs`, `core/catch_up.rs`, `redis/catch_up.rs` | `tests/gateway/resume.rs`, `gap.rs`, `seams.rs` |
+//! | nothing is lost silently | `core/stream_state.rs`, `core/catch_up.rs`, `redis/catch_up.rs` | `tests/gateway/resume.rs`, `gap.rs`, `breaks.rs` |
 //! | the id is always fresh | `state/timers.rs`, `redis/tick.rs` | `tests/gateway/resume.rs` |
 //! | any Redis client can publish | `redis/library.lua`, `redis/recorder` | `tests/gateway/delivery.rs`, `modes.rs` |
 //! | a fault of Redis is no fault of the client | `redis/link.rs` | `tests/gateway/faults.rs`, `neighbours.rs` |

@@ -1,4 +1,4 @@
-//! `POST /publish` and `POST /tickets`: for backends without access to Redis or a JWT library.
+//! `POST /publish` and `POST /tickets`, for backends without access to Redis or a JWT library.
 
 use crate::harness::keys::api_keys;
 use crate::harness::{Gateway, Redis, Sse, topic, user};
@@ -6,7 +6,6 @@ use crate::http::error;
 use reqwest::Response;
 use serde_json::{Value, json};
 
-/// POSTs a body with a key.
 async fn post(
     gateway: &Gateway,
     path: &str,
@@ -26,15 +25,16 @@ async fn json_of(answer: Response) -> Value {
 }
 
 #[tokio::test]
-async fn publish_takes_one_event_or_a_list() {
+async fn publish_accepts_one_event_or_a_list() {
     let redis = Redis::start().await;
     let gateway =
         Gateway::builder(&redis).env("API_KEYS", &api_keys(&[("key", "publish")])).start().await;
     let mut sse = gateway.connect("1").await;
-    // Byte for byte: spaces, escapes, numbers and order as they were written.
+    // The payload must be delivered byte for byte.
     let payload = "{ \"b\" :\t1.50e+3, \"a\":\"\\u00e9\\/\", \"a\": 12345678901234567890123 }";
     let body = format!(
-        "{{\"channel\":\"user:1:events\",\"type\":\"t\",\"payload\":{payload},\"id\":\"k\",\"retry\":7000}}"
+        "{{\"channel\":\"user:1:events\",\"type\":\"t\",\"payload\":{payload},\
+         \"id\":\"k\",\"retry\":7000}}"
     );
     let answer = json_of(post(&gateway, "/publish", Some("key"), body.clone()).await).await;
     let event = sse.app_event().await;
@@ -43,7 +43,7 @@ async fn publish_takes_one_event_or_a_list() {
         (event.event.as_str(), event.data.as_str(), event.retry),
         ("t", payload, Some(7000))
     );
-    // With the same key a second time: the same place, no second event.
+    // A repeated idempotency key returns the first event's id and publishes nothing.
     let again = json_of(post(&gateway, "/publish", Some("key"), body).await).await;
     assert_eq!(again, answer);
     let list = json!([
@@ -67,14 +67,14 @@ async fn publish_takes_one_event_or_a_list() {
     );
     assert_eq!((second.event.as_str(), second.data.as_str()), ("t", "null"));
     assert_eq!(json_of(post(&gateway, "/publish", Some("key"), "[]").await).await, json!([]));
-    // What was published is in the log: it can be replayed.
+    // Published events are in the log and can be replayed.
     let mut back = gateway.resume("1", first.id.as_deref().unwrap()).await;
     assert_eq!(back.app_event().await.id, second.id);
     assert!(gateway.metric("sse_published_total", &[]).await >= 3.0);
 }
 
 #[tokio::test]
-async fn publish_refuses_what_is_no_event() {
+async fn publish_rejects_invalid_requests_with_a_code() {
     let redis = Redis::start().await;
     let keys = api_keys(&[("key", "publish"), ("other", "tickets")]);
     let builder = Gateway::builder(&redis);
@@ -96,10 +96,10 @@ async fn publish_refuses_what_is_no_event() {
             (Some("KEY"), 401, "api-key-unknown"),
             (Some(if path == "/publish" { "other" } else { "key" }), 403, "scope-missing"),
         ] {
-            let told = error(post(&gateway, path, key, good).await).await;
-            // A header with nothing behind `Bearer ` may count as none.
-            let same = told.0 == status && (told.1 == code || key == Some(""));
-            assert!(same, "{path} {key:?}: {told:?}");
+            let received = error(post(&gateway, path, key, good).await).await;
+            // `Bearer ` without a value may count as a missing header.
+            let same = received.0 == status && (received.1 == code || key == Some(""));
+            assert!(same, "{path} {key:?}: {received:?}");
         }
     }
     for body in [
@@ -116,8 +116,8 @@ async fn publish_refuses_what_is_no_event() {
         r#"{"channel":"user:1:events","type":"t","payload":1} x"#,
         r#"{"channel":"user:1:events","type":"t","payload":01}"#,
     ] {
-        let told = error(post(&gateway, "/publish", Some("key"), body).await).await;
-        assert_eq!(told, (400, "bad-request".to_string()), "{body}");
+        let received = error(post(&gateway, "/publish", Some("key"), body).await).await;
+        assert_eq!(received, (400, "bad-request".to_string()), "{body}");
     }
     let (status, code) =
         error(post(&gateway, "/publish", Some("key"), &b"{\"channel\":\"\xff\"}"[..]).await).await;
@@ -152,7 +152,7 @@ async fn publish_refuses_what_is_no_event() {
 }
 
 #[tokio::test]
-async fn a_body_over_the_limit_is_413() {
+async fn body_over_the_limit_gets_413() {
     let redis = Redis::start().await;
     let keys = api_keys(&[("key", "publish"), ("minter", "tickets")]);
     let gateway = Gateway::builder(&redis)
@@ -163,12 +163,12 @@ async fn a_body_over_the_limit_is_413() {
     let body = " ".repeat(65 << 10);
     assert_eq!(error(post(&gateway, "/publish", Some("key"), body.clone()).await).await.0, 413);
     assert_eq!(error(post(&gateway, "/tickets", Some("minter"), body.clone()).await).await.0, 413);
-    // Who has no key learns nothing of limits.
+    // Clients without a valid key learn nothing about limits.
     assert_eq!(error(post(&gateway, "/publish", Some("nobody's"), body).await).await.0, 401);
 }
 
 #[tokio::test]
-async fn tickets_are_minted_for_backends() {
+async fn tickets_endpoint_mints_valid_tickets() {
     let redis = Redis::start().await;
     let keys = api_keys(&[("key", "tickets"), ("other", "publish")]);
     let gateway = Gateway::builder(&redis)
@@ -176,23 +176,23 @@ async fn tickets_are_minted_for_backends() {
         .env("TICKETS__ISSUER", "the-gateway")
         .start()
         .await;
-    let mint = async |wish: Value| post(&gateway, "/tickets", Some("key"), wish.to_string()).await;
-    for (wish, ttl, topics) in [
+    let mint = async |body: Value| post(&gateway, "/tickets", Some("key"), body.to_string()).await;
+    for (body, ttl, topics) in [
         (json!({"user": "7"}), 60, json!(["*"])),
         (json!({"user": "7", "ttl": 1}), 1, json!(["*"])),
         (json!({"user": "7", "ttl": 60, "topics": ["a", "b*"]}), 60, json!(["a", "b*"])),
         (json!({"user": "7", "topics": []}), 60, json!([])),
     ] {
-        let answer = mint(wish.clone()).await;
+        let answer = mint(body.clone()).await;
         assert_eq!(answer.headers()["cache-control"], "no-store");
         let answer = json_of(answer).await;
-        assert_eq!(answer["expiresIn"], json!(ttl), "{wish}");
+        assert_eq!(answer["expiresIn"], json!(ttl), "{body}");
         let jwt = answer["ticket"].as_str().expect("a ticket");
         let mut sse = Sse::connect(&gateway.url(&format!("/events?ticket={jwt}")), &[]).await;
         let first = sse.connected().await.json();
-        assert_eq!((&first["user"], &first["topics"]), (&json!("7"), &topics), "{wish}");
+        assert_eq!((&first["user"], &first["topics"]), (&json!("7"), &topics), "{body}");
     }
-    for wish in [
+    for body in [
         json!({"user": ""}),
         json!({"user": "a b"}),
         json!({"user": "a*"}),
@@ -208,20 +208,20 @@ async fn tickets_are_minted_for_backends() {
         json!({"user": "7", "unknown": 1}),
     ] {
         assert_eq!(
-            error(mint(wish.clone()).await).await,
+            error(mint(body.clone()).await).await,
             (400, "bad-request".to_string()),
-            "{wish}"
+            "{body}"
         );
     }
 }
 
 #[tokio::test]
-async fn what_is_not_answered_in_time_may_have_been_published_and_the_answer_says_so() {
+async fn redis_timeout_reports_whether_events_may_be_published() {
     let redis = Redis::start().await;
     let builder = Gateway::durable_only(&redis).env("API_KEYS", &api_keys(&[("key", "publish")]));
     let gateway = builder.env("REDIS__COMMAND_TIMEOUT", "300ms").start().await;
     let one = json!({"channel": user("1"), "type": "t", "payload": 1});
-    let told = async |body: Value| {
+    let received = async |body: Value| {
         let answer = post(&gateway, "/publish", Some("key"), body.to_string()).await;
         assert_eq!(
             (answer.status().as_u16(), answer.headers()["retry-after"].to_str().unwrap()),
@@ -231,23 +231,23 @@ async fn what_is_not_answered_in_time_may_have_been_published_and_the_answer_say
         assert_eq!(answer["error"], "redis-away");
         answer["message"].as_str().unwrap().to_owned()
     };
-    // Redis takes the command and answers later than anybody waits.
+    // Redis receives the command, but replies after the timeout.
     redis.command::<()>(&["CLIENT", "PAUSE", "600000", "WRITE"]).await;
     for body in [one.clone(), json!([one, one])] {
-        let message = told(body).await;
+        let message = received(body).await;
         assert!(message.contains("may have been published"), "{message}");
     }
     redis.command::<()>(&["CLIENT", "UNPAUSE"]).await;
-    // Where no command could be sent, nothing was.
+    // If no command could be sent, nothing was published.
     redis.stop();
     for body in [one.clone(), json!([one, one])] {
-        let message = told(body).await;
+        let message = received(body).await;
         assert!(message.contains("nothing was published"), "{message}");
     }
 }
 
 #[tokio::test]
-async fn a_member_of_the_wrong_form_is_refused_by_its_code_and_costs_no_other_event() {
+async fn malformed_member_rejects_its_event_and_no_other() {
     let redis = Redis::start().await;
     let gateway = Gateway::durable_only(&redis)
         .env("API_KEYS", &api_keys(&[("key", "publish")]))
@@ -268,8 +268,8 @@ async fn a_member_of_the_wrong_form_is_refused_by_its_code_and_costs_no_other_ev
         let good = json!({"channel": user("1"), "type": "t", "payload": value});
         let mut bad = good.clone();
         bad[member] = value;
-        let told = error(post(&gateway, "/publish", Some("key"), bad.to_string()).await).await;
-        assert_eq!(told, (400, code.to_string()), "{bad}");
+        let received = error(post(&gateway, "/publish", Some("key"), bad.to_string()).await).await;
+        assert_eq!(received, (400, code.to_string()), "{bad}");
         let list = json!([good, bad, good]);
         let answer = json_of(post(&gateway, "/publish", Some("key"), list.to_string()).await).await;
         assert_eq!(answer[1]["error"], code, "{bad}");
@@ -278,7 +278,7 @@ async fn a_member_of_the_wrong_form_is_refused_by_its_code_and_costs_no_other_ev
             assert_eq!(sse.app_event().await.id.as_deref(), answer[n]["id"].as_str(), "{answer}");
         }
     }
-    // What is null is absent.
+    // `null` counts as absent.
     let nulls =
         json!({"channel": user("1"), "type": null, "payload": null, "id": null, "retry": null});
     let answer = json_of(post(&gateway, "/publish", Some("key"), nulls.to_string()).await).await;

@@ -1,4 +1,4 @@
-//! The commands `ticket`, `publish` and `tail` do what they say.
+//! The commands `ticket`, `publish` and `tail`.
 
 use crate::config::{GOOD, command, run};
 use crate::harness::process::free_port;
@@ -9,7 +9,7 @@ use std::process::{Child, Stdio};
 use std::sync::{Arc, Mutex};
 
 #[tokio::test]
-async fn ticket_and_publish_do_what_they_say() {
+async fn ticket_and_publish_work_and_reject_bad_arguments() {
     let redis = Redis::start().await;
     let gateway = Gateway::start(&redis).await;
     let env = [GOOD, ("REDIS__URL", &*redis.url())];
@@ -31,7 +31,7 @@ async fn ticket_and_publish_do_what_they_say() {
         ("kind", payload, Some(6000))
     );
     assert_eq!(event.id.as_deref(), Some(ran.out.trim_end()));
-    // What cannot be is refused, with a word about it.
+    // Invalid arguments are rejected with an explanation.
     for arguments in
         [&["publish", "nowhere", "kind", "1"], &["publish", "broadcast:t", "sse.x", "1"]]
     {
@@ -64,7 +64,7 @@ async fn ticket_and_publish_do_what_they_say() {
     assert!(away.code == Some(1) && !away.err.contains("hush"), "{}", away.err);
 }
 
-/// `tail` and the lines it has printed so far.
+/// A `tail` process and the lines it has printed so far.
 struct Tail {
     child: Child,
     lines: Arc<Mutex<Vec<String>>>,
@@ -86,7 +86,7 @@ impl Tail {
         Tail { child, lines }
     }
 
-    /// The data of the events of this name so far.
+    /// The data of all events of this name so far.
     fn data(&self, name: &str) -> Vec<String> {
         let lines = self.lines.lock().unwrap();
         let of = |line: &String| {
@@ -97,7 +97,7 @@ impl Tail {
         lines.iter().filter_map(of).collect()
     }
 
-    async fn has(&self, name: &str, data: &str) {
+    async fn wait_for(&self, name: &str, data: &str) {
         eventually(&format!("{name} {data} in the output of tail"), || {
             std::future::ready(self.data(name).iter().any(|d| d == data).then_some(()))
         })
@@ -113,13 +113,14 @@ impl Drop for Tail {
 }
 
 #[tokio::test]
-async fn tail_follows_from_one_gateway_to_the_next() {
+async fn tail_follows_to_the_next_gateway_without_loss() {
     let redis = Redis::start().await;
     let address = format!("127.0.0.1:{}", free_port());
     let builder =
-        Gateway::builder(&redis).env("SERVER__LISTEN", &address).env("SERVER__RETRY", "100ms");
+        Gateway::durable_only(&redis).env("SERVER__LISTEN", &address).env("SERVER__RETRY", "100ms");
     let old = builder.start().await;
-    // In front of both, as a load balancer: closed while none of them is ready.
+    // A load balancer in front of both gateways. It is closed while neither is ready, because
+    // `tail` would wait 10 to 30 s after `sse.busy`.
     let front = Proxy::start(&address).await;
     let jwt = crate::harness::ticket("1").jwt();
     let tail = Tail::start(&["--url", &format!("http://{}/", front.address()), "--ticket", &jwt]);
@@ -133,7 +134,7 @@ async fn tail_follows_from_one_gateway_to_the_next() {
     };
     publish(0).await;
     publish(1).await;
-    tail.has("n", "1").await;
+    tail.wait_for("n", "1").await;
     old.kill9();
     old.wait_exit().await;
     front.down();
@@ -143,15 +144,14 @@ async fn tail_follows_from_one_gateway_to_the_next() {
     front.up();
     publish(4).await;
     let sent = publish(5).await;
-    // (A tail that is told `sse.busy` would come back after 10 to 30 s: hence the front.)
-    tail.has("n", "5").await;
+    tail.wait_for("n", "5").await;
     assert_eq!(tail.data("n"), sent, "all of them, in order, once");
     assert_eq!(tail.data("sse.gap"), Vec::<String>::new());
     assert_eq!(new.metric("sse_catch_ups_total", &[("cause", "resume")]).await, 1.0);
 }
 
 #[tokio::test]
-async fn tail_begins_where_it_is_told_and_ends_when_refused() {
+async fn tail_resumes_from_id_and_exits_when_rejected() {
     let redis = Redis::start().await;
     let gateway = Gateway::start(&redis).await;
     let from = redis.durable(&topic("t"), "n", "0").await.unwrap();
@@ -161,7 +161,7 @@ async fn tail_begins_where_it_is_told_and_ends_when_refused() {
     let (url, jwt) = (gateway.url(""), crate::harness::ticket("1").jwt());
     let tail =
         Tail::start(&["--url", &url, "--ticket", &jwt, "--topics", "t", "--last-event-id", &from]);
-    tail.has("n", "last").await;
+    tail.wait_for("n", "last").await;
     assert_eq!(tail.data("n"), ["one", "last"], "several lines of data stand below each other");
     drop(tail);
     let bad = crate::harness::ticket("1").without("jti").jwt();

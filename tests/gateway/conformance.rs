@@ -1,5 +1,5 @@
-//! HTTP/1.1 as RFC 9112 and RFC 9110 have it: raw requests and what they must get. No suite for
-//! this can be installed by a package's name; docs/reference/http.md explains deviations.
+//! Conformance with RFC 9112 and RFC 9110 (HTTP/1.1): raw requests and the responses they require.
+//! No test suite for this is available as a package. docs/reference/http.md explains deviations.
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -7,7 +7,7 @@ use tokio::net::TcpStream;
 use crate::harness::keys::api_keys;
 use crate::harness::{GUARD, Gateway, Redis, eventually, user};
 
-/// A response as it came.
+/// A response as received.
 #[derive(Debug)]
 struct Response {
     status: u16,
@@ -38,7 +38,7 @@ impl Client {
         Client { socket, seen: Vec::new() }
     }
 
-    /// The next response; None: the end of the connection.
+    /// The next response, or `None` at the end of the connection.
     async fn next(&mut self, to_head: bool) -> Option<Response> {
         let reading = async {
             loop {
@@ -68,8 +68,8 @@ impl Client {
     }
 }
 
-/// Checks a refusal: its form, and the end of the connection.
-async fn refused(gateway: &Gateway, section: &str, request: &str, status: u16) {
+/// Checks that a request gets a well-formed error response, and that the connection is then closed.
+async fn assert_rejected(gateway: &Gateway, section: &str, request: &str, status: u16) {
     let follows = "GET /nothing HTTP/1.1\r\nHost: x\r\n\r\n";
     let mut client = Client::send(gateway, &format!("{request}{follows}")).await;
     let response = client.next(false).await.unwrap_or_else(|| panic!("no response to {request:?}"));
@@ -79,7 +79,7 @@ async fn refused(gateway: &Gateway, section: &str, request: &str, status: u16) {
     assert_eq!(response.header("content-type"), Some("application/json"), "{what}");
     let error: serde_json::Value = serde_json::from_str(&response.body).expect("JSON");
     assert!(error["error"].is_string() && error["message"].is_string(), "{what}");
-    // What follows a request that was not understood is not taken for a request.
+    // Bytes after a malformed request must not be interpreted as a request.
     assert!(client.next(false).await.is_none(), "{what}");
 }
 
@@ -90,11 +90,11 @@ fn long(unit: &str, bytes: usize) -> String {
 }
 
 #[tokio::test]
-async fn malformed_requests_are_refused_and_end_the_connection() {
+async fn malformed_requests_are_rejected_and_close_the_connection() {
     let redis = Redis::start().await;
     let gateway = Gateway::durable_only(&redis).start().await;
     let heads: &[(&str, &str, u16)] = &[
-        // Section of RFC 9112, or of RFC 9110 with its number before it.
+        // Section of RFC 9112, or of RFC 9110 if prefixed with its number.
         ("2.2 bare LF", "GET / HTTP/1.1\nHost: x\n\n", 400),
         ("2.2 bare LF", "GET / HTTP/1.1\r\nHost: x\r\n\n", 400),
         ("2.2 bare LF", "GET / HTTP/1.1\r\nHost: x\nA: b\r\n\r\n", 400),
@@ -137,22 +137,22 @@ async fn malformed_requests_are_refused_and_end_the_connection() {
         ("9110 10.1.1 expectation", "GET / HTTP/1.1\r\nHost: x\r\nExpect: a\r\n\r\n", 417),
     ];
     for (section, request, status) in heads {
-        refused(&gateway, section, request, *status).await;
+        assert_rejected(&gateway, section, request, *status).await;
     }
-    // RFC 9112 section 3.2: on every path.
+    // RFC 9112 section 3.2 applies on every path.
     for path in ["/events", "/events/poll", "/publish", "/tickets", "/nothing"] {
         for host in
             ["", "Host: x\r\nHost: x\r\n", "Host: x\r\nHOST: y\r\n", "Host: \r\n", "Host: a b\r\n"]
         {
             let request = format!("GET {path} HTTP/1.1\r\n{host}\r\n");
-            refused(&gateway, "3.2 host", &request, 400).await;
+            assert_rejected(&gateway, "3.2 host", &request, 400).await;
         }
     }
     for host in
         ["a/b", "u@a", "a:b", "a:99999", "a,b c", "[::1", "http://a", "a#", "\u{e9}", "a\\b"]
     {
         let request = format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n");
-        refused(&gateway, "3.2 host", &request, 400).await;
+        assert_rejected(&gateway, "3.2 host", &request, 400).await;
     }
     for (fields, status) in [
         ("Content-Length: 1\r\nTransfer-Encoding: chunked\r\n", 400),
@@ -169,11 +169,11 @@ async fn malformed_requests_are_refused_and_end_the_connection() {
         ("Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n", 400),
     ] {
         let request = format!("POST /publish HTTP/1.1\r\n{HOST}{fields}\r\n");
-        refused(&gateway, "6.1 to 6.3", &request, status).await;
+        assert_rejected(&gateway, "6.1 to 6.3", &request, status).await;
     }
     let old = "POST /publish HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n";
-    refused(&gateway, "6.1 chunks over HTTP/1.0", old, 501).await;
-    refused(&gateway, "6.3 HTTP/1.0", "POST /publish HTTP/1.0\r\n\r\n", 400).await;
+    assert_rejected(&gateway, "6.1 chunks over HTTP/1.0", old, 501).await;
+    assert_rejected(&gateway, "6.3 HTTP/1.0", "POST /publish HTTP/1.0\r\n\r\n", 400).await;
     let (path, name) = (long("x", 16 << 10), long("x", 16 << 10));
     for request in [
         format!("GET /{path} HTTP/1.1\r\n{HOST}\r\n"),
@@ -181,7 +181,7 @@ async fn malformed_requests_are_refused_and_end_the_connection() {
         format!("GET / HTTP/1.1\r\n{HOST}A: {name}\r\n\r\n"),
         format!("GET / HTTP/1.1\r\n{HOST}{}\r\n", "A: b\r\n".repeat(96)),
     ] {
-        refused(&gateway, "9110 5.4 too long", &request, 431).await;
+        assert_rejected(&gateway, "9110 5.4 too long", &request, 431).await;
     }
     let many = gateway.metric("sse_requests_malformed_total", &[]).await;
     assert!(many >= 80.0, "{many} were counted");
@@ -190,7 +190,7 @@ async fn malformed_requests_are_refused_and_end_the_connection() {
 }
 
 #[tokio::test]
-async fn bodies_that_are_not_chunked_as_promised_are_refused() {
+async fn malformed_chunked_bodies_are_rejected() {
     let redis = Redis::start().await;
     let gateway = Gateway::durable_only(&redis)
         .env("API_KEYS", &api_keys(&[("key", "publish")]))
@@ -214,22 +214,23 @@ async fn bodies_that_are_not_chunked_as_promised_are_refused() {
         "\r\n\r\n",
     ];
     let head = format!(
-        "POST /publish HTTP/1.1\r\n{HOST}Authorization: Bearer key\r\nTransfer-Encoding: chunked\r\n\r\n"
+        "POST /publish HTTP/1.1\r\n{HOST}Authorization: Bearer key\r\n\
+         Transfer-Encoding: chunked\r\n\r\n"
     );
     for body in bodies {
-        refused(&gateway, "7.1 chunks", &format!("{head}{body}"), 400).await;
+        assert_rejected(&gateway, "7.1 chunks", &format!("{head}{body}"), 400).await;
     }
     let long_extension = format!("{head}1;{}\r\nx\r\n0\r\n\r\n", long("e", 300));
-    refused(&gateway, "7.1.1 extensions are bounded", &long_extension, 400).await;
+    assert_rejected(&gateway, "7.1.1 extensions are bounded", &long_extension, 400).await;
     let long_trailer = format!("{head}0\r\n{}\r\n", long("t: r\r\n", 5000));
-    refused(&gateway, "7.1.2 trailers are bounded", &long_trailer, 400).await;
+    assert_rejected(&gateway, "7.1.2 trailers are bounded", &long_trailer, 400).await;
     let labels = [("reason", "chunk")];
     let counted = gateway.metric("sse_requests_malformed_total", &labels).await;
     assert_eq!(counted, bodies.len() as f64 + 2.0);
 }
 
 #[tokio::test]
-async fn well_formed_requests_get_their_responses_in_order() {
+async fn well_formed_requests_get_responses_in_order() {
     let redis = Redis::start().await;
     let gateway = Gateway::durable_only(&redis)
         .env("API_KEYS", &api_keys(&[("key", "publish")]))
@@ -296,7 +297,7 @@ async fn well_formed_requests_get_their_responses_in_order() {
             405,
         ),
     ];
-    // Each alone, and all at once on one connection.
+    // Each request alone, and all of them pipelined on one connection.
     let all = cases.iter().map(|(_, request, _)| request.as_str()).collect::<String>();
     let mut pipelined = Client::send(&gateway, &all).await;
     for (section, request, status) in &cases {
@@ -309,20 +310,20 @@ async fn well_formed_requests_get_their_responses_in_order() {
             assert_eq!(response.closes(), section.starts_with("9.6"), "{what}");
             assert!(response.header("date").is_some(), "{what}");
             assert!(!response.head.contains("transfer-encoding"), "{what}");
-            // RFC 9110 section 8.6 forbids it with 204, and wants that of GET with HEAD.
+            // RFC 9110 section 8.6 forbids `content-length` with 204; HEAD has that of GET.
             assert_eq!(response.header("content-length").is_none(), *status == 204, "{what}");
             assert_eq!(response.header("allow").is_some(), matches!(status, 204 | 405), "{what}");
         }
     }
     assert!(pipelined.next(false).await.is_none(), "closed, as its client wished");
-    // HTTP/1.0: its connection ends with the response.
+    // HTTP/1.0 connections end with the response.
     for host in ["", HOST, "Connection: keep-alive\r\n"] {
         let mut old = Client::send(&gateway, &format!("GET /publish HTTP/1.0\r\n{host}\r\n")).await;
         let response = old.next(false).await.expect("a response");
         assert!(response.status == 405 && response.closes(), "{response:?}");
         assert!(old.next(false).await.is_none());
     }
-    // A connection that is kept can be used later.
+    // Kept-alive connections can be reused.
     let mut kept = Client::send(&gateway, &cases[0].1).await;
     for _ in 0..3 {
         assert_eq!(kept.next(false).await.expect("a response").status, 405);
@@ -331,7 +332,7 @@ async fn well_formed_requests_get_their_responses_in_order() {
 }
 
 #[tokio::test]
-async fn a_flood_of_malformed_requests_fills_no_log() {
+async fn malformed_request_flood_does_not_fill_the_log() {
     const FLOOD: usize = 500;
     let redis = Redis::start().await;
     let gateway = Gateway::durable_only(&redis).start().await;
@@ -344,7 +345,7 @@ async fn a_flood_of_malformed_requests_fills_no_log() {
     assert_eq!(counted, FLOOD as f64);
     let lines = || gateway.log_text().lines().filter(|l| l.contains("malformed")).count();
     eventually("one line", || std::future::ready((lines() > 0).then_some(()))).await;
-    // One at first and one in each 10 s, however long a busy machine takes.
+    // One line at first and one every 10 s; a busy machine may take a while.
     assert!(lines() <= 20, "{} lines", lines());
     for level in ["ERROR", "WARN"] {
         assert!(!gateway.log_contains(&format!("\"level\":\"{level}\"")), "{}", gateway.log_text());

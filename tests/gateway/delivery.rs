@@ -1,10 +1,10 @@
-//! What is published arrives: named, with its id, in order, at those who may see it, once.
+//! Published events arrive once, in order, with name and id, at authorized clients only.
 
 use crate::harness::{Gateway, Id, Redis, Sse, eventually, ticket, topic, user};
 use serde_json::json;
 
 #[tokio::test]
-async fn the_first_frame_and_the_headers_are_as_promised() {
+async fn first_frame_and_headers_match_the_contract() {
     let redis = Redis::start().await;
     let gateway = Gateway::start(&redis).await;
     let url = gateway.events_url(&ticket("42"), "");
@@ -37,7 +37,7 @@ async fn the_first_frame_and_the_headers_are_as_promised() {
 }
 
 #[tokio::test]
-async fn retry_differs_between_connections() {
+async fn retry_is_jittered_between_connections() {
     let redis = Redis::start().await;
     let gateway = Gateway::builder(&redis).env("SERVER__RETRY", "10s").start().await;
     let mut seen = std::collections::BTreeSet::new();
@@ -52,7 +52,7 @@ async fn retry_differs_between_connections() {
 }
 
 #[tokio::test]
-async fn a_durable_publish_arrives_under_the_id_it_was_given() {
+async fn durable_publish_arrives_with_its_returned_id() {
     let redis = Redis::start().await;
     let gateway = Gateway::start(&redis).await;
     let mut sse = gateway.connect("42").await;
@@ -70,10 +70,10 @@ async fn a_durable_publish_arrives_under_the_id_it_was_given() {
 }
 
 #[tokio::test]
-async fn a_bare_publish_arrives_named_and_with_an_id() {
+async fn plain_publish_arrives_with_name_and_id() {
     let redis = Redis::start().await;
     let gateway = Gateway::start(&redis).await;
-    gateway.recorder().await;
+    gateway.wait_for_recorder().await;
     let mut sse = gateway.connect("42").await;
     let before = Id::of(sse.last_id());
     let message = r#"{"type":"order-completed","timestamp":"x","payload":{"orderId":7}}"#;
@@ -86,7 +86,7 @@ async fn a_bare_publish_arrives_named_and_with_an_id() {
 }
 
 #[tokio::test]
-async fn both_kinds_reach_every_instance() {
+async fn plain_and_durable_publishes_reach_every_instance() {
     let redis = Redis::start().await;
     let (one, two) = tokio::join!(Gateway::start(&redis), Gateway::start(&redis));
     eventually("a recorder", || async {
@@ -110,10 +110,10 @@ async fn both_kinds_reach_every_instance() {
 }
 
 #[tokio::test]
-async fn other_users_events_never_arrive() {
+async fn events_of_other_users_never_arrive() {
     let redis = Redis::start().await;
     let gateway = Gateway::start(&redis).await;
-    gateway.recorder().await;
+    gateway.wait_for_recorder().await;
     let users = ["1", "11", "a:b", "A:b", "1:events", "x/y@z"];
     let mut streams = Vec::new();
     for name in users {
@@ -125,16 +125,16 @@ async fn other_users_events_never_arrive() {
     }
     redis.durable(&topic("end"), "end", "").await.unwrap();
     for (name, sse) in users.iter().zip(&mut streams) {
-        let mut told: Vec<(String, String)> = Vec::new();
-        // The plain ones take the way over the recorder and may come behind the end mark.
-        while told.len() < 3 {
+        let mut received: Vec<(String, String)> = Vec::new();
+        // Plain publishes pass through the recorder and may arrive after the end mark.
+        while received.len() < 3 {
             let event = sse.app_event().await;
-            told.push((event.event, event.data));
+            received.push((event.event, event.data));
         }
-        told.sort();
+        received.sort();
         let mine = |kind: &str, data: &str| (kind.to_string(), data.to_string());
         let expected = [mine("end", ""), mine("message", name), mine("mine", name)];
-        assert_eq!(told, expected);
+        assert_eq!(received, expected);
     }
     redis.durable(&topic("end"), "end", "").await.unwrap();
     for sse in &mut streams {
@@ -143,10 +143,10 @@ async fn other_users_events_never_arrive() {
 }
 
 #[tokio::test]
-async fn order_is_by_id_over_all_channels_and_both_kinds() {
+async fn events_arrive_in_id_order_across_channels() {
     let redis = Redis::start().await;
     let gateway = Gateway::start(&redis).await;
-    gateway.recorder().await;
+    gateway.wait_for_recorder().await;
     let mut sse = gateway.connect("1").await;
     let channels = [user("1"), topic("a"), topic("b")];
     let mut publisher = redis.publisher().await;
@@ -175,10 +175,10 @@ async fn order_is_by_id_over_all_channels_and_both_kinds() {
 }
 
 #[tokio::test]
-async fn retry_of_the_publisher_is_handed_on() {
+async fn retry_of_the_publisher_reaches_the_client() {
     let redis = Redis::start().await;
     let gateway = Gateway::start(&redis).await;
-    gateway.recorder().await;
+    gateway.wait_for_recorder().await;
     let mut sse = gateway.connect("1").await;
     let mut publisher = redis.publisher().await;
     let options = ["RETRY", "5000"];
@@ -193,10 +193,10 @@ async fn retry_of_the_publisher_is_handed_on() {
 }
 
 #[tokio::test]
-async fn a_second_event_with_the_same_key_is_dropped() {
+async fn second_event_with_the_same_key_is_dropped() {
     let redis = Redis::start().await;
     let gateway = Gateway::builder(&redis).env("HISTORY__DEDUPE_WINDOW", "5s").start().await;
-    gateway.recorder().await;
+    gateway.wait_for_recorder().await;
     let mut sse = gateway.connect("1").await;
     let mut publisher = redis.publisher().await;
     let key = ["KEY", "my key, with: anything {in} it ž"];
@@ -204,19 +204,19 @@ async fn a_second_event_with_the_same_key_is_dropped() {
     publisher.durable(&me, "a", "1", &key).await.unwrap();
     let again = publisher.durable(&me, "a", "2", &key).await;
     again.expect("a repeated publish is no error");
-    // The same key on another channel is another key; the envelope's id is the same as KEY.
+    // Keys are per channel. The envelope's `id` is equivalent to KEY.
     publisher.durable(&topic("t"), "a", "3", &key).await.unwrap();
     let envelope = |n: u32, id: &str| json!({"type": "a", "payload": n, "id": id}).to_string();
     publisher.plain(&me, envelope(4, key[1])).await;
     publisher.plain(&me, envelope(5, "another")).await;
     publisher.plain(&me, envelope(6, "another")).await;
     publisher.plain(&me, envelope(7, "a third")).await;
-    let mut told = Vec::new();
+    let mut received = Vec::new();
     for _ in 0..4 {
-        told.push(sse.app_event().await.data);
+        received.push(sse.app_event().await.data);
     }
-    assert_eq!(told, ["1", "3", "5", "7"]);
-    // The window over, the key is free again.
+    assert_eq!(received, ["1", "3", "5", "7"]);
+    // After the window, the key can be used again.
     let name = format!("sse:dedupe:{me} {}", key[1]);
     eventually("the end of the window", || async {
         (redis.command::<i64>(&["EXISTS", &name]).await == 0).then_some(())
@@ -227,7 +227,7 @@ async fn a_second_event_with_the_same_key_is_dropped() {
 }
 
 #[tokio::test]
-async fn topics_are_filtered_by_ticket_and_narrowed_by_query() {
+async fn topics_are_filtered_by_ticket_and_by_query() {
     let redis = Redis::start().await;
     let gateway = Gateway::start(&redis).await;
     let wildcard = ticket("2").topics(&["news.*", "orders"]);
@@ -252,20 +252,20 @@ async fn topics_are_filtered_by_ticket_and_narrowed_by_query() {
     for name in ["orders.eu", "orders", "news.cz", "news.", "news", "Orders"] {
         redis.durable(&topic(name), "t", name).await.unwrap();
     }
-    // Topics say nothing about a user's own channel.
+    // Topics do not affect the user's own channel.
     redis.durable(&user("1"), "end", "").await.unwrap();
     redis.durable(&user("2"), "end", "").await.unwrap();
     for (sse, expected) in &mut streams {
-        let mut told = sse.until(|event| event.event == "end").await;
-        told.pop();
-        let told: Vec<_> = told.into_iter().filter(|e| !e.is_system()).collect();
-        let told: Vec<&str> = told.iter().map(|e| e.data.as_str()).collect();
-        assert_eq!(told.join(" "), *expected);
+        let mut received = sse.until(|event| event.event == "end").await;
+        received.pop();
+        let received: Vec<_> = received.into_iter().filter(|e| !e.is_system()).collect();
+        let received: Vec<&str> = received.iter().map(|e| e.data.as_str()).collect();
+        assert_eq!(received.join(" "), *expected);
     }
 }
 
 #[tokio::test]
-async fn the_ticket_may_come_as_bearer_and_another_origin_is_allowed_when_named() {
+async fn bearer_ticket_and_named_origin_are_accepted() {
     let redis = Redis::start().await;
     let gateway = Gateway::builder(&redis)
         .env("CORS__ALLOWED_ORIGINS", "https://app.example,https://b.example")
@@ -285,7 +285,7 @@ async fn the_ticket_may_come_as_bearer_and_another_origin_is_allowed_when_named(
 }
 
 #[tokio::test]
-async fn two_gateways_with_other_prefixes_share_a_redis_without_meeting() {
+async fn gateways_with_different_prefixes_share_redis_without_interference() {
     let redis = Redis::start().await;
     let app = |name: &str| {
         Gateway::builder(&redis)
@@ -294,7 +294,7 @@ async fn two_gateways_with_other_prefixes_share_a_redis_without_meeting() {
     };
     let (one, two, plain) = (app("one"), app("two"), Gateway::builder(&redis));
     let (one, two, plain) = tokio::join!(one.start(), two.start(), plain.start());
-    tokio::join!(one.recorder(), two.recorder(), plain.recorder());
+    tokio::join!(one.wait_for_recorder(), two.wait_for_recorder(), plain.wait_for_recorder());
     let mut streams = [one.connect("1").await, two.connect("1").await, plain.connect("1").await];
     for turn in ["first", "second"] {
         for prefix in ["one/", "two/", ""] {

@@ -187,7 +187,7 @@ async fn accepting_goes_on_after_descriptors_ran_out() {
     // No descriptor at all, whatever the gateway reserves: as if the whole system had none left.
     let before = process::change_open_files(gateway.pid(), 3);
     let mut waiting = hold(gateway.public, 20, b"GET /x HTTP/1.1\r\nHost: x\r\n\r\n").await;
-    gateway.log_says("cannot accept a connection").await;
+    gateway.wait_for_log("cannot accept a connection").await;
     for _ in 0..10 {
         probe_again(&mut probes).await;
     }

@@ -1,4 +1,4 @@
-//! Instances come and go: a drain, an age, a vanished client. Nobody loses an event by it.
+//! Streams that end (drain, maximum age, vanished clients), without losing events.
 
 use crate::harness::sse::{End, Request};
 use crate::harness::{
@@ -9,10 +9,10 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_drain_is_announced_even_and_clean() {
+async fn drain_ends_streams_evenly_with_a_final_frame() {
     let redis = Redis::start().await;
-    let window = Duration::from_secs(4);
-    let builder = Gateway::builder(&redis).env("DRAIN__DELAY", "2s").env("DRAIN__WINDOW", "4s");
+    let window = Duration::from_secs(10);
+    let builder = Gateway::builder(&redis).env("DRAIN__DELAY", "8s").env("DRAIN__WINDOW", "10s");
     let gateway = builder.start().await;
     let mut streams = Vec::new();
     for n in 0..24 {
@@ -25,7 +25,7 @@ async fn a_drain_is_announced_even_and_clean() {
     let (status, body) = gateway.admin_get("/readyz").await;
     assert_eq!(status, 503);
     assert!(body.contains("draining"), "{body}");
-    // Still serving: a new stream is let in, and all of them get what is published.
+    // During the delay the gateway still serves: new streams are admitted and events delivered.
     let late = gateway.connect("late").await;
     assert_eq!(gateway.metric("sse_connections", &[]).await, 25.0);
     assert_eq!(gateway.metric("sse_connections_closed_total", &[]).await, 0.0);
@@ -46,19 +46,19 @@ async fn a_drain_is_announced_even_and_clean() {
     let mut retries = std::collections::BTreeSet::new();
     while let Some((at, mut rest, mut sse)) = ended.recv().await {
         if ends.is_empty() {
-            // In the window nobody new is let in, and is told so in a way that a browser understands.
+            // During the window new clients get `sse.busy`, which browsers retry.
             let mut busy = Sse::connect(&gateway.events_url(&ticket("new"), ""), &[]).await;
-            let told = busy.event().await;
-            assert_eq!((busy.status, told.event.as_str()), (200, "sse.busy"));
+            let frames = busy.event().await;
+            assert_eq!((busy.status, frames.event.as_str()), (200, "sse.busy"));
             assert_eq!(
-                (told.json()["reason"].as_str(), told.id.as_ref()),
+                (frames.json()["reason"].as_str(), frames.id.as_ref()),
                 (Some("draining"), None)
             );
-            assert!(told.retry.is_some_and(|ms| ms >= 1000), "{told}");
+            assert!(frames.retry.is_some_and(|ms| ms >= 1000), "{frames}");
             assert_eq!(busy.next_event().await, None);
         }
-        let last = rest.pop().unwrap_or_else(|| panic!("no last frame; {}", sse.story()));
-        assert_eq!(last.event, "sse.closing", "{}", sse.story());
+        let last = rest.pop().unwrap_or_else(|| panic!("no last frame; {}", sse.dump()));
+        assert_eq!(last.event, "sse.closing", "{}", sse.dump());
         assert_eq!(last.json()["reason"], "draining");
         assert_eq!(last.id, None);
         let retry = last.retry.expect("a retry");
@@ -70,7 +70,7 @@ async fn a_drain_is_announced_even_and_clean() {
     }
     assert_eq!(ends.len(), 25);
     assert!(retries.len() > 5, "no jitter: {retries:?}");
-    // Evenly: neither at once, nor all at one end.
+    // Evenly spread over the window.
     ends.sort();
     let span = *ends.last().unwrap() - ends[0];
     let pause = ends.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap();
@@ -81,24 +81,25 @@ async fn a_drain_is_announced_even_and_clean() {
 }
 
 #[tokio::test]
-async fn an_idle_connection_without_a_stream_does_not_hold_the_drain_up() {
+async fn idle_connection_does_not_delay_the_drain() {
     let redis = Redis::start().await;
     let gateway = Gateway::start(&redis).await;
-    // Kept alive by reqwest after a poll, and one that never says anything.
+    // One connection kept alive by reqwest after a poll, and one that never sends anything.
     let url = gateway.url(&format!("/events/poll?ticket={}", ticket("1").jwt()));
     assert_eq!(gateway.http().get(&url).send().await.unwrap().status(), 200);
     let _silent = tokio::net::TcpStream::connect(gateway.public).await.unwrap();
     let started = Instant::now();
     gateway.term();
     assert_eq!(gateway.wait_exit().await.code(), Some(0));
-    assert!(started.elapsed() < Duration::from_secs(10), "{:?}", started.elapsed());
+    // Idle connections are closed after 60 s at the latest.
+    assert!(started.elapsed() < Duration::from_secs(40), "{:?}", started.elapsed());
 }
 
 #[tokio::test]
-async fn a_kept_connection_is_told_to_close_while_draining() {
+async fn kept_alive_connection_is_closed_while_draining() {
     let redis = Redis::start().await;
     let gateway = Gateway::builder(&redis).env("DRAIN__WINDOW", "1h").start().await;
-    // Streams keep the instance alive for the window.
+    // Open streams keep the instance alive during the window.
     let mut streams = Vec::new();
     for n in 0..20 {
         streams.push(gateway.connect(&n.to_string()).await);
@@ -120,11 +121,11 @@ async fn a_kept_connection_is_told_to_close_while_draining() {
     assert!(!ask().await);
     gateway.term();
     let asking = async { while !ask().await {} };
-    tokio::time::timeout(GUARD, asking).await.expect("it is told");
+    tokio::time::timeout(GUARD, asking).await.expect("the connection to be closed");
 }
 
 #[tokio::test]
-async fn a_client_that_reads_nothing_does_not_hold_the_drain_up() {
+async fn stalled_client_does_not_delay_the_drain() {
     let redis = Redis::start().await;
     let gateway = Gateway::builder(&redis)
         .env("LIMITS__STALL", "1h")
@@ -144,7 +145,7 @@ async fn a_client_that_reads_nothing_does_not_hold_the_drain_up() {
 }
 
 #[tokio::test]
-async fn a_second_signal_ends_the_process_at_once() {
+async fn second_signal_ends_the_process_at_once() {
     let redis = Redis::start().await;
     let gateway =
         Gateway::builder(&redis).env("DRAIN__DELAY", "1h").env("DRAIN__WINDOW", "1h").start().await;
@@ -159,9 +160,9 @@ async fn a_second_signal_ends_the_process_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_drain_under_load_loses_nothing() {
+async fn drain_under_load_loses_nothing() {
     let redis = Redis::start().await;
-    let builder = Gateway::builder(&redis).env("HISTORY__MAX_LEN", "100000");
+    let builder = Gateway::durable_only(&redis).env("HISTORY__MAX_LEN", "100000");
     let (old, new) = tokio::join!(builder.start(), builder.start());
     let channels = [user("1"), topic("t")];
     let load = Load::start(&redis, &channels, 500).await;
@@ -173,7 +174,7 @@ async fn a_drain_under_load_loses_nothing() {
         clients.push(tokio::spawn(async move {
             let start = Id::of(sse.last_id());
             let mut received = sse.rest().await;
-            assert_eq!(received.last().unwrap().event, "sse.closing", "{}", sse.story());
+            assert_eq!(received.last().unwrap().event, "sse.closing", "{}", sse.dump());
             let header = [("Last-Event-ID", sse.last_id())];
             let mut sse = Sse::connect(&again, &header).await;
             sse.connected().await;
@@ -196,11 +197,11 @@ async fn a_drain_under_load_loses_nothing() {
 }
 
 #[tokio::test]
-async fn a_connection_of_http2_ends_with_the_last_stream_that_the_gateway_has_ended() {
+async fn http2_connection_ends_with_its_last_stream() {
     let redis = Redis::start().await;
-    let gateway = Gateway::builder(&redis).env("SERVER__MAX_CONNECTION_AGE", "1s").start().await;
+    let gateway = Gateway::builder(&redis).env("SERVER__MAX_CONNECTION_AGE", "8s").start().await;
     let connections = || process::connections(gateway.public.port());
-    // It would keep its connections for ever, and answers pings.
+    // This client keeps connections indefinitely and answers pings.
     let client =
         reqwest::Client::builder().http2_prior_knowledge().pool_idle_timeout(None).build().unwrap();
     let mut streams = Vec::new();
@@ -216,10 +217,11 @@ async fn a_connection_of_http2_ends_with_the_last_stream_that_the_gateway_has_en
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_stream_that_has_its_age_ends_and_resuming_is_lossless() {
+async fn stream_at_maximum_age_ends_and_resumes_losslessly() {
     let redis = Redis::start().await;
-    let builder =
-        Gateway::builder(&redis).env("HISTORY__MAX_LEN", "100000").env("SERVER__RETRY", "300ms");
+    let builder = Gateway::durable_only(&redis)
+        .env("HISTORY__MAX_LEN", "100000")
+        .env("SERVER__RETRY", "300ms");
     let gateway = builder.env("SERVER__MAX_CONNECTION_AGE", "1s").start().await;
     let load = Load::start(&redis, &[user("1"), topic("t")], 500).await;
     let same = ticket("1");
@@ -227,19 +229,19 @@ async fn a_stream_that_has_its_age_ends_and_resuming_is_lossless() {
     let start = Id::of(sse.last_id());
     let mut received: Vec<Event> = Vec::new();
     for _ in 0..4 {
-        let mut told = sse.rest().await;
-        let last = told.pop().unwrap();
+        let mut frames = sse.rest().await;
+        let last = frames.pop().unwrap();
         assert_eq!(
             (last.event.as_str(), last.id.as_ref()),
             ("sse.closing", None),
             "{}",
-            sse.story()
+            sse.dump()
         );
         assert_eq!(last.json()["reason"], "max-age");
         let retry = last.retry.expect("a retry");
         assert!((300..=600).contains(&retry), "{retry}");
         assert_eq!(sse.end, Some(End::Clean));
-        received.extend(told);
+        received.extend(frames);
         let header = [("Last-Event-ID", sse.last_id())];
         sse = Sse::connect(&gateway.events_url(&same, ""), &header).await;
         assert_eq!(sse.connected().await.json()["resumed"], true);
@@ -257,7 +259,7 @@ async fn a_stream_that_has_its_age_ends_and_resuming_is_lossless() {
     assert!(aged >= 4.0, "{aged}");
 }
 
-/// A bare socket on which `sse.connected` has come.
+/// A raw socket that has received `sse.connected`.
 async fn raw_stream(gateway: &Gateway, name: &str) -> tokio::net::TcpStream {
     let mut socket = tokio::net::TcpStream::connect(gateway.public).await.unwrap();
     let path = format!("/events?ticket={}&lastEventId={}", ticket(name).jwt(), encode(""));
@@ -271,7 +273,7 @@ async fn raw_stream(gateway: &Gateway, name: &str) -> tokio::net::TcpStream {
 }
 
 #[tokio::test]
-async fn clients_that_vanish_are_noticed_without_a_heartbeat() {
+async fn vanished_http1_clients_are_noticed_without_a_heartbeat() {
     let redis = Redis::start().await;
     let builder =
         Gateway::builder(&redis).env("SERVER__HEARTBEAT", "1h").env("LIMITS__STALL", "1h");
@@ -281,7 +283,7 @@ async fn clients_that_vanish_are_noticed_without_a_heartbeat() {
             (gateway.metric("sse_connections", &[]).await == 0.0).then_some(())
         })
     };
-    // Closed in order.
+    // Closed normally.
     let sockets = [raw_stream(&gateway, "1").await, raw_stream(&gateway, "2").await];
     assert_eq!(gateway.metric("sse_connections", &[]).await, 2.0);
     drop(sockets);
@@ -291,11 +293,12 @@ async fn clients_that_vanish_are_noticed_without_a_heartbeat() {
     socket.set_zero_linger().unwrap();
     drop(socket);
     none().await;
-    // Half-closed: a client that will send nothing more is taken for gone.
+    // Half-closed: a client that will not send anything again counts as gone.
     let mut socket = raw_stream(&gateway, "1").await;
     socket.shutdown().await.unwrap();
     none().await;
     drop(socket);
+    gateway.metric_reaches("sse_connections_closed_total", &[], 4.0).await;
     assert_eq!(
         gateway.metric("sse_connections_closed_total", &[("reason", "client-gone")]).await,
         4.0
@@ -303,7 +306,7 @@ async fn clients_that_vanish_are_noticed_without_a_heartbeat() {
 }
 
 #[tokio::test]
-async fn clients_of_http2_that_vanish_are_noticed_with_the_next_frame() {
+async fn vanished_http2_clients_are_noticed_at_next_frame() {
     let redis = Redis::start().await;
     let gateway = Gateway::builder(&redis).env("SERVER__HEARTBEAT", "500ms").start().await;
     let client = reqwest::Client::builder().http2_prior_knowledge().build().unwrap();
@@ -317,7 +320,7 @@ async fn clients_of_http2_that_vanish_are_noticed_with_the_next_frame() {
     })
     .await;
     assert!(kept.chunk().await.unwrap().is_some(), "the other stream lives");
-    // And the whole connection.
+    // Then the whole connection.
     drop((kept, client));
     eventually("no connection", || async {
         (gateway.metric("sse_connections", &[]).await == 0.0).then_some(())

@@ -1,4 +1,4 @@
-//! A fault of Redis is no fault of the client: streams stay open, and what was published follows.
+//! Redis failures: streams stay open, and events published meanwhile are delivered afterwards.
 
 use crate::harness::gateway::Builder;
 use crate::harness::{
@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::task::JoinHandle;
 
-/// A client that reads until the event `end`, and what it got.
+/// A client that collects events until `end`.
 struct Reader(JoinHandle<(Id, Vec<Event>)>);
 
 impl Reader {
@@ -23,7 +23,7 @@ impl Reader {
         }))
     }
 
-    /// Checks that the stream held and everything came once, without any gap.
+    /// Checks that the stream survived and received every event once, without a gap.
     async fn check(self, name: &str, published: &[Published], end: &str) {
         let (start, mut received) = self.0.await.unwrap();
         assert_eq!(received.pop().unwrap().id.as_deref(), Some(end));
@@ -39,18 +39,19 @@ fn channels() -> Vec<String> {
     vec![user("a"), user("b"), topic("t"), topic("u")]
 }
 
-/// A gateway with a history that holds the whole test.
+/// A gateway whose history is long enough for a whole test.
 fn durable_only(redis: &Redis) -> Builder {
     Gateway::durable_only(redis).env("HISTORY__MAX_LEN", "100000").env("SERVER__HEARTBEAT", "500ms")
 }
 
-/// The same behind a proxy to Redis.
-async fn behind(proxy: &Proxy, redis: &Redis) -> Gateway {
+/// A gateway that reaches Redis through `proxy`.
+async fn gateway_behind(proxy: &Proxy, redis: &Redis) -> Gateway {
     durable_only(redis).redis_url(&proxy.redis_url()).start().await
 }
 
-/// Runs `fault` while events are published and two clients read; then all must have come.
-async fn under_load<F: Future<Output = ()>>(
+/// Runs `fault` while events are published and two clients read. Checks that no stream ended and no
+/// event was lost.
+async fn assert_lossless_under_load<F: Future<Output = ()>>(
     redis: &Redis,
     gateway: &Gateway,
     fault: impl FnOnce() -> F,
@@ -72,11 +73,11 @@ async fn under_load<F: Future<Output = ()>>(
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_link_is_cut_again_and_again_under_load() {
+async fn repeatedly_cut_link_under_load_loses_nothing() {
     let redis = Redis::start().await;
     let proxy = Proxy::start(&redis.address()).await;
-    let gateway = behind(&proxy, &redis).await;
-    under_load(&redis, &gateway, || async {
+    let gateway = gateway_behind(&proxy, &redis).await;
+    assert_lossless_under_load(&redis, &gateway, || async {
         for _ in 0..5 {
             proxy.cut();
             tokio::time::sleep(Duration::from_millis(300)).await;
@@ -89,11 +90,11 @@ async fn the_link_is_cut_again_and_again_under_load() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn redis_is_out_of_reach_for_a_while_under_load() {
+async fn unreachable_redis_under_load_ends_no_stream() {
     let redis = Redis::start().await;
     let proxy = Proxy::start(&redis.address()).await;
-    let gateway = behind(&proxy, &redis).await;
-    under_load(&redis, &gateway, || async {
+    let gateway = gateway_behind(&proxy, &redis).await;
+    assert_lossless_under_load(&redis, &gateway, || async {
         proxy.down();
         gateway.not_ready().await;
         tokio::time::sleep(Duration::from_secs(2)).await;
@@ -102,16 +103,16 @@ async fn redis_is_out_of_reach_for_a_while_under_load() {
         proxy.up();
     })
     .await;
-    assert_eq!(gateway.metric("sse_redis_link_up", &[]).await, 1.0);
+    gateway.metric_reaches("sse_redis_link_up", &[], 1.0).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_link_that_swallows_everything_is_noticed() {
+async fn silent_link_is_noticed_and_loses_nothing() {
     let redis = Redis::start().await;
     let proxy = Proxy::start(&redis.address()).await;
-    let gateway = behind(&proxy, &redis).await;
-    under_load(&redis, &gateway, || async {
-        proxy.swallow();
+    let gateway = gateway_behind(&proxy, &redis).await;
+    assert_lossless_under_load(&redis, &gateway, || async {
+        proxy.discard();
         gateway.not_ready().await;
         proxy.up();
     })
@@ -119,13 +120,13 @@ async fn a_link_that_swallows_everything_is_noticed() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_link_that_stops_and_goes_on_loses_nothing() {
+async fn paused_link_loses_nothing() {
     let redis = Redis::start().await;
     let proxy = Proxy::start(&redis.address()).await;
-    let gateway = behind(&proxy, &redis).await;
-    under_load(&redis, &gateway, || async {
+    let gateway = gateway_behind(&proxy, &redis).await;
+    assert_lossless_under_load(&redis, &gateway, || async {
         for pause in [300, 1500] {
-            proxy.hold();
+            proxy.pause();
             tokio::time::sleep(Duration::from_millis(pause)).await;
             proxy.up();
         }
@@ -134,11 +135,11 @@ async fn a_link_that_stops_and_goes_on_loses_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn redis_frozen_for_three_seconds_under_load() {
+async fn redis_frozen_for_three_seconds_loses_nothing() {
     let redis = Redis::start().await;
     let builder = durable_only(&redis);
     let gateway = builder.start().await;
-    under_load(&redis, &gateway, || async {
+    assert_lossless_under_load(&redis, &gateway, || async {
         redis.freeze();
         tokio::time::sleep(Duration::from_secs(3)).await;
         redis.thaw();
@@ -147,11 +148,11 @@ async fn redis_frozen_for_three_seconds_under_load() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn redis_frozen_until_the_link_is_given_up() {
+async fn redis_frozen_past_the_link_timeout_loses_nothing() {
     let redis = Redis::start().await;
     let builder = durable_only(&redis);
     let gateway = builder.start().await;
-    under_load(&redis, &gateway, || async {
+    assert_lossless_under_load(&redis, &gateway, || async {
         redis.freeze();
         gateway.not_ready().await;
         tokio::time::sleep(Duration::from_secs(3)).await;
@@ -161,14 +162,14 @@ async fn redis_frozen_until_the_link_is_given_up() {
 }
 
 #[tokio::test]
-async fn while_redis_is_away_heartbeats_go_on_with_the_last_watermark() {
+async fn heartbeats_without_redis_repeat_the_last_watermark() {
     let redis = Redis::start().await;
     let proxy = Proxy::start(&redis.address()).await;
-    let gateway = behind(&proxy, &redis).await;
+    let gateway = gateway_behind(&proxy, &redis).await;
     let mut sse = gateway.connect("a").await;
     proxy.down();
     gateway.not_ready().await;
-    // Published while no instance hears it: its id is past every idle id told meanwhile.
+    // No instance receives this event now, so its id must be after every heartbeat id until then.
     let id = redis.durable(&user("a"), "missed", "").await.unwrap();
     for _ in 0..4 {
         let beat = sse.next_of("sse.heartbeat").await;
@@ -178,8 +179,8 @@ async fn while_redis_is_away_heartbeats_go_on_with_the_last_watermark() {
     assert_eq!(sse.app_event().await.id, Some(id));
 }
 
-/// Publishes durably whatever Redis does; gives what was confirmed.
-fn stubborn(redis: Arc<Redis>, stop: Arc<AtomicBool>) -> JoinHandle<Vec<Published>> {
+/// Publishes durably and retries on errors. Returns the confirmed events.
+fn persistent_publisher(redis: Arc<Redis>, stop: Arc<AtomicBool>) -> JoinHandle<Vec<Published>> {
     tokio::spawn(async move {
         let (mut published, mut n) = (Vec::new(), 0);
         while !stop.load(Ordering::Relaxed) {
@@ -204,20 +205,20 @@ fn stubborn(redis: Arc<Redis>, stop: Arc<AtomicBool>) -> JoinHandle<Vec<Publishe
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn redis_restarted_empty_is_a_reset_and_no_stream_ends() {
+async fn redis_restarted_empty_reports_reset_without_ending_streams() {
     let redis = Arc::new(Redis::start().await);
     let builder = durable_only(&redis);
     let (one, two) = tokio::join!(builder.start(), builder.start());
     let readers = [Reader::start(&one, "a").await, Reader::start(&two, "b").await];
     let stop = Arc::new(AtomicBool::new(false));
-    let load = stubborn(redis.clone(), stop.clone());
+    let load = persistent_publisher(redis.clone(), stop.clone());
     let wait = || tokio::time::sleep(Duration::from_millis(500));
     wait().await;
     redis.stop();
     tokio::join!(one.not_ready(), two.not_ready());
     redis.start_again().await;
     tokio::join!(one.ready(), two.ready());
-    // A sign of life through the new epoch, then some more load.
+    // Publishing must work in the new epoch before more load follows.
     eventually("publishing again", || async {
         redis.durable(&topic("v"), "load", "again").await.ok()
     })
@@ -231,14 +232,15 @@ async fn redis_restarted_empty_is_a_reset_and_no_stream_ends() {
         received.pop();
         received.retain(|e| e.data != "again");
         let gap = received.iter().rposition(|e| e.event == "sse.gap");
-        let gap = gap.expect("a wiped Redis is told");
+        let gap = gap.expect("a gap after the wipe");
         assert_eq!(received[gap].json()["reason"], "reset");
         let restart = received[gap].own_id();
         let mine = user(name);
         let due = |channel: &str| channel == mine || channel.starts_with("broadcast:");
-        // Behind the gap: everything, once.
+        // After the gap: everything, once.
         assert_received(&published, &received[gap..], due, restart, Id::of(&end));
-        // Before it: in order, once, nothing invented (the last ones may be what the gap is about).
+        // Before it: in order, once, nothing unexpected. The last events may be lost; the gap
+        // covers them.
         let before: Vec<Event> = received[..gap].to_vec();
         if let Some(last) = before.iter().rfind(|e| !e.is_system()) {
             let last = last.own_id();
@@ -249,7 +251,7 @@ async fn redis_restarted_empty_is_a_reset_and_no_stream_ends() {
 }
 
 #[tokio::test]
-async fn a_gateway_that_starts_without_redis_says_busy_and_then_serves() {
+async fn gateway_started_without_redis_is_busy_then_serves() {
     let redis = Redis::reserve().await;
     let gateway = Gateway::builder(&redis).start_unready().await;
     assert_eq!(gateway.admin_get("/healthz").await.0, 200);
@@ -267,7 +269,7 @@ async fn a_gateway_that_starts_without_redis_says_busy_and_then_serves() {
         assert!((10_000..=30_000).contains(&retry), "{retry}");
         assert_eq!(sse.next_event().await, None, "it is closed");
     }
-    // What can never work is refused at once all the same.
+    // Tickets that can never be valid are still rejected immediately.
     let bad = ticket("1").secret("another-secret-of-at-least-32-bytes-x");
     let mut sse = Sse::connect(&gateway.events_url(&bad, ""), &[]).await;
     let body = sse.body().await;
@@ -276,7 +278,7 @@ async fn a_gateway_that_starts_without_redis_says_busy_and_then_serves() {
     assert!(gateway.metric("sse_busy_total", &[("reason", "redis-away")]).await >= 2.0);
     redis.start_again().await;
     gateway.ready().await;
-    gateway.recorder().await;
+    gateway.wait_for_recorder().await;
     let mut sse = gateway.connect_with(&same, "").await;
     redis.plain(user("1"), "hello").await;
     assert_eq!(sse.app_event().await.data, "hello");
@@ -285,10 +287,10 @@ async fn a_gateway_that_starts_without_redis_says_busy_and_then_serves() {
 }
 
 #[tokio::test]
-async fn a_known_ticket_is_busy_not_refused_while_redis_is_away() {
+async fn known_ticket_without_redis_is_busy_not_rejected() {
     let redis = Redis::start().await;
     let proxy = Proxy::start(&redis.address()).await;
-    let gateway = behind(&proxy, &redis).await;
+    let gateway = gateway_behind(&proxy, &redis).await;
     let same = ticket("a");
     let sse = gateway.connect_with(&same, "").await;
     let cursor = sse.last_id().to_string();
@@ -309,10 +311,10 @@ async fn a_known_ticket_is_busy_not_refused_while_redis_is_away() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn two_instances_on_both_sides_of_a_broken_link_agree() {
+async fn instances_on_both_sides_of_a_fault_agree() {
     let redis = Redis::start().await;
     let proxy = Proxy::start(&redis.address()).await;
-    let (near, far) = tokio::join!(behind(&proxy, &redis), behind(&proxy, &redis));
+    let (near, far) = tokio::join!(gateway_behind(&proxy, &redis), gateway_behind(&proxy, &redis));
     let direct = durable_only(&redis).start().await;
     let readers = [
         Reader::start(&near, "a").await,
@@ -336,12 +338,12 @@ async fn two_instances_on_both_sides_of_a_broken_link_agree() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_recorder_that_is_cut_off_tells_at_most_that_bare_publishes_may_be_missing() {
+async fn recorder_cut_off_reports_at_most_unrecorded_gaps() {
     let redis = Redis::start().await;
     let proxy = Proxy::start(&redis.address()).await;
     let builder = durable_only(&redis).env("PUBLISHERS__PLAIN", "record");
     let gateway = builder.redis_url(&proxy.redis_url()).start().await;
-    gateway.recorder().await;
+    gateway.wait_for_recorder().await;
     let reader = Reader::start(&gateway, "a").await;
     let load = Load::start(&redis, &channels(), 200).await;
     for turn in 0..3 {
@@ -364,7 +366,7 @@ async fn a_recorder_that_is_cut_off_tells_at_most_that_bare_publishes_may_be_mis
     received.pop();
     let gaps = received.iter().filter(|e| e.event == "sse.gap");
     assert!(gaps.into_iter().all(|gap| gap.json()["reason"] == "unrecorded"));
-    // What came before a cut was recorded before it or is told: here it is there, once, in order.
+    // Plain publishes must arrive at most once and in order.
     let plain = received.iter().filter(|e| e.event == "message");
     let plain: Vec<&str> = plain.map(|e| e.data.as_str()).collect();
     assert!(plain.is_sorted() && plain.windows(2).all(|pair| pair[0] != pair[1]), "{plain:?}");

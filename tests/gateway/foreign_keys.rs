@@ -11,7 +11,7 @@ const WRONG: &str = "wrong-type";
 async fn world() -> (Redis, Gateway, Sse) {
     let redis = Redis::start().await;
     let gateway = Gateway::start(&redis).await;
-    gateway.recorder().await;
+    gateway.wait_for_recorder().await;
     let stream = gateway.connect("2").await;
     (redis, gateway, stream)
 }
@@ -69,7 +69,7 @@ async fn wrong_type_log_rejects_its_own_messages_and_no_others() {
     for n in 0..5 {
         publisher.plain(user("1"), format!("lost {n}")).await;
         publisher.plain(user("2"), format!("{n}")).await;
-        assert_eq!(other.app_event().await.data, n.to_string(), "{}", other.story());
+        assert_eq!(other.app_event().await.data, n.to_string(), "{}", other.dump());
     }
     rejected(&gateway, 5.0).await;
     let kept = redis.rejected().await;
@@ -103,7 +103,7 @@ async fn wrong_type_log_is_told_as_trimmed_and_streams_go_on() {
         let gateway = Gateway::durable_only(&redis).start().await;
         let mut stream = gateway.resume("1", &cursor).await;
         let gap = stream.app_event().await;
-        assert_eq!(gap.json()["reason"], "trimmed", "{}", stream.story());
+        assert_eq!(gap.json()["reason"], "trimmed", "{}", stream.dump());
         assert_eq!(gap.json()["channels"][0], channel.as_str());
         let id = redis.durable(&topic("u"), "b", "1").await.unwrap();
         assert_eq!(stream.app_event().await.id.as_ref(), Some(&id), "it is live");
@@ -137,7 +137,7 @@ async fn wrong_type_topics_rejects_broadcasts_and_users_go_on() {
     damage(&redis, "sse:topics").await;
     redis.plain(topic("t"), "lost").await;
     redis.plain(user("2"), "1").await;
-    assert_eq!(other.app_event().await.data, "1", "{}", other.story());
+    assert_eq!(other.app_event().await.data, "1", "{}", other.dump());
     rejected(&gateway, 1.0).await;
     refused(&redis, &topic("t"), "sse:topics").await;
     assert_eq!(redis.log_ids(&topic("t")).await.len(), 1, "nothing is stored that is refused");
@@ -145,7 +145,7 @@ async fn wrong_type_topics_rejects_broadcasts_and_users_go_on() {
     let fresh = Gateway::durable_only(&redis).start().await;
     let mut stream = fresh.resume("1", &cursor).await;
     let first = stream.app_event().await;
-    assert_eq!(first.json()["reason"], "trimmed", "{}", stream.story());
+    assert_eq!(first.json()["reason"], "trimmed", "{}", stream.dump());
     mend(&redis, "sse:topics").await;
     let id = redis.durable(&topic("t"), "a", "1").await.unwrap();
     assert_eq!(stream.app_event().await.id, Some(id));
@@ -222,9 +222,9 @@ async fn wrong_type_settings_are_named_and_written_again_after_del() {
     damage(&redis, "sse:settings").await;
     refused(&redis, &user("2"), "sse:settings").await;
     redis.plain(user("2"), "waits").await;
-    gateway.log_says("plain publishes wait to be recorded").await;
+    gateway.wait_for_log("plain publishes wait to be recorded").await;
     mend(&redis, "sse:settings").await;
-    assert_eq!(other.app_event().await.data, "waits", "nothing is lost: {}", other.story());
+    assert_eq!(other.app_event().await.data, "waits", "nothing is lost: {}", other.dump());
     eventually("the settings", || async {
         (redis.command::<i64>(&["EXISTS", "sse:settings"]).await == 1).then_some(())
     })
@@ -237,7 +237,7 @@ async fn wrong_type_clock_is_named_and_all_goes_on_after_del() {
     let (redis, gateway, mut other) = world().await;
     damage(&redis, "sse:clock").await;
     refused(&redis, &user("2"), "sse:clock").await;
-    gateway.log_says("a key in Redis is of the wrong type").await;
+    gateway.wait_for_log("a key in Redis is of the wrong type").await;
     assert!(gateway.log_contains("run DEL \\\"sse:clock\\\""), "{}", gateway.log_text());
     // Without ticks the link is closed after 3 s.
     gateway.metric_reaches("sse_redis_reconnects_total", &[], 1.0).await;
@@ -256,7 +256,7 @@ async fn wrong_type_recorder_key_stops_plain_publishes_only() {
     let (redis, gateway, mut other) = world().await;
     for key in ["sse:recorder", "sse:lease:recorder"] {
         damage(&redis, key).await;
-        gateway.log_says(&format!("run DEL \\\"{key}\\\"")).await;
+        gateway.wait_for_log(&format!("run DEL \\\"{key}\\\"")).await;
         let id = redis.durable(&user("2"), "a", "1").await.unwrap();
         assert_eq!(other.next_of("a").await.id, Some(id));
         let mut ticks = redis::Client::open(redis.url()).unwrap().get_async_pubsub().await.unwrap();
@@ -264,7 +264,7 @@ async fn wrong_type_recorder_key_stops_plain_publishes_only() {
         let tick = tokio::time::timeout(GUARD, ticks.on_message().next()).await;
         assert!(tick.expect("ticks go on").is_some());
         mend(&redis, key).await;
-        gateway.recorder().await;
+        gateway.wait_for_recorder().await;
         let records = async || {
             redis.plain(user("2"), "plain").await;
             (redis.log_ids(&user("2")).await.len() > 2).then_some(())
@@ -299,7 +299,7 @@ async fn unwritable_rejections_are_rarely_logged() {
         redis.plain(topic("t"), b"\xff").await;
     }
     gateway.metric_reaches("sse_rejected_total", &[], 50.0).await;
-    gateway.log_says("could not write a rejected message").await;
+    gateway.wait_for_log("could not write a rejected message").await;
     mend(&redis, "sse:rejected").await;
     // They are written in order: after this one there are no more to come.
     redis.plain(topic("t"), b"last \xff").await;

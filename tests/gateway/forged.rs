@@ -32,7 +32,7 @@ async fn works(redis: &Redis, streams: &mut [&mut Sse]) -> String {
     let last: String = redis.command(&["HGET", "sse:clock", "last"]).await;
     is_near(&last);
     for stream in streams {
-        assert_eq!(stream.next_of("works").await.id.as_ref(), Some(&id), "{}", stream.story());
+        assert_eq!(stream.next_of("works").await.id.as_ref(), Some(&id), "{}", stream.dump());
     }
     id
 }
@@ -60,7 +60,7 @@ async fn forged_tick_changes_nothing_even_after_a_restart() {
     drop(gateway);
     let gateway = Gateway::durable_only(&redis).start().await;
     let mut stream = gateway.resume("1", &cursor).await;
-    assert_eq!(stream.app_event().await.id, Some(next), "{}", stream.story());
+    assert_eq!(stream.app_event().await.id, Some(next), "{}", stream.dump());
     works(&redis, &mut [&mut stream]).await;
     assert_eq!(seams(&redis).await, ["reset"], "the one of the empty Redis");
 }
@@ -104,7 +104,7 @@ async fn forged_live_messages_are_counted_and_rarely_logged() {
     assert_eq!(gateway.metric("sse_live_malformed_total", &[]).await, total);
     ticks(&redis).await;
     let id = works(&redis, &mut []).await;
-    assert_eq!(stream.app_event().await.id, Some(id), "and nothing before it: {}", stream.story());
+    assert_eq!(stream.app_event().await.id, Some(id), "and nothing before it: {}", stream.dump());
     let mut again = gateway.connect("1").await;
     works(&redis, &mut [&mut again, &mut stream]).await;
     // One in 10 s, however long this machine has taken.
@@ -194,8 +194,8 @@ async fn log_starts_anew(forged: &str) {
     is_near(&id);
     let mut resumed = gateway.resume("1", &cursor).await;
     for stream in [&mut stream, &mut resumed] {
-        assert_eq!(reason(&stream.app_event().await), "trimmed", "{}", stream.story());
-        assert_eq!(stream.app_event().await.id.as_ref(), Some(&id), "{}", stream.story());
+        assert_eq!(reason(&stream.app_event().await), "trimmed", "{}", stream.dump());
+        assert_eq!(stream.app_event().await.id.as_ref(), Some(&id), "{}", stream.dump());
     }
     works(&redis, &mut [&mut stream, &mut resumed]).await;
     assert_eq!(seams(&redis).await, ["reset"], "the clock stays where it was");
@@ -248,7 +248,7 @@ async fn cursors_in_the_far_future_get_a_gap_and_move_no_clock() {
 /// A writer and a standby that count from the same marker, and that marker.
 async fn writer_and_standby(redis: &Redis) -> (Gateway, Gateway, String) {
     let writer = Gateway::start(redis).await;
-    writer.recorder().await;
+    writer.wait_for_recorder().await;
     let first = marker(redis).await;
     let standby = Gateway::start(redis).await;
     let common = marker_after(redis, &[&first]).await;
@@ -278,10 +278,10 @@ async fn standby_takes_over(redis: &Redis, writer: &Gateway, standby: &Gateway, 
         redis.plain("sse:live:tick", forged).await;
     }
     writer.kill9();
-    standby.recorder().await;
+    standby.wait_for_recorder().await;
     for n in 0..5 {
         let event = stream.app_event().await;
-        assert_eq!(event.data, n.to_string(), "{}", stream.story());
+        assert_eq!(event.data, n.to_string(), "{}", stream.dump());
     }
 }
 
@@ -319,7 +319,7 @@ async fn forged_breaks_are_rarely_logged() {
     let mut stream = gateway.connect("1").await;
     works(&redis, &mut [&mut stream]).await;
     for reason in ["(reset)", "(unrecorded)"] {
-        gateway.log_says(reason).await;
+        gateway.wait_for_log(reason).await;
         let lines = gateway.log_text().matches(reason).count();
         assert!((1..=3).contains(&lines), "{lines} lines {reason}: {}", gateway.log_text());
     }
@@ -330,7 +330,7 @@ async fn forged_breaks_are_rarely_logged() {
 async fn runbook_recovers_publishing_after_the_gateways_keys_were_damaged() {
     let redis = Redis::start().await;
     let gateway = Gateway::start(&redis).await;
-    gateway.recorder().await;
+    gateway.wait_for_recorder().await;
     for key in
         ["sse:clock", "sse:settings", "sse:recorder", "sse:topics", "sse:seams", "sse:rejected"]
     {
@@ -348,7 +348,7 @@ async fn runbook_recovers_publishing_after_the_gateways_keys_were_damaged() {
         redis.command::<i64>(&[&["DEL"], &keys[..]].concat()).await;
     }
     gateway.ready().await;
-    gateway.recorder().await;
+    gateway.wait_for_recorder().await;
     let mut stream = gateway.connect("1").await;
     works(&redis, &mut [&mut stream]).await;
     redis.plain(topic("t"), "plain").await;

@@ -1,10 +1,10 @@
-//! A client is told when something may be missing (`sse.gap`), and only then.
+//! Clients get `sse.gap` if events may be missing, and only then.
 
 use crate::harness::load::publish_batch;
 use crate::harness::{Event, Gateway, Id, Published, Redis, Sse, eventually, now_ms, topic, user};
 
-/// Checks a gap's fields and gives it back.
-fn check(gap: Event, reason: &str, from: &str) -> Event {
+/// Checks the fields of a gap and returns it.
+fn assert_gap(gap: Event, reason: &str, from: &str) -> Event {
     let data = gap.json();
     assert_eq!(gap.event, "sse.gap");
     assert_eq!(data["reason"], reason, "{gap}");
@@ -15,13 +15,13 @@ fn check(gap: Event, reason: &str, from: &str) -> Event {
     gap
 }
 
-/// The names in a gap's `channels`.
+/// The `channels` of a gap.
 fn channels(gap: &Event) -> Vec<String> {
     serde_json::from_value(gap.json()["channels"].clone()).unwrap()
 }
 
-/// A gateway that keeps about ten events a channel, and 350 events on user 1's.
-async fn trimmed_world() -> (Redis, Gateway, Vec<Published>) {
+/// A gateway that keeps about ten events per channel, after 350 events on user 1's channel.
+async fn trimmed_log() -> (Redis, Gateway, Vec<Published>) {
     let redis = Redis::start().await;
     let builder = Gateway::durable_only(&redis).env("HISTORY__MAX_LEN", "10");
     let gateway = builder.start().await;
@@ -31,37 +31,37 @@ async fn trimmed_world() -> (Redis, Gateway, Vec<Published>) {
     (redis, gateway, published)
 }
 
-/// Reads the rest of what was published and checks that it is exactly what is due.
-async fn rest_is(sse: &mut Sse, due: &[Published]) {
+/// Checks that exactly these events arrive next.
+async fn assert_published(sse: &mut Sse, due: &[Published]) {
     for expected in due {
         let event = sse.app_event().await;
-        assert_eq!(event.own_id(), expected.id, "{}", sse.story());
+        assert_eq!(event.own_id(), expected.id, "{}", sse.dump());
         assert_eq!(event.data, expected.data);
     }
 }
 
 #[tokio::test]
-async fn trimmed_past_the_cursor_is_told_and_the_rest_follows() {
-    let (redis, gateway, mut published) = trimmed_world().await;
+async fn trimmed_log_reports_gap_and_replays_the_rest() {
+    let (redis, gateway, mut published) = trimmed_log().await;
     let left = redis.log_ids(&user("1")).await;
     let kept = published.len() - left.len();
     assert!(kept > 10 && left.len() >= 10, "{} left", left.len());
-    // The last trimmed event has been seen: nothing is missing.
+    // The client has received the last trimmed event: nothing is missing.
     let seen = published[kept - 1].id.to_string();
     let mut sse = gateway.resume("1", &seen).await;
-    rest_is(&mut sse, &published[kept..]).await;
-    // It has not been seen, or none of them all: told once, and what is left follows.
+    assert_published(&mut sse, &published[kept..]).await;
+    // It has not received it, or none at all: one gap, then the remaining events.
     for cursor in [published[kept - 2].id, published[0].id] {
         let cursor = cursor.to_string();
         let mut sse = gateway.resume("1", &cursor).await;
-        let gap = check(sse.app_event().await, "trimmed", &cursor);
+        let gap = assert_gap(sse.app_event().await, "trimmed", &cursor);
         assert_eq!(channels(&gap), [user("1")]);
         assert_eq!(gap.last_id, cursor, "the browser keeps its cursor");
-        rest_is(&mut sse, &published[kept..]).await;
-        // Live goes on behind it (and is behind it in the next turn's replay).
+        assert_published(&mut sse, &published[kept..]).await;
+        // Live events follow (and are part of the next iteration's replay).
         let mut publisher = redis.publisher().await;
         publish_batch(&mut publisher, &[user("1")], 1, &mut published).await;
-        rest_is(&mut sse, &published[published.len() - 1..]).await;
+        assert_published(&mut sse, &published[published.len() - 1..]).await;
     }
     let labels = [("reason", "trimmed")];
     assert_eq!(gateway.metric("sse_gaps_total", &labels).await, 2.0);
@@ -69,27 +69,27 @@ async fn trimmed_past_the_cursor_is_told_and_the_rest_follows() {
 }
 
 #[tokio::test]
-async fn each_channel_counts_for_itself() {
-    let (redis, gateway, _) = trimmed_world().await;
-    // A broadcast's log is trimmed, the user's is not (from here on).
+async fn gap_names_only_the_trimmed_channel() {
+    let (redis, gateway, _) = trimmed_log().await;
+    // From here on, the topic's log is trimmed and the user's log is not.
     let quiet = redis.durable(&user("1"), "a", "").await.unwrap();
     let mut publisher = redis.publisher().await;
     let mut published = Vec::new();
     publish_batch(&mut publisher, &[topic("t")], 350, &mut published).await;
     let mine = redis.durable(&user("1"), "mine", "").await.unwrap();
-    // The instance that was there still has all in memory; nothing is missing.
+    // The running instance still has everything in its replay cache.
     let mut sse = gateway.resume("1", &quiet).await;
-    rest_is(&mut sse, &published).await;
+    assert_published(&mut sse, &published).await;
     assert_eq!(sse.app_event().await.id.as_ref(), Some(&mine));
-    // Another one has the logs only.
+    // A new instance has only the logs.
     let gateway = Gateway::durable_only(&redis).start().await;
     let mut sse = gateway.resume("1", &quiet).await;
-    let gap = check(sse.app_event().await, "trimmed", &quiet);
+    let gap = assert_gap(sse.app_event().await, "trimmed", &quiet);
     assert_eq!(channels(&gap), [topic("t")]);
     let rest = sse.until(|event| event.event == "mine").await;
     assert_eq!(rest.last().unwrap().id, Some(mine.clone()));
     assert_eq!(rest[rest.len() - 2].own_id(), published[349].id);
-    // Who may not see the topic loses nothing with it.
+    // Clients that may not see the topic miss nothing.
     let query = format!("&lastEventId={quiet}");
     let ticket = crate::harness::ticket("1").topics(&["other"]);
     let mut sse = gateway.connect_with(&ticket, &query).await;
@@ -97,7 +97,7 @@ async fn each_channel_counts_for_itself() {
 }
 
 #[tokio::test]
-async fn a_log_emptied_by_an_admin_is_told() {
+async fn log_emptied_by_an_operator_reports_trimmed() {
     let redis = Redis::start().await;
     let gateway = Gateway::durable_only(&redis).start().await;
     let before = gateway.connect("1").await.last_id().to_string();
@@ -107,48 +107,48 @@ async fn a_log_emptied_by_an_admin_is_told() {
     redis.command::<i64>(&["XTRIM", &key, "MAXLEN", "0"]).await;
     for cursor in [&before, &first] {
         let mut sse = gateway.resume("1", cursor).await;
-        check(sse.app_event().await, "trimmed", cursor);
+        assert_gap(sse.app_event().await, "trimmed", cursor);
         let id = redis.durable(&user("2"), "no", "").await.unwrap();
         assert!(Id::of(&id) > Id::of(&last));
     }
-    // Who has seen the last one misses nothing, also with a new event behind it.
+    // Clients that received the last event miss nothing, also after a new event.
     let mut caught_up = gateway.resume("1", &last).await;
     let id = redis.durable(&user("1"), "a", "3").await.unwrap();
     assert_eq!(caught_up.app_event().await.id, Some(id.clone()));
     let mut again = gateway.resume("1", &last).await;
     assert_eq!(again.app_event().await.id, Some(id.clone()));
-    // Who has not is told, and gets what is there.
+    // Clients that did not receive it get a gap and the remaining events.
     let mut behind = gateway.resume("1", &first).await;
-    check(behind.app_event().await, "trimmed", &first);
+    assert_gap(behind.app_event().await, "trimmed", &first);
     assert_eq!(behind.app_event().await.id, Some(id));
 }
 
 #[tokio::test]
-async fn expired_is_told_when_the_log_proves_nothing_any_more() {
+async fn expired_log_reports_expired_gap() {
     let redis = Redis::start().await;
     let builder = Gateway::durable_only(&redis).env("HISTORY__RETENTION", "4s");
     let gateway = builder.start().await;
     let cursor = redis.durable(&user("1"), "a", "1").await.unwrap();
     redis.durable(&user("1"), "a", "2").await.unwrap();
-    // Young enough: the log is there.
+    // Within the retention the log exists.
     let mut sse = gateway.resume("1", &cursor).await;
     assert_eq!(sse.app_event().await.data, "2");
     drop(sse);
-    gone(&redis, &user("1")).await;
+    wait_until_expired(&redis, &user("1")).await;
     let mut sse = gateway.resume("1", &cursor).await;
-    let gap = check(sse.app_event().await, "expired", &cursor);
+    let gap = assert_gap(sse.app_event().await, "expired", &cursor);
     let named = channels(&gap);
     assert!(named.contains(&user("1")), "{named:?}");
     let id = redis.durable(&user("1"), "a", "3").await.unwrap();
     assert_eq!(sse.app_event().await.id, Some(id.clone()));
-    // The new log does not go back to the cursor either; what is left follows.
+    // The new log does not reach back to the cursor either; its events follow.
     let mut sse = gateway.resume("1", &cursor).await;
-    check(sse.app_event().await, "expired", &cursor);
+    assert_gap(sse.app_event().await, "expired", &cursor);
     assert_eq!(sse.app_event().await.id, Some(id));
 }
 
-/// Waits until a channel's log has expired (and with it every cursor up to its last event).
-async fn gone(redis: &Redis, channel: &str) {
+/// Waits until the log of a channel has expired, and with it every cursor up to its last event.
+async fn wait_until_expired(redis: &Redis, channel: &str) {
     let key = format!("sse:log:{channel}");
     eventually("the log to expire", || async {
         (redis.command::<i64>(&["EXISTS", &key]).await == 0).then_some(())
@@ -157,40 +157,40 @@ async fn gone(redis: &Redis, channel: &str) {
 }
 
 #[tokio::test]
-async fn a_longer_retention_brings_nothing_back_and_does_not_hide_it() {
+async fn raised_retention_still_reports_earlier_expiry() {
     let redis = Redis::start().await;
     let builder = Gateway::durable_only(&redis);
     let gateway = builder.clone().env("HISTORY__RETENTION", "1s").start().await;
     let cursor = gateway.connect("1").await.last_id().to_owned();
     redis.durable(&user("1"), "a", "1").await.unwrap();
-    gone(&redis, &user("1")).await;
+    wait_until_expired(&redis, &user("1")).await;
     drop(gateway);
-    // Twice: a second raise forgets nothing of the first.
+    // Twice: a second increase must not hide the first.
     for retention in ["1h", "24h"] {
         let gateway = builder.clone().env("HISTORY__RETENTION", retention).start().await;
         let mut sse = gateway.resume("1", &cursor).await;
-        let gap = check(sse.app_event().await, "expired", &cursor);
+        let gap = assert_gap(sse.app_event().await, "expired", &cursor);
         assert!(channels(&gap).contains(&user("1")), "{gap}");
-        // Who comes since then is told nothing.
+        // Later cursors get no gap.
         let first = redis.durable(&user("2"), "a", "1").await.unwrap();
         let next = redis.durable(&user("1"), "a", "2").await.unwrap();
         let mut sse = gateway.resume("1", &first).await;
-        assert_eq!(sse.app_event().await.id, Some(next.clone()), "{}", sse.story());
+        assert_eq!(sse.app_event().await.id, Some(next.clone()), "{}", sse.dump());
         redis.command::<()>(&["DEL", &format!("sse:log:{}", user("1"))]).await;
     }
 }
 
 #[tokio::test]
-async fn a_log_that_lives_on_proves_that_nothing_expired() {
+async fn log_older_than_retention_replays_without_gap() {
     let redis = Redis::start().await;
     let builder = Gateway::durable_only(&redis).env("HISTORY__RETENTION", "3s");
     let gateway = builder.start().await;
-    // No broadcasts, so that only the user's log is asked.
+    // Without topics, so that only the user's log is read.
     let ticket = || crate::harness::ticket("1").topics(&[]);
     let mut sse = gateway.connect_with(&ticket(), "").await;
     let cursor = redis.durable(&user("1"), "a", "0").await.unwrap();
     let mut last = cursor.clone();
-    // Events renew the expiry: the log is older than the retention, and whole.
+    // Events renew the expiry, so the log is complete although older than the retention.
     while Id::of(&last).0 < Id::of(&cursor).0 + 4500 {
         last = redis.durable(&user("1"), "a", "n").await.unwrap();
         sse.until(|event| event.id.as_ref() == Some(&last)).await;
@@ -198,24 +198,24 @@ async fn a_log_that_lives_on_proves_that_nothing_expired() {
     }
     let query = format!("&lastEventId={cursor}");
     let mut sse = gateway.connect_with(&ticket(), &query).await;
-    let told = sse.until(|event| event.id.as_ref() == Some(&last)).await;
-    assert!(told.iter().all(|e| e.event == "a"), "{}", sse.story());
+    let received = sse.until(|event| event.id.as_ref() == Some(&last)).await;
+    assert!(received.iter().all(|e| e.event == "a"), "{}", sse.dump());
 }
 
 #[tokio::test]
-async fn a_young_cursor_without_any_log_misses_nothing() {
+async fn recent_cursor_without_a_log_gets_no_gap() {
     let redis = Redis::start().await;
     let gateway = Gateway::durable_only(&redis).start().await;
     let cursor = gateway.connect("1").await.last_id().to_string();
     for name in ["1", "2", "3"] {
         let mut sse = gateway.resume(name, &cursor).await;
         let id = redis.durable(&user(name), "a", "").await.unwrap();
-        assert_eq!(sse.app_event().await.id, Some(id), "{}", sse.story());
+        assert_eq!(sse.app_event().await.id, Some(id), "{}", sse.dump());
     }
 }
 
 #[tokio::test]
-async fn an_id_that_is_none_is_told_and_the_stream_goes_on_from_now() {
+async fn malformed_last_event_id_reports_gap_and_restarts() {
     let redis = Redis::start().await;
     let gateway = Gateway::durable_only(&redis).start().await;
     redis.durable(&user("1"), "old", "").await.unwrap();
@@ -241,34 +241,34 @@ async fn an_id_that_is_none_is_told_and_the_stream_goes_on_from_now() {
     ];
     for cursor in garbage {
         let mut sse = gateway.resume("1", cursor).await;
-        let gap = check(sse.app_event().await, "unknown-id", cursor);
+        let gap = assert_gap(sse.app_event().await, "unknown-id", cursor);
         assert!(!channels(&gap).is_empty());
         let id = redis.durable(&user("1"), "new", "").await.unwrap();
         assert!(gap.own_id() < Id::of(&id));
         assert_eq!(sse.app_event().await.id, Some(id.clone()));
         drop(sse);
-        // The restart point is a good cursor.
+        // The gap's id is a valid cursor.
         let mut sse = gateway.resume("1", &gap.own_id().to_string()).await;
         assert_eq!(sse.app_event().await.id, Some(id));
     }
     let labels = [("reason", "unknown-id")];
-    let told = gateway.metric("sse_gaps_total", &labels).await;
-    assert_eq!(told, garbage.len() as f64);
+    let received = gateway.metric("sse_gaps_total", &labels).await;
+    assert_eq!(received, garbage.len() as f64);
 }
 
 #[tokio::test]
-async fn garbage_in_the_header_is_told_too() {
+async fn malformed_last_event_id_header_reports_gap() {
     let redis = Redis::start().await;
     let gateway = Gateway::durable_only(&redis).start().await;
     let url = gateway.events_url(&crate::harness::ticket("1"), "");
     let mut sse = Sse::connect(&url, &[("Last-Event-ID", "what?")]).await;
     let first = sse.connected().await;
     assert_ne!(first.id.as_deref(), Some("what?"), "garbage is not repeated");
-    check(sse.app_event().await, "unknown-id", "what?");
+    assert_gap(sse.app_event().await, "unknown-id", "what?");
 }
 
 #[tokio::test]
-async fn a_wiped_redis_is_told_on_open_streams_and_on_reconnect() {
+async fn wiped_redis_reports_reset_live_and_on_resume() {
     let redis = Redis::start().await;
     let builder = Gateway::durable_only(&redis);
     let (one, two) = tokio::join!(builder.start(), builder.start());
@@ -281,50 +281,50 @@ async fn a_wiped_redis_is_told_on_open_streams_and_on_reconnect() {
     let mut restarts = Vec::new();
     for sse in &mut streams {
         let gap = sse.app_event().await;
-        assert_eq!(gap.json()["reason"], "reset", "{}", sse.story());
+        assert_eq!(gap.json()["reason"], "reset", "{}", sse.dump());
         let restart = gap.own_id();
         assert!(restart > Id::of(&away), "the clock never goes back");
         restarts.push(restart);
     }
-    // Durable publishes go on, and on the same streams.
+    // Durable publishes continue on the same streams.
     let id = redis.durable(&user("1"), "b", "2").await.unwrap();
     for (sse, restart) in streams.iter_mut().zip(restarts) {
         assert!(Id::of(&id) > restart);
-        assert_eq!(sse.app_event().await.id.as_ref(), Some(&id), "{}", sse.story());
+        assert_eq!(sse.app_event().await.id.as_ref(), Some(&id), "{}", sse.dump());
     }
-    // A client that was away meanwhile: told once, then from now on.
+    // Clients that were away get one gap, then live events.
     for gateway in [&one, &two] {
         let mut sse = gateway.resume("1", &away).await;
-        let gap = check(sse.app_event().await, "reset", &away);
+        let gap = assert_gap(sse.app_event().await, "reset", &away);
         let next = redis.durable(&topic("t"), "c", "3").await.unwrap();
         assert_eq!(sse.app_event().await.id, Some(next.clone()));
         drop(sse);
         let mut sse = gateway.resume("1", &gap.own_id().to_string()).await;
-        assert_eq!(sse.app_event().await.id, Some(next), "{}", sse.story());
+        assert_eq!(sse.app_event().await.id, Some(next), "{}", sse.dump());
     }
 }
 
 #[tokio::test]
-async fn more_topics_than_a_resume_can_read_are_told() {
+async fn more_topics_than_a_resume_reads_report_trimmed() {
     let redis = Redis::start().await;
     let builder = Gateway::durable_only(&redis);
     let gateway = builder.start().await;
     let cursor = redis.durable(&user("1"), "a", "1").await.unwrap();
-    activate(&redis, 10_000).await;
-    // A fresh instance: the tail of the first one has all there was.
+    add_active_topics(&redis, 10_000).await;
+    // A new instance, because the first one has everything in its replay cache.
     drop(gateway);
     let fresh = builder.start().await;
     let mut sse = fresh.resume("1", &cursor).await;
     let id = redis.durable(&user("1"), "a", "2").await.unwrap();
-    assert_eq!(sse.app_event().await.id, Some(id), "all were read: {}", sse.story());
-    activate(&redis, 10_001).await;
+    assert_eq!(sse.app_event().await.id, Some(id), "all were read: {}", sse.dump());
+    add_active_topics(&redis, 10_001).await;
     let fresh = builder.start().await;
-    let gap = check(fresh.resume("1", &cursor).await.app_event().await, "trimmed", &cursor);
+    let gap = assert_gap(fresh.resume("1", &cursor).await.app_event().await, "trimmed", &cursor);
     assert_eq!(channels(&gap), ["broadcast:*"]);
 }
 
-/// Lists the topics `noise-0` and so on as active: so many publishes would take long.
-async fn activate(redis: &Redis, count: u64) {
+/// Marks `count` topics (`noise-0`, …) as active. Publishing to each would take too long.
+async fn add_active_topics(redis: &Redis, count: u64) {
     let now = now_ms();
     let mut pipeline = redis::pipe();
     for n in 0..count {
@@ -334,30 +334,30 @@ async fn activate(redis: &Redis, count: u64) {
 }
 
 #[tokio::test]
-async fn topics_that_a_ticket_does_not_allow_crowd_out_none_of_its_own() {
+async fn topics_outside_the_ticket_cause_no_gap() {
     let redis = Redis::start().await;
     let builder = Gateway::durable_only(&redis);
     let gateway = builder.start().await;
     let cursor = redis.durable(&user("1"), "a", "1").await.unwrap();
     let mine = redis.durable(&topic("team-1"), "a", "2").await.unwrap();
-    activate(&redis, 10_001).await;
-    // A fresh instance reads the logs.
+    add_active_topics(&redis, 10_001).await;
+    // A new instance reads the logs.
     drop(gateway);
     let fresh = builder.start().await;
     let query = format!("&lastEventId={cursor}");
     let mut sse =
         fresh.connect_with(&crate::harness::ticket("1").topics(&["team-*"]), &query).await;
-    assert_eq!(sse.app_event().await.id, Some(mine), "{}", sse.story());
-    // Nor is a gap told to who got all: a ticket for some of the many.
+    assert_eq!(sse.app_event().await.id, Some(mine), "{}", sse.dump());
+    // A ticket for some of these topics gets no gap, because all of them were read.
     let mut sse =
         fresh.connect_with(&crate::harness::ticket("1").topics(&["noise-1*"]), &query).await;
     let next = redis.durable(&user("1"), "a", "3").await.unwrap();
-    assert_eq!(sse.app_event().await.id, Some(next), "{}", sse.story());
-    // The search has a bound, and who is behind it is told.
-    activate(&redis, 100_100).await;
+    assert_eq!(sse.app_event().await.id, Some(next), "{}", sse.dump());
+    // Beyond the maximum number of topics to scan, clients get a gap.
+    add_active_topics(&redis, 100_100).await;
     let mut sse =
         fresh.connect_with(&crate::harness::ticket("1").topics(&["team-*"]), &query).await;
-    let gap = check(sse.app_event().await, "trimmed", &cursor);
+    let gap = assert_gap(sse.app_event().await, "trimmed", &cursor);
     assert_eq!(channels(&gap), ["broadcast:team-*"]);
 }
 
@@ -365,14 +365,14 @@ async fn topics_that_a_ticket_does_not_allow_crowd_out_none_of_its_own() {
 async fn plain_publishes_are_recorded_again_after_a_wipe() {
     let redis = Redis::start().await;
     let gateway = Gateway::start(&redis).await;
-    gateway.recorder().await;
+    gateway.wait_for_recorder().await;
     let mut sse = gateway.connect("1").await;
     redis.plain(user("1"), "before").await;
     assert_eq!(sse.app_event().await.data, "before");
     redis.flushall().await;
     let gap = sse.next_of("sse.gap").await;
     assert_eq!(gap.json()["reason"], "reset");
-    // The lease was wiped as well; from some moment on a recorder is there again.
+    // The lease was wiped as well, so it takes a moment until there is a recorder again.
     let mut n = 0;
     let recorded = eventually("a recorded plain publish", || {
         n += 1;
@@ -389,7 +389,7 @@ async fn plain_publishes_are_recorded_again_after_a_wipe() {
 }
 
 #[tokio::test]
-async fn settings_hold_again_after_a_wipe() {
+async fn publishing_limits_apply_again_after_a_wipe() {
     let redis = Redis::start().await;
     let builder = Gateway::durable_only(&redis).env("HISTORY__MAX_EVENT_BYTES", "100");
     let gateway = builder.start().await;

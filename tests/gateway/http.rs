@@ -1,4 +1,4 @@
-//! HTTP as it is seen from outside: protocols, CORS, errors, metrics, the access log.
+//! HTTP from the outside: protocols, CORS, errors, metrics, the access log.
 
 use crate::harness::keys::{Dir, api_keys};
 use crate::harness::parser::Parser;
@@ -6,7 +6,7 @@ use crate::harness::{Event, GUARD, Gateway, Redis, Sse, eventually, ticket, topi
 use reqwest::{Certificate, Client, Method, Response, Version, header};
 use serde_json::Value;
 
-/// The error in an answer, whose form is checked.
+/// Status and code of an error response, whose form is checked.
 pub async fn error(answer: Response) -> (u16, String) {
     let status = answer.status().as_u16();
     let kind = answer
@@ -22,7 +22,7 @@ pub async fn error(answer: Response) -> (u16, String) {
     (status, json["error"].as_str().expect("a code").to_string())
 }
 
-/// The next event of a stream that reqwest reads.
+/// The next event of a stream read by reqwest.
 pub async fn next(answer: &mut Response, parser: &mut Parser) -> Event {
     loop {
         let chunk = tokio::time::timeout(GUARD, answer.chunk()).await.expect("an event in time");
@@ -33,8 +33,8 @@ pub async fn next(answer: &mut Response, parser: &mut Parser) -> Event {
     }
 }
 
-/// Opens a stream with this client, checks the protocol, and gets an event by it.
-async fn streams(redis: &Redis, client: &Client, url: &str, version: Version) {
+/// Opens a stream with this client, and checks the protocol and the delivery of an event.
+async fn assert_streams(redis: &Redis, client: &Client, url: &str, version: Version) {
     let mut answer = client.get(url).send().await.unwrap_or_else(|e| panic!("{version:?}: {e:?}"));
     assert_eq!((answer.status().as_u16(), answer.version()), (200, version));
     assert_eq!(answer.headers()["content-type"], "text/event-stream");
@@ -45,11 +45,11 @@ async fn streams(redis: &Redis, client: &Client, url: &str, version: Version) {
 }
 
 #[tokio::test]
-async fn http2_without_tls_by_prior_knowledge_with_many_streams_on_one_connection() {
+async fn http2_without_tls_multiplexes_many_streams() {
     let redis = Redis::start().await;
     let gateway = Gateway::start(&redis).await;
     let client = Client::builder().http2_prior_knowledge().build().unwrap();
-    streams(&redis, &client, &gateway.events_url(&ticket("1"), ""), Version::HTTP_2).await;
+    assert_streams(&redis, &client, &gateway.events_url(&ticket("1"), ""), Version::HTTP_2).await;
     let mut open = Vec::new();
     for n in 0..20 {
         let mut answer =
@@ -63,11 +63,12 @@ async fn http2_without_tls_by_prior_knowledge_with_many_streams_on_one_connectio
         assert_eq!(next(answer, parser).await.id.as_ref(), Some(&id));
     }
     // HTTP/1.1 on the same port.
-    streams(&redis, &Client::new(), &gateway.events_url(&ticket("1"), ""), Version::HTTP_11).await;
+    assert_streams(&redis, &Client::new(), &gateway.events_url(&ticket("1"), ""), Version::HTTP_11)
+        .await;
 }
 
 #[tokio::test]
-async fn tls_with_http2_and_http1_by_alpn() {
+async fn tls_negotiates_http2_or_http1_by_alpn() {
     let redis = Redis::start().await;
     let dir = Dir::new();
     dir.certificate();
@@ -79,11 +80,11 @@ async fn tls_with_http2_and_http1_by_alpn() {
     let authority = Certificate::from_pem(dir.read("ca.pem").as_bytes()).unwrap();
     let client = || Client::builder().tls_certs_only([authority.clone()]);
     let url = || gateway.events_url(&ticket("1"), "").replace("http://", "https://");
-    streams(&redis, &client().build().unwrap(), &url(), Version::HTTP_2).await;
-    streams(&redis, &client().http1_only().build().unwrap(), &url(), Version::HTTP_11).await;
-    // Without TLS there is nothing to be had on that port.
+    assert_streams(&redis, &client().build().unwrap(), &url(), Version::HTTP_2).await;
+    assert_streams(&redis, &client().http1_only().build().unwrap(), &url(), Version::HTTP_11).await;
+    // Requests without TLS fail on this port.
     assert!(Client::new().get(gateway.events_url(&ticket("1"), "")).send().await.is_err());
-    // Clients that vanish are noticed behind TLS, too.
+    // Vanished clients are noticed over TLS, too.
     eventually("no connection", || async {
         (gateway.metric("sse_connections", &[]).await == 0.0).then_some(())
     })
@@ -91,7 +92,7 @@ async fn tls_with_http2_and_http1_by_alpn() {
 }
 
 #[tokio::test]
-async fn cors_as_configured() {
+async fn cors_allows_only_configured_origins() {
     let redis = Redis::start().await;
     let builder = Gateway::builder(&redis);
     let named = builder.clone().env("CORS__ALLOWED_ORIGINS", "https://app.example");
@@ -116,7 +117,7 @@ async fn cors_as_configured() {
         assert_eq!(answer.status(), 200, "the browser blocks, not the gateway");
         assert_eq!(allowed(&answer).as_deref(), expected, "{origin}");
         assert_eq!(answer.headers()["cache-control"], "no-cache, no-transform");
-        // A refusal can be read, too: its code is for the page.
+        // Pages must be able to read the error code of a rejection.
         let answer = gateway
             .http()
             .get(gateway.url("/events"))
@@ -129,7 +130,7 @@ async fn cors_as_configured() {
             (401, expected),
             "{origin}"
         );
-        // The preflight of a fetch with headers of its own.
+        // The preflight of a fetch with custom headers.
         let preflight = gateway
             .http()
             .request(Method::OPTIONS, gateway.url("/events"))
@@ -186,7 +187,7 @@ async fn errors_are_json_with_a_code() {
     );
     assert_eq!(get(&format!("/events?ticket={jwt}&topics=%ff")).await.0, 400);
     let admin = async |path: &str| {
-        error(gateway.http().get(gateway.admin_url(path)).send().await.unwrap()).await
+        error(gateway.admin_http().get(gateway.admin_url(path)).send().await.unwrap()).await
     };
     for path in ["/", "/events", "/nothing"] {
         assert_eq!(admin(path).await, (404, "not-found".to_string()), "{path}");
@@ -194,7 +195,7 @@ async fn errors_are_json_with_a_code() {
 }
 
 #[tokio::test]
-async fn a_wrong_method_is_told_with_the_right_one() {
+async fn wrong_method_gets_405_with_allowed_methods() {
     let redis = Redis::start().await;
     let gateway =
         Gateway::builder(&redis).env("API_KEYS", &api_keys(&[("key", "publish")])).start().await;
@@ -213,7 +214,7 @@ async fn a_wrong_method_is_told_with_the_right_one() {
     }
 }
 
-/// All metrics, as they are promised.
+/// All documented metrics.
 const METRICS: &str = "sse_connections gauge
 sse_connections_limit gauge
 process_resident_memory_bytes gauge
@@ -255,10 +256,10 @@ sse_requests_malformed_total counter
 sse_live_malformed_total counter";
 
 #[tokio::test]
-async fn all_metrics_are_there_with_help_and_count() {
+async fn documented_metrics_have_help_and_correct_values() {
     let redis = Redis::start().await;
     let gateway = Gateway::start(&redis).await;
-    gateway.recorder().await;
+    gateway.wait_for_recorder().await;
     Sse::connect(&gateway.url("/events"), &[]).await.body().await;
     let mut sse = gateway.connect("1").await;
     redis.durable(&user("1"), "a", "1").await.unwrap();
@@ -300,14 +301,14 @@ async fn all_metrics_are_there_with_help_and_count() {
     assert!(metrics.get("sse_subscriptions", &[]) >= 1.0);
     assert!(metrics.get("sse_tick_age_seconds", &[]) < 20.0);
     assert!(metrics.get("sse_publish_to_write_seconds_count", &[]) >= 1.0);
-    // No label has a user, a channel or an id.
+    // No label contains a user, channel or id.
     drop(sse);
     gateway.connect("a-very-telling-name").await;
     assert!(!gateway.admin_get("/metrics").await.1.contains("a-very-telling-name"));
 }
 
 #[tokio::test]
-async fn the_process_lives_while_redis_is_away() {
+async fn process_stays_healthy_without_redis() {
     let redis = Redis::start().await;
     let gateway = Gateway::start(&redis).await;
     redis.freeze();
@@ -324,7 +325,7 @@ async fn the_process_lives_while_redis_is_away() {
 }
 
 #[tokio::test]
-async fn the_access_log_has_no_query() {
+async fn access_log_contains_no_query() {
     let redis = Redis::start().await;
     let gateway = Gateway::start(&redis).await;
     let mut sse =
@@ -348,21 +349,21 @@ async fn the_access_log_has_no_query() {
 }
 
 #[tokio::test]
-async fn probes_by_head_are_answered_like_get_without_a_body() {
+async fn head_probes_get_the_response_without_a_body() {
     let redis = Redis::start().await;
     let gateway = Gateway::durable_only(&redis).start().await;
     for path in ["/healthz", "/readyz", "/metrics"] {
-        let answer = gateway.http().head(gateway.admin_url(path)).send().await.unwrap();
+        let answer = gateway.admin_http().head(gateway.admin_url(path)).send().await.unwrap();
         let kind = answer.headers()["content-type"].to_str().unwrap().to_owned();
         assert_eq!(answer.status(), 200, "{path}");
-        let get = gateway.http().get(gateway.admin_url(path)).send().await.unwrap();
+        let get = gateway.admin_http().get(gateway.admin_url(path)).send().await.unwrap();
         assert_eq!(get.headers()["content-type"], kind.as_str(), "{path}");
         assert_eq!(answer.text().await.unwrap(), "", "{path}");
     }
     redis.stop();
     gateway.not_ready().await;
     assert_eq!(
-        gateway.http().head(gateway.admin_url("/readyz")).send().await.unwrap().status(),
+        gateway.admin_http().head(gateway.admin_url("/readyz")).send().await.unwrap().status(),
         503
     );
 }

@@ -1,5 +1,5 @@
-//! Keys of an issuer's key set: each with its own algorithm, fetched once for all who wait, and no client is turned away for the
-//! sake of an issuer that is away.
+//! Keys from an issuer's key set: each has one algorithm, one fetch serves all waiting clients, and
+//! an unreachable issuer never causes a fatal response.
 
 use crate::harness::gateway::Builder;
 use crate::harness::keys::{Dir, base64};
@@ -7,12 +7,12 @@ use crate::harness::process::{die_with_parent, free_port};
 use crate::harness::ticket::{SECRET, Ticket};
 use crate::harness::{Gateway, Idp, Redis, Sse, eventually, ticket};
 use crate::http::error;
-use crate::tickets::refused;
+use crate::tickets::assert_rejected;
 use jsonwebtoken::{Algorithm, EncodingKey};
 use serde_json::{Value, json};
 use std::process::{Command, Stdio};
 
-/// A key pair of the issuer: signs tickets under its `kid`.
+/// A key pair of the issuer, which signs tickets under its `kid`.
 struct Pair {
     kid: String,
     algorithm: Algorithm,
@@ -38,13 +38,13 @@ impl Pair {
     }
 }
 
-/// A gateway that has no key of its own.
+/// A gateway without keys of its own.
 fn builder(redis: &Redis, idp: &Idp) -> Builder {
     Gateway::durable_only(redis).unset("TICKETS__SECRET").env("TICKETS__JWKS_URL", &idp.url())
 }
 
-/// Both ways in are told to come back.
-async fn busy(gateway: &Gateway, ticket: &Ticket) {
+/// Checks that stream and poll are asked to retry (`keys-away`).
+async fn assert_busy(gateway: &Gateway, ticket: &Ticket) {
     let mut sse = Sse::connect(&gateway.events_url(ticket, ""), &[]).await;
     assert_eq!(sse.status, 200);
     let event = sse.event().await;
@@ -59,9 +59,9 @@ async fn busy(gateway: &Gateway, ticket: &Ticket) {
     assert_eq!(error(answer).await, (503, "keys-away".to_string()));
 }
 
-/// Asks again until it is let in; until then nothing but `sse.busy` is said.
-async fn let_in(gateway: &Gateway, ticket: &Ticket) {
-    eventually("to be let in", || async {
+/// Reconnects until admitted. Until then every response must be `sse.busy`.
+async fn wait_until_admitted(gateway: &Gateway, ticket: &Ticket) {
+    eventually("the client to be admitted", || async {
         let mut sse = Sse::connect(&gateway.events_url(ticket, ""), &[]).await;
         assert_eq!(sse.status, 200);
         let event = sse.event().await.event;
@@ -72,7 +72,7 @@ async fn let_in(gateway: &Gateway, ticket: &Ticket) {
 }
 
 #[tokio::test]
-async fn each_algorithm_and_none_but_that_of_the_key() {
+async fn each_key_accepts_only_its_own_algorithm() {
     let redis = Redis::start().await;
     let pairs = [Pair::new("RSA", "rsa"), Pair::new("EC", "ec"), Pair::new("ED25519", "ed")];
     let mut keys: Vec<Value> = pairs.iter().map(|p| p.jwk.clone()).collect();
@@ -85,23 +85,28 @@ async fn each_algorithm_and_none_but_that_of_the_key() {
     let gateway = builder(&redis, &idp).start().await;
     for pair in &pairs {
         gateway.connect_with(&pair.ticket(), "").await;
-        // What the key set says to all the world, as the secret of an HMAC.
+        // Public values of the key set must not work as an HMAC secret.
         let mut published =
             vec![pair.pem.clone(), pair.pem.trim_end().to_string(), pair.jwk.to_string()];
         published.extend(
             ["n", "x", "y"].iter().filter_map(|name| Some(pair.jwk[*name].as_str()?.to_string())),
         );
         for text in &published {
-            refused(
+            assert_rejected(
                 &gateway,
                 &ticket("1").secret(text).kid(&pair.kid).jwt(),
                 "ticket-wrong-algorithm",
             )
             .await;
         }
-        // Under the kid of another, and signed by a stranger.
+        // The kid of another key, and a signature by an unknown key.
         for other in pairs.iter().filter(|other| other.kid != pair.kid) {
-            refused(&gateway, &pair.ticket().kid(&other.kid).jwt(), "ticket-wrong-algorithm").await;
+            assert_rejected(
+                &gateway,
+                &pair.ticket().kid(&other.kid).jwt(),
+                "ticket-wrong-algorithm",
+            )
+            .await;
         }
         let stranger = Pair::new(
             match pair.algorithm {
@@ -111,23 +116,24 @@ async fn each_algorithm_and_none_but_that_of_the_key() {
             },
             &pair.kid,
         );
-        refused(&gateway, &stranger.ticket().jwt(), "ticket-bad-signature").await;
+        assert_rejected(&gateway, &stranger.ticket().jwt(), "ticket-bad-signature").await;
         let mut nameless = pair.ticket();
         nameless.header.kid = None;
-        refused(&gateway, &nameless.jwt(), "ticket-unknown-key").await;
+        assert_rejected(&gateway, &nameless.jwt(), "ticket-unknown-key").await;
     }
-    refused(&gateway, &ticket("1").secret(secret).kid("oct").jwt(), "ticket-unknown-key").await;
-    refused(&gateway, &encrypts.ticket().jwt(), "ticket-unknown-key").await;
+    assert_rejected(&gateway, &ticket("1").secret(secret).kid("oct").jwt(), "ticket-unknown-key")
+        .await;
+    assert_rejected(&gateway, &encrypts.ticket().jwt(), "ticket-unknown-key").await;
     assert_eq!(gateway.metric("sse_jwks_keys", &[]).await, 3.0);
     for ignored in ["kty oct", "use is not sig"] {
         assert!(gateway.log_contains(ignored), "{ignored}");
     }
-    // Known keys and HMACs cause no fetch; the one was for the key that encrypts.
+    // One fetch at the start, one for the `enc` key. Known keys and HMACs cause none.
     assert_eq!(idp.requests(), 2);
 }
 
 #[tokio::test]
-async fn own_keys_work_beside_the_key_set_with_or_without_it() {
+async fn configured_keys_work_with_and_without_the_issuer() {
     let redis = Redis::start().await;
     let pair = Pair::new("EC", "ec");
     let idp = Idp::down();
@@ -135,16 +141,16 @@ async fn own_keys_work_beside_the_key_set_with_or_without_it() {
     let gateway = builder(&redis, &idp).env("TICKETS__SECRET", SECRET).start().await;
     gateway.connect("1").await;
     gateway.connect_with(&ticket("1").kid("any"), "").await;
-    busy(&gateway, &pair.ticket()).await;
+    assert_busy(&gateway, &pair.ticket()).await;
     idp.up().await;
-    let_in(&gateway, &pair.ticket()).await;
+    wait_until_admitted(&gateway, &pair.ticket()).await;
     gateway.connect("1").await;
     let confused = ticket("1").secret(&pair.pem).kid("ec");
-    refused(&gateway, &confused.jwt(), "ticket-wrong-algorithm").await;
+    assert_rejected(&gateway, &confused.jwt(), "ticket-wrong-algorithm").await;
 }
 
 #[tokio::test]
-async fn an_unknown_kid_makes_one_fetch_for_all_who_wait_and_none_for_who_come_soon_after() {
+async fn unknown_kid_causes_one_fetch_for_all_clients() {
     let redis = Redis::start().await;
     let (old, new, third) =
         (Pair::new("RSA", "old"), Pair::new("EC", "new"), Pair::new("ED25519", "third"));
@@ -157,7 +163,7 @@ async fn an_unknown_kid_makes_one_fetch_for_all_who_wait_and_none_for_who_come_s
     gateway.connect_with(&old.ticket(), "").await;
     assert_eq!(idp.requests(), 1, "at the start");
     idp.publish(&[old.jwk.clone(), new.jwk.clone()]);
-    idp.hold();
+    idp.pause();
     let open = |n: usize| {
         let pair = if n.is_multiple_of(2) { &new } else { &third };
         let url = gateway.events_url(&pair.ticket().claim("sub", json!(n.to_string())), "");
@@ -172,28 +178,32 @@ async fn an_unknown_kid_makes_one_fetch_for_all_who_wait_and_none_for_who_come_s
     };
     let all: Vec<_> = (0..50).map(open).collect();
     eventually("the fetch", || std::future::ready((idp.requests() == 2).then_some(()))).await;
-    // Who is known does not wait with them.
+    // Clients with a known key do not wait for the fetch.
     gateway.connect_with(&old.ticket(), "").await;
-    idp.release();
+    idp.resume();
     for one in all {
-        let (n, status, said) = one.await.unwrap();
+        let (n, status, response) = one.await.unwrap();
         if n.is_multiple_of(2) {
-            assert_eq!((status, said.as_str()), (200, "sse.connected"), "{n}");
+            assert_eq!((status, response.as_str()), (200, "sse.connected"), "{n}");
         } else {
-            assert_eq!(status, 401, "{n}: {said}");
-            assert!(said.contains("ticket-unknown-key"), "{said}");
+            assert_eq!(status, 401, "{n}: {response}");
+            assert!(response.contains("ticket-unknown-key"), "{response}");
         }
     }
     for n in 0..20 {
-        refused(&gateway, &third.ticket().kid(&format!("random-{n}")).jwt(), "ticket-unknown-key")
-            .await;
+        assert_rejected(
+            &gateway,
+            &third.ticket().kid(&format!("random-{n}")).jwt(),
+            "ticket-unknown-key",
+        )
+        .await;
     }
     assert_eq!(idp.requests(), 2);
     assert_eq!(gateway.metric("sse_jwks_fetches_total", &[("outcome", "ok")]).await, 2.0);
 }
 
 #[tokio::test]
-async fn an_issuer_that_is_away_at_the_start_is_no_fault_of_the_client() {
+async fn unreachable_issuer_at_start_gets_busy_not_rejected() {
     let redis = Redis::start().await;
     let pair = Pair::new("ED25519", "ed");
     let idp = Idp::down();
@@ -203,20 +213,20 @@ async fn an_issuer_that_is_away_at_the_start_is_no_fault_of_the_client() {
         (status == 503 && body.contains("keys-away")).then_some(())
     })
     .await;
-    busy(&gateway, &pair.ticket()).await;
+    assert_busy(&gateway, &pair.ticket()).await;
     assert!(gateway.metric("sse_busy_total", &[("reason", "keys-away")]).await >= 2.0);
     assert_eq!(gateway.metric("sse_jwks_keys", &[]).await, 0.0);
-    // What is wrong whatever the keys are, is refused all the same.
-    refused(&gateway, "garbage", "ticket-malformed").await;
-    refused(&gateway, &ticket("1").kid("ed").jwt(), "ticket-unknown-key").await;
+    // Tickets that no key could make valid are still rejected.
+    assert_rejected(&gateway, "garbage", "ticket-malformed").await;
+    assert_rejected(&gateway, &ticket("1").kid("ed").jwt(), "ticket-unknown-key").await;
     idp.publish(std::slice::from_ref(&pair.jwk));
     idp.up().await;
-    let_in(&gateway, &pair.ticket()).await;
+    wait_until_admitted(&gateway, &pair.ticket()).await;
     gateway.ready().await;
 }
 
 #[tokio::test]
-async fn known_keys_are_good_while_the_issuer_is_away_or_talks_nonsense() {
+async fn cached_keys_remain_valid_while_the_issuer_fails() {
     let redis = Redis::start().await;
     let (old, new) = (Pair::new("EC", "old"), Pair::new("EC", "new"));
     let idp = Idp::start(std::slice::from_ref(&old.jwk)).await;
@@ -228,6 +238,7 @@ async fn known_keys_are_good_while_the_issuer_is_away_or_talks_nonsense() {
     let large = format!("{{\"keys\":[{}],\"x\":\"{}\"}}", new.jwk, "x".repeat(300 << 10));
     let elsewhere = Idp::start(std::slice::from_ref(&new.jwk)).await;
     let to_another = format!("Location: {}\r\n", elsewhere.url());
+    let mut failing = false;
     for (status, headers, body, outcome) in [
         (500, "", "", "status"),
         (302, to_another.as_str(), "", "status"),
@@ -235,30 +246,38 @@ async fn known_keys_are_good_while_the_issuer_is_away_or_talks_nonsense() {
         (200, "", "{\"keys\":[]}", "invalid"),
         (200, "", &large, "invalid"),
     ] {
-        idp.say(status, headers, body);
-        let before = gateway.metric("sse_jwks_fetches_total", &[("outcome", outcome)]).await;
+        idp.respond(status, headers, body);
+        let labels = [("outcome", outcome)];
+        let before = gateway.metric("sse_jwks_fetches_total", &labels).await;
         eventually(outcome, || async {
-            busy(&gateway, &new.ticket()).await;
-            let now = gateway.metric("sse_jwks_fetches_total", &[("outcome", outcome)]).await;
+            if failing {
+                assert_busy(&gateway, &new.ticket()).await;
+            } else {
+                // During the cooldown after the last good fetch the key counts as unknown.
+                Sse::connect(&gateway.events_url(&new.ticket(), ""), &[]).await;
+            }
+            let now = gateway.metric("sse_jwks_fetches_total", &labels).await;
             (now > before).then_some(())
         })
         .await;
+        failing = true;
+        assert_busy(&gateway, &new.ticket()).await;
         gateway.connect_with(&old.ticket(), "").await;
     }
     assert_eq!(elsewhere.requests(), 0, "the keys come from where it was configured");
     idp.stop().await;
     gateway.metric_reaches("sse_jwks_fetches_total", &[("outcome", "unreachable")], 1.0).await;
     gateway.connect_with(&old.ticket(), "").await;
-    busy(&gateway, &new.ticket()).await;
+    assert_busy(&gateway, &new.ticket()).await;
     assert!(gateway.metric("sse_jwks_age_seconds", &[]).await > 0.0);
-    // Back, with another key and without the old one: in the background it is noticed, too.
+    // The issuer returns with a new key and without the old one.
     idp.publish(std::slice::from_ref(&new.jwk));
     idp.up().await;
-    let_in(&gateway, &new.ticket()).await;
-    refused(&gateway, &old.ticket().jwt(), "ticket-unknown-key").await;
+    wait_until_admitted(&gateway, &new.ticket()).await;
+    assert_rejected(&gateway, &old.ticket().jwt(), "ticket-unknown-key").await;
 }
 
-/// A web server with TLS that is gone when dropped.
+/// A web server with TLS, stopped when dropped.
 struct Tls(std::process::Child);
 
 impl Drop for Tls {
@@ -269,7 +288,7 @@ impl Drop for Tls {
 }
 
 #[tokio::test]
-async fn over_tls_only_from_an_issuer_whose_certificate_is_good() {
+async fn key_set_is_fetched_only_over_trusted_tls() {
     let redis = Redis::start().await;
     let (dir, stranger) = (Dir::new(), Dir::new());
     dir.certificate();
@@ -299,9 +318,10 @@ async fn over_tls_only_from_an_issuer_whose_certificate_is_good() {
     let settings = Gateway::durable_only(&redis)
         .unset("TICKETS__SECRET")
         .env("TICKETS__JWKS_URL", &format!("https://127.0.0.1:{port}/jwks.json"));
-    let gateway = settings.clone().outside("SSL_CERT_FILE", &dir.text("ca.pem")).start().await;
+    let gateway = settings.clone().process_env("SSL_CERT_FILE", &dir.text("ca.pem")).start().await;
     gateway.connect_with(&pair.ticket(), "").await;
-    let gateway = settings.outside("SSL_CERT_FILE", &stranger.text("ca.pem")).start_unready().await;
-    busy(&gateway, &pair.ticket()).await;
+    let gateway =
+        settings.process_env("SSL_CERT_FILE", &stranger.text("ca.pem")).start_unready().await;
+    assert_busy(&gateway, &pair.ticket()).await;
     assert!(gateway.log_contains("certificate"), "the log says why");
 }

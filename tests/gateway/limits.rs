@@ -1,28 +1,29 @@
-//! Full is said so that a browser comes back, and a place that is free again is given away.
+//! Connection limits: excess clients get `sse.busy`, which browsers retry, and are admitted as soon
+//! as a connection has ended.
 
 use crate::harness::sse::End;
 use crate::harness::{Gateway, Redis, Sse, eventually, ticket, topic, user};
 use serde_json::{Value, json};
 
-/// Asks with a new ticket and checks the answer that asks to come back.
-async fn busy(gateway: &Gateway, name: &str, reason: &str) -> u64 {
+/// Checks that a new client gets `sse.busy` with this reason. Returns its `retry`, ms.
+async fn assert_busy(gateway: &Gateway, name: &str, reason: &str) -> u64 {
     let mut sse = Sse::connect(&gateway.events_url(&ticket(name), ""), &[]).await;
     assert_eq!(sse.status, 200);
     assert_eq!(sse.header("content-type"), Some("text/event-stream"));
     assert_eq!(sse.header("connection"), Some("close"));
-    let told = sse.event().await;
-    assert_eq!(told.event, "sse.busy", "{}", sse.story());
-    assert_eq!(told.json(), json!({"reason": reason}));
-    assert_eq!((told.id.as_ref(), told.last_id.as_str()), (None, ""));
-    let retry = told.retry.expect("a retry");
+    let received = sse.event().await;
+    assert_eq!(received.event, "sse.busy", "{}", sse.dump());
+    assert_eq!(received.json(), json!({"reason": reason}));
+    assert_eq!((received.id.as_ref(), received.last_id.as_str()), (None, ""));
+    let retry = received.retry.expect("a retry");
     assert!((10_000..=30_000).contains(&retry), "{retry}");
     assert_eq!(sse.next_event().await, None);
     assert_eq!(sse.end, Some(End::Clean));
     retry
 }
 
-/// The same for a poll: 503 and when to come back.
-async fn busy_poll(gateway: &Gateway, name: &str, reason: &str) {
+/// The same for a poll: 503 with `Retry-After`.
+async fn assert_poll_busy(gateway: &Gateway, name: &str, reason: &str) {
     let url = gateway.url(&format!("/events/poll?ticket={}", ticket(name).jwt()));
     let answer = gateway.http().get(url).send().await.unwrap();
     assert_eq!(answer.status(), 503);
@@ -33,7 +34,7 @@ async fn busy_poll(gateway: &Gateway, name: &str, reason: &str) {
 }
 
 #[tokio::test]
-async fn an_instance_that_is_full_says_so_and_gives_free_places_away() {
+async fn full_instance_is_busy_until_a_connection_ends() {
     let redis = Redis::start().await;
     let builder =
         Gateway::builder(&redis).env("LIMITS__MAX_CONNECTIONS", "4").env("SERVER__HEARTBEAT", "1h");
@@ -49,26 +50,26 @@ async fn an_instance_that_is_full_says_so_and_gives_free_places_away() {
     assert_eq!(gateway.admin_get("/healthz").await.0, 200);
     let mut retries = std::collections::BTreeSet::new();
     for _ in 0..6 {
-        retries.insert(busy(&gateway, "new", "full").await);
+        retries.insert(assert_busy(&gateway, "new", "full").await);
     }
     assert!(retries.len() > 1, "no jitter: {retries:?}");
-    busy_poll(&gateway, "new", "full").await;
+    assert_poll_busy(&gateway, "new", "full").await;
     assert_eq!(gateway.metric("sse_busy_total", &[("reason", "full")]).await, 7.0);
     assert_eq!(gateway.metric("sse_connections", &[]).await, 4.0);
-    // What can never work is refused all the same.
+    // Invalid tickets are still rejected.
     let bad = gateway.events_url(&ticket("new").without("jti"), "");
     assert_eq!(Sse::connect(&bad, &[]).await.status, 401);
-    // The ones that are in are not touched.
+    // Open streams are unaffected.
     let id = redis.durable(&topic("t"), "a", "1").await.unwrap();
     for sse in &mut streams {
         assert_eq!(sse.app_event().await.id.as_ref(), Some(&id));
     }
-    // A place that is given back is given away, again and again; and none is ever lost.
+    // Each connection that ends makes room for another one, repeatedly.
     for turn in 0..10 {
         streams.remove(0);
         gateway.ready().await;
         streams.push(gateway.connect(&format!("turn{turn}")).await);
-        busy(&gateway, "new", "full").await;
+        assert_busy(&gateway, "new", "full").await;
     }
     drop(streams);
     eventually("no connection", || async {
@@ -76,7 +77,7 @@ async fn an_instance_that_is_full_says_so_and_gives_free_places_away() {
     })
     .await;
     gateway.ready().await;
-    // A ticket that was told to come back is not used up.
+    // `sse.busy` does not use up a ticket.
     let same = ticket("again");
     let four = [gateway.connect("1").await, gateway.connect("2").await, gateway.connect("3").await];
     let fourth = gateway.connect("4").await;
@@ -88,15 +89,15 @@ async fn an_instance_that_is_full_says_so_and_gives_free_places_away() {
 }
 
 #[tokio::test]
-async fn one_user_cannot_take_all_places() {
+async fn one_user_cannot_use_up_all_connections() {
     let redis = Redis::start().await;
     let builder = Gateway::builder(&redis).env("LIMITS__MAX_CONNECTIONS_PER_USER", "2");
     let gateway = builder.start().await;
     let mut mine = vec![gateway.connect("1").await, gateway.connect("1").await];
-    busy(&gateway, "1", "user-full").await;
-    busy_poll(&gateway, "1", "user-full").await;
+    assert_busy(&gateway, "1", "user-full").await;
+    assert_poll_busy(&gateway, "1", "user-full").await;
     assert_eq!(gateway.metric("sse_busy_total", &[("reason", "user-full")]).await, 2.0);
-    // Others, also of a similar name, have their own; the instance is ready.
+    // Other users have their own limit, also with a similar name, and the instance stays ready.
     let other = gateway.connect("11").await;
     assert_eq!(gateway.admin_get("/readyz").await.0, 200);
     mine.remove(0);
@@ -105,7 +106,7 @@ async fn one_user_cannot_take_all_places() {
         (sse.event().await.event == "sse.connected").then_some(sse)
     };
     mine.push(eventually("the place to be free", again).await);
-    busy(&gateway, "1", "user-full").await;
+    assert_busy(&gateway, "1", "user-full").await;
     let id = redis.durable(&user("1"), "a", "1").await.unwrap();
     for sse in &mut mine {
         assert_eq!(sse.app_event().await.id.as_ref(), Some(&id));
@@ -114,12 +115,12 @@ async fn one_user_cannot_take_all_places() {
 }
 
 #[tokio::test]
-async fn who_comes_again_takes_its_own_place_over_where_all_are_taken() {
+async fn reconnect_at_the_limit_takes_over_its_stream() {
     let redis = Redis::start().await;
     for bound in ["LIMITS__MAX_CONNECTIONS", "LIMITS__MAX_CONNECTIONS_PER_USER"] {
         let gateway = Gateway::builder(&redis).env(bound, "1").start().await;
         let same = ticket("1");
-        // A network has changed: the old stream still stands, as far as the gateway knows.
+        // After a network change the gateway does not yet know that the old stream is gone.
         let mut old = gateway.connect_with(&same, "").await;
         for _ in 0..3 {
             let new = gateway.connect_with(&same, "").await;
@@ -131,12 +132,13 @@ async fn who_comes_again_takes_its_own_place_over_where_all_are_taken() {
             );
             old = new;
         }
-        busy(&gateway, "1", if bound.ends_with("USER") { "user-full" } else { "full" }).await;
+        assert_busy(&gateway, "1", if bound.ends_with("USER") { "user-full" } else { "full" })
+            .await;
     }
 }
 
 #[tokio::test]
-async fn refused_clients_take_no_place() {
+async fn rejected_clients_use_no_connection() {
     let redis = Redis::start().await;
     let builder =
         Gateway::builder(&redis).env("LIMITS__MAX_CONNECTIONS", "1").env("TICKETS__LEEWAY", "0");
@@ -145,14 +147,14 @@ async fn refused_clients_take_no_place() {
     drop(gateway.connect_with(&used, "").await);
     gateway.ready().await;
     for _ in 0..5 {
-        // Refused before the session, at the session, and for its query.
+        // Rejected before the session, at the session, and because of the query.
         for url in [
             gateway.events_url(&ticket("1").without("jti"), ""),
             gateway.events_url(&used, ""),
             gateway.events_url(&ticket("1"), "&topics=a*"),
         ] {
             let mut sse = Sse::connect(&url, &[]).await;
-            assert!([400, 401].contains(&sse.status), "{}", sse.story());
+            assert!([400, 401].contains(&sse.status), "{}", sse.dump());
             sse.rest().await;
         }
     }

@@ -1,10 +1,11 @@
-//! Black-box tests: real gateways, a real Redis, plain sockets. One module for each promise.
+//! Black-box tests with real gateways, a real Redis and plain sockets. One module per guarantee.
 
 #[allow(dead_code)]
 mod harness;
 
 mod api;
 mod bodies;
+mod breaks;
 mod commands;
 mod config;
 mod conformance;
@@ -35,7 +36,6 @@ mod requests;
 mod resume;
 mod resume_load;
 mod rotation;
-mod seams;
 mod sessions;
 mod slow;
 mod tickets;

@@ -1,4 +1,4 @@
-//! Plain publishes: the three ways of `publishers.plain`, and the recorder's end.
+//! Plain publishes: the three modes of `publishers.plain`, and the end of a recorder.
 
 use crate::harness::{Event, Gateway, Id, Redis, eventually, topic, user};
 use std::sync::Arc;
@@ -6,11 +6,11 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 #[tokio::test]
-async fn record_gives_ids_and_replays() {
+async fn record_mode_assigns_ids_and_replays() {
     let redis = Redis::start().await;
     let builder = Gateway::builder(&redis).env("PUBLISHERS__PLAIN", "record");
     let gateway = builder.start().await;
-    gateway.recorder().await;
+    gateway.wait_for_recorder().await;
     let cursor = gateway.connect("1").await.last_id().to_string();
     redis.plain(user("1"), r#"{"type":"a","payload":1}"#).await;
     redis.plain(topic("t"), "text").await;
@@ -22,7 +22,7 @@ async fn record_gives_ids_and_replays() {
 }
 
 #[tokio::test]
-async fn relay_is_live_only_and_without_id() {
+async fn relay_mode_delivers_live_without_ids() {
     let redis = Redis::start().await;
     let builder = Gateway::builder(&redis).env("PUBLISHERS__PLAIN", "relay");
     let (one, two) = tokio::join!(builder.start(), builder.start());
@@ -32,28 +32,28 @@ async fn relay_is_live_only_and_without_id() {
     for sse in &mut streams[..2] {
         let cursor = sse.last_id().to_string();
         let event = sse.app_event().await;
-        let told = (event.event.as_str(), event.data.as_str());
-        assert_eq!(told, ("a", "{\"n\": 1}"));
+        let received = (event.event.as_str(), event.data.as_str());
+        assert_eq!(received, ("a", "{\"n\": 1}"));
         assert_eq!((event.id, event.last_id), (None, cursor));
     }
     for sse in &mut streams {
         let event = sse.app_event().await;
-        let told = (event.event.as_str(), event.data.as_str(), event.id);
-        assert_eq!(told, ("message", "text", None));
+        let received = (event.event.as_str(), event.data.as_str(), event.id);
+        assert_eq!(received, ("message", "text", None));
     }
     assert_eq!(redis.log_ids(&user("1")).await.len(), 0);
     assert_eq!(redis.log_ids(&topic("t")).await.len(), 0);
-    // Refused ones are refused here too, by each instance, and injected nowhere.
+    // Invalid messages are rejected by each instance in this mode, too.
     redis.plain(user("1"), r#"{"type":"sse.gap","payload":1}"#).await;
     redis.plain(user("1"), b"\xff").await;
-    // Durable ones keep their ids.
+    // Durable publishes keep their ids.
     let id = redis.durable(&topic("t"), "d", "2").await.unwrap();
     for sse in &mut streams {
         assert_eq!(sse.app_event().await.id.as_ref(), Some(&id));
     }
     two.metric_reaches("sse_rejected_total", &[], 2.0).await;
     assert_eq!(two.metric("sse_plain_relayed_total", &[]).await, 2.0);
-    // Not replayed.
+    // Relayed messages are not replayed.
     let cursor = Id(Id::of(&id).0 - 1, 0).to_string();
     drop(streams);
     redis.plain(user("1"), "lost to those who are away").await;
@@ -62,11 +62,12 @@ async fn relay_is_live_only_and_without_id() {
 }
 
 #[tokio::test]
-async fn relay_delivers_an_event_that_is_larger_than_the_queue() {
+async fn relay_mode_delivers_events_larger_than_the_queue() {
     let redis = Redis::start().await;
     let gateway = Gateway::builder(&redis).env("PUBLISHERS__PLAIN", "relay").start().await;
     let mut sse = gateway.connect("1").await;
-    // Each line costs the frame more than itself: over 256 KiB. It comes between others, without a pause.
+    // Each line adds overhead, so the frame exceeds 256 KiB. It is sent between others without a
+    // pause.
     let large = "\n".repeat(50_000);
     let mut burst = redis::pipe();
     for message in ["before", &large, "after"] {
@@ -81,7 +82,7 @@ async fn relay_delivers_an_event_that_is_larger_than_the_queue() {
 }
 
 #[tokio::test]
-async fn off_ignores_bare_publishes() {
+async fn off_mode_ignores_plain_publishes() {
     let redis = Redis::start().await;
     let builder = Gateway::builder(&redis).env("PUBLISHERS__PLAIN", "off");
     let gateway = builder.start().await;
@@ -96,7 +97,7 @@ async fn off_ignores_bare_publishes() {
     );
 }
 
-/// Plain publishes of rising numbers on one channel, every few ms, until stopped.
+/// Publishes increasing numbers on one channel, every few ms, until stopped.
 struct Numbers {
     stop: Arc<AtomicBool>,
     sent: Arc<AtomicUsize>,
@@ -138,28 +139,28 @@ impl Numbers {
     }
 }
 
-/// The numbers among events, checked to rise (in id order, none twice).
+/// The numbers among events. Checks that they are in id order, without duplicates.
 fn numbers(events: &[Event]) -> Vec<usize> {
-    let told: Vec<&Event> = events.iter().filter(|e| e.event == "n").collect();
-    assert!(told.is_sorted_by(|a, b| a.own_id() < b.own_id()));
-    let told: Vec<usize> = told.iter().map(|e| e.data.parse().unwrap()).collect();
-    assert!(told.is_sorted_by(|a, b| a < b), "doubled or out of order: {told:?}");
-    told
+    let received: Vec<&Event> = events.iter().filter(|e| e.event == "n").collect();
+    assert!(received.is_sorted_by(|a, b| a.own_id() < b.own_id()));
+    let received: Vec<usize> = received.iter().map(|e| e.data.parse().unwrap()).collect();
+    assert!(received.is_sorted_by(|a, b| a < b), "doubled or out of order: {received:?}");
+    received
 }
 
-/// Two gateways on one Redis: the recorder and the other one.
+/// Two gateways on one Redis, of which the first is the recorder.
 async fn recorder_and_other(redis: &Redis) -> (Gateway, Gateway) {
     let one = Gateway::start(redis).await;
-    one.recorder().await;
+    one.wait_for_recorder().await;
     let two = Gateway::start(redis).await;
     (one, two)
 }
 
 #[tokio::test]
-async fn a_clean_stop_hands_the_record_over_without_a_loss() {
+async fn stopped_recorder_hands_over_without_loss() {
     let redis = Redis::start().await;
     let (mut recorder, mut other) = recorder_and_other(&redis).await;
-    // Three hand-overs, back and forth between new instances.
+    // Three hand-overs, each to a new instance.
     for _ in 0..3 {
         assert!(recorder.is_recorder().await && !other.is_recorder().await);
         let mut sse = other.connect("1").await;
@@ -168,26 +169,26 @@ async fn a_clean_stop_hands_the_record_over_without_a_loss() {
         sent.more(50).await;
         recorder.term();
         assert_eq!(recorder.wait_exit().await.code(), Some(0));
-        other.recorder().await;
+        other.wait_for_recorder().await;
         sent.more(50).await;
         let sent = sent.stop().await;
         let last = (sent - 1).to_string();
-        let told = sse.until(|e| e.event == "n" && e.data == last).await;
+        let received = sse.until(|e| e.event == "n" && e.data == last).await;
         let whole: Vec<usize> = (0..sent).collect();
-        assert_eq!(numbers(&told), whole);
-        assert!(told.iter().all(|e| e.event != "sse.gap"), "{}", sse.story());
-        // The record says the same.
+        assert_eq!(numbers(&received), whole);
+        assert!(received.iter().all(|e| e.event != "sse.gap"), "{}", sse.dump());
+        // The log contains the same.
         let mut sse = other.resume("1", &cursor).await;
-        let told = sse.until(|e| e.event == "n" && e.data == last).await;
-        assert_eq!(numbers(&told), whole);
-        assert!(told.iter().all(|e| e.event == "n"), "{}", sse.story());
+        let received = sse.until(|e| e.event == "n" && e.data == last).await;
+        assert_eq!(numbers(&received), whole);
+        assert!(received.iter().all(|e| e.event == "n"), "{}", sse.dump());
         recorder = other;
         other = Gateway::start(&redis).await;
     }
 }
 
 #[tokio::test]
-async fn a_killed_recorder_costs_nothing_or_a_told_gap() {
+async fn killed_recorder_loses_nothing_without_a_gap() {
     let redis = Redis::start().await;
     let (recorder, other) = recorder_and_other(&redis).await;
     let mut sse = other.connect("1").await;
@@ -195,32 +196,32 @@ async fn a_killed_recorder_costs_nothing_or_a_told_gap() {
     let sent = Numbers::start(&redis, user("1")).await;
     sent.more(50).await;
     recorder.kill9();
-    other.recorder().await;
+    other.wait_for_recorder().await;
     sent.more(100).await;
     let sent = sent.stop().await;
     let last = (sent - 1).to_string();
-    let told = sse.until(|e| e.event == "n" && e.data == last).await;
-    check_record(&told, sent);
+    let received = sse.until(|e| e.event == "n" && e.data == last).await;
+    assert_complete_or_gap(&received, sent);
     let mut sse = other.resume("1", &cursor).await;
     let again = sse.until(|e| e.event == "n" && e.data == last).await;
-    check_record(&again, sent);
-    assert_eq!(numbers(&again), numbers(&told), "live and record agree");
-    // Who was never there before the hole is told of none.
-    let last = told.last().unwrap().id.clone().unwrap();
+    assert_complete_or_gap(&again, sent);
+    assert_eq!(numbers(&again), numbers(&received), "live and record agree");
+    // Clients that resume after the loss get no gap.
+    let last = received.last().unwrap().id.clone().unwrap();
     let mut sse = other.resume("1", &last).await;
     redis.durable(&user("1"), "end", "").await.unwrap();
     assert_eq!(sse.app_event().await.event, "end");
 }
 
 #[tokio::test]
-async fn a_killed_recorder_costs_nothing_while_a_standby_lives() {
+async fn killed_recorder_with_a_standby_loses_nothing() {
     let redis = Redis::start().await;
     let (mut recorder, mut other) = recorder_and_other(&redis).await;
     for _ in 0..3 {
         other.metric_reaches("sse_recorder_role", &[("role", "standby")], 1.0).await;
         let mut sse = other.connect("1").await;
         let sent = Numbers::start(&redis, user("1")).await;
-        // Some ticks, so that writer and standby count from the same marker.
+        // After some ticks, writer and standby number from the same marker.
         let seen = other.connect("2").await.last_id().to_string();
         eventually("two ticks", || async {
             let now = other.connect("2").await.last_id().to_string();
@@ -229,33 +230,33 @@ async fn a_killed_recorder_costs_nothing_while_a_standby_lives() {
         .await;
         recorder.kill9();
         recorder.wait_exit().await;
-        other.recorder().await;
+        other.wait_for_recorder().await;
         sent.more(50).await;
         let sent = sent.stop().await;
         let last = (sent - 1).to_string();
-        let told = sse.until(|e| e.event == "n" && e.data == last).await;
-        assert_eq!(numbers(&told), (0..sent).collect::<Vec<_>>());
-        assert!(told.iter().all(|e| e.event != "sse.gap"), "{}", sse.story());
+        let received = sse.until(|e| e.event == "n" && e.data == last).await;
+        assert_eq!(numbers(&received), (0..sent).collect::<Vec<_>>());
+        assert!(received.iter().all(|e| e.event != "sse.gap"), "{}", sse.dump());
         recorder = other;
         other = Gateway::start(&redis).await;
     }
 }
 
-/// All numbers are there, or the gap was told (before the first event behind the hole).
-fn check_record(told: &[Event], sent: usize) {
-    let gap = told.iter().position(|e| e.event == "sse.gap");
-    let got = numbers(told);
-    let hole = (0..sent).find(|n| got.get(*n) != Some(n));
-    let Some(hole) = hole else { return };
-    let gap = gap.unwrap_or_else(|| panic!("{hole} was lost in silence"));
-    assert_eq!(told[gap].json()["reason"], "unrecorded");
-    let behind = told.iter().filter(|e| e.event == "n").nth(hole);
-    let behind = told.iter().position(|e| Some(e) == behind).unwrap();
-    assert!(gap < behind, "the gap is told behind the hole, at {gap}, not before {behind}");
+/// Checks that no number is missing, or that a gap precedes the first event after the loss.
+fn assert_complete_or_gap(received: &[Event], sent: usize) {
+    let gap = received.iter().position(|e| e.event == "sse.gap");
+    let got = numbers(received);
+    let missing = (0..sent).find(|n| got.get(*n) != Some(n));
+    let Some(missing) = missing else { return };
+    let gap = gap.unwrap_or_else(|| panic!("{missing} was lost without a gap"));
+    assert_eq!(received[gap].json()["reason"], "unrecorded");
+    let behind = received.iter().filter(|e| e.event == "n").nth(missing);
+    let behind = received.iter().position(|e| Some(e) == behind).unwrap();
+    assert!(gap < behind, "the gap at {gap} comes after the loss at {behind}");
 }
 
 #[tokio::test]
-async fn a_wiped_redis_loses_bare_publishes_only_where_a_gap_is_told() {
+async fn wiped_redis_loses_plain_publishes_only_with_gap() {
     let redis = Redis::start().await;
     let (_recorder, other) = recorder_and_other(&redis).await;
     for _ in 0..3 {
@@ -265,7 +266,7 @@ async fn a_wiped_redis_loses_bare_publishes_only_where_a_gap_is_told() {
         redis.flushall().await;
         sent.more(500).await;
         let sent = sent.stop().await;
-        // Until a recorder is there again, more of them.
+        // More messages, until there is a recorder again.
         let mut end = sent;
         eventually("a recorded plain publish", || {
             end += 1;
@@ -277,15 +278,15 @@ async fn a_wiped_redis_loses_bare_publishes_only_where_a_gap_is_told() {
         })
         .await;
         redis.durable(&user("1"), "end", "").await.unwrap();
-        let told = sse.until(|e| e.event == "end").await;
-        // Between two numbers that do not follow each other there must be a gap.
-        numbers(&told);
+        let received = sse.until(|e| e.event == "end").await;
+        // A gap must stand between numbers that are not consecutive.
+        numbers(&received);
         let (mut next, mut gap) = (0, false);
-        for event in told.iter().filter(|e| e.event != "sse.heartbeat") {
+        for event in received.iter().filter(|e| e.event != "sse.heartbeat") {
             gap |= event.event == "sse.gap";
             if event.event == "n" {
                 let n: usize = event.data.parse().unwrap();
-                assert!(n == next || gap, "{next}..{n} were lost in silence");
+                assert!(n == next || gap, "{next}..{n} were lost without a gap");
                 (next, gap) = (n + 1, false);
             }
         }
@@ -293,10 +294,10 @@ async fn a_wiped_redis_loses_bare_publishes_only_where_a_gap_is_told() {
 }
 
 #[tokio::test]
-async fn plain_publishes_without_any_recorder_are_a_told_gap() {
+async fn plain_publishes_without_a_recorder_report_unrecorded() {
     let redis = Redis::start().await;
     let gateway = Gateway::start(&redis).await;
-    gateway.recorder().await;
+    gateway.wait_for_recorder().await;
     let sse = gateway.connect("1").await;
     let cursor = sse.last_id().to_string();
     drop(sse);
@@ -304,7 +305,7 @@ async fn plain_publishes_without_any_recorder_are_a_told_gap() {
     gateway.wait_exit().await;
     redis.plain(user("1"), "nobody hears").await;
     let gateway = Gateway::start(&redis).await;
-    gateway.recorder().await;
+    gateway.wait_for_recorder().await;
     let mut sse = gateway.resume("1", &cursor).await;
     let gap = sse.app_event().await;
     assert_eq!(gap.event, "sse.gap");

@@ -1,14 +1,15 @@
-//! What others do in the same Redis: flush functions, write into logs, choose a prefix that looks the same, fill the memory.
+//! Other users of the same Redis that flush functions, write into logs, use a similar prefix or
+//! fill the memory.
 
 use std::{sync::Arc, time::Duration};
 
 use crate::harness::{Gateway, Redis, eventually, topic, user};
 
 #[tokio::test]
-async fn a_functions_flush_is_mended_while_plain_publishes_go_on() {
+async fn flushed_functions_are_restored_under_plain_publishes() {
     let redis = Arc::new(Redis::start().await);
     let gateway = Gateway::start(&redis).await;
-    gateway.recorder().await;
+    gateway.wait_for_recorder().await;
     let noise = tokio::spawn({
         let redis = redis.clone();
         async move {
@@ -30,7 +31,7 @@ async fn a_functions_flush_is_mended_while_plain_publishes_go_on() {
 }
 
 #[tokio::test]
-async fn entries_that_others_wrote_into_a_log_do_not_stop_a_replay() {
+async fn foreign_log_entries_do_not_stop_a_replay() {
     let redis = Redis::start().await;
     let gateway = Gateway::durable_only(&redis).start().await;
     let cursor = redis.durable(&user("1"), "a", "1").await.unwrap();
@@ -52,19 +53,19 @@ async fn entries_that_others_wrote_into_a_log_do_not_stop_a_replay() {
 }
 
 #[tokio::test]
-async fn a_prefix_that_gives_the_same_function_names_is_refused_by_name() {
+async fn prefix_with_colliding_function_names_is_rejected() {
     let redis = Redis::start().await;
     let first = Gateway::durable_only(&redis).start().await;
     let second =
         Gateway::durable_only(&redis).env("REDIS__KEY_PREFIX", "{sse}:").start_unready().await;
-    second.log_says("another redis.key_prefix").await;
+    second.wait_for_log("another redis.key_prefix").await;
     second.not_ready().await;
     first.ready().await;
     assert!(redis.durable(&user("1"), "a", "1").await.is_ok());
 }
 
 #[tokio::test]
-async fn a_full_redis_refuses_events_but_ends_no_stream_and_lets_a_link_come_back() {
+async fn full_redis_rejects_events_but_ends_no_stream() {
     let redis = Redis::start().await;
     let gateway = Gateway::durable_only(&redis).start().await;
     let mut stream = gateway.connect("1").await;
@@ -79,5 +80,5 @@ async fn a_full_redis_refuses_events_but_ends_no_stream_and_lets_a_link_come_bac
     gateway.connect("2").await;
     redis.command::<()>(&["CONFIG", "SET", "maxmemory", "0"]).await;
     let id = redis.durable(&user("1"), "a", "1").await.unwrap();
-    assert_eq!(stream.app_event().await.id, Some(id), "{}", stream.story());
+    assert_eq!(stream.app_event().await.id, Some(id), "{}", stream.dump());
 }

@@ -52,7 +52,7 @@ async fn huge_plain_publish_is_refused_and_disconnects_no_gateway() {
         redis.command::<()>(&["CONFIG", "SET", name, value]).await;
     }
     let gateway = Gateway::start(&redis).await;
-    gateway.recorder().await;
+    gateway.wait_for_recorder().await;
     let mut stream = gateway.connect("1").await;
     // Without the setting this one message disconnects every subscriber, in a loop for as long as it is repeated.
     let huge = vec![b'x'; 30 << 20];
@@ -68,7 +68,7 @@ async fn huge_plain_publish_is_refused_and_disconnects_no_gateway() {
         (event.event.as_str(), event.data.as_str()),
         ("message", "good"),
         "{}",
-        stream.story()
+        stream.dump()
     );
     assert_eq!(gateway.metric("sse_redis_reconnects_total", &[]).await, 0.0);
     assert!(!gateway.log_contains(WARNING), "{}", gateway.log_text());
@@ -129,7 +129,7 @@ async fn documented_users_may_do_what_they_must() {
     }
     let gateway =
         Gateway::builder(&redis).redis_url(&url_of(&redis, "gateway", "gw-password")).start().await;
-    gateway.recorder().await;
+    gateway.wait_for_recorder().await;
     let mut stream = gateway.connect("1").await;
     let start = stream.last_id().to_owned();
     let as_user = async |name: &str, password: &str, words: &[&str]| {

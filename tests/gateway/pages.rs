@@ -1,4 +1,4 @@
-//! `completions` and `man` know every command and every option, and the tools that read them find no fault.
+//! `completions` and `man` contain every command and option, and are valid input for their tools.
 
 use crate::config::run;
 use crate::harness::keys::Dir;
@@ -6,7 +6,7 @@ use clap::CommandFactory;
 use sse_gateway::cli::args::Cli;
 use std::process::Command;
 
-/// What the command line has: each command with its long options.
+/// Each command with its long options.
 fn commands() -> Vec<(String, Vec<String>)> {
     let longs = |c: &clap::Command| {
         c.get_arguments().filter_map(|a| a.get_long()).map(str::to_owned).collect()
@@ -15,7 +15,7 @@ fn commands() -> Vec<(String, Vec<String>)> {
 }
 
 #[test]
-fn a_shell_completes_every_command_and_option() {
+fn completions_contain_every_command_and_option() {
     let commands = commands();
     assert!(commands.len() >= 9, "{commands:?}");
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
@@ -33,19 +33,20 @@ fn a_shell_completes_every_command_and_option() {
 }
 
 #[test]
-fn bash_takes_the_completions_and_completes_with_them() {
+fn bash_completes_options_with_the_script() {
     let dir = Dir::new();
     dir.write("completions", &run(&["completions", "bash"], &[]).out);
     let script = "source ./completions; COMP_WORDS=(sse-gateway trace --ch); COMP_CWORD=2; \
-                  $(complete -p sse-gateway | sed 's/.*-F \\([^ ]*\\).*/\\1/') sse-gateway --ch trace; echo \"${COMPREPLY[*]}\"";
+                  $(complete -p sse-gateway | sed 's/.*-F \\([^ ]*\\).*/\\1/') \
+                  sse-gateway --ch trace; echo \"${COMPREPLY[*]}\"";
     let done =
         Command::new("bash").args(["-euc", script]).current_dir(&dir).output().expect("bash");
-    let told = String::from_utf8_lossy(&done.stderr).into_owned();
-    assert_eq!(String::from_utf8_lossy(&done.stdout).trim(), "--channel", "{told}");
+    let received = String::from_utf8_lossy(&done.stderr).into_owned();
+    assert_eq!(String::from_utf8_lossy(&done.stdout).trim(), "--channel", "{received}");
 }
 
 #[test]
-fn the_man_page_names_every_command_and_each_has_its_own() {
+fn man_pages_document_every_command_and_option() {
     let page = run(&["man"], &[]);
     assert_eq!((page.code, page.err.as_str()), (Some(0), ""));
     assert!(page.out.contains(".TH sse-gateway 1"), "{}", page.out);

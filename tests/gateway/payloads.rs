@@ -1,20 +1,20 @@
-//! Payloads come through byte for byte, whatever they are, as far as SSE can carry them.
+//! Payloads are delivered byte for byte, as far as SSE can represent them.
 
 use crate::harness::{Gateway, Publisher, Redis, Sse, user};
 
-/// A Redis, a gateway that records, user 1 connected, and a publisher.
-async fn world() -> (Redis, Gateway, Sse, Publisher) {
+/// A Redis, a recorder, a stream of user 1, and a publisher.
+async fn setup() -> (Redis, Gateway, Sse, Publisher) {
     let redis = Redis::start().await;
     let gateway = Gateway::start(&redis).await;
-    gateway.recorder().await;
+    gateway.wait_for_recorder().await;
     let sse = gateway.connect("1").await;
     let publisher = redis.publisher().await;
     (redis, gateway, sse, publisher)
 }
 
 #[tokio::test]
-async fn the_payload_of_an_envelope_is_relayed_as_written() {
-    let (_redis, _gateway, mut sse, mut publisher) = world().await;
+async fn envelope_payload_is_relayed_byte_for_byte() {
+    let (_redis, _gateway, mut sse, mut publisher) = setup().await;
     let deep = format!("{}1{}", "[".repeat(500), "]".repeat(500));
     let payloads = [
         r#"{ "b" :  1.50, "a":2,"a":3 , "u":"\u00e9\/\ud83d\udc0e" , "n":1e400 }"#,
@@ -43,7 +43,8 @@ async fn the_payload_of_an_envelope_is_relayed_as_written() {
             assert_eq!((event.event.as_str(), event.data.as_str()), ("t", payload));
         }
     }
-    // Without `type` it is a `message`, also where it is null; other members are ignored, also one whose name is no text.
+    // Without `type`, or with null, the event is a `message`. Other members are ignored, also if
+    // their name is invalid Unicode.
     for message in [
         r#"{"payload":1}"#,
         r#"{"type":null,"payload":1,"id":null,"retry":null}"#,
@@ -53,15 +54,15 @@ async fn the_payload_of_an_envelope_is_relayed_as_written() {
         let event = sse.app_event().await;
         assert_eq!((event.event.as_str(), event.data.as_str()), ("message", "1"), "{message}");
     }
-    // An escaped name is what it spells.
+    // Escapes in names are decoded.
     let escaped = r#"{"\u0074ype":"\u017elu\u0165 \"x\"","payload":2}"#;
     publisher.plain(user("1"), escaped).await;
     assert_eq!(sse.app_event().await.event, "žluť \"x\"");
 }
 
 #[tokio::test]
-async fn what_is_no_envelope_is_relayed_whole_as_message() {
-    let (_redis, _gateway, mut sse, mut publisher) = world().await;
+async fn text_without_envelope_is_relayed_as_message() {
+    let (_redis, _gateway, mut sse, mut publisher) = setup().await;
     let messages = [
         "hello",
         "",
@@ -84,14 +85,14 @@ async fn what_is_no_envelope_is_relayed_whole_as_message() {
     for message in messages {
         publisher.plain(user("1"), message).await;
         let event = sse.app_event().await;
-        let told = (event.event.as_str(), event.data.as_str());
-        assert_eq!(told, ("message", message));
+        let received = (event.event.as_str(), event.data.as_str());
+        assert_eq!(received, ("message", message));
     }
 }
 
 #[tokio::test]
-async fn a_durable_payload_is_any_text() {
-    let (redis, gateway, mut sse, mut publisher) = world().await;
+async fn durable_payload_may_be_any_text() {
+    let (redis, gateway, mut sse, mut publisher) = setup().await;
     let since = sse.last_id().to_string();
     let payloads = [
         "",
@@ -108,7 +109,7 @@ async fn a_durable_payload_is_any_text() {
         let event = sse.app_event().await;
         assert_eq!((event.event.as_str(), event.data.as_str()), ("t", payload));
     }
-    // The same out of the log.
+    // The log contains the same payloads.
     let mut again = gateway.resume("1", &since).await;
     for payload in payloads {
         assert_eq!(again.app_event().await.data, payload);
@@ -117,8 +118,8 @@ async fn a_durable_payload_is_any_text() {
 }
 
 #[tokio::test]
-async fn each_kind_of_line_end_starts_a_new_line() {
-    let (redis, gateway, mut sse, mut publisher) = world().await;
+async fn each_line_ending_starts_a_new_data_line() {
+    let (redis, gateway, mut sse, mut publisher) = setup().await;
     let since = sse.last_id().to_string();
     let texts = [
         ("a\nb\r\nc\rd", "a\nb\nc\nd"),
@@ -129,36 +130,36 @@ async fn each_kind_of_line_end_starts_a_new_line() {
         ("\r\r\n\n", "\n\n\n"),
         ("a\n\nid: 9-9\nevent: evil\ndata: x\n\n", "a\n\nid: 9-9\nevent: evil\ndata: x\n\n"),
     ];
-    for (text, told) in texts {
+    for (text, received) in texts {
         let done = publisher.durable(&user("1"), "t", text, &[]).await;
         let id = done.unwrap();
         let event = sse.app_event().await;
-        assert_eq!((event.event.as_str(), event.data.as_str()), ("t", told));
+        assert_eq!((event.event.as_str(), event.data.as_str()), ("t", received));
         assert_eq!(event.id, Some(id));
         publisher.plain(user("1"), text).await;
         let event = sse.app_event().await;
         let seen = (event.event.as_str(), event.data.as_str());
-        assert_eq!(seen, ("message", told));
+        assert_eq!(seen, ("message", received));
     }
     let pretty = "{\"type\":\"p\",\"payload\":{\r\n  \"a\": 1,\n  \"b\": 2\r}}";
     publisher.plain(user("1"), pretty).await;
     assert_eq!(sse.app_event().await.data, "{\n  \"a\": 1,\n  \"b\": 2\n}");
     assert!(!sse.transcript.contains(&b'\r'), "no CR on the wire");
     let mut again = gateway.resume("1", &since).await;
-    for (_, told) in texts {
-        assert_eq!(again.app_event().await.data, told);
-        assert_eq!(again.app_event().await.data, told);
+    for (_, received) in texts {
+        assert_eq!(again.app_event().await.data, received);
+        assert_eq!(again.app_event().await.data, received);
     }
     drop(redis);
 }
 
 #[tokio::test]
-async fn sixty_four_kibibytes_pass_and_one_byte_more_does_not() {
-    let (redis, gateway, mut sse, mut publisher) = world().await;
+async fn payload_of_64_kib_passes_one_more_fails() {
+    let (redis, gateway, mut sse, mut publisher) = setup().await;
     let since = sse.last_id().to_string();
     let most = "x".repeat(65536);
     let over = "x".repeat(65537);
-    // 65,536 bytes of two-byte characters: bytes count, not characters.
+    // The limit counts bytes, not characters: 65,536 bytes of two-byte characters.
     let wide = "é".repeat(32768);
     let lines = "\n".repeat(65536);
     for text in [&most, &wide, &lines] {
@@ -188,7 +189,7 @@ async fn sixty_four_kibibytes_pass_and_one_byte_more_does_not() {
 }
 
 #[tokio::test]
-async fn the_size_limit_is_a_setting() {
+async fn event_size_limit_is_configurable() {
     let redis = Redis::start().await;
     let gateway = Gateway::builder(&redis).env("HISTORY__MAX_EVENT_BYTES", "1000").start().await;
     let mut sse = gateway.connect("1").await;

@@ -1,4 +1,4 @@
-//! How often clients and backends may come, and whose word on a client's address is believed.
+//! Rate limits of clients and backends, and which sources of a client's address are trusted.
 
 use reqwest::{StatusCode, header};
 
@@ -7,7 +7,8 @@ use crate::harness::sse::Request;
 use crate::harness::{Gateway, Redis, Sse, ticket};
 use crate::http::error;
 
-/// Opens a stream of this user; what it was told first, its id aside.
+/// Opens a stream of this user. Returns the name of its first event, with the reason if it is
+/// `sse.busy`.
 async fn first_event(gateway: &Gateway, user: &str, headers: &[(&str, &str)]) -> String {
     let mut sse = Sse::connect(&gateway.events_url(&ticket(user), ""), headers).await;
     let event = sse.event().await;
@@ -18,7 +19,7 @@ async fn first_event(gateway: &Gateway, user: &str, headers: &[(&str, &str)]) ->
 }
 
 #[tokio::test]
-async fn a_user_who_comes_too_often_is_told_to_come_later() {
+async fn user_above_the_connect_rate_gets_busy() {
     let redis = Redis::start().await;
     let gateway =
         Gateway::builder(&redis).env("LIMITS__CONNECTS_PER_USER_PER_MINUTE", "3").start().await;
@@ -26,7 +27,7 @@ async fn a_user_who_comes_too_often_is_told_to_come_later() {
         assert_eq!(first_event(&gateway, "1", &[]).await, "sse.connected");
     }
     assert_eq!(first_event(&gateway, "1", &[]).await, "busy too-often");
-    assert_eq!(first_event(&gateway, "2", &[]).await, "sse.connected", "others are let in");
+    assert_eq!(first_event(&gateway, "2", &[]).await, "sse.connected", "other users are admitted");
     assert_eq!(gateway.metric("sse_busy_total", &[("reason", "too-often")]).await, 1.0);
 
     let poll = gateway.url(&format!("/events/poll?ticket={}", ticket("1").jwt()));
@@ -37,16 +38,16 @@ async fn a_user_who_comes_too_often_is_told_to_come_later() {
 }
 
 #[tokio::test]
-async fn an_address_that_comes_too_often_is_told_so_before_its_ticket_is_looked_at() {
+async fn address_above_the_connect_rate_gets_busy_unauthenticated() {
     let redis = Redis::start().await;
     let gateway =
         Gateway::builder(&redis).env("LIMITS__CONNECTS_PER_ADDRESS_PER_MINUTE", "2").start().await;
     assert_eq!(first_event(&gateway, "1", &[]).await, "sse.connected");
-    // One without a ticket counts.
+    // Connects without a ticket count, too.
     let refused = Sse::try_connect(&gateway.url("/events"), &Request::default()).await.unwrap();
     assert_eq!(refused.status, 401);
     assert_eq!(first_event(&gateway, "2", &[]).await, "busy too-often");
-    // Nobody is believed who was not named.
+    // Headers of untrusted peers are ignored.
     for name in ["X-Forwarded-For", "Forwarded", "X-Real-IP"] {
         assert_eq!(
             first_event(&gateway, "3", &[(name, "198.51.100.7")]).await,
@@ -57,7 +58,7 @@ async fn an_address_that_comes_too_often_is_told_so_before_its_ticket_is_looked_
 }
 
 #[tokio::test]
-async fn a_trusted_proxy_names_the_client() {
+async fn client_address_is_taken_only_from_trusted_proxies() {
     let redis = Redis::start().await;
     let builder = || {
         let builder = Gateway::builder(&redis).env("LIMITS__CONNECTS_PER_ADDRESS_PER_MINUTE", "1");
@@ -68,11 +69,11 @@ async fn a_trusted_proxy_names_the_client() {
     assert_eq!(x("198.51.100.1").await, "sse.connected");
     assert_eq!(x("198.51.100.2, 10.0.0.9").await, "sse.connected");
     assert_eq!(x("198.51.100.1").await, "busy too-often");
-    // What the client itself put before the proxy's word counts for nothing.
+    // Addresses that the client itself put before the proxy's are ignored.
     assert_eq!(x("203.0.113.77, 198.51.100.1").await, "busy too-often");
     assert_eq!(x("2001:db8:0:1::a").await, "sse.connected");
     assert_eq!(x("2001:db8:0:1::b").await, "busy too-often", "one site");
-    // The other header is the client's.
+    // The header that is not configured comes from the client and is ignored.
     assert_eq!(
         first_event(
             &gateway,
@@ -94,7 +95,7 @@ async fn a_trusted_proxy_names_the_client() {
 }
 
 #[tokio::test]
-async fn an_api_key_that_comes_too_often_is_answered_with_429_and_others_are_not() {
+async fn api_key_above_its_rate_gets_429() {
     let redis = Redis::start().await;
     let keys = api_keys(&[("one", "publish"), ("two", "publish")]);
     let gateway = Gateway::builder(&redis)
@@ -113,7 +114,7 @@ async fn an_api_key_that_comes_too_often_is_answered_with_429_and_others_are_not
             .await
             .unwrap()
     };
-    // A second has room for one: of ten at once most are refused, however slow the machine is.
+    // One request per second is allowed, so most of ten concurrent ones are rejected.
     let answers = futures_util::future::join_all((0..10).map(|_| post("one"))).await;
     let refused = answers
         .iter()

@@ -1,27 +1,27 @@
-//! What must not be relayed is refused, counted, kept for the operator, and injects nothing.
+//! Invalid messages are rejected, counted and kept for the operator, and cannot inject anything.
 
 use crate::harness::{Gateway, Publisher, Redis, Sse, eventually, user};
 
-async fn world() -> (Redis, Gateway, Sse, Publisher) {
+async fn setup() -> (Redis, Gateway, Sse, Publisher) {
     let redis = Redis::start().await;
     let gateway = Gateway::start(&redis).await;
-    gateway.recorder().await;
+    gateway.wait_for_recorder().await;
     let sse = gateway.connect("1").await;
     let publisher = redis.publisher().await;
     (redis, gateway, sse, publisher)
 }
 
-/// Publishes plain messages to user 1's channel, each refused for its reason; checks counters,
-/// `sse:rejected`, and that the next good event is the next event.
-async fn refuse_all(cases: &[(&str, &[u8])]) {
-    let (redis, gateway, mut sse, mut publisher) = world().await;
+/// Publishes invalid plain messages to user 1's channel, given with their reasons. Checks the
+/// counters, `sse:rejected`, and that the next valid message is the next event.
+async fn assert_all_rejected(cases: &[(&str, &[u8])]) {
+    let (redis, gateway, mut sse, mut publisher) = setup().await;
     for (_, message) in cases {
         publisher.plain(user("1"), message).await;
     }
     publisher.plain(user("1"), "good").await;
     let event = sse.app_event().await;
-    let told = (event.event.as_str(), event.data.as_str());
-    assert_eq!(told, ("message", "good"), "{}", sse.story());
+    let received = (event.event.as_str(), event.data.as_str());
+    assert_eq!(received, ("message", "good"), "{}", sse.dump());
     assert_eq!(redis.log_ids(&user("1")).await.len(), 1);
     let total = cases.len() as f64;
     gateway.metric_reaches("sse_rejected_total", &[], total).await;
@@ -40,7 +40,7 @@ async fn refuse_all(cases: &[(&str, &[u8])]) {
     for (entry, (reason, message)) in kept.iter().zip(cases) {
         assert_eq!(entry.reason, *reason, "{entry:?}");
         assert_eq!(entry.channel, user("1").as_bytes());
-        // A long message may be kept shortened.
+        // Long messages may be truncated.
         let same = entry.message.len().min(200).min(message.len());
         assert!(!entry.message.is_empty(), "{entry:?}");
         assert_eq!(entry.message[..same], message[..same]);
@@ -48,9 +48,9 @@ async fn refuse_all(cases: &[(&str, &[u8])]) {
 }
 
 #[tokio::test]
-async fn plain_messages_with_a_bad_type() {
+async fn plain_messages_with_invalid_type_are_rejected() {
     let long = format!(r#"{{"type":"{}","payload":1}}"#, "x".repeat(129));
-    refuse_all(&[
+    assert_all_rejected(&[
         ("bad-type", br#"{"type":"a\nevent: evil","payload":1}"#),
         ("bad-type", br#"{"type":"a\r","payload":1}"#),
         ("bad-type", br#"{"type":"a\u0000b","payload":1}"#),
@@ -69,11 +69,11 @@ async fn plain_messages_with_a_bad_type() {
 }
 
 #[tokio::test]
-async fn plain_messages_with_a_bad_key_retry_size_or_encoding() {
+async fn plain_messages_with_other_invalid_fields_are_rejected() {
     let long_key = format!(r#"{{"type":"a","payload":1,"id":"{}"}}"#, "k".repeat(257));
     let large = "x".repeat(70_000);
     let large_envelope = format!(r#"{{"type":"a","payload":"{large}"}}"#);
-    refuse_all(&[
+    assert_all_rejected(&[
         ("bad-key", long_key.as_bytes()),
         ("bad-key", br#"{"type":"a","payload":1,"id":{"a":1}}"#),
         ("bad-retry", br#"{"type":"a","payload":1,"retry":"soon"}"#),
@@ -92,8 +92,8 @@ async fn plain_messages_with_a_bad_key_retry_size_or_encoding() {
 }
 
 #[tokio::test]
-async fn durable_publishes_are_refused_with_a_code() {
-    let (redis, _gateway, mut sse, mut publisher) = world().await;
+async fn invalid_durable_publishes_are_rejected_with_a_code() {
+    let (redis, _gateway, mut sse, mut publisher) = setup().await;
     let long = "x".repeat(129);
     let me = user("1");
     let types: [(&str, &[u8]); 8] = [
@@ -146,7 +146,7 @@ async fn durable_publishes_are_refused_with_a_code() {
     assert_eq!(sse.app_event().await.event, "good");
 }
 
-/// Names that are no channels of ours, though the patterns of a subscriber match most of them.
+/// Invalid channel names, most of which match the patterns of the subscriber.
 fn bad_channels() -> Vec<Vec<u8>> {
     let long = "x".repeat(257);
     let names = [
@@ -171,8 +171,8 @@ fn bad_channels() -> Vec<Vec<u8>> {
 }
 
 #[tokio::test]
-async fn bad_channels_are_refused() {
-    let (redis, gateway, mut sse, mut publisher) = world().await;
+async fn invalid_channels_are_rejected() {
+    let (redis, gateway, mut sse, mut publisher) = setup().await;
     let strangers = ["other:1", "user:42", "", "sse:live:user:1:events", "user:1:events "];
     let strangers = strangers.map(|name| name.as_bytes().to_vec());
     for name in bad_channels().into_iter().chain(strangers) {
@@ -198,8 +198,8 @@ async fn bad_channels_are_refused() {
 }
 
 #[tokio::test]
-async fn the_longest_names_are_accepted() {
-    let (_redis, _gateway, mut sse, mut publisher) = world().await;
+async fn names_of_maximum_length_are_accepted() {
+    let (_redis, _gateway, mut sse, mut publisher) = setup().await;
     let topic = format!("broadcast:{}", "t".repeat(256));
     let kind = "é".repeat(64);
     let key = "k".repeat(256);
@@ -213,8 +213,8 @@ async fn the_longest_names_are_accepted() {
 }
 
 #[tokio::test]
-async fn a_publishers_id_is_never_the_events_id() {
-    let (_redis, _gateway, mut sse, mut publisher) = world().await;
+async fn event_id_is_never_chosen_by_the_publisher() {
+    let (_redis, _gateway, mut sse, mut publisher) = setup().await;
     let forged = ["99999999999999-0", "0-1", "*", "$"];
     for id in forged {
         let message = format!(r#"{{"type":"t","payload":1,"id":"{id}"}}"#);
@@ -231,8 +231,8 @@ async fn a_publishers_id_is_never_the_events_id() {
 }
 
 #[tokio::test]
-async fn garbage_on_the_live_channel_is_survived() {
-    let (_redis, gateway, mut sse, mut publisher) = world().await;
+async fn malformed_live_messages_are_ignored() {
+    let (_redis, gateway, mut sse, mut publisher) = setup().await;
     let live = format!("sse:live:{}", user("1"));
     let garbage: [&[u8]; 9] = [
         b"",
@@ -252,7 +252,7 @@ async fn garbage_on_the_live_channel_is_survived() {
     let done = publisher.durable(&user("1"), "good", "1", &[]).await;
     let id = done.unwrap();
     let event = sse.app_event().await;
-    assert_eq!(event.event, "good", "{}", sse.story());
+    assert_eq!(event.event, "good", "{}", sse.dump());
     assert_eq!(event.id, Some(id));
     assert_eq!(gateway.admin_get("/readyz").await.0, 200);
 }

@@ -1,20 +1,20 @@
-//! A client that comes back, anywhere, gets all it missed, in order, once.
+//! Clients that reconnect, to any instance, get every event they missed once and in order.
 
 use crate::harness::load::publish_batch;
 use crate::harness::{Gateway, Id, Redis, Sse, assert_received, encode, ticket, topic, user};
 
 #[tokio::test]
-async fn by_header_and_by_both_names_in_the_query() {
+async fn cursor_in_header_or_query_replays_missed_events() {
     let redis = Redis::start().await;
     let gateway = Gateway::start(&redis).await;
-    gateway.recorder().await;
+    gateway.wait_for_recorder().await;
     let same = ticket("1");
     let mut sse = gateway.connect_with(&same, "").await;
     redis.durable(&user("1"), "a", "seen").await.unwrap();
     let cursor = sse.app_event().await.id.unwrap();
     drop(sse);
     let durable = redis.durable(&user("1"), "b", "durable").await.unwrap();
-    redis.plain(user("1"), "bare").await;
+    redis.plain(user("1"), "plain").await;
     redis.durable(&user("2"), "no", "another's").await.unwrap();
     let broadcast = redis.durable(&topic("t"), "c", "all").await.unwrap();
     let header = [("Last-Event-ID", cursor.as_str())];
@@ -27,7 +27,7 @@ async fn by_header_and_by_both_names_in_the_query() {
             gateway.events_url(&ticket("1"), &format!("&lastEventId={}", query("last_event_id"))),
             &[],
         ),
-        // EventSource keeps the URL and adds the header: the header is the fresher one.
+        // EventSource keeps the URL and adds the header, so the header takes precedence.
         (gateway.events_url(&ticket("1"), "&lastEventId=1-1"), &header[..]),
         (gateway.events_url(&ticket("1"), ""), &header[..]),
     ];
@@ -36,18 +36,18 @@ async fn by_header_and_by_both_names_in_the_query() {
         let first = sse.connected().await;
         assert_eq!(first.id.as_deref(), Some(cursor.as_str()));
         assert_eq!(first.json()["resumed"], true);
-        let mut told = Vec::new();
+        let mut received = Vec::new();
         for _ in 0..3 {
-            told.push(sse.app_event().await);
+            received.push(sse.app_event().await);
         }
-        assert!(told.is_sorted_by(|a, b| a.own_id() < b.own_id()));
-        let mut data: Vec<&str> = told.iter().map(|e| e.data.as_str()).collect();
+        assert!(received.is_sorted_by(|a, b| a.own_id() < b.own_id()));
+        let mut data: Vec<&str> = received.iter().map(|e| e.data.as_str()).collect();
         assert_eq!(data[0], "durable");
         data.sort_unstable();
-        assert_eq!(data, ["all", "bare", "durable"], "{}", sse.story());
-        let ids: Vec<_> = told.iter().filter_map(|e| e.id.clone()).collect();
+        assert_eq!(data, ["all", "durable", "plain"], "{}", sse.dump());
+        let ids: Vec<_> = received.iter().filter_map(|e| e.id.clone()).collect();
         assert!(ids.contains(&durable) && ids.contains(&broadcast));
-        // Live goes on behind it (and is behind it in the next turns' replay).
+        // Live events follow (and are part of the next iterations' replay).
         let id = redis.durable(&user("1"), "live", "").await.unwrap();
         for _ in 0..turn {
             assert_eq!(sse.app_event().await.event, "live");
@@ -57,7 +57,7 @@ async fn by_header_and_by_both_names_in_the_query() {
 }
 
 #[tokio::test]
-async fn on_another_instance_without_having_seen_an_event() {
+async fn resume_on_another_instance_replays_missed_events() {
     let redis = Redis::start().await;
     let builder = Gateway::durable_only(&redis);
     let (one, two) = tokio::join!(builder.start(), builder.start());
@@ -74,14 +74,14 @@ async fn on_another_instance_without_having_seen_an_event() {
     assert_eq!(sse.app_event().await.id, Some(first));
     assert_eq!(sse.app_event().await.id, Some(second.clone()));
     drop(sse);
-    // Back again, caught up: nothing is told twice.
+    // Reconnecting after catching up repeats nothing.
     let mut sse = one.resume("1", &second).await;
     let third = redis.durable(&user("1"), "a", "3").await.unwrap();
     assert_eq!(sse.app_event().await.id, Some(third));
 }
 
 #[tokio::test]
-async fn without_an_id_nothing_old_is_told() {
+async fn connect_without_id_replays_nothing() {
     let redis = Redis::start().await;
     let gateway = Gateway::durable_only(&redis).start().await;
     for n in 0..20 {
@@ -95,18 +95,18 @@ async fn without_an_id_nothing_old_is_told() {
 }
 
 #[tokio::test]
-async fn after_heartbeats_only_and_longer_than_the_retention() {
+async fn heartbeat_cursor_outlives_the_retention() {
     let redis = Redis::start().await;
     let gateway = Gateway::durable_only(&redis)
         .env("SERVER__HEARTBEAT", "200ms")
-        .env("HISTORY__RETENTION", "3s")
+        .env("HISTORY__RETENTION", "10s")
         .start()
         .await;
     let mut sse = gateway.connect("1").await;
     let start = Id::of(sse.last_id());
     let mut last = start;
     // Longer than the retention by the ids' own clock.
-    while last.0 < start.0 + 4000 {
+    while last.0 < start.0 + 11_000 {
         let beat = sse.event().await;
         assert_eq!(beat.event, "sse.heartbeat");
         assert!(beat.json()["timestamp"].as_u64().unwrap() >= start.0 - 60_000);
@@ -117,14 +117,14 @@ async fn after_heartbeats_only_and_longer_than_the_retention() {
     let a = redis.durable(&user("1"), "a", "1").await.unwrap();
     let b = redis.durable(&topic("t"), "b", "2").await.unwrap();
     let mut sse = gateway.resume("1", &last.to_string()).await;
-    let told = sse.until(|event| event.id.as_ref() == Some(&b)).await;
-    let told: Vec<_> = told.iter().filter(|e| e.event != "sse.heartbeat").collect();
-    assert_eq!(told.len(), 2, "{}", sse.story());
-    assert_eq!(told[0].id, Some(a));
+    let received = sse.until(|event| event.id.as_ref() == Some(&b)).await;
+    let received: Vec<_> = received.iter().filter(|e| e.event != "sse.heartbeat").collect();
+    assert_eq!(received.len(), 2, "{}", sse.dump());
+    assert_eq!(received[0].id, Some(a));
 }
 
 #[tokio::test]
-async fn heartbeats_come_behind_events_and_never_hide_one() {
+async fn heartbeat_ids_never_pass_undelivered_events() {
     let redis = Redis::start().await;
     let gateway = Gateway::durable_only(&redis).env("SERVER__HEARTBEAT", "100ms").start().await;
     let mut sse = gateway.connect("1").await;
@@ -148,13 +148,13 @@ async fn heartbeats_come_behind_events_and_never_hide_one() {
 }
 
 #[tokio::test]
-async fn five_thousand_events_in_pages() {
+async fn replay_of_five_thousand_events_spans_pages() {
     let redis = Redis::start().await;
     let gateway = Gateway::durable_only(&redis).env("HISTORY__MAX_LEN", "10000").start().await;
     let sse = gateway.connect("1").await;
     let cursor = sse.last_id().to_string();
     drop(sse);
-    // Most on the user's channel, so that one log has many pages.
+    // Half of them are on the user's channel, so that one log has many pages.
     let channels = [user("1"), topic("a"), user("1"), topic("b"), user("1"), user("2")];
     let mut publisher = redis.publisher().await;
     let mut published = Vec::new();
@@ -169,7 +169,7 @@ async fn five_thousand_events_in_pages() {
     let received = sse.until(all).await;
     assert_eq!(received.iter().filter(|e| !e.is_system()).count(), 5000);
     assert_received(&published, &received, mine, Id::of(&cursor), upto);
-    // From the middle, and with topics narrowed.
+    // From the middle, with restricted topics.
     let middle = published[3000].id;
     let query = format!("&topics=b&lastEventId={middle}");
     let mut sse = gateway.connect_with(&ticket("1"), &query).await;
@@ -177,7 +177,7 @@ async fn five_thousand_events_in_pages() {
     let last = published.iter().rfind(|p| narrowed(&p.channel)).unwrap();
     let received = sse.until(|e| e.id == Some(last.id.to_string())).await;
     assert_received(&published, &received, narrowed, middle, last.id);
-    // Many at once, from different places, share what is read.
+    // Concurrent resumes from different cursors share what is read.
     let mut tasks = Vec::new();
     for n in 0..20 {
         let from = published[n * 250].id;
@@ -217,7 +217,7 @@ async fn large_events_are_replayed_with_back_pressure() {
 }
 
 #[tokio::test]
-async fn the_topics_of_the_ticket_hold_for_the_replay_too() {
+async fn replay_is_limited_to_the_tickets_topics() {
     let redis = Redis::start().await;
     let gateway = Gateway::durable_only(&redis).start().await;
     let sse = gateway.connect("1").await;
@@ -239,9 +239,9 @@ async fn the_topics_of_the_ticket_hold_for_the_replay_too() {
         let query = format!("{query}&lastEventId={cursor}");
         let ticket = ticket("1").topics(topics);
         let mut sse = gateway.connect_with(&ticket, &query).await;
-        let mut told = sse.until(|event| event.event == "end").await;
-        told.pop();
-        let told: Vec<&str> = told.iter().map(|e| e.data.as_str()).collect();
-        assert_eq!(told.join(" "), expected);
+        let mut received = sse.until(|event| event.event == "end").await;
+        received.pop();
+        let received: Vec<&str> = received.iter().map(|e| e.data.as_str()).collect();
+        assert_eq!(received.join(" "), expected);
     }
 }

@@ -1,4 +1,4 @@
-//! Keys and the certificate change without a restart: by SIGHUP, and by themselves when their files do.
+//! Keys and certificates are reloaded without a restart, on SIGHUP and when their files change.
 
 use crate::harness::gateway::Builder;
 use crate::harness::keys::{Dir, api_keys, sha256};
@@ -6,7 +6,7 @@ use crate::harness::parser::Parser;
 use crate::harness::ticket::SECRET;
 use crate::harness::{Gateway, Redis, Sse, eventually, ticket, user};
 use crate::http::next;
-use crate::tickets::refused;
+use crate::tickets::assert_rejected;
 use jsonwebtoken::Algorithm;
 use reqwest::{Certificate, Client, StatusCode};
 use serde_json::json;
@@ -17,8 +17,8 @@ fn builder(redis: &Redis) -> Builder {
     Gateway::durable_only(redis).unset("TICKETS__SECRET")
 }
 
-/// Waits until a ticket signed with this secret is let in.
-async fn takes_over(gateway: &Gateway, secret: &str) {
+/// Waits until a ticket signed with this secret is accepted.
+async fn wait_for_secret(gateway: &Gateway, secret: &str) {
     eventually("the new secret", || async {
         let sse = Sse::connect(&gateway.events_url(&ticket("1").secret(secret), ""), &[]).await;
         (sse.status == 200).then_some(())
@@ -26,14 +26,14 @@ async fn takes_over(gateway: &Gateway, secret: &str) {
     .await;
 }
 
-/// An event of the user arrives on this stream.
-async fn is_alive(redis: &Redis, sse: &mut Sse, who: &str) {
+/// Checks that this stream still receives the user's events.
+async fn assert_live(redis: &Redis, sse: &mut Sse, who: &str) {
     let id = redis.durable(&user(who), "a", "1").await.unwrap();
     assert_eq!(sse.next_of("a").await.id, Some(id));
 }
 
 #[tokio::test]
-async fn a_secret_changes_on_sighup_and_open_streams_do_not_notice() {
+async fn sighup_replaces_the_secret_without_ending_streams() {
     let redis = Redis::start().await;
     let dir = Dir::new();
     let file = dir.write("secret", SECRET);
@@ -41,17 +41,17 @@ async fn a_secret_changes_on_sighup_and_open_streams_do_not_notice() {
     let mut open = gateway.connect("open").await;
     dir.write("secret", &format!("{NEW}\n"));
     gateway.hup();
-    gateway.log_says("\"signal\":true").await;
-    // At once: the signal does not wait for the watch.
-    refused(&gateway, &ticket("1").jwt(), "ticket-bad-signature").await;
+    gateway.wait_for_log("\"signal\":true").await;
+    // The signal takes effect immediately, without waiting for the next check of the files.
+    assert_rejected(&gateway, &ticket("1").jwt(), "ticket-bad-signature").await;
     gateway.connect_with(&ticket("1").secret(NEW), "").await;
-    is_alive(&redis, &mut open, "open").await;
+    assert_live(&redis, &mut open, "open").await;
     assert!(gateway.metric("sse_reloads_total", &[("outcome", "ok")]).await >= 1.0);
     assert!(!gateway.log_contains(NEW) && !gateway.log_contains(SECRET));
 }
 
 #[tokio::test]
-async fn a_secret_changes_by_itself_when_kubernetes_swaps_its_directory() {
+async fn secret_is_reloaded_after_a_kubernetes_symlink_swap() {
     let redis = Redis::start().await;
     let dir = Dir::new();
     for (version, secret) in [("..1", SECRET), ("..2", NEW)] {
@@ -67,14 +67,14 @@ async fn a_secret_changes_by_itself_when_kubernetes_swaps_its_directory() {
     let gateway = builder(&redis).env("TICKETS__SECRET_FILE", &dir.text("secret")).start().await;
     let mut open = gateway.connect("open").await;
     point_to("..2");
-    takes_over(&gateway, NEW).await;
-    refused(&gateway, &ticket("1").jwt(), "ticket-bad-signature").await;
-    is_alive(&redis, &mut open, "open").await;
+    wait_for_secret(&gateway, NEW).await;
+    assert_rejected(&gateway, &ticket("1").jwt(), "ticket-bad-signature").await;
+    assert_live(&redis, &mut open, "open").await;
     assert!(!gateway.log_contains("\"signal\":true"));
 }
 
 #[tokio::test]
-async fn a_bad_file_leaves_what_was_and_is_told_with_its_name() {
+async fn invalid_key_file_keeps_the_previous_keys() {
     let redis = Redis::start().await;
     let (dir, other) = (Dir::new(), Dir::new());
     let (old, _) = dir.pair("EC");
@@ -90,7 +90,7 @@ async fn a_bad_file_leaves_what_was_and_is_told_with_its_name() {
         ticket("1").signed(Algorithm::ES256, key.clone()).kid("ec")
     };
     let failed = async || gateway.metric("sse_reloads_total", &[("outcome", "failed")]).await;
-    let mut told = 0;
+    let mut received = 0;
     for (name, content) in
         [("EC.pub", "-----BEGIN NONSENSE-----"), ("EC.pub", ""), ("secret", " \n")]
     {
@@ -104,15 +104,15 @@ async fn a_bad_file_leaves_what_was_and_is_told_with_its_name() {
         eventually("the file's name", || std::future::ready((lines() > 0).then_some(()))).await;
         gateway.connect_with(&by(&old), "").await;
         gateway.connect("1").await;
-        told += 1;
+        received += 1;
     }
-    assert_eq!(told, 3);
+    assert_eq!(received, 3);
     assert_eq!(gateway.metric("sse_reloads_total", &[("outcome", "ok")]).await, 0.0);
-    // Gone for a while, as on a file system that is remounted.
+    // A file may be missing for a while, as during a remount.
     std::fs::remove_file(dir.path("EC.pub")).unwrap();
     dir.write("secret", SECRET);
     gateway.hup();
-    gateway.log_says("No such file").await;
+    gateway.wait_for_log("No such file").await;
     gateway.connect_with(&by(&old), "").await;
     dir.write("EC.pub", &public);
     eventually("the new key", || async {
@@ -120,11 +120,11 @@ async fn a_bad_file_leaves_what_was_and_is_told_with_its_name() {
         (sse.status == 200).then_some(())
     })
     .await;
-    refused(&gateway, &by(&old).jwt(), "ticket-bad-signature").await;
+    assert_rejected(&gateway, &by(&old).jwt(), "ticket-bad-signature").await;
 }
 
 #[tokio::test]
-async fn old_and_new_side_by_side_as_the_readme_has_it_and_api_keys_with_them() {
+async fn keys_rotate_through_the_documented_steps() {
     let redis = Redis::start().await;
     let dir = Dir::new();
     let (old, new) = (dir.write("old", SECRET), dir.write("new", NEW));
@@ -158,15 +158,16 @@ async fn old_and_new_side_by_side_as_the_readme_has_it_and_api_keys_with_them() 
     assert_eq!(kid("first").await.as_deref(), Some("old"));
     let by = |kid: &str, secret: &str| ticket("1").secret(secret).kid(kid);
     gateway.connect_with(&by("old", SECRET), "").await;
-    refused(&gateway, &by("new", NEW).jwt(), "ticket-unknown-key").await;
-    // The new one is known, the old one still signs.
+    assert_rejected(&gateway, &by("new", NEW).jwt(), "ticket-unknown-key").await;
+    // The new key is accepted; the old key still signs.
     write(&[("old", &old), ("new", &new)], "first", "");
     gateway.hup();
     reloads(1.0).await;
     gateway.connect_with(&by("old", SECRET), "").await;
     gateway.connect_with(&by("new", NEW), "").await;
     assert_eq!(kid("first").await.as_deref(), Some("old"));
-    // The new one signs; another API key; and a setting that needs a restart, with a value that is nobody's business.
+    // The new key signs. The API key changes, and so does a setting that needs a restart, whose
+    // value must not be logged.
     write(&[("new", &new), ("old", &old)], "second", "issuer = \"hushhush\"\n");
     reloads(2.0).await;
     assert_eq!(kid("second").await.as_deref(), Some("new"));
@@ -174,22 +175,22 @@ async fn old_and_new_side_by_side_as_the_readme_has_it_and_api_keys_with_them() 
     gateway.connect_with(&by("old", SECRET), "").await;
     assert!(gateway.log_contains("tickets.issuer") && gateway.log_contains("needs a restart"));
     assert!(!gateway.log_contains("hushhush"));
-    // The old one is gone.
+    // The old key is removed.
     write(&[("new", &new)], "second", "issuer = \"hushhush\"\n");
     gateway.hup();
     reloads(3.0).await;
-    refused(&gateway, &by("old", SECRET).jwt(), "ticket-unknown-key").await;
+    assert_rejected(&gateway, &by("old", SECRET).jwt(), "ticket-unknown-key").await;
     gateway.connect_with(&by("new", NEW), "").await;
-    // A file with a fault changes nothing at all.
+    // A malformed file changes nothing.
     dir.write("gateway.toml", "[tickets\n");
     gateway.hup();
-    gateway.log_says("valid TOML").await;
+    gateway.wait_for_log("valid TOML").await;
     gateway.connect_with(&by("new", NEW), "").await;
     assert_eq!(kid("second").await.as_deref(), Some("new"));
 }
 
 #[tokio::test]
-async fn a_new_certificate_is_seen_by_new_connections_and_old_ones_live() {
+async fn new_certificate_applies_to_new_connections_only() {
     let redis = Redis::start().await;
     let (dir, other) = (Dir::new(), Dir::new());
     dir.certificate();
@@ -201,7 +202,7 @@ async fn a_new_certificate_is_seen_by_new_connections_and_old_ones_live() {
         .start()
         .await;
     let url = || gateway.events_url(&ticket("1"), "").replace("http://", "https://");
-    // A client that trusts only one authority, and that knows no session of before.
+    // A new client that trusts only this authority and has no TLS session to resume.
     let client = |dir: &Dir| {
         let authority = Certificate::from_pem(dir.read("ca.pem").as_bytes()).unwrap();
         Client::builder().tls_certs_only([authority]).build().unwrap()
@@ -210,16 +211,16 @@ async fn a_new_certificate_is_seen_by_new_connections_and_old_ones_live() {
     let mut parser = Parser::default();
     assert_eq!(next(&mut open, &mut parser).await.event, "sse.connected");
     assert!(client(&other).get(url()).send().await.is_err());
-    // The certificate without its key: both stay.
+    // A certificate without its key is not loaded.
     dir.write("server.pem", &other.read("server.pem"));
     gateway.metric_reaches("sse_reloads_total", &[("outcome", "failed")], 1.0).await;
-    gateway.log_says("server.pem holds no certificate that fits the key").await;
+    gateway.wait_for_log("server.pem holds no certificate that fits the key").await;
     client(&dir).get(url()).send().await.unwrap();
     dir.write("server.key", &other.read("server.key"));
     eventually("the new certificate", || async { client(&other).get(url()).send().await.ok() })
         .await;
     assert!(client(&dir).get(url()).send().await.is_err(), "no new connection with the old one");
-    gateway.log_says("a new certificate is in use").await;
+    gateway.wait_for_log("a new certificate is in use").await;
     let id = redis.durable(&user("1"), "a", "1").await.unwrap();
     assert_eq!(next(&mut open, &mut parser).await.id, Some(id));
 }

@@ -34,7 +34,7 @@ async fn read_all(sse: &mut Sse, first: usize, n: usize) {
     for number in first..first + n {
         let event = sse.app_event().await;
         assert_eq!(event.event, "big", "{event}");
-        assert_eq!(event.data.trim_end_matches('.'), number.to_string(), "{}", sse.story());
+        assert_eq!(event.data.trim_end_matches('.'), number.to_string(), "{}", sse.dump());
         let id = event.own_id();
         assert!(id > last, "{id} after {last}");
         last = id;
@@ -104,7 +104,7 @@ async fn a_client_that_takes_nothing_is_disconnected() {
     }
     // Its socket is closed, its place is free; who has nothing to read has not stalled.
     let rest = stalled.rest().await;
-    assert_eq!(stalled.end, Some(End::Cut), "{}", stalled.story());
+    assert_eq!(stalled.end, Some(End::Cut), "{}", stalled.dump());
     let got = rest.iter().filter(|e| !e.is_system()).count();
     assert!(got < 200 + published, "it got all {got} events before");
     let metrics = gateway.metrics().await;

@@ -1,4 +1,4 @@
-//! Who may not come in is told so, each fault with its code, and no ticket is ever shown.
+//! Invalid tickets are rejected with a code for each fault, and never shown anywhere.
 
 use crate::harness::keys::{Dir, base64};
 use crate::harness::ticket::{SECRET, Ticket};
@@ -7,24 +7,28 @@ use jsonwebtoken::{Algorithm, EncodingKey};
 use serde_json::{Value, json};
 use std::time::Duration;
 
+/// The secret of the key `hs`.
+const HS_SECRET: &str = "the-secret-of-key-hs-of-32-bytes-and-more";
+
 fn now_s() -> u64 {
     now_ms() / 1000
 }
 
-/// A token of any header, with a signature of any text.
+/// A token with this header and this text as its signature.
 fn forged(header: Value, claims: &Ticket, signature: &str) -> String {
     let claims = json!(claims.claims).to_string();
     format!("{}.{}.{signature}", base64(header.to_string().as_bytes()), base64(claims.as_bytes()))
 }
 
-/// Asks with this token and checks the refusal: status, form, code, and nothing of the token in it.
-pub async fn refused(gateway: &Gateway, token: &str, code: &str) {
+/// Checks that stream and poll reject this token: status, form and code, and no part of the token
+/// in the response.
+pub async fn assert_rejected(gateway: &Gateway, token: &str, code: &str) {
     let before = gateway.metric("sse_tickets_refused_total", &[("code", code)]).await;
     for path in ["/events", "/events/poll"] {
         let url = gateway.url(&format!("{path}?ticket={}", crate::harness::encode(token)));
         let mut sse = Sse::connect(&url, &[]).await;
         if sse.status == 200 && path == "/events" {
-            panic!("let in instead of {code}: {}", sse.event().await);
+            panic!("admitted instead of {code}: {}", sse.event().await);
         }
         let body = sse.body().await;
         assert_eq!(sse.status, 401, "expected {code}: {body}");
@@ -42,7 +46,7 @@ pub async fn refused(gateway: &Gateway, token: &str, code: &str) {
 }
 
 #[tokio::test]
-async fn what_is_no_ticket() {
+async fn malformed_tickets_are_rejected() {
     let redis = Redis::start().await;
     let gateway = Gateway::start(&redis).await;
     for path in
@@ -61,57 +65,62 @@ async fn what_is_no_ticket() {
         6.0
     );
     let good = ticket("1").jwt();
-    // A template that was given no ticket hides none.
+    // An empty parameter does not hide a ticket in the header.
     let bearer = [("Authorization", &*format!("Bearer {good}"))];
     Sse::connect(&gateway.url("/events?ticket="), &bearer).await.connected().await;
     let (head, rest) = good.split_once('.').unwrap();
     let long = format!("{good}{}", "A".repeat(9000));
     let nul = format!("{good}\0");
     for token in ["garbage", "a.b.c", "....", "ž.ž.ž", head, rest, &long, &nul, "%", "null"] {
-        refused(&gateway, token, "ticket-malformed").await;
+        assert_rejected(&gateway, token, "ticket-malformed").await;
     }
-    // What must be understood (RFC 7515 section 4.1.11) is not.
+    // RFC 7515 section 4.1.11: critical extensions must be understood.
     for crit in [vec!["x".to_owned()], vec![]] {
         let mut critical = ticket("1");
         critical.header.crit = Some(crit);
-        refused(&gateway, &critical.jwt(), "ticket-malformed").await;
+        assert_rejected(&gateway, &critical.jwt(), "ticket-malformed").await;
     }
     let key = EncodingKey::from_secret(SECRET.as_bytes());
     for claims in [json!([1]), json!("text"), json!(null)] {
         let token = jsonwebtoken::encode(&jsonwebtoken::Header::default(), &claims, &key).unwrap();
-        refused(&gateway, &token, "ticket-malformed").await;
+        assert_rejected(&gateway, &token, "ticket-malformed").await;
     }
 }
 
 #[tokio::test]
-async fn signatures_that_do_not_fit() {
+async fn tickets_with_invalid_signatures_are_rejected() {
     let redis = Redis::start().await;
     let gateway = Gateway::start(&redis).await;
     let good = ticket("1");
-    refused(
+    assert_rejected(
         &gateway,
         &good.clone().secret("another-secret-of-more-than-32-bytes-x").jwt(),
         "ticket-bad-signature",
     )
     .await;
-    refused(&gateway, &good.clone().secret("").jwt(), "ticket-bad-signature").await;
-    // Another's claims under a good signature.
+    assert_rejected(&gateway, &good.clone().secret("").jwt(), "ticket-bad-signature").await;
+    // Claims of another ticket under a valid signature.
     let (jwt, other) = (good.jwt(), ticket("2").jwt());
     let parts: Vec<&str> = jwt.split('.').collect();
     let claims = other.split('.').nth(1).unwrap();
-    refused(&gateway, &format!("{}.{claims}.{}", parts[0], parts[2]), "ticket-bad-signature").await;
-    refused(&gateway, &format!("{}.{}.", parts[0], parts[1]), "ticket-bad-signature").await;
-    // Never by the token's own word.
+    assert_rejected(
+        &gateway,
+        &format!("{}.{claims}.{}", parts[0], parts[2]),
+        "ticket-bad-signature",
+    )
+    .await;
+    assert_rejected(&gateway, &format!("{}.{}.", parts[0], parts[1]), "ticket-bad-signature").await;
+    // The token must not choose the algorithm.
     for none in ["none", "None", "NONE", "nOnE"] {
         for signature in ["", parts[2]] {
             let token = forged(json!({"alg": none, "typ": "JWT"}), &good, signature);
-            refused(&gateway, &token, "ticket-wrong-algorithm").await;
+            assert_rejected(&gateway, &token, "ticket-wrong-algorithm").await;
         }
     }
     let key = EncodingKey::from_secret(SECRET.as_bytes());
     for algorithm in [Algorithm::HS384, Algorithm::HS512] {
         let token = good.clone().signed(algorithm, key.clone()).jwt();
-        refused(&gateway, &token, "ticket-wrong-algorithm").await;
+        assert_rejected(&gateway, &token, "ticket-wrong-algorithm").await;
     }
     let dir = Dir::new();
     for (name, algorithm) in
@@ -119,21 +128,25 @@ async fn signatures_that_do_not_fit() {
     {
         let (private, _) = dir.pair(name);
         let token = good.clone().signed(algorithm, private).jwt();
-        refused(&gateway, &token, "ticket-wrong-algorithm").await;
+        assert_rejected(&gateway, &token, "ticket-wrong-algorithm").await;
     }
-    // A key of the attacker's own, offered in the header.
-    let offered = json!({"alg": "HS256", "jwk": {"kty": "oct", "k": base64(b"mine")}, "jku": "http://127.0.0.1:1/"});
-    refused(&gateway, &forged(offered, &good, parts[2]), "ticket-bad-signature").await;
+    // A key of the attacker, offered in the header.
+    let offered = json!({
+        "alg": "HS256",
+        "jwk": {"kty": "oct", "k": base64(b"mine")},
+        "jku": "http://127.0.0.1:1/"
+    });
+    assert_rejected(&gateway, &forged(offered, &good, parts[2]), "ticket-bad-signature").await;
     gateway.connect_with(&good, "").await;
 }
 
 #[tokio::test]
-async fn claims_that_are_missing_or_bad() {
+async fn tickets_with_invalid_claims_are_rejected() {
     let redis = Redis::start().await;
     let gateway = Gateway::builder(&redis).env("TICKETS__LEEWAY", "2s").start().await;
     let good = || ticket("1");
     for name in ["sub", "aud", "exp", "iat", "jti"] {
-        refused(&gateway, &good().without(name).jwt(), "ticket-missing-claim").await;
+        assert_rejected(&gateway, &good().without(name).jwt(), "ticket-missing-claim").await;
     }
     let long = "x".repeat(257);
     let subjects =
@@ -141,10 +154,10 @@ async fn claims_that_are_missing_or_bad() {
     let more =
         ["a*", "a?", "a[b", "a\\b", "ž", "a\nb", "\u{7f}", "a:events\r\nx"].map(|s| json!(s));
     for sub in subjects.into_iter().chain(more) {
-        refused(&gateway, &good().claim("sub", sub).jwt(), "ticket-bad-subject").await;
+        assert_rejected(&gateway, &good().claim("sub", sub).jwt(), "ticket-bad-subject").await;
     }
     for aud in [json!("another"), json!(["a", "b"]), json!(""), json!("sse-gateway2")] {
-        refused(&gateway, &good().claim("aud", aud).jwt(), "ticket-wrong-audience").await;
+        assert_rejected(&gateway, &good().claim("aud", aud).jwt(), "ticket-wrong-audience").await;
     }
     for topics in [
         json!("*"),
@@ -155,7 +168,7 @@ async fn claims_that_are_missing_or_bad() {
         json!(["a*b"]),
         json!(vec!["t"; 257]),
     ] {
-        refused(&gateway, &good().claim("topics", topics).jwt(), "ticket-bad-claim").await;
+        assert_rejected(&gateway, &good().claim("topics", topics).jwt(), "ticket-bad-claim").await;
     }
     for (name, value) in [
         ("exp", json!("tomorrow")),
@@ -167,18 +180,22 @@ async fn claims_that_are_missing_or_bad() {
         ("session_exp", json!("never")),
         ("exp", json!(1e300)),
     ] {
-        refused(&gateway, &good().claim(name, value).jwt(), "ticket-bad-claim").await;
+        assert_rejected(&gateway, &good().claim(name, value).jwt(), "ticket-bad-claim").await;
     }
     let at = |iat: u64, exp: u64| good().claim("iat", json!(iat)).claim("exp", json!(exp));
     let now = now_s();
-    refused(&gateway, &at(now - 100, now - 50).jwt(), "ticket-expired").await;
-    refused(&gateway, &at(now - 30, now - 4).jwt(), "ticket-expired").await;
-    refused(&gateway, &at(now, now + 61).jwt(), "ticket-too-long-lived").await;
-    refused(&gateway, &at(now - 3600, now + 10).jwt(), "ticket-too-long-lived").await;
-    refused(&gateway, &at(now + 100, now + 130).jwt(), "ticket-not-yet-valid").await;
-    refused(&gateway, &good().claim("nbf", json!(now_s() + 100)).jwt(), "ticket-not-yet-valid")
-        .await;
-    // What is allowed at the edges.
+    assert_rejected(&gateway, &at(now - 100, now - 50).jwt(), "ticket-expired").await;
+    assert_rejected(&gateway, &at(now - 30, now - 4).jwt(), "ticket-expired").await;
+    assert_rejected(&gateway, &at(now, now + 61).jwt(), "ticket-too-long-lived").await;
+    assert_rejected(&gateway, &at(now - 3600, now + 10).jwt(), "ticket-too-long-lived").await;
+    assert_rejected(&gateway, &at(now + 100, now + 130).jwt(), "ticket-not-yet-valid").await;
+    assert_rejected(
+        &gateway,
+        &good().claim("nbf", json!(now_s() + 100)).jwt(),
+        "ticket-not-yet-valid",
+    )
+    .await;
+    // Values at the limits are accepted.
     let within = [
         at(now, now + 60),
         at(now - 40, now + 20).claim("nbf", json!(now - 40)),
@@ -195,17 +212,21 @@ async fn claims_that_are_missing_or_bad() {
 }
 
 #[tokio::test]
-async fn issuer_and_audience_as_configured() {
+async fn issuer_and_audience_must_match_the_settings() {
     let redis = Redis::start().await;
     let builder = Gateway::builder(&redis)
         .env("TICKETS__ISSUER", "my-backend")
         .env("TICKETS__AUDIENCE", "events");
     let gateway = builder.start().await;
     let mine = ticket("1").claim("aud", json!("events"));
-    refused(&gateway, &mine.clone().claim("iss", json!("another")).jwt(), "ticket-wrong-issuer")
-        .await;
-    refused(&gateway, &mine.clone().jwt(), "ticket-missing-claim").await;
-    refused(
+    assert_rejected(
+        &gateway,
+        &mine.clone().claim("iss", json!("another")).jwt(),
+        "ticket-wrong-issuer",
+    )
+    .await;
+    assert_rejected(&gateway, &mine.clone().jwt(), "ticket-missing-claim").await;
+    assert_rejected(
         &gateway,
         &ticket("1").claim("iss", json!("my-backend")).jwt(),
         "ticket-wrong-audience",
@@ -215,20 +236,18 @@ async fn issuer_and_audience_as_configured() {
 }
 
 #[tokio::test]
-async fn keys_by_kid_each_with_its_own_algorithm() {
+async fn kid_selects_a_key_with_its_own_algorithm() {
     let redis = Redis::start().await;
     let dir = Dir::new();
     let kinds =
         [("RSA", Algorithm::RS256), ("EC", Algorithm::ES256), ("ED25519", Algorithm::EdDSA)];
-    let mut keys = vec![
-        json!({"kid": "hs", "algorithm": "HS256", "secret": "the-secret-of-key-hs-of-32-bytes-and-more"}),
-    ];
+    let mut keys = vec![json!({"kid": "hs", "algorithm": "HS256", "secret": HS_SECRET})];
     let mut pairs = Vec::new();
     for (name, algorithm) in kinds {
         let (private, public) = dir.pair(name);
         let (kid, file) = (name.to_lowercase(), dir.text(&format!("{name}.pub")));
         let mut key = json!({"kid": kid, "algorithm": format!("{algorithm:?}")});
-        // By value and by file.
+        // Given inline and as a file.
         let (member, value) =
             if name == "EC" { ("public_key_file", &file) } else { ("public_key", &public) };
         key[member] = json!(value);
@@ -239,27 +258,22 @@ async fn keys_by_kid_each_with_its_own_algorithm() {
         .unset("TICKETS__SECRET")
         .env("TICKETS__KEYS", &json!(keys).to_string());
     let gateway = builder.start().await;
-    gateway
-        .connect_with(
-            &ticket("1").secret("the-secret-of-key-hs-of-32-bytes-and-more").kid("hs"),
-            "",
-        )
-        .await;
+    gateway.connect_with(&ticket("1").secret(HS_SECRET).kid("hs"), "").await;
     for (kid, algorithm, private, public) in &pairs {
         let good = || ticket("1").signed(*algorithm, private.clone());
         gateway.connect_with(&good().kid(kid), "").await;
-        // The public key, known to all, as the secret of an HMAC: with its line break and without.
+        // The public key must not work as an HMAC secret, with or without its final line break.
         for secret in [public.as_str(), public.trim_end()] {
             let confused = ticket("1").secret(secret).kid(kid);
-            refused(&gateway, &confused.jwt(), "ticket-wrong-algorithm").await;
+            assert_rejected(&gateway, &confused.jwt(), "ticket-wrong-algorithm").await;
         }
-        refused(&gateway, &good().kid("hs").jwt(), "ticket-wrong-algorithm").await;
-        refused(&gateway, &good().kid("nobody").jwt(), "ticket-unknown-key").await;
-        refused(&gateway, &good().jwt(), "ticket-unknown-key").await;
-        // Another key of the same kind.
+        assert_rejected(&gateway, &good().kid("hs").jwt(), "ticket-wrong-algorithm").await;
+        assert_rejected(&gateway, &good().kid("nobody").jwt(), "ticket-unknown-key").await;
+        assert_rejected(&gateway, &good().jwt(), "ticket-unknown-key").await;
+        // Another key of the same type.
         let other = Dir::new();
         let (stranger, _) = other.pair(kinds.iter().find(|k| k.1 == *algorithm).unwrap().0);
-        refused(
+        assert_rejected(
             &gateway,
             &good().signed(*algorithm, stranger).kid(kid).jwt(),
             "ticket-bad-signature",
@@ -267,13 +281,13 @@ async fn keys_by_kid_each_with_its_own_algorithm() {
         .await;
     }
     let none = forged(json!({"alg": "none", "kid": "rsa"}), &ticket("1"), "");
-    refused(&gateway, &none, "ticket-wrong-algorithm").await;
-    let hs_under_rsa = ticket("1").secret("the-secret-of-key-hs-of-32-bytes-and-more").kid("rsa");
-    refused(&gateway, &hs_under_rsa.jwt(), "ticket-wrong-algorithm").await;
+    assert_rejected(&gateway, &none, "ticket-wrong-algorithm").await;
+    let hs_under_rsa = ticket("1").secret(HS_SECRET).kid("rsa");
+    assert_rejected(&gateway, &hs_under_rsa.jwt(), "ticket-wrong-algorithm").await;
 }
 
 #[tokio::test]
-async fn a_public_key_alone_needs_no_kid_and_is_no_hmac_secret() {
+async fn single_public_key_is_never_an_hmac_secret() {
     let redis = Redis::start().await;
     let dir = Dir::new();
     let (private, public) = dir.pair("RSA");
@@ -286,9 +300,10 @@ async fn a_public_key_alone_needs_no_kid_and_is_no_hmac_secret() {
     gateway.connect_with(&good.claim("jti", json!("another")).kid("any"), "").await;
     let der: Vec<&str> = public.lines().filter(|line| !line.starts_with('-')).collect();
     for secret in [public.as_str(), public.trim_end(), &der.concat(), &der.join("\n"), ""] {
-        refused(&gateway, &ticket("1").secret(secret).jwt(), "ticket-wrong-algorithm").await;
+        assert_rejected(&gateway, &ticket("1").secret(secret).jwt(), "ticket-wrong-algorithm")
+            .await;
     }
-    refused(
+    assert_rejected(
         &gateway,
         &ticket("1").signed(Algorithm::RS512, private).jwt(),
         "ticket-wrong-algorithm",
@@ -296,8 +311,7 @@ async fn a_public_key_alone_needs_no_kid_and_is_no_hmac_secret() {
     .await;
 }
 
-/// What a leaked log line must not have: the ticket, and each of its parts but the header, which
-/// all tickets share.
+/// Checks that `text` contains no part of the ticket except the header, which all tickets share.
 fn assert_hidden(place: &str, text: &str, jwt: &str) {
     for part in jwt.split('.').skip(1).filter(|part| part.len() > 8) {
         let line = text.lines().find(|line| line.contains(part));
@@ -306,11 +320,11 @@ fn assert_hidden(place: &str, text: &str, jwt: &str) {
 }
 
 #[tokio::test]
-async fn the_ticket_shows_in_no_log_line_metric_or_error() {
+async fn tickets_never_appear_in_logs_metrics_or_errors() {
     for level in ["trace", "debug"] {
         let redis = Redis::start().await;
         let gateway = Gateway::builder(&redis).env("LOG__LEVEL", level).start().await;
-        gateway.recorder().await;
+        gateway.wait_for_recorder().await;
         let good = ticket("leaky").topics(&["t"]);
         let mut shown = vec![good.jwt()];
         let mut sse = gateway.connect_with(&good, "&topics=t").await;
@@ -318,7 +332,7 @@ async fn the_ticket_shows_in_no_log_line_metric_or_error() {
         redis.plain(topic("t"), "2").await;
         sse.app_event().await;
         sse.app_event().await;
-        // Taken over by the same URL, then as a header, as a poll, over HTTP/2.
+        // Takeover by the same URL; then the ticket as a header, in a poll, and over HTTP/2.
         let second = gateway.connect_with(&good, "").await;
         sse.rest().await;
         let bearer = format!("Bearer {}", good.jwt());
@@ -354,11 +368,11 @@ async fn the_ticket_shows_in_no_log_line_metric_or_error() {
             let body = Sse::connect(&url, &[]).await.body().await;
             assert_hidden("an answer", &body, &good.jwt());
         }
-        // Requests that are broken below the handlers.
+        // Malformed requests that never reach a handler.
         for head in [
             "GET /events?ticket=X HTTP/9.9\r\n\r\n",
             "GET /events?ticket=X HTTP/1.1\r\nBad Header\r\n\r\n",
-            // A method may be any word.
+            // A method may be any token, also a ticket.
             "X /nothing HTTP/1.1\r\nHost: x\r\n\r\n",
         ] {
             use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -371,7 +385,7 @@ async fn the_ticket_shows_in_no_log_line_metric_or_error() {
                 .expect("the end of a broken request");
             assert_hidden("an answer", &String::from_utf8_lossy(&answer), &good.jwt());
         }
-        // Redis away: its errors are logged, too.
+        // Redis errors are logged, too.
         redis.stop();
         gateway.not_ready().await;
         let _ = Sse::connect(&gateway.events_url(&good, ""), &[]).await.body().await;

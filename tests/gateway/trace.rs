@@ -1,4 +1,5 @@
-//! `trace` says where an event is, and what a client that saw it last would be told: and that is what clients are told.
+//! `trace` reports where an event is and what a client with this cursor would get. Clients must get
+//! the same.
 
 use serde_json::{Value, json};
 
@@ -6,28 +7,28 @@ use crate::config::{Ran, run};
 use crate::harness::load::publish_batch;
 use crate::harness::{Gateway, Redis, Sse, encode, eventually, now_ms, ticket, topic, user};
 
-/// `trace` with these arguments; no ticket key is configured.
-fn trace_with(redis: &Redis, arguments: &[&str], env: &[(&str, &str)]) -> Ran {
+/// Runs `trace` with these arguments, without a configured ticket key.
+fn trace(redis: &Redis, arguments: &[&str], env: &[(&str, &str)]) -> Ran {
     let url = redis.url();
     run(&[&["trace"], arguments].concat(), &[&[("REDIS__URL", url.as_str())], env].concat())
 }
 
-/// What it finds out, and its exit status.
-fn traced(redis: &Redis, arguments: &[&str], env: &[(&str, &str)]) -> (Value, Option<i32>) {
-    let ran = trace_with(redis, &[arguments, &["--json"]].concat(), env);
+/// The report of `trace --json`, and the exit status.
+fn trace_json(redis: &Redis, arguments: &[&str], env: &[(&str, &str)]) -> (Value, Option<i32>) {
+    let ran = trace(redis, &[arguments, &["--json"]].concat(), env);
     assert_eq!(ran.err, "", "{arguments:?}");
     let report = serde_json::from_str(&ran.out).unwrap_or_else(|e| panic!("{e}: {}", ran.out));
     (report, ran.code)
 }
 
-/// A stream of a user that sees no broadcasts, from this cursor on.
+/// A stream of this user without topics, resumed at this cursor.
 async fn resumed(gateway: &Gateway, name: &str, cursor: &str) -> Sse {
     let query = format!("&lastEventId={}", encode(cursor));
     gateway.connect_with(&ticket(name).topics(&[]), &query).await
 }
 
 #[tokio::test]
-async fn an_event_in_a_log_is_found_with_its_neighbours() {
+async fn event_in_a_log_is_found_with_neighbours() {
     let redis = Redis::start().await;
     let gateway = Gateway::durable_only(&redis).start().await;
     for n in 0..200 {
@@ -40,7 +41,7 @@ async fn an_event_in_a_log_is_found_with_its_neighbours() {
         publisher.durable(&user("7"), "order-completed", "{\"hush\":1}", &options).await.unwrap();
     let next = redis.durable(&user("7"), "a", "2").await.unwrap();
     redis.durable(&user("7"), "a", "3").await.unwrap();
-    let (report, code) = traced(&redis, &[&id], &[]);
+    let (report, code) = trace_json(&redis, &[&id], &[]);
     assert_eq!(
         (code, &report["found"], &report["seams"][0]),
         (Some(0), &json!(true), &Value::Null)
@@ -54,7 +55,14 @@ async fn an_event_in_a_log_is_found_with_its_neighbours() {
         (seen.len(), &seen[0]["channel"], &seen[0]["place"]),
         (1, &json!("user:7:events"), &json!("in-log"))
     );
-    let event = json!({"type": "order-completed", "bytes": 10, "retryMs": 1500, "key": "order 7", "predecessor": first, "predecessorInLog": true});
+    let event = json!({
+        "type": "order-completed",
+        "bytes": 10,
+        "retryMs": 1500,
+        "key": "order 7",
+        "predecessor": first,
+        "predecessorInLog": true
+    });
     assert_eq!(seen[0]["event"], event, "no payload unless it is asked for");
     assert_eq!(
         (&seen[0]["successor"], &seen[0]["resume"]),
@@ -68,20 +76,20 @@ async fn an_event_in_a_log_is_found_with_its_neighbours() {
     let time = humantime::parse_rfc3339(report["time"].as_str().unwrap()).unwrap();
     let since_1970 = time.duration_since(std::time::UNIX_EPOCH).unwrap();
     assert_eq!(since_1970.as_millis().to_string(), id.split('-').next().unwrap());
-    // With the channel there is nothing to search; a publisher's prefix may stand before it.
+    // With a channel there is no search. It may include the channel prefix.
     let given = ["--channel", "app:user:7:events", &id, "--payload"];
-    let (direct, _) = traced(&redis, &given, &[("REDIS__CHANNEL_PREFIX", "app:")]);
+    let (direct, _) = trace_json(&redis, &given, &[("REDIS__CHANNEL_PREFIX", "app:")]);
     assert_eq!(
         (&direct["search"], &direct["channels"][0]["event"]["payload"]),
         (&Value::Null, &json!("{\"hush\":1}"))
     );
-    // The first of its log, and one that another channel holds.
-    let (of_first, _) = traced(&redis, &[&first], &[]);
+    // The first event of its log, and an id of another channel.
+    let (of_first, _) = trace_json(&redis, &[&first], &[]);
     assert_eq!(of_first["channels"][0]["event"]["predecessor"], Value::Null);
-    let (elsewhere, code) = traced(&redis, &["--channel", &topic("other-1"), &id], &[]);
+    let (elsewhere, code) = trace_json(&redis, &["--channel", &topic("other-1"), &id], &[]);
     assert_eq!((code, &elsewhere["channels"][0]["place"]), (Some(1), &json!("never")));
-    // The same in words.
-    let words = trace_with(&redis, &[&id], &[]).out;
+    // The same as text.
+    let words = trace(&redis, &[&id], &[]).out;
     for expected in [
         "user:7:events",
         "in the log",
@@ -96,15 +104,15 @@ async fn an_event_in_a_log_is_found_with_its_neighbours() {
         assert!(words.contains(expected), "{expected:?} is missing in\n{words}");
     }
     assert!(!words.contains("hush"), "{words}");
-    assert!(trace_with(&redis, &[&id, "--payload"], &[]).out.contains("{\"hush\":1}"));
-    // And it is what a client is told.
+    assert!(trace(&redis, &[&id, "--payload"], &[]).out.contains("{\"hush\":1}"));
+    // A client gets the same.
     let mut stream = resumed(&gateway, "7", &id).await;
     assert_eq!(stream.app_event().await.id, Some(next));
     assert_eq!(stream.app_event().await.data, "3");
 }
 
 #[tokio::test]
-async fn what_a_publisher_wrote_does_nothing_to_the_terminal() {
+async fn control_characters_of_publishers_are_escaped() {
     let redis = Redis::start().await;
     let _gateway = Gateway::durable_only(&redis).start().await;
     let options = ["KEY", "k\u{1b}[31m"];
@@ -114,18 +122,18 @@ async fn what_a_publisher_wrote_does_nothing_to_the_terminal() {
         .durable(&user("1"), "a", "1\u{1b}[2J\u{9b}1m\nfaked", &options)
         .await
         .unwrap();
-    let words = trace_with(&redis, &[&id, "--payload"], &[]).out;
+    let words = trace(&redis, &[&id, "--payload"], &[]).out;
     assert!(
         words.contains("k\\u{1b}[31m\n") && words.contains("1\\u{1b}[2J\\u{9b}1m\\nfaked\n"),
         "{words}"
     );
     assert!(!words.chars().any(|c| c.is_control() && c != '\n'), "{words:?}");
-    let (report, _) = traced(&redis, &[&id, "--payload"], &[]);
+    let (report, _) = trace_json(&redis, &[&id, "--payload"], &[]);
     assert_eq!(report["channels"][0]["event"]["payload"], "1\u{1b}[2J\u{9b}1m\nfaked");
 }
 
 #[tokio::test]
-async fn a_trimmed_event_is_told_from_one_that_never_was() {
+async fn trimmed_event_is_distinguished_from_a_nonexistent_one() {
     let redis = Redis::start().await;
     let builder = Gateway::durable_only(&redis).env("HISTORY__MAX_LEN", "10");
     let gateway = builder.start().await;
@@ -135,9 +143,9 @@ async fn a_trimmed_event_is_told_from_one_that_never_was() {
     redis.durable(&user("1"), "a", "last").await.unwrap();
     let left = redis.log_ids(&user("1")).await;
     let kept = published.len() + 1 - left.len();
-    // The last one that was trimmed is named by the first that is left: it is found without the channel.
+    // The first remaining entry names the last trimmed event, so it is found without the channel.
     let named = published[kept - 1].id.to_string();
-    let (report, code) = traced(&redis, &[&named], &[]);
+    let (report, code) = trace_json(&redis, &[&named], &[]);
     let seen = &report["channels"][0];
     assert_eq!(
         (code, &seen["channel"], &seen["place"]),
@@ -150,21 +158,21 @@ async fn a_trimmed_event_is_told_from_one_that_never_was() {
     );
     let mut stream = resumed(&gateway, "1", &named).await;
     assert_eq!(stream.app_event().await.id.as_ref(), Some(&left[0]));
-    // Those before it may have been of any log that has lost some.
+    // Earlier events may have been in any trimmed log.
     let older = published[0].id.to_string();
-    let (report, code) = traced(&redis, &[&older], &[]);
+    let (report, code) = trace_json(&redis, &[&older], &[]);
     assert_eq!((code, &report["channels"]), (Some(1), &json!([])));
     assert_eq!(
         (&report["search"]["maybe"], &report["search"]["maybeChannels"]),
         (&json!(1), &json!([user("1")]))
     );
-    let words = trace_with(&redis, &[&older], &[]);
+    let words = trace(&redis, &[&older], &[]);
     assert!(
         words.code == Some(1) && words.out.contains("trimmed from one of 1 logs"),
         "{}",
         words.out
     );
-    let (report, _) = traced(&redis, &[&older, "--channel", &user("1")], &[]);
+    let (report, _) = trace_json(&redis, &[&older, "--channel", &user("1")], &[]);
     let seen = &report["channels"][0];
     assert_eq!(
         (&seen["place"], &seen["resume"]),
@@ -175,31 +183,31 @@ async fn a_trimmed_event_is_told_from_one_that_never_was() {
     for id in &left {
         assert_eq!(stream.app_event().await.id.as_ref(), Some(id));
     }
-    // The chain proves that this one was no event of the channel.
-    let (report, _) = traced(&redis, &[&elsewhere, "--channel", &user("1")], &[]);
+    // The chain of predecessors proves that this event was not in the channel.
+    let (report, _) = trace_json(&redis, &[&elsewhere, "--channel", &user("1")], &[]);
     let seen = &report["channels"][0];
     assert_eq!(
         (&seen["place"], &seen["resume"]),
         (&json!("never"), &json!({"gap": null, "replayed": 1}))
     );
-    // A log that was emptied by hand knows its last one.
+    // An emptied log still has the id of its last event.
     redis.command::<i64>(&["XTRIM", &format!("sse:log:{}", user("2")), "MAXLEN", "0"]).await;
-    let (report, _) = traced(&redis, &[&elsewhere, "--channel", &user("2")], &[]);
+    let (report, _) = trace_json(&redis, &[&elsewhere, "--channel", &user("2")], &[]);
     assert_eq!(report["channels"][0]["place"], "trimmed");
 }
 
 #[tokio::test]
-async fn an_expired_event_is_told_as_one_that_may_have_been() {
+async fn expired_event_is_reported_as_possibly_expired() {
     let redis = Redis::start().await;
     let env = [("HISTORY__RETENTION", "2s")];
     let gateway = Gateway::durable_only(&redis).env(env[0].0, env[0].1).start().await;
     let id = redis.durable(&user("1"), "a", "1").await.unwrap();
-    assert_eq!(traced(&redis, &[&id], &env).1, Some(0));
+    assert_eq!(trace_json(&redis, &[&id], &env).1, Some(0));
     eventually("the log to expire", || async {
         (redis.command::<i64>(&["EXISTS", "sse:log:user:1:events"]).await == 0).then_some(())
     })
     .await;
-    let (report, code) = traced(&redis, &[&id, "--channel", &user("1")], &env);
+    let (report, code) = trace_json(&redis, &[&id, "--channel", &user("1")], &env);
     let seen = &report["channels"][0];
     assert_eq!(
         (code, &seen["place"], &seen["logTtlMs"]),
@@ -208,66 +216,66 @@ async fn an_expired_event_is_told_as_one_that_may_have_been() {
     assert_eq!(seen["resume"], json!({"gap": "expired", "replayed": 0}));
     let mut stream = resumed(&gateway, "1", &id).await;
     assert_eq!(stream.app_event().await.json()["reason"], "expired");
-    let words = trace_with(&redis, &[&id], &env);
+    let words = trace(&redis, &[&id], &env);
     assert!(words.code == Some(1) && words.out.contains("may have expired"), "{}", words.out);
 }
 
 #[tokio::test]
-async fn an_id_without_an_event_and_one_of_the_future_are_told_as_such() {
+async fn ids_without_events_and_future_ids_are_explained() {
     let redis = Redis::start().await;
     let gateway = Gateway::durable_only(&redis).start().await;
     let watermark = gateway.connect("1").await.last_id().to_string();
     redis.durable(&user("1"), "a", "1").await.unwrap();
-    let (report, code) = traced(&redis, &[&watermark], &[]);
+    let (report, code) = trace_json(&redis, &[&watermark], &[]);
     assert_eq!(
         (code, &report["channels"], &report["restart"]),
         (Some(1), &json!([]), &Value::Null)
     );
     assert!(report["note"].as_str().unwrap().contains("good cursors"), "{report}");
-    let (report, _) = traced(&redis, &[&watermark, "--channel", &user("1")], &[]);
+    let (report, _) = trace_json(&redis, &[&watermark, "--channel", &user("1")], &[]);
     assert_eq!(report["channels"][0]["resume"], json!({"gap": null, "replayed": 1}));
     let ahead = format!("{}-0", now_ms() + 3_600_000);
     for id in [&ahead, "18446744073709551615-18446744073709551615"] {
         for channel in [&[][..], &["--channel", "user:1:events"]] {
-            let (report, code) = traced(&redis, &[&[id], channel].concat(), &[]);
+            let (report, code) = trace_json(&redis, &[&[id], channel].concat(), &[]);
             assert_eq!(
                 (code, &report["restart"], &report["channels"]),
                 (Some(1), &json!("unknown-id"), &json!([]))
             );
             assert!(report["note"].as_str().unwrap().contains("ahead of the clock"), "{report}");
         }
-        assert!(trace_with(&redis, &[id], &[]).out.contains("sse.gap with unknown-id"));
+        assert!(trace(&redis, &[id], &[]).out.contains("sse.gap with unknown-id"));
         let gap = resumed(&gateway, "1", id).await.app_event().await;
         assert_eq!(gap.json()["reason"], "unknown-id");
     }
 }
 
 #[tokio::test]
-async fn another_prefix_is_another_world() {
+async fn each_key_prefix_is_searched_separately() {
     let redis = Redis::start().await;
     let prefix = [("REDIS__KEY_PREFIX", "shop-1:")];
     let _gateway = Gateway::durable_only(&redis).env(prefix[0].0, prefix[0].1).start().await;
-    // Alone, it lends the plain name.
+    // A single gateway uses the plain function names.
     let id = redis.durable(&user("1"), "a", "1").await.unwrap();
-    let (report, code) = traced(&redis, &[&id], &prefix);
+    let (report, code) = trace_json(&redis, &[&id], &prefix);
     assert_eq!((code, &report["channels"][0]["channel"]), (Some(0), &json!(user("1"))));
     assert_eq!(report["search"]["logs"], 1);
     for arguments in [&[id.as_str()][..], &[&id, "--channel", "user:1:events"]] {
-        let (report, code) = traced(&redis, arguments, &[]);
+        let (report, code) = trace_json(&redis, arguments, &[]);
         assert_eq!(
             (code, &report["clock"], &report["channels"]),
             (Some(1), &Value::Null, &json!([]))
         );
         assert!(report["note"].as_str().unwrap().contains("no sse:clock"), "{report}");
     }
-    // Both in one Redis: each sees its own only.
+    // With two gateways in one Redis, each prefix has only its own events.
     let _other = Gateway::durable_only(&redis).start().await;
-    let (report, code) = traced(&redis, &[&id], &[]);
+    let (report, code) = trace_json(&redis, &[&id], &[]);
     assert_eq!((code, &report["search"]["logs"]), (Some(1), &json!(0)));
 }
 
 #[tokio::test]
-async fn a_seam_since_is_told() {
+async fn later_breaks_are_reported() {
     let redis = Redis::start().await;
     let gateway = Gateway::durable_only(&redis).start().await;
     let id = redis.durable(&user("1"), "a", "1").await.unwrap();
@@ -277,25 +285,25 @@ async fn a_seam_since_is_told() {
     redis.start_again().await;
     gateway.ready().await;
     let after = redis.durable(&user("1"), "a", "2").await.unwrap();
-    let (report, code) = traced(&redis, &[&id], &[]);
+    let (report, code) = trace_json(&redis, &[&id], &[]);
     assert_eq!((code, &report["restart"]), (Some(0), &json!("reset")));
     assert_eq!(report["seams"].as_array().unwrap().len(), 1, "{report}");
     assert_eq!(report["seams"][0]["reason"], "reset");
     let seen = &report["channels"][0];
     assert_eq!((&seen["place"], &seen["successor"]), (&json!("in-log"), &json!(after)));
     assert_eq!(seen["resume"], json!({"gap": "reset", "replayed": 0}));
-    assert!(trace_with(&redis, &[&id], &[]).out.contains(" reset\n"));
+    assert!(trace(&redis, &[&id], &[]).out.contains(" reset\n"));
     assert_eq!(resumed(&gateway, "1", &id).await.app_event().await.json()["reason"], "reset");
-    // Nothing lies behind the one after it.
-    assert_eq!(traced(&redis, &[&after], &[]).0["seams"], json!([]));
-    // What may have gone unrecorded is told too, and what is there follows.
+    // No break follows the event after it.
+    assert_eq!(trace_json(&redis, &[&after], &[]).0["seams"], json!([]));
+    // Breaks of reason `unrecorded` are reported, too.
     let recorder = Gateway::start(&redis).await;
-    recorder.recorder().await;
+    recorder.wait_for_recorder().await;
     recorder.kill9();
     recorder.wait_exit().await;
     let again = Gateway::start(&redis).await;
-    again.recorder().await;
-    let (report, _) = traced(&redis, &[&after], &[]);
+    again.wait_for_recorder().await;
+    let (report, _) = trace_json(&redis, &[&after], &[]);
     let reasons: Vec<&Value> =
         report["seams"].as_array().unwrap().iter().map(|s| &s["reason"]).collect();
     assert!(!reasons.is_empty() && reasons.iter().all(|r| **r == "unrecorded"), "{report}");
@@ -304,22 +312,22 @@ async fn a_seam_since_is_told() {
 }
 
 #[tokio::test]
-async fn a_search_has_bounds_and_says_when_it_met_them() {
+async fn bounded_search_reports_that_it_is_incomplete() {
     let redis = Redis::start().await;
     let _gateway = Gateway::durable_only(&redis).start().await;
     let mut published = Vec::new();
     let channels: Vec<String> = (0..300).map(|n| user(&n.to_string())).collect();
     publish_batch(&mut redis.publisher().await, &channels, 300, &mut published).await;
-    let (report, _) = traced(&redis, &["1-1", "--max-logs", "100"], &[]);
+    let (report, _) = trace_json(&redis, &["1-1", "--max-logs", "100"], &[]);
     let search = &report["search"];
     assert_eq!((&search["logs"], &search["complete"]), (&json!(100), &json!(false)));
     assert!(report["note"].as_str().unwrap().contains("--max-logs"), "{report}");
-    let (report, _) = traced(&redis, &["1-1", "--max-time", "0s"], &[]);
+    let (report, _) = trace_json(&redis, &["1-1", "--max-time", "0s"], &[]);
     assert_eq!(
         (&report["search"]["logs"], &report["search"]["complete"]),
         (&json!(0), &json!(false))
     );
-    let (report, code) = traced(&redis, &[&published[250].id.to_string()], &[]);
+    let (report, code) = trace_json(&redis, &[&published[250].id.to_string()], &[]);
     assert_eq!((code, &report["channels"][0]["channel"]), (Some(0), &json!(channels[250])));
     assert_eq!(
         (&report["search"]["logs"], &report["search"]["complete"]),
@@ -328,7 +336,7 @@ async fn a_search_has_bounds_and_says_when_it_met_them() {
 }
 
 #[tokio::test]
-async fn faults_are_told_and_bad_input_is_refused() {
+async fn bad_arguments_and_unreachable_redis_exit_with_errors() {
     let redis = Redis::start().await;
     for arguments in [
         &["nonsense"][..],
@@ -338,7 +346,7 @@ async fn faults_are_told_and_bad_input_is_refused() {
         &[],
         &["1-1", "--max-time", "x"],
     ] {
-        let ran = trace_with(&redis, arguments, &[]);
+        let ran = trace(&redis, arguments, &[]);
         assert!(
             ran.code == Some(2) && ran.out.is_empty() && !ran.err.is_empty(),
             "{arguments:?}: {}",
@@ -348,7 +356,7 @@ async fn faults_are_told_and_bad_input_is_refused() {
     let away = run(&["trace", "1-1"], &[("REDIS__URL", "redis://:hush@127.0.0.1:1")]);
     assert_eq!((away.code, away.out.as_str()), (Some(69), ""));
     assert!(away.err.contains("Redis is away") && !away.err.contains("hush"), "{}", away.err);
-    assert_eq!(trace_with(&redis, &["1-1"], &[("REDIS__POOL_SIZE", "x")]).code, Some(78));
+    assert_eq!(trace(&redis, &["1-1"], &[("REDIS__POOL_SIZE", "x")]).code, Some(78));
 }
 
 /// The Redis user for `trace` that the book documents.
@@ -362,7 +370,7 @@ fn documented_user() -> Vec<String> {
 }
 
 #[tokio::test]
-async fn the_documented_rights_are_enough_and_missing_ones_are_named() {
+async fn documented_rights_suffice_and_missing_ones_are_named() {
     let redis = Redis::start().await;
     let _gateway = Gateway::durable_only(&redis).start().await;
     let id = redis.publisher().await.durable(&user("1"), "a", "1", &["KEY", "k"]).await.unwrap();
@@ -370,12 +378,12 @@ async fn the_documented_rights_are_enough_and_missing_ones_are_named() {
     let rules: Vec<&str> = rules.iter().map(String::as_str).collect();
     redis.command::<()>(&[&["ACL", "SETUSER"], &rules[..]].concat()).await;
     let url = redis.url().replace("://", "://trace:trace-password@");
-    let (report, code) = traced(&redis, &[&id], &[("REDIS__URL", &url)]);
+    let (report, code) = trace_json(&redis, &[&id], &[("REDIS__URL", &url)]);
     assert_eq!((code, &report["channels"][0]["event"]["key"]), (Some(0), &json!("k")));
     redis.command::<()>(&["ACL", "SETUSER", "trace", "-scan"]).await;
-    let ran = trace_with(&redis, &[&id], &[("REDIS__URL", &url)]);
+    let ran = trace(&redis, &[&id], &[("REDIS__URL", &url)]);
     assert_eq!(ran.code, Some(69), "{}", ran.out);
     assert!(ran.err.contains("scan") && ran.err.contains("tracing-an-event.md"), "{}", ran.err);
-    let (_, code) = traced(&redis, &[&id, "--channel", &user("1")], &[("REDIS__URL", &url)]);
+    let (_, code) = trace_json(&redis, &[&id, "--channel", &user("1")], &[("REDIS__URL", &url)]);
     assert_eq!(code, Some(0), "with the channel it does without");
 }

@@ -1,5 +1,6 @@
-//! A rolling update: old and new gateways side by side, one library replaced by a newer one, each instance in turn. Durable and
-//! plain publishes go on all the while; nothing is lost, nothing doubled, nobody told a gap. docs/operations/upgrading.md says how.
+//! Rolling upgrades: old and new gateways side by side, a library replaced by a newer one,
+//! instances replaced in turn. Durable and plain publishes continue; clients lose nothing, get
+//! nothing twice and get no gap. docs/operations/upgrading.md describes the procedure.
 
 use crate::harness::gateway::Builder;
 use crate::harness::sse::Request;
@@ -14,19 +15,19 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::task::JoinHandle;
 
-/// The channel of the plain publishes.
-const BARE: &str = "bare";
+/// The topic of the plain publishes.
+const PLAIN: &str = "plain";
 const HISTORY: (&str, &str) = ("HISTORY__MAX_LEN", "100000");
 
-/// Plain publishes at a steady rate, each with its number.
-struct Noise {
+/// Numbered plain publishes at a steady rate.
+struct PlainLoad {
     stop: Arc<AtomicBool>,
     count: Arc<AtomicUsize>,
     task: JoinHandle<usize>,
 }
 
-impl Noise {
-    async fn start(redis: &Redis) -> Noise {
+impl PlainLoad {
+    async fn start(redis: &Redis) -> PlainLoad {
         let mut publisher = redis.publisher().await;
         let (stop, count) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
         let (stopped, counted) = (stop.clone(), count.clone());
@@ -36,16 +37,16 @@ impl Noise {
                 timer.tick().await;
                 let n = counted.load(Ordering::Relaxed);
                 publisher
-                    .plain(topic(BARE), format!("{{\"type\":\"bare\",\"payload\":{n}}}"))
+                    .plain(topic(PLAIN), format!("{{\"type\":\"plain\",\"payload\":{n}}}"))
                     .await;
                 counted.store(n + 1, Ordering::Relaxed);
             }
             counted.load(Ordering::Relaxed)
         });
-        Noise { stop, count, task }
+        PlainLoad { stop, count, task }
     }
 
-    /// Waits for so many more.
+    /// Waits for this many more publishes.
     async fn more(&self, events: usize) {
         let goal = self.count.load(Ordering::Relaxed) + events;
         let reached =
@@ -53,11 +54,11 @@ impl Noise {
         eventually("more plain publishes", reached).await;
     }
 
-    /// Stops, and waits until all of them are recorded; how many there were.
+    /// Stops, waits until all publishes are recorded, and returns their number.
     async fn stop(self, redis: &Redis) -> usize {
         self.stop.store(true, Ordering::Relaxed);
         let count = self.task.await.expect("the publisher");
-        let key = format!("sse:log:{}", topic(BARE));
+        let key = format!("sse:log:{}", topic(PLAIN));
         eventually("all plain publishes to be recorded", || async {
             (redis.command::<usize>(&["XLEN", &key]).await >= count).then_some(())
         })
@@ -66,11 +67,11 @@ impl Noise {
     }
 }
 
-/// The instances that a balancer would offer.
+/// The instances behind a load balancer.
 #[derive(Clone, Default)]
-struct Front(Arc<Mutex<Vec<SocketAddr>>>);
+struct Balancer(Arc<Mutex<Vec<SocketAddr>>>);
 
-impl Front {
+impl Balancer {
     fn add(&self, gateway: &Gateway) {
         self.0.lock().unwrap().push(gateway.public);
     }
@@ -85,21 +86,22 @@ impl Front {
     }
 }
 
-/// What a client has got, from which id on, and in how many streams.
-struct Told {
+/// The events a client has received, its first cursor, and its number of streams.
+struct Received {
     start: Id,
     received: Vec<Event>,
     streams: usize,
 }
 
-/// A client as a browser is one: it comes back to the same URL with its last id, on whichever instance, until `end` comes.
-async fn client(front: Front, name: String, n: usize, open: Arc<AtomicUsize>) -> Told {
+/// A client that behaves like a browser: it reconnects to the same URL with its last id, on any
+/// instance, until `end` arrives.
+async fn client(balancer: Balancer, name: String, n: usize, open: Arc<AtomicUsize>) -> Received {
     let jwt = ticket(&name).jwt();
     let (mut start, mut cursor, mut received, mut streams) = (None, String::new(), Vec::new(), 0);
     for attempt in n.. {
         let url = format!(
             "http://{}/events?ticket={jwt}&lastEventId={}",
-            front.pick(attempt),
+            balancer.pick(attempt),
             encode(&cursor)
         );
         let Ok(mut sse) = Sse::try_connect(&url, &Request::default()).await else {
@@ -109,11 +111,11 @@ async fn client(front: Front, name: String, n: usize, open: Arc<AtomicUsize>) ->
         assert_eq!(sse.status, 200);
         let first = sse.event().await;
         if first.event == "sse.busy" {
-            assert_eq!(first.json()["reason"], "draining", "{}", sse.story());
+            assert_eq!(first.json()["reason"], "draining", "{}", sse.dump());
             tokio::time::sleep(Duration::from_millis(50)).await;
             continue;
         }
-        assert_eq!(first.event, "sse.connected", "{}", sse.story());
+        assert_eq!(first.event, "sse.connected", "{}", sse.dump());
         if start.is_none() {
             start = Some(Id::of(sse.last_id()));
             open.fetch_add(1, Ordering::Relaxed);
@@ -121,11 +123,11 @@ async fn client(front: Front, name: String, n: usize, open: Arc<AtomicUsize>) ->
         streams += 1;
         while let Some(event) = sse.next_event().await {
             match event.event.as_str() {
-                "end" => return Told { start: start.unwrap(), received, streams },
+                "end" => return Received { start: start.unwrap(), received, streams },
                 "sse.heartbeat" => {}
-                "sse.closing" => assert_eq!(event.json()["reason"], "draining", "{}", sse.story()),
-                "load" | "bare" => received.push(event),
-                _ => panic!("{event}; {}", sse.story()),
+                "sse.closing" => assert_eq!(event.json()["reason"], "draining", "{}", sse.dump()),
+                "load" | "plain" => received.push(event),
+                _ => panic!("{event}; {}", sse.dump()),
             }
         }
         cursor = sse.last_id().to_string();
@@ -133,42 +135,43 @@ async fn client(front: Front, name: String, n: usize, open: Arc<AtomicUsize>) ->
     unreachable!("attempts do not end")
 }
 
-/// Publishers and clients around the instances of `front`.
-struct World {
+/// Publishers, and clients of the instances behind a balancer.
+struct Traffic {
     load: Load,
-    noise: Noise,
-    clients: Vec<JoinHandle<Told>>,
+    plain_load: PlainLoad,
+    clients: Vec<JoinHandle<Received>>,
 }
 
-impl World {
-    async fn start(redis: &Redis, front: &Front) -> World {
+impl Traffic {
+    async fn start(redis: &Redis, balancer: &Balancer) -> Traffic {
         let open = Arc::new(AtomicUsize::new(0));
         let client =
-            |n| tokio::spawn(client(front.clone(), format!("u{}", n % 2), n, open.clone()));
+            |n| tokio::spawn(client(balancer.clone(), format!("u{}", n % 2), n, open.clone()));
         let clients: Vec<_> = (0..6).map(client).collect();
         eventually("all streams", || {
             std::future::ready((open.load(Ordering::Relaxed) == 6).then_some(()))
         })
         .await;
         let load = Load::start(redis, &[user("u0"), user("u1"), topic("t")], 200).await;
-        World { load, noise: Noise::start(redis).await, clients }
+        Traffic { load, plain_load: PlainLoad::start(redis).await, clients }
     }
 
-    /// Both kinds of publishes go on for a while.
-    async fn goes_on(&self) {
+    /// Waits for more publishes of both kinds.
+    async fn more(&self) {
         self.load.more(60).await;
-        self.noise.more(30).await;
+        self.plain_load.more(30).await;
     }
 
-    /// Ends it: each client has had each event of its channels once, in order, and nothing else. How often clients came back.
+    /// Stops, and checks that each client received each event of its channels once, in order, and
+    /// nothing else. Returns the number of reconnects.
     async fn check(self, redis: &Redis) -> usize {
         let published = self.load.stop().await;
-        let plain = self.noise.stop(redis).await;
+        let plain = self.plain_load.stop(redis).await;
         let end = redis.durable(&topic("end"), "end", "").await.unwrap();
         let mut streams = 0;
         for (n, client) in self.clients.into_iter().enumerate() {
-            let Told { start, received, streams: own } =
-                client.await.expect("a client that was told no gap");
+            let Received { start, received, streams: own } =
+                client.await.expect("a client without a gap");
             streams += own - 1;
             let ids: Vec<Id> = received.iter().map(Event::own_id).collect();
             assert!(ids.is_sorted_by(|a, b| a < b), "out of order, or twice");
@@ -185,7 +188,7 @@ impl World {
     }
 }
 
-/// Name and text of the library that is loaded.
+/// Name and code of the loaded library.
 async fn library(redis: &Redis) -> (String, String) {
     let list = ["FUNCTION", "LIST", "LIBRARYNAME", "sse_gateway_*", "WITHCODE"];
     let all: Vec<HashMap<String, Value>> = redis.command(&list).await;
@@ -194,8 +197,8 @@ async fn library(redis: &Redis) -> (String, String) {
     (text("library_name"), text("library_code"))
 }
 
-/// This library under the number of the next version.
-fn newer(name: &str, code: &str) -> (String, String) {
+/// This library with the next version number.
+fn next_version(name: &str, code: &str) -> (String, String) {
     let (version, prefix) = name.strip_prefix("sse_gateway_v").unwrap().split_once('_').unwrap();
     let next = format!("sse_gateway_v{}_{prefix}", version.parse::<u32>().unwrap() + 1);
     let text = code.replace(&format!("name={name}\n"), &format!("name={next}\n"));
@@ -203,8 +206,8 @@ fn newer(name: &str, code: &str) -> (String, String) {
     (next, text)
 }
 
-/// What a newer gateway does when it connects (`redis/library.rs`): the old library goes and the new one comes in one step.
-async fn replace(redis: &Redis, old: &str, code: &str) {
+/// Replaces the library in one step, as a newer gateway does when it connects (`redis/library.rs`).
+async fn replace_library(redis: &Redis, old: &str, code: &str) {
     let mut step = redis::pipe();
     step.atomic()
         .cmd("FUNCTION")
@@ -222,56 +225,56 @@ fn builder(redis: &Redis) -> Builder {
     Gateway::builder(redis).env(HISTORY.0, HISTORY.1)
 }
 
-/// Two gateways: the first is the recorder, the second stands by.
-async fn pair(builder: &Builder) -> (Gateway, Gateway) {
+/// Two gateways: the recorder and the standby.
+async fn recorder_and_standby(builder: &Builder) -> (Gateway, Gateway) {
     let one = builder.start().await;
-    one.recorder().await;
+    one.wait_for_recorder().await;
     let two = builder.start().await;
-    stands_by(&two).await;
+    wait_for_standby(&two).await;
     (one, two)
 }
 
-/// The metric that docs/operations/upgrading.md tells to wait for.
-async fn stands_by(gateway: &Gateway) {
+/// Waits for the metric that docs/operations/upgrading.md names.
+async fn wait_for_standby(gateway: &Gateway) {
     gateway.metric_reaches("sse_recorder_role", &[("role", "standby")], 1.0).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_newer_library_under_load_costs_nothing_and_no_older_gateway_takes_it_away() {
+async fn newer_library_under_load_loses_nothing_and_stays() {
     let redis = Redis::start().await;
-    let (one, two) = pair(&builder(&redis)).await;
+    let (one, two) = recorder_and_standby(&builder(&redis)).await;
     let (name, code) = library(&redis).await;
-    let (next, text) = newer(&name, &code);
-    let front = Front::default();
-    [&one, &two].iter().for_each(|gateway| front.add(gateway));
-    let world = World::start(&redis, &front).await;
-    world.goes_on().await;
-    replace(&redis, &name, &text).await;
-    world.goes_on().await;
-    // One of the old version that starts, or whose link comes back, leaves the newer library.
+    let (next, text) = next_version(&name, &code);
+    let balancer = Balancer::default();
+    [&one, &two].iter().for_each(|gateway| balancer.add(gateway));
+    let traffic = Traffic::start(&redis, &balancer).await;
+    traffic.more().await;
+    replace_library(&redis, &name, &text).await;
+    traffic.more().await;
+    // An older gateway that starts or reconnects keeps the newer library.
     let three = builder(&redis).start().await;
     assert_eq!(library(&redis).await, (next.clone(), text.clone()));
-    front.add(&three);
+    balancer.add(&three);
     redis.command::<i64>(&["CLIENT", "KILL", "ID", &last_link(&redis).await]).await;
     three.metric_reaches("sse_redis_reconnects_total", &[], 1.0).await;
     three.ready().await;
     assert_eq!(library(&redis).await, (next.clone(), text));
-    // And it works with it: sessions, publishes, ticks, leases.
+    // It works with the newer library: sessions, publishes, ticks, leases.
     three.connect("u9").await;
-    world.goes_on().await;
-    world.check(&redis).await;
+    traffic.more().await;
+    traffic.check(&redis).await;
     for gateway in [&one, &two, &three] {
         assert_eq!(gateway.metric("sse_gaps_total", &[]).await, 0.0);
     }
-    // An older library than that of the gateway gives way.
+    // A gateway replaces an older library.
     let (older, code) = (next.replace(&next[..14], "sse_gateway_v0"), code);
     let text = code.replace(&format!("name={name}\n"), &format!("name={older}\n"));
-    replace(&redis, &next, &text).await;
+    replace_library(&redis, &next, &text).await;
     let _four = Gateway::builder(&redis).start().await;
     assert_eq!(library(&redis).await, (name, code));
 }
 
-/// The id of the subscriber's connection that was made last.
+/// The client id of the newest subscriber connection.
 async fn last_link(redis: &Redis) -> String {
     let text: String = redis.command(&["CLIENT", "LIST", "TYPE", "pubsub"]).await;
     let ids = text
@@ -281,24 +284,24 @@ async fn last_link(redis: &Redis) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_rollback_to_the_saved_library_costs_nothing() {
+async fn rollback_to_the_saved_library_loses_nothing() {
     let redis = Redis::start().await;
-    let (one, two) = pair(&builder(&redis)).await;
+    let (one, two) = recorder_and_standby(&builder(&redis)).await;
     let (name, code) = library(&redis).await;
     let saved: Vec<u8> = redis.command(&["FUNCTION", "DUMP"]).await;
-    let (_, text) = newer(&name, &code);
-    let front = Front::default();
-    [&one, &two].iter().for_each(|gateway| front.add(gateway));
-    let world = World::start(&redis, &front).await;
-    replace(&redis, &name, &text).await;
-    world.goes_on().await;
+    let (_, text) = next_version(&name, &code);
+    let balancer = Balancer::default();
+    [&one, &two].iter().for_each(|gateway| balancer.add(gateway));
+    let traffic = Traffic::start(&redis, &balancer).await;
+    replace_library(&redis, &name, &text).await;
+    traffic.more().await;
     let mut restore = redis::cmd("FUNCTION");
     restore.arg("RESTORE").arg(saved).arg("FLUSH");
     restore.query_async::<()>(&mut redis.conn().await).await.unwrap();
     assert_eq!(library(&redis).await, (name.clone(), code.clone()));
-    world.goes_on().await;
-    world.check(&redis).await;
-    // Without a file: deleted, and the gateways put theirs back by themselves.
+    traffic.more().await;
+    traffic.check(&redis).await;
+    // If the library is deleted, the gateways load theirs again.
     redis.command::<()>(&["FUNCTION", "DELETE", &name]).await;
     eventually("the library to be there again", || async {
         redis.durable(&user("1"), "a", "1").await.ok()
@@ -307,88 +310,88 @@ async fn a_rollback_to_the_saved_library_costs_nothing() {
     assert_eq!(library(&redis).await, (name, code));
 }
 
-/// Replaces each of them in turn by one that `builder` starts.
+/// Replaces each gateway in turn by one that `builder` starts.
 async fn replace_all(
-    front: &Front,
-    world: &World,
+    balancer: &Balancer,
+    traffic: &Traffic,
     old: Vec<Gateway>,
     builder: &Builder,
 ) -> Vec<Gateway> {
     let mut new = Vec::new();
     for old in old {
-        world.goes_on().await;
+        traffic.more().await;
         old.term();
         old.not_ready().await;
-        front.remove(&old);
+        balancer.remove(&old);
         let next = builder.start().await;
-        front.add(&next);
+        balancer.add(&next);
         assert_eq!(old.wait_exit().await.code(), Some(0));
-        stands_by(&next).await;
+        wait_for_standby(&next).await;
         new.push(next);
     }
-    world.goes_on().await;
+    traffic.more().await;
     new
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn two_gateways_are_replaced_in_turn_and_clients_lose_nothing() {
+async fn rolling_replacement_of_two_gateways_loses_nothing() {
     let redis = Redis::start().await;
-    let (one, two) = pair(&builder(&redis)).await;
-    let front = Front::default();
-    [&one, &two].iter().for_each(|gateway| front.add(gateway));
-    let world = World::start(&redis, &front).await;
+    let (one, two) = recorder_and_standby(&builder(&redis)).await;
+    let balancer = Balancer::default();
+    [&one, &two].iter().for_each(|gateway| balancer.add(gateway));
+    let traffic = Traffic::start(&redis, &balancer).await;
     let builder = builder(&redis);
-    let new = replace_all(&front, &world, vec![one, two], &builder).await;
-    let returns = world.check(&redis).await;
+    let new = replace_all(&balancer, &traffic, vec![one, two], &builder).await;
+    let returns = traffic.check(&redis).await;
     assert!(returns >= 6, "only {returns} streams moved");
     assert!(new[0].is_recorder().await);
-    assert_eq!(seams(&redis).await, ["reset"]);
+    assert_eq!(breaks(&redis).await, ["reset"]);
 }
 
-/// The gateway of an earlier version, its library and all: replaced by this one in turn, and put back.
+/// Gateways of an earlier version, with its library, are replaced by this version and restored.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs the earlier version's binary: make test-upgrade"]
-async fn gateways_of_an_earlier_version_are_replaced_and_put_back_and_clients_lose_nothing() {
+async fn upgrade_and_rollback_across_versions_lose_nothing() {
     let old = std::env::var("SSE_GATEWAY_OLD_BIN")
         .expect("SSE_GATEWAY_OLD_BIN; make test-upgrade sets it");
     let redis = Redis::start().await;
     let now = builder(&redis);
     let before = now.clone().program(&old);
-    let (one, two) = pair(&before).await;
+    let (one, two) = recorder_and_standby(&before).await;
     let (first, _) = library(&redis).await;
-    let front = Front::default();
-    [&one, &two].iter().for_each(|gateway| front.add(gateway));
-    let world = World::start(&redis, &front).await;
-    let new = replace_all(&front, &world, vec![one, two], &now).await;
+    let balancer = Balancer::default();
+    [&one, &two].iter().for_each(|gateway| balancer.add(gateway));
+    let traffic = Traffic::start(&redis, &balancer).await;
+    let new = replace_all(&balancer, &traffic, vec![one, two], &now).await;
     let (second, _) = library(&redis).await;
-    let back = replace_all(&front, &world, new, &before).await;
+    let back = replace_all(&balancer, &traffic, new, &before).await;
     assert_eq!(library(&redis).await.0, second, "the newer library stays");
     assert_ne!(first, second);
-    let last = replace_all(&front, &world, back, &now).await;
-    let returns = world.check(&redis).await;
+    let last = replace_all(&balancer, &traffic, back, &now).await;
+    let returns = traffic.check(&redis).await;
     assert!(returns >= 18, "only {returns} streams moved");
     assert!(last[0].is_recorder().await);
-    assert_eq!(seams(&redis).await, ["reset"]);
+    assert_eq!(breaks(&redis).await, ["reset"]);
 }
 
-/// The reasons of all seams; the first one is the start of a new Redis.
-async fn seams(redis: &Redis) -> Vec<String> {
+/// The reasons of all breaks in the history. The first one is the start of a new Redis.
+async fn breaks(redis: &Redis) -> Vec<String> {
     let all: Vec<(String, Vec<String>)> = redis.command(&["XRANGE", "sse:seams", "-", "+"]).await;
     all.into_iter().map(|(_, fields)| fields[1].clone()).collect()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_standby_goes_on_for_the_recorder_however_many_instances_stand_around() {
+async fn standby_takes_over_among_several_instances() {
     let redis = Redis::start().await;
-    let (one, two) = pair(&builder(&redis)).await;
+    let (one, two) = recorder_and_standby(&builder(&redis)).await;
     let builder = Gateway::builder(&redis);
-    // A rollout that starts new instances before it stops old ones.
+    // A rollout that starts new instances before it stops the old ones.
     let others = tokio::join!(builder.start(), builder.start(), builder.start());
-    // Each of them has looked whether it is needed.
+    // Each of them has checked whether a standby is needed.
     tokio::time::sleep(Duration::from_millis(1500)).await;
     one.kill9();
     one.wait_exit().await;
-    two.recorder().await;
+    two.wait_for_recorder().await;
     let others = [others.0, others.1, others.2];
     let standby = eventually("another standby", || async {
         for gateway in &others {
@@ -401,6 +404,6 @@ async fn the_standby_goes_on_for_the_recorder_however_many_instances_stand_aroun
     .await;
     two.term();
     two.wait_exit().await;
-    standby.recorder().await;
-    assert_eq!(seams(&redis).await, ["reset"]);
+    standby.wait_for_recorder().await;
+    assert_eq!(breaks(&redis).await, ["reset"]);
 }

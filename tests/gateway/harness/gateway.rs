@@ -10,16 +10,16 @@ use std::process::{Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 use tokio::process::Child;
 
-/// The gateway's program.
+/// The path of the gateway binary.
 pub const PROGRAM: &str = env!("CARGO_BIN_EXE_sse-gateway");
 
-/// Settings of a gateway to start.
+/// Settings for a gateway process.
 #[derive(Clone)]
 pub struct Builder {
     program: String,
     env: BTreeMap<String, String>,
     config: Option<String>,
-    outside: BTreeMap<&'static str, String>,
+    process_env: BTreeMap<&'static str, String>,
     open_files: Option<u64>,
 }
 
@@ -36,30 +36,30 @@ impl Builder {
         self
     }
 
-    /// Sets a variable of the environment that is no setting.
-    pub fn outside(mut self, key: &'static str, value: &str) -> Builder {
-        self.outside.insert(key, value.to_string());
+    /// Sets an environment variable that is not a setting.
+    pub fn process_env(mut self, key: &'static str, value: &str) -> Builder {
+        self.process_env.insert(key, value.to_string());
         self
     }
 
-    /// Allows it this many open files (`ulimit -n`, soft and hard).
+    /// Limits the number of open files (`ulimit -n`, soft and hard).
     pub fn open_files(mut self, limit: u64) -> Builder {
         self.open_files = Some(limit);
         self
     }
 
-    /// Leaves a setting of the harness out.
+    /// Removes a setting, for example one of the harness.
     pub fn unset(mut self, key: &str) -> Builder {
         self.env.remove(key);
         self
     }
 
-    /// Speaks to Redis at this URL (a [`super::Proxy`]'s) instead.
+    /// Uses the Redis at this URL, for example that of a [`super::Proxy`].
     pub fn redis_url(self, url: &str) -> Builder {
         self.env("REDIS__URL", url)
     }
 
-    /// The command, with the settings in its environment and none from outside.
+    /// The command, with only these settings in its environment.
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(&self.program);
         for (name, _) in std::env::vars_os() {
@@ -70,7 +70,7 @@ impl Builder {
         for (key, value) in &self.env {
             command.env(format!("SSE_GATEWAY__{key}"), value);
         }
-        command.envs(&self.outside).args(arguments).stdin(Stdio::null());
+        command.envs(&self.process_env).args(arguments).stdin(Stdio::null());
         process::die_with_parent(&mut command);
         if let Some(limit) = self.open_files {
             process::limit_open_files(&mut command, limit);
@@ -78,7 +78,7 @@ impl Builder {
         command
     }
 
-    /// Has a settings file, too.
+    /// Sets the configuration file.
     pub fn config(mut self, path: &str) -> Builder {
         self.config = Some(path.to_string());
         self
@@ -119,6 +119,7 @@ impl Builder {
             pid: child.id().expect("a living child"),
             child: Mutex::new(Some(child)),
             http: reqwest::Client::new(),
+            admin_http: unpooled_client(),
         }
     }
 }
@@ -133,14 +134,15 @@ pub struct Gateway {
     pid: u32,
     child: Mutex<Option<Child>>,
     http: reqwest::Client,
+    admin_http: reqwest::Client,
 }
 
 impl Gateway {
     /// Settings for a test: free ports, JSON log, a known secret, a short drain.
     pub fn builder(redis: &Redis) -> Builder {
         let program = PROGRAM.to_string();
-        let (env, outside) = (BTreeMap::new(), BTreeMap::new());
-        let builder = Builder { program, env, config: None, outside, open_files: None };
+        let (env, process_env) = (BTreeMap::new(), BTreeMap::new());
+        let builder = Builder { program, env, config: None, process_env, open_files: None };
         builder
             .env("SERVER__LISTEN", "127.0.0.1:0")
             .env("ADMIN__LISTEN", "127.0.0.1:0")
@@ -151,18 +153,17 @@ impl Gateway {
             .env("DRAIN__WINDOW", "500ms")
     }
 
-    /// [`Gateway::builder`] without a recorder. Where a machine is so busy that the link to Redis is
-    /// given up, a recorder may lawfully tell `unrecorded`; tests of durable events leave it out.
+    /// [`Gateway::builder`] without a recorder. On a machine so busy that the link to Redis times
+    /// out, a recorder may report `unrecorded` gaps, which tests of durable events do not expect.
     pub fn durable_only(redis: &Redis) -> Builder {
         Gateway::builder(redis).env("PUBLISHERS__PLAIN", "off")
     }
 
-    /// A ready gateway with the harness's settings.
+    /// A ready gateway with the default settings of the harness.
     pub async fn start(redis: &Redis) -> Gateway {
         Gateway::builder(redis).start().await
     }
 
-    /// The process id.
     pub fn pid(&self) -> u32 {
         self.pid
     }
@@ -182,38 +183,51 @@ impl Gateway {
         self.url(&format!("/events?ticket={}{query}", ticket.jwt()))
     }
 
-    /// A stream for a user with a fresh ticket; its `sse.connected` has been read and checked.
+    /// A stream for a user with a new ticket, after `sse.connected`.
     pub async fn connect(&self, user: &str) -> Sse {
         self.connect_with(&ticket(user), "").await
     }
 
-    /// A stream with this ticket and query; its `sse.connected` has been read and checked.
+    /// A stream with this ticket and query, after `sse.connected`. Reconnects after `sse.busy` of
+    /// reason `redis-away`, like a browser: on a busy machine the link to Redis may time out.
     pub async fn connect_with(&self, ticket: &Ticket, query: &str) -> Sse {
-        let mut sse = Sse::connect(&self.events_url(ticket, query), &[]).await;
-        sse.connected().await;
-        sse
+        let url = self.events_url(ticket, query);
+        eventually("a stream while Redis is available", || async {
+            let mut sse = Sse::connect(&url, &[]).await;
+            let first = sse.first().await;
+            let is_away = first.event == "sse.busy" && first.json()["reason"] == "redis-away";
+            assert!(is_away || first.event == "sse.connected", "{}", sse.dump());
+            (!is_away).then_some(sse)
+        })
+        .await
     }
 
-    /// A user that comes back with a fresh ticket and the id in the query; `sse.connected` read.
+    /// A stream for a user that resumes with a new ticket and the id in the query, after
+    /// `sse.connected`.
     pub async fn resume(&self, user: &str, last_id: &str) -> Sse {
         let query = format!("&lastEventId={}", encode(last_id));
         self.connect_with(&ticket(user), &query).await
     }
 
-    /// Status and body of a path of the admin listener.
+    /// Status and body of a GET request to the admin listener.
     pub async fn admin_get(&self, path: &str) -> (u16, String) {
-        let answer = self.http.get(self.admin_url(path)).send().await;
+        let answer = self.admin_http.get(self.admin_url(path)).send().await;
         let answer = answer.unwrap_or_else(|e| panic!("GET {path}: {e}"));
         let status = answer.status().as_u16();
         (status, answer.text().await.expect("a body"))
     }
 
-    /// A client for requests of the test's own.
+    /// A client for requests to the public listener. It keeps connections alive.
     pub fn http(&self) -> &reqwest::Client {
         &self.http
     }
 
-    /// Waits until `/readyz` says 200.
+    /// A client for requests to the admin listener. It uses a new connection for each request.
+    pub fn admin_http(&self) -> &reqwest::Client {
+        &self.admin_http
+    }
+
+    /// Waits until `/readyz` returns 200.
     pub async fn ready(&self) {
         eventually("/readyz to say 200", || async {
             (self.admin_get("/readyz").await.0 == 200).then_some(())
@@ -221,7 +235,7 @@ impl Gateway {
         .await;
     }
 
-    /// Waits until `/readyz` says anything but 200.
+    /// Waits until `/readyz` returns a status other than 200.
     pub async fn not_ready(&self) {
         eventually("/readyz not to say 200", || async {
             (self.admin_get("/readyz").await.0 != 200).then_some(())
@@ -229,19 +243,19 @@ impl Gateway {
         .await;
     }
 
-    /// A scrape of `/metrics`.
+    /// Scrapes `/metrics`.
     pub async fn metrics(&self) -> Metrics {
         let (status, text) = self.admin_get("/metrics").await;
         assert_eq!(status, 200);
         Metrics::parse(&text)
     }
 
-    /// One metric's value (the sum over the series that have these labels).
+    /// The value of a metric, summed over all series with these labels.
     pub async fn metric(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
         self.metrics().await.get(name, labels)
     }
 
-    /// Waits until a metric has reached `least`.
+    /// Waits until a metric is at least `least`.
     pub async fn metric_reaches(&self, name: &str, labels: &[(&str, &str)], least: f64) {
         eventually(&format!("{name} {labels:?} >= {least}"), || async {
             (self.metric(name, labels).await >= least).then_some(())
@@ -249,45 +263,43 @@ impl Gateway {
         .await;
     }
 
-    /// Whether this instance writes plain publishes down.
+    /// Whether this instance is the recorder.
     pub async fn is_recorder(&self) -> bool {
         self.metric("sse_recorder_role", &[("role", "writer")]).await == 1.0
     }
 
-    /// Waits until this instance is the recorder (a plain PUBLISH before that may be lost).
-    pub async fn recorder(&self) {
+    /// Waits until this instance is the recorder. Plain publishes before that may be lost.
+    pub async fn wait_for_recorder(&self) {
         eventually("this gateway to be the recorder", || async {
             self.is_recorder().await.then_some(())
         })
         .await;
     }
 
-    /// Sends SIGTERM.
     pub fn term(&self) {
         process::signal(self.pid, libc::SIGTERM);
     }
 
-    /// Sends SIGHUP.
     pub fn hup(&self) {
         process::signal(self.pid, libc::SIGHUP);
     }
 
-    /// SIGSTOP: from now on it does nothing; the kernel still takes connections for it.
+    /// Sends SIGSTOP. The kernel still accepts connections for the process.
     pub fn freeze(&self) {
         process::freeze(self.pid);
     }
 
-    /// SIGCONT.
+    /// Sends SIGCONT.
     pub fn thaw(&self) {
         process::signal(self.pid, libc::SIGCONT);
     }
 
-    /// Kills it as a crash would.
+    /// Sends SIGKILL, which has the effect of a crash.
     pub fn kill9(&self) {
         process::signal(self.pid, libc::SIGKILL);
     }
 
-    /// Waits for the end of the process.
+    /// Waits until the process has exited.
     pub async fn wait_exit(&self) -> ExitStatus {
         let child = self.child.lock().unwrap().take();
         let mut child = child.expect("not waited for yet");
@@ -298,7 +310,7 @@ impl Gateway {
         status.expect("a status")
     }
 
-    /// Memory of its own (stacks, heap) in bytes.
+    /// Anonymous memory (stacks, heap), bytes.
     pub fn anonymous(&self) -> u64 {
         process::anonymous(self.pid)
     }
@@ -308,18 +320,24 @@ impl Gateway {
         self.log.text()
     }
 
-    /// Whether the log so far has this text in any line.
+    /// Whether any line of the log so far contains this text.
     pub fn log_contains(&self, text: &str) -> bool {
         self.log.text().contains(text)
     }
 
-    /// Waits until the log has this text.
-    pub async fn log_says(&self, text: &str) {
+    /// Waits until the log contains this text.
+    pub async fn wait_for_log(&self, text: &str) {
         eventually(&format!("{text:?} in the log"), || {
             std::future::ready(self.log_contains(text).then_some(()))
         })
         .await;
     }
+}
+
+/// A client without keep-alive, because the server may close a kept connection at the very moment
+/// it is used again.
+fn unpooled_client() -> reqwest::Client {
+    reqwest::Client::builder().pool_max_idle_per_host(0).build().expect("a client")
 }
 
 impl Drop for Gateway {
@@ -333,7 +351,7 @@ impl Drop for Gateway {
     }
 }
 
-/// The lines of a process's log, filled by a thread of its own so that it never blocks on us.
+/// The log lines of a process, read by a separate thread so that the process never blocks.
 #[derive(Clone, Default)]
 struct Log(Arc<Mutex<Vec<String>>>);
 
@@ -352,7 +370,7 @@ impl Log {
         self.0.lock().unwrap().join("\n")
     }
 
-    /// The addresses in the line that says `listening`.
+    /// The public and admin address in the line `listening`.
     fn listening(&self) -> Option<(SocketAddr, SocketAddr)> {
         let lines = self.0.lock().unwrap();
         let mut lines = lines.iter();

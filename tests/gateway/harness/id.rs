@@ -1,4 +1,4 @@
-//! Event ids as tests compare them.
+//! Event ids for comparisons in tests.
 
 use std::fmt;
 use std::str::FromStr;

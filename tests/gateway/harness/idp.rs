@@ -9,7 +9,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-/// A small web server on one port. It may be down, slow, or talk nonsense.
+/// A small web server on one port. It can be down, slow, or return invalid responses.
 pub struct Idp {
     port: u16,
     shared: Arc<Shared>,
@@ -17,22 +17,22 @@ pub struct Idp {
 }
 
 struct Shared {
-    /// Status, further header lines, body.
+    /// Status, additional header lines, body.
     answer: Mutex<(u16, String, String)>,
     requests: AtomicUsize,
-    held: watch::Sender<bool>,
+    paused: watch::Sender<bool>,
 }
 
 impl Idp {
-    /// One that is down: nobody listens on its port.
+    /// An issuer that is down: nothing listens on its port.
     pub fn down() -> Idp {
         let answer = Mutex::new((404, String::new(), String::new()));
         let shared =
-            Shared { answer, requests: AtomicUsize::new(0), held: watch::Sender::new(false) };
+            Shared { answer, requests: AtomicUsize::new(0), paused: watch::Sender::new(false) };
         Idp { port: free_port(), shared: Arc::new(shared), server: Mutex::new(None) }
     }
 
-    /// One that publishes these keys.
+    /// An issuer that publishes these keys.
     pub async fn start(keys: &[Value]) -> Idp {
         let idp = Idp::down();
         idp.publish(keys);
@@ -40,12 +40,12 @@ impl Idp {
         idp
     }
 
-    /// The setting `tickets.jwks_url`.
+    /// The value for the setting `tickets.jwks_url`.
     pub fn url(&self) -> String {
         format!("http://127.0.0.1:{}/jwks.json", self.port)
     }
 
-    /// Begins to listen.
+    /// Starts to listen.
     pub async fn up(&self) {
         let listener = TcpListener::bind(("127.0.0.1", self.port)).await.expect("the port is free");
         let shared = self.shared.clone();
@@ -57,36 +57,36 @@ impl Idp {
         *self.server.lock().unwrap() = Some(server);
     }
 
-    /// No longer listens.
+    /// Stops to listen.
     pub async fn stop(&self) {
         let server = self.server.lock().unwrap().take().expect("it is up");
         server.abort();
         let _ = server.await;
     }
 
-    /// From now on it publishes these keys.
+    /// Publishes these keys from now on.
     pub fn publish(&self, keys: &[Value]) {
-        self.say(200, "", &json!({"keys": keys}).to_string());
+        self.respond(200, "", &json!({"keys": keys}).to_string());
     }
 
-    /// From now on it answers so.
-    pub fn say(&self, status: u16, headers: &str, body: &str) {
+    /// Sets the response to all further requests.
+    pub fn respond(&self, status: u16, headers: &str, body: &str) {
         *self.shared.answer.lock().unwrap() = (status, headers.to_string(), body.to_string());
     }
 
-    /// Requests so far.
+    /// Number of requests so far.
     pub fn requests(&self) -> usize {
         self.shared.requests.load(Ordering::SeqCst)
     }
 
-    /// From now on requests are counted, but not answered.
-    pub fn hold(&self) {
-        self.shared.held.send_replace(true);
+    /// Counts further requests, but does not respond.
+    pub fn pause(&self) {
+        self.shared.paused.send_replace(true);
     }
 
-    /// Answers what was held.
-    pub fn release(&self) {
-        self.shared.held.send_replace(false);
+    /// Responds to paused requests.
+    pub fn resume(&self) {
+        self.shared.paused.send_replace(false);
     }
 }
 
@@ -99,7 +99,7 @@ async fn answer(mut stream: TcpStream, shared: Arc<Shared>) {
         }
     }
     shared.requests.fetch_add(1, Ordering::SeqCst);
-    let _ = shared.held.subscribe().wait_for(|held| !held).await;
+    let _ = shared.paused.subscribe().wait_for(|paused| !paused).await;
     let (status, headers, body) = shared.answer.lock().unwrap().clone();
     let head = format!(
         "HTTP/1.1 {status} X\r\n{headers}Content-Length: {}\r\nConnection: close\r\n\r\n",

@@ -1,4 +1,4 @@
-//! Durable publishing in the background, and the check that a client got exactly what was due.
+//! Durable publishing in the background, and a check that a client received exactly its events.
 
 use super::{Event, Id, Publisher, Redis};
 use std::collections::{BTreeMap, HashMap};
@@ -10,15 +10,15 @@ use tokio::task::JoinHandle;
 /// An event that Redis has confirmed.
 #[derive(Clone, Debug)]
 pub struct Published {
-    /// The id it was given.
+    /// Its id.
     pub id: Id,
     /// Its channel.
     pub channel: String,
-    /// Its payload, unlike any other's.
+    /// Its payload, which is unique.
     pub data: String,
 }
 
-/// A publisher that goes round the channels until stopped.
+/// Publishes to each channel in turn until stopped.
 pub struct Load {
     stop: Arc<AtomicBool>,
     count: Arc<AtomicUsize>,
@@ -26,8 +26,8 @@ pub struct Load {
 }
 
 impl Load {
-    /// Publishes about `rate` events a second, in batches every 10 ms, type `load`. An error of
-    /// Redis ends it (in `stop`, by panic): start it only where Redis itself stays alive.
+    /// Publishes about `rate` events per second of type `load`, in batches every 10 ms. A Redis
+    /// error ends it and makes [`Load::stop`] panic, so Redis itself must stay available.
     pub async fn start(redis: &Redis, channels: &[String], rate: usize) -> Load {
         let mut publisher = redis.publisher().await;
         let channels = channels.to_vec();
@@ -48,28 +48,32 @@ impl Load {
         Load { stop, count, task }
     }
 
-    /// How many events have been confirmed so far.
+    /// The number of events confirmed so far.
     pub fn count(&self) -> usize {
         self.count.load(Ordering::Relaxed)
     }
 
-    /// Waits until so many more events have been confirmed.
+    /// Waits until this many more events have been confirmed.
     pub async fn more(&self, events: usize) {
-        let goal = self.count() + events;
+        self.total(self.count() + events).await;
+    }
+
+    /// Waits until this many events have been confirmed since the start.
+    pub async fn total(&self, goal: usize) {
         super::eventually("more events published", || {
             std::future::ready((self.count() >= goal).then_some(()))
         })
         .await;
     }
 
-    /// Stops and gives all events in the order of publishing.
+    /// Stops. Returns all events in the order of publishing.
     pub async fn stop(self) -> Vec<Published> {
         self.stop.store(true, Ordering::Relaxed);
         self.task.await.expect("the publisher")
     }
 }
 
-/// Publishes `size` events round the channels in one round trip and notes their ids.
+/// Publishes `size` events to the channels in turn in one round trip, and adds them to `published`.
 pub async fn publish_batch(
     publisher: &mut Publisher,
     channels: &[String],
@@ -90,7 +94,7 @@ pub async fn publish_batch(
     }
 }
 
-/// Panics unless `received` (system events aside) is exactly the events of `channels` with
+/// Panics unless `received`, without system events, is exactly the events of `channels` with
 /// `after` < id <= `upto`, each once, in id order, with its own data.
 pub fn assert_received(
     published: &[Published],
@@ -117,7 +121,8 @@ pub fn assert_received(
         .collect();
     assert!(
         lost.is_empty() && doubled.is_empty() && strange.is_empty() && disorder.is_empty(),
-        "of {} due events {} came; lost {}: {:?}; doubled {}: {:?}; not due or altered {}: {:?}; out of order {}: {:?}",
+        "of {} expected events {} arrived; lost {}: {:?}; duplicated {}: {:?}; \
+         unexpected or altered {}: {:?}; out of order {}: {:?}",
         due.len(),
         got.len(),
         lost.len(),

@@ -1,4 +1,4 @@
-//! Prometheus text as tests ask it.
+//! A parser for the Prometheus text format.
 
 use std::collections::BTreeMap;
 
@@ -17,7 +17,7 @@ impl Metrics {
         Metrics(series.collect())
     }
 
-    /// The sum of all series of this name that have these labels; 0 if there is none.
+    /// The sum of all series with this name and these labels; 0 if there are none.
     pub fn get(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
         let wanted = |series: &str| {
             let (base, rest) = series.split_once('{').unwrap_or((series, ""));

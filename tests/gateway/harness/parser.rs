@@ -1,19 +1,19 @@
-//! The EventSource parser, written from the WHATWG specification and from nothing of the gateway.
+//! An EventSource parser, written from the WHATWG specification, independent of the gateway's code.
 
 use std::fmt;
 
-/// One event as a browser dispatches it, and what its block said.
+/// An event as a browser dispatches it, with the fields of its block.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Event {
-    /// The `id` of this very block, if it had one.
+    /// The `id` of this block, if it had one.
     pub id: Option<String>,
-    /// `lastEventId`: what the browser would send on a reconnect after this event.
+    /// `lastEventId`, which a browser sends on a reconnect after this event.
     pub last_id: String,
-    /// The event's name (`message` if the block has none).
+    /// The name of the event (`message` if the block has none).
     pub event: String,
-    /// The data, lines joined by LF.
+    /// The data, with lines joined by LF.
     pub data: String,
-    /// The `retry` of this very block, if it had one.
+    /// The `retry` of this block, if it had one, ms.
     pub retry: Option<u64>,
 }
 
@@ -23,13 +23,13 @@ impl Event {
         serde_json::from_str(&self.data).unwrap_or_else(|e| panic!("no JSON ({e}): {self}"))
     }
 
-    /// The id of this block, as tests compare ids.
+    /// The id of this block; panics if it has none.
     pub fn own_id(&self) -> super::Id {
         let id = self.id.as_deref();
         super::Id::of(id.unwrap_or_else(|| panic!("no id: {self}")))
     }
 
-    /// Whether this is one of the gateway's own events.
+    /// Whether this is a system event of the gateway.
     pub fn is_system(&self) -> bool {
         self.event.starts_with("sse.")
     }
@@ -43,7 +43,7 @@ impl fmt::Display for Event {
     }
 }
 
-/// Bytes in, events out.
+/// An incremental parser.
 #[derive(Default)]
 pub struct Parser {
     started: bool,
@@ -54,14 +54,14 @@ pub struct Parser {
     event: String,
     data: String,
     block_retry: Option<u64>,
-    /// The reconnection time in force, in ms.
+    /// The current reconnection time, ms.
     pub retry: Option<u64>,
-    /// Comment lines so far.
+    /// All comment lines so far.
     pub comments: Vec<String>,
 }
 
 impl Parser {
-    /// Takes the next bytes of the stream and gives the events they complete.
+    /// Parses the next bytes of the stream. Returns the events they complete.
     pub fn feed(&mut self, bytes: &[u8]) -> Vec<Event> {
         let mut events = Vec::new();
         for &byte in bytes {
@@ -137,21 +137,21 @@ mod tests {
     }
 
     #[test]
-    fn ends_of_lines_of_all_three_kinds_are_one_end_each() {
+    fn each_line_ending_ends_one_line() {
         let events = parse("data: a\rdata: b\r\ndata: c\n\ndata: d\r\rdata: e\r\n\r\n");
         let data: Vec<_> = events.iter().map(|e| e.data.as_str()).collect();
         assert_eq!(data, ["a\nb\nc", "d", "e"]);
     }
 
     #[test]
-    fn a_bom_is_dropped_once_and_an_unfinished_block_is_not_told() {
+    fn bom_is_removed_once_and_unfinished_block_dropped() {
         let events = parse("\u{feff}data: \u{feff}a\n\ndata: lost\n");
         assert_eq!(events.len(), 1);
         assert_eq!(events[0].data, "\u{feff}a");
     }
 
     #[test]
-    fn an_id_with_nul_is_ignored_and_an_empty_one_resets() {
+    fn id_with_nul_is_ignored_and_empty_resets() {
         let events = parse("id: 1\ndata: a\n\nid: 2\0\ndata: b\n\nid\ndata: c\n\n");
         let ids: Vec<_> = events.iter().map(|e| e.last_id.as_str()).collect();
         assert_eq!(ids, ["1", "1", ""]);
@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn a_block_without_data_is_no_event_but_its_id_and_retry_hold() {
+    fn block_without_data_keeps_its_id_and_retry() {
         let mut parser = Parser::default();
         let events = parser.feed(b":hi\nid: 7\nretry: 30\nevent: x\n\ndata\n\n");
         assert_eq!((events.len(), parser.retry), (1, Some(30)));

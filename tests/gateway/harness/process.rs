@@ -1,4 +1,4 @@
-//! What tests need of the operating system: signals, free ports, memory, children that die with us.
+//! Operating system helpers: signals, free ports, memory, children that end with the test.
 
 use std::net::TcpListener;
 use std::os::unix::process::CommandExt;
@@ -12,12 +12,12 @@ pub fn signal(pid: u32, signal: i32) {
     assert_eq!(done, 0, "kill -{signal} {pid}");
 }
 
-/// Stops a process, and waits until each of its threads stands still: one thread has to run to stop the others, which may
-/// take its time on a busy machine.
+/// Sends SIGSTOP and waits until every thread has stopped. One thread must run to stop the others,
+/// which may take a while on a busy machine.
 pub fn freeze(pid: u32) {
     signal(pid, libc::SIGSTOP);
     let stopped = |task: std::io::Result<std::fs::DirEntry>| {
-        // A thread that has ended meanwhile does nothing either.
+        // A thread that has ended counts as stopped.
         let stat = std::fs::read_to_string(task.expect("a thread").path().join("stat"))
             .unwrap_or_default();
         stat.rsplit_once(") ").is_none_or(|(_, fields)| fields.starts_with(['T', 'Z', 'X']))
@@ -27,9 +27,9 @@ pub fn freeze(pid: u32) {
     }
 }
 
-/// Makes the child die with the test's thread, also if the test run is killed.
+/// Kills the child when the test's thread ends, also if the test run is killed.
 pub fn die_with_parent(command: &mut Command) {
-    // SAFETY: prctl is async-signal-safe and is all that happens between fork and exec.
+    // SAFETY: prctl is async-signal-safe and is the only call between fork and exec.
     unsafe {
         command.pre_exec(|| {
             libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
@@ -38,11 +38,11 @@ pub fn die_with_parent(command: &mut Command) {
     }
 }
 
-/// Sets the soft and the hard limit of open files of a child.
+/// Sets the soft and the hard limit of a child's open files.
 pub fn limit_open_files(command: &mut Command, limit: u64) {
     let limit = libc::rlimit { rlim_cur: limit, rlim_max: limit };
-    // SAFETY: setrlimit is async-signal-safe, reads only the struct that it is given, and is all that
-    // happens here between fork and exec.
+    // SAFETY: setrlimit is async-signal-safe, reads only the given struct, and is the only call
+    // between fork and exec.
     unsafe {
         command.pre_exec(move || match libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) {
             0 => Ok(()),
@@ -51,10 +51,10 @@ pub fn limit_open_files(command: &mut Command, limit: u64) {
     }
 }
 
-/// Changes the soft limit of open files of a running process; returns what it was.
+/// Changes the soft limit of open files of a running process. Returns the previous limit.
 pub fn change_open_files(pid: u32, soft: u64) -> u64 {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: prlimit only reads and writes the structs that it is given.
+    // SAFETY: prlimit only reads and writes the given structs.
     unsafe {
         let null = std::ptr::null();
         let files = libc::RLIMIT_NOFILE;
@@ -65,8 +65,8 @@ pub fn change_open_files(pid: u32, soft: u64) -> u64 {
     limit.rlim_cur
 }
 
-/// A free port below the ephemeral range, so that no outgoing connection (not even a client that
-/// connects to itself) can sit on it while its server is down.
+/// A free port below the ephemeral range, so that no outgoing connection (not even one that
+/// connects to itself) can occupy it while its server is down.
 pub fn free_port() -> u16 {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     for _ in 0..2000 {
@@ -79,7 +79,7 @@ pub fn free_port() -> u16 {
     panic!("no free port");
 }
 
-/// Connections that stand at a listener on 127.0.0.1 (proc_pid_net_tcp(5)).
+/// Number of established connections to a listener on 127.0.0.1 (proc_pid_net_tcp(5)).
 pub fn connections(port: u16) -> usize {
     const ESTABLISHED: &str = "01";
     let local = format!("0100007F:{port:04X}");
@@ -88,13 +88,13 @@ pub fn connections(port: u16) -> usize {
     fields.filter(|fields| fields[1] == local && fields[3] == ESTABLISHED).count()
 }
 
-/// Memory of a process that is no file's, in bytes. Not PSS: of the binary's pages a process has the more, the fewer
-/// others run it just then, so other tests that end would show.
+/// Anonymous memory of a process, bytes. Not PSS, which depends on how many other processes share
+/// the binary's pages, and thus on tests that end meanwhile.
 pub fn anonymous(pid: u32) -> u64 {
     kib(&format!("/proc/{pid}/smaps_rollup"), "Anonymous:")
 }
 
-/// The most memory that a process ever had, in bytes.
+/// Peak resident memory of a process, bytes.
 pub fn peak(pid: u32) -> u64 {
     kib(&format!("/proc/{pid}/status"), "VmHWM:")
 }

@@ -1,4 +1,4 @@
-//! A TCP proxy with faults: between gateway and Redis, or between client and gateway.
+//! A TCP proxy that can inject faults, between gateway and Redis or between client and gateway.
 
 use std::net::SocketAddr;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -9,15 +9,15 @@ use tokio::task::JoinHandle;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Mode {
     Pass,
-    Swallow,
-    Hold,
+    Discard,
+    Pause,
     Down,
 }
 
-/// The state all connections watch: the mode, and how often everything was cut.
+/// State watched by all connections: the mode, and the number of cuts.
 type State = (Mode, u64);
 
-/// Listens on a port of its own and passes bytes on to `target`, until told otherwise.
+/// Listens on a free port and forwards bytes to a target.
 pub struct Proxy {
     address: SocketAddr,
     state: watch::Sender<State>,
@@ -34,40 +34,40 @@ impl Proxy {
         Proxy { address, state, accepting }
     }
 
-    /// Where it listens.
+    /// The address it listens on.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Itself as a Redis URL.
+    /// Its address as a Redis URL.
     pub fn redis_url(&self) -> String {
         format!("redis://{}", self.address)
     }
 
-    /// Cuts all connections; new ones pass (unless [`Proxy::down`]).
+    /// Cuts all connections. New ones work, except after [`Proxy::down`].
     pub fn cut(&self) {
         self.state.send_modify(|(_, cuts)| *cuts += 1);
     }
 
-    /// Cuts all connections and closes new ones at once.
+    /// Cuts all connections and closes new ones immediately.
     pub fn down(&self) {
         self.state.send_modify(|(mode, cuts)| (*mode, *cuts) = (Mode::Down, *cuts + 1));
     }
 
-    /// Loses all bytes in both directions; connections stay open, as behind a dead router.
-    pub fn swallow(&self) {
-        self.state.send_modify(|(mode, _)| *mode = Mode::Swallow);
+    /// Discards all bytes in both directions. Connections stay open, as behind a dead router.
+    pub fn discard(&self) {
+        self.state.send_modify(|(mode, _)| *mode = Mode::Discard);
     }
 
-    /// Keeps all bytes back; [`Proxy::up`] lets them go on their way.
-    pub fn hold(&self) {
-        self.state.send_modify(|(mode, _)| *mode = Mode::Hold);
+    /// Holds all bytes until [`Proxy::up`].
+    pub fn pause(&self) {
+        self.state.send_modify(|(mode, _)| *mode = Mode::Pause);
     }
 
-    /// Passes bytes again. Connections that lost bytes are cut.
+    /// Forwards bytes again. Connections that lost bytes are cut.
     pub fn up(&self) {
         self.state.send_modify(|(mode, cuts)| {
-            if *mode == Mode::Swallow {
+            if *mode == Mode::Discard {
                 *cuts += 1;
             }
             *mode = Mode::Pass;
@@ -86,13 +86,13 @@ async fn accept(listener: TcpListener, target: String, watching: watch::Receiver
         let state = watching.clone();
         let (mode, cuts) = *state.borrow();
         if mode != Mode::Down {
-            tokio::spawn(join(client, target.clone(), state, cuts));
+            tokio::spawn(relay(client, target.clone(), state, cuts));
         }
     }
 }
 
-/// One client's connection and its own to the target; both end together.
-async fn join(client: TcpStream, target: String, mut state: watch::Receiver<State>, cuts: u64) {
+/// Connects one client to the target. Both connections end together.
+async fn relay(client: TcpStream, target: String, mut state: watch::Receiver<State>, cuts: u64) {
     let passing = state.clone();
     let work = async {
         let server = TcpStream::connect(target).await.ok()?;
@@ -100,8 +100,8 @@ async fn join(client: TcpStream, target: String, mut state: watch::Receiver<Stat
         let (client_read, client_write) = client.into_split();
         let (server_read, server_write) = server.into_split();
         tokio::select! {
-            _ = pass(client_read, server_write, passing.clone()) => {}
-            _ = pass(server_read, client_write, passing.clone()) => {}
+            _ = copy(client_read, server_write, passing.clone()) => {}
+            _ = copy(server_read, client_write, passing.clone()) => {}
         }
         Some(())
     };
@@ -111,7 +111,7 @@ async fn join(client: TcpStream, target: String, mut state: watch::Receiver<Stat
     }
 }
 
-async fn pass(
+async fn copy(
     mut from: tokio::net::tcp::OwnedReadHalf,
     mut to: tokio::net::tcp::OwnedWriteHalf,
     mut state: watch::Receiver<State>,
@@ -121,11 +121,11 @@ async fn pass(
         let Ok(n @ 1..) = from.read(&mut buffer).await else {
             return;
         };
-        if state.wait_for(|(mode, _)| *mode != Mode::Hold).await.is_err() {
+        if state.wait_for(|(mode, _)| *mode != Mode::Pause).await.is_err() {
             return;
         }
-        let swallowed = state.borrow().0 == Mode::Swallow;
-        if !swallowed && to.write_all(&buffer[..n]).await.is_err() {
+        let discarded = state.borrow().0 == Mode::Discard;
+        if !discarded && to.write_all(&buffer[..n]).await.is_err() {
             return;
         }
     }
@@ -137,17 +137,17 @@ mod tests {
     use crate::harness::Redis;
 
     #[tokio::test]
-    async fn passes_swallows_holds_and_cuts() {
+    async fn proxy_passes_pauses_discards_and_cuts() {
         let redis = Redis::start().await;
         let proxy = Proxy::start(&redis.address()).await;
         let mut buffer = [0; 7];
         let mut link = TcpStream::connect(proxy.address()).await.unwrap();
-        proxy.hold();
+        proxy.pause();
         link.write_all(b"PING\r\n").await.unwrap();
         proxy.up();
         link.read_exact(&mut buffer).await.unwrap();
         assert_eq!(&buffer, b"+PONG\r\n");
-        proxy.swallow();
+        proxy.discard();
         link.write_all(b"PING\r\n").await.unwrap();
         proxy.up();
         assert!(!matches!(link.read(&mut buffer).await, Ok(1..)));
@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn redis_freezes_restarts_and_forgets() {
+    async fn redis_freezes_restarts_and_loses_its_data() {
         let redis = Redis::start().await;
         redis.command::<()>(&["SET", "a", "1"]).await;
         redis.freeze();

@@ -1,4 +1,4 @@
-//! A real redis-server of a test's own, and a publisher as a backend has one.
+//! A redis-server for one test, and a publisher like that of a backend.
 
 use super::{GUARD, SLOTS, eventually, process};
 use redis::aio::MultiplexedConnection;
@@ -8,10 +8,10 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
 use tokio::sync::SemaphorePermit;
 
-/// The fields of a stream's entry.
+/// The fields of a stream entry.
 type Fields = Vec<(String, Vec<u8>)>;
 
-/// A redis-server on 127.0.0.1, without persistence, gone when dropped.
+/// A redis-server on 127.0.0.1, without persistence, stopped when dropped.
 pub struct Redis {
     port: u16,
     dir: PathBuf,
@@ -27,7 +27,7 @@ impl Redis {
         redis
     }
 
-    /// A Redis that has its address but does not run yet ([`Redis::start_again`] starts it).
+    /// A Redis with an address that does not run yet; [`Redis::start_again`] starts it.
     pub async fn reserve() -> Redis {
         let slot = SLOTS.acquire().await.expect("never closed");
         let port = process::free_port();
@@ -43,7 +43,7 @@ impl Redis {
             .args(["--port", &self.port.to_string(), "--bind", "127.0.0.1"])
             .args(["--save", "", "--appendonly", "no", "--dir"])
             .arg(&self.dir)
-            // As in deploy/redis/redis.conf.
+            // The same value as in deploy/redis/redis.conf.
             .args(["--proto-max-bulk-len", "1mb"])
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -52,7 +52,7 @@ impl Redis {
         let child = command.spawn().expect("redis-server is installed");
         let pid = child.id();
         *self.child.lock().unwrap() = Some(child);
-        // Its own process id proves that it is ours that answers.
+        // The process id proves that this server responds, and no other one on its port.
         eventually("redis-server", || async {
             let mut conn = self.try_conn().await.ok()?;
             let info: String =
@@ -62,7 +62,7 @@ impl Redis {
         .await;
     }
 
-    /// Kills the server at once, as a crash would. Its memory is gone.
+    /// Kills the server, as in a crash. Its data is lost.
     pub fn stop(&self) {
         if let Some(mut child) = self.child.lock().unwrap().take() {
             let _ = child.kill();
@@ -75,33 +75,32 @@ impl Redis {
         format!("127.0.0.1:{}", self.port)
     }
 
-    /// The URL for `redis.url`.
+    /// The value for the setting `redis.url`.
     pub fn url(&self) -> String {
         format!("redis://{}", self.address())
     }
 
-    /// The server's process id.
     pub fn pid(&self) -> u32 {
         let child = self.child.lock().unwrap();
         child.as_ref().expect("a running Redis").id()
     }
 
-    /// Stops the process where it stands: connections live, nothing answers.
+    /// Sends SIGSTOP: connections stay open, but get no replies.
     pub fn freeze(&self) {
         process::freeze(self.pid());
     }
 
-    /// Lets a frozen server go on.
+    /// Sends SIGCONT.
     pub fn thaw(&self) {
         process::signal(self.pid(), libc::SIGCONT);
     }
 
-    /// A new connection; commands on it wait as long as Redis takes.
+    /// A new connection, whose commands wait for up to [`GUARD`].
     pub async fn conn(&self) -> MultiplexedConnection {
         self.try_conn().await.expect("a connection to Redis")
     }
 
-    /// A new connection, if Redis gives one.
+    /// A new connection, or the error.
     pub async fn try_conn(&self) -> RedisResult<MultiplexedConnection> {
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(GUARD))
@@ -109,7 +108,7 @@ impl Redis {
         redis::Client::open(self.url())?.get_multiplexed_async_connection_with_config(&config).await
     }
 
-    /// One command on a connection of its own.
+    /// Runs one command on a new connection.
     pub async fn command<T: FromRedisValue>(&self, words: &[&str]) -> T {
         let mut command = redis::cmd(words[0]);
         for word in &words[1..] {
@@ -119,17 +118,17 @@ impl Redis {
         answer.unwrap_or_else(|e| panic!("{words:?}: {e}"))
     }
 
-    /// Wipes all keys.
+    /// Deletes all keys.
     pub async fn flushall(&self) {
         self.command::<()>(&["FLUSHALL"]).await;
     }
 
-    /// A publisher with a connection of its own.
+    /// A publisher on a new connection.
     pub async fn publisher(&self) -> Publisher {
         Publisher { conn: self.conn().await }
     }
 
-    /// `FCALL sse_publish`: the event's id, or the refusal.
+    /// `FCALL sse_publish`. Returns the event's id, or the error.
     pub async fn durable(
         &self,
         channel: &str,
@@ -139,12 +138,12 @@ impl Redis {
         self.publisher().await.durable(channel, kind, payload, &[]).await
     }
 
-    /// A bare `PUBLISH`: how many subscribers got it.
+    /// A plain `PUBLISH`. Returns the number of subscribers that received it.
     pub async fn plain(&self, channel: impl AsRef<[u8]>, message: impl AsRef<[u8]>) -> i64 {
         self.publisher().await.plain(channel, message).await
     }
 
-    /// The `sse:rejected` entries so far.
+    /// All entries of `sse:rejected`.
     pub async fn rejected(&self) -> Vec<Rejected> {
         let rows: Vec<(String, Fields)> = self.command(&["XRANGE", "sse:rejected", "-", "+"]).await;
         rows.into_iter()
@@ -177,14 +176,14 @@ impl Drop for Redis {
     }
 }
 
-/// One entry of `sse:rejected`.
+/// An entry of `sse:rejected`.
 #[derive(Debug)]
 pub struct Rejected {
-    /// The channel as the publisher wrote it.
+    /// The channel as given by the publisher.
     pub channel: Vec<u8>,
-    /// The refusal's code.
+    /// The code of the rejection.
     pub reason: String,
-    /// What was published.
+    /// The message as published.
     pub message: Vec<u8>,
 }
 
@@ -195,13 +194,14 @@ pub struct Publisher {
 }
 
 impl Publisher {
-    /// A publisher on a connection of the test's own.
+    /// A publisher on this connection.
     pub fn on(conn: MultiplexedConnection) -> Publisher {
         Publisher { conn }
     }
 
-    /// `FCALL sse_publish 1 <channel> <type> <payload> <options>...`: the event's id, or the
-    /// refusal as `<code> <rest>` (the text behind `SSE `; other errors as they are).
+    /// `FCALL sse_publish 1 <channel> <type> <payload> <options>...`. Returns the event's id, or
+    /// the error: `<code> <text>` for rejections (without the prefix `SSE`), other errors
+    /// unchanged.
     pub async fn durable(
         &mut self,
         channel: &str,
@@ -212,7 +212,7 @@ impl Publisher {
         self.durable_bytes(channel.as_bytes(), kind.as_bytes(), payload, options).await
     }
 
-    /// [`Publisher::durable`] for names that are no text.
+    /// [`Publisher::durable`] for names that are not UTF-8.
     pub async fn durable_bytes(
         &mut self,
         channel: &[u8],
@@ -233,7 +233,7 @@ impl Publisher {
         })
     }
 
-    /// A bare `PUBLISH`: how many subscribers got it.
+    /// A plain `PUBLISH`. Returns the number of subscribers that received it.
     pub async fn plain(&mut self, channel: impl AsRef<[u8]>, message: impl AsRef<[u8]>) -> i64 {
         redis::cmd("PUBLISH")
             .arg(channel.as_ref())
@@ -243,7 +243,7 @@ impl Publisher {
             .expect("PUBLISH")
     }
 
-    /// Many durable events in one round trip: `(channel, type, payload)`, their ids in order.
+    /// Publishes `(channel, type, payload)` durably in one round trip. Returns the ids in order.
     pub async fn durable_batch(
         &mut self,
         events: &[(String, String, String)],

@@ -1,4 +1,4 @@
-//! An SSE client over a bare socket: nothing is read unless the test reads.
+//! An SSE client on a plain socket. It reads only when the test reads.
 
 use super::GUARD;
 use super::parser::{Event, Parser};
@@ -12,9 +12,9 @@ use tokio::net::{TcpSocket, TcpStream};
 /// How the stream ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
-    /// As HTTP says it: last chunk, or the length reached.
+    /// At the last chunk or the content length.
     Clean,
-    /// The connection broke off.
+    /// The connection was cut.
     Cut,
 }
 
@@ -24,18 +24,17 @@ enum Body {
     UntilClose,
 }
 
-/// An open response. Bytes are taken from the socket only inside the `async` methods, so a test
-/// that awaits none of them is a client that has stalled.
+/// An open response. Bytes are read from the socket only in the `async` methods, so a client whose
+/// test awaits none of them is stalled.
 pub struct Sse {
-    /// The status code.
     pub status: u16,
     /// The headers, names in lower case.
     pub headers: Vec<(String, String)>,
-    /// How the stream ended, once it has.
+    /// How the stream ended, if it has ended.
     pub end: Option<End>,
-    /// The first 64 KiB of the body as they came (after the chunked coding).
+    /// The first 64 KiB of the body, without the chunked coding.
     pub transcript: Vec<u8>,
-    /// The parser with the reconnection time and the comments seen.
+    /// The parser, with the reconnection time and the comments received.
     pub parser: Parser,
     stream: TcpStream,
     body: Body,
@@ -47,17 +46,17 @@ pub struct Sse {
     waited: Duration,
 }
 
-/// What a request may have besides its URL.
+/// Options of a request.
 #[derive(Clone, Default)]
 pub struct Request {
-    /// More header lines.
+    /// Additional header fields.
     pub headers: Vec<(String, String)>,
-    /// A receive buffer of so many bytes (the kernel doubles it): for clients that stall.
+    /// Size of the receive buffer, bytes (the kernel doubles it), for clients that stall.
     pub receive_buffer: Option<u32>,
 }
 
 impl Sse {
-    /// GETs `url` (`http://host:port/path?query`) and reads the response's head.
+    /// Sends GET `url` (`http://host:port/path?query`) and reads the head of the response.
     pub async fn connect(url: &str, headers: &[(&str, &str)]) -> Sse {
         let headers = headers.iter().map(|(k, v)| (k.to_string(), v.to_string()));
         let request = Request { headers: headers.collect(), ..Request::default() };
@@ -65,7 +64,8 @@ impl Sse {
         answer.unwrap_or_else(|e| panic!("GET {url}: {e}"))
     }
 
-    /// [`Sse::connect`] that tells a failure to connect (or a connection without an answer).
+    /// [`Sse::connect`] that returns connection errors, also that of a connection without a
+    /// response.
     pub async fn try_connect(url: &str, request: &Request) -> io::Result<Sse> {
         let work = Sse::open(url, request);
         let answer = tokio::time::timeout(GUARD, work).await;
@@ -134,42 +134,48 @@ impl Sse {
         Ok(sse)
     }
 
-    /// Reads the first frame and checks that it is `sse.connected` on a 200.
+    /// Checks for status 200, and reads and checks `sse.connected`.
     pub async fn connected(&mut self) -> Event {
+        let first = self.first().await;
+        assert_eq!(first.event, "sse.connected", "{}", self.dump());
+        first
+    }
+
+    /// Checks for status 200, and reads the first event.
+    pub async fn first(&mut self) -> Event {
         if self.status != 200 {
             let body = self.body().await;
             panic!("status {}: {body}", self.status);
         }
-        let first = self.event().await;
-        assert_eq!(first.event, "sse.connected", "{}", self.story());
-        first
+        self.event().await
     }
 
-    /// A header's value.
+    /// The value of a header.
     pub fn header(&self, name: &str) -> Option<&str> {
         let found = self.headers.iter().find(|(key, _)| key == name);
         found.map(|(_, value)| value.as_str())
     }
 
-    /// Reads at most `bytes` at a time from now on and waits `pause` after each.
+    /// From now on reads at most `bytes` at a time and waits `pause` after each read.
     pub fn read_slowly(&mut self, bytes: usize, pause: Duration) {
         self.pace = Some((bytes, pause));
     }
 
-    /// From now on no packet reaches the client's system: nothing is acknowledged, as if its network
-    /// had gone.
+    /// Drops all packets to the client from now on. Nothing is acknowledged, as after a network
+    /// failure.
     pub fn lose_network(&self) {
-        // "Accept 0 bytes of the packet", in the language of socket filters.
+        // A socket filter that accepts 0 bytes of each packet.
         let drop_all = socket2::SockFilter::new(libc::BPF_RET as u16, 0, 0, 0);
         socket2::SockRef::from(&self.stream).attach_filter(&[drop_all]).expect("a filter");
     }
 
-    /// The next event, or `None` at the stream's end. Panics after [`GUARD`] of nothing but heartbeats.
+    /// The next event, or `None` at the end of the stream. Panics after [`GUARD`] without an event
+    /// other than heartbeats.
     pub async fn next_event(&mut self) -> Option<Event> {
         self.next_event_within(GUARD).await
     }
 
-    /// [`Sse::next_event`] with a guard of its own.
+    /// [`Sse::next_event`] with another guard.
     pub async fn next_event_within(&mut self, guard: Duration) -> Option<Event> {
         loop {
             if let Some(event) = self.queue.pop_front() {
@@ -188,7 +194,7 @@ impl Sse {
             let silent = tokio::time::timeout(left, self.read_more()).await.is_err();
             self.waited += started.elapsed();
             if silent {
-                panic!("nothing came for {guard:?}; {}", self.story());
+                panic!("nothing came for {guard:?}; {}", self.dump());
             }
         }
     }
@@ -197,11 +203,11 @@ impl Sse {
     pub async fn event(&mut self) -> Event {
         match self.next_event().await {
             Some(event) => event,
-            None => panic!("the stream ended; {}", self.story()),
+            None => panic!("the stream ended; {}", self.dump()),
         }
     }
 
-    /// The next event that is no heartbeat; panics if the stream ends.
+    /// The next event other than a heartbeat; panics if the stream ends.
     pub async fn app_event(&mut self) -> Event {
         loop {
             let event = self.event().await;
@@ -217,7 +223,7 @@ impl Sse {
         events.pop().expect("the one that was found")
     }
 
-    /// All events up to and with the first that satisfies `found`; panics if the stream ends.
+    /// All events up to and including the first that satisfies `found`; panics if the stream ends.
     pub async fn until(&mut self, mut found: impl FnMut(&Event) -> bool) -> Vec<Event> {
         let mut events = Vec::new();
         loop {
@@ -239,25 +245,25 @@ impl Sse {
         events
     }
 
-    /// The whole body as text, for answers that are no streams.
+    /// The whole body as text, for responses other than streams.
     pub async fn body(&mut self) -> String {
         self.rest().await;
         String::from_utf8_lossy(&self.transcript).into_owned()
     }
 
-    /// What a browser would send as `Last-Event-ID` now (of the events the test has taken).
+    /// The `Last-Event-ID` a browser would send after the events the test has read.
     pub fn last_id(&self) -> &str {
         &self.last_id
     }
 
-    /// Status, headers and the last events taken: for messages of failed tests.
-    pub fn story(&self) -> String {
-        let mut story = format!("status {}, end {:?}, last events:", self.status, self.end);
+    /// Status, end and the last events read, for messages of failed assertions.
+    pub fn dump(&self) -> String {
+        let mut text = format!("status {}, end {:?}, last events:", self.status, self.end);
         for line in &self.seen {
-            story.push_str("\n  ");
-            story.push_str(line);
+            text.push_str("\n  ");
+            text.push_str(line);
         }
-        story
+        text
     }
 
     fn note(&mut self, line: String) {
@@ -267,8 +273,8 @@ impl Sse {
         self.seen.push_back(line);
     }
 
-    /// Reads once from the socket and parses what came (cancel-safe: the read is the only await
-    /// besides the pause of a slow reader).
+    /// Reads once from the socket and parses the bytes. Cancel-safe: besides the pause of a slow
+    /// reader, the read is the only await.
     async fn read_more(&mut self) {
         if self.raw.is_empty() {
             let size = self.pace.map_or(64 * 1024, |(bytes, _)| bytes);
@@ -308,7 +314,7 @@ impl Sse {
     }
 }
 
-/// Decoder of the chunked coding; panics on what is not that.
+/// Decoder of the chunked coding; panics on malformed input.
 #[derive(Default)]
 struct Chunks {
     line: Vec<u8>,
@@ -340,7 +346,7 @@ impl Chunks {
         out
     }
 
-    /// A size line, the empty line behind a chunk, or a trailer line.
+    /// Handles a size line, the empty line after a chunk, or a trailer line.
     fn end_line(&mut self, line: &[u8]) {
         let text = std::str::from_utf8(line).expect("a chunk head of text");
         if self.last {
@@ -360,7 +366,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_chunked_stream_that_comes_byte_by_byte() {
+    async fn chunked_stream_byte_by_byte_is_decoded() {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}/x", listener.local_addr().unwrap());
         tokio::spawn(async move {

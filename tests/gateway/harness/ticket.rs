@@ -1,4 +1,4 @@
-//! Tickets as a backend mints them, and as an attacker would.
+//! Tickets like those of a backend, and like those of an attacker.
 
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use serde_json::{Map, Value, json};
@@ -7,17 +7,17 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// The HS256 secret of the gateways that tests start.
 pub const SECRET: &str = "a-secret-for-tests-only-of-more-than-32-bytes";
 
-/// A ticket in the making; [`Ticket::jwt`] signs it.
+/// An unsigned ticket; [`Ticket::jwt`] signs it.
 #[derive(Clone)]
 pub struct Ticket {
     /// The JOSE header.
     pub header: Header,
-    /// The claims, free to be changed.
+    /// The claims, which tests may change.
     pub claims: Map<String, Value>,
     key: EncodingKey,
 }
 
-/// A good ticket for a user: 30 s, one use of `jti`, signed with [`SECRET`], topics by default.
+/// A valid ticket for a user: 30 s, a unique `jti`, signed with [`SECRET`], default topics.
 pub fn ticket(user: &str) -> Ticket {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     let now = super::now_ms() / 1000;
@@ -43,7 +43,7 @@ impl Ticket {
         self.claim("topics", json!(topics))
     }
 
-    /// Sets `exp` to so many seconds after `iat`.
+    /// Sets `exp` to this many seconds after `iat`.
     pub fn ttl(self, seconds: i64) -> Ticket {
         let iat = self.claims["iat"].as_i64().expect("iat");
         self.claim("exp", json!(iat + seconds))
@@ -55,7 +55,7 @@ impl Ticket {
         self
     }
 
-    /// Leaves a claim out.
+    /// Removes a claim.
     pub fn without(mut self, name: &str) -> Ticket {
         self.claims.remove(name);
         self

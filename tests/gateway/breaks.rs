@@ -1,8 +1,9 @@
-//! A changed server: whoever restores, replaces or restarts Redis breaks the order, and every client behind that is told.
+//! Breaks in the history: after Redis was restored, replaced or wiped, clients with an older cursor
+//! get `sse.gap`.
 
 use crate::harness::{Gateway, Id, Redis, Sse, user};
 
-/// A Redis that was put back to an older file while two streams were open: what was published, and the streams.
+/// A Redis that was restored from an older snapshot while a stream was open.
 struct Restored {
     redis: Redis,
     gateway: Gateway,
@@ -29,24 +30,24 @@ async fn restored() -> Restored {
 }
 
 #[tokio::test]
-async fn a_redis_put_back_to_an_older_file_is_told_on_open_streams_and_gives_no_id_twice() {
-    let mut world = restored().await;
-    let gap = world.stream.app_event().await;
-    assert_eq!(gap.json()["reason"], "reset", "{}", world.stream.story());
+async fn restored_redis_reports_reset_and_reuses_no_id() {
+    let mut restored = restored().await;
+    let gap = restored.stream.app_event().await;
+    assert_eq!(gap.json()["reason"], "reset", "{}", restored.stream.dump());
     assert!(
-        gap.own_id() > Id::of(&world.forgotten),
+        gap.own_id() > Id::of(&restored.forgotten),
         "the clock is past all that any instance has seen"
     );
-    let next = world.redis.durable(&user("1"), "a", "3").await.unwrap();
+    let next = restored.redis.durable(&user("1"), "a", "3").await.unwrap();
     assert!(Id::of(&next) > gap.own_id());
-    assert_eq!(world.stream.app_event().await.id, Some(next), "{}", world.stream.story());
+    assert_eq!(restored.stream.app_event().await.id, Some(next), "{}", restored.stream.dump());
 }
 
 #[tokio::test]
-async fn a_client_that_was_away_is_told_whether_its_last_event_is_known_or_forgotten() {
-    let world = restored().await;
-    for cursor in [&world.saved, &world.forgotten] {
-        let mut stream = world.gateway.resume("1", cursor).await;
+async fn resume_on_a_restored_redis_reports_reset() {
+    let restored = restored().await;
+    for cursor in [&restored.saved, &restored.forgotten] {
+        let mut stream = restored.gateway.resume("1", cursor).await;
         let gap = stream.app_event().await;
         assert_eq!((gap.event.as_str(), gap.json()["reason"].as_str()), ("sse.gap", Some("reset")));
         assert_eq!(gap.json()["from"], **cursor);
@@ -54,7 +55,7 @@ async fn a_client_that_was_away_is_told_whether_its_last_event_is_known_or_forgo
 }
 
 #[tokio::test]
-async fn a_functions_flush_is_mended_by_the_next_gateway_and_costs_no_event() {
+async fn next_gateway_restores_flushed_functions_without_loss() {
     let redis = Redis::start().await;
     let gateway = Gateway::durable_only(&redis).start().await;
     let cursor = redis.durable(&user("1"), "a", "1").await.unwrap();
@@ -62,17 +63,18 @@ async fn a_functions_flush_is_mended_by_the_next_gateway_and_costs_no_event() {
     let _second = Gateway::durable_only(&redis).start().await;
     let next = redis.durable(&user("1"), "a", "2").await.unwrap();
     let mut stream = gateway.resume("1", &cursor).await;
-    assert_eq!(stream.app_event().await.id, Some(next), "{}", stream.story());
+    assert_eq!(stream.app_event().await.id, Some(next), "{}", stream.dump());
 }
 
 #[tokio::test]
-async fn a_wipe_in_the_millisecond_of_an_event_is_told_and_costs_none_behind_it() {
+async fn wipe_between_events_reports_reset_and_loses_none() {
     let redis = Redis::start().await;
     let gateway = Gateway::durable_only(&redis).start().await;
     let mut stream = gateway.connect("1").await;
     let mut last = Id::of(stream.last_id());
     for _ in 0..3 {
-        // In one step, so that most of it is done in one millisecond, and twice, so that the second wipe meets the ids of the first.
+        // In one transaction, so that most of it happens within one millisecond. The second wipe
+        // meets the ids of the first epoch.
         let mut step = redis::pipe();
         step.atomic();
         let steps = ["before", "before", "before", "wipe", "between", "wipe", "after"];
@@ -88,12 +90,12 @@ async fn a_wipe_in_the_millisecond_of_an_event_is_told_and_costs_none_behind_it(
         let mut ids = ids.into_iter();
         for name in steps {
             let event = stream.app_event().await;
-            let told = if name == "wipe" { "sse.gap" } else { name };
-            assert_eq!(event.event, told, "{}", stream.story());
-            if told == name {
+            let received = if name == "wipe" { "sse.gap" } else { name };
+            assert_eq!(event.event, received, "{}", stream.dump());
+            if received == name {
                 assert_eq!(event.id, ids.next());
             }
-            assert!(event.own_id() > last, "{}", stream.story());
+            assert!(event.own_id() > last, "{}", stream.dump());
             last = event.own_id();
         }
     }
