@@ -288,13 +288,19 @@ where
         }
     }
 
-    /// Writes a response. A client that takes none of it for `limits.stall` is disconnected.
+    /// Writes a response. A client that takes none of it for `limits.stall` is disconnected; one that
+    /// does not take all of it at once gives way to others.
     async fn send<P: MessageBody>(&mut self, mut output: Output<P>) -> io::Result<()> {
         let stall = self.context.instance.settings.limits.stall;
         let mut clock: Option<(u64, Pin<Box<Sleep>>)> = None;
+        let mut place = None;
         poll_fn(|cx| {
             if let Poll::Ready(sent) = output.poll(&mut self.socket, cx) {
                 return Poll::Ready(sent);
+            }
+            let place = place.get_or_insert_with(|| self.context.idle.enter_blocked());
+            if place.poll_evicted(cx).is_ready() {
+                return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
             }
             let sent_bytes = output.sent_bytes();
             let start = || (sent_bytes, Box::pin(tokio::time::sleep(stall)));

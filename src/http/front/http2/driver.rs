@@ -73,8 +73,10 @@ pub struct Driver<S, B> {
     parts: Parts<S>,
     phase: Phase,
     has_served: bool,
-    /// Held while no request is under way.
+    /// Held while no request is under way, or all of them wait for the client.
     place: Option<IdleSocket>,
+    /// Whether a request was under way when that was last looked at.
+    was_active: bool,
     /// When the phase began, or the last request ended.
     idle_since: Instant,
     timer: Option<Pin<Box<Sleep>>>,
@@ -99,6 +101,7 @@ where
             phase,
             has_served,
             place: Some(place),
+            was_active: false,
             idle_since,
             timer: None,
             body: PhantomData,
@@ -136,6 +139,7 @@ where
             return respond.send_reset(Reason::PROTOCOL_ERROR);
         };
         self.place = None;
+        self.was_active = true;
         let active = Active::new(&self.shared);
         let context = StreamContext { active, reset, stall: self.parts.limits.stall };
         let service = self.parts.service.clone();
@@ -155,13 +159,19 @@ where
         if self.phase == Phase::Open && ends {
             return self.go_away();
         }
-        if !self.shared.is_idle() {
+        let is_idle = self.shared.is_idle();
+        if !is_idle && !self.shared.is_blocked() {
             return false;
         }
-        if self.place.is_none() {
-            self.place = Some(self.parts.idle.enter());
+        if is_idle && self.was_active {
+            // A place of blocked responses is none of an idle connection.
+            (self.place, self.was_active) = (None, false);
             self.idle_since = Instant::now();
         }
+        self.place.get_or_insert_with(|| match is_idle {
+            true => self.parts.idle.enter(),
+            false => self.parts.idle.enter_blocked(),
+        });
         if self.poll_evicted(cx) {
             self.connection.abrupt_shutdown(Reason::NO_ERROR);
             return self.evict();

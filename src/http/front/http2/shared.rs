@@ -18,6 +18,8 @@ pub struct Shared {
     opened: Instant,
     /// Requests that are not answered completely.
     active: Cell<usize>,
+    /// Those of them whose client has only to take the rest of the response.
+    blocked: Cell<usize>,
     budget: RefCell<Budget>,
     flooded: Cell<bool>,
     evicted: Cell<bool>,
@@ -34,6 +36,7 @@ impl Shared {
         Rc::new(Self {
             opened: Instant::now(),
             active: Cell::new(0),
+            blocked: Cell::new(0),
             budget: RefCell::new(Budget::new(max_streams)),
             flooded: Cell::new(false),
             evicted: Cell::new(false),
@@ -61,6 +64,11 @@ impl Shared {
     /// Whether no request is under way.
     pub fn is_idle(&self) -> bool {
         self.active.get() == 0
+    }
+
+    /// Whether requests are under way, and all of them wait for the client to take their responses.
+    pub fn is_blocked(&self) -> bool {
+        !self.is_idle() && self.active.get() == self.blocked.get()
     }
 
     /// Counts a frame that came.
@@ -92,25 +100,39 @@ impl Shared {
 }
 
 /// A request that is under way; dropping it wakes the connection.
-pub struct Active(Rc<Shared>);
+pub struct Active {
+    shared: Rc<Shared>,
+    is_blocked: bool,
+}
 
 impl Active {
     /// Counts a request.
     pub fn new(shared: &Rc<Shared>) -> Self {
         shared.active.set(shared.active.get() + 1);
-        Self(shared.clone())
+        Self { shared: shared.clone(), is_blocked: false }
+    }
+
+    /// Nothing is left but to send a response of known length, and its client does not take it.
+    pub fn set_blocked(&mut self) {
+        if !self.is_blocked {
+            self.is_blocked = true;
+            self.shared.blocked.set(self.shared.blocked.get() + 1);
+            self.shared.wake();
+        }
     }
 
     /// Gives tokens back, see [`Budget::earn`].
     pub fn earn(&self, tokens: u32) {
-        self.0.budget.borrow_mut().earn(tokens);
+        self.shared.budget.borrow_mut().earn(tokens);
     }
 }
 
 impl Drop for Active {
     fn drop(&mut self) {
-        self.0.active.set(self.0.active.get() - 1);
-        self.0.wake();
+        let shared = &self.shared;
+        shared.active.set(shared.active.get() - 1);
+        shared.blocked.set(shared.blocked.get() - usize::from(self.is_blocked));
+        shared.wake();
     }
 }
 

@@ -81,9 +81,9 @@ async fn send<B: MessageBody + 'static>(
     if ends {
         return context.active.earn(FOR_RESPONSE);
     }
-    let left = if let BodySize::Sized(bytes) = size { bytes } else { u64::MAX };
-    let mut sender =
-        Sender { stream, left, body: Box::pin(answer.into_body()), piece: Bytes::new(), stalled: None, context };
+    let (left, is_sized) = if let BodySize::Sized(bytes) = size { (bytes, true) } else { (u64::MAX, false) };
+    let (body, piece) = (Box::pin(answer.into_body()), Bytes::new());
+    let mut sender = Sender { stream, left, is_sized, body, piece, stalled: None, context };
     poll_fn(|cx| sender.poll(cx)).await;
 }
 
@@ -93,6 +93,8 @@ struct Sender<B> {
     stream: SendStream<Bytes>,
     /// Bytes of the body that are still to be sent; of one whose size is not known, endless.
     left: u64,
+    /// Whether the body has a known length: it is no event stream.
+    is_sized: bool,
     body: Pin<Box<B>>,
     /// What the body gave last, as far as it was not sent.
     piece: Bytes,
@@ -141,6 +143,9 @@ impl<B: MessageBody> Sender<B> {
                 Poll::Ready(Some(Ok(_))) => {}
                 Poll::Ready(_) => return Poll::Ready(false),
                 Poll::Pending => {
+                    if self.is_sized {
+                        self.context.active.set_blocked();
+                    }
                     ready!(self.poll_stalled(cx));
                     return Poll::Ready(false);
                 }
