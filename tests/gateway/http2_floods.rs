@@ -4,8 +4,8 @@ use reqwest::Client;
 
 use crate::harness::gateway::Builder;
 use crate::harness::http2::{
-    CONTINUATION, DATA, END_HEADERS, ENHANCE_YOUR_CALM, Frame, GOAWAY, HEADERS, Http2, INITIAL_WINDOW_SIZE, PING,
-    PRIORITY, RST_STREAM, SETTINGS, WINDOW_UPDATE, block, frame, get, request,
+    CONTINUATION, DATA, END_HEADERS, END_STREAM, ENHANCE_YOUR_CALM, Frame, GOAWAY, HEADERS, Http2, INITIAL_WINDOW_SIZE,
+    PING, PRIORITY, RST_STREAM, SETTINGS, WINDOW_UPDATE, block, frame, get, request,
 };
 use crate::harness::keys::Dir;
 use crate::harness::{GUARD, Gateway, Redis, eventually_within, ticket, topic};
@@ -172,6 +172,23 @@ async fn floods_of_frames_are_cut() {
         assert_eq!(code, ENHANCE_YOUR_CALM, "{name}");
         assert_eq!(gateway.http().get(gateway.url("/nothing")).send().await.unwrap().status(), 404);
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ends_of_a_stream_that_was_reset_are_cut() {
+    let redis = Redis::start().await;
+    let gateway = Gateway::start(&redis).await;
+    let mut client = Http2::connect(&gateway, &[]).await;
+    client.send(&frame(HEADERS, END_HEADERS, 1, &block(&request("POST", "/nothing")))).await;
+    // It is answered, and no body is wanted: what comes from now on is ignored.
+    while !matches!(client.next().await, Some(Frame { kind: RST_STREAM, stream: 1, .. })) {}
+    let last = frame(DATA, END_STREAM, 1, b"").repeat(100);
+    let mut sent = 0;
+    while sent < 100_000 && client.try_send(&last).await {
+        sent += 1;
+    }
+    assert!(sent < 100_000, "it was never cut");
+    assert_eq!(client.goaway().await, Some(ENHANCE_YOUR_CALM));
 }
 
 #[tokio::test]
