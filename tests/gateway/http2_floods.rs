@@ -4,8 +4,8 @@ use reqwest::Client;
 
 use crate::harness::gateway::Builder;
 use crate::harness::http2::{
-    CONTINUATION, DATA, END_HEADERS, END_STREAM, ENHANCE_YOUR_CALM, Frame, GOAWAY, HEADERS, Http2, INITIAL_WINDOW_SIZE,
-    PING, PRIORITY, RST_STREAM, SETTINGS, WINDOW_UPDATE, block, frame, get, request,
+    ACK, CONTINUATION, DATA, END_HEADERS, END_STREAM, ENHANCE_YOUR_CALM, Frame, GOAWAY, HEADERS, Http2,
+    INITIAL_WINDOW_SIZE, PING, PRIORITY, RST_STREAM, SETTINGS, WINDOW_UPDATE, block, frame, get, request,
 };
 use crate::harness::keys::Dir;
 use crate::harness::{GUARD, Gateway, Redis, eventually_within, ticket, topic};
@@ -251,4 +251,16 @@ async fn a_flood_of_continuation_is_cut() {
     assert!(sent < 12 * MIB, "{sent} bytes were taken");
     assert_eq!(client.goaway().await, Some(ENHANCE_YOUR_CALM));
     assert!(gateway.anonymous() < before + 8 * MIB);
+}
+
+#[tokio::test]
+async fn wrong_frames_write_no_log_lines() {
+    let redis = Redis::start().await;
+    let gateway = Gateway::start(&redis).await;
+    let mut client = Http2::connect(&gateway, &[]).await;
+    client.send(&frame(PING, ACK, 0, b"somewhat").repeat(100)).await;
+    // The gateway has read them when it answers.
+    client.send(&frame(PING, 0, 0, b"somewhat")).await;
+    while !matches!(client.next().await, Some(Frame { kind: PING, .. })) {}
+    assert_eq!(gateway.log_text().matches("PING ack").count(), 0, "{}", gateway.log_text());
 }
