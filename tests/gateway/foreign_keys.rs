@@ -224,6 +224,17 @@ async fn wrong_type_clock_is_named_and_all_goes_on_after_del() {
 }
 
 #[tokio::test]
+async fn wrong_type_clock_is_rarely_logged() {
+    let (redis, gateway, _other) = world().await;
+    damage(&redis, "sse:clock").await;
+    // By then ticks have failed for about 3 s, several times a second.
+    gateway.log_says("no link to Redis").await;
+    let lines = gateway.log_text().matches("no tick;").count();
+    // One in 10 s, however long this machine has taken.
+    assert!((1..=3).contains(&lines), "{lines} lines");
+}
+
+#[tokio::test]
 async fn wrong_type_recorder_key_stops_plain_publishes_only() {
     let (redis, gateway, mut other) = world().await;
     for key in ["sse:recorder", "sse:lease:recorder"] {
