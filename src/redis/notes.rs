@@ -9,6 +9,8 @@ use tokio::sync::mpsc;
 
 /// Bytes that may wait for the recorder.
 const LIMIT_BYTES: usize = 64 << 20;
+/// A note without its text, rounded up.
+const NOTE_BYTES: usize = 128;
 
 /// A message of a publisher's channel.
 #[derive(Debug)]
@@ -43,10 +45,14 @@ pub enum Note {
     Reset,
 }
 
+/// What a note counts for, in bytes. All but the state of the link can come from whoever may publish
+/// on our channels, as often as they like.
 fn cost(note: &Note) -> usize {
     match note {
-        Note::Bare(bare) => bare.channel.len() + bare.message.len() + 128,
-        _ => 0,
+        Note::Bare(bare) => bare.channel.len() + bare.message.len() + NOTE_BYTES,
+        Note::Marker(marker) | Note::Recorded { marker, .. } => marker.len() + NOTE_BYTES,
+        Note::Vacant | Note::Reset => NOTE_BYTES,
+        Note::Link(_) => 0,
     }
 }
 
@@ -86,7 +92,7 @@ impl Notes {
         self.send(Note::Bare(BareMessage { subscription, channel, message }));
     }
 
-    /// Sends a note. Where too much waits, messages are dropped and the recorder is told as if the link had broken.
+    /// Sends a note. Where too much waits, notes are dropped and the recorder is told as if the link had broken.
     pub fn send(&self, note: Note) {
         let bytes = cost(&note);
         if bytes > 0 && self.waiting_bytes.load(Ordering::Relaxed) + bytes > LIMIT_BYTES {
@@ -133,5 +139,30 @@ impl NoteReceiver {
 
     fn count(&self, taken: &[Note]) {
         self.waiting_bytes.fetch_sub(taken.iter().map(cost).sum(), Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn notes_of_every_kind_are_bounded() {
+        let kinds: [fn() -> Note; 4] = [
+            || Note::Marker("m".repeat(50)),
+            || Note::Recorded { marker: "m".repeat(50), n: 1 },
+            || Note::Vacant,
+            || Note::Reset,
+        ];
+        for (kind, make) in kinds.into_iter().enumerate() {
+            let (sender, mut receiver) = notes();
+            let count = LIMIT_BYTES / NOTE_BYTES + 10;
+            (0..count).for_each(|_| sender.send(make()));
+            let mut taken = Vec::new();
+            receiver.receive_ready(&mut taken);
+            assert!(taken.len() < count, "{kind}");
+            assert!(matches!(taken[taken.len() - 2..], [Note::Link(false), Note::Link(true)]), "{kind}");
+            assert_eq!(receiver.waiting_bytes.load(Ordering::Relaxed), 0, "{kind}");
+        }
     }
 }

@@ -149,15 +149,12 @@ impl Recorder {
                 if message.subscription == self.notes.subscription()
                     && !self.numbering.push(message.channel, message.message)
                 {
-                    tracing::error!(
-                        "the recorder has too much unrecorded; it resigns, and clients are told sse.gap (unrecorded)"
-                    );
-                    self.resign().await;
+                    self.overrun().await;
                 }
             }
             Note::Marker(marker) => match &self.role {
                 Role::Standby { marker: own } if *own == marker => self.numbering.start(Place { marker, n: 0 }),
-                Role::Writer { .. } => self.numbering.mark(marker),
+                Role::Writer { .. } if !self.numbering.mark(marker) => self.overrun().await,
                 _ => {}
             },
             Note::Recorded { marker, n } => {
@@ -178,6 +175,11 @@ impl Recorder {
             },
             Note::Vacant => {}
         }
+    }
+
+    async fn overrun(&mut self) {
+        tracing::error!("the recorder has too much unrecorded; it resigns, and clients are told sse.gap (unrecorded)");
+        self.resign().await;
     }
 
     async fn link_lost(&mut self) {

@@ -97,13 +97,14 @@ impl Numbering {
         *self = Self { counting: Counting::Waiting, ..Self::default() };
     }
 
-    /// A standby's marker came: writer and standby count from it.
-    pub fn mark(&mut self, marker: String) {
+    /// A standby's marker came: writer and standby count from it. `false`: too much is kept.
+    pub fn mark(&mut self, marker: String) -> bool {
         if let Counting::At(place) = &mut self.counting {
             let after = std::mem::replace(place, Place { marker, n: 0 });
             let place = place.clone();
             self.add(place, Work::Mark { after });
         }
+        self.bytes <= LIMIT_BYTES
     }
 
     /// The link is cut.
