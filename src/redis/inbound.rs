@@ -31,8 +31,12 @@ use crate::{
 
 /// Between log lines about messages that the library did not write, ms.
 const MALFORMED_LOG_MS: u64 = 10_000;
+/// The same about seams: whoever may publish on our channels can write them as fast as they like.
+const SEAM_LOG_MS: u64 = 10_000;
 /// Longest marker: a UUID, a hyphen and a number of 64 bits have 57 bytes; a fencing token has fewer.
 const MAX_MARKER_BYTES: usize = 64;
+/// Longest control message: user ids have up to 256 bytes, digests 64; a later version may say more.
+const MAX_CONTROL_BYTES: usize = 1024;
 
 /// A message that `relay` mode could not relay, on its way to `sse:rejected`.
 pub struct Rejected {
@@ -55,6 +59,8 @@ pub struct Inbound {
     /// The link is gone.
     pub disconnected: Notify,
     malformed: LogLimit,
+    resets: LogLimit,
+    unrecorded: LogLimit,
     /// Which link is current; what an older one still has counts for nothing.
     generation: AtomicU64,
 }
@@ -71,6 +77,8 @@ impl Inbound {
             rejected,
             disconnected: Notify::new(),
             malformed: LogLimit::new(MALFORMED_LOG_MS),
+            resets: LogLimit::new(SEAM_LOG_MS),
+            unrecorded: LogLimit::new(SEAM_LOG_MS),
             generation: AtomicU64::new(0),
         }
     }
@@ -181,14 +189,15 @@ impl Inbound {
         let mut words = text.split(' ');
         let mut id = || words.next().and_then(|word| self.id(word));
         let (id, epoch, unrecorded) = (id()?, id()?, id()?);
-        if epoch > id || unrecorded > id {
+        let marker = words.next();
+        if epoch > id || unrecorded > id || marker.is_some_and(|marker| marker.len() > MAX_MARKER_BYTES) {
             return None;
         }
         self.instance.link.saw(id);
         self.instance.link.ticked();
         self.enter_epoch(epoch);
         self.instance.mailboxes.send(|| Message::Tick(id));
-        if let (Some(marker), Some(n)) = (words.next(), words.next().and_then(|n| n.parse().ok())) {
+        if let (Some(marker), Some(n)) = (marker, words.next().and_then(|n| n.parse().ok())) {
             self.notes.send(Note::Recorded { marker: marker.to_owned(), n });
         }
         Some(())
@@ -197,7 +206,13 @@ impl Inbound {
     /// A new epoch is told to all connections, once.
     pub fn enter_epoch(&self, epoch: EventId) {
         if self.instance.link.enter_epoch(epoch) {
-            tracing::warn!(%epoch, "a new epoch: Redis was wiped, restored or replaced; clients are told sse.gap (reset)");
+            if let Some(suppressed) = self.resets.allow(self.instance.now_ms()) {
+                tracing::warn!(
+                    %epoch,
+                    suppressed,
+                    "a new epoch: Redis was wiped, restored or replaced; clients are told sse.gap (reset)"
+                );
+            }
             self.instance.tail.clear();
             self.instance.tail.begin(epoch);
             self.instance.mailboxes.send(|| Message::Seam { id: epoch, reason: GapReason::Reset });
@@ -215,7 +230,13 @@ impl Inbound {
                 self.notes.send(Note::Reset);
             }
             _ => {
-                tracing::warn!(%id, "bare publishes may be missing before this point; clients get sse.gap (unrecorded)");
+                if let Some(suppressed) = self.unrecorded.allow(self.instance.now_ms()) {
+                    tracing::warn!(
+                        %id,
+                        suppressed,
+                        "bare publishes may be missing before this point; clients get sse.gap (unrecorded)"
+                    );
+                }
                 self.instance.mailboxes.send(|| Message::Seam { id, reason: GapReason::Unrecorded });
             }
         }
@@ -223,7 +244,7 @@ impl Inbound {
     }
 
     fn control(&self, message: &[u8]) -> Option<()> {
-        let text = std::str::from_utf8(message).ok()?;
+        let text = std::str::from_utf8(message).ok().filter(|text| text.len() <= MAX_CONTROL_BYTES)?;
         let words: Vec<&str> = text.splitn(6, ' ').collect();
         // A time in the far future would shut somebody out until then.
         let time = |ms: &str| ms.parse().ok().filter(|ms| self.is_plausible(EventId { ms: *ms, seq: 0 }));
