@@ -10,10 +10,13 @@ use crate::settings;
 
 /// Starts logging; a second call changes nothing.
 pub fn start(settings: &settings::Log) {
-    // What actix says of its start is ours to say; a level for it in the setting comes before.
     let own: Targets = settings.level.parse().unwrap_or_default();
-    let filter =
-        Targets::new().with_target("actix_server", tracing::Level::WARN).with_targets(own.iter());
+    // What actix says of its start is ours to say. h2 warns of some wrong frames, so any client could
+    // fill the log. A level for either in the setting comes before.
+    let filter = Targets::new()
+        .with_target("actix_server", tracing::Level::WARN)
+        .with_target("h2", tracing::Level::ERROR)
+        .with_targets(own.iter());
     let filter = own.default_level().map_or(filter.clone(), |level| filter.with_default(level));
     let layer = fmt::layer()
         .with_writer(std::io::stderr)

@@ -34,6 +34,8 @@ use crate::{
 const LOG_INTERVAL_MS: u64 = 10_000;
 /// Longest marker: a UUID, a hyphen and a number of 64 bits have 57 bytes; a fencing token has fewer.
 const MAX_MARKER_BYTES: usize = 64;
+/// Longest control message: a user or a digest, and two numbers.
+const MAX_CONTROL_BYTES: usize = 1024;
 
 /// See the file's head.
 pub struct Inbound {
@@ -239,6 +241,9 @@ impl Inbound {
 
     fn control(&self, message: &[u8]) -> Option<()> {
         let text = std::str::from_utf8(message).ok()?;
+        if text.len() > MAX_CONTROL_BYTES {
+            return None;
+        }
         let words: Vec<&str> = text.splitn(6, ' ').collect();
         // A time in the far future would shut somebody out until then.
         let time =

@@ -178,6 +178,44 @@ async fn held_admin_sockets_stop_neither_probes_nor_streams() {
     gateway.connect("1").await;
 }
 
+/// Opens `count` sockets whose clients take nothing of a response, over HTTP/2 and HTTP/1.1.
+async fn hold_unread(address: std::net::SocketAddr, count: usize, path: &str) -> Vec<TcpStream> {
+    let window_0 = frame(SETTINGS, 0, 0, &[0, INITIAL_WINDOW_SIZE as u8, 0, 0, 0, 0]);
+    let http2 = [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", &window_0[..], &get(1, path)].concat();
+    let mut held = hold(address, count, &http2).await;
+    let http1 = format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n");
+    for _ in 0..count {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.set_recv_buffer_size(2048).unwrap();
+        let mut socket = socket.connect(address).await.expect("the kernel takes it");
+        // Until the gateway takes no more, since it cannot write.
+        let requests = http1.repeat(1000);
+        let writing = async { while socket.write_all(requests.as_bytes()).await.is_ok() {} };
+        let _ = tokio::time::timeout(Duration::from_millis(20), writing).await;
+        held.push(socket);
+    }
+    held
+}
+
+#[tokio::test]
+async fn unread_responses_leave_room_for_probes_and_streams() {
+    let redis = Redis::start().await;
+    let gateway = scarce(&redis).env("LIMITS__STALL", "10m").start().await;
+    // No ticket: 401 over a connection that is used again.
+    let _held = hold_unread(gateway.public, 110, "/events").await;
+    let url = gateway.events_url(&ticket("1"), "");
+    // While the gateway still works off what they have sent, it may refuse one.
+    let connect = async || Sse::try_connect(&url, &Default::default()).await.ok();
+    let mut stream = eventually("a new client to be let in", connect).await;
+    stream.connected().await;
+    let id = redis.durable(&topic("t"), "a", "1").await.unwrap();
+    assert_eq!(stream.app_event().await.id, Some(id));
+    let _held_admin = hold_unread(gateway.admin, 20, "/metrics").await;
+    let probe = async || gateway.http().get(gateway.admin_url("/healthz")).send().await.ok();
+    eventually("the first probe to be answered", probe).await;
+    answers_ten_probes(&gateway).await;
+}
+
 #[tokio::test]
 async fn accepting_goes_on_after_descriptors_ran_out() {
     let redis = Redis::start().await;

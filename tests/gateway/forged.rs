@@ -87,7 +87,8 @@ async fn forged_live_messages_are_counted_and_rarely_logged() {
         ("control", format!("revoke 1 {far}")),
         ("control", "revoke 1 soon".to_owned()),
         ("control", format!("taken-over x {far} 1")),
-        ("marker", long_marker),
+        ("control", format!("taken-over {long_marker} {now} 1")),
+        ("marker", long_marker.clone()),
         (&live, format!("{HIGHEST} 0-0 - t\nx")),
         (&live, format!("{far}-0 0-0 - t\nx")),
         (&live, format!("{now}-0 {HIGHEST} - t\nx")),
@@ -110,6 +111,28 @@ async fn forged_live_messages_are_counted_and_rarely_logged() {
     // One in 10 s, however long this machine has taken.
     let lines = gateway.log_text().matches("ignored a malformed message").count();
     assert!((1..=3).contains(&lines), "{lines} lines");
+}
+
+#[tokio::test]
+async fn floods_of_forged_seams_are_rarely_logged() {
+    const SEAMS: u64 = 300;
+    let redis = Redis::start().await;
+    let gateway = Gateway::durable_only(&redis).start().await;
+    let mut stream = gateway.connect("1").await;
+    let now = now_ms();
+    let mut publisher = redis.publisher().await;
+    for n in 1..=SEAMS {
+        publisher.plain("sse:live:seam".to_owned(), &format!("{now}-{n} unrecorded")).await;
+        publisher.plain("sse:live:seam".to_owned(), &format!("{}-0 reset", now + n)).await;
+    }
+    // It has come behind them.
+    let id = redis.durable(&user("1"), "a", "1").await.unwrap();
+    stream.until(|event| event.id.as_ref() == Some(&id)).await;
+    // One of each in 10 s, however long this machine has taken.
+    for text in ["new epoch: Redis", "plain publishes may be missing"] {
+        let lines = gateway.log_text().matches(text).count();
+        assert!((1..=3).contains(&lines), "{lines} lines: {text}");
+    }
 }
 
 #[tokio::test]

@@ -4,9 +4,9 @@ use reqwest::Client;
 
 use crate::harness::gateway::Builder;
 use crate::harness::http2::{
-    CONTINUATION, DATA, END_HEADERS, ENHANCE_YOUR_CALM, Frame, GOAWAY, HEADERS, Http2,
-    INITIAL_WINDOW_SIZE, PING, PRIORITY, RST_STREAM, SETTINGS, WINDOW_UPDATE, block, frame, get,
-    request,
+    ACK, CONTINUATION, DATA, END_HEADERS, END_STREAM, ENHANCE_YOUR_CALM, Frame, GOAWAY, HEADERS,
+    Http2, INITIAL_WINDOW_SIZE, PING, PRIORITY, RST_STREAM, SETTINGS, WINDOW_UPDATE, block, frame,
+    get, request,
 };
 use crate::harness::keys::Dir;
 use crate::harness::{GUARD, Gateway, Redis, eventually_within, process, ticket, topic};
@@ -186,6 +186,23 @@ async fn floods_of_frames_are_cut() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ends_of_a_stream_that_was_reset_are_cut() {
+    let redis = Redis::start().await;
+    let gateway = Gateway::start(&redis).await;
+    let mut client = Http2::connect(&gateway, &[]).await;
+    client.send(&frame(HEADERS, END_HEADERS, 1, &block(&request("POST", "/nothing")))).await;
+    // It is answered, and no body is wanted: what comes from now on is ignored.
+    while !matches!(client.next().await, Some(Frame { kind: RST_STREAM, stream: 1, .. })) {}
+    let last = frame(DATA, END_STREAM, 1, b"").repeat(100);
+    let mut sent = 0;
+    while sent < 100_000 && client.try_send(&last).await {
+        sent += 1;
+    }
+    assert!(sent < 100_000, "it was never cut");
+    assert_eq!(client.goaway().await, Some(ENHANCE_YOUR_CALM));
+}
+
 #[tokio::test]
 async fn a_window_opened_byte_by_byte_is_cut() {
     let redis = Redis::start().await;
@@ -250,4 +267,16 @@ async fn a_flood_of_continuation_is_cut() {
     assert!(sent < 12 * MIB, "{sent} bytes were taken");
     assert_eq!(client.goaway().await, Some(ENHANCE_YOUR_CALM));
     assert!(gateway.anonymous() < before + 8 * MIB);
+}
+
+#[tokio::test]
+async fn wrong_frames_write_no_log_lines() {
+    let redis = Redis::start().await;
+    let gateway = Gateway::start(&redis).await;
+    let mut client = Http2::connect(&gateway, &[]).await;
+    client.send(&frame(PING, ACK, 0, b"somewhat").repeat(100)).await;
+    // The gateway has read them when it answers.
+    client.send(&frame(PING, 0, 0, b"somewhat")).await;
+    while !matches!(client.next().await, Some(Frame { kind: PING, .. })) {}
+    assert_eq!(gateway.log_text().matches("PING ack").count(), 0, "{}", gateway.log_text());
 }

@@ -16,7 +16,7 @@ mod connection;
 #[cfg(test)]
 mod differential;
 mod head;
-mod host;
+pub mod host;
 mod output;
 mod payload;
 mod refusal;

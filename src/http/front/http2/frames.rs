@@ -12,8 +12,6 @@ pub struct FrameHead {
     pub length: usize,
     /// Its type.
     pub kind: u8,
-    /// Its flags.
-    pub flags: u8,
 }
 
 /// The place in the byte stream of a connection.
@@ -45,10 +43,10 @@ impl FrameScanner {
             self.filled += count;
             bytes = &bytes[count..];
             if self.filled == HEAD_BYTES {
-                let [a, b, c, kind, flags, ..] = self.head;
+                let [a, b, c, kind, ..] = self.head;
                 let length = usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c);
                 (self.filled, self.skip) = (0, length);
-                each(FrameHead { length, kind, flags });
+                each(FrameHead { length, kind });
             }
         }
     }
@@ -66,7 +64,7 @@ mod tests {
             bytes.extend([(length >> 16) as u8, (length >> 8) as u8, length as u8, kind, flags]);
             bytes.extend([0, 0, 0, 1]);
             bytes.extend(std::iter::repeat_n(0xff, length));
-            expected.push(FrameHead { length, kind, flags });
+            expected.push(FrameHead { length, kind });
         }
         for step in [1, 2, 3, 8, 9, 10, 25, 1000, bytes.len()] {
             let (mut scanner, mut found) = (FrameScanner::new(), Vec::new());

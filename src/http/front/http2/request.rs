@@ -17,7 +17,7 @@ use bytes::Bytes;
 use futures_util::Stream;
 use h2::RecvStream;
 
-use crate::http::peer::Peer;
+use crate::http::{front::http1::host, peer::Peer};
 
 /// The request as actix takes it, from this client; `None`: it is malformed (RFC 9113 section 8.1.1).
 pub fn convert(
@@ -70,16 +70,13 @@ fn join_cookies(headers: &mut HeaderMap) -> Option<()> {
 }
 
 /// Whether there is a host, in `:authority` or in `host`, and no second one that differs from it
-/// (RFC 9113 section 8.3.1).
+/// (RFC 9113 section 8.3.1). Valid as over HTTP/1.1; so no user information.
 fn names_one_host(uri: &Uri, headers: &HeaderMap) -> bool {
     let mut hosts = headers.get_all(header::HOST).map(HeaderValue::as_bytes);
     let (first, second) = (hosts.next(), hosts.next());
-    match (uri.authority(), first) {
-        _ if second.is_some() => false,
-        (Some(authority), Some(host)) => authority.as_str().as_bytes().eq_ignore_ascii_case(host),
-        (Some(_), None) => true,
-        (None, host) => host.is_some_and(|host| !host.is_empty()),
-    }
+    let authority = uri.authority().map(|authority| authority.as_str().as_bytes());
+    let differs = authority.zip(first).is_some_and(|(a, host)| !a.eq_ignore_ascii_case(host));
+    second.is_none() && !differs && authority.or(first).is_some_and(host::is_valid)
 }
 
 /// The body of a request: what was read is given back to the client's window.
@@ -118,6 +115,8 @@ mod tests {
         assert!(is_accepted("/", &["a.example"]));
         assert!(!is_accepted("/", &[]));
         assert!(!is_accepted("/", &[""]));
+        assert!(!is_accepted("/", &["a b/c"]));
+        assert!(!is_accepted("http://u@a.example/", &[]));
         assert!(!is_accepted("/", &["a.example", "a.example"]));
         assert!(!is_accepted("http://a.example/", &["b.example"]));
         assert!(!is_accepted("http://a.example/", &["a.example", "a.example"]));
