@@ -285,3 +285,6 @@ impl Inbound {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -22,6 +22,8 @@ mod payload;
 mod refusal;
 mod response;
 mod stream;
+#[cfg(test)]
+mod tests;
 
 pub use connection::{WorkerContext, serve};
 pub use head::MAX_HEAD_BYTES;
