@@ -59,7 +59,7 @@ async fn requests_fail_at_once_while_the_link_is_down() {
     }
     // The release of the refused subscription is on its way.
     supervisor.refuse_for(Duration::from_millis(1)).await;
-    assert_eq!(supervisor.subscriptions.lost(), [user.clone()]);
+    assert_eq!(supervisor.subscriptions.lost(), [Arc::clone(&user)]);
     supervisor.subscriptions.release(&user, Instant::now());
     assert!(supervisor.subscriptions.lost().is_empty(), "a refused request was counted");
 }
