@@ -87,7 +87,7 @@ CARGO_FUZZ   := 0.13.2
 
 # Not part of `make test`: sanitizers need a nightly toolchain, which the tests must not download.
 fuzz: ## fuzz the parsers, 60 s each (FUZZ_SECONDS=10 FUZZ_TARGETS="http1 live")
-	@if ! cargo +nightly --version >/dev/null 2>&1; then
+	@if ! RUSTUP_AUTO_INSTALL=0 cargo +nightly --version >/dev/null 2>&1; then
 	  echo "== fuzzing skipped: no nightly toolchain (rustup toolchain install nightly)"
 	  exit 0
 	fi
@@ -101,7 +101,8 @@ fuzz: ## fuzz the parsers, 60 s each (FUZZ_SECONDS=10 FUZZ_TARGETS="http1 live")
 	  dictionary=()
 	  [[ $$target != http1* ]] || dictionary=(-dict=fuzz/http.dict)
 	  cargo +nightly fuzz run $$target fuzz/corpus/$$target fuzz/seeds/$$target -- \
-	    "$${dictionary[@]}" -max_total_time=$(FUZZ_SECONDS) -timeout=10 -rss_limit_mb=2048 -print_final_stats=1
+	    "$${dictionary[@]}" -max_total_time=$(FUZZ_SECONDS) \
+	    -timeout=10 -rss_limit_mb=2048 -print_final_stats=1
 	done
 
 test: test-rust test-http2 test-upgrade test-js test-clients test-deploy ## run every test, list skipped ones
@@ -238,10 +239,12 @@ $(VENV)-deploy/done: tests/deploy/requirements.txt
 
 fmt: ## format the code
 	cargo fmt --all
+	cargo fmt --manifest-path fuzz/Cargo.toml
 
 lint: ## check formatting and lints
 	@bash .ci/need cc
 	cargo fmt --all --check
+	cargo fmt --manifest-path fuzz/Cargo.toml --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 	cargo clippy --locked -p sse-gateway --features fuzzing --lib --bench head -- -D warnings
 

@@ -4,8 +4,8 @@ use bytes::BytesMut;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use sse_gateway::fuzzing::http1::parse;
 
-const BROWSER: &str = "GET /events?ticket=eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiI3In0.c2lnbmF0dXJl HTTP/1.1\r\n\
-    Host: events.example.com\r\nConnection: keep-alive\r\nAccept: text/event-stream\r\n\
+const BROWSER: &str = "GET /events?ticket=eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiI3In0.c2lnbmF0dXJl \
+    HTTP/1.1\r\nHost: events.example.com\r\nConnection: keep-alive\r\nAccept: text/event-stream\r\n\
     User-Agent: Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 Chrome/142.0 Safari/537.36\r\n\
     Origin: https://app.example.com\r\nReferer: https://app.example.com/\r\n\
     Sec-Fetch-Site: same-site\r\nSec-Fetch-Mode: cors\r\nSec-Fetch-Dest: empty\r\n\
