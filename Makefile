@@ -5,8 +5,8 @@ SHELL := bash
 .DELETE_ON_ERROR:
 .ONESHELL:
 .NOTPARALLEL:
-.PHONY: help demo dashboard screenshots build bench bench-quick \
-  test test-build test-rust test-http2 test-upgrade test-js test-clients test-deploy \
+.PHONY: help demo dashboard screenshots build bench bench-quick bench-code \
+  fuzz test test-build test-rust test-http2 test-upgrade test-js test-clients test-deploy \
   fmt lint deny sbom docs reference clean
 
 TARGET  := $(abspath $(or $(CARGO_TARGET_DIR),target))
@@ -74,6 +74,36 @@ bench-quick: ## short benchmark (2 minutes), prints a table that is too inaccura
 	out=$$(mktemp -d)
 	trap 'rm -rf "$$out"' EXIT
 	$(TARGET)/release/loadtest bench --quick --out "$$out"
+
+# Not part of `make test`: figures of a busy machine mean nothing. The lints compile the benches.
+bench-code: ## measure encoder, stream state, fan-out and parsers (4 minutes; ARGS=a filter)
+	@bash .ci/need cc
+	cargo bench --locked -p sse-gateway --features fuzzing \
+	  --bench core --bench fan_out --bench head -- $(ARGS)
+
+FUZZ_SECONDS ?= 60
+FUZZ_TARGETS ?= $(basename $(notdir $(wildcard fuzz/fuzz_targets/*.rs)))
+CARGO_FUZZ   := 0.13.2
+
+# Not part of `make test`: sanitizers need a nightly toolchain, which the tests must not download.
+fuzz: ## fuzz the parsers, 60 s each (FUZZ_SECONDS=10 FUZZ_TARGETS="http1 live")
+	@if ! RUSTUP_AUTO_INSTALL=0 cargo +nightly --version >/dev/null 2>&1; then
+	  echo "== fuzzing skipped: no nightly toolchain (rustup toolchain install nightly)"
+	  exit 0
+	fi
+	bash .ci/need cc
+	PATH=$(abspath .cache/cargo-fuzz/bin):$$PATH
+	command -v cargo-fuzz >/dev/null || \
+	  cargo install cargo-fuzz --version $(CARGO_FUZZ) --locked --root .cache/cargo-fuzz
+	for target in $(FUZZ_TARGETS); do
+	  echo "== fuzzing $$target for $(FUZZ_SECONDS) s"
+	  mkdir -p fuzz/corpus/$$target
+	  dictionary=()
+	  [[ $$target != http1* ]] || dictionary=(-dict=fuzz/http.dict)
+	  cargo +nightly fuzz run $$target fuzz/corpus/$$target fuzz/seeds/$$target -- \
+	    "$${dictionary[@]}" -max_total_time=$(FUZZ_SECONDS) \
+	    -timeout=10 -rss_limit_mb=2048 -print_final_stats=1
+	done
 
 test: test-rust test-http2 test-upgrade test-js test-clients test-deploy ## run every test, list skipped ones
 	@shopt -s nullglob
@@ -209,11 +239,14 @@ $(VENV)-deploy/done: tests/deploy/requirements.txt
 
 fmt: ## format the code
 	cargo fmt --all
+	cargo fmt --manifest-path fuzz/Cargo.toml
 
 lint: ## check formatting and lints
 	@bash .ci/need cc
 	cargo fmt --all --check
+	cargo fmt --manifest-path fuzz/Cargo.toml --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
+	cargo clippy --locked -p sse-gateway --features fuzzing --lib --bench head -- -D warnings
 
 # test-rust (tests/supply.rs) also checks licences, bans and sources; this adds advisories. It is
 # not part of `make test`, because building cargo-deny takes minutes and advisories need the network.
@@ -247,5 +280,6 @@ reference: ## write the reference pages of the book from the code
 
 clean: ## remove everything that was built or downloaded
 	cargo clean
+	rm -rf fuzz/target fuzz/corpus fuzz/artifacts
 	rm -rf .cache book $(CLIENTS)/node_modules $(CLIENTS)/react/with-18/node_modules
 	rm -rf $(JS)/node_modules $(JS)/types $(BOARD)/node_modules $(BOARD)/dist

@@ -63,3 +63,12 @@ pub mod metrics;
 pub mod redis;
 pub mod settings;
 pub mod state;
+
+/// Private parts that the fuzz targets (`fuzz/`) and benches need; not part of the API.
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing {
+    pub use crate::{
+        auth::{KeySet, KeySetError, parse_key_set},
+        http::front::fuzzing::*,
+    };
+}

@@ -19,6 +19,8 @@ pub use self::{
     verifier::{MintError, Verifier},
 };
 use crate::{metrics::Metrics, settings::Settings};
+#[cfg(feature = "fuzzing")]
+pub use key_set::{KeySet, KeySetError, parse as parse_key_set};
 
 /// Why a client is not authenticated.
 #[derive(Debug, thiserror::Error)]

@@ -6,6 +6,14 @@ use std::{fmt, sync::Arc};
 pub const MAX_NAME_BYTES: usize = 256;
 
 /// A channel without the channel prefix.
+///
+/// ```
+/// use sse_gateway::core::channel::Channel;
+///
+/// assert_eq!(Channel::parse("user:42:events"), Some(Channel::User("42".into())));
+/// assert_eq!(Channel::parse("broadcast:news"), Some(Channel::Broadcast("news".into())));
+/// assert_eq!(Channel::parse("broadcast:two words"), None);
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Channel {
     /// `user:<id>:events`

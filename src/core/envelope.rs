@@ -95,6 +95,17 @@ pub fn check_type(kind: &str) -> Result<(), Rejection> {
 
 /// Decodes a plain message.
 ///
+/// ```
+/// use sse_gateway::core::envelope::{Rejection, decode};
+///
+/// let envelope = decode(br#"{"type":"order-completed","payload":{"orderId":7}}"#, 65536)?;
+/// assert_eq!((envelope.kind.as_str(), envelope.payload), ("order-completed", r#"{"orderId":7}"#));
+/// let text = decode(b"hello", 65536)?;
+/// assert_eq!((text.kind.as_str(), text.payload), ("message", "hello"));
+/// assert_eq!(decode(br#"{"type":"sse.gap","payload":1}"#, 65536), Err(Rejection::ReservedType));
+/// # Ok::<(), Rejection>(())
+/// ```
+///
 /// # Errors
 /// Why it cannot be relayed.
 pub fn decode(message: &[u8], max_event_bytes: usize) -> Result<Envelope<'_>, Rejection> {

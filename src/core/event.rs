@@ -7,6 +7,16 @@ use bytes::Bytes;
 use super::{channel::Channel, envelope::check_type, frame, id::EventId};
 
 /// A relayed event.
+///
+/// ```
+/// use sse_gateway::core::{channel::Channel, event::Event, id::EventId};
+///
+/// let channel = Channel::parse("broadcast:news").expect("a channel");
+/// let event = Event::from_live(channel, b"5-1 4-0 - update\nline 1\nline 2").expect("an event");
+/// assert_eq!(event.id, EventId::parse("5-1"));
+/// assert_eq!((event.kind(), &*event.data()), ("update", "line 1\nline 2"));
+/// assert_eq!(event.frame, "id: 5-1\nevent: update\ndata: line 1\ndata: line 2\n\n");
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Event {
     /// Its place; `None` for a plain message in `relay` mode, which no cursor may name.

@@ -13,6 +13,13 @@ pub(super) const END: &str = "\n\n";
 
 /// Encodes a frame. CR, LF and CRLF in the data each start a new `data:` line, so nothing in it can
 /// end the event; `event` must not contain line breaks (`envelope::check_type`).
+///
+/// ```
+/// use sse_gateway::core::frame::encode;
+///
+/// let frame = encode(Some(5000), None, "update", "line 1\r\nline 2");
+/// assert_eq!(frame, "retry: 5000\nevent: update\ndata: line 1\ndata: line 2\n\n");
+/// ```
 pub fn encode(retry_ms: Option<u64>, id: Option<EventId>, event: &str, data: &str) -> Bytes {
     encode_event(retry_ms, id, event, data).0
 }

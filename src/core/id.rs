@@ -3,6 +3,15 @@
 use std::fmt;
 
 /// The place of an event in the one order over all channels, `<ms>-<seq>` as of a Redis stream.
+///
+/// ```
+/// use sse_gateway::core::id::EventId;
+///
+/// let id = EventId::parse("1763719000456-7").expect("an id");
+/// assert!(id < EventId { ms: id.ms, seq: 10 }, "compared as numbers");
+/// assert_eq!(id.to_string(), "1763719000456-7");
+/// assert_eq!(EventId::parse("+1-0"), None);
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct EventId {
     /// Milliseconds since 1970 by the clock of Redis, or later where that clock went back.

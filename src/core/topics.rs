@@ -8,6 +8,16 @@ use super::channel::is_name;
 pub const MAX_TOPICS: usize = 256;
 
 /// A set of topic patterns.
+///
+/// ```
+/// use sse_gateway::core::topics::Topics;
+///
+/// let ticket = Topics::parse(["news", "team-*"].into_iter())?;
+/// assert!(ticket.allows("team-7") && !ticket.allows("sport"));
+/// let request = Topics::parse(["team-7", "sport"].into_iter())?;
+/// assert_eq!(ticket.narrow(&request).exact().collect::<Vec<_>>(), ["team-7"]);
+/// # Ok::<(), String>(())
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Topics {
     exact: BTreeSet<String>,

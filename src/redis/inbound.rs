@@ -294,3 +294,6 @@ impl Inbound {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

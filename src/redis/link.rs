@@ -457,3 +457,6 @@ impl Supervisor {
         connection.unsubscribe(self.channels(&idle)).await
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -466,3 +466,6 @@ impl Connection {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -409,3 +409,6 @@ impl Hub {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -7,4 +7,6 @@ pub mod instance;
 pub mod limits;
 pub mod mailbox;
 pub mod replay_cache;
+#[cfg(test)]
+pub mod testing;
 pub mod timers;

@@ -39,7 +39,7 @@ pub async fn detect(mut socket: Socket) -> io::Result<(Protocol, Prefixed)> {
 }
 
 /// None: it cannot be known yet.
-fn judge(seen: &[u8]) -> Option<Protocol> {
+pub fn judge(seen: &[u8]) -> Option<Protocol> {
     match seen.starts_with(H2) {
         true => Some(Protocol::Http2),
         false if H2.starts_with(seen) => None,

@@ -30,6 +30,15 @@ use self::{
 use super::sockets::tcp::ClientTcp;
 use crate::state::instance::Instance;
 
+/// What fuzz targets and benches need.
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing {
+    pub use super::{
+        detect::{Protocol, judge},
+        http1::fuzzing as http1,
+    };
+}
+
 /// The head of a request must arrive within this time; over TLS including the handshake.
 pub const HEAD: Duration = Duration::from_secs(10);
 

@@ -249,4 +249,19 @@ mod tests {
             assert_eq!(head.expect("whole").request.uri().to_string(), path, "{target}");
         }
     }
+
+    #[test]
+    fn line_ends_other_than_crlf_are_malformed() {
+        let good = "GET / HTTP/1.1\r\nHost: x\r\nA: b\r\n\r\n";
+        assert!(parsed(good).unwrap().is_some());
+        for (at, _) in good.match_indices("\r\n") {
+            for end in ["\n", "\r", "\n\r"] {
+                let mut bad = good.to_owned();
+                bad.replace_range(at..at + 2, end);
+                // The end of the last line may still be awaited.
+                assert!(!matches!(parsed(&bad), Ok(Some(_))), "{bad:?}");
+            }
+        }
+        assert!(parsed(&format!("\n{good}")).is_err());
+    }
 }

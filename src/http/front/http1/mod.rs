@@ -12,6 +12,8 @@
 //! | `stream` | event streams, which take the socket over and hold no buffer |
 
 mod body;
+#[cfg(any(test, feature = "fuzzing"))]
+mod comparison;
 mod connection;
 #[cfg(test)]
 mod differential;
@@ -22,6 +24,18 @@ mod payload;
 mod refusal;
 mod response;
 mod stream;
+#[cfg(test)]
+mod tests;
 
 pub use connection::{WorkerContext, serve};
 pub use head::MAX_HEAD_BYTES;
+
+/// What fuzz targets and benches need.
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing {
+    pub use super::{
+        body::{Decoder, Step},
+        comparison::compare,
+        head::{Head, MAX_HEAD_BYTES, MAX_HEADERS, parse},
+    };
+}

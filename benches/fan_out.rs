@@ -1,0 +1,141 @@
+//! One broadcast to all streams of one worker: mailbox, hub, stream states, and the writers' takes.
+
+use std::{
+    rc::Rc,
+    sync::Arc,
+    task::Waker,
+    time::{Duration, Instant},
+};
+
+use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use sse_gateway::{
+    auth::Auth,
+    core::{channel::Channel, event::Event, id::EventId, topics::Topics},
+    metrics::Metrics,
+    settings,
+    state::{
+        client_socket::{ClientSocket, Transfer},
+        connection::{Client, Connection, Parts, Session},
+        hub::{Hub, Orders},
+        instance::Instance,
+    },
+};
+use tokio::task::LocalSet;
+
+/// A socket whose client acknowledges everything at once.
+struct NoSocket;
+
+impl ClientSocket for NoSocket {
+    fn transfer(&self) -> Option<Transfer> {
+        Some(Transfer { acknowledged_bytes: 0, is_outstanding: false })
+    }
+
+    fn has_stream_windows(&self) -> bool {
+        false
+    }
+
+    fn abort(&self) -> bool {
+        true
+    }
+}
+
+fn instance() -> Arc<Instance> {
+    let variables = [
+        ("SSE_GATEWAY__TICKETS__SECRET", "0123456789abcdef0123456789abcdef"),
+        ("SSE_GATEWAY__LIMITS__MAX_CONNECTIONS", "100000"),
+    ];
+    let variables = variables.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    let settings = settings::load(None, variables.into_iter()).expect("valid settings");
+    let metrics = Metrics::new();
+    let (auth, _) = Auth::new(&settings, &metrics).expect("usable keys");
+    Instance::new(settings, metrics, auth)
+}
+
+fn live_connection(instance: &Arc<Instance>, hub: &Hub, number: usize) -> Rc<Connection> {
+    let user: Arc<str> = format!("user-{number}").into();
+    let digest = format!("{number:064x}").chars().rev().collect::<String>();
+    let session = Session {
+        digest: digest.clone(),
+        first: EventId::ZERO,
+        opened_ms: 0,
+        until_ms: u64::MAX,
+        proof: String::new(),
+        generation: 1,
+    };
+    let Ok(permit) = instance.connection_limit.enter(&user, &digest) else {
+        panic!("more streams than the limit of connections");
+    };
+    let topics = Topics::parse(["*"].into_iter()).expect("topics");
+    let connection = Connection::new(Parts {
+        instance: instance.clone(),
+        client: Client { user, topics, session, id: digest, transport: "stream" },
+        cursor: Some(EventId::ZERO),
+        cursor_text: None,
+        permit,
+        socket: Box::new(NoSocket),
+    });
+    hub.add(&connection);
+    connection.begin_catch_up();
+    connection.finish_catch_up(EventId::ZERO);
+    connection
+}
+
+/// A worker with its streams.
+struct Worker {
+    instance: Arc<Instance>,
+    connections: Vec<Rc<Connection>>,
+    _orders: Orders,
+    last: u64,
+}
+
+impl Worker {
+    fn new(streams: usize) -> Self {
+        let instance = instance();
+        let inbox = instance.mailboxes.open();
+        let (hub, orders) = Hub::new(instance.clone(), &inbox);
+        let connections = (0..streams).map(|n| live_connection(&instance, &hub, n)).collect();
+        tokio::task::spawn_local(hub.run(inbox));
+        Self { instance, connections, _orders: orders, last: 0 }
+    }
+
+    /// Publishes one event and returns when every stream has taken it.
+    async fn deliver(&mut self) {
+        let id = |ms| EventId { ms, seq: 0 };
+        let channel = Channel::parse("broadcast:news").expect("a channel");
+        self.last += 1;
+        let event =
+            Event::new(id(self.last), id(self.last - 1), channel, None, "t", "{\"orderId\":7}");
+        self.instance.mailboxes.send_event(&Arc::new(event));
+        for connection in &self.connections {
+            while connection.poll_bytes(Waker::noop()).is_pending() {
+                tokio::task::yield_now().await;
+            }
+        }
+    }
+}
+
+fn fan_out(c: &mut Criterion) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.expect("a runtime");
+    let mut group = c.benchmark_group("fan-out");
+    for streams in [1, 100, 10_000] {
+        group.throughput(Throughput::Elements(streams as u64));
+        group.bench_function(BenchmarkId::from_parameter(streams), |b| {
+            b.iter_custom(|rounds| {
+                let measured = async {
+                    let mut worker = Worker::new(streams);
+                    worker.deliver().await;
+                    let began = Instant::now();
+                    for _ in 0..rounds {
+                        worker.deliver().await;
+                    }
+                    began.elapsed().max(Duration::from_nanos(1))
+                };
+                LocalSet::new().block_on(&runtime, measured)
+            })
+        });
+    }
+}
+
+criterion_group!(benches, fan_out);
+criterion_main!(benches);

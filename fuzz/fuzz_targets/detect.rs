@@ -1,0 +1,18 @@
+//! Protocol detection: a verdict never changes when more bytes arrive, and always comes.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use sse_gateway::fuzzing::{Protocol, judge};
+
+const PREFACE: &[u8] = b"PRI * HTTP/2";
+
+fuzz_target!(|seen: &[u8]| {
+    let mut verdict = None;
+    for end in 1..=seen.len().min(64) {
+        let now = judge(&seen[..end]);
+        assert!(verdict.is_none() || verdict == now, "the verdict changed at byte {end}");
+        assert!(now.is_some() || end < PREFACE.len(), "no verdict after {end} bytes");
+        verdict = now;
+    }
+    assert_eq!(verdict == Some(Protocol::Http2), seen.starts_with(PREFACE));
+});

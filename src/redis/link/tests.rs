@@ -1,0 +1,76 @@
+use super::*;
+use crate::{redis::recorder::inbox, state::testing::instance};
+
+/// A link whose Redis refuses connections.
+fn unreachable(mode: &str) -> (Arc<Instance>, Link, Supervisor) {
+    // A port that nobody listens on: it is bound without listening until the test ends.
+    static PORT: std::sync::OnceLock<socket2::Socket> = std::sync::OnceLock::new();
+    let bound = PORT.get_or_init(|| {
+        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None);
+        let socket = socket.expect("a socket");
+        let any = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
+        socket.bind(&any.into()).expect("a free port");
+        socket
+    });
+    let address = bound.local_addr().ok().and_then(|address| address.as_socket());
+    let url = format!("redis://{}", address.expect("an address"));
+    let instance = instance(&[("REDIS__URL", &url), ("PUBLISHERS__PLAIN", mode)]);
+    let commands = Commands::new(&instance.settings.redis).expect("a pool");
+    let keys = commands.keys.clone();
+    let (rejected, _) = mpsc::channel(1);
+    let inbound = Inbound::new(instance.clone(), keys, inbox::channel().0, rejected);
+    let (link, supervisor) = new(instance.clone(), commands, Arc::new(inbound));
+    (instance, link, supervisor)
+}
+
+#[tokio::test]
+async fn pauses_between_attempts_double() {
+    let (instance, _link, supervisor) = unreachable("record");
+    let began = Instant::now();
+    let five_attempts = async {
+        while instance.metrics.reconnects.get() < 5 {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    };
+    tokio::select! {
+        () = supervisor.run() => panic!("the supervisor ended"),
+        () = five_attempts => {}
+    }
+    // Half of 100, 200, 400, 800 and 1600 ms is fixed, the other half random.
+    assert!(began.elapsed() >= Duration::from_millis(50 + 100 + 200 + 400 + 800));
+}
+
+#[tokio::test]
+async fn requests_fail_at_once_while_the_link_is_down() {
+    let (_instance, link, mut supervisor) = unreachable("record");
+    let user: Arc<str> = "a".into();
+    // Another connection of the user, whose count must not change.
+    supervisor.subscriptions.attach(&user);
+    let requests = async {
+        let began = Instant::now();
+        assert!(link.mark().await.is_err() && link.plain(true).await.is_err());
+        assert!(link.subscribe(&user).await.is_err());
+        // Well within the time-out of a request, which is twice that of a command.
+        assert!(began.elapsed() < Duration::from_secs(4));
+    };
+    tokio::select! {
+        () = supervisor.refuse_for(Duration::from_secs(60)) => panic!("nobody was refused"),
+        () = requests => {}
+    }
+    // The release of the refused subscription is on its way.
+    supervisor.refuse_for(Duration::from_millis(1)).await;
+    assert_eq!(supervisor.subscriptions.lost(), [Arc::clone(&user)]);
+    supervisor.subscriptions.release(&user, Instant::now());
+    assert!(supervisor.subscriptions.lost().is_empty(), "a refused request was counted");
+}
+
+#[test]
+fn relay_mode_subscribes_to_public_channels_too() {
+    let channels = |mode| {
+        let (_instance, _link, supervisor) = unreachable(mode);
+        supervisor.channels(&["a".into(), "b".into()])
+    };
+    let live = ["sse:live:user:a:events", "sse:live:user:b:events"];
+    assert_eq!(channels("record"), live);
+    assert_eq!(channels("relay"), [live[0], live[1], "user:a:events", "user:b:events"]);
+}

@@ -1,0 +1,130 @@
+use std::rc::Rc;
+
+use super::*;
+use crate::{
+    core::{envelope, system::GapReason},
+    state::testing::{TestSocket, client, connection, event, id, instance, make_live, written},
+};
+
+fn hub(changes: &[(&str, &str)]) -> (Rc<Hub>, Orders, Inbox) {
+    let instance = instance(changes);
+    let inbox = instance.mailboxes.open();
+    let (hub, orders) = Hub::new(instance, &inbox);
+    (hub, orders, inbox)
+}
+
+/// A live connection of the hub.
+fn live(hub: &Hub, user: &str, topics: &[&str], digest: &str) -> Rc<Connection> {
+    let connection =
+        connection(&hub.instance, client(user, topics, digest, 2), TestSocket::default());
+    hub.add(&connection);
+    make_live(&connection);
+    connection
+}
+
+#[test]
+fn event_reaches_each_matching_connection_once() {
+    let (hub, _orders, _inbox) = hub(&[]);
+    let by_three_patterns = live(&hub, "a", &["news", "n*", "*"], "0a");
+    let by_prefix = live(&hub, "b", &["n*", "ne*"], "0b");
+    let other_topic = live(&hub, "c", &["sport"], "0c");
+    let channel = Channel::parse("broadcast:news").unwrap();
+    let plain = envelope::decode(b"plain", 100).unwrap();
+    hub.event(event("broadcast:news", 5, 0), 0);
+    hub.event(Arc::new(Event::relayed(channel, &plain)), 0);
+    hub.event(event("user:a:events", 6, 0), 0);
+    let count = |c: &Connection| {
+        let text = written(c);
+        ["id: 5-0", "data: plain", "id: 6-0"].map(|part| text.matches(part).count())
+    };
+    assert_eq!(count(&by_three_patterns), [1, 1, 1]);
+    assert_eq!(count(&by_prefix), [1, 1, 0]);
+    assert_eq!(count(&other_topic), [0, 0, 0]);
+}
+
+#[test]
+fn removed_connections_leave_nothing_in_the_hub() {
+    let (hub, mut orders, _inbox) = hub(&[]);
+    // A catch-up may still hold a connection that has ended.
+    let mut held = Vec::new();
+    for _ in 0..3 {
+        let connection = live(&hub, "a", &["news", "n*"], "0a");
+        held.push(connection.clone());
+        connection.offer(&Item::Event(event("broadcast:news", 5, 0)), 0);
+        hub.remove(&connection);
+        hub.remove(&connection);
+        assert!(orders.ended.try_recv().is_ok() && orders.ended.try_recv().is_err());
+    }
+    let index = hub.index.borrow();
+    assert!(index.all.is_empty() && index.users.is_empty());
+    assert!(index.exact.is_empty() && index.prefixes.is_empty());
+    assert_eq!(hub.instance.connection_limit.taken(), 0);
+    assert_eq!(hub.instance.queued_bytes.load(Ordering::Relaxed), 0);
+}
+
+#[test]
+fn takeover_ends_older_connections_even_late_ones() {
+    let (hub, _orders, _inbox) = hub(&[]);
+    let old = live(&hub, "a", &[], "0a");
+    let other = live(&hub, "a", &[], "0b");
+    let take_over = |generation| {
+        let digest = "0a".to_owned();
+        hub.command(Command::TakenOver { digest, generation, times: 1 });
+    };
+    take_over(2);
+    assert!(!old.is_ending(), "its own generation");
+    take_over(3);
+    assert_eq!((old.reason(), other.is_ending()), (CloseReason::TakenOver, false));
+    assert!(written(&old).contains("retry: 60000"));
+    // The notice may arrive before the connection that it is about.
+    hub.remove(&old);
+    assert_eq!(live(&hub, "a", &[], "0a").reason(), CloseReason::TakenOver);
+}
+
+#[test]
+fn revocation_ends_sessions_opened_until_then() {
+    let (hub, _orders, _inbox) = hub(&[]);
+    let (revoked, other) = (live(&hub, "a", &[], "0a"), live(&hub, "b", &[], "0b"));
+    // Sessions of these tests were opened at 1000.
+    hub.command(Command::Revoke { user: "a".to_owned(), revoked_ms: 999 });
+    assert!(!revoked.is_ending());
+    hub.command(Command::Revoke { user: "a".to_owned(), revoked_ms: 1000 });
+    assert_eq!((revoked.reason(), other.is_ending()), (CloseReason::Revoked, false));
+}
+
+#[test]
+fn link_break_makes_admitted_connections_catch_up() {
+    let (hub, mut orders, _inbox) = hub(&[]);
+    let admitted = live(&hub, "a", &["*"], "0a");
+    let joining = connection(&hub.instance, client("b", &[], "0b", 1), TestSocket::default());
+    hub.add(&joining);
+    hub.handle(Message::LinkDown, 0);
+    hub.event(event("broadcast:news", 5, 0), 0);
+    assert!(!admitted.is_live() && orders.catch_ups.try_recv().is_err(), "the link is down");
+    hub.handle(Message::LinkUp, 0);
+    let (connection, cause) = orders.catch_ups.try_recv().unwrap();
+    assert!(Rc::ptr_eq(&connection, &admitted) && cause == CatchUpCause::Link);
+    assert!(orders.catch_ups.try_recv().is_err(), "its admission starts that catch-up");
+}
+
+#[test]
+fn history_break_reaches_every_live_connection() {
+    let (hub, _orders, _inbox) = hub(&[]);
+    let connection = live(&hub, "a", &[], "0a");
+    hub.handle(Message::HistoryBreak { id: id(7), reason: GapReason::Unrecorded }, 0);
+    assert!(written(&connection).contains("\"reason\":\"unrecorded\""));
+    assert_eq!((connection.cursor(), hub.watermark.get()), (id(7), id(7)));
+}
+
+#[test]
+fn shedding_drops_the_largest_queue_only() {
+    let (hub, mut orders, _inbox) = hub(&[]);
+    hub.handle(Message::LinkUp, 0);
+    let (small, large) = (live(&hub, "a", &["*"], "0a"), live(&hub, "b", &["*"], "0b"));
+    hub.event(event("broadcast:x", 5, 0), 0);
+    hub.event(event("user:b:events", 6, 0), 0);
+    hub.command(Command::Shed);
+    assert_eq!((small.queued_bytes() > 0, large.queued_bytes()), (true, 0));
+    let (connection, cause) = orders.catch_ups.try_recv().unwrap();
+    assert!(Rc::ptr_eq(&connection, &large) && cause == CatchUpCause::Overflow);
+}

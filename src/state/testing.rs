@@ -1,0 +1,105 @@
+//! Parts of an instance for unit tests.
+
+use std::{cell::Cell, rc::Rc, sync::Arc, task::Waker};
+
+use super::{
+    client_socket::{ClientSocket, Transfer},
+    connection::{Client, Connection, Parts, Session},
+    instance::Instance,
+};
+use crate::{
+    auth::Auth,
+    core::{channel::Channel, event::Event, id::EventId, topics::Topics},
+    metrics::Metrics,
+    settings,
+};
+
+/// An instance with default settings, except for `changes`: variables without their prefix.
+pub fn instance(changes: &[(&str, &str)]) -> Arc<Instance> {
+    let secret = ("TICKETS__SECRET", "0123456789abcdef0123456789abcdef");
+    let variables = [secret].into_iter().chain(changes.iter().copied());
+    let variables =
+        variables.map(|(name, value)| (format!("SSE_GATEWAY__{name}"), value.to_owned()));
+    let settings = settings::load(None, variables).expect("the settings are valid");
+    let metrics = Metrics::new();
+    let (auth, _) = Auth::new(&settings, &metrics).expect("the keys can be used");
+    Instance::new(settings, metrics, auth)
+}
+
+/// An id at that time.
+pub fn id(ms: u64) -> EventId {
+    EventId { ms, seq: 0 }
+}
+
+/// An event of a channel, whose data is its time.
+pub fn event(channel: &str, ms: u64, predecessor_ms: u64) -> Arc<Event> {
+    let channel = Channel::parse(channel).expect("a channel");
+    Arc::new(Event::new(id(ms), id(predecessor_ms), channel, None, "t", &ms.to_string()))
+}
+
+/// A client of the session with that digest and generation.
+pub fn client(user: &str, topics: &[&str], digest: &str, generation: u64) -> Client {
+    let session = Session {
+        digest: digest.to_owned(),
+        first: EventId::ZERO,
+        opened_ms: 1000,
+        until_ms: u64::MAX,
+        proof: String::new(),
+        generation,
+    };
+    let topics = Topics::parse(topics.iter().copied()).expect("topics");
+    Client { user: user.into(), topics, session, id: digest.to_owned(), transport: "stream" }
+}
+
+/// A socket that reports what it is told.
+#[derive(Clone, Default)]
+pub struct TestSocket {
+    /// Whether it was aborted.
+    pub is_aborted: Rc<Cell<bool>>,
+    /// See [`ClientSocket::has_stream_windows`].
+    pub has_stream_windows: bool,
+}
+
+impl ClientSocket for TestSocket {
+    fn transfer(&self) -> Option<Transfer> {
+        None
+    }
+
+    fn has_stream_windows(&self) -> bool {
+        self.has_stream_windows
+    }
+
+    fn abort(&self) -> bool {
+        !self.is_aborted.replace(true)
+    }
+}
+
+/// A connection that nobody knows yet and that waits for a catch-up from 0-0.
+pub fn connection(instance: &Arc<Instance>, client: Client, socket: TestSocket) -> Rc<Connection> {
+    let permit = instance.connection_limit.enter(&client.user, &client.session.digest);
+    Connection::new(Parts {
+        instance: instance.clone(),
+        permit: permit.unwrap_or_else(|reason| panic!("{}", reason.name())),
+        client,
+        cursor: Some(EventId::ZERO),
+        cursor_text: None,
+        socket: Box::new(socket),
+    })
+}
+
+/// Makes a connection live at 0-0.
+pub fn make_live(connection: &Connection) {
+    connection.set_head("".into());
+    connection.begin_catch_up();
+    connection.finish_catch_up(EventId::ZERO);
+    connection.poll_bytes(Waker::noop()).is_ready();
+}
+
+/// Everything that a writer can take now.
+pub fn written(connection: &Connection) -> String {
+    let mut text = String::new();
+    while let std::task::Poll::Ready(Some(bytes)) = connection.poll_bytes(Waker::noop()) {
+        text.push_str(std::str::from_utf8(&bytes).expect("UTF-8"));
+    }
+    text
+}
