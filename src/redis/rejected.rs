@@ -32,8 +32,8 @@ pub fn message_prefix(message: &[u8]) -> &[u8] {
 
 /// A rejected message on its way to `sse:rejected`.
 pub struct Rejected {
-    channel: Box<[u8]>,
-    reason: Rejection,
+    pub(super) channel: Box<[u8]>,
+    pub(super) reason: Rejection,
     message: Box<[u8]>,
 }
 

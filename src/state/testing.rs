@@ -56,8 +56,8 @@ pub fn client(user: &str, topics: &[&str], digest: &str, generation: u64) -> Cli
 pub struct TestSocket {
     /// Whether it was aborted.
     pub is_aborted: Rc<Cell<bool>>,
-    /// See [`ClientSocket::has_stream_windows`].
-    pub has_stream_windows: bool,
+    /// See [`ClientSocket::has_stall_timer`].
+    pub has_stall_timer: bool,
 }
 
 impl ClientSocket for TestSocket {
@@ -65,8 +65,8 @@ impl ClientSocket for TestSocket {
         None
     }
 
-    fn has_stream_windows(&self) -> bool {
-        self.has_stream_windows
+    fn has_stall_timer(&self) -> bool {
+        self.has_stall_timer
     }
 
     fn abort(&self) -> bool {

@@ -119,7 +119,7 @@ fn relayed_message_goes_live_and_invalid_one_is_reported() {
     assert!(messages.len() == 1 && messages[0].contains("data: hello"), "{messages:?}");
     let mut refusals = Vec::new();
     while let Ok(rejected) = parts.rejected.try_recv() {
-        refusals.push((String::from_utf8(rejected.channel).unwrap(), rejected.refusal));
+        refusals.push((String::from_utf8(rejected.channel.into()).unwrap(), rejected.reason));
     }
     let expected = [("broadcast:a", Rejection::ReservedType), ("nothing", Rejection::BadChannel)];
     assert_eq!(refusals, expected.map(|(channel, refusal)| (channel.to_owned(), refusal)));

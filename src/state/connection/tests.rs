@@ -97,20 +97,6 @@ fn catch_up_waits_until_the_writer_has_room() {
 }
 
 #[test]
-fn waiting_frames_stall_only_streams_with_windows() {
-    for has_stream_windows in [false, true] {
-        let connection = live(TestSocket { has_stream_windows, ..TestSocket::default() });
-        let stall_ms = connection.stall_ms();
-        let far = connection.instance.now_ms() + 10 * stall_ms;
-        assert!(!connection.has_stalled(far) || !has_stream_windows, "nothing waits");
-        let connection = live(TestSocket { has_stream_windows, ..TestSocket::default() });
-        connection.stall.set(StallClock::default());
-        offer(&connection, &event("broadcast:a", 1, 0));
-        assert_eq!(connection.has_stalled(far), has_stream_windows);
-    }
-}
-
-#[test]
 fn overflow_drops_the_queue_and_keeps_the_cursor() {
     let connection = live(TestSocket::default());
     let limit = connection.instance.settings.limits.queue_bytes;

@@ -23,6 +23,7 @@ use crate::{
         front::{prefixed::Prefixed, socket::Socket},
         sockets::{
             budget::{Load, SocketBudget},
+            idle::IdleLimits,
             tcp::ClientTcp,
         },
     },
@@ -72,7 +73,7 @@ fn large() -> Bytes {
 
 /// Serves one connection; gives the client's end of it, and the task.
 async fn connect() -> (TcpStream, impl Future<Output = ()>) {
-    let budget = SocketBudget::new("public", 8, 8, &Metrics::new());
+    let budget = SocketBudget::new("public", 8, IdleLimits { crowded: 8, max: 8 }, &Metrics::new());
     let load = Load::of_workers(1).remove(0);
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
@@ -80,7 +81,7 @@ async fn connect() -> (TcpStream, impl Future<Output = ()>) {
     let tcp = ClientTcp::new(tcp, address, budget.try_slot(&load).unwrap());
     let peer = tcp.peer();
     let io = Prefixed { held: Default::default(), socket: Socket::Clear(tcp) };
-    let context = Rc::new(WorkerContext { instance: instance(&[]), idle: budget.idle.clone() });
+    let context = Rc::new(WorkerContext { instance: instance(&[]) });
     let service = Rc::new(fn_service(answer));
     let task = serve(io, peer, service, context, Instant::now() + super::super::HEAD);
     (client, task)
