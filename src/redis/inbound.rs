@@ -1,5 +1,5 @@
-//! What comes by the subscriber's link: decoded once, encoded once, passed on. It runs in the reading task of the link and
-//! awaits nothing.
+//! What comes by the subscriber's link: decoded once, encoded once, passed on. It runs in the
+//! reading task of the link and awaits nothing.
 
 use std::sync::{
     Arc,
@@ -32,7 +32,8 @@ use crate::{
 
 /// Minimum time between log lines of one kind, ms.
 const LOG_INTERVAL_MS: u64 = 10_000;
-/// Longest marker: a UUID, a hyphen and a number of 64 bits have 57 bytes; a fencing token has fewer.
+/// Longest marker: a UUID, a hyphen and a number of 64 bits have 57 bytes; a fencing token has
+/// fewer.
 const MAX_MARKER_BYTES: usize = 64;
 
 /// See the file's head.
@@ -108,7 +109,8 @@ impl Inbound {
     }
 
     fn message(&self, channel: &[u8], message: Vec<u8>) {
-        // The names of our own channels are ASCII; a name with other bytes can only be a plain one, which is refused.
+        // The names of our own channels are ASCII; a name with other bytes can only be a plain one,
+        // which is refused.
         let name = String::from_utf8_lossy(channel);
         let own = name.strip_prefix(self.live_prefix.as_str());
         if own.is_some() {
@@ -139,7 +141,7 @@ impl Inbound {
             tracing::warn!(
                 channel,
                 suppressed,
-                "ignored a malformed message on a live channel: does another client publish there?"
+                "ignored a malformed message on a live channel: is another client publishing to it?"
             );
         }
     }

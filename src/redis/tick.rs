@@ -1,4 +1,5 @@
-//! Ticks: about every second one instance moves the clock and publishes it (ARCHITECTURE.md#clock-ticks-and-watermark).
+//! Ticks: about every second one instance moves the clock and publishes it
+//! (ARCHITECTURE.md#clock-ticks-and-watermark).
 
 use std::{sync::Arc, time::Duration};
 

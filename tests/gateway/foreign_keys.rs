@@ -237,7 +237,7 @@ async fn wrong_type_clock_is_named_and_all_goes_on_after_del() {
     let (redis, gateway, mut other) = world().await;
     damage(&redis, "sse:clock").await;
     refused(&redis, &user("2"), "sse:clock").await;
-    gateway.log_says("a key in Redis is of the wrong type").await;
+    gateway.log_says("a key in Redis has the wrong type").await;
     assert!(gateway.log_contains("run DEL \\\"sse:clock\\\""), "{}", gateway.log_text());
     // Without ticks the link is closed after 3 s.
     gateway.metric_reaches("sse_redis_reconnects_total", &[], 1.0).await;
@@ -248,7 +248,7 @@ async fn wrong_type_clock_is_named_and_all_goes_on_after_del() {
     assert_eq!(other.next_of("sse.gap").await.json()["reason"], "reset");
     let id = redis.durable(&user("2"), "a", "1").await.unwrap();
     assert_eq!(other.next_of("a").await.id, Some(id));
-    assert_eq!(lines(&gateway, "a key in Redis is of the wrong type"), 1, "{}", gateway.log_text());
+    assert_eq!(lines(&gateway, "a key in Redis has the wrong type"), 1, "{}", gateway.log_text());
 }
 
 #[tokio::test]

@@ -223,7 +223,7 @@ async fn an_id_without_an_event_and_one_of_the_future_are_told_as_such() {
         (code, &report["channels"], &report["restart"]),
         (Some(1), &json!([]), &Value::Null)
     );
-    assert!(report["note"].as_str().unwrap().contains("good cursors"), "{report}");
+    assert!(report["note"].as_str().unwrap().contains("valid cursors"), "{report}");
     let (report, _) = traced(&redis, &[&watermark, "--channel", &user("1")], &[]);
     assert_eq!(report["channels"][0]["resume"], json!({"gap": null, "replayed": 1}));
     let ahead = format!("{}-0", now_ms() + 3_600_000);
@@ -347,7 +347,11 @@ async fn faults_are_told_and_bad_input_is_refused() {
     }
     let away = run(&["trace", "1-1"], &[("REDIS__URL", "redis://:hush@127.0.0.1:1")]);
     assert_eq!((away.code, away.out.as_str()), (Some(69), ""));
-    assert!(away.err.contains("Redis is away") && !away.err.contains("hush"), "{}", away.err);
+    assert!(
+        away.err.contains("Redis is unavailable") && !away.err.contains("hush"),
+        "{}",
+        away.err
+    );
     assert_eq!(trace_with(&redis, &["1-1"], &[("REDIS__POOL_SIZE", "x")]).code, Some(78));
 }
 

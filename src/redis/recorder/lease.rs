@@ -124,7 +124,8 @@ impl Lease {
         self.commands.run::<i64>(&command).await.map(drop)
     }
 
-    /// Starts a numbering; `unproved`: there was one before, and nobody can prove that this one follows it. `false`: fenced.
+    /// Starts a numbering; `unproved`: there was one before, and nobody can prove that this one
+    /// follows it. `false`: fenced.
     pub async fn begin(&self, token: &str, unproved: bool) -> Result<bool, CommandError> {
         let mut call = self.commands.call::<&str>("mark", &[]);
         call.arg(token).arg(token).arg(u8::from(unproved));
