@@ -1,4 +1,5 @@
-//! `GET /events/poll`, for networks in which streaming is blocked: the same way in, one answer instead of a stream.
+//! `GET /events/poll`, for networks in which streaming is blocked: the same way in, one answer
+//! instead of a stream.
 
 use std::{future::poll_fn, task::Poll, time::Duration};
 
