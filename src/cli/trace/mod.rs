@@ -213,7 +213,7 @@ fn unseen(report: &Report, stale: bool) -> String {
         _ => "no log that lives has ever held it".to_owned(),
     };
     text.push_str(
-        ". Heartbeats and sse.connected carry ids that belong to no event, and are good cursors all the same",
+        ". Ids of sse.heartbeat and sse.connected belong to no event, but are valid cursors",
     );
     text
 }
