@@ -11,7 +11,7 @@
 //! |---|---|---|
 //! | [`core`] | ids, channels, envelope, frames, stream state, catch-up decisions. Pure | nothing |
 //! | [`settings`], [`metrics`] | every key of the configuration; every metric | `core` |
-//! | [`auth`] | tickets (JWTs), their keys, the issuer's key set, API keys | `settings`, `metrics` |
+//! | [`auth`] | tickets (JWTs), their keys, key sets, API keys | `settings`, `metrics` |
 //! | [`state`] | hubs, connections, recent broadcasts, limits | `auth` |
 //! | [`redis`] | the function library, the link, logs, recorder, sessions | `state` |
 //! | [`http`] | the public and the admin listener | `redis` |

@@ -1,7 +1,9 @@
-//! A connection is a cursor: what one client gets, in which order, and when it must catch up again (ARCHITECTURE.md#stream-rules).
+//! A connection is a cursor: what one client gets, in which order, and when it must catch up again
+//! (ARCHITECTURE.md#stream-rules).
 //!
-//! Invariant: everything of the client's channels up to `cursor` was handed to the writer, everything up to `position`
-//! was handed over or stands in the queue, in id order, once. Nothing in here waits or looks at a clock.
+//! Invariant: everything of the client's channels up to `cursor` was handed to the writer,
+//! everything up to `position` was handed over or stands in the queue, in id order, once. Nothing
+//! in here waits or looks at a clock.
 
 use std::{collections::VecDeque, mem, sync::Arc};
 
@@ -140,7 +142,8 @@ impl StreamState {
         self.last.take().map(|frame| (control(frame), true))
     }
 
-    /// An item of the hub. Items come in id order; those before the position were delivered already.
+    /// An item of the hub. Items come in id order; those before the position were delivered
+    /// already.
     pub fn offer(&mut self, item: &Item) -> Outcome {
         match self.phase {
             Phase::Live => self.offer_live(item),
@@ -204,7 +207,8 @@ impl StreamState {
         self.queue.push_back(item);
     }
 
-    /// Drops what is queued; the connection catches up again from its cursor. Nothing is lost: the log has it.
+    /// Drops what is queued; the connection catches up again from its cursor. Nothing is lost: the
+    /// log has it.
     pub fn drop_queue(&mut self) {
         self.queue = VecDeque::new();
         self.queue_load = Load::default();
@@ -212,7 +216,8 @@ impl StreamState {
         self.detach(EventId::ZERO);
     }
 
-    /// The link broke: what is queued stays, everything up to `watermark` had come; a running catch-up is void.
+    /// The link broke: what is queued stays, everything up to `watermark` had come; a running
+    /// catch-up is void.
     pub fn detach(&mut self, watermark: EventId) {
         if self.phase == Phase::Live {
             self.position = self.position.max(watermark);
@@ -230,7 +235,8 @@ impl StreamState {
         self.position = h;
     }
 
-    /// Starts a catch-up: from now on live items wait. Gives the catch-up's number and where it starts.
+    /// Starts a catch-up: from now on live items wait. Gives the catch-up's number and where it
+    /// starts.
     pub fn begin_catch_up(&mut self) -> (u64, EventId) {
         self.detach(EventId::ZERO);
         self.phase = Phase::CatchingUp;
@@ -252,7 +258,8 @@ impl StreamState {
         self.push_gap(self.gap_of(reason, channels), None, None);
     }
 
-    /// The catch-up tells that the stream goes on from `h` only; `from` is the cursor as the client sent it.
+    /// The catch-up tells that the stream goes on from `h` only; `from` is the cursor as the client
+    /// sent it.
     pub fn restart(&mut self, reason: GapReason, from: Option<&str>, h: EventId) {
         let mut gap = self.gap_of(reason, self.channels.to_vec());
         if let Some(from) = from {
@@ -262,7 +269,8 @@ impl StreamState {
         self.push_gap(gap, Some(h), Some(h));
     }
 
-    /// The catch-up has read everything up to `h`: what waited and lies behind it follows, and the connection is live.
+    /// The catch-up has read everything up to `h`: what waited and lies behind it follows, and the
+    /// connection is live.
     pub fn finish_catch_up(&mut self, h: EventId) -> Outcome {
         self.position = self.position.max(h);
         if self.queue.is_empty() {
@@ -282,7 +290,8 @@ impl StreamState {
         Outcome::Queued
     }
 
-    /// Queues a frame that proves the stream alive; its id is the watermark when live, else the position.
+    /// Queues a frame that proves the stream alive; its id is the watermark when live, else the
+    /// position.
     pub fn heartbeat(&mut self, watermark: EventId, encode: impl FnOnce(EventId) -> Bytes) {
         if self.phase == Phase::Live {
             self.position = self.position.max(watermark);

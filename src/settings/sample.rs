@@ -5,9 +5,9 @@ use super::table::KEYS;
 /// `config/gateway.toml`: every key with its meaning and its default, commented out.
 pub fn toml() -> String {
     let mut out = String::from(
-        "# Every setting of the gateway with its default. Remove the leading `#` of a line to set it.\n\
-         # Environment variables (SSE_GATEWAY__<SECTION>__<KEY>) override this file. Keep secrets in\n\
-         # the environment or in files of their own.\n\
+        "# Every setting of the gateway with its default.\n\
+         # Remove the leading `#` of a line to set it. Environment variables override this file:\n\
+         # SSE_GATEWAY__<SECTION>__<KEY>. Keep secrets in the environment or in separate files.\n\
          # Written by `sse-gateway check-config --sample`.\n",
     );
     // Top-level keys come first: below a section, TOML would take them for part of it.
