@@ -33,7 +33,7 @@ const READ_MARGIN_MS: u64 = 1000;
 /// How a catch-up begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Start {
-    /// The stream goes on from H, and the client is told why.
+    /// The stream continues from H, and the client gets the reason.
     Restart(GapReason),
     /// The logs are read.
     Read {

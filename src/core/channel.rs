@@ -33,7 +33,7 @@ impl Channel {
         }
     }
 
-    /// The same from bytes of Redis.
+    /// Parses the bytes that Redis sent.
     pub fn from_bytes(name: &[u8]) -> Option<Self> {
         Self::parse(std::str::from_utf8(name).ok()?)
     }

@@ -13,7 +13,7 @@ pub struct Event {
     pub id: Option<EventId>,
     /// The id of the event before it on its channel; zero if there was none.
     pub predecessor: EventId,
-    /// Its channel.
+    /// Channel of the event.
     pub channel: Channel,
     /// The encoded SSE frame.
     pub frame: Bytes,

@@ -35,7 +35,7 @@ impl EventId {
         Some(Self { ms: digits(ms)?, seq: digits(seq)? })
     }
 
-    /// The same from bytes of Redis.
+    /// Parses the bytes that Redis sent.
     pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
         Self::parse(std::str::from_utf8(bytes).ok()?)
     }

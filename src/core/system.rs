@@ -27,7 +27,7 @@ macro_rules! reasons {
 }
 
 reasons! {
-    /// Why a client is told `sse.gap`.
+    /// Reason for an `sse.gap`.
     GapReason {
         /// The cursor is older than the retention and the log cannot prove that nothing was there.
         Expired = "expired",
@@ -105,7 +105,7 @@ reasons! {
 }
 
 reasons! {
-    /// Why a client is told `sse.busy`.
+    /// Reason for an `sse.busy`.
     BusyReason {
         /// `limits.max_connections` is reached.
         Full = "full",

@@ -21,7 +21,7 @@ use crate::core::{
 const MAX_WAIT_S: f64 = 30.0;
 /// A catch-up that takes longer is left to the next poll.
 const MAX_CATCH_UP: Duration = Duration::from_secs(10);
-/// An answer has about so many bytes of events at the most; the rest is left to the next poll.
+/// Approximate maximum size of the events in one response; the next poll gets the rest.
 const ANSWER_BYTES: usize = 1 << 20;
 
 /// Answers with the events after the client's cursor, or waits for the first.

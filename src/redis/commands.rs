@@ -25,7 +25,7 @@ pub fn log_foreign_key(fault: &str) {
     }
 }
 
-/// The same for a key whose name only the caller knows.
+/// Logs a foreign key whose name only the caller knows, like [`log_foreign_key`].
 pub fn log_foreign(key: &str) {
     log_foreign_key(&format!(
         "the key {key:?} holds a value of a type that the gateway never writes; run DEL {key:?}"

@@ -36,7 +36,7 @@ const LOG_INTERVAL_MS: u64 = 10_000;
 /// fewer.
 const MAX_MARKER_BYTES: usize = 64;
 
-/// See the file's head.
+/// Decodes what arrives on the link and passes it on.
 pub struct Inbound {
     instance: Arc<Instance>,
     keys: Arc<KeyNames>,
@@ -195,7 +195,7 @@ impl Inbound {
         Some(())
     }
 
-    /// A new epoch is told to all connections, once.
+    /// Notifies all connections of a new epoch, once.
     pub fn enter_epoch(&self, epoch: EventId) {
         if self.instance.link.enter_epoch(epoch) {
             if let Some(suppressed) = self.reset_log.allow(self.instance.now_ms()) {

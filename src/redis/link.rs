@@ -214,7 +214,7 @@ impl Supervisor {
         self.inbound.link_changed(false);
     }
 
-    /// Waits; who asks meanwhile is told at once that the link is down.
+    /// Waits, and answers requests meanwhile with [`LinkDown`].
     async fn refuse_for(&mut self, pause: Duration) {
         let _ = tokio::time::timeout(pause, async {
             while let Some(request) = self.requests.recv().await {

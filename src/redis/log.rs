@@ -18,11 +18,11 @@ use crate::state::instance::unix_ms;
 
 /// Commands in one pipeline.
 const PIPELINE: usize = 256;
-/// Most topics that one catch-up reads; where more were active, the client is told a gap.
+/// Maximum number of topics that one catch-up reads; if more were active, the client gets a gap.
 const MAX_TOPICS: usize = 10_000;
 /// Most topics that one catch-up looks at to find those that its ticket allows; the same.
 const MAX_LOOKED_AT: usize = 100_000;
-/// So many at a time: Redis does nothing else meanwhile.
+/// Maximum number of topics in one reply: Redis serves nobody else meanwhile.
 const TOPICS_PAGE: usize = 10_000;
 
 /// Limits the log lines about foreign entries; one for the process, because each resume may find

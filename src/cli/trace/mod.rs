@@ -49,7 +49,7 @@ struct Report {
     more_seams: bool,
     /// How far was searched; `None`: there was nothing to search, or the channel was given.
     search: Option<Search>,
-    /// `sse.gap` that a client with this cursor is told whatever its channels are.
+    /// `sse.gap` that a client with this cursor gets, whatever its channels are.
     restart: Option<&'static str>,
     /// What is known where no channel is.
     note: Option<String>,

@@ -19,9 +19,9 @@ pub struct PlainMessage {
     /// Which of the recorder's subscriptions brought it; what an older one brought counts for
     /// nothing.
     pub subscription: u64,
-    /// Its channel, without the prefix.
+    /// Channel of the message, without the prefix.
     pub channel: Vec<u8>,
-    /// Its bytes.
+    /// Message as received.
     pub message: Vec<u8>,
 }
 

@@ -22,9 +22,9 @@ pub struct RecordPosition {
 pub enum Work {
     /// A message.
     Message {
-        /// Its channel.
+        /// Channel of the message.
         channel: Vec<u8>,
-        /// Its bytes.
+        /// Message as received.
         message: Vec<u8>,
     },
     /// The numbering goes on from a standby's marker.
@@ -47,7 +47,7 @@ enum Counting {
     Cut,
 }
 
-/// See the file's head.
+/// The messages that are not recorded yet, each with its position.
 #[derive(Debug, Default)]
 pub struct Numbering {
     counting: Counting,
