@@ -30,7 +30,7 @@ impl ClientSocket for NoSocket {
         Some(Transfer { acknowledged_bytes: 0, is_outstanding: false })
     }
 
-    fn has_stream_windows(&self) -> bool {
+    fn has_stall_timer(&self) -> bool {
         false
     }
 

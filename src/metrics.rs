@@ -1,4 +1,5 @@
-//! Every metric of the gateway, with its help text. Labels come from closed sets, so their number is bounded.
+//! Every metric of the gateway, with its help text. Label values come from closed sets, so their
+//! number is bounded.
 
 use prometheus::{
     Encoder, Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
@@ -39,7 +40,9 @@ macro_rules! metrics {
     (@label $label:literal) => { Some($label) };
     (@label) => { None };
     (@new Histogram, $name:literal, $help:literal) => {
-        Histogram::with_opts(HistogramOpts::new($name, $help).buckets(LATENCY_BUCKETS_SECONDS.to_vec()))
+        Histogram::with_opts(
+            HistogramOpts::new($name, $help).buckets(LATENCY_BUCKETS_SECONDS.to_vec()),
+        )
     };
     (@new IntCounterVec, $name:literal, $help:literal, $label:literal) => {
         IntCounterVec::new(Opts::new($name, $help), &[$label])
@@ -57,47 +60,81 @@ const LATENCY_BUCKETS_SECONDS: [f64; 13] =
 
 metrics! {
     sockets: IntGaugeVec = "sse_sockets", "Open client sockets, by listener.", ["listener"];
-    sockets_limit: IntGaugeVec = "sse_sockets_limit", "Most client sockets at once, by listener; derived from the limit of open files.", ["listener"];
-    sockets_accepted: IntCounterVec = "sse_sockets_accepted_total", "Client sockets accepted, by listener.", ["listener"];
-    sockets_dropped: IntCounterVec = "sse_sockets_dropped_total", "Client sockets closed to save descriptors: `idle` = the longest idle one, for another; `no-descriptor` = a new one, since all are busy.", ["reason"];
-    accept_errors: IntCounterVec = "sse_accept_errors_total", "Connections that could not be accepted: `descriptors`, `memory`, `aborted` (by the client), `other`.", ["reason"];
+    sockets_limit: IntGaugeVec = "sse_sockets_limit",
+        "Maximum number of open client sockets, by listener; derived from the limit of open \
+         files.", ["listener"];
+    sockets_accepted: IntCounterVec = "sse_sockets_accepted_total",
+        "Client sockets accepted, by listener.", ["listener"];
+    sockets_dropped: IntCounterVec = "sse_sockets_dropped_total",
+        "Client sockets closed to save file descriptors: `idle` = the longest idle socket, to make \
+         room for a new one; `no-descriptor` = a new socket, because all others are \
+         busy.", ["reason"];
+    accept_errors: IntCounterVec = "sse_accept_errors_total",
+        "Connections that could not be accepted: `descriptors`, `memory`, `aborted` (by the \
+         client), `other`.", ["reason"];
     requests: IntCounter = "sse_requests_total", "Requests on the public listener.";
     connections: IntGauge = "sse_connections", "Open streams and polls.";
     max_connections: IntGauge = "sse_connections_limit", "limits.max_connections.";
-    opened: IntCounterVec = "sse_connections_opened_total", "Streams and polls that were let in.", ["transport"];
-    closed: IntCounterVec = "sse_connections_closed_total", "Streams and polls that ended, by reason.", ["reason"];
-    relayed: IntCounterVec = "sse_events_relayed_total", "Events that came from Redis, by kind of channel.", ["kind"];
+    opened: IntCounterVec = "sse_connections_opened_total",
+        "Streams and polls that were admitted.", ["transport"];
+    closed: IntCounterVec = "sse_connections_closed_total",
+        "Streams and polls that ended, by reason.", ["reason"];
+    relayed: IntCounterVec = "sse_events_relayed_total",
+        "Events received from Redis, by kind of channel.", ["kind"];
     deliveries: IntCounter = "sse_deliveries_total", "Live events handed to sockets.";
     bytes_sent: IntCounter = "sse_bytes_sent_total", "Bytes of frames handed to sockets.";
-    publish_to_write: Histogram = "sse_publish_to_write_seconds", "From an event's id (clock of Redis) to its hand-over to a socket (clock of this host), live events, one in 16.";
-    catch_ups: IntCounterVec = "sse_catch_ups_total", "Reads of what a connection missed, by cause.", ["cause"];
+    publish_to_write: Histogram = "sse_publish_to_write_seconds",
+        "Time from an event's id (clock of Redis) to its hand-over to a socket (clock of this \
+         host); live events, one in 16.";
+    catch_ups: IntCounterVec = "sse_catch_ups_total",
+        "Catch-ups: reads of the events that a stream missed, by cause.", ["cause"];
     replayed: IntCounter = "sse_replayed_events_total", "Events delivered by catch-ups.";
-    gaps: IntCounterVec = "sse_gaps_total", "Clients told sse.gap, by reason.", ["reason"];
-    overflows: IntCounter = "sse_queue_overflows_total", "Queues that were dropped and read again from the log.";
+    gaps: IntCounterVec = "sse_gaps_total",
+        "`sse.gap` events sent to clients, by reason.", ["reason"];
+    overflows: IntCounter = "sse_queue_overflows_total",
+        "Queues that were dropped because they were too long; their streams catch up from the log.";
     queued_bytes: IntGauge = "sse_queued_bytes", "Bytes queued for all connections.";
     max_queued_bytes: IntGauge = "sse_queued_bytes_limit", "limits.queue_bytes_total.";
-    refused: IntCounterVec = "sse_tickets_refused_total", "Requests refused because of their ticket, by code.", ["code"];
-    busy: IntCounterVec = "sse_busy_total", "Clients told sse.busy, by reason.", ["reason"];
-    jwks_fetches: IntCounterVec = "sse_jwks_fetches_total", "Fetches of the issuer's key set, by outcome.", ["outcome"];
-    jwks_keys: IntGauge = "sse_jwks_keys", "Keys of the issuer's key set that verify tickets; 0 = none was fetched yet.";
+    refused: IntCounterVec = "sse_tickets_refused_total",
+        "Requests refused because of their ticket, by code.", ["code"];
+    busy: IntCounterVec = "sse_busy_total",
+        "`sse.busy` events sent to clients, by reason.", ["reason"];
+    jwks_fetches: IntCounterVec = "sse_jwks_fetches_total",
+        "Fetches of the issuer's key set, by outcome.", ["outcome"];
+    jwks_keys: IntGauge = "sse_jwks_keys",
+        "Usable keys in the issuer's key set; 0 = it was not fetched yet.";
     jwks_age: Gauge = "sse_jwks_age_seconds", "Age of the issuer's key set in use.";
-    reloads: IntCounterVec = "sse_reloads_total", "Times keys and certificate were read again without a restart, by outcome.", ["outcome"];
-    link_up: IntGauge = "sse_redis_link_up", "1 while the subscriber's link to Redis is up and ticks arrive.";
-    reconnects: IntCounter = "sse_redis_reconnects_total", "Times the subscriber's link was set up again.";
-    tick_age: Gauge = "sse_tick_age_seconds", "Age of the last tick that came by the link.";
-    live_malformed: IntCounter = "sse_live_malformed_total", "Messages on the gateway's own channels that the library did not write; they are ignored.";
-    subscriptions: IntGauge = "sse_subscriptions", "User channels that this instance is subscribed to.";
-    recorder_role: IntGaugeVec = "sse_recorder_role", "1 for the role that this instance has in recording plain publishes; not there unless publishers.plain = record.", ["role"];
-    recorded: IntCounter = "sse_plain_recorded_total", "Plain publishes that this instance stored in a log; dropped duplicates and rejected ones are not among them.";
-    plain_relayed: IntCounter = "sse_plain_relayed_total", "Plain publishes relayed live only (publishers.plain = relay).";
-    rejected: IntCounterVec = "sse_rejected_total", "Messages that could not be relayed, by reason.", ["reason"];
+    reloads: IntCounterVec = "sse_reloads_total",
+        "Reloads of keys and certificate without a restart, by outcome.", ["outcome"];
+    link_up: IntGauge = "sse_redis_link_up",
+        "1 while the subscriber connection to Redis is up and ticks arrive.";
+    reconnects: IntCounter = "sse_redis_reconnects_total",
+        "Reconnects of the subscriber connection to Redis.";
+    tick_age: Gauge = "sse_tick_age_seconds", "Age of the last tick received from Redis.";
+    live_malformed: IntCounter = "sse_live_malformed_total",
+        "Messages on the gateway's own channels that its function library did not write; they are \
+         ignored.";
+    subscriptions: IntGauge = "sse_subscriptions",
+        "User channels that this instance is subscribed to.";
+    recorder_role: IntGaugeVec = "sse_recorder_role",
+        "1 for this instance's current role in recording plain publishes; absent unless \
+         publishers.plain = record.", ["role"];
+    recorded: IntCounter = "sse_plain_recorded_total",
+        "Plain publishes that this instance stored in a log, without duplicates and rejected \
+         messages.";
+    plain_relayed: IntCounter = "sse_plain_relayed_total",
+        "Plain publishes that were relayed live only (publishers.plain = relay).";
+    rejected: IntCounterVec = "sse_rejected_total",
+        "Messages and events that were rejected, by reason.", ["reason"];
     published: IntCounter = "sse_published_total", "Events published through POST /publish.";
-    malformed: IntCounterVec = "sse_requests_malformed_total", "HTTP/1.1 requests refused as malformed, by reason.", ["reason"];
+    malformed: IntCounterVec = "sse_requests_malformed_total",
+        "HTTP/1.1 requests refused as malformed, by reason.", ["reason"];
 }
 
 impl Metrics {
-    /// New metrics; every label value exists from the start, at zero. But for the role: who never records has none, not even `none`, or an
-    /// alert on "nobody records" would not know that nobody should.
+    /// Creates all metrics. Every label value exists from the start, at zero, except for the role:
+    /// an instance that never records has none, not even `none`, so that an alert on a missing
+    /// recorder does not fire.
     ///
     /// # Panics
     /// Never: the names are constants, and a test builds them.
@@ -123,14 +160,14 @@ impl Metrics {
         metrics
     }
 
-    /// Notes the role of this instance in recording.
+    /// Sets this instance's role in recording.
     pub fn set_role(&self, role: &str) {
         for r in ["writer", "standby", "none"] {
             self.recorder_role.with_label_values(&[r]).set(i64::from(r == role));
         }
     }
 
-    /// The Prometheus text format.
+    /// All metrics in the Prometheus text format.
     pub fn encode(&self) -> Vec<u8> {
         let mut out = Vec::new();
         // Writing into a Vec cannot fail, and the families are consistent by construction.

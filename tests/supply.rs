@@ -1,4 +1,5 @@
-//! What comes into the house: licences, bans and sources as deny.toml has them, and the SBOM. `make deny` runs the full tool.
+//! What comes into the house: licences, bans and sources as deny.toml has them, and the SBOM. `make
+//! deny` runs the full tool.
 
 use std::{collections::BTreeMap, collections::BTreeSet, fs, path::Path, process::Command};
 
@@ -54,8 +55,8 @@ const TARGET: &str = match cfg!(target_arch = "aarch64") {
     false => "x86_64-unknown-linux-gnu",
 };
 
-/// Whether an SPDX expression can be satisfied with these licences; `/` is an old way to write OR. An exception
-/// (`WITH`) and anything unknown is not satisfied.
+/// Whether an SPDX expression can be satisfied with these licences; `/` is an old way to write OR.
+/// An exception (`WITH`) and anything unknown is not satisfied.
 fn satisfied(expression: &str, allowed: &[String]) -> bool {
     let spaced = expression.replace('(', " ( ").replace(')', " ) ").replace('/', " OR ");
     let mut words: Vec<&str> = spaced.split_whitespace().rev().collect();
@@ -240,7 +241,8 @@ fn the_sbom_names_what_is_in_a_release() {
         (Some("required"), None),
         "no tool of the tests"
     );
-    // The whole graph: every dependency is a component, and every component is somebody's dependency.
+    // The whole graph: every dependency is a component, and every component is somebody's
+    // dependency.
     let refs: BTreeSet<&str> = components.iter().filter_map(|c| c["bom-ref"].as_str()).collect();
     let graph = bom["dependencies"].as_array().expect("dependencies");
     let on = |d: &Value| {

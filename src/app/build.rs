@@ -1,4 +1,5 @@
-//! Builds an instance: binds its listeners, starts the link and the servers. Tests and `serve` build the same.
+//! Builds an instance: binds its listeners, starts the link and the servers. Tests and `serve`
+//! build the same.
 
 use std::{
     io,
@@ -171,7 +172,8 @@ fn start_public(
     let service = move || {
         let PublicParts { instance, link, tls, extra } = parts.clone();
         let allowed = instance.settings.cors.clone();
-        // The URL was checked when the settings were loaded; a worker without Redis could serve nobody.
+        // The URL was checked when the settings were loaded; a worker without Redis could serve
+        // nobody.
         let worker = Worker::start(instance.clone(), link).expect("the Redis URL was checked");
         let worker = web::Data::new(worker);
         let app = move || {

@@ -54,8 +54,8 @@ impl Gateway {
         tracing::info!(signal = name, delay = ?drain.delay, window = ?drain.window, "draining");
         instance.start_draining();
         let drained = async {
-            // Not ready but still serving, while balancers take notice. Without streams there is nobody to wait for but
-            // those who still come.
+            // Not ready but still serving, while balancers take notice. Without streams there is
+            // nobody to wait for but those who still come.
             tokio::time::sleep(drain.delay).await;
             instance.close();
             let window_ms = drain.window.as_millis() as u64;

@@ -1,4 +1,5 @@
-//! The thread of the link: supervisor, ticks, recorder. It is apart from the workers so that no slow handler delays it.
+//! The thread of the link: supervisor, ticks, recorder. It is apart from the workers so that no
+//! slow handler delays it.
 
 use std::sync::Arc;
 
@@ -27,7 +28,7 @@ impl LinkThread {
     /// Starts the thread.
     ///
     /// # Errors
-    /// The URL of Redis is none, or there is no thread to be had.
+    /// The URL of Redis is invalid, or the thread could not be started.
     pub fn start(instance: Arc<Instance>) -> std::io::Result<Self> {
         let commands = Commands::new(&instance.settings.redis).map_err(std::io::Error::other)?;
         let (inbox, receiver) = inbox::channel();

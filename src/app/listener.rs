@@ -17,12 +17,12 @@ use tokio::{
 };
 
 use crate::{
-    core::log_limit::LogLimit,
     http::sockets::{
         accept::{Acceptor, LOG_INTERVAL_MS},
         budget::{Load, SocketBudget},
         tcp::ClientTcp,
     },
+    log_limit::LogLimit,
 };
 
 /// A listener that closes waits this long for its sockets to end by themselves.

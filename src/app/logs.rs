@@ -11,8 +11,8 @@ use crate::settings;
 /// Starts logging; a second call changes nothing.
 pub fn start(settings: &settings::Log) {
     let own: Targets = settings.level.parse().unwrap_or_default();
-    // What actix says of its start is ours to say. h2 warns of some wrong frames, so any client could
-    // fill the log. A level for either in the setting comes before.
+    // What actix says of its start is ours to say. h2 warns of some wrong frames, so any client
+    // could fill the log. A level for either in the setting comes before.
     let filter = Targets::new()
         .with_target("actix_server", tracing::Level::WARN)
         .with_target("h2", tracing::Level::ERROR)

@@ -1,6 +1,6 @@
 //! Gives memory back to the system. glibc keeps what a storm of reconnects or a flood of queued
-//! events has scattered over its heaps: measured, 65 MB stayed after 5,000 streams had come back and
-//! gone, 22 MB after a trim. Traffic that opens no stream leaves memory behind as well.
+//! events has scattered over its heaps: measured, 65 MB stayed after 5,000 streams had come back
+//! and gone, 22 MB after a trim. Traffic that opens no stream leaves memory behind as well.
 
 use std::{
     sync::Arc,

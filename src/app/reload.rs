@@ -1,5 +1,6 @@
-//! Keys and certificate without a restart: on SIGHUP, and when a file that they come from has changed, the settings are read again.
-//! Ticket keys, API keys and the certificate are taken over; a fault is told and leaves what was. Streams that are open stay so.
+//! Keys and certificate without a restart: on SIGHUP, and when a file that they come from has
+//! changed, the settings are read again. Ticket keys, API keys and the certificate are taken over;
+//! a fault is told and leaves what was. Streams that are open stay so.
 
 use std::{io, path::PathBuf, sync::Arc, time::Duration};
 
@@ -16,7 +17,8 @@ use crate::{
 
 /// How often the files are looked at.
 const LOOK: Duration = Duration::from_secs(1);
-/// After a failure it is tried again this often: what was missing may be a file that nobody watches yet.
+/// After a failure it is tried again this often: what was missing may be a file that nobody watches
+/// yet.
 const AGAIN: Duration = Duration::from_secs(10);
 /// Settings that are taken over; all others need a restart.
 const TAKEN: &[&str] = &[
@@ -82,7 +84,10 @@ impl Reloader {
             match work.await {
                 Ok(back) => self = back,
                 Err(e) => {
-                    return tracing::error!(error = %e, "keys are no longer read again; restart the gateway");
+                    return tracing::error!(
+                        error = %e,
+                        "keys and certificate cannot be reloaded any more; restart the gateway"
+                    );
                 }
             }
         }

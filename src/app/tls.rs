@@ -1,4 +1,5 @@
-//! TLS by rustls: 1.2 and 1.3, with h2 and HTTP/1.1 by ALPN. The certificate can be replaced: connections that are open keep theirs.
+//! TLS by rustls: 1.2 and 1.3, with h2 and HTTP/1.1 by ALPN. The certificate can be replaced:
+//! connections that are open keep theirs.
 
 use std::{io, path::Path, sync::Arc};
 

@@ -1,5 +1,6 @@
-//! Watches files by asking for them: what Kubernetes mounts is swapped by a symbolic link of a directory above (`..data`), and network
-//! file systems tell nobody of changes. To ask once a second sees both, and costs a system call a file.
+//! Watches files by asking for them: what Kubernetes mounts is swapped by a symbolic link of a
+//! directory above (`..data`), and network file systems tell nobody of changes. To ask once a
+//! second sees both, and costs a system call a file.
 
 use std::{os::unix::fs::MetadataExt, path::PathBuf};
 
@@ -22,7 +23,8 @@ impl Watch {
         self.files = files;
     }
 
-    /// Whether a file has changed since [`Watch::take`], and none since the last call: one that is being written is left in peace.
+    /// Whether a file has changed since [`Watch::take`], and none since the last call: one that is
+    /// being written is left in peace.
     pub fn has_changed(&mut self) -> bool {
         let now: Vec<Look> = self.files.iter().map(look).collect();
         let settled = now == self.seen;

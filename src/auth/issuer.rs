@@ -1,7 +1,7 @@
 //! Keeps the issuer's key set (`tickets.jwks_url`, RFC 7517) up to date: fetched in the background
 //! every `tickets.jwks_refresh`, and at once when a ticket names an unknown key. All workers share
-//! one fetch; tickets cause at most one per `tickets.jwks_cooldown`, whatever they contain. While the
-//! issuer is unavailable its last keys stay active.
+//! one fetch; tickets cause at most one per `tickets.jwks_cooldown`, whatever they contain. While
+//! the issuer is unavailable its last keys stay active.
 
 use std::{
     error::Error as _,

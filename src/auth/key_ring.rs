@@ -1,5 +1,5 @@
-//! The keys that verify tickets: the gateway's own, from its settings, and those of the issuer's key
-//! set. Both can be replaced at any time; a verification in progress keeps the key it has.
+//! The keys that verify tickets: the gateway's own, from its settings, and those of the issuer's
+//! key set. Both can be replaced at any time; a verification in progress keeps the key it has.
 
 use std::{
     sync::Arc,

@@ -169,13 +169,17 @@ mod tests {
             (with("x", json!("!".repeat(43))), "cannot be used"),
             (with("d", json!("AAAA")), "private part"),
             (
-                json!({ "kty": "EC", "crv": "P-384", "kid": "e", "x": coordinate, "y": coordinate }),
+                json!({
+                    "kty": "EC", "crv": "P-384", "kid": "e", "x": coordinate, "y": coordinate
+                }),
                 "not supported",
             ),
             (json!({ "kty": "EC", "crv": "P-256", "kid": "e", "x": coordinate }), "y is missing"),
             (json!({ "kty": "RSA", "kid": "r", "n": "AQAB", "e": "AQAB" }), "2048"),
             (
-                json!({ "kty": "RSA", "kid": "r", "n": "A".repeat(342), "e": "AQAB", "alg": "RS512" }),
+                json!({
+                    "kty": "RSA", "kid": "r", "n": "A".repeat(342), "e": "AQAB", "alg": "RS512"
+                }),
                 "RS256",
             ),
             (json!({ "kid": "x" }), "kty is missing"),

@@ -43,8 +43,8 @@ pub struct Auth {
 }
 
 impl Auth {
-    /// Makes the authentication from the settings. If `tickets.jwks_url` is set, the caller must run
-    /// the [`Refresher`], which fetches the issuer's key set.
+    /// Makes the authentication from the settings. If `tickets.jwks_url` is set, the caller must
+    /// run the [`Refresher`], which fetches the issuer's key set.
     ///
     /// # Errors
     /// A key cannot be used, or the HTTP client for the key set cannot be built.
@@ -76,8 +76,8 @@ impl Auth {
         })
     }
 
-    /// Whether no ticket can be verified yet: all keys come from the issuer's key set, and it has not
-    /// been fetched.
+    /// Whether no ticket can be verified yet: all keys come from the issuer's key set, and it has
+    /// not been fetched.
     pub fn has_no_keys(&self) -> bool {
         self.verifier.keys.is_empty()
     }

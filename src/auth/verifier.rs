@@ -47,8 +47,8 @@ impl Verifier {
         Ok(Self { settings, keys })
     }
 
-    /// Whether a newer key set of the issuer might contain the ticket's key: its `kid` names no known
-    /// key. A key set contains no HS256 keys. (The ticket's own header decides nothing else.)
+    /// Whether a newer key set of the issuer might contain the ticket's key: its `kid` names no
+    /// known key. A key set contains no HS256 keys. (The ticket's own header decides nothing else.)
     pub fn lacks_key(&self, token: &str) -> bool {
         if token.len() > MAX_TICKET_BYTES {
             return false;

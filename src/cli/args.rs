@@ -6,9 +6,9 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::settings::{ConfigError, Loaded, Settings, Source};
 
-/// Exit status for a service that does not answer (sysexits.h, EX_UNAVAILABLE).
+/// Exit status if a service does not respond (sysexits.h, EX_UNAVAILABLE).
 pub const EX_UNAVAILABLE: u8 = 69;
-/// Exit status for faults of the configuration (sysexits.h, EX_CONFIG).
+/// Exit status for errors in the configuration (sysexits.h, EX_CONFIG).
 pub const EX_CONFIG: u8 = 78;
 
 /// Relays Redis Pub/Sub to browsers as Server-Sent Events: resumable, authenticated, stateless.
@@ -20,41 +20,41 @@ pub struct Cli {
     pub command: Command,
 }
 
-/// Where the settings come from.
+/// Options that say where the settings come from.
 #[derive(Args, Debug, Default)]
 pub struct ConfigArgs {
-    /// TOML file of settings; the environment (SSE_GATEWAY__SECTION__KEY) comes before it
+    /// TOML file with settings; environment variables (SSE_GATEWAY__SECTION__KEY) override it
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
 }
 
 impl ConfigArgs {
-    /// Loads the settings; faults are printed, each on its line.
+    /// Loads the settings and prints errors, one per line.
     ///
     /// # Errors
-    /// The exit status.
+    /// Returns the exit status.
     pub fn load(&self) -> Result<Settings, u8> {
         load(&self.source()).map(|loaded| loaded.settings)
     }
 
-    /// The same for commands that need no ticket key.
+    /// Loads the settings for commands that need no ticket key.
     ///
     /// # Errors
-    /// The exit status.
+    /// Returns the exit status.
     pub fn load_keyless(&self) -> Result<Settings, u8> {
         told(self.source().load_keyless()).map(|loaded| loaded.settings)
     }
 
-    /// Where the settings come from.
+    /// The file and the environment to read the settings from.
     pub fn source(&self) -> Source {
         Source::of_process(self.config.clone())
     }
 }
 
-/// Loads the settings; faults are printed, each on its line.
+/// Loads the settings and prints errors, one per line.
 ///
 /// # Errors
-/// The exit status.
+/// Returns the exit status.
 pub fn load(source: &Source) -> Result<Loaded, u8> {
     told(source.load())
 }
@@ -71,19 +71,19 @@ fn told(loaded: Result<Loaded, Vec<ConfigError>>) -> Result<Loaded, u8> {
 pub enum Command {
     /// Run the gateway
     Serve(ConfigArgs),
-    /// Everything for a first look: a private Redis, a throw-away key, and a page at /
+    /// Run the gateway with a private Redis, a temporary key and a demo page at /
     Dev(DevArgs),
     /// Print a ticket for a user
     Ticket(TicketArgs),
     /// Publish one event durably (FCALL sse_publish) and print its id
     Publish(PublishArgs),
-    /// Follow an event stream in the terminal; it resumes by itself
+    /// Follow an event stream in the terminal, reconnecting as needed
     Tail(TailArgs),
-    /// Where an event is, and what a client that saw it last would be told; reads Redis only
+    /// Find an event, and show what a client that saw it last would get (read-only)
     Trace(TraceArgs),
-    /// Check the settings and report all faults at once
+    /// Check the settings and report all errors at once
     CheckConfig(CheckArgs),
-    /// Print the completions for a shell
+    /// Print completions for a shell
     Completions(CompletionsArgs),
     /// Print the man page
     Man(ManArgs),
@@ -98,7 +98,7 @@ pub struct DevArgs {
     /// Address of the admin listener; port 0 = a free one
     #[arg(long, default_value = "127.0.0.1:0")]
     pub admin_listen: SocketAddr,
-    /// Use this Redis instead of a private one
+    /// Use this Redis instead of starting a private one
     #[arg(long, value_name = "URL")]
     pub redis: Option<String>,
 }
@@ -112,7 +112,7 @@ pub struct TicketArgs {
     /// User id (`sub`)
     #[arg(long)]
     pub user: String,
-    /// A topic that the ticket allows: a name, `prefix*` or `*`; may be repeated
+    /// Topic that the ticket allows: a name, `prefix*` or `*`; can be repeated
     #[arg(long = "topic", value_name = "TOPIC")]
     pub topics: Vec<String>,
     /// Lifetime, e.g. 30s [default: the smaller of tickets.max_ttl and 60s]
@@ -133,10 +133,10 @@ pub struct PublishArgs {
     pub kind: String,
     /// Payload, sent byte for byte
     pub payload: String,
-    /// Publisher's key: a second event with the same key is dropped
+    /// Idempotency key: a second event with the same key is dropped
     #[arg(long)]
     pub key: Option<String>,
-    /// `retry:` of the event in ms
+    /// `retry:` field of the event, in ms
     #[arg(long, value_name = "MS")]
     pub retry: Option<u64>,
 }
@@ -150,10 +150,10 @@ pub struct TailArgs {
     /// A ticket, see `sse-gateway ticket`
     #[arg(long, env = "SSE_TICKET", hide_env_values = true)]
     pub ticket: String,
-    /// Topics to narrow the ticket's, with commas between
+    /// Comma-separated topics; only those that the ticket allows are followed
     #[arg(long)]
     pub topics: Option<String>,
-    /// Begin after this event id
+    /// Start after this event id
     #[arg(long, value_name = "ID")]
     pub last_event_id: Option<String>,
 }
@@ -164,7 +164,7 @@ pub struct CheckArgs {
     /// Settings.
     #[command(flatten)]
     pub config: ConfigArgs,
-    /// Print a sample file with every setting and its default instead
+    /// Print a sample file with every setting and its default, and check nothing
     #[arg(long)]
     pub sample: bool,
 }
@@ -175,23 +175,24 @@ pub struct TraceArgs {
     /// Settings.
     #[command(flatten)]
     pub config: ConfigArgs,
-    /// The event's id, `<ms>-<seq>`
+    /// Id of the event, `<ms>-<seq>`
     #[arg(value_name = "EVENT ID")]
     pub id: String,
-    /// The channel, if it is known: no search
+    /// Channel of the event, if known; avoids the search
     #[arg(long)]
     pub channel: Option<String>,
     /// Print JSON
     #[arg(long)]
     pub json: bool,
-    /// Print the payload too
+    /// Also print the payload
     #[arg(long)]
     pub payload: bool,
-    /// Look at so many logs at the most
+    /// Maximum number of logs to search
     #[arg(long, value_name = "N", default_value_t = 100_000)]
     pub max_logs: usize,
-    /// Search for so long at the most
-    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = humantime::parse_duration)]
+    /// Maximum duration of the search
+    #[arg(long, value_name = "TIME", default_value = "10s")]
+    #[arg(value_parser = humantime::parse_duration)]
     pub max_time: Duration,
 }
 
@@ -205,7 +206,7 @@ pub struct CompletionsArgs {
 /// `man`
 #[derive(Args, Debug)]
 pub struct ManArgs {
-    /// Write a page for each command into this directory instead
+    /// Write one page per command into this directory instead of printing one
     #[arg(long, value_name = "DIR")]
     pub dir: Option<PathBuf>,
 }

@@ -26,8 +26,9 @@ pub fn serve(args: &ConfigArgs) -> ExitCode {
     }
 }
 
-/// Runs a gateway with these settings to its end. With their source it takes keys over as they change; without, SIGHUP ends it.
-/// `ready` is called once it is ready, with its public and admin address.
+/// Runs a gateway with these settings to its end. With their source it takes keys over as they
+/// change; without, SIGHUP ends it. `ready` is called once it is ready, with its public and admin
+/// address.
 pub fn run(
     settings: Settings,
     source: Option<(Source, Loaded)>,
@@ -49,11 +50,17 @@ pub fn run(
             Ok(gateway) => gateway,
             Err(e) => return failed(&e),
         };
-        tracing::info!(public = %gateway.public_address(), admin = %gateway.admin_address(), version = env!("CARGO_PKG_VERSION"), "listening");
+        tracing::info!(
+            public = %gateway.public_address(),
+            admin = %gateway.admin_address(),
+            version = env!("CARGO_PKG_VERSION"),
+            "listening"
+        );
         if let Some(((source, loaded), hangup)) = source.zip(hangup) {
             actix_rt::spawn(gateway.reloader(source, loaded).run(hangup));
         }
-        let (public, admin, becomes_ready) = (gateway.public_address(), gateway.admin_address(), gateway.ready());
+        let (public, admin) = (gateway.public_address(), gateway.admin_address());
+        let becomes_ready = gateway.ready();
         actix_rt::spawn(async move {
             becomes_ready.await;
             ready(public, admin);

@@ -1,5 +1,6 @@
-//! Whose address is a client's, behind proxies: RFC 7239 (`Forwarded`) and `X-Forwarded-For`, read from the right, as far as those who
-//! wrote are trusted. What cannot be read ends the search: the last address that is known counts.
+//! Whose address is a client's, behind proxies: RFC 7239 (`Forwarded`) and `X-Forwarded-For`, read
+//! from the right, as far as those who wrote are trusted. What cannot be read ends the search: the
+//! last address that is known counts.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
@@ -45,7 +46,8 @@ impl AddressHeader {
     }
 }
 
-/// The last comma outside of quotes. From the right: what the client wrote on the left must not change how the proxy's part is read.
+/// The last comma outside of quotes. From the right: what the client wrote on the left must not
+/// change how the proxy's part is read.
 fn last_comma(value: &str) -> Option<usize> {
     let bytes = value.as_bytes();
     let mut quoted = false;
@@ -112,8 +114,8 @@ fn node(text: &str) -> Option<IpAddr> {
     plain.or_else(bracketed).or_else(|| text.parse::<SocketAddr>().ok().map(|address| address.ip()))
 }
 
-/// The client's address: that of the peer, or while it is a trusted proxy's the one that this proxy has named. `lines` are the values
-/// of the header, in order.
+/// The client's address: that of the peer, or while it is a trusted proxy's the one that this proxy
+/// has named. `lines` are the values of the header, in order.
 pub fn client<'a>(
     peer: IpAddr,
     trusted: &[IpNet],

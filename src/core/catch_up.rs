@@ -1,12 +1,15 @@
-//! The catch-up: what a connection missed is read from the logs over (cursor, H] and merged by id (ARCHITECTURE.md#catch-up).
+//! The catch-up: what a connection missed is read from the logs over (cursor, H] and merged by id
+//! (ARCHITECTURE.md#catch-up).
 //!
-//! This file decides; `redis::catch_up` reads. Without the bound H an event of one log overtakes another's and is lost.
+//! This file decides; `redis::catch_up` reads. Without the bound H an event of one log overtakes
+//! another's and is lost.
 
 use std::{collections::VecDeque, sync::Arc};
 
 use super::{event::Event, id::EventId, system::GapReason};
 
-/// The state of the clock at one moment of the subscriber's link: everything up to `h` has come by it.
+/// The state of the clock at one moment of the subscriber's link: everything up to `h` has come by
+/// it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ClockSnapshot {
     /// The last id given out.
@@ -19,7 +22,8 @@ pub struct ClockSnapshot {
     pub raised_ms: u64,
     /// For so long the events up to then are kept.
     pub shorter_ms: u64,
-    /// The time of Redis when the mark was taken, in ms. H may be a tick behind it, and what expired is gone by this time.
+    /// The time of Redis when the mark was taken, in ms. H may be a tick behind it, and what
+    /// expired is gone by this time.
     pub now_ms: u64,
 }
 
@@ -29,7 +33,7 @@ const READ_MARGIN_MS: u64 = 1000;
 /// How a catch-up begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Start {
-    /// The stream goes on from H, and the client is told why.
+    /// The stream continues from H, and the client gets the reason.
     Restart(GapReason),
     /// The logs are read.
     Read {
@@ -40,9 +44,9 @@ pub enum Start {
     },
 }
 
-/// The cursor from which a client may resume: the id that it named, unless that is malformed (`None`),
-/// in the future beyond reason, or older than `first`, the session's first cursor. Without a cursor
-/// the client gets `sse.gap` (`unknown-id`) and goes on live.
+/// The cursor from which a client may resume: the id that it named, unless that is malformed
+/// (`None`), in the future beyond reason, or older than `first`, the session's first cursor.
+/// Without a cursor the client gets `sse.gap` (`unknown-id`) and goes on live.
 pub fn resumable(named: Option<EventId>, first: EventId, server_ms: u64) -> Option<EventId> {
     named.filter(|id| *id >= first && id.is_plausible(server_ms))
 }
@@ -112,7 +116,8 @@ pub struct Merge<L> {
     sources: Vec<Source<L>>,
 }
 
-/// Events vanished from a log while it was read: the catch-up must start anew, from what was delivered.
+/// Events vanished from a log while it was read: the catch-up must start anew, from what was
+/// delivered.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Trimmed;
 
@@ -133,10 +138,10 @@ impl<L> Merge<L> {
             .map(|(n, s)| (n, &s.log, s.position))
     }
 
-    /// Takes what was read of log `n` and checks the chain of predecessors, except before the `first`
-    /// page, which [`gap`] judges. A hole within the page ends it, so that the events before the
-    /// hole are delivered first. The chain is also checked behind `h`: if a log was trimmed while
-    /// it was read, the next event may be the only one that shows it.
+    /// Takes what was read of log `n` and checks the chain of predecessors, except before the
+    /// `first` page, which [`gap`] judges. A hole within the page ends it, so that the events
+    /// before the hole are delivered first. The chain is also checked behind `h`: if a log was
+    /// trimmed while it was read, the next event may be the only one that shows it.
     ///
     /// # Errors
     /// The page begins behind a hole.
@@ -165,7 +170,8 @@ impl<L> Merge<L> {
         Ok(())
     }
 
-    /// The next event in the order of all logs; `None` if a log must be read first, or nothing is left.
+    /// The next event in the order of all logs; `None` if a log must be read first, or nothing is
+    /// left.
     pub fn pop(&mut self) -> Option<Arc<Event>> {
         if self.wants().next().is_some() {
             return None;

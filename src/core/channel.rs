@@ -1,4 +1,5 @@
-//! The publishers' channels: `user:<id>:events` and `broadcast:<topic>` (ARCHITECTURE.md#channels-events-ids).
+//! The publishers' channels: `user:<id>:events` and `broadcast:<topic>`
+//! (ARCHITECTURE.md#channels-events-ids).
 
 use std::{fmt, sync::Arc};
 
@@ -22,7 +23,8 @@ pub enum Channel {
     Broadcast(Arc<str>),
 }
 
-/// Whether a text can be a user id or a topic: 1 to 256 bytes of printable ASCII without space, comma and `* ? [ ] \`.
+/// Whether a text can be a user id or a topic: 1 to 256 bytes of printable ASCII without space,
+/// comma and `* ? [ ] \`.
 pub fn is_name(text: &str) -> bool {
     (1..=MAX_NAME_BYTES).contains(&text.len())
         && text.bytes().all(|b| b.is_ascii_graphic() && !b",*?[]\\".contains(&b))
@@ -39,7 +41,7 @@ impl Channel {
         }
     }
 
-    /// The same from bytes of Redis.
+    /// Parses the bytes that Redis sent.
     pub fn from_bytes(name: &[u8]) -> Option<Self> {
         Self::parse(std::str::from_utf8(name).ok()?)
     }

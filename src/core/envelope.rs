@@ -1,4 +1,5 @@
-//! What a plain PUBLISH carries (ARCHITECTURE.md#envelope): an envelope, or any other text, which is relayed whole.
+//! What a plain PUBLISH carries (ARCHITECTURE.md#envelope): an envelope, or any other text, which
+//! is relayed whole.
 
 use std::{borrow::Borrow, collections::HashMap, fmt};
 
@@ -122,7 +123,8 @@ pub fn decode(message: &[u8], max_event_bytes: usize) -> Result<Envelope<'_>, Re
     Ok(envelope)
 }
 
-/// A member's name, in bytes: JSON can spell what is no text ("\ud800"), and a member of such a name is ignored like others.
+/// A member's name, in bytes: JSON can spell what is no text ("\ud800"), and a member of such a
+/// name is ignored like others.
 #[derive(PartialEq, Eq, Hash)]
 struct Name(Vec<u8>);
 
@@ -152,7 +154,8 @@ impl<'de> Deserialize<'de> for Name {
 
 type Members<'a> = HashMap<Name, &'a RawValue>;
 
-/// The members of an object that has `payload`; a member that is written twice counts as last written.
+/// The members of an object that has `payload`; a member that is written twice counts as last
+/// written.
 fn members(text: &str) -> Option<Members<'_>> {
     // Cheap way out for plain text: only an object can be an envelope.
     if !text.trim_start_matches([' ', '\t', '\r', '\n']).starts_with('{') {
@@ -215,10 +218,9 @@ mod tests {
 
     #[test]
     fn an_envelope_is_an_object_with_payload() {
-        let e = ok(
-            r#" {"type":"order-completed","payload":{ "orderId" : 7 },"id":"k","retry":5000,"timestamp":1}"#,
-        );
-        assert_eq!((e.kind.as_str(), e.payload), ("order-completed", r#"{ "orderId" : 7 }"#));
+        let e =
+            ok(r#" {"type":"order-paid","payload":{ "orderId" : 7 },"id":"k","retry":5000,"x":1}"#);
+        assert_eq!((e.kind.as_str(), e.payload), ("order-paid", r#"{ "orderId" : 7 }"#));
         assert_eq!((e.key.as_deref(), e.retry_ms), (Some("k"), Some(5000)));
         assert_eq!(
             ok(r#"{"payload":null}"#),

@@ -23,7 +23,7 @@ pub struct Event {
     pub id: Option<EventId>,
     /// The id of the event before it on its channel; zero if there was none.
     pub predecessor: EventId,
-    /// Its channel.
+    /// Channel of the event.
     pub channel: Channel,
     /// The encoded SSE frame.
     pub frame: Bytes,
@@ -32,7 +32,8 @@ pub struct Event {
 }
 
 impl Event {
-    /// Decodes a sequenced message of a live channel, `<id> <predecessor> <retry> <type>\n<payload bytes>` (ARCHITECTURE.md#live-messages). `None`: not written by our library.
+    /// Decodes a sequenced message of a live channel, `<id> <predecessor> <retry> <type>\n<payload
+    /// bytes>` (ARCHITECTURE.md#live-messages). `None`: not written by our library.
     pub fn from_live(channel: Channel, message: &[u8]) -> Option<Self> {
         let (head, payload) = std::str::from_utf8(message).ok()?.split_once('\n')?;
         let mut parts = head.splitn(4, ' ');

@@ -1,4 +1,5 @@
-//! Event ids: the one place where they are parsed and compared (ARCHITECTURE.md#channels-events-ids).
+//! Event ids: the one place where they are parsed and compared
+//! (ARCHITECTURE.md#channels-events-ids).
 
 use std::fmt;
 
@@ -22,7 +23,8 @@ pub struct EventId {
 
 /// How far an id may be ahead of the time of Redis, in ms: 7 days. The same in `library.lua`.
 pub const MAX_AHEAD_MS: u64 = 7 * 86_400_000;
-/// Highest sequence: numbers in `library.lua` are doubles, and above 2^53 adding 1 may change nothing.
+/// Highest sequence: numbers in `library.lua` are doubles, and above 2^53 adding 1 may change
+/// nothing.
 const MAX_SEQ: u64 = (1 << 53) - 1;
 
 impl EventId {
@@ -42,7 +44,7 @@ impl EventId {
         Some(Self { ms: digits(ms)?, seq: digits(seq)? })
     }
 
-    /// The same from bytes of Redis.
+    /// Parses the bytes that Redis sent.
     pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
         Self::parse(std::str::from_utf8(bytes).ok()?)
     }

@@ -1,4 +1,5 @@
-//! The pure core: no I/O, no clock, no randomness. What is decided here can be tested with plain values.
+//! The pure core: no I/O, no clock, no randomness. What is decided here can be tested with plain
+//! values.
 
 pub mod address;
 pub mod catch_up;
@@ -7,7 +8,6 @@ pub mod envelope;
 pub mod event;
 pub mod frame;
 pub mod id;
-pub mod log_limit;
 pub mod malformed;
 pub mod parser;
 pub mod queue;

@@ -80,8 +80,9 @@ mod tests {
 
     #[test]
     fn every_split_gives_the_same_events() {
-        let stream =
-            ": hi\r\nretry: 5\rid: 1-0\nevent: a\r\ndata: x\r\ndata: \u{e4}\r\n\r\ndata\n\nevent: lost\n\n".as_bytes();
+        let stream = ": hi\r\nretry: 5\rid: 1-0\nevent: a\r\ndata: x\r\ndata: \u{e4}\r\n\r\n\
+             data\n\nevent: lost\n\n"
+            .as_bytes();
         let whole = all(&[stream]);
         let event = |kind: &str, data: &str| Parsed {
             id: "1-0".into(),

@@ -96,13 +96,14 @@ impl Queued {
     }
 }
 
-/// Whether no queue of this bound would ever take it, and no log has it: a catch-up would not bring it.
+/// Whether no queue of this bound would ever take it, and no log has it: a catch-up would not bring
+/// it.
 fn is_large(id: Option<EventId>, cost: usize, limit_bytes: usize) -> bool {
     id.is_none() && cost > limit_bytes
 }
 
-/// How much waits. Beside what is bounded there may be one event that is too large for the bound and that no log has: it would be
-/// lost to clients that read as fast as they can.
+/// How much waits. Beside what is bounded there may be one event that is too large for the bound
+/// and that no log has: it would be lost to clients that read as fast as they can.
 #[derive(Debug, Default)]
 pub struct Load {
     bounded: usize,

@@ -1,7 +1,9 @@
-//! A connection is a cursor: what one client gets, in which order, and when it must catch up again (ARCHITECTURE.md#stream-rules).
+//! A connection is a cursor: what one client gets, in which order, and when it must catch up again
+//! (ARCHITECTURE.md#stream-rules).
 //!
-//! Invariant: everything of the client's channels up to `cursor` was handed to the writer, everything up to `position`
-//! was handed over or stands in the queue, in id order, once. Nothing in here waits or looks at a clock.
+//! Invariant: everything of the client's channels up to `cursor` was handed to the writer,
+//! everything up to `position` was handed over or stands in the queue, in id order, once. Nothing
+//! in here waits or looks at a clock.
 
 use std::{collections::VecDeque, mem, sync::Arc};
 
@@ -140,7 +142,8 @@ impl StreamState {
         self.last.take().map(|frame| (control(frame), true))
     }
 
-    /// An item of the hub. Items come in id order; those before the position were delivered already.
+    /// An item of the hub. Items come in id order; those before the position were delivered
+    /// already.
     pub fn offer(&mut self, item: &Item) -> Outcome {
         match self.phase {
             Phase::Live => self.offer_live(item),
@@ -204,7 +207,8 @@ impl StreamState {
         self.queue.push_back(item);
     }
 
-    /// Drops what is queued; the connection catches up again from its cursor. Nothing is lost: the log has it.
+    /// Drops what is queued; the connection catches up again from its cursor. Nothing is lost: the
+    /// log has it.
     pub fn drop_queue(&mut self) {
         self.queue = VecDeque::new();
         self.queue_load = Load::default();
@@ -212,7 +216,8 @@ impl StreamState {
         self.detach(EventId::ZERO);
     }
 
-    /// The link broke: what is queued stays, everything up to `watermark` had come; a running catch-up is void.
+    /// The link broke: what is queued stays, everything up to `watermark` had come; a running
+    /// catch-up is void.
     pub fn detach(&mut self, watermark: EventId) {
         if self.phase == Phase::Live {
             self.position = self.position.max(watermark);
@@ -230,7 +235,8 @@ impl StreamState {
         self.position = h;
     }
 
-    /// Starts a catch-up: from now on live items wait. Gives the catch-up's number and where it starts.
+    /// Starts a catch-up: from now on live items wait. Gives the catch-up's number and where it
+    /// starts.
     pub fn begin_catch_up(&mut self) -> (u64, EventId) {
         self.detach(EventId::ZERO);
         self.phase = Phase::CatchingUp;
@@ -252,7 +258,8 @@ impl StreamState {
         self.push_gap(self.gap_of(reason, channels), None, None);
     }
 
-    /// The catch-up tells that the stream goes on from `h` only; `from` is the cursor as the client sent it.
+    /// The catch-up tells that the stream goes on from `h` only; `from` is the cursor as the client
+    /// sent it.
     pub fn restart(&mut self, reason: GapReason, from: Option<&str>, h: EventId) {
         let mut gap = self.gap_of(reason, self.channels.to_vec());
         if let Some(from) = from {
@@ -262,7 +269,8 @@ impl StreamState {
         self.push_gap(gap, Some(h), Some(h));
     }
 
-    /// The catch-up has read everything up to `h`: what waited and lies behind it follows, and the connection is live.
+    /// The catch-up has read everything up to `h`: what waited and lies behind it follows, and the
+    /// connection is live.
     pub fn finish_catch_up(&mut self, h: EventId) -> Outcome {
         self.position = self.position.max(h);
         if self.queue.is_empty() {
@@ -282,7 +290,8 @@ impl StreamState {
         Outcome::Queued
     }
 
-    /// Queues a frame that proves the stream alive; its id is the watermark when live, else the position.
+    /// Queues a frame that proves the stream alive; its id is the watermark when live, else the
+    /// position.
     pub fn heartbeat(&mut self, watermark: EventId, encode: impl FnOnce(EventId) -> Bytes) {
         if self.phase == Phase::Live {
             self.position = self.position.max(watermark);
@@ -293,206 +302,4 @@ impl StreamState {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::core::channel::Channel;
-
-    fn id(ms: u64) -> EventId {
-        EventId { ms, seq: 0 }
-    }
-
-    fn event(ms: u64, predecessor: u64) -> Item {
-        let channel = Channel::parse("broadcast:a").unwrap();
-        Item::Event(Arc::new(Event::new(
-            id(ms),
-            id(predecessor),
-            channel,
-            None,
-            "t",
-            &ms.to_string(),
-        )))
-    }
-
-    fn flow(cursor: u64) -> StreamState {
-        StreamState::new(id(cursor), 1000, Arc::new(["broadcast:*".to_owned()]))
-    }
-
-    fn live(cursor: u64) -> StreamState {
-        let mut flow = flow(cursor);
-        flow.begin_catch_up();
-        flow.finish_catch_up(id(cursor));
-        flow
-    }
-
-    /// The ids (or names of system events) that a writer gets.
-    fn taken(flow: &mut StreamState) -> Vec<String> {
-        std::iter::from_fn(|| flow.take())
-            .map(|(item, _)| {
-                let text = String::from_utf8(item.content.frame().to_vec()).unwrap();
-                let line =
-                    |name: &str| text.lines().find_map(|l| l.strip_prefix(name)).map(str::to_owned);
-                match line("event: ").unwrap() {
-                    event if event == "t" => line("id: ").unwrap(),
-                    event => format!("{event} {}", line("id: ").unwrap_or_default()),
-                }
-            })
-            .collect()
-    }
-
-    #[test]
-    fn live_events_come_in_order_and_once() {
-        let mut f = live(5);
-        assert_eq!(f.offer(&event(5, 0)), Outcome::Ignored);
-        assert_eq!(f.offer(&event(6, 5)), Outcome::Queued);
-        assert_eq!(f.offer(&event(6, 5)), Outcome::Ignored);
-        assert_eq!(f.offer(&event(8, 6)), Outcome::Queued);
-        assert_eq!(taken(&mut f), ["6-0", "8-0"]);
-        assert_eq!(f.cursor(), id(8));
-    }
-
-    #[test]
-    fn the_join_is_bounded_by_h_and_what_waited_follows() {
-        let mut f = flow(1);
-        let (generation, from) = f.begin_catch_up();
-        assert_eq!(from, id(1));
-        f.offer(&event(4, 3));
-        f.offer(&event(5, 4));
-        let Item::Event(read) = event(3, 1) else { unreachable!() };
-        f.replay(&read);
-        let Item::Event(read) = event(4, 3) else { unreachable!() };
-        f.replay(&read);
-        assert!(f.is_catching_up(generation));
-        assert_eq!(f.finish_catch_up(id(4)), Outcome::Queued);
-        assert_eq!(taken(&mut f), ["3-0", "4-0", "5-0"]);
-    }
-
-    #[test]
-    fn a_missing_predecessor_sends_back_to_the_join() {
-        let mut f = live(5);
-        assert_eq!(f.offer(&event(9, 7)), Outcome::CatchUp(CatchUpCause::Predecessor));
-        assert_eq!(f.begin_catch_up().1, id(5));
-    }
-
-    #[test]
-    fn an_overflow_drops_the_queue_and_joins_from_the_cursor() {
-        let mut f = live(5);
-        f.offer(&event(6, 5));
-        assert_eq!(f.take().unwrap().0.upto, Some(id(6)));
-        let mut n = 7;
-        while f.offer(&event(n, n - 1)) == Outcome::Queued {
-            n += 1;
-        }
-        assert!(f.bytes() == 0 && n > 8);
-        assert_eq!(f.begin_catch_up().1, id(6));
-    }
-
-    #[test]
-    fn one_event_that_is_in_no_log_may_be_larger_than_the_bound() {
-        let channel = Channel::parse("broadcast:a").unwrap();
-        let mut large = Event::new(id(1), id(0), channel, None, "t", &"x".repeat(5000));
-        large.id = None;
-        let large = Item::Event(Arc::new(large));
-        for joining in [false, true] {
-            let mut f = live(5);
-            if joining {
-                f.begin_catch_up();
-            }
-            f.offer(&event(6, 5));
-            f.offer(&large);
-            f.offer(&event(7, 6));
-            assert!(f.bytes() > 5000);
-            if joining {
-                f.finish_catch_up(id(5));
-            }
-            assert_eq!(
-                std::iter::from_fn(|| f.take()).map(|(item, _)| item.upto).collect::<Vec<_>>(),
-                [Some(id(6)), None, Some(id(7))]
-            );
-            assert_eq!(f.bytes(), 0);
-            // It is one at a time.
-            assert_eq!(f.offer(&large), Outcome::Queued);
-            assert_eq!(f.offer(&large), Outcome::CatchUp(CatchUpCause::Overflow));
-            assert_eq!(f.bytes(), 0);
-        }
-    }
-
-    #[test]
-    fn pending_items_are_bounded_too() {
-        let mut f = flow(1);
-        f.begin_catch_up();
-        for n in 2..100 {
-            f.offer(&event(n, n - 1));
-            assert!(f.bytes() <= 1000);
-        }
-        assert_eq!(f.finish_catch_up(id(3)), Outcome::CatchUp(CatchUpCause::Overflow));
-        assert_eq!(f.begin_catch_up().1, id(3));
-    }
-
-    #[test]
-    fn after_a_break_the_join_starts_at_the_watermark_and_keeps_the_queue() {
-        let mut f = live(5);
-        f.offer(&event(6, 5));
-        f.detach(id(9));
-        assert_eq!(f.offer(&event(12, 11)), Outcome::Ignored);
-        assert_eq!(f.begin_catch_up().1, id(9));
-        f.finish_catch_up(id(12));
-        assert_eq!(taken(&mut f), ["6-0"]);
-    }
-
-    #[test]
-    fn a_break_voids_a_running_join() {
-        let mut f = flow(5);
-        let (generation, _) = f.begin_catch_up();
-        f.detach(id(9));
-        assert!(!f.is_catching_up(generation));
-        assert_eq!(
-            f.begin_catch_up().1,
-            id(5),
-            "a watermark says nothing of a connection that was not live"
-        );
-    }
-
-    #[test]
-    fn seams_are_told_in_their_place_and_only_reset_carries_an_id() {
-        let mut f = live(5);
-        f.offer(&event(6, 5));
-        f.offer(&Item::HistoryBreak { id: id(7), reason: GapReason::Unrecorded });
-        f.offer(&Item::HistoryBreak { id: id(8), reason: GapReason::Reset });
-        f.offer(&event(9, 0));
-        assert_eq!(taken(&mut f), ["6-0", "sse.gap ", "sse.gap 8-0", "9-0"]);
-    }
-
-    #[test]
-    fn heartbeats_carry_the_watermark_behind_what_is_queued() {
-        let mut f = live(5);
-        f.offer(&event(6, 5));
-        f.heartbeat(id(8), |id| crate::core::system::heartbeat(id, 0));
-        assert_eq!(f.offer(&event(7, 6)), Outcome::Ignored, "the watermark says that 7 has come");
-        assert_eq!(taken(&mut f), ["6-0", "sse.heartbeat 8-0"]);
-        let mut joining = flow(5);
-        joining.begin_catch_up();
-        joining.heartbeat(id(8), |id| crate::core::system::heartbeat(id, 0));
-        assert_eq!(taken(&mut joining), ["sse.heartbeat 5-0"]);
-    }
-
-    #[test]
-    fn a_restart_goes_on_from_h() {
-        let mut f = flow(0);
-        f.begin_catch_up();
-        f.offer(&event(8, 7));
-        f.offer(&event(10, 8));
-        f.restart(GapReason::UnknownId, Some("garbage"), id(9));
-        f.finish_catch_up(id(9));
-        assert_eq!(taken(&mut f), ["sse.gap 9-0", "10-0"]);
-    }
-
-    #[test]
-    fn head_comes_first_and_the_closing_frame_last() {
-        let mut f = live(5);
-        f.offer(&event(6, 5));
-        f.set_head(crate::core::system::heartbeat(id(5), 0));
-        f.close(crate::core::system::closing(crate::core::system::CloseReason::MaxAge, 1));
-        assert_eq!(f.offer(&event(7, 6)), Outcome::Ignored);
-        assert_eq!(taken(&mut f), ["sse.heartbeat 5-0", "6-0", "sse.closing "]);
-    }
-}
+mod tests;

@@ -7,7 +7,9 @@ use serde_json::json;
 use super::{frame, id::EventId};
 
 macro_rules! reasons {
-    ($(#[$meta:meta])* $name:ident { $($(#[$doc:meta])* $variant:ident = $text:literal),* $(,)? }) => {
+    ($(#[$meta:meta])* $name:ident {
+        $($(#[$doc:meta])* $variant:ident = $text:literal),* $(,)?
+    }) => {
         $(#[$meta])*
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         pub enum $name { $($(#[$doc])* $variant),* }
@@ -25,7 +27,7 @@ macro_rules! reasons {
 }
 
 reasons! {
-    /// Why a client is told `sse.gap`.
+    /// Reason for an `sse.gap`.
     GapReason {
         /// The cursor is older than the retention and the log cannot prove that nothing was there.
         Expired = "expired",
@@ -103,13 +105,14 @@ reasons! {
 }
 
 reasons! {
-    /// Why a client is told `sse.busy`.
+    /// Reason for an `sse.busy`.
     BusyReason {
         /// `limits.max_connections` is reached.
         Full = "full",
         /// `limits.max_connections_per_user` is reached.
         UserFull = "user-full",
-        /// `limits.connects_per_address_per_minute` or `limits.connects_per_user_per_minute` is reached.
+        /// `limits.connects_per_address_per_minute` or `limits.connects_per_user_per_minute` is
+        /// reached.
         TooOften = "too-often",
         /// Redis cannot be reached.
         RedisAway = "redis-away",
@@ -189,7 +192,8 @@ fn reason_name<S: serde::Serializer>(reason: &GapReason, s: S) -> Result<S::Ok, 
 }
 
 impl Gap {
-    /// Encodes it; `restart` is the id from which the stream goes on, only after `reset` and `unknown-id`.
+    /// Encodes it; `restart` is the id from which the stream goes on, only after `reset` and
+    /// `unknown-id`.
     pub fn frame(&self, restart: Option<EventId>) -> Bytes {
         frame::encode(None, restart, "sse.gap", &serde_json::to_string(self).unwrap_or_default())
     }

@@ -1,4 +1,5 @@
-//! The topics that a ticket allows: exact names, `prefix*` and `*` (ARCHITECTURE.md#tickets-and-sessions).
+//! The topics that a ticket allows: exact names, `prefix*` and `*`
+//! (ARCHITECTURE.md#tickets-and-sessions).
 
 use std::collections::BTreeSet;
 

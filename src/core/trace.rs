@@ -1,4 +1,5 @@
-//! Where an event is: what a channel's log proves about an id. Each entry names its predecessor, so much can be proved.
+//! Where an event is: what a channel's log proves about an id. Each entry names its predecessor, so
+//! much can be proved.
 
 use serde::Serialize;
 

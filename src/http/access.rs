@@ -1,5 +1,6 @@
-//! The access log: the route, never a query, where the ticket stands, nor an unknown path, where somebody may have put it,
-//! and no referrer. Nor a method that is none: a client may send any word as one. A stream is logged when it begins.
+//! The access log: the route, never a query, where the ticket stands, nor an unknown path, where
+//! somebody may have put it, and no referrer. Nor a method that is none: a client may send any word
+//! as one. A stream is logged when it begins.
 
 use actix_web::{
     Error,
@@ -22,7 +23,8 @@ const METHODS: [Method; 7] = [
     Method::OPTIONS,
 ];
 
-/// Logs method, route, status, peer and client (the same, or whom a trusted proxy names) of a request.
+/// Logs method, route, status, peer and client (the same, or whom a trusted proxy names) of a
+/// request.
 ///
 /// # Errors
 /// Those of the handlers.

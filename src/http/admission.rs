@@ -1,4 +1,5 @@
-//! Who is let in: ticket, bounds, session, subscription, and the first frame. Streams and polls go the same way.
+//! Who is let in: ticket, bounds, session, subscription, and the first frame. Streams and polls go
+//! the same way.
 
 use std::{rc::Rc, sync::Arc, time::Duration};
 
@@ -76,7 +77,8 @@ pub enum AdmissionError {
     BadRequest(&'static str, String),
     /// It should come back.
     Busy(BusyReason),
-    /// The same, after its session was opened: without this `Set-Cookie` the way back would be closed to it.
+    /// The same, after its session was opened: without this `Set-Cookie` the way back would be
+    /// closed to it.
     Opened(Box<AdmissionError>, String),
 }
 
@@ -163,7 +165,8 @@ fn requested_topics(params: &Params, ticket: &Ticket) -> Result<Topics, Admissio
     }
 }
 
-/// Lets a client in. Its subscription is confirmed, its first frame is queued, and its catch-up is under way.
+/// Lets a client in. Its subscription is confirmed, its first frame is queued, and its catch-up is
+/// under way.
 ///
 /// # Errors
 /// Why not.
@@ -283,25 +286,31 @@ async fn open_session(
         new_proof,
     };
     let is_back = || worker.instance.link.is_back_since_less_than(SESSIONS_COME_BACK);
-    sessions::open(&worker.commands, settings.reconnect_grace, &redeem).await.map_err(|no| match no {
-        // The session may be one that ended while Redis was away, and that its holder has yet to write again.
+    sessions::open(&worker.commands, settings.reconnect_grace, &redeem).await.map_err(|no| match no
+    {
+        // The session may be one that ended while Redis was away, and that its holder has yet to
+        // write again.
         SessionError::Expired if is_back() => AdmissionError::Busy(BusyReason::RedisAway),
-        SessionError::Expired => {
-            refused(TicketRejection::Expired, "the ticket has expired and has no session; get a new ticket")
-        }
-        SessionError::Used => {
-            refused(TicketRejection::Used, "the ticket was used, and tickets.reconnect_grace is 0; get a new ticket")
-        }
+        SessionError::Expired => refused(
+            TicketRejection::Expired,
+            "the ticket has expired and has no session; get a new ticket",
+        ),
+        SessionError::Used => refused(
+            TicketRejection::Used,
+            "the ticket was used, and tickets.reconnect_grace is 0; get a new ticket",
+        ),
         SessionError::Over => {
-            refused(TicketRejection::SessionOver, "the session has reached its end; get a new ticket")
+            refused(TicketRejection::SessionOver, "the session has ended; get a new ticket")
         }
         SessionError::CookieMissing => refused(
             TicketRejection::CookieMissing,
-            "the session belongs to the browser that has its cookie (tickets.session_cookie); get a new ticket",
+            "the session belongs to the browser that has its cookie (tickets.session_cookie); \
+             get a new ticket",
         ),
-        SessionError::Revoked => {
-            refused(TicketRejection::SessionRevoked, "the user's sessions were revoked; get a new ticket")
-        }
+        SessionError::Revoked => refused(
+            TicketRejection::SessionRevoked,
+            "the user's sessions were revoked; get a new ticket",
+        ),
         SessionError::Away(fault) => {
             tracing::debug!(error = %fault, "no session");
             AdmissionError::Busy(BusyReason::RedisAway)

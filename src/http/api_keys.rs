@@ -76,8 +76,8 @@ pub fn check(
 /// The body of a request whose key has the scope. The key is checked before anything is read.
 ///
 /// # Errors
-/// The answer: that of [`check`], 413 if the body is larger than `limits.publish_body_bytes`, 408 if it does not come, 400 if it
-/// breaks off. The connection is not used again.
+/// The answer: that of [`check`], 413 if the body is larger than `limits.publish_body_bytes`, 408
+/// if it does not come, 400 if it breaks off. The connection is not used again.
 pub async fn body(
     request: &HttpRequest,
     payload: Payload,

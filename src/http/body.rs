@@ -11,7 +11,7 @@ use bytes::Bytes;
 
 use super::admission::Admitted;
 
-/// See the file's head. Dropping it ends the connection.
+/// Response body of one stream. Dropping it ends the connection.
 pub struct EventBody(pub Admitted);
 
 impl MessageBody for EventBody {

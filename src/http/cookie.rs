@@ -1,5 +1,6 @@
-//! The cookie that binds a session to the browser which opened it (`tickets.session_cookie`): a stolen URL alone resumes nothing. Redis has
-//! its digest. Each session has a cookie of its own name, since a browser may have several streams.
+//! The cookie that binds a session to the browser which opened it (`tickets.session_cookie`): a
+//! stolen URL alone resumes nothing. Redis has its digest. Each session has a cookie of its own
+//! name, since a browser may have several streams.
 
 use std::time::Duration;
 
@@ -29,7 +30,8 @@ impl Cookie {
         proof(&self.value)
     }
 
-    /// `Set-Cookie` (RFC 6265 section 4.1): for pages of other sites too, over TLS only, out of reach of scripts.
+    /// `Set-Cookie` (RFC 6265 section 4.1): for pages of other sites too, over TLS only, out of
+    /// reach of scripts.
     pub fn header(&self, longest: Duration) -> String {
         let (name, value, seconds) = (&self.name, &self.value, longest.as_secs());
         format!("{name}={value}; Path=/events; Max-Age={seconds}; HttpOnly; Secure; SameSite=None")

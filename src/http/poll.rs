@@ -1,4 +1,5 @@
-//! `GET /events/poll`, for networks in which streaming is blocked: the same way in, one answer instead of a stream.
+//! `GET /events/poll`, for networks in which streaming is blocked: the same way in, one answer
+//! instead of a stream.
 
 use std::{future::poll_fn, task::Poll, time::Duration};
 
@@ -20,7 +21,7 @@ use crate::core::{
 const MAX_WAIT_S: f64 = 30.0;
 /// A catch-up that takes longer is left to the next poll.
 const MAX_CATCH_UP: Duration = Duration::from_secs(10);
-/// An answer has about so many bytes of events at the most; the rest is left to the next poll.
+/// Approximate maximum size of the events in one response; the next poll gets the rest.
 const ANSWER_BYTES: usize = 1 << 20;
 
 /// Answers with the events after the client's cursor, or waits for the first.

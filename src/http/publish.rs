@@ -9,22 +9,21 @@ use serde::Deserialize;
 use serde_json::{Value, json, value::RawValue};
 
 use super::{api_keys, responses, worker::Worker};
+use crate::log_limit::LogLimit;
 use crate::{
-    core::{
-        envelope::{Envelope, Rejection},
-        log_limit::LogLimit,
-    },
+    core::envelope::{Envelope, Rejection},
     redis::publish::{Publish, PublishError, publish as publish_all},
     settings::Scope,
     state::instance::unix_ms,
 };
 
-/// Most events in one request.
+/// Maximum number of events in one request.
 const MAX_EVENTS: usize = 1000;
 /// Limits the log lines while Redis is unavailable; one for the process, not one for each worker.
 static UNAVAILABLE_LOG: LogLimit = LogLimit::new(10_000);
 
-/// What must be there to be an event at all; the form of the members is looked at one event at a time.
+/// What must be there to be an event at all; the form of the members is looked at one event at a
+/// time.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Event<'a> {
@@ -55,7 +54,7 @@ impl Event<'_> {
     }
 }
 
-/// What is wrong with an event that the library has not seen.
+/// The error for an event that is rejected before the library sees it.
 fn fault(refusal: Rejection) -> PublishError {
     let message = match refusal {
         Rejection::BadChannel => "the channel must be a string",
@@ -63,13 +62,13 @@ fn fault(refusal: Rejection) -> PublishError {
             "the type must be a string of 1 to 128 bytes without control characters"
         }
         Rejection::ReservedType => {
-            "types that begin with sse. are the gateway's own; choose another name"
+            "types that begin with sse. are reserved for the gateway; choose another name"
         }
         Rejection::BadKey => "the id must be a string of 1 to 256 bytes",
-        Rejection::BadRetry => "retry must be a whole number of ms up to 86400000",
-        // The library alone refuses by these.
+        Rejection::BadRetry => "retry must be an integer from 0 to 86400000 (ms)",
+        // Only the library rejects for these reasons.
         Rejection::TooLarge | Rejection::NotUtf8 | Rejection::WrongType => {
-            "the payload must be shorter, and UTF-8"
+            "the payload must be UTF-8 and at most history.max_event_bytes long"
         }
     };
     PublishError::Refused(refusal, message.to_owned())
@@ -95,7 +94,8 @@ pub async fn publish(
         Ok(events) => events,
         Err(e) => {
             return bad(&format!(
-                "the body is no event or list of events ({e}); send {{\"channel\",\"type\",\"payload\",\"id\"?,\"retry\"?}}"
+                "the body must be an event or a list of events ({e}); send \
+                 {{\"channel\",\"type\",\"payload\",\"id\"?,\"retry\"?}}"
             ));
         }
     };
@@ -134,10 +134,11 @@ fn bad(message: &str) -> HttpResponse {
     responses::error(StatusCode::BAD_REQUEST, "bad-request", message)
 }
 
-/// No command was sent, or Redis refused it for now.
-const NOTHING: &str = "nothing was published; try again";
-/// A command was sent, and no answer came.
-const MAYBE: &str = "it may have been published; give each event an id and send it again, so that nothing is published twice";
+/// Message if no command was sent, or Redis refused it temporarily.
+const NOTHING: &str = "nothing was published; retry";
+/// Message if a command was sent and no reply came.
+const MAYBE: &str =
+    "it may have been published; give each event an id and retry, so that none is published twice";
 
 fn away(message: &str) -> HttpResponse {
     let mut answer = responses::error(StatusCode::SERVICE_UNAVAILABLE, "redis-away", message);
@@ -157,7 +158,7 @@ fn single(answer: &Result<String, PublishError>) -> HttpResponse {
         Err(PublishError::Refused(Rejection::TooLarge, text)) => {
             responses::error(StatusCode::PAYLOAD_TOO_LARGE, Rejection::TooLarge.code(), text)
         }
-        // The event is fine; it can be published when somebody has deleted the key.
+        // The event is valid; it can be published once the key is deleted.
         Err(PublishError::Refused(Rejection::WrongType, text)) => {
             responses::error(StatusCode::CONFLICT, Rejection::WrongType.code(), text)
         }

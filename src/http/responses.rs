@@ -51,7 +51,7 @@ pub fn server_options() -> HttpResponse {
     HttpResponse::NoContent().insert_header((header::ALLOW, METHODS)).finish()
 }
 
-/// A resource with one method; any other is told which one.
+/// A resource with one method; other methods get 405 and an `Allow` header.
 pub fn only(method: Method, path: &str, route: Route) -> Resource {
     let other = move || {
         let message = format!("this endpoint takes {method}");

@@ -44,9 +44,8 @@ pub async fn tickets(
         }
     };
     if !is_name(&wanted.user) {
-        return bad(
-            "user must have 1 to 256 printable ASCII characters without space, comma and * ? [ ] \\",
-        );
+        return bad("user must have 1 to 256 printable ASCII characters without space, comma and \
+             * ? [ ] \\");
     }
     if let Some(Err(topic)) =
         wanted.topics.as_ref().map(|t| Topics::parse(t.iter().map(String::as_str)))
@@ -73,7 +72,8 @@ pub async fn tickets(
         Err(MintError::NoSigningKey) => responses::error(
             StatusCode::NOT_IMPLEMENTED,
             "no-signing-key",
-            "only public keys are configured, which cannot sign; set tickets.secret, or sign tickets in the backend",
+            "only public keys are configured, which cannot sign; set tickets.secret, or sign \
+             tickets in the backend",
         ),
     }
 }

@@ -1,5 +1,6 @@
-//! Drives joins: takes the mark, reads logs and tail in pages, and waits for the writer between them. What is decided is
-//! decided in `core::catch_up`; a catch-up that cannot reach Redis waits and goes on, the client's stream stays open.
+//! Drives joins: takes the mark, reads logs and tail in pages, and waits for the writer between
+//! them. What is decided is decided in `core::catch_up`; a catch-up that cannot reach Redis waits
+//! and goes on, the client's stream stays open.
 
 use std::{collections::HashSet, rc::Rc, sync::Arc, time::Duration};
 
@@ -99,7 +100,8 @@ impl CatchUpDriver {
         }
     }
 
-    /// A mark that is taken after the beginning of that catch-up; `None`: another catch-up has begun, or none is wanted.
+    /// A mark that is taken after the beginning of that catch-up; `None`: another catch-up has
+    /// begun, or none is wanted.
     async fn mark(&self, connection: &Connection, generation: u64) -> Option<ClockSnapshot> {
         while connection.is_catching_up(generation) {
             match self.link.mark().await {

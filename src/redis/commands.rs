@@ -1,4 +1,5 @@
-//! Commands to Redis through a pool, each with a bounded wait. A pool belongs to one thread's runtime.
+//! Commands to Redis through a pool, each with a bounded wait. A pool belongs to one thread's
+//! runtime.
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -7,7 +8,7 @@ use redis::{AsyncConnectionConfig, Cmd, FromRedisValue, Pipeline, RedisError, To
 use secrecy::ExposeSecret;
 
 use super::key_names::KeyNames;
-use crate::{core::log_limit::LogOnce, settings, state::instance::unix_ms};
+use crate::{log_limit::LogOnce, settings, state::instance::unix_ms};
 
 /// Foreign keys that are remembered as logged.
 const FOREIGN_KEYS: usize = 1000;
@@ -20,11 +21,11 @@ static FOREIGN: LogOnce = LogOnce::new(FOREIGN_KEYS, FOREIGN_LOG_MS);
 /// names the key and the fix, as the library does.
 pub fn log_foreign_key(fault: &str) {
     if FOREIGN.allow(fault.as_bytes(), unix_ms()) {
-        tracing::error!(fault, "a key in Redis is of the wrong type");
+        tracing::error!(fault, "a key in Redis has the wrong type");
     }
 }
 
-/// The same for a key whose name only the caller knows.
+/// Logs a foreign key whose name only the caller knows, like [`log_foreign_key`].
 pub fn log_foreign(key: &str) {
     log_foreign_key(&format!(
         "the key {key:?} holds a value of a type that the gateway never writes; run DEL {key:?}"
@@ -63,8 +64,10 @@ impl CommandError {
 impl fmt::Display for CommandError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Unavailable(text) | Self::NoReply(text) => write!(f, "Redis is away: {text}"),
-            Self::Rejected(e) => write!(f, "Redis refused: {e}"),
+            Self::Unavailable(text) | Self::NoReply(text) => {
+                write!(f, "Redis is unavailable: {text}")
+            }
+            Self::Rejected(e) => write!(f, "Redis returned an error: {e}"),
         }
     }
 }
@@ -128,20 +131,21 @@ impl Commands {
         let mut connection = self.connection().await?;
         let answer = tokio::time::timeout(self.timeout, command.query_async(&mut connection)).await;
         answer
-            .map_err(|_| CommandError::NoReply("no answer in time".to_owned()))?
+            .map_err(|_| CommandError::NoReply("no reply within redis.command_timeout".to_owned()))?
             .map_err(CommandError::from)
     }
 
     /// Runs several commands in one go.
     ///
     /// # Errors
-    /// As with [`Self::run`]; the first error of a command counts, unless the pipeline ignores errors.
+    /// As with [`Self::run`]; the first error of a command counts, unless the pipeline ignores
+    /// errors.
     pub async fn run_all<T: FromRedisValue>(&self, commands: &Pipeline) -> Result<T, CommandError> {
         let mut connection = self.connection().await?;
         let answer =
             tokio::time::timeout(self.timeout, commands.query_async(&mut connection)).await;
         answer
-            .map_err(|_| CommandError::NoReply("no answer in time".to_owned()))?
+            .map_err(|_| CommandError::NoReply("no reply within redis.command_timeout".to_owned()))?
             .map_err(CommandError::from)
     }
 

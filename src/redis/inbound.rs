@@ -1,5 +1,5 @@
-//! What comes by the subscriber's link: decoded once, encoded once, passed on. It runs in the reading task of the link and
-//! awaits nothing.
+//! What comes by the subscriber's link: decoded once, encoded once, passed on. It runs in the
+//! reading task of the link and awaits nothing.
 
 use std::sync::{
     Arc,
@@ -14,13 +14,13 @@ use super::{
     recorder::inbox::{InboxSender, RecorderInput},
     rejected::Rejected,
 };
+use crate::log_limit::LogLimit;
 use crate::{
     core::{
         channel::Channel,
         envelope::{self, Rejection},
         event::Event,
         id::EventId,
-        log_limit::LogLimit,
         system::GapReason,
     },
     settings::PlainPublish,
@@ -32,12 +32,13 @@ use crate::{
 
 /// Minimum time between log lines of one kind, ms.
 const LOG_INTERVAL_MS: u64 = 10_000;
-/// Longest marker: a UUID, a hyphen and a number of 64 bits have 57 bytes; a fencing token has fewer.
+/// Longest marker: a UUID, a hyphen and a number of 64 bits have 57 bytes; a fencing token has
+/// fewer.
 const MAX_MARKER_BYTES: usize = 64;
 /// Longest control message: a user or a digest, and two numbers.
 const MAX_CONTROL_BYTES: usize = 1024;
 
-/// See the file's head.
+/// Decodes what arrives on the link and passes it on.
 pub struct Inbound {
     instance: Arc<Instance>,
     keys: Arc<KeyNames>,
@@ -110,7 +111,8 @@ impl Inbound {
     }
 
     fn message(&self, channel: &[u8], message: Vec<u8>) {
-        // The names of our own channels are ASCII; a name with other bytes can only be a plain one, which is refused.
+        // The names of our own channels are ASCII; a name with other bytes can only be a plain one,
+        // which is refused.
         let name = String::from_utf8_lossy(channel);
         let own = name.strip_prefix(self.live_prefix.as_str());
         if own.is_some() {
@@ -141,7 +143,7 @@ impl Inbound {
             tracing::warn!(
                 channel,
                 suppressed,
-                "ignored a malformed message on a live channel: does another client publish there?"
+                "ignored a malformed message on a live channel: is another client publishing to it?"
             );
         }
     }
@@ -195,7 +197,7 @@ impl Inbound {
         Some(())
     }
 
-    /// A new epoch is told to all connections, once.
+    /// Notifies all connections of a new epoch, once.
     pub fn enter_epoch(&self, epoch: EventId) {
         if self.instance.link.enter_epoch(epoch) {
             if let Some(suppressed) = self.reset_log.allow(self.instance.now_ms()) {

@@ -121,7 +121,8 @@ impl KeyNames {
     }
 }
 
-/// The functions of one Redis are in one namespace, so a key prefix other than `sse:` gives them another name.
+/// The functions of one Redis are in one namespace, so a key prefix other than `sse:` gives them
+/// another name.
 fn function_prefix(key_prefix: &str) -> String {
     let word = |c: char| if c.is_ascii_alphanumeric() { c } else { '_' };
     let name: String =

@@ -1,7 +1,8 @@
 #!lua name=@LIBRARY@
--- The one library of the gateway in Redis (ARCHITECTURE.md#function-library). Everything that must happen in one step happens here.
--- Placeholders in @ signs are filled by library.rs. There is no rollback in Lua: each function checks first, then writes,
--- and appends to the log before anything else that a reader could see.
+-- The one library of the gateway in Redis (ARCHITECTURE.md#function-library). Everything that must
+-- happen in one step happens here. Placeholders in @ signs are filled by library.rs. There is no
+-- rollback in Lua: each function checks first, then writes, and appends to the log before anything
+-- else that a reader could see.
 
 local PREFIX = '@KEY_PREFIX@'
 local CHANNEL_PREFIX = '@CHANNEL_PREFIX@'
@@ -9,18 +10,20 @@ local CLOCK = PREFIX .. 'clock'
 local LIVE = PREFIX .. 'live:'
 local RECORDER = PREFIX .. 'recorder'
 
--- The run_id of this server process, once a write function has asked for it. (A flag would not do: a server that becomes
--- a replica and primary again keeps its process, while another one has written the clock.)
+-- The run_id of this server process, once a write function has asked for it. (A flag would not do:
+-- a server that becomes a replica and primary again keeps its process, while another one has
+-- written the clock.)
 local own_run_id
 
--- The ms of the last id that this process gave out. A wipe takes the clock, but not this: it may come in the same
--- millisecond as an event, or while the clock runs ahead of the time.
+-- The ms of the last id that this process gave out. A wipe takes the clock, but not this: it may
+-- come in the same millisecond as an event, or while the clock runs ahead of the time.
 local given_ms = 0
 
--- How far an id may be ahead of the time, in ms: 7 days. No clock that this library keeps runs further
--- ahead, so a later id is forged, or the time of this server was put back by days.
+-- How far an id may be ahead of the time, in ms: 7 days. No clock that this library keeps runs
+-- further ahead, so a later id is forged, or the time of this server was put back by days.
 local AHEAD_MS = 604800000
--- The clock itself may be a little further ahead: a reset puts it past an id that is just within AHEAD_MS.
+-- The clock itself may be a little further ahead: a reset puts it past an id that is just within
+-- AHEAD_MS.
 local CLOCK_AHEAD_MS = AHEAD_MS + 1000
 -- Numbers are doubles here: above this, adding 1 may change nothing.
 local MAX_SEQ = 9007199254740991
@@ -29,14 +32,16 @@ local function refuse(code, text)
   return redis.error_reply('SSE ' .. code .. ': ' .. text)
 end
 
--- keys -----------------------------------------------------------------------------------------------------------
+-- keys --------------------------------------------------------------------------------------------
 
 local function wrong_type(key)
   local name = '"' .. string.gsub(key, '[^ -~]', '?') .. '"'
-  return 'the key ' .. name .. ' holds a value of a type that the gateway never writes; run DEL ' .. name
+  return 'the key ' .. name .. ' holds a value of a type that the gateway never writes; run DEL '
+    .. name
 end
 
--- redis.call for a key that may hold something foreign: then nil, and a text that names the key and the fix.
+-- redis.call for a key that may hold something foreign: then nil, and a text that names the key and
+-- the fix.
 local function attempt(command, key, ...)
   local answer = redis.pcall(command, key, ...)
   if type(answer) ~= 'table' or not answer.err then return answer end
@@ -51,7 +56,7 @@ local function call(command, key, ...)
   return answer
 end
 
--- ids ------------------------------------------------------------------------------------------------------------
+-- ids ---------------------------------------------------------------------------------------------
 
 -- Milliseconds and sequence; nil: it is malformed.
 local function parse_id(text)
@@ -86,14 +91,15 @@ local function now_ms()
   return tonumber(t[1]) * 1000 + math.floor(tonumber(t[2]) / 1000)
 end
 
--- settings -------------------------------------------------------------------------------------------------------
+-- settings ----------------------------------------------------------------------------------------
 
 local function number(text, default)
   return tonumber(text or '') or default
 end
 
 local function settings()
-  local s = call('HMGET', PREFIX .. 'settings', 'max_len', 'retention_ms', 'dedupe_window_ms', 'max_event_bytes')
+  local s = call('HMGET', PREFIX .. 'settings', 'max_len', 'retention_ms', 'dedupe_window_ms',
+    'max_event_bytes')
   return {
     max_len = number(s[1], 1000),
     retention_ms = number(s[2], 86400000),
@@ -102,7 +108,7 @@ local function settings()
   }
 end
 
--- the clock ------------------------------------------------------------------------------------------------------
+-- the clock ---------------------------------------------------------------------------------------
 
 -- Every id that is given out goes through here: it is the clock's last one.
 local function give(ms, seq)
@@ -112,7 +118,8 @@ local function give(ms, seq)
   return id
 end
 
--- Writes a seam: nothing before it can be proved any more (reset), or plain publishes may be missing (unrecorded).
+-- Writes a seam: nothing before it can be proved any more (reset), or plain publishes may be
+-- missing (unrecorded).
 local function seam(ms, reason)
   local id = give(ms, 0)
   if reason == 'reset' then
@@ -129,17 +136,19 @@ local function run_id()
   return string.match(redis.call('INFO', 'server'), 'run_id:(%x+)') or ''
 end
 
--- The clock's last id. A missing clock (wiped Redis), one that another server process has written (restart from a file,
--- fail-over to a replica), one that was put back and one that is impossibly far ahead (forged) start a new epoch. It begins
--- past everything that `seen`, the clock and this process know of and that is possible, and past the millisecond that it is:
--- its ids may have been given out. So the clock runs ahead of the time by about that much.
+-- The clock's last id. A missing clock (wiped Redis), one that another server process has written
+-- (restart from a file, fail-over to a replica), one that was put back and one that is impossibly
+-- far ahead (forged) start a new epoch. It begins past everything that `seen`, the clock and this
+-- process know of and that is possible, and past the millisecond that it is: its ids may have been
+-- given out. So the clock runs ahead of the time by about that much.
 local function clock(now, seen)
   local c = call('HMGET', CLOCK, 'last', 'run_id')
   local ms, seq = foreign_id(c[1], now + CLOCK_AHEAD_MS)
   local seen_ms, seen_seq = foreign_id(seen, now + AHEAD_MS)
   if given_ms > now + CLOCK_AHEAD_MS then given_ms = 0 end
   own_run_id = own_run_id or run_id()
-  local broken = not ms or c[2] ~= own_run_id or ms < given_ms or (seen_ms and after(seen_ms, seen_seq, ms, seq))
+  local broken = not ms or c[2] ~= own_run_id or ms < given_ms
+    or (seen_ms and after(seen_ms, seen_seq, ms, seq))
   if c[2] ~= own_run_id then redis.call('HSET', CLOCK, 'run_id', own_run_id) end
   if broken then
     ms, seq = math.max(now, ms or 0, seen_ms or 0, given_ms) + 1, 0
@@ -155,8 +164,9 @@ local function next_id(now)
   return following(ms, seq)
 end
 
--- sse_configure 0 <max_len> <retention_ms> <dedupe_window_ms> <max_event_bytes>: writes what settings() reads. Where the retention
--- grows, the clock remembers for how long the events up to now are kept: a longer retention brings none of them back.
+-- sse_configure 0 <max_len> <retention_ms> <dedupe_window_ms> <max_event_bytes>: writes what
+-- settings() reads. Where the retention grows, the clock remembers for how long the events up to
+-- now are kept: a longer retention brings none of them back.
 local function configure(_, args)
   local before, retention_ms = settings().retention_ms, tonumber(args[2])
   if before < retention_ms then
@@ -166,18 +176,22 @@ local function configure(_, args)
     local raised_ms = math.max(now, foreign_id(c[1], now + CLOCK_AHEAD_MS) or 0)
     -- A raise before this one counts as long as it has more to say.
     local earlier_ms, shorter_ms = number(c[2]), number(c[3])
-    if earlier_ms and shorter_ms and raised_ms <= earlier_ms + before then before = math.min(before, shorter_ms) end
-    redis.call('HSET', CLOCK, 'raised_ms', string.format('%.0f', raised_ms), 'shorter_ms', string.format('%.0f', before))
+    if earlier_ms and shorter_ms and raised_ms <= earlier_ms + before then
+      before = math.min(before, shorter_ms)
+    end
+    redis.call('HSET', CLOCK, 'raised_ms', string.format('%.0f', raised_ms),
+      'shorter_ms', string.format('%.0f', before))
   end
-  redis.call('HSET', PREFIX .. 'settings', 'max_len', args[1], 'retention_ms', args[2], 'dedupe_window_ms', args[3],
-    'max_event_bytes', args[4])
+  redis.call('HSET', PREFIX .. 'settings', 'max_len', args[1], 'retention_ms', args[2],
+    'dedupe_window_ms', args[3], 'max_event_bytes', args[4])
   return 1
 end
 
--- events ---------------------------------------------------------------------------------------------------------
+-- events ------------------------------------------------------------------------------------------
 
 local function is_name(text)
-  return #text >= 1 and #text <= 256 and not string.find(text, '[^\33-\126]') and not string.find(text, '[,%*%?%[%]\\]')
+  return #text >= 1 and #text <= 256 and not string.find(text, '[^\33-\126]')
+    and not string.find(text, '[,%*%?%[%]\\]')
 end
 
 -- The channel without prefix, and whether it is a broadcast's topic.
@@ -201,11 +215,13 @@ local function is_utf8(s)
     if b >= 0xC2 and b <= 0xDF then
       to = string.find(s, '^[\128-\191]', at + 1) and at + 1
     elseif b >= 0xE0 and b <= 0xEF then
-      local second = (b == 0xE0 and '^[\160-\191][\128-\191]') or (b == 0xED and '^[\128-\159][\128-\191]')
+      local second = (b == 0xE0 and '^[\160-\191][\128-\191]')
+        or (b == 0xED and '^[\128-\159][\128-\191]')
         or '^[\128-\191][\128-\191]'
       to = string.find(s, second, at + 1) and at + 2
     elseif b >= 0xF0 and b <= 0xF4 then
-      local second = (b == 0xF0 and '^[\144-\191][\128-\191][\128-\191]') or (b == 0xF4 and '^[\128-\143][\128-\191][\128-\191]')
+      local second = (b == 0xF0 and '^[\144-\191][\128-\191][\128-\191]')
+        or (b == 0xF4 and '^[\128-\143][\128-\191][\128-\191]')
         or '^[\128-\191][\128-\191][\128-\191]'
       to = string.find(s, second, at + 1) and at + 3
     end
@@ -218,25 +234,30 @@ end
 -- Why an event is refused: code and text; the same rules as in envelope.rs.
 local function fault(channel, kind, payload, key, retry, max_event_bytes)
   if not parse_channel(channel) then
-    return 'bad-channel', 'the channel must be user:<id>:events or broadcast:<topic>, with 1 to 256 bytes of printable ASCII'
+    return 'bad-channel',
+      'the channel must be user:<id>:events or broadcast:<topic>,'
+      .. ' with 1 to 256 bytes of printable ASCII'
       .. ' without space, comma and * ? [ ] \\'
   elseif #kind < 1 or #kind > 128 or string.find(kind, '%c') or not is_utf8(kind)
     or string.find(kind, '\194[\128-\159]') then
     return 'bad-type', 'the type must be a string of 1 to 128 bytes without control characters'
   elseif string.sub(kind, 1, 4) == 'sse.' then
-    return 'reserved-type', 'types that begin with sse. are the gateway\'s own; choose another name'
+    return 'reserved-type',
+      'types that begin with sse. are reserved for the gateway; choose another name'
   elseif key and (#key < 1 or #key > 256) then
     return 'bad-key', 'the key must have 1 to 256 bytes'
   elseif retry and (not string.find(retry, '^%d+$') or tonumber(retry) > 86400000) then
-    return 'bad-retry', 'RETRY must be a whole number of ms up to 86400000'
+    return 'bad-retry', 'RETRY must be an integer from 0 to 86400000 (ms)'
   elseif #payload > max_event_bytes then
-    return 'too-large', 'the payload has ' .. #payload .. ' bytes, history.max_event_bytes is ' .. max_event_bytes
+    return 'too-large',
+      'the payload has ' .. #payload .. ' bytes, history.max_event_bytes is ' .. max_event_bytes
   elseif not is_utf8(payload) then
     return 'not-utf8', 'the payload is not UTF-8'
   end
 end
 
--- The last id that a log has had, 0-0 if there is no such log; nil and a text if its key holds no log.
+-- The last id that a log has had, 0-0 if there is no such log; nil and a text if its key holds no
+-- log.
 local function last_of(log)
   local last, wrong = attempt('XREVRANGE', log, '+', '-', 'COUNT', 1)
   if wrong then return nil, wrong end
@@ -257,8 +278,9 @@ local function drop_old_topics(ms, s)
   return wrong
 end
 
--- The heart: one atomic append. Log first, then the clock, then the live message. Answers the id; the id and `duplicate`, if
--- an event with this key is there already; or nil, a code and a text, if the event can never be appended as things are.
+-- The heart: one atomic append. Log first, then the clock, then the live message. Answers the id;
+-- the id and `duplicate`, if an event with this key is there already; or nil, a code and a text, if
+-- the event can never be appended as things are.
 local function append(name, kind, payload, key, retry, s)
   local channel, topic = parse_channel(name)
   local now = now_ms()
@@ -277,20 +299,23 @@ local function append(name, kind, payload, key, retry, s)
   wrong = topic and drop_old_topics(ms, s)
   if wrong then return nil, 'wrong-type', wrong end
   if not p_ms then
-    -- An id that no clock gave: nothing could follow it. The log starts anew, behind an id that no client has, so that all
-    -- of them get `trimmed`. (An expiry in the past deletes, and needs no other right than the one below.)
+    -- An id that no clock gave: nothing could follow it. The log starts anew, behind an id that no
+    -- client has, so that all of them get `trimmed`. (An expiry in the past deletes, and needs no
+    -- other right than the one below.)
     redis.call('PEXPIREAT', log, 1)
     predecessor = give(ms, seq)
     ms, seq = following(ms, seq)
   end
-  redis.call('XADD', log, 'MAXLEN', '~', s.max_len, show_id(ms, seq), 'p', predecessor, 'r', retry or '-', 't', kind,
-    'd', payload)
+  redis.call('XADD', log, 'MAXLEN', '~', s.max_len, show_id(ms, seq),
+    'p', predecessor, 'r', retry or '-', 't', kind, 'd', payload)
   local id = give(ms, seq)
-  -- By the id and not by the time, which may have been put back: a cursor must not outlive what it points to unnoticed.
+  -- By the id and not by the time, which may have been put back: a cursor must not outlive what it
+  -- points to unnoticed.
   redis.call('PEXPIREAT', log, string.format('%.0f', ms + s.retention_ms))
   if topic then redis.call('ZADD', PREFIX .. 'topics', ms, topic) end
   if dedupe then redis.call('SET', dedupe, id, 'PX', s.dedupe_window_ms) end
-  redis.call('PUBLISH', LIVE .. channel, id .. ' ' .. predecessor .. ' ' .. (retry or '-') .. ' ' .. kind .. '\n' .. payload)
+  redis.call('PUBLISH', LIVE .. channel,
+    id .. ' ' .. predecessor .. ' ' .. (retry or '-') .. ' ' .. kind .. '\n' .. payload)
   return id
 end
 
@@ -312,7 +337,8 @@ end
 -- FCALL sse_publish 1 <channel> <type> <payload> [KEY <key>] [RETRY <ms>]
 local function publish(keys, args)
   if #keys ~= 1 or #args < 2 then
-    return refuse('usage', 'FCALL @F@_publish 1 <channel> <type> <payload> [KEY <key>] [RETRY <ms>]')
+    return refuse('usage',
+      'FCALL @F@_publish 1 <channel> <type> <payload> [KEY <key>] [RETRY <ms>]')
   end
   local key, retry, wrong = options(args, 3)
   if wrong then return refuse('usage', wrong .. '; use KEY <key> and RETRY <ms>') end
@@ -324,19 +350,23 @@ local function publish(keys, args)
   return id or refuse(code, text)
 end
 
--- plain publishes ----------------------------------------------------------------------------------------------------
+-- plain publishes ---------------------------------------------------------------------------------
 
 local function reject(channel, reason, message)
-  -- The message is counted and the next ones go on, also where this key itself holds something foreign.
+  -- The message is counted and the next ones go on, also where this key itself holds something
+  -- foreign.
   redis.pcall('XADD', PREFIX .. 'rejected', 'MAXLEN', '~', 1000, '*',
-    'channel', string.sub(channel, 1, 512), 'reason', reason, 'message', string.sub(message, 1, 4096))
+    'channel', string.sub(channel, 1, 512), 'reason', reason,
+    'message', string.sub(message, 1, 4096))
 end
 
--- sse_record 1 <channel> <token> <marker> <n> PLAIN <type> <payload> [KEY ..] [RETRY ..] | REJECT <reason> <message>
+-- sse_record 1 <channel> <token> <marker> <n> PLAIN <type> <payload> [KEY ..] [RETRY ..] | REJECT
+-- <reason> <message>
 --   | MARK <marker before> <n before>
--- Accepts only the next number under the token that holds the lease, and counts it in the same step. Answers `recorded`,
--- `duplicate`, `rejected <reason>[ <text>]`, `done` (a number that was counted before), `fenced` or `hole`.
--- Gateways up to version 2 say EVENT for PLAIN: they know neither `duplicate` nor a text behind the reason.
+-- Accepts only the next number under the token that holds the lease, and counts it in the same
+-- step. Answers `recorded`, `duplicate`, `rejected <reason>[ <text>]`, `done` (a number that was
+-- counted before), `fenced` or `hole`. Gateways up to version 2 say EVENT for PLAIN: they know
+-- neither `duplicate` nor a text behind the reason.
 local function record(keys, args)
   local token, marker, n = args[1], args[2], tonumber(args[3])
   local r = call('HMGET', RECORDER, 'token', 'marker', 'n')
@@ -374,8 +404,9 @@ local function record(keys, args)
   return answer
 end
 
--- sse_lease 0 <role> <instance> <ttl_ms> [RELEASE]. Takes, renews or gives back the lease of a role (recorder, standby).
--- Answers {held, token, marker, n}: token and position are those of the recorder.
+-- sse_lease 0 <role> <instance> <ttl_ms> [RELEASE]. Takes, renews or gives back the lease of a role
+-- (recorder, standby). Answers {held, token, marker, n}: token and position are those of the
+-- recorder.
 local function lease(_, args)
   local role, instance, ttl_ms = args[1], args[2], args[3]
   local key = PREFIX .. 'lease:' .. role
@@ -389,7 +420,8 @@ local function lease(_, args)
   end
   if holder and holder ~= instance then return { 0 } end
   if role == 'recorder' and not holder then
-    -- A vacant record is the standby's: it alone can prove what is recorded. An instance between the two would break the record.
+    -- A vacant record is the standby's: it alone can prove what is recorded. An instance between
+    -- the two would break the record.
     local standby = call('GET', PREFIX .. 'lease:standby')
     if standby and standby ~= instance then return { 0 } end
   end
@@ -404,8 +436,9 @@ local function lease(_, args)
   return { 1, r[1], r[2] or '', r[3] or '-1' }
 end
 
--- sse_mark 0 <token> <marker> <known 0|1>: starts a numbering. If there is one here that it does not follow, or if the caller
--- knows that there was one which it cannot prove to follow, plain publishes may be missing and a seam says so.
+-- sse_mark 0 <token> <marker> <known 0|1>: starts a numbering. If there is one here that it does
+-- not follow, or if the caller knows that there was one which it cannot prove to follow, plain
+-- publishes may be missing and a seam says so.
 local function mark(_, args)
   local r = call('HMGET', RECORDER, 'token', 'marker')
   if r[1] ~= args[1] then return 'fenced' end
@@ -418,17 +451,19 @@ local function mark(_, args)
   return 'marked'
 end
 
--- ticks -------------------------------------------------------------------------------------------------------------
+-- ticks -------------------------------------------------------------------------------------------
 
--- sse_tick 0 <min_interval_ms> <seen>: moves the clock and publishes it, unless that was done less than min_interval_ms ago.
--- `seen` is the highest id that the instance knows: a clock behind it was put back.
+-- sse_tick 0 <min_interval_ms> <seen>: moves the clock and publishes it, unless that was done less
+-- than min_interval_ms ago. `seen` is the highest id that the instance knows: a clock behind it was
+-- put back.
 local function tick(_, args)
   local now = now_ms()
   local ms, seq = clock(now, args[2])
   local c = call('HMGET', CLOCK, 'ticked_ms', 'epoch', 'unrecorded')
   local before = number(c[1], 0)
   if before <= now and now - before < tonumber(args[1]) then return 0 end
-  -- Both were given by the clock. One that it cannot have given is replaced: otherwise gateways would refuse it for ever.
+  -- Both were given by the clock. One that it cannot have given is replaced: otherwise gateways
+  -- would refuse it for ever.
   for i, reason in ipairs { 'reset', 'unrecorded' } do
     local c_ms, c_seq = parse_id(c[i + 1])
     if c[i + 1] and (not c_ms or after(c_ms, c_seq, ms, seq)) then
@@ -442,34 +477,40 @@ local function tick(_, args)
   -- Streams live by the ticks, also where the record of plain publishes is broken.
   local r = attempt('HMGET', RECORDER, 'marker', 'n') or {}
   redis.call('PUBLISH', LIVE .. 'tick',
-    id .. ' ' .. (c[1] or '0-0') .. ' ' .. (c[2] or '0-0') .. ' ' .. (r[1] or '-') .. ' ' .. (r[2] or '0'))
+    id .. ' ' .. (c[1] or '0-0') .. ' ' .. (c[2] or '0-0') .. ' '
+    .. (r[1] or '-') .. ' ' .. (r[2] or '0'))
   return 1
 end
 
--- sessions ----------------------------------------------------------------------------------------------------------
+-- sessions ----------------------------------------------------------------------------------------
 
 local function revoked_ms(user, get)
   local ms, wrong = get('GET', PREFIX .. 'revoked:' .. user)
   return number(ms, 0), wrong
 end
 
-local function store_session(key, user, connection, first, opened_ms, until_ms, good_ms, turn, ttl_ms, proof)
-  redis.call('HSET', key, 'user', user, 'connection', connection, 'first', first, 'opened_ms', opened_ms,
+local function store_session(key, user, connection, first, opened_ms, until_ms, good_ms, turn,
+  ttl_ms, proof)
+  redis.call('HSET', key, 'user', user, 'connection', connection, 'first', first,
+    'opened_ms', opened_ms,
     'until_ms', until_ms, 'good_ms', string.format('%.0f', good_ms), 'turn', turn, 'proof', proof)
   redis.call('PEXPIRE', key, ttl_ms)
 end
 
--- sse_open 1 <digest> <connection> <user> <expired 0|1> <one_use 0|1> <ttl_ms> <until_ms> <issued_ms> <cursor or empty> <left_ms> <proof shown> <new proof>
--- Opens or resumes the session of a ticket; for left_ms the ticket could open a session, so its session is not forgotten before.
--- A session that was opened with a proof (the digest of a cookie) is resumed only with it; an empty one asks for none.
--- Answers {outcome, first, opened_ms, until_ms, last id of the clock, turn}; the outcome is opened, resumed, expired, used, over, stranger or
--- revoked. Each connection of a session has a higher turn than the one before, also across a wipe: only a higher turn takes over.
+-- sse_open 1 <digest> <connection> <user> <expired 0|1> <one_use 0|1> <ttl_ms> <until_ms>
+-- <issued_ms> <cursor or empty> <left_ms> <proof shown> <new proof> Opens or resumes the session of
+-- a ticket; for left_ms the ticket could open a session, so its session is not forgotten before. A
+-- session that was opened with a proof (the digest of a cookie) is resumed only with it; an empty
+-- one asks for none. Answers {outcome, first, opened_ms, until_ms, last id of the clock, turn}; the
+-- outcome is opened, resumed, expired, used, over, stranger or revoked. Each connection of a
+-- session has a higher turn than the one before, also across a wipe: only a higher turn takes over.
 local function open(keys, args)
   local key = PREFIX .. 'session:' .. keys[1]
   local connection, user = args[1], args[2]
   local now = now_ms()
   local last = show_id(clock(now))
-  local s = call('HMGET', key, 'connection', 'first', 'opened_ms', 'until_ms', 'turn', 'good_ms', 'times', 'taken_ms',
+  local s = call('HMGET', key, 'connection', 'first', 'opened_ms', 'until_ms', 'turn',
+    'good_ms', 'times', 'taken_ms',
     'proof')
   if s[2] then
     if args[4] == '1' then return { 'used' } end
@@ -481,7 +522,8 @@ local function open(keys, args)
       -- How often of late: two tabs with one ticket are told to wait longer each time.
       local times = now - tonumber(s[8] or 0) < 600000 and tonumber(s[7] or 0) + 1 or 1
       redis.call('HSET', key, 'times', times, 'taken_ms', string.format('%.0f', now))
-      redis.call('PUBLISH', LIVE .. 'control', 'taken-over ' .. keys[1] .. ' ' .. turn .. ' ' .. times)
+      redis.call('PUBLISH', LIVE .. 'control', 
+        'taken-over ' .. keys[1] .. ' ' .. turn .. ' ' .. times)
     end
     redis.call('HSET', key, 'connection', connection, 'turn', turn)
     redis.call('PEXPIRE', key, math.max(tonumber(args[5]), tonumber(s[6] or 0) - now))
@@ -504,16 +546,18 @@ local function open(keys, args)
   return { 'opened', first, opened_ms, args[6], last, opened_ms, args[11] or '' }
 end
 
--- sse_renew <n> <digest>.. then for each: <connection> <user> <first> <opened_ms> <until_ms> <ttl_ms> <closing 0|1> <turn> <proof>
--- Keeps sessions alive from the holder's memory, or gives them back. Answers for each ok, taken-over, revoked, or
--- `wrong-type: <text>`: a foreign key of one session must not end the others.
+-- sse_renew <n> <digest>.. then for each: <connection> <user> <first> <opened_ms> <until_ms>
+-- <ttl_ms> <closing 0|1> <turn> <proof> Keeps sessions alive from the holder's memory, or gives
+-- them back. Answers for each ok, taken-over, revoked, or `wrong-type: <text>`: a foreign key of
+-- one session must not end the others.
 local function renew(keys, args)
   local answers = {}
   -- Gateways of version 1 give no proof.
   local width = #args / #keys
   for i, digest in ipairs(keys) do
     local a = (i - 1) * width
-    local connection, user, first, opened_ms, until_ms = args[a + 1], args[a + 2], args[a + 3], args[a + 4], args[a + 5]
+    local connection, user, first = args[a + 1], args[a + 2], args[a + 3]
+    local opened_ms, until_ms = args[a + 4], args[a + 5]
     local ttl_ms, closing = args[a + 6], args[a + 7] == '1'
     local key = PREFIX .. 'session:' .. digest
     local s, wrong = attempt('HMGET', key, 'connection', 'good_ms', 'turn')
@@ -528,9 +572,11 @@ local function renew(keys, args)
     elseif holder and tonumber(s[3]) > turn then
       answers[i] = holder == '' and 'ok' or 'taken-over'
     else
-      -- A fault of Redis ends no session: what it forgot, or knows an older turn of, is written again.
+      -- A fault of Redis ends no session: what it forgot, or knows an older turn of, is written
+      -- again.
       if not holder or tonumber(s[3]) < turn then
-        store_session(key, user, connection, first, opened_ms, until_ms, tonumber(s[2] or 0), args[a + 8], ttl_ms,
+        store_session(key, user, connection, first, opened_ms, until_ms, tonumber(s[2] or 0),
+          args[a + 8], ttl_ms,
           width > 8 and args[a + 9] or '')
       end
       if closing then redis.call('HSET', key, 'connection', '') end
@@ -553,7 +599,8 @@ local function answering(callback)
   return function(keys, args)
     local done, answer = pcall(callback, keys, args)
     if done or type(answer) == 'table' then return answer end
-    -- Redis gives pcall the text alone. One that begins with a code is an answer; others are faults of this file.
+    -- Redis gives pcall the text alone. One that begins with a code is an answer; others are faults
+    -- of this file.
     if string.find(answer, '^%u+ ') then return redis.error_reply(answer) end
     error(answer, 0)
   end
@@ -563,10 +610,13 @@ publish = answering(publish)
 redis.register_function('@F@_publish', publish)
 redis.register_function('@F@_record', answering(record))
 redis.register_function('@F@_configure', answering(configure))
--- allow-oom: a full Redis refuses events, which the publisher is told, but must not end streams and sessions.
+-- allow-oom: a full Redis refuses events, which the publisher is told, but must not end streams and
+-- sessions.
 local function register_for_a_full_redis(name, callback)
   local function_name = '@F@_' .. name
-  redis.register_function { function_name = function_name, callback = answering(callback), flags = { 'allow-oom' } }
+  redis.register_function {
+    function_name = function_name, callback = answering(callback), flags = { 'allow-oom' },
+  }
 end
 register_for_a_full_redis('lease', lease)
 register_for_a_full_redis('mark', mark)

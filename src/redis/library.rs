@@ -1,4 +1,5 @@
-//! Puts the Lua library into Redis: named by version and prefix, replaced only by a newer version (ARCHITECTURE.md#function-library).
+//! Puts the Lua library into Redis: named by version and prefix, replaced only by a newer version
+//! (ARCHITECTURE.md#function-library).
 
 use std::collections::HashMap;
 
@@ -8,7 +9,8 @@ use secrecy::ExposeSecret;
 use super::commands::{CommandError, Commands};
 use crate::settings::Settings;
 
-/// Version of the library. Functions of one version answer callers of the version before: gateways are updated one by one.
+/// Version of the library. Functions of one version answer callers of the version before: gateways
+/// are updated one by one.
 pub const VERSION: u32 = 3;
 const SOURCE: &str = include_str!("library.lua");
 /// Smallest `proto-max-bulk-len` that Redis takes.
@@ -21,7 +23,7 @@ const MAX_EXCESS: u64 = 4;
 /// Redis and Valkey have Functions since.
 const OLDEST: (u32, u32) = (7, 0);
 
-/// Why Redis cannot be used.
+/// The reason why Redis cannot be used.
 #[derive(Debug)]
 pub enum LibraryError {
     /// It did not answer.
@@ -45,7 +47,7 @@ impl std::fmt::Display for LibraryError {
     }
 }
 
-/// What is worth a warning.
+/// Problems with the server that deserve a warning but stop nothing.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Warnings(pub Vec<String>);
 
@@ -53,7 +55,8 @@ fn name(commands: &Commands, version: u32) -> String {
     format!("sse_gateway_v{version}_{}", commands.keys.function_prefix())
 }
 
-/// The last line of a library under another key prefix than `sse:`, where no other library has the name.
+/// The last line of a library under another key prefix than `sse:`, where no other library has the
+/// name.
 const ALIAS: &str = "redis.register_function('sse_publish', publish)";
 /// The function prefix of the default key prefix.
 const DEFAULT: &str = "sse";
@@ -77,7 +80,9 @@ pub async fn ensure(commands: &Commands, settings: &Settings) -> Result<Warnings
     let mut warnings = check_server(commands, settings).await?;
     if database(settings.redis.url.expose_secret()) != 0 {
         warnings.0.push(
-            "redis.url names a database other than 0: Pub/Sub and Functions are shared by all databases, so gateways on two of them need a redis.key_prefix each".to_owned(),
+            "redis.url selects a database other than 0: all databases share Pub/Sub and Functions, \
+             so gateways on different databases need different values of redis.key_prefix"
+                .to_owned(),
         );
     }
     load(commands).await?;
@@ -122,14 +127,15 @@ async fn check_server(commands: &Commands, settings: &Settings) -> Result<Warnin
     let mut parts = version.split('.').map(|p| p.parse::<u32>().unwrap_or(0));
     if (parts.next().unwrap_or(0), parts.next().unwrap_or(0)) < OLDEST {
         return Err(LibraryError::Unsupported(format!(
-            "this is Redis {version}, which has no Functions; use Redis 7.0 or Valkey 7.2, or later"
+            "Redis {version} has no Functions; use Redis 7.0, Valkey 7.2 or later"
         )));
     }
     let mut warnings = Warnings::default();
     match field("maxmemory_policy") {
         Some("noeviction") | None => {}
         Some(policy) => warnings.0.push(format!(
-            "maxmemory-policy is {policy}: Redis may evict logs and sessions, and lost events could not be told; run `CONFIG SET maxmemory-policy noeviction`"
+            "maxmemory-policy is {policy}: Redis may evict logs and sessions, and events could be \
+             lost without notice; run `CONFIG SET maxmemory-policy noeviction`"
         )),
     }
     // On a cluster MIGRATE sends each key as one argument: the limit must exceed the largest log.
@@ -144,7 +150,8 @@ async fn check_server(commands: &Commands, settings: &Settings) -> Result<Warnin
     Ok(warnings)
 }
 
-/// The longest argument of a command that the server takes, in bytes; `None`: CONFIG is not permitted, or not known here.
+/// The longest argument of a command that the server takes, in bytes; `None`: CONFIG is not
+/// permitted, or not known here.
 async fn longest_argument(commands: &Commands) -> Option<u64> {
     let mut command = redis::cmd("CONFIG");
     command.arg("GET").arg("proto-max-bulk-len");
@@ -158,20 +165,22 @@ fn check_argument(limit: u64, max_event_bytes: u64) -> Option<String> {
     let needed = longest.next_multiple_of(SMALLEST_BULK_BYTES);
     if limit < longest {
         Some(format!(
-            "proto-max-bulk-len is {limit}: events of history.max_event_bytes ({max_event_bytes}) are refused; run \
-             `CONFIG SET proto-max-bulk-len {needed}` and put it into redis.conf"
+            "proto-max-bulk-len is {limit}: events of history.max_event_bytes \
+             ({max_event_bytes}) are refused; run \
+             `CONFIG SET proto-max-bulk-len {needed}` and set it in redis.conf"
         ))
     } else if limit > (longest * MAX_EXCESS).max(SMALLEST_BULK_BYTES) {
         Some(format!(
             "proto-max-bulk-len is {limit}: a few plain PUBLISH commands of that size exceed \
-             client-output-buffer-limit pubsub and disconnect every gateway; run `CONFIG SET proto-max-bulk-len {needed}` and put it into redis.conf"
+             client-output-buffer-limit pubsub and disconnect every gateway; run \
+             `CONFIG SET proto-max-bulk-len {needed}` and set it in redis.conf"
         ))
     } else {
         None
     }
 }
 
-/// A library that is loaded.
+/// A function library that is loaded in Redis.
 struct Loaded {
     name: String,
     code: String,
@@ -180,9 +189,11 @@ struct Loaded {
 async fn libraries(commands: &Commands) -> Result<Vec<Loaded>, LibraryError> {
     let mut command = redis::cmd("FUNCTION");
     command.arg("LIST").arg("LIBRARYNAME").arg("sse_gateway_*").arg("WITHCODE");
-    let listed: Vec<HashMap<String, Value>> = commands.run(&command).await.map_err(|fault| match fault {
+    let listed = commands.run::<Vec<HashMap<String, Value>>>(&command).await;
+    let listed = listed.map_err(|fault| match fault {
         CommandError::Rejected(e) => LibraryError::Unsupported(format!(
-            "FUNCTION LIST is refused ({e}); use Redis 7.0 or Valkey 7.2, or later, and allow the user +@all or at least +function +fcall"
+            "FUNCTION LIST was refused ({e}); use Redis 7.0, Valkey 7.2 or later, and allow the \
+             user +@all or at least +function +fcall"
         )),
         away => LibraryError::Command(away),
     })?;
@@ -223,13 +234,15 @@ async fn load(commands: &Commands) -> Result<(), LibraryError> {
         let prefix_line = format!("local PREFIX = '{}'", commands.keys.key_prefix());
         if let Some(foreign) = ours.iter().find(|l| !l.code.contains(&prefix_line)) {
             return Err(LibraryError::Unsupported(format!(
-                "the library {} belongs to another redis.key_prefix that gives the same function names; choose a prefix whose letters and digits differ",
+                "the library {} belongs to another redis.key_prefix that gives the same function \
+                 names; choose a prefix with different letters or digits",
                 foreign.name
             )));
         }
         let mut step = redis::pipe();
         step.atomic();
-        // The plain name belongs to the default prefix; another prefix has it only as long as it is alone.
+        // The plain name belongs to the default prefix; another prefix has it only as long as it is
+        // alone.
         for borrower in others.iter().filter(|l| own == DEFAULT && l.code.contains(ALIAS)) {
             step.cmd("FUNCTION")
                 .arg("LOAD")
@@ -244,13 +257,14 @@ async fn load(commands: &Commands) -> Result<(), LibraryError> {
         match commands.run_all::<()>(&step).await {
             Ok(()) => tracing::info!(library = name(commands, VERSION), "library loaded"),
             Err(CommandError::Rejected(e)) => {
-                tracing::debug!(error = %e, "library not loaded, looking again")
+                tracing::debug!(error = %e, "library not loaded, retrying")
             }
             Err(away) => return Err(away.into()),
         }
     }
     Err(LibraryError::Unsupported(format!(
-        "the library {} cannot be loaded; does another library have functions named {own}_*? See FUNCTION LIST, and give this gateway another redis.key_prefix",
+        "the library {} cannot be loaded: another library may have functions named {own}_* (see \
+         FUNCTION LIST); give this gateway another redis.key_prefix",
         name(commands, VERSION),
     )))
 }

@@ -1,5 +1,6 @@
-//! The one subscriber connection of an instance and its supervisor: connect with a jittered back-off, subscribe in batches,
-//! await confirmation, take the mark, and only then let the connections join (ARCHITECTURE.md#the-link).
+//! The one subscriber connection of an instance and its supervisor: connect with a jittered
+//! back-off, subscribe in batches, await confirmation, take the mark, and only then let the
+//! connections join (ARCHITECTURE.md#the-link).
 
 use std::{
     sync::Arc,
@@ -21,8 +22,9 @@ use super::{
     subscriptions::Subscriptions,
     tick,
 };
+use crate::log_limit::LogLimit;
 use crate::{
-    core::{catch_up::ClockSnapshot, log_limit::LogLimit},
+    core::catch_up::ClockSnapshot,
     settings::PlainPublish,
     state::{
         instance::{Instance, TICK_TIMEOUT},
@@ -37,7 +39,8 @@ const REQUESTS: usize = 4096;
 /// The clock of Redis and the library's settings are looked at this often.
 const LOOK: Duration = Duration::from_secs(1);
 const LOOK_TIMEOUT: Duration = Duration::from_millis(500);
-/// If the clock of Redis jumps by more, ms, ids of before may not be comparable with those of after.
+/// If the clock of Redis jumps by more, ms, ids of before may not be comparable with those of
+/// after.
 const TIME_JUMP_MS: u64 = 86_400_000;
 /// A clock that the library keeps repairing: somebody else keeps writing it.
 const MARK_ATTEMPTS: usize = 10;
@@ -80,8 +83,8 @@ impl Drop for UserSubscription {
 }
 
 impl Link {
-    /// Subscribes to the channel of a user and then tells the mark: everything up to it is in the logs, everything after
-    /// it comes by the link.
+    /// Subscribes to the channel of a user and then tells the mark: everything up to it is in the
+    /// logs, everything after it comes by the link.
     ///
     /// # Errors
     /// The link is down, or does not answer in time.
@@ -102,7 +105,8 @@ impl Link {
         self.ask(|reply| Request::Attach(None, reply)).await
     }
 
-    /// Subscribes to the publishers' channels, or gives them up; returns when Redis has confirmed it.
+    /// Subscribes to the publishers' channels, or gives them up; returns when Redis has confirmed
+    /// it.
     ///
     /// # Errors
     /// The link is down, or does not answer in time.
@@ -211,7 +215,7 @@ impl Supervisor {
         self.inbound.link_changed(false);
     }
 
-    /// Waits; who asks meanwhile is told at once that the link is down.
+    /// Waits, and answers requests meanwhile with [`LinkDown`].
     async fn refuse_for(&mut self, pause: Duration) {
         let _ = tokio::time::timeout(pause, async {
             while let Some(request) = self.requests.recv().await {
@@ -259,7 +263,9 @@ impl Supervisor {
         let mut batch = Vec::new();
         loop {
             tokio::select! {
-                () = self.inbound.disconnected.notified() => return "the connection was closed".to_owned(),
+                () = self.inbound.disconnected.notified() => {
+                    return "the connection was closed".to_owned();
+                }
                 n = self.requests.recv_many(&mut batch, REQUESTS) => {
                     if n == 0 {
                         return "the instance is gone".to_owned();
@@ -356,19 +362,20 @@ impl Supervisor {
             if attempt > 0 {
                 tokio::time::sleep(MARK_PAUSE).await;
             }
-            // Redis was wiped this moment, or somebody wrote a clock that cannot be: a tick starts the new epoch.
+            // Redis was wiped this moment, or somebody wrote a clock that cannot be: a tick starts
+            // the new epoch.
             tick::now(&self.commands, 0, self.instance.link.highest())
                 .await
                 .map_err(|f| redis::RedisError::from(std::io::Error::other(f.to_string())))?;
         }
         let fault = format!(
-            "somebody else keeps writing the key {clock:?}; allow it to the gateways alone (ACL)"
+            "another client keeps writing the key {clock:?}; allow it only to gateways (ACL)"
         );
         Err(std::io::Error::other(fault).into())
     }
 
-    /// InboxSender the time of Redis, and whether the library's settings are there. By how many ms the time has
-    /// jumped, if ids of before can no longer be compared.
+    /// InboxSender the time of Redis, and whether the library's settings are there. By how many ms
+    /// the time has jumped, if ids of before can no longer be compared.
     async fn look(&mut self, connection: &mut MultiplexedConnection) -> Option<u64> {
         let mut pipeline = redis::pipe();
         pipeline.cmd("TIME").cmd("EXISTS").arg(self.commands.keys.settings());
@@ -425,7 +432,8 @@ impl Supervisor {
         Ok(())
     }
 
-    /// Whether the link is dead, whatever TCP says. One that brings events while a tick is on its way behind them is not.
+    /// Whether the link is dead, whatever TCP says. One that brings events while a tick is on its
+    /// way behind them is not.
     fn is_silent(&self) -> bool {
         let silent_ms = self.instance.now_ms().saturating_sub(self.instance.link.heard_ms());
         let overdue = self.instance.link.tick_age().is_none_or(|age| age >= TICK_OVERDUE);
@@ -441,7 +449,11 @@ impl Supervisor {
                 Ok(()) => self.settings_epoch_ms = epoch_ms,
                 Err(fault) => {
                     if let Some(suppressed) = self.settings_log.allow(self.instance.now_ms()) {
-                        tracing::warn!(error = %fault, suppressed, "the library's settings are not written yet");
+                        tracing::warn!(
+                            error = %fault,
+                            suppressed,
+                            "could not write the function library's settings, retrying"
+                        );
                     }
                 }
             }

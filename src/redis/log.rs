@@ -11,21 +11,22 @@ use crate::core::{
     envelope::check_type,
     event::Event,
     id::EventId,
-    log_limit::LogLimit,
     topics::Topics,
 };
+use crate::log_limit::LogLimit;
 use crate::state::instance::unix_ms;
 
 /// Commands in one pipeline.
 const PIPELINE: usize = 256;
-/// Most topics that one catch-up reads; where more were active, the client is told a gap.
+/// Maximum number of topics that one catch-up reads; if more were active, the client gets a gap.
 const MAX_TOPICS: usize = 10_000;
 /// Most topics that one catch-up looks at to find those that its ticket allows; the same.
 const MAX_LOOKED_AT: usize = 100_000;
-/// So many at a time: Redis does nothing else meanwhile.
+/// Maximum number of topics in one reply: Redis serves nobody else meanwhile.
 const TOPICS_PAGE: usize = 10_000;
 
-/// Limits the log lines about foreign entries; one for the process, because each resume may find some.
+/// Limits the log lines about foreign entries; one for the process, because each resume may find
+/// some.
 static FOREIGN_LOG: LogLimit = LogLimit::new(10_000);
 
 /// The commands that read a [`ClockSnapshot`].
@@ -42,7 +43,8 @@ pub fn snapshot_commands(clock: &str) -> Pipeline {
 /// What they answer: the clock's fields and the time.
 pub type SnapshotReply = ([Option<String>; 5], (u64, u64));
 
-/// The mark in the answer; `None`: there is no clock yet, or one that the library must repair first.
+/// The mark in the answer; `None`: there is no clock yet, or one that the library must repair
+/// first.
 pub fn snapshot_of(answer: SnapshotReply) -> Option<ClockSnapshot> {
     let ([h, epoch, unrecorded, raised_ms, shorter_ms], (seconds, micros)) = answer;
     let now_ms = seconds * 1000 + micros / 1000;
@@ -63,9 +65,9 @@ pub fn snapshot_of(answer: SnapshotReply) -> Option<ClockSnapshot> {
     })
 }
 
-/// Reads up to `count` events of each log after its position. If there are none, the last id that the
-/// log ever had is read, too: events may have been trimmed. On a `first` read a key that holds no log
-/// counts as a log that was trimmed: its events are gone.
+/// Reads up to `count` events of each log after its position. If there are none, the last id that
+/// the log ever had is read, too: events may have been trimmed. On a `first` read a key that holds
+/// no log counts as a log that was trimmed: its events are gone.
 ///
 /// # Errors
 /// Redis does not answer; a key that held a log at first holds none any more.
@@ -114,8 +116,8 @@ fn range(commands: &Commands, channel: &Channel, after: EventId, count: usize) -
     command
 }
 
-/// Whether a log without events past the cursor had any: its last id is read first and then the events again, so that
-/// one that comes meanwhile is not taken for one that was trimmed.
+/// Whether a log without events past the cursor had any: its last id is read first and then the
+/// events again, so that one that comes meanwhile is not taken for one that was trimmed.
 async fn look_closer(
     commands: &Commands,
     logs: &[(Channel, EventId)],
@@ -180,7 +182,7 @@ fn page(channel: &Channel, answer: Value, count: usize) -> Result<Page, CommandE
             %channel,
             foreign,
             suppressed,
-            "skipped foreign entries in a log: does another client write to it?"
+            "skipped foreign entries in a log: is another client writing to it?"
         );
     }
     Ok(Page { events, more, upto, last_ever: EventId::ZERO })
@@ -197,8 +199,8 @@ fn event(channel: &Channel, id: &str, fields: &[Vec<u8>]) -> Option<Event> {
     Some(Event::new(EventId::parse(id)?, predecessor, channel.clone(), retry_ms, kind, field("d")?))
 }
 
-/// The broadcast channels among `topics` that had an event at or after `since`; the flag says that there were too many, and the
-/// ones longest without an event are left out.
+/// The broadcast channels among `topics` that had an event at or after `since`; the flag says that
+/// there were too many, and the ones longest without an event are left out.
 ///
 /// # Errors
 /// Redis does not answer.
@@ -211,7 +213,8 @@ pub async fn active_broadcasts(
     if topics.prefixes().next().is_some() {
         (listed, too_many) = active(commands, topics, since.ms).await?;
     }
-    // An exact topic is read even if it is not listed: its log may prove that something was trimmed.
+    // An exact topic is read even if it is not listed: its log may prove that something was
+    // trimmed.
     listed.extend(topics.exact().map(str::to_owned));
     listed.sort();
     listed.dedup();
@@ -257,7 +260,8 @@ async fn active(
             (true, Some(_)) => {
                 (lowest, highest, first_ms) = (first_ms.unwrap_or(lowest), None, None)
             }
-            // A page may end among topics of one millisecond. One that is all of one millisecond has no end to go on from.
+            // A page may end among topics of one millisecond. One that is all of one millisecond
+            // has no end to go on from.
             (false, _) if last == highest || looked_at >= MAX_LOOKED_AT => {
                 return Ok((found, true));
             }

@@ -1,4 +1,5 @@
-//! Redis: the library of functions, the subscriber's link, the logs, the recorder, sessions. Knows nothing of HTTP.
+//! Redis: the library of functions, the subscriber's link, the logs, the recorder, sessions. Knows
+//! nothing of HTTP.
 
 pub mod catch_up;
 pub mod commands;

@@ -8,7 +8,7 @@ use crate::core::envelope::Rejection;
 /// One event to publish.
 #[derive(Clone, Debug, Default)]
 pub struct Publish {
-    /// Its channel.
+    /// Channel of the event.
     pub channel: String,
     /// Its type.
     pub kind: String,

@@ -20,7 +20,8 @@ use crate::{
 const REACH_MS: u64 = 10 * 60 * 1000;
 const PAGE_EVENTS: usize = 1024;
 
-/// Whether the tail has every broadcast of the topics after `from`; if not, and if many may want that, it is filled.
+/// Whether the tail has every broadcast of the topics after `from`; if not, and if many may want
+/// that, it is filled.
 ///
 /// # Errors
 /// Redis does not answer.

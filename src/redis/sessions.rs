@@ -1,4 +1,5 @@
-//! Sessions: a redeemed ticket is good for reconnects while its session lives (ARCHITECTURE.md#tickets-and-sessions).
+//! Sessions: a redeemed ticket is good for reconnects while its session lives
+//! (ARCHITECTURE.md#tickets-and-sessions).
 
 use std::{rc::Rc, time::Duration};
 
@@ -134,7 +135,8 @@ pub async fn revoke(
     commands.run::<i64>(&call).await.map(drop)
 }
 
-/// Keeps the sessions of one worker's connections alive, and gives those back whose connection has ended.
+/// Keeps the sessions of one worker's connections alive, and gives those back whose connection has
+/// ended.
 pub async fn keep(
     hub: Rc<Hub>,
     commands: Commands,
@@ -168,7 +170,8 @@ pub async fn keep(
     }
 }
 
-/// Lets sessions end their grace after their connection; while Redis is away their time stands still.
+/// Lets sessions end their grace after their connection; while Redis is away their time stands
+/// still.
 async fn give_back(commands: &Commands, gone: &mut Vec<Rc<Connection>>, grace: Duration) {
     while !gone.is_empty() {
         let batch = gone.len().min(BATCH);

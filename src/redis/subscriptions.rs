@@ -1,4 +1,5 @@
-//! Which users' channels this instance is subscribed to: counted by connections, with a linger before they are given up.
+//! Which users' channels this instance is subscribed to: counted by connections, with a linger
+//! before they are given up.
 
 use std::{
     collections::HashMap,
@@ -62,7 +63,8 @@ impl Subscriptions {
         users
     }
 
-    /// The link broke: nothing is subscribed; users without connection are forgotten. Gives those to subscribe again.
+    /// The link broke: nothing is subscribed; users without connection are forgotten. Gives those
+    /// to subscribe again.
     pub fn lost(&mut self) -> Vec<Arc<str>> {
         self.users.retain(|_, e| e.connections > 0);
         self.users.values_mut().for_each(|e| e.subscribed = false);

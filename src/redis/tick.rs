@@ -1,4 +1,5 @@
-//! Ticks: about every second one instance moves the clock and publishes it (ARCHITECTURE.md#clock-ticks-and-watermark).
+//! Ticks: about every second one instance moves the clock and publishes it
+//! (ARCHITECTURE.md#clock-ticks-and-watermark).
 
 use std::{sync::Arc, time::Duration};
 
@@ -6,10 +7,8 @@ use super::{
     commands::{CommandError, Commands},
     library,
 };
-use crate::{
-    core::{id::EventId, log_limit::LogLimit},
-    state::instance::Instance,
-};
+use crate::log_limit::LogLimit;
+use crate::{core::id::EventId, state::instance::Instance};
 
 const PERIOD_MS: u64 = 1000;
 /// Instances that come within this time of a tick find it done.

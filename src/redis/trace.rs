@@ -1,5 +1,5 @@
-//! Looks for an event: in the log of its channel, or in all of them, bounded in number and time. Reads only, and asks for
-//! nothing but XRANGE, XREVRANGE, XINFO, PTTL, SCAN, GET, HMGET and TIME.
+//! Looks for an event: in the log of its channel, or in all of them, bounded in number and time.
+//! Reads only, and asks for nothing but XRANGE, XREVRANGE, XINFO, PTTL, SCAN, GET, HMGET and TIME.
 
 use std::time::{Duration, Instant};
 
@@ -302,7 +302,8 @@ pub async fn sight(
     });
     Ok(Sighting {
         channel: channel.to_string(),
-        // Ids from before a reset may be given again: what is behind the epoch proves nothing about them.
+        // Ids from before a reset may be given again: what is behind the epoch proves nothing about
+        // them.
         place: place(id, stale || id < clock.epoch, &log),
         event: entry,
         successor: next.map(|(id, _)| id.to_string()),
@@ -311,8 +312,8 @@ pub async fn sight(
     })
 }
 
-/// What a catch-up of this one channel would do, by the rules and the readers of the catch-up; also the last id that the log ever had
-/// if it has no event past `id`.
+/// What a catch-up of this one channel would do, by the rules and the readers of the catch-up; also
+/// the last id that the log ever had if it has no event past `id`.
 async fn resume(
     commands: &Commands,
     id: EventId,
@@ -361,7 +362,8 @@ async fn resume(
     Ok((resume, last_ever))
 }
 
-/// The publisher's key of an event, if it is remembered and found within the time; `None` proves nothing.
+/// The publisher's key of an event, if it is remembered and found within the time; `None` proves
+/// nothing.
 ///
 /// # Errors
 /// Redis does not answer, or does not allow SCAN.

@@ -1,5 +1,5 @@
-//! Parsers of single values. An error states the problem and the fix and never contains a value that
-//! may be secret.
+//! Parsers of single values. An error states the problem and the fix and never contains a value
+//! that may be secret.
 
 use std::{
     net::{IpAddr, SocketAddr, ToSocketAddrs},

@@ -1,15 +1,16 @@
-//! The commented sample file, written from the table so that it cannot lie.
+//! The commented sample file, written from the table of settings.
 
 use super::table::KEYS;
 
 /// `config/gateway.toml`: every key with its meaning and its default, commented out.
 pub fn toml() -> String {
     let mut out = String::from(
-        "# Every setting of the gateway with its default. A line without the leading `#` sets it; the environment\n\
-         # (SSE_GATEWAY__<SECTION>__<KEY>) comes before this file. Secrets belong into the environment or into files of\n\
-         # their own. Written by `sse-gateway check-config --sample`.\n",
+        "# Every setting of the gateway with its default.\n\
+         # Remove the leading `#` of a line to set it. Environment variables override this file:\n\
+         # SSE_GATEWAY__<SECTION>__<KEY>. Keep secrets in the environment or in separate files.\n\
+         # Written by `sse-gateway check-config --sample`.\n",
     );
-    // Arrays of tables at the top level come first: TOML would count them to the section above them.
+    // Top-level keys come first: below a section, TOML would take them for part of it.
     let (top, sections): (Vec<_>, Vec<_>) = KEYS.iter().partition(|k| !k.name.contains('.'));
     let mut section = "";
     for key in top.into_iter().chain(sections) {

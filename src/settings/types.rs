@@ -8,7 +8,8 @@ use secrecy::{ExposeSecret, SecretSlice, SecretString};
 
 use crate::core::address::AddressHeader;
 
-/// All settings. Build one with [`super::load`]; `Default` is empty and only the starting point of the loader.
+/// All settings. Build one with [`super::load`]; `Default` is empty and only the starting point of
+/// the loader.
 #[derive(Clone, Debug, Default)]
 pub struct Settings {
     /// The public listener.
@@ -180,7 +181,7 @@ pub struct Tickets {
     pub leeway: Duration,
     /// Topics of a ticket that has no `topics` claim.
     pub default_topics: Vec<String>,
-    /// A session lives for this long after its stream; zero = a ticket is good for one connection.
+    /// A session lives for this long after its stream; zero = a ticket allows one connection.
     pub reconnect_grace: Duration,
     /// Longest life of a session.
     pub max_session: Duration,
@@ -227,7 +228,7 @@ pub struct Limits {
     pub publish_body_bytes: usize,
     /// New streams and polls of one client address a minute; 0: any number.
     pub connects_per_address_per_minute: u64,
-    /// The same of one user.
+    /// Maximum number per minute of one user.
     pub connects_per_user_per_minute: u64,
     /// POSTs with one API key a second; 0: any number.
     pub posts_per_key_per_second: u64,

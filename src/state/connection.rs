@@ -1,5 +1,5 @@
-//! One connection on its worker: the flow of its frames, and what the hub must know to end it. A writer takes bytes from
-//! it (`poll_bytes`); it knows nothing of the HTTP library above.
+//! One connection on its worker: the flow of its frames, and what the hub must know to end it. A
+//! writer takes bytes from it (`poll_bytes`); it knows nothing of the HTTP library above.
 
 use std::{
     cell::{Cell, RefCell},
@@ -107,7 +107,8 @@ pub struct Connection {
     /// The client's id, until the first catch-up has looked at it.
     first_cursor: RefCell<Option<(Option<EventId>, Option<String>)>>,
     pub(super) key: Cell<usize>,
-    /// Since when frames wait that no writer has come for. A dropped queue does not reset it: who takes nothing has stalled.
+    /// Since when frames wait that no writer has come for. A dropped queue does not reset it: who
+    /// takes nothing has stalled.
     pub(super) waiting_since_ms: Cell<Option<u64>>,
     pub(super) queued_ms: Cell<u64>,
     pub(super) beat_ms: Cell<u64>,
@@ -277,7 +278,8 @@ impl Connection {
         }
     }
 
-    /// Whether it has its first frame: before that it knows no cursor, and no join may begin but that of its admission.
+    /// Whether it has its first frame: before that it knows no cursor, and no join may begin but
+    /// that of its admission.
     pub fn is_admitted(&self) -> bool {
         self.admitted.get()
     }
@@ -297,7 +299,8 @@ impl Connection {
         }
     }
 
-    /// Ends the connection at once: the writer finds the end, the socket is reset where that is possible.
+    /// Ends the connection at once: the writer finds the end, the socket is reset where that is
+    /// possible.
     pub fn evict(&self, reason: CloseReason) {
         self.set_reason(reason);
         self.gone.set(true);
@@ -401,7 +404,8 @@ impl Connection {
 
 /// The side of the catch-up.
 impl Connection {
-    /// Starts a catch-up: its number, and the cursor from which it reads (`None`: the client's id could not be parsed).
+    /// Starts a catch-up: its number, and the cursor from which it reads (`None`: the client's id
+    /// could not be parsed).
     pub fn begin_catch_up(&self) -> (u64, Option<EventId>) {
         let (generation, from) = self.with(StreamState::begin_catch_up);
         match &*self.first_cursor.borrow() {

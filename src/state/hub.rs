@@ -1,4 +1,5 @@
-//! The hub of one worker: its connections by user and by topic. Everything in here runs on that worker's thread.
+//! The hub of one worker: its connections by user and by topic. Everything in here runs on that
+//! worker's thread.
 
 use std::{
     cell::{Cell, RefCell},
@@ -108,7 +109,8 @@ pub struct Orders {
 }
 
 impl Hub {
-    /// The hub of one worker, and what it will ask for. Its mailbox must be open already, or news of the link is missed.
+    /// The hub of one worker, and what it will ask for. Its mailbox must be open already, or news
+    /// of the link is missed.
     pub fn new(instance: Arc<Instance>, inbox: &Inbox) -> (Rc<Self>, Orders) {
         let (catch_ups, catch_ups_receiver) = mpsc::unbounded_channel();
         let (ended, ended_receiver) = mpsc::unbounded_channel();
@@ -154,7 +156,8 @@ impl Hub {
             Message::LinkDown => {
                 self.link_up.set(false);
                 self.snapshot().iter().for_each(|c| c.detach(self.watermark.get()));
-                // The next link begins with a tick. It may be lower: the time of Redis was put back.
+                // The next link begins with a tick. It may be lower: the time of Redis was put
+                // back.
                 self.watermark.set(EventId::ZERO);
             }
             Message::LinkUp => {
@@ -184,8 +187,9 @@ impl Hub {
             Channel::User(user) => offer(index.users.get(user)),
             Channel::Broadcast(topic) => {
                 offer(index.exact.get(&**topic));
-                // A connection found twice takes the event once: the second time it lies before its position. Events
-                // without an id have no position, so there the patterns are checked.
+                // A connection found twice takes the event once: the second time it lies before its
+                // position. Events without an id have no position, so there the patterns are
+                // checked.
                 for (prefix, keys) in &index.prefixes {
                     if topic.starts_with(prefix.as_str()) && event.id.is_some() {
                         offer(Some(keys));
@@ -323,7 +327,8 @@ impl Hub {
     fn command(self: &Rc<Self>, command: Command) {
         match command {
             Command::TakenOver { digest, generation, times } => {
-                // 60 s and growing: two tabs with one ticket must not take over from each other all day.
+                // 60 s and growing: two tabs with one ticket must not take over from each other all
+                // day.
                 let retry_ms = TAKEN_OVER_RETRY_MS * (1 << times.saturating_sub(1).min(4));
                 let older = |c: &&Rc<Connection>| {
                     c.client.session.digest == digest && c.client.session.generation < generation

@@ -212,8 +212,8 @@ impl LinkState {
         }
     }
 
-    /// Whether the link is set up; while the instance starts, that is waited for: clients of the instance before come at once,
-    /// and should not be sent away for the sake of some ms.
+    /// Whether the link is set up; while the instance starts, that is waited for: clients of the
+    /// instance before come at once, and should not be sent away for the sake of some ms.
     pub async fn came_up(&self, instance_age: Duration) -> bool {
         let notified = self.first_up.notified();
         if !self.is_up() && instance_age < START {
@@ -252,8 +252,8 @@ impl LinkState {
         self.is_up() && self.tick_age().is_some_and(|age| age < TICK_TIMEOUT)
     }
 
-    /// Notes the time of Redis, ms since 1970; `now_ms` is the instance's. Gives the number of ms by
-    /// which it has jumped since it was last noted.
+    /// Notes the time of Redis, ms since 1970; `now_ms` is the instance's. Gives the number of ms
+    /// by which it has jumped since it was last noted.
     pub fn set_server_ms(&self, server_ms: u64, now_ms: u64) -> u64 {
         let start_ms = server_ms.saturating_sub(now_ms);
         match self.server_start_ms.swap(start_ms, Ordering::Relaxed) {
@@ -307,8 +307,8 @@ impl LinkState {
         *self.back_cell() = Some(Instant::now());
     }
 
-    /// Whether Redis came back, or was wiped or replaced, within this time: sessions may have ended that could not be kept alive, and
-    /// that their instances have yet to write again.
+    /// Whether Redis came back, or was wiped or replaced, within this time: sessions may have ended
+    /// that could not be kept alive, and that their instances have yet to write again.
     pub fn is_back_since_less_than(&self, time: Duration) -> bool {
         self.back_cell().is_some_and(|at| at.elapsed() < time)
     }

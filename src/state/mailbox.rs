@@ -1,4 +1,5 @@
-//! The way from the subscriber's link to the workers: one mailbox each, bounded in bytes. The link never waits.
+//! The way from the subscriber's link to the workers: one mailbox each, bounded in bytes. The link
+//! never waits.
 
 use std::{
     collections::HashSet,
@@ -87,8 +88,9 @@ pub struct Listed {
     pub cursor: String,
 }
 
-/// The users that a worker has connections of. The worker keeps it, the link asks: an event for one user wakes only the workers
-/// that can deliver it. Who comes is noted before the mark of its catch-up is taken, so nothing past the mark passes it by.
+/// The users that a worker has connections of. The worker keeps it, the link asks: an event for one
+/// user wakes only the workers that can deliver it. Who comes is noted before the mark of its
+/// catch-up is taken, so nothing past the mark passes it by.
 #[derive(Clone, Default)]
 pub struct LocalUsers(Arc<Mutex<HashSet<Arc<str>>>>);
 
@@ -180,7 +182,8 @@ impl Mailboxes {
         self.all.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Sends to all workers. A worker that cannot follow loses events, is told so once in their place, and catches up again.
+    /// Sends to all workers. A worker that cannot follow loses events, is told so once in their
+    /// place, and catches up again.
     pub fn send(&self, mut make: impl FnMut() -> Message) {
         self.lock().retain(|mailbox| mailbox.send(make()));
     }

@@ -1,7 +1,8 @@
-//! The tail: recent broadcasts in id order, shared by all connections of the instance, so that a thousand resumes do not
-//! read the same log a thousand times.
+//! The tail: recent broadcasts in id order, shared by all connections of the instance, so that a
+//! thousand resumes do not read the same log a thousand times.
 //!
-//! Invariant: while `start` is known, the tail holds every broadcast over (start, watermark of the link].
+//! Invariant: while `start` is known, the tail holds every broadcast over (start, watermark of the
+//! link].
 
 use std::{
     collections::VecDeque,
@@ -21,7 +22,8 @@ struct Inner {
 pub struct ReplayCache {
     inner: Mutex<Inner>,
     limit_bytes: usize,
-    /// Held by the one catch-up that reads from Redis what the tail lacks; the others wait and find it there.
+    /// Held by the one catch-up that reads from Redis what the tail lacks; the others wait and find
+    /// it there.
     pub filling: tokio::sync::Mutex<()>,
 }
 
@@ -75,7 +77,8 @@ impl ReplayCache {
         self.lock().start
     }
 
-    /// Puts what was read over (from, start] before the tail. Refused (`false`) if the tail moved on or has no room.
+    /// Puts what was read over (from, start] before the tail. Refused (`false`) if the tail moved
+    /// on or has no room.
     pub fn prepend(&self, from: EventId, start: EventId, events: &[Arc<Event>]) -> bool {
         let mut inner = self.lock();
         let bytes: usize = events.iter().map(|e| cost(e)).sum();
@@ -90,8 +93,8 @@ impl ReplayCache {
         true
     }
 
-    /// Up to `count` events over (from, to] of the topics; the flag says that there may be more. `None`: the tail does not
-    /// reach back to `from`.
+    /// Up to `count` events over (from, to] of the topics; the flag says that there may be more.
+    /// `None`: the tail does not reach back to `from`.
     pub fn read(
         &self,
         from: EventId,
@@ -104,7 +107,10 @@ impl ReplayCache {
             return None;
         }
         let first = inner.events.partition_point(|e| id_of(e) <= from);
-        let allowed = |e: &&Arc<Event>| matches!(&e.channel, Channel::Broadcast(topic) if topics.allows(topic));
+        let allowed = |e: &&Arc<Event>| match &e.channel {
+            Channel::Broadcast(topic) => topics.allows(topic),
+            Channel::User(_) => false,
+        };
         let mut found: Vec<_> = inner
             .events
             .range(first..)

@@ -1,5 +1,5 @@
-//! What time does to connections: heartbeats, ages, ends of sessions, stalled clients. Each connection is looked at ten
-//! times a second at the most, and about once a second as a rule.
+//! What time does to connections: heartbeats, ages, ends of sessions, stalled clients. Each
+//! connection is looked at ten times a second at the most, and about once a second as a rule.
 
 use std::{rc::Rc, time::Duration};
 

@@ -275,8 +275,10 @@ async fn defaults_then_the_file_then_the_environment() {
     let dir = Dir::new();
     let other = free_port();
     let file = format!(
-        "[server]\nlisten = \"127.0.0.1:{other}\"\nretry = \"7s\"\n[admin]\nlisten = \"127.0.0.1:0\"\n\
-         [redis]\nurl = \"{}\"\n[tickets]\nsecret_file = \"{}\"\naudience = \"from the file\"\n[log]\nformat = \"json\"\n",
+        "[server]\nlisten = \"127.0.0.1:{other}\"\nretry = \"7s\"\n\
+         [admin]\nlisten = \"127.0.0.1:0\"\n\
+         [redis]\nurl = \"{}\"\n[tickets]\nsecret_file = \"{}\"\n\
+         audience = \"from the file\"\n[log]\nformat = \"json\"\n",
         redis.url(),
         dir.write("secret", &format!("{SECRET}\r\n")),
     );
@@ -294,7 +296,8 @@ async fn defaults_then_the_file_then_the_environment() {
         (first.event == "sse.connected").then_some(first)
     };
     let first = eventually("a stream", again).await;
-    // From the file: the address, the retry, and (else it would not verify) the secret in its own file.
+    // From the file: the address, the retry, and (else it would not verify) the secret in its own
+    // file.
     assert!(first.retry.is_some_and(|ms| (7000..=14_000).contains(&ms)), "{first}");
     gateway.kill().unwrap();
     gateway.wait().unwrap();

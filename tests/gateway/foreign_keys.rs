@@ -1,5 +1,5 @@
-//! Keys of the gateway that somebody else has used for a value of another type: what they belong to fails by name, all else
-//! goes on, and when the key is deleted everything works again.
+//! Keys of the gateway that somebody else has used for a value of another type: what they belong to
+//! fails by name, all else goes on, and when the key is deleted everything works again.
 
 use futures_util::StreamExt;
 
@@ -44,7 +44,8 @@ fn most_frequent_warning(gateway: &Gateway) -> (usize, String) {
     counts.into_iter().map(|(message, n)| (n, message)).max().unwrap_or_default()
 }
 
-/// So many messages were rejected as `wrong-type`, and no more. (An event may be here before its answer is counted.)
+/// So many messages were rejected as `wrong-type`, and no more. (An event may be here before its
+/// answer is counted.)
 async fn rejected(gateway: &Gateway, messages: f64) {
     let labels = [("reason", WRONG)];
     gateway.metric_reaches("sse_rejected_total", &labels, messages).await;
@@ -237,7 +238,7 @@ async fn wrong_type_clock_is_named_and_all_goes_on_after_del() {
     let (redis, gateway, mut other) = world().await;
     damage(&redis, "sse:clock").await;
     refused(&redis, &user("2"), "sse:clock").await;
-    gateway.wait_for_log("a key in Redis is of the wrong type").await;
+    gateway.wait_for_log("a key in Redis has the wrong type").await;
     assert!(gateway.log_contains("run DEL \\\"sse:clock\\\""), "{}", gateway.log_text());
     // Without ticks the link is closed after 3 s.
     gateway.metric_reaches("sse_redis_reconnects_total", &[], 1.0).await;
@@ -248,7 +249,7 @@ async fn wrong_type_clock_is_named_and_all_goes_on_after_del() {
     assert_eq!(other.next_of("sse.gap").await.json()["reason"], "reset");
     let id = redis.durable(&user("2"), "a", "1").await.unwrap();
     assert_eq!(other.next_of("a").await.id, Some(id));
-    assert_eq!(lines(&gateway, "a key in Redis is of the wrong type"), 1, "{}", gateway.log_text());
+    assert_eq!(lines(&gateway, "a key in Redis has the wrong type"), 1, "{}", gateway.log_text());
 }
 
 #[tokio::test]

@@ -1,5 +1,5 @@
-//! Ids that the library never gave: on live channels, in the clock, in logs, as arguments and as clients' cursors. None may
-//! drag the order along, and none may stop publishing.
+//! Ids that the library never gave: on live channels, in the clock, in logs, as arguments and as
+//! clients' cursors. None may drag the order along, and none may stop publishing.
 
 use redis::Value;
 use std::collections::HashMap;
@@ -7,7 +7,8 @@ use std::collections::HashMap;
 use crate::harness::{Event, Gateway, Id, Redis, Sse, eventually, now_ms, topic, user};
 
 const HIGHEST: &str = "18446744073709551615-0";
-/// The time may be this far behind an id that was given now, ms. Ids run ahead by a few after resets.
+/// The time may be this far behind an id that was given now, ms. Ids run ahead by a few after
+/// resets.
 const NEAR_MS: u64 = 60_000;
 const WEEK_MS: u64 = 7 * 86_400_000;
 
@@ -204,7 +205,8 @@ async fn forged_id_in_library_memory_is_forgotten() {
     works(&redis, &mut [&mut stream]).await;
 }
 
-/// A log whose last id no clock has given starts anew, and every client that had a place in it gets `trimmed`.
+/// A log whose last id no clock has given starts anew, and every client that had a place in it gets
+/// `trimmed`.
 async fn log_starts_anew(forged: &str) {
     let redis = Redis::start().await;
     let gateway = Gateway::durable_only(&redis).start().await;

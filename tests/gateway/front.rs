@@ -166,7 +166,8 @@ async fn sockets_without_a_whole_request_are_closed() {
 
 #[tokio::test]
 async fn a_stream_holds_little_memory() {
-    /// Measured: 3.7 KiB in a release build, 15 KiB before the gateway had a writer of its own. See docs/benchmarks.md.
+    /// Measured: 3.7 KiB in a release build, 15 KiB before the gateway had a writer of its own. See
+    /// docs/benchmarks.md.
     const AT_MOST_BYTES: u64 = 8 << 10;
     const STREAMS: usize = 400;
     let redis = Redis::start().await;

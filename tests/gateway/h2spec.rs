@@ -1,4 +1,5 @@
-//! h2spec (github.com/summerwind/h2spec) against a gateway, in the clear and over TLS: `make test-http2`.
+//! h2spec (github.com/summerwind/h2spec) against a gateway, in the clear and over TLS: `make
+//! test-http2`.
 
 use std::process::Command;
 
@@ -12,8 +13,8 @@ const MIN_CASES: usize = 140;
 /// The failures that docs/reference/http2.md explains: section, case, whether TLS is used.
 const EXPLAINED: &[(&str, &str, bool)] = &[("3.5", "Sends invalid connection preface", false)];
 
-/// h2spec does not wait until its frames are read, so a response may come before a frame that would have
-/// been an error. A case that fails is run again on its own; it must pass once.
+/// h2spec does not wait until its frames are read, so a response may come before a frame that would
+/// have been an error. A case that fails is run again on its own; it must pass once.
 const ATTEMPTS: usize = 10;
 
 /// A case that failed: its section, its name.

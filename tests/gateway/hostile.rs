@@ -1,4 +1,5 @@
-//! What strangers without a ticket can do to the listener: the gateway serves the others meanwhile. The rows of SECURITY.md lead here.
+//! What strangers without a ticket can do to the listener: the gateway serves the others meanwhile.
+//! The rows of SECURITY.md lead here.
 
 use std::time::Duration;
 
@@ -32,7 +33,8 @@ async fn serves(redis: &Redis, gateway: &Gateway, user: &str) {
     tokio::time::timeout(GUARD, serving).await.expect("others are served");
 }
 
-/// Lets this process and its children have as many files as the system allows, and one attack at a time.
+/// Lets this process and its children have as many files as the system allows, and one attack at a
+/// time.
 async fn need_files(count: u64) -> MutexGuard<'static, ()> {
     static ONE: Mutex<()> = Mutex::const_new(());
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };

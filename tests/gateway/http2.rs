@@ -262,7 +262,10 @@ async fn bodies_come_whole_or_are_refused() {
     let client = Client::builder().http2_prior_knowledge().build().unwrap();
     let post = |body: String, key: &str| {
         let post = client.post(gateway.url("/publish")).bearer_auth(key).body(body);
-        async move { tokio::time::timeout(GUARD, post.send()).await.unwrap().unwrap().status().as_u16() }
+        async move {
+            let response = tokio::time::timeout(GUARD, post.send()).await.unwrap();
+            response.unwrap().status().as_u16()
+        }
     };
     // Larger than all windows.
     let event = format!(r#"{{"channel":"broadcast:t","payload":"{}"}},"#, "x".repeat(60_000));

@@ -1,4 +1,5 @@
-//! Attacks over HTTP/2 by clients without a ticket: memory stays, others are served, floods are cut.
+//! Attacks over HTTP/2 by clients without a ticket: memory stays, others are served, floods are
+//! cut.
 
 use reqwest::Client;
 
@@ -21,8 +22,8 @@ fn tls(redis: &Redis, dir: &Dir) -> Builder {
         .env("SERVER__TLS__KEY", &dir.text("server.key"))
 }
 
-/// How a header block with status 431 begins: literal with incremental indexing, name of index 8, and
-/// the digits Huffman-coded (RFC 7541 appendix B: `011010 011001 00001`).
+/// How a header block with status 431 begins: literal with incremental indexing, name of index 8,
+/// and the digits Huffman-coded (RFC 7541 appendix B: `011010 011001 00001`).
 const STATUS_431: &[u8] = &[0x48, 0x83, 0x69, 0x90, 0xff];
 
 /// A client that sends requests, opens no window, and connects again when it was cut.

@@ -35,6 +35,7 @@ mod refused;
 mod requests;
 mod resume;
 mod resume_load;
+mod revocations;
 mod rotation;
 mod sessions;
 mod slow;

@@ -1,5 +1,5 @@
-//! One message that is far too long, and the limits in Redis that keep it from every subscriber; the rights that the
-//! documentation gives to gateway and publishers.
+//! One message that is far too long, and the limits in Redis that keep it from every subscriber;
+//! the rights that the documentation gives to gateway and publishers.
 
 use std::path::Path;
 
@@ -54,7 +54,8 @@ async fn huge_plain_publish_is_refused_and_disconnects_no_gateway() {
     let gateway = Gateway::start(&redis).await;
     gateway.wait_for_recorder().await;
     let mut stream = gateway.connect("1").await;
-    // Without the setting this one message disconnects every subscriber, in a loop for as long as it is repeated.
+    // Without the setting this one message disconnects every subscriber, in a loop for as long as
+    // it is repeated.
     let huge = vec![b'x'; 30 << 20];
     for _ in 0..3 {
         let mut conn = redis.conn().await;

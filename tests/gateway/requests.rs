@@ -1,5 +1,6 @@
-//! HTTP/1.1, one request at a time: pipelining is answered in order and costs no memory, and a connection that was used before is as
-//! good for a stream as a new one. Over cleartext and over TLS.
+//! HTTP/1.1, one request at a time: pipelining is answered in order and costs no memory, and a
+//! connection that was used before is as good for a stream as a new one. Over cleartext and over
+//! TLS.
 
 use std::sync::Arc;
 

@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 const KIB: usize = 1024;
 const MIB: u64 = 1 << 20;
 
-/// A stream whose client's own buffer is small, so that the gateway soon notices what it does not read.
+/// A stream whose client's own buffer is small, so that the gateway soon notices what it does not
+/// read.
 async fn narrow(gateway: &Gateway, name: &str, query: &str) -> Sse {
     let request = Request { receive_buffer: Some(4096), ..Request::default() };
     let url = gateway.events_url(&ticket(name), query);
@@ -264,8 +265,8 @@ async fn what_comes_while_a_slow_client_joins_does_not_block_the_join() {
     let redis = Redis::start().await;
     let gateway = roomy(&redis).env("LIMITS__STALL", "1h").start().await;
     let start = gateway.connect("1").await.last_id().to_string();
-    // More than the sockets hold, so that the catch-up has to wait for the reader; in steps, so that the
-    // gateway has all of it behind itself.
+    // More than the sockets hold, so that the catch-up has to wait for the reader; in steps, so
+    // that the gateway has all of it behind itself.
     for n in (0..1000).step_by(100) {
         publish(&redis, &user("1"), n, 100, 8 * KIB).await;
         gateway

@@ -231,7 +231,7 @@ async fn ids_without_events_and_future_ids_are_explained() {
         (code, &report["channels"], &report["restart"]),
         (Some(1), &json!([]), &Value::Null)
     );
-    assert!(report["note"].as_str().unwrap().contains("good cursors"), "{report}");
+    assert!(report["note"].as_str().unwrap().contains("valid cursors"), "{report}");
     let (report, _) = trace_json(&redis, &[&watermark, "--channel", &user("1")], &[]);
     assert_eq!(report["channels"][0]["resume"], json!({"gap": null, "replayed": 1}));
     let ahead = format!("{}-0", now_ms() + 3_600_000);
@@ -355,7 +355,11 @@ async fn bad_arguments_and_unreachable_redis_exit_with_errors() {
     }
     let away = run(&["trace", "1-1"], &[("REDIS__URL", "redis://:hush@127.0.0.1:1")]);
     assert_eq!((away.code, away.out.as_str()), (Some(69), ""));
-    assert!(away.err.contains("Redis is away") && !away.err.contains("hush"), "{}", away.err);
+    assert!(
+        away.err.contains("Redis is unavailable") && !away.err.contains("hush"),
+        "{}",
+        away.err
+    );
     assert_eq!(trace(&redis, &["1-1"], &[("REDIS__POOL_SIZE", "x")]).code, Some(78));
 }
 

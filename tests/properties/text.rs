@@ -43,13 +43,18 @@ proptest! {
     #[test]
     fn events_return_their_kind_and_data(name in "[a-z]{1,20}", data in any::<String>()) {
         let Some(channel) = Channel::parse("broadcast:a") else { return Ok(()) };
-        let event = Event::new(EventId { ms: 1, seq: 2 }, EventId::ZERO, channel, None, &name, &data);
+        let id = EventId { ms: 1, seq: 2 };
+        let event = Event::new(id, EventId::ZERO, channel, None, &name, &data);
         prop_assert_eq!(event.kind(), name);
         prop_assert_eq!(event.data(), as_browser_reads(&data));
     }
 
     #[test]
-    fn ids_round_trip_and_reject_the_rest(ms in any::<u64>(), seq in any::<u64>(), text in ".{0,40}") {
+    fn ids_round_trip_and_reject_the_rest(
+        ms in any::<u64>(),
+        seq in any::<u64>(),
+        text in ".{0,40}",
+    ) {
         let id = EventId { ms, seq };
         prop_assert_eq!(EventId::parse(&id.to_string()), Some(id));
         if let Some(id) = EventId::parse(&text) {

@@ -1,5 +1,5 @@
-//! `dev`: everything for a first look. Nothing of it outlives the process: the Redis is a child that dies with it, and
-//! keeps nothing on disk.
+//! `dev`: everything for a first look. Nothing of it outlives the process: the Redis is a child
+//! that dies with it, and keeps nothing on disk.
 
 mod client;
 mod private_redis;
@@ -111,7 +111,9 @@ fn page(key: &str, redis_cli: &str) -> String {
 }
 
 fn html(page: String) -> HttpResponse {
-    let policy = "default-src 'none'; script-src 'self' 'unsafe-inline'; style-src 'unsafe-inline'; connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+    let policy = "default-src 'none'; script-src 'self' 'unsafe-inline'; \
+                  style-src 'unsafe-inline'; connect-src 'self'; img-src data:; base-uri 'none'; \
+                  form-action 'none'; frame-ancestors 'none'";
     HttpResponse::Ok()
         .content_type("text/html; charset=utf-8")
         .insert_header((header::CACHE_CONTROL, "no-store"))
@@ -123,7 +125,9 @@ fn html(page: String) -> HttpResponse {
 fn print(public: SocketAddr, admin: SocketAddr, redis_cli: &str, ticket: &str) {
     println!("The page:\n  http://{public}/\n");
     println!(
-        "Publish to it, bare and durably:\n  {redis_cli} PUBLISH user:{USER}:events '{{\"type\":\"order-completed\",\"payload\":{{\"orderId\":7}}}}'"
+        "Publish to it, plain and durably:\n  \
+         {redis_cli} PUBLISH user:{USER}:events \
+         '{{\"type\":\"order-completed\",\"payload\":{{\"orderId\":7}}}}'"
     );
     println!(
         "  {redis_cli} FCALL sse_publish 1 broadcast:news headline '{{\"text\":\"hello\"}}'\n"

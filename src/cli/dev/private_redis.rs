@@ -19,8 +19,8 @@ pub struct PrivateRedis {
 }
 
 impl PrivateRedis {
-    /// Starts `redis-server` or `valkey-server` and waits until it answers. Call it on the main thread: the child ends
-    /// with the thread that started it.
+    /// Starts `redis-server` or `valkey-server` and waits until it answers. Call it on the main
+    /// thread: the child ends with the thread that started it.
     ///
     /// # Errors
     /// There is no server to be had, with the fix.
@@ -30,7 +30,9 @@ impl PrivateRedis {
             match Self::attempt() {
                 Ok(redis) => return Ok(redis),
                 Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                    return Err("neither redis-server nor valkey-server is installed; run `apt-get install redis-server`, or give --redis URL".to_owned());
+                    return Err("neither redis-server nor valkey-server is installed; run \
+                                `apt-get install redis-server`, or set --redis"
+                        .to_owned());
                 }
                 Err(e) => last = e.to_string(),
             }

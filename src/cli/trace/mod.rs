@@ -49,7 +49,7 @@ struct Report {
     more_seams: bool,
     /// How far was searched; `None`: there was nothing to search, or the channel was given.
     search: Option<Search>,
-    /// `sse.gap` that a client with this cursor is told whatever its channels are.
+    /// `sse.gap` that a client with this cursor gets, whatever its channels are.
     restart: Option<&'static str>,
     /// What is known where no channel is.
     note: Option<String>,
@@ -213,7 +213,7 @@ fn unseen(report: &Report, stale: bool) -> String {
         _ => "no log that lives has ever held it".to_owned(),
     };
     text.push_str(
-        ". Heartbeats and sse.connected carry ids that belong to no event, and are good cursors all the same",
+        ". Ids of sse.heartbeat and sse.connected belong to no event, but are valid cursors",
     );
     text
 }

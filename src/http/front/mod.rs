@@ -13,7 +13,7 @@ mod socket;
 
 use std::{rc::Rc, sync::Arc, time::Duration};
 
-use actix_http::{Request, Response, error::DispatchError};
+use actix_http::{Request, Response, error::DispatchError as ServeError};
 use actix_service::{IntoServiceFactory, Service, ServiceFactory, fn_factory, fn_service};
 use actix_web::body::{BoxBody, MessageBody};
 use futures_util::future::LocalBoxFuture;
@@ -48,7 +48,7 @@ pub fn service<I, S, B>(
     instance: Arc<Instance>,
     tls: Option<TlsAcceptor>,
     app: impl Fn() -> I,
-) -> impl ServiceFactory<ClientTcp, Config = (), Response = (), Error = DispatchError, InitError = ()>
+) -> impl ServiceFactory<ClientTcp, Config = (), Response = (), Error = ServeError, InitError = ()>
 where
     I: IntoServiceFactory<S, Request>,
     S: ServiceFactory<Request, Config = ()> + 'static,
@@ -106,7 +106,7 @@ fn serve<S, B>(
     connections: Connections,
     opened: impl Future<Output = Option<(Protocol, Prefixed, Instant)>> + 'static,
     app: Rc<S>,
-) -> LocalBoxFuture<'static, Result<(), DispatchError>>
+) -> LocalBoxFuture<'static, Result<(), ServeError>>
 where
     S: Service<Request> + 'static,
     S::Response: Into<Response<B>>,

@@ -19,7 +19,7 @@ use super::{
     budget::{Granted, Load, SocketBudget},
     tcp::ClientTcp,
 };
-use crate::core::log_limit::LogLimit;
+use crate::log_limit::LogLimit;
 
 /// The log gets at most one line about failures in this time, from all workers together.
 pub const LOG_INTERVAL_MS: u64 = 10_000;

@@ -139,8 +139,8 @@ impl Inner {
         tcp_info::transfer(self.tcp.borrow().as_fd())
     }
 
-    /// Discards what is unsent and resets the connection: behind a closed receive window a FIN would
-    /// never arrive, and the kernel would keep the data. The owner notices and drops it.
+    /// Discards what is unsent and resets the connection: behind a closed receive window a FIN
+    /// would never arrive, and the kernel would keep the data. The owner notices and drops it.
     pub fn abort(&self) -> bool {
         let tcp = self.tcp.borrow();
         let socket = SockRef::from(&*tcp);

@@ -31,8 +31,8 @@ const NEEDED: usize = mem::offset_of!(TcpInfo, notsent_bytes) + mem::size_of::<u
 pub fn transfer(socket: BorrowedFd<'_>) -> Option<Transfer> {
     let mut info = TcpInfo::default();
     let mut length = mem::size_of::<TcpInfo>() as libc::socklen_t;
-    // SAFETY: the descriptor is borrowed, so it stays open. The kernel writes at most `length` bytes,
-    // the size of `info`, whose fields are integers without padding and valid for any bytes.
+    // SAFETY: the descriptor is borrowed, so it stays open. The kernel writes at most `length`
+    // bytes, the size of `info`, whose fields are integers without padding and valid for any bytes.
     let status = unsafe {
         libc::getsockopt(
             socket.as_raw_fd(),

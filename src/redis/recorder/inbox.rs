@@ -1,4 +1,5 @@
-//! What the link tells the recorder, in the order of the link. Bounded in bytes: the link never waits.
+//! What the link tells the recorder, in the order of the link. Bounded in bytes: the link never
+//! waits.
 
 use std::sync::{
     Arc,
@@ -15,11 +16,12 @@ const INPUT_BYTES: usize = 128;
 /// A message of a publisher's channel.
 #[derive(Debug)]
 pub struct PlainMessage {
-    /// Which of the recorder's subscriptions brought it; what an older one brought counts for nothing.
+    /// Which of the recorder's subscriptions brought it; what an older one brought counts for
+    /// nothing.
     pub subscription: u64,
-    /// Its channel, without the prefix.
+    /// Channel of the message, without the prefix.
     pub channel: Vec<u8>,
-    /// Its bytes.
+    /// Message as received.
     pub message: Vec<u8>,
 }
 

@@ -45,7 +45,7 @@ pub enum Written {
     Failed(String),
 }
 
-/// See the file's head.
+/// Calls the functions and commands that the recorder needs.
 pub struct Lease {
     commands: Commands,
     holder: String,
@@ -99,7 +99,7 @@ impl Lease {
         Ok(RecordPosition { marker: marker.unwrap_or_default(), n: n.unwrap_or(0) })
     }
 
-    /// Gives both leases back; who waits for them is told.
+    /// Gives both leases back and notifies the instances that wait for them.
     pub async fn release(&self) {
         self.release_role("recorder").await;
         self.release_standby().await;
@@ -124,7 +124,8 @@ impl Lease {
         self.commands.run::<i64>(&command).await.map(drop)
     }
 
-    /// Starts a numbering; `unproved`: there was one before, and nobody can prove that this one follows it. `false`: fenced.
+    /// Starts a numbering; `unproved`: there was one before, and nobody can prove that this one
+    /// follows it. `false`: fenced.
     pub async fn begin(&self, token: &str, unproved: bool) -> Result<bool, CommandError> {
         let mut call = self.commands.call::<&str>("mark", &[]);
         call.arg(token).arg(token).arg(u8::from(unproved));

@@ -1,9 +1,10 @@
 //! The recorder gives plain publishes their position in the order (ARCHITECTURE.md#recorder).
 //!
-//! One instance holds the lease of the writer, one that of the standby; both read the publishers' channels. Messages are
-//! numbered from a marker that both have read, so both give a message the same number. The writer records each number once;
-//! the standby keeps what is not known to be recorded and goes on where the number stands. [`numbering`] is the bookkeeping,
-//! [`lease`] the talk with Redis, this file the life of the role.
+//! One instance holds the lease of the writer, one that of the standby; both read the publishers'
+//! channels. Messages are numbered from a marker that both have read, so both give a message the
+//! same number. The writer records each number once; the standby keeps what is not known to be
+//! recorded and goes on where the number stands. [`numbering`] is the bookkeeping, [`lease`] the
+//! talk with Redis, this file the life of the role.
 
 pub mod inbox;
 mod lease;
@@ -22,13 +23,8 @@ use super::{
     link::Link,
     recorder::inbox::{Inbox, RecorderInput},
 };
-use crate::{
-    core::{
-        envelope::Rejection,
-        log_limit::{LogLimit, LogOnce},
-    },
-    state::instance::Instance,
-};
+use crate::log_limit::{LogLimit, LogOnce};
+use crate::{core::envelope::Rejection, state::instance::Instance};
 
 /// A lease that is not renewed for this long is vacant.
 const LEASE: Duration = Duration::from_millis(1000);
@@ -55,7 +51,8 @@ enum Role {
     },
     /// Records, under the fencing token.
     Writer { token: String },
-    /// Its link broke: what it has is still recorded, unless another writer came; then the lease is given back.
+    /// Its link broke: what it has is still recorded, unless another writer came; then the lease is
+    /// given back.
     Retiring { token: String },
 }
 
@@ -205,7 +202,8 @@ impl Recorder {
 
     /// Reads the publishers' channels from now on, and nothing that came before.
     async fn subscribe(&mut self) -> bool {
-        // Given up first: a pattern that is still subscribed would go on where nothing was numbered.
+        // Given up first: a pattern that is still subscribed would go on where nothing was
+        // numbered.
         if self.link.plain(false).await.is_err() {
             return false;
         }
@@ -240,14 +238,19 @@ impl Recorder {
             },
             Role::Writer { token } => match self.lease.writer().await {
                 Ok(Some(grant)) if grant.token == *token => {}
-                // A wiped Redis has forgotten the numbering, but this writer has heard everything: it goes on.
+                // A wiped Redis has forgotten the numbering, but this writer has heard everything:
+                // it goes on.
                 Ok(Some(grant)) if grant.position.marker.is_empty() => {
                     self.begin_numbering(grant, false).await
                 }
                 Ok(_) => self.resign().await,
                 Err(fault) => {
                     if let Some(suppressed) = self.lease_log.allow(self.instance.now_ms()) {
-                        tracing::warn!(error = %fault, suppressed, "the recorder's lease could not be renewed");
+                        tracing::warn!(
+                            error = %fault,
+                            suppressed,
+                            "could not renew the recorder's lease"
+                        );
                     }
                 }
             },
@@ -310,7 +313,8 @@ impl Recorder {
         self.begin_numbering(grant, self.roles > 0).await;
     }
 
-    /// Numbers what is kept and what comes; `unproved`: there was a numbering before which this one may not follow.
+    /// Numbers what is kept and what comes; `unproved`: there was a numbering before which this one
+    /// may not follow.
     async fn begin_numbering(&mut self, grant: Grant, unproved: bool) {
         self.numbering.start(RecordPosition { marker: grant.token.clone(), n: 0 });
         match self.lease.begin(&grant.token, unproved).await {
@@ -325,11 +329,15 @@ impl Recorder {
         }
     }
 
-    /// The writer is gone: the standby goes on where the number stands, if it can prove where that is.
+    /// The writer is gone: the standby goes on where the number stands, if it can prove where that
+    /// is.
     async fn promote(&mut self, grant: Grant) {
         self.lease.release_standby().await;
         if self.numbering.go_on_from(&grant.position) {
-            tracing::info!(unrecorded = self.numbering.len(), "the standby goes on for the writer");
+            tracing::info!(
+                unrecorded = self.numbering.len(),
+                "the standby takes over from the writer"
+            );
             self.set_role(Role::Writer { token: grant.token });
         } else {
             // What waits here may be recorded already; what came before this moment may be missing.
@@ -380,16 +388,22 @@ impl Recorder {
         }
     }
 
-    /// Logs, once for each channel, that its messages cannot be recorded; the first unwritten message is one of them.
+    /// Logs, once for each channel, that its messages cannot be recorded; the first unwritten
+    /// message is one of them.
     fn log_wrong_type(&self, fault: &str) {
         let Some(channel) = self.numbering.first_channel() else { return };
         if self.wrong_type_log.allow(channel, self.instance.now_ms()) {
             let channel = String::from_utf8_lossy(channel);
-            tracing::error!(%channel, fault, "plain publishes to this channel are rejected (wrong-type)");
+            tracing::error!(
+                %channel,
+                fault,
+                "plain publishes to this channel are rejected (wrong-type)"
+            );
         }
     }
 
-    /// A clean stop: what has come is written, then the lease is given back, and the standby goes on at once.
+    /// A clean stop: what has come is written, then the lease is given back, and the standby goes
+    /// on at once.
     async fn hand_over(&mut self) {
         let mut batch = Vec::new();
         self.inbox.receive_ready(&mut batch);

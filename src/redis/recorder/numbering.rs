@@ -1,7 +1,7 @@
 //! The numbering of plain messages: pure bookkeeping.
 //!
-//! Invariant: `queue` holds, in order, every message (and marker) after the last one that was written or is known to be
-//! recorded; each knows its position.
+//! Invariant: `queue` holds, in order, every message (and marker) after the last one that was
+//! written or is known to be recorded; each knows its position.
 
 use std::collections::VecDeque;
 
@@ -22,9 +22,9 @@ pub struct RecordPosition {
 pub enum Work {
     /// A message.
     Message {
-        /// Its channel.
+        /// Channel of the message.
         channel: Vec<u8>,
-        /// Its bytes.
+        /// Message as received.
         message: Vec<u8>,
     },
     /// The numbering goes on from a standby's marker.
@@ -47,7 +47,7 @@ enum Counting {
     Cut,
 }
 
-/// See the file's head.
+/// The messages that are not recorded yet, each with its position.
 #[derive(Debug, Default)]
 pub struct Numbering {
     counting: Counting,
@@ -131,7 +131,10 @@ impl Numbering {
 
     /// Takes over where the number stands; `false`: that is not in this numbering.
     pub fn go_on_from(&mut self, position: &RecordPosition) -> bool {
-        let known = matches!(&self.counting, Counting::At(at) if at.marker == position.marker && at.n >= position.n);
+        let known = matches!(
+            &self.counting,
+            Counting::At(at) if at.marker == position.marker && at.n >= position.n
+        );
         if known {
             self.recorded(position);
         }

@@ -16,7 +16,8 @@ struct Counts {
 }
 
 impl Counts {
-    /// Whether one more may come in. A session that is here already may, once: it takes over its own place.
+    /// Whether one more may come in. A session that is here already may, once: it takes over its
+    /// own place.
     fn admit(
         &self,
         user: &Arc<str>,

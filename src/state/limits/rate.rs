@@ -1,5 +1,5 @@
-//! How often somebody may do something: so many at once, and as many again over a window's time (the generic cell rate algorithm,
-//! ITU-T I.371: one number for each key).
+//! How often somebody may do something: so many at once, and as many again over a window's time
+//! (the generic cell rate algorithm, ITU-T I.371: one number for each key).
 
 use std::{
     collections::HashMap,
@@ -8,7 +8,8 @@ use std::{
     time::Duration,
 };
 
-/// So many keys are remembered. With more that are all at work, new ones pass: a flood of addresses must not lock the others out.
+/// So many keys are remembered. With more that are all at work, new ones pass: a flood of addresses
+/// must not lock the others out.
 const MAX_KEYS: usize = 100_000;
 
 /// A bound on how often.

@@ -11,11 +11,8 @@ use actix_web::{
 };
 
 use super::head::{MAX_HEAD_BYTES, MAX_HEADERS};
-use crate::{
-    core::{log_limit::LogLimit, malformed::Malformed},
-    http::responses,
-    state::instance::Instance,
-};
+use crate::log_limit::LogLimit;
+use crate::{core::malformed::Malformed, http::responses, state::instance::Instance};
 
 /// One line in this time, in all workers.
 const LOG_INTERVAL_MS: u64 = 10_000;

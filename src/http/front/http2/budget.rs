@@ -1,8 +1,10 @@
-//! How many frames a client may send in relation to the work it lets the gateway do: a token bucket.
+//! How many frames a client may send in relation to the work it lets the gateway do: a token
+//! bucket.
 //!
-//! h2 bounds the memory of every flood, but it processes PING, SETTINGS, WINDOW_UPDATE, RST_STREAM and
-//! the like as fast as they come. Each such frame costs a token. Tokens come back with time, and with
-//! each DATA frame and each complete response that the client takes, so a busy connection never runs out.
+//! h2 bounds the memory of every flood, but it processes PING, SETTINGS, WINDOW_UPDATE, RST_STREAM
+//! and the like as fast as they come. Each such frame costs a token. Tokens come back with time,
+//! and with each DATA frame and each complete response that the client takes, so a busy connection
+//! never runs out.
 
 use std::time::Duration;
 
@@ -10,12 +12,13 @@ use super::frames::FrameHead;
 
 /// Tokens of a new connection, and the most it can save up, beside those for its streams.
 const CAPACITY: u32 = 1000;
-/// Additional tokens per concurrent stream: a client may open, reset and reopen all of them at once.
+/// Additional tokens per concurrent stream: a client may open, reset and reopen all of them at
+/// once.
 const PER_STREAM: u32 = 8;
 /// Tokens that come back per second.
 const PER_SECOND: u32 = 200;
-/// DATA frames shorter than this cost a token, the last of a stream, too: h2 ignores DATA on a stream
-/// that was reset just before, with END_STREAM and however often it comes.
+/// DATA frames shorter than this cost a token, the last of a stream, too: h2 ignores DATA on a
+/// stream that was reset just before, with END_STREAM and however often it comes.
 const SMALL_DATA_BYTES: usize = 32;
 
 /// Tokens for a DATA frame that the client took: it may answer with two WINDOW_UPDATE frames.
@@ -44,7 +47,8 @@ impl Budget {
         self.tokens = self.tokens.saturating_add(tokens).min(self.capacity);
     }
 
-    /// Takes the tokens that a frame costs; `false`: there are not enough. `age` is the connection's.
+    /// Takes the tokens that a frame costs; `false`: there are not enough. `age` is the
+    /// connection's.
     pub fn spend(&mut self, frame: FrameHead, age: Duration) -> bool {
         let cost = cost(frame);
         if cost > self.tokens {

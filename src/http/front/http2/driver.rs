@@ -1,5 +1,5 @@
-//! Runs one connection: takes its requests, ends it when it is idle, blocked, flooded, evicted or to
-//! be drained.
+//! Runs one connection: takes its requests, ends it when it is idle, blocked, flooded, evicted or
+//! to be drained.
 
 use std::{
     marker::PhantomData,
@@ -36,7 +36,8 @@ use crate::http::{
 
 /// A connection that has been without a request for this long ends.
 const IDLE: Duration = Duration::from_secs(60);
-/// After GOAWAY, a connection without a request stays open for this long: requests may be on their way.
+/// After GOAWAY, a connection without a request stays open for this long: requests may be on their
+/// way.
 const LAST_REQUESTS: Duration = Duration::from_secs(2);
 /// A connection that is being closed takes no longer, whatever its client does.
 const CLOSE: Duration = Duration::from_secs(2);
@@ -163,7 +164,8 @@ where
             return self.poll_evicted(cx) && self.evict();
         }
         if self.shared.is_flooded() {
-            tracing::debug!(address = %self.parts.address, "an HTTP/2 client sends too many frames");
+            let address = self.parts.address;
+            tracing::debug!(%address, "an HTTP/2 client sends too many frames");
             return self.close(Reason::ENHANCE_YOUR_CALM);
         }
         let ends = self.parts.peer.is_retired() || self.parts.entry.is_closing();

@@ -1,4 +1,5 @@
-//! The socket as h2 sees it: counts the frames that come, and notes since when the client takes nothing.
+//! The socket as h2 sees it: counts the frames that come, and notes since when the client takes
+//! nothing.
 
 use std::{
     io::{self, IoSlice},

@@ -1,9 +1,9 @@
 //! HTTP/2, by the `h2` crate directly.
 //!
-//! Why not actix: its HTTP/2 dispatcher sets no limit on concurrent streams and offers no setting for
-//! one, it waits for ever for a client that opens no window, and it can neither notice that a stream was
-//! reset nor send GOAWAY. One connection without a ticket could take all memory (docs/reference/http2.md). The
-//! requests still go through the same actix app.
+//! Why not actix: its HTTP/2 dispatcher sets no limit on concurrent streams and offers no setting
+//! for one, it waits for ever for a client that opens no window, and it can neither notice that a
+//! stream was reset nor send GOAWAY. One connection without a ticket could take all memory
+//! (docs/reference/http2.md). The requests still go through the same actix app.
 //!
 //! What is bounded, for each connection:
 //!
@@ -50,13 +50,14 @@ use crate::{http::peer::Peer, settings::Limits};
 const STREAM_WINDOW_BYTES: u32 = 64 << 10;
 /// The same for all requests of a connection.
 const CONNECTION_WINDOW_BYTES: u32 = 256 << 10;
-/// Streams that were reset by us are remembered for this long: what their clients have sent before they
-/// knew is ignored. Later it is an error of the connection.
+/// Streams that were reset by us are remembered for this long: what their clients have sent before
+/// they knew is ignored. Later it is an error of the connection.
 const RESET_MEMORY: Duration = Duration::from_secs(10);
 const RESETS_REMEMBERED: usize = 64;
 /// Refused and malformed requests in the life of a connection.
 const MAX_STREAM_ERRORS: usize = 1024;
-/// A client whose connection was closed may take this long, and say this much, to read the last words.
+/// A client whose connection was closed may take this long, and say this much, to read the last
+/// words.
 const LINGER: Duration = Duration::from_secs(1);
 const MAX_LINGER_BYTES: usize = 1 << 20;
 
@@ -160,8 +161,8 @@ fn builder(limits: Http2Limits) -> Builder {
     builder
 }
 
-/// Reads what the client still says: the kernel would answer that with a reset, and the client might
-/// never read the GOAWAY.
+/// Reads what the client still says: the kernel would answer that with a reset, and the client
+/// might never read the GOAWAY.
 async fn linger(mut socket: Socket) {
     let (mut bytes, mut heard) = ([0; 512], 0);
     while heard < MAX_LINGER_BYTES {

@@ -1,6 +1,7 @@
-//! Requests from h2 to actix: two versions of the `http` crate, and what RFC 9113 asks beside what h2
-//! validates. h2 itself refuses upper-case names, connection-specific fields, `te` other than `trailers`,
-//! missing, repeated or misplaced pseudo-header fields, and a body that differs from `content-length`.
+//! Requests from h2 to actix: two versions of the `http` crate, and what RFC 9113 asks beside what
+//! h2 validates. h2 itself refuses upper-case names, connection-specific fields, `te` other than
+//! `trailers`, missing, repeated or misplaced pseudo-header fields, and a body that differs from
+//! `content-length`.
 
 use std::{
     net::SocketAddr,
@@ -19,7 +20,8 @@ use h2::RecvStream;
 
 use crate::http::{front::http1::host, peer::Peer};
 
-/// The request as actix takes it, from this client; `None`: it is malformed (RFC 9113 section 8.1.1).
+/// The request as actix takes it, from this client; `None`: it is malformed (RFC 9113 section
+/// 8.1.1).
 pub fn convert(
     request: http::Request<RecvStream>,
     address: SocketAddr,

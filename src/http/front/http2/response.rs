@@ -6,7 +6,8 @@ use actix_http::ResponseHead;
 use actix_web::body::BodySize;
 use http::{HeaderName, HeaderValue, StatusCode, header};
 
-/// Fields that HTTP/2 forbids (RFC 9113 section 8.2.2), and the one that is made from the body's size.
+/// Fields that HTTP/2 forbids (RFC 9113 section 8.2.2), and the one that is made from the body's
+/// size.
 const OMITTED: [HeaderName; 4] =
     [header::CONNECTION, header::TRANSFER_ENCODING, header::UPGRADE, header::CONTENT_LENGTH];
 const OMITTED_TEXT: [&str; 2] = ["keep-alive", "proxy-connection"];

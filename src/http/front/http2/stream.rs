@@ -1,5 +1,6 @@
-//! One request and its response. The handler's future is freed before the body is sent; the body's bytes
-//! go to h2 without a copy, and only as many as h2 can send: nothing else is buffered for a stream.
+//! One request and its response. The handler's future is freed before the body is sent; the body's
+//! bytes go to h2 without a copy, and only as many as h2 can send: nothing else is buffered for a
+//! stream.
 
 use std::{
     future::poll_fn,
@@ -28,8 +29,8 @@ use crate::http::peer::{Peer, StreamReset};
 
 /// Most bytes given to h2 at once; also the send buffer of a stream.
 pub const SEND_BYTES: usize = 16 << 10;
-/// A DATA frame that is shorter because of the client's window earns nothing: a client that opens its
-/// window byte by byte would let us send a frame for each.
+/// A DATA frame that is shorter because of the client's window earns nothing: a client that opens
+/// its window byte by byte would let us send a frame for each.
 const SHORT_BYTES: usize = 32;
 
 /// What a stream belongs to, and what bounds it.
@@ -99,8 +100,8 @@ async fn send<B: MessageBody + 'static>(
     poll_fn(|cx| sender.poll(cx)).await;
 }
 
-/// Sends the body of a response. Its fields are dropped in this order: the connection learns of the end
-/// (`context.active`) when the body has said all it has to say.
+/// Sends the body of a response. Its fields are dropped in this order: the connection learns of the
+/// end (`context.active`) when the body has said all it has to say.
 struct Sender<B> {
     stream: SendStream<Bytes>,
     /// Bytes of the body that are still to be sent; of one whose size is not known, endless.
@@ -143,8 +144,8 @@ impl<B: MessageBody> Sender<B> {
         }
     }
 
-    /// Sends as much of the piece as the client takes; `false`: that was the last, or nothing more can be
-    /// sent.
+    /// Sends as much of the piece as the client takes; `false`: that was the last, or nothing more
+    /// can be sent.
     fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
         let wanted = self.piece.len().min(SEND_BYTES);
         self.stream.reserve_capacity(wanted);

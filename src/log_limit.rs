@@ -1,4 +1,5 @@
-//! Limits for log lines that somebody else can cause: lines come rarely, and say how many were left out.
+//! Limits for log lines that somebody else can cause: lines come rarely, and say how many were left
+//! out.
 
 use std::{
     collections::HashSet,

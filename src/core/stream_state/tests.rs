@@ -1,0 +1,194 @@
+use super::*;
+use crate::core::channel::Channel;
+
+fn id(ms: u64) -> EventId {
+    EventId { ms, seq: 0 }
+}
+
+fn event(ms: u64, predecessor: u64) -> Item {
+    let channel = Channel::parse("broadcast:a").unwrap();
+    Item::Event(Arc::new(Event::new(id(ms), id(predecessor), channel, None, "t", &ms.to_string())))
+}
+
+fn flow(cursor: u64) -> StreamState {
+    StreamState::new(id(cursor), 1000, Arc::new(["broadcast:*".to_owned()]))
+}
+
+fn live(cursor: u64) -> StreamState {
+    let mut flow = flow(cursor);
+    flow.begin_catch_up();
+    flow.finish_catch_up(id(cursor));
+    flow
+}
+
+/// The ids (or names of system events) that a writer gets.
+fn taken(flow: &mut StreamState) -> Vec<String> {
+    std::iter::from_fn(|| flow.take())
+        .map(|(item, _)| {
+            let text = String::from_utf8(item.content.frame().to_vec()).unwrap();
+            let line =
+                |name: &str| text.lines().find_map(|l| l.strip_prefix(name)).map(str::to_owned);
+            match line("event: ").unwrap() {
+                event if event == "t" => line("id: ").unwrap(),
+                event => format!("{event} {}", line("id: ").unwrap_or_default()),
+            }
+        })
+        .collect()
+}
+
+#[test]
+fn live_events_come_in_order_and_once() {
+    let mut f = live(5);
+    assert_eq!(f.offer(&event(5, 0)), Outcome::Ignored);
+    assert_eq!(f.offer(&event(6, 5)), Outcome::Queued);
+    assert_eq!(f.offer(&event(6, 5)), Outcome::Ignored);
+    assert_eq!(f.offer(&event(8, 6)), Outcome::Queued);
+    assert_eq!(taken(&mut f), ["6-0", "8-0"]);
+    assert_eq!(f.cursor(), id(8));
+}
+
+#[test]
+fn the_join_is_bounded_by_h_and_what_waited_follows() {
+    let mut f = flow(1);
+    let (generation, from) = f.begin_catch_up();
+    assert_eq!(from, id(1));
+    f.offer(&event(4, 3));
+    f.offer(&event(5, 4));
+    let Item::Event(read) = event(3, 1) else { unreachable!() };
+    f.replay(&read);
+    let Item::Event(read) = event(4, 3) else { unreachable!() };
+    f.replay(&read);
+    assert!(f.is_catching_up(generation));
+    assert_eq!(f.finish_catch_up(id(4)), Outcome::Queued);
+    assert_eq!(taken(&mut f), ["3-0", "4-0", "5-0"]);
+}
+
+#[test]
+fn a_missing_predecessor_sends_back_to_the_join() {
+    let mut f = live(5);
+    assert_eq!(f.offer(&event(9, 7)), Outcome::CatchUp(CatchUpCause::Predecessor));
+    assert_eq!(f.begin_catch_up().1, id(5));
+}
+
+#[test]
+fn an_overflow_drops_the_queue_and_joins_from_the_cursor() {
+    let mut f = live(5);
+    f.offer(&event(6, 5));
+    assert_eq!(f.take().unwrap().0.upto, Some(id(6)));
+    let mut n = 7;
+    while f.offer(&event(n, n - 1)) == Outcome::Queued {
+        n += 1;
+    }
+    assert!(f.bytes() == 0 && n > 8);
+    assert_eq!(f.begin_catch_up().1, id(6));
+}
+
+#[test]
+fn one_event_that_is_in_no_log_may_be_larger_than_the_bound() {
+    let channel = Channel::parse("broadcast:a").unwrap();
+    let mut large = Event::new(id(1), id(0), channel, None, "t", &"x".repeat(5000));
+    large.id = None;
+    let large = Item::Event(Arc::new(large));
+    for joining in [false, true] {
+        let mut f = live(5);
+        if joining {
+            f.begin_catch_up();
+        }
+        f.offer(&event(6, 5));
+        f.offer(&large);
+        f.offer(&event(7, 6));
+        assert!(f.bytes() > 5000);
+        if joining {
+            f.finish_catch_up(id(5));
+        }
+        assert_eq!(
+            std::iter::from_fn(|| f.take()).map(|(item, _)| item.upto).collect::<Vec<_>>(),
+            [Some(id(6)), None, Some(id(7))]
+        );
+        assert_eq!(f.bytes(), 0);
+        // It is one at a time.
+        assert_eq!(f.offer(&large), Outcome::Queued);
+        assert_eq!(f.offer(&large), Outcome::CatchUp(CatchUpCause::Overflow));
+        assert_eq!(f.bytes(), 0);
+    }
+}
+
+#[test]
+fn pending_items_are_bounded_too() {
+    let mut f = flow(1);
+    f.begin_catch_up();
+    for n in 2..100 {
+        f.offer(&event(n, n - 1));
+        assert!(f.bytes() <= 1000);
+    }
+    assert_eq!(f.finish_catch_up(id(3)), Outcome::CatchUp(CatchUpCause::Overflow));
+    assert_eq!(f.begin_catch_up().1, id(3));
+}
+
+#[test]
+fn after_a_break_the_join_starts_at_the_watermark_and_keeps_the_queue() {
+    let mut f = live(5);
+    f.offer(&event(6, 5));
+    f.detach(id(9));
+    assert_eq!(f.offer(&event(12, 11)), Outcome::Ignored);
+    assert_eq!(f.begin_catch_up().1, id(9));
+    f.finish_catch_up(id(12));
+    assert_eq!(taken(&mut f), ["6-0"]);
+}
+
+#[test]
+fn a_break_voids_a_running_join() {
+    let mut f = flow(5);
+    let (generation, _) = f.begin_catch_up();
+    f.detach(id(9));
+    assert!(!f.is_catching_up(generation));
+    assert_eq!(
+        f.begin_catch_up().1,
+        id(5),
+        "a watermark says nothing of a connection that was not live"
+    );
+}
+
+#[test]
+fn seams_are_told_in_their_place_and_only_reset_carries_an_id() {
+    let mut f = live(5);
+    f.offer(&event(6, 5));
+    f.offer(&Item::HistoryBreak { id: id(7), reason: GapReason::Unrecorded });
+    f.offer(&Item::HistoryBreak { id: id(8), reason: GapReason::Reset });
+    f.offer(&event(9, 0));
+    assert_eq!(taken(&mut f), ["6-0", "sse.gap ", "sse.gap 8-0", "9-0"]);
+}
+
+#[test]
+fn heartbeats_carry_the_watermark_behind_what_is_queued() {
+    let mut f = live(5);
+    f.offer(&event(6, 5));
+    f.heartbeat(id(8), |id| crate::core::system::heartbeat(id, 0));
+    assert_eq!(f.offer(&event(7, 6)), Outcome::Ignored, "the watermark says that 7 has come");
+    assert_eq!(taken(&mut f), ["6-0", "sse.heartbeat 8-0"]);
+    let mut joining = flow(5);
+    joining.begin_catch_up();
+    joining.heartbeat(id(8), |id| crate::core::system::heartbeat(id, 0));
+    assert_eq!(taken(&mut joining), ["sse.heartbeat 5-0"]);
+}
+
+#[test]
+fn a_restart_goes_on_from_h() {
+    let mut f = flow(0);
+    f.begin_catch_up();
+    f.offer(&event(8, 7));
+    f.offer(&event(10, 8));
+    f.restart(GapReason::UnknownId, Some("garbage"), id(9));
+    f.finish_catch_up(id(9));
+    assert_eq!(taken(&mut f), ["sse.gap 9-0", "10-0"]);
+}
+
+#[test]
+fn head_comes_first_and_the_closing_frame_last() {
+    let mut f = live(5);
+    f.offer(&event(6, 5));
+    f.set_head(crate::core::system::heartbeat(id(5), 0));
+    f.close(crate::core::system::closing(crate::core::system::CloseReason::MaxAge, 1));
+    assert_eq!(f.offer(&event(7, 6)), Outcome::Ignored);
+    assert_eq!(taken(&mut f), ["sse.heartbeat 5-0", "6-0", "sse.closing "]);
+}

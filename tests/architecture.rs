@@ -1,0 +1,167 @@
+//! Modules depend downward only, and the core is pure (ARCHITECTURE.md, "Module map").
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+/// The layers from the bottom to the top. A module may use its own layer and those before it.
+const LAYERS: [&str; 10] =
+    ["core", "settings", "log_limit", "metrics", "auth", "state", "redis", "http", "app", "cli"];
+
+/// What the pure core must not use: I/O, clocks, tasks, locks, randomness.
+const IMPURE: [&str; 14] = [
+    "std::fs",
+    "std::io",
+    "std::thread",
+    "std::process",
+    "TcpStream",
+    "UdpSocket",
+    "tokio",
+    "actix",
+    "Mutex",
+    "RwLock",
+    "Instant",
+    "SystemTime",
+    "fastrand",
+    "getrandom",
+];
+
+fn sources(dir: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(dir).unwrap_or_else(|e| panic!("{}: {e}", dir.display()));
+    entries
+        .map(|entry| entry.expect("an entry").path())
+        .flat_map(|path| match path.is_dir() {
+            true => sources(&path),
+            false => vec![path],
+        })
+        .filter(|path| path.extension().is_some_and(|e| e == "rs"))
+        .collect()
+}
+
+/// The code of a file without its unit tests, line comments and doc comments.
+fn code(path: &Path) -> String {
+    let text = fs::read_to_string(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    let code = text.split("#[cfg(test)]\nmod tests").next().unwrap_or_default();
+    let lines = code.lines().map(|line| line.split("//").next().unwrap_or_default());
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+/// Every module that a file names: `crate::a`, and the members of `use crate::{a, b::c}`.
+fn used_modules(code: &str) -> Vec<String> {
+    let mut used = Vec::new();
+    for rest in code.split("crate::").skip(1) {
+        match rest.strip_prefix('{') {
+            None => used.push(word(rest)),
+            Some(group) => used.extend(members(group).iter().map(|member| word(member))),
+        }
+    }
+    used
+}
+
+fn word(text: &str) -> String {
+    text.chars().take_while(|c| c.is_ascii_alphanumeric() || *c == '_').collect()
+}
+
+/// The members of a `use` group at its outermost level.
+fn members(group: &str) -> Vec<String> {
+    let (mut all, mut member, mut depth) = (Vec::new(), String::new(), 0);
+    for c in group.chars() {
+        match c {
+            '}' if depth == 0 => break,
+            ',' if depth == 0 => all.push(std::mem::take(&mut member)),
+            c => {
+                depth += i32::from(c == '{') - i32::from(c == '}');
+                member.push(c);
+            }
+        }
+    }
+    all.push(member);
+    all.iter().map(|member| member.trim().to_owned()).filter(|m| !m.is_empty()).collect()
+}
+
+fn layer(module: &str) -> Option<usize> {
+    LAYERS.iter().position(|layer| *layer == module)
+}
+
+/// Each file of `src`, with the name of its layer.
+fn files_by_layer() -> Vec<(String, PathBuf)> {
+    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let own = |path: &PathBuf| {
+        let relative = path.strip_prefix(&src).expect("it is in src");
+        word(&relative.components().next().expect("a name").as_os_str().to_string_lossy())
+    };
+    let files = sources(&src).into_iter().map(|path| (own(&path), path));
+    files.filter(|(layer, _)| layer != "lib" && layer != "main").collect()
+}
+
+#[test]
+fn modules_depend_downward_only() {
+    let mut wrong = Vec::new();
+    for (own, path) in files_by_layer() {
+        let rank = layer(&own).unwrap_or_else(|| panic!("{own} has no place in LAYERS"));
+        for used in used_modules(&code(&path)) {
+            match layer(&used) {
+                Some(other) if other <= rank => {}
+                Some(_) => wrong.push(format!("{} uses {used}", path.display())),
+                // A macro or an item of the crate's root.
+                None => {}
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "upward dependencies: {wrong:#?}");
+}
+
+#[test]
+fn core_has_no_io_clock_task_or_lock() {
+    let mut wrong = Vec::new();
+    for (_, path) in files_by_layer().into_iter().filter(|(layer, _)| layer == "core") {
+        let code = code(&path);
+        let found = IMPURE.iter().filter(|word| code.contains(**word));
+        wrong.extend(found.map(|word| format!("{} uses {word}", path.display())));
+    }
+    assert!(wrong.is_empty(), "the core is not pure: {wrong:#?}");
+}
+
+#[test]
+fn scan_understands_nested_use_groups() {
+    let code =
+        "use crate::{\n    core::{id, event::Event},\n    state::hub,\n};\ncrate::redis::x();";
+    assert_eq!(used_modules(code), ["core", "state", "redis"]);
+}
+
+#[test]
+fn source_files_have_at_most_500_lines() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let folders = ["src", "tests", "loadtest/src", "loadtest/tests"];
+    let files = folders.iter().flat_map(|folder| sources(&root.join(folder)));
+    let long: Vec<_> = files
+        .filter_map(|path| {
+            let lines = fs::read_to_string(&path).ok()?.lines().count();
+            (lines > 500).then(|| format!("{}: {lines} lines", path.display()))
+        })
+        .collect();
+    assert!(long.is_empty(), "files over 500 lines: {long:#?}");
+}
+
+#[test]
+fn source_lines_have_at_most_100_columns() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let folders = ["src", "tests", "loadtest/src", "loadtest/tests"];
+    let mut wide = Vec::new();
+    for path in folders.iter().flat_map(|folder| sources(&root.join(folder))) {
+        // The text of pages of the book, which tests/docs checks.
+        if path.to_string_lossy().contains("tests/docs/reference") {
+            continue;
+        }
+        let text = fs::read_to_string(&path).unwrap_or_default();
+        for (n, line) in text.lines().enumerate() {
+            // Tables and links cannot be wrapped.
+            let exempt = ["://", "](", "| "].iter().any(|mark| line.contains(mark));
+            if line.chars().count() > 100 && !exempt {
+                wide.push(format!("{}:{}", path.display(), n + 1));
+            }
+        }
+    }
+    assert!(wide.is_empty(), "{} lines over 100 columns: {wide:#?}", wide.len());
+}
