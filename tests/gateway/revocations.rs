@@ -1,7 +1,7 @@
 //! Operators list connections and end the sessions of a user.
 
 use crate::harness::keys::api_keys;
-use crate::harness::{Gateway, Redis, Sse, encode, eventually, now_ms, ticket, user};
+use crate::harness::{Gateway, Redis, eventually, now_ms, ticket, user};
 use crate::sessions::{close_reason, rejection};
 use serde_json::{Value, json};
 

@@ -1,7 +1,6 @@
 //! Used tickets remain valid for reconnects while their session lives, and no longer.
 
 use crate::harness::gateway::Builder;
-use crate::harness::keys::api_keys;
 use crate::harness::ticket::Ticket;
 use crate::harness::{Gateway, Id, Proxy, Redis, Sse, encode, eventually, now_ms, ticket, user};
 use serde_json::{Value, json};
