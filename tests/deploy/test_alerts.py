@@ -440,7 +440,7 @@ def reload_failed(i):
 def plain_off(i):
     """Durable publishes only, so no instance has to record plain publishes."""
     redis = i.redis()
-    yield [i.gateway(redis, publishers__bare="off") for _ in range(2)]
+    yield [i.gateway(redis, publishers__plain="off") for _ in range(2)]
 
 
 def short_visits(i):
