@@ -54,7 +54,7 @@ pub enum Content {
     /// An event of a publisher.
     Event(Arc<Event>),
     /// `sse.gap` and its frame.
-    Gap(Box<Gap>, Bytes),
+    Gap(Box<(Gap, Bytes)>),
     /// Another event of the gateway: `sse.connected`, `sse.heartbeat`, `sse.closing`.
     Control(Bytes),
 }
@@ -64,7 +64,8 @@ impl Content {
     pub fn frame(&self) -> &Bytes {
         match self {
             Self::Event(event) => &event.frame,
-            Self::Gap(_, frame) | Self::Control(frame) => frame,
+            Self::Gap(gap) => &gap.1,
+            Self::Control(frame) => frame,
         }
     }
 }

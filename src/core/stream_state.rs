@@ -192,7 +192,7 @@ impl StreamState {
 
     fn push_gap(&mut self, gap: Gap, restart: Option<EventId>, upto: Option<EventId>) {
         let frame = gap.frame(restart);
-        self.push(Queued::new(Content::Gap(Box::new(gap), frame), upto));
+        self.push(Queued::new(Content::Gap(Box::new((gap, frame))), upto));
     }
 
     fn gap_of(&self, reason: GapReason, channels: Vec<String>) -> Gap {

@@ -72,7 +72,7 @@ impl Collected {
                 let event = json!({ "id": id, "type": event.kind(), "data": event.data() });
                 self.events.push(event);
             }
-            Content::Gap(gap, _) => self.gap = Some(*gap),
+            Content::Gap(gap) => self.gap = Some(gap.0),
             Content::Control(_) => {}
         }
     }

@@ -149,7 +149,7 @@ impl Simulation {
         if let Some((frame, _)) = self.stream.take() {
             match frame.content {
                 Content::Event(event) => self.received.extend(event.id),
-                Content::Gap(gap, _) => self.gaps.push(gap.reason),
+                Content::Gap(gap) => self.gaps.push(gap.0.reason),
                 Content::Control(_) => {}
             }
         }

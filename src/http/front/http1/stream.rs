@@ -24,27 +24,30 @@ const LINGER: Duration = Duration::from_secs(2);
 const MAX_LINGER_BYTES: usize = 4 << 20;
 
 /// Writes the whole response to a request of that version.
-pub async fn write<B: MessageBody + 'static>(
+pub fn write<B: MessageBody + 'static>(
     mut io: Socket,
     response: Response<B>,
     version: Version,
-) {
+) -> impl Future<Output = ()> {
     let framing = Framing::of(&response, version);
     let mut output = Output::new(response, framing, true);
     let mut inbound = InboundLimit { heard_bytes: 0, max_bytes: MAX_HEARD_BYTES };
-    let writing = poll_fn(|cx| match inbound.poll(&mut io, cx) {
-        Poll::Ready(gone) => Poll::Ready(gone),
-        // A response for a client that was not admitted, or has ended.
-        Poll::Pending if io.tcp().poll_evicted(cx).is_ready() => Poll::Ready(Err(evicted())),
-        Poll::Pending => output.poll(&mut io, cx),
-    });
-    // How a stream ended is known to its connection; a broken socket has nobody left to notify.
-    let done = writing.await.is_ok();
-    // The stream ends with its body: a lingering socket takes no place.
-    drop(output);
-    if done {
-        io.tcp().touch(false);
-        linger(io).await;
+    // A block, since the arguments of an `async fn` would take their room for as long as it runs.
+    async move {
+        let writing = poll_fn(|cx| match inbound.poll(&mut io, cx) {
+            Poll::Ready(gone) => Poll::Ready(gone),
+            // A response for a client that was not admitted, or has ended.
+            Poll::Pending if io.tcp().poll_evicted(cx).is_ready() => Poll::Ready(Err(evicted())),
+            Poll::Pending => output.poll(&mut io, cx),
+        });
+        // How a stream ended is known to its connection; a broken socket has nobody left to notify.
+        let done = writing.await.is_ok();
+        // The stream ends with its body: a lingering socket takes no place.
+        drop(output);
+        if done {
+            io.tcp().touch(false);
+            linger(io).await;
+        }
     }
 }
 
