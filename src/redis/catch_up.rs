@@ -129,8 +129,8 @@ impl CatchUpDriver {
                     Some(next) => cause = next,
                 },
                 Err(Interrupted::Void) => return,
-                Err(Interrupted::Again) => {}
-                Err(Interrupted::Away) => {
+                // A pause also where a log changed while it was read: nothing may loop at full speed.
+                Err(Interrupted::Again | Interrupted::Away) => {
                     pause().await;
                     if !connection.is_catching_up(generation) {
                         return;
