@@ -129,7 +129,7 @@ impl CatchUpDriver {
                     Some(next) => cause = next,
                 },
                 Err(Interrupted::Void) => return,
-                // A pause also where a log changed while it was read: nothing may loop at full speed.
+                // Also where a log changed while it was read: nothing loops at full speed.
                 Err(Interrupted::Again | Interrupted::Away) => {
                     pause().await;
                     if !connection.is_catching_up(generation) {
