@@ -1,6 +1,6 @@
 //! Keys and certificate without a restart: on SIGHUP, and when a file that they come from has
-//! changed, the settings are read again. Ticket keys, API keys and the certificate are taken over;
-//! a fault is told and leaves what was. Streams that are open stay so.
+//! changed, the settings are read again. Ticket keys, API keys and the certificate are replaced. If
+//! there is an error, it is logged and the previous values stay active. Open streams continue.
 
 use std::{io, path::PathBuf, sync::Arc, time::Duration};
 

@@ -1,6 +1,6 @@
-//! The access log: the route, never a query, where the ticket stands, nor an unknown path, where
-//! somebody may have put it, and no referrer. Nor a method that is none: a client may send any word
-//! as one. A stream is logged when it begins.
+//! The access log. It contains the route, but never a query (which carries the ticket), an unknown
+//! path, a referrer or an unknown method: a client could put a ticket into any of them. A stream is
+//! logged when it begins.
 
 use actix_web::{
     Error,

@@ -82,7 +82,7 @@ pub fn busy_stream(reason: BusyReason) -> HttpResponse {
     event_stream().body(busy(reason, retry_ms(reason)))
 }
 
-/// `sse.busy` for a poll: 503, or 429 for who comes too often.
+/// `sse.busy` for a poll: 503, or 429 if the client connects too often.
 pub fn busy_poll(reason: BusyReason) -> HttpResponse {
     let status = match reason {
         BusyReason::TooOften => StatusCode::TOO_MANY_REQUESTS,

@@ -1,6 +1,6 @@
-//! Drives joins: takes the mark, reads logs and tail in pages, and waits for the writer between
-//! them. What is decided is decided in `core::catch_up`; a catch-up that cannot reach Redis waits
-//! and goes on, the client's stream stays open.
+//! Drives catch-ups: takes the clock snapshot, reads logs and replay cache in pages, and waits for
+//! the writer between pages. `core::catch_up` makes the decisions. A catch-up that cannot reach
+//! Redis waits and continues; the client's stream stays open.
 
 use std::{collections::HashSet, rc::Rc, sync::Arc, time::Duration};
 
@@ -47,14 +47,14 @@ enum Source {
     Cache,
 }
 
-/// What a cursor cannot be sure of.
+/// Reasons why events after a cursor may be missing.
 #[derive(Clone, Copy)]
-struct Doubts {
-    /// A seam lies behind it.
+struct GapFlags {
+    /// A break in the history is after the cursor.
     unrecorded: bool,
-    /// It is older than the retention.
+    /// The cursor is older than the retention.
     stale: bool,
-    /// More topics were active since than are read.
+    /// More topics were active than a catch-up reads.
     too_many: bool,
 }
 
@@ -88,21 +88,21 @@ impl CatchUpDriver {
     pub async fn run(self: Rc<Self>, mut orders: mpsc::UnboundedReceiver<CatchUpRequest>) {
         while let Some((connection, cause)) = orders.recv().await {
             let catch_up = self.clone();
-            tokio::task::spawn_local(async move { catch_up.join(connection, cause).await });
+            tokio::task::spawn_local(async move { catch_up.catch_up(connection, cause).await });
         }
     }
 
-    /// Catch-ups until the connection is live, or gone.
-    pub async fn join(&self, connection: Rc<Connection>, cause: CatchUpCause) {
+    /// Catches up until the connection is live, or gone.
+    pub async fn catch_up(&self, connection: Rc<Connection>, cause: CatchUpCause) {
         let (generation, from) = connection.begin_catch_up();
-        if let Some(clock) = self.mark(&connection, generation).await {
+        if let Some(clock) = self.snapshot(&connection, generation).await {
             self.go_on(connection, cause, generation, from, clock).await;
         }
     }
 
-    /// A mark that is taken after the beginning of that catch-up; `None`: another catch-up has
-    /// begun, or none is wanted.
-    async fn mark(&self, connection: &Connection, generation: u64) -> Option<ClockSnapshot> {
+    /// A clock snapshot taken after that catch-up began; `None` if another one has begun, or none
+    /// is needed.
+    async fn snapshot(&self, connection: &Connection, generation: u64) -> Option<ClockSnapshot> {
         while connection.is_catching_up(generation) {
             match self.link.mark().await {
                 Ok(clock) => return Some(clock),
@@ -112,7 +112,7 @@ impl CatchUpDriver {
         None
     }
 
-    /// Goes on with a catch-up that has begun, as of a mark that was taken after its beginning.
+    /// Continues a catch-up with a clock snapshot that was taken after it began.
     pub async fn go_on(
         &self,
         connection: Rc<Connection>,
@@ -138,7 +138,7 @@ impl CatchUpDriver {
                 }
             }
             (generation, from) = connection.begin_catch_up();
-            match self.mark(&connection, generation).await {
+            match self.snapshot(&connection, generation).await {
                 Some(next) => clock = next,
                 None => return,
             }
@@ -176,7 +176,7 @@ impl CatchUpDriver {
                 return Err(Interrupted::Void);
             }
             if first {
-                self.tell(c, &merge, &pages, from, Doubts { unrecorded, stale, too_many });
+                self.tell(c, &merge, &pages, from, GapFlags { unrecorded, stale, too_many });
             }
             let done = pages.is_empty();
             for (n, page) in pages {
@@ -269,14 +269,14 @@ impl CatchUpDriver {
         merge: &Merge<Source>,
         pages: &[(usize, Page)],
         from: EventId,
-        doubts: Doubts,
+        flags: GapFlags,
     ) {
         let logs: std::collections::HashMap<usize, &Source> =
             merge.wants().map(|(n, source, _)| (n, source)).collect();
         let (mut trimmed, mut expired) = (Vec::new(), Vec::new());
         for (n, page) in pages {
             let Some(Source::Log(channel)) = logs.get(n) else { continue };
-            match catch_up::gap(from, doubts.stale, page) {
+            match catch_up::gap(from, flags.stale, page) {
                 Some(GapReason::Trimmed) => trimmed.push(channel.to_string()),
                 Some(_) => expired.push(channel.to_string()),
                 None => {}
@@ -284,16 +284,16 @@ impl CatchUpDriver {
         }
         // Which topics there were is known for as long as the retention only.
         let patterns = || c.client.topics.prefixes().map(|p| format!("broadcast:{p}*"));
-        if doubts.too_many {
+        if flags.too_many {
             trimmed.extend(patterns());
         }
-        if doubts.stale {
+        if flags.stale {
             expired.extend(patterns());
         }
         let reason = match (trimmed.is_empty(), expired.is_empty()) {
             (false, _) => GapReason::Trimmed,
             (true, false) => GapReason::Expired,
-            (true, true) if doubts.unrecorded => {
+            (true, true) if flags.unrecorded => {
                 return c.tell_gap(GapReason::Unrecorded, c.client.channels().collect());
             }
             (true, true) => return,

@@ -156,7 +156,7 @@ pub async fn keep(
                 false
             }
             _ = timer.tick() => true,
-            // Redis may have forgotten them: who comes back now must find the session.
+            // Redis may have lost them: a client that reconnects now must find its session.
             () = hub.sessions_due.notified() => true,
         };
         // Those first that have left: they come back.

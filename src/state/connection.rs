@@ -107,7 +107,7 @@ pub struct Connection {
     /// The client's id, until the first catch-up has looked at it.
     first_cursor: RefCell<Option<(Option<EventId>, Option<String>)>>,
     pub(super) key: Cell<usize>,
-    /// Since when frames wait that no writer has come for. A dropped queue does not reset it: who
+    /// When frames began to wait for a writer. A dropped queue does not reset it: a client that
     /// takes nothing has stalled.
     pub(super) waiting_since_ms: Cell<Option<u64>>,
     pub(super) queued_ms: Cell<u64>,
@@ -154,7 +154,7 @@ impl Connection {
         })
     }
 
-    /// Does something with the flow and keeps the books: bytes of all queues, the writer's waker.
+    /// Changes the state and updates what depends on it: bytes of all queues, the writer's waker.
     fn with<R>(&self, f: impl FnOnce(&mut StreamState) -> R) -> R {
         let mut state = self.state.borrow_mut();
         let before = state.bytes() as i64;
@@ -278,8 +278,8 @@ impl Connection {
         }
     }
 
-    /// Whether it has its first frame: before that it knows no cursor, and no join may begin but
-    /// that of its admission.
+    /// Whether it has its first frame. Before that it has no cursor, and only the catch-up of its
+    /// admission may begin.
     pub fn is_admitted(&self) -> bool {
         self.admitted.get()
     }

@@ -16,7 +16,7 @@ use crate::core::{channel::Channel, event::Event, id::EventId, system::GapReason
 /// Bytes that may wait for one worker.
 const LIMIT_BYTES: usize = 64 << 20;
 
-/// What a worker is told.
+/// A message to a worker.
 #[derive(Debug)]
 pub enum Message {
     /// An event for the connections of its channel.

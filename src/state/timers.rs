@@ -1,5 +1,5 @@
-//! What time does to connections: heartbeats, ages, ends of sessions, stalled clients. Each
-//! connection is looked at ten times a second at the most, and about once a second as a rule.
+//! Heartbeats, maximum ages, ends of sessions and stalled clients. Each connection is checked about
+//! every 500 ms.
 
 use std::{rc::Rc, time::Duration};
 

@@ -23,7 +23,7 @@ impl PrivateRedis {
     /// thread: the child ends with the thread that started it.
     ///
     /// # Errors
-    /// There is no server to be had, with the fix.
+    /// No server could be found; the text names the fix.
     pub fn start() -> Result<Self, String> {
         let mut last = String::new();
         for _ in 0..ATTEMPTS {

@@ -16,7 +16,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::idle::{IdleLimits, IdleSocket, IdleSockets};
 use crate::metrics::Metrics;
 
-/// A socket that was told to close has this long to do so before another one is told.
+/// An evicted socket has this long to close before another one is evicted.
 const EVICTION: Duration = Duration::from_millis(100);
 
 /// The sockets of one listener. Clones share the budget.

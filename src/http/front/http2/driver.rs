@@ -189,7 +189,7 @@ where
         !self.shared.is_evicted() && self.parts.peer.poll_evicted(cx).is_ready()
     }
 
-    /// The connection gives way to others: it ends as soon as GOAWAY is written, or at once.
+    /// Closes the connection in favour of others: as soon as GOAWAY is written, or at once.
     fn evict(&mut self) -> bool {
         self.shared.set_evicted();
         self.enter(Phase::Closing)

@@ -48,12 +48,12 @@ impl Shared {
         self.opened
     }
 
-    /// Whether the connection gives way to others.
+    /// Whether the connection is closed in favour of others.
     pub fn is_evicted(&self) -> bool {
         self.evicted.get()
     }
 
-    /// The connection gives way to others.
+    /// The connection is closed in favour of others.
     pub fn set_evicted(&self) {
         self.evicted.set(true);
     }
