@@ -68,12 +68,12 @@ impl Gateway {
             if tokio::time::timeout(drain.window + LAST_FRAMES, all_gone).await.is_err() {
                 tracing::warn!(
                     connections = instance.connection_limit.taken(),
-                    "some clients did not take their last frame"
+                    "some clients did not receive their last frame"
                 );
             }
             let records = instance.settings.publishers.plain == PlainPublish::Record;
             if records && tokio::time::timeout(HAND_OVER, link.hand_over()).await.is_err() {
-                tracing::warn!("the recorder could not hand over");
+                tracing::warn!("the recorder could not hand over to the standby");
             }
             public.stop().await;
             admin.stop().await;
@@ -81,7 +81,7 @@ impl Gateway {
         tokio::select! {
             () = drained => tracing::info!("drained"),
             name = signals.next() => {
-                tracing::warn!(signal = name, "a second signal: exit at once");
+                tracing::warn!(signal = name, "second signal, exiting at once");
                 std::process::exit(EXIT_AT_ONCE);
             }
         }

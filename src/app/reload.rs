@@ -86,7 +86,7 @@ impl Reloader {
                 Err(e) => {
                     return tracing::error!(
                         error = %e,
-                        "keys and certificate cannot be reloaded any more; restart the gateway"
+                        "keys and certificate can no longer be reloaded; restart the gateway"
                     );
                 }
             }
@@ -106,7 +106,7 @@ impl Reloader {
             },
         }
         match self.read_certificate() {
-            Ok(true) => tracing::info!("a new certificate is in use"),
+            Ok(true) => tracing::info!("new certificate active"),
             Ok(false) => {}
             Err(e) => faults.push(e.to_string()),
         }
@@ -118,7 +118,7 @@ impl Reloader {
             metrics.reloads.with_label_values(&["ok"]).inc();
             let (keys, api_keys) =
                 (self.good.settings.tickets.keys.len(), self.instance.auth.api_keys.count());
-            tracing::info!(signal = asked, keys, api_keys, "keys and certificate were read again");
+            tracing::info!(signal = asked, keys, api_keys, "keys and certificate reloaded");
             self.faults = None;
             return;
         }
@@ -127,7 +127,7 @@ impl Reloader {
             for fault in &faults {
                 tracing::error!(
                     fault,
-                    "a new key or certificate cannot be used; what was stays in use"
+                    "could not load a new key or certificate; the previous values stay active"
                 );
             }
         }
@@ -139,13 +139,13 @@ impl Reloader {
         self.instance.auth.api_keys.replace(new.settings.api_keys.clone());
         warnings(&new.settings).iter().for_each(|w| tracing::warn!("{w}"));
         for key in new.changed_since(&self.good).into_iter().filter(|key| !TAKEN.contains(key)) {
-            tracing::warn!(key, "this setting has changed, and needs a restart");
+            tracing::warn!(key, "setting changed; restart the gateway to apply it");
         }
         let tls = |settings: &Settings| settings.server.tls_certificate.is_some();
         if tls(&new.settings) != self.certificate.is_some()
             && tls(&new.settings) != tls(&self.good.settings)
         {
-            tracing::warn!(key = "server.tls", "TLS on or off needs a restart");
+            tracing::warn!(key = "server.tls", "restart the gateway to turn TLS on or off");
         }
         self.good = new;
     }

@@ -206,7 +206,7 @@ impl Refresher {
         if self.logged != summary {
             tracing::info!(kids = summary.0, "key set active");
             for reason in &summary.1 {
-                tracing::warn!(reason, "key of the key set ignored");
+                tracing::warn!(reason, "ignored a key of the key set");
             }
         }
         self.logged = summary;

@@ -20,7 +20,7 @@ pub struct Cli {
     pub command: Command,
 }
 
-/// Options that say where the settings come from.
+/// Options that select the source of the settings.
 #[derive(Args, Debug, Default)]
 pub struct ConfigArgs {
     /// TOML file with settings; environment variables (SSE_GATEWAY__SECTION__KEY) override it
@@ -42,7 +42,7 @@ impl ConfigArgs {
     /// # Errors
     /// Returns the exit status.
     pub fn load_keyless(&self) -> Result<Settings, u8> {
-        told(self.source().load_keyless()).map(|loaded| loaded.settings)
+        report_errors(self.source().load_keyless()).map(|loaded| loaded.settings)
     }
 
     /// The file and the environment to read the settings from.
@@ -56,10 +56,10 @@ impl ConfigArgs {
 /// # Errors
 /// Returns the exit status.
 pub fn load(source: &Source) -> Result<Loaded, u8> {
-    told(source.load())
+    report_errors(source.load())
 }
 
-fn told(loaded: Result<Loaded, Vec<ConfigError>>) -> Result<Loaded, u8> {
+fn report_errors(loaded: Result<Loaded, Vec<ConfigError>>) -> Result<Loaded, u8> {
     loaded.map_err(|faults| {
         faults.iter().for_each(|fault| eprintln!("{fault}"));
         EX_CONFIG
@@ -77,9 +77,9 @@ pub enum Command {
     Ticket(TicketArgs),
     /// Publish one event durably (FCALL sse_publish) and print its id
     Publish(PublishArgs),
-    /// Follow an event stream in the terminal, reconnecting as needed
+    /// Print an event stream in the terminal and reconnect when it ends
     Tail(TailArgs),
-    /// Find an event, and show what a client that saw it last would get (read-only)
+    /// Find an event in the logs and show what a client would receive after it (read-only)
     Trace(TraceArgs),
     /// Check the settings and report all errors at once
     CheckConfig(CheckArgs),
@@ -150,7 +150,7 @@ pub struct TailArgs {
     /// A ticket, see `sse-gateway ticket`
     #[arg(long, env = "SSE_TICKET", hide_env_values = true)]
     pub ticket: String,
-    /// Comma-separated topics; only those that the ticket allows are followed
+    /// Comma-separated topics; topics that the ticket does not allow are ignored
     #[arg(long)]
     pub topics: Option<String>,
     /// Start after this event id

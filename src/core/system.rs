@@ -1,4 +1,4 @@
-//! The gateway's own events, `sse.*`, and the reasons that they name (ARCHITECTURE.md#gaps).
+//! The gateway's own events, `sse.*`, and their reasons (ARCHITECTURE.md#gaps).
 
 use bytes::Bytes;
 use serde::Serialize;
@@ -15,10 +15,10 @@ macro_rules! reasons {
         pub enum $name { $($(#[$doc])* $variant),* }
 
         impl $name {
-            /// All of them.
+            /// Every value.
             pub const ALL: &'static [Self] = &[$(Self::$variant),*];
 
-            /// Its name in events, metrics and logs.
+            /// Name in events, metrics and logs.
             pub fn name(self) -> &'static str {
                 match self { $(Self::$variant => $text),* }
             }
@@ -29,13 +29,13 @@ macro_rules! reasons {
 reasons! {
     /// Reason for an `sse.gap`.
     GapReason {
-        /// The cursor is older than the retention and the log cannot prove that nothing was there.
+        /// The cursor is older than the retention, and the log cannot prove that no event expired.
         Expired = "expired",
         /// Events past the cursor were trimmed from the log.
         Trimmed = "trimmed",
-        /// The order was broken: Redis was wiped, restored or replaced.
+        /// Redis was wiped, restored or replaced, so the order of ids is broken.
         Reset = "reset",
-        /// Plain publishes may have gone unrecorded.
+        /// Plain publishes may be missing from the log.
         Unrecorded = "unrecorded",
         /// The cursor cannot be parsed or is ahead of the clock.
         UnknownId = "unknown-id",
@@ -45,7 +45,7 @@ reasons! {
 reasons! {
     /// Why a connection was closed; the label of `sse_connections_closed_total`.
     CloseReason {
-        /// The client went away.
+        /// The client disconnected.
         ClientGone = "client-gone",
         /// The instance is shutting down.
         Draining = "draining",
@@ -57,7 +57,7 @@ reasons! {
         TakenOver = "taken-over",
         /// An operator ended the user's sessions.
         Revoked = "revoked",
-        /// The client took nothing for `limits.stall`.
+        /// The client acknowledged no byte for `limits.stall`.
         Stalled = "stalled",
         /// A poll was answered.
         PollDone = "poll-done",
@@ -67,37 +67,37 @@ reasons! {
 reasons! {
     /// Why a ticket is refused: the code of the 401, and the label of `sse_tickets_refused_total`.
     TicketRejection {
-        /// There is none.
+        /// The request has no ticket.
         Missing = "ticket-missing",
-        /// It is no JWT, or too long.
+        /// The ticket is not a JWT, or is too long.
         Malformed = "ticket-malformed",
-        /// No key is known for its `kid`.
+        /// No configured or fetched key has its `kid`.
         UnknownKey = "ticket-unknown-key",
-        /// Its `alg` is not that of the key.
+        /// Its `alg` differs from the algorithm of the key.
         WrongAlgorithm = "ticket-wrong-algorithm",
-        /// It was signed with another key.
+        /// The signature does not match the key.
         BadSignature = "ticket-bad-signature",
-        /// A required claim is absent.
+        /// A required claim is missing.
         MissingClaim = "ticket-missing-claim",
-        /// A claim has the wrong form.
+        /// A claim has the wrong type or an invalid value.
         BadClaim = "ticket-bad-claim",
-        /// `sub` cannot be a user id.
+        /// `sub` is not a valid user id.
         BadSubject = "ticket-bad-subject",
         /// `aud` is not `tickets.audience`.
         WrongAudience = "ticket-wrong-audience",
         /// `iss` is not `tickets.issuer`.
         WrongIssuer = "ticket-wrong-issuer",
-        /// `exp` has passed, and there is no session.
+        /// `exp` has passed, and the ticket has no session.
         Expired = "ticket-expired",
-        /// `nbf` or `iat` lies ahead.
+        /// `nbf` or `iat` is in the future.
         NotYetValid = "ticket-not-yet-valid",
-        /// `exp - iat` is over `tickets.max_ttl`.
+        /// `exp - iat` exceeds `tickets.max_ttl`.
         TooLongLived = "ticket-too-long-lived",
-        /// It was used, and `tickets.reconnect_grace` is 0.
+        /// The ticket was used before, and `tickets.reconnect_grace` is 0.
         Used = "ticket-used",
         /// `session_exp` or `tickets.max_session` has passed.
         SessionOver = "session-over",
-        /// Another browser opened the session.
+        /// The request lacks the session's cookie: another browser opened the session.
         CookieMissing = "session-cookie-missing",
         /// The user's sessions were revoked.
         SessionRevoked = "session-revoked",
@@ -116,7 +116,7 @@ reasons! {
         TooOften = "too-often",
         /// Redis cannot be reached.
         RedisAway = "redis-away",
-        /// The ticket's key is not known, and the issuer's key set cannot be fetched.
+        /// The ticket's key is unknown, and the issuer's key set cannot be fetched.
         KeysAway = "keys-away",
         /// The instance is shutting down.
         Draining = "draining",
@@ -124,15 +124,15 @@ reasons! {
 }
 
 reasons! {
-    /// Why a connection joins (again).
+    /// Why a connection reads missed events from the log.
     CatchUpCause {
-        /// It came with a cursor.
+        /// The client sent a cursor.
         Resume = "resume",
-        /// Its queue was dropped.
+        /// The connection's queue was dropped.
         Overflow = "overflow",
-        /// The link to Redis broke, or a worker could not follow.
+        /// The link to Redis broke, or a worker could not keep up.
         Link = "link",
-        /// A live event named a predecessor that had not come.
+        /// A live event names a predecessor that the stream has not received.
         Predecessor = "predecessor",
     }
 }
@@ -141,20 +141,20 @@ reasons! {
 pub struct Connected<'a> {
     /// `retry:` hint in ms.
     pub retry_ms: u64,
-    /// The cursor; `None` where the client's own cannot be repeated.
+    /// The cursor; `None` if the client's cursor cannot be sent back.
     pub id: Option<EventId>,
     /// Id of this connection.
     pub connection: &'a str,
     /// The user.
     pub user: &'a str,
-    /// The topics that it gets.
+    /// The topics of the stream.
     pub topics: Vec<String>,
-    /// Whether it goes on from the client's cursor.
+    /// Whether the stream resumes from the client's cursor.
     pub resumed: bool,
 }
 
 impl Connected<'_> {
-    /// Encodes it.
+    /// Encodes the event as an SSE frame.
     pub fn frame(&self) -> Bytes {
         #[derive(Serialize)]
         #[serde(rename_all = "camelCase")]
@@ -178,12 +178,12 @@ impl Connected<'_> {
 /// The data of `sse.gap`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Gap {
-    /// Why.
+    /// Why events may be missing.
     #[serde(serialize_with = "reason_name")]
     pub reason: GapReason,
-    /// The channels (or patterns of topics) that may have lost events.
+    /// The channels (or topic patterns) that may have lost events.
     pub channels: Vec<String>,
-    /// The cursor behind which something is missing.
+    /// The cursor after which events may be missing.
     pub from: String,
 }
 
@@ -192,14 +192,14 @@ fn reason_name<S: serde::Serializer>(reason: &GapReason, s: S) -> Result<S::Ok, 
 }
 
 impl Gap {
-    /// Encodes it; `restart` is the id from which the stream goes on, only after `reset` and
-    /// `unknown-id`.
+    /// Encodes the event as an SSE frame. `restart` is the id from which the stream continues; only
+    /// `reset` and `unknown-id` have one.
     pub fn frame(&self, restart: Option<EventId>) -> Bytes {
         frame::encode(None, restart, "sse.gap", &serde_json::to_string(self).unwrap_or_default())
     }
 }
 
-/// `sse.heartbeat`.
+/// Encodes `sse.heartbeat`.
 pub fn heartbeat(id: EventId, timestamp_ms: u64) -> Bytes {
     frame::encode(
         None,
@@ -209,7 +209,7 @@ pub fn heartbeat(id: EventId, timestamp_ms: u64) -> Bytes {
     )
 }
 
-/// `sse.closing`, the last frame of a stream that the gateway ends.
+/// Encodes `sse.closing`, the last frame of a stream that the gateway ends.
 pub fn closing(reason: CloseReason, retry_ms: u64) -> Bytes {
     frame::encode(
         Some(retry_ms),
@@ -219,7 +219,7 @@ pub fn closing(reason: CloseReason, retry_ms: u64) -> Bytes {
     )
 }
 
-/// `sse.busy`, the only frame of an answer that asks the client to come back later.
+/// Encodes `sse.busy`, the only frame of a response that asks the client to retry later.
 pub fn busy(reason: BusyReason, retry_ms: u64) -> Bytes {
     frame::encode(Some(retry_ms), None, "sse.busy", &json!({ "reason": reason.name() }).to_string())
 }

@@ -1,4 +1,4 @@
-//! The admin listener: liveness, readiness, metrics, and the operator's hold on connections.
+//! The admin listener: liveness, readiness, metrics, and listing and ending connections.
 
 use std::{sync::Arc, time::Duration};
 
@@ -21,11 +21,11 @@ use crate::{
     },
 };
 
-/// What the handlers share.
+/// The handlers' shared state.
 pub struct Admin {
     /// The instance.
     pub instance: Arc<Instance>,
-    /// The pool of this thread.
+    /// This thread's connection pool.
     pub commands: Commands,
 }
 
@@ -49,12 +49,12 @@ pub fn routes(config: &mut web::ServiceConfig) {
         .default_service(web::to(|| async { responses::not_found() }));
 }
 
-/// GET, and HEAD for probes that want no body: actix leaves it out by itself.
+/// GET, and HEAD for probes (actix omits the body).
 fn get() -> Route {
     web::route().guard(guard::Any(guard::Get()).or(guard::Head()))
 }
 
-/// The process lives; whatever ails Redis, a restart would not mend it.
+/// Liveness: always 200, because a restart would not fix a problem with Redis.
 async fn healthz() -> HttpResponse {
     HttpResponse::Ok().json(json!({ "status": "alive" }))
 }
@@ -86,7 +86,7 @@ async fn other_method_of_connections() -> HttpResponse {
     let mut answer = responses::error(
         StatusCode::METHOD_NOT_ALLOWED,
         "method-not-allowed",
-        "this endpoint takes GET and DELETE",
+        "this endpoint only supports GET and DELETE",
     );
     answer.headers_mut().insert(header::ALLOW, header::HeaderValue::from_static("GET, DELETE"));
     answer
@@ -100,7 +100,7 @@ async fn connections(request: HttpRequest, admin: web::Data<Admin>) -> HttpRespo
         return responses::error(
             StatusCode::BAD_REQUEST,
             "bad-request",
-            "the query cannot be decoded",
+            "the query cannot be decoded; percent-encode its values as UTF-8",
         );
     };
     let user = params.get("user").map(str::to_owned);
@@ -112,7 +112,7 @@ async fn connections(request: HttpRequest, admin: web::Data<Admin>) -> HttpRespo
     });
     let mut all = Vec::new();
     for reply in replies {
-        // A worker that does not answer is busy; the list is a help for people.
+        // A busy worker's connections are left out: the list is only meant for operators.
         if let Ok(Ok(listed)) = tokio::time::timeout(Duration::from_secs(2), reply).await {
             all.extend(listed);
         }
@@ -145,7 +145,7 @@ async fn end_connections(request: &HttpRequest, user: Option<&str>, admin: &Admi
         return responses::error(
             StatusCode::BAD_REQUEST,
             "bad-request",
-            "this cannot be a user id",
+            "the user id is missing or invalid; pass the `sub` of the user's tickets",
         );
     };
     match sessions::revoke(&admin.commands, user, settings.tickets.max_session).await {

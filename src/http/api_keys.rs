@@ -13,10 +13,10 @@ use crate::{
     auth::ApiKeyError, core::system::BusyReason, settings::Scope, state::instance::Instance,
 };
 
-/// Longest wait for a body.
-const BODY: Duration = Duration::from_secs(10);
+/// Maximum time to receive a body.
+const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Why a request of a backend or an operator is denied.
+/// Why a request from a backend or an operator is denied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ApiDenial {
     /// The API key does not grant access.
@@ -64,7 +64,7 @@ impl ApiDenial {
 /// Checks the API key of a request for a scope and returns its digest.
 ///
 /// # Errors
-/// Why access is denied.
+/// The reason why access is denied.
 pub fn check(
     request: &HttpRequest,
     instance: &Instance,
@@ -73,11 +73,12 @@ pub fn check(
     instance.auth.api_keys.check(bearer(request), scope).map_err(ApiDenial::Key)
 }
 
-/// The body of a request whose key has the scope. The key is checked before anything is read.
+/// Checks the API key, then reads and returns the body. Nothing is read if the key is denied.
 ///
 /// # Errors
-/// The answer: that of [`check`], 413 if the body is larger than `limits.publish_body_bytes`, 408
-/// if it does not come, 400 if it breaks off. The connection is not used again.
+/// The response to send: that of [`check`], 413 if the body is larger than
+/// `limits.publish_body_bytes`, 408 if it is not received within 10 s, 400 if it is incomplete. All
+/// of them close the connection.
 pub async fn body(
     request: &HttpRequest,
     payload: Payload,
@@ -92,24 +93,24 @@ pub async fn body(
         .map_err(|denial| Box::new(denial.answer()))?;
     let limit = instance.settings.limits.publish_body_bytes;
     let (status, code, message) =
-        match tokio::time::timeout(BODY, payload.to_bytes_limited(limit)).await {
+        match tokio::time::timeout(BODY_TIMEOUT, payload.to_bytes_limited(limit)).await {
             Ok(Ok(Ok(bytes))) => return Ok(bytes),
-            Ok(Ok(Err(_))) => (StatusCode::BAD_REQUEST, "bad-request", "the body cannot be read"),
+            Ok(Ok(Err(_))) => (StatusCode::BAD_REQUEST, "bad-request", "the body is incomplete"),
             Ok(Err(_)) => (
                 StatusCode::PAYLOAD_TOO_LARGE,
                 "too-large",
-                "the body is larger than limits.publish_body_bytes; send less at once",
+                "the body exceeds limits.publish_body_bytes; send less per request",
             ),
             Err(_) => (
                 StatusCode::REQUEST_TIMEOUT,
                 "body-timeout",
-                "the body did not come within 10 s; send it again",
+                "the body was not received within 10 s; send it again",
             ),
         };
     Err(Box::new(responses::last_error(status, code, message)))
 }
 
-/// The credential of `Authorization: Bearer` (RFC 6750 section 2.1).
+/// The credential in `Authorization: Bearer` (RFC 6750 section 2.1).
 pub fn bearer(request: &HttpRequest) -> Option<&str> {
     let value = request.headers().get(header::AUTHORIZATION)?.to_str().ok()?;
     let (scheme, credential) = value.split_once(' ')?;

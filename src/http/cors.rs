@@ -1,4 +1,4 @@
-//! Cross-origin access as configured: exact origins with credentials, or any without.
+//! Cross-origin access as configured: exact origins with credentials, or any origin without.
 
 use actix_cors::{Cors, CorsError};
 use actix_web::{
@@ -12,7 +12,7 @@ use actix_web::{
 use super::responses;
 use crate::settings;
 
-/// Adds the headers, and responses preflights.
+/// Middleware that adds the CORS headers and responds to preflight requests.
 pub fn cors(settings: &settings::Cors) -> Cors {
     let cors = Cors::default()
         .allowed_methods([Method::GET, Method::POST])
@@ -30,7 +30,7 @@ pub fn cors(settings: &settings::Cors) -> Cors {
     settings.allowed_origins.iter().fold(cors, |cors, origin| cors.allowed_origin(origin))
 }
 
-/// Puts the refusals of [`cors`], which actix writes as plain text, into the form of all errors.
+/// Converts the errors of [`cors`], which actix sends as plain text, to JSON like all other errors.
 ///
 /// # Errors
 /// Those of the handlers.
@@ -45,12 +45,12 @@ pub async fn refusals<B: MessageBody>(
         Some(CorsError::OriginNotAllowed) => (
             StatusCode::FORBIDDEN,
             "origin-not-allowed",
-            "pages of this origin may not use the gateway; see cors.allowed_origins",
+            "this origin is not allowed; add it to cors.allowed_origins",
         ),
         Some(_) => (
             StatusCode::BAD_REQUEST,
             "bad-request",
-            "a preflight needs Origin, and GET or POST as Access-Control-Request-Method",
+            "a preflight request needs Origin, and Access-Control-Request-Method: GET or POST",
         ),
     };
     Ok(answer.into_response(responses::error(status, code, message)).map_into_right_body())

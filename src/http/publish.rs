@@ -100,7 +100,7 @@ pub async fn publish(
         }
     };
     if events.len() > MAX_EVENTS {
-        return bad(&format!("more than {MAX_EVENTS} events; send them in several requests"));
+        return bad(&format!("the list exceeds {MAX_EVENTS} events; send several requests"));
     }
     let mut good = Vec::with_capacity(events.len());
     let refused: Vec<_> =
@@ -138,7 +138,7 @@ fn bad(message: &str) -> HttpResponse {
 const NOTHING: &str = "nothing was published; retry";
 /// Message if a command was sent and no reply came.
 const MAYBE: &str =
-    "it may have been published; give each event an id and retry, so that none is published twice";
+    "the event may have been published; to retry without duplicates, give each event an id";
 
 fn away(message: &str) -> HttpResponse {
     let mut answer = responses::error(StatusCode::SERVICE_UNAVAILABLE, "redis-away", message);

@@ -1,4 +1,4 @@
-//! Answers that are no stream: errors in one form, and `sse.busy`.
+//! Responses other than event streams: JSON errors, and `sse.busy`.
 
 use actix_web::{
     HttpResponse, HttpResponseBuilder, Resource, Route,
@@ -12,12 +12,12 @@ use serde_json::json;
 
 use crate::core::system::{BusyReason, busy};
 
-/// `{"error":"<code>","message":"<fault; fix>"}`
+/// `{"error":"<code>","message":"<problem; fix>"}`
 pub fn error(status: StatusCode, code: &str, message: &str) -> HttpResponse {
     fill(&mut HttpResponse::build(status), code, message)
 }
 
-/// The same, and the connection is not used again: what the client still sends is not waited for.
+/// Like [`error`], but also closes the connection: the rest of the request is not read.
 pub fn last_error(status: StatusCode, code: &str, message: &str) -> HttpResponse {
     fill(HttpResponse::build(status).force_close(), code, message)
 }
@@ -29,16 +29,16 @@ fn fill(answer: &mut HttpResponseBuilder, code: &str, message: &str) -> HttpResp
         .json(json!({ "error": code, "message": message }))
 }
 
-/// 404 in the same form.
+/// The 404 response.
 pub fn not_found() -> HttpResponse {
-    let text = "there is nothing at this path; the documentation lists the endpoints";
+    let text = "unknown path; see docs/reference for the endpoints";
     last_error(StatusCode::NOT_FOUND, "not-found", text)
 }
 
-/// 431 in the same form.
+/// The 431 response.
 pub fn head_too_long(max_bytes: usize) -> HttpResponse {
     let message = format!(
-        "the request line and the headers have more than {max_bytes} bytes; send a shorter query"
+        "the request line and headers exceed {max_bytes} bytes; shorten the query or the headers"
     );
     last_error(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "head-too-long", &message)
 }
@@ -54,7 +54,7 @@ pub fn server_options() -> HttpResponse {
 /// A resource with one method; other methods get 405 and an `Allow` header.
 pub fn only(method: Method, path: &str, route: Route) -> Resource {
     let other = move || {
-        let message = format!("this endpoint takes {method}");
+        let message = format!("this endpoint only supports {method}");
         let mut answer = error(StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", &message);
         if let Ok(allowed) = HeaderValue::from_str(method.as_str()) {
             answer.headers_mut().insert(header::ALLOW, allowed);
@@ -72,12 +72,13 @@ pub fn event_stream() -> HttpResponseBuilder {
         .insert_header((header::CACHE_CONTROL, "no-cache, no-transform"))
         .insert_header(("x-accel-buffering", "no"))
         .insert_header((header::REFERRER_POLICY, "no-referrer"))
-        // A connection whose stream has ended is not reused: after a drain it must go elsewhere.
+        // A connection whose stream has ended is not reused: after a drain the client must connect
+        // to another instance.
         .force_close();
     answer
 }
 
-/// 200, `sse.busy` and the end: an EventSource gives up for good on any other status.
+/// Status 200 with only `sse.busy`: an EventSource stops reconnecting after any other status.
 pub fn busy_stream(reason: BusyReason) -> HttpResponse {
     event_stream().body(busy(reason, retry_ms(reason)))
 }
@@ -89,13 +90,13 @@ pub fn busy_poll(reason: BusyReason) -> HttpResponse {
         _ => StatusCode::SERVICE_UNAVAILABLE,
     };
     let mut answer =
-        error(status, reason.name(), "the gateway cannot serve this now; try again later");
+        error(status, reason.name(), "the gateway cannot accept this poll now; retry later");
     let seconds = retry_ms(reason).div_ceil(1000);
     answer.headers_mut().insert(header::RETRY_AFTER, seconds.into());
     answer
 }
 
-/// 10 to 30 s; where another instance can serve at once, 1 to 3 s.
+/// 10 to 30 s; while draining, 1 to 3 s, because another instance can serve the client.
 fn retry_ms(reason: BusyReason) -> u64 {
     match reason {
         BusyReason::Draining => fastrand::u64(1000..=3000),

@@ -39,7 +39,8 @@ pub async fn tickets(
         Ok(wanted) => wanted,
         Err(e) => {
             return bad(&format!(
-                "the body is no wanted for a ticket ({e}); send {{\"user\",\"topics\"?,\"ttl\"?}}"
+                "the body is not a valid ticket request ({e}); send \
+                 {{\"user\",\"topics\"?,\"ttl\"?}}"
             ));
         }
     };
@@ -50,14 +51,14 @@ pub async fn tickets(
     if let Some(Err(topic)) =
         wanted.topics.as_ref().map(|t| Topics::parse(t.iter().map(String::as_str)))
     {
-        return bad(&format!("{topic:?} is no topic; write names, `prefix*` or `*`"));
+        return bad(&format!("topics: {topic:?} is invalid; use names, `prefix*` or `*`"));
     }
     let verifier = &worker.instance.auth.verifier;
     let max_ttl_s = verifier.max_ttl_s();
     let ttl_s = wanted.ttl.unwrap_or(max_ttl_s.min(60));
     if !(1..=max_ttl_s).contains(&ttl_s) {
         return bad(&format!(
-            "ttl must be a number of seconds from 1 to {max_ttl_s} (tickets.max_ttl)"
+            "ttl must be an integer number of seconds from 1 to {max_ttl_s} (tickets.max_ttl)"
         ));
     }
     match verifier.mint(&wanted.user, wanted.topics.as_deref(), ttl_s, unix_ms() / 1000) {
@@ -67,13 +68,13 @@ pub async fn tickets(
         Err(MintError::Library(_)) => responses::error(
             StatusCode::INTERNAL_SERVER_ERROR,
             "not-signed",
-            "the ticket could not be signed",
+            "the ticket could not be signed; check the key in tickets.secret or tickets.keys",
         ),
         Err(MintError::NoSigningKey) => responses::error(
             StatusCode::NOT_IMPLEMENTED,
             "no-signing-key",
-            "only public keys are configured, which cannot sign; set tickets.secret, or sign \
-             tickets in the backend",
+            "no signing key is configured, only public keys; set tickets.secret, or sign tickets \
+             in the backend",
         ),
     }
 }

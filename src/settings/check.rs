@@ -49,7 +49,7 @@ pub(super) fn consistency(
             fail(one, "server.tls", message);
         }
     }
-    // A key that was given with an error is reported already.
+    // An invalid key has already been reported.
     let has_key = !s.tickets.keys.is_empty() || s.tickets.jwks_url.is_some();
     let reported = errors.iter().any(|e| TICKET_KEYS.contains(&e.key.as_str()));
     if ticket_key == KeySource::Required && !has_key && !reported {

@@ -2,14 +2,14 @@
 
 use std::path::PathBuf;
 
-/// Where a value was given.
+/// The source of a value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Origin {
     /// A line of the TOML file; `None` if the whole file is meant.
     File(PathBuf, Option<usize>),
     /// An environment variable.
     Variable(String),
-    /// Nowhere: the setting is missing, or two settings contradict each other.
+    /// No source: the setting is missing, or two settings contradict each other.
     Unset,
 }
 
@@ -28,7 +28,7 @@ impl Origin {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{}{}{message}", self.place(), self.key_part())]
 pub struct ConfigError {
-    /// Where the faulty value was given.
+    /// The source of the invalid value.
     pub origin: Origin,
     /// The setting, `section.key`; empty if the whole file is meant.
     pub key: String,

@@ -12,7 +12,7 @@ use super::{
     table::KEYS,
 };
 
-/// The values of a file by key, each with the line on which its key stands.
+/// The values of a file by key, each with the line of its key.
 pub type FileValues = BTreeMap<String, (usize, Value)>;
 
 /// Reads a file.

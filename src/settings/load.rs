@@ -134,7 +134,7 @@ fn load_values(
     Err(errors)
 }
 
-/// The value of a default in the table, which is written as TOML.
+/// Parses a default of the table, which is written as TOML.
 pub fn default_of(literal: &str) -> Value {
     let table = format!("x = {literal}").parse::<toml::Table>();
     table.ok().and_then(|mut t| t.remove("x")).unwrap_or(Value::String(literal.to_owned()))

@@ -17,7 +17,7 @@ use crate::core::address::AddressHeader;
 /// Result of a parser; the error is the message of a [`super::ConfigError`].
 pub type Parsed<T> = Result<T, String>;
 
-/// The end of a message: the value as it was given. Not for values that may be secret.
+/// The end of a message: the configured value. Not for values that may be secret.
 fn got(value: &Value) -> String {
     match value {
         Value::String(s) => format!("(got {:?})", s.chars().take(64).collect::<String>()),
@@ -135,7 +135,7 @@ pub fn duration(value: &Value, range: RangeInclusive<Duration>) -> Parsed<Durati
     })
 }
 
-/// A duration in days or as `humantime` writes it, which knows months of 30.44 days.
+/// Formats a duration; in days if possible, because `humantime` uses months of 30.44 days.
 fn show_duration(duration: Duration) -> String {
     const DAY_S: u64 = 86_400;
     match duration.as_secs() {
@@ -215,7 +215,7 @@ const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
 /// A level, or a list of `target=level` directives and levels separated by commas.
 pub fn log_level(value: &Value) -> Parsed<String> {
     let s = text(value)?;
-    // The filter itself takes any other word for the name of a target and then logs nothing else.
+    // The filter would interpret any other word as the name of a target, and disable all others.
     let is_level = |word: &str| LEVELS.iter().any(|level| level.eq_ignore_ascii_case(word));
     let is_directive = |word: &str| match word.rsplit_once('=') {
         Some((target, level)) => !target.is_empty() && is_level(level),
@@ -326,8 +326,8 @@ mod tests {
 
     #[test]
     fn unknown_log_levels_are_errors() {
-        for good in ["info", "WARN", "off", "sse_gateway=debug,info", "a::b=trace, warn"] {
-            assert!(log_level(&string(good)).is_ok(), "{good}");
+        for valid in ["info", "WARN", "off", "sse_gateway=debug,info", "a::b=trace, warn"] {
+            assert!(log_level(&string(valid)).is_ok(), "{valid}");
         }
         for bad in ["warning", "loud", "", "sse_gateway", "very=loud=x", "=info", "info,"] {
             assert!(log_level(&string(bad)).is_err(), "{bad}");

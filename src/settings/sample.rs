@@ -10,7 +10,7 @@ pub fn toml() -> String {
          # SSE_GATEWAY__<SECTION>__<KEY>. Keep secrets in the environment or in separate files.\n\
          # Written by `sse-gateway check-config --sample`.\n",
     );
-    // Top-level keys come first: below a section, TOML would take them for part of it.
+    // Top-level keys come first: TOML assigns keys below a section header to that section.
     let (top, sections): (Vec<_>, Vec<_>) = KEYS.iter().partition(|k| !k.name.contains('.'));
     let mut section = "";
     for key in top.into_iter().chain(sections) {

@@ -12,9 +12,9 @@ pub struct Key {
     pub name: &'static str,
     /// The default, as a TOML value.
     pub default: &'static str,
-    /// What it means, for the sample file and the reference page.
+    /// Description for the sample file and the reference page.
     pub help: &'static str,
-    /// Puts a value into the settings; the error is the message of a `ConfigError`.
+    /// Parses a value and stores it in the settings; the error is the message of a `ConfigError`.
     pub set: fn(&mut Settings, &Value) -> Result<(), String>,
 }
 
@@ -48,7 +48,7 @@ keys! {
         |s, v| s.server.workers = parse::number(v, 0..=256)? as usize;
     "server.retry" = r#""2s""#,
         "`retry:` hint for browsers; each connection gets this value plus a random extra of up to \
-         as much again.",
+         the same value.",
         |s, v| s.server.retry = parse::duration(v, ms(0, HOUR))?;
     "server.heartbeat" = r#""15s""#,
         "A stream without events for this long gets `sse.heartbeat`, which carries a current id.",
@@ -191,7 +191,7 @@ keys! {
         "Origins that may read the stream, e.g. [\"https://app.example.com\"]; [\"*\"] = any.",
         |s, v| s.cors.allowed_origins = parse::origins(v)?;
     "drain.delay" = r#""5s""#,
-        "After SIGTERM: time to keep serving while not ready, until the load balancer has noticed.",
+        "After SIGTERM: time to keep serving while not ready, so that load balancers notice.",
         |s, v| s.drain.delay = parse::duration(v, ms(0, HOUR))?;
     "drain.window" = r#""20s""#, "Time over which streams are then closed evenly.",
         |s, v| s.drain.window = parse::duration(v, ms(0, HOUR))?;

@@ -1,4 +1,4 @@
-//! What the settings hold once they are parsed.
+//! The parsed settings.
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
@@ -18,7 +18,7 @@ pub struct Settings {
     pub admin: Admin,
     /// The connection to Redis.
     pub redis: Redis,
-    /// What becomes of a plain PUBLISH.
+    /// Handling of plain publishes.
     pub publishers: Publishers,
     /// The replay log.
     pub history: History,
@@ -26,7 +26,7 @@ pub struct Settings {
     pub tickets: Tickets,
     /// Keys of the backends that use the HTTP API.
     pub api_keys: Vec<ApiKey>,
-    /// Bounds.
+    /// Limits of connections, queues, bodies and rates.
     pub limits: Limits,
     /// Cross-origin access.
     pub cors: Cors,
@@ -43,9 +43,9 @@ pub struct Server {
     pub listen: Option<SocketAddr>,
     /// Worker threads; 0 = one per core.
     pub workers: usize,
-    /// Base of the `retry:` hint; each connection adds up to the same again.
+    /// Base of the `retry:` hint; each connection gets a random extra of up to the same value.
     pub retry: Duration,
-    /// A stream that was quiet for this long gets `sse.heartbeat`.
+    /// A stream without events for this long gets `sse.heartbeat`.
     pub heartbeat: Duration,
     /// A stream older than this (± 20 %) ends with a `retry:`; zero = never.
     pub max_connection_age: Duration,
@@ -53,9 +53,9 @@ pub struct Server {
     pub tls_certificate: Option<PathBuf>,
     /// PEM file of the private key.
     pub tls_key: Option<PathBuf>,
-    /// Networks of the proxies whose word on a client's address is believed.
+    /// Networks of the proxies that are trusted to name the client's address.
     pub trusted_proxies: Vec<IpNet>,
-    /// The header in which they say it.
+    /// The header in which trusted proxies name the client's address.
     pub client_address_header: AddressHeader,
 }
 
@@ -77,28 +77,28 @@ pub struct Redis {
     pub channel_prefix: String,
     /// Connections in the command pool.
     pub pool_size: usize,
-    /// Longest wait for the answer to one command.
+    /// Maximum time to wait for the reply to a command.
     pub command_timeout: Duration,
-    /// How long a user's channel stays subscribed after the last stream of the user.
+    /// How long a user's channel stays subscribed after the user's last stream has ended.
     pub unsubscribe_linger: Duration,
 }
 
-/// What becomes of a plain PUBLISH (`publishers.plain`).
+/// How a plain PUBLISH is handled (`publishers.plain`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum PlainPublish {
-    /// A recorder gives it an id and logs it.
+    /// A recorder assigns an id and appends the message to the log.
     #[default]
     Record,
-    /// Every instance relays it at once, live only and without an id.
+    /// Every instance delivers the message at once, live only and without an id.
     Relay,
-    /// It is ignored.
+    /// The message is ignored.
     Off,
 }
 
 /// `[publishers]`
 #[derive(Clone, Debug, Default)]
 pub struct Publishers {
-    /// What becomes of a plain PUBLISH.
+    /// How a plain PUBLISH is handled.
     pub plain: PlainPublish,
 }
 
@@ -109,9 +109,9 @@ pub struct History {
     pub max_len: u64,
     /// A log without a new event for this long expires.
     pub retention: Duration,
-    /// A publisher's key is remembered for this long.
+    /// Time during which a second event with the same idempotency key is dropped.
     pub dedupe_window: Duration,
-    /// Largest payload in bytes.
+    /// Maximum payload size in bytes.
     pub max_event_bytes: usize,
     /// Bytes of recent broadcasts that an instance keeps in memory for resumes.
     pub replay_cache_bytes: usize,
@@ -133,21 +133,22 @@ pub enum Algorithm {
 /// One key that verifies tickets.
 #[derive(Clone, Debug)]
 pub struct TicketKey {
-    /// The `kid` of the tokens that it verifies; `None`: tokens whose `kid` names no other key.
+    /// The `kid` of the tickets that the key verifies; `None`: tickets whose `kid` matches no other
+    /// key.
     pub kid: Option<String>,
     /// The only algorithm accepted with this key.
     pub algorithm: Algorithm,
     /// HMAC secret, or the public key in PEM.
     pub material: SecretSlice<u8>,
-    /// The file that it was read from.
+    /// The file that contains the key, if any.
     pub file: Option<PathBuf>,
 }
 
 impl TicketKey {
-    /// The key as the JWT library wants it.
+    /// The key in the form that the JWT library needs.
     ///
     /// # Errors
-    /// The material is no key of the algorithm.
+    /// The material is not a key of the algorithm.
     pub fn decoding_key(&self) -> Result<jsonwebtoken::DecodingKey, jsonwebtoken::errors::Error> {
         use jsonwebtoken::DecodingKey;
         let material = self.material.expose_secret();
@@ -163,29 +164,29 @@ impl TicketKey {
 /// `[tickets]`
 #[derive(Clone, Debug, Default)]
 pub struct Tickets {
-    /// Every verifying key, that of `tickets.secret` first.
+    /// All verifying keys; `tickets.secret` comes first.
     pub keys: Vec<TicketKey>,
     /// The issuer's key set.
     pub jwks_url: Option<Url>,
-    /// A key set is fetched anew when it is this old.
+    /// Age at which the key set is fetched again.
     pub jwks_refresh: Duration,
-    /// Unknown keys make the key set be fetched anew at most this often.
+    /// Minimum time between two fetches that unknown keys cause.
     pub jwks_cooldown: Duration,
     /// Required `aud`.
     pub audience: String,
     /// Required `iss`, if set.
     pub issuer: Option<String>,
-    /// Largest `exp - iat`.
+    /// Maximum lifetime of a ticket (`exp - iat`).
     pub max_ttl: Duration,
     /// Tolerated clock skew.
     pub leeway: Duration,
-    /// Topics of a ticket that has no `topics` claim.
+    /// Topics of a ticket without a `topics` claim.
     pub default_topics: Vec<String>,
-    /// A session lives for this long after its stream; zero = a ticket allows one connection.
+    /// How long a session survives without a stream; zero = a ticket allows one connection.
     pub reconnect_grace: Duration,
-    /// Longest life of a session.
+    /// Maximum lifetime of a session.
     pub max_session: Duration,
-    /// A session is resumed only with the cookie that its first answer has set.
+    /// Whether a session can be resumed only with the cookie that its first response has set.
     pub session_cookie: bool,
 }
 
@@ -205,32 +206,32 @@ pub enum Scope {
 pub struct ApiKey {
     /// SHA-256 of the key.
     pub sha256: [u8; 32],
-    /// What it may do.
+    /// What the key may do.
     pub scopes: Vec<Scope>,
 }
 
 /// `[limits]`
 #[derive(Clone, Debug, Default)]
 pub struct Limits {
-    /// Streams and polls at once on this instance.
+    /// Maximum number of streams and polls on this instance.
     pub max_connections: usize,
-    /// Streams and polls of one user at once on this instance.
+    /// Maximum number of streams and polls of one user on this instance.
     pub max_connections_per_user: usize,
-    /// Bytes queued for one connection.
+    /// Maximum bytes queued for one connection.
     pub queue_bytes: usize,
-    /// Bytes queued for all connections together.
+    /// Maximum bytes queued for all connections together.
     pub queue_bytes_total: usize,
-    /// A client that takes nothing for this long is disconnected.
+    /// A client that acknowledges no byte for this long, while some are in flight, is disconnected.
     pub stall: Duration,
-    /// Streams at once on one HTTP/2 connection.
+    /// Maximum number of concurrent streams on one HTTP/2 connection.
     pub http2_max_concurrent_streams: u32,
-    /// Largest body of a POST.
+    /// Maximum size of the body of a POST.
     pub publish_body_bytes: usize,
-    /// New streams and polls of one client address a minute; 0: any number.
+    /// Maximum number of new streams and polls per minute from one client address; 0 = unlimited.
     pub connects_per_address_per_minute: u64,
-    /// Maximum number per minute of one user.
+    /// Maximum number of new streams and polls per minute of one user; 0 = unlimited.
     pub connects_per_user_per_minute: u64,
-    /// POSTs with one API key a second; 0: any number.
+    /// Maximum number of POSTs per second with one API key; 0 = unlimited.
     pub posts_per_key_per_second: u64,
 }
 
@@ -244,17 +245,17 @@ pub struct Cors {
 /// `[drain]`
 #[derive(Clone, Debug, Default)]
 pub struct Drain {
-    /// Not ready, still serving.
+    /// Time to keep serving while not ready.
     pub delay: Duration,
-    /// The streams end evenly over this time.
+    /// Time over which the streams are closed evenly.
     pub window: Duration,
 }
 
 /// `[log]`
 #[derive(Clone, Debug, Default)]
 pub struct Log {
-    /// One JSON object a line instead of text.
+    /// Whether to write one JSON object per line instead of text.
     pub json: bool,
-    /// Filter as of `tracing-subscriber`, e.g. `info` or `sse_gateway=debug,info`.
+    /// A filter for `tracing-subscriber`, e.g. `info` or `sse_gateway=debug,info`.
     pub level: String,
 }

@@ -1,5 +1,5 @@
-//! `dev`: everything for a first look. Nothing of it outlives the process: the Redis is a child
-//! that dies with it, and keeps nothing on disk.
+//! `dev`: a gateway with everything needed to try it. Nothing is left behind: the private Redis is
+//! a child process that ends with this one and writes nothing to disk.
 
 mod client;
 mod private_redis;
@@ -24,10 +24,10 @@ use crate::{
 const PAGE: &str = include_str!("page/index.html");
 const STYLE: &str = include_str!("page/style.css");
 const USER: &str = "demo";
-/// The printed curl line works for a day.
+/// Lifetime of the printed ticket: one day.
 const TTL_S: u64 = 86_400;
 
-/// Runs the gateway with a private Redis, throw-away keys and the page.
+/// Runs the gateway with a private Redis, temporary keys and the demo page.
 pub fn dev(args: &DevArgs) -> ExitCode {
     let private = match args.redis {
         Some(_) => None,
@@ -68,7 +68,7 @@ fn secret() -> String {
     format!("{}{}", uuid::Uuid::new_v4().simple(), uuid::Uuid::new_v4().simple())
 }
 
-/// The settings of the environment, with what makes it a first look.
+/// Settings from the environment, plus those of the demo.
 fn settings_for(args: &DevArgs, url: &str, key: &str) -> Result<Settings, u8> {
     let digest = hex::encode(digest::digest(&digest::SHA256, key.as_bytes()).as_ref());
     let keys = json!([{ "sha256": digest, "scopes": ["publish", "tickets", "admin"] }]).to_string();
@@ -86,7 +86,7 @@ fn settings_for(args: &DevArgs, url: &str, key: &str) -> Result<Settings, u8> {
         |(name, value): (&str, String)| (format!("{}{name}", settings::load::ENV_PREFIX), value);
     let environment = std::env::vars_os()
         .filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)));
-    // The last value of a name counts.
+    // The last value of a name wins.
     let all = free.into_iter().map(name).chain(environment).chain(fixed.into_iter().map(name));
     settings::load(None, all).map_err(|faults| {
         faults.iter().for_each(|fault| eprintln!("{fault}"));
@@ -123,16 +123,16 @@ fn html(page: String) -> HttpResponse {
 }
 
 fn print(public: SocketAddr, admin: SocketAddr, redis_cli: &str, ticket: &str) {
-    println!("The page:\n  http://{public}/\n");
+    println!("Demo page:\n  http://{public}/\n");
     println!(
-        "Publish to it, plain and durably:\n  \
+        "Publish an event, first plain, then durably:\n  \
          {redis_cli} PUBLISH user:{USER}:events \
          '{{\"type\":\"order-completed\",\"payload\":{{\"orderId\":7}}}}'"
     );
     println!(
         "  {redis_cli} FCALL sse_publish 1 broadcast:news headline '{{\"text\":\"hello\"}}'\n"
     );
-    println!("Follow by hand:\n  curl -N 'http://{public}/events?ticket={ticket}'\n");
+    println!("Receive events with curl:\n  curl -N 'http://{public}/events?ticket={ticket}'\n");
     println!("Health and metrics:\n  http://{}/metrics\n", admin);
-    println!("Ctrl-C ends it all; nothing stays behind.");
+    println!("Press Ctrl-C to stop everything. All data is discarded.");
 }

@@ -1,4 +1,4 @@
-//! The report in words, a line for each thing.
+//! The report as text, one fact per line.
 
 use std::time::Duration;
 
@@ -7,17 +7,17 @@ use crate::{core::trace::Place, redis::trace::Sighting};
 
 /// Prints a report.
 pub(super) fn print(report: &Report, dedupe_window: Duration) {
-    let line = |name: &str, text: &str| println!("{name:<12} {}", harmless(text));
+    let line = |name: &str, text: &str| println!("{name:<12} {}", escape_controls(text));
     line("event", &report.id);
     let span = |ms: u64| humantime::format_duration(Duration::from_secs(ms / 1000)).to_string();
     if let Some(time) = &report.time {
         line(
-            "given",
+            "time",
             &report.age_ms.map_or(time.clone(), |age| format!("{time}, {} ago", span(age))),
         );
     }
     if let Some(search) = &report.search {
-        let end = if search.complete { "all there are" } else { "there are more" };
+        let end = if search.complete { "which is all" } else { "which is not all" };
         line("searched", &format!("{} logs, {end}", search.logs));
     }
     if let Some(note) = &report.note {
@@ -46,8 +46,9 @@ pub(super) fn print(report: &Report, dedupe_window: Duration) {
     }
 }
 
-/// Keys and payloads are publishers' own: what a terminal would obey is shown and not sent.
-fn harmless(text: &str) -> String {
+/// Escapes control characters: publishers choose keys and payloads, which must not control the
+/// operator's terminal.
+fn escape_controls(text: &str) -> String {
     text.chars().fold(String::with_capacity(text.len()), |mut out, c| {
         if c.is_control() {
             out.extend(c.escape_default())
@@ -68,14 +69,14 @@ fn sighting(
         "state",
         match seen.place {
             Place::InLog => "in the log",
-            Place::Trimmed => "trimmed: the log names it and holds it no more",
+            Place::Trimmed => "trimmed: the log names this id but no longer contains the event",
             Place::MaybeTrimmed => {
-                "not in the log, which has lost events around it: perhaps trimmed"
+                "not in the log; events around it were trimmed, perhaps including this one"
             }
             Place::MaybeExpired => {
-                "not in the log, which does not reach back so far: perhaps expired"
+                "not in the log, which starts after it; the event may have expired"
             }
-            Place::Never => "not in the log, and it never was: it is no event of this channel",
+            Place::Never => "never in the log: the id does not belong to an event of this channel",
         },
     );
     if let Some(event) = &seen.event {
@@ -84,27 +85,27 @@ fn sighting(
             event
                 .kind
                 .as_deref()
-                .unwrap_or("none: the entry is not of the library's form; who writes there?"),
+                .unwrap_or("unknown: a foreign entry; is another client writing to this log?"),
         );
         line("size", &format!("{} bytes", event.bytes));
         event.retry_ms.iter().for_each(|ms| line("retry", &format!("{ms} ms")));
         let window = humantime::format_duration(dedupe_window);
         let key = event.key.clone();
-        line("key", &key.unwrap_or_else(|| format!("none that is remembered (for {window})")));
+        line("key", &key.unwrap_or_else(|| format!("none, or older than {window}")));
         event.payload.iter().for_each(|payload| line("payload", payload));
         line(
             "predecessor",
             &match &event.predecessor {
                 Some(id) if event.predecessor_in_log => id.clone(),
                 Some(id) => format!("{id}, no longer in the log"),
-                None => "none: it is the first of its log".to_owned(),
+                None => "none: this is the first event of the log".to_owned(),
             },
         );
     }
     line("successor", seen.successor.as_deref().unwrap_or("none"));
     line(
         "log",
-        &seen.log_ttl_ms.map_or("none, or without an expiry".to_owned(), |ms| {
+        &seen.log_ttl_ms.map_or("does not exist, or does not expire".to_owned(), |ms| {
             format!("expires in {}", span(ms))
         }),
     );
@@ -112,13 +113,13 @@ fn sighting(
     line(
         "resume",
         &match (seen.resume.gap, seen.resume.replayed) {
-            (None, 0) => "nothing is missing, and nothing to replay".to_owned(),
+            (None, 0) => "no events to replay, no sse.gap".to_owned(),
             (None, n) => format!("replay of {} of this channel, no sse.gap", count(n)),
             (Some(reason @ ("reset" | "unknown-id")), _) => {
                 format!("sse.gap with {reason}, then live from now")
             }
             (Some(reason), n) => {
-                format!("sse.gap with {reason}, then {} of this channel that are left", count(n))
+                format!("sse.gap with {reason}, then the remaining {} of this channel", count(n))
             }
         },
     );

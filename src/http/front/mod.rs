@@ -71,7 +71,8 @@ where
         });
         async move {
             let app = app.new_service(()).await;
-            let app = Rc::new(app.map_err(|error| tracing::error!(?error, "no app"))?);
+            let app =
+                Rc::new(app.map_err(|error| tracing::error!(?error, "could not create the app"))?);
             let context = Rc::new(context);
             Ok(fn_service(move |tcp| {
                 let opened = open(tcp, tls.clone());

@@ -114,7 +114,7 @@ impl Lease {
         call.arg("RELEASE");
         // A lease that is not given back runs out by itself.
         if let Err(fault) = self.commands.run::<Value>(&call).await {
-            tracing::debug!(error = %fault, role, "lease not given back");
+            tracing::debug!(error = %fault, role, "could not release a lease");
         }
     }
 

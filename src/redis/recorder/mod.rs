@@ -185,8 +185,8 @@ impl Recorder {
 
     async fn overflow(&mut self) {
         tracing::error!(
-            "too many plain publishes wait to be recorded; this recorder resigns, and clients get \
-             sse.gap (unrecorded)"
+            "too many plain publishes to record; this recorder releases its leases, and clients \
+             get sse.gap (unrecorded)"
         );
         self.resign().await;
     }
@@ -384,7 +384,7 @@ impl Recorder {
 
     fn log_waiting(&self, error: &str) {
         if let Some(suppressed) = self.waiting_log.allow(self.instance.now_ms()) {
-            tracing::warn!(error, suppressed, "plain publishes wait to be recorded");
+            tracing::warn!(error, suppressed, "could not record plain publishes, retrying");
         }
     }
 
@@ -424,7 +424,7 @@ impl Recorder {
         if self.numbering.has_unwritten() && !matches!(self.role, Role::Standby { .. }) {
             tracing::error!(
                 messages = self.numbering.len(),
-                "plain publishes could not be recorded before the end"
+                "plain publishes could not be recorded before shutdown"
             );
         }
         self.lease.release().await;

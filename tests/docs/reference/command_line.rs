@@ -21,7 +21,7 @@ fn statuses() -> String {
     let (unavailable, config) = (EX_UNAVAILABLE.to_string(), EX_CONFIG.to_string());
     let rows = [
         ["0", "all", "success; `serve`: drained after SIGTERM or SIGINT"],
-        ["1", "`publish`, `tail`", "the event was not published; the stream ended for good"],
+        ["1", "`publish`, `tail`", "the event was not published; the stream cannot be resumed"],
         ["1", "`trace`", "the event is in no log"],
         ["2", "all", "the command line is invalid; `trace`: the id or the channel is"],
         [&unavailable, "`trace`", "Redis is unavailable"],

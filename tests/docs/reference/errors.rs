@@ -64,7 +64,7 @@ fn ticket(fault: TicketRejection) -> &'static str {
         TicketRejection::WrongAudience => "`aud` is not `tickets.audience`",
         TicketRejection::WrongIssuer => "`iss` is not `tickets.issuer`",
         TicketRejection::Expired => "`exp` has passed, and there is no session to resume",
-        TicketRejection::NotYetValid => "`nbf` or `iat` lies in the future: compare the clocks",
+        TicketRejection::NotYetValid => "`nbf` or `iat` is in the future: compare the clocks",
         TicketRejection::TooLongLived => "`exp - iat` exceeds `tickets.max_ttl`",
         TicketRejection::Used => "it was used before, and `tickets.reconnect_grace` is 0",
         TicketRejection::SessionOver => "`session_exp` or `tickets.max_session` has passed",
@@ -107,11 +107,7 @@ fn event(refusal: Rejection) -> [&'static str; 2] {
 const HTTP: &[(&str, &str, &str)] = &[
     ("bad-topics", "400", "`topics` contains something other than up to 256 exact names"),
     ("bad-wait", "400", "`wait` is not a number from 0 to 30"),
-    (
-        "bad-request",
-        "400",
-        "the request, its query or its body cannot be read; the message says why",
-    ),
+    ("bad-request", "400", "the request, its query or its body is invalid; the message states why"),
     ("api-key-missing", "401", "no API key"),
     ("api-key-unknown", "401", "the API key is not configured"),
     ("scope-missing", "403", "the API key is valid, but lacks the scope for this endpoint"),

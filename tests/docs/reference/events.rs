@@ -58,19 +58,19 @@ Three more reasons appear only in the metric, since the client cannot be notifie
 const BUSY: &str = "\
 ## sse.busy
 
-The response has status 200, because a native `EventSource` stops for good on any other status.
+The response has status 200, because a native `EventSource` never reconnects after any other status.
 A poll gets status 503 (429 for `too-often`) with `Retry-After` instead.";
 
 fn gap(reason: GapReason) -> [&'static str; 2] {
     match reason {
         GapReason::Trimmed => [
-            "The client was away for more events than a log keeps (`history.max_len`), or more \
-             topics were active than a resume reads",
+            "The client missed more events than a log keeps (`history.max_len`), or more topics \
+             were active than a resume reads",
             "the remaining events, then live",
         ],
         GapReason::Expired => [
-            "The client was away for longer than `history.retention`, and the log cannot prove \
-             that nothing was published",
+            "The client was disconnected for longer than `history.retention`, and the log cannot \
+             prove that nothing was published",
             "the remaining events, then live",
         ],
         GapReason::Unrecorded => [
@@ -84,7 +84,7 @@ fn gap(reason: GapReason) -> [&'static str; 2] {
             "live events from now on",
         ],
         GapReason::UnknownId => [
-            "The last event id was not issued by this gateway, lies in the future, or is older \
+            "The last event id was not issued by this gateway, is in the future, or is older \
                  than the session",
             "live events from now on",
         ],
@@ -99,7 +99,7 @@ fn closing(reason: CloseReason) -> (&'static str, Option<&'static str>) {
             ("the instance is shutting down", Some("reconnects in 1–3 s, to another instance"))
         }
         CloseReason::MaxAge => (
-            "`server.max_connection_age`: streams move so that the load evens out",
+            "`server.max_connection_age` was reached; streams move to balance the load",
             Some("reconnects after `server.retry`; no event is lost"),
         ),
         CloseReason::TakenOver => (
@@ -118,10 +118,9 @@ fn closing(reason: CloseReason) -> (&'static str, Option<&'static str>) {
             Some("the next attempt gets a 401; your backend decides whether to issue a ticket"),
         ),
         CloseReason::ClientGone => ("the client closed the connection", None),
-        CloseReason::Stalled => (
-            "the client acknowledged nothing for `limits.stall`, although bytes were on their way",
-            None,
-        ),
+        CloseReason::Stalled => {
+            ("the client acknowledged nothing for `limits.stall` while bytes were in flight", None)
+        }
         CloseReason::PollDone => ("the poll was answered", None),
     }
 }
@@ -163,9 +162,9 @@ pub fn page() -> String {
     });
     let gaps = table(["`reason`", "what happened", "what follows"], gaps);
     let all = || CloseReason::ALL.iter().map(|r| (r.name(), closing(*r)));
-    let told = all()
+    let notified = all()
         .filter_map(|(name, (why, next))| Some([code(name), why.to_owned(), next?.to_owned()]));
-    let told = table(["`reason`", "why", "what happens next"], told);
+    let notified = table(["`reason`", "why", "what happens next"], notified);
     let silent = all().filter(|(_, (_, next))| next.is_none());
     let silent = silent.map(|(name, (why, _))| [code(name), why.to_owned()]);
     let silent = table(["`reason`", "why"], silent);
@@ -174,5 +173,5 @@ pub fn page() -> String {
         [code(r.name()), row[0].clone(), row[1].clone()]
     });
     let busy = table(["`reason`", "why", "`retry:`"], busy);
-    assemble("Events", &[WIRE, GAP, &gaps, CLOSING, &told, SILENT, &silent, BUSY, &busy])
+    assemble("Events", &[WIRE, GAP, &gaps, CLOSING, &notified, SILENT, &silent, BUSY, &busy])
 }

@@ -18,7 +18,7 @@ that does not record plain publishes has no `sse_recorder_role` at all.
 
 Alerts on these metrics are in [deploy/prometheus/alerts.yaml](../../deploy/prometheus/alerts.yaml);
 [Alerts](../operations/alerts.md) describes them, and the
-[runbook](../operations/runbook.md) says what to do.";
+[runbook](../operations/runbook.md) describes what to do.";
 
 const LABELS: &str = "\
 ## Label values

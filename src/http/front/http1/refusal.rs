@@ -50,7 +50,7 @@ pub fn response(malformed: Malformed) -> HttpResponse {
 fn message(malformed: Malformed) -> String {
     let text = match malformed {
         Malformed::RequestLine => "send a request line \"<method> <target> HTTP/1.1\" and CRLF",
-        Malformed::Target => "the request target must be an absolute path, percent-encoded, no #",
+        Malformed::Target => "the request target must be a percent-encoded absolute path without #",
         Malformed::Version => "this version of HTTP is not supported; use HTTP/1.1 or HTTP/2",
         Malformed::Header => "a header field must be \"<name>: <value>\" and CRLF on one line",
         Malformed::Host => "HTTP/1.1 requires exactly one Host header with a valid host",
@@ -63,8 +63,8 @@ fn message(malformed: Malformed) -> String {
         Malformed::TooManyHeaders => {
             return format!("the request has more than {MAX_HEADERS} header fields; send fewer");
         }
-        Malformed::HeadTooLong => "the request line and the headers are too long",
-        Malformed::Chunk => "the body is not in chunks as RFC 9112 section 7.1 has them",
+        Malformed::HeadTooLong => "the request line and headers are too long",
+        Malformed::Chunk => "the body is not in the chunked encoding of RFC 9112 section 7.1",
     };
     text.to_owned()
 }
