@@ -1,15 +1,16 @@
-//! Whose address is a client's, behind proxies: RFC 7239 (`Forwarded`) and `X-Forwarded-For`, read
-//! from the right, as far as those who wrote are trusted. What cannot be read ends the search: the
-//! last address that is known counts.
+//! The address of a client behind proxies, from `Forwarded` (RFC 7239) or `X-Forwarded-For`.
+//!
+//! The header is read from the right while the proxy that wrote the element is trusted. An invalid
+//! element ends the search, and the last valid address applies.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use ipnet::IpNet;
 
-/// More hops are not followed.
+/// Maximum number of hops to follow.
 const MAX_HOPS: usize = 16;
 
-/// The header that the proxies write. Only one: what they do not write comes from the client.
+/// The header that the proxies write. Only one is read, because clients can forge the other.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum AddressHeader {
     /// `X-Forwarded-For`.
@@ -20,7 +21,7 @@ pub enum AddressHeader {
 }
 
 impl AddressHeader {
-    /// Its name.
+    /// Name of the header.
     pub fn name(self) -> &'static str {
         match self {
             Self::XForwardedFor => "x-forwarded-for",
@@ -28,7 +29,7 @@ impl AddressHeader {
         }
     }
 
-    /// The value's last element and what stands before it.
+    /// Splits off the last element; returns the value before it, and the element.
     fn last_element(self, value: &str) -> (Option<&str>, &str) {
         let comma = match self {
             Self::XForwardedFor => value.rfind(','),
@@ -37,7 +38,7 @@ impl AddressHeader {
         comma.map_or((None, value), |at| (Some(&value[..at]), &value[at + 1..]))
     }
 
-    /// The address that an element of the header names.
+    /// The address in an element of the header.
     fn address(self, element: &str) -> Option<IpAddr> {
         match self {
             Self::XForwardedFor => node(element.trim()),
@@ -46,8 +47,8 @@ impl AddressHeader {
     }
 }
 
-/// The last comma outside of quotes. From the right: what the client wrote on the left must not
-/// change how the proxy's part is read.
+/// The last comma outside of quotes. Searched from the right, so that the client's part on the left
+/// cannot change how the proxy's part is parsed.
 fn last_comma(value: &str) -> Option<usize> {
     let bytes = value.as_bytes();
     let mut quoted = false;
@@ -59,7 +60,8 @@ fn last_comma(value: &str) -> Option<usize> {
     })
 }
 
-/// RFC 7239 section 4: `for` of an element. None: there is none, or this is no element.
+/// The `for` parameter of an element (RFC 7239 section 4); `None` if it is missing or the element
+/// is invalid.
 fn forwarded_for(element: &str) -> Option<IpAddr> {
     let mut rest = element.trim();
     let mut named = None;
@@ -76,7 +78,7 @@ fn forwarded_for(element: &str) -> Option<IpAddr> {
         if !is_token(name) {
             return None;
         }
-        // Twice `for` in one element is no element.
+        // An element with two `for` parameters is invalid.
         if name.eq_ignore_ascii_case("for") && named.replace(value).is_some() {
             return None;
         }
@@ -88,7 +90,8 @@ fn forwarded_for(element: &str) -> Option<IpAddr> {
     }
 }
 
-/// RFC 9110 section 5.6.4: the rest of a quoted string, and what comes after it.
+/// Parses the rest of a quoted string (RFC 9110 section 5.6.4); returns its value and the text
+/// after it.
 fn quoted(text: &str) -> Option<(String, &str)> {
     let mut value = String::new();
     let mut chars = text.char_indices();
@@ -101,12 +104,13 @@ fn quoted(text: &str) -> Option<(String, &str)> {
     }
 }
 
-/// RFC 9110 section 5.6.2.
+/// Whether a byte may occur in a token (RFC 9110 section 5.6.2).
 fn is_token_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
-/// RFC 7239 section 6: an address, with or without a port. `unknown` and `_hidden` are none.
+/// Parses an address with or without a port (RFC 7239 section 6). `unknown` and obfuscated
+/// identifiers such as `_hidden` are not addresses.
 fn node(text: &str) -> Option<IpAddr> {
     let bracketed =
         || text.strip_prefix('[')?.strip_suffix(']')?.parse::<Ipv6Addr>().ok().map(IpAddr::V6);
@@ -114,8 +118,8 @@ fn node(text: &str) -> Option<IpAddr> {
     plain.or_else(bracketed).or_else(|| text.parse::<SocketAddr>().ok().map(|address| address.ip()))
 }
 
-/// The client's address: that of the peer, or while it is a trusted proxy's the one that this proxy
-/// has named. `lines` are the values of the header, in order.
+/// The client's address: the peer's address or, if the peer is a trusted proxy, the address that the
+/// proxy names, and so on. `lines` are the values of the header, in order.
 pub fn client<'a>(
     peer: IpAddr,
     trusted: &[IpNet],
@@ -144,7 +148,8 @@ pub fn client<'a>(
     known
 }
 
-/// What counts as one client: an address, of IPv6 the /64 that a site gets.
+/// The part of an address that identifies a client: the address itself, or the /64 of IPv6, which is
+/// usually assigned to one site.
 pub fn site(address: IpAddr) -> IpAddr {
     match address {
         IpAddr::V4(_) => address,
@@ -163,12 +168,12 @@ mod tests {
     }
 
     #[test]
-    fn only_trusted_proxies_are_believed() {
+    fn only_trusted_proxies_name_the_client() {
         use AddressHeader::XForwardedFor as X;
         assert_eq!(client_of("192.0.2.1", X, &["198.51.100.7"]), "192.0.2.1");
         assert_eq!(client_of("10.0.0.1", X, &[]), "10.0.0.1");
         assert_eq!(client_of("10.0.0.1", X, &["198.51.100.7"]), "198.51.100.7");
-        // What the client wrote itself stands on the left.
+        // The client's own part is on the left.
         assert_eq!(client_of("10.0.0.1", X, &["1.1.1.1, 198.51.100.7, 10.0.0.2"]), "198.51.100.7");
         assert_eq!(client_of("10.0.0.1", X, &["1.1.1.1", "198.51.100.7"]), "198.51.100.7");
         assert_eq!(client_of("::ffff:10.0.0.1", X, &["[2001:db8::1]:443"]), "2001:db8::1");
@@ -176,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_read_ends_the_search() {
+    fn invalid_element_ends_the_search() {
         use AddressHeader::XForwardedFor as X;
         for bad in
             ["", "unknown", "198.51.100.7 1.1.1.1", "1.1.1", "a.example", "1.1.1.1;", "\"1.1.1.1\""]
@@ -189,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn forwarded_is_read_by_its_own_rules() {
+    fn forwarded_header_is_parsed_by_rfc_7239() {
         use AddressHeader::Forwarded as F;
         assert_eq!(
             client_of("10.0.0.1", F, &["for=198.51.100.7;proto=https;by=10.0.0.1"]),
@@ -204,7 +209,7 @@ mod tests {
             client_of("10.0.0.1", F, &["for=198.51.100.7; proto=https , for=10.0.0.2;by=_x"]),
             "198.51.100.7"
         );
-        // What a client may choose stands in quotes, or on the left.
+        // A client can choose the part in quotes and the part on the left.
         for chosen in ["a,for=9.9.9.9;x=", "a;for=9.9.9.9", "\\\",for=9.9.9.9;x=\\\"", "\\\\", ""] {
             let line = format!("for=198.51.100.7;host=\"{chosen}\"");
             assert_eq!(client_of("10.0.0.1", F, &[&line]), "198.51.100.7", "{line}");
@@ -236,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn a_site_of_ipv6_is_one_client() {
+    fn ipv6_addresses_of_one_site_are_one_client() {
         let of = |text: &str| site(text.parse().unwrap());
         assert_eq!(of("2001:db8:1:2:3::4"), of("2001:db8:1:2::"));
         assert_ne!(of("2001:db8:1:2::"), of("2001:db8:1:3::"));

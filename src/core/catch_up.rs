@@ -1,33 +1,32 @@
-//! The catch-up: what a connection missed is read from the logs over (cursor, H] and merged by id
+//! The catch-up: missed events are read from the logs over (cursor, H] and merged by id
 //! (ARCHITECTURE.md#catch-up).
 //!
-//! This file decides; `redis::catch_up` reads. Without the bound H an event of one log overtakes
-//! another's and is lost.
+//! This module decides; `redis::catch_up` reads. Without the bound H, an event of one log could
+//! overtake an event of another log, which would then be lost.
 
 use std::{collections::VecDeque, sync::Arc};
 
 use super::{event::Event, id::EventId, system::GapReason};
 
-/// The state of the clock at one moment of the subscriber's link: everything up to `h` has come by
-/// it.
+/// The state of the clock at one moment of the link: everything up to `h` has arrived on the link.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ClockSnapshot {
-    /// The last id given out.
+    /// The last assigned id.
     pub h: EventId,
-    /// The start of the epoch: ids before it belong to a Redis that is no more.
+    /// The start of the epoch: earlier ids belong to another history of Redis.
     pub epoch: EventId,
-    /// The last seam of reason `unrecorded`; zero if there is none.
+    /// The last break of reason `unrecorded`; zero if there was none.
     pub unrecorded: EventId,
-    /// When the retention was last made longer, in ms; zero if it never was.
+    /// When the retention was last increased, in ms; zero if it never was.
     pub raised_ms: u64,
-    /// For so long the events up to then are kept.
+    /// The retention of events until `raised_ms`, in ms.
     pub shorter_ms: u64,
-    /// The time of Redis when the mark was taken, in ms. H may be a tick behind it, and what
-    /// expired is gone by this time.
+    /// The time of Redis when the snapshot was taken, in ms. It decides which events have expired;
+    /// H may be a tick older.
     pub now_ms: u64,
 }
 
-/// The logs are read a moment after the mark was taken: what expires meanwhile counts as expired.
+/// The logs are read shortly after the snapshot; events that expire in between count as expired.
 const READ_MARGIN_MS: u64 = 1000;
 
 /// How a catch-up begins.
@@ -37,16 +36,16 @@ pub enum Start {
     Restart(GapReason),
     /// The logs are read.
     Read {
-        /// A seam lies behind the cursor.
+        /// Whether a break of reason `unrecorded` follows the cursor.
         unrecorded: bool,
-        /// The cursor is older than the retention: a log that is missing proves nothing.
+        /// Whether the cursor is older than the retention: then a missing log proves nothing.
         stale: bool,
     },
 }
 
-/// The cursor from which a client may resume: the id that it named, unless that is malformed
-/// (`None`), in the future beyond reason, or older than `first`, the session's first cursor.
-/// Without a cursor the client gets `sse.gap` (`unknown-id`) and goes on live.
+/// The cursor from which a client may resume: its last event id, unless that is malformed (`None`),
+/// implausibly far in the future, or older than `first`, the session's first cursor.
+/// Without a cursor, the client gets `sse.gap` (`unknown-id`) and continues live.
 pub fn resumable(named: Option<EventId>, first: EventId, server_ms: u64) -> Option<EventId> {
     named.filter(|id| *id >= first && id.is_plausible(server_ms))
 }
@@ -58,7 +57,7 @@ pub fn start(cursor: Option<EventId>, clock: &ClockSnapshot, retention_ms: u64) 
         Some(cursor) if cursor > clock.h => Start::Restart(GapReason::UnknownId),
         Some(cursor) if cursor < clock.epoch => Start::Restart(GapReason::Reset),
         Some(cursor) => {
-            // Ids run ahead of a time that was put back.
+            // If the time was set back, ids run ahead of it.
             let now_ms = clock.now_ms.max(clock.h.ms).saturating_add(READ_MARGIN_MS);
             let kept_ms = if cursor.ms <= clock.raised_ms {
                 retention_ms.min(clock.shorter_ms)
@@ -71,27 +70,27 @@ pub fn start(cursor: Option<EventId>, clock: &ClockSnapshot, retention_ms: u64) 
     }
 }
 
-/// What is left of a log past the cursor.
+/// The remaining part of a log after a position.
 #[derive(Debug, Default)]
 pub struct Page {
     /// Events past the position, in order.
     pub events: Vec<Arc<Event>>,
-    /// Whether the log may hold more.
+    /// Whether the log may contain more.
     pub more: bool,
-    /// The last id that was read, also where it is no event of ours.
+    /// The last id that was read, including foreign entries.
     pub upto: EventId,
-    /// If there is no event: the last id that the log ever had, zero if there is no such log.
+    /// If there is no event: the last id that the log ever had, or zero if the log does not exist.
     pub last_ever: EventId,
 }
 
-/// Whether the first page of a log shows a gap behind `cursor`.
+/// Whether the first page of a log shows a gap after `cursor`.
 pub fn gap(cursor: EventId, stale: bool, page: &Page) -> Option<GapReason> {
     match page.events.first() {
         Some(first) if first.predecessor > cursor => Some(GapReason::Trimmed),
         // The first event of a log: an older log may have expired before it.
         Some(first) if stale && first.predecessor == EventId::ZERO => Some(GapReason::Expired),
         Some(_) => None,
-        // A page of foreign entries alone, with more behind it, shows nothing yet.
+        // A page of only foreign entries, with more to read, shows nothing yet.
         None if page.more => None,
         None if page.last_ever > cursor.max(page.upto) => Some(GapReason::Trimmed),
         None if stale && page.last_ever == EventId::ZERO => Some(GapReason::Expired),
@@ -99,7 +98,7 @@ pub fn gap(cursor: EventId, stale: bool, page: &Page) -> Option<GapReason> {
     }
 }
 
-/// One log that is being read; `L` names it.
+/// One log that is being read; `L` identifies it.
 #[derive(Debug)]
 struct Source<L> {
     log: L,
@@ -116,8 +115,8 @@ pub struct Merge<L> {
     sources: Vec<Source<L>>,
 }
 
-/// Events vanished from a log while it was read: the catch-up must start anew, from what was
-/// delivered.
+/// Events were removed from a log while it was read: the catch-up must start again from the last
+/// delivered event.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Trimmed;
 
@@ -128,7 +127,7 @@ impl<L> Merge<L> {
         Self { h, sources: logs.into_iter().map(source).collect() }
     }
 
-    /// The logs that must be read next, by number, each with the id after which.
+    /// The logs that must be read next: their numbers, and the ids after which to read.
     pub fn wants(&self) -> impl Iterator<Item = (usize, &L, EventId)> {
         let wanting = |s: &Source<L>| s.more && s.buffer.is_empty();
         self.sources
@@ -138,17 +137,17 @@ impl<L> Merge<L> {
             .map(|(n, s)| (n, &s.log, s.position))
     }
 
-    /// Takes what was read of log `n` and checks the chain of predecessors, except before the
-    /// `first` page, which [`gap`] judges. A hole within the page ends it, so that the events
-    /// before the hole are delivered first. The chain is also checked behind `h`: if a log was
-    /// trimmed while it was read, the next event may be the only one that shows it.
+    /// Adds a page of log `n` and checks the chain of predecessors, except before the `first` page,
+    /// which [`gap`] checks. A hole within the page ends the page, so that the events before the
+    /// hole are delivered first. The chain is also checked after `h`: if a log was trimmed while it
+    /// was read, the next event may be the only evidence.
     ///
     /// # Errors
-    /// The page begins behind a hole.
+    /// Events are missing before the page.
     pub fn feed(&mut self, n: usize, page: Page, first: bool) -> Result<(), Trimmed> {
         let source = &mut self.sources[n];
         source.more = page.more;
-        // A page of foreign entries alone may have more behind it.
+        // A page of only foreign entries may be followed by events.
         let is_end = page.events.is_empty() && !page.more;
         if !first && is_end && page.last_ever > source.position.max(page.upto) {
             return Err(Trimmed);
@@ -170,8 +169,8 @@ impl<L> Merge<L> {
         Ok(())
     }
 
-    /// The next event in the order of all logs; `None` if a log must be read first, or nothing is
-    /// left.
+    /// The next event in the order of all logs; `None` if a log must be read first, or no event
+    /// remains.
     pub fn pop(&mut self) -> Option<Arc<Event>> {
         if self.wants().next().is_some() {
             return None;
@@ -216,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cursor_outside_of_the_epoch_restarts() {
+    fn cursor_outside_of_the_epoch_restarts() {
         let clock = ClockSnapshot {
             h: id(5100),
             epoch: id(5050),
@@ -239,13 +238,13 @@ mod tests {
             start(Some(id(5100)), &clock, 1801),
             Start::Read { unrecorded: false, stale: false }
         );
-        // A time that was put back proves nothing: ids run ahead of it.
+        // A time that was set back proves nothing: ids run ahead of it.
         let back = ClockSnapshot { now_ms: 0, ..clock };
         assert_eq!(
             start(Some(id(5060)), &back, 1030),
             Start::Read { unrecorded: false, stale: true }
         );
-        // What came before the retention was raised has expired as before.
+        // Events from before the retention was increased have expired as before.
         let raised = ClockSnapshot { raised_ms: 5070, shorter_ms: 100, ..clock };
         assert_eq!(
             start(Some(id(5070)), &raised, 9000),
@@ -255,7 +254,7 @@ mod tests {
             start(Some(id(5071)), &raised, 9000),
             Start::Read { unrecorded: false, stale: false }
         );
-        // By the time of Redis, of which H may be a tick behind.
+        // The time of Redis decides; H may be a tick older.
         assert_eq!(
             start(Some(id(5100)), &clock, 1799),
             Start::Read { unrecorded: false, stale: true }
@@ -271,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn a_gap_is_told_when_and_only_when() {
+    fn gap_is_reported_only_if_events_may_be_missing() {
         let c = id(5);
         assert_eq!(gap(c, false, &page(&[(7, 5)], false, 0)), None);
         assert_eq!(
@@ -284,12 +283,12 @@ mod tests {
         assert_eq!(
             gap(c, false, &page(&[], false, 6)),
             Some(GapReason::Trimmed),
-            "all that was left was trimmed"
+            "all remaining events were trimmed"
         );
         assert_eq!(
             gap(c, false, &page(&[], false, 0)),
             None,
-            "a young cursor and no log: nothing was there"
+            "a recent cursor and no log: there were no events"
         );
         assert_eq!(gap(c, true, &page(&[], false, 0)), Some(GapReason::Expired));
         assert_eq!(gap(c, true, &page(&[(7, 0)], false, 0)), Some(GapReason::Expired));
@@ -301,7 +300,7 @@ mod tests {
     fn logs_are_merged_by_id_up_to_h() {
         let mut m = merge(2);
         m.feed(0, page(&[(2, 0), (5, 2), (11, 5)], true, 0), true).unwrap();
-        assert_eq!(m.pop(), None, "the other log may hold an earlier one");
+        assert_eq!(m.pop(), None, "the other log may contain an earlier one");
         m.feed(1, page(&[(3, 0), (4, 3)], true, 0), true).unwrap();
         assert_eq!(all(&mut m), [2, 3, 4]);
         assert_eq!(m.wants().map(|(n, _, after)| (n, after)).collect::<Vec<_>>(), [(1, id(4))]);
@@ -311,7 +310,7 @@ mod tests {
     }
 
     #[test]
-    fn an_event_that_vanishes_meanwhile_is_noticed() {
+    fn event_trimmed_between_pages_is_detected() {
         let mut m = merge(1);
         m.feed(0, page(&[(2, 0)], true, 0), true).unwrap();
         assert_eq!(all(&mut m), [2]);
@@ -319,16 +318,16 @@ mod tests {
     }
 
     #[test]
-    fn trimming_behind_a_page_is_noticed() {
-        // The rest of the log up to H is gone, and nothing follows.
+    fn trimming_after_a_page_is_detected() {
+        // The rest of the log up to H was trimmed, and nothing follows.
         let mut m = merge(1);
         m.feed(0, page(&[(2, 0)], true, 0), true).unwrap();
         assert_eq!(m.feed(0, page(&[], false, 6), false), Err(Trimmed));
-        // The same, and the only event that is left lies past H.
+        // The same, and the only remaining event is past H.
         let mut m = merge(1);
         m.feed(0, page(&[(2, 0)], true, 0), true).unwrap();
         assert_eq!(m.feed(0, page(&[(12, 6)], false, 0), false), Err(Trimmed));
-        // Nothing is gone.
+        // Nothing was trimmed.
         let mut m = merge(1);
         m.feed(0, page(&[(2, 0)], true, 0), true).unwrap();
         assert_eq!(m.feed(0, page(&[], false, 2), false), Ok(()));
@@ -336,7 +335,7 @@ mod tests {
     }
 
     #[test]
-    fn full_pages_of_foreign_entries_are_no_gap() {
+    fn full_pages_of_foreign_entries_are_not_a_gap() {
         let foreign = |upto, more| Page { upto: id(upto), ..page(&[], more, 9) };
         assert_eq!(gap(id(1), false, &foreign(4, true)), None);
         let mut m = merge(1);
@@ -347,7 +346,7 @@ mod tests {
     }
 
     #[test]
-    fn what_lies_before_a_hole_is_delivered_first() {
+    fn events_before_a_hole_are_delivered_first() {
         let mut m = merge(1);
         m.feed(0, page(&[(2, 0), (3, 2), (6, 5)], false, 0), true).unwrap();
         assert_eq!(all(&mut m), [2, 3]);

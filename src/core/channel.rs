@@ -3,7 +3,7 @@
 
 use std::{fmt, sync::Arc};
 
-/// Longest user id or topic in bytes.
+/// Maximum length of a user id or topic, in bytes.
 pub const MAX_NAME_BYTES: usize = 256;
 
 /// A channel without the channel prefix.
@@ -31,7 +31,7 @@ pub fn is_name(text: &str) -> bool {
 }
 
 impl Channel {
-    /// Parses a channel's name; `None` if it is none of ours.
+    /// Parses a channel name; `None` if it has neither form.
     pub fn parse(name: &str) -> Option<Self> {
         let user = name.strip_prefix("user:").and_then(|rest| rest.strip_suffix(":events"));
         match (user, name.strip_prefix("broadcast:")) {
@@ -41,12 +41,12 @@ impl Channel {
         }
     }
 
-    /// Parses the bytes that Redis sent.
+    /// Parses a channel name received from Redis.
     pub fn from_bytes(name: &[u8]) -> Option<Self> {
         Self::parse(std::str::from_utf8(name).ok()?)
     }
 
-    /// What the metrics call it: `user` or `broadcast`.
+    /// The label in metrics: `user` or `broadcast`.
     pub fn kind(&self) -> &'static str {
         match self {
             Self::User(_) => "user",
@@ -69,7 +69,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn parses_what_it_prints() {
+    fn printed_channels_parse_to_themselves() {
         for name in [
             "user:42:events",
             "user:a:b:events",
@@ -82,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_other_names() {
+    fn other_names_are_rejected() {
         let long = format!("broadcast:{}", "x".repeat(257));
         for name in [
             "",

@@ -1,56 +1,56 @@
-//! What a plain PUBLISH carries (ARCHITECTURE.md#envelope): an envelope, or any other text, which
-//! is relayed whole.
+//! The message of a plain PUBLISH (ARCHITECTURE.md#envelope): an envelope, or any other text, which
+//! is delivered unchanged.
 
 use std::{borrow::Borrow, collections::HashMap, fmt};
 
 use serde::de::{Deserialize, Deserializer, Visitor};
 use serde_json::value::RawValue;
 
-/// Longest event type in bytes.
+/// Maximum length of an event type, in bytes.
 pub const MAX_TYPE_BYTES: usize = 128;
-/// Longest publisher's key in bytes.
+/// Maximum length of an idempotency key, in bytes.
 pub const MAX_KEY_BYTES: usize = 256;
-/// Longest `retry` in ms: a day.
+/// Maximum `retry` in ms: one day.
 pub const MAX_RETRY_MS: u64 = 86_400_000;
-/// The type of an event that names none.
+/// The type of an event without `type`.
 pub const DEFAULT_TYPE: &str = "message";
 
-/// A message that can be relayed; all parts borrow from it.
+/// A valid message, decoded.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Envelope<'a> {
     /// SSE event name.
     pub kind: String,
-    /// The payload, byte for byte as written.
+    /// The payload, byte for byte.
     pub payload: &'a str,
-    /// The publisher's key, for dropping repeats.
+    /// The idempotency key.
     pub key: Option<String>,
     /// The event's `retry:` in ms.
     pub retry_ms: Option<u64>,
 }
 
-/// Why a message or a publish is refused; the same codes stand in `library.lua`.
+/// Why a message or a publish is rejected; `library.lua` uses the same codes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Rejection {
-    /// The channel is none of ours.
+    /// The channel has neither form of a channel name.
     BadChannel,
     /// The type is not a string of 1 to 128 bytes without control characters.
     BadType,
     /// The type begins with `sse.`.
     ReservedType,
-    /// The publisher's key is not a string of 1 to 256 bytes.
+    /// The idempotency key is not a string of 1 to 256 bytes.
     BadKey,
-    /// `retry` is not a whole number of ms up to a day.
+    /// `retry` is not an integer of ms up to one day.
     BadRetry,
     /// The payload is larger than `history.max_event_bytes`.
     TooLarge,
     /// The message is not UTF-8.
     NotUtf8,
-    /// A key of the channel in Redis holds a value that the gateway never writes.
+    /// A key of the channel in Redis contains a value that the gateway never writes.
     WrongType,
 }
 
 impl Rejection {
-    /// All of them.
+    /// Every value.
     pub const ALL: [Self; 8] = [
         Self::BadChannel,
         Self::BadType,
@@ -62,7 +62,7 @@ impl Rejection {
         Self::WrongType,
     ];
 
-    /// Its name in answers, logs, metrics and `sse:rejected`.
+    /// Name in responses, logs, metrics and `sse:rejected`.
     pub fn code(self) -> &'static str {
         match self {
             Self::BadChannel => "bad-channel",
@@ -108,7 +108,7 @@ pub fn check_type(kind: &str) -> Result<(), Rejection> {
 /// ```
 ///
 /// # Errors
-/// Why it cannot be relayed.
+/// Why the message is rejected.
 pub fn decode(message: &[u8], max_event_bytes: usize) -> Result<Envelope<'_>, Rejection> {
     let text = std::str::from_utf8(message).map_err(|_| Rejection::NotUtf8)?;
     let envelope = match members(text) {
@@ -123,8 +123,8 @@ pub fn decode(message: &[u8], max_event_bytes: usize) -> Result<Envelope<'_>, Re
     Ok(envelope)
 }
 
-/// A member's name, in bytes: JSON can spell what is no text ("\ud800"), and a member of such a
-/// name is ignored like others.
+/// A member's name, in bytes: JSON names can contain invalid Unicode (`"\ud800"`), and such a member
+/// is ignored like other unknown ones.
 #[derive(PartialEq, Eq, Hash)]
 struct Name(Vec<u8>);
 
@@ -154,10 +154,9 @@ impl<'de> Deserialize<'de> for Name {
 
 type Members<'a> = HashMap<Name, &'a RawValue>;
 
-/// The members of an object that has `payload`; a member that is written twice counts as last
-/// written.
+/// The members of an object that has `payload`; if a member occurs twice, the last one applies.
 fn members(text: &str) -> Option<Members<'_>> {
-    // Cheap way out for plain text: only an object can be an envelope.
+    // Fast path for plain text: only an object can be an envelope.
     if !text.trim_start_matches([' ', '\t', '\r', '\n']).starts_with('{') {
         return None;
     }
@@ -170,10 +169,10 @@ fn from_members<'a>(members: &Members<'a>) -> Result<Envelope<'a>, Rejection> {
 }
 
 impl<'a> Envelope<'a> {
-    /// An event from the members of JSON; one that is null is absent.
+    /// Creates an envelope from JSON members; `null` counts as absent.
     ///
     /// # Errors
-    /// Which of them has not its form.
+    /// The first invalid member.
     pub fn of(
         payload: &'a RawValue,
         kind: Option<&RawValue>,
@@ -235,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn all_else_is_relayed_whole() {
+    fn other_text_is_delivered_unchanged() {
         for text in [
             "",
             "hello",
@@ -251,13 +250,13 @@ mod tests {
     }
 
     #[test]
-    fn deep_payloads_are_relayed_too() {
+    fn deeply_nested_payloads_are_delivered() {
         let deep = format!(r#"{{"type":"t","payload":{}{}}}"#, "[".repeat(400), "]".repeat(400));
         assert_eq!(ok(&deep).kind, "t");
     }
 
     #[test]
-    fn faults_are_refused_by_name() {
+    fn invalid_members_are_rejected_by_code() {
         for (text, refusal) in [
             (r#"{"type":7,"payload":1}"#, Rejection::BadType),
             (r#"{"type":"","payload":1}"#, Rejection::BadType),
@@ -278,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn the_bound_is_that_of_the_payload() {
+    fn size_limit_applies_to_the_payload() {
         let text =
             |n: usize| format!(r#"{{"type":"some-type","payload":"{}"}}"#, "x".repeat(n - 2));
         assert!(decode(text(1000).as_bytes(), 1000).is_ok());

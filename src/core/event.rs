@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::{channel::Channel, envelope::check_type, frame, id::EventId};
 
-/// A relayed event.
+/// A published event.
 ///
 /// ```
 /// use sse_gateway::core::{channel::Channel, event::Event, id::EventId};
@@ -19,21 +19,21 @@ use super::{channel::Channel, envelope::check_type, frame, id::EventId};
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Event {
-    /// Its place; `None` for a plain message in `relay` mode, which no cursor may name.
+    /// The event's id; `None` for a plain message in `relay` mode, which cannot be a cursor.
     pub id: Option<EventId>,
-    /// The id of the event before it on its channel; zero if there was none.
+    /// The id of the channel's previous event; zero for the first one.
     pub predecessor: EventId,
     /// Channel of the event.
     pub channel: Channel,
     /// The encoded SSE frame.
     pub frame: Bytes,
-    /// Where the event name stands in the frame. The data follows it to the end of the frame.
+    /// Position of the event name in the frame. The data follows, up to the end of the frame.
     kind: Range<usize>,
 }
 
 impl Event {
     /// Decodes a sequenced message of a live channel, `<id> <predecessor> <retry> <type>\n<payload
-    /// bytes>` (ARCHITECTURE.md#live-messages). `None`: not written by our library.
+    /// bytes>` (ARCHITECTURE.md#live-messages); `None` if our library did not write it.
     pub fn from_live(channel: Channel, message: &[u8]) -> Option<Self> {
         let (head, payload) = std::str::from_utf8(message).ok()?.split_once('\n')?;
         let mut parts = head.splitn(4, ' ');
@@ -51,7 +51,7 @@ impl Event {
         Some(Self::new(id, predecessor, channel, retry, kind, payload))
     }
 
-    /// An event from its parts; `kind` must have passed [`check_type`].
+    /// Creates an event; `kind` must have passed [`check_type`].
     pub fn new(
         id: EventId,
         predecessor: EventId,
@@ -63,7 +63,7 @@ impl Event {
         Self::encode(Some(id), predecessor, channel, retry_ms, kind, payload)
     }
 
-    /// A plain message that is relayed live only.
+    /// Creates an event without an id from a plain message that is delivered live only.
     pub fn relayed(channel: Channel, envelope: &super::envelope::Envelope<'_>) -> Self {
         let (retry_ms, kind) = (envelope.retry_ms, &envelope.kind);
         Self::encode(None, EventId::ZERO, channel, retry_ms, kind, envelope.payload)
@@ -86,7 +86,7 @@ impl Event {
         self.text(self.kind.clone())
     }
 
-    /// The data as an `EventSource` reads it: the payload, its lines joined by LF.
+    /// The data as an `EventSource` receives it: the payload, with its lines joined by LF.
     pub fn data(&self) -> Cow<'_, str> {
         let lines =
             self.text(self.kind.end + frame::DATA.len()..self.frame.len() - frame::END.len());
@@ -107,7 +107,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_live_message_is_decoded_by_position() {
+    fn live_messages_are_decoded_by_position() {
         let channel = Channel::parse("broadcast:a").unwrap();
         let event =
             Event::from_live(channel.clone(), b"5-1 4-0 300 my type\nline 1\nline 2").unwrap();

@@ -6,13 +6,13 @@ use bytes::Bytes;
 
 use super::id::EventId;
 
-/// Stands before each line of the data.
+/// The start of each line of the data.
 pub(super) const DATA: &str = "\ndata: ";
-/// Ends a frame.
+/// The end of a frame.
 pub(super) const END: &str = "\n\n";
 
-/// Encodes a frame. CR, LF and CRLF in the data each start a new `data:` line, so nothing in it can
-/// end the event; `event` must not contain line breaks (`envelope::check_type`).
+/// Encodes a frame. CR, LF and CRLF in the data each start a new `data:` line, so the data cannot
+/// end the event. `event` must not contain line breaks (`envelope::check_type`).
 ///
 /// ```
 /// use sse_gateway::core::frame::encode;
@@ -24,7 +24,7 @@ pub fn encode(retry_ms: Option<u64>, id: Option<EventId>, event: &str, data: &st
     encode_event(retry_ms, id, event, data).0
 }
 
-/// Encodes a frame as [`encode`] does. The range is the position of the event name in it.
+/// Encodes a frame as [`encode`] does, and also returns the position of the event name.
 pub fn encode_event(
     retry_ms: Option<u64>,
     id: Option<EventId>,
@@ -64,7 +64,7 @@ mod tests {
     }
 
     #[test]
-    fn fields_stand_in_the_contracts_order() {
+    fn fields_are_written_in_a_fixed_order() {
         let id = Some(EventId { ms: 5, seq: 1 });
         assert_eq!(text(Some(9), id, "a", "x"), "retry: 9\nid: 5-1\nevent: a\ndata: x\n\n");
         assert_eq!(text(None, None, "a", ""), "event: a\ndata: \n\n");
@@ -79,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn data_cannot_inject() {
+    fn data_cannot_inject_fields() {
         let frame = text(None, None, "a", "x\n\nid: 1\nevent: evil\r\rdata: y");
         assert!(
             frame.split("\n").all(|l| l.is_empty() || l.starts_with("data: ") || l == "event: a")

@@ -1,9 +1,9 @@
-//! Event ids: the one place where they are parsed and compared
+//! Event ids. This is the only module that parses and compares them
 //! (ARCHITECTURE.md#channels-events-ids).
 
 use std::fmt;
 
-/// The place of an event in the one order over all channels, `<ms>-<seq>` as of a Redis stream.
+/// The position of an event in the order of all channels, `<ms>-<seq>` like an id of a Redis stream.
 ///
 /// ```
 /// use sse_gateway::core::id::EventId;
@@ -15,25 +15,25 @@ use std::fmt;
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct EventId {
-    /// Milliseconds since 1970 by the clock of Redis, or later where that clock went back.
+    /// Milliseconds since 1970 by the clock of Redis, or later if that clock was set back.
     pub ms: u64,
-    /// Sequence within the millisecond; its density is not promised.
+    /// Sequence number within the millisecond; numbers may be skipped.
     pub seq: u64,
 }
 
-/// How far an id may be ahead of the time of Redis, in ms: 7 days. The same in `library.lua`.
+/// Maximum time by which an id may be ahead of the time of Redis, in ms: 7 days, as in
+/// `library.lua`.
 pub const MAX_AHEAD_MS: u64 = 7 * 86_400_000;
-/// Highest sequence: numbers in `library.lua` are doubles, and above 2^53 adding 1 may change
-/// nothing.
+/// Maximum sequence number: numbers in `library.lua` are doubles, which are exact up to 2^53 only.
 const MAX_SEQ: u64 = (1 << 53) - 1;
 
 impl EventId {
-    /// Before every event.
+    /// The position before every event.
     pub const ZERO: Self = Self { ms: 0, seq: 0 };
 
-    /// Whether the library can have given this id by `server_ms`, the time of Redis. Whatever comes
-    /// from elsewhere is checked before it is compared with anything: a forged id in the far future
-    /// would drag the clock and every cursor along.
+    /// Whether the library can have assigned this id by `server_ms`, the time of Redis. Ids from
+    /// other sources must be checked before they are compared: a forged id in the far future would
+    /// move the clock and every cursor ahead.
     pub fn is_plausible(self, server_ms: u64) -> bool {
         self.ms <= server_ms.saturating_add(MAX_AHEAD_MS) && self.seq <= MAX_SEQ
     }
@@ -44,7 +44,7 @@ impl EventId {
         Some(Self { ms: digits(ms)?, seq: digits(seq)? })
     }
 
-    /// Parses the bytes that Redis sent.
+    /// Parses an id received from Redis.
     pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
         Self::parse(std::str::from_utf8(bytes).ok()?)
     }
@@ -65,7 +65,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn parses_what_it_prints_and_nothing_else() {
+    fn only_printed_ids_parse() {
         let id = EventId { ms: 1763719000456, seq: 7 };
         assert_eq!(EventId::parse(&id.to_string()), Some(id));
         for bad in [
@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn the_order_is_that_of_numbers() {
+    fn ids_are_ordered_numerically() {
         let id = |text| EventId::parse(text).unwrap();
         assert!(id("9-0") < id("10-0"));
         assert!(id("10-2") < id("10-10"));

@@ -1,4 +1,4 @@
-//! Why a request cannot be understood: a closed set, since it is also a metric's label.
+//! Why a request is malformed: a closed set, because it is also the label of a metric.
 
 /// What makes an HTTP/1.1 request malformed (RFC 9112).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,24 +13,24 @@ pub enum Malformed {
     Header,
     /// `Host` is missing, repeated or invalid.
     Host,
-    /// `Content-Length` is invalid or repeated, or stands beside `Transfer-Encoding`.
+    /// `Content-Length` is invalid, repeated or combined with `Transfer-Encoding`.
     Length,
-    /// `Transfer-Encoding` names anything but `chunked`.
+    /// `Transfer-Encoding` is not `chunked`.
     Coding,
-    /// `Expect` names anything but `100-continue`.
+    /// `Expect` is not `100-continue`.
     Expectation,
-    /// The method is CONNECT: this is not a proxy.
+    /// The method is CONNECT, but the gateway is not a proxy.
     Connect,
     /// The head has too many bytes.
     HeadTooLong,
     /// The head has too many header fields.
     TooManyHeaders,
-    /// The body is not chunked as `Transfer-Encoding` says.
+    /// The chunked encoding of the body is invalid.
     Chunk,
 }
 
 impl Malformed {
-    /// All of them.
+    /// Every value.
     pub const ALL: [Self; 12] = [
         Self::RequestLine,
         Self::Target,
@@ -46,7 +46,7 @@ impl Malformed {
         Self::Chunk,
     ];
 
-    /// Its label in `sse_requests_malformed_total`.
+    /// Label in `sse_requests_malformed_total`.
     pub fn name(self) -> &'static str {
         match self {
             Self::RequestLine => "request-line",

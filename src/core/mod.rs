@@ -1,5 +1,4 @@
-//! The pure core: no I/O, no clock, no randomness. What is decided here can be tested with plain
-//! values.
+//! The pure core: no I/O, no clock, no randomness. Its decisions can be tested with plain values.
 
 pub mod address;
 pub mod catch_up;

@@ -5,13 +5,13 @@
 pub struct Parsed {
     /// The last event id after this event.
     pub id: String,
-    /// Its name.
+    /// The event name.
     pub kind: String,
-    /// Its data, lines joined by LF.
+    /// The data, with its lines joined by LF.
     pub data: String,
 }
 
-/// Takes bytes as they come and gives whole events.
+/// An incremental parser: accepts bytes in pieces of any size and dispatches complete events.
 #[derive(Debug, Default)]
 pub struct Parser {
     line: Vec<u8>,
@@ -24,7 +24,7 @@ pub struct Parser {
 }
 
 impl Parser {
-    /// Takes some bytes; `dispatch` gets every event that they complete.
+    /// Parses bytes, and calls `dispatch` with every event that they complete.
     pub fn push(&mut self, bytes: &[u8], mut dispatch: impl FnMut(Parsed)) {
         for &byte in bytes {
             let lf_of_crlf = std::mem::take(&mut self.after_cr) && byte == b'\n';
@@ -79,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn every_split_gives_the_same_events() {
+    fn every_split_yields_the_same_events() {
         let stream = ": hi\r\nretry: 5\rid: 1-0\nevent: a\r\ndata: x\r\ndata: \u{e4}\r\n\r\n\
              data\n\nevent: lost\n\n"
             .as_bytes();
@@ -96,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_encoder_writes_comes_back() {
+    fn encoded_frames_parse_to_their_parts() {
         let frame = crate::core::frame::encode(
             Some(1),
             crate::core::id::EventId::parse("7-7"),

@@ -1,4 +1,4 @@
-//! What waits for one connection, and how much of it may.
+//! The queue of one connection: its items, their cost, and the limit.
 
 use std::sync::Arc;
 
@@ -10,14 +10,14 @@ use super::{
     system::{Gap, GapReason},
 };
 
-/// What the hub sends to a connection.
+/// An item that the hub sends to a connection.
 #[derive(Clone, Debug)]
 pub enum Item {
     /// An event of one of its channels.
     Event(Arc<Event>),
-    /// A point at which the order or the record may have been broken.
+    /// A point before which the order or the record cannot be proved.
     HistoryBreak {
-        /// Its place in the order.
+        /// Position of the break.
         id: EventId,
         /// `reset` or `unrecorded`.
         reason: GapReason,
@@ -25,7 +25,7 @@ pub enum Item {
 }
 
 impl Item {
-    /// Its place; `None`: it is live only.
+    /// Position of the item; `None` if it is live only.
     pub fn id(&self) -> Option<EventId> {
         match self {
             Self::Event(event) => event.id,
@@ -75,21 +75,21 @@ impl Content {
 pub struct Queued {
     /// The content.
     pub content: Content,
-    /// The cursor after the frame is taken.
+    /// The cursor after the frame has been taken.
     pub upto: Option<EventId>,
-    /// For a live event: when it was published, in ms since 1970.
+    /// For a live event: the time of publishing, in ms since 1970.
     pub published_ms: Option<u64>,
-    /// Whether it is the one frame that may exceed the limit.
+    /// Whether this is the one frame that may exceed the limit.
     large: bool,
 }
 
 impl Queued {
-    /// A frame that is not a live event.
+    /// Creates a frame that is not a live event.
     pub fn new(content: Content, upto: Option<EventId>) -> Self {
         Self { content, upto, published_ms: None, large: false }
     }
 
-    /// A live event.
+    /// Creates the frame of a live event.
     pub fn live(event: &Arc<Event>, limit_bytes: usize) -> Self {
         let published_ms = event.id.map(|id| id.ms);
         let large = is_large(event.id, cost(&event.frame), limit_bytes);
@@ -97,14 +97,14 @@ impl Queued {
     }
 }
 
-/// Whether no queue of this bound would ever take it, and no log has it: a catch-up would not bring
-/// it.
+/// Whether an item exceeds the limit of the queue and is in no log, so that a catch-up could not
+/// deliver it.
 fn is_large(id: Option<EventId>, cost: usize, limit_bytes: usize) -> bool {
     id.is_none() && cost > limit_bytes
 }
 
-/// How much waits. Beside what is bounded there may be one event that is too large for the bound
-/// and that no log has: it would be lost to clients that read as fast as they can.
+/// The bytes in a queue. In addition to the limit, one event may be queued that exceeds the limit by
+/// itself and is in no log: otherwise even the fastest client would never receive it.
 #[derive(Debug, Default)]
 pub struct Load {
     bounded: usize,
@@ -112,12 +112,12 @@ pub struct Load {
 }
 
 impl Load {
-    /// All bytes.
+    /// All queued bytes.
     pub fn bytes(&self) -> usize {
         self.bounded + self.large
     }
 
-    /// Whether the item has room.
+    /// Whether there is room for the item.
     pub fn has_room(&self, item: &Item, limit_bytes: usize) -> bool {
         let cost = item.cost();
         match is_large(item.id(), cost, limit_bytes) {
@@ -126,18 +126,18 @@ impl Load {
         }
     }
 
-    /// An item waits; it has room.
+    /// Adds an item for which there is room.
     pub fn add_item(&mut self, item: &Item, limit_bytes: usize) {
         let cost = item.cost();
         *self.part(is_large(item.id(), cost, limit_bytes)) += cost;
     }
 
-    /// A frame waits.
+    /// Adds a frame.
     pub fn add(&mut self, frame: &Queued) {
         *self.part(frame.large) += cost(frame.content.frame());
     }
 
-    /// A frame was taken.
+    /// Removes a frame.
     pub fn remove(&mut self, frame: &Queued) {
         *self.part(frame.large) -= cost(frame.content.frame());
     }

@@ -1,9 +1,9 @@
-//! A connection is a cursor: what one client gets, in which order, and when it must catch up again
-//! (ARCHITECTURE.md#stream-rules).
+//! A stream is a cursor: the events that a client receives, their order, and when the stream must
+//! catch up (ARCHITECTURE.md#stream-rules).
 //!
-//! Invariant: everything of the client's channels up to `cursor` was handed to the writer,
-//! everything up to `position` was handed over or stands in the queue, in id order, once. Nothing
-//! in here waits or looks at a clock.
+//! Invariant: all events of the client's channels up to `cursor` were handed to the writer, and all
+//! events up to `position` were handed over or are queued, in id order, exactly once. This module
+//! neither waits nor reads a clock.
 
 use std::{collections::VecDeque, mem, sync::Arc};
 
@@ -18,20 +18,20 @@ use super::{
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
-    /// Waits for a catch-up.
+    /// Needs a catch-up.
     Detached,
-    /// A catch-up is under way.
+    /// A catch-up is running.
     CatchingUp,
-    /// Events come from the hub.
+    /// Receives events from the hub.
     Live,
 }
 
-/// What an item did.
+/// The effect of an item.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// The queue has changed.
     Queued,
-    /// Nothing to do.
+    /// The item has no effect now.
     Ignored,
     /// The connection must catch up again.
     CatchUp(CatchUpCause),
@@ -41,14 +41,14 @@ pub enum Outcome {
 #[derive(Debug)]
 pub struct StreamState {
     phase: Phase,
-    /// Counts joins, so that one that was overtaken notices.
+    /// Number of the current catch-up, so that an outdated one can be recognised.
     generation: u64,
     cursor: EventId,
     position: EventId,
     head: Option<Bytes>,
     queue: VecDeque<Queued>,
     queue_load: Load,
-    /// Live items that came while catching up.
+    /// Live items that arrived during the catch-up.
     pending: VecDeque<Item>,
     pending_load: Load,
     pending_lost: bool,
@@ -58,7 +58,7 @@ pub struct StreamState {
 }
 
 impl StreamState {
-    /// A detached connection at `cursor`; `channels` is what its gaps name.
+    /// Creates a detached stream at `cursor`; `channels` are named in its gaps.
     pub fn new(cursor: EventId, limit_bytes: usize, channels: Arc<[String]>) -> Self {
         Self {
             phase: Phase::Detached,
@@ -82,7 +82,7 @@ impl StreamState {
         self.head = Some(frame);
     }
 
-    /// Sets the frame that ends the stream, behind what is queued. The first one counts.
+    /// Sets the frame that ends the stream, after all queued frames. Later calls have no effect.
     pub fn close(&mut self, frame: Bytes) {
         self.last.get_or_insert(frame);
         self.detach(EventId::ZERO);
@@ -98,32 +98,32 @@ impl StreamState {
         self.queue_load.bytes() + self.pending_load.bytes()
     }
 
-    /// Bytes that a writer can take; what waits for the end of a catch-up is not among them.
+    /// Bytes that a writer can take, without items that are pending during a catch-up.
     pub fn ready_bytes(&self) -> usize {
         self.queue_load.bytes()
     }
 
-    /// Whether a writer would find nothing.
+    /// Whether there is nothing to write.
     pub fn is_empty(&self) -> bool {
         self.head.is_none() && self.queue.is_empty() && self.last.is_none()
     }
 
-    /// Everything up to here was handed to the writer.
+    /// The id up to which everything was handed to the writer.
     pub fn cursor(&self) -> EventId {
         self.cursor
     }
 
-    /// Everything up to here was handed over or is queued.
+    /// The id up to which everything was handed over or is queued.
     pub fn position(&self) -> EventId {
         self.position
     }
 
-    /// Whether events come from the hub.
+    /// Whether the stream receives events from the hub.
     pub fn is_live(&self) -> bool {
         self.phase == Phase::Live
     }
 
-    /// The next frame, if any; the flag says that it is the last one of the stream.
+    /// Takes the next frame; the flag is true for the last one of the stream.
     pub fn take(&mut self) -> Option<(Queued, bool)> {
         let control = |frame| Queued::new(Content::Control(frame), None);
         if let Some(frame) = self.head.take() {
@@ -142,14 +142,14 @@ impl StreamState {
         self.last.take().map(|frame| (control(frame), true))
     }
 
-    /// An item of the hub. Items come in id order; those before the position were delivered
-    /// already.
+    /// Handles an item from the hub. Items arrive in id order; items at or before the position have
+    /// been delivered already.
     pub fn offer(&mut self, item: &Item) -> Outcome {
         match self.phase {
             Phase::Live => self.offer_live(item),
             Phase::CatchingUp => {
                 if !self.pending_load.has_room(item, self.limit_bytes) {
-                    // The catch-up goes on; what came meanwhile is read again after it.
+                    // The catch-up continues; a second one reads the dropped items.
                     self.pending.clear();
                     self.pending_load = Load::default();
                     self.pending_lost = true;
@@ -179,12 +179,12 @@ impl StreamState {
                 }
                 self.push(Queued::live(event, self.limit_bytes));
             }
-            Item::HistoryBreak { id, reason } => self.seam(*id, *reason),
+            Item::HistoryBreak { id, reason } => self.push_break(*id, *reason),
         }
         Outcome::Queued
     }
 
-    fn seam(&mut self, id: EventId, reason: GapReason) {
+    fn push_break(&mut self, id: EventId, reason: GapReason) {
         let restart = matches!(reason, GapReason::Reset).then_some(id);
         let gap = self.gap_of(reason, self.channels.to_vec());
         self.push_gap(gap, restart, Some(id));
@@ -207,8 +207,8 @@ impl StreamState {
         self.queue.push_back(item);
     }
 
-    /// Drops what is queued; the connection catches up again from its cursor. Nothing is lost: the
-    /// log has it.
+    /// Drops the queue; the stream then catches up from its cursor. No event is lost, because the
+    /// log contains them all.
     pub fn drop_queue(&mut self) {
         self.queue = VecDeque::new();
         self.queue_load = Load::default();
@@ -216,8 +216,8 @@ impl StreamState {
         self.detach(EventId::ZERO);
     }
 
-    /// The link broke: what is queued stays, everything up to `watermark` had come; a running
-    /// catch-up is void.
+    /// Detaches the stream because the link broke. The queue remains, everything up to `watermark`
+    /// had arrived, and a running catch-up is cancelled.
     pub fn detach(&mut self, watermark: EventId) {
         if self.phase == Phase::Live {
             self.position = self.position.max(watermark);
@@ -229,36 +229,36 @@ impl StreamState {
         self.pending_lost = false;
     }
 
-    /// A connection without a cursor starts at `h`.
+    /// Starts a stream without a cursor at `h`.
     pub fn start_at(&mut self, h: EventId) {
         self.cursor = h;
         self.position = h;
     }
 
-    /// Starts a catch-up: from now on live items wait. Gives the catch-up's number and where it
-    /// starts.
+    /// Starts a catch-up, during which live items are held back. Returns the number of the catch-up
+    /// and the position from which to read.
     pub fn begin_catch_up(&mut self) -> (u64, EventId) {
         self.detach(EventId::ZERO);
         self.phase = Phase::CatchingUp;
         (self.generation, self.position)
     }
 
-    /// Whether the catch-up of that number is still the current one.
+    /// Whether the catch-up with this number is still the current one.
     pub fn is_catching_up(&self, generation: u64) -> bool {
         self.phase == Phase::CatchingUp && self.generation == generation
     }
 
-    /// An event that the catch-up has read.
+    /// Queues an event that the catch-up has read.
     pub fn replay(&mut self, event: &Arc<Event>) {
         self.push(Queued::new(Content::Event(event.clone()), event.id));
     }
 
-    /// The catch-up tells a gap; the replay follows it.
+    /// Queues `sse.gap` before the replayed events.
     pub fn tell_gap(&mut self, reason: GapReason, channels: Vec<String>) {
         self.push_gap(self.gap_of(reason, channels), None, None);
     }
 
-    /// The catch-up tells that the stream goes on from `h` only; `from` is the cursor as the client
+    /// Queues `sse.gap` and continues from `h`, without a replay. `from` is the cursor as the client
     /// sent it.
     pub fn restart(&mut self, reason: GapReason, from: Option<&str>, h: EventId) {
         let mut gap = self.gap_of(reason, self.channels.to_vec());
@@ -269,8 +269,8 @@ impl StreamState {
         self.push_gap(gap, Some(h), Some(h));
     }
 
-    /// The catch-up has read everything up to `h`: what waited and lies behind it follows, and the
-    /// connection is live.
+    /// Ends a catch-up that has read everything up to `h`: pending items after `h` follow, and the
+    /// stream is live.
     pub fn finish_catch_up(&mut self, h: EventId) -> Outcome {
         self.position = self.position.max(h);
         if self.queue.is_empty() {
@@ -290,8 +290,7 @@ impl StreamState {
         Outcome::Queued
     }
 
-    /// Queues a frame that proves the stream alive; its id is the watermark when live, else the
-    /// position.
+    /// Queues a heartbeat; its id is the watermark if the stream is live, otherwise the position.
     pub fn heartbeat(&mut self, watermark: EventId, encode: impl FnOnce(EventId) -> Bytes) {
         if self.phase == Phase::Live {
             self.position = self.position.max(watermark);

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use super::channel::is_name;
 
-/// Most topics in one ticket or request.
+/// Maximum number of topics in a ticket or request.
 pub const MAX_TOPICS: usize = 256;
 
 /// A set of topic patterns.
@@ -22,12 +22,12 @@ pub const MAX_TOPICS: usize = 256;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Topics {
     exact: BTreeSet<String>,
-    /// Prefixes; the empty one is `*`.
+    /// Prefixes; the empty prefix is `*`.
     prefixes: BTreeSet<String>,
 }
 
 impl Topics {
-    /// Parses patterns; the error is the first one that is none, or a text about their number.
+    /// Parses patterns; the error is the first invalid pattern, or a text about their number.
     pub fn parse<'a>(patterns: impl Iterator<Item = &'a str>) -> Result<Self, String> {
         let mut topics = Self::default();
         for (n, pattern) in patterns.enumerate() {
@@ -50,7 +50,7 @@ impl Topics {
         self.exact.contains(topic) || self.prefixes.iter().any(|p| topic.starts_with(p.as_str()))
     }
 
-    /// Narrowed to the exact names of a request: those of them that are allowed.
+    /// Those exact names of a request that these topics allow.
     pub fn narrow(&self, names: &Self) -> Self {
         Self {
             exact: names.exact.iter().filter(|n| self.allows(n)).cloned().collect(),
@@ -68,12 +68,12 @@ impl Topics {
         self.prefixes.iter().map(String::as_str)
     }
 
-    /// Whether it allows nothing.
+    /// Whether no topic is allowed.
     pub fn is_empty(&self) -> bool {
         self.exact.is_empty() && self.prefixes.is_empty()
     }
 
-    /// The patterns as they were written.
+    /// The patterns in their original form.
     pub fn patterns(&self) -> impl Iterator<Item = String> {
         self.exact.iter().cloned().chain(self.prefixes.iter().map(|p| format!("{p}*")))
     }
@@ -97,13 +97,13 @@ mod tests {
     }
 
     #[test]
-    fn narrowing_never_widens() {
+    fn narrowed_topics_are_allowed_by_both_sets() {
         assert_eq!(topics(&["a", "b*"]).narrow(&topics(&["a", "b1", "c"])), topics(&["a", "b1"]));
         assert!(topics(&[]).narrow(&topics(&["a"])).is_empty());
     }
 
     #[test]
-    fn refuses_other_patterns() {
+    fn other_patterns_are_rejected() {
         for bad in ["", "a*b", "**", "a b", "a,b", "ä"] {
             assert!(Topics::parse([bad].into_iter()).is_err(), "{bad:?}");
         }

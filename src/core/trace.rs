@@ -1,38 +1,38 @@
 //! Where an event is: what a channel's log proves about an id. Each entry names its predecessor, so
-//! much can be proved.
+//! the log can often prove that an event existed.
 
 use serde::Serialize;
 
 use super::id::EventId;
 
-/// What a log says about an id.
+/// What a log proves about an id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Place {
-    /// It is an entry of the log.
+    /// The log contains the event.
     InLog,
-    /// It was one: the log still names it.
+    /// The event was trimmed; the log still contains its id.
     Trimmed,
-    /// Entries around the id are gone; it may have been one of them.
+    /// Events around the id were trimmed, perhaps including this one.
     MaybeTrimmed,
-    /// The log does not reach back, and it is longer ago than a log lives.
+    /// The log starts after the id, which is older than the retention.
     MaybeExpired,
-    /// It never was an event of this channel.
+    /// The id was never an event of this channel.
     Never,
 }
 
 /// The neighbourhood of an id in a log.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Neighbours {
-    /// Whether the log has an entry of that id.
+    /// Whether the log contains the id.
     pub entry: bool,
-    /// The first entry past the id and the predecessor that it names.
+    /// The first entry after the id, and its predecessor.
     pub next: Option<(EventId, EventId)>,
-    /// If there is no entry past it: the last id that the log ever had, zero if there is no log.
+    /// If there is no later entry: the last id that the log ever had, zero if there is no log.
     pub last_ever: EventId,
 }
 
-/// What a log proves about `id`; `stale`: the id is older than the retention.
+/// What a log proves about `id`. `stale` means that the id is older than the retention.
 pub fn place(id: EventId, stale: bool, log: &Neighbours) -> Place {
     let (named, oldest) = match log.next {
         Some((_, predecessor)) => (predecessor, predecessor == EventId::ZERO),
@@ -56,7 +56,7 @@ mod tests {
     }
 
     #[test]
-    fn a_log_proves_what_its_chain_names() {
+    fn chain_of_predecessors_locates_an_id() {
         let of = |stale, next: Option<(u64, u64)>, last_ever| {
             let next = next.map(|(n, p)| (id(n), id(p)));
             place(id(5), stale, &Neighbours { entry: false, next, last_ever: id(last_ever) })
@@ -76,7 +76,7 @@ mod tests {
         assert_eq!(
             of(false, Some((7, 0)), 0),
             Place::Never,
-            "a young id: an older log would still live"
+            "a recent id: an older log would not have expired yet"
         );
         assert_eq!(of(true, Some((7, 0)), 0), Place::MaybeExpired);
         assert_eq!(of(false, None, 5), Place::Trimmed);

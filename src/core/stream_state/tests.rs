@@ -10,20 +10,20 @@ fn event(ms: u64, predecessor: u64) -> Item {
     Item::Event(Arc::new(Event::new(id(ms), id(predecessor), channel, None, "t", &ms.to_string())))
 }
 
-fn flow(cursor: u64) -> StreamState {
+fn stream(cursor: u64) -> StreamState {
     StreamState::new(id(cursor), 1000, Arc::new(["broadcast:*".to_owned()]))
 }
 
 fn live(cursor: u64) -> StreamState {
-    let mut flow = flow(cursor);
-    flow.begin_catch_up();
-    flow.finish_catch_up(id(cursor));
-    flow
+    let mut stream = stream(cursor);
+    stream.begin_catch_up();
+    stream.finish_catch_up(id(cursor));
+    stream
 }
 
-/// The ids (or names of system events) that a writer gets.
-fn taken(flow: &mut StreamState) -> Vec<String> {
-    std::iter::from_fn(|| flow.take())
+/// The ids (or names of system events) that a writer takes.
+fn taken(stream: &mut StreamState) -> Vec<String> {
+    std::iter::from_fn(|| stream.take())
         .map(|(item, _)| {
             let text = String::from_utf8(item.content.frame().to_vec()).unwrap();
             let line =
@@ -37,7 +37,7 @@ fn taken(flow: &mut StreamState) -> Vec<String> {
 }
 
 #[test]
-fn live_events_come_in_order_and_once() {
+fn live_events_are_queued_in_order_once() {
     let mut f = live(5);
     assert_eq!(f.offer(&event(5, 0)), Outcome::Ignored);
     assert_eq!(f.offer(&event(6, 5)), Outcome::Queued);
@@ -48,8 +48,8 @@ fn live_events_come_in_order_and_once() {
 }
 
 #[test]
-fn the_join_is_bounded_by_h_and_what_waited_follows() {
-    let mut f = flow(1);
+fn pending_events_after_h_follow_the_catch_up() {
+    let mut f = stream(1);
     let (generation, from) = f.begin_catch_up();
     assert_eq!(from, id(1));
     f.offer(&event(4, 3));
@@ -64,14 +64,14 @@ fn the_join_is_bounded_by_h_and_what_waited_follows() {
 }
 
 #[test]
-fn a_missing_predecessor_sends_back_to_the_join() {
+fn missing_predecessor_triggers_a_catch_up() {
     let mut f = live(5);
     assert_eq!(f.offer(&event(9, 7)), Outcome::CatchUp(CatchUpCause::Predecessor));
     assert_eq!(f.begin_catch_up().1, id(5));
 }
 
 #[test]
-fn an_overflow_drops_the_queue_and_joins_from_the_cursor() {
+fn overflow_drops_queue_and_catches_up_from_cursor() {
     let mut f = live(5);
     f.offer(&event(6, 5));
     assert_eq!(f.take().unwrap().0.upto, Some(id(6)));
@@ -84,21 +84,21 @@ fn an_overflow_drops_the_queue_and_joins_from_the_cursor() {
 }
 
 #[test]
-fn one_event_that_is_in_no_log_may_be_larger_than_the_bound() {
+fn one_unlogged_event_may_exceed_the_limit() {
     let channel = Channel::parse("broadcast:a").unwrap();
     let mut large = Event::new(id(1), id(0), channel, None, "t", &"x".repeat(5000));
     large.id = None;
     let large = Item::Event(Arc::new(large));
-    for joining in [false, true] {
+    for catching_up in [false, true] {
         let mut f = live(5);
-        if joining {
+        if catching_up {
             f.begin_catch_up();
         }
         f.offer(&event(6, 5));
         f.offer(&large);
         f.offer(&event(7, 6));
         assert!(f.bytes() > 5000);
-        if joining {
+        if catching_up {
             f.finish_catch_up(id(5));
         }
         assert_eq!(
@@ -106,7 +106,7 @@ fn one_event_that_is_in_no_log_may_be_larger_than_the_bound() {
             [Some(id(6)), None, Some(id(7))]
         );
         assert_eq!(f.bytes(), 0);
-        // It is one at a time.
+        // Only one at a time.
         assert_eq!(f.offer(&large), Outcome::Queued);
         assert_eq!(f.offer(&large), Outcome::CatchUp(CatchUpCause::Overflow));
         assert_eq!(f.bytes(), 0);
@@ -114,8 +114,8 @@ fn one_event_that_is_in_no_log_may_be_larger_than_the_bound() {
 }
 
 #[test]
-fn pending_items_are_bounded_too() {
-    let mut f = flow(1);
+fn pending_items_are_bounded() {
+    let mut f = stream(1);
     f.begin_catch_up();
     for n in 2..100 {
         f.offer(&event(n, n - 1));
@@ -126,7 +126,7 @@ fn pending_items_are_bounded_too() {
 }
 
 #[test]
-fn after_a_break_the_join_starts_at_the_watermark_and_keeps_the_queue() {
+fn catch_up_after_link_break_starts_at_watermark() {
     let mut f = live(5);
     f.offer(&event(6, 5));
     f.detach(id(9));
@@ -137,20 +137,20 @@ fn after_a_break_the_join_starts_at_the_watermark_and_keeps_the_queue() {
 }
 
 #[test]
-fn a_break_voids_a_running_join() {
-    let mut f = flow(5);
+fn link_break_cancels_a_running_catch_up() {
+    let mut f = stream(5);
     let (generation, _) = f.begin_catch_up();
     f.detach(id(9));
     assert!(!f.is_catching_up(generation));
     assert_eq!(
         f.begin_catch_up().1,
         id(5),
-        "a watermark says nothing of a connection that was not live"
+        "a watermark proves nothing about a stream that was not live"
     );
 }
 
 #[test]
-fn seams_are_told_in_their_place_and_only_reset_carries_an_id() {
+fn breaks_keep_their_position_and_only_reset_has_id() {
     let mut f = live(5);
     f.offer(&event(6, 5));
     f.offer(&Item::HistoryBreak { id: id(7), reason: GapReason::Unrecorded });
@@ -160,21 +160,21 @@ fn seams_are_told_in_their_place_and_only_reset_carries_an_id() {
 }
 
 #[test]
-fn heartbeats_carry_the_watermark_behind_what_is_queued() {
+fn heartbeats_follow_queued_events_and_carry_the_watermark() {
     let mut f = live(5);
     f.offer(&event(6, 5));
     f.heartbeat(id(8), |id| crate::core::system::heartbeat(id, 0));
-    assert_eq!(f.offer(&event(7, 6)), Outcome::Ignored, "the watermark says that 7 has come");
+    assert_eq!(f.offer(&event(7, 6)), Outcome::Ignored, "the watermark proves that 7 had arrived");
     assert_eq!(taken(&mut f), ["6-0", "sse.heartbeat 8-0"]);
-    let mut joining = flow(5);
-    joining.begin_catch_up();
-    joining.heartbeat(id(8), |id| crate::core::system::heartbeat(id, 0));
-    assert_eq!(taken(&mut joining), ["sse.heartbeat 5-0"]);
+    let mut catching_up = stream(5);
+    catching_up.begin_catch_up();
+    catching_up.heartbeat(id(8), |id| crate::core::system::heartbeat(id, 0));
+    assert_eq!(taken(&mut catching_up), ["sse.heartbeat 5-0"]);
 }
 
 #[test]
-fn a_restart_goes_on_from_h() {
-    let mut f = flow(0);
+fn restart_continues_from_h() {
+    let mut f = stream(0);
     f.begin_catch_up();
     f.offer(&event(8, 7));
     f.offer(&event(10, 8));
@@ -184,7 +184,7 @@ fn a_restart_goes_on_from_h() {
 }
 
 #[test]
-fn head_comes_first_and_the_closing_frame_last() {
+fn first_frame_precedes_and_closing_frame_follows_events() {
     let mut f = live(5);
     f.offer(&event(6, 5));
     f.set_head(crate::core::system::heartbeat(id(5), 0));
