@@ -92,7 +92,7 @@ impl Worker {
     fn new(streams: usize) -> Self {
         let instance = instance();
         let inbox = instance.mailboxes.open();
-        let (hub, orders) = Hub::new(instance.clone(), &inbox);
+        let (hub, orders) = Hub::new(instance.clone(), &inbox, false);
         let connections = (0..streams).map(|n| live_connection(&instance, &hub, n)).collect();
         tokio::task::spawn_local(hub.run(inbox));
         Self { instance, connections, _orders: orders, last: 0 }

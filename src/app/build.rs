@@ -27,7 +27,7 @@ use crate::{
         worker::Worker,
     },
     metrics::Metrics,
-    redis::{commands::Commands, link::Link},
+    redis::{commands::Commands, link::Link, link_state::LinkState},
     settings::{Loaded, Settings, Source},
     state::instance::Instance,
 };
@@ -71,8 +71,14 @@ impl Gateway {
         let tls = certificate.clone().map(tls::acceptor).transpose()?;
         let workers = worker_count(server.workers);
         let share = descriptor_share(&instance.settings, workers)?;
-        let admin = start_admin(instance.clone(), &admin_listener)?;
-        let parts = PublicParts { instance: instance.clone(), link: link.link.clone(), tls, extra };
+        let admin = start_admin(instance.clone(), link.state.clone(), &admin_listener)?;
+        let parts = PublicParts {
+            instance: instance.clone(),
+            link: link.link.clone(),
+            link_state: link.state.clone(),
+            tls,
+            extra,
+        };
         let public = start_public(parts, &public_listener, workers, share)?;
         Ok(Self {
             instance,
@@ -93,9 +99,9 @@ impl Gateway {
 
     /// Waits until it is ready for the first time.
     pub fn ready(&self) -> impl Future<Output = ()> + 'static {
-        let instance = self.instance.clone();
+        let (instance, link_state) = (self.instance.clone(), self.link.state.clone());
         async move {
-            while instance.unready().is_some() {
+            while instance.unready(link_state.is_alive()).is_some() {
                 actix_rt::time::sleep(Duration::from_millis(20)).await;
             }
         }
@@ -156,6 +162,7 @@ fn descriptor_share(settings: &Settings, workers: usize) -> io::Result<Descripto
 struct PublicParts {
     instance: Arc<Instance>,
     link: Link,
+    link_state: Arc<LinkState>,
     tls: Option<TlsAcceptor>,
     extra: Extra,
 }
@@ -170,11 +177,12 @@ fn start_public(
     let budget = SocketBudget::new("public", share.public, share.idle, metrics);
     // Called once on each worker's own thread.
     let service = move || {
-        let PublicParts { instance, link, tls, extra } = parts.clone();
+        let PublicParts { instance, link, link_state, tls, extra } = parts.clone();
         let allowed = instance.settings.cors.clone();
         // The URL was checked when the settings were loaded; a worker without Redis could serve
         // nobody.
-        let worker = Worker::start(instance.clone(), link).expect("the Redis URL was checked");
+        let worker =
+            Worker::start(instance.clone(), link, link_state).expect("the Redis URL was checked");
         let worker = web::Data::new(worker);
         let app = move || {
             let extra = extra.clone();
@@ -194,12 +202,18 @@ fn start_public(
 
 /// The admin listener has few sockets, and all of them may be idle: a probe always gets one, since
 /// the longest idle is closed for it.
-fn start_admin(instance: Arc<Instance>, socket: &TcpListener) -> io::Result<Listener> {
+fn start_admin(
+    instance: Arc<Instance>,
+    link_state: Arc<LinkState>,
+    socket: &TcpListener,
+) -> io::Result<Listener> {
     let idle = IdleLimits { crowded: ADMIN_SOCKETS, max: ADMIN_SOCKETS };
     let budget = SocketBudget::new("admin", ADMIN_SOCKETS, idle, &instance.metrics);
     let service = move || {
         let commands = Commands::new(&instance.settings.redis).expect("the Redis URL was checked");
-        let admin = web::Data::new(admin::Admin { instance: instance.clone(), commands });
+        let admin =
+            admin::Admin { instance: instance.clone(), link_state: link_state.clone(), commands };
+        let admin = web::Data::new(admin);
         let app = move || {
             let app = App::new().app_data(admin.clone()).configure(admin::routes);
             map_config(app, |()| AppConfig::default())

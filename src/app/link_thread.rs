@@ -10,6 +10,7 @@ use crate::{
         commands::Commands,
         inbound::Inbound,
         link::{self, Link},
+        link_state::LinkState,
         recorder::{Recorder, inbox},
         rejected, tick,
     },
@@ -21,6 +22,8 @@ use crate::{
 pub struct LinkThread {
     /// The workers' side.
     pub link: Link,
+    /// The state of the link.
+    pub state: Arc<LinkState>,
     stop_recorder: oneshot::Sender<oneshot::Sender<()>>,
 }
 
@@ -33,11 +36,15 @@ impl LinkThread {
         let commands = Commands::new(&instance.settings.redis).map_err(std::io::Error::other)?;
         let (inbox, receiver) = inbox::channel();
         let (rejected_sender, rejected_receiver) = rejected::channel();
-        let inbound =
-            Arc::new(Inbound::new(instance.clone(), commands.keys.clone(), inbox, rejected_sender));
-        let (link, supervisor) = link::new(instance.clone(), commands.clone(), inbound);
+        let state = Arc::new(LinkState::new(instance.clock.clone()));
+        let keys = commands.keys.clone();
+        let inbound = Inbound::new(instance.clone(), state.clone(), keys, inbox, rejected_sender);
+        let (link, supervisor) =
+            link::new(instance.clone(), state.clone(), commands.clone(), Arc::new(inbound));
         let (stop_recorder, stop) = oneshot::channel();
-        let recorder = Recorder::new(instance.clone(), commands.clone(), link.clone(), receiver);
+        let recorder =
+            Recorder::new(instance.clone(), false, commands.clone(), link.clone(), receiver);
+        let tick_state = state.clone();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         std::thread::Builder::new().name("redis-link".to_owned()).spawn(move || {
             runtime.block_on(async {
@@ -47,12 +54,12 @@ impl LinkThread {
                     // Nothing may wait for a recorder that does not run.
                     drop((recorder, stop));
                 }
-                tokio::spawn(tick::run(instance, commands.clone()));
+                tokio::spawn(tick::run(instance, tick_state, commands.clone()));
                 tokio::spawn(rejected::write_all(commands, rejected_receiver));
                 supervisor.run().await;
             });
         })?;
-        Ok(Self { link, stop_recorder })
+        Ok(Self { link, state, stop_recorder })
     }
 
     /// Hands the recorder's role over; returns when that is done.

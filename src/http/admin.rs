@@ -13,7 +13,7 @@ use tokio::sync::oneshot;
 use super::{admission::Params, api_keys, responses};
 use crate::{
     core::channel::is_name,
-    redis::{commands::Commands, sessions},
+    redis::{commands::Commands, link_state::LinkState, sessions},
     settings::Scope,
     state::{
         instance::Instance,
@@ -25,6 +25,8 @@ use crate::{
 pub struct Admin {
     /// The instance.
     pub instance: Arc<Instance>,
+    /// The state of the link.
+    pub link_state: Arc<LinkState>,
     /// The pool of this thread.
     pub commands: Commands,
 }
@@ -60,7 +62,7 @@ async fn healthz() -> HttpResponse {
 }
 
 async fn readyz(admin: web::Data<Admin>) -> HttpResponse {
-    match admin.instance.unready() {
+    match admin.instance.unready(admin.link_state.is_alive()) {
         None => HttpResponse::Ok().json(json!({ "status": "ready" })),
         Some(reason) => HttpResponse::ServiceUnavailable()
             .json(json!({ "status": "not ready", "reason": reason })),
@@ -71,7 +73,7 @@ async fn metrics(admin: web::Data<Admin>) -> HttpResponse {
     let instance = &admin.instance;
     let metrics = &instance.metrics;
     metrics.queued_bytes.set(instance.queued_bytes.load(std::sync::atomic::Ordering::Relaxed));
-    if let Some(age) = instance.link.tick_age() {
+    if let Some(age) = admin.link_state.tick_age() {
         metrics.tick_age.set(age.as_secs_f64());
     }
     if let Some(age) = instance.auth.key_set_age() {

@@ -33,9 +33,9 @@ use crate::{
         sessions::{self, SessionError, SessionRequest},
     },
     state::{
+        clock::unix_ms,
         connection::{Client, Connection, Parts, Session},
         hub::Hub,
-        instance::unix_ms,
     },
 };
 
@@ -207,7 +207,7 @@ pub async fn admit(
         .connection_limit
         .enter(&ticket.user, &ticket.digest)
         .map_err(AdmissionError::Busy)?;
-    if !instance.link.came_up(Duration::from_millis(instance.now_ms())).await {
+    if !worker.link_state.wait_until_up().await {
         return Err(AdmissionError::Busy(BusyReason::RedisAway));
     }
     let id = uuid::Uuid::new_v4().to_string();
@@ -222,7 +222,7 @@ pub async fn admit(
     let set_cookie = new_cookie.filter(|_| session.proof == new_proof);
     let set_cookie = set_cookie.map(|cookie| cookie.header(instance.settings.tickets.max_session));
     // No resume reaches back before the session's first cursor; the client gets a gap instead.
-    let cursor = catch_up::resumable(given.flatten(), session.first, instance.server_ms());
+    let cursor = catch_up::resumable(given.flatten(), session.first, instance.clock.server_ms());
     let stream = StreamOfPeer::new(Peer::of_request(request));
     let connection = Connection::new(Parts {
         instance: instance.clone(),
@@ -285,7 +285,7 @@ async fn open_session(
         proof,
         new_proof,
     };
-    let is_back = || worker.instance.link.is_back_since_less_than(SESSIONS_COME_BACK);
+    let is_back = || worker.link_state.recovered_within(SESSIONS_COME_BACK);
     sessions::open(&worker.commands, settings.reconnect_grace, &redeem).await.map_err(|no| match no
     {
         // The session may be one that ended while Redis was away, and that its holder has yet to

@@ -14,7 +14,7 @@ use crate::{
     core::envelope::{Envelope, Rejection},
     redis::publish::{Publish, PublishError, publish as publish_all},
     settings::Scope,
-    state::instance::unix_ms,
+    state::clock::unix_ms,
 };
 
 /// Maximum number of events in one request.

@@ -13,7 +13,7 @@ use crate::{
     auth::MintError,
     core::{channel::is_name, topics::Topics},
     settings::Scope,
-    state::instance::unix_ms,
+    state::clock::unix_ms,
 };
 
 #[derive(Deserialize)]

@@ -11,6 +11,7 @@ use tokio::sync::{Notify, mpsc};
 
 use super::{
     key_names::KeyNames,
+    link_state::LinkState,
     recorder::inbox::{InboxSender, RecorderInput},
     rejected::Rejected,
 };
@@ -41,6 +42,7 @@ const MAX_CONTROL_BYTES: usize = 1024;
 /// Decodes what arrives on the link and passes it on.
 pub struct Inbound {
     instance: Arc<Instance>,
+    link_state: Arc<LinkState>,
     keys: Arc<KeyNames>,
     /// Begins the names of our own channels; made once, not for each message.
     live_prefix: String,
@@ -59,6 +61,7 @@ impl Inbound {
     /// What comes goes to the workers, the tail and the recorder.
     pub fn new(
         instance: Arc<Instance>,
+        link_state: Arc<LinkState>,
         keys: Arc<KeyNames>,
         inbox: InboxSender,
         rejected: mpsc::Sender<Rejected>,
@@ -66,6 +69,7 @@ impl Inbound {
         let live_prefix = keys.live("");
         Self {
             instance,
+            link_state,
             keys,
             live_prefix,
             inbox,
@@ -116,7 +120,7 @@ impl Inbound {
         let name = String::from_utf8_lossy(channel);
         let own = name.strip_prefix(self.live_prefix.as_str());
         if own.is_some() {
-            self.instance.link.heard(self.instance.now_ms());
+            self.link_state.message_received();
         }
         let well_formed = match own {
             Some("tick") => self.tick(&message),
@@ -154,7 +158,7 @@ impl Inbound {
     }
 
     fn is_plausible(&self, id: EventId) -> bool {
-        id.is_plausible(self.instance.server_ms())
+        id.is_plausible(self.instance.clock.server_ms())
     }
 
     fn marker(&self, message: &[u8]) -> Option<()> {
@@ -174,7 +178,7 @@ impl Inbound {
 
     fn relay(&self, event: Event) {
         if let Some(id) = event.id {
-            self.instance.link.saw(id);
+            self.link_state.raise_highest_id(id);
         }
         self.instance.metrics.relayed.with_label_values(&[event.channel.kind()]).inc();
         let event = Arc::new(event);
@@ -190,8 +194,8 @@ impl Inbound {
         if epoch > id || unrecorded > id {
             return None;
         }
-        self.instance.link.saw(id);
-        self.instance.link.ticked();
+        self.link_state.raise_highest_id(id);
+        self.link_state.tick_received();
         self.enter_epoch(epoch);
         self.instance.mailboxes.send(|| Message::Tick(id));
         Some(())
@@ -199,7 +203,7 @@ impl Inbound {
 
     /// Notifies all connections of a new epoch, once.
     pub fn enter_epoch(&self, epoch: EventId) {
-        if self.instance.link.enter_epoch(epoch) {
+        if self.link_state.enter_epoch(epoch) {
             if let Some(suppressed) = self.reset_log.allow(self.instance.now_ms()) {
                 tracing::warn!(
                     %epoch,
@@ -218,7 +222,7 @@ impl Inbound {
     fn seam(&self, message: &[u8]) -> Option<()> {
         let (id, reason) = std::str::from_utf8(message).ok()?.split_once(' ')?;
         let id = self.id(id)?;
-        self.instance.link.saw(id);
+        self.link_state.raise_highest_id(id);
         match reason {
             "reset" => {
                 // The first epoch of a Redis is news for nobody.

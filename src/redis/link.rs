@@ -18,6 +18,7 @@ use super::{
     commands::Commands,
     inbound::Inbound,
     library,
+    link_state::{LinkState, TICK_TIMEOUT},
     log::{snapshot_commands, snapshot_of},
     subscriptions::Subscriptions,
     tick,
@@ -26,10 +27,7 @@ use crate::log_limit::LogLimit;
 use crate::{
     core::catch_up::ClockSnapshot,
     settings::PlainPublish,
-    state::{
-        instance::{Instance, TICK_TIMEOUT},
-        mailbox::Message,
-    },
+    state::{instance::Instance, mailbox::Message},
 };
 
 /// Channels in one SUBSCRIBE.
@@ -130,6 +128,7 @@ impl Link {
 /// The supervisor; it lives on a thread of its own.
 pub struct Supervisor {
     instance: Arc<Instance>,
+    state: Arc<LinkState>,
     commands: Commands,
     inbound: Arc<Inbound>,
     requests: mpsc::UnboundedReceiver<Request>,
@@ -142,6 +141,7 @@ pub struct Supervisor {
 /// The link of an instance and its supervisor.
 pub fn new(
     instance: Arc<Instance>,
+    state: Arc<LinkState>,
     commands: Commands,
     inbound: Arc<Inbound>,
 ) -> (Link, Supervisor) {
@@ -152,6 +152,7 @@ pub fn new(
         link,
         Supervisor {
             instance,
+            state,
             commands,
             inbound,
             requests,
@@ -207,7 +208,7 @@ impl Supervisor {
 
     fn down(&mut self) {
         self.inbound.next_link();
-        self.instance.link.set_up(false);
+        self.state.set_up(false);
         self.instance.metrics.link_up.set(0);
         self.instance.metrics.subscriptions.set(0);
         self.instance.mailboxes.send(|| Message::LinkDown);
@@ -310,17 +311,15 @@ impl Supervisor {
         let users = self.subscriptions.lost();
         self.subscribe(connection, &users).await.map_err(fault)?;
         let time = server_ms(connection).await.map_err(fault)?;
-        self.instance.link.set_server_ms(time, self.instance.now_ms());
-        self.instance.link.forget_implausible(time);
+        self.instance.clock.set_server_ms(time);
+        self.state.discard_implausible(time);
         // The clock exists, and is past everything that this instance has seen.
-        tick::now(&self.commands, 0, self.instance.link.highest())
-            .await
-            .map_err(|f| f.to_string())?;
+        tick::now(&self.commands, 0, self.state.highest_id()).await.map_err(|f| f.to_string())?;
         let clock = self.mark(connection).await.map_err(fault)?;
-        self.instance.link.saw(clock.h);
+        self.state.raise_highest_id(clock.h);
         self.inbound.enter_epoch(clock.epoch);
         self.instance.replay_cache.begin(clock.h);
-        self.instance.link.set_up(true);
+        self.state.set_up(true);
         self.instance.metrics.link_up.set(1);
         self.instance.mailboxes.send(|| Message::Tick(clock.h));
         self.instance.mailboxes.send(|| Message::LinkUp);
@@ -364,7 +363,7 @@ impl Supervisor {
             }
             // Redis was wiped this moment, or somebody wrote a clock that cannot be: a tick starts
             // the new epoch.
-            tick::now(&self.commands, 0, self.instance.link.highest())
+            tick::now(&self.commands, 0, self.state.highest_id())
                 .await
                 .map_err(|f| redis::RedisError::from(std::io::Error::other(f.to_string())))?;
         }
@@ -387,7 +386,7 @@ impl Supervisor {
             self.settings_epoch_ms = 0;
         }
         let time_ms = seconds * 1000 + micros / 1000;
-        let jump_ms = self.instance.link.set_server_ms(time_ms, self.instance.now_ms());
+        let jump_ms = self.instance.clock.set_server_ms(time_ms);
         (jump_ms >= TIME_JUMP_MS).then_some(jump_ms)
     }
 
@@ -422,7 +421,7 @@ impl Supervisor {
         self.subscribe(connection, &wanted).await?;
         if !replies.is_empty() {
             let clock = self.mark(connection).await?;
-            self.instance.link.saw(clock.h);
+            self.state.raise_highest_id(clock.h);
             self.inbound.enter_epoch(clock.epoch);
             for reply in replies {
                 // Who asked may be gone.
@@ -435,15 +434,13 @@ impl Supervisor {
     /// Whether the link is dead, whatever TCP says. One that brings events while a tick is on its
     /// way behind them is not.
     fn is_silent(&self) -> bool {
-        let silent_ms = self.instance.now_ms().saturating_sub(self.instance.link.heard_ms());
-        let overdue = self.instance.link.tick_age().is_none_or(|age| age >= TICK_OVERDUE);
-        !self.instance.link.is_alive()
-            && (overdue || u128::from(silent_ms) >= TICK_TIMEOUT.as_millis())
+        let overdue = self.state.tick_age().is_none_or(|age| age >= TICK_OVERDUE);
+        !self.state.is_alive() && (overdue || self.state.message_age() >= TICK_TIMEOUT)
     }
 
     /// A wiped Redis has forgotten the library's settings.
     async fn renew_settings(&mut self) {
-        let epoch_ms = self.instance.link.epoch_ms();
+        let epoch_ms = self.state.epoch_ms();
         if epoch_ms != self.settings_epoch_ms {
             match library::put_settings(&self.commands, &self.instance.settings).await {
                 Ok(()) => self.settings_epoch_ms = epoch_ms,

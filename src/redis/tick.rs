@@ -6,6 +6,7 @@ use std::{sync::Arc, time::Duration};
 use super::{
     commands::{CommandError, Commands},
     library,
+    link_state::LinkState,
 };
 use crate::log_limit::LogLimit;
 use crate::{core::id::EventId, state::instance::Instance};
@@ -31,21 +32,21 @@ pub async fn now(
 }
 
 /// Ticks whenever no other instance has done so for a second.
-pub async fn run(instance: Arc<Instance>, commands: Commands) {
+pub async fn run(instance: Arc<Instance>, link_state: Arc<LinkState>, commands: Commands) {
     let log = LogLimit::new(LOG_INTERVAL_MS);
     loop {
-        let age_ms = instance.link.tick_age().map_or(0, |age| age.as_millis() as u64);
+        let age_ms = link_state.tick_age().map_or(0, |age| age.as_millis() as u64);
         instance.metrics.tick_age.set(age_ms as f64 / 1000.0);
         if age_ms < PERIOD_MS {
             let pause = PERIOD_MS - age_ms + fastrand::u64(0..JITTER_MS);
             tokio::time::sleep(Duration::from_millis(pause)).await;
             continue;
         }
-        if !instance.link.is_up() {
+        if !link_state.is_up() {
             tokio::time::sleep(Duration::from_millis(PERIOD_MS)).await;
             continue;
         }
-        if let Err(fault) = now(&commands, PERIOD_MS - JITTER_MS, instance.link.highest()).await {
+        if let Err(fault) = now(&commands, PERIOD_MS - JITTER_MS, link_state.highest_id()).await {
             after_failure(&instance, &commands, &fault, &log).await;
         }
         // The tick itself comes by the link.

@@ -13,7 +13,8 @@ use tokio::sync::Notify;
 
 use super::{
     client_socket::{ClientSocket, StallClock},
-    instance::{Instance, unix_ms},
+    clock::unix_ms,
+    instance::Instance,
     limits::connections::ConnectionPermit,
 };
 use crate::core::{

@@ -109,13 +109,13 @@ pub struct Orders {
 }
 
 impl Hub {
-    /// The hub of one worker, and what it will ask for. Its mailbox must be open already, or news
-    /// of the link is missed.
-    pub fn new(instance: Arc<Instance>, inbox: &Inbox) -> (Rc<Self>, Orders) {
+    /// The hub of one worker, and what it will ask for. `link_up` must be read after the mailbox
+    /// was opened: later changes of the link come as messages.
+    pub fn new(instance: Arc<Instance>, inbox: &Inbox, link_up: bool) -> (Rc<Self>, Orders) {
         let (catch_ups, catch_ups_receiver) = mpsc::unbounded_channel();
         let (ended, ended_receiver) = mpsc::unbounded_channel();
         let hub = Self {
-            link_up: Cell::new(instance.link.is_up()),
+            link_up: Cell::new(link_up),
             instance,
             index: RefCell::default(),
             session_notices: RefCell::default(),

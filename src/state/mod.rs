@@ -2,6 +2,7 @@
 //! metrics. No Redis, no HTTP.
 
 pub mod client_socket;
+pub mod clock;
 pub mod connection;
 pub mod hub;
 pub mod instance;

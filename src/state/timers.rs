@@ -3,7 +3,7 @@
 
 use std::{rc::Rc, time::Duration};
 
-use super::{connection::Connection, hub::Hub, instance::unix_ms};
+use super::{clock::unix_ms, connection::Connection, hub::Hub};
 use crate::core::system::CloseReason;
 
 /// The connections are looked at in so many groups, one at a turn.

@@ -19,12 +19,13 @@ struct Parts {
 
 fn parts(changes: &[(&str, &str)]) -> Parts {
     let instance = instance(changes);
-    instance.link.set_server_ms(1_000_000, instance.now_ms());
+    instance.clock.set_server_ms(1_000_000);
+    let link_state = Arc::new(LinkState::new(instance.clock.clone()));
     let worker = instance.mailboxes.open();
     let keys = Arc::new(KeyNames::new(&instance.settings.redis));
     let (sender, recorder) = inbox::channel();
     let (rejected_sender, rejected) = mpsc::channel(8);
-    let inbound = Inbound::new(instance, keys, sender, rejected_sender);
+    let inbound = Inbound::new(instance, link_state, keys, sender, rejected_sender);
     Parts { inbound, worker, recorder, rejected }
 }
 
@@ -52,10 +53,10 @@ fn pushes_of_a_previous_link_are_ignored() {
     let old = parts.inbound.next_link();
     let current = parts.inbound.next_link();
     parts.push(old, "sse:live:tick", "9-0 1-0 0-0");
-    assert_eq!((parts.messages().len(), parts.inbound.instance.link.highest()), (0, id(0)));
+    assert_eq!((parts.messages().len(), parts.inbound.link_state.highest_id()), (0, id(0)));
     parts.push(current, "sse:live:tick", "9-0 1-0 0-0");
     assert_eq!(parts.messages(), ["Tick(EventId { ms: 9, seq: 0 })"]);
-    assert_eq!(parts.inbound.instance.link.highest(), id(9));
+    assert_eq!(parts.inbound.link_state.highest_id(), id(9));
 }
 
 #[test]
@@ -82,7 +83,7 @@ fn messages_the_library_cannot_have_written_change_nothing() {
     }
     assert_eq!(parts.malformed(), forged.len() as u64);
     assert_eq!(parts.messages(), Vec::<String>::new());
-    assert_eq!(parts.inbound.instance.link.highest(), id(0));
+    assert_eq!(parts.inbound.link_state.highest_id(), id(0));
     let mut inputs = Vec::new();
     parts.recorder.receive_ready(&mut inputs);
     assert!(inputs.is_empty(), "{inputs:?}");

@@ -18,8 +18,9 @@ fn unreachable(mode: &str) -> (Arc<Instance>, Link, Supervisor) {
     let commands = Commands::new(&instance.settings.redis).expect("a pool");
     let keys = commands.keys.clone();
     let (rejected, _) = mpsc::channel(1);
-    let inbound = Inbound::new(instance.clone(), keys, inbox::channel().0, rejected);
-    let (link, supervisor) = new(instance.clone(), commands, Arc::new(inbound));
+    let state = Arc::new(LinkState::new(instance.clock.clone()));
+    let inbound = Inbound::new(instance.clone(), state.clone(), keys, inbox::channel().0, rejected);
+    let (link, supervisor) = new(instance.clone(), state, commands, Arc::new(inbound));
     (instance, link, supervisor)
 }
 

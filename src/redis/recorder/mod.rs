@@ -77,10 +77,16 @@ pub type HandOverRequest = oneshot::Receiver<oneshot::Sender<()>>;
 
 impl Recorder {
     /// A recorder without role.
-    pub fn new(instance: Arc<Instance>, commands: Commands, link: Link, inbox: Inbox) -> Self {
+    pub fn new(
+        instance: Arc<Instance>,
+        link_up: bool,
+        commands: Commands,
+        link: Link,
+        inbox: Inbox,
+    ) -> Self {
         let lease = Lease::new(commands, instance.name.clone(), LEASE);
         Self {
-            link_up: instance.link.is_up(),
+            link_up,
             numbering: Numbering::default(),
             role: Role::None,
             roles: 0,

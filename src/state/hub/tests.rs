@@ -9,7 +9,7 @@ use crate::{
 fn hub(changes: &[(&str, &str)]) -> (Rc<Hub>, Orders, Inbox) {
     let instance = instance(changes);
     let inbox = instance.mailboxes.open();
-    let (hub, orders) = Hub::new(instance, &inbox);
+    let (hub, orders) = Hub::new(instance, &inbox, false);
     (hub, orders, inbox)
 }
 
