@@ -10,20 +10,17 @@ use crate::{
         commands::Commands,
         inbound::Inbound,
         link::{self, Link},
-        link_state::LinkState,
-        recorder::{Recorder, inbox},
+        link_context::LinkContext,
+        recorder::{Recorder, inbox, presence::RecorderPresence},
         rejected, tick,
     },
     settings::PlainPublish,
-    state::instance::Instance,
 };
 
 /// The link of a running instance.
 pub struct LinkThread {
     /// The workers' side.
     pub link: Link,
-    /// The state of the link.
-    pub state: Arc<LinkState>,
     stop_recorder: oneshot::Sender<oneshot::Sender<()>>,
 }
 
@@ -32,34 +29,41 @@ impl LinkThread {
     ///
     /// # Errors
     /// The URL of Redis is invalid, or the thread could not be started.
-    pub fn start(instance: Arc<Instance>) -> std::io::Result<Self> {
-        let commands = Commands::new(&instance.settings.redis).map_err(std::io::Error::other)?;
+    pub fn start(
+        context: LinkContext,
+        name: Arc<str>,
+        presence: Arc<RecorderPresence>,
+    ) -> std::io::Result<Self> {
+        let commands = Commands::new(&context.settings.redis).map_err(std::io::Error::other)?;
         let (inbox, receiver) = inbox::channel();
         let (rejected_sender, rejected_receiver) = rejected::channel();
-        let state = Arc::new(LinkState::new(instance.clock.clone()));
         let keys = commands.keys.clone();
-        let inbound = Inbound::new(instance.clone(), state.clone(), keys, inbox, rejected_sender);
-        let (link, supervisor) =
-            link::new(instance.clone(), state.clone(), commands.clone(), Arc::new(inbound));
+        let inbound = Inbound::new(context.clone(), keys, inbox, rejected_sender);
+        let (link, supervisor) = link::new(context.clone(), commands.clone(), Arc::new(inbound));
         let (stop_recorder, stop) = oneshot::channel();
-        let recorder =
-            Recorder::new(instance.clone(), false, commands.clone(), link.clone(), receiver);
-        let tick_state = state.clone();
+        let recorder = Recorder::new(
+            context.clone(),
+            name,
+            presence,
+            commands.clone(),
+            link.clone(),
+            receiver,
+        );
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         std::thread::Builder::new().name("redis-link".to_owned()).spawn(move || {
             runtime.block_on(async {
-                if instance.settings.publishers.plain == PlainPublish::Record {
+                if context.settings.publishers.plain == PlainPublish::Record {
                     tokio::spawn(recorder.run(stop));
                 } else {
                     // Nothing may wait for a recorder that does not run.
                     drop((recorder, stop));
                 }
-                tokio::spawn(tick::run(instance, tick_state, commands.clone()));
+                tokio::spawn(tick::run(context, commands.clone()));
                 tokio::spawn(rejected::write_all(commands, rejected_receiver));
                 supervisor.run().await;
             });
         })?;
-        Ok(Self { link, state, stop_recorder })
+        Ok(Self { link, stop_recorder })
     }
 
     /// Hands the recorder's role over; returns when that is done.

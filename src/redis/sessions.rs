@@ -146,7 +146,7 @@ pub async fn keep(
     commands: Commands,
     mut ended: mpsc::UnboundedReceiver<Rc<Connection>>,
 ) {
-    let settings = &hub.instance.settings;
+    let settings = &hub.context.settings;
     let (grace, most) = (settings.tickets.reconnect_grace, settings.limits.max_connections);
     let mut timer = tokio::time::interval(interval(grace));
     timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
