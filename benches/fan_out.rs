@@ -9,15 +9,17 @@ use std::{
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use sse_gateway::{
-    auth::Auth,
     core::{channel::Channel, event::Event, id::EventId, topics::Topics},
     metrics::Metrics,
     settings,
     state::{
         client_socket::{ClientSocket, Transfer},
+        clock::Clock,
         connection::{Client, Connection, Parts, Session},
+        delivery::Delivery,
         hub::{Hub, Orders},
-        instance::Instance,
+        limits::Limits,
+        stream_context::StreamContext,
     },
 };
 use tokio::task::LocalSet;
@@ -39,19 +41,22 @@ impl ClientSocket for NoSocket {
     }
 }
 
-fn instance() -> Arc<Instance> {
+fn context() -> Arc<StreamContext> {
     let variables = [
         ("SSE_GATEWAY__TICKETS__SECRET", "0123456789abcdef0123456789abcdef"),
         ("SSE_GATEWAY__LIMITS__MAX_CONNECTIONS", "100000"),
     ];
     let variables = variables.map(|(name, value)| (name.to_owned(), value.to_owned()));
     let settings = settings::load(None, variables.into_iter()).expect("valid settings");
-    let metrics = Metrics::new();
-    let (auth, _) = Auth::new(&settings, &metrics).expect("usable keys");
-    Instance::new(settings, metrics, auth)
+    Arc::new(StreamContext {
+        clock: Arc::new(Clock::new()),
+        metrics: Arc::new(Metrics::new()),
+        limits: Arc::new(Limits::new(&settings.limits)),
+        settings: Arc::new(settings),
+    })
 }
 
-fn live_connection(instance: &Arc<Instance>, hub: &Hub, number: usize) -> Rc<Connection> {
+fn live_connection(context: &Arc<StreamContext>, hub: &Hub, number: usize) -> Rc<Connection> {
     let user: Arc<str> = format!("user-{number}").into();
     let digest = format!("{number:064x}").chars().rev().collect::<String>();
     let session = Session {
@@ -62,12 +67,12 @@ fn live_connection(instance: &Arc<Instance>, hub: &Hub, number: usize) -> Rc<Con
         proof: String::new(),
         generation: 1,
     };
-    let Ok(permit) = instance.connection_limit.enter(&user, &digest) else {
+    let Ok(permit) = context.limits.connections.enter(&user, &digest) else {
         panic!("more streams than the limit of connections");
     };
     let topics = Topics::parse(["*"].into_iter()).expect("topics");
     let connection = Connection::new(Parts {
-        instance: instance.clone(),
+        context: context.clone(),
         client: Client { user, topics, session, id: digest, transport: "stream" },
         cursor: Some(EventId::ZERO),
         cursor_text: None,
@@ -82,7 +87,7 @@ fn live_connection(instance: &Arc<Instance>, hub: &Hub, number: usize) -> Rc<Con
 
 /// A worker with its streams.
 struct Worker {
-    instance: Arc<Instance>,
+    delivery: Arc<Delivery>,
     connections: Vec<Rc<Connection>>,
     _orders: Orders,
     last: u64,
@@ -90,12 +95,13 @@ struct Worker {
 
 impl Worker {
     fn new(streams: usize) -> Self {
-        let instance = instance();
-        let inbox = instance.mailboxes.open();
-        let (hub, orders) = Hub::new(instance.clone(), &inbox);
-        let connections = (0..streams).map(|n| live_connection(&instance, &hub, n)).collect();
+        let context = context();
+        let delivery = Arc::new(Delivery::new(context.settings.history.replay_cache_bytes));
+        let inbox = delivery.mailboxes.open();
+        let (hub, orders) = Hub::new(context.clone(), delivery.clone(), &inbox, false);
+        let connections = (0..streams).map(|n| live_connection(&context, &hub, n)).collect();
         tokio::task::spawn_local(hub.run(inbox));
-        Self { instance, connections, _orders: orders, last: 0 }
+        Self { delivery, connections, _orders: orders, last: 0 }
     }
 
     /// Publishes one event and returns when every stream has taken it.
@@ -105,7 +111,7 @@ impl Worker {
         self.last += 1;
         let event =
             Event::new(id(self.last), id(self.last - 1), channel, None, "t", "{\"orderId\":7}");
-        self.instance.mailboxes.send_event(&Arc::new(event));
+        self.delivery.mailboxes.send_event(&Arc::new(event));
         for connection in &self.connections {
             while connection.poll_bytes(Waker::noop()).is_pending() {
                 tokio::task::yield_now().await;

@@ -14,7 +14,8 @@
 //! | [`auth`] | tickets (JWTs), their keys, key sets, API keys | `settings`, `metrics` |
 //! | [`state`] | hubs, connections, recent broadcasts, limits | `auth` |
 //! | [`redis`] | the function library, the link, logs, recorder, sessions | `state` |
-//! | [`http`] | the public and the admin listener | `redis` |
+//! | [`admission`] | which clients are admitted; readiness | `redis` |
+//! | [`http`] | the public and the admin listener | `admission` |
 //! | [`app`] | builds an instance, runs it, drains it | `http` |
 //! | [`cli`] | the commands | `app` |
 //!
@@ -29,6 +30,7 @@
 //! 6. `state/connection.rs` gives the bytes to the response body (`http/body.rs`).
 //! 7. `http/front` writes them to the socket, over HTTP/1.1 or HTTP/2.
 
+pub mod admission;
 pub mod app;
 pub mod auth;
 pub mod cli;

@@ -20,16 +20,19 @@ use super::{
     tls::{self, Certificate},
 };
 use crate::{
+    admission::readiness::Readiness,
     auth::{Auth, Refresher},
     http::{
-        access, admin, cors, front, routes,
+        access, admin, cors,
+        front::{self, WorkerContext},
+        routes,
         sockets::{budget::SocketBudget, idle::IdleLimits},
-        worker::Worker,
+        worker::{Worker, WorkerParts},
     },
     metrics::Metrics,
-    redis::{commands::Commands, link::Link},
-    settings::{Loaded, Settings, Source},
-    state::instance::Instance,
+    redis::{commands::Commands, link_context::LinkContext, recorder::presence::RecorderPresence},
+    settings::{Loaded, PlainPublish, Settings, Source},
+    state::{clock::Clock, lifecycle::Lifecycle, limits::Limits},
 };
 
 const BACKLOG: i32 = 4096;
@@ -39,11 +42,14 @@ pub type Extra = Arc<dyn Fn(&mut web::ServiceConfig) + Send + Sync>;
 
 /// A gateway that is bound and not yet running.
 pub struct Gateway {
-    pub(super) instance: Arc<Instance>,
+    pub(super) context: LinkContext,
+    pub(super) limits: Arc<Limits>,
+    pub(super) lifecycle: Arc<Lifecycle>,
     pub(super) link: LinkThread,
     pub(super) public: Listener,
     pub(super) admin: Listener,
     pub(super) refresher: Option<Refresher>,
+    readiness: Arc<Readiness>,
     certificate: Option<Arc<Certificate>>,
     public_address: SocketAddr,
     admin_address: SocketAddr,
@@ -59,27 +65,60 @@ impl Gateway {
         let admin_listener = listen(settings.admin.listen, "admin.listen")?;
         let (public_address, admin_address) =
             (public_listener.local_addr()?, admin_listener.local_addr()?);
-        let metrics = Metrics::new();
+        let metrics = metrics_for(&settings);
         let (auth, refresher) = Auth::new(&settings, &metrics)?;
-        let instance = Instance::new(settings, metrics, auth);
-        let server = &instance.settings.server;
-        let certificate = match (&server.tls_certificate, &server.tls_key) {
+        let settings = Arc::new(settings);
+        let certificate = match (&settings.server.tls_certificate, &settings.server.tls_key) {
             (Some(certificate), Some(key)) => Some(Certificate::new(certificate, key)?),
             _ => None,
         };
-        let link = LinkThread::start(instance.clone())?;
+        let name: Arc<str> = uuid::Uuid::new_v4().to_string().into();
+        let limits = Arc::new(Limits::new(&settings.limits));
+        let lifecycle = Arc::new(Lifecycle::default());
+        let recorder = Arc::new(RecorderPresence::default());
+        let context = LinkContext::new(settings.clone(), Arc::new(Clock::new()), metrics);
+        let readiness = Arc::new(Readiness {
+            lifecycle: lifecycle.clone(),
+            link_state: context.state.clone(),
+            recorder: records(&settings).then(|| recorder.clone()),
+            auth: auth.clone(),
+            connections: limits.connections.clone(),
+        });
+        let link = LinkThread::start(context.clone(), name.clone(), recorder)?;
         let tls = certificate.clone().map(tls::acceptor).transpose()?;
-        let workers = worker_count(server.workers);
-        let share = descriptor_share(&instance.settings, workers)?;
-        let admin = start_admin(instance.clone(), &admin_listener)?;
-        let parts = PublicParts { instance: instance.clone(), link: link.link.clone(), tls, extra };
-        let public = start_public(parts, &public_listener, workers, share)?;
+        let workers = worker_count(settings.server.workers);
+        let share = descriptor_share(&settings, workers)?;
+        let front = WorkerContext {
+            settings: settings.clone(),
+            clock: context.clock.clone(),
+            metrics: context.metrics.clone(),
+            lifecycle: lifecycle.clone(),
+        };
+        let admin = AdminParts {
+            name,
+            context: context.clone(),
+            limits: limits.clone(),
+            readiness: readiness.clone(),
+        };
+        let admin = start_admin(admin, front.clone(), &admin_listener)?;
+        let worker = WorkerParts {
+            context: context.clone(),
+            link: link.link.clone(),
+            auth,
+            limits: limits.clone(),
+            lifecycle: lifecycle.clone(),
+        };
+        let public = PublicParts { worker, front, tls, extra };
+        let public = start_public(public, &public_listener, workers, share)?;
         Ok(Self {
-            instance,
+            context,
+            limits,
+            lifecycle,
             link,
             public,
             admin,
             refresher,
+            readiness,
             certificate,
             public_address,
             admin_address,
@@ -88,14 +127,15 @@ impl Gateway {
 
     /// Takes its keys and its certificate over as they change; `loaded` is what it was built with.
     pub fn reloader(&self, source: Source, loaded: Loaded) -> Reloader {
-        Reloader::new(source, loaded, self.instance.clone(), self.certificate.clone())
+        let (auth, metrics) = (self.readiness.auth.clone(), self.context.metrics.clone());
+        Reloader::new(source, loaded, auth, metrics, self.certificate.clone())
     }
 
     /// Waits until it is ready for the first time.
     pub fn ready(&self) -> impl Future<Output = ()> + 'static {
-        let instance = self.instance.clone();
+        let readiness = self.readiness.clone();
         async move {
-            while instance.unready().is_some() {
+            while readiness.unready().is_some() {
                 actix_rt::time::sleep(Duration::from_millis(20)).await;
             }
         }
@@ -151,11 +191,26 @@ fn descriptor_share(settings: &Settings, workers: usize) -> io::Result<Descripto
     Ok(share)
 }
 
+fn records(settings: &Settings) -> bool {
+    settings.publishers.plain == PlainPublish::Record
+}
+
+/// The metrics of an instance, with its limits.
+fn metrics_for(settings: &Settings) -> Arc<Metrics> {
+    let metrics = Metrics::new();
+    metrics.max_connections.set(settings.limits.max_connections as i64);
+    metrics.max_queued_bytes.set(settings.limits.queue_bytes_total as i64);
+    if records(settings) {
+        metrics.set_role("none");
+    }
+    Arc::new(metrics)
+}
+
 /// What the workers of the public listener are made of.
 #[derive(Clone)]
 struct PublicParts {
-    instance: Arc<Instance>,
-    link: Link,
+    worker: WorkerParts,
+    front: WorkerContext,
     tls: Option<TlsAcceptor>,
     extra: Extra,
 }
@@ -166,15 +221,14 @@ fn start_public(
     workers: usize,
     share: Descriptors,
 ) -> io::Result<Listener> {
-    let metrics = &parts.instance.metrics;
-    let budget = SocketBudget::new("public", share.public, share.idle, metrics);
+    let budget = SocketBudget::new("public", share.public, share.idle, &parts.front.metrics);
     // Called once on each worker's own thread.
     let service = move || {
-        let PublicParts { instance, link, tls, extra } = parts.clone();
-        let allowed = instance.settings.cors.clone();
+        let PublicParts { worker, front, tls, extra } = parts.clone();
+        let allowed = front.settings.cors.clone();
         // The URL was checked when the settings were loaded; a worker without Redis could serve
         // nobody.
-        let worker = Worker::start(instance.clone(), link).expect("the Redis URL was checked");
+        let worker = Worker::start(worker).expect("the Redis URL was checked");
         let worker = web::Data::new(worker);
         let app = move || {
             let extra = extra.clone();
@@ -187,24 +241,46 @@ fn start_public(
                 .configure(routes::public);
             map_config(app, |()| AppConfig::default())
         };
-        front::service(instance, tls, app)
+        front::service(front, tls, app)
     };
     Listener::start("public", socket, budget, workers, service)
 }
 
+/// What the admin listener is made of.
+#[derive(Clone)]
+struct AdminParts {
+    name: Arc<str>,
+    context: LinkContext,
+    limits: Arc<Limits>,
+    readiness: Arc<Readiness>,
+}
+
 /// The admin listener has few sockets, and all of them may be idle: a probe always gets one, since
 /// the longest idle is closed for it.
-fn start_admin(instance: Arc<Instance>, socket: &TcpListener) -> io::Result<Listener> {
+fn start_admin(
+    parts: AdminParts,
+    front: WorkerContext,
+    socket: &TcpListener,
+) -> io::Result<Listener> {
     let idle = IdleLimits { crowded: ADMIN_SOCKETS, max: ADMIN_SOCKETS };
-    let budget = SocketBudget::new("admin", ADMIN_SOCKETS, idle, &instance.metrics);
+    let budget = SocketBudget::new("admin", ADMIN_SOCKETS, idle, &front.metrics);
     let service = move || {
-        let commands = Commands::new(&instance.settings.redis).expect("the Redis URL was checked");
-        let admin = web::Data::new(admin::Admin { instance: instance.clone(), commands });
+        let AdminParts { name, context, limits, readiness } = parts.clone();
+        let commands = Commands::new(&context.settings.redis).expect("the Redis URL was checked");
+        let admin = web::Data::new(admin::Admin {
+            name,
+            readiness,
+            limits,
+            commands,
+            settings: context.settings,
+            metrics: context.metrics,
+            delivery: context.delivery,
+        });
         let app = move || {
             let app = App::new().app_data(admin.clone()).configure(admin::routes);
             map_config(app, |()| AppConfig::default())
         };
-        front::service(instance.clone(), None, app)
+        front::service(front.clone(), None, app)
     };
     Listener::start("admin", socket, budget, 1, service)
 }

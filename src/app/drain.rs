@@ -44,34 +44,34 @@ const EXIT_AT_ONCE: i32 = 130;
 impl Gateway {
     /// Serves until a signal comes, then drains; a second signal ends the process at once.
     pub async fn run(self, mut signals: Signals) {
-        let Self { instance, link, public, admin, refresher, .. } = self;
+        let Self { context, limits, lifecycle, link, public, admin, refresher, .. } = self;
         if let Some(refresher) = refresher {
             actix_rt::spawn(refresher.run());
         }
-        actix_rt::spawn(memory::give_back(instance.clone()));
+        actix_rt::spawn(memory::give_back(context.metrics.clone(), limits.connections.clone()));
         let name = signals.next().await;
-        let drain = instance.settings.drain.clone();
+        let drain = context.settings.drain.clone();
         tracing::info!(signal = name, delay = ?drain.delay, window = ?drain.window, "draining");
-        instance.start_draining();
+        lifecycle.start_draining();
         let drained = async {
             // Not ready but still serving, while balancers take notice. Without streams there is
             // nobody to wait for but those who still come.
             tokio::time::sleep(drain.delay).await;
-            instance.close();
+            lifecycle.close();
             let window_ms = drain.window.as_millis() as u64;
-            instance.mailboxes.send(|| Message::Command(Command::Drain { window_ms }));
+            context.delivery.mailboxes.send(|| Message::Command(Command::Drain { window_ms }));
             let all_gone = async {
-                while instance.connection_limit.taken() > 0 {
+                while limits.connections.taken() > 0 {
                     tokio::time::sleep(Duration::from_millis(20)).await;
                 }
             };
             if tokio::time::timeout(drain.window + LAST_FRAMES, all_gone).await.is_err() {
                 tracing::warn!(
-                    connections = instance.connection_limit.taken(),
+                    connections = limits.connections.taken(),
                     "some clients did not receive their last frame"
                 );
             }
-            let records = instance.settings.publishers.plain == PlainPublish::Record;
+            let records = context.settings.publishers.plain == PlainPublish::Record;
             if records && tokio::time::timeout(HAND_OVER, link.hand_over()).await.is_err() {
                 tracing::warn!("the recorder could not hand over to the standby");
             }

@@ -10,11 +10,11 @@ use crate::{
         commands::Commands,
         inbound::Inbound,
         link::{self, Link},
-        recorder::{Recorder, inbox},
+        link_context::LinkContext,
+        recorder::{Recorder, inbox, presence::RecorderPresence},
         rejected, tick,
     },
     settings::PlainPublish,
-    state::instance::Instance,
 };
 
 /// The link of a running instance.
@@ -29,25 +29,36 @@ impl LinkThread {
     ///
     /// # Errors
     /// The URL of Redis is invalid, or the thread could not be started.
-    pub fn start(instance: Arc<Instance>) -> std::io::Result<Self> {
-        let commands = Commands::new(&instance.settings.redis).map_err(std::io::Error::other)?;
+    pub fn start(
+        context: LinkContext,
+        name: Arc<str>,
+        presence: Arc<RecorderPresence>,
+    ) -> std::io::Result<Self> {
+        let commands = Commands::new(&context.settings.redis).map_err(std::io::Error::other)?;
         let (inbox, receiver) = inbox::channel();
         let (rejected_sender, rejected_receiver) = rejected::channel();
-        let inbound =
-            Arc::new(Inbound::new(instance.clone(), commands.keys.clone(), inbox, rejected_sender));
-        let (link, supervisor) = link::new(instance.clone(), commands.clone(), inbound);
+        let keys = commands.keys.clone();
+        let inbound = Inbound::new(context.clone(), keys, inbox, rejected_sender);
+        let (link, supervisor) = link::new(context.clone(), commands.clone(), Arc::new(inbound));
         let (stop_recorder, stop) = oneshot::channel();
-        let recorder = Recorder::new(instance.clone(), commands.clone(), link.clone(), receiver);
+        let recorder = Recorder::new(
+            context.clone(),
+            name,
+            presence,
+            commands.clone(),
+            link.clone(),
+            receiver,
+        );
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         std::thread::Builder::new().name("redis-link".to_owned()).spawn(move || {
             runtime.block_on(async {
-                if instance.settings.publishers.plain == PlainPublish::Record {
+                if context.settings.publishers.plain == PlainPublish::Record {
                     tokio::spawn(recorder.run(stop));
                 } else {
                     // Nothing may wait for a recorder that does not run.
                     drop((recorder, stop));
                 }
-                tokio::spawn(tick::run(instance, commands.clone()));
+                tokio::spawn(tick::run(context, commands.clone()));
                 tokio::spawn(rejected::write_all(commands, rejected_receiver));
                 supervisor.run().await;
             });

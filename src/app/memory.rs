@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::state::instance::Instance;
+use crate::{metrics::Metrics, state::limits::connections::ConnectionLimit};
 
 /// A trim holds up allocations for some ms, so it is done this often at most, and only after much
 /// traffic.
@@ -20,11 +20,11 @@ const AT_LEAST_EVERY: Duration = Duration::from_secs(60);
 const REQUESTS_PER_SOCKET: u64 = 10;
 
 /// Trims as long as the instance lives.
-pub async fn give_back(instance: Arc<Instance>) {
+pub async fn give_back(metrics: Arc<Metrics>, connections: Arc<ConnectionLimit>) {
     let (mut seen, mut at) = (0, Instant::now());
     loop {
         tokio::time::sleep(EVERY).await;
-        let done = turnover(&instance);
+        let done = turnover(&metrics, &connections);
         // The sum may fall by a little: connections count as taken before they count as opened.
         let new = done.saturating_sub(seen);
         if new >= MUCH || new > 0 && at.elapsed() >= AT_LEAST_EVERY {
@@ -36,13 +36,12 @@ pub async fn give_back(instance: Arc<Instance>) {
 }
 
 /// What has come and gone so far.
-fn turnover(instance: &Instance) -> u64 {
-    let metrics = &instance.metrics;
+fn turnover(metrics: &Metrics, connections: &ConnectionLimit) -> u64 {
     let sum = |vec: &prometheus::IntCounterVec, labels: &[&str]| -> u64 {
         labels.iter().map(|label| vec.with_label_values(&[label]).get()).sum()
     };
     let opened = sum(&metrics.opened, &["stream", "poll"]);
-    let gone = opened.saturating_sub(instance.connection_limit.taken() as u64);
+    let gone = opened.saturating_sub(connections.taken() as u64);
     let accepted = sum(&metrics.sockets_accepted, &["public"]);
     let open = metrics.sockets.with_label_values(&["public"]).get();
     let closed = accepted.saturating_sub(u64::try_from(open).unwrap_or(0));

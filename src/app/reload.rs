@@ -11,8 +11,9 @@ use tokio::{
 
 use super::{tls::Certificate, watch::Watch};
 use crate::{
+    auth::Auth,
+    metrics::Metrics,
     settings::{Loaded, Settings, Source, check::warnings},
-    state::instance::Instance,
 };
 
 /// How often the files are looked at.
@@ -33,7 +34,8 @@ const TAKEN: &[&str] = &[
 /// Takes keys and certificate over as they change.
 pub struct Reloader {
     source: Source,
-    instance: Arc<Instance>,
+    auth: Arc<Auth>,
+    metrics: Arc<Metrics>,
     certificate: Option<Arc<Certificate>>,
     watch: Watch,
     /// The last settings without a fault.
@@ -55,11 +57,19 @@ impl Reloader {
     pub fn new(
         source: Source,
         good: Loaded,
-        instance: Arc<Instance>,
+        auth: Arc<Auth>,
+        metrics: Arc<Metrics>,
         certificate: Option<Arc<Certificate>>,
     ) -> Self {
-        let mut new =
-            Self { source, instance, certificate, watch: Watch::default(), good, faults: None };
+        let mut new = Self {
+            source,
+            auth,
+            metrics,
+            certificate,
+            watch: Watch::default(),
+            good,
+            faults: None,
+        };
         new.watch.take(new.files());
         new
     }
@@ -100,7 +110,7 @@ impl Reloader {
         let mut faults: Vec<String> = Vec::new();
         match self.source.load() {
             Err(all) => faults.extend(all.iter().map(ToString::to_string)),
-            Ok(new) => match self.instance.auth.verifier.keys.set_own(&new.settings.tickets.keys) {
+            Ok(new) => match self.auth.verifier.keys.set_own(&new.settings.tickets.keys) {
                 Err(e) => faults.push(format!("tickets.keys: a key cannot be used ({e})")),
                 Ok(()) => self.take(new),
             },
@@ -113,11 +123,11 @@ impl Reloader {
         if self.files() != files {
             self.watch.take(self.files());
         }
-        let metrics = &self.instance.metrics;
+        let metrics = &self.metrics;
         if faults.is_empty() {
             metrics.reloads.with_label_values(&["ok"]).inc();
             let (keys, api_keys) =
-                (self.good.settings.tickets.keys.len(), self.instance.auth.api_keys.count());
+                (self.good.settings.tickets.keys.len(), self.auth.api_keys.count());
             tracing::info!(signal = asked, keys, api_keys, "keys and certificate reloaded");
             self.faults = None;
             return;
@@ -136,7 +146,7 @@ impl Reloader {
 
     /// Puts the keys of these settings into use; those of the tickets are already.
     fn take(&mut self, new: Loaded) {
-        self.instance.auth.api_keys.replace(new.settings.api_keys.clone());
+        self.auth.api_keys.replace(new.settings.api_keys.clone());
         warnings(&new.settings).iter().for_each(|w| tracing::warn!("{w}"));
         for key in new.changed_since(&self.good).into_iter().filter(|key| !TAKEN.contains(key)) {
             tracing::warn!(key, "setting changed; restart the gateway to apply it");

@@ -6,7 +6,7 @@ use super::args::{EX_CONFIG, TicketArgs};
 use crate::{
     auth::{MintError, Verifier},
     core::{channel::is_name, topics::Topics},
-    state::instance::unix_ms,
+    state::clock::unix_ms,
 };
 
 /// Prints a ticket.

@@ -33,14 +33,13 @@ pub async fn log(
     next: Next<impl MessageBody>,
 ) -> Result<ServiceResponse<impl MessageBody>, Error> {
     if let Some(worker) = request.app_data::<web::Data<Worker>>() {
-        worker.instance.metrics.requests.inc();
+        worker.context.metrics.requests.inc();
     }
     let answer = next.call(request).await?;
     let request = answer.request();
     let peer = request.peer_addr().map(|a| a.to_string()).unwrap_or_default();
     let worker = request.app_data::<web::Data<Worker>>();
-    let client =
-        worker.and_then(|worker| client_address(request, &worker.instance.settings.server));
+    let client = worker.and_then(|worker| client_address(request, &worker.context.settings.server));
     let client = client.map(|address| address.to_string()).unwrap_or_default();
     let status = answer.status().as_u16();
     let route = request.match_pattern().unwrap_or_else(|| "-".to_owned());

@@ -12,19 +12,32 @@ use tokio::sync::oneshot;
 
 use super::{admission::Params, api_keys, responses};
 use crate::{
+    admission::readiness::Readiness,
     core::channel::is_name,
+    metrics::Metrics,
     redis::{commands::Commands, sessions},
-    settings::Scope,
+    settings::{Scope, Settings},
     state::{
-        instance::Instance,
+        delivery::Delivery,
+        limits::Limits,
         mailbox::{Command, Message},
     },
 };
 
 /// The handlers' shared state.
 pub struct Admin {
-    /// The instance.
-    pub instance: Arc<Instance>,
+    /// The name of the instance.
+    pub name: Arc<str>,
+    /// The settings.
+    pub settings: Arc<Settings>,
+    /// The metrics.
+    pub metrics: Arc<Metrics>,
+    /// The limits that all workers share.
+    pub limits: Arc<Limits>,
+    /// Whether the instance is ready.
+    pub readiness: Arc<Readiness>,
+    /// The workers' mailboxes.
+    pub delivery: Arc<Delivery>,
     /// This thread's connection pool.
     pub commands: Commands,
 }
@@ -60,7 +73,7 @@ async fn healthz() -> HttpResponse {
 }
 
 async fn readyz(admin: web::Data<Admin>) -> HttpResponse {
-    match admin.instance.unready() {
+    match admin.readiness.unready() {
         None => HttpResponse::Ok().json(json!({ "status": "ready" })),
         Some(reason) => HttpResponse::ServiceUnavailable()
             .json(json!({ "status": "not ready", "reason": reason })),
@@ -68,13 +81,12 @@ async fn readyz(admin: web::Data<Admin>) -> HttpResponse {
 }
 
 async fn metrics(admin: web::Data<Admin>) -> HttpResponse {
-    let instance = &admin.instance;
-    let metrics = &instance.metrics;
-    metrics.queued_bytes.set(instance.queued_bytes.load(std::sync::atomic::Ordering::Relaxed));
-    if let Some(age) = instance.link.tick_age() {
+    let metrics = &admin.metrics;
+    metrics.queued_bytes.set(admin.limits.queued_bytes.total());
+    if let Some(age) = admin.readiness.link_state.tick_age() {
         metrics.tick_age.set(age.as_secs_f64());
     }
-    if let Some(age) = instance.auth.key_set_age() {
+    if let Some(age) = admin.readiness.auth.key_set_age() {
         metrics.jwks_age.set(age.as_secs_f64());
     }
     HttpResponse::Ok()
@@ -93,7 +105,7 @@ async fn other_method_of_connections() -> HttpResponse {
 }
 
 async fn connections(request: HttpRequest, admin: web::Data<Admin>) -> HttpResponse {
-    if let Err(denial) = api_keys::check(&request, &admin.instance, Scope::Admin) {
+    if let Err(denial) = api_keys::check(&request, &admin.readiness.auth, Scope::Admin) {
         return denial.answer();
     }
     let Ok(params) = Params::of(&request) else {
@@ -105,7 +117,7 @@ async fn connections(request: HttpRequest, admin: web::Data<Admin>) -> HttpRespo
     };
     let user = params.get("user").map(str::to_owned);
     let mut replies = Vec::new();
-    admin.instance.mailboxes.send(|| {
+    admin.delivery.mailboxes.send(|| {
         let (reply, answer) = oneshot::channel();
         replies.push(answer);
         Message::Command(Command::List(user.clone(), reply))
@@ -117,7 +129,7 @@ async fn connections(request: HttpRequest, admin: web::Data<Admin>) -> HttpRespo
             all.extend(listed);
         }
     }
-    HttpResponse::Ok().json(json!({ "instance": admin.instance.name, "connections": all }))
+    HttpResponse::Ok().json(json!({ "instance": &*admin.name, "connections": all }))
 }
 
 /// `DELETE /users/<id>/connections`. Ordinary clients cannot send the ids `.` and `..` here: they
@@ -137,8 +149,8 @@ async fn end_connections_of_query(request: HttpRequest, admin: web::Data<Admin>)
 }
 
 async fn end_connections(request: &HttpRequest, user: Option<&str>, admin: &Admin) -> HttpResponse {
-    let settings = &admin.instance.settings;
-    if let Err(denial) = api_keys::check(request, &admin.instance, Scope::Admin) {
+    let settings = &admin.settings;
+    if let Err(denial) = api_keys::check(request, &admin.readiness.auth, Scope::Admin) {
         return denial.answer();
     }
     let Some(user) = user.filter(|user| is_name(user)) else {

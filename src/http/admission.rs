@@ -33,9 +33,10 @@ use crate::{
         sessions::{self, SessionError, SessionRequest},
     },
     state::{
+        clock::unix_ms,
         connection::{Client, Connection, Parts, Session},
         hub::Hub,
-        instance::unix_ms,
+        stream_context::StreamContext,
     },
 };
 
@@ -85,7 +86,7 @@ pub enum AdmissionError {
 impl AdmissionError {
     /// The answer; `busy` says how this endpoint tells the client to come back.
     pub fn answer(&self, worker: &Worker, busy: fn(BusyReason) -> HttpResponse) -> HttpResponse {
-        let metrics = &worker.instance.metrics;
+        let metrics = &worker.context.metrics;
         match self {
             Self::Ticket(refused) => {
                 metrics.refused.with_label_values(&[refused.code.name()]).inc();
@@ -175,12 +176,11 @@ pub async fn admit(
     request: &HttpRequest,
     transport: &'static str,
 ) -> Result<Admitted, AdmissionError> {
-    let instance = &worker.instance;
-    let address = client_address(request, &instance.settings.server);
+    let StreamContext { settings, clock, limits, .. } = &*worker.context;
+    let address = client_address(request, &settings.server);
     // Before anything that costs.
-    if !address.is_none_or(|address| {
-        instance.rate_limits.connects_by_address.take(site(address), instance.now_ms())
-    }) {
+    if !address.is_none_or(|address| limits.connects_by_address.take(site(address), clock.now_ms()))
+    {
         return Err(AdmissionError::Busy(BusyReason::TooOften));
     }
     let params = Params::of(request)?;
@@ -194,38 +194,36 @@ pub async fn admit(
     let ticket = verified(worker, token).await?;
     let now_ms = unix_ms();
     let topics = requested_topics(&params, &ticket)?;
-    if instance.is_closed() {
+    if worker.lifecycle.is_closed() {
         if let Some(peer) = Peer::of_request(request) {
             peer.retire();
         }
         return Err(AdmissionError::Busy(BusyReason::Draining));
     }
-    if !instance.rate_limits.connects_by_user.take(ticket.user.clone(), instance.now_ms()) {
+    if !limits.connects_by_user.take(ticket.user.clone(), clock.now_ms()) {
         return Err(AdmissionError::Busy(BusyReason::TooOften));
     }
-    let permit = instance
-        .connection_limit
-        .enter(&ticket.user, &ticket.digest)
-        .map_err(AdmissionError::Busy)?;
-    if !instance.link.came_up(Duration::from_millis(instance.now_ms())).await {
+    let permit =
+        limits.connections.enter(&ticket.user, &ticket.digest).map_err(AdmissionError::Busy)?;
+    if !worker.link_state.wait_until_up().await {
         return Err(AdmissionError::Busy(BusyReason::RedisAway));
     }
     let id = uuid::Uuid::new_v4().to_string();
     let cursor_text = last_event_id(request, &params);
     let given = cursor_text.as_deref().map(EventId::parse);
     let proof = cookie::shown(request, &ticket.digest);
-    let new_cookie = instance.settings.tickets.session_cookie.then(|| Cookie::new(&ticket.digest));
+    let new_cookie = settings.tickets.session_cookie.then(|| Cookie::new(&ticket.digest));
     let new_proof = new_cookie.as_ref().map(Cookie::proof).unwrap_or_default();
     let session =
         open_session(worker, &ticket, &id, given.flatten(), now_ms, [&proof, &new_proof]).await?;
     // Only the connection that opened the session gets one.
     let set_cookie = new_cookie.filter(|_| session.proof == new_proof);
-    let set_cookie = set_cookie.map(|cookie| cookie.header(instance.settings.tickets.max_session));
+    let set_cookie = set_cookie.map(|cookie| cookie.header(settings.tickets.max_session));
     // No resume reaches back before the session's first cursor; the client gets a gap instead.
-    let cursor = catch_up::resumable(given.flatten(), session.first, instance.server_ms());
+    let cursor = catch_up::resumable(given.flatten(), session.first, clock.server_ms());
     let stream = StreamOfPeer::new(Peer::of_request(request));
     let connection = Connection::new(Parts {
-        instance: instance.clone(),
+        context: worker.context.clone(),
         client: Client { user: ticket.user.clone(), topics, session, id, transport },
         cursor,
         cursor_text: cursor_text.map(|text| text.chars().take(512).collect()),
@@ -251,7 +249,7 @@ pub async fn admit(
 }
 
 async fn verified(worker: &Worker, token: &str) -> Result<Ticket, AdmissionError> {
-    worker.instance.auth.verify(token, unix_ms() / 1000).await.map_err(|error| match error {
+    worker.api.auth.verify(token, unix_ms() / 1000).await.map_err(|error| match error {
         AuthError::Rejected(rejected) => AdmissionError::Ticket(rejected),
         AuthError::IssuerUnavailable => AdmissionError::Busy(BusyReason::KeysAway),
     })
@@ -265,7 +263,7 @@ async fn open_session(
     now_ms: u64,
     [proof, new_proof]: [&str; 2],
 ) -> Result<Session, AdmissionError> {
-    let settings = &worker.instance.settings.tickets;
+    let settings = &worker.context.settings.tickets;
     if ticket.session_exp_ms.is_some_and(|end| end <= now_ms) {
         return Err(refused(
             TicketRejection::SessionOver,
@@ -285,7 +283,7 @@ async fn open_session(
         proof,
         new_proof,
     };
-    let is_back = || worker.instance.link.is_back_since_less_than(SESSIONS_COME_BACK);
+    let is_back = || worker.link_state.recovered_within(SESSIONS_COME_BACK);
     sessions::open(&worker.commands, settings.reconnect_grace, &redeem).await.map_err(|no| match no
     {
         // The session may be one that ended while Redis was away, and that its holder has yet to
@@ -333,7 +331,7 @@ async fn join(
         .await
         .map_err(|_| AdmissionError::Busy(BusyReason::RedisAway))?;
     admitted._subscription = Some(subscription);
-    let retention_ms = worker.instance.settings.history.retention.as_millis() as u64;
+    let retention_ms = worker.context.settings.history.retention.as_millis() as u64;
     let goes_on = matches!(catch_up::start(cursor, &clock, retention_ms), Start::Read { .. });
     connection.set_head(head(
         worker,

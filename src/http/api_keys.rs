@@ -1,6 +1,6 @@
 //! The API key and the body of a request from a backend or an operator.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use actix_web::{
     HttpRequest, HttpResponse,
@@ -10,7 +10,10 @@ use actix_web::{
 
 use super::responses;
 use crate::{
-    auth::ApiKeyError, core::system::BusyReason, settings::Scope, state::instance::Instance,
+    auth::{ApiKeyError, Auth},
+    core::system::BusyReason,
+    settings::Scope,
+    state::stream_context::StreamContext,
 };
 
 /// Maximum time to receive a body.
@@ -61,16 +64,20 @@ impl ApiDenial {
     }
 }
 
+/// The access of backends to one worker: API keys, and the limits of their requests.
+pub struct ApiAccess {
+    /// The API keys.
+    pub auth: Arc<Auth>,
+    /// Settings, clock and limits.
+    pub context: Arc<StreamContext>,
+}
+
 /// Checks the API key of a request for a scope and returns its digest.
 ///
 /// # Errors
 /// The reason why access is denied.
-pub fn check(
-    request: &HttpRequest,
-    instance: &Instance,
-    scope: Scope,
-) -> Result<[u8; 32], ApiDenial> {
-    instance.auth.api_keys.check(bearer(request), scope).map_err(ApiDenial::Key)
+pub fn check(request: &HttpRequest, auth: &Auth, scope: Scope) -> Result<[u8; 32], ApiDenial> {
+    auth.api_keys.check(bearer(request), scope).map_err(ApiDenial::Key)
 }
 
 /// Checks the API key, then reads and returns the body. Nothing is read if the key is denied.
@@ -82,16 +89,17 @@ pub fn check(
 pub async fn body(
     request: &HttpRequest,
     payload: Payload,
-    instance: &Instance,
+    access: &ApiAccess,
     scope: Scope,
 ) -> Result<Bytes, Box<HttpResponse>> {
-    check(request, instance, scope)
-        .and_then(|key| match instance.rate_limits.posts_by_key.take(key, instance.now_ms()) {
+    let StreamContext { settings, clock, limits, .. } = &*access.context;
+    check(request, &access.auth, scope)
+        .and_then(|key| match limits.posts_by_key.take(key, clock.now_ms()) {
             true => Ok(()),
             false => Err(ApiDenial::TooOften),
         })
         .map_err(|denial| Box::new(denial.answer()))?;
-    let limit = instance.settings.limits.publish_body_bytes;
+    let limit = settings.limits.publish_body_bytes;
     let (status, code, message) =
         match tokio::time::timeout(BODY_TIMEOUT, payload.to_bytes_limited(limit)).await {
             Ok(Ok(Ok(bytes))) => return Ok(bytes),

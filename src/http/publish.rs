@@ -14,7 +14,7 @@ use crate::{
     core::envelope::{Envelope, Rejection},
     redis::publish::{Publish, PublishError, publish as publish_all},
     settings::Scope,
-    state::instance::unix_ms,
+    state::clock::unix_ms,
 };
 
 /// Maximum number of events in one request.
@@ -80,7 +80,7 @@ pub async fn publish(
     payload: web::Payload,
     worker: web::Data<Worker>,
 ) -> HttpResponse {
-    let body = match api_keys::body(&request, payload, &worker.instance, Scope::Publish).await {
+    let body = match api_keys::body(&request, payload, &worker.api, Scope::Publish).await {
         Ok(body) => body,
         Err(answer) => return *answer,
     };
@@ -110,10 +110,10 @@ pub async fn publish(
         refused.map_or_else(|| published.next(), |refusal| Some(Err(fault(refusal))))
     };
     let answers: Vec<_> = refused.into_iter().filter_map(answer).collect();
-    worker.instance.metrics.published.inc_by(answers.iter().filter(|a| a.is_ok()).count() as u64);
+    worker.context.metrics.published.inc_by(answers.iter().filter(|a| a.is_ok()).count() as u64);
     for answer in &answers {
         if let Err(PublishError::Refused(refusal, _)) = answer {
-            worker.instance.metrics.rejected.with_label_values(&[refusal.code()]).inc();
+            worker.context.metrics.rejected.with_label_values(&[refusal.code()]).inc();
         }
     }
     match answers.as_slice() {

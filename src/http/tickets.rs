@@ -13,7 +13,7 @@ use crate::{
     auth::MintError,
     core::{channel::is_name, topics::Topics},
     settings::Scope,
-    state::instance::unix_ms,
+    state::clock::unix_ms,
 };
 
 #[derive(Deserialize)]
@@ -31,7 +31,7 @@ pub async fn tickets(
     payload: web::Payload,
     worker: web::Data<Worker>,
 ) -> HttpResponse {
-    let body = match api_keys::body(&request, payload, &worker.instance, Scope::Tickets).await {
+    let body = match api_keys::body(&request, payload, &worker.api, Scope::Tickets).await {
         Ok(body) => body,
         Err(answer) => return *answer,
     };
@@ -53,7 +53,7 @@ pub async fn tickets(
     {
         return bad(&format!("topics: {topic:?} is invalid; use names, `prefix*` or `*`"));
     }
-    let verifier = &worker.instance.auth.verifier;
+    let verifier = &worker.api.auth.verifier;
     let max_ttl_s = verifier.max_ttl_s();
     let ttl_s = wanted.ttl.unwrap_or(max_ttl_s.min(60));
     if !(1..=max_ttl_s).contains(&ttl_s) {

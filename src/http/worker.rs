@@ -2,40 +2,78 @@
 
 use std::{rc::Rc, sync::Arc};
 
+use super::api_keys::ApiAccess;
 use crate::{
-    redis::{catch_up::CatchUpDriver, commands::Commands, link::Link, sessions},
-    state::{hub::Hub, instance::Instance},
+    auth::Auth,
+    redis::{
+        catch_up::CatchUpDriver, commands::Commands, link::Link, link_context::LinkContext,
+        link_state::LinkState, sessions,
+    },
+    state::{hub::Hub, lifecycle::Lifecycle, limits::Limits, stream_context::StreamContext},
 };
 
-/// One worker thread: its hub, its pool, its joins.
+/// What every worker is built from.
+#[derive(Clone)]
+pub struct WorkerParts {
+    /// Settings, clock, metrics, state of the link, and where it delivers.
+    pub context: LinkContext,
+    /// The subscriber's link.
+    pub link: Link,
+    /// Tickets and API keys.
+    pub auth: Arc<Auth>,
+    /// The limits that all workers share.
+    pub limits: Arc<Limits>,
+    /// The phase of the instance.
+    pub lifecycle: Arc<Lifecycle>,
+}
+
+/// One worker thread: its hub, its pool of Redis connections, its catch-ups.
 pub struct Worker {
-    /// The instance.
-    pub instance: Arc<Instance>,
     /// The connections of this worker.
     pub hub: Rc<Hub>,
     /// The subscriber's link.
     pub link: Link,
-    /// The worker's pool.
+    /// The state of the link.
+    pub link_state: Arc<LinkState>,
+    /// The worker's pool of Redis connections.
     pub commands: Commands,
-    /// Drives joins.
+    /// Drives catch-ups.
     pub catch_up: Rc<CatchUpDriver>,
+    /// Access of backends and operators.
+    pub api: ApiAccess,
+    /// The phase of the instance.
+    pub lifecycle: Arc<Lifecycle>,
+    /// Settings, clock, metrics and limits.
+    pub context: Arc<StreamContext>,
 }
 
 impl Worker {
     /// Starts the hub of the current worker thread and its tasks.
     ///
     /// # Errors
-    /// The URL of Redis is none.
-    pub fn start(instance: Arc<Instance>, link: Link) -> Result<Self, redis::RedisError> {
-        let commands = Commands::new(&instance.settings.redis)?;
-        // Before the hub: from now on no news of the link is missed.
-        let inbox = instance.mailboxes.open();
-        let (hub, orders) = Hub::new(instance.clone(), &inbox);
-        let catch_up = CatchUpDriver::new(instance.clone(), commands.clone(), link.clone());
+    /// The URL of Redis is invalid.
+    pub fn start(parts: WorkerParts) -> Result<Self, redis::RedisError> {
+        let WorkerParts { context: shared, link, auth, limits, lifecycle } = parts;
+        let commands = Commands::new(&shared.settings.redis)?;
+        let context = Arc::new(StreamContext {
+            settings: shared.settings,
+            clock: shared.clock,
+            metrics: shared.metrics,
+            limits,
+        });
+        let delivery = shared.delivery;
+        // Opened before the state of the link is read: no change of the link is missed.
+        let inbox = delivery.mailboxes.open();
+        let is_link_up = shared.state.is_up();
+        let (hub, orders) = Hub::new(context.clone(), delivery.clone(), &inbox, is_link_up);
+        let catch_up = CatchUpDriver::new(hub.clone(), delivery, commands.clone(), link.clone());
         actix_rt::spawn(hub.clone().run(inbox));
         actix_rt::spawn(hub.clone().run_timers());
         actix_rt::spawn(catch_up.clone().run(orders.catch_ups));
-        actix_rt::spawn(sessions::keep(hub.clone(), commands.clone(), orders.ended));
-        Ok(Self { instance, hub, link, commands, catch_up })
+        let link_state = shared.state;
+        let ended = orders.ended;
+        actix_rt::spawn(sessions::keep(hub.clone(), link_state.clone(), commands.clone(), ended));
+        let api = ApiAccess { auth, context: context.clone() };
+        Ok(Self { hub, link, link_state, commands, catch_up, api, lifecycle, context })
     }
 }

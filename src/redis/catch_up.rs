@@ -20,8 +20,8 @@ use crate::{
     },
     state::{
         connection::{Connection, MAX_GAP_CHANNELS},
-        hub::CatchUpRequest,
-        instance::Instance,
+        delivery::Delivery,
+        hub::{CatchUpRequest, Hub},
     },
 };
 
@@ -33,7 +33,8 @@ const RETRY_MS: std::ops::RangeInclusive<u64> = 100..=500;
 
 /// Drives the catch-ups of one worker.
 pub struct CatchUpDriver {
-    instance: Arc<Instance>,
+    hub: Rc<Hub>,
+    delivery: Arc<Delivery>,
     commands: Commands,
     link: Link,
     readers: Semaphore,
@@ -80,8 +81,8 @@ async fn pause() {
 
 impl CatchUpDriver {
     /// For one worker.
-    pub fn new(instance: Arc<Instance>, commands: Commands, link: Link) -> Rc<Self> {
-        Rc::new(Self { instance, commands, link, readers: Semaphore::new(READERS) })
+    pub fn new(hub: Rc<Hub>, delivery: Arc<Delivery>, commands: Commands, link: Link) -> Rc<Self> {
+        Rc::new(Self { hub, delivery, commands, link, readers: Semaphore::new(READERS) })
     }
 
     /// Serves the hub's orders as long as the worker lives.
@@ -122,7 +123,7 @@ impl CatchUpDriver {
         mut clock: ClockSnapshot,
     ) {
         loop {
-            self.instance.metrics.catch_ups.with_label_values(&[cause.name()]).inc();
+            self.hub.context.metrics.catch_ups.with_label_values(&[cause.name()]).inc();
             match self.attempt(&connection, generation, from, &clock).await {
                 Ok(()) => match connection.finish_catch_up(clock.h) {
                     None => return,
@@ -155,7 +156,7 @@ impl CatchUpDriver {
         if !c.is_catching_up(generation) {
             return Err(Interrupted::Void);
         }
-        let retention_ms = self.instance.settings.history.retention.as_millis() as u64;
+        let retention_ms = self.hub.context.settings.history.retention.as_millis() as u64;
         let (unrecorded, stale) = match catch_up::start(from, clock, retention_ms) {
             Start::Restart(reason) => {
                 c.restart(reason, clock);
@@ -208,9 +209,9 @@ impl CatchUpDriver {
             return Ok((sources, false));
         }
         let _reader = self.readers.acquire().await.map_err(|_| Interrupted::Void)?;
+        let cache = &self.delivery.replay_cache;
         if !stale
-            && replay_cache_fill::reaches(&self.instance, &self.commands, from, &c.client.topics)
-                .await?
+            && replay_cache_fill::reaches(cache, &self.commands, from, &c.client.topics).await?
         {
             sources.push(Source::Cache);
         } else {
@@ -242,7 +243,7 @@ impl CatchUpDriver {
                 Source::Cache => {
                     // A tail that was cut meanwhile no longer reaches back: the logs do.
                     let (events, more) = self
-                        .instance
+                        .delivery
                         .replay_cache
                         .read(after, h, &c.client.topics, count)
                         .ok_or(Interrupted::Again)?;

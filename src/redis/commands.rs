@@ -8,7 +8,7 @@ use redis::{AsyncConnectionConfig, Cmd, FromRedisValue, Pipeline, RedisError, To
 use secrecy::ExposeSecret;
 
 use super::key_names::KeyNames;
-use crate::{log_limit::LogOnce, settings, state::instance::unix_ms};
+use crate::{log_limit::LogOnce, settings, state::clock::unix_ms};
 
 /// Foreign keys that are remembered as logged.
 const FOREIGN_KEYS: usize = 1000;

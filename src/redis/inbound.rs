@@ -11,6 +11,7 @@ use tokio::sync::{Notify, mpsc};
 
 use super::{
     key_names::KeyNames,
+    link_context::LinkContext,
     recorder::inbox::{InboxSender, RecorderInput},
     rejected::Rejected,
 };
@@ -24,10 +25,7 @@ use crate::{
         system::GapReason,
     },
     settings::PlainPublish,
-    state::{
-        instance::Instance,
-        mailbox::{Command, Message},
-    },
+    state::mailbox::{Command, Message},
 };
 
 /// Minimum time between log lines of one kind, ms.
@@ -40,7 +38,7 @@ const MAX_CONTROL_BYTES: usize = 1024;
 
 /// Decodes what arrives on the link and passes it on.
 pub struct Inbound {
-    instance: Arc<Instance>,
+    context: LinkContext,
     keys: Arc<KeyNames>,
     /// Begins the names of our own channels; made once, not for each message.
     live_prefix: String,
@@ -58,14 +56,14 @@ pub struct Inbound {
 impl Inbound {
     /// What comes goes to the workers, the tail and the recorder.
     pub fn new(
-        instance: Arc<Instance>,
+        context: LinkContext,
         keys: Arc<KeyNames>,
         inbox: InboxSender,
         rejected: mpsc::Sender<Rejected>,
     ) -> Self {
         let live_prefix = keys.live("");
         Self {
-            instance,
+            context,
             keys,
             live_prefix,
             inbox,
@@ -116,7 +114,7 @@ impl Inbound {
         let name = String::from_utf8_lossy(channel);
         let own = name.strip_prefix(self.live_prefix.as_str());
         if own.is_some() {
-            self.instance.link.heard(self.instance.now_ms());
+            self.context.state.message_received();
         }
         let well_formed = match own {
             Some("tick") => self.tick(&message),
@@ -138,8 +136,8 @@ impl Inbound {
 
     /// Counts a message that the library did not write, and logs it now and then.
     fn ignored(&self, channel: &str) {
-        self.instance.metrics.live_malformed.inc();
-        if let Some(suppressed) = self.malformed_log.allow(self.instance.now_ms()) {
+        self.context.metrics.live_malformed.inc();
+        if let Some(suppressed) = self.malformed_log.allow(self.context.clock.now_ms()) {
             tracing::warn!(
                 channel,
                 suppressed,
@@ -154,7 +152,7 @@ impl Inbound {
     }
 
     fn is_plausible(&self, id: EventId) -> bool {
-        id.is_plausible(self.instance.server_ms())
+        id.is_plausible(self.context.clock.server_ms())
     }
 
     fn marker(&self, message: &[u8]) -> Option<()> {
@@ -174,12 +172,10 @@ impl Inbound {
 
     fn relay(&self, event: Event) {
         if let Some(id) = event.id {
-            self.instance.link.saw(id);
+            self.context.state.raise_highest_id(id);
         }
-        self.instance.metrics.relayed.with_label_values(&[event.channel.kind()]).inc();
-        let event = Arc::new(event);
-        self.instance.replay_cache.push(&event);
-        self.instance.mailboxes.send_event(&event);
+        self.context.metrics.relayed.with_label_values(&[event.channel.kind()]).inc();
+        self.context.delivery.event(event);
     }
 
     fn tick(&self, message: &[u8]) -> Option<()> {
@@ -190,35 +186,31 @@ impl Inbound {
         if epoch > id || unrecorded > id {
             return None;
         }
-        self.instance.link.saw(id);
-        self.instance.link.ticked();
+        self.context.state.raise_highest_id(id);
+        self.context.state.tick_received();
         self.enter_epoch(epoch);
-        self.instance.mailboxes.send(|| Message::Tick(id));
+        self.context.delivery.tick(id);
         Some(())
     }
 
     /// Notifies all connections of a new epoch, once.
     pub fn enter_epoch(&self, epoch: EventId) {
-        if self.instance.link.enter_epoch(epoch) {
-            if let Some(suppressed) = self.reset_log.allow(self.instance.now_ms()) {
+        if self.context.state.enter_epoch(epoch) {
+            if let Some(suppressed) = self.reset_log.allow(self.context.clock.now_ms()) {
                 tracing::warn!(
                     %epoch,
                     suppressed,
                     "new epoch: Redis was wiped, restored or replaced; clients get sse.gap (reset)"
                 );
             }
-            self.instance.replay_cache.clear();
-            self.instance.replay_cache.begin(epoch);
-            self.instance
-                .mailboxes
-                .send(|| Message::HistoryBreak { id: epoch, reason: GapReason::Reset });
+            self.context.delivery.new_epoch(epoch);
         }
     }
 
     fn seam(&self, message: &[u8]) -> Option<()> {
         let (id, reason) = std::str::from_utf8(message).ok()?.split_once(' ')?;
         let id = self.id(id)?;
-        self.instance.link.saw(id);
+        self.context.state.raise_highest_id(id);
         match reason {
             "reset" => {
                 // The first epoch of a Redis is news for nobody.
@@ -226,16 +218,14 @@ impl Inbound {
                 self.inbox.send(RecorderInput::Reset);
             }
             _ => {
-                if let Some(suppressed) = self.unrecorded_log.allow(self.instance.now_ms()) {
+                if let Some(suppressed) = self.unrecorded_log.allow(self.context.clock.now_ms()) {
                     tracing::warn!(
                         %id,
                         suppressed,
                         "plain publishes may be missing; clients get sse.gap (unrecorded)"
                     );
                 }
-                self.instance
-                    .mailboxes
-                    .send(|| Message::HistoryBreak { id, reason: GapReason::Unrecorded });
+                self.context.delivery.history_break(id, GapReason::Unrecorded);
             }
         }
         Some(())
@@ -251,7 +241,7 @@ impl Inbound {
         let time =
             |ms: &str| ms.parse().ok().filter(|ms| self.is_plausible(EventId { ms: *ms, seq: 0 }));
         let send = |command: &dyn Fn() -> Command| {
-            self.instance.mailboxes.send(|| Message::Command(command()))
+            self.context.delivery.mailboxes.send(|| Message::Command(command()))
         };
         match words[..] {
             ["taken-over", digest, generation, times] => {
@@ -271,7 +261,7 @@ impl Inbound {
     }
 
     fn plain(&self, channel: Vec<u8>, message: Vec<u8>) {
-        match self.instance.settings.publishers.plain {
+        match self.context.settings.publishers.plain {
             PlainPublish::Off => {}
             PlainPublish::Record => self.inbox.plain(channel, message),
             PlainPublish::Relay => self.relay_plain(channel, message),
@@ -279,17 +269,17 @@ impl Inbound {
     }
 
     fn relay_plain(&self, channel: Vec<u8>, message: Vec<u8>) {
-        let max = self.instance.settings.history.max_event_bytes;
+        let max = self.context.settings.history.max_event_bytes;
         let decoded = Channel::from_bytes(&channel)
             .ok_or(Rejection::BadChannel)
             .and_then(|channel| Ok(Event::relayed(channel, &envelope::decode(&message, max)?)));
         match decoded {
             Ok(event) => {
-                self.instance.metrics.plain_relayed.inc();
+                self.context.metrics.plain_relayed.inc();
                 self.relay(event);
             }
             Err(refusal) => {
-                self.instance.metrics.rejected.with_label_values(&[refusal.code()]).inc();
+                self.context.metrics.rejected.with_label_values(&[refusal.code()]).inc();
                 // If the queue is full, the message is only counted.
                 let _ = self.rejected.try_send(Rejected::new(&channel, refusal, &message));
             }

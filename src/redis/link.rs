@@ -18,19 +18,14 @@ use super::{
     commands::Commands,
     inbound::Inbound,
     library,
+    link_context::LinkContext,
+    link_state::TICK_TIMEOUT,
     log::{snapshot_commands, snapshot_of},
     subscriptions::Subscriptions,
     tick,
 };
 use crate::log_limit::LogLimit;
-use crate::{
-    core::catch_up::ClockSnapshot,
-    settings::PlainPublish,
-    state::{
-        instance::{Instance, TICK_TIMEOUT},
-        mailbox::Message,
-    },
-};
+use crate::{core::catch_up::ClockSnapshot, settings::PlainPublish};
 
 /// Channels in one SUBSCRIBE.
 const BATCH: usize = 1000;
@@ -129,7 +124,7 @@ impl Link {
 
 /// The supervisor; it lives on a thread of its own.
 pub struct Supervisor {
-    instance: Arc<Instance>,
+    context: LinkContext,
     commands: Commands,
     inbound: Arc<Inbound>,
     requests: mpsc::UnboundedReceiver<Request>,
@@ -140,18 +135,14 @@ pub struct Supervisor {
 }
 
 /// The link of an instance and its supervisor.
-pub fn new(
-    instance: Arc<Instance>,
-    commands: Commands,
-    inbound: Arc<Inbound>,
-) -> (Link, Supervisor) {
+pub fn new(context: LinkContext, commands: Commands, inbound: Arc<Inbound>) -> (Link, Supervisor) {
     let (sender, requests) = mpsc::unbounded_channel();
     // An attach may wait for one that is being served.
-    let link = Link { requests: sender, timeout: instance.settings.redis.command_timeout * 2 };
+    let link = Link { requests: sender, timeout: context.settings.redis.command_timeout * 2 };
     (
         link,
         Supervisor {
-            instance,
+            context,
             commands,
             inbound,
             requests,
@@ -178,7 +169,7 @@ impl Supervisor {
         let mut first = true;
         loop {
             if !first {
-                self.instance.metrics.reconnects.inc();
+                self.context.metrics.reconnects.inc();
             }
             first = false;
             let began = Instant::now();
@@ -207,11 +198,10 @@ impl Supervisor {
 
     fn down(&mut self) {
         self.inbound.next_link();
-        self.instance.link.set_up(false);
-        self.instance.metrics.link_up.set(0);
-        self.instance.metrics.subscriptions.set(0);
-        self.instance.mailboxes.send(|| Message::LinkDown);
-        self.instance.replay_cache.clear();
+        self.context.state.set_up(false);
+        self.context.metrics.link_up.set(0);
+        self.context.metrics.subscriptions.set(0);
+        self.context.delivery.link_down();
         self.inbound.link_changed(false);
     }
 
@@ -231,11 +221,11 @@ impl Supervisor {
     }
 
     async fn connect(&mut self) -> Result<MultiplexedConnection, Ended> {
-        let warnings = library::ensure(&self.commands, &self.instance.settings)
+        let warnings = library::ensure(&self.commands, &self.context.settings)
             .await
             .map_err(|unfit| unfit.to_string())?;
         warnings.0.iter().for_each(|w| tracing::warn!("{w}"));
-        let settings = &self.instance.settings.redis;
+        let settings = &self.context.settings.redis;
         let fault = |e: redis::RedisError| e.to_string();
         let info = settings.url.expose_secret().into_connection_info().map_err(fault)?;
         let resp3 = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
@@ -290,7 +280,7 @@ impl Supervisor {
                     }
                 }
             }
-            self.instance.metrics.subscriptions.set(self.subscriptions.count() as i64);
+            self.context.metrics.subscriptions.set(self.subscriptions.count() as i64);
         }
     }
 
@@ -304,26 +294,24 @@ impl Supervisor {
         let own = ["tick", "seam", "control", "marker"].map(|name| keys.live(name));
         connection.subscribe(&own[..]).await.map_err(fault)?;
         connection.psubscribe(keys.live_broadcasts()).await.map_err(fault)?;
-        if self.instance.settings.publishers.plain == PlainPublish::Relay {
+        if self.context.settings.publishers.plain == PlainPublish::Relay {
             connection.psubscribe(&keys.public_patterns()[1..]).await.map_err(fault)?;
         }
         let users = self.subscriptions.lost();
         self.subscribe(connection, &users).await.map_err(fault)?;
         let time = server_ms(connection).await.map_err(fault)?;
-        self.instance.link.set_server_ms(time, self.instance.now_ms());
-        self.instance.link.forget_implausible(time);
+        self.context.clock.set_server_ms(time);
+        self.context.state.discard_implausible(time);
         // The clock exists, and is past everything that this instance has seen.
-        tick::now(&self.commands, 0, self.instance.link.highest())
+        tick::now(&self.commands, 0, self.context.state.highest_id())
             .await
             .map_err(|f| f.to_string())?;
         let clock = self.mark(connection).await.map_err(fault)?;
-        self.instance.link.saw(clock.h);
+        self.context.state.raise_highest_id(clock.h);
         self.inbound.enter_epoch(clock.epoch);
-        self.instance.replay_cache.begin(clock.h);
-        self.instance.link.set_up(true);
-        self.instance.metrics.link_up.set(1);
-        self.instance.mailboxes.send(|| Message::Tick(clock.h));
-        self.instance.mailboxes.send(|| Message::LinkUp);
+        self.context.state.set_up(true);
+        self.context.metrics.link_up.set(1);
+        self.context.delivery.link_up(clock.h);
         self.inbound.link_changed(true);
         Ok(clock)
     }
@@ -333,7 +321,7 @@ impl Supervisor {
         let keys = &self.commands.keys;
         let name = |user: &Arc<str>| format!("user:{user}:events");
         let mut all: Vec<String> = users.iter().map(|u| keys.live(&name(u))).collect();
-        if self.instance.settings.publishers.plain == PlainPublish::Relay {
+        if self.context.settings.publishers.plain == PlainPublish::Relay {
             all.extend(users.iter().map(|u| keys.public(&name(u))));
         }
         all
@@ -364,7 +352,7 @@ impl Supervisor {
             }
             // Redis was wiped this moment, or somebody wrote a clock that cannot be: a tick starts
             // the new epoch.
-            tick::now(&self.commands, 0, self.instance.link.highest())
+            tick::now(&self.commands, 0, self.context.state.highest_id())
                 .await
                 .map_err(|f| redis::RedisError::from(std::io::Error::other(f.to_string())))?;
         }
@@ -387,7 +375,7 @@ impl Supervisor {
             self.settings_epoch_ms = 0;
         }
         let time_ms = seconds * 1000 + micros / 1000;
-        let jump_ms = self.instance.link.set_server_ms(time_ms, self.instance.now_ms());
+        let jump_ms = self.context.clock.set_server_ms(time_ms);
         (jump_ms >= TIME_JUMP_MS).then_some(jump_ms)
     }
 
@@ -422,7 +410,7 @@ impl Supervisor {
         self.subscribe(connection, &wanted).await?;
         if !replies.is_empty() {
             let clock = self.mark(connection).await?;
-            self.instance.link.saw(clock.h);
+            self.context.state.raise_highest_id(clock.h);
             self.inbound.enter_epoch(clock.epoch);
             for reply in replies {
                 // Who asked may be gone.
@@ -435,20 +423,19 @@ impl Supervisor {
     /// Whether the link is dead, whatever TCP says. One that brings events while a tick is on its
     /// way behind them is not.
     fn is_silent(&self) -> bool {
-        let silent_ms = self.instance.now_ms().saturating_sub(self.instance.link.heard_ms());
-        let overdue = self.instance.link.tick_age().is_none_or(|age| age >= TICK_OVERDUE);
-        !self.instance.link.is_alive()
-            && (overdue || u128::from(silent_ms) >= TICK_TIMEOUT.as_millis())
+        let overdue = self.context.state.tick_age().is_none_or(|age| age >= TICK_OVERDUE);
+        !self.context.state.is_alive()
+            && (overdue || self.context.state.message_age() >= TICK_TIMEOUT)
     }
 
     /// A wiped Redis has forgotten the library's settings.
     async fn renew_settings(&mut self) {
-        let epoch_ms = self.instance.link.epoch_ms();
+        let epoch_ms = self.context.state.epoch_ms();
         if epoch_ms != self.settings_epoch_ms {
-            match library::put_settings(&self.commands, &self.instance.settings).await {
+            match library::put_settings(&self.commands, &self.context.settings).await {
                 Ok(()) => self.settings_epoch_ms = epoch_ms,
                 Err(fault) => {
-                    if let Some(suppressed) = self.settings_log.allow(self.instance.now_ms()) {
+                    if let Some(suppressed) = self.settings_log.allow(self.context.clock.now_ms()) {
                         tracing::warn!(
                             error = %fault,
                             suppressed,
@@ -461,7 +448,7 @@ impl Supervisor {
     }
 
     async fn give_up_idle(&mut self, connection: &mut MultiplexedConnection) -> RedisResult<()> {
-        let linger = self.instance.settings.redis.unsubscribe_linger;
+        let linger = self.context.settings.redis.unsubscribe_linger;
         let idle = self.subscriptions.take_idle(Instant::now(), linger, BATCH);
         if idle.is_empty() {
             return Ok(());

@@ -14,7 +14,7 @@ use crate::core::{
     topics::Topics,
 };
 use crate::log_limit::LogLimit;
-use crate::state::instance::unix_ms;
+use crate::state::clock::unix_ms;
 
 /// Commands in one pipeline.
 const PIPELINE: usize = 256;

@@ -7,6 +7,8 @@ pub mod inbound;
 pub mod key_names;
 pub mod library;
 pub mod link;
+pub mod link_context;
+pub mod link_state;
 pub mod log;
 pub mod publish;
 pub mod recorder;

@@ -5,7 +5,7 @@ use tokio::sync::mpsc;
 
 use super::commands::Commands;
 use crate::log_limit::LogLimit;
-use crate::{core::envelope::Rejection, state::instance::unix_ms};
+use crate::{core::envelope::Rejection, state::clock::unix_ms};
 
 /// Maximum number of bytes that `sse:rejected` keeps of a channel name.
 const MAX_CHANNEL_BYTES: usize = 512;

@@ -13,7 +13,7 @@ use crate::{
         id::EventId,
         topics::Topics,
     },
-    state::instance::Instance,
+    state::replay_cache::ReplayCache,
 };
 
 /// How far back the tail is filled: a link break or a restart, not a night.
@@ -26,12 +26,12 @@ const PAGE_EVENTS: usize = 1024;
 /// # Errors
 /// Redis does not answer.
 pub async fn reaches(
-    instance: &Instance,
+    cache: &ReplayCache,
     commands: &Commands,
     from: EventId,
     topics: &Topics,
 ) -> Result<bool, CommandError> {
-    let covered = || instance.replay_cache.start().is_some_and(|start| start <= from);
+    let covered = || cache.start().is_some_and(|start| start <= from);
     if covered() {
         return Ok(true);
     }
@@ -39,17 +39,16 @@ pub async fn reaches(
     if topics.prefixes().next().is_none() {
         return Ok(false);
     }
-    let _turn = instance.replay_cache.filling.lock().await;
+    let _turn = cache.filling.lock().await;
     if covered() {
         return Ok(true);
     }
-    let Some(start) =
-        instance.replay_cache.start().filter(|start| start.ms.saturating_sub(from.ms) < REACH_MS)
+    let Some(start) = cache.start().filter(|start| start.ms.saturating_sub(from.ms) < REACH_MS)
     else {
         return Ok(false);
     };
-    match read(commands, from, start, instance.settings.history.replay_cache_bytes / 2).await? {
-        Some(events) => Ok(instance.replay_cache.prepend(from, start, &events)),
+    match read(commands, from, start, cache.limit_bytes() / 2).await? {
+        Some(events) => Ok(cache.prepend(from, start, &events)),
         None => Ok(false),
     }
 }

@@ -1,12 +1,15 @@
 //! Sessions: a redeemed ticket is good for reconnects while its session lives
 //! (ARCHITECTURE.md#tickets-and-sessions).
 
-use std::{rc::Rc, time::Duration};
+use std::{rc::Rc, sync::Arc, time::Duration};
 
 use redis::Value;
 use tokio::sync::mpsc;
 
-use super::commands::{CommandError, Commands, log_foreign_key};
+use super::{
+    commands::{CommandError, Commands, log_foreign_key},
+    link_state::LinkState,
+};
 use crate::{
     core::{id::EventId, system::CloseReason},
     state::{
@@ -139,10 +142,11 @@ pub async fn revoke(
 /// ended.
 pub async fn keep(
     hub: Rc<Hub>,
+    link_state: Arc<LinkState>,
     commands: Commands,
     mut ended: mpsc::UnboundedReceiver<Rc<Connection>>,
 ) {
-    let settings = &hub.instance.settings;
+    let settings = &hub.context.settings;
     let (grace, most) = (settings.tickets.reconnect_grace, settings.limits.max_connections);
     let mut timer = tokio::time::interval(interval(grace));
     timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -160,7 +164,7 @@ pub async fn keep(
             () = hub.sessions_due.notified() => true,
         };
         // Those first that have left: they come back.
-        if hub.instance.link.is_up() {
+        if link_state.is_up() {
             give_back(&commands, &mut gone, grace).await;
         }
         gone.drain(..gone.len().saturating_sub(most));

@@ -1,14 +1,15 @@
 //! Ticks: about every second one instance moves the clock and publishes it
 //! (ARCHITECTURE.md#clock-ticks-and-watermark).
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use super::{
     commands::{CommandError, Commands},
     library,
+    link_context::LinkContext,
 };
+use crate::core::id::EventId;
 use crate::log_limit::LogLimit;
-use crate::{core::id::EventId, state::instance::Instance};
 
 const PERIOD_MS: u64 = 1000;
 /// Instances that come within this time of a tick find it done.
@@ -31,22 +32,23 @@ pub async fn now(
 }
 
 /// Ticks whenever no other instance has done so for a second.
-pub async fn run(instance: Arc<Instance>, commands: Commands) {
+pub async fn run(context: LinkContext, commands: Commands) {
     let log = LogLimit::new(LOG_INTERVAL_MS);
     loop {
-        let age_ms = instance.link.tick_age().map_or(0, |age| age.as_millis() as u64);
-        instance.metrics.tick_age.set(age_ms as f64 / 1000.0);
+        let age_ms = context.state.tick_age().map_or(0, |age| age.as_millis() as u64);
+        context.metrics.tick_age.set(age_ms as f64 / 1000.0);
         if age_ms < PERIOD_MS {
             let pause = PERIOD_MS - age_ms + fastrand::u64(0..JITTER_MS);
             tokio::time::sleep(Duration::from_millis(pause)).await;
             continue;
         }
-        if !instance.link.is_up() {
+        if !context.state.is_up() {
             tokio::time::sleep(Duration::from_millis(PERIOD_MS)).await;
             continue;
         }
-        if let Err(fault) = now(&commands, PERIOD_MS - JITTER_MS, instance.link.highest()).await {
-            after_failure(&instance, &commands, &fault, &log).await;
+        if let Err(fault) = now(&commands, PERIOD_MS - JITTER_MS, context.state.highest_id()).await
+        {
+            after_failure(&context, &commands, &fault, &log).await;
         }
         // The tick itself comes by the link.
         tokio::time::sleep(Duration::from_millis(JITTER_MS)).await;
@@ -54,7 +56,7 @@ pub async fn run(instance: Arc<Instance>, commands: Commands) {
 }
 
 async fn after_failure(
-    instance: &Instance,
+    context: &LinkContext,
     commands: &Commands,
     fault: &CommandError,
     log: &LogLimit,
@@ -63,13 +65,13 @@ async fn after_failure(
     if fault.is_wrong_type() {
         return;
     }
-    let log_line = log.allow(instance.now_ms());
+    let log_line = log.allow(context.clock.now_ms());
     if let Some(suppressed) = log_line {
         tracing::warn!(error = %fault, suppressed, "could not publish a tick");
     }
     // Somebody may have deleted the library (FUNCTION FLUSH).
     if let CommandError::Rejected(_) = fault
-        && let Err(error) = library::ensure(commands, &instance.settings).await
+        && let Err(error) = library::ensure(commands, &context.settings).await
         && log_line.is_some()
     {
         tracing::warn!(%error, "could not load the function library");

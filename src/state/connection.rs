@@ -4,7 +4,7 @@
 use std::{
     cell::{Cell, RefCell},
     rc::Rc,
-    sync::{Arc, atomic::Ordering},
+    sync::Arc,
     task::{Poll, Waker},
 };
 
@@ -13,8 +13,9 @@ use tokio::sync::Notify;
 
 use super::{
     client_socket::{ClientSocket, StallClock},
-    instance::{Instance, unix_ms},
+    clock::unix_ms,
     limits::connections::ConnectionPermit,
+    stream_context::StreamContext,
 };
 use crate::core::{
     catch_up::ClockSnapshot,
@@ -78,8 +79,8 @@ impl Client {
 
 /// What a connection is made of.
 pub struct Parts {
-    /// The instance.
-    pub instance: Arc<Instance>,
+    /// What it needs from the instance.
+    pub context: Arc<StreamContext>,
     /// Who is connected.
     pub client: Client,
     /// Where it starts; `None`: the client's id could not be parsed.
@@ -94,8 +95,8 @@ pub struct Parts {
 
 /// See the file's head.
 pub struct Connection {
-    /// The instance.
-    pub instance: Arc<Instance>,
+    /// What it needs from the instance.
+    pub context: Arc<StreamContext>,
     /// Who is connected.
     pub client: Client,
     /// When it was opened, ms of the instance.
@@ -124,8 +125,8 @@ pub struct Connection {
 impl Connection {
     /// A connection that nobody knows yet; `Hub::add` makes it known.
     pub fn new(parts: Parts) -> Rc<Self> {
-        let now = parts.instance.now_ms();
-        let limit = parts.instance.settings.limits.queue_bytes;
+        let now = parts.context.clock.now_ms();
+        let limit = parts.context.settings.limits.queue_bytes;
         let state = StreamState::new(
             parts.cursor.unwrap_or(EventId::ZERO),
             limit,
@@ -150,7 +151,7 @@ impl Connection {
             stall: Cell::default(),
             socket: parts.socket,
             permit: RefCell::new(Some(parts.permit)),
-            instance: parts.instance,
+            context: parts.context,
         })
     }
 
@@ -162,11 +163,11 @@ impl Connection {
         let result = f(&mut state);
         let delta = state.bytes() as i64 - before;
         if delta != 0 {
-            self.instance.queued_bytes.fetch_add(delta, Ordering::Relaxed);
+            self.context.limits.queued_bytes.add(delta);
         }
         if !state.is_empty() {
             if was_empty && self.waiting_since_ms.get().is_none() {
-                self.waiting_since_ms.set(Some(self.instance.now_ms()));
+                self.waiting_since_ms.set(Some(self.context.clock.now_ms()));
             }
             drop(state);
             self.wake();
@@ -232,14 +233,14 @@ impl Connection {
         }
         let (taken, bytes) = self.with(take);
         let is_empty = self.state.borrow().is_empty();
-        self.waiting_since_ms.set((!is_empty).then(|| self.instance.now_ms()));
+        self.waiting_since_ms.set((!is_empty).then(|| self.context.clock.now_ms()));
         if self.state.borrow().ready_bytes() < REPLAY_BYTES {
             self.drained.notify_waiters();
         }
         let mut stall = self.stall.get();
-        stall.sent(|| self.instance.now_ms(), self.stall_ms());
+        stall.sent(|| self.context.clock.now_ms(), self.stall_ms());
         self.stall.set(stall);
-        self.instance.metrics.bytes_sent.inc_by(bytes as u64);
+        self.context.metrics.bytes_sent.inc_by(bytes as u64);
         Poll::Ready(Some(taken))
     }
 
@@ -271,10 +272,10 @@ impl Connection {
     fn delivered(&self, published_ms: u64) {
         let n = self.deliveries.get().wrapping_add(1);
         self.deliveries.set(n);
-        self.instance.metrics.deliveries.inc();
+        self.context.metrics.deliveries.inc();
         if n % TIMED_ONE_IN == 1 {
             let age_ms = unix_ms().saturating_sub(published_ms);
-            self.instance.metrics.publish_to_write.observe(age_ms as f64 / 1000.0);
+            self.context.metrics.publish_to_write.observe(age_ms as f64 / 1000.0);
         }
     }
 
@@ -332,7 +333,7 @@ impl Connection {
     }
 
     fn stall_ms(&self) -> u64 {
-        self.instance.settings.limits.stall.as_millis() as u64
+        self.context.settings.limits.stall.as_millis() as u64
     }
 
     /// Names the reason of the end, unless there is one.
@@ -398,7 +399,7 @@ impl Connection {
     }
 
     fn count_gap(&self, reason: GapReason) {
-        self.instance.metrics.gaps.with_label_values(&[reason.name()]).inc();
+        self.context.metrics.gaps.with_label_values(&[reason.name()]).inc();
     }
 }
 
@@ -439,7 +440,7 @@ impl Connection {
 
     /// Queues an event that was read.
     pub fn replay(&self, event: &Arc<Event>) {
-        self.instance.metrics.replayed.inc();
+        self.context.metrics.replayed.inc();
         self.with(|state| state.replay(event));
     }
 

@@ -16,8 +16,9 @@ use tokio::sync::{Notify, mpsc};
 
 use super::{
     connection::Connection,
-    instance::Instance,
+    delivery::Delivery,
     mailbox::{Command, Inbox, Listed, LocalUsers, Message},
+    stream_context::StreamContext,
 };
 use crate::core::{
     channel::Channel,
@@ -85,8 +86,9 @@ struct Index {
 
 /// See the file's head.
 pub struct Hub {
-    /// The instance.
-    pub instance: Arc<Instance>,
+    /// What it needs from the instance.
+    pub context: Arc<StreamContext>,
+    delivery: Arc<Delivery>,
     index: RefCell<Index>,
     session_notices: RefCell<SessionNotices>,
     /// The sessions must be renewed at once: Redis may have forgotten them.
@@ -109,14 +111,20 @@ pub struct Orders {
 }
 
 impl Hub {
-    /// The hub of one worker, and what it will ask for. Its mailbox must be open already, or news
-    /// of the link is missed.
-    pub fn new(instance: Arc<Instance>, inbox: &Inbox) -> (Rc<Self>, Orders) {
+    /// The hub of one worker, and what it will ask for. `link_up` must be read after the mailbox
+    /// was opened: later changes of the link come as messages.
+    pub fn new(
+        context: Arc<StreamContext>,
+        delivery: Arc<Delivery>,
+        inbox: &Inbox,
+        link_up: bool,
+    ) -> (Rc<Self>, Orders) {
         let (catch_ups, catch_ups_receiver) = mpsc::unbounded_channel();
         let (ended, ended_receiver) = mpsc::unbounded_channel();
         let hub = Self {
-            link_up: Cell::new(instance.link.is_up()),
-            instance,
+            link_up: Cell::new(link_up),
+            context,
+            delivery,
             index: RefCell::default(),
             session_notices: RefCell::default(),
             sessions_due: Notify::new(),
@@ -133,7 +141,7 @@ impl Hub {
     pub async fn run(self: Rc<Self>, mut inbox: Inbox) {
         let mut batch = Vec::with_capacity(BATCH);
         while inbox.receive(&mut batch, BATCH).await > 0 {
-            let now = self.instance.now_ms();
+            let now = self.context.clock.now_ms();
             for message in batch.drain(..) {
                 self.handle(message, now);
             }
@@ -219,7 +227,7 @@ impl Hub {
     /// A connection lost its place and catches up again, at once or when the link is up.
     pub fn catch_up_again(&self, connection: Rc<Connection>, cause: CatchUpCause) {
         if cause == CatchUpCause::Overflow {
-            self.instance.metrics.overflows.inc();
+            self.context.metrics.overflows.inc();
         }
         if self.link_up.get() {
             self.request_catch_up(connection, cause);
@@ -252,8 +260,8 @@ impl Hub {
         if let Some(reason) = notices.about(connection) {
             self.end_session(connection, reason);
         }
-        self.instance.metrics.connections.inc();
-        self.instance.metrics.opened.with_label_values(&[connection.client.transport]).inc();
+        self.context.metrics.connections.inc();
+        self.context.metrics.opened.with_label_values(&[connection.client.transport]).inc();
     }
 
     /// Forgets a connection whose writer is gone.
@@ -291,8 +299,8 @@ impl Hub {
         }
         drop(index);
         connection.forget();
-        self.instance.metrics.connections.dec();
-        self.instance.metrics.closed.with_label_values(&[connection.reason().name()]).inc();
+        self.context.metrics.connections.dec();
+        self.context.metrics.closed.with_label_values(&[connection.reason().name()]).inc();
         let _ = self.ended.send(connection.clone());
     }
 
@@ -377,7 +385,7 @@ impl Hub {
             user: c.client.user.to_string(),
             topics: c.client.topics.patterns().collect(),
             transport: c.client.transport,
-            age_seconds: (self.instance.now_ms() - c.opened_ms) / 1000,
+            age_seconds: (self.context.clock.now_ms() - c.opened_ms) / 1000,
             queued_bytes: c.queued_bytes(),
             cursor: c.cursor().to_string(),
         }
@@ -385,7 +393,7 @@ impl Hub {
 
     /// `retry:` for a stream: the setting and up to the same again.
     pub fn retry_ms(&self) -> u64 {
-        let base = self.instance.settings.server.retry.as_millis() as u64;
+        let base = self.context.settings.server.retry.as_millis() as u64;
         base + fastrand::u64(0..=base)
     }
 
@@ -405,12 +413,11 @@ impl Hub {
     }
 
     fn shed_if_full(&self) {
-        let total = self.instance.queued_bytes.load(Ordering::Relaxed);
-        if total > self.instance.settings.limits.queue_bytes_total as i64 {
+        if self.context.limits.queued_bytes.is_exceeded() {
             let largest =
                 self.index.borrow().all.iter().map(|(_, c)| c.queued_bytes()).max().unwrap_or(0);
             self.largest_bytes.store(largest, Ordering::Relaxed);
-            self.instance.mailboxes.shed();
+            self.delivery.mailboxes.shed();
         }
     }
 }

@@ -2,12 +2,15 @@
 //! metrics. No Redis, no HTTP.
 
 pub mod client_socket;
+pub mod clock;
 pub mod connection;
+pub mod delivery;
 pub mod hub;
-pub mod instance;
+pub mod lifecycle;
 pub mod limits;
 pub mod mailbox;
 pub mod replay_cache;
+pub mod stream_context;
 #[cfg(test)]
 pub mod testing;
 pub mod timers;

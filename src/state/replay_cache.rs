@@ -45,6 +45,11 @@ impl ReplayCache {
         self.inner.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
+    /// The maximum size of the cached events.
+    pub fn limit_bytes(&self) -> usize {
+        self.limit_bytes
+    }
+
     /// The link broke: what comes next need not follow what is here.
     pub fn clear(&self) {
         *self.lock() = Inner::default();

@@ -4,26 +4,35 @@ use std::{cell::Cell, rc::Rc, sync::Arc, task::Waker};
 
 use super::{
     client_socket::{ClientSocket, Transfer},
+    clock::Clock,
     connection::{Client, Connection, Parts, Session},
-    instance::Instance,
+    limits::Limits,
+    stream_context::StreamContext,
 };
 use crate::{
-    auth::Auth,
     core::{channel::Channel, event::Event, id::EventId, topics::Topics},
     metrics::Metrics,
-    settings,
+    settings::{self, Settings},
 };
 
-/// An instance with default settings, except for `changes`: variables without their prefix.
-pub fn instance(changes: &[(&str, &str)]) -> Arc<Instance> {
+/// Default settings, except for `changes`: variables without their prefix.
+pub fn settings(changes: &[(&str, &str)]) -> Arc<Settings> {
     let secret = ("TICKETS__SECRET", "0123456789abcdef0123456789abcdef");
     let variables = [secret].into_iter().chain(changes.iter().copied());
     let variables =
         variables.map(|(name, value)| (format!("SSE_GATEWAY__{name}"), value.to_owned()));
-    let settings = settings::load(None, variables).expect("the settings are valid");
-    let metrics = Metrics::new();
-    let (auth, _) = Auth::new(&settings, &metrics).expect("the keys can be used");
-    Instance::new(settings, metrics, auth)
+    Arc::new(settings::load(None, variables).expect("the settings are valid"))
+}
+
+/// What hubs and connections need, with [`settings`].
+pub fn context(changes: &[(&str, &str)]) -> Arc<StreamContext> {
+    let settings = settings(changes);
+    Arc::new(StreamContext {
+        clock: Arc::new(Clock::new()),
+        metrics: Arc::new(Metrics::new()),
+        limits: Arc::new(Limits::new(&settings.limits)),
+        settings,
+    })
 }
 
 /// An id at that time.
@@ -75,10 +84,14 @@ impl ClientSocket for TestSocket {
 }
 
 /// A connection that nobody knows yet and that waits for a catch-up from 0-0.
-pub fn connection(instance: &Arc<Instance>, client: Client, socket: TestSocket) -> Rc<Connection> {
-    let permit = instance.connection_limit.enter(&client.user, &client.session.digest);
+pub fn connection(
+    context: &Arc<StreamContext>,
+    client: Client,
+    socket: TestSocket,
+) -> Rc<Connection> {
+    let permit = context.limits.connections.enter(&client.user, &client.session.digest);
     Connection::new(Parts {
-        instance: instance.clone(),
+        context: context.clone(),
         permit: permit.unwrap_or_else(|reason| panic!("{}", reason.name())),
         client,
         cursor: Some(EventId::ZERO),

@@ -3,7 +3,7 @@
 
 use std::{rc::Rc, time::Duration};
 
-use super::{connection::Connection, hub::Hub, instance::unix_ms};
+use super::{clock::unix_ms, connection::Connection, hub::Hub};
 use crate::core::system::CloseReason;
 
 /// The connections are looked at in so many groups, one at a turn.
@@ -13,7 +13,7 @@ const TURN: Duration = Duration::from_millis(50);
 impl Hub {
     /// Sets the times of a new connection; the heartbeats of all are spread evenly.
     pub(super) fn schedule(&self, c: &Connection) {
-        let server = &self.instance.settings.server;
+        let server = &self.context.settings.server;
         let heartbeat_ms = server.heartbeat.as_millis() as u64;
         c.beat_ms.set(c.opened_ms + heartbeat_ms / 2 + fastrand::u64(0..=heartbeat_ms / 2));
         let age_ms = server.max_connection_age.as_millis() as u64;
@@ -32,7 +32,7 @@ impl Hub {
         timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         for turn in (0..GROUPS).cycle() {
             timer.tick().await;
-            let now = self.instance.now_ms();
+            let now = self.context.clock.now_ms();
             for connection in self.group(turn) {
                 self.look_at(&connection, now);
             }
@@ -56,7 +56,7 @@ impl Hub {
             return self.close(c, reason, self.retry_ms());
         }
         if now >= c.beat_ms.get() {
-            let period_ms = self.instance.settings.server.heartbeat.as_millis() as u64;
+            let period_ms = self.context.settings.server.heartbeat.as_millis() as u64;
             if now.saturating_sub(c.queued_ms.get()) >= period_ms / 2 && c.is_idle() {
                 c.heartbeat(self.watermark.get());
             }

@@ -189,7 +189,7 @@ def test_runbook_describes_every_complaint():
 
 
 def test_runbook_and_deployment_page_list_every_readyz_reason():
-    code = (ROOT / "src/state/instance.rs").read_text()
+    code = (ROOT / "src/admission/readiness.rs").read_text()
     reasons = set(re.findall(r'Some\("([a-z-]+)"\)', code[code.index("fn unready") :]))
     assert reasons >= {"redis-away", "no-recorder", "keys-away", "full", "draining"}
     table = RUNBOOK[RUNBOOK.index("`/readyz` names its reason") : RUNBOOK.index("## Alerts")]

@@ -18,7 +18,7 @@ use super::{
 use crate::{
     auth::Verifier,
     settings::{self, Settings},
-    state::instance::unix_ms,
+    state::clock::unix_ms,
 };
 
 const PAGE: &str = include_str!("page/index.html");

@@ -11,7 +11,7 @@ mod prefixed;
 mod read;
 mod socket;
 
-use std::{rc::Rc, sync::Arc, time::Duration};
+use std::{rc::Rc, time::Duration};
 
 use actix_http::{Request, Response, error::DispatchError as ServeError};
 use actix_service::{IntoServiceFactory, Service, ServiceFactory, fn_factory, fn_service};
@@ -20,15 +20,14 @@ use futures_util::future::LocalBoxFuture;
 use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 
+pub use self::http1::WorkerContext;
 use self::{
     detect::{Protocol, detect},
-    http1::WorkerContext,
     http2::{Connections, Http2Limits},
     prefixed::Prefixed,
     socket::Socket,
 };
 use super::sockets::tcp::ClientTcp;
-use crate::state::instance::Instance;
 
 /// What fuzz targets and benches need.
 #[cfg(feature = "fuzzing")]
@@ -45,7 +44,7 @@ pub const HEAD: Duration = Duration::from_secs(10);
 /// The service of a listener: HTTP/1.1 and HTTP/2, by prior knowledge or ALPN. `app` makes the app
 /// of this worker.
 pub fn service<I, S, B>(
-    instance: Arc<Instance>,
+    context: WorkerContext,
     tls: Option<TlsAcceptor>,
     app: impl Fn() -> I,
 ) -> impl ServiceFactory<ClientTcp, Config = (), Response = (), Error = ServeError, InitError = ()>
@@ -62,11 +61,11 @@ where
     let app = Rc::new(app().into_factory());
     fn_factory(move || {
         let (app, tls) = (app.clone(), tls.clone());
-        let context = WorkerContext { instance: instance.clone() };
+        let context = context.clone();
         let connections = Connections::default();
-        let (closing, all) = (instance.clone(), connections.clone());
+        let (lifecycle, all) = (context.lifecycle.clone(), connections.clone());
         actix_web::rt::spawn(async move {
-            closing.closed().await;
+            lifecycle.closed().await;
             all.close();
         });
         async move {
@@ -127,7 +126,7 @@ where
             Protocol::Http2 => {
                 let worker = http2::Worker {
                     service: app,
-                    limits: Http2Limits::of(&context.instance.settings.limits),
+                    limits: Http2Limits::of(&context.settings.limits),
                     connections,
                 };
                 http2::serve(io, peer, worker).await;

@@ -2,11 +2,8 @@ use redis::Value;
 
 use super::*;
 use crate::{
-    redis::recorder::inbox,
-    state::{
-        mailbox,
-        testing::{id, instance},
-    },
+    redis::{link_context::testing::link_context, recorder::inbox},
+    state::{mailbox, testing::id},
 };
 
 /// The inbound side of a link with a worker, a recorder, and the stream of rejected messages.
@@ -18,13 +15,13 @@ struct Parts {
 }
 
 fn parts(changes: &[(&str, &str)]) -> Parts {
-    let instance = instance(changes);
-    instance.link.set_server_ms(1_000_000, instance.now_ms());
-    let worker = instance.mailboxes.open();
-    let keys = Arc::new(KeyNames::new(&instance.settings.redis));
+    let context = link_context(changes);
+    context.clock.set_server_ms(1_000_000);
+    let worker = context.delivery.mailboxes.open();
+    let keys = Arc::new(KeyNames::new(&context.settings.redis));
     let (sender, recorder) = inbox::channel();
     let (rejected_sender, rejected) = mpsc::channel(8);
-    let inbound = Inbound::new(instance, keys, sender, rejected_sender);
+    let inbound = Inbound::new(context, keys, sender, rejected_sender);
     Parts { inbound, worker, recorder, rejected }
 }
 
@@ -42,7 +39,7 @@ impl Parts {
     }
 
     fn malformed(&self) -> u64 {
-        self.inbound.instance.metrics.live_malformed.get()
+        self.inbound.context.metrics.live_malformed.get()
     }
 }
 
@@ -52,10 +49,10 @@ fn pushes_of_a_previous_link_are_ignored() {
     let old = parts.inbound.next_link();
     let current = parts.inbound.next_link();
     parts.push(old, "sse:live:tick", "9-0 1-0 0-0");
-    assert_eq!((parts.messages().len(), parts.inbound.instance.link.highest()), (0, id(0)));
+    assert_eq!((parts.messages().len(), parts.inbound.context.state.highest_id()), (0, id(0)));
     parts.push(current, "sse:live:tick", "9-0 1-0 0-0");
     assert_eq!(parts.messages(), ["Tick(EventId { ms: 9, seq: 0 })"]);
-    assert_eq!(parts.inbound.instance.link.highest(), id(9));
+    assert_eq!(parts.inbound.context.state.highest_id(), id(9));
 }
 
 #[test]
@@ -82,7 +79,7 @@ fn messages_the_library_cannot_have_written_change_nothing() {
     }
     assert_eq!(parts.malformed(), forged.len() as u64);
     assert_eq!(parts.messages(), Vec::<String>::new());
-    assert_eq!(parts.inbound.instance.link.highest(), id(0));
+    assert_eq!(parts.inbound.context.state.highest_id(), id(0));
     let mut inputs = Vec::new();
     parts.recorder.receive_ready(&mut inputs);
     assert!(inputs.is_empty(), "{inputs:?}");

@@ -1,8 +1,8 @@
 use super::*;
-use crate::{redis::recorder::inbox, state::testing::instance};
+use crate::redis::{link_context::testing::link_context, recorder::inbox};
 
 /// A link whose Redis refuses connections.
-fn unreachable(mode: &str) -> (Arc<Instance>, Link, Supervisor) {
+fn unreachable(mode: &str) -> (LinkContext, Link, Supervisor) {
     // A port that nobody listens on: it is bound without listening until the test ends.
     static PORT: std::sync::OnceLock<socket2::Socket> = std::sync::OnceLock::new();
     let bound = PORT.get_or_init(|| {
@@ -14,21 +14,21 @@ fn unreachable(mode: &str) -> (Arc<Instance>, Link, Supervisor) {
     });
     let address = bound.local_addr().ok().and_then(|address| address.as_socket());
     let url = format!("redis://{}", address.expect("an address"));
-    let instance = instance(&[("REDIS__URL", &url), ("PUBLISHERS__PLAIN", mode)]);
-    let commands = Commands::new(&instance.settings.redis).expect("a pool");
+    let context = link_context(&[("REDIS__URL", &url), ("PUBLISHERS__PLAIN", mode)]);
+    let commands = Commands::new(&context.settings.redis).expect("a pool");
     let keys = commands.keys.clone();
     let (rejected, _) = mpsc::channel(1);
-    let inbound = Inbound::new(instance.clone(), keys, inbox::channel().0, rejected);
-    let (link, supervisor) = new(instance.clone(), commands, Arc::new(inbound));
-    (instance, link, supervisor)
+    let inbound = Inbound::new(context.clone(), keys, inbox::channel().0, rejected);
+    let (link, supervisor) = new(context.clone(), commands, Arc::new(inbound));
+    (context, link, supervisor)
 }
 
 #[tokio::test]
 async fn pauses_between_attempts_double() {
-    let (instance, _link, supervisor) = unreachable("record");
+    let (context, _link, supervisor) = unreachable("record");
     let began = Instant::now();
     let five_attempts = async {
-        while instance.metrics.reconnects.get() < 5 {
+        while context.metrics.reconnects.get() < 5 {
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
     };
@@ -42,7 +42,7 @@ async fn pauses_between_attempts_double() {
 
 #[tokio::test]
 async fn requests_fail_at_once_while_the_link_is_down() {
-    let (_instance, link, mut supervisor) = unreachable("record");
+    let (_context, link, mut supervisor) = unreachable("record");
     let user: Arc<str> = "a".into();
     // Another connection of the user, whose count must not change.
     supervisor.subscriptions.attach(&user);
@@ -67,7 +67,7 @@ async fn requests_fail_at_once_while_the_link_is_down() {
 #[test]
 fn relay_mode_subscribes_to_public_channels_too() {
     let channels = |mode| {
-        let (_instance, _link, supervisor) = unreachable(mode);
+        let (_context, _link, supervisor) = unreachable(mode);
         supervisor.channels(&["a".into(), "b".into()])
     };
     let live = ["sse:live:user:a:events", "sse:live:user:b:events"];

@@ -9,6 +9,7 @@
 pub mod inbox;
 mod lease;
 mod numbering;
+pub mod presence;
 
 use std::{sync::Arc, time::Duration};
 
@@ -17,14 +18,16 @@ use tokio::sync::oneshot;
 use self::{
     lease::{Grant, Lease, Written},
     numbering::{Numbering, RecordPosition},
+    presence::RecorderPresence,
 };
 use super::{
     commands::Commands,
     link::Link,
+    link_context::LinkContext,
     recorder::inbox::{Inbox, RecorderInput},
 };
+use crate::core::envelope::Rejection;
 use crate::log_limit::{LogLimit, LogOnce};
-use crate::{core::envelope::Rejection, state::instance::Instance};
 
 /// A lease that is not renewed for this long is vacant.
 const LEASE: Duration = Duration::from_millis(1000);
@@ -58,7 +61,10 @@ enum Role {
 
 /// The recorder of one instance.
 pub struct Recorder {
-    instance: Arc<Instance>,
+    context: LinkContext,
+    /// The name of this instance in leases and markers.
+    name: Arc<str>,
+    presence: Arc<RecorderPresence>,
     link: Link,
     lease: Lease,
     inbox: Inbox,
@@ -77,17 +83,26 @@ pub type HandOverRequest = oneshot::Receiver<oneshot::Sender<()>>;
 
 impl Recorder {
     /// A recorder without role.
-    pub fn new(instance: Arc<Instance>, commands: Commands, link: Link, inbox: Inbox) -> Self {
-        let lease = Lease::new(commands, instance.name.clone(), LEASE);
+    pub fn new(
+        context: LinkContext,
+        name: Arc<str>,
+        presence: Arc<RecorderPresence>,
+        commands: Commands,
+        link: Link,
+        inbox: Inbox,
+    ) -> Self {
+        let lease = Lease::new(commands, name.to_string(), LEASE);
         Self {
-            link_up: instance.link.is_up(),
+            link_up: context.state.is_up(),
             numbering: Numbering::default(),
             role: Role::None,
             roles: 0,
             waiting_log: LogLimit::new(WAITING_LOG_MS),
             lease_log: LogLimit::new(WAITING_LOG_MS),
             wrong_type_log: LogOnce::new(LOGGED_CHANNELS, WAITING_LOG_MS),
-            instance,
+            context,
+            name,
+            presence,
             link,
             lease,
             inbox,
@@ -138,7 +153,7 @@ impl Recorder {
             Role::Standby { .. } => "standby",
             Role::Writer { .. } | Role::Retiring { .. } => "writer",
         };
-        self.instance.metrics.set_role(name);
+        self.context.metrics.set_role(name);
         tracing::info!(role = name, "recorder");
         self.role = role;
     }
@@ -220,7 +235,7 @@ impl Recorder {
         self.set_role(Role::None);
         self.lease.release().await;
         self.roles += 1;
-        self.lease.rename(format!("{}/{}", self.instance.name, self.roles));
+        self.lease.rename(format!("{}/{}", self.name, self.roles));
         if self.link_up {
             let _ = self.link.plain(false).await;
         }
@@ -245,7 +260,7 @@ impl Recorder {
                 }
                 Ok(_) => self.resign().await,
                 Err(fault) => {
-                    if let Some(suppressed) = self.lease_log.allow(self.instance.now_ms()) {
+                    if let Some(suppressed) = self.lease_log.allow(self.context.clock.now_ms()) {
                         tracing::warn!(
                             error = %fault,
                             suppressed,
@@ -263,7 +278,7 @@ impl Recorder {
     async fn apply(&mut self) {
         match self.lease.writer().await {
             Ok(Some(grant)) => return self.start_writing(grant).await,
-            Ok(None) => self.instance.recorder_known(),
+            Ok(None) => self.presence.confirm(),
             // A foreign key under one of the recorder's names is logged where the answer is read.
             Err(_) => return,
         }
@@ -281,7 +296,7 @@ impl Recorder {
     }
 
     fn new_marker(&self) -> String {
-        format!("{}-{}", self.instance.name, fastrand::u64(..))
+        format!("{}-{}", self.name, fastrand::u64(..))
     }
 
     async fn publish_marker(&mut self, marker: &str) {
@@ -320,7 +335,7 @@ impl Recorder {
         match self.lease.begin(&grant.token, unproved).await {
             Ok(true) => {
                 self.set_role(Role::Writer { token: grant.token });
-                self.instance.recorder_known();
+                self.presence.confirm();
             }
             _ => {
                 self.set_role(Role::Writer { token: grant.token });
@@ -349,7 +364,7 @@ impl Recorder {
     /// Writes the next messages; `false`: try again in a moment.
     async fn write(&mut self) -> bool {
         let (Role::Writer { token } | Role::Retiring { token }) = &self.role else { return true };
-        let max = self.instance.settings.history.max_event_bytes;
+        let max = self.context.settings.history.max_event_bytes;
         let written = match self.lease.write(token, self.numbering.unwritten(BATCH), max).await {
             Ok(written) => written,
             Err(fault) => {
@@ -357,7 +372,7 @@ impl Recorder {
                 return false;
             }
         };
-        let metrics = &self.instance.metrics;
+        let metrics = &self.context.metrics;
         for answer in written {
             match answer {
                 Written::Recorded => metrics.recorded.inc(),
@@ -383,7 +398,7 @@ impl Recorder {
     }
 
     fn log_waiting(&self, error: &str) {
-        if let Some(suppressed) = self.waiting_log.allow(self.instance.now_ms()) {
+        if let Some(suppressed) = self.waiting_log.allow(self.context.clock.now_ms()) {
             tracing::warn!(error, suppressed, "could not record plain publishes, retrying");
         }
     }
@@ -392,7 +407,7 @@ impl Recorder {
     /// message is one of them.
     fn log_wrong_type(&self, fault: &str) {
         let Some(channel) = self.numbering.first_channel() else { return };
-        if self.wrong_type_log.allow(channel, self.instance.now_ms()) {
+        if self.wrong_type_log.allow(channel, self.context.clock.now_ms()) {
             let channel = String::from_utf8_lossy(channel);
             tracing::error!(
                 %channel,

@@ -1,13 +1,13 @@
-use std::task::Wake;
+use std::{sync::atomic::Ordering, task::Wake};
 
 use futures_util::FutureExt;
 
 use super::*;
-use crate::state::testing::{TestSocket, client, event, id, instance, make_live, written};
+use crate::state::testing::{TestSocket, client, context, event, id, make_live, written};
 
 fn live(socket: TestSocket) -> Rc<Connection> {
     let connection =
-        crate::state::testing::connection(&instance(&[]), client("a", &["*"], "0a", 1), socket);
+        crate::state::testing::connection(&context(&[]), client("a", &["*"], "0a", 1), socket);
     make_live(&connection);
     connection
 }
@@ -75,9 +75,9 @@ fn evicted_connection_frees_its_queue_and_aborts_its_socket() {
     let socket = TestSocket::default();
     let connection = live(socket.clone());
     offer(&connection, &event("broadcast:a", 1, 0));
-    assert!(connection.instance.queued_bytes.load(Ordering::Relaxed) > 0);
+    assert!(connection.context.limits.queued_bytes.total() > 0);
     connection.evict(CloseReason::Stalled);
-    assert_eq!(connection.instance.queued_bytes.load(Ordering::Relaxed), 0);
+    assert_eq!(connection.context.limits.queued_bytes.total(), 0);
     assert!(socket.is_aborted.get() && connection.reason() == CloseReason::Stalled);
     assert_eq!(connection.poll_bytes(Waker::noop()), Poll::Ready(None));
 }
@@ -99,10 +99,10 @@ fn catch_up_waits_until_the_writer_has_room() {
 #[test]
 fn overflow_drops_the_queue_and_keeps_the_cursor() {
     let connection = live(TestSocket::default());
-    let limit = connection.instance.settings.limits.queue_bytes;
+    let limit = connection.context.settings.limits.queue_bytes;
     let mut outcomes = (1..).map(|ms| offer(&connection, &large_event(ms, limit / 3)));
     let overflow = outcomes.find(|outcome| *outcome != Outcome::Queued);
     assert_eq!(overflow, Some(Outcome::CatchUp(CatchUpCause::Overflow)));
     assert_eq!((connection.queued_bytes(), connection.position()), (0, EventId::ZERO));
-    assert_eq!(connection.instance.queued_bytes.load(Ordering::Relaxed), 0);
+    assert_eq!(connection.context.limits.queued_bytes.total(), 0);
 }

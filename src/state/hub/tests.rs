@@ -3,20 +3,20 @@ use std::rc::Rc;
 use super::*;
 use crate::{
     core::{envelope, system::GapReason},
-    state::testing::{TestSocket, client, connection, event, id, instance, make_live, written},
+    state::testing::{TestSocket, client, connection, context, event, id, make_live, written},
 };
 
 fn hub(changes: &[(&str, &str)]) -> (Rc<Hub>, Orders, Inbox) {
-    let instance = instance(changes);
-    let inbox = instance.mailboxes.open();
-    let (hub, orders) = Hub::new(instance, &inbox);
+    let delivery = Arc::new(Delivery::new(0));
+    let inbox = delivery.mailboxes.open();
+    let (hub, orders) = Hub::new(context(changes), delivery, &inbox, false);
     (hub, orders, inbox)
 }
 
 /// A live connection of the hub.
 fn live(hub: &Hub, user: &str, topics: &[&str], digest: &str) -> Rc<Connection> {
     let connection =
-        connection(&hub.instance, client(user, topics, digest, 2), TestSocket::default());
+        connection(&hub.context, client(user, topics, digest, 2), TestSocket::default());
     hub.add(&connection);
     make_live(&connection);
     connection
@@ -58,8 +58,8 @@ fn removed_connections_leave_nothing_in_the_hub() {
     let index = hub.index.borrow();
     assert!(index.all.is_empty() && index.users.is_empty());
     assert!(index.exact.is_empty() && index.prefixes.is_empty());
-    assert_eq!(hub.instance.connection_limit.taken(), 0);
-    assert_eq!(hub.instance.queued_bytes.load(Ordering::Relaxed), 0);
+    assert_eq!(hub.context.limits.connections.taken(), 0);
+    assert_eq!(hub.context.limits.queued_bytes.total(), 0);
 }
 
 #[test]
@@ -96,7 +96,7 @@ fn revocation_ends_sessions_opened_until_then() {
 fn link_break_makes_admitted_connections_catch_up() {
     let (hub, mut orders, _inbox) = hub(&[]);
     let admitted = live(&hub, "a", &["*"], "0a");
-    let joining = connection(&hub.instance, client("b", &[], "0b", 1), TestSocket::default());
+    let joining = connection(&hub.context, client("b", &[], "0b", 1), TestSocket::default());
     hub.add(&joining);
     hub.handle(Message::LinkDown, 0);
     hub.event(event("broadcast:news", 5, 0), 0);

@@ -1,4 +1,42 @@
-//! Limits on connections and on how often something may happen.
+//! The limits that all workers of an instance share.
 
 pub mod connections;
+pub mod queued_bytes;
 pub mod rate;
+
+use std::{net::IpAddr, sync::Arc, time::Duration};
+
+use self::{connections::ConnectionLimit, queued_bytes::QueuedBytes, rate::RateLimit};
+use crate::settings;
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+/// Connections, rates and queued bytes, counted over all workers.
+pub struct Limits {
+    /// The number of open streams and polls.
+    pub connections: Arc<ConnectionLimit>,
+    /// The rate of new streams and polls by [`crate::core::address::site`].
+    pub connects_by_address: RateLimit<IpAddr>,
+    /// The rate of new streams and polls by user.
+    pub connects_by_user: RateLimit<Arc<str>>,
+    /// The rate of requests from backends by the digest of their API key.
+    pub posts_by_key: RateLimit<[u8; 32]>,
+    /// The bytes that are queued for all connections.
+    pub queued_bytes: QueuedBytes,
+}
+
+impl Limits {
+    /// Limits with nothing counted yet.
+    pub fn new(limits: &settings::Limits) -> Self {
+        Self {
+            connections: ConnectionLimit::new(
+                limits.max_connections,
+                limits.max_connections_per_user,
+            ),
+            connects_by_address: RateLimit::new(limits.connects_per_address_per_minute, MINUTE),
+            connects_by_user: RateLimit::new(limits.connects_per_user_per_minute, MINUTE),
+            posts_by_key: RateLimit::new(limits.posts_per_key_per_second, Duration::from_secs(1)),
+            queued_bytes: QueuedBytes::new(limits.queue_bytes_total),
+        }
+    }
+}

@@ -43,7 +43,9 @@ use crate::{
         peer::Peer,
         responses,
     },
-    state::instance::Instance,
+    metrics::Metrics,
+    settings::Settings,
+    state::{clock::Clock, lifecycle::Lifecycle},
 };
 
 /// After a response, what is left of its request's body has this long and this many bytes to come.
@@ -52,9 +54,16 @@ const MAX_BODY_END_BYTES: usize = 64 << 10;
 const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
 /// What the connections of one worker share.
+#[derive(Clone)]
 pub struct WorkerContext {
-    /// The instance, for its limits and metrics.
-    pub instance: Arc<Instance>,
+    /// The limits of connections.
+    pub settings: Arc<Settings>,
+    /// Monotonic time, for the rate of log lines.
+    pub clock: Arc<Clock>,
+    /// Counts malformed requests.
+    pub metrics: Arc<Metrics>,
+    /// Connections end once the instance is closed.
+    pub lifecycle: Arc<Lifecycle>,
 }
 
 /// Serves a connection to its end, or until an event stream takes the socket over. The first head
@@ -196,7 +205,7 @@ where
         }
         // A client that waits for 100 Continue may send the body all the same, or not.
         let rest = rest.filter(|rest| rest.is_ended() || !interim.is_due());
-        let is_over = !keep_alive || rest.is_none() || self.context.instance.is_closed();
+        let is_over = !keep_alive || rest.is_none() || self.context.lifecycle.is_closed();
         let closes = is_over || !response.head().keep_alive();
         let framing = Framing::of(&response, version);
         let output = match is_head {
@@ -231,7 +240,7 @@ where
         match malformed {
             None => Some(rest),
             Some(malformed) => {
-                refusal::note(&self.context.instance, malformed, self.address);
+                refusal::note(&self.context, malformed, self.address);
                 None
             }
         }
@@ -296,7 +305,7 @@ where
 
     /// Writes a response. A client that takes none of it for `limits.stall` is disconnected.
     async fn send<P: MessageBody>(&mut self, mut output: Output<P>) -> io::Result<()> {
-        let stall = self.context.instance.settings.limits.stall;
+        let stall = self.context.settings.limits.stall;
         let mut clock: Option<(u64, Pin<Box<Sleep>>)> = None;
         poll_fn(|cx| {
             if let Poll::Ready(sent) = output.poll(&mut self.socket, cx) {
@@ -332,7 +341,7 @@ where
                         count => read_bytes += count,
                     },
                     Err(malformed) => {
-                        refusal::note(&self.context.instance, malformed, self.address);
+                        refusal::note(&self.context, malformed, self.address);
                         return Err(End::Linger);
                     }
                 }
@@ -343,7 +352,7 @@ where
 
     /// Answers a malformed request, which ends the connection.
     async fn refuse(mut self, malformed: Malformed) {
-        refusal::note(&self.context.instance, malformed, self.address);
+        refusal::note(&self.context, malformed, self.address);
         let response: Response<BoxBody> = refusal::response(malformed).into();
         let framing = Framing::of(&response, Version::HTTP_11);
         if self.send(Output::new(response, framing, true)).await.is_ok() {
@@ -400,7 +409,7 @@ impl Interim {
         if self.is_due() || !self.expected {
             return Ok(());
         }
-        let stall = connection.context.instance.settings.limits.stall;
+        let stall = connection.context.settings.limits.stall;
         let writing = poll_fn(|cx| match self.poll(&mut connection.socket, cx) {
             Ok(()) if !self.left.is_empty() => Poll::Pending,
             done => Poll::Ready(done),

@@ -10,9 +10,12 @@ use actix_web::{
     },
 };
 
-use super::head::{MAX_HEAD_BYTES, MAX_HEADERS};
+use super::{
+    connection::WorkerContext,
+    head::{MAX_HEAD_BYTES, MAX_HEADERS},
+};
 use crate::log_limit::LogLimit;
-use crate::{core::malformed::Malformed, http::responses, state::instance::Instance};
+use crate::{core::malformed::Malformed, http::responses};
 
 /// One line in this time, in all workers.
 const LOG_INTERVAL_MS: u64 = 10_000;
@@ -20,10 +23,10 @@ const LOG_INTERVAL_MS: u64 = 10_000;
 static LOG: LogLimit = LogLimit::new(LOG_INTERVAL_MS);
 
 /// Counts a malformed request, and logs it unless another one was logged just before.
-pub fn note(instance: &Instance, malformed: Malformed, peer: Option<SocketAddr>) {
+pub fn note(context: &WorkerContext, malformed: Malformed, peer: Option<SocketAddr>) {
     let reason = malformed.name();
-    instance.metrics.malformed.with_label_values(&[reason]).inc();
-    if let Some(suppressed) = LOG.allow(instance.now_ms()) {
+    context.metrics.malformed.with_label_values(&[reason]).inc();
+    if let Some(suppressed) = LOG.allow(context.clock.now_ms()) {
         let peer = peer.map(|address| address.to_string()).unwrap_or_default();
         tracing::info!(reason, peer, suppressed, "malformed request");
     }

@@ -28,7 +28,7 @@ use crate::{
         },
     },
     metrics::Metrics,
-    state::testing::instance,
+    state::testing,
 };
 
 /// Nothing here takes this long unless it hangs.
@@ -81,7 +81,13 @@ async fn connect() -> (TcpStream, impl Future<Output = ()>) {
     let tcp = ClientTcp::new(tcp, address, budget.try_slot(&load).unwrap());
     let peer = tcp.peer();
     let io = Prefixed { held: Default::default(), socket: Socket::Clear(tcp) };
-    let context = Rc::new(WorkerContext { instance: instance(&[]) });
+    let shared = testing::context(&[]);
+    let context = Rc::new(WorkerContext {
+        settings: shared.settings.clone(),
+        clock: shared.clock.clone(),
+        metrics: shared.metrics.clone(),
+        lifecycle: Default::default(),
+    });
     let service = Rc::new(fn_service(answer));
     let task = serve(io, peer, service, context, Instant::now() + super::super::HEAD);
     (client, task)

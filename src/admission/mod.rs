@@ -1,0 +1,3 @@
+//! Which clients are admitted. Knows nothing of HTTP.
+
+pub mod readiness;

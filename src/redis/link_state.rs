@@ -1,0 +1,213 @@
+//! The state of the link to Redis, shared by the link thread and the workers
+//! (ARCHITECTURE.md#the-link).
+
+use std::{
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use tokio::sync::Notify;
+
+use crate::{core::id::EventId, state::clock::Clock};
+
+/// A link without a tick for this long counts as dead, even if TCP reports no error.
+pub const TICK_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// During this time after its start, an instance lets clients wait for the link: clients of the
+/// previous instance reconnect at once and must not be refused because the link needs a few ms.
+const START_PERIOD: Duration = Duration::from_secs(3);
+
+/// Whether the link is up, when it last received something, and the highest id and epoch that it
+/// brought.
+pub struct LinkState {
+    clock: Arc<Clock>,
+    is_up: AtomicBool,
+    was_up: AtomicBool,
+    came_up: Notify,
+    last_tick: Mutex<Option<Instant>>,
+    last_message_ms: AtomicU64,
+    highest_id: Mutex<EventId>,
+    epoch_ms: AtomicU64,
+    recovered_at: Mutex<Option<Instant>>,
+}
+
+impl LinkState {
+    /// The state of a link that has not been up yet.
+    pub fn new(clock: Arc<Clock>) -> Self {
+        Self {
+            clock,
+            is_up: AtomicBool::new(false),
+            was_up: AtomicBool::new(false),
+            came_up: Notify::new(),
+            last_tick: Mutex::default(),
+            last_message_ms: AtomicU64::new(0),
+            highest_id: Mutex::default(),
+            epoch_ms: AtomicU64::new(0),
+            recovered_at: Mutex::default(),
+        }
+    }
+
+    /// Records that the link was set up (`true`) or lost.
+    pub fn set_up(&self, is_up: bool) {
+        self.is_up.store(is_up, Ordering::Relaxed);
+        if is_up {
+            self.tick_received();
+            if self.was_up.swap(true, Ordering::Relaxed) {
+                self.set_recovered();
+            }
+            self.came_up.notify_waiters();
+        }
+    }
+
+    /// Whether the link is set up.
+    pub fn is_up(&self) -> bool {
+        self.is_up.load(Ordering::Relaxed)
+    }
+
+    /// Whether the link is set up and ticks arrive.
+    pub fn is_alive(&self) -> bool {
+        self.is_up() && self.tick_age().is_some_and(|age| age < TICK_TIMEOUT)
+    }
+
+    /// Returns whether the link is set up. While the instance starts, waits for that first.
+    pub async fn wait_until_up(&self) -> bool {
+        let came_up = self.came_up.notified();
+        let instance_age = Duration::from_millis(self.clock.now_ms());
+        if !self.is_up() && instance_age < START_PERIOD {
+            let _ = tokio::time::timeout(START_PERIOD - instance_age, came_up).await;
+        }
+        self.is_up()
+    }
+
+    /// Records the arrival of a tick.
+    pub fn tick_received(&self) {
+        *lock(&self.last_tick) = Some(Instant::now());
+    }
+
+    /// Time since the last tick; `None` before the first.
+    pub fn tick_age(&self) -> Option<Duration> {
+        lock(&self.last_tick).map(|at| at.elapsed())
+    }
+
+    /// Records the arrival of a message on one of the library's own channels.
+    pub fn message_received(&self) {
+        self.last_message_ms.store(self.clock.now_ms(), Ordering::Relaxed);
+    }
+
+    /// Time since the last message on one of the library's own channels.
+    pub fn message_age(&self) -> Duration {
+        let last_ms = self.last_message_ms.load(Ordering::Relaxed);
+        Duration::from_millis(self.clock.now_ms().saturating_sub(last_ms))
+    }
+
+    /// Raises the highest known id to `id`, which must be plausible ([`EventId::is_plausible`]).
+    pub fn raise_highest_id(&self, id: EventId) {
+        let mut highest = lock(&self.highest_id);
+        *highest = id.max(*highest);
+    }
+
+    /// The highest id that this instance has received.
+    pub fn highest_id(&self) -> EventId {
+        *lock(&self.highest_id)
+    }
+
+    /// The start of the current epoch in ms; 0 while it is unknown.
+    pub fn epoch_ms(&self) -> u64 {
+        self.epoch_ms.load(Ordering::Relaxed)
+    }
+
+    /// Records the current epoch. Returns whether it replaces an earlier one; the first known epoch
+    /// does not.
+    pub fn enter_epoch(&self, epoch: EventId) -> bool {
+        let previous_ms = self.epoch_ms.fetch_max(epoch.ms, Ordering::Relaxed);
+        let is_new = previous_ms != 0 && epoch.ms > previous_ms;
+        if is_new {
+            self.set_recovered();
+        }
+        is_new
+    }
+
+    /// Discards the highest id and the epoch if the library cannot have assigned them by
+    /// `server_ms`: the time of Redis was set back by days.
+    pub fn discard_implausible(&self, server_ms: u64) {
+        let mut highest = lock(&self.highest_id);
+        if !highest.is_plausible(server_ms) {
+            *highest = EventId::ZERO;
+        }
+        let epoch = EventId { ms: self.epoch_ms(), seq: 0 };
+        if !epoch.is_plausible(server_ms) {
+            self.epoch_ms.store(0, Ordering::Relaxed);
+        }
+    }
+
+    fn set_recovered(&self) {
+        *lock(&self.recovered_at) = Some(Instant::now());
+    }
+
+    /// Whether the link came back, or a new epoch began, within the last `period`. Sessions may be
+    /// missing in Redis until their instances have written them again.
+    pub fn recovered_within(&self, period: Duration) -> bool {
+        lock(&self.recovered_at).is_some_and(|at| at.elapsed() < period)
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+
+    use super::*;
+
+    const HOUR: Duration = Duration::from_secs(3600);
+
+    fn state() -> LinkState {
+        LinkState::new(Arc::new(Clock::new()))
+    }
+
+    fn id(ms: u64) -> EventId {
+        EventId { ms, seq: 0 }
+    }
+
+    #[tokio::test]
+    async fn clients_wait_for_the_first_link() {
+        let state = state();
+        let mut waiting = Box::pin(state.wait_until_up());
+        assert!((&mut waiting).now_or_never().is_none());
+        state.set_up(true);
+        assert_eq!(waiting.now_or_never(), Some(true));
+    }
+
+    #[test]
+    fn only_a_second_link_or_a_later_epoch_is_a_recovery() {
+        let (reconnected, replaced) = (state(), state());
+        reconnected.set_up(true);
+        assert!(reconnected.is_alive() && !reconnected.recovered_within(HOUR));
+        reconnected.set_up(false);
+        reconnected.set_up(true);
+        assert!(reconnected.recovered_within(HOUR));
+        assert!(!replaced.enter_epoch(id(5)) && !replaced.enter_epoch(id(5)));
+        assert!(!replaced.recovered_within(HOUR));
+        assert!(replaced.enter_epoch(id(6)) && replaced.recovered_within(HOUR));
+    }
+
+    #[test]
+    fn implausible_id_and_epoch_are_discarded() {
+        let state = state();
+        state.raise_highest_id(id(9));
+        state.raise_highest_id(id(7));
+        state.enter_epoch(id(9));
+        state.discard_implausible(9);
+        assert_eq!((state.highest_id(), state.epoch_ms()), (id(9), 9));
+        let far_ms = 30 * 24 * 3_600_000;
+        state.raise_highest_id(id(far_ms));
+        state.enter_epoch(id(far_ms));
+        state.discard_implausible(9);
+        assert_eq!((state.highest_id(), state.epoch_ms()), (EventId::ZERO, 0));
+    }
+}
