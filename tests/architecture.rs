@@ -6,8 +6,19 @@ use std::{
 };
 
 /// The layers from the bottom to the top. A module may use its own layer and those before it.
-const LAYERS: [&str; 10] =
-    ["core", "settings", "log_limit", "metrics", "auth", "state", "redis", "http", "app", "cli"];
+const LAYERS: [&str; 11] = [
+    "core",
+    "backoff",
+    "settings",
+    "log_limit",
+    "metrics",
+    "auth",
+    "state",
+    "redis",
+    "http",
+    "app",
+    "cli",
+];
 
 /// What the pure core must not use: I/O, clocks, tasks, locks, randomness.
 const IMPURE: [&str; 14] = [
