@@ -10,7 +10,8 @@
 //! | layer | contents | may use |
 //! |---|---|---|
 //! | [`core`] | ids, channels, envelope, frames, stream state, catch-up decisions. Pure | nothing |
-//! | [`settings`], [`metrics`], [`log_limit`] | configuration; metrics; limits for log lines | `core` |
+//! | [`settings`], [`metrics`] | configuration; metrics | `core` |
+//! | [`backoff`], [`log_limit`] | delays between attempts; limits for log lines | nothing |
 //! | [`auth`] | tickets (JWTs), their keys, key sets, API keys | `settings`, `metrics` |
 //! | [`state`] | hubs, connections, recent broadcasts, limits | `auth` |
 //! | [`redis`] | the function library, the link, logs, recorder, sessions | `state` |
@@ -33,6 +34,7 @@
 pub mod admission;
 pub mod app;
 pub mod auth;
+pub mod backoff;
 pub mod cli;
 pub mod core;
 pub mod http;

@@ -3,11 +3,10 @@
 
 use std::{
     collections::HashSet,
-    sync::{
-        Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::atomic::{AtomicU64, Ordering},
 };
+
+use parking_lot::Mutex;
 
 /// At most one line per interval. Lock-free: it is used where nothing may wait.
 #[derive(Debug)]
@@ -58,7 +57,7 @@ impl LogOnce {
 
     /// Whether a line about `name` may be written at `now_ms`.
     pub fn allow(&self, name: &[u8], now_ms: u64) -> bool {
-        let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut names = self.names.lock();
         let names = names.get_or_insert_default();
         if names.contains(name) {
             return false;

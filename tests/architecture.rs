@@ -6,8 +6,9 @@ use std::{
 };
 
 /// The layers from the bottom to the top. A module may use its own layer and those before it.
-const LAYERS: [&str; 11] = [
+const LAYERS: [&str; 12] = [
     "core",
+    "backoff",
     "settings",
     "log_limit",
     "metrics",

@@ -8,7 +8,7 @@
 //! |---|---|
 //! | `args`, `option_values`, `limits` | command line, its value parsers, system limits |
 //! | `stamp`, `sequence` | data embedded in each event; events expected and received per stream |
-//! | `wire/*` | parsers for response heads, chunks and events, tested with every split |
+//! | `wire/*` | parsers for response heads and chunks, tested with every split |
 //! | `stream/*`, `fleet` | one stream over HTTP/1.1 or HTTP/2; all streams of a run |
 //! | `publisher` | publishes events at a fixed rate |
 //! | `usage` | CPU and memory of server, Redis, kernel and this tool |

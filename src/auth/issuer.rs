@@ -18,14 +18,14 @@ use super::{
     key_ring::KeyRing,
     key_set::{self, KeySet, KeySetError},
 };
-use crate::{metrics::Metrics, settings::Tickets};
+use crate::{backoff::Backoff, metrics::Metrics, settings::Tickets};
 
 /// Longest duration of one fetch.
 const TIMEOUT: Duration = Duration::from_secs(5);
 /// Largest key set in bytes.
 const MAX_BYTES: usize = 256 << 10;
-/// The delay after a failure. It doubles with each failure, up to [`MAX_RETRY`].
-const MIN_RETRY: Duration = Duration::from_secs(1);
+/// The delay after a failure, and the longest one.
+const FIRST_RETRY: Duration = Duration::from_secs(1);
 const MAX_RETRY: Duration = Duration::from_secs(30);
 
 /// The workers' side: asks for a fetch and waits for it.
@@ -165,7 +165,7 @@ impl Refresher {
     pub async fn run(mut self) {
         let issuer = self.issuer.clone();
         let mut requests = issuer.fetches.subscribe();
-        let mut retry = MIN_RETRY;
+        let mut backoff = Backoff::new(FIRST_RETRY, MAX_RETRY);
         loop {
             issuer.fetches.send_modify(|f| (f.running, f.requested) = (true, false));
             let fetched = self.fetch().await;
@@ -175,7 +175,7 @@ impl Refresher {
             let wait = match fetched {
                 Ok(set) => {
                     self.activate(set);
-                    retry = MIN_RETRY;
+                    backoff.reset();
                     // Spreads the fetches of all instances.
                     self.interval.mul_f64(0.9 + 0.1 * fastrand::f64())
                 }
@@ -184,9 +184,7 @@ impl Refresher {
                         url = %self.url, outcome, %error,
                         "key set not fetched; the previous keys stay active"
                     );
-                    let wait = retry;
-                    retry = (retry * 2).min(MAX_RETRY);
-                    wait
+                    backoff.delay()
                 }
             };
             issuer.fetches.send_modify(|f| {

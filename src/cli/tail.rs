@@ -6,9 +6,14 @@ use futures_util::StreamExt;
 use reqwest::{Client, StatusCode, header};
 
 use super::args::TailArgs;
+use crate::backoff::Backoff;
 use crate::core::parser::{Parsed, Parser};
 
-const MAX_PAUSE: Duration = Duration::from_secs(30);
+/// The delay after a failure, and the longest one.
+const FIRST_RETRY: Duration = Duration::from_secs(1);
+const MAX_RETRY: Duration = Duration::from_secs(30);
+/// The delay after a stream that gave none.
+const RECONNECT: Duration = Duration::from_secs(2);
 
 /// Follows a stream until it is refused or interrupted.
 pub fn tail(args: &TailArgs) -> ExitCode {
@@ -28,7 +33,7 @@ pub fn tail(args: &TailArgs) -> ExitCode {
 async fn follow(args: &TailArgs) -> String {
     let client = Client::new();
     let mut last_id = args.last_event_id.clone().unwrap_or_default();
-    let mut pause = Duration::from_secs(1);
+    let mut backoff = Backoff::new(FIRST_RETRY, MAX_RETRY);
     loop {
         let mut query = vec![("ticket", args.ticket.as_str())];
         query.extend(args.topics.as_deref().map(|topics| ("topics", topics)));
@@ -43,29 +48,22 @@ async fn follow(args: &TailArgs) -> String {
         if !last_id.is_empty() {
             request = request.header("last-event-id", &last_id);
         }
-        match request.send().await {
+        let (end, delay) = match request.send().await {
             Ok(answer) if answer.status() == StatusCode::OK => {
-                pause = read(answer, &mut last_id).await.unwrap_or(Duration::from_secs(2));
-                eprintln!("-- the stream ended; connecting again in {} ms", pause.as_millis());
+                let delay = read(answer, &mut last_id).await.unwrap_or(RECONNECT);
+                backoff = Backoff::new(delay, MAX_RETRY);
+                ("the stream ended".to_owned(), delay)
             }
             Ok(answer) if answer.status().is_client_error() => {
                 let status = answer.status();
                 return format!("refused: {status} {}", answer.text().await.unwrap_or_default());
             }
+            Ok(answer) => (format!("the answer is {}", answer.status()), backoff.delay()),
             // The error's own text would show the URL and with it the ticket.
-            Ok(answer) => {
-                eprintln!(
-                    "-- the answer is {}; connecting again in {} ms",
-                    answer.status(),
-                    pause.as_millis()
-                )
-            }
-            Err(e) => {
-                eprintln!("-- {}; connecting again in {} ms", e.without_url(), pause.as_millis())
-            }
-        }
-        tokio::time::sleep(pause).await;
-        pause = (pause * 2).min(MAX_PAUSE);
+            Err(e) => (e.without_url().to_string(), backoff.delay()),
+        };
+        eprintln!("-- {end}; connecting again in {} ms", delay.as_millis());
+        tokio::time::sleep(delay).await;
     }
 }
 

@@ -12,6 +12,7 @@ use super::{
     log, replay_cache_fill,
 };
 use crate::{
+    backoff::Backoff,
     core::{
         catch_up::{self, ClockSnapshot, Merge, Page, Start},
         channel::Channel,
@@ -29,7 +30,9 @@ use crate::{
 const READERS: usize = 32;
 /// Events of one page, shared by the logs of a catch-up.
 const PAGE_EVENTS: usize = 256;
-const RETRY_MS: std::ops::RangeInclusive<u64> = 100..=500;
+/// The delay after a failure, and the longest one.
+const FIRST_RETRY: Duration = Duration::from_millis(200);
+const MAX_RETRY: Duration = Duration::from_millis(500);
 
 /// Drives the catch-ups of one worker.
 pub struct CatchUpDriver {
@@ -75,10 +78,6 @@ impl From<CommandError> for Interrupted {
     }
 }
 
-async fn pause() {
-    tokio::time::sleep(Duration::from_millis(fastrand::u64(RETRY_MS))).await;
-}
-
 impl CatchUpDriver {
     /// For one worker.
     pub fn new(hub: Rc<Hub>, delivery: Arc<Delivery>, commands: Commands, link: Link) -> Rc<Self> {
@@ -104,10 +103,11 @@ impl CatchUpDriver {
     /// A clock snapshot taken after that catch-up began; `None` if another one has begun, or none
     /// is needed.
     async fn snapshot(&self, connection: &Connection, generation: u64) -> Option<ClockSnapshot> {
+        let mut backoff = Backoff::new(FIRST_RETRY, MAX_RETRY);
         while connection.is_catching_up(generation) {
             match self.link.mark().await {
                 Ok(clock) => return Some(clock),
-                Err(_) => pause().await,
+                Err(_) => tokio::time::sleep(backoff.delay()).await,
             }
         }
         None
@@ -122,17 +122,21 @@ impl CatchUpDriver {
         mut from: Option<EventId>,
         mut clock: ClockSnapshot,
     ) {
+        let mut backoff = Backoff::new(FIRST_RETRY, MAX_RETRY);
         loop {
             self.hub.context.metrics.catch_ups.with_label_values(&[cause.name()]).inc();
             match self.attempt(&connection, generation, from, &clock).await {
                 Ok(()) => match connection.finish_catch_up(clock.h) {
                     None => return,
-                    Some(next) => cause = next,
+                    Some(next) => {
+                        cause = next;
+                        backoff.reset();
+                    }
                 },
                 Err(Interrupted::Void) => return,
                 // Also where a log changed while it was read: nothing loops at full speed.
                 Err(Interrupted::Again | Interrupted::Away) => {
-                    pause().await;
+                    tokio::time::sleep(backoff.delay()).await;
                     if !connection.is_catching_up(generation) {
                         return;
                     }

@@ -24,8 +24,9 @@ use super::{
     subscriptions::Subscriptions,
     tick,
 };
-use crate::log_limit::LogLimit;
-use crate::{core::catch_up::ClockSnapshot, settings::PlainPublish};
+use crate::{
+    backoff::Backoff, core::catch_up::ClockSnapshot, log_limit::LogLimit, settings::PlainPublish,
+};
 
 /// Channels in one SUBSCRIBE.
 const BATCH: usize = 1000;
@@ -44,7 +45,11 @@ const MARK_PAUSE: Duration = Duration::from_millis(100);
 const SETTINGS_LOG_MS: u64 = 10_000;
 /// Events without a tick for this long are no sign of life either.
 const TICK_OVERDUE: Duration = Duration::from_secs(10);
-const BACKOFF_MS: std::ops::RangeInclusive<u64> = 100..=5000;
+/// The delay after a failure, and the longest one.
+const FIRST_RETRY: Duration = Duration::from_millis(100);
+const MAX_RETRY: Duration = Duration::from_secs(5);
+/// A link that was up for longer starts with the first delay again.
+const STABLE: Duration = Duration::from_secs(10);
 
 /// The link is down; it will come back.
 #[derive(Debug)]
@@ -165,7 +170,7 @@ type Ended = String;
 impl Supervisor {
     /// Keeps the link up as long as somebody may ask for it.
     pub async fn run(mut self) {
-        let mut backoff_ms = *BACKOFF_MS.start();
+        let mut backoff = Backoff::new(FIRST_RETRY, MAX_RETRY);
         let mut first = true;
         loop {
             if !first {
@@ -184,15 +189,13 @@ impl Supervisor {
             if self.requests.is_closed() {
                 return;
             }
-            if began.elapsed() > Duration::from_secs(10) {
-                backoff_ms = *BACKOFF_MS.start();
+            if began.elapsed() > STABLE {
+                backoff.reset();
             }
-            tracing::warn!(error = ended, retry_ms = backoff_ms, "no link to Redis, trying again");
-            self.refuse_for(Duration::from_millis(
-                backoff_ms / 2 + fastrand::u64(0..=backoff_ms / 2),
-            ))
-            .await;
-            backoff_ms = (backoff_ms * 2).min(*BACKOFF_MS.end());
+            let delay = backoff.delay();
+            let retry_ms = delay.as_millis() as u64;
+            tracing::warn!(error = ended, retry_ms, "no link to Redis, trying again");
+            self.refuse_for(delay).await;
         }
     }
 

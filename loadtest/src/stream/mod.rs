@@ -12,6 +12,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use sse_gateway::core::parser::{Block, BlockParser};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
 pub use self::http2::Connections;
@@ -21,7 +22,6 @@ use crate::stamp::{BROADCAST, Stamp, now_ns};
 use crate::stats::{BUSY_PREFIX, Stats, add, count};
 use crate::target::{Protocol, ServerKind, Target};
 use crate::tickets::{TicketError, TicketSource};
-use crate::wire::sse::{Event, Parser};
 
 /// Reconnect delay in ms if the server gives none.
 const RETRY_MS: u32 = 1000;
@@ -113,7 +113,7 @@ impl StreamState {
         env.published.expected_and_lost(&self.broadcasts, &self.own, env.source_of(self.index))
     }
 
-    fn event(&mut self, env: &Env, event: &Event<'_>) {
+    fn event(&mut self, env: &Env, event: &Block<'_>) {
         if let Some(ms) = event.retry_ms {
             self.retry_ms = u32::try_from(ms).unwrap_or(u32::MAX);
         }
@@ -123,13 +123,13 @@ impl StreamState {
         }
         match event.name {
             b"sse.connected" => self.opened(env),
-            b"sse.gap" => count(&env.stats.gaps, reason(event.data)),
+            b"sse.gap" => count(&env.stats.gaps, reason(event.first_line)),
             b"sse.closing" | b"sse.busy" => {
                 let name = String::from_utf8_lossy(&event.name[4..]);
-                self.end_reason = Some(format!("{name}: {}", reason(event.data)).into());
+                self.end_reason = Some(format!("{name}: {}", reason(event.first_line)).into());
             }
             name if name.starts_with(b"sse.") => {}
-            _ if event.data_lines > 0 => self.receive(env, event.data),
+            _ if event.data_lines > 0 => self.receive(env, event.first_line),
             _ => {}
         }
     }
@@ -286,7 +286,7 @@ fn record_end(env: &Env, state: &RefCell<StreamState>, end: ConnectionEnd) -> u3
 struct StreamReader<'a> {
     env: &'a Env,
     state: &'a RefCell<StreamState>,
-    parser: Parser,
+    parser: BlockParser,
     permit: Option<OwnedSemaphorePermit>,
 }
 
@@ -297,7 +297,7 @@ impl<'a> StreamReader<'a> {
         state: &'a RefCell<StreamState>,
         permit: Option<OwnedSemaphorePermit>,
     ) -> Self {
-        let mut reader = Self { env, state, parser: Parser::default(), permit };
+        let mut reader = Self { env, state, parser: BlockParser::default(), permit };
         let mut state = state.borrow_mut();
         if !state.cursor.is_empty() {
             add(&env.stats.resumed);

@@ -4,7 +4,11 @@ use std::{future::poll_fn, io};
 
 use bytes::BytesMut;
 
-use super::{prefixed::Prefixed, read::poll_read_more, socket::Socket};
+use super::{
+    prefixed::Prefixed,
+    read::poll_read_more,
+    socket::{Socket, has_agreed_on_http2},
+};
 
 /// The start of HTTP/2 by prior knowledge (RFC 9113 section 3.4).
 const H2: &[u8] = b"PRI * HTTP/2";
@@ -25,7 +29,7 @@ pub enum Protocol {
 pub async fn detect(mut socket: Socket) -> io::Result<(Protocol, Prefixed)> {
     let mut held = BytesMut::new();
     // A client that negotiated HTTP/2 and sends something else is an HTTP/2 client with an error.
-    if socket.is_http2() {
+    if has_agreed_on_http2(&socket) {
         return Ok((Protocol::Http2, Prefixed { held, socket }));
     }
     loop {

@@ -25,7 +25,7 @@ use self::{
     detect::{Protocol, detect},
     http2::{Connections, Http2Limits},
     prefixed::Prefixed,
-    socket::Socket,
+    socket::{Socket, tcp_of},
 };
 use super::sockets::tcp::ClientTcp;
 
@@ -88,8 +88,8 @@ async fn open(tcp: ClientTcp, tls: Option<TlsAcceptor>) -> Option<(Protocol, Pre
     let peer = tcp.peer();
     let opening = async {
         let socket = match tls {
-            None => Socket::Clear(tcp),
-            Some(tls) => Socket::Tls(Box::new(tls.accept(tcp).await?)),
+            None => Socket::Left(tcp),
+            Some(tls) => Socket::Right(Box::new(tls.accept(tcp).await?)),
         };
         detect(socket).await
     };
@@ -116,7 +116,7 @@ where
     Box::pin(async move {
         // A connection without a request gets no response.
         let Some((protocol, io, deadline)) = opened.await else { return Ok(()) };
-        let peer = io.socket.tcp().peer();
+        let peer = tcp_of(&io.socket).peer();
         peer.touch(false);
         match protocol {
             Protocol::Http1 => tokio::select! {

@@ -26,14 +26,18 @@ use super::{
     link_context::LinkContext,
     recorder::inbox::{Inbox, RecorderInput},
 };
-use crate::core::envelope::Rejection;
-use crate::log_limit::{LogLimit, LogOnce};
+use crate::{
+    backoff::Backoff,
+    core::envelope::Rejection,
+    log_limit::{LogLimit, LogOnce},
+};
 
 /// A lease that is not renewed for this long is vacant.
 const LEASE: Duration = Duration::from_millis(1000);
 const RENEWAL: Duration = Duration::from_millis(300);
-/// Pause after a write that Redis did not take.
-const RETRY: Duration = Duration::from_millis(100);
+/// The delay after a write that Redis did not take, and the longest one.
+const FIRST_RETRY: Duration = Duration::from_millis(100);
+const MAX_RETRY: Duration = Duration::from_millis(500);
 /// Messages written in one go.
 const BATCH: usize = 128;
 
@@ -73,6 +77,7 @@ pub struct Recorder {
     /// Counts the roles that it had: each has a name of its own in the leases.
     roles: u64,
     link_up: bool,
+    backoff: Backoff,
     waiting_log: LogLimit,
     lease_log: LogLimit,
     wrong_type_log: LogOnce,
@@ -97,6 +102,7 @@ impl Recorder {
             numbering: Numbering::default(),
             role: Role::None,
             roles: 0,
+            backoff: Backoff::new(FIRST_RETRY, MAX_RETRY),
             waiting_log: LogLimit::new(WAITING_LOG_MS),
             lease_log: LogLimit::new(WAITING_LOG_MS),
             wrong_type_log: LogOnce::new(LOGGED_CHANNELS, WAITING_LOG_MS),
@@ -130,8 +136,8 @@ impl Recorder {
                 _ = timer.tick() => self.renew().await,
                 // Before the inbox: what has come is written before more is taken.
                 () = tokio::time::sleep_until(write_at), if to_write => {
-                    let pause = if self.write().await { Duration::ZERO } else { RETRY };
-                    write_at = tokio::time::Instant::now() + pause;
+                    let delay = self.write_or_back_off().await;
+                    write_at = tokio::time::Instant::now() + delay;
                 }
                 _ = self.inbox.receive(&mut batch) => {
                     let mut chance = false;
@@ -361,6 +367,15 @@ impl Recorder {
         }
     }
 
+    /// Writes the next messages. Returns the delay before the next attempt.
+    async fn write_or_back_off(&mut self) -> Duration {
+        if self.write().await {
+            self.backoff.reset();
+            return Duration::ZERO;
+        }
+        self.backoff.delay()
+    }
+
     /// Writes the next messages; `false`: try again in a moment.
     async fn write(&mut self) -> bool {
         let (Role::Writer { token } | Role::Retiring { token }) = &self.role else { return true };
@@ -432,9 +447,8 @@ impl Recorder {
             && self.numbering.has_unwritten()
             && tokio::time::Instant::now() < deadline
         {
-            if !self.write().await {
-                tokio::time::sleep(RETRY).await;
-            }
+            let delay = self.write_or_back_off().await;
+            tokio::time::sleep(delay).await;
         }
         if self.numbering.has_unwritten() && !matches!(self.role, Role::Standby { .. }) {
             tracing::error!(

@@ -39,7 +39,12 @@ use super::{
 use crate::{
     core::malformed::Malformed,
     http::{
-        front::{HEAD, prefixed::Prefixed, read::poll_read_more, socket::Socket},
+        front::{
+            HEAD,
+            prefixed::Prefixed,
+            read::poll_read_more,
+            socket::{Socket, tcp_of},
+        },
         peer::Peer,
         responses,
     },
@@ -81,7 +86,7 @@ pub async fn serve<S, B>(
     B: MessageBody + 'static,
 {
     let Prefixed { held, socket } = io;
-    let address = Some(socket.tcp().address());
+    let address = Some(tcp_of(&socket).address());
     let mut connection =
         Connection { socket, held, peer, address, service, context, bodies: PhantomData };
     loop {

@@ -14,7 +14,7 @@ use actix_web::body::MessageBody;
 use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf};
 
 use super::{output::Output, response::Framing};
-use crate::http::front::socket::Socket;
+use crate::http::front::socket::{Socket, tcp_of};
 
 /// A client has nothing to say on a stream. One that says more than this is disconnected.
 const MAX_HEARD_BYTES: usize = 64 << 10;
@@ -37,7 +37,7 @@ pub fn write<B: MessageBody + 'static>(
         let writing = poll_fn(|cx| match inbound.poll(&mut io, cx) {
             Poll::Ready(gone) => Poll::Ready(gone),
             // A response for a client that was not admitted, or has ended.
-            Poll::Pending if io.tcp().poll_evicted(cx).is_ready() => Poll::Ready(Err(evicted())),
+            Poll::Pending if tcp_of(&io).poll_evicted(cx).is_ready() => Poll::Ready(Err(evicted())),
             Poll::Pending => output.poll(&mut io, cx),
         });
         // How a stream ended is known to its connection; a broken socket has nobody left to notify.
@@ -45,7 +45,7 @@ pub fn write<B: MessageBody + 'static>(
         // The stream ends with its body: a lingering socket takes no place.
         drop(output);
         if done {
-            io.tcp().touch(false);
+            tcp_of(&io).touch(false);
             linger(io).await;
         }
     }
@@ -61,7 +61,7 @@ pub async fn linger(mut io: Socket) {
     let mut inbound = InboundLimit { heard_bytes: 0, max_bytes: MAX_LINGER_BYTES };
     let lingering = async {
         io.shutdown().await?;
-        poll_fn(|cx| match io.tcp().poll_evicted(cx) {
+        poll_fn(|cx| match tcp_of(&io).poll_evicted(cx) {
             Poll::Ready(()) => Poll::Ready(Err(evicted())),
             Poll::Pending => inbound.poll(&mut io, cx),
         })

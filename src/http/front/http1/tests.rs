@@ -80,7 +80,7 @@ async fn connect() -> (TcpStream, impl Future<Output = ()>) {
     let (tcp, address) = listener.accept().await.unwrap();
     let tcp = ClientTcp::new(tcp, address, budget.try_slot(&load).unwrap());
     let peer = tcp.peer();
-    let io = Prefixed { held: Default::default(), socket: Socket::Clear(tcp) };
+    let io = Prefixed { held: Default::default(), socket: Socket::Left(tcp) };
     let shared = testing::context(&[]);
     let context = Rc::new(WorkerContext {
         settings: shared.settings.clone(),

@@ -43,7 +43,12 @@ use self::{
     metered::Metered,
     shared::Shared,
 };
-use super::{HEAD, http1::MAX_HEAD_BYTES, prefixed::Prefixed, socket::Socket};
+use super::{
+    HEAD,
+    http1::MAX_HEAD_BYTES,
+    prefixed::Prefixed,
+    socket::{Socket, tcp_of},
+};
 use crate::{http::peer::Peer, settings::Limits};
 
 /// What a client may send of one request's body before the handler reads it.
@@ -95,7 +100,7 @@ where
     S::Error: Into<Response<BoxBody>>,
     B: MessageBody + 'static,
 {
-    let address = io.socket.tcp().address();
+    let address = tcp_of(&io.socket).address();
     let shared = Shared::new(worker.limits.max_concurrent_streams);
     let io = Metered::new(io, shared.clone());
     if let Some(connection) = handshake(io, &peer, worker.limits, &shared).await {
