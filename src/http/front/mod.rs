@@ -27,7 +27,7 @@ use self::{
     prefixed::Prefixed,
     socket::Socket,
 };
-use super::sockets::tcp::ClientTcp;
+use super::{request_id::WithRequestId, sockets::tcp::ClientTcp};
 use crate::state::instance::Instance;
 
 /// What fuzz targets and benches need.
@@ -71,7 +71,8 @@ where
         });
         async move {
             let app = app.new_service(()).await;
-            let app = Rc::new(app.map_err(|error| tracing::error!(?error, "no app"))?);
+            let app = app.map_err(|error| tracing::error!(?error, "the app could not be built"))?;
+            let app = Rc::new(WithRequestId::new(app, context.instance.clone()));
             let context = Rc::new(context);
             Ok(fn_service(move |tcp| {
                 let opened = open(tcp, tls.clone());

@@ -41,7 +41,6 @@ use crate::{
     http::{
         front::{HEAD, prefixed::Prefixed, read::poll_read_more, socket::Socket},
         peer::Peer,
-        responses,
     },
     state::instance::Instance,
 };
@@ -185,10 +184,7 @@ where
         }
         let body = self.attach(&mut request, body);
         let mut interim = Interim::new(expects_continue && body.is_some());
-        let response = match request.uri().path() {
-            "*" => right(responses::server_options()),
-            _ => self.response(request, is_stream, body.as_ref(), &mut interim).await?,
-        };
+        let response = self.response(request, is_stream, body.as_ref(), &mut interim).await?;
         let rest = self.reclaim(body);
         interim.finish(self).await?;
         if matches!(response.body().size(), BodySize::Stream) && !is_head {
