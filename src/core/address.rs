@@ -118,6 +118,12 @@ fn node(text: &str) -> Option<IpAddr> {
     plain.or_else(bracketed).or_else(|| text.parse::<SocketAddr>().ok().map(|address| address.ip()))
 }
 
+/// Whether a peer is a trusted proxy.
+pub fn is_trusted(peer: IpAddr, trusted: &[IpNet]) -> bool {
+    let peer = peer.to_canonical();
+    trusted.iter().any(|network| network.contains(&peer))
+}
+
 /// The client's address: the peer's address or, if the peer is a trusted proxy, the address that the
 /// proxy names, and so on. `lines` are the values of the header, in order.
 pub fn client<'a>(
@@ -126,7 +132,6 @@ pub fn client<'a>(
     header: AddressHeader,
     lines: impl DoubleEndedIterator<Item = &'a str>,
 ) -> IpAddr {
-    let is_trusted = |address: &IpAddr| trusted.iter().any(|network| network.contains(address));
     let mut known = peer.to_canonical();
     let elements = lines.rev().flat_map(|line| {
         let mut rest = Some(line);
@@ -137,7 +142,7 @@ pub fn client<'a>(
         })
     });
     for element in elements.take(MAX_HOPS) {
-        if !is_trusted(&known) {
+        if !is_trusted(known, trusted) {
             break;
         }
         match header.address(element) {

@@ -9,7 +9,7 @@ use actix_web::{
     middleware::Next,
 };
 
-use super::responses;
+use super::{request_id::X_REQUEST_ID, responses};
 use crate::settings;
 
 /// Middleware that adds the CORS headers and responds to preflight requests.
@@ -17,7 +17,7 @@ pub fn cors(settings: &settings::Cors) -> Cors {
     let cors = Cors::default()
         .allowed_methods([Method::GET, Method::POST])
         .allow_any_header()
-        .expose_headers([header::RETRY_AFTER])
+        .expose_headers([header::RETRY_AFTER, X_REQUEST_ID.clone()])
         .block_on_origin_mismatch(false)
         .max_age(3600);
     if settings.allowed_origins.iter().any(|o| o == "*") {

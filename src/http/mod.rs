@@ -12,6 +12,7 @@ pub mod front;
 pub mod peer;
 pub mod poll;
 pub mod publish;
+pub mod request_id;
 pub mod responses;
 pub mod routes;
 pub mod sockets;

@@ -57,7 +57,8 @@ keys! {
         "A stream older than this (± 20 %) ends with a `retry:`, to balance load; 0 = never.",
         |s, v| s.server.max_connection_age = parse::duration(v, ms(0, 365 * DAY))?;
     "server.trusted_proxies" = "[]",
-        "Networks of proxies that are trusted to name the client's address, e.g. [\"10.0.0.0/8\"].",
+        "Networks of proxies that are trusted to name the client's address and the request's id \
+         (`x-request-id`), e.g. [\"10.0.0.0/8\"].",
         |s, v| s.server.trusted_proxies = parse::networks(v)?;
     "server.client_address_header" = r#""x-forwarded-for""#,
         "Header in which trusted proxies name the client: `x-forwarded-for` or `forwarded` (RFC \

@@ -27,6 +27,7 @@ const NOT_CODES: &[&str] = &[
     "keep-alive",
     "proxy-connection",
     "no-descriptor",
+    "x-request-id",
 ];
 
 /// Words with a dot that begin like a setting but are file names.

@@ -32,6 +32,7 @@ mod payloads;
 mod poll;
 mod rates;
 mod refused;
+mod request_id;
 mod requests;
 mod resume;
 mod resume_load;

@@ -27,7 +27,7 @@ use self::{
     prefixed::Prefixed,
     socket::{Socket, tcp_of},
 };
-use super::sockets::tcp::ClientTcp;
+use super::{request_id::WithRequestId, sockets::tcp::ClientTcp};
 
 /// What fuzz targets and benches need.
 #[cfg(feature = "fuzzing")]
@@ -70,8 +70,8 @@ where
         });
         async move {
             let app = app.new_service(()).await;
-            let app =
-                Rc::new(app.map_err(|error| tracing::error!(?error, "could not create the app"))?);
+            let app = app.map_err(|error| tracing::error!(?error, "could not create the app"))?;
+            let app = Rc::new(WithRequestId::new(app, context.settings.clone()));
             let context = Rc::new(context);
             Ok(fn_service(move |tcp| {
                 let opened = open(tcp, tls.clone());

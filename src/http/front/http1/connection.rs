@@ -46,7 +46,6 @@ use crate::{
             socket::{Socket, tcp_of},
         },
         peer::Peer,
-        responses,
     },
     metrics::Metrics,
     settings::Settings,
@@ -199,10 +198,7 @@ where
         }
         let body = self.attach(&mut request, body);
         let mut interim = Interim::new(expects_continue && body.is_some());
-        let response = match request.uri().path() {
-            "*" => right(responses::server_options()),
-            _ => self.response(request, is_stream, body.as_ref(), &mut interim).await?,
-        };
+        let response = self.response(request, is_stream, body.as_ref(), &mut interim).await?;
         let rest = self.reclaim(body);
         interim.finish(self).await?;
         if matches!(response.body().size(), BodySize::Stream) && !is_head {
