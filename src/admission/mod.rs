@@ -17,15 +17,15 @@ use crate::{
     auth::{Auth, AuthError, Ticket, TicketError},
     core::{
         address::site,
-        catch_up::{self, Start},
+        catch_up,
         id::EventId,
-        system::{BusyReason, CatchUpCause, CloseReason, Connected, TicketRejection},
+        system::{BusyReason, CloseReason, TicketRejection},
         topics::Topics,
     },
     redis::{
         catch_up::CatchUpDriver,
         commands::Commands,
-        link::{Link, UserSubscription},
+        link::{LinkDown, UserSubscription},
         link_state::LinkState,
     },
     state::{
@@ -53,13 +53,11 @@ pub struct Admission {
     pub lifecycle: Arc<Lifecycle>,
     /// The state of the link.
     pub link_state: Arc<LinkState>,
-    /// The subscriber's link.
-    pub link: Link,
     /// Opens sessions.
     pub commands: Commands,
     /// Gets the admitted connections.
     pub hub: Rc<Hub>,
-    /// Drives the first catch-up.
+    /// Subscribes, and begins the first catch-up.
     pub catch_up: Rc<CatchUpDriver>,
 }
 
@@ -166,9 +164,15 @@ impl Admission {
             _subscription: None,
             stream,
         };
-        match self.start_catch_up(&mut admitted, cursor).await {
-            Ok(()) => Ok(admitted),
-            Err(error) => Err(Denied { error, new_secret: admitted.new_secret.take() }),
+        match self.catch_up.connect(&admitted.connection).await {
+            Ok(subscription) => {
+                admitted._subscription = Some(subscription);
+                Ok(admitted)
+            }
+            Err(LinkDown) => Err(Denied {
+                error: AdmissionError::Busy(BusyReason::RedisAway),
+                new_secret: admitted.new_secret.take(),
+            }),
         }
     }
 
@@ -211,59 +215,6 @@ impl Admission {
             return Err(AdmissionError::Busy(BusyReason::TooOften));
         }
         limits.connections.enter(&ticket.user, &ticket.digest).map_err(AdmissionError::Busy)
-    }
-
-    /// Subscription, clock snapshot, first frame, catch-up.
-    async fn start_catch_up(
-        &self,
-        admitted: &mut Admitted,
-        cursor: Option<EventId>,
-    ) -> Result<(), AdmissionError> {
-        let connection = &admitted.connection;
-        let has_cursor = admitted.has_cursor;
-        let (generation, _) = connection.begin_catch_up();
-        let (clock, subscription) = self
-            .link
-            .subscribe(&connection.client.user)
-            .await
-            .map_err(|_| AdmissionError::Busy(BusyReason::RedisAway))?;
-        admitted._subscription = Some(subscription);
-        let retention_ms = self.context.settings.history.retention.as_millis() as u64;
-        let goes_on = matches!(catch_up::start(cursor, &clock, retention_ms), Start::Read { .. });
-        let id = if has_cursor { cursor } else { Some(clock.h) };
-        connection.set_head(self.first_frame(connection, id, has_cursor && goes_on));
-        if !has_cursor {
-            connection.start_at(clock.h);
-        }
-        if !connection.is_catching_up(generation) {
-            // The link broke meanwhile: the catch-up begins anew, now or when the link is back.
-            self.hub.catch_up_again(connection.clone(), CatchUpCause::Link);
-        } else if has_cursor {
-            let (catch_up, connection) = (self.catch_up.clone(), connection.clone());
-            tokio::task::spawn_local(async move {
-                catch_up.go_on(connection, CatchUpCause::Resume, generation, cursor, clock).await
-            });
-        } else if let Some(cause) = connection.finish_catch_up(clock.h) {
-            self.hub.catch_up_again(connection.clone(), cause);
-        }
-        Ok(())
-    }
-
-    fn first_frame(
-        &self,
-        connection: &Connection,
-        id: Option<EventId>,
-        resumed: bool,
-    ) -> bytes::Bytes {
-        Connected {
-            retry_ms: self.hub.retry_ms(),
-            id,
-            connection: &connection.client.id,
-            user: &connection.client.user,
-            topics: connection.client.topics.patterns().collect(),
-            resumed,
-        }
-        .frame()
     }
 }
 

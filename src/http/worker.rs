@@ -59,7 +59,7 @@ impl Worker {
         let inbox = delivery.mailboxes.open();
         let is_link_up = link_state.is_up();
         let (hub, orders) = Hub::new(context.clone(), delivery.clone(), &inbox, is_link_up);
-        let catch_up = CatchUpDriver::new(hub.clone(), delivery, commands.clone(), link.clone());
+        let catch_up = CatchUpDriver::new(hub.clone(), delivery, commands.clone(), link);
         actix_rt::spawn(hub.clone().run(inbox));
         actix_rt::spawn(hub.clone().run_timers());
         actix_rt::spawn(catch_up.clone().run(orders.catch_ups));
@@ -71,7 +71,6 @@ impl Worker {
             auth,
             lifecycle,
             link_state,
-            link,
             commands: commands.clone(),
             hub,
             catch_up,
