@@ -136,6 +136,14 @@ fn core_has_no_io_clock_task_or_lock() {
 }
 
 #[test]
+fn layers_below_http_do_not_use_actix() {
+    let http = layer("http");
+    let below = files_by_layer().into_iter().filter(|(own, _)| layer(own) < http);
+    let wrong: Vec<_> = below.filter(|(_, path)| code(path).contains("actix")).collect();
+    assert!(wrong.is_empty(), "these files use actix: {wrong:#?}");
+}
+
+#[test]
 fn scan_understands_nested_use_groups() {
     let code =
         "use crate::{\n    core::{id, event::Event},\n    state::hub,\n};\ncrate::redis::x();";

@@ -1,3 +1,227 @@
-//! Which clients are admitted. Knows nothing of HTTP.
+//! Which clients are admitted: rate, ticket, limits, session, subscription, and the first frame.
+//! The same for streams and polls. Knows nothing of HTTP.
 
+mod error;
 pub mod readiness;
+mod request;
+pub mod session;
+
+use std::{net::IpAddr, rc::Rc, sync::Arc, time::Duration};
+
+use self::session::{NewSecret, Opening, proof};
+pub use self::{
+    error::{AdmissionError, Denied},
+    request::{AdmissionRequest, ClientStream, RequestClient},
+};
+use crate::{
+    auth::{Auth, AuthError, Ticket, TicketError},
+    core::{
+        address::site,
+        catch_up,
+        id::EventId,
+        system::{BusyReason, CloseReason, TicketRejection},
+        topics::Topics,
+    },
+    redis::{
+        catch_up::CatchUpDriver,
+        commands::Commands,
+        link::{LinkDown, UserSubscription},
+        link_state::LinkState,
+    },
+    state::{
+        clock::unix_ms,
+        connection::{Client, Connection, Parts},
+        hub::Hub,
+        lifecycle::Lifecycle,
+        limits::connections::ConnectionPermit,
+        stream_context::StreamContext,
+    },
+};
+
+/// Within this time after a recovery of Redis, all instances have written their sessions again.
+const SESSIONS_REWRITTEN: Duration = Duration::from_secs(5);
+/// Maximum length of a client's last event id in `sse.gap`, in characters.
+const MAX_CURSOR_CHARS: usize = 512;
+
+/// Admits the clients of one worker.
+pub struct Admission {
+    /// Settings, clock, metrics and limits.
+    pub context: Arc<StreamContext>,
+    /// Verifies tickets.
+    pub auth: Arc<Auth>,
+    /// The phase of the instance.
+    pub lifecycle: Arc<Lifecycle>,
+    /// The state of the link.
+    pub link_state: Arc<LinkState>,
+    /// Opens sessions.
+    pub commands: Commands,
+    /// Gets the admitted connections.
+    pub hub: Rc<Hub>,
+    /// Subscribes, and begins the first catch-up.
+    pub catch_up: Rc<CatchUpDriver>,
+}
+
+/// An admitted connection. Dropping it ends the connection.
+pub struct Admitted {
+    /// The connection.
+    pub connection: Rc<Connection>,
+    /// Whether the client named a last event id.
+    pub has_cursor: bool,
+    /// The secret of a session that this connection opened.
+    pub new_secret: Option<NewSecret>,
+    hub: Rc<Hub>,
+    _subscription: Option<UserSubscription>,
+    stream: Box<dyn ClientStream>,
+}
+
+impl Drop for Admitted {
+    fn drop(&mut self) {
+        if self.stream.has_stalled() {
+            self.connection.set_reason(CloseReason::Stalled);
+        }
+        self.hub.remove(&self.connection);
+        // Another instance may serve the client better.
+        if matches!(self.connection.reason(), CloseReason::Draining | CloseReason::MaxAge) {
+            self.stream.retire();
+        }
+    }
+}
+
+impl Admission {
+    /// Admits a client. On success its subscription is confirmed, its first frame is queued, and
+    /// its catch-up has begun. A denial is counted in the metrics.
+    ///
+    /// # Errors
+    /// See [`AdmissionError`].
+    pub async fn admit(&self, request: AdmissionRequest<'_>) -> Result<Admitted, Denied> {
+        let admitted = self.try_admit(request).await;
+        if let Err(denied) = &admitted {
+            self.count(&denied.error);
+        }
+        admitted
+    }
+
+    fn count(&self, error: &AdmissionError) {
+        let metrics = &self.context.metrics;
+        match error {
+            AdmissionError::Ticket(rejected) => {
+                metrics.refused.with_label_values(&[rejected.code.name()]).inc();
+            }
+            AdmissionError::Busy(reason) => {
+                metrics.busy.with_label_values(&[reason.name()]).inc();
+            }
+            AdmissionError::Topics => {}
+        }
+    }
+
+    async fn try_admit(&self, request: AdmissionRequest<'_>) -> Result<Admitted, Denied> {
+        // First, because everything after it costs more.
+        self.check_rate(request.address)?;
+        let ticket = self.verify(request.ticket).await?;
+        let now_ms = unix_ms();
+        let topics = requested_topics(request.topics, &ticket)?;
+        let permit = self.permit(&ticket, request.client)?;
+        if !self.link_state.wait_until_up().await {
+            return Err(AdmissionError::Busy(BusyReason::RedisAway).into());
+        }
+        let id = uuid::Uuid::new_v4().to_string();
+        let named = request.cursor.as_deref().and_then(EventId::parse);
+        let presented = request.client.session_secret(&ticket.digest);
+        let settings = &self.context.settings.tickets;
+        let new_secret = settings.session_cookie.then(|| NewSecret::new(&ticket.digest));
+        let new_proof = new_secret.as_ref().map(NewSecret::proof).unwrap_or_default();
+        let opening = Opening {
+            ticket: &ticket,
+            connection: &id,
+            cursor: named,
+            proof: &presented.as_deref().map(proof).unwrap_or_default(),
+            new_proof: &new_proof,
+            now_ms,
+        };
+        let session = self.open_session(&opening).await?;
+        // Only the connection that opened the session gets its secret.
+        let new_secret = new_secret.filter(|_| session.proof == new_proof);
+        // No resume reaches back before the session's first cursor; the client gets a gap instead.
+        let server_ms = self.context.clock.server_ms();
+        let cursor = catch_up::resumable(named, session.first, server_ms);
+        let has_cursor = request.cursor.is_some();
+        let stream = request.client.begin_stream();
+        let transport = request.transport;
+        let connection = Connection::new(Parts {
+            context: self.context.clone(),
+            client: Client { user: ticket.user.clone(), topics, session, id, transport },
+            cursor,
+            cursor_text: request.cursor.map(|text| text.chars().take(MAX_CURSOR_CHARS).collect()),
+            permit,
+            socket: stream.socket(),
+        });
+        self.hub.add(&connection);
+        let mut admitted = Admitted {
+            connection,
+            has_cursor,
+            new_secret,
+            hub: self.hub.clone(),
+            _subscription: None,
+            stream,
+        };
+        match self.catch_up.connect(&admitted.connection).await {
+            Ok(subscription) => {
+                admitted._subscription = Some(subscription);
+                Ok(admitted)
+            }
+            Err(LinkDown) => Err(Denied {
+                error: AdmissionError::Busy(BusyReason::RedisAway),
+                new_secret: admitted.new_secret.take(),
+            }),
+        }
+    }
+
+    /// Checks `limits.connects_per_address_per_minute`.
+    fn check_rate(&self, address: Option<IpAddr>) -> Result<(), AdmissionError> {
+        let StreamContext { clock, limits, .. } = &*self.context;
+        let has_allowance =
+            |address| limits.connects_by_address.take(site(address), clock.now_ms());
+        match address.is_none_or(has_allowance) {
+            true => Ok(()),
+            false => Err(AdmissionError::Busy(BusyReason::TooOften)),
+        }
+    }
+
+    async fn verify(&self, ticket: Option<&str>) -> Result<Ticket, AdmissionError> {
+        let ticket = ticket.ok_or_else(|| {
+            TicketError::new(
+                TicketRejection::Missing,
+                "there is no ticket; give it as ?ticket= or as Authorization: Bearer",
+            )
+        })?;
+        self.auth.verify(ticket, unix_ms() / 1000).await.map_err(|error| match error {
+            AuthError::Rejected(rejected) => AdmissionError::Ticket(rejected),
+            AuthError::IssuerUnavailable => AdmissionError::Busy(BusyReason::KeysAway),
+        })
+    }
+
+    /// Checks the limits of the instance and of the user.
+    fn permit(
+        &self,
+        ticket: &Ticket,
+        client: &dyn RequestClient,
+    ) -> Result<ConnectionPermit, AdmissionError> {
+        if self.lifecycle.is_closed() {
+            client.retire();
+            return Err(AdmissionError::Busy(BusyReason::Draining));
+        }
+        let StreamContext { clock, limits, .. } = &*self.context;
+        if !limits.connects_by_user.take(ticket.user.clone(), clock.now_ms()) {
+            return Err(AdmissionError::Busy(BusyReason::TooOften));
+        }
+        limits.connections.enter(&ticket.user, &ticket.digest).map_err(AdmissionError::Busy)
+    }
+}
+
+fn requested_topics(wanted: Option<&str>, ticket: &Ticket) -> Result<Topics, AdmissionError> {
+    let Some(list) = wanted else { return Ok(ticket.topics.clone()) };
+    match Topics::parse(list.split(',').filter(|name| !name.is_empty())) {
+        Ok(names) if names.prefixes().next().is_none() => Ok(ticket.topics.narrow(&names)),
+        _ => Err(AdmissionError::Topics),
+    }
+}

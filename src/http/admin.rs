@@ -10,7 +10,7 @@ use actix_web::{
 use serde_json::json;
 use tokio::sync::oneshot;
 
-use super::{admission::Params, api_keys, responses};
+use super::{api_keys, params::Params, responses};
 use crate::{
     admission::readiness::Readiness,
     core::channel::is_name,

@@ -1,7 +1,5 @@
-//! Who is let in: ticket, bounds, session, subscription, and the first frame. Streams and polls go
-//! the same way.
-
-use std::{rc::Rc, sync::Arc, time::Duration};
+//! Translates requests for streams and polls into [`AdmissionRequest`]s, and denials into
+//! responses.
 
 use actix_web::{
     HttpRequest, HttpResponse,
@@ -9,368 +7,153 @@ use actix_web::{
         StatusCode,
         header::{self, HeaderValue},
     },
-    web::Query,
 };
 
 use super::{
     api_keys::bearer,
-    cookie::{self, Cookie},
+    cookie,
+    params::{BadRequest, Params},
     peer::{Peer, StreamOfPeer, client_address},
     responses,
     worker::Worker,
 };
 use crate::{
-    auth::{AuthError, Ticket, TicketError},
-    core::{
-        address::site,
-        catch_up::{self, Start},
-        id::EventId,
-        system::{BusyReason, CatchUpCause, CloseReason, Connected, TicketRejection},
-        topics::Topics,
-    },
-    redis::{
-        link::UserSubscription,
-        sessions::{self, SessionError, SessionRequest},
-    },
-    state::{
-        clock::unix_ms,
-        connection::{Client, Connection, Parts, Session},
-        hub::Hub,
-        stream_context::StreamContext,
-    },
+    admission::{AdmissionError, AdmissionRequest, Admitted, ClientStream, Denied, RequestClient},
+    core::system::BusyReason,
 };
 
-/// So long after Redis was away, the instances have written their sessions again.
-const SESSIONS_COME_BACK: Duration = Duration::from_secs(5);
-
-/// A connection that was let in; dropping it ends it.
-pub struct Admitted {
-    /// The connection.
-    pub connection: Rc<Connection>,
-    /// Whether the client named a cursor.
-    pub has_cursor: bool,
-    /// `Set-Cookie` of the answer.
-    pub set_cookie: Option<String>,
-    hub: Rc<Hub>,
-    _subscription: Option<UserSubscription>,
-    stream: StreamOfPeer,
-}
-
-impl Drop for Admitted {
-    fn drop(&mut self) {
-        if self.stream.has_stalled() {
-            self.connection.set_reason(CloseReason::Stalled);
-        }
-        self.hub.remove(&self.connection);
-        // Another instance may serve it better.
-        if matches!(self.connection.reason(), CloseReason::Draining | CloseReason::MaxAge) {
-            self.stream.retire();
-        }
-    }
-}
-
-/// Why a client is not let in.
+/// Why a request gets no stream.
 #[derive(Debug)]
-pub enum AdmissionError {
-    /// 401: this URL can never work again.
-    Ticket(TicketError),
-    /// 400: the request is wrong.
-    BadRequest(&'static str, String),
-    /// It should come back.
-    Busy(BusyReason),
-    /// The same, after its session was opened: without this `Set-Cookie` the way back would be
-    /// closed to it.
-    Opened(Box<AdmissionError>, String),
+pub enum Denial {
+    /// The query is malformed.
+    BadRequest(BadRequest),
+    /// The client is not admitted.
+    Admission(Denied),
 }
 
-impl AdmissionError {
-    /// The answer; `busy` says how this endpoint tells the client to come back.
-    pub fn answer(&self, worker: &Worker, busy: fn(BusyReason) -> HttpResponse) -> HttpResponse {
-        let metrics = &worker.context.metrics;
+impl From<BadRequest> for Denial {
+    fn from(error: BadRequest) -> Self {
+        Self::BadRequest(error)
+    }
+}
+
+impl From<Denied> for Denial {
+    fn from(denied: Denied) -> Self {
+        Self::Admission(denied)
+    }
+}
+
+impl Denial {
+    /// The response; `busy` makes the one that lets a client of this endpoint retry.
+    pub fn response(&self, worker: &Worker, busy: fn(BusyReason) -> HttpResponse) -> HttpResponse {
         match self {
-            Self::Ticket(refused) => {
-                metrics.refused.with_label_values(&[refused.code.name()]).inc();
-                responses::error(StatusCode::UNAUTHORIZED, refused.code.name(), &refused.message)
-            }
-            Self::BadRequest(code, message) => {
-                responses::error(StatusCode::BAD_REQUEST, code, message)
-            }
-            Self::Busy(reason) => {
-                metrics.busy.with_label_values(&[reason.name()]).inc();
-                busy(*reason)
-            }
-            Self::Opened(denied, cookie) => {
-                let mut answer = denied.answer(worker, busy);
-                if let Ok(cookie) = HeaderValue::from_str(cookie) {
-                    answer.headers_mut().insert(header::SET_COOKIE, cookie);
-                }
-                answer
+            Self::BadRequest(error) => error.response(),
+            Self::Admission(denied) => {
+                let cookie = denied.new_secret.as_ref().map(|secret| worker.set_cookie(secret));
+                denied_response(&denied.error, cookie.as_deref(), busy)
             }
         }
     }
 }
 
-fn refused(code: TicketRejection, message: &str) -> AdmissionError {
-    AdmissionError::Ticket(TicketError::new(code, message))
+fn denied_response(
+    error: &AdmissionError,
+    set_cookie: Option<&str>,
+    busy: fn(BusyReason) -> HttpResponse,
+) -> HttpResponse {
+    let mut response = match error {
+        AdmissionError::Ticket(rejected) => {
+            let code = rejected.code.name();
+            responses::error(StatusCode::UNAUTHORIZED, code, &rejected.message)
+        }
+        AdmissionError::Topics => {
+            responses::error(StatusCode::BAD_REQUEST, "bad-topics", &error.to_string())
+        }
+        AdmissionError::Busy(reason) => busy(*reason),
+    };
+    if let Some(Ok(cookie)) = set_cookie.map(HeaderValue::from_str) {
+        response.headers_mut().insert(header::SET_COOKIE, cookie);
+    }
+    response
 }
 
-/// The members of the query, decoded; of one that stands twice the first counts.
-pub struct Params(Vec<(String, String)>);
-
-impl Params {
-    /// The query of a request.
-    ///
-    /// # Errors
-    /// It cannot be decoded.
-    pub fn of(request: &HttpRequest) -> Result<Self, AdmissionError> {
-        Query::<Vec<(String, String)>>::from_query(request.query_string())
-            .map(|q| Self(q.into_inner()))
-            .map_err(|_| {
-                AdmissionError::BadRequest(
-                    "bad-request",
-                    "the query cannot be decoded; percent-encode its values as UTF-8".to_owned(),
-                )
-            })
-    }
-
-    /// A member.
-    pub fn get(&self, name: &str) -> Option<&str> {
-        self.0.iter().find(|(n, _)| n == name).map(|(_, value)| value.as_str())
-    }
-
-    /// A member that is not empty.
-    fn given(&self, name: &str) -> Option<&str> {
-        self.get(name).filter(|value| !value.is_empty())
-    }
-}
-
-/// The client's cursor as it came: header first, then either name in the query.
-fn last_event_id(request: &HttpRequest, params: &Params) -> Option<String> {
-    let header = request
-        .headers()
-        .get("last-event-id")
-        .map(|v| String::from_utf8_lossy(v.as_bytes()).into_owned());
-    let named = || params.given("lastEventId").or_else(|| params.given("last_event_id"));
-    header.filter(|id| !id.is_empty()).or_else(|| named().map(str::to_owned))
-}
-
-fn requested_topics(params: &Params, ticket: &Ticket) -> Result<Topics, AdmissionError> {
-    let Some(list) = params.get("topics") else { return Ok(ticket.topics.clone()) };
-    let names = list.split(',').filter(|name| !name.is_empty());
-    match Topics::parse(names) {
-        Ok(names) if names.prefixes().next().is_none() => Ok(ticket.topics.narrow(&names)),
-        _ => Err(AdmissionError::BadRequest(
-            "bad-topics",
-            "topics must be at most 256 exact names, with commas between".to_owned(),
-        )),
-    }
-}
-
-/// Lets a client in. Its subscription is confirmed, its first frame is queued, and its catch-up is
-/// under way.
+/// Admits the client of a request.
 ///
 /// # Errors
-/// Why not.
+/// See [`Denial`].
 pub async fn admit(
     worker: &Worker,
     request: &HttpRequest,
     transport: &'static str,
-) -> Result<Admitted, AdmissionError> {
-    let StreamContext { settings, clock, limits, .. } = &*worker.context;
-    let address = client_address(request, &settings.server);
-    // Before anything that costs.
-    if !address.is_none_or(|address| limits.connects_by_address.take(site(address), clock.now_ms()))
-    {
-        return Err(AdmissionError::Busy(BusyReason::TooOften));
-    }
+) -> Result<Admitted, Denial> {
     let params = Params::of(request)?;
-    let token = params.given("ticket").or_else(|| bearer(request));
-    let token = token.ok_or_else(|| {
-        refused(
-            TicketRejection::Missing,
-            "there is no ticket; give it as ?ticket= or as Authorization: Bearer",
-        )
-    })?;
-    let ticket = verified(worker, token).await?;
-    let now_ms = unix_ms();
-    let topics = requested_topics(&params, &ticket)?;
-    if worker.lifecycle.is_closed() {
-        if let Some(peer) = Peer::of_request(request) {
+    let admission = AdmissionRequest {
+        address: client_address(request, &worker.context.settings.server),
+        ticket: params.non_empty("ticket").or_else(|| bearer(request)),
+        topics: params.get("topics"),
+        cursor: last_event_id(request, &params),
+        transport,
+        client: &HttpClient { request, peer: Peer::of_request(request) },
+    };
+    Ok(worker.admission.admit(admission).await?)
+}
+
+/// The last event id: from the header, otherwise from either name in the query.
+fn last_event_id(request: &HttpRequest, params: &Params) -> Option<String> {
+    let header = request.headers().get("last-event-id");
+    let header = header.map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
+    let named = || params.non_empty("lastEventId").or_else(|| params.non_empty("last_event_id"));
+    header.filter(|id| !id.is_empty()).or_else(|| named().map(str::to_owned))
+}
+
+/// The client of a request; its peer is `None` if it has gone already.
+struct HttpClient<'a> {
+    request: &'a HttpRequest,
+    peer: Option<Peer>,
+}
+
+impl RequestClient for HttpClient<'_> {
+    fn session_secret(&self, ticket_digest: &str) -> Option<String> {
+        cookie::presented(self.request, ticket_digest)
+    }
+
+    fn begin_stream(&self) -> Box<dyn ClientStream> {
+        Box::new(StreamOfPeer::new(self.peer.clone()))
+    }
+
+    fn retire(&self) {
+        if let Some(peer) = &self.peer {
             peer.retire();
         }
-        return Err(AdmissionError::Busy(BusyReason::Draining));
-    }
-    if !limits.connects_by_user.take(ticket.user.clone(), clock.now_ms()) {
-        return Err(AdmissionError::Busy(BusyReason::TooOften));
-    }
-    let permit =
-        limits.connections.enter(&ticket.user, &ticket.digest).map_err(AdmissionError::Busy)?;
-    if !worker.link_state.wait_until_up().await {
-        return Err(AdmissionError::Busy(BusyReason::RedisAway));
-    }
-    let id = uuid::Uuid::new_v4().to_string();
-    let cursor_text = last_event_id(request, &params);
-    let given = cursor_text.as_deref().map(EventId::parse);
-    let proof = cookie::shown(request, &ticket.digest);
-    let new_cookie = settings.tickets.session_cookie.then(|| Cookie::new(&ticket.digest));
-    let new_proof = new_cookie.as_ref().map(Cookie::proof).unwrap_or_default();
-    let session =
-        open_session(worker, &ticket, &id, given.flatten(), now_ms, [&proof, &new_proof]).await?;
-    // Only the connection that opened the session gets one.
-    let set_cookie = new_cookie.filter(|_| session.proof == new_proof);
-    let set_cookie = set_cookie.map(|cookie| cookie.header(settings.tickets.max_session));
-    // No resume reaches back before the session's first cursor; the client gets a gap instead.
-    let cursor = catch_up::resumable(given.flatten(), session.first, clock.server_ms());
-    let stream = StreamOfPeer::new(Peer::of_request(request));
-    let connection = Connection::new(Parts {
-        context: worker.context.clone(),
-        client: Client { user: ticket.user.clone(), topics, session, id, transport },
-        cursor,
-        cursor_text: cursor_text.map(|text| text.chars().take(512).collect()),
-        permit,
-        socket: stream.socket(),
-    });
-    worker.hub.add(&connection);
-    let mut admitted = Admitted {
-        connection,
-        has_cursor: given.is_some(),
-        set_cookie,
-        hub: worker.hub.clone(),
-        _subscription: None,
-        stream,
-    };
-    match join(worker, &mut admitted, given.is_some(), cursor).await {
-        Ok(()) => Ok(admitted),
-        Err(denied) => Err(match admitted.set_cookie.take() {
-            Some(cookie) => AdmissionError::Opened(Box::new(denied), cookie),
-            None => denied,
-        }),
     }
 }
 
-async fn verified(worker: &Worker, token: &str) -> Result<Ticket, AdmissionError> {
-    worker.api.auth.verify(token, unix_ms() / 1000).await.map_err(|error| match error {
-        AuthError::Rejected(rejected) => AdmissionError::Ticket(rejected),
-        AuthError::IssuerUnavailable => AdmissionError::Busy(BusyReason::KeysAway),
-    })
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{auth::TicketError, core::system::TicketRejection};
 
-async fn open_session(
-    worker: &Worker,
-    ticket: &Ticket,
-    connection: &str,
-    cursor: Option<EventId>,
-    now_ms: u64,
-    [proof, new_proof]: [&str; 2],
-) -> Result<Session, AdmissionError> {
-    let settings = &worker.context.settings.tickets;
-    if ticket.session_exp_ms.is_some_and(|end| end <= now_ms) {
-        return Err(refused(
-            TicketRejection::SessionOver,
-            "the ticket's session_exp has passed; get a new ticket",
-        ));
+    fn status(error: impl Into<AdmissionError>, busy: fn(BusyReason) -> HttpResponse) -> u16 {
+        denied_response(&error.into(), None, busy).status().as_u16()
     }
-    let longest_ms = now_ms + settings.max_session.as_millis() as u64;
-    let redeem = SessionRequest {
-        digest: &ticket.digest,
-        connection,
-        user: &ticket.user,
-        expired: ticket.expired,
-        left_ms: ticket.expires_ms.saturating_add(1000).saturating_sub(now_ms),
-        until_ms: ticket.session_exp_ms.map_or(longest_ms, |end| end.min(longest_ms)),
-        issued_ms: ticket.issued_ms,
-        cursor,
-        proof,
-        new_proof,
-    };
-    let is_back = || worker.link_state.recovered_within(SESSIONS_COME_BACK);
-    sessions::open(&worker.commands, settings.reconnect_grace, &redeem).await.map_err(|no| match no
-    {
-        // The session may be one that ended while Redis was away, and that its holder has yet to
-        // write again.
-        SessionError::Expired if is_back() => AdmissionError::Busy(BusyReason::RedisAway),
-        SessionError::Expired => refused(
-            TicketRejection::Expired,
-            "the ticket has expired and has no session; get a new ticket",
-        ),
-        SessionError::Used => refused(
-            TicketRejection::Used,
-            "the ticket was used, and tickets.reconnect_grace is 0; get a new ticket",
-        ),
-        SessionError::Over => {
-            refused(TicketRejection::SessionOver, "the session has ended; get a new ticket")
+
+    #[test]
+    fn only_a_rejected_ticket_or_request_is_fatal_for_a_browser() {
+        let rejected = TicketError::new(TicketRejection::Expired, "get a new ticket");
+        assert_eq!(status(rejected.clone(), responses::busy_stream), 401);
+        assert_eq!(status(AdmissionError::Topics, responses::busy_stream), 400);
+        for reason in BusyReason::ALL {
+            let busy = AdmissionError::Busy(*reason);
+            assert_eq!(status(busy.clone(), responses::busy_stream), 200);
+            let expected = if *reason == BusyReason::TooOften { 429 } else { 503 };
+            assert_eq!(status(busy, responses::busy_poll), expected);
         }
-        SessionError::CookieMissing => refused(
-            TicketRejection::CookieMissing,
-            "the session belongs to the browser that has its cookie (tickets.session_cookie); \
-             get a new ticket",
-        ),
-        SessionError::Revoked => refused(
-            TicketRejection::SessionRevoked,
-            "the user's sessions were revoked; get a new ticket",
-        ),
-        SessionError::Away(fault) => {
-            tracing::debug!(error = %fault, "no session");
-            AdmissionError::Busy(BusyReason::RedisAway)
-        }
-    })
-}
+    }
 
-/// Subscription, mark, first frame, join.
-async fn join(
-    worker: &Worker,
-    admitted: &mut Admitted,
-    has_cursor: bool,
-    cursor: Option<EventId>,
-) -> Result<(), AdmissionError> {
-    let connection = &admitted.connection;
-    let (generation, _) = connection.begin_catch_up();
-    let (clock, subscription) = worker
-        .link
-        .subscribe(&connection.client.user)
-        .await
-        .map_err(|_| AdmissionError::Busy(BusyReason::RedisAway))?;
-    admitted._subscription = Some(subscription);
-    let retention_ms = worker.context.settings.history.retention.as_millis() as u64;
-    let goes_on = matches!(catch_up::start(cursor, &clock, retention_ms), Start::Read { .. });
-    connection.set_head(head(
-        worker,
-        connection,
-        if has_cursor { cursor } else { Some(clock.h) },
-        has_cursor && goes_on,
-    ));
-    if !has_cursor {
-        connection.start_at(clock.h);
+    #[test]
+    fn denial_after_the_session_was_opened_sets_its_cookie() {
+        let busy = AdmissionError::Busy(BusyReason::RedisAway);
+        let response = denied_response(&busy, Some("a=b; Secure"), responses::busy_stream);
+        assert_eq!(response.headers().get(header::SET_COOKIE).unwrap(), "a=b; Secure");
     }
-    if !connection.is_catching_up(generation) {
-        // The link broke meanwhile: the catch-up begins anew, now or when the link is back.
-        worker.hub.catch_up_again(connection.clone(), CatchUpCause::Link);
-    } else if has_cursor {
-        let (catch_up, connection) = (worker.catch_up.clone(), connection.clone());
-        actix_rt::spawn(async move {
-            catch_up.go_on(connection, CatchUpCause::Resume, generation, cursor, clock).await
-        });
-    } else if let Some(cause) = connection.finish_catch_up(clock.h) {
-        worker.hub.catch_up_again(connection.clone(), cause);
-    }
-    Ok(())
-}
-
-fn head(
-    worker: &Worker,
-    connection: &Connection,
-    id: Option<EventId>,
-    resumed: bool,
-) -> bytes::Bytes {
-    let topics = connection.client.topics.patterns().collect();
-    let user: Arc<str> = connection.client.user.clone();
-    Connected {
-        retry_ms: worker.hub.retry_ms(),
-        id,
-        connection: &connection.client.id,
-        user: &user,
-        topics,
-        resumed,
-    }
-    .frame()
 }

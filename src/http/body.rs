@@ -9,7 +9,7 @@ use std::{
 use actix_web::body::{BodySize, MessageBody};
 use bytes::Bytes;
 
-use super::admission::Admitted;
+use crate::admission::Admitted;
 
 /// Response body of one stream. Dropping it ends the connection.
 pub struct EventBody(pub Admitted);

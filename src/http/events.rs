@@ -9,11 +9,11 @@ pub async fn events(request: HttpRequest, worker: web::Data<Worker>) -> HttpResp
     match admit(&worker, &request, "stream").await {
         Ok(mut admitted) => {
             let mut answer = responses::event_stream();
-            if let Some(cookie) = admitted.set_cookie.take() {
-                answer.insert_header((header::SET_COOKIE, cookie));
+            if let Some(secret) = admitted.new_secret.take() {
+                answer.insert_header((header::SET_COOKIE, worker.set_cookie(&secret)));
             }
             answer.body(EventBody(admitted))
         }
-        Err(denied) => denied.answer(&worker, responses::busy_stream),
+        Err(denied) => denied.response(&worker, responses::busy_stream),
     }
 }

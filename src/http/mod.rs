@@ -9,6 +9,7 @@ pub mod cookie;
 pub mod cors;
 pub mod events;
 pub mod front;
+pub mod params;
 pub mod peer;
 pub mod poll;
 pub mod publish;

@@ -12,6 +12,7 @@ use actix_web::{HttpMessage, HttpRequest};
 
 use super::sockets::tcp::Inner;
 use crate::{
+    admission::ClientStream,
     core::address,
     settings::Server,
     state::client_socket::{ClientSocket, Transfer},
@@ -138,23 +139,22 @@ impl StreamOfPeer {
         }
         Self(peer)
     }
+}
 
-    /// See [`Peer::retire`].
-    pub fn retire(&self) {
-        if let Some(peer) = &self.0 {
-            peer.retire();
-        }
-    }
-
-    /// The socket, as the state layer sees it.
-    pub fn socket(&self) -> Box<dyn ClientSocket> {
+impl ClientStream for StreamOfPeer {
+    fn socket(&self) -> Box<dyn ClientSocket> {
         Box::new(StreamSocket(self.0.clone()))
     }
 
-    /// Whether the stream was reset because its client did not take anything for too long.
-    pub fn has_stalled(&self) -> bool {
+    fn has_stalled(&self) -> bool {
         let reset = self.0.as_ref().and_then(|peer| peer.reset.as_ref());
         reset.is_some_and(|reset| reset.stalled.get())
+    }
+
+    fn retire(&self) {
+        if let Some(peer) = &self.0 {
+            peer.retire();
+        }
     }
 }
 

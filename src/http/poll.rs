@@ -7,14 +7,18 @@ use actix_web::{HttpRequest, HttpResponse, http::header, web};
 use serde_json::{Value, json};
 
 use super::{
-    admission::{AdmissionError, Admitted, Params, admit},
+    admission::{Denial, admit},
+    params::{BadRequest, Params},
     responses,
     worker::Worker,
 };
-use crate::core::{
-    id::EventId,
-    queue::{Content, Queued},
-    system::{CloseReason, Gap},
+use crate::{
+    admission::Admitted,
+    core::{
+        id::EventId,
+        queue::{Content, Queued},
+        system::{CloseReason, Gap},
+    },
 };
 
 /// Longest `wait` in seconds.
@@ -28,23 +32,23 @@ const ANSWER_BYTES: usize = 1 << 20;
 pub async fn poll(request: HttpRequest, worker: web::Data<Worker>) -> HttpResponse {
     let result = match wait(&request) {
         Ok(wait) => admit(&worker, &request, "poll").await.map(|admitted| (admitted, wait)),
-        Err(denied) => Err(denied),
+        Err(error) => Err(Denial::from(error)),
     };
     match result {
-        Ok((admitted, wait)) => answer(&admitted, wait).await,
-        Err(denied) => denied.answer(&worker, responses::busy_poll),
+        Ok((admitted, wait)) => answer(&worker, &admitted, wait).await,
+        Err(denied) => denied.response(&worker, responses::busy_poll),
     }
 }
 
-fn wait(request: &HttpRequest) -> Result<Duration, AdmissionError> {
+fn wait(request: &HttpRequest) -> Result<Duration, BadRequest> {
     let params = Params::of(request)?;
     let Some(text) = params.get("wait") else { return Ok(Duration::ZERO) };
     match text.parse::<f64>() {
         Ok(s) if (0.0..=MAX_WAIT_S).contains(&s) => Ok(Duration::from_secs_f64(s)),
-        _ => Err(AdmissionError::BadRequest(
-            "bad-wait",
-            format!("wait must be an integer number of seconds from 0 to {MAX_WAIT_S}"),
-        )),
+        _ => Err(BadRequest {
+            code: "bad-wait",
+            message: format!("wait must be an integer number of seconds from 0 to {MAX_WAIT_S}"),
+        }),
     }
 }
 
@@ -78,7 +82,7 @@ impl Collected {
     }
 }
 
-async fn answer(admitted: &Admitted, wait: Duration) -> HttpResponse {
+async fn answer(worker: &Worker, admitted: &Admitted, wait: Duration) -> HttpResponse {
     let connection = &admitted.connection;
     let mut collected = Collected { last_id: Some(connection.cursor()), ..Collected::default() };
     // Without a cursor there is nothing to wait for: the client learns its position.
@@ -109,8 +113,8 @@ async fn answer(admitted: &Admitted, wait: Duration) -> HttpResponse {
     let caught_up = connection.is_idle() && connection.is_live();
     let last = if caught_up { connection.position() } else { connection.cursor() };
     let mut answer = HttpResponse::Ok();
-    if let Some(cookie) = &admitted.set_cookie {
-        answer.insert_header((header::SET_COOKIE, cookie.as_str()));
+    if let Some(secret) = &admitted.new_secret {
+        answer.insert_header((header::SET_COOKIE, worker.set_cookie(secret)));
     }
     let Collected { events, gap, .. } = collected;
     answer

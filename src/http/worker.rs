@@ -1,13 +1,14 @@
 //! What the handlers of one worker share.
 
-use std::{rc::Rc, sync::Arc};
+use std::sync::Arc;
 
-use super::api_keys::ApiAccess;
+use super::{api_keys::ApiAccess, cookie};
 use crate::{
+    admission::{Admission, session::NewSecret},
     auth::Auth,
     redis::{
         catch_up::CatchUpDriver, commands::Commands, link::Link, link_context::LinkContext,
-        link_state::LinkState, sessions,
+        sessions,
     },
     state::{hub::Hub, lifecycle::Lifecycle, limits::Limits, stream_context::StreamContext},
 };
@@ -27,22 +28,14 @@ pub struct WorkerParts {
     pub lifecycle: Arc<Lifecycle>,
 }
 
-/// One worker thread: its hub, its pool of Redis connections, its catch-ups.
+/// One worker thread.
 pub struct Worker {
-    /// The connections of this worker.
-    pub hub: Rc<Hub>,
-    /// The subscriber's link.
-    pub link: Link,
-    /// The state of the link.
-    pub link_state: Arc<LinkState>,
-    /// The worker's pool of Redis connections.
-    pub commands: Commands,
-    /// Drives catch-ups.
-    pub catch_up: Rc<CatchUpDriver>,
+    /// Admits streams and polls.
+    pub admission: Admission,
     /// Access of backends and operators.
     pub api: ApiAccess,
-    /// The phase of the instance.
-    pub lifecycle: Arc<Lifecycle>,
+    /// The worker's pool of Redis connections.
+    pub commands: Commands,
     /// Settings, clock, metrics and limits.
     pub context: Arc<StreamContext>,
 }
@@ -61,19 +54,32 @@ impl Worker {
             metrics: shared.metrics,
             limits,
         });
-        let delivery = shared.delivery;
+        let (delivery, link_state) = (shared.delivery, shared.state);
         // Opened before the state of the link is read: no change of the link is missed.
         let inbox = delivery.mailboxes.open();
-        let is_link_up = shared.state.is_up();
+        let is_link_up = link_state.is_up();
         let (hub, orders) = Hub::new(context.clone(), delivery.clone(), &inbox, is_link_up);
-        let catch_up = CatchUpDriver::new(hub.clone(), delivery, commands.clone(), link.clone());
+        let catch_up = CatchUpDriver::new(hub.clone(), delivery, commands.clone(), link);
         actix_rt::spawn(hub.clone().run(inbox));
         actix_rt::spawn(hub.clone().run_timers());
         actix_rt::spawn(catch_up.clone().run(orders.catch_ups));
-        let link_state = shared.state;
         let ended = orders.ended;
         actix_rt::spawn(sessions::keep(hub.clone(), link_state.clone(), commands.clone(), ended));
-        let api = ApiAccess { auth, context: context.clone() };
-        Ok(Self { hub, link, link_state, commands, catch_up, api, lifecycle, context })
+        let api = ApiAccess { auth: auth.clone(), context: context.clone() };
+        let admission = Admission {
+            context: context.clone(),
+            auth,
+            lifecycle,
+            link_state,
+            commands: commands.clone(),
+            hub,
+            catch_up,
+        };
+        Ok(Self { admission, api, commands, context })
+    }
+
+    /// `Set-Cookie` for the secret of a new session.
+    pub fn set_cookie(&self, new: &NewSecret) -> String {
+        cookie::set_cookie(new, self.context.settings.tickets.max_session)
     }
 }

@@ -1,14 +1,21 @@
-//! Drives catch-ups: takes the clock snapshot, reads logs and replay cache in pages, and waits for
-//! the writer between pages. `core::catch_up` makes the decisions. A catch-up that cannot reach
-//! Redis waits and continues; the client's stream stays open.
+//! Begins and drives every catch-up: on connect, after an overflow, after a link failure, and when
+//! a predecessor is missing. `core::catch_up` makes the decisions.
+//!
+//! A catch-up takes a clock snapshot, reads logs and replay cache in pages, and waits for the writer
+//! between pages. If Redis is unavailable it waits and continues; the client's stream stays open.
 
-use std::{collections::HashSet, rc::Rc, sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    rc::Rc,
+    sync::Arc,
+    time::Duration,
+};
 
 use tokio::sync::{Semaphore, mpsc};
 
 use super::{
     commands::{CommandError, Commands},
-    link::Link,
+    link::{Link, LinkDown, UserSubscription},
     log, replay_cache_fill,
 };
 use crate::{
@@ -26,9 +33,9 @@ use crate::{
     },
 };
 
-/// Catch-ups of one worker that read at the same time.
+/// Maximum number of catch-ups of one worker that read at the same time.
 const READERS: usize = 32;
-/// Events of one page, shared by the logs of a catch-up.
+/// Maximum number of events in one page, shared by the logs of a catch-up.
 const PAGE_EVENTS: usize = 256;
 /// The delay after a failure, and the longest one.
 const FIRST_RETRY: Duration = Duration::from_millis(200);
@@ -43,11 +50,36 @@ pub struct CatchUpDriver {
     readers: Semaphore,
 }
 
+/// A catch-up that has begun: from then on, live events of its connection wait for its end.
+struct CatchUp {
+    connection: Rc<Connection>,
+    cause: CatchUpCause,
+    generation: u64,
+    /// The cursor; `None`: the client's id cannot be resumed from.
+    from: Option<EventId>,
+}
+
+impl CatchUp {
+    fn begin(connection: Rc<Connection>, cause: CatchUpCause) -> Self {
+        let (generation, from) = connection.begin_catch_up();
+        Self { connection, cause, generation, from }
+    }
+
+    /// Whether the connection still needs this catch-up.
+    fn is_current(&self) -> bool {
+        self.connection.is_catching_up(self.generation)
+    }
+
+    fn check_current(&self) -> Result<(), Interrupted> {
+        if self.is_current() { Ok(()) } else { Err(Interrupted::Superseded) }
+    }
+}
+
 /// What a catch-up reads from.
 #[derive(Debug)]
 enum Source {
     Log(Channel),
-    /// All broadcasts of the client's topics, from memory.
+    /// The replay cache: all broadcasts of the client's topics.
     Cache,
 }
 
@@ -62,113 +94,133 @@ struct GapFlags {
     too_many: bool,
 }
 
-/// Why a catch-up did not finish.
+/// Why an attempt did not finish.
 enum Interrupted {
-    /// The connection ended, or another catch-up took over.
-    Void,
-    /// Start anew from what was delivered.
-    Again,
-    Away,
+    /// The connection ended, or another catch-up has begun.
+    Superseded,
+    /// What was being read has changed: read again from what was delivered.
+    Changed,
+    /// Redis is unavailable.
+    Unavailable,
 }
 
 impl From<CommandError> for Interrupted {
-    fn from(fault: CommandError) -> Self {
-        tracing::debug!(error = %fault, "a catch-up waits for Redis");
-        Self::Away
+    fn from(error: CommandError) -> Self {
+        tracing::debug!(%error, "a catch-up waits for Redis");
+        Self::Unavailable
     }
 }
 
 impl CatchUpDriver {
-    /// For one worker.
+    /// The driver of one worker.
     pub fn new(hub: Rc<Hub>, delivery: Arc<Delivery>, commands: Commands, link: Link) -> Rc<Self> {
         Rc::new(Self { hub, delivery, commands, link, readers: Semaphore::new(READERS) })
     }
 
-    /// Serves the hub's orders as long as the worker lives.
-    pub async fn run(self: Rc<Self>, mut orders: mpsc::UnboundedReceiver<CatchUpRequest>) {
-        while let Some((connection, cause)) = orders.recv().await {
-            let catch_up = self.clone();
-            tokio::task::spawn_local(async move { catch_up.catch_up(connection, cause).await });
+    /// Serves the hub's requests as long as the worker lives.
+    pub async fn run(self: Rc<Self>, mut requests: mpsc::UnboundedReceiver<CatchUpRequest>) {
+        while let Some((connection, cause)) = requests.recv().await {
+            let driver = self.clone();
+            tokio::task::spawn_local(async move {
+                let catch_up = CatchUp::begin(connection, cause);
+                if let Some(clock) = driver.clock_snapshot(&catch_up).await {
+                    driver.drive(catch_up, clock).await;
+                }
+            });
         }
     }
 
-    /// Catches up until the connection is live, or gone.
-    pub async fn catch_up(&self, connection: Rc<Connection>, cause: CatchUpCause) {
-        let (generation, from) = connection.begin_catch_up();
-        if let Some(clock) = self.snapshot(&connection, generation).await {
-            self.go_on(connection, cause, generation, from, clock).await;
+    /// Begins the first catch-up of a connection, and returns once the channel of its user is
+    /// subscribed and its first frame is queued. The rest runs in the background.
+    ///
+    /// # Errors
+    /// The link is down, or does not respond in time.
+    pub async fn connect(
+        self: &Rc<Self>,
+        connection: &Rc<Connection>,
+    ) -> Result<UserSubscription, LinkDown> {
+        let mut catch_up = CatchUp::begin(connection.clone(), CatchUpCause::Resume);
+        let (clock, subscription) = self.link.subscribe(&connection.client.user).await?;
+        let is_new = !connection.has_cursor();
+        if is_new {
+            connection.start_at(clock.h);
+            catch_up.from = Some(clock.h);
         }
+        let resumed = !is_new && matches!(self.start(&catch_up, &clock), Start::Read { .. });
+        connection.set_head(self.hub.connected(connection, catch_up.from, resumed));
+        if !catch_up.is_current() {
+            // The link broke during the wait, when the hub did not restart this connection yet.
+            self.hub.catch_up_again(catch_up.connection, CatchUpCause::Link);
+        } else if !is_new {
+            let driver = self.clone();
+            tokio::task::spawn_local(async move { driver.drive(catch_up, clock).await });
+        } else if let Some(cause) = connection.finish_catch_up(clock.h) {
+            self.hub.catch_up_again(catch_up.connection, cause);
+        }
+        Ok(subscription)
     }
 
-    /// A clock snapshot taken after that catch-up began; `None` if another one has begun, or none
-    /// is needed.
-    async fn snapshot(&self, connection: &Connection, generation: u64) -> Option<ClockSnapshot> {
+    /// Takes a clock snapshot after the catch-up began; `None` if it is no longer needed.
+    async fn clock_snapshot(&self, catch_up: &CatchUp) -> Option<ClockSnapshot> {
         let mut backoff = Backoff::new(FIRST_RETRY, MAX_RETRY);
-        while connection.is_catching_up(generation) {
-            match self.link.mark().await {
+        while catch_up.is_current() {
+            match self.link.clock_snapshot().await {
                 Ok(clock) => return Some(clock),
-                Err(_) => tokio::time::sleep(backoff.delay()).await,
+                Err(LinkDown) => tokio::time::sleep(backoff.delay()).await,
             }
         }
         None
     }
 
-    /// Continues a catch-up with a clock snapshot that was taken after it began.
-    pub async fn go_on(
-        &self,
-        connection: Rc<Connection>,
-        mut cause: CatchUpCause,
-        mut generation: u64,
-        mut from: Option<EventId>,
-        mut clock: ClockSnapshot,
-    ) {
+    /// Catches up until the connection is live or has ended. `clock` was taken after the catch-up
+    /// began.
+    async fn drive(&self, mut catch_up: CatchUp, mut clock: ClockSnapshot) {
         let mut backoff = Backoff::new(FIRST_RETRY, MAX_RETRY);
         loop {
-            self.hub.context.metrics.catch_ups.with_label_values(&[cause.name()]).inc();
-            match self.attempt(&connection, generation, from, &clock).await {
-                Ok(()) => match connection.finish_catch_up(clock.h) {
+            let cause = catch_up.cause.name();
+            self.hub.context.metrics.catch_ups.with_label_values(&[cause]).inc();
+            match self.attempt(&catch_up, &clock).await {
+                Ok(()) => match catch_up.connection.finish_catch_up(clock.h) {
                     None => return,
-                    Some(next) => {
-                        cause = next;
+                    Some(cause) => {
+                        catch_up.cause = cause;
                         backoff.reset();
                     }
                 },
-                Err(Interrupted::Void) => return,
-                // Also where a log changed while it was read: nothing loops at full speed.
-                Err(Interrupted::Again | Interrupted::Away) => {
+                Err(Interrupted::Superseded) => return,
+                // Also if a log changed while it was read: no attempt follows without a pause.
+                Err(Interrupted::Changed | Interrupted::Unavailable) => {
                     tokio::time::sleep(backoff.delay()).await;
-                    if !connection.is_catching_up(generation) {
+                    if !catch_up.is_current() {
                         return;
                     }
                 }
             }
-            (generation, from) = connection.begin_catch_up();
-            match self.snapshot(&connection, generation).await {
+            catch_up = CatchUp::begin(catch_up.connection, catch_up.cause);
+            match self.clock_snapshot(&catch_up).await {
                 Some(next) => clock = next,
                 None => return,
             }
         }
     }
 
-    async fn attempt(
-        &self,
-        c: &Connection,
-        generation: u64,
-        from: Option<EventId>,
-        clock: &ClockSnapshot,
-    ) -> Result<(), Interrupted> {
-        if !c.is_catching_up(generation) {
-            return Err(Interrupted::Void);
-        }
-        let retention_ms = self.hub.context.settings.history.retention.as_millis() as u64;
-        let (unrecorded, stale) = match catch_up::start(from, clock, retention_ms) {
+    fn start(&self, catch_up: &CatchUp, clock: &ClockSnapshot) -> Start {
+        let retention = self.hub.context.settings.history.retention;
+        catch_up::start(catch_up.from, clock, retention.as_millis() as u64)
+    }
+
+    /// Queues everything over (cursor, H].
+    async fn attempt(&self, catch_up: &CatchUp, clock: &ClockSnapshot) -> Result<(), Interrupted> {
+        catch_up.check_current()?;
+        let c = &*catch_up.connection;
+        let (unrecorded, stale) = match self.start(catch_up, clock) {
             Start::Restart(reason) => {
                 c.restart(reason, clock);
                 return Ok(());
             }
             Start::Read { unrecorded, stale } => (unrecorded, stale),
         };
-        let from = from.unwrap_or(EventId::ZERO);
+        let from = catch_up.from.unwrap_or(EventId::ZERO);
         if from >= clock.h {
             return Ok(());
         }
@@ -177,23 +229,19 @@ impl CatchUpDriver {
         let mut first = true;
         loop {
             let pages = self.read(c, &merge, clock.h, first).await?;
-            if !c.is_catching_up(generation) {
-                return Err(Interrupted::Void);
-            }
+            catch_up.check_current()?;
             if first {
-                self.tell(c, &merge, &pages, from, GapFlags { unrecorded, stale, too_many });
+                report_gap(c, &merge, &pages, from, GapFlags { unrecorded, stale, too_many });
             }
             let done = pages.is_empty();
             for (n, page) in pages {
-                merge.feed(n, page, first).map_err(|_| Interrupted::Again)?;
+                merge.feed(n, page, first).map_err(|_| Interrupted::Changed)?;
             }
             first = false;
             while let Some(event) = merge.pop() {
                 c.replay(&event);
                 c.room().await;
-                if !c.is_catching_up(generation) {
-                    return Err(Interrupted::Void);
-                }
+                catch_up.check_current()?;
             }
             if done {
                 return Ok(());
@@ -201,7 +249,7 @@ impl CatchUpDriver {
         }
     }
 
-    /// What the catch-up reads; the flag says that there are too many topics to read all.
+    /// The sources of a catch-up, and whether more topics were active than it can read.
     async fn sources(
         &self,
         c: &Connection,
@@ -212,7 +260,7 @@ impl CatchUpDriver {
         if c.client.topics.is_empty() {
             return Ok((sources, false));
         }
-        let _reader = self.readers.acquire().await.map_err(|_| Interrupted::Void)?;
+        let _reader = self.readers.acquire().await.map_err(|_| Interrupted::Superseded)?;
         let cache = &self.delivery.replay_cache;
         if !stale
             && replay_cache_fill::reaches(cache, &self.commands, from, &c.client.topics).await?
@@ -227,7 +275,7 @@ impl CatchUpDriver {
         Ok((sources, false))
     }
 
-    /// Reads a page of every log whose next event is not known.
+    /// Reads a page of every source whose next event is unknown.
     async fn read(
         &self,
         c: &Connection,
@@ -245,12 +293,12 @@ impl CatchUpDriver {
                     logs.push((channel.clone(), after));
                 }
                 Source::Cache => {
-                    // A tail that was cut meanwhile no longer reaches back: the logs do.
+                    // A cache that was trimmed meanwhile may not reach back far enough.
                     let (events, more) = self
                         .delivery
                         .replay_cache
                         .read(after, h, &c.client.topics, count)
-                        .ok_or(Interrupted::Again)?;
+                        .ok_or(Interrupted::Changed)?;
                     pages.push((
                         n,
                         Page { events, more, upto: EventId::ZERO, last_ever: EventId::ZERO },
@@ -259,52 +307,50 @@ impl CatchUpDriver {
             }
         }
         if !logs.is_empty() {
-            let _reader = self.readers.acquire().await.map_err(|_| Interrupted::Void)?;
+            let _reader = self.readers.acquire().await.map_err(|_| Interrupted::Superseded)?;
             pages.extend(
                 numbers.into_iter().zip(log::pages(&self.commands, &logs, count, first).await?),
             );
         }
         Ok(pages)
     }
+}
 
-    /// Tells the client, once, what it may have lost.
-    fn tell(
-        &self,
-        c: &Connection,
-        merge: &Merge<Source>,
-        pages: &[(usize, Page)],
-        from: EventId,
-        flags: GapFlags,
-    ) {
-        let logs: std::collections::HashMap<usize, &Source> =
-            merge.wants().map(|(n, source, _)| (n, source)).collect();
-        let (mut trimmed, mut expired) = (Vec::new(), Vec::new());
-        for (n, page) in pages {
-            let Some(Source::Log(channel)) = logs.get(n) else { continue };
-            match catch_up::gap(from, flags.stale, page) {
-                Some(GapReason::Trimmed) => trimmed.push(channel.to_string()),
-                Some(_) => expired.push(channel.to_string()),
-                None => {}
-            }
+/// Queues `sse.gap` if events after the cursor may be missing; `pages` are the first ones.
+fn report_gap(
+    c: &Connection,
+    merge: &Merge<Source>,
+    pages: &[(usize, Page)],
+    from: EventId,
+    flags: GapFlags,
+) {
+    let logs: HashMap<usize, &Source> = merge.wants().map(|(n, source, _)| (n, source)).collect();
+    let (mut trimmed, mut expired) = (Vec::new(), Vec::new());
+    for (n, page) in pages {
+        let Some(Source::Log(channel)) = logs.get(n) else { continue };
+        match catch_up::gap(from, flags.stale, page) {
+            Some(GapReason::Trimmed) => trimmed.push(channel.to_string()),
+            Some(_) => expired.push(channel.to_string()),
+            None => {}
         }
-        // Which topics there were is known for as long as the retention only.
-        let patterns = || c.client.topics.prefixes().map(|p| format!("broadcast:{p}*"));
-        if flags.too_many {
-            trimmed.extend(patterns());
-        }
-        if flags.stale {
-            expired.extend(patterns());
-        }
-        let reason = match (trimmed.is_empty(), expired.is_empty()) {
-            (false, _) => GapReason::Trimmed,
-            (true, false) => GapReason::Expired,
-            (true, true) if flags.unrecorded => {
-                return c.tell_gap(GapReason::Unrecorded, c.client.channels().collect());
-            }
-            (true, true) => return,
-        };
-        let mut seen = HashSet::new();
-        let channels = trimmed.into_iter().chain(expired).filter(|name| seen.insert(name.clone()));
-        c.tell_gap(reason, channels.take(MAX_GAP_CHANNELS).collect());
     }
+    // Active topics are only known as long as the retention.
+    let patterns = || c.client.topics.prefixes().map(|p| format!("broadcast:{p}*"));
+    if flags.too_many {
+        trimmed.extend(patterns());
+    }
+    if flags.stale {
+        expired.extend(patterns());
+    }
+    let reason = match (trimmed.is_empty(), expired.is_empty()) {
+        (false, _) => GapReason::Trimmed,
+        (true, false) => GapReason::Expired,
+        (true, true) if flags.unrecorded => {
+            return c.queue_gap(GapReason::Unrecorded, c.client.channels().collect());
+        }
+        (true, true) => return,
+    };
+    let mut seen = HashSet::new();
+    let channels = trimmed.into_iter().chain(expired).filter(|name| seen.insert(name.clone()));
+    c.queue_gap(reason, channels.take(MAX_GAP_CHANNELS).collect());
 }

@@ -1,6 +1,6 @@
 //! The one subscriber connection of an instance and its supervisor: connect with a jittered
-//! back-off, subscribe in batches, await confirmation, take the mark, and only then let the
-//! connections join (ARCHITECTURE.md#the-link).
+//! back-off, subscribe in batches, await confirmation, take the clock snapshot, and only then let
+//! the connections catch up (ARCHITECTURE.md#the-link).
 
 use std::{
     sync::Arc,
@@ -39,8 +39,8 @@ const LOOK_TIMEOUT: Duration = Duration::from_millis(500);
 /// after.
 const TIME_JUMP_MS: u64 = 86_400_000;
 /// A clock that the library keeps repairing: somebody else keeps writing it.
-const MARK_ATTEMPTS: usize = 10;
-const MARK_PAUSE: Duration = Duration::from_millis(100);
+const SNAPSHOT_ATTEMPTS: usize = 10;
+const SNAPSHOT_PAUSE: Duration = Duration::from_millis(100);
 /// Between log lines about settings that cannot be written, ms.
 const SETTINGS_LOG_MS: u64 = 10_000;
 /// Events without a tick for this long are no sign of life either.
@@ -56,7 +56,7 @@ const STABLE: Duration = Duration::from_secs(10);
 pub struct LinkDown;
 
 enum Request {
-    /// Subscribe to a user's channel, if one is named, and tell the mark.
+    /// Subscribe to a user's channel, if one is named, and take a clock snapshot.
     Attach(Option<Arc<str>>, oneshot::Sender<ClockSnapshot>),
     Release(Arc<str>),
     /// Subscribe to the public channels for the recorder, or give them up.
@@ -83,8 +83,8 @@ impl Drop for UserSubscription {
 }
 
 impl Link {
-    /// Subscribes to the channel of a user and then tells the mark: everything up to it is in the
-    /// logs, everything after it comes by the link.
+    /// Subscribes to the channel of a user and then takes a clock snapshot: everything up to it is
+    /// in the logs, everything after it comes by the link.
     ///
     /// # Errors
     /// The link is down, or does not answer in time.
@@ -97,11 +97,11 @@ impl Link {
         Ok((clock, subscription))
     }
 
-    /// Tells the mark.
+    /// Takes a clock snapshot.
     ///
     /// # Errors
     /// The link is down, or does not answer in time.
-    pub async fn mark(&self) -> Result<ClockSnapshot, LinkDown> {
+    pub async fn clock_snapshot(&self) -> Result<ClockSnapshot, LinkDown> {
         self.ask(|reply| Request::Attach(None, reply)).await
     }
 
@@ -287,7 +287,7 @@ impl Supervisor {
         }
     }
 
-    /// Subscribes to everything that is wanted, and then lets the connections join.
+    /// Subscribes to everything that is wanted, and then lets the connections catch up.
     async fn begin(
         &mut self,
         connection: &mut MultiplexedConnection,
@@ -309,7 +309,7 @@ impl Supervisor {
         tick::now(&self.commands, 0, self.context.state.highest_id())
             .await
             .map_err(|f| f.to_string())?;
-        let clock = self.mark(connection).await.map_err(fault)?;
+        let clock = self.clock_snapshot(connection).await.map_err(fault)?;
         self.context.state.raise_highest_id(clock.h);
         self.inbound.enter_epoch(clock.epoch);
         self.context.state.set_up(true);
@@ -342,16 +342,19 @@ impl Supervisor {
         Ok(())
     }
 
-    async fn mark(&self, connection: &mut MultiplexedConnection) -> RedisResult<ClockSnapshot> {
+    async fn clock_snapshot(
+        &self,
+        connection: &mut MultiplexedConnection,
+    ) -> RedisResult<ClockSnapshot> {
         let clock = self.commands.keys.clock();
-        for attempt in 0..MARK_ATTEMPTS {
+        for attempt in 0..SNAPSHOT_ATTEMPTS {
             if let Some(clock) =
                 snapshot_of(snapshot_commands(&clock).query_async(connection).await?)
             {
                 return Ok(clock);
             }
             if attempt > 0 {
-                tokio::time::sleep(MARK_PAUSE).await;
+                tokio::time::sleep(SNAPSHOT_PAUSE).await;
             }
             // Redis was wiped this moment, or somebody wrote a clock that cannot be: a tick starts
             // the new epoch.
@@ -412,7 +415,7 @@ impl Supervisor {
         wanted.dedup();
         self.subscribe(connection, &wanted).await?;
         if !replies.is_empty() {
-            let clock = self.mark(connection).await?;
+            let clock = self.clock_snapshot(connection).await?;
             self.context.state.raise_highest_id(clock.h);
             self.inbound.enter_epoch(clock.epoch);
             for reply in replies {

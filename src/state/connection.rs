@@ -420,8 +420,17 @@ impl Connection {
         !self.gone.get() && !self.is_ending() && self.state.borrow().is_catching_up(generation)
     }
 
-    /// A connection without a cursor starts at `h`.
+    /// Whether the client named an id from which its stream continues; asked before the first
+    /// catch-up has finished.
+    pub fn has_cursor(&self) -> bool {
+        let first = self.first_cursor.borrow();
+        first.as_ref().is_none_or(|(id, text)| id.is_some() || text.is_some())
+    }
+
+    /// Makes `h` the cursor of a connection without one. From now on it is as if the client had
+    /// named it: the first frame contains it, so a later catch-up must begin there.
     pub fn start_at(&self, h: EventId) {
+        self.first_cursor.replace(Some((Some(h), None)));
         self.with(|state| state.start_at(h));
     }
 
@@ -432,8 +441,8 @@ impl Connection {
         self.with(|state| state.restart(reason, text.as_deref(), clock.h));
     }
 
-    /// Tells a gap; the replay follows.
-    pub fn tell_gap(&self, reason: GapReason, channels: Vec<String>) {
+    /// Queues `sse.gap`; the replay follows.
+    pub fn queue_gap(&self, reason: GapReason, channels: Vec<String>) {
         self.count_gap(reason);
         self.with(|state| state.tell_gap(reason, channels));
     }

@@ -11,6 +11,7 @@ use std::{
     },
 };
 
+use bytes::Bytes;
 use slab::Slab;
 use tokio::sync::{Notify, mpsc};
 
@@ -26,7 +27,7 @@ use crate::core::{
     id::EventId,
     queue::Item,
     stream_state::Outcome,
-    system::{CatchUpCause, CloseReason, closing},
+    system::{CatchUpCause, CloseReason, Connected, closing},
 };
 
 /// Messages that are taken from the mailbox at once.
@@ -389,6 +390,14 @@ impl Hub {
             queued_bytes: c.queued_bytes(),
             cursor: c.cursor().to_string(),
         }
+    }
+
+    /// The first frame of a stream: `id` is its cursor, `resumed` says that it follows it.
+    pub fn connected(&self, connection: &Connection, id: Option<EventId>, resumed: bool) -> Bytes {
+        let client = &connection.client;
+        let (topics, user) = (client.topics.patterns().collect(), &client.user);
+        let retry_ms = self.retry_ms();
+        Connected { retry_ms, id, connection: &client.id, user, topics, resumed }.frame()
     }
 
     /// `retry:` for a stream: the setting and up to the same again.

@@ -89,15 +89,20 @@ pub fn connection(
     client: Client,
     socket: TestSocket,
 ) -> Rc<Connection> {
+    Connection::new(parts(context, client, socket))
+}
+
+/// The parts of [`connection`].
+pub fn parts(context: &Arc<StreamContext>, client: Client, socket: TestSocket) -> Parts {
     let permit = context.limits.connections.enter(&client.user, &client.session.digest);
-    Connection::new(Parts {
+    Parts {
         context: context.clone(),
         permit: permit.unwrap_or_else(|reason| panic!("{}", reason.name())),
         client,
         cursor: Some(EventId::ZERO),
         cursor_text: None,
         socket: Box::new(socket),
-    })
+    }
 }
 
 /// Makes a connection live at 0-0.

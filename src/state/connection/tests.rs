@@ -3,11 +3,10 @@ use std::{sync::atomic::Ordering, task::Wake};
 use futures_util::FutureExt;
 
 use super::*;
-use crate::state::testing::{TestSocket, client, context, event, id, make_live, written};
+use crate::state::testing::{self, TestSocket, client, context, event, id, make_live, written};
 
 fn live(socket: TestSocket) -> Rc<Connection> {
-    let connection =
-        crate::state::testing::connection(&context(&[]), client("a", &["*"], "0a", 1), socket);
+    let connection = testing::connection(&context(&[]), client("a", &["*"], "0a", 1), socket);
     make_live(&connection);
     connection
 }
@@ -94,6 +93,19 @@ fn catch_up_waits_until_the_writer_has_room() {
     assert!((&mut room).now_or_never().is_none(), "the queue is full");
     assert!(connection.poll_bytes(Waker::noop()).is_ready());
     assert!(room.now_or_never().is_some(), "the writer took some");
+}
+
+#[test]
+fn new_stream_catches_up_from_its_first_frame_after_a_link_failure() {
+    let context = context(&[]);
+    let mut parts = testing::parts(&context, client("a", &[], "0a", 1), TestSocket::default());
+    parts.cursor = None;
+    let connection = Connection::new(parts);
+    connection.begin_catch_up();
+    assert!(!connection.has_cursor());
+    connection.start_at(id(5));
+    connection.detach(EventId::ZERO);
+    assert_eq!(connection.begin_catch_up().1, Some(id(5)));
 }
 
 #[test]

@@ -1,0 +1,45 @@
+//! What an admission needs to know of a request and its client.
+
+use std::net::IpAddr;
+
+use crate::state::client_socket::ClientSocket;
+
+/// A request for a stream or a poll.
+pub struct AdmissionRequest<'a> {
+    /// The address of the client; `None` if it has gone already.
+    pub address: Option<IpAddr>,
+    /// The ticket as the client sent it.
+    pub ticket: Option<&'a str>,
+    /// The topics that the client wants, separated by commas; `None`: all that the ticket allows.
+    pub topics: Option<&'a str>,
+    /// The last event id as the client sent it; `None`: the stream begins now.
+    pub cursor: Option<String>,
+    /// `stream` or `poll`.
+    pub transport: &'static str,
+    /// The client.
+    pub client: &'a dyn RequestClient,
+}
+
+/// The client of a request, before it is admitted.
+pub trait RequestClient {
+    /// The secret that the client presents for the session of that ticket.
+    fn session_secret(&self, ticket_digest: &str) -> Option<String>;
+
+    /// The client has a session: its connection is kept until the result is dropped.
+    fn begin_stream(&self) -> Box<dyn ClientStream>;
+
+    /// Lets the client use another connection, and so another instance, for its next request.
+    fn retire(&self);
+}
+
+/// The client of an admitted stream or poll.
+pub trait ClientStream {
+    /// The client's socket.
+    fn socket(&self) -> Box<dyn ClientSocket>;
+
+    /// Whether the writer ended the stream because the client did not read.
+    fn has_stalled(&self) -> bool;
+
+    /// See [`RequestClient::retire`].
+    fn retire(&self);
+}

@@ -1,0 +1,163 @@
+//! Opens the session of a ticket, and binds it to the browser that opened it
+//! (`tickets.session_cookie`).
+
+use aws_lc_rs::digest;
+use secrecy::{ExposeSecret, SecretString};
+
+use super::{Admission, AdmissionError};
+use crate::{
+    auth::{Ticket, TicketError},
+    core::{
+        id::EventId,
+        system::{BusyReason, TicketRejection},
+    },
+    redis::sessions::{self, SessionError, SessionRequest},
+    state::connection::Session,
+};
+
+/// The secret of a new session, for the browser that opened it: a stolen URL alone resumes nothing.
+/// Redis has its digest, the proof.
+#[derive(Debug)]
+pub struct NewSecret {
+    /// Digest of the session's ticket.
+    pub ticket_digest: String,
+    /// The secret.
+    pub secret: SecretString,
+}
+
+impl NewSecret {
+    /// A random secret for the session of that ticket.
+    pub fn new(ticket_digest: &str) -> Self {
+        let random = || uuid::Uuid::new_v4().simple();
+        let secret = format!("{}{}", random(), random());
+        Self { ticket_digest: ticket_digest.to_owned(), secret: secret.into() }
+    }
+
+    /// What Redis keeps of the secret.
+    pub fn proof(&self) -> String {
+        proof(self.secret.expose_secret())
+    }
+}
+
+/// The proof of a secret that a client presents.
+pub fn proof(secret: &str) -> String {
+    hex::encode(digest::digest(&digest::SHA256, secret.as_bytes()).as_ref())
+}
+
+/// A session that is about to be opened or resumed.
+pub(super) struct Opening<'a> {
+    pub ticket: &'a Ticket,
+    /// Id of the connection.
+    pub connection: &'a str,
+    pub cursor: Option<EventId>,
+    /// The proof that the client presents; empty: none.
+    pub proof: &'a str,
+    /// The proof that a new session gets; empty: none.
+    pub new_proof: &'a str,
+    /// When the ticket was verified, ms since 1970.
+    pub now_ms: u64,
+}
+
+impl Admission {
+    pub(super) async fn open_session(
+        &self,
+        opening: &Opening<'_>,
+    ) -> Result<Session, AdmissionError> {
+        let Opening { ticket, now_ms, .. } = *opening;
+        if ticket.session_exp_ms.is_some_and(|end| end <= now_ms) {
+            let message = "the ticket's session_exp has passed; get a new ticket";
+            return Err(TicketError::new(TicketRejection::SessionOver, message).into());
+        }
+        let settings = &self.context.settings.tickets;
+        let longest_ms = now_ms + settings.max_session.as_millis() as u64;
+        let request = SessionRequest {
+            digest: &ticket.digest,
+            connection: opening.connection,
+            user: &ticket.user,
+            expired: ticket.expired,
+            left_ms: ticket.expires_ms.saturating_add(1000).saturating_sub(now_ms),
+            until_ms: ticket.session_exp_ms.map_or(longest_ms, |end| end.min(longest_ms)),
+            issued_ms: ticket.issued_ms,
+            cursor: opening.cursor,
+            proof: opening.proof,
+            new_proof: opening.new_proof,
+        };
+        let opened = sessions::open(&self.commands, settings.reconnect_grace, &request).await;
+        opened.map_err(|error| {
+            let recovered = || self.link_state.recovered_within(super::SESSIONS_REWRITTEN);
+            admission_error(error, recovered)
+        })
+    }
+}
+
+/// `has_recovered`: Redis came back so recently that sessions may be missing in it.
+fn admission_error(error: SessionError, has_recovered: impl Fn() -> bool) -> AdmissionError {
+    let (code, message) = match error {
+        // The session may be one that ended while Redis was away, and that its instance has yet to
+        // write again.
+        SessionError::Expired if has_recovered() => {
+            return AdmissionError::Busy(BusyReason::RedisAway);
+        }
+        SessionError::Away(error) => {
+            tracing::debug!(%error, "could not open a session");
+            return AdmissionError::Busy(BusyReason::RedisAway);
+        }
+        SessionError::Expired => (
+            TicketRejection::Expired,
+            "the ticket has expired and has no session; get a new ticket",
+        ),
+        SessionError::Used => (
+            TicketRejection::Used,
+            "the ticket was used, and tickets.reconnect_grace is 0; get a new ticket",
+        ),
+        SessionError::Over => {
+            (TicketRejection::SessionOver, "the session has ended; get a new ticket")
+        }
+        SessionError::CookieMissing => (
+            TicketRejection::CookieMissing,
+            "the session belongs to the browser that has its cookie (tickets.session_cookie); \
+             get a new ticket",
+        ),
+        SessionError::Revoked => {
+            (TicketRejection::SessionRevoked, "the user's sessions were revoked; get a new ticket")
+        }
+    };
+    TicketError::new(code, message).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::redis::commands::CommandError;
+
+    fn code(error: SessionError, has_recovered: bool) -> &'static str {
+        match admission_error(error, || has_recovered) {
+            AdmissionError::Ticket(error) => error.code.name(),
+            AdmissionError::Busy(reason) => reason.name(),
+            AdmissionError::Topics => "bad-topics",
+        }
+    }
+
+    #[test]
+    fn session_errors_are_final_except_for_redis() {
+        assert_eq!(code(SessionError::Expired, false), "ticket-expired");
+        assert_eq!(code(SessionError::Used, true), "ticket-used");
+        assert_eq!(code(SessionError::Over, true), "session-over");
+        assert_eq!(code(SessionError::CookieMissing, true), "session-cookie-missing");
+        assert_eq!(code(SessionError::Revoked, true), "session-revoked");
+        let away = SessionError::Away(CommandError::Unavailable("timeout".into()));
+        assert_eq!(code(away, false), "redis-away");
+    }
+
+    #[test]
+    fn expired_ticket_is_retried_just_after_redis_came_back() {
+        assert_eq!(code(SessionError::Expired, true), "redis-away");
+    }
+
+    #[test]
+    fn proof_of_a_new_secret_is_that_of_the_presented_one() {
+        let new = NewSecret::new("0a");
+        assert_eq!(new.proof(), proof(new.secret.expose_secret()));
+        assert_ne!(new.proof(), NewSecret::new("0a").proof());
+    }
+}
