@@ -11,11 +11,13 @@ use actix_web::{
     },
     web::Query,
 };
+use tracing::Instrument;
 
 use super::{
     api_keys::bearer,
     cookie::{self, Cookie},
     peer::{Peer, StreamOfPeer, client_address},
+    request_id::RequestId,
     responses,
     worker::Worker,
 };
@@ -34,7 +36,7 @@ use crate::{
     },
     state::{
         clock::unix_ms,
-        connection::{Client, Connection, Parts, Session},
+        connection::{Client, Connection, Parts, Session, connection_span},
         hub::Hub,
         stream_context::StreamContext,
     },
@@ -62,6 +64,10 @@ impl Drop for Admitted {
             self.connection.set_reason(CloseReason::Stalled);
         }
         self.hub.remove(&self.connection);
+        if tracing::enabled!(tracing::Level::DEBUG) {
+            let reason = self.connection.reason().name();
+            self.connection.span().in_scope(|| tracing::debug!(reason, "connection closed"));
+        }
         // Another instance may serve it better.
         if matches!(self.connection.reason(), CloseReason::Draining | CloseReason::MaxAge) {
             self.stream.retire();
@@ -214,8 +220,12 @@ pub async fn admit(
     let proof = cookie::shown(request, &ticket.digest);
     let new_cookie = settings.tickets.session_cookie.then(|| Cookie::new(&ticket.digest));
     let new_proof = new_cookie.as_ref().map(Cookie::proof).unwrap_or_default();
-    let session =
-        open_session(worker, &ticket, &id, given.flatten(), now_ms, [&proof, &new_proof]).await?;
+    let request_id: Box<str> =
+        RequestId::of_request(request).map(|id| id.as_str().into()).unwrap_or_default();
+    let span = connection_span(&id, &ticket.user, &request_id);
+    let session = open_session(worker, &ticket, &id, given.flatten(), now_ms, [&proof, &new_proof])
+        .instrument(span.clone())
+        .await?;
     // Only the connection that opened the session gets one.
     let set_cookie = new_cookie.filter(|_| session.proof == new_proof);
     let set_cookie = set_cookie.map(|cookie| cookie.header(settings.tickets.max_session));
@@ -224,7 +234,7 @@ pub async fn admit(
     let stream = StreamOfPeer::new(Peer::of_request(request));
     let connection = Connection::new(Parts {
         context: worker.context.clone(),
-        client: Client { user: ticket.user.clone(), topics, session, id, transport },
+        client: Client { user: ticket.user.clone(), topics, session, id, transport, request_id },
         cursor,
         cursor_text: cursor_text.map(|text| text.chars().take(512).collect()),
         permit,
@@ -239,7 +249,7 @@ pub async fn admit(
         _subscription: None,
         stream,
     };
-    match join(worker, &mut admitted, given.is_some(), cursor).await {
+    match join(worker, &mut admitted, given.is_some(), cursor).instrument(span).await {
         Ok(()) => Ok(admitted),
         Err(denied) => Err(match admitted.set_cookie.take() {
             Some(cookie) => AdmissionError::Opened(Box::new(denied), cookie),
@@ -333,11 +343,12 @@ async fn join(
     admitted._subscription = Some(subscription);
     let retention_ms = worker.context.settings.history.retention.as_millis() as u64;
     let goes_on = matches!(catch_up::start(cursor, &clock, retention_ms), Start::Read { .. });
+    let resumed = has_cursor && goes_on;
     connection.set_head(head(
         worker,
         connection,
         if has_cursor { cursor } else { Some(clock.h) },
-        has_cursor && goes_on,
+        resumed,
     ));
     if !has_cursor {
         connection.start_at(clock.h);
@@ -353,6 +364,7 @@ async fn join(
     } else if let Some(cause) = connection.finish_catch_up(clock.h) {
         worker.hub.catch_up_again(connection.clone(), cause);
     }
+    tracing::debug!(transport = connection.client.transport, resumed, "connection opened");
     Ok(())
 }
 

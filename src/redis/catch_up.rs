@@ -5,6 +5,7 @@
 use std::{collections::HashSet, rc::Rc, sync::Arc, time::Duration};
 
 use tokio::sync::{Semaphore, mpsc};
+use tracing::Instrument;
 
 use super::{
     commands::{CommandError, Commands},
@@ -117,6 +118,18 @@ impl CatchUpDriver {
     pub async fn go_on(
         &self,
         connection: Rc<Connection>,
+        cause: CatchUpCause,
+        generation: u64,
+        from: Option<EventId>,
+        clock: ClockSnapshot,
+    ) {
+        let span = connection.span();
+        self.attempts(connection, cause, generation, from, clock).instrument(span).await;
+    }
+
+    async fn attempts(
+        &self,
+        connection: Rc<Connection>,
         mut cause: CatchUpCause,
         mut generation: u64,
         mut from: Option<EventId>,
@@ -125,6 +138,7 @@ impl CatchUpDriver {
         let mut backoff = Backoff::new(FIRST_RETRY, MAX_RETRY);
         loop {
             self.hub.context.metrics.catch_ups.with_label_values(&[cause.name()]).inc();
+            tracing::debug!(cause = cause.name(), "catch-up started");
             match self.attempt(&connection, generation, from, &clock).await {
                 Ok(()) => match connection.finish_catch_up(clock.h) {
                     None => return,
