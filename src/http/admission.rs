@@ -319,8 +319,9 @@ async fn open_session(
             TicketRejection::SessionRevoked,
             "the user's sessions were revoked; get a new ticket",
         ),
-        SessionError::Away(fault) => {
-            tracing::debug!(error = %fault, "no session");
+        SessionError::Away(error) => {
+            let address = &*worker.commands.address;
+            tracing::debug!(%address, %error, "session could not be opened");
             AdmissionError::Busy(BusyReason::RedisAway)
         }
     })

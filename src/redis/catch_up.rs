@@ -69,13 +69,12 @@ enum Interrupted {
     Void,
     /// Start anew from what was delivered.
     Again,
-    Away,
+    Away(CommandError),
 }
 
 impl From<CommandError> for Interrupted {
-    fn from(fault: CommandError) -> Self {
-        tracing::debug!(error = %fault, "a catch-up waits for Redis");
-        Self::Away
+    fn from(error: CommandError) -> Self {
+        Self::Away(error)
     }
 }
 
@@ -149,7 +148,11 @@ impl CatchUpDriver {
                 },
                 Err(Interrupted::Void) => return,
                 // Also where a log changed while it was read: nothing loops at full speed.
-                Err(Interrupted::Again | Interrupted::Away) => {
+                Err(interrupted @ (Interrupted::Again | Interrupted::Away(_))) => {
+                    if let Interrupted::Away(error) = interrupted {
+                        let address = &*self.commands.address;
+                        tracing::debug!(%address, %error, "catch-up waits for Redis");
+                    }
                     tokio::time::sleep(backoff.delay()).await;
                     if !connection.is_catching_up(generation) {
                         return;

@@ -1,9 +1,10 @@
 //! Log lines about a connection, a request or a link say which one, in both formats.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::harness::gateway::Builder;
 use crate::harness::keys::api_keys;
+use crate::harness::process::free_port;
 use crate::harness::{Event, Gateway, Proxy, Redis, Sse, eventually, ticket, topic};
 
 const DEBUG: &str = "sse_gateway=debug,info";
@@ -88,12 +89,12 @@ async fn access_log_and_request_lines_have_the_request_id() {
     // A line that a handler writes.
     redis.stop();
     let publish = gateway.http().post(gateway.url("/publish")).bearer_auth("k");
-    let event = serde_json::json!({"channel": topic("t"), "type": "a", "payload": 1});
+    let event = json!({"channel": topic("t"), "type": "a", "payload": 1});
     let publish = publish.header("x-request-id", "two").body(event.to_string());
     assert_eq!(publish.send().await.unwrap().status(), 503);
     let message = "POST /publish failed: Redis is unavailable";
     let failed = line(&gateway, message, |_| true).await;
-    assert_eq!(failed["span"], serde_json::json!({"name": "request", "request_id": "two"}));
+    assert_eq!(failed["span"], json!({"name": "request", "request_id": "two"}));
 }
 
 #[tokio::test]
@@ -110,4 +111,40 @@ async fn text_log_has_the_same_fields() {
     );
     gateway.wait_for_log(&span).await;
     gateway.wait_for_log("request_id=\"a\\\"}:\"").await;
+}
+
+#[tokio::test]
+async fn lines_of_a_link_name_its_number_and_address() {
+    let redis = Redis::start().await;
+    let proxy = Proxy::start(&redis.address()).await;
+    let gateway = debug(&redis).redis_url(&proxy.redis_url()).start().await;
+    let address = proxy.address().to_string();
+    let span = |link: u64| json!({"name": "redis_link", "link": link, "address": address});
+    line(&gateway, "link to Redis is up", |line| line["span"] == span(1)).await;
+    proxy.cut();
+    line(&gateway, "no link to Redis, retrying", |line| line["span"] == span(1)).await;
+    let up = |line: &Value| line["message"] == "link to Redis is up";
+    let last = eventually("a second link", || {
+        let all = lines(&gateway);
+        let last = all.iter().rfind(|line| up(line)).map(|line| line["span"].clone());
+        std::future::ready(last.filter(|last| *last != span(1)))
+    })
+    .await;
+    assert!(last["link"].as_u64() >= Some(2) && last["address"] == address.as_str(), "{last}");
+    // A line of the task that reads the link.
+    redis.command::<i64>(&["PUBLISH", "sse:live:tick", "no tick"]).await;
+    let malformed = "ignored a malformed message on a live channel: \
+                     is another client publishing to it?";
+    assert_eq!(line(&gateway, malformed, |_| true).await["span"], last);
+}
+
+#[tokio::test]
+async fn log_names_the_address_of_an_unreachable_redis() {
+    let redis = Redis::start().await;
+    let address = format!("127.0.0.1:{}", free_port());
+    let builder = Gateway::builder(&redis).redis_url(&format!("redis://:hush@{address}"));
+    let gateway = builder.env("LOG__FORMAT", "text").start_unready().await;
+    gateway.wait_for_log(&format!("redis_link{{link=1 address={address}}}")).await;
+    gateway.wait_for_log("no link to Redis, retrying").await;
+    assert!(!gateway.log_contains("hush"), "{}", gateway.log_text());
 }
