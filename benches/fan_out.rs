@@ -73,7 +73,14 @@ fn live_connection(context: &Arc<StreamContext>, hub: &Hub, number: usize) -> Rc
     let topics = Topics::parse(["*"].into_iter()).expect("topics");
     let connection = Connection::new(Parts {
         context: context.clone(),
-        client: Client { user, topics, session, id: digest, transport: "stream" },
+        client: Client {
+            user,
+            topics,
+            session,
+            id: digest,
+            transport: "stream",
+            request_id: "r".into(),
+        },
         cursor: Some(EventId::ZERO),
         cursor_text: None,
         permit,

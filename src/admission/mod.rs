@@ -8,6 +8,8 @@ pub mod session;
 
 use std::{net::IpAddr, rc::Rc, sync::Arc, time::Duration};
 
+use tracing::Instrument;
+
 use self::session::{NewSecret, Opening, proof};
 pub use self::{
     error::{AdmissionError, Denied},
@@ -30,7 +32,7 @@ use crate::{
     },
     state::{
         clock::unix_ms,
-        connection::{Client, Connection, Parts},
+        connection::{Client, Connection, Parts, connection_span},
         hub::Hub,
         lifecycle::Lifecycle,
         limits::connections::ConnectionPermit,
@@ -80,6 +82,10 @@ impl Drop for Admitted {
             self.connection.set_reason(CloseReason::Stalled);
         }
         self.hub.remove(&self.connection);
+        if tracing::enabled!(tracing::Level::DEBUG) {
+            let reason = self.connection.reason().name();
+            self.connection.span().in_scope(|| tracing::debug!(reason, "connection closed"));
+        }
         // Another instance may serve the client better.
         if matches!(self.connection.reason(), CloseReason::Draining | CloseReason::MaxAge) {
             self.stream.retire();
@@ -138,7 +144,8 @@ impl Admission {
             new_proof: &new_proof,
             now_ms,
         };
-        let session = self.open_session(&opening).await?;
+        let span = connection_span(&id, &ticket.user, &request.request_id);
+        let session = self.open_session(&opening).instrument(span.clone()).await?;
         // Only the connection that opened the session gets its secret.
         let new_secret = new_secret.filter(|_| session.proof == new_proof);
         // No resume reaches back before the session's first cursor; the client gets a gap instead.
@@ -146,10 +153,17 @@ impl Admission {
         let cursor = catch_up::resumable(named, session.first, server_ms);
         let has_cursor = request.cursor.is_some();
         let stream = request.client.begin_stream();
-        let transport = request.transport;
+        let (transport, request_id) = (request.transport, request.request_id);
         let connection = Connection::new(Parts {
             context: self.context.clone(),
-            client: Client { user: ticket.user.clone(), topics, session, id, transport },
+            client: Client {
+                user: ticket.user.clone(),
+                topics,
+                session,
+                id,
+                transport,
+                request_id,
+            },
             cursor,
             cursor_text: request.cursor.map(|text| text.chars().take(MAX_CURSOR_CHARS).collect()),
             permit,
@@ -164,7 +178,7 @@ impl Admission {
             _subscription: None,
             stream,
         };
-        match self.catch_up.connect(&admitted.connection).await {
+        match self.catch_up.connect(&admitted.connection).instrument(span).await {
             Ok(subscription) => {
                 admitted._subscription = Some(subscription);
                 Ok(admitted)

@@ -14,6 +14,8 @@ pub struct AdmissionRequest<'a> {
     pub topics: Option<&'a str>,
     /// The last event id as the client sent it; `None`: the stream begins now.
     pub cursor: Option<String>,
+    /// The id of the request, for log lines; empty: none.
+    pub request_id: Box<str>,
     /// `stream` or `poll`.
     pub transport: &'static str,
     /// The client.

@@ -85,13 +85,17 @@ impl Admission {
         let opened = sessions::open(&self.commands, settings.reconnect_grace, &request).await;
         opened.map_err(|error| {
             let recovered = || self.link_state.recovered_within(super::SESSIONS_REWRITTEN);
-            admission_error(error, recovered)
+            admission_error(error, &self.commands.address, recovered)
         })
     }
 }
 
 /// `has_recovered`: Redis came back so recently that sessions may be missing in it.
-fn admission_error(error: SessionError, has_recovered: impl Fn() -> bool) -> AdmissionError {
+fn admission_error(
+    error: SessionError,
+    address: &str,
+    has_recovered: impl Fn() -> bool,
+) -> AdmissionError {
     let (code, message) = match error {
         // The session may be one that ended while Redis was away, and that its instance has yet to
         // write again.
@@ -99,7 +103,7 @@ fn admission_error(error: SessionError, has_recovered: impl Fn() -> bool) -> Adm
             return AdmissionError::Busy(BusyReason::RedisAway);
         }
         SessionError::Away(error) => {
-            tracing::debug!(%error, "could not open a session");
+            tracing::debug!(%address, %error, "could not open a session");
             return AdmissionError::Busy(BusyReason::RedisAway);
         }
         SessionError::Expired => (
@@ -131,7 +135,7 @@ mod tests {
     use crate::redis::commands::CommandError;
 
     fn code(error: SessionError, has_recovered: bool) -> &'static str {
-        match admission_error(error, || has_recovered) {
+        match admission_error(error, "127.0.0.1:6379", || has_recovered) {
             AdmissionError::Ticket(error) => error.code.name(),
             AdmissionError::Busy(reason) => reason.name(),
             AdmissionError::Topics => "bad-topics",

@@ -23,7 +23,8 @@ pub fn start(settings: &settings::Log) {
         .with_ansi(std::io::stderr().is_terminal())
         .with_target(true);
     let layer = match settings.json {
-        true => layer.json().flatten_event(true).with_current_span(false).boxed(),
+        // No span has a parent, so a list of spans would say the same as the current span.
+        true => layer.json().flatten_event(true).with_span_list(false).boxed(),
         false => layer.boxed(),
     };
     let _ = tracing_subscriber::registry().with(layer.with_filter(filter)).try_init();

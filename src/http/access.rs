@@ -11,7 +11,7 @@ use actix_web::{
     web,
 };
 
-use super::{peer::client_address, worker::Worker};
+use super::{peer::client_address, request_id::RequestId, worker::Worker};
 
 const METHODS: [Method; 7] = [
     Method::GET,
@@ -23,8 +23,8 @@ const METHODS: [Method; 7] = [
     Method::OPTIONS,
 ];
 
-/// Logs method, route, status, peer and client (the same, or whom a trusted proxy names) of a
-/// request.
+/// Logs method, route, status, peer, client (the peer, or the address that a trusted proxy names)
+/// and id of a request.
 ///
 /// # Errors
 /// Those of the handlers.
@@ -45,6 +45,12 @@ pub async fn log(
     let route = request.match_pattern().unwrap_or_else(|| "-".to_owned());
     let method = METHODS.into_iter().find(|method| method == request.method());
     let method = method.as_ref().map_or("-", Method::as_str);
-    tracing::info!(target: "sse_gateway::access", method, route, status, peer, client);
+    let id = RequestId::of_request(request);
+    let request_id = id.as_ref().map_or("-", RequestId::as_str);
+    // Without the request's span in the text, which has the same id.
+    tracing::info!(
+        target: "sse_gateway::access", parent: None,
+        method, route, status, peer, client, request_id
+    );
     Ok(answer)
 }

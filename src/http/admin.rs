@@ -162,8 +162,9 @@ async fn end_connections(request: &HttpRequest, user: Option<&str>, admin: &Admi
     };
     match sessions::revoke(&admin.commands, user, settings.tickets.max_session).await {
         Ok(()) => HttpResponse::Ok().json(json!({ "user": user, "revoked": true })),
-        Err(fault) => {
-            tracing::warn!(error = %fault, "sessions not revoked");
+        Err(error) => {
+            let address = &*admin.commands.address;
+            tracing::warn!(%address, %error, "sessions not revoked");
             responses::error(
                 StatusCode::SERVICE_UNAVAILABLE,
                 "redis-away",

@@ -14,6 +14,7 @@ use super::{
     cookie,
     params::{BadRequest, Params},
     peer::{Peer, StreamOfPeer, client_address},
+    request_id::RequestId,
     responses,
     worker::Worker,
 };
@@ -92,6 +93,7 @@ pub async fn admit(
         ticket: params.non_empty("ticket").or_else(|| bearer(request)),
         topics: params.get("topics"),
         cursor: last_event_id(request, &params),
+        request_id: RequestId::of_request(request).map(|id| id.as_str().into()).unwrap_or_default(),
         transport,
         client: &HttpClient { request, peer: Peer::of_request(request) },
     };

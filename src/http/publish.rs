@@ -117,7 +117,7 @@ pub async fn publish(
         }
     }
     match answers.as_slice() {
-        [answer] if one => single(answer),
+        [answer] if one => single(answer, &worker.commands.address),
         all if !all.is_empty() && all.iter().all(|a| matches!(a, Err(PublishError::Away(_)))) => {
             away(NOTHING)
         }
@@ -146,13 +146,13 @@ fn away(message: &str) -> HttpResponse {
     answer
 }
 
-fn log_unavailable(error: &str) {
+fn log_unavailable(address: &str, error: &str) {
     if let Some(suppressed) = UNAVAILABLE_LOG.allow(unix_ms()) {
-        tracing::warn!(error, suppressed, "POST /publish failed: Redis is unavailable");
+        tracing::warn!(%address, error, suppressed, "POST /publish failed: Redis is unavailable");
     }
 }
 
-fn single(answer: &Result<String, PublishError>) -> HttpResponse {
+fn single(answer: &Result<String, PublishError>, address: &str) -> HttpResponse {
     match answer {
         Ok(id) => HttpResponse::Ok().json(json!({ "id": id })),
         Err(PublishError::Refused(Rejection::TooLarge, text)) => {
@@ -166,11 +166,11 @@ fn single(answer: &Result<String, PublishError>) -> HttpResponse {
             responses::error(StatusCode::BAD_REQUEST, refusal.code(), text)
         }
         Err(PublishError::Away(text)) => {
-            log_unavailable(text);
+            log_unavailable(address, text);
             away(NOTHING)
         }
         Err(PublishError::Unanswered(text)) => {
-            log_unavailable(text);
+            log_unavailable(address, text);
             away(MAYBE)
         }
     }

@@ -2,7 +2,9 @@
 //! log, and returned with the response.
 //!
 //! [`WithRequestId`] wraps the app of a listener, so every response of the app has the header over
-//! both versions of HTTP. A request whose head is malformed has no id: its fields are not read.
+//! both versions of HTTP, and every log line of a handler has the id. Lines about an admitted stream
+//! or poll have it from the connection's span instead (`state/connection.rs`). A request whose head
+//! is malformed has no id: its fields are not read.
 
 use std::{marker::PhantomData, sync::Arc, task::Poll};
 
@@ -13,6 +15,7 @@ use actix_web::{
     http::header::{HeaderMap, HeaderName, HeaderValue},
 };
 use futures_util::future::LocalBoxFuture;
+use tracing::{Instrument, Span};
 
 use super::responses;
 use crate::{core::address::is_trusted, settings::Settings};
@@ -35,6 +38,11 @@ impl RequestId {
     /// The id as text.
     pub fn as_str(&self) -> &str {
         self.0.to_str().unwrap_or_default()
+    }
+
+    /// The span of log lines about the request.
+    fn span(&self) -> Span {
+        tracing::error_span!(parent: None, "request", request_id = self.as_str())
     }
 
     /// The proxy's id, if the request has exactly one and it is well-formed.
@@ -103,8 +111,9 @@ where
             return Box::pin(std::future::ready(Err(response)));
         }
         request.extensions_mut().insert(id.clone());
-        let call = self.app.call(request);
-        Box::pin(async move {
+        let span = id.span();
+        let call = span.in_scope(|| self.app.call(request));
+        let answering = async move {
             let mut result = call.await.map(Into::into).map_err(Into::into);
             let headers = match &mut result {
                 Ok(response) => response.headers_mut(),
@@ -112,7 +121,8 @@ where
             };
             headers.insert(X_REQUEST_ID.clone(), id.0);
             result
-        })
+        };
+        Box::pin(answering.instrument(span))
     }
 }
 

@@ -12,6 +12,7 @@ use std::{
 };
 
 use tokio::sync::{Semaphore, mpsc};
+use tracing::Instrument;
 
 use super::{
     commands::{CommandError, Commands},
@@ -101,13 +102,12 @@ enum Interrupted {
     /// What was being read has changed: read again from what was delivered.
     Changed,
     /// Redis is unavailable.
-    Unavailable,
+    Unavailable(CommandError),
 }
 
 impl From<CommandError> for Interrupted {
     fn from(error: CommandError) -> Self {
-        tracing::debug!(%error, "a catch-up waits for Redis");
-        Self::Unavailable
+        Self::Unavailable(error)
     }
 }
 
@@ -148,6 +148,7 @@ impl CatchUpDriver {
         }
         let resumed = !is_new && matches!(self.start(&catch_up, &clock), Start::Read { .. });
         connection.set_head(self.hub.connected(connection, catch_up.from, resumed));
+        tracing::debug!(transport = connection.client.transport, resumed, "connection opened");
         if !catch_up.is_current() {
             // The link broke during the wait, when the hub did not restart this connection yet.
             self.hub.catch_up_again(catch_up.connection, CatchUpCause::Link);
@@ -174,11 +175,17 @@ impl CatchUpDriver {
 
     /// Catches up until the connection is live or has ended. `clock` was taken after the catch-up
     /// began.
-    async fn drive(&self, mut catch_up: CatchUp, mut clock: ClockSnapshot) {
+    async fn drive(&self, catch_up: CatchUp, clock: ClockSnapshot) {
+        let span = catch_up.connection.span();
+        self.attempts(catch_up, clock).instrument(span).await;
+    }
+
+    async fn attempts(&self, mut catch_up: CatchUp, mut clock: ClockSnapshot) {
         let mut backoff = Backoff::new(FIRST_RETRY, MAX_RETRY);
         loop {
             let cause = catch_up.cause.name();
             self.hub.context.metrics.catch_ups.with_label_values(&[cause]).inc();
+            tracing::debug!(cause, "catch-up started");
             match self.attempt(&catch_up, &clock).await {
                 Ok(()) => match catch_up.connection.finish_catch_up(clock.h) {
                     None => return,
@@ -189,7 +196,11 @@ impl CatchUpDriver {
                 },
                 Err(Interrupted::Superseded) => return,
                 // Also if a log changed while it was read: no attempt follows without a pause.
-                Err(Interrupted::Changed | Interrupted::Unavailable) => {
+                Err(interrupted @ (Interrupted::Changed | Interrupted::Unavailable(_))) => {
+                    if let Interrupted::Unavailable(error) = interrupted {
+                        let address = &*self.commands.address;
+                        tracing::debug!(%address, %error, "catch-up waits for Redis");
+                    }
                     tokio::time::sleep(backoff.delay()).await;
                     if !catch_up.is_current() {
                         return;

@@ -4,7 +4,10 @@
 use std::{fmt, sync::Arc, time::Duration};
 
 use deadpool_redis::{Manager, Pool, Runtime};
-use redis::{AsyncConnectionConfig, Cmd, FromRedisValue, Pipeline, RedisError, ToRedisArgs};
+use redis::{
+    AsyncConnectionConfig, Cmd, FromRedisValue, IntoConnectionInfo, Pipeline, RedisError,
+    ToRedisArgs,
+};
 use secrecy::ExposeSecret;
 
 use super::key_names::KeyNames;
@@ -88,10 +91,17 @@ impl From<RedisError> for CommandError {
     }
 }
 
+/// The address in a URL of Redis, without credentials.
+fn address(url: &str) -> Result<Arc<str>, RedisError> {
+    Ok(url.into_connection_info()?.addr().to_string().into())
+}
+
 /// The way to Redis for everything but the subscriber's link.
 #[derive(Clone)]
 pub struct Commands {
     pool: Pool,
+    /// Where Redis is, `host:port` or the path of a socket, without credentials: for logs.
+    pub address: Arc<str>,
     /// Names of keys and functions.
     pub keys: Arc<KeyNames>,
     timeout: Duration,
@@ -116,7 +126,8 @@ impl Commands {
             .recycle_timeout(Some(timeout))
             .build()
             .map_err(|e| RedisError::from(std::io::Error::other(e.to_string())))?;
-        Ok(Self { pool, keys: Arc::new(KeyNames::new(settings)), timeout })
+        let address = address(settings.url.expose_secret())?;
+        Ok(Self { pool, address, keys: Arc::new(KeyNames::new(settings)), timeout })
     }
 
     async fn connection(&self) -> Result<deadpool_redis::Connection, CommandError> {
@@ -154,5 +165,22 @@ impl Commands {
         let mut command = redis::cmd("FCALL");
         command.arg(self.keys.function(function)).arg(keys.len()).arg(keys);
         command
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn address_contains_no_credentials() {
+        for (url, expected) in [
+            ("redis://127.0.0.1:7000", "127.0.0.1:7000"),
+            ("redis://user:hush@redis.example/3", "redis.example:6379"),
+            ("rediss://:hush@redis.example:7001", "redis.example:7001"),
+            ("unix:///run/redis.sock?pass=hush", "/run/redis.sock"),
+        ] {
+            assert_eq!(&*address(url).unwrap(), expected);
+        }
     }
 }

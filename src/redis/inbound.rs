@@ -6,8 +6,10 @@ use std::sync::{
     atomic::{AtomicU64, Ordering},
 };
 
+use arc_swap::ArcSwap;
 use redis::{PushInfo, PushKind, Value};
 use tokio::sync::{Notify, mpsc};
+use tracing::Span;
 
 use super::{
     key_names::KeyNames,
@@ -51,6 +53,9 @@ pub struct Inbound {
     unrecorded_log: LogLimit,
     /// Which link is current; what an older one still has counts for nothing.
     generation: AtomicU64,
+    /// The span of the current link. The reading task never enters it, because that would cost
+    /// time for each message; it is the parent of the few lines that the task logs.
+    span: ArcSwap<Span>,
 }
 
 impl Inbound {
@@ -73,12 +78,18 @@ impl Inbound {
             reset_log: LogLimit::new(LOG_INTERVAL_MS),
             unrecorded_log: LogLimit::new(LOG_INTERVAL_MS),
             generation: AtomicU64::new(0),
+            span: ArcSwap::from_pointee(Span::none()),
         }
     }
 
     /// The link before is void; gives the number of the next one.
     pub fn next_link(&self) -> u64 {
         self.generation.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// Sets the span of log lines about the current link.
+    pub fn set_span(&self, span: Span) {
+        self.span.store(span.into());
     }
 
     /// The link is up or down.
@@ -139,6 +150,7 @@ impl Inbound {
         self.context.metrics.live_malformed.inc();
         if let Some(suppressed) = self.malformed_log.allow(self.context.clock.now_ms()) {
             tracing::warn!(
+                parent: &**self.span.load(),
                 channel,
                 suppressed,
                 "ignored a malformed message on a live channel: is another client publishing to it?"
@@ -198,6 +210,7 @@ impl Inbound {
         if self.context.state.enter_epoch(epoch) {
             if let Some(suppressed) = self.reset_log.allow(self.context.clock.now_ms()) {
                 tracing::warn!(
+                    parent: &**self.span.load(),
                     %epoch,
                     suppressed,
                     "new epoch: Redis was wiped, restored or replaced; clients get sse.gap (reset)"
@@ -220,6 +233,7 @@ impl Inbound {
             _ => {
                 if let Some(suppressed) = self.unrecorded_log.allow(self.context.clock.now_ms()) {
                     tracing::warn!(
+                        parent: &**self.span.load(),
                         %id,
                         suppressed,
                         "plain publishes may be missing; clients get sse.gap (unrecorded)"
@@ -255,7 +269,7 @@ impl Inbound {
             ["vacant", _] => self.inbox.send(RecorderInput::Vacant),
             ["taken-over" | "revoke" | "vacant", ..] => return None,
             // A later version may know more.
-            _ => tracing::debug!("ignored an unknown control message"),
+            _ => tracing::debug!(parent: &**self.span.load(), "ignored an unknown control message"),
         }
         Some(())
     }

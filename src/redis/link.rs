@@ -13,6 +13,7 @@ use redis::{
 };
 use secrecy::ExposeSecret;
 use tokio::sync::{mpsc, oneshot};
+use tracing::Instrument;
 
 use super::{
     commands::Commands,
@@ -171,21 +172,15 @@ impl Supervisor {
     /// Keeps the link up as long as somebody may ask for it.
     pub async fn run(mut self) {
         let mut backoff = Backoff::new(FIRST_RETRY, MAX_RETRY);
-        let mut first = true;
-        loop {
-            if !first {
+        for link in 1_u64.. {
+            if link > 1 {
                 self.context.metrics.reconnects.inc();
             }
-            first = false;
             let began = Instant::now();
-            let ended = match self.connect().await {
-                Ok(mut connection) => {
-                    let ended = self.serve(&mut connection).await;
-                    self.down();
-                    ended
-                }
-                Err(fault) => fault,
-            };
+            let address = &*self.commands.address;
+            let span = tracing::error_span!(parent: None, "redis_link", link, %address);
+            self.inbound.set_span(span.clone());
+            let ended = self.serve_one().instrument(span.clone()).await;
             if self.requests.is_closed() {
                 return;
             }
@@ -194,8 +189,22 @@ impl Supervisor {
             }
             let delay = backoff.delay();
             let retry_ms = delay.as_millis() as u64;
-            tracing::warn!(error = ended, retry_ms, "no link to Redis, trying again");
+            span.in_scope(|| {
+                tracing::warn!(error = ended, retry_ms, "no link to Redis, retrying");
+            });
             self.refuse_for(delay).await;
+        }
+    }
+
+    /// Sets up a link and serves it until it ends; returns the reason.
+    async fn serve_one(&mut self) -> Ended {
+        match self.connect().await {
+            Ok(mut connection) => {
+                let ended = self.serve(&mut connection).await;
+                self.down();
+                ended
+            }
+            Err(fault) => fault,
         }
     }
 

@@ -62,7 +62,12 @@ pub async fn write_all(commands: Commands, mut rejected: mpsc::Receiver<Rejected
         if let Err(error) = commands.run::<String>(&command).await
             && let Some(suppressed) = log.allow(unix_ms())
         {
-            tracing::warn!(%error, suppressed, "could not write a rejected message to Redis");
+            tracing::warn!(
+                address = %commands.address,
+                %error,
+                suppressed,
+                "could not write a rejected message to Redis"
+            );
         }
     }
 }

@@ -227,6 +227,8 @@ async fn renew(
     commands
         .run(&call)
         .await
-        .inspect_err(|fault| tracing::debug!(error = %fault, "sessions not renewed"))
+        .inspect_err(|error| {
+            tracing::debug!(address = %commands.address, %error, "sessions not renewed");
+        })
         .ok()
 }

@@ -67,13 +67,15 @@ async fn after_failure(
     }
     let log_line = log.allow(context.clock.now_ms());
     if let Some(suppressed) = log_line {
-        tracing::warn!(error = %fault, suppressed, "could not publish a tick");
+        let address = &*commands.address;
+        tracing::warn!(%address, error = %fault, suppressed, "could not publish a tick");
     }
     // Somebody may have deleted the library (FUNCTION FLUSH).
     if let CommandError::Rejected(_) = fault
         && let Err(error) = library::ensure(commands, &context.settings).await
         && log_line.is_some()
     {
-        tracing::warn!(%error, "could not load the function library");
+        let address = &*commands.address;
+        tracing::warn!(%address, %error, "could not load the function library");
     }
 }

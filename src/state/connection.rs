@@ -10,6 +10,7 @@ use std::{
 
 use bytes::{Bytes, BytesMut};
 use tokio::sync::Notify;
+use tracing::Span;
 
 use super::{
     client_socket::{ClientSocket, StallClock},
@@ -64,6 +65,15 @@ pub struct Client {
     pub id: String,
     /// `stream` or `poll`.
     pub transport: &'static str,
+    /// Id of the request that opened it (`x-request-id`).
+    pub request_id: Box<str>,
+}
+
+/// The span of log lines about a connection. It is created for each activity that may log, not for
+/// the life of the connection: an idle stream would hold some hundred bytes for it. Never add the
+/// ticket.
+pub fn connection_span(id: &str, user: &str, request_id: &str) -> Span {
+    tracing::error_span!(parent: None, "connection", connection = id, user, request_id)
 }
 
 /// Most channels that a gap names.
@@ -153,6 +163,11 @@ impl Connection {
             permit: RefCell::new(Some(parts.permit)),
             context: parts.context,
         })
+    }
+
+    /// See [`connection_span`].
+    pub fn span(&self) -> Span {
+        connection_span(&self.client.id, &self.client.user, &self.client.request_id)
     }
 
     /// Changes the state and updates what depends on it: bytes of all queues, the writer's waker.

@@ -57,7 +57,8 @@ pub fn client(user: &str, topics: &[&str], digest: &str, generation: u64) -> Cli
         generation,
     };
     let topics = Topics::parse(topics.iter().copied()).expect("topics");
-    Client { user: user.into(), topics, session, id: digest.to_owned(), transport: "stream" }
+    let (id, request_id) = (digest.to_owned(), "r".into());
+    Client { user: user.into(), topics, session, id, transport: "stream", request_id }
 }
 
 /// A socket that reports what it is told.

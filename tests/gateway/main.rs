@@ -24,6 +24,7 @@ mod http2;
 mod http2_floods;
 mod jwks;
 mod limits;
+mod log_spans;
 mod modes;
 mod neighbours;
 mod oversized;

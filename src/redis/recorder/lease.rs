@@ -57,6 +57,11 @@ impl Lease {
         Self { commands, holder, ttl_ms: ttl.as_millis() as u64 }
     }
 
+    /// Where Redis is, for logs.
+    pub fn address(&self) -> &str {
+        &self.commands.address
+    }
+
     /// The name of the next role.
     pub fn rename(&mut self, holder: String) {
         self.holder = holder;
@@ -113,8 +118,9 @@ impl Lease {
         let mut call = self.call(role);
         call.arg("RELEASE");
         // A lease that is not given back runs out by itself.
-        if let Err(fault) = self.commands.run::<Value>(&call).await {
-            tracing::debug!(error = %fault, role, "could not release a lease");
+        if let Err(error) = self.commands.run::<Value>(&call).await {
+            let address = self.address();
+            tracing::debug!(%address, %error, role, "could not release a lease");
         }
     }
 

@@ -268,6 +268,7 @@ impl Recorder {
                 Err(fault) => {
                     if let Some(suppressed) = self.lease_log.allow(self.context.clock.now_ms()) {
                         tracing::warn!(
+                            address = %self.lease.address(),
                             error = %fault,
                             suppressed,
                             "could not renew the recorder's lease"
@@ -414,7 +415,13 @@ impl Recorder {
 
     fn log_waiting(&self, error: &str) {
         if let Some(suppressed) = self.waiting_log.allow(self.context.clock.now_ms()) {
-            tracing::warn!(error, suppressed, "could not record plain publishes, retrying");
+            let address = self.lease.address();
+            tracing::warn!(
+                %address,
+                error,
+                suppressed,
+                "could not record plain publishes, retrying"
+            );
         }
     }
 

@@ -375,10 +375,19 @@ impl Log {
         let lines = self.0.lock().unwrap();
         let mut lines = lines.iter();
         lines.find_map(|line| {
-            let line: serde_json::Value = serde_json::from_str(line).ok()?;
+            let Ok(line) = serde_json::from_str::<serde_json::Value>(line) else {
+                return listening_in_text(line);
+            };
             let address = |name: &str| line[name].as_str()?.parse().ok();
             let listening = line["message"] == "listening";
             listening.then_some((address("public")?, address("admin")?))
         })
     }
+}
+
+/// The same in a log of format `text`: `… listening public=<address> admin=<address> …`.
+fn listening_in_text(line: &str) -> Option<(SocketAddr, SocketAddr)> {
+    let (_, fields) = line.split_once(": listening ")?;
+    let field = |name: &str| fields.split(' ').find_map(|f| f.strip_prefix(name)?.parse().ok());
+    Some((field("public=")?, field("admin=")?))
 }
