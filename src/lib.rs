@@ -27,8 +27,8 @@
 //! 2. `redis/inbound.rs` decodes the message into an [`core::event::Event`] and encodes its frame.
 //! 3. `state/mailbox.rs` hands the event to the workers that may have a stream for it.
 //! 4. `state/hub.rs` offers it to the connections of its user or topic.
-//! 5. `core/stream_state.rs` takes it, ignores it, or orders a catch-up (`redis/catch_up.rs`).
-//! 6. `state/connection.rs` gives the bytes to the response body (`http/body.rs`).
+//! 5. `core/stream_state.rs` queues it, ignores it, or requests a catch-up (`redis/catch_up.rs`).
+//! 6. `state/connection.rs` passes the bytes to the response body (`http/body.rs`).
 //! 7. `http/front` writes them to the socket, over HTTP/1.1 or HTTP/2.
 
 pub mod admission;
@@ -44,7 +44,7 @@ pub mod redis;
 pub mod settings;
 pub mod state;
 
-/// Private parts that the fuzz targets (`fuzz/`) and benches need; not part of the API.
+/// Private items that the fuzz targets (`fuzz/`) and benches need; not part of the API.
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing {
     pub use crate::{

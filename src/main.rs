@@ -1,4 +1,4 @@
-//! `sse-gateway`: see `sse_gateway` for the map of the house.
+//! The `sse-gateway` binary; the `sse_gateway` crate documents its structure.
 
 use std::process::ExitCode;
 

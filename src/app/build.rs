@@ -1,5 +1,4 @@
-//! Builds an instance: binds its listeners, starts the link and the servers. Tests and `serve`
-//! build the same.
+//! Builds an instance: binds its listeners, and starts the link and the servers.
 
 use std::{
     io,
@@ -40,7 +39,7 @@ const BACKLOG: i32 = 4096;
 /// Routes that a command adds to the public listener.
 pub type Extra = Arc<dyn Fn(&mut web::ServiceConfig) + Send + Sync>;
 
-/// A gateway that is bound and not yet running.
+/// A gateway whose listeners are bound, but which does not run yet.
 pub struct Gateway {
     pub(super) context: LinkContext,
     pub(super) limits: Arc<Limits>,
@@ -56,10 +55,10 @@ pub struct Gateway {
 }
 
 impl Gateway {
-    /// Binds the listeners and starts the link to Redis; Redis itself may come later.
+    /// Binds the listeners and starts the link to Redis. Redis need not be available yet.
     ///
     /// # Errors
-    /// A listener cannot be bound, a TLS file does not fit, or too few open files are allowed.
+    /// A listener cannot be bound, a TLS file is invalid, or the limit of open files is too low.
     pub fn build(settings: Settings, extra: Extra) -> io::Result<Self> {
         let public_listener = listen(settings.server.listen, "server.listen")?;
         let admin_listener = listen(settings.admin.listen, "admin.listen")?;
@@ -125,13 +124,13 @@ impl Gateway {
         })
     }
 
-    /// Takes its keys and its certificate over as they change; `loaded` is what it was built with.
+    /// Creates the task that reloads keys and certificate; `loaded` are the initial settings.
     pub fn reloader(&self, source: Source, loaded: Loaded) -> Reloader {
         let (auth, metrics) = (self.readiness.auth.clone(), self.context.metrics.clone());
         Reloader::new(source, loaded, auth, metrics, self.certificate.clone())
     }
 
-    /// Waits until it is ready for the first time.
+    /// Waits until the instance is ready for the first time.
     pub fn ready(&self) -> impl Future<Output = ()> + 'static {
         let readiness = self.readiness.clone();
         async move {
@@ -141,12 +140,12 @@ impl Gateway {
         }
     }
 
-    /// Where it listens for clients.
+    /// Address of the public listener.
     pub fn public_address(&self) -> SocketAddr {
         self.public_address
     }
 
-    /// Where it listens for operators.
+    /// Address of the admin listener.
     pub fn admin_address(&self) -> SocketAddr {
         self.admin_address
     }
@@ -169,7 +168,7 @@ fn listen(address: Option<SocketAddr>, key: &str) -> io::Result<TcpListener> {
     bind().map_err(|e: io::Error| {
         io::Error::new(
             e.kind(),
-            format!("{key}: cannot listen on {address} ({e}); is another process there?"),
+            format!("{key}: cannot listen on {address} ({e}); choose another address or port"),
         )
     })
 }
@@ -206,7 +205,7 @@ fn metrics_for(settings: &Settings) -> Arc<Metrics> {
     Arc::new(metrics)
 }
 
-/// What the workers of the public listener are made of.
+/// The parts from which the workers of the public listener are built.
 #[derive(Clone)]
 struct PublicParts {
     worker: WorkerParts,
@@ -226,8 +225,7 @@ fn start_public(
     let service = move || {
         let PublicParts { worker, front, tls, extra } = parts.clone();
         let allowed = front.settings.cors.clone();
-        // The URL was checked when the settings were loaded; a worker without Redis could serve
-        // nobody.
+        // The URL was checked when the settings were loaded.
         let worker = Worker::start(worker).expect("the Redis URL was checked");
         let worker = web::Data::new(worker);
         let app = move || {
@@ -246,7 +244,7 @@ fn start_public(
     Listener::start("public", socket, budget, workers, service)
 }
 
-/// What the admin listener is made of.
+/// The parts from which the admin listener is built.
 #[derive(Clone)]
 struct AdminParts {
     name: Arc<str>,
@@ -255,8 +253,8 @@ struct AdminParts {
     readiness: Arc<Readiness>,
 }
 
-/// The admin listener has few sockets, and all of them may be idle: a probe always gets one, since
-/// the longest idle is closed for it.
+/// Starts the admin listener. All of its few sockets may be idle: the one that has been idle longest
+/// is closed for a new one, so that probes always get a socket.
 fn start_admin(
     parts: AdminParts,
     front: WorkerContext,

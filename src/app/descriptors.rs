@@ -1,40 +1,40 @@
-//! How the process's file descriptors are shared out: what the gateway itself needs is reserved,
-//! the rest is for clients.
+//! The budget of file descriptors: those that the gateway itself needs are reserved, the rest is for
+//! clients.
 
 use crate::{http::sockets::idle::IdleLimits, settings::Settings};
 
-/// Sockets of the admin listener at once.
+/// Maximum number of open sockets of the admin listener.
 pub const ADMIN_SOCKETS: usize = 16;
 /// Epoll instance, its duplicate, and the waker of a tokio runtime.
 const PER_RUNTIME: usize = 3;
-/// A duplicate of the listening socket, and a connection that is accepted only to be closed.
+/// A duplicate of the listening socket, and a connection that is accepted to be closed at once.
 const PER_WORKER: usize = 2;
-/// The subscriber's connection; the issuer's key set; name servers; files that are read again.
+/// The link, the issuer's key set, name servers, and reloaded files.
 const OTHERS: usize = 24;
-/// The threads of Redis commands besides the workers: the link's and the admin listener's.
+/// Threads other than workers that have a pool of Redis connections: link and admin listener.
 const OTHER_POOLS: usize = 2;
-/// With fewer sockets for clients the gateway does not start.
+/// Minimum number of sockets for clients, without which the gateway does not start.
 const MIN_PUBLIC: usize = 16;
-/// One in this many public sockets is kept free of idle ones; if fewer are free, one in this many
-/// may be idle.
+/// The inverse of two shares of the public sockets: of those to keep free of idle sockets, and of
+/// those that may be idle if fewer are free.
 const IDLE_SHARE: usize = 4;
 
 /// The descriptors of a gateway.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Descriptors {
-    /// Sockets of the public listener at once.
+    /// Maximum number of open sockets of the public listener.
     pub public: usize,
-    /// Of these, without an event stream: as many as leave room for streams.
+    /// Limits for sockets without an event stream, which leave room for streams.
     pub idle: IdleLimits,
-    /// The limit that `limits.max_connections` calls for.
+    /// The limit of open files that `limits.max_connections` requires.
     pub wanted: usize,
 }
 
 impl Descriptors {
-    /// Shares `limit` descriptors out, of which `open` are in use.
+    /// Divides `limit` descriptors, of which `open` are in use.
     ///
     /// # Errors
-    /// Too few are left for clients; the text says how many it takes.
+    /// Too few remain for clients; the text contains the required number.
     pub fn plan(
         limit: usize,
         open: usize,
@@ -50,25 +50,25 @@ impl Descriptors {
         let max = settings.limits.max_connections;
         if public < MIN_PUBLIC {
             return Err(format!(
-                "{limit} open files are allowed, and {reserved} are reserved ({pools} of them for \
-                 redis.pool_size x (server.workers + 2)): raise `ulimit -n` (LimitNOFILE=) to at \
-                 least {}, or lower redis.pool_size or server.workers",
+                "the limit of {limit} open files is too low: {reserved} are reserved ({pools} of \
+                 them for redis.pool_size x (server.workers + 2)); raise `ulimit -n` \
+                 (LimitNOFILE=) to at least {}, or lower redis.pool_size or server.workers",
                 reserved + MIN_PUBLIC,
             ));
         }
-        // Clients that all connect again at once may all be in their handshakes.
+        // After an outage, all clients may be in their TLS handshake at the same time.
         let crowded = max.min(public - public / IDLE_SHARE);
         let idle = IdleLimits { crowded, max: (public.min(max) / IDLE_SHARE).max(MIN_PUBLIC / 2) };
         Ok(Self { public, idle, wanted: reserved + max + max / IDLE_SHARE })
     }
 
-    /// Whether `limits.max_connections` streams fit, each with a socket of its own.
+    /// A warning if there are fewer sockets than `limits.max_connections`.
     pub fn warning(&self, limit: usize, settings: &Settings) -> Option<String> {
         let max = settings.limits.max_connections;
         (self.public < max).then(|| {
             format!(
-                "{limit} open files are allowed, which leaves {} for clients, fewer than \
-                 limits.max_connections = {max}: raise `ulimit -n` (LimitNOFILE=) to {}, or lower \
+                "the limit of {limit} open files leaves {} for clients, fewer than \
+                 limits.max_connections = {max}; raise `ulimit -n` (LimitNOFILE=) to {}, or lower \
                  limits.max_connections",
                 self.public, self.wanted,
             )
@@ -76,13 +76,13 @@ impl Descriptors {
     }
 }
 
-/// Raises the soft limit of open files to the hard limit; returns what is allowed now.
+/// Raises the soft limit of open files to the hard limit, and returns the new limit.
 pub fn raise_limit() -> usize {
     let limit = rlimit::increase_nofile_limit(u64::MAX).unwrap_or(1024);
     usize::try_from(limit).unwrap_or(usize::MAX)
 }
 
-/// Descriptors that are open now.
+/// Number of descriptors that are open now.
 pub fn open() -> usize {
     std::fs::read_dir("/proc/self/fd").map_or(OTHERS, Iterator::count)
 }

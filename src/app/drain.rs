@@ -1,4 +1,4 @@
-//! Runs a gateway until a signal comes, and then drains it (ARCHITECTURE.md#shutdown).
+//! Runs a gateway until it receives a signal, and then drains it (ARCHITECTURE.md#shutdown).
 
 use std::{io, time::Duration};
 
@@ -10,9 +10,9 @@ use crate::{
     state::mailbox::{Command, Message},
 };
 
-/// After the window, clients get so long to take their last frame.
+/// Time for clients to receive their last frame after the window.
 const LAST_FRAMES: Duration = Duration::from_secs(3);
-/// The recorder gets so long to hand over.
+/// Maximum time for the recorder to hand over.
 const HAND_OVER: Duration = Duration::from_secs(3);
 
 /// SIGTERM and SIGINT.
@@ -22,10 +22,10 @@ pub struct Signals {
 }
 
 impl Signals {
-    /// From now on the signals no longer end the process by themselves.
+    /// Installs the handlers, so that the signals no longer end the process by default.
     ///
     /// # Errors
-    /// The system refuses.
+    /// The handlers cannot be installed.
     pub fn listen() -> io::Result<Self> {
         Ok(Self { term: signal(SignalKind::terminate())?, int: signal(SignalKind::interrupt())? })
     }
@@ -38,34 +38,37 @@ impl Signals {
     }
 }
 
-/// Exit status of a process that was told twice.
-const EXIT_AT_ONCE: i32 = 130;
+/// Exit status after a second signal.
+const EXIT_SECOND_SIGNAL: i32 = 130;
 
 impl Gateway {
-    /// Serves until a signal comes, then drains; a second signal ends the process at once.
+    /// Serves until the first signal, then drains; a second signal ends the process at once.
     pub async fn run(self, mut signals: Signals) {
         let Self { context, limits, lifecycle, link, public, admin, refresher, .. } = self;
         if let Some(refresher) = refresher {
             actix_rt::spawn(refresher.run());
         }
-        actix_rt::spawn(memory::give_back(context.metrics.clone(), limits.connections.clone()));
+        actix_rt::spawn(memory::trim_regularly(
+            context.metrics.clone(),
+            limits.connections.clone(),
+        ));
         let name = signals.next().await;
         let drain = context.settings.drain.clone();
         tracing::info!(signal = name, delay = ?drain.delay, window = ?drain.window, "draining");
         lifecycle.start_draining();
         let drained = async {
-            // Not ready but still serving, while balancers take notice. Without streams there is
-            // nobody to wait for but those who still come.
+            // Not ready but still serving, so that balancers notice. This applies even without
+            // streams, because clients may still connect.
             tokio::time::sleep(drain.delay).await;
             lifecycle.close();
             let window_ms = drain.window.as_millis() as u64;
             context.delivery.mailboxes.send(|| Message::Command(Command::Drain { window_ms }));
-            let all_gone = async {
+            let all_closed = async {
                 while limits.connections.taken() > 0 {
                     tokio::time::sleep(Duration::from_millis(20)).await;
                 }
             };
-            if tokio::time::timeout(drain.window + LAST_FRAMES, all_gone).await.is_err() {
+            if tokio::time::timeout(drain.window + LAST_FRAMES, all_closed).await.is_err() {
                 tracing::warn!(
                     connections = limits.connections.taken(),
                     "some clients did not receive their last frame"
@@ -82,7 +85,7 @@ impl Gateway {
             () = drained => tracing::info!("drained"),
             name = signals.next() => {
                 tracing::warn!(signal = name, "second signal, exiting at once");
-                std::process::exit(EXIT_AT_ONCE);
+                std::process::exit(EXIT_SECOND_SIGNAL);
             }
         }
     }

@@ -1,5 +1,5 @@
-//! The thread of the link: supervisor, ticks, recorder. It is apart from the workers so that no
-//! slow handler delays it.
+//! The thread of the link: supervisor, ticks and recorder. It is separate from the workers, so that
+//! no slow handler delays it.
 
 use std::sync::Arc;
 
@@ -55,7 +55,7 @@ impl LinkThread {
                 if context.settings.publishers.plain == PlainPublish::Record {
                     tokio::spawn(recorder.run(stop));
                 } else {
-                    // Nothing may wait for a recorder that does not run.
+                    // No other code may wait for a recorder that does not run.
                     drop((recorder, stop));
                 }
                 tokio::spawn(tick::run(context, commands.clone()));
@@ -66,7 +66,7 @@ impl LinkThread {
         Ok(Self { link, stop_recorder })
     }
 
-    /// Hands the recorder's role over; returns when that is done.
+    /// Hands over the recorder's role, and returns when that is done.
     pub async fn hand_over(self) {
         let (done, answer) = oneshot::channel();
         if self.stop_recorder.send(done).is_ok() {

@@ -1,5 +1,5 @@
-//! A listener with its worker threads. Each worker has a runtime of its own and accepts by itself
-//! ([`accept`](crate::http::sockets::accept)).
+//! A listener with its worker threads. Each worker has its own runtime and accepts connections
+//! itself ([`accept`](crate::http::sockets::accept)).
 
 use std::{
     io,
@@ -25,19 +25,20 @@ use crate::{
     log_limit::LogLimit,
 };
 
-/// A listener that closes waits this long for its sockets to end by themselves.
+/// How long a listener that closes waits for its sockets to end.
 const GRACE: Duration = Duration::from_secs(2);
-/// Idle sockets get less: a request that was sent before the listener closed has come by then.
+/// The same for idle sockets. Requests that were sent before the listener closed arrive in this
+/// time.
 const IDLE_GRACE: Duration = Duration::from_millis(500);
-/// The workers' runtimes have this long to end.
+/// Maximum time for the workers' runtimes to end.
 const THREADS: Duration = Duration::from_secs(1);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd)]
 enum Phase {
     Serving,
-    /// No connection is accepted any more.
+    /// New connections are not accepted.
     Closed,
-    /// What is left is dropped.
+    /// Remaining connections are dropped.
     Ended,
 }
 
@@ -49,10 +50,11 @@ pub struct Listener {
 }
 
 impl Listener {
-    /// Starts `workers` threads; each calls `service` once. `name` begins the threads' names.
+    /// Starts `workers` threads; each calls `service` once. `name` is the prefix of the threads'
+    /// names.
     ///
     /// # Errors
-    /// The system has no thread or no descriptor for a worker.
+    /// A thread or a descriptor could not be created.
     pub fn start<F>(
         name: &str,
         socket: &TcpListener,
@@ -117,7 +119,7 @@ impl Listener {
     }
 }
 
-/// The life of one worker.
+/// Runs one worker.
 async fn serve<F>(
     acceptor: Acceptor,
     service: F,
@@ -130,7 +132,7 @@ where
     let service = service.new_service(()).await;
     let service = service.map_err(|()| io::Error::other("the app could not be built"))?;
     let mut ends = phases.clone();
-    // A sender that is gone ends the worker as well.
+    // A dropped sender ends the worker, too.
     let closed = async { drop(phases.wait_for(|phase| *phase >= Phase::Closed).await) };
     let call = |socket| {
         let served = service.call(socket);

@@ -1,4 +1,4 @@
-//! Logs go to stderr, as text or as one JSON object a line.
+//! Logging to stderr, as text or as one JSON object per line.
 
 use std::io::IsTerminal;
 
@@ -11,8 +11,8 @@ use crate::settings;
 /// Starts logging; a second call changes nothing.
 pub fn start(settings: &settings::Log) {
     let own: Targets = settings.level.parse().unwrap_or_default();
-    // What actix says of its start is ours to say. h2 warns of some wrong frames, so any client
-    // could fill the log. A level for either in the setting comes before.
+    // actix logs its start, which the gateway logs itself. h2 warns about some invalid frames, so
+    // any client could fill the log. Levels for them in the setting have precedence.
     let filter = Targets::new()
         .with_target("actix_server", tracing::Level::WARN)
         .with_target("h2", tracing::Level::ERROR)

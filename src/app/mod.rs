@@ -1,4 +1,4 @@
-//! The life of an instance: built, run, drained.
+//! The life cycle of an instance: build, run, drain.
 
 pub mod build;
 pub mod descriptors;

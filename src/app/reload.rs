@@ -1,6 +1,6 @@
-//! Keys and certificate without a restart: on SIGHUP, and when a file that they come from has
-//! changed, the settings are read again. Ticket keys, API keys and the certificate are replaced. If
-//! there is an error, it is logged and the previous values stay active. Open streams continue.
+//! Reloads keys and the certificate without a restart: on SIGHUP, and when one of their files has
+//! changed. Ticket keys, API keys and the certificate are replaced. Errors are logged, and the
+//! previous values stay active. Open streams continue.
 
 use std::{io, path::PathBuf, sync::Arc, time::Duration};
 
@@ -16,13 +16,12 @@ use crate::{
     settings::{Loaded, Settings, Source, check::warnings},
 };
 
-/// How often the files are looked at.
-const LOOK: Duration = Duration::from_secs(1);
-/// After a failure it is tried again this often: what was missing may be a file that nobody watches
-/// yet.
-const AGAIN: Duration = Duration::from_secs(10);
-/// Settings that are taken over; all others need a restart.
-const TAKEN: &[&str] = &[
+/// Interval at which the files are checked.
+const CHECK_INTERVAL: Duration = Duration::from_secs(1);
+/// Interval of retries after a failure, which may be caused by a file that is not watched yet.
+const RETRY_INTERVAL: Duration = Duration::from_secs(10);
+/// Settings that can be reloaded; all others need a restart.
+const RELOADABLE: &[&str] = &[
     "tickets.secret",
     "tickets.secret_file",
     "tickets.keys",
@@ -31,32 +30,32 @@ const TAKEN: &[&str] = &[
     "server.tls.key",
 ];
 
-/// Takes keys and certificate over as they change.
+/// Reloads keys and the certificate when they change.
 pub struct Reloader {
     source: Source,
     auth: Arc<Auth>,
     metrics: Arc<Metrics>,
     certificate: Option<Arc<Certificate>>,
     watch: Watch,
-    /// The last settings without a fault.
-    good: Loaded,
-    /// The faults that were told last, and when.
-    faults: Option<(Vec<String>, Instant)>,
+    /// The last valid settings.
+    active: Loaded,
+    /// The errors that were last logged, and when.
+    errors: Option<(Vec<String>, Instant)>,
 }
 
-/// From now on SIGHUP does not end the process.
+/// Installs a handler for SIGHUP, so that the signal no longer ends the process.
 ///
 /// # Errors
-/// The system refuses.
+/// The handler cannot be installed.
 pub fn hangup() -> io::Result<Signal> {
     signal(SignalKind::hangup())
 }
 
 impl Reloader {
-    /// Watches the files from which `good` was read.
+    /// Watches the files from which `active` was read.
     pub fn new(
         source: Source,
-        good: Loaded,
+        active: Loaded,
         auth: Arc<Auth>,
         metrics: Arc<Metrics>,
         certificate: Option<Arc<Certificate>>,
@@ -67,27 +66,28 @@ impl Reloader {
             metrics,
             certificate,
             watch: Watch::default(),
-            good,
-            faults: None,
+            active,
+            errors: None,
         };
-        new.watch.take(new.files());
+        new.watch.start(new.files());
         new
     }
 
-    /// Never ends.
+    /// Reloads on changes and on SIGHUP. Returns only if a reload panicked.
     pub async fn run(mut self, mut hangup: Signal) {
-        let mut looks = tokio::time::interval(LOOK);
-        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut checks = tokio::time::interval(CHECK_INTERVAL);
+        checks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            let asked = tokio::select! {
+            let on_signal = tokio::select! {
                 _ = hangup.recv() => true,
-                _ = looks.tick() => false,
+                _ = checks.tick() => false,
             };
-            // Files may be slow: not on the thread that takes the signals.
+            // File systems may be slow, so this must not block the thread that receives signals.
             let work = actix_rt::task::spawn_blocking(move || {
-                let again = self.faults.as_ref().is_some_and(|(_, at)| at.elapsed() >= AGAIN);
-                if asked || self.watch.has_changed() || again {
-                    self.reload(asked);
+                let retry =
+                    self.errors.as_ref().is_some_and(|(_, at)| at.elapsed() >= RETRY_INTERVAL);
+                if on_signal || self.watch.has_changed() || retry {
+                    self.reload(on_signal);
                 }
                 self
             });
@@ -103,74 +103,76 @@ impl Reloader {
         }
     }
 
-    fn reload(&mut self, asked: bool) {
-        // Before the files are read: what changes meanwhile is a change.
+    fn reload(&mut self, on_signal: bool) {
+        // Before the files are read, so that a change during the reload is detected.
         let files = self.files();
-        self.watch.take(files.clone());
-        let mut faults: Vec<String> = Vec::new();
+        self.watch.start(files.clone());
+        let mut errors: Vec<String> = Vec::new();
         match self.source.load() {
-            Err(all) => faults.extend(all.iter().map(ToString::to_string)),
+            Err(all) => errors.extend(all.iter().map(ToString::to_string)),
             Ok(new) => match self.auth.verifier.keys.set_own(&new.settings.tickets.keys) {
-                Err(e) => faults.push(format!("tickets.keys: a key cannot be used ({e})")),
-                Ok(()) => self.take(new),
+                Err(e) => errors.push(format!("tickets.keys: a key cannot be used ({e})")),
+                Ok(()) => self.activate(new),
             },
         }
         match self.read_certificate() {
             Ok(true) => tracing::info!("new certificate active"),
             Ok(false) => {}
-            Err(e) => faults.push(e.to_string()),
+            Err(e) => errors.push(e.to_string()),
         }
         if self.files() != files {
-            self.watch.take(self.files());
+            self.watch.start(self.files());
         }
         let metrics = &self.metrics;
-        if faults.is_empty() {
+        if errors.is_empty() {
             metrics.reloads.with_label_values(&["ok"]).inc();
             let (keys, api_keys) =
-                (self.good.settings.tickets.keys.len(), self.auth.api_keys.count());
-            tracing::info!(signal = asked, keys, api_keys, "keys and certificate reloaded");
-            self.faults = None;
+                (self.active.settings.tickets.keys.len(), self.auth.api_keys.count());
+            tracing::info!(signal = on_signal, keys, api_keys, "keys and certificate reloaded");
+            self.errors = None;
             return;
         }
         metrics.reloads.with_label_values(&["failed"]).inc();
-        if asked || self.faults.as_ref().is_none_or(|(told, _)| *told != faults) {
-            for fault in &faults {
+        if on_signal || self.errors.as_ref().is_none_or(|(logged, _)| *logged != errors) {
+            for error in &errors {
                 tracing::error!(
-                    fault,
+                    error,
                     "could not load a new key or certificate; the previous values stay active"
                 );
             }
         }
-        self.faults = Some((faults, Instant::now()));
+        self.errors = Some((errors, Instant::now()));
     }
 
-    /// Puts the keys of these settings into use; those of the tickets are already.
-    fn take(&mut self, new: Loaded) {
+    /// Activates the API keys of these settings; the ticket keys are active already.
+    fn activate(&mut self, new: Loaded) {
         self.auth.api_keys.replace(new.settings.api_keys.clone());
         warnings(&new.settings).iter().for_each(|w| tracing::warn!("{w}"));
-        for key in new.changed_since(&self.good).into_iter().filter(|key| !TAKEN.contains(key)) {
+        for key in
+            new.changed_since(&self.active).into_iter().filter(|key| !RELOADABLE.contains(key))
+        {
             tracing::warn!(key, "setting changed; restart the gateway to apply it");
         }
         let tls = |settings: &Settings| settings.server.tls_certificate.is_some();
         if tls(&new.settings) != self.certificate.is_some()
-            && tls(&new.settings) != tls(&self.good.settings)
+            && tls(&new.settings) != tls(&self.active.settings)
         {
             tracing::warn!(key = "server.tls", "restart the gateway to turn TLS on or off");
         }
-        self.good = new;
+        self.active = new;
     }
 
     fn read_certificate(&self) -> io::Result<bool> {
-        let server = &self.good.settings.server;
+        let server = &self.active.settings.server;
         match (&self.certificate, &server.tls_certificate, &server.tls_key) {
-            (Some(in_use), Some(certificate), Some(key)) => in_use.read_again(certificate, key),
+            (Some(in_use), Some(certificate), Some(key)) => in_use.reload(certificate, key),
             _ => Ok(false),
         }
     }
 
-    /// All files that keys come from, the configuration among them.
+    /// All files that contain keys, including the configuration.
     fn files(&self) -> Vec<PathBuf> {
-        let settings = &self.good.settings;
+        let settings = &self.active.settings;
         let keys = settings.tickets.keys.iter().filter_map(|k| k.file.clone());
         let tls = [&settings.server.tls_certificate, &settings.server.tls_key]
             .into_iter()

@@ -1,5 +1,5 @@
-//! TLS by rustls: 1.2 and 1.3, with h2 and HTTP/1.1 by ALPN. The certificate can be replaced:
-//! connections that are open keep theirs.
+//! TLS 1.2 and 1.3 with rustls; h2 and HTTP/1.1 by ALPN. The certificate can be replaced, which does
+//! not affect open connections.
 
 use std::{io, path::Path, sync::Arc};
 
@@ -16,28 +16,28 @@ use tokio_rustls::TlsAcceptor;
 fn fault(path: &Path, what: &str, error: impl std::fmt::Display) -> io::Error {
     io::Error::new(
         io::ErrorKind::InvalidInput,
-        format!("{} holds no {what} in PEM ({error})", path.display()),
+        format!("{} contains no {what} in PEM ({error})", path.display()),
     )
 }
 
-/// The certificate chain and the key of the moment.
+/// The current certificate chain and key.
 #[derive(Debug)]
 pub struct Certificate(ArcSwap<CertifiedKey>);
 
 impl Certificate {
-    /// From its PEM files.
+    /// Reads the PEM files.
     ///
     /// # Errors
-    /// A file cannot be read, or they do not fit.
+    /// A file cannot be read, or the certificate does not match the key.
     pub fn new(certificate: &Path, key: &Path) -> io::Result<Arc<Self>> {
         Ok(Arc::new(Self(ArcSwap::from_pointee(read(certificate, key)?))))
     }
 
-    /// Takes the files as they are now, for connections to come; tells whether they are others.
+    /// Reads the files again, for new connections. Returns whether the certificate has changed.
     ///
     /// # Errors
-    /// As of [`Certificate::new`]; then nothing changes.
-    pub fn read_again(&self, certificate: &Path, key: &Path) -> io::Result<bool> {
+    /// See [`Certificate::new`]; the previous certificate stays active.
+    pub fn reload(&self, certificate: &Path, key: &Path) -> io::Result<bool> {
         let new = read(certificate, key)?;
         let changed = new.cert != self.0.load().cert;
         self.0.store(new.into());
@@ -57,14 +57,14 @@ fn read(certificate: &Path, key: &Path) -> io::Result<CertifiedKey> {
         .map_err(|e| fault(certificate, "certificate chain", e))?;
     let private = PrivateKeyDer::from_pem_file(key).map_err(|e| fault(key, "private key", e))?;
     CertifiedKey::from_der(chain, private, &aws_lc_rs::default_provider()).map_err(|e| {
-        fault(certificate, &format!("certificate that fits the key in {}", key.display()), e)
+        fault(certificate, &format!("certificate that matches the key in {}", key.display()), e)
     })
 }
 
-/// What accepts connections.
+/// Creates the acceptor of TLS connections.
 ///
 /// # Errors
-/// rustls has no protocol version to offer.
+/// rustls supports no protocol version.
 pub fn acceptor(certificate: Arc<Certificate>) -> io::Result<TlsAcceptor> {
     let mut config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
         .with_safe_default_protocol_versions()

@@ -1,40 +1,42 @@
-//! Watches files by asking for them: what Kubernetes mounts is swapped by a symbolic link of a
-//! directory above (`..data`), and network file systems tell nobody of changes. To ask once a
-//! second sees both, and costs a system call a file.
+//! Watches files by polling their metadata. Kubernetes replaces mounted files with a symbolic link
+//! in a parent directory (`..data`), and network file systems send no notifications. Polling once a
+//! second detects both, at one system call per file.
 
 use std::{os::unix::fs::MetadataExt, path::PathBuf};
 
-/// What tells that a file is another one, or has other content; `None`: there is none.
-type Look = Option<(u64, u64, u64, i64, i64, i64, i64)>;
+/// Metadata that changes with the file or its content; `None` if the file does not exist.
+type Metadata = Option<(u64, u64, u64, i64, i64, i64, i64)>;
 
-/// Files, and how they looked.
+/// The watched files and their metadata.
 #[derive(Default)]
 pub struct Watch {
     files: Vec<PathBuf>,
-    taken: Vec<Look>,
-    seen: Vec<Look>,
+    /// Metadata when the content was read.
+    initial: Vec<Metadata>,
+    /// Metadata at the last check.
+    last: Vec<Metadata>,
 }
 
 impl Watch {
-    /// From now on these; their content is going to be read after this.
-    pub fn take(&mut self, files: Vec<PathBuf>) {
-        self.taken = files.iter().map(look).collect();
-        self.seen = self.taken.clone();
+    /// Starts to watch these files. Call it before you read their content.
+    pub fn start(&mut self, files: Vec<PathBuf>) {
+        self.initial = files.iter().map(metadata).collect();
+        self.last = self.initial.clone();
         self.files = files;
     }
 
-    /// Whether a file has changed since [`Watch::take`], and none since the last call: one that is
-    /// being written is left in peace.
+    /// Whether a file has changed since [`Watch::start`] and no file has changed since the last
+    /// call: files that are still being written do not count.
     pub fn has_changed(&mut self) -> bool {
-        let now: Vec<Look> = self.files.iter().map(look).collect();
-        let settled = now == self.seen;
-        self.seen = now;
-        settled && self.seen != self.taken
+        let now: Vec<Metadata> = self.files.iter().map(metadata).collect();
+        let settled = now == self.last;
+        self.last = now;
+        settled && self.last != self.initial
     }
 }
 
-/// Follows symbolic links.
-fn look(file: &PathBuf) -> Look {
+/// Reads the metadata of a file; follows symbolic links.
+fn metadata(file: &PathBuf) -> Metadata {
     let m = std::fs::metadata(file).ok()?;
     Some((m.dev(), m.ino(), m.size(), m.mtime(), m.mtime_nsec(), m.ctime(), m.ctime_nsec()))
 }
@@ -44,7 +46,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_change_is_told_once_it_has_settled_also_behind_a_link() {
+    fn change_is_reported_after_the_files_have_settled() {
         let dir = std::env::temp_dir().join(format!("sse-watch-{}", std::process::id()));
         for (version, content) in [("1", "one"), ("2", "two")] {
             std::fs::create_dir_all(dir.join(version)).unwrap();
@@ -57,12 +59,12 @@ mod tests {
         point_to("1");
         let files = vec![dir.join("..data/key"), dir.join("missing")];
         let mut watch = Watch::default();
-        watch.take(files.clone());
+        watch.start(files.clone());
         assert!(!watch.has_changed() && !watch.has_changed());
         point_to("2");
-        assert!(!watch.has_changed(), "it may not be all yet");
-        assert!(watch.has_changed() && watch.has_changed(), "until it is taken");
-        watch.take(files);
+        assert!(!watch.has_changed(), "not settled yet");
+        assert!(watch.has_changed() && watch.has_changed(), "until the next start");
+        watch.start(files);
         assert!(!watch.has_changed());
         std::fs::write(dir.join("missing"), "new").unwrap();
         assert!(!watch.has_changed());

@@ -20,15 +20,15 @@ use super::{
 };
 use crate::{backoff::Backoff, metrics::Metrics, settings::Tickets};
 
-/// Longest duration of one fetch.
+/// Maximum duration of one fetch.
 const TIMEOUT: Duration = Duration::from_secs(5);
-/// Largest key set in bytes.
+/// Maximum size of a key set, in bytes.
 const MAX_BYTES: usize = 256 << 10;
 /// The delay after a failure, and the longest one.
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 const MAX_RETRY: Duration = Duration::from_secs(30);
 
-/// The workers' side: asks for a fetch and waits for it.
+/// The workers' side: requests a fetch and waits for its result.
 pub(super) struct Issuer {
     fetches: watch::Sender<Fetches>,
     cooldown: Duration,
@@ -37,11 +37,11 @@ pub(super) struct Issuer {
 /// The state of fetching; only changed under the channel's lock.
 struct Fetches {
     running: bool,
-    /// A ticket has asked for a fetch.
+    /// Whether a ticket has requested a fetch.
     requested: bool,
     completed: u64,
     last: Result<(), Unavailable>,
-    /// When a ticket last asked for a fetch.
+    /// When a ticket last requested a fetch.
     requested_at: Option<Instant>,
 }
 
@@ -95,7 +95,7 @@ enum FetchError {
 }
 
 impl FetchError {
-    /// The metric's label.
+    /// Label of `sse_jwks_fetches_total`.
     fn outcome(&self) -> &'static str {
         match self {
             Self::Unreachable(_) => "unreachable",
@@ -114,11 +114,11 @@ pub struct Refresher {
     keys: Arc<KeyRing>,
     fetches: IntCounterVec,
     key_count: IntGauge,
-    /// What was last logged about the key set.
+    /// The summary that was last logged.
     logged: (String, Vec<String>),
 }
 
-/// Both sides; `None` without `tickets.jwks_url`.
+/// Creates both sides; `None` without `tickets.jwks_url`.
 ///
 /// # Errors
 /// The HTTP client cannot be built.
@@ -131,13 +131,13 @@ pub(super) fn new(
     let client = Client::builder()
         .timeout(TIMEOUT)
         .https_only(url.scheme() == "https")
-        // The keys come from the configured address only.
+        // Redirects are not followed: keys are accepted from the configured address only.
         .redirect(Policy::none())
         .pool_max_idle_per_host(0)
         .user_agent(concat!("sse-gateway/", env!("CARGO_PKG_VERSION")))
         .build()
         .map_err(|e| io::Error::other(format!("tickets.jwks_url: {}", causes(&e))))?;
-    // Tickets that arrive before the first fetch has ended wait for it.
+    // Tickets that arrive before the end of the first fetch wait for it.
     let fetches = Fetches {
         running: true,
         requested: false,
@@ -161,7 +161,7 @@ pub(super) fn new(
 }
 
 impl Refresher {
-    /// Fetches the key set as long as the process lives.
+    /// Fetches the key set repeatedly. Does not return.
     pub async fn run(mut self) {
         let issuer = self.issuer.clone();
         let mut requests = issuer.fetches.subscribe();
@@ -197,7 +197,7 @@ impl Refresher {
         }
     }
 
-    /// Puts a key set into use. Logs its `kid`s and ignored keys when they change.
+    /// Activates a key set. Logs its `kid`s and ignored keys when they change.
     fn activate(&mut self, set: KeySet) {
         let kids: Vec<&str> = set.keys.iter().filter_map(|k| k.kid.as_deref()).collect();
         let summary = (format!("{kids:?}"), set.ignored);
@@ -230,7 +230,7 @@ impl Refresher {
     }
 }
 
-/// The causes of an error: reqwest's own message omits what matters.
+/// The causes of an error: reqwest's own message does not contain them.
 fn causes(error: &reqwest::Error) -> String {
     let mut causes = Vec::new();
     let mut source = error.source();

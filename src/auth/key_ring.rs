@@ -1,5 +1,5 @@
 //! The keys that verify tickets: the gateway's own, from its settings, and those of the issuer's
-//! key set. Both can be replaced at any time; a verification in progress keeps the key it has.
+//! key set. Both can be replaced at any time; a verification in progress continues with its key.
 
 use std::{
     sync::Arc,
@@ -18,7 +18,7 @@ pub struct VerificationKey {
     pub kid: Option<String>,
     /// The only algorithm accepted with this key.
     pub algorithm: Algorithm,
-    /// The key in the form of the JWT library.
+    /// The key as a value of the JWT library.
     pub decoding: DecodingKey,
     /// The secret of an HS256 key, which also signs.
     pub secret: Option<SecretSlice<u8>>,
@@ -32,7 +32,7 @@ impl VerificationKey {
     }
 }
 
-/// An algorithm in the form of the JWT library.
+/// The algorithm as a value of the JWT library.
 pub(super) fn jwt(algorithm: Algorithm) -> Jwt {
     match algorithm {
         Algorithm::HS256 => Jwt::HS256,
@@ -86,7 +86,7 @@ impl KeyRing {
     }
 
     /// The key for the `kid` of a ticket. An own key without `kid` verifies all tickets whose `kid`
-    /// names no other key; a single own key verifies tickets without `kid`.
+    /// matches no other key; a single own key verifies tickets without `kid`.
     pub fn find(&self, kid: Option<&str>) -> Option<Arc<VerificationKey>> {
         kid.and_then(|kid| self.named(kid)).or_else(|| {
             let own = self.own.load();

@@ -1,5 +1,5 @@
-//! A key set as an issuer publishes it (JWKS, RFC 7517). The algorithm of a key comes from the key
-//! itself (`kty`, `crv`, `alg`). Keys that cannot verify tickets are ignored, with a reason.
+//! The key set of an issuer (JWKS, RFC 7517). The algorithm of a key is taken from the key itself
+//! (`kty`, `crv`, `alg`). Keys that cannot verify tickets are ignored, with a reason.
 
 use std::sync::Arc;
 
@@ -9,11 +9,11 @@ use serde_json::{Map, Value};
 use super::key_ring::VerificationKey;
 use crate::settings::Algorithm;
 
-/// 2048 bits in base64url. Shorter RSA keys are not secure.
+/// Length of 2048 bits in base64url. Shorter RSA keys are not secure.
 const RSA_MODULUS_CHARS: usize = 342;
-/// 32 bytes in base64url: a coordinate of P-256, a key of Ed25519.
+/// Length of 32 bytes in base64url: a coordinate of P-256, or a key of Ed25519.
 const COORDINATE_CHARS: usize = 43;
-/// Longest `kid` shown in a log.
+/// Maximum length of a `kid` in a log.
 const SHOWN_KID_CHARS: usize = 64;
 
 /// Why a key set cannot be used. The previous keys stay active.
@@ -34,7 +34,7 @@ pub enum KeySetError {
 pub struct KeySet {
     /// Keys that verify tickets; at least one.
     pub keys: Vec<Arc<VerificationKey>>,
-    /// For each ignored key, which key it is and the reason.
+    /// Number, `kid` and reason for each ignored key.
     pub ignored: Vec<String>,
 }
 

@@ -1,5 +1,5 @@
-//! Who a client is and what a backend may do: tickets (JWTs), the keys that verify them, and API
-//! keys. Nothing in this module needs Redis.
+//! Authentication of clients and backends: tickets (JWTs), the keys that verify them, and API keys.
+//! This module does not use Redis.
 
 mod api_keys;
 mod issuer;
@@ -43,7 +43,7 @@ pub struct Auth {
 }
 
 impl Auth {
-    /// Makes the authentication from the settings. If `tickets.jwks_url` is set, the caller must
+    /// Creates the authentication from the settings. If `tickets.jwks_url` is set, the caller must
     /// run the [`Refresher`], which fetches the issuer's key set.
     ///
     /// # Errors
@@ -59,8 +59,8 @@ impl Auth {
         Ok((Arc::new(auth), refresher))
     }
 
-    /// Verifies a ticket. A ticket that names an unknown key makes the issuer's key set be fetched
-    /// first, at most once per `tickets.jwks_cooldown`.
+    /// Verifies a ticket. If its key is unknown, the issuer's key set is fetched first, at most once
+    /// per `tickets.jwks_cooldown`.
     ///
     /// # Errors
     /// See [`AuthError`].
@@ -76,8 +76,8 @@ impl Auth {
         })
     }
 
-    /// Whether no ticket can be verified yet: all keys come from the issuer's key set, and it has
-    /// not been fetched.
+    /// Whether no ticket can be verified yet, because all keys are in the issuer's key set, which
+    /// has not been fetched.
     pub fn has_no_keys(&self) -> bool {
         self.verifier.keys.is_empty()
     }

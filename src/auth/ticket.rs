@@ -16,9 +16,9 @@ pub struct Ticket {
     pub user: Arc<str>,
     /// `topics`, or the default.
     pub topics: Topics,
-    /// SHA-256 of the ticket in hex, which names its session. The ticket itself is not kept.
+    /// SHA-256 of the ticket in hex, which identifies its session. The ticket itself is not stored.
     pub digest: String,
-    /// Whether `exp` has passed: then the ticket only resumes a session that still lives.
+    /// Whether `exp` has passed: then the ticket can only resume an existing session.
     pub expired: bool,
     /// `exp` with leeway, ms since 1970.
     pub expires_ms: u64,
@@ -39,7 +39,7 @@ pub struct TicketError {
 }
 
 impl TicketError {
-    /// A rejection with this code and message.
+    /// Creates a rejection with this code and message.
     pub fn new(code: TicketRejection, message: impl Into<String>) -> Self {
         Self { code, message: message.into() }
     }
@@ -117,24 +117,24 @@ fn check_jti(claims: &Claims) -> Result<(), TicketError> {
 }
 
 fn topics(claims: &Claims, settings: &Tickets) -> Result<Topics, TicketError> {
-    let bad = || {
+    let bad_topics = || {
         let message = "topics must be a list of at most 256 names, `prefix*` or `*`";
         TicketError::new(TicketRejection::BadClaim, message)
     };
     let parse = |mut patterns: Box<dyn Iterator<Item = &str> + '_>| {
-        Topics::parse(&mut patterns).map_err(|_| bad())
+        Topics::parse(&mut patterns).map_err(|_| bad_topics())
     };
     match claims.get("topics") {
         None => parse(Box::new(settings.default_topics.iter().map(String::as_str))),
         Some(Value::Array(list)) => {
             let list: Option<Vec<&str>> = list.iter().map(Value::as_str).collect();
-            parse(Box::new(list.ok_or_else(bad)?.into_iter()))
+            parse(Box::new(list.ok_or_else(bad_topics)?.into_iter()))
         }
-        Some(_) => Err(bad()),
+        Some(_) => Err(bad_topics()),
     }
 }
 
-/// A NumericDate (RFC 7519 section 2); fractions are cut off.
+/// A NumericDate (RFC 7519 section 2); fractions are truncated.
 fn seconds(claims: &Claims, name: &str) -> Result<Option<u64>, TicketError> {
     match claims.get(name) {
         None => Ok(None),
@@ -155,8 +155,8 @@ fn required(claims: &Claims, name: &str) -> Result<u64, TicketError> {
     }
 }
 
-/// The name of the ticket's session. An ECDSA signature has two valid forms, so for ES256 only the
-/// signed part counts: one ticket must not open two sessions.
+/// The digest that identifies the ticket's session. For ES256 it covers only the signed part: an
+/// ECDSA signature has two valid forms, and one ticket must not open two sessions.
 pub(super) fn digest(token: &str, algorithm: Algorithm) -> String {
     let named = match (algorithm, token.rsplit_once('.')) {
         (Algorithm::ES256, Some((signed, _))) => signed,
@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn both_forms_of_ecdsa_signature_name_one_session() {
+    fn both_forms_of_ecdsa_signature_identify_one_session() {
         let of = |token, algorithm| digest(token, algorithm);
         assert_eq!(of("h.c.one", Algorithm::ES256), of("h.c.other", Algorithm::ES256));
         assert_ne!(of("h.c.one", Algorithm::ES256), of("h.d.one", Algorithm::ES256));

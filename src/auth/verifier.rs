@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{core::system::TicketRejection, settings::Tickets};
 
-/// Longest ticket in bytes.
+/// Maximum length of a ticket, in bytes.
 const MAX_TICKET_BYTES: usize = 8 << 10;
 
 /// Why a ticket cannot be signed.
@@ -37,7 +37,7 @@ pub struct Verifier {
 }
 
 impl Verifier {
-    /// A verifier with the keys of these settings.
+    /// Creates a verifier with the keys of these settings.
     ///
     /// # Errors
     /// A key cannot be used.
@@ -47,8 +47,9 @@ impl Verifier {
         Ok(Self { settings, keys })
     }
 
-    /// Whether a newer key set of the issuer might contain the ticket's key: its `kid` names no
-    /// known key. A key set contains no HS256 keys. (The ticket's own header decides nothing else.)
+    /// Whether a newer key set of the issuer may contain the ticket's key: its `kid` is unknown, and
+    /// its `alg` is not HS256, which key sets never contain. The ticket's own `alg` is not used for
+    /// anything else.
     pub fn lacks_key(&self, token: &str) -> bool {
         if token.len() > MAX_TICKET_BYTES {
             return false;
@@ -62,10 +63,10 @@ impl Verifier {
     /// Verifies a ticket; `now_s` is in seconds since 1970.
     ///
     /// # Errors
-    /// Why the ticket is rejected.
+    /// The reason why the ticket is rejected.
     pub fn verify(&self, token: &str, now_s: u64) -> Result<Ticket, TicketError> {
         if token.len() > MAX_TICKET_BYTES {
-            let message = format!("the ticket must have at most {MAX_TICKET_BYTES} bytes");
+            let message = format!("the ticket exceeds {MAX_TICKET_BYTES} bytes; use fewer claims");
             return reject(TicketRejection::Malformed, message);
         }
         let header = jsonwebtoken::decode_header(token).map_err(|e| header_error(&e))?;
@@ -92,7 +93,7 @@ impl Verifier {
 
     fn validation(&self, algorithm: Jwt) -> Validation {
         let mut validation = Validation::new(algorithm);
-        // `ticket::check` looks at all times: an expired ticket may still resume its session.
+        // `ticket::check` checks all times: an expired ticket may still resume its session.
         validation.validate_exp = false;
         validation.validate_nbf = false;
         validation.set_audience(&[&self.settings.audience]);
@@ -108,7 +109,7 @@ impl Verifier {
         self.keys.find(kid).ok_or_else(|| {
             TicketError::new(
                 TicketRejection::UnknownKey,
-                "no key is known for the ticket's kid; see tickets.keys and tickets.jwks_url",
+                "the ticket's kid is unknown; see tickets.keys and tickets.jwks_url",
             )
         })
     }
@@ -136,7 +137,7 @@ impl Verifier {
             }
             ErrorKind::InvalidAlgorithm => (
                 TicketRejection::WrongAlgorithm,
-                "the ticket's algorithm is not that of its key".to_owned(),
+                "the ticket's algorithm differs from that of its key".to_owned(),
             ),
             _ => (
                 TicketRejection::Malformed,
@@ -176,7 +177,7 @@ impl Verifier {
         Ok(jsonwebtoken::encode(&header, &claims, &EncodingKey::from_secret(secret))?)
     }
 
-    /// Longest lifetime of a ticket in seconds (`tickets.max_ttl`).
+    /// Maximum lifetime of a ticket in seconds (`tickets.max_ttl`).
     pub fn max_ttl_s(&self) -> u64 {
         self.settings.max_ttl.as_secs()
     }

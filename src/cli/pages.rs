@@ -1,4 +1,4 @@
-//! `completions` and `man`: what shells and manuals need, made of the command line itself.
+//! `completions` and `man`, generated from the definition of the command line.
 
 use std::{
     io::{self, Write},
@@ -20,7 +20,7 @@ pub fn completions(args: &CompletionsArgs) -> ExitCode {
 
 /// Prints the man page, or writes one for each command into a directory.
 pub fn man(args: &ManArgs) -> ExitCode {
-    // `--help` of each command says the same.
+    // `--help` of each command contains the same text.
     let command = || Cli::command().name(NAME).disable_help_subcommand(true);
     match &args.dir {
         Some(dir) => ended(
@@ -39,7 +39,7 @@ pub fn man(args: &ManArgs) -> ExitCode {
 
 fn ended(done: io::Result<()>) -> ExitCode {
     match done {
-        // `| head` closes the pipe: that is no fault.
+        // `| head` closes the pipe, which is not an error.
         Err(e) if e.kind() != io::ErrorKind::BrokenPipe => {
             eprintln!("{e}");
             ExitCode::FAILURE

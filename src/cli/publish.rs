@@ -33,9 +33,9 @@ pub fn publish(args: &PublishArgs) -> ExitCode {
             }
             Some(Err(PublishError::Away(text))) => Err(not(&text)),
             Some(Err(PublishError::Unanswered(text))) => Err(format!(
-                "it may have been published ({text}); give it a --key and publish it again"
+                "the event may have been published ({text}); use --key to retry without duplicates"
             )),
-            None => Err(not(&"no answer")),
+            None => Err(not(&"Redis sent no reply")),
         }
     });
     match answer {

@@ -26,9 +26,9 @@ pub fn serve(args: &ConfigArgs) -> ExitCode {
     }
 }
 
-/// Runs a gateway with these settings to its end. With their source it takes keys over as they
-/// change; without, SIGHUP ends it. `ready` is called once it is ready, with its public and admin
-/// address.
+/// Runs a gateway with these settings until it has drained. With `source`, it reloads keys when they
+/// change; without, SIGHUP ends it. `ready` is called when the gateway is ready, with its public and
+/// admin addresses.
 pub fn run(
     settings: Settings,
     source: Option<(Source, Loaded)>,
@@ -70,7 +70,7 @@ pub fn run(
     })
 }
 
-/// What cannot be bound or read is a fault of the configuration.
+/// An address that cannot be bound or a file that cannot be read is an error of the configuration.
 fn failed(error: &std::io::Error) -> ExitCode {
     eprintln!("{error}");
     EX_CONFIG.into()

@@ -1,4 +1,4 @@
-//! `tail`: a terminal client that behaves like a browser's EventSource, and resumes.
+//! `tail`: a terminal client that reconnects and resumes like a browser's EventSource.
 
 use std::{process::ExitCode, time::Duration};
 
@@ -12,10 +12,10 @@ use crate::core::parser::{Parsed, Parser};
 /// The delay after a failure, and the longest one.
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 const MAX_RETRY: Duration = Duration::from_secs(30);
-/// The delay after a stream that gave none.
+/// The delay after a stream without `retry:`.
 const RECONNECT: Duration = Duration::from_secs(2);
 
-/// Follows a stream until it is refused or interrupted.
+/// Prints a stream until it is refused or interrupted.
 pub fn tail(args: &TailArgs) -> ExitCode {
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
@@ -29,7 +29,7 @@ pub fn tail(args: &TailArgs) -> ExitCode {
     ExitCode::FAILURE
 }
 
-/// Connects again and again; gives the text of the answer that ends it.
+/// Reconnects until the stream is refused, and returns the text of that response.
 async fn follow(args: &TailArgs) -> String {
     let client = Client::new();
     let mut last_id = args.last_event_id.clone().unwrap_or_default();
@@ -42,7 +42,7 @@ async fn follow(args: &TailArgs) -> String {
             &query,
         ) {
             Ok(url) => url,
-            Err(e) => return format!("--url: {e}; give e.g. http://127.0.0.1:8080"),
+            Err(e) => return format!("--url: {e}; use for example http://127.0.0.1:8080"),
         };
         let mut request = client.get(url).header(header::ACCEPT, "text/event-stream");
         if !last_id.is_empty() {
@@ -58,16 +58,16 @@ async fn follow(args: &TailArgs) -> String {
                 let status = answer.status();
                 return format!("refused: {status} {}", answer.text().await.unwrap_or_default());
             }
-            Ok(answer) => (format!("the answer is {}", answer.status()), backoff.delay()),
-            // The error's own text would show the URL and with it the ticket.
+            Ok(answer) => (format!("status {}", answer.status()), backoff.delay()),
+            // Without the URL, which contains the ticket.
             Err(e) => (e.without_url().to_string(), backoff.delay()),
         };
-        eprintln!("-- {end}; connecting again in {} ms", delay.as_millis());
+        eprintln!("-- {end}; reconnecting in {} ms", delay.as_millis());
         tokio::time::sleep(delay).await;
     }
 }
 
-/// Prints the events of one stream; gives its last `retry:`.
+/// Prints the events of one stream, and returns its last `retry:`.
 async fn read(answer: reqwest::Response, last_id: &mut String) -> Option<Duration> {
     let mut parser = Parser::default();
     let mut chunks = answer.bytes_stream();

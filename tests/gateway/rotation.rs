@@ -214,7 +214,7 @@ async fn new_certificate_applies_to_new_connections_only() {
     // A certificate without its key is not loaded.
     dir.write("server.pem", &other.read("server.pem"));
     gateway.metric_reaches("sse_reloads_total", &[("outcome", "failed")], 1.0).await;
-    gateway.wait_for_log("server.pem holds no certificate that fits the key").await;
+    gateway.wait_for_log("server.pem contains no certificate that matches the key").await;
     client(&dir).get(url()).send().await.unwrap();
     dir.write("server.key", &other.read("server.key"));
     eventually("the new certificate", || async { client(&other).get(url()).send().await.ok() })

@@ -1,4 +1,4 @@
-//! The JavaScript modules that the page loads: its own, and those of clients/js without changes.
+//! The JavaScript modules that the demo page loads: its own, and those of clients/js unchanged.
 
 use actix_web::{HttpResponse, http::header, web};
 

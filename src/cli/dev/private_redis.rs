@@ -1,4 +1,4 @@
-//! A real Redis of the process's own: a child on a free port, without files.
+//! A private Redis server: a child process on a free port, without files.
 
 use std::{
     io,
@@ -12,18 +12,18 @@ const START: Duration = Duration::from_secs(10);
 /// Another process may take the free port first.
 const ATTEMPTS: usize = 5;
 
-/// The child; it ends with this value, and with the process however that ends.
+/// A running server. It ends when this value is dropped, and when this process ends for any reason.
 pub struct PrivateRedis {
     child: Child,
     port: u16,
 }
 
 impl PrivateRedis {
-    /// Starts `redis-server` or `valkey-server` and waits until it answers. Call it on the main
-    /// thread: the child ends with the thread that started it.
+    /// Starts `redis-server` or `valkey-server` and waits until it responds. Call this on the main
+    /// thread: the server ends with the thread that started it.
     ///
     /// # Errors
-    /// No server could be found; the text names the fix.
+    /// No server could be started; the text names the fix.
     pub fn start() -> Result<Self, String> {
         let mut last = String::new();
         for _ in 0..ATTEMPTS {
@@ -37,10 +37,12 @@ impl PrivateRedis {
                 Err(e) => last = e.to_string(),
             }
         }
-        Err(format!("no private Redis could be started ({last}); give --redis URL"))
+        Err(format!(
+            "could not start a private Redis ({last}); install redis-server, or use --redis URL"
+        ))
     }
 
-    /// Its URL.
+    /// URL of the server.
     pub fn url(&self) -> String {
         format!("redis://127.0.0.1:{}", self.port)
     }
@@ -61,7 +63,7 @@ impl PrivateRedis {
         let until = Instant::now() + START;
         while Instant::now() < until {
             if let Some(status) = self.child.try_wait()? {
-                return Err(io::Error::other(format!("it ended with {status}")));
+                return Err(io::Error::other(format!("the server ended with {status}")));
             }
             if client
                 .get_connection()
@@ -71,7 +73,7 @@ impl PrivateRedis {
             }
             std::thread::sleep(Duration::from_millis(10));
         }
-        Err(io::Error::other("it does not answer"))
+        Err(io::Error::other("the server does not respond"))
     }
 }
 
@@ -98,18 +100,18 @@ fn spawn(program: &str, port: u16) -> io::Result<Child> {
             "/",
         ])
         .args(["--maxmemory-policy", "noeviction"])
-        // As in deploy/redis/redis.conf, where the reason is.
+        // deploy/redis/redis.conf explains this limit.
         .args(["--proto-max-bulk-len", "1mb"])
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::null())
-        // Ctrl-C is for the gateway, which drains first.
+        // Ctrl-C must reach only the gateway, which drains first.
         .process_group(0);
     let parent = std::process::id() as libc::pid_t;
     // SAFETY: prctl and getppid are async-signal-safe and touch nothing of this process.
     unsafe {
         command.pre_exec(move || match libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) {
-            // The parent may have ended before.
+            // The parent may have ended before prctl took effect.
             0 if libc::getppid() == parent => Ok(()),
             0 => Err(io::ErrorKind::BrokenPipe.into()),
             _ => Err(io::Error::last_os_error()),

@@ -1,4 +1,4 @@
-//! `trace`: where an event is, and what a client that saw it last would be told.
+//! `trace`: finds an event, and shows what a client would receive after it.
 
 mod words;
 
@@ -26,12 +26,12 @@ use crate::{
 
 /// Exit status: the event is in no log.
 const NOT_FOUND: u8 = 1;
-/// Exit status: what was asked for makes no sense.
+/// Exit status: the id or the channel is invalid.
 const BAD_INPUT: u8 = 2;
-/// The last moment of the year 9999; ids may claim more.
+/// The end of the year 9999, the last time that can be printed; ids may contain later ones.
 const LAST_TIME_MS: u64 = 253_402_300_799_999;
 
-/// Everything that is found out.
+/// The result of a trace.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Report {
@@ -39,19 +39,19 @@ struct Report {
     /// The time in the id.
     time: Option<String>,
     age_ms: Option<u64>,
-    /// The last id that was given out; `None`: there is no clock.
+    /// The last assigned id; `None` if there is no clock.
     clock: Option<String>,
-    /// Whether a log holds the event.
+    /// Whether a log contains the event.
     found: bool,
     channels: Vec<Sighting>,
-    /// Breaks of the order or the record since.
+    /// Breaks after the event.
     seams: Vec<Seam>,
     more_seams: bool,
-    /// How far was searched; `None`: there was nothing to search, or the channel was given.
+    /// Extent of the search; `None` if there was none, for example because the channel was given.
     search: Option<Search>,
-    /// `sse.gap` that a client with this cursor gets, whatever its channels are.
+    /// Reason of the `sse.gap` that a client with this cursor gets, whatever its channels are.
     restart: Option<&'static str>,
-    /// What is known where no channel is.
+    /// Explanation if no channel was found.
     note: Option<String>,
 }
 
@@ -97,11 +97,11 @@ pub fn trace(args: &TraceArgs) -> ExitCode {
     }
 }
 
-/// The channel without the channel prefix, as publishers may write it with.
+/// Parses a channel, with or without the channel prefix.
 fn channel_of(name: &str, prefix: &str) -> Result<Channel, TraceError> {
     Channel::parse(name).or_else(|| Channel::parse(name.strip_prefix(prefix)?)).ok_or_else(|| {
         TraceError::Input(format!(
-            "--channel: {name:?} is no channel; give user:<id>:events or broadcast:<topic>"
+            "--channel: {name:?} is invalid; use user:<id>:events or broadcast:<topic>"
         ))
     })
 }
@@ -109,7 +109,7 @@ fn channel_of(name: &str, prefix: &str) -> Result<Channel, TraceError> {
 async fn report(args: &TraceArgs, settings: &Settings) -> Result<Report, TraceError> {
     let id = EventId::parse(&args.id).filter(|id| *id > EventId::ZERO).ok_or_else(|| {
         TraceError::Input(format!(
-            "{:?} is no event id; give one as in `id:`, e.g. 1763719000456-0",
+            "{:?} is not a valid event id; use one of the form 1763719000456-0",
             args.id
         ))
     })?;
@@ -138,7 +138,8 @@ async fn report(args: &TraceArgs, settings: &Settings) -> Result<Report, TraceEr
     let Some(clock) = look::mark(&commands).await? else {
         let prefix = &settings.redis.key_prefix;
         report.note = Some(format!(
-            "there is no {prefix}clock: no gateway has run on this Redis with this redis.key_prefix"
+            "the key {prefix}clock does not exist: no gateway has used this Redis with this \
+             redis.key_prefix"
         ));
         return Ok(report);
     };
@@ -149,7 +150,7 @@ async fn report(args: &TraceArgs, settings: &Settings) -> Result<Report, TraceEr
     }
     if id > clock.h {
         report.note = Some(format!(
-            "it is ahead of the clock ({}): this Redis has not given it to any event",
+            "the id is ahead of the clock ({}): this Redis has not assigned it",
             clock.h
         ));
         return Ok(report);
@@ -172,7 +173,7 @@ async fn report(args: &TraceArgs, settings: &Settings) -> Result<Report, TraceEr
                 .age_ms
                 .is_none_or(|age| age < settings.history.dedupe_window.as_millis() as u64)
         {
-            // Looking for it must not cost the rest of the report.
+            // A failure of this search must not prevent the rest of the report.
             event.key = look::publishers_key(&commands, id, &channel, args.max_time)
                 .await
                 .unwrap_or_default();
@@ -193,27 +194,28 @@ fn start(id: EventId, clock: &ClockSnapshot, settings: &Settings) -> Start {
     catch_up::start(Some(id), clock, settings.history.retention.as_millis() as u64)
 }
 
-/// What is known of an id that no log holds or names.
+/// Explains an id that no log contains or names.
 fn unseen(report: &Report, stale: bool) -> String {
     let search = report.search.as_ref();
     let mut text = match search {
         Some(search) if !search.complete => {
-            return "the search was not finished; give --channel, or more --max-logs or --max-time"
+            return "the search was incomplete; use --channel, or increase --max-logs or --max-time"
                 .to_owned();
         }
         Some(search) if search.maybe > 0 => {
             format!(
-                "it may have been trimmed from one of {} logs that have lost events around it",
+                "the event may have been trimmed from one of {} logs that lack events around it",
                 search.maybe
             )
         }
         _ if report.restart.is_some() || stale => {
-            "it is older than the logs: it may have expired, or been lost in a reset".to_owned()
+            "the event is older than the logs; it may have expired, or been lost in a reset"
+                .to_owned()
         }
-        _ => "no log that lives has ever held it".to_owned(),
+        _ => "no existing log has ever contained the event".to_owned(),
     };
     text.push_str(
-        ". Ids of sse.heartbeat and sse.connected belong to no event, but are valid cursors",
+        ". Ids of sse.heartbeat and sse.connected do not belong to events, but are valid cursors",
     );
     text
 }
