@@ -2,14 +2,14 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use sse_gateway::fuzzing::{Protocol, judge};
+use sse_gateway::fuzzing::{Protocol, protocol_of};
 
 const PREFACE: &[u8] = b"PRI * HTTP/2";
 
 fuzz_target!(|seen: &[u8]| {
     let mut verdict = None;
     for end in 1..=seen.len().min(64) {
-        let now = judge(&seen[..end]);
+        let now = protocol_of(&seen[..end]);
         assert!(verdict.is_none() || verdict == now, "the verdict changed at byte {end}");
         assert!(now.is_some() || end < PREFACE.len(), "no verdict after {end} bytes");
         verdict = now;

@@ -253,8 +253,8 @@ struct AdminParts {
     readiness: Arc<Readiness>,
 }
 
-/// Starts the admin listener. All of its few sockets may be idle: the one that has been idle longest
-/// is closed for a new one, so that probes always get a socket.
+/// Starts the admin listener. All of its few sockets may be idle: the one that has been idle
+/// longest is closed for a new one, so that probes always get a socket.
 fn start_admin(
     parts: AdminParts,
     front: WorkerContext,

@@ -1,5 +1,5 @@
-//! The budget of file descriptors: those that the gateway itself needs are reserved, the rest is for
-//! clients.
+//! The budget of file descriptors: those that the gateway itself needs are reserved, the rest is
+//! for clients.
 
 use crate::{http::sockets::idle::IdleLimits, settings::Settings};
 

@@ -1,5 +1,5 @@
-//! TLS 1.2 and 1.3 with rustls; h2 and HTTP/1.1 by ALPN. The certificate can be replaced, which does
-//! not affect open connections.
+//! TLS 1.2 and 1.3 with rustls; h2 and HTTP/1.1 by ALPN. The certificate can be replaced, which
+//! does not affect open connections.
 
 use std::{io, path::Path, sync::Arc};
 

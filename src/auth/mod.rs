@@ -59,8 +59,8 @@ impl Auth {
         Ok((Arc::new(auth), refresher))
     }
 
-    /// Verifies a ticket. If its key is unknown, the issuer's key set is fetched first, at most once
-    /// per `tickets.jwks_cooldown`.
+    /// Verifies a ticket. If its key is unknown, the issuer's key set is fetched first, at most
+    /// once per `tickets.jwks_cooldown`.
     ///
     /// # Errors
     /// See [`AuthError`].

@@ -47,9 +47,9 @@ impl Verifier {
         Ok(Self { settings, keys })
     }
 
-    /// Whether a newer key set of the issuer may contain the ticket's key: its `kid` is unknown, and
-    /// its `alg` is not HS256, which key sets never contain. The ticket's own `alg` is not used for
-    /// anything else.
+    /// Whether a newer key set of the issuer may contain the ticket's key: its `kid` is unknown,
+    /// and its `alg` is not HS256, which key sets never contain. The ticket's own `alg` is not used
+    /// for anything else.
     pub fn lacks_key(&self, token: &str) -> bool {
         if token.len() > MAX_TICKET_BYTES {
             return false;

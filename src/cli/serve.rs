@@ -26,9 +26,9 @@ pub fn serve(args: &ConfigArgs) -> ExitCode {
     }
 }
 
-/// Runs a gateway with these settings until it has drained. With `source`, it reloads keys when they
-/// change; without, SIGHUP ends it. `ready` is called when the gateway is ready, with its public and
-/// admin addresses.
+/// Runs a gateway with these settings until it has drained. With `source`, it reloads keys when
+/// they change; without, SIGHUP ends it. `ready` is called when the gateway is ready, with its
+/// public and admin addresses.
 pub fn run(
     settings: Settings,
     source: Option<(Source, Loaded)>,

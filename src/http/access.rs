@@ -1,6 +1,6 @@
-//! The access log. It contains the route, but never a query (which carries the ticket), an unknown
-//! path, a referrer or an unknown method: a client could put a ticket into any of them. A stream is
-//! logged when it begins.
+//! The access log. It contains the route, but never a query (which contains the ticket), an unknown
+//! path, a referrer or an unknown method, because a client could put a ticket into any of them. A
+//! stream is logged when it begins.
 
 use actix_web::{
     Error,

@@ -1,4 +1,4 @@
-//! The body of a stream: a thin adapter from the connection's bytes to actix.
+//! The response body of a stream: a thin adapter from the connection's bytes to actix.
 
 use std::{
     convert::Infallible,

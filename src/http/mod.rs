@@ -1,4 +1,4 @@
-//! HTTP: the public and the admin listener. Everything that knows actix-web lives here and above.
+//! HTTP: the public and the admin listener. Only this module and those above it use actix-web.
 
 pub mod access;
 pub mod admin;

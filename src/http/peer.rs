@@ -1,4 +1,4 @@
-//! The client of a request: its address, and what the streams over one socket share.
+//! The client of a request: its address, and the state that the streams over one socket share.
 
 use std::{
     cell::{Cell, RefCell},
@@ -18,16 +18,16 @@ use crate::{
     state::client_socket::{ClientSocket, Transfer},
 };
 
-/// A weak handle to the socket that a request came by. It keeps no descriptor: once the owner has
-/// dropped the socket, calls have no effect, even if the descriptor's number is in use again.
+/// A weak handle to the socket of a request. It does not keep the descriptor open: after the owner
+/// has dropped the socket, calls have no effect, even if the descriptor's number is in use again.
 #[derive(Clone)]
 pub struct Peer {
     socket: Weak<Inner>,
-    /// Ends the request's stream alone: HTTP/2 only.
+    /// Resets only the request's stream; HTTP/2 only.
     reset: Option<Rc<StreamReset>>,
 }
 
-/// Ends one stream of an HTTP/2 connection from outside.
+/// Lets other code reset one stream of an HTTP/2 connection.
 #[derive(Default)]
 pub struct StreamReset {
     requested: Cell<bool>,
@@ -36,7 +36,7 @@ pub struct StreamReset {
 }
 
 impl StreamReset {
-    /// Whether the stream is to be reset; if not, the task is woken when it is.
+    /// Whether a reset is requested; if not, the task is woken when it is.
     pub fn poll_requested(&self, cx: &Context<'_>) -> bool {
         let mut waker = self.waker.borrow_mut();
         if !waker.as_ref().is_some_and(|w| w.will_wake(cx.waker())) {
@@ -45,7 +45,7 @@ impl StreamReset {
         self.requested.get()
     }
 
-    /// The client did not take anything for too long.
+    /// Requests a reset because the client has stalled.
     pub fn set_stalled(&self) {
         self.stalled.set(true);
     }
@@ -58,7 +58,7 @@ impl StreamReset {
     }
 }
 
-/// The address of a request's client; None: it has gone already.
+/// The address of a request's client; `None` if it has already disconnected.
 pub fn client_address(request: &HttpRequest, settings: &Server) -> Option<IpAddr> {
     let peer = request.peer_addr()?.ip();
     let header = settings.client_address_header;
@@ -72,67 +72,67 @@ impl Peer {
         Self { socket, reset: None }
     }
 
-    /// The same socket, for one of its HTTP/2 streams.
+    /// A handle to the same socket for one of its HTTP/2 streams.
     pub fn for_stream(&self, reset: Rc<StreamReset>) -> Self {
         Self { reset: Some(reset), ..self.clone() }
     }
 
-    /// The socket that a request came by.
+    /// The socket of a request.
     pub fn of_request(request: &HttpRequest) -> Option<Self> {
         request.conn_data::<Self>().or(request.extensions().get()).cloned()
     }
 
-    /// Whether event streams, or polls that were admitted, run over it.
+    /// Whether the socket has event streams or admitted polls.
     pub fn has_streams(&self) -> bool {
         self.ask(Inner::has_streams)
     }
 
-    /// The client was active: other idle sockets are closed before this one. `has_request`: a
-    /// request is in progress, so a closing listener waits for it.
+    /// Records activity of the client: other idle sockets are evicted before this one. With
+    /// `has_request`, a request is in progress, and a closing listener waits for it.
     pub fn touch(&self, has_request: bool) {
         if let Some(socket) = self.socket.upgrade() {
             socket.touch(has_request);
         }
     }
 
-    /// Ready when the socket has to be closed because another needs its descriptor; never while
-    /// streams run over it. Only one task may poll it.
+    /// Ready when the socket must be closed because another one needs its descriptor; never while
+    /// it has streams. Only one task may poll it.
     pub fn poll_evicted(&self, cx: &mut Context<'_>) -> Poll<()> {
         self.socket.upgrade().map_or(Poll::Pending, |socket| socket.poll_evicted(cx))
     }
 
-    /// Waits until the socket has to be closed, see [`Peer::poll_evicted`].
+    /// Waits until the socket must be closed, see [`Peer::poll_evicted`].
     pub async fn evicted(&self) {
         poll_fn(|cx| self.poll_evicted(cx)).await;
     }
 
-    /// What the client has acknowledged; `None`: unknown, or the socket is closed.
+    /// The client's progress; `None` if it is unknown or the socket is closed.
     pub fn transfer(&self) -> Option<Transfer> {
         self.socket.upgrade()?.transfer()
     }
 
-    /// From now on it is to end with its last stream: HTTP/1.1 says so with `connection: close`,
+    /// Ends the connection after its last stream. HTTP/1.1 announces this with `connection: close`,
     /// HTTP/2 with GOAWAY.
     pub fn retire(&self) {
         self.ask(|socket| socket.retired.replace(true));
     }
 
-    /// Whether it was retired.
+    /// Whether the connection was retired.
     pub fn is_retired(&self) -> bool {
         self.ask(|socket| socket.retired.get())
     }
 
-    /// `false` for a socket that is closed.
+    /// Evaluates a condition; `false` if the socket is closed.
     fn ask(&self, question: impl FnOnce(&Inner) -> bool) -> bool {
         self.socket.upgrade().is_some_and(|socket| question(&socket))
     }
 }
 
-/// Counts a stream as long as it lives.
+/// A stream of a socket; counted until it is dropped.
 pub struct StreamOfPeer(Option<Peer>);
 
 impl StreamOfPeer {
-    /// A stream over that socket.
+    /// Counts a stream of this socket.
     pub fn new(peer: Option<Peer>) -> Self {
         if let Some(socket) = peer.as_ref().and_then(|peer| peer.socket.upgrade()) {
             socket.stream_began();
@@ -166,7 +166,7 @@ impl Drop for StreamOfPeer {
     }
 }
 
-/// `None`: the client had gone before its request was handled.
+/// The socket; `None` if the client disconnected before its request was handled.
 struct StreamSocket(Option<Peer>);
 
 impl ClientSocket for StreamSocket {
@@ -229,13 +229,13 @@ mod tests {
         drop(first);
         assert!(!budget.idle.evict_oldest());
         drop(last);
-        // The task is woken to wait for its eviction from now on.
+        // The task is woken, so that it waits for its eviction.
         let (waited, ()) = tokio::join!(evicted, async {
             tokio::task::yield_now().await;
             assert!(budget.idle.evict_oldest());
         });
         assert_eq!(waited, ());
-        // A stream that is admitted just then prevails.
+        // A stream that is admitted at that moment has precedence.
         let _stream = StreamOfPeer::new(Some(peer.clone()));
         assert!(peer.evicted().now_or_never().is_none());
     }
@@ -256,8 +256,8 @@ mod tests {
         let socket = stream.socket();
         assert!(socket.transfer().is_some());
         drop(first);
-        assert_eq!(budget.open(), 0, "a peer keeps no slot");
-        // The lowest free number is given first; another test of the process may take it.
+        assert_eq!(budget.open(), 0, "a peer does not keep the slot");
+        // The system assigns the lowest free number; another test of the process may get it.
         let mut others = Vec::new();
         while others.last().is_none_or(|(_, _, number)| *number != first_number) && others.len() < 8
         {
@@ -268,7 +268,7 @@ mod tests {
             assert!(other.peer().ask(|_| true));
             let mut byte = [0];
             let silent = client.read(&mut byte).now_or_never().is_none();
-            assert!(silent, "it is still open");
+            assert!(silent, "the socket is still open");
         }
     }
 }

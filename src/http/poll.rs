@@ -1,5 +1,5 @@
-//! `GET /events/poll`, for networks in which streaming is blocked: the same way in, one answer
-//! instead of a stream.
+//! `GET /events/poll`, for networks that block streams: the same admission as for streams, but one
+//! response.
 
 use std::{future::poll_fn, task::Poll, time::Duration};
 
@@ -21,14 +21,14 @@ use crate::{
     },
 };
 
-/// Longest `wait` in seconds.
+/// Maximum `wait` in seconds.
 const MAX_WAIT_S: f64 = 30.0;
-/// A catch-up that takes longer is left to the next poll.
+/// Maximum duration of the catch-up; the next poll continues it.
 const MAX_CATCH_UP: Duration = Duration::from_secs(10);
 /// Approximate maximum size of the events in one response; the next poll gets the rest.
-const ANSWER_BYTES: usize = 1 << 20;
+const RESPONSE_BYTES: usize = 1 << 20;
 
-/// Answers with the events after the client's cursor, or waits for the first.
+/// Responds with the events after the client's cursor, or waits for the first one.
 pub async fn poll(request: HttpRequest, worker: web::Data<Worker>) -> HttpResponse {
     let result = match wait(&request) {
         Ok(wait) => admit(&worker, &request, "poll").await.map(|admitted| (admitted, wait)),
@@ -52,7 +52,7 @@ fn wait(request: &HttpRequest) -> Result<Duration, BadRequest> {
     }
 }
 
-/// The events and the gap of an answer, as far as they have been collected.
+/// The events and the gap of a response, as collected so far.
 #[derive(Default)]
 struct Collected {
     events: Vec<Value>,
@@ -71,7 +71,7 @@ impl Collected {
         self.bytes += frame.content.frame().len();
         match frame.content {
             Content::Event(event) => {
-                // An event without an id keeps the id before it, as in an `EventSource`.
+                // As in an `EventSource`, an event without an id has the id of the previous one.
                 let id = self.last_id.map(|id| id.to_string()).unwrap_or_default();
                 let event = json!({ "id": id, "type": event.kind(), "data": event.data() });
                 self.events.push(event);
@@ -85,18 +85,18 @@ impl Collected {
 async fn answer(worker: &Worker, admitted: &Admitted, wait: Duration) -> HttpResponse {
     let connection = &admitted.connection;
     let mut collected = Collected { last_id: Some(connection.cursor()), ..Collected::default() };
-    // Without a cursor there is nothing to wait for: the client learns its position.
+    // Without a cursor there is nothing to wait for: the response contains the current position.
     let started = tokio::time::Instant::now();
     let until = started + if admitted.has_cursor { wait } else { Duration::ZERO };
     loop {
         let joined = connection.is_live();
         let complete = connection.is_idle() && joined && !collected.is_empty();
-        if complete || collected.bytes > ANSWER_BYTES {
+        if complete || collected.bytes > RESPONSE_BYTES {
             break;
         }
         let idle = joined && connection.is_idle();
         let deadline = if idle { until } else { until.max(started + MAX_CATCH_UP) };
-        // The end of a catch-up that delivered nothing also ends the wait.
+        // The end of a catch-up without events also ends the wait.
         let next = poll_fn(|cx| match connection.poll_frame(cx.waker()) {
             Poll::Pending if !joined && connection.is_live() => Poll::Ready(Next::Live),
             Poll::Pending => Poll::Pending,

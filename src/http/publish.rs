@@ -22,8 +22,8 @@ const MAX_EVENTS: usize = 1000;
 /// Limits the log lines while Redis is unavailable; one for the process, not one for each worker.
 static UNAVAILABLE_LOG: LogLimit = LogLimit::new(10_000);
 
-/// What must be there to be an event at all; the form of the members is looked at one event at a
-/// time.
+/// An event whose members have not been checked: the whole body is parsed first, then each event is
+/// checked separately.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Event<'a> {
@@ -54,8 +54,8 @@ impl Event<'_> {
     }
 }
 
-/// The error for an event that is rejected before the library sees it.
-fn fault(refusal: Rejection) -> PublishError {
+/// The error for an event that is rejected before it is passed to the library.
+fn rejected(refusal: Rejection) -> PublishError {
     let message = match refusal {
         Rejection::BadChannel => "the channel must be a string",
         Rejection::BadType => {
@@ -102,12 +102,12 @@ pub async fn publish(
     if events.len() > MAX_EVENTS {
         return bad(&format!("the list exceeds {MAX_EVENTS} events; send several requests"));
     }
-    let mut good = Vec::with_capacity(events.len());
+    let mut valid = Vec::with_capacity(events.len());
     let refused: Vec<_> =
-        events.iter().map(|event| event.decode().map(|event| good.push(event)).err()).collect();
-    let mut published = publish_all(&worker.commands, &good).await.into_iter();
+        events.iter().map(|event| event.decode().map(|event| valid.push(event)).err()).collect();
+    let mut published = publish_all(&worker.commands, &valid).await.into_iter();
     let answer = |refused: Option<Rejection>| {
-        refused.map_or_else(|| published.next(), |refusal| Some(Err(fault(refusal))))
+        refused.map_or_else(|| published.next(), |refusal| Some(Err(rejected(refusal))))
     };
     let answers: Vec<_> = refused.into_iter().filter_map(answer).collect();
     worker.context.metrics.published.inc_by(answers.iter().filter(|a| a.is_ok()).count() as u64);
@@ -136,7 +136,7 @@ fn bad(message: &str) -> HttpResponse {
 
 /// Message if no command was sent, or Redis refused it temporarily.
 const NOTHING: &str = "nothing was published; retry";
-/// Message if a command was sent and no reply came.
+/// Message if a command was sent but no reply was received.
 const MAYBE: &str =
     "the event may have been published; to retry without duplicates, give each event an id";
 

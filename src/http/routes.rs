@@ -4,7 +4,7 @@ use actix_web::{http::Method, web};
 
 use super::{events::events, poll::poll, publish::publish, responses, tickets::tickets};
 
-/// Puts the public endpoints into an app.
+/// Adds the public endpoints to an app.
 pub fn public(config: &mut web::ServiceConfig) {
     config
         .service(responses::only(Method::GET, "/events", web::get().to(events)))

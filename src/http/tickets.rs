@@ -21,11 +21,11 @@ use crate::{
 struct TicketRequest {
     user: String,
     topics: Option<Vec<String>>,
-    /// Seconds.
+    /// Lifetime in seconds.
     ttl: Option<u64>,
 }
 
-/// Mints a ticket.
+/// Signs a ticket.
 pub async fn tickets(
     request: HttpRequest,
     payload: web::Payload,
@@ -35,8 +35,8 @@ pub async fn tickets(
         Ok(body) => body,
         Err(answer) => return *answer,
     };
-    let wanted: TicketRequest = match serde_json::from_slice(&body) {
-        Ok(wanted) => wanted,
+    let requested: TicketRequest = match serde_json::from_slice(&body) {
+        Ok(requested) => requested,
         Err(e) => {
             return bad(&format!(
                 "the body is not a valid ticket request ({e}); send \
@@ -44,24 +44,24 @@ pub async fn tickets(
             ));
         }
     };
-    if !is_name(&wanted.user) {
+    if !is_name(&requested.user) {
         return bad("user must have 1 to 256 printable ASCII characters without space, comma and \
              * ? [ ] \\");
     }
     if let Some(Err(topic)) =
-        wanted.topics.as_ref().map(|t| Topics::parse(t.iter().map(String::as_str)))
+        requested.topics.as_ref().map(|t| Topics::parse(t.iter().map(String::as_str)))
     {
         return bad(&format!("topics: {topic:?} is invalid; use names, `prefix*` or `*`"));
     }
     let verifier = &worker.api.auth.verifier;
     let max_ttl_s = verifier.max_ttl_s();
-    let ttl_s = wanted.ttl.unwrap_or(max_ttl_s.min(60));
+    let ttl_s = requested.ttl.unwrap_or(max_ttl_s.min(60));
     if !(1..=max_ttl_s).contains(&ttl_s) {
         return bad(&format!(
             "ttl must be an integer number of seconds from 1 to {max_ttl_s} (tickets.max_ttl)"
         ));
     }
-    match verifier.mint(&wanted.user, wanted.topics.as_deref(), ttl_s, unix_ms() / 1000) {
+    match verifier.mint(&requested.user, requested.topics.as_deref(), ttl_s, unix_ms() / 1000) {
         Ok(ticket) => HttpResponse::Ok()
             .insert_header((header::CACHE_CONTROL, "no-store"))
             .json(json!({ "ticket": ticket, "expiresIn": ttl_s })),

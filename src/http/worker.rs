@@ -1,4 +1,4 @@
-//! What the handlers of one worker share.
+//! The shared state of the handlers of one worker.
 
 use std::sync::Arc;
 
@@ -18,7 +18,7 @@ use crate::{
 pub struct WorkerParts {
     /// Settings, clock, metrics, state of the link, and where it delivers.
     pub context: LinkContext,
-    /// The subscriber's link.
+    /// The link to Redis.
     pub link: Link,
     /// Tickets and API keys.
     pub auth: Arc<Auth>,

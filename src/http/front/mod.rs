@@ -1,8 +1,7 @@
-//! The front of a listener: TLS, the protocol of a new connection, and its server. HTTP/1
-//! (`http1`) and HTTP/2 (`http2`) are both served here; both call the same app (routes, CORS,
-//! access log).
+//! The front of a listener: TLS, protocol detection, and the servers for HTTP/1 (`http1`) and
+//! HTTP/2 (`http2`). Both call the same app (routes, CORS, access log).
 //!
-//! Why not actix's dispatchers: docs/adr/0002-own-http1-and-http2-fronts.md.
+//! docs/adr/0002-own-http1-and-http2-fronts.md explains why actix's dispatchers are not used.
 
 mod detect;
 mod http1;
@@ -29,11 +28,11 @@ use self::{
 };
 use super::{request_id::WithRequestId, sockets::tcp::ClientTcp};
 
-/// What fuzz targets and benches need.
+/// Items that fuzz targets and benches need.
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing {
     pub use super::{
-        detect::{Protocol, judge},
+        detect::{Protocol, protocol_of},
         http1::fuzzing as http1,
     };
 }
@@ -41,8 +40,8 @@ pub mod fuzzing {
 /// The head of a request must arrive within this time; over TLS including the handshake.
 pub const HEAD: Duration = Duration::from_secs(10);
 
-/// The service of a listener: HTTP/1.1 and HTTP/2, by prior knowledge or ALPN. `app` makes the app
-/// of this worker.
+/// Creates the service of a listener: HTTP/1.1 and HTTP/2, by prior knowledge or ALPN. `app`
+/// creates the app of this worker.
 pub fn service<I, S, B>(
     context: WorkerContext,
     tls: Option<TlsAcceptor>,
@@ -81,8 +80,8 @@ where
     })
 }
 
-/// A connection whose protocol is known, and the deadline of its first head. `None`: it ended, took
-/// too long, or was closed for others.
+/// Detects the protocol of a connection, and returns the deadline of its first head. `None` if the
+/// connection ended, took too long, or was evicted.
 async fn open(tcp: ClientTcp, tls: Option<TlsAcceptor>) -> Option<(Protocol, Prefixed, Instant)> {
     let deadline = Instant::now() + HEAD;
     let peer = tcp.peer();

@@ -1,4 +1,4 @@
-//! A connection of which some bytes were read already: those come first, then the socket's.
+//! A connection of which some bytes were read already: reads return those bytes first.
 
 use std::{
     io::{self, IoSlice},
@@ -15,7 +15,7 @@ use super::socket::Socket;
 pub struct Prefixed {
     /// Bytes that were read and not yet consumed.
     pub held: BytesMut,
-    /// The socket behind them.
+    /// The socket.
     pub socket: Socket,
 }
 

@@ -16,12 +16,13 @@ use super::socket::Socket;
 const READ_BYTES: usize = 16 << 10;
 
 thread_local! {
-    /// One for all connections of a worker: what was read is held in as many bytes as it has.
+    /// A read buffer for all connections of a worker. The bytes read are copied, so that
+    /// connections use no more memory than their bytes need.
     static BUFFER: RefCell<Vec<MaybeUninit<u8>>> =
         RefCell::new(vec![MaybeUninit::uninit(); READ_BYTES]);
 }
 
-/// Appends to `held` what one read gives, at most 16 KiB; the count is 0 at the end.
+/// Appends the result of one read to `held`, at most 16 KiB, and returns its length; 0 at the end.
 pub fn poll_read_more(
     socket: &mut Socket,
     held: &mut BytesMut,

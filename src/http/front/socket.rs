@@ -1,4 +1,4 @@
-//! A client's connection: cleartext, or TLS by rustls.
+//! A client's connection: cleartext, or TLS with rustls.
 
 use tokio_rustls::server::TlsStream;
 use tokio_util::either::Either;

@@ -1,7 +1,7 @@
-//! Accepts the connections of one worker. All workers accept from the same socket: none of its
-//! connections is bound to a worker, so one that is busy, or frozen, strands nobody. With a socket
-//! for each worker (SO_REUSEPORT) the connections queued at it would wait for it, and be reset when
-//! it closes. The price is that each connection wakes all workers that sleep.
+//! Accepts the connections of one worker. All workers accept from the same socket, so a busy or
+//! frozen worker does not delay new connections. With one socket per worker (SO_REUSEPORT), queued
+//! connections would wait for their worker and be reset when it closes its socket. In exchange,
+//! each connection wakes all sleeping workers.
 
 use std::{
     future::poll_fn,
@@ -21,15 +21,15 @@ use super::{
 };
 use crate::log_limit::LogLimit;
 
-/// The log gets at most one line about failures in this time, from all workers together.
+/// Minimum time between two log lines about failures, for all workers together.
 pub const LOG_INTERVAL_MS: u64 = 10_000;
-/// After a failure that another attempt would only repeat.
+/// Pause after a failure that would occur again at once.
 const PAUSE: Duration = Duration::from_millis(50);
-/// A worker that is ahead lets the others accept first for this long.
+/// Time for which a worker with more sockets lets the others accept first.
 const YIELD: Duration = Duration::from_millis(5);
-/// Idle sockets that are closed when the system is out of descriptors or memory.
+/// Number of idle sockets to close when the system is out of descriptors or memory.
 const EVICTED_AT_ONCE: usize = 8;
-/// After this many in a row the worker's other tasks get their turn.
+/// Number of connections to accept before the worker's other tasks run.
 const BATCH: usize = 16;
 
 /// Accepts for one worker.
@@ -44,11 +44,11 @@ pub struct Acceptor {
 type Accepted = (TcpStream, SocketAddr);
 
 impl Acceptor {
-    /// Accepts from a listener that does not block. Call it inside the worker's runtime. All
-    /// workers share `log`, a limit in ms since `started`.
+    /// Creates an acceptor for a non-blocking listener. Call this inside the worker's runtime. All
+    /// workers share `log`, whose times are in ms since `started`.
     ///
     /// # Errors
-    /// The listener cannot be watched.
+    /// The listener cannot be registered with the runtime.
     pub fn new(
         listener: std::net::TcpListener,
         budget: SocketBudget,
@@ -59,7 +59,8 @@ impl Acceptor {
         Ok(Self { listener: TcpListener::from_std(listener)?, budget, load, log, started })
     }
 
-    /// Accepts until `stop` is ready, then what is queued by then, then closes the listener.
+    /// Accepts until `stop` is ready, then accepts the connections queued so far and closes the
+    /// listener.
     pub async fn run(self, stop: impl Future<Output = ()>, serve: impl Fn(ClientTcp)) {
         tokio::pin!(stop);
         for count in 1_usize.. {
@@ -81,7 +82,7 @@ impl Acceptor {
         }
     }
 
-    /// The next connection. A worker that is ahead gives the others the first try at each.
+    /// Waits for the next connection. A worker with more sockets lets the others try first.
     async fn accept(&self) -> io::Result<Accepted> {
         loop {
             if self.load.is_ahead() {
@@ -101,13 +102,14 @@ impl Acceptor {
         }
     }
 
-    /// Gives it a slot; without one it is closed at once, since one may not be free for hours.
+    /// Assigns a slot to a connection. Without a free slot, the connection is closed at once,
+    /// because all slots may be in use for hours.
     async fn admit(&self, (stream, address): Accepted) -> Option<ClientTcp> {
         loop {
             match self.budget.grant().await {
                 Granted::Slot(permit) => {
                     self.budget.counters.accepted.inc();
-                    let stream = unassumed(stream).ok()?;
+                    let stream = without_assumed_readiness(stream).ok()?;
                     let slot = self.budget.slot(permit, self.load.clone());
                     return Some(ClientTcp::new(stream, address, slot));
                 }
@@ -120,7 +122,7 @@ impl Acceptor {
         }
     }
 
-    /// Never ends the accepting: whatever it is, it may pass.
+    /// Handles a failure. Accepting always continues, because every failure may be temporary.
     async fn failed(&self, error: &io::Error) {
         let reason = Reason::of(error);
         self.budget.counters.errors.with_label_values(&[reason.name()]).inc();
@@ -139,29 +141,29 @@ impl Acceptor {
     }
 }
 
-/// Registers an accepted socket anew. As accepted, tokio assumes that it can be read: then a client
-/// that has sent its request and gone meanwhile is noticed only when its request was handled, and
-/// would take over the stream with which it came back. From here on the end comes with the first
-/// readiness, together with the request.
-fn unassumed(stream: TcpStream) -> io::Result<TcpStream> {
+/// Registers an accepted socket again, without tokio's assumption that it is readable. With that
+/// assumption, the disconnect of a client that has sent its request and left would be detected only
+/// after the request was handled, and the request could take over the client's newer stream. After
+/// this call, the first readiness reports the request and the disconnect together.
+fn without_assumed_readiness(stream: TcpStream) -> io::Result<TcpStream> {
     TcpStream::from_std(stream.into_std()?)
 }
 
 /// Why a connection could not be accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Reason {
-    /// The process or the system has no descriptor left (EMFILE, ENFILE).
+    /// The process or the system is out of descriptors (EMFILE, ENFILE).
     Descriptors,
-    /// The system has no memory left (ENOMEM, ENOBUFS).
+    /// The system is out of memory (ENOMEM, ENOBUFS).
     Memory,
-    /// The client has gone already, or its network has failed (accept(2), "Error handling").
+    /// The client has disconnected, or its network has failed (accept(2), "Error handling").
     Aborted,
-    /// Anything else.
+    /// Any other failure.
     Other,
 }
 
 impl Reason {
-    /// The label of the metric, which lists all of them from the start (`src/metrics.rs`).
+    /// Label of `sse_accept_errors_total` (`src/metrics.rs` initialises every value).
     fn name(self) -> &'static str {
         match self {
             Self::Descriptors => "descriptors",
@@ -198,7 +200,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn errors_are_told_apart_by_what_helps() {
+    fn errors_are_classified_by_their_remedy() {
         let reason = |code| Reason::of(&io::Error::from_raw_os_error(code));
         assert_eq!(reason(libc::EMFILE), Reason::Descriptors);
         assert_eq!(reason(libc::ENFILE), Reason::Descriptors);

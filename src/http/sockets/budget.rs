@@ -1,6 +1,6 @@
-//! The descriptors of one listener: each socket holds a slot, and there are no more slots than
-//! descriptors set aside for the listener. So the process never runs out of descriptors because of
-//! clients, and those of Redis and of the other listener remain available.
+//! The descriptor budget of one listener: each socket has a slot, and there are only as many slots
+//! as descriptors reserved for the listener. Clients therefore cannot use up the descriptors of the
+//! process, of Redis or of the other listener.
 
 use std::{
     sync::{
@@ -16,7 +16,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::idle::{IdleLimits, IdleSocket, IdleSockets};
 use crate::metrics::Metrics;
 
-/// An evicted socket has this long to close before another one is evicted.
+/// Maximum time for an evicted socket to close before another one is evicted.
 const EVICTION: Duration = Duration::from_millis(100);
 
 /// The sockets of one listener. Clones share the budget.
@@ -24,7 +24,7 @@ const EVICTION: Duration = Duration::from_millis(100);
 pub struct SocketBudget {
     slots: Arc<Semaphore>,
     max: usize,
-    /// Those without an event stream.
+    /// Sockets without an event stream.
     pub idle: IdleSockets,
     pub(super) counters: Counters,
 }
@@ -37,7 +37,7 @@ pub(super) struct Counters {
     pub errors: IntCounterVec,
 }
 
-/// Stands for one open socket; dropping it, after the descriptor was closed, frees the slot.
+/// Represents one open socket. Drop it after the descriptor was closed; this frees the slot.
 pub struct Slot {
     _permit: OwnedSemaphorePermit,
     open: IntGauge,
@@ -46,24 +46,25 @@ pub struct Slot {
 }
 
 impl Slot {
-    /// The socket has no event stream from now on.
+    /// Adds the socket to the idle ones, because it has no event stream.
     pub fn enter_idle(&self, has_request: bool) -> IdleSocket {
         self.idle.enter(usize::try_from(self.open.get()).unwrap_or_default(), has_request)
     }
 }
 
-/// What became of the wish for a slot.
+/// The result of a request for a slot.
 pub(super) enum Granted {
-    /// There is one.
+    /// A slot is free.
     Slot(OwnedSemaphorePermit),
-    /// An idle socket is closing; ask again.
+    /// An idle socket is being closed; try again.
     Later,
     /// All sockets are busy.
     None,
 }
 
 impl SocketBudget {
-    /// At most `max` sockets at once. `listener` is the label of its metrics: `public` or `admin`.
+    /// Creates a budget of `max` open sockets. `listener` is the label of its metrics: `public` or
+    /// `admin`.
     pub fn new(listener: &str, max: usize, idle: IdleLimits, metrics: &Metrics) -> Self {
         metrics.sockets_limit.with_label_values(&[listener]).set(max as i64);
         let counters = Counters {
@@ -77,12 +78,13 @@ impl SocketBudget {
         Self { slots: Arc::new(Semaphore::new(max)), max, idle, counters }
     }
 
-    /// Sockets that are open.
+    /// Number of open sockets.
     pub fn open(&self) -> usize {
         self.max - self.slots.available_permits()
     }
 
-    /// A permit for one more socket. Where all are given, the longest idle socket is closed for it.
+    /// Requests a permit for one more socket. If all are in use, the socket that has been idle
+    /// longest is closed.
     pub(super) async fn grant(&self) -> Granted {
         if let Ok(permit) = self.slots.clone().try_acquire_owned() {
             return Granted::Slot(permit);
@@ -96,14 +98,14 @@ impl SocketBudget {
         }
     }
 
-    /// A slot, if one is free.
+    /// Returns a slot if one is free.
     #[cfg(test)]
     pub fn try_slot(&self, load: &Load) -> Option<Slot> {
         let permit = self.slots.clone().try_acquire_owned().ok()?;
         Some(self.slot(permit, load.clone()))
     }
 
-    /// The slot of a socket that was accepted with this permit.
+    /// Creates the slot of a socket that was accepted with this permit.
     pub(super) fn slot(&self, permit: OwnedSemaphorePermit, load: Load) -> Slot {
         self.counters.open.inc();
         load.count().fetch_add(1, Ordering::Relaxed);
@@ -119,24 +121,24 @@ impl Drop for Slot {
     }
 }
 
-/// Open sockets of each worker of a listener, seen from one of them.
+/// The numbers of open sockets of all workers of a listener, for one of the workers.
 #[derive(Clone)]
 pub struct Load {
     workers: Arc<[AtomicUsize]>,
     own: usize,
 }
 
-/// A worker is ahead if it has this many sockets more than the one with the fewest, and 1/32.
+/// A worker is ahead if it has this many sockets, plus 1/32, more than the worker with the fewest.
 const LEAD: usize = 4;
 
 impl Load {
-    /// One for each worker.
+    /// Creates the values of all workers.
     pub fn of_workers(count: usize) -> Vec<Self> {
         let workers: Arc<[AtomicUsize]> = (0..count).map(|_| AtomicUsize::new(0)).collect();
         (0..count).map(|own| Self { workers: workers.clone(), own }).collect()
     }
 
-    /// Whether other workers should take the next socket.
+    /// Whether other workers should accept the next socket.
     pub(super) fn is_ahead(&self) -> bool {
         let least = self.workers.iter().map(|count| count.load(Ordering::Relaxed)).min();
         let least = least.unwrap_or_default();
@@ -166,7 +168,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn no_more_slots_are_given_than_there_are() {
+    async fn slots_never_exceed_the_budget() {
         let metrics = Metrics::new();
         let budget = budget(2, &metrics);
         let (first, second) = (slot(&budget).await, slot(&budget).await);
@@ -189,12 +191,12 @@ mod tests {
         };
         let (next, ()) = tokio::join!(slot(&budget), closing);
         assert!(next.is_some());
-        // The one that is left is busy.
+        // The remaining socket is busy.
         assert!(matches!(budget.grant().await, Granted::None));
     }
 
     #[test]
-    fn a_worker_with_more_sockets_is_ahead() {
+    fn worker_with_more_sockets_is_ahead() {
         let loads = Load::of_workers(2);
         let set = |worker: usize, count| loads[worker].count().store(count, Ordering::Relaxed);
         set(0, LEAD);

@@ -1,6 +1,6 @@
-//! Sockets over which no event stream runs: new ones, those between two requests, and those whose
-//! request is in progress or whose response waits for the client. Anyone can open them, so if
-//! sockets become scarce, the one that did nothing for longest is closed.
+//! Sockets without an event stream: new ones, those between two requests, and those whose request
+//! or response is in progress. Anyone can open them, so if sockets become scarce, the one that has
+//! been inactive longest is closed.
 
 use std::{
     collections::BTreeMap,
@@ -20,9 +20,9 @@ pub struct IdleSockets(Arc<Shared>);
 /// When idle sockets are closed although free slots remain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct IdleLimits {
-    /// Up to this number of open sockets none is closed: they have a deadline of their own.
+    /// Number of open sockets up to which none is evicted; each still has its own deadline.
     pub crowded: usize,
-    /// Idle sockets of a listener that has more sockets than that.
+    /// Maximum number of idle sockets if the listener has more open sockets than that.
     pub max: usize,
 }
 
@@ -62,7 +62,7 @@ pub struct IdleSocket {
 }
 
 impl IdleSockets {
-    /// `evicted` counts sockets that were closed for others.
+    /// Creates an empty set; `evicted` counts sockets that are closed for others.
     pub fn new(limits: IdleLimits, evicted: IntCounter) -> Self {
         Self(Arc::new(Shared { limits, evicted, queue: Mutex::default() }))
     }
@@ -80,21 +80,22 @@ impl IdleSockets {
         IdleSocket { sockets: self.clone(), number, evicted }
     }
 
-    /// Closes the socket that did nothing for longest; returns whether there was one. Its
+    /// Evicts the socket that has been inactive longest; returns whether there was one. Its
     /// descriptor becomes free when its task has run.
     pub fn evict_oldest(&self) -> bool {
         let oldest = self.queue().sockets.pop_first();
         self.evict(oldest.map(|(_, entry)| entry))
     }
 
-    /// Closes all that have no request in progress, without counting: the listener is closing.
+    /// Closes all sockets without a request in progress, because the listener is closing. They are
+    /// not counted as evicted.
     pub fn close_all(&self) {
         let is_closed = |_: &u64, entry: &mut Entry| !entry.has_request;
         let closed: Vec<_> = self.queue().sockets.extract_if(.., is_closed).collect();
         drop(closed);
     }
 
-    /// Dropping an entry wakes the socket's task; that is done without the lock.
+    /// Drops an entry, which wakes the socket's task. The lock must not be held.
     fn evict(&self, entry: Option<Entry>) -> bool {
         self.0.evicted.inc_by(u64::from(entry.is_some()));
         entry.is_some()
@@ -106,7 +107,7 @@ impl IdleSockets {
 }
 
 impl IdleSocket {
-    /// Ready when the socket has to be closed, and from then on.
+    /// Ready when the socket must be closed, and from then on.
     pub fn poll_evicted(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if self.evicted.is_terminated() {
             return Poll::Ready(());
@@ -114,10 +115,10 @@ impl IdleSocket {
         Pin::new(&mut self.evicted).poll(cx).map(|_| ())
     }
 
-    /// The socket was active: others are closed before it.
+    /// Records activity: other sockets are evicted first.
     pub fn touch(&mut self, has_request: bool) {
         let mut queue = self.sockets.queue();
-        // One that was evicted stays so.
+        // An evicted socket remains evicted.
         if let Some(entry) = queue.sockets.remove(&self.number) {
             self.number = queue.push(Entry { has_request, ..entry });
         }
@@ -160,7 +161,7 @@ mod tests {
         let mut all = enter_many(&sockets, 21, LIMITS.max);
         drop(all.remove(1));
         all.push(sockets.enter(21, false));
-        assert!(!is_evicted(&mut all[0]), "one had left");
+        assert!(!is_evicted(&mut all[0]), "one socket was removed before");
         all.push(sockets.enter(21, false));
         assert!(is_evicted(&mut all[0]) && !is_evicted(&mut all[1]));
         assert_eq!((sockets.queue().sockets.len(), counter.get()), (LIMITS.max, 1));
@@ -171,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn listener_with_free_slots_evicts_nobody() {
+    fn listener_with_free_slots_evicts_no_socket() {
         let (sockets, counter) = sockets();
         let mut all = enter_many(&sockets, LIMITS.crowded, 3 * LIMITS.max);
         assert!(!all.iter_mut().any(is_evicted) && counter.get() == 0);
@@ -186,7 +187,7 @@ mod tests {
         all[0].touch(true);
         assert!(sockets.evict_oldest() && is_evicted(&mut all[1]));
         all[1].touch(true);
-        assert!(is_evicted(&mut all[1]), "it stays evicted");
+        assert!(is_evicted(&mut all[1]), "an evicted socket remains evicted");
         assert!(sockets.evict_oldest() && is_evicted(&mut all[2]) && !is_evicted(&mut all[0]));
         // A closing listener lets the request finish.
         sockets.close_all();

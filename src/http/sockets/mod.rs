@@ -1,5 +1,5 @@
-//! Client sockets below any protocol: accepting them, counting them against the descriptor budget,
-//! closing the idle ones, and asking the kernel how far a client has read.
+//! Client sockets, independent of the protocol: accepting them, the descriptor budget, evicting
+//! idle ones, and reading a client's progress from the kernel.
 
 pub mod accept;
 pub mod budget;

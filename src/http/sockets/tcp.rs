@@ -1,4 +1,4 @@
-//! The TCP connection of a client. Its owner reads and writes; everybody else has a [`Peer`], which
+//! The TCP connection of a client. Its owner reads and writes; other code has a [`Peer`], which
 //! keeps neither the connection nor its descriptor open.
 
 use std::{
@@ -19,34 +19,34 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use super::{budget::Slot, idle::IdleSocket, tcp_info};
 use crate::{http::peer::Peer, state::client_socket::Transfer};
 
-/// The kernel buffers at most this much beyond the client's receive window. Small, so that a client
-/// that stops reading costs little and is noticed soon.
+/// Maximum number of bytes that the kernel buffers beyond the client's receive window. It is small,
+/// so that a client that stops reading uses little memory and is detected soon.
 const UNSENT_BYTES: u32 = 64 << 10;
 
 /// A client's TCP connection. Dropping it closes the descriptor and then frees its slot.
 pub struct ClientTcp(Rc<Inner>);
 
-/// What the owner and its peers share; peers hold it weakly.
+/// The state that the owner and its peers share; peers have weak references.
 pub(in crate::http) struct Inner {
-    // Declared before the slot: fields drop in this order, and the slot stands for the descriptor.
+    // Declared before the slot: fields are dropped in this order, and the slot must be freed last.
     tcp: RefCell<TcpStream>,
     slot: Slot,
     address: SocketAddr,
-    /// Open streams: more than one only with HTTP/2.
+    /// Number of open streams; more than one only with HTTP/2.
     streams: Cell<usize>,
-    /// The entry among the idle sockets: present while there is no stream.
+    /// The entry among the idle sockets, while there is no stream.
     idle: RefCell<Option<IdleSocket>>,
     has_request: Cell<bool>,
     /// The task that closes the socket if it is evicted.
     waker: RefCell<Option<Waker>>,
-    /// To be closed with its last stream.
+    /// Whether the connection must be closed after its last stream.
     pub retired: Cell<bool>,
 }
 
 impl ClientTcp {
     /// Takes over an accepted connection and sets its socket options.
     pub fn new(tcp: TcpStream, address: SocketAddr, slot: Slot) -> Self {
-        // A socket without these options works as well, only less economically.
+        // Errors are ignored: without these options the socket only uses more memory.
         let socket = SockRef::from(&tcp);
         let _ = socket.set_tcp_notsent_lowat(UNSENT_BYTES);
         let _ = socket.set_tcp_nodelay(true);
@@ -68,7 +68,7 @@ impl ClientTcp {
         self.0.address
     }
 
-    /// A weak handle to it.
+    /// A weak handle to the socket.
     pub fn peer(&self) -> Peer {
         Peer::new(Rc::downgrade(&self.0))
     }
@@ -83,27 +83,28 @@ impl ClientTcp {
         self.0.touch(has_request);
     }
 
-    /// No poll below calls back into this crate, so the borrow cannot overlap with another.
+    /// Borrows the socket. The polls below do not call back into this crate, so borrows cannot
+    /// overlap.
     fn io<R>(&self, poll: impl FnOnce(Pin<&mut TcpStream>) -> R) -> R {
         poll(Pin::new(&mut *self.0.tcp.borrow_mut()))
     }
 }
 
 impl Inner {
-    /// Whether event streams, or polls that were admitted, run over it.
+    /// Whether the socket has event streams or admitted polls.
     pub fn has_streams(&self) -> bool {
         self.streams.get() > 0
     }
 
-    /// A stream or poll begins. The socket is no longer idle.
+    /// Counts a new stream or poll. The socket is no longer idle.
     pub fn stream_began(&self) {
         self.streams.set(self.streams.get() + 1);
-        // An eviction that was decided and not yet noticed has no effect.
+        // A pending eviction is cancelled.
         let left = self.idle.take();
         drop(left);
     }
 
-    /// A stream or poll ended. With the last one the socket is idle again.
+    /// Counts the end of a stream or poll. After the last one, the socket is idle again.
     pub fn stream_ended(&self) {
         self.streams.set(self.streams.get().saturating_sub(1));
         if !self.has_streams() {
@@ -134,13 +135,14 @@ impl Inner {
         Poll::Pending
     }
 
-    /// What the client has acknowledged; `None` where the kernel does not tell.
+    /// The client's progress; `None` if the kernel does not report it.
     pub fn transfer(&self) -> Option<Transfer> {
         tcp_info::transfer(self.tcp.borrow().as_fd())
     }
 
-    /// Discards what is unsent and resets the connection: behind a closed receive window a FIN
-    /// would never arrive, and the kernel would keep the data. The owner notices and drops it.
+    /// Discards unsent data and resets the connection. With a closed receive window, a FIN would
+    /// never arrive, and the kernel would keep the data. The owner detects the reset and drops the
+    /// socket.
     pub fn abort(&self) -> bool {
         let tcp = self.tcp.borrow();
         let socket = SockRef::from(&*tcp);

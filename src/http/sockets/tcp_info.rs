@@ -1,4 +1,4 @@
-//! `TCP_INFO`, as far as it tells whether a client makes progress (tcp(7), linux/tcp.h).
+//! The part of `TCP_INFO` that shows a client's progress (tcp(7), linux/tcp.h).
 
 use std::{
     mem,
@@ -24,10 +24,10 @@ struct TcpInfo {
     min_rtt: u32,
 }
 
-/// Length up to and with `notsent_bytes` (Linux 4.6).
+/// Required length: up to and including `notsent_bytes` (Linux 4.6).
 const NEEDED: usize = mem::offset_of!(TcpInfo, notsent_bytes) + mem::size_of::<u32>();
 
-/// What the other end has acknowledged; `None`: it is not a TCP socket, or the kernel is too old.
+/// The peer's progress; `None` if this is not a TCP socket or the kernel is too old.
 pub fn transfer(socket: BorrowedFd<'_>) -> Option<Transfer> {
     let mut info = TcpInfo::default();
     let mut length = mem::size_of::<TcpInfo>() as libc::socklen_t;

@@ -1,15 +1,15 @@
-//! Where the body of a request ends and the next request begins (RFC 9112 sections 6 and 7): pure.
-//! Strict: whatever another parser might read in another way is malformed.
+//! Finds the end of a request's body (RFC 9112 sections 6 and 7). Pure, and strict: input that
+//! another parser might read differently is malformed.
 
 use bytes::{Buf, Bytes, BytesMut};
 
 use crate::core::malformed::Malformed;
 
-/// Longest line with a chunk's size and its extensions, in bytes with CRLF.
+/// Maximum length of a line with a chunk's size and extensions, in bytes, including CRLF.
 const MAX_SIZE_LINE_BYTES: usize = 256;
-/// All trailer fields together, in bytes. They are dropped.
+/// Maximum length of all trailer fields together, in bytes. They are discarded.
 const MAX_TRAILER_BYTES: usize = 4 << 10;
-/// A chunk's size that fits into 64 bits.
+/// Maximum number of digits of a chunk's size: 64 bits.
 const MAX_SIZE_DIGITS: usize = 16;
 
 /// Finds the end of one request's body.
@@ -18,30 +18,30 @@ pub struct Decoder(State);
 
 #[derive(Clone, Copy, Debug)]
 enum State {
-    /// Bytes of a body with Content-Length that are still to come.
+    /// Remaining bytes of a body with Content-Length.
     Length(u64),
     ChunkSize,
-    /// Bytes of a chunk that are still to come.
+    /// Remaining bytes of a chunk.
     ChunkData(u64),
     ChunkEnd,
-    /// Bytes that the trailer may still have.
+    /// Remaining maximum length of the trailer.
     Trailer(usize),
     Ended,
 }
 
-/// What one step has found.
+/// The result of one step.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Step {
     /// The next bytes of the body.
     Data(Bytes),
     /// More bytes are needed.
     More,
-    /// The body has ended; what is left belongs to the next request.
+    /// The body has ended; the remaining bytes belong to the next request.
     Ended,
 }
 
 impl Decoder {
-    /// A body of `bytes` bytes; 0: none.
+    /// A body of `bytes` bytes; 0 means no body.
     pub fn length(bytes: u64) -> Self {
         Self(if bytes == 0 { State::Ended } else { State::Length(bytes) })
     }
@@ -51,15 +51,15 @@ impl Decoder {
         Self(State::ChunkSize)
     }
 
-    /// Whether nothing of the body is left.
+    /// Whether the body has ended.
     pub fn is_ended(&self) -> bool {
         matches!(self.0, State::Ended)
     }
 
-    /// Takes what belongs to the body from the start of `held`.
+    /// Takes bytes of the body from the start of `held`.
     ///
     /// # Errors
-    /// [`Malformed::Chunk`]; where the next request begins is unknown from then on.
+    /// [`Malformed::Chunk`]; the start of the next request is then unknown.
     pub fn decode(&mut self, held: &mut BytesMut) -> Result<Step, Malformed> {
         loop {
             self.0 = match self.0 {
@@ -107,8 +107,8 @@ fn take(held: &mut BytesMut, most: u64) -> Bytes {
     held.split_to(count).freeze()
 }
 
-/// Takes a line that ends with CRLF, without it; None: it has not come yet. With CRLF it has at
-/// most `max_bytes`, and neither CR nor LF stands within it.
+/// Takes a line, without its CRLF; `None` if it is incomplete. With CRLF it has at most
+/// `max_bytes`, and it contains no other CR or LF.
 fn line(held: &mut BytesMut, max_bytes: usize) -> Result<Option<BytesMut>, Malformed> {
     let seen = &held[..held.len().min(max_bytes)];
     match seen.iter().position(|byte| matches!(byte, b'\r' | b'\n')) {
@@ -117,14 +117,15 @@ fn line(held: &mut BytesMut, max_bytes: usize) -> Result<Option<BytesMut>, Malfo
             held.advance(2);
             Ok(Some(line))
         }
-        // The LF may still come.
+        // The LF may not have arrived yet.
         Some(end) if seen[end..] == *b"\r" && seen.len() < max_bytes => Ok(None),
         None if seen.len() < max_bytes => Ok(None),
         _ => Err(Malformed::Chunk),
     }
 }
 
-/// RFC 9112 section 7.1: hexadecimal digits; white space only before an extension.
+/// Parses a chunk's size (RFC 9112 section 7.1): hexadecimal digits; white space only before an
+/// extension.
 fn chunk_size(line: &[u8]) -> Option<u64> {
     let end = line.iter().position(|byte| !byte.is_ascii_hexdigit()).unwrap_or(line.len());
     let (digits, rest) = line.split_at(end);
@@ -138,7 +139,7 @@ fn chunk_size(line: &[u8]) -> Option<u64> {
     u64::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()
 }
 
-/// A trailer field: a name, a colon, a value.
+/// Whether a line is a trailer field: a name, a colon, a value.
 fn is_field(line: &[u8]) -> bool {
     let mut headers = [httparse::EMPTY_HEADER; 1];
     let text = [line, b"\r\n\r\n"].concat();
@@ -149,7 +150,7 @@ fn is_field(line: &[u8]) -> bool {
 mod tests {
     use super::*;
 
-    /// The body and what is left behind it, fed `step` bytes at a time.
+    /// Decodes `step` bytes at a time; returns the body and the bytes after it.
     fn decoded(
         mut decoder: Decoder,
         text: &[u8],
@@ -170,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn bodies_end_where_they_should_however_they_come() {
+    fn bodies_end_correctly_for_every_split() {
         let chunked = b"5;a=\"b c\"\r\n\r\n\r\nx\r\n2 \t;x\r\nab\r\n0\r\nt: r\r\nu:\r\n\r\nGET /";
         for step in 1..=chunked.len() {
             let body = decoded(Decoder::chunked(), chunked, step).unwrap();
@@ -182,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn chunks_that_another_parser_may_read_otherwise_are_malformed() {
+    fn ambiguous_chunks_are_malformed() {
         let long_extension = format!("1;{}\r\nx", "e".repeat(MAX_SIZE_LINE_BYTES));
         let long_trailer = format!("0\r\n{}\r\n", "t: r\r\n".repeat(MAX_TRAILER_BYTES / 6 + 1));
         for bad in [

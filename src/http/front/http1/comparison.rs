@@ -1,8 +1,8 @@
-//! Compares our parser with actix's: whatever we accept, `actix_http::h1::Codec` must read in the
-//! same way, byte for byte, up to where the next request begins. We may be stricter.
+//! Compares our parser with actix's: `actix_http::h1::Codec` must read every request that we accept
+//! in the same way, byte for byte, up to the start of the next request. We may be stricter.
 //!
-//! One exception: actix takes everything behind `Upgrade: websocket` for the body. We ignore
-//! Upgrade, as RFC 9110 section 7.8 allows, and the comparison ends there.
+//! One exception: actix reads everything after `Upgrade: websocket` as the body. We ignore Upgrade,
+//! as RFC 9110 section 7.8 allows, and the comparison ends there.
 
 use actix_codec::Decoder as _;
 use actix_http::{
@@ -17,7 +17,7 @@ use super::{
 };
 use crate::core::malformed::Malformed;
 
-/// A request as a parser has read it, and the number of bytes that it left.
+/// A request as read by a parser, and the number of remaining bytes.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Read {
     method: String,
@@ -35,7 +35,7 @@ fn read_of(request: &actix_http::Request, body: Vec<u8>, left: usize) -> Read {
     fields.sort();
     Read {
         method: request.method().to_string(),
-        // Of an absolute form the app gets path and query.
+        // The app gets path and query of the absolute form.
         target: request.uri().path_and_query().map(ToString::to_string).unwrap_or_default(),
         fields,
         body,
@@ -90,7 +90,7 @@ fn is_websocket(read: &Read) -> bool {
 /// Reads all requests with both parsers and returns the number of those that we accept.
 ///
 /// # Errors
-/// We accept a request that actix reads differently. The text has both readings.
+/// We accept a request that actix reads differently. The text contains both results.
 pub fn compare(config: &ServiceConfig, text: &[u8]) -> Result<usize, String> {
     let (mut own, mut other) = (BytesMut::from(text), BytesMut::from(text));
     let mut codec = Codec::new(config.clone());

@@ -1,6 +1,6 @@
-//! One HTTP/1.1 connection: reads a request, has the app answer it, writes the response, and begins
-//! again. One request at a time: bytes of later ones wait, at most about one head of them; beyond
-//! that the kernel holds them.
+//! One HTTP/1.1 connection: reads a request, passes it to the app, writes the response, and
+//! repeats. There is one request at a time. Bytes of later requests are buffered up to about one
+//! head, and otherwise stay in the kernel.
 
 use std::{
     future::poll_fn,
@@ -52,12 +52,12 @@ use crate::{
     state::{clock::Clock, lifecycle::Lifecycle},
 };
 
-/// After a response, what is left of its request's body has this long and this many bytes to come.
+/// Maximum time and number of bytes for the rest of a request's body after its response.
 const BODY_END: Duration = Duration::from_secs(3);
 const MAX_BODY_END_BYTES: usize = 64 << 10;
 const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
-/// What the connections of one worker share.
+/// The shared state of the connections of one worker.
 #[derive(Clone)]
 pub struct WorkerContext {
     /// The limits of connections.
@@ -70,8 +70,8 @@ pub struct WorkerContext {
     pub lifecycle: Arc<Lifecycle>,
 }
 
-/// Serves a connection to its end, or until an event stream takes the socket over. The first head
-/// must have come by `deadline`.
+/// Serves a connection until it ends or an event stream takes over the socket. The first head must
+/// arrive before `deadline`.
 pub async fn serve<S, B>(
     io: Prefixed,
     peer: Peer,
@@ -99,7 +99,7 @@ pub async fn serve<S, B>(
             Err(End::Linger) => return connection.linger().await,
             Err(End::Malformed(malformed)) => return connection.refuse(malformed).await,
             Err(End::Stream(response, version)) => {
-                // A task of its own, so that what stood here is freed.
+                // In a separate task, so that the memory of this one is freed.
                 actix_web::rt::spawn(stream::write(connection.socket, *response, version));
                 return;
             }
@@ -109,7 +109,7 @@ pub async fn serve<S, B>(
 
 struct Connection<S, B> {
     socket: Socket,
-    /// Bytes that were read and belong to no request yet.
+    /// Bytes that were read and do not belong to a request yet.
     held: BytesMut,
     peer: Peer,
     address: Option<SocketAddr>,
@@ -118,22 +118,22 @@ struct Connection<S, B> {
     bodies: PhantomData<fn() -> B>,
 }
 
-/// A response of the app, or of one of its errors.
+/// A response of the app or of one of its errors.
 type Answer<B> = Response<EitherBody<B>>;
 
-fn right<B>(response: impl Into<Response<BoxBody>>) -> Answer<B> {
+fn own_response<B>(response: impl Into<Response<BoxBody>>) -> Answer<B> {
     response.into().map_body(|_, body| EitherBody::right(body))
 }
 
-/// Why no other request is read.
+/// Why no further request is read.
 enum End<B> {
-    /// The client has gone, or took too long.
+    /// The client disconnected or took too long.
     Gone,
     /// The last response was written; the client may need time to read it.
     Linger,
-    /// The request was not understood and has no response yet.
+    /// The request is malformed and has no response yet.
     Malformed(Malformed),
-    /// The response has no known end.
+    /// The length of the response is unknown.
     Stream(Box<Answer<B>>, Version),
 }
 
@@ -161,7 +161,7 @@ where
                 if self.read_more().await? == 0 {
                     return Err(End::Gone);
                 }
-                // Nothing but the end of a line makes a difference to a head that has begun.
+                // A partial head needs to be parsed again only after another line end.
                 let has_line = self.held[seen..].contains(&b'\n') || seen == 0;
                 if !has_line && self.held.len() < MAX_HEAD_BYTES {
                     continue;
@@ -185,13 +185,12 @@ where
         head.map_err(End::Malformed)
     }
 
-    /// Has one request answered and writes the response.
+    /// Handles one request and writes the response.
     async fn exchange(&mut self, head: Head) -> Result<(), End<B>> {
         let Head { mut request, body, keep_alive, expects_continue } = head;
         self.peer.touch(true);
         let (version, is_head) = (request.version(), request.method() == Method::HEAD);
-        // A client that has gone while its request waited must not take over the stream with which
-        // it came back.
+        // A client that disconnected while its request waited must not take over its newer stream.
         let is_stream = request.method() == Method::GET && request.uri().path() == "/events";
         if is_stream && matches!(self.read_more().now_or_never(), Some(Ok(0) | Err(_))) {
             return Err(End::Gone);
@@ -204,7 +203,7 @@ where
         if matches!(response.body().size(), BodySize::Stream) && !is_head {
             return Err(End::Stream(Box::new(response), version));
         }
-        // A client that waits for 100 Continue may send the body all the same, or not.
+        // A client that waits for 100 Continue may or may not send the body after the response.
         let rest = rest.filter(|rest| rest.is_ended() || !interim.is_due());
         let is_over = !keep_alive || rest.is_none() || self.context.lifecycle.is_closed();
         let closes = is_over || !response.head().keep_alive();
@@ -221,7 +220,7 @@ where
         }
     }
 
-    /// Completes a request for the app; gives what its body goes through, if it has one.
+    /// Completes a request for the app, and returns the buffer of its body, if it has one.
     fn attach(&mut self, request: &mut Request, body: Decoder) -> Option<BodyBuffer> {
         request.extensions_mut().insert(self.peer.clone());
         request.head_mut().peer_addr = self.address;
@@ -233,7 +232,7 @@ where
         Some(body)
     }
 
-    /// Takes back what the handler has left of a body; None: it was malformed.
+    /// Takes back the part of a body that the handler has not read; `None` if it is malformed.
     fn reclaim(&mut self, body: Option<BodyBuffer>) -> Option<Decoder> {
         let Some(body) = body else { return Some(Decoder::length(0)) };
         let (held, rest, malformed) = body.reclaim();
@@ -241,14 +240,14 @@ where
         match malformed {
             None => Some(rest),
             Some(malformed) => {
-                refusal::note(&self.context, malformed, self.address);
+                refusal::record(&self.context, malformed, self.address);
                 None
             }
         }
     }
 
-    /// Calls the app. Meanwhile it reads what the handler wants of the body, and notices when the
-    /// client goes: then the handler is dropped, unless it opens a stream.
+    /// Calls the app. Meanwhile, reads as much of the body as the handler requests, and detects a
+    /// disconnect of the client: then the handler is dropped, unless it opens a stream.
     async fn response(
         &mut self,
         request: Request,
@@ -270,7 +269,7 @@ where
                     return Poll::Pending;
                 }
                 match ready!(self.poll_read_for(body, cx)) {
-                    // The handler says what is wrong with a body that breaks off.
+                    // The handler responds to an incomplete body.
                     Ok(0) | Err(_) if body.is_some_and(BodyBuffer::is_waiting) => {
                         body.into_iter().for_each(BodyBuffer::close);
                     }
@@ -284,11 +283,11 @@ where
         });
         match answered.await? {
             Ok(response) => Ok(response.into().map_body(|_, body| EitherBody::left(body))),
-            Err(error) => Ok(right(error)),
+            Err(error) => Ok(own_response(error)),
         }
     }
 
-    /// Reads more, unless enough is held that no request has taken yet.
+    /// Reads more, unless the buffer of bytes for later requests is full.
     fn poll_read_for(
         &mut self,
         body: Option<&BodyBuffer>,
@@ -304,7 +303,7 @@ where
         }
     }
 
-    /// Writes a response. A client that takes none of it for `limits.stall` is disconnected.
+    /// Writes a response. A client that reads none of it for `limits.stall` is disconnected.
     async fn send<P: MessageBody>(&mut self, mut output: Output<P>) -> io::Result<()> {
         let stall = self.context.settings.limits.stall;
         let mut clock: Option<(u64, Pin<Box<Sleep>>)> = None;
@@ -325,7 +324,7 @@ where
         .await
     }
 
-    /// Reads what is left of a request's body after its response.
+    /// Reads the rest of a request's body after its response.
     async fn finish_body(&mut self, mut rest: Decoder) -> Result<(), End<B>> {
         if rest.is_ended() {
             return Ok(());
@@ -342,7 +341,7 @@ where
                         count => read_bytes += count,
                     },
                     Err(malformed) => {
-                        refusal::note(&self.context, malformed, self.address);
+                        refusal::record(&self.context, malformed, self.address);
                         return Err(End::Linger);
                     }
                 }
@@ -351,9 +350,9 @@ where
         tokio::time::timeout(BODY_END, reading).await.unwrap_or(Err(End::Gone))
     }
 
-    /// Answers a malformed request, which ends the connection.
+    /// Responds to a malformed request, which ends the connection.
     async fn refuse(mut self, malformed: Malformed) {
-        refusal::note(&self.context, malformed, self.address);
+        refusal::record(&self.context, malformed, self.address);
         let response: Response<BoxBody> = refusal::response(malformed).into();
         let framing = Framing::of(&response, Version::HTTP_11);
         if self.send(Output::new(response, framing, true)).await.is_ok() {
@@ -368,14 +367,14 @@ where
 }
 
 impl<S, B> Connection<S, B> {
-    /// Reads some more; the count is 0 at the end.
+    /// Reads more bytes, and returns their number; 0 at the end.
     async fn read_more(&mut self) -> io::Result<usize> {
         poll_fn(|cx| poll_read_more(&mut self.socket, &mut self.held, cx)).await
     }
 }
 
-/// `100 Continue`, written when the handler first waits for a body that its client holds back: a
-/// request that is refused without its body gets its final response only.
+/// `100 Continue`, written when the handler first waits for the body. A request that is rejected
+/// before that only gets its final response.
 struct Interim {
     expected: bool,
     left: &'static [u8],
@@ -386,12 +385,12 @@ impl Interim {
         Self { expected, left: CONTINUE }
     }
 
-    /// Whether a client waits and nothing of it was written.
+    /// Whether the client waits for it and nothing of it was written.
     fn is_due(&self) -> bool {
         self.expected && self.left.len() == CONTINUE.len()
     }
 
-    /// Writes as much as the socket takes now.
+    /// Writes as much as the socket accepts now.
     fn poll(&mut self, socket: &mut Socket, cx: &mut Context<'_>) -> Result<(), io::Error> {
         while self.expected && !self.left.is_empty() {
             match Pin::new(&mut *socket).poll_write(cx, self.left)? {
@@ -399,13 +398,13 @@ impl Interim {
                 Poll::Ready(out) => self.left = &self.left[out..],
                 Poll::Pending => return Ok(()),
             }
-            // An error comes again with the next write.
+            // The next write reports the error again.
             let _ = Pin::new(&mut *socket).poll_flush(cx)?;
         }
         Ok(())
     }
 
-    /// Writes the rest of what has begun.
+    /// Writes the rest of a partly written response.
     async fn finish<S, B>(&mut self, connection: &mut Connection<S, B>) -> io::Result<()> {
         if self.is_due() || !self.expected {
             return Ok(());

@@ -1,4 +1,4 @@
-//! Our parser against actix's, on generated requests: see `comparison`.
+//! Compares our parser with actix's on generated requests; see `comparison`.
 
 use std::cell::Cell;
 
@@ -21,7 +21,7 @@ fn any_of(texts: &'static [&'static str]) -> impl Strategy<Value = String> {
     select(texts).prop_map(str::to_owned)
 }
 
-/// A header line; some are harmless, some are what smuggling is made of.
+/// A header line: harmless, or typical for request smuggling.
 fn field() -> impl Strategy<Value = String> {
     let harmless = any_of(&["A: b\r\n", "Cookie: a=b; c=d\r\n", "Accept: */*\r\n", "X-Y:\tz \r\n"]);
     let tricky = any_of(&[
@@ -136,7 +136,7 @@ fn request() -> impl Strategy<Value = String> {
     )
 }
 
-/// Where, what (0: delete, 1: insert, 2: replace, 3: repeat some bytes), and with which byte.
+/// Position, kind (0: delete, 1: insert, 2: replace, 3: repeat some bytes), and byte of a mutation.
 fn mutation() -> impl Strategy<Value = (prop::sample::Index, u8, u8)> {
     (
         any::<prop::sample::Index>(),
@@ -179,7 +179,7 @@ fn accepted_requests_are_read_by_actix_alike() {
         })
     });
     done.unwrap_or_else(|error| panic!("{error}"));
-    // Or the test would compare nothing.
+    // Otherwise the test would compare nothing.
     assert!(accepted.get() > CASES / 5, "{} were accepted", accepted.get());
 }
 
@@ -191,7 +191,7 @@ fn known_smuggling_shapes_are_refused() {
         // CL.TE and TE.CL, in both orders.
         "Content-Length: 6\r\nTransfer-Encoding: chunked\r\n",
         "Transfer-Encoding: chunked\r\nContent-Length: 4\r\n",
-        // TE.TE: one of two parsers does not see it.
+        // TE.TE: one of two parsers ignores the header.
         "Transfer-Encoding: xchunked\r\n",
         "Transfer-Encoding: chunked\r\nTransfer-Encoding: x\r\n",
         "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n",
@@ -250,7 +250,7 @@ fn known_smuggling_shapes_are_refused() {
         let mut held = BytesMut::from(text.as_str());
         assert!(ours(&mut held).is_err(), "{text:?}");
     }
-    // And what only looks like them is read as actix does.
+    // Valid requests that resemble them are read as by actix.
     with_config(|config| {
         for (text, count) in [
             (chunked("5\r\n0\r\n\r\n\r\n0\r\n\r\n") + &head(""), 2),

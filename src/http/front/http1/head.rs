@@ -1,5 +1,5 @@
-//! The head of a request (RFC 9112 sections 2 to 6): parsed once, by httparse, and then validated.
-//! Pure. Whatever another parser might read in another way is malformed.
+//! The head of a request (RFC 9112 sections 2 to 6), parsed once by httparse and then validated.
+//! Pure, and strict: input that another parser might read differently is malformed.
 
 use std::mem::MaybeUninit;
 
@@ -13,24 +13,24 @@ use bytes::{Buf, BytesMut};
 use super::{body::Decoder, host};
 use crate::core::malformed::Malformed;
 
-/// Longest head in bytes, with its request line and the empty line at its end.
+/// Maximum length of a head in bytes, including the request line and the final empty line.
 pub const MAX_HEAD_BYTES: usize = 16 << 10;
-/// Most header fields in one head.
+/// Maximum number of header fields.
 pub const MAX_HEADERS: usize = 96;
 
-/// A request whose body is still to come.
+/// A request whose body has not been read.
 pub struct Head {
     /// Method, target, version and header fields, without a payload.
     pub request: Request,
     /// Finds the end of the body.
     pub body: Decoder,
-    /// Whether the client lets the connection be used again.
+    /// Whether the client allows the connection to be reused.
     pub keep_alive: bool,
     /// Whether the client waits for `100 Continue` before it sends the body.
     pub expects_continue: bool,
 }
 
-/// Takes a head from the start of `held`; None: more bytes are needed.
+/// Takes a head from the start of `held`; `None` if more bytes are needed.
 ///
 /// # Errors
 /// The request is malformed; nothing was taken.
@@ -77,7 +77,8 @@ fn names_another_version(bytes: &[u8]) -> bool {
     is_number && more.is_none()
 }
 
-/// httparse takes a LF alone for the end of a line, too (RFC 9112 section 2.2 leaves it open).
+/// Rejects a LF without CR, which httparse accepts as a line end (RFC 9112 section 2.2 allows
+/// both).
 fn has_strict_line_ends(bytes: &[u8]) -> Result<(), Malformed> {
     let is_bare = |pair: &[u8]| (pair[0] == b'\r') != (pair[1] == b'\n');
     if bytes.first() == Some(&b'\n') || bytes.windows(2).any(is_bare) {
@@ -108,12 +109,13 @@ fn read(parsed: &httparse::Request<'_, '_>) -> Result<Head, Malformed> {
     Ok(Head { request, body, keep_alive, expects_continue })
 }
 
-/// The target in origin form or `*` (RFC 9112 section 3.2): of the absolute form, path and query.
+/// The target in origin form or `*` (RFC 9112 section 3.2); the absolute form is reduced to path
+/// and query.
 fn target(method: &Method, text: &str) -> Result<Uri, Malformed> {
     if method == Method::CONNECT {
         return Err(Malformed::Connect);
     }
-    // The parser of URIs lets some of these pass, and drops a fragment.
+    // The URI parser accepts some of these, and drops a fragment.
     if !text.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'#') {
         return Err(Malformed::Target);
     }
@@ -129,7 +131,7 @@ fn target(method: &Method, text: &str) -> Result<Uri, Malformed> {
     path.parse().map_err(|_| Malformed::Target)
 }
 
-/// RFC 9112 section 3.2.
+/// Checks that there is exactly one valid host (RFC 9112 section 3.2).
 fn check_host(headers: &HeaderMap, version: Version) -> Result<(), Malformed> {
     let mut all = headers.get_all(header::HOST);
     match (all.next(), all.next()) {
@@ -139,7 +141,8 @@ fn check_host(headers: &HeaderMap, version: Version) -> Result<(), Malformed> {
     }
 }
 
-/// RFC 9112 section 6.3. A repeated Content-Length is malformed even if both say the same.
+/// Determines the framing of the body (RFC 9112 section 6.3). A repeated Content-Length is
+/// malformed, even with the same value.
 fn body(headers: &HeaderMap, version: Version, method: &Method) -> Result<Decoder, Malformed> {
     let mut lengths = headers.get_all(header::CONTENT_LENGTH);
     let mut codings = headers.get_all(header::TRANSFER_ENCODING);
@@ -160,7 +163,7 @@ fn body(headers: &HeaderMap, version: Version, method: &Method) -> Result<Decode
             let bytes = text.parse().ok().filter(|_| is_number).ok_or(Malformed::Length)?;
             Ok(Decoder::length(bytes))
         }
-        // HTTP/1.0 has no other way to say that there is none (RFC 1945 section 7.2.2).
+        // HTTP/1.0 requires Content-Length for an empty body, too (RFC 1945 section 7.2.2).
         (None, None) if version == Version::HTTP_10 && method == Method::POST => {
             Err(Malformed::Length)
         }
@@ -168,7 +171,7 @@ fn body(headers: &HeaderMap, version: Version, method: &Method) -> Result<Decode
     }
 }
 
-/// RFC 9110 section 10.1.1; HTTP/1.0 knows no expectations.
+/// Whether the client expects `100 Continue` (RFC 9110 section 10.1.1; not in HTTP/1.0).
 fn expects_continue(headers: &HeaderMap, version: Version) -> Result<bool, Malformed> {
     if version == Version::HTTP_10 {
         return Ok(false);
@@ -204,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn a_head_is_taken_when_it_is_whole() {
+    fn head_is_taken_when_it_is_complete() {
         let text = "\r\nPOST /publish?a=b HTTP/1.1\r\nHost: x\r\nExpect: 100-Continue\r\n\
                     Content-Length: 3\r\nConnection: a, CLOSE\r\n\r\n";
         for end in 0..text.len() {
@@ -252,16 +255,16 @@ mod tests {
 
     #[test]
     fn line_ends_other_than_crlf_are_malformed() {
-        let good = "GET / HTTP/1.1\r\nHost: x\r\nA: b\r\n\r\n";
-        assert!(parsed(good).unwrap().is_some());
-        for (at, _) in good.match_indices("\r\n") {
+        let valid = "GET / HTTP/1.1\r\nHost: x\r\nA: b\r\n\r\n";
+        assert!(parsed(valid).unwrap().is_some());
+        for (at, _) in valid.match_indices("\r\n") {
             for end in ["\n", "\r", "\n\r"] {
-                let mut bad = good.to_owned();
+                let mut bad = valid.to_owned();
                 bad.replace_range(at..at + 2, end);
-                // The end of the last line may still be awaited.
+                // The end of the last line may not have arrived yet.
                 assert!(!matches!(parsed(&bad), Ok(Some(_))), "{bad:?}");
             }
         }
-        assert!(parsed(&format!("\n{good}")).is_err());
+        assert!(parsed(&format!("\n{valid}")).is_err());
     }
 }

@@ -1,7 +1,8 @@
-//! `uri-host [ ":" port ]` of a Host header or a request target (RFC 9110 section 7.2, RFC 3986
-//! section 3.2): pure.
+//! Validates `uri-host [ ":" port ]` of a Host header or a request target (RFC 9110 section 7.2,
+//! RFC 3986 section 3.2). Pure.
 
-/// Whether this names a host. An empty one is invalid for http and https (RFC 9110 section 4.2).
+/// Whether the text is a valid host with an optional port. An empty host is invalid for http and
+/// https (RFC 9110 section 4.2).
 pub fn is_valid(authority: &[u8]) -> bool {
     match authority.strip_prefix(b"[") {
         Some(rest) => match rest.iter().position(|byte| *byte == b']') {
@@ -15,7 +16,7 @@ pub fn is_valid(authority: &[u8]) -> bool {
     }
 }
 
-/// The text of an IPv6 address or of a later version's, between the brackets.
+/// Whether the text between brackets is an IPv6 address or an address of a later version.
 fn is_address(text: &[u8]) -> bool {
     match text.first() {
         Some(b'v' | b'V') => text.len() > 2 && text.iter().all(|b| is_plain(*b) || *b == b':'),
@@ -40,7 +41,7 @@ fn is_registered_name(mut name: &[u8]) -> bool {
     true
 }
 
-/// Nothing, or a colon and a port, which may be empty.
+/// Whether the text is empty, or a colon and a port, which may be empty.
 fn is_port_part(text: &[u8]) -> bool {
     match text.split_first() {
         None => true,
@@ -52,7 +53,7 @@ fn is_port_part(text: &[u8]) -> bool {
     }
 }
 
-/// `unreserved` and `sub-delims` of RFC 3986.
+/// Whether a byte is in `unreserved` or `sub-delims` of RFC 3986.
 fn is_plain(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=".contains(&byte)
 }
@@ -62,8 +63,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn hosts_are_told_from_other_text() {
-        for good in [
+    fn only_valid_hosts_are_accepted() {
+        for valid in [
             "x",
             "example.com",
             "example.com:8080",
@@ -75,7 +76,7 @@ mod tests {
             "x%2f",
             "[v1.a:b]",
         ] {
-            assert!(is_valid(good.as_bytes()), "{good}");
+            assert!(is_valid(valid.as_bytes()), "{valid}");
         }
         for bad in [
             "", ":80", "a b", "a/b", "u@h", "a:b", "a:80:80", "a:65536", "a:+1", "[::1", "[::1]x",

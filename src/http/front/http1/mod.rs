@@ -1,15 +1,15 @@
-//! HTTP/1.1 and HTTP/1.0, from the bytes of a socket to the app and back (RFC 9112). One parser and
-//! one framing: nothing that is read here is read again by another parser.
+//! HTTP/1.1 and HTTP/1.0, from the bytes of a socket to the app and back (RFC 9112). All bytes are
+//! parsed once, by one parser with one framing.
 //!
 //! | file | purpose |
 //! |---|---|
 //! | `connection` | the loop: head, app, response, keep-alive or close |
-//! | `head`, `host` | a request's head, validated: pure |
-//! | `body` | where a request's body ends: pure |
+//! | `head`, `host` | parses and validates a request's head; pure |
+//! | `body` | finds the end of a request's body; pure |
 //! | `payload` | the body as a handler reads it |
-//! | `refusal` | what a malformed request gets |
-//! | `response`, `output` | a response's head, and its bytes on their way out |
-//! | `stream` | event streams, which take the socket over and hold no buffer |
+//! | `refusal` | the response to a malformed request |
+//! | `response`, `output` | a response's head, and writing a response |
+//! | `stream` | event streams, which take over the socket and have no buffer |
 
 mod body;
 #[cfg(any(test, feature = "fuzzing"))]
@@ -30,7 +30,7 @@ mod tests;
 pub use connection::{WorkerContext, serve};
 pub use head::MAX_HEAD_BYTES;
 
-/// What fuzz targets and benches need.
+/// Items that fuzz targets and benches need.
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing {
     pub use super::{

@@ -1,5 +1,5 @@
-//! The body of a request as its handler reads it. The connection reads the socket; both share what
-//! was read and not yet taken.
+//! The body of a request as its handler reads it. The connection reads the socket; both share the
+//! buffer of bytes that were read but not consumed.
 
 use std::{
     cell::RefCell,
@@ -15,30 +15,30 @@ use futures_util::Stream;
 use super::body::{Decoder, Step};
 use crate::core::malformed::Malformed;
 
-/// Body bytes between a connection and the handler of its current request.
+/// The buffer of body bytes between a connection and the handler of its current request.
 #[derive(Clone)]
 pub struct BodyBuffer(Rc<RefCell<State>>);
 
 struct State {
-    /// Bytes that were read and not yet taken: of the body, and of what follows it.
+    /// Bytes that were read but not consumed: the body, and bytes after it.
     held: BytesMut,
     decoder: Decoder,
-    /// The handler waits for more of the body.
+    /// Wakes the handler that waits for more of the body.
     waiting: Option<Waker>,
-    /// No more bytes will come.
+    /// No more bytes will arrive.
     closed: bool,
     malformed: Option<Malformed>,
 }
 
 impl BodyBuffer {
-    /// A request whose body begins with `held`.
+    /// Creates the buffer of a request whose body begins with `held`.
     pub fn new(held: BytesMut, decoder: Decoder) -> Self {
         let state = State { held, decoder, waiting: None, closed: false, malformed: None };
         Self(Rc::new(RefCell::new(state)))
     }
 
-    /// Takes bytes back that the handler has not taken: what is left of the body, and what follows.
-    /// From then on the handler gets an error.
+    /// Takes back the bytes that the handler has not consumed: the rest of the body, and bytes
+    /// after it. The handler then gets an error.
     pub fn reclaim(&self) -> (BytesMut, Decoder, Option<Malformed>) {
         let mut state = self.0.borrow_mut();
         state.close();
@@ -46,27 +46,27 @@ impl BodyBuffer {
         (std::mem::take(&mut state.held), decoder, state.malformed)
     }
 
-    /// Whether the handler waits for bytes that have not come.
+    /// Whether the handler waits for bytes that have not arrived.
     pub fn is_waiting(&self) -> bool {
         self.0.borrow().waiting.is_some()
     }
 
-    /// Bytes that were read and not yet taken.
+    /// Number of bytes that were read but not consumed.
     pub fn held_bytes(&self) -> usize {
         self.0.borrow().held.len()
     }
 
-    /// Lets `read` append bytes from the socket.
+    /// Calls `read` to append bytes from the socket.
     pub fn read<T>(&self, read: impl FnOnce(&mut BytesMut) -> T) -> T {
         read(&mut self.0.borrow_mut().held)
     }
 
-    /// More bytes are there. True if the handler waited for them.
+    /// Wakes the handler after bytes were added; returns whether it was waiting.
     pub fn wake(&self) -> bool {
         self.0.borrow_mut().waiting.take().map(Waker::wake).is_some()
     }
 
-    /// No more bytes will come.
+    /// Ends the body: no more bytes will arrive.
     pub fn close(&self) {
         self.0.borrow_mut().close();
     }

@@ -1,4 +1,5 @@
-//! What a malformed request gets: an error in the documented form, and the end of the connection.
+//! The response to a malformed request: an error in the documented form, after which the connection
+//! is closed.
 
 use std::net::SocketAddr;
 
@@ -17,13 +18,13 @@ use super::{
 use crate::log_limit::LogLimit;
 use crate::{core::malformed::Malformed, http::responses};
 
-/// One line in this time, in all workers.
+/// Minimum time between two log lines, for all workers together.
 const LOG_INTERVAL_MS: u64 = 10_000;
 
 static LOG: LogLimit = LogLimit::new(LOG_INTERVAL_MS);
 
-/// Counts a malformed request, and logs it unless another one was logged just before.
-pub fn note(context: &WorkerContext, malformed: Malformed, peer: Option<SocketAddr>) {
+/// Counts a malformed request, and logs it unless another one was logged recently.
+pub fn record(context: &WorkerContext, malformed: Malformed, peer: Option<SocketAddr>) {
     let reason = malformed.name();
     context.metrics.malformed.with_label_values(&[reason]).inc();
     if let Some(suppressed) = LOG.allow(context.clock.now_ms()) {

@@ -1,4 +1,4 @@
-//! The head of a response (RFC 9112 section 4), and how its body is framed (section 6).
+//! The head of a response (RFC 9112 section 4), and the framing of its body (section 6).
 
 use std::{
     cell::RefCell,
@@ -12,7 +12,7 @@ use actix_web::{
     http::{StatusCode, header},
 };
 
-/// How a client knows where the body ends.
+/// How a client finds the end of the body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Framing {
     /// No content can follow this status.
@@ -21,7 +21,7 @@ pub enum Framing {
     Length(u64),
     /// Chunks.
     Chunked,
-    /// The end of the connection: HTTP/1.0 knows no chunks (RFC 9112 section 6.1).
+    /// The end of the connection: HTTP/1.0 does not support chunks (RFC 9112 section 6.1).
     UntilClose,
 }
 
@@ -41,7 +41,7 @@ impl Framing {
     }
 }
 
-/// Head of `response`; `closes` says that the connection is not used again.
+/// Encodes the head of `response`; with `closes`, the connection is not reused.
 pub fn head<B>(response: &Response<B>, framing: Framing, closes: bool) -> Vec<u8> {
     let status = response.status();
     let reason = status.canonical_reason().unwrap_or_default();
@@ -67,7 +67,7 @@ pub fn head<B>(response: &Response<B>, framing: Framing, closes: bool) -> Vec<u8
 }
 
 thread_local! {
-    /// The second of the last response, and its date as text.
+    /// The time of the last response in seconds, and its date as text.
     static DATE: RefCell<(u64, String)> = const { RefCell::new((0, String::new())) };
 }
 

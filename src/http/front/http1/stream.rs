@@ -1,5 +1,6 @@
-//! Writes an event stream to a connection that is not used again, to its last chunk or until the
-//! client goes. What it holds for an idle stream is the socket, the body and a few words.
+//! Writes an event stream to a connection that is not reused afterwards, until its last chunk or
+//! until the client disconnects. An idle stream only needs the socket, the body and a few words of
+//! memory.
 
 use std::{
     future::poll_fn,
@@ -16,14 +17,15 @@ use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf};
 use super::{output::Output, response::Framing};
 use crate::http::front::socket::{Socket, tcp_of};
 
-/// A client has nothing to say on a stream. One that says more than this is disconnected.
-const MAX_HEARD_BYTES: usize = 64 << 10;
+/// Maximum number of bytes that a client may send on a stream before it is disconnected.
+const MAX_INBOUND_BYTES: usize = 64 << 10;
 
-/// So long, and while it says no more than this, a client may take to see the end of a response.
+/// Maximum time, and maximum number of inbound bytes, to wait for a client to read the end of a
+/// response.
 const LINGER: Duration = Duration::from_secs(2);
 const MAX_LINGER_BYTES: usize = 4 << 20;
 
-/// Writes the whole response to a request of that version.
+/// Writes the whole response to a request of this version.
 pub fn write<B: MessageBody + 'static>(
     mut io: Socket,
     response: Response<B>,
@@ -31,18 +33,19 @@ pub fn write<B: MessageBody + 'static>(
 ) -> impl Future<Output = ()> {
     let framing = Framing::of(&response, version);
     let mut output = Output::new(response, framing, true);
-    let mut inbound = InboundLimit { heard_bytes: 0, max_bytes: MAX_HEARD_BYTES };
-    // A block, since the arguments of an `async fn` would take their room for as long as it runs.
+    let mut inbound = InboundLimit { inbound_bytes: 0, max_bytes: MAX_INBOUND_BYTES };
+    // An async block, because the arguments of an `async fn` would stay in memory while it runs.
     async move {
         let writing = poll_fn(|cx| match inbound.poll(&mut io, cx) {
             Poll::Ready(gone) => Poll::Ready(gone),
-            // A response for a client that was not admitted, or has ended.
+            // The client was not admitted, or the response has ended.
             Poll::Pending if tcp_of(&io).poll_evicted(cx).is_ready() => Poll::Ready(Err(evicted())),
             Poll::Pending => output.poll(&mut io, cx),
         });
-        // How a stream ended is known to its connection; a broken socket has nobody left to notify.
+        // The connection has recorded how the stream ended; after an error there is no one to
+        // notify.
         let done = writing.await.is_ok();
-        // The stream ends with its body: a lingering socket takes no place.
+        // Drops the stream before lingering, so that it no longer counts as a connection.
         drop(output);
         if done {
             tcp_of(&io).touch(false);
@@ -55,10 +58,10 @@ fn evicted() -> io::Error {
     io::ErrorKind::ConnectionAborted.into()
 }
 
-/// Shuts our side and reads what the client still sends: the kernel would answer that with a reset,
-/// and the client might never read what was written.
+/// Shuts down our side, and reads and discards what the client still sends. Otherwise the kernel
+/// would send a reset, and the client might not read the end of the response.
 pub async fn linger(mut io: Socket) {
-    let mut inbound = InboundLimit { heard_bytes: 0, max_bytes: MAX_LINGER_BYTES };
+    let mut inbound = InboundLimit { inbound_bytes: 0, max_bytes: MAX_LINGER_BYTES };
     let lingering = async {
         io.shutdown().await?;
         poll_fn(|cx| match tcp_of(&io).poll_evicted(cx) {
@@ -72,19 +75,19 @@ pub async fn linger(mut io: Socket) {
 
 /// Reads what a client sends, to notice its end.
 struct InboundLimit {
-    heard_bytes: usize,
+    inbound_bytes: usize,
     max_bytes: usize,
 }
 
 impl InboundLimit {
-    /// Ready: the client has gone, or sends too much.
+    /// Ready when the client has disconnected or sent too much.
     fn poll(&mut self, io: &mut Socket, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut bytes = [0; 512];
         loop {
             let mut buffer = ReadBuf::new(&mut bytes);
             ready!(Pin::new(&mut *io).poll_read(cx, &mut buffer))?;
-            self.heard_bytes += buffer.filled().len();
-            if buffer.filled().is_empty() || self.heard_bytes > self.max_bytes {
+            self.inbound_bytes += buffer.filled().len();
+            if buffer.filled().is_empty() || self.inbound_bytes > self.max_bytes {
                 return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
             }
         }

@@ -31,10 +31,10 @@ use crate::{
     state::testing,
 };
 
-/// Nothing here takes this long unless it hangs.
+/// A test that takes longer hangs.
 const LIMIT: Duration = Duration::from_secs(30);
 
-/// The answers of the service, by path.
+/// The responses of the service, by path.
 async fn answer(mut request: Request) -> Result<Response<BoxBody>, Error> {
     let path = request.path().to_owned();
     let body: BoxBody = match path.as_str() {
@@ -53,7 +53,7 @@ async fn answer(mut request: Request) -> Result<Response<BoxBody>, Error> {
         }
         "/endless" => BoxBody::new(BodyStream::new(stream::pending::<Result<Bytes, Error>>())),
         _ => {
-            // Like most handlers it does not answer at once.
+            // Like most handlers, it does not respond at once.
             tokio::task::yield_now().await;
             BoxBody::new(path)
         }
@@ -61,17 +61,17 @@ async fn answer(mut request: Request) -> Result<Response<BoxBody>, Error> {
     Ok(Response::with_body(StatusCode::OK, body))
 }
 
-/// A piece that is written in three parts, without a copy.
+/// A piece large enough to be written as three parts without a copy.
 fn last_piece() -> impl futures_util::Stream<Item = Result<Bytes, Error>> {
     stream::iter([Ok(large())])
 }
 
-/// More than the socket takes at once.
+/// A body that exceeds the socket's buffers.
 fn large() -> Bytes {
     (0..6 << 20).map(|n: u32| (n % 251) as u8).collect()
 }
 
-/// Serves one connection; gives the client's end of it, and the task.
+/// Serves one connection; returns the client's end and the task.
 async fn connect() -> (TcpStream, impl Future<Output = ()>) {
     let budget = SocketBudget::new("public", 8, IdleLimits { crowded: 8, max: 8 }, &Metrics::new());
     let load = Load::of_workers(1).remove(0);
@@ -93,8 +93,8 @@ async fn connect() -> (TcpStream, impl Future<Output = ()>) {
     (client, task)
 }
 
-/// Sends requests, of which the last ends the connection, and reads to its end. The client does not
-/// close its side before: it would count as gone.
+/// Sends requests, the last of which ends the connection, and reads to the end. The client keeps
+/// its side open until then, because a half-close counts as a disconnect.
 async fn exchange(text: &str) -> Vec<u8> {
     let (mut client, task) = connect().await;
     let client = async move {
@@ -244,7 +244,7 @@ async fn client_that_sends_much_on_a_stream_is_disconnected() {
         while client.write_all(&junk).await.is_ok() {
             sent_bytes += junk.len();
             // The socket's buffers are far smaller.
-            assert!(sent_bytes < 64 << 20, "the stream takes everything");
+            assert!(sent_bytes < 64 << 20, "the stream accepts any amount");
         }
     };
     tokio::time::timeout(LIMIT, async { tokio::join!(client, task) }).await.expect("it ends");

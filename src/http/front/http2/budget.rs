@@ -1,29 +1,29 @@
-//! How many frames a client may send in relation to the work it lets the gateway do: a token
+//! Limits the frames of a client in relation to the useful work that it requests, with a token
 //! bucket.
 //!
 //! h2 bounds the memory of every flood, but it processes PING, SETTINGS, WINDOW_UPDATE, RST_STREAM
-//! and the like as fast as they come. Each such frame costs a token. Tokens come back with time,
-//! and with each DATA frame and each complete response that the client takes, so a busy connection
-//! never runs out.
+//! and similar frames as fast as they arrive. Each such frame costs a token. Tokens are regained
+//! over time, and with each DATA frame and each complete response that the client accepts, so a
+//! busy connection never runs out.
 
 use std::time::Duration;
 
 use super::frames::FrameHead;
 
-/// Tokens of a new connection, and the most it can save up, beside those for its streams.
+/// Initial and maximum number of tokens of a connection, in addition to those for its streams.
 const CAPACITY: u32 = 1000;
 /// Additional tokens per concurrent stream: a client may open, reset and reopen all of them at
 /// once.
 const PER_STREAM: u32 = 8;
-/// Tokens that come back per second.
+/// Tokens regained per second.
 const PER_SECOND: u32 = 200;
-/// DATA frames shorter than this cost a token, the last of a stream, too: h2 ignores DATA on a
-/// stream that was reset just before, with END_STREAM and however often it comes.
+/// DATA frames shorter than this cost a token, even the last one of a stream: h2 ignores any number
+/// of DATA frames with END_STREAM on a stream that was reset recently.
 const SMALL_DATA_BYTES: usize = 32;
 
-/// Tokens for a DATA frame that the client took: it may answer with two WINDOW_UPDATE frames.
+/// Tokens for a DATA frame that the client accepted; it may send two WINDOW_UPDATE frames for it.
 pub const FOR_DATA: u32 = 2;
-/// Tokens for a complete response: its HEADERS, and what belongs to it.
+/// Tokens for a complete response: its HEADERS and related frames.
 pub const FOR_RESPONSE: u32 = 4;
 
 /// A token bucket for the frames of one connection.
@@ -31,24 +31,24 @@ pub const FOR_RESPONSE: u32 = 4;
 pub struct Budget {
     tokens: u32,
     capacity: u32,
-    /// Age of the connection up to which tokens were given back.
+    /// Age of the connection up to which tokens were refilled.
     refilled: Duration,
 }
 
 impl Budget {
-    /// A full bucket for a connection with this many concurrent streams.
+    /// Creates a full bucket for a connection with this many concurrent streams.
     pub fn new(max_streams: u32) -> Self {
         let capacity = CAPACITY + max_streams.saturating_mul(PER_STREAM);
         Self { tokens: capacity, capacity, refilled: Duration::ZERO }
     }
 
-    /// Gives tokens back for work that the client let the gateway do.
+    /// Adds tokens for useful work.
     pub fn earn(&mut self, tokens: u32) {
         self.tokens = self.tokens.saturating_add(tokens).min(self.capacity);
     }
 
-    /// Takes the tokens that a frame costs; `false`: there are not enough. `age` is the
-    /// connection's.
+    /// Takes the tokens that a frame costs; `false` if there are not enough. `age` is the age of
+    /// the connection.
     pub fn spend(&mut self, frame: FrameHead, age: Duration) -> bool {
         let cost = cost(frame);
         if cost > self.tokens {
@@ -62,7 +62,7 @@ impl Budget {
     fn refill(&mut self, age: Duration) {
         let elapsed = age.saturating_sub(self.refilled);
         let tokens = elapsed.as_millis() * u128::from(PER_SECOND) / 1000;
-        // Where less than a token's time has passed, it is still to come.
+        // The time of a partial token remains for the next refill.
         if tokens > 0 {
             self.refilled = age;
             self.earn(u32::try_from(tokens).unwrap_or(u32::MAX));
@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn payload_costs_nothing() {
+    fn data_frames_with_payload_are_free() {
         let mut budget = Budget::new(1);
         for _ in 0..10_000 {
             assert!(budget.spend(frame(0, SMALL_DATA_BYTES), Duration::ZERO));
@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn work_and_time_give_tokens_back() {
+    fn work_and_time_refill_the_bucket() {
         let mut budget = Budget::new(1);
         for _ in 0..10_000 {
             budget.earn(FOR_DATA);

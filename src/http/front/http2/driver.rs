@@ -1,5 +1,5 @@
-//! Runs one connection: takes its requests, ends it when it is idle, blocked, flooded, evicted or
-//! to be drained.
+//! Runs one connection: accepts its requests, and ends it when it is idle, blocked, flooded,
+//! evicted or drained.
 
 use std::{
     marker::PhantomData,
@@ -34,24 +34,23 @@ use crate::http::{
     peer::{Peer, StreamReset},
 };
 
-/// A connection that has been without a request for this long ends.
+/// Maximum time without a request.
 const IDLE: Duration = Duration::from_secs(60);
-/// After GOAWAY, a connection without a request stays open for this long: requests may be on their
-/// way.
+/// How long a connection without a request stays open after GOAWAY, for requests in flight.
 const LAST_REQUESTS: Duration = Duration::from_secs(2);
-/// A connection that is being closed takes no longer, whatever its client does.
+/// Maximum time to close a connection.
 const CLOSE: Duration = Duration::from_secs(2);
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Phase {
     Open,
-    /// GOAWAY is sent; requests that are under way, or on their way, are still served.
+    /// GOAWAY was sent; requests in progress or in flight are still served.
     GoingAway,
-    /// The last GOAWAY is sent; nothing is served any more.
+    /// The last GOAWAY was sent; no request is served.
     Closing,
 }
 
-/// What the connection needs of the worker.
+/// The parts of the worker that a connection needs.
 pub struct Parts<S> {
     /// The app.
     pub service: Rc<S>,
@@ -59,28 +58,28 @@ pub struct Parts<S> {
     pub address: SocketAddr,
     /// The client's socket.
     pub peer: Peer,
-    /// The bounds.
+    /// The limits of the connection.
     pub limits: Http2Limits,
     /// Its entry among the worker's connections.
     pub entry: Entry,
 }
 
-/// A socket that takes nothing.
+/// A socket that accepts no data.
 #[derive(Clone, Copy)]
 struct Blocked {
     since: Instant,
-    /// What the client had acknowledged by then; `None`: unknown.
+    /// Bytes that the client had acknowledged by then; `None` if unknown.
     acknowledged_bytes: Option<u64>,
 }
 
-/// See the module.
+/// The task of one connection.
 pub struct Driver<S, B> {
     connection: Connection<Metered, Bytes>,
     shared: Rc<Shared>,
     parts: Parts<S>,
     phase: Phase,
     has_served: bool,
-    /// Whether the end of the last request was noticed.
+    /// Whether the end of the last request was handled.
     is_idle: bool,
     /// When the phase began, or the last request ended.
     idle_since: Instant,
@@ -118,14 +117,14 @@ where
         }
     }
 
-    /// Ready when the connection is over.
+    /// Ready when the connection has ended.
     pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         self.shared.set_waker(cx);
         loop {
             match self.connection.poll_accept(cx) {
                 Poll::Ready(Some(Ok((request, respond)))) => self.begin(request, respond),
                 Poll::Ready(_) => return Poll::Ready(()),
-                // What was decided is to be sent.
+                // Send the frames that result from the decision.
                 Poll::Pending if self.decide(cx) => {}
                 Poll::Pending => match ready!(self.poll_timer(cx)) {
                     Timer::Acted => {}
@@ -158,7 +157,7 @@ where
         actix_web::rt::spawn(stream::run::<S, B>(service, request, respond, context));
     }
 
-    /// Decides whether the connection is to end; `true`: something was decided.
+    /// Decides whether the connection must end; returns whether anything changed.
     fn decide(&mut self, cx: &mut Context<'_>) -> bool {
         if self.phase == Phase::Closing {
             return self.poll_evicted(cx) && self.evict();
@@ -177,7 +176,7 @@ where
             self.idle_since = Instant::now();
             self.parts.peer.touch(false);
         }
-        // With responses that wait for the client, too: only event streams keep a connection.
+        // Also while responses wait for the client: only event streams keep a connection open.
         if self.poll_evicted(cx) {
             self.connection.abrupt_shutdown(Reason::NO_ERROR);
             return self.evict();
@@ -211,7 +210,7 @@ where
         true
     }
 
-    /// When something is to be done without the client.
+    /// The next time at which the connection must act without the client.
     fn deadline(&self) -> Option<Instant> {
         let patience = match self.phase {
             Phase::Closing if self.shared.is_evicted() => return Some(self.idle_since),
@@ -228,7 +227,7 @@ where
         self.blocked.map(|blocked| blocked.since + self.parts.limits.stall)
     }
 
-    /// Notes what a client had acknowledged when its socket became blocked.
+    /// Records the client's progress when its socket becomes blocked.
     fn watch_socket(&mut self) {
         let since = self.shared.blocked_since.get();
         if since != self.blocked.map(|blocked| blocked.since) {
@@ -237,8 +236,8 @@ where
         }
     }
 
-    /// Whether a client whose socket has been blocked for the whole time made no progress: it may
-    /// read so slowly that there is no room for more. With progress the time begins again.
+    /// Whether a client made no progress while its socket was blocked for the whole time. A client
+    /// may read so slowly that the socket stays blocked; progress restarts the time.
     fn has_stalled(&mut self) -> bool {
         let now = Instant::now();
         let Some(blocked) = self.blocked else { return false };
@@ -271,7 +270,7 @@ where
         let is_blocked = self.blocked_deadline().is_some_and(|blocked| blocked <= deadline);
         match self.phase {
             Phase::Closing => return Poll::Ready(Timer::Over),
-            // A client that takes nothing would not read a GOAWAY.
+            // A stalled client would not read a GOAWAY.
             _ if is_blocked => match self.has_stalled() {
                 true => return Poll::Ready(Timer::Over),
                 false => return Poll::Ready(Timer::Acted),

@@ -1,25 +1,24 @@
-//! Reads the frame heads (RFC 9113 section 4.1) out of a connection's bytes as they pass. Validates
-//! nothing: that is h2's business.
+//! Extracts frame heads (RFC 9113 section 4.1) from a connection's bytes. h2 validates the frames.
 
 const HEAD_BYTES: usize = 9;
 /// `PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n`
 const PREFACE_BYTES: usize = 24;
 
-/// What counts of a frame.
+/// Length and type of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FrameHead {
-    /// Bytes of its payload.
+    /// Length of the payload in bytes.
     pub length: usize,
-    /// Its type.
+    /// Frame type.
     pub kind: u8,
 }
 
-/// The place in the byte stream of a connection.
+/// The position in the byte stream of a connection.
 #[derive(Debug)]
 pub struct FrameScanner {
     head: [u8; HEAD_BYTES],
     filled: usize,
-    /// Bytes of payload still to come.
+    /// Remaining bytes of the current payload.
     skip: usize,
 }
 
@@ -57,7 +56,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn heads_are_found_however_the_bytes_are_cut() {
+    fn frame_heads_are_found_for_every_split() {
         let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
         let mut expected = Vec::new();
         for (length, kind, flags) in [(0, 4, 0), (8, 6, 1), (70_000, 0, 0), (4, 8, 0), (0, 0, 1)] {

@@ -1,5 +1,5 @@
-//! The socket as h2 sees it: counts the frames that come, and notes since when the client takes
-//! nothing.
+//! The socket that h2 uses: counts inbound frames, and records since when the client has accepted
+//! no data.
 
 use std::{
     io::{self, IoSlice},
@@ -14,7 +14,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use super::{frames::FrameScanner, shared::Shared};
 use crate::http::front::prefixed::Prefixed;
 
-/// See the module. Dropping it leaves the socket in [`Shared::returned`].
+/// A metered socket. Dropping it moves the socket to [`Shared::returned`].
 pub struct Metered {
     io: Option<Prefixed>,
     frames: FrameScanner,
@@ -31,8 +31,8 @@ impl Metered {
         Pin::new(self.io.as_mut().expect("it is here until it is dropped"))
     }
 
-    /// Notes whether the socket took something.
-    fn note<T>(&self, written: Poll<T>) -> Poll<T> {
+    /// Records whether the socket accepted data.
+    fn record<T>(&self, written: Poll<T>) -> Poll<T> {
         let since = &self.shared.blocked_since;
         match written {
             Poll::Pending if since.get().is_none() => since.set(Some(Instant::now())),
@@ -75,7 +75,7 @@ impl AsyncWrite for Metered {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let written = self.io().poll_write(cx, bytes);
-        self.note(written)
+        self.record(written)
     }
 
     fn poll_write_vectored(
@@ -84,7 +84,7 @@ impl AsyncWrite for Metered {
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let written = self.io().poll_write_vectored(cx, slices);
-        self.note(written)
+        self.record(written)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -93,7 +93,7 @@ impl AsyncWrite for Metered {
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let flushed = self.io().poll_flush(cx);
-        self.note(flushed)
+        self.record(flushed)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -1,20 +1,20 @@
-//! HTTP/2, by the `h2` crate directly.
+//! HTTP/2 with the `h2` crate.
 //!
-//! Why not actix: its HTTP/2 dispatcher sets no limit on concurrent streams and offers no setting
-//! for one, it waits for ever for a client that opens no window, and it can neither notice that a
-//! stream was reset nor send GOAWAY. One connection without a ticket could take all memory
-//! (docs/reference/http2.md). The requests still go through the same actix app.
+//! actix's HTTP/2 dispatcher is not used: it sets no limit on concurrent streams and has no setting
+//! for one, waits forever for a client that opens no window, and can neither detect a stream reset
+//! nor send GOAWAY. One connection without a ticket could use all memory (docs/reference/http2.md).
+//! The requests are still passed to the same actix app.
 //!
-//! What is bounded, for each connection:
+//! Limits of each connection:
 //!
-//! | what | by |
+//! | what | limit |
 //! |---|---|
 //! | concurrent streams | `limits.http2_max_concurrent_streams`; more are refused (REFUSED_STREAM) |
 //! | a header block | 16 KiB decoded: 431; more than 6 frames: ENHANCE_YOUR_CALM |
 //! | bytes that wait for the client | 16 KiB per stream ([`stream`]) |
 //! | bytes of request bodies that wait for a handler | the windows below |
 //! | a response without progress | `limits.stall`, then the stream is reset |
-//! | a socket that takes nothing | `limits.stall`, then it is closed |
+//! | a socket that accepts no data | `limits.stall`, then it is closed |
 //! | frames that do no work | a token bucket ([`budget`]), then ENHANCE_YOUR_CALM |
 //! | time without a request | 10 s before the first, then 60 s |
 //! | time without an event stream | none, unless sockets are scarce: see [`Peer::poll_evicted`] |
@@ -51,48 +51,48 @@ use super::{
 };
 use crate::{http::peer::Peer, settings::Limits};
 
-/// What a client may send of one request's body before the handler reads it.
+/// Maximum number of bytes of a request's body that a client may send before the handler reads
+/// them.
 const STREAM_WINDOW_BYTES: u32 = 64 << 10;
 /// The same for all requests of a connection.
 const CONNECTION_WINDOW_BYTES: u32 = 256 << 10;
-/// Streams that were reset by us are remembered for this long: what their clients have sent before
-/// they knew is ignored. Later it is an error of the connection.
+/// How long streams that we have reset are remembered, so that frames in flight are ignored. Later
+/// frames are connection errors.
 const RESET_MEMORY: Duration = Duration::from_secs(10);
 const RESETS_REMEMBERED: usize = 64;
-/// Refused and malformed requests in the life of a connection.
+/// Maximum number of refused and malformed requests of a connection.
 const MAX_STREAM_ERRORS: usize = 1024;
-/// A client whose connection was closed may take this long, and say this much, to read the last
-/// words.
+/// Maximum time, and maximum number of inbound bytes, to wait for a client to read the last frames.
 const LINGER: Duration = Duration::from_secs(1);
 const MAX_LINGER_BYTES: usize = 1 << 20;
 
 /// The settings of HTTP/2 connections.
 #[derive(Clone, Copy, Debug)]
 pub struct Http2Limits {
-    /// Streams that a client may have open at once on one connection.
+    /// Maximum number of concurrent streams of a connection.
     pub max_concurrent_streams: u32,
-    /// Longest time without progress of a response, or of the socket.
+    /// Maximum time without progress of a response or of the socket.
     pub stall: Duration,
 }
 
 impl Http2Limits {
-    /// As the settings have them.
+    /// The limits from the settings.
     pub fn of(limits: &Limits) -> Self {
         Self { max_concurrent_streams: limits.http2_max_concurrent_streams, stall: limits.stall }
     }
 }
 
-/// What the HTTP/2 connections of one worker share.
+/// The shared state of the HTTP/2 connections of one worker.
 pub struct Worker<S> {
     /// The app.
     pub service: Rc<S>,
-    /// The bounds.
+    /// The limits of each connection.
     pub limits: Http2Limits,
     /// All connections.
     pub connections: Connections,
 }
 
-/// Serves a connection until it is over.
+/// Serves a connection until it ends.
 pub async fn serve<S, B>(io: Prefixed, peer: Peer, worker: Worker<S>)
 where
     S: Service<Request> + 'static,
@@ -133,7 +133,7 @@ async fn drive<S, B>(
     poll_fn(|cx| driver.poll(cx)).await;
 }
 
-/// Exchanges the prefaces; `None`: the client did not, or not in time, or was evicted.
+/// Exchanges the prefaces; `None` if the client did not do so in time, or was evicted.
 async fn handshake(
     io: Metered,
     peer: &Peer,
@@ -158,7 +158,7 @@ fn builder(limits: Http2Limits) -> Builder {
         .initial_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .max_send_buffer_size(stream::SEND_BYTES)
-        // Their rate is the token bucket's business, their number that of the streams.
+        // The token bucket limits their rate, and the limit of streams their number.
         .max_pending_accept_reset_streams(limits.max_concurrent_streams as usize)
         .max_concurrent_reset_streams(RESETS_REMEMBERED)
         .reset_stream_duration(RESET_MEMORY)
@@ -166,8 +166,8 @@ fn builder(limits: Http2Limits) -> Builder {
     builder
 }
 
-/// Reads what the client still says: the kernel would answer that with a reset, and the client
-/// might never read the GOAWAY.
+/// Reads and discards what the client still sends. Otherwise the kernel would send a reset, and the
+/// client might not read the GOAWAY.
 async fn linger(mut socket: Socket) {
     let (mut bytes, mut heard) = ([0; 512], 0);
     while heard < MAX_LINGER_BYTES {

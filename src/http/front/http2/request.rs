@@ -1,7 +1,7 @@
-//! Requests from h2 to actix: two versions of the `http` crate, and what RFC 9113 asks beside what
-//! h2 validates. h2 itself refuses upper-case names, connection-specific fields, `te` other than
-//! `trailers`, missing, repeated or misplaced pseudo-header fields, and a body that differs from
-//! `content-length`.
+//! Converts requests from h2 to actix, which use two versions of the `http` crate, and checks the
+//! rules of RFC 9113 that h2 does not. h2 itself rejects upper-case names, connection-specific
+//! fields, `te` other than `trailers`, missing, repeated or misplaced pseudo-header fields, and a
+//! body whose length differs from `content-length`.
 
 use std::{
     net::SocketAddr,
@@ -20,8 +20,7 @@ use h2::RecvStream;
 
 use crate::http::{front::http1::host, peer::Peer};
 
-/// The request as actix takes it, from this client; `None`: it is malformed (RFC 9113 section
-/// 8.1.1).
+/// Converts a request of this client; `None` if it is malformed (RFC 9113 section 8.1.1).
 pub fn convert(
     request: http::Request<RecvStream>,
     address: SocketAddr,
@@ -47,7 +46,7 @@ pub fn convert(
 }
 
 fn uri(uri: &http::Uri) -> Option<Uri> {
-    // Without an authority h2 drops the scheme: what is left is the path.
+    // Without an authority h2 drops the scheme, so that only the path remains.
     uri.to_string().parse().ok()
 }
 
@@ -61,7 +60,7 @@ fn headers(fields: &http::HeaderMap) -> Option<HeaderMap> {
     Some(headers)
 }
 
-/// A client may split its cookies over several fields (RFC 9113 section 8.2.3).
+/// Joins cookies, which a client may split over several fields (RFC 9113 section 8.2.3).
 fn join_cookies(headers: &mut HeaderMap) -> Option<()> {
     let pairs: Vec<&[u8]> = headers.get_all(header::COOKIE).map(HeaderValue::as_bytes).collect();
     if pairs.len() > 1 {
@@ -71,8 +70,8 @@ fn join_cookies(headers: &mut HeaderMap) -> Option<()> {
     Some(())
 }
 
-/// Whether there is a host, in `:authority` or in `host`, and no second one that differs from it
-/// (RFC 9113 section 8.3.1). Valid as over HTTP/1.1; so no user information.
+/// Whether `:authority` or `host` contains a host, and they do not differ (RFC 9113 section 8.3.1).
+/// The same hosts are valid as over HTTP/1.1, so user information is not allowed.
 fn names_one_host(uri: &Uri, headers: &HeaderMap) -> bool {
     let mut hosts = headers.get_all(header::HOST).map(HeaderValue::as_bytes);
     let (first, second) = (hosts.next(), hosts.next());
@@ -81,7 +80,7 @@ fn names_one_host(uri: &Uri, headers: &HeaderMap) -> bool {
     second.is_none() && !differs && authority.or(first).is_some_and(host::is_valid)
 }
 
-/// The body of a request: what was read is given back to the client's window.
+/// The body of a request. Reading it reopens the client's flow-control window.
 struct Body(RecvStream);
 
 impl Stream for Body {
@@ -93,7 +92,7 @@ impl Stream for Body {
             self.0.flow_control().release_capacity(bytes.len())?;
             Ok(bytes)
         });
-        // How it broke off is of no interest to a handler.
+        // Handlers do not distinguish the causes of an incomplete body.
         Poll::Ready(Some(read.map_err(|_| PayloadError::Incomplete(None))))
     }
 }
@@ -111,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_names_one_host() {
+    fn request_has_exactly_one_host() {
         assert!(is_accepted("http://a.example/", &[]));
         assert!(is_accepted("http://a.example:80/", &["A.example:80"]));
         assert!(is_accepted("/", &["a.example"]));

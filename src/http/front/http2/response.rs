@@ -1,4 +1,4 @@
-//! The head of a response, from actix to h2.
+//! Converts the head of a response from actix to h2.
 
 use std::time::SystemTime;
 
@@ -6,8 +6,8 @@ use actix_http::ResponseHead;
 use actix_web::body::BodySize;
 use http::{HeaderName, HeaderValue, StatusCode, header};
 
-/// Fields that HTTP/2 forbids (RFC 9113 section 8.2.2), and the one that is made from the body's
-/// size.
+/// Fields that HTTP/2 forbids (RFC 9113 section 8.2.2), and the one that is derived from the size
+/// of the body.
 const OMITTED: [HeaderName; 4] =
     [header::CONNECTION, header::TRANSFER_ENCODING, header::UPGRADE, header::CONTENT_LENGTH];
 const OMITTED_TEXT: [&str; 2] = ["keep-alive", "proxy-connection"];
@@ -15,7 +15,7 @@ const OMITTED_TEXT: [&str; 2] = ["keep-alive", "proxy-connection"];
 /// The head of a response with a body of this size.
 pub fn head(from: &ResponseHead, size: BodySize) -> http::Response<()> {
     let mut response = http::Response::new(());
-    // The same three digits in another version of the type.
+    // The same status in another version of the type.
     *response.status_mut() =
         StatusCode::from_u16(from.status.as_u16()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let headers = response.headers_mut();
@@ -45,7 +45,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn fields_of_a_connection_are_left_out() {
+    fn connection_specific_fields_are_omitted() {
         let mut answer = Response::build(actix_web::http::StatusCode::OK);
         for name in [
             "connection",

@@ -1,4 +1,5 @@
-//! What the connection, its socket and its streams share. All of them run on one worker thread.
+//! The state that a connection, its socket and its streams share. All of them run on one worker
+//! thread.
 
 use std::{
     cell::{Cell, RefCell},
@@ -14,14 +15,14 @@ use crate::http::front::socket::Socket;
 
 /// State of one connection.
 pub struct Shared {
-    /// When it was opened.
+    /// When the connection was opened.
     opened: Instant,
-    /// Requests that are not answered completely.
+    /// Requests whose responses are incomplete.
     active: Cell<usize>,
     budget: RefCell<Budget>,
     flooded: Cell<bool>,
     evicted: Cell<bool>,
-    /// Since when the socket has taken nothing of what is there to be written.
+    /// Since when the socket has accepted no data, although there is data to write.
     pub blocked_since: Cell<Option<Instant>>,
     waker: RefCell<Option<Waker>>,
     /// The socket, once h2 has dropped it.
@@ -29,7 +30,7 @@ pub struct Shared {
 }
 
 impl Shared {
-    /// State of a connection that begins.
+    /// Creates the state of a new connection.
     pub fn new(max_streams: u32) -> Rc<Self> {
         Rc::new(Self {
             opened: Instant::now(),
@@ -48,22 +49,22 @@ impl Shared {
         self.opened
     }
 
-    /// Whether the connection is closed in favour of others.
+    /// Whether the connection is evicted.
     pub fn is_evicted(&self) -> bool {
         self.evicted.get()
     }
 
-    /// The connection is closed in favour of others.
+    /// Marks the connection as evicted.
     pub fn set_evicted(&self) {
         self.evicted.set(true);
     }
 
-    /// Whether no request is under way.
+    /// Whether no request is in progress.
     pub fn is_idle(&self) -> bool {
         self.active.get() == 0
     }
 
-    /// Counts a frame that came.
+    /// Counts an inbound frame.
     pub fn count(&self, frame: FrameHead) {
         if !self.budget.borrow_mut().spend(frame, self.opened.elapsed()) {
             self.flooded.set(true);
@@ -82,7 +83,7 @@ impl Shared {
         }
     }
 
-    /// The task to wake.
+    /// Sets the task to wake.
     pub fn set_waker(&self, cx: &Context<'_>) {
         let mut waker = self.waker.borrow_mut();
         if !waker.as_ref().is_some_and(|w| w.will_wake(cx.waker())) {
@@ -91,7 +92,7 @@ impl Shared {
     }
 }
 
-/// A request that is under way; dropping it wakes the connection.
+/// A request in progress; dropping it wakes the connection.
 pub struct Active(Rc<Shared>);
 
 impl Active {
@@ -101,12 +102,12 @@ impl Active {
         Self(shared.clone())
     }
 
-    /// Whether the socket takes nothing of what is there to be written.
+    /// Whether the socket accepts no data, although there is data to write.
     pub fn is_socket_blocked(&self) -> bool {
         self.0.blocked_since.get().is_some()
     }
 
-    /// Gives tokens back, see [`Budget::earn`].
+    /// Adds tokens, see [`Budget::earn`].
     pub fn earn(&self, tokens: u32) {
         self.0.budget.borrow_mut().earn(tokens);
     }
@@ -119,7 +120,7 @@ impl Drop for Active {
     }
 }
 
-/// The HTTP/2 connections of one worker, to be told when the instance closes.
+/// The HTTP/2 connections of one worker, which are notified when the instance closes.
 #[derive(Clone, Default)]
 pub struct Connections(Rc<All>);
 
@@ -136,7 +137,7 @@ pub struct Entry {
 }
 
 impl Connections {
-    /// From now on all of them, and all to come, are to end.
+    /// Ends all current and future connections.
     pub fn close(&self) {
         self.0.closing.set(true);
         self.0
@@ -155,7 +156,7 @@ impl Connections {
 }
 
 impl Entry {
-    /// Whether the connection is to end.
+    /// Whether the connection must end.
     pub fn is_closing(&self) -> bool {
         self.connections.0.closing.get()
     }

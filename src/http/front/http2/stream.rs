@@ -1,6 +1,6 @@
-//! One request and its response. The handler's future is freed before the body is sent; the body's
-//! bytes go to h2 without a copy, and only as many as h2 can send: nothing else is buffered for a
-//! stream.
+//! One request and its response. The handler's future is freed before the body is sent. The body's
+//! bytes are passed to h2 without a copy, and only as many as h2 can send, so no other buffer is
+//! needed.
 
 use std::{
     future::poll_fn,
@@ -27,25 +27,25 @@ use super::{
 };
 use crate::http::peer::{Peer, StreamReset};
 
-/// Most bytes given to h2 at once; also the send buffer of a stream.
+/// Maximum number of bytes passed to h2 at once; also the send buffer of a stream.
 pub const SEND_BYTES: usize = 16 << 10;
-/// A DATA frame that is shorter because of the client's window earns nothing: a client that opens
-/// its window byte by byte would let us send a frame for each.
+/// A DATA frame that is shorter than this because of the client's window earns no tokens: otherwise
+/// a client could earn tokens by opening its window byte by byte.
 const SHORT_BYTES: usize = 32;
 
-/// What a stream belongs to, and what bounds it.
+/// The connection and the limits of a stream.
 pub struct StreamContext {
-    /// Its place among the connection's requests.
+    /// The entry among the connection's active requests.
     pub active: Active,
     /// The socket.
     pub peer: Peer,
-    /// Resets it from outside.
+    /// Lets other code reset the stream.
     pub reset: Rc<StreamReset>,
-    /// Longest time without progress.
+    /// Maximum time without progress.
     pub stall: Duration,
 }
 
-/// Answers a request, unless its client resets the stream before.
+/// Handles a request, unless its client resets the stream first.
 pub async fn run<S, B>(
     service: Rc<S>,
     request: Request,
@@ -58,7 +58,7 @@ pub async fn run<S, B>(
     B: MessageBody + 'static,
 {
     let is_head = *request.method() == Method::HEAD;
-    // Boxed, so that it takes no place in the task that lives as long as the stream.
+    // Boxed, so that its memory can be freed before the stream ends.
     let mut call = Box::pin(service.call(request));
     let answer = poll_fn(|cx| match respond.poll_reset(cx) {
         Poll::Ready(_) => Poll::Ready(None),
@@ -73,7 +73,7 @@ pub async fn run<S, B>(
     }
 }
 
-/// Sends a response; a client that has gone needs no further word.
+/// Sends a response. Errors are ignored, because the client has disconnected.
 async fn send<B: MessageBody + 'static>(
     mut respond: SendResponse<Bytes>,
     answer: Response<B>,
@@ -100,16 +100,16 @@ async fn send<B: MessageBody + 'static>(
     poll_fn(|cx| sender.poll(cx)).await;
 }
 
-/// Sends the body of a response. Its fields are dropped in this order: the connection learns of the
-/// end (`context.active`) when the body has said all it has to say.
+/// Sends the body of a response. The order of the fields matters: the body must be dropped before
+/// `context.active` notifies the connection of the end.
 struct Sender<B> {
     stream: SendStream<Bytes>,
-    /// Bytes of the body that are still to be sent; of one whose size is not known, endless.
+    /// Remaining bytes of the body; `u64::MAX` if its size is unknown.
     left: u64,
     body: Pin<Box<B>>,
-    /// What the body gave last, as far as it was not sent.
+    /// The unsent rest of the body's last piece.
     piece: Bytes,
-    /// Runs while the client lets nothing be sent.
+    /// Runs while the client's window is closed.
     stalled: Option<Pin<Box<Sleep>>>,
     context: StreamContext,
 }
@@ -120,7 +120,7 @@ impl<B: MessageBody> Sender<B> {
             self.stream.send_reset(Reason::CANCEL);
             return Poll::Ready(());
         }
-        // The client has reset it, or the connection is over.
+        // The client has reset the stream, or the connection has ended.
         if self.stream.poll_reset(cx).is_ready() {
             return Poll::Ready(());
         }
@@ -144,11 +144,11 @@ impl<B: MessageBody> Sender<B> {
         }
     }
 
-    /// Sends as much of the piece as the client takes; `false`: that was the last, or nothing more
-    /// can be sent.
+    /// Sends as much of the piece as the client accepts; `false` if the body is complete or the
+    /// stream has ended.
     fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
-        let wanted = self.piece.len().min(SEND_BYTES);
-        self.stream.reserve_capacity(wanted);
+        let length = self.piece.len().min(SEND_BYTES);
+        self.stream.reserve_capacity(length);
         while self.stream.capacity() == 0 {
             match self.stream.poll_capacity(cx) {
                 Poll::Ready(Some(Ok(_))) => {}
@@ -161,7 +161,7 @@ impl<B: MessageBody> Sender<B> {
         }
         self.stalled = None;
         self.context.peer.touch(true);
-        let count = wanted.min(self.stream.capacity());
+        let count = length.min(self.stream.capacity());
         let is_short = count < SHORT_BYTES && count < self.piece.len();
         self.context.active.earn(if is_short { 0 } else { FOR_DATA });
         self.left = self.left.saturating_sub(count as u64);
@@ -173,8 +173,8 @@ impl<B: MessageBody> Sender<B> {
         Poll::Ready(sent.is_ok() && !is_last)
     }
 
-    /// Ready when the client has let nothing be sent for too long: then the stream is reset. While
-    /// the socket is blocked, the streams wait for their turn, and the driver watches the socket.
+    /// Ready when the client's window was closed for too long; then the stream is reset. While the
+    /// socket is blocked, this time does not run, because the driver watches the socket.
     fn poll_stalled(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let stall = self.context.stall;
         let timer = self.stalled.get_or_insert_with(|| Box::pin(sleep(stall)));
