@@ -1,5 +1,5 @@
-//! Limits for log lines that somebody else can cause: lines come rarely, and say how many were left
-//! out.
+//! Limits for log lines that clients or publishers can cause: lines are rare, and contain the
+//! number of suppressed ones.
 
 use std::{
     collections::HashSet,
@@ -8,7 +8,7 @@ use std::{
 
 use parking_lot::Mutex;
 
-/// At most one line per interval. Lock-free: it is used where nothing may wait.
+/// At most one line per interval. Lock-free, because it is used in code that must not wait.
 #[derive(Debug)]
 pub struct LogLimit {
     interval_ms: u64,

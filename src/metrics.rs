@@ -27,7 +27,7 @@ macro_rules! metrics {
 
             fn build() -> prometheus::Result<Self> {
                 let registry = Registry::new();
-                // process_*: CPU, memory and open files, by the names that all exporters use.
+                // process_*: CPU, memory and open files, with their usual names.
                 registry.register(Box::new(ProcessCollector::for_self()))?;
                 $(
                     let $field = metrics!(@new $type, $name, $help $(, $label)?)?;
@@ -132,9 +132,9 @@ metrics! {
 }
 
 impl Metrics {
-    /// Creates all metrics. Every label value exists from the start, at zero, except for the role:
-    /// an instance that never records has none, not even `none`, so that an alert on a missing
-    /// recorder does not fire.
+    /// Creates all metrics. Every label value exists from the start, with the value zero, except
+    /// for the role: an instance that never records has no role, not even `none`, so that an alert
+    /// on a missing recorder does not fire.
     ///
     /// # Panics
     /// Never: the names are constants, and a test builds them.
@@ -199,9 +199,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn all_metrics_are_there_from_the_start() {
+    fn all_metrics_exist_from_the_start() {
         let text = String::from_utf8(Metrics::new().encode()).unwrap();
-        // A role is there where plain publishes are recorded.
+        // Only instances that record plain publishes have a role.
         for (name, help, _) in Metrics::ALL.iter().filter(|m| m.0 != "sse_recorder_role") {
             assert!(text.contains(&format!("# HELP {name} {help}\n")), "{name}");
         }

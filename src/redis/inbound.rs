@@ -1,5 +1,5 @@
-//! What comes by the subscriber's link: decoded once, encoded once, passed on. It runs in the
-//! reading task of the link and awaits nothing.
+//! Handles the messages of the link: decodes each once, encodes it once, and passes it on. This
+//! code runs in the reading task of the link and never awaits.
 
 use std::sync::{
     Arc,
@@ -32,26 +32,26 @@ use crate::{
 
 /// Minimum time between log lines of one kind, ms.
 const LOG_INTERVAL_MS: u64 = 10_000;
-/// Longest marker: a UUID, a hyphen and a number of 64 bits have 57 bytes; a fencing token has
-/// fewer.
+/// Maximum length of a marker: a UUID, a hyphen and a 64-bit number have 57 bytes; a fencing token
+/// is shorter.
 const MAX_MARKER_BYTES: usize = 64;
-/// Longest control message: a user or a digest, and two numbers.
+/// Maximum length of a control message: a user or a digest, and two numbers.
 const MAX_CONTROL_BYTES: usize = 1024;
 
 /// Decodes what arrives on the link and passes it on.
 pub struct Inbound {
     context: LinkContext,
     keys: Arc<KeyNames>,
-    /// Begins the names of our own channels; made once, not for each message.
+    /// Prefix of the live channels, built once rather than for each message.
     live_prefix: String,
     inbox: InboxSender,
     rejected: mpsc::Sender<Rejected>,
-    /// The link is gone.
+    /// Notifies the supervisor that the link has ended.
     pub disconnected: Notify,
     malformed_log: LogLimit,
     reset_log: LogLimit,
     unrecorded_log: LogLimit,
-    /// Which link is current; what an older one still has counts for nothing.
+    /// Number of the current link; pushes of an older one are ignored.
     generation: AtomicU64,
     /// The span of the current link. The reading task never enters it, because that would cost
     /// time for each message; it is the parent of the few lines that the task logs.
@@ -59,7 +59,8 @@ pub struct Inbound {
 }
 
 impl Inbound {
-    /// What comes goes to the workers, the tail and the recorder.
+    /// Creates the inbound side, which passes messages to the workers, the replay cache and the
+    /// recorder.
     pub fn new(
         context: LinkContext,
         keys: Arc<KeyNames>,
@@ -82,7 +83,7 @@ impl Inbound {
         }
     }
 
-    /// The link before is void; gives the number of the next one.
+    /// Invalidates the previous link, and returns the number of the next one.
     pub fn next_link(&self) -> u64 {
         self.generation.fetch_add(1, Ordering::Relaxed) + 1
     }
@@ -92,12 +93,12 @@ impl Inbound {
         self.span.store(span.into());
     }
 
-    /// The link is up or down.
+    /// Notifies the recorder that the link is up or down.
     pub fn link_changed(&self, up: bool) {
         self.inbox.send(RecorderInput::Link(up));
     }
 
-    /// Takes one push of the link of that number.
+    /// Handles one push of the link with this number.
     pub fn push(&self, generation: u64, info: PushInfo) {
         if generation != self.generation.load(Ordering::Relaxed) {
             return;
@@ -120,8 +121,8 @@ impl Inbound {
     }
 
     fn message(&self, channel: &[u8], message: Vec<u8>) {
-        // The names of our own channels are ASCII; a name with other bytes can only be a plain one,
-        // which is refused.
+        // The names of live channels are ASCII; a name with other bytes can only belong to a plain
+        // publish, which is rejected.
         let name = String::from_utf8_lossy(channel);
         let own = name.strip_prefix(self.live_prefix.as_str());
         if own.is_some() {
@@ -145,7 +146,7 @@ impl Inbound {
         }
     }
 
-    /// Counts a message that the library did not write, and logs it now and then.
+    /// Counts a message that the library did not write, and logs it at a limited rate.
     fn ignored(&self, channel: &str) {
         self.context.metrics.live_malformed.inc();
         if let Some(suppressed) = self.malformed_log.allow(self.context.clock.now_ms()) {
@@ -158,7 +159,7 @@ impl Inbound {
         }
     }
 
-    /// The id in a text, unless the library cannot have given it.
+    /// Parses an id; `None` if the library cannot have assigned it.
     fn id(&self, text: &str) -> Option<EventId> {
         EventId::parse(text).filter(|id| self.is_plausible(*id))
     }
@@ -226,7 +227,7 @@ impl Inbound {
         self.context.state.raise_highest_id(id);
         match reason {
             "reset" => {
-                // The first epoch of a Redis is news for nobody.
+                // The first epoch of a Redis server does not concern any stream.
                 self.enter_epoch(id);
                 self.inbox.send(RecorderInput::Reset);
             }
@@ -251,7 +252,7 @@ impl Inbound {
             return None;
         }
         let words: Vec<&str> = text.splitn(6, ' ').collect();
-        // A time in the far future would shut somebody out until then.
+        // A time in the far future would lock the user out until then.
         let time =
             |ms: &str| ms.parse().ok().filter(|ms| self.is_plausible(EventId { ms: *ms, seq: 0 }));
         let send = |command: &dyn Fn() -> Command| {
@@ -268,7 +269,7 @@ impl Inbound {
             }
             ["vacant", _] => self.inbox.send(RecorderInput::Vacant),
             ["taken-over" | "revoke" | "vacant", ..] => return None,
-            // A later version may know more.
+            // A later version may send other messages.
             _ => tracing::debug!(parent: &**self.span.load(), "ignored an unknown control message"),
         }
         Some(())

@@ -1,4 +1,5 @@
-//! Every key, live channel and function name is built here (ARCHITECTURE.md#keys-in-redis).
+//! Names of keys, live channels and functions; only this module builds them
+//! (ARCHITECTURE.md#keys-in-redis).
 
 use crate::{core::channel::Channel, settings};
 
@@ -11,7 +12,7 @@ pub struct KeyNames {
 }
 
 impl KeyNames {
-    /// Names under the prefixes of the settings.
+    /// Creates the names for the prefixes in the settings.
     pub fn new(redis: &settings::Redis) -> Self {
         Self {
             key_prefix: redis.key_prefix.clone(),
@@ -39,7 +40,7 @@ impl KeyNames {
         &self.function_prefix
     }
 
-    /// `sse_<name>`, a function of the library.
+    /// A function of the library, `sse_<name>`.
     pub fn function(&self, name: &str) -> String {
         format!("{}_{name}", self.function_prefix)
     }
@@ -64,7 +65,7 @@ impl KeyNames {
         self.key("topics")
     }
 
-    /// The stream of messages that could not be relayed.
+    /// The stream of rejected messages.
     pub fn rejected(&self) -> String {
         self.key("rejected")
     }
@@ -84,22 +85,22 @@ impl KeyNames {
         Channel::from_bytes(log.strip_prefix(self.key("log:").as_bytes())?)
     }
 
-    /// The stream of seams.
+    /// The stream of breaks.
     pub fn seams(&self) -> String {
         self.key("seams")
     }
 
-    /// What begins the keys under which a channel's publishers' keys are remembered.
+    /// The prefix of a channel's idempotency keys.
     pub fn dedupe(&self, channel: &Channel) -> String {
         self.key(&format!("dedupe:{channel} "))
     }
 
-    /// The pattern of these.
+    /// The pattern of a channel's idempotency keys.
     pub fn dedupes(&self, channel: &Channel) -> String {
         format!("{}*", glob_escape(&self.dedupe(channel)))
     }
 
-    /// A live channel: that of a public channel, or `tick`, `seam`, `control`, `marker`.
+    /// A live channel: that of a publishers' channel, or `tick`, `seam`, `control`, `marker`.
     pub fn live(&self, name: &str) -> String {
         self.key(&format!("live:{name}"))
     }
@@ -109,20 +110,20 @@ impl KeyNames {
         format!("{}broadcast:*", glob_escape(&self.live("")))
     }
 
-    /// The public name of a channel.
+    /// The publishers' channel, with the channel prefix.
     pub fn public(&self, channel: &str) -> String {
         format!("{}{channel}", self.channel_prefix)
     }
 
-    /// The patterns of all public channels: users', broadcasts.
+    /// The patterns of all publishers' channels: users', broadcasts.
     pub fn public_patterns(&self) -> [String; 2] {
         let prefix = glob_escape(&self.channel_prefix);
         [format!("{prefix}user:*:events"), format!("{prefix}broadcast:*")]
     }
 }
 
-/// The functions of one Redis are in one namespace, so a key prefix other than `sse:` gives them
-/// another name.
+/// The prefix of function names. All functions of a Redis server share one namespace, so it depends
+/// on the key prefix.
 fn function_prefix(key_prefix: &str) -> String {
     let word = |c: char| if c.is_ascii_alphanumeric() { c } else { '_' };
     let name: String =
@@ -141,7 +142,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_those_of_the_contract() {
+    fn names_follow_the_documented_layout() {
         let keys = |key_prefix: &str| {
             KeyNames::new(&settings::Redis {
                 key_prefix: key_prefix.into(),

@@ -16,13 +16,14 @@ use crate::core::{
 use crate::log_limit::LogLimit;
 use crate::state::clock::unix_ms;
 
-/// Commands in one pipeline.
+/// Maximum number of commands in one pipeline.
 const PIPELINE: usize = 256;
 /// Maximum number of topics that one catch-up reads; if more were active, the client gets a gap.
 const MAX_TOPICS: usize = 10_000;
-/// Most topics that one catch-up looks at to find those that its ticket allows; the same.
-const MAX_LOOKED_AT: usize = 100_000;
-/// Maximum number of topics in one reply: Redis serves nobody else meanwhile.
+/// Maximum number of topics that one catch-up scans to find those that its ticket allows; if more
+/// were active, the client gets a gap.
+const MAX_SCANNED: usize = 100_000;
+/// Maximum number of topics in one reply, which blocks other commands.
 const TOPICS_PAGE: usize = 10_000;
 
 /// Limits the log lines about foreign entries; one for the process, because each resume may find
@@ -40,16 +41,16 @@ pub fn snapshot_commands(clock: &str) -> Pipeline {
     pipeline
 }
 
-/// What they answer: the clock's fields and the time.
+/// The replies of [`snapshot_commands`]: the clock's fields and the time.
 pub type SnapshotReply = ([Option<String>; 5], (u64, u64));
 
-/// The mark in the answer; `None`: there is no clock yet, or one that the library must repair
+/// The snapshot in the replies; `None` if there is no clock yet, or the library must repair it
 /// first.
 pub fn snapshot_of(answer: SnapshotReply) -> Option<ClockSnapshot> {
     let ([h, epoch, unrecorded, raised_ms, shorter_ms], (seconds, micros)) = answer;
     let now_ms = seconds * 1000 + micros / 1000;
     let h = EventId::parse(&h?).filter(|h| h.is_plausible(now_ms))?;
-    // Both were given by the clock before H.
+    // The clock has assigned both before H.
     let id = |text: Option<String>| match text {
         None => Some(EventId::ZERO),
         Some(text) => EventId::parse(&text).filter(|id| *id <= h),
@@ -65,12 +66,12 @@ pub fn snapshot_of(answer: SnapshotReply) -> Option<ClockSnapshot> {
     })
 }
 
-/// Reads up to `count` events of each log after its position. If there are none, the last id that
-/// the log ever had is read, too: events may have been trimmed. On a `first` read a key that holds
-/// no log counts as a log that was trimmed: its events are gone.
+/// Reads up to `count` events of each log after its position. If there are none, also reads the
+/// last id that the log ever had, because events may have been trimmed. On a `first` read, a key of
+/// the wrong type counts as a trimmed log, because its events are lost.
 ///
 /// # Errors
-/// Redis does not answer; a key that held a log at first holds none any more.
+/// Redis does not respond, or a key no longer contains a log as it did on the first read.
 pub async fn pages(
     commands: &Commands,
     logs: &[(Channel, EventId)],
@@ -93,11 +94,11 @@ pub async fn pages(
             });
         }
     }
-    look_closer(commands, logs, count, &mut pages).await?;
+    read_last_ids(commands, logs, count, &mut pages).await?;
     Ok(pages)
 }
 
-/// The key of a log holds something else.
+/// The last id of a log whose key has the wrong type.
 const NO_LOG: EventId = EventId { ms: u64::MAX, seq: u64::MAX };
 
 fn no_log(commands: &Commands, channel: &Channel) -> Page {
@@ -116,9 +117,9 @@ fn range(commands: &Commands, channel: &Channel, after: EventId, count: usize) -
     command
 }
 
-/// Whether a log without events past the cursor had any: its last id is read first and then the
-/// events again, so that one that comes meanwhile is not taken for one that was trimmed.
-async fn look_closer(
+/// Reads the last id of logs without events after the cursor, and then the events again, so that an
+/// event that arrives in between does not count as trimmed.
+async fn read_last_ids(
     commands: &Commands,
     logs: &[(Channel, EventId)],
     count: usize,
@@ -140,7 +141,7 @@ async fn look_closer(
             if let Ok(events) = events {
                 pages[*n] = page(&logs[*n].0, events.clone(), count)?;
             }
-            // The one error that XINFO has here is that there is no such log.
+            // XINFO only fails if the log does not exist.
             pages[*n].last_ever =
                 info.as_ref().ok().and_then(last_generated).unwrap_or(EventId::ZERO);
         }
@@ -164,7 +165,7 @@ fn page(channel: &Channel, answer: Value, count: usize) -> Result<Page, CommandE
         match event(channel, id, fields) {
             Some(mut event) => {
                 if std::mem::take(&mut behind_foreign) {
-                    // It names an entry that is no event: nothing is missing before it.
+                    // The predecessor is a foreign entry, so no event is missing before this one.
                     event.predecessor = EventId::ZERO;
                 }
                 events.push(Arc::new(event));
@@ -199,11 +200,11 @@ fn event(channel: &Channel, id: &str, fields: &[Vec<u8>]) -> Option<Event> {
     Some(Event::new(EventId::parse(id)?, predecessor, channel.clone(), retry_ms, kind, field("d")?))
 }
 
-/// The broadcast channels among `topics` that had an event at or after `since`; the flag says that
-/// there were too many, and the ones longest without an event are left out.
+/// The broadcast channels of `topics` that had an event at or after `since`. The flag is true if
+/// there were too many; then those whose last event is oldest are omitted.
 ///
 /// # Errors
-/// Redis does not answer.
+/// Redis does not respond.
 pub async fn active_broadcasts(
     commands: &Commands,
     topics: &Topics,
@@ -213,21 +214,20 @@ pub async fn active_broadcasts(
     if topics.prefixes().next().is_some() {
         (listed, too_many) = active(commands, topics, since.ms).await?;
     }
-    // An exact topic is read even if it is not listed: its log may prove that something was
-    // trimmed.
+    // An exact topic is read even if it is not listed: its log may prove that events were trimmed.
     listed.extend(topics.exact().map(str::to_owned));
     listed.sort();
     listed.dedup();
     Ok((listed.iter().map(|topic| Channel::Broadcast(topic.as_str().into())).collect(), too_many))
 }
 
-/// The allowed ones of the topics that had an event since, the latest first; the flag as above.
+/// The allowed topics that had an event since `since_ms`, the latest first; the flag as above.
 async fn active(
     commands: &Commands,
     topics: &Topics,
     since_ms: u64,
 ) -> Result<(Vec<String>, bool), CommandError> {
-    let (mut found, mut seen, mut looked_at) = (Vec::new(), HashSet::new(), 0);
+    let (mut found, mut seen, mut scanned) = (Vec::new(), HashSet::new(), 0);
     let (mut lowest, mut highest, mut first_ms) = (since_ms, None::<u64>, None);
     loop {
         let mut command = redis::cmd("ZREVRANGEBYSCORE");
@@ -238,7 +238,7 @@ async fn active(
         command.arg("WITHSCORES").arg("LIMIT").arg(0).arg(TOPICS_PAGE);
         let page: Vec<(String, f64)> = match commands.run(&command).await {
             Err(CommandError::Rejected(e)) if is_wrong_type(&e) => {
-                // Which topics there were is not known: the client gets a gap.
+                // The active topics are unknown, so the client gets a gap.
                 log_foreign(&commands.keys.topics());
                 return Ok((found, true));
             }
@@ -246,7 +246,7 @@ async fn active(
         };
         let (length, last) = (page.len(), page.last().map(|(_, ms)| *ms as u64));
         first_ms = first_ms.or(page.first().map(|(_, ms)| *ms as u64));
-        looked_at += length;
+        scanned += length;
         let new = page.into_iter().map(|(topic, _)| topic).filter(|topic| topics.allows(topic));
         found.extend(new.filter(|topic| seen.insert(topic.clone())));
         if found.len() > MAX_TOPICS {
@@ -254,15 +254,15 @@ async fn active(
             return Ok((found, true));
         }
         match (length < TOPICS_PAGE, highest) {
-            // What one command lists it lists as of one moment.
+            // A single reply is consistent.
             (true, None) => return Ok((found, false)),
-            // Who had an event between two pages has gone to the top: that is looked at again.
+            // A topic with an event between two pages has moved to the top, which is read again.
             (true, Some(_)) => {
                 (lowest, highest, first_ms) = (first_ms.unwrap_or(lowest), None, None)
             }
-            // A page may end among topics of one millisecond. One that is all of one millisecond
-            // has no end to go on from.
-            (false, _) if last == highest || looked_at >= MAX_LOOKED_AT => {
+            // A page may end between topics with the same time, which are then read again. If all
+            // of a page have the same time, the scan cannot continue.
+            (false, _) if last == highest || scanned >= MAX_SCANNED => {
                 return Ok((found, true));
             }
             (false, _) => highest = last,

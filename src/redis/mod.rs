@@ -1,5 +1,5 @@
-//! Redis: the library of functions, the subscriber's link, the logs, the recorder, sessions. Knows
-//! nothing of HTTP.
+//! Redis: the function library, the link, the logs, the recorder and sessions. This module does not
+//! depend on HTTP.
 
 pub mod catch_up;
 pub mod commands;

@@ -10,11 +10,11 @@ use crate::core::envelope::Rejection;
 pub struct Publish {
     /// Channel of the event.
     pub channel: String,
-    /// Its type.
+    /// Event type.
     pub kind: String,
-    /// Its payload.
+    /// Payload.
     pub payload: String,
-    /// The publisher's key.
+    /// Idempotency key.
     pub key: Option<String>,
     /// The event's `retry:` in ms.
     pub retry_ms: Option<u64>,
@@ -23,11 +23,11 @@ pub struct Publish {
 /// Why an event was not published.
 #[derive(Debug)]
 pub enum PublishError {
-    /// It is refused: code and text.
+    /// The event is rejected: code and text.
     Refused(Rejection, String),
-    /// Redis cannot take it now.
+    /// Redis is unavailable, and the event was not published.
     Away(String),
-    /// Redis has not answered: it may have been published.
+    /// Redis has not replied: the event may have been published.
     Unanswered(String),
 }
 
@@ -43,7 +43,7 @@ fn call(commands: &Commands, publish: &Publish) -> Cmd {
     call
 }
 
-/// Publishes events in order; each has its own answer, the id or why not.
+/// Publishes events in order, and returns the id or the error of each.
 pub async fn publish(commands: &Commands, events: &[Publish]) -> Vec<Result<String, PublishError>> {
     let mut pipeline = redis::pipe();
     pipeline.ignore_errors();
@@ -56,7 +56,7 @@ pub async fn publish(commands: &Commands, events: &[Publish]) -> Vec<Result<Stri
     }
 }
 
-/// The refusal in an error of the library: `SSE <code>: <text>`.
+/// The rejection in an error of the library: `SSE <code>: <text>`.
 fn refusal(error: redis::RedisError) -> PublishError {
     let detail = error.detail().unwrap_or_default().to_owned();
     let found = Rejection::ALL.iter().find(|r| detail.starts_with(&format!("{}:", r.code())));

@@ -1,5 +1,5 @@
-//! Rejected plain messages: cut to what is kept, and written to `sse:rejected` in `relay` mode.
-//! (In `record` mode the function `sse_record` writes them.)
+//! Rejected plain messages: truncated, and written to `sse:rejected` in `relay` mode.
+//! (In `record` mode, the function `sse_record` writes them.)
 
 use tokio::sync::mpsc;
 
@@ -13,22 +13,22 @@ const MAX_CHANNEL_BYTES: usize = 512;
 const MAX_MESSAGE_BYTES: usize = 4096;
 /// Approximate maximum length of the stream `sse:rejected`.
 const MAX_ENTRIES: usize = 1000;
-/// Maximum number of messages that wait to be written; together they take less than 5 MiB.
+/// Maximum number of queued messages; together they use less than 5 MiB.
 const CAPACITY: usize = 1024;
 /// Minimum time between log lines, ms.
 const LOG_INTERVAL_MS: u64 = 10_000;
 
-/// The part of a channel name that is kept.
+/// The part of a channel name that is stored.
 pub fn channel_prefix(channel: &[u8]) -> &[u8] {
     &channel[..channel.len().min(MAX_CHANNEL_BYTES)]
 }
 
-/// The part of a message that is kept.
+/// The part of a message that is stored.
 pub fn message_prefix(message: &[u8]) -> &[u8] {
     &message[..message.len().min(MAX_MESSAGE_BYTES)]
 }
 
-/// A rejected message on its way to `sse:rejected`.
+/// A rejected message that is to be written to `sse:rejected`.
 pub struct Rejected {
     pub(super) channel: Box<[u8]>,
     pub(super) reason: Rejection,
@@ -36,7 +36,7 @@ pub struct Rejected {
 }
 
 impl Rejected {
-    /// Copies what is kept of a message; the message itself can be freed.
+    /// Copies the stored part of a message, so that the message itself can be freed.
     pub fn new(channel: &[u8], reason: Rejection, message: &[u8]) -> Self {
         Self {
             channel: channel_prefix(channel).into(),
@@ -46,7 +46,7 @@ impl Rejected {
     }
 }
 
-/// The queue of rejected messages. When it is full, further messages are only counted.
+/// Creates the queue of rejected messages. When it is full, further messages are only counted.
 pub fn channel() -> (mpsc::Sender<Rejected>, mpsc::Receiver<Rejected>) {
     mpsc::channel(CAPACITY)
 }

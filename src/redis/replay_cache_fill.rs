@@ -1,4 +1,4 @@
-//! Brings into the tail what it lacks, once for all who wait for it.
+//! Loads missing broadcasts into the replay cache, once for all waiting catch-ups.
 
 use std::sync::Arc;
 
@@ -16,15 +16,15 @@ use crate::{
     state::replay_cache::ReplayCache,
 };
 
-/// How far back the tail is filled: a link break or a restart, not a night.
+/// Maximum time span to load: enough for a link break or a restart.
 const REACH_MS: u64 = 10 * 60 * 1000;
 const PAGE_EVENTS: usize = 1024;
 
-/// Whether the tail has every broadcast of the topics after `from`; if not, and if many may want
-/// that, it is filled.
+/// Whether the replay cache contains every broadcast of the topics after `from`. If not, and if
+/// other streams may need them, too, loads them.
 ///
 /// # Errors
-/// Redis does not answer.
+/// Redis does not respond.
 pub async fn reaches(
     cache: &ReplayCache,
     commands: &Commands,
@@ -53,7 +53,7 @@ pub async fn reaches(
     }
 }
 
-/// All broadcasts over (from, to]; `None` if some are missing, or if they are too large.
+/// Reads all broadcasts in (from, to]; `None` if some are missing or they are too large.
 async fn read(
     commands: &Commands,
     from: EventId,

@@ -1,4 +1,4 @@
-//! Sessions: a redeemed ticket is good for reconnects while its session lives
+//! Sessions: a used ticket can reconnect while its session lives
 //! (ARCHITECTURE.md#tickets-and-sessions).
 
 use std::{rc::Rc, sync::Arc, time::Duration};
@@ -18,14 +18,14 @@ use crate::{
     },
 };
 
-/// Sessions renewed in one call.
+/// Maximum number of sessions renewed in one call.
 const BATCH: usize = 100;
 
-/// A ticket that is being redeemed.
+/// A request to open or resume the session of a ticket.
 pub struct SessionRequest<'a> {
     /// Digest of the ticket.
     pub digest: &'a str,
-    /// The connection.
+    /// Id of the connection.
     pub connection: &'a str,
     /// The user.
     pub user: &'a str,
@@ -39,37 +39,37 @@ pub struct SessionRequest<'a> {
     pub issued_ms: u64,
     /// The client's cursor.
     pub cursor: Option<EventId>,
-    /// Digest of the cookie that came with the request, empty: none.
+    /// Digest of the cookie in the request; empty if there is none.
     pub proof: &'a str,
-    /// Digest of the cookie that a new session shall have, empty: none.
+    /// Digest of the cookie of a new session; empty if it has none.
     pub new_proof: &'a str,
 }
 
 /// Why a ticket opens no session.
 #[derive(Debug)]
 pub enum SessionError {
-    /// It has expired, and there is no session.
+    /// The ticket has expired, and there is no session.
     Expired,
-    /// It was used, and `tickets.reconnect_grace` is 0.
+    /// The ticket was used before, and `tickets.reconnect_grace` is 0.
     Used,
-    /// The session's time is over.
+    /// The session has reached its maximum lifetime.
     Over,
     /// The user's sessions were revoked.
     Revoked,
-    /// The session has a cookie, and the request has not.
+    /// The session is bound to a cookie that the request lacks.
     CookieMissing,
-    /// Redis does not answer.
+    /// Redis does not respond.
     Away(CommandError),
 }
 
-/// How long a session outlives its last renewal: the grace, and the time until the next renewal.
+/// Lifetime of a session after its last renewal: the grace, plus the time until the next renewal.
 fn ttl_ms(grace: Duration) -> u64 {
     (grace + interval(grace)).as_millis() as u64
 }
 
 /// Time between renewals.
 fn interval(grace: Duration) -> Duration {
-    // Without a grace nothing is kept alive, but an operator's word that was missed is heard.
+    // Without a grace no session is kept alive, but a renewal also reports a missed revocation.
     if grace.is_zero() {
         return Duration::from_secs(20);
     }
@@ -79,7 +79,7 @@ fn interval(grace: Duration) -> Duration {
 /// Opens or resumes the session of a ticket.
 ///
 /// # Errors
-/// Why there is none.
+/// The reason why there is no session.
 pub async fn open(
     commands: &Commands,
     grace: Duration,
@@ -127,7 +127,7 @@ pub async fn open(
 /// Ends all sessions of a user that exist now, on all instances.
 ///
 /// # Errors
-/// Redis does not answer.
+/// Redis does not respond.
 pub async fn revoke(
     commands: &Commands,
     user: &str,
@@ -138,8 +138,7 @@ pub async fn revoke(
     commands.run::<i64>(&call).await.map(drop)
 }
 
-/// Keeps the sessions of one worker's connections alive, and gives those back whose connection has
-/// ended.
+/// Renews the sessions of one worker's connections, and releases those whose connection has ended.
 pub async fn keep(
     hub: Rc<Hub>,
     link_state: Arc<LinkState>,
@@ -150,39 +149,39 @@ pub async fn keep(
     let (grace, most) = (settings.tickets.reconnect_grace, settings.limits.max_connections);
     let mut timer = tokio::time::interval(interval(grace));
     timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let mut gone = Vec::new();
+    let mut closed = Vec::new();
     loop {
         let due = tokio::select! {
-            n = ended.recv_many(&mut gone, BATCH) => {
+            n = ended.recv_many(&mut closed, BATCH) => {
                 if n == 0 {
                     return;
                 }
                 false
             }
             _ = timer.tick() => true,
-            // Redis may have lost them: a client that reconnects now must find its session.
+            // Redis may have lost the sessions: a client that reconnects now must find its own.
             () = hub.sessions_due.notified() => true,
         };
-        // Those first that have left: they come back.
+        // First those of closed connections, whose clients may be reconnecting.
         if link_state.is_up() {
-            give_back(&commands, &mut gone, grace).await;
+            release_all(&commands, &mut closed, grace).await;
         }
-        gone.drain(..gone.len().saturating_sub(most));
+        closed.drain(..closed.len().saturating_sub(most));
         if due {
             renew_all(&hub, &commands, grace).await;
         }
     }
 }
 
-/// Lets sessions end their grace after their connection; while Redis is away their time stands
-/// still.
-async fn give_back(commands: &Commands, gone: &mut Vec<Rc<Connection>>, grace: Duration) {
-    while !gone.is_empty() {
-        let batch = gone.len().min(BATCH);
-        if renew(commands, &gone[..batch], grace, true).await.is_none() {
+/// Releases the sessions of closed connections, which then expire after their grace. If Redis is
+/// unavailable, the remaining ones are released later.
+async fn release_all(commands: &Commands, closed: &mut Vec<Rc<Connection>>, grace: Duration) {
+    while !closed.is_empty() {
+        let batch = closed.len().min(BATCH);
+        if renew(commands, &closed[..batch], grace, true).await.is_none() {
             return;
         }
-        gone.drain(..batch);
+        closed.drain(..batch);
     }
 }
 
@@ -203,7 +202,8 @@ async fn renew_all(hub: &Rc<Hub>, commands: &Commands, grace: Duration) {
     }
 }
 
-/// The answers of the library, in order; None: Redis is away, the next turn tries again.
+/// Renews or releases sessions, and returns the library's replies in order; `None` if Redis is
+/// unavailable and the caller must retry later.
 async fn renew(
     commands: &Commands,
     connections: &[Rc<Connection>],

@@ -1,5 +1,5 @@
-//! Which users' channels this instance is subscribed to: counted by connections, with a linger
-//! before they are given up.
+//! The users' channels to which this instance is subscribed: counted by connections, and kept for a
+//! while after the last one.
 
 use std::{
     collections::HashMap,
@@ -21,7 +21,7 @@ pub struct Subscriptions {
 }
 
 impl Subscriptions {
-    /// A connection of a user comes; `true`: the user's channel must be subscribed.
+    /// Counts a new connection of a user; `true` if the user's channel must be subscribed.
     pub fn attach(&mut self, user: &Arc<str>) -> bool {
         let entry = self.users.entry(user.clone()).or_default();
         entry.connections += 1;
@@ -29,14 +29,14 @@ impl Subscriptions {
         !entry.subscribed
     }
 
-    /// The subscription is confirmed.
+    /// Records that the subscription is confirmed.
     pub fn confirmed(&mut self, user: &Arc<str>) {
         if let Some(entry) = self.users.get_mut(user) {
             entry.subscribed = true;
         }
     }
 
-    /// A connection of a user goes.
+    /// Counts the end of a user's connection.
     pub fn release(&mut self, user: &Arc<str>, now: Instant) {
         if let Some(entry) = self.users.get_mut(user) {
             entry.connections = entry.connections.saturating_sub(1);
@@ -46,7 +46,7 @@ impl Subscriptions {
         }
     }
 
-    /// Up to `limit` users who have been without connection for `linger`; they are forgotten.
+    /// Removes and returns up to `limit` users without a connection for `linger`.
     pub fn take_idle(&mut self, now: Instant, linger: Duration, limit: usize) -> Vec<Arc<str>> {
         let idle =
             |e: &Entry| e.idle_since.is_some_and(|since| now.duration_since(since) >= linger);
@@ -63,15 +63,15 @@ impl Subscriptions {
         users
     }
 
-    /// The link broke: nothing is subscribed; users without connection are forgotten. Gives those
-    /// to subscribe again.
+    /// Handles a break of the link: removes users without a connection, and returns the others,
+    /// whose channels must be subscribed again.
     pub fn lost(&mut self) -> Vec<Arc<str>> {
         self.users.retain(|_, e| e.connections > 0);
         self.users.values_mut().for_each(|e| e.subscribed = false);
         self.users.keys().cloned().collect()
     }
 
-    /// How many channels are subscribed.
+    /// Number of subscribed channels.
     pub fn count(&self) -> usize {
         self.users.values().filter(|e| e.subscribed).count()
     }
@@ -82,7 +82,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_channel_lingers_and_is_given_up_once() {
+    fn channel_is_unsubscribed_once_after_the_linger() {
         let (mut s, user, now) = (Subscriptions::default(), Arc::from("a"), Instant::now());
         let linger = Duration::from_secs(10);
         assert!(s.attach(&user));
@@ -91,14 +91,14 @@ mod tests {
         assert!(!s.attach(&user));
         (0..3).for_each(|_| s.release(&user, now));
         assert!(s.take_idle(now + linger / 2, linger, 9).is_empty());
-        assert!(!s.attach(&user), "it came back in time");
+        assert!(!s.attach(&user), "the user reconnected in time");
         s.release(&user, now);
         assert_eq!(s.take_idle(now + linger, linger, 9), [Arc::clone(&user)]);
         assert_eq!((s.count(), s.attach(&user)), (0, true));
     }
 
     #[test]
-    fn a_break_forgets_the_idle_and_names_the_rest() {
+    fn link_break_removes_idle_users_and_returns_others() {
         let mut s = Subscriptions::default();
         let (a, b): (Arc<str>, Arc<str>) = ("a".into(), "b".into());
         for user in [&a, &b] {

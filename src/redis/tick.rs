@@ -12,15 +12,15 @@ use crate::core::id::EventId;
 use crate::log_limit::LogLimit;
 
 const PERIOD_MS: u64 = 1000;
-/// Instances that come within this time of a tick find it done.
+/// Random part of the period, so that instances rarely tick at the same time.
 const JITTER_MS: u64 = 100;
 /// Minimum time between log lines, ms.
 const LOG_INTERVAL_MS: u64 = 10_000;
 
-/// Calls `sse_tick`; nothing happens if the last tick is less than `min_interval_ms` old.
+/// Calls `sse_tick`, which has no effect if the last tick is less than `min_interval_ms` old.
 ///
 /// # Errors
-/// Redis does not answer.
+/// Redis does not respond.
 pub async fn now(
     commands: &Commands,
     min_interval_ms: u64,
@@ -50,7 +50,7 @@ pub async fn run(context: LinkContext, commands: Commands) {
         {
             after_failure(&context, &commands, &fault, &log).await;
         }
-        // The tick itself comes by the link.
+        // The tick itself arrives on the link.
         tokio::time::sleep(Duration::from_millis(JITTER_MS)).await;
     }
 }
@@ -61,7 +61,7 @@ async fn after_failure(
     fault: &CommandError,
     log: &LogLimit,
 ) {
-    // Logged once with the key's name; loading the library again would not help.
+    // Already logged with the key's name; loading the library again would not help.
     if fault.is_wrong_type() {
         return;
     }
@@ -70,7 +70,7 @@ async fn after_failure(
         let address = &*commands.address;
         tracing::warn!(%address, error = %fault, suppressed, "could not publish a tick");
     }
-    // Somebody may have deleted the library (FUNCTION FLUSH).
+    // Another client may have deleted the library (FUNCTION FLUSH).
     if let CommandError::Rejected(_) = fault
         && let Err(error) = library::ensure(commands, &context.settings).await
         && log_line.is_some()

@@ -56,7 +56,7 @@ fn pushes_of_a_previous_link_are_ignored() {
 }
 
 #[test]
-fn messages_the_library_cannot_have_written_change_nothing() {
+fn messages_not_written_by_the_library_change_nothing() {
     let mut parts = parts(&[]);
     let link = parts.inbound.next_link();
     let far = "99999999999999-0";
@@ -86,7 +86,7 @@ fn messages_the_library_cannot_have_written_change_nothing() {
 }
 
 #[test]
-fn unknown_control_messages_are_no_error() {
+fn unknown_control_messages_are_ignored() {
     let mut parts = parts(&[]);
     let link = parts.inbound.next_link();
     parts.push(link, "sse:live:control", "something a later version sends");

@@ -1,5 +1,5 @@
-//! What the link tells the recorder, in the order of the link. Bounded in bytes: the link never
-//! waits.
+//! The recorder's inbox: messages and notices from the link, in the order of the link. It is
+//! bounded in bytes, and the link never waits.
 
 use std::sync::{
     Arc,
@@ -8,16 +8,15 @@ use std::sync::{
 
 use tokio::sync::mpsc;
 
-/// Bytes that may wait for the recorder.
+/// Maximum number of bytes in the inbox.
 const LIMIT_BYTES: usize = 64 << 20;
-/// What each input costs besides its text.
+/// Memory of an input in addition to its text.
 const INPUT_BYTES: usize = 128;
 
 /// A message of a publisher's channel.
 #[derive(Debug)]
 pub struct PlainMessage {
-    /// Which of the recorder's subscriptions brought it; what an older one brought counts for
-    /// nothing.
+    /// Number of the subscription that received it; messages of an older one are ignored.
     pub subscription: u64,
     /// Channel of the message, without the prefix.
     pub channel: Vec<u8>,
@@ -25,22 +24,22 @@ pub struct PlainMessage {
     pub message: Vec<u8>,
 }
 
-/// One piece of news.
+/// A message or notice for the recorder.
 #[derive(Debug)]
 pub enum RecorderInput {
     /// A plain message.
     Plain(PlainMessage),
     /// A standby's marker.
     Marker(String),
-    /// A lease was given back.
+    /// A lease was released.
     Vacant,
-    /// The link is up or down, or too much was waiting.
+    /// The link is up or down. A full inbox also reports a break of the link.
     Link(bool),
     /// A new epoch.
     Reset,
 }
 
-/// Bytes that an input takes while it waits, estimated.
+/// Estimated memory of an input in the inbox.
 fn cost(input: &RecorderInput) -> usize {
     INPUT_BYTES
         + match input {
@@ -50,7 +49,7 @@ fn cost(input: &RecorderInput) -> usize {
         }
 }
 
-/// The link's end.
+/// The sending side, for the link.
 pub struct InboxSender {
     sender: mpsc::UnboundedSender<RecorderInput>,
     waiting_bytes: Arc<AtomicUsize>,
@@ -58,14 +57,14 @@ pub struct InboxSender {
     overrun: AtomicBool,
 }
 
-/// The recorder's end.
+/// The receiving side, for the recorder.
 pub struct Inbox {
     receiver: mpsc::UnboundedReceiver<RecorderInput>,
     waiting_bytes: Arc<AtomicUsize>,
     subscription: Arc<AtomicU64>,
 }
 
-/// Both ends.
+/// Creates both sides.
 pub fn channel() -> (InboxSender, Inbox) {
     let (sender, receiver) = mpsc::unbounded_channel();
     let waiting_bytes = Arc::new(AtomicUsize::new(0));
@@ -86,14 +85,14 @@ impl InboxSender {
         self.send(RecorderInput::Plain(PlainMessage { subscription, channel, message }));
     }
 
-    /// Sends an input. If too much is waiting, the input is dropped and the recorder is told once
-    /// that the link broke: it then proves nothing about what it missed.
+    /// Sends an input. If the inbox is full, the input is dropped, and the recorder is notified
+    /// once of a break of the link, so that it no longer assumes that it has received everything.
     pub fn send(&self, input: RecorderInput) {
         let is_full = self.waiting_bytes.load(Ordering::Relaxed) + cost(&input) > LIMIT_BYTES;
         match input {
             // The link's own state is never dropped. Its back-off limits how often it changes.
             RecorderInput::Link(_) => self.enqueue(input),
-            // Only a hint: the recorder also looks on its own.
+            // Only a hint: the recorder also checks the lease regularly.
             RecorderInput::Vacant if is_full => {}
             _ if is_full => {
                 if !self.overrun.swap(true, Ordering::Relaxed) {
@@ -118,24 +117,24 @@ impl InboxSender {
 }
 
 impl Inbox {
-    /// The number of the current subscription.
+    /// Number of the current subscription.
     pub fn subscription(&self) -> u64 {
         self.subscription.load(Ordering::Relaxed)
     }
 
-    /// A new subscription begins.
+    /// Starts a new subscription.
     pub fn next_subscription(&self) {
         self.subscription.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Waits for inbox; ends never while the link lives.
+    /// Waits for inputs; returns 0 only after the sender was dropped.
     pub async fn receive(&mut self, into: &mut Vec<RecorderInput>) -> usize {
         let n = self.receiver.recv_many(into, 1024).await;
         self.count(into);
         n
     }
 
-    /// Takes what is there.
+    /// Takes the inputs that are available now.
     pub fn receive_ready(&mut self, into: &mut Vec<RecorderInput>) {
         while let Ok(note) = self.receiver.try_recv() {
             into.push(note);
@@ -152,7 +151,7 @@ impl Inbox {
 mod tests {
     use super::*;
 
-    /// Sends an input until the inbox refuses it; the number that was accepted.
+    /// Sends inputs until the inbox is full, and returns the number of accepted ones.
     fn fill(input: impl Fn() -> RecorderInput) -> usize {
         let (sender, mut inbox) = channel();
         for _ in 0..LIMIT_BYTES / INPUT_BYTES + 1000 {
@@ -168,7 +167,7 @@ mod tests {
     fn inputs_of_every_kind_are_bounded() {
         let limit = LIMIT_BYTES / INPUT_BYTES;
         assert!(fill(|| RecorderInput::Vacant) <= limit);
-        // Two more tell of the overrun.
+        // Two more inputs report the overrun.
         assert!(fill(|| RecorderInput::Reset) <= limit + 2);
         assert!(fill(|| RecorderInput::Marker("m".repeat(64))) <= LIMIT_BYTES / 192 + 2);
     }

@@ -1,4 +1,4 @@
-//! The recorder's talk with Redis: leases, markers, records.
+//! The recorder's commands in Redis: leases, markers and records.
 
 use std::time::Duration;
 
@@ -20,28 +20,28 @@ use crate::{
 pub struct Grant {
     /// The fencing token.
     pub token: String,
-    /// Where the recorded number stands.
+    /// The position of the last recorded message.
     pub position: RecordPosition,
 }
 
-/// What became of one message.
+/// The result of recording one message.
 pub enum Written {
-    /// It is recorded.
+    /// The message was recorded.
     Recorded,
-    /// An event with its key was recorded before: it is dropped.
+    /// The message was dropped, because an event with the same key was recorded before.
     Duplicate,
-    /// It is kept in `sse:rejected`, with this reason.
+    /// The message was rejected and stored in `sse:rejected`.
     Rejected {
-        /// The code of the refusal.
+        /// The code of the rejection.
         reason: String,
-        /// What is wrong and how it is put right.
+        /// Problem and fix.
         text: String,
     },
-    /// It was counted before.
+    /// The position was recorded before.
     Done,
     /// Another writer has taken over.
     Fenced,
-    /// Redis refused it for now (out of memory, say).
+    /// Redis refused the message temporarily, for example because it is out of memory.
     Failed(String),
 }
 
@@ -62,7 +62,7 @@ impl Lease {
         &self.commands.address
     }
 
-    /// The name of the next role.
+    /// Sets the name of the next role in the leases.
     pub fn rename(&mut self, holder: String) {
         self.holder = holder;
     }
@@ -85,7 +85,7 @@ impl Lease {
         if text(0) != "1" {
             return Ok(None);
         }
-        // A number that cannot be parsed is in no numbering.
+        // A number that cannot be parsed is not part of any numbering.
         let position = RecordPosition { marker: text(2), n: text(3).parse().unwrap_or(u64::MAX) };
         Ok(Some(Grant { token: text(1), position }))
     }
@@ -104,7 +104,7 @@ impl Lease {
         Ok(RecordPosition { marker: marker.unwrap_or_default(), n: n.unwrap_or(0) })
     }
 
-    /// Gives both leases back and notifies the instances that wait for them.
+    /// Releases both leases and notifies the instances that wait for them.
     pub async fn release(&self) {
         self.release_role("recorder").await;
         self.release_standby().await;
@@ -117,7 +117,7 @@ impl Lease {
     async fn release_role(&self, role: &str) {
         let mut call = self.call(role);
         call.arg("RELEASE");
-        // A lease that is not given back runs out by itself.
+        // A lease that could not be released expires.
         if let Err(error) = self.commands.run::<Value>(&call).await {
             let address = self.address();
             tracing::debug!(%address, %error, role, "could not release a lease");
@@ -130,15 +130,15 @@ impl Lease {
         self.commands.run::<i64>(&command).await.map(drop)
     }
 
-    /// Starts a numbering; `unproved`: there was one before, and nobody can prove that this one
-    /// follows it. `false`: fenced.
+    /// Starts a numbering. `unproved` means that it cannot be proved to follow the previous one.
+    /// Returns `false` if another writer has taken over.
     pub async fn begin(&self, token: &str, unproved: bool) -> Result<bool, CommandError> {
         let mut call = self.commands.call::<&str>("mark", &[]);
         call.arg(token).arg(token).arg(u8::from(unproved));
         Ok(self.commands.run::<String>(&call).await? == "marked")
     }
 
-    /// Writes messages in order; the answers end with the first that stops the order.
+    /// Writes messages in order; the results end with the first one that prevents further messages.
     pub async fn write<'a>(
         &self,
         token: &str,
@@ -163,14 +163,14 @@ impl Lease {
     ) -> Cmd {
         let channel = match work {
             Work::Message { channel, .. } => channel.as_slice(),
-            Work::ClockSnapshot { .. } => b"",
+            Work::Marker { .. } => b"",
         };
-        // The library keeps no more of a rejected message, and a very long one must not fail here.
+        // The library stores no more of a rejected message, and a very long one would be refused.
         let mut call = self.commands.call("record", &[channel_prefix(channel)]);
         call.arg(token).arg(&position.marker).arg(position.n);
         let message = match work {
             Work::Message { message, .. } => message,
-            Work::ClockSnapshot { after } => {
+            Work::Marker { after } => {
                 call.arg("MARK").arg(&after.marker).arg(after.n);
                 return call;
             }

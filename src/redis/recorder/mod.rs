@@ -1,10 +1,10 @@
-//! The recorder gives plain publishes their position in the order (ARCHITECTURE.md#recorder).
+//! The recorder stores plain publishes and assigns their ids (ARCHITECTURE.md#recorder).
 //!
-//! One instance holds the lease of the writer, one that of the standby; both read the publishers'
-//! channels. Messages are numbered from a marker that both have read, so both give a message the
-//! same number. The writer records each number once; the standby keeps what is not known to be
-//! recorded and goes on where the number stands. [`numbering`] is the bookkeeping, [`lease`] the
-//! talk with Redis, this file the life of the role.
+//! One instance holds the writer's lease, one the standby's; both read the publishers' channels.
+//! Messages are numbered from a marker that both have read, so both assign the same number to a
+//! message. The writer records each number once. The standby keeps messages until they are known to
+//! be recorded, and continues from the recorded number. [`numbering`] does the bookkeeping,
+//! [`lease`] calls Redis, and this module changes the role.
 
 pub mod inbox;
 mod lease;
@@ -32,34 +32,34 @@ use crate::{
     log_limit::{LogLimit, LogOnce},
 };
 
-/// A lease that is not renewed for this long is vacant.
+/// Duration of a lease.
 const LEASE: Duration = Duration::from_millis(1000);
 const RENEWAL: Duration = Duration::from_millis(300);
-/// The delay after a write that Redis did not take, and the longest one.
+/// The delay after a write that Redis refused temporarily, and its maximum.
 const FIRST_RETRY: Duration = Duration::from_millis(100);
 const MAX_RETRY: Duration = Duration::from_millis(500);
-/// Messages written in one go.
+/// Maximum number of messages in one write.
 const BATCH: usize = 128;
 
-/// Between log lines about messages that wait, ms.
+/// Minimum time between log lines about unrecorded messages, ms.
 const WAITING_LOG_MS: u64 = 10_000;
-/// Channels that are remembered as logged.
+/// Maximum number of channels to remember as logged.
 const LOGGED_CHANNELS: usize = 1000;
 
 enum Role {
-    /// No lease.
+    /// The instance has no lease.
     None,
-    /// Reads, keeps, and watches the writer.
+    /// Receives and keeps messages, and watches the writer.
     Standby {
-        /// The marker that it has published.
+        /// The marker that this standby has published.
         marker: String,
-        /// Somebody else's marker came: the writer may count from that one.
+        /// Whether another marker was received, from which the writer may count.
         is_out_of_step: bool,
     },
-    /// Records, under the fencing token.
+    /// Records messages, under the fencing token.
     Writer { token: String },
-    /// Its link broke: what it has is still recorded, unless another writer came; then the lease is
-    /// given back.
+    /// The link broke: the remaining messages are recorded unless another writer has taken over,
+    /// and then the lease is released.
     Retiring { token: String },
 }
 
@@ -74,7 +74,7 @@ pub struct Recorder {
     inbox: Inbox,
     role: Role,
     numbering: Numbering,
-    /// Counts the roles that it had: each has a name of its own in the leases.
+    /// Number of roles so far: each role has its own name in the leases.
     roles: u64,
     link_up: bool,
     backoff: Backoff,
@@ -83,11 +83,11 @@ pub struct Recorder {
     wrong_type_log: LogOnce,
 }
 
-/// Asks the recorder to hand over; the answer comes when that is done.
+/// Requests that the recorder hand over; the sender in it is used when that is done.
 pub type HandOverRequest = oneshot::Receiver<oneshot::Sender<()>>;
 
 impl Recorder {
-    /// A recorder without role.
+    /// Creates a recorder without a role.
     pub fn new(
         context: LinkContext,
         name: Arc<str>,
@@ -134,18 +134,19 @@ impl Recorder {
                     return;
                 }
                 _ = timer.tick() => self.renew().await,
-                // Before the inbox: what has come is written before more is taken.
+                // Before the inbox: received messages are written before more are taken.
                 () = tokio::time::sleep_until(write_at), if to_write => {
                     let delay = self.write_or_back_off().await;
                     write_at = tokio::time::Instant::now() + delay;
                 }
                 _ = self.inbox.receive(&mut batch) => {
-                    let mut chance = false;
-                    for note in batch.drain(..) {
-                        chance |= matches!(note, RecorderInput::Vacant | RecorderInput::Link(true));
-                        self.note(note).await;
+                    let mut may_get_lease = false;
+                    for input in batch.drain(..) {
+                        may_get_lease |=
+                            matches!(input, RecorderInput::Vacant | RecorderInput::Link(true));
+                        self.handle(input).await;
                     }
-                    if chance {
+                    if may_get_lease {
                         self.renew().await;
                     }
                 }
@@ -164,8 +165,8 @@ impl Recorder {
         self.role = role;
     }
 
-    async fn note(&mut self, note: RecorderInput) {
-        match note {
+    async fn handle(&mut self, input: RecorderInput) {
+        match input {
             RecorderInput::Plain(message) => {
                 if message.subscription == self.inbox.subscription()
                     && !self.numbering.push(message.channel, message.message)
@@ -184,7 +185,7 @@ impl Recorder {
                     self.link_lost().await;
                 }
             }
-            // Redis may have forgotten who holds which lease.
+            // The leases may be missing in the new epoch.
             RecorderInput::Reset => match self.role {
                 Role::Writer { .. } => self.renew().await,
                 _ => self.resign().await,
@@ -193,7 +194,7 @@ impl Recorder {
         }
     }
 
-    /// A marker came. `false`: too much is kept.
+    /// Handles a marker; returns `false` if the numbering exceeds its limit.
     fn marker(&mut self, marker: String) -> bool {
         match &mut self.role {
             Role::Standby { marker: own, .. } if *own == marker => self.numbering.restart(marker),
@@ -221,9 +222,9 @@ impl Recorder {
         }
     }
 
-    /// Reads the publishers' channels from now on, and nothing that came before.
+    /// Subscribes to the publishers' channels, and ignores all earlier messages.
     async fn subscribe(&mut self) -> bool {
-        // Given up first: a pattern that is still subscribed would go on where nothing was
+        // Unsubscribes first: an existing subscription would continue with messages that were not
         // numbered.
         if self.link.plain(false).await.is_err() {
             return false;
@@ -254,13 +255,13 @@ impl Recorder {
             Role::Standby { .. } => match (self.lease.standby().await, self.lease.writer().await) {
                 (_, Ok(Some(grant))) => self.promote(grant).await,
                 (Ok(false), _) => self.resign().await,
-                (Ok(true), _) => self.keep_step().await,
+                (Ok(true), _) => self.follow_writer().await,
                 _ => {}
             },
             Role::Writer { token } => match self.lease.writer().await {
                 Ok(Some(grant)) if grant.token == *token => {}
-                // A wiped Redis has forgotten the numbering, but this writer has heard everything:
-                // it goes on.
+                // A wiped Redis has lost the numbering, but this writer has received every message
+                // and continues.
                 Ok(Some(grant)) if grant.position.marker.is_empty() => {
                     self.begin_numbering(grant, false).await
                 }
@@ -281,12 +282,12 @@ impl Recorder {
         }
     }
 
-    /// Takes a vacant lease.
+    /// Tries to take a vacant lease.
     async fn apply(&mut self) {
         match self.lease.writer().await {
             Ok(Some(grant)) => return self.start_writing(grant).await,
             Ok(None) => self.presence.confirm(),
-            // A foreign key under one of the recorder's names is logged where the answer is read.
+            // A foreign key under one of the recorder's names is logged where the reply is parsed.
             Err(_) => return,
         }
         if !matches!(self.lease.standby().await, Ok(true)) {
@@ -295,7 +296,7 @@ impl Recorder {
         if !self.subscribe().await {
             return self.lease.release().await;
         }
-        // Nothing is numbered before the marker comes back by the link.
+        // Messages are not numbered until the marker arrives on the link.
         self.numbering.wait();
         let marker = self.new_marker();
         self.set_role(Role::Standby { marker: marker.clone(), is_out_of_step: false });
@@ -312,9 +313,9 @@ impl Recorder {
         }
     }
 
-    /// Drops what the writer has recorded. Redis is asked for the position, because the one that a
-    /// tick names may be forged. After a marker of somebody else both sides need a new one.
-    async fn keep_step(&mut self) {
+    /// Drops the messages that the writer has recorded. The position is read from Redis, because
+    /// the one in a tick may be forged. After a foreign marker, both sides need a new one.
+    async fn follow_writer(&mut self) {
         if let Ok(position) = self.lease.position().await {
             self.numbering.recorded(&position);
         }
@@ -327,7 +328,7 @@ impl Recorder {
         }
     }
 
-    /// Becomes the writer without knowing what was recorded before.
+    /// Becomes the writer without a known previous numbering.
     async fn start_writing(&mut self, grant: Grant) {
         if !self.subscribe().await {
             return self.lease.release().await;
@@ -335,8 +336,8 @@ impl Recorder {
         self.begin_numbering(grant, self.roles > 0).await;
     }
 
-    /// Numbers what is kept and what comes; `unproved`: there was a numbering before which this one
-    /// may not follow.
+    /// Starts to number messages. `unproved` means that this numbering cannot be proved to follow
+    /// the previous one.
     async fn begin_numbering(&mut self, grant: Grant, unproved: bool) {
         self.numbering.start(RecordPosition { marker: grant.token.clone(), n: 0 });
         match self.lease.begin(&grant.token, unproved).await {
@@ -351,18 +352,18 @@ impl Recorder {
         }
     }
 
-    /// The writer is gone: the standby goes on where the number stands, if it can prove where that
-    /// is.
+    /// Takes over from the writer: the standby continues from the recorded position, if that is in
+    /// its numbering.
     async fn promote(&mut self, grant: Grant) {
         self.lease.release_standby().await;
-        if self.numbering.go_on_from(&grant.position) {
+        if self.numbering.resume_after(&grant.position) {
             tracing::info!(
                 unrecorded = self.numbering.len(),
                 "the standby takes over from the writer"
             );
             self.set_role(Role::Writer { token: grant.token });
         } else {
-            // What waits here may be recorded already; what came before this moment may be missing.
+            // Kept messages may be recorded already, and earlier ones may be missing.
             self.roles += 1;
             self.start_writing(grant).await;
         }
@@ -377,7 +378,7 @@ impl Recorder {
         self.backoff.delay()
     }
 
-    /// Writes the next messages; `false`: try again in a moment.
+    /// Writes the next messages; `false` if the caller must retry after a pause.
     async fn write(&mut self) -> bool {
         let (Role::Writer { token } | Role::Retiring { token }) = &self.role else { return true };
         let max = self.context.settings.history.max_event_bytes;
@@ -425,8 +426,8 @@ impl Recorder {
         }
     }
 
-    /// Logs, once for each channel, that its messages cannot be recorded; the first unwritten
-    /// message is one of them.
+    /// Logs that the messages of a channel cannot be recorded, once for each channel. The channel
+    /// is that of the first unwritten message.
     fn log_wrong_type(&self, fault: &str) {
         let Some(channel) = self.numbering.first_channel() else { return };
         if self.wrong_type_log.allow(channel, self.context.clock.now_ms()) {
@@ -439,14 +440,14 @@ impl Recorder {
         }
     }
 
-    /// A clean stop: what has come is written, then the lease is given back, and the standby goes
-    /// on at once.
+    /// Hands over at shutdown: writes the received messages and releases the lease, so that the
+    /// standby continues at once.
     async fn hand_over(&mut self) {
         let mut batch = Vec::new();
         self.inbox.receive_ready(&mut batch);
-        for note in batch.drain(..) {
-            if let RecorderInput::Plain(_) | RecorderInput::Marker(_) = note {
-                self.note(note).await;
+        for input in batch.drain(..) {
+            if let RecorderInput::Plain(_) | RecorderInput::Marker(_) = input {
+                self.handle(input).await;
             }
         }
         let deadline = tokio::time::Instant::now() + LEASE * 2;

@@ -1,23 +1,23 @@
-//! The numbering of plain messages: pure bookkeeping.
+//! The numbering of plain messages. Pure.
 //!
-//! Invariant: `queue` holds, in order, every message (and marker) after the last one that was
-//! written or is known to be recorded; each knows its position.
+//! Invariant: `queue` contains, in order, every message and marker after the last one that was
+//! written or is known to be recorded, each with its position.
 
 use std::collections::VecDeque;
 
-/// Bytes that a standby or a writer keeps.
+/// Maximum number of bytes that a standby or a writer keeps.
 const LIMIT_BYTES: usize = 64 << 20;
 
 /// The position of a message: the n-th after a marker.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RecordPosition {
-    /// The marker from which is counted.
+    /// The marker from which the messages are counted.
     pub marker: String,
-    /// The number.
+    /// The number of the message after the marker.
     pub n: u64,
 }
 
-/// What is to be written.
+/// An entry that must be written.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Work {
     /// A message.
@@ -27,27 +27,27 @@ pub enum Work {
         /// Message as received.
         message: Vec<u8>,
     },
-    /// The numbering goes on from a standby's marker.
-    ClockSnapshot {
-        /// The position of the message before it.
+    /// The start of the numbering at a standby's marker.
+    Marker {
+        /// The position of the previous message.
         after: RecordPosition,
     },
 }
 
 #[derive(Debug, Default)]
 enum Counting {
-    /// Messages are kept but have no position yet: they get it when the numbering starts.
+    /// Messages are kept, and get their positions when the numbering starts.
     #[default]
     Ahead,
-    /// Messages are of no interest: a marker is awaited.
+    /// Messages are ignored until a marker arrives.
     Waiting,
     /// The position of the last message.
     At(RecordPosition),
-    /// The link is cut: nothing more comes.
+    /// The link broke: no message follows.
     Cut,
 }
 
-/// The messages that are not recorded yet, each with its position.
+/// The messages that are not recorded yet, with their positions.
 #[derive(Debug, Default)]
 pub struct Numbering {
     counting: Counting,
@@ -58,12 +58,12 @@ pub struct Numbering {
 fn cost(work: &Work) -> usize {
     match work {
         Work::Message { channel, message } => channel.len() + message.len() + 128,
-        Work::ClockSnapshot { after } => 128 + 2 * after.marker.len(),
+        Work::Marker { after } => 128 + 2 * after.marker.len(),
     }
 }
 
 impl Numbering {
-    /// A message came; `false`: too much is kept.
+    /// Adds a message; `false` if the limit is exceeded.
     pub fn push(&mut self, channel: Vec<u8>, message: Vec<u8>) -> bool {
         let position = match &mut self.counting {
             Counting::At(position) => {
@@ -82,7 +82,7 @@ impl Numbering {
         self.queue.push_back((position, work));
     }
 
-    /// Messages count from `position` on, those that are kept already too.
+    /// Numbers messages after `position`, including those that are kept already.
     pub fn start(&mut self, position: RecordPosition) {
         let mut at = position;
         for (kept, _) in &mut self.queue {
@@ -92,33 +92,33 @@ impl Numbering {
         self.counting = Counting::At(at);
     }
 
-    /// What comes before the own marker is of no interest.
+    /// Ignores messages until this standby's own marker arrives.
     pub fn wait(&mut self) {
         *self = Self { counting: Counting::Waiting, ..Self::default() };
     }
 
-    /// A standby's marker came: writer and standby count from it. `false`: too much is kept.
+    /// Continues the numbering from a standby's marker; `false` if the limit is exceeded.
     pub fn mark(&mut self, marker: String) -> bool {
         if let Counting::At(position) = &mut self.counting {
             let after = std::mem::replace(position, RecordPosition { marker, n: 0 });
             let position = position.clone();
-            self.add(position, Work::ClockSnapshot { after });
+            self.add(position, Work::Marker { after });
         }
         self.bytes <= LIMIT_BYTES
     }
 
-    /// The standby's own marker came: it counts from there. What it kept under an earlier marker
-    /// has no position in this numbering.
+    /// Restarts the numbering at the standby's own marker. Messages kept under an earlier marker
+    /// have no position in this numbering, and are dropped.
     pub fn restart(&mut self, marker: String) {
         *self = Self { counting: Counting::At(RecordPosition { marker, n: 0 }), ..Self::default() };
     }
 
-    /// The link is cut.
+    /// Ends the numbering because the link broke.
     pub fn cut(&mut self) {
         self.counting = Counting::Cut;
     }
 
-    /// What is recorded need not be kept.
+    /// Drops the messages up to a recorded position.
     pub fn recorded(&mut self, upto: &RecordPosition) {
         while self
             .queue
@@ -129,8 +129,8 @@ impl Numbering {
         }
     }
 
-    /// Takes over where the number stands; `false`: that is not in this numbering.
-    pub fn go_on_from(&mut self, position: &RecordPosition) -> bool {
+    /// Continues after the recorded position; `false` if it is not in this numbering.
+    pub fn resume_after(&mut self, position: &RecordPosition) -> bool {
         let known = matches!(
             &self.counting,
             Counting::At(at) if at.marker == position.marker && at.n >= position.n
@@ -141,22 +141,22 @@ impl Numbering {
         known
     }
 
-    /// Whether something is to be written.
+    /// Whether an entry must be written.
     pub fn has_unwritten(&self) -> bool {
         !self.queue.is_empty()
     }
 
-    /// How much is to be written.
+    /// Number of entries that must be written.
     pub fn len(&self) -> usize {
         self.queue.len()
     }
 
-    /// The next to be written.
+    /// The next entries to write.
     pub fn unwritten(&self, limit: usize) -> impl Iterator<Item = &(RecordPosition, Work)> {
         self.queue.iter().take(limit)
     }
 
-    /// The channel of the first to be written, if that is a message.
+    /// The channel of the first entry, if that is a message.
     pub fn first_channel(&self) -> Option<&[u8]> {
         match self.queue.front() {
             Some((_, Work::Message { channel, .. })) => Some(channel),
@@ -164,7 +164,7 @@ impl Numbering {
         }
     }
 
-    /// The first one is written.
+    /// Removes the first entry, which was written.
     pub fn written(&mut self) {
         if let Some((_, work)) = self.queue.pop_front() {
             self.bytes -= cost(&work);
@@ -187,13 +187,13 @@ mod tests {
     fn shown(numbering: &Numbering) -> Vec<String> {
         let text = |work: &Work| match work {
             Work::Message { message, .. } => String::from_utf8(message.clone()).unwrap(),
-            Work::ClockSnapshot { after } => format!("mark after {}{}", after.marker, after.n),
+            Work::Marker { after } => format!("marker after {}{}", after.marker, after.n),
         };
         numbering.unwritten(99).map(|(p, w)| format!("{}{} {}", p.marker, p.n, text(w))).collect()
     }
 
     #[test]
-    fn a_new_writer_counts_from_its_subscription() {
+    fn new_writer_counts_from_its_subscription() {
         let mut n = Numbering::default();
         push(&mut n, "a");
         n.start(position("T", 0));
@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn writer_and_standby_give_the_same_numbers_after_the_marker() {
+    fn writer_and_standby_number_alike_after_the_marker() {
         let (mut writer, mut standby) = (Numbering::default(), Numbering::default());
         writer.start(position("T", 0));
         standby.wait();
@@ -216,12 +216,12 @@ mod tests {
             push(&mut writer, text);
             push(&mut standby, text);
         }
-        assert_eq!(shown(&writer), ["T1 a", "T2 b", "S0 mark after T2", "S1 c", "S2 d"]);
+        assert_eq!(shown(&writer), ["T1 a", "T2 b", "S0 marker after T2", "S1 c", "S2 d"]);
         assert_eq!(shown(&standby), ["S1 c", "S2 d"]);
     }
 
     #[test]
-    fn the_standby_goes_on_where_the_number_stands_or_not_at_all() {
+    fn standby_resumes_only_after_a_known_position() {
         let synced = || {
             let mut n = Numbering::default();
             n.wait();
@@ -231,17 +231,20 @@ mod tests {
         };
         let mut n = synced();
         n.recorded(&position("S", 1));
-        assert!(n.go_on_from(&position("S", 2)));
+        assert!(n.resume_after(&position("S", 2)));
         assert_eq!(shown(&n), ["S3 c"]);
-        assert!(!synced().go_on_from(&position("T", 2)), "the writer never reached the marker");
-        assert!(!synced().go_on_from(&position("S", 4)), "the writer had more than came here");
+        assert!(!synced().resume_after(&position("T", 2)), "the writer never reached the marker");
+        assert!(
+            !synced().resume_after(&position("S", 4)),
+            "the writer recorded more than arrived here"
+        );
         let mut waiting = Numbering::default();
         waiting.wait();
-        assert!(!waiting.go_on_from(&position("S", 0)));
+        assert!(!waiting.resume_after(&position("S", 0)));
     }
 
     #[test]
-    fn after_a_cut_nothing_is_added() {
+    fn link_break_ends_the_numbering() {
         let mut n = Numbering::default();
         n.start(position("T", 0));
         push(&mut n, "a");
@@ -251,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn it_is_bounded() {
+    fn kept_messages_are_bounded() {
         let mut n = Numbering::default();
         n.start(position("T", 0));
         let big = vec![0; 1 << 20];
@@ -273,7 +276,7 @@ mod tests {
         n.restart("U".into());
         push(&mut n, "b");
         assert_eq!(shown(&n), ["U1 b"]);
-        assert!(!n.go_on_from(&position("S", 1)));
-        assert!(n.go_on_from(&position("U", 0)));
+        assert!(!n.resume_after(&position("S", 1)));
+        assert!(n.resume_after(&position("U", 0)));
     }
 }

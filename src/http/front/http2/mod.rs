@@ -169,13 +169,13 @@ fn builder(limits: Http2Limits) -> Builder {
 /// Reads and discards what the client still sends. Otherwise the kernel would send a reset, and the
 /// client might not read the GOAWAY.
 async fn linger(mut socket: Socket) {
-    let (mut bytes, mut heard) = ([0; 512], 0);
-    while heard < MAX_LINGER_BYTES {
+    let (mut bytes, mut received_bytes) = ([0; 512], 0);
+    while received_bytes < MAX_LINGER_BYTES {
         let mut buffer = ReadBuf::new(&mut bytes);
         let read = poll_fn(|cx| Pin::new(&mut socket).poll_read(cx, &mut buffer)).await;
         if read.is_err() || buffer.filled().is_empty() {
             return;
         }
-        heard += buffer.filled().len();
+        received_bytes += buffer.filled().len();
     }
 }
