@@ -99,7 +99,7 @@ fn one(words: &mut Vec<&str>, allowed: &[String]) -> bool {
 }
 
 #[test]
-fn expressions_are_read_as_spdx_has_them() {
+fn license_expressions_are_parsed_like_spdx() {
     let allowed = ["MIT", "ISC"].map(str::to_owned);
     for good in [
         "MIT",
@@ -142,7 +142,7 @@ fn every_licence_is_allowed() {
 }
 
 #[test]
-fn every_source_is_crates_io_and_nothing_banned_is_there() {
+fn every_dependency_has_an_allowed_source() {
     let lock = table("Cargo.lock");
     let all = lock["package"].as_array().expect("packages");
     let text =
@@ -165,7 +165,7 @@ fn every_source_is_crates_io_and_nothing_banned_is_there() {
 }
 
 #[test]
-fn the_sbom_names_what_is_in_a_release() {
+fn sbom_lists_the_contents_of_a_release() {
     let text = output(".ci/sbom", &["--target", TARGET]);
     assert_eq!(
         text,

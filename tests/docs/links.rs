@@ -116,7 +116,7 @@ fn relative_links_lead_to_files_and_headings() {
 }
 
 #[test]
-fn table_of_contents_names_every_page_of_the_book() {
+fn table_of_contents_names_every_page() {
     let summary = targets(&file("docs/SUMMARY.md"));
     let named: HashSet<PathBuf> = summary.iter().map(|(_, t)| Path::new("docs").join(t)).collect();
     let pages = files("docs", &["md"]).into_iter().filter(|p| !p.ends_with("SUMMARY.md"));

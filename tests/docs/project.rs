@@ -59,7 +59,7 @@ fn offset(text: &str, part: &str) -> usize {
 /// To be extended to `src` and `tests` as soon as their comments refer to ARCHITECTURE.md: add
 /// "rs" and "lua" to the extensions.
 #[test]
-fn nothing_refers_to_a_contract_outside_of_the_repository() {
+fn documents_refer_only_to_the_repositorys_contract() {
     let extensions = ["md", "toml", "yaml", "yml", "json"];
     let all = files(".", &extensions).into_iter();
     let citing: Vec<String> = all

@@ -56,7 +56,7 @@ fn expecting(key: &str) -> String {
 }
 
 #[tokio::test]
-async fn a_stream_behind_an_expectant_publish_waits_for_it() {
+async fn stream_request_waits_for_an_expectant_publish() {
     let redis = Redis::start().await;
     let gateway = start(&redis).await;
     for n in 1..=5 {
@@ -77,7 +77,7 @@ async fn a_stream_behind_an_expectant_publish_waits_for_it() {
 }
 
 #[tokio::test]
-async fn continue_is_written_when_the_body_is_wanted() {
+async fn continue_is_sent_when_the_handler_reads() {
     let redis = Redis::start().await;
     let gateway = start(&redis).await;
     let mut socket = connect(&gateway).await;
@@ -132,7 +132,7 @@ async fn sockets_with_unfinished_bodies_are_closed() {
 }
 
 #[tokio::test]
-async fn a_body_that_trickles_after_its_response_is_not_waited_for() {
+async fn trickling_body_is_cut_off_after_the_response() {
     let redis = Redis::start().await;
     let gateway = start(&redis).await;
     let mut socket = connect(&gateway).await;
@@ -155,7 +155,7 @@ async fn a_body_that_trickles_after_its_response_is_not_waited_for() {
 }
 
 #[tokio::test]
-async fn a_body_that_ends_soon_after_its_response_keeps_the_connection() {
+async fn body_ending_shortly_after_response_keeps_the_connection() {
     let redis = Redis::start().await;
     let gateway = start(&redis).await;
     let mut socket = connect(&gateway).await;
@@ -176,7 +176,7 @@ async fn a_body_that_ends_soon_after_its_response_keeps_the_connection() {
 }
 
 #[tokio::test]
-async fn a_body_that_breaks_off_publishes_nothing() {
+async fn incomplete_body_publishes_nothing() {
     let redis = Redis::start().await;
     let gateway = start(&redis).await;
     for head in ["Content-Length: 900\r\n", "Transfer-Encoding: chunked\r\n"] {
@@ -195,7 +195,7 @@ async fn a_body_that_breaks_off_publishes_nothing() {
 }
 
 #[tokio::test]
-async fn a_client_that_reads_no_response_is_disconnected() {
+async fn client_that_reads_no_response_is_disconnected() {
     let redis = Redis::start().await;
     let keys = api_keys(&[("key", "publish")]);
     let builder = Gateway::durable_only(&redis).env("API_KEYS", &keys);

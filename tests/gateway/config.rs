@@ -304,7 +304,7 @@ async fn defaults_then_the_file_then_the_environment() {
 }
 
 #[test]
-fn the_sample_file_is_that_of_the_program() {
+fn sample_file_matches_the_program() {
     let sample = run(&["check-config", "--sample"], &[]);
     assert_eq!(sample.code, Some(0), "{}", sample.err);
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/config/gateway.toml");

@@ -131,7 +131,7 @@ async fn repeated_blocked_http2_requests_leave_room_for_streams() {
 }
 
 #[tokio::test]
-async fn streams_up_to_the_limit_leave_probes_and_redis_alone() {
+async fn full_instance_keeps_probes_and_redis_working() {
     let redis = Redis::start().await;
     let gateway = scarce(&redis).start().await;
     assert!(gateway.log_contains("raise `ulimit -n`"), "{}", gateway.log_text());
@@ -217,7 +217,7 @@ async fn unread_responses_leave_room_for_probes_and_streams() {
 }
 
 #[tokio::test]
-async fn accepting_goes_on_after_descriptors_ran_out() {
+async fn accepting_resumes_after_descriptors_ran_out() {
     let redis = Redis::start().await;
     let gateway = Gateway::start(&redis).await;
     let mut probes = TcpStream::connect(gateway.admin).await.expect("it listens");

@@ -273,7 +273,7 @@ async fn raw_stream(gateway: &Gateway, name: &str) -> tokio::net::TcpStream {
 }
 
 #[tokio::test]
-async fn vanished_http1_clients_are_noticed_without_a_heartbeat() {
+async fn vanished_http1_clients_are_detected_without_a_heartbeat() {
     let redis = Redis::start().await;
     let builder =
         Gateway::builder(&redis).env("SERVER__HEARTBEAT", "1h").env("LIMITS__STALL", "1h");
@@ -306,7 +306,7 @@ async fn vanished_http1_clients_are_noticed_without_a_heartbeat() {
 }
 
 #[tokio::test]
-async fn vanished_http2_clients_are_noticed_at_next_frame() {
+async fn vanished_http2_clients_are_detected_at_next_frame() {
     let redis = Redis::start().await;
     let gateway = Gateway::builder(&redis).env("SERVER__HEARTBEAT", "500ms").start().await;
     let client = reqwest::Client::builder().http2_prior_knowledge().build().unwrap();

@@ -107,7 +107,7 @@ async fn unreachable_redis_under_load_ends_no_stream() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn silent_link_is_noticed_and_loses_nothing() {
+async fn silent_link_is_detected_and_loses_nothing() {
     let redis = Redis::start().await;
     let proxy = Proxy::start(&redis.address()).await;
     let gateway = gateway_behind(&proxy, &redis).await;

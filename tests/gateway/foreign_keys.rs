@@ -62,7 +62,7 @@ async fn refused(redis: &Redis, channel: &str, key: &str) {
 }
 
 #[tokio::test]
-async fn wrong_type_log_rejects_its_own_messages_and_no_others() {
+async fn wrong_type_log_rejects_only_its_own_messages() {
     let (redis, gateway, mut other) = world().await;
     let log = "sse:log:user:1:events";
     damage(&redis, log).await;
@@ -94,7 +94,7 @@ async fn wrong_type_log_rejects_its_own_messages_and_no_others() {
 }
 
 #[tokio::test]
-async fn wrong_type_log_is_told_as_trimmed_and_streams_go_on() {
+async fn wrong_type_log_reports_trimmed_and_streams_continue() {
     let (redis, _gateway, mut other) = world().await;
     for channel in [user("1"), topic("t")] {
         let log = format!("sse:log:{channel}");
@@ -115,7 +115,7 @@ async fn wrong_type_log_is_told_as_trimmed_and_streams_go_on() {
 }
 
 #[tokio::test]
-async fn wrong_type_dedupe_key_rejects_its_event_alone() {
+async fn wrong_type_dedupe_key_rejects_only_its_event() {
     let (redis, gateway, mut other) = world().await;
     damage(&redis, "sse:dedupe:user:2:events k").await;
     let mut publisher = redis.publisher().await;
@@ -131,7 +131,7 @@ async fn wrong_type_dedupe_key_rejects_its_event_alone() {
 }
 
 #[tokio::test]
-async fn wrong_type_topics_rejects_broadcasts_and_users_go_on() {
+async fn wrong_type_topics_key_rejects_only_broadcasts() {
     let (redis, gateway, mut other) = world().await;
     let cursor = redis.durable(&topic("t"), "first", "1").await.unwrap();
     assert_eq!(other.app_event().await.event, "first");
@@ -153,7 +153,7 @@ async fn wrong_type_topics_rejects_broadcasts_and_users_go_on() {
 }
 
 #[tokio::test]
-async fn wrong_type_session_gets_busy_and_is_logged_once() {
+async fn wrong_type_session_gets_busy_and_one_log() {
     let (redis, gateway, _other) = world().await;
     let same = ticket("1");
     drop(gateway.connect_with(&same, "").await);
@@ -178,7 +178,7 @@ async fn wrong_type_session_gets_busy_and_is_logged_once() {
 }
 
 #[tokio::test]
-async fn wrong_type_revocation_gets_busy_and_other_sessions_are_renewed() {
+async fn wrong_type_revocation_does_not_affect_other_sessions() {
     let redis = Redis::start().await;
     let gateway = Gateway::durable_only(&redis).env("TICKETS__RECONNECT_GRACE", "2s").start().await;
     let _one = gateway.connect("1").await;
@@ -218,7 +218,7 @@ async fn wrong_type_revocation_gets_busy_and_other_sessions_are_renewed() {
 }
 
 #[tokio::test]
-async fn wrong_type_settings_are_named_and_written_again_after_del() {
+async fn wrong_type_settings_are_restored_after_del() {
     let (redis, gateway, mut other) = world().await;
     damage(&redis, "sse:settings").await;
     refused(&redis, &user("2"), "sse:settings").await;
@@ -234,7 +234,7 @@ async fn wrong_type_settings_are_named_and_written_again_after_del() {
 }
 
 #[tokio::test]
-async fn wrong_type_clock_is_named_and_all_goes_on_after_del() {
+async fn wrong_type_clock_is_restored_after_del() {
     let (redis, gateway, mut other) = world().await;
     damage(&redis, "sse:clock").await;
     refused(&redis, &user("2"), "sse:clock").await;
@@ -328,7 +328,7 @@ async fn publishing_without_redis_is_rarely_logged() {
 }
 
 #[tokio::test]
-async fn publish_to_a_wrong_type_log_is_answered_with_409() {
+async fn publish_to_a_wrong_type_log_gets_409() {
     let redis = Redis::start().await;
     let keys = api_keys(&[("a publisher's key", "publish")]);
     let gateway = Gateway::durable_only(&redis).env("API_KEYS", &keys).start().await;
@@ -341,7 +341,7 @@ async fn publish_to_a_wrong_type_log_is_answered_with_409() {
 }
 
 #[tokio::test]
-async fn recorded_metric_leaves_duplicates_out() {
+async fn recorded_metric_excludes_duplicates() {
     let (redis, gateway, mut other) = world().await;
     let mut publisher = redis.publisher().await;
     for n in 0..3 {

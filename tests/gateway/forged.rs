@@ -137,7 +137,7 @@ async fn floods_of_forged_seams_are_rarely_logged() {
 }
 
 #[tokio::test]
-async fn tick_argument_moves_the_clock_only_within_seven_days() {
+async fn tick_moves_the_clock_at_most_seven_days() {
     let redis = Redis::start().await;
     let gateway = Gateway::durable_only(&redis).start().await;
     let mut stream = gateway.connect("1").await;
@@ -155,7 +155,7 @@ async fn tick_argument_moves_the_clock_only_within_seven_days() {
 }
 
 #[tokio::test]
-async fn forged_clock_starts_a_new_epoch_and_publishing_goes_on() {
+async fn forged_clock_starts_an_epoch_and_publishing_continues() {
     let redis = Redis::start().await;
     let gateway = Gateway::durable_only(&redis).start().await;
     let mut stream = gateway.connect("1").await;
@@ -176,7 +176,7 @@ async fn forged_clock_starts_a_new_epoch_and_publishing_goes_on() {
 }
 
 #[tokio::test]
-async fn forged_fields_of_the_clock_are_replaced_and_links_come_up() {
+async fn forged_clock_fields_are_replaced_and_links_recover() {
     let redis = Redis::start().await;
     let _first = Gateway::durable_only(&redis).start().await;
     for field in ["epoch", "unrecorded", "ticked_ms", "raised_ms", "shorter_ms"] {
@@ -190,7 +190,7 @@ async fn forged_fields_of_the_clock_are_replaced_and_links_come_up() {
 }
 
 #[tokio::test]
-async fn forged_id_in_library_memory_is_forgotten() {
+async fn forged_id_in_library_memory_is_discarded() {
     let redis = Redis::start().await;
     let gateway = Gateway::durable_only(&redis).start().await;
     let mut stream = gateway.connect("1").await;
@@ -227,17 +227,17 @@ async fn log_starts_anew(forged: &str) {
 }
 
 #[tokio::test]
-async fn log_with_an_id_in_the_far_future_starts_anew_with_a_gap() {
+async fn log_with_far_future_id_restarts_with_gap() {
     log_starts_anew("18446744073709551615-18446744073709551615").await;
 }
 
 #[tokio::test]
-async fn log_with_the_highest_sequence_starts_anew_with_a_gap() {
+async fn log_with_highest_sequence_restarts_with_gap() {
     log_starts_anew(&format!("{}-18446744073709551615", now_ms() + 1000)).await;
 }
 
 #[tokio::test]
-async fn forged_dedupe_entry_hides_no_event() {
+async fn forged_dedupe_entry_drops_no_event() {
     let redis = Redis::start().await;
     let gateway = Gateway::durable_only(&redis).start().await;
     let mut stream = gateway.connect("1").await;
@@ -251,7 +251,7 @@ async fn forged_dedupe_entry_hides_no_event() {
 }
 
 #[tokio::test]
-async fn cursors_in_the_far_future_get_a_gap_and_move_no_clock() {
+async fn far_future_cursors_get_gap_without_clock_change() {
     let redis = Redis::start().await;
     let gateway = Gateway::durable_only(&redis).start().await;
     let far = format!("{}-0", now_ms() + WEEK_MS + 60_000);
@@ -352,7 +352,7 @@ async fn forged_breaks_are_rarely_logged() {
 
 /// docs/operations/runbook.md, "Foreign data in the gateway's keys".
 #[tokio::test]
-async fn runbook_recovers_publishing_after_the_gateways_keys_were_damaged() {
+async fn runbook_restores_publishing_after_damaged_keys() {
     let redis = Redis::start().await;
     let gateway = Gateway::start(&redis).await;
     gateway.wait_for_recorder().await;

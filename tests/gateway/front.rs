@@ -58,7 +58,7 @@ async fn head(gateway: &Gateway, request: &str) -> (String, BTreeMap<String, Str
 }
 
 #[tokio::test]
-async fn a_body_changes_nothing_about_a_stream() {
+async fn request_body_does_not_affect_a_stream() {
     let redis = Redis::start().await;
     for origins in ["", "*", "https://app.example,https://other.example"] {
         let gateway = Gateway::builder(&redis).env("CORS__ALLOWED_ORIGINS", origins).start().await;
@@ -82,7 +82,7 @@ async fn a_body_changes_nothing_about_a_stream() {
 }
 
 #[tokio::test]
-async fn a_head_that_comes_byte_by_byte_opens_a_stream() {
+async fn head_sent_byte_by_byte_opens_a_stream() {
     let redis = Redis::start().await;
     let gateway = Gateway::start(&redis).await;
     let mut socket = connect(&gateway).await;
@@ -97,7 +97,7 @@ async fn a_head_that_comes_byte_by_byte_opens_a_stream() {
 }
 
 #[tokio::test]
-async fn a_connection_that_was_used_before_can_open_a_stream() {
+async fn reused_connection_can_open_a_stream() {
     let redis = Redis::start().await;
     let gateway = Gateway::start(&redis).await;
     let mut socket = connect(&gateway).await;
@@ -114,7 +114,7 @@ async fn a_connection_that_was_used_before_can_open_a_stream() {
 }
 
 #[tokio::test]
-async fn a_client_that_goes_on_talking_is_shown_the_door_and_one_that_says_little_is_not() {
+async fn client_that_sends_much_on_stream_is_disconnected() {
     let redis = Redis::start().await;
     let gateway = Gateway::start(&redis).await;
     let request = |user| format!("GET {} HTTP/1.1\r\nHost: x\r\n\r\n", stream(user));
@@ -170,7 +170,7 @@ async fn sockets_without_a_whole_request_are_closed() {
 }
 
 #[tokio::test]
-async fn a_stream_holds_little_memory() {
+async fn idle_stream_uses_little_memory() {
     /// Measured: 3.7 KiB in a release build, 15 KiB before the gateway had a writer of its own. See
     /// docs/benchmarks.md.
     const AT_MOST_BYTES: u64 = 8 << 10;
@@ -192,7 +192,7 @@ async fn a_stream_holds_little_memory() {
 }
 
 #[tokio::test]
-async fn a_client_that_has_gone_before_it_was_answered_takes_nothing_over() {
+async fn client_gone_before_its_response_takes_nothing_over() {
     let redis = Redis::start().await;
     let gateway = Gateway::start(&redis).await;
     let ticket = ticket("1");
@@ -218,7 +218,7 @@ async fn a_client_that_has_gone_before_it_was_answered_takes_nothing_over() {
 }
 
 #[tokio::test]
-async fn memory_comes_back_after_a_storm() {
+async fn memory_is_returned_after_a_storm() {
     const STREAMS: usize = 300;
     let redis = Redis::start().await;
     let gateway = Gateway::start(&redis).await;
@@ -242,7 +242,7 @@ async fn memory_comes_back_after_a_storm() {
 }
 
 #[tokio::test]
-async fn memory_comes_back_after_sockets_without_streams() {
+async fn memory_is_returned_after_sockets_without_streams() {
     const SOCKETS: usize = 600;
     let redis = Redis::start().await;
     let gateway = Gateway::durable_only(&redis).start().await;
@@ -273,7 +273,7 @@ async fn memory_comes_back_after_sockets_without_streams() {
 }
 
 #[tokio::test]
-async fn half_a_head_and_gone_costs_no_worker() {
+async fn disconnect_after_half_a_head_blocks_no_worker() {
     let redis = Redis::start().await;
     let gateway = Gateway::start(&redis).await;
     for start in ["GET /events?ticket=", "PRI * HT", "G"] {
@@ -288,7 +288,7 @@ async fn half_a_head_and_gone_costs_no_worker() {
 }
 
 #[tokio::test]
-async fn http_1_0_has_no_chunks_and_ends_with_the_connection() {
+async fn http_1_0_stream_ends_with_its_connection() {
     let redis = Redis::start().await;
     let gateway = Gateway::durable_only(&redis).start().await;
     let mut socket = connect(&gateway).await;

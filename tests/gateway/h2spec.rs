@@ -84,7 +84,7 @@ impl Target<'_> {
 
 #[tokio::test]
 #[ignore = "needs h2spec: make test-http2"]
-async fn h2spec_passes_but_for_what_is_explained() {
+async fn h2spec_passes_except_for_documented_failures() {
     let redis = Redis::start().await;
     let dir = Dir::new();
     dir.certificate();

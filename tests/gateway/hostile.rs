@@ -80,7 +80,7 @@ async fn oldest_has_gone(gateway: &Gateway, all: &mut [TcpStream]) {
 }
 
 #[tokio::test]
-async fn slow_heads_and_idle_sockets_stop_nobody() {
+async fn slow_heads_and_idle_sockets_affect_no_clients() {
     let _files = need_files(3 * FLOOD).await;
     let redis = Redis::start().await;
     let gateway = small(&redis).start().await;
@@ -110,7 +110,7 @@ async fn slow_heads_and_idle_sockets_stop_nobody() {
 }
 
 #[tokio::test]
-async fn behind_tls_they_stop_nobody_either() {
+async fn slow_heads_over_tls_affect_no_clients() {
     let _files = need_files(3 * FLOOD).await;
     let redis = Redis::start().await;
     let dir = Dir::new();
@@ -135,7 +135,7 @@ async fn behind_tls_they_stop_nobody_either() {
 }
 
 #[tokio::test]
-async fn floods_of_headers_long_queries_and_random_bytes_stop_nobody() {
+async fn floods_of_malformed_requests_affect_no_clients() {
     let redis = Redis::start().await;
     let gateway = Gateway::start(&redis).await;
     let before = gateway.anonymous();

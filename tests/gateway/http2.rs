@@ -75,7 +75,7 @@ async fn responses_blocked_by_flow_control_are_reset() {
 }
 
 #[tokio::test]
-async fn a_trickle_of_window_is_progress() {
+async fn slowly_opened_window_is_progress() {
     let redis = Redis::start().await;
     let gateway = Gateway::builder(&redis).env("LIMITS__STALL", "2s").start().await;
     let mut client = Http2::connect(&gateway, &[(INITIAL_WINDOW_SIZE, 0)]).await;
@@ -96,7 +96,7 @@ async fn a_trickle_of_window_is_progress() {
 }
 
 #[tokio::test]
-async fn a_reset_stream_ends_at_once() {
+async fn reset_stream_ends_at_once() {
     let redis = Redis::start().await;
     let gateway = Gateway::builder(&redis).env("SERVER__HEARTBEAT", "1h").start().await;
     let mut client = Http2::connect(&gateway, &[]).await;
@@ -128,7 +128,7 @@ async fn a_reset_stream_ends_at_once() {
 }
 
 #[tokio::test]
-async fn a_closed_connection_ends_its_streams_at_once() {
+async fn closed_connection_ends_its_streams_at_once() {
     let redis = Redis::start().await;
     let gateway = Gateway::builder(&redis).env("SERVER__HEARTBEAT", "1h").start().await;
     let mut client = Http2::connect(&gateway, &[]).await;
@@ -172,7 +172,7 @@ async fn draining_sends_goaway_and_finishes_streams() {
 }
 
 #[tokio::test]
-async fn a_stream_of_full_age_is_followed_by_goaway() {
+async fn stream_at_maximum_age_is_followed_by_goaway() {
     let redis = Redis::start().await;
     let gateway = Gateway::builder(&redis).env("SERVER__MAX_CONNECTION_AGE", "1s").start().await;
     let mut client = Http2::connect(&gateway, &[]).await;
@@ -230,7 +230,7 @@ async fn malformed_requests_are_protocol_errors() {
 }
 
 #[tokio::test]
-async fn responses_have_the_form_of_http2() {
+async fn responses_follow_http2_rules() {
     let redis = Redis::start().await;
     let gateway = Gateway::start(&redis).await;
     let client = Client::builder().http2_prior_knowledge().build().unwrap();
@@ -255,7 +255,7 @@ async fn responses_have_the_form_of_http2() {
 }
 
 #[tokio::test]
-async fn bodies_come_whole_or_are_refused() {
+async fn bodies_are_complete_or_rejected() {
     let redis = Redis::start().await;
     let keys = api_keys(&[("key-of-a-backend", "publish")]);
     let gateway = Gateway::builder(&redis).env("API_KEYS", &keys).start().await;
@@ -300,7 +300,7 @@ async fn expect_continue_gets_an_interim_response() {
 }
 
 #[tokio::test]
-async fn a_connection_without_a_request_is_closed() {
+async fn connection_without_a_request_is_closed() {
     let redis = Redis::start().await;
     let gateway = Gateway::start(&redis).await;
     let mut client = Http2::connect(&gateway, &[]).await;

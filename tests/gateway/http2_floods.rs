@@ -78,7 +78,7 @@ async fn requests_without_a_window_take_no_memory() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn requests_without_a_window_over_tls_take_no_memory() {
+async fn tls_requests_without_a_window_take_no_memory() {
     let redis = Redis::start().await;
     let dir = Dir::new();
     let gateway = tls(&redis, &dir).start().await;
@@ -117,7 +117,7 @@ async fn occupy(gateway: &Gateway) -> u64 {
 }
 
 #[tokio::test]
-async fn memory_of_requests_is_given_back() {
+async fn memory_of_requests_is_returned() {
     let redis = Redis::start().await;
     let gateway = Gateway::start(&redis).await;
     let before = gateway.anonymous();
@@ -188,7 +188,7 @@ async fn floods_of_frames_are_cut() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn ends_of_a_stream_that_was_reset_are_cut() {
+async fn floods_of_data_on_reset_streams_are_cut() {
     let redis = Redis::start().await;
     let gateway = Gateway::start(&redis).await;
     let mut client = Http2::connect(&gateway, &[]).await;
@@ -205,7 +205,7 @@ async fn ends_of_a_stream_that_was_reset_are_cut() {
 }
 
 #[tokio::test]
-async fn a_window_opened_byte_by_byte_is_cut() {
+async fn window_opened_byte_by_byte_is_cut() {
     let redis = Redis::start().await;
     let gateway = Gateway::start(&redis).await;
     let mut client = Http2::connect(&gateway, &BLOCKED).await;
@@ -230,7 +230,7 @@ async fn a_window_opened_byte_by_byte_is_cut() {
 }
 
 #[tokio::test]
-async fn a_header_block_has_a_limit() {
+async fn header_block_size_is_limited() {
     let redis = Redis::start().await;
     let gateway = Gateway::start(&redis).await;
     let client = Client::builder().http2_prior_knowledge().build().unwrap();
@@ -254,7 +254,7 @@ async fn a_header_block_has_a_limit() {
 }
 
 #[tokio::test]
-async fn a_flood_of_continuation_is_cut() {
+async fn continuation_flood_is_cut() {
     let redis = Redis::start().await;
     let gateway = Gateway::start(&redis).await;
     let before = gateway.anonymous();
@@ -271,7 +271,7 @@ async fn a_flood_of_continuation_is_cut() {
 }
 
 #[tokio::test]
-async fn wrong_frames_write_no_log_lines() {
+async fn invalid_frames_write_no_log_lines() {
     let redis = Redis::start().await;
     let gateway = Gateway::start(&redis).await;
     let mut client = Http2::connect(&gateway, &[]).await;

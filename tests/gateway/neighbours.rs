@@ -31,7 +31,7 @@ async fn flushed_functions_are_restored_under_plain_publishes() {
 }
 
 #[tokio::test]
-async fn foreign_log_entries_do_not_stop_a_replay() {
+async fn foreign_log_entries_do_not_prevent_a_replay() {
     let redis = Redis::start().await;
     let gateway = Gateway::durable_only(&redis).start().await;
     let cursor = redis.durable(&user("1"), "a", "1").await.unwrap();

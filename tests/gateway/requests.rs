@@ -100,7 +100,7 @@ async fn read_until(socket: &mut Box<dyn Socket>, text: &str, count: usize) -> S
 }
 
 #[tokio::test]
-async fn pipelined_requests_are_answered_in_their_order() {
+async fn pipelined_requests_get_responses_in_order() {
     const REQUESTS: usize = 60;
     let redis = Redis::start().await;
     for served in Served::both(&redis).await {
@@ -156,7 +156,7 @@ async fn pipelined_requests_are_answered_in_their_order() {
 }
 
 #[tokio::test]
-async fn a_flood_of_pipelined_requests_costs_little_memory() {
+async fn pipelined_request_flood_uses_little_memory() {
     /// actix alone took 30 MB for each of them.
     const AT_MOST_BYTES: u64 = 16 << 20;
     const SOCKETS: usize = 4;
@@ -201,7 +201,7 @@ async fn a_flood_of_pipelined_requests_costs_little_memory() {
 }
 
 #[tokio::test]
-async fn a_head_that_is_too_long_is_refused_and_told_so() {
+async fn oversized_heads_get_a_readable_431() {
     let redis = Redis::start().await;
     for served in Served::both(&redis).await {
         for path in ["/events", "/events/poll", "/publish"] {
@@ -226,7 +226,7 @@ async fn a_head_that_is_too_long_is_refused_and_told_so() {
 }
 
 #[tokio::test]
-async fn a_request_for_a_stream_behind_another_cuts_no_answer_off() {
+async fn stream_request_does_not_cut_the_previous_response() {
     let redis = Redis::start().await;
     let both = Served::both(&redis).await;
     let first = redis.durable(&user("1"), "a", "0").await.unwrap();
@@ -261,8 +261,8 @@ async fn a_request_for_a_stream_behind_another_cuts_no_answer_off() {
 }
 
 #[tokio::test]
-async fn a_stream_over_a_used_connection_costs_as_little_as_any_other() {
-    /// As `front::a_stream_holds_little_memory` has it; TLS keeps a state and a buffer.
+async fn stream_on_reused_connection_uses_no_more_memory() {
+    /// As `front::idle_stream_uses_little_memory` has it; TLS keeps a state and a buffer.
     const AT_MOST_BYTES: [u64; 2] = [8 << 10, 16 << 10];
     const STREAMS: usize = 200;
     let redis = Redis::start().await;

@@ -47,7 +47,7 @@ fn roomy(redis: &Redis) -> Builder {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_client_that_reads_nothing_costs_bounded_memory_and_nobody_else() {
+async fn client_that_reads_nothing_affects_only_itself() {
     let redis = Redis::start().await;
     let gateway = Gateway::builder(&redis)
         .env("HISTORY__MAX_LEN", "200")
@@ -87,7 +87,7 @@ async fn a_client_that_reads_nothing_costs_bounded_memory_and_nobody_else() {
 }
 
 #[tokio::test]
-async fn a_client_that_takes_nothing_is_disconnected() {
+async fn client_that_reads_nothing_is_disconnected() {
     let redis = Redis::start().await;
     let gateway = roomy(&redis).env("LIMITS__STALL", "4s").start().await;
     let mut good = gateway.connect("1").await;
@@ -150,7 +150,7 @@ async fn client_that_acknowledges_nothing_is_disconnected() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn steady_reader_of_20_kb_per_second_stays_connected() {
+async fn steady_slow_reader_stays_connected() {
     const STALL: Duration = Duration::from_secs(3);
     let redis = Redis::start().await;
     let gateway = roomy(&redis).env("LIMITS__STALL", "3s").start().await;
@@ -233,7 +233,7 @@ async fn given_up(gateway: &Gateway) -> f64 {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_client_that_reads_slowly_gets_everything() {
+async fn slow_reader_receives_everything() {
     let redis = Redis::start().await;
     let small =
         roomy(&redis).env("HISTORY__MAX_EVENT_BYTES", "16KiB").env("LIMITS__QUEUE_BYTES", "32KiB");
@@ -261,7 +261,7 @@ async fn a_client_that_reads_slowly_gets_everything() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_comes_while_a_slow_client_joins_does_not_block_the_join() {
+async fn events_during_slow_catch_up_are_delivered() {
     let redis = Redis::start().await;
     let gateway = roomy(&redis).env("LIMITS__STALL", "1h").start().await;
     let start = gateway.connect("1").await.last_id().to_string();
@@ -283,7 +283,7 @@ async fn what_comes_while_a_slow_client_joins_does_not_block_the_join() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_a_slow_client_lost_by_trimming_it_is_told() {
+async fn slow_client_gets_gap_after_trimming() {
     let redis = Redis::start().await;
     let gateway =
         roomy(&redis).env("HISTORY__MAX_LEN", "50").env("LIMITS__STALL", "1h").start().await;
@@ -312,7 +312,7 @@ async fn what_a_slow_client_lost_by_trimming_it_is_told() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn all_queues_together_are_bounded_and_nothing_is_lost() {
+async fn total_queue_limit_loses_no_event() {
     let redis = Redis::start().await;
     let bounds = roomy(&redis).env("HISTORY__MAX_EVENT_BYTES", "16KiB").env("LIMITS__STALL", "1h");
     let gateway = bounds
@@ -383,7 +383,7 @@ async fn read_h2(
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn with_http2_one_stalled_stream_does_not_hurt_another_on_the_same_connection() {
+async fn stalled_http2_stream_does_not_affect_its_neighbour() {
     let redis = Redis::start().await;
     let gateway = roomy(&redis).env("LIMITS__STALL", "1s").start().await;
     let client = reqwest::Client::builder()

@@ -211,7 +211,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 1024, ..ProptestConfig::default() })]
 
     #[test]
-    fn every_event_arrives_once_in_order_or_a_gap(
+    fn events_arrive_once_in_order_or_a_gap(
         actions in vec(action(), 1..120),
         queue_bytes in 300..4000usize,
         page in 1..6usize,
