@@ -1,4 +1,4 @@
-//! One broadcast to all streams of one worker: mailbox, hub, stream states, and the writers' takes.
+//! One broadcast to all streams of one worker: mailbox, hub, stream states, and writers.
 
 use std::{
     rc::Rc,

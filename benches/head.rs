@@ -1,4 +1,4 @@
-//! The head of a request. Needs the feature `fuzzing`, which opens the parser.
+//! The head of a request. Needs the feature `fuzzing`, which exports the parser.
 
 use bytes::BytesMut;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};

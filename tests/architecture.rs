@@ -100,7 +100,7 @@ fn layer(module: &str) -> Option<usize> {
 fn files_by_layer() -> Vec<(String, PathBuf)> {
     let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let own = |path: &PathBuf| {
-        let relative = path.strip_prefix(&src).expect("it is in src");
+        let relative = path.strip_prefix(&src).expect("a path below src");
         word(&relative.components().next().expect("a name").as_os_str().to_string_lossy())
     };
     let files = sources(&src).into_iter().map(|path| (own(&path), path));
@@ -111,7 +111,7 @@ fn files_by_layer() -> Vec<(String, PathBuf)> {
 fn modules_depend_downward_only() {
     let mut wrong = Vec::new();
     for (own, path) in files_by_layer() {
-        let rank = layer(&own).unwrap_or_else(|| panic!("{own} has no place in LAYERS"));
+        let rank = layer(&own).unwrap_or_else(|| panic!("{own} is missing in LAYERS"));
         for used in used_modules(&code(&path)) {
             match layer(&used) {
                 Some(other) if other <= rank => {}

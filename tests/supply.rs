@@ -1,5 +1,5 @@
-//! What comes into the house: licences, bans and sources as deny.toml has them, and the SBOM. `make
-//! deny` runs the full tool.
+//! Dependencies: licences, bans and sources as required by deny.toml, and the SBOM. `make deny`
+//! runs the full tool.
 
 use std::{collections::BTreeMap, collections::BTreeSet, fs, path::Path, process::Command};
 
@@ -49,7 +49,7 @@ fn packages(target: &str) -> BTreeMap<(String, String), String> {
     all.iter().map(|p| ((of(p, "name"), of(p, "version")), of(p, "license"))).collect()
 }
 
-/// The host's own target: what Cargo has fetched already.
+/// The host's target, whose dependencies Cargo has fetched already.
 const TARGET: &str = match cfg!(target_arch = "aarch64") {
     true => "aarch64-unknown-linux-gnu",
     false => "x86_64-unknown-linux-gnu",
@@ -91,7 +91,7 @@ fn one(words: &mut Vec<&str>, allowed: &[String]) -> bool {
         }
         Some(licence) => allowed.iter().any(|a| a == licence),
         None => {
-            // Something is missing: what is left over makes the whole unsatisfied.
+            // An operand is missing, so the whole expression is not satisfied.
             words.push("?");
             false
         }
@@ -129,11 +129,11 @@ fn license_expressions_are_parsed_like_spdx() {
 fn every_licence_is_allowed() {
     let allowed = list("licenses", "allow");
     let packages = packages(TARGET);
-    assert!(packages.len() > 100, "only {} packages: nothing was looked at", packages.len());
+    assert!(packages.len() > 100, "only {} packages were checked", packages.len());
     let bad: Vec<_> =
         packages.iter().filter(|(_, licence)| !satisfied(licence, &allowed)).collect();
     assert!(bad.is_empty(), "not allowed by deny.toml: {bad:#?}");
-    // Permissive only, whoever edits the list.
+    // The list itself must contain only permissive licences.
     let copyleft =
         ["GPL", "AGPL", "LGPL", "MPL", "EUPL", "CDDL", "EPL", "SSPL", "OSL", "BUSL", "CC-BY-SA"];
     let hard: Vec<_> =
@@ -158,7 +158,7 @@ fn every_dependency_has_an_allowed_source() {
     assert!(bad.is_empty(), "not from crates.io: {bad:#?}");
     let banned = list("bans", "deny");
     assert!(!banned.is_empty());
-    // As for cargo-deny, what is only built for other systems does not count.
+    // Like cargo-deny, ignores packages that are only built for other systems.
     let found: Vec<_> =
         packages(TARGET).into_keys().filter(|(name, _)| banned.contains(name)).collect();
     assert!(found.is_empty(), "banned by deny.toml: {found:?}");
@@ -241,8 +241,7 @@ fn sbom_lists_the_contents_of_a_release() {
         (Some("required"), None),
         "no tool of the tests"
     );
-    // The whole graph: every dependency is a component, and every component is somebody's
-    // dependency.
+    // The whole graph: every dependency is a component, and every component is a dependency.
     let refs: BTreeSet<&str> = components.iter().filter_map(|c| c["bom-ref"].as_str()).collect();
     let graph = bom["dependencies"].as_array().expect("dependencies");
     let on = |d: &Value| {

@@ -1,5 +1,5 @@
-//! `Forwarded` and `X-Forwarded-For`: nothing that a client writes changes the address that a
-//! trusted proxy appends.
+//! `Forwarded` and `X-Forwarded-For`: a client cannot change the address that a trusted proxy
+//! appends.
 #![no_main]
 
 use std::net::IpAddr;
@@ -12,7 +12,7 @@ fuzz_target!(|text: &str| {
     let proxy = IpAddr::from([10, 0, 0, 1]);
     let real = IpAddr::from([198, 51, 100, 7]);
     let trusted = [IpNet::from(IpAddr::from([10, 0, 0, 1]))];
-    // A proxy quotes what it repeats from a client.
+    // A proxy quotes values that it copies from a client.
     let quoted = text.replace('\\', "\\\\").replace('"', "\\\"");
     for (header, element) in [
         (AddressHeader::XForwardedFor, real.to_string()),

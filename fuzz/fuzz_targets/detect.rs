@@ -1,4 +1,4 @@
-//! Protocol detection: a verdict never changes when more bytes arrive, and always comes.
+//! Protocol detection: the result never changes when more bytes arrive, and there always is one.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -1,4 +1,4 @@
-//! Envelopes: what is accepted fits the limits, and its frame reaches the browser unchanged.
+//! Envelopes: accepted ones satisfy the limits, and their frames parse to the same payload.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

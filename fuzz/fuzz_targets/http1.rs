@@ -1,4 +1,4 @@
-//! HTTP/1.1: whatever our parser accepts, actix's codec must read in the same way.
+//! HTTP/1.1: actix's codec must read all accepted requests in the same way.
 #![no_main]
 
 use actix_http::ServiceConfig;

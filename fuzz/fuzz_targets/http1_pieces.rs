@@ -1,11 +1,11 @@
-//! HTTP/1.1: how requests are cut into pieces on their way must not change how they are read.
+//! HTTP/1.1: the way in which requests are split into pieces must not change how they are read.
 #![no_main]
 
 use bytes::BytesMut;
 use libfuzzer_sys::fuzz_target;
 use sse_gateway::fuzzing::http1::{Decoder, MAX_HEAD_BYTES, MAX_HEADERS, Step, parse};
 
-/// What was read: for each request its method, target and number of fields, then its body.
+/// The result: for each request its method, target and number of fields, then its body.
 #[derive(Debug, Default, PartialEq)]
 struct Read {
     requests: Vec<(String, String, usize, Vec<u8>)>,
@@ -64,7 +64,7 @@ fn read(text: &[u8], step: usize) -> Read {
 
 fuzz_target!(|input: &[u8]| {
     let Some((step, text)) = input.split_first() else { return };
-    // The connection takes a head of this length at once, or refuses it.
+    // The connection reads a head of this length at once, or rejects it.
     if text.len() >= MAX_HEAD_BYTES {
         return;
     }

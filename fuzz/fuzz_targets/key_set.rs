@@ -1,4 +1,4 @@
-//! Key sets (JWKS): no document panics, and what is accepted has a usable key with a `kid`.
+//! Key sets (JWKS): no document panics, and accepted ones have a usable key with a `kid`.
 #![no_main]
 
 use std::collections::HashSet;

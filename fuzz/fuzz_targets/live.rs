@@ -1,4 +1,4 @@
-//! Live messages: whatever is accepted is one event with the id and payload of the message.
+//! Live messages: every accepted one is an event with the id and payload of the message.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

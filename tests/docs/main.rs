@@ -15,7 +15,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Directories that hold no documents of this repository.
+/// Directories without documents of this repository.
 const SKIPPED: &[&str] = &["target", "node_modules", ".cache", ".git", ".venv", "book"];
 
 fn root() -> &'static Path {

@@ -1,4 +1,4 @@
-//! The files that a newcomer looks for, and what they refer to.
+//! The files that a newcomer needs, and their references.
 
 use crate::{documents, file, files, root};
 
@@ -54,7 +54,7 @@ fn offset(text: &str, part: &str) -> usize {
     part.as_ptr() as usize - text.as_ptr() as usize
 }
 
-/// The contract is ARCHITECTURE.md: the page that it was written from is not in the repository.
+/// The contract is ARCHITECTURE.md; the page from which it was written is not in the repository.
 ///
 /// To be extended to `src` and `tests` as soon as their comments refer to ARCHITECTURE.md: add
 /// "rs" and "lua" to the extensions.

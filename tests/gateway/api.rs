@@ -14,7 +14,7 @@ async fn post(
 ) -> Response {
     let request = gateway.http().post(gateway.url(path)).body(body);
     let request = key.into_iter().fold(request, |r, key| r.bearer_auth(key));
-    request.send().await.expect("an answer")
+    request.send().await.expect("a response")
 }
 
 async fn json_of(answer: Response) -> Value {

@@ -1,4 +1,4 @@
-//! Bodies of requests: `Expect: 100-continue`, bodies that do not end; clients that do not read.
+//! Bodies of requests: `Expect: 100-continue`, unfinished bodies, and clients that do not read.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ const CLOSED_WITHIN: Duration = Duration::from_secs(20);
 const CONTINUE: &str = "HTTP/1.1 100 Continue\r\n\r\n";
 
 async fn connect(gateway: &Gateway) -> TcpStream {
-    TcpStream::connect(gateway.public).await.expect("it listens")
+    TcpStream::connect(gateway.public).await.expect("the listener accepts")
 }
 
 async fn start(redis: &Redis) -> Gateway {
@@ -21,12 +21,12 @@ async fn start(redis: &Redis) -> Gateway {
     Gateway::durable_only(redis).env("API_KEYS", &keys).start().await
 }
 
-/// Reads until `text` has come; gives all that came.
+/// Reads until `text` has arrived, and returns everything received.
 async fn read_until(socket: &mut TcpStream, text: &str) -> String {
     let mut seen = Vec::new();
     let reading = async {
         while !String::from_utf8_lossy(&seen).contains(text) {
-            let read = socket.read_buf(&mut seen).await.expect("it goes on");
+            let read = socket.read_buf(&mut seen).await.expect("the connection is open");
             assert_ne!(read, 0, "the end: {}", String::from_utf8_lossy(&seen));
         }
     };
@@ -88,7 +88,7 @@ async fn continue_is_sent_when_the_handler_reads() {
         let seen = read_until(&mut socket, "}").await;
         assert!(seen.starts_with("HTTP/1.1 200") && !seen.contains("close"), "{seen}");
     }
-    // A request that is refused without its body gets no other response before.
+    // A request that is rejected without its body gets no interim response.
     socket.write_all(expecting("nobody's").as_bytes()).await.unwrap();
     let seen = read_to_end(&mut socket).await;
     assert!(seen.starts_with("HTTP/1.1 401") && seen.contains("connection: close"), "{seen}");
@@ -97,7 +97,7 @@ async fn continue_is_sent_when_the_handler_reads() {
     socket.write_all(get.as_bytes()).await.unwrap();
     let seen = read_to_end(&mut socket).await;
     assert!(seen.starts_with("HTTP/1.1 405") && seen.contains("connection: close"), "{seen}");
-    // HTTP/1.0 knows no interim responses (RFC 9110 section 15.2).
+    // HTTP/1.0 has no interim responses (RFC 9110 section 15.2).
     let mut socket = connect(&gateway).await;
     socket.write_all(expecting("key").replace("HTTP/1.1", "HTTP/1.0").as_bytes()).await.unwrap();
     socket.write_all(event().as_bytes()).await.unwrap();
@@ -121,7 +121,7 @@ async fn sockets_with_unfinished_bodies_are_closed() {
         socket.write_all(starts[n % starts.len()].as_bytes()).await.unwrap();
         held.push(socket);
     }
-    // One deadline for all of them: none waits for another.
+    // One deadline for all of them, because they do not wait for each other.
     let closing = async {
         for socket in &mut held {
             let seen = read_to_end(socket).await;
@@ -151,7 +151,7 @@ async fn trickling_body_is_cut_off_after_the_response() {
         assert!(seen.starts_with(b"HTTP/1.1 405"), "{}", String::from_utf8_lossy(&seen));
     };
     let both = async { tokio::join!(trickling, reading) };
-    tokio::time::timeout(CLOSED_WITHIN, both).await.expect("it is closed");
+    tokio::time::timeout(CLOSED_WITHIN, both).await.expect("the connection is closed");
 }
 
 #[tokio::test]
@@ -166,13 +166,13 @@ async fn body_ending_shortly_after_response_keeps_the_connection() {
         let rest = format!("cde\r\n3e80\r\n{}\r\n0\r\n\r\n", "x".repeat(16_000));
         socket.write_all(rest.as_bytes()).await.unwrap();
     }
-    // But not for any number of bytes: after the second response the first has not ended.
+    // But only for a limited number of bytes.
     let start = "GET /publish HTTP/1.1\r\nHost: x\r\nContent-Length: 100000000\r\n\r\n";
     socket.write_all(start.as_bytes()).await.unwrap();
     read_until(&mut socket, "method-not-allowed").await;
     let bytes = vec![b'x'; 64 << 10];
     let pouring = async { while socket.write_all(&bytes).await.is_ok() {} };
-    tokio::time::timeout(CLOSED_WITHIN, pouring).await.expect("it is closed");
+    tokio::time::timeout(CLOSED_WITHIN, pouring).await.expect("the connection is closed");
 }
 
 #[tokio::test]

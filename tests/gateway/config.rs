@@ -1,4 +1,4 @@
-//! Settings: every fault at once, each with its fix, and no secret told.
+//! Settings: all errors are reported at once, each with its fix and without secrets.
 
 use crate::harness::gateway::PROGRAM;
 use crate::harness::keys::{Dir, api_keys};
@@ -7,7 +7,7 @@ use crate::harness::ticket::SECRET;
 use crate::harness::{Redis, Sse, eventually};
 use std::process::{Command, Stdio};
 
-/// A word that must never come out again.
+/// A secret that must never appear in output.
 const MARKER: &str = "hushhush-marker";
 
 /// What a command printed, and its exit code.
@@ -98,7 +98,7 @@ fn valid_configuration_exits_0() {
     );
     let keys = api_keys(&[("key", "publish"), ("another", "admin")]);
     assert_eq!(check(None, &[GOOD, ("API_KEYS", &keys)]).code, Some(0));
-    // What only costs speed is a warning.
+    // Settings that are only inefficient cause a warning.
     let ran = check(None, &[GOOD, ("LIMITS__QUEUE_BYTES", "1KiB")]);
     assert_eq!(ran.code, Some(0));
     assert!(ran.err.starts_with("warning: limits.queue_bytes"), "{}", ran.err);
@@ -283,7 +283,7 @@ async fn defaults_then_the_file_then_the_environment() {
         dir.write("secret", &format!("{SECRET}\r\n")),
     );
     let path = dir.write("gateway.toml", &file);
-    // The environment has the last word on `audience` only.
+    // The environment overrides only `audience`.
     let env = [("TICKETS__AUDIENCE", "sse-gateway"), ("DRAIN__DELAY", "0"), ("DRAIN__WINDOW", "0")];
     let mut gateway =
         command(&["serve", "--config", &path], &env).stderr(Stdio::null()).spawn().unwrap();
@@ -296,8 +296,8 @@ async fn defaults_then_the_file_then_the_environment() {
         (first.event == "sse.connected").then_some(first)
     };
     let first = eventually("a stream", again).await;
-    // From the file: the address, the retry, and (else it would not verify) the secret in its own
-    // file.
+    // From the file: the address, the retry, and the path of the secret, without which the ticket
+    // would be rejected.
     assert!(first.retry.is_some_and(|ms| (7000..=14_000).contains(&ms)), "{first}");
     gateway.kill().unwrap();
     gateway.wait().unwrap();
@@ -313,7 +313,7 @@ fn sample_file_matches_the_program() {
         file == sample.out,
         "write it again: sse-gateway check-config --sample > config/gateway.toml"
     );
-    // As it is, and with every line put into force, it is a good configuration.
+    // The file is valid as it is, and with every line uncommented.
     assert_eq!(check(Some(&file), &[GOOD]).code, Some(0));
     let (in_force, _): (Vec<_>, Vec<_>) = file
         .lines()

@@ -33,7 +33,7 @@ struct Client {
 
 impl Client {
     async fn send(gateway: &Gateway, request: &str) -> Client {
-        let mut socket = TcpStream::connect(gateway.public).await.expect("it listens");
+        let mut socket = TcpStream::connect(gateway.public).await.expect("the listener accepts");
         socket.write_all(request.as_bytes()).await.unwrap();
         Client { socket, seen: Vec::new() }
     }

@@ -1,5 +1,5 @@
-//! File descriptors: however many sockets strangers or clients hold, probes are answered, Redis is
-//! reachable, and new clients are served once there is room.
+//! File descriptors: however many sockets are open, probes succeed, Redis is reachable, and new
+//! clients are served as soon as there is room.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use crate::harness::gateway::Builder;
 use crate::harness::http2::{INITIAL_WINDOW_SIZE, SETTINGS, frame, get};
 use crate::harness::{GUARD, Gateway, Redis, Sse, eventually, process, ticket, topic};
 
-/// As in the attack that made a liveness probe fail.
+/// The limit of the attack that made a liveness probe fail.
 const OPEN_FILES: u64 = 200;
 
 /// Few workers, so that the reserved part is the same on every machine.
@@ -26,23 +26,23 @@ async fn hold(address: std::net::SocketAddr, count: usize, start: &[u8]) -> Vec<
     for _ in 0..count {
         let socket = TcpSocket::new_v4().unwrap();
         socket.set_recv_buffer_size(4096).unwrap();
-        let mut socket = socket.connect(address).await.expect("the kernel takes it");
-        // It may be closed already, to make room for others.
+        let mut socket = socket.connect(address).await.expect("the kernel accepts the connection");
+        // The gateway may have closed the socket already, to make room for others.
         let _ = socket.write_all(start).await;
         held.push(socket);
     }
     held
 }
 
-/// Ten probes, each over a connection of its own.
+/// Sends ten probes, each over its own connection.
 async fn answers_ten_probes(gateway: &Gateway) {
     for n in 0..10 {
         let probe = async {
-            let mut socket = TcpStream::connect(gateway.admin).await.expect("it listens");
+            let mut socket = TcpStream::connect(gateway.admin).await.expect("the listener accepts");
             let request = b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
-            socket.write_all(request).await.expect("it is open");
+            socket.write_all(request).await.expect("the connection is open");
             let mut answer = String::new();
-            socket.read_to_string(&mut answer).await.expect("an answer");
+            socket.read_to_string(&mut answer).await.expect("a response");
             answer
         };
         let answer = tokio::time::timeout(GUARD, probe).await;
@@ -53,7 +53,10 @@ async fn answers_ten_probes(gateway: &Gateway) {
 
 /// One more probe over a connection that stays open.
 async fn probe_again(socket: &mut TcpStream) {
-    socket.write_all(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n").await.expect("it is open");
+    socket
+        .write_all(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+        .await
+        .expect("the connection is open");
     let mut response = Vec::new();
     let reading = async {
         while !response.ends_with(b"}") {
@@ -101,7 +104,7 @@ async fn silent_sockets_leave_room_for_probes_and_streams() {
         assert_eq!(stream.app_event().await.id, Some(id));
     }
     let (open, limit) = sockets(&gateway, "public").await;
-    // A quarter stays free; a socket that was evicted may not have closed yet.
+    // A quarter remains free; an evicted socket may not have closed yet.
     assert!(open <= limit * 0.75 + 8.0, "{open} of {limit} are open");
     let idle = [("reason", "idle")];
     assert!(gateway.metric("sse_sockets_dropped_total", &idle).await >= 400.0);
@@ -140,11 +143,11 @@ async fn full_instance_keeps_probes_and_redis_working() {
     while streams.len() < limit as usize {
         streams.push(gateway.connect(&format!("u{}", streams.len())).await);
     }
-    // An attacker beside them; what he opens is closed at once.
+    // The attacker's additional connections are closed at once.
     let mut held = hold(gateway.public, 300, b"GET /events").await;
     for socket in &mut held {
         let end = tokio::time::timeout(GUARD, socket.read(&mut [0; 1])).await;
-        assert!(matches!(end.expect("it is closed"), Ok(0) | Err(_)));
+        assert!(matches!(end.expect("the connection is closed"), Ok(0) | Err(_)));
     }
     answers_ten_probes(&gateway).await;
     let refused = [("reason", "no-descriptor")];
@@ -178,7 +181,7 @@ async fn held_admin_sockets_stop_neither_probes_nor_streams() {
     gateway.connect("1").await;
 }
 
-/// Opens `count` sockets whose clients take nothing of a response, over HTTP/2 and HTTP/1.1.
+/// Opens `count` sockets whose clients read no response, over HTTP/2 and HTTP/1.1.
 async fn hold_unread(address: std::net::SocketAddr, count: usize, path: &str) -> Vec<TcpStream> {
     let window_0 = frame(SETTINGS, 0, 0, &[0, INITIAL_WINDOW_SIZE as u8, 0, 0, 0, 0]);
     let http2 = [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", &window_0[..], &get(1, path)].concat();
@@ -187,8 +190,8 @@ async fn hold_unread(address: std::net::SocketAddr, count: usize, path: &str) ->
     for _ in 0..count {
         let socket = TcpSocket::new_v4().unwrap();
         socket.set_recv_buffer_size(2048).unwrap();
-        let mut socket = socket.connect(address).await.expect("the kernel takes it");
-        // Until the gateway takes no more, since it cannot write.
+        let mut socket = socket.connect(address).await.expect("the kernel accepts the connection");
+        // Until the gateway accepts no more, because it cannot write.
         let requests = http1.repeat(1000);
         let writing = async { while socket.write_all(requests.as_bytes()).await.is_ok() {} };
         let _ = tokio::time::timeout(Duration::from_millis(20), writing).await;
@@ -201,10 +204,10 @@ async fn hold_unread(address: std::net::SocketAddr, count: usize, path: &str) ->
 async fn unread_responses_leave_room_for_probes_and_streams() {
     let redis = Redis::start().await;
     let gateway = scarce(&redis).env("LIMITS__STALL", "10m").start().await;
-    // No ticket: 401 over a connection that is used again.
+    // Without a ticket: 401 over a connection that is reused.
     let _held = hold_unread(gateway.public, 110, "/events").await;
     let url = gateway.events_url(&ticket("1"), "");
-    // While the gateway still works off what they have sent, it may refuse one.
+    // While the gateway still processes the attack, it may refuse a connection.
     let connect = async || Sse::try_connect(&url, &Default::default()).await.ok();
     let mut stream = eventually("a new client to be let in", connect).await;
     stream.connected().await;
@@ -220,9 +223,10 @@ async fn unread_responses_leave_room_for_probes_and_streams() {
 async fn accepting_resumes_after_descriptors_ran_out() {
     let redis = Redis::start().await;
     let gateway = Gateway::start(&redis).await;
-    let mut probes = TcpStream::connect(gateway.admin).await.expect("it listens");
+    let mut probes = TcpStream::connect(gateway.admin).await.expect("the listener accepts");
     probe_again(&mut probes).await;
-    // No descriptor at all, whatever the gateway reserves: as if the whole system had none left.
+    // No descriptor at all, in spite of those that the gateway reserves, as if the system had run
+    // out.
     let before = process::change_open_files(gateway.pid(), 3);
     let mut waiting = hold(gateway.public, 20, b"GET /x HTTP/1.1\r\nHost: x\r\n\r\n").await;
     gateway.wait_for_log("cannot accept a connection").await;
@@ -233,7 +237,7 @@ async fn accepting_resumes_after_descriptors_ran_out() {
     for socket in &mut waiting {
         let mut answer = [0; 12];
         let read = tokio::time::timeout(GUARD, socket.read_exact(&mut answer)).await;
-        read.expect("it is accepted later").expect("it is answered");
+        read.expect("the connection is accepted later").expect("a response");
         assert_eq!(&answer, b"HTTP/1.1 404");
     }
     let errors = [("reason", "descriptors")];
@@ -246,7 +250,7 @@ async fn too_few_descriptors_are_a_startup_error() {
     let redis = Redis::start().await;
     let builder = scarce(&redis).env("REDIS__POOL_SIZE", "100");
     let output = tokio::process::Command::from(builder.command(&["serve"])).output();
-    let output = tokio::time::timeout(GUARD, output).await.expect("it ends").unwrap();
+    let output = tokio::time::timeout(GUARD, output).await.expect("the process ends").unwrap();
     let text = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(78), "{text}");
     assert!(text.contains("raise `ulimit -n`") && text.contains("redis.pool_size"), "{text}");
@@ -262,7 +266,7 @@ async fn closed_listener_refuses_and_idle_sockets_end() {
     gateway.term();
     drop(stream);
     let ended = tokio::time::timeout(Duration::from_secs(20), idle.read(&mut [0; 1])).await;
-    assert!(matches!(ended.expect("it is closed"), Ok(0) | Err(_)));
+    assert!(matches!(ended.expect("the connection is closed"), Ok(0) | Err(_)));
     assert_eq!(gateway.wait_exit().await.code(), Some(0));
     assert!(Sse::try_connect(&window, &Default::default()).await.is_err());
 }

@@ -237,9 +237,9 @@ async fn redis_restarted_empty_reports_reset_without_ending_streams() {
         let restart = received[gap].own_id();
         let mine = user(name);
         let due = |channel: &str| channel == mine || channel.starts_with("broadcast:");
-        // After the gap: everything, once.
+        // After the gap, every event arrives once.
         assert_received(&published, &received[gap..], due, restart, Id::of(&end));
-        // Before it: in order, once, nothing unexpected. The last events may be lost; the gap
+        // Before it, events arrive in order and once. The last events may be lost; the gap
         // covers them.
         let before: Vec<Event> = received[..gap].to_vec();
         if let Some(last) = before.iter().rfind(|e| !e.is_system()) {
@@ -301,7 +301,7 @@ async fn known_ticket_without_redis_is_busy_not_rejected() {
     let url = gateway.events_url(&same, "");
     let mut sse = Sse::connect(&url, &header).await;
     assert_eq!((sse.status, sse.event().await.event.as_str()), (200, "sse.busy"));
-    assert_eq!(sse.last_id(), "", "the cursor is left alone");
+    assert_eq!(sse.last_id(), "", "the cursor does not change");
     let id = redis.durable(&user("a"), "d", "").await.unwrap();
     proxy.up();
     gateway.ready().await;

@@ -1,5 +1,6 @@
-//! Keys of the gateway that somebody else has used for a value of another type: what they belong to
-//! fails by name, all else goes on, and when the key is deleted everything works again.
+//! Keys of the gateway to which another client has written a value of another type: operations that
+//! need the key fail with its name, all others continue, and everything works again when the key is
+//! deleted.
 
 use futures_util::StreamExt;
 
@@ -16,7 +17,7 @@ async fn world() -> (Redis, Gateway, Sse) {
     (redis, gateway, stream)
 }
 
-/// Puts a value of another type in a key's place.
+/// Replaces a key by a value of another type.
 async fn damage(redis: &Redis, key: &str) {
     redis.command::<i64>(&["DEL", key]).await;
     // No key of the gateway is a set.
@@ -44,8 +45,8 @@ fn most_frequent_warning(gateway: &Gateway) -> (usize, String) {
     counts.into_iter().map(|(message, n)| (n, message)).max().unwrap_or_default()
 }
 
-/// So many messages were rejected as `wrong-type`, and no more. (An event may be here before its
-/// answer is counted.)
+/// Waits until this number of messages was rejected as `wrong-type`, and checks that there are no
+/// more. (An event may arrive before it is counted.)
 async fn rejected(gateway: &Gateway, messages: f64) {
     let labels = [("reason", WRONG)];
     gateway.metric_reaches("sse_rejected_total", &labels, messages).await;
@@ -100,14 +101,14 @@ async fn wrong_type_log_reports_trimmed_and_streams_continue() {
         let log = format!("sse:log:{channel}");
         let cursor = redis.durable(&channel, "a", "1").await.unwrap();
         damage(&redis, &log).await;
-        // One that has no broadcasts in memory: with them it could prove that nothing is missing.
+        // A gateway without broadcasts in memory, which could prove that no event is missing.
         let gateway = Gateway::durable_only(&redis).start().await;
         let mut stream = gateway.resume("1", &cursor).await;
         let gap = stream.app_event().await;
         assert_eq!(gap.json()["reason"], "trimmed", "{}", stream.dump());
         assert_eq!(gap.json()["channels"][0], channel.as_str());
         let id = redis.durable(&topic("u"), "b", "1").await.unwrap();
-        assert_eq!(stream.app_event().await.id.as_ref(), Some(&id), "it is live");
+        assert_eq!(stream.app_event().await.id.as_ref(), Some(&id), "the stream is live");
         assert_eq!(other.next_of("b").await.id, Some(id));
         assert_eq!(lines(&gateway, &format!("DEL \\\"{log}")), 1, "{}", gateway.log_text());
         mend(&redis, &log).await;
@@ -141,8 +142,8 @@ async fn wrong_type_topics_key_rejects_only_broadcasts() {
     assert_eq!(other.app_event().await.data, "1", "{}", other.dump());
     rejected(&gateway, 1.0).await;
     refused(&redis, &topic("t"), "sse:topics").await;
-    assert_eq!(redis.log_ids(&topic("t")).await.len(), 1, "nothing is stored that is refused");
-    // Which topics there were cannot be known: whoever reads them from Redis is told so.
+    assert_eq!(redis.log_ids(&topic("t")).await.len(), 1, "rejected events are not stored");
+    // The active topics are unknown, so clients that need them from Redis get a gap.
     let fresh = Gateway::durable_only(&redis).start().await;
     let mut stream = fresh.resume("1", &cursor).await;
     let first = stream.app_event().await;
@@ -200,7 +201,7 @@ async fn wrong_type_revocation_does_not_affect_other_sessions() {
         panic!("no session of {owner}");
     };
     let session = session("2").await;
-    // A new session lives at least until its ticket can open none; from then on by renewals.
+    // A new session lives at least until its ticket can no longer open one, and then by renewals.
     redis.command::<i64>(&["HSET", &session, "good_ms", "0"]).await;
     redis.command::<i64>(&["PEXPIRE", &session, "1500"]).await;
     let mut before = i64::MAX;
@@ -225,7 +226,7 @@ async fn wrong_type_settings_are_restored_after_del() {
     redis.plain(user("2"), "waits").await;
     gateway.wait_for_log("could not record plain publishes").await;
     mend(&redis, "sse:settings").await;
-    assert_eq!(other.app_event().await.data, "waits", "nothing is lost: {}", other.dump());
+    assert_eq!(other.app_event().await.data, "waits", "no event is lost: {}", other.dump());
     eventually("the settings", || async {
         (redis.command::<i64>(&["EXISTS", "sse:settings"]).await == 1).then_some(())
     })
@@ -263,7 +264,7 @@ async fn wrong_type_recorder_key_stops_plain_publishes_only() {
         let mut ticks = redis::Client::open(redis.url()).unwrap().get_async_pubsub().await.unwrap();
         ticks.subscribe("sse:live:tick").await.unwrap();
         let tick = tokio::time::timeout(GUARD, ticks.on_message().next()).await;
-        assert!(tick.expect("ticks go on").is_some());
+        assert!(tick.expect("ticks continue").is_some());
         mend(&redis, key).await;
         gateway.wait_for_recorder().await;
         let records = async || {
@@ -284,7 +285,7 @@ async fn wrong_type_bookkeeping_streams_stop_nothing() {
     redis.plain(user("2"), "good").await;
     assert_eq!(other.app_event().await.data, "good");
     gateway.metric_reaches("sse_rejected_total", &[("reason", "not-utf8")], 1.0).await;
-    // A new epoch writes a seam.
+    // A new epoch writes a break.
     redis.command::<i64>(&["DEL", "sse:clock"]).await;
     let id = redis.durable(&user("2"), "a", "1").await.unwrap();
     assert_eq!(other.next_of("sse.gap").await.json()["reason"], "reset");
@@ -302,7 +303,7 @@ async fn unwritable_rejections_are_rarely_logged() {
     gateway.metric_reaches("sse_rejected_total", &[], 50.0).await;
     gateway.wait_for_log("could not write a rejected message").await;
     mend(&redis, "sse:rejected").await;
-    // They are written in order: after this one there are no more to come.
+    // Messages are written in order, so this one is the last.
     redis.plain(topic("t"), b"last \xff").await;
     eventually("the last one", || async {
         redis.rejected().await.iter().any(|r| r.message == b"last \xff").then_some(())

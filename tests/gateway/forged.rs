@@ -1,5 +1,5 @@
-//! Ids that the library never gave: on live channels, in the clock, in logs, as arguments and as
-//! clients' cursors. None may drag the order along, and none may stop publishing.
+//! Ids that the library never assigned: on live channels, in the clock, in logs, as arguments and
+//! as clients' cursors. None of them may move the order ahead or stop publishing.
 
 use redis::Value;
 use std::collections::HashMap;
@@ -7,12 +7,12 @@ use std::collections::HashMap;
 use crate::harness::{Event, Gateway, Id, Redis, Sse, eventually, now_ms, topic, user};
 
 const HIGHEST: &str = "18446744073709551615-0";
-/// The time may be this far behind an id that was given now, ms. Ids run ahead by a few after
+/// Maximum time by which a new id may be ahead of the clock, ms. Ids run ahead slightly after
 /// resets.
 const NEAR_MS: u64 = 60_000;
 const WEEK_MS: u64 = 7 * 86_400_000;
 
-/// The clock has ticked twice from now on: whatever came before has had its effect.
+/// Waits for two ticks, after which all earlier messages have had their effect.
 async fn ticks(redis: &Redis) {
     for _ in 0..2 {
         let ticked = || redis.command::<Option<String>>(&["HGET", "sse:clock", "ticked_ms"]);
@@ -26,9 +26,10 @@ fn is_near(id: &str) {
     assert!(ahead_ms < NEAR_MS, "{id} is {ahead_ms} ms ahead");
 }
 
-/// Publishing works, open streams get it, and the clock is where it should be.
+/// Checks that publishing works, that open streams receive the event, and that the clock is
+/// correct.
 async fn works(redis: &Redis, streams: &mut [&mut Sse]) -> String {
-    let id = redis.durable(&user("1"), "works", "1").await.expect("it is published");
+    let id = redis.durable(&user("1"), "works", "1").await.expect("the publish succeeds");
     is_near(&id);
     let last: String = redis.command(&["HGET", "sse:clock", "last"]).await;
     is_near(&last);
@@ -63,7 +64,7 @@ async fn forged_tick_changes_nothing_even_after_a_restart() {
     let mut stream = gateway.resume("1", &cursor).await;
     assert_eq!(stream.app_event().await.id, Some(next), "{}", stream.dump());
     works(&redis, &mut [&mut stream]).await;
-    assert_eq!(seams(&redis).await, ["reset"], "the one of the empty Redis");
+    assert_eq!(seams(&redis).await, ["reset"], "only that of the empty Redis");
 }
 
 #[tokio::test]
@@ -106,10 +107,15 @@ async fn forged_live_messages_are_counted_and_rarely_logged() {
     assert_eq!(gateway.metric("sse_live_malformed_total", &[]).await, total);
     ticks(&redis).await;
     let id = works(&redis, &mut []).await;
-    assert_eq!(stream.app_event().await.id, Some(id), "and nothing before it: {}", stream.dump());
+    assert_eq!(
+        stream.app_event().await.id,
+        Some(id),
+        "without an earlier event: {}",
+        stream.dump()
+    );
     let mut again = gateway.connect("1").await;
     works(&redis, &mut [&mut again, &mut stream]).await;
-    // One in 10 s, however long this machine has taken.
+    // One in 10 s, on a machine of any speed.
     let lines = gateway.log_text().matches("ignored a malformed message").count();
     assert!((1..=3).contains(&lines), "{lines} lines");
 }
@@ -126,10 +132,10 @@ async fn floods_of_forged_seams_are_rarely_logged() {
         publisher.plain("sse:live:seam".to_owned(), &format!("{now}-{n} unrecorded")).await;
         publisher.plain("sse:live:seam".to_owned(), &format!("{}-0 reset", now + n)).await;
     }
-    // It has come behind them.
+    // This event has arrived after the forged messages.
     let id = redis.durable(&user("1"), "a", "1").await.unwrap();
     stream.until(|event| event.id.as_ref() == Some(&id)).await;
-    // One of each in 10 s, however long this machine has taken.
+    // One of each in 10 s, on a machine of any speed.
     for text in ["new epoch: Redis", "plain publishes may be missing"] {
         let lines = gateway.log_text().matches(text).count();
         assert!((1..=3).contains(&lines), "{lines} lines: {text}");
@@ -205,8 +211,8 @@ async fn forged_id_in_library_memory_is_discarded() {
     works(&redis, &mut [&mut stream]).await;
 }
 
-/// A log whose last id no clock has given starts anew, and every client that had a place in it gets
-/// `trimmed`.
+/// Checks that a log whose last id no clock has assigned is started again, and that every client
+/// with a position in it gets `trimmed`.
 async fn log_starts_anew(forged: &str) {
     let redis = Redis::start().await;
     let gateway = Gateway::durable_only(&redis).start().await;
@@ -215,7 +221,7 @@ async fn log_starts_anew(forged: &str) {
     redis.durable(&user("1"), "lost", "1").await.unwrap();
     assert_eq!(stream.app_event().await.event, "lost");
     redis.command::<String>(&["XADD", "sse:log:user:1:events", forged, "f", "x"]).await;
-    let id = redis.durable(&user("1"), "a", "1").await.expect("it is published");
+    let id = redis.durable(&user("1"), "a", "1").await.expect("the publish succeeds");
     is_near(&id);
     let mut resumed = gateway.resume("1", &cursor).await;
     for stream in [&mut stream, &mut resumed] {
@@ -223,7 +229,7 @@ async fn log_starts_anew(forged: &str) {
         assert_eq!(stream.app_event().await.id.as_ref(), Some(&id), "{}", stream.dump());
     }
     works(&redis, &mut [&mut stream, &mut resumed]).await;
-    assert_eq!(seams(&redis).await, ["reset"], "the clock stays where it was");
+    assert_eq!(seams(&redis).await, ["reset"], "the clock does not change");
 }
 
 #[tokio::test]
@@ -284,7 +290,7 @@ async fn marker(redis: &Redis) -> String {
     redis.command(&["HGET", "sse:recorder", "marker"]).await
 }
 
-/// The writer's marker, as soon as it is none of these.
+/// Waits for a marker of the writer other than these.
 async fn marker_after(redis: &Redis, earlier: &[&str]) -> String {
     eventually("another marker", || async {
         Some(marker(redis).await).filter(|marker| !earlier.contains(&marker.as_str()))
@@ -292,7 +298,8 @@ async fn marker_after(redis: &Redis, earlier: &[&str]) -> String {
     .await
 }
 
-/// The writer dies with messages that only the standby has, which records them without a gap.
+/// Kills the writer while only the standby has some messages, and checks that these are recorded
+/// without a gap.
 async fn standby_takes_over(redis: &Redis, writer: &Gateway, standby: &Gateway, forged: &str) {
     let mut stream = standby.connect("1").await;
     writer.freeze();

@@ -1,4 +1,4 @@
-//! The front door: streams over HTTP/1, and sockets without a request, which are not kept for long.
+//! The public listener: streams over HTTP/1, and sockets without a request, which are closed soon.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -14,7 +14,7 @@ const CLOSED_WITHIN: Duration = Duration::from_secs(40);
 async fn connect(gateway: &Gateway) -> TcpStream {
     TcpStream::connect(gateway.url("/").trim_start_matches("http://").trim_end_matches('/'))
         .await
-        .expect("it listens")
+        .expect("the listener accepts")
 }
 
 /// Path and query of a stream.
@@ -22,13 +22,13 @@ fn stream(user: &str) -> String {
     format!("/events?ticket={}", ticket(user).jwt())
 }
 
-/// Reads until `text` has come.
+/// Reads until `text` has arrived.
 async fn read_until(socket: &mut TcpStream, text: &str) -> String {
     let mut seen = Vec::new();
     let reading = async {
         while !String::from_utf8_lossy(&seen).contains(text) {
             assert_ne!(
-                socket.read_buf(&mut seen).await.expect("it goes on"),
+                socket.read_buf(&mut seen).await.expect("the connection is open"),
                 0,
                 "the end: {}",
                 String::from_utf8_lossy(&seen)
@@ -39,7 +39,7 @@ async fn read_until(socket: &mut TcpStream, text: &str) -> String {
     String::from_utf8_lossy(&seen).into_owned()
 }
 
-/// The status line and the headers of the answer to a request.
+/// The status line and the headers of the response to a request.
 async fn head(gateway: &Gateway, request: &str) -> (String, BTreeMap<String, String>) {
     let mut socket = connect(gateway).await;
     socket.write_all(request.as_bytes()).await.unwrap();
@@ -130,7 +130,7 @@ async fn client_that_sends_much_on_stream_is_disconnected() {
         // Ends with the socket.
         while loud.write_all(&words).await.is_ok() {}
     };
-    tokio::time::timeout(GUARD, talking).await.expect("it is closed");
+    tokio::time::timeout(GUARD, talking).await.expect("the connection is closed");
     gateway.metric_reaches("sse_connections_closed_total", &[("reason", "client-gone")], 1.0).await;
 
     let id = redis.durable(&topic("t"), "a", "1").await.unwrap();
@@ -171,7 +171,7 @@ async fn sockets_without_a_whole_request_are_closed() {
 
 #[tokio::test]
 async fn idle_stream_uses_little_memory() {
-    /// Measured: 3.7 KiB in a release build, 15 KiB before the gateway had a writer of its own. See
+    /// Measured: 3.7 KiB in a release build, and 15 KiB before the gateway had its own writer. See
     /// docs/benchmarks.md.
     const AT_MOST_BYTES: u64 = 8 << 10;
     const STREAMS: usize = 400;
@@ -183,7 +183,7 @@ async fn idle_stream_uses_little_memory() {
             streams.push(gateway.connect(&format!("u{}", streams.len())).await);
         }
     };
-    // What the first ones bring to life is not theirs.
+    // The first streams allocate shared memory, which must not count.
     open(&mut streams, 100).await;
     let before = gateway.anonymous();
     open(&mut streams, 100 + STREAMS).await;
@@ -197,7 +197,7 @@ async fn client_gone_before_its_response_takes_nothing_over() {
     let gateway = Gateway::start(&redis).await;
     let ticket = ticket("1");
     let mut held = gateway.connect_with(&ticket, "").await;
-    // With the request its end: when the gateway looks, the client has gone.
+    // The request and a half-close: when the gateway reads, the client has disconnected.
     let request = format!("GET /events?ticket={} HTTP/1.1\r\nHost: x\r\n\r\n", ticket.jwt());
     gateway.freeze();
     for _ in 0..20 {
@@ -205,7 +205,7 @@ async fn client_gone_before_its_response_takes_nothing_over() {
         gone.write_all(request.as_bytes()).await.unwrap();
     }
     gateway.thaw();
-    // Those who come later are served later.
+    // The event loop serves later connections later.
     for n in 0..20 {
         gateway.connect(&format!("later{n}")).await;
     }
@@ -229,7 +229,7 @@ async fn memory_is_returned_after_a_storm() {
     let before = gateway.anonymous();
     let mut streams = Vec::new();
     for n in 0..STREAMS {
-        // Nobody reads: what they missed stands in the queues.
+        // No client reads, so that the missed events remain in the queues.
         streams.push(gateway.resume(&format!("u{n}"), &first).await);
     }
     let full = gateway.anonymous();
@@ -246,10 +246,10 @@ async fn memory_is_returned_after_sockets_without_streams() {
     const SOCKETS: usize = 600;
     let redis = Redis::start().await;
     let gateway = Gateway::durable_only(&redis).start().await;
-    // No stream at all: one would count by itself.
+    // Without a stream, which would count by itself.
     head(&gateway, "GET /x HTTP/1.1\r\nHost: x\r\n\r\n").await;
     let before = gateway.anonymous();
-    // Almost a whole head each, which is held until the rest comes.
+    // Almost a whole head each, which is buffered until the rest arrives.
     let start = format!("GET /x HTTP/1.1\r\nHost: x\r\nx: {}", "x".repeat(15 << 10));
     let (mut held, mut kept) = (Vec::new(), Vec::new());
     for n in 0..SOCKETS {
@@ -257,7 +257,7 @@ async fn memory_is_returned_after_sockets_without_streams() {
         socket.write_all(start.as_bytes()).await.unwrap();
         if n % 10 == 0 { kept.push(socket) } else { held.push(socket) }
     }
-    // Clients have written; the gateway may have yet to read.
+    // The clients have written, but the gateway may not have read yet.
     let grown = before + (SOCKETS as u64) * (8 << 10);
     eventually_within(GUARD, "the heads to be held", async || {
         (gateway.anonymous() > grown).then_some(())
@@ -281,7 +281,7 @@ async fn disconnect_after_half_a_head_blocks_no_worker() {
             connect(&gateway).await.write_all(start.as_bytes()).await.unwrap();
         }
     }
-    // All workers are there for those who come now.
+    // All workers serve new clients.
     for n in 0..8 {
         gateway.connect(&format!("u{n}")).await;
     }

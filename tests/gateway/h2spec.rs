@@ -6,15 +6,15 @@ use std::process::Command;
 use crate::harness::keys::Dir;
 use crate::harness::{Gateway, Redis};
 
-/// Where the program is.
+/// Environment variable with the path of the program.
 const PROGRAM: &str = "SSE_GATEWAY_H2SPEC";
-/// Fewer cases than h2spec has would mean that it was cut short.
+/// Minimum number of cases, to detect an incomplete run.
 const MIN_CASES: usize = 140;
 /// The failures that docs/reference/http2.md explains: section, case, whether TLS is used.
 const EXPLAINED: &[(&str, &str, bool)] = &[("3.5", "Sends invalid connection preface", false)];
 
-/// h2spec does not wait until its frames are read, so a response may come before a frame that would
-/// have been an error. A case that fails is run again on its own; it must pass once.
+/// Maximum number of runs of a failed case, which must pass once. h2spec does not wait until its
+/// frames are read, so a response may arrive before a frame that would have been an error.
 const ATTEMPTS: usize = 10;
 
 /// A case that failed: its section, its name.
@@ -37,7 +37,7 @@ fn read(report: &str) -> (usize, Vec<Case>) {
     (cases.len(), failed.map(name).collect())
 }
 
-/// One way to the gateway.
+/// A listener of the gateway.
 struct Target<'a> {
     gateway: &'a Gateway,
     dir: &'a Dir,
@@ -45,7 +45,7 @@ struct Target<'a> {
 }
 
 impl Target<'_> {
-    /// Runs the cases of some sections, or all; gives their number and the failures.
+    /// Runs the cases of some sections, or all; returns their number and the failures.
     fn run(&self, sections: &[&str]) -> (usize, Vec<Case>) {
         let program = std::env::var(PROGRAM)
             .unwrap_or_else(|_| panic!("{PROGRAM} is not set: make test-http2"));

@@ -1,5 +1,5 @@
-//! What strangers without a ticket can do to the listener: the gateway serves the others meanwhile.
-//! The rows of SECURITY.md lead here.
+//! Attacks of clients without a ticket, during which the gateway must serve the others. SECURITY.md
+//! refers to these tests.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use crate::harness::parser::Parser;
 use crate::harness::{GUARD, Gateway, Redis, ticket, topic};
 use crate::http::next;
 
-/// Files of this process and of the gateway that are not the attack's.
+/// Open files of this process and of the gateway, without those of the attack.
 const SPARE_FILES: u64 = 1000;
 /// A third of the sockets that an attack opens.
 const FLOOD: u64 = 5000;
@@ -23,18 +23,17 @@ async fn connect(gateway: &Gateway) -> std::io::Result<TcpStream> {
     TcpStream::connect(gateway.url("").trim_start_matches("http://")).await
 }
 
-/// A new client is let in and gets an event.
+/// Checks that a new client is admitted and receives an event.
 async fn serves(redis: &Redis, gateway: &Gateway, user: &str) {
     let serving = async {
         let mut stream = gateway.connect(user).await;
         let id = redis.durable(&topic("t"), "a", "1").await.unwrap();
         assert_eq!(stream.app_event().await.id, Some(id));
     };
-    tokio::time::timeout(GUARD, serving).await.expect("others are served");
+    tokio::time::timeout(GUARD, serving).await.expect("other clients are served");
 }
 
-/// Lets this process and its children have as many files as the system allows, and one attack at a
-/// time.
+/// Raises the limit of open files to the maximum, and allows one attack at a time.
 async fn need_files(count: u64) -> MutexGuard<'static, ()> {
     static ONE: Mutex<()> = Mutex::const_new(());
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
@@ -54,27 +53,28 @@ async fn hold(gateway: &Gateway, count: u64, start: &[u8]) -> Vec<TcpStream> {
     let mut held = Vec::new();
     for _ in 0..count {
         let mut socket = connect(gateway).await.expect("the listener takes it");
-        socket.write_all(start).await.expect("it is open");
+        socket.write_all(start).await.expect("the connection is open");
         held.push(socket);
     }
     held
 }
 
-/// With more sockets than this the longest idle one is closed for another.
+/// Number of sockets above which the one that has been idle longest is closed for a new one.
 const MAX_CONNECTIONS: u32 = 2500;
 
-/// A gateway that is crowded by a flood long before the time for a head is over.
+/// A gateway that reaches its limit during an attack, long before the time for a head has passed.
 fn small(redis: &Redis) -> Builder {
     let builder = Gateway::builder(redis).env("SERVER__WORKERS", "2");
     builder.env("LIMITS__MAX_CONNECTIONS", &MAX_CONNECTIONS.to_string())
 }
 
-/// The longest idle socket is closed, and no more than `MAX_CONNECTIONS` are open.
+/// Checks that the socket that has been idle longest is closed, and that at most `MAX_CONNECTIONS`
+/// are open.
 async fn oldest_has_gone(gateway: &Gateway, all: &mut [TcpStream]) {
     let end =
         tokio::time::timeout(GUARD, all[0].read(&mut [0; 1])).await.expect("the oldest is closed");
     assert!(matches!(end, Ok(0) | Err(_)));
-    // Not by the time that a head may take: the others would still be there.
+    // Sockets were evicted before the time for a head had passed.
     let open = gateway.metric("process_open_fds", &[]).await;
     assert!(open < f64::from(MAX_CONNECTIONS) + 200.0, "{open} are open");
 }
@@ -91,9 +91,9 @@ async fn slow_heads_and_idle_sockets_affect_no_clients() {
         (b"GET /readyz HTTP/1.1\r\nHost: x\r\n", 500),
         (b"POST /publish HTTP/1.1\r\nHost: x\r\n", 500),
         (b"PRI * HTTP/2.0\r\n\r\nSM\r\n", 500),
-        // A request, and nothing after it.
+        // A request without further ones.
         (b"GET /publish HTTP/1.1\r\nHost: x\r\n\r\n", 4000),
-        // HTTP/2 that asks for nothing.
+        // HTTP/2 without a request.
         (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0", 4000),
     ];
     for (start, count) in starts {
@@ -101,7 +101,7 @@ async fn slow_heads_and_idle_sockets_affect_no_clients() {
         serves(&redis, &gateway, "2").await;
     }
     oldest_has_gone(&gateway, &mut all).await;
-    // And no one stays for longer than a head may take.
+    // All are closed when the time for a head has passed.
     let last = all.last_mut().unwrap();
     let end =
         tokio::time::timeout(Duration::from_secs(40), last.read_to_end(&mut Vec::new())).await;
@@ -129,7 +129,7 @@ async fn slow_heads_over_tls_affect_no_clients() {
     let url = gateway.events_url(&ticket("1"), "").replace("http://", "https://");
     let mut answer = tokio::time::timeout(GUARD, client.get(url).send())
         .await
-        .expect("others are served")
+        .expect("other clients are served")
         .unwrap();
     assert_eq!(next(&mut answer, &mut Parser::default()).await.event, "sse.connected");
 }
@@ -157,7 +157,7 @@ async fn floods_of_malformed_requests_affect_no_clients() {
     let known = [headers, header, query, post, chunks, preface].map(String::into_bytes);
     for attack in known.iter().chain(&noise) {
         let mut socket = connect(&gateway).await.unwrap();
-        // It may be shut before all is out.
+        // The gateway may close the connection before everything is sent.
         let _ = socket.write_all(attack).await;
         let mut answer = vec![0; 12];
         let got = tokio::time::timeout(GUARD, socket.read(&mut answer)).await;
@@ -166,7 +166,7 @@ async fn floods_of_malformed_requests_affect_no_clients() {
             Ok(Ok(0) | Err(_)) => true,
             // Nothing, an error, or HTTP/2 settings: never a stream.
             Ok(Ok(_)) => text.starts_with("HTTP/1.1 4") || !text.starts_with("HTTP"),
-            // Random bytes may be the start of what is still to come; that has its own end.
+            // Random bytes may be the start of a request, which has its own time limit.
             Err(_) => noise.contains(attack),
         };
         assert!(fine, "{text} to {}", String::from_utf8_lossy(&attack[..attack.len().min(60)]));

@@ -26,7 +26,7 @@ pub async fn error(answer: Response) -> (u16, String) {
 pub async fn next(answer: &mut Response, parser: &mut Parser) -> Event {
     loop {
         let chunk = tokio::time::timeout(GUARD, answer.chunk()).await.expect("an event in time");
-        let chunk = chunk.expect("the stream lives").expect("the stream goes on");
+        let chunk = chunk.expect("the stream is open").expect("the stream continues");
         if let Some(event) = parser.feed(&chunk).pop() {
             return event;
         }

@@ -1,4 +1,4 @@
-//! HTTP/2 frame by frame: limits, flow control, resets, GOAWAY, and what a malformed request gets.
+//! HTTP/2 frame by frame: limits, flow control, resets, GOAWAY, and malformed requests.
 
 use reqwest::{Client, Version};
 
@@ -32,7 +32,7 @@ async fn concurrent_streams_are_announced_and_enforced() {
         client.send(&get(id, "/nothing")).await;
     }
     assert_eq!(client.frame(RST_STREAM, 7).await.code(), REFUSED_STREAM);
-    // A response that the client takes makes room for another.
+    // A response that the client reads makes room for another one.
     client.open_window(3, 10_000).await;
     assert!(client.frame(DATA, 3).await.ends());
     client.send(&get(9, "/nothing")).await;
@@ -47,7 +47,7 @@ async fn responses_blocked_by_flow_control_are_reset() {
     let gateway = builder.start().await;
     let mut client = Http2::connect(&gateway, &[(INITIAL_WINDOW_SIZE, 0)]).await;
     let poll = stream("1").replace("/events", "/events/poll");
-    // Its window is open: it stays while the others go.
+    // This stream's window is open, so only the others are reset.
     client.send(&get(1, &stream("1"))).await;
     client.open_window(1, 1 << 20).await;
     client.text(1, "sse.connected").await;
@@ -59,7 +59,7 @@ async fn responses_blocked_by_flow_control_are_reset() {
     }
     for _ in 0..3 {
         let reset = loop {
-            let frame = client.next().await.expect("the connection stays");
+            let frame = client.next().await.expect("the connection is open");
             if frame.kind != HEADERS {
                 break frame;
             }
@@ -104,7 +104,7 @@ async fn reset_stream_ends_at_once() {
     client.text(1, "sse.connected").await;
     client.send(&get(3, &stream("2"))).await;
     client.text(3, "sse.connected").await;
-    // A poll waits in its handler, and has said nothing yet.
+    // A poll waits in its handler, and its response has not started.
     let last = redis.durable(&topic("t"), "a", "1").await.unwrap();
     let poll = stream("3").replace("/events", "/events/poll") + "&wait=30&lastEventId=" + &last;
     client.send(&get(5, &poll)).await;
@@ -152,22 +152,22 @@ async fn draining_sends_goaway_and_finishes_streams() {
     busy.text(1, "sse.connected").await;
     gateway.term();
     assert_eq!(idle.goaway().await, Some(NO_ERROR));
-    // The stream goes on after GOAWAY, and a request that was on its way is answered.
+    // The stream continues after GOAWAY, and a request in flight gets a response.
     assert_eq!(busy.goaway_frame().await.code(), NO_ERROR);
     busy.send(&get(3, "/nothing")).await;
-    let mut told = Vec::new();
+    let mut text = Vec::new();
     let (mut answered, mut ended) = (false, false);
-    // In any order: the stream may be the first to be closed.
+    // In any order: the stream may be closed first.
     while !ended || !answered {
-        let frame = busy.next().await.expect("the connection stays");
+        let frame = busy.next().await.expect("the connection is open");
         answered |= frame.stream == 3 && frame.kind == HEADERS && frame.payload[0] == STATUS_404;
         if frame.stream == 1 {
             ended |= frame.ends();
-            told.extend(frame.payload);
+            text.extend(frame.payload);
         }
     }
-    let told = String::from_utf8(told).unwrap();
-    assert!(told.contains("sse.closing") && told.contains("draining"), "{told}");
+    let text = String::from_utf8(text).unwrap();
+    assert!(text.contains("sse.closing") && text.contains("draining"), "{text}");
     assert!(gateway.wait_exit().await.success());
 }
 
@@ -192,7 +192,7 @@ async fn malformed_requests_are_protocol_errors() {
     let good = request("GET", "/nothing");
     let with = |name, value| good.iter().copied().chain([(name, value)]).collect::<Vec<_>>();
     let without = |name| good.iter().copied().filter(|(n, _)| *n != name).collect::<Vec<_>>();
-    // h2 takes a name that is none for an error of the connection, which RFC 9113 allows.
+    // h2 treats an invalid name as a connection error, which RFC 9113 allows.
     for fields in [with("X-Upper", "a"), with(":unknown", "a")] {
         let mut client = Http2::connect(&gateway, &[]).await;
         client.send(&frame(HEADERS, END_HEADERS | END_STREAM, 1, &block(&fields))).await;
@@ -218,13 +218,13 @@ async fn malformed_requests_are_protocol_errors() {
         assert_eq!((answer.kind, answer.code()), (RST_STREAM, PROTOCOL_ERROR), "{fields:?}");
         id += 2;
     }
-    // A body that is longer than it says.
+    // A body that is longer than its Content-Length.
     let fields = [request("POST", "/nothing"), vec![("content-length", "1")]].concat();
     let mut bytes = frame(HEADERS, END_HEADERS, id, &block(&fields));
     bytes.extend(frame(DATA, END_STREAM, id, b"12"));
     client.send(&bytes).await;
     while client.next_of(id).await.kind != RST_STREAM {}
-    // The connection is as good as before.
+    // The connection still works.
     client.send(&get(id + 2, "/nothing")).await;
     assert_eq!(client.next_of(id + 2).await.payload[0], STATUS_404);
 }
@@ -273,7 +273,7 @@ async fn bodies_are_complete_or_rejected() {
     assert!(large.len() > 900_000 && large.len() < 1 << 20);
     assert_eq!(post(large.clone(), "key-of-a-backend").await, 200);
     assert_eq!(post(large.repeat(2), "key-of-a-backend").await, 413);
-    // What nobody reads stops nobody.
+    // Unread bodies do not block other requests.
     for _ in 0..8 {
         assert_eq!(post(large.clone(), "no-key").await, 401);
     }
@@ -305,7 +305,7 @@ async fn connection_without_a_request_is_closed() {
     let gateway = Gateway::start(&redis).await;
     let mut client = Http2::connect(&gateway, &[]).await;
     let started = std::time::Instant::now();
-    // PING does not keep it.
+    // PING does not keep the connection open.
     let mut code = None;
     while code.is_none() && started.elapsed() < 2 * GUARD {
         if !client.try_send(&frame(PING, 0, 0, b"somewhat")).await {

@@ -1,5 +1,5 @@
-//! Attacks over HTTP/2 by clients without a ticket: memory stays, others are served, floods are
-//! cut.
+//! Attacks over HTTP/2 by clients without a ticket: memory is bounded, other clients are served,
+//! and floods are cut.
 
 use reqwest::Client;
 
@@ -26,7 +26,7 @@ fn tls(redis: &Redis, dir: &Dir) -> Builder {
 /// and the digits Huffman-coded (RFC 7541 appendix B: `011010 011001 00001`).
 const STATUS_431: &[u8] = &[0x48, 0x83, 0x69, 0x90, 0xff];
 
-/// A client that sends requests, opens no window, and connects again when it was cut.
+/// A client that sends requests, opens no window, and reconnects after it was disconnected.
 struct Attack<'a> {
     gateway: &'a Gateway,
     dir: Option<&'a Dir>,
@@ -72,7 +72,7 @@ async fn requests_without_a_window_take_no_memory() {
         let peak = process::peak(gateway.pid()) - peak_before;
         assert!(peak < 32 * MIB, "a peak of {} KiB more", peak >> 10);
         let id = redis.durable(&topic("t"), "a", "1").await.unwrap();
-        assert_eq!(other.app_event().await.id, Some(id), "others are served");
+        assert_eq!(other.app_event().await.id, Some(id), "other clients are served");
     }
     gateway.connect("2").await;
 }
@@ -96,7 +96,7 @@ async fn tls_requests_without_a_window_take_no_memory() {
         let peak = process::peak(gateway.pid()) - peak_before;
         assert!(peak < 32 * MIB, "a peak of {} KiB more", peak >> 10);
         let stream = client.get(url(&format!("/events?ticket={}", ticket("1").jwt()))).send();
-        assert_eq!(stream.await.unwrap().status(), 200, "others are served");
+        assert_eq!(stream.await.unwrap().status(), 200, "other clients are served");
     }
 }
 
@@ -110,7 +110,7 @@ async fn occupy(gateway: &Gateway) -> u64 {
     }
     for client in &mut all {
         for _ in 0..200 {
-            while client.next().await.expect("it is open").kind != HEADERS {}
+            while client.next().await.expect("the connection is open").kind != HEADERS {}
         }
     }
     gateway.anonymous()
@@ -133,10 +133,10 @@ async fn memory_of_requests_is_returned() {
     .await;
 }
 
-/// What a flood sends next.
+/// Creates the next bytes of a flood.
 type Frames = Box<dyn FnMut(u32) -> Vec<u8>>;
 
-/// Sends `bytes` again and again; gives the GOAWAY that came and how often it was sent.
+/// Sends `bytes` repeatedly; returns the GOAWAY and how often they were sent.
 async fn until_cut(gateway: &Gateway, mut bytes: impl FnMut(u32) -> Vec<u8>) -> (u32, u32) {
     let mut client = Http2::connect(gateway, &[]).await;
     for n in 0..200_000 {
@@ -149,7 +149,7 @@ async fn until_cut(gateway: &Gateway, mut bytes: impl FnMut(u32) -> Vec<u8>) -> 
             return (client.goaway().await.expect("a GOAWAY before the end"), n);
         }
     }
-    panic!("it was never cut");
+    panic!("the connection was never cut");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -193,14 +193,14 @@ async fn floods_of_data_on_reset_streams_are_cut() {
     let gateway = Gateway::start(&redis).await;
     let mut client = Http2::connect(&gateway, &[]).await;
     client.send(&frame(HEADERS, END_HEADERS, 1, &block(&request("POST", "/nothing")))).await;
-    // It is answered, and no body is wanted: what comes from now on is ignored.
+    // The response does not need the body, so later frames are ignored.
     while !matches!(client.next().await, Some(Frame { kind: RST_STREAM, stream: 1, .. })) {}
     let last = frame(DATA, END_STREAM, 1, b"").repeat(100);
     let mut sent = 0;
     while sent < 100_000 && client.try_send(&last).await {
         sent += 1;
     }
-    assert!(sent < 100_000, "it was never cut");
+    assert!(sent < 100_000, "the connection was never cut");
     assert_eq!(client.goaway().await, Some(ENHANCE_YOUR_CALM));
 }
 
@@ -237,7 +237,7 @@ async fn header_block_size_is_limited() {
     let get_with =
         |bytes| client.get(gateway.url("/nothing")).header("x-long", "x".repeat(bytes)).send();
     assert_eq!(get_with(15 << 10).await.unwrap().status(), 404);
-    // reqwest's h2 knows our limit, and does not even send more: by hand.
+    // reqwest's h2 respects our limit, so the frames are built by hand.
     let mut raw = Http2::connect(&gateway, &[]).await;
     let long = "x".repeat(16 << 10);
     let fields = [request("GET", "/nothing"), vec![("x-long", &*long)]].concat();
@@ -276,7 +276,7 @@ async fn invalid_frames_write_no_log_lines() {
     let gateway = Gateway::start(&redis).await;
     let mut client = Http2::connect(&gateway, &[]).await;
     client.send(&frame(PING, ACK, 0, b"somewhat").repeat(100)).await;
-    // The gateway has read them when it answers.
+    // The gateway has read them when it responds.
     client.send(&frame(PING, 0, 0, b"somewhat")).await;
     while !matches!(client.next().await, Some(Frame { kind: PING, .. })) {}
     assert_eq!(gateway.log_text().matches("PING ack").count(), 0, "{}", gateway.log_text());

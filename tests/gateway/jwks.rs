@@ -253,7 +253,7 @@ async fn cached_keys_remain_valid_while_the_issuer_fails() {
             if failing {
                 assert_busy(&gateway, &new.ticket()).await;
             } else {
-                // During the cooldown after the last good fetch the key counts as unknown.
+                // During the cooldown after the last successful fetch, the key counts as unknown.
                 Sse::connect(&gateway.events_url(&new.ticket(), ""), &[]).await;
             }
             let now = gateway.metric("sse_jwks_fetches_total", &labels).await;
@@ -264,7 +264,7 @@ async fn cached_keys_remain_valid_while_the_issuer_fails() {
         assert_busy(&gateway, &new.ticket()).await;
         gateway.connect_with(&old.ticket(), "").await;
     }
-    assert_eq!(elsewhere.requests(), 0, "the keys come from where it was configured");
+    assert_eq!(elsewhere.requests(), 0, "keys are fetched only from the configured address");
     idp.stop().await;
     gateway.metric_reaches("sse_jwks_fetches_total", &[("outcome", "unreachable")], 1.0).await;
     gateway.connect_with(&old.ticket(), "").await;

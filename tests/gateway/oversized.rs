@@ -1,5 +1,5 @@
-//! One message that is far too long, and the limits in Redis that keep it from every subscriber;
-//! the rights that the documentation gives to gateway and publishers.
+//! Oversized messages, and the limits in Redis that keep them from disconnecting every subscriber;
+//! and the permissions that the documentation lists for gateways and publishers.
 
 use std::path::Path;
 
@@ -8,7 +8,7 @@ use crate::harness::{Gateway, Redis, topic, user};
 const WARNING: &str = "proto-max-bulk-len is";
 const DEFAULT_BYTES: &str = "536870912";
 
-/// The line of the documentation that begins with this text; README.md or a page of docs/.
+/// The line that begins with this text, in README.md or a page of docs/.
 fn documented(begin: &str) -> String {
     fn pages(folder: &Path, all: &mut Vec<String>) {
         for entry in std::fs::read_dir(folder)
@@ -31,7 +31,7 @@ fn documented(begin: &str) -> String {
     line.unwrap_or_else(|| panic!("no page has a line {begin}")).to_owned()
 }
 
-/// Makes the documented user; its password is the word behind `>`.
+/// Creates the documented user; its password is the word after `>`.
 async fn add_user(redis: &Redis, name: &str) {
     let line = documented(&format!("user {name} on "));
     let words: Vec<&str> = line.split(' ').skip(1).collect();
@@ -47,21 +47,21 @@ async fn huge_plain_publish_disconnects_no_gateway() {
     let redis = Redis::start().await;
     let shipped = include_str!("../../deploy/redis/redis.conf");
     for setting in ["proto-max-bulk-len", "client-output-buffer-limit"] {
-        let line = shipped.lines().find(|line| line.starts_with(setting)).expect("it is shipped");
+        let line =
+            shipped.lines().find(|line| line.starts_with(setting)).expect("a shipped setting");
         let (name, value) = line.split_once(' ').unwrap();
         redis.command::<()>(&["CONFIG", "SET", name, value]).await;
     }
     let gateway = Gateway::start(&redis).await;
     gateway.wait_for_recorder().await;
     let mut stream = gateway.connect("1").await;
-    // Without the setting this one message disconnects every subscriber, in a loop for as long as
-    // it is repeated.
+    // Without the setting, each such message disconnects every subscriber.
     let huge = vec![b'x'; 30 << 20];
     for _ in 0..3 {
         let mut conn = redis.conn().await;
         let sent: redis::RedisResult<i64> =
             redis::cmd("PUBLISH").arg(user("1")).arg(&huge).query_async(&mut conn).await;
-        assert!(sent.is_err(), "Redis took it");
+        assert!(sent.is_err(), "Redis accepted the message");
     }
     redis.plain(user("1"), "good").await;
     let event = stream.app_event().await;
@@ -157,7 +157,7 @@ async fn documented_permissions_are_sufficient() {
             ("a".into(), "2".into())
         );
     }
-    // A log that must start anew, and one that is empty.
+    // A log that must be started again, and an empty one.
     redis
         .command::<String>(&["XADD", "sse:log:user:1:events", "18446744073709551615-1", "f", "x"])
         .await;

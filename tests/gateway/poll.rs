@@ -73,7 +73,7 @@ async fn poll_without_id_returns_the_current_id_immediately() {
     let before = redis.durable(&user("1"), "a", "1").await.unwrap();
     let started = Instant::now();
     let answer = poll(&gateway, &ticket("1"), "&wait=30").await;
-    assert!(started.elapsed() < AT_ONCE, "it waited {:?}", started.elapsed());
+    assert!(started.elapsed() < AT_ONCE, "waited {:?}", started.elapsed());
     assert_eq!((&answer["events"], &answer["gap"]), (&json!([]), &Value::Null));
     assert!(Id::of(&cursor(&answer)) >= Id::of(&before));
     let next = redis.durable(&user("1"), "a", "2").await.unwrap();
@@ -104,7 +104,7 @@ async fn poll_with_id_returns_missed_events_immediately() {
     .await;
     let started = Instant::now();
     let answer = poll(&gateway, &ticket("1"), &after(&start, "30")).await;
-    assert!(started.elapsed() < AT_ONCE, "it waited {:?}", started.elapsed());
+    assert!(started.elapsed() < AT_ONCE, "waited {:?}", started.elapsed());
     let batch = events(&answer);
     let data: Vec<&str> = batch.iter().map(|e| e.data.as_str()).collect();
     assert_eq!(
@@ -200,7 +200,7 @@ async fn gap_is_reported_in_the_gap_member() {
     let started = Instant::now();
     let answer = poll(&gateway, &ticket("1"), &after(&cursor(&answer), "0")).await;
     assert_eq!((&answer["gap"], &answer["events"]), (&Value::Null, &json!([])));
-    assert!(started.elapsed() < AT_ONCE, "it waited {:?}", started.elapsed());
+    assert!(started.elapsed() < AT_ONCE, "waited {:?}", started.elapsed());
     for id in ["garbage", "99999999999999-0"] {
         let answer = poll(&gateway, &ticket("1"), &after(id, "0")).await;
         assert_eq!(

@@ -1,6 +1,5 @@
-//! HTTP/1.1, one request at a time: pipelining is answered in order and costs no memory, and a
-//! connection that was used before is as good for a stream as a new one. Over cleartext and over
-//! TLS.
+//! HTTP/1.1, one request at a time, without and with TLS: pipelined requests get responses in order
+//! without using memory, and a stream can use a connection that was used before.
 
 use std::sync::Arc;
 
@@ -17,7 +16,7 @@ use crate::harness::{GUARD, Gateway, Redis, process, ticket, topic, user};
 trait Socket: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Socket for T {}
 
-/// A request whose answer (405) leaves the connection open.
+/// A request whose response (405) leaves the connection open.
 const SMALL: &str = "GET /publish HTTP/1.1\r\nHost: x\r\n\r\n";
 
 fn get(path: &str) -> String {
@@ -65,7 +64,7 @@ impl Served {
     async fn connect(&self) -> Box<dyn Socket> {
         let address =
             self.gateway.url("/").trim_start_matches("http://").trim_end_matches('/').to_owned();
-        let tcp = TcpStream::connect(address).await.expect("it listens");
+        let tcp = TcpStream::connect(address).await.expect("the listener accepts");
         tcp.set_nodelay(true).unwrap();
         match &self.tls {
             None => Box::new(tcp),
@@ -76,14 +75,14 @@ impl Served {
     }
 }
 
-/// Reads until `text` has come `count` times.
+/// Reads until `text` has arrived `count` times.
 async fn read_until(socket: &mut Box<dyn Socket>, text: &str, count: usize) -> String {
     let mut seen = Vec::new();
     let reading = async {
         let mut found = 0;
         let mut from = 0;
         while found < count {
-            let read = socket.read_buf(&mut seen).await.expect("it goes on");
+            let read = socket.read_buf(&mut seen).await.expect("the connection is open");
             assert_ne!(read, 0, "the end after {}", String::from_utf8_lossy(&seen));
             while let Some(at) =
                 seen[from..].windows(text.len()).position(|window| window == text.as_bytes())
@@ -157,7 +156,7 @@ async fn pipelined_requests_get_responses_in_order() {
 
 #[tokio::test]
 async fn pipelined_request_flood_uses_little_memory() {
-    /// actix alone took 30 MB for each of them.
+    /// With actix alone, each of them used 30 MB.
     const AT_MOST_BYTES: u64 = 16 << 20;
     const SOCKETS: usize = 4;
     const REQUESTS: usize = (128 << 10) / SMALL.len();
@@ -175,7 +174,7 @@ async fn pipelined_request_flood_uses_little_memory() {
             let mut socket = served.connect().await;
             all.push(tokio::spawn(async move {
                 let (flood, answers) = (SMALL.repeat(REQUESTS), &mut socket);
-                // Written at once: what the gateway does not take waits in the kernel.
+                // All bytes at once: those that the gateway does not read remain in the kernel.
                 let (mut read, mut write) = tokio::io::split(answers);
                 let reading = async {
                     let (mut count, mut bytes, mut tail) = (0, vec![0; 64 << 10], Vec::new());
@@ -193,7 +192,7 @@ async fn pipelined_request_flood_uses_little_memory() {
             }));
         }
         for one in all {
-            tokio::time::timeout(GUARD * 3, one).await.expect("all is answered").unwrap();
+            tokio::time::timeout(GUARD * 3, one).await.expect("all responses").unwrap();
         }
         let grown = process::peak(served.gateway.pid()) - before;
         assert!(grown < AT_MOST_BYTES, "{grown} bytes");
@@ -212,7 +211,7 @@ async fn oversized_heads_get_a_readable_431() {
                     socket.write_all(SMALL.as_bytes()).await.unwrap();
                     read_until(&mut socket, "method-not-allowed", 1).await;
                 }
-                // However much more comes, the answer is there to be read.
+                // The response can be read, however much the client still sends.
                 socket.write_all(long(1 << 20).as_bytes()).await.unwrap();
                 let answer = read_until(&mut socket, "head-too-long", 1).await;
                 assert!(answer.starts_with("HTTP/1.1 431"), "{answer}");
@@ -247,7 +246,7 @@ async fn stream_request_does_not_cut_the_previous_response() {
             "{}",
             &rest[length..]
         );
-        // Nor a stream.
+        // The same for a stream.
         let left = stream("2").replace("\r\n\r\n", "\r\nContent-Length: 0\r\n\r\n");
         let mut socket = served.connect().await;
         socket.write_all(SMALL.as_bytes()).await.unwrap();
@@ -262,7 +261,7 @@ async fn stream_request_does_not_cut_the_previous_response() {
 
 #[tokio::test]
 async fn stream_on_reused_connection_uses_no_more_memory() {
-    /// As `front::idle_stream_uses_little_memory` has it; TLS keeps a state and a buffer.
+    /// As in `front::idle_stream_uses_little_memory`; TLS needs a state and a buffer.
     const AT_MOST_BYTES: [u64; 2] = [8 << 10, 16 << 10];
     const STREAMS: usize = 200;
     let redis = Redis::start().await;
@@ -280,7 +279,7 @@ async fn stream_on_reused_connection_uses_no_more_memory() {
                 all.push(socket);
             }
         };
-        // What the first ones bring to life is not theirs.
+        // The first streams allocate shared memory, which must not count.
         open(&mut all, true).await;
         for used in [true, false] {
             let before = served.gateway.anonymous();
@@ -310,7 +309,7 @@ async fn stalled_client_over_tls_is_disconnected() {
     let mut socket = served.connect().await;
     socket.write_all(stream("1").as_bytes()).await.unwrap();
     read_until(&mut socket, "sse.connected", 1).await;
-    // More than the sockets hold; then nothing is read any more.
+    // More than the sockets buffer, and then the client stops reading.
     let big = format!("\"{}\"", "x".repeat(60_000));
     while served.gateway.metric("sse_queue_overflows_total", &[]).await == 0.0 {
         redis.durable(&user("1"), "a", &big).await.unwrap();

@@ -7,7 +7,8 @@ use serde_json::{Value, json};
 
 async fn revoke(gateway: &Gateway, user: &str, key: &str) -> u16 {
     let url = gateway.admin_url(&format!("/users/{user}/connections"));
-    let answer = gateway.admin_http().delete(url).bearer_auth(key).send().await.expect("an answer");
+    let answer =
+        gateway.admin_http().delete(url).bearer_auth(key).send().await.expect("a response");
     answer.status().as_u16()
 }
 
@@ -19,7 +20,7 @@ async fn connections(gateway: &Gateway, query: &str) -> Vec<Value> {
         .bearer_auth("an admin's key")
         .send()
         .await
-        .expect("an answer");
+        .expect("a response");
     assert_eq!(answer.status(), 200);
     let json: Value = serde_json::from_str(&answer.text().await.unwrap()).unwrap();
     json["connections"].as_array().expect("a list").clone()

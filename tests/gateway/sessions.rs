@@ -204,7 +204,7 @@ async fn resume_never_reaches_before_the_first_cursor() {
     for n in 0..4 {
         ids.push(redis.durable(&channel, "a", n.to_string()).await.unwrap());
     }
-    // Opened without a cursor: earlier events stay out of reach.
+    // Opened without a cursor: earlier events cannot be read.
     let fresh = ticket("1");
     let first = gateway.connect_with(&fresh, "").await.last_id().to_string();
     assert!(Id::of(&first) >= Id::of(&ids[3]));
@@ -302,8 +302,8 @@ async fn client_gone_during_an_outage_is_readmitted_afterwards() {
     gateway.metric_reaches("sse_connections_closed_total", &[("reason", "client-gone")], 1.0).await;
     // Redis returns empty.
     redis.start_again().await;
-    until_not_busy(&gateway, &left).await.expect("it is admitted");
-    until_not_busy(&gateway, &stayed).await.expect("it is admitted");
+    until_not_busy(&gateway, &left).await.expect("the client is admitted");
+    until_not_busy(&gateway, &stayed).await.expect("the client is admitted");
     assert_eq!(close_reason(&mut stays).await.0, "taken-over");
     let never = unused(&left);
     let refused = until_not_busy(&gateway, &never).await.err().expect("it has no session");
@@ -389,7 +389,7 @@ async fn session_cookie_binds_the_session_to_its_browser() {
     let cookies = format!("a=b; {pair}; c=d");
     let mut back = Sse::connect(&url, &[("Cookie", &cookies)]).await;
     back.connected().await;
-    assert!(back.header("set-cookie").is_none(), "it has one");
+    assert!(back.header("set-cookie").is_none(), "the client has a cookie already");
     let text = format!("{}{}", one.log_text(), two.log_text());
     assert!(!text.contains(pair.split_once('=').unwrap().1), "the cookie is in no log");
 }

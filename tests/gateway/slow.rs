@@ -1,4 +1,4 @@
-//! A slow client costs only itself: bounded memory, no lost event, no delay for others.
+//! A slow client affects only itself: bounded memory, no lost event, no delay for others.
 
 use crate::harness::gateway::Builder;
 use crate::harness::http2::{DATA, Http2, INITIAL_WINDOW_SIZE, get};
@@ -9,12 +9,12 @@ use std::time::{Duration, Instant};
 const KIB: usize = 1024;
 const MIB: u64 = 1 << 20;
 
-/// A stream whose client's own buffer is small, so that the gateway soon notices what it does not
-/// read.
+/// A stream whose client has a small receive buffer, so that the gateway soon detects that it does
+/// not read.
 async fn narrow(gateway: &Gateway, name: &str, query: &str) -> Sse {
     let request = Request { receive_buffer: Some(4096), ..Request::default() };
     let url = gateway.events_url(&ticket(name), query);
-    let mut sse = Sse::try_connect(&url, &request).await.expect("an answer");
+    let mut sse = Sse::try_connect(&url, &request).await.expect("a response");
     sse.connected().await;
     sse
 }
@@ -63,7 +63,7 @@ async fn client_that_reads_nothing_affects_only_itself() {
             read_all(&mut good, n, 2).await;
         }
     };
-    // Warmed up: buffers of allocator, link and reader have their size.
+    // After a warm-up, because the buffers of allocator, link and reader grow at first.
     pump(0, 200).await;
     let before = gateway.anonymous();
     let mut stalled = Vec::new();
@@ -78,7 +78,7 @@ async fn client_that_reads_nothing_affects_only_itself() {
     assert!(queued <= 3.0 * 300.0 * 1024.0, "{queued} bytes queued");
     assert!(metrics.get("sse_queue_overflows_total", &[]) >= 3.0);
     assert_eq!(metrics.get("sse_connections", &[]), 4.0);
-    // Others come and go as before.
+    // Other clients still connect and disconnect.
     let mut other = gateway.connect("2").await;
     let id = redis.durable(&user("2"), "small", "1").await.unwrap();
     assert_eq!(other.app_event().await.id, Some(id));
@@ -93,7 +93,7 @@ async fn client_that_reads_nothing_is_disconnected() {
     let mut good = gateway.connect("1").await;
     let mut stalled = narrow(&gateway, "2", "").await;
     let quiet = gateway.connect("3").await;
-    // At once more than the sockets hold: from here on the gateway has to wait. More keeps coming.
+    // More than the sockets buffer, so that the gateway must wait while more events arrive.
     publish(&redis, &user("2"), 0, 200, 32 * KIB).await;
     let (started, mut published) = (Instant::now(), 0);
     while given_up(&gateway).await == 0.0 {
@@ -103,21 +103,22 @@ async fn client_that_reads_nothing_is_disconnected() {
         read_all(&mut good, published, 1).await;
         published += 1;
     }
-    // Its socket is closed, its place is free; who has nothing to read has not stalled.
+    // The socket is closed and its connection is released; a client without pending data is not
+    // stalled.
     let rest = stalled.rest().await;
     assert_eq!(stalled.end, Some(End::Cut), "{}", stalled.dump());
     let got = rest.iter().filter(|e| !e.is_system()).count();
-    assert!(got < 200 + published, "it got all {got} events before");
+    assert!(got < 200 + published, "the client received all {got} events");
     let metrics = gateway.metrics().await;
     assert_eq!(metrics.get("sse_connections", &[]), 2.0);
     assert_eq!(metrics.get("sse_connections_closed_total", &[]), 1.0);
-    // It comes back and gets what it missed.
+    // After a reconnect, the client receives the missed events.
     let mut back = gateway.resume("2", stalled.last_id()).await;
     read_all(&mut back, got, 200 + published - got).await;
     drop(quiet);
 }
 
-/// Reads nothing more, while one event of this size is all that is under way.
+/// Stops reading while only one event of this size is in flight.
 async fn is_given_up_with(gateway: &Gateway, redis: &Redis, name: &str, size: usize) {
     publish(redis, &user(name), 0, 1, size).await;
     eventually("it to be given up", async || (given_up(gateway).await == 1.0).then_some(())).await;
@@ -135,7 +136,7 @@ async fn is_given_up_with(gateway: &Gateway, redis: &Redis, name: &str, size: us
 async fn stalled_client_with_an_empty_queue_is_disconnected() {
     let redis = Redis::start().await;
     let gateway = roomy(&redis).env("LIMITS__STALL", "1s").start().await;
-    // The kernel takes the whole event: the gateway has nothing more to write.
+    // The kernel accepts the whole event, so the gateway has nothing more to write.
     let _stalled = narrow(&gateway, "1", "").await;
     is_given_up_with(&gateway, &redis, "1", 40 * KIB).await;
 }
@@ -156,10 +157,10 @@ async fn steady_slow_reader_stays_connected() {
     let gateway = roomy(&redis).env("LIMITS__STALL", "3s").start().await;
     let request = Request { receive_buffer: Some(8 * KIB as u32), ..Request::default() };
     let url = gateway.events_url(&ticket("1"), "");
-    let mut slow = Sse::try_connect(&url, &request).await.expect("an answer");
+    let mut slow = Sse::try_connect(&url, &request).await.expect("a response");
     slow.connected().await;
     slow.read_slowly(4 * KIB, Duration::from_millis(200));
-    // Each event takes longer than limits.stall, and there is always one under way.
+    // Each event takes longer than limits.stall, and there is always one in flight.
     publish(&redis, &user("1"), 0, 12, 64 * KIB - 16).await;
     let started = Instant::now();
     let mut read = 0;
@@ -218,7 +219,7 @@ async fn http2_reader_of_a_slow_socket_stays_connected() {
     client.send(&get(1, &events_path("1"))).await;
     client.text(1, "sse.connected").await;
     publish(&redis, &user("1"), 0, 6, 65_000).await;
-    // At 8 KB/s the socket of the gateway can be written to every 4 s.
+    // At 8 KB/s the socket of the gateway becomes writable every 4 s.
     for _ in 0..24 {
         client.read_some(STEP).await;
         tokio::time::sleep(Duration::from_millis(500)).await;
@@ -227,7 +228,7 @@ async fn http2_reader_of_a_slow_socket_stays_connected() {
     read_data(&mut client, 6 * 65_000).await;
 }
 
-/// How many streams were given up as stalled.
+/// Number of streams that were closed as stalled.
 async fn given_up(gateway: &Gateway) -> f64 {
     gateway.metric("sse_connections_closed_total", &[("reason", "stalled")]).await
 }
@@ -255,7 +256,7 @@ async fn slow_reader_receives_everything() {
     assert!(metrics.get("sse_replayed_events_total", &[]) >= 1.0);
     assert_eq!(metrics.get("sse_connections_closed_total", &[]), 0.0);
     assert_eq!(metrics.get("sse_gaps_total", &[]), 0.0);
-    // And it is live again.
+    // The stream is live again.
     let id = redis.durable(&user("1"), "small", "1").await.unwrap();
     assert_eq!(slow.app_event().await.id, Some(id));
 }
@@ -265,8 +266,8 @@ async fn events_during_slow_catch_up_are_delivered() {
     let redis = Redis::start().await;
     let gateway = roomy(&redis).env("LIMITS__STALL", "1h").start().await;
     let start = gateway.connect("1").await.last_id().to_string();
-    // More than the sockets hold, so that the catch-up has to wait for the reader; in steps, so
-    // that the gateway has all of it behind itself.
+    // More than the sockets buffer, so that the catch-up must wait for the reader; in steps, so
+    // that the gateway has received all of it.
     for n in (0..1000).step_by(100) {
         publish(&redis, &user("1"), n, 100, 8 * KIB).await;
         gateway
@@ -276,7 +277,7 @@ async fn events_during_slow_catch_up_are_delivered() {
     let mut slow = narrow(&gateway, "1", &format!("&lastEventId={}", encode(&start))).await;
     gateway.metric_reaches("sse_queued_bytes", &[], 60.0 * 1024.0).await;
     assert_eq!(gateway.metric("sse_catch_ups_total", &[("cause", "resume")]).await, 1.0);
-    // More than a catch-up queues ahead (64 KiB), less than a queue holds (256 KiB).
+    // More than a catch-up queues ahead (64 KiB), and less than the limit of a queue (256 KiB).
     publish(&redis, &user("1"), 1000, 16, 8 * KIB).await;
     gateway.metric_reaches("sse_events_relayed_total", &[("kind", "user")], 1016.0).await;
     read_all(&mut slow, 0, 1016).await;
@@ -291,10 +292,10 @@ async fn slow_client_gets_gap_after_trimming() {
     publish(&redis, &user("1"), 0, 600, 32 * KIB).await;
     gateway.metric_reaches("sse_queue_overflows_total", &[], 1.0).await;
     redis.durable(&user("1"), "end", "").await.unwrap();
-    let told = stalled.until(|event| event.event == "end").await;
+    let received = stalled.until(|event| event.event == "end").await;
     let mut expected = 0;
     let mut gaps = 0;
-    for event in &told[..told.len() - 1] {
+    for event in &received[..received.len() - 1] {
         if event.event == "sse.gap" {
             assert_eq!(event.json()["reason"], "trimmed");
             gaps += 1;
@@ -303,12 +304,12 @@ async fn slow_client_gets_gap_after_trimming() {
         let n: usize = event.data.trim_end_matches('.').parse().unwrap();
         assert!(
             n == expected || (gaps > 0 && n > expected),
-            "{n} instead of {expected}, {gaps} gaps told before"
+            "{n} instead of {expected}, {gaps} gaps before"
         );
         expected = n + 1;
     }
-    assert_eq!(expected, 600, "the newest are there");
-    assert!(gaps >= 1, "events were lost in silence");
+    assert_eq!(expected, 600, "the newest events arrive");
+    assert!(gaps >= 1, "events were lost silently");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -324,8 +325,8 @@ async fn total_queue_limit_loses_no_event() {
     for n in 0..16 {
         streams.push(narrow(&gateway, &n.to_string(), "").await);
     }
-    // The sockets' own buffers fill first; then 16 queues of equal size grow until the sum is too
-    // much: long before one of them alone is.
+    // The sockets' buffers fill first. Then 16 queues of equal size grow until their sum exceeds
+    // the limit, long before one of them alone does.
     let (mut published, mut queued_from) = (0, None);
     let metrics = loop {
         publish(&redis, &topic("t"), published, 4, 8 * KIB).await;
@@ -345,7 +346,7 @@ async fn total_queue_limit_loses_no_event() {
     assert!(alone < 1 << 20, "a queue grew to {alone} bytes and more");
     let queued = metrics.get("sse_queued_bytes", &[]);
     assert!(queued <= 3.0 * MIB as f64, "{queued} bytes queued");
-    // More of it stays within the bound.
+    // Further events do not exceed the limit.
     publish(&redis, &topic("t"), published, 400, 8 * KIB).await;
     published += 400;
     gateway
@@ -361,7 +362,7 @@ async fn total_queue_limit_loses_no_event() {
     assert_eq!(gateway.metric("sse_gaps_total", &[]).await, 0.0);
 }
 
-/// Reads an HTTP/2 response on until `count` numbers have come, in order.
+/// Reads an HTTP/2 response until `count` numbers have arrived, in order.
 async fn read_h2(
     answer: &mut reqwest::Response,
     parser: &mut crate::harness::parser::Parser,
@@ -373,7 +374,7 @@ async fn read_h2(
         let chunk = tokio::time::timeout(crate::harness::GUARD, answer.chunk())
             .await
             .expect("events in time");
-        let chunk = chunk.expect("the stream lives").expect("the stream goes on");
+        let chunk = chunk.expect("the stream is open").expect("the stream continues");
         for event in parser.feed(&chunk).into_iter().filter(|e| !e.is_system()) {
             assert_eq!(event.data.trim_end_matches('.'), next.to_string());
             next += 1;
@@ -394,7 +395,7 @@ async fn stalled_http2_stream_does_not_affect_its_neighbour() {
         .unwrap();
     let open = async |name: &str| {
         let answer =
-            client.get(gateway.events_url(&ticket(name), "")).send().await.expect("an answer");
+            client.get(gateway.events_url(&ticket(name), "")).send().await.expect("a response");
         assert_eq!((answer.status().as_u16(), answer.version()), (200, reqwest::Version::HTTP_2));
         answer
     };
@@ -403,12 +404,12 @@ async fn stalled_http2_stream_does_not_affect_its_neighbour() {
     let mut published = 0;
     let started = Instant::now();
     while given_up(&gateway).await == 0.0 {
-        assert!(started.elapsed() < GUARD, "not given up after {published} events");
+        assert!(started.elapsed() < GUARD, "not disconnected after {published} events");
         publish(&redis, &user("1"), published, 4, 32 * KIB).await;
         read_h2(&mut good, &mut parser, published, published + 4).await;
         published += 4;
     }
-    // The other goes on, and new ones come on the same connection.
+    // The other stream continues, and the connection accepts new ones.
     publish(&redis, &user("1"), published, 10, 32 * KIB).await;
     read_h2(&mut good, &mut parser, published, published + 10).await;
     let mut third = open("2").await;

@@ -63,7 +63,7 @@ async fn event_in_a_log_is_found_with_neighbours() {
         "predecessor": first,
         "predecessorInLog": true
     });
-    assert_eq!(seen[0]["event"], event, "no payload unless it is asked for");
+    assert_eq!(seen[0]["event"], event, "no payload unless requested");
     assert_eq!(
         (&seen[0]["successor"], &seen[0]["resume"]),
         (&json!(next), &json!({"gap": null, "replayed": 2}))
@@ -389,5 +389,5 @@ async fn documented_rights_suffice_and_missing_ones_are_named() {
     assert_eq!(ran.code, Some(69), "{}", ran.out);
     assert!(ran.err.contains("scan") && ran.err.contains("tracing-an-event.md"), "{}", ran.err);
     let (_, code) = trace_json(&redis, &[&id, "--channel", &user("1")], &[("REDIS__URL", &url)]);
-    assert_eq!(code, Some(0), "with the channel it does without");
+    assert_eq!(code, Some(0), "with the channel, SCAN is not needed");
 }

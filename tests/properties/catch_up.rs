@@ -1,5 +1,5 @@
-//! A stream receives every event after its cursor, in order, exactly once, or a gap that says what
-//! may be missing: under any order of publishes, deliveries, writes, link failures, overflows and
+//! A stream receives every event after its cursor, in order, exactly once, or a gap that names the
+//! affected channels, for any order of publishes, deliveries, writes, link failures, overflows and
 //! trimming.
 
 use std::sync::Arc;
@@ -137,8 +137,8 @@ impl Simulation {
         }
     }
 
-    /// Offers an event. The hub orders a catch-up if the stream needs one; here the next `CatchUp`
-    /// action starts it.
+    /// Offers an event. The hub would start a catch-up if the stream needs one; here the next
+    /// `CatchUp` action does.
     fn offer(&mut self, event: Arc<Event>) {
         if let Outcome::CatchUp(_) = self.stream.offer(&Item::Event(event)) {
             self.catch_up = None;
@@ -194,7 +194,7 @@ impl Simulation {
         self.catch_up = Some(CatchUp { generation, cursor, clock, merge, first: true });
     }
 
-    /// Lets everything arrive that is on its way.
+    /// Delivers all messages in flight.
     fn settle(&mut self) {
         self.act(&Action::RestoreLink);
         let events = self.redis.published.len();
@@ -227,7 +227,7 @@ proptest! {
         });
         let missing = missing.count();
         if !s.trimmed {
-            prop_assert_eq!(missing, 0, "events are missing though no log was trimmed");
+            prop_assert_eq!(missing, 0, "events are missing although no log was trimmed");
             prop_assert!(s.gaps.is_empty(), "unnecessary gaps: {:?}", s.gaps);
         }
         prop_assert!(missing == 0 || !s.gaps.is_empty(), "{} events lost silently", missing);

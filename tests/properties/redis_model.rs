@@ -1,5 +1,5 @@
-//! A model of one Redis server, as far as a stream depends on it: one total order of ids, one log
-//! per channel, and one subscriber connection on which messages and watermarks are ordered.
+//! A model of the parts of a Redis server on which a stream depends: one total order of ids, one
+//! log per channel, and one subscriber connection on which messages and watermarks are ordered.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -20,7 +20,7 @@ pub struct Redis {
     logs: BTreeMap<Channel, VecDeque<Arc<Event>>>,
     /// The last id of each log, which trimming does not change.
     last_of_log: BTreeMap<Channel, EventId>,
-    /// Messages on their way to the gateway; `None` while the connection is down.
+    /// Messages in flight to the gateway; `None` while the connection is down.
     link: Option<VecDeque<Arc<Event>>>,
     /// Every event that was ever published, in order.
     pub published: Vec<Arc<Event>>,
@@ -48,7 +48,7 @@ impl Redis {
         }
     }
 
-    /// Establishes or breaks the subscriber connection. Messages on their way are lost.
+    /// Establishes or breaks the subscriber connection. Messages in flight are lost.
     pub fn set_link(&mut self, up: bool) {
         self.link = up.then(VecDeque::new);
     }
@@ -58,7 +58,7 @@ impl Redis {
         self.link.as_mut()?.pop_front()
     }
 
-    /// Loses the newest message on its way, and returns its channel.
+    /// Loses the newest message in flight, and returns its channel.
     pub fn lose_newest(&mut self) -> Option<Channel> {
         self.link.as_mut()?.pop_back().map(|event| event.channel.clone())
     }

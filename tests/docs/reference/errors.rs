@@ -147,7 +147,7 @@ const HTTP: &[(&str, &str, &str)] = &[
     ),
 ];
 
-/// What a poll or a backend gets instead of `sse.busy`.
+/// The status and explanation that polls and backends get instead of `sse.busy`.
 fn busy(reason: BusyReason) -> [&'static str; 2] {
     match reason {
         BusyReason::Full | BusyReason::UserFull | BusyReason::KeysAway | BusyReason::Draining => {

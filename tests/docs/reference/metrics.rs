@@ -55,7 +55,7 @@ const OTHERS: &str = "\
 | | `invalid` | not a key set, or without a usable key |
 | `outcome` of a reload | `ok`, `failed` | the new values are active, or the previous ones stay active |";
 
-/// What a catch-up was started by.
+/// Explains the cause of a catch-up.
 fn cause(cause: CatchUpCause) -> &'static str {
     match cause {
         CatchUpCause::Resume => "the client connected with a last event id",
@@ -65,7 +65,7 @@ fn cause(cause: CatchUpCause) -> &'static str {
     }
 }
 
-/// What makes a request malformed.
+/// Explains the reason of a malformed request.
 fn malformed(reason: Malformed) -> &'static str {
     match reason {
         Malformed::RequestLine => "not `<method> <target> HTTP/1.x`",

@@ -1,4 +1,4 @@
-//! An HTTP/2 client that sends the frames it is told to, right or wrong.
+//! An HTTP/2 client that sends any frames, valid or not.
 
 use std::sync::Arc;
 
@@ -111,7 +111,7 @@ pub fn get(stream: u32, path: &str) -> Vec<u8> {
     frame(HEADERS, END_HEADERS | END_STREAM, stream, &block(&request("GET", path)))
 }
 
-/// See the module.
+/// A connection.
 pub struct Http2 {
     io: Box<dyn Io>,
     read: Vec<u8>,
@@ -120,7 +120,7 @@ pub struct Http2 {
 impl Http2 {
     /// Connects without TLS, by prior knowledge, with these settings.
     pub async fn connect(gateway: &Gateway, settings: &[(u16, u32)]) -> Http2 {
-        let tcp = TcpStream::connect(gateway.public).await.expect("it listens");
+        let tcp = TcpStream::connect(gateway.public).await.expect("the listener accepts");
         tcp.set_nodelay(true).unwrap();
         Http2::start(Box::new(tcp), settings).await
     }
@@ -129,7 +129,7 @@ impl Http2 {
     pub async fn connect_narrow(gateway: &Gateway, buffer: u32, settings: &[(u16, u32)]) -> Http2 {
         let socket = TcpSocket::new_v4().unwrap();
         socket.set_recv_buffer_size(buffer).unwrap();
-        let tcp = socket.connect(gateway.public).await.expect("it listens");
+        let tcp = socket.connect(gateway.public).await.expect("the listener accepts");
         tcp.set_nodelay(true).unwrap();
         Http2::start(Box::new(tcp), settings).await
     }
@@ -144,7 +144,7 @@ impl Http2 {
             ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
         let mut config = builder.unwrap().with_root_certificates(roots).with_no_client_auth();
         config.alpn_protocols = vec![b"h2".to_vec()];
-        let tcp = TcpStream::connect(gateway.public).await.expect("it listens");
+        let tcp = TcpStream::connect(gateway.public).await.expect("the listener accepts");
         let name = "127.0.0.1".try_into().unwrap();
         let tls =
             TlsConnector::from(Arc::new(config)).connect(name, tcp).await.expect("a handshake");
@@ -169,10 +169,10 @@ impl Http2 {
 
     /// Sends bytes.
     pub async fn send(&mut self, bytes: &[u8]) {
-        assert!(self.try_send(bytes).await, "the connection is over");
+        assert!(self.try_send(bytes).await, "the connection has ended");
     }
 
-    /// The same; `false`: the connection is over.
+    /// The same, but returns `false` if the connection has ended.
     pub async fn try_send(&mut self, bytes: &[u8]) -> bool {
         let sending =
             async { self.io.write_all(bytes).await.is_ok() && self.io.flush().await.is_ok() };
@@ -184,7 +184,7 @@ impl Http2 {
         self.send(&frame(WINDOW_UPDATE, 0, stream, &bytes.to_be_bytes())).await;
     }
 
-    /// The next frame; `None`: the end. Answers SETTINGS and PING.
+    /// The next frame, or `None` at the end. Acknowledges SETTINGS and PING.
     pub async fn next(&mut self) -> Option<Frame> {
         loop {
             if let Some(frame) = self.take() {
@@ -206,11 +206,11 @@ impl Http2 {
         }
     }
 
-    /// Reads up to `bytes` bytes, for the frames to come.
+    /// Reads up to `bytes` bytes of the next frames.
     pub async fn read_some(&mut self, bytes: usize) {
         let mut part = vec![0; bytes];
         let read = tokio::time::timeout(GUARD, self.io.read(&mut part)).await.expect("bytes");
-        let count = read.expect("the connection goes on");
+        let count = read.expect("the connection is open");
         assert_ne!(count, 0, "the end");
         self.read.extend(&part[..count]);
     }
@@ -254,7 +254,7 @@ impl Http2 {
         }
     }
 
-    /// The GOAWAY that comes, whatever comes before.
+    /// The next GOAWAY; other frames are ignored.
     pub async fn goaway_frame(&mut self) -> Frame {
         loop {
             let frame = self.next().await.expect("a GOAWAY");
@@ -264,7 +264,7 @@ impl Http2 {
         }
     }
 
-    /// Reads a stream on until this text has come.
+    /// Reads a stream until this text has arrived.
     pub async fn text(&mut self, stream: u32, text: &str) {
         let mut seen = Vec::new();
         while !String::from_utf8_lossy(&seen).contains(text) {
@@ -272,7 +272,7 @@ impl Http2 {
         }
     }
 
-    /// The error code of the GOAWAY that comes, if one comes before the end.
+    /// The error code of the next GOAWAY, if there is one before the end.
     pub async fn goaway(&mut self) -> Option<u32> {
         loop {
             let frame = self.next().await?;

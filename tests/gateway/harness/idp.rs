@@ -59,7 +59,7 @@ impl Idp {
 
     /// Stops to listen.
     pub async fn stop(&self) {
-        let server = self.server.lock().unwrap().take().expect("it is up");
+        let server = self.server.lock().unwrap().take().expect("the server runs");
         server.abort();
         let _ = server.await;
     }

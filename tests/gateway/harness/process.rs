@@ -22,7 +22,7 @@ pub fn freeze(pid: u32) {
             .unwrap_or_default();
         stat.rsplit_once(") ").is_none_or(|(_, fields)| fields.starts_with(['T', 'Z', 'X']))
     };
-    while !std::fs::read_dir(format!("/proc/{pid}/task")).expect("it lives").all(stopped) {
+    while !std::fs::read_dir(format!("/proc/{pid}/task")).expect("a running process").all(stopped) {
         std::thread::yield_now();
     }
 }
