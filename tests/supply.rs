@@ -101,7 +101,7 @@ fn one(words: &mut Vec<&str>, allowed: &[String]) -> bool {
 #[test]
 fn license_expressions_are_parsed_like_spdx() {
     let allowed = ["MIT", "ISC"].map(str::to_owned);
-    for good in [
+    for expression in [
         "MIT",
         "GPL-3.0 OR MIT",
         "MIT/Apache-2.0",
@@ -109,7 +109,7 @@ fn license_expressions_are_parsed_like_spdx() {
         "(MIT OR X) AND (ISC)",
         "X WITH E OR MIT",
     ] {
-        assert!(satisfied(good, &allowed), "{good}");
+        assert!(satisfied(expression, &allowed), "{expression}");
     }
     for bad in [
         "",

@@ -77,7 +77,7 @@ fn check(file: Option<&str>, env: &[(&str, &str)]) -> Ran {
     }
     assert!(
         !ran.err.contains(MARKER) && !ran.out.contains(MARKER),
-        "a secret is told: {}{}",
+        "the output contains a secret: {}{}",
         ran.err,
         ran.out
     );

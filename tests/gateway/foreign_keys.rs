@@ -24,7 +24,7 @@ async fn damage(redis: &Redis, key: &str) {
     redis.command::<i64>(&["SADD", key, "foreign"]).await;
 }
 
-async fn mend(redis: &Redis, key: &str) {
+async fn delete_key(redis: &Redis, key: &str) {
     redis.command::<i64>(&["DEL", key]).await;
 }
 
@@ -86,7 +86,7 @@ async fn wrong_type_log_rejects_only_its_own_messages() {
     assert_eq!(lines(&gateway, "are rejected (wrong-type)"), 1, "{}", gateway.log_text());
     assert!(gateway.log_contains("\"channel\":\"user:1:events\""), "{}", gateway.log_text());
     refused(&redis, &user("1"), log).await;
-    mend(&redis, log).await;
+    delete_key(&redis, log).await;
     publisher.plain(user("1"), "again").await;
     eventually("it is recorded", || async {
         (redis.log_ids(&user("1")).await.len() == 1).then_some(())
@@ -111,7 +111,7 @@ async fn wrong_type_log_reports_trimmed_and_streams_continue() {
         assert_eq!(stream.app_event().await.id.as_ref(), Some(&id), "the stream is live");
         assert_eq!(other.next_of("b").await.id, Some(id));
         assert_eq!(lines(&gateway, &format!("DEL \\\"{log}")), 1, "{}", gateway.log_text());
-        mend(&redis, &log).await;
+        delete_key(&redis, &log).await;
     }
 }
 
@@ -148,7 +148,7 @@ async fn wrong_type_topics_key_rejects_only_broadcasts() {
     let mut stream = fresh.resume("1", &cursor).await;
     let first = stream.app_event().await;
     assert_eq!(first.json()["reason"], "trimmed", "{}", stream.dump());
-    mend(&redis, "sse:topics").await;
+    delete_key(&redis, "sse:topics").await;
     let id = redis.durable(&topic("t"), "a", "1").await.unwrap();
     assert_eq!(stream.app_event().await.id, Some(id));
 }
@@ -174,7 +174,7 @@ async fn wrong_type_session_gets_busy_and_one_log() {
     assert_eq!(lines(&gateway, &key), 1, "{}", gateway.log_text());
     assert!(gateway.log_contains("run DEL"), "{}", gateway.log_text());
     gateway.connect("1").await;
-    mend(&redis, &key).await;
+    delete_key(&redis, &key).await;
     gateway.connect_with(&same, "").await;
 }
 
@@ -214,7 +214,7 @@ async fn wrong_type_revocation_does_not_affect_other_sessions() {
         before = ttl;
         tokio::time::sleep(std::time::Duration::from_millis(20)).await;
     }
-    mend(&redis, key).await;
+    delete_key(&redis, key).await;
     gateway.connect("1").await;
 }
 
@@ -225,7 +225,7 @@ async fn wrong_type_settings_are_restored_after_del() {
     refused(&redis, &user("2"), "sse:settings").await;
     redis.plain(user("2"), "waits").await;
     gateway.wait_for_log("could not record plain publishes").await;
-    mend(&redis, "sse:settings").await;
+    delete_key(&redis, "sse:settings").await;
     assert_eq!(other.app_event().await.data, "waits", "no event is lost: {}", other.dump());
     eventually("the settings", || async {
         (redis.command::<i64>(&["EXISTS", "sse:settings"]).await == 1).then_some(())
@@ -245,7 +245,7 @@ async fn wrong_type_clock_is_restored_after_del() {
     gateway.metric_reaches("sse_redis_reconnects_total", &[], 1.0).await;
     let (lines_of_one_kind, message) = most_frequent_warning(&gateway);
     assert!(lines_of_one_kind <= 3, "{message} was logged {lines_of_one_kind} times");
-    mend(&redis, "sse:clock").await;
+    delete_key(&redis, "sse:clock").await;
     gateway.ready().await;
     assert_eq!(other.next_of("sse.gap").await.json()["reason"], "reset");
     let id = redis.durable(&user("2"), "a", "1").await.unwrap();
@@ -265,7 +265,7 @@ async fn wrong_type_recorder_key_stops_plain_publishes_only() {
         ticks.subscribe("sse:live:tick").await.unwrap();
         let tick = tokio::time::timeout(GUARD, ticks.on_message().next()).await;
         assert!(tick.expect("ticks continue").is_some());
-        mend(&redis, key).await;
+        delete_key(&redis, key).await;
         gateway.wait_for_recorder().await;
         let records = async || {
             redis.plain(user("2"), "plain").await;
@@ -302,7 +302,7 @@ async fn unwritable_rejections_are_rarely_logged() {
     }
     gateway.metric_reaches("sse_rejected_total", &[], 50.0).await;
     gateway.wait_for_log("could not write a rejected message").await;
-    mend(&redis, "sse:rejected").await;
+    delete_key(&redis, "sse:rejected").await;
     // Messages are written in order, so this one is the last.
     redis.plain(topic("t"), b"last \xff").await;
     eventually("the last one", || async {

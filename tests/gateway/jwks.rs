@@ -76,7 +76,7 @@ async fn each_key_accepts_only_its_own_algorithm() {
     let redis = Redis::start().await;
     let pairs = [Pair::new("RSA", "rsa"), Pair::new("EC", "ec"), Pair::new("ED25519", "ed")];
     let mut keys: Vec<Value> = pairs.iter().map(|p| p.jwk.clone()).collect();
-    let secret = "a-secret-that-is-none-since-it-is-published";
+    let secret = "a-published-value-is-not-a-secret-at-all-x";
     keys.push(json!({"kty": "oct", "kid": "oct", "alg": "HS256", "k": base64(secret.as_bytes())}));
     let encrypts = Pair::new("EC", "enc");
     keys.push(encrypts.jwk.clone());

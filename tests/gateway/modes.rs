@@ -311,6 +311,6 @@ async fn plain_publishes_without_a_recorder_report_unrecorded() {
     assert_eq!(gap.event, "sse.gap");
     assert_eq!(gap.json()["reason"], "unrecorded");
     assert_eq!(gap.id, None);
-    redis.plain(user("1"), "heard").await;
-    assert_eq!(sse.app_event().await.data, "heard");
+    redis.plain(user("1"), "received").await;
+    assert_eq!(sse.app_event().await.data, "received");
 }

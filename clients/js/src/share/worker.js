@@ -13,8 +13,8 @@ let waiting = false;
 let open;
 
 /**
- * Handles a message from a tab. The first message has only the name. `begin` follows after the tab
- * has heard that the worker has the lock, because only then does the tab know where the hub starts.
+ * Handles a message from a tab. The first message has only the name. `begin` follows after the
+ * tab knows that the worker has the lock, because the tab determines where the hub starts.
  * @param {{ name: string, from: string, begin?: HubOptions }} message
  */
 function receive({ name, from, begin }) {
