@@ -49,16 +49,16 @@ async fn follow(args: &TailArgs) -> String {
             request = request.header("last-event-id", &last_id);
         }
         let (end, delay) = match request.send().await {
-            Ok(answer) if answer.status() == StatusCode::OK => {
-                let delay = read(answer, &mut last_id).await.unwrap_or(RECONNECT);
+            Ok(response) if response.status() == StatusCode::OK => {
+                let delay = read(response, &mut last_id).await.unwrap_or(RECONNECT);
                 backoff = Backoff::new(delay, MAX_RETRY);
                 ("the stream ended".to_owned(), delay)
             }
-            Ok(answer) if answer.status().is_client_error() => {
-                let status = answer.status();
-                return format!("refused: {status} {}", answer.text().await.unwrap_or_default());
+            Ok(response) if response.status().is_client_error() => {
+                let status = response.status();
+                return format!("refused: {status} {}", response.text().await.unwrap_or_default());
             }
-            Ok(answer) => (format!("status {}", answer.status()), backoff.delay()),
+            Ok(response) => (format!("status {}", response.status()), backoff.delay()),
             // Without the URL, which contains the ticket.
             Err(e) => (e.without_url().to_string(), backoff.delay()),
         };
@@ -68,9 +68,9 @@ async fn follow(args: &TailArgs) -> String {
 }
 
 /// Prints the events of one stream, and returns its last `retry:`.
-async fn read(answer: reqwest::Response, last_id: &mut String) -> Option<Duration> {
+async fn read(response: reqwest::Response, last_id: &mut String) -> Option<Duration> {
     let mut parser = Parser::default();
-    let mut chunks = answer.bytes_stream();
+    let mut chunks = response.bytes_stream();
     while let Some(Ok(chunk)) = chunks.next().await {
         parser.push(&chunk, |event| {
             last_id.clone_from(&event.id);

@@ -59,7 +59,7 @@ reasons! {
         Revoked = "revoked",
         /// The client acknowledged no byte for `limits.stall`.
         Stalled = "stalled",
-        /// A poll was answered.
+        /// The response to a poll was sent.
         PollDone = "poll-done",
     }
 }

@@ -35,13 +35,13 @@ pub async fn log(
     if let Some(worker) = request.app_data::<web::Data<Worker>>() {
         worker.context.metrics.requests.inc();
     }
-    let answer = next.call(request).await?;
-    let request = answer.request();
+    let response = next.call(request).await?;
+    let request = response.request();
     let peer = request.peer_addr().map(|a| a.to_string()).unwrap_or_default();
     let worker = request.app_data::<web::Data<Worker>>();
     let client = worker.and_then(|worker| client_address(request, &worker.context.settings.server));
     let client = client.map(|address| address.to_string()).unwrap_or_default();
-    let status = answer.status().as_u16();
+    let status = response.status().as_u16();
     let route = request.match_pattern().unwrap_or_else(|| "-".to_owned());
     let method = METHODS.into_iter().find(|method| method == request.method());
     let method = method.as_ref().map_or("-", Method::as_str);
@@ -52,5 +52,5 @@ pub async fn log(
         target: "sse_gateway::access", parent: None,
         method, route, status, peer, client, request_id
     );
-    Ok(answer)
+    Ok(response)
 }

@@ -95,18 +95,18 @@ async fn metrics(admin: web::Data<Admin>) -> HttpResponse {
 }
 
 async fn other_method_of_connections() -> HttpResponse {
-    let mut answer = responses::error(
+    let mut response = responses::error(
         StatusCode::METHOD_NOT_ALLOWED,
         "method-not-allowed",
         "this endpoint only supports GET and DELETE",
     );
-    answer.headers_mut().insert(header::ALLOW, header::HeaderValue::from_static("GET, DELETE"));
-    answer
+    response.headers_mut().insert(header::ALLOW, header::HeaderValue::from_static("GET, DELETE"));
+    response
 }
 
 async fn connections(request: HttpRequest, admin: web::Data<Admin>) -> HttpResponse {
     if let Err(denial) = api_keys::check(&request, &admin.readiness.auth, Scope::Admin) {
-        return denial.answer();
+        return denial.response();
     }
     let Ok(params) = Params::of(&request) else {
         return responses::error(
@@ -118,8 +118,8 @@ async fn connections(request: HttpRequest, admin: web::Data<Admin>) -> HttpRespo
     let user = params.get("user").map(str::to_owned);
     let mut replies = Vec::new();
     admin.delivery.mailboxes.send(|| {
-        let (reply, answer) = oneshot::channel();
-        replies.push(answer);
+        let (reply, receiver) = oneshot::channel();
+        replies.push(receiver);
         Message::Command(Command::List(user.clone(), reply))
     });
     let mut all = Vec::new();
@@ -151,7 +151,7 @@ async fn end_connections_of_query(request: HttpRequest, admin: web::Data<Admin>)
 async fn end_connections(request: &HttpRequest, user: Option<&str>, admin: &Admin) -> HttpResponse {
     let settings = &admin.settings;
     if let Err(denial) = api_keys::check(request, &admin.readiness.auth, Scope::Admin) {
-        return denial.answer();
+        return denial.response();
     }
     let Some(user) = user.filter(|user| is_name(user)) else {
         return responses::error(

@@ -30,7 +30,7 @@ pub enum ApiDenial {
 
 impl ApiDenial {
     /// The response: 404, 401, 403 or 429.
-    pub fn answer(self) -> HttpResponse {
+    pub fn response(self) -> HttpResponse {
         let (status, code, message) = match self {
             Self::Key(ApiKeyError::NoneConfigured) => return responses::not_found(),
             Self::Key(ApiKeyError::Missing) => (
@@ -55,12 +55,12 @@ impl ApiDenial {
                  request",
             ),
         };
-        let mut answer = responses::last_error(status, code, message);
+        let mut response = responses::last_error(status, code, message);
         if self == Self::TooOften {
             let retry_after = header::HeaderValue::from_static("1");
-            answer.headers_mut().insert(header::RETRY_AFTER, retry_after);
+            response.headers_mut().insert(header::RETRY_AFTER, retry_after);
         }
-        answer
+        response
     }
 }
 
@@ -98,7 +98,7 @@ pub async fn body(
             true => Ok(()),
             false => Err(ApiDenial::TooOften),
         })
-        .map_err(|denial| Box::new(denial.answer()))?;
+        .map_err(|denial| Box::new(denial.response()))?;
     let limit = settings.limits.publish_body_bytes;
     let (status, code, message) =
         match tokio::time::timeout(BODY_TIMEOUT, payload.to_bytes_limited(limit)).await {

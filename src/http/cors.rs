@@ -38,10 +38,10 @@ pub async fn refusals<B: MessageBody>(
     request: ServiceRequest,
     next: Next<B>,
 ) -> Result<ServiceResponse<EitherBody<B>>, Error> {
-    let answer = next.call(request).await?;
-    let error = answer.response().error().and_then(|error| error.as_error::<CorsError>());
+    let response = next.call(request).await?;
+    let error = response.response().error().and_then(|error| error.as_error::<CorsError>());
     let (status, code, message) = match error {
-        None => return Ok(answer.map_into_left_body()),
+        None => return Ok(response.map_into_left_body()),
         Some(CorsError::OriginNotAllowed) => (
             StatusCode::FORBIDDEN,
             "origin-not-allowed",
@@ -53,5 +53,5 @@ pub async fn refusals<B: MessageBody>(
             "a preflight request needs Origin, and Access-Control-Request-Method: GET or POST",
         ),
     };
-    Ok(answer.into_response(responses::error(status, code, message)).map_into_right_body())
+    Ok(response.into_response(responses::error(status, code, message)).map_into_right_body())
 }

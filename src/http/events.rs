@@ -8,11 +8,11 @@ use super::{admission::admit, body::EventBody, responses, worker::Worker};
 pub async fn events(request: HttpRequest, worker: web::Data<Worker>) -> HttpResponse {
     match admit(&worker, &request, "stream").await {
         Ok(mut admitted) => {
-            let mut answer = responses::event_stream();
+            let mut response = responses::event_stream();
             if let Some(secret) = admitted.new_secret.take() {
-                answer.insert_header((header::SET_COOKIE, worker.set_cookie(&secret)));
+                response.insert_header((header::SET_COOKIE, worker.set_cookie(&secret)));
             }
-            answer.body(EventBody(admitted))
+            response.body(EventBody(admitted))
         }
         Err(denied) => denied.response(&worker, responses::busy_stream),
     }

@@ -35,7 +35,7 @@ pub async fn poll(request: HttpRequest, worker: web::Data<Worker>) -> HttpRespon
         Err(error) => Err(Denial::from(error)),
     };
     match result {
-        Ok((admitted, wait)) => answer(&worker, &admitted, wait).await,
+        Ok((admitted, wait)) => respond(&worker, &admitted, wait).await,
         Err(denied) => denied.response(&worker, responses::busy_poll),
     }
 }
@@ -82,7 +82,7 @@ impl Collected {
     }
 }
 
-async fn answer(worker: &Worker, admitted: &Admitted, wait: Duration) -> HttpResponse {
+async fn respond(worker: &Worker, admitted: &Admitted, wait: Duration) -> HttpResponse {
     let connection = &admitted.connection;
     let mut collected = Collected { last_id: Some(connection.cursor()), ..Collected::default() };
     // Without a cursor there is nothing to wait for: the response contains the current position.
@@ -112,12 +112,12 @@ async fn answer(worker: &Worker, admitted: &Admitted, wait: Duration) -> HttpRes
     connection.set_reason(CloseReason::PollDone);
     let caught_up = connection.is_idle() && connection.is_live();
     let last = if caught_up { connection.position() } else { connection.cursor() };
-    let mut answer = HttpResponse::Ok();
+    let mut response = HttpResponse::Ok();
     if let Some(secret) = &admitted.new_secret {
-        answer.insert_header((header::SET_COOKIE, worker.set_cookie(secret)));
+        response.insert_header((header::SET_COOKIE, worker.set_cookie(secret)));
     }
     let Collected { events, gap, .. } = collected;
-    answer
+    response
         .insert_header((header::CACHE_CONTROL, "no-store"))
         .insert_header((header::REFERRER_POLICY, "no-referrer"))
         .json(json!({ "events": events, "lastEventId": last.to_string(), "gap": gap }))

@@ -82,7 +82,7 @@ pub async fn publish(
 ) -> HttpResponse {
     let body = match api_keys::body(&request, payload, &worker.api, Scope::Publish).await {
         Ok(body) => body,
-        Err(answer) => return *answer,
+        Err(response) => return *response,
     };
     let one = body.iter().find(|b| !b.is_ascii_whitespace()) == Some(&b'{');
     let events = if one {
@@ -106,18 +106,18 @@ pub async fn publish(
     let refused: Vec<_> =
         events.iter().map(|event| event.decode().map(|event| valid.push(event)).err()).collect();
     let mut published = publish_all(&worker.commands, &valid).await.into_iter();
-    let answer = |refused: Option<Rejection>| {
+    let result = |refused: Option<Rejection>| {
         refused.map_or_else(|| published.next(), |refusal| Some(Err(rejected(refusal))))
     };
-    let answers: Vec<_> = refused.into_iter().filter_map(answer).collect();
-    worker.context.metrics.published.inc_by(answers.iter().filter(|a| a.is_ok()).count() as u64);
-    for answer in &answers {
-        if let Err(PublishError::Refused(refusal, _)) = answer {
+    let results: Vec<_> = refused.into_iter().filter_map(result).collect();
+    worker.context.metrics.published.inc_by(results.iter().filter(|a| a.is_ok()).count() as u64);
+    for result in &results {
+        if let Err(PublishError::Refused(refusal, _)) = result {
             worker.context.metrics.rejected.with_label_values(&[refusal.code()]).inc();
         }
     }
-    match answers.as_slice() {
-        [answer] if one => single(answer, &worker.commands.address),
+    match results.as_slice() {
+        [result] if one => single(result, &worker.commands.address),
         all if !all.is_empty() && all.iter().all(|a| matches!(a, Err(PublishError::Away(_)))) => {
             away(NOTHING)
         }
@@ -141,9 +141,9 @@ const MAYBE: &str =
     "the event may have been published; to retry without duplicates, give each event an id";
 
 fn away(message: &str) -> HttpResponse {
-    let mut answer = responses::error(StatusCode::SERVICE_UNAVAILABLE, "redis-away", message);
-    answer.headers_mut().insert(header::RETRY_AFTER, header::HeaderValue::from_static("1"));
-    answer
+    let mut response = responses::error(StatusCode::SERVICE_UNAVAILABLE, "redis-away", message);
+    response.headers_mut().insert(header::RETRY_AFTER, header::HeaderValue::from_static("1"));
+    response
 }
 
 fn log_unavailable(address: &str, error: &str) {
@@ -152,8 +152,8 @@ fn log_unavailable(address: &str, error: &str) {
     }
 }
 
-fn single(answer: &Result<String, PublishError>, address: &str) -> HttpResponse {
-    match answer {
+fn single(result: &Result<String, PublishError>, address: &str) -> HttpResponse {
+    match result {
         Ok(id) => HttpResponse::Ok().json(json!({ "id": id })),
         Err(PublishError::Refused(Rejection::TooLarge, text)) => {
             responses::error(StatusCode::PAYLOAD_TOO_LARGE, Rejection::TooLarge.code(), text)
@@ -176,8 +176,8 @@ fn single(answer: &Result<String, PublishError>, address: &str) -> HttpResponse 
     }
 }
 
-fn item(answer: &Result<String, PublishError>) -> Value {
-    match answer {
+fn item(result: &Result<String, PublishError>) -> Value {
+    match result {
         Ok(id) => json!({ "id": id }),
         Err(PublishError::Refused(refusal, text)) => {
             json!({ "error": refusal.code(), "message": text })

@@ -22,8 +22,8 @@ pub fn last_error(status: StatusCode, code: &str, message: &str) -> HttpResponse
     fill(HttpResponse::build(status).force_close(), code, message)
 }
 
-fn fill(answer: &mut HttpResponseBuilder, code: &str, message: &str) -> HttpResponse {
-    answer
+fn fill(response: &mut HttpResponseBuilder, code: &str, message: &str) -> HttpResponse {
+    response
         .insert_header((header::CACHE_CONTROL, "no-store"))
         .insert_header((header::REFERRER_POLICY, "no-referrer"))
         .json(json!({ "error": code, "message": message }))
@@ -55,19 +55,19 @@ pub fn server_options() -> HttpResponse {
 pub fn only(method: Method, path: &str, route: Route) -> Resource {
     let other = move || {
         let message = format!("this endpoint only supports {method}");
-        let mut answer = error(StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", &message);
+        let mut response = error(StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", &message);
         if let Ok(allowed) = HeaderValue::from_str(method.as_str()) {
-            answer.headers_mut().insert(header::ALLOW, allowed);
+            response.headers_mut().insert(header::ALLOW, allowed);
         }
-        std::future::ready(answer)
+        std::future::ready(response)
     };
     web::resource(path).route(route).default_service(web::to(other))
 }
 
 /// The head of every event stream.
 pub fn event_stream() -> HttpResponseBuilder {
-    let mut answer = HttpResponse::Ok();
-    answer
+    let mut response = HttpResponse::Ok();
+    response
         .insert_header((header::CONTENT_TYPE, "text/event-stream"))
         .insert_header((header::CACHE_CONTROL, "no-cache, no-transform"))
         .insert_header(("x-accel-buffering", "no"))
@@ -75,7 +75,7 @@ pub fn event_stream() -> HttpResponseBuilder {
         // A connection whose stream has ended is not reused: after a drain the client must connect
         // to another instance.
         .force_close();
-    answer
+    response
 }
 
 /// Status 200 with only `sse.busy`: an EventSource stops reconnecting after any other status.
@@ -89,11 +89,11 @@ pub fn busy_poll(reason: BusyReason) -> HttpResponse {
         BusyReason::TooOften => StatusCode::TOO_MANY_REQUESTS,
         _ => StatusCode::SERVICE_UNAVAILABLE,
     };
-    let mut answer =
+    let mut response =
         error(status, reason.name(), "the gateway cannot accept this poll now; retry later");
     let seconds = retry_ms(reason).div_ceil(1000);
-    answer.headers_mut().insert(header::RETRY_AFTER, seconds.into());
-    answer
+    response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
+    response
 }
 
 /// 10 to 30 s; while draining, 1 to 3 s, because another instance can serve the client.

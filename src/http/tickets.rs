@@ -33,7 +33,7 @@ pub async fn tickets(
 ) -> HttpResponse {
     let body = match api_keys::body(&request, payload, &worker.api, Scope::Tickets).await {
         Ok(body) => body,
-        Err(answer) => return *answer,
+        Err(response) => return *response,
     };
     let requested: TicketRequest = match serde_json::from_slice(&body) {
         Ok(requested) => requested,

@@ -46,8 +46,8 @@ pub type SnapshotReply = ([Option<String>; 5], (u64, u64));
 
 /// The snapshot in the replies; `None` if there is no clock yet, or the library must repair it
 /// first.
-pub fn snapshot_of(answer: SnapshotReply) -> Option<ClockSnapshot> {
-    let ([h, epoch, unrecorded, raised_ms, shorter_ms], (seconds, micros)) = answer;
+pub fn snapshot_of(reply: SnapshotReply) -> Option<ClockSnapshot> {
+    let ([h, epoch, unrecorded, raised_ms, shorter_ms], (seconds, micros)) = reply;
     let now_ms = seconds * 1000 + micros / 1000;
     let h = EventId::parse(&h?).filter(|h| h.is_plausible(now_ms))?;
     // The clock has assigned both before H.
@@ -85,10 +85,10 @@ pub async fn pages(
             pipeline.add_command(range(commands, channel, *after, count));
         }
         pipeline.ignore_errors();
-        let answers: Vec<RedisResult<Value>> = commands.run_all(&pipeline).await?;
-        for ((channel, _), answer) in chunk.iter().zip(answers) {
-            pages.push(match answer {
-                Ok(answer) => page(channel, answer, count)?,
+        let replies: Vec<RedisResult<Value>> = commands.run_all(&pipeline).await?;
+        for ((channel, _), reply) in chunk.iter().zip(replies) {
+            pages.push(match reply {
+                Ok(reply) => page(channel, reply, count)?,
                 Err(e) if first && is_wrong_type(&e) => no_log(commands, channel),
                 Err(e) => return Err(e.into()),
             });
@@ -135,8 +135,8 @@ async fn read_last_ids(
             pipeline.cmd("XINFO").arg("STREAM").arg(commands.keys.log(channel));
             pipeline.add_command(range(commands, channel, *after, count));
         }
-        let answers: Vec<RedisResult<Value>> = commands.run_all(&pipeline).await?;
-        for (n, pair) in chunk.iter().zip(answers.chunks(2)) {
+        let replies: Vec<RedisResult<Value>> = commands.run_all(&pipeline).await?;
+        for (n, pair) in chunk.iter().zip(replies.chunks(2)) {
             let [info, events] = pair else { continue };
             if let Ok(events) = events {
                 pages[*n] = page(&logs[*n].0, events.clone(), count)?;
@@ -154,9 +154,9 @@ fn last_generated(info: &Value) -> Option<EventId> {
     EventId::parse(&from_redis_value::<String>(members.get("last-generated-id")?.clone()).ok()?)
 }
 
-fn page(channel: &Channel, answer: Value, count: usize) -> Result<Page, CommandError> {
+fn page(channel: &Channel, reply: Value, count: usize) -> Result<Page, CommandError> {
     let entries: Vec<(String, Vec<Vec<u8>>)> =
-        from_redis_value(answer).map_err(|e| CommandError::Rejected(e.into()))?;
+        from_redis_value(reply).map_err(|e| CommandError::Rejected(e.into()))?;
     let more = entries.len() == count;
     let upto = entries.last().and_then(|(id, _)| EventId::parse(id)).unwrap_or(EventId::ZERO);
     let (mut events, mut foreign) = (Vec::with_capacity(entries.len()), 0);

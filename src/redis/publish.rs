@@ -51,7 +51,7 @@ pub async fn publish(commands: &Commands, events: &[Publish]) -> Vec<Result<Stri
         pipeline.add_command(call(commands, event));
     }
     match commands.run_all::<Vec<redis::RedisResult<String>>>(&pipeline).await {
-        Ok(answers) => answers.into_iter().map(|answer| answer.map_err(refusal)).collect(),
+        Ok(replies) => replies.into_iter().map(|reply| reply.map_err(refusal)).collect(),
         Err(fault) => events.iter().map(|_| Err(unpublished(&fault))).collect(),
     }
 }

@@ -266,7 +266,7 @@ async fn each_key_prefix_is_searched_separately() {
             (code, &report["clock"], &report["channels"]),
             (Some(1), &Value::Null, &json!([]))
         );
-        assert!(report["note"].as_str().unwrap().contains("no sse:clock"), "{report}");
+        assert!(report["note"].as_str().unwrap().contains("sse:clock does not exist"), "{report}");
     }
     // With two gateways in one Redis, each prefix has only its own events.
     let _other = Gateway::durable_only(&redis).start().await;

@@ -119,9 +119,9 @@ struct Connection<S, B> {
 }
 
 /// A response of the app or of one of its errors.
-type Answer<B> = Response<EitherBody<B>>;
+type AppResponse<B> = Response<EitherBody<B>>;
 
-fn own_response<B>(response: impl Into<Response<BoxBody>>) -> Answer<B> {
+fn own_response<B>(response: impl Into<Response<BoxBody>>) -> AppResponse<B> {
     response.into().map_body(|_, body| EitherBody::right(body))
 }
 
@@ -134,7 +134,7 @@ enum End<B> {
     /// The request is malformed and has no response yet.
     Malformed(Malformed),
     /// The length of the response is unknown.
-    Stream(Box<Answer<B>>, Version),
+    Stream(Box<AppResponse<B>>, Version),
 }
 
 impl<B> From<io::Error> for End<B> {
@@ -254,12 +254,12 @@ where
         is_stream: bool,
         body: Option<&BodyBuffer>,
         interim: &mut Interim,
-    ) -> Result<Answer<B>, End<B>> {
+    ) -> Result<AppResponse<B>, End<B>> {
         let mut call = Box::pin(self.service.call(request));
-        let answered = poll_fn(|cx| {
+        let response = poll_fn(|cx| {
             loop {
-                if let Poll::Ready(answer) = call.as_mut().poll(cx) {
-                    return Poll::Ready(Ok(answer));
+                if let Poll::Ready(response) = call.as_mut().poll(cx) {
+                    return Poll::Ready(Ok(response));
                 }
                 if body.is_some_and(|body| body.is_waiting() && body.held_bytes() == 0) {
                     interim.poll(&mut self.socket, cx)?;
@@ -281,7 +281,7 @@ where
                 }
             }
         });
-        match answered.await? {
+        match response.await? {
             Ok(response) => Ok(response.into().map_body(|_, body| EitherBody::left(body))),
             Err(error) => Ok(own_response(error)),
         }

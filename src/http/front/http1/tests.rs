@@ -35,7 +35,7 @@ use crate::{
 const LIMIT: Duration = Duration::from_secs(30);
 
 /// The responses of the service, by path.
-async fn answer(mut request: Request) -> Result<Response<BoxBody>, Error> {
+async fn respond(mut request: Request) -> Result<Response<BoxBody>, Error> {
     let path = request.path().to_owned();
     let body: BoxBody = match path.as_str() {
         "/echo" => {
@@ -88,7 +88,7 @@ async fn connect() -> (TcpStream, impl Future<Output = ()>) {
         metrics: shared.metrics.clone(),
         lifecycle: Default::default(),
     });
-    let service = Rc::new(fn_service(answer));
+    let service = Rc::new(fn_service(respond));
     let task = serve(io, peer, service, context, Instant::now() + super::super::HEAD);
     (client, task)
 }

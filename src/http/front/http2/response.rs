@@ -46,7 +46,7 @@ mod tests {
 
     #[test]
     fn connection_specific_fields_are_omitted() {
-        let mut answer = Response::build(actix_web::http::StatusCode::OK);
+        let mut response = Response::build(actix_web::http::StatusCode::OK);
         for name in [
             "connection",
             "transfer-encoding",
@@ -55,12 +55,12 @@ mod tests {
             "proxy-connection",
             "x-own",
         ] {
-            answer.insert_header((name, "a"));
+            response.insert_header((name, "a"));
         }
-        answer.insert_header(("content-length", "7"));
-        let answer = answer.finish();
+        response.insert_header(("content-length", "7"));
+        let response = response.finish();
         let names = |size| {
-            let head = head(answer.head(), size);
+            let head = head(response.head(), size);
             let text = |(name, value): (&HeaderName, &HeaderValue)| {
                 format!("{name}: {}", value.to_str().unwrap())
             };

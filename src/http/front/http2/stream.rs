@@ -60,15 +60,15 @@ pub async fn run<S, B>(
     let is_head = *request.method() == Method::HEAD;
     // Boxed, so that its memory can be freed before the stream ends.
     let mut call = Box::pin(service.call(request));
-    let answer = poll_fn(|cx| match respond.poll_reset(cx) {
+    let response = poll_fn(|cx| match respond.poll_reset(cx) {
         Poll::Ready(_) => Poll::Ready(None),
         Poll::Pending => call.as_mut().poll(cx).map(Some),
     });
-    let answer = answer.await;
+    let response = response.await;
     drop(call);
-    match answer {
+    match response {
         None => {}
-        Some(Ok(answer)) => send::<B>(respond, answer.into(), is_head, context).await,
+        Some(Ok(response)) => send::<B>(respond, response.into(), is_head, context).await,
         Some(Err(error)) => send(respond, error.into(), is_head, context).await,
     }
 }
@@ -76,13 +76,13 @@ pub async fn run<S, B>(
 /// Sends a response. Errors are ignored, because the client has disconnected.
 async fn send<B: MessageBody + 'static>(
     mut respond: SendResponse<Bytes>,
-    answer: Response<B>,
+    response: Response<B>,
     is_head: bool,
     context: StreamContext,
 ) {
-    let size = answer.body().size();
+    let size = response.body().size();
     let ends = is_head || matches!(size, BodySize::None | BodySize::Sized(0));
-    let head = response::head(answer.head(), size);
+    let head = response::head(response.head(), size);
     let Ok(stream) = respond.send_response(head, ends) else { return };
     drop(respond);
     if ends {
@@ -92,7 +92,7 @@ async fn send<B: MessageBody + 'static>(
     let mut sender = Sender {
         stream,
         left,
-        body: Box::pin(answer.into_body()),
+        body: Box::pin(response.into_body()),
         piece: Bytes::new(),
         stalled: None,
         context,
