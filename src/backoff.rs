@@ -25,7 +25,7 @@ impl Backoff {
         longest.mul_f64(0.5 + 0.5 * fastrand::f64())
     }
 
-    /// An attempt was successful: the next delay is the first again.
+    /// Restarts with the first delay, after a successful attempt.
     pub fn reset(&mut self) {
         self.next = self.first;
     }

@@ -1,5 +1,5 @@
-//! The cookie that carries the secret of a session (`tickets.session_cookie`). Each session has a
-//! cookie of its own name, since a browser may have several streams.
+//! The cookie that contains the secret of a session (`tickets.session_cookie`). Each session has
+//! its own cookie name, because a browser may have several streams.
 
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ pub fn set_cookie(new: &NewSecret, max_age: Duration) -> String {
     format!("{name}={secret}; Path=/events; Max-Age={seconds}; HttpOnly; Secure; SameSite=None")
 }
 
-/// The secret that a request presents for the session of that ticket.
+/// The secret in a request for the session of a ticket.
 pub fn presented(request: &HttpRequest, ticket_digest: &str) -> Option<String> {
     let name = name(ticket_digest);
     let lines = request.headers().get_all(header::COOKIE).filter_map(|line| line.to_str().ok());

@@ -4,7 +4,7 @@ use actix_web::{HttpRequest, HttpResponse, http::StatusCode, web::Query};
 
 use super::responses;
 
-/// A request that is malformed: 400.
+/// A malformed request, which gets status 400.
 #[derive(Debug)]
 pub struct BadRequest {
     /// The code of the error.
@@ -20,14 +20,14 @@ impl BadRequest {
     }
 }
 
-/// The parameters of a query, decoded. Of a repeated parameter the first counts.
+/// The decoded parameters of a query. If a parameter is repeated, the first one applies.
 pub struct Params(Vec<(String, String)>);
 
 impl Params {
     /// Decodes the query of a request.
     ///
     /// # Errors
-    /// It cannot be decoded.
+    /// The query cannot be decoded.
     pub fn of(request: &HttpRequest) -> Result<Self, BadRequest> {
         let query = Query::<Vec<(String, String)>>::from_query(request.query_string());
         query.map(|query| Self(query.into_inner())).map_err(|_| BadRequest {
@@ -36,12 +36,12 @@ impl Params {
         })
     }
 
-    /// A parameter.
+    /// The value of a parameter.
     pub fn get(&self, name: &str) -> Option<&str> {
         self.0.iter().find(|(n, _)| n == name).map(|(_, value)| value.as_str())
     }
 
-    /// A parameter that is not empty.
+    /// The value of a parameter, unless it is empty.
     pub fn non_empty(&self, name: &str) -> Option<&str> {
         self.get(name).filter(|value| !value.is_empty())
     }

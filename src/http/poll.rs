@@ -89,16 +89,16 @@ async fn respond(worker: &Worker, admitted: &Admitted, wait: Duration) -> HttpRe
     let started = tokio::time::Instant::now();
     let until = started + if admitted.has_cursor { wait } else { Duration::ZERO };
     loop {
-        let joined = connection.is_live();
-        let complete = connection.is_idle() && joined && !collected.is_empty();
+        let was_live = connection.is_live();
+        let complete = connection.is_idle() && was_live && !collected.is_empty();
         if complete || collected.bytes > RESPONSE_BYTES {
             break;
         }
-        let idle = joined && connection.is_idle();
+        let idle = was_live && connection.is_idle();
         let deadline = if idle { until } else { until.max(started + MAX_CATCH_UP) };
         // The end of a catch-up without events also ends the wait.
         let next = poll_fn(|cx| match connection.poll_frame(cx.waker()) {
-            Poll::Pending if !joined && connection.is_live() => Poll::Ready(Next::Live),
+            Poll::Pending if !was_live && connection.is_live() => Poll::Ready(Next::Live),
             Poll::Pending => Poll::Pending,
             Poll::Ready(None) => Poll::Ready(Next::End),
             Poll::Ready(Some(frame)) => Poll::Ready(Next::Frame(frame)),

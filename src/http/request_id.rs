@@ -22,7 +22,7 @@ use crate::{core::address::is_trusted, settings::Settings};
 
 /// The header field, in requests and in responses.
 pub static X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-/// Longest id that is accepted from a proxy, in bytes.
+/// Maximum length of an id from a proxy, in bytes.
 const MAX_BYTES: usize = 128;
 
 /// An id of 1 to 128 bytes of visible ASCII.
@@ -52,8 +52,8 @@ impl RequestId {
         values.next().is_none().then(|| Self(value.clone()))
     }
 
-    /// A random UUID. Not from the system's generator, which costs a system call: nothing is
-    /// protected by the id.
+    /// A random UUID. It is not from the system's generator, because that costs a system call and
+    /// the id protects nothing.
     fn generate() -> Self {
         let random = fastrand::u128(..).to_ne_bytes();
         let text = uuid::Builder::from_random_bytes(random).into_uuid().to_string();
@@ -105,7 +105,7 @@ where
     fn call(&self, request: Request) -> Self::Future {
         let id = self.id(&request);
         if request.uri().path() == "*" {
-            // About the server, not about a resource: the app has no route for it.
+            // `OPTIONS *` concerns the server and not a resource, so the app has no route for it.
             let mut response: Response<BoxBody> = responses::server_options().into();
             response.headers_mut().insert(X_REQUEST_ID.clone(), id.0);
             return Box::pin(std::future::ready(Err(response)));

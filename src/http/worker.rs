@@ -13,7 +13,7 @@ use crate::{
     state::{hub::Hub, lifecycle::Lifecycle, limits::Limits, stream_context::StreamContext},
 };
 
-/// What every worker is built from.
+/// The parts from which every worker is built.
 #[derive(Clone)]
 pub struct WorkerParts {
     /// Settings, clock, metrics, state of the link, and where it delivers.
@@ -55,7 +55,7 @@ impl Worker {
             limits,
         });
         let (delivery, link_state) = (shared.delivery, shared.state);
-        // Opened before the state of the link is read: no change of the link is missed.
+        // Opened before the state of the link is read, so that no change of the link is missed.
         let inbox = delivery.mailboxes.open();
         let is_link_up = link_state.is_up();
         let (hub, orders) = Hub::new(context.clone(), delivery.clone(), &inbox, is_link_up);

@@ -1,4 +1,4 @@
-//! What the tasks of the link thread share.
+//! The shared state of the tasks of the link thread.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use crate::{
     state::{clock::Clock, delivery::Delivery},
 };
 
-/// What the supervisor, the reading task, the ticks and the recorder share.
+/// The shared state of the supervisor, the reading task, the ticks and the recorder.
 #[derive(Clone)]
 pub struct LinkContext {
     /// The settings.
@@ -25,7 +25,7 @@ pub struct LinkContext {
 }
 
 impl LinkContext {
-    /// A link that has not been up yet, and delivers to no worker yet.
+    /// Creates the context of a link that has not been up yet and has no workers yet.
     pub fn new(settings: Arc<Settings>, clock: Arc<Clock>, metrics: Arc<Metrics>) -> Self {
         Self {
             state: Arc::new(LinkState::new(clock.clone())),

@@ -8,7 +8,7 @@ use crate::http::sockets::tcp::ClientTcp;
 /// Cleartext, or TLS. TLS is boxed: most connections are cleartext, and its state is large.
 pub type Socket = Either<ClientTcp, Box<TlsStream<ClientTcp>>>;
 
-/// The TCP connection that carries a socket.
+/// The TCP connection of a socket.
 pub fn tcp_of(socket: &Socket) -> &ClientTcp {
     match socket {
         Either::Left(tcp) => tcp,
