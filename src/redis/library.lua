@@ -32,6 +32,15 @@ local function refuse(code, text)
   return redis.error_reply('SSE ' .. code .. ': ' .. text)
 end
 
+-- A reply of several values, given as a list of names and values. Gateways up to version 3 do not
+-- end their call with NAMED, and get the values alone.
+local function reply(named, fields)
+  if named == 'NAMED' then return fields end
+  local values = {}
+  for i = 2, #fields, 2 do values[i / 2] = fields[i] end
+  return values
+end
+
 -- keys --------------------------------------------------------------------------------------------
 
 local function wrong_type(key)
@@ -404,9 +413,9 @@ local function record(keys, args)
   return answer
 end
 
--- sse_lease 0 <role> <instance> <ttl_ms> [RELEASE]. Takes, renews or gives back the lease of a role
--- (recorder, standby). Answers {held, token, marker, n}: token and position are those of the
--- recorder.
+-- sse_lease 0 <role> <instance> <ttl_ms> [NAMED | RELEASE]. Takes, renews or gives back the lease
+-- of a role (recorder, standby). Replies with held; if the recorder's lease is held, also with
+-- token, marker and n.
 local function lease(_, args)
   local role, instance, ttl_ms = args[1], args[2], args[3]
   local key = PREFIX .. 'lease:' .. role
@@ -418,22 +427,23 @@ local function lease(_, args)
     end
     return { 0 }
   end
-  if holder and holder ~= instance then return { 0 } end
+  local named = args[4]
+  if holder and holder ~= instance then return reply(named, { 'held', 0 }) end
   if role == 'recorder' and not holder then
     -- A vacant record is the standby's: it alone can prove what is recorded. An instance between
     -- the two would break the record.
     local standby = call('GET', PREFIX .. 'lease:standby')
-    if standby and standby ~= instance then return { 0 } end
+    if standby and standby ~= instance then return reply(named, { 'held', 0 }) end
   end
   local r = role == 'recorder' and call('HMGET', RECORDER, 'token', 'marker', 'n', 'holder')
   redis.call('SET', key, instance, 'PX', ttl_ms)
-  if not r then return { 1 } end
+  if not r then return reply(named, { 'held', 1 }) end
   if r[4] ~= instance then
     -- Another holder, or none that is known: whatever the last one still sends is fenced off.
     r[1] = give(next_id(now_ms()))
     redis.call('HSET', RECORDER, 'token', r[1], 'holder', instance)
   end
-  return { 1, r[1], r[2] or '', r[3] or '-1' }
+  return reply(named, { 'held', 1, 'token', r[1], 'marker', r[2] or '', 'n', r[3] or '-1' })
 end
 
 -- sse_mark 0 <token> <marker> <known 0|1>: starts a numbering. If there is one here that it does
@@ -498,40 +508,49 @@ local function store_session(key, user, connection, first, opened_ms, until_ms, 
 end
 
 -- sse_open 1 <digest> <connection> <user> <expired 0|1> <one_use 0|1> <ttl_ms> <until_ms>
--- <issued_ms> <cursor or empty> <left_ms> <proof shown> <new proof> Opens or resumes the session of
--- a ticket; for left_ms the ticket could open a session, so its session is not forgotten before. A
--- session that was opened with a proof (the digest of a cookie) is resumed only with it; an empty
--- one asks for none. Answers {outcome, first, opened_ms, until_ms, last id of the clock, turn}; the
--- outcome is opened, resumed, expired, used, over, stranger or revoked. Each connection of a
--- session has a higher turn than the one before, also across a wipe: only a higher turn takes over.
+-- <issued_ms> <cursor or empty> <left_ms> <proof shown> <new proof> [NAMED]: opens or resumes the
+-- session of a ticket; for left_ms the ticket could open a session, so its session is not forgotten
+-- before. A session that was opened with a proof (the digest of a cookie) is resumed only with it;
+-- an empty one asks for none. Replies with outcome: opened, resumed, expired, used, over, stranger
+-- or revoked; if opened or resumed, also with first, opened_ms, until_ms, last (id of the clock),
+-- generation and proof. Each connection of a session has a higher generation (turn) than the one
+-- before, also across a wipe: only a higher one takes over.
 local function open(keys, args)
   local key = PREFIX .. 'session:' .. keys[1]
-  local connection, user = args[1], args[2]
+  local connection, user, named = args[1], args[2], args[12]
   local now = now_ms()
   local last = show_id(clock(now))
   local s = call('HMGET', key, 'connection', 'first', 'opened_ms', 'until_ms', 'turn',
-    'good_ms', 'times', 'taken_ms',
-    'proof')
+    'good_ms', 'times', 'taken_ms', 'proof')
   if s[2] then
-    if args[4] == '1' then return { 'used' } end
-    if now >= tonumber(s[4]) then return { 'over' } end
-    if tonumber(s[3]) <= revoked_ms(user, call) then return { 'revoked' } end
-    if s[9] and s[9] ~= '' and s[9] ~= args[10] then return { 'stranger' } end
+    if args[4] == '1' then return reply(named, { 'outcome', 'used' }) end
+    if now >= tonumber(s[4]) then return reply(named, { 'outcome', 'over' }) end
+    if tonumber(s[3]) <= revoked_ms(user, call) then
+      return reply(named, { 'outcome', 'revoked' })
+    end
+    if s[9] and s[9] ~= '' and s[9] ~= args[10] then
+      return reply(named, { 'outcome', 'stranger' })
+    end
     local turn = string.format('%.0f', math.max(tonumber(s[5]) + 1, now))
     if s[1] ~= '' then
       -- How often of late: two tabs with one ticket are told to wait longer each time.
       local times = now - tonumber(s[8] or 0) < 600000 and tonumber(s[7] or 0) + 1 or 1
       redis.call('HSET', key, 'times', times, 'taken_ms', string.format('%.0f', now))
-      redis.call('PUBLISH', LIVE .. 'control', 
+      redis.call('PUBLISH', LIVE .. 'control',
         'taken-over ' .. keys[1] .. ' ' .. turn .. ' ' .. times)
     end
     redis.call('HSET', key, 'connection', connection, 'turn', turn)
     redis.call('PEXPIRE', key, math.max(tonumber(args[5]), tonumber(s[6] or 0) - now))
-    return { 'resumed', s[2], s[3], s[4], last, turn, s[9] or '' }
+    return reply(named, {
+      'outcome', 'resumed', 'first', s[2], 'opened_ms', s[3], 'until_ms', s[4], 'last', last,
+      'generation', turn, 'proof', s[9] or '',
+    })
   end
-  if args[3] == '1' then return { 'expired' } end
-  if tonumber(args[6]) <= now then return { 'over' } end
-  if tonumber(args[7]) < revoked_ms(user, call) then return { 'revoked' } end
+  if args[3] == '1' then return reply(named, { 'outcome', 'expired' }) end
+  if tonumber(args[6]) <= now then return reply(named, { 'outcome', 'over' }) end
+  if tonumber(args[7]) < revoked_ms(user, call) then
+    return reply(named, { 'outcome', 'revoked' })
+  end
   -- A cursor ahead of the clock must not keep the session from resuming ever after.
   local first = last
   if args[8] ~= '' then
@@ -543,7 +562,10 @@ local function open(keys, args)
   local left_ms = tonumber(args[9])
   store_session(key, user, connection, first, opened_ms, args[6], now + left_ms, opened_ms,
     math.max(tonumber(args[5]), left_ms), args[11] or '')
-  return { 'opened', first, opened_ms, args[6], last, opened_ms, args[11] or '' }
+  return reply(named, {
+    'outcome', 'opened', 'first', first, 'opened_ms', opened_ms, 'until_ms', args[6], 'last', last,
+    'generation', opened_ms, 'proof', args[11] or '',
+  })
 end
 
 -- sse_renew <n> <digest>.. then for each: <connection> <user> <first> <opened_ms> <until_ms>

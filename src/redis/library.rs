@@ -11,7 +11,7 @@ use crate::settings::Settings;
 
 /// Version of the library. Functions of one version answer callers of the version before: gateways
 /// are updated one by one.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 const SOURCE: &str = include_str!("library.lua");
 /// Smallest `proto-max-bulk-len` that Redis takes.
 const SMALLEST_BULK_BYTES: u64 = 1 << 20;
