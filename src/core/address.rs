@@ -124,8 +124,8 @@ pub fn is_trusted(peer: IpAddr, trusted: &[IpNet]) -> bool {
     trusted.iter().any(|network| network.contains(&peer))
 }
 
-/// The client's address: the peer's address or, if the peer is a trusted proxy, the address that the
-/// proxy names, and so on. `lines` are the values of the header, in order.
+/// The client's address: the peer's address or, if the peer is a trusted proxy, the address that
+/// the proxy names, and so on. `lines` are the values of the header, in order.
 pub fn client<'a>(
     peer: IpAddr,
     trusted: &[IpNet],
@@ -153,8 +153,8 @@ pub fn client<'a>(
     known
 }
 
-/// The part of an address that identifies a client: the address itself, or the /64 of IPv6, which is
-/// usually assigned to one site.
+/// The part of an address that identifies a client: the address itself, or the /64 of IPv6, which
+/// is usually assigned to one site.
 pub fn site(address: IpAddr) -> IpAddr {
     match address {
         IpAddr::V4(_) => address,

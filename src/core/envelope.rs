@@ -123,8 +123,8 @@ pub fn decode(message: &[u8], max_event_bytes: usize) -> Result<Envelope<'_>, Re
     Ok(envelope)
 }
 
-/// A member's name, in bytes: JSON names can contain invalid Unicode (`"\ud800"`), and such a member
-/// is ignored like other unknown ones.
+/// A member's name, in bytes: JSON names can contain invalid Unicode (`"\ud800"`), and such a
+/// member is ignored like other unknown ones.
 #[derive(PartialEq, Eq, Hash)]
 struct Name(Vec<u8>);
 

@@ -3,7 +3,8 @@
 
 use std::fmt;
 
-/// The position of an event in the order of all channels, `<ms>-<seq>` like an id of a Redis stream.
+/// The position of an event in the order of all channels, `<ms>-<seq>` like an id of a Redis
+/// stream.
 ///
 /// ```
 /// use sse_gateway::core::id::EventId;

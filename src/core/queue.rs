@@ -103,8 +103,8 @@ fn is_large(id: Option<EventId>, cost: usize, limit_bytes: usize) -> bool {
     id.is_none() && cost > limit_bytes
 }
 
-/// The bytes in a queue. In addition to the limit, one event may be queued that exceeds the limit by
-/// itself and is in no log: otherwise even the fastest client would never receive it.
+/// The bytes in a queue. In addition to the limit, one event may be queued that exceeds the limit
+/// by itself and is in no log: otherwise even the fastest client would never receive it.
 #[derive(Debug, Default)]
 pub struct Load {
     bounded: usize,

@@ -258,8 +258,8 @@ impl StreamState {
         self.push_gap(self.gap_of(reason, channels), None, None);
     }
 
-    /// Queues `sse.gap` and continues from `h`, without a replay. `from` is the cursor as the client
-    /// sent it.
+    /// Queues `sse.gap` and continues from `h`, without a replay. `from` is the cursor as the
+    /// client sent it.
     pub fn restart(&mut self, reason: GapReason, from: Option<&str>, h: EventId) {
         let mut gap = self.gap_of(reason, self.channels.to_vec());
         if let Some(from) = from {

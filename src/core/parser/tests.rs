@@ -94,7 +94,7 @@ fn every_split_gives_the_same_events() {
 }
 
 #[test]
-fn what_the_encoder_writes_comes_back() {
+fn encoded_frames_parse_to_their_parts() {
     let frame = crate::core::frame::encode(
         Some(1),
         crate::core::id::EventId::parse("7-7"),
