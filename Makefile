@@ -249,7 +249,8 @@ lint: ## check formatting and lints
 	cargo clippy --locked -p sse-gateway --features fuzzing --lib --bench head -- -D warnings
 
 # test-rust (tests/supply.rs) also checks licences, bans and sources; this adds advisories. It is
-# not part of `make test`, because building cargo-deny takes minutes and advisories need the network.
+# not part of `make test`, because building cargo-deny takes minutes and advisories need the
+# network.
 deny: ## check licences and advisories of the dependencies (builds cargo-deny, takes minutes)
 	@bash .ci/need cc
 	PATH=$(abspath .cache/cargo-deny/bin):$$PATH

@@ -150,31 +150,71 @@ fn scan_understands_nested_use_groups() {
     assert_eq!(used_modules(code), ["core", "state", "redis"]);
 }
 
+/// Languages of source files.
+const SOURCES: [&str; 9] = ["rs", "lua", "py", "js", "jsx", "ts", "tsx", "sh", "mjs"];
+
+/// What is not this project's source: built, downloaded, or not tracked.
+const FOREIGN: [&str; 9] = [
+    "target",
+    "node_modules",
+    ".cache",
+    ".git",
+    ".venv",
+    "book",
+    "dist",
+    "clients/js/types",
+    "__pycache__",
+];
+
+/// All source files, and the scripts of `.ci`, which have no extension.
+fn all_sources(dir: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(dir).unwrap_or_else(|e| panic!("{}: {e}", dir.display()));
+    let mut found = Vec::new();
+    for path in entries.map(|entry| entry.expect("an entry").path()) {
+        let is_foreign = FOREIGN.iter().any(|name| path.ends_with(name));
+        let is_source = match path.extension() {
+            Some(extension) => SOURCES.iter().any(|known| extension == *known),
+            None => dir.file_name().is_some_and(|name| name == ".ci"),
+        };
+        match path.is_dir() {
+            true if !is_foreign && !path.is_symlink() => found.extend(all_sources(&path)),
+            false if is_source => found.push(path),
+            _ => {}
+        }
+    }
+    found
+}
+
+/// The project's source files with their texts.
+fn source_texts() -> Vec<(PathBuf, String)> {
+    let all = all_sources(Path::new(env!("CARGO_MANIFEST_DIR")));
+    for part in ["src", "loadtest", "clients", "examples", "tests/deploy", "fuzz", ".ci"] {
+        let part = Path::new(env!("CARGO_MANIFEST_DIR")).join(part);
+        assert!(all.iter().any(|path| path.starts_with(&part)), "none in {}", part.display());
+    }
+    let text =
+        |path: &PathBuf| fs::read_to_string(path).unwrap_or_else(|e| panic!("{path:?}: {e}"));
+    all.into_iter().map(|path| (path.clone(), text(&path))).collect()
+}
+
 #[test]
 fn source_files_have_at_most_500_lines() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let folders = ["src", "tests", "loadtest/src", "loadtest/tests"];
-    let files = folders.iter().flat_map(|folder| sources(&root.join(folder)));
-    let long: Vec<_> = files
-        .filter_map(|path| {
-            let lines = fs::read_to_string(&path).ok()?.lines().count();
-            (lines > 500).then(|| format!("{}: {lines} lines", path.display()))
-        })
+    let long: Vec<_> = source_texts()
+        .into_iter()
+        .map(|(path, text)| (path, text.lines().count()))
+        .filter(|(_, lines)| *lines > 500)
         .collect();
     assert!(long.is_empty(), "files over 500 lines: {long:#?}");
 }
 
 #[test]
 fn source_lines_have_at_most_100_columns() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let folders = ["src", "tests", "loadtest/src", "loadtest/tests"];
     let mut wide = Vec::new();
-    for path in folders.iter().flat_map(|folder| sources(&root.join(folder))) {
+    for (path, text) in source_texts() {
         // The text of pages of the book, which tests/docs checks.
         if path.to_string_lossy().contains("tests/docs/reference") {
             continue;
         }
-        let text = fs::read_to_string(&path).unwrap_or_default();
         for (n, line) in text.lines().enumerate() {
             // Tables and links cannot be wrapped.
             let exempt = ["://", "](", "| "].iter().any(|mark| line.contains(mark));

@@ -1,8 +1,9 @@
 //! Events expected and received by each stream, independent of event ids and of the gateway.
 
 use std::collections::BTreeSet;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
+
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::stamp::BROADCAST;
 
@@ -147,8 +148,8 @@ impl PublishedSequences {
         })
     }
 
-    fn failed(&self) -> std::sync::MutexGuard<'_, BTreeSet<(u32, u32)>> {
-        self.failed.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    fn failed(&self) -> MutexGuard<'_, BTreeSet<(u32, u32)>> {
+        self.failed.lock()
     }
 }
 

@@ -1,6 +1,7 @@
 #!lua name=@LIBRARY@
--- The one library of the gateway in Redis (ARCHITECTURE.md#function-library). Everything that must
--- happen in one step happens here. Placeholders in @ signs are filled by library.rs. There is no
+-- The one library of the gateway in Redis (ARCHITECTURE.md#function-library): this file, then
+-- library_recorder.lua and library_sessions.lua. Everything that must happen in one step happens
+-- here. Placeholders in @ signs are filled by library.rs. There is no
 -- rollback in Lua: each function checks first, then writes, and appends to the log before anything
 -- else that a reader could see.
 
@@ -30,6 +31,15 @@ local MAX_SEQ = 9007199254740991
 
 local function refuse(code, text)
   return redis.error_reply('SSE ' .. code .. ': ' .. text)
+end
+
+-- A reply of several values, given as a list of names and values. Gateways up to version 3 do not
+-- end their call with NAMED, and get the values alone.
+local function reply(named, fields)
+  if named == 'NAMED' then return fields end
+  local values = {}
+  for i = 2, #fields, 2 do values[i / 2] = fields[i] end
+  return values
 end
 
 -- keys --------------------------------------------------------------------------------------------
@@ -350,107 +360,6 @@ local function publish(keys, args)
   return id or refuse(code, text)
 end
 
--- plain publishes ---------------------------------------------------------------------------------
-
-local function reject(channel, reason, message)
-  -- The message is counted and the next ones go on, also where this key itself holds something
-  -- foreign.
-  redis.pcall('XADD', PREFIX .. 'rejected', 'MAXLEN', '~', 1000, '*',
-    'channel', string.sub(channel, 1, 512), 'reason', reason,
-    'message', string.sub(message, 1, 4096))
-end
-
--- sse_record 1 <channel> <token> <marker> <n> PLAIN <type> <payload> [KEY ..] [RETRY ..] | REJECT
--- <reason> <message>
---   | MARK <marker before> <n before>
--- Accepts only the next number under the token that holds the lease, and counts it in the same
--- step. Answers `recorded`, `duplicate`, `rejected <reason>[ <text>]`, `done` (a number that was
--- counted before), `fenced` or `hole`. Gateways up to version 2 say EVENT for PLAIN: they know
--- neither `duplicate` nor a text behind the reason.
-local function record(keys, args)
-  local token, marker, n = args[1], args[2], tonumber(args[3])
-  local r = call('HMGET', RECORDER, 'token', 'marker', 'n')
-  if r[1] ~= token then return 'fenced' end
-  if args[4] == 'MARK' then
-    if r[2] == marker then return 'done' end
-    -- Only behind the message before it: one that was refused for now must not be skipped.
-    if r[2] ~= args[5] or r[3] ~= args[6] then return 'hole' end
-    redis.call('HSET', RECORDER, 'marker', marker, 'n', n)
-    return 'done'
-  end
-  if r[2] ~= marker then return 'hole' end
-  local before = number(r[3], -1)
-  if n <= before then return 'done' end
-  if n ~= before + 1 then return 'hole' end
-  local answer
-  if args[4] == 'REJECT' then
-    reject(keys[1], args[5], args[6])
-    answer = 'rejected ' .. args[5]
-  else
-    local key, retry = options(args, 7)
-    local s = settings()
-    local code, text = fault(keys[1], args[5], args[6], key, retry, s.max_event_bytes)
-    local id
-    if not code then id, code, text = append(keys[1], args[5], args[6], key, retry, s) end
-    local knows_more = args[4] == 'PLAIN'
-    if id then
-      answer = knows_more and code or 'recorded'
-    else
-      reject(keys[1], code, args[6])
-      answer = 'rejected ' .. code .. (knows_more and ' ' .. text or '')
-    end
-  end
-  redis.call('HSET', RECORDER, 'n', n)
-  return answer
-end
-
--- sse_lease 0 <role> <instance> <ttl_ms> [RELEASE]. Takes, renews or gives back the lease of a role
--- (recorder, standby). Answers {held, token, marker, n}: token and position are those of the
--- recorder.
-local function lease(_, args)
-  local role, instance, ttl_ms = args[1], args[2], args[3]
-  local key = PREFIX .. 'lease:' .. role
-  local holder = call('GET', key)
-  if args[4] == 'RELEASE' then
-    if holder == instance then
-      redis.call('DEL', key)
-      redis.call('PUBLISH', LIVE .. 'control', 'vacant ' .. role)
-    end
-    return { 0 }
-  end
-  if holder and holder ~= instance then return { 0 } end
-  if role == 'recorder' and not holder then
-    -- A vacant record is the standby's: it alone can prove what is recorded. An instance between
-    -- the two would break the record.
-    local standby = call('GET', PREFIX .. 'lease:standby')
-    if standby and standby ~= instance then return { 0 } end
-  end
-  local r = role == 'recorder' and call('HMGET', RECORDER, 'token', 'marker', 'n', 'holder')
-  redis.call('SET', key, instance, 'PX', ttl_ms)
-  if not r then return { 1 } end
-  if r[4] ~= instance then
-    -- Another holder, or none that is known: whatever the last one still sends is fenced off.
-    r[1] = give(next_id(now_ms()))
-    redis.call('HSET', RECORDER, 'token', r[1], 'holder', instance)
-  end
-  return { 1, r[1], r[2] or '', r[3] or '-1' }
-end
-
--- sse_mark 0 <token> <marker> <known 0|1>: starts a numbering. If there is one here that it does
--- not follow, or if the caller knows that there was one which it cannot prove to follow, plain
--- publishes may be missing and a seam says so.
-local function mark(_, args)
-  local r = call('HMGET', RECORDER, 'token', 'marker')
-  if r[1] ~= args[1] then return 'fenced' end
-  if r[2] or args[3] == '1' then
-    local now = now_ms()
-    local ms = clock(now)
-    seam(math.max(now, ms + 1), 'unrecorded')
-  end
-  redis.call('HSET', RECORDER, 'marker', args[2], 'n', 0)
-  return 'marked'
-end
-
 -- ticks -------------------------------------------------------------------------------------------
 
 -- sse_tick 0 <min_interval_ms> <seen>: moves the clock and publishes it, unless that was done less
@@ -482,117 +391,7 @@ local function tick(_, args)
   return 1
 end
 
--- sessions ----------------------------------------------------------------------------------------
-
-local function revoked_ms(user, get)
-  local ms, wrong = get('GET', PREFIX .. 'revoked:' .. user)
-  return number(ms, 0), wrong
-end
-
-local function store_session(key, user, connection, first, opened_ms, until_ms, good_ms, turn,
-  ttl_ms, proof)
-  redis.call('HSET', key, 'user', user, 'connection', connection, 'first', first,
-    'opened_ms', opened_ms,
-    'until_ms', until_ms, 'good_ms', string.format('%.0f', good_ms), 'turn', turn, 'proof', proof)
-  redis.call('PEXPIRE', key, ttl_ms)
-end
-
--- sse_open 1 <digest> <connection> <user> <expired 0|1> <one_use 0|1> <ttl_ms> <until_ms>
--- <issued_ms> <cursor or empty> <left_ms> <proof shown> <new proof> Opens or resumes the session of
--- a ticket; for left_ms the ticket could open a session, so its session is not forgotten before. A
--- session that was opened with a proof (the digest of a cookie) is resumed only with it; an empty
--- one asks for none. Answers {outcome, first, opened_ms, until_ms, last id of the clock, turn}; the
--- outcome is opened, resumed, expired, used, over, stranger or revoked. Each connection of a
--- session has a higher turn than the one before, also across a wipe: only a higher turn takes over.
-local function open(keys, args)
-  local key = PREFIX .. 'session:' .. keys[1]
-  local connection, user = args[1], args[2]
-  local now = now_ms()
-  local last = show_id(clock(now))
-  local s = call('HMGET', key, 'connection', 'first', 'opened_ms', 'until_ms', 'turn',
-    'good_ms', 'times', 'taken_ms',
-    'proof')
-  if s[2] then
-    if args[4] == '1' then return { 'used' } end
-    if now >= tonumber(s[4]) then return { 'over' } end
-    if tonumber(s[3]) <= revoked_ms(user, call) then return { 'revoked' } end
-    if s[9] and s[9] ~= '' and s[9] ~= args[10] then return { 'stranger' } end
-    local turn = string.format('%.0f', math.max(tonumber(s[5]) + 1, now))
-    if s[1] ~= '' then
-      -- How often of late: two tabs with one ticket are told to wait longer each time.
-      local times = now - tonumber(s[8] or 0) < 600000 and tonumber(s[7] or 0) + 1 or 1
-      redis.call('HSET', key, 'times', times, 'taken_ms', string.format('%.0f', now))
-      redis.call('PUBLISH', LIVE .. 'control', 
-        'taken-over ' .. keys[1] .. ' ' .. turn .. ' ' .. times)
-    end
-    redis.call('HSET', key, 'connection', connection, 'turn', turn)
-    redis.call('PEXPIRE', key, math.max(tonumber(args[5]), tonumber(s[6] or 0) - now))
-    return { 'resumed', s[2], s[3], s[4], last, turn, s[9] or '' }
-  end
-  if args[3] == '1' then return { 'expired' } end
-  if tonumber(args[6]) <= now then return { 'over' } end
-  if tonumber(args[7]) < revoked_ms(user, call) then return { 'revoked' } end
-  -- A cursor ahead of the clock must not keep the session from resuming ever after.
-  local first = last
-  if args[8] ~= '' then
-    local c_ms, c_seq = foreign_id(args[8], now + AHEAD_MS)
-    local l_ms, l_seq = parse_id(last)
-    if c_ms and after(l_ms, l_seq, c_ms, c_seq) then first = args[8] end
-  end
-  local opened_ms = string.format('%.0f', now)
-  local left_ms = tonumber(args[9])
-  store_session(key, user, connection, first, opened_ms, args[6], now + left_ms, opened_ms,
-    math.max(tonumber(args[5]), left_ms), args[11] or '')
-  return { 'opened', first, opened_ms, args[6], last, opened_ms, args[11] or '' }
-end
-
--- sse_renew <n> <digest>.. then for each: <connection> <user> <first> <opened_ms> <until_ms>
--- <ttl_ms> <closing 0|1> <turn> <proof> Keeps sessions alive from the holder's memory, or gives
--- them back. Answers for each ok, taken-over, revoked, or `wrong-type: <text>`: a foreign key of
--- one session must not end the others.
-local function renew(keys, args)
-  local answers = {}
-  -- Gateways of version 1 give no proof.
-  local width = #args / #keys
-  for i, digest in ipairs(keys) do
-    local a = (i - 1) * width
-    local connection, user, first = args[a + 1], args[a + 2], args[a + 3]
-    local opened_ms, until_ms = args[a + 4], args[a + 5]
-    local ttl_ms, closing = args[a + 6], args[a + 7] == '1'
-    local key = PREFIX .. 'session:' .. digest
-    local s, wrong = attempt('HMGET', key, 'connection', 'good_ms', 'turn')
-    local revoked, wrong_too = revoked_ms(user, attempt)
-    s, wrong = s or {}, wrong or wrong_too
-    local holder, turn = s[1], tonumber(args[a + 8])
-    if wrong then
-      answers[i] = 'wrong-type: ' .. wrong
-    elseif tonumber(opened_ms) <= revoked then
-      -- The session stays as it is until it expires: its ticket must not open another one.
-      answers[i] = 'revoked'
-    elseif holder and tonumber(s[3]) > turn then
-      answers[i] = holder == '' and 'ok' or 'taken-over'
-    else
-      -- A fault of Redis ends no session: what it forgot, or knows an older turn of, is written
-      -- again.
-      if not holder or tonumber(s[3]) < turn then
-        store_session(key, user, connection, first, opened_ms, until_ms, tonumber(s[2] or 0),
-          args[a + 8], ttl_ms,
-          width > 8 and args[a + 9] or '')
-      end
-      if closing then redis.call('HSET', key, 'connection', '') end
-      redis.call('PEXPIRE', key, math.max(tonumber(ttl_ms), tonumber(s[2] or 0) - now_ms()))
-      answers[i] = 'ok'
-    end
-  end
-  return answers
-end
-
--- sse_revoke 1 <user> <ttl_ms>: ends the user's sessions on all instances.
-local function revoke(keys, args)
-  local now = string.format('%.0f', now_ms())
-  redis.call('SET', PREFIX .. 'revoked:' .. keys[1], now, 'PX', args[1])
-  return redis.call('PUBLISH', LIVE .. 'control', 'revoke ' .. keys[1] .. ' ' .. now)
-end
+-- registration ------------------------------------------------------------------------------------
 
 -- What a function raises is its answer, without the place in this file that Redis would add.
 local function answering(callback)
@@ -606,22 +405,17 @@ local function answering(callback)
   end
 end
 
-publish = answering(publish)
-redis.register_function('@F@_publish', publish)
-redis.register_function('@F@_record', answering(record))
-redis.register_function('@F@_configure', answering(configure))
--- allow-oom: a full Redis refuses events, which the publisher is told, but must not end streams and
--- sessions.
+-- allow-oom: a full Redis refuses events with an error for the publisher, but must not end streams
+-- and sessions.
 local function register_for_a_full_redis(name, callback)
   local function_name = '@F@_' .. name
   redis.register_function {
     function_name = function_name, callback = answering(callback), flags = { 'allow-oom' },
   }
 end
-register_for_a_full_redis('lease', lease)
-register_for_a_full_redis('mark', mark)
+
+publish = answering(publish)
+redis.register_function('@F@_publish', publish)
+redis.register_function('@F@_configure', answering(configure))
 register_for_a_full_redis('tick', tick)
-register_for_a_full_redis('open', open)
-register_for_a_full_redis('renew', renew)
-register_for_a_full_redis('revoke', revoke)
 @ALIAS@

@@ -11,8 +11,12 @@ use crate::settings::Settings;
 
 /// Version of the library. Functions of one version answer callers of the version before: gateways
 /// are updated one by one.
-pub const VERSION: u32 = 3;
-const SOURCE: &str = include_str!("library.lua");
+pub const VERSION: u32 = 4;
+const SOURCE: &str = concat!(
+    include_str!("library.lua"),
+    include_str!("library_recorder.lua"),
+    include_str!("library_sessions.lua"),
+);
 /// Smallest `proto-max-bulk-len` that Redis takes.
 const SMALLEST_BULK_BYTES: u64 = 1 << 20;
 /// What an argument may have besides a payload: envelope, type, key; rounded up.
@@ -55,8 +59,7 @@ fn name(commands: &Commands, version: u32) -> String {
     format!("sse_gateway_v{version}_{}", commands.keys.function_prefix())
 }
 
-/// The last line of a library under another key prefix than `sse:`, where no other library has the
-/// name.
+/// A line of a library under another key prefix than `sse:`, where no other library has the name.
 const ALIAS: &str = "redis.register_function('sse_publish', publish)";
 /// The function prefix of the default key prefix.
 const DEFAULT: &str = "sse";

@@ -3,12 +3,13 @@
 
 use std::{
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
 
+use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use crate::{core::id::EventId, state::clock::Clock};
@@ -84,12 +85,12 @@ impl LinkState {
 
     /// Records the arrival of a tick.
     pub fn tick_received(&self) {
-        *lock(&self.last_tick) = Some(Instant::now());
+        *self.last_tick.lock() = Some(Instant::now());
     }
 
     /// Time since the last tick; `None` before the first.
     pub fn tick_age(&self) -> Option<Duration> {
-        lock(&self.last_tick).map(|at| at.elapsed())
+        self.last_tick.lock().map(|at| at.elapsed())
     }
 
     /// Records the arrival of a message on one of the library's own channels.
@@ -105,13 +106,13 @@ impl LinkState {
 
     /// Raises the highest known id to `id`, which must be plausible ([`EventId::is_plausible`]).
     pub fn raise_highest_id(&self, id: EventId) {
-        let mut highest = lock(&self.highest_id);
+        let mut highest = self.highest_id.lock();
         *highest = id.max(*highest);
     }
 
     /// The highest id that this instance has received.
     pub fn highest_id(&self) -> EventId {
-        *lock(&self.highest_id)
+        *self.highest_id.lock()
     }
 
     /// The start of the current epoch in ms; 0 while it is unknown.
@@ -133,7 +134,7 @@ impl LinkState {
     /// Discards the highest id and the epoch if the library cannot have assigned them by
     /// `server_ms`: the time of Redis was set back by days.
     pub fn discard_implausible(&self, server_ms: u64) {
-        let mut highest = lock(&self.highest_id);
+        let mut highest = self.highest_id.lock();
         if !highest.is_plausible(server_ms) {
             *highest = EventId::ZERO;
         }
@@ -144,18 +145,14 @@ impl LinkState {
     }
 
     fn set_recovered(&self) {
-        *lock(&self.recovered_at) = Some(Instant::now());
+        *self.recovered_at.lock() = Some(Instant::now());
     }
 
     /// Whether the link came back, or a new epoch began, within the last `period`. Sessions may be
     /// missing in Redis until their instances have written them again.
     pub fn recovered_within(&self, period: Duration) -> bool {
-        lock(&self.recovered_at).is_some_and(|at| at.elapsed() < period)
+        self.recovered_at.lock().is_some_and(|at| at.elapsed() < period)
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

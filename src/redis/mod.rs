@@ -10,6 +10,7 @@ pub mod link;
 pub mod link_context;
 pub mod link_state;
 pub mod log;
+mod named_reply;
 pub mod publish;
 pub mod recorder;
 pub mod rejected;

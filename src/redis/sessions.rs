@@ -3,12 +3,12 @@
 
 use std::{rc::Rc, sync::Arc, time::Duration};
 
-use redis::Value;
 use tokio::sync::mpsc;
 
 use super::{
     commands::{CommandError, Commands, log_foreign_key},
     link_state::LinkState,
+    named_reply::{NAMED, NamedReply},
 };
 use crate::{
     core::{id::EventId, system::CloseReason},
@@ -96,22 +96,17 @@ pub async fn open(
         .arg(redeem.cursor.map(|id| id.to_string()).unwrap_or_default())
         .arg(redeem.left_ms)
         .arg(redeem.proof)
-        .arg(redeem.new_proof);
-    let answer: Vec<Value> = commands.run(&call).await.map_err(SessionError::Away)?;
-    let text = |n: usize| {
-        answer
-            .get(n)
-            .and_then(|v| redis::from_redis_value::<String>(v.clone()).ok())
-            .unwrap_or_default()
-    };
-    match text(0).as_str() {
+        .arg(redeem.new_proof)
+        .arg(NAMED);
+    let reply: NamedReply = commands.run(&call).await.map_err(SessionError::Away)?;
+    match reply.text("outcome") {
         "opened" | "resumed" => Ok(Session {
             digest: redeem.digest.to_owned(),
-            first: EventId::parse(&text(1)).unwrap_or_default(),
-            opened_ms: text(2).parse().unwrap_or(0),
-            until_ms: text(3).parse().unwrap_or(redeem.until_ms),
-            generation: text(5).parse().unwrap_or(1),
-            proof: text(6),
+            first: EventId::parse(reply.text("first")).unwrap_or_default(),
+            opened_ms: reply.number("opened_ms").unwrap_or(0),
+            until_ms: reply.number("until_ms").unwrap_or(redeem.until_ms),
+            generation: reply.number("generation").unwrap_or(1),
+            proof: reply.text("proof").to_owned(),
         }),
         "expired" => Err(SessionError::Expired),
         "used" => Err(SessionError::Used),

@@ -4,11 +4,12 @@
 use std::{
     collections::HashSet,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
 };
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::core::{channel::Channel, event::Event, id::EventId, system::GapReason};
@@ -113,7 +114,7 @@ impl LocalUsers {
     }
 
     fn lock(&self) -> MutexGuard<'_, HashSet<Arc<str>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 }
 
@@ -179,7 +180,7 @@ impl Mailboxes {
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<Mailbox>> {
-        self.all.lock().unwrap_or_else(PoisonError::into_inner)
+        self.all.lock()
     }
 
     /// Sends to all workers. A worker that cannot follow loses events, is told so once in their

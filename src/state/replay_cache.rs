@@ -4,10 +4,9 @@
 //! Invariant: while `start` is known, the tail holds every broadcast over (start, watermark of the
 //! link].
 
-use std::{
-    collections::VecDeque,
-    sync::{Arc, Mutex, MutexGuard},
-};
+use std::{collections::VecDeque, sync::Arc};
+
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::core::{channel::Channel, event::Event, id::EventId, topics::Topics};
 
@@ -42,7 +41,7 @@ impl ReplayCache {
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.inner.lock()
     }
 
     /// The maximum size of the cached events.

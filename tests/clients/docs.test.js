@@ -223,7 +223,8 @@ test('getting started, in three terminals', async (t) => {
   await printed(second, ({ out }) => out.includes('sse.connected'), 'sse.connected');
   const third = await run('bash', ['-ec', local(block(page, 'sh', 'FCALL'))], { env });
   const [id] = /\d+-\d+/.exec(third);
-  await printed(second, ({ out }) => out.includes(`id: ${id}\nevent: order-completed`), 'the event');
+  const event = `id: ${id}\nevent: order-completed`;
+  await printed(second, ({ out }) => out.includes(event), 'the event');
 
   const follow = terminal([...exports, block(page, 'sh', 'tail')].join('\n'));
   await until(async () => (await countOf(url, first)) >= 2, 'the stream of tail');
@@ -231,7 +232,8 @@ test('getting started, in three terminals', async (t) => {
   await run('bash', ['-ec', local(published)], { env });
   await printed(follow, ({ out }) => out.includes('order-completed'), 'the event in tail');
   const trace = block(page, 'sh', 'trace').replace(/\d{13}-\d+/, id);
-  assert.match(await run('bash', ['-ec', local([...exports, trace].join('\n'))], { env }), /user:42/);
+  const script = local([...exports, trace].join('\n'));
+  assert.match(await run('bash', ['-ec', script], { env }), /user:42/);
   await kill(first, 'SIGTERM');
 });
 
@@ -280,13 +282,15 @@ test('the loop of polls', async (t) => {
   const code = block('docs/guides/polling.md', 'js', 'async function poll');
   const directory = project(t);
   const file = path.join(directory, 'polls.mjs');
-  const end = 'await poll(async () => process.env.TICKET, (all) => all.forEach((e) => console.log(e.data)));';
+  const print = '(all) => all.forEach((e) => console.log(e.data))';
+  const end = `await poll(async () => process.env.TICKET, ${print});`;
   writeFileSync(file, code.replace('http://127.0.0.1:8080', gateway.url) + end);
   const env = { PATH: process.env.PATH, TICKET: ticket('42') };
   const child = start(process.execPath, [file], { env });
   t.after(() => kill(child));
   // Two polls have been opened: the second one waits, with an id.
-  const second = async () => (await gateway.metric('sse_connections_opened_total{transport="poll"}')) >= 2;
+  const polls = 'sse_connections_opened_total{transport="poll"}';
+  const second = async () => (await gateway.metric(polls)) >= 2;
   await until(second, 'the second poll');
   await redis.client(t).fcall('sse_publish', 1, 'user:42:events', ORDER.type, ORDER.data);
   await printed(child, ({ out }) => out.includes(ORDER.data), 'the event');

@@ -1,7 +1,9 @@
-"""Lists the skipped tests in the file $SSE_SKIPPED, which `make test` prints at its end."""
+"""Shared fixtures. Lists the skipped tests in the file $SSE_SKIPPED, which `make test` prints."""
 
 import os
 from pathlib import Path
+
+from kustomize import built  # noqa: F401
 
 
 def pytest_terminal_summary(terminalreporter):

@@ -3,10 +3,7 @@
 import json
 import os
 import re
-import shutil
-import subprocess
 import tomllib
-from functools import cache
 
 import jsonschema
 import kubernetes_validate
@@ -14,110 +11,11 @@ import pytest
 import yaml
 
 import sync
-from harness import (
-    ROOT,
-    Gateway,
-    Redis,
-    defaults,
-    flatten,
-    gateway_binary,
-    memory_needed,
-    run,
-    seconds,
-    size,
-    ticket,
-    Stream,
-    SECRET,
-)
+from harness import ROOT, memory_needed, seconds, size
+from kustomize import ALL, K8S, gateway_pod, of_kind, settings
 
-K8S = ROOT / "k8s"
-COMPONENTS = sorted(p.name for p in (K8S / "components").iterdir())
 KUBERNETES = "1.35"
 CRDS = {"HTTPRoute", "ServiceMonitor", "PrometheusRule", "ScaledObject"}
-
-# Each component alone, then all compatible ones together. keda removes what hpa-cpu patches.
-ALL = {
-    "root": (K8S, ()),
-    "base": (K8S / "base", ()),
-    "demo": (K8S / "overlays/demo", ()),
-    "production": (K8S / "overlays/production", ()),
-    **{f"base+{c}": (K8S / "base", (c,)) for c in COMPONENTS},
-    "base+all-keda": (K8S / "base", tuple(c for c in COMPONENTS if c != "hpa-cpu")),
-    "base+all-hpa": (K8S / "base", tuple(c for c in COMPONENTS if c != "keda")),
-    "production+keda+ingress": (K8S / "overlays/production", ("keda", "ingress-nginx")),
-    "production+hpa-cpu+ingress": (K8S / "overlays/production", ("hpa-cpu", "ingress-nginx")),
-    "demo+reachable+watched": (
-        K8S / "overlays/demo",
-        ("gateway-api", "ingress-nginx", "service-monitor", "prometheus-rule", "grafana-dashboard"),
-    ),
-}
-
-
-def kustomize(directory, check=True) -> subprocess.CompletedProcess:
-    """`kubectl kustomize`, or kustomize itself; components need version 5."""
-    for command in (["kubectl", "kustomize"], ["kustomize", "build"]):
-        if shutil.which(command[0]):
-            return run(*command, directory, check=check)
-    pytest.fail(
-        "kustomize is missing: install kubectl 1.27 or later, or kustomize 5 or later",
-        pytrace=False,
-    )
-
-
-@pytest.fixture(scope="module")
-def built(tmp_path_factory):
-    """Builds an entry of ALL and returns its objects."""
-
-    @cache
-    def build(name: str) -> list[dict]:
-        base, components = ALL[name]
-        directory = base
-        if components:
-            directory = tmp_path_factory.mktemp("k")
-            relative = lambda p: os.path.relpath(p, directory)
-            (directory / "kustomization.yaml").write_text(
-                yaml.safe_dump(
-                    {
-                        "apiVersion": "kustomize.config.k8s.io/v1beta1",
-                        "kind": "Kustomization",
-                        "resources": [relative(base)],
-                        "components": [relative(K8S / "components" / c) for c in components],
-                    }
-                )
-            )
-        return list(yaml.safe_load_all(kustomize(directory).stdout))
-
-    return build
-
-
-def of_kind(objects, kind, name="sse-gateway"):
-    found = [o for o in objects if o["kind"] == kind and o["metadata"]["name"] == name]
-    assert len(found) == 1, f"{len(found)} {kind} {name}"
-    return found[0]
-
-
-def gateway_pod(objects):
-    spec = of_kind(objects, "Deployment")["spec"]["template"]["spec"]
-    return spec, spec["containers"][0]
-
-
-def settings(objects) -> dict:
-    """The settings of the Deployment: defaults, overridden by its file and its environment."""
-    pod, container = gateway_pod(objects)
-    file = container["args"][container["args"].index("--config") + 1]
-    mount = next(m for m in container["volumeMounts"] if file.startswith(m["mountPath"] + "/"))
-    volume = next(v for v in pod["volumes"] if v["name"] == mount["name"])
-    content = of_kind(objects, "ConfigMap", volume["configMap"]["name"])["data"][
-        os.path.basename(file)
-    ]
-    env = {
-        e["name"].removeprefix("SSE_GATEWAY__").lower().replace("__", "."): e.get("value")
-        for e in container["env"]
-        if e["name"].startswith("SSE_GATEWAY__")
-    }
-    assert set(env) <= set(defaults()), "unknown setting"
-    return defaults() | flatten(tomllib.loads(content)) | env
-
 
 each = pytest.mark.parametrize("name", ALL)
 
@@ -407,111 +305,6 @@ def test_secrets_are_required_references(name, built):
         assert "kubectl rollout restart deployment/sse-gateway" in head, (
             "the header must say that environment variables need a restart"
         )
-
-
-def write_configuration(objects, tmp_path):
-    """Writes the files of the ConfigMap; returns the path of the configuration and the environment.
-
-    Values of Secrets are replaced by values of the form that the comments describe.
-    """
-    pod, container = gateway_pod(objects)
-    secrets = {
-        "ticket-secret": SECRET,
-        "redis-url": "redis://redis:6379",
-        "redis-user": "gateway",
-        "redis-password": "0af3",
-    }
-    env, known = {}, {}
-    for e in container["env"]:
-        known[e["name"]] = (
-            e["value"]
-            if e.get("value") is not None
-            else secrets[e["valueFrom"]["secretKeyRef"]["key"]]
-        )
-        known[e["name"]] = re.sub(r"\$\((\w+)\)", lambda m: known[m[1]], known[e["name"]])
-    env |= known
-    (tmp_path / "ticket-secret").write_text(SECRET)
-    env["SSE_GATEWAY__TICKETS__SECRET_FILE"] = str(tmp_path / "ticket-secret")
-    config = [v["configMap"]["name"] for v in pod["volumes"] if "configMap" in v]
-    for file, content in of_kind(objects, "ConfigMap", config[0])["data"].items():
-        (tmp_path / file).write_text(content)
-    return tmp_path / os.path.basename(container["args"][2]), env
-
-
-@pytest.mark.parametrize("name", ["root", "demo", "production"])
-def test_gateway_accepts_its_configuration(name, built, tmp_path):
-    file, env = write_configuration(built(name), tmp_path)
-    done = run(gateway_binary(), "check-config", "--config", file, env=env, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    # It does not start without the secret.
-    without_secret = {k: v for k, v in env.items() if "TICKETS__SECRET" not in k}
-    done = run(gateway_binary(), "serve", "--config", file, env=without_secret, check=False)
-    assert done.returncode == 78 and "tickets.secret" in done.stderr
-
-
-@pytest.mark.parametrize("name", ["root", "demo", "production"])
-def test_ticket_from_the_runbook_command_is_accepted(name, built, tmp_path):
-    """Runs the command with the configuration of the pod, and opens a stream with the ticket."""
-    file, env = write_configuration(built(name), tmp_path)
-    row = next(
-        line
-        for line in (ROOT / "docs/operations/runbook.md").read_text().splitlines()
-        if line.startswith("| a ticket")
-    )
-    command = next(
-        c
-        for c in re.findall(r"`(kubectl exec [^`]+)`", row)
-        if (f"/{file.name}" in c) == (name == "production")
-    )
-    command = re.sub(r"^kubectl exec deployment/sse-gateway -- /sse-gateway ", "", command).replace(
-        f"/etc/sse-gateway/{file.name}", str(file)
-    )
-    ran_with = {
-        k.removeprefix("SSE_GATEWAY__").lower(): v
-        for k, v in env.items()
-        if k.startswith("SSE_GATEWAY__")
-    }
-    with Redis() as redis:
-        own = {
-            "redis__url": redis.url,
-            "server__listen": "127.0.0.1:0",
-            "admin__listen": "127.0.0.1:0",
-            "tickets__secret": None,
-        }
-        made = run(gateway_binary(), *command.split(), env=env)
-        with (
-            Gateway(redis.url, config=file, **(ran_with | own)) as gateway,
-            Stream(gateway.public, token=made.stdout.strip()) as stream,
-        ):
-            assert json.loads(stream.until("sse.connected")["data"])["topics"], (
-                "the ticket has no topics"
-            )
-
-
-def test_demo_pods_share_one_ticket_key(built, tmp_path):
-    """Runs the script of the init container twice with a real Redis."""
-    pod, _ = gateway_pod(built("demo"))
-    [init] = pod["initContainers"]
-    with Redis() as redis:
-        keys = []
-        for name in ("one", "two"):
-            (tmp_path / name).mkdir()
-            env = {
-                "PATH": os.environ["PATH"],
-                "REDIS_HOST": "127.0.0.1",
-                "REDIS_PORT": str(redis.port),
-                "KEYS": str(tmp_path / name),
-            }
-            assert set(e["name"] for e in init["env"]) == set(env) - {"PATH"}
-            run(*init["command"], *init["args"], env=env)
-            keys.append((tmp_path / name / "ticket-secret").read_text().strip())
-        assert keys[0] == keys[1] and re.fullmatch("[0-9a-f]{64}", keys[0])
-        file = tmp_path / "one/ticket-secret"
-        with (
-            Gateway(redis.url, tickets__secret=None, tickets__secret_file=file) as gateway,
-            Stream(gateway.public, token=ticket(secret=keys[1])) as stream,
-        ):
-            assert stream.until("sse.connected")
 
 
 def test_config_maps_contain_the_files(built):

@@ -274,6 +274,41 @@ async fn newer_library_under_load_loses_nothing_and_stays() {
     assert_eq!(library(&redis).await, (name, code));
 }
 
+/// Calls a function of the library with these arguments and the last ones.
+async fn call(redis: &Redis, words: &[&str], last: &[&str]) -> Vec<String> {
+    redis.command(&[&["FCALL"], words, last].concat()).await
+}
+
+#[tokio::test]
+async fn library_replies_with_names_only_when_asked() {
+    let redis = Redis::start().await;
+    let _gateway = builder(&redis).start().await;
+    let open = |digest, expired| {
+        let until = "9999999999999";
+        ["sse_open", "1", digest, "c", "u", expired, "0", "60000", until, until, "", "60000"]
+    };
+    let names = |reply: &[String]| reply.iter().step_by(2).cloned().collect::<Vec<_>>();
+    let fields = ["outcome", "first", "opened_ms", "until_ms", "last", "generation", "proof"];
+    for (named, plain, outcome) in [("a", "b", "opened"), ("b", "a", "resumed")] {
+        let named = call(&redis, &open(named, "0"), &["proof", "proof", "NAMED"]).await;
+        assert_eq!((named[1].as_str(), names(&named)), (outcome, fields.map(String::from).into()));
+        let plain = call(&redis, &open(plain, "0"), &["proof", "proof"]).await;
+        assert_eq!((plain.len(), plain[0].as_str(), plain[6].as_str()), (7, outcome, "proof"));
+    }
+    assert_eq!(call(&redis, &open("c", "1"), &["", "", "NAMED"]).await, ["outcome", "expired"]);
+    assert_eq!(call(&redis, &open("c", "1"), &["", ""]).await, ["expired"]);
+
+    let lease = |role, who| ["sse_lease", "0", role, who, "60000"];
+    eventually("the recorder's lease", || async {
+        let standby = call(&redis, &lease("standby", "me"), &["NAMED"]).await;
+        (standby == ["held", "1"]).then_some(())
+    })
+    .await;
+    assert_eq!(call(&redis, &lease("standby", "me"), &[]).await, ["1"]);
+    assert_eq!(call(&redis, &lease("standby", "you"), &["NAMED"]).await, ["held", "0"]);
+    assert_eq!(call(&redis, &lease("standby", "you"), &[]).await, ["0"]);
+}
+
 /// The client id of the newest subscriber connection.
 async fn last_link(redis: &Redis) -> String {
     let text: String = redis.command(&["CLIENT", "LIST", "TYPE", "pubsub"]).await;

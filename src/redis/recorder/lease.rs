@@ -12,6 +12,7 @@ use crate::{
     },
     redis::{
         commands::{CommandError, Commands},
+        named_reply::{NAMED, NamedReply},
         rejected::{channel_prefix, message_prefix},
     },
 };
@@ -75,25 +76,23 @@ impl Lease {
 
     /// Takes or renews the writer's lease.
     pub async fn writer(&self) -> Result<Option<Grant>, CommandError> {
-        let answer: Vec<Value> = self.commands.run(&self.call("recorder")).await?;
-        let text = |n: usize| {
-            answer
-                .get(n)
-                .and_then(|v| redis::from_redis_value::<String>(v.clone()).ok())
-                .unwrap_or_default()
-        };
-        if text(0) != "1" {
+        let reply = self.take("recorder").await?;
+        if !is_held(&reply) {
             return Ok(None);
         }
         // A number that cannot be parsed is not part of any numbering.
-        let position = RecordPosition { marker: text(2), n: text(3).parse().unwrap_or(u64::MAX) };
-        Ok(Some(Grant { token: text(1), position }))
+        let n = reply.number("n").unwrap_or(u64::MAX);
+        let position = RecordPosition { marker: reply.text("marker").to_owned(), n };
+        Ok(Some(Grant { token: reply.text("token").to_owned(), position }))
     }
 
     /// Takes or renews the standby's lease.
     pub async fn standby(&self) -> Result<bool, CommandError> {
-        let answer: Vec<i64> = self.commands.run(&self.call("standby")).await?;
-        Ok(answer.first() == Some(&1))
+        Ok(is_held(&self.take("standby").await?))
+    }
+
+    async fn take(&self, role: &str) -> Result<NamedReply, CommandError> {
+        self.commands.run(self.call(role).arg(NAMED)).await
     }
 
     /// Reads the position of the last recorded message.
@@ -195,6 +194,10 @@ impl Lease {
         }
         call
     }
+}
+
+fn is_held(reply: &NamedReply) -> bool {
+    reply.text("held") == "1"
 }
 
 fn written(answer: RedisResult<String>) -> Written {

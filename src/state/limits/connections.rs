@@ -1,10 +1,8 @@
 //! The bounds on connections: how many at once on this instance, and how many of one user.
 
-use std::{
-    collections::HashMap,
-    hash::Hash,
-    sync::{Arc, Mutex},
-};
+use std::{collections::HashMap, hash::Hash, sync::Arc};
+
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::core::system::BusyReason;
 
@@ -86,8 +84,8 @@ impl ConnectionLimit {
         self.lock().all
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Counts> {
-        self.counts.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Counts> {
+        self.counts.lock()
     }
 }
 

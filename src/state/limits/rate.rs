@@ -1,12 +1,9 @@
 //! How often somebody may do something: so many at once, and as many again over a window's time
 //! (the generic cell rate algorithm, ITU-T I.371: one number for each key).
 
-use std::{
-    collections::HashMap,
-    hash::Hash,
-    sync::{Mutex, PoisonError},
-    time::Duration,
-};
+use std::{collections::HashMap, hash::Hash, time::Duration};
+
+use parking_lot::Mutex;
 
 /// So many keys are remembered. With more that are all at work, new ones pass: a flood of addresses
 /// must not lock the others out.
@@ -38,7 +35,7 @@ impl<K: Hash + Eq> RateLimit<K> {
             return true;
         }
         let now_us = now_ms * 1000;
-        let mut keys = self.full_again_us.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut keys = self.full_again_us.lock();
         if keys.len() >= MAX_KEYS && !keys.contains_key(&key) {
             keys.retain(|_, full_again_us| *full_again_us > now_us);
             if keys.len() >= MAX_KEYS {
@@ -87,6 +84,6 @@ mod tests {
             1,
             "those who have their allowance again are forgotten"
         );
-        assert_eq!(rate.full_again_us.lock().unwrap().len(), 1);
+        assert_eq!(rate.full_again_us.lock().len(), 1);
     }
 }

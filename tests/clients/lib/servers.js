@@ -27,7 +27,8 @@ export class Redis {
     redis.url = `redis://127.0.0.1:${redis.port}`;
     redis.process = start('redis-server', [
       '--bind', '127.0.0.1', '--port', String(redis.port), '--save', '', '--appendonly', 'no',
-      '--maxmemory-policy', 'noeviction', '--proto-max-bulk-len', '1mb', '--dir', folder(t, 'redis'),
+      '--maxmemory-policy', 'noeviction', '--proto-max-bulk-len', '1mb',
+      '--dir', folder(t, 'redis'),
     ]);
     t.after(() => kill(redis.process));
     await printed(

@@ -1,0 +1,98 @@
+"""Builds the overlays and components of k8s/, and finds objects in the result."""
+
+import os
+import shutil
+import subprocess
+import tomllib
+from functools import cache
+
+import pytest
+import yaml
+
+from harness import ROOT, defaults, flatten, run
+
+K8S = ROOT / "k8s"
+COMPONENTS = sorted(p.name for p in (K8S / "components").iterdir())
+
+# Each component alone, then all compatible ones together. keda removes what hpa-cpu patches.
+ALL = {
+    "root": (K8S, ()),
+    "base": (K8S / "base", ()),
+    "demo": (K8S / "overlays/demo", ()),
+    "production": (K8S / "overlays/production", ()),
+    **{f"base+{c}": (K8S / "base", (c,)) for c in COMPONENTS},
+    "base+all-keda": (K8S / "base", tuple(c for c in COMPONENTS if c != "hpa-cpu")),
+    "base+all-hpa": (K8S / "base", tuple(c for c in COMPONENTS if c != "keda")),
+    "production+keda+ingress": (K8S / "overlays/production", ("keda", "ingress-nginx")),
+    "production+hpa-cpu+ingress": (K8S / "overlays/production", ("hpa-cpu", "ingress-nginx")),
+    "demo+reachable+watched": (
+        K8S / "overlays/demo",
+        ("gateway-api", "ingress-nginx", "service-monitor", "prometheus-rule", "grafana-dashboard"),
+    ),
+}
+
+
+def kustomize(directory, check=True) -> subprocess.CompletedProcess:
+    """`kubectl kustomize`, or kustomize itself; components need version 5."""
+    for command in (["kubectl", "kustomize"], ["kustomize", "build"]):
+        if shutil.which(command[0]):
+            return run(*command, directory, check=check)
+    pytest.fail(
+        "kustomize is missing: install kubectl 1.27 or later, or kustomize 5 or later",
+        pytrace=False,
+    )
+
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory):
+    """Builds an entry of ALL and returns its objects."""
+
+    @cache
+    def build(name: str) -> list[dict]:
+        base, components = ALL[name]
+        directory = base
+        if components:
+            directory = tmp_path_factory.mktemp("k")
+            relative = lambda p: os.path.relpath(p, directory)
+            (directory / "kustomization.yaml").write_text(
+                yaml.safe_dump(
+                    {
+                        "apiVersion": "kustomize.config.k8s.io/v1beta1",
+                        "kind": "Kustomization",
+                        "resources": [relative(base)],
+                        "components": [relative(K8S / "components" / c) for c in components],
+                    }
+                )
+            )
+        return list(yaml.safe_load_all(kustomize(directory).stdout))
+
+    return build
+
+
+def of_kind(objects, kind, name="sse-gateway"):
+    found = [o for o in objects if o["kind"] == kind and o["metadata"]["name"] == name]
+    assert len(found) == 1, f"{len(found)} {kind} {name}"
+    return found[0]
+
+
+def gateway_pod(objects):
+    spec = of_kind(objects, "Deployment")["spec"]["template"]["spec"]
+    return spec, spec["containers"][0]
+
+
+def settings(objects) -> dict:
+    """The settings of the Deployment: defaults, overridden by its file and its environment."""
+    pod, container = gateway_pod(objects)
+    file = container["args"][container["args"].index("--config") + 1]
+    mount = next(m for m in container["volumeMounts"] if file.startswith(m["mountPath"] + "/"))
+    volume = next(v for v in pod["volumes"] if v["name"] == mount["name"])
+    content = of_kind(objects, "ConfigMap", volume["configMap"]["name"])["data"][
+        os.path.basename(file)
+    ]
+    env = {
+        e["name"].removeprefix("SSE_GATEWAY__").lower().replace("__", "."): e.get("value")
+        for e in container["env"]
+        if e["name"].startswith("SSE_GATEWAY__")
+    }
+    assert set(env) <= set(defaults()), "unknown setting"
+    return defaults() | flatten(tomllib.loads(content)) | env
