@@ -8,11 +8,12 @@ use reqwest::{Client, StatusCode, header};
 use super::args::TailArgs;
 use crate::backoff::Backoff;
 use crate::core::parser::{Parsed, Parser};
+use crate::error_chain::ErrorChain;
 
 /// The delay after a failure, and the longest one.
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 const MAX_RETRY: Duration = Duration::from_secs(30);
-/// The delay after a stream that gave none.
+/// The delay after a stream without `retry:`.
 const RECONNECT: Duration = Duration::from_secs(2);
 
 /// Follows a stream until it is refused or interrupted.
@@ -24,13 +25,22 @@ pub fn tail(args: &TailArgs) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let refusal = runtime.block_on(follow(args));
-    eprintln!("{refusal}");
+    let end = runtime.block_on(follow(args));
+    eprintln!("{}", ErrorChain(&end));
     ExitCode::FAILURE
 }
 
-/// Connects again and again; gives the text of the answer that ends it.
-async fn follow(args: &TailArgs) -> String {
+/// Why `tail` does not reconnect.
+#[derive(Debug, thiserror::Error)]
+enum End {
+    #[error("--url: must be the URL of a gateway, for example http://127.0.0.1:8080")]
+    Url(#[source] <reqwest::Url as std::str::FromStr>::Err),
+    #[error("refused: {status} {body}")]
+    Refused { status: StatusCode, body: String },
+}
+
+/// Connects again after each stream, until a response says that it can never succeed.
+async fn follow(args: &TailArgs) -> End {
     let client = Client::new();
     let mut last_id = args.last_event_id.clone().unwrap_or_default();
     let mut backoff = Backoff::new(FIRST_RETRY, MAX_RETRY);
@@ -42,8 +52,9 @@ async fn follow(args: &TailArgs) -> String {
             &query,
         ) {
             Ok(url) => url,
-            Err(e) => return format!("--url: {e}; give e.g. http://127.0.0.1:8080"),
+            Err(error) => return End::Url(error),
         };
+        let address = url.origin().ascii_serialization();
         let mut request = client.get(url).header(header::ACCEPT, "text/event-stream");
         if !last_id.is_empty() {
             request = request.header("last-event-id", &last_id);
@@ -56,18 +67,18 @@ async fn follow(args: &TailArgs) -> String {
             }
             Ok(answer) if answer.status().is_client_error() => {
                 let status = answer.status();
-                return format!("refused: {status} {}", answer.text().await.unwrap_or_default());
+                return End::Refused { status, body: answer.text().await.unwrap_or_default() };
             }
-            Ok(answer) => (format!("the answer is {}", answer.status()), backoff.delay()),
-            // The error's own text would show the URL and with it the ticket.
-            Err(e) => (e.without_url().to_string(), backoff.delay()),
+            Ok(answer) => (format!("the response has status {}", answer.status()), backoff.delay()),
+            // Without the URL, because its query contains the ticket.
+            Err(e) => (ErrorChain(&e.without_url()).to_string(), backoff.delay()),
         };
-        eprintln!("-- {end}; connecting again in {} ms", delay.as_millis());
+        eprintln!("-- {address}: {end}; reconnecting in {} ms", delay.as_millis());
         tokio::time::sleep(delay).await;
     }
 }
 
-/// Prints the events of one stream; gives its last `retry:`.
+/// Prints the events of one stream; returns its last `retry:`.
 async fn read(answer: reqwest::Response, last_id: &mut String) -> Option<Duration> {
     let mut parser = Parser::default();
     let mut chunks = answer.bytes_stream();

@@ -2,9 +2,9 @@
 //! log, and returned with the response.
 //!
 //! [`WithRequestId`] wraps the app of a listener, so every response of the app has the header over
-//! both versions of HTTP, and every log line of a handler has the id. Lines about an admitted stream
-//! or poll have it from the connection's span instead (`state/connection.rs`). A request whose head
-//! is malformed has no id: its fields are not read.
+//! both versions of HTTP, and every log line of a handler has the id. Lines about an admitted
+//! stream or poll have it from the connection's span instead (`state/connection.rs`). A request
+//! whose head is malformed has no id: its fields are not read.
 
 use std::{marker::PhantomData, sync::Arc, task::Poll};
 
