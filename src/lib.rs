@@ -11,7 +11,7 @@
 //! |---|---|---|
 //! | [`core`] | ids, channels, envelope, frames, stream state, catch-up decisions. Pure | nothing |
 //! | [`settings`], [`metrics`] | configuration; metrics | `core` |
-//! | [`backoff`], [`log_limit`] | delays between attempts; limits for log lines | nothing |
+//! | [`backoff`], [`log_limit`], [`error_chain`] | delays between attempts; limits for log lines; errors as one line | nothing |
 //! | [`auth`] | tickets (JWTs), their keys, key sets, API keys | `settings`, `metrics` |
 //! | [`state`] | hubs, connections, recent broadcasts, limits | `auth` |
 //! | [`redis`] | the function library, the link, logs, recorder, sessions | `state` |
@@ -37,6 +37,7 @@ pub mod auth;
 pub mod backoff;
 pub mod cli;
 pub mod core;
+pub mod error_chain;
 pub mod http;
 pub mod log_limit;
 pub mod metrics;

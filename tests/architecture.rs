@@ -6,11 +6,12 @@ use std::{
 };
 
 /// The layers from the bottom to the top. A module may use its own layer and those before it.
-const LAYERS: [&str; 12] = [
+const LAYERS: [&str; 13] = [
     "core",
     "backoff",
     "settings",
     "log_limit",
+    "error_chain",
     "metrics",
     "auth",
     "state",

@@ -11,6 +11,7 @@ use crate::{
         id::EventId,
         system::{BusyReason, TicketRejection},
     },
+    error_chain::ErrorChain,
     redis::sessions::{self, SessionError, SessionRequest},
     state::connection::Session,
 };
@@ -102,8 +103,8 @@ fn admission_error(
         SessionError::Expired if has_recovered() => {
             return AdmissionError::Busy(BusyReason::RedisAway);
         }
-        SessionError::Away(error) => {
-            tracing::debug!(%address, %error, "could not open a session");
+        SessionError::Redis(error) => {
+            tracing::debug!(%address, error = %ErrorChain(&error), "could not open a session");
             return AdmissionError::Busy(BusyReason::RedisAway);
         }
         SessionError::Expired => (
@@ -132,7 +133,7 @@ fn admission_error(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::redis::commands::CommandError;
+    use crate::redis::commands::{CommandError, NoReplyError};
 
     fn code(error: SessionError, has_recovered: bool) -> &'static str {
         match admission_error(error, "127.0.0.1:6379", || has_recovered) {
@@ -149,7 +150,7 @@ mod tests {
         assert_eq!(code(SessionError::Over, true), "session-over");
         assert_eq!(code(SessionError::CookieMissing, true), "session-cookie-missing");
         assert_eq!(code(SessionError::Revoked, true), "session-revoked");
-        let away = SessionError::Away(CommandError::Unavailable("timeout".into()));
+        let away = SessionError::Redis(CommandError::NoReply(NoReplyError::Timeout));
         assert_eq!(code(away, false), "redis-away");
     }
 

@@ -4,7 +4,6 @@
 //! the issuer is unavailable its last keys stay active.
 
 use std::{
-    error::Error as _,
     io,
     sync::Arc,
     time::{Duration, Instant},
@@ -18,7 +17,7 @@ use super::{
     key_ring::KeyRing,
     key_set::{self, KeySet, KeySetError},
 };
-use crate::{backoff::Backoff, metrics::Metrics, settings::Tickets};
+use crate::{backoff::Backoff, error_chain::ErrorChain, metrics::Metrics, settings::Tickets};
 
 /// Maximum duration of one fetch.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -84,14 +83,21 @@ impl Issuer {
 /// Why a fetch failed.
 #[derive(Debug, thiserror::Error)]
 enum FetchError {
-    #[error("{}", causes(.0))]
-    Unreachable(#[from] reqwest::Error),
+    #[error("the issuer is unreachable")]
+    Unreachable(#[source] reqwest::Error),
     #[error("the response has status {0}")]
     Status(StatusCode),
     #[error("the key set has more than {MAX_BYTES} bytes")]
     TooLarge,
     #[error(transparent)]
     Invalid(#[from] KeySetError),
+}
+
+impl From<reqwest::Error> for FetchError {
+    fn from(error: reqwest::Error) -> Self {
+        // The log line names the URL itself.
+        Self::Unreachable(error.without_url())
+    }
 }
 
 impl FetchError {
@@ -136,7 +142,7 @@ pub(super) fn new(
         .pool_max_idle_per_host(0)
         .user_agent(concat!("sse-gateway/", env!("CARGO_PKG_VERSION")))
         .build()
-        .map_err(|e| io::Error::other(format!("tickets.jwks_url: {}", causes(&e))))?;
+        .map_err(|e| io::Error::other(format!("tickets.jwks_url: {}", ErrorChain(&e))))?;
     // Tickets that arrive before the end of the first fetch wait for it.
     let fetches = Fetches {
         running: true,
@@ -181,7 +187,7 @@ impl Refresher {
                 }
                 Err(error) => {
                     tracing::warn!(
-                        url = %self.url, outcome, %error,
+                        url = %self.url, outcome, error = %ErrorChain(&error),
                         "key set not fetched; the previous keys stay active"
                     );
                     backoff.delay()
@@ -227,20 +233,5 @@ impl Refresher {
             body.extend_from_slice(&chunk);
         }
         Ok(key_set::parse(&body)?)
-    }
-}
-
-/// The causes of an error: reqwest's own message does not contain them.
-fn causes(error: &reqwest::Error) -> String {
-    let mut causes = Vec::new();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        causes.push(cause.to_string());
-        source = cause.source();
-    }
-    match causes.is_empty() {
-        true if error.is_timeout() => format!("no response within {TIMEOUT:?}"),
-        true => "the connection failed".to_owned(),
-        false => causes.join(": "),
     }
 }

@@ -1,13 +1,51 @@
 //! `publish`
 
-use std::{fmt::Display, process::ExitCode};
+use std::{process::ExitCode, sync::Arc};
+
+use redis::RedisError;
 
 use super::args::PublishArgs;
-use crate::redis::{
-    commands::Commands,
-    library,
-    publish::{Publish, PublishError, publish as publish_all},
+use crate::{
+    error_chain::ErrorChain,
+    redis::{
+        commands::{CommandError, Commands},
+        library::{self, LibraryError},
+        publish::{Publish, PublishError, publish as publish_all},
+    },
+    settings::Settings,
 };
+
+/// Why there is no id to print.
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    #[error("not published: redis.url")]
+    Url(#[source] RedisError),
+    #[error("not published (Redis at {address})")]
+    Library {
+        address: Arc<str>,
+        #[source]
+        source: LibraryError,
+    },
+    #[error("not published")]
+    Refused(#[source] PublishError),
+    #[error("not published (Redis at {address})")]
+    Unavailable {
+        address: Arc<str>,
+        #[source]
+        source: Arc<CommandError>,
+    },
+    #[error(
+        "the event may have been published; give it a --key and publish it again (Redis at \
+         {address})"
+    )]
+    NoReply {
+        address: Arc<str>,
+        #[source]
+        source: Arc<CommandError>,
+    },
+    #[error("not published: Redis sent no reply for the event; run the command again")]
+    Missing,
+}
 
 /// Publishes one event.
 pub fn publish(args: &PublishArgs) -> ExitCode {
@@ -22,30 +60,32 @@ pub fn publish(args: &PublishArgs) -> ExitCode {
         key: args.key.clone(),
         retry_ms: args.retry,
     };
-    let answer = actix_rt::System::new().block_on(async {
-        let not = |fault: &dyn Display| format!("not published: {fault}");
-        let commands = Commands::new(&settings.redis).map_err(|e| not(&e))?;
-        library::ensure(&commands, &settings).await.map_err(|unfit| not(&unfit))?;
-        match publish_all(&commands, &[event]).await.pop() {
-            Some(Ok(id)) => Ok(id),
-            Some(Err(PublishError::Refused(refusal, text))) => {
-                Err(not(&format!("{refusal}: {text}")))
-            }
-            Some(Err(PublishError::Away(text))) => Err(not(&text)),
-            Some(Err(PublishError::Unanswered(text))) => Err(format!(
-                "the event may have been published ({text}); use --key to retry without duplicates"
-            )),
-            None => Err(not(&"Redis sent no reply")),
-        }
-    });
-    match answer {
+    match actix_rt::System::new().block_on(publish_one(&settings, event)) {
         Ok(id) => {
             println!("{id}");
             ExitCode::SUCCESS
         }
-        Err(fault) => {
-            eprintln!("{fault}");
+        Err(failure) => {
+            eprintln!("{}", ErrorChain(&failure));
             ExitCode::FAILURE
         }
+    }
+}
+
+/// Returns the id of the event.
+async fn publish_one(settings: &Settings, event: Publish) -> Result<String, Failure> {
+    let commands = Commands::new(&settings.redis).map_err(Failure::Url)?;
+    let address = commands.address.clone();
+    if let Err(source) = library::ensure(&commands, settings).await {
+        return Err(Failure::Library { address, source });
+    }
+    match publish_all(&commands, &[event]).await.pop() {
+        Some(Ok(id)) => Ok(id),
+        Some(Err(refused @ PublishError::Refused(..))) => Err(Failure::Refused(refused)),
+        Some(Err(PublishError::Unavailable(source))) => {
+            Err(Failure::Unavailable { address, source })
+        }
+        Some(Err(PublishError::NoReply(source))) => Err(Failure::NoReply { address, source }),
+        None => Err(Failure::Missing),
     }
 }

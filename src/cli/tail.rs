@@ -8,6 +8,7 @@ use reqwest::{Client, StatusCode, header};
 use super::args::TailArgs;
 use crate::backoff::Backoff;
 use crate::core::parser::{Parsed, Parser};
+use crate::error_chain::ErrorChain;
 
 /// The delay after a failure, and the longest one.
 const FIRST_RETRY: Duration = Duration::from_secs(1);
@@ -24,13 +25,22 @@ pub fn tail(args: &TailArgs) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let refusal = runtime.block_on(follow(args));
-    eprintln!("{refusal}");
+    let end = runtime.block_on(follow(args));
+    eprintln!("{}", ErrorChain(&end));
     ExitCode::FAILURE
 }
 
-/// Reconnects until the stream is refused, and returns the text of that response.
-async fn follow(args: &TailArgs) -> String {
+/// Why `tail` does not reconnect.
+#[derive(Debug, thiserror::Error)]
+enum End {
+    #[error("--url: must be the URL of a gateway, for example http://127.0.0.1:8080")]
+    Url(#[source] <reqwest::Url as std::str::FromStr>::Err),
+    #[error("refused: {status} {body}")]
+    Refused { status: StatusCode, body: String },
+}
+
+/// Connects again after each stream, until a response says that it can never succeed.
+async fn follow(args: &TailArgs) -> End {
     let client = Client::new();
     let mut last_id = args.last_event_id.clone().unwrap_or_default();
     let mut backoff = Backoff::new(FIRST_RETRY, MAX_RETRY);
@@ -42,8 +52,9 @@ async fn follow(args: &TailArgs) -> String {
             &query,
         ) {
             Ok(url) => url,
-            Err(e) => return format!("--url: {e}; use for example http://127.0.0.1:8080"),
+            Err(error) => return End::Url(error),
         };
+        let address = url.origin().ascii_serialization();
         let mut request = client.get(url).header(header::ACCEPT, "text/event-stream");
         if !last_id.is_empty() {
             request = request.header("last-event-id", &last_id);
@@ -56,18 +67,20 @@ async fn follow(args: &TailArgs) -> String {
             }
             Ok(response) if response.status().is_client_error() => {
                 let status = response.status();
-                return format!("refused: {status} {}", response.text().await.unwrap_or_default());
+                return End::Refused { status, body: response.text().await.unwrap_or_default() };
             }
-            Ok(response) => (format!("status {}", response.status()), backoff.delay()),
-            // Without the URL, which contains the ticket.
-            Err(e) => (e.without_url().to_string(), backoff.delay()),
+            Ok(response) => {
+                (format!("the response has status {}", response.status()), backoff.delay())
+            }
+            // Without the URL, because its query contains the ticket.
+            Err(e) => (ErrorChain(&e.without_url()).to_string(), backoff.delay()),
         };
-        eprintln!("-- {end}; reconnecting in {} ms", delay.as_millis());
+        eprintln!("-- {address}: {end}; reconnecting in {} ms", delay.as_millis());
         tokio::time::sleep(delay).await;
     }
 }
 
-/// Prints the events of one stream, and returns its last `retry:`.
+/// Prints the events of one stream; returns its last `retry:`.
 async fn read(response: reqwest::Response, last_id: &mut String) -> Option<Duration> {
     let mut parser = Parser::default();
     let mut chunks = response.bytes_stream();

@@ -6,6 +6,8 @@ use super::args::{EX_CONFIG, TicketArgs};
 use crate::{
     auth::{MintError, Verifier},
     core::{channel::is_name, topics::Topics},
+    error_chain::ErrorChain,
+    settings::Tickets,
     state::clock::unix_ms,
 };
 
@@ -20,34 +22,49 @@ pub fn ticket(args: &TicketArgs) -> ExitCode {
             println!("{ticket}");
             ExitCode::SUCCESS
         }
-        Err(fault) => {
-            eprintln!("{fault}");
+        Err(failure) => {
+            eprintln!("{}", ErrorChain(&failure));
             EX_CONFIG.into()
         }
     }
 }
 
-fn mint(args: &TicketArgs, settings: crate::settings::Tickets) -> Result<String, String> {
+/// Why there is no ticket to print.
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    #[error(
+        "--user: must be 1 to 256 printable ASCII characters without space, comma and * ? [ ] \\"
+    )]
+    User,
+    #[error("--topic: {0:?} must be a name, `prefix*` or `*`")]
+    Topic(String),
+    #[error("--ttl: must be from 1s to {max_s}s (tickets.max_ttl)")]
+    Ttl { max_s: u64 },
+    #[error("tickets.keys: a key cannot be used")]
+    Key(#[source] jsonwebtoken::errors::Error),
+    #[error(
+        "tickets.secret: no HS256 key to sign with; set it, or sign tickets in the backend that \
+         has the private key"
+    )]
+    NoSigningKey,
+    #[error(transparent)]
+    Sign(MintError),
+}
+
+fn mint(args: &TicketArgs, settings: Tickets) -> Result<String, Failure> {
     if !is_name(&args.user) {
-        return Err(
-            "--user: must be 1 to 256 printable ASCII characters without space, comma and \
-                    * ? [ ] \\"
-                .into(),
-        );
+        return Err(Failure::User);
     }
-    let topic_error = |topic| format!("--topic: {topic:?} must be a name, `prefix*` or `*`");
-    Topics::parse(args.topics.iter().map(String::as_str)).map_err(topic_error)?;
-    let verifier = Verifier::new(settings).map_err(|e| e.to_string())?;
+    Topics::parse(args.topics.iter().map(String::as_str)).map_err(Failure::Topic)?;
+    let verifier = Verifier::new(settings).map_err(Failure::Key)?;
     let max_s = verifier.max_ttl_s();
     let ttl_s = args.ttl.map_or(max_s.min(60), |ttl| ttl.as_secs());
     if !(1..=max_s).contains(&ttl_s) {
-        return Err(format!("--ttl: must be from 1s to {max_s}s (tickets.max_ttl)"));
+        return Err(Failure::Ttl { max_s });
     }
     let topics = (!args.topics.is_empty()).then_some(args.topics.as_slice());
     verifier.mint(&args.user, topics, ttl_s, unix_ms() / 1000).map_err(|error| match error {
-        MintError::NoSigningKey => "tickets.secret: no HS256 key to sign with; set it, or sign \
-                                    tickets in the backend that has the private key"
-            .to_owned(),
-        MintError::Library(error) => format!("the ticket cannot be signed ({error})"),
+        MintError::NoSigningKey => Failure::NoSigningKey,
+        error => Failure::Sign(error),
     })
 }

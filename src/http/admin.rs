@@ -14,6 +14,7 @@ use super::{api_keys, params::Params, responses};
 use crate::{
     admission::readiness::Readiness,
     core::channel::is_name,
+    error_chain::ErrorChain,
     metrics::Metrics,
     redis::{commands::Commands, sessions},
     settings::{Scope, Settings},
@@ -164,7 +165,7 @@ async fn end_connections(request: &HttpRequest, user: Option<&str>, admin: &Admi
         Ok(()) => HttpResponse::Ok().json(json!({ "user": user, "revoked": true })),
         Err(error) => {
             let address = &*admin.commands.address;
-            tracing::warn!(%address, %error, "sessions not revoked");
+            tracing::warn!(%address, error = %ErrorChain(&error), "sessions not revoked");
             responses::error(
                 StatusCode::SERVICE_UNAVAILABLE,
                 "redis-away",

@@ -9,10 +9,14 @@ use serde::Deserialize;
 use serde_json::{Value, json, value::RawValue};
 
 use super::{api_keys, responses, worker::Worker};
+use crate::error_chain::ErrorChain;
 use crate::log_limit::LogLimit;
 use crate::{
     core::envelope::{Envelope, Rejection},
-    redis::publish::{Publish, PublishError, publish as publish_all},
+    redis::{
+        commands::CommandError,
+        publish::{Publish, PublishError, publish as publish_all},
+    },
     settings::Scope,
     state::clock::unix_ms,
 };
@@ -118,11 +122,13 @@ pub async fn publish(
     }
     match results.as_slice() {
         [result] if one => single(result, &worker.commands.address),
-        all if !all.is_empty() && all.iter().all(|a| matches!(a, Err(PublishError::Away(_)))) => {
+        all if !all.is_empty()
+            && all.iter().all(|a| matches!(a, Err(PublishError::Unavailable(_)))) =>
+        {
             away(NOTHING)
         }
         all if !all.is_empty()
-            && all.iter().all(|a| matches!(a, Err(PublishError::Unanswered(_)))) =>
+            && all.iter().all(|a| matches!(a, Err(PublishError::NoReply(_)))) =>
         {
             away(MAYBE)
         }
@@ -146,9 +152,10 @@ fn away(message: &str) -> HttpResponse {
     response
 }
 
-fn log_unavailable(address: &str, error: &str) {
+fn log_unavailable(address: &str, error: &CommandError) {
     if let Some(suppressed) = UNAVAILABLE_LOG.allow(unix_ms()) {
-        tracing::warn!(%address, error, suppressed, "POST /publish failed: Redis is unavailable");
+        let error = ErrorChain(error);
+        tracing::warn!(%address, %error, suppressed, "POST /publish failed: Redis is unavailable");
     }
 }
 
@@ -165,12 +172,12 @@ fn single(result: &Result<String, PublishError>, address: &str) -> HttpResponse 
         Err(PublishError::Refused(refusal, text)) => {
             responses::error(StatusCode::BAD_REQUEST, refusal.code(), text)
         }
-        Err(PublishError::Away(text)) => {
-            log_unavailable(address, text);
+        Err(PublishError::Unavailable(error)) => {
+            log_unavailable(address, error);
             away(NOTHING)
         }
-        Err(PublishError::Unanswered(text)) => {
-            log_unavailable(address, text);
+        Err(PublishError::NoReply(error)) => {
+            log_unavailable(address, error);
             away(MAYBE)
         }
     }
@@ -182,7 +189,7 @@ fn item(result: &Result<String, PublishError>) -> Value {
         Err(PublishError::Refused(refusal, text)) => {
             json!({ "error": refusal.code(), "message": text })
         }
-        Err(PublishError::Away(_)) => json!({ "error": "redis-away", "message": NOTHING }),
-        Err(PublishError::Unanswered(_)) => json!({ "error": "redis-away", "message": MAYBE }),
+        Err(PublishError::Unavailable(_)) => json!({ "error": "redis-away", "message": NOTHING }),
+        Err(PublishError::NoReply(_)) => json!({ "error": "redis-away", "message": MAYBE }),
     }
 }

@@ -28,6 +28,7 @@ use crate::{
         id::EventId,
         system::{CatchUpCause, GapReason},
     },
+    error_chain::ErrorChain,
     state::{
         connection::{Connection, MAX_GAP_CHANNELS},
         delivery::Delivery,
@@ -200,6 +201,7 @@ impl CatchUpDriver {
                 Err(interrupted @ (Interrupted::Changed | Interrupted::Unavailable(_))) => {
                     if let Interrupted::Unavailable(error) = interrupted {
                         let address = &*self.commands.address;
+                        let error = ErrorChain(&error);
                         tracing::debug!(%address, %error, "catch-up waits for Redis");
                     }
                     tokio::time::sleep(backoff.delay()).await;

@@ -1,9 +1,9 @@
-//! Commands to Redis through a pool, each with a bounded wait. A pool belongs to one thread's
-//! runtime.
+//! Sends commands to Redis through a pool of connections and waits for each reply for at most
+//! `redis.command_timeout`. A pool belongs to the runtime of one thread.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
-use deadpool_redis::{Manager, Pool, Runtime};
+use deadpool_redis::{Manager, Pool, PoolError, Runtime, TimeoutType};
 use redis::{
     AsyncConnectionConfig, Cmd, FromRedisValue, IntoConnectionInfo, Pipeline, RedisError,
     ToRedisArgs,
@@ -13,11 +13,11 @@ use secrecy::ExposeSecret;
 use super::key_names::KeyNames;
 use crate::{log_limit::LogOnce, settings, state::clock::unix_ms};
 
-/// Foreign keys that are remembered as logged.
+/// Maximum number of foreign keys that are remembered as logged.
 const FOREIGN_KEYS: usize = 1000;
-/// Between log lines about further ones, ms.
+/// Minimum time between log lines about further keys, ms.
 const FOREIGN_LOG_MS: u64 = 10_000;
-/// One for the process: each thread has a pool of its own.
+/// Shared by all threads, each of which has its own pool.
 static FOREIGN: LogOnce = LogOnce::new(FOREIGN_KEYS, FOREIGN_LOG_MS);
 
 /// Logs, once for each key, that it holds a value of a type that the gateway never writes. `fault`
@@ -35,7 +35,7 @@ pub fn log_foreign(key: &str) {
     ));
 }
 
-/// Whether the key of a command holds a value of another type.
+/// Whether Redis refused a command because its key holds a value of another type.
 pub fn is_wrong_type(error: &RedisError) -> bool {
     error.code() == Some("WRONGTYPE")
 }
@@ -46,15 +46,49 @@ fn wrong_type(error: &RedisError) -> Option<&str> {
     detail.strip_prefix("wrong-type: ")
 }
 
-/// Why a command has no answer.
-#[derive(Debug)]
+/// Why a command has no usable reply.
+#[derive(Debug, thiserror::Error)]
 pub enum CommandError {
-    /// Redis cannot be reached, or is starting: nothing was done, try again.
-    Unavailable(String),
-    /// The command was sent and has no answer: whether it was done is not known.
-    NoReply(String),
-    /// Redis answered with an error.
-    Rejected(RedisError),
+    /// The command was not executed: retry.
+    #[error("Redis is unavailable")]
+    Unavailable(#[source] UnavailableError),
+    /// The command was sent. It may or may not have been executed.
+    #[error("Redis did not reply")]
+    NoReply(#[source] NoReplyError),
+    /// Redis replied with an error.
+    #[error("Redis returned an error")]
+    Rejected(#[source] RedisError),
+    /// The reply is none that the function library gives.
+    #[error("unexpected reply of the function library: {0:?}")]
+    UnexpectedReply(String),
+}
+
+/// Why a command was not executed.
+#[derive(Debug, thiserror::Error)]
+pub enum UnavailableError {
+    /// There is no connection, or Redis refuses commands for now, for example while it starts.
+    #[error(transparent)]
+    Redis(RedisError),
+    /// A new connection was not ready in time.
+    #[error("no connection within redis.command_timeout")]
+    ConnectTimeout,
+    /// All connections of the pool were in use for too long.
+    #[error("all connections are in use; raise redis.pool_size")]
+    PoolExhausted,
+    /// The pool itself failed.
+    #[error(transparent)]
+    Pool(PoolError),
+}
+
+/// Why no reply to a command arrived.
+#[derive(Debug, thiserror::Error)]
+pub enum NoReplyError {
+    /// It did not arrive in time.
+    #[error("no reply within redis.command_timeout")]
+    Timeout,
+    /// The connection broke.
+    #[error(transparent)]
+    Connection(RedisError),
 }
 
 impl CommandError {
@@ -64,29 +98,29 @@ impl CommandError {
     }
 }
 
-impl fmt::Display for CommandError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Unavailable(text) | Self::NoReply(text) => {
-                write!(f, "Redis is unavailable: {text}")
-            }
-            Self::Rejected(e) => write!(f, "Redis returned an error: {e}"),
+impl From<RedisError> for CommandError {
+    fn from(e: RedisError) -> Self {
+        let temporary = ["LOADING", "MASTERDOWN", "READONLY", "CLUSTERDOWN", "TRYAGAIN", "BUSY"];
+        if e.is_io_error() || e.is_timeout() || e.is_connection_dropped() {
+            Self::NoReply(NoReplyError::Connection(e))
+        } else if let Some(fault) = wrong_type(&e) {
+            log_foreign_key(fault);
+            Self::Rejected(e)
+        } else if e.code().is_some_and(|code| temporary.contains(&code)) {
+            Self::Unavailable(UnavailableError::Redis(e))
+        } else {
+            Self::Rejected(e)
         }
     }
 }
 
-impl From<RedisError> for CommandError {
-    fn from(e: RedisError) -> Self {
-        let passing = ["LOADING", "MASTERDOWN", "READONLY", "CLUSTERDOWN", "TRYAGAIN", "BUSY"];
-        if e.is_io_error() || e.is_timeout() || e.is_connection_dropped() {
-            Self::NoReply(e.to_string())
-        } else if let Some(fault) = wrong_type(&e) {
-            log_foreign_key(fault);
-            Self::Rejected(e)
-        } else if e.code().is_some_and(|c| passing.contains(&c)) {
-            Self::Unavailable(e.to_string())
-        } else {
-            Self::Rejected(e)
+impl From<PoolError> for UnavailableError {
+    fn from(error: PoolError) -> Self {
+        match error {
+            PoolError::Backend(error) => Self::Redis(error),
+            PoolError::Timeout(TimeoutType::Wait) => Self::PoolExhausted,
+            PoolError::Timeout(_) => Self::ConnectTimeout,
+            error => Self::Pool(error),
         }
     }
 }
@@ -96,7 +130,7 @@ fn address(url: &str) -> Result<Arc<str>, RedisError> {
     Ok(url.into_connection_info()?.addr().to_string().into())
 }
 
-/// The way to Redis for everything but the subscriber's link.
+/// A pool of connections, for all commands except those on the link.
 #[derive(Clone)]
 pub struct Commands {
     pool: Pool,
@@ -108,10 +142,10 @@ pub struct Commands {
 }
 
 impl Commands {
-    /// A pool; it connects when the first command comes.
+    /// Creates a pool. It connects when the first command is sent.
     ///
     /// # Errors
-    /// The URL is none.
+    /// `redis.url` is invalid.
     pub fn new(settings: &settings::Redis) -> Result<Self, RedisError> {
         let timeout = settings.command_timeout;
         let config = AsyncConnectionConfig::new()
@@ -125,42 +159,42 @@ impl Commands {
             .create_timeout(Some(timeout))
             .recycle_timeout(Some(timeout))
             .build()
-            .map_err(|e| RedisError::from(std::io::Error::other(e.to_string())))?;
+            .map_err(|e| RedisError::from(std::io::Error::other(e)))?;
         let address = address(settings.url.expose_secret())?;
         Ok(Self { pool, address, keys: Arc::new(KeyNames::new(settings)), timeout })
     }
 
     async fn connection(&self) -> Result<deadpool_redis::Connection, CommandError> {
-        self.pool.get().await.map_err(|e| CommandError::Unavailable(e.to_string()))
+        self.pool.get().await.map_err(|error| CommandError::Unavailable(error.into()))
     }
 
     /// Runs one command.
     ///
     /// # Errors
-    /// No answer, an error, or an answer of another form.
+    /// See [`CommandError`]; a reply of another type than `T` counts as rejected.
     pub async fn run<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, CommandError> {
         let mut connection = self.connection().await?;
         let answer = tokio::time::timeout(self.timeout, command.query_async(&mut connection)).await;
         answer
-            .map_err(|_| CommandError::NoReply("no reply within redis.command_timeout".to_owned()))?
+            .map_err(|_| CommandError::NoReply(NoReplyError::Timeout))?
             .map_err(CommandError::from)
     }
 
-    /// Runs several commands in one go.
+    /// Runs several commands in one pipeline.
     ///
     /// # Errors
-    /// As with [`Self::run`]; the first error of a command counts, unless the pipeline ignores
+    /// As [`Self::run`]. If commands fail, the first error is returned, unless the pipeline ignores
     /// errors.
     pub async fn run_all<T: FromRedisValue>(&self, commands: &Pipeline) -> Result<T, CommandError> {
         let mut connection = self.connection().await?;
         let answer =
             tokio::time::timeout(self.timeout, commands.query_async(&mut connection)).await;
         answer
-            .map_err(|_| CommandError::NoReply("no reply within redis.command_timeout".to_owned()))?
+            .map_err(|_| CommandError::NoReply(NoReplyError::Timeout))?
             .map_err(CommandError::from)
     }
 
-    /// A call of a function of the library.
+    /// A call of a function of the library, to which arguments can be added.
     pub fn call<K: ToRedisArgs>(&self, function: &str, keys: &[K]) -> Cmd {
         let mut command = redis::cmd("FCALL");
         command.arg(self.keys.function(function)).arg(keys.len()).arg(keys);

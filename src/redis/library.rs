@@ -3,11 +3,11 @@
 
 use std::collections::HashMap;
 
-use redis::Value;
+use redis::{RedisError, Value};
 use secrecy::ExposeSecret;
 
 use super::commands::{CommandError, Commands};
-use crate::settings::Settings;
+use crate::{error_chain::ErrorChain, settings::Settings};
 
 /// Version of the library. Functions of one version answer callers of the version before: gateways
 /// are updated one by one.
@@ -27,28 +27,38 @@ const MAX_EXCESS: u64 = 4;
 /// Redis and Valkey have Functions since.
 const OLDEST: (u32, u32) = (7, 0);
 
-/// The reason why Redis cannot be used.
-#[derive(Debug)]
+/// Why Redis cannot be used. The texts name the fix.
+#[derive(Debug, thiserror::Error)]
 pub enum LibraryError {
-    /// It did not answer.
-    Command(CommandError),
-    /// It is the wrong one; the text names the fix.
-    Unsupported(String),
-}
-
-impl From<CommandError> for LibraryError {
-    fn from(fault: CommandError) -> Self {
-        Self::Command(fault)
-    }
-}
-
-impl std::fmt::Display for LibraryError {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Command(fault) => write!(f, "{fault}"),
-            Self::Unsupported(text) => f.write_str(text),
-        }
-    }
+    /// A command failed.
+    #[error(transparent)]
+    Command(#[from] CommandError),
+    /// Redis has no Functions.
+    #[error("Redis {0} has no Functions; use Redis 7.0, Valkey 7.2 or later")]
+    TooOld(String),
+    /// Functions are not available to this user.
+    #[error(
+        "FUNCTION LIST was refused; use Redis 7.0, Valkey 7.2 or later, and allow the user +@all \
+         or at least +function +fcall"
+    )]
+    Forbidden(#[source] RedisError),
+    /// Another key prefix gives the same function names.
+    #[error(
+        "the library {0} belongs to another redis.key_prefix that gives the same function names; \
+         choose a prefix with different letters or digits"
+    )]
+    NameTaken(String),
+    /// Redis refuses to load the library.
+    #[error(
+        "the library {library} cannot be loaded: another library may have functions named \
+         {functions}_* (see FUNCTION LIST); give this gateway another redis.key_prefix"
+    )]
+    NotLoaded {
+        /// Name of the library.
+        library: String,
+        /// What the names of its functions begin with.
+        functions: String,
+    },
 }
 
 /// Problems with the server that deserve a warning but stop nothing.
@@ -93,7 +103,9 @@ pub async fn ensure(commands: &Commands, settings: &Settings) -> Result<Warnings
         Ok(()) => Ok(warnings),
         // A full Redis refuses it; the settings of before hold, or the defaults.
         Err(CommandError::Rejected(e)) => {
-            warnings.0.push(format!("the library's settings could not be written ({e})"));
+            warnings
+                .0
+                .push(format!("the library's settings could not be written ({})", ErrorChain(&e)));
             Ok(warnings)
         }
         Err(away) => Err(away.into()),
@@ -129,9 +141,7 @@ async fn check_server(commands: &Commands, settings: &Settings) -> Result<Warnin
     let version = field("redis_version").unwrap_or("0.0");
     let mut parts = version.split('.').map(|p| p.parse::<u32>().unwrap_or(0));
     if (parts.next().unwrap_or(0), parts.next().unwrap_or(0)) < OLDEST {
-        return Err(LibraryError::Unsupported(format!(
-            "Redis {version} has no Functions; use Redis 7.0, Valkey 7.2 or later"
-        )));
+        return Err(LibraryError::TooOld(version.to_owned()));
     }
     let mut warnings = Warnings::default();
     match field("maxmemory_policy") {
@@ -194,10 +204,7 @@ async fn libraries(commands: &Commands) -> Result<Vec<Loaded>, LibraryError> {
     command.arg("LIST").arg("LIBRARYNAME").arg("sse_gateway_*").arg("WITHCODE");
     let listed = commands.run::<Vec<HashMap<String, Value>>>(&command).await;
     let listed = listed.map_err(|fault| match fault {
-        CommandError::Rejected(e) => LibraryError::Unsupported(format!(
-            "FUNCTION LIST was refused ({e}); use Redis 7.0, Valkey 7.2 or later, and allow the \
-             user +@all or at least +function +fcall"
-        )),
+        CommandError::Rejected(e) => LibraryError::Forbidden(e),
         away => LibraryError::Command(away),
     })?;
     let text = |entry: &HashMap<String, Value>, member: &str| {
@@ -236,11 +243,7 @@ async fn load(commands: &Commands) -> Result<(), LibraryError> {
         }
         let prefix_line = format!("local PREFIX = '{}'", commands.keys.key_prefix());
         if let Some(foreign) = ours.iter().find(|l| !l.code.contains(&prefix_line)) {
-            return Err(LibraryError::Unsupported(format!(
-                "the library {} belongs to another redis.key_prefix that gives the same function \
-                 names; choose a prefix with different letters or digits",
-                foreign.name
-            )));
+            return Err(LibraryError::NameTaken(foreign.name.clone()));
         }
         let mut step = redis::pipe();
         step.atomic();
@@ -260,16 +263,12 @@ async fn load(commands: &Commands) -> Result<(), LibraryError> {
         match commands.run_all::<()>(&step).await {
             Ok(()) => tracing::info!(library = name(commands, VERSION), "library loaded"),
             Err(CommandError::Rejected(e)) => {
-                tracing::debug!(error = %e, "library not loaded, retrying")
+                tracing::debug!(error = %ErrorChain(&e), "library not loaded, retrying")
             }
             Err(away) => return Err(away.into()),
         }
     }
-    Err(LibraryError::Unsupported(format!(
-        "the library {} cannot be loaded: another library may have functions named {own}_* (see \
-         FUNCTION LIST); give this gateway another redis.key_prefix",
-        name(commands, VERSION),
-    )))
+    Err(LibraryError::NotLoaded { library: name(commands, VERSION), functions: own.to_owned() })
 }
 
 #[cfg(test)]

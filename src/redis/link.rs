@@ -1,8 +1,13 @@
-//! The one subscriber connection of an instance and its supervisor: connect with a jittered
-//! back-off, subscribe in batches, await confirmation, take the clock snapshot, and only then let
-//! the connections catch up (ARCHITECTURE.md#the-link).
+//! The link: the one subscriber connection of an instance, and its supervisor.
+//!
+//! The supervisor connects with a jittered back-off, subscribes in batches, waits until Redis has
+//! confirmed the subscriptions, takes a clock snapshot, and only then lets connections catch up
+//! (ARCHITECTURE.md#the-link).
+
+mod error;
 
 use std::{
+    convert::Infallible,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -15,6 +20,7 @@ use secrecy::ExposeSecret;
 use tokio::sync::{mpsc, oneshot};
 use tracing::Instrument;
 
+use self::error::LinkError;
 use super::{
     commands::Commands,
     inbound::Inbound,
@@ -26,52 +32,58 @@ use super::{
     tick,
 };
 use crate::{
-    backoff::Backoff, core::catch_up::ClockSnapshot, log_limit::LogLimit, settings::PlainPublish,
+    backoff::Backoff, core::catch_up::ClockSnapshot, error_chain::ErrorChain, log_limit::LogLimit,
+    settings::PlainPublish,
 };
 
-/// Channels in one SUBSCRIBE.
+/// Maximum number of users in one SUBSCRIBE.
 const BATCH: usize = 1000;
-/// Requests that are served together.
+/// Maximum number of requests that are served together.
 const REQUESTS: usize = 4096;
-/// The clock of Redis and the library's settings are looked at this often.
-const LOOK: Duration = Duration::from_secs(1);
-const LOOK_TIMEOUT: Duration = Duration::from_millis(500);
-/// If the clock of Redis jumps by more, ms, ids of before may not be comparable with those of
-/// after.
-const TIME_JUMP_MS: u64 = 86_400_000;
-/// A clock that the library keeps repairing: somebody else keeps writing it.
+/// Time between two checks for things that must be done without a request.
+const TIMER: Duration = Duration::from_millis(250);
+/// Time between two clock checks.
+const CLOCK_CHECK_INTERVAL: Duration = Duration::from_secs(1);
+const CLOCK_CHECK_TIMEOUT: Duration = Duration::from_millis(500);
+/// If the system clock of Redis jumps by this much, ms, earlier and later ids may not be
+/// comparable.
+const CLOCK_JUMP_MS: u64 = 86_400_000;
+/// If so many snapshots in a row find an invalid clock, although the library repairs it each time,
+/// another client keeps writing it.
 const SNAPSHOT_ATTEMPTS: usize = 10;
-const SNAPSHOT_PAUSE: Duration = Duration::from_millis(100);
-/// Between log lines about settings that cannot be written, ms.
+const SNAPSHOT_RETRY: Duration = Duration::from_millis(100);
+/// Minimum time between log lines about settings that cannot be written, ms.
 const SETTINGS_LOG_MS: u64 = 10_000;
-/// Events without a tick for this long are no sign of life either.
+/// A link without a tick for this long is closed, even if it carries events.
 const TICK_OVERDUE: Duration = Duration::from_secs(10);
-/// The delay after a failure, and the longest one.
+/// The delay after the first failure, and the longest delay.
 const FIRST_RETRY: Duration = Duration::from_millis(100);
 const MAX_RETRY: Duration = Duration::from_secs(5);
-/// A link that was up for longer starts with the first delay again.
+/// After a link that lasted longer than this, the delays start from the first one again.
 const STABLE: Duration = Duration::from_secs(10);
 
-/// The link is down; it will come back.
-#[derive(Debug)]
+/// The link is down. The supervisor sets up the next one; retry.
+#[derive(Debug, thiserror::Error)]
+#[error("there is no link to Redis")]
 pub struct LinkDown;
 
 enum Request {
-    /// Subscribe to a user's channel, if one is named, and take a clock snapshot.
+    /// Subscribes to a user's channel, if one is named, and replies with a clock snapshot.
     Attach(Option<Arc<str>>, oneshot::Sender<ClockSnapshot>),
+    /// Ends a subscription to a user's channel.
     Release(Arc<str>),
-    /// Subscribe to the public channels for the recorder, or give them up.
+    /// Subscribes to the publishers' channels for the recorder (`true`), or unsubscribes.
     Plain(bool, oneshot::Sender<()>),
 }
 
-/// The workers' side of the link.
+/// The workers' handle to the link.
 #[derive(Clone)]
 pub struct Link {
     requests: mpsc::UnboundedSender<Request>,
     timeout: Duration,
 }
 
-/// Keeps a user's channel subscribed.
+/// Keeps a user's channel subscribed until it is dropped.
 pub struct UserSubscription {
     user: Arc<str>,
     requests: mpsc::UnboundedSender<Request>,
@@ -84,66 +96,63 @@ impl Drop for UserSubscription {
 }
 
 impl Link {
-    /// Subscribes to the channel of a user and then takes a clock snapshot: everything up to it is
-    /// in the logs, everything after it comes by the link.
+    /// Subscribes to the channel of a user, and then takes a clock snapshot: the logs contain every
+    /// event up to it, and the link delivers every event after it.
     ///
     /// # Errors
-    /// The link is down, or does not answer in time.
+    /// The link is down, or Redis does not reply in time.
     pub async fn subscribe(
         &self,
         user: &Arc<str>,
     ) -> Result<(ClockSnapshot, UserSubscription), LinkDown> {
         let subscription = UserSubscription { user: user.clone(), requests: self.requests.clone() };
-        let clock = self.ask(|reply| Request::Attach(Some(user.clone()), reply)).await?;
+        let clock = self.request(|reply| Request::Attach(Some(user.clone()), reply)).await?;
         Ok((clock, subscription))
     }
 
     /// Takes a clock snapshot.
     ///
     /// # Errors
-    /// The link is down, or does not answer in time.
+    /// As [`Link::subscribe`].
     pub async fn clock_snapshot(&self) -> Result<ClockSnapshot, LinkDown> {
-        self.ask(|reply| Request::Attach(None, reply)).await
+        self.request(|reply| Request::Attach(None, reply)).await
     }
 
-    /// Subscribes to the publishers' channels, or gives them up; returns when Redis has confirmed
+    /// Subscribes to the publishers' channels, or unsubscribes. Returns when Redis has confirmed
     /// it.
     ///
     /// # Errors
-    /// The link is down, or does not answer in time.
+    /// As [`Link::subscribe`].
     pub async fn plain(&self, wanted: bool) -> Result<(), LinkDown> {
-        self.ask(|reply| Request::Plain(wanted, reply)).await
+        self.request(|reply| Request::Plain(wanted, reply)).await
     }
 
-    async fn ask<T>(
+    async fn request<T>(
         &self,
         request: impl FnOnce(oneshot::Sender<T>) -> Request,
     ) -> Result<T, LinkDown> {
-        let (reply, answer) = oneshot::channel();
-        self.requests.send(request(reply)).map_err(|_| LinkDown)?;
-        tokio::time::timeout(self.timeout, answer)
-            .await
-            .map_err(|_| LinkDown)?
-            .map_err(|_| LinkDown)
+        let (sender, reply) = oneshot::channel();
+        self.requests.send(request(sender)).map_err(|_| LinkDown)?;
+        tokio::time::timeout(self.timeout, reply).await.map_err(|_| LinkDown)?.map_err(|_| LinkDown)
     }
 }
 
-/// The supervisor; it lives on a thread of its own.
+/// Keeps the link up. It runs on its own thread.
 pub struct Supervisor {
     context: LinkContext,
     commands: Commands,
     inbound: Arc<Inbound>,
     requests: mpsc::UnboundedReceiver<Request>,
     subscriptions: Subscriptions,
-    /// The epoch in which the library's settings were written.
+    /// The epoch in which the library's settings were last written; 0: write them again.
     settings_epoch_ms: u64,
     settings_log: LogLimit,
 }
 
-/// The link of an instance and its supervisor.
+/// Creates the link of an instance, and its supervisor.
 pub fn new(context: LinkContext, commands: Commands, inbound: Arc<Inbound>) -> (Link, Supervisor) {
     let (sender, requests) = mpsc::unbounded_channel();
-    // An attach may wait for one that is being served.
+    // A request may have to wait for another one that is being served.
     let link = Link { requests: sender, timeout: context.settings.redis.command_timeout * 2 };
     (
         link,
@@ -159,17 +168,14 @@ pub fn new(context: LinkContext, commands: Commands, inbound: Arc<Inbound>) -> (
     )
 }
 
-/// The time of Redis, ms since 1970.
+/// The system clock of Redis, ms since 1970.
 async fn server_ms(connection: &mut MultiplexedConnection) -> RedisResult<u64> {
     let (seconds, micros): (u64, u64) = redis::cmd("TIME").query_async(connection).await?;
     Ok(seconds * 1000 + micros / 1000)
 }
 
-/// Why a link ended.
-type Ended = String;
-
 impl Supervisor {
-    /// Keeps the link up as long as somebody may ask for it.
+    /// Keeps the link up until the last [`Link`] is dropped.
     pub async fn run(mut self) {
         let mut backoff = Backoff::new(FIRST_RETRY, MAX_RETRY);
         for link in 1_u64.. {
@@ -180,7 +186,7 @@ impl Supervisor {
             let address = &*self.commands.address;
             let span = tracing::error_span!(parent: None, "redis_link", link, %address);
             self.inbound.set_span(span.clone());
-            let ended = self.serve_one().instrument(span.clone()).await;
+            let error = self.serve_one().instrument(span.clone()).await;
             if self.requests.is_closed() {
                 return;
             }
@@ -190,22 +196,22 @@ impl Supervisor {
             let delay = backoff.delay();
             let retry_ms = delay.as_millis() as u64;
             span.in_scope(|| {
-                tracing::warn!(error = ended, retry_ms, "no link to Redis, retrying");
+                let error = ErrorChain(&error);
+                tracing::warn!(%error, retry_ms, "no link to Redis, retrying");
             });
             self.refuse_for(delay).await;
         }
     }
 
     /// Sets up a link and serves it until it ends; returns the reason.
-    async fn serve_one(&mut self) -> Ended {
-        match self.connect().await {
-            Ok(mut connection) => {
-                let ended = self.serve(&mut connection).await;
-                self.down();
-                ended
-            }
-            Err(fault) => fault,
-        }
+    async fn serve_one(&mut self) -> LinkError {
+        let mut connection = match self.connect().await {
+            Ok(connection) => connection,
+            Err(error) => return error,
+        };
+        let Err(error) = self.serve(&mut connection).await;
+        self.down();
+        error
     }
 
     fn down(&mut self) {
@@ -217,12 +223,12 @@ impl Supervisor {
         self.inbound.link_changed(false);
     }
 
-    /// Waits, and answers requests meanwhile with [`LinkDown`].
+    /// Waits. Requests that arrive meanwhile fail at once with [`LinkDown`].
     async fn refuse_for(&mut self, pause: Duration) {
         let _ = tokio::time::timeout(pause, async {
             while let Some(request) = self.requests.recv().await {
                 match request {
-                    // The subscription that the asker drops gives its release.
+                    // Counted, because the subscription is released when the caller drops it.
                     Request::Attach(Some(user), _) => drop(self.subscriptions.attach(&user)),
                     Request::Release(user) => self.subscriptions.release(&user, Instant::now()),
                     Request::Attach(None, _) | Request::Plain(..) => {}
@@ -232,16 +238,15 @@ impl Supervisor {
         .await;
     }
 
-    async fn connect(&mut self) -> Result<MultiplexedConnection, Ended> {
-        let warnings = library::ensure(&self.commands, &self.context.settings)
-            .await
-            .map_err(|unfit| unfit.to_string())?;
+    async fn connect(&mut self) -> Result<MultiplexedConnection, LinkError> {
+        let warnings = library::ensure(&self.commands, &self.context.settings).await?;
         warnings.0.iter().for_each(|w| tracing::warn!("{w}"));
         let settings = &self.context.settings.redis;
-        let fault = |e: redis::RedisError| e.to_string();
-        let info = settings.url.expose_secret().into_connection_info().map_err(fault)?;
+        let info = settings.url.expose_secret().into_connection_info();
+        let info = info.map_err(LinkError::Connect)?;
         let resp3 = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
-        let client = redis::Client::open(info.set_redis_settings(resp3)).map_err(fault)?;
+        let client = redis::Client::open(info.set_redis_settings(resp3));
+        let client = client.map_err(LinkError::Connect)?;
         let (inbound, generation) = (self.inbound.clone(), self.inbound.next_link());
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(settings.command_timeout))
@@ -250,75 +255,68 @@ impl Supervisor {
                 inbound.push(generation, push);
                 Ok::<(), redis::aio::SendError>(())
             });
-        // A disconnection of the link before is no news of this one.
+        // Discards a notification about the end of the previous link.
         let _ = tokio::time::timeout(Duration::ZERO, self.inbound.disconnected.notified()).await;
-        client.get_multiplexed_async_connection_with_config(&config).await.map_err(fault)
+        let connection = client.get_multiplexed_async_connection_with_config(&config).await;
+        connection.map_err(LinkError::Connect)
     }
 
-    async fn serve(&mut self, connection: &mut MultiplexedConnection) -> Ended {
-        match self.begin(connection).await {
-            Ok(clock) => tracing::info!(h = %clock.h, epoch = %clock.epoch, "link to Redis is up"),
-            Err(fault) => return fault,
-        }
-        let mut timer = tokio::time::interval(Duration::from_millis(250));
-        let mut looked = Instant::now();
+    /// Serves a new link until it ends.
+    async fn serve(
+        &mut self,
+        connection: &mut MultiplexedConnection,
+    ) -> Result<Infallible, LinkError> {
+        let clock = self.begin(connection).await?;
+        tracing::info!(h = %clock.h, epoch = %clock.epoch, "link to Redis is up");
+        let mut timer = tokio::time::interval(TIMER);
+        let mut clock_checked = Instant::now();
         let mut batch = Vec::new();
         loop {
             tokio::select! {
-                () = self.inbound.disconnected.notified() => {
-                    return "the connection was closed".to_owned();
-                }
+                () = self.inbound.disconnected.notified() => return Err(LinkError::Closed),
                 n = self.requests.recv_many(&mut batch, REQUESTS) => {
                     if n == 0 {
-                        return "the instance is gone".to_owned();
+                        return Err(LinkError::InstanceEnded);
                     }
-                    if let Err(e) = self.answer(connection, std::mem::take(&mut batch)).await {
-                        return e.to_string();
-                    }
+                    self.reply(connection, std::mem::take(&mut batch)).await?;
                 }
                 _ = timer.tick() => {
                     if self.is_silent() {
-                        return "no tick for 3 s".to_owned();
+                        return Err(LinkError::Silent);
                     }
-                    if looked.elapsed() >= LOOK {
-                        looked = Instant::now();
-                        if let Some(jump_ms) = self.look(connection).await {
-                            return format!("the clock of Redis jumped by {jump_ms} ms");
-                        }
+                    if clock_checked.elapsed() >= CLOCK_CHECK_INTERVAL {
+                        clock_checked = Instant::now();
+                        self.check_clock(connection).await?;
                     }
                     self.renew_settings().await;
-                    if let Err(e) = self.give_up_idle(connection).await {
-                        return e.to_string();
-                    }
+                    self.unsubscribe_idle(connection).await?;
                 }
             }
             self.context.metrics.subscriptions.set(self.subscriptions.count() as i64);
         }
     }
 
-    /// Subscribes to everything that is wanted, and then lets the connections catch up.
+    /// Subscribes to every channel that is needed, and then lets connections catch up.
     async fn begin(
         &mut self,
         connection: &mut MultiplexedConnection,
-    ) -> Result<ClockSnapshot, Ended> {
-        let fault = |e: redis::RedisError| e.to_string();
+    ) -> Result<ClockSnapshot, LinkError> {
         let keys = self.commands.keys.clone();
         let own = ["tick", "seam", "control", "marker"].map(|name| keys.live(name));
-        connection.subscribe(&own[..]).await.map_err(fault)?;
-        connection.psubscribe(keys.live_broadcasts()).await.map_err(fault)?;
+        connection.subscribe(&own[..]).await?;
+        connection.psubscribe(keys.live_broadcasts()).await?;
         if self.context.settings.publishers.plain == PlainPublish::Relay {
-            connection.psubscribe(&keys.public_patterns()[1..]).await.map_err(fault)?;
+            connection.psubscribe(&keys.public_patterns()[1..]).await?;
         }
         let users = self.subscriptions.lost();
-        self.subscribe(connection, &users).await.map_err(fault)?;
-        let time = server_ms(connection).await.map_err(fault)?;
+        self.subscribe(connection, &users).await?;
+        let time = server_ms(connection).await?;
         self.context.clock.set_server_ms(time);
         self.context.state.discard_implausible(time);
-        // The clock exists, and is past everything that this instance has seen.
-        tick::now(&self.commands, 0, self.context.state.highest_id())
-            .await
-            .map_err(|f| f.to_string())?;
-        let clock = self.clock_snapshot(connection).await.map_err(fault)?;
+        // Creates the clock if there is none, and moves it past every id that this instance has
+        // seen.
+        tick::now(&self.commands, 0, self.context.state.highest_id()).await?;
+        let clock = self.clock_snapshot(connection).await?;
         self.context.state.raise_highest_id(clock.h);
         self.inbound.enter_epoch(clock.epoch);
         self.context.state.set_up(true);
@@ -328,7 +326,7 @@ impl Supervisor {
         Ok(clock)
     }
 
-    /// The channels of users: the live ones, in `relay` mode the public ones too.
+    /// The live channels of users; in `relay` mode also their public channels.
     fn channels(&self, users: &[Arc<str>]) -> Vec<String> {
         let keys = &self.commands.keys;
         let name = |user: &Arc<str>| format!("user:{user}:events");
@@ -354,7 +352,7 @@ impl Supervisor {
     async fn clock_snapshot(
         &self,
         connection: &mut MultiplexedConnection,
-    ) -> RedisResult<ClockSnapshot> {
+    ) -> Result<ClockSnapshot, LinkError> {
         let clock = self.commands.keys.clock();
         for attempt in 0..SNAPSHOT_ATTEMPTS {
             if let Some(clock) =
@@ -363,45 +361,50 @@ impl Supervisor {
                 return Ok(clock);
             }
             if attempt > 0 {
-                tokio::time::sleep(SNAPSHOT_PAUSE).await;
+                tokio::time::sleep(SNAPSHOT_RETRY).await;
             }
-            // Redis was wiped this moment, or somebody wrote a clock that cannot be: a tick starts
-            // the new epoch.
-            tick::now(&self.commands, 0, self.context.state.highest_id())
-                .await
-                .map_err(|f| redis::RedisError::from(std::io::Error::other(f.to_string())))?;
+            // Redis was just wiped, or another client wrote an impossible clock. A tick starts a
+            // new epoch.
+            tick::now(&self.commands, 0, self.context.state.highest_id()).await?;
         }
-        let fault = format!(
-            "another client keeps writing the key {clock:?}; allow it only to gateways (ACL)"
-        );
-        Err(std::io::Error::other(fault).into())
+        Err(LinkError::ForeignClock(clock))
     }
 
-    /// InboxSender the time of Redis, and whether the library's settings are there. By how many ms
-    /// the time has jumped, if ids of before can no longer be compared.
-    async fn look(&mut self, connection: &mut MultiplexedConnection) -> Option<u64> {
+    /// The clock check: reads the system clock of Redis, and whether the library's settings still
+    /// exist. Fails if the clock has jumped so far that earlier ids can no longer be compared.
+    async fn check_clock(
+        &mut self,
+        connection: &mut MultiplexedConnection,
+    ) -> Result<(), LinkError> {
         let mut pipeline = redis::pipe();
         pipeline.cmd("TIME").cmd("EXISTS").arg(self.commands.keys.settings());
-        let answer = tokio::time::timeout(LOOK_TIMEOUT, pipeline.query_async(connection)).await;
-        // A link that does not answer is given up by the ticks.
-        let ((seconds, micros), has_settings): ((u64, u64), bool) = answer.ok()?.ok()?;
+        let reply = pipeline.query_async::<((u64, u64), bool)>(connection);
+        // A link on which nothing arrives is closed for the lack of ticks.
+        let Ok(Ok(((seconds, micros), has_settings))) =
+            tokio::time::timeout(CLOCK_CHECK_TIMEOUT, reply).await
+        else {
+            return Ok(());
+        };
         if !has_settings {
-            // Somebody has deleted them: they are written again.
+            // Another client has deleted them.
             self.settings_epoch_ms = 0;
         }
         let time_ms = seconds * 1000 + micros / 1000;
-        let jump_ms = self.context.clock.set_server_ms(time_ms);
-        (jump_ms >= TIME_JUMP_MS).then_some(jump_ms)
+        match self.context.clock.set_server_ms(time_ms) {
+            jump_ms if jump_ms >= CLOCK_JUMP_MS => Err(LinkError::ClockJumped(jump_ms)),
+            _ => Ok(()),
+        }
     }
 
-    async fn answer(
+    /// Serves a batch of requests with one subscription and one snapshot.
+    async fn reply(
         &mut self,
         connection: &mut MultiplexedConnection,
         batch: Vec<Request>,
-    ) -> RedisResult<()> {
+    ) -> Result<(), LinkError> {
         let now = Instant::now();
         let (mut wanted, mut replies, mut plain) = (Vec::new(), Vec::new(), Vec::new());
-        // All are counted before anything can fail: every subscription gives its release.
+        // Counts all of them before anything can fail: each subscription is released later.
         for request in batch {
             match request {
                 Request::Attach(user, reply) => {
@@ -428,31 +431,31 @@ impl Supervisor {
             self.context.state.raise_highest_id(clock.h);
             self.inbound.enter_epoch(clock.epoch);
             for reply in replies {
-                // Who asked may be gone.
+                // The caller may have stopped waiting.
                 let _ = reply.send(clock);
             }
         }
         Ok(())
     }
 
-    /// Whether the link is dead, whatever TCP says. One that brings events while a tick is on its
-    /// way behind them is not.
+    /// Whether the link is dead, even if TCP still considers it open. A link that carries events is
+    /// not: a tick may be queued behind them.
     fn is_silent(&self) -> bool {
         let overdue = self.context.state.tick_age().is_none_or(|age| age >= TICK_OVERDUE);
         !self.context.state.is_alive()
             && (overdue || self.context.state.message_age() >= TICK_TIMEOUT)
     }
 
-    /// A wiped Redis has forgotten the library's settings.
+    /// Writes the library's settings again after a new epoch: a wiped Redis has lost them.
     async fn renew_settings(&mut self) {
         let epoch_ms = self.context.state.epoch_ms();
         if epoch_ms != self.settings_epoch_ms {
             match library::put_settings(&self.commands, &self.context.settings).await {
                 Ok(()) => self.settings_epoch_ms = epoch_ms,
-                Err(fault) => {
+                Err(error) => {
                     if let Some(suppressed) = self.settings_log.allow(self.context.clock.now_ms()) {
                         tracing::warn!(
-                            error = %fault,
+                            error = %ErrorChain(&error),
                             suppressed,
                             "could not write the function library's settings, retrying"
                         );
@@ -462,7 +465,11 @@ impl Supervisor {
         }
     }
 
-    async fn give_up_idle(&mut self, connection: &mut MultiplexedConnection) -> RedisResult<()> {
+    /// Unsubscribes from the channels of users that have had no stream for a while.
+    async fn unsubscribe_idle(
+        &mut self,
+        connection: &mut MultiplexedConnection,
+    ) -> RedisResult<()> {
         let linger = self.context.settings.redis.unsubscribe_linger;
         let idle = self.subscriptions.take_idle(Instant::now(), linger, BATCH);
         if idle.is_empty() {

@@ -1,5 +1,7 @@
 //! Durable publishes on behalf of a backend: `FCALL sse_publish`.
 
+use std::sync::Arc;
+
 use redis::Cmd;
 
 use super::commands::{CommandError, Commands};
@@ -21,14 +23,17 @@ pub struct Publish {
 }
 
 /// Why an event was not published.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 pub enum PublishError {
-    /// The event is rejected: code and text.
+    /// It is rejected: code and text.
+    #[error("{0}: {1}")]
     Refused(Rejection, String),
-    /// Redis is unavailable, and the event was not published.
-    Away(String),
-    /// Redis has not replied: the event may have been published.
-    Unanswered(String),
+    /// Redis cannot take it now. The error is shared by all events of a pipeline.
+    #[error(transparent)]
+    Unavailable(Arc<CommandError>),
+    /// Redis has not replied: it may have been published.
+    #[error(transparent)]
+    NoReply(Arc<CommandError>),
 }
 
 fn call(commands: &Commands, publish: &Publish) -> Cmd {
@@ -52,7 +57,10 @@ pub async fn publish(commands: &Commands, events: &[Publish]) -> Vec<Result<Stri
     }
     match commands.run_all::<Vec<redis::RedisResult<String>>>(&pipeline).await {
         Ok(replies) => replies.into_iter().map(|reply| reply.map_err(refusal)).collect(),
-        Err(fault) => events.iter().map(|_| Err(unpublished(&fault))).collect(),
+        Err(error) => {
+            let error = Arc::new(error);
+            events.iter().map(|_| Err(unpublished(error.clone()))).collect()
+        }
     }
 }
 
@@ -64,15 +72,13 @@ fn refusal(error: redis::RedisError) -> PublishError {
         (Some("SSE"), Some(refusal)) => {
             PublishError::Refused(*refusal, detail[refusal.code().len() + 1..].trim().to_owned())
         }
-        _ => unpublished(&CommandError::from(error)),
+        _ => unpublished(Arc::new(error.into())),
     }
 }
 
-fn unpublished(fault: &CommandError) -> PublishError {
-    match fault {
-        CommandError::Unavailable(_) | CommandError::Rejected(_) => {
-            PublishError::Away(fault.to_string())
-        }
-        CommandError::NoReply(_) => PublishError::Unanswered(fault.to_string()),
+fn unpublished(error: Arc<CommandError>) -> PublishError {
+    match &*error {
+        CommandError::NoReply(_) => PublishError::NoReply(error),
+        _ => PublishError::Unavailable(error),
     }
 }

@@ -4,6 +4,7 @@
 use tokio::sync::mpsc;
 
 use super::commands::Commands;
+use crate::error_chain::ErrorChain;
 use crate::log_limit::LogLimit;
 use crate::{core::envelope::Rejection, state::clock::unix_ms};
 
@@ -64,7 +65,7 @@ pub async fn write_all(commands: Commands, mut rejected: mpsc::Receiver<Rejected
         {
             tracing::warn!(
                 address = %commands.address,
-                %error,
+                error = %ErrorChain(&error),
                 suppressed,
                 "could not write a rejected message to Redis"
             );

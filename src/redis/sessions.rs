@@ -12,6 +12,7 @@ use super::{
 };
 use crate::{
     core::{id::EventId, system::CloseReason},
+    error_chain::ErrorChain,
     state::{
         connection::{Connection, Session},
         hub::Hub,
@@ -46,20 +47,26 @@ pub struct SessionRequest<'a> {
 }
 
 /// Why a ticket opens no session.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 pub enum SessionError {
-    /// The ticket has expired, and there is no session.
+    /// The ticket has expired and has no session.
+    #[error("the ticket has expired and has no session")]
     Expired,
-    /// The ticket was used before, and `tickets.reconnect_grace` is 0.
+    /// The ticket was used, and `tickets.reconnect_grace` is 0.
+    #[error("the ticket was used")]
     Used,
-    /// The session has reached its maximum lifetime.
+    /// The session has reached its end.
+    #[error("the session has ended")]
     Over,
     /// The user's sessions were revoked.
+    #[error("the user's sessions were revoked")]
     Revoked,
-    /// The session is bound to a cookie that the request lacks.
+    /// The session has a cookie, and the request does not have it.
+    #[error("the request does not have the session's cookie")]
     CookieMissing,
-    /// Redis does not respond.
-    Away(CommandError),
+    /// A command failed.
+    #[error(transparent)]
+    Redis(#[from] CommandError),
 }
 
 /// Lifetime of a session after its last renewal: the grace, plus the time until the next renewal.
@@ -98,7 +105,7 @@ pub async fn open(
         .arg(redeem.proof)
         .arg(redeem.new_proof)
         .arg(NAMED);
-    let reply: NamedReply = commands.run(&call).await.map_err(SessionError::Away)?;
+    let reply: NamedReply = commands.run(&call).await?;
     match reply.text("outcome") {
         "opened" | "resumed" => Ok(Session {
             digest: redeem.digest.to_owned(),
@@ -113,9 +120,7 @@ pub async fn open(
         "over" => Err(SessionError::Over),
         "revoked" => Err(SessionError::Revoked),
         "stranger" => Err(SessionError::CookieMissing),
-        other => Err(SessionError::Away(CommandError::Unavailable(format!(
-            "the library answered {other:?}"
-        )))),
+        other => Err(CommandError::UnexpectedReply(other.to_owned()).into()),
     }
 }
 
@@ -223,6 +228,7 @@ async fn renew(
         .run(&call)
         .await
         .inspect_err(|error| {
+            let error = ErrorChain(error);
             tracing::debug!(address = %commands.address, %error, "sessions not renewed");
         })
         .ok()

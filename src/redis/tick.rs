@@ -9,6 +9,7 @@ use super::{
     link_context::LinkContext,
 };
 use crate::core::id::EventId;
+use crate::error_chain::ErrorChain;
 use crate::log_limit::LogLimit;
 
 const PERIOD_MS: u64 = 1000;
@@ -67,15 +68,15 @@ async fn after_failure(
     }
     let log_line = log.allow(context.clock.now_ms());
     if let Some(suppressed) = log_line {
-        let address = &*commands.address;
-        tracing::warn!(%address, error = %fault, suppressed, "could not publish a tick");
+        let (address, error) = (&commands.address, ErrorChain(fault));
+        tracing::warn!(%address, %error, suppressed, "could not publish a tick");
     }
     // Another client may have deleted the library (FUNCTION FLUSH).
     if let CommandError::Rejected(_) = fault
         && let Err(error) = library::ensure(commands, &context.settings).await
         && log_line.is_some()
     {
-        let address = &*commands.address;
+        let (address, error) = (&commands.address, ErrorChain(&error));
         tracing::warn!(%address, %error, "could not load the function library");
     }
 }

@@ -1,5 +1,5 @@
-//! Looks for an event: in the log of its channel, or in all of them, bounded in number and time.
-//! Reads only, and asks for nothing but XRANGE, XREVRANGE, XINFO, PTTL, SCAN, GET, HMGET and TIME.
+//! Searches for an event in the log of its channel, or in all logs, limited in number and time.
+//! Only reads, with XRANGE, XREVRANGE, XINFO, PTTL, SCAN, GET, HMGET and TIME.
 
 use std::time::{Duration, Instant};
 
@@ -18,38 +18,38 @@ use crate::core::{
     trace::{Neighbours, Place, place},
 };
 
-/// Logs in one pipeline; the answer may hold an event of each.
+/// Logs in one pipeline. The reply may contain an event of each.
 const PIPELINE: usize = 64;
-/// Keys that one SCAN looks at.
+/// Keys that one SCAN examines.
 const SCAN_KEYS: usize = 1000;
-/// Events of one page, as in a catch-up.
+/// Events in one page, as in a catch-up.
 const PAGE_EVENTS: usize = 256;
-/// Most channels and seams that are listed.
+/// Maximum number of channels, and of seams, in a report.
 const LISTED: usize = 10;
 
-/// How far a search goes.
+/// The limits of a search.
 #[derive(Clone, Copy, Debug)]
 pub struct Bounds {
-    /// Logs that are looked at.
+    /// Maximum number of logs.
     pub logs: usize,
-    /// Time.
+    /// Maximum duration.
     pub time: Duration,
 }
 
-/// What a search over all logs has found.
+/// The result of a search in all logs.
 #[derive(Debug, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Search {
-    /// Logs that were looked at.
+    /// Number of logs that were searched.
     pub logs: usize,
-    /// Whether these were all.
+    /// Whether all logs were searched.
     pub complete: bool,
-    /// Channels whose log holds the id, or names it as one that it held.
+    /// Channels whose log contains the id, or names it as a predecessor.
     #[serde(skip)]
     pub hits: Vec<Channel>,
-    /// How many logs have lost entries around the id: it may have been one of them.
+    /// Number of logs that have lost entries around the id, so that it may have been one of them.
     pub maybe: usize,
-    /// The first of them.
+    /// The channels of the first of these logs.
     #[serde(serialize_with = "names")]
     pub maybe_channels: Vec<Channel>,
 }
@@ -58,44 +58,44 @@ fn names<S: serde::Serializer>(channels: &[Channel], to: S) -> Result<S::Ok, S::
     to.collect_seq(channels.iter().map(Channel::to_string))
 }
 
-/// A break in the order or the record.
+/// A break in the history.
 #[derive(Debug, Serialize)]
 pub struct Seam {
-    /// Its place.
+    /// Position of the break.
     pub id: String,
-    /// Its reason.
+    /// Reason of the break.
     pub reason: String,
 }
 
-/// The event itself, as the log has it.
+/// An event as its log contains it.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Entry {
-    /// The SSE event name; `None`: the entry is not of the library's form.
+    /// The SSE event name; `None` if another client wrote the entry.
     #[serde(rename = "type")]
     pub kind: Option<String>,
-    /// Bytes of the payload.
+    /// Length of the payload, bytes.
     pub bytes: usize,
-    /// `retry:` of the event.
+    /// The event's `retry:`, ms.
     pub retry_ms: Option<u64>,
-    /// The publisher's key, as long as it is remembered.
+    /// The publisher's idempotency key, while Redis remembers it.
     pub key: Option<String>,
     /// The payload.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub payload: Option<String>,
-    /// The event before it; `None`: the first one of its log.
+    /// Id of the channel's previous event; `None` for the first one.
     pub predecessor: Option<String>,
-    /// Whether the log still has that one.
+    /// Whether the log still contains the predecessor.
     pub predecessor_in_log: bool,
 }
 
-/// What a client with the id as its cursor would be told of this channel.
+/// What a client that resumes from the id receives of this channel.
 #[derive(Debug, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Resume {
-    /// The reason of `sse.gap`.
+    /// The reason of `sse.gap`, if there is one.
     pub gap: Option<&'static str>,
-    /// Events of the channel that it would get.
+    /// Number of events of the channel.
     pub replayed: usize,
 }
 
@@ -105,30 +105,30 @@ pub struct Resume {
 pub struct Sighting {
     /// The channel.
     pub channel: String,
-    /// What its log proves.
+    /// What the log proves about the id.
     pub place: Place,
-    /// The event, if it is still there.
+    /// The event, if the log still contains it.
     pub event: Option<Entry>,
     /// The next event of the log.
     pub successor: Option<String>,
-    /// When the log expires, in ms; `None`: there is no log, or it never does.
+    /// Time until the log expires, ms; `None` if there is no log, or it never expires.
     pub log_ttl_ms: Option<u64>,
-    /// What a resume would be told.
+    /// What a client that resumes from the id receives.
     pub resume: Resume,
 }
 
-/// The state of the clock; `None`: no gateway has run here under this key prefix.
+/// Reads the clock; `None` if no gateway has used this Redis with this key prefix.
 ///
 /// # Errors
-/// Redis does not answer.
-pub async fn mark(commands: &Commands) -> Result<Option<ClockSnapshot>, CommandError> {
+/// See [`CommandError`].
+pub async fn clock_snapshot(commands: &Commands) -> Result<Option<ClockSnapshot>, CommandError> {
     Ok(log::snapshot_of(commands.run_all(&log::snapshot_commands(&commands.keys.clock())).await?))
 }
 
-/// The seams past the id, the first of them, and whether there are more.
+/// Reads the first breaks after the id, and whether there are more.
 ///
 /// # Errors
-/// Redis does not answer.
+/// See [`CommandError`].
 pub async fn seams(commands: &Commands, id: EventId) -> Result<(Vec<Seam>, bool), CommandError> {
     let mut command = redis::cmd("XRANGE");
     command.arg(commands.keys.seams()).arg(format!("({id}")).arg("+").arg("COUNT").arg(LISTED + 1);
@@ -156,15 +156,16 @@ fn text(entry: &Raw, name: &str) -> Option<String> {
     field(entry, name).map(|bytes| String::from_utf8_lossy(bytes).into_owned())
 }
 
-/// The next entry and the predecessor that it names; foreign entries name none.
+/// The ids of the first entry of a reply and of its predecessor, which entries that other clients
+/// wrote do not name.
 fn next(answer: &Value) -> Option<(EventId, EventId)> {
     let first = entries(answer).into_iter().next()?;
     let predecessor = text(&first, "p").and_then(|p| EventId::parse(&p)).unwrap_or_default();
     Some((EventId::parse(&first.0)?, predecessor))
 }
 
-/// The commands that read an id and the entry behind it.
-fn look<'a>(pipeline: &'a mut Pipeline, key: &[u8], id: EventId) -> &'a mut Pipeline {
+/// Adds the commands that read the entry with an id, and the next one.
+fn add_reads<'a>(pipeline: &'a mut Pipeline, key: &[u8], id: EventId) -> &'a mut Pipeline {
     let (id, past) = (id.to_string(), format!("({id}"));
     pipeline
         .cmd("XRANGE")
@@ -179,10 +180,10 @@ fn look<'a>(pipeline: &'a mut Pipeline, key: &[u8], id: EventId) -> &'a mut Pipe
         .arg(1)
 }
 
-/// Looks into every log.
+/// Searches all logs.
 ///
 /// # Errors
-/// Redis does not answer, or does not allow SCAN.
+/// See [`CommandError`]; the user may lack the permission for SCAN.
 pub async fn search(
     commands: &Commands,
     id: EventId,
@@ -204,7 +205,7 @@ pub async fn search(
             if taken.is_empty() || began.elapsed() >= bounds.time {
                 return Ok(found);
             }
-            look_into(commands, id, taken, &mut found).await?;
+            search_logs(commands, id, taken, &mut found).await?;
             if taken.len() < chunk.len() {
                 return Ok(found);
             }
@@ -220,17 +221,17 @@ pub async fn search(
     }
 }
 
-async fn look_into(
+async fn search_logs(
     commands: &Commands,
     id: EventId,
     keys: &[Vec<u8>],
     found: &mut Search,
 ) -> Result<(), CommandError> {
     let mut pipeline = redis::pipe();
-    // A log may expire, and its name be used for something else, between SCAN and here.
+    // After the SCAN, a log may expire and its key be used for something else.
     pipeline.ignore_errors();
     keys.iter().for_each(|key| {
-        look(&mut pipeline, key, id);
+        add_reads(&mut pipeline, key, id);
     });
     let answers: Vec<RedisResult<Value>> = commands.run_all(&pipeline).await?;
     found.logs += keys.len();
@@ -238,7 +239,7 @@ async fn look_into(
         let ([Ok(here), Ok(past)], Some(channel)) = (pair, commands.keys.channel_of(key)) else {
             continue;
         };
-        // SCAN may name a key twice.
+        // SCAN may return a key twice.
         if found.hits.contains(&channel) || found.maybe_channels.contains(&channel) {
             continue;
         }
@@ -261,10 +262,10 @@ async fn look_into(
     Ok(())
 }
 
-/// Looks closer at one channel's log.
+/// Examines one channel's log.
 ///
 /// # Errors
-/// Redis does not answer, or the log's key is none.
+/// See [`CommandError`]; the log's key may hold a value of another type.
 pub async fn sight(
     commands: &Commands,
     id: EventId,
@@ -275,7 +276,7 @@ pub async fn sight(
 ) -> Result<Sighting, CommandError> {
     let key = commands.keys.log(channel);
     let mut pipeline = redis::pipe();
-    look(&mut pipeline, key.as_bytes(), id).cmd("PTTL").arg(&key);
+    add_reads(&mut pipeline, key.as_bytes(), id).cmd("PTTL").arg(&key);
     pipeline.cmd("XREVRANGE").arg(&key).arg(format!("({id}")).arg("-").arg("COUNT").arg(1);
     let (here, past, ttl_ms, before): (Value, Value, i64, Vec<(String, Value)>) =
         commands.run_all(&pipeline).await?;
@@ -302,8 +303,7 @@ pub async fn sight(
     });
     Ok(Sighting {
         channel: channel.to_string(),
-        // Ids from before a reset may be given again: what is behind the epoch proves nothing about
-        // them.
+        // Ids from before a reset may be assigned again, so later entries prove nothing about them.
         place: place(id, stale || id < clock.epoch, &log),
         event: entry,
         successor: next.map(|(id, _)| id.to_string()),
@@ -312,8 +312,8 @@ pub async fn sight(
     })
 }
 
-/// What a catch-up of this one channel would do, by the rules and the readers of the catch-up; also
-/// the last id that the log ever had if it has no event past `id`.
+/// The result of a catch-up of this one channel, by the rules of `core::catch_up`. Also returns the
+/// last id that the log ever had, if it has no event after `id`.
 async fn resume(
     commands: &Commands,
     id: EventId,
@@ -346,7 +346,7 @@ async fn resume(
                 }
             }
             if merge.feed(0, page, first).is_err() {
-                // Trimmed while it was read: a catch-up would begin anew, with what is left.
+                // Trimmed while it was read: a catch-up would start again with the rest.
                 resume.gap = Some(GapReason::Trimmed.name());
                 return Ok((resume, last_ever));
             }
@@ -362,8 +362,8 @@ async fn resume(
     Ok((resume, last_ever))
 }
 
-/// The publisher's key of an event, if it is remembered and found within the time; `None` proves
-/// nothing.
+/// Searches for the publisher's key of an event. `None` if Redis no longer remembers it, or if it
+/// was not found within `time`.
 ///
 /// # Errors
 /// Redis does not answer, or does not allow SCAN.

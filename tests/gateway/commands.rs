@@ -61,7 +61,11 @@ async fn ticket_and_publish_work_and_reject_bad_arguments() {
         &["publish", "broadcast:t", "kind", "1"],
         &[GOOD, ("REDIS__URL", "redis://:hush@127.0.0.1:1")],
     );
-    assert!(away.code == Some(1) && !away.err.contains("hush"), "{}", away.err);
+    assert_eq!(away.code, Some(1));
+    // The object, the problem and its cause, once.
+    let expected = "not published (Redis at 127.0.0.1:1): Redis is unavailable: ";
+    assert!(away.err.starts_with(expected) && !away.err.contains("hush"), "{}", away.err);
+    assert_eq!(away.err.matches("onnection refused").count(), 1, "{}", away.err);
 }
 
 /// A `tail` process and the lines it has printed so far.

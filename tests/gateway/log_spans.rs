@@ -145,6 +145,7 @@ async fn log_names_the_address_of_an_unreachable_redis() {
     let builder = Gateway::builder(&redis).redis_url(&format!("redis://:hush@{address}"));
     let gateway = builder.env("LOG__FORMAT", "text").start_unready().await;
     gateway.wait_for_log(&format!("redis_link{{link=1 address={address}}}")).await;
-    gateway.wait_for_log("no link to Redis, retrying").await;
+    gateway.wait_for_log("no link to Redis, retrying error=could not prepare").await;
+    gateway.wait_for_log("Connection refused").await;
     assert!(!gateway.log_contains("hush"), "{}", gateway.log_text());
 }

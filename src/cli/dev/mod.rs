@@ -17,6 +17,7 @@ use super::{
 };
 use crate::{
     auth::Verifier,
+    error_chain::ErrorChain,
     settings::{self, Settings},
     state::clock::unix_ms,
 };
@@ -33,8 +34,8 @@ pub fn dev(args: &DevArgs) -> ExitCode {
         Some(_) => None,
         None => match PrivateRedis::start() {
             Ok(redis) => Some(redis),
-            Err(fault) => {
-                eprintln!("{fault}");
+            Err(error) => {
+                eprintln!("{}", ErrorChain(&error));
                 return EX_CONFIG.into();
             }
         },

@@ -1,4 +1,4 @@
-//! A private Redis server: a child process on a free port, without files.
+//! A real Redis for `dev`: a child process on a free port, without files.
 
 use std::{
     io,
@@ -9,52 +9,71 @@ use std::{
 };
 
 const START: Duration = Duration::from_secs(10);
-/// Another process may take the free port first.
+/// Number of attempts: another process may take the free port first.
 const ATTEMPTS: usize = 5;
 
-/// A running server. It ends when this value is dropped, and when this process ends for any reason.
+/// Why there is no private Redis.
+#[derive(Debug, thiserror::Error)]
+pub enum PrivateRedisError {
+    /// There is no server program.
+    #[error(
+        "neither redis-server nor valkey-server is installed; run `apt-get install redis-server`, \
+         or set --redis"
+    )]
+    NotInstalled,
+    /// The system has no free port.
+    #[error("no private Redis could be started, because there is no free port; set --redis URL")]
+    NoPort(#[source] io::Error),
+    /// The server ended, or did not reply in time.
+    #[error("no private Redis could be started at 127.0.0.1:{port}; set --redis URL")]
+    NotStarted {
+        /// Its port.
+        port: u16,
+        /// The reason.
+        source: io::Error,
+    },
+}
+
+/// A Redis process. It is killed when this value is dropped, and when this process ends in any way.
 pub struct PrivateRedis {
     child: Child,
     port: u16,
 }
 
 impl PrivateRedis {
-    /// Starts `redis-server` or `valkey-server` and waits until it responds. Call this on the main
-    /// thread: the server ends with the thread that started it.
+    /// Starts `redis-server` or `valkey-server` and waits until it replies. Must be called on the
+    /// main thread: the child ends with the thread that started it.
     ///
     /// # Errors
-    /// No server could be started; the text names the fix.
-    pub fn start() -> Result<Self, String> {
-        let mut last = String::new();
-        for _ in 0..ATTEMPTS {
+    /// See [`PrivateRedisError`].
+    pub fn start() -> Result<Self, PrivateRedisError> {
+        let mut attempts = 0;
+        loop {
+            attempts += 1;
             match Self::attempt() {
-                Ok(redis) => return Ok(redis),
-                Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                    return Err("neither redis-server nor valkey-server is installed; run \
-                                `apt-get install redis-server`, or set --redis"
-                        .to_owned());
-                }
-                Err(e) => last = e.to_string(),
+                Err(PrivateRedisError::NotStarted { .. }) if attempts < ATTEMPTS => {}
+                result => return result,
             }
         }
-        Err(format!(
-            "could not start a private Redis ({last}); install redis-server, or use --redis URL"
-        ))
     }
 
-    /// URL of the server.
+    /// The URL of the Redis.
     pub fn url(&self) -> String {
         format!("redis://127.0.0.1:{}", self.port)
     }
 
-    fn attempt() -> io::Result<Self> {
-        let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port();
+    fn attempt() -> Result<Self, PrivateRedisError> {
+        let port = free_port().map_err(PrivateRedisError::NoPort)?;
         let child = match spawn("redis-server", port) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => spawn("valkey-server", port)?,
-            other => other?,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => spawn("valkey-server", port),
+            other => other,
         };
-        let mut redis = Self { child, port };
-        redis.wait()?;
+        let not_started = |source: io::Error| match source.kind() {
+            io::ErrorKind::NotFound => PrivateRedisError::NotInstalled,
+            _ => PrivateRedisError::NotStarted { port, source },
+        };
+        let mut redis = Self { child: child.map_err(not_started)?, port };
+        redis.wait().map_err(|source| PrivateRedisError::NotStarted { port, source })?;
         Ok(redis)
     }
 
@@ -73,7 +92,7 @@ impl PrivateRedis {
             }
             std::thread::sleep(Duration::from_millis(10));
         }
-        Err(io::Error::other("the server does not respond"))
+        Err(io::Error::other(format!("no reply within {START:?}")))
     }
 }
 
@@ -82,6 +101,10 @@ impl Drop for PrivateRedis {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+fn free_port() -> io::Result<u16> {
+    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
 }
 
 fn spawn(program: &str, port: u16) -> io::Result<Child> {

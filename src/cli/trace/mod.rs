@@ -1,12 +1,15 @@
-//! `trace`: finds an event, and shows what a client would receive after it.
+//! `trace`: finds an event in the logs, and says what a client that has it as its last event id
+//! receives.
 
 mod words;
 
 use std::{
     process::ExitCode,
+    sync::Arc,
     time::{Duration, SystemTime},
 };
 
+use redis::RedisError;
 use serde::Serialize;
 
 use super::args::{EX_UNAVAILABLE, TraceArgs};
@@ -17,18 +20,19 @@ use crate::{
         id::EventId,
         trace::Place,
     },
+    error_chain::ErrorChain,
     redis::{
         commands::{CommandError, Commands},
-        trace::{self as look, Bounds, Seam, Search, Sighting},
+        trace::{self as events, Bounds, Seam, Search, Sighting},
     },
     settings::Settings,
 };
 
-/// Exit status: the event is in no log.
+/// Exit status if no log contains the event.
 const NOT_FOUND: u8 = 1;
-/// Exit status: the id or the channel is invalid.
+/// Exit status if an argument is invalid.
 const BAD_INPUT: u8 = 2;
-/// The end of the year 9999, the last time that can be printed; ids may contain later ones.
+/// The last ms of the year 9999. Ids may contain later times, which RFC 3339 cannot express.
 const LAST_TIME_MS: u64 = 253_402_300_799_999;
 
 /// The result of a trace.
@@ -36,39 +40,67 @@ const LAST_TIME_MS: u64 = 253_402_300_799_999;
 #[serde(rename_all = "camelCase")]
 struct Report {
     id: String,
-    /// The time in the id.
+    /// The time that the id contains.
     time: Option<String>,
     age_ms: Option<u64>,
-    /// The last assigned id; `None` if there is no clock.
+    /// The last id that was assigned; `None` if there is no clock.
     clock: Option<String>,
     /// Whether a log contains the event.
     found: bool,
     channels: Vec<Sighting>,
-    /// Breaks after the event.
+    /// Breaks in the history after the event.
     seams: Vec<Seam>,
     more_seams: bool,
-    /// Extent of the search; `None` if there was none, for example because the channel was given.
+    /// The search in all logs; `None` if there was none, for example because the channel was given.
     search: Option<Search>,
-    /// Reason of the `sse.gap` that a client with this cursor gets, whatever its channels are.
+    /// The reason of the `sse.gap` that a client with this cursor gets on any channel.
     restart: Option<&'static str>,
-    /// Explanation if no channel was found.
+    /// An explanation if no channel was found.
     note: Option<String>,
 }
 
 /// Why there is no report.
+#[derive(Debug, thiserror::Error)]
 enum TraceError {
-    Input(String),
-    Redis(String),
+    #[error("{0:?} must be an event id as in `id:`, for example 1763719000456-0")]
+    Id(String),
+    #[error("--channel: must be user:<id>:events or broadcast:<topic> (got {0:?})")]
+    Channel(String),
+    #[error("redis.url")]
+    Url(#[source] RedisError),
+    #[error("not traced (Redis at {address})")]
+    Redis {
+        address: Arc<str>,
+        #[source]
+        source: CommandError,
+    },
+    #[error(
+        "not traced (Redis at {address}); docs/guides/tracing-an-event.md lists the permissions \
+         that `trace` needs"
+    )]
+    Permission {
+        address: Arc<str>,
+        #[source]
+        source: CommandError,
+    },
 }
 
-impl From<CommandError> for TraceError {
-    fn from(fault: CommandError) -> Self {
-        let refused = matches!(&fault, CommandError::Rejected(e) if e.code() == Some("NOPERM"));
-        let hint = match refused {
-            true => "; docs/guides/tracing-an-event.md lists the permissions that `trace` needs",
-            false => "",
-        };
-        Self::Redis(format!("{fault}{hint}"))
+impl TraceError {
+    fn of_redis(address: &Arc<str>, source: CommandError) -> Self {
+        let address = address.clone();
+        match &source {
+            CommandError::Rejected(e) if e.code() == Some("NOPERM") => {
+                Self::Permission { address, source }
+            }
+            _ => Self::Redis { address, source },
+        }
+    }
+
+    fn exit_status(&self) -> u8 {
+        match self {
+            Self::Id(_) | Self::Channel(_) => BAD_INPUT,
+            Self::Url(_) | Self::Redis { .. } | Self::Permission { .. } => EX_UNAVAILABLE,
+        }
     }
 }
 
@@ -78,7 +110,7 @@ pub fn trace(args: &TraceArgs) -> ExitCode {
         Ok(settings) => settings,
         Err(status) => return status.into(),
     };
-    match actix_rt::System::new().block_on(report(args, &settings)) {
+    match actix_rt::System::new().block_on(trace_event(args, &settings)) {
         Ok(report) => {
             match serde_json::to_string_pretty(&report) {
                 Ok(json) if args.json => println!("{json}"),
@@ -86,39 +118,38 @@ pub fn trace(args: &TraceArgs) -> ExitCode {
             }
             ExitCode::from(if report.found { 0 } else { NOT_FOUND })
         }
-        Err(TraceError::Input(fault)) => {
-            eprintln!("{fault}");
-            BAD_INPUT.into()
-        }
-        Err(TraceError::Redis(fault)) => {
-            eprintln!("not traced: {fault}");
-            EX_UNAVAILABLE.into()
+        Err(error) => {
+            eprintln!("{}", ErrorChain(&error));
+            error.exit_status().into()
         }
     }
 }
 
-/// Parses a channel, with or without the channel prefix.
+/// Parses a channel that is written with or without `redis.channel_prefix`.
 fn channel_of(name: &str, prefix: &str) -> Result<Channel, TraceError> {
-    Channel::parse(name).or_else(|| Channel::parse(name.strip_prefix(prefix)?)).ok_or_else(|| {
-        TraceError::Input(format!(
-            "--channel: {name:?} is invalid; use user:<id>:events or broadcast:<topic>"
-        ))
-    })
+    Channel::parse(name)
+        .or_else(|| Channel::parse(name.strip_prefix(prefix)?))
+        .ok_or_else(|| TraceError::Channel(name.to_owned()))
 }
 
-async fn report(args: &TraceArgs, settings: &Settings) -> Result<Report, TraceError> {
-    let id = EventId::parse(&args.id).filter(|id| *id > EventId::ZERO).ok_or_else(|| {
-        TraceError::Input(format!(
-            "{:?} is not a valid event id; use one of the form 1763719000456-0",
-            args.id
-        ))
-    })?;
-    let given = args
-        .channel
-        .as_deref()
-        .map(|name| channel_of(name, &settings.redis.channel_prefix))
-        .transpose()?;
-    let commands = Commands::new(&settings.redis).map_err(|e| TraceError::Redis(e.to_string()))?;
+/// Checks the arguments, and then asks Redis.
+async fn trace_event(args: &TraceArgs, settings: &Settings) -> Result<Report, TraceError> {
+    let id = EventId::parse(&args.id).filter(|id| *id > EventId::ZERO);
+    let id = id.ok_or_else(|| TraceError::Id(args.id.clone()))?;
+    let prefix = &settings.redis.channel_prefix;
+    let channel = args.channel.as_deref().map(|name| channel_of(name, prefix)).transpose()?;
+    let commands = Commands::new(&settings.redis).map_err(TraceError::Url)?;
+    let report = report(&commands, id, channel, args, settings).await;
+    report.map_err(|error| TraceError::of_redis(&commands.address, error))
+}
+
+async fn report(
+    commands: &Commands,
+    id: EventId,
+    channel: Option<Channel>,
+    args: &TraceArgs,
+    settings: &Settings,
+) -> Result<Report, CommandError> {
     let mut report = Report {
         id: id.to_string(),
         time: (id.ms <= LAST_TIME_MS).then(|| {
@@ -135,7 +166,7 @@ async fn report(args: &TraceArgs, settings: &Settings) -> Result<Report, TraceEr
         restart: None,
         note: None,
     };
-    let Some(clock) = look::mark(&commands).await? else {
+    let Some(clock) = events::clock_snapshot(commands).await? else {
         let prefix = &settings.redis.key_prefix;
         report.note = Some(format!(
             "the key {prefix}clock does not exist: no gateway has used this Redis with this \
@@ -155,26 +186,26 @@ async fn report(args: &TraceArgs, settings: &Settings) -> Result<Report, TraceEr
         ));
         return Ok(report);
     }
-    (report.seams, report.more_seams) = look::seams(&commands, id).await?;
-    let channels = match given {
+    (report.seams, report.more_seams) = events::seams(commands, id).await?;
+    let channels = match channel {
         Some(channel) => vec![channel],
         None => {
             let bounds = Bounds { logs: args.max_logs, time: args.max_time };
-            let search = report.search.insert(look::search(&commands, id, bounds).await?);
+            let search = report.search.insert(events::search(commands, id, bounds).await?);
             std::mem::take(&mut search.hits)
         }
     };
     let retention_ms = settings.history.retention.as_millis() as u64;
     for channel in channels {
         let mut seen =
-            look::sight(&commands, id, &channel, &clock, retention_ms, args.payload).await?;
+            events::sight(commands, id, &channel, &clock, retention_ms, args.payload).await?;
         if let Some(event) = &mut seen.event
             && report
                 .age_ms
                 .is_none_or(|age| age < settings.history.dedupe_window.as_millis() as u64)
         {
-            // A failure of this search must not prevent the rest of the report.
-            event.key = look::publishers_key(&commands, id, &channel, args.max_time)
+            // If the search fails, the rest of the report is still useful.
+            event.key = events::publishers_key(commands, id, &channel, args.max_time)
                 .await
                 .unwrap_or_default();
         }

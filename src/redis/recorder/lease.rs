@@ -10,6 +10,7 @@ use crate::{
         channel::Channel,
         envelope::{self, Rejection},
     },
+    error_chain::ErrorChain,
     redis::{
         commands::{CommandError, Commands},
         named_reply::{NAMED, NamedReply},
@@ -43,7 +44,7 @@ pub enum Written {
     /// Another writer has taken over.
     Fenced,
     /// Redis refused the message temporarily, for example because it is out of memory.
-    Failed(String),
+    Failed(CommandError),
 }
 
 /// Calls the functions and commands that the recorder needs.
@@ -118,7 +119,7 @@ impl Lease {
         call.arg("RELEASE");
         // A lease that could not be released expires.
         if let Err(error) = self.commands.run::<Value>(&call).await {
-            let address = self.address();
+            let (address, error) = (self.address(), ErrorChain(&error));
             tracing::debug!(%address, %error, role, "could not release a lease");
         }
     }
@@ -212,9 +213,9 @@ fn written(answer: RedisResult<String>) -> Written {
                     let (reason, text) = refusal.split_once(' ').unwrap_or((refusal, ""));
                     Written::Rejected { reason: reason.to_owned(), text: text.to_owned() }
                 }
-                None => Written::Failed(format!("unknown answer {other:?}")),
+                None => Written::Failed(CommandError::UnexpectedReply(other.to_owned())),
             },
         },
-        Err(e) => Written::Failed(e.to_string()),
+        Err(e) => Written::Failed(e.into()),
     }
 }

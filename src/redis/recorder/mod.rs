@@ -21,7 +21,7 @@ use self::{
     presence::RecorderPresence,
 };
 use super::{
-    commands::Commands,
+    commands::{CommandError, Commands},
     link::Link,
     link_context::LinkContext,
     recorder::inbox::{Inbox, RecorderInput},
@@ -29,6 +29,7 @@ use super::{
 use crate::{
     backoff::Backoff,
     core::envelope::Rejection,
+    error_chain::ErrorChain,
     log_limit::{LogLimit, LogOnce},
 };
 
@@ -270,7 +271,7 @@ impl Recorder {
                     if let Some(suppressed) = self.lease_log.allow(self.context.clock.now_ms()) {
                         tracing::warn!(
                             address = %self.lease.address(),
-                            error = %fault,
+                            error = %ErrorChain(&fault),
                             suppressed,
                             "could not renew the recorder's lease"
                         );
@@ -385,7 +386,7 @@ impl Recorder {
         let written = match self.lease.write(token, self.numbering.unwritten(BATCH), max).await {
             Ok(written) => written,
             Err(fault) => {
-                self.log_waiting(&fault.to_string());
+                self.log_waiting(&fault);
                 return false;
             }
         };
@@ -414,12 +415,12 @@ impl Recorder {
         true
     }
 
-    fn log_waiting(&self, error: &str) {
+    fn log_waiting(&self, error: &CommandError) {
         if let Some(suppressed) = self.waiting_log.allow(self.context.clock.now_ms()) {
             let address = self.lease.address();
             tracing::warn!(
                 %address,
-                error,
+                error = %ErrorChain(error),
                 suppressed,
                 "could not record plain publishes, retrying"
             );
