@@ -1,4 +1,5 @@
-//! Puts the Lua library into Redis: named by version and prefix, replaced only by a newer version
+//! Loads the Lua library into Redis. Its name contains version and prefix; only a newer version
+//! replaces it
 //! (ARCHITECTURE.md#function-library).
 
 use std::collections::HashMap;
@@ -9,22 +10,22 @@ use secrecy::ExposeSecret;
 use super::commands::{CommandError, Commands};
 use crate::{error_chain::ErrorChain, settings::Settings};
 
-/// Version of the library. Functions of one version answer callers of the version before: gateways
-/// are updated one by one.
+/// Version of the library. Its functions also accept the calls of the previous version, because
+/// gateways are updated one by one.
 pub const VERSION: u32 = 4;
 const SOURCE: &str = concat!(
     include_str!("library.lua"),
     include_str!("library_recorder.lua"),
     include_str!("library_sessions.lua"),
 );
-/// Smallest `proto-max-bulk-len` that Redis takes.
+/// Smallest `proto-max-bulk-len` that Redis accepts.
 const SMALLEST_BULK_BYTES: u64 = 1 << 20;
-/// What an argument may have besides a payload: envelope, type, key; rounded up.
+/// Bytes of an argument besides the payload (envelope, type, key), rounded up.
 const BESIDE_PAYLOAD_BYTES: u64 = 64 << 10;
 /// A limit above this many times what is needed gets a warning: a few messages of that size in a
 /// row exceed Redis's default `client-output-buffer-limit pubsub 32mb 8mb 60`.
 const MAX_EXCESS: u64 = 4;
-/// Redis and Valkey have Functions since.
+/// The first version with Functions.
 const OLDEST: (u32, u32) = (7, 0);
 
 /// Why Redis cannot be used. The texts name the fix.
@@ -61,7 +62,7 @@ pub enum LibraryError {
     },
 }
 
-/// Problems with the server that deserve a warning but stop nothing.
+/// Problems with the server that are logged and do not prevent its use.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Warnings(pub Vec<String>);
 
@@ -69,9 +70,10 @@ fn name(commands: &Commands, version: u32) -> String {
     format!("sse_gateway_v{version}_{}", commands.keys.function_prefix())
 }
 
-/// A line of a library under another key prefix than `sse:`, where no other library has the name.
+/// A line of a library with another key prefix than `sse:`, if no other library defines that
+/// function.
 const ALIAS: &str = "redis.register_function('sse_publish', publish)";
-/// The function prefix of the default key prefix.
+/// The function prefix that belongs to the default key prefix.
 const DEFAULT: &str = "sse";
 
 /// The library's text for these prefixes.
@@ -85,10 +87,10 @@ fn source(commands: &Commands, alias: bool) -> String {
         .replace("@ALIAS@", if alias { ALIAS } else { "" })
 }
 
-/// Checks the server, loads the library if that is due, and writes its settings.
+/// Checks the server, loads the library if necessary, and writes its settings.
 ///
 /// # Errors
-/// Redis does not answer, is too old, or has our names in use.
+/// See [`LibraryError`].
 pub async fn ensure(commands: &Commands, settings: &Settings) -> Result<Warnings, LibraryError> {
     let mut warnings = check_server(commands, settings).await?;
     if database(settings.redis.url.expose_secret()) != 0 {
@@ -101,7 +103,7 @@ pub async fn ensure(commands: &Commands, settings: &Settings) -> Result<Warnings
     load(commands).await?;
     match put_settings(commands, settings).await {
         Ok(()) => Ok(warnings),
-        // A full Redis refuses it; the settings of before hold, or the defaults.
+        // A full Redis refuses to write them; the previous settings or the defaults stay active.
         Err(CommandError::Rejected(e)) => {
             warnings
                 .0
@@ -120,7 +122,7 @@ fn database(url: &str) -> i64 {
 /// Writes the settings that the functions read.
 ///
 /// # Errors
-/// Redis does not answer.
+/// See [`CommandError`].
 pub async fn put_settings(commands: &Commands, settings: &Settings) -> Result<(), CommandError> {
     let history = &settings.history;
     let mut call = commands.call::<&str>("configure", &[]);
@@ -137,7 +139,7 @@ async fn check_server(commands: &Commands, settings: &Settings) -> Result<Warnin
     let field = |name: &str| {
         info.lines().find_map(|l| l.strip_prefix(name)?.strip_prefix(':')).map(str::trim)
     };
-    // Valkey tells its own version beside the Redis version that it is compatible with.
+    // Valkey also reports the Redis version that it is compatible with, under this name.
     let version = field("redis_version").unwrap_or("0.0");
     let mut parts = version.split('.').map(|p| p.parse::<u32>().unwrap_or(0));
     if (parts.next().unwrap_or(0), parts.next().unwrap_or(0)) < OLDEST {
@@ -163,8 +165,8 @@ async fn check_server(commands: &Commands, settings: &Settings) -> Result<Warnin
     Ok(warnings)
 }
 
-/// The longest argument of a command that the server takes, in bytes; `None`: CONFIG is not
-/// permitted, or not known here.
+/// The longest argument that the server accepts, bytes; `None` if CONFIG is not permitted or does
+/// not know the limit.
 async fn longest_argument(commands: &Commands) -> Option<u64> {
     let mut command = redis::cmd("CONFIG");
     command.arg("GET").arg("proto-max-bulk-len");
@@ -172,7 +174,7 @@ async fn longest_argument(commands: &Commands) -> Option<u64> {
     found.get("proto-max-bulk-len")?.parse().ok()
 }
 
-/// Whether a server that takes arguments of up to `limit` bytes deserves a warning.
+/// The warning about a server that accepts arguments of up to `limit` bytes, if it needs one.
 fn check_argument(limit: u64, max_event_bytes: u64) -> Option<String> {
     let longest = max_event_bytes + BESIDE_PAYLOAD_BYTES;
     let needed = longest.next_multiple_of(SMALLEST_BULK_BYTES);
@@ -228,7 +230,7 @@ fn parse_name(name: &str) -> Option<(u32, &str)> {
 async fn load(commands: &Commands) -> Result<(), LibraryError> {
     let own = commands.keys.function_prefix();
     let variants = [source(commands, false), source(commands, own != DEFAULT)];
-    // A second round where another gateway came first.
+    // Again if another gateway was faster.
     for _ in 0..3 {
         let (ours, others): (Vec<Loaded>, Vec<Loaded>) = libraries(commands)
             .await?
@@ -247,8 +249,8 @@ async fn load(commands: &Commands) -> Result<(), LibraryError> {
         }
         let mut step = redis::pipe();
         step.atomic();
-        // The plain name belongs to the default prefix; another prefix has it only as long as it is
-        // alone.
+        // The name `sse_publish` belongs to the default prefix. A library of another prefix has it
+        // only while no other library exists.
         for borrower in others.iter().filter(|l| own == DEFAULT && l.code.contains(ALIAS)) {
             step.cmd("FUNCTION")
                 .arg("LOAD")
