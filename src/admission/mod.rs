@@ -167,7 +167,7 @@ impl Admission {
             cursor,
             cursor_text: request.cursor.map(|text| text.chars().take(MAX_CURSOR_CHARS).collect()),
             permit,
-            socket: stream.socket(),
+            liveness: stream.liveness(),
         });
         self.hub.add(&connection);
         let mut admitted = Admitted {

@@ -7,7 +7,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{metrics::Metrics, state::limits::connections::ConnectionLimit};
+use crate::{
+    core::transport::Transport, metrics::Metrics, state::limits::connections::ConnectionLimit,
+};
 
 /// A trim holds up allocations for some ms, so it is done this often at most, and only after much
 /// traffic.
@@ -40,7 +42,7 @@ fn turnover(metrics: &Metrics, connections: &ConnectionLimit) -> u64 {
     let sum = |vec: &prometheus::IntCounterVec, labels: &[&str]| -> u64 {
         labels.iter().map(|label| vec.with_label_values(&[label]).get()).sum()
     };
-    let opened = sum(&metrics.opened, &["stream", "poll"]);
+    let opened = sum(&metrics.opened, &Transport::ALL.map(Transport::name));
     let gone = opened.saturating_sub(connections.taken() as u64);
     let accepted = sum(&metrics.sockets_accepted, &["public"]);
     let open = metrics.sockets.with_label_values(&["public"]).get();

@@ -148,7 +148,11 @@ impl CatchUpDriver {
         }
         let resumed = !is_new && matches!(self.start(&catch_up, &clock), Start::Read { .. });
         connection.set_head(self.hub.connected(connection, catch_up.from, resumed));
-        tracing::debug!(transport = connection.client.transport, resumed, "connection opened");
+        tracing::debug!(
+            transport = connection.client.transport.name(),
+            resumed,
+            "connection opened"
+        );
         if !catch_up.is_current() {
             // The link broke during the wait, when the hub did not restart this connection yet.
             self.hub.catch_up_again(catch_up.connection, CatchUpCause::Link);

@@ -13,7 +13,7 @@ use tokio::sync::Notify;
 use tracing::Span;
 
 use super::{
-    client_socket::{ClientSocket, StallClock},
+    client_liveness::{ClientLiveness, StallClock},
     clock::unix_ms,
     limits::connections::ConnectionPermit,
     stream_context::StreamContext,
@@ -26,6 +26,7 @@ use crate::core::{
     stream_state::{Outcome, StreamState},
     system::{CatchUpCause, CloseReason, GapReason},
     topics::Topics,
+    transport::Transport,
 };
 
 /// Frames that wait are put together up to this size.
@@ -63,8 +64,8 @@ pub struct Client {
     pub session: Session,
     /// Id of the connection.
     pub id: String,
-    /// `stream` or `poll`.
-    pub transport: &'static str,
+    /// How it receives events.
+    pub transport: Transport,
     /// Id of the request that opened it (`x-request-id`).
     pub request_id: Box<str>,
 }
@@ -99,8 +100,8 @@ pub struct Parts {
     pub cursor_text: Option<String>,
     /// Its place behind the gate.
     pub permit: ConnectionPermit,
-    /// The client's socket.
-    pub socket: Box<dyn ClientSocket>,
+    /// The client's side of the connection.
+    pub liveness: Box<dyn ClientLiveness>,
 }
 
 /// See the file's head.
@@ -128,7 +129,7 @@ pub struct Connection {
     gone: Cell<bool>,
     admitted: Cell<bool>,
     stall: Cell<StallClock>,
-    socket: Box<dyn ClientSocket>,
+    liveness: Box<dyn ClientLiveness>,
     permit: RefCell<Option<ConnectionPermit>>,
 }
 
@@ -159,7 +160,7 @@ impl Connection {
             gone: Cell::new(false),
             admitted: Cell::new(false),
             stall: Cell::default(),
-            socket: parts.socket,
+            liveness: parts.liveness,
             permit: RefCell::new(Some(parts.permit)),
             context: parts.context,
         })
@@ -321,7 +322,7 @@ impl Connection {
         self.set_reason(reason);
         self.gone.set(true);
         self.with(StreamState::drop_queue);
-        self.socket.abort();
+        self.liveness.disconnect();
         self.wake();
         self.drained.notify_waiters();
     }
@@ -338,11 +339,11 @@ impl Connection {
         if !is_due {
             return false;
         }
-        let Some(transfer) = self.socket.transfer() else {
+        let Some(progress) = self.liveness.progress() else {
             let waits_long = since_ms.is_some_and(|since| now_ms.saturating_sub(since) > stall_ms);
-            return waits_long && !self.socket.has_stall_timer();
+            return waits_long && !self.liveness.has_stall_timer();
         };
-        let has_stalled = stall.check(transfer, now_ms, stall_ms);
+        let has_stalled = stall.check(progress, now_ms, stall_ms);
         self.stall.set(stall);
         has_stalled
     }

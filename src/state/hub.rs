@@ -262,7 +262,7 @@ impl Hub {
             self.end_session(connection, reason);
         }
         self.context.metrics.connections.inc();
-        self.context.metrics.opened.with_label_values(&[connection.client.transport]).inc();
+        self.context.metrics.opened.with_label_values(&[connection.client.transport.name()]).inc();
     }
 
     /// Forgets a connection whose writer is gone.
@@ -385,7 +385,7 @@ impl Hub {
             connection_id: c.client.id.clone(),
             user: c.client.user.to_string(),
             topics: c.client.topics.patterns().collect(),
-            transport: c.client.transport,
+            transport: c.client.transport.name(),
             age_seconds: (self.context.clock.now_ms() - c.opened_ms) / 1000,
             queued_bytes: c.queued_bytes(),
             cursor: c.cursor().to_string(),

@@ -1,7 +1,7 @@
 //! What an instance holds in memory: connections by worker, the tail of broadcasts, bounds and
 //! metrics. No Redis, no HTTP.
 
-pub mod client_socket;
+pub mod client_liveness;
 pub mod clock;
 pub mod connection;
 pub mod delivery;

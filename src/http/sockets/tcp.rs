@@ -17,7 +17,7 @@ use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::{budget::Slot, idle::IdleSocket, tcp_info};
-use crate::{http::peer::Peer, state::client_socket::Transfer};
+use crate::{http::peer::Peer, state::client_liveness::Progress};
 
 /// The kernel buffers at most this much beyond the client's receive window. Small, so that a client
 /// that stops reading costs little and is noticed soon.
@@ -135,8 +135,8 @@ impl Inner {
     }
 
     /// What the client has acknowledged; `None` where the kernel does not tell.
-    pub fn transfer(&self) -> Option<Transfer> {
-        tcp_info::transfer(self.tcp.borrow().as_fd())
+    pub fn progress(&self) -> Option<Progress> {
+        tcp_info::progress(self.tcp.borrow().as_fd())
     }
 
     /// Discards what is unsent and resets the connection: behind a closed receive window a FIN
