@@ -43,7 +43,7 @@ fn turnover(metrics: &Metrics, connections: &ConnectionLimit) -> u64 {
         labels.iter().map(|label| vec.with_label_values(&[label]).get()).sum()
     };
     let opened = sum(&metrics.opened, &Transport::ALL.map(Transport::name));
-    let gone = opened.saturating_sub(connections.taken() as u64);
+    let gone = opened.saturating_sub(connections.count() as u64);
     let accepted = sum(&metrics.sockets_accepted, &["public"]);
     let open = metrics.sockets.with_label_values(&["public"]).get();
     let closed = accepted.saturating_sub(u64::try_from(open).unwrap_or(0));

@@ -1,8 +1,9 @@
 //! Begins and drives every catch-up: on connect, after an overflow, after a link failure, and when
 //! a predecessor is missing. `core::catch_up` makes the decisions.
 //!
-//! A catch-up takes a clock snapshot, reads logs and replay cache in pages, and waits for the writer
-//! between pages. If Redis is unavailable it waits and continues; the client's stream stays open.
+//! A catch-up takes a clock snapshot, reads logs and replay cache in pages, and waits for the
+//! writer between pages. If Redis is unavailable it waits and continues; the client's stream stays
+//! open.
 
 use std::{
     collections::{HashMap, HashSet},

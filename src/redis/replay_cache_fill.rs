@@ -1,4 +1,4 @@
-//! Brings into the tail what it lacks, once for all who wait for it.
+//! Loads missing events into the replay cache, once for all catch-ups that wait for them.
 
 use std::sync::Arc;
 
@@ -16,12 +16,12 @@ use crate::{
     state::replay_cache::ReplayCache,
 };
 
-/// How far back the tail is filled: a link break or a restart, not a night.
+/// Maximum age of what is loaded: enough for a failure of the link or a restart.
 const REACH_MS: u64 = 10 * 60 * 1000;
 const PAGE_EVENTS: usize = 1024;
 
-/// Whether the tail has every broadcast of the topics after `from`; if not, and if many may want
-/// that, it is filled.
+/// Whether the cache contains every broadcast of the topics after `from`. If it does not, and other
+/// catch-ups may need them too, they are loaded first.
 ///
 /// # Errors
 /// Redis does not answer.

@@ -1,4 +1,4 @@
-//! Parts of an instance for unit tests.
+//! Parts of the state layer for unit tests.
 
 use std::{cell::Cell, rc::Rc, sync::Arc, task::Waker};
 
@@ -84,7 +84,7 @@ impl ClientLiveness for TestClient {
     }
 }
 
-/// A connection that nobody knows yet and that waits for a catch-up from 0-0.
+/// A connection that no hub knows yet, before its catch-up from 0-0.
 pub fn connection(
     context: &Arc<StreamContext>,
     client: Client,
