@@ -13,9 +13,10 @@ use sse_gateway::{
     metrics::Metrics,
     settings,
     state::{
+        client::{Client, Session},
         client_liveness::{ClientLiveness, Progress},
         clock::Clock,
-        connection::{Client, Connection, Parts, Session},
+        connection::{Connection, Parts},
         delivery::Delivery,
         hub::{Hub, Orders},
         limits::Limits,

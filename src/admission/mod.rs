@@ -31,8 +31,9 @@ use crate::{
         link_state::LinkState,
     },
     state::{
+        client::{Client, connection_span},
         clock::unix_ms,
-        connection::{Client, Connection, Parts, connection_span},
+        connection::{Connection, Parts},
         hub::Hub,
         lifecycle::Lifecycle,
         limits::connections::ConnectionPermit,

@@ -12,7 +12,7 @@ use crate::{
         system::{BusyReason, TicketRejection},
     },
     redis::sessions::{self, SessionError, SessionRequest},
-    state::connection::Session,
+    state::client::Session,
 };
 
 /// The secret of a new session, for the browser that opened it: a stolen URL alone resumes nothing.

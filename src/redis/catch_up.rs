@@ -29,7 +29,8 @@ use crate::{
         system::{CatchUpCause, GapReason},
     },
     state::{
-        connection::{Connection, MAX_GAP_CHANNELS},
+        client::MAX_GAP_CHANNELS,
+        connection::Connection,
         delivery::Delivery,
         hub::{CatchUpRequest, Hub},
     },

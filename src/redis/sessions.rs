@@ -12,10 +12,7 @@ use super::{
 };
 use crate::{
     core::{id::EventId, system::CloseReason},
-    state::{
-        connection::{Connection, Session},
-        hub::Hub,
-    },
+    state::{client::Session, connection::Connection, hub::Hub},
 };
 
 /// Sessions renewed in one call.

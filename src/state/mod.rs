@@ -1,6 +1,7 @@
 //! What an instance keeps in memory: connections by worker, recent broadcasts, limits. No Redis, no
 //! HTTP.
 
+pub mod client;
 pub mod client_liveness;
 pub mod clock;
 pub mod connection;

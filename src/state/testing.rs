@@ -3,9 +3,10 @@
 use std::{cell::Cell, rc::Rc, sync::Arc, task::Waker};
 
 use super::{
+    client::{Client, Session},
     client_liveness::{ClientLiveness, Progress},
     clock::Clock,
-    connection::{Client, Connection, Parts, Session},
+    connection::{Connection, Parts},
     limits::Limits,
     stream_context::StreamContext,
 };
