@@ -9,13 +9,14 @@ use std::{
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use sse_gateway::{
-    core::{channel::Channel, event::Event, id::EventId, topics::Topics},
+    core::{channel::Channel, event::Event, id::EventId, topics::Topics, transport::Transport},
     metrics::Metrics,
     settings,
     state::{
-        client_socket::{ClientSocket, Transfer},
+        client::{Client, Session},
+        client_liveness::{ClientLiveness, Progress},
         clock::Clock,
-        connection::{Client, Connection, Parts, Session},
+        connection::{Connection, Parts},
         delivery::Delivery,
         hub::{Hub, Orders},
         limits::Limits,
@@ -24,19 +25,19 @@ use sse_gateway::{
 };
 use tokio::task::LocalSet;
 
-/// A socket whose client acknowledges everything at once.
-struct NoSocket;
+/// A client that acknowledges everything at once.
+struct Reader;
 
-impl ClientSocket for NoSocket {
-    fn transfer(&self) -> Option<Transfer> {
-        Some(Transfer { acknowledged_bytes: 0, is_outstanding: false })
+impl ClientLiveness for Reader {
+    fn progress(&self) -> Option<Progress> {
+        Some(Progress { acknowledged_bytes: 0, is_outstanding: false })
     }
 
     fn has_stall_timer(&self) -> bool {
         false
     }
 
-    fn abort(&self) -> bool {
+    fn disconnect(&self) -> bool {
         true
     }
 }
@@ -78,13 +79,13 @@ fn live_connection(context: &Arc<StreamContext>, hub: &Hub, number: usize) -> Rc
             topics,
             session,
             id: digest,
-            transport: "stream",
+            transport: Transport::Stream,
             request_id: "r".into(),
         },
         cursor: Some(EventId::ZERO),
         cursor_text: None,
         permit,
-        socket: Box::new(NoSocket),
+        liveness: Box::new(Reader),
     });
     hub.add(&connection);
     connection.begin_catch_up();

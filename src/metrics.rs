@@ -10,6 +10,7 @@ use crate::core::{
     envelope::Rejection,
     malformed::Malformed,
     system::{BusyReason, CatchUpCause, CloseReason, GapReason, TicketRejection},
+    transport::Transport,
 };
 
 macro_rules! metrics {
@@ -148,7 +149,7 @@ impl Metrics {
         metrics.rejected.init(Rejection::ALL.iter().map(|r| r.code()));
         metrics.malformed.init(Malformed::ALL.iter().map(|m| m.name()));
         metrics.relayed.init(["user", "broadcast"].into_iter());
-        metrics.opened.init(["stream", "poll"].into_iter());
+        metrics.opened.init(Transport::ALL.iter().map(|t| t.name()));
         metrics.jwks_fetches.init(["ok", "unreachable", "status", "invalid"].into_iter());
         for sockets in [&metrics.sockets, &metrics.sockets_limit] {
             LISTENERS.iter().for_each(|listener| sockets.with_label_values(&[listener]).set(0));

@@ -31,8 +31,9 @@ use crate::{
         link_state::LinkState,
     },
     state::{
+        client::{Client, connection_span},
         clock::unix_ms,
-        connection::{Client, Connection, Parts, connection_span},
+        connection::{Connection, Parts},
         hub::Hub,
         lifecycle::Lifecycle,
         limits::connections::ConnectionPermit,
@@ -167,7 +168,7 @@ impl Admission {
             cursor,
             cursor_text: request.cursor.map(|text| text.chars().take(MAX_CURSOR_CHARS).collect()),
             permit,
-            socket: stream.socket(),
+            liveness: stream.liveness(),
         });
         self.hub.add(&connection);
         let mut admitted = Admitted {

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use crate::state::client_socket::ClientSocket;
+use crate::{core::transport::Transport, state::client_liveness::ClientLiveness};
 
 /// A request for a stream or a poll.
 pub struct AdmissionRequest<'a> {
@@ -16,8 +16,8 @@ pub struct AdmissionRequest<'a> {
     pub cursor: Option<String>,
     /// The id of the request, for log lines; empty: none.
     pub request_id: Box<str>,
-    /// `stream` or `poll`.
-    pub transport: &'static str,
+    /// How the client receives events.
+    pub transport: Transport,
     /// The client.
     pub client: &'a dyn RequestClient,
 }
@@ -36,8 +36,8 @@ pub trait RequestClient {
 
 /// The client of an admitted stream or poll.
 pub trait ClientStream {
-    /// The client's socket.
-    fn socket(&self) -> Box<dyn ClientSocket>;
+    /// The handle by which the connection observes and disconnects the client.
+    fn liveness(&self) -> Box<dyn ClientLiveness>;
 
     /// Whether the writer ended the stream because the client did not read.
     fn has_stalled(&self) -> bool;

@@ -13,7 +13,7 @@ use crate::{
     },
     error_chain::ErrorChain,
     redis::sessions::{self, SessionError, SessionRequest},
-    state::connection::Session,
+    state::client::Session,
 };
 
 /// The secret of a new session, for the browser that opened it: a stolen URL alone resumes nothing.

@@ -64,13 +64,13 @@ impl Gateway {
             let window_ms = drain.window.as_millis() as u64;
             context.delivery.mailboxes.send(|| Message::Command(Command::Drain { window_ms }));
             let all_closed = async {
-                while limits.connections.taken() > 0 {
+                while limits.connections.count() > 0 {
                     tokio::time::sleep(Duration::from_millis(20)).await;
                 }
             };
             if tokio::time::timeout(drain.window + LAST_FRAMES, all_closed).await.is_err() {
                 tracing::warn!(
-                    connections = limits.connections.taken(),
+                    connections = limits.connections.count(),
                     "some clients did not receive their last frame"
                 );
             }

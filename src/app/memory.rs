@@ -7,7 +7,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{metrics::Metrics, state::limits::connections::ConnectionLimit};
+use crate::{
+    core::transport::Transport, metrics::Metrics, state::limits::connections::ConnectionLimit,
+};
 
 /// Interval of checks. A trim blocks allocations for some ms, so it is rare, and normally needs
 /// [`HEAVY_TRAFFIC`].
@@ -40,8 +42,8 @@ fn turnover(metrics: &Metrics, connections: &ConnectionLimit) -> u64 {
     let sum = |vec: &prometheus::IntCounterVec, labels: &[&str]| -> u64 {
         labels.iter().map(|label| vec.with_label_values(&[label]).get()).sum()
     };
-    let opened = sum(&metrics.opened, &["stream", "poll"]);
-    let ended = opened.saturating_sub(connections.taken() as u64);
+    let opened = sum(&metrics.opened, &Transport::ALL.map(Transport::name));
+    let ended = opened.saturating_sub(connections.count() as u64);
     let accepted = sum(&metrics.sockets_accepted, &["public"]);
     let open = metrics.sockets.with_label_values(&["public"]).get();
     let closed = accepted.saturating_sub(u64::try_from(open).unwrap_or(0));

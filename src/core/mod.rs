@@ -14,3 +14,4 @@ pub mod stream_state;
 pub mod system;
 pub mod topics;
 pub mod trace;
+pub mod transport;

@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     admission::{AdmissionError, AdmissionRequest, Admitted, ClientStream, Denied, RequestClient},
-    core::system::BusyReason,
+    core::{system::BusyReason, transport::Transport},
 };
 
 /// Why a request gets no stream.
@@ -85,7 +85,7 @@ fn denied_response(
 pub async fn admit(
     worker: &Worker,
     request: &HttpRequest,
-    transport: &'static str,
+    transport: Transport,
 ) -> Result<Admitted, Denial> {
     let params = Params::of(request)?;
     let admission = AdmissionRequest {

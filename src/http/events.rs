@@ -3,10 +3,11 @@
 use actix_web::{HttpRequest, HttpResponse, http::header, web};
 
 use super::{admission::admit, body::EventBody, responses, worker::Worker};
+use crate::core::transport::Transport;
 
 /// Opens an event stream.
 pub async fn events(request: HttpRequest, worker: web::Data<Worker>) -> HttpResponse {
-    match admit(&worker, &request, "stream").await {
+    match admit(&worker, &request, Transport::Stream).await {
         Ok(mut admitted) => {
             let mut response = responses::event_stream();
             if let Some(secret) = admitted.new_secret.take() {

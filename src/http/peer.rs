@@ -15,7 +15,7 @@ use crate::{
     admission::ClientStream,
     core::address,
     settings::Server,
-    state::client_socket::{ClientSocket, Transfer},
+    state::client_liveness::{ClientLiveness, Progress},
 };
 
 /// A weak handle to the socket of a request. It does not keep the descriptor open: after the owner
@@ -106,9 +106,9 @@ impl Peer {
         poll_fn(|cx| self.poll_evicted(cx)).await;
     }
 
-    /// The client's progress; `None` if it is unknown or the socket is closed.
-    pub fn transfer(&self) -> Option<Transfer> {
-        self.socket.upgrade()?.transfer()
+    /// What the client has acknowledged; `None` if it is unknown or the socket is closed.
+    pub fn progress(&self) -> Option<Progress> {
+        self.socket.upgrade()?.progress()
     }
 
     /// Ends the connection after its last stream. HTTP/1.1 announces this with `connection: close`,
@@ -142,7 +142,7 @@ impl StreamOfPeer {
 }
 
 impl ClientStream for StreamOfPeer {
-    fn socket(&self) -> Box<dyn ClientSocket> {
+    fn liveness(&self) -> Box<dyn ClientLiveness> {
         Box::new(StreamSocket(self.0.clone()))
     }
 
@@ -169,16 +169,16 @@ impl Drop for StreamOfPeer {
 /// The socket; `None` if the client disconnected before its request was handled.
 struct StreamSocket(Option<Peer>);
 
-impl ClientSocket for StreamSocket {
-    fn transfer(&self) -> Option<Transfer> {
-        self.0.as_ref()?.transfer()
+impl ClientLiveness for StreamSocket {
+    fn progress(&self) -> Option<Progress> {
+        self.0.as_ref()?.progress()
     }
 
     fn has_stall_timer(&self) -> bool {
         self.0.as_ref().is_some_and(|peer| peer.reset.is_some())
     }
 
-    fn abort(&self) -> bool {
+    fn disconnect(&self) -> bool {
         let Some(peer) = &self.0 else { return false };
         match &peer.reset {
             Some(reset) => {
@@ -253,8 +253,8 @@ mod tests {
         };
         let (_client, first, first_number) = accept().await;
         let stream = StreamOfPeer::new(Some(first.peer()));
-        let socket = stream.socket();
-        assert!(socket.transfer().is_some());
+        let socket = stream.liveness();
+        assert!(socket.progress().is_some());
         drop(first);
         assert_eq!(budget.open(), 0, "a peer does not keep the slot");
         // The system assigns the lowest free number; another test of the process may get it.
@@ -263,7 +263,7 @@ mod tests {
         {
             others.push(accept().await);
         }
-        assert!(!socket.abort() && socket.transfer().is_none());
+        assert!(!socket.disconnect() && socket.progress().is_none());
         for (mut client, other, _) in others {
             assert!(other.peer().ask(|_| true));
             let mut byte = [0];

@@ -18,6 +18,7 @@ use crate::{
         id::EventId,
         queue::{Content, Queued},
         system::{CloseReason, Gap},
+        transport::Transport,
     },
 };
 
@@ -31,7 +32,9 @@ const RESPONSE_BYTES: usize = 1 << 20;
 /// Responds with the events after the client's cursor, or waits for the first one.
 pub async fn poll(request: HttpRequest, worker: web::Data<Worker>) -> HttpResponse {
     let result = match wait(&request) {
-        Ok(wait) => admit(&worker, &request, "poll").await.map(|admitted| (admitted, wait)),
+        Ok(wait) => {
+            admit(&worker, &request, Transport::Poll).await.map(|admitted| (admitted, wait))
+        }
         Err(error) => Err(Denial::from(error)),
     };
     match result {

@@ -30,7 +30,8 @@ use crate::{
     },
     error_chain::ErrorChain,
     state::{
-        connection::{Connection, MAX_GAP_CHANNELS},
+        client::MAX_GAP_CHANNELS,
+        connection::Connection,
         delivery::Delivery,
         hub::{CatchUpRequest, Hub},
     },
@@ -150,7 +151,11 @@ impl CatchUpDriver {
         }
         let resumed = !is_new && matches!(self.start(&catch_up, &clock), Start::Read { .. });
         connection.set_head(self.hub.connected(connection, catch_up.from, resumed));
-        tracing::debug!(transport = connection.client.transport, resumed, "connection opened");
+        tracing::debug!(
+            transport = connection.client.transport.name(),
+            resumed,
+            "connection opened"
+        );
         if !catch_up.is_current() {
             // The link broke during the wait, when the hub did not restart this connection yet.
             self.hub.catch_up_again(catch_up.connection, CatchUpCause::Link);

@@ -13,10 +13,7 @@ use super::{
 use crate::{
     core::{id::EventId, system::CloseReason},
     error_chain::ErrorChain,
-    state::{
-        connection::{Connection, Session},
-        hub::Hub,
-    },
+    state::{client::Session, connection::Connection, hub::Hub},
 };
 
 /// Maximum number of sessions renewed in one call.

@@ -1,5 +1,5 @@
-//! One connection on its worker: the flow of its frames, and what the hub must know to end it. A
-//! writer takes bytes from it (`poll_bytes`); it knows nothing of the HTTP library above.
+//! One connection on its worker: its queue of frames, and when and why it ends. A writer takes the
+//! bytes (`poll_bytes`). Knows nothing of HTTP.
 
 use std::{
     cell::{Cell, RefCell},
@@ -13,7 +13,8 @@ use tokio::sync::Notify;
 use tracing::Span;
 
 use super::{
-    client_socket::{ClientSocket, StallClock},
+    client::{Client, connection_span},
+    client_liveness::{ClientLiveness, StallClock},
     clock::unix_ms,
     limits::connections::ConnectionPermit,
     stream_context::StreamContext,
@@ -25,101 +26,48 @@ use crate::core::{
     queue::{Item, Queued},
     stream_state::{Outcome, StreamState},
     system::{CatchUpCause, CloseReason, GapReason},
-    topics::Topics,
 };
 
-/// Frames that wait are put together up to this size.
+/// Queued frames are combined into one write up to this size.
 const CHUNK_BYTES: usize = 16 << 10;
-/// One in so many deliveries is timed.
+/// One in this many deliveries is timed.
 const TIMED_ONE_IN: u32 = 16;
 /// A catch-up fills the queue up to here and then waits for the writer.
 const REPLAY_BYTES: usize = 64 << 10;
-
-/// The session that a connection belongs to.
-#[derive(Clone, Debug)]
-pub struct Session {
-    /// Digest of the ticket.
-    pub digest: String,
-    /// The first cursor; no resume reaches back before it.
-    pub first: EventId,
-    /// When it was opened, ms since 1970 by the clock of Redis.
-    pub opened_ms: u64,
-    /// When it ends, ms since 1970.
-    pub until_ms: u64,
-    /// Digest of the session's cookie, empty: it has none.
-    pub proof: String,
-    /// The how-manyth connection of the session this one is: a higher turn takes over.
-    pub generation: u64,
-}
-
-/// Who is connected, and to what.
-#[derive(Clone, Debug)]
-pub struct Client {
-    /// The user.
-    pub user: Arc<str>,
-    /// The topics that are sent.
-    pub topics: Topics,
-    /// The session.
-    pub session: Session,
-    /// Id of the connection.
-    pub id: String,
-    /// `stream` or `poll`.
-    pub transport: &'static str,
-    /// Id of the request that opened it (`x-request-id`).
-    pub request_id: Box<str>,
-}
-
-/// The span of log lines about a connection. It is created for each activity that may log, not for
-/// the life of the connection: an idle stream would hold some hundred bytes for it. Never add the
-/// ticket.
-pub fn connection_span(id: &str, user: &str, request_id: &str) -> Span {
-    tracing::error_span!(parent: None, "connection", connection = id, user, request_id)
-}
-
-/// Most channels that a gap names.
-pub const MAX_GAP_CHANNELS: usize = 100;
-
-impl Client {
-    /// The channels, and patterns of channels, that a gap of all of them names.
-    pub fn channels(&self) -> impl Iterator<Item = String> {
-        let user = std::iter::once(format!("user:{}:events", self.user));
-        user.chain(self.topics.patterns().map(|t| format!("broadcast:{t}"))).take(MAX_GAP_CHANNELS)
-    }
-}
 
 /// What a connection is made of.
 pub struct Parts {
     /// What it needs from the instance.
     pub context: Arc<StreamContext>,
-    /// Who is connected.
+    /// The client.
     pub client: Client,
-    /// Where it starts; `None`: the client's id could not be parsed.
+    /// The id from which it continues; `None` if the client named none, or one that cannot be used.
     pub cursor: Option<EventId>,
-    /// The client's id as it came, for `sse.gap`.
+    /// The id as the client sent it, for `sse.gap`; `None` if it sent none.
     pub cursor_text: Option<String>,
-    /// Its place behind the gate.
+    /// Counts it in `limits.max_connections`.
     pub permit: ConnectionPermit,
-    /// The client's socket.
-    pub socket: Box<dyn ClientSocket>,
+    /// The client's side of the connection.
+    pub liveness: Box<dyn ClientLiveness>,
 }
 
-/// See the file's head.
+/// A connection of one worker. Everything that changes it runs on that worker's thread.
 pub struct Connection {
     /// What it needs from the instance.
     pub context: Arc<StreamContext>,
-    /// Who is connected.
+    /// The client.
     pub client: Client,
-    /// When it was opened, ms of the instance.
+    /// When it was opened, monotonic ms of the instance.
     pub opened_ms: u64,
     state: RefCell<StreamState>,
     waker: RefCell<Option<Waker>>,
     drained: Notify,
     reason: Cell<Option<CloseReason>>,
-    /// The client's id, until the first catch-up has looked at it.
+    /// The id that the client named, parsed and as text, until the first catch-up has finished.
     first_cursor: RefCell<Option<(Option<EventId>, Option<String>)>>,
     pub(super) key: Cell<usize>,
-    /// When frames began to wait for a writer. A dropped queue does not reset it: a client that
-    /// takes nothing has stalled.
+    /// Since when frames have waited for the writer. A dropped queue does not reset it: a client
+    /// that reads nothing has stalled.
     pub(super) waiting_since_ms: Cell<Option<u64>>,
     pub(super) queued_ms: Cell<u64>,
     pub(super) beat_ms: Cell<u64>,
@@ -128,12 +76,12 @@ pub struct Connection {
     gone: Cell<bool>,
     admitted: Cell<bool>,
     stall: Cell<StallClock>,
-    socket: Box<dyn ClientSocket>,
+    liveness: Box<dyn ClientLiveness>,
     permit: RefCell<Option<ConnectionPermit>>,
 }
 
 impl Connection {
-    /// A connection that nobody knows yet; `Hub::add` makes it known.
+    /// A connection that receives no events until it is added to the hub (`Hub::add`).
     pub fn new(parts: Parts) -> Rc<Self> {
         let now = parts.context.clock.now_ms();
         let limit = parts.context.settings.limits.queue_bytes;
@@ -159,7 +107,7 @@ impl Connection {
             gone: Cell::new(false),
             admitted: Cell::new(false),
             stall: Cell::default(),
-            socket: parts.socket,
+            liveness: parts.liveness,
             permit: RefCell::new(Some(parts.permit)),
             context: parts.context,
         })
@@ -170,7 +118,7 @@ impl Connection {
         connection_span(&self.client.id, &self.client.user, &self.client.request_id)
     }
 
-    /// Changes the state and updates what depends on it: bytes of all queues, the writer's waker.
+    /// Changes the state, counts the queued bytes and wakes the writer.
     fn with<R>(&self, f: impl FnOnce(&mut StreamState) -> R) -> R {
         let mut state = self.state.borrow_mut();
         let before = state.bytes() as i64;
@@ -196,7 +144,7 @@ impl Connection {
         }
     }
 
-    /// Offers an item of the hub.
+    /// Offers an event or break from the hub.
     pub fn offer(&self, item: &Item, now_ms: u64) -> Outcome {
         let outcome = self.with(|state| state.offer(item));
         if outcome == Outcome::Queued {
@@ -208,8 +156,7 @@ impl Connection {
         outcome
     }
 
-    /// The bytes that a writer sends next; `None` ends the stream. Registers the waker while there
-    /// is nothing to send.
+    /// The bytes to send next; `None` ends the stream. Registers the waker if nothing is queued.
     pub fn poll_bytes(&self, waker: &Waker) -> Poll<Option<Bytes>> {
         self.poll_queue(waker, |state| {
             let bytes = self.take_chunk(state);
@@ -218,7 +165,7 @@ impl Connection {
         })
     }
 
-    /// The next queued frame, for an answer that is not an event stream; otherwise as
+    /// The next queued frame, for a response that is not an event stream; otherwise like
     /// [`Connection::poll_bytes`].
     pub fn poll_frame(&self, waker: &Waker) -> Poll<Option<Queued>> {
         let next = self.poll_queue(waker, |state| {
@@ -229,7 +176,7 @@ impl Connection {
         next.map(Option::flatten)
     }
 
-    /// Takes something of the queue; `take` also returns the number of bytes.
+    /// Takes from the queue; `take` also returns the number of bytes.
     fn poll_queue<T>(
         &self,
         waker: &Waker,
@@ -271,7 +218,7 @@ impl Connection {
     fn take_chunk(&self, state: &mut StreamState) -> Bytes {
         let mut next = || self.take(state).map(|item| item.content);
         let Some(first) = next() else { return Bytes::new() };
-        // One frame, the common case, is passed on without a copy.
+        // One frame, the common case, is not copied.
         let Some(second) = next() else { return first.frame().clone() };
         let (first, second) = (first.frame(), second.frame());
         let mut chunk = BytesMut::with_capacity(CHUNK_BYTES.max(first.len() + second.len()));
@@ -294,8 +241,8 @@ impl Connection {
         }
     }
 
-    /// Whether it has its first frame. Before that it has no cursor, and only the catch-up of its
-    /// admission may begin.
+    /// Whether it has its first frame. Before that it has no cursor, and only its admission may
+    /// begin a catch-up.
     pub fn is_admitted(&self) -> bool {
         self.admitted.get()
     }
@@ -306,7 +253,7 @@ impl Connection {
         self.with(|state| state.set_head(frame));
     }
 
-    /// Ends the stream with a last frame; the first reason counts.
+    /// Ends the stream with a last frame; of several reasons the first counts.
     pub fn close(&self, reason: CloseReason, frame: Bytes) {
         if self.reason.get().is_none() {
             self.reason.set(Some(reason));
@@ -315,20 +262,21 @@ impl Connection {
         }
     }
 
-    /// Ends the connection at once: the writer finds the end, the socket is reset where that is
-    /// possible.
+    /// Ends the connection at once, without what is queued: the writer finds the end of the stream,
+    /// and the client is disconnected if possible.
     pub fn evict(&self, reason: CloseReason) {
         self.set_reason(reason);
         self.gone.set(true);
         self.with(StreamState::drop_queue);
-        self.socket.abort();
+        self.liveness.disconnect();
         self.wake();
         self.drained.notify_waiters();
     }
 
-    /// Whether the client has acknowledged nothing for `limits.stall` although bytes are under way.
-    /// Where the socket tells nothing, the time that frames wait counts instead, unless the writer
-    /// has a timer. Asks the system only if bytes may be outstanding, see [`StallClock::is_due`].
+    /// Whether the client has acknowledged nothing for `limits.stall` although bytes are
+    /// outstanding. If its progress is unknown, the time that frames wait counts instead, unless
+    /// the writer has a timer. The progress is read only if bytes may be outstanding
+    /// ([`StallClock::is_due`]).
     pub(super) fn has_stalled(&self, now_ms: u64) -> bool {
         let stall_ms = self.stall_ms();
         let since_ms = self.waiting_since_ms.get();
@@ -338,11 +286,11 @@ impl Connection {
         if !is_due {
             return false;
         }
-        let Some(transfer) = self.socket.transfer() else {
+        let Some(progress) = self.liveness.progress() else {
             let waits_long = since_ms.is_some_and(|since| now_ms.saturating_sub(since) > stall_ms);
-            return waits_long && !self.socket.has_stall_timer();
+            return waits_long && !self.liveness.has_stall_timer();
         };
-        let has_stalled = stall.check(transfer, now_ms, stall_ms);
+        let has_stalled = stall.check(progress, now_ms, stall_ms);
         self.stall.set(stall);
         has_stalled
     }
@@ -351,42 +299,42 @@ impl Connection {
         self.context.settings.limits.stall.as_millis() as u64
     }
 
-    /// Names the reason of the end, unless there is one.
+    /// Sets the reason of the end, unless it has one.
     pub fn set_reason(&self, reason: CloseReason) {
         self.reason.set(self.reason.get().or(Some(reason)));
     }
 
-    /// Why it ended; a connection that nobody ended was left by its client.
+    /// Why it ended; without a reason, the client has gone.
     pub fn reason(&self) -> CloseReason {
         self.reason.get().unwrap_or(CloseReason::ClientGone)
     }
 
-    /// Whether its end was decided.
+    /// Whether it has a reason to end.
     pub fn is_ending(&self) -> bool {
         self.reason.get().is_some()
     }
 
-    /// Bytes queued for it.
+    /// The number of queued bytes.
     pub fn queued_bytes(&self) -> usize {
         self.state.borrow().bytes()
     }
 
-    /// Whether the writer has nothing to take.
+    /// Whether nothing is queued.
     pub fn is_idle(&self) -> bool {
         self.state.borrow().is_empty()
     }
 
-    /// Everything up to here was handed to the writer.
+    /// Everything up to this id was handed to the writer.
     pub fn cursor(&self) -> EventId {
         self.state.borrow().cursor()
     }
 
-    /// Everything up to here was handed over or is queued.
+    /// Everything up to this id was handed to the writer or is queued.
     pub fn position(&self) -> EventId {
         self.state.borrow().position()
     }
 
-    /// Whether events come from the hub.
+    /// Whether it receives events from the hub.
     pub fn is_live(&self) -> bool {
         self.state.borrow().is_live()
     }
@@ -405,7 +353,7 @@ impl Connection {
         self.with(StreamState::drop_queue);
     }
 
-    /// Books the end: what is still queued is gone, its place behind the gate is free.
+    /// Drops the queue and the permit of a connection that the hub has removed.
     pub(super) fn forget(&self) {
         self.permit.take();
         self.gone.set(true);
@@ -418,10 +366,10 @@ impl Connection {
     }
 }
 
-/// The side of the catch-up.
+/// For the driver of catch-ups.
 impl Connection {
-    /// Starts a catch-up: its number, and the cursor from which it reads (`None`: the client's id
-    /// could not be parsed).
+    /// Begins a catch-up. Returns its generation and the cursor from which it reads; `None` if the
+    /// client named no usable id.
     pub fn begin_catch_up(&self) -> (u64, Option<EventId>) {
         let (generation, from) = self.with(StreamState::begin_catch_up);
         match &*self.first_cursor.borrow() {
@@ -430,7 +378,7 @@ impl Connection {
         }
     }
 
-    /// Whether that catch-up is still wanted.
+    /// Whether the catch-up of that generation is still needed.
     pub fn is_catching_up(&self, generation: u64) -> bool {
         !self.gone.get() && !self.is_ending() && self.state.borrow().is_catching_up(generation)
     }
@@ -449,7 +397,7 @@ impl Connection {
         self.with(|state| state.start_at(h));
     }
 
-    /// The stream goes on from `clock.h` only.
+    /// Queues `sse.gap` with this reason; the stream continues from `clock.h`.
     pub fn restart(&self, reason: GapReason, clock: &ClockSnapshot) {
         self.count_gap(reason);
         let text = self.first_cursor.take().and_then(|(_, text)| text);
@@ -462,13 +410,13 @@ impl Connection {
         self.with(|state| state.tell_gap(reason, channels));
     }
 
-    /// Queues an event that was read.
+    /// Queues an event that a catch-up has read.
     pub fn replay(&self, event: &Arc<Event>) {
         self.context.metrics.replayed.inc();
         self.with(|state| state.replay(event));
     }
 
-    /// Waits until the writer has taken so much that the next page has room.
+    /// Waits until the queue has room for the next page, or the connection ends.
     pub async fn room(&self) {
         loop {
             let notified = self.drained.notified();
@@ -482,13 +430,14 @@ impl Connection {
         }
     }
 
-    /// Everything up to `h` is queued: the connection is live, unless it must catch up again.
+    /// Ends a catch-up that has queued everything up to `h`. The connection is live, unless the
+    /// result is the cause of another catch-up.
     pub fn finish_catch_up(&self, h: EventId) -> Option<CatchUpCause> {
         self.first_cursor.take();
         match self.with(|state| state.finish_catch_up(h)) {
             Outcome::CatchUp(cause) => Some(cause),
             _ => {
-                // Who waits for the catch-up learns of its end, also when it brought nothing.
+                // A poll waits for the end of the catch-up, even if it delivered nothing.
                 self.wake();
                 None
             }

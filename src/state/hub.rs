@@ -30,7 +30,7 @@ use crate::core::{
     system::{CatchUpCause, CloseReason, Connected, closing},
 };
 
-/// Messages that are taken from the mailbox at once.
+/// Maximum number of messages that are taken from the mailbox at once.
 const BATCH: usize = 256;
 
 /// A connection that must catch up.
@@ -39,16 +39,16 @@ pub type CatchUpRequest = (Rc<Connection>, CatchUpCause);
 /// `retry:` of a stream that was taken over, the first time.
 const TAKEN_OVER_RETRY_MS: u64 = 60_000;
 
-/// What was said lately of sessions: it may come before the connection that it is about.
+/// Recent notices about sessions. A notice may arrive before the connection that it concerns.
 #[derive(Default)]
 struct SessionNotices {
-    /// Digest -> turn.
+    /// Digest -> generation.
     taken_over: HashMap<String, u64>,
-    /// User -> ms.
+    /// User -> ms since 1970.
     revoked: HashMap<String, u64>,
 }
 
-/// More news than this are forgotten; the renewal of sessions tells them again.
+/// Above this number, notices are dropped; the renewal of sessions has the same effect later.
 const MAX_NOTICES: usize = 4096;
 
 impl SessionNotices {
@@ -85,16 +85,16 @@ struct Index {
     prefixes: HashMap<String, Vec<usize>>,
 }
 
-/// See the file's head.
+/// The connections of one worker, and what it has received from the link.
 pub struct Hub {
     /// What it needs from the instance.
     pub context: Arc<StreamContext>,
     delivery: Arc<Delivery>,
     index: RefCell<Index>,
     session_notices: RefCell<SessionNotices>,
-    /// The sessions must be renewed at once: Redis may have forgotten them.
+    /// Notified when the sessions must be renewed at once, because Redis may have lost them.
     pub sessions_due: Notify,
-    /// Everything up to here has come to this worker.
+    /// This worker has received everything up to this id.
     pub(super) watermark: Cell<EventId>,
     link_up: Cell<bool>,
     catch_ups: mpsc::UnboundedSender<CatchUpRequest>,
@@ -103,17 +103,17 @@ pub struct Hub {
     local_users: LocalUsers,
 }
 
-/// What a hub asks of the layer above.
+/// What a hub requests from the layer above.
 pub struct Orders {
     /// Connections that must catch up.
     pub catch_ups: mpsc::UnboundedReceiver<CatchUpRequest>,
-    /// Connections that have ended: their sessions are given back.
+    /// Connections that have ended, whose sessions are released.
     pub ended: mpsc::UnboundedReceiver<Rc<Connection>>,
 }
 
 impl Hub {
-    /// The hub of one worker, and what it will ask for. `link_up` must be read after the mailbox
-    /// was opened: later changes of the link come as messages.
+    /// The hub of one worker, and its requests. `link_up` must be read after the mailbox was
+    /// opened: later changes of the link come as messages.
     pub fn new(
         context: Arc<StreamContext>,
         delivery: Arc<Delivery>,
@@ -138,7 +138,7 @@ impl Hub {
         (Rc::new(hub), Orders { catch_ups: catch_ups_receiver, ended: ended_receiver })
     }
 
-    /// Takes messages until the instance is gone.
+    /// Handles messages until the instance ends.
     pub async fn run(self: Rc<Self>, mut inbox: Inbox) {
         let mut batch = Vec::with_capacity(BATCH);
         while inbox.receive(&mut batch, BATCH).await > 0 {
@@ -147,7 +147,7 @@ impl Hub {
                 self.handle(message, now);
             }
             self.shed_if_full();
-            // Writers of this worker get their turn between batches.
+            // The writers of this worker run between batches.
             tokio::task::yield_now().await;
         }
     }
@@ -165,7 +165,7 @@ impl Hub {
             Message::LinkDown => {
                 self.link_up.set(false);
                 self.snapshot().iter().for_each(|c| c.detach(self.watermark.get()));
-                // The next link begins with a tick. It may be lower: the time of Redis was put
+                // The next link begins with a tick, which is lower if the time of Redis was set
                 // back.
                 self.watermark.set(EventId::ZERO);
             }
@@ -196,9 +196,9 @@ impl Hub {
             Channel::User(user) => offer(index.users.get(user)),
             Channel::Broadcast(topic) => {
                 offer(index.exact.get(&**topic));
-                // A connection found twice takes the event once: the second time it lies before its
-                // position. Events without an id have no position, so there the patterns are
-                // checked.
+                // A connection that is found twice takes the event once, because the second time it
+                // is not after its position. Events without an id have no position, so the patterns
+                // are compared.
                 for (prefix, keys) in &index.prefixes {
                     if topic.starts_with(prefix.as_str()) && event.id.is_some() {
                         offer(Some(keys));
@@ -225,7 +225,7 @@ impl Hub {
         }
     }
 
-    /// A connection lost its place and catches up again, at once or when the link is up.
+    /// Makes a connection catch up again, at once or when the link is up.
     pub fn catch_up_again(&self, connection: Rc<Connection>, cause: CatchUpCause) {
         if cause == CatchUpCause::Overflow {
             self.context.metrics.overflows.inc();
@@ -240,14 +240,14 @@ impl Hub {
         let _ = self.catch_ups.send((connection, cause));
     }
 
-    /// Makes a connection known: from now on it is offered events.
+    /// Adds a connection: from now on it is offered events.
     pub fn add(&self, connection: &Rc<Connection>) {
         let mut index = self.index.borrow_mut();
         let key = index.all.insert(connection.clone());
         connection.key.set(key);
         let user = &connection.client.user;
         index.users.entry(user.clone()).or_default().push(key);
-        self.local_users.came(user.clone());
+        self.local_users.add(user.clone());
         for topic in connection.client.topics.exact() {
             index.exact.entry(topic.to_owned()).or_default().push(key);
         }
@@ -262,10 +262,10 @@ impl Hub {
             self.end_session(connection, reason);
         }
         self.context.metrics.connections.inc();
-        self.context.metrics.opened.with_label_values(&[connection.client.transport]).inc();
+        self.context.metrics.opened.with_label_values(&[connection.client.transport.name()]).inc();
     }
 
-    /// Forgets a connection whose writer is gone.
+    /// Removes a connection whose writer has ended.
     pub fn remove(&self, connection: &Rc<Connection>) {
         let key = connection.key.replace(usize::MAX);
         if key == usize::MAX {
@@ -290,7 +290,7 @@ impl Hub {
         let user = &connection.client.user;
         unlink(&mut index.users, user, key);
         if !index.users.contains_key(user) {
-            self.local_users.left(user);
+            self.local_users.remove(user);
         }
         for topic in connection.client.topics.exact() {
             unlink(&mut index.exact, &topic.to_owned(), key);
@@ -310,7 +310,7 @@ impl Hub {
         self.select(|_| true)
     }
 
-    /// The connections whose key passes.
+    /// The connections whose key satisfies the condition.
     pub(super) fn select(&self, pass: impl Fn(usize) -> bool) -> Vec<Rc<Connection>> {
         self.index
             .borrow()
@@ -336,8 +336,8 @@ impl Hub {
     fn command(self: &Rc<Self>, command: Command) {
         match command {
             Command::TakenOver { digest, generation, times } => {
-                // 60 s and growing: two tabs with one ticket must not take over from each other all
-                // day.
+                // 60 s and more each time: two tabs with one ticket must not keep taking over from
+                // each other.
                 let retry_ms = TAKEN_OVER_RETRY_MS * (1 << times.saturating_sub(1).min(4));
                 let older = |c: &&Rc<Connection>| {
                     c.client.session.digest == digest && c.client.session.generation < generation
@@ -385,7 +385,7 @@ impl Hub {
             connection_id: c.client.id.clone(),
             user: c.client.user.to_string(),
             topics: c.client.topics.patterns().collect(),
-            transport: c.client.transport,
+            transport: c.client.transport.name(),
             age_seconds: (self.context.clock.now_ms() - c.opened_ms) / 1000,
             queued_bytes: c.queued_bytes(),
             cursor: c.cursor().to_string(),
@@ -400,13 +400,14 @@ impl Hub {
         Connected { retry_ms, id, connection: &client.id, user, topics, resumed }.frame()
     }
 
-    /// `retry:` for a stream: the setting and up to the same again.
+    /// `retry:` for a stream: between the setting and twice the setting, so that clients do not
+    /// reconnect all at once.
     pub fn retry_ms(&self) -> u64 {
         let base = self.context.settings.server.retry.as_millis() as u64;
         base + fastrand::u64(0..=base)
     }
 
-    /// Ends all streams evenly over a window, and those that still come at its end at once.
+    /// Ends all streams evenly over a window, and then at once those that were opened meanwhile.
     async fn drain(&self, window_ms: u64) {
         let all = self.snapshot();
         let step = std::time::Duration::from_millis(window_ms) / (all.len().max(1) as u32);

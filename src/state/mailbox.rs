@@ -1,4 +1,4 @@
-//! The way from the subscriber's link to the workers: one mailbox each, bounded in bytes. The link
+//! The mailboxes between the link and the workers: one for each worker, bounded in bytes. The link
 //! never waits.
 
 use std::{
@@ -14,7 +14,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::core::{channel::Channel, event::Event, id::EventId, system::GapReason};
 
-/// Bytes that may wait for one worker.
+/// Maximum number of bytes that wait for one worker.
 const LIMIT_BYTES: usize = 64 << 20;
 
 /// A message to a worker.
@@ -22,16 +22,16 @@ const LIMIT_BYTES: usize = 64 << 20;
 pub enum Message {
     /// An event for the connections of its channel.
     Event(Arc<Event>),
-    /// A seam, for all connections.
+    /// A break in the order, for all connections.
     HistoryBreak {
-        /// Its place.
+        /// Where it is.
         id: EventId,
         /// Its reason.
         reason: GapReason,
     },
-    /// Everything up to here has come.
+    /// Everything up to this id has arrived.
     Tick(EventId),
-    /// The link broke, or this worker could not follow: all connections must catch up again.
+    /// The link was lost, or the mailbox overflowed: all connections must catch up again.
     LinkDown,
     /// The link is up: the connections may catch up.
     LinkUp,
@@ -39,37 +39,37 @@ pub enum Message {
     Command(Command),
 }
 
-/// What a worker shall do.
+/// A command for a worker.
 #[derive(Debug)]
 pub enum Command {
-    /// End the streams of a session that have a lower turn.
+    /// End the streams of a session that have a lower generation.
     TakenOver {
         /// Digest of the ticket.
         digest: String,
-        /// The turn of the connection that took over.
+        /// The generation of the connection that took over.
         generation: u64,
-        /// How often that has happened to the session.
+        /// How often the session was taken over.
         times: u64,
     },
-    /// End the streams of a user's sessions that were opened until then.
+    /// End the streams of a user's sessions that were opened up to a time.
     Revoke {
         /// The user.
         user: String,
-        /// Ms since 1970 by the clock of Redis.
+        /// The time, ms since 1970 by the clock of Redis.
         revoked_ms: u64,
     },
     /// List connections, of one user or all.
     List(Option<String>, oneshot::Sender<Vec<Listed>>),
-    /// End all streams, evenly over this many ms.
+    /// End all streams, evenly over a window.
     Drain {
         /// The window in ms.
         window_ms: u64,
     },
-    /// Drop the largest queue: all queues together are too large.
+    /// Drop the largest queue, because all queues together are too large.
     Shed,
 }
 
-/// One connection in the answer of `GET /connections`.
+/// One connection in the response to `GET /connections`.
 #[derive(Debug, serde::Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Listed {
@@ -89,20 +89,20 @@ pub struct Listed {
     pub cursor: String,
 }
 
-/// The users that a worker has connections of. The worker keeps it, the link asks: an event for one
-/// user wakes only the workers that can deliver it. Who comes is noted before the mark of its
-/// catch-up is taken, so nothing past the mark passes it by.
+/// The users that have connections on a worker. The worker updates the set and the link reads it,
+/// so that an event for one user wakes only the workers that can deliver it. A user is added before
+/// the clock snapshot of the first catch-up is taken, so no event after it is missed.
 #[derive(Clone, Default)]
 pub struct LocalUsers(Arc<Mutex<HashSet<Arc<str>>>>);
 
 impl LocalUsers {
-    /// The first connection of a user comes.
-    pub fn came(&self, user: Arc<str>) {
+    /// Adds a user with its first connection.
+    pub fn add(&self, user: Arc<str>) {
         self.lock().insert(user);
     }
 
-    /// The last connection of a user has gone.
-    pub fn left(&self, user: &str) {
+    /// Removes a user with its last connection.
+    pub fn remove(&self, user: &str) {
         self.lock().remove(user);
     }
 
@@ -122,7 +122,7 @@ impl LocalUsers {
 pub struct Mailbox {
     sender: mpsc::UnboundedSender<Message>,
     waiting_bytes: Arc<AtomicUsize>,
-    overrun: AtomicBool,
+    has_overflowed: AtomicBool,
     /// Size of the largest queue in that worker, for shedding.
     largest_bytes: Arc<AtomicUsize>,
     local_users: LocalUsers,
@@ -132,9 +132,9 @@ pub struct Mailbox {
 pub struct Inbox {
     receiver: mpsc::UnboundedReceiver<Message>,
     waiting_bytes: Arc<AtomicUsize>,
-    /// Where the worker notes the size of its largest queue.
+    /// Where the worker stores the size of its largest queue.
     pub largest_bytes: Arc<AtomicUsize>,
-    /// Where the worker notes its users.
+    /// The users of this worker.
     pub local_users: LocalUsers,
 }
 
@@ -146,7 +146,7 @@ fn cost(message: &Message) -> usize {
 }
 
 impl Inbox {
-    /// Waits for messages and takes up to `limit` of them; 0: the instance is gone.
+    /// Waits for messages and takes up to `limit` of them; 0: the instance has ended.
     pub async fn receive(&mut self, into: &mut Vec<Message>, limit: usize) -> usize {
         let n = self.receiver.recv_many(into, limit).await;
         let bytes = into.iter().map(cost).sum();
@@ -171,7 +171,7 @@ impl Mailboxes {
         let mailbox = Mailbox {
             sender,
             waiting_bytes: waiting_bytes.clone(),
-            overrun: AtomicBool::new(false),
+            has_overflowed: AtomicBool::new(false),
             largest_bytes: largest_bytes.clone(),
             local_users: local_users.clone(),
         };
@@ -183,13 +183,13 @@ impl Mailboxes {
         self.all.lock()
     }
 
-    /// Sends to all workers. A worker that cannot follow loses events, is told so once in their
-    /// place, and catches up again.
+    /// Sends to all workers. If a mailbox overflows, events are dropped; the worker receives one
+    /// [`Message::LinkDown`] in their place, and its connections catch up again.
     pub fn send(&self, mut make: impl FnMut() -> Message) {
         self.lock().retain(|mailbox| mailbox.send(make()));
     }
 
-    /// Sends an event to the workers that have somebody who may see it.
+    /// Sends an event to the workers that may have a stream for it.
     pub fn send_event(&self, event: &Arc<Event>) {
         self.lock().retain(|mailbox| {
             !mailbox.local_users.includes(&event.channel)
@@ -197,7 +197,7 @@ impl Mailboxes {
         });
     }
 
-    /// Tells the worker with the largest queue to drop it.
+    /// Makes the worker with the largest queue drop it.
     pub fn shed(&self) {
         let all = self.lock();
         if let Some(mailbox) = all.iter().max_by_key(|m| m.largest_bytes.load(Ordering::Relaxed)) {
@@ -208,17 +208,17 @@ impl Mailboxes {
 }
 
 impl Mailbox {
-    /// `false`: the worker is gone.
+    /// `false`: the worker has ended.
     fn send(&self, message: Message) -> bool {
         let bytes = cost(&message);
         let droppable = matches!(message, Message::Event(_));
         if droppable && self.waiting_bytes.load(Ordering::Relaxed) + bytes > LIMIT_BYTES {
-            if !self.overrun.swap(true, Ordering::Relaxed) {
+            if !self.has_overflowed.swap(true, Ordering::Relaxed) {
                 self.post(Message::LinkDown, 64);
             }
             return true;
         }
-        if self.overrun.swap(false, Ordering::Relaxed) {
+        if self.has_overflowed.swap(false, Ordering::Relaxed) {
             self.post(Message::LinkUp, 64);
         }
         self.post(message, bytes)
@@ -235,7 +235,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_worker_that_cannot_follow_joins_again() {
+    async fn overflowing_mailbox_makes_connections_catch_up() {
         let boxes = Mailboxes::default();
         let mut inbox = boxes.open();
         let channel = Channel::parse("broadcast:a").unwrap();
@@ -253,10 +253,10 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_event_for_one_user_goes_where_the_user_is() {
+    async fn event_for_a_user_goes_to_workers_with_that_user() {
         let boxes = Mailboxes::default();
         let mut workers = [boxes.open(), boxes.open()];
-        workers[1].local_users.came("42".into());
+        workers[1].local_users.add("42".into());
         let event = |channel| {
             let channel = Channel::parse(channel).unwrap();
             Arc::new(Event::new(EventId::ZERO, EventId::ZERO, channel, None, "t", "x"))
@@ -264,7 +264,7 @@ mod tests {
         for channel in ["user:42:events", "user:7:events", "broadcast:a"] {
             boxes.send_event(&event(channel));
         }
-        workers[1].local_users.left("42");
+        workers[1].local_users.remove("42");
         boxes.send_event(&event("user:42:events"));
         boxes.send(|| Message::LinkUp);
         let mut counts = Vec::new();

@@ -1,7 +1,8 @@
-//! What an instance holds in memory: connections by worker, the tail of broadcasts, bounds and
-//! metrics. No Redis, no HTTP.
+//! What an instance keeps in memory: connections by worker, recent broadcasts, limits. No Redis, no
+//! HTTP.
 
-pub mod client_socket;
+pub mod client;
+pub mod client_liveness;
 pub mod clock;
 pub mod connection;
 pub mod delivery;

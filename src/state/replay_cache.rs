@@ -1,8 +1,8 @@
-//! The tail: recent broadcasts in id order, shared by all connections of the instance, so that a
-//! thousand resumes do not read the same log a thousand times.
+//! Recent broadcasts in id order, shared by all connections of the instance, so that a thousand
+//! resumes do not read the same log a thousand times.
 //!
-//! Invariant: while `start` is known, the tail holds every broadcast over (start, watermark of the
-//! link].
+//! Invariant: while `start` is known, the cache contains every broadcast over (start, watermark of
+//! the link].
 
 use std::{collections::VecDeque, sync::Arc};
 
@@ -17,12 +17,11 @@ struct Inner {
     bytes: usize,
 }
 
-/// See the file's head.
+/// A bounded cache of recent broadcasts.
 pub struct ReplayCache {
     inner: Mutex<Inner>,
     limit_bytes: usize,
-    /// Held by the one catch-up that reads from Redis what the tail lacks; the others wait and find
-    /// it there.
+    /// Locked by the catch-up that loads missing events from Redis; the others wait for it.
     pub filling: tokio::sync::Mutex<()>,
 }
 
@@ -35,7 +34,7 @@ fn id_of(event: &Event) -> EventId {
 }
 
 impl ReplayCache {
-    /// An empty tail that holds at most this many bytes.
+    /// An empty cache of at most this many bytes.
     pub fn new(limit_bytes: usize) -> Self {
         Self { inner: Mutex::default(), limit_bytes, filling: tokio::sync::Mutex::default() }
     }
@@ -49,12 +48,12 @@ impl ReplayCache {
         self.limit_bytes
     }
 
-    /// The link broke: what comes next need not follow what is here.
+    /// Empties the cache when the link is lost: later events may not follow the cached ones.
     pub fn clear(&self) {
         *self.lock() = Inner::default();
     }
 
-    /// The link is up, and everything after `h` comes by it.
+    /// Starts the cache when the link is up, and brings everything after `h`.
     pub fn begin(&self, h: EventId) {
         let mut inner = self.lock();
         while inner.events.front().is_some_and(|e| id_of(e) <= h) {
@@ -63,7 +62,7 @@ impl ReplayCache {
         inner.start = Some(inner.start.map_or(h, |start| start.max(h)));
     }
 
-    /// An event came by the link.
+    /// Adds a live event, if it is a broadcast with an id.
     pub fn push(&self, event: &Arc<Event>) {
         if event.id.is_none() || !matches!(event.channel, Channel::Broadcast(_)) {
             return;
@@ -76,13 +75,13 @@ impl ReplayCache {
         }
     }
 
-    /// Where the tail starts.
+    /// The id after which the cache is complete; `None` if it is not.
     pub fn start(&self) -> Option<EventId> {
         self.lock().start
     }
 
-    /// Puts what was read over (from, start] before the tail. Refused (`false`) if the tail moved
-    /// on or has no room.
+    /// Adds the events over (from, start] that were read from the logs. Returns `false` if `start`
+    /// has changed meanwhile or there is no room.
     pub fn prepend(&self, from: EventId, start: EventId, events: &[Arc<Event>]) -> bool {
         let mut inner = self.lock();
         let bytes: usize = events.iter().map(|e| cost(e)).sum();
@@ -97,8 +96,8 @@ impl ReplayCache {
         true
     }
 
-    /// Up to `count` events over (from, to] of the topics; the flag says that there may be more.
-    /// `None`: the tail does not reach back to `from`.
+    /// Up to `count` events of the topics over (from, to], and whether there may be more. `None` if
+    /// the cache does not reach back to `from`.
     pub fn read(
         &self,
         from: EventId,
@@ -151,40 +150,45 @@ mod tests {
         Arc::new(Event::new(id(ms), EventId::ZERO, channel, None, "t", &"x".repeat(100)))
     }
 
-    fn read(tail: &ReplayCache, from: u64, to: u64, count: usize) -> Option<(Vec<u64>, bool)> {
+    fn read(cache: &ReplayCache, from: u64, to: u64, count: usize) -> Option<(Vec<u64>, bool)> {
         let all = Topics::parse(["a"].into_iter()).unwrap();
-        tail.read(id(from), id(to), &all, count)
+        cache
+            .read(id(from), id(to), &all, count)
             .map(|(e, more)| (e.iter().map(|e| id_of(e).ms).collect(), more))
     }
 
     #[test]
-    fn it_answers_only_for_what_it_has_seen() {
-        let tail = ReplayCache::new(10_000);
-        tail.push(&event(4, "a"));
-        tail.push(&event(6, "a"));
-        assert_eq!(read(&tail, 5, 9, 10), None, "not begun");
-        tail.begin(id(5));
-        tail.push(&event(7, "b"));
-        tail.push(&event(8, "a"));
-        assert_eq!(read(&tail, 5, 9, 10), Some((vec![6, 8], false)));
-        assert_eq!(read(&tail, 5, 9, 1), Some((vec![6], true)));
-        assert_eq!(read(&tail, 5, 7, 10), Some((vec![6], false)));
-        assert_eq!(read(&tail, 4, 9, 10), None);
-        assert!(tail.prepend(id(2), id(5), &[event(3, "a")]));
-        assert!(!tail.prepend(id(1), id(5), &[]), "no longer its start");
-        assert_eq!(read(&tail, 2, 9, 10), Some((vec![3, 6, 8], false)));
-        tail.clear();
-        assert_eq!(read(&tail, 7, 9, 10), None);
+    fn cache_answers_only_for_what_it_has_received() {
+        let cache = ReplayCache::new(10_000);
+        cache.push(&event(4, "a"));
+        cache.push(&event(6, "a"));
+        assert_eq!(read(&cache, 5, 9, 10), None, "not started");
+        cache.begin(id(5));
+        cache.push(&event(7, "b"));
+        cache.push(&event(8, "a"));
+        assert_eq!(read(&cache, 5, 9, 10), Some((vec![6, 8], false)));
+        assert_eq!(read(&cache, 5, 9, 1), Some((vec![6], true)));
+        assert_eq!(read(&cache, 5, 7, 10), Some((vec![6], false)));
+        assert_eq!(read(&cache, 4, 9, 10), None);
+        assert!(cache.prepend(id(2), id(5), &[event(3, "a")]));
+        assert!(!cache.prepend(id(1), id(5), &[]), "no longer its start");
+        assert_eq!(read(&cache, 2, 9, 10), Some((vec![3, 6, 8], false)));
+        cache.clear();
+        assert_eq!(read(&cache, 7, 9, 10), None);
     }
 
     #[test]
-    fn it_is_bounded_and_its_start_moves() {
-        let tail = ReplayCache::new(1000);
-        tail.begin(id(1));
-        (2..50).for_each(|ms| tail.push(&event(ms, "a")));
-        assert_eq!(read(&tail, 1, 99, 10), None);
-        assert_eq!(read(&tail, 48, 99, 10), Some((vec![49], false)));
-        let start = tail.start().unwrap();
-        assert!(!tail.prepend(id(1), start, &(2..50).map(|ms| event(ms, "a")).collect::<Vec<_>>()));
+    fn cache_is_bounded_and_its_start_moves() {
+        let cache = ReplayCache::new(1000);
+        cache.begin(id(1));
+        (2..50).for_each(|ms| cache.push(&event(ms, "a")));
+        assert_eq!(read(&cache, 1, 99, 10), None);
+        assert_eq!(read(&cache, 48, 99, 10), Some((vec![49], false)));
+        let start = cache.start().unwrap();
+        assert!(!cache.prepend(
+            id(1),
+            start,
+            &(2..50).map(|ms| event(ms, "a")).collect::<Vec<_>>()
+        ));
     }
 }

@@ -1,16 +1,17 @@
-//! Parts of an instance for unit tests.
+//! Parts of the state layer for unit tests.
 
 use std::{cell::Cell, rc::Rc, sync::Arc, task::Waker};
 
 use super::{
-    client_socket::{ClientSocket, Transfer},
+    client::{Client, Session},
+    client_liveness::{ClientLiveness, Progress},
     clock::Clock,
-    connection::{Client, Connection, Parts, Session},
+    connection::{Connection, Parts},
     limits::Limits,
     stream_context::StreamContext,
 };
 use crate::{
-    core::{channel::Channel, event::Event, id::EventId, topics::Topics},
+    core::{channel::Channel, event::Event, id::EventId, topics::Topics, transport::Transport},
     metrics::Metrics,
     settings::{self, Settings},
 };
@@ -58,20 +59,20 @@ pub fn client(user: &str, topics: &[&str], digest: &str, generation: u64) -> Cli
     };
     let topics = Topics::parse(topics.iter().copied()).expect("topics");
     let (id, request_id) = (digest.to_owned(), "r".into());
-    Client { user: user.into(), topics, session, id, transport: "stream", request_id }
+    Client { user: user.into(), topics, session, id, transport: Transport::Stream, request_id }
 }
 
-/// A socket that reports what it is told.
+/// A client without known progress, which can be disconnected.
 #[derive(Clone, Default)]
-pub struct TestSocket {
-    /// Whether it was aborted.
-    pub is_aborted: Rc<Cell<bool>>,
-    /// See [`ClientSocket::has_stall_timer`].
+pub struct TestClient {
+    /// Whether it was disconnected.
+    pub is_disconnected: Rc<Cell<bool>>,
+    /// See [`ClientLiveness::has_stall_timer`].
     pub has_stall_timer: bool,
 }
 
-impl ClientSocket for TestSocket {
-    fn transfer(&self) -> Option<Transfer> {
+impl ClientLiveness for TestClient {
+    fn progress(&self) -> Option<Progress> {
         None
     }
 
@@ -79,22 +80,22 @@ impl ClientSocket for TestSocket {
         self.has_stall_timer
     }
 
-    fn abort(&self) -> bool {
-        !self.is_aborted.replace(true)
+    fn disconnect(&self) -> bool {
+        !self.is_disconnected.replace(true)
     }
 }
 
-/// A connection that nobody knows yet and that waits for a catch-up from 0-0.
+/// A connection that no hub knows yet, before its catch-up from 0-0.
 pub fn connection(
     context: &Arc<StreamContext>,
     client: Client,
-    socket: TestSocket,
+    test_client: TestClient,
 ) -> Rc<Connection> {
-    Connection::new(parts(context, client, socket))
+    Connection::new(parts(context, client, test_client))
 }
 
 /// The parts of [`connection`].
-pub fn parts(context: &Arc<StreamContext>, client: Client, socket: TestSocket) -> Parts {
+pub fn parts(context: &Arc<StreamContext>, client: Client, test_client: TestClient) -> Parts {
     let permit = context.limits.connections.enter(&client.user, &client.session.digest);
     Parts {
         context: context.clone(),
@@ -102,7 +103,7 @@ pub fn parts(context: &Arc<StreamContext>, client: Client, socket: TestSocket) -
         client,
         cursor: Some(EventId::ZERO),
         cursor_text: None,
-        socket: Box::new(socket),
+        liveness: Box::new(test_client),
     }
 }
 

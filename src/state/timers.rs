@@ -6,12 +6,12 @@ use std::{rc::Rc, time::Duration};
 use super::{clock::unix_ms, connection::Connection, hub::Hub};
 use crate::core::system::CloseReason;
 
-/// The connections are looked at in so many groups, one at a turn.
+/// The connections are checked in this many groups, one group per turn.
 const GROUPS: usize = 10;
 const TURN: Duration = Duration::from_millis(50);
 
 impl Hub {
-    /// Sets the times of a new connection; the heartbeats of all are spread evenly.
+    /// Sets the times of a new connection's heartbeat and end, with jitter.
     pub(super) fn schedule(&self, c: &Connection) {
         let server = &self.context.settings.server;
         let heartbeat_ms = server.heartbeat.as_millis() as u64;
@@ -26,7 +26,7 @@ impl Hub {
         c.ends_ms.set(if session.0 <= age.0 { session } else { age });
     }
 
-    /// Looks after the connections as long as the worker lives.
+    /// Checks the connections as long as the worker lives.
     pub async fn run_timers(self: Rc<Self>) {
         let mut timer = tokio::time::interval(TURN);
         timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -34,7 +34,7 @@ impl Hub {
             timer.tick().await;
             let now = self.context.clock.now_ms();
             for connection in self.group(turn) {
-                self.look_at(&connection, now);
+                self.check(&connection, now);
             }
         }
     }
@@ -43,7 +43,7 @@ impl Hub {
         self.select(|key| key % GROUPS == turn)
     }
 
-    fn look_at(&self, c: &Rc<Connection>, now: u64) {
+    fn check(&self, c: &Rc<Connection>, now: u64) {
         if c.has_stalled(now) {
             c.evict(CloseReason::Stalled);
             return self.remove(c);

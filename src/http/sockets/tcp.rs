@@ -17,7 +17,7 @@ use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::{budget::Slot, idle::IdleSocket, tcp_info};
-use crate::{http::peer::Peer, state::client_socket::Transfer};
+use crate::{http::peer::Peer, state::client_liveness::Progress};
 
 /// Maximum number of bytes that the kernel buffers beyond the client's receive window. It is small,
 /// so that a client that stops reading uses little memory and is detected soon.
@@ -135,9 +135,9 @@ impl Inner {
         Poll::Pending
     }
 
-    /// The client's progress; `None` if the kernel does not report it.
-    pub fn transfer(&self) -> Option<Transfer> {
-        tcp_info::transfer(self.tcp.borrow().as_fd())
+    /// What the client has acknowledged; `None` if the kernel does not report it.
+    pub fn progress(&self) -> Option<Progress> {
+        tcp_info::progress(self.tcp.borrow().as_fd())
     }
 
     /// Discards unsent data and resets the connection. With a closed receive window, a FIN would

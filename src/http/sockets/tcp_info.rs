@@ -5,7 +5,7 @@ use std::{
     os::fd::{AsRawFd, BorrowedFd},
 };
 
-use crate::state::client_socket::Transfer;
+use crate::state::client_liveness::Progress;
 
 /// The start of the kernel's `struct tcp_info`. The one in the libc crate ends before
 /// `tcpi_bytes_acked`.
@@ -27,8 +27,8 @@ struct TcpInfo {
 /// Required length: up to and including `notsent_bytes` (Linux 4.6).
 const NEEDED: usize = mem::offset_of!(TcpInfo, notsent_bytes) + mem::size_of::<u32>();
 
-/// The peer's progress; `None` if this is not a TCP socket or the kernel is too old.
-pub fn transfer(socket: BorrowedFd<'_>) -> Option<Transfer> {
+/// What the peer has acknowledged; `None` if this is not a TCP socket or the kernel is too old.
+pub fn progress(socket: BorrowedFd<'_>) -> Option<Progress> {
     let mut info = TcpInfo::default();
     let mut length = mem::size_of::<TcpInfo>() as libc::socklen_t;
     // SAFETY: the descriptor is borrowed, so it stays open. The kernel writes at most `length`
@@ -42,7 +42,7 @@ pub fn transfer(socket: BorrowedFd<'_>) -> Option<Transfer> {
             &mut length,
         )
     };
-    (status == 0 && length as usize >= NEEDED).then_some(Transfer {
+    (status == 0 && length as usize >= NEEDED).then_some(Progress {
         acknowledged_bytes: info.bytes_acked,
         is_outstanding: info.unacked_segments > 0 || info.notsent_bytes > 0,
     })
@@ -63,27 +63,27 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let (mut server, _) = listener.accept().unwrap();
-        assert!(!transfer(server.as_fd()).unwrap().is_outstanding);
+        assert!(!progress(server.as_fd()).unwrap().is_outstanding);
         server.set_nonblocking(true).unwrap();
         let mut written = 0;
         while let Ok(count) = server.write(&[0; 64 << 10]) {
             written += count;
         }
-        let full = transfer(server.as_fd()).unwrap();
+        let full = progress(server.as_fd()).unwrap();
         assert!(full.is_outstanding && full.acknowledged_bytes < written as u64, "{full:?}");
         client.read_exact(&mut vec![0; written]).unwrap();
         let mut done = full;
         // The last acknowledgement is sent when the client has read.
         while done.is_outstanding {
             std::thread::yield_now();
-            done = transfer(server.as_fd()).unwrap();
+            done = progress(server.as_fd()).unwrap();
         }
         assert!(done.acknowledged_bytes >= written as u64, "{done:?} of {written}");
     }
 
     #[test]
-    fn other_sockets_have_no_transfer() {
+    fn other_sockets_have_no_progress() {
         let (unix, _other) = std::os::unix::net::UnixStream::pair().unwrap();
-        assert!(transfer(unix.as_fd()).is_none());
+        assert!(progress(unix.as_fd()).is_none());
     }
 }

@@ -3,10 +3,10 @@ use std::{sync::atomic::Ordering, task::Wake};
 use futures_util::FutureExt;
 
 use super::*;
-use crate::state::testing::{self, TestSocket, client, context, event, id, make_live, written};
+use crate::state::testing::{self, TestClient, client, context, event, id, make_live, written};
 
-fn live(socket: TestSocket) -> Rc<Connection> {
-    let connection = testing::connection(&context(&[]), client("a", &["*"], "0a", 1), socket);
+fn live(test_client: TestClient) -> Rc<Connection> {
+    let connection = testing::connection(&context(&[]), client("a", &["*"], "0a", 1), test_client);
     make_live(&connection);
     connection
 }
@@ -30,7 +30,7 @@ impl Wake for CountedWakes {
 
 #[test]
 fn single_frame_is_shared_and_more_are_joined() {
-    let connection = live(TestSocket::default());
+    let connection = live(TestClient::default());
     let first = event("broadcast:a", 1, 0);
     offer(&connection, &first);
     let Poll::Ready(Some(bytes)) = connection.poll_bytes(Waker::noop()) else { panic!("empty") };
@@ -44,7 +44,7 @@ fn single_frame_is_shared_and_more_are_joined() {
 
 #[test]
 fn waiting_writer_is_woken_once_per_empty_queue() {
-    let connection = live(TestSocket::default());
+    let connection = live(TestClient::default());
     let wakes = Arc::new(CountedWakes(0.into()));
     let waker = Waker::from(wakes.clone());
     assert!(connection.poll_bytes(&waker).is_pending());
@@ -59,7 +59,7 @@ fn waiting_writer_is_woken_once_per_empty_queue() {
 
 #[test]
 fn closing_frame_follows_queued_events_and_first_reason_counts() {
-    let connection = live(TestSocket::default());
+    let connection = live(TestClient::default());
     offer(&connection, &event("broadcast:a", 1, 0));
     connection.close(CloseReason::MaxAge, "first".into());
     connection.close(CloseReason::Draining, "second".into());
@@ -70,20 +70,20 @@ fn closing_frame_follows_queued_events_and_first_reason_counts() {
 }
 
 #[test]
-fn evicted_connection_frees_its_queue_and_aborts_its_socket() {
-    let socket = TestSocket::default();
-    let connection = live(socket.clone());
+fn evicted_connection_frees_its_queue_and_disconnects_its_client() {
+    let client = TestClient::default();
+    let connection = live(client.clone());
     offer(&connection, &event("broadcast:a", 1, 0));
     assert!(connection.context.limits.queued_bytes.total() > 0);
     connection.evict(CloseReason::Stalled);
     assert_eq!(connection.context.limits.queued_bytes.total(), 0);
-    assert!(socket.is_aborted.get() && connection.reason() == CloseReason::Stalled);
+    assert!(client.is_disconnected.get() && connection.reason() == CloseReason::Stalled);
     assert_eq!(connection.poll_bytes(Waker::noop()), Poll::Ready(None));
 }
 
 #[test]
 fn catch_up_waits_until_the_writer_has_room() {
-    let connection = live(TestSocket::default());
+    let connection = live(TestClient::default());
     connection.begin_catch_up();
     let first = large_event(1, REPLAY_BYTES / 2);
     connection.replay(&first);
@@ -98,7 +98,7 @@ fn catch_up_waits_until_the_writer_has_room() {
 #[test]
 fn new_stream_catches_up_from_its_first_frame_after_a_link_failure() {
     let context = context(&[]);
-    let mut parts = testing::parts(&context, client("a", &[], "0a", 1), TestSocket::default());
+    let mut parts = testing::parts(&context, client("a", &[], "0a", 1), TestClient::default());
     parts.cursor = None;
     let connection = Connection::new(parts);
     connection.begin_catch_up();
@@ -110,7 +110,7 @@ fn new_stream_catches_up_from_its_first_frame_after_a_link_failure() {
 
 #[test]
 fn overflow_drops_the_queue_and_keeps_the_cursor() {
-    let connection = live(TestSocket::default());
+    let connection = live(TestClient::default());
     let limit = connection.context.settings.limits.queue_bytes;
     let mut outcomes = (1..).map(|ms| offer(&connection, &large_event(ms, limit / 3)));
     let overflow = outcomes.find(|outcome| *outcome != Outcome::Queued);

@@ -3,7 +3,7 @@ use std::rc::Rc;
 use super::*;
 use crate::{
     core::{envelope, system::GapReason},
-    state::testing::{TestSocket, client, connection, context, event, id, make_live, written},
+    state::testing::{TestClient, client, connection, context, event, id, make_live, written},
 };
 
 fn hub(changes: &[(&str, &str)]) -> (Rc<Hub>, Orders, Inbox) {
@@ -16,7 +16,7 @@ fn hub(changes: &[(&str, &str)]) -> (Rc<Hub>, Orders, Inbox) {
 /// A live connection of the hub.
 fn live(hub: &Hub, user: &str, topics: &[&str], digest: &str) -> Rc<Connection> {
     let connection =
-        connection(&hub.context, client(user, topics, digest, 2), TestSocket::default());
+        connection(&hub.context, client(user, topics, digest, 2), TestClient::default());
     hub.add(&connection);
     make_live(&connection);
     connection
@@ -58,7 +58,7 @@ fn removed_connections_leave_nothing_in_the_hub() {
     let index = hub.index.borrow();
     assert!(index.all.is_empty() && index.users.is_empty());
     assert!(index.exact.is_empty() && index.prefixes.is_empty());
-    assert_eq!(hub.context.limits.connections.taken(), 0);
+    assert_eq!(hub.context.limits.connections.count(), 0);
     assert_eq!(hub.context.limits.queued_bytes.total(), 0);
 }
 
@@ -96,8 +96,8 @@ fn revocation_ends_sessions_opened_until_then() {
 fn link_break_makes_admitted_connections_catch_up() {
     let (hub, mut orders, _inbox) = hub(&[]);
     let admitted = live(&hub, "a", &["*"], "0a");
-    let joining = connection(&hub.context, client("b", &[], "0b", 1), TestSocket::default());
-    hub.add(&joining);
+    let connecting = connection(&hub.context, client("b", &[], "0b", 1), TestClient::default());
+    hub.add(&connecting);
     hub.handle(Message::LinkDown, 0);
     hub.event(event("broadcast:news", 5, 0), 0);
     assert!(!admitted.is_live() && orders.catch_ups.try_recv().is_err(), "the link is down");

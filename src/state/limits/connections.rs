@@ -1,4 +1,4 @@
-//! The bounds on connections: how many at once on this instance, and how many of one user.
+//! Limits the number of connections on this instance, and of one user.
 
 use std::{collections::HashMap, hash::Hash, sync::Arc};
 
@@ -14,8 +14,8 @@ struct Counts {
 }
 
 impl Counts {
-    /// Whether one more may come in. A session that is here already may, once: it takes over its
-    /// own place.
+    /// Whether one more connection is allowed. A session with one connection may always open a
+    /// second one, which replaces the first.
     fn admit(
         &self,
         user: &Arc<str>,
@@ -42,7 +42,7 @@ pub struct ConnectionLimit {
     max_per_user: usize,
 }
 
-/// A place behind the gate; dropping it gives it back.
+/// Counts a connection until it is dropped.
 pub struct ConnectionPermit {
     connection_limit: Arc<ConnectionLimit>,
     user: Arc<str>,
@@ -50,15 +50,15 @@ pub struct ConnectionPermit {
 }
 
 impl ConnectionLimit {
-    /// A gate with these bounds.
+    /// A limit of connections in all, and of connections of one user.
     pub fn new(max: usize, max_per_user: usize) -> Arc<Self> {
         Arc::new(Self { counts: Mutex::default(), max, max_per_user })
     }
 
-    /// Takes a place for a session of a user; `digest` is the session's.
+    /// Counts a connection of a user; `digest` is that of its session.
     ///
     /// # Errors
-    /// Which bound is reached.
+    /// The limit that is reached.
     pub fn enter(
         self: &Arc<Self>,
         user: &Arc<str>,
@@ -74,13 +74,13 @@ impl ConnectionLimit {
         Ok(ConnectionPermit { connection_limit: self.clone(), user: user.clone(), session })
     }
 
-    /// Whether no place is left.
+    /// Whether the limit of connections in all is reached.
     pub fn is_full(&self) -> bool {
         self.lock().all >= self.max
     }
 
-    /// Places taken.
-    pub fn taken(&self) -> usize {
+    /// The number of connections.
+    pub fn count(&self) -> usize {
         self.lock().all
     }
 
@@ -112,22 +112,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn both_bounds_hold_and_places_come_back() {
-        let gate = ConnectionLimit::new(3, 2);
+    fn connections_are_limited_in_all_and_by_user() {
+        let limit = ConnectionLimit::new(3, 2);
         let (a, b): (Arc<str>, Arc<str>) = ("a".into(), "b".into());
         let names: Vec<String> =
             (1..9).map(|n| format!("{n:064x}").chars().rev().collect()).collect();
-        let first = gate.enter(&a, &names[0]).ok().unwrap();
-        let _second = gate.enter(&a, &names[1]).ok().unwrap();
-        assert_eq!(gate.enter(&a, &names[2]).err(), Some(BusyReason::UserFull));
-        let _third = gate.enter(&b, &names[3]).ok().unwrap();
-        assert_eq!(gate.enter(&b, &names[4]).err(), Some(BusyReason::Full));
-        // Its own place is there for a session that comes again, and no more than that.
-        let again = gate.enter(&a, &names[0]).ok().unwrap();
-        assert_eq!(gate.enter(&a, &names[0]).err(), Some(BusyReason::Full));
+        let first = limit.enter(&a, &names[0]).ok().unwrap();
+        let _second = limit.enter(&a, &names[1]).ok().unwrap();
+        assert_eq!(limit.enter(&a, &names[2]).err(), Some(BusyReason::UserFull));
+        let _third = limit.enter(&b, &names[3]).ok().unwrap();
+        assert_eq!(limit.enter(&b, &names[4]).err(), Some(BusyReason::Full));
+        // A session may replace its own connection, once.
+        let again = limit.enter(&a, &names[0]).ok().unwrap();
+        assert_eq!(limit.enter(&a, &names[0]).err(), Some(BusyReason::Full));
         drop(first);
-        assert_eq!(gate.enter(&b, &names[4]).err(), Some(BusyReason::Full));
+        assert_eq!(limit.enter(&b, &names[4]).err(), Some(BusyReason::Full));
         drop(again);
-        assert!(!gate.is_full() && gate.enter(&a, &names[5]).is_ok());
+        assert!(!limit.is_full() && limit.enter(&a, &names[5]).is_ok());
     }
 }

@@ -1,25 +1,25 @@
-//! How often somebody may do something: so many at once, and as many again over a window's time
+//! A rate limit by key: a burst of at most the allowance, which is refilled evenly over a window
 //! (the generic cell rate algorithm, ITU-T I.371: one number for each key).
 
 use std::{collections::HashMap, hash::Hash, time::Duration};
 
 use parking_lot::Mutex;
 
-/// So many keys are remembered. With more that are all at work, new ones pass: a flood of addresses
-/// must not lock the others out.
+/// Maximum number of keys. If more are active, new ones are not limited: a flood of addresses must
+/// not lock out the others.
 const MAX_KEYS: usize = 100_000;
 
-/// A bound on how often.
+/// Limits the rate of each key.
 pub struct RateLimit<K> {
-    /// Between two, if they come evenly, µs; 0: no bound.
+    /// Time between two calls at the limit, µs; 0: no limit.
     period_us: u64,
     window_us: u64,
-    /// When each key will have its whole allowance again, µs of the instance.
+    /// When the allowance of each key is full again, monotonic µs of the instance.
     full_again_us: Mutex<HashMap<K, u64>>,
 }
 
 impl<K: Hash + Eq> RateLimit<K> {
-    /// `allowed` in each `window`; 0: any number.
+    /// Allows `allowed` calls in each `window`; 0: any number.
     pub fn new(allowed: u64, window: Duration) -> Self {
         let window_us = window.as_micros() as u64;
         Self {
@@ -29,7 +29,7 @@ impl<K: Hash + Eq> RateLimit<K> {
         }
     }
 
-    /// Whether it may now; if so, it is counted.
+    /// Whether a call is allowed at `now_ms`; if so, it is counted.
     pub fn take(&self, key: K, now_ms: u64) -> bool {
         if self.period_us == 0 {
             return true;
@@ -61,29 +61,25 @@ mod tests {
     }
 
     #[test]
-    fn an_allowance_is_used_up_and_grows_again() {
+    fn allowance_is_used_up_and_refilled() {
         let rate = RateLimit::new(60, Duration::from_secs(60));
         assert_eq!(taken(&rate, 1, 5), 60);
         assert_eq!(taken(&rate, 2, 5), 60, "each key has its own");
         assert_eq!(taken(&rate, 1, 1004), 0);
         assert_eq!(taken(&rate, 1, 1005), 1);
         assert_eq!(taken(&rate, 1, 11_005), 10);
-        assert_eq!(taken(&rate, 1, 1_000_000), 60, "never more than one window's");
+        assert_eq!(taken(&rate, 1, 1_000_000), 60, "at most one window's allowance");
     }
 
     #[test]
-    fn nothing_is_bounded_by_0_and_keys_are_bounded() {
+    fn zero_means_no_limit_and_keys_are_limited() {
         assert_eq!(taken(&RateLimit::new(0, Duration::from_secs(1)), 1, 0), 1000);
         let rate = RateLimit::new(1, Duration::from_secs(1));
         for key in 0..MAX_KEYS as u32 {
             assert!(rate.take(key, 0));
         }
-        assert_eq!(taken(&rate, u32::MAX, 500), 1000, "no room, so no bound");
-        assert_eq!(
-            taken(&rate, u32::MAX, 1000),
-            1,
-            "those who have their allowance again are forgotten"
-        );
+        assert_eq!(taken(&rate, u32::MAX, 500), 1000, "no room for the key");
+        assert_eq!(taken(&rate, u32::MAX, 1000), 1, "keys with a full allowance are removed");
         assert_eq!(rate.full_again_us.lock().len(), 1);
     }
 }

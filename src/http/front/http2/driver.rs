@@ -251,7 +251,7 @@ where
     }
 
     fn acknowledged_bytes(&self) -> Option<u64> {
-        self.parts.peer.transfer().map(|transfer| transfer.acknowledged_bytes)
+        self.parts.peer.progress().map(|progress| progress.acknowledged_bytes)
     }
 
     fn poll_timer(&mut self, cx: &mut Context<'_>) -> Poll<Timer> {

@@ -1,0 +1,59 @@
+//! The client of a connection: its user, topics and session.
+
+use std::sync::Arc;
+
+use tracing::Span;
+
+use crate::core::{id::EventId, topics::Topics, transport::Transport};
+
+/// The session that a connection belongs to.
+#[derive(Clone, Debug)]
+pub struct Session {
+    /// Digest of the ticket.
+    pub digest: String,
+    /// The cursor of its first connection; no resume reaches back before it.
+    pub first: EventId,
+    /// When it was opened, ms since 1970 by the clock of Redis.
+    pub opened_ms: u64,
+    /// When it ends, ms since 1970.
+    pub until_ms: u64,
+    /// Digest of the session's secret; empty if it has none.
+    pub proof: String,
+    /// Sequence number of the connection within the session; the highest one replaces the others.
+    pub generation: u64,
+}
+
+/// The client of a connection, and what it subscribes to.
+#[derive(Clone, Debug)]
+pub struct Client {
+    /// The user.
+    pub user: Arc<str>,
+    /// The topics that it receives.
+    pub topics: Topics,
+    /// The session.
+    pub session: Session,
+    /// Id of the connection.
+    pub id: String,
+    /// How it receives events.
+    pub transport: Transport,
+    /// Id of the request that opened it (`x-request-id`).
+    pub request_id: Box<str>,
+}
+
+/// The span of log lines about a connection. It is created for each activity that may log, not for
+/// the life of the connection: an idle stream would hold some hundred bytes for it. Never add the
+/// ticket.
+pub fn connection_span(id: &str, user: &str, request_id: &str) -> Span {
+    tracing::error_span!(parent: None, "connection", connection = id, user, request_id)
+}
+
+/// Maximum number of channels that an `sse.gap` names.
+pub const MAX_GAP_CHANNELS: usize = 100;
+
+impl Client {
+    /// The channels and patterns that an `sse.gap` names if it concerns all of them.
+    pub fn channels(&self) -> impl Iterator<Item = String> {
+        let user = std::iter::once(format!("user:{}:events", self.user));
+        user.chain(self.topics.patterns().map(|t| format!("broadcast:{t}"))).take(MAX_GAP_CHANNELS)
+    }
+}
