@@ -59,7 +59,7 @@ local function attempt(command, key, ...)
   error(answer)
 end
 
--- The same where the function cannot go on without the key: it ends with `SSE wrong-type`.
+-- The same, for keys that the function requires: it ends with the error `SSE wrong-type`.
 local function call(command, key, ...)
   local answer, wrong = attempt(command, key, ...)
   if wrong then error(refuse('wrong-type', wrong)) end

@@ -103,7 +103,7 @@ pub async fn ensure(commands: &Commands, settings: &Settings) -> Result<Warnings
     load(commands).await?;
     match put_settings(commands, settings).await {
         Ok(()) => Ok(warnings),
-        // A full Redis refuses to write them; the previous settings or the defaults stay active.
+        // A full Redis refuses the command; the previous settings or the defaults remain active.
         Err(CommandError::Rejected(e)) => {
             warnings
                 .0

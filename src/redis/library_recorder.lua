@@ -2,7 +2,7 @@
 -- library.lua.
 
 local function reject(channel, reason, message)
-  -- The message is counted and the next ones follow, even if this key holds something else.
+  -- The message is counted and later ones are recorded, even if this key itself has the wrong type.
   redis.pcall('XADD', PREFIX .. 'rejected', 'MAXLEN', '~', 1000, '*',
     'channel', string.sub(channel, 1, 512), 'reason', reason,
     'message', string.sub(message, 1, 4096))

@@ -39,7 +39,7 @@ local function open(keys, args)
     end
     local turn = string.format('%.0f', math.max(tonumber(s[5]) + 1, now))
     if s[1] ~= '' then
-      -- How often recently: two tabs with one ticket get a longer delay each time.
+      -- Number of recent takeovers: two tabs with the same ticket must wait longer each time.
       local times = now - tonumber(s[8] or 0) < 600000 and tonumber(s[7] or 0) + 1 or 1
       redis.call('HSET', key, 'times', times, 'taken_ms', string.format('%.0f', now))
       redis.call('PUBLISH', LIVE .. 'control',
