@@ -8,7 +8,7 @@ use sse_gateway::core::{
     stream_state::StreamState,
 };
 
-const ID: EventId = EventId { ms: 1_763_719_000_456, seq: 7 };
+const ID: EventId = EventId { epoch: 0, ms: 1_763_719_000_456, seq: 7 };
 const PAYLOAD: &str = r#"{"orderId":7,"state":"completed","items":[1,2,3],"note":"thank you"}"#;
 
 fn encoder(c: &mut Criterion) {
@@ -31,17 +31,17 @@ fn decoders(c: &mut Criterion) {
     c.bench_function("envelope/text", |b| {
         b.iter(|| envelope::decode(black_box(b"plain text"), 1 << 16))
     });
-    let channel = Channel::parse("broadcast:news").expect("a channel");
-    let live = format!("1763719000456-7 1763719000455-0 - order-completed\n{PAYLOAD}");
+    let live =
+        format!("1763719000456-7.k3f9x2 1763719000455-0.k3f9x2 - news order-completed\n{PAYLOAD}");
     c.bench_function("live message", |b| {
-        b.iter(|| Event::from_live(channel.clone(), black_box(live.as_bytes())))
+        b.iter(|| Event::from_live(None, black_box(live.as_bytes())))
     });
 }
 
 fn stream_state(c: &mut Criterion) {
     let channel = Channel::parse("broadcast:news").expect("a channel");
     let event = |n: u64| {
-        let id = |ms| EventId { ms, seq: 0 };
+        let id = |ms| EventId { epoch: 0, ms, seq: 0 };
         Item::Event(Arc::new(Event::new(id(n), id(n - 1), channel.clone(), None, "t", PAYLOAD)))
     };
     let events: Vec<Item> = (1..=100).map(event).collect();

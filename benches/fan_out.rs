@@ -114,7 +114,7 @@ impl Worker {
 
     /// Publishes one event and returns when every stream has taken it.
     async fn deliver(&mut self) {
-        let id = |ms| EventId { ms, seq: 0 };
+        let id = |ms| EventId { epoch: 0, ms, seq: 0 };
         let channel = Channel::parse("broadcast:news").expect("a channel");
         self.last += 1;
         let event =

@@ -108,10 +108,11 @@ metrics! {
     reloads: IntCounterVec = "sse_reloads_total",
         "Reloads of keys and certificate without a restart, by outcome.", ["outcome"];
     link_up: IntGauge = "sse_redis_link_up",
-        "1 while the subscriber connection to Redis is up and ticks arrive.";
+        "1 while the subscriber connection to Redis is up and watermarks arrive.";
     reconnects: IntCounter = "sse_redis_reconnects_total",
         "Reconnects of the subscriber connection to Redis.";
-    tick_age: Gauge = "sse_tick_age_seconds", "Age of the last tick received from Redis.";
+    watermark_age: Gauge = "sse_watermark_age_seconds", "Time since the last watermark from Redis.";
+    epoch_changes: IntCounter = "sse_epoch_changes_total", "New epochs: Redis was restarted, replaced or wiped.";
     live_malformed: IntCounter = "sse_live_malformed_total",
         "Messages on the gateway's own channels that its function library did not write; they are \
          ignored.";

@@ -5,8 +5,12 @@ use libfuzzer_sys::fuzz_target;
 use sse_gateway::core::{channel::Channel, event::Event, id::EventId, parser::Parser};
 
 fuzz_target!(|message: &[u8]| {
-    let channel = Channel::parse("broadcast:a").expect("a channel");
-    let Some(event) = Event::from_live(channel, message) else { return };
+    check(Channel::parse("user:a:events"), message);
+    check(None, message);
+});
+
+fn check(user: Option<Channel>, message: &[u8]) {
+    let Some(event) = Event::from_live(user, message) else { return };
     let id = event.id.expect("a live event has an id");
     assert!(event.predecessor < id);
     let text = std::str::from_utf8(message).expect("UTF-8");
@@ -18,4 +22,4 @@ fuzz_target!(|message: &[u8]| {
     assert_eq!((&*events[0].kind, &*events[0].data), (event.kind(), &*event.data()));
     assert!(head.ends_with(event.kind()));
     assert_eq!(events[0].data, payload.replace("\r\n", "\n").replace('\r', "\n"));
-});
+}

@@ -1,5 +1,5 @@
-//! The thread of the link: supervisor, ticks and recorder. It is separate from the workers, so that
-//! no slow handler delays it.
+//! The thread of the link: supervisor and recorder. It is separate from the workers, so that no slow
+//! handler delays it.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use crate::{
         link::{self, Link},
         link_context::LinkContext,
         recorder::{Recorder, inbox, presence::RecorderPresence},
-        rejected, tick,
+        rejected,
     },
     settings::PlainPublish,
 };
@@ -58,7 +58,6 @@ impl LinkThread {
                     // No other code may wait for a recorder that does not run.
                     drop((recorder, stop));
                 }
-                tokio::spawn(tick::run(context, commands.clone()));
                 tokio::spawn(rejected::write_all(commands, rejected_receiver));
                 supervisor.run().await;
             });

@@ -13,8 +13,10 @@ use super::{event::Event, id::EventId, system::GapReason};
 pub struct ClockSnapshot {
     /// The last assigned id.
     pub h: EventId,
-    /// The start of the epoch: earlier ids belong to another history of Redis.
-    pub epoch: EventId,
+    /// The start of the epoch of `h`: its events have later ids.
+    pub start: EventId,
+    /// The epoch before that of `h`; zero if there was none.
+    pub previous_epoch: u64,
     /// The last break of reason `unrecorded`; zero if there was none.
     pub unrecorded: EventId,
     /// When the retention was last increased, in ms; zero if it never was.
@@ -22,7 +24,7 @@ pub struct ClockSnapshot {
     /// The retention of events until `raised_ms`, in ms.
     pub shorter_ms: u64,
     /// The time of Redis when the snapshot was taken, in ms. It decides which events have expired;
-    /// H may be a tick older.
+    /// H may be older.
     pub now_ms: u64,
 }
 
@@ -36,6 +38,8 @@ pub enum Start {
     Restart(GapReason),
     /// The logs are read.
     Read {
+        /// Whether a new epoch began after the cursor.
+        reset: bool,
         /// Whether a break of reason `unrecorded` follows the cursor.
         unrecorded: bool,
         /// Whether the cursor is older than the retention: then a missing log proves nothing.
@@ -55,7 +59,6 @@ pub fn start(cursor: Option<EventId>, clock: &ClockSnapshot, retention_ms: u64) 
     match cursor {
         None => Start::Restart(GapReason::UnknownId),
         Some(cursor) if cursor > clock.h => Start::Restart(GapReason::UnknownId),
-        Some(cursor) if cursor < clock.epoch => Start::Restart(GapReason::Reset),
         Some(cursor) => {
             // If the time was set back, ids run ahead of it.
             let now_ms = clock.now_ms.max(clock.h.ms).saturating_add(READ_MARGIN_MS);
@@ -65,9 +68,29 @@ pub fn start(cursor: Option<EventId>, clock: &ClockSnapshot, retention_ms: u64) 
                 retention_ms
             };
             let stale = cursor.ms.saturating_add(kept_ms) < now_ms;
-            Start::Read { unrecorded: cursor < clock.unrecorded, stale }
+            let reset = cursor.epoch != clock.h.epoch;
+            Start::Read { reset, unrecorded: cursor < clock.unrecorded, stale }
         }
     }
+}
+
+impl ClockSnapshot {
+    /// The stream id after which a log is read for the events after `cursor`. Ids of a later epoch
+    /// may be lower than the cursor's.
+    pub fn read_after(&self, cursor: EventId) -> EventId {
+        match cursor.epoch {
+            epoch if epoch == self.h.epoch => cursor,
+            epoch if epoch == self.previous_epoch && entry(self.start) > entry(cursor) => cursor,
+            epoch if epoch == self.previous_epoch => self.start,
+            // More than one epoch has begun since.
+            _ => EventId::ZERO,
+        }
+    }
+}
+
+/// What orders the entries of one log.
+fn entry(id: EventId) -> (u64, u64) {
+    (id.ms, id.seq)
 }
 
 /// The remaining part of a log after a position.
@@ -77,7 +100,8 @@ pub struct Page {
     pub events: Vec<Arc<Event>>,
     /// Whether the log may contain more.
     pub more: bool,
-    /// The last id that was read, including foreign entries.
+    /// The last id that was read, including entries up to the position and foreign ones. The epoch of
+    /// an entry that is not an event is not known: the position's is assumed, here and below.
     pub upto: EventId,
     /// If there is no event: the last id that the log ever had, or zero if the log does not exist.
     pub last_ever: EventId,
@@ -103,9 +127,17 @@ pub fn gap(cursor: EventId, stale: bool, page: &Page) -> Option<GapReason> {
 struct Source<L> {
     log: L,
     buffer: VecDeque<Arc<Event>>,
-    /// The last id that was read.
-    position: EventId,
+    from: ReadFrom,
     more: bool,
+}
+
+/// Where the next page of a log begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReadFrom {
+    /// Only events after this id are wanted.
+    pub position: EventId,
+    /// The entries after this one are read: see [`ClockSnapshot::read_after`].
+    pub entry: EventId,
 }
 
 /// Events of several logs, merged by id.
@@ -121,20 +153,21 @@ pub struct Merge<L> {
 pub struct Trimmed;
 
 impl<L> Merge<L> {
-    /// Reads `logs` over (cursor, h].
-    pub fn new(cursor: EventId, h: EventId, logs: impl IntoIterator<Item = L>) -> Self {
-        let source = |log| Source { log, buffer: VecDeque::new(), position: cursor, more: true };
-        Self { h, sources: logs.into_iter().map(source).collect() }
+    /// Reads `logs` over (cursor, H] of a snapshot.
+    pub fn new(cursor: EventId, clock: &ClockSnapshot, logs: impl IntoIterator<Item = L>) -> Self {
+        let from = ReadFrom { position: cursor, entry: clock.read_after(cursor) };
+        let source = |log| Source { log, buffer: VecDeque::new(), from, more: true };
+        Self { h: clock.h, sources: logs.into_iter().map(source).collect() }
     }
 
-    /// The logs that must be read next: their numbers, and the ids after which to read.
-    pub fn wants(&self) -> impl Iterator<Item = (usize, &L, EventId)> {
+    /// The logs that must be read next: their numbers, and where the pages begin.
+    pub fn wants(&self) -> impl Iterator<Item = (usize, &L, ReadFrom)> {
         let wanting = |s: &Source<L>| s.more && s.buffer.is_empty();
         self.sources
             .iter()
             .enumerate()
             .filter(move |(_, s)| wanting(s))
-            .map(|(n, s)| (n, &s.log, s.position))
+            .map(|(n, s)| (n, &s.log, s.from))
     }
 
     /// Adds a page of log `n` and checks the chain of predecessors, except before the `first` page,
@@ -149,23 +182,27 @@ impl<L> Merge<L> {
         source.more = page.more;
         // A page of only foreign entries may be followed by events.
         let is_end = page.events.is_empty() && !page.more;
-        if !first && is_end && page.last_ever > source.position.max(page.upto) {
+        if !first && is_end && page.last_ever > source.from.position.max(page.upto) {
             return Err(Trimmed);
         }
         for (i, event) in page.events.into_iter().enumerate() {
             let id = event.id.unwrap_or(EventId::ZERO);
-            if event.predecessor > source.position && !(first && i == 0) {
+            if event.predecessor > source.from.position && !(first && i == 0) {
                 source.more = true;
+                source.from.entry = source.from.position;
                 return if i == 0 { Err(Trimmed) } else { Ok(()) };
             }
             if id > self.h {
                 source.more = false;
                 return Ok(());
             }
-            source.position = id;
+            source.from.position = id;
             source.buffer.push_back(event);
         }
-        source.position = source.position.max(page.upto);
+        if page.upto > EventId::ZERO {
+            source.from.entry = page.upto;
+        }
+        source.from.position = source.from.position.max(page.upto);
         Ok(())
     }
 
@@ -190,7 +227,11 @@ mod tests {
     use crate::core::channel::Channel;
 
     fn id(ms: u64) -> EventId {
-        EventId { ms, seq: 0 }
+        in_epoch(7, ms)
+    }
+
+    fn in_epoch(epoch: u64, ms: u64) -> EventId {
+        if ms == 0 { EventId::ZERO } else { EventId { epoch, ms, seq: 0 } }
     }
 
     fn page(events: &[(u64, u64)], more: bool, last_ever: u64) -> Page {
@@ -207,58 +248,66 @@ mod tests {
     }
 
     fn merge(logs: usize) -> Merge<usize> {
-        Merge::new(id(1), id(10), 0..logs)
+        Merge::new(id(1), &ClockSnapshot { h: id(10), ..ClockSnapshot::default() }, 0..logs)
     }
 
     fn all(merge: &mut Merge<usize>) -> Vec<u64> {
         std::iter::from_fn(|| merge.pop()).map(|e| e.id.unwrap().ms).collect()
     }
 
+    const CLOCK: ClockSnapshot = ClockSnapshot {
+        h: EventId { epoch: 7, ms: 5100, seq: 0 },
+        start: EventId { epoch: 7, ms: 5050, seq: 0 },
+        previous_epoch: 5,
+        unrecorded: EventId { epoch: 7, ms: 5060, seq: 0 },
+        raised_ms: 0,
+        shorter_ms: 0,
+        now_ms: 5900,
+    };
+
+    fn reading(cursor: EventId, clock: &ClockSnapshot, retention_ms: u64) -> (bool, bool, bool) {
+        match start(Some(cursor), clock, retention_ms) {
+            Start::Read { reset, unrecorded, stale } => (reset, unrecorded, stale),
+            Start::Restart(reason) => panic!("{reason:?}"),
+        }
+    }
+
     #[test]
-    fn cursor_outside_of_the_epoch_restarts() {
-        let clock = ClockSnapshot {
-            h: id(5100),
-            epoch: id(5050),
-            unrecorded: id(5060),
-            now_ms: 5900,
-            ..ClockSnapshot::default()
-        };
-        assert_eq!(start(None, &clock, 9000), Start::Restart(GapReason::UnknownId));
-        assert_eq!(start(Some(id(5101)), &clock, 9000), Start::Restart(GapReason::UnknownId));
-        assert_eq!(start(Some(id(5049)), &clock, 9000), Start::Restart(GapReason::Reset));
-        assert_eq!(
-            start(Some(id(5050)), &clock, 9000),
-            Start::Read { unrecorded: true, stale: false }
-        );
-        assert_eq!(
-            start(Some(id(5060)), &clock, 9000),
-            Start::Read { unrecorded: false, stale: false }
-        );
-        assert_eq!(
-            start(Some(id(5100)), &clock, 1801),
-            Start::Read { unrecorded: false, stale: false }
-        );
+    fn ids_past_h_restart_the_stream() {
+        let unknown = Start::Restart(GapReason::UnknownId);
+        for cursor in [None, Some(id(5101)), Some(in_epoch(8, 1))] {
+            assert_eq!(start(cursor, &CLOCK, 9000), unknown, "{cursor:?}");
+        }
+    }
+
+    #[test]
+    fn older_epoch_or_break_or_age_is_reported() {
+        let (reset, unrecorded, stale) = (true, true, true);
+        assert_eq!(reading(id(5060), &CLOCK, 9000), (!reset, !unrecorded, !stale));
+        assert_eq!(reading(id(5059), &CLOCK, 9000), (!reset, unrecorded, !stale));
+        assert_eq!(reading(in_epoch(6, 5100), &CLOCK, 9000), (reset, unrecorded, !stale));
+        // The time of Redis decides; H may be older.
+        assert_eq!(reading(id(5100), &CLOCK, 1801), (!reset, !unrecorded, !stale));
+        assert_eq!(reading(id(5100), &CLOCK, 1799), (!reset, !unrecorded, stale));
         // A time that was set back proves nothing: ids run ahead of it.
-        let back = ClockSnapshot { now_ms: 0, ..clock };
-        assert_eq!(
-            start(Some(id(5060)), &back, 1030),
-            Start::Read { unrecorded: false, stale: true }
-        );
-        // Events from before the retention was increased have expired as before.
-        let raised = ClockSnapshot { raised_ms: 5070, shorter_ms: 100, ..clock };
-        assert_eq!(
-            start(Some(id(5070)), &raised, 9000),
-            Start::Read { unrecorded: false, stale: true }
-        );
-        assert_eq!(
-            start(Some(id(5071)), &raised, 9000),
-            Start::Read { unrecorded: false, stale: false }
-        );
-        // The time of Redis decides; H may be a tick older.
-        assert_eq!(
-            start(Some(id(5100)), &clock, 1799),
-            Start::Read { unrecorded: false, stale: true }
-        );
+        let set_back = ClockSnapshot { now_ms: 0, ..CLOCK };
+        assert_eq!(reading(id(5060), &set_back, 1030), (!reset, !unrecorded, stale));
+    }
+
+    #[test]
+    fn events_before_a_raise_of_the_retention_expire_as_before() {
+        let raised = ClockSnapshot { raised_ms: 5070, shorter_ms: 100, ..CLOCK };
+        assert_eq!(reading(id(5070), &raised, 9000), (false, false, true));
+        assert_eq!(reading(id(5071), &raised, 9000), (false, false, false));
+    }
+
+    #[test]
+    fn entries_of_a_later_epoch_are_read_whatever_their_ids() {
+        // In the current epoch ids are comparable; after one change, its start is known.
+        assert_eq!(CLOCK.read_after(id(5090)), id(5090));
+        assert_eq!(CLOCK.read_after(in_epoch(5, 5090)), id(5050));
+        assert_eq!(CLOCK.read_after(in_epoch(5, 5040)), in_epoch(5, 5040));
+        assert_eq!(CLOCK.read_after(in_epoch(4, 5090)), EventId::ZERO);
     }
 
     #[test]
@@ -303,7 +352,10 @@ mod tests {
         assert_eq!(m.pop(), None, "the other log may contain an earlier one");
         m.feed(1, page(&[(3, 0), (4, 3)], true, 0), true).unwrap();
         assert_eq!(all(&mut m), [2, 3, 4]);
-        assert_eq!(m.wants().map(|(n, _, after)| (n, after)).collect::<Vec<_>>(), [(1, id(4))]);
+        assert_eq!(
+            m.wants().map(|(n, _, from)| (n, from.position)).collect::<Vec<_>>(),
+            [(1, id(4))]
+        );
         m.feed(1, page(&[(10, 4)], false, 0), false).unwrap();
         assert_eq!(all(&mut m), [5, 10]);
         assert_eq!(m.wants().count(), 0);

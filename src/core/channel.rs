@@ -24,10 +24,10 @@ pub enum Channel {
 }
 
 /// Whether a text can be a user id or a topic: 1 to 256 bytes of printable ASCII without space,
-/// comma and `* ? [ ] \`.
+/// comma and `* ? [ ] { } \`.
 pub fn is_name(text: &str) -> bool {
     (1..=MAX_NAME_BYTES).contains(&text.len())
-        && text.bytes().all(|b| b.is_ascii_graphic() && !b",*?[]\\".contains(&b))
+        && text.bytes().all(|b| b.is_ascii_graphic() && !b",*?[]{}\\".contains(&b))
 }
 
 impl Channel {
@@ -91,6 +91,7 @@ mod tests {
             "broadcast:",
             "broadcast:a b",
             "broadcast:a*",
+            "broadcast:{a",
             "broadcast:ä",
             "user:a,b:events",
             "news",

@@ -4,18 +4,24 @@ use std::{borrow::Cow, ops::Range};
 
 use bytes::Bytes;
 
-use super::{channel::Channel, envelope::check_type, frame, id::EventId};
+use super::{
+    channel::{Channel, is_name},
+    envelope::check_type,
+    frame,
+    id::EventId,
+};
 
 /// A published event.
 ///
 /// ```
 /// use sse_gateway::core::{channel::Channel, event::Event, id::EventId};
 ///
-/// let channel = Channel::parse("broadcast:news").expect("a channel");
-/// let event = Event::from_live(channel, b"5-1 4-0 - update\nline 1\nline 2").expect("an event");
-/// assert_eq!(event.id, EventId::parse("5-1"));
+/// let message = b"5-1.k3 4-0.k3 - news update\nline 1\nline 2";
+/// let event = Event::from_live(None, message).expect("an event");
+/// assert_eq!(Some(event.channel.clone()), Channel::parse("broadcast:news"));
+/// assert_eq!(event.id, EventId::parse("5-1.k3"));
 /// assert_eq!((event.kind(), &*event.data()), ("update", "line 1\nline 2"));
-/// assert_eq!(event.frame, "id: 5-1\nevent: update\ndata: line 1\ndata: line 2\n\n");
+/// assert_eq!(event.frame, "id: 5-1.k3\nevent: update\ndata: line 1\ndata: line 2\n\n");
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Event {
@@ -32,11 +38,12 @@ pub struct Event {
 }
 
 impl Event {
-    /// Decodes a sequenced message of a live channel, `<id> <predecessor> <retry> <type>\n<payload
-    /// bytes>` (ARCHITECTURE.md#live-messages); `None` if our library did not write it.
-    pub fn from_live(channel: Channel, message: &[u8]) -> Option<Self> {
+    /// Decodes a sequenced message of a live channel (ARCHITECTURE.md#live-messages); `None` if our
+    /// library did not write it. `user` is the channel of the user whose live channel it is; without
+    /// it, this is the live channel of all broadcasts, and the message names the topic.
+    pub fn from_live(user: Option<Channel>, message: &[u8]) -> Option<Self> {
         let (head, payload) = std::str::from_utf8(message).ok()?.split_once('\n')?;
-        let mut parts = head.splitn(4, ' ');
+        let mut parts = head.splitn(if user.is_some() { 4 } else { 5 }, ' ');
         let id = EventId::parse(parts.next()?)?;
         let predecessor = EventId::parse(parts.next()?)?;
         if predecessor >= id {
@@ -45,6 +52,13 @@ impl Event {
         let retry = match parts.next()? {
             "-" => None,
             ms => Some(ms.parse().ok()?),
+        };
+        let channel = match user {
+            Some(channel) => channel,
+            None => {
+                let topic = parts.next().filter(|topic| is_name(topic))?;
+                Channel::Broadcast(topic.into())
+            }
         };
         let kind = parts.next()?;
         check_type(kind).ok()?;
@@ -108,30 +122,48 @@ mod tests {
 
     #[test]
     fn live_messages_are_decoded_by_position() {
-        let channel = Channel::parse("broadcast:a").unwrap();
-        let event =
-            Event::from_live(channel.clone(), b"5-1 4-0 300 my type\nline 1\nline 2").unwrap();
+        let user = Channel::parse("user:1:events").unwrap();
+        let (own, shared) =
+            ("5-1.b 4-0.a 300 my type\nline 1\nline 2", "5-1.b 4-0.a - a/b my type\n");
+        let event = Event::from_live(Some(user.clone()), own.as_bytes()).unwrap();
         assert_eq!(
             (event.id, event.predecessor),
-            (EventId::parse("5-1"), EventId { ms: 4, seq: 0 })
+            (EventId::parse("5-1.b"), EventId::parse("4-0.a").unwrap())
         );
         assert_eq!(
             event.frame,
-            "retry: 300\nid: 5-1\nevent: my type\ndata: line 1\ndata: line 2\n\n"
+            "retry: 300\nid: 5-1.b\nevent: my type\ndata: line 1\ndata: line 2\n\n"
         );
         assert_eq!((event.kind(), &*event.data()), ("my type", "line 1\nline 2"));
+        let event = Event::from_live(None, shared.as_bytes()).unwrap();
+        assert_eq!(
+            (event.channel, event.frame),
+            (
+                Channel::parse("broadcast:a/b").unwrap(),
+                "id: 5-1.b\nevent: my type\ndata: \n\n".into(),
+            )
+        );
+    }
+
+    #[test]
+    fn malformed_live_messages_are_rejected() {
         for bad in [
             "",
-            "5-1 4-0 - t",
-            "x 4-0 - t\n",
-            "5-1 4-0 t\n",
-            "5-1 4-0 x t\nd",
-            "5-1 5-1 - t\nd",
-            "5-1 18446744073709551615-0 - t\nd",
-            "5-1 4-0 - a\rid: 9\nd",
-            "5-1 4-0 - sse.gap\nd",
+            "5-1.a 4-0.a - t",
+            "5-1 4-0 - t\nd",
+            "x 4-0.a - t\n",
+            "5-1.a 4-0.a t\n",
+            "5-1.a 4-0.a x t\nd",
+            "5-1.a 5-1.a - t\nd",
+            "5-1.a 4-0.b - t\nd",
+            "5-1.a 4-0.a - a\rid: 9\nd",
+            "5-1.a 4-0.a - sse.gap\nd",
         ] {
-            assert_eq!(Event::from_live(channel.clone(), bad.as_bytes()), None, "{bad:?}");
+            let user = Channel::parse("user:1:events");
+            assert_eq!(Event::from_live(user, bad.as_bytes()), None, "{bad:?}");
+        }
+        for bad in ["5-1.a 4-0.a - t\nd", "5-1.a 4-0.a - a,b t\nd", "5-1.a 4-0.a - a sse.x\nd"] {
+            assert_eq!(Event::from_live(None, bad.as_bytes()), None, "{bad:?}");
         }
     }
 }

@@ -65,8 +65,8 @@ mod tests {
 
     #[test]
     fn fields_are_written_in_a_fixed_order() {
-        let id = Some(EventId { ms: 5, seq: 1 });
-        assert_eq!(text(Some(9), id, "a", "x"), "retry: 9\nid: 5-1\nevent: a\ndata: x\n\n");
+        let id = Some(EventId { epoch: 0, ms: 5, seq: 1 });
+        assert_eq!(text(Some(9), id, "a", "x"), "retry: 9\nid: 5-1.0\nevent: a\ndata: x\n\n");
         assert_eq!(text(None, None, "a", ""), "event: a\ndata: \n\n");
     }
 

@@ -3,19 +3,24 @@
 
 use std::fmt;
 
-/// The position of an event in the order of all channels, `<ms>-<seq>` like an id of a Redis
-/// stream.
+/// The position of an event in the order of one Redis server, `<ms>-<seq>.<epoch>`.
+///
+/// An epoch is one uninterrupted history of a server. Epochs are ordered, so ids are compared by
+/// epoch first.
 ///
 /// ```
 /// use sse_gateway::core::id::EventId;
 ///
-/// let id = EventId::parse("1763719000456-7").expect("an id");
-/// assert!(id < EventId { ms: id.ms, seq: 10 }, "compared as numbers");
-/// assert_eq!(id.to_string(), "1763719000456-7");
-/// assert_eq!(EventId::parse("+1-0"), None);
+/// let id = EventId::parse("1763719000456-7.k3f9x2").expect("an id");
+/// assert!(id < EventId { seq: 10, ..id }, "compared as numbers");
+/// assert!(id < EventId { ms: 0, epoch: id.epoch + 1, ..id }, "a later epoch is later");
+/// assert_eq!(id.to_string(), "1763719000456-7.k3f9x2");
+/// assert_eq!(EventId::parse("1763719000456-7"), None);
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct EventId {
+    /// The epoch, written in base 36. [`EPOCHS_PER_SECOND`] times the second of its start, or later.
+    pub epoch: u64,
     /// Milliseconds since 1970 by the clock of Redis, or later if that clock was set back.
     pub ms: u64,
     /// Sequence number within the millisecond; numbers may be skipped.
@@ -23,31 +28,49 @@ pub struct EventId {
 }
 
 /// Maximum time by which an id may be ahead of the time of Redis, in ms: 7 days, as in
-/// `library.lua`.
+/// `library/positions.lua`.
 pub const MAX_AHEAD_MS: u64 = 7 * 86_400_000;
-/// Maximum sequence number: numbers in `library.lua` are doubles, which are exact up to 2^53 only.
+/// Epochs that may start in one second, as in `library/positions.lua`.
+const EPOCHS_PER_SECOND: u64 = 1296;
+/// Maximum sequence number: numbers in the library are doubles, which are exact up to 2^53 only.
 const MAX_SEQ: u64 = (1 << 53) - 1;
+/// Maximum length of an epoch in bytes.
+const MAX_EPOCH_LEN: usize = 9;
 
 impl EventId {
     /// The position before every event.
-    pub const ZERO: Self = Self { ms: 0, seq: 0 };
+    pub const ZERO: Self = Self { epoch: 0, ms: 0, seq: 0 };
 
     /// Whether the library can have assigned this id by `server_ms`, the time of Redis. Ids from
     /// other sources must be checked before they are compared: a forged id in the far future would
     /// move the clock and every cursor ahead.
     pub fn is_plausible(self, server_ms: u64) -> bool {
-        self.ms <= server_ms.saturating_add(MAX_AHEAD_MS) && self.seq <= MAX_SEQ
+        let latest_ms = server_ms.saturating_add(MAX_AHEAD_MS);
+        // One second later than the id: an epoch may begin just after the last possible id.
+        let latest_epoch = (latest_ms / 1000).saturating_add(2).saturating_mul(EPOCHS_PER_SECOND);
+        self.ms <= latest_ms && self.seq <= MAX_SEQ && self.epoch <= latest_epoch
     }
 
-    /// Parses `<ms>-<seq>`: digits only, no sign, no spaces.
+    /// Parses `<ms>-<seq>.<epoch>`: no signs, no spaces, lower case.
     pub fn parse(text: &str) -> Option<Self> {
+        let (id, epoch) = text.split_once('.')?;
+        Self::parse_entry(id, parse_epoch(epoch)?)
+    }
+
+    /// Parses the id of a log's entry, `<ms>-<seq>`, which was assigned in `epoch`.
+    pub fn parse_entry(text: &str, epoch: u64) -> Option<Self> {
         let (ms, seq) = text.split_once('-')?;
-        Some(Self { ms: digits(ms)?, seq: digits(seq)? })
+        Some(Self { epoch, ms: digits(ms)?, seq: digits(seq)? })
     }
 
     /// Parses an id received from Redis.
     pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
         Self::parse(std::str::from_utf8(bytes).ok()?)
+    }
+
+    /// The id of the log's entry, without the epoch.
+    pub fn entry(self) -> String {
+        format!("{}-{}", self.ms, self.seq)
     }
 }
 
@@ -55,9 +78,29 @@ fn digits(text: &str) -> Option<u64> {
     text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse().ok()).flatten()
 }
 
+/// Parses an epoch: 1 to 9 digits of base 36 in lower case, without leading zeros.
+pub fn parse_epoch(text: &str) -> Option<u64> {
+    let is_digit = |b: u8| b.is_ascii_digit() || b.is_ascii_lowercase();
+    let is_canonical = text == "0" || !text.starts_with('0');
+    (text.len() <= MAX_EPOCH_LEN && is_canonical && text.bytes().all(is_digit))
+        .then(|| u64::from_str_radix(text, 36).ok())
+        .flatten()
+}
+
 impl fmt::Display for EventId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}-{}", self.ms, self.seq)
+        // 13 digits are enough for 64 bits.
+        let (mut digits, mut at, mut rest) = ([0; 13], 13, self.epoch);
+        loop {
+            at -= 1;
+            digits[at] = b"0123456789abcdefghijklmnopqrstuvwxyz"[(rest % 36) as usize];
+            rest /= 36;
+            if rest == 0 {
+                break;
+            }
+        }
+        let epoch = std::str::from_utf8(&digits[at..]).unwrap_or_default();
+        write!(f, "{}-{}.{epoch}", self.ms, self.seq)
     }
 }
 
@@ -65,23 +108,36 @@ impl fmt::Display for EventId {
 mod tests {
     use super::*;
 
+    fn id(epoch: u64, ms: u64, seq: u64) -> EventId {
+        EventId { epoch, ms, seq }
+    }
+
     #[test]
     fn only_printed_ids_parse() {
-        let id = EventId { ms: 1763719000456, seq: 7 };
-        assert_eq!(EventId::parse(&id.to_string()), Some(id));
+        for id in [id(1_763_719_000 * 1296, 1_763_719_000_456, 7), id(0, 0, 0), id(36, 1, 1)] {
+            assert_eq!(EventId::parse(&id.to_string()), Some(id), "{id}");
+        }
         for bad in [
             "",
             "-",
             "1",
-            "1-",
-            "-1",
-            "+1-0",
-            "1-+0",
-            "1 -0",
-            "1-0-0",
-            "1-0\n",
-            "99999999999999999999999-0",
-            "a-b",
+            "1-0",
+            "1-0.",
+            ".a",
+            "-1.a",
+            "1-.a",
+            "+1-0.a",
+            "1-+0.a",
+            "1-0.+a",
+            "1 -0.a",
+            "1-0-0.a",
+            "1-0.a\n",
+            "1-0.A",
+            "1-0.0a",
+            "1-0.aaaaaaaaaa",
+            "1-0.a.b",
+            "99999999999999999999999-0.a",
+            "a-b.a",
         ] {
             assert_eq!(EventId::parse(bad), None, "{bad:?}");
         }
@@ -89,23 +145,28 @@ mod tests {
 
     #[test]
     fn ids_past_server_time_plus_seven_days_are_implausible() {
-        let id = |ms, seq| EventId { ms, seq };
         let now = 1_763_719_000_456;
-        assert!(
-            EventId::ZERO.is_plausible(now) && id(now + MAX_AHEAD_MS, MAX_SEQ).is_plausible(now)
-        );
-        for forged in
-            [id(now + MAX_AHEAD_MS + 1, 0), id(u64::MAX, 0), id(now, MAX_SEQ + 1), id(0, u64::MAX)]
-        {
+        let last = now + MAX_AHEAD_MS;
+        let last_epoch = (last / 1000 + 1) * EPOCHS_PER_SECOND;
+        assert!(EventId::ZERO.is_plausible(now) && id(last_epoch, last, MAX_SEQ).is_plausible(now));
+        for forged in [
+            id(0, last + 1, 0),
+            id(0, u64::MAX, 0),
+            id(0, now, MAX_SEQ + 1),
+            id(0, 0, u64::MAX),
+            id(last_epoch + 2 * EPOCHS_PER_SECOND, now, 0),
+            id(u64::MAX, 0, 0),
+        ] {
             assert!(!forged.is_plausible(now), "{forged}");
         }
-        assert!(id(u64::MAX, 0).is_plausible(u64::MAX), "no overflow");
+        assert!(id(u64::MAX, u64::MAX, 0).is_plausible(u64::MAX), "no overflow");
     }
 
     #[test]
-    fn ids_are_ordered_numerically() {
+    fn ids_compare_by_epoch_then_as_numbers() {
         let id = |text| EventId::parse(text).unwrap();
-        assert!(id("9-0") < id("10-0"));
-        assert!(id("10-2") < id("10-10"));
+        assert!(id("9-0.a") < id("10-0.a"));
+        assert!(id("10-2.a") < id("10-10.a"));
+        assert!(id("10-2.z") < id("9-0.10"));
     }
 }

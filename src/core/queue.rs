@@ -4,24 +4,15 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::{
-    event::Event,
-    id::EventId,
-    system::{Gap, GapReason},
-};
+use super::{event::Event, id::EventId, system::Gap};
 
 /// An item that the hub sends to a connection.
 #[derive(Clone, Debug)]
 pub enum Item {
     /// An event of one of its channels.
     Event(Arc<Event>),
-    /// A point before which the order or the record cannot be proved.
-    HistoryBreak {
-        /// Position of the break.
-        id: EventId,
-        /// `reset` or `unrecorded`.
-        reason: GapReason,
-    },
+    /// Plain messages before this position may be missing.
+    Unrecorded(EventId),
 }
 
 impl Item {
@@ -29,14 +20,14 @@ impl Item {
     pub fn id(&self) -> Option<EventId> {
         match self {
             Self::Event(event) => event.id,
-            Self::HistoryBreak { id, .. } => Some(*id),
+            Self::Unrecorded(id) => Some(*id),
         }
     }
 
     fn cost(&self) -> usize {
         match self {
             Self::Event(event) => cost(&event.frame),
-            Self::HistoryBreak { .. } => OVERHEAD_BYTES,
+            Self::Unrecorded(_) => OVERHEAD_BYTES,
         }
     }
 }

@@ -167,6 +167,10 @@ impl StreamState {
         if item.id().is_some_and(|id| id <= self.position) {
             return Outcome::Ignored;
         }
+        if item.id().is_some_and(|id| id.epoch != self.position.epoch) {
+            self.detach(EventId::ZERO);
+            return Outcome::CatchUp(CatchUpCause::Epoch);
+        }
         if !self.queue_load.has_room(item, self.limit_bytes) {
             self.drop_queue();
             return Outcome::CatchUp(CatchUpCause::Overflow);
@@ -179,15 +183,20 @@ impl StreamState {
                 }
                 self.push(Queued::live(event, self.limit_bytes));
             }
-            Item::HistoryBreak { id, reason } => self.push_break(*id, *reason),
+            Item::Unrecorded(id) => {
+                let gap = self.gap_of(GapReason::Unrecorded, self.channels.to_vec());
+                self.push_gap(gap, None, Some(*id));
+            }
         }
         Outcome::Queued
     }
 
-    fn push_break(&mut self, id: EventId, reason: GapReason) {
-        let restart = matches!(reason, GapReason::Reset).then_some(id);
-        let gap = self.gap_of(reason, self.channels.to_vec());
-        self.push_gap(gap, restart, Some(id));
+    /// Everything up to `watermark` has arrived. In another epoch that says nothing about the events
+    /// after the position.
+    fn raise_to(&mut self, watermark: EventId) {
+        if self.phase == Phase::Live && watermark.epoch == self.position.epoch {
+            self.position = self.position.max(watermark);
+        }
     }
 
     fn push_gap(&mut self, gap: Gap, restart: Option<EventId>, upto: Option<EventId>) {
@@ -219,9 +228,7 @@ impl StreamState {
     /// Detaches the stream because the link broke. The queue remains, everything up to `watermark`
     /// had arrived, and a running catch-up is cancelled.
     pub fn detach(&mut self, watermark: EventId) {
-        if self.phase == Phase::Live {
-            self.position = self.position.max(watermark);
-        }
+        self.raise_to(watermark);
         self.phase = Phase::Detached;
         self.generation += 1;
         self.pending = VecDeque::new();
@@ -292,9 +299,7 @@ impl StreamState {
 
     /// Queues a heartbeat; its id is the watermark if the stream is live, otherwise the position.
     pub fn heartbeat(&mut self, watermark: EventId, encode: impl FnOnce(EventId) -> Bytes) {
-        if self.phase == Phase::Live {
-            self.position = self.position.max(watermark);
-        }
+        self.raise_to(watermark);
         let id = self.position;
         self.push(Queued::new(Content::Control(encode(id)), Some(id)));
     }

@@ -132,6 +132,8 @@ reasons! {
         Overflow = "overflow",
         /// The link to Redis broke, or a worker could not keep up.
         Link = "link",
+        /// A new epoch began: Redis was wiped, restored or replaced.
+        Epoch = "epoch",
         /// A live event names a predecessor that the stream has not received.
         Predecessor = "predecessor",
     }
@@ -193,7 +195,7 @@ fn reason_name<S: serde::Serializer>(reason: &GapReason, s: S) -> Result<S::Ok, 
 
 impl Gap {
     /// Encodes the event as an SSE frame. `restart` is the id from which the stream continues; only
-    /// `reset` and `unknown-id` have one.
+    /// `unknown-id` has one.
     pub fn frame(&self, restart: Option<EventId>) -> Bytes {
         frame::encode(None, restart, "sse.gap", &serde_json::to_string(self).unwrap_or_default())
     }

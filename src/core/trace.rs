@@ -52,7 +52,7 @@ mod tests {
     use super::*;
 
     fn id(ms: u64) -> EventId {
-        EventId { ms, seq: 0 }
+        EventId { epoch: 0, ms, seq: 0 }
     }
 
     #[test]

@@ -84,8 +84,8 @@ async fn readyz(admin: web::Data<Admin>) -> HttpResponse {
 async fn metrics(admin: web::Data<Admin>) -> HttpResponse {
     let metrics = &admin.metrics;
     metrics.queued_bytes.set(admin.limits.queued_bytes.total());
-    if let Some(age) = admin.readiness.link_state.tick_age() {
-        metrics.tick_age.set(age.as_secs_f64());
+    if let Some(age) = admin.readiness.link_state.watermark_age() {
+        metrics.watermark_age.set(age.as_secs_f64());
     }
     if let Some(age) = admin.readiness.auth.key_set_age() {
         metrics.jwks_age.set(age.as_secs_f64());

@@ -90,6 +90,8 @@ enum Source {
 /// Reasons why events after a cursor may be missing.
 #[derive(Clone, Copy)]
 struct GapFlags {
+    /// A new epoch began after the cursor.
+    reset: bool,
     /// A break in the history is after the cursor.
     unrecorded: bool,
     /// The cursor is older than the retention.
@@ -232,25 +234,26 @@ impl CatchUpDriver {
     async fn attempt(&self, catch_up: &CatchUp, clock: &ClockSnapshot) -> Result<(), Interrupted> {
         catch_up.check_current()?;
         let c = &*catch_up.connection;
-        let (unrecorded, stale) = match self.start(catch_up, clock) {
+        let (reset, unrecorded, stale) = match self.start(catch_up, clock) {
             Start::Restart(reason) => {
                 c.restart(reason, clock);
                 return Ok(());
             }
-            Start::Read { unrecorded, stale } => (unrecorded, stale),
+            Start::Read { reset, unrecorded, stale } => (reset, unrecorded, stale),
         };
         let from = catch_up.from.unwrap_or(EventId::ZERO);
         if from >= clock.h {
             return Ok(());
         }
-        let (sources, too_many) = self.sources(c, from, stale).await?;
-        let mut merge = Merge::new(from, clock.h, sources);
+        let (sources, too_many) = self.sources(c, from, clock, stale).await?;
+        let mut merge = Merge::new(from, clock, sources);
         let mut first = true;
         loop {
             let pages = self.read(c, &merge, clock.h, first).await?;
             catch_up.check_current()?;
             if first {
-                report_gap(c, &merge, &pages, from, GapFlags { unrecorded, stale, too_many });
+                let flags = GapFlags { reset, unrecorded, stale, too_many };
+                report_gap(c, &merge, &pages, from, flags);
             }
             let done = pages.is_empty();
             for (n, page) in pages {
@@ -273,6 +276,7 @@ impl CatchUpDriver {
         &self,
         c: &Connection,
         from: EventId,
+        clock: &ClockSnapshot,
         stale: bool,
     ) -> Result<(Vec<Source>, bool), Interrupted> {
         let mut sources = vec![Source::Log(Channel::User(c.client.user.clone()))];
@@ -282,12 +286,14 @@ impl CatchUpDriver {
         let _reader = self.readers.acquire().await.map_err(|_| Interrupted::Superseded)?;
         let cache = &self.delivery.replay_cache;
         if !stale
-            && replay_cache_fill::reaches(cache, &self.commands, from, &c.client.topics).await?
+            && replay_cache_fill::reaches(cache, &self.commands, from, clock, &c.client.topics)
+                .await?
         {
             sources.push(Source::Cache);
         } else {
             let (topics, too_many) =
-                log::active_broadcasts(&self.commands, &c.client.topics, from).await?;
+                log::active_broadcasts(&self.commands, &c.client.topics, clock.read_after(from).ms)
+                    .await?;
             sources.extend(topics.into_iter().map(Source::Log));
             return Ok((sources, too_many));
         }
@@ -305,18 +311,18 @@ impl CatchUpDriver {
         let (mut numbers, mut logs, mut pages) = (Vec::new(), Vec::new(), Vec::new());
         let wanted: Vec<_> = merge.wants().collect();
         let count = (PAGE_EVENTS / wanted.len().max(1)).max(8);
-        for (n, source, after) in wanted {
+        for (n, source, next) in wanted {
             match source {
                 Source::Log(channel) => {
                     numbers.push(n);
-                    logs.push((channel.clone(), after));
+                    logs.push((channel.clone(), next));
                 }
                 Source::Cache => {
                     // A cache that was trimmed meanwhile may not reach back far enough.
                     let (events, more) = self
                         .delivery
                         .replay_cache
-                        .read(after, h, &c.client.topics, count)
+                        .read(next.position, h, &c.client.topics, count)
                         .ok_or(Interrupted::Changed)?;
                     pages.push((
                         n,
@@ -343,6 +349,9 @@ fn report_gap(
     from: EventId,
     flags: GapFlags,
 ) {
+    if flags.reset {
+        return c.queue_gap(GapReason::Reset, c.client.channels().collect());
+    }
     let logs: HashMap<usize, &Source> = merge.wants().map(|(n, source, _)| (n, source)).collect();
     let (mut trimmed, mut expired) = (Vec::new(), Vec::new());
     for (n, page) in pages {

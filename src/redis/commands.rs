@@ -164,7 +164,7 @@ impl Commands {
         Ok(Self { pool, address, keys: Arc::new(KeyNames::new(settings)), timeout })
     }
 
-    async fn connection(&self) -> Result<deadpool_redis::Connection, CommandError> {
+    pub(super) async fn connection(&self) -> Result<deadpool_redis::Connection, CommandError> {
         self.pool.get().await.map_err(|error| CommandError::Unavailable(error.into()))
     }
 

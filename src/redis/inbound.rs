@@ -24,7 +24,6 @@ use crate::{
         envelope::{self, Rejection},
         event::Event,
         id::EventId,
-        system::GapReason,
     },
     settings::PlainPublish,
     state::mailbox::{Command, Message},
@@ -42,8 +41,8 @@ const MAX_CONTROL_BYTES: usize = 1024;
 pub struct Inbound {
     context: LinkContext,
     keys: Arc<KeyNames>,
-    /// Prefix of the live channels, built once rather than for each message.
-    live_prefix: String,
+    /// The live channel of all broadcasts, built once rather than for each message.
+    live_broadcast: String,
     inbox: InboxSender,
     rejected: mpsc::Sender<Rejected>,
     /// Notifies the supervisor that the link has ended.
@@ -67,11 +66,11 @@ impl Inbound {
         inbox: InboxSender,
         rejected: mpsc::Sender<Rejected>,
     ) -> Self {
-        let live_prefix = keys.live("");
+        let live_broadcast = keys.live_broadcast();
         Self {
             context,
             keys,
-            live_prefix,
+            live_broadcast,
             inbox,
             rejected,
             disconnected: Notify::new(),
@@ -107,39 +106,37 @@ impl Inbound {
         if info.kind == PushKind::PMessage {
             data.next();
         }
-        match info.kind {
-            PushKind::Message | PushKind::PMessage => {
-                if let (Some(Value::BulkString(channel)), Some(Value::BulkString(message))) =
-                    (data.next(), data.next())
-                {
-                    self.message(&channel, message);
+        let is_live = match info.kind {
+            PushKind::SMessage => true,
+            PushKind::Message | PushKind::PMessage => false,
+            PushKind::Disconnection => return self.disconnected.notify_one(),
+            _ => return,
+        };
+        if let (Some(Value::BulkString(channel)), Some(Value::BulkString(message))) =
+            (data.next(), data.next())
+        {
+            match is_live {
+                true => self.live(&channel, &message),
+                false => {
+                    let prefix = self.keys.channel_prefix().as_bytes();
+                    let plain = channel.strip_prefix(prefix).unwrap_or(&channel);
+                    self.plain(plain.to_vec(), message);
                 }
             }
-            PushKind::Disconnection => self.disconnected.notify_one(),
-            _ => {}
         }
     }
 
-    fn message(&self, channel: &[u8], message: Vec<u8>) {
-        // The names of live channels are ASCII; a name with other bytes can only belong to a plain
-        // publish, which is rejected.
+    /// Takes a message of a live channel. Events begin with their id, other messages with a word.
+    fn live(&self, channel: &[u8], message: &[u8]) {
+        self.context.state.message_received();
         let name = String::from_utf8_lossy(channel);
-        let own = name.strip_prefix(self.live_prefix.as_str());
-        if own.is_some() {
-            self.context.state.message_received();
-        }
-        let well_formed = match own {
-            Some("tick") => self.tick(&message),
-            Some("seam") => self.seam(&message),
-            Some("control") => self.control(&message),
-            Some("marker") => self.marker(&message),
-            Some(live) => self.event(live, &message),
-            None => {
-                let plain =
-                    channel.strip_prefix(self.keys.channel_prefix().as_bytes()).unwrap_or(channel);
-                self.plain(plain.to_vec(), message);
-                Some(())
-            }
+        let is_event = message.first().is_some_and(u8::is_ascii_digit);
+        let well_formed = if name == self.live_broadcast.as_str() {
+            if is_event { self.event(None, message) } else { self.broadcast_control(message) }
+        } else {
+            self.keys.channel_of_live(&name).and_then(|user| {
+                if is_event { self.event(Some(user), message) } else { self.control(user, message) }
+            })
         };
         if well_formed.is_none() {
             self.ignored(&name);
@@ -168,70 +165,66 @@ impl Inbound {
         id.is_plausible(self.context.clock.server_ms())
     }
 
-    fn marker(&self, message: &[u8]) -> Option<()> {
-        let marker = std::str::from_utf8(message).ok().filter(|m| m.len() <= MAX_MARKER_BYTES)?;
-        self.inbox.send(RecorderInput::Marker(marker.to_owned()));
-        Some(())
-    }
-
-    fn event(&self, channel: &str, message: &[u8]) -> Option<()> {
-        let event = Channel::parse(channel).and_then(|c| Event::from_live(c, message))?;
-        if !event.id.is_none_or(|id| self.is_plausible(id)) {
-            return None;
-        }
+    fn event(&self, user: Option<Channel>, message: &[u8]) -> Option<()> {
+        let event = Event::from_live(user, message)?;
+        let id = event.id.filter(|id| self.is_plausible(*id))?;
+        // Before the event: the streams must not take it for one of the epoch before.
+        self.enter_epoch(id);
+        self.context.state.raise_highest_id(id);
         self.relay(event);
         Some(())
     }
 
     fn relay(&self, event: Event) {
-        if let Some(id) = event.id {
-            self.context.state.raise_highest_id(id);
-        }
         self.context.metrics.relayed.with_label_values(&[event.channel.kind()]).inc();
         self.context.delivery.event(event);
     }
 
-    fn tick(&self, message: &[u8]) -> Option<()> {
-        let text = std::str::from_utf8(message).ok()?;
-        let mut words = text.split(' ');
-        let mut id = || words.next().and_then(|word| self.id(word));
-        let (id, epoch, unrecorded) = (id()?, id()?, id()?);
-        if epoch > id || unrecorded > id {
-            return None;
+    /// Everything up to `h`, a position of the link's server, has arrived.
+    pub fn watermark(&self, h: EventId) {
+        if self.context.state.confirm_epoch(h.epoch) {
+            self.report_epoch(h);
         }
-        self.context.state.raise_highest_id(id);
-        self.context.state.tick_received();
-        self.enter_epoch(epoch);
-        self.context.delivery.tick(id);
-        Some(())
+        self.context.state.raise_highest_id(h);
+        self.context.state.watermark_received();
+        self.context.delivery.watermark(h);
     }
 
-    /// Notifies all connections of a new epoch, once.
-    pub fn enter_epoch(&self, epoch: EventId) {
-        if self.context.state.enter_epoch(epoch) {
-            if let Some(suppressed) = self.reset_log.allow(self.context.clock.now_ms()) {
-                tracing::warn!(
-                    parent: &**self.span.load(),
-                    %epoch,
-                    suppressed,
-                    "new epoch: Redis was wiped, restored or replaced; clients get sse.gap (reset)"
-                );
-            }
-            self.context.delivery.new_epoch(epoch);
+    /// Notifies all connections of a new epoch, once. `position` is in it.
+    fn enter_epoch(&self, position: EventId) {
+        if self.context.state.enter_epoch(position.epoch) {
+            self.report_epoch(position);
         }
     }
 
-    fn seam(&self, message: &[u8]) -> Option<()> {
-        let (id, reason) = std::str::from_utf8(message).ok()?.split_once(' ')?;
-        let id = self.id(id)?;
-        self.context.state.raise_highest_id(id);
-        match reason {
-            "reset" => {
-                // The first epoch of a Redis server does not concern any stream.
+    fn report_epoch(&self, position: EventId) {
+        if let Some(suppressed) = self.reset_log.allow(self.context.clock.now_ms()) {
+            tracing::warn!(
+                parent: &**self.span.load(),
+                %position,
+                suppressed,
+                "new epoch: Redis was wiped, restored or replaced; clients get sse.gap (reset)"
+            );
+        }
+        self.context.metrics.epoch_changes.inc();
+        self.context.delivery.new_epoch(position);
+        self.inbox.send(RecorderInput::Reset);
+    }
+
+    /// A message that a later version may send.
+    fn unknown(&self, word: &str) {
+        tracing::debug!(parent: &**self.span.load(), word, "ignored an unknown live message");
+    }
+
+    /// A message about the server or the recorder.
+    fn broadcast_control(&self, message: &[u8]) -> Option<()> {
+        let (word, rest) = control_words(message)?;
+        match word {
+            "epoch" => self.enter_epoch(self.id(rest)?),
+            "unrecorded" => {
+                let id = self.id(rest)?;
                 self.enter_epoch(id);
-                self.inbox.send(RecorderInput::Reset);
-            }
-            _ => {
+                self.context.state.raise_highest_id(id);
                 if let Some(suppressed) = self.unrecorded_log.allow(self.context.clock.now_ms()) {
                     tracing::warn!(
                         parent: &**self.span.load(),
@@ -240,37 +233,42 @@ impl Inbound {
                         "plain publishes may be missing; clients get sse.gap (unrecorded)"
                     );
                 }
-                self.context.delivery.history_break(id, GapReason::Unrecorded);
+                self.context.delivery.unrecorded(id);
             }
+            "marker" if rest.len() <= MAX_MARKER_BYTES => {
+                self.inbox.send(RecorderInput::Marker(rest.to_owned()));
+            }
+            "marker" => return None,
+            "vacant" => self.inbox.send(RecorderInput::Vacant),
+            _ => self.unknown(word),
         }
         Some(())
     }
 
-    fn control(&self, message: &[u8]) -> Option<()> {
-        let text = std::str::from_utf8(message).ok()?;
-        if text.len() > MAX_CONTROL_BYTES {
-            return None;
-        }
-        let words: Vec<&str> = text.splitn(6, ' ').collect();
-        // A time in the far future would lock the user out until then.
-        let time =
-            |ms: &str| ms.parse().ok().filter(|ms| self.is_plausible(EventId { ms: *ms, seq: 0 }));
-        let send = |command: &dyn Fn() -> Command| {
-            self.context.delivery.mailboxes.send(|| Message::Command(command()))
+    /// A message about the sessions of a user.
+    fn control(&self, user: Channel, message: &[u8]) -> Option<()> {
+        let (word, rest) = control_words(message)?;
+        let Channel::User(user) = user else { return None };
+        // A time in the far future would lock a user out until then.
+        let time = |ms: &str| {
+            let ms = ms.parse().ok()?;
+            self.is_plausible(EventId { ms, ..EventId::ZERO }).then_some(ms)
         };
-        match words[..] {
-            ["taken-over", digest, generation, times] => {
+        let words: Vec<&str> = rest.split(' ').collect();
+        let send = |command: &dyn Fn() -> Command| {
+            self.context.delivery.mailboxes.send(|| Message::Command(command()));
+        };
+        match (word, &words[..]) {
+            ("taken-over", [digest, generation, times]) => {
                 let (generation, times) = (time(generation)?, times.parse().ok()?);
-                send(&|| Command::TakenOver { digest: digest.to_owned(), generation, times });
+                send(&|| Command::TakenOver { digest: (*digest).to_owned(), generation, times });
             }
-            ["revoke", user, ms] => {
+            ("revoke", [ms]) => {
                 let revoked_ms = time(ms)?;
-                send(&|| Command::Revoke { user: user.to_owned(), revoked_ms });
+                send(&|| Command::Revoke { user: user.to_string(), revoked_ms });
             }
-            ["vacant", _] => self.inbox.send(RecorderInput::Vacant),
-            ["taken-over" | "revoke" | "vacant", ..] => return None,
-            // A later version may send other messages.
-            _ => tracing::debug!(parent: &**self.span.load(), "ignored an unknown control message"),
+            ("taken-over" | "revoke", _) => return None,
+            _ => self.unknown(word),
         }
         Some(())
     }
@@ -300,6 +298,12 @@ impl Inbound {
             }
         }
     }
+}
+
+/// The first word of a message that is no event, and the rest.
+fn control_words(message: &[u8]) -> Option<(&str, &str)> {
+    let text = std::str::from_utf8(message).ok().filter(|text| text.len() <= MAX_CONTROL_BYTES)?;
+    Some(text.split_once(' ').unwrap_or((text, "")))
 }
 
 #[cfg(test)]

@@ -45,34 +45,46 @@ impl KeyNames {
         format!("{}_{name}", self.function_prefix)
     }
 
-    /// The hash of the clock.
-    pub fn clock(&self) -> String {
-        self.key("clock")
+    /// `{broadcast}`: the slot of all broadcasts and of everything that belongs to no user.
+    fn broadcast(&self) -> String {
+        format!("{{{}broadcast}}", self.channel_prefix)
+    }
+
+    /// What ends the names of a channel's keys: `{user:42:events}` or `{broadcast}:news`.
+    fn slot(&self, channel: &Channel) -> String {
+        match channel {
+            Channel::User(_) => format!("{{{}{channel}}}", self.channel_prefix),
+            Channel::Broadcast(topic) => format!("{}:{topic}", self.broadcast()),
+        }
+    }
+
+    fn broadcast_key(&self, name: &str) -> String {
+        self.key(&format!("{name}:{}", self.broadcast()))
+    }
+
+    /// The hash that describes the server.
+    pub fn node(&self) -> String {
+        self.broadcast_key("node")
     }
 
     /// The hash of the recorder's state.
     pub fn recorder(&self) -> String {
-        self.key("recorder")
-    }
-
-    /// The hash of the library's settings.
-    pub fn settings(&self) -> String {
-        self.key("settings")
+        self.broadcast_key("recorder")
     }
 
     /// The sorted set of broadcast topics.
     pub fn topics(&self) -> String {
-        self.key("topics")
+        self.broadcast_key("topics")
     }
 
     /// The stream of rejected messages.
     pub fn rejected(&self) -> String {
-        self.key("rejected")
+        self.broadcast_key("rejected")
     }
 
     /// The log of a channel.
     pub fn log(&self, channel: &Channel) -> String {
-        self.key(&format!("log:{channel}"))
+        self.key(&format!("log:{}", self.slot(channel)))
     }
 
     /// The pattern of all logs.
@@ -82,17 +94,21 @@ impl KeyNames {
 
     /// The channel of a log's key.
     pub fn channel_of(&self, log: &[u8]) -> Option<Channel> {
-        Channel::from_bytes(log.strip_prefix(self.key("log:").as_bytes())?)
+        let slot = std::str::from_utf8(log).ok()?.strip_prefix(&self.key("log:"))?;
+        self.channel_of_slot(slot)
     }
 
-    /// The stream of breaks.
-    pub fn seams(&self) -> String {
-        self.key("seams")
+    fn channel_of_slot(&self, slot: &str) -> Option<Channel> {
+        let tagged = slot.strip_prefix('{')?.strip_prefix(&self.channel_prefix)?;
+        match tagged.strip_prefix("broadcast}:") {
+            Some(topic) => Channel::parse(&format!("broadcast:{topic}")),
+            None => Channel::parse(tagged.strip_suffix('}')?),
+        }
     }
 
     /// The prefix of a channel's idempotency keys.
     pub fn dedupe(&self, channel: &Channel) -> String {
-        self.key(&format!("dedupe:{channel} "))
+        self.key(&format!("dedupe:{} ", self.slot(channel)))
     }
 
     /// The pattern of a channel's idempotency keys.
@@ -100,19 +116,29 @@ impl KeyNames {
         format!("{}*", glob_escape(&self.dedupe(channel)))
     }
 
-    /// A live channel: that of a publishers' channel, or `tick`, `seam`, `control`, `marker`.
-    pub fn live(&self, name: &str) -> String {
-        self.key(&format!("live:{name}"))
+    /// The live channel of a user.
+    pub fn live_user(&self, user: &str) -> String {
+        self.key(&format!("live:{{{}user:{user}:events}}", self.channel_prefix))
     }
 
-    /// The pattern of all live broadcasts.
-    pub fn live_broadcasts(&self) -> String {
-        format!("{}broadcast:*", glob_escape(&self.live("")))
+    /// The live channel of all broadcasts.
+    pub fn live_broadcast(&self) -> String {
+        self.broadcast_key("live")
+    }
+
+    /// The user's channel, whose live channel this is.
+    pub fn channel_of_live(&self, live: &str) -> Option<Channel> {
+        self.channel_of_slot(live.strip_prefix(&self.key("live:"))?)
     }
 
     /// The publishers' channel, with the channel prefix.
     pub fn public(&self, channel: &str) -> String {
         format!("{}{channel}", self.channel_prefix)
+    }
+
+    /// The public name of a user's channel.
+    pub fn public_user(&self, user: &str) -> String {
+        self.public(&format!("user:{user}:events"))
     }
 
     /// The patterns of all publishers' channels: users', broadcasts.
@@ -141,27 +167,59 @@ fn glob_escape(text: &str) -> String {
 mod tests {
     use super::*;
 
+    fn names(key_prefix: &str, channel_prefix: &str) -> KeyNames {
+        KeyNames::new(&settings::Redis {
+            key_prefix: key_prefix.into(),
+            channel_prefix: channel_prefix.into(),
+            ..Default::default()
+        })
+    }
+
+    fn channel(name: &str) -> Channel {
+        Channel::parse(name).unwrap()
+    }
+
     #[test]
     fn names_follow_the_documented_layout() {
-        let keys = |key_prefix: &str| {
-            KeyNames::new(&settings::Redis {
-                key_prefix: key_prefix.into(),
-                channel_prefix: "app:".into(),
-                ..Default::default()
-            })
-        };
-        let sse = keys("sse:");
-        assert_eq!(sse.log(&Channel::parse("user:42:events").unwrap()), "sse:log:user:42:events");
-        assert_eq!(sse.live_broadcasts(), "sse:live:broadcast:*");
+        let sse = names("sse:", "");
+        assert_eq!(sse.log(&channel("user:42:events")), "sse:log:{user:42:events}");
+        assert_eq!(sse.log(&channel("broadcast:news")), "sse:log:{broadcast}:news");
+        assert_eq!(sse.live_user("42"), "sse:live:{user:42:events}");
+        assert_eq!(sse.live_broadcast(), "sse:live:{broadcast}");
+        assert_eq!(sse.rejected(), "sse:rejected:{broadcast}");
+        assert_eq!(sse.dedupes(&channel("broadcast:a")), "sse:dedupe:{broadcast}:a *");
         assert_eq!(sse.function("publish"), "sse_publish");
-        assert_eq!(sse.public_patterns(), ["app:user:*:events", "app:broadcast:*"]);
-        assert_eq!(keys("{sse}:").function("publish"), "sse_publish");
-        assert_eq!(keys("shop-1:sse:").function("publish"), "shop_1_sse_publish");
-        let channel = Channel::parse("broadcast:a").unwrap();
-        assert_eq!(keys("[x]:").logs(), "\\[x\\]:log:*");
-        assert_eq!(sse.channel_of(sse.log(&channel).as_bytes()), Some(channel.clone()));
-        assert_eq!(sse.channel_of(b"other:log:broadcast:a"), None);
-        assert_eq!(sse.dedupes(&channel), "sse:dedupe:broadcast:a *");
+        assert_eq!(sse.public_patterns(), ["user:*:events", "broadcast:*"]);
+    }
+
+    #[test]
+    fn channel_prefix_is_part_of_the_hash_tag() {
+        let app = names("sse:", "app:");
+        assert_eq!(app.log(&channel("user:42:events")), "sse:log:{app:user:42:events}");
+        assert_eq!(app.log(&channel("broadcast:news")), "sse:log:{app:broadcast}:news");
+        assert_eq!(app.live_user("42"), "sse:live:{app:user:42:events}");
+        assert_eq!(app.public_patterns(), ["app:user:*:events", "app:broadcast:*"]);
+    }
+
+    #[test]
+    fn channels_are_found_in_the_names_of_keys() {
+        for keys in [names("sse:", ""), names("sse:", "app:")] {
+            for channel in [channel("user:42:events"), channel("broadcast:a:b")] {
+                assert_eq!(keys.channel_of(keys.log(&channel).as_bytes()), Some(channel));
+            }
+            assert_eq!(
+                keys.channel_of_live(&keys.live_user("42")),
+                Some(channel("user:42:events"))
+            );
+            assert_eq!(keys.channel_of(b"sse:log:broadcast:a"), None);
+            assert_eq!(keys.channel_of(b"other:log:{broadcast}:a"), None);
+        }
+    }
+
+    #[test]
+    fn function_prefix_has_only_letters_and_digits() {
+        assert_eq!(names("shop-1:sse:", "").function("publish"), "shop_1_sse_publish");
+        assert_eq!(names("[x]:", "").logs(), "\\[x\\]:log:*");
         assert_eq!(glob_escape("a[b]*"), "a\\[b\\]\\*");
     }
 }

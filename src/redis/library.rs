@@ -12,12 +12,21 @@ use crate::{error_chain::ErrorChain, settings::Settings};
 
 /// Version of the library. Its functions also accept the calls of the previous version, because
 /// gateways are updated one by one.
-pub const VERSION: u32 = 4;
+pub const VERSION: u32 = 5;
+/// The text of the library, in this order.
 const SOURCE: &str = concat!(
-    include_str!("library.lua"),
-    include_str!("library_recorder.lua"),
-    include_str!("library_sessions.lua"),
+    include_str!("library/names.lua"),
+    include_str!("library/positions.lua"),
+    include_str!("library/clock.lua"),
+    include_str!("library/events.lua"),
+    include_str!("library/recorder.lua"),
+    include_str!("library/sessions.lua"),
+    include_str!("library/register.lua"),
 );
+/// Maximum time by which a log outlives its retention, in ms: busy logs are not renewed each time.
+const MAX_EXPIRY_SLACK_MS: u64 = 10_000;
+/// Libraries have the function `save` since this version.
+const SAVES_SINCE: u32 = 5;
 /// Smallest `proto-max-bulk-len` that Redis accepts.
 const SMALLEST_BULK_BYTES: u64 = 1 << 20;
 /// Bytes of an argument besides the payload (envelope, type, key), rounded up.
@@ -66,28 +75,64 @@ pub enum LibraryError {
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Warnings(pub Vec<String>);
 
-fn name(commands: &Commands, version: u32) -> String {
-    format!("sse_gateway_v{version}_{}", commands.keys.function_prefix())
+/// Version and generation of a library. A library is replaced by a higher one only.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Revision {
+    /// The version of the code.
+    version: u32,
+    /// The generation of the settings in it, `history.generation`.
+    generation: u32,
+}
+
+impl Revision {
+    fn of(settings: &Settings) -> Self {
+        Self { version: VERSION, generation: settings.history.generation }
+    }
+
+    /// The name of the library under a function prefix.
+    fn name(self, prefix: &str) -> String {
+        format!("sse_gateway_v{}_g{}_{prefix}", self.version, self.generation)
+    }
+
+    /// The revision and the function prefix in the name of a library.
+    fn parse(name: &str) -> Option<(Self, &str)> {
+        let (version, rest) = name.strip_prefix("sse_gateway_v")?.split_once('_')?;
+        // Libraries up to version 3 had no generation.
+        let numbered = rest.strip_prefix('g').and_then(|rest| rest.split_once('_'));
+        let generation = numbered.and_then(|(generation, _)| generation.parse().ok());
+        let prefix = match (generation, numbered) {
+            (Some(_), Some((_, prefix))) => prefix,
+            _ => rest,
+        };
+        let version = version.parse().ok()?;
+        Some((Self { version, generation: generation.unwrap_or(0) }, prefix))
+    }
 }
 
 /// A line of a library with another key prefix than `sse:`, if no other library defines that
 /// function.
-const ALIAS: &str = "redis.register_function('sse_publish', publish)";
+const ALIAS: &str = "redis.register_function('sse_publish', replying(publish))";
 /// The function prefix that belongs to the default key prefix.
 const DEFAULT: &str = "sse";
 
-/// The library's text for these prefixes.
-fn source(commands: &Commands, alias: bool) -> String {
-    let keys = &commands.keys;
+/// The library's text for these prefixes and settings.
+fn source(commands: &Commands, settings: &Settings, alias: bool) -> String {
+    let (keys, history) = (&commands.keys, &settings.history);
+    let retention_ms = history.retention.as_millis() as u64;
     SOURCE
-        .replace("@LIBRARY@", &name(commands, VERSION))
+        .replace("@LIBRARY@", &Revision::of(settings).name(keys.function_prefix()))
         .replace("@KEY_PREFIX@", keys.key_prefix())
         .replace("@CHANNEL_PREFIX@", keys.channel_prefix())
+        .replace("@MAX_LEN@", &history.max_len.to_string())
+        .replace("@RETENTION_MS@", &retention_ms.to_string())
+        .replace("@EXPIRY_SLACK_MS@", &(retention_ms / 100).min(MAX_EXPIRY_SLACK_MS).to_string())
+        .replace("@DEDUPE_WINDOW_MS@", &history.dedupe_window.as_millis().to_string())
+        .replace("@MAX_EVENT_BYTES@", &history.max_event_bytes.to_string())
         .replace("@F@", keys.function_prefix())
         .replace("@ALIAS@", if alias { ALIAS } else { "" })
 }
 
-/// Checks the server, loads the library if necessary, and writes its settings.
+/// Checks the server, and loads the library unless Redis has this one or a higher one.
 ///
 /// # Errors
 /// See [`LibraryError`].
@@ -100,37 +145,13 @@ pub async fn ensure(commands: &Commands, settings: &Settings) -> Result<Warnings
                 .to_owned(),
         );
     }
-    load(commands).await?;
-    match put_settings(commands, settings).await {
-        Ok(()) => Ok(warnings),
-        // A full Redis refuses the command; the previous settings or the defaults remain active.
-        Err(CommandError::Rejected(e)) => {
-            warnings
-                .0
-                .push(format!("the library's settings could not be written ({})", ErrorChain(&e)));
-            Ok(warnings)
-        }
-        Err(away) => Err(away.into()),
-    }
+    warnings.0.extend(load(commands, settings).await?);
+    Ok(warnings)
 }
 
 fn database(url: &str) -> i64 {
     use redis::IntoConnectionInfo;
     url.into_connection_info().map_or(0, |info| info.redis_settings().db())
-}
-
-/// Writes the settings that the functions read.
-///
-/// # Errors
-/// See [`CommandError`].
-pub async fn put_settings(commands: &Commands, settings: &Settings) -> Result<(), CommandError> {
-    let history = &settings.history;
-    let mut call = commands.call::<&str>("configure", &[]);
-    call.arg(history.max_len)
-        .arg(history.retention.as_millis() as u64)
-        .arg(history.dedupe_window.as_millis() as u64)
-        .arg(history.max_event_bytes);
-    commands.run::<i64>(&call).await.map(drop)
 }
 
 async fn check_server(commands: &Commands, settings: &Settings) -> Result<Warnings, LibraryError> {
@@ -221,37 +242,52 @@ async fn libraries(commands: &Commands) -> Result<Vec<Loaded>, LibraryError> {
         .collect())
 }
 
-/// Version and function prefix in the name of a library.
-fn parse_name(name: &str) -> Option<(u32, &str)> {
-    let (version, prefix) = name.strip_prefix("sse_gateway_v")?.split_once('_')?;
-    Some((version.parse().ok()?, prefix))
+/// What a loaded library means for this gateway.
+#[derive(Debug, PartialEq, Eq)]
+enum Found {
+    /// It is the one that this gateway would load.
+    Same,
+    /// It has the same version and generation, but other settings.
+    OtherSettings,
+    /// It is higher.
+    Higher,
 }
 
-async fn load(commands: &Commands) -> Result<(), LibraryError> {
-    let own = commands.keys.function_prefix();
-    let variants = [source(commands, false), source(commands, own != DEFAULT)];
-    // Again if another gateway was faster.
+fn found(ours: &[Loaded], own: Revision, variants: &[String]) -> Option<Found> {
+    let revision = |l: &Loaded| Revision::parse(&l.name).map(|(revision, _)| revision);
+    if ours.iter().any(|l| revision(l) > Some(own)) {
+        return Some(Found::Higher);
+    }
+    let equal = ours.iter().find(|l| revision(l) == Some(own))?;
+    Some(if variants.contains(&equal.code) { Found::Same } else { Found::OtherSettings })
+}
+
+/// Loads the library. Returns a warning if other settings than this gateway's are active.
+async fn load(commands: &Commands, settings: &Settings) -> Result<Option<String>, LibraryError> {
+    let (prefix, own) = (commands.keys.function_prefix(), Revision::of(settings));
+    let name = own.name(prefix);
+    let variants =
+        [source(commands, settings, false), source(commands, settings, prefix != DEFAULT)];
+    // A second round if another gateway loads one at the same time.
     for _ in 0..3 {
         let (ours, others): (Vec<Loaded>, Vec<Loaded>) = libraries(commands)
             .await?
             .into_iter()
-            .partition(|l| parse_name(&l.name).is_some_and(|(_, p)| p == own));
-        let version = |l: &Loaded| parse_name(&l.name).map_or(0, |(version, _)| version);
-        if ours
-            .iter()
-            .any(|l| version(l) > VERSION || (version(l) == VERSION && variants.contains(&l.code)))
-        {
-            return Ok(());
-        }
+            .partition(|l| Revision::parse(&l.name).is_some_and(|(_, p)| p == prefix));
         let prefix_line = format!("local PREFIX = '{}'", commands.keys.key_prefix());
         if let Some(foreign) = ours.iter().find(|l| !l.code.contains(&prefix_line)) {
             return Err(LibraryError::NameTaken(foreign.name.clone()));
+        }
+        match found(&ours, own, &variants) {
+            Some(Found::OtherSettings) => return Ok(Some(other_settings(&name, own))),
+            Some(Found::Same | Found::Higher) => return Ok(None),
+            None => {}
         }
         let mut step = redis::pipe();
         step.atomic();
         // The name `sse_publish` belongs to the default prefix. A library of another prefix has it
         // only while no other library exists.
-        for borrower in others.iter().filter(|l| own == DEFAULT && l.code.contains(ALIAS)) {
+        for borrower in others.iter().filter(|l| prefix == DEFAULT && l.code.contains(ALIAS)) {
             step.cmd("FUNCTION")
                 .arg("LOAD")
                 .arg("REPLACE")
@@ -259,18 +295,32 @@ async fn load(commands: &Commands) -> Result<(), LibraryError> {
                 .ignore();
         }
         for old in &ours {
+            // The library's memory ends with it: it stores its clock.
+            if Revision::parse(&old.name).is_some_and(|(r, _)| r.version >= SAVES_SINCE) {
+                step.add_command(commands.call("save", &[commands.keys.node()])).ignore();
+            }
             step.cmd("FUNCTION").arg("DELETE").arg(&old.name).ignore();
         }
         step.cmd("FUNCTION").arg("LOAD").arg(&variants[usize::from(others.is_empty())]).ignore();
+        step.add_command(commands.call("adopt", &[commands.keys.node()])).ignore();
         match commands.run_all::<()>(&step).await {
-            Ok(()) => tracing::info!(library = name(commands, VERSION), "library loaded"),
+            Ok(()) => tracing::info!(library = name, "library loaded"),
             Err(CommandError::Rejected(e)) => {
                 tracing::debug!(error = %ErrorChain(&e), "library not loaded, retrying")
             }
             Err(away) => return Err(away.into()),
         }
     }
-    Err(LibraryError::NotLoaded { library: name(commands, VERSION), functions: own.to_owned() })
+    Err(LibraryError::NotLoaded { library: name, functions: prefix.to_owned() })
+}
+
+fn other_settings(name: &str, own: Revision) -> String {
+    format!(
+        "the library {name} in Redis was loaded by a gateway with other values of history.* or \
+         redis.channel_prefix, which stay active; to apply this gateway's values, set \
+         history.generation to {} on all gateways",
+        own.generation + 1
+    )
 }
 
 #[cfg(test)]
@@ -292,6 +342,31 @@ mod tests {
             "{small}"
         );
         assert_eq!(check_argument(2 * mib, mib), None);
+    }
+
+    #[test]
+    fn library_names_carry_version_and_generation() {
+        let own = Revision { version: 4, generation: 2 };
+        assert_eq!(own.name("sse"), "sse_gateway_v4_g2_sse");
+        assert_eq!(Revision::parse("sse_gateway_v4_g2_sse"), Some((own, "sse")));
+        let old = Revision { version: 3, generation: 0 };
+        assert_eq!(Revision::parse("sse_gateway_v3_shop_1"), Some((old, "shop_1")));
+        assert_eq!(Revision::parse("sse_gateway_v3_g_1"), Some((old, "g_1")));
+        assert_eq!(Revision::parse("other_v3_sse"), None);
+    }
+
+    #[test]
+    fn only_a_lower_library_is_replaced() {
+        let own = Revision { version: 4, generation: 2 };
+        let one = |version, generation, code: &str| {
+            let name = Revision { version, generation }.name("sse");
+            found(&[Loaded { name, code: code.into() }], own, &["text".to_owned()])
+        };
+        assert_eq!(one(4, 2, "text"), Some(Found::Same));
+        assert_eq!(one(4, 2, "another text"), Some(Found::OtherSettings));
+        assert_eq!(one(4, 3, "another text"), Some(Found::Higher));
+        assert_eq!(one(5, 0, "another text"), Some(Found::Higher));
+        assert_eq!((one(4, 1, "text"), one(3, 9, "text")), (None, None));
     }
 
     #[test]

@@ -26,36 +26,29 @@ use super::{
     inbound::Inbound,
     library,
     link_context::LinkContext,
-    link_state::TICK_TIMEOUT,
-    log::{snapshot_commands, snapshot_of},
+    link_state::WATERMARK_TIMEOUT,
     subscriptions::Subscriptions,
-    tick,
+    watermark::{self, WatermarkError},
 };
 use crate::{
-    backoff::Backoff, core::catch_up::ClockSnapshot, error_chain::ErrorChain, log_limit::LogLimit,
+    backoff::Backoff, core::catch_up::ClockSnapshot, error_chain::ErrorChain,
     settings::PlainPublish,
 };
 
-/// Maximum number of users in one SUBSCRIBE.
+/// Users in one batch of subscriptions.
 const BATCH: usize = 1000;
 /// Maximum number of requests that are served together.
 const REQUESTS: usize = 4096;
 /// Time between two checks for things that must be done without a request.
 const TIMER: Duration = Duration::from_millis(250);
-/// Time between two clock checks.
-const CLOCK_CHECK_INTERVAL: Duration = Duration::from_secs(1);
-const CLOCK_CHECK_TIMEOUT: Duration = Duration::from_millis(500);
+/// Time between two watermarks, and the longest wait for one.
+const WATERMARK_INTERVAL: Duration = Duration::from_secs(1);
+const WATERMARK_WAIT: Duration = Duration::from_millis(500);
 /// If the system clock of Redis jumps by this much, ms, earlier and later ids may not be
 /// comparable.
 const CLOCK_JUMP_MS: u64 = 86_400_000;
-/// If so many snapshots in a row find an invalid clock, although the library repairs it each time,
-/// another client keeps writing it.
-const SNAPSHOT_ATTEMPTS: usize = 10;
-const SNAPSHOT_RETRY: Duration = Duration::from_millis(100);
-/// Minimum time between log lines about settings that cannot be written, ms.
-const SETTINGS_LOG_MS: u64 = 10_000;
-/// A link without a tick for this long is closed, even if it carries events.
-const TICK_OVERDUE: Duration = Duration::from_secs(10);
+/// A link without a watermark for this long is closed, even if it carries events.
+const WATERMARK_OVERDUE: Duration = Duration::from_secs(10);
 /// The delay after the first failure, and the longest delay.
 const FIRST_RETRY: Duration = Duration::from_millis(100);
 const MAX_RETRY: Duration = Duration::from_secs(5);
@@ -144,9 +137,6 @@ pub struct Supervisor {
     inbound: Arc<Inbound>,
     requests: mpsc::UnboundedReceiver<Request>,
     subscriptions: Subscriptions,
-    /// The epoch in which the library's settings were last written; 0: write them again.
-    settings_epoch_ms: u64,
-    settings_log: LogLimit,
 }
 
 /// Creates the link of an instance, and its supervisor.
@@ -162,16 +152,8 @@ pub fn new(context: LinkContext, commands: Commands, inbound: Arc<Inbound>) -> (
             inbound,
             requests,
             subscriptions: Subscriptions::default(),
-            settings_epoch_ms: 0,
-            settings_log: LogLimit::new(SETTINGS_LOG_MS),
         },
     )
-}
-
-/// The system clock of Redis, ms since 1970.
-async fn server_ms(connection: &mut MultiplexedConnection) -> RedisResult<u64> {
-    let (seconds, micros): (u64, u64) = redis::cmd("TIME").query_async(connection).await?;
-    Ok(seconds * 1000 + micros / 1000)
 }
 
 impl Supervisor {
@@ -267,9 +249,9 @@ impl Supervisor {
         connection: &mut MultiplexedConnection,
     ) -> Result<Infallible, LinkError> {
         let clock = self.begin(connection).await?;
-        tracing::info!(h = %clock.h, epoch = %clock.epoch, "link to Redis is up");
+        tracing::info!(h = %clock.h, "link to Redis is up");
         let mut timer = tokio::time::interval(TIMER);
-        let mut clock_checked = Instant::now();
+        let mut last_watermark = Instant::now();
         let mut batch = Vec::new();
         loop {
             tokio::select! {
@@ -284,11 +266,10 @@ impl Supervisor {
                     if self.is_silent() {
                         return Err(LinkError::Silent);
                     }
-                    if clock_checked.elapsed() >= CLOCK_CHECK_INTERVAL {
-                        clock_checked = Instant::now();
-                        self.check_clock(connection).await?;
+                    if last_watermark.elapsed() >= WATERMARK_INTERVAL {
+                        last_watermark = Instant::now();
+                        self.renew_watermark(connection).await?;
                     }
-                    self.renew_settings().await;
                     self.unsubscribe_idle(connection).await?;
                 }
             }
@@ -302,23 +283,16 @@ impl Supervisor {
         connection: &mut MultiplexedConnection,
     ) -> Result<ClockSnapshot, LinkError> {
         let keys = self.commands.keys.clone();
-        let own = ["tick", "seam", "control", "marker"].map(|name| keys.live(name));
-        connection.subscribe(&own[..]).await?;
-        connection.psubscribe(keys.live_broadcasts()).await?;
+        ssubscribe(connection, &[keys.live_broadcast()]).await?;
         if self.context.settings.publishers.plain == PlainPublish::Relay {
             connection.psubscribe(&keys.public_patterns()[1..]).await?;
         }
         let users = self.subscriptions.lost();
         self.subscribe(connection, &users).await?;
-        let time = server_ms(connection).await?;
-        self.context.clock.set_server_ms(time);
-        self.context.state.discard_implausible(time);
-        // Creates the clock if there is none, and moves it past every id that this instance has
-        // seen.
-        tick::now(&self.commands, 0, self.context.state.highest_id()).await?;
         let clock = self.clock_snapshot(connection).await?;
-        self.context.state.raise_highest_id(clock.h);
-        self.inbound.enter_epoch(clock.epoch);
+        self.context.clock.set_server_ms(clock.now_ms);
+        self.context.state.discard_implausible(clock.now_ms);
+        self.inbound.watermark(clock.h);
         self.context.state.set_up(true);
         self.context.metrics.link_up.set(1);
         self.context.delivery.link_up(clock.h);
@@ -326,15 +300,16 @@ impl Supervisor {
         Ok(clock)
     }
 
-    /// The live channels of users; in `relay` mode also their public channels.
-    fn channels(&self, users: &[Arc<str>]) -> Vec<String> {
-        let keys = &self.commands.keys;
-        let name = |user: &Arc<str>| format!("user:{user}:events");
-        let mut all: Vec<String> = users.iter().map(|u| keys.live(&name(u))).collect();
-        if self.context.settings.publishers.plain == PlainPublish::Relay {
-            all.extend(users.iter().map(|u| keys.public(&name(u))));
-        }
-        all
+    /// The live channels of users.
+    fn live(&self, users: &[Arc<str>]) -> Vec<String> {
+        users.iter().map(|user| self.commands.keys.live_user(user)).collect()
+    }
+
+    /// The users' public channels that are subscribed, too: none except in `relay` mode.
+    fn public(&self, users: &[Arc<str>]) -> Vec<String> {
+        let relay = self.context.settings.publishers.plain == PlainPublish::Relay;
+        let users = if relay { users } else { &[] };
+        users.iter().map(|user| self.commands.keys.public_user(user)).collect()
     }
 
     async fn subscribe(
@@ -343,54 +318,44 @@ impl Supervisor {
         users: &[Arc<str>],
     ) -> RedisResult<()> {
         for batch in users.chunks(BATCH) {
-            connection.subscribe(self.channels(batch)).await?;
+            ssubscribe(connection, &self.live(batch)).await?;
+            let public = self.public(batch);
+            if !public.is_empty() {
+                connection.subscribe(public).await?;
+            }
             batch.iter().for_each(|user| self.subscriptions.confirmed(user));
         }
         Ok(())
     }
 
+    /// Takes a watermark: everything up to its H has arrived.
     async fn clock_snapshot(
         &self,
         connection: &mut MultiplexedConnection,
     ) -> Result<ClockSnapshot, LinkError> {
-        let clock = self.commands.keys.clock();
-        for attempt in 0..SNAPSHOT_ATTEMPTS {
-            if let Some(clock) =
-                snapshot_of(snapshot_commands(&clock).query_async(connection).await?)
-            {
-                return Ok(clock);
+        let seen = self.context.state.highest_id();
+        match watermark::take(connection, &self.commands, seen).await {
+            Err(WatermarkError::NoLibrary) => {
+                // Another client has deleted it, for example with FUNCTION FLUSH.
+                library::ensure(&self.commands, &self.context.settings).await?;
+                Ok(watermark::take(connection, &self.commands, seen).await?)
             }
-            if attempt > 0 {
-                tokio::time::sleep(SNAPSHOT_RETRY).await;
-            }
-            // Redis was just wiped, or another client wrote an impossible clock. A tick starts a
-            // new epoch.
-            tick::now(&self.commands, 0, self.context.state.highest_id()).await?;
+            taken => Ok(taken?),
         }
-        Err(LinkError::ForeignClock(clock))
     }
 
-    /// The clock check: reads the system clock of Redis, and whether the library's settings still
-    /// exist. Fails if the clock has jumped so far that earlier ids can no longer be compared.
-    async fn check_clock(
+    /// Takes the periodic watermark. A link that does not reply in time is closed later.
+    async fn renew_watermark(
         &mut self,
         connection: &mut MultiplexedConnection,
     ) -> Result<(), LinkError> {
-        let mut pipeline = redis::pipe();
-        pipeline.cmd("TIME").cmd("EXISTS").arg(self.commands.keys.settings());
-        let reply = pipeline.query_async::<((u64, u64), bool)>(connection);
-        // A link on which nothing arrives is closed for the lack of ticks.
-        let Ok(Ok(((seconds, micros), has_settings))) =
-            tokio::time::timeout(CLOCK_CHECK_TIMEOUT, reply).await
-        else {
+        let snapshot = self.clock_snapshot(connection);
+        let Ok(taken) = tokio::time::timeout(WATERMARK_WAIT, snapshot).await else {
             return Ok(());
         };
-        if !has_settings {
-            // Another client has deleted them.
-            self.settings_epoch_ms = 0;
-        }
-        let time_ms = seconds * 1000 + micros / 1000;
-        match self.context.clock.set_server_ms(time_ms) {
+        let clock = taken?;
+        self.inbound.watermark(clock.h);
+        match self.context.clock.set_server_ms(clock.now_ms) {
             jump_ms if jump_ms >= CLOCK_JUMP_MS => Err(LinkError::ClockJumped(jump_ms)),
             _ => Ok(()),
         }
@@ -428,8 +393,7 @@ impl Supervisor {
         self.subscribe(connection, &wanted).await?;
         if !replies.is_empty() {
             let clock = self.clock_snapshot(connection).await?;
-            self.context.state.raise_highest_id(clock.h);
-            self.inbound.enter_epoch(clock.epoch);
+            self.inbound.watermark(clock.h);
             for reply in replies {
                 // The caller may have stopped waiting.
                 let _ = reply.send(clock);
@@ -438,31 +402,12 @@ impl Supervisor {
         Ok(())
     }
 
-    /// Whether the link is dead, even if TCP still considers it open. A link that carries events is
-    /// not: a tick may be queued behind them.
+    /// Whether the link is dead, even if TCP still considers it open. A link that carries messages
+    /// is not: a watermark may be queued behind them.
     fn is_silent(&self) -> bool {
-        let overdue = self.context.state.tick_age().is_none_or(|age| age >= TICK_OVERDUE);
-        !self.context.state.is_alive()
-            && (overdue || self.context.state.message_age() >= TICK_TIMEOUT)
-    }
-
-    /// Writes the library's settings again after a new epoch: a wiped Redis has lost them.
-    async fn renew_settings(&mut self) {
-        let epoch_ms = self.context.state.epoch_ms();
-        if epoch_ms != self.settings_epoch_ms {
-            match library::put_settings(&self.commands, &self.context.settings).await {
-                Ok(()) => self.settings_epoch_ms = epoch_ms,
-                Err(error) => {
-                    if let Some(suppressed) = self.settings_log.allow(self.context.clock.now_ms()) {
-                        tracing::warn!(
-                            error = %ErrorChain(&error),
-                            suppressed,
-                            "could not write the function library's settings, retrying"
-                        );
-                    }
-                }
-            }
-        }
+        let state = &self.context.state;
+        let overdue = state.watermark_age().is_none_or(|age| age >= WATERMARK_OVERDUE);
+        !state.is_alive() && (overdue || state.message_age() >= WATERMARK_TIMEOUT)
     }
 
     /// Unsubscribes from the channels of users that have had no stream for a while.
@@ -475,8 +420,40 @@ impl Supervisor {
         if idle.is_empty() {
             return Ok(());
         }
-        connection.unsubscribe(self.channels(&idle)).await
+        sunsubscribe(connection, &self.live(&idle)).await?;
+        match self.public(&idle) {
+            public if public.is_empty() => Ok(()),
+            public => connection.unsubscribe(public).await,
+        }
     }
+}
+
+/// Subscribes to live channels. One command for each: on a cluster a command may name channels of
+/// one slot only, and each command has one confirmation.
+async fn ssubscribe(
+    connection: &mut MultiplexedConnection,
+    channels: &[String],
+) -> RedisResult<()> {
+    for_each_channel(connection, "SSUBSCRIBE", channels).await
+}
+
+async fn sunsubscribe(
+    connection: &mut MultiplexedConnection,
+    channels: &[String],
+) -> RedisResult<()> {
+    for_each_channel(connection, "SUNSUBSCRIBE", channels).await
+}
+
+async fn for_each_channel(
+    connection: &mut MultiplexedConnection,
+    command: &str,
+    channels: &[String],
+) -> RedisResult<()> {
+    let mut pipeline = redis::pipe();
+    for channel in channels {
+        pipeline.cmd(command).arg(channel);
+    }
+    pipeline.query_async::<Vec<redis::Value>>(connection).await.map(drop)
 }
 
 #[cfg(test)]

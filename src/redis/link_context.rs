@@ -9,7 +9,7 @@ use crate::{
     state::{clock::Clock, delivery::Delivery},
 };
 
-/// The shared state of the supervisor, the reading task, the ticks and the recorder.
+/// The shared state of the supervisor, the reading task and the recorder.
 #[derive(Clone)]
 pub struct LinkContext {
     /// The settings.

@@ -14,8 +14,8 @@ use tokio::sync::Notify;
 
 use crate::{core::id::EventId, state::clock::Clock};
 
-/// A link without a tick for this long counts as dead, even if TCP reports no error.
-pub const TICK_TIMEOUT: Duration = Duration::from_secs(3);
+/// A link without a watermark for this long counts as dead, even if TCP reports no error.
+pub const WATERMARK_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// During this time after its start, an instance lets clients wait for the link: clients of the
 /// previous instance reconnect at once and must not be refused because the link needs a few ms.
@@ -28,10 +28,10 @@ pub struct LinkState {
     is_up: AtomicBool,
     was_up: AtomicBool,
     came_up: Notify,
-    last_tick: Mutex<Option<Instant>>,
+    last_watermark: Mutex<Option<Instant>>,
     last_message_ms: AtomicU64,
     highest_id: Mutex<EventId>,
-    epoch_ms: AtomicU64,
+    epoch: AtomicU64,
     recovered_at: Mutex<Option<Instant>>,
 }
 
@@ -43,10 +43,10 @@ impl LinkState {
             is_up: AtomicBool::new(false),
             was_up: AtomicBool::new(false),
             came_up: Notify::new(),
-            last_tick: Mutex::default(),
+            last_watermark: Mutex::default(),
             last_message_ms: AtomicU64::new(0),
             highest_id: Mutex::default(),
-            epoch_ms: AtomicU64::new(0),
+            epoch: AtomicU64::new(0),
             recovered_at: Mutex::default(),
         }
     }
@@ -55,7 +55,7 @@ impl LinkState {
     pub fn set_up(&self, is_up: bool) {
         self.is_up.store(is_up, Ordering::Relaxed);
         if is_up {
-            self.tick_received();
+            self.watermark_received();
             if self.was_up.swap(true, Ordering::Relaxed) {
                 self.set_recovered();
             }
@@ -68,9 +68,9 @@ impl LinkState {
         self.is_up.load(Ordering::Relaxed)
     }
 
-    /// Whether the link is set up and ticks arrive.
+    /// Whether the link is set up and watermarks arrive.
     pub fn is_alive(&self) -> bool {
-        self.is_up() && self.tick_age().is_some_and(|age| age < TICK_TIMEOUT)
+        self.is_up() && self.watermark_age().is_some_and(|age| age < WATERMARK_TIMEOUT)
     }
 
     /// Returns whether the link is set up. While the instance starts, waits for that first.
@@ -83,22 +83,22 @@ impl LinkState {
         self.is_up()
     }
 
-    /// Records the arrival of a tick.
-    pub fn tick_received(&self) {
-        *self.last_tick.lock() = Some(Instant::now());
+    /// Records the arrival of a watermark.
+    pub fn watermark_received(&self) {
+        *self.last_watermark.lock() = Some(Instant::now());
     }
 
-    /// Time since the last tick; `None` before the first.
-    pub fn tick_age(&self) -> Option<Duration> {
-        self.last_tick.lock().map(|at| at.elapsed())
+    /// Time since the last watermark; `None` before the first.
+    pub fn watermark_age(&self) -> Option<Duration> {
+        self.last_watermark.lock().map(|at| at.elapsed())
     }
 
-    /// Records the arrival of a message on one of the library's own channels.
+    /// Records the arrival of a message on a live channel.
     pub fn message_received(&self) {
         self.last_message_ms.store(self.clock.now_ms(), Ordering::Relaxed);
     }
 
-    /// Time since the last message on one of the library's own channels.
+    /// Time since the last message on a live channel.
     pub fn message_age(&self) -> Duration {
         let last_ms = self.last_message_ms.load(Ordering::Relaxed);
         Duration::from_millis(self.clock.now_ms().saturating_sub(last_ms))
@@ -115,16 +115,21 @@ impl LinkState {
         *self.highest_id.lock()
     }
 
-    /// The start of the current epoch in ms; 0 while it is unknown.
-    pub fn epoch_ms(&self) -> u64 {
-        self.epoch_ms.load(Ordering::Relaxed)
+    /// Records an epoch that a message names. Returns whether it replaces an earlier one; the first
+    /// known epoch does not.
+    pub fn enter_epoch(&self, epoch: u64) -> bool {
+        let previous = self.epoch.fetch_max(epoch, Ordering::Relaxed);
+        self.report_change(previous, epoch.max(previous))
     }
 
-    /// Records the current epoch. Returns whether it replaces an earlier one; the first known epoch
-    /// does not.
-    pub fn enter_epoch(&self, epoch: EventId) -> bool {
-        let previous_ms = self.epoch_ms.fetch_max(epoch.ms, Ordering::Relaxed);
-        let is_new = previous_ms != 0 && epoch.ms > previous_ms;
+    /// Records the epoch of a watermark, which is right even if a message has named a later one.
+    /// Returns the same as [`Self::enter_epoch`].
+    pub fn confirm_epoch(&self, epoch: u64) -> bool {
+        self.report_change(self.epoch.swap(epoch, Ordering::Relaxed), epoch)
+    }
+
+    fn report_change(&self, previous: u64, epoch: u64) -> bool {
+        let is_new = previous != 0 && epoch != previous;
         if is_new {
             self.set_recovered();
         }
@@ -138,9 +143,9 @@ impl LinkState {
         if !highest.is_plausible(server_ms) {
             *highest = EventId::ZERO;
         }
-        let epoch = EventId { ms: self.epoch_ms(), seq: 0 };
-        if !epoch.is_plausible(server_ms) {
-            self.epoch_ms.store(0, Ordering::Relaxed);
+        let epoch = self.epoch.load(Ordering::Relaxed);
+        if !(EventId { epoch, ..EventId::ZERO }).is_plausible(server_ms) {
+            self.epoch.store(0, Ordering::Relaxed);
         }
     }
 
@@ -168,7 +173,7 @@ mod tests {
     }
 
     fn id(ms: u64) -> EventId {
-        EventId { ms, seq: 0 }
+        EventId { ms, ..EventId::ZERO }
     }
 
     #[tokio::test]
@@ -188,9 +193,20 @@ mod tests {
         reconnected.set_up(false);
         reconnected.set_up(true);
         assert!(reconnected.recovered_within(HOUR));
-        assert!(!replaced.enter_epoch(id(5)) && !replaced.enter_epoch(id(5)));
+        assert!(!replaced.enter_epoch(5) && !replaced.enter_epoch(5));
         assert!(!replaced.recovered_within(HOUR));
-        assert!(replaced.enter_epoch(id(6)) && replaced.recovered_within(HOUR));
+        assert!(replaced.enter_epoch(6) && replaced.recovered_within(HOUR));
+    }
+
+    #[test]
+    fn watermark_corrects_an_epoch_that_a_message_forged() {
+        let state = state();
+        assert!(!state.confirm_epoch(5) && state.enter_epoch(9) && !state.enter_epoch(7));
+        assert!(state.confirm_epoch(5) && !state.confirm_epoch(5));
+        assert!(
+            state.confirm_epoch(6),
+            "a new epoch is noticed although it is below the forged one"
+        );
     }
 
     #[test]
@@ -198,13 +214,14 @@ mod tests {
         let state = state();
         state.raise_highest_id(id(9));
         state.raise_highest_id(id(7));
-        state.enter_epoch(id(9));
+        state.enter_epoch(9);
         state.discard_implausible(9);
-        assert_eq!((state.highest_id(), state.epoch_ms()), (id(9), 9));
+        let epoch = || state.epoch.load(Ordering::Relaxed);
+        assert_eq!((state.highest_id(), epoch()), (id(9), 9));
         let far_ms = 30 * 24 * 3_600_000;
         state.raise_highest_id(id(far_ms));
-        state.enter_epoch(id(far_ms));
+        state.enter_epoch(far_ms * 1296);
         state.discard_implausible(9);
-        assert_eq!((state.highest_id(), state.epoch_ms()), (EventId::ZERO, 0));
+        assert_eq!((state.highest_id(), epoch()), (EventId::ZERO, 0));
     }
 }

@@ -1,16 +1,16 @@
-//! Reads the channels' logs and the state of the clock.
+//! Reads the channels' logs and the list of topics.
 
 use std::{collections::HashSet, sync::Arc};
 
-use redis::{Cmd, Pipeline, RedisResult, Value, from_redis_value};
+use redis::{Cmd, RedisResult, Value, from_redis_value};
 
 use super::commands::{CommandError, Commands, is_wrong_type, log_foreign};
 use crate::core::{
-    catch_up::{ClockSnapshot, Page},
+    catch_up::{Page, ReadFrom},
     channel::Channel,
     envelope::check_type,
     event::Event,
-    id::EventId,
+    id::{EventId, parse_epoch},
     topics::Topics,
 };
 use crate::log_limit::LogLimit;
@@ -30,65 +30,29 @@ const TOPICS_PAGE: usize = 10_000;
 /// some.
 static FOREIGN_LOG: LogLimit = LogLimit::new(10_000);
 
-/// The commands that read a [`ClockSnapshot`].
-pub fn snapshot_commands(clock: &str) -> Pipeline {
-    let mut pipeline = redis::pipe();
-    pipeline
-        .cmd("HMGET")
-        .arg(clock)
-        .arg(&["last", "epoch", "unrecorded", "raised_ms", "shorter_ms"])
-        .cmd("TIME");
-    pipeline
-}
-
-/// The replies of [`snapshot_commands`]: the clock's fields and the time.
-pub type SnapshotReply = ([Option<String>; 5], (u64, u64));
-
-/// The snapshot in the replies; `None` if there is no clock yet, or the library must repair it
-/// first.
-pub fn snapshot_of(reply: SnapshotReply) -> Option<ClockSnapshot> {
-    let ([h, epoch, unrecorded, raised_ms, shorter_ms], (seconds, micros)) = reply;
-    let now_ms = seconds * 1000 + micros / 1000;
-    let h = EventId::parse(&h?).filter(|h| h.is_plausible(now_ms))?;
-    // The clock has assigned both before H.
-    let id = |text: Option<String>| match text {
-        None => Some(EventId::ZERO),
-        Some(text) => EventId::parse(&text).filter(|id| *id <= h),
-    };
-    let ms = |text: Option<String>| text.and_then(|t| t.parse().ok()).unwrap_or(0);
-    Some(ClockSnapshot {
-        h,
-        epoch: id(epoch)?,
-        unrecorded: id(unrecorded)?,
-        raised_ms: ms(raised_ms),
-        shorter_ms: ms(shorter_ms),
-        now_ms,
-    })
-}
-
-/// Reads up to `count` events of each log after its position. If there are none, also reads the
-/// last id that the log ever had, because events may have been trimmed. On a `first` read, a key of
-/// the wrong type counts as a trimmed log, because its events are lost.
+/// Reads up to `count` entries of each log, and returns the events after its position. If there are
+/// none, also reads the last id that the log ever had, because events may have been trimmed. On a
+/// `first` read, a key of the wrong type counts as a trimmed log, because its events are lost.
 ///
 /// # Errors
 /// Redis does not respond, or a key no longer contains a log as it did on the first read.
 pub async fn pages(
     commands: &Commands,
-    logs: &[(Channel, EventId)],
+    logs: &[(Channel, ReadFrom)],
     count: usize,
     first: bool,
 ) -> Result<Vec<Page>, CommandError> {
     let mut pages = Vec::with_capacity(logs.len());
     for chunk in logs.chunks(PIPELINE) {
         let mut pipeline = redis::pipe();
-        for (channel, after) in chunk {
-            pipeline.add_command(range(commands, channel, *after, count));
+        for (channel, from) in chunk {
+            pipeline.add_command(range(commands, channel, *from, count));
         }
         pipeline.ignore_errors();
         let replies: Vec<RedisResult<Value>> = commands.run_all(&pipeline).await?;
-        for ((channel, _), reply) in chunk.iter().zip(replies) {
+        for ((channel, from), reply) in chunk.iter().zip(replies) {
             pages.push(match reply {
-                Ok(reply) => page(channel, reply, count)?,
+                Ok(reply) => page(channel, *from, reply, count)?,
                 Err(e) if first && is_wrong_type(&e) => no_log(commands, channel),
                 Err(e) => return Err(e.into()),
             });
@@ -99,18 +63,18 @@ pub async fn pages(
 }
 
 /// The last id of a log whose key has the wrong type.
-const NO_LOG: EventId = EventId { ms: u64::MAX, seq: u64::MAX };
+const NO_LOG: EventId = EventId { epoch: u64::MAX, ms: u64::MAX, seq: u64::MAX };
 
 fn no_log(commands: &Commands, channel: &Channel) -> Page {
     log_foreign(&commands.keys.log(channel));
     Page { last_ever: NO_LOG, ..Page::default() }
 }
 
-fn range(commands: &Commands, channel: &Channel, after: EventId, count: usize) -> Cmd {
+fn range(commands: &Commands, channel: &Channel, from: ReadFrom, count: usize) -> Cmd {
     let mut command = redis::cmd("XRANGE");
     command
         .arg(commands.keys.log(channel))
-        .arg(format!("({after}"))
+        .arg(format!("({}", from.entry.entry()))
         .arg("+")
         .arg("COUNT")
         .arg(count);
@@ -121,7 +85,7 @@ fn range(commands: &Commands, channel: &Channel, after: EventId, count: usize) -
 /// event that arrives in between does not count as trimmed.
 async fn read_last_ids(
     commands: &Commands,
-    logs: &[(Channel, EventId)],
+    logs: &[(Channel, ReadFrom)],
     count: usize,
     pages: &mut [Page],
 ) -> Result<(), CommandError> {
@@ -131,38 +95,54 @@ async fn read_last_ids(
         let mut pipeline = redis::pipe();
         pipeline.ignore_errors();
         for n in chunk {
-            let (channel, after) = &logs[*n];
+            let (channel, from) = &logs[*n];
             pipeline.cmd("XINFO").arg("STREAM").arg(commands.keys.log(channel));
-            pipeline.add_command(range(commands, channel, *after, count));
+            pipeline.add_command(range(commands, channel, *from, count));
         }
         let replies: Vec<RedisResult<Value>> = commands.run_all(&pipeline).await?;
         for (n, pair) in chunk.iter().zip(replies.chunks(2)) {
             let [info, events] = pair else { continue };
+            let (channel, from) = &logs[*n];
             if let Ok(events) = events {
-                pages[*n] = page(&logs[*n].0, events.clone(), count)?;
+                pages[*n] = page(channel, *from, events.clone(), count)?;
             }
             // XINFO only fails if the log does not exist.
-            pages[*n].last_ever =
-                info.as_ref().ok().and_then(last_generated).unwrap_or(EventId::ZERO);
+            pages[*n].last_ever = info
+                .as_ref()
+                .ok()
+                .and_then(|info| last_generated(info, from.position.epoch))
+                .unwrap_or(EventId::ZERO);
         }
     }
     Ok(())
 }
 
-fn last_generated(info: &Value) -> Option<EventId> {
+fn last_generated(info: &Value, epoch: u64) -> Option<EventId> {
     let members: std::collections::HashMap<String, Value> = from_redis_value(info.clone()).ok()?;
-    EventId::parse(&from_redis_value::<String>(members.get("last-generated-id")?.clone()).ok()?)
+    let id = from_redis_value::<String>(members.get("last-generated-id")?.clone()).ok()?;
+    EventId::parse_entry(&id, epoch).filter(|id| (id.ms, id.seq) != (0, 0))
 }
 
-fn page(channel: &Channel, reply: Value, count: usize) -> Result<Page, CommandError> {
+fn page(
+    channel: &Channel,
+    from: ReadFrom,
+    reply: Value,
+    count: usize,
+) -> Result<Page, CommandError> {
     let entries: Vec<(String, Vec<Vec<u8>>)> =
         from_redis_value(reply).map_err(|e| CommandError::Rejected(e.into()))?;
     let more = entries.len() == count;
-    let upto = entries.last().and_then(|(id, _)| EventId::parse(id)).unwrap_or(EventId::ZERO);
     let (mut events, mut foreign) = (Vec::with_capacity(entries.len()), 0);
     let mut behind_foreign = false;
+    let mut upto = EventId::ZERO;
     for (id, fields) in &entries {
-        match event(channel, id, fields) {
+        let event = event(channel, id, fields);
+        let read = event.as_ref().and_then(|event| event.id).filter(|id| *id > from.position);
+        let epoch = read.map_or(upto.epoch.max(from.position.epoch), |id| id.epoch);
+        upto = EventId::parse_entry(id, epoch).unwrap_or(upto);
+        match event {
+            // Of the position's epoch or an earlier one.
+            Some(_) if read.is_none() => behind_foreign = false,
             Some(mut event) => {
                 if std::mem::take(&mut behind_foreign) {
                     // The predecessor is a foreign entry, so no event is missing before this one.
@@ -195,12 +175,17 @@ fn event(channel: &Channel, id: &str, fields: &[Vec<u8>]) -> Option<Event> {
         std::str::from_utf8(at.get(1)?).ok()
     };
     let predecessor = EventId::parse(field("p")?)?;
+    let id = EventId::parse_entry(id, parse_epoch(field("e")?)?)?;
+    // An epoch that begins after the time in the id is forged.
+    if !id.is_plausible(id.ms) {
+        return None;
+    }
     let retry_ms = field("r").and_then(|r| r.parse().ok());
     let kind = field("t").filter(|t| check_type(t).is_ok())?;
-    Some(Event::new(EventId::parse(id)?, predecessor, channel.clone(), retry_ms, kind, field("d")?))
+    Some(Event::new(id, predecessor, channel.clone(), retry_ms, kind, field("d")?))
 }
 
-/// The broadcast channels of `topics` that had an event at or after `since`. The flag is true if
+/// The broadcast channels of `topics` that had an event at or after `since_ms`. The flag is true if
 /// there were too many; then those whose last event is oldest are omitted.
 ///
 /// # Errors
@@ -208,11 +193,11 @@ fn event(channel: &Channel, id: &str, fields: &[Vec<u8>]) -> Option<Event> {
 pub async fn active_broadcasts(
     commands: &Commands,
     topics: &Topics,
-    since: EventId,
+    since_ms: u64,
 ) -> Result<(Vec<Channel>, bool), CommandError> {
     let (mut listed, mut too_many) = (Vec::new(), false);
     if topics.prefixes().next().is_some() {
-        (listed, too_many) = active(commands, topics, since.ms).await?;
+        (listed, too_many) = active(commands, topics, since_ms).await?;
     }
     // An exact topic is read even if it is not listed: its log may prove that events were trimmed.
     listed.extend(topics.exact().map(str::to_owned));

@@ -17,5 +17,5 @@ pub mod rejected;
 pub mod replay_cache_fill;
 pub mod sessions;
 pub mod subscriptions;
-pub mod tick;
 pub mod trace;
+pub mod watermark;

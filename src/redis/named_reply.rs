@@ -4,10 +4,6 @@ use std::{collections::HashMap, str::FromStr};
 
 use redis::{FromRedisValue, ParsingError, Value};
 
-/// The last argument of a call that asks for names; without it, the library replies as it did for
-/// gateways up to version 3.
-pub const NAMED: &str = "NAMED";
-
 /// The values of a reply by their names.
 pub struct NamedReply(HashMap<String, String>);
 

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     core::{
-        catch_up::{self, Merge},
+        catch_up::{self, ClockSnapshot, Merge},
         event::Event,
         id::EventId,
         topics::Topics,
@@ -29,6 +29,7 @@ pub async fn reaches(
     cache: &ReplayCache,
     commands: &Commands,
     from: EventId,
+    clock: &ClockSnapshot,
     topics: &Topics,
 ) -> Result<bool, CommandError> {
     let covered = || cache.start().is_some_and(|start| start <= from);
@@ -47,26 +48,28 @@ pub async fn reaches(
     else {
         return Ok(false);
     };
-    match read(commands, from, start, cache.limit_bytes() / 2).await? {
+    let upto = ClockSnapshot { h: start, ..*clock };
+    match read(commands, from, &upto, cache.limit_bytes() / 2).await? {
         Some(events) => Ok(cache.prepend(from, start, &events)),
         None => Ok(false),
     }
 }
 
-/// Reads all broadcasts in (from, to]; `None` if some are missing or they are too large.
+/// Reads all broadcasts in (from, H]; `None` if some are missing or they are too large.
 async fn read(
     commands: &Commands,
     from: EventId,
-    to: EventId,
+    clock: &ClockSnapshot,
     limit_bytes: usize,
 ) -> Result<Option<Vec<Arc<Event>>>, CommandError> {
     let all = Topics::parse(["*"].into_iter()).unwrap_or_default();
-    let (logs, too_many) = log::active_broadcasts(commands, &all, from).await?;
+    let (logs, too_many) =
+        log::active_broadcasts(commands, &all, clock.read_after(from).ms).await?;
     if too_many {
         return Ok(None);
     }
     let count = (PAGE_EVENTS / logs.len().max(1)).max(8);
-    let mut merge = Merge::new(from, to, logs);
+    let mut merge = Merge::new(from, clock, logs);
     let (mut events, mut bytes, mut first) = (Vec::new(), 0, true);
     loop {
         let (numbers, wanted): (Vec<_>, Vec<_>) =

@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 use super::{
     commands::{CommandError, Commands, log_foreign_key},
     link_state::LinkState,
-    named_reply::{NAMED, NamedReply},
+    named_reply::NamedReply,
 };
 use crate::{
     core::{id::EventId, system::CloseReason},
@@ -89,9 +89,9 @@ pub async fn open(
     grace: Duration,
     redeem: &SessionRequest<'_>,
 ) -> Result<Session, SessionError> {
-    let mut call = commands.call("open", &[redeem.digest]);
-    call.arg(redeem.connection)
-        .arg(redeem.user)
+    let mut call = commands.call("open", &[commands.keys.public_user(redeem.user)]);
+    call.arg(redeem.digest)
+        .arg(redeem.connection)
         .arg(u8::from(redeem.expired))
         .arg(u8::from(grace.is_zero()))
         .arg(ttl_ms(grace))
@@ -100,8 +100,7 @@ pub async fn open(
         .arg(redeem.cursor.map(|id| id.to_string()).unwrap_or_default())
         .arg(redeem.left_ms)
         .arg(redeem.proof)
-        .arg(redeem.new_proof)
-        .arg(NAMED);
+        .arg(redeem.new_proof);
     let reply: NamedReply = commands.run(&call).await?;
     match reply.text("outcome") {
         "opened" | "resumed" => Ok(Session {
@@ -130,7 +129,7 @@ pub async fn revoke(
     user: &str,
     max_session: Duration,
 ) -> Result<(), CommandError> {
-    let mut call = commands.call("revoke", &[user]);
+    let mut call = commands.call("revoke", &[commands.keys.public_user(user)]);
     call.arg(max_session.as_millis() as u64);
     commands.run::<i64>(&call).await.map(drop)
 }
@@ -207,12 +206,13 @@ async fn renew(
     grace: Duration,
     closing: bool,
 ) -> Option<Vec<String>> {
-    let digests: Vec<&str> = connections.iter().map(|c| c.client.session.digest.as_str()).collect();
-    let mut call = commands.call("renew", &digests);
+    let channels: Vec<String> =
+        connections.iter().map(|c| commands.keys.public_user(&c.client.user)).collect();
+    let mut call = commands.call("renew", &channels);
     for c in connections {
         let ttl_ms = if closing { (grace.as_millis() as u64).max(1) } else { ttl_ms(grace) };
-        call.arg(&c.client.id)
-            .arg(&*c.client.user)
+        call.arg(&c.client.session.digest)
+            .arg(&c.client.id)
             .arg(c.client.session.first.to_string())
             .arg(c.client.session.opened_ms)
             .arg(c.client.session.until_ms)

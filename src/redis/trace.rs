@@ -1,5 +1,5 @@
 //! Searches for an event in the log of its channel, or in all logs, limited in number and time.
-//! Only reads, with XRANGE, XREVRANGE, XINFO, PTTL, SCAN, GET, HMGET and TIME.
+//! Only reads, with XRANGE, XREVRANGE, XINFO, PTTL, SCAN, GET and FCALL of sse_watermark.
 
 use std::time::{Duration, Instant};
 
@@ -9,11 +9,12 @@ use serde::Serialize;
 use super::{
     commands::{CommandError, Commands},
     log,
+    watermark::{self, WatermarkError},
 };
 use crate::core::{
     catch_up::{self, ClockSnapshot, Merge, Start},
     channel::Channel,
-    id::EventId,
+    id::{EventId, parse_epoch},
     system::GapReason,
     trace::{Neighbours, Place, place},
 };
@@ -24,7 +25,7 @@ const PIPELINE: usize = 64;
 const SCAN_KEYS: usize = 1000;
 /// Events in one page, as in a catch-up.
 const PAGE_EVENTS: usize = 256;
-/// Maximum number of channels, and of seams, in a report.
+/// Maximum number of channels in a report.
 const LISTED: usize = 10;
 
 /// The limits of a search.
@@ -60,11 +61,11 @@ fn names<S: serde::Serializer>(channels: &[Channel], to: S) -> Result<S::Ok, S::
 
 /// A break in the history.
 #[derive(Debug, Serialize)]
-pub struct Seam {
+pub struct Break {
     /// Position of the break.
     pub id: String,
     /// Reason of the break.
-    pub reason: String,
+    pub reason: &'static str,
 }
 
 /// An event as its log contains it.
@@ -122,24 +123,21 @@ pub struct Sighting {
 /// # Errors
 /// See [`CommandError`].
 pub async fn clock_snapshot(commands: &Commands) -> Result<Option<ClockSnapshot>, CommandError> {
-    Ok(log::snapshot_of(commands.run_all(&log::snapshot_commands(&commands.keys.clock())).await?))
+    let mut connection = commands.connection().await?;
+    watermark::observe(&mut connection, commands).await.map_err(|error| match error {
+        WatermarkError::Command(error) => error,
+        other => CommandError::Rejected(std::io::Error::other(other).into()),
+    })
 }
 
-/// Reads the first breaks after the id, and whether there are more.
-///
-/// # Errors
-/// See [`CommandError`].
-pub async fn seams(commands: &Commands, id: EventId) -> Result<(Vec<Seam>, bool), CommandError> {
-    let mut command = redis::cmd("XRANGE");
-    command.arg(commands.keys.seams()).arg(format!("({id}")).arg("+").arg("COUNT").arg(LISTED + 1);
-    let mut found: Vec<(String, Vec<String>)> = commands.run(&command).await?;
-    let more = found.len() > LISTED;
-    found.truncate(LISTED);
-    let seam = |(id, fields): (String, Vec<String>)| Seam {
-        id,
-        reason: fields.into_iter().nth(1).unwrap_or_default(),
-    };
-    Ok((found.into_iter().map(seam).collect(), more))
+/// The last break of each kind after the id.
+pub fn breaks(clock: &ClockSnapshot, id: EventId) -> Vec<Break> {
+    let all = [(clock.start, GapReason::Reset), (clock.unrecorded, GapReason::Unrecorded)];
+    let since = all.into_iter().filter(|(at, reason)| match reason {
+        GapReason::Reset => at.epoch > id.epoch,
+        _ => *at > id,
+    });
+    since.map(|(at, reason)| Break { id: at.to_string(), reason: reason.name() }).collect()
 }
 
 type Raw = (String, Vec<Vec<u8>>);
@@ -161,12 +159,23 @@ fn text(entry: &Raw, name: &str) -> Option<String> {
 fn next(answer: &Value) -> Option<(EventId, EventId)> {
     let first = entries(answer).into_iter().next()?;
     let predecessor = text(&first, "p").and_then(|p| EventId::parse(&p)).unwrap_or_default();
-    Some((EventId::parse(&first.0)?, predecessor))
+    Some((EventId::parse_entry(&first.0, epoch(&first))?, predecessor))
+}
+
+/// The epoch of an entry; 0 for foreign ones.
+fn epoch(entry: &Raw) -> u64 {
+    text(entry, "e").and_then(|epoch| parse_epoch(&epoch)).unwrap_or(0)
+}
+
+/// The entry with the id's epoch, in the reply of an XRANGE over its stream id.
+fn entry_of(answer: &Value, id: EventId) -> Option<Raw> {
+    entries(answer).into_iter().next().filter(|entry| epoch(entry) == id.epoch)
 }
 
 /// Adds the commands that read the entry with an id, and the next one.
 fn add_reads<'a>(pipeline: &'a mut Pipeline, key: &[u8], id: EventId) -> &'a mut Pipeline {
-    let (id, past) = (id.to_string(), format!("({id}"));
+    let id = id.entry();
+    let past = format!("({id}");
     pipeline
         .cmd("XRANGE")
         .arg(key)
@@ -244,7 +253,7 @@ async fn search_logs(
             continue;
         }
         let log = Neighbours {
-            entry: !entries(here).is_empty(),
+            entry: entry_of(here, id).is_some(),
             next: next(past),
             last_ever: EventId::ZERO,
         };
@@ -277,17 +286,19 @@ pub async fn sight(
     let key = commands.keys.log(channel);
     let mut pipeline = redis::pipe();
     add_reads(&mut pipeline, key.as_bytes(), id).cmd("PTTL").arg(&key);
-    pipeline.cmd("XREVRANGE").arg(&key).arg(format!("({id}")).arg("-").arg("COUNT").arg(1);
+    let before = format!("({}", id.entry());
+    pipeline.cmd("XREVRANGE").arg(&key).arg(before).arg("-").arg("COUNT").arg(1);
     let (here, past, ttl_ms, before): (Value, Value, i64, Vec<(String, Value)>) =
         commands.run_all(&pipeline).await?;
-    let (found, next) = (entries(&here).into_iter().next(), next(&past));
+    let (found, next) = (entry_of(&here, id), next(&past));
     let (resume, last_ever) = resume(commands, id, channel, clock, retention_ms).await?;
     let log = Neighbours { entry: found.is_some(), next, last_ever };
     let stale =
         matches!(catch_up::start(Some(id), clock, retention_ms), Start::Read { stale: true, .. });
     let entry = found.map(|raw| {
-        let predecessor =
-            text(&raw, "p").filter(|p| EventId::parse(p).is_some_and(|p| p > EventId::ZERO));
+        let predecessor_id =
+            text(&raw, "p").and_then(|p| EventId::parse(&p)).filter(|p| *p > EventId::ZERO);
+        let predecessor = predecessor_id.map(|p| p.to_string());
         let data = field(&raw, "d").unwrap_or_default();
         Entry {
             kind: text(&raw, "t"),
@@ -297,14 +308,14 @@ pub async fn sight(
             payload: payload.then(|| String::from_utf8_lossy(data).into_owned()),
             predecessor_in_log: before
                 .first()
-                .is_some_and(|(id, _)| Some(id) == predecessor.as_ref()),
+                .is_some_and(|(id, _)| predecessor_id.is_some_and(|p| p.entry() == *id)),
             predecessor,
         }
     });
     Ok(Sighting {
         channel: channel.to_string(),
-        // Ids from before a reset may be assigned again, so later entries prove nothing about them.
-        place: place(id, stale || id < clock.epoch, &log),
+        // Stream ids from before a reset may be assigned again, so later entries prove nothing.
+        place: place(id, stale || id.epoch != clock.h.epoch, &log),
         event: entry,
         successor: next.map(|(id, _)| id.to_string()),
         log_ttl_ms: u64::try_from(ttl_ms).ok(),
@@ -323,7 +334,7 @@ async fn resume(
 ) -> Result<(Resume, EventId), CommandError> {
     let (mut resume, mut last_ever, mut unrecorded_behind) =
         (Resume::default(), EventId::ZERO, false);
-    let mut merge = Merge::new(id, clock.h, [channel.clone()]);
+    let mut merge = Merge::new(id, clock, [channel.clone()]);
     let mut first = true;
     loop {
         let wanted: Vec<_> =
@@ -339,9 +350,11 @@ async fn resume(
                         resume.gap = Some(reason.name());
                         return Ok((resume, last_ever));
                     }
-                    Start::Read { unrecorded, stale } => {
+                    Start::Read { reset, unrecorded, stale } => {
                         unrecorded_behind = unrecorded;
-                        resume.gap = catch_up::gap(id, stale, &page).map(GapReason::name);
+                        let gap = catch_up::gap(id, stale, &page);
+                        let gap = if reset { Some(GapReason::Reset) } else { gap };
+                        resume.gap = gap.map(GapReason::name);
                     }
                 }
             }

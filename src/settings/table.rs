@@ -94,6 +94,10 @@ keys! {
         "How to handle a plain PUBLISH: `record` (logged, can be replayed), `relay` (live only, \
          without id) or `off`.",
         |s, v| s.publishers.plain = parse::plain_publish(v)?;
+    "history.generation" = "1",
+        "Raise it whenever you change another setting of this section except replay_cache_bytes: \
+         the functions in Redis take their values from the highest generation.",
+        |s, v| s.history.generation = parse::number(v, 1..=1_000_000_000)? as u32;
     "history.max_len" = "1000", "Approximate number of events to keep per channel.",
         |s, v| s.history.max_len = parse::number(v, 1..=100_000_000)?;
     "history.retention" = r#""24h""#, "A channel's log expires this long after its last event.",

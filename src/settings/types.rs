@@ -105,6 +105,8 @@ pub struct Publishers {
 /// `[history]`
 #[derive(Clone, Debug, Default)]
 pub struct History {
+    /// Generation of these settings: a function library with a higher one replaces others.
+    pub generation: u32,
     /// Events kept per channel (approximately).
     pub max_len: u64,
     /// A log without a new event for this long expires.

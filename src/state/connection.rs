@@ -148,8 +148,8 @@ impl Connection {
     pub fn offer(&self, item: &Item, now_ms: u64) -> Outcome {
         let outcome = self.with(|state| state.offer(item));
         if outcome == Outcome::Queued {
-            if let Item::HistoryBreak { reason, .. } = item {
-                self.count_gap(*reason);
+            if let Item::Unrecorded(_) = item {
+                self.count_gap(GapReason::Unrecorded);
             }
             self.queued_ms.set(now_ms);
         }

@@ -6,7 +6,7 @@ use super::{
     mailbox::{Mailboxes, Message},
     replay_cache::ReplayCache,
 };
-use crate::core::{event::Event, id::EventId, system::GapReason};
+use crate::core::{event::Event, id::EventId};
 
 /// The mailboxes of the workers, and the cache of recent broadcasts. Its methods keep the two
 /// consistent.
@@ -31,26 +31,26 @@ impl Delivery {
     }
 
     /// Everything up to this id has been delivered.
-    pub fn tick(&self, id: EventId) {
-        self.mailboxes.send(|| Message::Tick(id));
+    pub fn watermark(&self, id: EventId) {
+        self.mailboxes.send(|| Message::Watermark(id));
     }
 
-    /// The order has a break at this id.
-    pub fn history_break(&self, id: EventId, reason: GapReason) {
-        self.mailboxes.send(|| Message::HistoryBreak { id, reason });
+    /// Plain messages before this position may be missing.
+    pub fn unrecorded(&self, id: EventId) {
+        self.mailboxes.send(|| Message::Unrecorded(id));
     }
 
-    /// A new epoch has begun: nothing of the previous one is replayed.
-    pub fn new_epoch(&self, epoch: EventId) {
+    /// A new epoch has begun, in which the link brings everything after `start`.
+    pub fn new_epoch(&self, start: EventId) {
         self.replay_cache.clear();
-        self.replay_cache.begin(epoch);
-        self.history_break(epoch, GapReason::Reset);
+        self.replay_cache.begin(start);
+        self.mailboxes.send(|| Message::NewEpoch);
     }
 
     /// The link is up, and brings everything after `h`.
     pub fn link_up(&self, h: EventId) {
         self.replay_cache.begin(h);
-        self.tick(h);
+        self.watermark(h);
         self.mailboxes.send(|| Message::LinkUp);
     }
 

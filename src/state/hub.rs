@@ -155,31 +155,42 @@ impl Hub {
     fn handle(self: &Rc<Self>, message: Message, now: u64) {
         match message {
             Message::Event(event) => self.event(event, now),
-            Message::HistoryBreak { id, reason } => {
-                let item = Item::HistoryBreak { id, reason };
+            Message::Unrecorded(id) => {
+                let item = Item::Unrecorded(id);
                 self.snapshot().iter().for_each(|c| self.offer(c, &item, now));
                 self.watermark.set(id.max(self.watermark.get()));
-                self.sessions_due.notify_one();
             }
-            Message::Tick(id) => self.watermark.set(id.max(self.watermark.get())),
+            Message::NewEpoch => {
+                self.snapshot().iter().for_each(|c| c.detach(self.watermark.get()));
+                self.watermark.set(EventId::ZERO);
+                self.sessions_due.notify_one();
+                if self.link_up.get() {
+                    self.catch_up_all(CatchUpCause::Epoch);
+                }
+            }
+            Message::Watermark(id) => self.watermark.set(id.max(self.watermark.get())),
             Message::LinkDown => {
                 self.link_up.set(false);
                 self.snapshot().iter().for_each(|c| c.detach(self.watermark.get()));
-                // The next link begins with a tick, which is lower if the time of Redis was set
+                // The next link begins with a watermark, which is lower if the time of Redis was set
                 // back.
                 self.watermark.set(EventId::ZERO);
             }
             Message::LinkUp => {
                 self.link_up.set(true);
                 self.sessions_due.notify_one();
-                for connection in self.snapshot() {
-                    if connection.is_admitted() && !connection.is_live() && !connection.is_ending()
-                    {
-                        self.request_catch_up(connection, CatchUpCause::Link);
-                    }
-                }
+                self.catch_up_all(CatchUpCause::Link);
             }
             Message::Command(command) => self.command(command),
+        }
+    }
+
+    /// Orders a catch-up of every connection that is not live.
+    fn catch_up_all(&self, cause: CatchUpCause) {
+        for connection in self.snapshot() {
+            if connection.is_admitted() && !connection.is_live() && !connection.is_ending() {
+                self.request_catch_up(connection, cause);
+            }
         }
     }
 

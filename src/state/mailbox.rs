@@ -12,7 +12,7 @@ use std::{
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::core::{channel::Channel, event::Event, id::EventId, system::GapReason};
+use crate::core::{channel::Channel, event::Event, id::EventId};
 
 /// Maximum number of bytes that wait for one worker.
 const LIMIT_BYTES: usize = 64 << 20;
@@ -22,15 +22,12 @@ const LIMIT_BYTES: usize = 64 << 20;
 pub enum Message {
     /// An event for the connections of its channel.
     Event(Arc<Event>),
-    /// A break in the order, for all connections.
-    HistoryBreak {
-        /// Where it is.
-        id: EventId,
-        /// Its reason.
-        reason: GapReason,
-    },
+    /// Plain messages before this position may be missing.
+    Unrecorded(EventId),
+    /// A new epoch began: all connections must catch up.
+    NewEpoch,
     /// Everything up to this id has arrived.
-    Tick(EventId),
+    Watermark(EventId),
     /// The link was lost, or the mailbox overflowed: all connections must catch up again.
     LinkDown,
     /// The link is up: the connections may catch up.
@@ -246,10 +243,10 @@ mod tests {
         let mut got = Vec::new();
         inbox.receive(&mut got, 1000).await;
         assert!(got.len() < 66 && matches!(got.last(), Some(Message::LinkDown)));
-        boxes.send(|| Message::Tick(EventId::ZERO));
+        boxes.send(|| Message::Watermark(EventId::ZERO));
         got.clear();
         inbox.receive(&mut got, 1000).await;
-        assert!(matches!(got[..], [Message::LinkUp, Message::Tick(_)]));
+        assert!(matches!(got[..], [Message::LinkUp, Message::Watermark(_)]));
     }
 
     #[tokio::test]

@@ -142,7 +142,7 @@ mod tests {
     use super::*;
 
     fn id(ms: u64) -> EventId {
-        EventId { ms, seq: 0 }
+        EventId { epoch: 0, ms, seq: 0 }
     }
 
     fn event(ms: u64, topic: &str) -> Arc<Event> {

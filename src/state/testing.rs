@@ -38,7 +38,7 @@ pub fn context(changes: &[(&str, &str)]) -> Arc<StreamContext> {
 
 /// An id at that time.
 pub fn id(ms: u64) -> EventId {
-    EventId { ms, seq: 0 }
+    EventId { epoch: 0, ms, seq: 0 }
 }
 
 /// An event of a channel, whose data is its time.

@@ -178,7 +178,7 @@ test('the documented Redis users have the permissions they need, and no more', a
   assert.equal((await resumed.got(2)).length, 2);
 
   assert.match(await cli(shop, 'GET', 'unrelated'), /NOPERM/);
-  assert.match(await cli(url('legacy', 'legacy-password'), 'GET', 'sse:clock'), /NOPERM/);
+  assert.match(await cli(url('legacy', 'legacy-password'), 'GET', 'sse:node:{broadcast}'), /NOPERM/);
   assert.doesNotMatch(gateway.process.err, /NOPERM|can't run this command/);
 });
 

@@ -178,7 +178,7 @@ def test_redis_configuration_is_durable_and_compact(tmp_path):
             assert not [line for line in gateway.lines if "maxmemory-policy" in line]
             event = cli("FCALL", "sse_publish", "1", "user:42:events", "order-completed", "x" * 200)
             assert re.fullmatch(r"\d+-\d+", event)
-        assert int(cli("MEMORY", "USAGE", "sse:log:user:42:events")) < 2000
+        assert int(cli("MEMORY", "USAGE", "sse:log:{user:42:events}")) < 2000
         assert cli("CONFIG", "GET", "maxmemory-policy").split() == [
             "maxmemory-policy",
             "noeviction",
@@ -194,4 +194,4 @@ def test_redis_configuration_is_durable_and_compact(tmp_path):
         )
     redis, port, cli = start()
     with redis:
-        assert cli("XLEN", "sse:log:user:42:events") == "1"
+        assert cli("XLEN", "sse:log:{user:42:events}") == "1"

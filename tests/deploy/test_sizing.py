@@ -63,7 +63,7 @@ def test_log_memory_matches_the_documentation(node, usage_kb, grows_kb):
         before = used()
         redis.batch(f"FCALL sse_publish 1 user:{n}:events news {'x' * 200}" for n in range(3000))
         grown = (used() - before) / 3000
-        usage = int(redis.cli("MEMORY", "USAGE", "sse:log:user:7:events").stdout)
+        usage = int(redis.cli("MEMORY", "USAGE", "sse:log:{user:7:events}").stdout)
     assert usage / 1000 == pytest.approx(usage_kb, rel=0.1) and grown / 1000 == pytest.approx(
         grows_kb, rel=0.1
     )

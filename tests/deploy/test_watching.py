@@ -246,5 +246,5 @@ def test_redis_commands_in_the_runbook_work():
             assert not answer.startswith("ERR"), f"{line}: {answer}"
             if line.startswith("XREVRANGE"):
                 assert "reason" in answer, f"{line}: {answer!r}"
-            if line.startswith("GET sse:lease:recorder"):
+            if line.startswith("GET sse:lease:recorder:{broadcast}"):
                 assert answer

@@ -2,19 +2,25 @@
 //! need the key fail with its name, all others continue, and everything works again when the key is
 //! deleted.
 
-use futures_util::StreamExt;
-
 use crate::harness::keys::api_keys;
-use crate::harness::{GUARD, Gateway, Redis, Sse, eventually, ticket, topic, user};
+use crate::harness::{Gateway, Redis, Sse, eventually, log_key, ticket, topic, user};
 
+const NODE: &str = "sse:node:{broadcast}";
 const WRONG: &str = "wrong-type";
 
 async fn world() -> (Redis, Gateway, Sse) {
     let redis = Redis::start().await;
-    let gateway = Gateway::start(&redis).await;
+    let gateway = Gateway::builder(&redis).env("SERVER__HEARTBEAT", "1s").start().await;
     gateway.wait_for_recorder().await;
     let stream = gateway.connect("2").await;
     (redis, gateway, stream)
+}
+
+/// The key of the session of a user.
+async fn session_key(redis: &Redis, owner: &str) -> String {
+    let pattern = format!("sse:session:{{{}}}:*", user(owner));
+    let keys: Vec<String> = redis.command(&["KEYS", &pattern]).await;
+    keys.into_iter().next().expect("a session")
 }
 
 /// Replaces a key by a value of another type.
@@ -65,7 +71,7 @@ async fn refused(redis: &Redis, channel: &str, key: &str) {
 #[tokio::test]
 async fn wrong_type_log_rejects_only_its_own_messages() {
     let (redis, gateway, mut other) = world().await;
-    let log = "sse:log:user:1:events";
+    let log = "sse:log:{user:1:events}";
     damage(&redis, log).await;
     let mut publisher = redis.publisher().await;
     for n in 0..5 {
@@ -98,7 +104,7 @@ async fn wrong_type_log_rejects_only_its_own_messages() {
 async fn wrong_type_log_reports_trimmed_and_streams_continue() {
     let (redis, _gateway, mut other) = world().await;
     for channel in [user("1"), topic("t")] {
-        let log = format!("sse:log:{channel}");
+        let log = log_key(&channel);
         let cursor = redis.durable(&channel, "a", "1").await.unwrap();
         damage(&redis, &log).await;
         // A gateway without broadcasts in memory, which could prove that no event is missing.
@@ -118,7 +124,7 @@ async fn wrong_type_log_reports_trimmed_and_streams_continue() {
 #[tokio::test]
 async fn wrong_type_dedupe_key_rejects_only_its_event() {
     let (redis, gateway, mut other) = world().await;
-    damage(&redis, "sse:dedupe:user:2:events k").await;
+    damage(&redis, "sse:dedupe:{user:2:events} k").await;
     let mut publisher = redis.publisher().await;
     publisher.plain(user("2"), r#"{"type":"a","payload":1,"id":"k"}"#).await;
     publisher.plain(user("2"), r#"{"type":"a","payload":2,"id":"l"}"#).await;
@@ -136,19 +142,20 @@ async fn wrong_type_topics_key_rejects_only_broadcasts() {
     let (redis, gateway, mut other) = world().await;
     let cursor = redis.durable(&topic("t"), "first", "1").await.unwrap();
     assert_eq!(other.app_event().await.event, "first");
-    damage(&redis, "sse:topics").await;
-    redis.plain(topic("t"), "lost").await;
+    damage(&redis, "sse:topics:{broadcast}").await;
+    // The topic of a recent event is still known to the library, so another one is used.
+    redis.plain(topic("u"), "lost").await;
     redis.plain(user("2"), "1").await;
     assert_eq!(other.app_event().await.data, "1", "{}", other.dump());
     rejected(&gateway, 1.0).await;
-    refused(&redis, &topic("t"), "sse:topics").await;
-    assert_eq!(redis.log_ids(&topic("t")).await.len(), 1, "rejected events are not stored");
+    refused(&redis, &topic("u"), "sse:topics:{broadcast}").await;
+    assert!(redis.log_ids(&topic("u")).await.is_empty(), "rejected events are not stored");
     // The active topics are unknown, so clients that need them from Redis get a gap.
     let fresh = Gateway::durable_only(&redis).start().await;
     let mut stream = fresh.resume("1", &cursor).await;
     let first = stream.app_event().await;
     assert_eq!(first.json()["reason"], "trimmed", "{}", stream.dump());
-    delete_key(&redis, "sse:topics").await;
+    delete_key(&redis, "sse:topics:{broadcast}").await;
     let id = redis.durable(&topic("t"), "a", "1").await.unwrap();
     assert_eq!(stream.app_event().await.id, Some(id));
 }
@@ -159,13 +166,7 @@ async fn wrong_type_session_gets_busy_and_one_log() {
     let same = ticket("1");
     drop(gateway.connect_with(&same, "").await);
     gateway.metric_reaches("sse_connections_closed_total", &[("reason", "client-gone")], 1.0).await;
-    let mut key = String::new();
-    for candidate in redis.command::<Vec<String>>(&["KEYS", "sse:session:*"]).await {
-        let owner: String = redis.command(&["HGET", &candidate, "user"]).await;
-        if owner == "1" {
-            key = candidate;
-        }
-    }
+    let key = session_key(&redis, "1").await;
     damage(&redis, &key).await;
     for _ in 0..3 {
         let mut busy = Sse::connect(&gateway.events_url(&same, ""), &[]).await;
@@ -184,7 +185,7 @@ async fn wrong_type_revocation_does_not_affect_other_sessions() {
     let gateway = Gateway::durable_only(&redis).env("TICKETS__RECONNECT_GRACE", "2s").start().await;
     let _one = gateway.connect("1").await;
     let _two = gateway.connect("2").await;
-    let key = "sse:revoked:1";
+    let key = "sse:revoked:{user:1:events}";
     damage(&redis, key).await;
     for _ in 0..2 {
         let mut busy = Sse::connect(&gateway.events_url(&ticket("1"), ""), &[]).await;
@@ -192,17 +193,9 @@ async fn wrong_type_revocation_does_not_affect_other_sessions() {
     }
     assert_eq!(lines(&gateway, key), 1, "{}", gateway.log_text());
     // The session of the other user, renewed in the same call: its time to live rises again.
-    let session = async |owner: &str| {
-        for key in redis.command::<Vec<String>>(&["KEYS", "sse:session:*"]).await {
-            if redis.command::<String>(&["HGET", &key, "user"]).await == owner {
-                return key;
-            }
-        }
-        panic!("no session of {owner}");
-    };
-    let session = session("2").await;
+    let session = session_key(&redis, "2").await;
     // A new session lives at least until its ticket can no longer open one, and then by renewals.
-    redis.command::<i64>(&["HSET", &session, "good_ms", "0"]).await;
+    redis.command::<i64>(&["HSET", &session, "opens_until_ms", "0"]).await;
     redis.command::<i64>(&["PEXPIRE", &session, "1500"]).await;
     let mut before = i64::MAX;
     for _ in 0.. {
@@ -219,52 +212,36 @@ async fn wrong_type_revocation_does_not_affect_other_sessions() {
 }
 
 #[tokio::test]
-async fn wrong_type_settings_are_restored_after_del() {
+async fn wrong_type_node_key_is_named_and_works_after_del() {
     let (redis, gateway, mut other) = world().await;
-    damage(&redis, "sse:settings").await;
-    refused(&redis, &user("2"), "sse:settings").await;
-    redis.plain(user("2"), "waits").await;
-    gateway.wait_for_log("could not record plain publishes").await;
-    delete_key(&redis, "sse:settings").await;
-    assert_eq!(other.app_event().await.data, "waits", "no event is lost: {}", other.dump());
-    eventually("the settings", || async {
-        (redis.command::<i64>(&["EXISTS", "sse:settings"]).await == 1).then_some(())
-    })
-    .await;
-    rejected(&gateway, 0.0).await;
-}
-
-#[tokio::test]
-async fn wrong_type_clock_is_restored_after_del() {
-    let (redis, gateway, mut other) = world().await;
-    damage(&redis, "sse:clock").await;
-    refused(&redis, &user("2"), "sse:clock").await;
+    damage(&redis, NODE).await;
     gateway.wait_for_log("a key in Redis has the wrong type").await;
-    assert!(gateway.log_contains("run DEL \\\"sse:clock\\\""), "{}", gateway.log_text());
-    // Without ticks the link is closed after 3 s.
+    assert!(gateway.log_contains(&format!("run DEL \\\"{NODE}\\\"")), "{}", gateway.log_text());
+    // The link has no watermark.
     gateway.metric_reaches("sse_redis_reconnects_total", &[], 1.0).await;
     let (lines_of_one_kind, message) = most_frequent_warning(&gateway);
     assert!(lines_of_one_kind <= 3, "{message} was logged {lines_of_one_kind} times");
-    delete_key(&redis, "sse:clock").await;
+    let meanwhile = redis.durable(&user("2"), "a", "1").await.expect("the clock is in memory");
+    delete_key(&redis, NODE).await;
     gateway.ready().await;
     assert_eq!(other.next_of("sse.gap").await.json()["reason"], "reset");
-    let id = redis.durable(&user("2"), "a", "1").await.unwrap();
-    assert_eq!(other.next_of("a").await.id, Some(id));
+    assert_eq!(other.next_of("a").await.id, Some(meanwhile));
+    let id = redis.durable(&user("2"), "b", "1").await.unwrap();
+    assert_eq!(other.next_of("b").await.id, Some(id));
     assert_eq!(lines(&gateway, "a key in Redis has the wrong type"), 1, "{}", gateway.log_text());
 }
 
 #[tokio::test]
 async fn wrong_type_recorder_key_stops_plain_publishes_only() {
     let (redis, gateway, mut other) = world().await;
-    for key in ["sse:recorder", "sse:lease:recorder"] {
+    for key in ["sse:recorder:{broadcast}", "sse:lease:recorder:{broadcast}"] {
         damage(&redis, key).await;
         gateway.wait_for_log(&format!("run DEL \\\"{key}\\\"")).await;
         let id = redis.durable(&user("2"), "a", "1").await.unwrap();
         assert_eq!(other.next_of("a").await.id, Some(id));
-        let mut ticks = redis::Client::open(redis.url()).unwrap().get_async_pubsub().await.unwrap();
-        ticks.subscribe("sse:live:tick").await.unwrap();
-        let tick = tokio::time::timeout(GUARD, ticks.on_message().next()).await;
-        assert!(tick.expect("ticks continue").is_some());
+        // Streams get watermarks.
+        let before = other.next_of("sse.heartbeat").await.id;
+        assert!(other.next_of("sse.heartbeat").await.id > before);
         delete_key(&redis, key).await;
         gateway.wait_for_recorder().await;
         let records = async || {
@@ -276,33 +253,26 @@ async fn wrong_type_recorder_key_stops_plain_publishes_only() {
 }
 
 #[tokio::test]
-async fn wrong_type_bookkeeping_streams_stop_nothing() {
+async fn wrong_type_list_of_rejections_stops_nothing() {
     let (redis, gateway, mut other) = world().await;
-    for key in ["sse:rejected", "sse:seams"] {
-        damage(&redis, key).await;
-    }
+    damage(&redis, "sse:rejected:{broadcast}").await;
     redis.plain(user("2"), b"\xff").await;
     redis.plain(user("2"), "good").await;
     assert_eq!(other.app_event().await.data, "good");
     gateway.metric_reaches("sse_rejected_total", &[("reason", "not-utf8")], 1.0).await;
-    // A new epoch writes a break.
-    redis.command::<i64>(&["DEL", "sse:clock"]).await;
-    let id = redis.durable(&user("2"), "a", "1").await.unwrap();
-    assert_eq!(other.next_of("sse.gap").await.json()["reason"], "reset");
-    assert_eq!(other.next_of("a").await.id, Some(id));
 }
 
 #[tokio::test]
 async fn unwritable_rejections_are_rarely_logged() {
     let redis = Redis::start().await;
     let gateway = Gateway::builder(&redis).env("PUBLISHERS__PLAIN", "relay").start().await;
-    damage(&redis, "sse:rejected").await;
+    damage(&redis, "sse:rejected:{broadcast}").await;
     for _ in 0..50 {
         redis.plain(topic("t"), b"\xff").await;
     }
     gateway.metric_reaches("sse_rejected_total", &[], 50.0).await;
     gateway.wait_for_log("could not write a rejected message").await;
-    delete_key(&redis, "sse:rejected").await;
+    delete_key(&redis, "sse:rejected:{broadcast}").await;
     // Messages are written in order, so this one is the last.
     redis.plain(topic("t"), b"last \xff").await;
     eventually("the last one", || async {
@@ -333,7 +303,7 @@ async fn publish_to_a_wrong_type_log_gets_409() {
     let redis = Redis::start().await;
     let keys = api_keys(&[("a publisher's key", "publish")]);
     let gateway = Gateway::durable_only(&redis).env("API_KEYS", &keys).start().await;
-    damage(&redis, "sse:log:user:1:events").await;
+    damage(&redis, "sse:log:{user:1:events}").await;
     let post = gateway.http().post(gateway.url("/publish")).bearer_auth("a publisher's key");
     let answer = post.body(r#"{"channel":"user:1:events","payload":1}"#).send().await.unwrap();
     assert_eq!(answer.status(), 409);

@@ -1,7 +1,9 @@
 //! Clients get `sse.gap` if events may be missing, and only then.
 
 use crate::harness::load::publish_batch;
-use crate::harness::{Event, Gateway, Id, Published, Redis, Sse, eventually, now_ms, topic, user};
+use crate::harness::{
+    Event, Gateway, Id, Published, Redis, Sse, eventually, log_key, now_ms, topic, user,
+};
 
 /// Checks the fields of a gap and returns it.
 fn assert_gap(gap: Event, reason: &str, from: &str) -> Event {
@@ -10,7 +12,7 @@ fn assert_gap(gap: Event, reason: &str, from: &str) -> Event {
     assert_eq!(data["reason"], reason, "{gap}");
     assert_eq!(data["from"], from, "{gap}");
     assert!(data["channels"].is_array(), "{gap}");
-    let restarts = matches!(reason, "reset" | "unknown-id");
+    let restarts = reason == "unknown-id";
     assert_eq!(gap.id.is_some(), restarts, "{gap}");
     gap
 }
@@ -103,7 +105,7 @@ async fn log_emptied_by_an_operator_reports_trimmed() {
     let before = gateway.connect("1").await.last_id().to_string();
     let first = redis.durable(&user("1"), "a", "1").await.unwrap();
     let last = redis.durable(&user("1"), "a", "2").await.unwrap();
-    let key = format!("sse:log:{}", user("1"));
+    let key = log_key(&user("1"));
     redis.command::<i64>(&["XTRIM", &key, "MAXLEN", "0"]).await;
     for cursor in [&before, &first] {
         let mut sse = gateway.resume("1", cursor).await;
@@ -149,7 +151,7 @@ async fn expired_log_reports_expired_gap() {
 
 /// Waits until the log of a channel has expired, and with it every cursor up to its last event.
 async fn wait_until_expired(redis: &Redis, channel: &str) {
-    let key = format!("sse:log:{channel}");
+    let key = log_key(channel);
     eventually("the log to expire", || async {
         (redis.command::<i64>(&["EXISTS", &key]).await == 0).then_some(())
     })
@@ -166,8 +168,9 @@ async fn raised_retention_still_reports_earlier_expiry() {
     wait_until_expired(&redis, &user("1")).await;
     drop(gateway);
     // Twice: a second increase must not hide the first.
-    for retention in ["1h", "24h"] {
-        let gateway = builder.clone().env("HISTORY__RETENTION", retention).start().await;
+    for (retention, generation) in [("1h", "2"), ("24h", "3")] {
+        let gateway = builder.clone().env("HISTORY__RETENTION", retention);
+        let gateway = gateway.env("HISTORY__GENERATION", generation).start().await;
         let mut sse = gateway.resume("1", &cursor).await;
         let gap = assert_gap(sse.app_event().await, "expired", &cursor);
         assert!(channels(&gap).contains(&user("1")), "{gap}");
@@ -176,7 +179,7 @@ async fn raised_retention_still_reports_earlier_expiry() {
         let next = redis.durable(&user("1"), "a", "2").await.unwrap();
         let mut sse = gateway.resume("1", &first).await;
         assert_eq!(sse.app_event().await.id, Some(next.clone()), "{}", sse.dump());
-        redis.command::<()>(&["DEL", &format!("sse:log:{}", user("1"))]).await;
+        redis.command::<()>(&["DEL", &log_key(&user("1"))]).await;
     }
 }
 
@@ -191,7 +194,7 @@ async fn log_older_than_retention_replays_without_gap() {
     let cursor = redis.durable(&user("1"), "a", "0").await.unwrap();
     let mut last = cursor.clone();
     // Events renew the expiry, so the log is complete although older than the retention.
-    while Id::of(&last).0 < Id::of(&cursor).0 + 4500 {
+    while Id::of(&last).ms < Id::of(&cursor).ms + 4500 {
         last = redis.durable(&user("1"), "a", "n").await.unwrap();
         sse.until(|event| event.id.as_ref() == Some(&last)).await;
         tokio::time::sleep(std::time::Duration::from_millis(100)).await;
@@ -278,29 +281,30 @@ async fn wiped_redis_reports_reset_live_and_on_resume() {
         assert_eq!(sse.app_event().await.id.as_ref(), Some(&away));
     }
     redis.flushall().await;
-    let mut restarts = Vec::new();
     for sse in &mut streams {
         let gap = sse.app_event().await;
         assert_eq!(gap.json()["reason"], "reset", "{}", sse.dump());
-        let restart = gap.own_id();
-        assert!(restart > Id::of(&away), "the clock never goes back");
-        restarts.push(restart);
+        assert_eq!(gap.id, None);
     }
     // Durable publishes continue on the same streams.
     let id = redis.durable(&user("1"), "b", "2").await.unwrap();
-    for (sse, restart) in streams.iter_mut().zip(restarts) {
-        assert!(Id::of(&id) > restart);
+    assert!(Id::of(&id).epoch > Id::of(&away).epoch);
+    for sse in &mut streams {
         assert_eq!(sse.app_event().await.id.as_ref(), Some(&id), "{}", sse.dump());
     }
-    // Clients that were away get one gap, then live events.
+    // Clients that were disconnected get one gap, then what remains, then live events.
+    let mut published = vec![id];
     for gateway in [&one, &two] {
         let mut sse = gateway.resume("1", &away).await;
-        let gap = assert_gap(sse.app_event().await, "reset", &away);
+        assert_gap(sse.app_event().await, "reset", &away);
+        for id in &published {
+            assert_eq!(sse.app_event().await.id.as_ref(), Some(id), "{}", sse.dump());
+        }
         let next = redis.durable(&topic("t"), "c", "3").await.unwrap();
-        assert_eq!(sse.app_event().await.id, Some(next.clone()));
-        drop(sse);
-        let mut sse = gateway.resume("1", &gap.own_id().to_string()).await;
-        assert_eq!(sse.app_event().await.id, Some(next), "{}", sse.dump());
+        assert_eq!(sse.app_event().await.id.as_ref(), Some(&next));
+        let mut sse = gateway.resume("1", published.last().unwrap()).await;
+        assert_eq!(sse.app_event().await.id.as_ref(), Some(&next), "{}", sse.dump());
+        published.push(next);
     }
 }
 
@@ -328,7 +332,12 @@ async fn add_active_topics(redis: &Redis, count: u64) {
     let now = now_ms();
     let mut pipeline = redis::pipe();
     for n in 0..count {
-        pipeline.cmd("ZADD").arg("sse:topics").arg(now + n).arg(format!("noise-{n}")).ignore();
+        pipeline
+            .cmd("ZADD")
+            .arg("sse:topics:{broadcast}")
+            .arg(now + n)
+            .arg(format!("noise-{n}"))
+            .ignore();
     }
     pipeline.query_async::<()>(&mut redis.conn().await).await.unwrap();
 }

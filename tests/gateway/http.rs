@@ -239,7 +239,8 @@ sse_jwks_age_seconds gauge
 sse_reloads_total counter
 sse_redis_link_up gauge
 sse_redis_reconnects_total counter
-sse_tick_age_seconds gauge
+sse_watermark_age_seconds gauge
+sse_epoch_changes_total counter
 sse_subscriptions gauge
 sse_recorder_role gauge
 sse_plain_recorded_total counter
@@ -299,7 +300,7 @@ async fn documented_metrics_have_help_and_correct_values() {
     }
     assert!(metrics.get("sse_bytes_sent_total", &[]) > 100.0);
     assert!(metrics.get("sse_subscriptions", &[]) >= 1.0);
-    assert!(metrics.get("sse_tick_age_seconds", &[]) < 20.0);
+    assert!(metrics.get("sse_watermark_age_seconds", &[]) < 20.0);
     assert!(metrics.get("sse_publish_to_write_seconds_count", &[]) >= 1.0);
     // No label contains a user, channel or id.
     drop(sse);

@@ -132,7 +132,7 @@ async fn lines_of_a_link_name_its_number_and_address() {
     .await;
     assert!(last["link"].as_u64() >= Some(2) && last["address"] == address.as_str(), "{last}");
     // A line of the task that reads the link.
-    redis.command::<i64>(&["PUBLISH", "sse:live:tick", "no tick"]).await;
+    redis.command::<i64>(&["SPUBLISH", "sse:live:{broadcast}", "epoch x"]).await;
     let malformed = "ignored a malformed message on a live channel: \
                      is another client publishing to it?";
     assert_eq!(line(&gateway, malformed, |_| true).await["span"], last);

@@ -54,7 +54,7 @@ async fn relay_mode_delivers_live_without_ids() {
     two.metric_reaches("sse_rejected_total", &[], 2.0).await;
     assert_eq!(two.metric("sse_plain_relayed_total", &[]).await, 2.0);
     // Relayed messages are not replayed.
-    let cursor = Id(Id::of(&id).0 - 1, 0).to_string();
+    let cursor = Id { ms: Id::of(&id).ms - 1, seq: 0, ..Id::of(&id) }.to_string();
     drop(streams);
     redis.plain(user("1"), "lost to those who are away").await;
     let mut sse = one.resume("1", &cursor).await;
@@ -221,11 +221,11 @@ async fn killed_recorder_with_a_standby_loses_nothing() {
         other.metric_reaches("sse_recorder_role", &[("role", "standby")], 1.0).await;
         let mut sse = other.connect("1").await;
         let sent = Numbers::start(&redis, user("1")).await;
-        // After some ticks, writer and standby number from the same marker.
+        // After some watermarks, writer and standby number from the same marker.
         let seen = other.connect("2").await.last_id().to_string();
-        eventually("two ticks", || async {
+        eventually("two watermarks", || async {
             let now = other.connect("2").await.last_id().to_string();
-            (Id::of(&now).0 > Id::of(&seen).0 + 2000).then_some(())
+            (Id::of(&now).ms > Id::of(&seen).ms + 2000).then_some(())
         })
         .await;
         recorder.kill9();
@@ -294,16 +294,33 @@ async fn wiped_redis_loses_plain_publishes_only_with_gap() {
 }
 
 #[tokio::test]
+async fn restart_without_plain_publishes_reports_no_gap() {
+    let redis = Redis::start().await;
+    let gateway = Gateway::start(&redis).await;
+    gateway.wait_for_recorder().await;
+    let cursor = gateway.connect("1").await.last_id().to_string();
+    gateway.kill9();
+    gateway.wait_exit().await;
+    let gateway = Gateway::start(&redis).await;
+    gateway.wait_for_recorder().await;
+    let mut sse = gateway.resume("1", &cursor).await;
+    let id = redis.durable(&user("1"), "a", "1").await.unwrap();
+    assert_eq!(sse.app_event().await.id, Some(id), "{}", sse.dump());
+}
+
+#[tokio::test]
 async fn plain_publishes_without_a_recorder_report_unrecorded() {
     let redis = Redis::start().await;
     let gateway = Gateway::start(&redis).await;
     gateway.wait_for_recorder().await;
-    let sse = gateway.connect("1").await;
+    let mut sse = gateway.connect("1").await;
+    redis.plain(user("1"), "recorded").await;
+    assert_eq!(sse.app_event().await.data, "recorded");
     let cursor = sse.last_id().to_string();
     drop(sse);
     gateway.kill9();
     gateway.wait_exit().await;
-    redis.plain(user("1"), "nobody hears").await;
+    redis.plain(user("1"), "missed").await;
     let gateway = Gateway::start(&redis).await;
     gateway.wait_for_recorder().await;
     let mut sse = gateway.resume("1", &cursor).await;

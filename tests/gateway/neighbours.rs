@@ -38,7 +38,13 @@ async fn foreign_log_entries_do_not_prevent_a_replay() {
     let mut conn = redis.conn().await;
     let mut pipeline = redis::pipe();
     for _ in 0..600 {
-        pipeline.cmd("XADD").arg("sse:log:user:1:events").arg("*").arg("foreign").arg("x").ignore();
+        pipeline
+            .cmd("XADD")
+            .arg("sse:log:{user:1:events}")
+            .arg("*")
+            .arg("foreign")
+            .arg("x")
+            .ignore();
     }
     pipeline.query_async::<()>(&mut conn).await.unwrap();
     let good = redis.durable(&user("1"), "a", "2").await.unwrap();
@@ -57,7 +63,7 @@ async fn prefix_with_colliding_function_names_is_rejected() {
     let redis = Redis::start().await;
     let first = Gateway::durable_only(&redis).start().await;
     let second =
-        Gateway::durable_only(&redis).env("REDIS__KEY_PREFIX", "{sse}:").start_unready().await;
+        Gateway::durable_only(&redis).env("REDIS__KEY_PREFIX", "-sse:").start_unready().await;
     second.wait_for_log("another redis.key_prefix").await;
     second.not_ready().await;
     first.ready().await;

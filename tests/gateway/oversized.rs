@@ -159,9 +159,9 @@ async fn documented_permissions_are_sufficient() {
     }
     // A log that must be started again, and an empty one.
     redis
-        .command::<String>(&["XADD", "sse:log:user:1:events", "18446744073709551615-1", "f", "x"])
+        .command::<String>(&["XADD", "sse:log:{user:1:events}", "18446744073709551615-1", "f", "x"])
         .await;
-    redis.command::<i64>(&["XTRIM", "sse:log:broadcast:t", "MAXLEN", "0"]).await;
+    redis.command::<i64>(&["XTRIM", "sse:log:{broadcast}:t", "MAXLEN", "0"]).await;
     for channel in [&mine, &news] {
         as_user("shop", "shop-password", &["FCALL", "sse_publish", "1", channel, "b", "1"]).await;
     }

@@ -1,6 +1,6 @@
 //! Invalid messages are rejected, counted and kept for the operator, and cannot inject anything.
 
-use crate::harness::{Gateway, Publisher, Redis, Sse, eventually, user};
+use crate::harness::{Gateway, Publisher, Redis, Sse, eventually, log_key, user};
 
 async fn setup() -> (Redis, Gateway, Sse, Publisher) {
     let redis = Redis::start().await;
@@ -12,7 +12,7 @@ async fn setup() -> (Redis, Gateway, Sse, Publisher) {
 }
 
 /// Publishes invalid plain messages to user 1's channel, given with their reasons. Checks the
-/// counters, `sse:rejected`, and that the next valid message is the next event.
+/// counters, `sse:rejected:{broadcast}`, and that the next valid message is the next event.
 async fn assert_all_rejected(cases: &[(&str, &[u8])]) {
     let (redis, gateway, mut sse, mut publisher) = setup().await;
     for (_, message) in cases {
@@ -173,7 +173,7 @@ fn bad_channels() -> Vec<Vec<u8>> {
 #[tokio::test]
 async fn invalid_channels_are_rejected() {
     let (redis, gateway, mut sse, mut publisher) = setup().await;
-    let strangers = ["other:1", "user:42", "", "sse:live:user:1:events", "user:1:events "];
+    let strangers = ["other:1", "user:42", "", "sse:live:{user:1:events}", "user:1:events "];
     let strangers = strangers.map(|name| name.as_bytes().to_vec());
     for name in bad_channels().into_iter().chain(strangers) {
         let done = publisher.durable_bytes(&name, b"t", "1", &[]).await;
@@ -194,7 +194,7 @@ async fn invalid_channels_are_rejected() {
     let channels: Vec<_> = kept.iter().map(|entry| text(&entry.channel)).collect();
     assert_eq!(channels, bad_channels().iter().map(text).collect::<Vec<_>>());
     let keys: Vec<String> = redis.command(&["KEYS", "sse:log:*"]).await;
-    assert_eq!(keys, [format!("sse:log:{}", user("1"))]);
+    assert_eq!(keys, [log_key(&user("1"))]);
 }
 
 #[tokio::test]
@@ -232,23 +232,24 @@ async fn event_id_is_never_chosen_by_the_publisher() {
 
 #[tokio::test]
 async fn malformed_live_messages_are_ignored() {
-    let (_redis, gateway, mut sse, mut publisher) = setup().await;
-    let live = format!("sse:live:{}", user("1"));
+    let (redis, gateway, mut sse, mut publisher) = setup().await;
+    let live = format!("sse:live:{{{}}}", user("1"));
     let garbage: [&[u8]; 9] = [
         b"",
         b"\n",
         b"no header",
         b"x y z t\npayload",
-        b"1-1\npayload",
-        b"1-1 0-0 x t\npayload",
-        b"\xff\xfe 0-0 0 t\n\xff",
-        b"99999999999999999999999-0 0-0 0 t\nx",
-        b"1-1 0-0 0 \nx",
+        b"1-1.1\npayload",
+        b"1-1.1 0-0.0 x t\npayload",
+        b"\xff\xfe 0-0.0 0 t\n\xff",
+        b"99999999999999999999999-0.1 0-0.0 0 t\nx",
+        b"1-1.1 0-0.0 0 \nx",
     ];
     for message in garbage {
-        publisher.plain(&live, message).await;
+        redis.command::<i64>(&["SPUBLISH".as_bytes(), live.as_bytes(), message]).await;
     }
-    publisher.plain("sse:live:broadcast:a b", "1-1 0-0 0 t\nx").await;
+    let topic = "1-1.1 0-0.0 0 a,b t\nx";
+    redis.command::<i64>(&["SPUBLISH".as_bytes(), b"sse:live:{broadcast}", topic.as_bytes()]).await;
     let done = publisher.durable(&user("1"), "good", "1", &[]).await;
     let id = done.unwrap();
     let event = sse.app_event().await;

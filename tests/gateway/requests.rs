@@ -139,7 +139,7 @@ async fn pipelined_requests_get_responses_in_order() {
             .collect();
         assert_eq!(statuses, ["200", "200", "405"].repeat(REQUESTS / 3));
         let log: Vec<redis::Value> = redis::cmd("XRANGE")
-            .arg("sse:log:user:1:events")
+            .arg("sse:log:{user:1:events}")
             .arg("-")
             .arg("+")
             .query_async(&mut reader)
@@ -147,7 +147,7 @@ async fn pipelined_requests_get_responses_in_order() {
             .unwrap();
         assert_eq!(log.len(), REQUESTS / 3 * 2);
         redis::cmd("DEL")
-            .arg("sse:log:user:1:events")
+            .arg("sse:log:{user:1:events}")
             .query_async::<()>(&mut reader)
             .await
             .unwrap();

@@ -106,10 +106,10 @@ async fn heartbeat_cursor_outlives_the_retention() {
     let start = Id::of(sse.last_id());
     let mut last = start;
     // Longer than the retention by the ids' own clock.
-    while last.0 < start.0 + 11_000 {
+    while last.ms < start.ms + 11_000 {
         let beat = sse.event().await;
         assert_eq!(beat.event, "sse.heartbeat");
-        assert!(beat.json()["timestamp"].as_u64().unwrap() >= start.0 - 60_000);
+        assert!(beat.json()["timestamp"].as_u64().unwrap() >= start.ms - 60_000);
         assert!(beat.own_id() >= last, "a watermark never goes back");
         last = beat.own_id();
     }

@@ -5,7 +5,8 @@
 use crate::harness::gateway::Builder;
 use crate::harness::sse::Request;
 use crate::harness::{
-    Event, Gateway, Id, Load, Redis, Sse, assert_received, encode, eventually, ticket, topic, user,
+    Event, Gateway, Id, Load, Redis, Sse, assert_received, encode, eventually, log_key, ticket,
+    topic, user,
 };
 use redis::Value;
 use std::collections::HashMap;
@@ -58,7 +59,7 @@ impl PlainLoad {
     async fn stop(self, redis: &Redis) -> usize {
         self.stop.store(true, Ordering::Relaxed);
         let count = self.task.await.expect("the publisher");
-        let key = format!("sse:log:{}", topic(PLAIN));
+        let key = log_key(&topic(PLAIN));
         eventually("all plain publishes to be recorded", || async {
             (redis.command::<usize>(&["XLEN", &key]).await >= count).then_some(())
         })
@@ -259,7 +260,7 @@ async fn newer_library_under_load_loses_nothing_and_stays() {
     three.metric_reaches("sse_redis_reconnects_total", &[], 1.0).await;
     three.ready().await;
     assert_eq!(library(&redis).await, (next.clone(), text));
-    // It works with the newer library: sessions, publishes, ticks, leases.
+    // It works with the newer library: sessions, publishes, watermarks, leases.
     three.connect("u9").await;
     traffic.more().await;
     traffic.check(&redis).await;
@@ -267,46 +268,12 @@ async fn newer_library_under_load_loses_nothing_and_stays() {
         assert_eq!(gateway.metric("sse_gaps_total", &[]).await, 0.0);
     }
     // A gateway replaces an older library.
-    let (older, code) = (next.replace(&next[..14], "sse_gateway_v0"), code);
+    let rest = name.splitn(4, '_').nth(3).expect("generation and prefix");
+    let older = format!("sse_gateway_v0_{rest}");
     let text = code.replace(&format!("name={name}\n"), &format!("name={older}\n"));
     replace_library(&redis, &next, &text).await;
-    let _four = Gateway::builder(&redis).start().await;
+    let _four = builder(&redis).start().await;
     assert_eq!(library(&redis).await, (name, code));
-}
-
-/// Calls a function of the library with these arguments and the last ones.
-async fn call(redis: &Redis, words: &[&str], last: &[&str]) -> Vec<String> {
-    redis.command(&[&["FCALL"], words, last].concat()).await
-}
-
-#[tokio::test]
-async fn library_replies_with_names_only_when_asked() {
-    let redis = Redis::start().await;
-    let _gateway = builder(&redis).start().await;
-    let open = |digest, expired| {
-        let until = "9999999999999";
-        ["sse_open", "1", digest, "c", "u", expired, "0", "60000", until, until, "", "60000"]
-    };
-    let names = |reply: &[String]| reply.iter().step_by(2).cloned().collect::<Vec<_>>();
-    let fields = ["outcome", "first", "opened_ms", "until_ms", "last", "generation", "proof"];
-    for (named, plain, outcome) in [("a", "b", "opened"), ("b", "a", "resumed")] {
-        let named = call(&redis, &open(named, "0"), &["proof", "proof", "NAMED"]).await;
-        assert_eq!((named[1].as_str(), names(&named)), (outcome, fields.map(String::from).into()));
-        let plain = call(&redis, &open(plain, "0"), &["proof", "proof"]).await;
-        assert_eq!((plain.len(), plain[0].as_str(), plain[6].as_str()), (7, outcome, "proof"));
-    }
-    assert_eq!(call(&redis, &open("c", "1"), &["", "", "NAMED"]).await, ["outcome", "expired"]);
-    assert_eq!(call(&redis, &open("c", "1"), &["", ""]).await, ["expired"]);
-
-    let lease = |role, who| ["sse_lease", "0", role, who, "60000"];
-    eventually("the recorder's lease", || async {
-        let standby = call(&redis, &lease("standby", "me"), &["NAMED"]).await;
-        (standby == ["held", "1"]).then_some(())
-    })
-    .await;
-    assert_eq!(call(&redis, &lease("standby", "me"), &[]).await, ["1"]);
-    assert_eq!(call(&redis, &lease("standby", "you"), &["NAMED"]).await, ["held", "0"]);
-    assert_eq!(call(&redis, &lease("standby", "you"), &[]).await, ["0"]);
 }
 
 /// The client id of the newest subscriber connection.
@@ -372,6 +339,7 @@ async fn replace_all(
 async fn rolling_replacement_of_two_gateways_loses_nothing() {
     let redis = Redis::start().await;
     let (one, two) = recorder_and_standby(&builder(&redis)).await;
+    let first_epoch = epoch(&redis).await;
     let balancer = Balancer::default();
     [&one, &two].iter().for_each(|gateway| balancer.add(gateway));
     let traffic = Traffic::start(&redis, &balancer).await;
@@ -380,7 +348,7 @@ async fn rolling_replacement_of_two_gateways_loses_nothing() {
     let returns = traffic.check(&redis).await;
     assert!(returns >= 6, "only {returns} streams moved");
     assert!(new[0].is_recorder().await);
-    assert_eq!(breaks(&redis).await, ["reset"]);
+    assert_unbroken(&redis, &first_epoch).await;
 }
 
 /// Gateways of an earlier version, with its library, are replaced by this version and restored.
@@ -393,6 +361,7 @@ async fn upgrade_and_rollback_across_versions_lose_nothing() {
     let now = builder(&redis);
     let before = now.clone().program(&old);
     let (one, two) = recorder_and_standby(&before).await;
+    let first_epoch = epoch(&redis).await;
     let (first, _) = library(&redis).await;
     let balancer = Balancer::default();
     [&one, &two].iter().for_each(|gateway| balancer.add(gateway));
@@ -406,19 +375,26 @@ async fn upgrade_and_rollback_across_versions_lose_nothing() {
     let returns = traffic.check(&redis).await;
     assert!(returns >= 18, "only {returns} streams moved");
     assert!(last[0].is_recorder().await);
-    assert_eq!(breaks(&redis).await, ["reset"]);
+    assert_unbroken(&redis, &first_epoch).await;
 }
 
-/// The reasons of all breaks in the history. The first one is the start of a new Redis.
-async fn breaks(redis: &Redis) -> Vec<String> {
-    let all: Vec<(String, Vec<String>)> = redis.command(&["XRANGE", "sse:seams", "-", "+"]).await;
-    all.into_iter().map(|(_, fields)| fields[1].clone()).collect()
+/// The epoch of the server.
+async fn epoch(redis: &Redis) -> String {
+    redis.command(&["HGET", "sse:node:{broadcast}", "epoch"]).await
+}
+
+/// Checks that the history has had no break since that epoch began.
+async fn assert_unbroken(redis: &Redis, since: &str) {
+    assert_eq!(epoch(redis).await, since);
+    let recorder = "sse:recorder:{broadcast}";
+    assert_eq!(redis.command::<i64>(&["HEXISTS", recorder, "unrecorded"]).await, 0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn standby_takes_over_among_several_instances() {
     let redis = Redis::start().await;
     let (one, two) = recorder_and_standby(&builder(&redis)).await;
+    let first_epoch = epoch(&redis).await;
     let builder = Gateway::builder(&redis);
     // A rollout that starts new instances before it stops the old ones.
     let others = tokio::join!(builder.start(), builder.start(), builder.start());
@@ -440,5 +416,5 @@ async fn standby_takes_over_among_several_instances() {
     two.term();
     two.wait_exit().await;
     standby.wait_for_recorder().await;
-    assert_eq!(breaks(&redis).await, ["reset"]);
+    assert_unbroken(&redis, &first_epoch).await;
 }

@@ -29,7 +29,7 @@ pub struct Redis {
 impl Redis {
     /// Appends to the log and publishes in one step, as `sse_publish` does.
     pub fn publish(&mut self, channel: &Channel, payload_bytes: usize) {
-        self.last = EventId { ms: self.last.ms + 1, seq: 0 };
+        self.last = EventId { ms: self.last.ms + 1, ..self.last };
         let predecessor = self.last_of_log.insert(channel.clone(), self.last).unwrap_or_default();
         let payload = "x".repeat(payload_bytes);
         let event = Event::new(self.last, predecessor, channel.clone(), None, "t", &payload);

@@ -201,8 +201,9 @@ fn publish_plain(
     payload: &[u8],
     redis: &str,
 ) -> Result<(), String> {
-    let recorded =
-        |meter: &mut Meter| meter.command::<u64>(redis::cmd("HGET").arg("sse:recorder").arg("n"));
+    let recorded = |meter: &mut Meter| {
+        meter.command::<u64>(redis::cmd("HGET").arg("sse:recorder:{broadcast}").arg("n"))
+    };
     let envelope = [br#"{"type":"load","payload":"#, payload, b"}"].concat();
     let mut wanted = recorded(meter)?;
     for channel in channels {

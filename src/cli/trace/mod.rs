@@ -23,7 +23,7 @@ use crate::{
     error_chain::ErrorChain,
     redis::{
         commands::{CommandError, Commands},
-        trace::{self as events, Bounds, Seam, Search, Sighting},
+        trace::{self as events, Bounds, Break, Search, Sighting},
     },
     settings::Settings,
 };
@@ -48,9 +48,8 @@ struct Report {
     /// Whether a log contains the event.
     found: bool,
     channels: Vec<Sighting>,
-    /// Breaks in the history after the event.
-    seams: Vec<Seam>,
-    more_seams: bool,
+    /// The last breaks in the history after the event.
+    breaks: Vec<Break>,
     /// The search in all logs; `None` if there was none, for example because the channel was given.
     search: Option<Search>,
     /// The reason of the `sse.gap` that a client with this cursor gets on any channel.
@@ -160,17 +159,15 @@ async fn report(
         clock: None,
         found: false,
         channels: Vec::new(),
-        seams: Vec::new(),
-        more_seams: false,
+        breaks: Vec::new(),
         search: None,
         restart: None,
         note: None,
     };
     let Some(clock) = events::clock_snapshot(commands).await? else {
-        let prefix = &settings.redis.key_prefix;
         report.note = Some(format!(
-            "the key {prefix}clock does not exist: no gateway has used this Redis with this \
-             redis.key_prefix"
+            "the key {} does not exist: no gateway has used this Redis with this redis.key_prefix",
+            commands.keys.node()
         ));
         return Ok(report);
     };
@@ -186,7 +183,7 @@ async fn report(
         ));
         return Ok(report);
     }
-    (report.seams, report.more_seams) = events::seams(commands, id).await?;
+    report.breaks = events::breaks(&clock, id);
     let channels = match channel {
         Some(channel) => vec![channel],
         None => {

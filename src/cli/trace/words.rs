@@ -31,14 +31,11 @@ pub(super) fn print(report: &Report, dedupe_window: Duration) {
         sighting(seen, &line, dedupe_window, &span);
     }
     if report.clock.is_some() && report.restart != Some("unknown-id") {
-        report
-            .seams
-            .iter()
-            .for_each(|seam| line("seam since", &format!("{} {}", seam.id, seam.reason)));
-        match (report.seams.is_empty(), report.more_seams) {
-            (true, _) => line("seam since", "none"),
-            (false, more) if more => line("seam since", "and more"),
-            _ => {}
+        for since in &report.breaks {
+            line("break since", &format!("{} {}", since.id, since.reason));
+        }
+        if report.breaks.is_empty() {
+            line("break since", "none");
         }
     }
     if let Some(reason) = report.restart.filter(|_| report.channels.is_empty()) {
@@ -115,7 +112,7 @@ fn sighting(
         &match (seen.resume.gap, seen.resume.replayed) {
             (None, 0) => "no events to replay, no sse.gap".to_owned(),
             (None, n) => format!("replay of {} of this channel, no sse.gap", count(n)),
-            (Some(reason @ ("reset" | "unknown-id")), _) => {
+            (Some(reason @ "unknown-id"), _) => {
                 format!("sse.gap with {reason}, then live from now")
             }
             (Some(reason), n) => {

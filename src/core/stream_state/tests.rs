@@ -2,7 +2,7 @@ use super::*;
 use crate::core::channel::Channel;
 
 fn id(ms: u64) -> EventId {
-    EventId { ms, seq: 0 }
+    EventId { epoch: u64::from(ms > 0), ms, seq: 0 }
 }
 
 fn event(ms: u64, predecessor: u64) -> Item {
@@ -43,7 +43,7 @@ fn live_events_are_queued_in_order_once() {
     assert_eq!(f.offer(&event(6, 5)), Outcome::Queued);
     assert_eq!(f.offer(&event(6, 5)), Outcome::Ignored);
     assert_eq!(f.offer(&event(8, 6)), Outcome::Queued);
-    assert_eq!(taken(&mut f), ["6-0", "8-0"]);
+    assert_eq!(taken(&mut f), ["6-0.1", "8-0.1"]);
     assert_eq!(f.cursor(), id(8));
 }
 
@@ -60,7 +60,7 @@ fn pending_events_after_h_follow_the_catch_up() {
     f.replay(&read);
     assert!(f.is_catching_up(generation));
     assert_eq!(f.finish_catch_up(id(4)), Outcome::Queued);
-    assert_eq!(taken(&mut f), ["3-0", "4-0", "5-0"]);
+    assert_eq!(taken(&mut f), ["3-0.1", "4-0.1", "5-0.1"]);
 }
 
 #[test]
@@ -133,7 +133,7 @@ fn catch_up_after_link_break_starts_at_watermark() {
     assert_eq!(f.offer(&event(12, 11)), Outcome::Ignored);
     assert_eq!(f.begin_catch_up().1, id(9));
     f.finish_catch_up(id(12));
-    assert_eq!(taken(&mut f), ["6-0"]);
+    assert_eq!(taken(&mut f), ["6-0.1"]);
 }
 
 #[test]
@@ -150,13 +150,29 @@ fn link_break_cancels_a_running_catch_up() {
 }
 
 #[test]
-fn breaks_keep_their_position_and_only_reset_has_id() {
+fn unrecorded_break_keeps_its_position_without_id() {
     let mut f = live(5);
     f.offer(&event(6, 5));
-    f.offer(&Item::HistoryBreak { id: id(7), reason: GapReason::Unrecorded });
-    f.offer(&Item::HistoryBreak { id: id(8), reason: GapReason::Reset });
+    f.offer(&Item::Unrecorded(id(7)));
     f.offer(&event(9, 0));
-    assert_eq!(taken(&mut f), ["6-0", "sse.gap ", "sse.gap 8-0", "9-0"]);
+    assert_eq!(taken(&mut f), ["6-0.1", "sse.gap ", "9-0.1"]);
+}
+
+#[test]
+fn event_of_another_epoch_makes_the_stream_catch_up() {
+    let mut f = live(5);
+    f.offer(&event(6, 5));
+    let channel = Channel::parse("broadcast:a").unwrap();
+    let later = EventId { epoch: 2, ms: 1, seq: 0 };
+    let event = Arc::new(Event::new(later, EventId::ZERO, channel, None, "t", ""));
+    assert_eq!(f.offer(&Item::Event(event.clone())), Outcome::CatchUp(CatchUpCause::Epoch));
+    let (_, from) = f.begin_catch_up();
+    assert_eq!(from, id(6), "what is queued was received in the old epoch");
+    f.heartbeat(later, |id| crate::core::system::heartbeat(id, 0));
+    f.replay(&event);
+    f.finish_catch_up(later);
+    assert_eq!(taken(&mut f), ["6-0.1", "sse.heartbeat 6-0.1", "1-0.2"]);
+    assert_eq!(f.cursor(), later);
 }
 
 #[test]
@@ -165,11 +181,11 @@ fn heartbeats_follow_queued_events_and_carry_the_watermark() {
     f.offer(&event(6, 5));
     f.heartbeat(id(8), |id| crate::core::system::heartbeat(id, 0));
     assert_eq!(f.offer(&event(7, 6)), Outcome::Ignored, "the watermark proves that 7 had arrived");
-    assert_eq!(taken(&mut f), ["6-0", "sse.heartbeat 8-0"]);
+    assert_eq!(taken(&mut f), ["6-0.1", "sse.heartbeat 8-0.1"]);
     let mut catching_up = stream(5);
     catching_up.begin_catch_up();
     catching_up.heartbeat(id(8), |id| crate::core::system::heartbeat(id, 0));
-    assert_eq!(taken(&mut catching_up), ["sse.heartbeat 5-0"]);
+    assert_eq!(taken(&mut catching_up), ["sse.heartbeat 5-0.1"]);
 }
 
 #[test]
@@ -180,7 +196,7 @@ fn restart_continues_from_h() {
     f.offer(&event(10, 8));
     f.restart(GapReason::UnknownId, Some("garbage"), id(9));
     f.finish_catch_up(id(9));
-    assert_eq!(taken(&mut f), ["sse.gap 9-0", "10-0"]);
+    assert_eq!(taken(&mut f), ["sse.gap 9-0.1", "10-0.1"]);
 }
 
 #[test]
@@ -190,5 +206,5 @@ fn first_frame_precedes_and_closing_frame_follows_events() {
     f.set_head(crate::core::system::heartbeat(id(5), 0));
     f.close(crate::core::system::closing(crate::core::system::CloseReason::MaxAge, 1));
     assert_eq!(f.offer(&event(7, 6)), Outcome::Ignored);
-    assert_eq!(taken(&mut f), ["sse.heartbeat 5-0", "6-0", "sse.closing "]);
+    assert_eq!(taken(&mut f), ["sse.heartbeat 5-0.1", "6-0.1", "sse.closing "]);
 }

@@ -26,9 +26,19 @@ fn parts(changes: &[(&str, &str)]) -> Parts {
 }
 
 impl Parts {
+    /// A message of a public channel.
     fn push(&self, link: u64, channel: &str, message: &str) {
+        self.push_kind(PushKind::Message, link, channel, message);
+    }
+
+    /// A message of a live channel.
+    fn live(&self, link: u64, slot: &str, message: &str) {
+        self.push_kind(PushKind::SMessage, link, &format!("sse:live:{{{slot}}}"), message);
+    }
+
+    fn push_kind(&self, kind: PushKind, link: u64, channel: &str, message: &str) {
         let data = [channel, message].map(|text| Value::BulkString(text.into())).to_vec();
-        self.inbound.push(link, PushInfo { kind: PushKind::Message, data });
+        self.inbound.push(link, PushInfo { kind, data });
     }
 
     fn messages(&mut self) -> Vec<String> {
@@ -43,39 +53,45 @@ impl Parts {
     }
 }
 
+fn id_of(text: &str) -> EventId {
+    EventId::parse(text).unwrap()
+}
+
 #[test]
 fn pushes_of_a_previous_link_are_ignored() {
     let mut parts = parts(&[]);
     let old = parts.inbound.next_link();
     let current = parts.inbound.next_link();
-    parts.push(old, "sse:live:tick", "9-0 1-0 0-0");
+    parts.live(old, "broadcast", "9-0.a 0-0.0 - news t\nx");
     assert_eq!((parts.messages().len(), parts.inbound.context.state.highest_id()), (0, id(0)));
-    parts.push(current, "sse:live:tick", "9-0 1-0 0-0");
-    assert_eq!(parts.messages(), ["Tick(EventId { ms: 9, seq: 0 })"]);
-    assert_eq!(parts.inbound.context.state.highest_id(), id(9));
+    parts.live(current, "broadcast", "9-0.a 0-0.0 - news t\nx");
+    assert_eq!(parts.messages().len(), 1);
+    assert_eq!(parts.inbound.context.state.highest_id(), id_of("9-0.a"));
 }
 
 #[test]
 fn messages_not_written_by_the_library_change_nothing() {
     let mut parts = parts(&[]);
     let link = parts.inbound.next_link();
-    let far = "99999999999999-0";
+    let far = "99999999999999-0.a";
     let forged = [
-        ("tick", format!("{far} 1-0 0-0")),
-        ("tick", "5-0 6-0 0-0".to_owned()),
-        ("tick", "5-0 1-0 6-0".to_owned()),
-        ("tick", "5-0".to_owned()),
-        ("seam", format!("{far} reset")),
-        ("seam", "5-0".to_owned()),
-        ("control", "revoke a 99999999999999".to_owned()),
-        ("control", "taken-over 0a x 1".to_owned()),
-        ("marker", "x".repeat(MAX_MARKER_BYTES + 1)),
-        ("broadcast:a", format!("{far} 1-0 - t\nx")),
-        ("broadcast:a", "5-0 4-0 - sse.gap\nx".to_owned()),
-        ("other", "5-0 4-0 - t\nx".to_owned()),
+        ("broadcast", format!("epoch {far}")),
+        ("broadcast", "epoch 5-0".to_owned()),
+        ("broadcast", "epoch 5-0.zzzzzzzzz".to_owned()),
+        ("broadcast", format!("unrecorded {far}")),
+        ("broadcast", format!("marker {}", "x".repeat(MAX_MARKER_BYTES + 1))),
+        ("broadcast", format!("{far} 1-0.a - news t\nx")),
+        ("broadcast", "5-0.zzzzzzzzz 1-0.a - news t\nx".to_owned()),
+        ("broadcast", "5-0.a 4-0.a - news sse.gap\nx".to_owned()),
+        ("broadcast", "5-0.a 4-0.a - a,b t\nx".to_owned()),
+        ("broadcast", "x".repeat(MAX_CONTROL_BYTES + 1)),
+        ("user:a:events", "revoke 99999999999999".to_owned()),
+        ("user:a:events", "taken-over 0a x 1".to_owned()),
+        ("user:a:events", format!("{far} 1-0.a - t\nx")),
+        ("other", "5-0.a 4-0.a - t\nx".to_owned()),
     ];
-    for (name, message) in &forged {
-        parts.push(link, &format!("sse:live:{name}"), message);
+    for (slot, message) in &forged {
+        parts.live(link, slot, message);
     }
     assert_eq!(parts.malformed(), forged.len() as u64);
     assert_eq!(parts.messages(), Vec::<String>::new());
@@ -86,23 +102,30 @@ fn messages_not_written_by_the_library_change_nothing() {
 }
 
 #[test]
-fn unknown_control_messages_are_ignored() {
+fn unknown_live_messages_are_ignored() {
     let mut parts = parts(&[]);
     let link = parts.inbound.next_link();
-    parts.push(link, "sse:live:control", "something a later version sends");
+    for slot in ["broadcast", "user:a:events"] {
+        parts.live(link, slot, "something a later version sends");
+    }
     assert_eq!((parts.messages().len(), parts.malformed()), (0, 0));
 }
 
 #[test]
-fn later_epoch_is_reported_to_streams_once() {
+fn later_epoch_reaches_streams_once_and_first() {
     let mut parts = parts(&[]);
     let link = parts.inbound.next_link();
-    for tick in ["9-0 1-0 0-0", "20-0 15-0 0-0", "21-0 15-0 0-0"] {
-        parts.push(link, "sse:live:tick", tick);
-    }
-    let messages = parts.messages();
-    let breaks: Vec<_> = messages.iter().filter(|m| m.starts_with("HistoryBreak")).collect();
-    assert_eq!(breaks, ["HistoryBreak { id: EventId { ms: 15, seq: 0 }, reason: Reset }"]);
+    parts.inbound.watermark(id_of("9-0.a"));
+    // The event is the first sign of the new epoch; its position may be lower.
+    parts.live(link, "broadcast", "5-0.b 0-0.0 - news t\nx");
+    parts.live(link, "broadcast", "epoch 4-0.b");
+    parts.inbound.watermark(id_of("6-0.b"));
+    let kinds = parts.messages().into_iter();
+    let kinds: Vec<_> = kinds.map(|m| m.split(['(', ' ']).next().unwrap().to_owned()).collect();
+    assert_eq!(kinds, ["Watermark", "NewEpoch", "Event", "Watermark"]);
+    let mut inputs = Vec::new();
+    parts.recorder.receive_ready(&mut inputs);
+    assert!(matches!(inputs[..], [RecorderInput::Reset]), "{inputs:?}");
 }
 
 #[test]

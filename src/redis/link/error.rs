@@ -2,7 +2,9 @@
 
 use redis::RedisError;
 
-use crate::redis::{commands::CommandError, library::LibraryError, link_state::TICK_TIMEOUT};
+use crate::redis::{
+    library::LibraryError, link_state::WATERMARK_TIMEOUT, watermark::WatermarkError,
+};
 
 /// Why a link ended, or could not be set up. Only logged: the supervisor retries in any case.
 #[derive(Debug, thiserror::Error)]
@@ -13,13 +15,11 @@ pub(super) enum LinkError {
     Library(#[from] LibraryError),
     #[error("a command on the link failed")]
     Command(#[from] RedisError),
-    #[error("the clock could not be advanced")]
-    Tick(#[from] CommandError),
-    #[error("another client keeps writing the key {0:?}; allow only gateways to write it (ACL)")]
-    ForeignClock(String),
+    #[error("could not take a watermark")]
+    Watermark(#[from] WatermarkError),
     #[error("the connection was closed")]
     Closed,
-    #[error("no tick for {} s", TICK_TIMEOUT.as_secs())]
+    #[error("no watermark for {} s", WATERMARK_TIMEOUT.as_secs())]
     Silent,
     #[error("the system clock of Redis jumped by {0} ms")]
     ClockJumped(u64),

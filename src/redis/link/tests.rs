@@ -68,9 +68,13 @@ async fn requests_fail_at_once_while_the_link_is_down() {
 fn relay_mode_subscribes_to_public_channels_too() {
     let channels = |mode| {
         let (_context, _link, supervisor) = unreachable(mode);
-        supervisor.channels(&["a".into(), "b".into()])
+        let users = ["a".into(), "b".into()];
+        assert_eq!(
+            supervisor.live(&users),
+            ["sse:live:{user:a:events}", "sse:live:{user:b:events}"]
+        );
+        supervisor.public(&users)
     };
-    let live = ["sse:live:user:a:events", "sse:live:user:b:events"];
-    assert_eq!(channels("record"), live);
-    assert_eq!(channels("relay"), [live[0], live[1], "user:a:events", "user:b:events"]);
+    assert_eq!(channels("record"), Vec::<String>::new());
+    assert_eq!(channels("relay"), ["user:a:events", "user:b:events"]);
 }

@@ -13,7 +13,7 @@ use crate::{
     error_chain::ErrorChain,
     redis::{
         commands::{CommandError, Commands},
-        named_reply::{NAMED, NamedReply},
+        named_reply::NamedReply,
         rejected::{channel_prefix, message_prefix},
     },
 };
@@ -32,7 +32,7 @@ pub enum Written {
     Recorded,
     /// The message was dropped, because an event with the same key was recorded before.
     Duplicate,
-    /// The message was rejected and stored in `sse:rejected`.
+    /// The message was rejected and stored in `sse:rejected:{broadcast}`.
     Rejected {
         /// The code of the rejection.
         reason: String,
@@ -43,6 +43,8 @@ pub enum Written {
     Done,
     /// Another writer has taken over.
     Fenced,
+    /// Redis knows no lease, because its data was wiped.
+    Unknown,
     /// Redis refused the message temporarily, for example because it is out of memory.
     Failed(CommandError),
 }
@@ -69,8 +71,13 @@ impl Lease {
         self.holder = holder;
     }
 
+    /// A call of a function that works on the recorder's key.
+    fn recorder_call(&self, function: &str) -> Cmd {
+        self.commands.call(function, &[self.commands.keys.recorder()])
+    }
+
     fn call(&self, role: &str) -> Cmd {
-        let mut call = self.commands.call::<&str>("lease", &[]);
+        let mut call = self.recorder_call("lease");
         call.arg(role).arg(&self.holder).arg(self.ttl_ms);
         call
     }
@@ -93,7 +100,7 @@ impl Lease {
     }
 
     async fn take(&self, role: &str) -> Result<NamedReply, CommandError> {
-        self.commands.run(self.call(role).arg(NAMED)).await
+        self.commands.run(&self.call(role)).await
     }
 
     /// Reads the position of the last recorded message.
@@ -125,15 +132,15 @@ impl Lease {
     }
 
     pub async fn publish_marker(&self, marker: &str) -> Result<(), CommandError> {
-        let mut command = redis::cmd("PUBLISH");
-        command.arg(self.commands.keys.live("marker")).arg(marker);
+        let mut command = redis::cmd("SPUBLISH");
+        command.arg(self.commands.keys.live_broadcast()).arg(format!("marker {marker}"));
         self.commands.run::<i64>(&command).await.map(drop)
     }
 
     /// Starts a numbering. `unproved` means that it cannot be proved to follow the previous one.
     /// Returns `false` if another writer has taken over.
     pub async fn begin(&self, token: &str, unproved: bool) -> Result<bool, CommandError> {
-        let mut call = self.commands.call::<&str>("mark", &[]);
+        let mut call = self.recorder_call("mark");
         call.arg(token).arg(token).arg(u8::from(unproved));
         Ok(self.commands.run::<String>(&call).await? == "marked")
     }
@@ -208,6 +215,7 @@ fn written(answer: RedisResult<String>) -> Written {
             "duplicate" => Written::Duplicate,
             "done" => Written::Done,
             "fenced" | "hole" => Written::Fenced,
+            "unknown" => Written::Unknown,
             other => match other.strip_prefix("rejected ") {
                 Some(refusal) => {
                     let (reason, text) = refusal.split_once(' ').unwrap_or((refusal, ""));

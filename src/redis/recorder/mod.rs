@@ -77,6 +77,8 @@ pub struct Recorder {
     numbering: Numbering,
     /// Number of roles so far: each role has its own name in the leases.
     roles: u64,
+    /// Whether this instance ever received a plain message: without any, none can be missing.
+    has_seen_messages: bool,
     link_up: bool,
     backoff: Backoff,
     waiting_log: LogLimit,
@@ -103,6 +105,7 @@ impl Recorder {
             numbering: Numbering::default(),
             role: Role::None,
             roles: 0,
+            has_seen_messages: false,
             backoff: Backoff::new(FIRST_RETRY, MAX_RETRY),
             waiting_log: LogLimit::new(WAITING_LOG_MS),
             lease_log: LogLimit::new(WAITING_LOG_MS),
@@ -169,6 +172,7 @@ impl Recorder {
     async fn handle(&mut self, input: RecorderInput) {
         match input {
             RecorderInput::Plain(message) => {
+                self.has_seen_messages = true;
                 if message.subscription == self.inbox.subscription()
                     && !self.numbering.push(message.channel, message.message)
                 {
@@ -341,6 +345,7 @@ impl Recorder {
     /// the previous one.
     async fn begin_numbering(&mut self, grant: Grant, unproved: bool) {
         self.numbering.start(RecordPosition { marker: grant.token.clone(), n: 0 });
+        let unproved = unproved && self.has_seen_messages;
         match self.lease.begin(&grant.token, unproved).await {
             Ok(true) => {
                 self.set_role(Role::Writer { token: grant.token });
@@ -404,6 +409,11 @@ impl Recorder {
                 Written::Fenced => {
                     self.resign().await;
                     return true;
+                }
+                // The messages are kept: they are written under a new lease.
+                Written::Unknown => {
+                    self.renew().await;
+                    return false;
                 }
                 Written::Failed(error) => {
                     self.log_waiting(&error);

@@ -2,7 +2,7 @@ use std::rc::Rc;
 
 use super::*;
 use crate::{
-    core::{envelope, system::GapReason},
+    core::envelope,
     state::testing::{TestClient, client, connection, context, event, id, make_live, written},
 };
 
@@ -108,12 +108,25 @@ fn link_break_makes_admitted_connections_catch_up() {
 }
 
 #[test]
-fn history_break_reaches_every_live_connection() {
+fn unrecorded_break_reaches_every_live_connection() {
     let (hub, _orders, _inbox) = hub(&[]);
     let connection = live(&hub, "a", &[], "0a");
-    hub.handle(Message::HistoryBreak { id: id(7), reason: GapReason::Unrecorded }, 0);
+    hub.handle(Message::Unrecorded(id(7)), 0);
     assert!(written(&connection).contains("\"reason\":\"unrecorded\""));
     assert_eq!((connection.cursor(), hub.watermark.get()), (id(7), id(7)));
+}
+
+#[test]
+fn new_epoch_makes_connections_catch_up_from_their_position() {
+    let (hub, mut orders, _inbox) = hub(&[]);
+    let connection = live(&hub, "a", &["*"], "0a");
+    hub.handle(Message::LinkUp, 0);
+    hub.event(event("broadcast:x", 5, 0), 0);
+    hub.handle(Message::Watermark(id(6)), 0);
+    hub.handle(Message::NewEpoch, 0);
+    assert!(!connection.is_live());
+    assert_eq!((connection.position(), hub.watermark.get()), (id(6), EventId::ZERO));
+    assert_eq!(orders.catch_ups.try_recv().unwrap().1, CatchUpCause::Epoch);
 }
 
 #[test]

@@ -37,10 +37,10 @@ arguments are missing.
 
 A plain `PUBLISH` has no reply that could carry an error.
 A rejected message is counted in `sse_rejected_total` and stored with its channel and the reason
-in the capped stream `sse:rejected`:
+in the capped stream `sse:rejected:{broadcast}`:
 
 ```sh
-redis-cli XREVRANGE sse:rejected + - COUNT 10
+redis-cli XREVRANGE sse:rejected:{broadcast} + - COUNT 10
 ```";
 
 fn ticket(fault: TicketRejection) -> &'static str {

@@ -81,7 +81,7 @@ fn gap(reason: GapReason) -> [&'static str; 2] {
         GapReason::Reset => [
             "Redis was wiped, restarted, restored from a file or replaced by a replica; its last \
              events may be lost",
-            "live events from now on",
+            "the remaining events, then live",
         ],
         GapReason::UnknownId => [
             "The last event id was not issued by this gateway, is in the future, or is older \

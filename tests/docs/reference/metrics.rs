@@ -61,6 +61,7 @@ fn cause(cause: CatchUpCause) -> &'static str {
         CatchUpCause::Resume => "the client connected with a last event id",
         CatchUpCause::Overflow => "the connection's queue was dropped",
         CatchUpCause::Link => "the link to Redis broke, or a worker could not keep up",
+        CatchUpCause::Epoch => "Redis was restarted, replaced or wiped",
         CatchUpCause::Predecessor => "a live event arrived, but its predecessor had not",
     }
 }

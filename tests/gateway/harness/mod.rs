@@ -31,7 +31,7 @@ pub use idp::Idp;
 pub use load::{Load, Published, assert_received};
 pub use parser::Event;
 pub use proxy::Proxy;
-pub use redis::{Publisher, Redis};
+pub use redis::{Publisher, Redis, log_key};
 pub use sse::Sse;
 pub use ticket::ticket;
 

@@ -2,7 +2,7 @@
 
 use super::{GUARD, SLOTS, eventually, process};
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, FromRedisValue, RedisResult, Value};
+use redis::{AsyncConnectionConfig, FromRedisValue, RedisResult};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
@@ -109,9 +109,12 @@ impl Redis {
     }
 
     /// Runs one command on a new connection.
-    pub async fn command<T: FromRedisValue>(&self, words: &[&str]) -> T {
-        let mut command = redis::cmd(words[0]);
-        for word in &words[1..] {
+    pub async fn command<T: FromRedisValue>(
+        &self,
+        words: &[impl redis::ToRedisArgs + std::fmt::Debug],
+    ) -> T {
+        let mut command = redis::Cmd::new();
+        for word in words {
             command.arg(word);
         }
         let answer = command.query_async(&mut self.conn().await).await;
@@ -143,9 +146,10 @@ impl Redis {
         self.publisher().await.plain(channel, message).await
     }
 
-    /// All entries of `sse:rejected`.
+    /// All entries of `sse:rejected:{broadcast}`.
     pub async fn rejected(&self) -> Vec<Rejected> {
-        let rows: Vec<(String, Fields)> = self.command(&["XRANGE", "sse:rejected", "-", "+"]).await;
+        let rows: Vec<(String, Fields)> =
+            self.command(&["XRANGE", "sse:rejected:{broadcast}", "-", "+"]).await;
         rows.into_iter()
             .map(|(_, fields)| {
                 let field = |name: &str| {
@@ -163,9 +167,26 @@ impl Redis {
 
     /// The ids in a channel's log, oldest first.
     pub async fn log_ids(&self, channel: &str) -> Vec<String> {
-        let key = format!("sse:log:{channel}");
-        let rows: Vec<(String, Value)> = self.command(&["XRANGE", &key, "-", "+"]).await;
-        rows.into_iter().map(|(id, _)| id).collect()
+        let rows: Vec<(String, Fields)> =
+            self.command(&["XRANGE", &log_key(channel), "-", "+"]).await;
+        let epoch = |fields: &Fields| {
+            let field = fields.iter().find(|(name, _)| name == "e");
+            field.map(|(_, epoch)| String::from_utf8_lossy(epoch).into_owned()).unwrap_or_default()
+        };
+        rows.iter().map(|(id, fields)| format!("{id}.{}", epoch(fields))).collect()
+    }
+}
+
+/// The key of a channel's log.
+pub fn log_key(channel: &str) -> String {
+    format!("sse:log:{}", slot(channel))
+}
+
+/// What ends the names of a channel's keys.
+pub fn slot(channel: &str) -> String {
+    match channel.strip_prefix("broadcast:") {
+        Some(topic) => format!("{{broadcast}}:{topic}"),
+        None => format!("{{{channel}}}"),
     }
 }
 
@@ -176,7 +197,7 @@ impl Drop for Redis {
     }
 }
 
-/// An entry of `sse:rejected`.
+/// An entry of `sse:rejected:{broadcast}`.
 #[derive(Debug)]
 pub struct Rejected {
     /// The channel as given by the publisher.

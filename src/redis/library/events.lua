@@ -1,0 +1,222 @@
+
+-- Events ------------------------------------------------------------------------------------------
+
+-- Topics older than the retention are dropped this often.
+local TOPICS_CLEANUP_MS = 1000
+local LISTED_AHEAD_MS = 1000
+local topics_cleaned_ms = 0
+
+-- RFC 3629: no overlong forms, no surrogates, nothing above U+10FFFF.
+local function is_utf8(s)
+  local at = string.find(s, '[\128-\255]')
+  while at do
+    local b = string.byte(s, at)
+    local to
+    if b >= 0xC2 and b <= 0xDF then
+      to = string.find(s, '^[\128-\191]', at + 1) and at + 1
+    elseif b >= 0xE0 and b <= 0xEF then
+      local second = (b == 0xE0 and '^[\160-\191][\128-\191]')
+        or (b == 0xED and '^[\128-\159][\128-\191]')
+        or '^[\128-\191][\128-\191]'
+      to = string.find(s, second, at + 1) and at + 2
+    elseif b >= 0xF0 and b <= 0xF4 then
+      local second = (b == 0xF0 and '^[\144-\191][\128-\191][\128-\191]')
+        or (b == 0xF4 and '^[\128-\143][\128-\191][\128-\191]')
+        or '^[\128-\191][\128-\191][\128-\191]'
+      to = string.find(s, second, at + 1) and at + 3
+    end
+    if not to then return false end
+    at = string.find(s, '[\128-\255]', to + 1)
+  end
+  return true
+end
+
+-- Types that were found valid.
+local MAX_TYPES = 1024
+local valid_types, types = {}, 0
+
+local function is_type(text)
+  if valid_types[text] then return true end
+  if #text < 1 or #text > 128 or string.find(text, '%c') or not is_utf8(text)
+    or string.find(text, '\194[\128-\159]') then
+    return false
+  end
+  if types >= MAX_TYPES then valid_types, types = {}, 0 end
+  valid_types[text], types = true, types + 1
+  return true
+end
+
+-- Why an event is rejected: code and text. The same rules as in envelope.rs.
+local function fault(channel, kind, payload, key, retry)
+  if not channel then
+    return 'bad-channel',
+      'the channel must be user:<id>:events or broadcast:<topic>,'
+      .. ' with 1 to 256 bytes of printable ASCII'
+      .. ' without space, comma and * ? [ ] { } \\'
+  elseif not is_type(kind) then
+    return 'bad-type', 'the type must be a string of 1 to 128 bytes without control characters'
+  elseif string.sub(kind, 1, 4) == 'sse.' then
+    return 'reserved-type',
+      'types that begin with sse. are reserved for the gateway; choose another name'
+  elseif key and (#key < 1 or #key > 256) then
+    return 'bad-key', 'the key must have 1 to 256 bytes'
+  elseif retry and (not string.find(retry, '^%d+$') or tonumber(retry) > 86400000) then
+    return 'bad-retry', 'RETRY must be an integer from 0 to 86400000 (ms)'
+  elseif #payload > MAX_EVENT_BYTES then
+    return 'too-large',
+      'the payload has ' .. #payload .. ' bytes, history.max_event_bytes is ' .. MAX_EVENT_BYTES
+  elseif not is_utf8(payload) then
+    return 'not-utf8', 'the payload is not UTF-8'
+  end
+end
+
+-- The id and the epoch of the last entry that a log ever had; 0-0 without a log. The epoch of an
+-- entry that was trimmed, or that another client wrote, is not known: nil. If the key holds no log:
+-- nil and a text.
+local function last_of(log)
+  local last, wrong = attempt('XREVRANGE', log, '+', '-', 'COUNT', 1)
+  if wrong then return nil, nil, wrong end
+  local entry = last[1]
+  if entry then
+    local fields = entry[2]
+    return entry[1], fields[3] == 'e' and parse_epoch(fields[4]) and fields[4] or nil
+  end
+  if redis.call('EXISTS', log) == 0 then return '0-0', '0' end
+  -- The log is empty because it was trimmed.
+  local info = redis.call('XINFO', 'STREAM', log)
+  for i = 1, #info, 2 do
+    if info[i] == 'last-generated-id' then return info[i + 1] end
+  end
+  return '0-0', '0'
+end
+
+-- Lists the topic of a broadcast with a time that no cursor from before this event exceeds; a busy
+-- topic is listed a second ahead. From time to time drops the topics older than the retention.
+-- Returns a text if the key holds something else.
+local function list_topic(channel, now)
+  local ms = math.max(now, clock_ms) + LISTED_AHEAD_MS
+  local _, wrong = attempt('ZADD', TOPICS, ms, channel.topic)
+  if wrong then return wrong end
+  channel.listed_ms = ms
+  if now - topics_cleaned_ms >= TOPICS_CLEANUP_MS or now < topics_cleaned_ms then
+    topics_cleaned_ms = now
+    redis.call('ZREMRANGEBYSCORE', TOPICS, '-inf', '(' .. string.format('%d', now - RETENTION_MS))
+  end
+end
+
+-- A channel that was written to recently has the position of its last event, that event's ms and
+-- epoch, and the expiry of its log. This spares a busy log two commands for each event. A log that
+-- differs (deleted, replaced, written to by another client) is read.
+
+-- 1 % of the retention, at most 10 s.
+local EXPIRY_SLACK_MS = @EXPIRY_SLACK_MS@
+
+-- Appends to a log that was written recently. Returns the position and the predecessor; nil: the
+-- log must be read first.
+local function add_to_recent(channel, now, retry, kind, payload)
+  local predecessor = channel.position
+  if not predecessor or channel.epoch ~= epoch or channel.ms + RETENTION_MS <= now then
+    return nil
+  end
+  if channel.topic and math.max(now, clock_ms) >= channel.listed_ms then return nil end
+  local ms, seq = next_id(now)
+  local reply = redis.pcall('XADD', channel.log, 'NOMKSTREAM', 'MAXLEN', '~', MAX_LEN,
+    show_id(ms, seq), 'p', predecessor, 'e', epoch_text, 'r', retry, 't', kind, 'd', payload)
+  if type(reply) ~= 'string' then return nil end
+  local position = assign(ms, seq)
+  channel.ms, channel.position = ms, position
+  -- By the position and not by the time, which may have been set back: a cursor must not outlive
+  -- what it points to unnoticed.
+  if channel.expires_ms < ms + RETENTION_MS then
+    channel.expires_ms = ms + RETENTION_MS + EXPIRY_SLACK_MS
+    redis.call('PEXPIREAT', channel.log, string.format('%d', channel.expires_ms))
+  end
+  return position, predecessor
+end
+
+-- Appends to any log. Returns the position and the predecessor; or nil and a text if a key holds
+-- something else.
+local function add_to_any(channel, now, retry, kind, payload)
+  local log = channel.log
+  local last, last_epoch, wrong = last_of(log)
+  wrong = wrong or (channel.topic and list_topic(channel, now))
+  if wrong then return nil, wrong end
+  local ms, seq = next_id(now)
+  local last_ms, last_seq = foreign_id(last, now + CLOCK_AHEAD_MS)
+  if last_ms and not is_after(ms, seq, last_ms, last_seq) then
+    ms, seq = following(last_ms, last_seq)
+  end
+  local predecessor = last .. '.' .. (last_epoch or epoch_text)
+  if not last_ms then
+    -- No clock assigned this id, and nothing could follow it. The log starts again after a position
+    -- that no client has, so all clients get `trimmed`. (An expiry in the past deletes, and needs no
+    -- other permission than the one below.)
+    redis.call('PEXPIREAT', log, 1)
+    predecessor = assign(ms, seq)
+    ms, seq = following(ms, seq)
+  end
+  redis.call('XADD', log, 'MAXLEN', '~', MAX_LEN, show_id(ms, seq),
+    'p', predecessor, 'e', epoch_text, 'r', retry, 't', kind, 'd', payload)
+  local position = assign(ms, seq)
+  channel.ms, channel.epoch, channel.position = ms, epoch, position
+  channel.expires_ms = ms + RETENTION_MS + EXPIRY_SLACK_MS
+  redis.call('PEXPIREAT', log, string.format('%d', channel.expires_ms))
+  return position, predecessor
+end
+
+-- Appends one event: log first, then the rest, then the live message. Returns the position; the
+-- position and `duplicate` if an event with this key is in the log already; or nil, a code and a
+-- text if the event can never be appended in this state.
+local function append(channel, kind, payload, key, retry)
+  local now = now_ms()
+  ensure_adopted(now)
+  local topic = channel.topic
+  local dedupe = key and (PREFIX .. 'dedupe:' .. channel.slot .. ' ' .. key)
+  if dedupe then
+    local before, wrong = attempt('GET', dedupe)
+    if wrong then return nil, 'wrong-type', wrong end
+    if before and foreign_position(before, now, CLOCK_AHEAD_MS) then return before, 'duplicate' end
+  end
+  retry = retry or '-'
+  local position, predecessor = add_to_recent(channel, now, retry, kind, payload)
+  if not position then
+    position, predecessor = add_to_any(channel, now, retry, kind, payload)
+    if not position then return nil, 'wrong-type', predecessor end
+  end
+  if dedupe then redis.call('SET', dedupe, position, 'PX', DEDUPE_WINDOW_MS) end
+  local name = topic and topic .. ' ' .. kind or kind
+  redis.call('SPUBLISH', channel.live,
+    position .. ' ' .. predecessor .. ' ' .. retry .. ' ' .. name .. '\n' .. payload)
+  return position
+end
+
+-- [KEY <key>] [RETRY <ms>] from the argument `from` on.
+local function options(args, from)
+  local key, retry
+  local i = from
+  while args[i] do
+    local name = string.upper(args[i])
+    if not args[i + 1] then return nil, nil, 'an option without a value' end
+    if name == 'KEY' then key = args[i + 1]
+    elseif name == 'RETRY' then retry = args[i + 1]
+    else return nil, nil, 'unknown option ' .. string.sub(args[i], 1, 32) end
+    i = i + 2
+  end
+  return key, retry
+end
+
+-- FCALL sse_publish 1 <channel> <type> <payload> [KEY <key>] [RETRY <ms>]
+local function publish(keys, args)
+  if #keys ~= 1 or #args < 2 then
+    return reject_call('usage',
+      'FCALL @F@_publish 1 <channel> <type> <payload> [KEY <key>] [RETRY <ms>]')
+  end
+  local key, retry, wrong = options(args, 3)
+  if wrong then return reject_call('usage', wrong .. '; use KEY <key> and RETRY <ms>') end
+  local channel = channel_of(keys[1])
+  local code, text = fault(channel, args[1], args[2], key, retry)
+  if code then return reject_call(code, text) end
+  local position
+  position, code, text = append(channel, args[1], args[2], key, retry)
+  return position or reject_call(code, text)
+end

@@ -1,0 +1,35 @@
+
+-- Registration ------------------------------------------------------------------------------------
+
+-- An error that a function raises is its reply, without the position in this text that Redis would
+-- add.
+local function replying(callback)
+  return function(keys, args)
+    local done, reply = pcall(callback, keys, args)
+    if done or type(reply) == 'table' then return reply end
+    -- Redis gives pcall only the text. A text that begins with a code is a reply; others are faults
+    -- of this library.
+    if string.find(reply, '^%u+ ') then return redis.error_reply(reply) end
+    error(reply, 0)
+  end
+end
+
+local function register(name, callback, ...)
+  redis.register_function {
+    function_name = '@F@_' .. name, callback = replying(callback), flags = { ... },
+  }
+end
+
+register('publish', publish)
+register('record', record)
+register('watermark', watermark, 'no-writes')
+-- allow-oom: a full Redis rejects events, and the publisher gets the error, but it must not end
+-- streams and sessions.
+register('adopt', adopt_call, 'allow-oom')
+register('save', save, 'allow-oom')
+register('lease', lease, 'allow-oom')
+register('mark', mark, 'allow-oom')
+register('open', open, 'allow-oom')
+register('renew', renew, 'allow-oom')
+register('revoke', revoke, 'allow-oom')
+@ALIAS@

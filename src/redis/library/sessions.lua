@@ -1,0 +1,151 @@
+
+-- Sessions ----------------------------------------------------------------------------------------
+
+-- Two connections within this time count as a repeated take-over, in ms.
+local TAKE_OVERS_MS = 600000
+
+local function session_key(slot, digest)
+  return PREFIX .. 'session:' .. slot .. ':' .. digest
+end
+
+local function revoked_ms(slot, get)
+  local ms, wrong = get('GET', PREFIX .. 'revoked:' .. slot)
+  return number(ms, 0), wrong
+end
+
+local function store_session(key, s)
+  redis.call('HSET', key, 'connection', s.connection, 'first', s.first, 'opened_ms', s.opened_ms,
+    'until_ms', s.until_ms, 'opens_until_ms', string.format('%d', s.opens_until_ms),
+    'generation', s.generation, 'proof', s.proof)
+  redis.call('PEXPIRE', key, s.ttl_ms)
+end
+
+local function opened(outcome, s, generation)
+  return { 'outcome', outcome, 'first', s.first, 'opened_ms', s.opened_ms, 'until_ms', s.until_ms,
+    'generation', generation, 'proof', s.proof }
+end
+
+local function refused(outcome)
+  return { 'outcome', outcome }
+end
+
+local SESSION_FIELDS = { 'connection', 'first', 'opened_ms', 'until_ms', 'generation', 'opens_until_ms',
+  'times', 'taken_ms', 'proof' }
+
+local function read_session(key)
+  local values = call('HMGET', key, unpack(SESSION_FIELDS))
+  local s = {}
+  for i, name in ipairs(SESSION_FIELDS) do s[name] = values[i] or nil end
+  s.proof = s.proof or ''
+  return s
+end
+
+-- The session continues with another connection. Each connection has a higher generation than the one
+-- before, also after a wipe: only a higher generation takes over.
+local function resume(key, slot, digest, s, a, now)
+  local generation = string.format('%d', math.max(number(s.generation, 0) + 1, now))
+  if s.connection ~= '' then
+    -- How often recently: two tabs with one ticket get a longer delay each time.
+    local recent = now - number(s.taken_ms, 0) < TAKE_OVERS_MS
+    local times = recent and number(s.times, 0) + 1 or 1
+    redis.call('HSET', key, 'times', times, 'taken_ms', string.format('%d', now))
+    redis.call('SPUBLISH', LIVE .. slot, 'taken-over ' .. digest .. ' ' .. generation .. ' ' .. times)
+  end
+  redis.call('HSET', key, 'connection', a.connection, 'generation', generation)
+  redis.call('PEXPIRE', key, math.max(a.ttl_ms, number(s.opens_until_ms, 0) - now))
+  return opened('resumed', s, generation)
+end
+
+-- The session's first cursor: the client's own one if it is possible and not ahead of the clock,
+-- which would keep the session from ever resuming.
+local function first_cursor(cursor, now)
+  local ms, seq, cursor_epoch = foreign_position(cursor, now)
+  if ms and (cursor_epoch < epoch
+    or (cursor_epoch == epoch and is_after(clock_ms, clock_seq, ms, seq))) then
+    return cursor
+  end
+  return show_position(clock_ms, clock_seq)
+end
+
+-- sse_open 1 <channel> <digest> <connection> <expired 0|1> <one_use 0|1> <ttl_ms> <until_ms>
+-- <issued_ms> <cursor or empty> <left_ms> <proof shown> <new proof>
+-- Opens or resumes the session of a ticket. For left_ms the ticket could open a session, so its
+-- session is kept at least as long. A session that was opened with a proof (the digest of a cookie)
+-- is resumed only with it. Returns name/value pairs; the outcome is opened, resumed, expired, used,
+-- over, stranger or revoked.
+local function open(keys, args)
+  local slot = parse_channel(keys[1])
+  local digest = args[1]
+  local a = { connection = args[2], is_expired = args[3] == '1', is_one_use = args[4] == '1',
+    ttl_ms = tonumber(args[5]), until_ms = args[6], issued_ms = tonumber(args[7]),
+    cursor = args[8], left_ms = tonumber(args[9]), proof = args[10], new_proof = args[11] }
+  local key = session_key(slot, digest)
+  local now = now_ms()
+  ensure_adopted(now)
+  advance(now, 0)
+  local s = read_session(key)
+  if s.first then
+    if a.is_one_use then return refused('used') end
+    if now >= number(s.until_ms, 0) then return refused('over') end
+    if number(s.opened_ms, 0) <= revoked_ms(slot, call) then return refused('revoked') end
+    if s.proof ~= '' and s.proof ~= a.proof then return refused('stranger') end
+    return resume(key, slot, digest, s, a, now)
+  end
+  if a.is_expired then return refused('expired') end
+  if tonumber(a.until_ms) <= now then return refused('over') end
+  if a.issued_ms < revoked_ms(slot, call) then return refused('revoked') end
+  local opened_ms = string.format('%d', now)
+  s = { connection = a.connection, first = first_cursor(a.cursor, now), opened_ms = opened_ms,
+    until_ms = a.until_ms, opens_until_ms = now + a.left_ms, generation = opened_ms, proof = a.new_proof,
+    ttl_ms = math.max(a.ttl_ms, a.left_ms) }
+  store_session(key, s)
+  return opened('opened', s, opened_ms)
+end
+
+-- Renews one session; see below.
+local function renew_one(slot, a, now)
+  local key = session_key(slot, a.digest)
+  local found, wrong = attempt('HMGET', key, 'connection', 'opens_until_ms', 'generation')
+  local revoked, wrong_too = revoked_ms(slot, attempt)
+  if wrong or wrong_too then return 'wrong-type: ' .. (wrong or wrong_too) end
+  -- The session stays as it is until it expires: its ticket must not open another one.
+  if tonumber(a.opened_ms) <= revoked then return 'revoked' end
+  local holder, opens_until_ms = found[1], number(found[2], 0)
+  local stored_generation, generation = number(found[3], 0), tonumber(a.generation)
+  if holder and stored_generation > generation then return holder == '' and 'ok' or 'taken-over' end
+  -- A Redis failure ends no session: what it lost, or knows an older generation of, is written again.
+  if not holder or stored_generation < generation then
+    a.opens_until_ms = opens_until_ms
+    store_session(key, a)
+  end
+  if a.is_closing then redis.call('HSET', key, 'connection', '') end
+  redis.call('PEXPIRE', key, math.max(a.ttl_ms, opens_until_ms - now))
+  return 'ok'
+end
+
+-- sse_renew <n> <channel>.. then for each: <digest> <connection> <first> <opened_ms> <until_ms>
+-- <ttl_ms> <closing 0|1> <generation> <proof>
+-- Keeps sessions alive from the holder's memory, or gives them back. Returns for each ok,
+-- taken-over, revoked, or `wrong-type: <text>`: a foreign key of one session must not end the
+-- others.
+local function renew(keys, args)
+  local now = now_ms()
+  local replies = {}
+  for i, channel in ipairs(keys) do
+    local at = (i - 1) * 9
+    replies[i] = renew_one(parse_channel(channel), {
+      digest = args[at + 1], connection = args[at + 2], first = args[at + 3],
+      opened_ms = args[at + 4], until_ms = args[at + 5], ttl_ms = tonumber(args[at + 6]),
+      is_closing = args[at + 7] == '1', generation = args[at + 8], proof = args[at + 9],
+    }, now)
+  end
+  return replies
+end
+
+-- sse_revoke 1 <channel> <ttl_ms>: ends the user's sessions on all instances.
+local function revoke(keys, args)
+  local slot = parse_channel(keys[1])
+  local now = string.format('%d', now_ms())
+  redis.call('SET', PREFIX .. 'revoked:' .. slot, now, 'PX', args[1])
+  return redis.call('SPUBLISH', LIVE .. slot, 'revoke ' .. now)
+end
