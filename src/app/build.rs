@@ -264,7 +264,8 @@ fn start_admin(
     let budget = SocketBudget::new("admin", ADMIN_SOCKETS, idle, &front.metrics);
     let service = move || {
         let AdminParts { name, context, limits, readiness } = parts.clone();
-        let commands = Commands::new(&context.settings.redis).expect("the Redis URL was checked");
+        let commands = Commands::new(&context.settings.redis, Some(context.state.server.clone()))
+            .expect("the Redis URL was checked");
         let admin = web::Data::new(admin::Admin {
             name,
             readiness,

@@ -34,7 +34,8 @@ impl LinkThread {
         name: Arc<str>,
         presence: Arc<RecorderPresence>,
     ) -> std::io::Result<Self> {
-        let commands = Commands::new(&context.settings.redis).map_err(std::io::Error::other)?;
+        let commands = Commands::new(&context.settings.redis, Some(context.state.server.clone()))
+            .map_err(std::io::Error::other)?;
         let (inbox, receiver) = inbox::channel();
         let (rejected_sender, rejected_receiver) = rejected::channel();
         let keys = commands.keys.clone();

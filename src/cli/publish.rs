@@ -74,7 +74,7 @@ pub fn publish(args: &PublishArgs) -> ExitCode {
 
 /// Returns the id of the event.
 async fn publish_one(settings: &Settings, event: Publish) -> Result<String, Failure> {
-    let commands = Commands::new(&settings.redis).map_err(Failure::Url)?;
+    let commands = Commands::new(&settings.redis, None).map_err(Failure::Url)?;
     let address = commands.address.clone();
     if let Err(source) = library::ensure(&commands, settings).await {
         return Err(Failure::Library { address, source });

@@ -47,7 +47,7 @@ impl Worker {
     /// The URL of Redis is invalid.
     pub fn start(parts: WorkerParts) -> Result<Self, redis::RedisError> {
         let WorkerParts { context: shared, link, auth, limits, lifecycle } = parts;
-        let commands = Commands::new(&shared.settings.redis)?;
+        let commands = Commands::new(&shared.settings.redis, Some(shared.state.server.clone()))?;
         let context = Arc::new(StreamContext {
             settings: shared.settings,
             clock: shared.clock,

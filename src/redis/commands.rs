@@ -3,14 +3,20 @@
 
 use std::{sync::Arc, time::Duration};
 
-use deadpool_redis::{Manager, Pool, PoolError, Runtime, TimeoutType};
+use deadpool::{
+    Runtime,
+    managed::{self, TimeoutType},
+};
 use redis::{
     AsyncConnectionConfig, Cmd, FromRedisValue, IntoConnectionInfo, Pipeline, RedisError,
     ToRedisArgs,
 };
 use secrecy::ExposeSecret;
 
-use super::key_names::KeyNames;
+use super::{
+    key_names::KeyNames,
+    pool::{LinkServer, SameServerManager, SameServerPool},
+};
 use crate::{log_limit::LogOnce, settings, state::clock::unix_ms};
 
 /// Maximum number of foreign keys that are remembered as logged.
@@ -130,10 +136,12 @@ fn address(url: &str) -> Result<Arc<str>, RedisError> {
     Ok(url.into_connection_info()?.addr().to_string().into())
 }
 
+type PoolError = managed::PoolError<RedisError>;
+
 /// A pool of connections, for all commands except those on the link.
 #[derive(Clone)]
 pub struct Commands {
-    pool: Pool,
+    pool: SameServerPool,
     /// Where Redis is, `host:port` or the path of a socket, without credentials: for logs.
     pub address: Arc<str>,
     /// Names of keys and functions.
@@ -142,17 +150,21 @@ pub struct Commands {
 }
 
 impl Commands {
-    /// Creates a pool. It connects when the first command is sent.
+    /// Creates a pool. It connects when the first command is sent, to the server of the link if
+    /// there is one.
     ///
     /// # Errors
     /// `redis.url` is invalid.
-    pub fn new(settings: &settings::Redis) -> Result<Self, RedisError> {
+    pub fn new(
+        settings: &settings::Redis,
+        server: Option<Arc<LinkServer>>,
+    ) -> Result<Self, RedisError> {
         let timeout = settings.command_timeout;
         let config = AsyncConnectionConfig::new()
             .set_response_timeout(Some(timeout))
             .set_connection_timeout(Some(timeout));
-        let manager = Manager::new_with_config(settings.url.expose_secret(), config)?;
-        let pool = Pool::builder(manager)
+        let manager = SameServerManager::new(settings.url.expose_secret(), config, server)?;
+        let pool = SameServerPool::builder(manager)
             .max_size(settings.pool_size)
             .runtime(Runtime::Tokio1)
             .wait_timeout(Some(timeout))
@@ -164,7 +176,9 @@ impl Commands {
         Ok(Self { pool, address, keys: Arc::new(KeyNames::new(settings)), timeout })
     }
 
-    pub(super) async fn connection(&self) -> Result<deadpool_redis::Connection, CommandError> {
+    pub(super) async fn connection(
+        &self,
+    ) -> Result<managed::Object<SameServerManager>, CommandError> {
         self.pool.get().await.map_err(|error| CommandError::Unavailable(error.into()))
     }
 
@@ -174,7 +188,9 @@ impl Commands {
     /// See [`CommandError`]; a reply of another type than `T` counts as rejected.
     pub async fn run<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, CommandError> {
         let mut connection = self.connection().await?;
-        let answer = tokio::time::timeout(self.timeout, command.query_async(&mut connection)).await;
+        let answer =
+            tokio::time::timeout(self.timeout, command.query_async(&mut connection.connection))
+                .await;
         answer
             .map_err(|_| CommandError::NoReply(NoReplyError::Timeout))?
             .map_err(CommandError::from)
@@ -188,7 +204,8 @@ impl Commands {
     pub async fn run_all<T: FromRedisValue>(&self, commands: &Pipeline) -> Result<T, CommandError> {
         let mut connection = self.connection().await?;
         let answer =
-            tokio::time::timeout(self.timeout, commands.query_async(&mut connection)).await;
+            tokio::time::timeout(self.timeout, commands.query_async(&mut connection.connection))
+                .await;
         answer
             .map_err(|_| CommandError::NoReply(NoReplyError::Timeout))?
             .map_err(CommandError::from)

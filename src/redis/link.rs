@@ -27,6 +27,7 @@ use super::{
     library,
     link_context::LinkContext,
     link_state::WATERMARK_TIMEOUT,
+    pool,
     subscriptions::Subscriptions,
     watermark::{self, WatermarkError},
 };
@@ -199,6 +200,7 @@ impl Supervisor {
     fn down(&mut self) {
         self.inbound.next_link();
         self.context.state.set_up(false);
+        self.context.state.server.set(None);
         self.context.metrics.link_up.set(0);
         self.context.metrics.subscriptions.set(0);
         self.context.delivery.link_down();
@@ -283,6 +285,9 @@ impl Supervisor {
         connection: &mut MultiplexedConnection,
     ) -> Result<ClockSnapshot, LinkError> {
         let keys = self.commands.keys.clone();
+        // From now on, pooled connections must reach the same server.
+        let run_id = pool::run_id(connection).await?;
+        self.context.state.server.set(Some(run_id));
         ssubscribe(connection, &[keys.live_broadcast()]).await?;
         if self.context.settings.publishers.plain == PlainPublish::Relay {
             connection.psubscribe(&keys.public_patterns()[1..]).await?;

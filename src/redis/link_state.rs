@@ -12,6 +12,7 @@ use std::{
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
+use super::pool::LinkServer;
 use crate::{core::id::EventId, state::clock::Clock};
 
 /// A link without a watermark for this long counts as dead, even if TCP reports no error.
@@ -24,6 +25,8 @@ const START_PERIOD: Duration = Duration::from_secs(3);
 /// Whether the link is up, when it last received something, and the highest id and epoch that it
 /// brought.
 pub struct LinkState {
+    /// The server process that the link reaches.
+    pub server: Arc<LinkServer>,
     clock: Arc<Clock>,
     is_up: AtomicBool,
     was_up: AtomicBool,
@@ -39,6 +42,7 @@ impl LinkState {
     /// The state of a link that has not been up yet.
     pub fn new(clock: Arc<Clock>) -> Self {
         Self {
+            server: Arc::default(),
             clock,
             is_up: AtomicBool::new(false),
             was_up: AtomicBool::new(false),

@@ -11,6 +11,7 @@ pub mod link_context;
 pub mod link_state;
 pub mod log;
 mod named_reply;
+pub mod pool;
 pub mod publish;
 pub mod recorder;
 pub mod rejected;

@@ -124,7 +124,7 @@ pub struct Sighting {
 /// See [`CommandError`].
 pub async fn clock_snapshot(commands: &Commands) -> Result<Option<ClockSnapshot>, CommandError> {
     let mut connection = commands.connection().await?;
-    watermark::observe(&mut connection, commands).await.map_err(|error| match error {
+    watermark::observe(&mut connection.connection, commands).await.map_err(|error| match error {
         WatermarkError::Command(error) => error,
         other => CommandError::Rejected(std::io::Error::other(other).into()),
     })

@@ -39,6 +39,7 @@ mod resume;
 mod resume_load;
 mod revocations;
 mod rotation;
+mod same_server;
 mod sessions;
 mod slow;
 mod tickets;

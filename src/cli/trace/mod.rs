@@ -137,7 +137,7 @@ async fn trace_event(args: &TraceArgs, settings: &Settings) -> Result<Report, Tr
     let id = id.ok_or_else(|| TraceError::Id(args.id.clone()))?;
     let prefix = &settings.redis.channel_prefix;
     let channel = args.channel.as_deref().map(|name| channel_of(name, prefix)).transpose()?;
-    let commands = Commands::new(&settings.redis).map_err(TraceError::Url)?;
+    let commands = Commands::new(&settings.redis, None).map_err(TraceError::Url)?;
     let report = report(&commands, id, channel, args, settings).await;
     report.map_err(|error| TraceError::of_redis(&commands.address, error))
 }
