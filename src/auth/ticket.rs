@@ -101,7 +101,7 @@ fn subject(claims: &Claims) -> Result<&str, TicketError> {
         Some(_) => reject(
             TicketRejection::BadSubject,
             "sub must be a string of 1 to 256 printable ASCII characters without space, comma \
-             and * ? [ ] \\",
+             and * ? [ ] { } \\",
         ),
     }
 }

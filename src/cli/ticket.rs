@@ -33,7 +33,8 @@ pub fn ticket(args: &TicketArgs) -> ExitCode {
 #[derive(Debug, thiserror::Error)]
 enum Failure {
     #[error(
-        "--user: must be 1 to 256 printable ASCII characters without space, comma and * ? [ ] \\"
+        "--user: must be 1 to 256 printable ASCII characters without space, comma and \
+         * ? [ ] {{ }} \\"
     )]
     User,
     #[error("--topic: {0:?} must be a name, `prefix*` or `*`")]

@@ -46,7 +46,7 @@ pub async fn tickets(
     };
     if !is_name(&requested.user) {
         return bad("user must have 1 to 256 printable ASCII characters without space, comma and \
-             * ? [ ] \\");
+             * ? [ ] { } \\");
     }
     if let Some(Err(topic)) =
         requested.topics.as_ref().map(|t| Topics::parse(t.iter().map(String::as_str)))

@@ -233,16 +233,16 @@ pub fn log_level(value: &Value) -> Parsed<String> {
     ))
 }
 
-/// A prefix of keys or channels.
+/// A prefix of keys or channels. Braces would move the hash tag, which selects the slot.
 pub fn prefix(value: &Value, min_len: usize) -> Parsed<String> {
     let s = text(value)?;
-    let allowed = |b: u8| b.is_ascii_graphic() && !b"*?[]\\'\"".contains(&b);
+    let allowed = |b: u8| b.is_ascii_graphic() && !b"*?[]{}\\'\"".contains(&b);
     if (min_len..=64).contains(&s.len()) && s.bytes().all(allowed) {
         return Ok(s);
     }
     Err(format!(
         "must have {min_len} to 64 printable ASCII characters without space, quotes and \
-         * ? [ ] \\ {}",
+         * ? [ ] {{ }} \\ {}",
         got(value)
     ))
 }

@@ -141,6 +141,8 @@ fn all_errors_are_reported_at_once() {
     "#;
     let env = [
         ("SERVER__HEARTBET", "1s"),
+        ("REDIS__KEY_PREFIX", "{sse}:"),
+        ("REDIS__CHANNEL_PREFIX", "shop}"),
         ("TICKETS__LEEWAY", "1h"),
         ("TICKETS__DEFAULT_TOPICS", "[\"a b\"]"),
         ("LOG__FORMAT", "xml"),
@@ -169,6 +171,8 @@ fn all_errors_are_reported_at_once() {
     }
     for (variable, key, words) in [
         ("SERVER__HEARTBET", "server.heartbet", &["server.heartbeat"][..]),
+        ("REDIS__KEY_PREFIX", "redis.key_prefix", &["{ }", "(got \"{sse}:\")"]),
+        ("REDIS__CHANNEL_PREFIX", "redis.channel_prefix", &["{ }", "(got \"shop}\")"]),
         ("TICKETS__LEEWAY", "tickets.leeway", &["5s"]),
         ("TICKETS__DEFAULT_TOPICS", "tickets.default_topics", &["topic"]),
         ("LOG__FORMAT", "log.format", &["json"]),
