@@ -46,7 +46,7 @@ for (const [what, happens] of Object.entries(CLOSERS)) {
       },
     });
     const { stream, advance, seen } = setup;
-    Fake.newest.connected('1-0');
+    Fake.newest.connected('1-0.a');
     assert.equal(stream.state, 'open');
     refused = what === 'no ticket';
     let closed = false;
@@ -76,7 +76,7 @@ for (const [what, happens] of Object.entries(CLOSERS)) {
 
 test('native reconnects are replaced after three failures', async (t) => {
   const { advance } = await openStream(t, { polling: false });
-  Fake.newest.connected('1-0');
+  Fake.newest.connected('1-0.a');
   // The gateway is down for two minutes. A browser retries a refused connection every 2 s.
   let tries = 0;
   for (let second = 0; second < 120; second += 2) {
@@ -90,7 +90,7 @@ test('native reconnects are replaced after three failures', async (t) => {
 test('10,000 polled events end the parallel SSE attempt', async (t) => {
   let flood = true;
   let n = 0;
-  const many = () => Array.from({ length: flood ? 6000 : 1 }, () => [`${++n}-0`, 'a']);
+  const many = () => Array.from({ length: flood ? 6000 : 1 }, () => [`${++n}-0.a`, 'a']);
   const { advance, stream, polls } = await openStream(t, {
     failures: 1,
     probe: 10_000,
@@ -114,27 +114,27 @@ test('handler added between poll and SSE sees no duplicates', async (t) => {
     answer: (n) =>
       n === 1
         ? [
-            ['1-0', 'a'],
-            ['2-0', 'b'],
-            ['3-0', 'a'],
+            ['1-0.a', 'a'],
+            ['2-0.a', 'b'],
+            ['3-0.a', 'a'],
           ]
         : undefined,
   });
   await advance(16_000, 1000);
-  assert.deepEqual(seen.events.splice(0), ['a 1-0', 'a 3-0']);
+  assert.deepEqual(seen.events.splice(0), ['a 1-0.a', 'a 3-0.a']);
   stream.on('b', (_, { id }) => seen.events.push(`b ${id}`));
   const source = Fake.newest;
-  source.connected('0-0');
+  source.connected('0-0.a');
   for (const [type, id] of [
-    ['a', '1-0'],
-    ['b', '2-0'],
-    ['a', '3-0'],
-    ['b', '4-0'],
-    ['a', '5-0'],
+    ['a', '1-0.a'],
+    ['b', '2-0.a'],
+    ['a', '3-0.a'],
+    ['b', '4-0.a'],
+    ['a', '5-0.a'],
   ])
     source.event(type, {}, id);
-  assert.deepEqual(seen.events, ['b 4-0', 'a 5-0']);
-  assert.equal(stream.lastEventId, '5-0');
+  assert.deepEqual(seen.events, ['b 4-0.a', 'a 5-0.a']);
+  assert.equal(stream.lastEventId, '5-0.a');
 });
 
 test('relayed event among repeated events causes no duplicates', async (t) => {
@@ -142,19 +142,19 @@ test('relayed event among repeated events causes no duplicates', async (t) => {
     answer: (n) =>
       n === 1
         ? [
-            ['1-0', 'a'],
-            ['2-0', 'a'],
+            ['1-0.a', 'a'],
+            ['2-0.a', 'a'],
           ]
         : undefined,
   });
   await advance(16_000, 1000);
   const source = Fake.newest;
-  source.connected('0-0');
-  source.event('a', {}, '1-0');
-  source.event('a'); // repeats 1-0
-  source.event('a', {}, '2-0');
-  source.event('a', {}, '3-0');
-  assert.deepEqual(seen.events, ['a 1-0', 'a 2-0', 'a 1-0', 'a 3-0']);
+  source.connected('0-0.a');
+  source.event('a', {}, '1-0.a');
+  source.event('a'); // repeats 1-0.a
+  source.event('a', {}, '2-0.a');
+  source.event('a', {}, '3-0.a');
+  assert.deepEqual(seen.events, ['a 1-0.a', 'a 2-0.a', 'a 1-0.a', 'a 3-0.a']);
 });
 
 test('gap with a new id resets the position', async (t) => {
@@ -162,18 +162,18 @@ test('gap with a new id resets the position', async (t) => {
     answer: (n) =>
       n === 1
         ? [
-            ['1-0', 'a'],
-            ['2-0', 'a'],
+            ['1-0.a', 'a'],
+            ['2-0.a', 'a'],
           ]
         : undefined,
   });
   await advance(16_000, 1000);
   const source = Fake.newest;
-  source.connected('0-0');
-  source.event('sse.gap', { reason: 'reset' }, '9-0');
-  assert.equal(stream.lastEventId, '9-0');
-  source.event('a', {}, '10-0');
-  assert.deepEqual(seen.events, ['a 1-0', 'a 2-0', 'a 10-0']);
+  source.connected('0-0.a');
+  source.event('sse.gap', { reason: 'unknown-id' }, '9-0.a');
+  assert.equal(stream.lastEventId, '9-0.a');
+  source.event('a', {}, '10-0.a');
+  assert.deepEqual(seen.events, ['a 1-0.a', 'a 2-0.a', 'a 10-0.a']);
 });
 
 test('full poll response is followed immediately', async (t) => {
@@ -189,7 +189,7 @@ test('full poll response is followed immediately', async (t) => {
 
 test('blocked native reconnect starts polling after a heartbeat', async (t) => {
   const { stream, advance, polls } = await openStream(t, { answer: () => [] });
-  Fake.newest.connected('1-0');
+  Fake.newest.connected('1-0.a');
   await advance(20_000, 1000);
   assert.equal(polls.length, 0);
   Fake.newest.fail(false);
@@ -212,7 +212,7 @@ test('busy delay of the gateway does not start polling', async (t) => {
 test('reconnect while polling uses a new ticket', async (t) => {
   const { stream, seen, polls, advance } = await openStream(t, {
     polling: 'only',
-    answer: (n) => [[`${n}-0`, 'a']],
+    answer: (n) => [[`${n}-0.a`, 'a']],
   });
   await advance(3000);
   assert.deepEqual(
@@ -223,7 +223,7 @@ test('reconnect while polling uses a new ticket', async (t) => {
   await advance(3000);
   assert.equal(polls.at(-1).searchParams.get('ticket'), 'ticket-2');
   assert.equal(seen.tickets, 2);
-  assert.deepEqual(seen.events, polls.map((_, i) => `a ${i + 1}-0`));
+  assert.deepEqual(seen.events, polls.map((_, i) => `a ${i + 1}-0.a`));
 });
 
 test('reconnect while offline still resumes when online', async (t) => {
@@ -238,7 +238,7 @@ test('reconnect while offline still resumes when online', async (t) => {
     delete globalThis.addEventListener;
   });
   const { stream } = await openStream(t, { polling: false });
-  Fake.newest.connected('1-0');
+  Fake.newest.connected('1-0.a');
   const set = (online) => {
     network.onLine = online;
     page.dispatchEvent(new Event(online ? 'online' : 'offline'));

@@ -8,9 +8,9 @@ test('JSON is parsed, other text is passed through', () => {
   const seen = [];
   registry.on('a', (data, event) => seen.push([data, event.text, event.id]));
   for (const text of ['{"n":1}', '7', '"x"', 'null', 'plain', '{"n":', ''])
-    registry.call({ type: 'a', id: '1-0', text });
+    registry.call({ type: 'a', id: '1-0.a', text });
   assert.deepEqual(seen.map(([data]) => data), [{ n: 1 }, 7, 'x', null, 'plain', '{"n":', '']);
-  assert.deepEqual(seen[0].slice(1), ['{"n":1}', '1-0']);
+  assert.deepEqual(seen[0].slice(1), ['{"n":1}', '1-0.a']);
 });
 
 test('star handler receives known names except system events', () => {

@@ -1,3 +1,15 @@
+/** `<ms>-<seq>.<epoch>`, with the epoch in base 36. */
+const ID = /^(\d+)-(\d+)\.([0-9a-z]+)$/;
+
+/**
+ * The numbers that order an id, the most significant first.
+ * @param {string} id
+ */
+function numbers(id) {
+  const [, ms, seq, epoch] = ID.exec(id) ?? [];
+  return [parseInt(epoch ?? '', 36), Number(ms), Number(seq)];
+}
+
 /**
  * Whether an id is later than another one. Ids are opaque to everyone else, but a tab must know
  * whether it is ahead of the group's connection.
@@ -7,7 +19,9 @@
  *   than a lost one
  */
 export function after(id, other = '') {
-  const [ms = NaN, seq = NaN] = id.split('-').map(Number);
-  const [otherMs = NaN, otherSeq = NaN] = other.split('-').map(Number);
-  return !(ms < otherMs || (ms === otherMs && seq <= otherSeq));
+  const others = numbers(other);
+  for (const [at, number] of numbers(id).entries()) {
+    if (number !== others[at]) return !(number < (others[at] ?? NaN));
+  }
+  return false;
 }

@@ -99,8 +99,8 @@ export function joinGroup(settings, sink, types) {
     const { id, type, text } = event;
     if (id && !type.startsWith('sse.') && !after(id, cursor)) return;
     sink.event(event);
-    // After these gaps, ids may be smaller than before.
-    if (type === 'sse.gap' && /"(reset|unknown-id)"/.test(text)) cursor = undefined;
+    // After this gap, ids may be smaller than before.
+    if (type === 'sse.gap' && text.includes('"unknown-id"')) cursor = undefined;
     advance(id);
   };
 

@@ -73,7 +73,7 @@ export async function openStream(t, { answer = () => undefined, ...options } = {
       resolve(
         Response.json({
           events: events.map(([id, type]) => ({ id, type, data: '{}' })),
-          lastEventId: events.at(-1)?.[0] ?? '0-0',
+          lastEventId: events.at(-1)?.[0] ?? '0-0.a',
           gap: null,
         }),
       );
@@ -83,7 +83,7 @@ export async function openStream(t, { answer = () => undefined, ...options } = {
     ticket: () => `ticket-${++seen.tickets}`,
     EventSource: Fake,
     fetch,
-    lastEventId: '0-0',
+    lastEventId: '0-0.a',
     ...options,
   });
   t.after(() => stream.close());
