@@ -267,17 +267,20 @@ pub async fn connects(common: &Common, meter: &mut Meter) -> Result<Connects, St
 
 /// Returns the CPU of Redis in µs per session renewal, called in the same way as by the gateway.
 fn renewals(meter: &mut Meter, keys: &[String]) -> Result<f64, String> {
-    const FIELDS: [&str; 6] = ["connection", "user", "first", "opened_ms", "until_ms", "turn"];
+    const FIELDS: [&str; 6] =
+        ["connection", "first", "opened_ms", "until_ms", "generation", "proof"];
     let mut calls = Vec::new();
     for keys in keys.chunks(SESSIONS_PER_CALL) {
         let mut call = redis::cmd("FCALL");
         call.arg("sse_renew").arg(keys.len());
-        for key in keys {
-            call.arg(key.trim_start_matches("sse:session:"));
+        let sessions: Option<Vec<(&str, &str)>> = keys.iter().map(|key| session(key)).collect();
+        let sessions = sessions.ok_or_else(|| format!("not session keys: {keys:?}"))?;
+        for (channel, _) in &sessions {
+            call.arg(channel);
         }
-        for key in keys {
+        for (key, (_, digest)) in keys.iter().zip(&sessions) {
             let fields: Vec<String> = meter.command(redis::cmd("HMGET").arg(key).arg(&FIELDS))?;
-            call.arg(&fields[..5]).arg(120_000).arg(0).arg(&fields[5]);
+            call.arg(digest).arg(&fields[..4]).arg(120_000).arg(0).arg(&fields[4..]);
         }
         calls.push(call);
     }
@@ -290,6 +293,11 @@ fn renewals(meter: &mut Meter, keys: &[String]) -> Result<f64, String> {
         }
         Ok(())
     })
+}
+
+/// Returns the channel and the digest in a session's key, `sse:session:{<channel>}:<digest>`.
+fn session(key: &str) -> Option<(&str, &str)> {
+    key.strip_prefix("sse:session:{")?.split_once("}:")
 }
 
 /// Disconnects all streams, publishes what they miss and reconnects them. Returns the CPU of Redis

@@ -67,7 +67,7 @@ fn measure(
         meter.publish(&mut channels, &payload, 256)
     })?;
     let bytes = meter.used_bytes()?.saturating_sub(before) / logs;
-    let key = |log: u64| format!("sse:log:{}", channel(log));
+    let key = |log: u64| format!("sse:log:{{{}}}", channel(log));
     let events: u64 = meter.command(redis::cmd("XLEN").arg(key(0)))?;
     meter.command::<u64>(redis::cmd("DEL").arg((0..logs).map(key).collect::<Vec<_>>()))?;
     Ok(Log { node_max_bytes, payload_bytes, published, events, bytes, publish_cpu_us: us })

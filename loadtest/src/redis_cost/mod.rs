@@ -27,7 +27,7 @@ pub struct Costs {
     /// Growth of `used_memory` per connected user in bytes: session, subscription and everything
     /// else.
     pub connected_user_bytes: u64,
-    /// CPU of Redis without streams and events (ticks, leases), in ms per second.
+    /// CPU of Redis without streams and events (watermarks, leases), in ms per second.
     pub idle_cpu_ms_per_s: f64,
     /// CPU of Redis per operation.
     pub cpu: Vec<cpu::Cost>,
