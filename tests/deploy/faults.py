@@ -84,7 +84,7 @@ def redis_link_unsteady(i):
         )
 
 
-def ticks_late(i):
+def watermarks_late(i):
     redis = i.redis()
     yield [i.gateway(redis)]
     stop = threading.Event()
@@ -104,7 +104,7 @@ def no_recorder(i):
     redis = i.redis()
     yield i.pair(redis)
     # Another client holds the lease and records nothing.
-    redis.cli("SET", "sse:lease:recorder", "somebody")
+    redis.cli("SET", "sse:lease:recorder:{broadcast}", "somebody")
 
 
 def two_recorders(i):
@@ -115,7 +115,7 @@ def two_recorders(i):
 def no_standby(i):
     redis = i.redis()
     yield i.pair(redis)
-    redis.cli("SET", "sse:lease:standby", "somebody")
+    redis.cli("SET", "sse:lease:standby:{broadcast}", "somebody")
 
 
 def events_may_be_lost(i):
@@ -366,7 +366,7 @@ FAULTS = {
     "SseGatewayAlone": alone,
     "SseGatewayRedisLinkDown": redis_link_down,
     "SseGatewayRedisLinkUnsteady": redis_link_unsteady,
-    "SseGatewayTicksLate": ticks_late,
+    "SseGatewayWatermarksLate": watermarks_late,
     "SseGatewayNoRecorder": no_recorder,
     "SseGatewayTwoRecorders": two_recorders,
     "SseGatewayNoStandby": no_standby,

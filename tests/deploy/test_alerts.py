@@ -59,11 +59,11 @@ def test_healthy_installation_fires_no_alert(name, prometheus, faults):
     next(faults[name], None)
     # Wait until the effects were scraped and evaluated.
     over_scrapes(lambda: None)
-    # Ticks, latencies and timeouts of scrapes depend on the load of this machine; test_rules.py
-    # covers these alerts.
+    # Watermarks, latencies and timeouts of scrapes depend on the load of this machine;
+    # test_rules.py covers these alerts.
     fired = prometheus.query(
         f'count by (alertname) (max_over_time(ALERTS{{namespace="{name}", alertstate="firing", '
-        'alertname!~"SseGateway(Alone|Down|Slow|TicksLate)"}[1h]))'
+        'alertname!~"SseGateway(Alone|Down|Slow|WatermarksLate)"}[1h]))'
     )
     assert fired == []
 
