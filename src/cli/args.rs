@@ -175,7 +175,7 @@ pub struct TraceArgs {
     /// Settings.
     #[command(flatten)]
     pub config: ConfigArgs,
-    /// Id of the event, `<ms>-<seq>`
+    /// Id of the event, `<ms>-<seq>.<epoch>`
     #[arg(value_name = "EVENT ID")]
     pub id: String,
     /// Channel of the event, if known; avoids the search

@@ -128,13 +128,11 @@ fn settings_named_in_documents_exist() {
 
 /// The names of the library's functions with the default prefix.
 fn functions() -> BTreeSet<String> {
-    let parts = ["library", "library_recorder", "library_sessions"];
-    let source: String = parts.iter().map(|part| file(format!("src/redis/{part}.lua"))).collect();
-    let starts = ["register_function('@F@_", "register_for_a_full_redis('"];
-    let registered = starts.iter().flat_map(|start| source.split(start).skip(1));
+    let source = file("src/redis/library/register.lua");
+    let registered = source.split("\nregister('").skip(1);
     let registered = registered.filter_map(|rest| rest.split('\'').next());
     let functions: BTreeSet<String> = registered.map(|name| format!("sse_{name}")).collect();
-    for known in ["sse_publish", "sse_tick", "sse_record", "sse_open"] {
+    for known in ["sse_publish", "sse_watermark", "sse_record", "sse_open"] {
         assert!(functions.contains(known), "the scan does not work: {functions:?}");
     }
     functions

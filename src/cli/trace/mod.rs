@@ -61,7 +61,7 @@ struct Report {
 /// Why there is no report.
 #[derive(Debug, thiserror::Error)]
 enum TraceError {
-    #[error("{0:?} must be an event id as in `id:`, for example 1763719000456-0")]
+    #[error("{0:?} must be an event id as in `id:`, for example 1763719000456-0.k3f9x2")]
     Id(String),
     #[error("--channel: must be user:<id>:events or broadcast:<topic> (got {0:?})")]
     Channel(String),

@@ -11,7 +11,7 @@ names begin with `sse.`.
 ## Your events
 
 ```text
-id: 1763719000789-0
+id: 1763719000789-0.k3f9x2
 event: order-completed
 data: {\"orderId\":7}
 ```
