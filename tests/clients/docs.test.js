@@ -9,6 +9,10 @@ import { Listener } from './lib/listener.js';
 import { folder, kill, printed, run, start, until } from './lib/processes.js';
 import { BINARY, Gateway, PYTHON, Redis, SECRET, ticket } from './lib/servers.js';
 
+/** An event id, and a line with one. */
+const ID = /^\d+-\d+\.[0-9a-z]+$/;
+const LINE_WITH_ID = /^\d+-\d+\.[0-9a-z]+\n$/;
+
 const here = path.dirname(fileURLToPath(import.meta.url));
 const root = path.resolve(here, '../..');
 
@@ -67,7 +71,7 @@ test('publishing from Node', async (t) => {
   const program = block(page, 'js', 'redis.publish').replace('6379', String(redis.port));
   const again = block(page, 'js', 'KEY');
   const withKey = program.replace('await redis.quit();', `${again}${again}await redis.quit();`);
-  assert.match(await node(project(t), withKey), /^\d+-\d+$/);
+  assert.match(await node(project(t), withKey), ID);
   // Durable, plain, and one of the two with a key.
   await gotOrders(listener, 3);
 });
@@ -77,7 +81,7 @@ test('publishing from Python', async (t) => {
   const page = 'docs/guides/publishing-from-python.md';
   const program = block(page, 'python', 'r.publish').replace('6379', String(redis.port));
   const again = block(page, 'python', 'KEY');
-  assert.match(await python(program + again + again), /^\d+-\d+$/);
+  assert.match(await python(program + again + again), ID);
   await gotOrders(listener, 3);
 });
 
@@ -93,7 +97,7 @@ test('the backend snippet of the README', async (t) => {
   const code = block('README.md', 'js', 'ioredis').replace('6379', String(redis.port));
   const program = `${code}console.log(id, ticket); await redis.quit();`;
   const [id, made] = (await node(project(t), program, { TICKET_SECRET: SECRET })).split(' ');
-  assert.match(id, /^\d+-\d+$/);
+  assert.match(id, ID);
   await gotOrders(listener, 1);
   assert.equal((await opens(gateway, made)).status, 200);
 });
@@ -132,9 +136,9 @@ test('publishing over HTTP, tickets and the admin listener', async (t) => {
     .replaceAll('http://127.0.0.1:9090', gateway.admin)]);
 
   const one = JSON.parse(await curl(block(page, 'sh', 'order-7-completed')));
-  assert.match(one.id, /^\d+-\d+$/);
+  assert.match(one.id, ID);
   const [good, bad] = JSON.parse(await curl(block(page, 'sh', 'nowhere')));
-  assert.match(good.id, /^\d+-\d+$/);
+  assert.match(good.id, ID);
   assert.equal(bad.error, 'bad-channel');
 
   const made = await curl(block('docs/guides/issuing-tickets.md', 'sh', '/tickets'));
@@ -169,16 +173,22 @@ test('the documented Redis users have the permissions they need, and no more', a
   const shop = url('shop', 'shop-password');
   const publish = (channel, ...more) =>
     cli(shop, 'FCALL', 'sse_publish', '1', channel, ORDER.type, ORDER.data, ...more);
-  assert.match(await publish('user:42:events', 'KEY', 'k'), /^\d+-\d+\n$/);
-  assert.match(await publish('broadcast:news'), /^\d+-\d+\n$/);
+  assert.match(await publish('user:42:events', 'KEY', 'k'), LINE_WITH_ID);
+  assert.match(await publish('broadcast:news'), LINE_WITH_ID);
+  assert.match(await publish('{broadcast}:news'), LINE_WITH_ID);
   await cli(url('legacy', 'legacy-password'), 'PUBLISH', 'user:42:events', 'plain');
-  const [first] = await listener.got(3);
+  const [first] = await listener.got(4);
   const again = `${gateway.events('42', { topics: ['news'] })}&lastEventId=${first.id}`;
   const resumed = await Listener.open(t, again, types);
-  assert.equal((await resumed.got(2)).length, 2);
+  assert.equal((await resumed.got(3)).length, 3);
 
+  const node = 'sse:node:{broadcast}';
+  const forge = ['FCALL', 'sse_lease', '1', 'sse:recorder:{broadcast}', 'recorder', 'x', '1000'];
   assert.match(await cli(shop, 'GET', 'unrelated'), /NOPERM/);
-  assert.match(await cli(url('legacy', 'legacy-password'), 'GET', 'sse:node:{broadcast}'), /NOPERM/);
+  assert.match(await cli(shop, 'SET', 'sse:revoked:{user:42:events}', '1'), /NOPERM/);
+  assert.match(await cli(shop, ...forge), /NOPERM/);
+  assert.match(await cli(shop, 'PUBLISH', 'user:42:events', 'plain'), /NOPERM/);
+  assert.match(await cli(url('legacy', 'legacy-password'), 'GET', node), /NOPERM/);
   assert.doesNotMatch(gateway.process.err, /NOPERM|can't run this command/);
 });
 
@@ -222,7 +232,7 @@ test('getting started, in three terminals', async (t) => {
   const second = terminal([...exports, block(page, 'sh', 'curl -N')].join('\n'));
   await printed(second, ({ out }) => out.includes('sse.connected'), 'sse.connected');
   const third = await run('bash', ['-ec', local(block(page, 'sh', 'FCALL'))], { env });
-  const [id] = /\d+-\d+/.exec(third);
+  const [id] = /\d+-\d+\.[0-9a-z]+/.exec(third);
   const event = `id: ${id}\nevent: order-completed`;
   await printed(second, ({ out }) => out.includes(event), 'the event');
 
@@ -231,7 +241,7 @@ test('getting started, in three terminals', async (t) => {
   const published = [...exports, block(page, 'sh', 'sse-gateway publish')].join('\n');
   await run('bash', ['-ec', local(published)], { env });
   await printed(follow, ({ out }) => out.includes('order-completed'), 'the event in tail');
-  const trace = block(page, 'sh', 'trace').replace(/\d{13}-\d+/, id);
+  const trace = block(page, 'sh', 'trace').replace(/\d{13}-\d+\.\w+/, id);
   const script = local([...exports, trace].join('\n'));
   assert.match(await run('bash', ['-ec', script], { env }), /user:42/);
   await kill(first, 'SIGTERM');
