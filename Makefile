@@ -127,7 +127,7 @@ test-rust: test-build ## run the Rust tests with a real Redis
 
 # The last commit with version 1 of the Redis library. It is built from the history, because there
 # is no published release.
-OLD     := 393071e
+OLD     := 838dc35
 OLD_DIR := .cache/old-$(OLD)
 
 test-upgrade: test-build $(OLD_DIR)/done ## upgrade from an old version and roll back, under load
