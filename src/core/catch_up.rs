@@ -6,7 +6,12 @@
 
 use std::{collections::VecDeque, sync::Arc};
 
-use super::{event::Event, id::EventId, system::GapReason};
+use super::{
+    event::Event,
+    id::EventId,
+    page::{Page, ReadFrom},
+    system::GapReason,
+};
 
 /// The state of the clock at one moment of the link: everything up to `h` has arrived on the link.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -93,20 +98,6 @@ fn entry(id: EventId) -> (u64, u64) {
     (id.ms, id.seq)
 }
 
-/// The remaining part of a log after a position.
-#[derive(Debug, Default)]
-pub struct Page {
-    /// Events past the position, in order.
-    pub events: Vec<Arc<Event>>,
-    /// Whether the log may contain more.
-    pub more: bool,
-    /// The last id that was read, including entries up to the position and foreign ones. The epoch of
-    /// an entry that is not an event is not known: the position's is assumed, here and below.
-    pub upto: EventId,
-    /// If there is no event: the last id that the log ever had, or zero if the log does not exist.
-    pub last_ever: EventId,
-}
-
 /// Whether the first page of a log shows a gap after `cursor`.
 pub fn gap(cursor: EventId, stale: bool, page: &Page) -> Option<GapReason> {
     match page.events.first() {
@@ -131,15 +122,6 @@ struct Source<L> {
     more: bool,
 }
 
-/// Where the next page of a log begins.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ReadFrom {
-    /// Only events after this id are wanted.
-    pub position: EventId,
-    /// The entries after this one are read: see [`ClockSnapshot::read_after`].
-    pub entry: EventId,
-}
-
 /// Events of several logs, merged by id.
 #[derive(Debug)]
 pub struct Merge<L> {
@@ -155,7 +137,8 @@ pub struct Trimmed;
 impl<L> Merge<L> {
     /// Reads `logs` over (cursor, H] of a snapshot.
     pub fn new(cursor: EventId, clock: &ClockSnapshot, logs: impl IntoIterator<Item = L>) -> Self {
-        let from = ReadFrom { position: cursor, entry: clock.read_after(cursor) };
+        let entry = clock.read_after(cursor);
+        let from = ReadFrom { position: cursor, entry, behind_foreign: false };
         let source = |log| Source { log, buffer: VecDeque::new(), from, more: true };
         Self { h: clock.h, sources: logs.into_iter().map(source).collect() }
     }
@@ -190,6 +173,7 @@ impl<L> Merge<L> {
             if event.predecessor > source.from.position && !(first && i == 0) {
                 source.more = true;
                 source.from.entry = source.from.position;
+                source.from.behind_foreign = false;
                 return if i == 0 { Err(Trimmed) } else { Ok(()) };
             }
             if id > self.h {
@@ -202,6 +186,7 @@ impl<L> Merge<L> {
         if page.upto > EventId::ZERO {
             source.from.entry = page.upto;
         }
+        source.from.behind_foreign = page.ends_foreign;
         source.from.position = source.from.position.max(page.upto);
         Ok(())
     }
@@ -242,8 +227,8 @@ mod tests {
         Page {
             events: events.iter().map(event).collect(),
             more,
-            upto: EventId::ZERO,
             last_ever: id(last_ever),
+            ..Page::default()
         }
     }
 

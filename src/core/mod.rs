@@ -8,6 +8,7 @@ pub mod event;
 pub mod frame;
 pub mod id;
 pub mod malformed;
+pub mod page;
 pub mod parser;
 pub mod queue;
 pub mod stream_state;

@@ -23,9 +23,10 @@ use super::{
 use crate::{
     backoff::Backoff,
     core::{
-        catch_up::{self, ClockSnapshot, Merge, Page, Start},
+        catch_up::{self, ClockSnapshot, Merge, Start},
         channel::Channel,
         id::EventId,
+        page::Page,
         system::{CatchUpCause, GapReason},
     },
     error_chain::ErrorChain,
@@ -324,10 +325,7 @@ impl CatchUpDriver {
                         .replay_cache
                         .read(next.position, h, &c.client.topics, count)
                         .ok_or(Interrupted::Changed)?;
-                    pages.push((
-                        n,
-                        Page { events, more, upto: EventId::ZERO, last_ever: EventId::ZERO },
-                    ));
+                    pages.push((n, Page { events, more, ..Page::default() }));
                 }
             }
         }

@@ -1,16 +1,16 @@
 //! Reads the channels' logs and the list of topics.
 
-use std::{collections::HashSet, sync::Arc};
+use std::collections::HashSet;
 
 use redis::{Cmd, RedisResult, Value, from_redis_value};
 
 use super::commands::{CommandError, Commands, is_wrong_type, log_foreign};
 use crate::core::{
-    catch_up::{Page, ReadFrom},
     channel::Channel,
     envelope::check_type,
     event::Event,
     id::{EventId, parse_epoch},
+    page::{Entry, Page, ReadFrom},
     topics::Topics,
 };
 use crate::log_limit::LogLimit;
@@ -110,17 +110,18 @@ async fn read_last_ids(
             pages[*n].last_ever = info
                 .as_ref()
                 .ok()
-                .and_then(|info| last_generated(info, from.position.epoch))
+                .and_then(|info| last_generated(info, from))
                 .unwrap_or(EventId::ZERO);
         }
     }
     Ok(())
 }
 
-fn last_generated(info: &Value, epoch: u64) -> Option<EventId> {
+fn last_generated(info: &Value, from: &ReadFrom) -> Option<EventId> {
     let members: std::collections::HashMap<String, Value> = from_redis_value(info.clone()).ok()?;
     let id = from_redis_value::<String>(members.get("last-generated-id")?.clone()).ok()?;
-    EventId::parse_entry(&id, epoch).filter(|id| (id.ms, id.seq) != (0, 0))
+    let id = EventId::parse_entry(&id, 0).filter(|id| *id > EventId::ZERO)?;
+    Some(from.assume_epoch(id))
 }
 
 fn page(
@@ -131,31 +132,11 @@ fn page(
 ) -> Result<Page, CommandError> {
     let entries: Vec<(String, Vec<Vec<u8>>)> =
         from_redis_value(reply).map_err(|e| CommandError::Rejected(e.into()))?;
-    let more = entries.len() == count;
-    let (mut events, mut foreign) = (Vec::with_capacity(entries.len()), 0);
-    let mut behind_foreign = false;
-    let mut upto = EventId::ZERO;
-    for (id, fields) in &entries {
-        let event = event(channel, id, fields);
-        let read = event.as_ref().and_then(|event| event.id).filter(|id| *id > from.position);
-        let epoch = read.map_or(upto.epoch.max(from.position.epoch), |id| id.epoch);
-        upto = EventId::parse_entry(id, epoch).unwrap_or(upto);
-        match event {
-            // Of the position's epoch or an earlier one.
-            Some(_) if read.is_none() => behind_foreign = false,
-            Some(mut event) => {
-                if std::mem::take(&mut behind_foreign) {
-                    // The predecessor is a foreign entry, so no event is missing before this one.
-                    event.predecessor = EventId::ZERO;
-                }
-                events.push(Arc::new(event));
-            }
-            None => {
-                foreign += 1;
-                behind_foreign = true;
-            }
-        }
-    }
+    let entries = entries.iter().map(|(id, fields)| match event(channel, id, fields) {
+        Some(event) => Entry::Event(event),
+        None => Entry::Foreign(EventId::parse_entry(id, 0).unwrap_or_default()),
+    });
+    let (page, foreign) = Page::of(from, entries.collect(), count);
     if foreign > 0
         && let Some(suppressed) = FOREIGN_LOG.allow(unix_ms())
     {
@@ -166,7 +147,7 @@ fn page(
             "skipped foreign entries in a log: is another client writing to it?"
         );
     }
-    Ok(Page { events, more, upto, last_ever: EventId::ZERO })
+    Ok(page)
 }
 
 fn event(channel: &Channel, id: &str, fields: &[Vec<u8>]) -> Option<Event> {
