@@ -90,8 +90,9 @@ local function adopt(now, seen)
   else
     local known = foreign_epoch(epoch_text, now) or 0
     local previous = math.max(known, node_epoch or 0, seen_epoch or 0)
-    local own = tonumber(string.sub(run_id(), 1, 4), 16) or 0
-    enter_epoch(math.max(epoch_at(now) + own % EPOCHS_PER_SECOND, previous + 1))
+    -- Two processes may not know of each other, whatever their clocks: their epochs differ.
+    local own = (tonumber(string.sub(run_id(), 1, 4), 16) or 0) % EPOCHS_PER_SECOND
+    enter_epoch(math.max(epoch_at(now), previous + 1) + own)
     advance(now, 0)
     advance(clock_ms + 1, 0)
     redis.call('HSET', NODE, 'run_id', run_id(), 'replid', replid, 'epoch', epoch_text,
