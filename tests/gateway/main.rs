@@ -12,6 +12,7 @@ mod conformance;
 mod delivery;
 mod descriptors;
 mod drain;
+mod epochs;
 mod faults;
 mod foreign_keys;
 mod forged;

@@ -170,8 +170,13 @@ local function adopt_call(_, args)
   return describe(read_node(), now, 'adopted')
 end
 
--- sse_save 1 <node key>: stores the clock, before this library is replaced.
+-- sse_save 1 <node key>: stores the clock and the epoch, before this library is replaced. The key
+-- may have been wiped since the epoch began: the next one is later, even if the server's time is not.
 local function save()
-  if epoch then redis.call('HSET', NODE, 'clock', show_id(clock_ms, clock_seq)) end
+  if not epoch then return 1 end
+  if (foreign_epoch(read_node().epoch, now_ms()) or 0) < epoch then
+    redis.call('HSET', NODE, 'epoch', epoch_text)
+  end
+  redis.call('HSET', NODE, 'clock', show_id(clock_ms, clock_seq))
   return 1
 end

@@ -1,6 +1,7 @@
 //! A TCP proxy that can inject faults, between gateway and Redis or between client and gateway.
 
 use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
@@ -20,6 +21,7 @@ type State = (Mode, u64);
 /// Listens on a free port and forwards bytes to a target.
 pub struct Proxy {
     address: SocketAddr,
+    target: Arc<Mutex<String>>,
     state: watch::Sender<State>,
     accepting: JoinHandle<()>,
 }
@@ -30,8 +32,15 @@ impl Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address");
         let (state, watching) = watch::channel((Mode::Pass, 0));
-        let accepting = tokio::spawn(accept(listener, target.to_string(), watching));
-        Proxy { address, state, accepting }
+        let target = Arc::new(Mutex::new(target.to_string()));
+        let accepting = tokio::spawn(accept(listener, target.clone(), watching));
+        Proxy { address, target, state, accepting }
+    }
+
+    /// Forwards new connections to another target, and cuts the others.
+    pub fn switch(&self, target: &str) {
+        *self.target.lock().unwrap() = target.to_string();
+        self.cut();
     }
 
     /// The address it listens on.
@@ -81,12 +90,17 @@ impl Drop for Proxy {
     }
 }
 
-async fn accept(listener: TcpListener, target: String, watching: watch::Receiver<State>) {
+async fn accept(
+    listener: TcpListener,
+    target: Arc<Mutex<String>>,
+    watching: watch::Receiver<State>,
+) {
     while let Ok((client, _)) = listener.accept().await {
         let state = watching.clone();
         let (mode, cuts) = *state.borrow();
         if mode != Mode::Down {
-            tokio::spawn(relay(client, target.clone(), state, cuts));
+            let target = target.lock().unwrap().clone();
+            tokio::spawn(relay(client, target, state, cuts));
         }
     }
 }

@@ -11,12 +11,13 @@ use tokio::sync::SemaphorePermit;
 /// The fields of a stream entry.
 type Fields = Vec<(String, Vec<u8>)>;
 
-/// A redis-server on 127.0.0.1, without persistence, stopped when dropped.
+/// A redis-server on 127.0.0.1, stopped when dropped.
 pub struct Redis {
     port: u16,
     dir: PathBuf,
+    is_persistent: bool,
     child: Mutex<Option<Child>>,
-    _slot: SemaphorePermit<'static>,
+    _slot: Option<SemaphorePermit<'static>>,
 }
 
 impl Redis {
@@ -29,19 +30,68 @@ impl Redis {
 
     /// A Redis with an address that does not run yet; [`Redis::start_again`] starts it.
     pub async fn reserve() -> Redis {
-        let slot = SLOTS.acquire().await.expect("never closed");
+        Redis::new(Some(SLOTS.acquire().await.expect("never closed")), false)
+    }
+
+    fn new(slot: Option<SemaphorePermit<'static>>, is_persistent: bool) -> Redis {
         let port = process::free_port();
         let dir = std::env::temp_dir().join(format!("sse-test-{}-{port}", std::process::id()));
         std::fs::create_dir_all(&dir).expect("a temporary directory");
-        Redis { port, dir, child: Mutex::new(None), _slot: slot }
+        Redis { port, dir, is_persistent, child: Mutex::new(None), _slot: slot }
     }
 
-    /// Starts the server (again) on its port, empty.
+    /// A running Redis that writes every command to its append-only file before it replies.
+    pub async fn start_persistent() -> Redis {
+        let mut redis = Redis::reserve().await;
+        redis.is_persistent = true;
+        redis.start_again().await;
+        redis
+    }
+
+    /// A running replica of a primary, or of a proxy in front of it (`host:port`). It takes no slot of its own: a test that waits
+    /// for a second one could wait for tests that do the same.
+    pub async fn replica_of(address: &str) -> Redis {
+        let replica = Redis::new(None, false);
+        replica.start_again().await;
+        replica.replicate(address).await;
+        replica
+    }
+
+    /// Makes this server a replica, and waits until it has received the data.
+    pub async fn replicate(&self, address: &str) {
+        let (host, port) = address.split_once(':').expect("host:port");
+        self.command::<()>(&["REPLICAOF", host, port]).await;
+        eventually("a synchronised replica", || async {
+            let info: String = self.command(&["INFO", "replication"]).await;
+            info.contains("master_link_status:up").then_some(())
+        })
+        .await;
+    }
+
+    /// Waits until this replica has received everything that was written to `primary`.
+    pub async fn receives_all_of(&self, primary: &Redis) {
+        eventually("a replica that is up to date", || async {
+            let info: String = primary.command(&["INFO", "replication"]).await;
+            let written = offset(&info, "master_repl_offset")?;
+            let info: String = self.command(&["INFO", "replication"]).await;
+            (offset(&info, "slave_repl_offset")? >= written).then_some(())
+        })
+        .await;
+    }
+
+    /// Makes a replica a primary.
+    pub async fn promote(&self) {
+        self.command::<()>(&["REPLICAOF", "NO", "ONE"]).await;
+    }
+
+    /// Starts the server (again) on its port: empty, or with the data of its append-only file.
     pub async fn start_again(&self) {
+        let append_only = if self.is_persistent { "yes" } else { "no" };
         let mut command = Command::new("redis-server");
         command
             .args(["--port", &self.port.to_string(), "--bind", "127.0.0.1"])
-            .args(["--save", "", "--appendonly", "no", "--dir"])
+            .args(["--save", "", "--appendonly", append_only, "--appendfsync", "always"])
+            .args(["--repl-diskless-sync-delay", "0", "--dir"])
             .arg(&self.dir)
             // The same value as in deploy/redis/redis.conf.
             .args(["--proto-max-bulk-len", "1mb"])
@@ -62,7 +112,7 @@ impl Redis {
         .await;
     }
 
-    /// Kills the server, as in a crash. Its data is lost.
+    /// Kills the server, as in a crash. Its data is lost unless it is persistent.
     pub fn stop(&self) {
         if let Some(mut child) = self.child.lock().unwrap().take() {
             let _ = child.kill();
@@ -175,6 +225,11 @@ impl Redis {
         };
         rows.iter().map(|(id, fields)| format!("{id}.{}", epoch(fields))).collect()
     }
+}
+
+fn offset(info: &str, name: &str) -> Option<u64> {
+    let line = info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
+    line.parse().ok()
 }
 
 /// The key of a channel's log.
