@@ -17,18 +17,21 @@ fn as_browser_reads(data: &str) -> String {
     data.replace("\r\n", "\n").replace('\r', "\n")
 }
 
+fn id() -> impl Strategy<Value = EventId> {
+    let epoch = prop_oneof![0..40u64, 0..36u64.pow(9)];
+    let number = || prop_oneof![0..3u64, any::<u64>()];
+    (epoch, number(), number()).prop_map(|(epoch, ms, seq)| EventId { epoch, ms, seq })
+}
+
 proptest! {
     #[test]
     fn frames_parse_to_their_parts(
         name in "[a-z][a-z.-]{0,20}",
         data in any::<String>(),
-        epoch in 0..36u64.pow(9),
-        ms in any::<u64>(),
-        seq in any::<u64>(),
+        id in id(),
         retry in proptest::option::of(0..86_400_000u64),
         split in 1..40usize,
     ) {
-        let id = EventId { epoch, ms, seq };
         let bytes = frame::encode(retry, Some(id), &name, &data);
         let (mut parser, mut events) = (Parser::default(), Vec::new());
         for part in bytes.chunks(split) {
@@ -51,17 +54,37 @@ proptest! {
     }
 
     #[test]
-    fn ids_round_trip_and_reject_the_rest(
-        epoch in 0..36u64.pow(9),
-        ms in any::<u64>(),
-        seq in any::<u64>(),
-        text in ".{0,40}",
-    ) {
-        let id = EventId { epoch, ms, seq };
+    fn ids_round_trip_and_reject_the_rest(id in id(), text in ".{0,40}") {
         prop_assert_eq!(EventId::parse(&id.to_string()), Some(id));
         if let Some(id) = EventId::parse(&text) {
             prop_assert_eq!(EventId::parse(&id.to_string()), Some(id), "{:?} became {}", text, id);
         }
+    }
+
+    #[test]
+    fn epochs_have_one_spelling(id in id(), zeros in "0{1,9}", longer in "[0-9a-z]{1,5}") {
+        let text = id.to_string();
+        let Some((entry, epoch)) = text.split_once('.') else { return Ok(()) };
+        prop_assert_eq!(EventId::parse(&format!("{entry}.{zeros}{epoch}")), None);
+        let upper = epoch.to_uppercase();
+        prop_assert_eq!(EventId::parse(&format!("{entry}.{upper}")).is_some(), upper == epoch);
+        let long = format!("{entry}.{epoch}{longer}");
+        if epoch.len() + longer.len() > 9 {
+            prop_assert_eq!(EventId::parse(&long), None);
+        } else if epoch != "0" {
+            let parsed = EventId::parse(&long).map(|id| id.to_string());
+            prop_assert_eq!(parsed, Some(long));
+        }
+        prop_assert_eq!(EventId::parse(entry), None);
+        prop_assert_eq!(EventId::parse_entry(entry, id.epoch), Some(id));
+    }
+
+    #[test]
+    fn ids_are_ordered_by_epoch_then_time_then_number(a in id(), b in id(), epoch in 0..3u64) {
+        prop_assert_eq!(a.cmp(&b), (a.epoch, a.ms, a.seq).cmp(&(b.epoch, b.ms, b.seq)));
+        // In one epoch, and whatever the ids in different ones.
+        let (a, b) = (EventId { epoch, ..a }, EventId { epoch: epoch + 1, ..b });
+        prop_assert!(a < b);
     }
 
     #[test]
