@@ -24,7 +24,7 @@ async fn balancer(servers: [String; 2]) -> String {
 }
 
 /// The server that has the gateway's subscriptions.
-async fn link_server<'a>(servers: &'a [Redis; 2]) -> (&'a Redis, &'a Redis) {
+async fn link_server(servers: &[Redis; 2]) -> (&Redis, &Redis) {
     let [one, two] = servers;
     let channels: Vec<String> = one.command(&["PUBSUB", "SHARDCHANNELS", "sse:live:*"]).await;
     if channels.is_empty() { (two, one) } else { (one, two) }
