@@ -50,7 +50,7 @@ fn wait(request: &HttpRequest) -> Result<Duration, BadRequest> {
         Ok(s) if (0.0..=MAX_WAIT_S).contains(&s) => Ok(Duration::from_secs_f64(s)),
         _ => Err(BadRequest {
             code: "bad-wait",
-            message: format!("wait must be an integer number of seconds from 0 to {MAX_WAIT_S}"),
+            message: format!("wait must be a number of seconds from 0 to {MAX_WAIT_S}"),
         }),
     }
 }
