@@ -3,6 +3,7 @@
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand};
+use secrecy::SecretString;
 
 use crate::settings::{ConfigError, Loaded, Settings, Source};
 
@@ -100,7 +101,7 @@ pub struct DevArgs {
     pub admin_listen: SocketAddr,
     /// Use this Redis instead of starting a private one
     #[arg(long, value_name = "URL")]
-    pub redis: Option<String>,
+    pub redis: Option<SecretString>,
 }
 
 /// `ticket`
@@ -149,7 +150,7 @@ pub struct TailArgs {
     pub url: String,
     /// A ticket, see `sse-gateway ticket`
     #[arg(long, env = "SSE_TICKET", hide_env_values = true)]
-    pub ticket: String,
+    pub ticket: SecretString,
     /// Comma-separated topics; topics that the ticket does not allow are ignored
     #[arg(long)]
     pub topics: Option<String>,

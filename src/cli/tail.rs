@@ -4,6 +4,7 @@ use std::{process::ExitCode, time::Duration};
 
 use futures_util::StreamExt;
 use reqwest::{Client, StatusCode, header};
+use secrecy::ExposeSecret;
 
 use super::args::TailArgs;
 use crate::backoff::Backoff;
@@ -45,7 +46,7 @@ async fn follow(args: &TailArgs) -> End {
     let mut last_id = args.last_event_id.clone().unwrap_or_default();
     let mut backoff = Backoff::new(FIRST_RETRY, MAX_RETRY);
     loop {
-        let mut query = vec![("ticket", args.ticket.as_str())];
+        let mut query = vec![("ticket", args.ticket.expose_secret())];
         query.extend(args.topics.as_deref().map(|topics| ("topics", topics)));
         let url = match reqwest::Url::parse_with_params(
             &format!("{}/events", args.url.trim_end_matches('/')),

@@ -8,6 +8,7 @@ use std::{net::SocketAddr, process::ExitCode, sync::Arc};
 
 use actix_web::{HttpResponse, http::header, web};
 use aws_lc_rs::digest;
+use secrecy::ExposeSecret;
 use serde_json::json;
 
 use self::private_redis::PrivateRedis;
@@ -16,7 +17,7 @@ use super::{
     serve::run,
 };
 use crate::{
-    auth::Verifier,
+    auth::{MintError, Verifier},
     error_chain::ErrorChain,
     settings::{self, Settings},
     state::clock::unix_ms,
@@ -40,28 +41,45 @@ pub fn dev(args: &DevArgs) -> ExitCode {
             }
         },
     };
-    let url =
-        args.redis.clone().or_else(|| private.as_ref().map(PrivateRedis::url)).unwrap_or_default();
+    let given = args.redis.as_ref().map(|url| url.expose_secret().to_owned());
+    let url = given.or_else(|| private.as_ref().map(PrivateRedis::url)).unwrap_or_default();
     let key = secret();
     let settings = match settings_for(args, &url, &key) {
         Ok(settings) => settings,
         Err(status) => return status.into(),
     };
-    let redis_cli = redis_cli(&url, private.is_some());
+    let ticket = match ticket(&settings) {
+        Ok(ticket) => ticket,
+        Err(error) => {
+            eprintln!("{}", ErrorChain(&error));
+            return EX_CONFIG.into();
+        }
+    };
+    let redis_cli = redis_cli(&url);
     let page = page(&key, &redis_cli);
     let extra = move |config: &mut web::ServiceConfig| {
         let page = page.clone();
         client::routes(config);
         config.route("/", web::get().to(move || std::future::ready(html(page.clone()))));
     };
-    let verifier = Verifier::new(settings.tickets.clone());
     run(settings, None, Arc::new(extra), move |public, admin| {
-        let ticket = verifier
-            .ok()
-            .and_then(|v| v.mint(USER, None, TTL_S, unix_ms() / 1000).ok())
-            .unwrap_or_default();
         print(public, admin, &redis_cli, &ticket);
     })
+}
+
+/// Why there is no ticket to print.
+#[derive(Debug, thiserror::Error)]
+enum TicketError {
+    #[error("tickets.keys: a key cannot be used")]
+    Key(#[source] jsonwebtoken::errors::Error),
+    #[error("tickets.secret: the demo ticket cannot be signed")]
+    Sign(#[source] MintError),
+}
+
+/// The ticket to print.
+fn ticket(settings: &Settings) -> Result<String, TicketError> {
+    let verifier = Verifier::new(settings.tickets.clone()).map_err(TicketError::Key)?;
+    verifier.mint(USER, None, TTL_S, unix_ms() / 1000).map_err(TicketError::Sign)
 }
 
 /// 64 random hex digits.
@@ -95,11 +113,22 @@ fn settings_for(args: &DevArgs, url: &str, key: &str) -> Result<Settings, u8> {
     })
 }
 
-fn redis_cli(url: &str, private: bool) -> String {
-    match url.rsplit(':').next().filter(|_| private) {
-        Some(port) => format!("redis-cli -p {port}"),
-        None => format!("redis-cli -u {url}"),
+/// The command that connects to Redis, without the password: it is printed and shown on the demo
+/// page. `redis-cli` reads the password from REDISCLI_AUTH.
+fn redis_cli(url: &str) -> String {
+    let Ok(mut url) = reqwest::Url::parse(url) else { return "redis-cli".to_owned() };
+    if !url.has_host() {
+        return format!("redis-cli -s {}", url.path());
     }
+    // `redis-cli` would take a user without a password in the URL for the password.
+    let user = match url.username() {
+        "" => String::new(),
+        user => format!(" --user {user}"),
+    };
+    // These fail only for URLs without a host.
+    let _ = url.set_username("").and_then(|()| url.set_password(None));
+    url.set_query(None);
+    format!("redis-cli{user} -u {url}")
 }
 
 fn page(key: &str, redis_cli: &str) -> String {
@@ -136,4 +165,22 @@ fn print(public: SocketAddr, admin: SocketAddr, redis_cli: &str, ticket: &str) {
     println!("Receive events with curl:\n  curl -N 'http://{public}/events?ticket={ticket}'\n");
     println!("Health and metrics:\n  http://{}/metrics\n", admin);
     println!("Press Ctrl-C to stop everything. All data is discarded.");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn printed_command_contains_no_password() {
+        for (url, expected) in [
+            ("redis://127.0.0.1:7000", "redis-cli -u redis://127.0.0.1:7000"),
+            ("redis://:hush@127.0.0.1:7000", "redis-cli -u redis://127.0.0.1:7000"),
+            ("rediss://u:hush@redis.example/3", "redis-cli --user u -u rediss://redis.example/3"),
+            ("unix:///run/redis.sock?pass=hush", "redis-cli -s /run/redis.sock"),
+            ("hush", "redis-cli"),
+        ] {
+            assert_eq!(redis_cli(url), expected);
+        }
+    }
 }
