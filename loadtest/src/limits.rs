@@ -6,14 +6,8 @@ const SPARE_FILES: u64 = 100;
 /// Raises the soft limit of open files to the hard limit. Fails with advice if that is too low for
 /// `streams`, of which each connection carries `streams_per_connection`.
 pub fn open_files(streams: u32, streams_per_connection: u32) -> Result<(), String> {
-    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: `limit` outlives both calls.
-    let hard_limit = unsafe {
-        libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit);
-        limit.rlim_cur = limit.rlim_max;
-        libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit);
-        limit.rlim_max
-    };
+    let hard_limit = rlimit::increase_nofile_limit(u64::MAX)
+        .map_err(|e| format!("the limit of open files cannot be read or raised ({e})"))?;
     check(streams, streams_per_connection, hard_limit)
 }
 
