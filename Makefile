@@ -7,7 +7,7 @@ SHELL := bash
 .NOTPARALLEL:
 .PHONY: help demo dashboard screenshots build bench bench-quick bench-code \
   fuzz test test-build test-rust test-http2 test-upgrade test-js test-clients test-deploy \
-  fmt lint deny sbom docs reference clean
+  test-busy fmt lint deny sbom docs reference clean
 
 TARGET  := $(abspath $(or $(CARGO_TARGET_DIR),target))
 CLIENTS := tests/clients
@@ -124,6 +124,24 @@ test-rust: test-build ## run the Rust tests with a real Redis
 	@bash .ci/need redis-test python openssl
 	echo "== cargo test"
 	cargo test --workspace --locked
+
+# The modules of the black-box tests that depend most on timing.
+BUSY_MODULES ?= drain:: faults:: front:: gap:: http2_floods:: limits:: modes:: neighbours:: \
+  poll:: rates:: resume:: revocations:: sessions:: slow::
+
+# Not part of `make test`, because it takes many minutes.
+test-busy: test-build ## run timing-sensitive tests 3 times beside 4 busy processes (BUSY_MODULES="slow::")
+	@bash .ci/need redis-test python openssl
+	busy=()
+	trap 'kill "$${busy[@]}"' EXIT
+	for _ in 1 2 3 4; do
+	  (while :; do :; done) &
+	  busy+=($$!)
+	done
+	for run in 1 2 3; do
+	  echo "== run $$run of 3, beside $${#busy[@]} busy processes"
+	  cargo test --locked -p sse-gateway --test gateway -- $(BUSY_MODULES)
+	done
 
 # The last commit with version 1 of the Redis library. It is built from the history, because there
 # is no published release.

@@ -54,6 +54,7 @@ mod tests {
         io::{Read, Write},
         net::{TcpListener, TcpStream},
         os::fd::AsFd,
+        time::{Duration, Instant},
     };
 
     use super::*;
@@ -73,8 +74,10 @@ mod tests {
         assert!(full.is_outstanding && full.acknowledged_bytes < written as u64, "{full:?}");
         client.read_exact(&mut vec![0; written]).unwrap();
         let mut done = full;
+        let deadline = Instant::now() + Duration::from_secs(30);
         // The last acknowledgement is sent when the client has read.
         while done.is_outstanding {
+            assert!(Instant::now() < deadline, "bytes are still outstanding: {done:?}");
             std::thread::yield_now();
             done = progress(server.as_fd()).unwrap();
         }
