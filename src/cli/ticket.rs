@@ -5,7 +5,10 @@ use std::process::ExitCode;
 use super::args::{EX_CONFIG, TicketArgs};
 use crate::{
     auth::{MintError, Verifier},
-    core::{channel::is_name, topics::Topics},
+    core::{
+        channel::is_name,
+        topics::{Topics, TopicsError},
+    },
     error_chain::ErrorChain,
     settings::Tickets,
     state::clock::unix_ms,
@@ -37,8 +40,8 @@ enum Failure {
          * ? [ ] {{ }} \\"
     )]
     User,
-    #[error("--topic: {0:?} must be a name, `prefix*` or `*`")]
-    Topic(String),
+    #[error("--topic: the topics are invalid")]
+    Topics(#[source] TopicsError),
     #[error("--ttl: must be from 1s to {max_s}s (tickets.max_ttl)")]
     Ttl { max_s: u64 },
     #[error("tickets.keys: a key cannot be used")]
@@ -56,7 +59,7 @@ fn mint(args: &TicketArgs, settings: Tickets) -> Result<String, Failure> {
     if !is_name(&args.user) {
         return Err(Failure::User);
     }
-    Topics::parse(args.topics.iter().map(String::as_str)).map_err(Failure::Topic)?;
+    Topics::parse(args.topics.iter().map(String::as_str)).map_err(Failure::Topics)?;
     let verifier = Verifier::new(settings).map_err(Failure::Key)?;
     let max_s = verifier.max_ttl_s();
     let ttl_s = args.ttl.map_or(max_s.min(60), |ttl| ttl.as_secs());

@@ -8,6 +8,23 @@ use super::channel::is_name;
 /// Maximum number of topics in a ticket or request.
 pub const MAX_TOPICS: usize = 256;
 
+/// Maximum length of an invalid pattern in an error, in characters.
+const SHOWN_CHARS: usize = 64;
+
+/// Why topic patterns are invalid.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TopicsError {
+    /// There are more than [`MAX_TOPICS`].
+    #[error("must be at most {MAX_TOPICS} topics")]
+    TooMany,
+    /// The start of the first invalid pattern.
+    #[error(
+        "must be names of 1 to 256 printable ASCII characters without space, comma and \
+         * ? [ ] {{ }} \\, `prefix*` or `*` (got {0:?})"
+    )]
+    Invalid(String),
+}
+
 /// A set of topic patterns.
 ///
 /// ```
@@ -17,7 +34,7 @@ pub const MAX_TOPICS: usize = 256;
 /// assert!(ticket.allows("team-7") && !ticket.allows("sport"));
 /// let request = Topics::parse(["team-7", "sport"].into_iter())?;
 /// assert_eq!(ticket.narrow(&request).exact().collect::<Vec<_>>(), ["team-7"]);
-/// # Ok::<(), String>(())
+/// # Ok::<(), sse_gateway::core::topics::TopicsError>(())
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Topics {
@@ -27,19 +44,22 @@ pub struct Topics {
 }
 
 impl Topics {
-    /// Parses patterns; the error is the first invalid pattern, or a text about their number.
-    pub fn parse<'a>(patterns: impl Iterator<Item = &'a str>) -> Result<Self, String> {
+    /// Parses patterns.
+    ///
+    /// # Errors
+    /// See [`TopicsError`].
+    pub fn parse<'a>(patterns: impl Iterator<Item = &'a str>) -> Result<Self, TopicsError> {
         let mut topics = Self::default();
         for (n, pattern) in patterns.enumerate() {
             if n == MAX_TOPICS {
-                return Err(format!("more than {MAX_TOPICS} topics"));
+                return Err(TopicsError::TooMany);
             }
             match pattern.strip_suffix('*') {
                 Some(prefix) if prefix.is_empty() || is_name(prefix) => {
                     topics.prefixes.insert(prefix.to_owned())
                 }
                 None if is_name(pattern) => topics.exact.insert(pattern.to_owned()),
-                _ => return Err(pattern.chars().take(64).collect()),
+                _ => return Err(TopicsError::Invalid(pattern.chars().take(SHOWN_CHARS).collect())),
             };
         }
         Ok(topics)
@@ -105,8 +125,19 @@ mod tests {
     #[test]
     fn other_patterns_are_rejected() {
         for bad in ["", "a*b", "**", "a b", "a,b", "{a", "a}*", "ä"] {
-            assert!(Topics::parse([bad].into_iter()).is_err(), "{bad:?}");
+            let error = TopicsError::Invalid(bad.to_owned());
+            assert_eq!(Topics::parse([bad].into_iter()), Err(error));
         }
-        assert!(Topics::parse(std::iter::repeat_n("a", MAX_TOPICS + 1)).is_err());
+        let long = "a b".repeat(100);
+        let error = Topics::parse([long.as_str()].into_iter()).unwrap_err().to_string();
+        assert!(error.ends_with(&format!("(got {:?})", &long[..SHOWN_CHARS])), "{error}");
+    }
+
+    #[test]
+    fn too_many_topics_are_an_error_without_a_value() {
+        let parse = |count| Topics::parse(std::iter::repeat_n("a", count));
+        assert!(parse(MAX_TOPICS).is_ok());
+        let error = parse(MAX_TOPICS + 1).unwrap_err();
+        assert_eq!(error.to_string(), "must be at most 256 topics");
     }
 }

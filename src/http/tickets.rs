@@ -48,10 +48,9 @@ pub async fn tickets(
         return bad("user must have 1 to 256 printable ASCII characters without space, comma and \
              * ? [ ] { } \\");
     }
-    if let Some(Err(topic)) =
-        requested.topics.as_ref().map(|t| Topics::parse(t.iter().map(String::as_str)))
-    {
-        return bad(&format!("topics: {topic:?} is invalid; use names, `prefix*` or `*`"));
+    let topics = requested.topics.as_deref().unwrap_or_default();
+    if let Err(error) = Topics::parse(topics.iter().map(String::as_str)) {
+        return bad(&format!("topics {error}"));
     }
     let verifier = &worker.api.auth.verifier;
     let max_ttl_s = verifier.max_ttl_s();

@@ -252,10 +252,7 @@ pub fn topics(value: &Value) -> Parsed<Vec<String>> {
     let words = words(value)?;
     match crate::core::topics::Topics::parse(words.iter().map(String::as_str)) {
         Ok(_) => Ok(words),
-        Err(bad) => Err(format!(
-            "must list topics of 1 to 256 printable ASCII characters, `prefix*` or `*` \
-             (got {bad:?})"
-        )),
+        Err(error) => Err(error.to_string()),
     }
 }
 
