@@ -28,53 +28,41 @@ pub struct Envelope<'a> {
     pub retry_ms: Option<u64>,
 }
 
-/// Why a message or a publish is rejected; `library.lua` uses the same codes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Rejection {
-    /// The channel has neither form of a channel name.
-    BadChannel,
-    /// The type is not a string of 1 to 128 bytes without control characters.
-    BadType,
-    /// The type begins with `sse.`.
-    ReservedType,
-    /// The idempotency key is not a string of 1 to 256 bytes.
-    BadKey,
-    /// `retry` is not an integer of ms up to one day.
-    BadRetry,
-    /// The payload is larger than `history.max_event_bytes`.
-    TooLarge,
-    /// The message is not UTF-8.
-    NotUtf8,
-    /// A key of the channel in Redis contains a value that the gateway never writes.
-    WrongType,
+macro_rules! rejections {
+    ($($(#[$doc:meta])* $variant:ident = $code:literal),* $(,)?) => {
+        /// Why a message or a publish is rejected; the function library uses the same codes.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum Rejection { $($(#[$doc])* $variant),* }
+
+        impl Rejection {
+            /// Every value.
+            pub const ALL: &'static [Self] = &[$(Self::$variant),*];
+
+            /// Name in responses, logs, metrics and `sse:rejected`.
+            pub fn code(self) -> &'static str {
+                match self { $(Self::$variant => $code),* }
+            }
+        }
+    };
 }
 
-impl Rejection {
-    /// Every value.
-    pub const ALL: [Self; 8] = [
-        Self::BadChannel,
-        Self::BadType,
-        Self::ReservedType,
-        Self::BadKey,
-        Self::BadRetry,
-        Self::TooLarge,
-        Self::NotUtf8,
-        Self::WrongType,
-    ];
-
-    /// Name in responses, logs, metrics and `sse:rejected`.
-    pub fn code(self) -> &'static str {
-        match self {
-            Self::BadChannel => "bad-channel",
-            Self::BadType => "bad-type",
-            Self::ReservedType => "reserved-type",
-            Self::BadKey => "bad-key",
-            Self::BadRetry => "bad-retry",
-            Self::TooLarge => "too-large",
-            Self::NotUtf8 => "not-utf8",
-            Self::WrongType => "wrong-type",
-        }
-    }
+rejections! {
+    /// The channel has neither form of a channel name.
+    BadChannel = "bad-channel",
+    /// The type is not a string of 1 to 128 bytes without control characters.
+    BadType = "bad-type",
+    /// The type begins with `sse.`.
+    ReservedType = "reserved-type",
+    /// The idempotency key is not a string of 1 to 256 bytes.
+    BadKey = "bad-key",
+    /// `retry` is not an integer of ms up to one day.
+    BadRetry = "bad-retry",
+    /// The payload is larger than `history.max_event_bytes`.
+    TooLarge = "too-large",
+    /// The message is not UTF-8.
+    NotUtf8 = "not-utf8",
+    /// A key of the channel in Redis contains a value that the gateway never writes.
+    WrongType = "wrong-type",
 }
 
 impl fmt::Display for Rejection {

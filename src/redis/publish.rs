@@ -82,3 +82,20 @@ fn unpublished(error: Arc<CommandError>) -> PublishError {
         _ => PublishError::Unavailable(error),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rejections_of_the_library_are_known() {
+        let library = include_str!("library/events.lua");
+        let (_, rest) = library.split_once("local function fault(").expect("the function fault");
+        let (fault, _) = rest.split_once("\nend\n").expect("its end");
+        let returned = fault.split("return '").skip(1).filter_map(|rest| rest.split('\'').next());
+        // The library finds a key of another type when it writes the event.
+        let known = Rejection::ALL.iter().filter(|rejection| **rejection != Rejection::WrongType);
+        let known: Vec<_> = known.map(|rejection| rejection.code()).collect();
+        assert_eq!(returned.collect::<Vec<_>>(), known, "the library differs from core/envelope");
+    }
+}
