@@ -12,6 +12,7 @@ use actix_web::{App, dev::AppConfig, middleware::from_fn, web};
 use tokio_rustls::TlsAcceptor;
 
 use super::{
+    build_error::BuildError,
     descriptors::{self, ADMIN_SOCKETS, Descriptors},
     link_thread::LinkThread,
     listener::Listener,
@@ -58,12 +59,10 @@ impl Gateway {
     /// Binds the listeners and starts the link to Redis. Redis need not be available yet.
     ///
     /// # Errors
-    /// A listener cannot be bound, a TLS file is invalid, or the limit of open files is too low.
-    pub fn build(settings: Settings, extra: Extra) -> io::Result<Self> {
-        let public_listener = listen(settings.server.listen, "server.listen")?;
-        let admin_listener = listen(settings.admin.listen, "admin.listen")?;
-        let (public_address, admin_address) =
-            (public_listener.local_addr()?, admin_listener.local_addr()?);
+    /// See [`BuildError`].
+    pub fn build(settings: Settings, extra: Extra) -> Result<Self, BuildError> {
+        let (public_listener, public_address) = listen(settings.server.listen, "server.listen")?;
+        let (admin_listener, admin_address) = listen(settings.admin.listen, "admin.listen")?;
         let metrics = metrics_for(&settings);
         let (auth, refresher) = Auth::new(&settings, &metrics)?;
         let settings = Arc::new(settings);
@@ -84,7 +83,8 @@ impl Gateway {
             connections: limits.connections.clone(),
         });
         let link = LinkThread::start(context.clone(), name.clone(), recorder)?;
-        let tls = certificate.clone().map(tls::acceptor).transpose()?;
+        let tls = certificate.clone().map(tls::acceptor).transpose();
+        let tls = tls.map_err(BuildError::Tls)?;
         let workers = worker_count(settings.server.workers);
         let share = descriptor_share(&settings, workers)?;
         let front = WorkerContext {
@@ -151,26 +151,27 @@ impl Gateway {
     }
 }
 
-fn listen(address: Option<SocketAddr>, key: &str) -> io::Result<TcpListener> {
-    let address = address.ok_or_else(|| io::Error::other(format!("{key} is missing")))?;
-    let bind = || {
-        let socket = socket2::Socket::new(
-            socket2::Domain::for_address(address),
-            socket2::Type::STREAM,
-            None,
-        )?;
-        socket.set_reuse_address(true)?;
-        socket.bind(&address.into())?;
-        socket.listen(BACKLOG)?;
-        socket.set_nonblocking(true)?;
-        Ok(socket.into())
-    };
-    bind().map_err(|e: io::Error| {
-        io::Error::new(
-            e.kind(),
-            format!("{key}: cannot listen on {address} ({e}); choose another address or port"),
-        )
-    })
+/// Binds a listener, and returns it with its address, which has a port even if the setting has 0.
+fn listen(
+    address: Option<SocketAddr>,
+    setting: &'static str,
+) -> Result<(TcpListener, SocketAddr), BuildError> {
+    let address = address.ok_or(BuildError::NoAddress(setting))?;
+    let bound = bind(address).and_then(|listener| {
+        let bound_to = listener.local_addr()?;
+        Ok((listener, bound_to))
+    });
+    bound.map_err(|source| BuildError::Listen { setting, address, source })
+}
+
+fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    let domain = socket2::Domain::for_address(address);
+    let socket = socket2::Socket::new(domain, socket2::Type::STREAM, None)?;
+    socket.set_reuse_address(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    socket.set_nonblocking(true)?;
+    Ok(socket.into())
 }
 
 fn worker_count(setting: usize) -> usize {
@@ -180,10 +181,9 @@ fn worker_count(setting: usize) -> usize {
     }
 }
 
-fn descriptor_share(settings: &Settings, workers: usize) -> io::Result<Descriptors> {
+fn descriptor_share(settings: &Settings, workers: usize) -> Result<Descriptors, BuildError> {
     let limit = descriptors::raise_limit();
-    let share = Descriptors::plan(limit, descriptors::open(), workers, settings);
-    let share = share.map_err(io::Error::other)?;
+    let share = Descriptors::plan(limit, descriptors::open(), workers, settings)?;
     if let Some(warning) = share.warning(limit, settings) {
         tracing::warn!("{warning}");
     }
@@ -219,7 +219,7 @@ fn start_public(
     socket: &TcpListener,
     workers: usize,
     share: Descriptors,
-) -> io::Result<Listener> {
+) -> Result<Listener, BuildError> {
     let budget = SocketBudget::new("public", share.public, share.idle, &parts.front.metrics);
     // Called once on each worker's own thread.
     let service = move || {
@@ -242,6 +242,7 @@ fn start_public(
         front::service(front, tls, app)
     };
     Listener::start("public", socket, budget, workers, service)
+        .map_err(|source| BuildError::Thread { name: "public", source })
 }
 
 /// The parts from which the admin listener is built.
@@ -259,7 +260,7 @@ fn start_admin(
     parts: AdminParts,
     front: WorkerContext,
     socket: &TcpListener,
-) -> io::Result<Listener> {
+) -> Result<Listener, BuildError> {
     let idle = IdleLimits { crowded: ADMIN_SOCKETS, max: ADMIN_SOCKETS };
     let budget = SocketBudget::new("admin", ADMIN_SOCKETS, idle, &front.metrics);
     let service = move || {
@@ -282,4 +283,5 @@ fn start_admin(
         front::service(front.clone(), None, app)
     };
     Listener::start("admin", socket, budget, 1, service)
+        .map_err(|source| BuildError::Thread { name: "admin", source })
 }

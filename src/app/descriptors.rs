@@ -19,6 +19,20 @@ const MIN_PUBLIC: usize = 16;
 /// those that may be idle if fewer are free.
 const IDLE_SHARE: usize = 4;
 
+/// The limit of open files leaves too few for clients.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "the limit of {limit} open files is too low: {reserved} are reserved ({pools} of them for \
+     redis.pool_size x (server.workers + 2)); raise `ulimit -n` (LimitNOFILE=) to at least \
+     {required}, or lower redis.pool_size or server.workers"
+)]
+pub struct DescriptorsError {
+    limit: usize,
+    reserved: usize,
+    pools: usize,
+    required: usize,
+}
+
 /// The descriptors of a gateway.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Descriptors {
@@ -34,13 +48,13 @@ impl Descriptors {
     /// Divides `limit` descriptors, of which `open` are in use.
     ///
     /// # Errors
-    /// Too few remain for clients; the text contains the required number.
+    /// Too few remain for clients.
     pub fn plan(
         limit: usize,
         open: usize,
         workers: usize,
         settings: &Settings,
-    ) -> Result<Self, String> {
+    ) -> Result<Self, DescriptorsError> {
         let pools = settings.redis.pool_size * (workers + OTHER_POOLS);
         // Each worker, the admin listener's, and the link.
         let runtimes = PER_RUNTIME * (workers + OTHER_POOLS);
@@ -49,12 +63,8 @@ impl Descriptors {
         let public = limit.saturating_sub(reserved);
         let max = settings.limits.max_connections;
         if public < MIN_PUBLIC {
-            return Err(format!(
-                "the limit of {limit} open files is too low: {reserved} are reserved ({pools} of \
-                 them for redis.pool_size x (server.workers + 2)); raise `ulimit -n` \
-                 (LimitNOFILE=) to at least {}, or lower redis.pool_size or server.workers",
-                reserved + MIN_PUBLIC,
-            ));
+            let required = reserved + MIN_PUBLIC;
+            return Err(DescriptorsError { limit, reserved, pools, required });
         }
         // After an outage, all clients may be in their TLS handshake at the same time.
         let crowded = max.min(public - public / IDLE_SHARE);
@@ -114,7 +124,7 @@ mod tests {
 
     #[test]
     fn too_few_descriptors_are_an_error_with_the_fix() {
-        let text = Descriptors::plan(1024, 10, 120, &settings(8, 10_000)).unwrap_err();
+        let text = Descriptors::plan(1024, 10, 120, &settings(8, 10_000)).unwrap_err().to_string();
         assert!(text.contains("976 of them") && text.contains("at least 1650"), "{text}");
     }
 }

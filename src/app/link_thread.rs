@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use tokio::sync::oneshot;
 
+use super::build_error::BuildError;
 use crate::{
     redis::{
         commands::Commands,
@@ -16,6 +17,9 @@ use crate::{
     },
     settings::PlainPublish,
 };
+
+/// Name of the thread.
+const THREAD: &str = "redis-link";
 
 /// The link of a running instance.
 pub struct LinkThread {
@@ -33,9 +37,9 @@ impl LinkThread {
         context: LinkContext,
         name: Arc<str>,
         presence: Arc<RecorderPresence>,
-    ) -> std::io::Result<Self> {
+    ) -> Result<Self, BuildError> {
         let commands = Commands::new(&context.settings.redis, Some(context.state.server.clone()))
-            .map_err(std::io::Error::other)?;
+            .map_err(BuildError::RedisUrl)?;
         let (inbox, receiver) = inbox::channel();
         let (rejected_sender, rejected_receiver) = rejected::channel();
         let keys = commands.keys.clone();
@@ -50,8 +54,10 @@ impl LinkThread {
             link.clone(),
             receiver,
         );
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        std::thread::Builder::new().name("redis-link".to_owned()).spawn(move || {
+        let failed = |source| BuildError::Thread { name: THREAD, source };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.map_err(failed)?;
+        let serve = move || {
             runtime.block_on(async {
                 if context.settings.publishers.plain == PlainPublish::Record {
                     tokio::spawn(recorder.run(stop));
@@ -62,7 +68,8 @@ impl LinkThread {
                 tokio::spawn(rejected::write_all(commands, rejected_receiver));
                 supervisor.run().await;
             });
-        })?;
+        };
+        std::thread::Builder::new().name(THREAD.to_owned()).spawn(serve).map_err(failed)?;
         Ok(Self { link, stop_recorder })
     }
 

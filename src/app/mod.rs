@@ -1,6 +1,7 @@
 //! The life cycle of an instance: build, run, drain.
 
 pub mod build;
+pub mod build_error;
 pub mod descriptors;
 pub mod drain;
 pub mod link_thread;

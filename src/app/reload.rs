@@ -9,11 +9,15 @@ use tokio::{
     time::{Instant, MissedTickBehavior},
 };
 
-use super::{tls::Certificate, watch::Watch};
+use super::{
+    tls::{Certificate, CertificateError},
+    watch::Watch,
+};
 use crate::{
     auth::Auth,
+    error_chain::ErrorChain,
     metrics::Metrics,
-    settings::{Loaded, Settings, Source, check::warnings},
+    settings::{ConfigError, Loaded, Settings, Source, check::warnings},
 };
 
 /// Interval at which the files are checked.
@@ -29,6 +33,17 @@ const RELOADABLE: &[&str] = &[
     "server.tls.certificate",
     "server.tls.key",
 ];
+
+/// Why a key or certificate was not replaced.
+#[derive(Debug, thiserror::Error)]
+enum ReloadError {
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error("tickets.keys: a key cannot be used")]
+    Keys(#[source] jsonwebtoken::errors::Error),
+    #[error(transparent)]
+    Certificate(#[from] CertificateError),
+}
 
 /// Reloads keys and the certificate when they change.
 pub struct Reloader {
@@ -107,41 +122,56 @@ impl Reloader {
         // Before the files are read, so that a change during the reload is detected.
         let files = self.files();
         self.watch.start(files.clone());
-        let mut errors: Vec<String> = Vec::new();
+        let errors = self.replace();
+        if self.files() != files {
+            self.watch.start(self.files());
+        }
+        if errors.is_empty() {
+            self.report_success(on_signal);
+        } else {
+            self.report(&errors, on_signal);
+        }
+    }
+
+    /// Replaces what can be loaded, and returns the errors of the rest.
+    fn replace(&mut self) -> Vec<ReloadError> {
+        let mut errors = Vec::new();
         match self.source.load() {
-            Err(all) => errors.extend(all.iter().map(ToString::to_string)),
+            Err(all) => errors.extend(all.into_iter().map(ReloadError::Config)),
             Ok(new) => match self.auth.verifier.keys.set_own(&new.settings.tickets.keys) {
-                Err(e) => errors.push(format!("tickets.keys: a key cannot be used ({e})")),
+                Err(error) => errors.push(ReloadError::Keys(error)),
                 Ok(()) => self.activate(new),
             },
         }
         match self.read_certificate() {
             Ok(true) => tracing::info!("new certificate active"),
             Ok(false) => {}
-            Err(e) => errors.push(e.to_string()),
+            Err(error) => errors.push(ReloadError::Certificate(error)),
         }
-        if self.files() != files {
-            self.watch.start(self.files());
-        }
-        let metrics = &self.metrics;
-        if errors.is_empty() {
-            metrics.reloads.with_label_values(&["ok"]).inc();
-            let (keys, api_keys) =
-                (self.active.settings.tickets.keys.len(), self.auth.api_keys.count());
-            tracing::info!(signal = on_signal, keys, api_keys, "keys and certificate reloaded");
-            self.errors = None;
-            return;
-        }
-        metrics.reloads.with_label_values(&["failed"]).inc();
-        if on_signal || self.errors.as_ref().is_none_or(|(logged, _)| *logged != errors) {
-            for error in &errors {
+        errors
+    }
+
+    fn report_success(&mut self, on_signal: bool) {
+        self.metrics.reloads.with_label_values(&["ok"]).inc();
+        let (keys, api_keys) =
+            (self.active.settings.tickets.keys.len(), self.auth.api_keys.count());
+        tracing::info!(signal = on_signal, keys, api_keys, "keys and certificate reloaded");
+        self.errors = None;
+    }
+
+    /// Counts the errors, and logs them unless a retry has failed in the same way.
+    fn report(&mut self, errors: &[ReloadError], on_signal: bool) {
+        self.metrics.reloads.with_label_values(&["failed"]).inc();
+        let texts: Vec<String> = errors.iter().map(|e| ErrorChain(e).to_string()).collect();
+        if on_signal || self.errors.as_ref().is_none_or(|(logged, _)| *logged != texts) {
+            for error in &texts {
                 tracing::error!(
                     error,
                     "could not load a new key or certificate; the previous values stay active"
                 );
             }
         }
-        self.errors = Some((errors, Instant::now()));
+        self.errors = Some((texts, Instant::now()));
     }
 
     /// Activates the API keys of these settings; the ticket keys are active already.
@@ -162,7 +192,7 @@ impl Reloader {
         self.active = new;
     }
 
-    fn read_certificate(&self) -> io::Result<bool> {
+    fn read_certificate(&self) -> Result<bool, CertificateError> {
         let server = &self.active.settings.server;
         match (&self.certificate, &server.tls_certificate, &server.tls_key) {
             (Some(in_use), Some(certificate), Some(key)) => in_use.reload(certificate, key),

@@ -4,7 +4,6 @@
 //! the issuer is unavailable its last keys stay active.
 
 use std::{
-    io,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -14,6 +13,7 @@ use reqwest::{Client, StatusCode, Url, header, redirect::Policy};
 use tokio::sync::watch;
 
 use super::{
+    SetupError,
     key_ring::KeyRing,
     key_set::{self, KeySet, KeySetError},
 };
@@ -132,7 +132,7 @@ pub(super) fn new(
     settings: &Tickets,
     keys: Arc<KeyRing>,
     metrics: &Metrics,
-) -> io::Result<Option<(Arc<Issuer>, Refresher)>> {
+) -> Result<Option<(Arc<Issuer>, Refresher)>, SetupError> {
     let Some(url) = settings.jwks_url.clone() else { return Ok(None) };
     let client = Client::builder()
         .timeout(TIMEOUT)
@@ -142,7 +142,7 @@ pub(super) fn new(
         .pool_max_idle_per_host(0)
         .user_agent(concat!("sse-gateway/", env!("CARGO_PKG_VERSION")))
         .build()
-        .map_err(|e| io::Error::other(format!("tickets.jwks_url: {}", ErrorChain(&e))))?;
+        .map_err(SetupError::Client)?;
     // Tickets that arrive before the end of the first fetch wait for it.
     let fetches = Fetches {
         running: true,

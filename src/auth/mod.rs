@@ -8,7 +8,7 @@ mod key_set;
 mod ticket;
 mod verifier;
 
-use std::{io, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use self::issuer::Issuer;
 pub use self::{
@@ -33,6 +33,24 @@ pub enum AuthError {
     IssuerUnavailable,
 }
 
+/// Why authentication cannot be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum SetupError {
+    /// A ticket key cannot be used.
+    #[error("tickets.keys: a key cannot be used; replace it")]
+    Key(#[from] jsonwebtoken::errors::Error),
+    /// The HTTP client that fetches the issuer's key set cannot be built.
+    #[error("tickets.jwks_url: the HTTP client could not be built")]
+    Client(#[source] reqwest::Error),
+}
+
+impl SetupError {
+    /// Whether the configuration must be changed.
+    pub fn is_configuration(&self) -> bool {
+        matches!(self, Self::Key(_))
+    }
+}
+
 /// The authentication of one instance, shared by all workers.
 pub struct Auth {
     /// Verifies and signs tickets.
@@ -47,12 +65,12 @@ impl Auth {
     /// run the [`Refresher`], which fetches the issuer's key set.
     ///
     /// # Errors
-    /// A key cannot be used, or the HTTP client for the key set cannot be built.
+    /// See [`SetupError`].
     pub fn new(
         settings: &Settings,
         metrics: &Metrics,
-    ) -> io::Result<(Arc<Self>, Option<Refresher>)> {
-        let verifier = Verifier::new(settings.tickets.clone()).map_err(io::Error::other)?;
+    ) -> Result<(Arc<Self>, Option<Refresher>), SetupError> {
+        let verifier = Verifier::new(settings.tickets.clone())?;
         let (issuer, refresher) =
             issuer::new(&settings.tickets, verifier.keys.clone(), metrics)?.unzip();
         let auth = Self { verifier, api_keys: ApiKeys::new(settings.api_keys.clone()), issuer };

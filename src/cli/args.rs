@@ -9,6 +9,9 @@ use crate::settings::{ConfigError, Loaded, Settings, Source};
 
 /// Exit status if a service does not respond (sysexits.h, EX_UNAVAILABLE).
 pub const EX_UNAVAILABLE: u8 = 69;
+/// Exit status if the system refuses a resource, such as a port (sysexits.h, EX_OSERR). A service
+/// manager may try again.
+pub const EX_OSERR: u8 = 71;
 /// Exit status for errors in the configuration (sysexits.h, EX_CONFIG).
 pub const EX_CONFIG: u8 = 78;
 

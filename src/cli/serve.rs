@@ -1,14 +1,15 @@
 //! `serve` and `check-config`.
 
-use std::{net::SocketAddr, process::ExitCode, sync::Arc};
+use std::{error::Error, io, net::SocketAddr, process::ExitCode, sync::Arc};
 
-use super::args::{CheckArgs, ConfigArgs, EX_CONFIG, load};
+use super::args::{CheckArgs, ConfigArgs, EX_CONFIG, EX_OSERR, load};
 use crate::{
     app::{
         build::{Extra, Gateway},
         drain::Signals,
         logs, reload,
     },
+    error_chain::ErrorChain,
     settings::{Loaded, Settings, Source, check::warnings, sample},
 };
 
@@ -40,15 +41,17 @@ pub fn run(
     actix_rt::System::new().block_on(async move {
         let signals = match Signals::listen() {
             Ok(signals) => signals,
-            Err(e) => return failed(&e),
+            Err(e) => return failed(&SignalsError(e), EX_OSERR),
         };
         let hangup = match source.is_some().then(reload::hangup).transpose() {
             Ok(hangup) => hangup,
-            Err(e) => return failed(&e),
+            Err(e) => return failed(&SignalsError(e), EX_OSERR),
         };
         let gateway = match Gateway::build(settings, extra) {
             Ok(gateway) => gateway,
-            Err(e) => return failed(&e),
+            Err(e) => {
+                return failed(&e, if e.is_configuration() { EX_CONFIG } else { EX_OSERR });
+            }
         };
         tracing::info!(
             public = %gateway.public_address(),
@@ -70,10 +73,14 @@ pub fn run(
     })
 }
 
-/// An address that cannot be bound or a file that cannot be read is an error of the configuration.
-fn failed(error: &std::io::Error) -> ExitCode {
-    eprintln!("{error}");
-    EX_CONFIG.into()
+/// Signals cannot be received.
+#[derive(Debug, thiserror::Error)]
+#[error("the handlers of SIGTERM, SIGINT and SIGHUP could not be installed")]
+struct SignalsError(#[source] io::Error);
+
+fn failed(error: &dyn Error, status: u8) -> ExitCode {
+    eprintln!("{}", ErrorChain(error));
+    status.into()
 }
 
 /// Checks the settings.

@@ -200,13 +200,17 @@ fn serve_with_errors_exits_78() {
     let missing = run(&["serve", "--config", "/nowhere/gateway.toml"], &[GOOD]);
     assert_eq!(missing.code, Some(78));
     missing.reports("/nowhere/gateway.toml", "", &["read"]);
-    // A port that is taken.
+}
+
+#[test]
+fn taken_port_exits_71_and_may_be_tried_again() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
     let ran =
         run(&["serve"], &[GOOD, ("SERVER__LISTEN", &address), ("ADMIN__LISTEN", "127.0.0.1:0")]);
-    assert_eq!(ran.code, Some(78), "{}", ran.err);
+    assert_eq!(ran.code, Some(71), "{}", ran.err);
     assert!(ran.err.contains("server.listen") && ran.err.contains(&address), "{}", ran.err);
+    assert!(ran.err.contains("in use"), "{}", ran.err);
 }
 
 #[test]

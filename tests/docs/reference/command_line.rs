@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use clap::CommandFactory;
-use sse_gateway::cli::args::{Cli, EX_CONFIG, EX_UNAVAILABLE};
+use sse_gateway::cli::args::{Cli, EX_CONFIG, EX_OSERR, EX_UNAVAILABLE};
 
 use super::{assemble, code, table};
 
@@ -19,13 +19,15 @@ sse-gateway man --dir /usr/local/share/man/man1
 
 fn statuses() -> String {
     let (unavailable, config) = (EX_UNAVAILABLE.to_string(), EX_CONFIG.to_string());
+    let system = EX_OSERR.to_string();
     let rows = [
         ["0", "all", "success; `serve`: drained after SIGTERM or SIGINT"],
         ["1", "`publish`, `tail`", "the event was not published; the stream cannot be resumed"],
         ["1", "`trace`", "the event is in no log"],
         ["2", "all", "the command line is invalid; `trace`: the id or the channel is"],
         [&unavailable, "`trace`", "Redis is unavailable"],
-        [&config, "all", "the configuration is invalid, or a listener cannot be bound"],
+        [&system, "`serve`, `dev`", "a listener cannot be bound, or a thread cannot be started"],
+        [&config, "all", "the configuration is invalid"],
         ["130", "`serve`, `dev`", "a second signal arrived while draining"],
     ];
     let rows = rows.map(|row| [code(row[0]), row[1].to_owned(), row[2].to_owned()]);
