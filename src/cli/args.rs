@@ -5,6 +5,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use clap::{Args, Parser, Subcommand};
 use secrecy::SecretString;
 
+use crate::error_chain::ErrorChain;
 use crate::settings::{ConfigError, Loaded, Settings, Source};
 
 /// Exit status if a service does not respond (sysexits.h, EX_UNAVAILABLE).
@@ -65,7 +66,7 @@ pub fn load(source: &Source) -> Result<Loaded, u8> {
 
 fn report_errors(loaded: Result<Loaded, Vec<ConfigError>>) -> Result<Loaded, u8> {
     loaded.map_err(|faults| {
-        faults.iter().for_each(|fault| eprintln!("{fault}"));
+        faults.iter().for_each(|fault| eprintln!("{}", ErrorChain(fault)));
         EX_CONFIG
     })
 }

@@ -1,6 +1,8 @@
 //! Configuration errors: where the value came from, which setting, the problem and the fix.
 
-use std::path::PathBuf;
+use std::{error::Error, fmt, io, path::PathBuf};
+
+use super::Algorithm;
 
 /// The source of a value.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,21 +26,87 @@ impl Origin {
     }
 }
 
+/// Why a value is invalid: the problem and its fix. The text never contains a value that may be
+/// secret.
+#[derive(Debug, thiserror::Error)]
+pub enum ValueError {
+    /// The value is not of the expected form, or contradicts another one.
+    #[error("{0}")]
+    Invalid(String),
+    /// The value is a string that should contain JSON.
+    #[error("must be valid JSON")]
+    Json(#[source] serde_json::Error),
+    /// The configuration itself cannot be read.
+    #[error("the file cannot be read; use a readable UTF-8 file")]
+    UnreadableConfig(#[source] io::Error),
+    /// The value names a file that cannot be read.
+    #[error("{} cannot be read; use a readable file", .0.display())]
+    UnreadableFile(PathBuf, #[source] io::Error),
+    /// The value is no key of its algorithm.
+    #[error("the key{} cannot be used; use a {algorithm:?} public key in PEM", in_file(.file))]
+    Key {
+        /// The file that contains the key, if any.
+        file: Option<PathBuf>,
+        /// The algorithm that is set for the key.
+        algorithm: Algorithm,
+        /// The reason.
+        source: jsonwebtoken::errors::Error,
+    },
+}
+
+fn in_file(file: &Option<PathBuf>) -> String {
+    file.as_ref().map(|path| format!(" in {}", path.display())).unwrap_or_default()
+}
+
+impl From<String> for ValueError {
+    fn from(text: String) -> Self {
+        Self::Invalid(text)
+    }
+}
+
+impl From<&str> for ValueError {
+    fn from(text: &str) -> Self {
+        Self::Invalid(text.to_owned())
+    }
+}
+
+/// A [`ValueError::Invalid`] with a formatted text.
+macro_rules! invalid {
+    ($($text:tt)*) => { $crate::settings::error::ValueError::Invalid(format!($($text)*)) };
+}
+pub(super) use invalid;
+
 /// One error of a configuration. Its text never contains a value that may be secret.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{}{}{message}", self.place(), self.key_part())]
+#[derive(Debug)]
 pub struct ConfigError {
     /// The source of the invalid value.
     pub origin: Origin,
     /// The setting, `section.key`; empty if the whole file is meant.
     pub key: String,
     /// The problem and its fix, for example `must be a duration from 1s to 1h`.
-    pub message: String,
+    pub problem: ValueError,
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{}{}", self.place(), self.key_part(), self.problem)
+    }
+}
+
+impl Error for ConfigError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        // The text of the problem is part of this error's text.
+        self.problem.source()
+    }
 }
 
 impl ConfigError {
-    pub(super) fn new(origin: Origin, key: impl Into<String>, message: impl Into<String>) -> Self {
-        Self { origin, key: key.into(), message: message.into() }
+    pub(super) fn new(
+        origin: Origin,
+        key: impl Into<String>,
+        problem: impl Into<ValueError>,
+    ) -> Self {
+        Self { origin, key: key.into(), problem: problem.into() }
     }
 
     fn place(&self) -> String {
@@ -67,5 +135,14 @@ mod tests {
         assert_eq!(shown(file(None), ""), "/etc/gateway.toml: must be 1");
         assert_eq!(shown(Origin::Variable("A__B".into()), "a.b"), "A__B: a.b: must be 1");
         assert_eq!(shown(Origin::Unset, "a.b"), "a.b: must be 1");
+    }
+
+    #[test]
+    fn cause_of_a_problem_is_the_source() {
+        let cause = io::Error::other("the cause");
+        let problem = ValueError::UnreadableFile("/a".into(), cause);
+        let error = ConfigError::new(Origin::Unset, "a.b", problem);
+        assert_eq!(error.to_string(), "a.b: /a cannot be read; use a readable file");
+        assert_eq!(error.source().map(ToString::to_string).as_deref(), Some("the cause"));
     }
 }

@@ -8,7 +8,7 @@ use toml::{
 };
 
 use super::{
-    error::{ConfigError, Origin},
+    error::{ConfigError, Origin, ValueError},
     table::KEYS,
 };
 
@@ -23,11 +23,9 @@ pub fn read(path: &Path) -> (FileValues, Vec<ConfigError>) {
     match std::fs::read_to_string(path) {
         Ok(content) => parse(path, &content),
         Err(e) => {
-            let message = format!("the file cannot be read ({e}); use a readable UTF-8 file");
-            (
-                FileValues::new(),
-                vec![ConfigError::new(Origin::File(path.into(), None), "", message)],
-            )
+            let origin = Origin::File(path.into(), None);
+            let problem = ValueError::UnreadableConfig(e);
+            (FileValues::new(), vec![ConfigError::new(origin, "", problem)])
         }
     }
 }

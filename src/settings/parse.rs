@@ -11,11 +11,14 @@ use std::{
 use ipnet::IpNet;
 use toml::Value;
 
-use super::PlainPublish;
+use super::{
+    PlainPublish,
+    error::{ValueError, invalid},
+};
 use crate::core::address::AddressHeader;
 
-/// Result of a parser; the error is the message of a [`super::ConfigError`].
-pub type Parsed<T> = Result<T, String>;
+/// Result of a parser; the error is the problem of a [`super::ConfigError`].
+pub type Parsed<T> = Result<T, ValueError>;
 
 /// The end of a message: the configured value. Not for values that may be secret.
 fn got(value: &Value) -> String {
@@ -30,7 +33,7 @@ fn got(value: &Value) -> String {
 pub fn text(value: &Value) -> Parsed<String> {
     match value {
         Value::String(s) => Ok(s.clone()),
-        other => Err(format!("must be a string in quotes (got a {})", other.type_str())),
+        other => Err(invalid!("must be a string in quotes (got a {})", other.type_str())),
     }
 }
 
@@ -41,7 +44,7 @@ pub fn optional_text(value: &Value) -> Parsed<Option<String>> {
 
 /// A string that is not empty.
 pub fn non_empty(value: &Value) -> Parsed<String> {
-    optional_text(value)?.ok_or_else(|| "must not be empty; set a value".to_owned())
+    optional_text(value)?.ok_or_else(|| invalid!("must not be empty; set a value"))
 }
 
 /// A path, or `None` if it is empty.
@@ -56,11 +59,12 @@ pub fn web_url(value: &Value) -> Parsed<Option<reqwest::Url>> {
     let url = reqwest::Url::parse(&s).ok();
     let url = url.filter(|u| matches!(u.scheme(), "http" | "https") && u.has_host());
     match url {
-        None => Err("must be an http or https URL, for example \
+        None => Err(invalid!(
+            "must be an http or https URL, for example \
                      \"https://id.example.com/.well-known/jwks.json\""
-            .to_owned()),
+        )),
         Some(url) if !url.username().is_empty() || url.password().is_some() => {
-            Err("must not contain a user or password; key sets are public, remove them".to_owned())
+            Err(invalid!("must not contain a user or password; key sets are public, remove them"))
         }
         Some(url) => Ok(Some(url)),
     }
@@ -70,9 +74,9 @@ pub fn web_url(value: &Value) -> Parsed<Option<reqwest::Url>> {
 pub fn address(value: &Value) -> Parsed<Option<SocketAddr>> {
     let s = text(value)?;
     let found = s.to_socket_addrs().ok().and_then(|mut all| all.next());
-    found
-        .map(Some)
-        .ok_or_else(|| format!("must be ADDRESS:PORT, for example \"0.0.0.0:8080\" {}", got(value)))
+    found.map(Some).ok_or_else(|| {
+        invalid!("must be ADDRESS:PORT, for example \"0.0.0.0:8080\" {}", got(value))
+    })
 }
 
 /// An integer within `range`.
@@ -83,7 +87,7 @@ pub fn number(value: &Value, range: RangeInclusive<u64>) -> Parsed<u64> {
         _ => None,
     };
     n.filter(|n| range.contains(n)).ok_or_else(|| {
-        format!("must be an integer from {} to {} {}", range.start(), range.end(), got(value))
+        invalid!("must be an integer from {} to {} {}", range.start(), range.end(), got(value))
     })
 }
 
@@ -95,7 +99,7 @@ pub fn bytes(value: &Value, range: RangeInclusive<u64>) -> Parsed<usize> {
         _ => None,
     };
     n.filter(|n| range.contains(n)).map(|n| n as usize).ok_or_else(|| {
-        format!(
+        invalid!(
             "must be a size from {} to {} bytes, for example 65536, \"64KiB\" or \"16MiB\" {}",
             range.start(),
             range.end(),
@@ -125,7 +129,7 @@ pub fn duration(value: &Value, range: RangeInclusive<Duration>) -> Parsed<Durati
         _ => None,
     };
     parsed.filter(|d| range.contains(d)).ok_or_else(|| {
-        format!(
+        invalid!(
             "must be a duration with its unit from {} to {}, for example \"15s\", \"5m\" or \
              \"24h\" {}",
             show_duration(*range.start()),
@@ -152,7 +156,7 @@ pub fn words(value: &Value) -> Parsed<Vec<String>> {
         Value::String(s) => {
             Ok(s.split(',').map(str::trim).filter(|w| !w.is_empty()).map(str::to_owned).collect())
         }
-        other => Err(format!(
+        other => Err(invalid!(
             "must be a list of strings, for example [\"a\", \"b\"] (got a {})",
             other.type_str()
         )),
@@ -165,7 +169,7 @@ pub fn flag(value: &Value) -> Parsed<bool> {
         Value::Boolean(flag) => Ok(*flag),
         Value::String(s) if s == "true" => Ok(true),
         Value::String(s) if s == "false" => Ok(false),
-        _ => Err(format!("must be true or false {}", got(value))),
+        _ => Err(invalid!("must be true or false {}", got(value))),
     }
 }
 
@@ -175,7 +179,7 @@ pub fn plain_publish(value: &Value) -> Parsed<PlainPublish> {
         "record" => Ok(PlainPublish::Record),
         "relay" => Ok(PlainPublish::Relay),
         "off" => Ok(PlainPublish::Off),
-        _ => Err(format!("must be \"record\", \"relay\" or \"off\" {}", got(value))),
+        _ => Err(invalid!("must be \"record\", \"relay\" or \"off\" {}", got(value))),
     }
 }
 
@@ -184,7 +188,7 @@ pub fn networks(value: &Value) -> Parsed<Vec<IpNet>> {
     let network = |word: &String| {
         let single = || word.parse::<IpAddr>().map(IpNet::from);
         word.parse().or_else(|_| single()).map_err(|_| {
-            format!(
+            invalid!(
                 "must list networks or addresses, for example \"10.0.0.0/8\" or \"fd00::1\" \
                  (got {word:?})"
             )
@@ -198,7 +202,7 @@ pub fn address_header(value: &Value) -> Parsed<AddressHeader> {
     let name = text(value)?;
     let known = [AddressHeader::XForwardedFor, AddressHeader::Forwarded];
     let found = known.into_iter().find(|header| header.name().eq_ignore_ascii_case(&name));
-    found.ok_or_else(|| format!("must be \"x-forwarded-for\" or \"forwarded\" {}", got(value)))
+    found.ok_or_else(|| invalid!("must be \"x-forwarded-for\" or \"forwarded\" {}", got(value)))
 }
 
 /// `text` or `json`; true for `json`.
@@ -206,7 +210,7 @@ pub fn log_format(value: &Value) -> Parsed<bool> {
     match text(value)?.as_str() {
         "text" => Ok(false),
         "json" => Ok(true),
-        _ => Err(format!("must be \"text\" or \"json\" {}", got(value))),
+        _ => Err(invalid!("must be \"text\" or \"json\" {}", got(value))),
     }
 }
 
@@ -226,7 +230,7 @@ pub fn log_level(value: &Value) -> Parsed<String> {
     if valid {
         return Ok(s);
     }
-    Err(format!(
+    Err(invalid!(
         "must be error, warn, info, debug, trace or off, or a filter such as \
          \"sse_gateway=debug,info\" {}",
         got(value)
@@ -240,7 +244,7 @@ pub fn prefix(value: &Value, min_len: usize) -> Parsed<String> {
     if (min_len..=64).contains(&s.len()) && s.bytes().all(allowed) {
         return Ok(s);
     }
-    Err(format!(
+    Err(invalid!(
         "must have {min_len} to 64 printable ASCII characters without space, quotes and \
          * ? [ ] {{ }} \\ {}",
         got(value)
@@ -252,7 +256,7 @@ pub fn topics(value: &Value) -> Parsed<Vec<String>> {
     let words = words(value)?;
     match crate::core::topics::Topics::parse(words.iter().map(String::as_str)) {
         Ok(_) => Ok(words),
-        Err(error) => Err(error.to_string()),
+        Err(error) => Err(invalid!("{error}")),
     }
 }
 
@@ -268,11 +272,11 @@ pub fn origins(value: &Value) -> Parsed<Vec<String>> {
             })
     };
     match words.iter().find(|origin| !valid(origin)) {
-        Some(bad) => Err(format!(
+        Some(bad) => Err(invalid!(
             "must list origins of the form scheme://host[:port], or only \"*\" (got {bad:?})"
         )),
         None if words.len() > 1 && words.iter().any(|origin| origin == "*") => {
-            Err("must be either [\"*\"] or a list of origins; remove one of them".to_owned())
+            Err(invalid!("must be either [\"*\"] or a list of origins; remove one of them"))
         }
         None => Ok(words),
     }
@@ -282,14 +286,15 @@ pub fn origins(value: &Value) -> Parsed<Vec<String>> {
 pub fn redis_url(value: &Value) -> Parsed<String> {
     let s = text(value)?;
     redis::Client::open(s.as_str()).map(|_| s).map_err(|_| {
-        "must be a Redis URL, for example redis://host:6379 or \
+        invalid!(
+            "must be a Redis URL, for example redis://host:6379 or \
          rediss://user:password@host:6380"
-            .to_owned()
+        )
     })
 }
 
 pub(super) fn json(s: &str) -> Parsed<Value> {
-    serde_json::from_str::<Value>(s).map_err(|e| format!("must be valid JSON ({e})"))
+    serde_json::from_str::<Value>(s).map_err(ValueError::Json)
 }
 
 #[cfg(test)]
@@ -303,19 +308,19 @@ mod tests {
     #[test]
     fn durations_name_range_example_and_value() {
         let range = Duration::from_secs(1)..=Duration::from_secs(3600);
-        assert_eq!(duration(&string("60s"), range.clone()), Ok(Duration::from_secs(60)));
-        let error = duration(&string("1"), range).unwrap_err();
+        assert_eq!(duration(&string("60s"), range.clone()).unwrap(), Duration::from_secs(60));
+        let error = duration(&string("1"), range).unwrap_err().to_string();
         for part in ["from 1s to 1h", "for example", "(got \"1\")"] {
             assert!(error.contains(part), "{error}");
         }
         let year = Duration::ZERO..=Duration::from_secs(365 * 86_400);
-        assert!(duration(&string("x"), year).unwrap_err().contains("from 0s to 365d"));
+        assert!(duration(&string("x"), year).unwrap_err().to_string().contains("from 0s to 365d"));
     }
 
     #[test]
     fn sizes_with_units_and_overflow() {
-        assert_eq!(bytes(&string("64 KiB"), 1..=1 << 20), Ok(65536));
-        assert_eq!(bytes(&Value::Integer(7), 1..=9), Ok(7));
+        assert_eq!(bytes(&string("64 KiB"), 1..=1 << 20).unwrap(), 65536);
+        assert_eq!(bytes(&Value::Integer(7), 1..=9).unwrap(), 7);
         for bad in ["64 kilo", "-1", "KiB", "99999999999999999999GiB", "18014398509481984KiB"] {
             assert!(bytes(&string(bad), 0..=u64::MAX).is_err(), "{bad}");
         }
@@ -333,11 +338,11 @@ mod tests {
 
     #[test]
     fn lists_come_in_three_forms() {
-        let expected = Ok(vec!["a".to_owned(), "b".to_owned()]);
+        let expected = ["a", "b"];
         let array = Value::Array(vec![string("a"), string("b")]);
-        assert_eq!(words(&array), expected);
-        assert_eq!(words(&string("[\"a\", \"b\"]")), expected);
-        assert_eq!(words(&string("a, b,")), expected);
+        assert_eq!(words(&array).unwrap(), expected);
+        assert_eq!(words(&string("[\"a\", \"b\"]")).unwrap(), expected);
+        assert_eq!(words(&string("a, b,")).unwrap(), expected);
         assert!(words(&Value::Boolean(true)).is_err());
     }
 }

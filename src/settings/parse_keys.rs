@@ -7,6 +7,7 @@ use toml::Value;
 
 use super::{
     Algorithm, ApiKey, Scope, TicketKey,
+    error::{ValueError, invalid},
     parse::{Parsed, json, text, words},
 };
 
@@ -16,7 +17,7 @@ const MIN_SECRET_BYTES: usize = 32;
 /// An array of tables, from TOML or as JSON in a string.
 fn tables(value: &Value) -> Parsed<Vec<toml::Table>> {
     let not_a_list =
-        |kind: &str| format!("must be an array of tables, see config/gateway.toml (got a {kind})");
+        |kind: &str| invalid!("must be an array of tables, see config/gateway.toml (got a {kind})");
     match value {
         Value::Array(items) => items
             .iter()
@@ -33,7 +34,7 @@ fn tables(value: &Value) -> Parsed<Vec<toml::Table>> {
 
 fn check_members(table: &toml::Table, known: &[&str]) -> Parsed<()> {
     match table.keys().find(|k| !known.contains(&k.as_str())) {
-        Some(k) => Err(format!("unknown member {k:?}; use {}", known.join(", "))),
+        Some(k) => Err(invalid!("unknown member {k:?}; use {}", known.join(", "))),
         None => Ok(()),
     }
 }
@@ -48,17 +49,19 @@ fn api_key(table: &toml::Table) -> Parsed<ApiKey> {
     let mut sha256 = [0; 32];
     let digits = table.get("sha256").and_then(Value::as_str).unwrap_or_default();
     hex::decode_to_slice(digits, &mut sha256).map_err(|_| {
-        "each entry needs sha256 with 64 hex digits; use the output of \
+        invalid!(
+            "each entry needs sha256 with 64 hex digits; use the output of \
          `printf %s KEY | sha256sum`"
+        )
     })?;
     let scopes = table
         .get("scopes")
-        .ok_or_else(|| "each entry needs scopes, for example scopes = [\"publish\"]".to_owned())?;
+        .ok_or_else(|| invalid!("each entry needs scopes, for example scopes = [\"publish\"]"))?;
     let scope = |word: &String| match word.as_str() {
         "publish" => Ok(Scope::Publish),
         "tickets" => Ok(Scope::Tickets),
         "admin" => Ok(Scope::Admin),
-        other => Err(format!("unknown scope {other:?}; use publish, tickets or admin")),
+        other => Err(invalid!("unknown scope {other:?}; use publish, tickets or admin")),
     };
     Ok(ApiKey { sha256, scopes: words(scopes)?.iter().map(scope).collect::<Parsed<_>>()? })
 }
@@ -72,14 +75,14 @@ fn ticket_key(table: &toml::Table) -> Parsed<TicketKey> {
     let known = ["kid", "algorithm", "secret", "secret_file", "public_key", "public_key_file"];
     check_members(table, &known)?;
     let member =
-        |name: &str| table.get(name).map(text).transpose().map_err(|e| format!("{name} {e}"));
+        |name: &str| table.get(name).map(text).transpose().map_err(|e| invalid!("{name} {e}"));
     let algorithm = match member("algorithm")?.as_deref() {
         Some("HS256") => Algorithm::HS256,
         Some("RS256") => Algorithm::RS256,
         Some("ES256") => Algorithm::ES256,
         Some("EdDSA") => Algorithm::EdDSA,
         _ => {
-            return Err("each entry needs an algorithm: HS256, RS256, ES256 or EdDSA".to_owned());
+            return Err(invalid!("each entry needs an algorithm: HS256, RS256, ES256 or EdDSA"));
         }
     };
     let (inline, file) = match algorithm {
@@ -90,7 +93,7 @@ fn ticket_key(table: &toml::Table) -> Parsed<TicketKey> {
     match (member(inline)?, member(file)?.map(PathBuf::from)) {
         (Some(s), None) => key(kid, algorithm, s.into_bytes(), None),
         (None, Some(path)) => key(kid, algorithm, read_secret(&path)?, Some(path)),
-        _ => Err(format!(
+        _ => Err(invalid!(
             "a key for {algorithm:?} needs exactly one of {inline} and {file}; set one"
         )),
     }
@@ -106,14 +109,10 @@ fn key(
         check_length(&material)?;
     }
     let key = TicketKey { kid, algorithm, material: SecretSlice::from(material), file };
-    key.decoding_key().map_err(|e| {
-        let place = key.file.as_ref().map(|path| format!(" in {}", path.display()));
-        format!(
-            "the key{} cannot be used ({e}); use a {algorithm:?} public key in PEM",
-            place.unwrap_or_default()
-        )
-    })?;
-    Ok(key)
+    match key.decoding_key() {
+        Ok(_) => Ok(key),
+        Err(source) => Err(ValueError::Key { file: key.file, algorithm, source }),
+    }
 }
 
 /// `tickets.secret`: the secret itself, or `None` if it is empty.
@@ -138,7 +137,7 @@ fn check_length(secret: &[u8]) -> Parsed<()> {
     if secret.len() >= MIN_SECRET_BYTES {
         return Ok(());
     }
-    Err(format!(
+    Err(invalid!(
         "an HS256 secret must have at least {MIN_SECRET_BYTES} bytes (got {}); use the output of \
          `openssl rand -hex 32`",
         secret.len()
@@ -147,13 +146,13 @@ fn check_length(secret: &[u8]) -> Parsed<()> {
 
 /// The content of a file without trailing white space.
 fn read_secret(path: &Path) -> Parsed<Vec<u8>> {
-    let mut content = std::fs::read(path)
-        .map_err(|e| format!("{} cannot be read ({e}); use a readable file", path.display()))?;
+    let mut content =
+        std::fs::read(path).map_err(|source| ValueError::UnreadableFile(path.into(), source))?;
     while content.last().is_some_and(u8::is_ascii_whitespace) {
         content.pop();
     }
     if content.is_empty() {
-        return Err(format!("{} is empty; write the secret into it", path.display()));
+        return Err(invalid!("{} is empty; write the secret into it", path.display()));
     }
     Ok(content)
 }
@@ -164,7 +163,7 @@ mod tests {
 
     #[test]
     fn short_secrets_are_errors_without_the_secret() {
-        let error = secret(&Value::String("hushhush".into())).err().unwrap();
+        let error = secret(&Value::String("hushhush".into())).err().unwrap().to_string();
         assert!(error.contains("at least 32 bytes (got 8)"), "{error}");
         assert!(!error.contains("hushhush"), "{error}");
         assert!(secret(&Value::String("x".repeat(32))).is_ok_and(|key| key.is_some()));

@@ -4,7 +4,7 @@ use std::{ops::RangeInclusive, time::Duration};
 
 use toml::Value;
 
-use super::{Settings, parse, parse_keys};
+use super::{Settings, error::ValueError, parse, parse_keys};
 
 /// One key of the configuration.
 pub struct Key {
@@ -15,7 +15,7 @@ pub struct Key {
     /// Description for the sample file and the reference page.
     pub help: &'static str,
     /// Parses a value and stores it in the settings; the error is the message of a `ConfigError`.
-    pub set: fn(&mut Settings, &Value) -> Result<(), String>,
+    pub set: fn(&mut Settings, &Value) -> Result<(), ValueError>,
 }
 
 const fn ms(from: u64, to: u64) -> RangeInclusive<Duration> {

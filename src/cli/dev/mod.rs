@@ -108,7 +108,7 @@ fn settings_for(args: &DevArgs, url: &str, key: &str) -> Result<Settings, u8> {
     // The last value of a name wins.
     let all = free.into_iter().map(name).chain(environment).chain(fixed.into_iter().map(name));
     settings::load(None, all).map_err(|faults| {
-        faults.iter().for_each(|fault| eprintln!("{fault}"));
+        faults.iter().for_each(|fault| eprintln!("{}", ErrorChain(fault)));
         EX_CONFIG
     })
 }
