@@ -3,9 +3,12 @@
 
 use std::{
     collections::BTreeMap,
+    hash::{BuildHasher, RandomState},
     path::{Path, PathBuf},
+    sync::LazyLock,
 };
 
+use secrecy::{ExposeSecret, SecretString};
 use toml::Value;
 
 use super::{
@@ -13,7 +16,7 @@ use super::{
     check::{self, KeySource},
     error::{ConfigError, Origin},
     file::{self, unknown},
-    table::{KEYS, Key},
+    table::KEYS,
 };
 
 /// Prefix of the environment variables that are settings.
@@ -27,18 +30,18 @@ pub(super) type Values = BTreeMap<String, (Origin, Value)>;
 pub struct Source {
     /// The TOML file.
     pub file: Option<PathBuf>,
-    /// The environment at the start of the process.
-    pub env: Vec<(String, String)>,
+    /// The environment at the start of the process. It may contain keys and passwords.
+    pub env: Vec<(String, SecretString)>,
 }
 
 impl Source {
     /// This file and the environment of the process.
     pub fn of_process(file: Option<PathBuf>) -> Self {
         let utf8 = |(k, v): (std::ffi::OsString, std::ffi::OsString)| {
-            Some((k.into_string().ok()?, v.into_string().ok()?))
+            let name = k.into_string().ok().filter(|name| name.starts_with(ENV_PREFIX))?;
+            Some((name, v.into_string().ok()?.into()))
         };
-        let env = std::env::vars_os().filter_map(utf8);
-        Self { file, env: env.filter(|(name, _)| name.starts_with(ENV_PREFIX)).collect() }
+        Self { file, env: std::env::vars_os().filter_map(utf8).collect() }
     }
 
     /// Loads the settings from the file as it is now.
@@ -58,29 +61,42 @@ impl Source {
     }
 
     fn load_for(&self, ticket_key: KeySource) -> Result<Loaded, Vec<ConfigError>> {
-        let (settings, values) =
-            load_values(self.file.as_deref(), self.env.iter().cloned(), ticket_key)?;
-        Ok(Loaded { settings, values })
+        let exposed = |(name, value): &(String, SecretString)| {
+            (name.clone(), value.expose_secret().to_owned())
+        };
+        let env = self.env.iter().map(exposed);
+        let (settings, values) = load_values(self.file.as_deref(), env, ticket_key)?;
+        Ok(Loaded { settings, fingerprints: fingerprints(&values) })
     }
 }
 
-/// Settings, and the values from which they were made.
+/// Settings, and fingerprints of the values from which they were made.
 pub struct Loaded {
     /// The settings.
     pub settings: Settings,
-    values: Values,
+    /// In the order of [`KEYS`].
+    fingerprints: Vec<u64>,
 }
 
 impl Loaded {
     /// The names of the settings whose values differ from `before`.
     pub fn changed_since(&self, before: &Self) -> Vec<&'static str> {
-        let value = |of: &Values, key: &Key| match of.get(key.name) {
-            Some((_, value)) => value.clone(),
-            None => default_of(key.default),
-        };
-        let changed = |key: &&Key| value(&self.values, key) != value(&before.values, key);
-        KEYS.iter().filter(changed).map(|key| key.name).collect()
+        let pairs = self.fingerprints.iter().zip(&before.fingerprints);
+        let changed = KEYS.iter().zip(pairs).filter(|(_, (new, old))| new != old);
+        changed.map(|(key, _)| key.name).collect()
     }
+}
+
+/// A hash of each value, given or default, with a key that only this process knows. The values
+/// themselves are not kept, because some are secret.
+fn fingerprints(values: &Values) -> Vec<u64> {
+    static HASHER: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+    let of_default = |literal| HASHER.hash_one(default_of(literal).to_string());
+    let of = |key: &super::table::Key| match values.get(key.name) {
+        Some((_, value)) => HASHER.hash_one(value.to_string()),
+        None => of_default(key.default),
+    };
+    KEYS.iter().map(of).collect()
 }
 
 /// Loads the settings from an optional file and from environment variables.
@@ -138,4 +154,69 @@ fn load_values(
 pub fn default_of(literal: &str) -> Value {
     let table = format!("x = {literal}").parse::<toml::Table>();
     table.ok().and_then(|mut t| t.remove("x")).unwrap_or(Value::String(literal.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECRET: (&str, &str) = ("TICKETS__SECRET", "a secret of more than thirty-two bytes");
+
+    fn source(file: Option<PathBuf>, env: &[(&str, &str)]) -> Source {
+        let env = env.iter().map(|(k, v)| (format!("{ENV_PREFIX}{k}"), (*v).into())).collect();
+        Source { file, env }
+    }
+
+    fn loaded(env: &[(&str, &str)]) -> Loaded {
+        source(None, env).load().map_err(|errors| errors[0].to_string()).unwrap()
+    }
+
+    fn file(name: &str, content: &str) -> PathBuf {
+        let path = std::env::temp_dir().join(format!("sse-load-{name}-{}", std::process::id()));
+        std::fs::write(&path, content).unwrap();
+        path
+    }
+
+    #[test]
+    fn variables_override_the_file_which_overrides_defaults() {
+        let path = file("order", "[server]\nworkers = 3\nretry = \"9s\"\n");
+        let settings = source(Some(path.clone()), &[SECRET, ("SERVER__WORKERS", "5")]).load();
+        std::fs::remove_file(path).unwrap();
+        let server = settings.unwrap_or_else(|errors| panic!("{errors:?}")).settings.server;
+        assert_eq!(
+            (server.workers, server.retry.as_secs(), server.heartbeat.as_secs()),
+            (5, 9, 15)
+        );
+    }
+
+    #[test]
+    fn errors_come_in_the_order_file_variables_missing() {
+        let path = file("errors", "[server]\nworkers = 3\nretry = 1\nnonsense = 1\n");
+        let env = [("SERVER__WORKERS", "many"), ("SERVER__NONSENSE", "1")];
+        let errors = source(Some(path.clone()), &env).load().err().unwrap();
+        std::fs::remove_file(path).unwrap();
+        let mut keys: Vec<_> = errors.iter().map(|error| error.key.as_str()).collect();
+        assert_eq!(keys[..2], ["server.retry", "server.nonsense"], "by line");
+        assert_eq!(keys.pop(), Some("tickets.secret"), "{errors:?}");
+        keys[2..].sort();
+        assert_eq!(keys[2..], ["server.nonsense", "server.workers"]);
+    }
+
+    #[test]
+    fn commands_without_tickets_need_no_key() {
+        assert!(source(None, &[]).load_keyless().is_ok());
+        assert!(source(None, &[]).load().is_err());
+    }
+
+    #[test]
+    fn changed_values_are_named_even_secret_ones() {
+        let before = loaded(&[SECRET, ("SERVER__RETRY", "2s")]);
+        let after = loaded(&[(SECRET.0, &SECRET.1.replace('a', "b")), ("LOG__LEVEL", "warn")]);
+        assert_eq!(
+            after.changed_since(&before),
+            ["tickets.secret", "log.level"],
+            "2s is a default"
+        );
+        assert!(before.changed_since(&loaded(&[SECRET])).is_empty());
+    }
 }
