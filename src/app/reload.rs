@@ -211,3 +211,105 @@ impl Reloader {
         self.source.file.iter().cloned().chain(keys).chain(tls).collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{settings::load::ENV_PREFIX, state::clock::unix_ms};
+
+    /// A gateway's keys in a directory of the test, and what reloads them.
+    struct Fixture {
+        directory: PathBuf,
+        reloader: Reloader,
+    }
+
+    impl Fixture {
+        fn new(name: &str) -> Self {
+            let directory =
+                std::env::temp_dir().join(format!("sse-reload-{name}-{}", std::process::id()));
+            std::fs::create_dir_all(&directory).unwrap();
+            let (config, secret) = (directory.join("gateway.toml"), directory.join("secret"));
+            std::fs::write(&secret, "a".repeat(32)).unwrap();
+            std::fs::write(&config, "").unwrap();
+            let env = format!("{ENV_PREFIX}TICKETS__SECRET_FILE");
+            let env = vec![(env, secret.to_str().unwrap().into())];
+            let source = Source { file: Some(config), env };
+            let active = source.load().unwrap_or_else(|errors| panic!("{errors:?}"));
+            let metrics = Arc::new(Metrics::new());
+            let (auth, _) = Auth::new(&active.settings, &metrics).unwrap();
+            Self { directory, reloader: Reloader::new(source, active, auth, metrics, None) }
+        }
+
+        fn write(&self, name: &str, content: &str) {
+            std::fs::write(self.directory.join(name), content).unwrap();
+        }
+
+        fn ticket(&self) -> String {
+            let verifier = &self.reloader.auth.verifier;
+            verifier.mint("u", None, 60, unix_ms() / 1000).unwrap()
+        }
+
+        fn accepts(&self, ticket: &str) -> bool {
+            self.reloader.auth.verifier.verify(ticket, unix_ms() / 1000).is_ok()
+        }
+
+        fn count(&self, result: &str) -> u64 {
+            self.reloader.metrics.reloads.with_label_values(&[result]).get()
+        }
+    }
+
+    impl Drop for Fixture {
+        fn drop(&mut self) {
+            let _ = std::fs::remove_dir_all(&self.directory);
+        }
+    }
+
+    #[test]
+    fn new_keys_replace_the_previous_ones() {
+        let mut gateway = Fixture::new("keys");
+        let ticket = gateway.ticket();
+        gateway.write("secret", &"b".repeat(32));
+        let key = "api_keys = [{ sha256 = \"{}\", scopes = [\"publish\"] }]";
+        gateway.write("gateway.toml", &key.replace("{}", &"0".repeat(64)));
+        gateway.reloader.reload(false);
+        assert!(!gateway.accepts(&ticket) && gateway.accepts(&gateway.ticket()));
+        assert_eq!(gateway.reloader.auth.api_keys.count(), 1);
+        assert_eq!((gateway.count("ok"), gateway.count("failed")), (1, 0));
+    }
+
+    #[test]
+    fn invalid_configuration_keeps_the_previous_keys() {
+        let mut gateway = Fixture::new("invalid");
+        let ticket = gateway.ticket();
+        gateway.write("secret", "too short");
+        gateway.reloader.reload(false);
+        assert!(gateway.accepts(&ticket));
+        assert_eq!((gateway.count("ok"), gateway.count("failed")), (0, 1));
+        let (errors, _) = gateway.reloader.errors.as_ref().expect("an error");
+        assert!(errors[0].contains("tickets.secret_file: an HS256 secret"), "{errors:?}");
+        // A retry succeeds as soon as the file is valid.
+        gateway.write("secret", &"b".repeat(32));
+        gateway.reloader.reload(false);
+        assert!(gateway.reloader.errors.is_none() && !gateway.accepts(&ticket));
+    }
+
+    #[test]
+    fn all_files_with_keys_are_watched() {
+        let mut gateway = Fixture::new("watch");
+        let names = |files: Vec<PathBuf>| -> Vec<_> {
+            let name = |path: &PathBuf| path.file_name()?.to_str().map(str::to_owned);
+            files.iter().filter_map(name).collect()
+        };
+        assert_eq!(names(gateway.reloader.files()), ["gateway.toml", "secret"]);
+        gateway.write("another", &"c".repeat(32));
+        let another = gateway.directory.join("another");
+        let key = "tickets.keys = [{ kid = \"k\", algorithm = \"HS256\", secret_file = {} }]";
+        gateway.write("gateway.toml", &key.replace("{}", &format!("{another:?}")));
+        gateway.reloader.reload(false);
+        assert_eq!(names(gateway.reloader.files()), ["gateway.toml", "secret", "another"]);
+        assert!(!gateway.reloader.watch.has_changed());
+        gateway.write("another", &"c".repeat(40));
+        let _ = gateway.reloader.watch.has_changed();
+        assert!(gateway.reloader.watch.has_changed(), "the new file is watched, too");
+    }
+}

@@ -91,3 +91,67 @@ fn is_this_host(url: &reqwest::Url) -> bool {
     let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
     host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::settings::load::{self, load};
+
+    const SECRET: (&str, &str) = ("TICKETS__SECRET", "a secret of more than thirty-two bytes");
+
+    fn loaded(env: &[(&str, &str)]) -> Result<Settings, Vec<ConfigError>> {
+        let name = |name: &str| format!("{}{name}", load::ENV_PREFIX);
+        load(None, env.iter().map(|(k, v)| (name(k), (*v).to_owned())))
+    }
+
+    fn errors(env: &[(&str, &str)]) -> Vec<String> {
+        let errors = loaded(env).err().unwrap_or_default();
+        errors.into_iter().map(|error| error.key).collect()
+    }
+
+    #[test]
+    fn settings_that_contradict_each_other_are_errors() {
+        let file = std::env::temp_dir().join(format!("sse-check-{}", std::process::id()));
+        std::fs::write(&file, SECRET.1).unwrap();
+        let from_file = ("TICKETS__SECRET_FILE", file.to_str().unwrap());
+        assert_eq!(errors(&[from_file]), [""; 0]);
+        // Both are keys without a kid, too.
+        assert_eq!(errors(&[SECRET, from_file]), ["tickets.secret", "tickets.keys"]);
+        std::fs::remove_file(file).unwrap();
+        for one in ["SERVER__TLS__KEY", "SERVER__TLS__CERTIFICATE"] {
+            assert_eq!(errors(&[SECRET, (one, "/a.pem")]), ["server.tls"], "{one}");
+        }
+        let key = format!(r#"{{"kid": "a", "algorithm": "HS256", "secret": "{}"}}"#, SECRET.1);
+        assert_eq!(errors(&[("TICKETS__KEYS", &format!("[{key}]"))]), [""; 0]);
+        assert_eq!(errors(&[("TICKETS__KEYS", &format!("[{key}, {key}]"))]), ["tickets.keys"]);
+    }
+
+    #[test]
+    fn missing_key_is_an_error_unless_another_one_was_reported() {
+        assert_eq!(errors(&[]), ["tickets.secret"]);
+        assert_eq!(errors(&[("TICKETS__JWKS_URL", "https://id.example.com/keys")]), [""; 0]);
+        assert_eq!(errors(&[("TICKETS__KEYS", "[{}]")]), ["tickets.keys"]);
+    }
+
+    #[test]
+    fn warnings_name_what_works_badly() {
+        let warned = |env: &[(&str, &str)]| {
+            let settings = loaded(&[&[SECRET], env].concat()).expect("valid settings");
+            let key = |text: &String| text.split(':').next().unwrap_or_default().to_owned();
+            warnings(&settings).iter().map(key).collect::<Vec<_>>()
+        };
+        assert_eq!(warned(&[]), [""; 0]);
+        assert_eq!(warned(&[("LIMITS__QUEUE_BYTES", "1KiB")]), ["limits.queue_bytes"]);
+        let total = ("LIMITS__QUEUE_BYTES_TOTAL", "128KiB");
+        assert_eq!(warned(&[total]), ["limits.queue_bytes_total"]);
+        for (url, warns) in [
+            ("http://id.example.com/keys", true),
+            ("https://id.example.com/keys", false),
+            ("http://localhost/keys", false),
+            ("http://[::1]:80/keys", false),
+            ("http://127.0.0.2/keys", false),
+        ] {
+            assert_eq!(!warned(&[("TICKETS__JWKS_URL", url)]).is_empty(), warns, "{url}");
+        }
+    }
+}
