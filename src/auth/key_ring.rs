@@ -101,3 +101,75 @@ impl KeyRing {
         self.own.load().iter().find(|k| k.secret.is_some()).cloned()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(kid: Option<&str>) -> TicketKey {
+        TicketKey {
+            kid: kid.map(str::to_owned),
+            algorithm: Algorithm::HS256,
+            material: SecretSlice::from(b"a secret of more than thirty-two bytes".to_vec()),
+            file: None,
+        }
+    }
+
+    fn ring(own: &[Option<&str>]) -> KeyRing {
+        let ring = KeyRing::default();
+        ring.set_own(&own.iter().map(|kid| key(*kid)).collect::<Vec<_>>()).unwrap();
+        ring
+    }
+
+    /// The `kid` of the key that was found: no key, or a key without `kid`, or its `kid`.
+    fn found(ring: &KeyRing, kid: Option<&str>) -> Option<Option<String>> {
+        ring.find(kid).map(|key| key.kid.clone())
+    }
+
+    fn issued(kid: &str) -> Arc<VerificationKey> {
+        Arc::new(VerificationKey {
+            kid: Some(kid.to_owned()),
+            algorithm: Algorithm::ES256,
+            decoding: DecodingKey::from_secret(b"not used"),
+            secret: None,
+        })
+    }
+
+    #[test]
+    fn named_key_comes_before_the_general_one() {
+        let ring = ring(&[None, Some("a")]);
+        assert_eq!(found(&ring, Some("a")), Some(Some("a".to_owned())));
+        assert_eq!(found(&ring, Some("b")), Some(None));
+        assert_eq!(found(&ring, None), Some(None));
+    }
+
+    #[test]
+    fn single_named_key_verifies_tickets_without_kid_only() {
+        let single = ring(&[Some("a")]);
+        assert_eq!(found(&single, None), Some(Some("a".to_owned())));
+        assert_eq!(found(&single, Some("b")), None);
+        assert_eq!(found(&ring(&[Some("a"), Some("b")]), None), None);
+    }
+
+    #[test]
+    fn own_key_comes_before_an_issued_one() {
+        let ring = ring(&[Some("a")]);
+        assert!(ring.issued_age().is_none() && !ring.is_empty());
+        ring.set_issued(vec![issued("a"), issued("b")]);
+        assert_eq!(ring.named("a").map(|key| key.algorithm), Some(Algorithm::HS256));
+        assert_eq!(ring.named("b").map(|key| key.algorithm), Some(Algorithm::ES256));
+        assert!(ring.issued_age().is_some());
+        // A ticket without a kid is never verified with a key of the issuer.
+        ring.set_own(&[]).unwrap();
+        assert!(ring.find(None).is_none() && ring.signing().is_none());
+    }
+
+    #[test]
+    fn unusable_key_replaces_nothing() {
+        let ring = ring(&[Some("a")]);
+        let unusable = TicketKey { algorithm: Algorithm::RS256, ..key(Some("b")) };
+        assert!(ring.set_own(&[key(Some("c")), unusable]).is_err());
+        assert!(ring.named("a").is_some() && ring.named("c").is_none());
+        assert!(KeyRing::default().is_empty());
+    }
+}

@@ -7,7 +7,7 @@ use jsonwebtoken::DecodingKey;
 use serde_json::{Map, Value};
 
 use super::key_ring::VerificationKey;
-use crate::settings::Algorithm;
+use crate::{error_chain::ErrorChain, settings::Algorithm};
 
 /// Length of 2048 bits in base64url. Shorter RSA keys are not secure.
 const RSA_MODULUS_CHARS: usize = 342;
@@ -28,6 +28,49 @@ pub enum KeySetError {
     /// No key can verify tickets.
     #[error("the key set contains no usable key: {0:?}")]
     NoUsableKey(Vec<String>),
+}
+
+/// Why a key cannot verify tickets.
+#[derive(Debug, thiserror::Error)]
+pub enum KeyFault {
+    /// A required member is missing or is not a string.
+    #[error("{0} is missing")]
+    Missing(&'static str),
+    /// A member that encodes 32 bytes has another length.
+    #[error("{0} has the wrong length")]
+    WrongLength(&'static str),
+    /// `use` excludes signatures.
+    #[error("use is not sig")]
+    NotForSignatures,
+    /// `key_ops` excludes verification.
+    #[error("key_ops does not contain verify")]
+    NotForVerification,
+    /// The key is symmetric.
+    #[error("kty oct is a secret, which must not be published")]
+    Secret,
+    /// The modulus is too short to be secure.
+    #[error("an RSA key must have at least 2048 bits")]
+    ShortModulus,
+    /// The gateway has no algorithm for the key's type.
+    #[error("kty {kty:?} with crv {crv:?} is not supported")]
+    Unsupported {
+        /// Type of the key.
+        kty: String,
+        /// Its curve; may be empty.
+        crv: String,
+    },
+    /// The document contains a private key.
+    #[error("the private part was published, so the key is compromised")]
+    Private,
+    /// `alg` is not the algorithm of the key's type.
+    #[error("alg is not {0}")]
+    WrongAlgorithm(&'static str),
+    /// The document contains the `kid` twice.
+    #[error("an earlier key has the same kid")]
+    Duplicate,
+    /// The JWT library cannot use the key.
+    #[error("the key cannot be used")]
+    Unusable(#[from] jsonwebtoken::errors::Error),
 }
 
 /// The keys of a key set.
@@ -52,56 +95,56 @@ pub fn parse(body: &[u8]) -> Result<KeySet, KeySetError> {
         let known = set.keys.iter().any(|k| k.kid.as_deref() == Some(kid));
         match key(&jwk, kid) {
             Ok(_) if known => {
-                set.ignored.push(shown(place, kid, "an earlier key has the same kid"));
+                set.ignored.push(shown(place, kid, &KeyFault::Duplicate));
             }
             Ok(key) => set.keys.push(Arc::new(key)),
-            Err(reason) => set.ignored.push(shown(place, kid, &reason)),
+            Err(fault) => set.ignored.push(shown(place, kid, &fault)),
         }
     }
     if set.keys.is_empty() { Err(KeySetError::NoUsableKey(set.ignored)) } else { Ok(set) }
 }
 
-fn shown(place: usize, kid: &str, reason: &str) -> String {
+fn shown(place: usize, kid: &str, fault: &KeyFault) -> String {
     let kid: String = kid.chars().take(SHOWN_KID_CHARS).collect();
-    format!("key {} (kid {kid:?}): {reason}", place + 1)
+    format!("key {} (kid {kid:?}): {}", place + 1, ErrorChain(fault))
 }
 
 fn text<'a>(jwk: &'a Map<String, Value>, name: &str) -> Option<&'a str> {
     jwk.get(name).and_then(Value::as_str)
 }
 
-fn member<'a>(jwk: &'a Map<String, Value>, name: &str) -> Result<&'a str, String> {
-    text(jwk, name).ok_or_else(|| format!("{name} is missing"))
+fn member<'a>(jwk: &'a Map<String, Value>, name: &'static str) -> Result<&'a str, KeyFault> {
+    text(jwk, name).ok_or(KeyFault::Missing(name))
 }
 
 /// A member that encodes 32 bytes.
-fn coordinate<'a>(jwk: &'a Map<String, Value>, name: &str) -> Result<&'a str, String> {
+fn coordinate<'a>(jwk: &'a Map<String, Value>, name: &'static str) -> Result<&'a str, KeyFault> {
     match member(jwk, name)? {
         value if value.len() == COORDINATE_CHARS => Ok(value),
-        _ => Err(format!("{name} has the wrong length")),
+        _ => Err(KeyFault::WrongLength(name)),
     }
 }
 
-fn check_use(jwk: &Map<String, Value>, kid: &str) -> Result<(), String> {
+fn check_use(jwk: &Map<String, Value>, kid: &str) -> Result<(), KeyFault> {
     let verifies = |ops: &Value| ops.as_array().is_some_and(|o| o.iter().any(|op| op == "verify"));
     if kid.is_empty() {
-        return Err("kid is missing".to_owned());
+        return Err(KeyFault::Missing("kid"));
     }
     if jwk.get("use").is_some_and(|u| u != "sig") {
-        return Err("use is not sig".to_owned());
+        return Err(KeyFault::NotForSignatures);
     }
     if jwk.get("key_ops").is_some_and(|ops| !verifies(ops)) {
-        return Err("key_ops does not contain verify".to_owned());
+        return Err(KeyFault::NotForVerification);
     }
     Ok(())
 }
 
-fn key(jwk: &Map<String, Value>, kid: &str) -> Result<VerificationKey, String> {
+fn key(jwk: &Map<String, Value>, kid: &str) -> Result<VerificationKey, KeyFault> {
     check_use(jwk, kid)?;
     let (algorithm, names, decoding) = match (member(jwk, "kty")?, text(jwk, "crv")) {
-        ("oct", _) => return Err("kty oct is a secret, which must not be published".to_owned()),
+        ("oct", _) => return Err(KeyFault::Secret),
         ("RSA", _) if member(jwk, "n")?.len() < RSA_MODULUS_CHARS => {
-            return Err("an RSA key must have at least 2048 bits".to_owned());
+            return Err(KeyFault::ShortModulus);
         }
         ("RSA", _) => (
             Algorithm::RS256,
@@ -119,17 +162,19 @@ fn key(jwk: &Map<String, Value>, kid: &str) -> Result<VerificationKey, String> {
             DecodingKey::from_ed_components(coordinate(jwk, "x")?),
         ),
         (kty, crv) => {
-            return Err(format!("kty {kty:?} with crv {:?} is not supported", crv.unwrap_or("")));
+            return Err(KeyFault::Unsupported {
+                kty: kty.to_owned(),
+                crv: crv.unwrap_or_default().to_owned(),
+            });
         }
     };
     if jwk.contains_key("d") {
-        return Err("the private part was published, so the key is compromised".to_owned());
+        return Err(KeyFault::Private);
     }
     if jwk.get("alg").is_some_and(|alg| !names.iter().any(|name| alg == name)) {
-        return Err(format!("alg is not {}", names[0]));
+        return Err(KeyFault::WrongAlgorithm(names[0]));
     }
-    let decoding = decoding.map_err(|e| format!("the key cannot be used ({e})"))?;
-    Ok(VerificationKey { kid: Some(kid.to_owned()), algorithm, decoding, secret: None })
+    Ok(VerificationKey { kid: Some(kid.to_owned()), algorithm, decoding: decoding?, secret: None })
 }
 
 #[cfg(test)]

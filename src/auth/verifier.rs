@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use jsonwebtoken::{
     Algorithm as Jwt, EncodingKey, Header, Validation,
     errors::{Error, ErrorKind},
 };
 use secrecy::ExposeSecret;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{
     key_ring::{KeyRing, VerificationKey, jwt},
@@ -69,7 +70,7 @@ impl Verifier {
             let message = format!("the ticket exceeds {MAX_TICKET_BYTES} bytes; use fewer claims");
             return reject(TicketRejection::Malformed, message);
         }
-        let header = jsonwebtoken::decode_header(token).map_err(|e| header_error(&e))?;
+        let header = jsonwebtoken::decode_header(token).map_err(|_| header_error(token))?;
         if header.crit.is_some() {
             // RFC 7515 section 4.1.11: an extension that is not understood must be rejected.
             let message = "the ticket's header has crit, but no extension is supported; remove it";
@@ -183,13 +184,127 @@ impl Verifier {
     }
 }
 
-fn header_error(error: &Error) -> TicketError {
-    // The library has no name for `none` and other unknown algorithms.
-    let unknown = matches!(error.kind(), ErrorKind::Json(e) if e.to_string().contains("variant"));
-    if unknown || matches!(error.kind(), ErrorKind::InvalidAlgorithmName) {
+/// The error for a ticket whose header the JWT library cannot decode. An `alg` that the library does
+/// not know, such as `none`, is such a case.
+fn header_error(token: &str) -> TicketError {
+    if algorithm_name(token).is_some_and(|name| name.parse::<Jwt>().is_err()) {
         let message = "the ticket's alg must be HS256, RS256, ES256 or EdDSA";
         return TicketError::new(TicketRejection::WrongAlgorithm, message);
     }
     let message = "the ticket must be a JWT of the form header.claims.signature";
     TicketError::new(TicketRejection::Malformed, message)
+}
+
+/// The `alg` in the header of a ticket, if there is one.
+fn algorithm_name(token: &str) -> Option<String> {
+    let (header, _) = token.split_once('.')?;
+    let header: Value = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(header).ok()?).ok()?;
+    header.get("alg")?.as_str().map(str::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::settings;
+
+    const SECRET: &str = "a secret of more than thirty-two bytes";
+    const NOW_S: u64 = 1_763_719_000;
+
+    fn verifier(extra: &[(&str, &str)]) -> Verifier {
+        let env = [("TICKETS__SECRET", SECRET)].iter().chain(extra);
+        let env = env.map(|(k, v)| (format!("SSE_GATEWAY__{k}"), (*v).to_owned()));
+        Verifier::new(settings::load(None, env).expect("valid settings").tickets).expect("keys")
+    }
+
+    fn signed(header: &Header, claims: &Value) -> String {
+        let key = EncodingKey::from_secret(SECRET.as_bytes());
+        jsonwebtoken::encode(header, claims, &key).expect("a ticket")
+    }
+
+    fn claims() -> Value {
+        json!({ "sub": "u", "aud": "sse-gateway", "iat": NOW_S, "exp": NOW_S + 60 })
+    }
+
+    fn rejection(verifier: &Verifier, token: &str) -> Option<TicketRejection> {
+        verifier.verify(token, NOW_S).err().map(|error| error.code)
+    }
+
+    /// A ticket with this header, whose claims and signature are not valid.
+    fn with_header(header: &str) -> String {
+        format!("{}.e30.AA", URL_SAFE_NO_PAD.encode(header))
+    }
+
+    #[test]
+    fn minted_ticket_is_verified_with_its_topics() {
+        let verifier = verifier(&[("TICKETS__ISSUER", "the-issuer")]);
+        let topics = ["news".to_owned()];
+        let token = verifier.mint("u", Some(&topics), 60, NOW_S).unwrap();
+        let ticket = verifier.verify(&token, NOW_S).unwrap();
+        assert_eq!(ticket.user.as_ref(), "u");
+        assert!(ticket.topics.allows("news") && !ticket.topics.allows("sport"));
+        assert_eq!(verifier.max_ttl_s(), 60);
+    }
+
+    #[test]
+    fn claims_and_signature_are_checked() {
+        let verifier = verifier(&[("TICKETS__ISSUER", "i")]);
+        let header = Header::new(Jwt::HS256);
+        let with = |name: &str, value: Value| {
+            let mut all = claims();
+            all["iss"] = json!("i");
+            all[name] = value;
+            signed(&header, &all)
+        };
+        let good = with("jti", json!("j"));
+        assert_eq!(rejection(&verifier, &good), None);
+        let (unsigned, _) = good.rsplit_once('.').unwrap();
+        let forged = format!("{unsigned}.{}", URL_SAFE_NO_PAD.encode([7; 32]));
+        for (token, expected) in [
+            (forged, TicketRejection::BadSignature),
+            (with("aud", json!("other")), TicketRejection::WrongAudience),
+            (with("iss", json!("other")), TicketRejection::WrongIssuer),
+            (signed(&header, &claims()), TicketRejection::MissingClaim),
+            (signed(&header, &json!([])), TicketRejection::Malformed),
+            ("x".repeat(MAX_TICKET_BYTES + 1), TicketRejection::Malformed),
+        ] {
+            assert_eq!(rejection(&verifier, &token), Some(expected), "{token}");
+        }
+    }
+
+    #[test]
+    fn unknown_algorithms_and_malformed_headers_differ() {
+        let verifier = verifier(&[]);
+        for (token, expected) in [
+            (with_header(r#"{"alg":"none"}"#), TicketRejection::WrongAlgorithm),
+            (with_header(r#"{"alg":"HS1"}"#), TicketRejection::WrongAlgorithm),
+            (with_header(r#"{"alg":"RS256"}"#), TicketRejection::WrongAlgorithm),
+            (with_header(r#"{"alg":"HS256","crit":["x"]}"#), TicketRejection::Malformed),
+            (with_header(r#"{"alg":"HS256","kid":7}"#), TicketRejection::Malformed),
+            // The text of the library's error is the same as for an unknown algorithm.
+            (with_header(r#"{"alg":{"variant":1}}"#), TicketRejection::Malformed),
+            (with_header("{}"), TicketRejection::Malformed),
+            ("no JWT".to_owned(), TicketRejection::Malformed),
+        ] {
+            assert_eq!(rejection(&verifier, &token), Some(expected), "{token}");
+        }
+    }
+
+    #[test]
+    fn only_unknown_keys_of_public_algorithms_are_fetched() {
+        let verifier = verifier(&[]);
+        let lacks = |header: &str| verifier.lacks_key(&with_header(header));
+        assert!(lacks(r#"{"alg":"ES256","kid":"k"}"#));
+        assert!(!lacks(r#"{"alg":"HS256","kid":"k"}"#), "key sets contain no secrets");
+        assert!(!lacks(r#"{"alg":"ES256"}"#) && !verifier.lacks_key("no JWT"));
+        let long = format!(r#"{{"alg":"ES256","kid":"{}"}}"#, "k".repeat(MAX_TICKET_BYTES));
+        assert!(!lacks(&long));
+    }
+
+    #[test]
+    fn public_keys_alone_sign_nothing() {
+        let verifier = verifier(&[]);
+        verifier.keys.set_own(&[]).unwrap();
+        let minted = verifier.mint("u", None, 60, NOW_S);
+        assert!(matches!(minted, Err(MintError::NoSigningKey)));
+    }
 }
