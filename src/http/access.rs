@@ -2,8 +2,10 @@
 //! path, a referrer or an unknown method, because a client could put a ticket into any of them. A
 //! stream is logged when it begins.
 
+use std::sync::Arc;
+
 use actix_web::{
-    Error,
+    Error, HttpMessage,
     body::MessageBody,
     dev::{ServiceRequest, ServiceResponse},
     http::Method,
@@ -23,8 +25,16 @@ const METHODS: [Method; 7] = [
     Method::OPTIONS,
 ];
 
+/// The connection of a request for a stream or poll, for its line in the access log.
+pub struct OpenedConnection {
+    /// Id of the connection, as in its `sse.connected`.
+    pub id: String,
+    /// The user.
+    pub user: Arc<str>,
+}
+
 /// Logs method, route, status, peer, client (the peer, or the address that a trusted proxy names)
-/// and id of a request.
+/// and id of a request, and the connection and user of a stream or poll.
 ///
 /// # Errors
 /// Those of the handlers.
@@ -47,10 +57,14 @@ pub async fn log(
     let method = method.as_ref().map_or("-", Method::as_str);
     let id = RequestId::of_request(request);
     let request_id = id.as_ref().map_or("-", RequestId::as_str);
+    let extensions = request.extensions();
+    let opened = extensions.get::<OpenedConnection>();
+    let (connection, user) = (opened.map(|o| o.id.as_str()), opened.map(|o| &*o.user));
     // Without the request's span in the text, which has the same id.
     tracing::info!(
         target: "sse_gateway::access", parent: None,
-        method, route, status, peer, client, request_id
+        method, route, status, peer, client, request_id, connection, user
     );
+    drop(extensions);
     Ok(response)
 }

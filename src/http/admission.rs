@@ -2,7 +2,7 @@
 //! responses.
 
 use actix_web::{
-    HttpRequest, HttpResponse,
+    HttpMessage, HttpRequest, HttpResponse,
     http::{
         StatusCode,
         header::{self, HeaderValue},
@@ -10,6 +10,7 @@ use actix_web::{
 };
 
 use super::{
+    access::OpenedConnection,
     api_keys::bearer,
     cookie,
     params::{BadRequest, Params},
@@ -97,7 +98,11 @@ pub async fn admit(
         transport,
         client: &HttpClient { request, peer: Peer::of_request(request) },
     };
-    Ok(worker.admission.admit(admission).await?)
+    let admitted = worker.admission.admit(admission).await?;
+    let client = &admitted.connection.client;
+    let opened = OpenedConnection { id: client.id.clone(), user: client.user.clone() };
+    request.extensions_mut().insert(opened);
+    Ok(admitted)
 }
 
 /// The last event id: from the header, otherwise from either name in the query.

@@ -59,7 +59,10 @@ async fn lines_of_a_connection_name_connection_user_and_request() {
     for message in ["connection opened", "catch-up started", "connection closed"] {
         assert!(all.iter().any(|line| text(line) == message), "{message}");
     }
-    // The access log is about the request.
+    // The access log is about the request, and also names the connection that it has opened.
+    let access = all.iter().find(|line| line["target"] == "sse_gateway::access");
+    let access = access.expect("a line of the access log");
+    assert_eq!((&access["connection"], &access["user"]), (&id.as_str().into(), &"the-user".into()));
     for line in all.iter().filter(|line| line["target"] != "sse_gateway::access") {
         let span = &line["span"];
         assert_eq!((&span["connection"], &span["user"]), (&id.as_str().into(), &"the-user".into()));
@@ -85,6 +88,7 @@ async fn access_log_and_request_lines_have_the_request_id() {
         })
         .await;
         assert_eq!(access["target"], "sse_gateway::access");
+        assert!(access.get("connection").is_none() && access.get("user").is_none(), "{access}");
     }
     // A line that a handler writes.
     redis.stop();
