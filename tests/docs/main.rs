@@ -1,5 +1,6 @@
 //! Keeps the documentation consistent with the code and with itself.
 
+mod code_names;
 mod faults;
 mod layout;
 mod links;
