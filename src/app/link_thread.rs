@@ -1,5 +1,5 @@
-//! The thread of the link: supervisor and recorder. It is separate from the workers, so that no slow
-//! handler delays it.
+//! The thread of the link: supervisor and recorder. It is separate from the workers, so that no
+//! slow handler delays it.
 
 use std::sync::Arc;
 

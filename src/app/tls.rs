@@ -30,7 +30,8 @@ pub enum CertificateError {
     Key(PathBuf, #[source] pem::Error),
     /// The two do not belong together, or the key has an unsupported type.
     #[error(
-        "server.tls.certificate: the certificate in {} must match the key in {}",
+        "server.tls.certificate: {} contains no certificate that matches the key in {}; \
+         use a matching pair",
         certificate.display(), key.display()
     )]
     Mismatch {

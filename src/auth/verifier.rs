@@ -184,8 +184,8 @@ impl Verifier {
     }
 }
 
-/// The error for a ticket whose header the JWT library cannot decode. An `alg` that the library does
-/// not know, such as `none`, is such a case.
+/// The error for a ticket whose header the JWT library cannot decode. It cannot decode an `alg`
+/// that it does not know, such as `none`.
 fn header_error(token: &str) -> TicketError {
     if algorithm_name(token).is_some_and(|name| name.parse::<Jwt>().is_err()) {
         let message = "the ticket's alg must be HS256, RS256, ES256 or EdDSA";
