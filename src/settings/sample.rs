@@ -2,6 +2,8 @@
 
 use super::table::KEYS;
 
+const MAX_COLUMNS: usize = 100;
+
 /// `config/gateway.toml`: every key with its meaning and its default, commented out.
 pub fn toml() -> String {
     let mut out = String::from(
@@ -21,7 +23,25 @@ pub fn toml() -> String {
         } else if head.is_empty() {
             out.push('\n');
         }
-        out.push_str(&format!("# {}\n#{name} = {}\n", key.help, key.default));
+        out.push_str(&comment(key.help));
+        out.push_str(&format!("#{name} = {}\n", key.default));
     }
+    out
+}
+
+/// A text as comment lines of at most 100 columns.
+fn comment(text: &str) -> String {
+    let (mut out, mut columns) = (String::from("#"), 1);
+    for word in text.split(' ') {
+        let width = 1 + word.chars().count();
+        if columns + width > MAX_COLUMNS {
+            out.push_str("\n#");
+            columns = 1;
+        }
+        out.push(' ');
+        out.push_str(word);
+        columns += width;
+    }
+    out.push('\n');
     out
 }

@@ -1,8 +1,8 @@
-//! Line lengths, and the size of the README.
+//! Line lengths of text and of configuration, and the size of the README.
 
 use std::path::Path;
 
-use crate::{documents, file, reference::is_generated};
+use crate::{documents, file, files, reference::is_generated};
 
 const MAX_COLUMNS: usize = 100;
 const MAX_README_LINES: usize = 150;
@@ -15,9 +15,9 @@ fn may_be_long(line: &str) -> bool {
     is_row || is_tag || has_long_word || line.contains("](")
 }
 
-/// A line of a Redis ACL file cannot be continued.
+/// A line of a Redis ACL file, a string and a series of a test of alerts cannot be continued.
 fn has_no_continuation(line: &str) -> bool {
-    line.starts_with("user ")
+    ["user ", "description = \"", "- series: "].iter().any(|s| line.trim_start().starts_with(s))
 }
 
 fn too_long(path: &Path) -> Vec<String> {
@@ -35,6 +35,14 @@ fn markdown_lines_have_at_most_100_columns() {
     let generated = |path: &Path| is_generated(&file(path)) || path.ends_with("docs/benchmarks.md");
     let documents = documents().into_iter().filter(|path| !generated(path));
     let long: Vec<String> = documents.flat_map(|path| too_long(&path)).collect();
+    assert!(long.is_empty(), "longer than {MAX_COLUMNS} columns: {long:#?}");
+}
+
+#[test]
+fn configuration_lines_have_at_most_100_columns() {
+    let paths = files(".", &["conf", "service", "toml", "yaml", "yml"]);
+    assert!(paths.len() > 50, "only {} files were checked", paths.len());
+    let long: Vec<String> = paths.iter().flat_map(|path| too_long(path)).collect();
     assert!(long.is_empty(), "longer than {MAX_COLUMNS} columns: {long:#?}");
 }
 
