@@ -67,8 +67,8 @@ metrics! {
     sockets_accepted: IntCounterVec = "sse_sockets_accepted_total",
         "Client sockets accepted, by listener.", ["listener"];
     sockets_dropped: IntCounterVec = "sse_sockets_dropped_total",
-        "Client sockets closed to save file descriptors: `idle` = the longest idle socket, to make \
-         room for a new one; `no-descriptor` = a new socket, because all others are \
+        "Client sockets closed to save file descriptors: `idle` = the socket idle longest, to \
+         make room for a new one; `no-descriptor` = a new socket, because all others are \
          busy.", ["reason"];
     accept_errors: IntCounterVec = "sse_accept_errors_total",
         "Connections that could not be accepted: `descriptors`, `memory`, `aborted` (by the \

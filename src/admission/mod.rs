@@ -206,7 +206,7 @@ impl Admission {
         let ticket = ticket.ok_or_else(|| {
             TicketError::new(
                 TicketRejection::Missing,
-                "there is no ticket; give it as ?ticket= or as Authorization: Bearer",
+                "there is no ticket; send it as ?ticket= or as Authorization: Bearer",
             )
         })?;
         self.auth.verify(ticket, unix_ms() / 1000).await.map_err(|error| match error {

@@ -109,7 +109,7 @@ fn subject(claims: &Claims) -> Result<&str, TicketError> {
 fn check_jti(claims: &Claims) -> Result<(), TicketError> {
     match claims.get("jti") {
         None => {
-            reject(TicketRejection::MissingClaim, "the ticket has no jti; give each ticket its own")
+            reject(TicketRejection::MissingClaim, "the ticket has no jti: a unique id is required")
         }
         Some(Value::String(jti)) if !jti.is_empty() => Ok(()),
         Some(_) => reject(TicketRejection::BadClaim, "jti must be a non-empty string"),

@@ -13,7 +13,7 @@ pub enum Place {
     InLog,
     /// The event was trimmed; the log still contains its id.
     Trimmed,
-    /// Events around the id were trimmed, perhaps including this one.
+    /// Events around the id were trimmed, and may include this one.
     MaybeTrimmed,
     /// The log starts after the id, which is older than the retention.
     MaybeExpired,

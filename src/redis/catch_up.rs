@@ -123,7 +123,7 @@ impl CatchUpDriver {
         Rc::new(Self { hub, delivery, commands, link, readers: Semaphore::new(READERS) })
     }
 
-    /// Serves the hub's requests as long as the worker lives.
+    /// Serves the hub's requests until the worker ends.
     pub async fn run(self: Rc<Self>, mut requests: mpsc::UnboundedReceiver<CatchUpRequest>) {
         while let Some((connection, cause)) = requests.recv().await {
             let driver = self.clone();
@@ -160,7 +160,7 @@ impl CatchUpDriver {
             "connection opened"
         );
         if !catch_up.is_current() {
-            // The link broke during the wait, when the hub did not restart this connection yet.
+            // The link broke during the wait, before the hub could restart this connection.
             self.hub.catch_up_again(catch_up.connection, CatchUpCause::Link);
         } else if !is_new {
             let driver = self.clone();

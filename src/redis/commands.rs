@@ -64,7 +64,7 @@ pub enum CommandError {
     /// Redis replied with an error.
     #[error("Redis returned an error")]
     Rejected(#[source] RedisError),
-    /// The reply is none that the function library gives.
+    /// The reply is not one of those that the function library returns.
     #[error("unexpected reply of the function library: {0:?}")]
     UnexpectedReply(String),
 }

@@ -8,12 +8,12 @@ use redis::{FromRedisValue, ParsingError, Value};
 pub struct NamedReply(HashMap<String, String>);
 
 impl NamedReply {
-    /// A value; empty if the reply has none of that name.
+    /// A value; empty if the reply has no value with that name.
     pub fn text(&self, name: &str) -> &str {
         self.0.get(name).map_or("", String::as_str)
     }
 
-    /// A number; `None` if the reply has none of that name.
+    /// A number; `None` if the reply has no value with that name, or if it is not a number.
     pub fn number<T: FromStr>(&self, name: &str) -> Option<T> {
         self.text(name).parse().ok()
     }

@@ -147,7 +147,7 @@ async fn publish_rejects_invalid_requests_with_a_code() {
     assert_eq!(
         redis.log_ids(&user("1")).await,
         Vec::<String>::new(),
-        "nothing of it was published"
+        "no event of the batch was published"
     );
 }
 

@@ -1,5 +1,4 @@
-//! `trace`: finds an event in the logs, and says what a client that has it as its last event id
-//! receives.
+//! `trace`: finds an event in the logs, and reports what a client with this last event id receives.
 
 mod words;
 
@@ -131,7 +130,7 @@ fn channel_of(name: &str, prefix: &str) -> Result<Channel, TraceError> {
         .ok_or_else(|| TraceError::Channel(name.to_owned()))
 }
 
-/// Checks the arguments, and then asks Redis.
+/// Checks the arguments, and then searches Redis.
 async fn trace_event(args: &TraceArgs, settings: &Settings) -> Result<Report, TraceError> {
     let id = EventId::parse(&args.id).filter(|id| *id > EventId::ZERO);
     let id = id.ok_or_else(|| TraceError::Id(args.id.clone()))?;

@@ -17,14 +17,14 @@ pub(super) fn print(report: &Report, dedupe_window: Duration) {
         );
     }
     if let Some(search) = &report.search {
-        let end = if search.complete { "which is all" } else { "which is not all" };
-        line("searched", &format!("{} logs, {end}", search.logs));
+        let part = if search.complete { "all" } else { "not all" };
+        line("searched", &format!("{} logs ({part} logs of this key prefix)", search.logs));
     }
     if let Some(note) = &report.note {
         line("not found", note);
     }
     if let Some(search) = report.search.as_ref().filter(|_| report.channels.is_empty()) {
-        search.maybe_channels.iter().for_each(|channel| line("perhaps", &channel.to_string()));
+        search.maybe_channels.iter().for_each(|channel| line("candidate", &channel.to_string()));
     }
     for seen in &report.channels {
         line("channel", &seen.channel);
@@ -68,7 +68,7 @@ fn sighting(
             Place::InLog => "in the log",
             Place::Trimmed => "trimmed: the log names this id but no longer contains the event",
             Place::MaybeTrimmed => {
-                "not in the log; events around it were trimmed, perhaps including this one"
+                "not in the log; it may be one of the trimmed events around this id"
             }
             Place::MaybeExpired => {
                 "not in the log, which starts after it; the event may have expired"

@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn crowded_listener_evicts_the_longest_idle() {
+    fn crowded_listener_evicts_socket_idle_longest() {
         let (sockets, counter) = sockets();
         let mut all = enter_many(&sockets, 21, LIMITS.max);
         drop(all.remove(1));

@@ -165,7 +165,7 @@ impl Recorder {
             Role::Writer { .. } | Role::Retiring { .. } => "writer",
         };
         self.context.metrics.set_role(name);
-        tracing::info!(role = name, "recorder");
+        tracing::info!(role = name, "recorder role changed");
         self.role = role;
     }
 

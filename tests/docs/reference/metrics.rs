@@ -44,7 +44,7 @@ const OTHERS: &str = "\
 | | `standby` | this instance takes over if the writer stops |
 | | `none` | neither |
 | `listener` | `public`, `admin` | the listener that accepted the socket |
-| `reason` of a dropped socket | `idle` | the longest idle socket was closed for a new one |
+| `reason` of a dropped socket | `idle` | the socket idle longest was closed for a new one |
 | | `no-descriptor` | a new socket was closed, because all others are busy |
 | `reason` of an accept error | `descriptors`, `memory` | the process or the host has too few |
 | | `aborted` | the client closed the connection before it was accepted |

@@ -385,7 +385,7 @@ impl Interim {
         Self { expected, left: CONTINUE }
     }
 
-    /// Whether the client waits for it and nothing of it was written.
+    /// Whether the client waits for it and no byte of it has been written.
     fn is_due(&self) -> bool {
         self.expected && self.left.len() == CONTINUE.len()
     }
