@@ -18,6 +18,7 @@ use super::{
     listener::Listener,
     reload::Reloader,
     tls::{self, Certificate},
+    worker::{self, WorkerParts},
 };
 use crate::{
     admission::readiness::Readiness,
@@ -27,7 +28,6 @@ use crate::{
         front::{self, WorkerContext},
         routes,
         sockets::{budget::SocketBudget, idle::IdleLimits},
-        worker::{Worker, WorkerParts},
     },
     metrics::Metrics,
     redis::{commands::Commands, link_context::LinkContext, recorder::presence::RecorderPresence},
@@ -226,7 +226,7 @@ fn start_public(
         let PublicParts { worker, front, tls, extra } = parts.clone();
         let allowed = front.settings.cors.clone();
         // The URL was checked when the settings were loaded.
-        let worker = Worker::start(worker).expect("the Redis URL was checked");
+        let worker = worker::start(worker).expect("the Redis URL was checked");
         let worker = web::Data::new(worker);
         let app = move || {
             let extra = extra.clone();

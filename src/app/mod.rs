@@ -11,3 +11,4 @@ pub mod memory;
 pub mod reload;
 pub mod tls;
 pub mod watch;
+pub mod worker;

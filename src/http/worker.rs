@@ -5,28 +5,9 @@ use std::sync::Arc;
 use super::{api_keys::ApiAccess, cookie};
 use crate::{
     admission::{Admission, session::NewSecret},
-    auth::Auth,
-    redis::{
-        catch_up::CatchUpDriver, commands::Commands, link::Link, link_context::LinkContext,
-        sessions,
-    },
-    state::{hub::Hub, lifecycle::Lifecycle, limits::Limits, stream_context::StreamContext},
+    redis::commands::Commands,
+    state::stream_context::StreamContext,
 };
-
-/// The parts from which every worker is built.
-#[derive(Clone)]
-pub struct WorkerParts {
-    /// Settings, clock, metrics, state of the link, and where it delivers.
-    pub context: LinkContext,
-    /// The link to Redis.
-    pub link: Link,
-    /// Tickets and API keys.
-    pub auth: Arc<Auth>,
-    /// The limits that all workers share.
-    pub limits: Arc<Limits>,
-    /// The phase of the instance.
-    pub lifecycle: Arc<Lifecycle>,
-}
 
 /// One worker thread.
 pub struct Worker {
@@ -41,43 +22,6 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// Starts the hub of the current worker thread and its tasks.
-    ///
-    /// # Errors
-    /// The URL of Redis is invalid.
-    pub fn start(parts: WorkerParts) -> Result<Self, redis::RedisError> {
-        let WorkerParts { context: shared, link, auth, limits, lifecycle } = parts;
-        let commands = Commands::new(&shared.settings.redis, Some(shared.state.server.clone()))?;
-        let context = Arc::new(StreamContext {
-            settings: shared.settings,
-            clock: shared.clock,
-            metrics: shared.metrics,
-            limits,
-        });
-        let (delivery, link_state) = (shared.delivery, shared.state);
-        // Opened before the state of the link is read, so that no change of the link is missed.
-        let inbox = delivery.mailboxes.open();
-        let is_link_up = link_state.is_up();
-        let (hub, orders) = Hub::new(context.clone(), delivery.clone(), &inbox, is_link_up);
-        let catch_up = CatchUpDriver::new(hub.clone(), delivery, commands.clone(), link);
-        actix_rt::spawn(hub.clone().run(inbox));
-        actix_rt::spawn(hub.clone().run_timers());
-        actix_rt::spawn(catch_up.clone().run(orders.catch_ups));
-        let ended = orders.ended;
-        actix_rt::spawn(sessions::keep(hub.clone(), link_state.clone(), commands.clone(), ended));
-        let api = ApiAccess { auth: auth.clone(), context: context.clone() };
-        let admission = Admission {
-            context: context.clone(),
-            auth,
-            lifecycle,
-            link_state,
-            commands: commands.clone(),
-            hub,
-            catch_up,
-        };
-        Ok(Self { admission, api, commands, context })
-    }
-
     /// `Set-Cookie` for the secret of a new session.
     pub fn set_cookie(&self, new: &NewSecret) -> String {
         cookie::set_cookie(new, self.context.settings.tickets.max_session)
