@@ -50,6 +50,7 @@ pub struct Gateway {
     pub(super) admin: Listener,
     pub(super) refresher: Option<Refresher>,
     readiness: Arc<Readiness>,
+    auth: Arc<Auth>,
     certificate: Option<Arc<Certificate>>,
     public_address: SocketAddr,
     admin_address: SocketAddr,
@@ -98,12 +99,13 @@ impl Gateway {
             context: context.clone(),
             limits: limits.clone(),
             readiness: readiness.clone(),
+            auth: auth.clone(),
         };
         let admin = start_admin(admin, front.clone(), &admin_listener)?;
         let worker = WorkerParts {
             context: context.clone(),
             link: link.link.clone(),
-            auth,
+            auth: auth.clone(),
             limits: limits.clone(),
             lifecycle: lifecycle.clone(),
         };
@@ -118,6 +120,7 @@ impl Gateway {
             admin,
             refresher,
             readiness,
+            auth,
             certificate,
             public_address,
             admin_address,
@@ -126,7 +129,7 @@ impl Gateway {
 
     /// Creates the task that reloads keys and certificate; `loaded` are the initial settings.
     pub fn reloader(&self, source: Source, loaded: Loaded) -> Reloader {
-        let (auth, metrics) = (self.readiness.auth.clone(), self.context.metrics.clone());
+        let (auth, metrics) = (self.auth.clone(), self.context.metrics.clone());
         Reloader::new(source, loaded, auth, metrics, self.certificate.clone())
     }
 
@@ -252,6 +255,7 @@ struct AdminParts {
     context: LinkContext,
     limits: Arc<Limits>,
     readiness: Arc<Readiness>,
+    auth: Arc<Auth>,
 }
 
 /// Starts the admin listener. All of its few sockets may be idle: the one that has been idle
@@ -264,7 +268,7 @@ fn start_admin(
     let idle = IdleLimits { crowded: ADMIN_SOCKETS, max: ADMIN_SOCKETS };
     let budget = SocketBudget::new("admin", ADMIN_SOCKETS, idle, &front.metrics);
     let service = move || {
-        let AdminParts { name, context, limits, readiness } = parts.clone();
+        let AdminParts { name, context, limits, readiness, auth } = parts.clone();
         let commands = Commands::new(&context.settings.redis, Some(context.state.server.clone()))
             .expect("the Redis URL was checked");
         let admin = web::Data::new(admin::Admin {
@@ -272,7 +276,9 @@ fn start_admin(
             readiness,
             limits,
             commands,
-            settings: context.settings,
+            auth,
+            link_state: context.state,
+            max_session: context.settings.tickets.max_session,
             metrics: context.metrics,
             delivery: context.delivery,
         });

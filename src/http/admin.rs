@@ -13,11 +13,12 @@ use tokio::sync::oneshot;
 use super::{api_keys, params::Params, responses};
 use crate::{
     admission::readiness::Readiness,
+    auth::Auth,
     core::channel::is_name,
     error_chain::ErrorChain,
     metrics::Metrics,
-    redis::{commands::Commands, sessions},
-    settings::{Scope, Settings},
+    redis::{commands::Commands, link_state::LinkState, sessions},
+    settings::Scope,
     state::{
         delivery::Delivery,
         limits::Limits,
@@ -29,14 +30,18 @@ use crate::{
 pub struct Admin {
     /// The name of the instance.
     pub name: Arc<str>,
-    /// The settings.
-    pub settings: Arc<Settings>,
+    /// `tickets.max_session`: how long a revocation lasts.
+    pub max_session: Duration,
     /// The metrics.
     pub metrics: Arc<Metrics>,
     /// The limits that all workers share.
     pub limits: Arc<Limits>,
     /// Whether the instance is ready.
     pub readiness: Arc<Readiness>,
+    /// API keys, and the age of the issuer's key set.
+    pub auth: Arc<Auth>,
+    /// The age of the watermark.
+    pub link_state: Arc<LinkState>,
     /// The workers' mailboxes.
     pub delivery: Arc<Delivery>,
     /// This thread's connection pool.
@@ -84,10 +89,10 @@ async fn readyz(admin: web::Data<Admin>) -> HttpResponse {
 async fn metrics(admin: web::Data<Admin>) -> HttpResponse {
     let metrics = &admin.metrics;
     metrics.queued_bytes.set(admin.limits.queued_bytes.total());
-    if let Some(age) = admin.readiness.link_state.watermark_age() {
+    if let Some(age) = admin.link_state.watermark_age() {
         metrics.watermark_age.set(age.as_secs_f64());
     }
-    if let Some(age) = admin.readiness.auth.key_set_age() {
+    if let Some(age) = admin.auth.key_set_age() {
         metrics.jwks_age.set(age.as_secs_f64());
     }
     HttpResponse::Ok()
@@ -106,7 +111,7 @@ async fn other_method_of_connections() -> HttpResponse {
 }
 
 async fn connections(request: HttpRequest, admin: web::Data<Admin>) -> HttpResponse {
-    if let Err(denial) = api_keys::check(&request, &admin.readiness.auth, Scope::Admin) {
+    if let Err(denial) = api_keys::check(&request, &admin.auth, Scope::Admin) {
         return denial.response();
     }
     let Ok(params) = Params::of(&request) else {
@@ -150,8 +155,7 @@ async fn end_connections_of_query(request: HttpRequest, admin: web::Data<Admin>)
 }
 
 async fn end_connections(request: &HttpRequest, user: Option<&str>, admin: &Admin) -> HttpResponse {
-    let settings = &admin.settings;
-    if let Err(denial) = api_keys::check(request, &admin.readiness.auth, Scope::Admin) {
+    if let Err(denial) = api_keys::check(request, &admin.auth, Scope::Admin) {
         return denial.response();
     }
     let Some(user) = user.filter(|user| is_name(user)) else {
@@ -161,7 +165,7 @@ async fn end_connections(request: &HttpRequest, user: Option<&str>, admin: &Admi
             "the user id is missing or invalid; pass the `sub` of the user's tickets",
         );
     };
-    match sessions::revoke(&admin.commands, user, settings.tickets.max_session).await {
+    match sessions::revoke(&admin.commands, user, admin.max_session).await {
         Ok(()) => HttpResponse::Ok().json(json!({ "user": user, "revoked": true })),
         Err(error) => {
             let address = &*admin.commands.address;
