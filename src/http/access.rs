@@ -13,7 +13,7 @@ use actix_web::{
     web,
 };
 
-use super::{peer::client_address, request_id::RequestId, worker::Worker};
+use super::{client_address::client_address, request_id::RequestId, worker::Worker};
 
 const METHODS: [Method; 7] = [
     Method::GET,

@@ -12,9 +12,10 @@ use actix_web::{
 use super::{
     access::OpenedConnection,
     api_keys::bearer,
+    client_address::client_address,
+    client_stream::{StreamOfPeer, StreamSocket},
     cookie,
     params::{BadRequest, Params},
-    peer::{Peer, StreamOfPeer, client_address},
     request_id::RequestId,
     responses,
     worker::Worker,
@@ -96,7 +97,7 @@ pub async fn admit(
         cursor: last_event_id(request, &params),
         request_id: RequestId::of_request(request).map(|id| id.as_str().into()).unwrap_or_default(),
         transport,
-        client: &HttpClient { request, peer: Peer::of_request(request) },
+        client: &HttpClient { request, socket: StreamSocket::of_request(request) },
     };
     let admitted = worker.admission.admit(admission).await?;
     let client = &admitted.connection.client;
@@ -113,10 +114,10 @@ fn last_event_id(request: &HttpRequest, params: &Params) -> Option<String> {
     header.filter(|id| !id.is_empty()).or_else(|| named().map(str::to_owned))
 }
 
-/// The client of a request; its peer is `None` if it has gone already.
+/// The client of a request.
 struct HttpClient<'a> {
     request: &'a HttpRequest,
-    peer: Option<Peer>,
+    socket: StreamSocket,
 }
 
 impl RequestClient for HttpClient<'_> {
@@ -125,13 +126,11 @@ impl RequestClient for HttpClient<'_> {
     }
 
     fn begin_stream(&self) -> Box<dyn ClientStream> {
-        Box::new(StreamOfPeer::new(self.peer.clone()))
+        Box::new(StreamOfPeer::new(self.socket.clone()))
     }
 
     fn retire(&self) {
-        if let Some(peer) = &self.peer {
-            peer.retire();
-        }
+        self.socket.retire();
     }
 }
 

@@ -4,5 +4,6 @@
 pub mod accept;
 pub mod budget;
 pub mod idle;
+pub mod peer;
 pub mod tcp;
 mod tcp_info;

@@ -16,8 +16,8 @@ use actix_web::rt::net::TcpStream;
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::{budget::Slot, idle::IdleSocket, tcp_info};
-use crate::{http::peer::Peer, state::client_liveness::Progress};
+use super::{budget::Slot, idle::IdleSocket, peer::Peer, tcp_info};
+use crate::state::client_liveness::Progress;
 
 /// Maximum number of bytes that the kernel buffers beyond the client's receive window. It is small,
 /// so that a client that stops reading uses little memory and is detected soon.
@@ -27,7 +27,7 @@ const UNSENT_BYTES: u32 = 64 << 10;
 pub struct ClientTcp(Rc<Inner>);
 
 /// The state that the owner and its peers share; peers have weak references.
-pub(in crate::http) struct Inner {
+pub(super) struct Inner {
     // Declared before the slot: fields are dropped in this order, and the slot must be freed last.
     tcp: RefCell<TcpStream>,
     slot: Slot,

@@ -45,7 +45,7 @@ use crate::{
             read::poll_read_more,
             socket::{Socket, tcp_of},
         },
-        peer::Peer,
+        sockets::peer::Peer,
     },
     metrics::Metrics,
     settings::Settings,

@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use actix_http::{Request, Response, body::BoxBody};
+use actix_http::{HttpMessage, Request, Response, body::BoxBody};
 use actix_service::Service;
 use actix_web::{
     body::MessageBody,
@@ -29,10 +29,7 @@ use super::{
     shared::{Active, Entry, Shared},
     stream::{self, StreamContext},
 };
-use crate::http::{
-    front::HEAD,
-    peer::{Peer, StreamReset},
-};
+use crate::http::{front::HEAD, sockets::peer::Peer, stream_reset::StreamReset};
 
 /// Maximum time without a request.
 const IDLE: Duration = Duration::from_secs(60);
@@ -137,7 +134,6 @@ where
     fn begin(&mut self, request: http::Request<RecvStream>, mut respond: SendResponse<Bytes>) {
         self.has_served = true;
         let reset = Rc::new(StreamReset::default());
-        let peer = self.parts.peer.for_stream(reset.clone());
         let expects =
             request.headers().get(http::header::EXPECT).is_some_and(|e| e == "100-continue");
         if expects && !request.body().is_end_stream() {
@@ -145,9 +141,11 @@ where
             *interim.status_mut() = http::StatusCode::CONTINUE;
             let _ = respond.send_informational(interim);
         }
-        let Some(request) = request::convert(request, self.parts.address, peer) else {
+        let Some(request) = request::convert(request, self.parts.address) else {
             return respond.send_reset(Reason::PROTOCOL_ERROR);
         };
+        request.extensions_mut().insert(self.parts.peer.clone());
+        request.extensions_mut().insert(reset.clone());
         self.is_idle = false;
         self.parts.peer.touch(true);
         let active = Active::new(&self.shared);

@@ -49,7 +49,7 @@ use super::{
     prefixed::Prefixed,
     socket::{Socket, tcp_of},
 };
-use crate::{http::peer::Peer, settings::Limits};
+use crate::{http::sockets::peer::Peer, settings::Limits};
 
 /// Maximum number of bytes of a request's body that a client may send before the handler reads
 /// them.

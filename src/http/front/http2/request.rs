@@ -9,7 +9,7 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use actix_http::{HttpMessage, Payload, Request, Version, error::PayloadError};
+use actix_http::{Payload, Request, Version, error::PayloadError};
 use actix_web::http::{
     Method, Uri,
     header::{self, HeaderMap, HeaderName, HeaderValue},
@@ -18,14 +18,10 @@ use bytes::Bytes;
 use futures_util::Stream;
 use h2::RecvStream;
 
-use crate::http::{front::http1::host, peer::Peer};
+use crate::http::front::http1::host;
 
 /// Converts a request of this client; `None` if it is malformed (RFC 9113 section 8.1.1).
-pub fn convert(
-    request: http::Request<RecvStream>,
-    address: SocketAddr,
-    peer: Peer,
-) -> Option<Request> {
+pub fn convert(request: http::Request<RecvStream>, address: SocketAddr) -> Option<Request> {
     let (parts, body) = request.into_parts();
     let payload: Payload = match body.is_end_stream() {
         true => Payload::None,
@@ -41,7 +37,6 @@ pub fn convert(
     if !names_one_host(&head.uri, &head.headers) {
         return None;
     }
-    converted.extensions_mut().insert(peer);
     Some(converted)
 }
 

@@ -25,7 +25,7 @@ use super::{
     response,
     shared::Active,
 };
-use crate::http::peer::{Peer, StreamReset};
+use crate::http::{sockets::peer::Peer, stream_reset::StreamReset};
 
 /// Maximum number of bytes passed to h2 at once; also the send buffer of a stream.
 pub const SEND_BYTES: usize = 16 << 10;
