@@ -9,7 +9,7 @@ use prometheus::{
 use crate::core::{
     envelope::Rejection,
     malformed::Malformed,
-    system::{BusyReason, CatchUpCause, CloseReason, GapReason, TicketRejection},
+    reasons::{BusyReason, CatchUpCause, CloseReason, GapReason, TicketRejection},
     transport::Transport,
 };
 

@@ -1,7 +1,7 @@
 //! Why a client is not admitted.
 
 use super::session::NewSecret;
-use crate::{auth::TicketError, core::system::BusyReason};
+use crate::{auth::TicketError, core::reasons::BusyReason};
 
 /// Why a client is not admitted.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

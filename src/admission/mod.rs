@@ -21,7 +21,7 @@ use crate::{
         address::site,
         catch_up,
         id::EventId,
-        system::{BusyReason, CloseReason, TicketRejection},
+        reasons::{BusyReason, CloseReason, TicketRejection},
         topics::Topics,
     },
     redis::{

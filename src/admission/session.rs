@@ -9,7 +9,7 @@ use crate::{
     auth::{Ticket, TicketError},
     core::{
         id::EventId,
-        system::{BusyReason, TicketRejection},
+        reasons::{BusyReason, TicketRejection},
     },
     error_chain::ErrorChain,
     redis::sessions::{self, SessionError, SessionRequest},

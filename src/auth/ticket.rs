@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde_json::{Map, Value};
 
 use crate::{
-    core::{channel::is_name, system::TicketRejection, topics::Topics},
+    core::{channel::is_name, reasons::TicketRejection, topics::Topics},
     settings::{Algorithm, Tickets},
 };
 

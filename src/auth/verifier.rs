@@ -14,7 +14,7 @@ use super::{
     key_ring::{KeyRing, VerificationKey, jwt},
     ticket::{self, Claims, Ticket, TicketError, reject},
 };
-use crate::{core::system::TicketRejection, settings::Tickets};
+use crate::{core::reasons::TicketRejection, settings::Tickets};
 
 /// Maximum length of a ticket, in bytes.
 const MAX_TICKET_BYTES: usize = 8 << 10;

@@ -10,7 +10,7 @@ use super::{
     event::Event,
     id::EventId,
     page::{Page, ReadFrom},
-    system::GapReason,
+    reasons::GapReason,
 };
 
 /// The state of the clock at one moment of the link: everything up to `h` has arrived on the link.

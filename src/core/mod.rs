@@ -3,6 +3,7 @@
 pub mod address;
 pub mod catch_up;
 pub mod channel;
+pub mod control_events;
 pub mod envelope;
 pub mod event;
 pub mod frame;
@@ -11,8 +12,8 @@ pub mod malformed;
 pub mod page;
 pub mod parser;
 pub mod queue;
+pub mod reasons;
 pub mod stream_state;
-pub mod system;
 pub mod topics;
 pub mod trace;
 pub mod transport;

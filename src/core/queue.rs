@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::{event::Event, id::EventId, system::Gap};
+use super::{control_events::Gap, event::Event, id::EventId};
 
 /// An item that the hub sends to a connection.
 #[derive(Clone, Debug)]

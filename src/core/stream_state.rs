@@ -10,10 +10,11 @@ use std::{collections::VecDeque, mem, sync::Arc};
 use bytes::Bytes;
 
 use super::{
+    control_events::Gap,
     event::Event,
     id::EventId,
     queue::{Content, Item, Load, Queued},
-    system::{CatchUpCause, Gap, GapReason},
+    reasons::{CatchUpCause, GapReason},
 };
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     admission::{AdmissionError, AdmissionRequest, Admitted, ClientStream, Denied, RequestClient},
-    core::{system::BusyReason, transport::Transport},
+    core::{reasons::BusyReason, transport::Transport},
 };
 
 /// Why a request gets no stream.
@@ -137,7 +137,7 @@ impl RequestClient for HttpClient<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{auth::TicketError, core::system::TicketRejection};
+    use crate::{auth::TicketError, core::reasons::TicketRejection};
 
     fn status(error: impl Into<AdmissionError>, busy: fn(BusyReason) -> HttpResponse) -> u16 {
         denied_response(&error.into(), None, busy).status().as_u16()

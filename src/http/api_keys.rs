@@ -11,7 +11,7 @@ use actix_web::{
 use super::responses;
 use crate::{
     auth::{ApiKeyError, Auth},
-    core::system::BusyReason,
+    core::reasons::BusyReason,
     settings::Scope,
     state::stream_context::StreamContext,
 };

@@ -15,9 +15,10 @@ use super::{
 use crate::{
     admission::Admitted,
     core::{
+        control_events::Gap,
         id::EventId,
         queue::{Content, Queued},
-        system::{CloseReason, Gap},
+        reasons::CloseReason,
         transport::Transport,
     },
 };

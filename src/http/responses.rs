@@ -10,7 +10,7 @@ use actix_web::{
 };
 use serde_json::json;
 
-use crate::core::system::{BusyReason, busy};
+use crate::core::{control_events::busy, reasons::BusyReason};
 
 /// `{"error":"<code>","message":"<problem; fix>"}`
 pub fn error(status: StatusCode, code: &str, message: &str) -> HttpResponse {

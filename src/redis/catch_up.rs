@@ -27,7 +27,7 @@ use crate::{
         channel::Channel,
         id::EventId,
         page::Page,
-        system::{CatchUpCause, GapReason},
+        reasons::{CatchUpCause, GapReason},
     },
     error_chain::ErrorChain,
     state::{

@@ -11,7 +11,7 @@ use super::{
     named_reply::NamedReply,
 };
 use crate::{
-    core::{id::EventId, system::CloseReason},
+    core::{id::EventId, reasons::CloseReason},
     error_chain::ErrorChain,
     state::{client::Session, connection::Connection, hub::Hub},
 };

@@ -15,7 +15,7 @@ use crate::core::{
     catch_up::{self, ClockSnapshot, Merge, Start},
     channel::Channel,
     id::{EventId, parse_epoch},
-    system::GapReason,
+    reasons::GapReason,
     trace::{Neighbours, Place, place},
 };
 

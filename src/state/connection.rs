@@ -24,8 +24,8 @@ use crate::core::{
     event::Event,
     id::EventId,
     queue::{Item, Queued},
+    reasons::{CatchUpCause, CloseReason, GapReason},
     stream_state::{Outcome, StreamState},
-    system::{CatchUpCause, CloseReason, GapReason},
 };
 
 /// Queued frames are combined into one write up to this size.
@@ -340,7 +340,7 @@ impl Connection {
     }
 
     pub(super) fn heartbeat(&self, watermark: EventId) {
-        let frame = |id| crate::core::system::heartbeat(id, unix_ms());
+        let frame = |id| crate::core::control_events::heartbeat(id, unix_ms());
         self.with(|state| state.heartbeat(watermark, frame));
     }
 

@@ -23,11 +23,12 @@ use super::{
 };
 use crate::core::{
     channel::Channel,
+    control_events::{Connected, closing},
     event::Event,
     id::EventId,
     queue::Item,
+    reasons::{CatchUpCause, CloseReason},
     stream_state::Outcome,
-    system::{CatchUpCause, CloseReason, Connected, closing},
 };
 
 /// Maximum number of messages that are taken from the mailbox at once.

@@ -4,7 +4,7 @@
 use std::{rc::Rc, time::Duration};
 
 use super::{clock::unix_ms, connection::Connection, hub::Hub};
-use crate::core::system::CloseReason;
+use crate::core::reasons::CloseReason;
 
 /// The connections are checked in this many groups, one group per turn.
 const GROUPS: usize = 10;

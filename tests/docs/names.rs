@@ -6,7 +6,7 @@ use sse_gateway::{
     core::{
         envelope::Rejection,
         malformed::Malformed,
-        system::{BusyReason, CatchUpCause, CloseReason, GapReason, TicketRejection},
+        reasons::{BusyReason, CatchUpCause, CloseReason, GapReason, TicketRejection},
     },
     metrics::Metrics,
     settings::table::KEYS,

@@ -6,7 +6,7 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use proptest::{collection::vec, prelude::*};
 use sse_gateway::core::{
-    channel::Channel, id::EventId, queue::Content, stream_state::StreamState, system::GapReason,
+    channel::Channel, id::EventId, queue::Content, reasons::GapReason, stream_state::StreamState,
 };
 
 use crate::{

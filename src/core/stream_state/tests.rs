@@ -168,7 +168,7 @@ fn event_of_another_epoch_makes_the_stream_catch_up() {
     assert_eq!(f.offer(&Item::Event(event.clone())), Outcome::CatchUp(CatchUpCause::Epoch));
     let (_, from) = f.begin_catch_up();
     assert_eq!(from, id(6), "what is queued was received in the old epoch");
-    f.heartbeat(later, |id| crate::core::system::heartbeat(id, 0));
+    f.heartbeat(later, |id| crate::core::control_events::heartbeat(id, 0));
     f.replay(&event);
     f.finish_catch_up(later);
     assert_eq!(taken(&mut f), ["6-0.1", "sse.heartbeat 6-0.1", "1-0.2"]);
@@ -179,12 +179,12 @@ fn event_of_another_epoch_makes_the_stream_catch_up() {
 fn heartbeats_follow_queued_events_and_carry_the_watermark() {
     let mut f = live(5);
     f.offer(&event(6, 5));
-    f.heartbeat(id(8), |id| crate::core::system::heartbeat(id, 0));
+    f.heartbeat(id(8), |id| crate::core::control_events::heartbeat(id, 0));
     assert_eq!(f.offer(&event(7, 6)), Outcome::Ignored, "the watermark proves that 7 had arrived");
     assert_eq!(taken(&mut f), ["6-0.1", "sse.heartbeat 8-0.1"]);
     let mut catching_up = stream(5);
     catching_up.begin_catch_up();
-    catching_up.heartbeat(id(8), |id| crate::core::system::heartbeat(id, 0));
+    catching_up.heartbeat(id(8), |id| crate::core::control_events::heartbeat(id, 0));
     assert_eq!(taken(&mut catching_up), ["sse.heartbeat 5-0.1"]);
 }
 
@@ -203,8 +203,8 @@ fn restart_continues_from_h() {
 fn first_frame_precedes_and_closing_frame_follows_events() {
     let mut f = live(5);
     f.offer(&event(6, 5));
-    f.set_head(crate::core::system::heartbeat(id(5), 0));
-    f.close(crate::core::system::closing(crate::core::system::CloseReason::MaxAge, 1));
+    f.set_head(crate::core::control_events::heartbeat(id(5), 0));
+    f.close(crate::core::control_events::closing(crate::core::reasons::CloseReason::MaxAge, 1));
     assert_eq!(f.offer(&event(7, 6)), Outcome::Ignored);
     assert_eq!(taken(&mut f), ["sse.heartbeat 5-0.1", "6-0.1", "sse.closing "]);
 }

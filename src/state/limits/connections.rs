@@ -4,7 +4,7 @@ use std::{collections::HashMap, hash::Hash, sync::Arc};
 
 use parking_lot::{Mutex, MutexGuard};
 
-use crate::core::system::BusyReason;
+use crate::core::reasons::BusyReason;
 
 #[derive(Default)]
 struct Counts {

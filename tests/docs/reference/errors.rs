@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use sse_gateway::core::{
     envelope::Rejection,
-    system::{BusyReason, TicketRejection},
+    reasons::{BusyReason, TicketRejection},
 };
 
 use super::{assemble, code, table};

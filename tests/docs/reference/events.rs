@@ -1,6 +1,6 @@
 //! `docs/reference/events.md`
 
-use sse_gateway::core::system::{BusyReason, CloseReason, GapReason};
+use sse_gateway::core::reasons::{BusyReason, CloseReason, GapReason};
 
 use super::{assemble, code, table};
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use sse_gateway::{
-    core::{malformed::Malformed, system::CatchUpCause},
+    core::{malformed::Malformed, reasons::CatchUpCause},
     metrics::Metrics,
 };
 
