@@ -25,7 +25,7 @@ use crate::{
     auth::{Auth, Refresher},
     http::{
         access, admin, cors,
-        front::{self, WorkerContext},
+        front::{self, FrontContext},
         routes,
         sockets::{budget::SocketBudget, idle::IdleLimits},
     },
@@ -88,12 +88,12 @@ impl Gateway {
         let tls = tls.map_err(BuildError::Tls)?;
         let workers = worker_count(settings.server.workers);
         let share = descriptor_share(&settings, workers)?;
-        let front = WorkerContext {
-            settings: settings.clone(),
-            clock: context.clock.clone(),
-            metrics: context.metrics.clone(),
-            lifecycle: lifecycle.clone(),
-        };
+        let front = FrontContext::new(
+            &settings,
+            context.clock.clone(),
+            context.metrics.clone(),
+            lifecycle.clone(),
+        );
         let admin = AdminParts {
             name,
             context: context.clone(),
@@ -212,7 +212,7 @@ fn metrics_for(settings: &Settings) -> Arc<Metrics> {
 #[derive(Clone)]
 struct PublicParts {
     worker: WorkerParts,
-    front: WorkerContext,
+    front: FrontContext,
     tls: Option<TlsAcceptor>,
     extra: Extra,
 }
@@ -227,7 +227,7 @@ fn start_public(
     // Called once on each worker's own thread.
     let service = move || {
         let PublicParts { worker, front, tls, extra } = parts.clone();
-        let allowed = front.settings.cors.clone();
+        let allowed = worker.context.settings.cors.clone();
         // The URL was checked when the settings were loaded.
         let worker = worker::start(worker).expect("the Redis URL was checked");
         let worker = web::Data::new(worker);
@@ -262,7 +262,7 @@ struct AdminParts {
 /// longest is closed for a new one, so that probes always get a socket.
 fn start_admin(
     parts: AdminParts,
-    front: WorkerContext,
+    front: FrontContext,
     socket: &TcpListener,
 ) -> Result<Listener, BuildError> {
     let idle = IdleLimits { crowded: ADMIN_SOCKETS, max: ADMIN_SOCKETS };

@@ -1,11 +1,10 @@
-//! The API key and the body of a request from a backend or an operator.
+//! The API key of a request from a backend or an operator.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use actix_web::{
     HttpRequest, HttpResponse,
     http::{StatusCode, header},
-    web::{Bytes, Payload},
 };
 
 use super::responses;
@@ -15,9 +14,6 @@ use crate::{
     settings::Scope,
     state::stream_context::StreamContext,
 };
-
-/// Maximum time to receive a body.
-const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Why a request from a backend or an operator is denied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,44 +74,6 @@ pub struct ApiAccess {
 /// The reason why access is denied.
 pub fn check(request: &HttpRequest, auth: &Auth, scope: Scope) -> Result<[u8; 32], ApiDenial> {
     auth.api_keys.check(bearer(request), scope).map_err(ApiDenial::Key)
-}
-
-/// Checks the API key, then reads and returns the body. Nothing is read if the key is denied.
-///
-/// # Errors
-/// The response to send: that of [`check`], 413 if the body is larger than
-/// `limits.publish_body_bytes`, 408 if it is not received within 10 s, 400 if it is incomplete. All
-/// of them close the connection.
-pub async fn body(
-    request: &HttpRequest,
-    payload: Payload,
-    access: &ApiAccess,
-    scope: Scope,
-) -> Result<Bytes, Box<HttpResponse>> {
-    let StreamContext { settings, clock, limits, .. } = &*access.context;
-    check(request, &access.auth, scope)
-        .and_then(|key| match limits.posts_by_key.take(key, clock.now_ms()) {
-            true => Ok(()),
-            false => Err(ApiDenial::TooOften),
-        })
-        .map_err(|denial| Box::new(denial.response()))?;
-    let limit = settings.limits.publish_body_bytes;
-    let (status, code, message) =
-        match tokio::time::timeout(BODY_TIMEOUT, payload.to_bytes_limited(limit)).await {
-            Ok(Ok(Ok(bytes))) => return Ok(bytes),
-            Ok(Ok(Err(_))) => (StatusCode::BAD_REQUEST, "bad-request", "the body is incomplete"),
-            Ok(Err(_)) => (
-                StatusCode::PAYLOAD_TOO_LARGE,
-                "too-large",
-                "the body exceeds limits.publish_body_bytes; send less per request",
-            ),
-            Err(_) => (
-                StatusCode::REQUEST_TIMEOUT,
-                "body-timeout",
-                "the body was not received within 10 s; send it again",
-            ),
-        };
-    Err(Box::new(responses::last_error(status, code, message)))
 }
 
 /// The credential in `Authorization: Bearer` (RFC 6750 section 2.1).

@@ -14,6 +14,7 @@ pub mod front;
 pub mod params;
 pub mod poll;
 pub mod publish;
+pub mod request_body;
 pub mod request_id;
 pub mod responses;
 pub mod routes;

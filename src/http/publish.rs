@@ -8,7 +8,7 @@ use actix_web::{
 use serde::Deserialize;
 use serde_json::{Value, json, value::RawValue};
 
-use super::{api_keys, responses, worker::Worker};
+use super::{request_body, responses, worker::Worker};
 use crate::error_chain::ErrorChain;
 use crate::log_limit::LogLimit;
 use crate::{
@@ -84,7 +84,7 @@ pub async fn publish(
     payload: web::Payload,
     worker: web::Data<Worker>,
 ) -> HttpResponse {
-    let body = match api_keys::body(&request, payload, &worker.api, Scope::Publish).await {
+    let body = match request_body::receive(&request, payload, &worker.api, Scope::Publish).await {
         Ok(body) => body,
         Err(response) => return *response,
     };

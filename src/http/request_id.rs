@@ -6,7 +6,7 @@
 //! stream or poll have it from the connection's span instead (`state/connection.rs`). A request
 //! whose head is malformed has no id: its fields are not read.
 
-use std::{marker::PhantomData, sync::Arc, task::Poll};
+use std::{marker::PhantomData, net::IpAddr, task::Poll};
 
 use actix_http::{HttpMessage, Request, Response, body::BoxBody};
 use actix_service::Service;
@@ -15,10 +15,10 @@ use actix_web::{
     http::header::{HeaderMap, HeaderName, HeaderValue},
 };
 use futures_util::future::LocalBoxFuture;
+use ipnet::IpNet;
 use tracing::{Instrument, Span};
 
-use super::responses;
-use crate::{core::address::is_trusted, settings::Settings};
+use crate::core::address::is_trusted;
 
 /// The header field, in requests and in responses.
 pub static X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -68,19 +68,20 @@ fn is_well_formed(id: &[u8]) -> bool {
 /// An app whose requests have an id, and whose responses return it.
 pub struct WithRequestId<S, B> {
     app: S,
-    settings: Arc<Settings>,
+    /// The networks whose ids are accepted.
+    trusted_proxies: Vec<IpNet>,
     bodies: PhantomData<fn() -> B>,
 }
 
 impl<S, B> WithRequestId<S, B> {
     /// Wraps an app.
-    pub fn new(app: S, settings: Arc<Settings>) -> Self {
-        Self { app, settings, bodies: PhantomData }
+    pub fn new(app: S, trusted_proxies: Vec<IpNet>) -> Self {
+        Self { app, trusted_proxies, bodies: PhantomData }
     }
 
     fn id(&self, request: &Request) -> RequestId {
-        let trusted = &self.settings.server.trusted_proxies;
-        let proxy = request.peer_addr().filter(|peer| is_trusted(peer.ip(), trusted));
+        let is_proxy = |peer: IpAddr| is_trusted(peer, &self.trusted_proxies);
+        let proxy = request.peer_addr().filter(|peer| is_proxy(peer.ip()));
         let named = proxy.and_then(|_| RequestId::of_headers(request.headers()));
         named.unwrap_or_else(RequestId::generate)
     }
@@ -104,16 +105,10 @@ where
 
     fn call(&self, request: Request) -> Self::Future {
         let id = self.id(&request);
-        if request.uri().path() == "*" {
-            // `OPTIONS *` concerns the server and not a resource, so the app has no route for it.
-            let mut response: Response<BoxBody> = responses::server_options().into();
-            response.headers_mut().insert(X_REQUEST_ID.clone(), id.0);
-            return Box::pin(std::future::ready(Err(response)));
-        }
         request.extensions_mut().insert(id.clone());
         let span = id.span();
         let call = span.in_scope(|| self.app.call(request));
-        let answering = async move {
+        let result = async move {
             let mut result = call.await.map(Into::into).map_err(Into::into);
             let headers = match &mut result {
                 Ok(response) => response.headers_mut(),
@@ -122,7 +117,7 @@ where
             headers.insert(X_REQUEST_ID.clone(), id.0);
             result
         };
-        Box::pin(answering.instrument(span))
+        Box::pin(result.instrument(span))
     }
 }
 

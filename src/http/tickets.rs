@@ -8,7 +8,7 @@ use actix_web::{
 use serde::Deserialize;
 use serde_json::json;
 
-use super::{api_keys, responses, worker::Worker};
+use super::{request_body, responses, worker::Worker};
 use crate::{
     auth::MintError,
     core::{channel::is_name, topics::Topics},
@@ -31,7 +31,7 @@ pub async fn tickets(
     payload: web::Payload,
     worker: web::Data<Worker>,
 ) -> HttpResponse {
-    let body = match api_keys::body(&request, payload, &worker.api, Scope::Tickets).await {
+    let body = match request_body::receive(&request, payload, &worker.api, Scope::Tickets).await {
         Ok(body) => body,
         Err(response) => return *response,
     };

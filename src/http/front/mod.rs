@@ -3,11 +3,13 @@
 //!
 //! docs/adr/0002-own-http1-and-http2-fronts.md explains why actix's dispatchers are not used.
 
+mod context;
 mod detect;
 mod http1;
 mod http2;
 mod prefixed;
 mod read;
+mod server_options;
 mod socket;
 
 use std::{rc::Rc, time::Duration};
@@ -19,11 +21,12 @@ use futures_util::future::LocalBoxFuture;
 use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 
-pub use self::http1::WorkerContext;
+pub use self::context::FrontContext;
 use self::{
     detect::{Protocol, detect},
     http2::{Connections, Http2Limits},
     prefixed::Prefixed,
+    server_options::WithServerOptions,
     socket::{Socket, tcp_of},
 };
 use super::{request_id::WithRequestId, sockets::tcp::ClientTcp};
@@ -43,7 +46,7 @@ pub const HEAD: Duration = Duration::from_secs(10);
 /// Creates the service of a listener: HTTP/1.1 and HTTP/2, by prior knowledge or ALPN. `app`
 /// creates the app of this worker.
 pub fn service<I, S, B>(
-    context: WorkerContext,
+    context: FrontContext,
     tls: Option<TlsAcceptor>,
     app: impl Fn() -> I,
 ) -> impl ServiceFactory<ClientTcp, Config = (), Response = (), Error = ServeError, InitError = ()>
@@ -70,7 +73,10 @@ where
         async move {
             let app = app.new_service(()).await;
             let app = app.map_err(|error| tracing::error!(?error, "could not create the app"))?;
-            let app = Rc::new(WithRequestId::new(app, context.settings.clone()));
+            let app = Rc::new(WithRequestId::new(
+                WithServerOptions(app),
+                context.trusted_proxies.clone(),
+            ));
             let context = Rc::new(context);
             Ok(fn_service(move |tcp| {
                 let opened = open(tcp, tls.clone());
@@ -101,7 +107,7 @@ async fn open(tcp: ClientTcp, tls: Option<TlsAcceptor>) -> Option<(Protocol, Pre
 }
 
 fn serve<S, B>(
-    context: Rc<WorkerContext>,
+    context: Rc<FrontContext>,
     connections: Connections,
     opened: impl Future<Output = Option<(Protocol, Prefixed, Instant)>> + 'static,
     app: Rc<S>,
@@ -125,7 +131,7 @@ where
             Protocol::Http2 => {
                 let worker = http2::Worker {
                     service: app,
-                    limits: Http2Limits::of(&context.settings.limits),
+                    limits: Http2Limits::of(&context.limits),
                     connections,
                 };
                 http2::serve(io, peer, worker).await;

@@ -9,7 +9,6 @@ use std::{
     net::SocketAddr,
     pin::Pin,
     rc::Rc,
-    sync::Arc,
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -41,15 +40,13 @@ use crate::{
     http::{
         front::{
             HEAD,
+            context::FrontContext,
             prefixed::Prefixed,
             read::poll_read_more,
             socket::{Socket, tcp_of},
         },
         sockets::peer::Peer,
     },
-    metrics::Metrics,
-    settings::Settings,
-    state::{clock::Clock, lifecycle::Lifecycle},
 };
 
 /// Maximum time and number of bytes for the rest of a request's body after its response.
@@ -57,26 +54,13 @@ const BODY_END: Duration = Duration::from_secs(3);
 const MAX_BODY_END_BYTES: usize = 64 << 10;
 const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
-/// The shared state of the connections of one worker.
-#[derive(Clone)]
-pub struct WorkerContext {
-    /// The limits of connections.
-    pub settings: Arc<Settings>,
-    /// Monotonic time, for the rate of log lines.
-    pub clock: Arc<Clock>,
-    /// Counts malformed requests.
-    pub metrics: Arc<Metrics>,
-    /// Connections end once the instance is closed.
-    pub lifecycle: Arc<Lifecycle>,
-}
-
 /// Serves a connection until it ends or an event stream takes over the socket. The first head must
 /// arrive before `deadline`.
 pub async fn serve<S, B>(
     io: Prefixed,
     peer: Peer,
     service: Rc<S>,
-    context: Rc<WorkerContext>,
+    context: Rc<FrontContext>,
     mut deadline: Instant,
 ) where
     S: Service<Request>,
@@ -114,7 +98,7 @@ struct Connection<S, B> {
     peer: Peer,
     address: Option<SocketAddr>,
     service: Rc<S>,
-    context: Rc<WorkerContext>,
+    context: Rc<FrontContext>,
     bodies: PhantomData<fn() -> B>,
 }
 
@@ -305,7 +289,7 @@ where
 
     /// Writes a response. A client that reads none of it for `limits.stall` is disconnected.
     async fn send<P: MessageBody>(&mut self, mut output: Output<P>) -> io::Result<()> {
-        let stall = self.context.settings.limits.stall;
+        let stall = self.context.limits.stall;
         let mut clock: Option<(u64, Pin<Box<Sleep>>)> = None;
         poll_fn(|cx| {
             if let Poll::Ready(sent) = output.poll(&mut self.socket, cx) {
@@ -409,7 +393,7 @@ impl Interim {
         if self.is_due() || !self.expected {
             return Ok(());
         }
-        let stall = connection.context.settings.limits.stall;
+        let stall = connection.context.limits.stall;
         let writing = poll_fn(|cx| match self.poll(&mut connection.socket, cx) {
             Ok(()) if !self.left.is_empty() => Poll::Pending,
             done => Poll::Ready(done),

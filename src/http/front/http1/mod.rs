@@ -27,7 +27,7 @@ mod stream;
 #[cfg(test)]
 mod tests;
 
-pub use connection::{WorkerContext, serve};
+pub use connection::serve;
 pub use head::MAX_HEAD_BYTES;
 
 /// Items that fuzz targets and benches need.

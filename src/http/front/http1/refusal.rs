@@ -11,12 +11,12 @@ use actix_web::{
     },
 };
 
-use super::{
-    connection::WorkerContext,
-    head::{MAX_HEAD_BYTES, MAX_HEADERS},
+use super::head::{MAX_HEAD_BYTES, MAX_HEADERS};
+use crate::{
+    core::malformed::Malformed,
+    http::{front::FrontContext, responses},
+    log_limit::LogLimit,
 };
-use crate::log_limit::LogLimit;
-use crate::{core::malformed::Malformed, http::responses};
 
 /// Minimum time between two log lines, for all workers together.
 const LOG_INTERVAL_MS: u64 = 10_000;
@@ -24,7 +24,7 @@ const LOG_INTERVAL_MS: u64 = 10_000;
 static LOG: LogLimit = LogLimit::new(LOG_INTERVAL_MS);
 
 /// Counts a malformed request, and logs it unless another one was logged recently.
-pub fn record(context: &WorkerContext, malformed: Malformed, peer: Option<SocketAddr>) {
+pub fn record(context: &FrontContext, malformed: Malformed, peer: Option<SocketAddr>) {
     let reason = malformed.name();
     context.metrics.malformed.with_label_values(&[reason]).inc();
     if let Some(suppressed) = LOG.allow(context.clock.now_ms()) {

@@ -17,10 +17,10 @@ use tokio::{
     time::Instant,
 };
 
-use super::{WorkerContext, serve};
+use super::serve;
 use crate::{
     http::{
-        front::{prefixed::Prefixed, socket::Socket},
+        front::{FrontContext, prefixed::Prefixed, socket::Socket},
         sockets::{
             budget::{Load, SocketBudget},
             idle::IdleLimits,
@@ -82,12 +82,12 @@ async fn connect() -> (TcpStream, impl Future<Output = ()>) {
     let peer = tcp.peer();
     let io = Prefixed { held: Default::default(), socket: Socket::Left(tcp) };
     let shared = testing::context(&[]);
-    let context = Rc::new(WorkerContext {
-        settings: shared.settings.clone(),
-        clock: shared.clock.clone(),
-        metrics: shared.metrics.clone(),
-        lifecycle: Default::default(),
-    });
+    let context = Rc::new(FrontContext::new(
+        &testing::settings(&[]),
+        shared.clock.clone(),
+        shared.metrics.clone(),
+        Default::default(),
+    ));
     let service = Rc::new(fn_service(respond));
     let task = serve(io, peer, service, context, Instant::now() + super::super::HEAD);
     (client, task)
