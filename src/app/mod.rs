@@ -9,6 +9,8 @@ pub mod listener;
 pub mod logs;
 pub mod memory;
 pub mod reload;
+pub mod run;
+pub mod signals;
 pub mod tls;
 pub mod watch;
 pub mod worker;

@@ -6,8 +6,8 @@ use super::args::{CheckArgs, ConfigArgs, EX_CONFIG, EX_OSERR, load};
 use crate::{
     app::{
         build::{Extra, Gateway},
-        drain::Signals,
         logs, reload,
+        signals::Signals,
     },
     error_chain::ErrorChain,
     settings::{Loaded, Settings, Source, check::warnings, sample},
