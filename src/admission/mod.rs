@@ -131,6 +131,18 @@ impl Admission {
         if !self.link_state.wait_until_up().await {
             return Err(AdmissionError::Busy(BusyReason::RedisAway).into());
         }
+        self.open(request, ticket, topics, permit, now_ms).await
+    }
+
+    /// Opens the session and the connection of a client that is within all limits.
+    async fn open(
+        &self,
+        request: AdmissionRequest<'_>,
+        ticket: Ticket,
+        topics: Topics,
+        permit: ConnectionPermit,
+        now_ms: u64,
+    ) -> Result<Admitted, Denied> {
         let id = uuid::Uuid::new_v4().to_string();
         let named = request.cursor.as_deref().and_then(EventId::parse);
         let presented = request.client.session_secret(&ticket.digest);
@@ -171,7 +183,7 @@ impl Admission {
             liveness: stream.liveness(),
         });
         self.hub.add(&connection);
-        let mut admitted = Admitted {
+        let admitted = Admitted {
             connection,
             has_cursor,
             new_secret,
@@ -179,8 +191,19 @@ impl Admission {
             _subscription: None,
             stream,
         };
-        match self.catch_up.connect(&admitted.connection).instrument(span).await {
-            Ok(subscription) => {
+        self.connect(admitted).instrument(span).await
+    }
+
+    /// Subscribes the connection, queues its first frame, and starts its catch-up.
+    async fn connect(&self, mut admitted: Admitted) -> Result<Admitted, Denied> {
+        let connection = &admitted.connection;
+        match self.catch_up.subscribe(connection).await {
+            Ok((subscription, first)) => {
+                let (cursor, resumed) = (first.cursor(), first.resumed);
+                connection.set_head(self.hub.connected(connection, cursor, resumed));
+                let transport = connection.client.transport.name();
+                tracing::debug!(transport, resumed, "connection opened");
+                self.catch_up.start_first(first);
                 admitted._subscription = Some(subscription);
                 Ok(admitted)
             }

@@ -80,6 +80,23 @@ impl CatchUp {
     }
 }
 
+/// The first catch-up of a connection, which is subscribed but has no first frame yet.
+pub struct FirstCatchUp {
+    catch_up: CatchUp,
+    clock: ClockSnapshot,
+    /// The client has no cursor, so there is nothing to read.
+    is_new: bool,
+    /// Whether the stream continues from the client's cursor.
+    pub resumed: bool,
+}
+
+impl FirstCatchUp {
+    /// The cursor for the first frame; `None` if the stream cannot continue from the client's id.
+    pub fn cursor(&self) -> Option<EventId> {
+        self.catch_up.from
+    }
+}
+
 /// What a catch-up reads from.
 #[derive(Debug)]
 enum Source {
@@ -136,15 +153,15 @@ impl CatchUpDriver {
         }
     }
 
-    /// Begins the first catch-up of a connection, and returns once the channel of its user is
-    /// subscribed and its first frame is queued. The rest runs in the background.
+    /// Subscribes to the channel of a connection's user, and decides where its stream begins. The
+    /// stream gets nothing before [`CatchUpDriver::start_first`].
     ///
     /// # Errors
     /// The link is down, or does not respond in time.
-    pub async fn connect(
-        self: &Rc<Self>,
+    pub async fn subscribe(
+        &self,
         connection: &Rc<Connection>,
-    ) -> Result<UserSubscription, LinkDown> {
+    ) -> Result<(UserSubscription, FirstCatchUp), LinkDown> {
         let mut catch_up = CatchUp::begin(connection.clone(), CatchUpCause::Resume);
         let (clock, subscription) = self.link.subscribe(&connection.client.user).await?;
         let is_new = !connection.has_cursor();
@@ -153,22 +170,22 @@ impl CatchUpDriver {
             catch_up.from = Some(clock.h);
         }
         let resumed = !is_new && matches!(self.start(&catch_up, &clock), Start::Read { .. });
-        connection.set_head(self.hub.connected(connection, catch_up.from, resumed));
-        tracing::debug!(
-            transport = connection.client.transport.name(),
-            resumed,
-            "connection opened"
-        );
+        Ok((subscription, FirstCatchUp { catch_up, clock, is_new, resumed }))
+    }
+
+    /// Starts the first catch-up of a connection, which runs in the background. The first frame
+    /// must have been queued before.
+    pub fn start_first(self: &Rc<Self>, first: FirstCatchUp) {
+        let FirstCatchUp { catch_up, clock, is_new, .. } = first;
         if !catch_up.is_current() {
             // The link broke during the wait, before the hub could restart this connection.
             self.hub.catch_up_again(catch_up.connection, CatchUpCause::Link);
         } else if !is_new {
             let driver = self.clone();
             tokio::task::spawn_local(async move { driver.drive(catch_up, clock).await });
-        } else if let Some(cause) = connection.finish_catch_up(clock.h) {
+        } else if let Some(cause) = catch_up.connection.finish_catch_up(clock.h) {
             self.hub.catch_up_again(catch_up.connection, cause);
         }
-        Ok(subscription)
     }
 
     /// Takes a clock snapshot after the catch-up began; `None` if it is no longer needed.
