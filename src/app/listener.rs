@@ -2,6 +2,7 @@
 //! itself ([`accept`](crate::http::sockets::accept)).
 
 use std::{
+    convert::Infallible,
     io,
     net::TcpListener,
     sync::Arc,
@@ -9,7 +10,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use actix_http::error::DispatchError;
 use actix_service::{Service, ServiceFactory};
 use tokio::{
     sync::{oneshot, watch},
@@ -67,7 +67,7 @@ impl Listener {
                 ClientTcp,
                 Config = (),
                 Response = (),
-                Error = DispatchError,
+                Error = Infallible,
                 InitError = (),
             >,
         F::Service: 'static,
@@ -126,7 +126,7 @@ async fn serve<F>(
     mut phases: watch::Receiver<Phase>,
 ) -> io::Result<()>
 where
-    F: ServiceFactory<ClientTcp, Config = (), Response = (), Error = DispatchError, InitError = ()>,
+    F: ServiceFactory<ClientTcp, Config = (), Response = (), Error = Infallible, InitError = ()>,
     F::Service: 'static,
 {
     let service = service.new_service(()).await;
@@ -137,9 +137,7 @@ where
     let call = |socket| {
         let served = service.call(socket);
         tokio::task::spawn_local(async move {
-            if let Err(error) = served.await {
-                tracing::debug!(%error, "a connection ended with an error");
-            }
+            let Ok(()) = served.await;
         });
     };
     acceptor.run(closed, call).await;

@@ -12,9 +12,9 @@ mod read;
 mod server_options;
 mod socket;
 
-use std::{rc::Rc, time::Duration};
+use std::{convert::Infallible, rc::Rc, time::Duration};
 
-use actix_http::{Request, Response, error::DispatchError as ServeError};
+use actix_http::{Request, Response};
 use actix_service::{IntoServiceFactory, Service, ServiceFactory, fn_factory, fn_service};
 use actix_web::body::{BoxBody, MessageBody};
 use futures_util::future::LocalBoxFuture;
@@ -49,7 +49,7 @@ pub fn service<I, S, B>(
     context: FrontContext,
     tls: Option<TlsAcceptor>,
     app: impl Fn() -> I,
-) -> impl ServiceFactory<ClientTcp, Config = (), Response = (), Error = ServeError, InitError = ()>
+) -> impl ServiceFactory<ClientTcp, Config = (), Response = (), Error = Infallible, InitError = ()>
 where
     I: IntoServiceFactory<S, Request>,
     S: ServiceFactory<Request, Config = ()> + 'static,
@@ -111,7 +111,7 @@ fn serve<S, B>(
     connections: Connections,
     opened: impl Future<Output = Option<(Protocol, Prefixed, Instant)>> + 'static,
     app: Rc<S>,
-) -> LocalBoxFuture<'static, Result<(), ServeError>>
+) -> LocalBoxFuture<'static, Result<(), Infallible>>
 where
     S: Service<Request> + 'static,
     S::Response: Into<Response<B>>,
