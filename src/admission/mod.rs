@@ -146,8 +146,8 @@ impl Admission {
         let id = uuid::Uuid::new_v4().to_string();
         let named = request.cursor.as_deref().and_then(EventId::parse);
         let presented = request.client.session_secret(&ticket.digest);
-        let settings = &self.context.settings.tickets;
-        let new_secret = settings.session_cookie.then(|| NewSecret::new(&ticket.digest));
+        let has_cookie = self.context.settings.sessions.cookie;
+        let new_secret = has_cookie.then(|| NewSecret::new(&ticket.digest));
         let new_proof = new_secret.as_ref().map(NewSecret::proof).unwrap_or_default();
         let opening = Opening {
             ticket: &ticket,

@@ -69,7 +69,7 @@ impl Admission {
             let message = "the ticket's session_exp has passed; get a new ticket";
             return Err(TicketError::new(TicketRejection::SessionOver, message).into());
         }
-        let settings = &self.context.settings.tickets;
+        let settings = &self.context.settings.sessions;
         let longest_ms = now_ms + settings.max_session.as_millis() as u64;
         let request = SessionRequest {
             digest: &ticket.digest,

@@ -11,7 +11,12 @@ use crate::{
         catch_up::CatchUpDriver, commands::Commands, link::Link, link_context::LinkContext,
         sessions,
     },
-    state::{hub::Hub, lifecycle::Lifecycle, limits::Limits, stream_context::StreamContext},
+    state::{
+        hub::Hub,
+        lifecycle::Lifecycle,
+        limits::Limits,
+        stream_context::{StreamContext, StreamSettings},
+    },
 };
 
 /// The parts from which every worker is built.
@@ -37,7 +42,7 @@ pub fn start(parts: WorkerParts) -> Result<Worker, redis::RedisError> {
     let WorkerParts { context: shared, link, auth, limits, lifecycle } = parts;
     let commands = Commands::new(&shared.settings.redis, Some(shared.state.server.clone()))?;
     let context = Arc::new(StreamContext {
-        settings: shared.settings,
+        settings: StreamSettings::new(&shared.settings),
         clock: shared.clock,
         metrics: shared.metrics,
         limits,

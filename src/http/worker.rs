@@ -24,6 +24,6 @@ pub struct Worker {
 impl Worker {
     /// `Set-Cookie` for the secret of a new session.
     pub fn set_cookie(&self, new: &NewSecret) -> String {
-        cookie::set_cookie(new, self.context.settings.tickets.max_session)
+        cookie::set_cookie(new, self.context.settings.sessions.max_session)
     }
 }

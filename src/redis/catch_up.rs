@@ -244,7 +244,7 @@ impl CatchUpDriver {
     }
 
     fn start(&self, catch_up: &CatchUp, clock: &ClockSnapshot) -> Start {
-        let retention = self.hub.context.settings.history.retention;
+        let retention = self.hub.context.settings.retention;
         catch_up::start(catch_up.from, clock, retention.as_millis() as u64)
     }
 

@@ -142,7 +142,7 @@ pub async fn keep(
     mut ended: mpsc::UnboundedReceiver<Rc<Connection>>,
 ) {
     let settings = &hub.context.settings;
-    let (grace, most) = (settings.tickets.reconnect_grace, settings.limits.max_connections);
+    let (grace, most) = (settings.sessions.reconnect_grace, settings.limits.max_connections);
     let mut timer = tokio::time::interval(interval(grace));
     timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut closed = Vec::new();

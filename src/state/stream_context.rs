@@ -1,18 +1,59 @@
 //! What hubs and connections need from the instance.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use super::{clock::Clock, limits::Limits};
-use crate::{metrics::Metrics, settings::Settings};
+use crate::{
+    metrics::Metrics,
+    settings::{self, Settings},
+};
 
 /// What the hubs and connections of all workers share.
 pub struct StreamContext {
     /// Limits of queues, intervals of heartbeats, ages.
-    pub settings: Arc<Settings>,
+    pub settings: StreamSettings,
     /// Monotonic time.
     pub clock: Arc<Clock>,
     /// The metrics of streams.
     pub metrics: Arc<Metrics>,
     /// The count of queued bytes.
     pub limits: Arc<Limits>,
+}
+
+/// The settings of streams. They contain no secrets.
+pub struct StreamSettings {
+    /// `[server]`
+    pub server: settings::Server,
+    /// `[limits]`
+    pub limits: settings::Limits,
+    /// `history.retention`
+    pub retention: Duration,
+    /// The settings of sessions in `[tickets]`.
+    pub sessions: SessionSettings,
+}
+
+/// The settings of sessions.
+pub struct SessionSettings {
+    /// `tickets.reconnect_grace`
+    pub reconnect_grace: Duration,
+    /// `tickets.max_session`
+    pub max_session: Duration,
+    /// `tickets.session_cookie`
+    pub cookie: bool,
+}
+
+impl StreamSettings {
+    /// Takes what streams need from all settings.
+    pub fn new(settings: &Settings) -> Self {
+        Self {
+            server: settings.server.clone(),
+            limits: settings.limits.clone(),
+            retention: settings.history.retention,
+            sessions: SessionSettings {
+                reconnect_grace: settings.tickets.reconnect_grace,
+                max_session: settings.tickets.max_session,
+                cookie: settings.tickets.session_cookie,
+            },
+        }
+    }
 }

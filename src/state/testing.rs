@@ -8,7 +8,7 @@ use super::{
     clock::Clock,
     connection::{Connection, Parts},
     limits::Limits,
-    stream_context::StreamContext,
+    stream_context::{StreamContext, StreamSettings},
 };
 use crate::{
     core::{channel::Channel, event::Event, id::EventId, topics::Topics, transport::Transport},
@@ -32,7 +32,7 @@ pub fn context(changes: &[(&str, &str)]) -> Arc<StreamContext> {
         clock: Arc::new(Clock::new()),
         metrics: Arc::new(Metrics::new()),
         limits: Arc::new(Limits::new(&settings.limits)),
-        settings,
+        settings: StreamSettings::new(&settings),
     })
 }
 
