@@ -20,7 +20,7 @@ use sse_gateway::{
         delivery::Delivery,
         hub::{Hub, Orders},
         limits::Limits,
-        stream_context::StreamContext,
+        stream_context::{StreamContext, StreamSettings},
     },
 };
 use tokio::task::LocalSet;
@@ -42,6 +42,8 @@ impl ClientLiveness for Reader {
     }
 }
 
+const REPLAY_CACHE_BYTES: usize = 16 << 20;
+
 fn context() -> Arc<StreamContext> {
     let variables = [
         ("SSE_GATEWAY__TICKETS__SECRET", "0123456789abcdef0123456789abcdef"),
@@ -53,7 +55,7 @@ fn context() -> Arc<StreamContext> {
         clock: Arc::new(Clock::new()),
         metrics: Arc::new(Metrics::new()),
         limits: Arc::new(Limits::new(&settings.limits)),
-        settings: Arc::new(settings),
+        settings: StreamSettings::new(&settings),
     })
 }
 
@@ -104,7 +106,7 @@ struct Worker {
 impl Worker {
     fn new(streams: usize) -> Self {
         let context = context();
-        let delivery = Arc::new(Delivery::new(context.settings.history.replay_cache_bytes));
+        let delivery = Arc::new(Delivery::new(REPLAY_CACHE_BYTES));
         let inbox = delivery.mailboxes.open();
         let (hub, orders) = Hub::new(context.clone(), delivery.clone(), &inbox, false);
         let connections = (0..streams).map(|n| live_connection(&context, &hub, n)).collect();

@@ -7,6 +7,7 @@ use actix_web::{
     http::{Method, StatusCode, header},
     web,
 };
+use serde::Serialize;
 use serde_json::json;
 use tokio::sync::oneshot;
 
@@ -22,7 +23,7 @@ use crate::{
     state::{
         delivery::Delivery,
         limits::Limits,
-        mailbox::{Command, Message},
+        mailbox::{Command, ConnectionInfo, Message},
     },
 };
 
@@ -110,6 +111,33 @@ async fn other_method_of_connections() -> HttpResponse {
     response
 }
 
+/// One connection in the response to `GET /connections`.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Listed {
+    connection_id: String,
+    user: String,
+    topics: Vec<String>,
+    transport: &'static str,
+    age_seconds: u64,
+    queued_bytes: usize,
+    cursor: String,
+}
+
+impl Listed {
+    fn of(info: ConnectionInfo) -> Self {
+        Self {
+            connection_id: info.id,
+            user: info.user.to_string(),
+            topics: info.topics,
+            transport: info.transport.name(),
+            age_seconds: info.age_ms / 1000,
+            queued_bytes: info.queued_bytes,
+            cursor: info.cursor.to_string(),
+        }
+    }
+}
+
 async fn connections(request: HttpRequest, admin: web::Data<Admin>) -> HttpResponse {
     if let Err(denial) = api_keys::check(&request, &admin.auth, Scope::Admin) {
         return denial.response();
@@ -132,7 +160,7 @@ async fn connections(request: HttpRequest, admin: web::Data<Admin>) -> HttpRespo
     for reply in replies {
         // A busy worker's connections are left out: the list is only meant for operators.
         if let Ok(Ok(listed)) = tokio::time::timeout(Duration::from_secs(2), reply).await {
-            all.extend(listed);
+            all.extend(listed.into_iter().map(Listed::of));
         }
     }
     HttpResponse::Ok().json(json!({ "instance": &*admin.name, "connections": all }))

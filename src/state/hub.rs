@@ -18,7 +18,7 @@ use tokio::sync::{Notify, mpsc};
 use super::{
     connection::Connection,
     delivery::Delivery,
-    mailbox::{Command, Inbox, Listed, LocalUsers, Message},
+    mailbox::{Command, ConnectionInfo, Inbox, LocalUsers, Message},
     stream_context::StreamContext,
 };
 use crate::core::{
@@ -374,8 +374,7 @@ impl Hub {
             Command::List(user, reply) => {
                 let wanted =
                     |c: &&Rc<Connection>| user.as_deref().is_none_or(|u| *c.client.user == *u);
-                let listed =
-                    self.snapshot().iter().filter(wanted).map(|c| self.listed(c)).collect();
+                let listed = self.snapshot().iter().filter(wanted).map(|c| self.info(c)).collect();
                 let _ = reply.send(listed);
             }
             Command::Drain { window_ms } => {
@@ -392,15 +391,15 @@ impl Hub {
         }
     }
 
-    fn listed(&self, c: &Connection) -> Listed {
-        Listed {
-            connection_id: c.client.id.clone(),
-            user: c.client.user.to_string(),
+    fn info(&self, c: &Connection) -> ConnectionInfo {
+        ConnectionInfo {
+            id: c.client.id.clone(),
+            user: c.client.user.clone(),
             topics: c.client.topics.patterns().collect(),
-            transport: c.client.transport.name(),
-            age_seconds: (self.context.clock.now_ms() - c.opened_ms) / 1000,
+            transport: c.client.transport,
+            age_ms: self.context.clock.now_ms() - c.opened_ms,
             queued_bytes: c.queued_bytes(),
-            cursor: c.cursor().to_string(),
+            cursor: c.cursor(),
         }
     }
 

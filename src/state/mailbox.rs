@@ -12,7 +12,7 @@ use std::{
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::core::{channel::Channel, event::Event, id::EventId};
+use crate::core::{channel::Channel, event::Event, id::EventId, transport::Transport};
 
 /// Maximum number of bytes that wait for one worker.
 const LIMIT_BYTES: usize = 64 << 20;
@@ -56,7 +56,7 @@ pub enum Command {
         revoked_ms: u64,
     },
     /// List connections, of one user or all.
-    List(Option<String>, oneshot::Sender<Vec<Listed>>),
+    List(Option<String>, oneshot::Sender<Vec<ConnectionInfo>>),
     /// End all streams, evenly over a window.
     Drain {
         /// The window in ms.
@@ -66,24 +66,23 @@ pub enum Command {
     Shed,
 }
 
-/// One connection in the response to `GET /connections`.
-#[derive(Debug, serde::Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Listed {
+/// One connection of a worker, for operators.
+#[derive(Debug)]
+pub struct ConnectionInfo {
     /// Its id.
-    pub connection_id: String,
+    pub id: String,
     /// Its user.
-    pub user: String,
+    pub user: Arc<str>,
     /// Its topics.
     pub topics: Vec<String>,
-    /// `stream` or `poll`.
-    pub transport: &'static str,
-    /// Seconds since it was opened.
-    pub age_seconds: u64,
+    /// How events are delivered.
+    pub transport: Transport,
+    /// Time since it was opened.
+    pub age_ms: u64,
     /// Bytes queued for it.
     pub queued_bytes: usize,
     /// The last id handed to its socket.
-    pub cursor: String,
+    pub cursor: EventId,
 }
 
 /// The users that have connections on a worker. The worker updates the set and the link reads it,
