@@ -8,7 +8,6 @@ use prometheus::{
 
 use crate::core::{
     envelope::Rejection,
-    malformed::Malformed,
     reasons::{BusyReason, CatchUpCause, CloseReason, GapReason, TicketRejection},
     transport::Transport,
 };
@@ -148,7 +147,6 @@ impl Metrics {
         metrics.refused.init(TicketRejection::ALL.iter().map(|f| f.name()));
         metrics.catch_ups.init(CatchUpCause::ALL.iter().map(|r| r.name()));
         metrics.rejected.init(Rejection::ALL.iter().map(|r| r.code()));
-        metrics.malformed.init(Malformed::ALL.iter().map(|m| m.name()));
         metrics.relayed.init(["user", "broadcast"].into_iter());
         metrics.opened.init(Transport::ALL.iter().map(|t| t.name()));
         metrics.jwks_fetches.init(["ok", "unreachable", "status", "invalid"].into_iter());

@@ -26,6 +26,7 @@ use crate::{
     http::{
         access, admin, cors,
         front::{self, FrontContext},
+        malformed::Malformed,
         routes,
         sockets::{budget::SocketBudget, idle::IdleLimits},
     },
@@ -200,6 +201,7 @@ fn records(settings: &Settings) -> bool {
 /// The metrics of an instance, with its limits.
 fn metrics_for(settings: &Settings) -> Arc<Metrics> {
     let metrics = Metrics::new();
+    Malformed::init_metric(&metrics);
     metrics.max_connections.set(settings.limits.max_connections as i64);
     metrics.max_queued_bytes.set(settings.limits.queue_bytes_total as i64);
     if records(settings) {

@@ -8,7 +8,6 @@ pub mod envelope;
 pub mod event;
 pub mod frame;
 pub mod id;
-pub mod malformed;
 pub mod page;
 pub mod parser;
 pub mod queue;

@@ -101,7 +101,7 @@ mod tests {
     use crate::core::{
         catch_up::{ClockSnapshot, Merge, Trimmed, gap},
         channel::Channel,
-        system::GapReason,
+        reasons::GapReason,
     };
 
     fn id(text: &str) -> EventId {

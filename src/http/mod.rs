@@ -11,6 +11,7 @@ pub mod cookie;
 pub mod cors;
 pub mod events;
 pub mod front;
+pub mod malformed;
 pub mod params;
 pub mod poll;
 pub mod publish;

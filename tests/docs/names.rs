@@ -5,9 +5,9 @@ use std::{collections::BTreeSet, fs};
 use sse_gateway::{
     core::{
         envelope::Rejection,
-        malformed::Malformed,
         reasons::{BusyReason, CatchUpCause, CloseReason, GapReason, TicketRejection},
     },
+    http::malformed::Malformed,
     metrics::Metrics,
     settings::table::KEYS,
 };

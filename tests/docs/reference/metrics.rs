@@ -2,10 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use sse_gateway::{
-    core::{malformed::Malformed, reasons::CatchUpCause},
-    metrics::Metrics,
-};
+use sse_gateway::{core::reasons::CatchUpCause, http::malformed::Malformed, metrics::Metrics};
 
 use super::{assemble, code, table};
 
@@ -87,6 +84,7 @@ fn malformed(reason: Malformed) -> &'static str {
 /// The label values that exist, by metric.
 fn values() -> BTreeMap<String, Vec<String>> {
     let metrics = Metrics::new();
+    Malformed::init_metric(&metrics);
     metrics.set_role("none");
     let text = String::from_utf8(metrics.encode()).expect("text");
     let mut found: BTreeMap<String, Vec<String>> = BTreeMap::new();

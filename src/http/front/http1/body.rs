@@ -3,7 +3,7 @@
 
 use bytes::{Buf, Bytes, BytesMut};
 
-use crate::core::malformed::Malformed;
+use crate::http::malformed::Malformed;
 
 /// Maximum length of a line with a chunk's size and extensions, in bytes, including CRLF.
 const MAX_SIZE_LINE_BYTES: usize = 256;

@@ -15,7 +15,7 @@ use super::{
     body::Step,
     head::{self, Head},
 };
-use crate::core::malformed::Malformed;
+use crate::http::malformed::Malformed;
 
 /// A request as read by a parser, and the number of remaining bytes.
 #[derive(Debug, PartialEq, Eq)]

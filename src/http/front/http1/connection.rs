@@ -35,18 +35,16 @@ use super::{
     response::Framing,
     stream,
 };
-use crate::{
-    core::malformed::Malformed,
-    http::{
-        front::{
-            HEAD,
-            context::FrontContext,
-            prefixed::Prefixed,
-            read::poll_read_more,
-            socket::{Socket, tcp_of},
-        },
-        sockets::peer::Peer,
+use crate::http::{
+    front::{
+        HEAD,
+        context::FrontContext,
+        prefixed::Prefixed,
+        read::poll_read_more,
+        socket::{Socket, tcp_of},
     },
+    malformed::Malformed,
+    sockets::peer::Peer,
 };
 
 /// Maximum time and number of bytes for the rest of a request's body after its response.

@@ -11,7 +11,7 @@ use actix_web::http::{
 use bytes::{Buf, BytesMut};
 
 use super::{body::Decoder, host};
-use crate::core::malformed::Malformed;
+use crate::http::malformed::Malformed;
 
 /// Maximum length of a head in bytes, including the request line and the final empty line.
 pub const MAX_HEAD_BYTES: usize = 16 << 10;

@@ -13,7 +13,7 @@ use bytes::{Bytes, BytesMut};
 use futures_util::Stream;
 
 use super::body::{Decoder, Step};
-use crate::core::malformed::Malformed;
+use crate::http::malformed::Malformed;
 
 /// The buffer of body bytes between a connection and the handler of its current request.
 #[derive(Clone)]

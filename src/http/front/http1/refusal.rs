@@ -13,8 +13,7 @@ use actix_web::{
 
 use super::head::{MAX_HEAD_BYTES, MAX_HEADERS};
 use crate::{
-    core::malformed::Malformed,
-    http::{front::FrontContext, responses},
+    http::{front::FrontContext, malformed::Malformed, responses},
     log_limit::LogLimit,
 };
 

@@ -1,5 +1,7 @@
 //! Why a request is malformed: a closed set, because it is also the label of a metric.
 
+use crate::metrics::Metrics;
+
 /// What makes an HTTP/1.1 request malformed (RFC 9112).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Malformed {
@@ -61,6 +63,13 @@ impl Malformed {
             Self::HeadTooLong => "head-too-long",
             Self::TooManyHeaders => "too-many-headers",
             Self::Chunk => "chunk",
+        }
+    }
+
+    /// Adds every value to the metric, so that it exists before the first malformed request.
+    pub fn init_metric(metrics: &Metrics) {
+        for reason in Self::ALL {
+            metrics.malformed.with_label_values(&[reason.name()]);
         }
     }
 }
