@@ -3,7 +3,6 @@
 
 use std::{
     cell::{Cell, RefCell},
-    collections::HashMap,
     rc::Rc,
     sync::{
         Arc,
@@ -12,17 +11,17 @@ use std::{
 };
 
 use bytes::Bytes;
-use slab::Slab;
 use tokio::sync::{Notify, mpsc};
 
 use super::{
     connection::Connection,
+    connection_index::ConnectionIndex,
     delivery::Delivery,
     mailbox::{Command, ConnectionInfo, Inbox, LocalUsers, Message},
+    session_notices::SessionNotices,
     stream_context::StreamContext,
 };
 use crate::core::{
-    channel::Channel,
     control_events::{Connected, closing},
     event::Event,
     id::EventId,
@@ -40,58 +39,12 @@ pub type CatchUpRequest = (Rc<Connection>, CatchUpCause);
 /// `retry:` of a stream that was taken over, the first time.
 const TAKEN_OVER_RETRY_MS: u64 = 60_000;
 
-/// Recent notices about sessions. A notice may arrive before the connection that it concerns.
-#[derive(Default)]
-struct SessionNotices {
-    /// Digest -> generation.
-    taken_over: HashMap<String, u64>,
-    /// User -> ms since 1970.
-    revoked: HashMap<String, u64>,
-}
-
-/// Above this number, notices are dropped; the renewal of sessions has the same effect later.
-const MAX_NOTICES: usize = 4096;
-
-impl SessionNotices {
-    fn bound(&mut self) {
-        if self.taken_over.len() > MAX_NOTICES {
-            self.taken_over.clear();
-        }
-        if self.revoked.len() > MAX_NOTICES {
-            self.revoked.clear();
-        }
-    }
-
-    fn about(&self, c: &Connection) -> Option<CloseReason> {
-        let session = &c.client.session;
-        if self
-            .taken_over
-            .get(&session.digest)
-            .is_some_and(|generation| *generation > session.generation)
-        {
-            Some(CloseReason::TakenOver)
-        } else if self.revoked.get(&*c.client.user).is_some_and(|ms| *ms >= session.opened_ms) {
-            Some(CloseReason::Revoked)
-        } else {
-            None
-        }
-    }
-}
-
-#[derive(Default)]
-struct Index {
-    all: Slab<Rc<Connection>>,
-    users: HashMap<Arc<str>, Vec<usize>>,
-    exact: HashMap<String, Vec<usize>>,
-    prefixes: HashMap<String, Vec<usize>>,
-}
-
 /// The connections of one worker, and what it has received from the link.
 pub struct Hub {
     /// What it needs from the instance.
     pub context: Arc<StreamContext>,
     delivery: Arc<Delivery>,
-    index: RefCell<Index>,
+    index: RefCell<ConnectionIndex>,
     session_notices: RefCell<SessionNotices>,
     /// Notified when the sessions must be renewed at once, because Redis may have lost them.
     pub sessions_due: Notify,
@@ -197,35 +150,7 @@ impl Hub {
 
     fn event(&self, event: Arc<Event>, now: u64) {
         let item = Item::Event(event.clone());
-        let index = self.index.borrow();
-        let offer = |keys: Option<&Vec<usize>>| {
-            keys.into_iter()
-                .flatten()
-                .filter_map(|k| index.all.get(*k))
-                .for_each(|c| self.offer(c, &item, now));
-        };
-        match &event.channel {
-            Channel::User(user) => offer(index.users.get(user)),
-            Channel::Broadcast(topic) => {
-                offer(index.exact.get(&**topic));
-                // A connection that is found twice takes the event once, because the second time it
-                // is not after its position. Events without an id have no position, so the patterns
-                // are compared.
-                for (prefix, keys) in &index.prefixes {
-                    if topic.starts_with(prefix.as_str()) && event.id.is_some() {
-                        offer(Some(keys));
-                    } else if topic.starts_with(prefix.as_str()) {
-                        let first = |c: &&Rc<Connection>| {
-                            c.client.topics.exact().all(|t| t != &**topic)
-                                && c.client.topics.prefixes().find(|p| topic.starts_with(p))
-                                    == Some(prefix)
-                        };
-                        let found = keys.iter().filter_map(|k| index.all.get(*k)).filter(first);
-                        found.for_each(|c| self.offer(c, &item, now));
-                    }
-                }
-            }
-        }
+        self.index.borrow().offer(&event, |c| self.offer(c, &item, now));
         if let Some(id) = event.id {
             self.watermark.set(id.max(self.watermark.get()));
         }
@@ -254,19 +179,8 @@ impl Hub {
 
     /// Adds a connection: from now on it is offered events.
     pub fn add(&self, connection: &Rc<Connection>) {
-        let mut index = self.index.borrow_mut();
-        let key = index.all.insert(connection.clone());
-        connection.key.set(key);
-        let user = &connection.client.user;
-        index.users.entry(user.clone()).or_default().push(key);
-        self.local_users.add(user.clone());
-        for topic in connection.client.topics.exact() {
-            index.exact.entry(topic.to_owned()).or_default().push(key);
-        }
-        for prefix in connection.client.topics.prefixes() {
-            index.prefixes.entry(prefix.to_owned()).or_default().push(key);
-        }
-        drop(index);
+        connection.key.set(self.index.borrow_mut().insert(connection));
+        self.local_users.add(connection.client.user.clone());
         self.schedule(connection);
         let mut notices = self.session_notices.borrow_mut();
         notices.bound();
@@ -284,31 +198,10 @@ impl Hub {
             return;
         }
         let mut index = self.index.borrow_mut();
-        index.all.try_remove(key);
-        fn unlink<K: std::hash::Hash + Eq + Clone>(
-            map: &mut HashMap<K, Vec<usize>>,
-            name: &K,
-            key: usize,
-        ) {
-            if let Some(keys) = map.get_mut(name) {
-                if let Some(at) = keys.iter().position(|k| *k == key) {
-                    keys.swap_remove(at);
-                }
-                if keys.is_empty() {
-                    map.remove(name);
-                }
-            }
-        }
+        index.remove(connection, key);
         let user = &connection.client.user;
-        unlink(&mut index.users, user, key);
-        if !index.users.contains_key(user) {
+        if !index.has_user(user) {
             self.local_users.remove(user);
-        }
-        for topic in connection.client.topics.exact() {
-            unlink(&mut index.exact, &topic.to_owned(), key);
-        }
-        for prefix in connection.client.topics.prefixes() {
-            unlink(&mut index.prefixes, &prefix.to_owned(), key);
         }
         drop(index);
         connection.forget();
@@ -324,13 +217,7 @@ impl Hub {
 
     /// The connections whose key satisfies the condition.
     pub(super) fn select(&self, pass: impl Fn(usize) -> bool) -> Vec<Rc<Connection>> {
-        self.index
-            .borrow()
-            .all
-            .iter()
-            .filter(|(key, _)| pass(*key))
-            .map(|(_, c)| c.clone())
-            .collect()
+        self.index.borrow().iter().filter(|(key, _)| pass(*key)).map(|(_, c)| c.clone()).collect()
     }
 
     /// Ends a stream because of its session.
@@ -358,7 +245,7 @@ impl Hub {
                     .iter()
                     .filter(older)
                     .for_each(|c| self.close(c, CloseReason::TakenOver, retry_ms));
-                self.session_notices.borrow_mut().taken_over.insert(digest, generation);
+                self.session_notices.borrow_mut().add_taken_over(digest, generation);
             }
             Command::Revoke { user, revoked_ms } => {
                 let revoked = |c: &&Rc<Connection>| {
@@ -369,7 +256,7 @@ impl Hub {
                     .iter()
                     .filter(revoked)
                     .for_each(|c| self.close(c, CloseReason::Revoked, retry_ms));
-                self.session_notices.borrow_mut().revoked.insert(user, revoked_ms);
+                self.session_notices.borrow_mut().add_revoked(user, revoked_ms);
             }
             Command::List(user, reply) => {
                 let wanted =
@@ -436,7 +323,7 @@ impl Hub {
     fn shed_if_full(&self) {
         if self.context.limits.queued_bytes.is_exceeded() {
             let largest =
-                self.index.borrow().all.iter().map(|(_, c)| c.queued_bytes()).max().unwrap_or(0);
+                self.index.borrow().iter().map(|(_, c)| c.queued_bytes()).max().unwrap_or(0);
             self.largest_bytes.store(largest, Ordering::Relaxed);
             self.delivery.mailboxes.shed();
         }

@@ -5,12 +5,14 @@ pub mod client;
 pub mod client_liveness;
 pub mod clock;
 pub mod connection;
+pub mod connection_index;
 pub mod delivery;
 pub mod hub;
 pub mod lifecycle;
 pub mod limits;
 pub mod mailbox;
 pub mod replay_cache;
+pub mod session_notices;
 pub mod stream_context;
 #[cfg(test)]
 pub mod testing;
