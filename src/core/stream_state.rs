@@ -43,7 +43,7 @@ pub enum Outcome {
 pub struct StreamState {
     phase: Phase,
     /// Number of the current catch-up, so that an outdated one can be recognised.
-    generation: u64,
+    catch_up_number: u64,
     cursor: EventId,
     position: EventId,
     head: Option<Bytes>,
@@ -63,7 +63,7 @@ impl StreamState {
     pub fn new(cursor: EventId, limit_bytes: usize, channels: Arc<[String]>) -> Self {
         Self {
             phase: Phase::Detached,
-            generation: 0,
+            catch_up_number: 0,
             cursor,
             position: cursor,
             head: None,
@@ -231,7 +231,7 @@ impl StreamState {
     pub fn detach(&mut self, watermark: EventId) {
         self.raise_to(watermark);
         self.phase = Phase::Detached;
-        self.generation += 1;
+        self.catch_up_number += 1;
         self.pending = VecDeque::new();
         self.pending_load = Load::default();
         self.pending_lost = false;
@@ -248,12 +248,12 @@ impl StreamState {
     pub fn begin_catch_up(&mut self) -> (u64, EventId) {
         self.detach(EventId::ZERO);
         self.phase = Phase::CatchingUp;
-        (self.generation, self.position)
+        (self.catch_up_number, self.position)
     }
 
     /// Whether the catch-up with this number is still the current one.
-    pub fn is_catching_up(&self, generation: u64) -> bool {
-        self.phase == Phase::CatchingUp && self.generation == generation
+    pub fn is_catching_up(&self, number: u64) -> bool {
+        self.phase == Phase::CatchingUp && self.catch_up_number == number
     }
 
     /// Queues an event that the catch-up has read.

@@ -59,20 +59,20 @@ pub struct CatchUpDriver {
 struct CatchUp {
     connection: Rc<Connection>,
     cause: CatchUpCause,
-    generation: u64,
+    number: u64,
     /// The cursor; `None`: the client's id cannot be resumed from.
     from: Option<EventId>,
 }
 
 impl CatchUp {
     fn begin(connection: Rc<Connection>, cause: CatchUpCause) -> Self {
-        let (generation, from) = connection.begin_catch_up();
-        Self { connection, cause, generation, from }
+        let (number, from) = connection.begin_catch_up();
+        Self { connection, cause, number, from }
     }
 
     /// Whether the connection still needs this catch-up.
     fn is_current(&self) -> bool {
-        self.connection.is_catching_up(self.generation)
+        self.connection.is_catching_up(self.number)
     }
 
     fn check_current(&self) -> Result<(), Interrupted> {

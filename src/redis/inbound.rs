@@ -51,7 +51,7 @@ pub struct Inbound {
     reset_log: LogLimit,
     unrecorded_log: LogLimit,
     /// Number of the current link; pushes of an older one are ignored.
-    generation: AtomicU64,
+    link_number: AtomicU64,
     /// The span of the current link. The reading task never enters it, because that would cost
     /// time for each message; it is the parent of the few lines that the task logs.
     span: ArcSwap<Span>,
@@ -77,14 +77,14 @@ impl Inbound {
             malformed_log: LogLimit::new(LOG_INTERVAL_MS),
             reset_log: LogLimit::new(LOG_INTERVAL_MS),
             unrecorded_log: LogLimit::new(LOG_INTERVAL_MS),
-            generation: AtomicU64::new(0),
+            link_number: AtomicU64::new(0),
             span: ArcSwap::from_pointee(Span::none()),
         }
     }
 
     /// Invalidates the previous link, and returns the number of the next one.
     pub fn next_link(&self) -> u64 {
-        self.generation.fetch_add(1, Ordering::Relaxed) + 1
+        self.link_number.fetch_add(1, Ordering::Relaxed) + 1
     }
 
     /// Sets the span of log lines about the current link.
@@ -98,8 +98,8 @@ impl Inbound {
     }
 
     /// Handles one push of the link with this number.
-    pub fn push(&self, generation: u64, info: PushInfo) {
-        if generation != self.generation.load(Ordering::Relaxed) {
+    pub fn push(&self, link_number: u64, info: PushInfo) {
+        if link_number != self.link_number.load(Ordering::Relaxed) {
             return;
         }
         let mut data = info.data.into_iter();

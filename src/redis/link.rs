@@ -231,12 +231,12 @@ impl Supervisor {
         let resp3 = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
         let client = redis::Client::open(info.set_redis_settings(resp3));
         let client = client.map_err(LinkError::Connect)?;
-        let (inbound, generation) = (self.inbound.clone(), self.inbound.next_link());
+        let (inbound, link_number) = (self.inbound.clone(), self.inbound.next_link());
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(settings.command_timeout))
             .set_response_timeout(Some(settings.command_timeout))
             .set_push_sender(move |push| {
-                inbound.push(generation, push);
+                inbound.push(link_number, push);
                 Ok::<(), redis::aio::SendError>(())
             });
         // Discards a notification about the end of the previous link.

@@ -368,19 +368,19 @@ impl Connection {
 
 /// For the driver of catch-ups.
 impl Connection {
-    /// Begins a catch-up. Returns its generation and the cursor from which it reads; `None` if the
+    /// Begins a catch-up. Returns its number and the cursor from which it reads; `None` if the
     /// client named no usable id.
     pub fn begin_catch_up(&self) -> (u64, Option<EventId>) {
-        let (generation, from) = self.with(StreamState::begin_catch_up);
+        let (number, from) = self.with(StreamState::begin_catch_up);
         match &*self.first_cursor.borrow() {
-            Some((None, _)) => (generation, None),
-            _ => (generation, Some(from)),
+            Some((None, _)) => (number, None),
+            _ => (number, Some(from)),
         }
     }
 
-    /// Whether the catch-up of that generation is still needed.
-    pub fn is_catching_up(&self, generation: u64) -> bool {
-        !self.gone.get() && !self.is_ending() && self.state.borrow().is_catching_up(generation)
+    /// Whether the catch-up of that number is still needed.
+    pub fn is_catching_up(&self, number: u64) -> bool {
+        !self.gone.get() && !self.is_ending() && self.state.borrow().is_catching_up(number)
     }
 
     /// Whether the client named an id from which its stream continues; asked before the first

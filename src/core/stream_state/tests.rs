@@ -50,7 +50,7 @@ fn live_events_are_queued_in_order_once() {
 #[test]
 fn pending_events_after_h_follow_the_catch_up() {
     let mut f = stream(1);
-    let (generation, from) = f.begin_catch_up();
+    let (number, from) = f.begin_catch_up();
     assert_eq!(from, id(1));
     f.offer(&event(4, 3));
     f.offer(&event(5, 4));
@@ -58,7 +58,7 @@ fn pending_events_after_h_follow_the_catch_up() {
     f.replay(&read);
     let Item::Event(read) = event(4, 3) else { unreachable!() };
     f.replay(&read);
-    assert!(f.is_catching_up(generation));
+    assert!(f.is_catching_up(number));
     assert_eq!(f.finish_catch_up(id(4)), Outcome::Queued);
     assert_eq!(taken(&mut f), ["3-0.1", "4-0.1", "5-0.1"]);
 }
@@ -139,9 +139,9 @@ fn catch_up_after_link_break_starts_at_watermark() {
 #[test]
 fn link_break_cancels_a_running_catch_up() {
     let mut f = stream(5);
-    let (generation, _) = f.begin_catch_up();
+    let (number, _) = f.begin_catch_up();
     f.detach(id(9));
-    assert!(!f.is_catching_up(generation));
+    assert!(!f.is_catching_up(number));
     assert_eq!(
         f.begin_catch_up().1,
         id(5),
