@@ -95,8 +95,8 @@ metrics! {
         "Queues that were dropped because they were too long; their streams catch up from the log.";
     queued_bytes: IntGauge = "sse_queued_bytes", "Bytes queued for all connections.";
     max_queued_bytes: IntGauge = "sse_queued_bytes_limit", "limits.queue_bytes_total.";
-    refused: IntCounterVec = "sse_tickets_refused_total",
-        "Requests refused because of their ticket, by code.", ["code"];
+    tickets_rejected: IntCounterVec = "sse_tickets_refused_total",
+        "Requests denied because of their ticket, by code.", ["code"];
     busy: IntCounterVec = "sse_busy_total",
         "`sse.busy` events sent to clients, by reason.", ["reason"];
     jwks_fetches: IntCounterVec = "sse_jwks_fetches_total",
@@ -129,7 +129,7 @@ metrics! {
         "Messages and events that were rejected, by reason.", ["reason"];
     published: IntCounter = "sse_published_total", "Events published through POST /publish.";
     malformed: IntCounterVec = "sse_requests_malformed_total",
-        "HTTP/1.1 requests refused as malformed, by reason.", ["reason"];
+        "HTTP/1.1 requests rejected as malformed, by reason.", ["reason"];
 }
 
 impl Metrics {
@@ -144,7 +144,7 @@ impl Metrics {
         metrics.closed.init(CloseReason::ALL.iter().map(|r| r.name()));
         metrics.gaps.init(GapReason::ALL.iter().map(|r| r.name()));
         metrics.busy.init(BusyReason::ALL.iter().map(|r| r.name()));
-        metrics.refused.init(TicketRejection::ALL.iter().map(|f| f.name()));
+        metrics.tickets_rejected.init(TicketRejection::ALL.iter().map(|f| f.name()));
         metrics.catch_ups.init(CatchUpCause::ALL.iter().map(|r| r.name()));
         metrics.rejected.init(Rejection::ALL.iter().map(|r| r.code()));
         metrics.relayed.init(["user", "broadcast"].into_iter());

@@ -112,7 +112,7 @@ impl Admission {
         let metrics = &self.context.metrics;
         match error {
             AdmissionError::Ticket(rejected) => {
-                metrics.refused.with_label_values(&[rejected.code.name()]).inc();
+                metrics.tickets_rejected.with_label_values(&[rejected.code.name()]).inc();
             }
             AdmissionError::Busy(reason) => {
                 metrics.busy.with_label_values(&[reason.name()]).inc();

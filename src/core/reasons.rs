@@ -60,7 +60,7 @@ reasons! {
 }
 
 reasons! {
-    /// Why a ticket is refused: the code of the 401, and the label of `sse_tickets_refused_total`.
+    /// Why a ticket is rejected: the code of the 401, and the label of `sse_tickets_refused_total`.
     TicketRejection {
         /// The request has no ticket.
         Missing = "ticket-missing",

@@ -291,10 +291,10 @@ impl Inbound {
                 self.context.metrics.plain_relayed.inc();
                 self.relay(event);
             }
-            Err(refusal) => {
-                self.context.metrics.rejected.with_label_values(&[refusal.code()]).inc();
+            Err(rejection) => {
+                self.context.metrics.rejected.with_label_values(&[rejection.code()]).inc();
                 // If the queue is full, the message is only counted.
-                let _ = self.rejected.try_send(Rejected::new(&channel, refusal, &message));
+                let _ = self.rejected.try_send(Rejected::new(&channel, rejection, &message));
             }
         }
     }

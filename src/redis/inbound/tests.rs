@@ -137,12 +137,12 @@ fn relayed_message_goes_live_and_invalid_one_is_reported() {
     parts.push(link, "app:nothing", "hello");
     let messages = parts.messages();
     assert!(messages.len() == 1 && messages[0].contains("data: hello"), "{messages:?}");
-    let mut refusals = Vec::new();
+    let mut rejections = Vec::new();
     while let Ok(rejected) = parts.rejected.try_recv() {
-        refusals.push((String::from_utf8(rejected.channel.into()).unwrap(), rejected.reason));
+        rejections.push((String::from_utf8(rejected.channel.into()).unwrap(), rejected.reason));
     }
     let expected = [("broadcast:a", Rejection::ReservedType), ("nothing", Rejection::BadChannel)];
-    assert_eq!(refusals, expected.map(|(channel, refusal)| (channel.to_owned(), refusal)));
+    assert_eq!(rejections, expected.map(|(channel, rejection)| (channel.to_owned(), rejection)));
 }
 
 #[test]

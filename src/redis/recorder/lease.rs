@@ -196,8 +196,8 @@ impl Lease {
                     call.arg("RETRY").arg(ms);
                 }
             }
-            Err(refusal) => {
-                call.arg("REJECT").arg(refusal.code()).arg(message_prefix(message));
+            Err(rejection) => {
+                call.arg("REJECT").arg(rejection.code()).arg(message_prefix(message));
             }
         }
         call
@@ -217,8 +217,8 @@ fn written(answer: RedisResult<String>) -> Written {
             "fenced" | "hole" => Written::Fenced,
             "unknown" => Written::Unknown,
             other => match other.strip_prefix("rejected ") {
-                Some(refusal) => {
-                    let (reason, text) = refusal.split_once(' ').unwrap_or((refusal, ""));
+                Some(rejection) => {
+                    let (reason, text) = rejection.split_once(' ').unwrap_or((rejection, ""));
                     Written::Rejected { reason: reason.to_owned(), text: text.to_owned() }
                 }
                 None => Written::Failed(CommandError::UnexpectedReply(other.to_owned())),

@@ -31,7 +31,7 @@ use super::{
     head::{self, Head, MAX_HEAD_BYTES},
     output::Output,
     payload::BodyBuffer,
-    refusal,
+    rejection,
     response::Framing,
     stream,
 };
@@ -79,7 +79,7 @@ pub async fn serve<S, B>(
             Ok(()) => deadline = Instant::now() + HEAD,
             Err(End::Gone) => return,
             Err(End::Linger) => return connection.linger().await,
-            Err(End::Malformed(malformed)) => return connection.refuse(malformed).await,
+            Err(End::Malformed(malformed)) => return connection.reject(malformed).await,
             Err(End::Stream(response, version)) => {
                 // In a separate task, so that the memory of this one is freed.
                 actix_web::rt::spawn(stream::write(connection.socket, *response, version));
@@ -222,7 +222,7 @@ where
         match malformed {
             None => Some(rest),
             Some(malformed) => {
-                refusal::record(&self.context, malformed, self.address);
+                rejection::record(&self.context, malformed, self.address);
                 None
             }
         }
@@ -323,7 +323,7 @@ where
                         count => read_bytes += count,
                     },
                     Err(malformed) => {
-                        refusal::record(&self.context, malformed, self.address);
+                        rejection::record(&self.context, malformed, self.address);
                         return Err(End::Linger);
                     }
                 }
@@ -333,9 +333,9 @@ where
     }
 
     /// Responds to a malformed request, which ends the connection.
-    async fn refuse(mut self, malformed: Malformed) {
-        refusal::record(&self.context, malformed, self.address);
-        let response: Response<BoxBody> = refusal::response(malformed).into();
+    async fn reject(mut self, malformed: Malformed) {
+        rejection::record(&self.context, malformed, self.address);
+        let response: Response<BoxBody> = rejection::response(malformed).into();
         let framing = Framing::of(&response, Version::HTTP_11);
         if self.send(Output::new(response, framing, true)).await.is_ok() {
             self.linger().await;

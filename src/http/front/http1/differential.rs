@@ -184,7 +184,7 @@ fn accepted_requests_are_read_by_actix_alike() {
 }
 
 #[test]
-fn known_smuggling_shapes_are_refused() {
+fn known_smuggling_shapes_are_rejected() {
     let head = |fields: &str| format!("POST /publish HTTP/1.1\r\nHost: x\r\n{fields}\r\n");
     let chunked = |body: &str| head("Transfer-Encoding: chunked\r\n") + body;
     let heads = [

@@ -7,7 +7,7 @@
 //! | `head`, `host` | parses and validates a request's head; pure |
 //! | `body` | finds the end of a request's body; pure |
 //! | `payload` | the body as a handler reads it |
-//! | `refusal` | the response to a malformed request |
+//! | `rejection` | the response to a malformed request |
 //! | `response`, `output` | a response's head, and writing a response |
 //! | `stream` | event streams, which take over the socket and have no buffer |
 
@@ -21,7 +21,7 @@ mod head;
 pub mod host;
 mod output;
 mod payload;
-mod refusal;
+mod rejection;
 mod response;
 mod stream;
 #[cfg(test)]
