@@ -18,7 +18,7 @@ use sse_gateway::{
         clock::Clock,
         connection::{Connection, Parts},
         delivery::Delivery,
-        hub::{Hub, Orders},
+        hub::{Hub, HubRequests},
         limits::Limits,
         stream_context::{StreamContext, StreamSettings},
     },
@@ -99,7 +99,7 @@ fn live_connection(context: &Arc<StreamContext>, hub: &Hub, number: usize) -> Rc
 struct Worker {
     delivery: Arc<Delivery>,
     connections: Vec<Rc<Connection>>,
-    _orders: Orders,
+    _requests: HubRequests,
     last: u64,
 }
 
@@ -108,10 +108,10 @@ impl Worker {
         let context = context();
         let delivery = Arc::new(Delivery::new(REPLAY_CACHE_BYTES));
         let inbox = delivery.mailboxes.open();
-        let (hub, orders) = Hub::new(context.clone(), delivery.clone(), &inbox, false);
+        let (hub, requests) = Hub::new(context.clone(), delivery.clone(), &inbox, false);
         let connections = (0..streams).map(|n| live_connection(&context, &hub, n)).collect();
         tokio::task::spawn_local(hub.run(inbox));
-        Self { delivery, connections, _orders: orders, last: 0 }
+        Self { delivery, connections, _requests: requests, last: 0 }
     }
 
     /// Publishes one event and returns when every stream has taken it.

@@ -1,4 +1,4 @@
-//! Whether the instance can serve new clients: the answer of `GET /readyz`.
+//! Whether the instance can serve new clients: the response to `GET /readyz`.
 
 use std::sync::Arc;
 

@@ -75,9 +75,9 @@ impl LinkThread {
 
     /// Hands over the recorder's role, and returns when that is done.
     pub async fn hand_over(self) {
-        let (done, answer) = oneshot::channel();
+        let (done, reply) = oneshot::channel();
         if self.stop_recorder.send(done).is_ok() {
-            let _ = answer.await;
+            let _ = reply.await;
         }
     }
 }

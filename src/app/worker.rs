@@ -51,12 +51,12 @@ pub fn start(parts: WorkerParts) -> Result<Worker, redis::RedisError> {
     // Opened before the state of the link is read, so that no change of the link is missed.
     let inbox = delivery.mailboxes.open();
     let is_link_up = link_state.is_up();
-    let (hub, orders) = Hub::new(context.clone(), delivery.clone(), &inbox, is_link_up);
+    let (hub, requests) = Hub::new(context.clone(), delivery.clone(), &inbox, is_link_up);
     let catch_up = CatchUpDriver::new(hub.clone(), delivery, commands.clone(), link);
     actix_rt::spawn(hub.clone().run(inbox));
     actix_rt::spawn(hub.clone().run_timers());
-    actix_rt::spawn(catch_up.clone().run(orders.catch_ups));
-    let ended = orders.ended;
+    actix_rt::spawn(catch_up.clone().run(requests.catch_ups));
+    let ended = requests.ended;
     actix_rt::spawn(sessions::keep(hub.clone(), link_state.clone(), commands.clone(), ended));
     let api = ApiAccess { auth: auth.clone(), context: context.clone() };
     let admission = Admission {

@@ -262,7 +262,7 @@ impl StreamState {
     }
 
     /// Queues `sse.gap` before the replayed events.
-    pub fn tell_gap(&mut self, reason: GapReason, channels: Vec<String>) {
+    pub fn queue_gap(&mut self, reason: GapReason, channels: Vec<String>) {
         self.push_gap(self.gap_of(reason, channels), None, None);
     }
 

@@ -1,4 +1,4 @@
-//! Where an event is: what a channel's log proves about an id. Each entry names its predecessor, so
+//! The status of an event: what a channel's log proves about an id. Each entry names its predecessor, so
 //! the log can often prove that an event existed.
 
 use serde::Serialize;
@@ -8,7 +8,7 @@ use super::id::EventId;
 /// What a log proves about an id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Place {
+pub enum EventStatus {
     /// The log contains the event.
     InLog,
     /// The event was trimmed; the log still contains its id.
@@ -33,17 +33,17 @@ pub struct Neighbours {
 }
 
 /// What a log proves about `id`. `stale` means that the id is older than the retention.
-pub fn place(id: EventId, stale: bool, log: &Neighbours) -> Place {
+pub fn status(id: EventId, stale: bool, log: &Neighbours) -> EventStatus {
     let (named, oldest) = match log.next {
         Some((_, predecessor)) => (predecessor, predecessor == EventId::ZERO),
         None => (log.last_ever, log.last_ever == EventId::ZERO),
     };
     match () {
-        () if log.entry => Place::InLog,
-        () if named == id => Place::Trimmed,
-        () if named > id => Place::MaybeTrimmed,
-        () if oldest && stale => Place::MaybeExpired,
-        () => Place::Never,
+        () if log.entry => EventStatus::InLog,
+        () if named == id => EventStatus::Trimmed,
+        () if named > id => EventStatus::MaybeTrimmed,
+        () if oldest && stale => EventStatus::MaybeExpired,
+        () => EventStatus::Never,
     }
 }
 
@@ -59,30 +59,30 @@ mod tests {
     fn chain_of_predecessors_locates_an_id() {
         let of = |stale, next: Option<(u64, u64)>, last_ever| {
             let next = next.map(|(n, p)| (id(n), id(p)));
-            place(id(5), stale, &Neighbours { entry: false, next, last_ever: id(last_ever) })
+            status(id(5), stale, &Neighbours { entry: false, next, last_ever: id(last_ever) })
         };
         assert_eq!(
-            place(id(5), true, &Neighbours { entry: true, ..Neighbours::default() }),
-            Place::InLog
+            status(id(5), true, &Neighbours { entry: true, ..Neighbours::default() }),
+            EventStatus::InLog
         );
-        assert_eq!(of(false, Some((7, 5)), 0), Place::Trimmed);
-        assert_eq!(of(false, Some((7, 6)), 0), Place::MaybeTrimmed);
+        assert_eq!(of(false, Some((7, 5)), 0), EventStatus::Trimmed);
+        assert_eq!(of(false, Some((7, 6)), 0), EventStatus::MaybeTrimmed);
         assert_eq!(
             of(false, Some((7, 4)), 0),
-            Place::Never,
+            EventStatus::Never,
             "the entries before and after it follow each other"
         );
-        assert_eq!(of(true, Some((7, 4)), 0), Place::Never);
+        assert_eq!(of(true, Some((7, 4)), 0), EventStatus::Never);
         assert_eq!(
             of(false, Some((7, 0)), 0),
-            Place::Never,
+            EventStatus::Never,
             "a recent id: an older log would not have expired yet"
         );
-        assert_eq!(of(true, Some((7, 0)), 0), Place::MaybeExpired);
-        assert_eq!(of(false, None, 5), Place::Trimmed);
-        assert_eq!(of(false, None, 6), Place::MaybeTrimmed);
-        assert_eq!(of(true, None, 4), Place::Never);
-        assert_eq!(of(false, None, 0), Place::Never);
-        assert_eq!(of(true, None, 0), Place::MaybeExpired);
+        assert_eq!(of(true, Some((7, 0)), 0), EventStatus::MaybeExpired);
+        assert_eq!(of(false, None, 5), EventStatus::Trimmed);
+        assert_eq!(of(false, None, 6), EventStatus::MaybeTrimmed);
+        assert_eq!(of(true, None, 4), EventStatus::Never);
+        assert_eq!(of(false, None, 0), EventStatus::Never);
+        assert_eq!(of(true, None, 0), EventStatus::MaybeExpired);
     }
 }

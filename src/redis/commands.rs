@@ -188,10 +188,10 @@ impl Commands {
     /// See [`CommandError`]; a reply of another type than `T` counts as rejected.
     pub async fn run<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, CommandError> {
         let mut connection = self.connection().await?;
-        let answer =
-            tokio::time::timeout(self.timeout, command.query_async(&mut connection.connection))
-                .await;
-        answer
+        let reply =
+            tokio::time::timeout(self.timeout, command.query_async(&mut connection.connection));
+        reply
+            .await
             .map_err(|_| CommandError::NoReply(NoReplyError::Timeout))?
             .map_err(CommandError::from)
     }
@@ -203,10 +203,10 @@ impl Commands {
     /// errors.
     pub async fn run_all<T: FromRedisValue>(&self, commands: &Pipeline) -> Result<T, CommandError> {
         let mut connection = self.connection().await?;
-        let answer =
-            tokio::time::timeout(self.timeout, commands.query_async(&mut connection.connection))
-                .await;
-        answer
+        let reply =
+            tokio::time::timeout(self.timeout, commands.query_async(&mut connection.connection));
+        reply
+            .await
             .map_err(|_| CommandError::NoReply(NoReplyError::Timeout))?
             .map_err(CommandError::from)
     }

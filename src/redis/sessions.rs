@@ -87,27 +87,27 @@ fn interval(grace: Duration) -> Duration {
 pub async fn open(
     commands: &Commands,
     grace: Duration,
-    redeem: &SessionRequest<'_>,
+    request: &SessionRequest<'_>,
 ) -> Result<Session, SessionError> {
-    let mut call = commands.call("open", &[commands.keys.public_user(redeem.user)]);
-    call.arg(redeem.digest)
-        .arg(redeem.connection)
-        .arg(u8::from(redeem.expired))
+    let mut call = commands.call("open", &[commands.keys.public_user(request.user)]);
+    call.arg(request.digest)
+        .arg(request.connection)
+        .arg(u8::from(request.expired))
         .arg(u8::from(grace.is_zero()))
         .arg(ttl_ms(grace))
-        .arg(redeem.until_ms)
-        .arg(redeem.issued_ms)
-        .arg(redeem.cursor.map(|id| id.to_string()).unwrap_or_default())
-        .arg(redeem.left_ms)
-        .arg(redeem.proof)
-        .arg(redeem.new_proof);
+        .arg(request.until_ms)
+        .arg(request.issued_ms)
+        .arg(request.cursor.map(|id| id.to_string()).unwrap_or_default())
+        .arg(request.left_ms)
+        .arg(request.proof)
+        .arg(request.new_proof);
     let reply: NamedReply = commands.run(&call).await?;
     match reply.text("outcome") {
         "opened" | "resumed" => Ok(Session {
-            digest: redeem.digest.to_owned(),
+            digest: request.digest.to_owned(),
             first: EventId::parse(reply.text("first")).unwrap_or_default(),
             opened_ms: reply.number("opened_ms").unwrap_or(0),
-            until_ms: reply.number("until_ms").unwrap_or(redeem.until_ms),
+            until_ms: reply.number("until_ms").unwrap_or(request.until_ms),
             generation: reply.number("generation").unwrap_or(1),
             proof: reply.text("proof").to_owned(),
         }),
@@ -183,9 +183,9 @@ async fn release_all(commands: &Commands, closed: &mut Vec<Rc<Connection>>, grac
 
 async fn renew_all(hub: &Rc<Hub>, commands: &Commands, grace: Duration) {
     for batch in hub.snapshot().chunks(BATCH) {
-        let answers = renew(commands, batch, grace, false).await.unwrap_or_default();
-        for (connection, answer) in batch.iter().zip(answers) {
-            match answer.as_str() {
+        let states = renew(commands, batch, grace, false).await.unwrap_or_default();
+        for (connection, state) in batch.iter().zip(states) {
+            match state.as_str() {
                 "taken-over" => hub.end_session(connection, CloseReason::TakenOver),
                 "revoked" => hub.end_session(connection, CloseReason::Revoked),
                 other => {

@@ -16,7 +16,7 @@ use crate::core::{
     channel::Channel,
     id::{EventId, parse_epoch},
     reasons::GapReason,
-    trace::{Neighbours, Place, place},
+    trace::{EventStatus, Neighbours, status},
 };
 
 /// Logs in one pipeline. The reply may contain an event of each.
@@ -47,12 +47,13 @@ pub struct Search {
     pub complete: bool,
     /// Channels whose log contains the id, or names it as a predecessor.
     #[serde(skip)]
-    pub hits: Vec<Channel>,
+    pub matches: Vec<Channel>,
     /// Number of logs that have lost entries around the id, so that it may have been one of them.
-    pub maybe: usize,
+    #[serde(rename = "maybe")]
+    pub candidates: usize,
     /// The channels of the first of these logs.
-    #[serde(serialize_with = "names")]
-    pub maybe_channels: Vec<Channel>,
+    #[serde(rename = "maybeChannels", serialize_with = "names")]
+    pub candidate_channels: Vec<Channel>,
 }
 
 fn names<S: serde::Serializer>(channels: &[Channel], to: S) -> Result<S::Ok, S::Error> {
@@ -103,11 +104,12 @@ pub struct Resume {
 /// A channel's log around the id.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Sighting {
+pub struct ChannelTrace {
     /// The channel.
     pub channel: String,
     /// What the log proves about the id.
-    pub place: Place,
+    #[serde(rename = "place")]
+    pub status: EventStatus,
     /// The event, if the log still contains it.
     pub event: Option<Entry>,
     /// The next event of the log.
@@ -142,8 +144,8 @@ pub fn breaks(clock: &ClockSnapshot, id: EventId) -> Vec<Break> {
 
 type Raw = (String, Vec<Vec<u8>>);
 
-fn entries(answer: &Value) -> Vec<Raw> {
-    from_redis_value(answer.clone()).unwrap_or_default()
+fn entries(reply: &Value) -> Vec<Raw> {
+    from_redis_value(reply.clone()).unwrap_or_default()
 }
 
 fn field<'a>(entry: &'a Raw, name: &str) -> Option<&'a [u8]> {
@@ -156,8 +158,8 @@ fn text(entry: &Raw, name: &str) -> Option<String> {
 
 /// The ids of the first entry of a reply and of its predecessor, which entries that other clients
 /// wrote do not name.
-fn next(answer: &Value) -> Option<(EventId, EventId)> {
-    let first = entries(answer).into_iter().next()?;
+fn next(reply: &Value) -> Option<(EventId, EventId)> {
+    let first = entries(reply).into_iter().next()?;
     let predecessor = text(&first, "p").and_then(|p| EventId::parse(&p)).unwrap_or_default();
     Some((EventId::parse_entry(&first.0, epoch(&first))?, predecessor))
 }
@@ -168,8 +170,8 @@ fn epoch(entry: &Raw) -> u64 {
 }
 
 /// The entry with the id's epoch, in the reply of an XRANGE over its stream id.
-fn entry_of(answer: &Value, id: EventId) -> Option<Raw> {
-    entries(answer).into_iter().next().filter(|entry| epoch(entry) == id.epoch)
+fn entry_of(reply: &Value, id: EventId) -> Option<Raw> {
+    entries(reply).into_iter().next().filter(|entry| epoch(entry) == id.epoch)
 }
 
 /// Adds the commands that read the entry with an id, and the next one.
@@ -242,14 +244,14 @@ async fn search_logs(
     keys.iter().for_each(|key| {
         add_reads(&mut pipeline, key, id);
     });
-    let answers: Vec<RedisResult<Value>> = commands.run_all(&pipeline).await?;
+    let replies: Vec<RedisResult<Value>> = commands.run_all(&pipeline).await?;
     found.logs += keys.len();
-    for (key, pair) in keys.iter().zip(answers.chunks(2)) {
+    for (key, pair) in keys.iter().zip(replies.chunks(2)) {
         let ([Ok(here), Ok(past)], Some(channel)) = (pair, commands.keys.channel_of(key)) else {
             continue;
         };
         // SCAN may return a key twice.
-        if found.hits.contains(&channel) || found.maybe_channels.contains(&channel) {
+        if found.matches.contains(&channel) || found.candidate_channels.contains(&channel) {
             continue;
         }
         let log = Neighbours {
@@ -257,15 +259,15 @@ async fn search_logs(
             next: next(past),
             last_ever: EventId::ZERO,
         };
-        match place(id, false, &log) {
-            Place::InLog | Place::Trimmed => found.hits.push(channel),
-            Place::MaybeTrimmed => {
-                found.maybe += 1;
-                if found.maybe_channels.len() < LISTED {
-                    found.maybe_channels.push(channel);
+        match status(id, false, &log) {
+            EventStatus::InLog | EventStatus::Trimmed => found.matches.push(channel),
+            EventStatus::MaybeTrimmed => {
+                found.candidates += 1;
+                if found.candidate_channels.len() < LISTED {
+                    found.candidate_channels.push(channel);
                 }
             }
-            Place::MaybeExpired | Place::Never => {}
+            EventStatus::MaybeExpired | EventStatus::Never => {}
         }
     }
     Ok(())
@@ -275,14 +277,14 @@ async fn search_logs(
 ///
 /// # Errors
 /// See [`CommandError`]; the log's key may hold a value of another type.
-pub async fn sight(
+pub async fn trace_channel(
     commands: &Commands,
     id: EventId,
     channel: &Channel,
     clock: &ClockSnapshot,
     retention_ms: u64,
     payload: bool,
-) -> Result<Sighting, CommandError> {
+) -> Result<ChannelTrace, CommandError> {
     let key = commands.keys.log(channel);
     let mut pipeline = redis::pipe();
     add_reads(&mut pipeline, key.as_bytes(), id).cmd("PTTL").arg(&key);
@@ -312,10 +314,10 @@ pub async fn sight(
             predecessor,
         }
     });
-    Ok(Sighting {
+    Ok(ChannelTrace {
         channel: channel.to_string(),
         // Stream ids from before a reset may be assigned again, so later entries prove nothing.
-        place: place(id, stale || id.epoch != clock.h.epoch, &log),
+        status: status(id, stale || id.epoch != clock.h.epoch, &log),
         event: entry,
         successor: next.map(|(id, _)| id.to_string()),
         log_ttl_ms: u64::try_from(ttl_ms).ok(),
@@ -379,7 +381,7 @@ async fn resume(
 /// was not found within `time`.
 ///
 /// # Errors
-/// Redis does not answer, or does not allow SCAN.
+/// Redis does not reply, or does not allow SCAN.
 pub async fn publishers_key(
     commands: &Commands,
     id: EventId,

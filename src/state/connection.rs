@@ -407,7 +407,7 @@ impl Connection {
     /// Queues `sse.gap`; the replay follows.
     pub fn queue_gap(&self, reason: GapReason, channels: Vec<String>) {
         self.count_gap(reason);
-        self.with(|state| state.tell_gap(reason, channels));
+        self.with(|state| state.queue_gap(reason, channels));
     }
 
     /// Queues an event that a catch-up has read.

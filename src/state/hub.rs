@@ -58,7 +58,7 @@ pub struct Hub {
 }
 
 /// What a hub requests from the layer above.
-pub struct Orders {
+pub struct HubRequests {
     /// Connections that must catch up.
     pub catch_ups: mpsc::UnboundedReceiver<CatchUpRequest>,
     /// Connections that have ended, whose sessions are released.
@@ -73,7 +73,7 @@ impl Hub {
         delivery: Arc<Delivery>,
         inbox: &Inbox,
         link_up: bool,
-    ) -> (Rc<Self>, Orders) {
+    ) -> (Rc<Self>, HubRequests) {
         let (catch_ups, catch_ups_receiver) = mpsc::unbounded_channel();
         let (ended, ended_receiver) = mpsc::unbounded_channel();
         let hub = Self {
@@ -89,7 +89,7 @@ impl Hub {
             largest_bytes: inbox.largest_bytes.clone(),
             local_users: inbox.local_users.clone(),
         };
-        (Rc::new(hub), Orders { catch_ups: catch_ups_receiver, ended: ended_receiver })
+        (Rc::new(hub), HubRequests { catch_ups: catch_ups_receiver, ended: ended_receiver })
     }
 
     /// Handles messages until the instance ends.
@@ -139,7 +139,7 @@ impl Hub {
         }
     }
 
-    /// Orders a catch-up of every connection that is not live.
+    /// Requests a catch-up of every connection that is not live.
     fn catch_up_all(&self, cause: CatchUpCause) {
         for connection in self.snapshot() {
             if connection.is_admitted() && !connection.is_live() && !connection.is_ending() {

@@ -233,7 +233,7 @@ impl Gateway {
                 pages.iter().filter_map(|(_, page)| catch_up::gap(c.cursor, false, page));
             let reset = (c.cursor.epoch != clock.h.epoch).then_some(GapReason::Reset);
             if let Some(reason) = reset.or_else(|| gaps.next()) {
-                self.stream.tell_gap(reason, vec![redis.time_ms.to_string()]);
+                self.stream.queue_gap(reason, vec![redis.time_ms.to_string()]);
             }
         }
         for (n, page) in pages {

@@ -1,6 +1,6 @@
 //! `trace`: finds an event in the logs, and reports what a client with this last event id receives.
 
-mod words;
+mod text;
 
 use std::{
     process::ExitCode,
@@ -17,12 +17,12 @@ use crate::{
         catch_up::{self, ClockSnapshot, Start},
         channel::Channel,
         id::EventId,
-        trace::Place,
+        trace::EventStatus,
     },
     error_chain::ErrorChain,
     redis::{
         commands::{CommandError, Commands},
-        trace::{self as events, Bounds, Break, Search, Sighting},
+        trace::{self as events, Bounds, Break, ChannelTrace, Search},
     },
     settings::Settings,
 };
@@ -46,7 +46,7 @@ struct Report {
     clock: Option<String>,
     /// Whether a log contains the event.
     found: bool,
-    channels: Vec<Sighting>,
+    channels: Vec<ChannelTrace>,
     /// The last breaks in the history after the event.
     breaks: Vec<Break>,
     /// The search in all logs; `None` if there was none, for example because the channel was given.
@@ -112,7 +112,7 @@ pub fn trace(args: &TraceArgs) -> ExitCode {
         Ok(report) => {
             match serde_json::to_string_pretty(&report) {
                 Ok(json) if args.json => println!("{json}"),
-                _ => words::print(&report, settings.history.dedupe_window),
+                _ => text::print(&report, settings.history.dedupe_window),
             }
             ExitCode::from(if report.found { 0 } else { NOT_FOUND })
         }
@@ -188,13 +188,14 @@ async fn report(
         None => {
             let bounds = Bounds { logs: args.max_logs, time: args.max_time };
             let search = report.search.insert(events::search(commands, id, bounds).await?);
-            std::mem::take(&mut search.hits)
+            std::mem::take(&mut search.matches)
         }
     };
     let retention_ms = settings.history.retention.as_millis() as u64;
     for channel in channels {
         let mut seen =
-            events::sight(commands, id, &channel, &clock, retention_ms, args.payload).await?;
+            events::trace_channel(commands, id, &channel, &clock, retention_ms, args.payload)
+                .await?;
         if let Some(event) = &mut seen.event
             && report
                 .age_ms
@@ -207,7 +208,7 @@ async fn report(
         }
         report.channels.push(seen);
     }
-    report.found = report.channels.iter().any(|seen| seen.place == Place::InLog);
+    report.found = report.channels.iter().any(|seen| seen.status == EventStatus::InLog);
     if report.channels.is_empty() {
         report.note = Some(unseen(
             &report,
@@ -229,10 +230,10 @@ fn unseen(report: &Report, stale: bool) -> String {
             return "the search was incomplete; use --channel, or increase --max-logs or --max-time"
                 .to_owned();
         }
-        Some(search) if search.maybe > 0 => {
+        Some(search) if search.candidates > 0 => {
             format!(
                 "the event may have been trimmed from one of {} logs that lack events around it",
-                search.maybe
+                search.candidates
             )
         }
         _ if report.restart.is_some() || stale => {

@@ -136,8 +136,8 @@ impl Inbox {
 
     /// Takes the inputs that are available now.
     pub fn receive_ready(&mut self, into: &mut Vec<RecorderInput>) {
-        while let Ok(note) = self.receiver.try_recv() {
-            into.push(note);
+        while let Ok(input) = self.receiver.try_recv() {
+            into.push(input);
         }
         self.count(into);
     }

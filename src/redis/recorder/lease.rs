@@ -157,8 +157,8 @@ impl Lease {
         for (position, work) in work {
             pipeline.add_command(self.record(token, position, work, max_event_bytes));
         }
-        let answers: Vec<RedisResult<String>> = self.commands.run_all(&pipeline).await?;
-        Ok(answers.into_iter().map(written).collect())
+        let replies: Vec<RedisResult<String>> = self.commands.run_all(&pipeline).await?;
+        Ok(replies.into_iter().map(written).collect())
     }
 
     fn record(
@@ -208,8 +208,8 @@ fn is_held(reply: &NamedReply) -> bool {
     reply.text("held") == "1"
 }
 
-fn written(answer: RedisResult<String>) -> Written {
-    match answer {
+fn written(reply: RedisResult<String>) -> Written {
+    match reply {
         Ok(text) => match text.as_str() {
             "recorded" => Written::Recorded,
             "duplicate" => Written::Duplicate,

@@ -130,10 +130,10 @@ impl Recorder {
                 && self.numbering.has_unwritten();
             tokio::select! {
                 biased;
-                answer = &mut stop => {
+                done = &mut stop => {
                     self.hand_over().await;
-                    if let Ok(answer) = answer {
-                        let _ = answer.send(());
+                    if let Ok(done) = done {
+                        let _ = done.send(());
                     }
                     return;
                 }
@@ -396,8 +396,8 @@ impl Recorder {
             }
         };
         let metrics = &self.context.metrics;
-        for answer in written {
-            match answer {
+        for outcome in written {
+            match outcome {
                 Written::Recorded => metrics.recorded.inc(),
                 Written::Rejected { reason, text } => {
                     metrics.rejected.with_label_values(&[reason.as_str()]).inc();

@@ -6,11 +6,11 @@ use crate::{
     state::testing::{TestClient, client, connection, context, event, id, make_live, written},
 };
 
-fn hub(changes: &[(&str, &str)]) -> (Rc<Hub>, Orders, Inbox) {
+fn hub(changes: &[(&str, &str)]) -> (Rc<Hub>, HubRequests, Inbox) {
     let delivery = Arc::new(Delivery::new(0));
     let inbox = delivery.mailboxes.open();
-    let (hub, orders) = Hub::new(context(changes), delivery, &inbox, false);
-    (hub, orders, inbox)
+    let (hub, requests) = Hub::new(context(changes), delivery, &inbox, false);
+    (hub, requests, inbox)
 }
 
 /// A live connection of the hub.
@@ -24,7 +24,7 @@ fn live(hub: &Hub, user: &str, topics: &[&str], digest: &str) -> Rc<Connection> 
 
 #[test]
 fn event_reaches_each_matching_connection_once() {
-    let (hub, _orders, _inbox) = hub(&[]);
+    let (hub, _requests, _inbox) = hub(&[]);
     let by_three_patterns = live(&hub, "a", &["news", "n*", "*"], "0a");
     let by_prefix = live(&hub, "b", &["n*", "ne*"], "0b");
     let other_topic = live(&hub, "c", &["sport"], "0c");
@@ -44,7 +44,7 @@ fn event_reaches_each_matching_connection_once() {
 
 #[test]
 fn removed_connections_leave_nothing_in_the_hub() {
-    let (hub, mut orders, _inbox) = hub(&[]);
+    let (hub, mut requests, _inbox) = hub(&[]);
     // A catch-up may still hold a connection that has ended.
     let mut held = Vec::new();
     for _ in 0..3 {
@@ -53,7 +53,7 @@ fn removed_connections_leave_nothing_in_the_hub() {
         connection.offer(&Item::Event(event("broadcast:news", 5, 0)), 0);
         hub.remove(&connection);
         hub.remove(&connection);
-        assert!(orders.ended.try_recv().is_ok() && orders.ended.try_recv().is_err());
+        assert!(requests.ended.try_recv().is_ok() && requests.ended.try_recv().is_err());
     }
     assert!(hub.index.borrow().is_empty());
     assert_eq!(hub.context.limits.connections.count(), 0);
@@ -62,7 +62,7 @@ fn removed_connections_leave_nothing_in_the_hub() {
 
 #[test]
 fn takeover_ends_older_connections_even_late_ones() {
-    let (hub, _orders, _inbox) = hub(&[]);
+    let (hub, _requests, _inbox) = hub(&[]);
     let old = live(&hub, "a", &[], "0a");
     let other = live(&hub, "a", &[], "0b");
     let take_over = |generation| {
@@ -81,7 +81,7 @@ fn takeover_ends_older_connections_even_late_ones() {
 
 #[test]
 fn revocation_ends_sessions_opened_until_then() {
-    let (hub, _orders, _inbox) = hub(&[]);
+    let (hub, _requests, _inbox) = hub(&[]);
     let (revoked, other) = (live(&hub, "a", &[], "0a"), live(&hub, "b", &[], "0b"));
     // Sessions of these tests were opened at 1000.
     hub.command(Command::Revoke { user: "a".to_owned(), revoked_ms: 999 });
@@ -92,22 +92,22 @@ fn revocation_ends_sessions_opened_until_then() {
 
 #[test]
 fn link_break_makes_admitted_connections_catch_up() {
-    let (hub, mut orders, _inbox) = hub(&[]);
+    let (hub, mut requests, _inbox) = hub(&[]);
     let admitted = live(&hub, "a", &["*"], "0a");
     let connecting = connection(&hub.context, client("b", &[], "0b", 1), TestClient::default());
     hub.add(&connecting);
     hub.handle(Message::LinkDown, 0);
     hub.event(event("broadcast:news", 5, 0), 0);
-    assert!(!admitted.is_live() && orders.catch_ups.try_recv().is_err(), "the link is down");
+    assert!(!admitted.is_live() && requests.catch_ups.try_recv().is_err(), "the link is down");
     hub.handle(Message::LinkUp, 0);
-    let (connection, cause) = orders.catch_ups.try_recv().unwrap();
+    let (connection, cause) = requests.catch_ups.try_recv().unwrap();
     assert!(Rc::ptr_eq(&connection, &admitted) && cause == CatchUpCause::Link);
-    assert!(orders.catch_ups.try_recv().is_err(), "its admission starts that catch-up");
+    assert!(requests.catch_ups.try_recv().is_err(), "its admission starts that catch-up");
 }
 
 #[test]
 fn unrecorded_break_reaches_every_live_connection() {
-    let (hub, _orders, _inbox) = hub(&[]);
+    let (hub, _requests, _inbox) = hub(&[]);
     let connection = live(&hub, "a", &[], "0a");
     hub.handle(Message::Unrecorded(id(7)), 0);
     assert!(written(&connection).contains("\"reason\":\"unrecorded\""));
@@ -116,7 +116,7 @@ fn unrecorded_break_reaches_every_live_connection() {
 
 #[test]
 fn new_epoch_makes_connections_catch_up_from_their_position() {
-    let (hub, mut orders, _inbox) = hub(&[]);
+    let (hub, mut requests, _inbox) = hub(&[]);
     let connection = live(&hub, "a", &["*"], "0a");
     hub.handle(Message::LinkUp, 0);
     hub.event(event("broadcast:x", 5, 0), 0);
@@ -124,18 +124,18 @@ fn new_epoch_makes_connections_catch_up_from_their_position() {
     hub.handle(Message::NewEpoch, 0);
     assert!(!connection.is_live());
     assert_eq!((connection.position(), hub.watermark.get()), (id(6), EventId::ZERO));
-    assert_eq!(orders.catch_ups.try_recv().unwrap().1, CatchUpCause::Epoch);
+    assert_eq!(requests.catch_ups.try_recv().unwrap().1, CatchUpCause::Epoch);
 }
 
 #[test]
 fn shedding_drops_the_largest_queue_only() {
-    let (hub, mut orders, _inbox) = hub(&[]);
+    let (hub, mut requests, _inbox) = hub(&[]);
     hub.handle(Message::LinkUp, 0);
     let (small, large) = (live(&hub, "a", &["*"], "0a"), live(&hub, "b", &["*"], "0b"));
     hub.event(event("broadcast:x", 5, 0), 0);
     hub.event(event("user:b:events", 6, 0), 0);
     hub.command(Command::Shed);
     assert_eq!((small.queued_bytes() > 0, large.queued_bytes()), (true, 0));
-    let (connection, cause) = orders.catch_ups.try_recv().unwrap();
+    let (connection, cause) = requests.catch_ups.try_recv().unwrap();
     assert!(Rc::ptr_eq(&connection, &large) && cause == CatchUpCause::Overflow);
 }

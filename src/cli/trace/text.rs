@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::Report;
-use crate::{core::trace::Place, redis::trace::Sighting};
+use crate::{core::trace::EventStatus, redis::trace::ChannelTrace};
 
 /// Prints a report.
 pub(super) fn print(report: &Report, dedupe_window: Duration) {
@@ -24,11 +24,14 @@ pub(super) fn print(report: &Report, dedupe_window: Duration) {
         line("not found", note);
     }
     if let Some(search) = report.search.as_ref().filter(|_| report.channels.is_empty()) {
-        search.maybe_channels.iter().for_each(|channel| line("candidate", &channel.to_string()));
+        search
+            .candidate_channels
+            .iter()
+            .for_each(|channel| line("candidate", &channel.to_string()));
     }
     for seen in &report.channels {
         line("channel", &seen.channel);
-        sighting(seen, &line, dedupe_window, &span);
+        channel(seen, &line, dedupe_window, &span);
     }
     if report.clock.is_some() && report.restart != Some("unknown-id") {
         for since in &report.breaks {
@@ -56,24 +59,28 @@ fn escape_controls(text: &str) -> String {
     })
 }
 
-fn sighting(
-    seen: &Sighting,
+fn channel(
+    seen: &ChannelTrace,
     line: &dyn Fn(&str, &str),
     dedupe_window: Duration,
     span: &dyn Fn(u64) -> String,
 ) {
     line(
         "state",
-        match seen.place {
-            Place::InLog => "in the log",
-            Place::Trimmed => "trimmed: the log names this id but no longer contains the event",
-            Place::MaybeTrimmed => {
+        match seen.status {
+            EventStatus::InLog => "in the log",
+            EventStatus::Trimmed => {
+                "trimmed: the log names this id but no longer contains the event"
+            }
+            EventStatus::MaybeTrimmed => {
                 "not in the log; it may be one of the trimmed events around this id"
             }
-            Place::MaybeExpired => {
+            EventStatus::MaybeExpired => {
                 "not in the log, which starts after it; the event may have expired"
             }
-            Place::Never => "never in the log: the id does not belong to an event of this channel",
+            EventStatus::Never => {
+                "never in the log: the id does not belong to an event of this channel"
+            }
         },
     );
     if let Some(event) = &seen.event {
