@@ -9,8 +9,8 @@ use sse_gateway::core::{
     event::Event,
     id::EventId,
     queue::Item,
-    stream_state::{Outcome, StreamState},
     reasons::GapReason,
+    stream_state::{Outcome, StreamState},
 };
 
 use crate::redis_model::{Push, Redis};
@@ -176,7 +176,8 @@ impl Gateway {
 
     /// Queues a heartbeat.
     pub fn heartbeat(&mut self) {
-        self.stream.heartbeat(self.watermark, |id| sse_gateway::core::control_events::heartbeat(id, 0));
+        self.stream
+            .heartbeat(self.watermark, |id| sse_gateway::core::control_events::heartbeat(id, 0));
     }
 
     /// The catch-up advances by one step, if one is needed.
