@@ -88,7 +88,7 @@ impl ConnectionIndex {
 }
 
 /// Whether a prefix is the first pattern of a client that matches a topic.
-fn is_first_match(connection: &Connection, topic: &str, prefix: &String) -> bool {
+fn is_first_match(connection: &Connection, topic: &str, prefix: &str) -> bool {
     let topics = &connection.client.topics;
     topics.exact().all(|t| t != topic)
         && topics.prefixes().find(|p| topic.starts_with(p)) == Some(prefix)
