@@ -61,13 +61,18 @@ export class Listener extends EventEmitter {
  */
 export const relevantGaps = (gaps) => gaps.filter(({ reason }) => reason !== 'unrecorded');
 
+/** The numbers of an id, `<ms>-<seq>.<epoch>`, the most significant first. */
+function numbers(id) {
+  const [, ms, seq, epoch] = /^(\d+)-(\d+)\.([0-9a-z]+)$/.exec(id);
+  return [parseInt(epoch, 36), Number(ms), Number(seq)];
+}
+
 /** Whether ids are strictly ascending. */
 export function inOrder(ids) {
-  const parts = ids.map((id) => id.split('-').map(Number));
-  return parts.every(
-    ([ms, seq], place) =>
-      place === 0 ||
-      ms > parts[place - 1][0] ||
-      (ms === parts[place - 1][0] && seq > parts[place - 1][1]),
-  );
+  return ids.map(numbers).every((id, place, all) => {
+    if (place === 0) return true;
+    const before = all[place - 1];
+    const differs = id.findIndex((number, n) => number !== before[n]);
+    return differs >= 0 && id[differs] > before[differs];
+  });
 }
