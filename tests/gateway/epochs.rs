@@ -40,6 +40,9 @@ async fn wipe_reports_one_reset_to_open_stream() {
     assert_eq!(received.iter().filter(|name| *name == "reset").count(), 1, "{received:?}");
     let events: Vec<_> = received.iter().filter(|name| *name != "reset").collect();
     assert_eq!(events, ["before", "between", "after", "end"], "{}", stream.dump());
+    // Also without an event that shows the new epoch.
+    redis.flushall().await;
+    assert_eq!(stream.app_event().await.json()["reason"], "reset");
 }
 
 #[tokio::test]

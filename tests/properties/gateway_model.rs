@@ -38,6 +38,7 @@ struct CatchUp {
 struct Reading {
     clock: ClockSnapshot,
     merge: Merge<Channel>,
+    reset: bool,
     first: bool,
 }
 
@@ -213,16 +214,16 @@ impl Gateway {
                 self.finish(clock.h);
             }
             Start::Read { .. } if c.cursor >= clock.h => self.finish(clock.h),
-            Start::Read { .. } => {
+            Start::Read { reset, .. } => {
                 let merge = Merge::new(c.cursor, &clock, self.channels.clone());
-                c.reading = Some(Reading { clock, merge, first: true });
+                c.reading = Some(Reading { clock, merge, reset, first: true });
                 self.catch_up = Some(c);
             }
         }
     }
 
     fn read(&mut self, mut c: CatchUp, redis: &Redis) {
-        let Some(Reading { clock, merge, first }) = &mut c.reading else { return };
+        let Some(Reading { clock, merge, reset, first }) = &mut c.reading else { return };
         let wanted: Vec<_> = merge.wants().map(|(n, log, from)| (n, log.clone(), from)).collect();
         if wanted.is_empty() {
             return self.finish(clock.h);
@@ -232,7 +233,7 @@ impl Gateway {
         if *first {
             let mut gaps =
                 pages.iter().filter_map(|(_, page)| catch_up::gap(c.cursor, false, page));
-            let reset = (c.cursor.epoch != clock.h.epoch).then_some(GapReason::Reset);
+            let reset = reset.then_some(GapReason::Reset);
             if let Some(reason) = reset.or_else(|| gaps.next()) {
                 self.stream.queue_gap(reason, vec![redis.time_ms.to_string()]);
             }
