@@ -44,10 +44,11 @@ pub async fn reaches(
     if covered() {
         return Ok(true);
     }
-    let Some(start) = cache.start().filter(|start| start.ms.saturating_sub(from.ms) < REACH_MS)
-    else {
-        return Ok(false);
+    // In another epoch than the snapshot's, nothing says where the logs must be read.
+    let is_near = |start: &EventId| {
+        start.epoch == clock.h.epoch && start.ms.saturating_sub(from.ms) < REACH_MS
     };
+    let Some(start) = cache.start().filter(is_near) else { return Ok(false) };
     let upto = ClockSnapshot { h: start, ..*clock };
     match read(commands, from, &upto, cache.limit_bytes() / 2).await? {
         Some(events) => Ok(cache.prepend(from, start, &events)),
