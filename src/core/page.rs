@@ -1,8 +1,9 @@
 //! A page of a log: which of its entries are events after a position, and what the other entries
 //! prove about events that are missing (ARCHITECTURE.md#catch-up).
 //!
-//! The entries of a log are ordered by their ids, and its events also by epoch. Across logs, ids of a
-//! later epoch may be lower. An entry that another client wrote (a foreign entry) has no epoch.
+//! The entries of a log are ordered by their ids, and its events also by epoch. Across logs, ids
+//! of a later epoch may be lower. An entry that another client wrote (a foreign entry) has no
+//! epoch.
 
 use std::sync::Arc;
 
@@ -21,8 +22,8 @@ pub struct ReadFrom {
 }
 
 impl ReadFrom {
-    /// The id of an entry whose epoch is not known: that of the position is assumed. If the entry is
-    /// of a later epoch, the id is too low, which proves less than it could.
+    /// The id of an entry whose epoch is not known: that of the position is assumed. If the entry
+    /// is of a later epoch, the id is too low, which proves less than it could.
     pub fn assume_epoch(&self, entry: EventId) -> EventId {
         EventId { epoch: self.position.epoch, ..entry }
     }
@@ -44,13 +45,13 @@ pub struct Page {
     pub events: Vec<Arc<Event>>,
     /// Whether the log may contain more.
     pub more: bool,
-    /// The last id that was read, including entries up to the position and foreign ones, whose epoch
-    /// is that of the last event before them or else of the position.
+    /// The last id that was read, including entries up to the position and foreign ones, whose
+    /// epoch is that of the last event before them or else of the position.
     pub upto: EventId,
     /// Whether the last entry that was read is foreign.
     pub ends_foreign: bool,
-    /// If there is no event: the last id that the log ever had ([`ReadFrom::assume_epoch`]), or zero
-    /// if the log does not exist.
+    /// If there is no event: the last id that the log ever had ([`ReadFrom::assume_epoch`]), or
+    /// zero if the log does not exist.
     pub last_ever: EventId,
 }
 

@@ -1,5 +1,5 @@
-//! New epochs: after Redis was wiped, restarted or replaced, clients get one `sse.gap` (`reset`) and
-//! every event that is left, whether its id is lower and whoever accepted it first.
+//! New epochs: after Redis was wiped, restarted or replaced, clients get one `sse.gap` (`reset`)
+//! and every event that is left, also with a lower id, or accepted before a gateway was connected.
 
 use crate::harness::{Event, Gateway, Id, Proxy, Redis, Sse, eventually, now_ms, topic, user};
 

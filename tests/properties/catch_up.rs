@@ -197,8 +197,9 @@ impl Simulation {
             }
             Content::Gap(gap) => {
                 let gap = gap.0;
-                let told = gap.channels.first().filter(|_| gap.reason != GapReason::UnknownId);
-                let at = told.unwrap_or(&gap.from).parse().unwrap_or(0);
+                let noticed_at =
+                    gap.channels.first().filter(|_| gap.reason != GapReason::UnknownId);
+                let at = noticed_at.unwrap_or(&gap.from).parse().unwrap_or(0);
                 let from = EventId::parse(&gap.from);
                 self.received.push(Received::Gap(Gap { reason: gap.reason, from, at }));
                 self.last_id = frame.upto.unwrap_or(self.last_id);

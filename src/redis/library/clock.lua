@@ -171,7 +171,7 @@ local function adopt_call(_, args)
 end
 
 -- sse_save 1 <node key>: stores the clock and the epoch, before this library is replaced. The key
--- may have been wiped since the epoch began: the next one is later, even if the server's time is not.
+-- may have been wiped since the epoch began: the next epoch is later even if the time is not.
 local function save()
   if not epoch then return 1 end
   if (foreign_epoch(read_node().epoch, now_ms()) or 0) < epoch then

@@ -48,8 +48,8 @@ impl Redis {
         redis
     }
 
-    /// A running replica of a primary, or of a proxy in front of it (`host:port`). It takes no slot of its own: a test that waits
-    /// for a second one could wait for tests that do the same.
+    /// A running replica of a primary, or of a proxy in front of it (`host:port`). It takes no slot
+    /// of its own: a test that waits for a second one could wait for tests that do the same.
     pub async fn replica_of(address: &str) -> Redis {
         let replica = Redis::new(None, false);
         replica.start_again().await;
