@@ -111,7 +111,7 @@ async fn text_log_has_the_same_fields() {
     let id = connection_id(&sse.connected().await);
     let span = format!(
         "connection{{connection=\"{id}\" user=\"the-user\" request_id=\"a\\\"}}:\"}}: \
-         sse_gateway::redis::catch_up: connection opened"
+         sse_gateway::admission: connection opened"
     );
     gateway.wait_for_log(&span).await;
     // The access log has the field without a span.
