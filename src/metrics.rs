@@ -201,8 +201,8 @@ mod tests {
     #[test]
     fn all_metrics_exist_from_the_start() {
         let text = String::from_utf8(Metrics::new().encode()).unwrap();
-        // Only instances that record plain publishes have a role. The HTTP layer adds the reasons of
-        // malformed requests.
+        // Only instances that record plain publishes have a role, and the labels of malformed
+        // requests belong to the HTTP layer.
         let later = ["sse_recorder_role", "sse_requests_malformed_total"];
         for (name, help, _) in Metrics::ALL.iter().filter(|m| !later.contains(&m.0)) {
             assert!(text.contains(&format!("# HELP {name} {help}\n")), "{name}");

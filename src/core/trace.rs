@@ -1,5 +1,5 @@
-//! The status of an event: what a channel's log proves about an id. Each entry names its predecessor, so
-//! the log can often prove that an event existed.
+//! The status of an event: what a channel's log proves about an id. Each entry names its
+//! predecessor, so the log can often prove that an event existed.
 
 use serde::Serialize;
 

@@ -189,11 +189,9 @@ impl Commands {
     pub async fn run<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, CommandError> {
         let mut connection = self.connection().await?;
         let reply =
-            tokio::time::timeout(self.timeout, command.query_async(&mut connection.connection));
-        reply
-            .await
-            .map_err(|_| CommandError::NoReply(NoReplyError::Timeout))?
-            .map_err(CommandError::from)
+            tokio::time::timeout(self.timeout, command.query_async(&mut connection.connection))
+                .await;
+        reply.map_err(|_| CommandError::NoReply(NoReplyError::Timeout))?.map_err(CommandError::from)
     }
 
     /// Runs several commands in one pipeline.
@@ -204,11 +202,9 @@ impl Commands {
     pub async fn run_all<T: FromRedisValue>(&self, commands: &Pipeline) -> Result<T, CommandError> {
         let mut connection = self.connection().await?;
         let reply =
-            tokio::time::timeout(self.timeout, commands.query_async(&mut connection.connection));
-        reply
-            .await
-            .map_err(|_| CommandError::NoReply(NoReplyError::Timeout))?
-            .map_err(CommandError::from)
+            tokio::time::timeout(self.timeout, commands.query_async(&mut connection.connection))
+                .await;
+        reply.map_err(|_| CommandError::NoReply(NoReplyError::Timeout))?.map_err(CommandError::from)
     }
 
     /// A call of a function of the library, to which arguments can be added.

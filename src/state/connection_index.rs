@@ -91,7 +91,7 @@ impl ConnectionIndex {
 fn is_first_match(connection: &Connection, topic: &str, prefix: &str) -> bool {
     let topics = &connection.client.topics;
     topics.exact().all(|t| t != topic)
-        && topics.prefixes().find(|p| topic.starts_with(p)) == Some(prefix)
+        && topics.prefixes().find(|p| topic.starts_with(*p)) == Some(prefix)
 }
 
 fn unlink<K: Hash + Eq>(map: &mut HashMap<K, Vec<usize>>, name: &K, key: usize) {

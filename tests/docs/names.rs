@@ -75,10 +75,15 @@ pub fn codes_in(source: &str) -> BTreeSet<String> {
 /// The codes of errors that the HTTP layer writes as literals. Covers all directories below
 /// `src/http` (fronts, sockets), and `src/auth`.
 pub fn http_codes() -> BTreeSet<String> {
-    let sources = ["src/http", "src/auth"].map(|directory| files(directory, &["rs"])).concat();
+    let sources =
+        ["src/http", "src/auth"].into_iter().flat_map(|directory| files(directory, &["rs"]));
+    // The reasons of malformed requests are labels of a metric, and no codes.
     let read = |path| fs::read_to_string(root().join(path)).expect("the source can be read");
-    let found: BTreeSet<String> =
-        sources.into_iter().map(read).flat_map(|source| codes_in(&source)).collect();
+    let found: BTreeSet<String> = sources
+        .filter(|path| !path.ends_with("malformed.rs"))
+        .map(read)
+        .flat_map(|source| codes_in(&source))
+        .collect();
     for known in ["bad-topics", "bad-wait", "api-key-unknown"] {
         assert!(found.contains(known), "{known} was not found: the scan does not work");
     }
