@@ -111,7 +111,8 @@ metrics! {
     reconnects: IntCounter = "sse_redis_reconnects_total",
         "Reconnects of the subscriber connection to Redis.";
     watermark_age: Gauge = "sse_watermark_age_seconds", "Time since the last watermark from Redis.";
-    epoch_changes: IntCounter = "sse_epoch_changes_total", "New epochs: Redis was restarted, replaced or wiped.";
+    epoch_changes: IntCounter = "sse_epoch_changes_total",
+        "New epochs: Redis was restarted, replaced or wiped.";
     live_malformed: IntCounter = "sse_live_malformed_total",
         "Messages on the gateway's own channels that its function library did not write; they are \
          ignored.";

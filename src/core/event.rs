@@ -39,8 +39,8 @@ pub struct Event {
 
 impl Event {
     /// Decodes a sequenced message of a live channel (ARCHITECTURE.md#live-messages); `None` if our
-    /// library did not write it. `user` is the channel of the user whose live channel it is; without
-    /// it, this is the live channel of all broadcasts, and the message names the topic.
+    /// library did not write it. `user` is the channel of the user whose live channel it is;
+    /// without it, this is the live channel of all broadcasts, and the message names the topic.
     pub fn from_live(user: Option<Channel>, message: &[u8]) -> Option<Self> {
         let (head, payload) = std::str::from_utf8(message).ok()?.split_once('\n')?;
         let mut parts = head.splitn(if user.is_some() { 4 } else { 5 }, ' ');

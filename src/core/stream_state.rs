@@ -192,8 +192,8 @@ impl StreamState {
         Outcome::Queued
     }
 
-    /// Everything up to `watermark` has arrived. In another epoch that says nothing about the events
-    /// after the position.
+    /// Everything up to `watermark` has arrived. In another epoch that says nothing about the
+    /// events after the position.
     fn raise_to(&mut self, watermark: EventId) {
         if self.phase == Phase::Live && watermark.epoch == self.position.epoch {
             self.position = self.position.max(watermark);

@@ -35,7 +35,8 @@ fn call(commands: &Commands, function: &str, seen: EventId) -> Cmd {
     call
 }
 
-/// Takes the watermark of the server on `connection`, and adopts the server if it is not known (yet).
+/// Takes the watermark of the server on `connection`, and adopts the server if it is not known
+/// (yet).
 /// `seen` is the highest id that this instance has received: an adopted server's clock is past it.
 ///
 /// # Errors

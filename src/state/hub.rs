@@ -126,8 +126,8 @@ impl Hub {
             Message::LinkDown => {
                 self.link_up.set(false);
                 self.snapshot().iter().for_each(|c| c.detach(self.watermark.get()));
-                // The next link begins with a watermark, which is lower if the time of Redis was set
-                // back.
+                // The next link begins with a watermark, which is lower if the time of Redis was
+                // set back.
                 self.watermark.set(EventId::ZERO);
             }
             Message::LinkUp => {

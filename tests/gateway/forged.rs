@@ -1,5 +1,5 @@
-//! Ids that the library never assigned: on live channels, in the node key, in logs, as arguments and
-//! as clients' cursors. None of them may move the order ahead or stop publishing.
+//! Ids that the library never assigned: on live channels, in the node key, in logs, as arguments
+//! and as clients' cursors. None of them may move the order ahead or stop publishing.
 
 use redis::Value;
 use std::collections::HashMap;

@@ -1,4 +1,5 @@
-//! Two Redis servers behind one address have two histories: a gateway uses only the one of its link.
+//! Two Redis servers behind one address have two histories: a gateway uses only the one of its
+//! link.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

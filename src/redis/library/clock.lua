@@ -83,7 +83,8 @@ local function adopt(now, seen)
   if not epoch then advance(now + 1, 0) end
   if node_ms then advance(node_ms, node_seq) end
   if seen_ms then advance(seen_ms, seen_seq) end
-  local continues = not is_reset and node_epoch and node.run_id == run_id() and node.replid == replid
+  local continues = not is_reset and node_epoch
+    and node.run_id == run_id() and node.replid == replid
     and (not epoch or epoch == node_epoch) and (seen_epoch or 0) <= node_epoch
   if continues then
     enter_epoch(node_epoch)
@@ -107,7 +108,8 @@ local function adopt(now, seen)
 end
 
 -- Before the first position is assigned: adopts this process if it is not, or if the server was a
--- replica meanwhile. Gateways notice the latter within a second, so it is checked only without them.
+-- replica meanwhile. Gateways notice the latter within a second, so it is checked only without
+-- them.
 local function ensure_adopted(now)
   if not epoch then return adopt(now) end
   if now - watched_ms <= UNWATCHED_MS and now >= watched_ms then return end

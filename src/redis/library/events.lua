@@ -149,8 +149,8 @@ local function add_to_any(channel, now, retry, kind, payload)
   local predecessor = last .. '.' .. (last_epoch or epoch_text)
   if not last_ms then
     -- No clock assigned this id, and nothing could follow it. The log starts again after a position
-    -- that no client has, so all clients get `trimmed`. (An expiry in the past deletes, and needs no
-    -- other permission than the one below.)
+    -- that no client has, so all clients get `trimmed`. (An expiry in the past deletes, and needs
+    -- no other permission than the one below.)
     redis.call('PEXPIREAT', log, 1)
     predecessor = assign(ms, seq)
     ms, seq = following(ms, seq)

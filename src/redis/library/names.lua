@@ -1,8 +1,8 @@
 #!lua name=@LIBRARY@
--- The function library of the gateway (ARCHITECTURE.md#function-library). Whatever must be atomic is
--- done here. The files of this directory form one library in the order of library.rs, which fills
--- in the placeholders between @ signs. Lua has no rollback: a function first reads every key that
--- it needs, then appends to the log, then writes the rest.
+-- The function library of the gateway (ARCHITECTURE.md#function-library). Whatever must be atomic
+-- is done here. The files of this directory form one library in the order of library.rs, which
+-- fills in the placeholders between @ signs. Lua has no rollback: a function first reads every key
+-- that it needs, then appends to the log, then writes the rest.
 
 local PREFIX = '@KEY_PREFIX@'
 local CHANNEL_PREFIX = '@CHANNEL_PREFIX@'

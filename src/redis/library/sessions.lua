@@ -29,8 +29,8 @@ local function refused(outcome)
   return { 'outcome', outcome }
 end
 
-local SESSION_FIELDS = { 'connection', 'first', 'opened_ms', 'until_ms', 'generation', 'opens_until_ms',
-  'times', 'taken_ms', 'proof' }
+local SESSION_FIELDS = { 'connection', 'first', 'opened_ms', 'until_ms', 'generation',
+  'opens_until_ms', 'times', 'taken_ms', 'proof' }
 
 local function read_session(key)
   local values = call('HMGET', key, unpack(SESSION_FIELDS))
@@ -40,8 +40,8 @@ local function read_session(key)
   return s
 end
 
--- The session continues with another connection. Each connection has a higher generation than the one
--- before, also after a wipe: only a higher generation takes over.
+-- The session continues with another connection. Each connection has a higher generation than the
+-- one before, also after a wipe: only a higher generation takes over.
 local function resume(key, slot, digest, s, a, now)
   local generation = string.format('%d', math.max(number(s.generation, 0) + 1, now))
   if s.connection ~= '' then
@@ -49,7 +49,8 @@ local function resume(key, slot, digest, s, a, now)
     local recent = now - number(s.taken_ms, 0) < TAKE_OVERS_MS
     local times = recent and number(s.times, 0) + 1 or 1
     redis.call('HSET', key, 'times', times, 'taken_ms', string.format('%d', now))
-    redis.call('SPUBLISH', LIVE .. slot, 'taken-over ' .. digest .. ' ' .. generation .. ' ' .. times)
+    redis.call('SPUBLISH', LIVE .. slot,
+      'taken-over ' .. digest .. ' ' .. generation .. ' ' .. times)
   end
   redis.call('HSET', key, 'connection', a.connection, 'generation', generation)
   redis.call('PEXPIRE', key, math.max(a.ttl_ms, number(s.opens_until_ms, 0) - now))
@@ -96,8 +97,8 @@ local function open(keys, args)
   if a.issued_ms < revoked_ms(slot, call) then return refused('revoked') end
   local opened_ms = string.format('%d', now)
   s = { connection = a.connection, first = first_cursor(a.cursor, now), opened_ms = opened_ms,
-    until_ms = a.until_ms, opens_until_ms = now + a.left_ms, generation = opened_ms, proof = a.new_proof,
-    ttl_ms = math.max(a.ttl_ms, a.left_ms) }
+    until_ms = a.until_ms, opens_until_ms = now + a.left_ms, generation = opened_ms,
+    proof = a.new_proof, ttl_ms = math.max(a.ttl_ms, a.left_ms) }
   store_session(key, s)
   return opened('opened', s, opened_ms)
 end
@@ -113,7 +114,8 @@ local function renew_one(slot, a, now)
   local holder, opens_until_ms = found[1], number(found[2], 0)
   local stored_generation, generation = number(found[3], 0), tonumber(a.generation)
   if holder and stored_generation > generation then return holder == '' and 'ok' or 'taken-over' end
-  -- A Redis failure ends no session: what it lost, or knows an older generation of, is written again.
+  -- A Redis failure ends no session: what it lost, or knows an older generation of, is written
+  -- again.
   if not holder or stored_generation < generation then
     a.opens_until_ms = opens_until_ms
     store_session(key, a)
