@@ -32,7 +32,7 @@ use crate::{
     },
     metrics::Metrics,
     redis::{commands::Commands, link_context::LinkContext, recorder::presence::RecorderPresence},
-    settings::{Loaded, PlainPublish, Settings, Source},
+    settings::{Loaded, PlainPublish, Settings, SettingsSource},
     state::{clock::Clock, lifecycle::Lifecycle, limits::Limits},
 };
 
@@ -129,7 +129,7 @@ impl Gateway {
     }
 
     /// Creates the task that reloads keys and certificate; `loaded` are the initial settings.
-    pub fn reloader(&self, source: Source, loaded: Loaded) -> Reloader {
+    pub fn reloader(&self, source: SettingsSource, loaded: Loaded) -> Reloader {
         let (auth, metrics) = (self.auth.clone(), self.context.metrics.clone());
         Reloader::new(source, loaded, auth, metrics, self.certificate.clone())
     }

@@ -19,7 +19,7 @@ use tokio::{
 use crate::{
     http::sockets::{
         accept::{Acceptor, LOG_INTERVAL_MS},
-        budget::{Load, SocketBudget},
+        budget::{SocketBudget, WorkerLoad},
         tcp::ClientTcp,
     },
     log_limit::LogLimit,
@@ -75,7 +75,7 @@ impl Listener {
         let (phase, phases) = watch::channel(Phase::Serving);
         let log = Arc::new(LogLimit::new(LOG_INTERVAL_MS));
         let started = Instant::now();
-        let worker = |(number, load): (usize, Load)| {
+        let worker = |(number, load): (usize, WorkerLoad)| {
             let (socket, service) = (socket.try_clone()?, service.clone());
             let (budget, log, phases) = (budget.clone(), log.clone(), phases.clone());
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -92,7 +92,7 @@ impl Listener {
             })?;
             Ok(end)
         };
-        let loads = Load::of_workers(workers).into_iter().enumerate();
+        let loads = WorkerLoad::of_workers(workers).into_iter().enumerate();
         let workers = loads.map(worker).collect::<io::Result<_>>()?;
         Ok(Self { phase, budget, workers })
     }

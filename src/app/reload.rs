@@ -17,7 +17,7 @@ use crate::{
     auth::Auth,
     error_chain::ErrorChain,
     metrics::Metrics,
-    settings::{ConfigError, Loaded, Settings, Source, check::warnings},
+    settings::{ConfigError, Loaded, Settings, SettingsSource, check::warnings},
 };
 
 /// Interval at which the files are checked.
@@ -47,7 +47,7 @@ enum ReloadError {
 
 /// Reloads keys and the certificate when they change.
 pub struct Reloader {
-    source: Source,
+    source: SettingsSource,
     auth: Arc<Auth>,
     metrics: Arc<Metrics>,
     certificate: Option<Arc<Certificate>>,
@@ -69,7 +69,7 @@ pub fn hangup() -> io::Result<Signal> {
 impl Reloader {
     /// Watches the files from which `active` was read.
     pub fn new(
-        source: Source,
+        source: SettingsSource,
         active: Loaded,
         auth: Arc<Auth>,
         metrics: Arc<Metrics>,
@@ -233,7 +233,7 @@ mod tests {
             std::fs::write(&config, "").unwrap();
             let env = format!("{ENV_PREFIX}TICKETS__SECRET_FILE");
             let env = vec![(env, secret.to_str().unwrap().into())];
-            let source = Source { file: Some(config), env };
+            let source = SettingsSource { file: Some(config), env };
             let active = source.load().unwrap_or_else(|errors| panic!("{errors:?}"));
             let metrics = Arc::new(Metrics::new());
             let (auth, _) = Auth::new(&active.settings, &metrics).unwrap();

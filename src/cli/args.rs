@@ -6,7 +6,7 @@ use clap::{Args, Parser, Subcommand};
 use secrecy::SecretString;
 
 use crate::error_chain::ErrorChain;
-use crate::settings::{ConfigError, Loaded, Settings, Source};
+use crate::settings::{ConfigError, Loaded, Settings, SettingsSource};
 
 /// Exit status if a service does not respond (sysexits.h, EX_UNAVAILABLE).
 pub const EX_UNAVAILABLE: u8 = 69;
@@ -51,8 +51,8 @@ impl ConfigArgs {
     }
 
     /// The file and the environment to read the settings from.
-    pub fn source(&self) -> Source {
-        Source::of_process(self.config.clone())
+    pub fn source(&self) -> SettingsSource {
+        SettingsSource::of_process(self.config.clone())
     }
 }
 
@@ -60,7 +60,7 @@ impl ConfigArgs {
 ///
 /// # Errors
 /// Returns the exit status.
-pub fn load(source: &Source) -> Result<Loaded, u8> {
+pub fn load(source: &SettingsSource) -> Result<Loaded, u8> {
     report_errors(source.load())
 }
 

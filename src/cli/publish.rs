@@ -81,7 +81,7 @@ async fn publish_one(settings: &Settings, event: Publish) -> Result<String, Fail
     }
     match publish_all(&commands, &[event]).await.pop() {
         Some(Ok(id)) => Ok(id),
-        Some(Err(refused @ PublishError::Refused(..))) => Err(Failure::Refused(refused)),
+        Some(Err(refused @ PublishError::Rejected(..))) => Err(Failure::Refused(refused)),
         Some(Err(PublishError::Unavailable(source))) => {
             Err(Failure::Unavailable { address, source })
         }

@@ -10,7 +10,7 @@ use crate::{
         signals::Signals,
     },
     error_chain::ErrorChain,
-    settings::{Loaded, Settings, Source, check::warnings, sample},
+    settings::{Loaded, Settings, SettingsSource, check::warnings, sample},
 };
 
 /// Runs the gateway.
@@ -32,7 +32,7 @@ pub fn serve(args: &ConfigArgs) -> ExitCode {
 /// public and admin addresses.
 pub fn run(
     settings: Settings,
-    source: Option<(Source, Loaded)>,
+    source: Option<(SettingsSource, Loaded)>,
     extra: Extra,
     ready: impl FnOnce(SocketAddr, SocketAddr) + 'static,
 ) -> ExitCode {

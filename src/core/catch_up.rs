@@ -115,7 +115,7 @@ pub fn gap(cursor: EventId, stale: bool, page: &Page) -> Option<GapReason> {
 
 /// One log that is being read; `L` identifies it.
 #[derive(Debug)]
-struct Source<L> {
+struct LogReader<L> {
     log: L,
     buffer: VecDeque<Arc<Event>>,
     from: ReadFrom,
@@ -126,7 +126,7 @@ struct Source<L> {
 #[derive(Debug)]
 pub struct Merge<L> {
     h: EventId,
-    sources: Vec<Source<L>>,
+    sources: Vec<LogReader<L>>,
 }
 
 /// Events were removed from a log while it was read: the catch-up must start again from the last
@@ -139,13 +139,13 @@ impl<L> Merge<L> {
     pub fn new(cursor: EventId, clock: &ClockSnapshot, logs: impl IntoIterator<Item = L>) -> Self {
         let entry = clock.read_after(cursor);
         let from = ReadFrom { position: cursor, entry, behind_foreign: false };
-        let source = |log| Source { log, buffer: VecDeque::new(), from, more: true };
+        let source = |log| LogReader { log, buffer: VecDeque::new(), from, more: true };
         Self { h: clock.h, sources: logs.into_iter().map(source).collect() }
     }
 
     /// The logs that must be read next: their numbers, and where the pages begin.
     pub fn wants(&self) -> impl Iterator<Item = (usize, &L, ReadFrom)> {
-        let wanting = |s: &Source<L>| s.more && s.buffer.is_empty();
+        let wanting = |s: &LogReader<L>| s.more && s.buffer.is_empty();
         self.sources
             .iter()
             .enumerate()

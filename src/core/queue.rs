@@ -97,12 +97,12 @@ fn is_large(id: Option<EventId>, cost: usize, limit_bytes: usize) -> bool {
 /// The bytes in a queue. In addition to the limit, one event may be queued that exceeds the limit
 /// by itself and is in no log: otherwise even the fastest client would never receive it.
 #[derive(Debug, Default)]
-pub struct Load {
+pub struct QueueLoad {
     bounded: usize,
     large: usize,
 }
 
-impl Load {
+impl QueueLoad {
     /// All queued bytes.
     pub fn bytes(&self) -> usize {
         self.bounded + self.large

@@ -13,7 +13,7 @@ use super::{
     control_events::Gap,
     event::Event,
     id::EventId,
-    queue::{Content, Item, Load, Queued},
+    queue::{Content, Item, QueueLoad, Queued},
     reasons::{CatchUpCause, GapReason},
 };
 
@@ -48,10 +48,10 @@ pub struct StreamState {
     position: EventId,
     head: Option<Bytes>,
     queue: VecDeque<Queued>,
-    queue_load: Load,
+    queue_load: QueueLoad,
     /// Live items that arrived during the catch-up.
     pending: VecDeque<Item>,
-    pending_load: Load,
+    pending_load: QueueLoad,
     pending_lost: bool,
     last: Option<Bytes>,
     limit_bytes: usize,
@@ -68,9 +68,9 @@ impl StreamState {
             position: cursor,
             head: None,
             queue: VecDeque::new(),
-            queue_load: Load::default(),
+            queue_load: QueueLoad::default(),
             pending: VecDeque::new(),
-            pending_load: Load::default(),
+            pending_load: QueueLoad::default(),
             pending_lost: false,
             last: None,
             limit_bytes,
@@ -152,7 +152,7 @@ impl StreamState {
                 if !self.pending_load.has_room(item, self.limit_bytes) {
                     // The catch-up continues; a second one reads the dropped items.
                     self.pending.clear();
-                    self.pending_load = Load::default();
+                    self.pending_load = QueueLoad::default();
                     self.pending_lost = true;
                 } else if !self.pending_lost {
                     self.pending_load.add_item(item, self.limit_bytes);
@@ -221,7 +221,7 @@ impl StreamState {
     /// log contains them all.
     pub fn drop_queue(&mut self) {
         self.queue = VecDeque::new();
-        self.queue_load = Load::default();
+        self.queue_load = QueueLoad::default();
         self.position = self.cursor;
         self.detach(EventId::ZERO);
     }
@@ -233,7 +233,7 @@ impl StreamState {
         self.phase = Phase::Detached;
         self.catch_up_number += 1;
         self.pending = VecDeque::new();
-        self.pending_load = Load::default();
+        self.pending_load = QueueLoad::default();
         self.pending_lost = false;
     }
 
@@ -289,7 +289,7 @@ impl StreamState {
             return Outcome::CatchUp(CatchUpCause::Overflow);
         }
         self.phase = Phase::Live;
-        self.pending_load = Load::default();
+        self.pending_load = QueueLoad::default();
         for item in mem::take(&mut self.pending) {
             if let again @ Outcome::CatchUp(_) = self.offer_live(&item) {
                 return again;

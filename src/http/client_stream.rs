@@ -103,7 +103,7 @@ mod tests {
     use super::*;
     use crate::{
         http::sockets::{
-            budget::{Load, SocketBudget},
+            budget::{SocketBudget, WorkerLoad},
             idle::IdleLimits,
             tcp::ClientTcp,
         },
@@ -119,7 +119,7 @@ mod tests {
     #[tokio::test]
     async fn socket_is_evictable_only_without_streams() {
         let budget = SocketBudget::new("public", 8, IDLE, &Metrics::new());
-        let slot = budget.try_slot(&Load::of_workers(1).remove(0)).unwrap();
+        let slot = budget.try_slot(&WorkerLoad::of_workers(1).remove(0)).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let _client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (tcp, address) = listener.accept().await.unwrap();
@@ -147,7 +147,7 @@ mod tests {
     #[tokio::test]
     async fn closed_socket_is_left_alone_when_its_descriptor_is_reused() {
         let budget = SocketBudget::new("public", 8, IDLE, &Metrics::new());
-        let load = Load::of_workers(1).remove(0);
+        let load = WorkerLoad::of_workers(1).remove(0);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let accept = async || {
             let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();

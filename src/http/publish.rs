@@ -59,8 +59,8 @@ impl Event<'_> {
 }
 
 /// The error for an event that is rejected before it is passed to the library.
-fn rejected(refusal: Rejection) -> PublishError {
-    let message = match refusal {
+fn rejected(rejection: Rejection) -> PublishError {
+    let message = match rejection {
         Rejection::BadChannel => "the channel must be a string",
         Rejection::BadType => {
             "the type must be a string of 1 to 128 bytes without control characters"
@@ -75,7 +75,7 @@ fn rejected(refusal: Rejection) -> PublishError {
             "the payload must be UTF-8 and at most history.max_event_bytes long"
         }
     };
-    PublishError::Refused(refusal, message.to_owned())
+    PublishError::Rejected(rejection, message.to_owned())
 }
 
 /// Publishes one event or a list.
@@ -111,13 +111,13 @@ pub async fn publish(
         events.iter().map(|event| event.decode().map(|event| valid.push(event)).err()).collect();
     let mut published = publish_all(&worker.commands, &valid).await.into_iter();
     let result = |refused: Option<Rejection>| {
-        refused.map_or_else(|| published.next(), |refusal| Some(Err(rejected(refusal))))
+        refused.map_or_else(|| published.next(), |rejection| Some(Err(rejected(rejection))))
     };
     let results: Vec<_> = refused.into_iter().filter_map(result).collect();
     worker.context.metrics.published.inc_by(results.iter().filter(|a| a.is_ok()).count() as u64);
     for result in &results {
-        if let Err(PublishError::Refused(refusal, _)) = result {
-            worker.context.metrics.rejected.with_label_values(&[refusal.code()]).inc();
+        if let Err(PublishError::Rejected(rejection, _)) = result {
+            worker.context.metrics.rejected.with_label_values(&[rejection.code()]).inc();
         }
     }
     match results.as_slice() {
@@ -162,15 +162,15 @@ fn log_unavailable(address: &str, error: &CommandError) {
 fn single(result: &Result<String, PublishError>, address: &str) -> HttpResponse {
     match result {
         Ok(id) => HttpResponse::Ok().json(json!({ "id": id })),
-        Err(PublishError::Refused(Rejection::TooLarge, text)) => {
+        Err(PublishError::Rejected(Rejection::TooLarge, text)) => {
             responses::error(StatusCode::PAYLOAD_TOO_LARGE, Rejection::TooLarge.code(), text)
         }
         // The event is valid; it can be published once the key is deleted.
-        Err(PublishError::Refused(Rejection::WrongType, text)) => {
+        Err(PublishError::Rejected(Rejection::WrongType, text)) => {
             responses::error(StatusCode::CONFLICT, Rejection::WrongType.code(), text)
         }
-        Err(PublishError::Refused(refusal, text)) => {
-            responses::error(StatusCode::BAD_REQUEST, refusal.code(), text)
+        Err(PublishError::Rejected(rejection, text)) => {
+            responses::error(StatusCode::BAD_REQUEST, rejection.code(), text)
         }
         Err(PublishError::Unavailable(error)) => {
             log_unavailable(address, error);
@@ -186,8 +186,8 @@ fn single(result: &Result<String, PublishError>, address: &str) -> HttpResponse 
 fn item(result: &Result<String, PublishError>) -> Value {
     match result {
         Ok(id) => json!({ "id": id }),
-        Err(PublishError::Refused(refusal, text)) => {
-            json!({ "error": refusal.code(), "message": text })
+        Err(PublishError::Rejected(rejection, text)) => {
+            json!({ "error": rejection.code(), "message": text })
         }
         Err(PublishError::Unavailable(_)) => json!({ "error": "redis-away", "message": NOTHING }),
         Err(PublishError::NoReply(_)) => json!({ "error": "redis-away", "message": MAYBE }),

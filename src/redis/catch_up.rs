@@ -99,7 +99,7 @@ impl FirstCatchUp {
 
 /// What a catch-up reads from.
 #[derive(Debug)]
-enum Source {
+enum CatchUpSource {
     Log(Channel),
     /// The replay cache: all broadcasts of the client's topics.
     Cache,
@@ -296,8 +296,8 @@ impl CatchUpDriver {
         from: EventId,
         clock: &ClockSnapshot,
         stale: bool,
-    ) -> Result<(Vec<Source>, bool), Interrupted> {
-        let mut sources = vec![Source::Log(Channel::User(c.client.user.clone()))];
+    ) -> Result<(Vec<CatchUpSource>, bool), Interrupted> {
+        let mut sources = vec![CatchUpSource::Log(Channel::User(c.client.user.clone()))];
         if c.client.topics.is_empty() {
             return Ok((sources, false));
         }
@@ -307,12 +307,12 @@ impl CatchUpDriver {
             && replay_cache_fill::reaches(cache, &self.commands, from, clock, &c.client.topics)
                 .await?
         {
-            sources.push(Source::Cache);
+            sources.push(CatchUpSource::Cache);
         } else {
             let (topics, too_many) =
                 log::active_broadcasts(&self.commands, &c.client.topics, clock.read_after(from).ms)
                     .await?;
-            sources.extend(topics.into_iter().map(Source::Log));
+            sources.extend(topics.into_iter().map(CatchUpSource::Log));
             return Ok((sources, too_many));
         }
         Ok((sources, false))
@@ -322,7 +322,7 @@ impl CatchUpDriver {
     async fn read(
         &self,
         c: &Connection,
-        merge: &Merge<Source>,
+        merge: &Merge<CatchUpSource>,
         h: EventId,
         first: bool,
     ) -> Result<Vec<(usize, Page)>, Interrupted> {
@@ -331,11 +331,11 @@ impl CatchUpDriver {
         let count = (PAGE_EVENTS / wanted.len().max(1)).max(8);
         for (n, source, next) in wanted {
             match source {
-                Source::Log(channel) => {
+                CatchUpSource::Log(channel) => {
                     numbers.push(n);
                     logs.push((channel.clone(), next));
                 }
-                Source::Cache => {
+                CatchUpSource::Cache => {
                     // A cache that was trimmed meanwhile may not reach back far enough.
                     let (events, more) = self
                         .delivery
@@ -359,7 +359,7 @@ impl CatchUpDriver {
 /// Queues `sse.gap` if events after the cursor may be missing; `pages` are the first ones.
 fn report_gap(
     c: &Connection,
-    merge: &Merge<Source>,
+    merge: &Merge<CatchUpSource>,
     pages: &[(usize, Page)],
     from: EventId,
     flags: GapFlags,
@@ -367,10 +367,11 @@ fn report_gap(
     if flags.reset {
         return c.queue_gap(GapReason::Reset, c.client.channels().collect());
     }
-    let logs: HashMap<usize, &Source> = merge.wants().map(|(n, source, _)| (n, source)).collect();
+    let logs: HashMap<usize, &CatchUpSource> =
+        merge.wants().map(|(n, source, _)| (n, source)).collect();
     let (mut trimmed, mut expired) = (Vec::new(), Vec::new());
     for (n, page) in pages {
-        let Some(Source::Log(channel)) = logs.get(n) else { continue };
+        let Some(CatchUpSource::Log(channel)) = logs.get(n) else { continue };
         match catch_up::gap(from, flags.stale, page) {
             Some(GapReason::Trimmed) => trimmed.push(channel.to_string()),
             Some(_) => expired.push(channel.to_string()),

@@ -27,7 +27,7 @@ pub struct Publish {
 pub enum PublishError {
     /// It is rejected: code and text.
     #[error("{0}: {1}")]
-    Refused(Rejection, String),
+    Rejected(Rejection, String),
     /// Redis cannot take it now. The error is shared by all events of a pipeline.
     #[error(transparent)]
     Unavailable(Arc<CommandError>),
@@ -56,7 +56,7 @@ pub async fn publish(commands: &Commands, events: &[Publish]) -> Vec<Result<Stri
         pipeline.add_command(call(commands, event));
     }
     match commands.run_all::<Vec<redis::RedisResult<String>>>(&pipeline).await {
-        Ok(replies) => replies.into_iter().map(|reply| reply.map_err(refusal)).collect(),
+        Ok(replies) => replies.into_iter().map(|reply| reply.map_err(rejection)).collect(),
         Err(error) => {
             let error = Arc::new(error);
             events.iter().map(|_| Err(unpublished(error.clone()))).collect()
@@ -65,13 +65,14 @@ pub async fn publish(commands: &Commands, events: &[Publish]) -> Vec<Result<Stri
 }
 
 /// The rejection in an error of the library: `SSE <code>: <text>`.
-fn refusal(error: redis::RedisError) -> PublishError {
+fn rejection(error: redis::RedisError) -> PublishError {
     let detail = error.detail().unwrap_or_default().to_owned();
     let found = Rejection::ALL.iter().find(|r| detail.starts_with(&format!("{}:", r.code())));
     match (error.code(), found) {
-        (Some("SSE"), Some(refusal)) => {
-            PublishError::Refused(*refusal, detail[refusal.code().len() + 1..].trim().to_owned())
-        }
+        (Some("SSE"), Some(rejection)) => PublishError::Rejected(
+            *rejection,
+            detail[rejection.code().len() + 1..].trim().to_owned(),
+        ),
         _ => unpublished(Arc::new(error.into())),
     }
 }

@@ -27,14 +27,14 @@ pub(super) type Values = BTreeMap<String, (Origin, Value)>;
 
 /// Where settings come from; they can be loaded again at any time.
 #[derive(Clone, Default)]
-pub struct Source {
+pub struct SettingsSource {
     /// The TOML file.
     pub file: Option<PathBuf>,
     /// The environment at the start of the process. It may contain keys and passwords.
     pub env: Vec<(String, SecretString)>,
 }
 
-impl Source {
+impl SettingsSource {
     /// This file and the environment of the process.
     pub fn of_process(file: Option<PathBuf>) -> Self {
         let utf8 = |(k, v): (std::ffi::OsString, std::ffi::OsString)| {
@@ -55,7 +55,7 @@ impl Source {
     /// Loads the settings for a command that verifies no tickets: a ticket key is not required.
     ///
     /// # Errors
-    /// As [`Source::load`].
+    /// As [`SettingsSource::load`].
     pub fn load_keyless(&self) -> Result<Loaded, Vec<ConfigError>> {
         self.load_for(KeySource::Optional)
     }
@@ -162,9 +162,9 @@ mod tests {
 
     const SECRET: (&str, &str) = ("TICKETS__SECRET", "a secret of more than thirty-two bytes");
 
-    fn source(file: Option<PathBuf>, env: &[(&str, &str)]) -> Source {
+    fn source(file: Option<PathBuf>, env: &[(&str, &str)]) -> SettingsSource {
         let env = env.iter().map(|(k, v)| (format!("{ENV_PREFIX}{k}"), (*v).into())).collect();
-        Source { file, env }
+        SettingsSource { file, env }
     }
 
     fn loaded(env: &[(&str, &str)]) -> Loaded {

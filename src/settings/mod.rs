@@ -12,5 +12,5 @@ pub mod table;
 mod types;
 
 pub use error::ConfigError;
-pub use load::{Loaded, Source, load};
+pub use load::{Loaded, SettingsSource, load};
 pub use types::*;

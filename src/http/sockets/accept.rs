@@ -16,7 +16,7 @@ use futures_util::FutureExt;
 use tokio::net::{TcpListener, TcpStream};
 
 use super::{
-    budget::{Granted, Load, SocketBudget},
+    budget::{Granted, SocketBudget, WorkerLoad},
     tcp::ClientTcp,
 };
 use crate::log_limit::LogLimit;
@@ -36,7 +36,7 @@ const BATCH: usize = 16;
 pub struct Acceptor {
     listener: TcpListener,
     budget: SocketBudget,
-    load: Load,
+    load: WorkerLoad,
     log: Arc<LogLimit>,
     started: Instant,
 }
@@ -52,7 +52,7 @@ impl Acceptor {
     pub fn new(
         listener: std::net::TcpListener,
         budget: SocketBudget,
-        load: Load,
+        load: WorkerLoad,
         log: Arc<LogLimit>,
         started: Instant,
     ) -> io::Result<Self> {

@@ -41,7 +41,7 @@ pub(super) struct Counters {
 pub struct Slot {
     _permit: OwnedSemaphorePermit,
     open: IntGauge,
-    load: Load,
+    load: WorkerLoad,
     idle: IdleSockets,
 }
 
@@ -100,13 +100,13 @@ impl SocketBudget {
 
     /// Returns a slot if one is free.
     #[cfg(test)]
-    pub fn try_slot(&self, load: &Load) -> Option<Slot> {
+    pub fn try_slot(&self, load: &WorkerLoad) -> Option<Slot> {
         let permit = self.slots.clone().try_acquire_owned().ok()?;
         Some(self.slot(permit, load.clone()))
     }
 
     /// Creates the slot of a socket that was accepted with this permit.
-    pub(super) fn slot(&self, permit: OwnedSemaphorePermit, load: Load) -> Slot {
+    pub(super) fn slot(&self, permit: OwnedSemaphorePermit, load: WorkerLoad) -> Slot {
         self.counters.open.inc();
         load.count().fetch_add(1, Ordering::Relaxed);
         let (open, idle) = (self.counters.open.clone(), self.idle.clone());
@@ -123,7 +123,7 @@ impl Drop for Slot {
 
 /// The numbers of open sockets of all workers of a listener, for one of the workers.
 #[derive(Clone)]
-pub struct Load {
+pub struct WorkerLoad {
     workers: Arc<[AtomicUsize]>,
     own: usize,
 }
@@ -131,7 +131,7 @@ pub struct Load {
 /// A worker is ahead if it has this many sockets, plus 1/32, more than the worker with the fewest.
 const LEAD: usize = 4;
 
-impl Load {
+impl WorkerLoad {
     /// Creates the values of all workers.
     pub fn of_workers(count: usize) -> Vec<Self> {
         let workers: Arc<[AtomicUsize]> = (0..count).map(|_| AtomicUsize::new(0)).collect();
@@ -162,7 +162,7 @@ mod tests {
 
     async fn slot(budget: &SocketBudget) -> Option<Slot> {
         match budget.grant().await {
-            Granted::Slot(permit) => Some(budget.slot(permit, Load::of_workers(1).remove(0))),
+            Granted::Slot(permit) => Some(budget.slot(permit, WorkerLoad::of_workers(1).remove(0))),
             _ => None,
         }
     }
@@ -197,7 +197,7 @@ mod tests {
 
     #[test]
     fn worker_with_more_sockets_is_ahead() {
-        let loads = Load::of_workers(2);
+        let loads = WorkerLoad::of_workers(2);
         let set = |worker: usize, count| loads[worker].count().store(count, Ordering::Relaxed);
         set(0, LEAD);
         assert!(!loads[0].is_ahead() && !loads[1].is_ahead());

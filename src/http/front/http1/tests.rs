@@ -22,7 +22,7 @@ use crate::{
     http::{
         front::{FrontContext, prefixed::Prefixed, socket::Socket},
         sockets::{
-            budget::{Load, SocketBudget},
+            budget::{SocketBudget, WorkerLoad},
             idle::IdleLimits,
             tcp::ClientTcp,
         },
@@ -74,7 +74,7 @@ fn large() -> Bytes {
 /// Serves one connection; returns the client's end and the task.
 async fn connect() -> (TcpStream, impl Future<Output = ()>) {
     let budget = SocketBudget::new("public", 8, IdleLimits { crowded: 8, max: 8 }, &Metrics::new());
-    let load = Load::of_workers(1).remove(0);
+    let load = WorkerLoad::of_workers(1).remove(0);
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
     let (tcp, address) = listener.accept().await.unwrap();
