@@ -55,7 +55,10 @@ pub fn dev(args: &DevArgs) -> ExitCode {
             return EX_CONFIG.into();
         }
     };
-    let redis_cli = redis_cli(&url);
+    let redis_cli = match url.rsplit(':').next().filter(|_| private.is_some()) {
+        Some(port) => format!("redis-cli -p {port}"),
+        None => redis_cli(&url),
+    };
     let page = page(&key, &redis_cli);
     let extra = move |config: &mut web::ServiceConfig| {
         let page = page.clone();
@@ -113,7 +116,7 @@ fn settings_for(args: &DevArgs, url: &str, key: &str) -> Result<Settings, u8> {
     })
 }
 
-/// The command that connects to Redis, without the password: it is printed and shown on the demo
+/// The command that connects to the Redis of `--redis`, without the password: it is printed and shown on the demo
 /// page. `redis-cli` reads the password from REDISCLI_AUTH.
 fn redis_cli(url: &str) -> String {
     let Ok(mut url) = reqwest::Url::parse(url) else { return "redis-cli".to_owned() };
