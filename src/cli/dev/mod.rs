@@ -116,8 +116,8 @@ fn settings_for(args: &DevArgs, url: &str, key: &str) -> Result<Settings, u8> {
     })
 }
 
-/// The command that connects to the Redis of `--redis`, without the password: it is printed and shown on the demo
-/// page. `redis-cli` reads the password from REDISCLI_AUTH.
+/// The command that connects to the Redis of `--redis`, without the password: it is printed and
+/// shown on the demo page. `redis-cli` reads the password from REDISCLI_AUTH.
 fn redis_cli(url: &str) -> String {
     let Ok(mut url) = reqwest::Url::parse(url) else { return "redis-cli".to_owned() };
     if !url.has_host() {
