@@ -210,6 +210,7 @@ def test_skipped_deployment_tests_are_listed(tmp_path):
     )
     list_of_skipped = tmp_path / "cache/skipped/test-deploy"
     env = {"PATH": os.environ["PATH"], "SSE_SKIPPED": str(list_of_skipped)}
+    env["PYTHONPATH"] = str(ROOT / "tests/deploy")
     run(sys.executable, "-m", "pytest", "test_root.py", cwd=tmp_path, env=env)
     expected = "test-deploy, needs root to mount:\n  test_root.py::test_it\n"
     assert list_of_skipped.read_text() == expected
