@@ -22,10 +22,20 @@ local function run_id()
   return own_run_id
 end
 
--- The server's role and its replication id.
-local function replication()
-  local info = redis.call('INFO', 'replication')
-  return string.match(info, 'role:(%a+)'), string.match(info, 'master_replid:(%x+)') or ''
+-- A watermark reads the server's role at most this often, because INFO is its most expensive part.
+local REPLICATION_MS = 100
+local role, replication_id
+local replication_read_ms = 0
+
+-- The server's role and its replication id, read within the last `max_age_ms`.
+local function replication(now, max_age_ms)
+  if now - replication_read_ms >= max_age_ms or now < replication_read_ms then
+    local info = redis.call('INFO', 'replication')
+    role = string.match(info, 'role:(%a+)')
+    replication_id = string.match(info, 'master_replid:(%x+)') or ''
+    replication_read_ms = now
+  end
+  return role, replication_id
 end
 
 local function show_position(ms, seq)
@@ -72,7 +82,7 @@ end
 -- process, the node key and the gateways (`seen`) know of and that is possible.
 local function adopt(now, seen)
   local node = read_node()
-  local _, replid = replication()
+  local _, replid = replication(now, 0)
   local seen_ms, seen_seq, seen_epoch = foreign_position(seen, now)
   local node_epoch = foreign_epoch(node.epoch, now)
   local node_ms, node_seq = foreign_id(node.clock, now + CLOCK_AHEAD_MS)
@@ -113,7 +123,7 @@ end
 local function ensure_adopted(now)
   if not epoch then return adopt(now) end
   if now - watched_ms <= UNWATCHED_MS and now >= watched_ms then return end
-  local _, replid = replication()
+  local _, replid = replication(now, 0)
   if replid ~= adopted_replid then
     adopt(now)
   else
@@ -148,8 +158,8 @@ end
 -- state is `adopted`, `replica` or `unknown`; with the last two nothing else is returned.
 local function watermark(_, args)
   local now = now_ms()
-  local role, replid = replication()
-  if role ~= 'master' then return { 'state', 'replica' } end
+  local own_role, replid = replication(now, REPLICATION_MS)
+  if own_role ~= 'master' then return { 'state', 'replica' } end
   local node = read_node()
   local seen_ms, seen_seq, seen_epoch = foreign_position(args[1], now)
   if not epoch or node.epoch ~= epoch_text or node.run_id ~= run_id() or node.replid ~= replid
@@ -166,7 +176,7 @@ end
 -- sse_adopt 1 <node key> <seen>: adopts this process if its watermark is `unknown`.
 local function adopt_call(_, args)
   local now = now_ms()
-  if replication() ~= 'master' then return { 'state', 'replica' } end
+  if replication(now, 0) ~= 'master' then return { 'state', 'replica' } end
   adopt(now, args[1])
   watched_ms = now
   return describe(read_node(), now, 'adopted')

@@ -4,6 +4,11 @@
 -- Two connections within this time count as a repeated take-over, in ms.
 local TAKE_OVERS_MS = 600000
 
+-- Only gateways call these functions, with valid channels of users.
+local function user_slot(channel)
+  return '{' .. channel .. '}'
+end
+
 local function session_key(slot, digest)
   return PREFIX .. 'session:' .. slot .. ':' .. digest
 end
@@ -75,7 +80,7 @@ end
 -- is resumed only with it. Returns name/value pairs; the outcome is opened, resumed, expired, used,
 -- over, stranger or revoked.
 local function open(keys, args)
-  local slot = parse_channel(keys[1])
+  local slot = user_slot(keys[1])
   local digest = args[1]
   local a = { connection = args[2], is_expired = args[3] == '1', is_one_use = args[4] == '1',
     ttl_ms = tonumber(args[5]), until_ms = args[6], issued_ms = tonumber(args[7]),
@@ -103,25 +108,26 @@ local function open(keys, args)
   return opened('opened', s, opened_ms)
 end
 
--- Renews one session; see below.
-local function renew_one(slot, a, now)
-  local key = session_key(slot, a.digest)
+-- Renews the session whose arguments follow `at`; see below.
+local function renew_one(slot, args, at, now)
+  local key = session_key(slot, args[at + 1])
   local found, wrong = attempt('HMGET', key, 'connection', 'opens_until_ms', 'generation')
   local revoked, wrong_too = revoked_ms(slot, attempt)
   if wrong or wrong_too then return 'wrong-type: ' .. (wrong or wrong_too) end
   -- The session stays as it is until it expires: its ticket must not open another one.
-  if tonumber(a.opened_ms) <= revoked then return 'revoked' end
+  if tonumber(args[at + 4]) <= revoked then return 'revoked' end
   local holder, opens_until_ms = found[1], number(found[2], 0)
-  local stored_generation, generation = number(found[3], 0), tonumber(a.generation)
+  local stored_generation, generation = number(found[3], 0), tonumber(args[at + 8])
   if holder and stored_generation > generation then return holder == '' and 'ok' or 'taken-over' end
   -- A Redis failure ends no session: what it lost, or knows an older generation of, is written
   -- again.
   if not holder or stored_generation < generation then
-    a.opens_until_ms = opens_until_ms
-    store_session(key, a)
+    store_session(key, { connection = args[at + 2], first = args[at + 3],
+      opened_ms = args[at + 4], until_ms = args[at + 5], ttl_ms = args[at + 6],
+      generation = args[at + 8], proof = args[at + 9], opens_until_ms = opens_until_ms })
   end
-  if a.is_closing then redis.call('HSET', key, 'connection', '') end
-  redis.call('PEXPIRE', key, math.max(a.ttl_ms, opens_until_ms - now))
+  if args[at + 7] == '1' then redis.call('HSET', key, 'connection', '') end
+  redis.call('PEXPIRE', key, math.max(tonumber(args[at + 6]), opens_until_ms - now))
   return 'ok'
 end
 
@@ -134,19 +140,14 @@ local function renew(keys, args)
   local now = now_ms()
   local replies = {}
   for i, channel in ipairs(keys) do
-    local at = (i - 1) * 9
-    replies[i] = renew_one(parse_channel(channel), {
-      digest = args[at + 1], connection = args[at + 2], first = args[at + 3],
-      opened_ms = args[at + 4], until_ms = args[at + 5], ttl_ms = tonumber(args[at + 6]),
-      is_closing = args[at + 7] == '1', generation = args[at + 8], proof = args[at + 9],
-    }, now)
+    replies[i] = renew_one(user_slot(channel), args, (i - 1) * 9, now)
   end
   return replies
 end
 
 -- sse_revoke 1 <channel> <ttl_ms>: ends the user's sessions on all instances.
 local function revoke(keys, args)
-  local slot = parse_channel(keys[1])
+  local slot = user_slot(keys[1])
   local now = string.format('%d', now_ms())
   redis.call('SET', PREFIX .. 'revoked:' .. slot, now, 'PX', args[1])
   return redis.call('SPUBLISH', LIVE .. slot, 'revoke ' .. now)
