@@ -207,7 +207,7 @@ impl Inbound {
             );
         }
         self.context.metrics.epoch_changes.inc();
-        self.context.delivery.new_epoch(position);
+        self.context.delivery.new_epoch(position.epoch);
         self.inbox.send(RecorderInput::Reset);
     }
 

@@ -40,10 +40,13 @@ impl Delivery {
         self.mailboxes.send(|| Message::Unrecorded(id));
     }
 
-    /// A new epoch has begun, in which the link brings everything after `start`.
-    pub fn new_epoch(&self, start: EventId) {
+    /// A new epoch has begun. The link brings all of it, or everything after the H with which it
+    /// comes up.
+    pub fn new_epoch(&self, epoch: u64) {
         self.replay_cache.clear();
-        self.replay_cache.begin(start);
+        // Not a position of the epoch: an event may be the first sign of it, and belongs to the
+        // cache.
+        self.replay_cache.begin(EventId { epoch, ..EventId::ZERO });
         self.mailboxes.send(|| Message::NewEpoch);
     }
 

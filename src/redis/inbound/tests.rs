@@ -2,6 +2,7 @@ use redis::Value;
 
 use super::*;
 use crate::{
+    core::topics::Topics,
     redis::{link_context::testing::link_context, recorder::inbox},
     state::{mailbox, testing::id},
 };
@@ -126,6 +127,23 @@ fn later_epoch_reaches_streams_once_and_first() {
     let mut inputs = Vec::new();
     parts.recorder.receive_ready(&mut inputs);
     assert!(matches!(inputs[..], [RecorderInput::Reset]), "{inputs:?}");
+}
+
+#[test]
+fn event_that_begins_an_epoch_is_cached_once() {
+    let parts = parts(&[]);
+    let link = parts.inbound.next_link();
+    parts.inbound.watermark(id_of("9-0.a"));
+    // The event arrives after the watermark of the new link, but is handled before it.
+    parts.live(link, "broadcast", "5-0.b 0-0.0 - news t\nx");
+    parts.inbound.watermark(id_of("4-0.b"));
+    let delivery = &parts.inbound.context.delivery;
+    delivery.link_up(id_of("4-0.b"));
+    let cache = &delivery.replay_cache;
+    assert_eq!(cache.start(), Some(id_of("4-0.b")), "a fill up to here does not read the event");
+    let all = Topics::parse(["*"].into_iter()).unwrap();
+    let (events, _) = cache.read(id_of("4-0.b"), id_of("6-0.b"), &all, 9).unwrap();
+    assert_eq!(events.iter().map(|e| e.id).collect::<Vec<_>>(), [EventId::parse("5-0.b")]);
 }
 
 #[test]
