@@ -398,3 +398,6 @@ fn report_gap(
     let channels = trimmed.into_iter().chain(expired).filter(|name| seen.insert(name.clone()));
     c.queue_gap(reason, channels.take(MAX_GAP_CHANNELS).collect());
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,6 +5,8 @@
 //! (ARCHITECTURE.md#the-link).
 
 mod error;
+#[cfg(test)]
+pub mod testing;
 
 use std::{
     convert::Infallible,

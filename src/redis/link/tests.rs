@@ -1,27 +1,4 @@
-use super::*;
-use crate::redis::{link_context::testing::link_context, recorder::inbox};
-
-/// A link whose Redis refuses connections.
-fn unreachable(mode: &str) -> (LinkContext, Link, Supervisor) {
-    // A port that nobody listens on: it is bound without listening until the test ends.
-    static PORT: std::sync::OnceLock<socket2::Socket> = std::sync::OnceLock::new();
-    let bound = PORT.get_or_init(|| {
-        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None);
-        let socket = socket.expect("a socket");
-        let any = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
-        socket.bind(&any.into()).expect("a free port");
-        socket
-    });
-    let address = bound.local_addr().ok().and_then(|address| address.as_socket());
-    let url = format!("redis://{}", address.expect("an address"));
-    let context = link_context(&[("REDIS__URL", &url), ("PUBLISHERS__PLAIN", mode)]);
-    let commands = Commands::new(&context.settings.redis, None).expect("a pool");
-    let keys = commands.keys.clone();
-    let (rejected, _) = mpsc::channel(1);
-    let inbound = Inbound::new(context.clone(), keys, inbox::channel().0, rejected);
-    let (link, supervisor) = new(context.clone(), commands, Arc::new(inbound));
-    (context, link, supervisor)
-}
+use super::{testing::unreachable, *};
 
 #[tokio::test]
 async fn pauses_between_attempts_double() {
