@@ -264,6 +264,7 @@ lint: ## check formatting and lints
 	cargo fmt --all --check
 	cargo fmt --manifest-path fuzz/Cargo.toml --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
+	RUSTDOCFLAGS='-D warnings' cargo doc --locked --no-deps --document-private-items -p sse-gateway
 	cargo clippy --locked -p sse-gateway --features fuzzing --lib --bench head -- -D warnings
 
 # test-rust (tests/supply.rs) also checks licences, bans and sources; this adds advisories. It is

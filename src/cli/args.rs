@@ -131,7 +131,8 @@ pub struct PublishArgs {
     /// Settings.
     #[command(flatten)]
     pub config: ConfigArgs,
-    /// user:<id>:events or broadcast:<topic>
+    /// The channel.
+    #[arg(help = "user:<id>:events or broadcast:<topic>")]
     pub channel: String,
     /// SSE event name
     #[arg(value_name = "TYPE")]

@@ -19,7 +19,7 @@ use std::fmt;
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct EventId {
-    /// The epoch, written in base 36. [`EPOCHS_PER_SECOND`] times the second of its start, or
+    /// The epoch, written in base 36. `EPOCHS_PER_SECOND` times the second of its start, or
     /// later.
     pub epoch: u64,
     /// Milliseconds since 1970 by the clock of Redis, or later if that clock was set back.

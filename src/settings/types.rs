@@ -8,8 +8,8 @@ use secrecy::{ExposeSecret, SecretSlice, SecretString};
 
 use crate::core::address::AddressHeader;
 
-/// All settings. Build one with [`super::load`]; `Default` is empty and only the starting point of
-/// the loader.
+/// All settings. Build one with [`super::load()`]; `Default` is empty and only the starting point
+/// of the loader.
 #[derive(Clone, Debug, Default)]
 pub struct Settings {
     /// The public listener.

@@ -3,8 +3,8 @@
 //! One instance holds the writer's lease, one the standby's; both read the publishers' channels.
 //! Messages are numbered from a marker that both have read, so both assign the same number to a
 //! message. The writer records each number once. The standby keeps messages until they are known to
-//! be recorded, and continues from the recorded number. [`numbering`] does the bookkeeping,
-//! [`lease`] calls Redis, and this module changes the role.
+//! be recorded, and continues from the recorded number. `numbering` does the bookkeeping,
+//! `lease` calls Redis, and this module changes the role.
 
 pub mod inbox;
 mod lease;
