@@ -207,7 +207,11 @@ impl Inbound {
             );
         }
         self.context.metrics.epoch_changes.inc();
-        self.context.delivery.new_epoch(position.epoch);
+        // If a late watermark of the epoch before came between, the link has brought events of this
+        // one already, which the cache no longer has.
+        let seen = self.context.state.highest_id();
+        let start = if seen.epoch == position.epoch { seen } else { EventId::ZERO };
+        self.context.delivery.new_epoch(EventId { epoch: position.epoch, ..start });
         self.inbox.send(RecorderInput::Reset);
     }
 

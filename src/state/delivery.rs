@@ -40,13 +40,11 @@ impl Delivery {
         self.mailboxes.send(|| Message::Unrecorded(id));
     }
 
-    /// A new epoch has begun. The link brings all of it, or everything after the H with which it
-    /// comes up.
-    pub fn new_epoch(&self, epoch: u64) {
+    /// A new epoch has begun, in which the link brings everything after `start`. The event that is
+    /// the first sign of the epoch is after it.
+    pub fn new_epoch(&self, start: EventId) {
         self.replay_cache.clear();
-        // Not a position of the epoch: an event may be the first sign of it, and belongs to the
-        // cache.
-        self.replay_cache.begin(EventId { epoch, ..EventId::ZERO });
+        self.replay_cache.begin(start);
         self.mailboxes.send(|| Message::NewEpoch);
     }
 

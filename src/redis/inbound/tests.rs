@@ -147,6 +147,20 @@ fn event_that_begins_an_epoch_is_cached_once() {
 }
 
 #[test]
+fn late_watermark_of_the_previous_epoch_hides_no_event() {
+    let parts = parts(&[]);
+    let link = parts.inbound.next_link();
+    parts.inbound.watermark(id_of("9-0.a"));
+    parts.live(link, "broadcast", "5-0.b 0-0.0 - news t\nx");
+    // The supervisor handles this reply after the event that followed it on the link.
+    parts.inbound.watermark(id_of("9-1.a"));
+    parts.live(link, "broadcast", "6-0.b 5-0.b - news t\nx");
+    parts.inbound.watermark(id_of("7-0.b"));
+    let start = parts.inbound.context.delivery.replay_cache.start();
+    assert!(start >= Some(id_of("5-0.b")), "the cache lost an event that it claims: {start:?}");
+}
+
+#[test]
 fn relayed_message_goes_live_and_invalid_one_is_reported() {
     let mut parts = parts(&[("PUBLISHERS__PLAIN", "relay"), ("REDIS__CHANNEL_PREFIX", "app:")]);
     let link = parts.inbound.next_link();
