@@ -130,7 +130,7 @@ BUSY_MODULES ?= drain:: faults:: front:: gap:: http2_floods:: limits:: modes:: n
   poll:: rates:: resume:: revocations:: sessions:: slow::
 
 # Not part of `make test`, because it takes many minutes.
-test-busy: test-build ## run timing-sensitive tests 3 times beside 4 busy processes (BUSY_MODULES="slow::")
+test-busy: test-build ## run timing-sensitive tests 3 times beside 4 busy processes
 	@bash .ci/need redis-test python openssl
 	busy=()
 	trap 'kill "$${busy[@]}"' EXIT

@@ -127,7 +127,7 @@ local function ensure_adopted(now)
   if replid ~= adopted_replid then
     adopt(now)
   else
-    -- Not again within this millisecond's burst of writes.
+    -- Not again within 100 ms, because writes come in bursts.
     watched_ms = now - UNWATCHED_MS + 100
   end
 end
