@@ -2,6 +2,7 @@
 //! depend on HTTP.
 
 pub mod catch_up;
+pub mod cluster;
 pub mod commands;
 pub mod inbound;
 pub mod key_names;

@@ -1,0 +1,4 @@
+//! Redis Cluster: which server owns which slots (ARCHITECTURE.md#redis-cluster).
+
+pub mod nodes;
+pub mod slots;
