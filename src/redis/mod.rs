@@ -17,6 +17,7 @@ pub mod publish;
 pub mod recorder;
 pub mod rejected;
 pub mod replay_cache_fill;
+pub mod servers;
 pub mod sessions;
 pub mod subscriptions;
 pub mod trace;

@@ -1,4 +1,5 @@
 //! Redis Cluster: which server owns which slots (ARCHITECTURE.md#redis-cluster).
 
+pub mod key;
 pub mod nodes;
 pub mod slots;

@@ -45,3 +45,9 @@ impl Supervisor {
         self.subscriptions.lost()
     }
 }
+
+/// A link that nobody serves.
+pub fn idle_link() -> Link {
+    let (requests, _) = mpsc::unbounded_channel();
+    Link { requests, timeout: Duration::from_secs(1) }
+}
