@@ -10,6 +10,7 @@ pub mod frame;
 pub mod id;
 pub mod page;
 pub mod parser;
+pub mod part;
 pub mod queue;
 pub mod reasons;
 pub mod stream_state;

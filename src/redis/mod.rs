@@ -16,6 +16,7 @@ pub mod publish;
 pub mod recorder;
 pub mod rejected;
 pub mod replay_cache_fill;
+pub mod routes;
 pub mod sessions;
 pub mod subscriptions;
 pub mod trace;
