@@ -26,9 +26,9 @@ use crate::{
     },
     redis::{
         catch_up::CatchUpDriver,
-        commands::Commands,
         link::{LinkDown, UserSubscription},
         link_state::LinkState,
+        routes::Routes,
     },
     state::{
         client::{Client, connection_span},
@@ -56,8 +56,8 @@ pub struct Admission {
     pub lifecycle: Arc<Lifecycle>,
     /// The state of the link.
     pub link_state: Arc<LinkState>,
-    /// Opens sessions.
-    pub commands: Commands,
+    /// The servers that have the sessions.
+    pub routes: Routes,
     /// Gets the admitted connections.
     pub hub: Rc<Hub>,
     /// Subscribes, and begins the first catch-up.

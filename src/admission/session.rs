@@ -12,7 +12,10 @@ use crate::{
         reasons::{BusyReason, TicketRejection},
     },
     error_chain::ErrorChain,
-    redis::sessions::{self, SessionError, SessionRequest},
+    redis::{
+        routes::Route,
+        sessions::{self, SessionError, SessionRequest},
+    },
     state::client::Session,
 };
 
@@ -83,10 +86,13 @@ impl Admission {
             proof: opening.proof,
             new_proof: opening.new_proof,
         };
-        let opened = sessions::open(&self.commands, settings.reconnect_grace, &request).await;
+        let Some(Route { commands, .. }) = self.routes.user(&ticket.user) else {
+            return Err(AdmissionError::Busy(BusyReason::RedisAway));
+        };
+        let opened = sessions::open(&commands, settings.reconnect_grace, &request).await;
         opened.map_err(|error| {
             let recovered = || self.link_state.recovered_within(super::SESSIONS_REWRITTEN);
-            admission_error(error, &self.commands.address, recovered)
+            admission_error(error, &commands.address, recovered)
         })
     }
 }

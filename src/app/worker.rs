@@ -9,7 +9,7 @@ use crate::{
     http::{api_keys::ApiAccess, worker::Worker},
     redis::{
         catch_up::CatchUpDriver, commands::Commands, link::Link, link_context::LinkContext,
-        sessions,
+        routes::Routes, sessions,
     },
     state::{
         hub::Hub,
@@ -52,21 +52,15 @@ pub fn start(parts: WorkerParts) -> Result<Worker, redis::RedisError> {
     let inbox = delivery.mailboxes.open();
     let is_link_up = link_state.is_up();
     let (hub, requests) = Hub::new(context.clone(), delivery.clone(), &inbox, is_link_up);
-    let catch_up = CatchUpDriver::new(hub.clone(), delivery, commands.clone(), link);
+    let routes = Routes::single(link, commands.clone());
+    let catch_up = CatchUpDriver::new(hub.clone(), delivery, routes.clone());
     actix_rt::spawn(hub.clone().run(inbox));
     actix_rt::spawn(hub.clone().run_timers());
     actix_rt::spawn(catch_up.clone().run(requests.catch_ups));
     let ended = requests.ended;
     actix_rt::spawn(sessions::keep(hub.clone(), link_state.clone(), commands.clone(), ended));
     let api = ApiAccess { auth: auth.clone(), context: context.clone() };
-    let admission = Admission {
-        context: context.clone(),
-        auth,
-        lifecycle,
-        link_state,
-        commands: commands.clone(),
-        hub,
-        catch_up,
-    };
+    let admission =
+        Admission { context: context.clone(), auth, lifecycle, link_state, routes, hub, catch_up };
     Ok(Worker { admission, api, commands, context })
 }

@@ -16,9 +16,10 @@ use tokio::sync::{Semaphore, mpsc};
 use tracing::Instrument;
 
 use super::{
-    commands::{CommandError, Commands},
-    link::{Link, LinkDown, UserSubscription},
+    commands::CommandError,
+    link::{LinkDown, UserSubscription},
     log, replay_cache_fill,
+    routes::{Route, Routes},
 };
 use crate::{
     backoff::Backoff,
@@ -50,8 +51,7 @@ const MAX_RETRY: Duration = Duration::from_millis(500);
 pub struct CatchUpDriver {
     hub: Rc<Hub>,
     delivery: Arc<Delivery>,
-    commands: Commands,
-    link: Link,
+    routes: Routes,
     readers: Semaphore,
 }
 
@@ -80,10 +80,16 @@ impl CatchUp {
     }
 }
 
+/// The state of the server from which a catch-up reads.
+struct Snapshot {
+    route: Route,
+    clock: ClockSnapshot,
+}
+
 /// The first catch-up of a connection, which is subscribed but has no first frame yet.
 pub struct FirstCatchUp {
     catch_up: CatchUp,
-    clock: ClockSnapshot,
+    snapshot: Snapshot,
     /// The client has no cursor, so there is nothing to read.
     is_new: bool,
     /// Whether the stream continues from the client's cursor.
@@ -136,8 +142,8 @@ impl From<CommandError> for Interrupted {
 
 impl CatchUpDriver {
     /// The driver of one worker.
-    pub fn new(hub: Rc<Hub>, delivery: Arc<Delivery>, commands: Commands, link: Link) -> Rc<Self> {
-        Rc::new(Self { hub, delivery, commands, link, readers: Semaphore::new(READERS) })
+    pub fn new(hub: Rc<Hub>, delivery: Arc<Delivery>, routes: Routes) -> Rc<Self> {
+        Rc::new(Self { hub, delivery, routes, readers: Semaphore::new(READERS) })
     }
 
     /// Serves the hub's requests until the worker ends.
@@ -146,8 +152,8 @@ impl CatchUpDriver {
             let driver = self.clone();
             tokio::task::spawn_local(async move {
                 let catch_up = CatchUp::begin(connection, cause);
-                if let Some(clock) = driver.clock_snapshot(&catch_up).await {
-                    driver.drive(catch_up, clock).await;
+                if let Some(snapshot) = driver.snapshot(&catch_up).await {
+                    driver.drive(catch_up, snapshot).await;
                 }
             });
         }
@@ -163,58 +169,62 @@ impl CatchUpDriver {
         connection: &Rc<Connection>,
     ) -> Result<(UserSubscription, FirstCatchUp), LinkDown> {
         let mut catch_up = CatchUp::begin(connection.clone(), CatchUpCause::Resume);
-        let (clock, subscription) = self.link.subscribe(&connection.client.user).await?;
+        let route = self.routes.user(&connection.client.user).ok_or(LinkDown)?;
+        let (clock, subscription) = route.link.subscribe(&connection.client.user).await?;
         let is_new = !connection.has_cursor();
         if is_new {
             connection.start_at(clock.h);
             catch_up.from = Some(clock.h);
         }
         let resumed = !is_new && matches!(self.start(&catch_up, &clock), Start::Read { .. });
-        Ok((subscription, FirstCatchUp { catch_up, clock, is_new, resumed }))
+        let snapshot = Snapshot { route, clock };
+        Ok((subscription, FirstCatchUp { catch_up, snapshot, is_new, resumed }))
     }
 
     /// Starts the first catch-up of a connection, which runs in the background. The first frame
     /// must have been queued before.
     pub fn start_first(self: &Rc<Self>, first: FirstCatchUp) {
-        let FirstCatchUp { catch_up, clock, is_new, .. } = first;
+        let FirstCatchUp { catch_up, snapshot, is_new, .. } = first;
         if !catch_up.is_current() {
             // The link broke during the wait, before the hub could restart this connection.
             self.hub.catch_up_again(catch_up.connection, CatchUpCause::Link);
         } else if !is_new {
             let driver = self.clone();
-            tokio::task::spawn_local(async move { driver.drive(catch_up, clock).await });
-        } else if let Some(cause) = catch_up.connection.finish_catch_up(clock.h) {
+            tokio::task::spawn_local(async move { driver.drive(catch_up, snapshot).await });
+        } else if let Some(cause) = catch_up.connection.finish_catch_up(snapshot.clock.h) {
             self.hub.catch_up_again(catch_up.connection, cause);
         }
     }
 
-    /// Takes a clock snapshot after the catch-up began; `None` if it is no longer needed.
-    async fn clock_snapshot(&self, catch_up: &CatchUp) -> Option<ClockSnapshot> {
+    /// Takes a snapshot after the catch-up began; `None` if it is no longer needed.
+    async fn snapshot(&self, catch_up: &CatchUp) -> Option<Snapshot> {
         let mut backoff = Backoff::new(FIRST_RETRY, MAX_RETRY);
         while catch_up.is_current() {
-            match self.link.clock_snapshot().await {
-                Ok(clock) => return Some(clock),
-                Err(LinkDown) => tokio::time::sleep(backoff.delay()).await,
+            if let Some(route) = self.routes.user(&catch_up.connection.client.user) {
+                if let Ok(clock) = route.link.clock_snapshot().await {
+                    return Some(Snapshot { route, clock });
+                }
             }
+            tokio::time::sleep(backoff.delay()).await;
         }
         None
     }
 
-    /// Catches up until the connection is live or has ended. `clock` was taken after the catch-up
+    /// Catches up until the connection is live or has ended. `snapshot` was taken after the catch-up
     /// began.
-    async fn drive(&self, catch_up: CatchUp, clock: ClockSnapshot) {
+    async fn drive(&self, catch_up: CatchUp, snapshot: Snapshot) {
         let span = catch_up.connection.span();
-        self.attempts(catch_up, clock).instrument(span).await;
+        self.attempts(catch_up, snapshot).instrument(span).await;
     }
 
-    async fn attempts(&self, mut catch_up: CatchUp, mut clock: ClockSnapshot) {
+    async fn attempts(&self, mut catch_up: CatchUp, mut snapshot: Snapshot) {
         let mut backoff = Backoff::new(FIRST_RETRY, MAX_RETRY);
         loop {
             let cause = catch_up.cause.name();
             self.hub.context.metrics.catch_ups.with_label_values(&[cause]).inc();
             tracing::debug!(cause, "catch-up started");
-            match self.attempt(&catch_up, &clock).await {
-                Ok(()) => match catch_up.connection.finish_catch_up(clock.h) {
+            match self.attempt(&catch_up, &snapshot).await {
+                Ok(()) => match catch_up.connection.finish_catch_up(snapshot.clock.h) {
                     None => return,
                     Some(cause) => {
                         catch_up.cause = cause;
@@ -225,7 +235,7 @@ impl CatchUpDriver {
                 // Also if a log changed while it was read: no attempt follows without a pause.
                 Err(interrupted @ (Interrupted::Changed | Interrupted::Unavailable(_))) => {
                     if let Interrupted::Unavailable(error) = interrupted {
-                        let address = &*self.commands.address;
+                        let address = &*snapshot.route.commands.address;
                         let error = ErrorChain(&error);
                         tracing::debug!(%address, %error, "catch-up waits for Redis");
                     }
@@ -236,8 +246,8 @@ impl CatchUpDriver {
                 }
             }
             catch_up = CatchUp::begin(catch_up.connection, catch_up.cause);
-            match self.clock_snapshot(&catch_up).await {
-                Some(next) => clock = next,
+            match self.snapshot(&catch_up).await {
+                Some(next) => snapshot = next,
                 None => return,
             }
         }
@@ -249,8 +259,9 @@ impl CatchUpDriver {
     }
 
     /// Queues everything over (cursor, H].
-    async fn attempt(&self, catch_up: &CatchUp, clock: &ClockSnapshot) -> Result<(), Interrupted> {
+    async fn attempt(&self, catch_up: &CatchUp, snapshot: &Snapshot) -> Result<(), Interrupted> {
         catch_up.check_current()?;
+        let clock = &snapshot.clock;
         let c = &*catch_up.connection;
         let (reset, unrecorded, stale) = match self.start(catch_up, clock) {
             Start::Restart(reason) => {
@@ -263,11 +274,11 @@ impl CatchUpDriver {
         if from >= clock.h {
             return Ok(());
         }
-        let (sources, too_many) = self.sources(c, from, clock, stale).await?;
+        let (sources, too_many) = self.sources(c, from, snapshot, stale).await?;
         let mut merge = Merge::new(from, clock, sources);
         let mut first = true;
         loop {
-            let pages = self.read(c, &merge, clock.h, first).await?;
+            let pages = self.read(c, &merge, snapshot, first).await?;
             catch_up.check_current()?;
             if first {
                 let flags = GapFlags { reset, unrecorded, stale, too_many };
@@ -294,7 +305,7 @@ impl CatchUpDriver {
         &self,
         c: &Connection,
         from: EventId,
-        clock: &ClockSnapshot,
+        Snapshot { route, clock }: &Snapshot,
         stale: bool,
     ) -> Result<(Vec<CatchUpSource>, bool), Interrupted> {
         let mut sources = vec![CatchUpSource::Log(Channel::User(c.client.user.clone()))];
@@ -304,14 +315,17 @@ impl CatchUpDriver {
         let _reader = self.readers.acquire().await.map_err(|_| Interrupted::Superseded)?;
         let cache = &self.delivery.replay_cache;
         if !stale
-            && replay_cache_fill::reaches(cache, &self.commands, from, clock, &c.client.topics)
+            && replay_cache_fill::reaches(cache, &route.commands, from, clock, &c.client.topics)
                 .await?
         {
             sources.push(CatchUpSource::Cache);
         } else {
-            let (topics, too_many) =
-                log::active_broadcasts(&self.commands, &c.client.topics, clock.read_after(from).ms)
-                    .await?;
+            let (topics, too_many) = log::active_broadcasts(
+                &route.commands,
+                &c.client.topics,
+                clock.read_after(from).ms,
+            )
+            .await?;
             sources.extend(topics.into_iter().map(CatchUpSource::Log));
             return Ok((sources, too_many));
         }
@@ -323,7 +337,7 @@ impl CatchUpDriver {
         &self,
         c: &Connection,
         merge: &Merge<CatchUpSource>,
-        h: EventId,
+        Snapshot { route, clock }: &Snapshot,
         first: bool,
     ) -> Result<Vec<(usize, Page)>, Interrupted> {
         let (mut numbers, mut logs, mut pages) = (Vec::new(), Vec::new(), Vec::new());
@@ -340,7 +354,7 @@ impl CatchUpDriver {
                     let (events, more) = self
                         .delivery
                         .replay_cache
-                        .read(next.position, h, &c.client.topics, count)
+                        .read(next.position, clock.h, &c.client.topics, count)
                         .ok_or(Interrupted::Changed)?;
                     pages.push((n, Page { events, more, ..Page::default() }));
                 }
@@ -349,7 +363,7 @@ impl CatchUpDriver {
         if !logs.is_empty() {
             let _reader = self.readers.acquire().await.map_err(|_| Interrupted::Superseded)?;
             pages.extend(
-                numbers.into_iter().zip(log::pages(&self.commands, &logs, count, first).await?),
+                numbers.into_iter().zip(log::pages(&route.commands, &logs, count, first).await?),
             );
         }
         Ok(pages)

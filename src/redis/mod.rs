@@ -18,6 +18,7 @@ pub mod recorder;
 pub mod rejected;
 pub mod replay_cache_fill;
 pub mod servers;
+pub mod routes;
 pub mod sessions;
 pub mod subscriptions;
 pub mod trace;

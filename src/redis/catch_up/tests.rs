@@ -11,11 +11,12 @@ use crate::{
 /// A driver whose link is down, and the supervisor of that link.
 fn driver() -> (Rc<CatchUpDriver>, Supervisor) {
     let (link_context, link, supervisor) = unreachable("record");
-    let commands = Commands::new(&link_context.settings.redis, None).expect("a pool");
+    let commands =
+        crate::redis::commands::Commands::new(&link_context.settings.redis, None).expect("a pool");
     let delivery = link_context.delivery;
     let inbox = delivery.mailboxes.open();
     let (hub, _requests) = Hub::new(context(&[]), delivery.clone(), &inbox, false);
-    (CatchUpDriver::new(hub, delivery, commands, link), supervisor)
+    (CatchUpDriver::new(hub, delivery, Routes::single(link, commands)), supervisor)
 }
 
 /// A connection of user `a` that names 0-0.
@@ -98,7 +99,9 @@ fn later_catch_up_supersedes_the_earlier_one() {
     // The cursor is past H: an attempt that continued would report it.
     let attempt = |mut catch_up: CatchUp| {
         catch_up.from = Some(id(5));
-        driver.attempt(&catch_up, &ClockSnapshot::default()).now_or_never().expect("no waiting")
+        let route = driver.routes.broadcasts().expect("a route");
+        let snapshot = Snapshot { route, clock: ClockSnapshot::default() };
+        driver.attempt(&catch_up, &snapshot).now_or_never().expect("no waiting")
     };
     assert!(matches!(attempt(earlier), Err(Interrupted::Superseded)));
     assert_eq!(written(&connection), "");

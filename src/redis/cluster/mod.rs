@@ -3,3 +3,4 @@
 pub mod key;
 pub mod nodes;
 pub mod slots;
+pub mod watcher;

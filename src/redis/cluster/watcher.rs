@@ -1,0 +1,251 @@
+//! Follows the masters of a cluster: asks every known node which master owns which slots, once a
+//! second and whenever a server did not own what it was asked for.
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use futures_util::future::join_all;
+use parking_lot::Mutex;
+use redis::{
+    AsyncConnectionConfig, ConnectionInfo, RedisError, RedisResult, aio::MultiplexedConnection,
+};
+
+use super::nodes::{Masters, View};
+use crate::{
+    core::part::ServerIndex,
+    error_chain::ErrorChain,
+    log_limit::LogLimit,
+    redis::servers::{Server, ServerInfo, Servers},
+    state::clock::Clock,
+};
+
+/// Time between two rounds of questions, and the shortest one.
+const INTERVAL: Duration = Duration::from_secs(1);
+const MIN_INTERVAL: Duration = Duration::from_millis(100);
+/// An answer older than this no longer counts as a confirmation.
+const FRESH: Duration = Duration::from_secs(3);
+/// After this time even the answers of a minority are taken over: an operator may have promoted a
+/// replica without the others.
+const MINORITY: Duration = Duration::from_secs(10);
+/// Maximum number of nodes that are asked in one round.
+const MAX_ASKED: usize = 100;
+/// Maximum number of masters that an instance links to.
+const MAX_MASTERS: usize = 500;
+/// Minimum time between log lines about unreachable nodes, ms.
+const LOG_INTERVAL_MS: u64 = 10_000;
+
+/// Host and port of a node.
+type Endpoint = (String, u16);
+
+/// What the nodes said lately: the votes by which a master is confirmed.
+#[derive(Default)]
+pub struct Votes {
+    latest: Mutex<(Masters, HashMap<String, (Instant, View)>)>,
+}
+
+impl Votes {
+    /// Whether more than half of the masters said within the last few seconds that this node is a
+    /// master.
+    pub fn confirm(&self, node_id: &str) -> bool {
+        let latest = self.latest.lock();
+        let fresh = latest.1.values().filter(|(at, _)| at.elapsed() < FRESH);
+        latest.0.confirm(node_id, fresh.map(|(_, view)| view))
+    }
+
+    fn record(&self, views: Vec<View>) -> Masters {
+        let mut latest = self.latest.lock();
+        let now = Instant::now();
+        latest.1.retain(|_, (at, _)| at.elapsed() < FRESH);
+        for view in views {
+            latest.1.insert(view.own_id.clone(), (now, view));
+        }
+        latest.0 = Masters::merge(latest.1.values().map(|(_, view)| view));
+        latest.0.clone()
+    }
+
+    /// Whether the masters say enough to replace what is known: more than half of the servers have
+    /// answered lately. A node that was reset or cut off knows little.
+    fn is_majority(&self, servers: &[Server]) -> bool {
+        let latest = self.latest.lock();
+        let answered = |server: &&Server| latest.1.contains_key(&server.info.node_id);
+        servers.iter().filter(answered).count() * 2 > servers.len()
+    }
+}
+
+/// How the watcher reaches nodes, and what it does with a new master.
+pub struct WatcherParts {
+    /// The seed nodes.
+    pub seeds: Vec<Endpoint>,
+    /// How to connect to a node.
+    pub connect: Box<dyn Fn(&str, u16) -> ConnectionInfo + Send + Sync>,
+    /// Whether nodes are known by their names rather than by their addresses (TLS).
+    pub by_name: bool,
+    /// Maximum time to wait for an answer.
+    pub timeout: Duration,
+    /// Creates a server and starts its link.
+    pub start: Box<dyn Fn(ServerInfo) -> Server + Send + Sync>,
+    /// Monotonic time.
+    pub clock: Arc<Clock>,
+}
+
+/// Follows the masters.
+pub struct Watcher {
+    parts: WatcherParts,
+    servers: Arc<Servers>,
+    votes: Arc<Votes>,
+    connections: BTreeMap<Endpoint, MultiplexedConnection>,
+    known: Vec<Endpoint>,
+    /// When the masters were last taken over from the answers.
+    applied: Instant,
+    /// The number of the next server.
+    next_index: u16,
+    log: LogLimit,
+}
+
+impl Watcher {
+    /// A watcher that knows the seeds only.
+    pub fn new(parts: WatcherParts, servers: Arc<Servers>, votes: Arc<Votes>) -> Self {
+        Self {
+            known: parts.seeds.clone(),
+            parts,
+            servers,
+            votes,
+            connections: BTreeMap::new(),
+            applied: Instant::now(),
+            next_index: 0,
+            log: LogLimit::new(LOG_INTERVAL_MS),
+        }
+    }
+
+    /// Follows the masters until the runtime ends.
+    pub async fn run(mut self) {
+        loop {
+            let began = Instant::now();
+            let views = self.ask_all().await;
+            if !views.is_empty() {
+                self.known = endpoints(&views);
+                let masters = self.votes.record(views);
+                let known = self.servers.all();
+                if known.is_empty()
+                    || self.votes.is_majority(&known)
+                    || self.applied.elapsed() > MINORITY
+                {
+                    self.applied = Instant::now();
+                    self.apply(known, &masters);
+                }
+            }
+            let _ = tokio::time::timeout(INTERVAL, self.servers.stale.notified()).await;
+            tokio::time::sleep(MIN_INTERVAL.saturating_sub(began.elapsed())).await;
+        }
+    }
+
+    /// Asks all known nodes at once; those that do not answer are asked again next time.
+    async fn ask_all(&mut self) -> Vec<View> {
+        let mut asked = self.known.clone();
+        asked.extend(self.parts.seeds.iter().filter(|seed| !self.known.contains(seed)).cloned());
+        asked.truncate(MAX_ASKED);
+        self.connections.retain(|endpoint, _| asked.contains(endpoint));
+        let answers = asked.into_iter().map(|endpoint| {
+            let connection = self.connections.get(&endpoint).cloned();
+            let parts = &self.parts;
+            async move {
+                let answer = tokio::time::timeout(parts.timeout, ask(parts, &endpoint, connection));
+                (answer.await.unwrap_or_else(|_| Err(timed_out())), endpoint)
+            }
+        });
+        let mut views = Vec::new();
+        for (answer, endpoint) in join_all(answers).await {
+            match answer {
+                Ok((view, connection)) => {
+                    self.connections.insert(endpoint, connection);
+                    views.push(view);
+                }
+                Err(error) => self.unreachable(&endpoint, &error),
+            }
+        }
+        views
+    }
+
+    fn unreachable(&mut self, endpoint: &Endpoint, error: &RedisError) {
+        self.connections.remove(endpoint);
+        if let Some(suppressed) = self.log.allow(self.parts.clock.now_ms()) {
+            let (host, port) = endpoint;
+            let error = ErrorChain(error);
+            tracing::warn!(%host, port, %error, suppressed, "a cluster node does not answer");
+        }
+    }
+
+    /// Links to new masters, and drops the links to those that have no slots any more.
+    fn apply(&mut self, before: Vec<Server>, masters: &Masters) {
+        let mut is_changed = before.len() != masters.0.len();
+        let mut after = Vec::with_capacity(masters.0.len());
+        for node in masters.0.iter().take(MAX_MASTERS) {
+            let known = before.iter().find(|server| server.info.node_id == node.id);
+            let server = match known {
+                Some(server) => {
+                    is_changed |= server.info.update(&node.host, node.port, &node.slots);
+                    server.clone()
+                }
+                None => {
+                    is_changed = true;
+                    let index = ServerIndex(self.next_index);
+                    self.next_index = self.next_index.wrapping_add(1);
+                    let info = self.parts.info(index, &node.id);
+                    info.update(&node.host, node.port, &node.slots);
+                    (self.parts.start)(info)
+                }
+            };
+            after.push(server);
+        }
+        if is_changed {
+            let shown: Vec<String> =
+                masters.0.iter().map(|n| format!("{}:{} {}", n.host, n.port, n.slots)).collect();
+            tracing::info!(masters = ?shown, "the masters of the cluster");
+            self.servers.set_masters(after);
+        }
+    }
+}
+
+impl WatcherParts {
+    fn info(&self, index: ServerIndex, node_id: &str) -> ServerInfo {
+        let state = crate::redis::link_state::LinkState::new(self.clock.clone());
+        ServerInfo::node(index, node_id.to_owned(), Arc::new(state))
+    }
+}
+
+/// Where the working nodes are: masters first, whose answers count.
+fn endpoints(views: &[View]) -> Vec<Endpoint> {
+    let mut nodes: Vec<_> =
+        views.iter().flat_map(|view| &view.nodes).filter(|node| !node.has_failed).collect();
+    nodes.sort_by_key(|node| !node.is_master);
+    let mut seen = HashSet::new();
+    nodes.retain(|node| seen.insert(&node.id));
+    nodes.into_iter().map(|node| (node.host.clone(), node.port)).collect()
+}
+
+fn timed_out() -> RedisError {
+    std::io::Error::new(std::io::ErrorKind::TimedOut, "no answer within redis.command_timeout")
+        .into()
+}
+
+async fn ask(
+    parts: &WatcherParts,
+    (host, port): &Endpoint,
+    connection: Option<MultiplexedConnection>,
+) -> RedisResult<(View, MultiplexedConnection)> {
+    let mut connection = match connection {
+        Some(connection) => connection,
+        None => {
+            let client = redis::Client::open((parts.connect)(host, *port))?;
+            let config = AsyncConnectionConfig::new()
+                .set_connection_timeout(Some(parts.timeout))
+                .set_response_timeout(Some(parts.timeout));
+            client.get_multiplexed_async_connection_with_config(&config).await?
+        }
+    };
+    let reply: String = redis::cmd("CLUSTER").arg("NODES").query_async(&mut connection).await?;
+    Ok((View::parse(&reply, host, *port, parts.by_name), connection))
+}
