@@ -9,7 +9,7 @@ use deadpool::{
 };
 use redis::{
     AsyncConnectionConfig, Cmd, FromRedisValue, IntoConnectionInfo, Pipeline, RedisError,
-    ToRedisArgs,
+    RedisResult, ToRedisArgs,
 };
 use secrecy::ExposeSecret;
 
@@ -182,6 +182,11 @@ impl Commands {
         self.pool.get().await.map_err(|error| CommandError::Unavailable(error.into()))
     }
 
+    /// Whether the commands reach the servers of a cluster, each of which has some of the keys.
+    pub fn is_cluster(&self) -> bool {
+        false
+    }
+
     /// Runs one command.
     ///
     /// # Errors
@@ -205,6 +210,27 @@ impl Commands {
             tokio::time::timeout(self.timeout, commands.query_async(&mut connection.connection))
                 .await;
         reply.map_err(|_| CommandError::NoReply(NoReplyError::Timeout))?.map_err(CommandError::from)
+    }
+
+    /// Runs independent commands, in one pipeline for each server: commands for one server are
+    /// executed in order. Returns the replies in the order of the commands.
+    pub async fn run_each<T: FromRedisValue>(
+        &self,
+        commands: Vec<Cmd>,
+    ) -> Vec<Result<T, Arc<CommandError>>> {
+        let mut pipeline = redis::pipe();
+        pipeline.ignore_errors();
+        let count = commands.len();
+        commands.into_iter().for_each(|command| {
+            pipeline.add_command(command);
+        });
+        match self.run_all::<Vec<RedisResult<T>>>(&pipeline).await {
+            Ok(replies) => replies.into_iter().map(|r| r.map_err(|e| Arc::new(e.into()))).collect(),
+            Err(error) => {
+                let error = Arc::new(error);
+                (0..count).map(|_| Err(error.clone())).collect()
+            }
+        }
     }
 
     /// A call of a function of the library, to which arguments can be added.

@@ -141,6 +141,17 @@ impl KeyNames {
         self.public(&format!("user:{user}:events"))
     }
 
+    /// The key by which `sse_publish` names a channel: its name, or for a broadcast
+    /// `{broadcast}:<topic>`, which a cluster requires. `channel` may be invalid; the library says
+    /// so. The prefix may be missing.
+    pub fn publish(&self, channel: &str) -> String {
+        let channel = channel.strip_prefix(&self.channel_prefix).unwrap_or(channel);
+        match channel.strip_prefix("broadcast:") {
+            Some(topic) => format!("{}:{topic}", self.broadcast()),
+            None => self.public(channel),
+        }
+    }
+
     /// The patterns of all publishers' channels: users', broadcasts.
     pub fn public_patterns(&self) -> [String; 2] {
         let prefix = glob_escape(&self.channel_prefix);
@@ -199,6 +210,9 @@ mod tests {
         assert_eq!(app.log(&channel("broadcast:news")), "sse:log:{app:broadcast}:news");
         assert_eq!(app.live_user("42"), "sse:live:{app:user:42:events}");
         assert_eq!(app.public_patterns(), ["app:user:*:events", "app:broadcast:*"]);
+        assert_eq!(app.publish("broadcast:news"), "{app:broadcast}:news");
+        assert_eq!(app.publish("user:42:events"), "app:user:42:events");
+        assert_eq!(app.publish("app:user:42:events"), "app:user:42:events");
     }
 
     #[test]

@@ -37,7 +37,7 @@ pub enum PublishError {
 }
 
 fn call(commands: &Commands, publish: &Publish) -> Cmd {
-    let mut call = commands.call("publish", &[&publish.channel]);
+    let mut call = commands.call("publish", &[commands.keys.publish(&publish.channel)]);
     call.arg(&publish.kind).arg(&publish.payload);
     if let Some(key) = &publish.key {
         call.arg("KEY").arg(key);
@@ -50,37 +50,24 @@ fn call(commands: &Commands, publish: &Publish) -> Cmd {
 
 /// Publishes events in order, and returns the id or the error of each.
 pub async fn publish(commands: &Commands, events: &[Publish]) -> Vec<Result<String, PublishError>> {
-    let mut pipeline = redis::pipe();
-    pipeline.ignore_errors();
-    for event in events {
-        pipeline.add_command(call(commands, event));
-    }
-    match commands.run_all::<Vec<redis::RedisResult<String>>>(&pipeline).await {
-        Ok(replies) => replies.into_iter().map(|reply| reply.map_err(rejection)).collect(),
-        Err(error) => {
-            let error = Arc::new(error);
-            events.iter().map(|_| Err(unpublished(error.clone()))).collect()
-        }
-    }
+    let calls = events.iter().map(|event| call(commands, event)).collect();
+    let replies = commands.run_each::<String>(calls).await;
+    replies.into_iter().map(|reply| reply.map_err(unpublished)).collect()
 }
 
 /// The rejection in an error of the library: `SSE <code>: <text>`.
-fn rejection(error: redis::RedisError) -> PublishError {
-    let detail = error.detail().unwrap_or_default().to_owned();
-    let found = Rejection::ALL.iter().find(|r| detail.starts_with(&format!("{}:", r.code())));
-    match (error.code(), found) {
-        (Some("SSE"), Some(rejection)) => PublishError::Rejected(
-            *rejection,
-            detail[rejection.code().len() + 1..].trim().to_owned(),
-        ),
-        _ => unpublished(Arc::new(error.into())),
-    }
+fn rejection(error: &CommandError) -> Option<PublishError> {
+    let CommandError::Rejected(error) = error else { return None };
+    let detail = error.detail().filter(|_| error.code() == Some("SSE"))?;
+    let (code, text) = detail.split_once(':')?;
+    let rejection = Rejection::ALL.iter().find(|rejection| rejection.code() == code)?;
+    Some(PublishError::Rejected(*rejection, text.trim().to_owned()))
 }
 
 fn unpublished(error: Arc<CommandError>) -> PublishError {
     match &*error {
         CommandError::NoReply(_) => PublishError::NoReply(error),
-        _ => PublishError::Unavailable(error),
+        rejected => rejection(rejected).unwrap_or(PublishError::Unavailable(error)),
     }
 }
 

@@ -3,6 +3,7 @@
 
 use std::{rc::Rc, sync::Arc, time::Duration};
 
+use redis::Cmd;
 use tokio::sync::mpsc;
 
 use super::{
@@ -169,43 +170,76 @@ pub async fn keep(
     }
 }
 
-/// Releases the sessions of closed connections, which then expire after their grace. If Redis is
-/// unavailable, the remaining ones are released later.
+/// Releases the sessions of closed connections, which then expire after their grace. Those that
+/// cannot be released now stay in `closed`.
 async fn release_all(commands: &Commands, closed: &mut Vec<Rc<Connection>>, grace: Duration) {
-    while !closed.is_empty() {
-        let batch = closed.len().min(BATCH);
-        if renew(commands, &closed[..batch], grace, true).await.is_none() {
-            return;
+    let mut kept = Vec::new();
+    let mut rest = closed.as_slice();
+    while !rest.is_empty() {
+        let (batch, after) = rest.split_at(rest.len().min(BATCH));
+        let states = renew(commands, batch, grace, true).await;
+        let unreleased = batch.iter().zip(&states).filter(|(_, state)| state.is_none());
+        kept.extend(unreleased.map(|(connection, _)| connection.clone()));
+        rest = after;
+        // Without any server, each batch would wait for the timeout.
+        if states.iter().all(Option::is_none) {
+            kept.extend_from_slice(rest);
+            break;
         }
-        closed.drain(..batch);
     }
+    *closed = kept;
 }
 
 async fn renew_all(hub: &Rc<Hub>, commands: &Commands, grace: Duration) {
     for batch in hub.snapshot().chunks(BATCH) {
-        let states = renew(commands, batch, grace, false).await.unwrap_or_default();
+        let states = renew(commands, batch, grace, false).await;
         for (connection, state) in batch.iter().zip(states) {
-            match state.as_str() {
-                "taken-over" => hub.end_session(connection, CloseReason::TakenOver),
-                "revoked" => hub.end_session(connection, CloseReason::Revoked),
-                other => {
+            match state.as_deref() {
+                Some("taken-over") => hub.end_session(connection, CloseReason::TakenOver),
+                Some("revoked") => hub.end_session(connection, CloseReason::Revoked),
+                Some(other) => {
                     if let Some(fault) = other.strip_prefix("wrong-type: ") {
                         log_foreign_key(fault);
                     }
                 }
+                None => {}
             }
         }
     }
 }
 
-/// Renews or releases sessions, and returns the library's replies in order; `None` if Redis is
-/// unavailable and the caller must retry later.
+/// Renews or releases sessions, and returns the library's replies in order; `None` if the session's
+/// server is unavailable and the caller must retry later.
 async fn renew(
     commands: &Commands,
     connections: &[Rc<Connection>],
     grace: Duration,
     closing: bool,
-) -> Option<Vec<String>> {
+) -> Vec<Option<String>> {
+    // In a cluster, one call can only work on keys of one slot.
+    let per_call = if commands.is_cluster() { 1 } else { connections.len().max(1) };
+    let calls = connections.chunks(per_call).map(|batch| renewal(commands, batch, grace, closing));
+    let replies = commands.run_each::<Vec<String>>(calls.collect()).await;
+    let mut states = Vec::with_capacity(connections.len());
+    for (batch, reply) in connections.chunks(per_call).zip(replies) {
+        match reply {
+            Ok(found) => states.extend(found.into_iter().map(Some)),
+            Err(error) => {
+                let error = ErrorChain(&*error);
+                tracing::debug!(%error, "sessions not renewed");
+                states.extend(batch.iter().map(|_| None));
+            }
+        }
+    }
+    states
+}
+
+fn renewal(
+    commands: &Commands,
+    connections: &[Rc<Connection>],
+    grace: Duration,
+    closing: bool,
+) -> Cmd {
     let channels: Vec<String> =
         connections.iter().map(|c| commands.keys.public_user(&c.client.user)).collect();
     let mut call = commands.call("renew", &channels);
@@ -221,12 +255,5 @@ async fn renew(
             .arg(c.client.session.generation)
             .arg(&c.client.session.proof);
     }
-    commands
-        .run(&call)
-        .await
-        .inspect_err(|error| {
-            let error = ErrorChain(error);
-            tracing::debug!(address = %commands.address, %error, "sessions not renewed");
-        })
-        .ok()
+    call
 }

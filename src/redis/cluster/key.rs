@@ -34,7 +34,10 @@ mod tests {
             command
         };
         for (words, key) in [
-            (&["FCALL", "sse_publish", "1", "user:42:events", "t", "x"][..], Some("user:42:events")),
+            (
+                &["FCALL", "sse_publish", "1", "user:42:events", "t", "x"][..],
+                Some("user:42:events"),
+            ),
             (&["XRANGE", "sse:log:{a}", "-", "+"], Some("sse:log:{a}")),
             (&["XINFO", "STREAM", "sse:log:{a}"], Some("sse:log:{a}")),
             (&["SPUBLISH", "sse:live:{a}", "x"], Some("sse:live:{a}")),

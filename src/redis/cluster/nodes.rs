@@ -72,9 +72,7 @@ impl View {
 
     /// Whether this view shows the node as a working master with slots.
     fn confirms(&self, id: &str) -> bool {
-        self.nodes
-            .iter()
-            .any(|n| n.id == id && n.is_master && !n.has_failed && !n.slots.is_empty())
+        self.nodes.iter().any(|n| n.id == id && n.is_master && !n.has_failed && !n.slots.is_empty())
     }
 }
 
