@@ -119,6 +119,11 @@ impl LinkState {
         *self.highest_id.lock()
     }
 
+    /// The epoch of the server; `None` if it is not known yet.
+    pub fn epoch(&self) -> Option<u64> {
+        Some(self.epoch.load(Ordering::Relaxed)).filter(|epoch| *epoch > 0)
+    }
+
     /// Records an epoch that a message names. Returns whether it replaces an earlier one; the first
     /// known epoch does not.
     pub fn enter_epoch(&self, epoch: u64) -> bool {

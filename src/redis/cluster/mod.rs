@@ -1,6 +1,7 @@
 //! Redis Cluster: which server owns which slots (ARCHITECTURE.md#redis-cluster).
 
 pub mod key;
+pub mod moves;
 pub mod nodes;
 pub mod slots;
 pub mod watcher;

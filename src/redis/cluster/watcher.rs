@@ -12,8 +12,12 @@ use parking_lot::Mutex;
 use redis::{
     AsyncConnectionConfig, ConnectionInfo, RedisError, RedisResult, aio::MultiplexedConnection,
 };
+use tokio::sync::{Notify, watch};
 
-use super::nodes::{Masters, View};
+use super::{
+    moves::Moves,
+    nodes::{Masters, View},
+};
 use crate::{
     core::part::ServerIndex,
     error_chain::ErrorChain,
@@ -40,38 +44,78 @@ const LOG_INTERVAL_MS: u64 = 10_000;
 /// Host and port of a node.
 type Endpoint = (String, u16);
 
-/// What the nodes said lately: the votes by which a master is confirmed.
+/// What the nodes said lately.
 #[derive(Default)]
-pub struct Votes {
-    latest: Mutex<(Masters, HashMap<String, (Instant, View)>)>,
+struct Answers {
+    /// By the id of the node.
+    views: HashMap<String, (Instant, View)>,
+    /// What follows from them.
+    masters: Masters,
 }
+
+/// The votes by which a master is confirmed.
+#[derive(Default)]
+pub struct Votes(Mutex<Answers>);
 
 impl Votes {
     /// Whether more than half of the masters said within the last few seconds that this node is a
     /// master.
     pub fn confirm(&self, node_id: &str) -> bool {
-        let latest = self.latest.lock();
-        let fresh = latest.1.values().filter(|(at, _)| at.elapsed() < FRESH);
-        latest.0.confirm(node_id, fresh.map(|(_, view)| view))
+        let answers = self.0.lock();
+        let fresh = answers.views.values().filter(|(at, _)| at.elapsed() < FRESH);
+        answers.masters.confirm(node_id, fresh.map(|(_, view)| view))
     }
 
     fn record(&self, views: Vec<View>) -> Masters {
-        let mut latest = self.latest.lock();
+        let mut answers = self.0.lock();
         let now = Instant::now();
-        latest.1.retain(|_, (at, _)| at.elapsed() < FRESH);
+        answers.views.retain(|_, (at, _)| at.elapsed() < FRESH);
         for view in views {
-            latest.1.insert(view.own_id.clone(), (now, view));
+            answers.views.insert(view.own_id.clone(), (now, view));
         }
-        latest.0 = Masters::merge(latest.1.values().map(|(_, view)| view));
-        latest.0.clone()
+        answers.masters = Masters::merge(answers.views.values().map(|(_, view)| view));
+        answers.masters.clone()
     }
 
     /// Whether the masters say enough to replace what is known: more than half of the servers have
     /// answered lately. A node that was reset or cut off knows little.
     fn is_majority(&self, servers: &[Server]) -> bool {
-        let latest = self.latest.lock();
-        let answered = |server: &&Server| latest.1.contains_key(&server.info.node_id);
+        let answers = self.0.lock();
+        let answered = |server: &&Server| answers.views.contains_key(&server.info.node_id);
         servers.iter().filter(answered).count() * 2 > servers.len()
+    }
+
+    /// The epoch of a server that gives slots away, if nothing can be lost with them: the server is
+    /// alive, is still a master, and does not claim the slots any more. (A master that was replaced
+    /// claims them until it becomes a replica.)
+    fn epoch_of_giver(&self, giver: &ServerInfo, slots: &[u16]) -> Option<u64> {
+        let answers = self.0.lock();
+        let (_, view) = answers.views.get(&giver.node_id)?;
+        let own = view.nodes.iter().find(|node| node.id == giver.node_id)?;
+        let gave_away = own.is_master && !slots.iter().any(|slot| own.slots.contains(*slot));
+        (gave_away && giver.state.is_alive()).then(|| giver.state.epoch()).flatten()
+    }
+}
+
+/// What the watcher finds out, for the links.
+#[derive(Default)]
+pub struct ClusterState {
+    /// Which masters are confirmed.
+    pub votes: Votes,
+    /// Which slots moved without a loss.
+    pub moves: Moves,
+    /// The number of rounds so far.
+    rounds: watch::Sender<u64>,
+}
+
+impl ClusterState {
+    /// Returns when the nodes have been asked again, by a round that begins after this call.
+    pub async fn refreshed(&self, servers_stale: &Notify) {
+        let mut rounds = self.rounds.subscribe();
+        let next = *rounds.borrow() + 2;
+        servers_stale.notify_one();
+        // The sender lives as long as this state.
+        let _ = rounds.wait_for(|round| *round >= next).await;
     }
 }
 
@@ -85,7 +129,7 @@ pub struct WatcherParts {
     pub by_name: bool,
     /// Maximum time to wait for an answer.
     pub timeout: Duration,
-    /// Creates a server and starts its link.
+    /// Starts the link to a server.
     pub start: Box<dyn Fn(ServerInfo) -> Server + Send + Sync>,
     /// Monotonic time.
     pub clock: Arc<Clock>,
@@ -95,7 +139,7 @@ pub struct WatcherParts {
 pub struct Watcher {
     parts: WatcherParts,
     servers: Arc<Servers>,
-    votes: Arc<Votes>,
+    cluster: Arc<ClusterState>,
     connections: BTreeMap<Endpoint, MultiplexedConnection>,
     known: Vec<Endpoint>,
     /// When the masters were last taken over from the answers.
@@ -107,12 +151,12 @@ pub struct Watcher {
 
 impl Watcher {
     /// A watcher that knows the seeds only.
-    pub fn new(parts: WatcherParts, servers: Arc<Servers>, votes: Arc<Votes>) -> Self {
+    pub fn new(parts: WatcherParts, servers: Arc<Servers>, cluster: Arc<ClusterState>) -> Self {
         Self {
             known: parts.seeds.clone(),
             parts,
             servers,
-            votes,
+            cluster,
             connections: BTreeMap::new(),
             applied: Instant::now(),
             next_index: 0,
@@ -127,16 +171,17 @@ impl Watcher {
             let views = self.ask_all().await;
             if !views.is_empty() {
                 self.known = endpoints(&views);
-                let masters = self.votes.record(views);
+                let masters = self.cluster.votes.record(views);
                 let known = self.servers.all();
                 if known.is_empty()
-                    || self.votes.is_majority(&known)
+                    || self.cluster.votes.is_majority(&known)
                     || self.applied.elapsed() > MINORITY
                 {
                     self.applied = Instant::now();
                     self.apply(known, &masters);
                 }
             }
+            self.cluster.rounds.send_modify(|rounds| *rounds += 1);
             let _ = tokio::time::timeout(INTERVAL, self.servers.stale.notified()).await;
             tokio::time::sleep(MIN_INTERVAL.saturating_sub(began.elapsed())).await;
         }
@@ -180,6 +225,7 @@ impl Watcher {
 
     /// Links to new masters, and drops the links to those that have no slots any more.
     fn apply(&mut self, before: Vec<Server>, masters: &Masters) {
+        self.record_moves(&before, masters);
         let mut is_changed = before.len() != masters.0.len();
         let mut after = Vec::with_capacity(masters.0.len());
         for node in masters.0.iter().take(MAX_MASTERS) {
@@ -205,6 +251,28 @@ impl Watcher {
                 masters.0.iter().map(|n| format!("{}:{} {}", n.host, n.port, n.slots)).collect();
             tracing::info!(masters = ?shown, "the masters of the cluster");
             self.servers.set_masters(after);
+        }
+    }
+}
+
+impl Watcher {
+    /// Records the slots that leave their servers, before the servers are updated.
+    fn record_moves(&self, before: &[Server], masters: &Masters) {
+        for Server { info, .. } in before {
+            let slots = info.slots();
+            let kept = masters.0.iter().find(|node| node.id == info.node_id);
+            let has_left = |slot: &u16| kept.is_none_or(|node| !node.slots.contains(*slot));
+            let left: Vec<u16> = slots.iter().filter(has_left).collect();
+            if !left.is_empty() {
+                let epoch = self.cluster.votes.epoch_of_giver(info, &left);
+                tracing::info!(
+                    from = %format!("{}:{}", info.endpoint().0, info.endpoint().1),
+                    slots = left.len(),
+                    without_loss = epoch.is_some(),
+                    "slots moved to another master"
+                );
+                self.cluster.moves.record(left.into_iter(), epoch);
+            }
         }
     }
 }
