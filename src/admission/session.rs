@@ -86,7 +86,7 @@ impl Admission {
         let opened = sessions::open(&self.commands, settings.reconnect_grace, &request).await;
         opened.map_err(|error| {
             let recovered = || self.link_state.recovered_within(super::SESSIONS_REWRITTEN);
-            admission_error(error, &self.commands.address, recovered)
+            admission_error(error, &self.commands.address(), recovered)
         })
     }
 }

@@ -225,7 +225,7 @@ impl CatchUpDriver {
                 // Also if a log changed while it was read: no attempt follows without a pause.
                 Err(interrupted @ (Interrupted::Changed | Interrupted::Unavailable(_))) => {
                     if let Interrupted::Unavailable(error) = interrupted {
-                        let address = &*self.commands.address;
+                        let address = self.commands.address();
                         let error = ErrorChain(&error);
                         tracing::debug!(%address, %error, "catch-up waits for Redis");
                     }

@@ -226,7 +226,7 @@ async fn renew(
         .await
         .inspect_err(|error| {
             let error = ErrorChain(error);
-            tracing::debug!(address = %commands.address, %error, "sessions not renewed");
+            tracing::debug!(address = %commands.address(), %error, "sessions not renewed");
         })
         .ok()
 }
