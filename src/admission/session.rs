@@ -92,7 +92,7 @@ impl Admission {
         let opened = sessions::open(&commands, settings.reconnect_grace, &request).await;
         opened.map_err(|error| {
             let recovered = || self.link_state.recovered_within(super::SESSIONS_REWRITTEN);
-            admission_error(error, &commands.address, recovered)
+            admission_error(error, &commands.address(), recovered)
         })
     }
 }

@@ -31,7 +31,7 @@ use crate::{
         sockets::{budget::SocketBudget, idle::IdleLimits},
     },
     metrics::Metrics,
-    redis::{commands::Commands, link_context::LinkContext, recorder::presence::RecorderPresence},
+    redis::{link_context::LinkContext, locate::Locator, recorder::presence::RecorderPresence},
     settings::{Loaded, PlainPublish, Settings, SettingsSource},
     state::{clock::Clock, lifecycle::Lifecycle, limits::Limits},
 };
@@ -67,6 +67,7 @@ impl Gateway {
         let (admin_listener, admin_address) = listen(settings.admin.listen, "admin.listen")?;
         let metrics = metrics_for(&settings);
         let (auth, refresher) = Auth::new(&settings, &metrics)?;
+        let locator = Locator::new(&settings.redis)?;
         let settings = Arc::new(settings);
         let certificate = match (&settings.server.tls_certificate, &settings.server.tls_key) {
             (Some(certificate), Some(key)) => Some(Certificate::new(certificate, key)?),
@@ -76,7 +77,7 @@ impl Gateway {
         let limits = Arc::new(Limits::new(&settings.limits));
         let lifecycle = Arc::new(Lifecycle::default());
         let recorder = Arc::new(RecorderPresence::default());
-        let context = LinkContext::new(settings.clone(), Arc::new(Clock::new()), metrics);
+        let context = LinkContext::new(settings.clone(), Arc::new(Clock::new()), metrics, locator);
         let readiness = Arc::new(Readiness {
             lifecycle: lifecycle.clone(),
             link_state: context.state.clone(),
@@ -230,9 +231,7 @@ fn start_public(
     let service = move || {
         let PublicParts { worker, front, tls, extra } = parts.clone();
         let allowed = worker.context.settings.cors.clone();
-        // The URL was checked when the settings were loaded.
-        let worker = worker::start(worker).expect("the Redis URL was checked");
-        let worker = web::Data::new(worker);
+        let worker = web::Data::new(worker::start(worker));
         let app = move || {
             let extra = extra.clone();
             let app = App::new()
@@ -271,8 +270,7 @@ fn start_admin(
     let budget = SocketBudget::new("admin", ADMIN_SOCKETS, idle, &front.metrics);
     let service = move || {
         let AdminParts { name, context, limits, readiness, auth } = parts.clone();
-        let commands = Commands::new(&context.settings.redis, Some(context.state.server.clone()))
-            .expect("the Redis URL was checked");
+        let commands = context.commands();
         let admin = web::Data::new(admin::Admin {
             name,
             readiness,

@@ -2,10 +2,8 @@
 
 use std::{io, net::SocketAddr};
 
-use redis::RedisError;
-
 use super::{descriptors::DescriptorsError, tls::CertificateError};
-use crate::auth::SetupError;
+use crate::{auth::SetupError, redis::tls::TlsError};
 
 /// Why an instance cannot be built.
 #[derive(Debug, thiserror::Error)]
@@ -35,9 +33,9 @@ pub enum BuildError {
     /// The limit of open files is too low.
     #[error(transparent)]
     Descriptors(#[from] DescriptorsError),
-    /// The URL of Redis cannot be used.
-    #[error("redis.url: must be a Redis URL, for example redis://host:6379")]
-    RedisUrl(#[source] RedisError),
+    /// The files for TLS to Redis cannot be used.
+    #[error(transparent)]
+    RedisTls(#[from] TlsError),
     /// A thread with its runtime cannot be started.
     #[error("the thread {name} could not be started; check the limits of threads and open files")]
     Thread {
@@ -57,7 +55,7 @@ impl BuildError {
             Self::NoAddress(_)
             | Self::Certificate(_)
             | Self::Descriptors(_)
-            | Self::RedisUrl(_) => true,
+            | Self::RedisTls(_) => true,
         }
     }
 }

@@ -8,7 +8,6 @@ use tokio::sync::oneshot;
 use super::build_error::BuildError;
 use crate::{
     redis::{
-        commands::Commands,
         inbound::Inbound,
         link::{self, Link},
         link_context::LinkContext,
@@ -32,14 +31,14 @@ impl LinkThread {
     /// Starts the thread.
     ///
     /// # Errors
-    /// The URL of Redis is invalid, or the thread could not be started.
+    /// The thread could not be started.
     pub fn start(
         context: LinkContext,
         name: Arc<str>,
         presence: Arc<RecorderPresence>,
     ) -> Result<Self, BuildError> {
-        let commands = Commands::new(&context.settings.redis, Some(context.state.server.clone()))
-            .map_err(BuildError::RedisUrl)?;
+        let commands = context.commands();
+        let watcher = context.locator.watcher();
         let (inbox, receiver) = inbox::channel();
         let (rejected_sender, rejected_receiver) = rejected::channel();
         let keys = commands.keys.clone();
@@ -59,6 +58,9 @@ impl LinkThread {
         let runtime = runtime.map_err(failed)?;
         let serve = move || {
             runtime.block_on(async {
+                if let Some(watcher) = watcher {
+                    tokio::spawn(watcher.run());
+                }
                 if context.settings.publishers.plain == PlainPublish::Record {
                     tokio::spawn(recorder.run(stop));
                 } else {

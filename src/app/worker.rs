@@ -8,8 +8,7 @@ use crate::{
     auth::Auth,
     http::{api_keys::ApiAccess, worker::Worker},
     redis::{
-        catch_up::CatchUpDriver, commands::Commands, link::Link, link_context::LinkContext,
-        routes::Routes, sessions,
+        catch_up::CatchUpDriver, link::Link, link_context::LinkContext, routes::Routes, sessions,
     },
     state::{
         hub::Hub,
@@ -35,12 +34,9 @@ pub struct WorkerParts {
 }
 
 /// Starts the hub of the current worker thread and its tasks.
-///
-/// # Errors
-/// The URL of Redis is invalid.
-pub fn start(parts: WorkerParts) -> Result<Worker, redis::RedisError> {
+pub fn start(parts: WorkerParts) -> Worker {
     let WorkerParts { context: shared, link, auth, limits, lifecycle } = parts;
-    let commands = Commands::new(&shared.settings.redis, Some(shared.state.server.clone()))?;
+    let commands = shared.commands();
     let context = Arc::new(StreamContext {
         settings: StreamSettings::new(&shared.settings),
         clock: shared.clock,
@@ -62,5 +58,5 @@ pub fn start(parts: WorkerParts) -> Result<Worker, redis::RedisError> {
     let api = ApiAccess { auth: auth.clone(), context: context.clone() };
     let admission =
         Admission { context: context.clone(), auth, lifecycle, link_state, routes, hub, catch_up };
-    Ok(Worker { admission, api, commands, context })
+    Worker { admission, api, commands, context }
 }

@@ -2,8 +2,6 @@
 
 use std::{process::ExitCode, sync::Arc};
 
-use redis::RedisError;
-
 use super::args::PublishArgs;
 use crate::{
     error_chain::ErrorChain,
@@ -11,6 +9,7 @@ use crate::{
         commands::{CommandError, Commands},
         library::{self, LibraryError},
         publish::{Publish, PublishError, publish as publish_all},
+        tls::TlsError,
     },
     settings::Settings,
 };
@@ -18,8 +17,8 @@ use crate::{
 /// Why there is no id to print.
 #[derive(Debug, thiserror::Error)]
 enum Failure {
-    #[error("not published: redis.url")]
-    Url(#[source] RedisError),
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     #[error("not published (Redis at {address})")]
     Library {
         address: Arc<str>,
@@ -74,8 +73,8 @@ pub fn publish(args: &PublishArgs) -> ExitCode {
 
 /// Returns the id of the event.
 async fn publish_one(settings: &Settings, event: Publish) -> Result<String, Failure> {
-    let commands = Commands::new(&settings.redis, None).map_err(Failure::Url)?;
-    let address = commands.address.clone();
+    let commands = Commands::without_link(&settings.redis)?;
+    let address = commands.address();
     if let Err(source) = library::ensure(&commands, settings).await {
         return Err(Failure::Library { address, source });
     }

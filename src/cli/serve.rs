@@ -10,6 +10,7 @@ use crate::{
         signals::Signals,
     },
     error_chain::ErrorChain,
+    redis::tls,
     settings::{Loaded, Settings, SettingsSource, check::warnings, sample},
 };
 
@@ -91,6 +92,9 @@ pub fn check(args: &CheckArgs) -> ExitCode {
     }
     match args.config.load() {
         Ok(settings) => {
+            if let Err(error) = tls::client_config(&settings.redis.tls) {
+                return failed(&error, EX_CONFIG);
+            }
             warnings(&settings).iter().for_each(|w| eprintln!("warning: {w}"));
             println!("the configuration is valid");
             ExitCode::SUCCESS

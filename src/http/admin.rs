@@ -196,7 +196,7 @@ async fn end_connections(request: &HttpRequest, user: Option<&str>, admin: &Admi
     match sessions::revoke(&admin.commands, user, admin.max_session).await {
         Ok(()) => HttpResponse::Ok().json(json!({ "user": user, "revoked": true })),
         Err(error) => {
-            let address = &*admin.commands.address;
+            let address = admin.commands.address();
             tracing::warn!(%address, error = %ErrorChain(&error), "sessions not revoked");
             responses::error(
                 StatusCode::SERVICE_UNAVAILABLE,

@@ -121,7 +121,7 @@ pub async fn publish(
         }
     }
     match results.as_slice() {
-        [result] if one => single(result, &worker.commands.address),
+        [result] if one => single(result, &worker.commands.address()),
         all if !all.is_empty()
             && all.iter().all(|a| matches!(a, Err(PublishError::Unavailable(_)))) =>
         {

@@ -235,7 +235,7 @@ impl CatchUpDriver {
                 // Also if a log changed while it was read: no attempt follows without a pause.
                 Err(interrupted @ (Interrupted::Changed | Interrupted::Unavailable(_))) => {
                     if let Interrupted::Unavailable(error) = interrupted {
-                        let address = &*snapshot.route.commands.address;
+                        let address = snapshot.route.commands.address();
                         let error = ErrorChain(&error);
                         tracing::debug!(%address, %error, "catch-up waits for Redis");
                     }

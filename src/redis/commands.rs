@@ -8,14 +8,14 @@ use deadpool::{
     managed::{self, TimeoutType},
 };
 use redis::{
-    AsyncConnectionConfig, Cmd, FromRedisValue, IntoConnectionInfo, Pipeline, RedisError,
-    RedisResult, ToRedisArgs,
+    AsyncConnectionConfig, Cmd, FromRedisValue, Pipeline, RedisError, RedisResult, ToRedisArgs,
 };
-use secrecy::ExposeSecret;
 
 use super::{
     key_names::KeyNames,
+    locate::Locator,
     pool::{LinkServer, SameServerManager, SameServerPool},
+    tls::TlsError,
 };
 use crate::{log_limit::LogOnce, settings, state::clock::unix_ms};
 
@@ -131,39 +131,40 @@ impl From<PoolError> for UnavailableError {
     }
 }
 
-/// The address in a URL of Redis, without credentials.
-fn address(url: &str) -> Result<Arc<str>, RedisError> {
-    Ok(url.into_connection_info()?.addr().to_string().into())
-}
-
 type PoolError = managed::PoolError<RedisError>;
 
 /// A pool of connections, for all commands except those on the link.
 #[derive(Clone)]
 pub struct Commands {
     pool: SameServerPool,
-    /// Where Redis is, `host:port` or the path of a socket, without credentials: for logs.
-    pub address: Arc<str>,
+    /// Finds the server.
+    pub locator: Locator,
     /// Names of keys and functions.
     pub keys: Arc<KeyNames>,
     timeout: Duration,
 }
 
 impl Commands {
-    /// Creates a pool. It connects when the first command is sent, to the server of the link if
-    /// there is one.
+    /// Creates a pool for a command of the command line, which has no link.
     ///
     /// # Errors
-    /// `redis.url` is invalid.
+    /// The files in `[redis.tls]` cannot be used.
+    pub fn without_link(settings: &settings::Redis) -> Result<Self, TlsError> {
+        Ok(Self::new(settings, Locator::new(settings)?, None))
+    }
+
+    /// Creates a pool. It connects when the first command is sent, to the server of the link if
+    /// there is one.
     pub fn new(
         settings: &settings::Redis,
+        locator: Locator,
         server: Option<Arc<LinkServer>>,
-    ) -> Result<Self, RedisError> {
+    ) -> Self {
         let timeout = settings.command_timeout;
         let config = AsyncConnectionConfig::new()
             .set_response_timeout(Some(timeout))
             .set_connection_timeout(Some(timeout));
-        let manager = SameServerManager::new(settings.url.expose_secret(), config, server)?;
+        let manager = SameServerManager::new(locator.clone(), config, server);
         let pool = SameServerPool::builder(manager)
             .max_size(settings.pool_size)
             .runtime(Runtime::Tokio1)
@@ -171,9 +172,13 @@ impl Commands {
             .create_timeout(Some(timeout))
             .recycle_timeout(Some(timeout))
             .build()
-            .map_err(|e| RedisError::from(std::io::Error::other(e)))?;
-        let address = address(settings.url.expose_secret())?;
-        Ok(Self { pool, address, keys: Arc::new(KeyNames::new(settings)), timeout })
+            .expect("timeouts have a runtime");
+        Self { pool, locator, keys: Arc::new(KeyNames::new(settings)), timeout }
+    }
+
+    /// Where Redis is, `host:port` or the path of a socket, without credentials: for logs.
+    pub fn address(&self) -> Arc<str> {
+        self.locator.address()
     }
 
     pub(super) async fn connection(
@@ -238,22 +243,5 @@ impl Commands {
         let mut command = redis::cmd("FCALL");
         command.arg(self.keys.function(function)).arg(keys.len()).arg(keys);
         command
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn address_contains_no_credentials() {
-        for (url, expected) in [
-            ("redis://127.0.0.1:7000", "127.0.0.1:7000"),
-            ("redis://user:hush@redis.example/3", "redis.example:6379"),
-            ("rediss://:hush@redis.example:7001", "redis.example:7001"),
-            ("unix:///run/redis.sock?pass=hush", "/run/redis.sock"),
-        ] {
-            assert_eq!(&*address(url).unwrap(), expected);
-        }
     }
 }

@@ -5,7 +5,6 @@
 use std::collections::HashMap;
 
 use redis::{RedisError, Value};
-use secrecy::ExposeSecret;
 
 use super::commands::{CommandError, Commands};
 use crate::{error_chain::ErrorChain, settings::Settings};
@@ -138,7 +137,7 @@ fn source(commands: &Commands, settings: &Settings, alias: bool) -> String {
 /// See [`LibraryError`].
 pub async fn ensure(commands: &Commands, settings: &Settings) -> Result<Warnings, LibraryError> {
     let mut warnings = check_server(commands, settings).await?;
-    if database(settings.redis.url.expose_secret()) != 0 {
+    if settings.redis.url.login.db() != 0 {
         warnings.0.push(
             "redis.url selects a database other than 0: all databases share Pub/Sub and Functions, \
              so gateways on different databases need different values of redis.key_prefix"
@@ -147,11 +146,6 @@ pub async fn ensure(commands: &Commands, settings: &Settings) -> Result<Warnings
     }
     warnings.0.extend(load(commands, settings).await?);
     Ok(warnings)
-}
-
-fn database(url: &str) -> i64 {
-    use redis::IntoConnectionInfo;
-    url.into_connection_info().map_or(0, |info| info.redis_settings().db())
 }
 
 async fn check_server(commands: &Commands, settings: &Settings) -> Result<Warnings, LibraryError> {

@@ -15,10 +15,8 @@ use std::{
 };
 
 use redis::{
-    AsyncConnectionConfig, IntoConnectionInfo, ProtocolVersion, RedisResult,
-    aio::MultiplexedConnection,
+    AsyncConnectionConfig, ConnectionInfo, ProtocolVersion, RedisResult, aio::MultiplexedConnection,
 };
-use secrecy::ExposeSecret;
 use tokio::sync::{mpsc, oneshot};
 use tracing::Instrument;
 
@@ -34,8 +32,10 @@ use super::{
     watermark::{self, WatermarkError},
 };
 use crate::{
-    backoff::Backoff, core::catch_up::ClockSnapshot, error_chain::ErrorChain,
-    settings::PlainPublish,
+    backoff::Backoff,
+    core::catch_up::ClockSnapshot,
+    error_chain::ErrorChain,
+    settings::{PlainPublish, ServerAddress},
 };
 
 /// Users in one batch of subscriptions.
@@ -140,6 +140,8 @@ pub struct Supervisor {
     inbound: Arc<Inbound>,
     requests: mpsc::UnboundedReceiver<Request>,
     subscriptions: Subscriptions,
+    /// The server of the link, or of the last attempt.
+    server: Option<ServerAddress>,
 }
 
 /// Creates the link of an instance, and its supervisor.
@@ -155,6 +157,7 @@ pub fn new(context: LinkContext, commands: Commands, inbound: Arc<Inbound>) -> (
             inbound,
             requests,
             subscriptions: Subscriptions::default(),
+            server: None,
         },
     )
 }
@@ -168,7 +171,7 @@ impl Supervisor {
                 self.context.metrics.reconnects.inc();
             }
             let began = Instant::now();
-            let address = &*self.commands.address;
+            let address = self.context.locator.address();
             let span = tracing::error_span!(parent: None, "redis_link", link, %address);
             self.inbound.set_span(span.clone());
             let error = self.serve_one().instrument(span.clone()).await;
@@ -178,19 +181,45 @@ impl Supervisor {
             if began.elapsed() > STABLE {
                 backoff.reset();
             }
+            if let LinkError::Moved(primary) = error {
+                span.in_scope(|| tracing::warn!(%primary, "the primary changed, connecting to it"));
+                continue;
+            }
             let delay = backoff.delay();
             let retry_ms = delay.as_millis() as u64;
             span.in_scope(|| {
                 let error = ErrorChain(&error);
                 tracing::warn!(%error, retry_ms, "no link to Redis, retrying");
             });
-            self.refuse_for(delay).await;
+            self.context.locator.ask_soon();
+            let (locator, server) = (self.context.locator.clone(), self.server.clone());
+            tokio::select! {
+                () = self.refuse_for(delay) => {}
+                _ = locator.moved_from(server.as_ref()) => backoff.reset(),
+            }
         }
     }
 
     /// Sets up a link and serves it until it ends; returns the reason.
     async fn serve_one(&mut self) -> LinkError {
-        let mut connection = match self.connect().await {
+        let locator = self.context.locator.clone();
+        let located = match locator.locate().await {
+            Ok(located) => located,
+            Err(error) => return error.into(),
+        };
+        self.server = located.server;
+        let server = self.server.clone();
+        tokio::select! {
+            error = self.serve_server(located.connection) => error,
+            primary = locator.moved_from(server.as_ref()) => {
+                self.down();
+                LinkError::Moved(primary)
+            }
+        }
+    }
+
+    async fn serve_server(&mut self, server: ConnectionInfo) -> LinkError {
+        let mut connection = match self.connect(server).await {
             Ok(connection) => connection,
             Err(error) => return error,
         };
@@ -224,12 +253,10 @@ impl Supervisor {
         .await;
     }
 
-    async fn connect(&mut self) -> Result<MultiplexedConnection, LinkError> {
+    async fn connect(&mut self, info: ConnectionInfo) -> Result<MultiplexedConnection, LinkError> {
         let warnings = library::ensure(&self.commands, &self.context.settings).await?;
         warnings.0.iter().for_each(|w| tracing::warn!("{w}"));
         let settings = &self.context.settings.redis;
-        let info = settings.url.expose_secret().into_connection_info();
-        let info = info.map_err(LinkError::Connect)?;
         let resp3 = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
         let client = redis::Client::open(info.set_redis_settings(resp3));
         let client = client.map_err(LinkError::Connect)?;
@@ -341,11 +368,11 @@ impl Supervisor {
         connection: &mut MultiplexedConnection,
     ) -> Result<ClockSnapshot, LinkError> {
         let seen = self.context.state.highest_id();
-        match watermark::take(connection, &self.commands, seen).await {
+        match watermark::take(connection, &self.commands, self.server.as_ref(), seen).await {
             Err(WatermarkError::NoLibrary) => {
                 // Another client has deleted it, for example with FUNCTION FLUSH.
                 library::ensure(&self.commands, &self.context.settings).await?;
-                Ok(watermark::take(connection, &self.commands, seen).await?)
+                Ok(watermark::take(connection, &self.commands, self.server.as_ref(), seen).await?)
             }
             taken => Ok(taken?),
         }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::link_state::LinkState;
+use super::{commands::Commands, link_state::LinkState, locate::Locator};
 use crate::{
     metrics::Metrics,
     settings::Settings,
@@ -20,20 +20,34 @@ pub struct LinkContext {
     pub metrics: Arc<Metrics>,
     /// The state of the link, which the supervisor and the reading task update.
     pub state: Arc<LinkState>,
+    /// Finds the server.
+    pub locator: Locator,
     /// Where received events go.
     pub delivery: Arc<Delivery>,
 }
 
 impl LinkContext {
     /// Creates the context of a link that has not been up yet and has no workers yet.
-    pub fn new(settings: Arc<Settings>, clock: Arc<Clock>, metrics: Arc<Metrics>) -> Self {
+    pub fn new(
+        settings: Arc<Settings>,
+        clock: Arc<Clock>,
+        metrics: Arc<Metrics>,
+        locator: Locator,
+    ) -> Self {
         Self {
+            locator,
             state: Arc::new(LinkState::new(clock.clone())),
             delivery: Arc::new(Delivery::new(settings.history.replay_cache_bytes)),
             settings,
             clock,
             metrics,
         }
+    }
+
+    /// A new pool of connections to the server of the link, for one thread.
+    pub fn commands(&self) -> Commands {
+        let server = Some(self.state.server.clone());
+        Commands::new(&self.settings.redis, self.locator.clone(), server)
     }
 }
 
@@ -45,6 +59,7 @@ pub mod testing {
     /// A context with default settings, except for `changes`: variables without their prefix.
     pub fn link_context(changes: &[(&str, &str)]) -> LinkContext {
         let settings = crate::state::testing::settings(changes);
-        LinkContext::new(settings, Arc::new(Clock::new()), Arc::new(Metrics::new()))
+        let locator = Locator::new(&settings.redis).expect("no files");
+        LinkContext::new(settings, Arc::new(Clock::new()), Arc::new(Metrics::new()), locator)
     }
 }

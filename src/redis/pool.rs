@@ -4,9 +4,11 @@
 use std::sync::Arc;
 
 use deadpool::managed::{self, Metrics, Pool, RecycleError, RecycleResult};
-use deadpool_redis::Manager;
 use parking_lot::Mutex;
 use redis::{AsyncConnectionConfig, RedisError, RedisResult, aio::MultiplexedConnection};
+
+use super::locate::Locator;
+use crate::settings::ServerAddress;
 
 /// Attempts to reach the link's server, for example through a balancer.
 const ATTEMPTS: usize = 8;
@@ -32,11 +34,14 @@ pub struct PooledConnection {
     /// The connection.
     pub connection: MultiplexedConnection,
     run_id: Arc<str>,
+    /// `None` for a Unix socket.
+    address: Option<ServerAddress>,
 }
 
 /// Connects to Redis, and to the link's server only.
 pub struct SameServerManager {
-    manager: Manager,
+    locator: Locator,
+    config: AsyncConnectionConfig,
     /// `None` for commands of the command line, which have no link.
     server: Option<Arc<LinkServer>>,
 }
@@ -45,16 +50,21 @@ pub struct SameServerManager {
 pub type SameServerPool = Pool<SameServerManager>;
 
 impl SameServerManager {
-    /// Connects to the server at `url`.
-    ///
-    /// # Errors
-    /// The URL is invalid.
+    /// Connects to the server that `locator` finds.
     pub fn new(
-        url: &str,
+        locator: Locator,
         config: AsyncConnectionConfig,
         server: Option<Arc<LinkServer>>,
-    ) -> RedisResult<Self> {
-        Ok(Self { manager: Manager::new_with_config(url, config)?, server })
+    ) -> Self {
+        Self { locator, config, server }
+    }
+
+    /// A connection to the server as it is located now, which may be any process.
+    async fn connect(&self) -> RedisResult<PooledConnection> {
+        let located = self.locator.locate().await.map_err(std::io::Error::other)?;
+        let client = redis::Client::open(located.connection)?;
+        let connection = client.get_multiplexed_async_connection_with_config(&self.config).await?;
+        Ok(PooledConnection { connection, run_id: "".into(), address: located.server })
     }
 }
 
@@ -82,14 +92,13 @@ impl managed::Manager for SameServerManager {
 
     async fn create(&self) -> RedisResult<PooledConnection> {
         let Some(server) = &self.server else {
-            let connection = self.manager.create().await?;
-            return Ok(PooledConnection { connection, run_id: "".into() });
+            return self.connect().await;
         };
         for _ in 0..ATTEMPTS {
-            let mut connection = self.manager.create().await?;
-            let run_id = run_id(&mut connection).await?;
-            if server.allows(&run_id) {
-                return Ok(PooledConnection { connection, run_id });
+            let mut pooled = self.connect().await?;
+            pooled.run_id = run_id(&mut pooled.connection).await?;
+            if server.allows(&pooled.run_id) {
+                return Ok(pooled);
             }
         }
         Err(other_server())
@@ -98,12 +107,19 @@ impl managed::Manager for SameServerManager {
     async fn recycle(
         &self,
         pooled: &mut PooledConnection,
-        metrics: &Metrics,
+        _: &Metrics,
     ) -> RecycleResult<RedisError> {
+        if !self.locator.is_current(pooled.address.as_ref()) {
+            return Err(RecycleError::message("the sentinels name another primary"));
+        }
         if self.server.as_ref().is_some_and(|server| !server.allows(&pooled.run_id)) {
             return Err(RecycleError::Backend(other_server()));
         }
-        self.manager.recycle(&mut pooled.connection, metrics).await
+        let pong: String = redis::cmd("PING").query_async(&mut pooled.connection).await?;
+        match pong.as_str() {
+            "PONG" => Ok(()),
+            _ => Err(RecycleError::message("unexpected reply to PING")),
+        }
     }
 }
 

@@ -64,7 +64,7 @@ pub async fn write_all(commands: Commands, mut rejected: mpsc::Receiver<Rejected
             && let Some(suppressed) = log.allow(unix_ms())
         {
             tracing::warn!(
-                address = %commands.address,
+                address = %commands.address(),
                 error = %ErrorChain(&error),
                 suppressed,
                 "could not write a rejected message to Redis"

@@ -5,11 +5,15 @@ use redis::{Cmd, RedisResult, aio::ConnectionLike};
 
 use super::{
     commands::{CommandError, Commands},
+    locate::{Confirmation, LocateError},
     named_reply::NamedReply,
 };
-use crate::core::{
-    catch_up::ClockSnapshot,
-    id::{EventId, parse_epoch},
+use crate::{
+    core::{
+        catch_up::ClockSnapshot,
+        id::{EventId, parse_epoch},
+    },
+    settings::ServerAddress,
 };
 
 /// Why there is no watermark.
@@ -21,6 +25,12 @@ pub enum WatermarkError {
     /// The server is a replica.
     #[error("the server is a replica; redis.url must name the primary")]
     Replica,
+    /// The sentinels name another server.
+    #[error("the sentinels name another server as the primary")]
+    Deposed,
+    /// The sentinels cannot say whether the server is the primary.
+    #[error("the server is not confirmed as the primary")]
+    Unconfirmed(#[from] LocateError),
     /// The library is not loaded.
     #[error("the function library is not loaded")]
     NoLibrary,
@@ -37,6 +47,7 @@ fn call(commands: &Commands, function: &str, seen: EventId) -> Cmd {
 
 /// Takes the watermark of the server on `connection`, and adopts the server if it is not known
 /// (yet).
+/// `server` is the address of the connection, which sentinels must confirm before an adoption.
 /// `seen` is the highest id that this instance has received: an adopted server's clock is past it.
 ///
 /// # Errors
@@ -44,10 +55,14 @@ fn call(commands: &Commands, function: &str, seen: EventId) -> Cmd {
 pub async fn take(
     connection: &mut impl ConnectionLike,
     commands: &Commands,
+    server: Option<&ServerAddress>,
     seen: EventId,
 ) -> Result<ClockSnapshot, WatermarkError> {
     let mut reply = query(connection, &call(commands, "watermark", seen)).await?;
     if reply.text("state") == "unknown" {
+        if commands.locator.confirms(server).await? == Confirmation::Denied {
+            return Err(WatermarkError::Deposed);
+        }
         reply = query(connection, &call(commands, "adopt", seen)).await?;
     }
     match reply.text("state") {

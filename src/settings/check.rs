@@ -1,7 +1,7 @@
 //! Checks that concern several settings.
 
 use super::{
-    Settings,
+    RedisTarget, Settings,
     error::{ConfigError, Origin},
     load::Values,
 };
@@ -49,6 +49,7 @@ pub(super) fn consistency(
             fail(one, "server.tls", message);
         }
     }
+    check_redis(s, &is_set, &mut fail);
     // An invalid key has already been reported.
     let has_key = !s.tickets.keys.is_empty() || s.tickets.jwks_url.is_some();
     let reported = errors.iter().any(|e| TICKET_KEYS.contains(&e.key.as_str()));
@@ -57,6 +58,42 @@ pub(super) fn consistency(
                        example to the output of `openssl rand -hex 32`), tickets.secret_file, \
                        tickets.keys or tickets.jwks_url";
         errors.push(ConfigError::new(Origin::Unset, "tickets.secret", message));
+    }
+}
+
+/// Settings of the connection to Redis that the URL makes necessary or useless.
+fn check_redis(
+    s: &Settings,
+    is_set: &impl Fn(&str) -> bool,
+    fail: &mut impl FnMut(&str, &str, &str),
+) {
+    for (one, other) in [
+        ("redis.tls.certificate_file", "redis.tls.key_file"),
+        ("redis.tls.key_file", "redis.tls.certificate_file"),
+    ] {
+        if is_set(one) && !is_set(other) {
+            let message = "redis.tls.certificate_file and redis.tls.key_file must be set \
+                           together; set both or neither";
+            fail(one, "redis.tls", message);
+        }
+    }
+    let files = ["redis.tls.ca_file", "redis.tls.certificate_file", "redis.tls.key_file"];
+    for key in files.into_iter().filter(|key| !s.redis.url.tls && is_set(key)) {
+        let message = "is used only with TLS; change the scheme of redis.url (rediss://, \
+                       rediss+sentinel://, rediss+cluster://), or remove this setting";
+        fail(key, key, message);
+    }
+    let sentinel = matches!(s.redis.url.target, RedisTarget::Sentinel { .. });
+    for key in ["redis.sentinel_username", "redis.sentinel_password"] {
+        if !sentinel && is_set(key) {
+            let message = "is used only with sentinels; remove it, or use redis+sentinel:// in \
+                           redis.url";
+            fail(key, key, message);
+        }
+    }
+    if is_set("redis.sentinel_username") && !is_set("redis.sentinel_password") {
+        let message = "must be set together with redis.sentinel_password; set both or neither";
+        fail("redis.sentinel_username", "redis.sentinel_username", message);
     }
 }
 
@@ -124,6 +161,37 @@ mod tests {
         let key = format!(r#"{{"kid": "a", "algorithm": "HS256", "secret": "{}"}}"#, SECRET.1);
         assert_eq!(errors(&[("TICKETS__KEYS", &format!("[{key}]"))]), [""; 0]);
         assert_eq!(errors(&[("TICKETS__KEYS", &format!("[{key}, {key}]"))]), ["tickets.keys"]);
+    }
+
+    #[test]
+    fn redis_settings_must_fit_the_url() {
+        let with = |env: &[(&str, &str)]| errors(&[&[SECRET], env].concat());
+        let sentinel = ("REDIS__URL", "redis+sentinel://s1,s2/mymaster");
+        let (user, password) = ("REDIS__SENTINEL_USERNAME", "REDIS__SENTINEL_PASSWORD");
+        assert_eq!(with(&[sentinel, (user, "u"), (password, "p")]), [""; 0]);
+        assert_eq!(with(&[sentinel, (password, "p")]), [""; 0]);
+        assert_eq!(with(&[sentinel, (user, "u")]), ["redis.sentinel_username"]);
+        assert_eq!(with(&[(password, "p")]), ["redis.sentinel_password"]);
+        let missing = [("REDIS__URL", "rediss://a"), ("REDIS__TLS__CA_FILE", "/nowhere.pem")];
+        assert_eq!(with(&missing), ["redis.tls.ca_file"]);
+        let file = std::env::temp_dir().join(format!("sse-check-pem-{}", std::process::id()));
+        let path = file.to_str().unwrap();
+        std::fs::write(&file, "no PEM").unwrap();
+        let ca = ("REDIS__TLS__CA_FILE", path);
+        let text = loaded(&[SECRET, ("REDIS__URL", "rediss://a"), ca]).unwrap_err()[0].to_string();
+        assert!(text.contains(path) && text.contains("must contain certificates"), "{text}");
+        // Any certificate will do; PEM of other bytes is not checked before TLS is set up.
+        std::fs::write(&file, "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n")
+            .unwrap();
+        let certificate = ("REDIS__TLS__CERTIFICATE_FILE", path);
+        assert_eq!(with(&[("REDIS__URL", "rediss://a"), ca]), [""; 0]);
+        assert_eq!(with(&[ca]), ["redis.tls.ca_file"]);
+        assert_eq!(with(&[sentinel, ca]), ["redis.tls.ca_file"]);
+        assert_eq!(with(&[("REDIS__URL", "rediss+cluster://a"), certificate]), ["redis.tls"]);
+        let key = ("REDIS__TLS__KEY_FILE", path);
+        let text = loaded(&[SECRET, ("REDIS__URL", "rediss://a"), certificate, key]).unwrap_err();
+        assert!(text[0].to_string().contains("must contain a private key in PEM"), "{text:?}");
+        std::fs::remove_file(file).unwrap();
     }
 
     #[test]

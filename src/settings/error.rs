@@ -42,6 +42,16 @@ pub enum ValueError {
     /// The value names a file that cannot be read.
     #[error("{} cannot be read; use a readable file", .0.display())]
     UnreadableFile(PathBuf, #[source] io::Error),
+    /// The value names a file without what it should contain.
+    #[error("{} must contain {expected} in PEM; use such a file", .path.display())]
+    Pem {
+        /// The file.
+        path: PathBuf,
+        /// What it should contain.
+        expected: &'static str,
+        /// The reason.
+        source: rustls::pki_types::pem::Error,
+    },
     /// The value is no key of its algorithm.
     #[error("the key{} cannot be used; use a {algorithm:?} public key in PEM", in_file(.file))]
     Key {

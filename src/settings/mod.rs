@@ -7,10 +7,14 @@ mod file;
 pub mod load;
 pub mod parse;
 mod parse_keys;
+mod pem_file;
+pub mod redis_url;
 pub mod sample;
 pub mod table;
 mod types;
 
 pub use error::ConfigError;
 pub use load::{Loaded, SettingsSource, load};
+pub use pem_file::PemFile;
+pub use redis_url::{RedisTarget, RedisUrl, ServerAddress};
 pub use types::*;

@@ -12,7 +12,7 @@ use ipnet::IpNet;
 use toml::Value;
 
 use super::{
-    PlainPublish,
+    PlainPublish, RedisUrl,
     error::{ValueError, invalid},
 };
 use crate::core::address::AddressHeader;
@@ -283,14 +283,8 @@ pub fn origins(value: &Value) -> Parsed<Vec<String>> {
 }
 
 /// A URL of Redis. The value is not shown: it may contain a password.
-pub fn redis_url(value: &Value) -> Parsed<String> {
-    let s = text(value)?;
-    redis::Client::open(s.as_str()).map(|_| s).map_err(|_| {
-        invalid!(
-            "must be a Redis URL, for example redis://host:6379 or \
-         rediss://user:password@host:6380"
-        )
-    })
+pub fn redis_url(value: &Value) -> Parsed<RedisUrl> {
+    RedisUrl::parse(&text(value)?).map_err(|error| invalid!("{error}"))
 }
 
 pub(super) fn json(s: &str) -> Parsed<Value> {

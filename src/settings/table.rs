@@ -4,7 +4,7 @@ use std::{ops::RangeInclusive, time::Duration};
 
 use toml::Value;
 
-use super::{Settings, error::ValueError, parse, parse_keys};
+use super::{Settings, error::ValueError, parse, parse_keys, pem_file};
 
 /// One key of the configuration.
 pub struct Key {
@@ -72,9 +72,17 @@ keys! {
         "Admin listener: /healthz, /readyz, /metrics, connections.",
         |s, v| s.admin.listen = parse::address(v)?;
     "redis.url" = r#""redis://127.0.0.1:6379""#,
-        "redis://[user:password@]host:port[/db], or rediss:// for TLS. Set a password in the \
-         environment.",
-        |s, v| s.redis.url = parse::redis_url(v)?.into();
+        "redis://[user:password@]host:port[/db], redis+sentinel://[user:password@]s1:26379,\
+         s2:26379/primary[/db] or redis+cluster://[user:password@]host1:6379,host2:6379; with \
+         rediss instead of redis for TLS. Set a password in the environment.",
+        |s, v| s.redis.url = parse::redis_url(v)?;
+    "redis.sentinel_username" = r#""""#,
+        "User of the sentinels; empty = the default user.",
+        |s, v| s.redis.sentinel_username = parse::text(v)?;
+    "redis.sentinel_password" = r#""""#,
+        "Password of the sentinels; empty = none. The one in redis.url is that of Redis. Set it in \
+         the environment.",
+        |s, v| s.redis.sentinel_password = parse::text(v)?.into();
     "redis.key_prefix" = r#""sse:""#,
         "Prefix of every key and every live channel. Gateways with the same prefix work together.",
         |s, v| s.redis.key_prefix = parse::prefix(v, 1)?;
@@ -90,6 +98,15 @@ keys! {
     "redis.unsubscribe_linger" = r#""10s""#,
         "How long a user's channel stays subscribed after the user's last stream has ended.",
         |s, v| s.redis.unsubscribe_linger = parse::duration(v, ms(0, HOUR))?;
+    "redis.tls.ca_file" = r#""""#,
+        "PEM file of the authorities to trust with rediss; empty = the public ones. Like the two \
+         files below, it is read at startup.",
+        |s, v| s.redis.tls.ca = pem_file::certificates(v)?;
+    "redis.tls.certificate_file" = r#""""#,
+        "PEM file of the client certificate (with its chain) for Redis and sentinels; empty = none.",
+        |s, v| s.redis.tls.certificate = pem_file::certificates(v)?;
+    "redis.tls.key_file" = r#""""#, "PEM file of the private key of that certificate.",
+        |s, v| s.redis.tls.key = pem_file::private_key(v)?;
     "publishers.plain" = r#""record""#,
         "How to handle a plain PUBLISH: `record` (logged, can be replayed), `relay` (live only, \
          without id) or `off`.",

@@ -6,6 +6,7 @@ use ipnet::IpNet;
 use reqwest::Url;
 use secrecy::{ExposeSecret, SecretSlice, SecretString};
 
+use super::{PemFile, RedisUrl};
 use crate::core::address::AddressHeader;
 
 /// All settings. Build one with [`super::load()`]; `Default` is empty and only the starting point
@@ -69,8 +70,14 @@ pub struct Admin {
 /// `[redis]`
 #[derive(Clone, Debug, Default)]
 pub struct Redis {
-    /// `redis://` or `rediss://` URL; may contain a password.
-    pub url: SecretString,
+    /// Where Redis is, with its credentials.
+    pub url: RedisUrl,
+    /// Certificates for TLS.
+    pub tls: RedisTls,
+    /// User of the sentinels; empty = the default user.
+    pub sentinel_username: String,
+    /// Password of the sentinels; empty = none.
+    pub sentinel_password: SecretString,
     /// Prefix of every key and of the live channels.
     pub key_prefix: String,
     /// Prefix of the publishers' channels.
@@ -81,6 +88,17 @@ pub struct Redis {
     pub command_timeout: Duration,
     /// How long a user's channel stays subscribed after the user's last stream has ended.
     pub unsubscribe_linger: Duration,
+}
+
+/// `[redis.tls]`
+#[derive(Clone, Debug, Default)]
+pub struct RedisTls {
+    /// The authorities to trust; `None` = the public ones.
+    pub ca: Option<PemFile>,
+    /// The client certificate, with its chain.
+    pub certificate: Option<PemFile>,
+    /// The key of the client certificate.
+    pub key: Option<PemFile>,
 }
 
 /// How a plain PUBLISH is handled (`publishers.plain`).

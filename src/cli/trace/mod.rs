@@ -8,7 +8,6 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use redis::RedisError;
 use serde::Serialize;
 
 use super::args::{EX_UNAVAILABLE, TraceArgs};
@@ -22,6 +21,7 @@ use crate::{
     error_chain::ErrorChain,
     redis::{
         commands::{CommandError, Commands},
+        tls::TlsError,
         trace::{self as events, Bounds, Break, ChannelTrace, Search},
     },
     settings::Settings,
@@ -64,8 +64,8 @@ enum TraceError {
     Id(String),
     #[error("--channel: must be user:<id>:events or broadcast:<topic> (got {0:?})")]
     Channel(String),
-    #[error("redis.url")]
-    Url(#[source] RedisError),
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     #[error("not traced (Redis at {address})")]
     Redis {
         address: Arc<str>,
@@ -97,7 +97,7 @@ impl TraceError {
     fn exit_status(&self) -> u8 {
         match self {
             Self::Id(_) | Self::Channel(_) => BAD_INPUT,
-            Self::Url(_) | Self::Redis { .. } | Self::Permission { .. } => EX_UNAVAILABLE,
+            Self::Tls(_) | Self::Redis { .. } | Self::Permission { .. } => EX_UNAVAILABLE,
         }
     }
 }
@@ -136,9 +136,9 @@ async fn trace_event(args: &TraceArgs, settings: &Settings) -> Result<Report, Tr
     let id = id.ok_or_else(|| TraceError::Id(args.id.clone()))?;
     let prefix = &settings.redis.channel_prefix;
     let channel = args.channel.as_deref().map(|name| channel_of(name, prefix)).transpose()?;
-    let commands = Commands::new(&settings.redis, None).map_err(TraceError::Url)?;
+    let commands = Commands::without_link(&settings.redis)?;
     let report = report(&commands, id, channel, args, settings).await;
-    report.map_err(|error| TraceError::of_redis(&commands.address, error))
+    report.map_err(|error| TraceError::of_redis(&commands.address(), error))
 }
 
 async fn report(

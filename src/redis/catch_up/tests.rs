@@ -11,8 +11,7 @@ use crate::{
 /// A driver whose link is down, and the supervisor of that link.
 fn driver() -> (Rc<CatchUpDriver>, Supervisor) {
     let (link_context, link, supervisor) = unreachable("record");
-    let commands =
-        crate::redis::commands::Commands::new(&link_context.settings.redis, None).expect("a pool");
+    let commands = link_context.commands();
     let delivery = link_context.delivery;
     let inbox = delivery.mailboxes.open();
     let (hub, _requests) = Hub::new(context(&[]), delivery.clone(), &inbox, false);

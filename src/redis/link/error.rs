@@ -2,13 +2,22 @@
 
 use redis::RedisError;
 
-use crate::redis::{
-    library::LibraryError, link_state::WATERMARK_TIMEOUT, watermark::WatermarkError,
+use crate::{
+    redis::{
+        library::LibraryError, link_state::WATERMARK_TIMEOUT, locate::LocateError,
+        watermark::WatermarkError,
+    },
+    settings::ServerAddress,
 };
 
 /// Why a link ended, or could not be set up. Only logged: the supervisor retries in any case.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum LinkError {
+    #[error("could not find the server")]
+    Locate(#[from] LocateError),
+    /// The sentinels name another primary.
+    #[error("the primary is now {0}")]
+    Moved(ServerAddress),
     #[error("could not connect")]
     Connect(#[source] RedisError),
     #[error("could not prepare the function library")]

@@ -17,7 +17,7 @@ pub fn unreachable(mode: &str) -> (LinkContext, Link, Supervisor) {
     let address = bound.local_addr().ok().and_then(|address| address.as_socket());
     let url = format!("redis://{}", address.expect("an address"));
     let context = link_context(&[("REDIS__URL", &url), ("PUBLISHERS__PLAIN", mode)]);
-    let commands = Commands::new(&context.settings.redis, None).expect("a pool");
+    let commands = context.commands();
     let keys = commands.keys.clone();
     let (rejected, _) = mpsc::channel(1);
     let inbound = Inbound::new(context.clone(), keys, inbox::channel().0, rejected);

@@ -1,6 +1,6 @@
 //! The recorder's commands in Redis: leases, markers and records.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use redis::{Cmd, RedisResult, Value};
 
@@ -62,8 +62,8 @@ impl Lease {
     }
 
     /// Where Redis is, for logs.
-    pub fn address(&self) -> &str {
-        &self.commands.address
+    pub fn address(&self) -> Arc<str> {
+        self.commands.address()
     }
 
     /// Sets the name of the next role in the leases.
