@@ -20,3 +20,4 @@ pub mod sessions;
 pub mod subscriptions;
 pub mod trace;
 pub mod watermark;
+pub mod wire;

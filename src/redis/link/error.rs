@@ -3,22 +3,29 @@
 use redis::RedisError;
 
 use crate::redis::{
-    library::LibraryError, link_state::WATERMARK_TIMEOUT, watermark::WatermarkError,
+    library::LibraryError,
+    link_state::WATERMARK_TIMEOUT,
+    watermark::WatermarkError,
+    wire::{EndReason, OpenError},
 };
 
 /// Why a link ended, or could not be set up. Only logged: the supervisor retries in any case.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum LinkError {
+    #[error("redis.url is invalid")]
+    Url(#[source] RedisError),
     #[error("could not connect")]
-    Connect(#[source] RedisError),
+    Connect(#[from] OpenError),
     #[error("could not prepare the function library")]
     Library(#[from] LibraryError),
     #[error("a command on the link failed")]
     Command(#[from] RedisError),
     #[error("could not take a watermark")]
     Watermark(#[from] WatermarkError),
-    #[error("the connection was closed")]
-    Closed,
+    #[error("the connection ended")]
+    Ended(#[source] EndReason),
+    #[error("Redis has moved the slots of {0} channels to another server")]
+    Moved(usize),
     #[error("no watermark for {} s", WATERMARK_TIMEOUT.as_secs())]
     Silent,
     #[error("the system clock of Redis jumped by {0} ms")]
