@@ -7,8 +7,7 @@ use std::sync::{
 };
 
 use arc_swap::ArcSwap;
-use redis::{PushInfo, PushKind, Value};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::mpsc;
 use tracing::Span;
 
 use super::{
@@ -16,6 +15,7 @@ use super::{
     link_context::LinkContext,
     recorder::inbox::{InboxSender, RecorderInput},
     rejected::Rejected,
+    wire::Push,
 };
 use crate::log_limit::LogLimit;
 use crate::{
@@ -45,8 +45,6 @@ pub struct Inbound {
     live_broadcast: String,
     inbox: InboxSender,
     rejected: mpsc::Sender<Rejected>,
-    /// Notifies the supervisor that the link has ended.
-    pub disconnected: Notify,
     malformed_log: LogLimit,
     reset_log: LogLimit,
     unrecorded_log: LogLimit,
@@ -73,7 +71,6 @@ impl Inbound {
             live_broadcast,
             inbox,
             rejected,
-            disconnected: Notify::new(),
             malformed_log: LogLimit::new(LOG_INTERVAL_MS),
             reset_log: LogLimit::new(LOG_INTERVAL_MS),
             unrecorded_log: LogLimit::new(LOG_INTERVAL_MS),
@@ -97,31 +94,16 @@ impl Inbound {
         self.inbox.send(RecorderInput::Link(up));
     }
 
-    /// Handles one push of the link with this number.
-    pub fn push(&self, link_number: u64, info: PushInfo) {
+    /// Handles one message of the link with this number.
+    pub fn push(&self, link_number: u64, push: Push<'_>) {
         if link_number != self.link_number.load(Ordering::Relaxed) {
             return;
         }
-        let mut data = info.data.into_iter();
-        if info.kind == PushKind::PMessage {
-            data.next();
-        }
-        let is_live = match info.kind {
-            PushKind::SMessage => true,
-            PushKind::Message | PushKind::PMessage => false,
-            PushKind::Disconnection => return self.disconnected.notify_one(),
-            _ => return,
-        };
-        if let (Some(Value::BulkString(channel)), Some(Value::BulkString(message))) =
-            (data.next(), data.next())
-        {
-            match is_live {
-                true => self.live(&channel, &message),
-                false => {
-                    let prefix = self.keys.channel_prefix().as_bytes();
-                    let plain = channel.strip_prefix(prefix).unwrap_or(&channel);
-                    self.plain(plain.to_vec(), message);
-                }
+        match push {
+            Push::Live { channel, message } => self.live(channel, message),
+            Push::Plain { channel, message } => {
+                let prefix = self.keys.channel_prefix().as_bytes();
+                self.plain(channel.strip_prefix(prefix).unwrap_or(channel), message);
             }
         }
     }
@@ -277,19 +259,19 @@ impl Inbound {
         Some(())
     }
 
-    fn plain(&self, channel: Vec<u8>, message: Vec<u8>) {
+    fn plain(&self, channel: &[u8], message: &[u8]) {
         match self.context.settings.publishers.plain {
             PlainPublish::Off => {}
-            PlainPublish::Record => self.inbox.plain(channel, message),
+            PlainPublish::Record => self.inbox.plain(channel.to_owned(), message.to_owned()),
             PlainPublish::Relay => self.relay_plain(channel, message),
         }
     }
 
-    fn relay_plain(&self, channel: Vec<u8>, message: Vec<u8>) {
+    fn relay_plain(&self, channel: &[u8], message: &[u8]) {
         let max = self.context.settings.history.max_event_bytes;
-        let decoded = Channel::from_bytes(&channel)
+        let decoded = Channel::from_bytes(channel)
             .ok_or(Rejection::BadChannel)
-            .and_then(|channel| Ok(Event::relayed(channel, &envelope::decode(&message, max)?)));
+            .and_then(|channel| Ok(Event::relayed(channel, &envelope::decode(message, max)?)));
         match decoded {
             Ok(event) => {
                 self.context.metrics.plain_relayed.inc();
@@ -298,7 +280,7 @@ impl Inbound {
             Err(rejection) => {
                 self.context.metrics.rejected.with_label_values(&[rejection.code()]).inc();
                 // If the queue is full, the message is only counted.
-                let _ = self.rejected.try_send(Rejected::new(&channel, rejection, &message));
+                let _ = self.rejected.try_send(Rejected::new(channel, rejection, message));
             }
         }
     }

@@ -14,9 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use redis::{
-    AsyncConnectionConfig, ConnectionInfo, ProtocolVersion, RedisResult, aio::MultiplexedConnection,
-};
+use redis::{ConnectionInfo, RedisResult};
 use tokio::sync::{mpsc, oneshot};
 use tracing::Instrument;
 
@@ -30,6 +28,7 @@ use super::{
     pool,
     subscriptions::Subscriptions,
     watermark::{self, WatermarkError},
+    wire::{self, Connection, Notice, Notices},
 };
 use crate::{
     backoff::Backoff,
@@ -181,7 +180,7 @@ impl Supervisor {
             if began.elapsed() > STABLE {
                 backoff.reset();
             }
-            if let LinkError::Moved(primary) = error {
+            if let LinkError::PrimaryMoved(primary) = error {
                 span.in_scope(|| tracing::warn!(%primary, "the primary changed, connecting to it"));
                 continue;
             }
@@ -213,19 +212,20 @@ impl Supervisor {
             error = self.serve_server(located.connection) => error,
             primary = locator.moved_from(server.as_ref()) => {
                 self.down();
-                LinkError::Moved(primary)
+                LinkError::PrimaryMoved(primary)
             }
         }
     }
 
     async fn serve_server(&mut self, server: ConnectionInfo) -> LinkError {
-        let mut connection = match self.connect(server).await {
+        let (mut connection, mut notices) = match self.connect(server).await {
             Ok(connection) => connection,
             Err(error) => return error,
         };
-        let Err(error) = self.serve(&mut connection).await;
+        let Err(error) = self.serve(&mut connection, &mut notices).await;
         self.down();
-        error
+        // A command that failed because the connection ended does not know why.
+        notices.try_end().map_or(error, LinkError::Ended)
     }
 
     fn down(&mut self) {
@@ -253,31 +253,24 @@ impl Supervisor {
         .await;
     }
 
-    async fn connect(&mut self, info: ConnectionInfo) -> Result<MultiplexedConnection, LinkError> {
+    async fn connect(
+        &mut self,
+        server: ConnectionInfo,
+    ) -> Result<(Connection, Notices), LinkError> {
         let warnings = library::ensure(&self.commands, &self.context.settings).await?;
         warnings.0.iter().for_each(|w| tracing::warn!("{w}"));
         let settings = &self.context.settings.redis;
-        let resp3 = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
-        let client = redis::Client::open(info.set_redis_settings(resp3));
-        let client = client.map_err(LinkError::Connect)?;
+        let tls = self.context.locator.tls();
         let (inbound, link_number) = (self.inbound.clone(), self.inbound.next_link());
-        let config = AsyncConnectionConfig::new()
-            .set_connection_timeout(Some(settings.command_timeout))
-            .set_response_timeout(Some(settings.command_timeout))
-            .set_push_sender(move |push| {
-                inbound.push(link_number, push);
-                Ok::<(), redis::aio::SendError>(())
-            });
-        // Discards a notification about the end of the previous link.
-        let _ = tokio::time::timeout(Duration::ZERO, self.inbound.disconnected.notified()).await;
-        let connection = client.get_multiplexed_async_connection_with_config(&config).await;
-        connection.map_err(LinkError::Connect)
+        let push = move |message: wire::Push<'_>| inbound.push(link_number, message);
+        Ok(Connection::open(&server, tls, settings.command_timeout, push).await?)
     }
 
     /// Serves a new link until it ends.
     async fn serve(
         &mut self,
-        connection: &mut MultiplexedConnection,
+        connection: &mut Connection,
+        notices: &mut Notices,
     ) -> Result<Infallible, LinkError> {
         let clock = self.begin(connection).await?;
         tracing::info!(h = %clock.h, "link to Redis is up");
@@ -286,7 +279,10 @@ impl Supervisor {
         let mut batch = Vec::new();
         loop {
             tokio::select! {
-                () = self.inbound.disconnected.notified() => return Err(LinkError::Closed),
+                notice = notices.next() => return Err(match notice {
+                    Notice::SubscriptionsEnded(channels) => LinkError::SlotsMoved(channels.len()),
+                    Notice::End(reason) => LinkError::Ended(reason),
+                }),
                 n = self.requests.recv_many(&mut batch, REQUESTS) => {
                     if n == 0 {
                         return Err(LinkError::InstanceEnded);
@@ -309,17 +305,14 @@ impl Supervisor {
     }
 
     /// Subscribes to every channel that is needed, and then lets connections catch up.
-    async fn begin(
-        &mut self,
-        connection: &mut MultiplexedConnection,
-    ) -> Result<ClockSnapshot, LinkError> {
+    async fn begin(&mut self, connection: &mut Connection) -> Result<ClockSnapshot, LinkError> {
         let keys = self.commands.keys.clone();
         // From now on, pooled connections must reach the same server.
         let run_id = pool::run_id(connection).await?;
         self.context.state.server.set(Some(run_id));
-        ssubscribe(connection, &[keys.live_broadcast()]).await?;
+        all(connection.ssubscribe(&[keys.live_broadcast()]).await)?;
         if self.context.settings.publishers.plain == PlainPublish::Relay {
-            connection.psubscribe(&keys.public_patterns()[1..]).await?;
+            all(connection.psubscribe(&keys.public_patterns()[1..]).await)?;
         }
         let users = self.subscriptions.lost();
         self.subscribe(connection, &users).await?;
@@ -348,15 +341,12 @@ impl Supervisor {
 
     async fn subscribe(
         &mut self,
-        connection: &mut MultiplexedConnection,
+        connection: &mut Connection,
         users: &[Arc<str>],
     ) -> RedisResult<()> {
         for batch in users.chunks(BATCH) {
-            ssubscribe(connection, &self.live(batch)).await?;
-            let public = self.public(batch);
-            if !public.is_empty() {
-                connection.subscribe(public).await?;
-            }
+            all(connection.ssubscribe(&self.live(batch)).await)?;
+            all(connection.subscribe(&self.public(batch)).await)?;
             batch.iter().for_each(|user| self.subscriptions.confirmed(user));
         }
         Ok(())
@@ -365,7 +355,7 @@ impl Supervisor {
     /// Takes a watermark: everything up to its H has arrived.
     async fn clock_snapshot(
         &self,
-        connection: &mut MultiplexedConnection,
+        connection: &mut Connection,
     ) -> Result<ClockSnapshot, LinkError> {
         let seen = self.context.state.highest_id();
         match watermark::take(connection, &self.commands, self.server.as_ref(), seen).await {
@@ -379,10 +369,7 @@ impl Supervisor {
     }
 
     /// Takes the periodic watermark. A link that does not reply in time is closed later.
-    async fn renew_watermark(
-        &mut self,
-        connection: &mut MultiplexedConnection,
-    ) -> Result<(), LinkError> {
+    async fn renew_watermark(&mut self, connection: &mut Connection) -> Result<(), LinkError> {
         let snapshot = self.clock_snapshot(connection);
         let Ok(taken) = tokio::time::timeout(WATERMARK_WAIT, snapshot).await else {
             return Ok(());
@@ -398,7 +385,7 @@ impl Supervisor {
     /// Serves a batch of requests with one subscription and one snapshot.
     async fn reply(
         &mut self,
-        connection: &mut MultiplexedConnection,
+        connection: &mut Connection,
         batch: Vec<Request>,
     ) -> Result<(), LinkError> {
         let now = Instant::now();
@@ -416,10 +403,10 @@ impl Supervisor {
         }
         for (on, reply) in plain {
             let patterns = self.commands.keys.public_patterns();
-            match on {
-                true => connection.psubscribe(&patterns[..]).await?,
-                false => connection.punsubscribe(&patterns[..]).await?,
-            }
+            all(match on {
+                true => connection.psubscribe(&patterns).await,
+                false => connection.punsubscribe(&patterns).await,
+            })?;
             let _ = reply.send(());
         }
         wanted.sort();
@@ -445,49 +432,20 @@ impl Supervisor {
     }
 
     /// Unsubscribes from the channels of users that have had no stream for a while.
-    async fn unsubscribe_idle(
-        &mut self,
-        connection: &mut MultiplexedConnection,
-    ) -> RedisResult<()> {
+    async fn unsubscribe_idle(&mut self, connection: &mut Connection) -> RedisResult<()> {
         let linger = self.context.settings.redis.unsubscribe_linger;
         let idle = self.subscriptions.take_idle(Instant::now(), linger, BATCH);
         if idle.is_empty() {
             return Ok(());
         }
-        sunsubscribe(connection, &self.live(&idle)).await?;
-        match self.public(&idle) {
-            public if public.is_empty() => Ok(()),
-            public => connection.unsubscribe(public).await,
-        }
+        connection.sunsubscribe(&self.live(&idle)).await?;
+        all(connection.unsubscribe(&self.public(&idle)).await)
     }
 }
 
-/// Subscribes to live channels. One command for each: on a cluster a command may name channels of
-/// one slot only, and each command has one confirmation.
-async fn ssubscribe(
-    connection: &mut MultiplexedConnection,
-    channels: &[String],
-) -> RedisResult<()> {
-    for_each_channel(connection, "SSUBSCRIBE", channels).await
-}
-
-async fn sunsubscribe(
-    connection: &mut MultiplexedConnection,
-    channels: &[String],
-) -> RedisResult<()> {
-    for_each_channel(connection, "SUNSUBSCRIBE", channels).await
-}
-
-async fn for_each_channel(
-    connection: &mut MultiplexedConnection,
-    command: &str,
-    channels: &[String],
-) -> RedisResult<()> {
-    let mut pipeline = redis::pipe();
-    for channel in channels {
-        pipeline.cmd(command).arg(channel);
-    }
-    pipeline.query_async::<Vec<redis::Value>>(connection).await.map(drop)
+/// The result of a batch of subscriptions, of which none may fail.
+fn all(results: RedisResult<Vec<RedisResult<()>>>) -> RedisResult<()> {
+    results?.into_iter().collect()
 }
 
 #[cfg(test)]

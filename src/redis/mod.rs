@@ -25,3 +25,4 @@ pub mod subscriptions;
 pub mod tls;
 pub mod trace;
 pub mod watermark;
+pub mod wire;

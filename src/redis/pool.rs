@@ -5,7 +5,10 @@ use std::sync::Arc;
 
 use deadpool::managed::{self, Metrics, Pool, RecycleError, RecycleResult};
 use parking_lot::Mutex;
-use redis::{AsyncConnectionConfig, RedisError, RedisResult, aio::MultiplexedConnection};
+use redis::{
+    AsyncConnectionConfig, RedisError, RedisResult,
+    aio::{ConnectionLike, MultiplexedConnection},
+};
 
 use super::locate::Locator;
 use crate::settings::ServerAddress;
@@ -72,7 +75,7 @@ impl SameServerManager {
 ///
 /// # Errors
 /// The server does not reply, or does not permit INFO.
-pub async fn run_id(connection: &mut MultiplexedConnection) -> RedisResult<Arc<str>> {
+pub async fn run_id(connection: &mut impl ConnectionLike) -> RedisResult<Arc<str>> {
     let info: String = redis::cmd("INFO").arg("server").query_async(connection).await?;
     let run_id = info.lines().find_map(|line| line.strip_prefix("run_id:"));
     Ok(run_id.unwrap_or_default().trim().into())

@@ -1,5 +1,3 @@
-use redis::Value;
-
 use super::*;
 use crate::{
     core::topics::Topics,
@@ -29,17 +27,15 @@ fn parts(changes: &[(&str, &str)]) -> Parts {
 impl Parts {
     /// A message of a public channel.
     fn push(&self, link: u64, channel: &str, message: &str) {
-        self.push_kind(PushKind::Message, link, channel, message);
+        let (channel, message) = (channel.as_bytes(), message.as_bytes());
+        self.inbound.push(link, Push::Plain { channel, message });
     }
 
     /// A message of a live channel.
     fn live(&self, link: u64, slot: &str, message: &str) {
-        self.push_kind(PushKind::SMessage, link, &format!("sse:live:{{{slot}}}"), message);
-    }
-
-    fn push_kind(&self, kind: PushKind, link: u64, channel: &str, message: &str) {
-        let data = [channel, message].map(|text| Value::BulkString(text.into())).to_vec();
-        self.inbound.push(link, PushInfo { kind, data });
+        let channel = format!("sse:live:{{{slot}}}");
+        let (channel, message) = (channel.as_bytes(), message.as_bytes());
+        self.inbound.push(link, Push::Live { channel, message });
     }
 
     fn messages(&mut self) -> Vec<String> {

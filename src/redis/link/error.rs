@@ -4,8 +4,11 @@ use redis::RedisError;
 
 use crate::{
     redis::{
-        library::LibraryError, link_state::WATERMARK_TIMEOUT, locate::LocateError,
+        library::LibraryError,
+        link_state::WATERMARK_TIMEOUT,
+        locate::LocateError,
         watermark::WatermarkError,
+        wire::{EndReason, OpenError},
     },
     settings::ServerAddress,
 };
@@ -17,17 +20,19 @@ pub(super) enum LinkError {
     Locate(#[from] LocateError),
     /// The sentinels name another primary.
     #[error("the primary is now {0}")]
-    Moved(ServerAddress),
+    PrimaryMoved(ServerAddress),
     #[error("could not connect")]
-    Connect(#[source] RedisError),
+    Connect(#[from] OpenError),
     #[error("could not prepare the function library")]
     Library(#[from] LibraryError),
     #[error("a command on the link failed")]
     Command(#[from] RedisError),
     #[error("could not take a watermark")]
     Watermark(#[from] WatermarkError),
-    #[error("the connection was closed")]
-    Closed,
+    #[error("the connection ended")]
+    Ended(#[source] EndReason),
+    #[error("Redis has moved the slots of {0} channels to another server")]
+    SlotsMoved(usize),
     #[error("no watermark for {} s", WATERMARK_TIMEOUT.as_secs())]
     Silent,
     #[error("the system clock of Redis jumped by {0} ms")]

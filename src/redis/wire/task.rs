@@ -1,0 +1,113 @@
+//! The task of a connection: reads and writes at once, and waits for nothing else.
+
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    sync::{mpsc, oneshot},
+};
+
+use super::{
+    error::EndReason,
+    frame::Frames,
+    pending::{Confirmed, Pending, unexpected},
+    push::{self, Push, PushFrame, Subscribing},
+};
+
+/// Where the task passes on what it reads.
+pub(super) struct Outputs<P> {
+    pub(super) pending: Arc<Mutex<Pending>>,
+    pub(super) push: P,
+    pub(super) ended_subscriptions: mpsc::Sender<String>,
+    pub(super) end: oneshot::Sender<EndReason>,
+}
+
+/// Runs until the connection ends, and reports why.
+pub(super) async fn run<P: FnMut(Push<'_>)>(
+    socket: (impl AsyncRead + Unpin, impl AsyncWrite + Unpin),
+    commands: mpsc::Receiver<Vec<u8>>,
+    frame_limit: usize,
+    mut outputs: Outputs<P>,
+) {
+    let (read_half, write_half) = socket;
+    let reason = tokio::select! {
+        reason = read(read_half, Frames::new(frame_limit), &mut outputs) => reason,
+        reason = write(write_half, commands) => reason,
+    };
+    // First: whoever learns that a command failed can ask for the reason.
+    let _ = outputs.end.send(reason);
+    outputs.pending.lock().end();
+}
+
+async fn read<P: FnMut(Push<'_>)>(
+    mut socket: impl AsyncRead + Unpin,
+    mut frames: Frames,
+    outputs: &mut Outputs<P>,
+) -> EndReason {
+    loop {
+        match socket.read_buf(frames.room()).await {
+            Ok(0) => return EndReason::Closed,
+            Ok(_) => {}
+            Err(error) => return EndReason::Read(error),
+        }
+        loop {
+            match frames.next() {
+                Ok(Some(frame)) => {
+                    if let Err(reason) = outputs.frame(frame) {
+                        return reason;
+                    }
+                }
+                Ok(None) => break,
+                Err(error) => return error.into(),
+            }
+        }
+    }
+}
+
+async fn write(
+    mut socket: impl AsyncWrite + Unpin,
+    mut commands: mpsc::Receiver<Vec<u8>>,
+) -> EndReason {
+    while let Some(bytes) = commands.recv().await {
+        let written = async {
+            socket.write_all(&bytes).await?;
+            socket.flush().await
+        };
+        if let Err(error) = written.await {
+            return EndReason::Write(error);
+        }
+    }
+    EndReason::Dropped
+}
+
+impl<P: FnMut(Push<'_>)> Outputs<P> {
+    fn frame(&mut self, frame: &[u8]) -> Result<(), EndReason> {
+        if frame.first() != Some(&b'>') {
+            let value = redis::parse_redis_value(frame).map_err(EndReason::Reply)?;
+            return self.pending.lock().reply(value);
+        }
+        match push::read(frame) {
+            PushFrame::Message(message) => (self.push)(message),
+            PushFrame::Confirmation(kind, channel) => return self.confirmation(kind, channel),
+            PushFrame::Unknown => {}
+        }
+        Ok(())
+    }
+
+    fn confirmation(&mut self, kind: Subscribing, channel: &[u8]) -> Result<(), EndReason> {
+        if self.pending.lock().confirm(kind, channel) == Confirmed::Answer {
+            return Ok(());
+        }
+        let channel = String::from_utf8_lossy(channel);
+        if kind != Subscribing::SUnsubscribe {
+            let text = format!("{} {channel}", kind.name());
+            return Err(unexpected(&redis::Value::SimpleString(text)));
+        }
+        match self.ended_subscriptions.try_send(channel.into_owned()) {
+            Err(mpsc::error::TrySendError::Full(_)) => Err(EndReason::TooManyEnded),
+            // Nobody may be interested.
+            Ok(()) | Err(mpsc::error::TrySendError::Closed(_)) => Ok(()),
+        }
+    }
+}
