@@ -116,6 +116,8 @@ metrics! {
     live_malformed: IntCounter = "sse_live_malformed_total",
         "Messages on the gateway's own channels that its function library did not write; they are \
          ignored.";
+    moved_users: IntCounter = "sse_moved_users_total",
+        "Users whose slot moved to another server of the cluster; their streams continue there.";
     subscriptions: IntGauge = "sse_subscriptions",
         "User channels that this instance is subscribed to.";
     recorder_role: IntGaugeVec = "sse_recorder_role",

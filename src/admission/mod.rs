@@ -27,7 +27,6 @@ use crate::{
     redis::{
         catch_up::CatchUpDriver,
         link::{LinkDown, UserSubscription},
-        link_state::LinkState,
         routes::Routes,
     },
     state::{
@@ -54,8 +53,6 @@ pub struct Admission {
     pub auth: Arc<Auth>,
     /// The phase of the instance.
     pub lifecycle: Arc<Lifecycle>,
-    /// The state of the link.
-    pub link_state: Arc<LinkState>,
     /// The servers that have the sessions.
     pub routes: Routes,
     /// Gets the admitted connections.
@@ -128,7 +125,7 @@ impl Admission {
         let now_ms = unix_ms();
         let topics = requested_topics(request.topics, &ticket)?;
         let permit = self.permit(&ticket, request.client)?;
-        if !self.link_state.wait_until_up().await {
+        if self.routes.user_when_up(&ticket.user).await.is_none() {
             return Err(AdmissionError::Busy(BusyReason::RedisAway).into());
         }
         self.open(request, ticket, topics, permit, now_ms).await

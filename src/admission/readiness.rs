@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::{
     auth::Auth,
-    redis::{link_state::LinkState, recorder::presence::RecorderPresence},
+    redis::{recorder::presence::RecorderPresence, servers::Servers},
     state::{lifecycle::Lifecycle, limits::connections::ConnectionLimit},
 };
 
@@ -12,8 +12,8 @@ use crate::{
 pub struct Readiness {
     /// The phase of the instance.
     pub lifecycle: Arc<Lifecycle>,
-    /// The state of the link to Redis.
-    pub link_state: Arc<LinkState>,
+    /// The servers, and the states of their links.
+    pub servers: Arc<Servers>,
     /// Whether plain publishes are recorded; `None` if this instance does not record them.
     pub recorder: Option<Arc<RecorderPresence>>,
     /// The keys of tickets.
@@ -27,7 +27,7 @@ impl Readiness {
     pub fn unready(&self) -> Option<&'static str> {
         if self.lifecycle.is_draining() {
             Some("draining")
-        } else if !self.link_state.is_alive() {
+        } else if !self.servers.is_any_alive() {
             Some("redis-away")
         } else if self.recorder.as_ref().is_some_and(|recorder| !recorder.is_confirmed()) {
             Some("no-recorder")
@@ -44,17 +44,18 @@ impl Readiness {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        metrics::Metrics,
-        state::{clock::Clock, testing::settings},
-    };
+    use crate::{metrics::Metrics, redis::servers::testing::single, state::testing::settings};
+
+    fn set_up(readiness: &Readiness, up: bool) {
+        readiness.servers.all().iter().for_each(|server| server.info.state.set_up(up));
+    }
 
     fn readiness(changes: &[(&str, &str)]) -> Readiness {
         let settings = settings(changes);
         let (auth, _) = Auth::new(&settings, &Metrics::new()).unwrap();
         Readiness {
             lifecycle: Arc::default(),
-            link_state: Arc::new(LinkState::new(Arc::new(Clock::new()))),
+            servers: single(),
             recorder: Some(Arc::default()),
             auth,
             connections: ConnectionLimit::new(1, 1),
@@ -65,7 +66,7 @@ mod tests {
     fn every_condition_is_reported_until_it_is_met() {
         let readiness = readiness(&[]);
         assert_eq!(readiness.unready(), Some("redis-away"));
-        readiness.link_state.set_up(true);
+        set_up(&readiness, true);
         assert_eq!(readiness.unready(), Some("no-recorder"));
         readiness.recorder.as_ref().unwrap().confirm();
         assert_eq!(readiness.unready(), None);
@@ -73,7 +74,7 @@ mod tests {
         assert_eq!(readiness.unready(), Some("full"));
         drop(permit);
         assert_eq!(readiness.unready(), None);
-        readiness.link_state.set_up(false);
+        set_up(&readiness, false);
         readiness.lifecycle.start_draining();
         assert_eq!(readiness.unready(), Some("draining"), "the drain comes first");
     }
@@ -81,7 +82,7 @@ mod tests {
     #[test]
     fn instance_that_does_not_record_needs_no_recorder() {
         let readiness = Readiness { recorder: None, ..readiness(&[]) };
-        readiness.link_state.set_up(true);
+        set_up(&readiness, true);
         assert_eq!(readiness.unready(), None);
     }
 
@@ -89,7 +90,7 @@ mod tests {
     fn instance_without_any_key_is_not_ready() {
         let url = ("TICKETS__JWKS_URL", "http://127.0.0.1:1/jwks");
         let readiness = Readiness { recorder: None, ..readiness(&[("TICKETS__SECRET", ""), url]) };
-        readiness.link_state.set_up(true);
+        set_up(&readiness, true);
         assert_eq!(readiness.unready(), Some("keys-away"));
     }
 }

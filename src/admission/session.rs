@@ -86,12 +86,12 @@ impl Admission {
             proof: opening.proof,
             new_proof: opening.new_proof,
         };
-        let Some(Route { commands, .. }) = self.routes.user(&ticket.user) else {
+        let Some(Route { commands, state, .. }) = self.routes.user(&ticket.user) else {
             return Err(AdmissionError::Busy(BusyReason::RedisAway));
         };
         let opened = sessions::open(&commands, settings.reconnect_grace, &request).await;
         opened.map_err(|error| {
-            let recovered = || self.link_state.recovered_within(super::SESSIONS_REWRITTEN);
+            let recovered = || state.recovered_within(super::SESSIONS_REWRITTEN);
             admission_error(error, &commands.address(), recovered)
         })
     }

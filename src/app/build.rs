@@ -80,7 +80,7 @@ impl Gateway {
         let context = LinkContext::new(settings.clone(), Arc::new(Clock::new()), metrics, locator);
         let readiness = Arc::new(Readiness {
             lifecycle: lifecycle.clone(),
-            link_state: context.state.clone(),
+            servers: context.servers.clone(),
             recorder: records(&settings).then(|| recorder.clone()),
             auth: auth.clone(),
             connections: limits.connections.clone(),
@@ -106,7 +106,6 @@ impl Gateway {
         let admin = start_admin(admin, front.clone(), &admin_listener)?;
         let worker = WorkerParts {
             context: context.clone(),
-            link: link.link.clone(),
             auth: auth.clone(),
             limits: limits.clone(),
             lifecycle: lifecycle.clone(),
@@ -277,7 +276,7 @@ fn start_admin(
             limits,
             commands,
             auth,
-            link_state: context.state,
+            servers: context.servers,
             max_session: context.settings.tickets.max_session,
             metrics: context.metrics,
             delivery: context.delivery,

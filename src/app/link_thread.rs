@@ -1,4 +1,4 @@
-//! The thread of the link: supervisor and recorder. It is separate from the workers, so that no
+//! The thread of the links: supervisors and recorder. It is separate from the workers, so that no
 //! slow handler delays it.
 
 use std::sync::Arc;
@@ -8,9 +8,8 @@ use tokio::sync::oneshot;
 use super::build_error::BuildError;
 use crate::{
     redis::{
-        inbound::Inbound,
-        link::{self, Link},
         link_context::LinkContext,
+        links::Links,
         recorder::{Recorder, inbox, presence::RecorderPresence},
         rejected,
     },
@@ -20,10 +19,8 @@ use crate::{
 /// Name of the thread.
 const THREAD: &str = "redis-link";
 
-/// The link of a running instance.
+/// The links of a running instance.
 pub struct LinkThread {
-    /// The workers' side.
-    pub link: Link,
     stop_recorder: oneshot::Sender<oneshot::Sender<()>>,
 }
 
@@ -41,18 +38,11 @@ impl LinkThread {
         let watcher = context.locator.watcher();
         let (inbox, receiver) = inbox::channel();
         let (rejected_sender, rejected_receiver) = rejected::channel();
-        let keys = commands.keys.clone();
-        let inbound = Inbound::new(context.clone(), keys, inbox, rejected_sender);
-        let (link, supervisor) = link::new(context.clone(), commands.clone(), Arc::new(inbound));
+        let links = Links { context: context.clone(), inbox, rejected: rejected_sender };
+        // Before the workers start, which ask for the server.
+        let single = context.locator.seeds().is_empty().then(|| links.single());
         let (stop_recorder, stop) = oneshot::channel();
-        let recorder = Recorder::new(
-            context.clone(),
-            name,
-            presence,
-            commands.clone(),
-            link.clone(),
-            receiver,
-        );
+        let recorder = Recorder::new(context.clone(), name, presence, commands.clone(), receiver);
         let failed = |source| BuildError::Thread { name: THREAD, source };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(failed)?;
@@ -68,11 +58,11 @@ impl LinkThread {
                     drop((recorder, stop));
                 }
                 tokio::spawn(rejected::write_all(commands, rejected_receiver));
-                supervisor.run().await;
+                links.serve(single).await;
             });
         };
         std::thread::Builder::new().name(THREAD.to_owned()).spawn(serve).map_err(failed)?;
-        Ok(Self { link, stop_recorder })
+        Ok(Self { stop_recorder })
     }
 
     /// Hands over the recorder's role, and returns when that is done.

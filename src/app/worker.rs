@@ -7,9 +7,7 @@ use crate::{
     admission::Admission,
     auth::Auth,
     http::{api_keys::ApiAccess, worker::Worker},
-    redis::{
-        catch_up::CatchUpDriver, link::Link, link_context::LinkContext, routes::Routes, sessions,
-    },
+    redis::{catch_up::CatchUpDriver, link_context::LinkContext, routes::Routes, sessions},
     state::{
         hub::Hub,
         lifecycle::Lifecycle,
@@ -23,8 +21,6 @@ use crate::{
 pub struct WorkerParts {
     /// Settings, clock, metrics, state of the link, and where it delivers.
     pub context: LinkContext,
-    /// The link to Redis.
-    pub link: Link,
     /// Tickets and API keys.
     pub auth: Arc<Auth>,
     /// The limits that all workers share.
@@ -35,7 +31,7 @@ pub struct WorkerParts {
 
 /// Starts the hub of the current worker thread and its tasks.
 pub fn start(parts: WorkerParts) -> Worker {
-    let WorkerParts { context: shared, link, auth, limits, lifecycle } = parts;
+    let WorkerParts { context: shared, auth, limits, lifecycle } = parts;
     let commands = shared.commands();
     let context = Arc::new(StreamContext {
         settings: StreamSettings::new(&shared.settings),
@@ -43,20 +39,19 @@ pub fn start(parts: WorkerParts) -> Worker {
         metrics: shared.metrics,
         limits,
     });
-    let (delivery, link_state) = (shared.delivery, shared.state);
+    let (delivery, servers) = (shared.delivery, shared.servers);
     // Opened before the state of the link is read, so that no change of the link is missed.
     let inbox = delivery.mailboxes.open();
-    let is_link_up = link_state.is_up();
+    let is_link_up = servers.is_any_up();
     let (hub, requests) = Hub::new(context.clone(), delivery.clone(), &inbox, is_link_up);
-    let routes = Routes::single(link, commands.clone());
+    let routes = Routes::new(servers.clone(), commands.clone(), context.clock.clone());
     let catch_up = CatchUpDriver::new(hub.clone(), delivery, routes.clone());
     actix_rt::spawn(hub.clone().run(inbox));
     actix_rt::spawn(hub.clone().run_timers());
     actix_rt::spawn(catch_up.clone().run(requests.catch_ups));
     let ended = requests.ended;
-    actix_rt::spawn(sessions::keep(hub.clone(), link_state.clone(), commands.clone(), ended));
+    actix_rt::spawn(sessions::keep(hub.clone(), servers, commands.clone(), ended));
     let api = ApiAccess { auth: auth.clone(), context: context.clone() };
-    let admission =
-        Admission { context: context.clone(), auth, lifecycle, link_state, routes, hub, catch_up };
+    let admission = Admission { context: context.clone(), auth, lifecycle, routes, hub, catch_up };
     Worker { admission, api, commands, context }
 }

@@ -1,23 +1,26 @@
 //! Sends commands to Redis through a pool of connections and waits for each reply for at most
 //! `redis.command_timeout`. A pool belongs to the runtime of one thread.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use deadpool::{
     Runtime,
     managed::{self, TimeoutType},
 };
+use futures_util::future::join_all;
 use redis::{
     AsyncConnectionConfig, Cmd, FromRedisValue, Pipeline, RedisError, RedisResult, ToRedisArgs,
 };
 
 use super::{
+    cluster::pools::ServerPools,
     key_names::KeyNames,
     locate::Locator,
-    pool::{LinkServer, SameServerManager, SameServerPool},
+    pool::{SameServerManager, SameServerPool},
+    servers::ServerInfo,
     tls::TlsError,
 };
-use crate::{log_limit::LogOnce, settings, state::clock::unix_ms};
+use crate::{core::part::ServerIndex, log_limit::LogOnce, settings, state::clock::unix_ms};
 
 /// Maximum number of foreign keys that are remembered as logged.
 const FOREIGN_KEYS: usize = 1000;
@@ -81,6 +84,9 @@ pub enum UnavailableError {
     /// All connections of the pool were in use for too long.
     #[error("all connections are in use; raise redis.pool_size")]
     PoolExhausted,
+    /// No server of the cluster is known to own the key.
+    #[error("no server of the cluster owns the key now")]
+    NoOwner,
     /// The pool itself failed.
     #[error(transparent)]
     Pool(PoolError),
@@ -133,10 +139,14 @@ impl From<PoolError> for UnavailableError {
 
 type PoolError = managed::PoolError<RedisError>;
 
-/// A pool of connections, for all commands except those on the link.
+/// Pools of connections, for all commands except those on the links.
 #[derive(Clone)]
 pub struct Commands {
     pool: SameServerPool,
+    /// `None` for one server only.
+    cluster: Option<Arc<ServerPools>>,
+    /// The server of the link; `None` for commands of the command line.
+    server: Option<Arc<ServerInfo>>,
     /// Finds the server.
     pub locator: Locator,
     /// Names of keys and functions.
@@ -158,13 +168,14 @@ impl Commands {
     pub fn new(
         settings: &settings::Redis,
         locator: Locator,
-        server: Option<Arc<LinkServer>>,
+        server: Option<Arc<ServerInfo>>,
     ) -> Self {
         let timeout = settings.command_timeout;
         let config = AsyncConnectionConfig::new()
             .set_response_timeout(Some(timeout))
             .set_connection_timeout(Some(timeout));
-        let manager = SameServerManager::new(locator.clone(), config, server);
+        let process = server.as_ref().map(|server| server.state.server.clone());
+        let manager = SameServerManager::new(locator.clone(), config, process);
         let pool = SameServerPool::builder(manager)
             .max_size(settings.pool_size)
             .runtime(Runtime::Tokio1)
@@ -173,7 +184,13 @@ impl Commands {
             .recycle_timeout(Some(timeout))
             .build()
             .expect("timeouts have a runtime");
-        Self { pool, locator, keys: Arc::new(KeyNames::new(settings)), timeout }
+        let keys = Arc::new(KeyNames::new(settings));
+        Self { pool, cluster: None, server, locator, keys, timeout }
+    }
+
+    /// The same, for all nodes if the server turns out to be a node of a cluster.
+    pub fn with_cluster(self, pools: ServerPools) -> Self {
+        Self { cluster: Some(Arc::new(pools)), ..self }
     }
 
     /// Where Redis is, `host:port` or the path of a socket, without credentials: for logs.
@@ -187,16 +204,40 @@ impl Commands {
         self.pool.get().await.map_err(|error| CommandError::Unavailable(error.into()))
     }
 
-    /// Whether the commands reach the servers of a cluster, each of which has some of the keys.
-    pub fn is_cluster(&self) -> bool {
-        false
+    /// The pools of a cluster's nodes, if there is a cluster.
+    fn cluster(&self) -> Option<&ServerPools> {
+        self.cluster.as_deref().filter(|pools| pools.is_cluster())
     }
 
-    /// Runs one command.
+    /// Whether the commands reach the nodes of a cluster, each of which has some of the keys.
+    pub fn is_cluster(&self) -> bool {
+        self.cluster().is_some()
+    }
+
+    /// The commands for one server.
+    pub fn of_server(&self, server: &Arc<ServerInfo>) -> Self {
+        self.cluster().map_or_else(|| self.clone(), |pools| pools.of_server(server))
+    }
+
+    /// The key that describes the server; `None`: a node that owns no slot.
+    pub fn node_key(&self) -> Option<String> {
+        match self.server.as_ref().and_then(|server| server.node.as_ref()) {
+            Some(node) => node.tag(&self.keys.broadcast_tag()).map(|tag| self.keys.node_of(&tag)),
+            None => Some(self.keys.node()),
+        }
+    }
+
+    /// Runs one command, on the server that owns its key.
     ///
     /// # Errors
     /// See [`CommandError`]; a reply of another type than `T` counts as rejected.
     pub async fn run<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, CommandError> {
+        let Some(cluster) = self.cluster() else { return self.run_here(command).await };
+        let reply = cluster.of_command(command)?.run_here(command).await;
+        reply.inspect_err(|error| report_moved(cluster, error))
+    }
+
+    async fn run_here<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, CommandError> {
         let mut connection = self.connection().await?;
         let reply =
             tokio::time::timeout(self.timeout, command.query_async(&mut connection.connection))
@@ -204,12 +245,23 @@ impl Commands {
         reply.map_err(|_| CommandError::NoReply(NoReplyError::Timeout))?.map_err(CommandError::from)
     }
 
-    /// Runs several commands in one pipeline.
+    /// Runs several commands in one pipeline, on the server that owns the key of the first one.
     ///
     /// # Errors
     /// As [`Self::run`]. If commands fail, the first error is returned, unless the pipeline ignores
     /// errors.
     pub async fn run_all<T: FromRedisValue>(&self, commands: &Pipeline) -> Result<T, CommandError> {
+        let Some(cluster) = self.cluster() else { return self.run_all_here(commands).await };
+        let first = commands.cmd_iter().next();
+        let first = first.ok_or(CommandError::Unavailable(UnavailableError::NoOwner))?;
+        let replies = cluster.of_command(first)?.run_all_here(commands).await;
+        replies.inspect_err(|error| report_moved(cluster, error))
+    }
+
+    async fn run_all_here<T: FromRedisValue>(
+        &self,
+        commands: &Pipeline,
+    ) -> Result<T, CommandError> {
         let mut connection = self.connection().await?;
         let reply =
             tokio::time::timeout(self.timeout, commands.query_async(&mut connection.connection))
@@ -223,13 +275,45 @@ impl Commands {
         &self,
         commands: Vec<Cmd>,
     ) -> Vec<Result<T, Arc<CommandError>>> {
+        let Some(cluster) = self.cluster() else { return self.run_each_here(commands).await };
+        let mut replies: Vec<Option<Result<T, Arc<CommandError>>>> = Vec::new();
+        let mut groups: HashMap<ServerIndex, (Commands, Vec<usize>, Vec<Cmd>)> = HashMap::new();
+        for (n, command) in commands.into_iter().enumerate() {
+            replies.push(None);
+            match cluster.of_command(&command) {
+                Ok(owner) => {
+                    let index = owner.server.as_ref().map(|server| server.index);
+                    let (_, numbers, group) = groups
+                        .entry(index.unwrap_or_default())
+                        .or_insert_with(|| (owner, Vec::new(), Vec::new()));
+                    numbers.push(n);
+                    group.push(command);
+                }
+                Err(error) => replies[n] = Some(Err(Arc::new(error))),
+            }
+        }
+        let runs = groups.into_values().map(|(owner, numbers, group)| async move {
+            (numbers, owner.run_each_here::<T>(group).await)
+        });
+        for (numbers, group) in join_all(runs).await {
+            for (n, reply) in numbers.into_iter().zip(group) {
+                replies[n] = Some(reply.inspect_err(|error| report_moved(cluster, error)));
+            }
+        }
+        replies.into_iter().flatten().collect()
+    }
+
+    async fn run_each_here<T: FromRedisValue>(
+        &self,
+        commands: Vec<Cmd>,
+    ) -> Vec<Result<T, Arc<CommandError>>> {
         let mut pipeline = redis::pipe();
         pipeline.ignore_errors();
         let count = commands.len();
         commands.into_iter().for_each(|command| {
             pipeline.add_command(command);
         });
-        match self.run_all::<Vec<RedisResult<T>>>(&pipeline).await {
+        match self.run_all_here::<Vec<RedisResult<T>>>(&pipeline).await {
             Ok(replies) => replies.into_iter().map(|r| r.map_err(|e| Arc::new(e.into()))).collect(),
             Err(error) => {
                 let error = Arc::new(error);
@@ -244,4 +328,21 @@ impl Commands {
         command.arg(self.keys.function(function)).arg(keys.len()).arg(keys);
         command
     }
+}
+
+/// A server that does not own a key (any more): the slots are read again.
+fn report_moved(cluster: &ServerPools, error: &CommandError) {
+    let (CommandError::Rejected(error) | CommandError::Unavailable(UnavailableError::Redis(error))) =
+        error
+    else {
+        return;
+    };
+    if is_moved(error) {
+        cluster.report_stale();
+    }
+}
+
+/// Whether a server answered that another one owns the key, or that nobody does.
+pub fn is_moved(error: &RedisError) -> bool {
+    error.code().is_some_and(|code| matches!(code, "MOVED" | "ASK" | "CLUSTERDOWN" | "TRYAGAIN"))
 }

@@ -3,7 +3,7 @@
 
 use std::sync::{
     Arc,
-    atomic::{AtomicU64, Ordering},
+    atomic::{AtomicBool, AtomicU64, Ordering},
 };
 
 use arc_swap::ArcSwap;
@@ -44,6 +44,8 @@ pub struct Inbound {
     /// The live channel of all broadcasts, built once rather than for each message.
     live_broadcast: String,
     inbox: InboxSender,
+    /// Whether the link brings the broadcasts, and so what the recorder needs.
+    has_broadcasts: AtomicBool,
     rejected: mpsc::Sender<Rejected>,
     malformed_log: LogLimit,
     reset_log: LogLimit,
@@ -70,6 +72,7 @@ impl Inbound {
             keys,
             live_broadcast,
             inbox,
+            has_broadcasts: AtomicBool::new(false),
             rejected,
             malformed_log: LogLimit::new(LOG_INTERVAL_MS),
             reset_log: LogLimit::new(LOG_INTERVAL_MS),
@@ -89,9 +92,16 @@ impl Inbound {
         self.span.store(span.into());
     }
 
-    /// Notifies the recorder that the link is up or down.
-    pub fn link_changed(&self, up: bool) {
-        self.inbox.send(RecorderInput::Link(up));
+    /// Notifies the recorder that the link brings the broadcasts (`true`), or does so no longer.
+    pub fn set_broadcasts(&self, up: bool) {
+        if self.has_broadcasts.swap(up, Ordering::Relaxed) || up {
+            self.inbox.link_changed(up);
+        }
+    }
+
+    /// Whether the link brings the broadcasts.
+    pub fn has_broadcasts(&self) -> bool {
+        self.has_broadcasts.load(Ordering::Relaxed)
     }
 
     /// Handles one message of the link with this number.
@@ -194,7 +204,9 @@ impl Inbound {
         let seen = self.context.state.highest_id();
         let start = if seen.epoch == position.epoch { seen } else { EventId::ZERO };
         self.context.delivery.new_epoch(EventId { epoch: position.epoch, ..start });
-        self.inbox.send(RecorderInput::Reset);
+        if self.has_broadcasts() {
+            self.inbox.send(RecorderInput::Reset);
+        }
     }
 
     /// A message that a later version may send.

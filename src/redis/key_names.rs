@@ -47,7 +47,7 @@ impl KeyNames {
 
     /// `{broadcast}`: the slot of all broadcasts and of everything that belongs to no user.
     fn broadcast(&self) -> String {
-        format!("{{{}broadcast}}", self.channel_prefix)
+        format!("{{{}}}", self.broadcast_tag())
     }
 
     /// What ends the names of a channel's keys: `{user:42:events}` or `{broadcast}:news`.
@@ -62,9 +62,19 @@ impl KeyNames {
         self.key(&format!("{name}:{}", self.broadcast()))
     }
 
+    /// What is between the braces of `{broadcast}`.
+    pub fn broadcast_tag(&self) -> String {
+        format!("{}broadcast", self.channel_prefix)
+    }
+
     /// The hash that describes the server.
     pub fn node(&self) -> String {
-        self.broadcast_key("node")
+        self.node_of(&self.broadcast_tag())
+    }
+
+    /// The hash that describes a server which owns the slot of this tag.
+    pub fn node_of(&self, tag: &str) -> String {
+        self.key(&format!("node:{{{tag}}}"))
     }
 
     /// The hash of the recorder's state.

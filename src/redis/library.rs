@@ -148,6 +148,15 @@ pub async fn ensure(commands: &Commands, settings: &Settings) -> Result<Warnings
     Ok(warnings)
 }
 
+/// Whether the server is a node of a cluster.
+///
+/// # Errors
+/// See [`LibraryError`].
+pub async fn is_cluster(commands: &Commands) -> Result<bool, LibraryError> {
+    let info: String = commands.run(redis::cmd("INFO").arg("cluster")).await?;
+    Ok(info.lines().any(|line| line.trim() == "cluster_enabled:1"))
+}
+
 async fn check_server(commands: &Commands, settings: &Settings) -> Result<Warnings, LibraryError> {
     let info: String =
         commands.run(redis::cmd("INFO").arg("server").arg("memory").arg("cluster")).await?;

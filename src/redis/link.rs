@@ -4,11 +4,13 @@
 //! confirmed the subscriptions, takes a clock snapshot, and only then lets connections catch up
 //! (ARCHITECTURE.md#the-link).
 
+mod cluster;
 mod error;
 #[cfg(test)]
 pub mod testing;
 
 use std::{
+    collections::HashSet,
     convert::Infallible,
     sync::Arc,
     time::{Duration, Instant},
@@ -18,9 +20,9 @@ use redis::{ConnectionInfo, RedisResult};
 use tokio::sync::{mpsc, oneshot};
 use tracing::Instrument;
 
-use self::error::LinkError;
+use self::{cluster::FollowedSlots, error::LinkError};
 use super::{
-    commands::Commands,
+    commands::{Commands, is_moved},
     inbound::Inbound,
     library,
     link_context::LinkContext,
@@ -141,6 +143,7 @@ pub struct Supervisor {
     subscriptions: Subscriptions,
     /// The server of the link, or of the last attempt.
     server: Option<ServerAddress>,
+    slots: FollowedSlots,
 }
 
 /// Creates the link of an instance, and its supervisor.
@@ -157,13 +160,15 @@ pub fn new(context: LinkContext, commands: Commands, inbound: Arc<Inbound>) -> (
             requests,
             subscriptions: Subscriptions::default(),
             server: None,
+            slots: FollowedSlots::default(),
         },
     )
 }
 
 impl Supervisor {
-    /// Keeps the link up until the last [`Link`] is dropped.
-    pub async fn run(mut self) {
+    /// Keeps the link up until the last [`Link`] is dropped, or until the server turns out to be a
+    /// node of a cluster: then its address is returned.
+    pub async fn run(mut self) -> Option<ServerAddress> {
         let mut backoff = Backoff::new(FIRST_RETRY, MAX_RETRY);
         for link in 1_u64.. {
             if link > 1 {
@@ -175,7 +180,10 @@ impl Supervisor {
             self.inbound.set_span(span.clone());
             let error = self.serve_one().instrument(span.clone()).await;
             if self.requests.is_closed() {
-                return;
+                return None;
+            }
+            if let LinkError::IsCluster = error {
+                return self.server;
             }
             if began.elapsed() > STABLE {
                 backoff.reset();
@@ -197,6 +205,7 @@ impl Supervisor {
                 _ = locator.moved_from(server.as_ref()) => backoff.reset(),
             }
         }
+        None
     }
 
     /// Sets up a link and serves it until it ends; returns the reason.
@@ -235,7 +244,7 @@ impl Supervisor {
         self.context.metrics.link_up.set(0);
         self.context.metrics.subscriptions.set(0);
         self.context.delivery.link_down();
-        self.inbound.link_changed(false);
+        self.inbound.set_broadcasts(false);
     }
 
     /// Waits. Requests that arrive meanwhile fail at once with [`LinkDown`].
@@ -257,6 +266,9 @@ impl Supervisor {
         &mut self,
         server: ConnectionInfo,
     ) -> Result<(Connection, Notices), LinkError> {
+        if self.context.server.node.is_none() && library::is_cluster(&self.commands).await? {
+            return Err(LinkError::IsCluster);
+        }
         let warnings = library::ensure(&self.commands, &self.context.settings).await?;
         warnings.0.iter().for_each(|w| tracing::warn!("{w}"));
         let settings = &self.context.settings.redis;
@@ -277,12 +289,15 @@ impl Supervisor {
         let mut timer = tokio::time::interval(TIMER);
         let mut last_watermark = Instant::now();
         let mut batch = Vec::new();
+        let mut rounds = self.context.cluster.rounds();
         loop {
             tokio::select! {
-                notice = notices.next() => return Err(match notice {
-                    Notice::SubscriptionsEnded(channels) => LinkError::SlotsMoved(channels.len()),
-                    Notice::End(reason) => LinkError::Ended(reason),
-                }),
+                notice = notices.next() => match notice {
+                    Notice::SubscriptionsEnded(channels) => self.subscriptions_ended(&channels)?,
+                    Notice::End(reason) => return Err(LinkError::Ended(reason)),
+                },
+                // The sender lives as long as the context.
+                _ = rounds.changed() => self.follow_slots(connection).await?,
                 n = self.requests.recv_many(&mut batch, REQUESTS) => {
                     if n == 0 {
                         return Err(LinkError::InstanceEnded);
@@ -310,12 +325,13 @@ impl Supervisor {
         // From now on, pooled connections must reach the same server.
         let run_id = pool::run_id(connection).await?;
         self.context.state.server.set(Some(run_id));
-        all(connection.ssubscribe(&[keys.live_broadcast()]).await)?;
-        if self.context.settings.publishers.plain == PlainPublish::Relay {
-            all(connection.psubscribe(&keys.public_patterns()[1..]).await)?;
+        let has_broadcasts = self.context.server.owns(&keys.live_broadcast());
+        if has_broadcasts {
+            self.subscribe_broadcasts(connection).await?;
         }
         let users = self.subscriptions.lost();
-        self.subscribe(connection, &users).await?;
+        let elsewhere = self.subscribe(connection, &users).await?;
+        self.slots.ended.extend(elsewhere);
         let clock = self.clock_snapshot(connection).await?;
         self.context.clock.set_server_ms(clock.now_ms);
         self.context.state.discard_implausible(clock.now_ms);
@@ -323,8 +339,17 @@ impl Supervisor {
         self.context.state.set_up(true);
         self.context.metrics.link_up.set(1);
         self.context.delivery.link_up(clock.h);
-        self.inbound.link_changed(true);
+        self.inbound.set_broadcasts(has_broadcasts);
         Ok(clock)
+    }
+
+    async fn subscribe_broadcasts(&self, connection: &mut Connection) -> RedisResult<()> {
+        let keys = &self.commands.keys;
+        all(connection.ssubscribe(&[keys.live_broadcast()]).await)?;
+        if self.context.settings.publishers.plain == PlainPublish::Relay {
+            all(connection.psubscribe(&keys.public_patterns()[1..]).await)?;
+        }
+        Ok(())
     }
 
     /// The live channels of users.
@@ -339,17 +364,30 @@ impl Supervisor {
         users.iter().map(|user| self.commands.keys.public_user(user)).collect()
     }
 
+    /// Subscribes to the channels of users. Returns those whose slot another server owns.
     async fn subscribe(
         &mut self,
         connection: &mut Connection,
         users: &[Arc<str>],
-    ) -> RedisResult<()> {
+    ) -> RedisResult<HashSet<Arc<str>>> {
+        let mut elsewhere = HashSet::new();
         for batch in users.chunks(BATCH) {
-            all(connection.ssubscribe(&self.live(batch)).await)?;
+            let results = connection.ssubscribe(&self.live(batch)).await?;
             all(connection.subscribe(&self.public(batch)).await)?;
-            batch.iter().for_each(|user| self.subscriptions.confirmed(user));
+            for (user, result) in batch.iter().zip(results) {
+                match result {
+                    Ok(()) => self.subscriptions.confirmed(user),
+                    Err(error) if is_moved(&error) => {
+                        elsewhere.insert(user.clone());
+                    }
+                    Err(error) => return Err(error),
+                }
+            }
         }
-        Ok(())
+        if !elsewhere.is_empty() {
+            self.context.cluster.stale.notify_one();
+        }
+        Ok(elsewhere)
     }
 
     /// Takes a watermark: everything up to its H has arrived.
@@ -394,8 +432,8 @@ impl Supervisor {
         for request in batch {
             match request {
                 Request::Attach(user, reply) => {
-                    wanted.extend(user.filter(|u| self.subscriptions.attach(u)));
-                    replies.push(reply);
+                    wanted.extend(user.clone().filter(|u| self.subscriptions.attach(u)));
+                    replies.push((user, reply));
                 }
                 Request::Release(user) => self.subscriptions.release(&user, now),
                 Request::Plain(on, reply) => plain.push((on, reply)),
@@ -411,11 +449,13 @@ impl Supervisor {
         }
         wanted.sort();
         wanted.dedup();
-        self.subscribe(connection, &wanted).await?;
+        let elsewhere = self.subscribe(connection, &wanted).await?;
+        // Their callers find the other server.
+        replies.retain(|(user, _)| user.as_ref().is_none_or(|user| !elsewhere.contains(user)));
         if !replies.is_empty() {
             let clock = self.clock_snapshot(connection).await?;
             self.inbound.watermark(clock.h);
-            for reply in replies {
+            for (_, reply) in replies {
                 // The caller may have stopped waiting.
                 let _ = reply.send(clock);
             }

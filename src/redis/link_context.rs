@@ -2,7 +2,14 @@
 
 use std::sync::Arc;
 
-use super::{commands::Commands, link_state::LinkState, locate::Locator};
+use super::{
+    cluster::{pools::ServerPools, watcher::ClusterState},
+    commands::Commands,
+    key_names::KeyNames,
+    link_state::LinkState,
+    locate::Locator,
+    servers::{ServerInfo, Servers},
+};
 use crate::{
     metrics::Metrics,
     settings::Settings,
@@ -18,8 +25,14 @@ pub struct LinkContext {
     pub clock: Arc<Clock>,
     /// The metrics of the link and the recorder.
     pub metrics: Arc<Metrics>,
+    /// The server of the link.
+    pub server: Arc<ServerInfo>,
     /// The state of the link, which the supervisor and the reading task update.
     pub state: Arc<LinkState>,
+    /// All servers.
+    pub servers: Arc<Servers>,
+    /// What the nodes of a cluster say.
+    pub cluster: Arc<ClusterState>,
     /// Finds the server.
     pub locator: Locator,
     /// Where received events go.
@@ -34,9 +47,13 @@ impl LinkContext {
         metrics: Arc<Metrics>,
         locator: Locator,
     ) -> Self {
+        let state = Arc::new(LinkState::new(clock.clone()));
         Self {
             locator,
-            state: Arc::new(LinkState::new(clock.clone())),
+            servers: Arc::new(Servers::new(Arc::new(KeyNames::new(&settings.redis)))),
+            cluster: Arc::default(),
+            server: Arc::new(ServerInfo::single(state.clone())),
+            state,
             delivery: Arc::new(Delivery::new(settings.history.replay_cache_bytes)),
             settings,
             clock,
@@ -44,10 +61,21 @@ impl LinkContext {
         }
     }
 
-    /// A new pool of connections to the server of the link, for one thread.
+    /// The context of the link to a node of a cluster.
+    pub fn for_node(&self, server: Arc<ServerInfo>) -> Self {
+        let locator = self.locator.node(server.clone(), self.cluster.clone());
+        Self { locator, state: server.state.clone(), server, ..self.clone() }
+    }
+
+    /// New pools of connections to the servers of the links, for one thread.
     pub fn commands(&self) -> Commands {
-        let server = Some(self.state.server.clone());
-        Commands::new(&self.settings.redis, self.locator.clone(), server)
+        let pools = ServerPools::new(self.clone());
+        self.server_commands().with_cluster(pools)
+    }
+
+    /// A new pool of connections to the server of this link, for one thread.
+    pub fn server_commands(&self) -> Commands {
+        Commands::new(&self.settings.redis, self.locator.clone(), Some(self.server.clone()))
     }
 }
 

@@ -20,7 +20,7 @@ pub const WATERMARK_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// During this time after its start, an instance lets clients wait for the link: clients of the
 /// previous instance reconnect at once and must not be refused because the link needs a few ms.
-const START_PERIOD: Duration = Duration::from_secs(3);
+pub const START_PERIOD: Duration = Duration::from_secs(3);
 
 /// Whether the link is up, when it last received something, and the highest id and epoch that it
 /// brought.

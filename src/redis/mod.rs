@@ -10,6 +10,7 @@ pub mod library;
 pub mod link;
 pub mod link_context;
 pub mod link_state;
+pub mod links;
 pub mod locate;
 pub mod log;
 mod named_reply;

@@ -1,7 +1,17 @@
 //! Which Redis server has a source of a stream: a user's channel, or the broadcasts.
 
-use super::{commands::Commands, link::Link};
-use crate::core::part::ServerIndex;
+use std::{sync::Arc, time::Duration};
+
+use super::{
+    commands::Commands,
+    link::Link,
+    link_state::{LinkState, START_PERIOD},
+    servers::{Server, Servers},
+};
+use crate::{core::part::ServerIndex, state::clock::Clock};
+
+/// Time between two looks for the server of a user while an instance starts.
+const POLL: Duration = Duration::from_millis(20);
 
 /// How to reach one Redis server.
 #[derive(Clone)]
@@ -10,6 +20,8 @@ pub struct Route {
     pub server: ServerIndex,
     /// The link to it.
     pub link: Link,
+    /// The state of the link.
+    pub state: Arc<LinkState>,
     /// Commands for it.
     pub commands: Commands,
 }
@@ -17,22 +29,47 @@ pub struct Route {
 /// The routes of one worker.
 #[derive(Clone)]
 pub struct Routes {
-    only: Route,
+    servers: Arc<Servers>,
+    commands: Commands,
+    clock: Arc<Clock>,
 }
 
 impl Routes {
-    /// The routes to a single server, which has everything.
-    pub fn single(link: Link, commands: Commands) -> Self {
-        Self { only: Route { server: ServerIndex::default(), link, commands } }
+    /// The routes to these servers.
+    pub fn new(servers: Arc<Servers>, commands: Commands, clock: Arc<Clock>) -> Self {
+        Self { servers, commands, clock }
+    }
+
+    fn route(&self, Server { info, link }: Server) -> Route {
+        Route {
+            server: info.index,
+            state: info.state.clone(),
+            commands: self.commands.of_server(&info),
+            link,
+        }
     }
 
     /// The server that has a user's channel; `None` if no server is known to have it now.
-    pub fn user(&self, _user: &str) -> Option<Route> {
-        Some(self.only.clone())
+    pub fn user(&self, user: &str) -> Option<Route> {
+        self.servers.of_user(user).map(|server| self.route(server))
     }
 
     /// The server that has the broadcasts; `None` if no server is known to have them now.
     pub fn broadcasts(&self) -> Option<Route> {
-        Some(self.only.clone())
+        self.servers.of_broadcasts().map(|server| self.route(server))
+    }
+
+    /// The server that has a user's channel, if the link to it is up. While the instance starts,
+    /// waits for that first.
+    pub async fn user_when_up(&self, user: &str) -> Option<Route> {
+        loop {
+            match self.user(user) {
+                Some(route) => return route.state.wait_until_up().await.then_some(route),
+                None if self.clock.now_ms() < START_PERIOD.as_millis() as u64 => {
+                    tokio::time::sleep(POLL).await;
+                }
+                None => return None,
+            }
+        }
     }
 }

@@ -1,10 +1,10 @@
 //! The Redis servers that this instance uses, and which of them owns a key. Without a cluster there
 //! is one, which owns everything.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
-use tokio::sync::Notify;
+use parking_lot::Mutex;
 
 use super::{
     cluster::slots::{SLOTS, SlotRanges, slot_of},
@@ -12,68 +12,93 @@ use super::{
     link::Link,
     link_state::LinkState,
 };
-use crate::core::part::ServerIndex;
+use crate::{core::part::ServerIndex, settings::ServerAddress};
 
 /// What is known of a server, shared by its link and by those who use it.
 pub struct ServerInfo {
     /// Its number in this instance.
     pub index: ServerIndex,
-    /// The id of the node in a cluster; empty without one.
-    pub node_id: String,
     /// The state of the link to it.
     pub state: Arc<LinkState>,
-    /// Its host and port in a cluster, where they may change.
-    endpoint: ArcSwap<(String, u16)>,
-    /// The slots that it owns in a cluster.
+    /// What is known of it as a node of a cluster.
+    pub node: Option<NodeInfo>,
+}
+
+/// What is known of a node of a cluster.
+pub struct NodeInfo {
+    /// Its id.
+    pub id: String,
+    address: ArcSwap<ServerAddress>,
     slots: ArcSwap<SlotRanges>,
+    /// Slots in which the node key cannot be, because they are about to move away.
+    leaving: Mutex<Vec<u16>>,
+}
+
+impl NodeInfo {
+    /// A node of a cluster, of which only the id is known.
+    pub fn new(id: String) -> Self {
+        let nowhere = ServerAddress { host: String::new(), port: 0 };
+        Self {
+            id,
+            address: ArcSwap::from_pointee(nowhere),
+            slots: ArcSwap::default(),
+            leaving: Mutex::default(),
+        }
+    }
+
+    /// Where it is now.
+    pub fn address(&self) -> Arc<ServerAddress> {
+        self.address.load_full()
+    }
+
+    /// The slots that it owns.
+    pub fn slots(&self) -> Arc<SlotRanges> {
+        self.slots.load_full()
+    }
+
+    /// Records where the node is and which slots it owns. Returns whether that has changed.
+    pub fn update(&self, address: ServerAddress, slots: &SlotRanges) -> bool {
+        let is_changed = **self.address.load() != address || **self.slots.load() != *slots;
+        if is_changed {
+            self.address.store(Arc::new(address));
+            self.slots.store(Arc::new(slots.clone()));
+            self.leaving.lock().clear();
+        }
+        is_changed
+    }
+
+    /// The hash tag of the node key: in a slot that the node owns. `None`: it owns none.
+    pub fn tag(&self, preferred: &str) -> Option<String> {
+        let slots = self.slots();
+        let leaving = self.leaving.lock();
+        if leaving.is_empty() {
+            return slots.tag(preferred);
+        }
+        let staying: SlotRanges = slots.iter().filter(|slot| !leaving.contains(slot)).collect();
+        staying.tag(preferred)
+    }
+
+    /// Records that the slot of this tag is about to move away.
+    pub fn leave(&self, tag: &str) {
+        self.leaving.lock().push(slot_of(tag.as_bytes()));
+    }
 }
 
 impl ServerInfo {
     /// The one server of an instance without a cluster.
     pub fn single(state: Arc<LinkState>) -> Self {
-        Self {
-            index: ServerIndex::default(),
-            node_id: String::new(),
-            state,
-            endpoint: ArcSwap::default(),
-            slots: ArcSwap::default(),
-        }
+        Self { index: ServerIndex::default(), state, node: None }
     }
 
-    /// A node of a cluster.
-    pub fn node(index: ServerIndex, node_id: String, state: Arc<LinkState>) -> Self {
-        Self { index, node_id, ..Self::single(state) }
-    }
-
-    /// Whether it is a node of a cluster.
-    pub fn is_node(&self) -> bool {
-        !self.node_id.is_empty()
-    }
-
-    /// Its host and port; empty without a cluster.
-    pub fn endpoint(&self) -> Arc<(String, u16)> {
-        self.endpoint.load_full()
-    }
-
-    /// The slots that it owns; none without a cluster.
-    pub fn slots(&self) -> Arc<SlotRanges> {
-        self.slots.load_full()
+    /// A node of a cluster, of which only the id is known.
+    pub fn node(index: ServerIndex, id: String, state: Arc<LinkState>) -> Self {
+        Self { index, state, node: Some(NodeInfo::new(id)) }
     }
 
     /// Whether it owns the slot of this key.
     pub fn owns(&self, key: &str) -> bool {
-        !self.is_node() || self.slots.load().contains(slot_of(key.as_bytes()))
-    }
-
-    /// Records where a node is and which slots it owns. Returns whether that has changed.
-    pub fn update(&self, host: &str, port: u16, slots: &SlotRanges) -> bool {
-        let (endpoint, owned) = (self.endpoint.load(), self.slots.load());
-        let is_changed = endpoint.0 != host || endpoint.1 != port || **owned != *slots;
-        if is_changed {
-            self.endpoint.store(Arc::new((host.to_owned(), port)));
-            self.slots.store(Arc::new(slots.clone()));
-        }
-        is_changed
+        let owns = |node: &NodeInfo| node.slots.load().contains(slot_of(key.as_bytes()));
+        self.node.as_ref().is_none_or(owns)
     }
 }
 
@@ -88,6 +113,8 @@ pub struct Server {
 
 /// Which server owns which slot.
 enum Owners {
+    /// Nothing is known yet.
+    Nobody,
     /// One server owns everything.
     One(Server),
     /// The masters of a cluster; for each slot the number of its owner among them plus 1, or 0.
@@ -98,24 +125,12 @@ enum Owners {
 pub struct Servers {
     keys: Arc<KeyNames>,
     owners: ArcSwap<Owners>,
-    /// Notified when a server does not own what it was asked for: the slots must be read again.
-    pub stale: Notify,
 }
 
 impl Servers {
-    /// An instance with one server.
-    pub fn single(keys: Arc<KeyNames>, server: Server) -> Self {
-        Self::new(keys, Owners::One(server))
-    }
-
-    /// A cluster whose masters are not known yet.
-    pub fn cluster(keys: Arc<KeyNames>) -> Self {
-        let owners = vec![0; usize::from(SLOTS)].into();
-        Self::new(keys, Owners::Slots { masters: Vec::new(), owners })
-    }
-
-    fn new(keys: Arc<KeyNames>, owners: Owners) -> Self {
-        Self { keys, owners: ArcSwap::from_pointee(owners), stale: Notify::new() }
+    /// No server yet.
+    pub fn new(keys: Arc<KeyNames>) -> Self {
+        Self { keys, owners: ArcSwap::from_pointee(Owners::Nobody) }
     }
 
     /// Whether the servers are the masters of a cluster.
@@ -123,11 +138,18 @@ impl Servers {
         matches!(**self.owners.load(), Owners::Slots { .. })
     }
 
-    /// Replaces the masters of a cluster, which own what their [`ServerInfo`] says.
+    /// Makes one server the owner of everything.
+    pub fn set_single(&self, server: Server) {
+        self.owners.store(Arc::new(Owners::One(server)));
+    }
+
+    /// Makes the masters of a cluster the owners of their slots.
     pub fn set_masters(&self, masters: Vec<Server>) {
         let mut owners: Box<[u16]> = vec![0; usize::from(SLOTS)].into();
         for (number, master) in (1..).zip(&masters) {
-            for slot in master.info.slots().iter() {
+            for slot in
+                master.info.node.iter().flat_map(|node| node.slots().iter().collect::<Vec<_>>())
+            {
                 owners[usize::from(slot)] = number;
             }
         }
@@ -137,6 +159,7 @@ impl Servers {
     /// The owner of a key; `None` if nobody owns its slot.
     pub fn of_key(&self, key: &[u8]) -> Option<Server> {
         match &**self.owners.load() {
+            Owners::Nobody => None,
             Owners::One(server) => Some(server.clone()),
             Owners::Slots { masters, owners } => {
                 let number = usize::from(owners[usize::from(slot_of(key))]);
@@ -149,7 +172,7 @@ impl Servers {
     pub fn of_user(&self, user: &str) -> Option<Server> {
         match &**self.owners.load() {
             Owners::One(server) => Some(server.clone()),
-            Owners::Slots { .. } => self.of_key(self.keys.live_user(user).as_bytes()),
+            _ => self.of_key(self.keys.live_user(user).as_bytes()),
         }
     }
 
@@ -157,53 +180,85 @@ impl Servers {
     pub fn of_broadcasts(&self) -> Option<Server> {
         match &**self.owners.load() {
             Owners::One(server) => Some(server.clone()),
-            Owners::Slots { .. } => self.of_key(self.keys.live_broadcast().as_bytes()),
+            _ => self.of_key(self.keys.live_broadcast().as_bytes()),
         }
     }
 
     /// All servers.
     pub fn all(&self) -> Vec<Server> {
         match &**self.owners.load() {
+            Owners::Nobody => Vec::new(),
             Owners::One(server) => vec![server.clone()],
             Owners::Slots { masters, .. } => masters.clone(),
         }
+    }
+
+    /// Whether at least one link is set up.
+    pub fn is_any_up(&self) -> bool {
+        self.all().iter().any(|server| server.info.state.is_up())
+    }
+
+    /// The age of the oldest of the servers' last watermarks; `None` before the first.
+    pub fn oldest_watermark(&self) -> Option<Duration> {
+        self.all().iter().filter_map(|server| server.info.state.watermark_age()).max()
     }
 
     /// Whether events arrive from at least one server. The loss of one of several concerns only the
     /// users on it.
     pub fn is_any_alive(&self) -> bool {
         match &**self.owners.load() {
+            Owners::Nobody => false,
             Owners::One(server) => server.info.state.is_alive(),
             Owners::Slots { masters, .. } => masters.iter().any(|m| m.info.state.is_alive()),
         }
     }
 }
 
+/// Servers for unit tests.
 #[cfg(test)]
-mod tests {
+pub mod testing {
     use super::*;
     use crate::{redis::link::testing::idle_link, settings, state::clock::Clock};
 
-    fn keys() -> Arc<KeyNames> {
+    pub(super) fn keys() -> Arc<KeyNames> {
         Arc::new(KeyNames::new(&settings::Redis {
             key_prefix: "sse:".into(),
             ..Default::default()
         }))
     }
 
-    fn state() -> Arc<LinkState> {
+    pub(super) fn state() -> Arc<LinkState> {
         Arc::new(LinkState::new(Arc::new(Clock::new())))
+    }
+
+    /// One server, whose link nobody serves.
+    pub fn single() -> Arc<Servers> {
+        let servers = Servers::new(keys());
+        let info = Arc::new(ServerInfo::single(state()));
+        servers.set_single(Server { info, link: idle_link() });
+        Arc::new(servers)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{testing::*, *};
+    use crate::redis::link::testing::idle_link;
+
+    fn address(host: &str) -> ServerAddress {
+        ServerAddress { host: host.to_owned(), port: 6379 }
     }
 
     fn master(index: u16, slots: impl IntoIterator<Item = u16>) -> Server {
         let info = ServerInfo::node(ServerIndex(index), format!("node{index}"), state());
-        info.update("host", 6379, &slots.into_iter().collect());
+        let node = info.node.as_ref().expect("a node");
+        node.update(address("host"), &slots.into_iter().collect());
         Server { info: Arc::new(info), link: idle_link() }
     }
 
     #[test]
     fn each_channel_belongs_to_the_master_of_its_slot() {
-        let servers = Servers::cluster(keys());
+        let servers = Servers::new(keys());
         assert!(servers.of_user("42").is_none() && servers.of_broadcasts().is_none());
         let user = slot_of(b"user:42:events");
         let others = (0..SLOTS).filter(|slot| *slot != user);
@@ -219,20 +274,32 @@ mod tests {
 
     #[test]
     fn one_server_owns_everything() {
-        let info = Arc::new(ServerInfo::single(state()));
-        assert!(info.owns("anything"));
-        let servers = Servers::single(keys(), Server { info, link: idle_link() });
+        let servers = single();
+        assert!(servers.all()[0].info.owns("anything"));
         assert!(servers.of_user("42").is_some() && servers.of_key(b"x").is_some());
         assert!(!servers.is_cluster());
     }
 
     #[test]
     fn changes_of_a_node_are_noticed() {
-        let node = master(1, [5]).info;
-        assert!(node.owns("{n}x") == (slot_of(b"n") == 5));
-        assert!(!node.update("host", 6379, &[5].into_iter().collect()));
-        assert!(node.update("host", 6379, &[5, 6].into_iter().collect()));
-        assert!(node.update("host2", 6379, &[5, 6].into_iter().collect()));
-        assert_eq!(node.endpoint().0, "host2");
+        let info = master(1, [5]).info;
+        let node = info.node.as_ref().unwrap();
+        assert!(info.owns("{n}x") == (slot_of(b"n") == 5));
+        assert!(!node.update(address("host"), &[5].into_iter().collect()));
+        assert!(node.update(address("host"), &[5, 6].into_iter().collect()));
+        assert!(node.update(address("host2"), &[5, 6].into_iter().collect()));
+        assert_eq!(node.address().host, "host2");
+    }
+
+    #[test]
+    fn node_key_leaves_a_slot_that_moves_away() {
+        let info = master(1, 0..SLOTS).info;
+        let node = info.node.as_ref().unwrap();
+        assert_eq!(node.tag("broadcast").as_deref(), Some("broadcast"));
+        node.leave("broadcast");
+        let next = node.tag("broadcast").unwrap();
+        assert_ne!(slot_of(next.as_bytes()), slot_of(b"broadcast"));
+        node.update(address("host"), &(1..SLOTS).collect());
+        assert_eq!(node.tag("broadcast").as_deref(), Some("broadcast"), "the slots have changed");
     }
 }

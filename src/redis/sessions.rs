@@ -8,8 +8,8 @@ use tokio::sync::mpsc;
 
 use super::{
     commands::{CommandError, Commands, log_foreign_key},
-    link_state::LinkState,
     named_reply::NamedReply,
+    servers::Servers,
 };
 use crate::{
     core::{id::EventId, reasons::CloseReason},
@@ -138,7 +138,7 @@ pub async fn revoke(
 /// Renews the sessions of one worker's connections, and releases those whose connection has ended.
 pub async fn keep(
     hub: Rc<Hub>,
-    link_state: Arc<LinkState>,
+    servers: Arc<Servers>,
     commands: Commands,
     mut ended: mpsc::UnboundedReceiver<Rc<Connection>>,
 ) {
@@ -160,7 +160,7 @@ pub async fn keep(
             () = hub.sessions_due.notified() => true,
         };
         // First those of closed connections, whose clients may be reconnecting.
-        if link_state.is_up() {
+        if servers.is_any_up() {
             release_all(&commands, &mut closed, grace).await;
         }
         closed.drain(..closed.len().saturating_sub(most));

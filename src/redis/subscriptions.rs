@@ -63,6 +63,15 @@ impl Subscriptions {
         users
     }
 
+    /// Removes the users to whom this applies, and returns those that had a connection.
+    pub fn remove(&mut self, applies: impl Fn(&str) -> bool) -> Vec<Arc<str>> {
+        let removed: Vec<Arc<str>> =
+            self.users.keys().filter(|user| applies(user)).cloned().collect();
+        let mut connected =
+            |user: &Arc<str>| self.users.remove(user).is_some_and(|entry| entry.connections > 0);
+        removed.into_iter().filter(|user| connected(user)).collect()
+    }
+
     /// Handles a break of the link: removes users without a connection, and returns the others,
     /// whose channels must be subscribed again.
     pub fn lost(&mut self) -> Vec<Arc<str>> {
@@ -95,6 +104,19 @@ mod tests {
         s.release(&user, now);
         assert_eq!(s.take_idle(now + linger, linger, 9), [Arc::clone(&user)]);
         assert_eq!((s.count(), s.attach(&user)), (0, true));
+    }
+
+    #[test]
+    fn users_that_moved_away_are_removed() {
+        let mut s = Subscriptions::default();
+        let (a, b): (Arc<str>, Arc<str>) = ("a".into(), "b".into());
+        s.attach(&a);
+        s.confirmed(&a);
+        s.attach(&b);
+        s.release(&b, Instant::now());
+        assert_eq!(s.remove(|user| user != "c"), [Arc::clone(&a)]);
+        s.release(&a, Instant::now());
+        assert_eq!((s.count(), s.attach(&a)), (0, true), "as if it had never been here");
     }
 
     #[test]

@@ -55,6 +55,12 @@ impl Delivery {
         self.mailboxes.send(|| Message::LinkUp);
     }
 
+    /// STUB
+    pub fn users_moved(&self, _users: &Arc<[Arc<str>]>) {}
+
+    /// STUB
+    pub fn broadcasts_moved(&self, _server: crate::core::part::ServerIndex, _h: Option<EventId>) {}
+
     /// The link was lost: what comes next may not follow what was delivered.
     pub fn link_down(&self) {
         self.mailboxes.send(|| Message::LinkDown);

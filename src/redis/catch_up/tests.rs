@@ -4,7 +4,11 @@ use tokio::task::LocalSet;
 use super::*;
 use crate::{
     core::{control_events::closing, reasons::CloseReason},
-    redis::link::{Supervisor, testing::unreachable},
+    redis::{
+        link::{Supervisor, testing::unreachable},
+        link_context::LinkContext,
+        servers::Server,
+    },
     state::testing::{TestClient, client, connection, context, event, id, written},
 };
 
@@ -12,10 +16,13 @@ use crate::{
 fn driver() -> (Rc<CatchUpDriver>, Supervisor) {
     let (link_context, link, supervisor) = unreachable("record");
     let commands = link_context.commands();
-    let delivery = link_context.delivery;
+    let delivery = link_context.delivery.clone();
     let inbox = delivery.mailboxes.open();
     let (hub, _requests) = Hub::new(context(&[]), delivery.clone(), &inbox, false);
-    (CatchUpDriver::new(hub, delivery, Routes::single(link, commands)), supervisor)
+    let LinkContext { servers, server, clock, .. } = link_context;
+    servers.set_single(Server { info: server, link });
+    let routes = Routes::new(servers, commands, clock);
+    (CatchUpDriver::new(hub, delivery, routes), supervisor)
 }
 
 /// A connection of user `a` that names 0-0.

@@ -3,5 +3,6 @@
 pub mod key;
 pub mod moves;
 pub mod nodes;
+pub mod pools;
 pub mod slots;
 pub mod watcher;

@@ -3,26 +3,32 @@
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
 use futures_util::future::join_all;
 use parking_lot::Mutex;
-use redis::{
-    AsyncConnectionConfig, ConnectionInfo, RedisError, RedisResult, aio::MultiplexedConnection,
-};
+use redis::{AsyncConnectionConfig, RedisError, RedisResult, aio::MultiplexedConnection};
 use tokio::sync::{Notify, watch};
 
 use super::{
     moves::Moves,
-    nodes::{Masters, View},
+    nodes::{Masters, Node, View},
 };
 use crate::{
     core::part::ServerIndex,
     error_chain::ErrorChain,
     log_limit::LogLimit,
-    redis::servers::{Server, ServerInfo, Servers},
+    redis::{
+        link_state::LinkState,
+        locate::Locator,
+        servers::{Server, ServerInfo, Servers},
+    },
+    settings::ServerAddress,
     state::clock::Clock,
 };
 
@@ -40,9 +46,6 @@ const MAX_ASKED: usize = 100;
 const MAX_MASTERS: usize = 500;
 /// Minimum time between log lines about unreachable nodes, ms.
 const LOG_INTERVAL_MS: u64 = 10_000;
-
-/// Host and port of a node.
-type Endpoint = (String, u16);
 
 /// What the nodes said lately.
 #[derive(Default)]
@@ -81,7 +84,9 @@ impl Votes {
     /// answered lately. A node that was reset or cut off knows little.
     fn is_majority(&self, servers: &[Server]) -> bool {
         let answers = self.0.lock();
-        let answered = |server: &&Server| answers.views.contains_key(&server.info.node_id);
+        let answered = |server: &&Server| {
+            server.info.node.as_ref().is_some_and(|node| answers.views.contains_key(&node.id))
+        };
         servers.iter().filter(answered).count() * 2 > servers.len()
     }
 
@@ -90,8 +95,9 @@ impl Votes {
     /// claims them until it becomes a replica.)
     fn epoch_of_giver(&self, giver: &ServerInfo, slots: &[u16]) -> Option<u64> {
         let answers = self.0.lock();
-        let (_, view) = answers.views.get(&giver.node_id)?;
-        let own = view.nodes.iter().find(|node| node.id == giver.node_id)?;
+        let id = &giver.node.as_ref()?.id;
+        let (_, view) = answers.views.get(id)?;
+        let own = view.nodes.iter().find(|node| node.id == *id)?;
         let gave_away = own.is_master && !slots.iter().any(|slot| own.slots.contains(*slot));
         (gave_away && giver.state.is_alive()).then(|| giver.state.epoch()).flatten()
     }
@@ -104,27 +110,38 @@ pub struct ClusterState {
     pub votes: Votes,
     /// Which slots moved without a loss.
     pub moves: Moves,
-    /// The number of rounds so far.
+    /// Notified when a server does not own what it was asked for: the nodes are asked at once.
+    pub stale: Notify,
+    /// The number of rounds that have begun.
+    begun: AtomicU64,
+    /// The number of rounds that have ended.
     rounds: watch::Sender<u64>,
 }
 
 impl ClusterState {
     /// Returns when the nodes have been asked again, by a round that begins after this call.
-    pub async fn refreshed(&self, servers_stale: &Notify) {
+    pub async fn refreshed(&self) {
         let mut rounds = self.rounds.subscribe();
-        let next = *rounds.borrow() + 2;
-        servers_stale.notify_one();
+        let next = self.begun.load(Ordering::Relaxed) + 1;
+        self.stale.notify_one();
         // The sender lives as long as this state.
         let _ = rounds.wait_for(|round| *round >= next).await;
+    }
+}
+
+impl ClusterState {
+    /// Changes after each round.
+    pub fn rounds(&self) -> watch::Receiver<u64> {
+        self.rounds.subscribe()
     }
 }
 
 /// How the watcher reaches nodes, and what it does with a new master.
 pub struct WatcherParts {
     /// The seed nodes.
-    pub seeds: Vec<Endpoint>,
+    pub seeds: Vec<ServerAddress>,
     /// How to connect to a node.
-    pub connect: Box<dyn Fn(&str, u16) -> ConnectionInfo + Send + Sync>,
+    pub locator: Locator,
     /// Whether nodes are known by their names rather than by their addresses (TLS).
     pub by_name: bool,
     /// Maximum time to wait for an answer.
@@ -140,8 +157,8 @@ pub struct Watcher {
     parts: WatcherParts,
     servers: Arc<Servers>,
     cluster: Arc<ClusterState>,
-    connections: BTreeMap<Endpoint, MultiplexedConnection>,
-    known: Vec<Endpoint>,
+    connections: BTreeMap<ServerAddress, MultiplexedConnection>,
+    known: Vec<ServerAddress>,
     /// When the masters were last taken over from the answers.
     applied: Instant,
     /// The number of the next server.
@@ -168,6 +185,7 @@ impl Watcher {
     pub async fn run(mut self) {
         loop {
             let began = Instant::now();
+            let round = self.cluster.begun.fetch_add(1, Ordering::Relaxed) + 1;
             let views = self.ask_all().await;
             if !views.is_empty() {
                 self.known = endpoints(&views);
@@ -181,8 +199,8 @@ impl Watcher {
                     self.apply(known, &masters);
                 }
             }
-            self.cluster.rounds.send_modify(|rounds| *rounds += 1);
-            let _ = tokio::time::timeout(INTERVAL, self.servers.stale.notified()).await;
+            self.cluster.rounds.send_replace(round);
+            let _ = tokio::time::timeout(INTERVAL, self.cluster.stale.notified()).await;
             tokio::time::sleep(MIN_INTERVAL.saturating_sub(began.elapsed())).await;
         }
     }
@@ -214,12 +232,11 @@ impl Watcher {
         views
     }
 
-    fn unreachable(&mut self, endpoint: &Endpoint, error: &RedisError) {
-        self.connections.remove(endpoint);
+    fn unreachable(&mut self, address: &ServerAddress, error: &RedisError) {
+        self.connections.remove(address);
         if let Some(suppressed) = self.log.allow(self.parts.clock.now_ms()) {
-            let (host, port) = endpoint;
             let error = ErrorChain(error);
-            tracing::warn!(%host, port, %error, suppressed, "a cluster node does not answer");
+            tracing::warn!(%address, %error, suppressed, "a cluster node does not answer");
         }
     }
 
@@ -229,26 +246,25 @@ impl Watcher {
         let mut is_changed = before.len() != masters.0.len();
         let mut after = Vec::with_capacity(masters.0.len());
         for node in masters.0.iter().take(MAX_MASTERS) {
-            let known = before.iter().find(|server| server.info.node_id == node.id);
-            let server = match known {
-                Some(server) => {
-                    is_changed |= server.info.update(&node.host, node.port, &node.slots);
-                    server.clone()
-                }
+            let is_node = |info: &ServerInfo| info.node.as_ref().is_some_and(|n| n.id == node.id);
+            let server = match before.iter().find(|server| is_node(&server.info)) {
+                Some(server) => server.clone(),
                 None => {
                     is_changed = true;
                     let index = ServerIndex(self.next_index);
                     self.next_index = self.next_index.wrapping_add(1);
-                    let info = self.parts.info(index, &node.id);
-                    info.update(&node.host, node.port, &node.slots);
+                    let state = Arc::new(LinkState::new(self.parts.clock.clone()));
+                    let info = ServerInfo::node(index, node.id.clone(), state);
+                    update(&info, node);
                     (self.parts.start)(info)
                 }
             };
+            is_changed |= update(&server.info, node);
             after.push(server);
         }
         if is_changed {
             let shown: Vec<String> =
-                masters.0.iter().map(|n| format!("{}:{} {}", n.host, n.port, n.slots)).collect();
+                masters.0.iter().map(|n| format!("{} {}", address_of(n), n.slots)).collect();
             tracing::info!(masters = ?shown, "the masters of the cluster");
             self.servers.set_masters(after);
         }
@@ -259,14 +275,15 @@ impl Watcher {
     /// Records the slots that leave their servers, before the servers are updated.
     fn record_moves(&self, before: &[Server], masters: &Masters) {
         for Server { info, .. } in before {
-            let slots = info.slots();
-            let kept = masters.0.iter().find(|node| node.id == info.node_id);
+            let Some(giver) = &info.node else { continue };
+            let slots = giver.slots();
+            let kept = masters.0.iter().find(|node| node.id == giver.id);
             let has_left = |slot: &u16| kept.is_none_or(|node| !node.slots.contains(*slot));
             let left: Vec<u16> = slots.iter().filter(has_left).collect();
             if !left.is_empty() {
                 let epoch = self.cluster.votes.epoch_of_giver(info, &left);
                 tracing::info!(
-                    from = %format!("{}:{}", info.endpoint().0, info.endpoint().1),
+                    from = %giver.address(),
                     slots = left.len(),
                     without_loss = epoch.is_some(),
                     "slots moved to another master"
@@ -277,21 +294,23 @@ impl Watcher {
     }
 }
 
-impl WatcherParts {
-    fn info(&self, index: ServerIndex, node_id: &str) -> ServerInfo {
-        let state = crate::redis::link_state::LinkState::new(self.clock.clone());
-        ServerInfo::node(index, node_id.to_owned(), Arc::new(state))
-    }
+fn address_of(node: &Node) -> ServerAddress {
+    ServerAddress { host: node.host.clone(), port: node.port }
+}
+
+/// Records what is known of a node. Returns whether that has changed.
+fn update(info: &ServerInfo, node: &Node) -> bool {
+    info.node.as_ref().is_some_and(|known| known.update(address_of(node), &node.slots))
 }
 
 /// Where the working nodes are: masters first, whose answers count.
-fn endpoints(views: &[View]) -> Vec<Endpoint> {
+fn endpoints(views: &[View]) -> Vec<ServerAddress> {
     let mut nodes: Vec<_> =
         views.iter().flat_map(|view| &view.nodes).filter(|node| !node.has_failed).collect();
     nodes.sort_by_key(|node| !node.is_master);
     let mut seen = HashSet::new();
     nodes.retain(|node| seen.insert(&node.id));
-    nodes.into_iter().map(|node| (node.host.clone(), node.port)).collect()
+    nodes.into_iter().map(address_of).collect()
 }
 
 fn timed_out() -> RedisError {
@@ -301,13 +320,13 @@ fn timed_out() -> RedisError {
 
 async fn ask(
     parts: &WatcherParts,
-    (host, port): &Endpoint,
+    address: &ServerAddress,
     connection: Option<MultiplexedConnection>,
 ) -> RedisResult<(View, MultiplexedConnection)> {
     let mut connection = match connection {
         Some(connection) => connection,
         None => {
-            let client = redis::Client::open((parts.connect)(host, *port))?;
+            let client = redis::Client::open(parts.locator.connection_to(address))?;
             let config = AsyncConnectionConfig::new()
                 .set_connection_timeout(Some(parts.timeout))
                 .set_response_timeout(Some(parts.timeout));
@@ -315,5 +334,5 @@ async fn ask(
         }
     };
     let reply: String = redis::cmd("CLUSTER").arg("NODES").query_async(&mut connection).await?;
-    Ok((View::parse(&reply, host, *port, parts.by_name), connection))
+    Ok((View::parse(&reply, &address.host, address.port, parts.by_name), connection))
 }

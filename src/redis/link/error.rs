@@ -31,8 +31,8 @@ pub(super) enum LinkError {
     Watermark(#[from] WatermarkError),
     #[error("the connection ended")]
     Ended(#[source] EndReason),
-    #[error("Redis has moved the slots of {0} channels to another server")]
-    SlotsMoved(usize),
+    #[error("the server is a node of a cluster")]
+    IsCluster,
     #[error("no watermark for {} s", WATERMARK_TIMEOUT.as_secs())]
     Silent,
     #[error("the system clock of Redis jumped by {0} ms")]

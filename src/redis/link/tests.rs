@@ -10,7 +10,7 @@ async fn pauses_between_attempts_double() {
         }
     };
     tokio::select! {
-        () = supervisor.run() => panic!("the supervisor ended"),
+        _ = supervisor.run() => panic!("the supervisor ended"),
         () = five_attempts => {}
     }
     // Half of 100, 200, 400, 800 and 1600 ms is fixed, the other half random.

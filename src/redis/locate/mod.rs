@@ -27,12 +27,33 @@ pub use self::{
     error::{LocateError, SentinelError},
     watcher::Watcher,
 };
-use super::tls::{self, TlsError};
+use super::{
+    cluster::watcher::ClusterState,
+    servers::ServerInfo,
+    tls::{self, TlsError},
+};
 use crate::settings::{self, RedisTarget, RedisUrl, ServerAddress};
 
 /// Finds the server to connect to. Clones share what is known.
 #[derive(Clone)]
-pub struct Locator(Arc<Inner>);
+pub struct Locator(Arc<Inner>, Option<ClusterNode>);
+
+/// One node of a cluster, and what the others say about it.
+#[derive(Clone)]
+struct ClusterNode {
+    info: Arc<ServerInfo>,
+    cluster: Arc<ClusterState>,
+}
+
+impl ClusterNode {
+    fn address(&self) -> ServerAddress {
+        let node = self.info.node.as_ref();
+        node.map_or_else(
+            || ServerAddress { host: String::new(), port: 0 },
+            |n| (*n.address()).clone(),
+        )
+    }
+}
 
 struct Inner {
     url: RedisUrl,
@@ -89,16 +110,24 @@ impl Locator {
             }
             _ => None,
         };
-        Ok(Self(Arc::new(Inner {
-            template: plain.set_redis_settings(url.login.clone()),
-            tls: url.tls.then(|| tls::client_config(&settings.tls)).transpose()?,
-            url,
-            sentinels,
-            timeout: settings.command_timeout,
-            known: watch::Sender::default(),
-            is_watched: AtomicBool::new(false),
-            ask: Arc::default(),
-        })))
+        Ok(Self(
+            Arc::new(Inner {
+                template: plain.set_redis_settings(url.login.clone()),
+                tls: url.tls.then(|| tls::client_config(&settings.tls)).transpose()?,
+                url,
+                sentinels,
+                timeout: settings.command_timeout,
+                known: watch::Sender::default(),
+                is_watched: AtomicBool::new(false),
+                ask: Arc::default(),
+            }),
+            None,
+        ))
+    }
+
+    /// A locator for one node of a cluster, with the same credentials.
+    pub fn node(&self, info: Arc<ServerInfo>, cluster: Arc<ClusterState>) -> Self {
+        Self(self.0.clone(), Some(ClusterNode { info, cluster }))
     }
 
     /// The server to connect to now. For a cluster this is the first seed that can be reached.
@@ -108,6 +137,10 @@ impl Locator {
     /// # Errors
     /// No sentinel names a primary, or no seed can be reached, within `redis.command_timeout`.
     pub async fn locate(&self) -> Result<Located, LocateError> {
+        if let Some(node) = &self.1 {
+            let server = node.address();
+            return Ok(Located { connection: self.connection_to(&server), server: Some(server) });
+        }
         let server = match &self.0.url.target {
             RedisTarget::Socket(path) => {
                 let address = ConnectionAddr::Unix(path.clone());
@@ -155,6 +188,10 @@ impl Locator {
         &self,
         server: Option<&ServerAddress>,
     ) -> Result<Confirmation, LocateError> {
+        if let Some(ClusterNode { info, cluster }) = &self.1 {
+            let is_master = info.node.as_ref().is_some_and(|n| cluster.votes.confirm(&n.id));
+            return Ok(if is_master { Confirmation::Confirmed } else { Confirmation::Denied });
+        }
         match (&self.0.sentinels, server) {
             (Some(sentinels), Some(server)) => sentinels.ask().await.confirms(server),
             _ => Ok(Confirmation::Unknown),
@@ -191,6 +228,9 @@ impl Locator {
 
     /// Where Redis is, for logs: the server if it is known, otherwise the URL without credentials.
     pub fn address(&self) -> Arc<str> {
+        if let Some(node) = &self.1 {
+            return node.address().to_string().into();
+        }
         match &self.0.known.borrow().primary {
             Some(primary) => primary.to_string().into(),
             None => self.0.url.to_string().into(),

@@ -8,6 +8,8 @@ use std::sync::{
 
 use tokio::sync::mpsc;
 
+use crate::core::part::ServerIndex;
+
 /// Maximum number of bytes in the inbox.
 const LIMIT_BYTES: usize = 64 << 20;
 /// Memory of an input in addition to its text.
@@ -33,8 +35,9 @@ pub enum RecorderInput {
     Marker(String),
     /// A lease was released.
     Vacant,
-    /// The link is up or down. A full inbox also reports a break of the link.
-    Link(bool),
+    /// The link to the server of the broadcasts is up or down. A full inbox also reports a break of
+    /// the link.
+    Link(ServerIndex, bool),
     /// A new epoch.
     Reset,
 }
@@ -45,16 +48,18 @@ fn cost(input: &RecorderInput) -> usize {
         + match input {
             RecorderInput::Plain(plain) => plain.channel.len() + plain.message.len(),
             RecorderInput::Marker(marker) => marker.len(),
-            RecorderInput::Vacant | RecorderInput::Link(_) | RecorderInput::Reset => 0,
+            RecorderInput::Vacant | RecorderInput::Link(..) | RecorderInput::Reset => 0,
         }
 }
 
-/// The sending side, for the link.
+/// The sending side, for the link to one server.
+#[derive(Clone)]
 pub struct InboxSender {
+    server: ServerIndex,
     sender: mpsc::UnboundedSender<RecorderInput>,
     waiting_bytes: Arc<AtomicUsize>,
     subscription: Arc<AtomicU64>,
-    overrun: AtomicBool,
+    overrun: Arc<AtomicBool>,
 }
 
 /// The receiving side, for the recorder.
@@ -70,15 +75,26 @@ pub fn channel() -> (InboxSender, Inbox) {
     let waiting_bytes = Arc::new(AtomicUsize::new(0));
     let subscription = Arc::new(AtomicU64::new(0));
     let inbox = InboxSender {
+        server: ServerIndex::default(),
         sender,
         waiting_bytes: waiting_bytes.clone(),
         subscription: subscription.clone(),
-        overrun: AtomicBool::new(false),
+        overrun: Arc::default(),
     };
     (inbox, Inbox { receiver, waiting_bytes, subscription })
 }
 
 impl InboxSender {
+    /// The same inbox, for the link to another server.
+    pub fn for_server(&self, server: ServerIndex) -> Self {
+        Self { server, ..self.clone() }
+    }
+
+    /// Reports that the link is up or down.
+    pub fn link_changed(&self, up: bool) {
+        self.send(RecorderInput::Link(self.server, up));
+    }
+
     /// Sends a message of a publisher's channel.
     pub fn plain(&self, channel: Vec<u8>, message: Vec<u8>) {
         let subscription = self.subscription.load(Ordering::Relaxed);
@@ -91,13 +107,13 @@ impl InboxSender {
         let is_full = self.waiting_bytes.load(Ordering::Relaxed) + cost(&input) > LIMIT_BYTES;
         match input {
             // The link's own state is never dropped. Its back-off limits how often it changes.
-            RecorderInput::Link(_) => self.enqueue(input),
+            RecorderInput::Link(..) => self.enqueue(input),
             // Only a hint: the recorder also checks the lease regularly.
             RecorderInput::Vacant if is_full => {}
             _ if is_full => {
                 if !self.overrun.swap(true, Ordering::Relaxed) {
-                    self.enqueue(RecorderInput::Link(false));
-                    self.enqueue(RecorderInput::Link(true));
+                    self.enqueue(RecorderInput::Link(self.server, false));
+                    self.enqueue(RecorderInput::Link(self.server, true));
                 }
             }
             _ => {
@@ -180,7 +196,7 @@ mod tests {
         }
         let mut all = Vec::new();
         inbox.receive_ready(&mut all);
-        let links: Vec<_> = all.iter().filter(|i| matches!(i, RecorderInput::Link(_))).collect();
-        assert!(matches!(links[..], [RecorderInput::Link(false), RecorderInput::Link(true)]));
+        let links: Vec<_> = all.iter().filter(|i| matches!(i, RecorderInput::Link(..))).collect();
+        assert!(matches!(links[..], [RecorderInput::Link(_, false), RecorderInput::Link(_, true)]));
     }
 }

@@ -22,13 +22,13 @@ use self::{
 };
 use super::{
     commands::{CommandError, Commands},
-    link::Link,
     link_context::LinkContext,
     recorder::inbox::{Inbox, RecorderInput},
+    servers::{Server, Servers},
 };
 use crate::{
     backoff::Backoff,
-    core::envelope::Rejection,
+    core::{envelope::Rejection, part::ServerIndex},
     error_chain::ErrorChain,
     log_limit::{LogLimit, LogOnce},
 };
@@ -70,7 +70,7 @@ pub struct Recorder {
     /// The name of this instance in leases and markers.
     name: Arc<str>,
     presence: Arc<RecorderPresence>,
-    link: Link,
+    servers: Arc<Servers>,
     lease: Lease,
     inbox: Inbox,
     role: Role,
@@ -79,7 +79,8 @@ pub struct Recorder {
     roles: u64,
     /// Whether this instance ever received a plain message: without any, none can be missing.
     has_seen_messages: bool,
-    link_up: bool,
+    /// The server of the link, if that is up.
+    linked: Option<ServerIndex>,
     backoff: Backoff,
     waiting_log: LogLimit,
     lease_log: LogLimit,
@@ -96,12 +97,12 @@ impl Recorder {
         name: Arc<str>,
         presence: Arc<RecorderPresence>,
         commands: Commands,
-        link: Link,
         inbox: Inbox,
     ) -> Self {
         let lease = Lease::new(commands, name.to_string(), LEASE);
         Self {
-            link_up: context.state.is_up(),
+            linked: None,
+            servers: context.servers.clone(),
             numbering: Numbering::default(),
             role: Role::None,
             roles: 0,
@@ -113,7 +114,6 @@ impl Recorder {
             context,
             name,
             presence,
-            link,
             lease,
             inbox,
         }
@@ -147,7 +147,7 @@ impl Recorder {
                     let mut may_get_lease = false;
                     for input in batch.drain(..) {
                         may_get_lease |=
-                            matches!(input, RecorderInput::Vacant | RecorderInput::Link(true));
+                            matches!(input, RecorderInput::Vacant | RecorderInput::Link(_, true));
                         self.handle(input).await;
                     }
                     if may_get_lease {
@@ -184,9 +184,14 @@ impl Recorder {
                     self.overflow().await;
                 }
             }
-            RecorderInput::Link(up) => {
-                self.link_up = up;
-                if !up {
+            RecorderInput::Link(server, true) => {
+                if self.linked.replace(server).is_some_and(|before| before != server) {
+                    self.link_lost().await;
+                }
+            }
+            RecorderInput::Link(server, false) => {
+                if self.linked == Some(server) {
+                    self.linked = None;
                     self.link_lost().await;
                 }
             }
@@ -231,12 +236,13 @@ impl Recorder {
     async fn subscribe(&mut self) -> bool {
         // Unsubscribes first: an existing subscription would continue with messages that were not
         // numbered.
-        if self.link.plain(false).await.is_err() {
+        let Some(Server { link, .. }) = self.servers.of_broadcasts() else { return false };
+        if link.plain(false).await.is_err() {
             return false;
         }
         self.inbox.next_subscription();
         self.numbering = Numbering::default();
-        self.link.plain(true).await.is_ok()
+        link.plain(true).await.is_ok()
     }
 
     async fn resign(&mut self) {
@@ -248,14 +254,16 @@ impl Recorder {
         self.lease.release().await;
         self.roles += 1;
         self.lease.rename(format!("{}/{}", self.name, self.roles));
-        if self.link_up {
-            let _ = self.link.plain(false).await;
+        if self.linked.is_some()
+            && let Some(Server { link, .. }) = self.servers.of_broadcasts()
+        {
+            let _ = link.plain(false).await;
         }
     }
 
     async fn renew(&mut self) {
         match &self.role {
-            Role::None if self.link_up => self.apply().await,
+            Role::None if self.linked.is_some() => self.apply().await,
             Role::None => {}
             Role::Standby { .. } => match (self.lease.standby().await, self.lease.writer().await) {
                 (_, Ok(Some(grant))) => self.promote(grant).await,

@@ -32,7 +32,8 @@ pub(super) async fn connect(
         ConnectionAddr::TcpTls { host, port, .. } => {
             let name = ServerName::try_from(host.clone())?;
             let stream = connect_tcp(host, *port, settings).await?;
-            let stream = TlsConnector::from(tls.ok_or(OpenError::NoTls)?).connect(name, stream).await?;
+            let stream =
+                TlsConnector::from(tls.ok_or(OpenError::NoTls)?).connect(name, stream).await?;
             let (read, write) = tokio::io::split(stream);
             Ok((Box::new(read), Box::new(write)))
         }

@@ -1,0 +1,82 @@
+//! The link to a node of a cluster follows the slots that move away or arrive.
+
+use std::{collections::HashSet, sync::Arc};
+
+use super::{LinkError, Supervisor};
+use crate::{
+    core::channel::Channel,
+    redis::{cluster::slots::SlotRanges, wire::Connection},
+};
+
+/// What a link knows of the slots of its server.
+#[derive(Default)]
+pub(super) struct FollowedSlots {
+    /// The slots at the last look.
+    known: Arc<SlotRanges>,
+    /// Users whose subscriptions the server has ended or refused.
+    pub(super) ended: HashSet<Arc<str>>,
+    /// Whether the server has ended the subscription to the broadcasts.
+    broadcasts_ended: bool,
+}
+
+impl Supervisor {
+    /// The server has ended subscriptions, because their slots moved to another server. Their
+    /// streams continue there as soon as that server is known ([`Supervisor::follow_slots`]).
+    /// Only nodes of a cluster do that.
+    pub(super) fn subscriptions_ended(&mut self, channels: &[String]) -> Result<(), LinkError> {
+        if self.context.server.node.is_none() {
+            return Err(LinkError::IsCluster);
+        }
+        for channel in channels {
+            match self.commands.keys.channel_of_live(channel) {
+                Some(Channel::User(user)) => {
+                    self.slots.ended.insert(user);
+                }
+                _ => self.slots.broadcasts_ended = true,
+            }
+        }
+        self.context.cluster.stale.notify_one();
+        Ok(())
+    }
+
+    /// Hands over the users whose slots have moved away, and takes or gives up the broadcasts.
+    pub(super) async fn follow_slots(
+        &mut self,
+        connection: &mut Connection,
+    ) -> Result<(), LinkError> {
+        let Some(node) = &self.context.server.node else { return Ok(()) };
+        let slots = node.slots();
+        let has_changed = !Arc::ptr_eq(&slots, &self.slots.known);
+        if !has_changed && self.slots.ended.is_empty() && !self.slots.broadcasts_ended {
+            return Ok(());
+        }
+        self.slots.known = slots;
+        let ended = std::mem::take(&mut self.slots.ended);
+        let (keys, server) = (&self.commands.keys, &self.context.server);
+        let is_gone = |user: &str| ended.contains(user) || !server.owns(&keys.live_user(user));
+        let gone = self.subscriptions.remove(is_gone);
+        if !gone.is_empty() {
+            connection.unsubscribe(&self.public(&gone)).await?;
+            self.context.metrics.moved_users.inc_by(gone.len() as u64);
+            self.context.delivery.users_moved(&gone.into());
+        }
+        self.follow_broadcasts(connection).await
+    }
+
+    async fn follow_broadcasts(&mut self, connection: &mut Connection) -> Result<(), LinkError> {
+        let owns = self.context.server.owns(&self.commands.keys.live_broadcast());
+        let has_ended = std::mem::take(&mut self.slots.broadcasts_ended);
+        if owns && (has_ended || !self.inbound.has_broadcasts()) {
+            self.subscribe_broadcasts(connection).await?;
+            let clock = self.clock_snapshot(connection).await?;
+            self.inbound.watermark(clock.h);
+            self.context.delivery.broadcasts_moved(self.context.server.index, Some(clock.h));
+            self.inbound.set_broadcasts(true);
+        } else if !owns && self.inbound.has_broadcasts() {
+            self.inbound.set_broadcasts(false);
+            // The recorder's messages come from the other server now.
+            connection.punsubscribe(&self.commands.keys.public_patterns()).await?;
+        }
+        Ok(())
+    }
+}
