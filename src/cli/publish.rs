@@ -76,7 +76,7 @@ pub fn publish(args: &PublishArgs) -> ExitCode {
 async fn publish_one(settings: &Settings, event: Publish) -> Result<String, Failure> {
     let commands = Commands::new(&settings.redis, None).map_err(Failure::Url)?;
     let address = commands.address.clone();
-    if let Err(source) = library::ensure(&commands, settings).await {
+    if let Err(source) = library::ensure(&commands, settings, false).await {
         return Err(Failure::Library { address, source });
     }
     match publish_all(&commands, &[event]).await.pop() {

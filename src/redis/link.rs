@@ -24,6 +24,7 @@ use tracing::Instrument;
 
 use self::error::LinkError;
 use super::{
+    adoption::{Adoption, NotAdopted, PROBE_INTERVAL},
     commands::Commands,
     inbound::Inbound,
     library,
@@ -31,7 +32,7 @@ use super::{
     link_state::WATERMARK_TIMEOUT,
     pool,
     subscriptions::Subscriptions,
-    watermark::{self, WatermarkError},
+    watermark::WatermarkError,
 };
 use crate::{
     backoff::Backoff, core::catch_up::ClockSnapshot, error_chain::ErrorChain,
@@ -140,6 +141,7 @@ pub struct Supervisor {
     inbound: Arc<Inbound>,
     requests: mpsc::UnboundedReceiver<Request>,
     subscriptions: Subscriptions,
+    adoption: Adoption,
 }
 
 /// Creates the link of an instance, and its supervisor.
@@ -155,6 +157,7 @@ pub fn new(context: LinkContext, commands: Commands, inbound: Arc<Inbound>) -> (
             inbound,
             requests,
             subscriptions: Subscriptions::default(),
+            adoption: Adoption::default(),
         },
     )
 }
@@ -225,26 +228,39 @@ impl Supervisor {
     }
 
     async fn connect(&mut self) -> Result<MultiplexedConnection, LinkError> {
-        let warnings = library::ensure(&self.commands, &self.context.settings).await?;
-        warnings.0.iter().for_each(|w| tracing::warn!("{w}"));
-        let settings = &self.context.settings.redis;
-        let info = settings.url.expose_secret().into_connection_info();
-        let info = info.map_err(LinkError::Connect)?;
-        let resp3 = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
-        let client = redis::Client::open(info.set_redis_settings(resp3));
-        let client = client.map_err(LinkError::Connect)?;
+        self.ensure_library().await?.0.iter().for_each(|warning| tracing::warn!("{warning}"));
         let (inbound, link_number) = (self.inbound.clone(), self.inbound.next_link());
-        let config = AsyncConnectionConfig::new()
-            .set_connection_timeout(Some(settings.command_timeout))
-            .set_response_timeout(Some(settings.command_timeout))
-            .set_push_sender(move |push| {
-                inbound.push(link_number, push);
-                Ok::<(), redis::aio::SendError>(())
-            });
+        let config = self.connection_config().set_push_sender(move |push| {
+            inbound.push(link_number, push);
+            Ok::<(), redis::aio::SendError>(())
+        });
         // Discards a notification about the end of the previous link.
         let _ = tokio::time::timeout(Duration::ZERO, self.inbound.disconnected.notified()).await;
-        let connection = client.get_multiplexed_async_connection_with_config(&config).await;
-        connection.map_err(LinkError::Connect)
+        self.open(&config).await.map_err(LinkError::Connect)
+    }
+
+    async fn ensure_library(&self) -> Result<library::Warnings, library::LibraryError> {
+        let is_replicated = self.adoption.is_replicated;
+        library::ensure(&self.commands, &self.context.settings, is_replicated).await
+    }
+
+    fn connection_config(&self) -> AsyncConnectionConfig {
+        let timeout = self.context.settings.redis.command_timeout;
+        AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(timeout))
+            .set_response_timeout(Some(timeout))
+    }
+
+    async fn open(&self, config: &AsyncConnectionConfig) -> RedisResult<MultiplexedConnection> {
+        let info = self.context.settings.redis.url.expose_secret().into_connection_info()?;
+        let resp3 = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
+        let client = redis::Client::open(info.set_redis_settings(resp3))?;
+        client.get_multiplexed_async_connection_with_config(config).await
+    }
+
+    /// The server process that a new connection reaches.
+    async fn probe(&self) -> RedisResult<Arc<str>> {
+        pool::run_id(&mut self.open(&self.connection_config()).await?).await
     }
 
     /// Serves a new link until it ends.
@@ -289,14 +305,15 @@ impl Supervisor {
         let keys = self.commands.keys.clone();
         // From now on, pooled connections must reach the same server.
         let run_id = pool::run_id(connection).await?;
-        self.context.state.server.set(Some(run_id));
+        self.context.state.server.set(Some(run_id.clone()));
+        self.adoption.begin(connection, run_id).await;
         ssubscribe(connection, &[keys.live_broadcast()]).await?;
         if self.context.settings.publishers.plain == PlainPublish::Relay {
             connection.psubscribe(&keys.public_patterns()[1..]).await?;
         }
         let users = self.subscriptions.lost();
         self.subscribe(connection, &users).await?;
-        let clock = self.clock_snapshot(connection).await?;
+        let clock = self.first_snapshot(connection).await?;
         self.context.clock.set_server_ms(clock.now_ms);
         self.context.state.discard_implausible(clock.now_ms);
         self.inbound.watermark(clock.h);
@@ -335,17 +352,40 @@ impl Supervisor {
         Ok(())
     }
 
-    /// Takes a watermark: everything up to its H has arrived.
-    async fn clock_snapshot(
-        &self,
+    /// Takes the first watermark of a link. As long as the server may not be adopted, requests are
+    /// refused and new connections look for another server.
+    async fn first_snapshot(
+        &mut self,
         connection: &mut MultiplexedConnection,
     ) -> Result<ClockSnapshot, LinkError> {
-        let seen = self.context.state.highest_id();
-        match watermark::take(connection, &self.commands, seen).await {
+        loop {
+            match self.clock_snapshot(connection).await {
+                Err(LinkError::Watermark(WatermarkError::NotAdopted(NotAdopted::Behind))) => {}
+                taken => return taken,
+            }
+            self.refuse_for(PROBE_INTERVAL).await;
+            if self.requests.is_closed() {
+                return Err(LinkError::InstanceEnded);
+            }
+            let probed = self.probe().await;
+            if !self.adoption.probed(probed.as_deref().ok()) {
+                return Err(probed.map_or_else(LinkError::Connect, |_| LinkError::OtherServer));
+            }
+        }
+    }
+
+    /// Takes a watermark: everything up to its H has arrived.
+    async fn clock_snapshot(
+        &mut self,
+        connection: &mut MultiplexedConnection,
+    ) -> Result<ClockSnapshot, LinkError> {
+        let (commands, state) = (&self.commands, &self.context.state);
+        match self.adoption.watermark(connection, commands, state).await {
             Err(WatermarkError::NoLibrary) => {
                 // Another client has deleted it, for example with FUNCTION FLUSH.
-                library::ensure(&self.commands, &self.context.settings).await?;
-                Ok(watermark::take(connection, &self.commands, seen).await?)
+                self.ensure_library().await?;
+                let (commands, state) = (&self.commands, &self.context.state);
+                Ok(self.adoption.watermark(connection, commands, state).await?)
             }
             taken => Ok(taken?),
         }

@@ -17,6 +17,8 @@ pub(super) enum LinkError {
     Command(#[from] RedisError),
     #[error("could not take a watermark")]
     Watermark(#[from] WatermarkError),
+    #[error("another server answers at this address")]
+    OtherServer,
     #[error("the connection was closed")]
     Closed,
     #[error("no watermark for {} s", WATERMARK_TIMEOUT.as_secs())]
