@@ -99,6 +99,10 @@ fn decide(
 impl Adoption {
     /// Begins with a new link, which reaches the process `run_id`.
     pub async fn begin(&mut self, connection: &mut impl ConnectionLike, run_id: Arc<str>) {
+        // Every connection must have reached the same process.
+        if self.waiting.as_ref().is_some_and(|waiting| waiting.run_id != run_id) {
+            self.waiting = None;
+        }
         let is_durable = writes_before_replying(connection).await;
         self.current = Some(Served { run_id, is_durable });
     }
@@ -186,10 +190,10 @@ impl Adoption {
         }
     }
 
-    /// While a server is [`NotAdopted::Behind`]: records which process a new connection reached;
-    /// `None`: it reached none. Returns whether it is the same one.
-    pub fn probed(&mut self, run_id: Option<&str>) -> bool {
-        let is_same = self.waiting.as_ref().is_some_and(|w| run_id == Some(&*w.run_id));
+    /// While a server is [`NotAdopted::Behind`]: records which process a new connection reached,
+    /// empty if none. Returns whether it is the same one.
+    pub fn probed(&mut self, run_id: &str) -> bool {
+        let is_same = self.waiting.as_ref().is_some_and(|waiting| *waiting.run_id == *run_id);
         if !is_same {
             self.waiting = None;
         }
@@ -264,9 +268,7 @@ mod tests {
     fn another_process_ends_the_wait() {
         let waiting = || Some(Waiting { run_id: "one".into(), since: Instant::now() });
         let mut adoption = Adoption { waiting: waiting(), ..Adoption::default() };
-        assert!(adoption.probed(Some("one")) && adoption.probed(Some("one")));
-        assert!(!adoption.probed(Some("two")) && !adoption.probed(Some("one")));
-        adoption.waiting = waiting();
-        assert!(!adoption.probed(None));
+        assert!(adoption.probed("one") && adoption.probed("one"));
+        assert!(!adoption.probed("two") && !adoption.probed("one"));
     }
 }

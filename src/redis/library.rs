@@ -344,8 +344,8 @@ async fn load(
 fn other_settings(name: &str, own: Revision) -> String {
     format!(
         "the library {name} in Redis was loaded by a gateway with other values of history.*, \
-         redis.fence or redis.channel_prefix, which stay active; to apply this gateway's values, set \
-         history.generation to {} on all gateways",
+         redis.fence or redis.channel_prefix, which stay active; to apply this gateway's values, \
+         set history.generation to {} on all gateways",
         own.generation + 1
     )
 }

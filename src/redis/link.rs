@@ -14,10 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use redis::{
-    AsyncConnectionConfig, IntoConnectionInfo, ProtocolVersion, RedisResult,
-    aio::MultiplexedConnection,
-};
+use redis::{AsyncConnectionConfig, RedisResult, aio::MultiplexedConnection};
 use secrecy::ExposeSecret;
 use tokio::sync::{mpsc, oneshot};
 use tracing::Instrument;
@@ -252,10 +249,7 @@ impl Supervisor {
     }
 
     async fn open(&self, config: &AsyncConnectionConfig) -> RedisResult<MultiplexedConnection> {
-        let info = self.context.settings.redis.url.expose_secret().into_connection_info()?;
-        let resp3 = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
-        let client = redis::Client::open(info.set_redis_settings(resp3))?;
-        client.get_multiplexed_async_connection_with_config(config).await
+        pool::connect(self.context.settings.redis.url.expose_secret(), config).await
     }
 
     /// The server process that a new connection reaches.
@@ -367,9 +361,9 @@ impl Supervisor {
             if self.requests.is_closed() {
                 return Err(LinkError::InstanceEnded);
             }
-            let probed = self.probe().await;
-            if !self.adoption.probed(probed.as_deref().ok()) {
-                return Err(probed.map_or_else(LinkError::Connect, |_| LinkError::OtherServer));
+            let reached = self.probe().await;
+            if !self.adoption.probed(reached.as_deref().unwrap_or_default()) {
+                return Err(reached.map_or_else(LinkError::Connect, |_| LinkError::OtherServer));
             }
         }
     }

@@ -6,7 +6,10 @@ use std::sync::Arc;
 use deadpool::managed::{self, Metrics, Pool, RecycleError, RecycleResult};
 use deadpool_redis::Manager;
 use parking_lot::Mutex;
-use redis::{AsyncConnectionConfig, RedisError, RedisResult, aio::MultiplexedConnection};
+use redis::{
+    AsyncConnectionConfig, IntoConnectionInfo, ProtocolVersion, RedisError, RedisResult,
+    aio::MultiplexedConnection,
+};
 
 /// Attempts to reach the link's server, for example through a balancer.
 const ATTEMPTS: usize = 8;
@@ -56,6 +59,20 @@ impl SameServerManager {
     ) -> RedisResult<Self> {
         Ok(Self { manager: Manager::new_with_config(url, config)?, server })
     }
+}
+
+/// Opens a RESP3 connection outside the pool.
+///
+/// # Errors
+/// The URL is invalid, or the server is unavailable.
+pub async fn connect(
+    url: &str,
+    config: &AsyncConnectionConfig,
+) -> RedisResult<MultiplexedConnection> {
+    let info = url.into_connection_info()?;
+    let resp3 = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
+    let client = redis::Client::open(info.set_redis_settings(resp3))?;
+    client.get_multiplexed_async_connection_with_config(config).await
 }
 
 /// Reads the run id of the server process that a connection reaches.

@@ -1,7 +1,7 @@
 
 -- Adoption and fence ------------------------------------------------------------------------------
--- Only a server process that is adopted assigns positions. A gateway adopts it; a lone server may
--- adopt itself (ARCHITECTURE.md#fence).
+-- Only an adopted server process assigns positions. A gateway adopts it; a lone server may adopt
+-- itself (ARCHITECTURE.md#adoption-and-fence).
 
 -- `auto`, `strict` or `off`.
 local FENCE = '@FENCE@'
@@ -47,8 +47,8 @@ local function remember_replication(node)
   end
 end
 
--- Begins an epoch after all that this process, the node key and the gateways know of. `is_lossless`:
--- it continues the one before, of which nothing was lost.
+-- Begins an epoch after all that this process, the node key and the gateways know of.
+-- `is_lossless`: it continues the one before, of which nothing was lost.
 local function begin_epoch(node, node_epoch, seen_epoch, is_lossless, now)
   local known = foreign_epoch(epoch_text, now) or 0
   local previous = math.max(known, node_epoch or 0, seen_epoch or 0)
@@ -121,9 +121,9 @@ local function refuse_unadopted()
     .. ' retry; a gateway that is connected to the primary does so within seconds'))
 end
 
--- Before a position is assigned: fails with `SSE not-adopted` unless this process is adopted. A lone
--- one adopts itself. Gateways notice within a second that a server was a replica, so that is checked
--- only without them.
+-- Before a position is assigned: fails with `SSE not-adopted` unless this process is adopted. A
+-- lone one adopts itself. Gateways notice within a second that a server was a replica, so that is
+-- checked only without them.
 local function ensure_adopted(now)
   local age_ms = now - watched_ms
   if epoch and age_ms >= 0 and age_ms <= UNWATCHED_MS then return end
@@ -174,8 +174,8 @@ end
 
 -- sse_watermark 1 <node key> <seen>: everything up to the returned position has arrived on the
 -- connection that called. `seen` is the highest position that the gateway knows of this server;
--- empty: the caller is no gateway. The state is `adopted`, `replica` or `unknown`. A replica returns
--- only the epoch in its memory, an unknown server what it knows.
+-- empty: the caller is no gateway. The state is `adopted`, `replica` or `unknown`. A replica
+-- returns only the epoch in its memory, an unknown server what it knows.
 local function watermark(_, args)
   local now = now_ms()
   local own_role, replid = replication(now, REPLICATION_MS)

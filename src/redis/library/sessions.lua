@@ -47,7 +47,7 @@ end
 
 -- The session continues with another connection. Each connection has a higher generation than the
 -- one before, also after a wipe: only a higher generation takes over. `is_read_only`: the caller
--- publishes the notice for the former connection, and the connection's next renewal writes the rest.
+-- publishes the notice for the former connection, and the next renewal writes the rest.
 local function resume(key, slot, digest, s, a, now, is_read_only)
   local generation = string.format('%d', math.max(number(s.generation, 0) + 1, now))
   local reply = opened('resumed', s, generation)
@@ -124,9 +124,9 @@ local function open(keys, args)
 end
 
 -- sse_resume 1 <channel> <the arguments of sse_open>
--- Resumes a session without writing, while the server refuses writes (NOREPLICAS). Without a session
--- the outcome is `missing`. Otherwise also returns what the caller must publish on the user's live
--- channel, because a function without writes may not: `notice`, empty if there is nothing.
+-- Resumes a session without writing, while the server refuses writes (NOREPLICAS). Without a
+-- session the outcome is `missing`. Otherwise also returns what the caller must publish on the
+-- user's live channel, because a function without writes may not: `notice`, empty if nothing.
 local function resume_only(keys, args)
   local slot = user_slot(keys[1])
   local digest, a = args[1], open_arguments(args)
