@@ -237,8 +237,7 @@ impl Supervisor {
     }
 
     async fn ensure_library(&self) -> Result<library::Warnings, library::LibraryError> {
-        let is_replicated = self.adoption.is_replicated;
-        library::ensure(&self.commands, &self.context.settings, is_replicated).await
+        library::ensure(&self.commands, &self.context.settings, self.adoption.is_replicated).await
     }
 
     fn connection_config(&self) -> AsyncConnectionConfig {
