@@ -92,7 +92,7 @@ keys! {
         |s, v| s.redis.unsubscribe_linger = parse::duration(v, ms(0, HOUR))?;
     "redis.fence" = r#""auto""#,
         "Which servers accept durable publishes: `auto` (a gateway must have adopted the server, \
-         unless it never had a replica), `strict` (also, a watermark was taken within 10 s) or `off`.",
+         unless it never had a replica), `strict` (also, a watermark at most 10 s ago) or `off`.",
         |s, v| s.redis.fence = parse::fence(v)?;
     "publishers.plain" = r#""record""#,
         "How to handle a plain PUBLISH: `record` (logged, can be replayed), `relay` (live only, \
