@@ -75,7 +75,7 @@ pub fn publish(args: &PublishArgs) -> ExitCode {
 async fn publish_one(settings: &Settings, event: Publish) -> Result<String, Failure> {
     let commands = Commands::without_link(&settings.redis)?;
     let address = commands.address();
-    if let Err(source) = library::ensure(&commands, settings).await {
+    if let Err(source) = library::ensure(&commands, settings, false).await {
         return Err(Failure::Library { address, source });
     }
     match publish_all(&commands, &[event]).await.pop() {

@@ -13,6 +13,30 @@ use super::{
     reasons::GapReason,
 };
 
+/// Maximum number of epochs that an epoch continues.
+const MAX_CONTINUED: usize = 8;
+
+/// Earlier epochs that an epoch continues without loss, for example after a restart that lost
+/// nothing. At most 8.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Continued([u64; MAX_CONTINUED]);
+
+impl Continued {
+    /// Whether this epoch is one of them.
+    pub fn contains(&self, epoch: u64) -> bool {
+        epoch != 0 && self.0.contains(&epoch)
+    }
+}
+
+impl FromIterator<u64> for Continued {
+    /// Further epochs than the first 8 are left out.
+    fn from_iter<I: IntoIterator<Item = u64>>(epochs: I) -> Self {
+        let mut continued = Self::default();
+        continued.0.iter_mut().zip(epochs).for_each(|(slot, epoch)| *slot = epoch);
+        continued
+    }
+}
+
 /// The state of the clock at one moment of the link: everything up to `h` has arrived on the link.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ClockSnapshot {
@@ -22,6 +46,8 @@ pub struct ClockSnapshot {
     pub start: EventId,
     /// The epoch before that of `h`; zero if there was none.
     pub previous_epoch: u64,
+    /// The epochs of which nothing was lost when later ones began, up to that of `h`.
+    pub continues: Continued,
     /// The last break of reason `unrecorded`; zero if there was none.
     pub unrecorded: EventId,
     /// When the retention was last increased, in ms; zero if it never was.
@@ -43,7 +69,7 @@ pub enum Start {
     Restart(GapReason),
     /// The logs are read.
     Read {
-        /// Whether a new epoch began after the cursor.
+        /// Whether a new epoch began after the cursor that may have lost events.
         reset: bool,
         /// Whether a break of reason `unrecorded` follows the cursor.
         unrecorded: bool,
@@ -73,7 +99,7 @@ pub fn start(cursor: Option<EventId>, clock: &ClockSnapshot, retention_ms: u64) 
                 retention_ms
             };
             let stale = cursor.ms.saturating_add(kept_ms) < now_ms;
-            let reset = cursor.epoch != clock.h.epoch;
+            let reset = cursor.epoch != clock.h.epoch && !clock.continues.contains(cursor.epoch);
             Start::Read { reset, unrecorded: cursor < clock.unrecorded, stale }
         }
     }
@@ -244,6 +270,7 @@ mod tests {
         h: EventId { epoch: 7, ms: 5100, seq: 0 },
         start: EventId { epoch: 7, ms: 5050, seq: 0 },
         previous_epoch: 5,
+        continues: Continued([0; MAX_CONTINUED]),
         unrecorded: EventId { epoch: 7, ms: 5060, seq: 0 },
         raised_ms: 0,
         shorter_ms: 0,
@@ -277,6 +304,17 @@ mod tests {
         // A time that was set back proves nothing: ids run ahead of it.
         let set_back = ClockSnapshot { now_ms: 0, ..CLOCK };
         assert_eq!(reading(id(5060), &set_back, 1030), (!reset, !unrecorded, stale));
+    }
+
+    #[test]
+    fn epochs_that_lost_nothing_are_not_reset() {
+        let continued = ClockSnapshot { continues: [5, 3].into_iter().collect(), ..CLOCK };
+        let is_reset = |epoch| reading(in_epoch(epoch, 5040), &continued, 9000).0;
+        assert_eq!([7, 5, 4, 3, 2].map(is_reset), [false, false, true, false, true]);
+        // Zero fills the list, and is the epoch of no cursor.
+        assert!(is_reset(0));
+        let many: Continued = (1..=9).collect();
+        assert!(many.contains(8) && !many.contains(9));
     }
 
     #[test]

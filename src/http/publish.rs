@@ -125,12 +125,13 @@ pub async fn publish(
         all if !all.is_empty()
             && all.iter().all(|a| matches!(a, Err(PublishError::Unavailable(_)))) =>
         {
-            away(NOTHING)
+            let code = all.iter().find_map(|a| a.as_ref().err()).map_or(AWAY, unavailable);
+            away(code, NOTHING)
         }
         all if !all.is_empty()
             && all.iter().all(|a| matches!(a, Err(PublishError::NoReply(_)))) =>
         {
-            away(MAYBE)
+            away(AWAY, MAYBE)
         }
         all => HttpResponse::Ok().json(all.iter().map(item).collect::<Vec<_>>()),
     }
@@ -146,8 +147,19 @@ const NOTHING: &str = "nothing was published; retry";
 const MAYBE: &str =
     "the event may have been published; to retry without duplicates, give each event an id";
 
-fn away(message: &str) -> HttpResponse {
-    let mut response = responses::error(StatusCode::SERVICE_UNAVAILABLE, "redis-away", message);
+/// The code if Redis does not take events for now.
+const AWAY: &str = "redis-away";
+
+/// The code of an event that was not published for now.
+fn unavailable(error: &PublishError) -> &'static str {
+    match error {
+        PublishError::Unavailable(error) if error.is_not_adopted() => "not-adopted",
+        _ => AWAY,
+    }
+}
+
+fn away(code: &str, message: &str) -> HttpResponse {
+    let mut response = responses::error(StatusCode::SERVICE_UNAVAILABLE, code, message);
     response.headers_mut().insert(header::RETRY_AFTER, header::HeaderValue::from_static("1"));
     response
 }
@@ -172,13 +184,13 @@ fn single(result: &Result<String, PublishError>, address: &str) -> HttpResponse 
         Err(PublishError::Rejected(rejection, text)) => {
             responses::error(StatusCode::BAD_REQUEST, rejection.code(), text)
         }
-        Err(PublishError::Unavailable(error)) => {
+        Err(fault @ PublishError::Unavailable(error)) => {
             log_unavailable(address, error);
-            away(NOTHING)
+            away(unavailable(fault), NOTHING)
         }
         Err(PublishError::NoReply(error)) => {
             log_unavailable(address, error);
-            away(MAYBE)
+            away(AWAY, MAYBE)
         }
     }
 }
@@ -189,7 +201,9 @@ fn item(result: &Result<String, PublishError>) -> Value {
         Err(PublishError::Rejected(rejection, text)) => {
             json!({ "error": rejection.code(), "message": text })
         }
-        Err(PublishError::Unavailable(_)) => json!({ "error": "redis-away", "message": NOTHING }),
-        Err(PublishError::NoReply(_)) => json!({ "error": "redis-away", "message": MAYBE }),
+        Err(fault @ PublishError::Unavailable(_)) => {
+            json!({ "error": unavailable(fault), "message": NOTHING })
+        }
+        Err(PublishError::NoReply(_)) => json!({ "error": AWAY, "message": MAYBE }),
     }
 }

@@ -55,6 +55,34 @@ fn wrong_type(error: &RedisError) -> Option<&str> {
     detail.strip_prefix("wrong-type: ")
 }
 
+/// Codes of errors that end without a change of the command.
+const TEMPORARY: [&str; 9] = [
+    "LOADING",
+    "MASTERDOWN",
+    "READONLY",
+    "CLUSTERDOWN",
+    "TRYAGAIN",
+    "BUSY",
+    "MOVED",
+    "ASK",
+    "NOREPLICAS",
+];
+
+/// Whether Redis refused a command only for now.
+fn is_temporary(error: &RedisError) -> bool {
+    let detail = error.detail().unwrap_or_default();
+    // The server of a key changed while a function ran.
+    error.code().is_some_and(|code| TEMPORARY.contains(&code))
+        || is_not_adopted(error)
+        || detail.contains("non local key")
+}
+
+/// Whether the library refused a write because no gateway has adopted the server.
+fn is_not_adopted(error: &RedisError) -> bool {
+    error.code() == Some("SSE")
+        && error.detail().is_some_and(|detail| detail.starts_with("not-adopted:"))
+}
+
 /// Why a command has no usable reply.
 #[derive(Debug, thiserror::Error)]
 pub enum CommandError {
@@ -108,17 +136,30 @@ impl CommandError {
     pub fn is_wrong_type(&self) -> bool {
         matches!(self, Self::Rejected(e) if is_wrong_type(e) || wrong_type(e).is_some())
     }
+
+    /// Whether the library refused a write because no gateway has adopted the server.
+    pub fn is_not_adopted(&self) -> bool {
+        matches!(self, Self::Unavailable(UnavailableError::Redis(e)) if is_not_adopted(e))
+    }
+
+    /// Whether Redis has fewer replicas than `min-replicas-to-write` and refuses all writes.
+    pub fn is_without_replicas(&self) -> bool {
+        let code = match self {
+            Self::Unavailable(UnavailableError::Redis(e)) => e.code(),
+            _ => None,
+        };
+        code == Some("NOREPLICAS")
+    }
 }
 
 impl From<RedisError> for CommandError {
     fn from(e: RedisError) -> Self {
-        let temporary = ["LOADING", "MASTERDOWN", "READONLY", "CLUSTERDOWN", "TRYAGAIN", "BUSY"];
         if e.is_io_error() || e.is_timeout() || e.is_connection_dropped() {
             Self::NoReply(NoReplyError::Connection(e))
         } else if let Some(fault) = wrong_type(&e) {
             log_foreign_key(fault);
             Self::Rejected(e)
-        } else if e.code().is_some_and(|code| temporary.contains(&code)) {
+        } else if is_temporary(&e) {
             Self::Unavailable(UnavailableError::Redis(e))
         } else {
             Self::Rejected(e)

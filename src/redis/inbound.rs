@@ -162,7 +162,7 @@ impl Inbound {
         let id = event.id.filter(|id| self.is_plausible(*id))?;
         // Before the event: the streams must not take it for one of the epoch before.
         self.enter_epoch(id);
-        self.context.state.raise_highest_id(id);
+        self.context.state.event_received(id, event.channel.clone());
         self.relay(event);
         Some(())
     }
@@ -195,7 +195,8 @@ impl Inbound {
                 parent: &**self.span.load(),
                 %position,
                 suppressed,
-                "new epoch: Redis was wiped, restored or replaced; clients get sse.gap (reset)"
+                "new epoch: Redis was wiped, restored, restarted or replaced; clients get sse.gap \
+                 (reset) unless nothing was lost"
             );
         }
         self.context.metrics.epoch_changes.inc();

@@ -7,16 +7,21 @@ use std::collections::HashMap;
 use redis::{RedisError, Value};
 
 use super::commands::{CommandError, Commands};
-use crate::{error_chain::ErrorChain, settings::Settings};
+use crate::{
+    error_chain::ErrorChain,
+    settings::{Fence, Settings},
+};
 
 /// Version of the library. Its functions also accept the calls of the previous version, because
 /// gateways are updated one by one.
-pub const VERSION: u32 = 5;
+pub const VERSION: u32 = 6;
 /// The text of the library, in this order.
 const SOURCE: &str = concat!(
     include_str!("library/names.lua"),
     include_str!("library/positions.lua"),
+    include_str!("library/server.lua"),
     include_str!("library/clock.lua"),
+    include_str!("library/adoption.lua"),
     include_str!("library/events.lua"),
     include_str!("library/recorder.lua"),
     include_str!("library/sessions.lua"),
@@ -33,6 +38,10 @@ const BESIDE_PAYLOAD_BYTES: u64 = 64 << 10;
 /// A limit above this many times what is needed gets a warning: a few messages of that size in a
 /// row exceed Redis's default `client-output-buffer-limit pubsub 32mb 8mb 60`.
 const MAX_EXCESS: u64 = 4;
+/// The warning about a primary that can be isolated without notice.
+const UNFENCED: &str = "the server has replicas, redis.fence is not strict and \
+    min-replicas-to-write is 0: an isolated primary that does not restart accepts events that are \
+    lost in a failover; set redis.fence to strict, or run `CONFIG SET min-replicas-to-write 1`";
 /// The first version with Functions.
 const OLDEST: (u32, u32) = (7, 0);
 
@@ -122,6 +131,7 @@ fn source(commands: &Commands, settings: &Settings, alias: bool) -> String {
         .replace("@LIBRARY@", &Revision::of(settings).name(keys.function_prefix()))
         .replace("@KEY_PREFIX@", keys.key_prefix())
         .replace("@CHANNEL_PREFIX@", keys.channel_prefix())
+        .replace("@FENCE@", settings.redis.fence.name())
         .replace("@MAX_LEN@", &history.max_len.to_string())
         .replace("@RETENTION_MS@", &retention_ms.to_string())
         .replace("@EXPIRY_SLACK_MS@", &(retention_ms / 100).min(MAX_EXPIRY_SLACK_MS).to_string())
@@ -132,10 +142,15 @@ fn source(commands: &Commands, settings: &Settings, alias: bool) -> String {
 }
 
 /// Checks the server, and loads the library unless Redis has this one or a higher one.
+/// `is_replicated`: the caller knows that the data of this server is or was on other servers, too.
 ///
 /// # Errors
 /// See [`LibraryError`].
-pub async fn ensure(commands: &Commands, settings: &Settings) -> Result<Warnings, LibraryError> {
+pub async fn ensure(
+    commands: &Commands,
+    settings: &Settings,
+    is_replicated: bool,
+) -> Result<Warnings, LibraryError> {
     let mut warnings = check_server(commands, settings).await?;
     if settings.redis.url.login.db() != 0 {
         warnings.0.push(
@@ -144,7 +159,7 @@ pub async fn ensure(commands: &Commands, settings: &Settings) -> Result<Warnings
                 .to_owned(),
         );
     }
-    warnings.0.extend(load(commands, settings).await?);
+    warnings.0.extend(load(commands, settings, is_replicated).await?);
     Ok(warnings)
 }
 
@@ -158,8 +173,9 @@ pub async fn is_cluster(commands: &Commands) -> Result<bool, LibraryError> {
 }
 
 async fn check_server(commands: &Commands, settings: &Settings) -> Result<Warnings, LibraryError> {
-    let info: String =
-        commands.run(redis::cmd("INFO").arg("server").arg("memory").arg("cluster")).await?;
+    let info: String = commands
+        .run(redis::cmd("INFO").arg(&["server", "memory", "cluster", "replication"]))
+        .await?;
     let field = |name: &str| {
         info.lines().find_map(|l| l.strip_prefix(name)?.strip_prefix(':')).map(str::trim)
     };
@@ -177,11 +193,16 @@ async fn check_server(commands: &Commands, settings: &Settings) -> Result<Warnin
              lost without notice; run `CONFIG SET maxmemory-policy noeviction`"
         )),
     }
+    let has_replicas = field("connected_slaves").is_some_and(|number| number != "0");
+    if has_replicas && settings.redis.fence != Fence::Strict {
+        let least: Option<u64> = config(commands, "min-replicas-to-write").await;
+        warnings.0.extend((least == Some(0)).then(|| UNFENCED.to_owned()));
+    }
     // On a cluster MIGRATE sends each key as one argument: the limit must exceed the largest log.
     if field("cluster_enabled") != Some("1") {
         let max_event_bytes = settings.history.max_event_bytes as u64;
         warnings.0.extend(
-            longest_argument(commands)
+            config(commands, "proto-max-bulk-len")
                 .await
                 .and_then(|limit| check_argument(limit, max_event_bytes)),
         );
@@ -189,13 +210,12 @@ async fn check_server(commands: &Commands, settings: &Settings) -> Result<Warnin
     Ok(warnings)
 }
 
-/// The longest argument that the server accepts, bytes; `None` if CONFIG is not permitted or does
-/// not know the limit.
-async fn longest_argument(commands: &Commands) -> Option<u64> {
+/// A number in the server's configuration; `None` if CONFIG is not permitted or does not know it.
+async fn config(commands: &Commands, name: &str) -> Option<u64> {
     let mut command = redis::cmd("CONFIG");
-    command.arg("GET").arg("proto-max-bulk-len");
+    command.arg("GET").arg(name);
     let found: HashMap<String, String> = commands.run(&command).await.ok()?;
-    found.get("proto-max-bulk-len")?.parse().ok()
+    found.get(name)?.parse().ok()
 }
 
 /// The warning about a server that accepts arguments of up to `limit` bytes, if it needs one.
@@ -266,7 +286,11 @@ fn found(ours: &[Loaded], own: Revision, variants: &[String]) -> Option<Found> {
 }
 
 /// Loads the library. Returns a warning if other settings than this gateway's are active.
-async fn load(commands: &Commands, settings: &Settings) -> Result<Option<String>, LibraryError> {
+async fn load(
+    commands: &Commands,
+    settings: &Settings,
+    is_replicated: bool,
+) -> Result<Option<String>, LibraryError> {
     let (prefix, own) = (commands.keys.function_prefix(), Revision::of(settings));
     let name = own.name(prefix);
     let variants =
@@ -305,7 +329,10 @@ async fn load(commands: &Commands, settings: &Settings) -> Result<Option<String>
             step.cmd("FUNCTION").arg("DELETE").arg(&old.name).ignore();
         }
         step.cmd("FUNCTION").arg("LOAD").arg(&variants[usize::from(others.is_empty())]).ignore();
-        step.add_command(commands.call("adopt", &[commands.keys.node()])).ignore();
+        if is_replicated {
+            // The server may have lost this with its data: it must not take itself for a lone one.
+            step.cmd("HSET").arg(commands.keys.node()).arg("replicated").arg(1).ignore();
+        }
         match commands.run_all::<()>(&step).await {
             Ok(()) => tracing::info!(library = name, "library loaded"),
             Err(CommandError::Rejected(e)) => {
@@ -319,9 +346,9 @@ async fn load(commands: &Commands, settings: &Settings) -> Result<Option<String>
 
 fn other_settings(name: &str, own: Revision) -> String {
     format!(
-        "the library {name} in Redis was loaded by a gateway with other values of history.* or \
-         redis.channel_prefix, which stay active; to apply this gateway's values, set \
-         history.generation to {} on all gateways",
+        "the library {name} in Redis was loaded by a gateway with other values of history.*, \
+         redis.fence or redis.channel_prefix, which stay active; to apply this gateway's values, \
+         set history.generation to {} on all gateways",
         own.generation + 1
     )
 }

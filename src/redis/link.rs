@@ -16,12 +16,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use redis::{ConnectionInfo, RedisResult};
+use redis::{AsyncConnectionConfig, ConnectionInfo, RedisResult};
 use tokio::sync::{mpsc, oneshot};
 use tracing::Instrument;
 
 use self::{cluster::FollowedSlots, error::LinkError};
 use super::{
+    adoption::{Adoption, NotAdopted, PROBE_INTERVAL},
     commands::{Commands, is_moved},
     inbound::Inbound,
     library,
@@ -29,7 +30,7 @@ use super::{
     link_state::WATERMARK_TIMEOUT,
     pool,
     subscriptions::Subscriptions,
-    watermark::{self, WatermarkError},
+    watermark::WatermarkError,
     wire::{self, Connection, Notice, Notices},
 };
 use crate::{
@@ -144,6 +145,7 @@ pub struct Supervisor {
     /// The server of the link, or of the last attempt.
     server: Option<ServerAddress>,
     slots: FollowedSlots,
+    adoption: Adoption,
 }
 
 /// Creates the link of an instance, and its supervisor.
@@ -161,6 +163,7 @@ pub fn new(context: LinkContext, commands: Commands, inbound: Arc<Inbound>) -> (
             subscriptions: Subscriptions::default(),
             server: None,
             slots: FollowedSlots::default(),
+            adoption: Adoption::default(),
         },
     )
 }
@@ -269,13 +272,25 @@ impl Supervisor {
         if self.context.server.node.is_none() && library::is_cluster(&self.commands).await? {
             return Err(LinkError::IsCluster);
         }
-        let warnings = library::ensure(&self.commands, &self.context.settings).await?;
-        warnings.0.iter().for_each(|w| tracing::warn!("{w}"));
+        self.ensure_library().await?.0.iter().for_each(|warning| tracing::warn!("{warning}"));
         let settings = &self.context.settings.redis;
         let tls = self.context.locator.tls();
         let (inbound, link_number) = (self.inbound.clone(), self.inbound.next_link());
         let push = move |message: wire::Push<'_>| inbound.push(link_number, message);
         Ok(Connection::open(&server, tls, settings.command_timeout, push).await?)
+    }
+
+    async fn ensure_library(&self) -> Result<library::Warnings, library::LibraryError> {
+        library::ensure(&self.commands, &self.context.settings, self.adoption.is_replicated).await
+    }
+
+    /// The server process that a new connection reaches.
+    async fn probe(&self) -> RedisResult<Arc<str>> {
+        let timeout = self.context.settings.redis.command_timeout;
+        let config = AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(timeout))
+            .set_response_timeout(Some(timeout));
+        pool::reach(&self.context.locator, &config).await
     }
 
     /// Serves a new link until it ends.
@@ -324,7 +339,8 @@ impl Supervisor {
         let keys = self.commands.keys.clone();
         // From now on, pooled connections must reach the same server.
         let run_id = pool::run_id(connection).await?;
-        self.context.state.server.set(Some(run_id));
+        self.context.state.server.set(Some(run_id.clone()));
+        self.adoption.begin(connection, run_id).await;
         let has_broadcasts = self.context.server.owns(&keys.live_broadcast());
         if has_broadcasts {
             self.subscribe_broadcasts(connection).await?;
@@ -332,7 +348,7 @@ impl Supervisor {
         let users = self.subscriptions.lost();
         let elsewhere = self.subscribe(connection, &users).await?;
         self.slots.ended.extend(elsewhere);
-        let clock = self.clock_snapshot(connection).await?;
+        let clock = self.first_snapshot(connection).await?;
         self.context.clock.set_server_ms(clock.now_ms);
         self.context.state.discard_implausible(clock.now_ms);
         self.inbound.watermark(clock.h);
@@ -390,17 +406,41 @@ impl Supervisor {
         Ok(elsewhere)
     }
 
-    /// Takes a watermark: everything up to its H has arrived.
-    async fn clock_snapshot(
-        &self,
+    /// Takes the first watermark of a link. As long as the server may not be adopted, requests are
+    /// refused and new connections look for another server.
+    async fn first_snapshot(
+        &mut self,
         connection: &mut Connection,
     ) -> Result<ClockSnapshot, LinkError> {
-        let seen = self.context.state.highest_id();
-        match watermark::take(connection, &self.commands, self.server.as_ref(), seen).await {
+        loop {
+            match self.clock_snapshot(connection).await {
+                Err(LinkError::Watermark(WatermarkError::NotAdopted(NotAdopted::Behind))) => {}
+                taken => return taken,
+            }
+            self.refuse_for(PROBE_INTERVAL).await;
+            if self.requests.is_closed() {
+                return Err(LinkError::InstanceEnded);
+            }
+            let reached = self.probe().await;
+            if !self.adoption.probed(reached.as_deref().unwrap_or_default()) {
+                return Err(reached.map_or_else(LinkError::Probe, |_| LinkError::OtherServer));
+            }
+        }
+    }
+
+    /// Takes a watermark: everything up to its H has arrived.
+    async fn clock_snapshot(
+        &mut self,
+        connection: &mut Connection,
+    ) -> Result<ClockSnapshot, LinkError> {
+        let server = self.server.as_ref();
+        let (commands, state) = (&self.commands, &self.context.state);
+        match self.adoption.watermark(connection, commands, server, state).await {
             Err(WatermarkError::NoLibrary) => {
                 // Another client has deleted it, for example with FUNCTION FLUSH.
-                library::ensure(&self.commands, &self.context.settings).await?;
-                Ok(watermark::take(connection, &self.commands, self.server.as_ref(), seen).await?)
+                self.ensure_library().await?;
+                let (commands, state) = (&self.commands, &self.context.state);
+                Ok(self.adoption.watermark(connection, commands, server, state).await?)
             }
             taken => Ok(taken?),
         }

@@ -13,7 +13,10 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::pool::LinkServer;
-use crate::{core::id::EventId, state::clock::Clock};
+use crate::{
+    core::{channel::Channel, id::EventId},
+    state::clock::Clock,
+};
 
 /// A link without a watermark for this long counts as dead, even if TCP reports no error.
 pub const WATERMARK_TIMEOUT: Duration = Duration::from_secs(3);
@@ -34,6 +37,7 @@ pub struct LinkState {
     last_watermark: Mutex<Option<Instant>>,
     last_message_ms: AtomicU64,
     highest_id: Mutex<EventId>,
+    last_event: Mutex<Option<(EventId, Channel)>>,
     epoch: AtomicU64,
     recovered_at: Mutex<Option<Instant>>,
 }
@@ -50,6 +54,7 @@ impl LinkState {
             last_watermark: Mutex::default(),
             last_message_ms: AtomicU64::new(0),
             highest_id: Mutex::default(),
+            last_event: Mutex::default(),
             epoch: AtomicU64::new(0),
             recovered_at: Mutex::default(),
         }
@@ -112,6 +117,17 @@ impl LinkState {
     pub fn raise_highest_id(&self, id: EventId) {
         let mut highest = self.highest_id.lock();
         *highest = id.max(*highest);
+    }
+
+    /// Records an event that the link brought.
+    pub fn event_received(&self, id: EventId, channel: Channel) {
+        self.raise_highest_id(id);
+        *self.last_event.lock() = Some((id, channel));
+    }
+
+    /// The last event that a link brought.
+    pub fn last_event(&self) -> Option<(EventId, Channel)> {
+        self.last_event.lock().clone()
     }
 
     /// The highest id that this instance has received.

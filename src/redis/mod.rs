@@ -1,6 +1,7 @@
 //! Redis: the function library, the link, the logs, the recorder and sessions. This module does not
 //! depend on HTTP.
 
+pub mod adoption;
 pub mod catch_up;
 pub mod cluster;
 pub mod commands;

@@ -61,14 +61,6 @@ impl SameServerManager {
     ) -> Self {
         Self { locator, config, server }
     }
-
-    /// A connection to the server as it is located now, which may be any process.
-    async fn connect(&self) -> RedisResult<PooledConnection> {
-        let located = self.locator.locate().await.map_err(std::io::Error::other)?;
-        let client = redis::Client::open(located.connection)?;
-        let connection = client.get_multiplexed_async_connection_with_config(&self.config).await?;
-        Ok(PooledConnection { connection, run_id: "".into(), address: located.server })
-    }
 }
 
 /// Reads the run id of the server process that a connection reaches.
@@ -79,6 +71,25 @@ pub async fn run_id(connection: &mut impl ConnectionLike) -> RedisResult<Arc<str
     let info: String = redis::cmd("INFO").arg("server").query_async(connection).await?;
     let run_id = info.lines().find_map(|line| line.strip_prefix("run_id:"));
     Ok(run_id.unwrap_or_default().trim().into())
+}
+
+/// Reads the run id of the server process that a new connection reaches.
+///
+/// # Errors
+/// The server is not found, or does not reply.
+pub async fn reach(locator: &Locator, config: &AsyncConnectionConfig) -> RedisResult<Arc<str>> {
+    run_id(&mut connect(locator, config).await?.connection).await
+}
+
+/// A connection to the server as it is located now, which may be any process.
+async fn connect(
+    locator: &Locator,
+    config: &AsyncConnectionConfig,
+) -> RedisResult<PooledConnection> {
+    let located = locator.locate().await.map_err(std::io::Error::other)?;
+    let client = redis::Client::open(located.connection)?;
+    let connection = client.get_multiplexed_async_connection_with_config(config).await?;
+    Ok(PooledConnection { connection, run_id: "".into(), address: located.server })
 }
 
 fn other_server() -> RedisError {
@@ -95,10 +106,10 @@ impl managed::Manager for SameServerManager {
 
     async fn create(&self) -> RedisResult<PooledConnection> {
         let Some(server) = &self.server else {
-            return self.connect().await;
+            return connect(&self.locator, &self.config).await;
         };
         for _ in 0..ATTEMPTS {
-            let mut pooled = self.connect().await?;
+            let mut pooled = connect(&self.locator, &self.config).await?;
             pooled.run_id = run_id(&mut pooled.connection).await?;
             if server.allows(&pooled.run_id) {
                 return Ok(pooled);

@@ -81,16 +81,8 @@ fn interval(grace: Duration) -> Duration {
     (grace / 3).clamp(Duration::from_millis(200), Duration::from_secs(40))
 }
 
-/// Opens or resumes the session of a ticket.
-///
-/// # Errors
-/// The reason why there is no session.
-pub async fn open(
-    commands: &Commands,
-    grace: Duration,
-    request: &SessionRequest<'_>,
-) -> Result<Session, SessionError> {
-    let mut call = commands.call("open", &[commands.keys.public_user(request.user)]);
+fn call(function: &str, commands: &Commands, grace: Duration, request: &SessionRequest<'_>) -> Cmd {
+    let mut call = commands.call(function, &[commands.keys.public_user(request.user)]);
     call.arg(request.digest)
         .arg(request.connection)
         .arg(u8::from(request.expired))
@@ -102,7 +94,25 @@ pub async fn open(
         .arg(request.left_ms)
         .arg(request.proof)
         .arg(request.new_proof);
-    let reply: NamedReply = commands.run(&call).await?;
+    call
+}
+
+/// Opens or resumes the session of a ticket.
+///
+/// # Errors
+/// The reason why there is no session.
+pub async fn open(
+    commands: &Commands,
+    grace: Duration,
+    request: &SessionRequest<'_>,
+) -> Result<Session, SessionError> {
+    let mut reply = commands.run::<NamedReply>(&call("open", commands, grace, request)).await;
+    if reply.as_ref().is_err_and(CommandError::is_without_replicas)
+        && let Some(resumed) = resume(commands, grace, request).await?
+    {
+        reply = Ok(resumed);
+    }
+    let reply = reply?;
     match reply.text("outcome") {
         "opened" | "resumed" => Ok(Session {
             digest: request.digest.to_owned(),
@@ -119,6 +129,23 @@ pub async fn open(
         "stranger" => Err(SessionError::CookieMissing),
         other => Err(CommandError::UnexpectedReply(other.to_owned()).into()),
     }
+}
+
+/// Resumes a session that exists without a write, for a server that refuses writes; `None`: there
+/// is no session.
+async fn resume(
+    commands: &Commands,
+    grace: Duration,
+    request: &SessionRequest<'_>,
+) -> Result<Option<NamedReply>, CommandError> {
+    let reply: NamedReply = commands.run(&call("resume", commands, grace, request)).await?;
+    let notice = reply.text("notice");
+    if !notice.is_empty() {
+        let mut publish = redis::cmd("SPUBLISH");
+        publish.arg(commands.keys.live_user(request.user)).arg(notice);
+        commands.run::<i64>(&publish).await?;
+    }
+    Ok((reply.text("outcome") != "missing").then_some(reply))
 }
 
 /// Ends all sessions of a user that exist now, on all instances.

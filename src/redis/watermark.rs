@@ -1,19 +1,19 @@
 //! The watermark of the link's server: a position up to which everything has arrived on the link,
 //! because Redis orders the reply with the messages (ARCHITECTURE.md#clock-epochs-and-watermark).
 
+use std::sync::Arc;
+
 use redis::{Cmd, RedisResult, aio::ConnectionLike};
 
 use super::{
+    adoption::NotAdopted,
     commands::{CommandError, Commands},
-    locate::{Confirmation, LocateError},
+    locate::LocateError,
     named_reply::NamedReply,
 };
-use crate::{
-    core::{
-        catch_up::ClockSnapshot,
-        id::{EventId, parse_epoch},
-    },
-    settings::ServerAddress,
+use crate::core::{
+    catch_up::ClockSnapshot,
+    id::{EventId, parse_epoch},
 };
 
 /// Why there is no watermark.
@@ -25,29 +25,65 @@ pub enum WatermarkError {
     /// The server is a replica.
     #[error("the server is a replica; redis.url must name the primary")]
     Replica,
-    /// The sentinels name another server.
-    #[error("the sentinels name another server as the primary")]
-    Deposed,
     /// The sentinels cannot say whether the server is the primary.
     #[error("the server is not confirmed as the primary")]
     Unconfirmed(#[from] LocateError),
     /// The library is not loaded.
     #[error("the function library is not loaded")]
     NoLibrary,
+    /// The server is not the primary, or may not be it.
+    #[error(transparent)]
+    NotAdopted(#[from] NotAdopted),
     /// The reply makes no sense.
     #[error("the function library returned an impossible position")]
     Reply,
 }
 
-fn call(commands: &Commands, function: &str, seen: EventId) -> Cmd {
+/// What a watermark says about its server.
+pub enum Taken {
+    /// The server is adopted.
+    Adopted(Watermark),
+    /// The server is not adopted.
+    Unknown(UnknownServer),
+}
+
+/// The watermark of an adopted server.
+pub struct Watermark {
+    /// The position up to which everything has arrived, and more.
+    pub clock: ClockSnapshot,
+    /// Whether the server knows that its data is or was on other servers, too.
+    pub is_replicated: bool,
+    /// Whether the node key does not say so yet: adopt the server again.
+    pub is_unmarked: bool,
+}
+
+/// A server process that is not adopted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UnknownServer {
+    /// The process.
+    pub run_id: Arc<str>,
+    /// The last epoch that it or its node key knows; its clock, at least the time of Redis.
+    pub known: EventId,
+    /// Whether its data is or was on other servers, too.
+    pub is_replicated: bool,
+}
+
+/// What a gateway knows about a server that it adopts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct AdoptOptions {
+    /// The process has all data of the one before, to which the gateway was linked.
+    pub is_durable: bool,
+    /// The server is not the only one: Sentinel or a cluster named it.
+    pub is_replicated: bool,
+}
+
+fn call(commands: &Commands, function: &str, seen: &str) -> Cmd {
     let mut call = commands.call(function, &[commands.keys.node()]);
-    call.arg(seen.to_string());
+    call.arg(seen);
     call
 }
 
-/// Takes the watermark of the server on `connection`, and adopts the server if it is not known
-/// (yet).
-/// `server` is the address of the connection, which sentinels must confirm before an adoption.
+/// Takes the watermark of the server on `connection`.
 /// `seen` is the highest id that this instance has received: an adopted server's clock is past it.
 ///
 /// # Errors
@@ -55,19 +91,47 @@ fn call(commands: &Commands, function: &str, seen: EventId) -> Cmd {
 pub async fn take(
     connection: &mut impl ConnectionLike,
     commands: &Commands,
-    server: Option<&ServerAddress>,
     seen: EventId,
-) -> Result<ClockSnapshot, WatermarkError> {
-    let mut reply = query(connection, &call(commands, "watermark", seen)).await?;
-    if reply.text("state") == "unknown" {
-        if commands.locator.confirms(server).await? == Confirmation::Denied {
-            return Err(WatermarkError::Deposed);
-        }
-        reply = query(connection, &call(commands, "adopt", seen)).await?;
+) -> Result<Taken, WatermarkError> {
+    let reply = query(connection, &call(commands, "watermark", &seen.to_string())).await?;
+    match reply.text("state") {
+        "unknown" => Ok(Taken::Unknown(UnknownServer {
+            run_id: reply.text("run_id").into(),
+            known: EventId::parse(reply.text("known")).unwrap_or_default(),
+            is_replicated: reply.text("replicated") == "1",
+        })),
+        _ => adopted(&reply).map(Taken::Adopted),
     }
+}
+
+/// Adopts the server on `connection`.
+///
+/// # Errors
+/// See [`WatermarkError`].
+pub async fn adopt(
+    connection: &mut impl ConnectionLike,
+    commands: &Commands,
+    seen: EventId,
+    options: AdoptOptions,
+) -> Result<Watermark, WatermarkError> {
+    let mut call = call(commands, "adopt", &seen.to_string());
+    if options.is_durable {
+        call.arg("DURABLE");
+    }
+    if options.is_replicated {
+        call.arg("REPLICATED");
+    }
+    adopted(&query(connection, &call).await?)
+}
+
+fn adopted(reply: &NamedReply) -> Result<Watermark, WatermarkError> {
     match reply.text("state") {
         "replica" => Err(WatermarkError::Replica),
-        "adopted" => snapshot(&reply).ok_or(WatermarkError::Reply),
+        "adopted" => Ok(Watermark {
+            clock: snapshot(reply).ok_or(WatermarkError::Reply)?,
+            is_replicated: reply.text("replicated") == "1",
+            is_unmarked: reply.text("unmarked") == "1",
+        }),
         _ => Err(WatermarkError::Reply),
     }
 }
@@ -81,7 +145,8 @@ pub async fn observe(
     connection: &mut impl ConnectionLike,
     commands: &Commands,
 ) -> Result<Option<ClockSnapshot>, WatermarkError> {
-    match query(connection, &call(commands, "watermark", EventId::ZERO)).await {
+    // Without a position: this is no gateway, whose watermark confirms that the server is in use.
+    match query(connection, &call(commands, "watermark", "")).await {
         Ok(reply) => Ok(snapshot(&reply)),
         Err(WatermarkError::NoLibrary) => Ok(None),
         Err(error) => Err(error),
@@ -113,6 +178,7 @@ fn snapshot(reply: &NamedReply) -> Option<ClockSnapshot> {
         h,
         start: start.unwrap_or_default(),
         previous_epoch: parse_epoch(text("previous")).unwrap_or(0),
+        continues: text("continues").split(',').filter_map(parse_epoch).collect(),
         unrecorded: unrecorded.unwrap_or_default(),
         raised_ms: ms("raised_ms"),
         shorter_ms: ms("shorter_ms"),
@@ -144,12 +210,15 @@ mod tests {
 
     #[test]
     fn snapshot_is_read_by_name() {
-        let clock = with(&[("unrecorded", "850-0.b"), ("raised_ms", "7")]).unwrap();
+        let changes = [("unrecorded", "850-0.b"), ("raised_ms", "7"), ("continues", "a,9")];
+        let clock = with(&changes).unwrap();
+        assert!(clock.continues.contains(10) && clock.continues.contains(9));
         assert_eq!(clock.h, EventId::parse("900-3.b").unwrap());
         assert_eq!(clock.start, EventId::parse("800-0.b").unwrap());
         assert_eq!((clock.previous_epoch, clock.raised_ms, clock.now_ms), (10, 7, 905));
         assert_eq!(clock.unrecorded, EventId::parse("850-0.b").unwrap());
-        assert_eq!(with(&[]).unwrap().unrecorded, EventId::ZERO);
+        let plain = with(&[]).unwrap();
+        assert_eq!((plain.unrecorded, plain.continues), (EventId::ZERO, Default::default()));
     }
 
     #[test]

@@ -12,7 +12,7 @@ use ipnet::IpNet;
 use toml::Value;
 
 use super::{
-    PlainPublish, RedisUrl,
+    Fence, PlainPublish, RedisUrl,
     error::{ValueError, invalid},
 };
 use crate::core::address::AddressHeader;
@@ -181,6 +181,15 @@ pub fn plain_publish(value: &Value) -> Parsed<PlainPublish> {
         "off" => Ok(PlainPublish::Off),
         _ => Err(invalid!("must be \"record\", \"relay\" or \"off\" {}", got(value))),
     }
+}
+
+/// `auto`, `strict` or `off`.
+pub fn fence(value: &Value) -> Parsed<Fence> {
+    let name = text(value)?;
+    [Fence::Auto, Fence::Strict, Fence::Off]
+        .into_iter()
+        .find(|fence| fence.name() == name)
+        .ok_or_else(|| invalid!("must be \"auto\", \"strict\" or \"off\" {}", got(value)))
 }
 
 /// Networks (`10.0.0.0/8`) or single addresses.

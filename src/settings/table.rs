@@ -107,6 +107,10 @@ keys! {
         |s, v| s.redis.tls.certificate = pem_file::certificates(v)?;
     "redis.tls.key_file" = r#""""#, "PEM file of the private key of that certificate.",
         |s, v| s.redis.tls.key = pem_file::private_key(v)?;
+    "redis.fence" = r#""auto""#,
+        "Which servers accept durable publishes: `auto` (a gateway must have adopted the server, \
+         unless it never had a replica), `strict` (also, a watermark at most 10 s ago) or `off`.",
+        |s, v| s.redis.fence = parse::fence(v)?;
     "publishers.plain" = r#""record""#,
         "How to handle a plain PUBLISH: `record` (logged, can be replayed), `relay` (live only, \
          without id) or `off`.",

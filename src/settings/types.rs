@@ -88,6 +88,31 @@ pub struct Redis {
     pub command_timeout: Duration,
     /// How long a user's channel stays subscribed after the user's last stream has ended.
     pub unsubscribe_linger: Duration,
+    /// Which servers accept durable publishes.
+    pub fence: Fence,
+}
+
+/// Which servers accept durable publishes (`redis.fence`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Fence {
+    /// Those that a gateway has adopted, and a server that never had a replica.
+    #[default]
+    Auto,
+    /// Those whose last watermark is at most 10 s old.
+    Strict,
+    /// Every primary.
+    Off,
+}
+
+impl Fence {
+    /// The name in the settings.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Strict => "strict",
+            Self::Off => "off",
+        }
+    }
 }
 
 /// `[redis.tls]`

@@ -14,6 +14,7 @@ mod descriptors;
 mod drain;
 mod epochs;
 mod faults;
+mod fence;
 mod foreign_keys;
 mod forged;
 mod front;

@@ -30,6 +30,7 @@ register('save', save, 'allow-oom')
 register('lease', lease, 'allow-oom')
 register('mark', mark, 'allow-oom')
 register('open', open, 'allow-oom')
+register('resume', resume_only, 'no-writes')
 register('renew', renew, 'allow-oom')
 register('revoke', revoke, 'allow-oom')
 @ALIAS@

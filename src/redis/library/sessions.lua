@@ -46,20 +46,44 @@ local function read_session(key)
 end
 
 -- The session continues with another connection. Each connection has a higher generation than the
--- one before, also after a wipe: only a higher generation takes over.
-local function resume(key, slot, digest, s, a, now)
+-- one before, also after a wipe: only a higher generation takes over. `is_read_only`: the caller
+-- publishes the notice for the former connection, and the next renewal writes the rest.
+local function resume(key, slot, digest, s, a, now, is_read_only)
   local generation = string.format('%d', math.max(number(s.generation, 0) + 1, now))
+  local reply = opened('resumed', s, generation)
+  local notice
   if s.connection ~= '' then
     -- How often recently: two tabs with one ticket get a longer delay each time.
     local recent = now - number(s.taken_ms, 0) < TAKE_OVERS_MS
-    local times = recent and number(s.times, 0) + 1 or 1
-    redis.call('HSET', key, 'times', times, 'taken_ms', string.format('%d', now))
-    redis.call('SPUBLISH', LIVE .. slot,
-      'taken-over ' .. digest .. ' ' .. generation .. ' ' .. times)
+    s.times = recent and number(s.times, 0) + 1 or 1
+    notice = 'taken-over ' .. digest .. ' ' .. generation .. ' ' .. s.times
+  end
+  if is_read_only then
+    reply[#reply + 1], reply[#reply + 2] = 'notice', notice or ''
+    return reply
+  end
+  if notice then
+    redis.call('HSET', key, 'times', s.times, 'taken_ms', string.format('%d', now))
+    redis.call('SPUBLISH', LIVE .. slot, notice)
   end
   redis.call('HSET', key, 'connection', a.connection, 'generation', generation)
   redis.call('PEXPIRE', key, math.max(a.ttl_ms, number(s.opens_until_ms, 0) - now))
-  return opened('resumed', s, generation)
+  return reply
+end
+
+local function open_arguments(args)
+  return { connection = args[2], is_expired = args[3] == '1', is_one_use = args[4] == '1',
+    ttl_ms = tonumber(args[5]), until_ms = args[6], issued_ms = tonumber(args[7]),
+    cursor = args[8], left_ms = tonumber(args[9]), proof = args[10], new_proof = args[11] }
+end
+
+-- Resumes a session that exists, unless it may not be resumed.
+local function resume_existing(key, slot, digest, s, a, now, is_read_only)
+  if a.is_one_use then return refused('used') end
+  if now >= number(s.until_ms, 0) then return refused('over') end
+  if number(s.opened_ms, 0) <= revoked_ms(slot, call) then return refused('revoked') end
+  if s.proof ~= '' and s.proof ~= a.proof then return refused('stranger') end
+  return resume(key, slot, digest, s, a, now, is_read_only)
 end
 
 -- The session's first cursor: the client's own one if it is possible and not ahead of the clock,
@@ -81,22 +105,13 @@ end
 -- over, stranger or revoked.
 local function open(keys, args)
   local slot = user_slot(keys[1])
-  local digest = args[1]
-  local a = { connection = args[2], is_expired = args[3] == '1', is_one_use = args[4] == '1',
-    ttl_ms = tonumber(args[5]), until_ms = args[6], issued_ms = tonumber(args[7]),
-    cursor = args[8], left_ms = tonumber(args[9]), proof = args[10], new_proof = args[11] }
+  local digest, a = args[1], open_arguments(args)
   local key = session_key(slot, digest)
   local now = now_ms()
   ensure_adopted(now)
   advance(now, 0)
   local s = read_session(key)
-  if s.first then
-    if a.is_one_use then return refused('used') end
-    if now >= number(s.until_ms, 0) then return refused('over') end
-    if number(s.opened_ms, 0) <= revoked_ms(slot, call) then return refused('revoked') end
-    if s.proof ~= '' and s.proof ~= a.proof then return refused('stranger') end
-    return resume(key, slot, digest, s, a, now)
-  end
+  if s.first then return resume_existing(key, slot, digest, s, a, now) end
   if a.is_expired then return refused('expired') end
   if tonumber(a.until_ms) <= now then return refused('over') end
   if a.issued_ms < revoked_ms(slot, call) then return refused('revoked') end
@@ -106,6 +121,19 @@ local function open(keys, args)
     proof = a.new_proof, ttl_ms = math.max(a.ttl_ms, a.left_ms) }
   store_session(key, s)
   return opened('opened', s, opened_ms)
+end
+
+-- sse_resume 1 <channel> <the arguments of sse_open>
+-- Resumes a session without writing, while the server refuses writes (NOREPLICAS). Without a
+-- session the outcome is `missing`. Otherwise also returns what the caller must publish on the
+-- user's live channel, because a function without writes may not: `notice`, empty if nothing.
+local function resume_only(keys, args)
+  local slot = user_slot(keys[1])
+  local digest, a = args[1], open_arguments(args)
+  local key = session_key(slot, digest)
+  local s = read_session(key)
+  if not s.first then return refused('missing') end
+  return resume_existing(key, slot, digest, s, a, now_ms(), true)
 end
 
 -- Renews the session whose arguments follow `at`; see below.

@@ -33,6 +33,10 @@ pub(super) enum LinkError {
     Ended(#[source] EndReason),
     #[error("the server is a node of a cluster")]
     IsCluster,
+    #[error("could not look for another server at this address")]
+    Probe(#[source] RedisError),
+    #[error("another server answers at this address")]
+    OtherServer,
     #[error("no watermark for {} s", WATERMARK_TIMEOUT.as_secs())]
     Silent,
     #[error("the system clock of Redis jumped by {0} ms")]

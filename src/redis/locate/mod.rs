@@ -174,6 +174,11 @@ impl Locator {
         self.0.tls.clone()
     }
 
+    /// Whether Sentinel or a cluster decides which server is the primary.
+    pub fn has_judge(&self) -> bool {
+        self.1.is_some() || self.has_sentinels()
+    }
+
     /// Whether sentinels decide which server is the primary.
     pub fn has_sentinels(&self) -> bool {
         self.0.sentinels.is_some()

@@ -133,6 +133,12 @@ const HTTP: &[(&str, &str, &str)] = &[
         "431",
         "request line and headers exceed 16 KiB or 96 fields; the connection is closed",
     ),
+    (
+        "not-adopted",
+        "503",
+        "`POST /publish`: no gateway has confirmed yet that this Redis server is the primary \
+         ([Fence](../operations/redis.md#fence)); retry after `Retry-After`",
+    ),
     ("not-signed", "500", "`POST /tickets`: the key cannot sign"),
     ("no-signing-key", "501", "`POST /tickets`: only public keys are configured"),
     (

@@ -15,7 +15,8 @@ type Fields = Vec<(String, Vec<u8>)>;
 pub struct Redis {
     port: u16,
     dir: PathBuf,
-    is_persistent: bool,
+    /// `appendfsync` of the append-only file; `None`: nothing is written to disk.
+    fsync: Option<&'static str>,
     child: Mutex<Option<Child>>,
     _slot: Option<SemaphorePermit<'static>>,
 }
@@ -30,20 +31,21 @@ impl Redis {
 
     /// A Redis with an address that does not run yet; [`Redis::start_again`] starts it.
     pub async fn reserve() -> Redis {
-        Redis::new(Some(SLOTS.acquire().await.expect("never closed")), false)
+        Redis::new(Some(SLOTS.acquire().await.expect("never closed")), None)
     }
 
-    fn new(slot: Option<SemaphorePermit<'static>>, is_persistent: bool) -> Redis {
+    fn new(slot: Option<SemaphorePermit<'static>>, fsync: Option<&'static str>) -> Redis {
         let port = process::free_port();
         let dir = std::env::temp_dir().join(format!("sse-test-{}-{port}", std::process::id()));
         std::fs::create_dir_all(&dir).expect("a temporary directory");
-        Redis { port, dir, is_persistent, child: Mutex::new(None), _slot: slot }
+        Redis { port, dir, fsync, child: Mutex::new(None), _slot: slot }
     }
 
-    /// A running Redis that writes every command to its append-only file before it replies.
-    pub async fn start_persistent() -> Redis {
+    /// A running Redis that writes every command to its append-only file; with `fsync` "always"
+    /// before it replies.
+    pub async fn start_persistent(fsync: &'static str) -> Redis {
         let mut redis = Redis::reserve().await;
-        redis.is_persistent = true;
+        redis.fsync = Some(fsync);
         redis.start_again().await;
         redis
     }
@@ -51,7 +53,7 @@ impl Redis {
     /// A running replica of a primary, or of a proxy in front of it (`host:port`). It takes no slot
     /// of its own: a test that waits for a second one could wait for tests that do the same.
     pub async fn replica_of(address: &str) -> Redis {
-        let replica = Redis::new(None, false);
+        let replica = Redis::new(None, None);
         replica.start_again().await;
         replica.replicate(address).await;
         replica
@@ -86,11 +88,12 @@ impl Redis {
 
     /// Starts the server (again) on its port: empty, or with the data of its append-only file.
     pub async fn start_again(&self) {
-        let append_only = if self.is_persistent { "yes" } else { "no" };
+        let append_only = if self.fsync.is_some() { "yes" } else { "no" };
+        let fsync = self.fsync.unwrap_or("everysec");
         let mut command = Command::new("redis-server");
         command
             .args(["--port", &self.port.to_string(), "--bind", "127.0.0.1"])
-            .args(["--save", "", "--appendonly", append_only, "--appendfsync", "always"])
+            .args(["--save", "", "--appendonly", append_only, "--appendfsync", fsync])
             .args(["--repl-diskless-sync-delay", "0", "--dir"])
             .arg(&self.dir)
             // The same value as in deploy/redis/redis.conf.

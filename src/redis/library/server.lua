@@ -1,0 +1,39 @@
+
+-- The server process ------------------------------------------------------------------------------
+
+-- Neither changes while the process lives. nil: not read yet.
+local own_run_id, is_cluster
+
+local function identify()
+  if own_run_id then return end
+  local info = redis.call('INFO', 'server') .. redis.call('INFO', 'cluster')
+  own_run_id = string.match(info, 'run_id:(%x+)') or ''
+  is_cluster = string.find(info, 'cluster_enabled:1', 1, true) ~= nil
+end
+
+local function run_id()
+  identify()
+  return own_run_id
+end
+
+-- A watermark reads the server's role at most this often, because INFO is its most expensive part.
+local REPLICATION_MS = 100
+local role, replication_id
+-- Whether the server has, or recently had, a replica or was one itself: a former primary's
+-- replication id, or a backlog, which only a replica starts.
+local has_replicas = false
+local replication_read_ms = 0
+
+-- The server's role and its replication id, read within the last `max_age_ms`.
+local function replication(now, max_age_ms)
+  if now - replication_read_ms >= max_age_ms or now < replication_read_ms then
+    local info = redis.call('INFO', 'replication')
+    role = string.match(info, 'role:(%a+)')
+    replication_id = string.match(info, 'master_replid:(%x+)') or ''
+    has_replicas = role ~= 'master' or not string.find(info, 'connected_slaves:0', 1, true)
+      or string.find(info, 'repl_backlog_active:1', 1, true) ~= nil
+      or string.find(info, 'master_replid2:0*[1-9a-f]') ~= nil
+    replication_read_ms = now
+  end
+  return role, replication_id
+end

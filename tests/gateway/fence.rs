@@ -1,0 +1,269 @@
+//! The fence: which servers accept durable publishes (`redis.fence`), and which ones a gateway
+//! adopts.
+
+use std::time::Instant;
+
+use crate::harness::keys::api_keys;
+use crate::harness::{Gateway, Id, Proxy, Redis, eventually, now_ms, ticket, topic, user};
+
+/// The code of a refused publish.
+const NOT_ADOPTED: &str = "not-adopted:";
+
+async fn publish(redis: &Redis, name: &str) -> Result<Id, String> {
+    redis.durable(&user("1"), name, "1").await.map(|id| Id::of(&id))
+}
+
+async fn accepts(redis: &Redis) -> bool {
+    match publish(redis, "probe").await {
+        Ok(_) => true,
+        Err(error) => {
+            assert!(error.starts_with(NOT_ADOPTED), "{error}");
+            false
+        }
+    }
+}
+
+/// Waits until the library checks each write again, because no watermark was taken for 2 s.
+async fn unwatched() {
+    let until_ms = now_ms() + 2200;
+    eventually("a server without watermarks", || async { (now_ms() > until_ms).then_some(()) })
+        .await;
+}
+
+/// Waits until the node key says that the server is not alone.
+async fn marked(redis: &Redis) {
+    eventually("a node key with `replicated`", || async {
+        let marked: Option<String> =
+            redis.command(&["HGET", "sse:node:{broadcast}", "replicated"]).await;
+        marked
+    })
+    .await;
+}
+
+/// `POST /publish`, on a gateway with [`keys`].
+async fn post(gateway: &Gateway) -> reqwest::Response {
+    let event = serde_json::json!({"channel": user("1"), "type": "refused", "payload": 1});
+    let request = gateway.http().post(gateway.url("/publish")).bearer_auth("key");
+    request.body(event.to_string()).send().await.expect("a response")
+}
+
+fn keys() -> String {
+    api_keys(&[("key", "publish")])
+}
+
+async fn stop(gateway: &Gateway) {
+    gateway.kill9();
+    gateway.wait_exit().await;
+}
+
+#[tokio::test]
+async fn lone_server_accepts_events_without_a_gateway() {
+    let redis = Redis::start_persistent("always").await;
+    let gateway = Gateway::durable_only(&redis).start().await;
+    stop(&gateway).await;
+    unwatched().await;
+    let before = publish(&redis, "before").await.unwrap();
+    redis.stop();
+    redis.start_again().await;
+    let after = publish(&redis, "after").await.unwrap();
+    assert!(after.epoch > before.epoch, "{before} {after}");
+    // A wipe makes no other server the primary.
+    redis.flushall().await;
+    unwatched().await;
+    publish(&redis, "wiped").await.unwrap();
+}
+
+#[tokio::test]
+async fn server_that_had_a_replica_waits_for_a_gateway() {
+    let primary = Redis::start_persistent("always").await;
+    let gateway = Gateway::durable_only(&primary).start().await;
+    {
+        let _replica = Redis::replica_of(&primary.address()).await;
+        marked(&primary).await;
+    }
+    stop(&gateway).await;
+    unwatched().await;
+    assert!(accepts(&primary).await, "the same process, which a gateway had adopted");
+    primary.stop();
+    primary.start_again().await;
+    assert!(!accepts(&primary).await, "the replica may be the primary now");
+    let gateway = Gateway::durable_only(&primary).start().await;
+    gateway.ready().await;
+    assert!(accepts(&primary).await);
+}
+
+#[tokio::test]
+async fn replica_that_no_gateway_has_seen_ends_self_adoption() {
+    let primary = Redis::start_persistent("always").await;
+    stop(&Gateway::durable_only(&primary).start().await).await;
+    primary.stop();
+    primary.start_again().await;
+    assert!(accepts(&primary).await, "a lone server has adopted itself");
+    let replica = Redis::replica_of(&primary.address()).await;
+    eventually("a refused event", || async { (!accepts(&primary).await).then_some(()) }).await;
+    drop(replica);
+    primary.stop();
+    primary.start_again().await;
+    assert!(!accepts(&primary).await, "the node key remembers the replica");
+}
+
+#[tokio::test]
+async fn returning_primary_acknowledges_nothing() {
+    let old = Redis::start_persistent("always").await;
+    let new = Redis::replica_of(&old.address()).await;
+    let proxy = Proxy::start(&old.address()).await;
+    let builder = Gateway::durable_only(&old).redis_url(&proxy.redis_url());
+    let gateway = builder.env("API_KEYS", &keys()).start().await;
+    let mut stream = gateway.connect("1").await;
+    publish(&old, "first").await.unwrap();
+    assert_eq!(stream.app_event().await.event, "first");
+    new.receives_all_of(&old).await;
+    old.stop();
+    new.promote().await;
+    proxy.switch(&new.address());
+    gateway.ready().await;
+    publish(&new, "second").await.unwrap();
+    assert_eq!(stream.app_event().await.event, "sse.gap");
+    assert_eq!(stream.app_event().await.event, "second");
+    // The old primary returns with its data, and the proxy follows `role:master`.
+    old.start_again().await;
+    proxy.switch(&old.address());
+    gateway.wait_for_log("the server knows less than this gateway has seen").await;
+    let began = Instant::now();
+    while began.elapsed().as_secs() < 3 {
+        assert!(!accepts(&old).await, "{}", gateway.log_text());
+        let response = post(&gateway).await;
+        assert_eq!(response.status(), 503);
+        assert_eq!(response.headers()["retry-after"], "1");
+        let body = response.text().await.unwrap();
+        assert!(body.contains("not-adopted") || body.contains("redis-away"), "{body}");
+    }
+    gateway.not_ready().await;
+    // It becomes a replica, and loses nothing that it acknowledged.
+    old.replicate(&new.address()).await;
+    proxy.switch(&new.address());
+    gateway.ready().await;
+    publish(&new, "third").await.unwrap();
+    assert_eq!(stream.app_event().await.event, "third", "{}", stream.dump());
+}
+
+#[tokio::test]
+async fn failback_to_the_same_process_needs_an_adoption() {
+    let a = Redis::start().await;
+    let b = Redis::replica_of(&a.address()).await;
+    let proxy = Proxy::start(&a.address()).await;
+    let gateway = Gateway::durable_only(&a).redis_url(&proxy.redis_url()).start().await;
+    marked(&a).await;
+    for (new, old) in [(&b, &a), (&a, &b)] {
+        new.receives_all_of(old).await;
+        proxy.down();
+        unwatched().await;
+        new.promote().await;
+        old.replicate(&new.address()).await;
+        assert!(!accepts(new).await, "no gateway has adopted this primary");
+        proxy.switch(&new.address());
+        proxy.up();
+        gateway.ready().await;
+        assert!(accepts(new).await);
+    }
+}
+
+#[tokio::test]
+async fn strict_adoption_expires_without_watermarks() {
+    let redis = Redis::start().await;
+    let builder = Gateway::durable_only(&redis).env("REDIS__FENCE", "strict");
+    let gateway = builder.start().await;
+    assert!(accepts(&redis).await);
+    let stopped = Instant::now();
+    stop(&gateway).await;
+    eventually("an expired adoption", || async { (!accepts(&redis).await).then_some(()) }).await;
+    assert!(stopped.elapsed().as_secs() >= 8, "{:?}", stopped.elapsed());
+    let gateway = builder.start().await;
+    gateway.ready().await;
+    assert!(accepts(&redis).await);
+    let mut stream = gateway.connect("1").await;
+    publish(&redis, "end").await.unwrap();
+    stream.until(|event| event.event == "end").await;
+}
+
+#[tokio::test]
+async fn watermark_of_no_gateway_prolongs_no_adoption() {
+    let redis = Redis::start().await;
+    let gateway = Gateway::durable_only(&redis).env("REDIS__FENCE", "strict").start().await;
+    stop(&gateway).await;
+    eventually("an expired adoption", || async {
+        redis
+            .command::<redis::Value>(&["FCALL", "sse_watermark", "1", "sse:node:{broadcast}", ""])
+            .await;
+        (!accepts(&redis).await).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn empty_server_is_adopted_if_no_other_one_answers() {
+    let redis = Redis::start().await;
+    let gateway = Gateway::durable_only(&redis).start().await;
+    let mut stream = gateway.connect("1").await;
+    publish(&redis, "before").await.unwrap();
+    assert_eq!(stream.app_event().await.event, "before");
+    redis.stop();
+    redis.start_again().await;
+    gateway.wait_for_log("the server knows less than this gateway has seen").await;
+    let began = Instant::now();
+    gateway.ready().await;
+    assert!(began.elapsed().as_secs() >= 4, "{:?}", began.elapsed());
+    publish(&redis, "after").await.unwrap();
+    assert_eq!(stream.app_event().await.json()["reason"], "reset");
+    assert_eq!(stream.app_event().await.event, "after");
+}
+
+#[tokio::test]
+async fn empty_server_of_a_replicated_primary_acknowledges_nothing() {
+    let redis = Redis::start().await;
+    let replica = Redis::replica_of(&redis.address()).await;
+    let gateway = Gateway::durable_only(&redis).start().await;
+    publish(&redis, "before").await.unwrap();
+    redis.stop();
+    redis.start_again().await;
+    gateway.wait_for_log("the server knows less than this gateway has seen").await;
+    let began = Instant::now();
+    while began.elapsed().as_secs() < 3 {
+        assert!(!accepts(&redis).await, "{}", gateway.log_text());
+    }
+    drop(replica);
+}
+
+#[tokio::test]
+async fn missing_replica_delays_only_new_tickets() {
+    let primary = Redis::start().await;
+    let replica = Redis::replica_of(&primary.address()).await;
+    let gateway = Gateway::durable_only(&primary).env("API_KEYS", &keys()).start().await;
+    marked(&primary).await;
+    let (used, fresh) = (ticket("1"), ticket("2"));
+    let mut stream = gateway.connect_with(&used, "").await;
+    publish(&primary, "first").await.unwrap();
+    let cursor = stream.app_event().await.id.unwrap();
+    replica.command::<()>(&["REPLICAOF", "NO", "ONE"]).await;
+    primary.command::<()>(&["CONFIG", "SET", "min-replicas-to-write", "1"]).await;
+    eventually("NOREPLICAS", || async {
+        publish(&primary, "refused").await.err().filter(|error| error.contains("NOREPLICAS"))
+    })
+    .await;
+    assert_eq!(post(&gateway).await.status(), 503);
+    // Watermarks continue, and the link stays.
+    let links = gateway.metric("sse_redis_reconnects_total", &[]).await;
+    unwatched().await;
+    gateway.ready().await;
+    assert_eq!(gateway.metric("sse_redis_reconnects_total", &[]).await, links);
+    // A session that exists is resumed, and takes over; a new ticket must wait.
+    let query = format!("&lastEventId={cursor}");
+    let mut resumed = gateway.connect_with(&used, &query).await;
+    assert_eq!(stream.next_of("sse.closing").await.json()["reason"], "taken-over");
+    let mut refused = crate::harness::Sse::connect(&gateway.events_url(&fresh, ""), &[]).await;
+    assert_eq!(refused.first().await.event, "sse.busy", "{}", refused.dump());
+    primary.command::<()>(&["CONFIG", "SET", "min-replicas-to-write", "0"]).await;
+    primary.durable(&topic("t"), "last", "1").await.unwrap();
+    assert_eq!(resumed.app_event().await.event, "last");
+    gateway.connect_with(&fresh, "").await;
+}
