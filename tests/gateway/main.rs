@@ -28,6 +28,7 @@ mod jwks;
 mod limits;
 mod log_spans;
 mod modes;
+mod moved_slots;
 mod neighbours;
 mod oversized;
 mod pages;

@@ -11,6 +11,7 @@
 //!
 //! Deadlines only guard against hanging ([`GUARD`]); no test may depend on timing.
 
+pub mod cluster;
 pub mod gateway;
 pub mod http2;
 pub mod id;

@@ -1,0 +1,93 @@
+//! The link's connection on a cluster: subscriptions that end because their slot moves.
+
+use std::time::Duration;
+
+use redis::{IntoConnectionInfo, RedisResult};
+use sse_gateway::redis::wire::{Connection, Notice, Notices, Push, public_roots};
+use tokio::sync::mpsc;
+
+use crate::harness::{GUARD, SLOTS, cluster::Cluster};
+
+const TIMEOUT: Duration = GUARD;
+
+async fn connect(url: &str) -> (Connection, Notices, mpsc::UnboundedReceiver<String>) {
+    let (sender, messages) = mpsc::unbounded_channel();
+    let push = move |push: Push<'_>| {
+        if let Push::Live { channel, message } = push {
+            let [channel, message] = [channel, message].map(String::from_utf8_lossy);
+            let _ = sender.send(format!("{channel} {message}"));
+        }
+    };
+    let server = url.into_connection_info().expect("a URL");
+    let opened = Connection::open(&server, &public_roots(), TIMEOUT, push).await;
+    let (connection, notices) = opened.expect("a connection");
+    (connection, notices, messages)
+}
+
+async fn echo(connection: &mut Connection, text: &str) {
+    let reply: String = redis::cmd("ECHO").arg(text).query_async(connection).await.unwrap();
+    assert_eq!(reply, text, "a reply belongs to another command");
+}
+
+#[tokio::test]
+async fn moved_slot_is_reported_and_replies_stay_paired() {
+    let _slot = SLOTS.acquire().await;
+    let cluster = Cluster::start().await;
+    let (mut connection, mut notices, mut messages) = connect(&cluster.first.url()).await;
+    let channels = ["{a}", "{b}", "{c}"].map(str::to_owned);
+    let subscribed = connection.ssubscribe(&channels).await.unwrap();
+    subscribed.into_iter().collect::<RedisResult<()>>().expect("three subscriptions");
+
+    cluster.move_slot_of("{b}").await;
+    match notices.next().await {
+        Notice::SubscriptionsEnded(ended) => assert_eq!(ended, ["{b}"]),
+        other => panic!("{other:?}"),
+    }
+    echo(&mut connection, "after the move").await;
+
+    // The old master refuses the channel that moved, and only that one.
+    let results = connection.ssubscribe(&channels).await.unwrap();
+    let moved = results.iter().map(|r| r.as_ref().err().and_then(|e| e.code())).collect::<Vec<_>>();
+    assert_eq!(moved, [None, Some("MOVED"), None]);
+    connection.sunsubscribe(&channels[1..]).await.expect("it is not subscribed any more");
+    echo(&mut connection, "after the refusals").await;
+
+    let (mut moved_to, _notices, mut moved_messages) = connect(&cluster.second.url()).await;
+    moved_to.ssubscribe(&channels[1..2]).await.unwrap().remove(0).expect("the new owner");
+    echo(&mut moved_to, "new owner").await;
+    cluster.first.command::<i64>(&["SPUBLISH", "{a}", "1"]).await;
+    cluster.second.command::<i64>(&["SPUBLISH", "{b}", "2"]).await;
+    assert_eq!(messages.recv().await.as_deref(), Some("{a} 1"));
+    assert_eq!(moved_messages.recv().await.as_deref(), Some("{b} 2"));
+}
+
+#[tokio::test]
+async fn slots_that_move_under_commands_keep_replies_paired() {
+    let _slot = SLOTS.acquire().await;
+    let cluster = Cluster::start().await;
+    let (mut connection, mut notices, _messages) = connect(&cluster.first.url()).await;
+    let channels: Vec<_> = (0..20).map(|n| format!("{{c{n}}}")).collect();
+    connection.ssubscribe(&channels).await.unwrap();
+    let moves = async {
+        for channel in &channels {
+            cluster.move_slot_of(channel).await;
+        }
+    };
+    tokio::pin!(moves);
+    for n in 1.. {
+        let text = n.to_string();
+        tokio::select! {
+            () = &mut moves => break,
+            () = echo(&mut connection, &text) => {}
+        }
+    }
+    let mut ended = Vec::new();
+    while ended.len() < channels.len() {
+        match notices.next().await {
+            Notice::SubscriptionsEnded(channels) => ended.extend(channels),
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(ended, channels);
+    echo(&mut connection, "at the end").await;
+}
