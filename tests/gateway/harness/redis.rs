@@ -16,6 +16,7 @@ pub struct Redis {
     port: u16,
     dir: PathBuf,
     is_persistent: bool,
+    arguments: Vec<String>,
     child: Mutex<Option<Child>>,
     _slot: Option<SemaphorePermit<'static>>,
 }
@@ -37,13 +38,22 @@ impl Redis {
         let port = process::free_port();
         let dir = std::env::temp_dir().join(format!("sse-test-{}-{port}", std::process::id()));
         std::fs::create_dir_all(&dir).expect("a temporary directory");
-        Redis { port, dir, is_persistent, child: Mutex::new(None), _slot: slot }
+        let (arguments, child) = (Vec::new(), Mutex::new(None));
+        Redis { port, dir, is_persistent, arguments, child, _slot: slot }
     }
 
     /// A running Redis that writes every command to its append-only file before it replies.
     pub async fn start_persistent() -> Redis {
         let mut redis = Redis::reserve().await;
         redis.is_persistent = true;
+        redis.start_again().await;
+        redis
+    }
+
+    /// A running Redis with further arguments.
+    pub async fn start_with(arguments: &[&str]) -> Redis {
+        let mut redis = Redis::reserve().await;
+        redis.arguments = arguments.iter().map(ToString::to_string).collect();
         redis.start_again().await;
         redis
     }
@@ -95,6 +105,7 @@ impl Redis {
             .arg(&self.dir)
             // The same value as in deploy/redis/redis.conf.
             .args(["--proto-max-bulk-len", "1mb"])
+            .args(&self.arguments)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null());
