@@ -172,18 +172,17 @@ impl Sentinels {
 
     async fn view(&self, connection: &mut MultiplexedConnection) -> Result<View, SentinelError> {
         type Instance = HashMap<String, String>;
-        let mut questions = redis::pipe();
         let name = self.master.as_str();
-        questions.cmd("SENTINEL").arg("MASTER").arg(name);
+        // First and alone: its errors tell what is wrong, and an address that is newer than its
+        // epoch does not count for more than it should.
+        let master: Instance =
+            redis::cmd("SENTINEL").arg("MASTER").arg(name).query_async(connection).await?;
+        let mut questions = redis::pipe();
         questions.cmd("SENTINEL").arg("GET-MASTER-ADDR-BY-NAME").arg(name);
         questions.cmd("SENTINEL").arg("SENTINELS").arg(name);
         questions.cmd("SENTINEL").arg("MYID");
-        let (master, address, others, id): (
-            Instance,
-            Option<(String, u16)>,
-            Vec<Instance>,
-            String,
-        ) = questions.query_async(connection).await?;
+        let (address, others, id): (Option<(String, u16)>, Vec<Instance>, String) =
+            questions.query_async(connection).await?;
         let number = |name: &str| master.get(name).and_then(|text| text.parse::<u64>().ok());
         let (host, port) = address.ok_or(SentinelError::UnknownMaster)?;
         let other = |instance: &Instance| {

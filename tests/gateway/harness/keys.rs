@@ -98,6 +98,25 @@ impl Dir {
         );
     }
 
+    /// Like [`Dir::certificate`], but `server.pem` may be used by a client, too, and with a client
+    /// certificate (`client.pem`, `client.key`) of the same authority.
+    pub fn identities(&self) {
+        self.certificate();
+        let usage = "subjectAltName=IP:127.0.0.1\nextendedKeyUsage=serverAuth,clientAuth\n";
+        self.write("ext", usage);
+        for name in ["server", "client"] {
+            let (key, csr, pem) =
+                (format!("{name}.key"), format!("{name}.csr"), format!("{name}.pem"));
+            let new = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"];
+            let subject = format!("/CN={name}");
+            let leaf = ["req", "-subj", &subject, "-keyout", &key, "-out", &csr];
+            self.openssl(&[&leaf[..], &new].concat());
+            let sign = ["x509", "-req", "-days", "2", "-in", &csr, "-CA", "ca.pem"];
+            let by = ["-CAkey", "ca.key", "-CAcreateserial", "-extfile", "ext", "-out", &pem];
+            self.openssl(&[&sign[..], &by].concat());
+        }
+    }
+
     /// The JWK of a [`Dir::pair`]'s public key.
     pub fn jwk(&self, algorithm: &str, kid: &str) -> Value {
         let public = format!("{algorithm}.pub");

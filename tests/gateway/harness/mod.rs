@@ -23,6 +23,7 @@ pub mod parser;
 pub mod process;
 pub mod proxy;
 pub mod redis;
+pub mod sentinel;
 pub mod sse;
 pub mod ticket;
 

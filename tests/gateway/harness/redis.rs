@@ -17,6 +17,7 @@ pub struct Redis {
     dir: PathBuf,
     /// `appendfsync` of the append-only file; `None`: nothing is written to disk.
     fsync: Option<&'static str>,
+    arguments: Vec<String>,
     child: Mutex<Option<Child>>,
     _slot: Option<SemaphorePermit<'static>>,
 }
@@ -38,7 +39,7 @@ impl Redis {
         let port = process::free_port();
         let dir = std::env::temp_dir().join(format!("sse-test-{}-{port}", std::process::id()));
         std::fs::create_dir_all(&dir).expect("a temporary directory");
-        Redis { port, dir, fsync, child: Mutex::new(None), _slot: slot }
+        Redis { port, dir, fsync, arguments: Vec::new(), child: Mutex::new(None), _slot: slot }
     }
 
     /// A running Redis that writes every command to its append-only file; with `fsync` "always"
@@ -46,6 +47,14 @@ impl Redis {
     pub async fn start_persistent(fsync: &'static str) -> Redis {
         let mut redis = Redis::reserve().await;
         redis.fsync = Some(fsync);
+        redis.start_again().await;
+        redis
+    }
+
+    /// A running Redis with further arguments.
+    pub async fn start_with(arguments: &[&str]) -> Redis {
+        let mut redis = Redis::reserve().await;
+        redis.arguments = arguments.iter().map(ToString::to_string).collect();
         redis.start_again().await;
         redis
     }
@@ -98,6 +107,7 @@ impl Redis {
             .arg(&self.dir)
             // The same value as in deploy/redis/redis.conf.
             .args(["--proto-max-bulk-len", "1mb"])
+            .args(&self.arguments)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null());
