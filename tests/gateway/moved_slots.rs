@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use redis::{IntoConnectionInfo, RedisResult};
-use sse_gateway::redis::wire::{Connection, Notice, Notices, Push, public_roots};
+use sse_gateway::redis::wire::{Connection, Notice, Notices, Push};
 use tokio::sync::mpsc;
 
 use crate::harness::{GUARD, SLOTS, cluster::Cluster};
@@ -19,7 +19,7 @@ async fn connect(url: &str) -> (Connection, Notices, mpsc::UnboundedReceiver<Str
         }
     };
     let server = url.into_connection_info().expect("a URL");
-    let opened = Connection::open(&server, &public_roots(), TIMEOUT, push).await;
+    let opened = Connection::open(&server, None, TIMEOUT, push).await;
     let (connection, notices) = opened.expect("a connection");
     (connection, notices, messages)
 }

@@ -31,8 +31,7 @@ async fn streams_survive_a_killed_primary() {
     assert_eq!(own.app_event().await.event, "before");
     first.stop();
     let second = sentinels.new_primary(first).await;
-    // The gateway need not be connected for the new primary to accept events.
-    second.durable(&user("1"), "after", "2").await.unwrap();
+    second.durable_retried(&user("1"), "after", "2").await;
     second.durable(&topic("t"), "all", "3").await.unwrap();
     own.until(|event| event.event == "after").await;
     other.until(|event| event.event == "all").await;
@@ -61,7 +60,7 @@ async fn link_leaves_an_old_primary_that_still_replies() {
     let port = sentinels.ports[0];
     sentinels.ask::<()>(port, &["SENTINEL", "FAILOVER", "mymaster"]).await.unwrap();
     let second = sentinels.new_primary(first).await;
-    second.durable(&user("1"), "after", "1").await.unwrap();
+    second.durable_retried(&user("1"), "after", "1").await;
     stream.until(|event| event.event == "after").await;
     gateway.wait_for_log("the primary changed, connecting to it").await;
 }

@@ -204,6 +204,17 @@ impl Redis {
         self.publisher().await.durable(channel, kind, payload, &[]).await
     }
 
+    /// A durable publish as of a backend that retries while no gateway has adopted the server.
+    pub async fn durable_retried(&self, channel: &str, kind: &str, payload: &str) -> String {
+        eventually("the adoption of the server", || async {
+            match self.durable(channel, kind, payload).await {
+                Err(error) if error.starts_with("not-adopted") => None,
+                published => Some(published.expect("published")),
+            }
+        })
+        .await
+    }
+
     /// A plain `PUBLISH`. Returns the number of subscribers that received it.
     pub async fn plain(&self, channel: impl AsRef<[u8]>, message: impl AsRef<[u8]>) -> i64 {
         self.publisher().await.plain(channel, message).await
