@@ -20,8 +20,8 @@ echo 'hosts: files dns' > "$root/etc/nsswitch.conf"
 # Gives the user a name in process lists.
 echo 'nonroot:x:65532:65532:nonroot:/:/sbin/nologin' > "$root/etc/passwd"
 echo 'nonroot:x:65532:' > "$root/etc/group"
-# CA certificates for tickets.jwks_url with https. (TLS to Redis uses CA certificates compiled into
-# the binary.)
+# CA certificates for tickets.jwks_url with https. (TLS to Redis uses redis.tls.ca_file, or CA
+# certificates compiled into the binary.)
 install -D -m 0644 /etc/ssl/certs/ca-certificates.crt "$root/etc/ssl/certs/ca-certificates.crt"
 
 # Detect a missing library during the build instead of at the first start.

@@ -74,17 +74,19 @@ pub fn publish(args: &PublishArgs) -> ExitCode {
 /// Returns the id of the event.
 async fn publish_one(settings: &Settings, event: Publish) -> Result<String, Failure> {
     let commands = Commands::without_link(&settings.redis)?;
-    let address = commands.address();
+    let address = || commands.address();
     if let Err(source) = library::ensure(&commands, settings, false).await {
-        return Err(Failure::Library { address, source });
+        return Err(Failure::Library { address: address(), source });
     }
     match publish_all(&commands, &[event]).await.pop() {
         Some(Ok(id)) => Ok(id),
         Some(Err(refused @ PublishError::Rejected(..))) => Err(Failure::Refused(refused)),
         Some(Err(PublishError::Unavailable(source))) => {
-            Err(Failure::Unavailable { address, source })
+            Err(Failure::Unavailable { address: address(), source })
         }
-        Some(Err(PublishError::NoReply(source))) => Err(Failure::NoReply { address, source }),
+        Some(Err(PublishError::NoReply(source))) => {
+            Err(Failure::NoReply { address: address(), source })
+        }
         None => Err(Failure::Missing),
     }
 }

@@ -103,7 +103,8 @@ keys! {
          files below, it is read at startup.",
         |s, v| s.redis.tls.ca = pem_file::certificates(v)?;
     "redis.tls.certificate_file" = r#""""#,
-        "PEM file of the client certificate (with its chain) for Redis and sentinels; empty = none.",
+        "PEM file of the client certificate, with its chain, for Redis and the sentinels; empty = \
+         none.",
         |s, v| s.redis.tls.certificate = pem_file::certificates(v)?;
     "redis.tls.key_file" = r#""""#, "PEM file of the private key of that certificate.",
         |s, v| s.redis.tls.key = pem_file::private_key(v)?;

@@ -19,7 +19,7 @@ use super::{
 use crate::{
     auth::{MintError, Verifier},
     error_chain::ErrorChain,
-    settings::{self, Settings},
+    settings::{self, RedisTarget, RedisUrl, Settings},
     state::clock::unix_ms,
 };
 
@@ -119,6 +119,14 @@ fn settings_for(args: &DevArgs, url: &str, key: &str) -> Result<Settings, u8> {
 /// The command that connects to the Redis of `--redis`, without the password: it is printed and
 /// shown on the demo page. `redis-cli` reads the password from REDISCLI_AUTH.
 fn redis_cli(url: &str) -> String {
+    match RedisUrl::parse(url).map(|url| url.target) {
+        Ok(RedisTarget::Sentinel { .. }) => return "redis-cli -h PRIMARY -p PORT".to_owned(),
+        Ok(RedisTarget::Cluster { seeds }) => {
+            let seed = seeds.first().map(ToString::to_string).unwrap_or_default();
+            return format!("redis-cli -c -u redis://{seed}");
+        }
+        _ => {}
+    }
     let Ok(mut url) = reqwest::Url::parse(url) else { return "redis-cli".to_owned() };
     if !url.has_host() {
         return format!("redis-cli -s {}", url.path());
@@ -182,6 +190,8 @@ mod tests {
             ("rediss://u:hush@redis.example/3", "redis-cli --user u -u rediss://redis.example/3"),
             ("unix:///run/redis.sock?pass=hush", "redis-cli -s /run/redis.sock"),
             ("hush", "redis-cli"),
+            ("redis+sentinel://:hush@s1,s2/m", "redis-cli -h PRIMARY -p PORT"),
+            ("redis+cluster://:hush@a,b:7000", "redis-cli -c -u redis://a:6379"),
         ] {
             assert_eq!(redis_cli(url), expected);
         }

@@ -1,9 +1,9 @@
 //! Where the server is that the gateway must connect to: at the address in `redis.url`, or where
 //! the sentinels say (ARCHITECTURE.md#locating-the-server).
 
-mod answers;
 mod error;
 mod sentinel;
+mod views;
 mod watcher;
 
 use std::{
@@ -23,8 +23,8 @@ use tokio::{
 
 use self::sentinel::Sentinels;
 pub use self::{
-    answers::Confirmation,
     error::{LocateError, SentinelError},
+    views::Confirmation,
     watcher::Watcher,
 };
 use super::{

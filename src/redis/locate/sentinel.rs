@@ -16,9 +16,9 @@ use secrecy::ExposeSecret;
 use tokio::sync::Notify;
 
 use super::{
-    answers::{Answers, View},
     connect_to,
     error::SentinelError,
+    views::{Answers, View},
 };
 use crate::settings::{self, ServerAddress};
 
@@ -74,9 +74,15 @@ impl Sentinels {
         self.configured.contains(sentinel)
     }
 
-    /// Asks all sentinels, on new connections.
+    /// Asks all sentinels, on connections for this purpose, and then those of which it has just
+    /// learned.
     pub async fn ask(&self) -> Answers {
-        self.ask_on(&mut Connections::new(), None).await
+        let (mut connections, known) = (Connections::new(), self.all());
+        let answers = self.ask_on(&mut connections, None).await;
+        match self.all().iter().all(|sentinel| known.contains(sentinel)) {
+            true => answers,
+            false => self.ask_on(&mut connections, None).await,
+        }
     }
 
     /// Asks all sentinels, on `open` connections where there are any, and keeps the connections of

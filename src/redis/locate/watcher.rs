@@ -3,7 +3,7 @@
 
 use std::{collections::HashMap, time::Duration};
 
-use super::{LocateError, Locator, answers::Answers, sentinel::Connections};
+use super::{LocateError, Locator, sentinel::Connections, views::Answers};
 use crate::{error_chain::ErrorChain, settings::ServerAddress};
 
 /// Time between two rounds of questions.
