@@ -50,8 +50,8 @@ pub fn start(parts: WorkerParts) -> Result<Worker, redis::RedisError> {
     let (delivery, link_state) = (shared.delivery, shared.state);
     // Opened before the state of the link is read, so that no change of the link is missed.
     let inbox = delivery.mailboxes.open();
-    let is_link_up = link_state.is_up();
-    let (hub, requests) = Hub::new(context.clone(), delivery.clone(), &inbox, is_link_up);
+    let linked = link_state.is_up().then_some(shared.server);
+    let (hub, requests) = Hub::new(context.clone(), delivery.clone(), &inbox, linked.as_slice());
     let routes = Routes::single(link, commands.clone());
     let catch_up = CatchUpDriver::new(hub.clone(), delivery, routes.clone());
     actix_rt::spawn(hub.clone().run(inbox));

@@ -205,7 +205,7 @@ impl Supervisor {
         self.context.state.server.set(None);
         self.context.metrics.link_up.set(0);
         self.context.metrics.subscriptions.set(0);
-        self.context.delivery.link_down();
+        self.context.delivery.link_down(self.context.server);
         self.inbound.link_changed(false);
     }
 
@@ -302,7 +302,7 @@ impl Supervisor {
         self.inbound.watermark(clock.h);
         self.context.state.set_up(true);
         self.context.metrics.link_up.set(1);
-        self.context.delivery.link_up(clock.h);
+        self.context.delivery.link_up(self.context.server, clock.h);
         self.inbound.link_changed(true);
         Ok(clock)
     }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::link_state::LinkState;
 use crate::{
+    core::part::ServerIndex,
     metrics::Metrics,
     settings::Settings,
     state::{clock::Clock, delivery::Delivery},
@@ -12,6 +13,8 @@ use crate::{
 /// The shared state of the supervisor, the reading task and the recorder.
 #[derive(Clone)]
 pub struct LinkContext {
+    /// The server of the link.
+    pub server: ServerIndex,
     /// The settings.
     pub settings: Arc<Settings>,
     /// Monotonic time; the supervisor sets its server time.
@@ -28,6 +31,7 @@ impl LinkContext {
     /// Creates the context of a link that has not been up yet and has no workers yet.
     pub fn new(settings: Arc<Settings>, clock: Arc<Clock>, metrics: Arc<Metrics>) -> Self {
         Self {
+            server: ServerIndex::default(),
             state: Arc::new(LinkState::new(clock.clone())),
             delivery: Arc::new(Delivery::new(settings.history.replay_cache_bytes)),
             settings,
