@@ -20,15 +20,11 @@ use crate::{
     core::{
         address::site,
         catch_up,
-        id::EventId,
+        id::StreamPosition,
         reasons::{BusyReason, CloseReason, TicketRejection},
         topics::Topics,
     },
-    redis::{
-        catch_up::CatchUpDriver,
-        link::{LinkDown, UserSubscription},
-        routes::Routes,
-    },
+    redis::{catch_up::CatchUpDriver, link::LinkDown, routes::Routes},
     state::{
         client::{Client, connection_span},
         clock::unix_ms,
@@ -70,7 +66,6 @@ pub struct Admitted {
     /// The secret of a session that this connection opened.
     pub new_secret: Option<NewSecret>,
     hub: Rc<Hub>,
-    _subscription: Option<UserSubscription>,
     stream: Box<dyn ClientStream>,
 }
 
@@ -141,7 +136,7 @@ impl Admission {
         now_ms: u64,
     ) -> Result<Admitted, Denied> {
         let id = uuid::Uuid::new_v4().to_string();
-        let named = request.cursor.as_deref().and_then(EventId::parse);
+        let named = request.cursor.as_deref().and_then(StreamPosition::parse);
         let presented = request.client.session_secret(&ticket.digest);
         let has_cookie = self.context.settings.sessions.cookie;
         let new_secret = has_cookie.then(|| NewSecret::new(&ticket.digest));
@@ -160,7 +155,8 @@ impl Admission {
         let new_secret = new_secret.filter(|_| session.proof == new_proof);
         // No resume reaches back before the session's first cursor; the client gets a gap instead.
         let server_ms = self.context.clock.server_ms();
-        let cursor = catch_up::resumable(named, session.first, server_ms);
+        let is_split = self.catch_up.is_split(&ticket.user);
+        let cursor = catch_up::resumable(named, session.first, is_split, server_ms);
         let has_cursor = request.cursor.is_some();
         let stream = request.client.begin_stream();
         let (transport, request_id) = (request.transport, request.request_id);
@@ -180,14 +176,8 @@ impl Admission {
             liveness: stream.liveness(),
         });
         self.hub.add(&connection);
-        let admitted = Admitted {
-            connection,
-            has_cursor,
-            new_secret,
-            hub: self.hub.clone(),
-            _subscription: None,
-            stream,
-        };
+        let admitted =
+            Admitted { connection, has_cursor, new_secret, hub: self.hub.clone(), stream };
         self.connect(admitted).instrument(span).await
     }
 
@@ -195,13 +185,12 @@ impl Admission {
     async fn connect(&self, mut admitted: Admitted) -> Result<Admitted, Denied> {
         let connection = &admitted.connection;
         match self.catch_up.subscribe(connection).await {
-            Ok((subscription, first)) => {
+            Ok(first) => {
                 let (cursor, resumed) = (first.cursor(), first.resumed);
                 connection.set_head(self.hub.connected(connection, cursor, resumed));
                 let transport = connection.client.transport.name();
                 tracing::debug!(transport, resumed, "connection opened");
                 self.catch_up.start_first(first);
-                admitted._subscription = Some(subscription);
                 Ok(admitted)
             }
             Err(LinkDown) => Err(Denied {

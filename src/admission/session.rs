@@ -8,7 +8,7 @@ use super::{Admission, AdmissionError};
 use crate::{
     auth::{Ticket, TicketError},
     core::{
-        id::EventId,
+        id::StreamPosition,
         reasons::{BusyReason, TicketRejection},
     },
     error_chain::ErrorChain,
@@ -53,7 +53,7 @@ pub(super) struct Opening<'a> {
     pub ticket: &'a Ticket,
     /// Id of the connection.
     pub connection: &'a str,
-    pub cursor: Option<EventId>,
+    pub cursor: Option<StreamPosition>,
     /// The proof that the client presents; empty: none.
     pub proof: &'a str,
     /// The proof that a new session gets; empty: none.

@@ -42,8 +42,8 @@ pub fn start(parts: WorkerParts) -> Worker {
     let (delivery, servers) = (shared.delivery, shared.servers);
     // Opened before the state of the link is read, so that no change of the link is missed.
     let inbox = delivery.mailboxes.open();
-    let is_link_up = servers.is_any_up();
-    let (hub, requests) = Hub::new(context.clone(), delivery.clone(), &inbox, is_link_up);
+    let linked = servers.linked();
+    let (hub, requests) = Hub::new(context.clone(), delivery.clone(), &inbox, &linked);
     let routes = Routes::new(servers.clone(), commands.clone(), context.clock.clone());
     let catch_up = CatchUpDriver::new(hub.clone(), delivery, routes.clone());
     actix_rt::spawn(hub.clone().run(inbox));

@@ -8,8 +8,9 @@ use std::{collections::VecDeque, sync::Arc};
 
 use super::{
     event::Event,
-    id::EventId,
+    id::{EventId, Order, StreamPosition},
     page::{Page, ReadFrom},
+    part::Part,
     reasons::GapReason,
 };
 
@@ -61,6 +62,11 @@ pub struct ClockSnapshot {
 
 /// The logs are read shortly after the snapshot; events that expire in between count as expired.
 const READ_MARGIN_MS: u64 = 1000;
+/// Maximum difference between the clocks of two servers, ms. Behind a move, a log is read from this
+/// long before the cursor.
+const CLOCK_SKEW_MS: u64 = 60_000;
+/// The order of positions of two servers.
+const BY_ENTRY: Order = Order::ByEntry { skew_ms: 0 };
 
 /// How a catch-up begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,10 +85,37 @@ pub enum Start {
 }
 
 /// The cursor from which a client may resume: its last event id, unless that is malformed (`None`),
-/// implausibly far in the future, or older than `first`, the session's first cursor.
-/// Without a cursor, the client gets `sse.gap` (`unknown-id`) and continues live.
-pub fn resumable(named: Option<EventId>, first: EventId, server_ms: u64) -> Option<EventId> {
-    named.filter(|id| *id >= first && id.is_plausible(server_ms))
+/// implausibly far in the future, or older than `first`, the session's first cursor, in one of its
+/// parts. Without a cursor, the client gets `sse.gap` (`unknown-id`) and continues live.
+///
+/// `is_split`: the sources may be on two servers, or have moved, so that only the time orders
+/// positions of different epochs.
+pub fn resumable(
+    named: Option<StreamPosition>,
+    first: StreamPosition,
+    is_split: bool,
+    server_ms: u64,
+) -> Option<StreamPosition> {
+    let reaches = |id: EventId, first: EventId| match is_split && id.epoch != first.epoch {
+        true => !BY_ENTRY.is_after(first, id),
+        false => id >= first,
+    };
+    named.filter(|named| {
+        let is_late =
+            reaches(named.user, first.user) && reaches(named.broadcasts, first.broadcasts);
+        is_late && named.is_plausible(server_ms)
+    })
+}
+
+/// What orders the ids of a catch-up of `part` from `cursor`. `has_moved`: the part was moved to
+/// this server, and the stream has received everything up to the cursor from the server before.
+pub fn order(part: Part, cursor: EventId, clock: &ClockSnapshot, has_moved: bool) -> Order {
+    // A part of a split stream may have a position of a server that it was moved from.
+    let is_of_other = part != Part::Whole && cursor.epoch > clock.h.epoch;
+    match is_of_other || (has_moved && cursor.epoch != clock.h.epoch) {
+        true => Order::ByEntry { skew_ms: if has_moved { CLOCK_SKEW_MS } else { 0 } },
+        false => Order::ByEpoch,
+    }
 }
 
 /// Decides how a catch-up from `cursor` begins; `None`: the client's id could not be parsed.
@@ -90,25 +123,47 @@ pub fn start(cursor: Option<EventId>, clock: &ClockSnapshot, retention_ms: u64) 
     match cursor {
         None => Start::Restart(GapReason::UnknownId),
         Some(cursor) if cursor > clock.h => Start::Restart(GapReason::UnknownId),
-        Some(cursor) => {
-            // If the time was set back, ids run ahead of it.
-            let now_ms = clock.now_ms.max(clock.h.ms).saturating_add(READ_MARGIN_MS);
-            let kept_ms = if cursor.ms <= clock.raised_ms {
-                retention_ms.min(clock.shorter_ms)
-            } else {
-                retention_ms
-            };
-            let stale = cursor.ms.saturating_add(kept_ms) < now_ms;
-            let reset = cursor.epoch != clock.h.epoch && !clock.continues.contains(cursor.epoch);
-            Start::Read { reset, unrecorded: cursor < clock.unrecorded, stale }
-        }
+        Some(cursor) => Start::Read {
+            reset: cursor.epoch != clock.h.epoch && !clock.continues.contains(cursor.epoch),
+            unrecorded: cursor < clock.unrecorded,
+            stale: is_stale(cursor, clock, retention_ms),
+        },
     }
 }
 
+/// As [`start`], from a cursor of another server ([`Order::ByEntry`]). Without a move that this
+/// instance has seen (`has_moved`), events may have been lost between the two.
+pub fn start_moved(
+    cursor: EventId,
+    clock: &ClockSnapshot,
+    retention_ms: u64,
+    has_moved: bool,
+) -> Start {
+    Start::Read {
+        reset: !has_moved,
+        unrecorded: BY_ENTRY.is_after(clock.unrecorded, cursor),
+        stale: is_stale(cursor, clock, retention_ms),
+    }
+}
+
+fn is_stale(cursor: EventId, clock: &ClockSnapshot, retention_ms: u64) -> bool {
+    // If the time was set back, ids run ahead of it.
+    let now_ms = clock.now_ms.max(clock.h.ms).saturating_add(READ_MARGIN_MS);
+    let kept_ms = if cursor.ms <= clock.raised_ms {
+        retention_ms.min(clock.shorter_ms)
+    } else {
+        retention_ms
+    };
+    cursor.ms.saturating_add(kept_ms) < now_ms
+}
+
 impl ClockSnapshot {
-    /// The stream id after which a log is read for the events after `cursor`. Ids of a later epoch
-    /// may be lower than the cursor's.
-    pub fn read_after(&self, cursor: EventId) -> EventId {
+    /// The stream id after which a log is read for the events after `cursor`. Ids of a later epoch,
+    /// or of another server, may be lower than the cursor's.
+    pub fn read_after(&self, cursor: EventId, order: Order) -> EventId {
+        if let Order::ByEntry { skew_ms } = order {
+            return EventId { epoch: 0, ms: cursor.ms.saturating_sub(skew_ms), ..cursor };
+        }
         match cursor.epoch {
             epoch if epoch == self.h.epoch => cursor,
             epoch if epoch == self.previous_epoch && entry(self.start) > entry(cursor) => cursor,
@@ -125,15 +180,16 @@ fn entry(id: EventId) -> (u64, u64) {
 }
 
 /// Whether the first page of a log shows a gap after `cursor`.
-pub fn gap(cursor: EventId, stale: bool, page: &Page) -> Option<GapReason> {
+pub fn gap(cursor: EventId, order: Order, stale: bool, page: &Page) -> Option<GapReason> {
+    let is_past = |id, limit| order.is_after(id, limit);
     match page.events.first() {
-        Some(first) if first.predecessor > cursor => Some(GapReason::Trimmed),
+        Some(first) if is_past(first.predecessor, cursor) => Some(GapReason::Trimmed),
         // The first event of a log: an older log may have expired before it.
         Some(first) if stale && first.predecessor == EventId::ZERO => Some(GapReason::Expired),
         Some(_) => None,
         // A page of only foreign entries, with more to read, shows nothing yet.
         None if page.more => None,
-        None if page.last_ever > cursor.max(page.upto) => Some(GapReason::Trimmed),
+        None if is_past(page.last_ever, order.later(cursor, page.upto)) => Some(GapReason::Trimmed),
         None if stale && page.last_ever == EventId::ZERO => Some(GapReason::Expired),
         None => None,
     }
@@ -152,6 +208,7 @@ struct LogReader<L> {
 #[derive(Debug)]
 pub struct Merge<L> {
     h: EventId,
+    order: Order,
     sources: Vec<LogReader<L>>,
 }
 
@@ -162,11 +219,22 @@ pub struct Trimmed;
 
 impl<L> Merge<L> {
     /// Reads `logs` over (cursor, H] of a snapshot.
-    pub fn new(cursor: EventId, clock: &ClockSnapshot, logs: impl IntoIterator<Item = L>) -> Self {
-        let entry = clock.read_after(cursor);
-        let from = ReadFrom { position: cursor, entry, behind_foreign: false };
+    pub fn new(
+        cursor: EventId,
+        order: Order,
+        clock: &ClockSnapshot,
+        logs: impl IntoIterator<Item = L>,
+    ) -> Self {
+        let entry = clock.read_after(cursor, order);
+        let from = ReadFrom { position: cursor, entry, behind_foreign: false, order };
         let source = |log| LogReader { log, buffer: VecDeque::new(), from, more: true };
-        Self { h: clock.h, sources: logs.into_iter().map(source).collect() }
+        Self { h: clock.h, order, sources: logs.into_iter().map(source).collect() }
+    }
+
+    /// Whether an event comes after H, so that the link brings it. Events that another server
+    /// assigned before a move never do.
+    fn is_past_h(order: Order, h: EventId, id: EventId) -> bool {
+        id > h && (order == Order::ByEpoch || id.epoch == h.epoch)
     }
 
     /// The logs that must be read next: their numbers, and where the pages begin.
@@ -187,22 +255,26 @@ impl<L> Merge<L> {
     /// # Errors
     /// Events are missing before the page.
     pub fn feed(&mut self, n: usize, page: Page, first: bool) -> Result<(), Trimmed> {
+        let (order, h) = (self.order, self.h);
+        let is_past_h = |id| Self::is_past_h(order, h, id);
         let source = &mut self.sources[n];
         source.more = page.more;
         // A page of only foreign entries may be followed by events.
         let is_end = page.events.is_empty() && !page.more;
-        if !first && is_end && page.last_ever > source.from.position.max(page.upto) {
+        let last = order.later(source.from.position, page.upto);
+        if !first && is_end && order.is_after(page.last_ever, last) {
             return Err(Trimmed);
         }
         for (i, event) in page.events.into_iter().enumerate() {
             let id = event.id.unwrap_or(EventId::ZERO);
-            if event.predecessor > source.from.position && !(first && i == 0) {
+            let is_missing = order.is_after(event.predecessor, source.from.position);
+            if is_missing && !(first && i == 0) {
                 source.more = true;
                 source.from.entry = source.from.position;
                 source.from.behind_foreign = false;
                 return if i == 0 { Err(Trimmed) } else { Ok(()) };
             }
-            if id > self.h {
+            if is_past_h(id) {
                 source.more = false;
                 return Ok(());
             }
@@ -213,7 +285,7 @@ impl<L> Merge<L> {
             source.from.entry = page.upto;
         }
         source.from.behind_foreign = page.ends_foreign;
-        source.from.position = source.from.position.max(page.upto);
+        source.from.position = order.later(source.from.position, page.upto);
         Ok(())
     }
 
@@ -223,11 +295,17 @@ impl<L> Merge<L> {
         if self.wants().next().is_some() {
             return None;
         }
+        let (order, epoch) = (self.order, self.h.epoch);
+        // After a move, what the server before assigned comes first.
+        let rank = |id: EventId| match order {
+            Order::ByEpoch => id,
+            Order::ByEntry { .. } => EventId { epoch: u64::from(id.epoch == epoch), ..id },
+        };
         let next = self
             .sources
             .iter_mut()
             .filter(|s| !s.buffer.is_empty())
-            .min_by_key(|s| s.buffer[0].id)?;
+            .min_by_key(|s| s.buffer[0].id.map(rank))?;
         next.buffer.pop_front()
     }
 }
@@ -259,7 +337,12 @@ mod tests {
     }
 
     fn merge(logs: usize) -> Merge<usize> {
-        Merge::new(id(1), &ClockSnapshot { h: id(10), ..ClockSnapshot::default() }, 0..logs)
+        Merge::new(
+            id(1),
+            Order::ByEpoch,
+            &ClockSnapshot { h: id(10), ..ClockSnapshot::default() },
+            0..logs,
+        )
     }
 
     fn all(merge: &mut Merge<usize>) -> Vec<u64> {
@@ -327,45 +410,55 @@ mod tests {
     #[test]
     fn entries_of_a_later_epoch_are_read_whatever_their_ids() {
         // In the current epoch ids are comparable; after one change, its start is known.
-        assert_eq!(CLOCK.read_after(id(5090)), id(5090));
-        assert_eq!(CLOCK.read_after(in_epoch(5, 5090)), id(5050));
-        assert_eq!(CLOCK.read_after(in_epoch(5, 5040)), in_epoch(5, 5040));
-        assert_eq!(CLOCK.read_after(in_epoch(4, 5090)), EventId::ZERO);
+        assert_eq!(CLOCK.read_after(id(5090), Order::ByEpoch), id(5090));
+        assert_eq!(CLOCK.read_after(in_epoch(5, 5090), Order::ByEpoch), id(5050));
+        assert_eq!(CLOCK.read_after(in_epoch(5, 5040), Order::ByEpoch), in_epoch(5, 5040));
+        assert_eq!(CLOCK.read_after(in_epoch(4, 5090), Order::ByEpoch), EventId::ZERO);
     }
 
     #[test]
     fn cursors_before_the_session_or_far_ahead_do_not_resume() {
-        let named = |ms| resumable(Some(id(ms)), id(5), 1000);
-        assert_eq!((named(5), named(9)), (Some(id(5)), Some(id(9))));
+        let named = |ms| resumable(Some(id(ms).into()), id(5).into(), false, 1000);
+        assert_eq!((named(5), named(9)), (Some(id(5).into()), Some(id(9).into())));
         assert_eq!((named(4), named(0), named(u64::MAX)), (None, None, None));
-        assert_eq!(resumable(None, id(0), 1000), None);
+        assert_eq!(resumable(None, id(0).into(), false, 1000), None);
     }
 
     #[test]
     fn gap_is_reported_only_if_events_may_be_missing() {
         let c = id(5);
-        assert_eq!(gap(c, false, &page(&[(7, 5)], false, 0)), None);
+        assert_eq!(gap(c, Order::ByEpoch, false, &page(&[(7, 5)], false, 0)), None);
         assert_eq!(
-            gap(c, false, &page(&[(7, 4)], false, 0)),
+            gap(c, Order::ByEpoch, false, &page(&[(7, 4)], false, 0)),
             None,
             "trimming did not pass the cursor"
         );
-        assert_eq!(gap(c, false, &page(&[(7, 6)], false, 0)), Some(GapReason::Trimmed));
-        assert_eq!(gap(c, false, &page(&[], false, 5)), None);
         assert_eq!(
-            gap(c, false, &page(&[], false, 6)),
+            gap(c, Order::ByEpoch, false, &page(&[(7, 6)], false, 0)),
+            Some(GapReason::Trimmed)
+        );
+        assert_eq!(gap(c, Order::ByEpoch, false, &page(&[], false, 5)), None);
+        assert_eq!(
+            gap(c, Order::ByEpoch, false, &page(&[], false, 6)),
             Some(GapReason::Trimmed),
             "all remaining events were trimmed"
         );
         assert_eq!(
-            gap(c, false, &page(&[], false, 0)),
+            gap(c, Order::ByEpoch, false, &page(&[], false, 0)),
             None,
             "a recent cursor and no log: there were no events"
         );
-        assert_eq!(gap(c, true, &page(&[], false, 0)), Some(GapReason::Expired));
-        assert_eq!(gap(c, true, &page(&[(7, 0)], false, 0)), Some(GapReason::Expired));
-        assert_eq!(gap(c, true, &page(&[(7, 5)], false, 0)), None, "the chain proves it");
-        assert_eq!(gap(c, true, &page(&[], false, 4)), None);
+        assert_eq!(gap(c, Order::ByEpoch, true, &page(&[], false, 0)), Some(GapReason::Expired));
+        assert_eq!(
+            gap(c, Order::ByEpoch, true, &page(&[(7, 0)], false, 0)),
+            Some(GapReason::Expired)
+        );
+        assert_eq!(
+            gap(c, Order::ByEpoch, true, &page(&[(7, 5)], false, 0)),
+            None,
+            "the chain proves it"
+        );
+        assert_eq!(gap(c, Order::ByEpoch, true, &page(&[], false, 4)), None);
     }
 
     #[test]
@@ -412,7 +505,7 @@ mod tests {
     #[test]
     fn full_pages_of_foreign_entries_are_not_a_gap() {
         let foreign = |upto, more| Page { upto: id(upto), ..page(&[], more, 9) };
-        assert_eq!(gap(id(1), false, &foreign(4, true)), None);
+        assert_eq!(gap(id(1), Order::ByEpoch, false, &foreign(4, true)), None);
         let mut m = merge(1);
         m.feed(0, foreign(4, true), true).unwrap();
         assert_eq!(m.feed(0, foreign(6, true), false), Ok(()));

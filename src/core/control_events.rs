@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::{
     frame,
-    id::EventId,
+    id::{EventId, StreamPosition},
     reasons::{BusyReason, CloseReason, GapReason},
 };
 
@@ -15,7 +15,7 @@ pub struct Connected<'a> {
     /// `retry:` hint in ms.
     pub retry_ms: u64,
     /// The cursor; `None` if the client's cursor cannot be sent back.
-    pub id: Option<EventId>,
+    pub id: Option<StreamPosition>,
     /// Id of this connection.
     pub connection: &'a str,
     /// The user.
@@ -67,13 +67,13 @@ fn reason_name<S: serde::Serializer>(reason: &GapReason, s: S) -> Result<S::Ok, 
 impl Gap {
     /// Encodes the event as an SSE frame. `restart` is the id from which the stream continues; only
     /// `unknown-id` has one.
-    pub fn frame(&self, restart: Option<EventId>) -> Bytes {
+    pub fn frame(&self, restart: Option<StreamPosition>) -> Bytes {
         frame::encode(None, restart, "sse.gap", &serde_json::to_string(self).unwrap_or_default())
     }
 }
 
 /// Encodes `sse.heartbeat`.
-pub fn heartbeat(id: EventId, timestamp_ms: u64) -> Bytes {
+pub fn heartbeat(id: StreamPosition, timestamp_ms: u64) -> Bytes {
     frame::encode(
         None,
         Some(id),
@@ -86,7 +86,7 @@ pub fn heartbeat(id: EventId, timestamp_ms: u64) -> Bytes {
 pub fn closing(reason: CloseReason, retry_ms: u64) -> Bytes {
     frame::encode(
         Some(retry_ms),
-        None,
+        None::<EventId>,
         "sse.closing",
         &json!({ "reason": reason.name() }).to_string(),
     )
@@ -94,5 +94,6 @@ pub fn closing(reason: CloseReason, retry_ms: u64) -> Bytes {
 
 /// Encodes `sse.busy`, the only frame of a response that asks the client to retry later.
 pub fn busy(reason: BusyReason, retry_ms: u64) -> Bytes {
-    frame::encode(Some(retry_ms), None, "sse.busy", &json!({ "reason": reason.name() }).to_string())
+    let data = json!({ "reason": reason.name() }).to_string();
+    frame::encode(Some(retry_ms), None::<EventId>, "sse.busy", &data)
 }

@@ -1,10 +1,13 @@
 //! The encoder: one SSE frame from its parts (WHATWG HTML, section 9.2).
 
-use std::{fmt::Write, ops::Range};
+use std::{
+    fmt::{Display, Write},
+    ops::Range,
+};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 
-use super::id::EventId;
+use super::id::StreamPosition;
 
 /// The start of each line of the data.
 pub(super) const DATA: &str = "\ndata: ";
@@ -15,19 +18,19 @@ pub(super) const END: &str = "\n\n";
 /// end the event. `event` must not contain line breaks (`envelope::check_type`).
 ///
 /// ```
-/// use sse_gateway::core::frame::encode;
+/// use sse_gateway::core::{frame::encode, id::EventId};
 ///
-/// let frame = encode(Some(5000), None, "update", "line 1\r\nline 2");
+/// let frame = encode(Some(5000), None::<EventId>, "update", "line 1\r\nline 2");
 /// assert_eq!(frame, "retry: 5000\nevent: update\ndata: line 1\ndata: line 2\n\n");
 /// ```
-pub fn encode(retry_ms: Option<u64>, id: Option<EventId>, event: &str, data: &str) -> Bytes {
+pub fn encode(retry_ms: Option<u64>, id: Option<impl Display>, event: &str, data: &str) -> Bytes {
     encode_event(retry_ms, id, event, data).0
 }
 
 /// Encodes a frame as [`encode`] does, and also returns the position of the event name.
 pub fn encode_event(
     retry_ms: Option<u64>,
-    id: Option<EventId>,
+    id: Option<impl Display>,
     event: &str,
     data: &str,
 ) -> (Bytes, Range<usize>) {
@@ -55,9 +58,26 @@ pub fn encode_event(
     (Bytes::from(out), name)
 }
 
+/// Appends a frame to `out`, with `id` in place of the id that it was encoded with. A frame without
+/// an id stays without one.
+pub fn put_with_id(out: &mut BytesMut, frame: &[u8], id: StreamPosition) {
+    // `encode_event` writes the id first, or after the line of `retry:`.
+    let line_end = |from: usize| {
+        frame[from..].iter().position(|byte| *byte == b'\n').map_or(frame.len(), |n| from + n + 1)
+    };
+    let start = if frame.starts_with(b"retry: ") { line_end(0) } else { 0 };
+    if !frame[start..].starts_with(b"id: ") {
+        return out.extend_from_slice(frame);
+    }
+    out.extend_from_slice(&frame[..start]);
+    let _ = writeln!(out, "id: {id}");
+    out.extend_from_slice(&frame[line_end(start)..]);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::core::id::EventId;
 
     fn text(retry: Option<u64>, id: Option<EventId>, event: &str, data: &str) -> String {
         String::from_utf8(encode(retry, id, event, data).to_vec()).unwrap()
@@ -68,6 +88,25 @@ mod tests {
         let id = Some(EventId { epoch: 0, ms: 5, seq: 1 });
         assert_eq!(text(Some(9), id, "a", "x"), "retry: 9\nid: 5-1.0\nevent: a\ndata: x\n\n");
         assert_eq!(text(None, None, "a", ""), "event: a\ndata: \n\n");
+    }
+
+    #[test]
+    fn id_line_is_replaced_only_where_there_is_one() {
+        let position = StreamPosition::parse("5-1.0~6-0.1").unwrap();
+        let id = Some(EventId { epoch: 0, ms: 5, seq: 1 });
+        let replaced = |frame: Bytes| {
+            let mut out = BytesMut::from("before ");
+            put_with_id(&mut out, &frame, position);
+            String::from_utf8(out.to_vec()).unwrap()
+        };
+        let data = "id: 1-0.a\nid: 2-0.a";
+        let rest = "event: a\ndata: id: 1-0.a\ndata: id: 2-0.a\n\n";
+        for (retry, line) in [(None, ""), (Some(9), "retry: 9\n")] {
+            let with_id = replaced(encode(retry, id, "a", data));
+            assert_eq!(with_id, format!("before {line}id: 5-1.0~6-0.1\n{rest}"));
+            let without = replaced(encode(retry, None::<EventId>, "a", data));
+            assert_eq!(without, format!("before {line}{rest}"));
+        }
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Event ids. This is the only module that parses and compares them
+//! Event ids, and positions of streams. This is the only module that parses and compares them
 //! (ARCHITECTURE.md#channels-events-ids).
 
 use std::fmt;
@@ -75,6 +75,35 @@ impl EventId {
     }
 }
 
+/// What orders the ids of one catch-up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Order {
+    /// The server assigned all of them: by epoch first.
+    #[default]
+    ByEpoch,
+    /// Several servers assigned them, because the channels moved, and their epochs are not ordered:
+    /// by the ids of the logs' entries, which move with the channels.
+    ByEntry {
+        /// By how much the clock of the server may be behind that of the server before, ms.
+        skew_ms: u64,
+    },
+}
+
+impl Order {
+    /// Whether `id` is after `other`.
+    pub fn is_after(self, id: EventId, other: EventId) -> bool {
+        match self {
+            Self::ByEpoch => id > other,
+            Self::ByEntry { .. } => (id.ms, id.seq) > (other.ms, other.seq),
+        }
+    }
+
+    /// The later one.
+    pub fn later(self, id: EventId, other: EventId) -> EventId {
+        if self.is_after(id, other) { id } else { other }
+    }
+}
+
 fn digits(text: &str) -> Option<u64> {
     text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse().ok()).flatten()
 }
@@ -102,6 +131,65 @@ impl fmt::Display for EventId {
         }
         let epoch = std::str::from_utf8(&digits[at..]).unwrap_or_default();
         write!(f, "{}-{}.{epoch}", self.ms, self.seq)
+    }
+}
+
+/// The position of a stream in its two sources, its user's channel and the broadcasts: the `id:`
+/// that the client gets, `<id>` if both are equal, otherwise `<user's id>~<broadcasts' id>`.
+///
+/// If one server has both sources, both positions are always equal. Otherwise each is in the order
+/// of its own server.
+///
+/// ```
+/// use sse_gateway::core::id::StreamPosition;
+///
+/// let position = StreamPosition::parse("7-0.k3~9-1.k5").expect("a position");
+/// assert_eq!(position.user.to_string(), "7-0.k3");
+/// assert_eq!(position.to_string(), "7-0.k3~9-1.k5");
+/// let whole = StreamPosition::parse("7-0.k3").expect("a position");
+/// assert_eq!((whole, whole.to_string()), (position.user.into(), "7-0.k3".to_owned()));
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct StreamPosition {
+    /// The position in the user's channel.
+    pub user: EventId,
+    /// The position in the broadcasts.
+    pub broadcasts: EventId,
+}
+
+impl StreamPosition {
+    /// The position before every event.
+    pub const ZERO: Self = Self { user: EventId::ZERO, broadcasts: EventId::ZERO };
+
+    /// Parses what [`fmt::Display`] writes, and nothing else.
+    pub fn parse(text: &str) -> Option<Self> {
+        let Some((user, broadcasts)) = text.split_once('~') else {
+            return EventId::parse(text).map(Self::from);
+        };
+        let position =
+            Self { user: EventId::parse(user)?, broadcasts: EventId::parse(broadcasts)? };
+        (position.user != position.broadcasts).then_some(position)
+    }
+
+    /// See [`EventId::is_plausible`].
+    pub fn is_plausible(self, server_ms: u64) -> bool {
+        self.user.is_plausible(server_ms) && self.broadcasts.is_plausible(server_ms)
+    }
+}
+
+impl From<EventId> for StreamPosition {
+    fn from(id: EventId) -> Self {
+        Self { user: id, broadcasts: id }
+    }
+}
+
+impl fmt::Display for StreamPosition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.user.fmt(f)?;
+        if self.broadcasts != self.user {
+            write!(f, "~{}", self.broadcasts)?;
+        }
+        Ok(())
     }
 }
 
@@ -142,6 +230,34 @@ mod tests {
         ] {
             assert_eq!(EventId::parse(bad), None, "{bad:?}");
         }
+    }
+
+    #[test]
+    fn only_printed_positions_parse() {
+        let parse = StreamPosition::parse;
+        for text in ["5-1.a", "5-1.a~5-2.a", "7-0.k3~5-2.a"] {
+            assert_eq!(parse(text).unwrap().to_string(), text);
+        }
+        assert_eq!(parse("5-1.a"), Some(id(10, 5, 1).into()));
+        for bad in ["", "~", "5-1.a~", "~5-1.a", "5-1.a~5-1.a", "1-0.a~2-0.a~3-0.a", "1-0.a ~2-0.a"]
+        {
+            assert_eq!(parse(bad), None, "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn plausible_position_has_at_most_80_bytes() {
+        // In 2037; from 2038 on an epoch has 9 digits.
+        let now = 2_145_000_000_000;
+        let last_epoch = (now + MAX_AHEAD_MS) / 1000 * EPOCHS_PER_SECOND;
+        let longest = StreamPosition {
+            user: id(last_epoch, now + MAX_AHEAD_MS, MAX_SEQ),
+            broadcasts: id(last_epoch, now + MAX_AHEAD_MS, MAX_SEQ - 1),
+        };
+        assert!(longest.is_plausible(now) && longest.to_string().len() <= 80, "{longest}");
+        let forged = StreamPosition { user: id(0, u64::MAX, 0), ..longest };
+        assert!(!forged.is_plausible(now));
+        assert!(!StreamPosition { user: longest.user, broadcasts: forged.user }.is_plausible(now));
     }
 
     #[test]

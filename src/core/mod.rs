@@ -11,6 +11,7 @@ pub mod id;
 pub mod page;
 pub mod parser;
 pub mod part;
+mod part_state;
 pub mod queue;
 pub mod reasons;
 pub mod stream_state;

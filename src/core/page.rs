@@ -7,7 +7,10 @@
 
 use std::sync::Arc;
 
-use super::{event::Event, id::EventId};
+use super::{
+    event::Event,
+    id::{EventId, Order},
+};
 
 /// Where the next page of a log begins.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -19,6 +22,8 @@ pub struct ReadFrom {
     pub entry: EventId,
     /// Whether `entry` is a foreign entry.
     pub behind_foreign: bool,
+    /// What orders the events.
+    pub order: Order,
 }
 
 impl ReadFrom {
@@ -65,7 +70,7 @@ impl Page {
         let mut foreign = 0;
         for entry in entries {
             match entry {
-                Entry::Event(event) => page.add(event, from.position),
+                Entry::Event(event) => page.add(event, &from),
                 Entry::Foreign(id) => {
                     foreign += 1;
                     page.pass(EventId { epoch: 0, ..id }, from.position);
@@ -76,11 +81,12 @@ impl Page {
         (page, foreign)
     }
 
-    fn add(&mut self, mut event: Event, position: EventId) {
+    fn add(&mut self, mut event: Event, from: &ReadFrom) {
         let id = event.id.unwrap_or(EventId::ZERO);
-        self.pass(id, position);
+        self.pass(id, from.position);
         let is_behind_foreign = std::mem::take(&mut self.ends_foreign);
-        if id <= position {
+        // By entry, `Page::skip` decides.
+        if from.order == Order::ByEpoch && id <= from.position {
             return;
         }
         if is_behind_foreign {
@@ -88,6 +94,19 @@ impl Page {
             event.predecessor = EventId::ZERO;
         }
         self.events.push(Arc::new(event));
+    }
+
+    /// Removes the events that a stream has received: those up to one of its `positions` in the same
+    /// epoch, and everything before them.
+    pub fn skip(&mut self, positions: &[EventId]) {
+        let is_received = |event: &Arc<Event>| {
+            let id = event.id.unwrap_or(EventId::ZERO);
+            positions.iter().any(|position| id.epoch == position.epoch && id <= *position)
+        };
+        if let Some(last) = self.events.iter().rposition(is_received) {
+            self.last_ever = self.last_ever.max(self.events[last].id.unwrap_or(EventId::ZERO));
+            self.events.drain(..=last);
+        }
     }
 
     fn pass(&mut self, id: EventId, position: EventId) {
@@ -154,7 +173,7 @@ mod tests {
         // An event up to the position separates a foreign entry from what follows.
         let entries = vec![foreign(3), event("4-0.1", "3-0.1"), event("7-0.1", "6-0.1")];
         let (page, _) = Page::of(from("5-0.1"), entries, 9);
-        assert_eq!(gap(id("5-0.1"), false, &page), Some(GapReason::Trimmed));
+        assert_eq!(gap(id("5-0.1"), Order::ByEpoch, false, &page), Some(GapReason::Trimmed));
     }
 
     #[test]
@@ -169,7 +188,7 @@ mod tests {
     fn event_behind_foreign_entry_of_the_page_before_is_read() {
         // The library names an entry without an epoch in its own epoch.
         let clock = ClockSnapshot { h: id("9-0.2"), ..ClockSnapshot::default() };
-        let mut merge = Merge::new(id("5-0.1"), &clock, [()]);
+        let mut merge = Merge::new(id("5-0.1"), Order::ByEpoch, &clock, [()]);
         let mut feed = |entries: Vec<Entry>, first| {
             let next = merge.wants().next().unwrap().2;
             let count = entries.len();

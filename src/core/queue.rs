@@ -4,7 +4,12 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::{control_events::Gap, event::Event, id::EventId};
+use super::{
+    control_events::Gap,
+    event::Event,
+    id::{EventId, StreamPosition},
+    part::Part,
+};
 
 /// An item that the hub sends to a connection.
 #[derive(Clone, Debug)]
@@ -21,6 +26,15 @@ impl Item {
         match self {
             Self::Event(event) => event.id,
             Self::Unrecorded(id) => Some(*id),
+        }
+    }
+
+    /// The part of a split stream to which it belongs.
+    pub fn part(&self) -> Part {
+        match self {
+            Self::Event(event) => Part::of(&event.channel),
+            // The server of the broadcasts has the recorder.
+            Self::Unrecorded(_) => Part::Broadcasts,
         }
     }
 
@@ -44,8 +58,8 @@ fn cost(frame: &Bytes) -> usize {
 pub enum Content {
     /// An event of a publisher.
     Event(Arc<Event>),
-    /// `sse.gap` and its frame.
-    Gap(Box<(Gap, Bytes)>),
+    /// `sse.gap`.
+    Gap(Box<GapFrame>),
     /// Another event of the gateway: `sse.connected`, `sse.heartbeat`, `sse.closing`.
     Control(Bytes),
 }
@@ -55,10 +69,21 @@ impl Content {
     pub fn frame(&self) -> &Bytes {
         match self {
             Self::Event(event) => &event.frame,
-            Self::Gap(gap) => &gap.1,
+            Self::Gap(gap) => &gap.frame,
             Self::Control(frame) => frame,
         }
     }
+}
+
+/// An `sse.gap`.
+#[derive(Clone, Debug)]
+pub struct GapFrame {
+    /// What may be missing.
+    pub gap: Gap,
+    /// The encoded SSE frame.
+    pub frame: Bytes,
+    /// Where the stream, or its part, continues without a replay.
+    pub restart: Option<StreamPosition>,
 }
 
 /// A frame in the queue.
@@ -66,7 +91,9 @@ impl Content {
 pub struct Queued {
     /// The content.
     pub content: Content,
-    /// The cursor after the frame has been taken.
+    /// The part of the stream to which it belongs.
+    pub part: Part,
+    /// The cursor of that part after the frame has been taken; `None`: it does not change.
     pub upto: Option<EventId>,
     /// For a live event: the time of publishing, in ms since 1970.
     pub published_ms: Option<u64>,
@@ -76,15 +103,15 @@ pub struct Queued {
 
 impl Queued {
     /// Creates a frame that is not a live event.
-    pub fn new(content: Content, upto: Option<EventId>) -> Self {
-        Self { content, upto, published_ms: None, large: false }
+    pub fn new(content: Content, part: Part, upto: Option<EventId>) -> Self {
+        Self { content, part, upto, published_ms: None, large: false }
     }
 
     /// Creates the frame of a live event.
-    pub fn live(event: &Arc<Event>, limit_bytes: usize) -> Self {
+    pub fn live(event: &Arc<Event>, part: Part, limit_bytes: usize) -> Self {
         let published_ms = event.id.map(|id| id.ms);
         let large = is_large(event.id, cost(&event.frame), limit_bytes);
-        Self { content: Content::Event(event.clone()), upto: event.id, published_ms, large }
+        Self { content: Content::Event(event.clone()), part, upto: event.id, published_ms, large }
     }
 }
 
@@ -115,6 +142,12 @@ impl QueueLoad {
             true => self.large == 0,
             false => self.bounded + cost <= limit_bytes,
         }
+    }
+
+    /// Whether there is room for the item if other bytes share the limit.
+    pub fn has_room_beside(&self, others: &Self, item: &Item, limit_bytes: usize) -> bool {
+        let bounded = self.bounded + others.bounded;
+        Self { bounded, large: self.large + others.large }.has_room(item, limit_bytes)
     }
 
     /// Adds an item for which there is room.

@@ -131,5 +131,7 @@ reasons! {
         Epoch = "epoch",
         /// A live event names a predecessor that the stream has not received.
         Predecessor = "predecessor",
+        /// The slot of the user's channel, or of the broadcasts, moved to another server.
+        Moved = "moved",
     }
 }

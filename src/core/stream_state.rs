@@ -2,30 +2,23 @@
 //! catch up (ARCHITECTURE.md#stream-rules).
 //!
 //! Invariant: all events of the client's channels up to `cursor` were handed to the writer, and all
-//! events up to `position` were handed over or are queued, in id order, exactly once. This module
-//! neither waits nor reads a clock.
+//! events up to `position` were handed over or are queued, in id order, exactly once. If the stream
+//! is split, that is so for each of its parts, and the order between them is unspecified. This
+//! module neither waits nor reads a clock.
 
-use std::{collections::VecDeque, mem, sync::Arc};
+use std::{collections::VecDeque, sync::Arc};
 
 use bytes::Bytes;
 
 use super::{
     control_events::Gap,
     event::Event,
-    id::EventId,
-    queue::{Content, Item, QueueLoad, Queued},
+    id::{EventId, StreamPosition},
+    part::Part,
+    part_state::{PartState, Phase},
+    queue::{Content, GapFrame, Item, QueueLoad, Queued},
     reasons::{CatchUpCause, GapReason},
 };
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Phase {
-    /// Needs a catch-up.
-    Detached,
-    /// A catch-up is running.
-    CatchingUp,
-    /// Receives events from the hub.
-    Live,
-}
 
 /// The effect of an item.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,47 +27,77 @@ pub enum Outcome {
     Queued,
     /// The item has no effect now.
     Ignored,
-    /// The connection must catch up again.
-    CatchUp(CatchUpCause),
+    /// This part of the stream must catch up again.
+    CatchUp(Part, CatchUpCause),
 }
 
 /// The state of one connection.
 #[derive(Debug)]
 pub struct StreamState {
-    phase: Phase,
-    /// Number of the current catch-up, so that an outdated one can be recognised.
-    catch_up_number: u64,
-    cursor: EventId,
-    position: EventId,
+    /// The whole stream, or the user's part of a split one.
+    main: PartState,
+    /// The other part of a split stream.
+    broadcasts: Option<Box<PartState>>,
     head: Option<Bytes>,
     queue: VecDeque<Queued>,
     queue_load: QueueLoad,
-    /// Live items that arrived during the catch-up.
-    pending: VecDeque<Item>,
-    pending_load: QueueLoad,
-    pending_lost: bool,
     last: Option<Bytes>,
     limit_bytes: usize,
     channels: Arc<[String]>,
 }
 
 impl StreamState {
-    /// Creates a detached stream at `cursor`; `channels` are named in its gaps.
+    /// Creates a detached, whole stream at `cursor`; `channels` are named in its gaps.
     pub fn new(cursor: EventId, limit_bytes: usize, channels: Arc<[String]>) -> Self {
         Self {
-            phase: Phase::Detached,
-            catch_up_number: 0,
-            cursor,
-            position: cursor,
+            main: PartState::new(cursor),
+            broadcasts: None,
             head: None,
             queue: VecDeque::new(),
             queue_load: QueueLoad::default(),
-            pending: VecDeque::new(),
-            pending_load: QueueLoad::default(),
-            pending_lost: false,
             last: None,
             limit_bytes,
             channels,
+        }
+    }
+
+    /// Splits the stream, because its sources are on two servers. Both parts have come as far as
+    /// the whole; if a catch-up was running, both are detached.
+    pub fn split(&mut self) {
+        if self.broadcasts.is_none() {
+            if self.main.phase == Phase::CatchingUp {
+                self.main.detach();
+            }
+            self.broadcasts = Some(Box::new(self.main.fork()));
+        }
+    }
+
+    /// Whether it is split.
+    pub fn is_split(&self) -> bool {
+        self.broadcasts.is_some()
+    }
+
+    /// The existing parts that `part` includes.
+    pub fn parts(&self, part: Part) -> impl Iterator<Item = Part> + use<> {
+        let parts = match (self.is_split(), part) {
+            (false, _) => [Some(Part::Whole), None],
+            (true, Part::Whole) => [Some(Part::User), Some(Part::Broadcasts)],
+            (true, part) => [Some(part), None],
+        };
+        parts.into_iter().flatten()
+    }
+
+    fn part(&self, part: Part) -> &PartState {
+        match &self.broadcasts {
+            Some(broadcasts) if part == Part::Broadcasts => broadcasts,
+            _ => &self.main,
+        }
+    }
+
+    fn part_mut(&mut self, part: Part) -> &mut PartState {
+        match &mut self.broadcasts {
+            Some(broadcasts) if part == Part::Broadcasts => broadcasts,
+            _ => &mut self.main,
         }
     }
 
@@ -86,7 +109,7 @@ impl StreamState {
     /// Sets the frame that ends the stream, after all queued frames. Later calls have no effect.
     pub fn close(&mut self, frame: Bytes) {
         self.last.get_or_insert(frame);
-        self.detach(EventId::ZERO);
+        self.detach(Part::Whole, EventId::ZERO);
     }
 
     /// Whether `close` was called.
@@ -96,7 +119,8 @@ impl StreamState {
 
     /// Bytes that are queued or pending.
     pub fn bytes(&self) -> usize {
-        self.queue_load.bytes() + self.pending_load.bytes()
+        let broadcasts = self.broadcasts.as_ref().map_or(0, |part| part.pending_load.bytes());
+        self.queue_load.bytes() + self.main.pending_load.bytes() + broadcasts
     }
 
     /// Bytes that a writer can take, without items that are pending during a catch-up.
@@ -109,31 +133,44 @@ impl StreamState {
         self.head.is_none() && self.queue.is_empty() && self.last.is_none()
     }
 
-    /// The id up to which everything was handed to the writer.
-    pub fn cursor(&self) -> EventId {
-        self.cursor
+    fn pair(&self, of: impl Fn(&PartState) -> EventId) -> StreamPosition {
+        let user = of(&self.main);
+        StreamPosition { user, broadcasts: self.broadcasts.as_ref().map_or(user, |part| of(part)) }
     }
 
-    /// The id up to which everything was handed over or is queued.
-    pub fn position(&self) -> EventId {
-        self.position
+    /// The ids up to which everything was handed to the writer.
+    pub fn cursor(&self) -> StreamPosition {
+        self.pair(|part| part.cursor)
     }
 
-    /// Whether the stream receives events from the hub.
-    pub fn is_live(&self) -> bool {
-        self.phase == Phase::Live
+    /// The ids up to which everything was handed over or is queued.
+    pub fn position(&self) -> StreamPosition {
+        self.pair(|part| part.position)
     }
 
-    /// Takes the next frame; the flag is true for the last one of the stream.
+    /// Whether all of `part` receives events from the hub.
+    pub fn is_live(&self, part: Part) -> bool {
+        self.parts(part).all(|part| self.part(part).phase == Phase::Live)
+    }
+
+    /// Whether some of `part` needs a catch-up, and none is running.
+    pub fn is_detached(&self, part: Part) -> bool {
+        self.parts(part).any(|part| self.part(part).phase == Phase::Detached)
+    }
+
+    /// Takes the next frame; the flag is true for the last one of the stream. If the stream is
+    /// split, the writer replaces the frame's id with [`StreamState::cursor`].
     pub fn take(&mut self) -> Option<(Queued, bool)> {
-        let control = |frame| Queued::new(Content::Control(frame), None);
+        let control = |frame| Queued::new(Content::Control(frame), Part::Whole, None);
         if let Some(frame) = self.head.take() {
             return Some((control(frame), false));
         }
         if let Some(item) = self.queue.pop_front() {
             self.queue_load.remove(&item);
-            if let Some(id) = item.upto {
-                self.cursor = id;
+            if self.broadcasts.is_some() {
+                self.move_cursors(&item);
+            } else if let Some(id) = item.upto {
+                self.main.cursor = id;
             }
             if self.queue.is_empty() && self.queue.capacity() > 32 {
                 self.queue = VecDeque::new();
@@ -143,166 +180,253 @@ impl StreamState {
         self.last.take().map(|frame| (control(frame), true))
     }
 
-    /// Handles an item from the hub. Items arrive in id order; items at or before the position have
-    /// been delivered already.
+    /// Moves the cursors of a split stream past a frame. One that was queued before the split is
+    /// past the same id in both parts.
+    fn move_cursors(&mut self, item: &Queued) {
+        let restart = match &item.content {
+            Content::Gap(gap) => gap.restart,
+            _ => None,
+        };
+        let Some(upto) = restart.or(item.upto.map(Into::into)) else { return };
+        for part in self.parts(item.part) {
+            self.part_mut(part).cursor = id_of(upto, part);
+        }
+    }
+
+    /// Handles an item from the hub. Items of a part arrive in id order; items at or before its
+    /// position have been delivered already.
     pub fn offer(&mut self, item: &Item) -> Outcome {
-        match self.phase {
-            Phase::Live => self.offer_live(item),
+        let (part, state, other) = match &mut self.broadcasts {
+            None => (Part::Whole, &mut self.main, None),
+            Some(broadcasts) if item.part() == Part::User => {
+                (Part::User, &mut self.main, Some(&broadcasts.pending_load))
+            }
+            Some(broadcasts) => {
+                (Part::Broadcasts, &mut **broadcasts, Some(&self.main.pending_load))
+            }
+        };
+        match state.phase {
+            Phase::Live => self.offer_live(part, item),
             Phase::CatchingUp => {
-                if !self.pending_load.has_room(item, self.limit_bytes) {
-                    // The catch-up continues; a second one reads the dropped items.
-                    self.pending.clear();
-                    self.pending_load = QueueLoad::default();
-                    self.pending_lost = true;
-                } else if !self.pending_lost {
-                    self.pending_load.add_item(item, self.limit_bytes);
-                    self.pending.push_back(item.clone());
-                }
+                state.hold(item, self.limit_bytes, other.unwrap_or(&QueueLoad::default()));
                 Outcome::Ignored
             }
             Phase::Detached => Outcome::Ignored,
         }
     }
 
-    fn offer_live(&mut self, item: &Item) -> Outcome {
-        if item.id().is_some_and(|id| id <= self.position) {
-            return Outcome::Ignored;
-        }
-        if item.id().is_some_and(|id| id.epoch != self.position.epoch) {
-            self.detach(EventId::ZERO);
-            return Outcome::CatchUp(CatchUpCause::Epoch);
+    fn offer_live(&mut self, part: Part, item: &Item) -> Outcome {
+        let position = self.part(part).position;
+        if let Some(id) = item.id() {
+            // A part may move to a server whose epochs are lower.
+            if id.epoch != position.epoch && (id > position || self.is_split()) {
+                self.detach(part, EventId::ZERO);
+                return Outcome::CatchUp(part, CatchUpCause::Epoch);
+            }
+            if id <= position {
+                return Outcome::Ignored;
+            }
         }
         if !self.queue_load.has_room(item, self.limit_bytes) {
-            self.drop_queue();
-            return Outcome::CatchUp(CatchUpCause::Overflow);
+            let dropped = self.drop_queue_for(part);
+            return Outcome::CatchUp(dropped, CatchUpCause::Overflow);
         }
         match item {
             Item::Event(event) => {
-                if event.predecessor > self.position {
-                    self.detach(EventId::ZERO);
-                    return Outcome::CatchUp(CatchUpCause::Predecessor);
+                if event.predecessor > position {
+                    self.detach(part, EventId::ZERO);
+                    return Outcome::CatchUp(part, CatchUpCause::Predecessor);
                 }
-                self.push(Queued::live(event, self.limit_bytes));
+                self.push(Queued::live(event, part, self.limit_bytes));
             }
             Item::Unrecorded(id) => {
                 let gap = self.gap_of(GapReason::Unrecorded, self.channels.to_vec());
-                self.push_gap(gap, None, Some(*id));
+                self.push_gap(gap, None, part, Some(*id));
             }
         }
         Outcome::Queued
     }
 
-    /// Everything up to `watermark` has arrived. In another epoch that says nothing about the
-    /// events after the position.
-    fn raise_to(&mut self, watermark: EventId) {
-        if self.phase == Phase::Live && watermark.epoch == self.position.epoch {
-            self.position = self.position.max(watermark);
-        }
-    }
-
-    fn push_gap(&mut self, gap: Gap, restart: Option<EventId>, upto: Option<EventId>) {
+    fn push_gap(
+        &mut self,
+        gap: Gap,
+        restart: Option<StreamPosition>,
+        part: Part,
+        upto: Option<EventId>,
+    ) {
         let frame = gap.frame(restart);
-        self.push(Queued::new(Content::Gap(Box::new((gap, frame))), upto));
+        let content = Content::Gap(Box::new(GapFrame { gap, frame, restart }));
+        self.push(Queued::new(content, part, upto));
     }
 
     fn gap_of(&self, reason: GapReason, channels: Vec<String>) -> Gap {
-        Gap { reason, channels, from: self.position.to_string() }
+        Gap { reason, channels, from: self.position().to_string() }
     }
 
     fn push(&mut self, item: Queued) {
         self.queue_load.add(&item);
         if let Some(id) = item.upto {
-            self.position = self.position.max(id);
+            self.part_mut(item.part).position = id;
         }
         self.queue.push_back(item);
     }
 
-    /// Drops the queue; the stream then catches up from its cursor. No event is lost, because the
-    /// log contains them all.
+    /// Drops the queue; all parts then catch up from their cursors. No event is lost, because the
+    /// logs contain them all.
     pub fn drop_queue(&mut self) {
-        self.queue = VecDeque::new();
-        self.queue_load = QueueLoad::default();
-        self.position = self.cursor;
-        self.detach(EventId::ZERO);
+        self.drop_queue_for(Part::Whole);
     }
 
-    /// Detaches the stream because the link broke. The queue remains, everything up to `watermark`
-    /// had arrived, and a running catch-up is cancelled.
-    pub fn detach(&mut self, watermark: EventId) {
-        self.raise_to(watermark);
-        self.phase = Phase::Detached;
-        self.catch_up_number += 1;
-        self.pending = VecDeque::new();
-        self.pending_load = QueueLoad::default();
-        self.pending_lost = false;
+    /// Drops the queue, and returns which part must catch up from its cursor: `part`, and those of
+    /// which frames were queued.
+    fn drop_queue_for(&mut self, part: Part) -> Part {
+        let dropped = self.queue.iter().fold(part, |dropped, item| dropped.with(item.part));
+        self.queue = VecDeque::new();
+        self.queue_load = QueueLoad::default();
+        for part in self.parts(dropped) {
+            let state = self.part_mut(part);
+            state.go_back();
+            state.detach();
+        }
+        dropped
+    }
+
+    /// Detaches a part because its link broke. The queue remains, everything of it up to
+    /// `watermark` had arrived, and a running catch-up is cancelled.
+    pub fn detach(&mut self, part: Part, watermark: EventId) {
+        for part in self.parts(part) {
+            let state = self.part_mut(part);
+            state.raise_to(watermark);
+            state.forget_moves();
+            state.detach();
+        }
+    }
+
+    /// Detaches a part because it moved to another server, which has everything after its position.
+    pub fn move_away(&mut self, part: Part) {
+        for part in self.parts(part) {
+            let state = self.part_mut(part);
+            state.move_away();
+            state.detach();
+        }
+    }
+
+    /// Whether `cursor` is a position of a server from which the part was moved away.
+    pub fn was_moved_from(&self, part: Part, cursor: EventId) -> bool {
+        self.part(part).was_moved_from(cursor)
+    }
+
+    /// In each epoch, everything of the part up to one of these positions was received.
+    pub fn received(&self, part: Part) -> Vec<EventId> {
+        self.part(part).received()
     }
 
     /// Starts a stream without a cursor at `h`.
-    pub fn start_at(&mut self, h: EventId) {
-        self.cursor = h;
-        self.position = h;
+    pub fn start_at(&mut self, h: StreamPosition) {
+        for part in self.parts(Part::Whole) {
+            let state = self.part_mut(part);
+            state.cursor = id_of(h, part);
+            state.position = state.cursor;
+        }
     }
 
-    /// Starts a catch-up, during which live items are held back. Returns the number of the catch-up
-    /// and the position from which to read.
-    pub fn begin_catch_up(&mut self) -> (u64, EventId) {
-        self.detach(EventId::ZERO);
-        self.phase = Phase::CatchingUp;
-        (self.catch_up_number, self.position)
+    /// Starts a catch-up of a part, during which its live items are held back. Returns the number
+    /// of the catch-up and the position from which to read.
+    pub fn begin_catch_up(&mut self, part: Part) -> (u64, EventId) {
+        let state = self.part_mut(part);
+        state.detach();
+        state.phase = Phase::CatchingUp;
+        (state.catch_up_number, state.position)
     }
 
-    /// Whether the catch-up with this number is still the current one.
-    pub fn is_catching_up(&self, number: u64) -> bool {
-        self.phase == Phase::CatchingUp && self.catch_up_number == number
+    /// Whether the catch-up of a part with this number is still the current one.
+    pub fn is_catching_up(&self, part: Part, number: u64) -> bool {
+        let state = self.part(part);
+        state.phase == Phase::CatchingUp && state.catch_up_number == number
     }
 
-    /// Queues an event that the catch-up has read.
-    pub fn replay(&mut self, event: &Arc<Event>) {
-        self.push(Queued::new(Content::Event(event.clone()), event.id));
+    /// Queues an event that the catch-up of a part has read.
+    pub fn replay(&mut self, part: Part, event: &Arc<Event>) {
+        self.push(Queued::new(Content::Event(event.clone()), part, event.id));
     }
 
-    /// Queues `sse.gap` before the replayed events.
-    pub fn queue_gap(&mut self, reason: GapReason, channels: Vec<String>) {
-        self.push_gap(self.gap_of(reason, channels), None, None);
+    /// Queues `sse.gap` before the replayed events of a part.
+    pub fn queue_gap(&mut self, part: Part, reason: GapReason, channels: Vec<String>) {
+        self.push_gap(self.gap_of(reason, channels), None, part, None);
     }
 
-    /// Queues `sse.gap` and continues from `h`, without a replay. `from` is the cursor as the
-    /// client sent it.
-    pub fn restart(&mut self, reason: GapReason, from: Option<&str>, h: EventId) {
-        let mut gap = self.gap_of(reason, self.channels.to_vec());
+    /// Queues `sse.gap` and continues a part from `h`, without a replay. `from` is the cursor as
+    /// the client sent it.
+    pub fn restart(
+        &mut self,
+        part: Part,
+        reason: GapReason,
+        channels: Vec<String>,
+        from: Option<&str>,
+        h: StreamPosition,
+    ) {
+        let mut gap = self.gap_of(reason, channels);
         if let Some(from) = from {
             gap.from = from.to_owned();
         }
-        self.position = h;
-        self.push_gap(gap, Some(h), Some(h));
+        for part in self.parts(part) {
+            self.part_mut(part).position = id_of(h, part);
+        }
+        let upto = (!self.is_split()).then_some(h.user);
+        self.push_gap(gap, Some(h), part, upto);
     }
 
-    /// Ends a catch-up that has read everything up to `h`: pending items after `h` follow, and the
-    /// stream is live.
-    pub fn finish_catch_up(&mut self, h: EventId) -> Outcome {
-        self.position = self.position.max(h);
-        if self.queue.is_empty() {
-            self.cursor = self.position;
+    /// Ends the catch-up of a part that has read everything up to `h`: its pending items after `h`
+    /// follow, and it is live.
+    pub fn finish_catch_up(&mut self, part: Part, h: EventId) -> Outcome {
+        let (is_idle, is_split) = (self.queue.is_empty(), self.is_split());
+        let state = self.part_mut(part);
+        if is_split && state.position.epoch > h.epoch {
+            // The cursor that the client named is a position of another server.
+            state.position = h;
         }
-        if mem::take(&mut self.pending_lost) {
-            self.detach(EventId::ZERO);
-            return Outcome::CatchUp(CatchUpCause::Overflow);
+        state.reach(h);
+        if is_idle {
+            state.cursor = state.position;
         }
-        self.phase = Phase::Live;
-        self.pending_load = QueueLoad::default();
-        for item in mem::take(&mut self.pending) {
-            if let again @ Outcome::CatchUp(_) = self.offer_live(&item) {
+        let Some(pending) = state.go_live() else {
+            return Outcome::CatchUp(part, CatchUpCause::Overflow);
+        };
+        for item in pending {
+            if let again @ Outcome::CatchUp(..) = self.offer_live(part, &item) {
                 return again;
             }
         }
         Outcome::Queued
     }
 
-    /// Queues a heartbeat; its id is the watermark if the stream is live, otherwise the position.
-    pub fn heartbeat(&mut self, watermark: EventId, encode: impl FnOnce(EventId) -> Bytes) {
-        self.raise_to(watermark);
-        let id = self.position;
-        self.push(Queued::new(Content::Control(encode(id)), Some(id)));
+    /// Queues a heartbeat; its id is the watermark for each part that is live, otherwise the
+    /// position.
+    pub fn heartbeat(
+        &mut self,
+        watermark: StreamPosition,
+        encode: impl FnOnce(StreamPosition) -> Bytes,
+    ) {
+        let is_idle = self.queue.is_empty();
+        for part in self.parts(Part::Whole) {
+            let state = self.part_mut(part);
+            state.raise_to(id_of(watermark, part));
+            // Behind frames of both parts, it does not move the cursors.
+            if is_idle && part != Part::Whole {
+                state.cursor = state.position;
+            }
+        }
+        let position = self.position();
+        let upto = (!self.is_split()).then_some(position.user);
+        self.push(Queued::new(Content::Control(encode(position)), Part::Whole, upto));
+    }
+}
+
+/// What a position of a stream is for one part.
+fn id_of(position: StreamPosition, part: Part) -> EventId {
+    match part {
+        Part::Whole | Part::User => position.user,
+        Part::Broadcasts => position.broadcasts,
     }
 }
 

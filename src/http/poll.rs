@@ -16,7 +16,7 @@ use crate::{
     admission::Admitted,
     core::{
         control_events::Gap,
-        id::EventId,
+        id::StreamPosition,
         queue::{Content, Queued},
         reasons::CloseReason,
         transport::Transport,
@@ -62,7 +62,6 @@ struct Collected {
     events: Vec<Value>,
     gap: Option<Gap>,
     bytes: usize,
-    last_id: Option<EventId>,
 }
 
 impl Collected {
@@ -70,17 +69,17 @@ impl Collected {
         self.events.is_empty() && self.gap.is_none()
     }
 
-    fn add(&mut self, frame: Queued) {
-        self.last_id = frame.upto.or(self.last_id);
+    /// Adds a frame, after which the client's cursor is `cursor`.
+    fn add(&mut self, frame: Queued, cursor: StreamPosition) {
         self.bytes += frame.content.frame().len();
         match frame.content {
             Content::Event(event) => {
                 // As in an `EventSource`, an event without an id has the id of the previous one.
-                let id = self.last_id.map(|id| id.to_string()).unwrap_or_default();
+                let id = cursor.to_string();
                 let event = json!({ "id": id, "type": event.kind(), "data": event.data() });
                 self.events.push(event);
             }
-            Content::Gap(gap) => self.gap = Some(gap.0),
+            Content::Gap(gap) => self.gap = Some(gap.gap),
             Content::Control(_) => {}
         }
     }
@@ -88,7 +87,7 @@ impl Collected {
 
 async fn respond(worker: &Worker, admitted: &Admitted, wait: Duration) -> HttpResponse {
     let connection = &admitted.connection;
-    let mut collected = Collected { last_id: Some(connection.cursor()), ..Collected::default() };
+    let mut collected = Collected::default();
     // Without a cursor there is nothing to wait for: the response contains the current position.
     let started = tokio::time::Instant::now();
     let until = started + if admitted.has_cursor { wait } else { Duration::ZERO };
@@ -108,7 +107,7 @@ async fn respond(worker: &Worker, admitted: &Admitted, wait: Duration) -> HttpRe
             Poll::Ready(Some(frame)) => Poll::Ready(Next::Frame(frame)),
         });
         match tokio::time::timeout_at(deadline, next).await {
-            Ok(Next::Frame(frame)) => collected.add(frame),
+            Ok(Next::Frame(frame)) => collected.add(frame, connection.cursor()),
             Ok(Next::Live) => {}
             Ok(Next::End) | Err(_) => break,
         }

@@ -4,20 +4,22 @@
 //! A catch-up takes a clock snapshot, reads logs and replay cache in pages, and waits for the
 //! writer between pages. If Redis is unavailable it waits and continues; the client's stream stays
 //! open.
+//!
+//! The parts of a split stream catch up independently of each other. A part may have moved to
+//! another server: each catch-up asks the routes for the server of its part.
 
-use std::{
-    collections::{HashMap, HashSet},
-    rc::Rc,
-    sync::Arc,
-    time::Duration,
-};
+mod first;
+mod gap;
+
+use std::{rc::Rc, sync::Arc, time::Duration};
 
 use tokio::sync::{Semaphore, mpsc};
 use tracing::Instrument;
 
+use self::gap::{GapFlags, report_gap};
 use super::{
     commands::CommandError,
-    link::{LinkDown, UserSubscription},
+    link::LinkDown,
     log, replay_cache_fill,
     routes::{Route, Routes},
 };
@@ -26,13 +28,13 @@ use crate::{
     core::{
         catch_up::{self, ClockSnapshot, Merge, Start},
         channel::Channel,
-        id::EventId,
+        id::{EventId, Order},
         page::Page,
-        reasons::{CatchUpCause, GapReason},
+        part::Part,
+        reasons::CatchUpCause,
     },
     error_chain::ErrorChain,
     state::{
-        client::MAX_GAP_CHANNELS,
         connection::Connection,
         delivery::Delivery,
         hub::{CatchUpRequest, Hub},
@@ -55,9 +57,10 @@ pub struct CatchUpDriver {
     readers: Semaphore,
 }
 
-/// A catch-up that has begun: from then on, live events of its connection wait for its end.
+/// A catch-up that has begun: from then on, live events of its part wait for its end.
 struct CatchUp {
     connection: Rc<Connection>,
+    part: Part,
     cause: CatchUpCause,
     number: u64,
     /// The cursor; `None`: the client's id cannot be resumed from.
@@ -65,14 +68,14 @@ struct CatchUp {
 }
 
 impl CatchUp {
-    fn begin(connection: Rc<Connection>, cause: CatchUpCause) -> Self {
-        let (number, from) = connection.begin_catch_up();
-        Self { connection, cause, number, from }
+    fn begin(connection: Rc<Connection>, part: Part, cause: CatchUpCause) -> Self {
+        let (number, from) = connection.begin_catch_up(part);
+        Self { connection, part, cause, number, from }
     }
 
     /// Whether the connection still needs this catch-up.
     fn is_current(&self) -> bool {
-        self.connection.is_catching_up(self.number)
+        self.connection.is_catching_up(self.part, self.number)
     }
 
     fn check_current(&self) -> Result<(), Interrupted> {
@@ -86,42 +89,12 @@ struct Snapshot {
     clock: ClockSnapshot,
 }
 
-/// The first catch-up of a connection, which is subscribed but has no first frame yet.
-pub struct FirstCatchUp {
-    catch_up: CatchUp,
-    snapshot: Snapshot,
-    /// The client has no cursor, so there is nothing to read.
-    is_new: bool,
-    /// Whether the stream continues from the client's cursor.
-    pub resumed: bool,
-}
-
-impl FirstCatchUp {
-    /// The cursor for the first frame; `None` if the stream cannot continue from the client's id.
-    pub fn cursor(&self) -> Option<EventId> {
-        self.catch_up.from
-    }
-}
-
 /// What a catch-up reads from.
 #[derive(Debug)]
 enum CatchUpSource {
     Log(Channel),
     /// The replay cache: all broadcasts of the client's topics.
     Cache,
-}
-
-/// Reasons why events after a cursor may be missing.
-#[derive(Clone, Copy)]
-struct GapFlags {
-    /// A new epoch began after the cursor.
-    reset: bool,
-    /// A break in the history is after the cursor.
-    unrecorded: bool,
-    /// The cursor is older than the retention.
-    stale: bool,
-    /// More topics were active than a catch-up reads.
-    too_many: bool,
 }
 
 /// Why an attempt did not finish.
@@ -148,70 +121,84 @@ impl CatchUpDriver {
 
     /// Serves the hub's requests until the worker ends.
     pub async fn run(self: Rc<Self>, mut requests: mpsc::UnboundedReceiver<CatchUpRequest>) {
-        while let Some((connection, cause)) = requests.recv().await {
-            let driver = self.clone();
-            tokio::task::spawn_local(async move {
-                let catch_up = CatchUp::begin(connection, cause);
-                if let Some(snapshot) = driver.snapshot(&catch_up).await {
-                    driver.drive(catch_up, snapshot).await;
+        while let Some((connection, part, cause)) = requests.recv().await {
+            // Both parts of a stream that is split now were detached.
+            let part = if self.split_if_needed(&connection) { Part::Whole } else { part };
+            for part in connection.parts(part) {
+                // Otherwise the hub requests it again when the link is up.
+                if self.may_catch_up(&connection, part) {
+                    let catch_up = (connection.clone(), part, cause);
+                    tokio::task::spawn_local(self.clone().catch_up(catch_up));
                 }
-            });
+            }
         }
     }
 
-    /// Subscribes to the channel of a connection's user, and decides where its stream begins. The
-    /// stream gets nothing before [`CatchUpDriver::start_first`].
-    ///
-    /// # Errors
-    /// The link is down, or does not respond in time.
-    pub async fn subscribe(
-        &self,
-        connection: &Rc<Connection>,
-    ) -> Result<(UserSubscription, FirstCatchUp), LinkDown> {
-        let mut catch_up = CatchUp::begin(connection.clone(), CatchUpCause::Resume);
-        let route = self.routes.user(&connection.client.user).ok_or(LinkDown)?;
-        let (clock, subscription) = route.link.subscribe(&connection.client.user).await?;
-        let is_new = !connection.has_cursor();
-        if is_new {
-            connection.start_at(clock.h);
-            catch_up.from = Some(clock.h);
+    async fn catch_up(self: Rc<Self>, (connection, part, cause): CatchUpRequest) {
+        let catch_up = CatchUp::begin(connection, part, cause);
+        if let Some(snapshot) = self.snapshot(&catch_up).await {
+            self.drive(catch_up, snapshot).await;
         }
-        let resumed = !is_new && matches!(self.start(&catch_up, &clock), Start::Read { .. });
-        let snapshot = Snapshot { route, clock };
-        Ok((subscription, FirstCatchUp { catch_up, snapshot, is_new, resumed }))
     }
 
-    /// Starts the first catch-up of a connection, which runs in the background. The first frame
-    /// must have been queued before.
-    pub fn start_first(self: &Rc<Self>, first: FirstCatchUp) {
-        let FirstCatchUp { catch_up, snapshot, is_new, .. } = first;
-        if !catch_up.is_current() {
-            // The link broke during the wait, before the hub could restart this connection.
-            self.hub.catch_up_again(catch_up.connection, CatchUpCause::Link);
-        } else if !is_new {
-            let driver = self.clone();
-            tokio::task::spawn_local(async move { driver.drive(catch_up, snapshot).await });
-        } else if let Some(cause) = catch_up.connection.finish_catch_up(snapshot.clock.h) {
-            self.hub.catch_up_again(catch_up.connection, cause);
+    fn route(&self, connection: &Connection, part: Part) -> Option<Route> {
+        match part {
+            Part::Whole | Part::User => self.routes.user(&connection.client.user),
+            Part::Broadcasts => self.routes.broadcasts(),
         }
+    }
+
+    fn may_catch_up(&self, connection: &Connection, part: Part) -> bool {
+        self.route(connection, part).is_some_and(|route| self.hub.may_catch_up(route.server))
+    }
+
+    /// Whether the streams of a user read from two servers.
+    pub fn is_split(&self, user: &str) -> bool {
+        let (user, broadcasts) = (self.routes.user(user), self.routes.broadcasts());
+        user.is_some_and(|user| broadcasts.is_none_or(|other| user.server != other.server))
+    }
+
+    /// Splits a whole stream whose sources are on two servers. Returns whether it did.
+    fn split_if_needed(&self, connection: &Connection) -> bool {
+        let must_split = !connection.is_split() && self.is_split(&connection.client.user);
+        if must_split {
+            connection.split();
+        }
+        must_split
+    }
+
+    /// Takes a snapshot at the server that has the part now, subscribed to the user's channel if
+    /// that belongs to the part. The catch-up must have begun.
+    async fn attach(&self, catch_up: &CatchUp) -> Result<Snapshot, LinkDown> {
+        let CatchUp { connection: c, part, .. } = catch_up;
+        let route = self.route(c, *part).ok_or(LinkDown)?;
+        // First, so that the hub detaches the part if this link breaks from now on.
+        c.set_server(*part, route.server);
+        if *part == Part::Broadcasts || c.is_subscribed() {
+            let clock = route.link.clock_snapshot().await?;
+            return Ok(Snapshot { route, clock });
+        }
+        let (clock, subscription) = route.link.subscribe(&c.client.user).await?;
+        if catch_up.is_current() {
+            c.set_subscription(Box::new(subscription));
+        }
+        Ok(Snapshot { route, clock })
     }
 
     /// Takes a snapshot after the catch-up began; `None` if it is no longer needed.
     async fn snapshot(&self, catch_up: &CatchUp) -> Option<Snapshot> {
         let mut backoff = Backoff::new(FIRST_RETRY, MAX_RETRY);
         while catch_up.is_current() {
-            if let Some(route) = self.routes.user(&catch_up.connection.client.user) {
-                if let Ok(clock) = route.link.clock_snapshot().await {
-                    return Some(Snapshot { route, clock });
-                }
+            match self.attach(catch_up).await {
+                Ok(snapshot) => return Some(snapshot),
+                Err(LinkDown) => tokio::time::sleep(backoff.delay()).await,
             }
-            tokio::time::sleep(backoff.delay()).await;
         }
         None
     }
 
-    /// Catches up until the connection is live or has ended. `snapshot` was taken after the catch-up
-    /// began.
+    /// Catches up until the part is live or the connection has ended. `snapshot` was taken after the
+    /// catch-up began.
     async fn drive(&self, catch_up: CatchUp, snapshot: Snapshot) {
         let span = catch_up.connection.span();
         self.attempts(catch_up, snapshot).instrument(span).await;
@@ -224,13 +211,18 @@ impl CatchUpDriver {
             self.hub.context.metrics.catch_ups.with_label_values(&[cause]).inc();
             tracing::debug!(cause, "catch-up started");
             match self.attempt(&catch_up, &snapshot).await {
-                Ok(()) => match catch_up.connection.finish_catch_up(snapshot.clock.h) {
-                    None => return,
-                    Some(cause) => {
-                        catch_up.cause = cause;
-                        backoff.reset();
+                Ok(()) => {
+                    let CatchUp { connection, part, .. } = &catch_up;
+                    let Some((again, cause)) = connection.finish_catch_up(*part, snapshot.clock.h)
+                    else {
+                        return;
+                    };
+                    for other in connection.parts(again).filter(|other| other != part) {
+                        self.hub.catch_up_again(connection.clone(), other, cause);
                     }
-                },
+                    catch_up.cause = cause;
+                    backoff.reset();
+                }
                 Err(Interrupted::Superseded) => return,
                 // Also if a log changed while it was read: no attempt follows without a pause.
                 Err(interrupted @ (Interrupted::Changed | Interrupted::Unavailable(_))) => {
@@ -245,7 +237,7 @@ impl CatchUpDriver {
                     }
                 }
             }
-            catch_up = CatchUp::begin(catch_up.connection, catch_up.cause);
+            catch_up = CatchUp::begin(catch_up.connection, catch_up.part, catch_up.cause);
             match self.snapshot(&catch_up).await {
                 Some(next) => snapshot = next,
                 None => return,
@@ -253,9 +245,15 @@ impl CatchUpDriver {
         }
     }
 
-    fn start(&self, catch_up: &CatchUp, clock: &ClockSnapshot) -> Start {
-        let retention = self.hub.context.settings.retention;
-        catch_up::start(catch_up.from, clock, retention.as_millis() as u64)
+    fn start(&self, catch_up: &CatchUp, clock: &ClockSnapshot) -> (Order, Start) {
+        let retention_ms = self.hub.context.settings.retention.as_millis() as u64;
+        let CatchUp { connection, part, from, .. } = catch_up;
+        let from_zero = from.unwrap_or(EventId::ZERO);
+        let has_moved = connection.was_moved_from(*part, from_zero);
+        match catch_up::order(*part, from_zero, clock, has_moved) {
+            Order::ByEpoch => (Order::ByEpoch, catch_up::start(*from, clock, retention_ms)),
+            order => (order, catch_up::start_moved(from_zero, clock, retention_ms, has_moved)),
+        }
     }
 
     /// Queues everything over (cursor, H].
@@ -263,26 +261,35 @@ impl CatchUpDriver {
         catch_up.check_current()?;
         let clock = &snapshot.clock;
         let c = &*catch_up.connection;
-        let (reset, unrecorded, stale) = match self.start(catch_up, clock) {
+        let part = catch_up.part;
+        let (order, start) = self.start(catch_up, clock);
+        let (reset, unrecorded, stale) = match start {
             Start::Restart(reason) => {
-                c.restart(reason, clock);
+                c.restart(part, reason, clock.h.into());
                 return Ok(());
             }
-            Start::Read { reset, unrecorded, stale } => (reset, unrecorded, stale),
+            // The server of the broadcasts has the recorder.
+            Start::Read { reset, unrecorded, stale } => {
+                (reset, unrecorded && part != Part::User, stale)
+            }
         };
         let from = catch_up.from.unwrap_or(EventId::ZERO);
-        if from >= clock.h {
+        if order == Order::ByEpoch && from >= clock.h {
             return Ok(());
         }
-        let (sources, too_many) = self.sources(c, from, snapshot, stale).await?;
-        let mut merge = Merge::new(from, clock, sources);
+        let (sources, too_many) = self.sources(catch_up, order, snapshot, stale).await?;
+        let mut merge = Merge::new(from, order, clock, sources);
         let mut first = true;
         loop {
-            let pages = self.read(c, &merge, snapshot, first).await?;
+            let mut pages = self.read(c, &merge, snapshot, first).await?;
             catch_up.check_current()?;
             if first {
-                let flags = GapFlags { reset, unrecorded, stale, too_many };
-                report_gap(c, &merge, &pages, from, flags);
+                if order != Order::ByEpoch {
+                    let received = c.received(part);
+                    pages.iter_mut().for_each(|(_, page)| page.skip(&received));
+                }
+                let flags = GapFlags { order, reset, unrecorded, stale, too_many };
+                report_gap(c, part, &merge, &pages, from, flags);
             }
             let done = pages.is_empty();
             for (n, page) in pages {
@@ -290,7 +297,7 @@ impl CatchUpDriver {
             }
             first = false;
             while let Some(event) = merge.pop() {
-                c.replay(&event);
+                c.replay(part, &event);
                 c.room().await;
                 catch_up.check_current()?;
             }
@@ -303,18 +310,23 @@ impl CatchUpDriver {
     /// The sources of a catch-up, and whether more topics were active than it can read.
     async fn sources(
         &self,
-        c: &Connection,
-        from: EventId,
+        CatchUp { connection: c, part, from, .. }: &CatchUp,
+        order: Order,
         Snapshot { route, clock }: &Snapshot,
         stale: bool,
     ) -> Result<(Vec<CatchUpSource>, bool), Interrupted> {
-        let mut sources = vec![CatchUpSource::Log(Channel::User(c.client.user.clone()))];
-        if c.client.topics.is_empty() {
+        let mut sources = Vec::new();
+        if part.includes(Part::User) {
+            sources.push(CatchUpSource::Log(Channel::User(c.client.user.clone())));
+        }
+        if c.client.topics.is_empty() || !part.includes(Part::Broadcasts) {
             return Ok((sources, false));
         }
+        let from = from.unwrap_or(EventId::ZERO);
         let _reader = self.readers.acquire().await.map_err(|_| Interrupted::Superseded)?;
         let cache = &self.delivery.replay_cache;
-        if !stale
+        if order == Order::ByEpoch
+            && !stale
             && replay_cache_fill::reaches(cache, &route.commands, from, clock, &c.client.topics)
                 .await?
         {
@@ -323,7 +335,7 @@ impl CatchUpDriver {
             let (topics, too_many) = log::active_broadcasts(
                 &route.commands,
                 &c.client.topics,
-                clock.read_after(from).ms,
+                clock.read_after(from, order).ms,
             )
             .await?;
             sources.extend(topics.into_iter().map(CatchUpSource::Log));
@@ -368,49 +380,6 @@ impl CatchUpDriver {
         }
         Ok(pages)
     }
-}
-
-/// Queues `sse.gap` if events after the cursor may be missing; `pages` are the first ones.
-fn report_gap(
-    c: &Connection,
-    merge: &Merge<CatchUpSource>,
-    pages: &[(usize, Page)],
-    from: EventId,
-    flags: GapFlags,
-) {
-    if flags.reset {
-        return c.queue_gap(GapReason::Reset, c.client.channels().collect());
-    }
-    let logs: HashMap<usize, &CatchUpSource> =
-        merge.wants().map(|(n, source, _)| (n, source)).collect();
-    let (mut trimmed, mut expired) = (Vec::new(), Vec::new());
-    for (n, page) in pages {
-        let Some(CatchUpSource::Log(channel)) = logs.get(n) else { continue };
-        match catch_up::gap(from, flags.stale, page) {
-            Some(GapReason::Trimmed) => trimmed.push(channel.to_string()),
-            Some(_) => expired.push(channel.to_string()),
-            None => {}
-        }
-    }
-    // Active topics are only known as long as the retention.
-    let patterns = || c.client.topics.prefixes().map(|p| format!("broadcast:{p}*"));
-    if flags.too_many {
-        trimmed.extend(patterns());
-    }
-    if flags.stale {
-        expired.extend(patterns());
-    }
-    let reason = match (trimmed.is_empty(), expired.is_empty()) {
-        (false, _) => GapReason::Trimmed,
-        (true, false) => GapReason::Expired,
-        (true, true) if flags.unrecorded => {
-            return c.queue_gap(GapReason::Unrecorded, c.client.channels().collect());
-        }
-        (true, true) => return,
-    };
-    let mut seen = HashSet::new();
-    let channels = trimmed.into_iter().chain(expired).filter(|name| seen.insert(name.clone()));
-    c.queue_gap(reason, channels.take(MAX_GAP_CHANNELS).collect());
 }
 
 #[cfg(test)]

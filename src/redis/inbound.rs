@@ -169,7 +169,7 @@ impl Inbound {
 
     fn relay(&self, event: Event) {
         self.context.metrics.relayed.with_label_values(&[event.channel.kind()]).inc();
-        self.context.delivery.event(event);
+        self.context.delivery.event(self.context.server.index, event);
     }
 
     /// Everything up to `h`, a position of the link's server, has arrived.
@@ -179,7 +179,7 @@ impl Inbound {
         }
         self.context.state.raise_highest_id(h);
         self.context.state.watermark_received();
-        self.context.delivery.watermark(h);
+        self.context.delivery.watermark(self.context.server.index, h);
     }
 
     /// Notifies all connections of a new epoch, once. `position` is in it.
@@ -204,7 +204,8 @@ impl Inbound {
         // one already, which the cache no longer has.
         let seen = self.context.state.highest_id();
         let start = if seen.epoch == position.epoch { seen } else { EventId::ZERO };
-        self.context.delivery.new_epoch(EventId { epoch: position.epoch, ..start });
+        let start = EventId { epoch: position.epoch, ..start };
+        self.context.delivery.new_epoch(self.context.server.index, start);
         if self.has_broadcasts() {
             self.inbox.send(RecorderInput::Reset);
         }
@@ -232,7 +233,7 @@ impl Inbound {
                         "plain publishes may be missing; clients get sse.gap (unrecorded)"
                     );
                 }
-                self.context.delivery.unrecorded(id);
+                self.context.delivery.unrecorded(self.context.server.index, id);
             }
             "marker" if rest.len() <= MAX_MARKER_BYTES => {
                 self.inbox.send(RecorderInput::Marker(rest.to_owned()));

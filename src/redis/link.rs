@@ -246,7 +246,7 @@ impl Supervisor {
         self.context.state.server.set(None);
         self.context.metrics.link_up.set(0);
         self.context.metrics.subscriptions.set(0);
-        self.context.delivery.link_down();
+        self.context.delivery.link_down(self.context.server.index);
         self.inbound.set_broadcasts(false);
     }
 
@@ -354,7 +354,7 @@ impl Supervisor {
         self.inbound.watermark(clock.h);
         self.context.state.set_up(true);
         self.context.metrics.link_up.set(1);
-        self.context.delivery.link_up(clock.h);
+        self.context.delivery.link_up(self.context.server.index, clock.h);
         self.inbound.set_broadcasts(has_broadcasts);
         Ok(clock)
     }

@@ -193,6 +193,12 @@ impl Servers {
         }
     }
 
+    /// The servers whose links are set up.
+    pub fn linked(&self) -> Vec<ServerIndex> {
+        let is_up = |server: &Server| server.info.state.is_up();
+        self.all().iter().filter(|server| is_up(server)).map(|server| server.info.index).collect()
+    }
+
     /// Whether at least one link is set up.
     pub fn is_any_up(&self) -> bool {
         self.all().iter().any(|server| server.info.state.is_up())

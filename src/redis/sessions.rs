@@ -12,7 +12,10 @@ use super::{
     servers::Servers,
 };
 use crate::{
-    core::{id::EventId, reasons::CloseReason},
+    core::{
+        id::{EventId, StreamPosition},
+        reasons::CloseReason,
+    },
     error_chain::ErrorChain,
     state::{client::Session, connection::Connection, hub::Hub},
 };
@@ -37,7 +40,7 @@ pub struct SessionRequest<'a> {
     /// When the ticket was issued, ms since 1970 (the end of that second).
     pub issued_ms: u64,
     /// The client's cursor.
-    pub cursor: Option<EventId>,
+    pub cursor: Option<StreamPosition>,
     /// Digest of the cookie in the request; empty if there is none.
     pub proof: &'a str,
     /// Digest of the cookie of a new session; empty if it has none.
@@ -90,7 +93,7 @@ fn call(function: &str, commands: &Commands, grace: Duration, request: &SessionR
         .arg(ttl_ms(grace))
         .arg(request.until_ms)
         .arg(request.issued_ms)
-        .arg(request.cursor.map(|id| id.to_string()).unwrap_or_default())
+        .arg(request.cursor.map(|position| position.user.to_string()).unwrap_or_default())
         .arg(request.left_ms)
         .arg(request.proof)
         .arg(request.new_proof);
@@ -116,7 +119,7 @@ pub async fn open(
     match reply.text("outcome") {
         "opened" | "resumed" => Ok(Session {
             digest: request.digest.to_owned(),
-            first: EventId::parse(reply.text("first")).unwrap_or_default(),
+            first: EventId::parse(reply.text("first")).unwrap_or_default().into(),
             opened_ms: reply.number("opened_ms").unwrap_or(0),
             until_ms: reply.number("until_ms").unwrap_or(request.until_ms),
             generation: reply.number("generation").unwrap_or(1),
@@ -274,7 +277,7 @@ fn renewal(
         let ttl_ms = if closing { (grace.as_millis() as u64).max(1) } else { ttl_ms(grace) };
         call.arg(&c.client.session.digest)
             .arg(&c.client.id)
-            .arg(c.client.session.first.to_string())
+            .arg(c.client.session.first.user.to_string())
             .arg(c.client.session.opened_ms)
             .arg(c.client.session.until_ms)
             .arg(ttl_ms)

@@ -14,7 +14,7 @@ use super::{
 use crate::core::{
     catch_up::{self, ClockSnapshot, Merge, Start},
     channel::Channel,
-    id::{EventId, parse_epoch},
+    id::{EventId, Order, parse_epoch},
     reasons::GapReason,
     trace::{EventStatus, Neighbours, status},
 };
@@ -336,7 +336,7 @@ async fn resume(
 ) -> Result<(Resume, EventId), CommandError> {
     let (mut resume, mut last_ever, mut unrecorded_behind) =
         (Resume::default(), EventId::ZERO, false);
-    let mut merge = Merge::new(id, clock, [channel.clone()]);
+    let mut merge = Merge::new(id, Order::ByEpoch, clock, [channel.clone()]);
     let mut first = true;
     loop {
         let wanted: Vec<_> =
@@ -354,7 +354,7 @@ async fn resume(
                     }
                     Start::Read { reset, unrecorded, stale } => {
                         unrecorded_behind = unrecorded;
-                        let gap = catch_up::gap(id, stale, &page);
+                        let gap = catch_up::gap(id, Order::ByEpoch, stale, &page);
                         let gap = if reset { Some(GapReason::Reset) } else { gap };
                         resume.gap = gap.map(GapReason::name);
                     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tracing::Span;
 
-use crate::core::{id::EventId, topics::Topics, transport::Transport};
+use crate::core::{id::StreamPosition, part::Part, topics::Topics, transport::Transport};
 
 /// The session that a connection belongs to.
 #[derive(Clone, Debug)]
@@ -12,7 +12,7 @@ pub struct Session {
     /// Digest of the ticket.
     pub digest: String,
     /// The cursor of its first connection; no resume reaches back before it.
-    pub first: EventId,
+    pub first: StreamPosition,
     /// When it was opened, ms since 1970 by the clock of Redis.
     pub opened_ms: u64,
     /// When it ends, ms since 1970.
@@ -51,9 +51,11 @@ pub fn connection_span(id: &str, user: &str, request_id: &str) -> Span {
 pub const MAX_GAP_CHANNELS: usize = 100;
 
 impl Client {
-    /// The channels and patterns that an `sse.gap` names if it concerns all of them.
-    pub fn channels(&self) -> impl Iterator<Item = String> {
-        let user = std::iter::once(format!("user:{}:events", self.user));
-        user.chain(self.topics.patterns().map(|t| format!("broadcast:{t}"))).take(MAX_GAP_CHANNELS)
+    /// The channels and patterns that an `sse.gap` names if it concerns all of a part.
+    pub fn channels(&self, part: Part) -> impl Iterator<Item = String> {
+        let user = part.includes(Part::User).then(|| format!("user:{}:events", self.user));
+        let topics = part.includes(Part::Broadcasts).then(|| self.topics.patterns());
+        let topics = topics.into_iter().flatten().map(|topic| format!("broadcast:{topic}"));
+        user.into_iter().chain(topics).take(MAX_GAP_CHANNELS)
     }
 }

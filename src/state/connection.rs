@@ -1,7 +1,11 @@
 //! One connection on its worker: its queue of frames, and when and why it ends. A writer takes the
 //! bytes (`poll_bytes`). Knows nothing of HTTP.
 
+mod catch_up;
+mod parts;
+
 use std::{
+    any::Any,
     cell::{Cell, RefCell},
     rc::Rc,
     sync::Arc,
@@ -20,11 +24,11 @@ use super::{
     stream_context::StreamContext,
 };
 use crate::core::{
-    catch_up::ClockSnapshot,
-    event::Event,
-    id::EventId,
+    frame,
+    id::{EventId, StreamPosition},
+    part::{Part, ServerIndex},
     queue::{Item, Queued},
-    reasons::{CatchUpCause, CloseReason, GapReason},
+    reasons::{CloseReason, GapReason},
     stream_state::{Outcome, StreamState},
 };
 
@@ -42,13 +46,24 @@ pub struct Parts {
     /// The client.
     pub client: Client,
     /// The id from which it continues; `None` if the client named none, or one that cannot be used.
-    pub cursor: Option<EventId>,
+    pub cursor: Option<StreamPosition>,
     /// The id as the client sent it, for `sse.gap`; `None` if it sent none.
     pub cursor_text: Option<String>,
     /// Counts it in `limits.max_connections`.
     pub permit: ConnectionPermit,
     /// The client's side of the connection.
     pub liveness: Box<dyn ClientLiveness>,
+}
+
+/// Keeps the channel of a connection's user subscribed until it is dropped.
+pub type Subscription = Box<dyn Any>;
+
+/// The id that a client named.
+struct FirstCursor {
+    /// `None`: none that can be used.
+    id: Option<StreamPosition>,
+    /// As the client sent it; `None`: it sent none.
+    text: Option<String>,
 }
 
 /// A connection of one worker. Everything that changes it runs on that worker's thread.
@@ -63,8 +78,12 @@ pub struct Connection {
     waker: RefCell<Option<Waker>>,
     drained: Notify,
     reason: Cell<Option<CloseReason>>,
-    /// The id that the client named, parsed and as text, until the first catch-up has finished.
-    first_cursor: RefCell<Option<(Option<EventId>, Option<String>)>>,
+    /// What the client named, until the first catch-up has finished.
+    first_cursor: RefCell<Option<Box<FirstCursor>>>,
+    /// The server of the whole stream or of its user's part, and that of the other part.
+    servers: Cell<[ServerIndex; 2]>,
+    /// Keeps the user's channel subscribed on the server of that part.
+    subscription: RefCell<Option<Subscription>>,
     pub(super) key: Cell<usize>,
     /// Since when frames have waited for the writer. A dropped queue does not reset it: a client
     /// that reads nothing has stalled.
@@ -85,11 +104,13 @@ impl Connection {
     pub fn new(parts: Parts) -> Rc<Self> {
         let now = parts.context.clock.now_ms();
         let limit = parts.context.settings.limits.queue_bytes;
-        let state = StreamState::new(
-            parts.cursor.unwrap_or(EventId::ZERO),
-            limit,
-            parts.client.channels().collect(),
-        );
+        let channels = parts.client.channels(Part::Whole).collect();
+        let mut state = StreamState::new(EventId::ZERO, limit, channels);
+        let cursor = parts.cursor.unwrap_or(StreamPosition::ZERO);
+        if cursor.user != cursor.broadcasts {
+            state.split();
+        }
+        state.start_at(cursor);
         Rc::new(Self {
             client: parts.client,
             opened_ms: now,
@@ -97,7 +118,12 @@ impl Connection {
             waker: RefCell::default(),
             drained: Notify::new(),
             reason: Cell::new(None),
-            first_cursor: RefCell::new(Some((parts.cursor, parts.cursor_text))),
+            first_cursor: RefCell::new(Some(Box::new(FirstCursor {
+                id: parts.cursor,
+                text: parts.cursor_text,
+            }))),
+            servers: Cell::default(),
+            subscription: RefCell::default(),
             key: Cell::new(usize::MAX),
             waiting_since_ms: Cell::new(None),
             queued_ms: Cell::new(now),
@@ -216,6 +242,9 @@ impl Connection {
     }
 
     fn take_chunk(&self, state: &mut StreamState) -> Bytes {
+        if state.is_split() {
+            return self.take_split_chunk(state);
+        }
         let mut next = || self.take(state).map(|item| item.content);
         let Some(first) = next() else { return Bytes::new() };
         // One frame, the common case, is not copied.
@@ -227,6 +256,17 @@ impl Connection {
         while chunk.len() < CHUNK_BYTES {
             let Some(content) = next() else { break };
             chunk.extend_from_slice(content.frame());
+        }
+        chunk.freeze()
+    }
+
+    /// As [`Self::take_chunk`]. The frames are shared with streams that have come as far in the same
+    /// part, but not in the other one, so each gets its own id.
+    fn take_split_chunk(&self, state: &mut StreamState) -> Bytes {
+        let mut chunk = BytesMut::new();
+        while chunk.len() < CHUNK_BYTES {
+            let Some(item) = self.take(state) else { break };
+            frame::put_with_id(&mut chunk, item.content.frame(), state.cursor());
         }
         chunk.freeze()
     }
@@ -324,29 +364,26 @@ impl Connection {
         self.state.borrow().is_empty()
     }
 
-    /// Everything up to this id was handed to the writer.
-    pub fn cursor(&self) -> EventId {
+    /// Everything up to here was handed to the writer.
+    pub fn cursor(&self) -> StreamPosition {
         self.state.borrow().cursor()
     }
 
-    /// Everything up to this id was handed to the writer or is queued.
-    pub fn position(&self) -> EventId {
+    /// Everything up to here was handed to the writer or is queued.
+    pub fn position(&self) -> StreamPosition {
         self.state.borrow().position()
     }
 
-    /// Whether it receives events from the hub.
+    /// Whether all of it receives events from the hub.
     pub fn is_live(&self) -> bool {
-        self.state.borrow().is_live()
+        self.is_part_live(Part::Whole)
     }
 
-    pub(super) fn heartbeat(&self, watermark: EventId) {
+    pub(super) fn heartbeat(&self, watermark: impl Fn(ServerIndex) -> EventId) {
+        let of = |part| watermark(self.server(part));
+        let watermark = StreamPosition { user: of(Part::User), broadcasts: of(Part::Broadcasts) };
         let frame = |id| crate::core::control_events::heartbeat(id, unix_ms());
         self.with(|state| state.heartbeat(watermark, frame));
-    }
-
-    pub(super) fn detach(&self, watermark: EventId) {
-        self.with(|state| state.detach(watermark));
-        self.drained.notify_waiters();
     }
 
     pub(super) fn drop_queue(&self) {
@@ -356,6 +393,7 @@ impl Connection {
     /// Drops the queue and the permit of a connection that the hub has removed.
     pub(super) fn forget(&self) {
         self.permit.take();
+        self.subscription.take();
         self.gone.set(true);
         self.with(StreamState::drop_queue);
         self.drained.notify_waiters();
@@ -363,85 +401,6 @@ impl Connection {
 
     fn count_gap(&self, reason: GapReason) {
         self.context.metrics.gaps.with_label_values(&[reason.name()]).inc();
-    }
-}
-
-/// For the driver of catch-ups.
-impl Connection {
-    /// Begins a catch-up. Returns its number and the cursor from which it reads; `None` if the
-    /// client named no usable id.
-    pub fn begin_catch_up(&self) -> (u64, Option<EventId>) {
-        let (number, from) = self.with(StreamState::begin_catch_up);
-        match &*self.first_cursor.borrow() {
-            Some((None, _)) => (number, None),
-            _ => (number, Some(from)),
-        }
-    }
-
-    /// Whether the catch-up of that number is still needed.
-    pub fn is_catching_up(&self, number: u64) -> bool {
-        !self.gone.get() && !self.is_ending() && self.state.borrow().is_catching_up(number)
-    }
-
-    /// Whether the client named an id from which its stream continues; asked before the first
-    /// catch-up has finished.
-    pub fn has_cursor(&self) -> bool {
-        let first = self.first_cursor.borrow();
-        first.as_ref().is_none_or(|(id, text)| id.is_some() || text.is_some())
-    }
-
-    /// Makes `h` the cursor of a connection without one. From now on it is as if the client had
-    /// named it: the first frame contains it, so a later catch-up must begin there.
-    pub fn start_at(&self, h: EventId) {
-        self.first_cursor.replace(Some((Some(h), None)));
-        self.with(|state| state.start_at(h));
-    }
-
-    /// Queues `sse.gap` with this reason; the stream continues from `clock.h`.
-    pub fn restart(&self, reason: GapReason, clock: &ClockSnapshot) {
-        self.count_gap(reason);
-        let text = self.first_cursor.take().and_then(|(_, text)| text);
-        self.with(|state| state.restart(reason, text.as_deref(), clock.h));
-    }
-
-    /// Queues `sse.gap`; the replay follows.
-    pub fn queue_gap(&self, reason: GapReason, channels: Vec<String>) {
-        self.count_gap(reason);
-        self.with(|state| state.queue_gap(reason, channels));
-    }
-
-    /// Queues an event that a catch-up has read.
-    pub fn replay(&self, event: &Arc<Event>) {
-        self.context.metrics.replayed.inc();
-        self.with(|state| state.replay(event));
-    }
-
-    /// Waits until the queue has room for the next page, or the connection ends.
-    pub async fn room(&self) {
-        loop {
-            let notified = self.drained.notified();
-            if self.gone.get()
-                || self.is_ending()
-                || self.state.borrow().ready_bytes() < REPLAY_BYTES
-            {
-                return;
-            }
-            notified.await;
-        }
-    }
-
-    /// Ends a catch-up that has queued everything up to `h`. The connection is live, unless the
-    /// result is the cause of another catch-up.
-    pub fn finish_catch_up(&self, h: EventId) -> Option<CatchUpCause> {
-        self.first_cursor.take();
-        match self.with(|state| state.finish_catch_up(h)) {
-            Outcome::CatchUp(cause) => Some(cause),
-            _ => {
-                // A poll waits for the end of the catch-up, even if it delivered nothing.
-                self.wake();
-                None
-            }
-        }
     }
 }
 

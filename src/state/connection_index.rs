@@ -49,6 +49,11 @@ impl ConnectionIndex {
         self.users.contains_key(user)
     }
 
+    /// The connections of a user.
+    pub fn of_user(&self, user: &str) -> Vec<Rc<Connection>> {
+        self.of(self.users.get(user)).cloned().collect()
+    }
+
     /// All connections with their keys.
     pub fn iter(&self) -> impl Iterator<Item = (usize, &Rc<Connection>)> {
         self.all.iter()

@@ -17,6 +17,7 @@ use super::{
     connection::Connection,
     connection_index::ConnectionIndex,
     delivery::Delivery,
+    hub_servers::HubServers,
     mailbox::{Command, ConnectionInfo, Inbox, LocalUsers, Message},
     session_notices::SessionNotices,
     stream_context::StreamContext,
@@ -24,7 +25,8 @@ use super::{
 use crate::core::{
     control_events::{Connected, closing},
     event::Event,
-    id::EventId,
+    id::{EventId, StreamPosition},
+    part::{Part, ServerIndex},
     queue::Item,
     reasons::{CatchUpCause, CloseReason},
     stream_state::Outcome,
@@ -33,13 +35,13 @@ use crate::core::{
 /// Maximum number of messages that are taken from the mailbox at once.
 const BATCH: usize = 256;
 
-/// A connection that must catch up.
-pub type CatchUpRequest = (Rc<Connection>, CatchUpCause);
+/// A part of a connection that must catch up.
+pub type CatchUpRequest = (Rc<Connection>, Part, CatchUpCause);
 
 /// `retry:` of a stream that was taken over, the first time.
 const TAKEN_OVER_RETRY_MS: u64 = 60_000;
 
-/// The connections of one worker, and what it has received from the link.
+/// The connections of one worker, and what it has received from the links.
 pub struct Hub {
     /// What it needs from the instance.
     pub context: Arc<StreamContext>,
@@ -48,9 +50,9 @@ pub struct Hub {
     session_notices: RefCell<SessionNotices>,
     /// Notified when the sessions must be renewed at once, because Redis may have lost them.
     pub sessions_due: Notify,
-    /// This worker has received everything up to this id.
-    pub(super) watermark: Cell<EventId>,
-    link_up: Cell<bool>,
+    pub(super) servers: HubServers,
+    /// Whether the mailbox drops events: a catch-up would have to be repeated.
+    is_dropping: Cell<bool>,
     catch_ups: mpsc::UnboundedSender<CatchUpRequest>,
     ended: mpsc::UnboundedSender<Rc<Connection>>,
     largest_bytes: Arc<AtomicUsize>,
@@ -66,24 +68,24 @@ pub struct HubRequests {
 }
 
 impl Hub {
-    /// The hub of one worker, and its requests. `link_up` must be read after the mailbox was
-    /// opened: later changes of the link come as messages.
+    /// The hub of one worker, and its requests. `linked`, the servers whose link is up, must be
+    /// read after the mailbox was opened: later changes of the links come as messages.
     pub fn new(
         context: Arc<StreamContext>,
         delivery: Arc<Delivery>,
         inbox: &Inbox,
-        link_up: bool,
+        linked: &[ServerIndex],
     ) -> (Rc<Self>, HubRequests) {
         let (catch_ups, catch_ups_receiver) = mpsc::unbounded_channel();
         let (ended, ended_receiver) = mpsc::unbounded_channel();
         let hub = Self {
-            link_up: Cell::new(link_up),
+            servers: HubServers::new(linked),
+            is_dropping: Cell::new(false),
             context,
             delivery,
             index: RefCell::default(),
             session_notices: RefCell::default(),
             sessions_due: Notify::new(),
-            watermark: Cell::default(),
             catch_ups,
             ended,
             largest_bytes: inbox.largest_bytes.clone(),
@@ -108,73 +110,131 @@ impl Hub {
 
     fn handle(self: &Rc<Self>, message: Message, now: u64) {
         match message {
-            Message::Event(event) => self.event(event, now),
-            Message::Unrecorded(id) => {
+            Message::Event(server, event) => self.event(server, event, now),
+            Message::Unrecorded(server, id) => {
                 let item = Item::Unrecorded(id);
                 self.snapshot().iter().for_each(|c| self.offer(c, &item, now));
-                self.watermark.set(id.max(self.watermark.get()));
+                self.servers.raise_watermark(server, id);
             }
-            Message::NewEpoch => {
-                self.snapshot().iter().for_each(|c| c.detach(self.watermark.get()));
-                self.watermark.set(EventId::ZERO);
+            Message::Watermark(server, id) => self.servers.raise_watermark(server, id),
+            Message::NewEpoch(server) => {
+                self.detach(server);
                 self.sessions_due.notify_one();
-                if self.link_up.get() {
-                    self.catch_up_all(CatchUpCause::Epoch);
+                if self.may_catch_up(server) {
+                    self.catch_up_all(CatchUpCause::Epoch, |c, part| c.server(part) == server);
                 }
             }
-            Message::Watermark(id) => self.watermark.set(id.max(self.watermark.get())),
-            Message::LinkDown => {
-                self.link_up.set(false);
-                self.snapshot().iter().for_each(|c| c.detach(self.watermark.get()));
-                // The next link begins with a watermark, which is lower if the time of Redis was
-                // set back.
-                self.watermark.set(EventId::ZERO);
+            Message::LinkDown(server) => {
+                self.servers.set_linked(server, false);
+                self.detach(server);
             }
-            Message::LinkUp => {
-                self.link_up.set(true);
+            Message::LinkUp(server) => {
+                self.servers.set_linked(server, true);
                 self.sessions_due.notify_one();
-                self.catch_up_all(CatchUpCause::Link);
+                // Parts that were read from another server may have moved to this one.
+                self.catch_up_all(CatchUpCause::Link, |c, part| {
+                    c.server(part) == server || c.is_detached(part)
+                });
+            }
+            Message::UsersMoved(users) => {
+                for user in users.iter() {
+                    let connections = self.index.borrow().of_user(user);
+                    connections.into_iter().for_each(|c| self.moved(c, Part::User));
+                }
+            }
+            Message::BroadcastsMoved => {
+                self.snapshot().into_iter().for_each(|c| self.moved(c, Part::Broadcasts));
+            }
+            Message::EventsDropped => {
+                self.is_dropping.set(true);
+                self.servers.all().for_each(|server| self.detach(server));
+            }
+            Message::EventsResumed => {
+                self.is_dropping.set(false);
+                self.catch_up_all(CatchUpCause::Link, |_, _| true);
             }
             Message::Command(command) => self.command(command),
         }
     }
 
-    /// Requests a catch-up of every connection that is not live.
-    fn catch_up_all(&self, cause: CatchUpCause) {
+    /// Detaches what is read from a server. What comes next may not follow what has arrived, and
+    /// the next watermark may be lower, if the time of Redis was set back.
+    fn detach(&self, server: ServerIndex) {
+        let watermark = self.servers.watermark(server);
         for connection in self.snapshot() {
-            if connection.is_admitted() && !connection.is_live() && !connection.is_ending() {
-                self.request_catch_up(connection, cause);
+            for part in connection.parts(Part::Whole) {
+                if connection.server(part) == server {
+                    connection.detach(part, watermark);
+                }
+            }
+        }
+        self.servers.reset_watermark(server);
+    }
+
+    /// Makes a part of a connection catch up at another server; if it is whole, all of it.
+    fn moved(&self, connection: Rc<Connection>, part: Part) {
+        connection.move_away(part);
+        if connection.is_admitted() && !connection.is_ending() && !self.is_dropping.get() {
+            self.request_catch_up(connection, part, CatchUpCause::Moved);
+        }
+    }
+
+    /// Requests a catch-up of every part that is not live and for which `wanted` is true.
+    fn catch_up_all(&self, cause: CatchUpCause, wanted: impl Fn(&Connection, Part) -> bool) {
+        if self.is_dropping.get() {
+            return;
+        }
+        for connection in self.snapshot() {
+            if !connection.is_admitted() || connection.is_ending() {
+                continue;
+            }
+            for part in connection.parts(Part::Whole) {
+                if !connection.is_part_live(part) && wanted(&connection, part) {
+                    self.request_catch_up(connection.clone(), part, cause);
+                }
             }
         }
     }
 
-    fn event(&self, event: Arc<Event>, now: u64) {
+    fn event(&self, server: ServerIndex, event: Arc<Event>, now: u64) {
         let item = Item::Event(event.clone());
         self.index.borrow().offer(&event, |c| self.offer(c, &item, now));
         if let Some(id) = event.id {
-            self.watermark.set(id.max(self.watermark.get()));
+            self.servers.raise_watermark(server, id);
         }
     }
 
     fn offer(&self, connection: &Rc<Connection>, item: &Item, now: u64) {
-        if let Outcome::CatchUp(cause) = connection.offer(item, now) {
-            self.catch_up_again(connection.clone(), cause);
+        if let Outcome::CatchUp(part, cause) = connection.offer(item, now) {
+            self.catch_up_again(connection.clone(), part, cause);
         }
     }
 
-    /// Makes a connection catch up again, at once or when the link is up.
-    pub fn catch_up_again(&self, connection: Rc<Connection>, cause: CatchUpCause) {
+    /// Makes a part of a connection catch up again, at once or when its link is up.
+    pub fn catch_up_again(&self, connection: Rc<Connection>, part: Part, cause: CatchUpCause) {
         if cause == CatchUpCause::Overflow {
             self.context.metrics.overflows.inc();
         }
-        if self.link_up.get() {
-            self.request_catch_up(connection, cause);
+        for part in connection.parts(part) {
+            if self.may_catch_up(connection.server(part)) {
+                self.request_catch_up(connection.clone(), part, cause);
+            }
         }
     }
 
-    fn request_catch_up(&self, connection: Rc<Connection>, cause: CatchUpCause) {
+    /// Whether a catch-up from a server can succeed now. If not, the hub requests it later.
+    pub fn may_catch_up(&self, server: ServerIndex) -> bool {
+        !self.is_dropping.get() && self.servers.is_linked(server)
+    }
+
+    /// The last watermark of a server, also while its link is down; `None` before the first.
+    pub fn last_watermark(&self, server: ServerIndex) -> Option<EventId> {
+        self.servers.last_watermark(server)
+    }
+
+    fn request_catch_up(&self, connection: Rc<Connection>, part: Part, cause: CatchUpCause) {
         // The receiver lives as long as the worker.
-        let _ = self.catch_ups.send((connection, cause));
+        let _ = self.catch_ups.send((connection, part, cause));
     }
 
     /// Adds a connection: from now on it is offered events.
@@ -272,7 +332,7 @@ impl Hub {
                 if let Some(largest) = self.snapshot().into_iter().max_by_key(|c| c.queued_bytes())
                 {
                     largest.drop_queue();
-                    self.catch_up_again(largest, CatchUpCause::Overflow);
+                    self.catch_up_again(largest, Part::Whole, CatchUpCause::Overflow);
                 }
             }
         }
@@ -291,11 +351,24 @@ impl Hub {
     }
 
     /// The first frame of a stream: `id` is its cursor, `resumed` says that it follows it.
-    pub fn connected(&self, connection: &Connection, id: Option<EventId>, resumed: bool) -> Bytes {
+    pub fn connected(
+        &self,
+        connection: &Connection,
+        id: Option<StreamPosition>,
+        resumed: bool,
+    ) -> Bytes {
         let client = &connection.client;
         let (topics, user) = (client.topics.patterns().collect(), &client.user);
         let retry_ms = self.retry_ms();
-        Connected { retry_ms, id, connection: &client.id, user, topics, resumed }.frame()
+        Connected {
+            retry_ms,
+            id: id.map(Into::into),
+            connection: &client.id,
+            user,
+            topics,
+            resumed,
+        }
+        .frame()
     }
 
     /// `retry:` for a stream: between the setting and twice the setting, so that clients do not

@@ -12,7 +12,13 @@ use std::{
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::core::{channel::Channel, event::Event, id::EventId, transport::Transport};
+use crate::core::{
+    channel::Channel,
+    event::Event,
+    id::{EventId, StreamPosition},
+    part::ServerIndex,
+    transport::Transport,
+};
 
 /// Maximum number of bytes that wait for one worker.
 const LIMIT_BYTES: usize = 64 << 20;
@@ -21,17 +27,25 @@ const LIMIT_BYTES: usize = 64 << 20;
 #[derive(Debug)]
 pub enum Message {
     /// An event for the connections of its channel.
-    Event(Arc<Event>),
-    /// Plain messages before this position may be missing.
-    Unrecorded(EventId),
-    /// A new epoch began: all connections must catch up.
-    NewEpoch,
-    /// Everything up to this id has arrived.
-    Watermark(EventId),
-    /// The link was lost, or the mailbox overflowed: all connections must catch up again.
-    LinkDown,
-    /// The link is up: the connections may catch up.
-    LinkUp,
+    Event(ServerIndex, Arc<Event>),
+    /// Plain messages before this position of a server may be missing.
+    Unrecorded(ServerIndex, EventId),
+    /// A new epoch began on a server: what is read from it must catch up.
+    NewEpoch(ServerIndex),
+    /// Everything up to this id of a server has arrived.
+    Watermark(ServerIndex, EventId),
+    /// The link to a server was lost: what is read from it must catch up again.
+    LinkDown(ServerIndex),
+    /// The link to a server is up: the connections may catch up.
+    LinkUp(ServerIndex),
+    /// The channels of these users moved to another server: their connections must catch up there.
+    UsersMoved(Arc<[Arc<str>]>),
+    /// The broadcasts moved to another server: all connections must catch up there.
+    BroadcastsMoved,
+    /// The mailbox overflowed, and events are being dropped: all connections must catch up again.
+    EventsDropped,
+    /// No more events are being dropped: the connections may catch up.
+    EventsResumed,
     /// A command.
     Command(Command),
 }
@@ -82,7 +96,7 @@ pub struct ConnectionInfo {
     /// Bytes queued for it.
     pub queued_bytes: usize,
     /// The last id handed to its socket.
-    pub cursor: EventId,
+    pub cursor: StreamPosition,
 }
 
 /// The users that have connections on a worker. The worker updates the set and the link reads it,
@@ -136,7 +150,7 @@ pub struct Inbox {
 
 fn cost(message: &Message) -> usize {
     match message {
-        Message::Event(event) => event.frame.len() + 64,
+        Message::Event(_, event) => event.frame.len() + 64,
         _ => 64,
     }
 }
@@ -180,16 +194,16 @@ impl Mailboxes {
     }
 
     /// Sends to all workers. If a mailbox overflows, events are dropped; the worker receives one
-    /// [`Message::LinkDown`] in their place, and its connections catch up again.
+    /// [`Message::EventsDropped`] in their place, and its connections catch up again.
     pub fn send(&self, mut make: impl FnMut() -> Message) {
         self.lock().retain(|mailbox| mailbox.send(make()));
     }
 
-    /// Sends an event to the workers that may have a stream for it.
-    pub fn send_event(&self, event: &Arc<Event>) {
+    /// Sends an event of a server to the workers that may have a stream for it.
+    pub fn send_event(&self, server: ServerIndex, event: &Arc<Event>) {
         self.lock().retain(|mailbox| {
             !mailbox.local_users.includes(&event.channel)
-                || mailbox.send(Message::Event(event.clone()))
+                || mailbox.send(Message::Event(server, event.clone()))
         });
     }
 
@@ -207,15 +221,15 @@ impl Mailbox {
     /// `false`: the worker has ended.
     fn send(&self, message: Message) -> bool {
         let bytes = cost(&message);
-        let droppable = matches!(message, Message::Event(_));
+        let droppable = matches!(message, Message::Event(..));
         if droppable && self.waiting_bytes.load(Ordering::Relaxed) + bytes > LIMIT_BYTES {
             if !self.has_overflowed.swap(true, Ordering::Relaxed) {
-                self.post(Message::LinkDown, 64);
+                self.post(Message::EventsDropped, 64);
             }
             return true;
         }
         if self.has_overflowed.swap(false, Ordering::Relaxed) {
-            self.post(Message::LinkUp, 64);
+            self.post(Message::EventsResumed, 64);
         }
         self.post(message, bytes)
     }
@@ -230,6 +244,8 @@ impl Mailbox {
 mod tests {
     use super::*;
 
+    const SERVER: ServerIndex = ServerIndex(0);
+
     #[tokio::test]
     async fn overflowing_mailbox_makes_connections_catch_up() {
         let boxes = Mailboxes::default();
@@ -238,14 +254,14 @@ mod tests {
         let payload = "x".repeat(1 << 20);
         let event =
             Arc::new(Event::new(EventId::ZERO, EventId::ZERO, channel, None, "t", &payload));
-        (0..100).for_each(|_| boxes.send_event(&event));
+        (0..100).for_each(|_| boxes.send_event(SERVER, &event));
         let mut got = Vec::new();
         inbox.receive(&mut got, 1000).await;
-        assert!(got.len() < 66 && matches!(got.last(), Some(Message::LinkDown)));
-        boxes.send(|| Message::Watermark(EventId::ZERO));
+        assert!(got.len() < 66 && matches!(got.last(), Some(Message::EventsDropped)));
+        boxes.send(|| Message::Watermark(SERVER, EventId::ZERO));
         got.clear();
         inbox.receive(&mut got, 1000).await;
-        assert!(matches!(got[..], [Message::LinkUp, Message::Watermark(_)]));
+        assert!(matches!(got[..], [Message::EventsResumed, Message::Watermark(..)]));
     }
 
     #[tokio::test]
@@ -258,11 +274,11 @@ mod tests {
             Arc::new(Event::new(EventId::ZERO, EventId::ZERO, channel, None, "t", "x"))
         };
         for channel in ["user:42:events", "user:7:events", "broadcast:a"] {
-            boxes.send_event(&event(channel));
+            boxes.send_event(SERVER, &event(channel));
         }
         workers[1].local_users.remove("42");
-        boxes.send_event(&event("user:42:events"));
-        boxes.send(|| Message::LinkUp);
+        boxes.send_event(SERVER, &event("user:42:events"));
+        boxes.send(|| Message::LinkUp(SERVER));
         let mut counts = Vec::new();
         for worker in &mut workers {
             let mut got = Vec::new();

@@ -8,6 +8,7 @@ pub mod connection;
 pub mod connection_index;
 pub mod delivery;
 pub mod hub;
+mod hub_servers;
 pub mod lifecycle;
 pub mod limits;
 pub mod mailbox;

@@ -11,7 +11,14 @@ use super::{
     stream_context::{StreamContext, StreamSettings},
 };
 use crate::{
-    core::{channel::Channel, event::Event, id::EventId, topics::Topics, transport::Transport},
+    core::{
+        channel::Channel,
+        event::Event,
+        id::{EventId, StreamPosition},
+        part::Part,
+        topics::Topics,
+        transport::Transport,
+    },
     metrics::Metrics,
     settings::{self, Settings},
 };
@@ -51,7 +58,7 @@ pub fn event(channel: &str, ms: u64, predecessor_ms: u64) -> Arc<Event> {
 pub fn client(user: &str, topics: &[&str], digest: &str, generation: u64) -> Client {
     let session = Session {
         digest: digest.to_owned(),
-        first: EventId::ZERO,
+        first: StreamPosition::ZERO,
         opened_ms: 1000,
         until_ms: u64::MAX,
         proof: String::new(),
@@ -101,7 +108,7 @@ pub fn parts(context: &Arc<StreamContext>, client: Client, test_client: TestClie
         context: context.clone(),
         permit: permit.unwrap_or_else(|reason| panic!("{}", reason.name())),
         client,
-        cursor: Some(EventId::ZERO),
+        cursor: Some(StreamPosition::ZERO),
         cursor_text: None,
         liveness: Box::new(test_client),
     }
@@ -110,8 +117,10 @@ pub fn parts(context: &Arc<StreamContext>, client: Client, test_client: TestClie
 /// Makes a connection live at 0-0.
 pub fn make_live(connection: &Connection) {
     connection.set_head("".into());
-    connection.begin_catch_up();
-    connection.finish_catch_up(EventId::ZERO);
+    for part in connection.parts(Part::Whole) {
+        connection.begin_catch_up(part);
+        connection.finish_catch_up(part, EventId::ZERO);
+    }
     connection.poll_bytes(Waker::noop()).is_ready();
 }
 

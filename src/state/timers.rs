@@ -58,7 +58,7 @@ impl Hub {
         if now >= c.beat_ms.get() {
             let period_ms = self.context.settings.server.heartbeat.as_millis() as u64;
             if now.saturating_sub(c.queued_ms.get()) >= period_ms / 2 && c.is_idle() {
-                c.heartbeat(self.watermark.get());
+                c.heartbeat(|server| self.servers.watermark(server));
             }
             c.beat_ms.set(c.beat_ms.get().max(now.saturating_sub(period_ms)) + period_ms);
         }

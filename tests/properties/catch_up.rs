@@ -1,12 +1,20 @@
 //! A client receives every event after its cursor, in order, exactly once, or a gap, for any order
 //! of publishes, deliveries, writes, link failures, overflows, trimming, wipes, restarts and
-//! fail-overs, and with any of two gateways.
+//! fail-overs, and with any of two gateways. If the user's channel and the broadcasts are on two
+//! servers, that is so for each of them.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use proptest::{collection::vec, prelude::*};
 use sse_gateway::core::{
-    channel::Channel, id::EventId, queue::Content, reasons::GapReason, stream_state::StreamState,
+    channel::Channel,
+    id::{EventId, StreamPosition},
+    queue::Content,
+    reasons::GapReason,
+    stream_state::StreamState,
 };
 
 use crate::{
@@ -16,6 +24,7 @@ use crate::{
 
 const CHANNELS: [&str; 3] = ["user:1:events", "broadcast:a", "broadcast:b"];
 
+/// What happens. Servers are numbered; if there is only one, both numbers mean that one.
 #[derive(Clone, Debug)]
 enum Action {
     Publish {
@@ -29,35 +38,39 @@ enum Action {
         channel: usize,
     },
     /// A message arrives at the gateway.
-    Receive,
+    Receive(usize),
     /// The hub handles a message.
     Handle,
     /// The newest live message is lost without a link failure, and another is published on its
     /// channel, whose predecessor reveals the loss.
-    Lose,
+    Lose(usize),
     /// The writer takes a frame, and the client receives it.
     Write,
     Heartbeat,
-    Watermark,
-    BreakLink,
+    Watermark(usize),
+    BreakLink(usize),
     /// The link is restored, if it is down.
-    RestoreLink,
+    RestoreLink(usize),
     /// The catch-up advances by one step, if one is needed.
-    CatchUp,
-    Wipe,
-    Reload,
-    FailOver(Failover),
+    CatchUp(usize),
+    Wipe(usize),
+    Reload(usize),
+    FailOver(usize, Failover),
     /// The client reconnects to the other gateway, which may have been restarted.
     Reconnect {
         is_new: bool,
     },
 }
 
+fn number() -> impl Strategy<Value = usize> {
+    0..2usize
+}
+
 fn failover() -> impl Strategy<Value = Action> {
     let ahead_ms = prop_oneof![Just(100), 0..200u64];
-    let parts = ([0..4usize, 0..4, 0..4], any::<bool>(), ahead_ms, any::<bool>());
-    parts.prop_map(|(lost, loses_node, ahead_ms, is_failback)| {
-        Action::FailOver(Failover { lost, loses_node, ahead_ms, is_failback })
+    let parts = (number(), [0..4usize, 0..4, 0..4], any::<bool>(), ahead_ms, any::<bool>());
+    parts.prop_map(|(server, lost, loses_node, ahead_ms, is_failback)| {
+        Action::FailOver(server, Failover { lost, loses_node, ahead_ms, is_failback })
     })
 }
 
@@ -68,16 +81,16 @@ fn ordinary() -> impl Strategy<Value = Action> {
             .prop_map(|(channel, payload_bytes)| Action::Publish { channel, payload_bytes }),
         1 => (0..3usize).prop_map(|channel| Action::Trim { channel }),
         1 => (0..3usize).prop_map(|channel| Action::AppendForeign { channel }),
-        6 => Just(Action::Receive),
+        6 => number().prop_map(Action::Receive),
         6 => Just(Action::Handle),
-        1 => Just(Action::Lose),
+        1 => number().prop_map(Action::Lose),
         4 => Just(Action::Write),
         1 => Just(Action::Heartbeat),
-        2 => Just(Action::Watermark),
-        1 => Just(Action::BreakLink),
-        2 => Just(Action::RestoreLink),
-        8 => Just(Action::CatchUp),
-        1 => Just(Action::Reload),
+        2 => number().prop_map(Action::Watermark),
+        1 => number().prop_map(Action::BreakLink),
+        2 => number().prop_map(Action::RestoreLink),
+        8 => number().prop_map(Action::CatchUp),
+        1 => number().prop_map(Action::Reload),
         1 => any::<bool>().prop_map(|is_new| Action::Reconnect { is_new }),
     ]
 }
@@ -85,16 +98,18 @@ fn ordinary() -> impl Strategy<Value = Action> {
 fn action() -> impl Strategy<Value = Action> {
     prop_oneof![
         20 => ordinary(),
-        1 => Just(Action::Wipe),
+        1 => number().prop_map(Action::Wipe),
         2 => failover(),
     ]
 }
 
 #[derive(Debug)]
 struct Gap {
+    /// The server whose catch-up noticed it.
+    server: usize,
     reason: GapReason,
-    /// `None` if the stream was restarted.
-    from: Option<EventId>,
+    /// The position in what that server has.
+    from: EventId,
     /// When the gateway noticed it.
     at: u64,
 }
@@ -102,129 +117,199 @@ struct Gap {
 /// What the client received, in order.
 #[derive(Debug)]
 enum Received {
-    Event(EventId),
-    Position(EventId),
+    /// An event of a server.
+    Event(usize, EventId),
+    Position(StreamPosition),
     Gap(Gap),
 }
 
-struct Simulation {
+/// A server, and what the simulation knows of it.
+struct Server {
     redis: Redis,
+    /// The highest position that a gateway knew, and the events that were accepted in an epoch
+    /// before it, by a server that did not know of it.
+    highest: EventId,
+    overtaken: BTreeSet<EventId>,
+}
+
+struct Simulation {
+    servers: Vec<Server>,
     channels: Vec<Channel>,
     queue_bytes: usize,
     gateway: Gateway,
     other_gateway: Gateway,
     received: Vec<Received>,
     /// The id that the client would send.
-    last_id: EventId,
-    /// The highest position that a gateway knew, and the events that were accepted in an epoch
-    /// before it, by a server that did not know of it.
-    highest: EventId,
-    overtaken: BTreeSet<EventId>,
+    last_id: StreamPosition,
     was_trimmed: bool,
     has_foreign: bool,
 }
 
+/// What a position is in the order of a server. If there is only one, both parts are equal.
+fn of(server: usize, position: StreamPosition) -> EventId {
+    if server == 0 { position.user } else { position.broadcasts }
+}
+
+/// The server with a number.
+fn server(servers: &mut [Server], n: usize) -> (usize, &mut Redis) {
+    let n = n.min(servers.len() - 1);
+    (n, &mut servers[n].redis)
+}
+
 impl Simulation {
-    fn new(queue_bytes: usize, page: usize) -> Self {
+    fn new(servers: usize, queue_bytes: usize, page: usize) -> Self {
         let channels: Vec<_> = CHANNELS.iter().filter_map(|name| Channel::parse(name)).collect();
-        let mut redis = Redis::new();
-        redis.set_link(true);
-        let cursor = redis.watermark(EventId::ZERO).map_or(EventId::ZERO, |clock| clock.h);
-        let gateway = || Gateway::new(&channels, page, stream(cursor, queue_bytes));
+        let server = |_| {
+            let mut redis = Redis::new();
+            redis.set_link(true);
+            let highest = redis.watermark(EventId::ZERO).map_or(EventId::ZERO, |clock| clock.h);
+            Server { redis, highest, overtaken: BTreeSet::new() }
+        };
+        let servers: Vec<_> = (0..servers).map(server).collect();
+        let broadcasts = servers[servers.len() - 1].highest;
+        let cursor = StreamPosition { user: servers[0].highest, broadcasts };
+        let gateway =
+            || Gateway::new(&channels, page, stream(cursor, queue_bytes, servers.len() > 1));
         let mut simulation = Self {
             gateway: gateway(),
             other_gateway: gateway(),
-            redis,
+            servers,
             channels: channels.clone(),
             queue_bytes,
             received: Vec::new(),
             last_id: cursor,
-            highest: cursor,
-            overtaken: BTreeSet::new(),
             was_trimmed: false,
             has_foreign: false,
         };
-        simulation.act(&Action::RestoreLink);
+        (0..2).for_each(|server| simulation.act(&Action::RestoreLink(server)));
         simulation
     }
 
+    /// The server that has a channel.
+    fn server_of(&self, channel: &Channel) -> usize {
+        if let Channel::User(_) = channel { 0 } else { self.servers.len() - 1 }
+    }
+
     fn act(&mut self, action: &Action) {
-        self.redis.time_ms += 1;
-        let redis = &mut self.redis;
+        self.servers.iter_mut().for_each(|server| server.redis.time_ms += 1);
+        let gateway = &mut self.gateway;
+        let servers = &mut self.servers;
         match action {
             Action::Publish { channel, payload_bytes } => {
                 self.publish(&self.channels[*channel].clone(), *payload_bytes);
             }
-            Action::Trim { channel } => self.was_trimmed |= redis.trim(&self.channels[*channel]),
+            Action::Trim { channel } => {
+                let channel = &self.channels[*channel];
+                let server = self.server_of(channel);
+                self.was_trimmed |= self.servers[server].redis.trim(channel);
+            }
             Action::AppendForeign { channel } => {
                 self.has_foreign = true;
-                redis.append_foreign(&self.channels[*channel]);
+                let channel = &self.channels[*channel];
+                let server = self.server_of(channel);
+                self.servers[server].redis.append_foreign(channel);
             }
-            Action::Receive => self.gateway.receive(redis),
-            Action::Handle => self.gateway.handle(),
-            Action::Lose => {
-                if let Some(channel) = redis.lose_newest() {
+            Action::Receive(n) => {
+                let (n, redis) = server(servers, *n);
+                gateway.receive(n, redis);
+            }
+            Action::Handle => gateway.handle(),
+            Action::Lose(n) => {
+                if let Some(channel) = server(servers, *n).1.lose_newest() {
                     self.publish(&channel, 1);
                 }
             }
             Action::Write => self.write(),
-            Action::Heartbeat => self.gateway.heartbeat(),
-            Action::Watermark => drop(self.gateway.take_watermark(redis)),
-            Action::BreakLink => self.gateway.break_link(redis),
-            Action::RestoreLink => self.gateway.restore_link(redis),
-            Action::CatchUp => self.gateway.catch_up(redis),
-            Action::Wipe => redis.wipe(),
-            Action::Reload => redis.reload(),
-            Action::FailOver(failover) => redis.fail_over(failover),
+            Action::Heartbeat => gateway.heartbeat(),
+            Action::Watermark(n) => {
+                let (n, redis) = server(servers, *n);
+                let _ = gateway.take_watermark(n, redis);
+            }
+            Action::BreakLink(n) => {
+                let (n, redis) = server(servers, *n);
+                gateway.break_link(n, redis);
+            }
+            Action::RestoreLink(n) => {
+                let (n, redis) = server(servers, *n);
+                gateway.restore_link(n, redis);
+            }
+            Action::CatchUp(n) => {
+                let (n, redis) = server(servers, *n);
+                gateway.catch_up(n, redis);
+            }
+            Action::Wipe(n) => server(servers, *n).1.wipe(),
+            Action::Reload(n) => server(servers, *n).1.reload(),
+            Action::FailOver(n, failover) => server(servers, *n).1.fail_over(failover),
             Action::Reconnect { is_new } => self.reconnect(*is_new),
         }
-        self.highest = self.highest.max(self.gateway.seen());
+        for (n, server) in self.servers.iter_mut().enumerate() {
+            server.highest = server.highest.max(self.gateway.seen(n));
+        }
     }
 
     fn publish(&mut self, channel: &Channel, payload_bytes: usize) {
-        let id = self.redis.publish(channel, payload_bytes);
-        if id.epoch < self.highest.epoch {
-            self.overtaken.insert(id);
+        let server = self.server_of(channel);
+        let server = &mut self.servers[server];
+        let id = server.redis.publish(channel, payload_bytes);
+        if id.epoch < server.highest.epoch {
+            server.overtaken.insert(id);
         }
     }
 
     fn write(&mut self) {
         let Some((frame, _)) = self.gateway.stream.take() else { return };
+        let cursor = self.gateway.stream.cursor();
         match frame.content {
             Content::Event(event) => {
-                self.last_id = event.id.unwrap_or_default();
-                self.received.push(Received::Event(self.last_id));
+                self.last_id = cursor;
+                let server = self.server_of(&event.channel);
+                let id = event.id.unwrap_or_default();
+                assert_eq!(of(server, cursor), id, "the cursor is the event");
+                self.received.push(Received::Event(server, id));
             }
             Content::Gap(gap) => {
-                let gap = gap.0;
-                let noticed_at =
-                    gap.channels.first().filter(|_| gap.reason != GapReason::UnknownId);
-                let at = noticed_at.unwrap_or(&gap.from).parse().unwrap_or(0);
-                let from = EventId::parse(&gap.from);
-                self.received.push(Received::Gap(Gap { reason: gap.reason, from, at }));
-                self.last_id = frame.upto.unwrap_or(self.last_id);
+                let number = |n: usize| gap.gap.channels[n].parse().expect("a number");
+                let (at, server) = (number(0), number(1) as usize);
+                let from = StreamPosition::parse(&gap.gap.from).expect("a position");
+                let from = of(server, from);
+                self.received.push(Received::Gap(Gap { server, reason: gap.gap.reason, from, at }));
+                if gap.restart.is_some() {
+                    self.last_id = cursor;
+                }
             }
             Content::Control(_) => {
-                self.last_id = frame.upto.unwrap_or(self.last_id);
+                self.last_id = cursor;
                 self.received.push(Received::Position(self.last_id));
             }
         }
     }
 
     fn reconnect(&mut self, is_new: bool) {
-        self.gateway.break_link(&mut self.redis);
+        for (n, server) in self.servers.iter_mut().enumerate() {
+            self.gateway.break_link(n, &mut server.redis);
+        }
         std::mem::swap(&mut self.gateway, &mut self.other_gateway);
-        self.gateway.reopen(stream(self.last_id, self.queue_bytes), is_new);
-        self.gateway.restore_link(&mut self.redis);
+        let stream = stream(self.last_id, self.queue_bytes, self.servers.len() > 1);
+        self.gateway.reopen(stream, is_new);
+        for (n, server) in self.servers.iter_mut().enumerate() {
+            self.gateway.restore_link(n, &mut server.redis);
+        }
     }
 
     /// Delivers everything that can be delivered.
     fn settle(&mut self) {
-        for _ in 0..self.redis.published.len() * 6 + 64 {
-            let steps = [Action::RestoreLink, Action::Watermark, Action::CatchUp, Action::CatchUp];
-            steps.iter().for_each(|step| self.act(step));
-            for step in [Action::Receive, Action::Handle, Action::Handle, Action::Handle] {
-                self.act(&step);
+        let published: usize = self.servers.iter().map(|s| s.redis.published.len()).sum();
+        for _ in 0..published * 6 + 64 {
+            for server in 0..self.servers.len() {
+                let steps = [
+                    Action::RestoreLink(server),
+                    Action::Watermark(server),
+                    Action::CatchUp(server),
+                    Action::CatchUp(server),
+                    Action::Receive(server),
+                ];
+                steps.iter().for_each(|step| self.act(step));
+                (0..3).for_each(|_| self.act(&Action::Handle));
             }
             self.act(&Action::Write);
             self.act(&Action::Write);
@@ -237,45 +322,58 @@ impl Simulation {
             .filter_map(|r| if let Received::Gap(gap) = r { Some(gap) } else { None })
     }
 
-    /// Every event arrived once. Positions rise, except where the stream was restarted.
-    fn check_order(&self) -> Result<(), TestCaseError> {
-        let (mut last, mut ids) = (EventId::ZERO, BTreeSet::new());
+    /// Every event of a server arrived once. Positions rise, except where the stream, or its part,
+    /// was restarted. A part of a split stream may go back to a lower epoch, with `reset`.
+    fn check_order(&self, server: usize) -> Result<(), TestCaseError> {
+        let (mut last, mut ids) = (BTreeMap::new(), BTreeSet::new());
+        let order = |id: EventId| if self.servers.len() > 1 { id.epoch } else { 0 };
         for received in &self.received {
-            match received {
-                Received::Event(id) => {
-                    prop_assert!(*id > last, "{} after {}: {:?}", id, last, self.received);
+            let id = match received {
+                Received::Event(n, id) if *n == server => {
                     prop_assert!(ids.insert(*id), "{} twice: {:?}", id, self.received);
-                    last = *id;
+                    let is_later = last.get(&order(*id)).is_none_or(|last| id > last);
+                    prop_assert!(is_later, "{} is late: {:?}", id, self.received);
+                    *id
                 }
-                Received::Position(id) => {
-                    prop_assert!(*id >= last, "{} after {}: {:?}", id, last, self.received);
-                    last = *id;
+                Received::Position(position) => of(server, *position),
+                Received::Gap(gap) if gap.server == server => {
+                    if gap.reason == GapReason::UnknownId {
+                        last.clear();
+                    }
+                    continue;
                 }
-                Received::Gap(gap) if gap.reason == GapReason::UnknownId => last = EventId::ZERO,
-                Received::Gap(_) => {}
-            }
+                Received::Event(..) | Received::Gap(_) => continue,
+            };
+            let is_later = last.insert(order(id), id).is_none_or(|last| id >= last);
+            prop_assert!(is_later, "{} is late: {:?}", id, self.received);
         }
         Ok(())
     }
 
     /// Every event that is still in a log arrived, and the others are before a gap that the gateway
     /// noticed after they were lost.
-    fn check_missing(&self) -> Result<(), TestCaseError> {
+    fn check_missing(&self, n: usize) -> Result<(), TestCaseError> {
+        let server = &self.servers[n];
         let received = |wanted: EventId| {
-            self.received.iter().any(|r| matches!(r, Received::Event(id) if *id == wanted))
+            self.received
+                .iter()
+                .any(|r| matches!(r, Received::Event(from, id) if *from == n && *id == wanted))
         };
-        for event in self.redis.published.iter().filter(|e| !received(e.id)) {
+        for event in server.redis.published.iter().filter(|e| !received(e.id)) {
             let since = event.lost_at.unwrap_or(event.at);
-            let mut gaps = self.gaps().filter(|gap| gap.at >= since);
-            let mut skipped = self.gaps().filter(|gap| gap.reason == GapReason::UnknownId);
-            let may_be_missing = event.lost_at.is_some()
-                || self.overtaken.contains(&event.id)
-                || skipped.any(|gap| gap.at >= event.at);
+            let own_gaps = || self.gaps().filter(|gap| gap.server == n);
+            let mut skipped = own_gaps().filter(|gap| gap.reason == GapReason::UnknownId);
+            let is_overtaken = server.overtaken.contains(&event.id);
+            let may_be_missing =
+                event.lost_at.is_some() || is_overtaken || skipped.any(|gap| gap.at >= event.at);
             prop_assert!(may_be_missing, "{} is in a log: {:?}", event.id, self.received);
             let covers = |gap: &Gap| match gap.reason {
-                GapReason::Trimmed => gap.from.is_some_and(|from| from < event.id),
-                _ => true,
+                GapReason::Trimmed => gap.at >= since && gap.from < event.id,
+                // A part of a split stream skips it, if its server went back to a lower epoch.
+                GapReason::Reset if self.servers.len() > 1 && is_overtaken => gap.at >= event.at,
+                _ => gap.at >= since,
             };
+            let mut gaps = own_gaps();
             prop_assert!(
                 gaps.any(covers),
                 "{} was lost silently at {}: {:?}",
@@ -303,22 +401,30 @@ impl Simulation {
     }
 }
 
-fn stream(cursor: EventId, queue_bytes: usize) -> StreamState {
+fn stream(cursor: StreamPosition, queue_bytes: usize, is_split: bool) -> StreamState {
     let names: Arc<[String]> = CHANNELS.iter().map(|name| (*name).to_owned()).collect();
-    StreamState::new(cursor, queue_bytes, names)
+    let mut stream = StreamState::new(cursor.user, queue_bytes, names);
+    if is_split {
+        stream.split();
+        stream.start_at(cursor);
+    }
+    stream
 }
 
 fn check(
     actions: &[Action],
+    servers: usize,
     queue_bytes: usize,
     page: usize,
     epochs_change: bool,
 ) -> Result<(), TestCaseError> {
-    let mut simulation = Simulation::new(queue_bytes, page);
+    let mut simulation = Simulation::new(servers, queue_bytes, page);
     actions.iter().for_each(|action| simulation.act(action));
     simulation.settle();
-    simulation.check_order()?;
-    simulation.check_missing()?;
+    for server in 0..servers {
+        simulation.check_order(server)?;
+        simulation.check_missing(server)?;
+    }
     simulation.check_gaps(epochs_change)
 }
 
@@ -331,7 +437,7 @@ proptest! {
         queue_bytes in 300..4000usize,
         page in 1..6usize,
     ) {
-        check(&actions, queue_bytes, page, false)?;
+        check(&actions, 1, queue_bytes, page, false)?;
     }
 
     #[test]
@@ -340,6 +446,24 @@ proptest! {
         queue_bytes in 300..4000usize,
         page in 1..6usize,
     ) {
-        check(&actions, queue_bytes, page, true)?;
+        check(&actions, 1, queue_bytes, page, true)?;
+    }
+
+    #[test]
+    fn events_of_two_servers_arrive_once_each_in_order_or_a_gap(
+        actions in vec(ordinary(), 1..150),
+        queue_bytes in 300..4000usize,
+        page in 1..6usize,
+    ) {
+        check(&actions, 2, queue_bytes, page, false)?;
+    }
+
+    #[test]
+    fn new_epochs_of_two_servers_are_independent(
+        actions in vec(action(), 1..150),
+        queue_bytes in 300..4000usize,
+        page in 1..6usize,
+    ) {
+        check(&actions, 2, queue_bytes, page, true)?;
     }
 }

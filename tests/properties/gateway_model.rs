@@ -1,4 +1,4 @@
-//! A gateway with one stream: the steps of `redis::link`, `redis::inbound`, `state::hub` and
+//! A gateway with one stream, which reads from one server or from two: the steps of `redis::link`, `redis::inbound`, `state::hub` and
 //! `redis::catch_up`, one at a time.
 
 use std::{collections::VecDeque, sync::Arc};
@@ -7,7 +7,8 @@ use sse_gateway::core::{
     catch_up::{self, ClockSnapshot, Merge, Start},
     channel::Channel,
     event::Event,
-    id::EventId,
+    id::{EventId, Order, StreamPosition},
+    part::Part,
     queue::Item,
     reasons::GapReason,
     stream_state::{Outcome, StreamState},
@@ -29,7 +30,7 @@ enum Message {
 
 /// A catch-up in progress.
 struct CatchUp {
-    generation: u64,
+    number: u64,
     cursor: EventId,
     /// `None`: the clock snapshot comes next.
     reading: Option<Reading>,
@@ -37,220 +38,286 @@ struct CatchUp {
 
 struct Reading {
     clock: ClockSnapshot,
+    order: Order,
     merge: Merge<Channel>,
     reset: bool,
     first: bool,
 }
 
-/// The model.
-pub struct Gateway {
+/// A part of the stream, and the server that has it.
+struct Source {
+    part: Part,
     channels: Vec<Channel>,
-    page: usize,
     /// The highest id and the epoch that the link brought (`LinkState`).
     seen: EventId,
     epoch: u64,
     is_linked: bool,
-    mailbox: VecDeque<Message>,
     hub_link_up: bool,
     watermark: EventId,
-    pub stream: StreamState,
     /// The hub has ordered a catch-up.
     is_requested: bool,
     catch_up: Option<CatchUp>,
 }
 
-impl Gateway {
-    /// A gateway that has not connected yet, with a stream at `cursor`.
-    pub fn new(channels: &[Channel], page: usize, stream: StreamState) -> Self {
+impl Source {
+    fn new(part: Part, channels: Vec<Channel>) -> Self {
         Self {
-            channels: channels.to_vec(),
-            page,
+            part,
+            channels,
             seen: EventId::ZERO,
             epoch: 0,
             is_linked: false,
-            mailbox: VecDeque::new(),
             hub_link_up: false,
             watermark: EventId::ZERO,
-            stream,
             is_requested: true,
             catch_up: None,
         }
     }
+}
 
-    /// Opens another stream after the link was closed; on a new instance, or on this one.
+/// The model. Its servers are numbered; a split stream has the user's channel on the first one, and
+/// the broadcasts on the second one.
+pub struct Gateway {
+    channels: Vec<Channel>,
+    page: usize,
+    mailbox: VecDeque<(usize, Message)>,
+    sources: Vec<Source>,
+    pub stream: StreamState,
+}
+
+impl Gateway {
+    /// A gateway that has not connected yet, with a stream.
+    pub fn new(channels: &[Channel], page: usize, stream: StreamState) -> Self {
+        let of = |part: Part| {
+            let is_included = |channel: &&Channel| part.includes(Part::of(channel));
+            Source::new(part, channels.iter().filter(is_included).cloned().collect())
+        };
+        Self {
+            channels: channels.to_vec(),
+            page,
+            mailbox: VecDeque::new(),
+            sources: stream.parts(Part::Whole).map(of).collect(),
+            stream,
+        }
+    }
+
+    /// Opens another stream after the links were closed; on a new instance, or on this one.
     pub fn reopen(&mut self, stream: StreamState, is_new: bool) {
         let mut next = Self::new(&self.channels, self.page, stream);
         if !is_new {
-            (next.seen, next.epoch) = (self.seen, self.epoch);
+            for (next, source) in next.sources.iter_mut().zip(&self.sources) {
+                (next.seen, next.epoch) = (source.seen, source.epoch);
+            }
         }
         *self = next;
     }
 
-    /// The highest id that the link brought.
-    pub fn seen(&self) -> EventId {
-        self.seen
+    /// The highest id that the link to a server brought.
+    pub fn seen(&self, server: usize) -> EventId {
+        self.sources[server].seen
     }
 
-    /// The next message arrives from Redis.
-    pub fn receive(&mut self, redis: &mut Redis) {
+    /// The next message arrives from a server.
+    pub fn receive(&mut self, server: usize, redis: &mut Redis) {
         match redis.receive() {
             Some(Push::Event(event)) => {
                 let id = event.id.unwrap_or(EventId::ZERO);
-                self.enter_epoch(id);
-                self.seen = self.seen.max(id);
-                self.mailbox.push_back(Message::Event(Arc::new(event)));
+                self.enter_epoch(server, id);
+                self.raise_seen(server, id);
+                self.send(server, Message::Event(Arc::new(event)));
             }
-            Some(Push::Epoch(position)) => self.enter_epoch(position),
+            Some(Push::Epoch(position)) => self.enter_epoch(server, position),
             None => {}
         }
     }
 
-    fn enter_epoch(&mut self, position: EventId) {
-        let is_new = self.epoch != 0 && position.epoch > self.epoch;
-        self.epoch = self.epoch.max(position.epoch);
+    fn send(&mut self, server: usize, message: Message) {
+        self.mailbox.push_back((server, message));
+    }
+
+    fn raise_seen(&mut self, server: usize, id: EventId) {
+        let source = &mut self.sources[server];
+        source.seen = source.seen.max(id);
+    }
+
+    fn enter_epoch(&mut self, server: usize, position: EventId) {
+        let source = &mut self.sources[server];
+        let is_new = source.epoch != 0 && position.epoch > source.epoch;
+        source.epoch = source.epoch.max(position.epoch);
         if is_new {
-            self.mailbox.push_back(Message::NewEpoch);
+            self.send(server, Message::NewEpoch);
         }
     }
 
     /// Takes a watermark on the link.
-    pub fn take_watermark(&mut self, redis: &mut Redis) -> Option<ClockSnapshot> {
-        let clock = redis.watermark(self.seen).filter(|_| self.is_linked)?;
+    pub fn take_watermark(&mut self, server: usize, redis: &mut Redis) -> Option<ClockSnapshot> {
+        let source = &self.sources[server];
+        let clock = redis.watermark(source.seen).filter(|_| source.is_linked)?;
         while redis.has_messages() {
-            self.receive(redis);
+            self.receive(server, redis);
         }
-        self.enter_epoch(clock.h);
-        self.seen = self.seen.max(clock.h);
-        self.mailbox.push_back(Message::Watermark(clock.h));
+        self.enter_epoch(server, clock.h);
+        self.raise_seen(server, clock.h);
+        self.send(server, Message::Watermark(clock.h));
         Some(clock)
     }
 
-    /// Closes the link.
-    pub fn break_link(&mut self, redis: &mut Redis) {
+    /// Closes a link.
+    pub fn break_link(&mut self, server: usize, redis: &mut Redis) {
         redis.set_link(false);
-        if std::mem::take(&mut self.is_linked) {
-            self.mailbox.push_back(Message::LinkDown);
+        if std::mem::take(&mut self.sources[server].is_linked) {
+            self.send(server, Message::LinkDown);
         }
     }
 
-    /// Notices that the link has ended, and sets up the next one.
-    pub fn restore_link(&mut self, redis: &mut Redis) {
-        if redis.is_linked() && self.is_linked {
+    /// Notices that a link has ended, and sets up the next one.
+    pub fn restore_link(&mut self, server: usize, redis: &mut Redis) {
+        if redis.is_linked() && self.sources[server].is_linked {
             return;
         }
-        self.break_link(redis);
+        self.break_link(server, redis);
         redis.set_link(true);
-        self.is_linked = true;
-        if self.take_watermark(redis).is_some() {
-            self.mailbox.push_back(Message::LinkUp);
+        self.sources[server].is_linked = true;
+        if self.take_watermark(server, redis).is_some() {
+            self.send(server, Message::LinkUp);
         }
     }
 
     /// The hub handles the next message of its mailbox.
     pub fn handle(&mut self) {
-        match self.mailbox.pop_front() {
-            Some(Message::Event(event)) => {
-                let id = event.id.unwrap_or(EventId::ZERO);
-                if let Outcome::CatchUp(_) = self.stream.offer(&Item::Event(event)) {
-                    self.is_requested |= self.hub_link_up;
-                }
-                self.watermark = self.watermark.max(id);
+        let Some((server, message)) = self.mailbox.pop_front() else { return };
+        let source = &mut self.sources[server];
+        match message {
+            Message::Event(event) => {
+                source.watermark = source.watermark.max(event.id.unwrap_or(EventId::ZERO));
+                let outcome = self.stream.offer(&Item::Event(event));
+                self.request_again(outcome);
             }
-            Some(Message::NewEpoch) => {
-                self.stream.detach(self.watermark);
-                self.watermark = EventId::ZERO;
-                self.is_requested |= self.hub_link_up;
+            Message::NewEpoch => {
+                self.stream.detach(source.part, source.watermark);
+                source.watermark = EventId::ZERO;
+                source.is_requested |= source.hub_link_up;
             }
-            Some(Message::Watermark(h)) => self.watermark = self.watermark.max(h),
-            Some(Message::LinkDown) => {
-                self.hub_link_up = false;
-                self.stream.detach(self.watermark);
-                self.watermark = EventId::ZERO;
+            Message::Watermark(h) => source.watermark = source.watermark.max(h),
+            Message::LinkDown => {
+                source.hub_link_up = false;
+                self.stream.detach(source.part, source.watermark);
+                source.watermark = EventId::ZERO;
             }
-            Some(Message::LinkUp) => {
-                self.hub_link_up = true;
-                self.is_requested |= !self.stream.is_live();
+            Message::LinkUp => {
+                source.hub_link_up = true;
+                source.is_requested |= !self.stream.is_live(source.part);
             }
-            None => {}
         }
     }
 
-    /// Queues a heartbeat.
-    pub fn heartbeat(&mut self) {
-        self.stream
-            .heartbeat(self.watermark, |id| sse_gateway::core::control_events::heartbeat(id, 0));
+    /// Requests the catch-ups that an item or the end of a catch-up has caused.
+    fn request_again(&mut self, outcome: Outcome) {
+        let Outcome::CatchUp(part, _) = outcome else { return };
+        for source in &mut self.sources {
+            source.is_requested |= part.includes(source.part) && source.hub_link_up;
+        }
     }
 
-    /// The catch-up advances by one step, if one is needed.
-    pub fn catch_up(&mut self, redis: &mut Redis) {
-        if std::mem::take(&mut self.is_requested) {
-            let (generation, cursor) = self.stream.begin_catch_up();
-            self.catch_up = Some(CatchUp { generation, cursor, reading: None });
+    /// Queues a heartbeat if nothing is queued.
+    pub fn heartbeat(&mut self) {
+        if self.stream.is_empty() || !self.stream.is_split() {
+            let last = self.sources.len() - 1;
+            let watermark = |n: usize| self.sources[n].watermark;
+            let watermark = StreamPosition { user: watermark(0), broadcasts: watermark(last) };
+            let encode = |id| sse_gateway::core::control_events::heartbeat(id, 0);
+            self.stream.heartbeat(watermark, encode);
+        }
+    }
+
+    /// The catch-up from a server advances by one step, if one is needed.
+    pub fn catch_up(&mut self, server: usize, redis: &mut Redis) {
+        let source = &mut self.sources[server];
+        let part = source.part;
+        if std::mem::take(&mut source.is_requested) {
+            let (number, cursor) = self.stream.begin_catch_up(part);
+            source.catch_up = Some(CatchUp { number, cursor, reading: None });
             return;
         }
-        let current = self.catch_up.take().filter(|c| self.stream.is_catching_up(c.generation));
-        let Some(mut c) = current else { return };
+        let current = source.catch_up.take();
+        let is_current = |c: &CatchUp| self.stream.is_catching_up(part, c.number);
+        let Some(mut c) = current.filter(is_current) else { return };
         match &mut c.reading {
-            None => match self.take_watermark(redis) {
-                Some(clock) => self.start(c, clock, redis.time_ms),
-                None => self.catch_up = Some(c),
+            None => match self.take_watermark(server, redis) {
+                Some(clock) => self.start(server, c, clock, redis.time_ms),
+                None => self.sources[server].catch_up = Some(c),
             },
             Some(reading) => {
                 if let Some(event) = reading.merge.pop() {
-                    self.stream.replay(&event);
-                    self.catch_up = Some(c);
+                    self.stream.replay(part, &event);
+                    self.sources[server].catch_up = Some(c);
                 } else {
-                    self.read(c, redis);
+                    self.read(server, c, redis);
                 }
             }
         }
     }
 
-    fn start(&mut self, mut c: CatchUp, clock: ClockSnapshot, time_ms: u64) {
-        match catch_up::start(Some(c.cursor), &clock, RETENTION_MS) {
+    fn start(&mut self, server: usize, mut c: CatchUp, clock: ClockSnapshot, time_ms: u64) {
+        let source = &mut self.sources[server];
+        let order = catch_up::order(source.part, c.cursor, &clock, false);
+        let start = match order {
+            Order::ByEpoch => catch_up::start(Some(c.cursor), &clock, RETENTION_MS),
+            Order::ByEntry { .. } => catch_up::start_moved(c.cursor, &clock, RETENTION_MS, false),
+        };
+        match start {
             Start::Restart(reason) => {
                 assert!(c.cursor.epoch > clock.h.epoch, "{} is past {}", c.cursor, clock.h);
-                self.stream.restart(reason, Some(&time_ms.to_string()), clock.h);
-                self.finish(clock.h);
+                let noticed = vec![time_ms.to_string(), server.to_string()];
+                self.stream.restart(source.part, reason, noticed, None, clock.h.into());
+                self.finish(server, clock.h);
             }
-            Start::Read { .. } if c.cursor >= clock.h => self.finish(clock.h),
+            Start::Read { .. } if order == Order::ByEpoch && c.cursor >= clock.h => {
+                self.finish(server, clock.h);
+            }
             Start::Read { reset, .. } => {
-                let merge = Merge::new(c.cursor, &clock, self.channels.clone());
-                c.reading = Some(Reading { clock, merge, reset, first: true });
-                self.catch_up = Some(c);
+                let channels = source.channels.clone();
+                let merge = Merge::new(c.cursor, order, &clock, channels);
+                c.reading = Some(Reading { clock, order, merge, reset, first: true });
+                source.catch_up = Some(c);
             }
         }
     }
 
-    fn read(&mut self, mut c: CatchUp, redis: &Redis) {
-        let Some(Reading { clock, merge, reset, first }) = &mut c.reading else { return };
+    fn read(&mut self, server: usize, mut c: CatchUp, redis: &Redis) {
+        let source = &mut self.sources[server];
+        let Some(Reading { clock, order, merge, reset, first }) = &mut c.reading else { return };
         let wanted: Vec<_> = merge.wants().map(|(n, log, from)| (n, log.clone(), from)).collect();
         if wanted.is_empty() {
-            return self.finish(clock.h);
+            let h = clock.h;
+            return self.finish(server, h);
         }
         let read = |(n, log, from)| (n, redis.read(&log, from, self.page));
         let pages: Vec<_> = wanted.into_iter().map(read).collect();
         if *first {
-            let mut gaps =
-                pages.iter().filter_map(|(_, page)| catch_up::gap(c.cursor, false, page));
+            let gap = |(_, page): &(usize, _)| catch_up::gap(c.cursor, *order, false, page);
+            let mut gaps = pages.iter().filter_map(gap);
             let reset = reset.then_some(GapReason::Reset);
             if let Some(reason) = reset.or_else(|| gaps.next()) {
-                self.stream.queue_gap(reason, vec![redis.time_ms.to_string()]);
+                let noticed = vec![redis.time_ms.to_string(), server.to_string()];
+                self.stream.queue_gap(source.part, reason, noticed);
             }
         }
         for (n, page) in pages {
             if merge.feed(n, page, *first).is_err() {
-                self.is_requested = true;
+                source.is_requested = true;
                 return;
             }
         }
         *first = false;
-        self.catch_up = Some(c);
+        source.catch_up = Some(c);
     }
 
-    fn finish(&mut self, h: EventId) {
-        if let Outcome::CatchUp(_) = self.stream.finish_catch_up(h) {
-            self.is_requested = true;
-        }
+    fn finish(&mut self, server: usize, h: EventId) {
+        let part = self.sources[server].part;
+        let outcome = self.stream.finish_catch_up(part, h);
+        self.request_again(outcome);
+        // A catch-up takes its own watermarks, also while the hub does not know of the link yet.
+        self.sources[server].is_requested |= self.stream.is_detached(part);
     }
 }

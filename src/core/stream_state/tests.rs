@@ -16,8 +16,8 @@ fn stream(cursor: u64) -> StreamState {
 
 fn live(cursor: u64) -> StreamState {
     let mut stream = stream(cursor);
-    stream.begin_catch_up();
-    stream.finish_catch_up(id(cursor));
+    stream.begin_catch_up(Part::Whole);
+    stream.finish_catch_up(Part::Whole, id(cursor));
     stream
 }
 
@@ -44,30 +44,30 @@ fn live_events_are_queued_in_order_once() {
     assert_eq!(f.offer(&event(6, 5)), Outcome::Ignored);
     assert_eq!(f.offer(&event(8, 6)), Outcome::Queued);
     assert_eq!(taken(&mut f), ["6-0.1", "8-0.1"]);
-    assert_eq!(f.cursor(), id(8));
+    assert_eq!(f.cursor(), id(8).into());
 }
 
 #[test]
 fn pending_events_after_h_follow_the_catch_up() {
     let mut f = stream(1);
-    let (number, from) = f.begin_catch_up();
+    let (number, from) = f.begin_catch_up(Part::Whole);
     assert_eq!(from, id(1));
     f.offer(&event(4, 3));
     f.offer(&event(5, 4));
     let Item::Event(read) = event(3, 1) else { unreachable!() };
-    f.replay(&read);
+    f.replay(Part::Whole, &read);
     let Item::Event(read) = event(4, 3) else { unreachable!() };
-    f.replay(&read);
-    assert!(f.is_catching_up(number));
-    assert_eq!(f.finish_catch_up(id(4)), Outcome::Queued);
+    f.replay(Part::Whole, &read);
+    assert!(f.is_catching_up(Part::Whole, number));
+    assert_eq!(f.finish_catch_up(Part::Whole, id(4)), Outcome::Queued);
     assert_eq!(taken(&mut f), ["3-0.1", "4-0.1", "5-0.1"]);
 }
 
 #[test]
 fn missing_predecessor_triggers_a_catch_up() {
     let mut f = live(5);
-    assert_eq!(f.offer(&event(9, 7)), Outcome::CatchUp(CatchUpCause::Predecessor));
-    assert_eq!(f.begin_catch_up().1, id(5));
+    assert_eq!(f.offer(&event(9, 7)), Outcome::CatchUp(Part::Whole, CatchUpCause::Predecessor));
+    assert_eq!(f.begin_catch_up(Part::Whole).1, id(5));
 }
 
 #[test]
@@ -80,7 +80,7 @@ fn overflow_drops_queue_and_catches_up_from_cursor() {
         n += 1;
     }
     assert!(f.bytes() == 0 && n > 8);
-    assert_eq!(f.begin_catch_up().1, id(6));
+    assert_eq!(f.begin_catch_up(Part::Whole).1, id(6));
 }
 
 #[test]
@@ -92,14 +92,14 @@ fn one_unlogged_event_may_exceed_the_limit() {
     for catching_up in [false, true] {
         let mut f = live(5);
         if catching_up {
-            f.begin_catch_up();
+            f.begin_catch_up(Part::Whole);
         }
         f.offer(&event(6, 5));
         f.offer(&large);
         f.offer(&event(7, 6));
         assert!(f.bytes() > 5000);
         if catching_up {
-            f.finish_catch_up(id(5));
+            f.finish_catch_up(Part::Whole, id(5));
         }
         assert_eq!(
             std::iter::from_fn(|| f.take()).map(|(item, _)| item.upto).collect::<Vec<_>>(),
@@ -108,7 +108,7 @@ fn one_unlogged_event_may_exceed_the_limit() {
         assert_eq!(f.bytes(), 0);
         // Only one at a time.
         assert_eq!(f.offer(&large), Outcome::Queued);
-        assert_eq!(f.offer(&large), Outcome::CatchUp(CatchUpCause::Overflow));
+        assert_eq!(f.offer(&large), Outcome::CatchUp(Part::Whole, CatchUpCause::Overflow));
         assert_eq!(f.bytes(), 0);
     }
 }
@@ -116,34 +116,37 @@ fn one_unlogged_event_may_exceed_the_limit() {
 #[test]
 fn pending_items_are_bounded() {
     let mut f = stream(1);
-    f.begin_catch_up();
+    f.begin_catch_up(Part::Whole);
     for n in 2..100 {
         f.offer(&event(n, n - 1));
         assert!(f.bytes() <= 1000);
     }
-    assert_eq!(f.finish_catch_up(id(3)), Outcome::CatchUp(CatchUpCause::Overflow));
-    assert_eq!(f.begin_catch_up().1, id(3));
+    assert_eq!(
+        f.finish_catch_up(Part::Whole, id(3)),
+        Outcome::CatchUp(Part::Whole, CatchUpCause::Overflow)
+    );
+    assert_eq!(f.begin_catch_up(Part::Whole).1, id(3));
 }
 
 #[test]
 fn catch_up_after_link_break_starts_at_watermark() {
     let mut f = live(5);
     f.offer(&event(6, 5));
-    f.detach(id(9));
+    f.detach(Part::Whole, id(9));
     assert_eq!(f.offer(&event(12, 11)), Outcome::Ignored);
-    assert_eq!(f.begin_catch_up().1, id(9));
-    f.finish_catch_up(id(12));
+    assert_eq!(f.begin_catch_up(Part::Whole).1, id(9));
+    f.finish_catch_up(Part::Whole, id(12));
     assert_eq!(taken(&mut f), ["6-0.1"]);
 }
 
 #[test]
 fn link_break_cancels_a_running_catch_up() {
     let mut f = stream(5);
-    let (number, _) = f.begin_catch_up();
-    f.detach(id(9));
-    assert!(!f.is_catching_up(number));
+    let (number, _) = f.begin_catch_up(Part::Whole);
+    f.detach(Part::Whole, id(9));
+    assert!(!f.is_catching_up(Part::Whole, number));
     assert_eq!(
-        f.begin_catch_up().1,
+        f.begin_catch_up(Part::Whole).1,
         id(5),
         "a watermark proves nothing about a stream that was not live"
     );
@@ -165,37 +168,40 @@ fn event_of_another_epoch_makes_the_stream_catch_up() {
     let channel = Channel::parse("broadcast:a").unwrap();
     let later = EventId { epoch: 2, ms: 1, seq: 0 };
     let event = Arc::new(Event::new(later, EventId::ZERO, channel, None, "t", ""));
-    assert_eq!(f.offer(&Item::Event(event.clone())), Outcome::CatchUp(CatchUpCause::Epoch));
-    let (_, from) = f.begin_catch_up();
+    assert_eq!(
+        f.offer(&Item::Event(event.clone())),
+        Outcome::CatchUp(Part::Whole, CatchUpCause::Epoch)
+    );
+    let (_, from) = f.begin_catch_up(Part::Whole);
     assert_eq!(from, id(6), "what is queued was received in the old epoch");
-    f.heartbeat(later, |id| crate::core::control_events::heartbeat(id, 0));
-    f.replay(&event);
-    f.finish_catch_up(later);
+    f.heartbeat(later.into(), |id| crate::core::control_events::heartbeat(id, 0));
+    f.replay(Part::Whole, &event);
+    f.finish_catch_up(Part::Whole, later);
     assert_eq!(taken(&mut f), ["6-0.1", "sse.heartbeat 6-0.1", "1-0.2"]);
-    assert_eq!(f.cursor(), later);
+    assert_eq!(f.cursor(), later.into());
 }
 
 #[test]
 fn heartbeats_follow_queued_events_and_carry_the_watermark() {
     let mut f = live(5);
     f.offer(&event(6, 5));
-    f.heartbeat(id(8), |id| crate::core::control_events::heartbeat(id, 0));
+    f.heartbeat(id(8).into(), |id| crate::core::control_events::heartbeat(id, 0));
     assert_eq!(f.offer(&event(7, 6)), Outcome::Ignored, "the watermark proves that 7 had arrived");
     assert_eq!(taken(&mut f), ["6-0.1", "sse.heartbeat 8-0.1"]);
     let mut catching_up = stream(5);
-    catching_up.begin_catch_up();
-    catching_up.heartbeat(id(8), |id| crate::core::control_events::heartbeat(id, 0));
+    catching_up.begin_catch_up(Part::Whole);
+    catching_up.heartbeat(id(8).into(), |id| crate::core::control_events::heartbeat(id, 0));
     assert_eq!(taken(&mut catching_up), ["sse.heartbeat 5-0.1"]);
 }
 
 #[test]
 fn restart_continues_from_h() {
     let mut f = stream(0);
-    f.begin_catch_up();
+    f.begin_catch_up(Part::Whole);
     f.offer(&event(8, 7));
     f.offer(&event(10, 8));
-    f.restart(GapReason::UnknownId, Some("garbage"), id(9));
-    f.finish_catch_up(id(9));
+    f.restart(Part::Whole, GapReason::UnknownId, vec![], Some("garbage"), id(9).into());
+    f.finish_catch_up(Part::Whole, id(9));
     assert_eq!(taken(&mut f), ["sse.gap 9-0.1", "10-0.1"]);
 }
 
@@ -203,7 +209,7 @@ fn restart_continues_from_h() {
 fn first_frame_precedes_and_closing_frame_follows_events() {
     let mut f = live(5);
     f.offer(&event(6, 5));
-    f.set_head(crate::core::control_events::heartbeat(id(5), 0));
+    f.set_head(crate::core::control_events::heartbeat(id(5).into(), 0));
     f.close(crate::core::control_events::closing(crate::core::reasons::CloseReason::MaxAge, 1));
     assert_eq!(f.offer(&event(7, 6)), Outcome::Ignored);
     assert_eq!(taken(&mut f), ["sse.heartbeat 5-0.1", "6-0.1", "sse.closing "]);

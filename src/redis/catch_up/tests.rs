@@ -2,8 +2,9 @@ use futures_util::FutureExt;
 use tokio::task::LocalSet;
 
 use super::*;
+use crate::state::client::MAX_GAP_CHANNELS;
 use crate::{
-    core::{control_events::closing, reasons::CloseReason},
+    core::{control_events::closing, part::ServerIndex, reasons::CloseReason},
     redis::{
         link::{Supervisor, testing::unreachable},
         link_context::LinkContext,
@@ -18,7 +19,8 @@ fn driver() -> (Rc<CatchUpDriver>, Supervisor) {
     let commands = link_context.commands();
     let delivery = link_context.delivery.clone();
     let inbox = delivery.mailboxes.open();
-    let (hub, _requests) = Hub::new(context(&[]), delivery.clone(), &inbox, false);
+    let (hub, _requests) =
+        Hub::new(context(&[]), delivery.clone(), &inbox, &[ServerIndex::default()]);
     let LinkContext { servers, server, clock, .. } = link_context;
     servers.set_single(Server { info: server, link });
     let routes = Routes::new(servers, commands, clock);
@@ -30,8 +32,13 @@ fn client_connection(topics: &[&str]) -> Rc<Connection> {
     connection(&context(&[]), client("a", topics, "0a", 1), TestClient::default())
 }
 
-const NO_FLAGS: GapFlags =
-    GapFlags { reset: false, unrecorded: false, stale: false, too_many: false };
+const NO_FLAGS: GapFlags = GapFlags {
+    order: Order::ByEpoch,
+    reset: false,
+    unrecorded: false,
+    stale: false,
+    too_many: false,
+};
 
 /// The first page of a log whose events between 0-0 and 4-0 were trimmed.
 fn trimmed_page(channel: &str) -> Page {
@@ -47,9 +54,14 @@ fn reported_gap(
     let c = client_connection(topics);
     let (channels, pages): (Vec<_>, Vec<_>) = logs.into_iter().unzip();
     let log = |name| CatchUpSource::Log(Channel::parse(name).expect("a channel"));
-    let merge = Merge::new(EventId::ZERO, &ClockSnapshot::default(), channels.into_iter().map(log));
+    let merge = Merge::new(
+        EventId::ZERO,
+        Order::ByEpoch,
+        &ClockSnapshot::default(),
+        channels.into_iter().map(log),
+    );
     let pages: Vec<_> = pages.into_iter().enumerate().collect();
-    report_gap(&c, &merge, &pages, EventId::ZERO, flags);
+    report_gap(&c, Part::Whole, &merge, &pages, EventId::ZERO, flags);
     let text = written(&c);
     let data = text.lines().find_map(|line| line.strip_prefix("data: "))?;
     assert_eq!(text.matches("event: sse.gap").count(), 1, "{text}");
@@ -67,7 +79,7 @@ fn gap_has_the_first_reason_that_applies() {
         let (reason, channels) = reported_gap(&["news", "n*"], logs, flags)?;
         Some(format!("{reason}: {}", channels.join(" ")))
     };
-    let all = GapFlags { reset: true, unrecorded: true, stale: true, too_many: true };
+    let all = GapFlags { reset: true, unrecorded: true, stale: true, too_many: true, ..NO_FLAGS };
     let (user, news, pattern) = ("user:a:events", "broadcast:news", "broadcast:n*");
     let of = |reason, channels: &[&str]| Some(format!("{reason}: {}", channels.join(" ")));
     assert_eq!(gap(true, all), of("reset", &[user, news, pattern]));
@@ -97,9 +109,9 @@ fn gap_names_each_channel_once_up_to_the_maximum() {
 fn later_catch_up_supersedes_the_earlier_one() {
     let (driver, _supervisor) = driver();
     let connection = client_connection(&[]);
-    let earlier = CatchUp::begin(connection.clone(), CatchUpCause::Resume);
+    let earlier = CatchUp::begin(connection.clone(), Part::Whole, CatchUpCause::Resume);
     assert!(earlier.check_current().is_ok());
-    let later = CatchUp::begin(connection.clone(), CatchUpCause::Link);
+    let later = CatchUp::begin(connection.clone(), Part::Whole, CatchUpCause::Link);
     assert!(matches!(earlier.check_current(), Err(Interrupted::Superseded)));
     assert!(later.check_current().is_ok());
     // The cursor is past H: an attempt that continued would report it.
@@ -129,7 +141,7 @@ async fn requested_catch_up_waits_for_the_link_or_the_end() {
     let (driver, mut supervisor) = driver();
     let connection = client_connection(&[]);
     let (sender, requests) = mpsc::unbounded_channel();
-    sender.send((connection.clone(), CatchUpCause::Link)).expect("a receiver");
+    sender.send((connection.clone(), Part::Whole, CatchUpCause::Link)).expect("a receiver");
     drop(sender);
     let mut tasks = LocalSet::new();
     tasks.spawn_local(driver.clone().run(requests));

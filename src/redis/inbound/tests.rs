@@ -134,7 +134,7 @@ fn event_that_begins_an_epoch_is_cached_once() {
     parts.live(link, "broadcast", "5-0.b 0-0.0 - news t\nx");
     parts.inbound.watermark(id_of("4-0.b"));
     let delivery = &parts.inbound.context.delivery;
-    delivery.link_up(id_of("4-0.b"));
+    delivery.link_up(parts.inbound.context.server.index, id_of("4-0.b"));
     let cache = &delivery.replay_cache;
     assert_eq!(cache.start(), Some(id_of("4-0.b")), "a fill up to here does not read the event");
     let all = Topics::parse(["*"].into_iter()).unwrap();

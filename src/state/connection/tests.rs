@@ -3,6 +3,7 @@ use std::{sync::atomic::Ordering, task::Wake};
 use futures_util::FutureExt;
 
 use super::*;
+use crate::core::{event::Event, reasons::CatchUpCause};
 use crate::state::testing::{self, TestClient, client, context, event, id, make_live, written};
 
 fn live(test_client: TestClient) -> Rc<Connection> {
@@ -84,11 +85,11 @@ fn evicted_connection_frees_its_queue_and_disconnects_its_client() {
 #[test]
 fn catch_up_waits_until_the_writer_has_room() {
     let connection = live(TestClient::default());
-    connection.begin_catch_up();
+    connection.begin_catch_up(Part::Whole);
     let first = large_event(1, REPLAY_BYTES / 2);
-    connection.replay(&first);
+    connection.replay(Part::Whole, &first);
     assert!(connection.room().now_or_never().is_some(), "there is room");
-    connection.replay(&large_event(2, REPLAY_BYTES / 2));
+    connection.replay(Part::Whole, &large_event(2, REPLAY_BYTES / 2));
     let mut room = Box::pin(connection.room());
     assert!((&mut room).now_or_never().is_none(), "the queue is full");
     assert!(connection.poll_bytes(Waker::noop()).is_ready());
@@ -101,11 +102,11 @@ fn new_stream_catches_up_from_its_first_frame_after_a_link_failure() {
     let mut parts = testing::parts(&context, client("a", &[], "0a", 1), TestClient::default());
     parts.cursor = None;
     let connection = Connection::new(parts);
-    connection.begin_catch_up();
+    connection.begin_catch_up(Part::Whole);
     assert!(!connection.has_cursor());
-    connection.start_at(id(5));
-    connection.detach(EventId::ZERO);
-    assert_eq!(connection.begin_catch_up().1, Some(id(5)));
+    connection.start_at(id(5).into());
+    connection.detach(Part::Whole, EventId::ZERO);
+    assert_eq!(connection.begin_catch_up(Part::Whole).1, Some(id(5)));
 }
 
 #[test]
@@ -114,7 +115,7 @@ fn overflow_drops_the_queue_and_keeps_the_cursor() {
     let limit = connection.context.settings.limits.queue_bytes;
     let mut outcomes = (1..).map(|ms| offer(&connection, &large_event(ms, limit / 3)));
     let overflow = outcomes.find(|outcome| *outcome != Outcome::Queued);
-    assert_eq!(overflow, Some(Outcome::CatchUp(CatchUpCause::Overflow)));
-    assert_eq!((connection.queued_bytes(), connection.position()), (0, EventId::ZERO));
+    assert_eq!(overflow, Some(Outcome::CatchUp(Part::Whole, CatchUpCause::Overflow)));
+    assert_eq!((connection.queued_bytes(), connection.position()), (0, StreamPosition::ZERO));
     assert_eq!(connection.context.limits.queued_bytes.total(), 0);
 }

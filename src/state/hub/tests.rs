@@ -6,10 +6,12 @@ use crate::{
     state::testing::{TestClient, client, connection, context, event, id, make_live, written},
 };
 
+const SERVER: ServerIndex = ServerIndex(0);
+
 fn hub(changes: &[(&str, &str)]) -> (Rc<Hub>, HubRequests, Inbox) {
     let delivery = Arc::new(Delivery::new(0));
     let inbox = delivery.mailboxes.open();
-    let (hub, requests) = Hub::new(context(changes), delivery, &inbox, false);
+    let (hub, requests) = Hub::new(context(changes), delivery, &inbox, &[]);
     (hub, requests, inbox)
 }
 
@@ -30,9 +32,9 @@ fn event_reaches_each_matching_connection_once() {
     let other_topic = live(&hub, "c", &["sport"], "0c");
     let channel = Channel::parse("broadcast:news").unwrap();
     let plain = envelope::decode(b"plain", 100).unwrap();
-    hub.event(event("broadcast:news", 5, 0), 0);
-    hub.event(Arc::new(Event::relayed(channel, &plain)), 0);
-    hub.event(event("user:a:events", 6, 0), 0);
+    hub.event(SERVER, event("broadcast:news", 5, 0), 0);
+    hub.event(SERVER, Arc::new(Event::relayed(channel, &plain)), 0);
+    hub.event(SERVER, event("user:a:events", 6, 0), 0);
     let count = |c: &Connection| {
         let text = written(c);
         ["id: 5-0", "data: plain", "id: 6-0"].map(|part| text.matches(part).count())
@@ -96,11 +98,11 @@ fn link_break_makes_admitted_connections_catch_up() {
     let admitted = live(&hub, "a", &["*"], "0a");
     let connecting = connection(&hub.context, client("b", &[], "0b", 1), TestClient::default());
     hub.add(&connecting);
-    hub.handle(Message::LinkDown, 0);
-    hub.event(event("broadcast:news", 5, 0), 0);
+    hub.handle(Message::LinkDown(SERVER), 0);
+    hub.event(SERVER, event("broadcast:news", 5, 0), 0);
     assert!(!admitted.is_live() && requests.catch_ups.try_recv().is_err(), "the link is down");
-    hub.handle(Message::LinkUp, 0);
-    let (connection, cause) = requests.catch_ups.try_recv().unwrap();
+    hub.handle(Message::LinkUp(SERVER), 0);
+    let (connection, _, cause) = requests.catch_ups.try_recv().unwrap();
     assert!(Rc::ptr_eq(&connection, &admitted) && cause == CatchUpCause::Link);
     assert!(requests.catch_ups.try_recv().is_err(), "its admission starts that catch-up");
 }
@@ -109,33 +111,36 @@ fn link_break_makes_admitted_connections_catch_up() {
 fn unrecorded_break_reaches_every_live_connection() {
     let (hub, _requests, _inbox) = hub(&[]);
     let connection = live(&hub, "a", &[], "0a");
-    hub.handle(Message::Unrecorded(id(7)), 0);
+    hub.handle(Message::Unrecorded(SERVER, id(7)), 0);
     assert!(written(&connection).contains("\"reason\":\"unrecorded\""));
-    assert_eq!((connection.cursor(), hub.watermark.get()), (id(7), id(7)));
+    assert_eq!((connection.cursor(), hub.servers.watermark(SERVER)), (id(7).into(), id(7)));
 }
 
 #[test]
 fn new_epoch_makes_connections_catch_up_from_their_position() {
     let (hub, mut requests, _inbox) = hub(&[]);
     let connection = live(&hub, "a", &["*"], "0a");
-    hub.handle(Message::LinkUp, 0);
-    hub.event(event("broadcast:x", 5, 0), 0);
-    hub.handle(Message::Watermark(id(6)), 0);
-    hub.handle(Message::NewEpoch, 0);
+    hub.handle(Message::LinkUp(SERVER), 0);
+    hub.event(SERVER, event("broadcast:x", 5, 0), 0);
+    hub.handle(Message::Watermark(SERVER, id(6)), 0);
+    hub.handle(Message::NewEpoch(SERVER), 0);
     assert!(!connection.is_live());
-    assert_eq!((connection.position(), hub.watermark.get()), (id(6), EventId::ZERO));
-    assert_eq!(requests.catch_ups.try_recv().unwrap().1, CatchUpCause::Epoch);
+    assert_eq!(
+        (connection.position(), hub.servers.watermark(SERVER)),
+        (id(6).into(), EventId::ZERO)
+    );
+    assert_eq!(requests.catch_ups.try_recv().unwrap().2, CatchUpCause::Epoch);
 }
 
 #[test]
 fn shedding_drops_the_largest_queue_only() {
     let (hub, mut requests, _inbox) = hub(&[]);
-    hub.handle(Message::LinkUp, 0);
+    hub.handle(Message::LinkUp(SERVER), 0);
     let (small, large) = (live(&hub, "a", &["*"], "0a"), live(&hub, "b", &["*"], "0b"));
-    hub.event(event("broadcast:x", 5, 0), 0);
-    hub.event(event("user:b:events", 6, 0), 0);
+    hub.event(SERVER, event("broadcast:x", 5, 0), 0);
+    hub.event(SERVER, event("user:b:events", 6, 0), 0);
     hub.command(Command::Shed);
     assert_eq!((small.queued_bytes() > 0, large.queued_bytes()), (true, 0));
-    let (connection, cause) = requests.catch_ups.try_recv().unwrap();
+    let (connection, _, cause) = requests.catch_ups.try_recv().unwrap();
     assert!(Rc::ptr_eq(&connection, &large) && cause == CatchUpCause::Overflow);
 }

@@ -60,6 +60,7 @@ fn cause(cause: CatchUpCause) -> &'static str {
         CatchUpCause::Link => "the link to Redis broke, or a worker could not keep up",
         CatchUpCause::Epoch => "Redis was restarted, replaced or wiped",
         CatchUpCause::Predecessor => "a live event arrived, but its predecessor had not",
+        CatchUpCause::Moved => "a slot of the cluster moved to another server",
     }
 }
 

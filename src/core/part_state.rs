@@ -1,0 +1,165 @@
+//! How far one part of a stream has come, and what waits for the end of its catch-up.
+
+use std::{collections::VecDeque, mem};
+
+use super::{
+    id::EventId,
+    queue::{Item, QueueLoad},
+};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// Needs a catch-up.
+    Detached,
+    /// A catch-up is running.
+    CatchingUp,
+    /// Receives events from the hub.
+    Live,
+}
+
+/// The state of one part of a stream.
+#[derive(Debug)]
+pub(super) struct PartState {
+    pub phase: Phase,
+    /// Number of the current catch-up, so that an outdated one can be recognised.
+    pub catch_up_number: u64,
+    /// Everything up to here was handed to the writer.
+    pub cursor: EventId,
+    /// Everything up to here was handed over or is queued.
+    pub position: EventId,
+    /// Live items that arrived during the catch-up.
+    pending: VecDeque<Item>,
+    pub pending_load: QueueLoad,
+    pending_lost: bool,
+    /// The positions at which it was moved from one server to another, latest last, one for each
+    /// epoch before the current one.
+    moved_at: Option<Box<Moves>>,
+}
+
+/// Maximum number of moves that are remembered.
+const MOVES: usize = 8;
+
+#[derive(Clone, Debug, Default)]
+struct Moves(Vec<EventId>);
+
+impl PartState {
+    /// Detached at `cursor`.
+    pub fn new(cursor: EventId) -> Self {
+        Self {
+            phase: Phase::Detached,
+            catch_up_number: 0,
+            cursor,
+            position: cursor,
+            pending: VecDeque::new(),
+            pending_load: QueueLoad::default(),
+            pending_lost: false,
+            moved_at: None,
+        }
+    }
+
+    /// Another part that has come as far as this one, with nothing pending.
+    pub fn fork(&self) -> Self {
+        Self {
+            phase: self.phase,
+            catch_up_number: self.catch_up_number,
+            position: self.position,
+            moved_at: self.moved_at.clone(),
+            ..Self::new(self.cursor)
+        }
+    }
+
+    /// Everything up to `watermark` has arrived. In another epoch that says nothing about the
+    /// events after the position.
+    pub fn raise_to(&mut self, watermark: EventId) {
+        if self.phase == Phase::Live && watermark.epoch == self.position.epoch {
+            self.position = self.position.max(watermark);
+        }
+    }
+
+    /// Cancels a running catch-up.
+    pub fn detach(&mut self) {
+        self.phase = Phase::Detached;
+        self.catch_up_number += 1;
+        self.pending = VecDeque::new();
+        self.pending_load = QueueLoad::default();
+        self.pending_lost = false;
+    }
+
+    /// The part moves to another server: everything up to the position was received before.
+    pub fn move_away(&mut self) {
+        let Moves(moves) = &mut **self.moved_at.get_or_insert_default();
+        moves.retain(|id| id.epoch != self.position.epoch);
+        if moves.len() == MOVES {
+            moves.remove(0);
+        }
+        moves.push(self.position);
+    }
+
+    fn moves(&self) -> &[EventId] {
+        self.moved_at.as_ref().map_or(&[], |moves| &moves.0)
+    }
+
+    /// Whether `cursor` is a position of a server from which the part was moved away.
+    pub fn was_moved_from(&self, cursor: EventId) -> bool {
+        self.moves().iter().any(|id| id.epoch == cursor.epoch)
+    }
+
+    /// In each epoch, everything up to one of these positions was received.
+    pub fn received(&self) -> Vec<EventId> {
+        let others = self.moves().iter().filter(|id| id.epoch != self.position.epoch);
+        others.copied().chain([self.position]).collect()
+    }
+
+    /// What the server knows of the part may have changed otherwise than by moves.
+    pub fn forget_moves(&mut self) {
+        self.moved_at = None;
+    }
+
+    /// Goes back to the cursor: what was received after it was dropped.
+    pub fn go_back(&mut self) {
+        self.position = self.cursor;
+        if let Some(moves) = &mut self.moved_at {
+            if let Some(n) = moves.0.iter().position(|id| id.epoch == self.cursor.epoch) {
+                moves.0.truncate(n + 1);
+                moves.0[n] = self.cursor;
+            }
+        }
+    }
+
+    /// Everything up to `h` was received. In another epoch, the part has moved to another server.
+    pub fn reach(&mut self, h: EventId) {
+        if self.was_moved_from(self.position) && h.epoch != self.position.epoch {
+            self.position = h;
+        } else {
+            self.position = self.position.max(h);
+        }
+        if let Some(moves) = &mut self.moved_at {
+            moves.0.retain(|id| id.epoch != h.epoch);
+        }
+    }
+
+    /// Holds an item back until the end of the catch-up. `others` is what else is pending.
+    pub fn hold(&mut self, item: &Item, limit_bytes: usize, others: &QueueLoad) {
+        if !self.pending_load.has_room_beside(others, item, limit_bytes) {
+            // The catch-up continues; a second one reads the dropped items.
+            self.pending.clear();
+            self.pending_load = QueueLoad::default();
+            self.pending_lost = true;
+        } else if !self.pending_lost {
+            self.pending_load.add_item(item, limit_bytes);
+            self.pending.push_back(item.clone());
+        }
+    }
+
+    /// Makes the part live, and returns the pending items; `None` if some were dropped, so that it
+    /// is detached.
+    pub fn go_live(&mut self) -> Option<VecDeque<Item>> {
+        if self.pending_lost {
+            self.detach();
+            return None;
+        }
+        self.phase = Phase::Live;
+        self.pending_load = QueueLoad::default();
+        Some(mem::take(&mut self.pending))
+    }
+}

@@ -1,0 +1,81 @@
+//! Which gap a catch-up reports.
+
+use std::collections::{HashMap, HashSet};
+
+use super::CatchUpSource;
+use crate::{
+    core::{
+        catch_up::{self, Merge},
+        id::{EventId, Order},
+        page::Page,
+        part::Part,
+        reasons::GapReason,
+    },
+    state::{client::MAX_GAP_CHANNELS, connection::Connection},
+};
+
+/// Reasons why events after a cursor may be missing.
+#[derive(Clone, Copy)]
+pub(super) struct GapFlags {
+    /// What orders the events.
+    pub order: Order,
+    /// A new epoch began after the cursor.
+    pub reset: bool,
+    /// A break in the history is after the cursor.
+    pub unrecorded: bool,
+    /// The cursor is older than the retention.
+    pub stale: bool,
+    /// More topics were active than a catch-up reads.
+    pub too_many: bool,
+}
+
+/// Queues `sse.gap` if events of a part after the cursor may be missing; `pages` are the first ones.
+pub(super) fn report_gap(
+    c: &Connection,
+    part: Part,
+    merge: &Merge<CatchUpSource>,
+    pages: &[(usize, Page)],
+    from: EventId,
+    flags: GapFlags,
+) {
+    if flags.reset {
+        let channels: Vec<_> = c.client.channels(part).collect();
+        if !channels.is_empty() {
+            c.queue_gap(part, GapReason::Reset, channels);
+        }
+        return;
+    }
+    let logs: HashMap<usize, &CatchUpSource> =
+        merge.wants().map(|(n, source, _)| (n, source)).collect();
+    let (mut trimmed, mut expired) = (Vec::new(), Vec::new());
+    for (n, page) in pages {
+        let Some(CatchUpSource::Log(channel)) = logs.get(n) else { continue };
+        match catch_up::gap(from, flags.order, flags.stale, page) {
+            Some(GapReason::Trimmed) => trimmed.push(channel.to_string()),
+            Some(_) => expired.push(channel.to_string()),
+            None => {}
+        }
+    }
+    // Active topics are only known as long as the retention.
+    let topics = part.includes(Part::Broadcasts).then_some(&c.client.topics);
+    let prefixes = || topics.into_iter().flat_map(|topics| topics.prefixes());
+    let patterns = || prefixes().map(|prefix| format!("broadcast:{prefix}*"));
+    if flags.too_many {
+        trimmed.extend(patterns());
+    }
+    if flags.stale {
+        expired.extend(patterns());
+    }
+    let reason = match (trimmed.is_empty(), expired.is_empty()) {
+        (false, _) => GapReason::Trimmed,
+        (true, false) => GapReason::Expired,
+        (true, true) if flags.unrecorded => {
+            let all = c.client.channels(Part::Whole).collect();
+            return c.queue_gap(part, GapReason::Unrecorded, all);
+        }
+        (true, true) => return,
+    };
+    let mut seen = HashSet::new();
+    let channels = trimmed.into_iter().chain(expired).filter(|name| seen.insert(name.clone()));
+    c.queue_gap(part, reason, channels.take(MAX_GAP_CHANNELS).collect());
+}
