@@ -11,6 +11,7 @@
 //!
 //! Deadlines only guard against hanging ([`GUARD`]); no test may depend on timing.
 
+pub mod cluster;
 pub mod gateway;
 pub mod http2;
 pub mod id;
@@ -25,6 +26,7 @@ pub mod redis;
 pub mod sse;
 pub mod ticket;
 
+pub use cluster::Cluster;
 pub use gateway::Gateway;
 pub use id::Id;
 pub use idp::Idp;
