@@ -31,6 +31,13 @@ impl Redis {
         redis
     }
 
+    /// A running, empty Redis for a test that has a slot already.
+    pub async fn start_beside() -> Redis {
+        let redis = Redis::new(None, None);
+        redis.start_again().await;
+        redis
+    }
+
     /// A Redis with an address that does not run yet; [`Redis::start_again`] starts it.
     pub async fn reserve() -> Redis {
         Redis::new(Some(SLOTS.acquire().await.expect("never closed")), None)
