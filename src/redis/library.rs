@@ -18,10 +18,13 @@ pub const VERSION: u32 = 6;
 /// The text of the library, in this order.
 const SOURCE: &str = concat!(
     include_str!("library/names.lua"),
-    include_str!("library/positions.lua"),
     include_str!("library/server.lua"),
+    include_str!("library/channels.lua"),
+    include_str!("library/positions.lua"),
     include_str!("library/clock.lua"),
+    include_str!("library/slots.lua"),
     include_str!("library/adoption.lua"),
+    include_str!("library/watermark.lua"),
     include_str!("library/events.lua"),
     include_str!("library/recorder.lua"),
     include_str!("library/sessions.lua"),

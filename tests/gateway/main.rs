@@ -25,6 +25,7 @@ mod http;
 mod http2;
 mod http2_floods;
 mod jwks;
+mod library_cluster;
 mod limits;
 mod log_spans;
 mod modes;

@@ -6,7 +6,7 @@ use redis::{IntoConnectionInfo, RedisResult};
 use sse_gateway::redis::wire::{Connection, Notice, Notices, Push};
 use tokio::sync::mpsc;
 
-use crate::harness::{GUARD, SLOTS, cluster::Cluster};
+use crate::harness::{GUARD, cluster::Cluster};
 
 const TIMEOUT: Duration = GUARD;
 
@@ -24,6 +24,26 @@ async fn connect(url: &str) -> (Connection, Notices, mpsc::UnboundedReceiver<Str
     (connection, notices, messages)
 }
 
+/// The first channels whose slots the first master owns.
+async fn channels_of_first(cluster: &Cluster, count: usize) -> Vec<String> {
+    let mut channels = Vec::new();
+    for n in 0.. {
+        let channel = format!("{{c{n}}}");
+        if channels.len() == count {
+            break;
+        }
+        if cluster.owner_of(&channel).await == 0 {
+            channels.push(channel);
+        }
+    }
+    channels
+}
+
+/// Moves the slot of a channel to the second master.
+async fn move_slot_of(cluster: &Cluster, channel: &str) {
+    cluster.migrate(cluster.slot_of(channel).await, 1).await;
+}
+
 async fn echo(connection: &mut Connection, text: &str) {
     let reply: String = redis::cmd("ECHO").arg(text).query_async(connection).await.unwrap();
     assert_eq!(reply, text, "a reply belongs to another command");
@@ -31,16 +51,15 @@ async fn echo(connection: &mut Connection, text: &str) {
 
 #[tokio::test]
 async fn moved_slot_is_reported_and_replies_stay_paired() {
-    let _slot = SLOTS.acquire().await;
-    let cluster = Cluster::start().await;
-    let (mut connection, mut notices, mut messages) = connect(&cluster.first.url()).await;
-    let channels = ["{a}", "{b}", "{c}"].map(str::to_owned);
+    let cluster = Cluster::start(2).await;
+    let (mut connection, mut notices, mut messages) = connect(&cluster.node(0).url()).await;
+    let channels = channels_of_first(&cluster, 3).await;
     let subscribed = connection.ssubscribe(&channels).await.unwrap();
     subscribed.into_iter().collect::<RedisResult<()>>().expect("three subscriptions");
 
-    cluster.move_slot_of("{b}").await;
+    move_slot_of(&cluster, &channels[1]).await;
     match notices.next().await {
-        Notice::SubscriptionsEnded(ended) => assert_eq!(ended, ["{b}"]),
+        Notice::SubscriptionsEnded(ended) => assert_eq!(ended, channels[1..2]),
         other => panic!("{other:?}"),
     }
     echo(&mut connection, "after the move").await;
@@ -52,25 +71,24 @@ async fn moved_slot_is_reported_and_replies_stay_paired() {
     connection.sunsubscribe(&channels[1..]).await.expect("it is not subscribed any more");
     echo(&mut connection, "after the refusals").await;
 
-    let (mut moved_to, _notices, mut moved_messages) = connect(&cluster.second.url()).await;
+    let (mut moved_to, _notices, mut moved_messages) = connect(&cluster.node(1).url()).await;
     moved_to.ssubscribe(&channels[1..2]).await.unwrap().remove(0).expect("the new owner");
     echo(&mut moved_to, "new owner").await;
-    cluster.first.command::<i64>(&["SPUBLISH", "{a}", "1"]).await;
-    cluster.second.command::<i64>(&["SPUBLISH", "{b}", "2"]).await;
-    assert_eq!(messages.recv().await.as_deref(), Some("{a} 1"));
-    assert_eq!(moved_messages.recv().await.as_deref(), Some("{b} 2"));
+    cluster.node(0).command::<i64>(&["SPUBLISH", &channels[0], "1"]).await;
+    cluster.node(1).command::<i64>(&["SPUBLISH", &channels[1], "2"]).await;
+    assert_eq!(messages.recv().await, Some(format!("{} 1", channels[0])));
+    assert_eq!(moved_messages.recv().await, Some(format!("{} 2", channels[1])));
 }
 
 #[tokio::test]
 async fn slots_that_move_under_commands_keep_replies_paired() {
-    let _slot = SLOTS.acquire().await;
-    let cluster = Cluster::start().await;
-    let (mut connection, mut notices, _messages) = connect(&cluster.first.url()).await;
-    let channels: Vec<_> = (0..20).map(|n| format!("{{c{n}}}")).collect();
+    let cluster = Cluster::start(2).await;
+    let (mut connection, mut notices, _messages) = connect(&cluster.node(0).url()).await;
+    let channels = channels_of_first(&cluster, 20).await;
     connection.ssubscribe(&channels).await.unwrap();
     let moves = async {
         for channel in &channels {
-            cluster.move_slot_of(channel).await;
+            move_slot_of(&cluster, channel).await;
         }
     };
     tokio::pin!(moves);

@@ -1,6 +1,6 @@
 use super::*;
 use crate::{
-    core::topics::Topics,
+    core::{part::ServerIndex, topics::Topics},
     redis::{link_context::testing::link_context, recorder::inbox},
     state::{mailbox, testing::id},
 };
@@ -112,6 +112,7 @@ fn unknown_live_messages_are_ignored() {
 fn later_epoch_reaches_streams_once_and_first() {
     let mut parts = parts(&[]);
     let link = parts.inbound.next_link();
+    parts.inbound.set_broadcasts(true);
     parts.inbound.watermark(id_of("9-0.a"));
     // The event is the first sign of the new epoch; its position may be lower.
     parts.live(link, "broadcast", "5-0.b 0-0.0 - news t\nx");
@@ -122,7 +123,8 @@ fn later_epoch_reaches_streams_once_and_first() {
     assert_eq!(kinds, ["Watermark", "NewEpoch", "Event", "Watermark"]);
     let mut inputs = Vec::new();
     parts.recorder.receive_ready(&mut inputs);
-    assert!(matches!(inputs[..], [RecorderInput::Reset]), "{inputs:?}");
+    let expected = [RecorderInput::Link(ServerIndex(0), true), RecorderInput::Reset];
+    assert_eq!(format!("{inputs:?}"), format!("{expected:?}"));
 }
 
 #[test]

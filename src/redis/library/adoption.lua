@@ -20,6 +20,10 @@ local is_confirmed = false
 local is_replicated = false
 -- Server time of the last watermark.
 local watched_ms = 0
+-- What the node key said when it was read or written last.
+local last_node
+-- The highest epoch of another server that a log contains: an own one must follow it.
+local higher_epoch = 0
 
 -- No other server can be the primary instead of a lone one.
 local function is_lone()
@@ -39,34 +43,24 @@ end
 
 -- Remembers in the node key whether the data was ever on another server.
 local function remember_replication(node)
-  if (has_replicas or is_cluster) and not is_replicated then is_replicated = true end
-  if node.replicated then
-    is_replicated = true
-  elseif is_replicated then
-    redis.call('HSET', NODE, 'replicated', '1')
-  end
+  if has_replicas or is_cluster or node.replicated then is_replicated = true end
+  if is_replicated and not node.replicated then write_node(node, { replicated = '1' }) end
 end
 
--- Begins an epoch after all that this process, the node key and the gateways know of.
--- `is_lossless`: it continues the one before, of which nothing was lost.
-local function begin_epoch(node, node_epoch, seen_epoch, is_lossless, now)
-  local known = foreign_epoch(epoch_text, now) or 0
-  local previous = math.max(known, node_epoch or 0, seen_epoch or 0)
+-- Begins an epoch after all that this process, the node key and the gateways know of: after
+-- `previous`, the one before on this server, and after `other`, one of another server. `continues`:
+-- a list of epochs of which nothing was lost.
+local function begin_epoch(node, previous, other, continues, follows, now)
   -- Two processes may not know of each other, whatever their clocks: their epochs differ.
   local own = (tonumber(string.sub(run_id(), 1, 4), 16) or 0) % EPOCHS_PER_SECOND
-  -- What a gateway may prove later: that this process has all data of the one before.
-  local follows = ''
-  if not epoch and node.run_id and node_epoch == previous and not is_replicated then
-    follows = chain(previous, node.continues)
-  end
-  enter_epoch(math.max(epoch_at(now), previous + 1) + own)
+  enter_epoch(math.max(epoch_at(now), previous + 1, other + 1) + own)
   advance(now, 0)
   advance(clock_ms + 1, 0)
-  redis.call('HSET', NODE, 'run_id', run_id(), 'replid', adopted_replid, 'epoch', epoch_text,
-    'start', show_id(clock_ms, clock_seq), 'previous', base36(previous),
-    'clock', show_id(clock_ms, clock_seq), 'follows', follows,
-    'continues', is_lossless and follows or '')
-  if previous > 0 then
+  local start = show_id(clock_ms, clock_seq)
+  write_node(node, { run_id = run_id(), replid = adopted_replid, epoch = epoch_text, start = start,
+    clock = start, previous = base36(previous), follows = follows, continues = continues })
+  -- On a cluster, only one server has this slot. Watermarks announce the epochs of the others.
+  if previous > 0 and node_key == BROADCAST_NODE then
     redis.call('SPUBLISH', LIVE_BROADCAST, 'epoch ' .. show_position(clock_ms, clock_seq))
   end
 end
@@ -76,15 +70,42 @@ local function is_of_this_process(node, replid)
   return node.run_id == run_id() and node.replid == replid
 end
 
+-- Takes over another node key. It says what the former one said, which may be out of reach.
+local function move_node(key)
+  local node = last_node
+  node_key = key
+  redis.call('DEL', key)
+  local words = {}
+  for slot, epochs in pairs(vouched) do
+    words[#words + 1], words[#words + 2] = 'slot:' .. slot, epochs
+  end
+  in_parts('HSET', words)
+  write_node(node, node)
+  return node
+end
+
 -- Makes this process known. The history continues if the node key names this process, this
--- replication id and the epoch in memory; otherwise a new epoch begins. `seen` is the highest
--- position that the gateway knows. `is_durable`: the gateway was linked to the process before this
--- one, which wrote its data to disk before each reply, and the data is the same.
-local function adopt(now, seen, is_durable)
-  local node = read_node()
+-- replication id and the epoch in memory; otherwise a new epoch begins. What the caller knows:
+-- `seen`, the highest position of this server; `is_durable`: the gateway was linked to the process
+-- before this one, which wrote its data to disk before each reply, and the data is the same;
+-- `floor`: the highest position of any server of the cluster; `vouchers`: slot -> epochs in which a
+-- former server of that slot lived until it moved here.
+local function adopt(now, a)
+  identify()
   local _, replid = replication(now, 0)
+  local is_moved = is_cluster and epoch and last_node and a.node_key ~= node_key
+  if is_cluster then read_slots(now, 0) end
+  local node
+  if is_moved then
+    node = move_node(a.node_key)
+  else
+    node_key = a.node_key or node_key
+    node = read_node(node_key)
+    if is_cluster and not epoch then load_vouchers() end
+  end
+  last_node = node
   remember_replication(node)
-  local seen_ms, seen_seq, seen_epoch = foreign_position(seen, now)
+  local seen_ms, seen_seq, seen_epoch = foreign_position(a.seen, now)
   local node_epoch = foreign_epoch(node.epoch, now)
   local node_ms, node_seq = foreign_id(node.clock, now + CLOCK_AHEAD_MS)
   -- The server's time was set back by days.
@@ -94,26 +115,48 @@ local function adopt(now, seen, is_durable)
   if not epoch then advance(now + 1, 0) end
   if node_ms then advance(node_ms, node_seq) end
   -- Ids of an epoch that continues another one are higher than those seen of that one.
-  local is_lossless = is_durable and seen_ms and seen_epoch == node_epoch
+  local is_lossless = a.is_durable and seen_ms and seen_epoch == node_epoch
     and not is_after(seen_ms, seen_seq, clock_ms, clock_seq)
   if seen_ms then advance(seen_ms, seen_seq) end
+  -- Events of other servers, in logs that are here now.
+  local other = foreign_epoch(base36(higher_epoch), now) or 0
+  if is_cluster and has_gained(node) then
+    local floor_ms, floor_seq, floor_epoch = foreign_position(a.floor, now)
+    if floor_ms then advance(floor_ms, floor_seq) end
+    other = math.max(other, floor_epoch or 0, a.vouched_epoch or 0)
+  end
   adopted_replid = replid
+  -- A process that ended may have taken events with it that had just moved here.
+  local is_restored = not epoch and node.run_id and not is_of_this_process(node, replid)
   if not is_reset and node_epoch and is_of_this_process(node, replid)
     and (not epoch or epoch == node_epoch) and (seen_epoch or 0) <= node_epoch then
     enter_epoch(node_epoch)
     is_confirmed = is_confirmed or node.confirmed == epoch_text
     local start_ms, start_seq = foreign_id(node.start, now + CLOCK_AHEAD_MS)
-    if is_durable and seen_epoch and start_ms
+    if other >= epoch then
+      begin_epoch(node, epoch, other, chain(epoch, node.continues), '', now)
+    elseif a.is_durable and seen_epoch and start_ms
       and not is_after(seen_ms, seen_seq, start_ms, start_seq)
       and string.match(node.follows or '', '^[0-9a-z]+') == base36(seen_epoch) then
       -- The process has adopted itself before the gateway came.
-      redis.call('HSET', NODE, 'continues', node.follows)
+      write_node(node, { continues = node.follows })
     end
   else
     is_confirmed = false
-    begin_epoch(node, node_epoch, seen_epoch, is_lossless, now)
+    local known = foreign_epoch(epoch_text, now) or 0
+    local previous = math.max(known, node_epoch or 0, seen_epoch or 0)
+    -- What a gateway may prove later: that this process has all data of the one before.
+    local follows = ''
+    if not epoch and node.run_id and node_epoch == previous and not is_replicated then
+      follows = chain(previous, node.continues)
+    end
+    local continues = is_lossless and follows or ''
+    begin_epoch(node, previous, other, continues, follows, now)
+    if is_cluster and continues == '' then forget_vouchers() end
   end
+  if is_cluster then adopt_slots(node, is_restored and {} or a.vouchers) end
   raise_retention(node, now)
+  return node
 end
 
 local function refuse_unadopted()
@@ -132,95 +175,25 @@ local function ensure_adopted(now)
   end
   identify()
   -- Writes come in bursts, and only a lone server can wait with this check.
-  local is_unfenced = FENCE == 'off'
+  local is_unfenced = FENCE == 'off' and not is_cluster
   local _, replid = replication(now, (is_unfenced or is_lone()) and REPLICATION_MS or 0)
   if epoch and replid == adopted_replid and (is_confirmed or is_unfenced or is_lone()) then
     return
   end
-  if is_unfenced then return adopt(now) end
-  local node = read_node()
+  -- On a cluster, the node key is in another slot than the event.
+  if is_cluster then refuse_unadopted() end
+  if is_unfenced then return adopt(now, {}) end
+  local node = read_node(node_key)
   remember_replication(node)
   if is_lone() or (not epoch and is_of_this_process(node, replid)
     and node.confirmed == node.epoch) then
-    return adopt(now)
+    return adopt(now, {})
   end
   refuse_unadopted()
 end
 
--- What a gateway learns of this server, as name/value pairs.
-local function describe(node, now, state)
-  -- Streams need the watermark even if the recorder's key holds something else.
-  local unrecorded = attempt('HGET', RECORDER, 'unrecorded')
-  return { 'state', state, 'h', show_position(clock_ms, clock_seq), 'start', node.start or '',
-    'previous', node.previous or '', 'continues', node.continues or '',
-    'unrecorded', unrecorded or '', 'raised_ms', node.raised_ms or '0',
-    'shorter_ms', node.shorter_ms or '0', 'now_ms', string.format('%d', now),
-    'replicated', (is_replicated or has_replicas) and '1' or '0',
-    -- The node key does not say so yet.
-    'unmarked', has_replicas and not node.replicated and '1' or '0' }
-end
-
--- The same of a server that is not adopted: the last epoch and position that it knows, its process.
-local function describe_unknown(node, now)
-  local known_epoch = math.max(epoch or 0, foreign_epoch(node.epoch, now) or 0)
-  local ms, seq = now, 0
-  local node_ms, node_seq = foreign_id(node.clock, now + CLOCK_AHEAD_MS)
-  if node_ms and is_after(node_ms, node_seq, ms, seq) then ms, seq = node_ms, node_seq end
-  if is_after(clock_ms, clock_seq, ms, seq) then ms, seq = clock_ms, clock_seq end
-  local replicated = is_replicated or has_replicas or node.replicated
-  return { 'state', 'unknown', 'known', show_id(ms, seq) .. '.' .. base36(known_epoch),
-    'run_id', run_id(), 'replicated', replicated and '1' or '0' }
-end
-
--- sse_watermark 1 <node key> <seen>: everything up to the returned position has arrived on the
--- connection that called. `seen` is the highest position that the gateway knows of this server;
--- empty: the caller is no gateway. The state is `adopted`, `replica` or `unknown`. A replica
--- returns only the epoch in its memory, an unknown server what it knows.
-local function watermark(_, args)
-  local now = now_ms()
-  local own_role, replid = replication(now, REPLICATION_MS)
-  if own_role ~= 'master' then return { 'state', 'replica', 'epoch', epoch_text or '' } end
-  local node = read_node()
-  local seen_ms, seen_seq, seen_epoch = foreign_position(args[1], now)
-  if not epoch or node.epoch ~= epoch_text or not is_of_this_process(node, replid)
-    or replid ~= adopted_replid or (seen_epoch and seen_epoch > epoch)
-    or clock_ms > now + CLOCK_AHEAD_MS then
-    return describe_unknown(node, now)
-  end
-  if seen_epoch == epoch then advance(seen_ms, seen_seq) end
-  advance(now, 0)
-  if seen_epoch then watched_ms, is_confirmed = now, true end
-  return describe(node, now, 'adopted')
-end
-
--- sse_adopt 1 <node key> <seen> [DURABLE] [REPLICATED]: adopts this process if its watermark is
--- `unknown`. DURABLE: see `adopt`. REPLICATED: the gateway knows that the server is not lone.
-local function adopt_call(_, args)
-  local now = now_ms()
-  if replication(now, 0) ~= 'master' then
-    return { 'state', 'replica', 'epoch', epoch_text or '' }
-  end
-  local is_durable = false
-  for i = 2, #args do
-    local option = string.upper(args[i])
-    if option == 'DURABLE' then is_durable = true
-    elseif option == 'REPLICATED' then is_replicated = true
-    else return reject_call('usage', 'unknown option ' .. string.sub(args[i], 1, 32)) end
-  end
-  adopt(now, args[1], is_durable)
-  watched_ms, is_confirmed = now, true
-  local node = read_node()
-  if node.confirmed ~= epoch_text then redis.call('HSET', NODE, 'confirmed', epoch_text) end
-  return describe(node, now, 'adopted')
-end
-
--- sse_save 1 <node key>: stores the clock and the epoch, before this library is replaced. The key
--- may have been wiped since the epoch began: the next epoch is later even if the time is not.
-local function save()
-  if not epoch then return 1 end
-  if (foreign_epoch(read_node().epoch, now_ms()) or 0) < epoch then
-    redis.call('HSET', NODE, 'epoch', epoch_text)
-  end
-  redis.call('HSET', NODE, 'clock', show_id(clock_ms, clock_seq))
-  return 1
+-- The same before a write to the slot of a name with a hash tag.
+local function ensure_adopted_slot(name, now)
+  ensure_adopted(now)
+  if not is_adopted_slot(name) then refuse_unadopted() end
 end

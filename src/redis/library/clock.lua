@@ -31,15 +31,29 @@ local function assign(ms, seq)
   return show_position(ms, seq)
 end
 
-local NODE = PREFIX .. 'node:' .. BROADCAST
+-- The node key of the server of {broadcast}, and of any server that is not in a cluster.
+local BROADCAST_NODE = PREFIX .. 'node:' .. BROADCAST
+-- This server's node key. On a cluster it is in one of the server's own slots, which a gateway
+-- chooses: only functions that get its name may access it.
+local node_key = BROADCAST_NODE
 local NODE_FIELDS = { 'run_id', 'replid', 'epoch', 'clock', 'start', 'previous', 'retention_ms',
-  'raised_ms', 'shorter_ms', 'replicated', 'confirmed', 'follows', 'continues' }
+  'raised_ms', 'shorter_ms', 'replicated', 'confirmed', 'follows', 'continues', 'slots' }
 
-local function read_node()
-  local values = call('HMGET', NODE, unpack(NODE_FIELDS))
+local function read_node(key)
+  local values = call('HMGET', key, unpack(NODE_FIELDS))
   local node = {}
   for i, name in ipairs(NODE_FIELDS) do node[name] = values[i] or nil end
   return node
+end
+
+-- Changes fields of the node key, and of what was read of it.
+local function write_node(node, fields)
+  local words = {}
+  for name, value in pairs(fields) do
+    node[name] = value
+    words[#words + 1], words[#words + 2] = name, value
+  end
+  redis.call('HSET', node_key, unpack(words))
 end
 
 -- Events up to now are kept for the former, shorter retention: a longer one restores none of them.
@@ -53,8 +67,8 @@ local function raise_retention(node, now)
     if earlier_ms and shorter_ms and raised_ms <= earlier_ms + before then
       before = math.min(before, shorter_ms)
     end
-    redis.call('HSET', NODE, 'raised_ms', string.format('%d', raised_ms),
-      'shorter_ms', string.format('%d', before))
+    write_node(node, { raised_ms = string.format('%d', raised_ms),
+      shorter_ms = string.format('%d', before) })
   end
-  redis.call('HSET', NODE, 'retention_ms', RETENTION_MS)
+  write_node(node, { retention_ms = string.format('%d', RETENTION_MS) })
 end

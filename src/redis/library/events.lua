@@ -139,6 +139,12 @@ end
 local function add_to_any(channel, now, retry, kind, payload)
   local log = channel.log
   local last, last_epoch, wrong = last_of(log)
+  local other = is_cluster and last_epoch and foreign_epoch(last_epoch, now)
+  if other and other > epoch then
+    -- The slot came from a server with a later epoch: the next adoption begins one after it.
+    higher_epoch = math.max(higher_epoch, other)
+    refuse_unadopted()
+  end
   wrong = wrong or (channel.topic and list_topic(channel, now))
   if wrong then return nil, wrong end
   local ms, seq = next_id(now)
@@ -170,6 +176,7 @@ end
 local function append(channel, kind, payload, key, retry)
   local now = now_ms()
   ensure_adopted(now)
+  if not is_adopted_channel(channel) then refuse_unadopted() end
   local topic = channel.topic
   local dedupe = key and (PREFIX .. 'dedupe:' .. channel.slot .. ' ' .. key)
   if dedupe then
@@ -213,9 +220,9 @@ local function publish(keys, args)
   end
   local key, retry, wrong = options(args, 3)
   if wrong then return reject_call('usage', wrong .. '; use KEY <key> and RETRY <ms>') end
-  local channel = channel_of(keys[1])
+  local channel, other = channel_of(keys[1])
   local code, text = fault(channel, args[1], args[2], key, retry)
-  if code then return reject_call(code, text) end
+  if code then return reject_call(code, other or text) end
   local position
   position, code, text = append(channel, args[1], args[2], key, retry)
   return position or reject_call(code, text)

@@ -48,25 +48,6 @@ local function parse_channel(name)
   return nil
 end
 
--- Channels that were used recently: public name -> channel, and slot name -> channel. A channel has
--- its slot name, its topic, its log and its live channel; events.lua adds what it knows of the log.
-local MAX_CHANNELS = 8192
-local by_name, by_slot, channels = {}, {}, 0
-
--- The channel of a public name; nil: the name is invalid.
-local function channel_of(name)
-  local channel = by_name[name]
-  if channel then return channel end
-  local slot, topic = parse_channel(name)
-  if not slot then return nil end
-  if channels >= MAX_CHANNELS then by_name, by_slot, channels = {}, {}, 0 end
-  channels = channels + 1
-  channel = by_slot[slot] or { slot = slot, topic = topic, log = PREFIX .. 'log:' .. slot,
-    live = topic and LIVE_BROADCAST or LIVE .. slot }
-  by_name[name], by_slot[slot] = channel, channel
-  return channel
-end
-
 -- Keys that hold something else -----------------------------------------------------------------
 
 local function wrong_type(key)

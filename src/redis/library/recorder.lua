@@ -54,6 +54,64 @@ local function record(keys, args)
   return reply
 end
 
+-- How long a channel remembers what was recorded on it, in ms.
+local RECORDED_MS = 3600000
+
+-- sse_record_across 1 <channel> <token> <marker> <n> PLAIN <type> <payload> [KEY ..] [RETRY ..]
+--   | REJECT <reason> <message> [<channel as published>]
+-- On a cluster, where the lease is in another slot than the channel. The channel remembers the last
+-- token, marker and number. Returns `recorded`, `duplicate`, `rejected <reason> <text>`, `done`
+-- (the number was recorded before) or `fenced` (a later token was here before). Rejected messages
+-- are kept if the channel is `{broadcast}:<topic>`.
+local function record_across(keys, args)
+  local token, marker, n = args[1], args[2], tonumber(args[3])
+  local now = now_ms()
+  local ms, seq, token_epoch = foreign_position(token, now, CLOCK_AHEAD_MS)
+  if not ms or not n then return reject_call('usage', 'the token or the number is malformed') end
+  local is_broadcast = string.sub(keys[1], 1, #BROADCAST) == BROADCAST
+  if args[4] == 'REJECT' then
+    if is_broadcast then keep_rejected(args[7] or keys[1], args[5], args[6]) end
+    return 'rejected ' .. args[5] .. ' '
+  end
+  local key, retry = options(args, 7)
+  local channel, other = channel_of(keys[1])
+  local code, text = fault(channel, args[5], args[6], key, retry)
+  if code then
+    if is_broadcast then keep_rejected(keys[1], code, args[6]) end
+    return 'rejected ' .. code .. ' ' .. (other or text)
+  end
+  local recorded = PREFIX .. 'recorded:' .. channel.slot
+  local stored = call('GET', recorded) or ''
+  local stored_token, stored_marker, stored_n = string.match(stored, '^(%S+) (%S+) (%d+)$')
+  local stored_ms, stored_seq, stored_epoch = foreign_position(stored_token, now, CLOCK_AHEAD_MS)
+  if stored_ms and (stored_epoch > token_epoch
+    or (stored_epoch == token_epoch and is_after(stored_ms, stored_seq, ms, seq))) then
+    return 'fenced'
+  end
+  if stored_marker == marker and n <= tonumber(stored_n) then return 'done' end
+  local position
+  position, code, text = append(channel, args[5], args[6], key, retry)
+  redis.call('SET', recorded, token .. ' ' .. marker .. ' ' .. string.format('%d', n),
+    'PX', RECORDED_MS)
+  if position then return code or 'recorded' end
+  if is_broadcast then keep_rejected(keys[1], code, args[6]) end
+  return 'rejected ' .. code .. ' ' .. text
+end
+
+-- sse_progress 1 <recorder key> <token> <marker> <n>: everything up to a number was recorded with
+-- sse_record_across. Returns `done`, `fenced`, or `unknown` if there is no lease.
+local function progress(_, args)
+  local token, marker, n = args[1], args[2], tonumber(args[3])
+  if not n then return reject_call('usage', 'the number is malformed') end
+  local r = call('HMGET', RECORDER, 'token', 'marker', 'n')
+  if not r[1] then return 'unknown' end
+  if r[1] ~= token then return 'fenced' end
+  if r[2] == marker and n <= number(r[3], -1) then return 'done' end
+  redis.call('HSET', RECORDER, 'marker', marker, 'n', string.format('%d', n),
+    'plain_ms', string.format('%d', now_ms()))
+  return 'done'
+end
+
 -- sse_lease 1 <recorder key> <role> <instance> <ttl_ms> [RELEASE]: takes, renews or releases the
 -- lease of a role (recorder, standby). Returns name/value pairs: held (1 or 0); for the recorder
 -- also its token and the last number recorded (marker, n).
@@ -81,7 +139,7 @@ local function lease(_, args)
   if r[4] ~= instance then
     -- Another holder: whatever the previous one still sends is fenced off.
     local now = now_ms()
-    ensure_adopted(now)
+    ensure_adopted_slot(BROADCAST, now)
     r[1] = assign(next_id(now))
     redis.call('HSET', RECORDER, 'token', r[1], 'holder', instance)
   end
@@ -97,7 +155,7 @@ local function mark(_, args)
   local now = now_ms()
   local is_used = number(r[3]) and now - number(r[3]) < PLAIN_MS
   if (is_used and r[2]) or args[3] == '1' then
-    ensure_adopted(now)
+    ensure_adopted_slot(BROADCAST, now)
     local position = assign(next_id(now))
     redis.call('HSET', RECORDER, 'unrecorded', position)
     redis.call('SPUBLISH', LIVE_BROADCAST, 'unrecorded ' .. position)

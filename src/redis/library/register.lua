@@ -22,6 +22,8 @@ end
 
 register('publish', publish)
 register('record', record)
+register('record_across', record_across)
+register('progress', progress, 'allow-oom')
 register('watermark', watermark, 'no-writes')
 -- allow-oom: a full Redis rejects events, and the publisher gets the error, but it must not end
 -- streams and sessions.

@@ -21,13 +21,13 @@ end
 local function store_session(key, s)
   redis.call('HSET', key, 'connection', s.connection, 'first', s.first, 'opened_ms', s.opened_ms,
     'until_ms', s.until_ms, 'opens_until_ms', string.format('%d', s.opens_until_ms),
-    'generation', s.generation, 'proof', s.proof)
+    'generation', s.generation, 'proof', s.proof, 'first_broadcast', s.first_broadcast)
   redis.call('PEXPIRE', key, s.ttl_ms)
 end
 
 local function opened(outcome, s, generation)
   return { 'outcome', outcome, 'first', s.first, 'opened_ms', s.opened_ms, 'until_ms', s.until_ms,
-    'generation', generation, 'proof', s.proof }
+    'generation', generation, 'proof', s.proof, 'first_broadcast', s.first_broadcast }
 end
 
 local function refused(outcome)
@@ -35,13 +35,13 @@ local function refused(outcome)
 end
 
 local SESSION_FIELDS = { 'connection', 'first', 'opened_ms', 'until_ms', 'generation',
-  'opens_until_ms', 'times', 'taken_ms', 'proof' }
+  'opens_until_ms', 'times', 'taken_ms', 'proof', 'first_broadcast' }
 
 local function read_session(key)
   local values = call('HMGET', key, unpack(SESSION_FIELDS))
   local s = {}
   for i, name in ipairs(SESSION_FIELDS) do s[name] = values[i] or nil end
-  s.proof = s.proof or ''
+  s.proof, s.first_broadcast = s.proof or '', s.first_broadcast or ''
   return s
 end
 
@@ -74,7 +74,8 @@ end
 local function open_arguments(args)
   return { connection = args[2], is_expired = args[3] == '1', is_one_use = args[4] == '1',
     ttl_ms = tonumber(args[5]), until_ms = args[6], issued_ms = tonumber(args[7]),
-    cursor = args[8], left_ms = tonumber(args[9]), proof = args[10], new_proof = args[11] }
+    cursor = args[8], left_ms = tonumber(args[9]), proof = args[10], new_proof = args[11],
+    first_broadcast = args[12] or '' }
 end
 
 -- Resumes a session that exists, unless it may not be resumed.
@@ -98,17 +99,17 @@ local function first_cursor(cursor, now)
 end
 
 -- sse_open 1 <channel> <digest> <connection> <expired 0|1> <one_use 0|1> <ttl_ms> <until_ms>
--- <issued_ms> <cursor or empty> <left_ms> <proof shown> <new proof>
+-- <issued_ms> <cursor or empty> <left_ms> <proof shown> <new proof> [<first broadcast>]
 -- Opens or resumes the session of a ticket. For left_ms the ticket could open a session, so its
 -- session is kept at least as long. A session that was opened with a proof (the digest of a cookie)
--- is resumed only with it. Returns name/value pairs; the outcome is opened, resumed, expired, used,
--- over, stranger or revoked.
+-- is resumed only with it. The first broadcast is any text that the session keeps. Returns
+-- name/value pairs; the outcome is opened, resumed, expired, used, over, stranger or revoked.
 local function open(keys, args)
   local slot = user_slot(keys[1])
   local digest, a = args[1], open_arguments(args)
   local key = session_key(slot, digest)
   local now = now_ms()
-  ensure_adopted(now)
+  ensure_adopted_slot(slot, now)
   advance(now, 0)
   local s = read_session(key)
   if s.first then return resume_existing(key, slot, digest, s, a, now) end
@@ -118,7 +119,8 @@ local function open(keys, args)
   local opened_ms = string.format('%d', now)
   s = { connection = a.connection, first = first_cursor(a.cursor, now), opened_ms = opened_ms,
     until_ms = a.until_ms, opens_until_ms = now + a.left_ms, generation = opened_ms,
-    proof = a.new_proof, ttl_ms = math.max(a.ttl_ms, a.left_ms) }
+    proof = a.new_proof, first_broadcast = a.first_broadcast,
+    ttl_ms = math.max(a.ttl_ms, a.left_ms) }
   store_session(key, s)
   return opened('opened', s, opened_ms)
 end
@@ -137,7 +139,7 @@ local function resume_only(keys, args)
 end
 
 -- Renews the session whose arguments follow `at`; see below.
-local function renew_one(slot, args, at, now)
+local function renew_one(slot, args, at, now, first_broadcast)
   local key = session_key(slot, args[at + 1])
   local found, wrong = attempt('HMGET', key, 'connection', 'opens_until_ms', 'generation')
   local revoked, wrong_too = revoked_ms(slot, attempt)
@@ -152,7 +154,8 @@ local function renew_one(slot, args, at, now)
   if not holder or stored_generation < generation then
     store_session(key, { connection = args[at + 2], first = args[at + 3],
       opened_ms = args[at + 4], until_ms = args[at + 5], ttl_ms = args[at + 6],
-      generation = args[at + 8], proof = args[at + 9], opens_until_ms = opens_until_ms })
+      generation = args[at + 8], proof = args[at + 9], opens_until_ms = opens_until_ms,
+      first_broadcast = first_broadcast })
   end
   if args[at + 7] == '1' then redis.call('HSET', key, 'connection', '') end
   redis.call('PEXPIRE', key, math.max(tonumber(args[at + 6]), opens_until_ms - now))
@@ -160,15 +163,20 @@ local function renew_one(slot, args, at, now)
 end
 
 -- sse_renew <n> <channel>.. then for each: <digest> <connection> <first> <opened_ms> <until_ms>
--- <ttl_ms> <closing 0|1> <generation> <proof>
+-- <ttl_ms> <closing 0|1> <generation> <proof> [<first broadcast>]
 -- Keeps sessions alive from the holder's memory, or gives them back. Returns for each ok,
 -- taken-over, revoked, or `wrong-type: <text>`: a foreign key of one session must not end the
 -- others.
 local function renew(keys, args)
   local now = now_ms()
   local replies = {}
+  -- Gateways of library 5 do not know the last argument.
+  local length = #args == #keys * 10 and 10 or 9
+  identify()
   for i, channel in ipairs(keys) do
-    replies[i] = renew_one(user_slot(channel), args, (i - 1) * 9, now)
+    local slot, at = user_slot(channel), (i - 1) * length
+    if not is_adopted_slot(slot) then refuse_unadopted() end
+    replies[i] = renew_one(slot, args, at, now, length == 10 and args[at + 10] or '')
   end
   return replies
 end
@@ -176,6 +184,8 @@ end
 -- sse_revoke 1 <channel> <ttl_ms>: ends the user's sessions on all instances.
 local function revoke(keys, args)
   local slot = user_slot(keys[1])
+  identify()
+  if not is_adopted_slot(slot) then refuse_unadopted() end
   local now = string.format('%d', now_ms())
   redis.call('SET', PREFIX .. 'revoked:' .. slot, now, 'PX', args[1])
   return redis.call('SPUBLISH', LIVE .. slot, 'revoke ' .. now)

@@ -27,6 +27,7 @@ pub mod sentinel;
 pub mod sse;
 pub mod ticket;
 
+pub use cluster::Cluster;
 pub use gateway::Gateway;
 pub use id::Id;
 pub use idp::Idp;

@@ -17,6 +17,7 @@ pub struct Redis {
     dir: PathBuf,
     /// `appendfsync` of the append-only file; `None`: nothing is written to disk.
     fsync: Option<&'static str>,
+    /// Further arguments of redis-server.
     arguments: Vec<String>,
     child: Mutex<Option<Child>>,
     _slot: Option<SemaphorePermit<'static>>,
@@ -30,6 +31,13 @@ impl Redis {
         redis
     }
 
+    /// A running, empty Redis for a test that has a slot already.
+    pub async fn start_beside() -> Redis {
+        let redis = Redis::new(None, None);
+        redis.start_again().await;
+        redis
+    }
+
     /// A Redis with an address that does not run yet; [`Redis::start_again`] starts it.
     pub async fn reserve() -> Redis {
         Redis::new(Some(SLOTS.acquire().await.expect("never closed")), None)
@@ -39,7 +47,7 @@ impl Redis {
         let port = process::free_port();
         let dir = std::env::temp_dir().join(format!("sse-test-{}-{port}", std::process::id()));
         std::fs::create_dir_all(&dir).expect("a temporary directory");
-        Redis { port, dir, fsync, arguments: Vec::new(), child: Mutex::new(None), _slot: slot }
+        Redis { port, dir, fsync, arguments: vec![], child: Mutex::new(None), _slot: slot }
     }
 
     /// A running Redis that writes every command to its append-only file; with `fsync` "always"
@@ -57,6 +65,23 @@ impl Redis {
         redis.arguments = arguments.iter().map(ToString::to_string).collect();
         redis.start_again().await;
         redis
+    }
+
+    /// A node of a cluster that does not run yet. It takes no slot of its own.
+    pub fn cluster_node(fsync: Option<&'static str>, settings: &[(&str, &str)]) -> Redis {
+        let mut node = Redis::new(None, fsync);
+        let bus = process::free_port().to_string();
+        let fixed = [("cluster-enabled", "yes"), ("cluster-port", &bus)];
+        let all = fixed.iter().chain(settings);
+        node.arguments =
+            all.flat_map(|(name, value)| [format!("--{name}"), (*value).to_owned()]).collect();
+        node
+    }
+
+    /// The port of the cluster bus.
+    pub fn bus_port(&self) -> &str {
+        let name = self.arguments.iter().position(|argument| argument == "--cluster-port");
+        &self.arguments[name.expect("a node of a cluster") + 1]
     }
 
     /// A running replica of a primary, or of a proxy in front of it (`host:port`). It takes no slot
@@ -171,17 +196,34 @@ impl Redis {
         redis::Client::open(self.url())?.get_multiplexed_async_connection_with_config(&config).await
     }
 
+    /// Host and port.
+    pub fn address_parts(&self) -> (String, String) {
+        ("127.0.0.1".to_owned(), self.port.to_string())
+    }
+
+    /// Whether the process was started and not stopped.
+    pub fn is_running(&self) -> bool {
+        self.child.lock().unwrap().is_some()
+    }
+
+    /// Runs one command on a new connection, and returns the error.
+    pub async fn try_command<T: FromRedisValue>(
+        &self,
+        words: &[impl redis::ToRedisArgs],
+    ) -> RedisResult<T> {
+        let mut command = redis::Cmd::new();
+        for word in words {
+            command.arg(word);
+        }
+        command.query_async(&mut self.try_conn().await?).await
+    }
+
     /// Runs one command on a new connection.
     pub async fn command<T: FromRedisValue>(
         &self,
         words: &[impl redis::ToRedisArgs + std::fmt::Debug],
     ) -> T {
-        let mut command = redis::Cmd::new();
-        for word in words {
-            command.arg(word);
-        }
-        let answer = command.query_async(&mut self.conn().await).await;
-        answer.unwrap_or_else(|e| panic!("{words:?}: {e}"))
+        self.try_command(words).await.unwrap_or_else(|e| panic!("{words:?}: {e}"))
     }
 
     /// Deletes all keys.

@@ -1,0 +1,130 @@
+
+-- Watermark, adoption, saving ---------------------------------------------------------------------
+
+-- What a gateway learns of this server, as name/value pairs.
+local function describe(node, now)
+  -- Streams need the watermark even if the recorder's key holds something else.
+  local unrecorded = node_key == BROADCAST_NODE and attempt('HGET', RECORDER, 'unrecorded')
+  return { 'state', 'adopted', 'h', show_position(clock_ms, clock_seq), 'start', node.start or '',
+    'previous', node.previous or '', 'continues', node.continues or '',
+    'unrecorded', unrecorded or '', 'raised_ms', node.raised_ms or '0',
+    'shorter_ms', node.shorter_ms or '0', 'now_ms', string.format('%d', now),
+    'replicated', (is_replicated or has_replicas) and '1' or '0',
+    -- The node key does not say so yet.
+    'unmarked', has_replicas and not node.replicated and '1' or '0' }
+end
+
+-- The same of a server that is not adopted: the last epoch and position that it knows, its process,
+-- and its slots.
+local function describe_unknown(node, now)
+  local known_epoch = math.max(epoch or 0, foreign_epoch(node.epoch, now) or 0)
+  local ms, seq = now, 0
+  local node_ms, node_seq = foreign_id(node.clock, now + CLOCK_AHEAD_MS)
+  if node_ms and is_after(node_ms, node_seq, ms, seq) then ms, seq = node_ms, node_seq end
+  if is_after(clock_ms, clock_seq, ms, seq) then ms, seq = clock_ms, clock_seq end
+  local replicated = is_replicated or has_replicas or node.replicated
+  return { 'state', 'unknown', 'known', show_id(ms, seq) .. '.' .. base36(known_epoch),
+    'run_id', run_id(), 'replicated', replicated and '1' or '0', 'slots', own_slots or '',
+    'adopted_slots', adopted_text }
+end
+
+local function describe_replica()
+  return { 'state', 'replica', 'epoch', epoch_text or '' }
+end
+
+-- sse_watermark 1 <node key> <seen>: everything up to the returned position has arrived on the
+-- connection that called. `seen` is the highest position that the gateway knows of this server;
+-- empty: the caller is no gateway. The state is `adopted`, `replica` or `unknown`. A replica
+-- returns only the epoch in its memory, an unknown server what it knows.
+local function watermark(keys, args)
+  local now = now_ms()
+  identify()
+  local own_role, replid = replication(now, REPLICATION_MS)
+  if own_role ~= 'master' then return describe_replica() end
+  local is_known = true
+  local key = node_key
+  if is_cluster then
+    key = keys[1]
+    is_known = key == node_key and read_slots(now, SLOTS_MS) == adopted_text
+      and higher_epoch <= (epoch or 0)
+  end
+  local node = read_node(key)
+  local seen_ms, seen_seq, seen_epoch = foreign_position(args[1], now)
+  if not is_known or not epoch or node.epoch ~= epoch_text or not is_of_this_process(node, replid)
+    or replid ~= adopted_replid or (seen_epoch and seen_epoch > epoch)
+    or clock_ms > now + CLOCK_AHEAD_MS then
+    return describe_unknown(node, now)
+  end
+  if seen_epoch == epoch then advance(seen_ms, seen_seq) end
+  advance(now, 0)
+  if seen_epoch then watched_ms, is_confirmed = now, true end
+  return describe(node, now)
+end
+
+-- The options of sse_adopt; nil and a text if they are invalid.
+local function adopt_options(args, now)
+  local a = { seen = args[1], vouchers = {}, vouched_epoch = 0 }
+  local i = 2
+  while args[i] do
+    local option = string.upper(args[i])
+    if option == 'DURABLE' then a.is_durable = true
+    elseif option == 'REPLICATED' then is_replicated = true
+    elseif option == 'FLOOR' and args[i + 1] then
+      a.floor = args[i + 1]
+      i = i + 1
+    elseif option == 'VOUCH' and args[i + 2] then
+      local epochs = {}
+      for text in string.gmatch(args[i + 2], '[0-9a-z]+') do
+        local number_of_epoch = foreign_epoch(text, now)
+        if number_of_epoch and #epochs < MAX_CONTINUED then
+          epochs[#epochs + 1] = text
+          a.vouched_epoch = math.max(a.vouched_epoch, number_of_epoch)
+        end
+      end
+      local list = table.concat(epochs, ',')
+      if list ~= '' then
+        each_slot(args[i + 1], function(slot) a.vouchers[slot] = list end)
+      end
+      i = i + 2
+    else
+      return nil, 'unknown or incomplete option ' .. string.sub(args[i], 1, 32)
+    end
+    i = i + 1
+  end
+  return a
+end
+
+-- sse_adopt 1 <node key> <seen>
+--   [FLOOR <position>] [DURABLE] [REPLICATED] [VOUCH <slots> <epochs>]..
+-- Adopts this process if its watermark is `unknown`; see `adopt`. REPLICATED: the gateway knows
+-- that the server is not lone. VOUCH: the slots `100-200,300` moved here from a server that was
+-- alive in these epochs (`<epoch>,<epoch>`) until then.
+local function adopt_call(keys, args)
+  local now = now_ms()
+  if replication(now, 0) ~= 'master' then return describe_replica() end
+  local a, wrong = adopt_options(args, now)
+  if not a then return reject_call('usage', wrong) end
+  identify()
+  if is_cluster then a.node_key = keys[1] end
+  local node = adopt(now, a)
+  watched_ms, is_confirmed = now, true
+  if node.confirmed ~= epoch_text then write_node(node, { confirmed = epoch_text }) end
+  return describe(node, now)
+end
+
+-- sse_save 1 <node key>: stores the clock and the epoch, before this library is replaced. The key
+-- may have been wiped since the epoch began: the next epoch is later even if the time is not.
+local function save(keys)
+  if not epoch then return 1 end
+  local node
+  if is_cluster and keys[1] ~= node_key then
+    node = move_node(keys[1])
+  else
+    node = read_node(node_key)
+  end
+  if (foreign_epoch(node.epoch, now_ms()) or 0) < epoch then
+    write_node(node, { epoch = epoch_text })
+  end
+  write_node(node, { clock = show_id(clock_ms, clock_seq) })
+  return 1
+end
