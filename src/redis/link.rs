@@ -30,7 +30,7 @@ use super::{
     pool,
     subscriptions::Subscriptions,
     watermark::{self, WatermarkError},
-    wire::{self, Connection, Notice, Notices},
+    wire::{self, Connection, Notices},
 };
 use crate::{
     backoff::Backoff, core::catch_up::ClockSnapshot, error_chain::ErrorChain,
@@ -250,10 +250,7 @@ impl Supervisor {
         let mut batch = Vec::new();
         loop {
             tokio::select! {
-                notice = notices.next() => return Err(match notice {
-                    Notice::SubscriptionsEnded(channels) => LinkError::Moved(channels.len()),
-                    Notice::End(reason) => LinkError::Ended(reason),
-                }),
+                notice = notices.next() => return Err(notice.into()),
                 n = self.requests.recv_many(&mut batch, REQUESTS) => {
                     if n == 0 {
                         return Err(LinkError::InstanceEnded);

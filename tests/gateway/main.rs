@@ -25,6 +25,7 @@ mod http2;
 mod http2_floods;
 mod jwks;
 mod limits;
+mod link_sockets;
 mod log_spans;
 mod modes;
 mod moved_slots;

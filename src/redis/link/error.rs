@@ -6,7 +6,7 @@ use crate::redis::{
     library::LibraryError,
     link_state::WATERMARK_TIMEOUT,
     watermark::WatermarkError,
-    wire::{EndReason, OpenError},
+    wire::{EndReason, Notice, OpenError},
 };
 
 /// Why a link ended, or could not be set up. Only logged: the supervisor retries in any case.
@@ -25,11 +25,21 @@ pub(super) enum LinkError {
     #[error("the connection ended")]
     Ended(#[source] EndReason),
     #[error("Redis has moved the slots of {0} channels to another server")]
-    Moved(usize),
+    SubscriptionsEnded(usize),
     #[error("no watermark for {} s", WATERMARK_TIMEOUT.as_secs())]
     Silent,
     #[error("the system clock of Redis jumped by {0} ms")]
     ClockJumped(u64),
     #[error("the instance has ended")]
     InstanceEnded,
+}
+
+/// Today every notice ends the link: the next one subscribes again.
+impl From<Notice> for LinkError {
+    fn from(notice: Notice) -> Self {
+        match notice {
+            Notice::SubscriptionsEnded(channels) => Self::SubscriptionsEnded(channels.len()),
+            Notice::End(reason) => Self::Ended(reason),
+        }
+    }
 }
