@@ -76,10 +76,10 @@ bench-quick: ## short benchmark (2 minutes), prints a table that is too inaccura
 	$(TARGET)/release/loadtest bench --quick --out "$$out"
 
 # Not part of `make test`: figures of a busy machine mean nothing. The lints compile the benches.
-bench-code: ## measure encoder, stream state, fan-out and parsers (4 minutes; ARGS=a filter)
+bench-code: ## measure encoder, stream state, fan-out, parsers and link (4 minutes; ARGS=a filter)
 	@bash .ci/need cc
 	cargo bench --locked -p sse-gateway --features fuzzing \
-	  --bench core --bench fan_out --bench head -- $(ARGS)
+	  --bench core --bench fan_out --bench head --bench wire -- $(ARGS)
 
 FUZZ_SECONDS ?= 60
 FUZZ_TARGETS ?= $(basename $(notdir $(wildcard fuzz/fuzz_targets/*.rs)))

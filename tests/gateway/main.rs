@@ -27,6 +27,7 @@ mod http2_floods;
 mod jwks;
 mod library_cluster;
 mod limits;
+mod link_sockets;
 mod log_spans;
 mod modes;
 mod moved_slots;

@@ -43,9 +43,9 @@ pub use self::{
     push::Push,
 };
 
-/// Maximum length of a message or reply, in bytes. Redis disconnects a subscriber whose output
-/// exceeds 32 MB (the default of `client-output-buffer-limit pubsub`), so a longer message does not
-/// arrive there either. It exceeds the largest `history.max_event_bytes` (16 MiB).
+/// Maximum length of a message or reply, in bytes. By default Redis disconnects a subscriber whose
+/// output exceeds 32 MB (`client-output-buffer-limit pubsub`), so a longer message does not arrive
+/// there either. It exceeds the largest `history.max_event_bytes` (16 MiB).
 pub const MAX_FRAME_BYTES: usize = 32 << 20;
 /// Maximum number of batches of commands that are not written yet.
 const UNWRITTEN: usize = 1024;
@@ -99,6 +99,8 @@ impl Connection {
             let (mut connection, mut notices) = Self::start(socket, timeout, MAX_FRAME_BYTES, push);
             match handshake::greet(&mut connection, server.redis_settings()).await {
                 Ok(()) => Ok((connection, notices)),
+                // The time of its commands ends with that of this call.
+                Err(error) if error.is_timeout() => Err(OpenError::Timeout),
                 Err(error) => Err(notices.try_end().map_or(OpenError::Refused(error), Into::into)),
             }
         };

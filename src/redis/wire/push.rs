@@ -65,7 +65,7 @@ pub(super) enum PushFrame<'a> {
     Unknown,
 }
 
-/// The strings of a push. It ends at the first value that is none.
+/// The strings of a push. It ends at the first value of another type.
 struct Strings<'a>(&'a [u8]);
 
 impl<'a> Iterator for Strings<'a> {

@@ -35,7 +35,7 @@ pub(super) async fn run<P: FnMut(Push<'_>)>(
         reason = read(read_half, Frames::new(frame_limit), &mut outputs) => reason,
         reason = write(write_half, commands) => reason,
     };
-    // First: whoever learns that a command failed can ask for the reason.
+    // First: a caller whose command failed can then ask for the reason.
     let _ = outputs.end.send(reason);
     outputs.pending.lock().end();
 }
