@@ -79,13 +79,13 @@ async fn sentinels_and_redis_have_their_own_credentials() {
     // The permissions in the documentation are sufficient.
     let page = include_str!("../../docs/operations/redis.md");
     let rule =
-        page.lines().find_map(|line| line.strip_prefix("user gateway on >sentinel-password"));
+        page.lines().find_map(|line| line.strip_prefix("user watcher on >sentinel-password"));
     let rules: Vec<_> = rule.expect("a rule").split_whitespace().collect();
     for port in &sentinels.ports {
-        let words = ["ACL", "SETUSER", "gateway", "on", ">sentinel-password"];
+        let words = ["ACL", "SETUSER", "watcher", "on", ">sentinel-password"];
         sentinels.ask::<()>(*port, &[&words[..], &rules].concat()).await.unwrap();
     }
-    let named = builder.clone().env("REDIS__SENTINEL_USERNAME", "gateway");
+    let named = builder.clone().env("REDIS__SENTINEL_USERNAME", "watcher");
     let named = named.env("REDIS__SENTINEL_PASSWORD", "sentinel-password").start().await;
     drop(named.connect("1").await);
     let refused = builder.env("REDIS__SENTINEL_PASSWORD", "of-redis").start_unready().await;
