@@ -129,6 +129,8 @@ impl PartState {
     /// Everything up to `h` was received. In another epoch, the part has moved to another server.
     pub fn reach(&mut self, h: EventId) {
         if self.was_moved_from(self.position) && h.epoch != self.position.epoch {
+            // The last event of the server before may have been read here.
+            self.move_away();
             self.position = h;
         } else {
             self.position = self.position.max(h);

@@ -147,7 +147,13 @@ impl Hub {
             }
             Message::EventsDropped => {
                 self.is_dropping.set(true);
-                self.servers.all().for_each(|server| self.detach(server));
+                for connection in self.snapshot() {
+                    for part in connection.parts(Part::Whole) {
+                        let watermark = self.servers.watermark(connection.server(part));
+                        connection.detach(part, watermark);
+                    }
+                }
+                self.servers.all().for_each(|server| self.servers.reset_watermark(server));
             }
             Message::EventsResumed => {
                 self.is_dropping.set(false);
