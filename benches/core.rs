@@ -4,7 +4,7 @@ use std::{hint::black_box, sync::Arc};
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use sse_gateway::core::{
-    channel::Channel, envelope, event::Event, frame, id::EventId, queue::Item,
+    channel::Channel, envelope, event::Event, frame, id::EventId, part::Part, queue::Item,
     stream_state::StreamState,
 };
 
@@ -47,8 +47,8 @@ fn stream_state(c: &mut Criterion) {
     let events: Vec<Item> = (1..=100).map(event).collect();
     let live = || {
         let mut state = StreamState::new(EventId::ZERO, 1 << 20, Arc::new([]));
-        state.begin_catch_up();
-        state.finish_catch_up(EventId::ZERO);
+        state.begin_catch_up(Part::Whole);
+        state.finish_catch_up(Part::Whole, EventId::ZERO);
         state
     };
     let mut group = c.benchmark_group("stream state");

@@ -9,7 +9,14 @@ use std::{
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use sse_gateway::{
-    core::{channel::Channel, event::Event, id::EventId, topics::Topics, transport::Transport},
+    core::{
+        channel::Channel,
+        event::Event,
+        id::{EventId, StreamPosition},
+        part::{Part, ServerIndex},
+        topics::Topics,
+        transport::Transport,
+    },
     metrics::Metrics,
     settings,
     state::{
@@ -64,7 +71,7 @@ fn live_connection(context: &Arc<StreamContext>, hub: &Hub, number: usize) -> Rc
     let digest = format!("{number:064x}").chars().rev().collect::<String>();
     let session = Session {
         digest: digest.clone(),
-        first: EventId::ZERO,
+        first: StreamPosition::ZERO,
         opened_ms: 0,
         until_ms: u64::MAX,
         proof: String::new(),
@@ -84,14 +91,14 @@ fn live_connection(context: &Arc<StreamContext>, hub: &Hub, number: usize) -> Rc
             transport: Transport::Stream,
             request_id: "r".into(),
         },
-        cursor: Some(EventId::ZERO),
+        cursor: Some(StreamPosition::ZERO),
         cursor_text: None,
         permit,
         liveness: Box::new(Reader),
     });
     hub.add(&connection);
-    connection.begin_catch_up();
-    connection.finish_catch_up(EventId::ZERO);
+    connection.begin_catch_up(Part::Whole);
+    connection.finish_catch_up(Part::Whole, EventId::ZERO);
     connection
 }
 
@@ -108,7 +115,7 @@ impl Worker {
         let context = context();
         let delivery = Arc::new(Delivery::new(REPLAY_CACHE_BYTES));
         let inbox = delivery.mailboxes.open();
-        let (hub, requests) = Hub::new(context.clone(), delivery.clone(), &inbox, false);
+        let (hub, requests) = Hub::new(context.clone(), delivery.clone(), &inbox, &[]);
         let connections = (0..streams).map(|n| live_connection(&context, &hub, n)).collect();
         tokio::task::spawn_local(hub.run(inbox));
         Self { delivery, connections, _requests: requests, last: 0 }
@@ -121,7 +128,7 @@ impl Worker {
         self.last += 1;
         let event =
             Event::new(id(self.last), id(self.last - 1), channel, None, "t", "{\"orderId\":7}");
-        self.delivery.mailboxes.send_event(&Arc::new(event));
+        self.delivery.mailboxes.send_event(ServerIndex(0), &Arc::new(event));
         for connection in &self.connections {
             while connection.poll_bytes(Waker::noop()).is_pending() {
                 tokio::task::yield_now().await;

@@ -97,8 +97,8 @@ impl Page {
         self.events.push(Arc::new(event));
     }
 
-    /// Removes the events that a stream has received: those up to one of its `positions` in the same
-    /// epoch, and everything before them.
+    /// Removes the events that a stream has received: those up to one of its `positions` in the
+    /// same epoch, and everything before them.
     pub fn skip(&mut self, positions: &[EventId]) {
         let is_received = |event: &Arc<Event>| {
             let id = event.id.unwrap_or(EventId::ZERO);

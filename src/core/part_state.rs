@@ -118,11 +118,10 @@ impl PartState {
     /// Goes back to the cursor: what was received after it was dropped.
     pub fn go_back(&mut self) {
         self.position = self.cursor;
-        if let Some(moves) = &mut self.moved_at {
-            if let Some(n) = moves.0.iter().position(|id| id.epoch == self.cursor.epoch) {
-                moves.0.truncate(n + 1);
-                moves.0[n] = self.cursor;
-            }
+        let Some(Moves(moves)) = self.moved_at.as_deref_mut() else { return };
+        if let Some(n) = moves.iter().position(|id| id.epoch == self.cursor.epoch) {
+            moves.truncate(n + 1);
+            moves[n] = self.cursor;
         }
     }
 

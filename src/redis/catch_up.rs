@@ -197,8 +197,8 @@ impl CatchUpDriver {
         None
     }
 
-    /// Catches up until the part is live or the connection has ended. `snapshot` was taken after the
-    /// catch-up began.
+    /// Catches up until the part is live or the connection has ended. `snapshot` was taken after
+    /// the catch-up began.
     async fn drive(&self, catch_up: CatchUp, snapshot: Snapshot) {
         let span = catch_up.connection.span();
         self.attempts(catch_up, snapshot).instrument(span).await;

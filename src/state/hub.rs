@@ -366,15 +366,7 @@ impl Hub {
         let client = &connection.client;
         let (topics, user) = (client.topics.patterns().collect(), &client.user);
         let retry_ms = self.retry_ms();
-        Connected {
-            retry_ms,
-            id: id.map(Into::into),
-            connection: &client.id,
-            user,
-            topics,
-            resumed,
-        }
-        .frame()
+        Connected { retry_ms, id, connection: &client.id, user, topics, resumed }.frame()
     }
 
     /// `retry:` for a stream: between the setting and twice the setting, so that clients do not

@@ -1,5 +1,5 @@
-//! A gateway with one stream, which reads from one server or from two: the steps of `redis::link`, `redis::inbound`, `state::hub` and
-//! `redis::catch_up`, one at a time.
+//! A gateway with one stream, which reads from one server or from two: the steps of `redis::link`,
+//! `redis::inbound`, `state::hub` and `redis::catch_up`, one at a time.
 
 use std::{collections::VecDeque, sync::Arc};
 
@@ -302,7 +302,7 @@ impl Gateway {
         let Some(Reading { clock, order, identity, merge, reset, first }) = &mut c.reading else {
             return;
         };
-        // Pooled connections reach the server of the link only. A whole stream does not depend on it.
+        // Pooled connections reach the server of the link only; a whole stream does not need that.
         if self.stream.is_split() && *identity != redis.identity() {
             source.is_requested = true;
             return;
