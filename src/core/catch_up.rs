@@ -69,7 +69,7 @@ pub fn resumable(
     server_ms: u64,
 ) -> Option<StreamPosition> {
     let reaches = |id: EventId, first: EventId| match is_split && id.epoch != first.epoch {
-        true => !first.is_entry_after(id),
+        true => id.ms.saturating_add(CLOCK_SKEW_MS) >= first.ms,
         false => id >= first,
     };
     named.filter(|named| {

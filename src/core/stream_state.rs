@@ -381,11 +381,7 @@ impl StreamState {
     pub fn finish_catch_up(&mut self, part: Part, h: EventId) -> Outcome {
         let (is_idle, is_split) = (self.queue.is_empty(), self.is_split());
         let state = self.part_mut(part);
-        if is_split && state.position.epoch > h.epoch {
-            // The cursor that the client named is a position of another server.
-            state.position = h;
-        }
-        state.reach(h);
+        state.reach(h, is_split);
         if is_idle {
             state.cursor = state.position;
         }

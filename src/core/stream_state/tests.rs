@@ -367,17 +367,22 @@ fn part_that_moved_continues_in_a_lower_epoch() {
     let of = |epoch, ms| EventId { epoch, ms, seq: 0 };
     let mut f = live_split(50, 5);
     f.offer(&own(51, 50));
+    let epoch = Outcome::CatchUp(Part::User, CatchUpCause::Epoch);
+    assert_eq!(f.offer(&of_user(of(0, 52), id(51))), epoch, "it is not an old event");
+    f.begin_catch_up(Part::User);
+    f.finish_catch_up(Part::User, id(51));
     f.move_away(Part::User);
     let (_, from) = f.begin_catch_up(Part::User);
     assert!(from == id(51) && f.was_moved_from(Part::User, from));
     assert!(!f.was_moved_from(Part::Broadcasts, id(5)));
-    f.offer(&of_user(of(0, 52), id(51)));
-    f.finish_catch_up(Part::User, of(0, 51));
-    assert_eq!(f.position().user, of(0, 52), "a lower epoch");
-    assert_eq!(f.received(Part::User), [id(51), of(0, 52)]);
+    f.offer(&of_user(of(0, 54), id(52)));
+    let Item::Event(last) = own(52, 51) else { unreachable!() };
+    f.replay(Part::User, &last);
+    f.finish_catch_up(Part::User, of(0, 53));
+    assert_eq!(f.position().user, of(0, 54), "a lower epoch");
+    assert_eq!(f.received(Part::User), [id(52), of(0, 54)]);
     // An event of the server before: the part may be back there.
-    let epoch = Outcome::CatchUp(Part::User, CatchUpCause::Epoch);
-    assert_eq!(f.offer(&own(53, 51)), epoch);
+    assert_eq!(f.offer(&own(55, 52)), epoch);
     // If the queue is dropped, what was in it was not received.
     f.drop_queue();
     assert_eq!(f.position().user, id(50));
