@@ -12,7 +12,7 @@ use sse_gateway::{
     core::{
         channel::Channel,
         event::Event,
-        id::EventId,
+        id::{EventId, StreamPosition},
         part::{Part, ServerIndex},
         topics::Topics,
         transport::Transport,
@@ -71,7 +71,7 @@ fn live_connection(context: &Arc<StreamContext>, hub: &Hub, number: usize) -> Rc
     let digest = format!("{number:064x}").chars().rev().collect::<String>();
     let session = Session {
         digest: digest.clone(),
-        first: EventId::ZERO.into(),
+        first: StreamPosition::ZERO,
         opened_ms: 0,
         until_ms: u64::MAX,
         proof: String::new(),
@@ -91,7 +91,7 @@ fn live_connection(context: &Arc<StreamContext>, hub: &Hub, number: usize) -> Rc
             transport: Transport::Stream,
             request_id: "r".into(),
         },
-        cursor: Some(EventId::ZERO.into()),
+        cursor: Some(StreamPosition::ZERO),
         cursor_text: None,
         permit,
         liveness: Box::new(Reader),
@@ -128,7 +128,7 @@ impl Worker {
         self.last += 1;
         let event =
             Event::new(id(self.last), id(self.last - 1), channel, None, "t", "{\"orderId\":7}");
-        self.delivery.mailboxes.send_event(ServerIndex::default(), &Arc::new(event));
+        self.delivery.mailboxes.send_event(ServerIndex(0), &Arc::new(event));
         for connection in &self.connections {
             while connection.poll_bytes(Waker::noop()).is_pending() {
                 tokio::task::yield_now().await;

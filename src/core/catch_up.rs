@@ -65,8 +65,6 @@ const READ_MARGIN_MS: u64 = 1000;
 /// Maximum difference between the clocks of two servers, ms. Behind a move, a log is read from this
 /// long before the cursor.
 const CLOCK_SKEW_MS: u64 = 60_000;
-/// The order of positions of two servers.
-const BY_ENTRY: Order = Order::ByEntry { skew_ms: 0 };
 
 /// How a catch-up begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,7 +95,7 @@ pub fn resumable(
     server_ms: u64,
 ) -> Option<StreamPosition> {
     let reaches = |id: EventId, first: EventId| match is_split && id.epoch != first.epoch {
-        true => !BY_ENTRY.is_after(first, id),
+        true => id.ms.saturating_add(CLOCK_SKEW_MS) >= first.ms,
         false => id >= first,
     };
     named.filter(|named| {
@@ -114,7 +112,8 @@ pub fn order(part: Part, cursor: EventId, clock: &ClockSnapshot, has_moved: bool
     let is_of_other = part != Part::Whole && cursor.epoch > clock.h.epoch;
     match is_of_other || (has_moved && cursor.epoch != clock.h.epoch) {
         true => Order::ByEntry { skew_ms: if has_moved { CLOCK_SKEW_MS } else { 0 } },
-        false => Order::ByEpoch,
+        false if part == Part::Whole => Order::ByEpoch,
+        false => Order::Split { epoch: clock.h.epoch },
     }
 }
 
@@ -141,7 +140,7 @@ pub fn start_moved(
 ) -> Start {
     Start::Read {
         reset: !has_moved,
-        unrecorded: BY_ENTRY.is_after(clock.unrecorded, cursor),
+        unrecorded: clock.unrecorded.is_entry_after(cursor),
         stale: is_stale(cursor, clock, retention_ms),
     }
 }
@@ -234,7 +233,10 @@ impl<L> Merge<L> {
     /// Whether an event comes after H, so that the link brings it. Events that another server
     /// assigned before a move never do.
     fn is_past_h(order: Order, h: EventId, id: EventId) -> bool {
-        id > h && (order == Order::ByEpoch || id.epoch == h.epoch)
+        match order {
+            Order::ByEntry { .. } => id.epoch == h.epoch && id > h,
+            order => order.is_after(id, h),
+        }
     }
 
     /// The logs that must be read next: their numbers, and where the pages begin.
@@ -299,6 +301,8 @@ impl<L> Merge<L> {
         // After a move, what the server before assigned comes first.
         let rank = |id: EventId| match order {
             Order::ByEpoch => id,
+            Order::Split { epoch } if id.epoch > epoch => EventId { epoch: 0, ..id },
+            Order::Split { .. } => id,
             Order::ByEntry { .. } => EventId { epoch: u64::from(id.epoch == epoch), ..id },
         };
         let next = self
@@ -311,214 +315,4 @@ impl<L> Merge<L> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::core::channel::Channel;
-
-    fn id(ms: u64) -> EventId {
-        in_epoch(7, ms)
-    }
-
-    fn in_epoch(epoch: u64, ms: u64) -> EventId {
-        if ms == 0 { EventId::ZERO } else { EventId { epoch, ms, seq: 0 } }
-    }
-
-    fn page(events: &[(u64, u64)], more: bool, last_ever: u64) -> Page {
-        let channel = Channel::parse("broadcast:a").unwrap();
-        let event = |(ms, pred): &(u64, u64)| {
-            Arc::new(Event::new(id(*ms), id(*pred), channel.clone(), None, "t", ""))
-        };
-        Page {
-            events: events.iter().map(event).collect(),
-            more,
-            last_ever: id(last_ever),
-            ..Page::default()
-        }
-    }
-
-    fn merge(logs: usize) -> Merge<usize> {
-        Merge::new(
-            id(1),
-            Order::ByEpoch,
-            &ClockSnapshot { h: id(10), ..ClockSnapshot::default() },
-            0..logs,
-        )
-    }
-
-    fn all(merge: &mut Merge<usize>) -> Vec<u64> {
-        std::iter::from_fn(|| merge.pop()).map(|e| e.id.unwrap().ms).collect()
-    }
-
-    const CLOCK: ClockSnapshot = ClockSnapshot {
-        h: EventId { epoch: 7, ms: 5100, seq: 0 },
-        start: EventId { epoch: 7, ms: 5050, seq: 0 },
-        previous_epoch: 5,
-        continues: Continued([0; MAX_CONTINUED]),
-        unrecorded: EventId { epoch: 7, ms: 5060, seq: 0 },
-        raised_ms: 0,
-        shorter_ms: 0,
-        now_ms: 5900,
-    };
-
-    fn reading(cursor: EventId, clock: &ClockSnapshot, retention_ms: u64) -> (bool, bool, bool) {
-        match start(Some(cursor), clock, retention_ms) {
-            Start::Read { reset, unrecorded, stale } => (reset, unrecorded, stale),
-            Start::Restart(reason) => panic!("{reason:?}"),
-        }
-    }
-
-    #[test]
-    fn ids_past_h_restart_the_stream() {
-        let unknown = Start::Restart(GapReason::UnknownId);
-        for cursor in [None, Some(id(5101)), Some(in_epoch(8, 1))] {
-            assert_eq!(start(cursor, &CLOCK, 9000), unknown, "{cursor:?}");
-        }
-    }
-
-    #[test]
-    fn older_epoch_or_break_or_age_is_reported() {
-        let (reset, unrecorded, stale) = (true, true, true);
-        assert_eq!(reading(id(5060), &CLOCK, 9000), (!reset, !unrecorded, !stale));
-        assert_eq!(reading(id(5059), &CLOCK, 9000), (!reset, unrecorded, !stale));
-        assert_eq!(reading(in_epoch(6, 5100), &CLOCK, 9000), (reset, unrecorded, !stale));
-        // The time of Redis decides; H may be older.
-        assert_eq!(reading(id(5100), &CLOCK, 1801), (!reset, !unrecorded, !stale));
-        assert_eq!(reading(id(5100), &CLOCK, 1799), (!reset, !unrecorded, stale));
-        // A time that was set back proves nothing: ids run ahead of it.
-        let set_back = ClockSnapshot { now_ms: 0, ..CLOCK };
-        assert_eq!(reading(id(5060), &set_back, 1030), (!reset, !unrecorded, stale));
-    }
-
-    #[test]
-    fn epochs_that_lost_nothing_are_not_reset() {
-        let continued = ClockSnapshot { continues: [5, 3].into_iter().collect(), ..CLOCK };
-        let is_reset = |epoch| reading(in_epoch(epoch, 5040), &continued, 9000).0;
-        assert_eq!([7, 5, 4, 3, 2].map(is_reset), [false, false, true, false, true]);
-        // Zero fills the list, and is the epoch of no cursor.
-        assert!(is_reset(0));
-        let many: Continued = (1..=9).collect();
-        assert!(many.contains(8) && !many.contains(9));
-    }
-
-    #[test]
-    fn events_before_a_raise_of_the_retention_expire_as_before() {
-        let raised = ClockSnapshot { raised_ms: 5070, shorter_ms: 100, ..CLOCK };
-        assert_eq!(reading(id(5070), &raised, 9000), (false, false, true));
-        assert_eq!(reading(id(5071), &raised, 9000), (false, false, false));
-    }
-
-    #[test]
-    fn entries_of_a_later_epoch_are_read_whatever_their_ids() {
-        // In the current epoch ids are comparable; after one change, its start is known.
-        assert_eq!(CLOCK.read_after(id(5090), Order::ByEpoch), id(5090));
-        assert_eq!(CLOCK.read_after(in_epoch(5, 5090), Order::ByEpoch), id(5050));
-        assert_eq!(CLOCK.read_after(in_epoch(5, 5040), Order::ByEpoch), in_epoch(5, 5040));
-        assert_eq!(CLOCK.read_after(in_epoch(4, 5090), Order::ByEpoch), EventId::ZERO);
-    }
-
-    #[test]
-    fn cursors_before_the_session_or_far_ahead_do_not_resume() {
-        let named = |ms| resumable(Some(id(ms).into()), id(5).into(), false, 1000);
-        assert_eq!((named(5), named(9)), (Some(id(5).into()), Some(id(9).into())));
-        assert_eq!((named(4), named(0), named(u64::MAX)), (None, None, None));
-        assert_eq!(resumable(None, id(0).into(), false, 1000), None);
-    }
-
-    #[test]
-    fn gap_is_reported_only_if_events_may_be_missing() {
-        let c = id(5);
-        assert_eq!(gap(c, Order::ByEpoch, false, &page(&[(7, 5)], false, 0)), None);
-        assert_eq!(
-            gap(c, Order::ByEpoch, false, &page(&[(7, 4)], false, 0)),
-            None,
-            "trimming did not pass the cursor"
-        );
-        assert_eq!(
-            gap(c, Order::ByEpoch, false, &page(&[(7, 6)], false, 0)),
-            Some(GapReason::Trimmed)
-        );
-        assert_eq!(gap(c, Order::ByEpoch, false, &page(&[], false, 5)), None);
-        assert_eq!(
-            gap(c, Order::ByEpoch, false, &page(&[], false, 6)),
-            Some(GapReason::Trimmed),
-            "all remaining events were trimmed"
-        );
-        assert_eq!(
-            gap(c, Order::ByEpoch, false, &page(&[], false, 0)),
-            None,
-            "a recent cursor and no log: there were no events"
-        );
-        assert_eq!(gap(c, Order::ByEpoch, true, &page(&[], false, 0)), Some(GapReason::Expired));
-        assert_eq!(
-            gap(c, Order::ByEpoch, true, &page(&[(7, 0)], false, 0)),
-            Some(GapReason::Expired)
-        );
-        assert_eq!(
-            gap(c, Order::ByEpoch, true, &page(&[(7, 5)], false, 0)),
-            None,
-            "the chain proves it"
-        );
-        assert_eq!(gap(c, Order::ByEpoch, true, &page(&[], false, 4)), None);
-    }
-
-    #[test]
-    fn logs_are_merged_by_id_up_to_h() {
-        let mut m = merge(2);
-        m.feed(0, page(&[(2, 0), (5, 2), (11, 5)], true, 0), true).unwrap();
-        assert_eq!(m.pop(), None, "the other log may contain an earlier one");
-        m.feed(1, page(&[(3, 0), (4, 3)], true, 0), true).unwrap();
-        assert_eq!(all(&mut m), [2, 3, 4]);
-        assert_eq!(
-            m.wants().map(|(n, _, from)| (n, from.position)).collect::<Vec<_>>(),
-            [(1, id(4))]
-        );
-        m.feed(1, page(&[(10, 4)], false, 0), false).unwrap();
-        assert_eq!(all(&mut m), [5, 10]);
-        assert_eq!(m.wants().count(), 0);
-    }
-
-    #[test]
-    fn event_trimmed_between_pages_is_detected() {
-        let mut m = merge(1);
-        m.feed(0, page(&[(2, 0)], true, 0), true).unwrap();
-        assert_eq!(all(&mut m), [2]);
-        assert_eq!(m.feed(0, page(&[(5, 4)], false, 0), false), Err(Trimmed));
-    }
-
-    #[test]
-    fn trimming_after_a_page_is_detected() {
-        // The rest of the log up to H was trimmed, and nothing follows.
-        let mut m = merge(1);
-        m.feed(0, page(&[(2, 0)], true, 0), true).unwrap();
-        assert_eq!(m.feed(0, page(&[], false, 6), false), Err(Trimmed));
-        // The same, and the only remaining event is past H.
-        let mut m = merge(1);
-        m.feed(0, page(&[(2, 0)], true, 0), true).unwrap();
-        assert_eq!(m.feed(0, page(&[(12, 6)], false, 0), false), Err(Trimmed));
-        // Nothing was trimmed.
-        let mut m = merge(1);
-        m.feed(0, page(&[(2, 0)], true, 0), true).unwrap();
-        assert_eq!(m.feed(0, page(&[], false, 2), false), Ok(()));
-        assert_eq!(m.feed(0, page(&[(12, 2)], false, 0), false), Ok(()));
-    }
-
-    #[test]
-    fn full_pages_of_foreign_entries_are_not_a_gap() {
-        let foreign = |upto, more| Page { upto: id(upto), ..page(&[], more, 9) };
-        assert_eq!(gap(id(1), Order::ByEpoch, false, &foreign(4, true)), None);
-        let mut m = merge(1);
-        m.feed(0, foreign(4, true), true).unwrap();
-        assert_eq!(m.feed(0, foreign(6, true), false), Ok(()));
-        assert_eq!(m.feed(0, foreign(8, false), false), Err(Trimmed));
-        assert_eq!(m.feed(0, foreign(9, false), false), Ok(()));
-    }
-
-    #[test]
-    fn events_before_a_hole_are_delivered_first() {
-        let mut m = merge(1);
-        m.feed(0, page(&[(2, 0), (3, 2), (6, 5)], false, 0), true).unwrap();
-        assert_eq!(all(&mut m), [2, 3]);
-        assert_eq!(m.wants().count(), 1);
-        assert_eq!(m.feed(0, page(&[(6, 5)], false, 0), false), Err(Trimmed));
-    }
-}
+mod tests;

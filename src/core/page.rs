@@ -86,7 +86,8 @@ impl Page {
         self.pass(id, from.position);
         let is_behind_foreign = std::mem::take(&mut self.ends_foreign);
         // By entry, `Page::skip` decides.
-        if from.order == Order::ByEpoch && id <= from.position {
+        let is_by_entry = matches!(from.order, Order::ByEntry { .. });
+        if !is_by_entry && !from.order.is_after(id, from.position) {
             return;
         }
         if is_behind_foreign {
@@ -96,8 +97,8 @@ impl Page {
         self.events.push(Arc::new(event));
     }
 
-    /// Removes the events that a stream has received: those up to one of its `positions` in the same
-    /// epoch, and everything before them.
+    /// Removes the events that a stream has received: those up to one of its `positions` in the
+    /// same epoch, and everything before them.
     pub fn skip(&mut self, positions: &[EventId]) {
         let is_received = |event: &Arc<Event>| {
             let id = event.id.unwrap_or(EventId::ZERO);

@@ -118,17 +118,21 @@ impl PartState {
     /// Goes back to the cursor: what was received after it was dropped.
     pub fn go_back(&mut self) {
         self.position = self.cursor;
-        if let Some(moves) = &mut self.moved_at {
-            if let Some(n) = moves.0.iter().position(|id| id.epoch == self.cursor.epoch) {
-                moves.0.truncate(n + 1);
-                moves.0[n] = self.cursor;
-            }
+        let Some(Moves(moves)) = self.moved_at.as_deref_mut() else { return };
+        if let Some(n) = moves.iter().position(|id| id.epoch == self.cursor.epoch) {
+            moves.truncate(n + 1);
+            moves[n] = self.cursor;
         }
     }
 
-    /// Everything up to `h` was received. In another epoch, the part has moved to another server.
-    pub fn reach(&mut self, h: EventId) {
-        if self.was_moved_from(self.position) && h.epoch != self.position.epoch {
+    /// Everything up to `h` was received. After a move, `h` may be in a lower epoch than the
+    /// position. If the stream is split, the client may have named a position from before a move.
+    pub fn reach(&mut self, h: EventId, is_split: bool) {
+        let is_lower = is_split && self.position.epoch > h.epoch;
+        let has_moved = self.was_moved_from(self.position) && self.position.epoch != h.epoch;
+        if is_lower || has_moved {
+            // The last event of the server before may have been read here.
+            self.move_away();
             self.position = h;
         } else {
             self.position = self.position.max(h);

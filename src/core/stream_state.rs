@@ -220,7 +220,7 @@ impl StreamState {
         if let Some(id) = item.id() {
             // A part may move to a server whose epochs are lower.
             if id.epoch != position.epoch && (id > position || self.is_split()) {
-                self.detach(part, EventId::ZERO);
+                self.part_mut(part).detach();
                 return Outcome::CatchUp(part, CatchUpCause::Epoch);
             }
             if id <= position {
@@ -233,8 +233,8 @@ impl StreamState {
         }
         match item {
             Item::Event(event) => {
-                if event.predecessor > position {
-                    self.detach(part, EventId::ZERO);
+                if is_missing(event, position) {
+                    self.part_mut(part).detach();
                     return Outcome::CatchUp(part, CatchUpCause::Predecessor);
                 }
                 self.push(Queued::live(event, part, self.limit_bytes));
@@ -381,11 +381,7 @@ impl StreamState {
     pub fn finish_catch_up(&mut self, part: Part, h: EventId) -> Outcome {
         let (is_idle, is_split) = (self.queue.is_empty(), self.is_split());
         let state = self.part_mut(part);
-        if is_split && state.position.epoch > h.epoch {
-            // The cursor that the client named is a position of another server.
-            state.position = h;
-        }
-        state.reach(h);
+        state.reach(h, is_split);
         if is_idle {
             state.cursor = state.position;
         }
@@ -420,6 +416,14 @@ impl StreamState {
         let upto = (!self.is_split()).then_some(position.user);
         self.push(Queued::new(Content::Control(encode(position)), Part::Whole, upto));
     }
+}
+
+/// Whether the predecessor of an event is past the position. If the channel has moved, the server
+/// before may have had a later epoch: then the entries of the log decide.
+fn is_missing(event: &Event, position: EventId) -> bool {
+    let predecessor = event.predecessor;
+    let is_of_other = event.id.is_some_and(|id| predecessor.epoch > id.epoch);
+    predecessor > position && (!is_of_other || predecessor.is_entry_after(position))
 }
 
 /// What a position of a stream is for one part.

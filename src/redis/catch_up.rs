@@ -197,8 +197,8 @@ impl CatchUpDriver {
         None
     }
 
-    /// Catches up until the part is live or the connection has ended. `snapshot` was taken after the
-    /// catch-up began.
+    /// Catches up until the part is live or the connection has ended. `snapshot` was taken after
+    /// the catch-up began.
     async fn drive(&self, catch_up: CatchUp, snapshot: Snapshot) {
         let span = catch_up.connection.span();
         self.attempts(catch_up, snapshot).instrument(span).await;
@@ -274,7 +274,8 @@ impl CatchUpDriver {
             }
         };
         let from = catch_up.from.unwrap_or(EventId::ZERO);
-        if order == Order::ByEpoch && from >= clock.h {
+        let is_by_entry = matches!(order, Order::ByEntry { .. });
+        if !is_by_entry && from >= clock.h {
             return Ok(());
         }
         let (sources, too_many) = self.sources(catch_up, order, snapshot, stale).await?;
@@ -284,7 +285,7 @@ impl CatchUpDriver {
             let mut pages = self.read(c, &merge, snapshot, first).await?;
             catch_up.check_current()?;
             if first {
-                if order != Order::ByEpoch {
+                if is_by_entry {
                     let received = c.received(part);
                     pages.iter_mut().for_each(|(_, page)| page.skip(&received));
                 }
@@ -325,7 +326,7 @@ impl CatchUpDriver {
         let from = from.unwrap_or(EventId::ZERO);
         let _reader = self.readers.acquire().await.map_err(|_| Interrupted::Superseded)?;
         let cache = &self.delivery.replay_cache;
-        if order == Order::ByEpoch
+        if !matches!(order, Order::ByEntry { .. })
             && !stale
             && replay_cache_fill::reaches(cache, &route.commands, from, clock, &c.client.topics)
                 .await?

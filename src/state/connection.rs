@@ -260,8 +260,8 @@ impl Connection {
         chunk.freeze()
     }
 
-    /// As [`Self::take_chunk`]. The frames are shared with streams that have come as far in the same
-    /// part, but not in the other one, so each gets its own id.
+    /// As [`Self::take_chunk`]. The frames are shared with streams that have come as far in the
+    /// same part, but not in the other one, so each gets its own id.
     fn take_split_chunk(&self, state: &mut StreamState) -> Bytes {
         let mut chunk = BytesMut::new();
         while chunk.len() < CHUNK_BYTES {

@@ -147,7 +147,13 @@ impl Hub {
             }
             Message::EventsDropped => {
                 self.is_dropping.set(true);
-                self.servers.all().for_each(|server| self.detach(server));
+                for connection in self.snapshot() {
+                    for part in connection.parts(Part::Whole) {
+                        let watermark = self.servers.watermark(connection.server(part));
+                        connection.detach(part, watermark);
+                    }
+                }
+                self.servers.all().for_each(|server| self.servers.reset_watermark(server));
             }
             Message::EventsResumed => {
                 self.is_dropping.set(false);
@@ -360,15 +366,7 @@ impl Hub {
         let client = &connection.client;
         let (topics, user) = (client.topics.patterns().collect(), &client.user);
         let retry_ms = self.retry_ms();
-        Connected {
-            retry_ms,
-            id: id.map(Into::into),
-            connection: &client.id,
-            user,
-            topics,
-            resumed,
-        }
-        .frame()
+        Connected { retry_ms, id, connection: &client.id, user, topics, resumed }.frame()
     }
 
     /// `retry:` for a stream: between the setting and twice the setting, so that clients do not

@@ -1,5 +1,5 @@
-//! A gateway with one stream, which reads from one server or from two: the steps of `redis::link`, `redis::inbound`, `state::hub` and
-//! `redis::catch_up`, one at a time.
+//! A gateway with one stream, which reads from one server or from two: the steps of `redis::link`,
+//! `redis::inbound`, `state::hub` and `redis::catch_up`, one at a time.
 
 use std::{collections::VecDeque, sync::Arc};
 
@@ -39,6 +39,8 @@ struct CatchUp {
 struct Reading {
     clock: ClockSnapshot,
     order: Order,
+    /// The server of the snapshot.
+    identity: (u64, u64),
     merge: Merge<Channel>,
     reset: bool,
     first: bool,
@@ -244,7 +246,7 @@ impl Gateway {
         let Some(mut c) = current.filter(is_current) else { return };
         match &mut c.reading {
             None => match self.take_watermark(server, redis) {
-                Some(clock) => self.start(server, c, clock, redis.time_ms),
+                Some(clock) => self.start(server, c, clock, redis),
                 None => self.sources[server].catch_up = Some(c),
             },
             Some(reading) => {
@@ -258,27 +260,38 @@ impl Gateway {
         }
     }
 
-    fn start(&mut self, server: usize, mut c: CatchUp, clock: ClockSnapshot, time_ms: u64) {
+    fn start(&mut self, server: usize, mut c: CatchUp, clock: ClockSnapshot, redis: &Redis) {
         let source = &mut self.sources[server];
         let order = catch_up::order(source.part, c.cursor, &clock, false);
         let start = match order {
-            Order::ByEpoch => catch_up::start(Some(c.cursor), &clock, RETENTION_MS),
+            Order::ByEpoch | Order::Split { .. } => {
+                catch_up::start(Some(c.cursor), &clock, RETENTION_MS)
+            }
             Order::ByEntry { .. } => catch_up::start_moved(c.cursor, &clock, RETENTION_MS, false),
         };
         match start {
             Start::Restart(reason) => {
                 assert!(c.cursor.epoch > clock.h.epoch, "{} is past {}", c.cursor, clock.h);
-                let noticed = vec![time_ms.to_string(), server.to_string()];
+                let noticed = vec![redis.time_ms.to_string(), server.to_string()];
                 self.stream.restart(source.part, reason, noticed, None, clock.h.into());
                 self.finish(server, clock.h);
             }
-            Start::Read { .. } if order == Order::ByEpoch && c.cursor >= clock.h => {
+            Start::Read { .. }
+                if !matches!(order, Order::ByEntry { .. }) && c.cursor >= clock.h =>
+            {
                 self.finish(server, clock.h);
             }
             Start::Read { reset, .. } => {
                 let channels = source.channels.clone();
                 let merge = Merge::new(c.cursor, order, &clock, channels);
-                c.reading = Some(Reading { clock, order, merge, reset, first: true });
+                c.reading = Some(Reading {
+                    clock,
+                    order,
+                    identity: redis.identity(),
+                    merge,
+                    reset,
+                    first: true,
+                });
                 source.catch_up = Some(c);
             }
         }
@@ -286,7 +299,14 @@ impl Gateway {
 
     fn read(&mut self, server: usize, mut c: CatchUp, redis: &Redis) {
         let source = &mut self.sources[server];
-        let Some(Reading { clock, order, merge, reset, first }) = &mut c.reading else { return };
+        let Some(Reading { clock, order, identity, merge, reset, first }) = &mut c.reading else {
+            return;
+        };
+        // Pooled connections reach the server of the link only; a whole stream does not need that.
+        if self.stream.is_split() && *identity != redis.identity() {
+            source.is_requested = true;
+            return;
+        }
         let wanted: Vec<_> = merge.wants().map(|(n, log, from)| (n, log.clone(), from)).collect();
         if wanted.is_empty() {
             let h = clock.h;

@@ -350,6 +350,11 @@ impl Redis {
         })
     }
 
+    /// The process that is the primary, and since which replication.
+    pub fn identity(&self) -> (u64, u64) {
+        (self.process.number, self.replid)
+    }
+
     /// A page of a log, as `log::pages` reads it.
     pub fn read(&self, channel: &Channel, from: ReadFrom, count: usize) -> Page {
         let Some(log) = self.logs.get(channel) else { return Page::of(from, vec![], count).0 };

@@ -214,3 +214,180 @@ fn first_frame_precedes_and_closing_frame_follows_events() {
     assert_eq!(f.offer(&event(7, 6)), Outcome::Ignored);
     assert_eq!(taken(&mut f), ["sse.heartbeat 5-0.1", "6-0.1", "sse.closing "]);
 }
+
+/// An event of the user's channel; those of `event` are broadcasts.
+fn own(ms: u64, predecessor: u64) -> Item {
+    of_user(id(ms), id(predecessor))
+}
+
+fn of_user(id: EventId, predecessor: EventId) -> Item {
+    let channel = Channel::parse("user:1:events").unwrap();
+    Item::Event(Arc::new(Event::new(id, predecessor, channel, None, "t", "")))
+}
+
+fn position(user: u64, broadcasts: u64) -> StreamPosition {
+    StreamPosition { user: id(user), broadcasts: id(broadcasts) }
+}
+
+fn catch_up(stream: &mut StreamState, part: Part, h: u64) {
+    stream.begin_catch_up(part);
+    stream.finish_catch_up(part, id(h));
+}
+
+/// A split stream whose parts are live at these positions.
+fn live_split(user: u64, broadcasts: u64) -> StreamState {
+    let mut stream = stream(0);
+    stream.split();
+    stream.start_at(position(user, broadcasts));
+    catch_up(&mut stream, Part::User, user);
+    catch_up(&mut stream, Part::Broadcasts, broadcasts);
+    stream
+}
+
+/// What a writer takes from a split stream: the ids of the parts after each frame.
+fn cursors(stream: &mut StreamState) -> Vec<(u64, u64)> {
+    let mut cursors = Vec::new();
+    while stream.take().is_some() {
+        let StreamPosition { user, broadcasts } = stream.cursor();
+        cursors.push((user.ms, broadcasts.ms));
+    }
+    cursors
+}
+
+#[test]
+fn parts_of_a_split_stream_are_ordered_independently() {
+    let mut f = live_split(50, 5);
+    assert_eq!(f.offer(&event(6, 5)), Outcome::Queued);
+    assert_eq!(f.offer(&own(51, 50)), Outcome::Queued);
+    assert_eq!(f.offer(&own(50, 0)), Outcome::Ignored);
+    assert_eq!(f.offer(&event(7, 6)), Outcome::Queued, "lower than the user's position");
+    assert_eq!(f.position(), position(51, 7));
+    assert_eq!(f.cursor(), position(50, 5));
+    assert_eq!(cursors(&mut f), [(50, 6), (51, 6), (51, 7)]);
+    let missing = Outcome::CatchUp(Part::User, CatchUpCause::Predecessor);
+    assert_eq!(f.offer(&own(60, 55)), missing);
+    assert!(f.is_live(Part::Broadcasts) && f.is_detached(Part::User));
+    assert!(!f.is_live(Part::Whole) && f.is_detached(Part::Whole));
+    assert_eq!(f.offer(&event(8, 7)), Outcome::Queued);
+    assert_eq!(f.offer(&own(61, 60)), Outcome::Ignored);
+    assert_eq!(f.begin_catch_up(Part::User).1, id(51));
+    f.offer(&own(62, 61));
+    f.finish_catch_up(Part::User, id(61));
+    assert_eq!(cursors(&mut f), [(51, 8), (62, 8)]);
+}
+
+#[test]
+fn overflow_of_a_split_stream_resets_the_parts_with_frames() {
+    let fill = |f: &mut StreamState, from: u64| {
+        let mut outcomes = (from..).map(|ms| f.offer(&event(ms, ms - 1)));
+        outcomes.find(|outcome| *outcome != Outcome::Queued).unwrap()
+    };
+    let mut f = live_split(50, 5);
+    assert_eq!(fill(&mut f, 6), Outcome::CatchUp(Part::Broadcasts, CatchUpCause::Overflow));
+    assert!(f.is_live(Part::User) && f.bytes() == 0);
+    assert_eq!(f.begin_catch_up(Part::Broadcasts).1, id(5));
+    f.finish_catch_up(Part::Broadcasts, id(5));
+    f.offer(&own(51, 50));
+    assert_eq!(fill(&mut f, 6), Outcome::CatchUp(Part::Whole, CatchUpCause::Overflow));
+    let begin = |f: &mut StreamState, part| f.begin_catch_up(part).1;
+    assert_eq!((begin(&mut f, Part::User), begin(&mut f, Part::Broadcasts)), (id(50), id(5)));
+    // An item of one part for which the frames of the other one leave no room.
+    let mut f = live_split(50, 5);
+    (6..).find(|ms| f.offer(&event(*ms, ms - 1)) == Outcome::Queued && f.bytes() > 850).unwrap();
+    let channel = Channel::parse("user:1:events").unwrap();
+    let large = Event::new(id(51), id(50), channel, None, "t", &"x".repeat(500));
+    let overflow = Outcome::CatchUp(Part::Whole, CatchUpCause::Overflow);
+    assert_eq!(f.offer(&Item::Event(Arc::new(large))), overflow);
+}
+
+#[test]
+fn pending_items_of_both_parts_share_the_limit() {
+    let mut f = live_split(50, 5);
+    for part in [Part::User, Part::Broadcasts] {
+        f.begin_catch_up(part);
+    }
+    for ms in 1..100 {
+        f.offer(&event(ms + 5, ms + 4));
+        f.offer(&own(ms + 50, ms + 49));
+        assert!(f.bytes() <= 1000);
+    }
+    let outcomes = [(Part::User, 50), (Part::Broadcasts, 5)]
+        .map(|(part, h)| f.finish_catch_up(part, id(h)) == Outcome::Queued);
+    assert!(outcomes.contains(&false), "nothing was dropped");
+}
+
+#[test]
+fn whole_stream_is_split_where_it_is() {
+    let mut f = live(5);
+    f.offer(&event(6, 5));
+    f.split();
+    f.split();
+    assert!(f.is_live(Part::User) && f.is_live(Part::Broadcasts));
+    f.offer(&event(7, 6));
+    f.move_away(Part::User);
+    assert!(f.is_detached(Part::User) && f.is_live(Part::Broadcasts));
+    assert_eq!(f.position(), position(6, 7));
+    assert_eq!(cursors(&mut f), [(6, 6), (6, 7)], "6 was queued for both parts");
+    // A catch-up of the whole says nothing about the parts.
+    let mut f = stream(5);
+    let (number, _) = f.begin_catch_up(Part::Whole);
+    f.split();
+    assert!(f.is_detached(Part::User) && f.is_detached(Part::Broadcasts));
+    assert!(!f.is_catching_up(Part::User, number));
+}
+
+#[test]
+fn restart_moves_both_cursors_with_the_frame_of_the_gap() {
+    let mut f = live_split(0, 0);
+    f.restart(Part::Whole, GapReason::UnknownId, vec![], None, position(9, 7));
+    assert_eq!((f.cursor(), f.position()), (position(0, 0), position(9, 7)));
+    assert_eq!(cursors(&mut f), [(9, 7)]);
+    f.restart(Part::User, GapReason::UnknownId, vec![], None, id(12).into());
+    assert_eq!(cursors(&mut f), [(12, 7)]);
+}
+
+#[test]
+fn heartbeat_of_a_split_stream_carries_both_watermarks() {
+    let mut f = live_split(50, 5);
+    let encode = |id| crate::core::control_events::heartbeat(id, 0);
+    f.heartbeat(position(60, 8), encode);
+    assert_eq!(cursors(&mut f), [(60, 8)]);
+    f.detach(Part::Broadcasts, id(9));
+    f.heartbeat(position(70, 20), encode);
+    assert_eq!(cursors(&mut f), [(70, 9)], "only a live part has everything up to the watermark");
+    // Behind events, it moves no cursor.
+    f.offer(&own(71, 0));
+    f.heartbeat(position(80, 20), encode);
+    assert_eq!(cursors(&mut f), [(71, 9), (71, 9)]);
+    assert_eq!(f.position(), position(80, 9));
+}
+
+#[test]
+fn part_that_moved_continues_in_a_lower_epoch() {
+    let of = |epoch, ms| EventId { epoch, ms, seq: 0 };
+    let mut f = live_split(50, 5);
+    f.offer(&own(51, 50));
+    let epoch = Outcome::CatchUp(Part::User, CatchUpCause::Epoch);
+    assert_eq!(f.offer(&of_user(of(0, 52), id(51))), epoch, "it is not an old event");
+    f.begin_catch_up(Part::User);
+    f.finish_catch_up(Part::User, id(51));
+    f.move_away(Part::User);
+    let (_, from) = f.begin_catch_up(Part::User);
+    assert!(from == id(51) && f.was_moved_from(Part::User, from));
+    assert!(!f.was_moved_from(Part::Broadcasts, id(5)));
+    f.offer(&of_user(of(0, 54), id(52)));
+    let Item::Event(last) = own(52, 51) else { unreachable!() };
+    f.replay(Part::User, &last);
+    f.finish_catch_up(Part::User, of(0, 53));
+    assert_eq!(f.position().user, of(0, 54), "a lower epoch");
+    assert_eq!(f.received(Part::User), [id(52), of(0, 54)]);
+    // An event of the server before: the part may be back there.
+    assert_eq!(f.offer(&own(55, 52)), epoch);
+    // If the queue is dropped, what was in it was not received.
+    f.drop_queue();
+    assert_eq!(f.position().user, id(50));
+    assert_eq!(f.received(Part::User), [id(50)]);
+    assert!(f.was_moved_from(Part::User, id(50)));
+    f.detach(Part::User, EventId::ZERO);
+    assert!(!f.was_moved_from(Part::User, id(50)), "the link broke: events may be lost");
+}

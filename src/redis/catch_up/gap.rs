@@ -29,7 +29,8 @@ pub(super) struct GapFlags {
     pub too_many: bool,
 }
 
-/// Queues `sse.gap` if events of a part after the cursor may be missing; `pages` are the first ones.
+/// Queues `sse.gap` if events of a part after the cursor may be missing; `pages` are the first
+/// ones.
 pub(super) fn report_gap(
     c: &Connection,
     part: Part,

@@ -144,3 +144,87 @@ fn shedding_drops_the_largest_queue_only() {
     let (connection, _, cause) = requests.catch_ups.try_recv().unwrap();
     assert!(Rc::ptr_eq(&connection, &large) && cause == CatchUpCause::Overflow);
 }
+
+/// A live connection whose broadcasts are on another server than its user's channel.
+fn live_split(hub: &Hub, user: &str, server: u16, broadcasts: u16) -> Rc<Connection> {
+    let connection = connection(&hub.context, client(user, &["*"], "0a", 2), TestClient::default());
+    hub.add(&connection);
+    connection.split();
+    connection.set_server(Part::User, ServerIndex(server));
+    connection.set_server(Part::Broadcasts, ServerIndex(broadcasts));
+    make_live(&connection);
+    connection
+}
+
+/// The requested catch-ups: the user, the part, the cause.
+fn requested(requests: &mut HubRequests) -> Vec<(String, Part, &'static str)> {
+    std::iter::from_fn(|| requests.catch_ups.try_recv().ok())
+        .map(|(c, part, cause)| (c.client.user.to_string(), part, cause.name()))
+        .collect()
+}
+
+fn request(user: &str, part: Part, cause: &'static str) -> (String, Part, &'static str) {
+    (user.to_owned(), part, cause)
+}
+
+#[test]
+fn server_that_is_lost_affects_only_what_is_read_from_it() {
+    let (hub, mut requests, _inbox) = hub(&[]);
+    let (a, b) = (live_split(&hub, "a", 1, 0), live_split(&hub, "b", 2, 0));
+    (0..3).for_each(|n| hub.handle(Message::LinkUp(ServerIndex(n)), 0));
+    hub.handle(Message::Watermark(ServerIndex(1), id(9)), 0);
+    hub.handle(Message::Watermark(ServerIndex(0), id(3)), 0);
+    hub.handle(Message::LinkDown(ServerIndex(1)), 0);
+    assert!(a.is_detached(Part::User) && a.is_part_live(Part::Broadcasts) && b.is_live());
+    assert_eq!(a.position(), StreamPosition { user: id(9), broadcasts: EventId::ZERO });
+    assert_eq!(hub.last_watermark(ServerIndex(1)), Some(id(9)));
+    assert_eq!(requested(&mut requests), []);
+    // The other server may have what was read from the lost one.
+    hub.handle(Message::LinkUp(ServerIndex(2)), 0);
+    assert_eq!(requested(&mut requests), [request("a", Part::User, "link")]);
+    hub.handle(Message::NewEpoch(ServerIndex(0)), 0);
+    let epoch = |user| request(user, Part::Broadcasts, "epoch");
+    assert_eq!(requested(&mut requests), [epoch("a"), epoch("b")]);
+    assert_eq!(hub.servers.watermark(ServerIndex(0)), EventId::ZERO);
+}
+
+#[test]
+fn moved_users_and_broadcasts_catch_up() {
+    let (hub, mut requests, _inbox) = hub(&[]);
+    let (a, _b) = (live_split(&hub, "a", 1, 0), live_split(&hub, "b", 1, 0));
+    let whole = live(&hub, "c", &["*"], "0c");
+    hub.handle(Message::UsersMoved(["a".into(), "c".into(), "nobody".into()].into()), 0);
+    assert!(a.is_detached(Part::User) && a.is_part_live(Part::Broadcasts));
+    assert!(whole.is_detached(Part::Whole));
+    let moved = |user, part| request(user, part, "moved");
+    assert_eq!(requested(&mut requests), [moved("a", Part::User), moved("c", Part::User)]);
+    hub.handle(Message::BroadcastsMoved, 0);
+    let expected = ["a", "b", "c"].map(|user| moved(user, Part::Broadcasts));
+    assert_eq!(requested(&mut requests), expected);
+}
+
+#[test]
+fn dropped_events_make_all_parts_catch_up_when_they_resume() {
+    let (hub, mut requests, _inbox) = hub(&[]);
+    let a = live_split(&hub, "a", 1, 0);
+    hub.handle(Message::EventsDropped, 0);
+    assert!(!a.is_part_live(Part::User) && !a.is_part_live(Part::Broadcasts));
+    hub.handle(Message::LinkUp(ServerIndex(1)), 0);
+    assert_eq!(requested(&mut requests), [], "a catch-up would have to be repeated");
+    hub.handle(Message::EventsResumed, 0);
+    let link = |part| request("a", part, "link");
+    assert_eq!(requested(&mut requests), [link(Part::User), link(Part::Broadcasts)]);
+}
+
+#[test]
+fn frames_of_a_split_stream_show_both_positions() {
+    let (hub, _requests, _inbox) = hub(&[]);
+    let connection = live_split(&hub, "a", 1, 0);
+    hub.event(ServerIndex(0), event("broadcast:x", 5, 0), 0);
+    hub.event(ServerIndex(1), event("user:a:events", 3, 0), 0);
+    hub.event(ServerIndex(0), event("broadcast:x", 6, 5), 0);
+    let text = written(&connection);
+    let ids: Vec<_> = text.lines().filter_map(|line| line.strip_prefix("id: ")).collect();
+    assert_eq!(ids, ["0-0.0~5-0.0", "3-0.0~5-0.0", "3-0.0~6-0.0"]);
+    assert!(text.contains("id: 3-0.0~5-0.0\nevent: t\ndata: 3\n\n"), "{text}");
+}
