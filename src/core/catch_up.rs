@@ -29,6 +29,13 @@ impl Continued {
     }
 }
 
+impl Continued {
+    /// Adds epochs; those beyond 8 are left out.
+    pub fn with(self, epochs: impl IntoIterator<Item = u64>) -> Self {
+        self.0.into_iter().filter(|epoch| *epoch > 0).chain(epochs).collect()
+    }
+}
+
 impl FromIterator<u64> for Continued {
     /// Further epochs than the first 8 are left out.
     fn from_iter<I: IntoIterator<Item = u64>>(epochs: I) -> Self {

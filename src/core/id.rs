@@ -134,8 +134,17 @@ pub fn parse_epoch(text: &str) -> Option<u64> {
 
 impl fmt::Display for EventId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}.{}", self.ms, self.seq, Epoch(self.epoch))
+    }
+}
+
+/// An epoch as it is written in ids: in base 36.
+pub struct Epoch(pub u64);
+
+impl fmt::Display for Epoch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // 13 digits are enough for 64 bits.
-        let (mut digits, mut at, mut rest) = ([0; 13], 13, self.epoch);
+        let (mut digits, mut at, mut rest) = ([0; 13], 13, self.0);
         loop {
             at -= 1;
             digits[at] = b"0123456789abcdefghijklmnopqrstuvwxyz"[(rest % 36) as usize];
@@ -144,8 +153,7 @@ impl fmt::Display for EventId {
                 break;
             }
         }
-        let epoch = std::str::from_utf8(&digits[at..]).unwrap_or_default();
-        write!(f, "{}-{}.{epoch}", self.ms, self.seq)
+        f.write_str(std::str::from_utf8(&digits[at..]).unwrap_or_default())
     }
 }
 

@@ -102,7 +102,7 @@ impl Adoption {
         let seen = state.highest_id();
         // Sentinel or the cluster decide which server is the primary: so there are several.
         let is_confirmed = commands.locator.has_judge();
-        let mut options = AdoptOptions { is_durable: false, is_replicated: is_confirmed };
+        let mut options = AdoptOptions { is_replicated: is_confirmed, ..AdoptOptions::default() };
         let watermark = match watermark::take(connection, commands, seen).await? {
             Taken::Adopted(watermark) => {
                 let clock = &watermark.clock;
@@ -122,6 +122,7 @@ impl Adoption {
             }
             Taken::Unknown(server) => {
                 self.is_replicated |= server.is_replicated;
+                options.cluster = commands.locator.cluster_knowledge().await;
                 let confirmation = commands.locator.confirms(address).await?;
                 self.decide(&server, seen, confirmation, commands)?;
                 options.is_durable = server.known.epoch == seen.epoch

@@ -256,12 +256,32 @@ impl CatchUpDriver {
         }
     }
 
+    /// The snapshot of the clock, with the epochs of another server that it continues for the slot
+    /// of the part.
+    async fn with_vouchers(
+        &self,
+        CatchUp { connection, part, from, .. }: &CatchUp,
+        Snapshot { route, clock }: &Snapshot,
+    ) -> Result<ClockSnapshot, Interrupted> {
+        let from = from.unwrap_or(EventId::ZERO);
+        if from.epoch == clock.h.epoch || clock.continues.contains(from.epoch) {
+            return Ok(*clock);
+        }
+        let channel = match part {
+            Part::Whole | Part::User => Channel::User(connection.client.user.clone()),
+            Part::Broadcasts => Channel::Broadcast("any".into()),
+        };
+        let vouched = route.vouched_epochs(&channel).await?;
+        Ok(ClockSnapshot { continues: clock.continues.with(vouched), ..*clock })
+    }
+
     /// Queues everything over (cursor, H].
     async fn attempt(&self, catch_up: &CatchUp, snapshot: &Snapshot) -> Result<(), Interrupted> {
         catch_up.check_current()?;
-        let clock = &snapshot.clock;
         let c = &*catch_up.connection;
         let part = catch_up.part;
+        let clock = &self.with_vouchers(catch_up, snapshot).await?;
+        catch_up.check_current()?;
         let (order, start) = self.start(catch_up, clock);
         let (reset, unrecorded, stale) = match start {
             Start::Restart(reason) => {

@@ -260,6 +260,11 @@ impl Commands {
         self.cluster().map_or_else(|| self.clone(), |pools| pools.of_server(server))
     }
 
+    /// Whether they reach one node of a cluster.
+    pub fn is_node(&self) -> bool {
+        self.server.as_ref().is_some_and(|server| server.node.is_some())
+    }
+
     /// The key that describes the server; `None`: a node that owns no slot.
     pub fn node_key(&self) -> Option<String> {
         match self.server.as_ref().and_then(|server| server.node.as_ref()) {

@@ -442,6 +442,10 @@ impl Supervisor {
                 let (commands, state) = (&self.commands, &self.context.state);
                 Ok(self.adoption.watermark(connection, commands, server, state).await?)
             }
+            Err(error) if self.follow_node_key(&error).await => {
+                let (commands, state) = (&self.commands, &self.context.state);
+                Ok(self.adoption.watermark(connection, commands, server, state).await?)
+            }
             taken => Ok(taken?),
         }
     }

@@ -3,12 +3,16 @@
 use std::{sync::Arc, time::Duration};
 
 use super::{
-    commands::Commands,
+    cluster::slots::slot_of,
+    commands::{CommandError, Commands},
     link::Link,
     link_state::{LinkState, START_PERIOD},
     servers::{Server, Servers},
 };
-use crate::{core::part::ServerIndex, state::clock::Clock};
+use crate::{
+    core::{channel::Channel, id::parse_epoch, part::ServerIndex},
+    state::clock::Clock,
+};
 
 /// Time between two looks for the server of a user while an instance starts.
 const POLL: Duration = Duration::from_millis(20);
@@ -24,6 +28,24 @@ pub struct Route {
     pub state: Arc<LinkState>,
     /// Commands for it.
     pub commands: Commands,
+}
+
+impl Route {
+    /// The epochs of other servers that this one continues for the slot of a channel, because the
+    /// slot moved here without a loss.
+    ///
+    /// # Errors
+    /// Redis does not reply.
+    pub async fn vouched_epochs(&self, channel: &Channel) -> Result<Vec<u64>, CommandError> {
+        let (Some(node), true) = (self.commands.node_key(), self.commands.is_node()) else {
+            return Ok(Vec::new());
+        };
+        let mut command = redis::cmd("HGET");
+        let slot = slot_of(self.commands.keys.log(channel).as_bytes());
+        command.arg(node).arg(format!("slot:{slot}"));
+        let epochs: Option<String> = self.commands.run(&command).await?;
+        Ok(epochs.iter().flat_map(|text| text.split(',')).filter_map(parse_epoch).collect())
+    }
 }
 
 /// The routes of one worker.

@@ -7,13 +7,14 @@ use redis::{Cmd, RedisResult, aio::ConnectionLike};
 
 use super::{
     adoption::NotAdopted,
+    cluster::slots::SlotRanges,
     commands::{CommandError, Commands},
     locate::LocateError,
     named_reply::NamedReply,
 };
 use crate::core::{
     catch_up::ClockSnapshot,
-    id::{EventId, parse_epoch},
+    id::{Epoch, EventId, parse_epoch},
 };
 
 /// Why there is no watermark.
@@ -28,6 +29,9 @@ pub enum WatermarkError {
     /// The sentinels cannot say whether the server is the primary.
     #[error("the server is not confirmed as the primary")]
     Unconfirmed(#[from] LocateError),
+    /// The node owns no slot (any more).
+    #[error("the node of the cluster owns no slot")]
+    NoSlot,
     /// The library is not loaded.
     #[error("the function library is not loaded")]
     NoLibrary,
@@ -69,18 +73,29 @@ pub struct UnknownServer {
 }
 
 /// What a gateway knows about a server that it adopts.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AdoptOptions {
     /// The process has all data of the one before, to which the gateway was linked.
     pub is_durable: bool,
     /// The server is not the only one: Sentinel or a cluster named it.
     pub is_replicated: bool,
+    /// For a node of a cluster: what the gateway knows of the other nodes.
+    pub cluster: Option<ClusterKnowledge>,
 }
 
-fn call(commands: &Commands, function: &str, seen: &str) -> Cmd {
-    let mut call = commands.call(function, &[commands.keys.node()]);
+/// What a gateway knows of the other nodes of a cluster when it adopts one.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ClusterKnowledge {
+    /// A position after all that the others have assigned.
+    pub floor: EventId,
+    /// The slots that moved to this node without a loss, and the epochs that they continue.
+    pub vouchers: Vec<(SlotRanges, Vec<u64>)>,
+}
+
+fn call(commands: &Commands, function: &str, seen: &str) -> Result<Cmd, WatermarkError> {
+    let mut call = commands.call(function, &[commands.node_key().ok_or(WatermarkError::NoSlot)?]);
     call.arg(seen);
-    call
+    Ok(call)
 }
 
 /// Takes the watermark of the server on `connection`.
@@ -93,7 +108,7 @@ pub async fn take(
     commands: &Commands,
     seen: EventId,
 ) -> Result<Taken, WatermarkError> {
-    let reply = query(connection, &call(commands, "watermark", &seen.to_string())).await?;
+    let reply = query(connection, &call(commands, "watermark", &seen.to_string())?).await?;
     match reply.text("state") {
         "unknown" => Ok(Taken::Unknown(UnknownServer {
             run_id: reply.text("run_id").into(),
@@ -114,12 +129,20 @@ pub async fn adopt(
     seen: EventId,
     options: AdoptOptions,
 ) -> Result<Watermark, WatermarkError> {
-    let mut call = call(commands, "adopt", &seen.to_string());
+    let mut call = call(commands, "adopt", &seen.to_string())?;
     if options.is_durable {
         call.arg("DURABLE");
     }
     if options.is_replicated {
         call.arg("REPLICATED");
+    }
+    if let Some(ClusterKnowledge { floor, vouchers }) = options.cluster {
+        call.arg("FLOOR").arg(floor.to_string());
+        for (slots, epochs) in vouchers {
+            let epochs: Vec<String> =
+                epochs.into_iter().map(|epoch| Epoch(epoch).to_string()).collect();
+            call.arg("VOUCH").arg(slots.to_string()).arg(epochs.join(","));
+        }
     }
     adopted(&query(connection, &call).await?)
 }
@@ -146,7 +169,7 @@ pub async fn observe(
     commands: &Commands,
 ) -> Result<Option<ClockSnapshot>, WatermarkError> {
     // Without a position: this is no gateway, whose watermark confirms that the server is in use.
-    match query(connection, &call(commands, "watermark", "")).await {
+    match query(connection, &call(commands, "watermark", "")?).await {
         Ok(reply) => Ok(snapshot(&reply)),
         Err(WatermarkError::NoLibrary) => Ok(None),
         Err(error) => Err(error),

@@ -20,13 +20,14 @@ use super::{
     nodes::{Masters, Node, View},
 };
 use crate::{
-    core::part::ServerIndex,
+    core::{id::EventId, part::ServerIndex},
     error_chain::ErrorChain,
     log_limit::LogLimit,
     redis::{
         link_state::LinkState,
         locate::Locator,
         servers::{Server, ServerInfo, Servers},
+        watermark::ClusterKnowledge,
     },
     settings::ServerAddress,
     state::clock::Clock,
@@ -112,6 +113,8 @@ pub struct ClusterState {
     pub moves: Moves,
     /// Notified when a server does not own what it was asked for: the nodes are asked at once.
     pub stale: Notify,
+    /// The highest id of each server, also of servers that were replaced.
+    highest_ids: Mutex<BTreeMap<ServerIndex, EventId>>,
     /// The number of rounds that have begun.
     begun: AtomicU64,
     /// The number of rounds that have ended.
@@ -130,6 +133,20 @@ impl ClusterState {
 }
 
 impl ClusterState {
+    /// What an instance knows of the other nodes when it adopts one. Asks the nodes first, so that
+    /// slots that have just moved are known.
+    pub async fn knowledge(&self, server: &ServerInfo) -> ClusterKnowledge {
+        let _ = tokio::time::timeout(FRESH, self.refreshed()).await;
+        let slots = server.node.as_ref().map(|node| node.slots()).unwrap_or_default();
+        let others = self.highest_ids.lock();
+        let others = others.iter().filter(|(index, _)| **index != server.index);
+        let floor = others.fold(EventId::ZERO, |floor, (_, id)| EventId {
+            epoch: floor.epoch.max(id.epoch),
+            ..if (id.ms, id.seq) > (floor.ms, floor.seq) { *id } else { floor }
+        });
+        ClusterKnowledge { floor, vouchers: self.moves.vouchers(&slots) }
+    }
+
     /// Changes after each round.
     pub fn rounds(&self) -> watch::Receiver<u64> {
         self.rounds.subscribe()
@@ -187,6 +204,9 @@ impl Watcher {
             let began = Instant::now();
             let round = self.cluster.begun.fetch_add(1, Ordering::Relaxed) + 1;
             let views = self.ask_all().await;
+            for Server { info, .. } in self.servers.all() {
+                self.cluster.highest_ids.lock().insert(info.index, info.state.highest_id());
+            }
             if !views.is_empty() {
                 self.known = endpoints(&views);
                 let masters = self.cluster.votes.record(views);

@@ -1,12 +1,20 @@
 //! The link to a node of a cluster follows the slots that move away or arrive.
 
-use std::{collections::HashSet, sync::Arc};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use super::{LinkError, Supervisor};
 use crate::{
     core::channel::Channel,
-    redis::{cluster::slots::SlotRanges, wire::Connection},
+    redis::{
+        cluster::slots::SlotRanges,
+        commands::{CommandError, UnavailableError},
+        watermark::WatermarkError,
+        wire::Connection,
+    },
 };
+
+/// Maximum time to wait for the nodes' answers after a slot has moved.
+const MAX_REFRESH: Duration = Duration::from_secs(1);
 
 /// What a link knows of the slots of its server.
 #[derive(Default)]
@@ -51,16 +59,41 @@ impl Supervisor {
             return Ok(());
         }
         self.slots.known = slots;
-        let ended = std::mem::take(&mut self.slots.ended);
         let (keys, server) = (&self.commands.keys, &self.context.server);
-        let is_gone = |user: &str| ended.contains(user) || !server.owns(&keys.live_user(user));
-        let gone = self.subscriptions.remove(is_gone);
-        if !gone.is_empty() {
-            connection.unsubscribe(&self.public(&gone)).await?;
-            self.context.metrics.moved_users.inc_by(gone.len() as u64);
-            self.context.delivery.users_moved(&gone.into());
+        let ended = std::mem::take(&mut self.slots.ended);
+        let gone = self.subscriptions.remove(|user| !server.owns(&keys.live_user(user)));
+        // Their slots have come back, or never left.
+        let back: Vec<_> = ended.into_iter().filter(|u| server.owns(&keys.live_user(u))).collect();
+        connection.unsubscribe(&self.public(&gone)).await?;
+        let elsewhere = self.subscribe(connection, &back).await?;
+        self.slots.ended.extend(elsewhere);
+        let moved: Vec<_> = gone.into_iter().chain(back).collect();
+        if !moved.is_empty() {
+            self.context.metrics.moved_users.inc_by(moved.len() as u64);
+            self.context.delivery.users_moved(&moved.into());
         }
         self.follow_broadcasts(connection).await
+    }
+
+    /// Handles an error of the watermark of a node: its key may have to be in another slot.
+    pub(super) async fn follow_node_key(&self, error: &WatermarkError) -> bool {
+        let (Some(node), WatermarkError::Command(error)) = (&self.context.server.node, error)
+        else {
+            return false;
+        };
+        let (CommandError::Unavailable(UnavailableError::Redis(error))
+        | CommandError::Rejected(error)) = error
+        else {
+            return false;
+        };
+        match (error.code(), node.tag(&self.commands.keys.broadcast_tag())) {
+            (Some("ASK"), Some(tag)) => node.leave(&tag),
+            (Some("MOVED"), _) => {
+                let _ = tokio::time::timeout(MAX_REFRESH, self.context.cluster.refreshed()).await;
+            }
+            _ => return false,
+        }
+        true
     }
 
     async fn follow_broadcasts(&mut self, connection: &mut Connection) -> Result<(), LinkError> {

@@ -31,6 +31,7 @@ use super::{
     cluster::watcher::ClusterState,
     servers::ServerInfo,
     tls::{self, TlsError},
+    watermark::ClusterKnowledge,
 };
 use crate::settings::{self, RedisTarget, RedisUrl, ServerAddress};
 
@@ -172,6 +173,12 @@ impl Locator {
     /// The configuration of TLS connections; `None` without TLS.
     pub fn tls(&self) -> Option<Arc<rustls::ClientConfig>> {
         self.0.tls.clone()
+    }
+
+    /// For a node of a cluster: what the instance knows of the others when it adopts this one.
+    pub async fn cluster_knowledge(&self) -> Option<ClusterKnowledge> {
+        let ClusterNode { info, cluster } = self.1.as_ref()?;
+        Some(cluster.knowledge(info).await)
     }
 
     /// Whether Sentinel or a cluster decides which server is the primary.
