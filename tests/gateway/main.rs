@@ -43,6 +43,7 @@ mod rotation;
 mod same_server;
 mod sessions;
 mod slow;
+mod split;
 mod tickets;
 mod trace;
 mod upgrade;
