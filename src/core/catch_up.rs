@@ -137,19 +137,26 @@ pub fn start(cursor: Option<EventId>, clock: &ClockSnapshot, retention_ms: u64) 
     }
 }
 
-/// As [`start`], from a cursor of another server ([`Order::ByEntry`]). Without a move that this
-/// instance has seen (`has_moved`), events may have been lost between the two.
-pub fn start_moved(
-    cursor: EventId,
+/// Decides what orders the ids of a catch-up of `part` from `cursor`, and how it begins, as
+/// [`start`]. `has_moved`: see [`order`]. Without a move that this instance has seen, events may
+/// have been lost between the server of the cursor and another one.
+pub fn start_part(
+    part: Part,
+    cursor: Option<EventId>,
     clock: &ClockSnapshot,
     retention_ms: u64,
     has_moved: bool,
-) -> Start {
-    Start::Read {
-        reset: !has_moved,
-        unrecorded: clock.unrecorded.is_entry_after(cursor),
-        stale: is_stale(cursor, clock, retention_ms),
-    }
+) -> (Order, Start) {
+    let order = order(part, cursor.unwrap_or(EventId::ZERO), clock, has_moved);
+    let start = match (order, cursor) {
+        (Order::ByEntry { .. }, Some(cursor)) => Start::Read {
+            reset: !has_moved,
+            unrecorded: clock.unrecorded.is_entry_after(cursor),
+            stale: is_stale(cursor, clock, retention_ms),
+        },
+        _ => start(cursor, clock, retention_ms),
+    };
+    (order, start)
 }
 
 fn is_stale(cursor: EventId, clock: &ClockSnapshot, retention_ms: u64) -> bool {

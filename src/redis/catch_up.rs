@@ -248,12 +248,8 @@ impl CatchUpDriver {
     fn start(&self, catch_up: &CatchUp, clock: &ClockSnapshot) -> (Order, Start) {
         let retention_ms = self.hub.context.settings.retention.as_millis() as u64;
         let CatchUp { connection, part, from, .. } = catch_up;
-        let from_zero = from.unwrap_or(EventId::ZERO);
-        let has_moved = connection.was_moved_from(*part, from_zero);
-        match catch_up::order(*part, from_zero, clock, has_moved) {
-            Order::ByEpoch => (Order::ByEpoch, catch_up::start(*from, clock, retention_ms)),
-            order => (order, catch_up::start_moved(from_zero, clock, retention_ms, has_moved)),
-        }
+        let has_moved = from.is_some_and(|from| connection.was_moved_from(*part, from));
+        catch_up::start_part(*part, *from, clock, retention_ms, has_moved)
     }
 
     /// The snapshot of the clock, with the epochs of another server that it continues for the slot

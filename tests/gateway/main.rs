@@ -49,6 +49,7 @@ mod same_server;
 mod sentinel;
 mod sessions;
 mod slow;
+mod split;
 mod tickets;
 mod trace;
 mod upgrade;

@@ -262,13 +262,8 @@ impl Gateway {
 
     fn start(&mut self, server: usize, mut c: CatchUp, clock: ClockSnapshot, redis: &Redis) {
         let source = &mut self.sources[server];
-        let order = catch_up::order(source.part, c.cursor, &clock, false);
-        let start = match order {
-            Order::ByEpoch | Order::Split { .. } => {
-                catch_up::start(Some(c.cursor), &clock, RETENTION_MS)
-            }
-            Order::ByEntry { .. } => catch_up::start_moved(c.cursor, &clock, RETENTION_MS, false),
-        };
+        let (order, start) =
+            catch_up::start_part(source.part, Some(c.cursor), &clock, RETENTION_MS, false);
         match start {
             Start::Restart(reason) => {
                 assert!(c.cursor.epoch > clock.h.epoch, "{} is past {}", c.cursor, clock.h);

@@ -212,9 +212,11 @@ fn cursor_of_another_server_is_ordered_by_entry() {
     assert_eq!(order(Part::User, in_epoch(6, 5100), &CLOCK, false), split);
     assert_eq!(order(Part::Whole, in_epoch(6, 5100), &CLOCK, true), moved);
     assert_eq!(order(Part::User, h, &CLOCK, true), split);
-    let start = |has_moved| start_moved(cursor, &CLOCK, 9000, has_moved);
+    let start = |has_moved| start_part(Part::User, Some(cursor), &CLOCK, 9000, has_moved).1;
     let read = |reset| Start::Read { reset, unrecorded: false, stale: false };
     assert_eq!((start(false), start(true)), (read(true), read(false)));
+    let own = start_part(Part::User, Some(id(5060)), &CLOCK, 9000, false);
+    assert_eq!(own, (split, read(false)), "as on one server");
     assert_eq!(CLOCK.read_after(cursor, unknown), in_epoch(0, 5100));
     assert_eq!(CLOCK.read_after(in_epoch(9, 90_000), moved), in_epoch(0, 30_000));
 }
