@@ -150,7 +150,7 @@ pub fn start_part(
     let order = order(part, cursor.unwrap_or(EventId::ZERO), clock, has_moved);
     let start = match (order, cursor) {
         (Order::ByEntry { .. }, Some(cursor)) => Start::Read {
-            reset: !has_moved,
+            reset: !has_moved && !clock.continues.contains(cursor.epoch),
             unrecorded: clock.unrecorded.is_entry_after(cursor),
             stale: is_stale(cursor, clock, retention_ms),
         },
