@@ -36,13 +36,15 @@ local BROADCAST_NODE = PREFIX .. 'node:' .. BROADCAST
 -- This server's node key. On a cluster it is in one of the server's own slots, which a gateway
 -- chooses: only functions that get its name may access it.
 local node_key = BROADCAST_NODE
-local NODE_FIELDS = { 'run_id', 'replid', 'epoch', 'clock', 'start', 'previous', 'retention_ms',
-  'raised_ms', 'shorter_ms', 'replicated', 'confirmed', 'follows', 'continues', 'slots' }
+-- The first ones are all that a watermark needs.
+local NODE_FIELDS = { 'run_id', 'replid', 'epoch', 'start', 'previous', 'raised_ms', 'shorter_ms',
+  'replicated', 'continues', 'clock', 'retention_ms', 'confirmed', 'follows', 'slots' }
+local WATERMARK_FIELDS = 9
 
-local function read_node(key)
-  local values = call('HMGET', key, unpack(NODE_FIELDS))
+local function read_node(key, fields)
+  local values = call('HMGET', key, unpack(NODE_FIELDS, 1, fields))
   local node = {}
-  for i, name in ipairs(NODE_FIELDS) do node[name] = values[i] or nil end
+  for i = 1, #values do node[NODE_FIELDS[i]] = values[i] or nil end
   return node
 end
 

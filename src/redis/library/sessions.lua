@@ -21,7 +21,11 @@ end
 local function store_session(key, s)
   redis.call('HSET', key, 'connection', s.connection, 'first', s.first, 'opened_ms', s.opened_ms,
     'until_ms', s.until_ms, 'opens_until_ms', string.format('%d', s.opens_until_ms),
-    'generation', s.generation, 'proof', s.proof, 'first_broadcast', s.first_broadcast)
+    'generation', s.generation, 'proof', s.proof)
+  -- Only clusters need it.
+  if s.first_broadcast ~= '' then
+    redis.call('HSET', key, 'first_broadcast', s.first_broadcast)
+  end
   redis.call('PEXPIRE', key, s.ttl_ms)
 end
 

@@ -5,13 +5,19 @@
 local function describe(node, now)
   -- Streams need the watermark even if the recorder's key holds something else.
   local unrecorded = node_key == BROADCAST_NODE and attempt('HGET', RECORDER, 'unrecorded')
-  return { 'state', 'adopted', 'h', show_position(clock_ms, clock_seq), 'start', node.start or '',
-    'previous', node.previous or '', 'continues', node.continues or '',
-    'unrecorded', unrecorded or '', 'raised_ms', node.raised_ms or '0',
-    'shorter_ms', node.shorter_ms or '0', 'now_ms', string.format('%d', now),
-    'replicated', (is_replicated or has_replicas) and '1' or '0',
-    -- The node key does not say so yet.
-    'unmarked', has_replicas and not node.replicated and '1' or '0' }
+  local reply = { 'state', 'adopted', 'h', show_position(clock_ms, clock_seq),
+    'start', node.start or '', 'previous', node.previous or '', 'unrecorded', unrecorded or '',
+    'raised_ms', node.raised_ms or '0', 'shorter_ms', node.shorter_ms or '0',
+    'now_ms', string.format('%d', now) }
+  local function add(name, value)
+    reply[#reply + 1], reply[#reply + 2] = name, value
+  end
+  -- What is not true of most servers.
+  if (node.continues or '') ~= '' then add('continues', node.continues) end
+  if is_replicated or has_replicas then add('replicated', '1') end
+  -- The node key does not say so yet.
+  if has_replicas and not node.replicated then add('unmarked', '1') end
+  return reply
 end
 
 -- The same of a server that is not adopted: the last epoch and position that it knows, its process,
@@ -48,12 +54,12 @@ local function watermark(keys, args)
     is_known = key == node_key and read_slots(now, SLOTS_MS) == adopted_text
       and higher_epoch <= (epoch or 0)
   end
-  local node = read_node(key)
+  local node = read_node(key, WATERMARK_FIELDS)
   local seen_ms, seen_seq, seen_epoch = foreign_position(args[1], now)
   if not is_known or not epoch or node.epoch ~= epoch_text or not is_of_this_process(node, replid)
     or replid ~= adopted_replid or (seen_epoch and seen_epoch > epoch)
     or clock_ms > now + CLOCK_AHEAD_MS then
-    return describe_unknown(node, now)
+    return describe_unknown(read_node(key), now)
   end
   if seen_epoch == epoch then advance(seen_ms, seen_seq) end
   advance(now, 0)
