@@ -6,54 +6,43 @@
 
 mod cluster;
 mod error;
+mod subscribing;
 #[cfg(test)]
 pub mod testing;
+mod watermarks;
 
 use std::{
-    collections::HashSet,
     convert::Infallible,
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use redis::{AsyncConnectionConfig, ConnectionInfo, RedisResult};
+use redis::ConnectionInfo;
 use tokio::sync::{mpsc, oneshot};
 use tracing::Instrument;
 
-use self::{cluster::FollowedSlots, error::LinkError};
+use self::{cluster::FollowedSlots, error::LinkError, subscribing::all};
 use super::{
-    adoption::{Adoption, NotAdopted, PROBE_INTERVAL},
-    commands::{Commands, is_moved},
+    adoption::Adoption,
+    commands::Commands,
     inbound::Inbound,
     library,
     link_context::LinkContext,
-    link_state::WATERMARK_TIMEOUT,
     pool,
     subscriptions::Subscriptions,
-    watermark::WatermarkError,
     wire::{self, Connection, Notice, Notices},
 };
 use crate::{
-    backoff::Backoff,
-    core::catch_up::ClockSnapshot,
-    error_chain::ErrorChain,
-    settings::{PlainPublish, ServerAddress},
+    backoff::Backoff, core::catch_up::ClockSnapshot, error_chain::ErrorChain,
+    settings::ServerAddress,
 };
 
-/// Users in one batch of subscriptions.
-const BATCH: usize = 1000;
 /// Maximum number of requests that are served together.
 const REQUESTS: usize = 4096;
 /// Time between two checks for things that must be done without a request.
 const TIMER: Duration = Duration::from_millis(250);
-/// Time between two watermarks, and the longest wait for one.
+/// Time between two watermarks.
 const WATERMARK_INTERVAL: Duration = Duration::from_secs(1);
-const WATERMARK_WAIT: Duration = Duration::from_millis(500);
-/// If the system clock of Redis jumps by this much, ms, earlier and later ids may not be
-/// comparable.
-const CLOCK_JUMP_MS: u64 = 86_400_000;
-/// A link without a watermark for this long is closed, even if it carries events.
-const WATERMARK_OVERDUE: Duration = Duration::from_secs(10);
 /// The delay after the first failure, and the longest delay.
 const FIRST_RETRY: Duration = Duration::from_millis(100);
 const MAX_RETRY: Duration = Duration::from_secs(5);
@@ -284,15 +273,6 @@ impl Supervisor {
         library::ensure(&self.commands, &self.context.settings, self.adoption.is_replicated).await
     }
 
-    /// The server process that a new connection reaches.
-    async fn probe(&self) -> RedisResult<Arc<str>> {
-        let timeout = self.context.settings.redis.command_timeout;
-        let config = AsyncConnectionConfig::new()
-            .set_connection_timeout(Some(timeout))
-            .set_response_timeout(Some(timeout));
-        pool::reach(&self.context.locator, &config).await
-    }
-
     /// Serves a new link until it ends.
     async fn serve(
         &mut self,
@@ -359,111 +339,6 @@ impl Supervisor {
         Ok(clock)
     }
 
-    async fn subscribe_broadcasts(&self, connection: &mut Connection) -> RedisResult<()> {
-        let keys = &self.commands.keys;
-        all(connection.ssubscribe(&[keys.live_broadcast()]).await)?;
-        if self.context.settings.publishers.plain == PlainPublish::Relay {
-            all(connection.psubscribe(&keys.public_patterns()[1..]).await)?;
-        }
-        Ok(())
-    }
-
-    /// The live channels of users.
-    fn live(&self, users: &[Arc<str>]) -> Vec<String> {
-        users.iter().map(|user| self.commands.keys.live_user(user)).collect()
-    }
-
-    /// The users' public channels that are subscribed, too: none except in `relay` mode.
-    fn public(&self, users: &[Arc<str>]) -> Vec<String> {
-        let relay = self.context.settings.publishers.plain == PlainPublish::Relay;
-        let users = if relay { users } else { &[] };
-        users.iter().map(|user| self.commands.keys.public_user(user)).collect()
-    }
-
-    /// Subscribes to the channels of users. Returns those whose slot another server owns.
-    async fn subscribe(
-        &mut self,
-        connection: &mut Connection,
-        users: &[Arc<str>],
-    ) -> RedisResult<HashSet<Arc<str>>> {
-        let mut elsewhere = HashSet::new();
-        for batch in users.chunks(BATCH) {
-            let results = connection.ssubscribe(&self.live(batch)).await?;
-            all(connection.subscribe(&self.public(batch)).await)?;
-            for (user, result) in batch.iter().zip(results) {
-                match result {
-                    Ok(()) => self.subscriptions.confirmed(user),
-                    Err(error) if is_moved(&error) => {
-                        elsewhere.insert(user.clone());
-                    }
-                    Err(error) => return Err(error),
-                }
-            }
-        }
-        if !elsewhere.is_empty() {
-            self.context.cluster.stale.notify_one();
-        }
-        Ok(elsewhere)
-    }
-
-    /// Takes the first watermark of a link. As long as the server may not be adopted, requests are
-    /// refused and new connections look for another server.
-    async fn first_snapshot(
-        &mut self,
-        connection: &mut Connection,
-    ) -> Result<ClockSnapshot, LinkError> {
-        loop {
-            match self.clock_snapshot(connection).await {
-                Err(LinkError::Watermark(WatermarkError::NotAdopted(NotAdopted::Behind))) => {}
-                taken => return taken,
-            }
-            self.refuse_for(PROBE_INTERVAL).await;
-            if self.requests.is_closed() {
-                return Err(LinkError::InstanceEnded);
-            }
-            let reached = self.probe().await;
-            if !self.adoption.probed(reached.as_deref().unwrap_or_default()) {
-                return Err(reached.map_or_else(LinkError::Probe, |_| LinkError::OtherServer));
-            }
-        }
-    }
-
-    /// Takes a watermark: everything up to its H has arrived.
-    async fn clock_snapshot(
-        &mut self,
-        connection: &mut Connection,
-    ) -> Result<ClockSnapshot, LinkError> {
-        let server = self.server.as_ref();
-        let (commands, state) = (&self.commands, &self.context.state);
-        match self.adoption.watermark(connection, commands, server, state).await {
-            Err(WatermarkError::NoLibrary) => {
-                // Another client has deleted it, for example with FUNCTION FLUSH.
-                self.ensure_library().await?;
-                let (commands, state) = (&self.commands, &self.context.state);
-                Ok(self.adoption.watermark(connection, commands, server, state).await?)
-            }
-            Err(error) if self.follow_node_key(&error).await => {
-                let (commands, state) = (&self.commands, &self.context.state);
-                Ok(self.adoption.watermark(connection, commands, server, state).await?)
-            }
-            taken => Ok(taken?),
-        }
-    }
-
-    /// Takes the periodic watermark. A link that does not reply in time is closed later.
-    async fn renew_watermark(&mut self, connection: &mut Connection) -> Result<(), LinkError> {
-        let snapshot = self.clock_snapshot(connection);
-        let Ok(taken) = tokio::time::timeout(WATERMARK_WAIT, snapshot).await else {
-            return Ok(());
-        };
-        let clock = taken?;
-        self.inbound.watermark(clock.h);
-        match self.context.clock.set_server_ms(clock.now_ms) {
-            jump_ms if jump_ms >= CLOCK_JUMP_MS => Err(LinkError::ClockJumped(jump_ms)),
-            _ => Ok(()),
-        }
-    }
-
     /// Serves a batch of requests with one subscription and one snapshot.
     async fn reply(
         &mut self,
@@ -497,7 +372,11 @@ impl Supervisor {
         // Their callers find the other server.
         replies.retain(|(user, _)| user.as_ref().is_none_or(|user| !elsewhere.contains(user)));
         if !replies.is_empty() {
-            let clock = self.clock_snapshot(connection).await?;
+            let clock = match self.clock_snapshot(connection).await {
+                // The callers ask again. Messages still arrive.
+                Err(error) if error.is_cluster_down() => return Ok(()),
+                taken => taken?,
+            };
             self.inbound.watermark(clock.h);
             for (_, reply) in replies {
                 // The caller may have stopped waiting.
@@ -506,30 +385,6 @@ impl Supervisor {
         }
         Ok(())
     }
-
-    /// Whether the link is dead, even if TCP still considers it open. A link that carries messages
-    /// is not: a watermark may be queued behind them.
-    fn is_silent(&self) -> bool {
-        let state = &self.context.state;
-        let overdue = state.watermark_age().is_none_or(|age| age >= WATERMARK_OVERDUE);
-        !state.is_alive() && (overdue || state.message_age() >= WATERMARK_TIMEOUT)
-    }
-
-    /// Unsubscribes from the channels of users that have had no stream for a while.
-    async fn unsubscribe_idle(&mut self, connection: &mut Connection) -> RedisResult<()> {
-        let linger = self.context.settings.redis.unsubscribe_linger;
-        let idle = self.subscriptions.take_idle(Instant::now(), linger, BATCH);
-        if idle.is_empty() {
-            return Ok(());
-        }
-        connection.sunsubscribe(&self.live(&idle)).await?;
-        all(connection.unsubscribe(&self.public(&idle)).await)
-    }
-}
-
-/// The result of a batch of subscriptions, of which none may fail.
-fn all(results: RedisResult<Vec<RedisResult<()>>>) -> RedisResult<()> {
-    results?.into_iter().collect()
 }
 
 #[cfg(test)]

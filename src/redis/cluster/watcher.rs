@@ -41,6 +41,8 @@ const FRESH: Duration = Duration::from_secs(3);
 /// After this time even the answers of a minority are taken over: an operator may have promoted a
 /// replica without the others.
 const MINORITY: Duration = Duration::from_secs(10);
+/// Maximum time to wait for the answers before an adoption.
+const MAX_REFRESH: Duration = Duration::from_millis(300);
 /// Maximum number of nodes that are asked in one round.
 const MAX_ASKED: usize = 100;
 /// Maximum number of masters that an instance links to.
@@ -136,7 +138,7 @@ impl ClusterState {
     /// What an instance knows of the other nodes when it adopts one. Asks the nodes first, so that
     /// slots that have just moved are known.
     pub async fn knowledge(&self, server: &ServerInfo) -> ClusterKnowledge {
-        let _ = tokio::time::timeout(FRESH, self.refreshed()).await;
+        let _ = tokio::time::timeout(MAX_REFRESH, self.refreshed()).await;
         let slots = server.node.as_ref().map(|node| node.slots()).unwrap_or_default();
         let others = self.highest_ids.lock();
         let others = others.iter().filter(|(index, _)| **index != server.index);

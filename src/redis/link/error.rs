@@ -4,6 +4,7 @@ use redis::RedisError;
 
 use crate::{
     redis::{
+        commands::{CommandError, UnavailableError},
         library::LibraryError,
         link_state::WATERMARK_TIMEOUT,
         locate::LocateError,
@@ -43,4 +44,17 @@ pub(super) enum LinkError {
     ClockJumped(u64),
     #[error("the instance has ended")]
     InstanceEnded,
+}
+
+impl LinkError {
+    /// Whether the cluster executes no commands, because the master of a slot failed. Messages still
+    /// arrive from the others.
+    pub(super) fn is_cluster_down(&self) -> bool {
+        match self {
+            Self::Watermark(WatermarkError::Command(CommandError::Unavailable(
+                UnavailableError::Redis(error),
+            ))) => error.code() == Some("CLUSTERDOWN"),
+            _ => false,
+        }
+    }
 }

@@ -1,0 +1,85 @@
+//! The subscriptions of a link.
+
+use std::{collections::HashSet, sync::Arc, time::Instant};
+
+use redis::RedisResult;
+
+use super::Supervisor;
+use crate::{
+    redis::{commands::is_moved, wire::Connection},
+    settings::PlainPublish,
+};
+
+/// Users in one batch of subscriptions.
+const BATCH: usize = 1000;
+
+impl Supervisor {
+    pub(super) async fn subscribe_broadcasts(
+        &self,
+        connection: &mut Connection,
+    ) -> RedisResult<()> {
+        let keys = &self.commands.keys;
+        all(connection.ssubscribe(&[keys.live_broadcast()]).await)?;
+        if self.context.settings.publishers.plain == PlainPublish::Relay {
+            all(connection.psubscribe(&keys.public_patterns()[1..]).await)?;
+        }
+        Ok(())
+    }
+
+    /// The live channels of users.
+    pub(super) fn live(&self, users: &[Arc<str>]) -> Vec<String> {
+        users.iter().map(|user| self.commands.keys.live_user(user)).collect()
+    }
+
+    /// The users' public channels that are subscribed, too: none except in `relay` mode.
+    pub(super) fn public(&self, users: &[Arc<str>]) -> Vec<String> {
+        let relay = self.context.settings.publishers.plain == PlainPublish::Relay;
+        let users = if relay { users } else { &[] };
+        users.iter().map(|user| self.commands.keys.public_user(user)).collect()
+    }
+
+    /// Subscribes to the channels of users. Returns those whose slot another server owns.
+    pub(super) async fn subscribe(
+        &mut self,
+        connection: &mut Connection,
+        users: &[Arc<str>],
+    ) -> RedisResult<HashSet<Arc<str>>> {
+        let mut elsewhere = HashSet::new();
+        for batch in users.chunks(BATCH) {
+            let results = connection.ssubscribe(&self.live(batch)).await?;
+            all(connection.subscribe(&self.public(batch)).await)?;
+            for (user, result) in batch.iter().zip(results) {
+                match result {
+                    Ok(()) => self.subscriptions.confirmed(user),
+                    Err(error) if is_moved(&error) => {
+                        elsewhere.insert(user.clone());
+                    }
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+        if !elsewhere.is_empty() {
+            self.context.cluster.stale.notify_one();
+        }
+        Ok(elsewhere)
+    }
+
+    /// Unsubscribes from the channels of users that have had no stream for a while.
+    pub(super) async fn unsubscribe_idle(
+        &mut self,
+        connection: &mut Connection,
+    ) -> RedisResult<()> {
+        let linger = self.context.settings.redis.unsubscribe_linger;
+        let idle = self.subscriptions.take_idle(Instant::now(), linger, BATCH);
+        if idle.is_empty() {
+            return Ok(());
+        }
+        connection.sunsubscribe(&self.live(&idle)).await?;
+        all(connection.unsubscribe(&self.public(&idle)).await)
+    }
+}
+
+/// The result of a batch of subscriptions, of which none may fail.
+pub(super) fn all(results: RedisResult<Vec<RedisResult<()>>>) -> RedisResult<()> {
+    results?.into_iter().collect()
+}
