@@ -47,8 +47,8 @@ pub(super) enum LinkError {
 }
 
 impl LinkError {
-    /// Whether the cluster executes no commands, because the master of a slot failed. Messages still
-    /// arrive from the others.
+    /// Whether the cluster executes no commands, because the master of a slot has failed. Messages
+    /// still arrive from the others.
     pub(super) fn is_cluster_down(&self) -> bool {
         match self {
             Self::Watermark(WatermarkError::Command(CommandError::Unavailable(
