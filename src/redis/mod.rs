@@ -4,6 +4,7 @@
 pub mod catch_up;
 pub mod commands;
 pub mod inbound;
+pub mod inspect;
 pub mod key_names;
 pub mod library;
 pub mod link;

@@ -6,6 +6,7 @@ mod harness;
 mod api;
 mod bodies;
 mod breaks;
+mod check_connect;
 mod commands;
 mod config;
 mod conformance;
