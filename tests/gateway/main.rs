@@ -3,6 +3,7 @@
 #[allow(dead_code)]
 mod harness;
 
+mod acl;
 mod api;
 mod bodies;
 mod breaks;

@@ -44,6 +44,8 @@ fn probes(commands: &Commands, plain: PlainPublish) -> Vec<Probe> {
         format!("SSUBSCRIBE {user_live}"),
         format!("SUNSUBSCRIBE {user_live}"),
         "TIME".to_owned(),
+        // The pool tests each connection with it.
+        "UNWATCH".to_owned(),
         format!("XADD {rejected} * x y"),
         format!("XADD {user_log} * x y"),
         format!("XINFO STREAM {user_log}"),
@@ -73,7 +75,11 @@ fn probes(commands: &Commands, plain: PlainPublish) -> Vec<Probe> {
 /// Whether a reply means that the command is not available to this user. Other errors, such as
 /// `MOVED` or `OOM`, concern this attempt only.
 fn is_refusal(text: &str) -> bool {
-    text.starts_with("NOPERM") || text.to_ascii_lowercase().contains("unknown command")
+    text.contains("NOPERM") || text.to_ascii_lowercase().contains("unknown command")
+}
+
+fn is_refused(reply: &Value) -> bool {
+    error_text(reply).is_some_and(|text| is_refusal(&text))
 }
 
 fn name(probe: &Probe) -> String {
@@ -91,6 +97,23 @@ pub(super) async fn check(
     commands: &Commands,
     plain: PlainPublish,
 ) -> Result<Vec<Finding>, CommandError> {
+    // Outside a transaction these do nothing. Without DISCARD a transaction could not be ended.
+    let mut outside = redis::pipe();
+    outside.cmd("DISCARD").cmd("EXEC").cmd("MULTI").cmd("DISCARD").ignore_errors();
+    let refusals: Vec<bool> = match commands.run_all::<Vec<Value>>(&outside).await {
+        Ok(replies) => replies.iter().map(is_refused).collect(),
+        Err(CommandError::Rejected(_)) => vec![true; 3],
+        Err(away) => return Err(away),
+    };
+    let unusable = ["DISCARD", "EXEC", "MULTI"].into_iter().zip(refusals);
+    let unusable: Vec<&str> = unusable.filter(|(_, refused)| *refused).map(|(n, _)| n).collect();
+    if !unusable.is_empty() {
+        return Ok(vec![Finding::error(format!(
+            "permissions: Redis refuses {}, and the others were not checked; allow the user what \
+             docs/operations/redis.md lists",
+            unusable.join(", ")
+        ))]);
+    }
     let probes = probes(commands, plain);
     let mut pipeline = redis::pipe();
     pipeline.cmd("MULTI");
@@ -98,23 +121,9 @@ pub(super) async fn check(
         pipeline.cmd(&probe[0]).arg(&probe[1..]);
     }
     pipeline.cmd("DISCARD").ignore_errors();
-    let replies: Vec<Value> = match commands.run_all(&pipeline).await {
-        Ok(replies) => replies,
-        Err(CommandError::Rejected(error)) => {
-            return Ok(vec![Finding::warning(format!(
-                "permissions were not checked, because MULTI was refused ({error})"
-            ))]);
-        }
-        Err(away) => return Err(away),
-    };
-    if let Some(error) = replies.first().and_then(error_text) {
-        return Ok(vec![Finding::error(format!(
-            "MULTI was refused ({}): allow the user +@transaction (docs/operations/redis.md)",
-            error.trim()
-        ))]);
-    }
-    let refused = |(_, reply): &(&Probe, &Value)| error_text(reply).is_some_and(|t| is_refusal(&t));
-    let denied: Vec<_> = probes.iter().zip(&replies[1..]).filter(refused).collect();
+    let replies: Vec<Value> = commands.run_all(&pipeline).await?;
+    let denied: Vec<_> =
+        probes.iter().zip(&replies[1..]).filter(|(_, reply)| is_refused(reply)).collect();
     let Some((_, reply)) = denied.first() else {
         return Ok(vec![Finding::ok("permissions: all commands that the gateway needs")]);
     };
