@@ -7,7 +7,7 @@ SHELL := bash
 .NOTPARALLEL:
 .PHONY: help demo dashboard screenshots build bench bench-quick bench-code \
   fuzz test test-build test-rust test-http2 test-upgrade test-js test-clients test-deploy \
-  test-busy fmt lint deny sbom docs reference clean
+  test-busy test-matrix fmt lint deny sbom docs reference clean
 
 TARGET  := $(abspath $(or $(CARGO_TARGET_DIR),target))
 CLIENTS := tests/clients
@@ -142,6 +142,33 @@ test-busy: test-build ## run timing-sensitive tests 3 times beside 4 busy proces
 	  echo "== run $$run of 3, beside $${#busy[@]} busy processes"
 	  cargo test --locked -p sse-gateway --test gateway -- $(BUSY_MODULES)
 	done
+
+SERVERS ?= redis-8 valkey-8 valkey-9
+
+# Not part of `make test`, because it takes 6 minutes for each server. A server that cannot be had
+# fails it.
+test-matrix: test-build $(CLIENTS)/$(MODULES) $(VENV)/done
+test-matrix: ## test with other Redis servers (SERVERS="redis-8 valkey-8 valkey-9" ARGS=a filter)
+	@bash .ci/need redis-test python openssl
+	failed=()
+	for server in $(SERVERS); do
+	  if ! program=$$(.ci/server $$server); then
+	    failed+=($$server)
+	    continue
+	  fi
+	  export REDIS_SERVER=$$program
+	  echo "== gateway and publishers with $$server: $$("$$program" --version)"
+	  cargo test --locked -p sse-gateway --test gateway -- $(ARGS) || failed+=($$server)
+	  [[ -z "$(ARGS)" ]] || continue
+	  SSE_GATEWAY_BIN=$(TARGET)/debug/sse-gateway \
+	    SSE_GATEWAY_PYTHON=$(abspath $(VENV))/bin/python \
+	    node --test $(CLIENTS)/publishers.test.js || failed+=($$server)
+	done
+	if [[ $${#failed[@]} -gt 0 ]]; then
+	  echo "== failed: $${failed[*]}" >&2
+	  exit 1
+	fi
+	echo "== passed with: $(SERVERS)"
 
 # The last commit with version 1 of the Redis library. It is built from the history, because there
 # is no published release.

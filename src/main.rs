@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use sse_gateway::cli::{
     args::{Cli, Command},
-    dev, pages, publish, serve, tail, ticket, trace,
+    check, dev, pages, publish, serve, tail, ticket, trace,
 };
 
 fn main() -> ExitCode {
@@ -16,7 +16,7 @@ fn main() -> ExitCode {
         Command::Publish(args) => publish::publish(&args),
         Command::Tail(args) => tail::tail(&args),
         Command::Trace(args) => trace::trace(&args),
-        Command::CheckConfig(args) => serve::check(&args),
+        Command::CheckConfig(args) => check::check(&args),
         Command::Completions(args) => pages::completions(&args),
         Command::Man(args) => pages::man(&args),
     }

@@ -86,7 +86,7 @@ pub enum Command {
     Tail(TailArgs),
     /// Find an event in the logs and show what a client would receive after it (read-only)
     Trace(TraceArgs),
-    /// Check the settings and report all errors at once
+    /// Check the settings and, with --connect, Redis; report all errors at once
     CheckConfig(CheckArgs),
     /// Print completions for a shell
     Completions(CompletionsArgs),
@@ -173,6 +173,9 @@ pub struct CheckArgs {
     /// Print a sample file with every setting and its default, and check nothing
     #[arg(long)]
     pub sample: bool,
+    /// Also connect to Redis, and report its state, limits and permissions; changes nothing there
+    #[arg(long, conflicts_with = "sample")]
+    pub connect: bool,
 }
 
 /// `trace`

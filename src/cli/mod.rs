@@ -1,6 +1,7 @@
 //! The commands.
 
 pub mod args;
+pub mod check;
 pub mod dev;
 pub mod pages;
 pub mod publish;

@@ -1,8 +1,8 @@
-//! `serve` and `check-config`.
+//! `serve`
 
 use std::{error::Error, io, net::SocketAddr, process::ExitCode, sync::Arc};
 
-use super::args::{CheckArgs, ConfigArgs, EX_CONFIG, EX_OSERR, load};
+use super::args::{ConfigArgs, EX_CONFIG, EX_OSERR, load};
 use crate::{
     app::{
         build::{Extra, Gateway},
@@ -10,8 +10,7 @@ use crate::{
         signals::Signals,
     },
     error_chain::ErrorChain,
-    redis::tls,
-    settings::{Loaded, Settings, SettingsSource, check::warnings, sample},
+    settings::{Loaded, Settings, SettingsSource, check::warnings},
 };
 
 /// Runs the gateway.
@@ -82,23 +81,4 @@ struct SignalsError(#[source] io::Error);
 fn failed(error: &dyn Error, status: u8) -> ExitCode {
     eprintln!("{}", ErrorChain(error));
     status.into()
-}
-
-/// Checks the settings.
-pub fn check(args: &CheckArgs) -> ExitCode {
-    if args.sample {
-        print!("{}", sample::toml());
-        return ExitCode::SUCCESS;
-    }
-    match args.config.load() {
-        Ok(settings) => {
-            if let Err(error) = tls::client_config(&settings.redis.tls) {
-                return failed(&error, EX_CONFIG);
-            }
-            warnings(&settings).iter().for_each(|w| eprintln!("warning: {w}"));
-            println!("the configuration is valid");
-            ExitCode::SUCCESS
-        }
-        Err(status) => status.into(),
-    }
 }

@@ -9,7 +9,8 @@ use deadpool::{
 };
 use futures_util::future::join_all;
 use redis::{
-    AsyncConnectionConfig, Cmd, FromRedisValue, Pipeline, RedisError, RedisResult, ToRedisArgs,
+    AsyncConnectionConfig, Cmd, ErrorKind, FromRedisValue, Pipeline, RedisError, RedisResult,
+    ToRedisArgs,
 };
 
 use super::{
@@ -132,6 +133,15 @@ pub enum NoReplyError {
 }
 
 impl CommandError {
+    /// Whether Redis refuses the user or the password, so that a retry cannot succeed.
+    pub fn is_login_refusal(&self) -> bool {
+        let (Self::Rejected(e) | Self::Unavailable(UnavailableError::Redis(e))) = self else {
+            return false;
+        };
+        e.kind() == ErrorKind::AuthenticationFailed
+            || e.code().is_some_and(|code| ["WRONGPASS", "NOAUTH"].contains(&code))
+    }
+
     /// Whether a key holds a value of another type.
     pub fn is_wrong_type(&self) -> bool {
         matches!(self, Self::Rejected(e) if is_wrong_type(e) || wrong_type(e).is_some())

@@ -16,7 +16,7 @@ use crate::{
 /// gateways are updated one by one.
 pub const VERSION: u32 = 6;
 /// The text of the library, in this order.
-const SOURCE: &str = concat!(
+pub(super) const SOURCE: &str = concat!(
     include_str!("library/names.lua"),
     include_str!("library/server.lua"),
     include_str!("library/channels.lua"),
@@ -184,17 +184,13 @@ async fn check_server(commands: &Commands, settings: &Settings) -> Result<Warnin
     };
     // Valkey also reports the Redis version that it is compatible with, under this name.
     let version = field("redis_version").unwrap_or("0.0");
-    let mut parts = version.split('.').map(|p| p.parse::<u32>().unwrap_or(0));
-    if (parts.next().unwrap_or(0), parts.next().unwrap_or(0)) < OLDEST {
+    if is_too_old(version) {
         return Err(LibraryError::TooOld(version.to_owned()));
     }
     let mut warnings = Warnings::default();
     match field("maxmemory_policy") {
         Some("noeviction") | None => {}
-        Some(policy) => warnings.0.push(format!(
-            "maxmemory-policy is {policy}: Redis may evict logs and sessions, and events could be \
-             lost without notice; run `CONFIG SET maxmemory-policy noeviction`"
-        )),
+        Some(policy) => warnings.0.push(eviction_warning(policy)),
     }
     let has_replicas = field("connected_slaves").is_some_and(|number| number != "0");
     if has_replicas && settings.redis.fence != Fence::Strict {
@@ -213,6 +209,20 @@ async fn check_server(commands: &Commands, settings: &Settings) -> Result<Warnin
     Ok(warnings)
 }
 
+/// Whether a `redis_version` is lower than the first one with Functions.
+pub(super) fn is_too_old(version: &str) -> bool {
+    let mut parts = version.split('.').map(|p| p.parse::<u32>().unwrap_or(0));
+    (parts.next().unwrap_or(0), parts.next().unwrap_or(0)) < OLDEST
+}
+
+/// The warning about a `maxmemory-policy` other than `noeviction`.
+pub(super) fn eviction_warning(policy: &str) -> String {
+    format!(
+        "maxmemory-policy is {policy}: Redis may evict logs and sessions, and events could be \
+         lost without notice; run `CONFIG SET maxmemory-policy noeviction`"
+    )
+}
+
 /// A number in the server's configuration; `None` if CONFIG is not permitted or does not know it.
 async fn config(commands: &Commands, name: &str) -> Option<u64> {
     let mut command = redis::cmd("CONFIG");
@@ -222,7 +232,7 @@ async fn config(commands: &Commands, name: &str) -> Option<u64> {
 }
 
 /// The warning about a server that accepts arguments of up to `limit` bytes, if it needs one.
-fn check_argument(limit: u64, max_event_bytes: u64) -> Option<String> {
+pub(super) fn check_argument(limit: u64, max_event_bytes: u64) -> Option<String> {
     let longest = max_event_bytes + BESIDE_PAYLOAD_BYTES;
     let needed = longest.next_multiple_of(SMALLEST_BULK_BYTES);
     if limit < longest {
@@ -266,6 +276,18 @@ async fn libraries(commands: &Commands) -> Result<Vec<Loaded>, LibraryError> {
         .iter()
         .map(|e| Loaded { name: text(e, "library_name"), code: text(e, "library_code") })
         .collect())
+}
+
+/// Version and generation of the highest library for this key prefix, if one is loaded.
+///
+/// # Errors
+/// See [`CommandError`]; FUNCTION LIST may be refused.
+pub(super) async fn loaded(commands: &Commands) -> Result<Option<(u32, u32)>, LibraryError> {
+    let prefix = commands.keys.function_prefix();
+    let all = libraries(commands).await?;
+    let revisions = all.iter().filter_map(|l| Revision::parse(&l.name));
+    let own = revisions.filter(|(_, p)| *p == prefix).map(|(revision, _)| revision).max();
+    Ok(own.map(|r| (r.version, r.generation)))
 }
 
 /// What a loaded library means for this gateway.

@@ -6,6 +6,7 @@ pub mod catch_up;
 pub mod cluster;
 pub mod commands;
 pub mod inbound;
+pub mod inspect;
 pub mod key_names;
 pub mod library;
 pub mod link;

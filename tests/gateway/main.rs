@@ -3,9 +3,11 @@
 #[allow(dead_code)]
 mod harness;
 
+mod acl;
 mod api;
 mod bodies;
 mod breaks;
+mod check_connect;
 mod commands;
 mod config;
 mod conformance;

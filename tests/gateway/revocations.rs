@@ -5,7 +5,7 @@ use crate::harness::{Gateway, Redis, eventually, now_ms, ticket, user};
 use crate::sessions::{close_reason, rejection};
 use serde_json::{Value, json};
 
-async fn revoke(gateway: &Gateway, user: &str, key: &str) -> u16 {
+pub async fn revoke(gateway: &Gateway, user: &str, key: &str) -> u16 {
     let url = gateway.admin_url(&format!("/users/{user}/connections"));
     let answer =
         gateway.admin_http().delete(url).bearer_auth(key).send().await.expect("a response");

@@ -172,8 +172,15 @@ impl Lease {
             Work::Message { channel, .. } => channel.as_slice(),
             Work::Marker { .. } => b"",
         };
-        // The library stores no more of a rejected message, and a very long one would be refused.
-        let mut call = self.commands.call("record", &[channel_prefix(channel)]);
+        // A marker concerns no channel, but the key must be one that this user may access.
+        let recorder = self.commands.keys.recorder();
+        let key = match work {
+            // The library stores no more of a rejected message, and a very long one would be
+            // refused.
+            Work::Message { .. } => channel_prefix(channel),
+            Work::Marker { .. } => recorder.as_bytes(),
+        };
+        let mut call = self.commands.call("record", &[key]);
         call.arg(token).arg(&position.marker).arg(position.n);
         let message = match work {
             Work::Message { message, .. } => message,

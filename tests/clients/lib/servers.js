@@ -19,13 +19,13 @@ if (!existsSync(BINARY))
 
 export const SECRET = 'a secret for tests only, long enough for HS256';
 
-/** A redis-server process on a free port. */
+/** A redis-server process on a free port, or the program that the variable REDIS_SERVER names. */
 export class Redis {
   static async start(t, port) {
     const redis = new Redis();
     redis.port = port ?? await freePort();
     redis.url = `redis://127.0.0.1:${redis.port}`;
-    redis.process = start('redis-server', [
+    redis.process = start(process.env.REDIS_SERVER ?? 'redis-server', [
       '--bind', '127.0.0.1', '--port', String(redis.port), '--save', '', '--appendonly', 'no',
       '--maxmemory-policy', 'noeviction', '--proto-max-bulk-len', '1mb',
       '--dir', folder(t, 'redis'),

@@ -25,9 +25,14 @@ fn statuses() -> String {
         ["1", "`publish`, `tail`", "the event was not published; the stream cannot be resumed"],
         ["1", "`trace`", "the event is in no log"],
         ["2", "all", "the command line is invalid; `trace`: the id or the channel is"],
-        [&unavailable, "`trace`", "Redis is unavailable"],
+        [&unavailable, "`trace`, `check-config --connect`", "Redis is unavailable"],
         [&system, "`serve`, `dev`", "a listener cannot be bound, or a thread cannot be started"],
-        [&config, "all", "the configuration is invalid"],
+        [
+            &config,
+            "all",
+            "the configuration is invalid; `check-config --connect`: Redis refuses the user, or the \
+             gateway cannot use it",
+        ],
         ["130", "`serve`, `dev`", "a second signal arrived while draining"],
     ];
     let rows = rows.map(|row| [code(row[0]), row[1].to_owned(), row[2].to_owned()]);

@@ -3,6 +3,7 @@
 use super::{GUARD, SLOTS, eventually, process};
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, FromRedisValue, RedisResult};
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
@@ -10,6 +11,12 @@ use tokio::sync::SemaphorePermit;
 
 /// The fields of a stream entry.
 type Fields = Vec<(String, Vec<u8>)>;
+
+/// The server program: that of the environment variable `REDIS_SERVER` (see `make test-matrix`), by
+/// default `redis-server`.
+pub fn server_program() -> OsString {
+    std::env::var_os("REDIS_SERVER").unwrap_or_else(|| "redis-server".into())
+}
 
 /// A redis-server on 127.0.0.1, stopped when dropped.
 pub struct Redis {
@@ -124,7 +131,7 @@ impl Redis {
     pub async fn start_again(&self) {
         let append_only = if self.fsync.is_some() { "yes" } else { "no" };
         let fsync = self.fsync.unwrap_or("everysec");
-        let mut command = Command::new("redis-server");
+        let mut command = Command::new(server_program());
         command
             .args(["--port", &self.port.to_string(), "--bind", "127.0.0.1"])
             .args(["--save", "", "--appendonly", append_only, "--appendfsync", fsync])
@@ -137,7 +144,7 @@ impl Redis {
             .stdout(Stdio::null())
             .stderr(Stdio::null());
         process::die_with_parent(&mut command);
-        let child = command.spawn().expect("redis-server is installed");
+        let child = command.spawn().expect("REDIS_SERVER, or redis-server on the PATH");
         let pid = child.id();
         *self.child.lock().unwrap() = Some(child);
         // The process id proves that this server responds, and no other one on its port.

@@ -1,0 +1,105 @@
+//! `check-config`
+
+use std::{process::ExitCode, sync::Arc};
+
+use super::args::{CheckArgs, EX_CONFIG, EX_UNAVAILABLE};
+use crate::{
+    error_chain::ErrorChain,
+    redis::{
+        commands::{CommandError, Commands},
+        inspect::{ServerReport, Verdict, inspect},
+        tls::{self, TlsError},
+    },
+    settings::{Settings, check::warnings, sample},
+};
+
+/// Why Redis was not checked.
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    #[error("Redis at {address} was not checked")]
+    Unavailable {
+        address: Arc<str>,
+        #[source]
+        source: CommandError,
+    },
+    #[error("Redis at {address} refuses this user; check user and password in redis.url")]
+    Login {
+        address: Arc<str>,
+        #[source]
+        source: CommandError,
+    },
+}
+
+impl Failure {
+    fn of(address: Arc<str>, source: CommandError) -> Self {
+        if source.is_login_refusal() {
+            Self::Login { address, source }
+        } else {
+            Self::Unavailable { address, source }
+        }
+    }
+
+    /// Whether the configuration must be changed. Otherwise another attempt can succeed.
+    fn exit_status(&self) -> u8 {
+        match self {
+            Self::Tls(_) | Self::Login { .. } => EX_CONFIG,
+            Self::Unavailable { .. } => EX_UNAVAILABLE,
+        }
+    }
+}
+
+/// Checks the settings and, with `--connect`, Redis.
+pub fn check(args: &CheckArgs) -> ExitCode {
+    if args.sample {
+        print!("{}", sample::toml());
+        return ExitCode::SUCCESS;
+    }
+    let settings = match args.config.load() {
+        Ok(settings) => settings,
+        Err(status) => return status.into(),
+    };
+    if let Err(error) = tls::client_config(&settings.redis.tls) {
+        eprintln!("{}", ErrorChain(&error));
+        return EX_CONFIG.into();
+    }
+    warnings(&settings).iter().for_each(|w| eprintln!("warning: {w}"));
+    println!("the configuration is valid");
+    if !args.connect {
+        return ExitCode::SUCCESS;
+    }
+    match actix_rt::System::new().block_on(connect(&settings)) {
+        Ok(report) => {
+            print(&report);
+            ExitCode::from(if report.is_usable() { 0 } else { EX_CONFIG })
+        }
+        Err(failure) => {
+            eprintln!("{}", ErrorChain(&failure));
+            failure.exit_status().into()
+        }
+    }
+}
+
+async fn connect(settings: &Settings) -> Result<ServerReport, Failure> {
+    let commands = Commands::without_link(&settings.redis)?;
+    let report = inspect(&commands, settings).await;
+    report.map_err(|source| Failure::of(commands.address(), source))
+}
+
+fn print(report: &ServerReport) {
+    println!("Redis:");
+    for (name, value) in &report.facts {
+        println!("  {name:<9}{value}");
+    }
+    for finding in &report.findings {
+        let verdict = match finding.verdict {
+            Verdict::Ok => "ok",
+            Verdict::Warning => "warning",
+            Verdict::Error => "error",
+        };
+        println!("{verdict}: {}", finding.text);
+    }
+    let result = if report.is_usable() { "can" } else { "cannot" };
+    println!("the gateway {result} use this Redis");
+}
