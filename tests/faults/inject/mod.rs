@@ -1,0 +1,143 @@
+//! The faults: what each does, where it applies, and which gaps it makes necessary.
+
+mod gateways;
+mod links;
+mod servers;
+
+use crate::checker::Rules;
+use crate::deployment::{Kind, server};
+use crate::world::World;
+use std::time::Instant;
+
+macro_rules! faults {
+    ($($fault:ident = $name:literal,)*) => {
+        /// A fault.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum Fault { $($fault),* }
+
+        impl Fault {
+            /// All faults, in the order of the report.
+            pub const ALL: &'static [Fault] = &[$(Fault::$fault),*];
+
+            /// The name in the report.
+            pub fn name(self) -> &'static str {
+                match self { $(Fault::$fault => $name),* }
+            }
+        }
+    };
+}
+
+faults! {
+    None = "no fault",
+    KillRecorder = "gateway killed: recorder",
+    KillStandby = "gateway killed: standby",
+    KillOther = "gateway killed: another one",
+    FreezeRecorder = "gateway stopped for 3 s: recorder",
+    FreezeStandby = "gateway stopped for 3 s: standby",
+    FreezeOther = "gateway stopped for 3 s: another one",
+    TerminateRecorder = "SIGTERM: recorder",
+    TerminateStandby = "SIGTERM: standby",
+    TerminateOther = "SIGTERM: another gateway",
+    RollingRestart = "rolling restart of all gateways",
+    LongerRetention = "rolling restart with a longer retention",
+    OtherSettings = "one gateway with other settings",
+    RedisKilled = "Redis killed and restarted",
+    RedisFrozen = "Redis stopped for 5 s",
+    RedisSlow = "200 ms between gateways and Redis",
+    LinkCut = "connections of the recorder cut",
+    LinksCut = "connections of all gateways cut",
+    LinkHalfOpen = "connections of the recorder half-open for 6 s",
+    LinksHalfOpen = "connections of all gateways half-open for 6 s",
+    LinksDown = "Redis unreachable for all gateways for 3 s",
+    PubsubKilled = "CLIENT KILL TYPE pubsub",
+    OutputBuffer = "output buffer of a link exceeded",
+    FlushAll = "FLUSHALL",
+    FunctionFlush = "FUNCTION FLUSH",
+    OutOfMemory = "maxmemory reached",
+    ClockBack = "clock of Redis set back by 1 h",
+    TwoServers = "two servers behind one address",
+    Churn = "1,000 clients connect and leave",
+}
+
+impl Fault {
+    /// Whether it applies to a deployment, and whether its tools are installed.
+    pub fn applies(self, kind: Kind) -> bool {
+        match self {
+            Fault::ClockBack => kind.is_single() && server::faketime().is_some(),
+            Fault::RedisKilled | Fault::RedisFrozen | Fault::OutputBuffer => kind.is_single(),
+            Fault::FlushAll | Fault::FunctionFlush | Fault::OutOfMemory => kind.is_single(),
+            Fault::TwoServers => kind.is_single(),
+            _ => true,
+        }
+    }
+
+    /// What it permits. `plain`: there are plain publishers.
+    pub fn rules(self, kind: Kind, plain: bool) -> Rules {
+        let mut rules = Rules::default();
+        // Plain messages that no recorder received are lost.
+        let misses_plain = match self {
+            Fault::RedisKilled | Fault::RedisFrozen | Fault::LinksCut | Fault::LinksDown => true,
+            Fault::LinksHalfOpen | Fault::PubsubKilled | Fault::OutputBuffer => true,
+            Fault::FlushAll => true,
+            _ => false,
+        };
+        if misses_plain && plain {
+            rules.allowed.insert("unrecorded");
+        }
+        match self {
+            // The last second may not have been written.
+            Fault::RedisKilled if kind.is_single() => {
+                rules.allowed.insert("reset");
+            }
+            Fault::FlushAll => {
+                rules.allowed.insert("reset");
+                rules.discards = true;
+            }
+            Fault::KillRecorder | Fault::KillStandby | Fault::KillOther => {
+                rules.ends_streams = true
+            }
+            Fault::TerminateRecorder | Fault::TerminateStandby => rules.ends_streams = true,
+            Fault::TerminateOther | Fault::RollingRestart => rules.ends_streams = true,
+            Fault::LongerRetention | Fault::OtherSettings => rules.ends_streams = true,
+            Fault::TwoServers => rules.ends_streams = true,
+            _ => {}
+        }
+        rules
+    }
+
+    /// Lets it happen, and ends it. Returns the moment from which the recovery counts.
+    pub async fn inject(self, world: &mut World) -> Instant {
+        use crate::fleet::Role::{Other, Standby, Writer};
+        match self {
+            Fault::None => Instant::now(),
+            Fault::KillRecorder => gateways::kill(world, Writer).await,
+            Fault::KillStandby => gateways::kill(world, Standby).await,
+            Fault::KillOther => gateways::kill(world, Other).await,
+            Fault::FreezeRecorder => gateways::freeze(world, Writer).await,
+            Fault::FreezeStandby => gateways::freeze(world, Standby).await,
+            Fault::FreezeOther => gateways::freeze(world, Other).await,
+            Fault::TerminateRecorder => gateways::terminate(world, Writer).await,
+            Fault::TerminateStandby => gateways::terminate(world, Standby).await,
+            Fault::TerminateOther => gateways::terminate(world, Other).await,
+            Fault::RollingRestart => gateways::roll(world).await,
+            Fault::LongerRetention => gateways::longer_retention(world).await,
+            Fault::OtherSettings => gateways::other_settings(world).await,
+            Fault::RedisKilled => servers::kill(world).await,
+            Fault::RedisFrozen => servers::freeze(world).await,
+            Fault::RedisSlow => links::slow(world).await,
+            Fault::LinkCut => links::cut_one(world).await,
+            Fault::LinksCut => links::cut_all(world).await,
+            Fault::LinkHalfOpen => links::half_open_one(world).await,
+            Fault::LinksHalfOpen => links::half_open_all(world).await,
+            Fault::LinksDown => links::down(world).await,
+            Fault::PubsubKilled => servers::kill_pubsub(world).await,
+            Fault::OutputBuffer => servers::output_buffer(world).await,
+            Fault::FlushAll => servers::flush_all(world).await,
+            Fault::FunctionFlush => servers::flush_functions(world).await,
+            Fault::OutOfMemory => servers::out_of_memory(world).await,
+            Fault::ClockBack => servers::clock_back(world).await,
+            Fault::TwoServers => servers::two_behind_one_address(world).await,
+            Fault::Churn => gateways::churn(world).await,
+        }
+    }
+}
