@@ -5,10 +5,14 @@ use crate::deployment::Deployment;
 use crate::harness::gateway::Builder;
 use crate::harness::metrics::Metrics;
 use crate::harness::{Gateway, Proxy, eventually_within};
-use std::time::Duration;
+use std::path::Path;
+use std::time::{Duration, Instant};
 
 /// Maximum time to wait for a state of the gateways, on a busy machine.
 const LIMIT: Duration = Duration::from_secs(60);
+
+/// The variable that names another build of the gateway.
+const PROGRAM: &str = "SSE_GATEWAY_BIN";
 
 /// What an instance does with plain publishes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,6 +37,15 @@ pub struct Fleet {
 }
 
 impl Fleet {
+    /// Writes the logs of the running gateways to files of this directory.
+    pub fn save_logs(&self, directory: &Path) {
+        for (n, member) in self.members.iter().enumerate() {
+            let Some(gateway) = &member.gateway else { continue };
+            let path = directory.join(format!("gateway-{n}.log"));
+            std::fs::write(path, gateway.log_text()).expect("a file");
+        }
+    }
+
     /// Starts `count` gateways with the settings that `change` makes.
     pub async fn start(
         deployment: &Deployment,
@@ -43,12 +56,16 @@ impl Fleet {
         let http = http.timeout(Duration::from_secs(2)).build().expect("a client");
         let mut fleet = Fleet { members: Vec::new(), balancer: Balancer::start().await, http };
         for n in 0..count {
-            let link = Proxy::start(&deployment.target()).await;
-            let builder = Gateway::at(&link.redis_url())
+            let link = Proxy::start(&deployment.entrance.address().to_string()).await;
+            let builder = Gateway::at(&deployment.url(&link))
                 .env("SERVER__RETRY", "100ms")
                 .env("SERVER__WORKERS", "2")
                 .env("SERVER__HEARTBEAT", "2s");
-            fleet.members.push(Member { gateway: None, link, builder: change(builder) });
+            let builder = match std::env::var(PROGRAM) {
+                Ok(path) => change(builder).program(&path),
+                Err(_) => change(builder),
+            };
+            fleet.members.push(Member { gateway: None, link, builder });
             fleet.launch(n).await;
         }
         fleet
@@ -112,16 +129,19 @@ impl Fleet {
 
     /// Waits until exactly one gateway has this role. Returns its number.
     pub async fn with_role(&self, role: Role) -> usize {
-        eventually_within(LIMIT, &format!("one gateway with the role {role:?}"), || async {
-            let mut found = Vec::new();
+        let deadline = Instant::now() + LIMIT;
+        loop {
+            let mut roles = Vec::new();
             for n in 0..self.members.len() {
-                if self.role(n).await == Some(role) {
-                    found.push(n);
-                }
+                roles.push(self.role(n).await);
             }
-            (found.len() == 1).then(|| found[0])
-        })
-        .await
+            let mut found = (0..roles.len()).filter(|n| roles[*n] == Some(role));
+            if let (Some(n), None) = (found.next(), found.next()) {
+                return n;
+            }
+            assert!(Instant::now() < deadline, "no single {role:?}, but {roles:?}");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
     }
 
     /// Kills gateway `n` as in a crash.

@@ -86,6 +86,7 @@ impl World {
     /// Waits until all gateways are ready and, with plain publishers, until a standby could take
     /// over.
     pub async fn steady(&self) {
+        self.deployment.healthy().await;
         self.fleet.all_ready().await;
         if self.plain {
             self.fleet.with_role(Role::Writer).await;
@@ -107,6 +108,18 @@ impl World {
         match self.plain {
             true => self.fleet.with_role(role).await,
             false => self.rng.usize(..self.fleet.members.len()),
+        }
+    }
+}
+
+/// Keeps the logs if a test failed.
+impl Drop for World {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let directory = std::env::temp_dir().join(format!("sse-faults-{}", std::process::id()));
+            let _ = std::fs::create_dir_all(&directory);
+            self.fleet.save_logs(&directory);
+            eprintln!("the logs of the gateways are in {}", directory.display());
         }
     }
 }

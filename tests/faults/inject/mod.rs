@@ -1,5 +1,6 @@
 //! The faults: what each does, where it applies, and which gaps it makes necessary.
 
+mod failover;
 mod gateways;
 mod links;
 mod servers;
@@ -56,7 +57,24 @@ faults! {
     OutOfMemory = "maxmemory reached",
     ClockBack = "clock of Redis set back by 1 h",
     TwoServers = "two servers behind one address",
+    PrimaryKilled = "primary killed",
+    PrimaryFrozen = "primary stopped until the failover",
+    PrimaryPartitioned = "primary partitioned with a publisher",
+    PlannedFailover = "SENTINEL FAILOVER",
+    FailBack = "failover and failback to the same process",
+    OldPrimaryReturns = "old primary returns as a primary",
+    ReplicasLost = "last replica lost, min-replicas-to-write 1",
     Churn = "1,000 clients connect and leave",
+}
+
+/// Replication is asynchronous: a replica that is promoted may lack anything.
+pub fn failover_rules(plain: bool) -> Rules {
+    let mut rules = Rules { discards: true, ..Rules::default() };
+    rules.allowed.insert("reset");
+    if plain {
+        rules.allowed.insert("unrecorded");
+    }
+    rules
 }
 
 impl Fault {
@@ -66,7 +84,14 @@ impl Fault {
             Fault::ClockBack => kind.is_single() && server::faketime().is_some(),
             Fault::RedisKilled | Fault::RedisFrozen | Fault::OutputBuffer => kind.is_single(),
             Fault::FlushAll | Fault::FunctionFlush | Fault::OutOfMemory => kind.is_single(),
-            Fault::TwoServers => kind.is_single(),
+            Fault::TwoServers | Fault::PubsubKilled => kind.is_single(),
+            Fault::LinkCut | Fault::LinksCut | Fault::LinkHalfOpen => kind.has_links(),
+            Fault::LinksHalfOpen | Fault::LinksDown | Fault::RedisSlow => kind.has_links(),
+            Fault::PrimaryKilled | Fault::PrimaryFrozen | Fault::PrimaryPartitioned => {
+                kind.is_replicated()
+            }
+            Fault::PlannedFailover | Fault::FailBack => kind.is_replicated(),
+            Fault::OldPrimaryReturns | Fault::ReplicasLost => kind.is_replicated(),
             _ => true,
         }
     }
@@ -78,7 +103,7 @@ impl Fault {
         let misses_plain = match self {
             Fault::RedisKilled | Fault::RedisFrozen | Fault::LinksCut | Fault::LinksDown => true,
             Fault::LinksHalfOpen | Fault::PubsubKilled | Fault::OutputBuffer => true,
-            Fault::FlushAll => true,
+            Fault::FlushAll | Fault::ReplicasLost => true,
             _ => false,
         };
         if misses_plain && plain {
@@ -92,6 +117,12 @@ impl Fault {
             Fault::FlushAll => {
                 rules.allowed.insert("reset");
                 rules.discards = true;
+            }
+            Fault::PrimaryKilled | Fault::PrimaryFrozen | Fault::PrimaryPartitioned => {
+                return failover_rules(plain);
+            }
+            Fault::PlannedFailover | Fault::FailBack | Fault::OldPrimaryReturns => {
+                return failover_rules(plain);
             }
             Fault::KillRecorder | Fault::KillStandby | Fault::KillOther => {
                 rules.ends_streams = true
@@ -137,6 +168,13 @@ impl Fault {
             Fault::OutOfMemory => servers::out_of_memory(world).await,
             Fault::ClockBack => servers::clock_back(world).await,
             Fault::TwoServers => servers::two_behind_one_address(world).await,
+            Fault::PrimaryKilled => failover::kill_primary(world).await,
+            Fault::PrimaryFrozen => failover::freeze_primary(world).await,
+            Fault::PrimaryPartitioned => failover::partition_primary(world).await,
+            Fault::PlannedFailover => failover::planned(world).await,
+            Fault::FailBack => failover::fail_back(world).await,
+            Fault::OldPrimaryReturns => failover::old_primary_returns(world).await,
+            Fault::ReplicasLost => failover::lose_replicas(world).await,
             Fault::Churn => gateways::churn(world).await,
         }
     }
