@@ -27,7 +27,7 @@ pub enum Kind {
     Always,
     /// A primary, two replicas, and three sentinels, behind a proxy that follows `role:master`.
     NaiveProxy,
-    /// The same; gateways and publishers ask the sentinels.
+    /// The same with `min-replicas-to-write 1`. Gateways and publishers ask the sentinels.
     Sentinel,
 }
 
@@ -100,7 +100,7 @@ impl Deployment {
     }
 
     async fn replicated(kind: Kind) -> Deployment {
-        let servers = sentinels::servers().await;
+        let servers = sentinels::servers(kind == Kind::Sentinel).await;
         let sentinels = Sentinels::start(&servers[0]).await;
         let entrance = Arc::new(Balancer::start().await);
         let announced = servers.iter().map(|server| server.proxy.address().to_string()).collect();

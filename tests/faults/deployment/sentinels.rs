@@ -12,8 +12,15 @@ const LIMIT: Duration = Duration::from_secs(60);
 /// The sentinels.
 pub struct Sentinels(Vec<Server>);
 
-/// Starts a primary and two replicas.
-pub async fn servers() -> Vec<Server> {
+/// Time without an answer after which a sentinel considers the primary down. Longer than
+/// [`MAX_LAG_S`] and the second between two acknowledgements of a replica: an isolated primary stops
+/// to accept writes before another one is chosen.
+const DOWN_AFTER_MS: u64 = 3000;
+/// `min-replicas-max-lag`.
+const MAX_LAG_S: &str = "1";
+
+/// Starts a primary and two replicas. `guarded`: without a replica, a primary accepts no writes.
+pub async fn servers(guarded: bool) -> Vec<Server> {
     let mut servers: Vec<Server> = Vec::new();
     for _ in 0..3 {
         let mut server = Server::reserve().await;
@@ -25,6 +32,8 @@ pub async fn servers() -> Vec<Server> {
             arguments.extend(["--replicaof", "127.0.0.1", primary]);
         }
         arguments.extend(["--repl-timeout", "5", "--repl-ping-replica-period", "1"]);
+        arguments.extend(["--min-replicas-max-lag", MAX_LAG_S]);
+        arguments.extend(["--min-replicas-to-write", if guarded { "1" } else { "0" }]);
         server.configure(&arguments);
         server.run().await;
         servers.push(server);
@@ -41,7 +50,7 @@ impl Sentinels {
             let file = sentinel.path("sentinel.conf");
             let text = format!(
                 "sentinel monitor {NAME} 127.0.0.1 {} 2\n\
-                 sentinel down-after-milliseconds {NAME} 1000\n\
+                 sentinel down-after-milliseconds {NAME} {DOWN_AFTER_MS}\n\
                  sentinel failover-timeout {NAME} 6000\n\
                  sentinel parallel-syncs {NAME} 2\n",
                 primary.announced_port()

@@ -106,8 +106,6 @@ pub async fn lose_replicas(world: &mut World) -> Instant {
     let (own, others): (Vec<_>, Vec<_>) =
         deployment.servers.iter().enumerate().partition(|(n, _)| *n == primary);
     let primary = own[0].1;
-    primary.command::<()>(&["CONFIG", "SET", "min-replicas-max-lag", "2"]).await;
-    primary.command::<()>(&["CONFIG", "SET", "min-replicas-to-write", "1"]).await;
     let servers = || others.iter().map(|(_, server)| *server);
     servers().for_each(Server::kill);
     eventually_within(LIMIT, "a primary without replicas", || async {
@@ -120,6 +118,5 @@ pub async fn lose_replicas(world: &mut World) -> Instant {
         server.run().await;
     }
     deployment.healthy().await;
-    primary.command::<()>(&["CONFIG", "SET", "min-replicas-to-write", "0"]).await;
     Instant::now()
 }

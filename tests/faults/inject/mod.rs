@@ -87,11 +87,11 @@ impl Fault {
             Fault::TwoServers | Fault::PubsubKilled => kind.is_single(),
             Fault::LinkCut | Fault::LinksCut | Fault::LinkHalfOpen => kind.has_links(),
             Fault::LinksHalfOpen | Fault::LinksDown | Fault::RedisSlow => kind.has_links(),
-            Fault::PrimaryKilled | Fault::PrimaryFrozen | Fault::PrimaryPartitioned => {
-                kind.is_replicated()
-            }
-            Fault::PlannedFailover | Fault::FailBack => kind.is_replicated(),
-            Fault::OldPrimaryReturns | Fault::ReplicasLost => kind.is_replicated(),
+            // A primary that does not restart is only stopped by `min-replicas-to-write`.
+            Fault::PrimaryFrozen | Fault::PrimaryPartitioned => kind == Kind::Sentinel,
+            Fault::ReplicasLost => kind == Kind::Sentinel,
+            Fault::PrimaryKilled | Fault::PlannedFailover => kind.is_replicated(),
+            Fault::FailBack | Fault::OldPrimaryReturns => kind.is_replicated(),
             _ => true,
         }
     }
