@@ -35,9 +35,19 @@ pub struct World {
 impl World {
     /// Starts everything: three gateways, and two clients of each user.
     pub async fn start(kind: Kind, plain: bool, rng: fastrand::Rng) -> World {
+        World::start_with(kind, plain, rng, |builder| builder).await
+    }
+
+    /// [`World::start`] with other settings.
+    pub async fn start_with(
+        kind: Kind,
+        plain: bool,
+        rng: fastrand::Rng,
+        change: impl Fn(Builder) -> Builder,
+    ) -> World {
         let deployment = Deployment::start(kind).await;
         let mode = if plain { "record" } else { "off" };
-        let change = |builder: Builder| builder.env("PUBLISHERS__PLAIN", mode);
+        let change = |builder: Builder| change(builder.env("PUBLISHERS__PLAIN", mode));
         let fleet = Fleet::start(&deployment, 3, change).await;
         let users = (0..USERS).map(|n| user(&format!("u{n}")));
         let channels = users.chain(TOPICS.iter().map(|name| topic(name))).collect();
