@@ -54,6 +54,8 @@ pub struct Findings {
     pub due: usize,
     /// Lost, and the client was notified.
     pub notified: usize,
+    /// Durable, lost and notified, although no fault of the round discards anything.
+    pub kept: Vec<String>,
     /// Lost without notification.
     pub silent: Vec<String>,
     pub duplicated: Vec<String>,
@@ -71,7 +73,7 @@ pub struct Findings {
 impl Findings {
     /// Whether nothing is wrong. Notified losses are not wrong.
     pub fn is_good(&self) -> bool {
-        let all = [&self.silent, &self.duplicated, &self.disordered];
+        let all = [&self.kept, &self.silent, &self.duplicated, &self.disordered];
         all.iter().all(|list| list.is_empty())
             && self.unnecessary.is_empty()
             && self.broken.is_empty()
@@ -82,6 +84,7 @@ impl Findings {
         self.due += other.due;
         self.notified += other.notified;
         self.tolerated += other.tolerated;
+        self.kept.extend(other.kept);
         self.silent.extend(other.silent);
         self.duplicated.extend(other.duplicated);
         self.disordered.extend(other.disordered);
@@ -98,6 +101,7 @@ impl fmt::Display for Findings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} due, {} lost and notified, gaps {:?}", self.due, self.notified, self.gaps)?;
         let lists = [
+            ("lost although kept", &self.kept),
             ("lost without notification", &self.silent),
             ("duplicated", &self.duplicated),
             ("out of order", &self.disordered),
@@ -188,7 +192,7 @@ pub fn check(
     let all = log.received.iter().enumerate();
     let mut gaps: Vec<Gap> = all.filter_map(|(index, received)| Gap::of(index, received)).collect();
     let name = &client.user;
-    find_losses(client, log, events, &deliveries, &mut gaps, &mut findings, order);
+    find_losses(client, log, events, &deliveries, &mut gaps, &mut findings, rules, order);
     find_duplicates(name, &deliveries, rules, &mut findings);
     find_disorder(name, &deliveries, order, &mut findings);
     for gap in &gaps {
@@ -220,6 +224,7 @@ fn find_losses(
     deliveries: &[Delivery],
     gaps: &mut [Gap],
     findings: &mut Findings,
+    rules: &Rules,
     order: Order,
 ) {
     let received: HashSet<u64> = deliveries.iter().map(|d| d.publish.number).collect();
@@ -245,6 +250,9 @@ fn find_losses(
         }
         if is_notified {
             findings.notified += 1;
+            if event.kind == Kind::Durable && !rules.discards {
+                findings.kept.push(format!("{}: {} {}", client.user, event.number, event.channel));
+            }
         } else {
             let near = later.map_or("nothing later received".to_owned(), |later| {
                 format!("received {} of {:?}", later.publish.number, later.position())

@@ -4,13 +4,14 @@ use crate::round::Outcome;
 use std::process::Command;
 use std::time::Duration;
 
-const HEAD: [&str; 13] = [
+const HEAD: [&str; 14] = [
     "deployment",
     "publishers",
     "fault",
     "acknowledged",
     "due",
     "lost and notified",
+    "lost although kept",
     "lost without notification",
     "duplicated",
     "out of order",
@@ -35,7 +36,8 @@ two plain ones.
 - **due**: deliveries that the clients must get.
 - **lost and notified**: deliveries that a client did not get, and for which it got `sse.gap`.
   Redis had discarded these events, or no recorder had received them.
-- **lost without notification**, **duplicated**, **out of order**: violations of the guarantees.
+- **lost although kept**: durable events among them that Redis had not discarded.
+  These, **lost without notification**, **duplicated**, **out of order**: violations of the guarantees.
 - **unnecessary gaps**: `sse.gap` although nothing was lost, or may have been lost without a trace.
 - **precautionary gaps**: the same with reason `unrecorded` beside plain publishers: the recorder lost
   its lease because the machine was busy.
@@ -95,6 +97,7 @@ pub fn row(outcome: &Outcome) -> String {
         format!("{} + {}", outcome.durable, outcome.plain),
         f.due.to_string(),
         f.notified.to_string(),
+        f.kept.len().to_string(),
         f.silent.len().to_string(),
         f.duplicated.len().to_string(),
         f.disordered.len().to_string(),

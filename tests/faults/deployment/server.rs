@@ -56,6 +56,17 @@ impl Server {
         self.responds().await;
     }
 
+    /// Starts the process again as it was before any failover, if it was a primary.
+    pub async fn run_as_primary(&self) {
+        let at = self.arguments.iter().position(|argument| argument == "--replicaof");
+        let mut arguments = self.arguments.clone();
+        if let Some(at) = at {
+            arguments.drain(at..at + 3);
+        }
+        self.spawn(&arguments);
+        self.responds().await;
+    }
+
     /// Starts the process with these arguments, without waiting.
     pub fn spawn(&self, arguments: &[String]) {
         let mut command = Command::new("redis-server");

@@ -89,7 +89,7 @@ pub async fn old_primary_returns(world: &mut World) -> Instant {
     deployment.sentinels().decision(old.announced_port()).await;
     world.acknowledged(40).await;
     deployment.sentinels().freeze();
-    old.run().await;
+    old.run_as_primary().await;
     let role = old.info("replication", "role").await;
     assert_eq!(role.as_deref(), Some("master"), "it does not know of the failover");
     let decided = Instant::now();

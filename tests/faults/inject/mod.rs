@@ -53,6 +53,7 @@ faults! {
     PubsubKilled = "CLIENT KILL TYPE pubsub",
     OutputBuffer = "output buffer of a link exceeded",
     FlushAll = "FLUSHALL",
+    FlushAllUnseen = "FLUSHALL while Redis is unreachable",
     FunctionFlush = "FUNCTION FLUSH",
     OutOfMemory = "maxmemory reached",
     ClockBack = "clock of Redis set back by 1 h",
@@ -84,6 +85,7 @@ impl Fault {
             Fault::ClockBack => kind.is_single() && server::faketime().is_some(),
             Fault::RedisKilled | Fault::RedisFrozen | Fault::OutputBuffer => kind.is_single(),
             Fault::FlushAll | Fault::FunctionFlush | Fault::OutOfMemory => kind.is_single(),
+            Fault::FlushAllUnseen => kind.is_single(),
             Fault::TwoServers | Fault::PubsubKilled => kind.is_single(),
             Fault::LinkCut | Fault::LinksCut | Fault::LinkHalfOpen => kind.has_links(),
             Fault::LinksHalfOpen | Fault::LinksDown | Fault::RedisSlow => kind.has_links(),
@@ -103,7 +105,7 @@ impl Fault {
         let misses_plain = match self {
             Fault::RedisKilled | Fault::RedisFrozen | Fault::LinksCut | Fault::LinksDown => true,
             Fault::LinksHalfOpen | Fault::PubsubKilled | Fault::OutputBuffer => true,
-            Fault::FlushAll | Fault::ReplicasLost => true,
+            Fault::FlushAll | Fault::FlushAllUnseen | Fault::ReplicasLost => true,
             _ => false,
         };
         if misses_plain && plain {
@@ -114,7 +116,7 @@ impl Fault {
             Fault::RedisKilled if kind.is_single() => {
                 rules.allowed.insert("reset");
             }
-            Fault::FlushAll => {
+            Fault::FlushAll | Fault::FlushAllUnseen => {
                 rules.allowed.insert("reset");
                 rules.discards = true;
             }
@@ -164,6 +166,7 @@ impl Fault {
             Fault::PubsubKilled => servers::kill_pubsub(world).await,
             Fault::OutputBuffer => servers::output_buffer(world).await,
             Fault::FlushAll => servers::flush_all(world).await,
+            Fault::FlushAllUnseen => servers::flush_all_unseen(world).await,
             Fault::FunctionFlush => servers::flush_functions(world).await,
             Fault::OutOfMemory => servers::out_of_memory(world).await,
             Fault::ClockBack => servers::clock_back(world).await,

@@ -2,7 +2,7 @@
 
 use crate::deployment::Server;
 use crate::fleet::Role;
-use crate::harness::eventually;
+use crate::harness::{Proxy, eventually};
 use crate::world::World;
 use std::time::{Duration, Instant};
 
@@ -62,6 +62,16 @@ pub async fn flush_all(world: &mut World) -> Instant {
     Instant::now()
 }
 
+/// Deletes all keys, and with them events that no gateway has received.
+pub async fn flush_all_unseen(world: &mut World) -> Instant {
+    let links = || world.fleet.members.iter().map(|member| &member.link);
+    links().for_each(Proxy::down);
+    world.acknowledged(40).await;
+    server(world).command::<()>(&["FLUSHALL"]).await;
+    links().for_each(Proxy::up);
+    Instant::now()
+}
+
 /// Deletes the function library. The gateways load it again.
 pub async fn flush_functions(world: &mut World) -> Instant {
     server(world).command::<()>(&["FUNCTION", "FLUSH"]).await;
@@ -94,6 +104,7 @@ pub async fn clock_back(world: &mut World) -> Instant {
 /// the publishers use the first one, and all clients resume.
 pub async fn two_behind_one_address(world: &mut World) -> Instant {
     let stranger = Server::start(&[]).await;
+    copy_library(server(world), &stranger).await;
     let address = stranger.address().parse().expect("an address");
     world.deployment.entrance.set(1, Some(address));
     for _ in 0..12 {
@@ -104,4 +115,15 @@ pub async fn two_behind_one_address(world: &mut World) -> Instant {
     }
     world.deployment.entrance.set(1, None);
     Instant::now()
+}
+
+/// Both servers have been used by gateways.
+async fn copy_library(from: &Server, to: &Server) {
+    let mut connection = from.connect().await.expect("a connection");
+    let dump: Vec<u8> =
+        redis::cmd("FUNCTION").arg("DUMP").query_async(&mut connection).await.expect("a library");
+    let mut connection = to.connect().await.expect("a connection");
+    let mut restore = redis::cmd("FUNCTION");
+    let restored = restore.arg("RESTORE").arg(dump).query_async::<()>(&mut connection).await;
+    restored.expect("a restored library");
 }
