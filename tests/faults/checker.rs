@@ -18,6 +18,8 @@ use std::time::{Duration, Instant};
 pub struct Rules {
     /// Gap reasons that are necessary although nothing may turn out to be lost.
     pub allowed: HashSet<&'static str>,
+    /// Only these users may get them; `None`: all may.
+    pub affected: Option<HashSet<String>>,
     /// Gap reasons that are reported and make no round fail: whether a recorder kept its lease is a
     /// question of timing on a machine that is too busy.
     pub tolerated: HashSet<&'static str>,
@@ -193,11 +195,12 @@ pub fn check(
     let mut gaps: Vec<Gap> = all.filter_map(|(index, received)| Gap::of(index, received)).collect();
     let name = &client.user;
     find_losses(client, log, events, &deliveries, &mut gaps, &mut findings, rules, order);
-    find_duplicates(name, &deliveries, rules, &mut findings);
+    find_duplicates(name, &deliveries, rules, order, &mut findings);
     find_disorder(name, &deliveries, order, &mut findings);
     for gap in &gaps {
         *findings.gaps.entry(gap.reason.clone()).or_default() += 1;
-        if gap.is_needed || rules.allowed.contains(gap.reason.as_str()) {
+        let is_affected = rules.affected.as_ref().is_none_or(|users| users.contains(name));
+        if gap.is_needed || (is_affected && rules.allowed.contains(gap.reason.as_str())) {
             continue;
         }
         if rules.tolerated.contains(gap.reason.as_str()) {
@@ -269,10 +272,12 @@ fn find_losses(
 /// Whether a delivery proves that the stream has passed the place of `event`.
 fn is_after(delivery: &Delivery, event: &Publish, order: Order) -> bool {
     match (event.kind, delivery.publish.kind) {
+        (Kind::Durable, Kind::Durable) if order == Order::Total => {
+            event.position.is_some() && delivery.position() > event.position
+        }
         (Kind::Durable, Kind::Durable) => {
-            let is_same = order == Order::Total
-                || is_broadcast(&event.channel) == is_broadcast(&delivery.publish.channel);
-            is_same && event.position.is_some() && delivery.position() > event.position
+            is_broadcast(&event.channel) == is_broadcast(&delivery.publish.channel)
+                && event.acknowledged.is_some_and(|at| delivery.publish.started > at)
         }
         // Without a position: the messages of one publisher on one channel are ordered.
         (lost, other) => {
@@ -286,13 +291,21 @@ fn is_broadcast(channel: &str) -> bool {
     channel.starts_with("broadcast:")
 }
 
-fn find_duplicates(name: &str, deliveries: &[Delivery], rules: &Rules, findings: &mut Findings) {
+fn find_duplicates(
+    name: &str,
+    deliveries: &[Delivery],
+    rules: &Rules,
+    order: Order,
+    findings: &mut Findings,
+) {
     let mut seen: HashMap<u64, Option<Id>> = HashMap::new();
     for delivery in deliveries {
         let id = delivery.position();
         let Some(before) = seen.insert(delivery.publish.number, id) else { continue };
         let epoch = |id: Option<Id>| id.map(|id| id.epoch);
-        let is_repeated = delivery.publish.attempts > 1 && epoch(before) != epoch(id);
+        // On a cluster, the id of a delivery does not tell the epoch of its event.
+        let is_other = order == Order::PerSource || epoch(before) != epoch(id);
+        let is_repeated = delivery.publish.attempts > 1 && is_other;
         if !(rules.discards && is_repeated) {
             findings.duplicated.push(format!(
                 "{name}: {} {before:?} {id:?} attempts {}",
@@ -303,7 +316,8 @@ fn find_duplicates(name: &str, deliveries: &[Delivery], rules: &Rules, findings:
 }
 
 fn find_disorder(name: &str, deliveries: &[Delivery], order: Order, findings: &mut Findings) {
-    let mut last: HashMap<bool, Id> = HashMap::new();
+    let mut last = Id::default();
+    let mut later: HashMap<bool, Instant> = HashMap::new();
     let mut last_plain: HashMap<(&str, Kind), u64> = HashMap::new();
     for delivery in deliveries {
         let publish = delivery.publish;
@@ -314,11 +328,23 @@ fn find_disorder(name: &str, deliveries: &[Delivery], order: Order, findings: &m
                 findings.disordered.push(format!("{name}: {before} before {}", publish.number));
             }
         }
-        let Some(id) = delivery.position() else { continue };
-        let source = order == Order::PerSource && is_broadcast(&publish.channel);
-        let before = last.insert(source, id).unwrap_or_default();
-        if before > id {
-            findings.disordered.push(format!("{name}: {before} before {id}"));
+        if order == Order::PerSource {
+            // Positions of several servers cannot be compared: an event that was acknowledged
+            // before another one was sent comes first.
+            let started = later.entry(is_broadcast(&publish.channel)).or_insert(publish.started);
+            let is_durable = publish.kind == Kind::Durable;
+            if is_durable && publish.acknowledged.is_some_and(|at| at < *started) {
+                findings.disordered.push(format!("{name}: {} is late", publish.number));
+            }
+            if is_durable {
+                *started = publish.started.max(*started);
+            }
+            continue;
         }
+        let Some(id) = delivery.position() else { continue };
+        if last > id {
+            findings.disordered.push(format!("{name}: {last} before {id}"));
+        }
+        last = id;
     }
 }

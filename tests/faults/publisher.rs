@@ -76,7 +76,7 @@ impl Publisher {
     pub async fn durable(&mut self, channel: &str, attempts: u32) -> u64 {
         let number = self.journal.begin(channel, Kind::Durable);
         let mut command = redis::cmd("FCALL");
-        command.arg("sse_publish").arg(1).arg(channel).arg("durable");
+        command.arg("sse_publish").arg(1).arg(self.route.key(channel)).arg("durable");
         command.arg(format!("{{\"n\":{number}}}")).arg("KEY").arg(format!("key-{number}"));
         for _ in 0..attempts {
             self.journal.attempt(number);

@@ -28,6 +28,7 @@ pub async fn run(world: &mut World, faults: &[Fault]) -> Outcome {
     world.steady().await;
     world.fill().await;
     world.journal.clear();
+    world.affected = None;
     world.clients.iter().for_each(crate::client::Client::clear);
     let (route, plain) = (world.deployment.route.clone(), world.plain);
     let publishers = Publishers::start(&route, &world.channels, &world.journal, plain);
@@ -48,6 +49,7 @@ pub async fn run(world: &mut World, faults: &[Fault]) -> Outcome {
         // Also one that nobody asked for, on a machine that is too busy for the sentinels.
         rules.add(inject::failover_rules(plain));
     }
+    rules.affected = world.affected.take();
     world.publishers.take().expect("running publishers").stop().await;
     world.fleet.all_ready().await;
     let last = publish_last(world).await;

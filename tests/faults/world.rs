@@ -8,6 +8,7 @@ use crate::harness::gateway::Builder;
 use crate::harness::{topic, user};
 use crate::journal::Journal;
 use crate::publisher::Publishers;
+use std::collections::HashSet;
 use std::time::Duration;
 
 const USERS: usize = 8;
@@ -26,6 +27,8 @@ pub struct World {
     /// Whether there are plain publishers.
     pub plain: bool,
     pub publishers: Option<Publishers>,
+    /// The users that the faults of this round may affect; `None`: all of them.
+    pub affected: Option<HashSet<String>>,
     /// The generation of the library, which changed settings raise.
     pub generation: u32,
     /// What was added to the clock of Redis, seconds.
@@ -62,6 +65,7 @@ impl World {
             rng,
             plain,
             publishers,
+            affected: None,
             generation,
             clock_s,
         };

@@ -1,5 +1,6 @@
 //! The Redis deployments that the suite tests.
 
+pub mod cluster;
 mod follower;
 pub mod route;
 pub mod sentinels;
@@ -29,15 +30,18 @@ pub enum Kind {
     NaiveProxy,
     /// The same with `min-replicas-to-write 1`. Gateways and publishers ask the sentinels.
     Sentinel,
+    /// A cluster of three masters with a replica each.
+    Cluster,
 }
 
 impl Kind {
     /// All kinds that a run of everything tests.
-    pub const ALL: [Kind; 4] = [Kind::Everysec, Kind::Always, Kind::NaiveProxy, Kind::Sentinel];
+    pub const ALL: [Kind; 5] =
+        [Kind::Everysec, Kind::Always, Kind::NaiveProxy, Kind::Sentinel, Kind::Cluster];
 
     /// Whether all events have one order.
     pub fn is_total(self) -> bool {
-        true
+        self != Kind::Cluster
     }
 
     /// Whether there is one server only.
@@ -52,7 +56,7 @@ impl Kind {
 
     /// Whether each gateway connects to one address, so that a proxy can be between.
     pub fn has_links(self) -> bool {
-        self != Kind::Sentinel
+        !matches!(self, Kind::Sentinel | Kind::Cluster)
     }
 }
 
@@ -63,6 +67,7 @@ impl fmt::Display for Kind {
             Kind::Always => "single, always",
             Kind::NaiveProxy => "replicas, naive proxy",
             Kind::Sentinel => "replicas, Sentinel",
+            Kind::Cluster => "cluster",
         })
     }
 }
@@ -87,6 +92,7 @@ impl Deployment {
             Kind::Everysec => Deployment::single(kind, "everysec").await,
             Kind::Always => Deployment::single(kind, "always").await,
             Kind::NaiveProxy | Kind::Sentinel => Deployment::replicated(kind).await,
+            Kind::Cluster => Deployment::cluster().await,
         }
     }
 
@@ -114,11 +120,23 @@ impl Deployment {
         Deployment { kind, servers, route, entrance, sentinels, _follower: follower }
     }
 
+    async fn cluster() -> Deployment {
+        let servers = cluster::start().await;
+        let route = Route::cluster(servers.iter().map(Server::address).collect());
+        let entrance = Arc::new(Balancer::start().await);
+        let kind = Kind::Cluster;
+        Deployment { kind, servers, route, entrance, sentinels: None, _follower: None }
+    }
+
     /// The value for `redis.url` of a gateway whose proxy is `link`.
     pub fn url(&self, link: &Proxy) -> String {
         match (self.kind, &self.sentinels) {
             (Kind::Sentinel, Some(sentinels)) => {
                 format!("redis+sentinel://{}/{}", sentinels.addresses().join(","), sentinels::NAME)
+            }
+            (Kind::Cluster, _) => {
+                let addresses: Vec<String> = self.servers.iter().map(Server::address).collect();
+                format!("redis+cluster://{}", addresses.join(","))
             }
             _ => link.redis_url(),
         }
@@ -141,6 +159,9 @@ impl Deployment {
 
     /// Waits until every server is running, and every replica up to date.
     pub async fn healthy(&self) {
+        if self.kind == Kind::Cluster {
+            return cluster::healthy(&self.servers).await;
+        }
         if self.sentinels.is_none() {
             return;
         }

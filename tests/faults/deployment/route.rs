@@ -1,5 +1,6 @@
 //! How publishers find the server that is responsible for a channel, as a client library does.
 
+use super::cluster;
 use super::sentinels::NAME;
 use super::server::connect;
 use redis::aio::MultiplexedConnection;
@@ -13,6 +14,21 @@ pub enum Route {
     Fixed(String),
     /// Sentinels, and the primary that they last named.
     Sentinels(Vec<String>, Arc<Mutex<Option<String>>>),
+    /// Nodes of a cluster, and the masters with their slots as last seen.
+    Cluster(Vec<String>, Arc<Mutex<Vec<cluster::Node>>>),
+}
+
+/// The slot of a channel's keys (the specification of Redis Cluster).
+pub fn slot(channel: &str) -> u16 {
+    let tag = if channel.starts_with("broadcast:") { "broadcast" } else { channel };
+    let mut crc = 0_u16;
+    for byte in tag.bytes() {
+        crc ^= u16::from(byte) << 8;
+        for _ in 0..8 {
+            crc = if crc & 0x8000 == 0 { crc << 1 } else { crc << 1 ^ 0x1021 };
+        }
+    }
+    crc % 16384
 }
 
 impl Route {
@@ -21,11 +37,29 @@ impl Route {
         Route::Sentinels(addresses, Arc::default())
     }
 
+    /// A route by these nodes.
+    pub fn cluster(addresses: Vec<String>) -> Route {
+        Route::Cluster(addresses, Arc::default())
+    }
+
+    /// The key with which an event is published to a channel.
+    pub fn key(&self, channel: &str) -> String {
+        match (self, channel.strip_prefix("broadcast:")) {
+            (Route::Cluster(..), Some(topic)) => format!("{{broadcast}}:{topic}"),
+            _ => channel.to_owned(),
+        }
+    }
+
     /// The address of a channel's server as far as it is known.
-    pub fn known(&self, _channel: &str) -> Option<String> {
+    pub fn known(&self, channel: &str) -> Option<String> {
         match self {
             Route::Fixed(address) => Some(address.clone()),
             Route::Sentinels(_, primary) => primary.lock().unwrap().clone(),
+            Route::Cluster(_, masters) => {
+                let masters = masters.lock().unwrap();
+                let owner = masters.iter().find(|node| node.owns(slot(channel)));
+                owner.map(|node| node.address.clone())
+            }
         }
     }
 
@@ -42,6 +76,15 @@ impl Route {
                 *primary.lock().unwrap() = Some(address.clone());
                 Ok((address, connection))
             }
+            Route::Cluster(seeds, masters) => {
+                let found = masters_of(seeds).await?;
+                let owner = found.iter().find(|node| node.owns(slot(channel)));
+                let address = owner.map(|node| node.address.clone());
+                *masters.lock().unwrap() = found;
+                let address = address.ok_or_else(no_server)?;
+                let connection = connect(&address).await?;
+                Ok((address, connection))
+            }
         }
     }
 
@@ -50,6 +93,8 @@ impl Route {
         match self {
             Route::Fixed(_) => {}
             Route::Sentinels(_, primary) => *primary.lock().unwrap() = None,
+            // Also after MOVED and ASK: client libraries load the slots again.
+            Route::Cluster(_, masters) => masters.lock().unwrap().clear(),
         }
     }
 }
@@ -74,4 +119,22 @@ async fn ask(sentinels: &[String]) -> RedisResult<(String, MultiplexedConnection
         return if is_primary { Ok((address, connection)) } else { Err(no_server()) };
     }
     Err(no_server())
+}
+
+/// The masters in the view of a node that responds.
+async fn masters_of(seeds: &[String]) -> RedisResult<Vec<cluster::Node>> {
+    let first = fastrand::usize(..seeds.len());
+    for seed in seeds.iter().cycle().skip(first).take(seeds.len()) {
+        let Ok(mut connection) = connect(seed).await else { continue };
+        let answer = redis::cmd("CLUSTER").arg("NODES").query_async(&mut connection).await;
+        let Ok::<String, _>(text) = answer else { continue };
+        return Ok(cluster::parse(&text).into_iter().filter(|node| node.is_master).collect());
+    }
+    Err(no_server())
+}
+
+#[test]
+fn slots_are_those_of_redis() {
+    assert_eq!(slot("foo"), 12182);
+    assert_eq!(slot("broadcast:news"), slot("broadcast"));
 }

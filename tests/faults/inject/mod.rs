@@ -1,5 +1,6 @@
 //! The faults: what each does, where it applies, and which gaps it makes necessary.
 
+mod cluster;
 mod failover;
 mod gateways;
 mod links;
@@ -65,6 +66,12 @@ faults! {
     FailBack = "failover and failback to the same process",
     OldPrimaryReturns = "old primary returns as a primary",
     ReplicasLost = "last replica lost, min-replicas-to-write 1",
+    BroadcastMasterKilled = "master of the broadcasts killed",
+    UserMasterKilled = "master of some users killed",
+    MasterStopped = "master stopped until the failover",
+    UserSlotMoved = "slot of a user moved under load",
+    BroadcastSlotMoved = "slot of the broadcasts moved under load",
+    MasterAdded = "master added, slots moved to it",
     Churn = "1,000 clients connect and leave",
 }
 
@@ -94,6 +101,9 @@ impl Fault {
             Fault::ReplicasLost => kind == Kind::Sentinel,
             Fault::PrimaryKilled | Fault::PlannedFailover => kind.is_replicated(),
             Fault::FailBack | Fault::OldPrimaryReturns => kind.is_replicated(),
+            Fault::BroadcastMasterKilled | Fault::UserMasterKilled => kind == Kind::Cluster,
+            Fault::MasterStopped | Fault::UserSlotMoved => kind == Kind::Cluster,
+            Fault::BroadcastSlotMoved | Fault::MasterAdded => kind == Kind::Cluster,
             _ => true,
         }
     }
@@ -106,6 +116,8 @@ impl Fault {
             Fault::RedisKilled | Fault::RedisFrozen | Fault::LinksCut | Fault::LinksDown => true,
             Fault::LinksHalfOpen | Fault::PubsubKilled | Fault::OutputBuffer => true,
             Fault::FlushAll | Fault::FlushAllUnseen | Fault::ReplicasLost => true,
+            // The recorder follows the slot to another server.
+            Fault::BroadcastSlotMoved => true,
             _ => false,
         };
         if misses_plain && plain {
@@ -121,6 +133,9 @@ impl Fault {
                 rules.discards = true;
             }
             Fault::PrimaryKilled | Fault::PrimaryFrozen | Fault::PrimaryPartitioned => {
+                return failover_rules(plain);
+            }
+            Fault::BroadcastMasterKilled | Fault::UserMasterKilled | Fault::MasterStopped => {
                 return failover_rules(plain);
             }
             Fault::PlannedFailover | Fault::FailBack | Fault::OldPrimaryReturns => {
@@ -178,6 +193,12 @@ impl Fault {
             Fault::FailBack => failover::fail_back(world).await,
             Fault::OldPrimaryReturns => failover::old_primary_returns(world).await,
             Fault::ReplicasLost => failover::lose_replicas(world).await,
+            Fault::BroadcastMasterKilled => cluster::kill_master(world, "broadcast:news").await,
+            Fault::UserMasterKilled => cluster::kill_user_master(world).await,
+            Fault::MasterStopped => cluster::stop_master(world).await,
+            Fault::UserSlotMoved => cluster::move_slot(world, "user:u0:events").await,
+            Fault::BroadcastSlotMoved => cluster::move_slot(world, "broadcast:news").await,
+            Fault::MasterAdded => cluster::add_master(world).await,
             Fault::Churn => gateways::churn(world).await,
         }
     }
