@@ -7,7 +7,7 @@ SHELL := bash
 .NOTPARALLEL:
 .PHONY: help demo dashboard screenshots build bench bench-quick bench-code \
   fuzz test test-build test-rust test-http2 test-upgrade test-js test-clients test-deploy \
-  test-busy test-matrix fmt lint deny sbom docs reference clean
+  test-busy test-matrix faults soak fmt lint deny sbom docs reference clean
 
 TARGET  := $(abspath $(or $(CARGO_TARGET_DIR),target))
 CLIENTS := tests/clients
@@ -169,6 +169,23 @@ test-matrix: ## test with other Redis servers (SERVERS="redis-8 valkey-8 valkey-
 	  exit 1
 	fi
 	echo "== passed with: $(SERVERS)"
+
+FAULTS_MINUTES ?= 20
+FAULTS_PAGE    ?= docs/operations/reliability.md
+
+# Not part of `make test`, which runs a short selection of them (tests/faults/runs.rs).
+faults: ## inject every fault into every Redis deployment, update docs/operations/reliability.md
+	@bash .ci/need redis-test cc faketime
+	export FAULTS_MINUTES=$(FAULTS_MINUTES) FAULTS_PAGE=$(abspath $(FAULTS_PAGE))
+	cargo test --release --locked -p sse-gateway --test faults -- \
+	  --ignored --exact --nocapture runs::every_fault_on_every_deployment
+
+SOAK_MINUTES ?= 60
+
+soak: ## look for leaks during an hour of connections, publishes and faults (SOAK_MINUTES=5)
+	@bash .ci/need redis-test cc
+	SOAK_MINUTES=$(SOAK_MINUTES) cargo test --release --locked -p sse-gateway --test faults -- \
+	  --ignored --exact --nocapture soak::gateways_return_to_their_baseline
 
 # The last commit with version 1 of the Redis library. It is built from the history, because there
 # is no published release.

@@ -93,7 +93,7 @@ async fn publish_in_all_ways(redis: &Redis, round: usize) {
 
 #[tokio::test]
 async fn durable_publisher_needs_every_documented_permission() {
-    let redis = Redis::start_persistent().await;
+    let redis = Redis::start_persistent("always").await;
     drop(Gateway::durable_only(&redis).start().await);
     // A log that is empty because it was trimmed.
     let log = crate::harness::redis::log_key(&user("empty"));

@@ -1,6 +1,6 @@
 //! Plain publishes: the three modes of `publishers.plain`, and the end of a recorder.
 
-use crate::harness::{Event, Gateway, Id, Redis, eventually, topic, user};
+use crate::harness::{Event, Gateway, Id, Proxy, Redis, eventually, topic, user};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -211,6 +211,22 @@ async fn killed_recorder_loses_nothing_without_a_gap() {
     let mut sse = other.resume("1", &last).await;
     redis.durable(&user("1"), "end", "").await.unwrap();
     assert_eq!(sse.app_event().await.event, "end");
+}
+
+#[tokio::test]
+async fn standby_without_a_link_has_no_role() {
+    let redis = Redis::start().await;
+    let writer = Gateway::start(&redis).await;
+    writer.wait_for_recorder().await;
+    let proxy = Proxy::start(&redis.address()).await;
+    let other = Gateway::builder(&redis).redis_url(&proxy.redis_url()).start().await;
+    let standby = [("role", "standby")];
+    other.metric_reaches("sse_recorder_role", &standby, 1.0).await;
+    proxy.down();
+    other.metric_reaches("sse_recorder_role", &[("role", "none")], 1.0).await;
+    assert_eq!(other.metric("sse_recorder_role", &standby).await, 0.0);
+    proxy.up();
+    other.metric_reaches("sse_recorder_role", &standby, 1.0).await;
 }
 
 #[tokio::test]

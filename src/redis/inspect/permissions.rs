@@ -145,7 +145,7 @@ mod tests {
 
     #[test]
     fn every_command_of_the_library_is_probed() {
-        let mut settings = Settings::default().redis;
+        let settings = Settings::default().redis;
         let commands = Commands::without_link(&settings).unwrap();
         let probed: BTreeSet<String> =
             probes(&commands, PlainPublish::Off).into_iter().map(|mut p| p.remove(0)).collect();

@@ -225,10 +225,13 @@ impl Recorder {
 
     async fn link_lost(&mut self) {
         self.numbering.cut();
-        match std::mem::replace(&mut self.role, Role::None) {
-            Role::Writer { token } => self.set_role(Role::Retiring { token }),
+        match &self.role {
+            Role::Writer { token } => {
+                let token = token.clone();
+                self.set_role(Role::Retiring { token });
+            }
             Role::Standby { .. } => self.resign().await,
-            role => self.role = role,
+            Role::None | Role::Retiring { .. } => {}
         }
     }
 

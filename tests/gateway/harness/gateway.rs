@@ -140,13 +140,18 @@ pub struct Gateway {
 impl Gateway {
     /// Settings for a test: free ports, JSON log, a known secret, a short drain.
     pub fn builder(redis: &Redis) -> Builder {
+        Gateway::at(&redis.url())
+    }
+
+    /// [`Gateway::builder`] for the Redis at this URL.
+    pub fn at(url: &str) -> Builder {
         let program = PROGRAM.to_string();
         let (env, process_env) = (BTreeMap::new(), BTreeMap::new());
         let builder = Builder { program, env, config: None, process_env, open_files: None };
         builder
             .env("SERVER__LISTEN", "127.0.0.1:0")
             .env("ADMIN__LISTEN", "127.0.0.1:0")
-            .env("REDIS__URL", &redis.url())
+            .env("REDIS__URL", url)
             .env("TICKETS__SECRET", SECRET)
             .env("LOG__FORMAT", "json")
             .env("DRAIN__DELAY", "100ms")

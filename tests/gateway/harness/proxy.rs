@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
@@ -10,6 +11,7 @@ use tokio::task::JoinHandle;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Mode {
     Pass,
+    Slow(Duration),
     Discard,
     Pause,
     Down,
@@ -71,6 +73,11 @@ impl Proxy {
     /// Holds all bytes until [`Proxy::up`].
     pub fn pause(&self) {
         self.state.send_modify(|(mode, _)| *mode = Mode::Pause);
+    }
+
+    /// Delays all bytes by at least this time, in both directions, until [`Proxy::up`].
+    pub fn slow(&self, delay: Duration) {
+        self.state.send_modify(|(mode, _)| *mode = Mode::Slow(delay));
     }
 
     /// Forwards bytes again. Connections that lost bytes are cut.
@@ -138,8 +145,11 @@ async fn copy(
         if state.wait_for(|(mode, _)| *mode != Mode::Pause).await.is_err() {
             return;
         }
-        let discarded = state.borrow().0 == Mode::Discard;
-        if !discarded && to.write_all(&buffer[..n]).await.is_err() {
+        let mode = state.borrow().0;
+        if let Mode::Slow(delay) = mode {
+            tokio::time::sleep(delay).await;
+        }
+        if mode != Mode::Discard && to.write_all(&buffer[..n]).await.is_err() {
             return;
         }
     }
@@ -151,7 +161,7 @@ mod tests {
     use crate::harness::Redis;
 
     #[tokio::test]
-    async fn proxy_passes_pauses_discards_and_cuts() {
+    async fn proxy_passes_pauses_delays_discards_and_cuts() {
         let redis = Redis::start().await;
         let proxy = Proxy::start(&redis.address()).await;
         let mut buffer = [0; 7];
@@ -161,6 +171,11 @@ mod tests {
         proxy.up();
         link.read_exact(&mut buffer).await.unwrap();
         assert_eq!(&buffer, b"+PONG\r\n");
+        proxy.slow(Duration::from_millis(20));
+        let sent = std::time::Instant::now();
+        link.write_all(b"PING\r\n").await.unwrap();
+        link.read_exact(&mut buffer).await.unwrap();
+        assert!(sent.elapsed() >= Duration::from_millis(40));
         proxy.discard();
         link.write_all(b"PING\r\n").await.unwrap();
         proxy.up();

@@ -1,0 +1,227 @@
+//! A redis-server process (or a sentinel) behind a proxy that can cut it off.
+
+use crate::harness::{Proxy, eventually, process};
+use redis::aio::MultiplexedConnection;
+use redis::{AsyncConnectionConfig, FromRedisValue, RedisResult};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Mutex;
+use std::time::Duration;
+
+/// Maximum time to connect, and to wait for a reply. Like that of a careful backend.
+const TIMEOUT: Duration = Duration::from_secs(1);
+
+/// libfaketime of Debian's package `libfaketime`.
+const FAKETIME: &str = "faketime/libfaketime.so.1";
+
+/// A server process; killed when dropped.
+pub struct Server {
+    port: u16,
+    dir: PathBuf,
+    arguments: Vec<String>,
+    child: Mutex<Option<Child>>,
+    /// What gateways, replicas and sentinels connect to.
+    pub proxy: Proxy,
+}
+
+impl Server {
+    /// A server with an address that does not run yet.
+    pub async fn reserve() -> Server {
+        let port = process::free_port();
+        let dir = std::env::temp_dir().join(format!("sse-faults-{}-{port}", std::process::id()));
+        std::fs::create_dir_all(&dir).expect("a temporary directory");
+        let proxy = Proxy::start(&format!("127.0.0.1:{port}")).await;
+        Server { port, dir, arguments: Vec::new(), child: Mutex::new(None), proxy }
+    }
+
+    /// A running server with an append-only file, and these arguments in addition.
+    pub async fn start(arguments: &[&str]) -> Server {
+        let mut server = Server::reserve().await;
+        server.configure(arguments);
+        server.run().await;
+        server
+    }
+
+    /// Sets the arguments: those of every server with data, and these.
+    pub fn configure(&mut self, arguments: &[&str]) {
+        let common = ["--save", "", "--appendonly", "yes", "--repl-diskless-sync-delay", "0"];
+        let limits = ["--proto-max-bulk-len", "1mb", "--maxmemory-policy", "noeviction"];
+        let all = common.iter().chain(&limits).chain(arguments);
+        self.arguments = all.map(|argument| argument.to_string()).collect();
+    }
+
+    /// Starts the process (again) and waits until it responds.
+    pub async fn run(&self) {
+        self.spawn(&self.arguments);
+        self.responds().await;
+    }
+
+    /// Starts the process again as it was before any failover, if it was a primary.
+    pub async fn run_as_primary(&self) {
+        let at = self.arguments.iter().position(|argument| argument == "--replicaof");
+        let mut arguments = self.arguments.clone();
+        if let Some(at) = at {
+            arguments.drain(at..at + 3);
+        }
+        self.spawn(&arguments);
+        self.responds().await;
+    }
+
+    /// Starts the process with these arguments, without waiting.
+    pub fn spawn(&self, arguments: &[String]) {
+        let mut command = Command::new("redis-server");
+        // A sentinel takes its file first.
+        let (file, options) = match arguments.first() {
+            Some(first) if !first.starts_with("--") => arguments.split_at(1),
+            _ => arguments.split_at(0),
+        };
+        let log = std::fs::File::options().create(true).append(true).open(self.path("log"));
+        let log = log.expect("a log file");
+        command
+            .args(file)
+            .args(["--port", &self.port.to_string(), "--bind", "127.0.0.1"])
+            .arg("--dir")
+            .arg(&self.dir)
+            .args(options)
+            .stdin(Stdio::null())
+            .stdout(log)
+            .stderr(Stdio::null());
+        if let Some(library) = faketime() {
+            self.set_clock("+0");
+            command
+                .env("LD_PRELOAD", library)
+                .env("FAKETIME_TIMESTAMP_FILE", self.path("clock"))
+                .env("FAKETIME_NO_CACHE", "1")
+                .env("DONT_FAKE_MONOTONIC", "1");
+        }
+        process::die_with_parent(&mut command);
+        let child = command.spawn().expect("redis-server is installed");
+        *self.child.lock().unwrap() = Some(child);
+    }
+
+    /// Waits until this process responds, and no other one on its port.
+    pub async fn responds(&self) {
+        let pid = self.pid();
+        eventually("redis-server", || async {
+            let info: String = self.try_command(&["INFO", "server"]).await.ok()?;
+            info.contains(&format!("process_id:{pid}\r")).then_some(())
+        })
+        .await;
+        eventually("the data of a redis-server", || async {
+            let info: String = self.try_command(&["INFO", "persistence"]).await.ok()?;
+            info.contains("loading:0\r").then_some(())
+        })
+        .await;
+    }
+
+    /// Sets the clock of the process relative to that of the system, for example `-3600`. Needs
+    /// libfaketime.
+    pub fn set_clock(&self, offset: &str) {
+        std::fs::write(self.path("clock"), format!("{offset}\n")).expect("a file");
+    }
+
+    /// A file of this server.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.join(name)
+    }
+
+    /// The address that no proxy hides.
+    pub fn address(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
+    /// The port of the proxy, which a server announces.
+    pub fn announced_port(&self) -> u16 {
+        self.proxy.address().port()
+    }
+
+    fn pid(&self) -> u32 {
+        self.child.lock().unwrap().as_ref().expect("a running server").id()
+    }
+
+    /// Whether the process was started and not killed.
+    pub fn is_running(&self) -> bool {
+        self.child.lock().unwrap().is_some()
+    }
+
+    /// Sends SIGKILL and waits for the end.
+    pub fn kill(&self) {
+        if let Some(mut child) = self.child.lock().unwrap().take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+
+    /// Sends SIGTERM, which saves the data, and waits for the end.
+    pub fn terminate(&self) {
+        process::signal(self.pid(), libc::SIGTERM);
+        if let Some(mut child) = self.child.lock().unwrap().take() {
+            let _ = child.wait();
+        }
+    }
+
+    /// Sends SIGSTOP.
+    pub fn freeze(&self) {
+        process::freeze(self.pid());
+    }
+
+    /// Sends SIGCONT.
+    pub fn thaw(&self) {
+        process::signal(self.pid(), libc::SIGCONT);
+    }
+
+    /// A new connection that bypasses the proxy.
+    pub async fn connect(&self) -> RedisResult<MultiplexedConnection> {
+        connect(&self.address()).await
+    }
+
+    /// Runs a command; panics on an error.
+    pub async fn command<T: FromRedisValue>(&self, words: &[&str]) -> T {
+        let answer = self.try_command(words).await;
+        answer.unwrap_or_else(|error| panic!("{words:?} on {}: {error}", self.address()))
+    }
+
+    /// Runs a command.
+    pub async fn try_command<T: FromRedisValue>(&self, words: &[&str]) -> RedisResult<T> {
+        let mut command = redis::Cmd::new();
+        command.arg(words);
+        command.query_async(&mut self.connect().await?).await
+    }
+
+    /// A line of INFO.
+    pub async fn info(&self, section: &str, name: &str) -> Option<String> {
+        let info: String = self.try_command(&["INFO", section]).await.ok()?;
+        let value = info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+        value.map(|value| value.trim().to_owned())
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.kill();
+        if std::thread::panicking() {
+            eprintln!("the log of redis-server {} is {}", self.port, self.path("log").display());
+        } else {
+            let _ = std::fs::remove_dir_all(&self.dir);
+        }
+    }
+}
+
+/// Connects to `host:port` with short timeouts.
+pub async fn connect(address: &str) -> RedisResult<MultiplexedConnection> {
+    let config = AsyncConnectionConfig::new()
+        .set_connection_timeout(Some(TIMEOUT))
+        .set_response_timeout(Some(TIMEOUT));
+    let client = redis::Client::open(format!("redis://{address}"))?;
+    client.get_multiplexed_async_connection_with_config(&config).await
+}
+
+/// libfaketime, if it is installed. `FAULTS_FAKETIME` names another place.
+pub fn faketime() -> Option<PathBuf> {
+    if let Some(path) = std::env::var_os("FAULTS_FAKETIME") {
+        return Some(PathBuf::from(path));
+    }
+    let arch = std::env::consts::ARCH;
+    let path = Path::new("/usr/lib").join(format!("{arch}-linux-gnu")).join(FAKETIME);
+    path.exists().then_some(path)
+}

@@ -1,0 +1,75 @@
+//! Faults of a cluster.
+
+use crate::deployment::cluster;
+use crate::deployment::route::slot;
+use crate::world::World;
+use std::time::Instant;
+
+/// Kills the master of a channel, and starts it again after the failover.
+pub async fn kill_master(world: &mut World, channel: &str) -> Instant {
+    let servers = &world.deployment.servers;
+    let old = cluster::owner(servers, channel).await;
+    servers[old].kill();
+    let decided = cluster::failover_among(servers, old, slot(channel)).await;
+    world.acknowledged(40).await;
+    servers[old].run().await;
+    world.deployment.healthy().await;
+    decided
+}
+
+/// Kills a master that has no broadcasts. Users of other masters must not notice.
+pub async fn kill_user_master(world: &mut World) -> Instant {
+    let servers = &world.deployment.servers;
+    let broadcasts = cluster::owner(servers, "broadcast:news").await;
+    let mut owners = Vec::new();
+    for channel in world.channels.iter().filter(|channel| channel.starts_with("user:")) {
+        owners.push((cluster::owner(servers, channel).await, channel.clone()));
+    }
+    let victim = owners.iter().find(|(owner, _)| *owner != broadcasts);
+    let (victim, channel) = victim.expect("a user on another master").clone();
+    let user =
+        |channel: &str| channel.trim_start_matches("user:").trim_end_matches(":events").to_owned();
+    let hit = owners.iter().filter(|(owner, _)| *owner == victim);
+    let affected = hit.map(|(_, channel)| user(channel)).collect();
+    world.affected = Some(affected);
+    kill_master(world, &channel).await
+}
+
+/// Stops a master until its replica has taken over.
+pub async fn stop_master(world: &mut World) -> Instant {
+    let servers = &world.deployment.servers;
+    let channel = world.channels[world.rng.usize(..world.channels.len())].clone();
+    let old = cluster::owner(servers, &channel).await;
+    servers[old].freeze();
+    let decided = cluster::failover_among(servers, old, slot(&channel)).await;
+    servers[old].thaw();
+    world.deployment.healthy().await;
+    decided
+}
+
+/// Moves the slot of a channel to another master.
+pub async fn move_slot(world: &mut World, channel: &str) -> Instant {
+    let servers = &world.deployment.servers;
+    let from = cluster::owner(servers, channel).await;
+    let masters = cluster::masters(servers).await;
+    let others: Vec<usize> = masters.into_iter().filter(|n| *n != from).collect();
+    let to = others[world.rng.usize(..others.len())];
+    cluster::move_slot(servers, slot(channel), to).await;
+    Instant::now()
+}
+
+/// Adds a master, and moves the slots of two users to it.
+pub async fn add_master(world: &mut World) -> Instant {
+    let new = cluster::node().await;
+    let address = new.address();
+    let (host, port) = address.split_once(':').expect("host:port");
+    world.deployment.servers[0].command::<()>(&["CLUSTER", "MEET", host, port]).await;
+    world.deployment.servers.push(new);
+    world.deployment.healthy().await;
+    let servers = &world.deployment.servers;
+    for channel in ["user:u1:events", "user:u2:events"] {
+        cluster::move_slot(servers, slot(channel), servers.len() - 1).await;
+        world.acknowledged(20).await;
+    }
+    Instant::now()
+}

@@ -1,0 +1,129 @@
+//! Faults of a single Redis server.
+
+use crate::deployment::Server;
+use crate::fleet::Role;
+use crate::harness::{Proxy, eventually};
+use crate::world::World;
+use std::time::{Duration, Instant};
+
+fn server(world: &World) -> &Server {
+    &world.deployment.servers[0]
+}
+
+/// Kills Redis, and starts it again with its append-only file.
+pub async fn kill(world: &mut World) -> Instant {
+    server(world).kill();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    server(world).run().await;
+    Instant::now()
+}
+
+/// Stops Redis for longer than any timeout of the gateways.
+pub async fn freeze(world: &mut World) -> Instant {
+    server(world).freeze();
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    server(world).thaw();
+    Instant::now()
+}
+
+/// Disconnects every subscriber.
+pub async fn kill_pubsub(world: &mut World) -> Instant {
+    let killed: i64 = server(world).command(&["CLIENT", "KILL", "TYPE", "pubsub"]).await;
+    assert!(killed > 0, "no link was killed");
+    Instant::now()
+}
+
+/// A gateway that reads nothing exceeds the output buffer of its link.
+pub async fn output_buffer(world: &mut World) -> Instant {
+    let n = world.gateway_with(Role::Writer).await;
+    let limit = "client-output-buffer-limit";
+    let redis = server(world);
+    redis.command::<()>(&["CONFIG", "SET", limit, "pubsub 65536 0 0"]).await;
+    world.fleet.gateway(n).freeze();
+    let padding = "x".repeat(60_000);
+    eventually("a killed link", || async {
+        for _ in 0..20 {
+            // No key and no client: only the output buffers grow.
+            let words = ["SPUBLISH", "sse:live:{broadcast}", &format!("filler {padding}")];
+            redis.command::<i64>(&words).await;
+        }
+        let log = std::fs::read_to_string(redis.path("log")).ok()?;
+        log.contains("overcoming of output buffer limits").then_some(())
+    })
+    .await;
+    redis.command::<()>(&["CONFIG", "SET", limit, "pubsub 33554432 8388608 60"]).await;
+    world.fleet.gateway(n).thaw();
+    Instant::now()
+}
+
+/// Deletes all keys.
+pub async fn flush_all(world: &mut World) -> Instant {
+    server(world).command::<()>(&["FLUSHALL"]).await;
+    Instant::now()
+}
+
+/// Deletes all keys, and with them events that no gateway has received.
+pub async fn flush_all_unseen(world: &mut World) -> Instant {
+    let links = || world.fleet.members.iter().map(|member| &member.link);
+    links().for_each(Proxy::down);
+    world.acknowledged(40).await;
+    server(world).command::<()>(&["FLUSHALL"]).await;
+    links().for_each(Proxy::up);
+    Instant::now()
+}
+
+/// Deletes the function library. The gateways load it again.
+pub async fn flush_functions(world: &mut World) -> Instant {
+    server(world).command::<()>(&["FUNCTION", "FLUSH"]).await;
+    Instant::now()
+}
+
+/// Redis rejects writes for a while.
+pub async fn out_of_memory(world: &mut World) -> Instant {
+    server(world).command::<()>(&["CONFIG", "SET", "maxmemory", "1mb"]).await;
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    server(world).command::<()>(&["CONFIG", "SET", "maxmemory", "0"]).await;
+    Instant::now()
+}
+
+/// Sets the clock of Redis back by an hour. The next fault of this kind sets it back further.
+pub async fn clock_back(world: &mut World) -> Instant {
+    world.clock_s -= 3600;
+    let offset = world.clock_s;
+    server(world).set_clock(&offset.to_string());
+    eventually("a clock that was set back", || async {
+        let time: (i64, i64) = server(world).try_command(&["TIME"]).await.ok()?;
+        let now = crate::harness::now_ms() as i64 / 1000;
+        (time.0 < now + offset + 60).then_some(())
+    })
+    .await;
+    Instant::now()
+}
+
+/// Every second connection of a gateway reaches a server with another history, while its link and
+/// the publishers use the first one, and all clients resume.
+pub async fn two_behind_one_address(world: &mut World) -> Instant {
+    let stranger = Server::start(&[]).await;
+    copy_library(server(world), &stranger).await;
+    let address = stranger.address().parse().expect("an address");
+    world.deployment.entrance.set(1, Some(address));
+    for _ in 0..12 {
+        // Pooled connections are opened again; links stay.
+        server(world).command::<i64>(&["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"]).await;
+        world.fleet.balancer.cut();
+        world.acknowledged(20).await;
+    }
+    world.deployment.entrance.set(1, None);
+    Instant::now()
+}
+
+/// Both servers have been used by gateways.
+async fn copy_library(from: &Server, to: &Server) {
+    let mut connection = from.connect().await.expect("a connection");
+    let dump: Vec<u8> =
+        redis::cmd("FUNCTION").arg("DUMP").query_async(&mut connection).await.expect("a library");
+    let mut connection = to.connect().await.expect("a connection");
+    let mut restore = redis::cmd("FUNCTION");
+    let restored = restore.arg("RESTORE").arg(dump).query_async::<()>(&mut connection).await;
+    restored.expect("a restored library");
+}

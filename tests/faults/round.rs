@@ -1,0 +1,129 @@
+//! One round: publishers run, faults happen, everything heals, and every client is checked.
+
+use crate::checker::{self, Findings, Order, Rules};
+use crate::inject::{self, Fault};
+use crate::journal::{Kind, Publish};
+use crate::publisher::{Publisher, Publishers};
+use crate::world::{LIMIT, World};
+use std::time::{Duration, Instant};
+
+/// Events that must be acknowledged before and after the faults.
+const EVENTS: usize = 40;
+
+/// The result of a round.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    pub deployment: String,
+    pub faults: String,
+    /// Number of acknowledged durable and plain events.
+    pub durable: usize,
+    pub plain: usize,
+    pub findings: Findings,
+}
+
+/// Runs a round and prints the result.
+pub async fn run(world: &mut World, faults: &[Fault]) -> Outcome {
+    let names: Vec<&str> = faults.iter().map(|fault| fault.name()).collect();
+    let started = Instant::now();
+    world.steady().await;
+    world.fill().await;
+    world.journal.clear();
+    world.affected = None;
+    world.clients.iter().for_each(crate::client::Client::clear);
+    let (route, plain) = (world.deployment.route.clone(), world.plain);
+    let publishers = Publishers::start(&route, &world.channels, &world.journal, plain);
+    world.publishers = Some(publishers);
+    world.acknowledged(EVENTS).await;
+    let mut rules = Rules::default();
+    if plain {
+        rules.tolerated.insert("unrecorded");
+    }
+    let failovers = world.deployment.failovers().await;
+    let mut recovered = Instant::now();
+    for fault in faults {
+        rules.add(fault.rules(world.deployment.kind, plain));
+        recovered = fault.inject(world).await;
+    }
+    world.acknowledged(EVENTS).await;
+    if world.deployment.failovers().await > failovers {
+        // Also one that nobody asked for, on a machine that is too busy for the sentinels.
+        rules.add(inject::failover_rules(plain));
+    }
+    rules.affected = world.affected.take();
+    world.publishers.take().expect("running publishers").stop().await;
+    world.fleet.all_ready().await;
+    let last = publish_last(world).await;
+    let findings = settle(world, &last, &rules, recovered).await;
+    let events = world.journal.events();
+    let count = |durable: bool| {
+        let of_kind = |event: &&Publish| (event.kind == Kind::Durable) == durable;
+        events.iter().filter(of_kind).filter(|event| event.acknowledged.is_some()).count()
+    };
+    let outcome = Outcome {
+        deployment: world.deployment.kind.to_string(),
+        faults: names.join(", "),
+        durable: count(true),
+        plain: count(false),
+        findings,
+    };
+    println!(
+        "{}: {} ({} plain): {} durable, {} plain acknowledged; {} [{:.1} s]",
+        outcome.deployment,
+        outcome.faults,
+        if plain { "with" } else { "without" },
+        outcome.durable,
+        outcome.plain,
+        outcome.findings,
+        started.elapsed().as_secs_f64()
+    );
+    outcome
+}
+
+/// Publishes a last event on each channel.
+async fn publish_last(world: &World) -> Vec<(u64, String)> {
+    let mut publisher = Publisher::new(world.deployment.route.clone(), world.journal.clone());
+    let mut last = Vec::new();
+    for channel in &world.channels {
+        last.push((publisher.last(channel).await, channel.clone()));
+    }
+    last
+}
+
+/// Waits until every client has everything or was notified, at most [`LIMIT`], and checks.
+async fn settle(
+    world: &World,
+    last: &[(u64, String)],
+    rules: &Rules,
+    recovered: Instant,
+) -> Findings {
+    let deadline = Instant::now() + LIMIT;
+    loop {
+        let is_over = Instant::now() > deadline;
+        let findings = check_all(world, rules, recovered);
+        let is_complete = world.clients.iter().all(|client| {
+            client.read(|log| {
+                let has = |number: u64| {
+                    let numbers = log.received.iter().rev();
+                    numbers.filter_map(|r| checker::number(&r.event)).any(|n| n == number)
+                };
+                let due = last.iter().filter(|(_, channel)| client.wants(channel));
+                log.broken.is_some() || due.into_iter().all(|(number, _)| has(*number))
+            })
+        });
+        if is_over || (is_complete && findings.silent.is_empty()) {
+            return findings;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+fn check_all(world: &World, rules: &Rules, recovered: Instant) -> Findings {
+    let events = world.journal.events();
+    let order = if world.deployment.kind.is_total() { Order::Total } else { Order::PerSource };
+    let mut findings = Findings::default();
+    for client in &world.clients {
+        let log = client.log();
+        findings.add(checker::check(client, &log, &events, rules, order, recovered));
+    }
+    findings
+}

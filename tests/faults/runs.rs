@@ -1,0 +1,86 @@
+//! The runs: a short selection for `cargo test`, and everything for `make faults`.
+
+use crate::deployment::Kind;
+use crate::inject::Fault;
+use crate::page;
+use crate::random;
+use crate::round::{self, Outcome};
+use crate::world::World;
+use std::time::{Duration, Instant};
+
+/// Panics if any round failed.
+fn assert_good(outcomes: &[Outcome]) {
+    let bad: Vec<String> = outcomes
+        .iter()
+        .filter(|outcome| !outcome.findings.is_good())
+        .map(|outcome| format!("{}: {}: {}", outcome.deployment, outcome.faults, outcome.findings))
+        .collect();
+    assert!(bad.is_empty(), "{}", bad.join("\n"));
+}
+
+async fn short(kind: Kind, plain: bool, faults: &[Fault]) {
+    let (_, rng) = random::seeded();
+    let mut world = World::start(kind, plain, rng).await;
+    let mut outcomes = Vec::new();
+    for fault in faults {
+        outcomes.push(round::run(&mut world, &[*fault]).await);
+    }
+    outcomes.iter().for_each(|outcome| println!("{}", page::row(outcome)));
+    assert_good(&outcomes);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn single_server_survives_crashes_with_plain_publishers() {
+    short(Kind::Everysec, true, &[Fault::KillRecorder, Fault::RedisKilled, Fault::LinkCut]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn single_server_survives_a_wipe_and_lost_connections() {
+    short(Kind::Always, false, &[Fault::FlushAll, Fault::TwoServers]).await;
+}
+
+/// Whether a variable chooses this name: it lists parts of names, separated by commas.
+fn is_chosen(variable: &str, name: &str) -> bool {
+    let parts = std::env::var(variable);
+    parts.map_or(true, |parts| parts.split(',').any(|part| name.contains(part)))
+}
+
+/// Each fault alone, then random sequences until `FAULTS_MINUTES` have passed. `FAULTS_ONLY` and
+/// `FAULTS_KIND` choose faults and deployments, `FAULTS_PAGE` names the page to write.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "takes 20 minutes: make faults"]
+async fn every_fault_on_every_deployment() {
+    let started = Instant::now();
+    let minutes = std::env::var("FAULTS_MINUTES").ok().and_then(|text| text.parse().ok());
+    let limit = Duration::from_secs(60 * minutes.unwrap_or(0_u64));
+    let (seed, mut rng) = random::seeded();
+    let kinds = Kind::ALL.into_iter().filter(|kind| is_chosen("FAULTS_KIND", &kind.to_string()));
+    let kinds: Vec<Kind> = kinds.collect();
+    let mut outcomes = Vec::new();
+    for (kind, plain) in kinds.iter().flat_map(|kind| [(*kind, true), (*kind, false)]) {
+        let mut world = World::start(kind, plain, rng.fork()).await;
+        for fault in chosen_faults(kind) {
+            outcomes.push(round::run(&mut world, &[fault]).await);
+        }
+    }
+    while started.elapsed() < limit {
+        let kind = kinds[rng.usize(..kinds.len())];
+        let mut world = World::start(kind, rng.bool(), rng.fork()).await;
+        let faults = chosen_faults(kind);
+        for _ in 0..3 {
+            let sequence: Vec<Fault> =
+                (0..rng.usize(2..=4)).map(|_| faults[rng.usize(..faults.len())]).collect();
+            outcomes.push(round::run(&mut world, &sequence).await);
+        }
+    }
+    println!("{}", page::page(&outcomes, seed, started.elapsed()));
+    if let Some(path) = std::env::var_os("FAULTS_PAGE") {
+        std::fs::write(path, page::page(&outcomes, seed, started.elapsed())).expect("a page");
+    }
+    assert_good(&outcomes);
+}
+
+fn chosen_faults(kind: Kind) -> Vec<Fault> {
+    let faults = Fault::ALL.iter().copied().filter(|fault| fault.applies(kind));
+    faults.filter(|fault| is_chosen("FAULTS_ONLY", fault.name())).collect()
+}
