@@ -10,6 +10,8 @@ use redis::{Value, aio::ConnectionLike};
 
 use super::{
     commands::Commands,
+    handover,
+    link_context::LinkContext,
     link_state::LinkState,
     watermark::{self, AdoptOptions, Taken, UnknownServer, Watermark, WatermarkError},
 };
@@ -61,6 +63,8 @@ pub struct Adoption {
     pub confirmation: Confirmation,
     /// Whether the data is or was on several servers.
     pub is_replicated: bool,
+    /// Whether the server that was served before follows the current one and lost nothing.
+    is_handed_over: bool,
     served: Option<Served>,
     current: Option<Served>,
     waiting: Option<Waiting>,
@@ -71,6 +75,7 @@ impl Default for Adoption {
         Self {
             confirmation: Confirmation::Unknown,
             is_replicated: false,
+            is_handed_over: false,
             served: None,
             current: None,
             waiting: None,
@@ -98,7 +103,19 @@ fn decide(
 
 impl Adoption {
     /// Begins with a new link, which reaches the process `run_id`.
-    pub async fn begin(&mut self, connection: &mut impl ConnectionLike, run_id: Arc<str>) {
+    pub async fn begin(
+        &mut self,
+        connection: &mut impl ConnectionLike,
+        run_id: Arc<str>,
+        commands: &Commands,
+        context: &LinkContext,
+    ) {
+        let seen = context.state.highest_id();
+        let is_other = self.served.as_ref().is_some_and(|served| served.run_id != run_id);
+        self.is_handed_over = is_other && {
+            let settings = &context.settings.redis;
+            handover::is_handed_over(connection, commands, settings, seen.epoch).await
+        };
         // Every connection must have reached the same process.
         if self.waiting.as_ref().is_some_and(|waiting| waiting.run_id != run_id) {
             self.waiting = None;
@@ -122,17 +139,20 @@ impl Adoption {
         }
         let seen = state.highest_id();
         let is_confirmed = self.confirmation == Confirmation::Confirmed;
-        let mut options = AdoptOptions { is_durable: false, is_replicated: is_confirmed };
+        let mut options = AdoptOptions { is_replicated: is_confirmed, ..AdoptOptions::default() };
         let watermark = match watermark::take(connection, commands, seen).await? {
             Taken::Adopted(watermark) => {
                 let clock = &watermark.clock;
-                options.is_durable = clock.h.epoch != seen.epoch
+                let is_next = clock.h.epoch != seen.epoch
                     && clock.previous_epoch == seen.epoch
-                    && !clock.continues.contains(seen.epoch)
-                    && self.is_same_data(connection, commands, state).await;
+                    && !clock.continues.contains(seen.epoch);
+                if is_next {
+                    self.prove(&mut options, connection, commands, state).await;
+                }
+                let is_proved = options.is_durable || options.is_handed_over;
                 let is_unmarked =
                     watermark.is_unmarked || (is_confirmed && !watermark.is_replicated);
-                if options.is_durable || is_unmarked {
+                if is_proved || is_unmarked {
                     // It is adopted in any case; this write may fail (NOREPLICAS).
                     let again = watermark::adopt(connection, commands, seen, options).await;
                     again.unwrap_or(watermark)
@@ -143,8 +163,9 @@ impl Adoption {
             Taken::Unknown(server) => {
                 self.is_replicated |= server.is_replicated;
                 self.decide(&server, seen, commands)?;
-                options.is_durable = server.known.epoch == seen.epoch
-                    && self.is_same_data(connection, commands, state).await;
+                if server.known.epoch == seen.epoch {
+                    self.prove(&mut options, connection, commands, state).await;
+                }
                 watermark::adopt(connection, commands, seen, options).await?
             }
         };
@@ -198,6 +219,18 @@ impl Adoption {
             self.waiting = None;
         }
         is_same
+    }
+
+    /// Finds out whether the server has everything that the one before had.
+    async fn prove(
+        &self,
+        options: &mut AdoptOptions,
+        connection: &mut impl ConnectionLike,
+        commands: &Commands,
+        state: &LinkState,
+    ) {
+        options.is_handed_over = self.is_handed_over;
+        options.is_durable = self.is_same_data(connection, commands, state).await;
     }
 
     /// Whether this process has the data of the one before: both wrote it to disk before they

@@ -299,7 +299,7 @@ impl Supervisor {
         // From now on, pooled connections must reach the same server.
         let run_id = pool::run_id(connection).await?;
         self.context.state.server.set(Some(run_id.clone()));
-        self.adoption.begin(connection, run_id).await;
+        self.adoption.begin(connection, run_id, &self.commands, &self.context).await;
         ssubscribe(connection, &[keys.live_broadcast()]).await?;
         if self.context.settings.publishers.plain == PlainPublish::Relay {
             connection.psubscribe(&keys.public_patterns()[1..]).await?;

@@ -4,6 +4,7 @@
 pub mod adoption;
 pub mod catch_up;
 pub mod commands;
+mod handover;
 pub mod inbound;
 pub mod key_names;
 pub mod library;

@@ -66,10 +66,10 @@ impl SameServerManager {
 /// # Errors
 /// The URL is invalid, or the server is unavailable.
 pub async fn connect(
-    url: &str,
+    address: impl IntoConnectionInfo,
     config: &AsyncConnectionConfig,
 ) -> RedisResult<MultiplexedConnection> {
-    let info = url.into_connection_info()?;
+    let info = address.into_connection_info()?;
     let resp3 = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
     let client = redis::Client::open(info.set_redis_settings(resp3))?;
     client.get_multiplexed_async_connection_with_config(config).await
