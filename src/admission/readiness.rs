@@ -23,13 +23,21 @@ pub struct Readiness {
 }
 
 impl Readiness {
-    /// Why the instance is not ready; `None` if it is.
+    /// Whether a plain publish might be lost because nobody records it. If the server of the
+    /// broadcasts is lost, where the recorder is, the users of other servers are still served.
+    fn is_recorder_missing(&self) -> bool {
+        let is_unconfirmed = |recorder: &Arc<RecorderPresence>| !recorder.is_confirmed();
+        self.recorder.as_ref().is_some_and(is_unconfirmed) && !self.servers.has_lost_broadcasts()
+    }
+
+    /// Why the instance is not ready; `None` if it is. The loss of one of several servers concerns
+    /// only the users on it: if it made every instance unready, nobody would be served.
     pub fn unready(&self) -> Option<&'static str> {
         if self.lifecycle.is_draining() {
             Some("draining")
         } else if !self.servers.is_any_alive() {
             Some("redis-away")
-        } else if self.recorder.as_ref().is_some_and(|recorder| !recorder.is_confirmed()) {
+        } else if self.is_recorder_missing() {
             Some("no-recorder")
         } else if self.auth.has_no_keys() {
             Some("keys-away")
