@@ -2,8 +2,8 @@
 //! Redis servers that the gateway uses now, so their number is bounded.
 
 use prometheus::{
-    Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
-    Opts, Registry, TextEncoder, process_collector::ProcessCollector,
+    Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge,
+    IntGaugeVec, Opts, Registry, TextEncoder, process_collector::ProcessCollector,
 };
 
 use crate::core::{

@@ -1,12 +1,9 @@
 //! The Redis servers that this instance uses, and which of them owns a key. Without a cluster there
 //! is one, which owns everything.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
-    time::Duration,
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
 };
 
 use arc_swap::ArcSwap;
@@ -258,7 +255,11 @@ impl Servers {
 #[cfg(test)]
 pub mod testing {
     use super::*;
-    use crate::{redis::link::testing::idle_link, settings, state::clock::Clock};
+    use crate::{
+        redis::{link::testing::idle_link, link_state::START_PERIOD},
+        settings,
+        state::clock::Clock,
+    };
 
     pub(super) fn keys() -> Arc<KeyNames> {
         Arc::new(KeyNames::new(&settings::Redis {
@@ -283,9 +284,11 @@ pub mod testing {
         ServerAddress { host: host.to_owned(), port: 6379 }
     }
 
-    /// A master of a cluster, whose link nobody serves.
+    /// A master of a cluster, whose link nobody serves, of an instance that has started a while
+    /// ago.
     pub fn master(index: u16, host: &str, slots: impl IntoIterator<Item = u16>) -> Server {
-        let info = ServerInfo::node(ServerIndex(index), format!("node{index}"), state());
+        let state = LinkState::new(Arc::new(Clock::started_before(START_PERIOD)));
+        let info = ServerInfo::node(ServerIndex(index), format!("node{index}"), Arc::new(state));
         let node = info.node.as_ref().expect("a node");
         node.update(address(host), &slots.into_iter().collect());
         Server { info: Arc::new(info), link: idle_link() }
