@@ -1,9 +1,9 @@
-//! Every metric of the gateway, with its help text. Label values come from closed sets, so their
-//! number is bounded.
+//! Every metric of the gateway, with its help text. Label values come from closed sets, or are the
+//! Redis servers that the gateway uses now, so their number is bounded.
 
 use prometheus::{
-    Encoder, Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
-    Opts, Registry, TextEncoder, process_collector::ProcessCollector,
+    Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge,
+    IntGaugeVec, Opts, Registry, TextEncoder, process_collector::ProcessCollector,
 };
 
 use crate::core::{
@@ -49,6 +49,9 @@ macro_rules! metrics {
     };
     (@new IntGaugeVec, $name:literal, $help:literal, $label:literal) => {
         IntGaugeVec::new(Opts::new($name, $help), &[$label])
+    };
+    (@new GaugeVec, $name:literal, $help:literal, $label:literal) => {
+        GaugeVec::new(Opts::new($name, $help), &[$label])
     };
     (@new $type:ident, $name:literal, $help:literal) => { $type::new($name, $help) };
 }
@@ -107,19 +110,36 @@ metrics! {
     reloads: IntCounterVec = "sse_reloads_total",
         "Reloads of keys and certificate without a restart, by outcome.", ["outcome"];
     link_up: IntGauge = "sse_redis_link_up",
-        "1 while the subscriber connection to Redis is up and watermarks arrive.";
+        "1 while the subscriber connections to all known Redis servers are up and watermarks \
+         arrive.";
     reconnects: IntCounter = "sse_redis_reconnects_total",
-        "Reconnects of the subscriber connection to Redis.";
-    watermark_age: Gauge = "sse_watermark_age_seconds", "Time since the last watermark from Redis.";
+        "Reconnects of the subscriber connections to Redis, of all servers.";
+    watermark_age: Gauge = "sse_watermark_age_seconds",
+        "Time since the last watermark from Redis; with several servers, the longest.";
     epoch_changes: IntCounter = "sse_epoch_changes_total",
-        "New epochs: Redis was restarted, replaced or wiped.";
+        "New epochs: Redis was restarted, replaced or wiped; sum of all servers.";
+    server_link_up: IntGaugeVec = "sse_redis_server_link_up",
+        "1 while the subscriber connection to this Redis server is up and watermarks arrive.",
+        ["server"];
+    server_watermark_age: GaugeVec = "sse_redis_server_watermark_age_seconds",
+        "Time since the last watermark from this Redis server; absent before the first.",
+        ["server"];
+    server_epoch_changes: IntCounterVec = "sse_redis_server_epoch_changes_total",
+        "New epochs of this Redis server that this instance has noticed.", ["server"];
+    server_slots: IntGaugeVec = "sse_redis_server_slots",
+        "Slots that this master of a cluster owns; absent without a cluster.", ["server"];
+    server_slots_migrating: IntGaugeVec = "sse_redis_server_slots_migrating",
+        "Slots whose migration from this master to another one has begun and not ended; absent \
+         without a cluster.", ["server"];
+    slots_moved: IntCounter = "sse_redis_slots_moved_total",
+        "Slots of a cluster that moved from a master to another one, by migration or failover.";
     live_malformed: IntCounter = "sse_live_malformed_total",
         "Messages on the gateway's own channels that its function library did not write; they are \
          ignored.";
     moved_users: IntCounter = "sse_moved_users_total",
         "Users whose slot moved to another server of the cluster; their streams continue there.";
     subscriptions: IntGauge = "sse_subscriptions",
-        "User channels that this instance is subscribed to.";
+        "User channels that this instance is subscribed to, on all servers.";
     recorder_role: IntGaugeVec = "sse_recorder_role",
         "1 for this instance's current role in recording plain publishes; absent unless \
          publishers.plain = record.", ["role"];
@@ -204,10 +224,11 @@ mod tests {
     #[test]
     fn all_metrics_exist_from_the_start() {
         let text = String::from_utf8(Metrics::new().encode()).unwrap();
-        // Only instances that record plain publishes have a role, and the labels of malformed
-        // requests belong to the HTTP layer.
+        // Only instances that record plain publishes have a role, the labels of malformed requests
+        // belong to the HTTP layer, and no server is known yet.
         let later = ["sse_recorder_role", "sse_requests_malformed_total"];
-        for (name, help, _) in Metrics::ALL.iter().filter(|m| !later.contains(&m.0)) {
+        let is_later = |name: &str| later.contains(&name) || name.starts_with("sse_redis_server_");
+        for (name, help, _) in Metrics::ALL.iter().filter(|m| !is_later(m.0)) {
             assert!(text.contains(&format!("# HELP {name} {help}\n")), "{name}");
         }
     }

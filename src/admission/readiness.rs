@@ -23,13 +23,21 @@ pub struct Readiness {
 }
 
 impl Readiness {
-    /// Why the instance is not ready; `None` if it is.
+    /// Whether a plain publish might be lost because nobody records it. If the server of the
+    /// broadcasts is lost, where the recorder is, the users of other servers are still served.
+    fn is_recorder_missing(&self) -> bool {
+        let is_unconfirmed = |recorder: &Arc<RecorderPresence>| !recorder.is_confirmed();
+        self.recorder.as_ref().is_some_and(is_unconfirmed) && !self.servers.has_lost_broadcasts()
+    }
+
+    /// Why the instance is not ready; `None` if it is. The loss of one of several servers concerns
+    /// only the users on it: if it made every instance unready, nobody would be served.
     pub fn unready(&self) -> Option<&'static str> {
         if self.lifecycle.is_draining() {
             Some("draining")
         } else if !self.servers.is_any_alive() {
             Some("redis-away")
-        } else if self.recorder.as_ref().is_some_and(|recorder| !recorder.is_confirmed()) {
+        } else if self.is_recorder_missing() {
             Some("no-recorder")
         } else if self.auth.has_no_keys() {
             Some("keys-away")
@@ -44,7 +52,14 @@ impl Readiness {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{metrics::Metrics, redis::servers::testing::single, state::testing::settings};
+    use crate::{
+        metrics::Metrics,
+        redis::{
+            cluster::slots::{SLOTS, slot_of},
+            servers::testing::{cluster, master, single},
+        },
+        state::testing::settings,
+    };
 
     fn set_up(readiness: &Readiness, up: bool) {
         readiness.servers.all().iter().for_each(|server| server.info.state.set_up(up));
@@ -84,6 +99,26 @@ mod tests {
         let readiness = Readiness { recorder: None, ..readiness(&[]) };
         set_up(&readiness, true);
         assert_eq!(readiness.unready(), None);
+    }
+
+    #[test]
+    fn one_server_of_a_cluster_is_enough() {
+        let broadcasts = slot_of(b"broadcast");
+        let others = (0..SLOTS).filter(|slot| *slot != broadcasts);
+        let servers = cluster(vec![master(0, "a", [broadcasts]), master(1, "b", others)]);
+        let readiness = Readiness { servers, ..readiness(&[]) };
+        assert_eq!(readiness.unready(), Some("redis-away"));
+        let set_up = |n: usize, is_up| readiness.servers.all()[n].info.state.set_up(is_up);
+        set_up(1, true);
+        assert_eq!(readiness.unready(), None, "nobody can record now");
+        set_up(0, true);
+        assert_eq!(readiness.unready(), Some("no-recorder"));
+        readiness.recorder.as_ref().unwrap().confirm();
+        assert_eq!(readiness.unready(), None);
+        set_up(1, false);
+        assert_eq!(readiness.unready(), None);
+        set_up(0, false);
+        assert_eq!(readiness.unready(), Some("redis-away"));
     }
 
     #[test]

@@ -18,7 +18,7 @@ use crate::{
     core::channel::is_name,
     error_chain::ErrorChain,
     metrics::Metrics,
-    redis::{commands::Commands, servers::Servers, sessions},
+    redis::{commands::Commands, server_metrics, servers::Servers, sessions},
     settings::Scope,
     state::{
         delivery::Delivery,
@@ -41,7 +41,7 @@ pub struct Admin {
     pub readiness: Arc<Readiness>,
     /// API keys, and the age of the issuer's key set.
     pub auth: Arc<Auth>,
-    /// The age of the watermarks.
+    /// The servers, and the states of their links.
     pub servers: Arc<Servers>,
     /// The workers' mailboxes.
     pub delivery: Arc<Delivery>,
@@ -90,9 +90,7 @@ async fn readyz(admin: web::Data<Admin>) -> HttpResponse {
 async fn metrics(admin: web::Data<Admin>) -> HttpResponse {
     let metrics = &admin.metrics;
     metrics.queued_bytes.set(admin.limits.queued_bytes.total());
-    if let Some(age) = admin.servers.oldest_watermark() {
-        metrics.watermark_age.set(age.as_secs_f64());
-    }
+    server_metrics::update(metrics, &admin.servers);
     if let Some(age) = admin.auth.key_set_age() {
         metrics.jwks_age.set(age.as_secs_f64());
     }

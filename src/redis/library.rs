@@ -84,7 +84,12 @@ pub enum LibraryError {
 
 /// Problems with the server that are logged and do not prevent its use.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Warnings(pub Vec<String>);
+pub struct Warnings {
+    /// The run id of the server process.
+    pub run_id: String,
+    /// Each names the problem and the fix.
+    pub texts: Vec<String>,
+}
 
 /// Version and generation of a library. A library is replaced by a higher one only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -156,13 +161,13 @@ pub async fn ensure(
 ) -> Result<Warnings, LibraryError> {
     let mut warnings = check_server(commands, settings).await?;
     if settings.redis.url.login.db() != 0 {
-        warnings.0.push(
+        warnings.texts.push(
             "redis.url selects a database other than 0: all databases share Pub/Sub and Functions, \
              so gateways on different databases need different values of redis.key_prefix"
                 .to_owned(),
         );
     }
-    warnings.0.extend(load(commands, settings, is_replicated).await?);
+    warnings.texts.extend(load(commands, settings, is_replicated).await?);
     Ok(warnings)
 }
 
@@ -187,20 +192,21 @@ async fn check_server(commands: &Commands, settings: &Settings) -> Result<Warnin
     if is_too_old(version) {
         return Err(LibraryError::TooOld(version.to_owned()));
     }
-    let mut warnings = Warnings::default();
+    let run_id = field("run_id").unwrap_or_default().to_owned();
+    let mut warnings = Warnings { run_id, texts: Vec::new() };
     match field("maxmemory_policy") {
         Some("noeviction") | None => {}
-        Some(policy) => warnings.0.push(eviction_warning(policy)),
+        Some(policy) => warnings.texts.push(eviction_warning(policy)),
     }
     let has_replicas = field("connected_slaves").is_some_and(|number| number != "0");
     if has_replicas && settings.redis.fence != Fence::Strict {
         let least: Option<u64> = config(commands, "min-replicas-to-write").await;
-        warnings.0.extend((least == Some(0)).then(|| UNFENCED.to_owned()));
+        warnings.texts.extend((least == Some(0)).then(|| UNFENCED.to_owned()));
     }
     // On a cluster MIGRATE sends each key as one argument: the limit must exceed the largest log.
     if field("cluster_enabled") != Some("1") {
         let max_event_bytes = settings.history.max_event_bytes as u64;
-        warnings.0.extend(
+        warnings.texts.extend(
             config(commands, "proto-max-bulk-len")
                 .await
                 .and_then(|limit| check_argument(limit, max_event_bytes)),

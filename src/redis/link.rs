@@ -9,6 +9,7 @@ mod error;
 mod subscribing;
 #[cfg(test)]
 pub mod testing;
+mod warned;
 mod watermarks;
 
 use std::{
@@ -21,7 +22,7 @@ use redis::ConnectionInfo;
 use tokio::sync::{mpsc, oneshot};
 use tracing::Instrument;
 
-use self::{cluster::FollowedSlots, error::LinkError, subscribing::all};
+use self::{cluster::FollowedSlots, error::LinkError, subscribing::all, warned::Warned};
 use super::{
     adoption::Adoption,
     commands::Commands,
@@ -135,6 +136,7 @@ pub struct Supervisor {
     server: Option<ServerAddress>,
     slots: FollowedSlots,
     adoption: Adoption,
+    warned: Warned,
 }
 
 /// Creates the link of an instance, and its supervisor.
@@ -153,6 +155,7 @@ pub fn new(context: LinkContext, commands: Commands, inbound: Arc<Inbound>) -> (
             server: None,
             slots: FollowedSlots::default(),
             adoption: Adoption::default(),
+            warned: Warned::default(),
         },
     )
 }
@@ -207,6 +210,7 @@ impl Supervisor {
             Ok(located) => located,
             Err(error) => return error.into(),
         };
+        self.context.server.set_located(&located.to_string());
         self.server = located.server;
         let server = self.server.clone();
         tokio::select! {
@@ -233,8 +237,7 @@ impl Supervisor {
         self.inbound.next_link();
         self.context.state.set_up(false);
         self.context.state.server.set(None);
-        self.context.metrics.link_up.set(0);
-        self.context.metrics.subscriptions.set(0);
+        self.context.state.set_subscriptions(0);
         self.context.delivery.link_down(self.context.server.index);
         self.inbound.set_broadcasts(false);
     }
@@ -261,7 +264,10 @@ impl Supervisor {
         if self.context.server.node.is_none() && library::is_cluster(&self.commands).await? {
             return Err(LinkError::IsCluster);
         }
-        self.ensure_library().await?.0.iter().for_each(|warning| tracing::warn!("{warning}"));
+        let warnings = self.ensure_library().await?;
+        for warning in self.warned.only_new(warnings) {
+            tracing::warn!("{warning}");
+        }
         let settings = &self.context.settings.redis;
         let tls = self.context.locator.tls();
         let (inbound, link_number) = (self.inbound.clone(), self.inbound.next_link());
@@ -310,7 +316,7 @@ impl Supervisor {
                     self.unsubscribe_idle(connection).await?;
                 }
             }
-            self.context.metrics.subscriptions.set(self.subscriptions.count() as i64);
+            self.context.state.set_subscriptions(self.subscriptions.count());
         }
     }
 
@@ -333,7 +339,6 @@ impl Supervisor {
         self.context.state.discard_implausible(clock.now_ms);
         self.inbound.watermark(clock.h);
         self.context.state.set_up(true);
-        self.context.metrics.link_up.set(1);
         self.context.delivery.link_up(self.context.server.index, clock.h);
         self.inbound.set_broadcasts(has_broadcasts);
         Ok(clock)

@@ -4,7 +4,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -39,6 +39,8 @@ pub struct LinkState {
     highest_id: Mutex<EventId>,
     last_event: Mutex<Option<(EventId, Channel)>>,
     epoch: AtomicU64,
+    epoch_changes: AtomicU64,
+    subscriptions: AtomicUsize,
     recovered_at: Mutex<Option<Instant>>,
 }
 
@@ -56,6 +58,8 @@ impl LinkState {
             highest_id: Mutex::default(),
             last_event: Mutex::default(),
             epoch: AtomicU64::new(0),
+            epoch_changes: AtomicU64::new(0),
+            subscriptions: AtomicUsize::new(0),
             recovered_at: Mutex::default(),
         }
     }
@@ -80,6 +84,11 @@ impl LinkState {
     /// Whether the link is set up and watermarks arrive.
     pub fn is_alive(&self) -> bool {
         self.is_up() && self.watermark_age().is_some_and(|age| age < WATERMARK_TIMEOUT)
+    }
+
+    /// Whether the link is not alive, although the instance has had time to set it up.
+    pub fn is_lost(&self) -> bool {
+        !self.is_alive() && self.clock.now_ms() >= START_PERIOD.as_millis() as u64
     }
 
     /// Returns whether the link is set up. While the instance starts, waits for that first.
@@ -156,9 +165,25 @@ impl LinkState {
     fn report_change(&self, previous: u64, epoch: u64) -> bool {
         let is_new = previous != 0 && epoch != previous;
         if is_new {
+            self.epoch_changes.fetch_add(1, Ordering::Relaxed);
             self.set_recovered();
         }
         is_new
+    }
+
+    /// The number of epochs that replaced an earlier one.
+    pub fn epoch_changes(&self) -> u64 {
+        self.epoch_changes.load(Ordering::Relaxed)
+    }
+
+    /// Records the number of users' channels that the link is subscribed to.
+    pub fn set_subscriptions(&self, count: usize) {
+        self.subscriptions.store(count, Ordering::Relaxed);
+    }
+
+    /// The number of users' channels that the link is subscribed to.
+    pub fn subscriptions(&self) -> usize {
+        self.subscriptions.load(Ordering::Relaxed)
     }
 
     /// Discards the highest id and the epoch if the library cannot have assigned them by
@@ -221,6 +246,7 @@ mod tests {
         assert!(!replaced.enter_epoch(5) && !replaced.enter_epoch(5));
         assert!(!replaced.recovered_within(HOUR));
         assert!(replaced.enter_epoch(6) && replaced.recovered_within(HOUR));
+        assert_eq!((replaced.epoch_changes(), reconnected.epoch_changes()), (1, 0));
     }
 
     #[test]

@@ -59,7 +59,8 @@ impl Links {
     }
 
     async fn follow_cluster(self, seeds: Vec<ServerAddress>) {
-        let LinkContext { locator, clock, settings, servers, cluster, .. } = self.context.clone();
+        let LinkContext { locator, clock, settings, servers, cluster, metrics, .. } =
+            self.context.clone();
         servers.set_masters(Vec::new());
         let start = move |info: ServerInfo| {
             let (server, supervisor) = self.link(self.context.for_node(Arc::new(info)));
@@ -73,6 +74,7 @@ impl Links {
             timeout: settings.redis.command_timeout,
             start: Box::new(start),
             clock,
+            metrics,
         };
         Watcher::new(parts, servers, cluster).run().await;
     }

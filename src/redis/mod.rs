@@ -23,6 +23,7 @@ pub mod recorder;
 pub mod rejected;
 pub mod replay_cache_fill;
 pub mod routes;
+pub mod server_metrics;
 pub mod servers;
 pub mod sessions;
 pub mod subscriptions;

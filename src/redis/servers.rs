@@ -1,7 +1,10 @@
 //! The Redis servers that this instance uses, and which of them owns a key. Without a cluster there
 //! is one, which owns everything.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
@@ -22,6 +25,8 @@ pub struct ServerInfo {
     pub state: Arc<LinkState>,
     /// What is known of it as a node of a cluster.
     pub node: Option<NodeInfo>,
+    /// Where the one server was last located; empty before that.
+    located: Mutex<Arc<str>>,
 }
 
 /// What is known of a node of a cluster.
@@ -32,6 +37,8 @@ pub struct NodeInfo {
     slots: ArcSwap<SlotRanges>,
     /// Slots in which the node key cannot be, because they are about to move away.
     leaving: Mutex<Vec<u16>>,
+    /// The number of slots that it is giving away.
+    migrating: AtomicUsize,
 }
 
 impl NodeInfo {
@@ -43,6 +50,7 @@ impl NodeInfo {
             address: ArcSwap::from_pointee(nowhere),
             slots: ArcSwap::default(),
             leaving: Mutex::default(),
+            migrating: AtomicUsize::new(0),
         }
     }
 
@@ -78,6 +86,16 @@ impl NodeInfo {
         staying.tag(preferred)
     }
 
+    /// Records the number of slots whose migration to another node has begun.
+    pub fn set_migrating(&self, count: usize) {
+        self.migrating.store(count, Ordering::Relaxed);
+    }
+
+    /// The number of slots whose migration to another node has begun.
+    pub fn migrating(&self) -> usize {
+        self.migrating.load(Ordering::Relaxed)
+    }
+
     /// Records that the slot of this tag is about to move away.
     pub fn leave(&self, tag: &str) {
         self.leaving.lock().push(slot_of(tag.as_bytes()));
@@ -87,12 +105,25 @@ impl NodeInfo {
 impl ServerInfo {
     /// The one server of an instance without a cluster.
     pub fn single(state: Arc<LinkState>) -> Self {
-        Self { index: ServerIndex::default(), state, node: None }
+        Self { index: ServerIndex::default(), state, node: None, located: Mutex::default() }
     }
 
     /// A node of a cluster, of which only the id is known.
     pub fn node(index: ServerIndex, id: String, state: Arc<LinkState>) -> Self {
-        Self { index, state, node: Some(NodeInfo::new(id)) }
+        Self { index, state, node: Some(NodeInfo::new(id)), located: Mutex::default() }
+    }
+
+    /// Records where the server was located.
+    pub fn set_located(&self, address: &str) {
+        *self.located.lock() = address.into();
+    }
+
+    /// `host:port` of the server, or the path of its socket; `None` if it was not located yet.
+    pub fn address(&self) -> Option<Arc<str>> {
+        match &self.node {
+            Some(node) => Some(node.address().to_string().into()),
+            None => Some(self.located.lock().clone()).filter(|address| !address.is_empty()),
+        }
     }
 
     /// Whether it owns the slot of this key.
@@ -204,11 +235,6 @@ impl Servers {
         self.all().iter().any(|server| server.info.state.is_up())
     }
 
-    /// The age of the oldest of the servers' last watermarks; `None` before the first.
-    pub fn oldest_watermark(&self) -> Option<Duration> {
-        self.all().iter().filter_map(|server| server.info.state.watermark_age()).max()
-    }
-
     /// Whether events arrive from at least one server. The loss of one of several concerns only the
     /// users on it.
     pub fn is_any_alive(&self) -> bool {
@@ -218,13 +244,22 @@ impl Servers {
             Owners::Slots { masters, .. } => masters.iter().any(|m| m.info.state.is_alive()),
         }
     }
+
+    /// Whether no broadcasts arrive, although other servers may be alive.
+    pub fn has_lost_broadcasts(&self) -> bool {
+        self.of_broadcasts().is_none_or(|server| server.info.state.is_lost())
+    }
 }
 
 /// Servers for unit tests.
 #[cfg(test)]
 pub mod testing {
     use super::*;
-    use crate::{redis::link::testing::idle_link, settings, state::clock::Clock};
+    use crate::{
+        redis::{link::testing::idle_link, link_state::START_PERIOD},
+        settings,
+        state::clock::Clock,
+    };
 
     pub(super) fn keys() -> Arc<KeyNames> {
         Arc::new(KeyNames::new(&settings::Redis {
@@ -244,23 +279,32 @@ pub mod testing {
         servers.set_single(Server { info, link: idle_link() });
         Arc::new(servers)
     }
+
+    pub(super) fn address(host: &str) -> ServerAddress {
+        ServerAddress { host: host.to_owned(), port: 6379 }
+    }
+
+    /// A master of a cluster, whose link nobody serves, of an instance that has started a while
+    /// ago.
+    pub fn master(index: u16, host: &str, slots: impl IntoIterator<Item = u16>) -> Server {
+        let state = LinkState::new(Arc::new(Clock::started_before(START_PERIOD)));
+        let info = ServerInfo::node(ServerIndex(index), format!("node{index}"), Arc::new(state));
+        let node = info.node.as_ref().expect("a node");
+        node.update(address(host), &slots.into_iter().collect());
+        Server { info: Arc::new(info), link: idle_link() }
+    }
+
+    /// A cluster of these masters.
+    pub fn cluster(masters: Vec<Server>) -> Arc<Servers> {
+        let servers = Servers::new(keys());
+        servers.set_masters(masters);
+        Arc::new(servers)
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::{testing::*, *};
-    use crate::redis::link::testing::idle_link;
-
-    fn address(host: &str) -> ServerAddress {
-        ServerAddress { host: host.to_owned(), port: 6379 }
-    }
-
-    fn master(index: u16, slots: impl IntoIterator<Item = u16>) -> Server {
-        let info = ServerInfo::node(ServerIndex(index), format!("node{index}"), state());
-        let node = info.node.as_ref().expect("a node");
-        node.update(address("host"), &slots.into_iter().collect());
-        Server { info: Arc::new(info), link: idle_link() }
-    }
 
     #[test]
     fn each_channel_belongs_to_the_master_of_its_slot() {
@@ -268,7 +312,7 @@ mod tests {
         assert!(servers.of_user("42").is_none() && servers.of_broadcasts().is_none());
         let user = slot_of(b"user:42:events");
         let others = (0..SLOTS).filter(|slot| *slot != user);
-        servers.set_masters(vec![master(7, [user]), master(8, others)]);
+        servers.set_masters(vec![master(7, "host", [user]), master(8, "host", others)]);
         let index = |server: Option<Server>| server.map(|s| s.info.index.0);
         assert_eq!(index(servers.of_user("42")), Some(7));
         assert_eq!(index(servers.of_key(b"sse:log:{user:42:events}")), Some(7));
@@ -288,7 +332,7 @@ mod tests {
 
     #[test]
     fn changes_of_a_node_are_noticed() {
-        let info = master(1, [5]).info;
+        let info = master(1, "host", [5]).info;
         let node = info.node.as_ref().unwrap();
         assert!(info.owns("{n}x") == (slot_of(b"n") == 5));
         assert!(!node.update(address("host"), &[5].into_iter().collect()));
@@ -299,7 +343,7 @@ mod tests {
 
     #[test]
     fn node_key_leaves_a_slot_that_moves_away() {
-        let info = master(1, 0..SLOTS).info;
+        let info = master(1, "host", 0..SLOTS).info;
         let node = info.node.as_ref().unwrap();
         assert_eq!(node.tag("broadcast").as_deref(), Some("broadcast"));
         node.leave("broadcast");

@@ -19,6 +19,13 @@ impl Clock {
         Self { started: Instant::now(), server_start_ms: AtomicU64::new(0) }
     }
 
+    /// A clock that started this long ago, for unit tests.
+    #[cfg(test)]
+    pub fn started_before(age: std::time::Duration) -> Self {
+        let started = Instant::now().checked_sub(age).expect("the host runs for longer");
+        Self { started, ..Self::new() }
+    }
+
     /// Monotonic ms since the start of the instance.
     pub fn now_ms(&self) -> u64 {
         self.started.elapsed().as_millis() as u64

@@ -12,7 +12,7 @@ import tempfile
 import threading
 import time
 
-from harness import SECRET, Gateway, KeySet, Redis, Stream, eventually, ticket
+from harness import CLUSTER, SECRET, Gateway, KeySet, Redis, Stream, eventually, ticket
 from prometheus import Prometheus
 
 
@@ -24,6 +24,20 @@ class Installation:
 
     def redis(self) -> Redis:
         return self.stack.enter_context(Redis())
+
+    def cluster(self) -> list[Redis]:
+        """Two masters of a cluster."""
+        pair = [self.stack.enter_context(Redis(*CLUSTER)) for _ in range(2)]
+        for number, (node, slots) in enumerate(zip(pair, ((0, 8191), (8192, 16383)))):
+            node.cli("CLUSTER", "SET-CONFIG-EPOCH", number + 1)
+            node.cli("CLUSTER", "ADDSLOTSRANGE", *slots)
+        bus = pair[1].cli("CONFIG", "GET", "cluster-port").stdout.split()[1]
+        pair[0].cli("CLUSTER", "MEET", "127.0.0.1", pair[1].port, bus)
+        eventually(
+            "the cluster is complete",
+            lambda: all("cluster_state:ok" in node.cli("CLUSTER", "INFO").stdout for node in pair),
+        )
+        return pair
 
     def gateway(self, redis: Redis, **settings) -> Gateway:
         return self.stack.enter_context(Gateway(redis.url, **settings))
@@ -98,6 +112,24 @@ def watermarks_late(i):
     thread = threading.Thread(target=pause, daemon=True)
     thread.start()
     i.stack.callback(lambda: (stop.set(), thread.join()))
+
+
+def new_epochs(i):
+    redis = i.redis()
+    gateway = i.gateway(redis)
+    yield [gateway]
+    for n in range(1, 6):
+        redis.cli("FLUSHALL")
+        changes = "sse_epoch_changes_total"
+        eventually("a new epoch", lambda: gateway.metric(changes) >= n)
+        time.sleep(1.1)  # until the next scrape
+
+
+def slots_stuck(i):
+    one, other = i.cluster()
+    gateway = i.gateway(one, publishers__plain="off")
+    yield [gateway]
+    one.cli("CLUSTER", "SETSLOT", 1, "MIGRATING", other.cli("CLUSTER", "MYID").stdout.strip())
 
 
 def no_recorder(i):
@@ -367,6 +399,8 @@ FAULTS = {
     "SseGatewayRedisLinkDown": redis_link_down,
     "SseGatewayRedisLinkUnsteady": redis_link_unsteady,
     "SseGatewayWatermarksLate": watermarks_late,
+    "SseGatewayNewEpochs": new_epochs,
+    "SseGatewaySlotsStuck": slots_stuck,
     "SseGatewayNoRecorder": no_recorder,
     "SseGatewayTwoRecorders": two_recorders,
     "SseGatewayNoStandby": no_standby,

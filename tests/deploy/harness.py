@@ -162,11 +162,18 @@ class Process:
         self.reader.join(5)
 
 
+# The arguments of a node of a cluster.
+CLUSTER = ("--cluster-enabled", "yes")
+
+
 class Redis(Process):
     """A private Redis. `conf` is appended to its arguments."""
 
     def __init__(self, *conf: str):
         self.port = free_port()
+        if "--cluster-enabled" in conf:
+            # The default port of the bus may be above 65535.
+            conf = (*conf, "--cluster-port", free_port())
         self.dir = tempfile.TemporaryDirectory(prefix="sse-deploy-redis-")
         super().__init__(
             tool("redis-server"),

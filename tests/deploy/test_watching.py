@@ -6,7 +6,18 @@ import re
 import pytest
 import yaml
 
-from harness import ROOT, Gateway, Redis, Stream, defaults, eventually, run, ticket, tool
+from harness import (
+    CLUSTER,
+    ROOT,
+    Gateway,
+    Redis,
+    Stream,
+    defaults,
+    eventually,
+    run,
+    ticket,
+    tool,
+)
 
 RUNBOOK = (ROOT / "docs/operations/runbook.md").read_text()
 RULES = yaml.safe_load((ROOT / "deploy/prometheus/alerts.yaml").read_text())["groups"][0]["rules"]
@@ -20,11 +31,16 @@ TARGETS = [
 
 @pytest.fixture(scope="module")
 def exported() -> dict[str, dict[str, set[str]]]:
-    """Metrics of a gateway with an accepted and a refused client: name -> label -> values."""
-    with Redis() as redis, Gateway(redis.url) as gateway, Stream(gateway.public) as stream:
-        stream.until("sse.connected")
-        assert Stream(gateway.public, token=ticket(secret="another secret")).status == 401
-        text = gateway.get("/metrics")[1]
+    """Metrics of a gateway with an accepted and a refused client: name -> label -> values.
+
+    Its Redis is a cluster of one node, because some metrics exist only on a cluster.
+    """
+    with Redis(*CLUSTER) as redis:
+        redis.cli("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
+        with Gateway(redis.url) as gateway, Stream(gateway.public) as stream:
+            stream.until("sse.connected")
+            assert Stream(gateway.public, token=ticket(secret="another secret")).status == 401
+            text = gateway.get("/metrics")[1]
     series: dict[str, dict[str, set[str]]] = {}
     for name, labels in re.findall(r"^(\w+)(?:\{(.*)\})? \S+$", text, re.M):
         of = series.setdefault(name, {})

@@ -49,6 +49,7 @@ mod revocations;
 mod rotation;
 mod same_server;
 mod sentinel;
+mod server_metrics;
 mod sessions;
 mod slow;
 mod split;

@@ -34,6 +34,8 @@ pub struct View {
     pub own_id: String,
     /// All nodes that it knows.
     pub nodes: Vec<Node>,
+    /// The number of its slots whose migration to another node has begun.
+    pub migrating: usize,
 }
 
 impl View {
@@ -55,6 +57,7 @@ impl View {
             }
             if is_own {
                 view.own_id = (*id).to_owned();
+                view.migrating = slots.iter().filter(|word| word.contains("->-")).count();
             }
             let has = |wanted: &str| flags.split(',').any(|flag| flag == wanted);
             view.nodes.push(Node {
@@ -163,7 +166,7 @@ mod tests {
     use super::*;
 
     const REPLY: &str = "\
-a1 10.0.0.1:7000@17000,one.example myself,master - 0 0 5 connected 0-5460 9000 [93-<-b2]
+a1 10.0.0.1:7000@17000,one.example myself,master - 0 0 5 connected 0-5460 9000 [93-<-b2] [77->-b2]
 b2 10.0.0.2:7000@17000,two.example master - 0 1 6 connected 5461-8999 9001-10922
 c3 :0@0 master,noaddr - 0 1 1 disconnected
 d4 10.0.0.4:7000@17000 slave a1 0 1 5 connected
@@ -179,7 +182,7 @@ d4 10.0.0.4:7000@17000 slave a1 0 1 5 connected
             config_epoch: *config_epoch,
             slots: ranges(&slots.split(',').collect::<Vec<_>>()),
         };
-        View { own_id: own.to_owned(), nodes: nodes.iter().map(node).collect() }
+        View { own_id: own.to_owned(), nodes: nodes.iter().map(node).collect(), migrating: 0 }
     }
 
     fn shown(masters: &Masters) -> Vec<(&str, String)> {
@@ -189,7 +192,7 @@ d4 10.0.0.4:7000@17000 slave a1 0 1 5 connected
     #[test]
     fn view_contains_addresses_roles_and_slots() {
         let view = View::parse(REPLY, "seed", 1, false);
-        assert_eq!((view.own_id.as_str(), view.nodes.len()), ("a1", 3));
+        assert_eq!((view.own_id.as_str(), view.nodes.len(), view.migrating), ("a1", 3, 1));
         let [a, b, d] = &view.nodes[..] else { panic!("{view:?}") };
         assert_eq!((a.host.as_str(), a.port, a.config_epoch), ("10.0.0.1", 7000, 5));
         assert_eq!(a.slots.to_string(), "0-5460,9000");

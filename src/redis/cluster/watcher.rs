@@ -23,6 +23,7 @@ use crate::{
     core::{id::EventId, part::ServerIndex},
     error_chain::ErrorChain,
     log_limit::LogLimit,
+    metrics::Metrics,
     redis::{
         link_state::LinkState,
         locate::Locator,
@@ -70,6 +71,11 @@ impl Votes {
         let answers = self.0.lock();
         let fresh = answers.views.values().filter(|(at, _)| at.elapsed() < FRESH);
         answers.masters.confirm(node_id, fresh.map(|(_, view)| view))
+    }
+
+    /// The number of slots whose migration from this node has begun, as it said lately.
+    fn migrating(&self, node_id: &str) -> usize {
+        self.0.lock().views.get(node_id).map_or(0, |(_, view)| view.migrating)
     }
 
     fn record(&self, views: Vec<View>) -> Masters {
@@ -169,6 +175,8 @@ pub struct WatcherParts {
     pub start: Box<dyn Fn(ServerInfo) -> Server + Send + Sync>,
     /// Monotonic time.
     pub clock: Arc<Clock>,
+    /// The number of slots that moved.
+    pub metrics: Arc<Metrics>,
 }
 
 /// Follows the masters.
@@ -282,6 +290,9 @@ impl Watcher {
                 }
             };
             is_changed |= update(&server.info, node);
+            if let Some(info) = &server.info.node {
+                info.set_migrating(self.cluster.votes.migrating(&node.id));
+            }
             after.push(server);
         }
         if is_changed {
@@ -303,6 +314,7 @@ impl Watcher {
             let has_left = |slot: &u16| kept.is_none_or(|node| !node.slots.contains(*slot));
             let left: Vec<u16> = slots.iter().filter(has_left).collect();
             if !left.is_empty() {
+                self.parts.metrics.slots_moved.inc_by(left.len() as u64);
                 let epoch = self.cluster.votes.epoch_of_giver(info, &left);
                 tracing::info!(
                     from = %giver.address(),

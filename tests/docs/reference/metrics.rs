@@ -8,8 +8,9 @@ use super::{assemble, code, table};
 
 const INTRODUCTION: &str = "\
 `GET /metrics` on the admin listener returns these metrics in the Prometheus text format.
-Every value of a label exists from the start, with the value 0, except for `role`: an instance
-that does not record plain publishes has no `sse_recorder_role` at all.
+Every value of a label exists from the start, with the value 0, except for `role` (an instance
+that does not record plain publishes has no `sse_recorder_role` at all) and `server`: there is a
+series for each Redis server that the instance uses now, and it ends when that server is replaced.
 
 `process_*` metrics (CPU, memory, open files) have their usual names and meanings.
 
@@ -34,6 +35,7 @@ const OTHERS: &str = "\
 
 | label | value | meaning |
 |---|---|---|
+| `server` | `host:port` | the Redis server: the primary, or a master of a cluster |
 | `transport` | `stream` | `GET /events` |
 | | `poll` | `GET /events/poll` |
 | `kind` | `user`, `broadcast` | the kind of channel |
