@@ -20,7 +20,10 @@ struct Scene {
 }
 
 impl Scene {
-    async fn start(settings: &[(&'static str, &'static str)], fsync: Option<&'static str>) -> Scene {
+    async fn start(
+        settings: &[(&'static str, &'static str)],
+        fsync: Option<&'static str>,
+    ) -> Scene {
         let mut cluster = Cluster::start_with(3, fsync, settings).await;
         let broadcasts = cluster.owner_of("{broadcast}").await;
         let nodes = [(broadcasts + 1) % 3, (broadcasts + 2) % 3, broadcasts];

@@ -69,8 +69,7 @@ async fn poll(gateway: &Gateway, user: &str, id: &str) -> std::ops::Range<usize>
     let (mut id, mut own, mut news) = (id.to_owned(), Vec::new(), Vec::new());
     while own.len() < 3 || news.len() < 3 {
         let jwt = ticket(user).jwt();
-        let path =
-            format!("/events/poll?ticket={jwt}&wait=20s&lastEventId={}", encode(&id));
+        let path = format!("/events/poll?ticket={jwt}&wait=20&lastEventId={}", encode(&id));
         let answer = gateway.http().get(gateway.url(&path)).send().await.unwrap();
         let answer: Value = serde_json::from_str(&answer.text().await.unwrap()).unwrap();
         assert!(answer["gap"].is_null(), "{answer}");
@@ -106,6 +105,37 @@ async fn plain_url_of_a_node_is_a_cluster() {
 }
 
 #[tokio::test]
+async fn higher_generation_of_the_library_replaces_it_on_all_masters() {
+    let cluster = Cluster::start(3).await;
+    let [one, two] = two_gateways(&cluster).await;
+    let users = users(&cluster).await;
+    let mut readers = Vec::new();
+    for name in &users {
+        readers.push(Reader::connect(&one, name).await);
+        publish(&cluster, &user(name), "own", 0, 3).await;
+    }
+    drop(two);
+    let _new = gateway(&cluster).env("HISTORY__GENERATION", "2").start().await;
+    for node in cluster.nodes() {
+        eventually("the new library", || async {
+            let libraries: String = format!(
+                "{:?}",
+                node.command::<redis::Value>(&["FUNCTION", "LIST", "LIBRARYNAME", "sse_*"]).await
+            );
+            (libraries.contains("sse_gateway_v6_g2_sse")
+                && !libraries.contains("sse_gateway_v6_g1_sse"))
+            .then_some(())
+        })
+        .await;
+    }
+    for (name, reader) in users.iter().zip(&mut readers) {
+        publish(&cluster, &user(name), "own", 3, 3).await;
+        reader.has_all("own", 6).await;
+        reader.assert_no_gap();
+    }
+}
+
+#[tokio::test]
 async fn sessions_and_admin_endpoints_work_on_all_masters() {
     let cluster = Cluster::start(3).await;
     let builder = gateway(&cluster).env("API_KEYS", &api_keys(&[("an admin's key", "admin")]));
@@ -125,7 +155,8 @@ async fn sessions_and_admin_endpoints_work_on_all_masters() {
             assert_eq!(crate::sessions::rejection(gateway, &same).await, "session-revoked");
         }
         let fresh = || async {
-            let mut sse = crate::harness::Sse::connect(&one.events_url(&ticket(&name), ""), &[]).await;
+            let mut sse =
+                crate::harness::Sse::connect(&one.events_url(&ticket(&name), ""), &[]).await;
             (sse.status == 200 && sse.event().await.event == "sse.connected").then_some(())
         };
         eventually("a new ticket after a revocation", fresh).await;
@@ -179,7 +210,8 @@ async fn random_clients_on_all_masters_miss_nothing() {
 fn fastrand_like(seed: u64) -> impl FnMut() -> usize {
     let mut state = seed;
     move || {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        state =
+            state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (state >> 33) as usize
     }
 }

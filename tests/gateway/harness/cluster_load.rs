@@ -181,6 +181,8 @@ pub struct Reader {
     /// The reasons of all gaps.
     pub gaps: Vec<String>,
     last_id: String,
+    /// All events and reconnects, for messages of failed assertions.
+    trail: Vec<String>,
 }
 
 impl Reader {
@@ -189,7 +191,7 @@ impl Reader {
         let sse = gateway.connect(user).await;
         let last_id = sse.last_id().to_owned();
         let (received, gaps) = (BTreeMap::new(), Vec::new());
-        Reader { sse, user: user.to_owned(), received, gaps, last_id }
+        Reader { sse, user: user.to_owned(), received, gaps, last_id, trail: Vec::new() }
     }
 
     /// Ends the stream and continues at a gateway with the id of the last event.
@@ -200,7 +202,9 @@ impl Reader {
     /// The same with this ticket.
     pub async fn reconnect_with(&mut self, gateway: &Gateway, ticket: &Ticket) {
         let query = format!("&lastEventId={}", encode(&self.last_id));
+        self.trail.push(format!("reconnects with {}", self.last_id));
         self.sse = gateway.connect_with(ticket, &query).await;
+        self.trail.push(format!("connected, id {}", self.sse.last_id()));
     }
 
     /// The id of the last event.
@@ -217,6 +221,7 @@ impl Reader {
         if !event.last_id.is_empty() {
             self.last_id.clone_from(&event.last_id);
         }
+        self.trail.push(event.to_string());
         match event.event.as_str() {
             "sse.gap" => self.gaps.push(event.json()["reason"].as_str().unwrap().to_owned()),
             "sse.heartbeat" => {}
@@ -231,8 +236,6 @@ impl Reader {
     /// Reads until it has received the last of `count` events of a type.
     pub async fn read_all(&mut self, kind: &str, count: usize) {
         while count > 0 && self.received.get(kind).and_then(|r| r.last()) < Some(&(count - 1)) {
-            let seen: usize = self.received.values().map(Vec::len).sum();
-            let _ = seen;
             self.read().await;
         }
     }
@@ -256,10 +259,13 @@ impl Reader {
         let received = self.received.get(kind).map_or(&[][..], Vec::as_slice);
         let expected: Vec<usize> = (from..to).collect();
         if received != expected {
-            let wrong: Vec<_> = received.windows(2).filter(|w| w[1] != w[0] + 1).collect();
+            let breaks: Vec<_> = received.windows(2).filter(|w| w[1] != w[0] + 1).collect();
             let ends = (received.first(), received.last());
-            let dump = self.sse.dump();
-            panic!("{} {kind}: {ends:?} of {from}..{to}, breaks {wrong:?}\n{dump}", self.user);
+            let at = breaks.first().map_or(String::new(), |w| format!(" {kind} \"{}\"]", w[0]));
+            let at = self.trail.iter().position(|line| line.ends_with(&at)).unwrap_or(0);
+            let trail = self.trail[at.saturating_sub(12)..].iter().take(40);
+            let trail = trail.cloned().collect::<Vec<_>>().join("\n  ");
+            panic!("{} {kind}: {ends:?} of {from}..{to}, breaks {breaks:?}\n  {trail}", self.user);
         }
     }
 
