@@ -203,6 +203,18 @@ async fn slots_that_move_one_after_the_other_leave_no_gap() {
 }
 
 #[tokio::test]
+async fn broadcasts_that_move_to_a_new_master_leave_no_gap() {
+    let mut scene = Scene::start(2).await;
+    let added = scene.cluster.add_master().await;
+    // Its first slot: the links to it begin with the broadcasts.
+    let slot = scene.cluster.slot_of("{broadcast}").await;
+    scene.cluster.migrate(slot, added).await;
+    scene.more(50).await;
+    scene.reconnect().await;
+    scene.is_complete().await;
+}
+
+#[tokio::test]
 async fn added_and_removed_masters_leave_no_gap() {
     let mut scene = Scene::start(2).await;
     let added = scene.cluster.add_master().await;

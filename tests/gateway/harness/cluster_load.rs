@@ -23,6 +23,7 @@ pub fn gateway(cluster: &Cluster) -> Builder {
     Gateway::at(&format!("redis+cluster://{}", cluster.addresses().join(",")))
         .env("PUBLISHERS__PLAIN", "off")
         .env("SERVER__HEARTBEAT", "300ms")
+        .env("HISTORY__MAX_LEN", "100000")
 }
 
 /// Two ready gateways of a cluster.
