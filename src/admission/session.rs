@@ -8,7 +8,7 @@ use super::{Admission, AdmissionError};
 use crate::{
     auth::{Ticket, TicketError},
     core::{
-        id::StreamPosition,
+        id::{EventId, StreamPosition},
         reasons::{BusyReason, TicketRejection},
     },
     error_chain::ErrorChain,
@@ -83,6 +83,7 @@ impl Admission {
             until_ms: ticket.session_exp_ms.map_or(longest_ms, |end| end.min(longest_ms)),
             issued_ms: ticket.issued_ms,
             cursor: opening.cursor,
+            first_broadcast: self.first_broadcast(opening.cursor),
             proof: opening.proof,
             new_proof: opening.new_proof,
         };
@@ -94,6 +95,15 @@ impl Admission {
             let recovered = || state.recovered_within(super::SESSIONS_REWRITTEN);
             admission_error(error, &commands.address(), recovered)
         })
+    }
+
+    /// The first position in the broadcasts of a session that begins on a cluster: the client's own
+    /// one, if that is not ahead of the last one that this instance knows.
+    fn first_broadcast(&self, cursor: Option<StreamPosition>) -> Option<EventId> {
+        let route = self.routes.broadcasts()?;
+        route.commands.is_node().then_some(())?;
+        let known = Some(route.state.highest_id()).filter(|known| *known > EventId::ZERO)?;
+        Some(cursor.map_or(known, |cursor| cursor.broadcasts.min(known)))
     }
 }
 

@@ -93,15 +93,15 @@ pub enum Start {
 /// implausibly far in the future, or older than `first`, the session's first cursor, in one of its
 /// parts. Without a cursor, the client gets `sse.gap` (`unknown-id`) and continues live.
 ///
-/// `is_split`: the sources may be on two servers, or have moved, so that only the time orders
-/// positions of different epochs.
+/// `is_cluster`: the sources may have moved between servers, so that only the time orders positions
+/// of different epochs.
 pub fn resumable(
     named: Option<StreamPosition>,
     first: StreamPosition,
-    is_split: bool,
+    is_cluster: bool,
     server_ms: u64,
 ) -> Option<StreamPosition> {
-    let reaches = |id: EventId, first: EventId| match is_split && id.epoch != first.epoch {
+    let reaches = |id: EventId, first: EventId| match is_cluster && id.epoch != first.epoch {
         true => id.ms.saturating_add(CLOCK_SKEW_MS) >= first.ms,
         false => id >= first,
     };

@@ -34,6 +34,36 @@ impl ReadFrom {
     }
 }
 
+/// What a stream has received of a log that may have been on several servers.
+#[derive(Debug)]
+pub struct Received {
+    /// In each of these epochs, everything up to the position; the current one is the last.
+    positions: Vec<EventId>,
+    /// The current epoch of the server that has the log now.
+    epoch: u64,
+}
+
+impl Received {
+    /// Everything up to one of these positions in the same epoch; `epoch` is the current one of the
+    /// server that has the log.
+    pub fn new(positions: Vec<EventId>, epoch: u64) -> Self {
+        Self { positions, epoch }
+    }
+
+    /// Whether the stream has received this event. Of an epoch without a position, it has what was
+    /// written before the log came to the server of the last position. (In one log, epochs do not
+    /// decrease, unless a gateway adopted the server without knowing the one before. What may be new
+    /// then is not taken for received.)
+    fn contains(&self, id: EventId) -> bool {
+        if let Some(position) = self.positions.iter().find(|other| other.epoch == id.epoch) {
+            return id <= *position;
+        }
+        let is_earlier = self.positions.iter().any(|position| id.epoch < position.epoch);
+        let is_new = self.positions.last().is_none_or(|last| id.is_entry_after(*last));
+        is_earlier && !is_new && id.epoch != self.epoch
+    }
+}
+
 /// An entry of a log.
 #[derive(Debug)]
 pub enum Entry {
@@ -97,13 +127,9 @@ impl Page {
         self.events.push(Arc::new(event));
     }
 
-    /// Removes the events that a stream has received: those up to one of its `positions` in the
-    /// same epoch, and everything before them.
-    pub fn skip(&mut self, positions: &[EventId]) {
-        let is_received = |event: &Arc<Event>| {
-            let id = event.id.unwrap_or(EventId::ZERO);
-            positions.iter().any(|position| id.epoch == position.epoch && id <= *position)
-        };
+    /// Removes the events that a stream has received, and everything before them.
+    pub fn skip(&mut self, received: &Received) {
+        let is_received = |event: &Arc<Event>| received.contains(event.id.unwrap_or(EventId::ZERO));
         if let Some(last) = self.events.iter().rposition(is_received) {
             self.last_ever = self.last_ever.max(self.events[last].id.unwrap_or(EventId::ZERO));
             self.events.drain(..=last);

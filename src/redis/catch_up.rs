@@ -29,7 +29,7 @@ use crate::{
         catch_up::{self, ClockSnapshot, Merge, Start},
         channel::Channel,
         id::{EventId, Order},
-        page::Page,
+        page::{Page, Received},
         part::Part,
         reasons::CatchUpCause,
     },
@@ -153,7 +153,7 @@ impl CatchUpDriver {
     }
 
     /// Whether the streams of a user read from two servers.
-    pub fn is_split(&self, user: &str) -> bool {
+    fn is_split(&self, user: &str) -> bool {
         let (user, broadcasts) = (self.routes.user(user), self.routes.broadcasts());
         user.is_some_and(|user| broadcasts.is_none_or(|other| user.server != other.server))
     }
@@ -296,15 +296,16 @@ impl CatchUpDriver {
         }
         let (sources, too_many) = self.sources(catch_up, order, snapshot, stale).await?;
         let mut merge = Merge::new(from, order, clock, sources);
+        // Before anything is replayed: that moves the position.
+        let received = is_by_entry.then(|| Received::new(c.received(part), clock.h.epoch));
         let mut first = true;
         loop {
             let mut pages = self.read(c, &merge, snapshot, first).await?;
             catch_up.check_current()?;
+            if let Some(received) = &received {
+                pages.iter_mut().for_each(|(_, page)| page.skip(received));
+            }
             if first {
-                if is_by_entry {
-                    let received = c.received(part);
-                    pages.iter_mut().for_each(|(_, page)| page.skip(&received));
-                }
                 let flags = GapFlags { order, reset, unrecorded, stale, too_many };
                 report_gap(c, part, &merge, &pages, from, flags);
             }

@@ -354,14 +354,16 @@ async fn load(
         }
         for old in &ours {
             // The library's memory ends with it: it stores its clock.
-            if Revision::parse(&old.name).is_some_and(|(r, _)| r.version >= SAVES_SINCE) {
-                step.add_command(commands.call("save", &[commands.keys.node()])).ignore();
+            let saves = Revision::parse(&old.name).is_some_and(|(r, _)| r.version >= SAVES_SINCE);
+            if let Some(node_key) = commands.node_key().filter(|_| saves) {
+                step.add_command(commands.call("save", &[node_key])).ignore();
             }
             step.cmd("FUNCTION").arg("DELETE").arg(&old.name).ignore();
         }
         step.cmd("FUNCTION").arg("LOAD").arg(&variants[usize::from(others.is_empty())]).ignore();
-        if is_replicated {
+        if is_replicated && !commands.is_node() {
             // The server may have lost this with its data: it must not take itself for a lone one.
+            // A node of a cluster never does, and may not own the slot of this key.
             step.cmd("HSET").arg(commands.keys.node()).arg("replicated").arg(1).ignore();
         }
         match commands.run_all::<()>(&step).await {

@@ -329,6 +329,7 @@ impl Supervisor {
         self.adoption.begin(connection, run_id, &self.commands, &self.context).await;
         let has_broadcasts = self.context.server.owns(&keys.live_broadcast());
         if has_broadcasts {
+            self.context.delivery.set_broadcast_server(self.context.server.index);
             self.subscribe_broadcasts(connection).await?;
         }
         let users = self.subscriptions.lost();

@@ -71,6 +71,11 @@ impl Routes {
         }
     }
 
+    /// Whether the servers are the masters of a cluster.
+    pub fn is_cluster(&self) -> bool {
+        self.servers.is_cluster()
+    }
+
     /// The server that has a user's channel; `None` if no server is known to have it now.
     pub fn user(&self, user: &str) -> Option<Route> {
         self.servers.of_user(user).map(|server| self.route(server))

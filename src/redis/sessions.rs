@@ -41,6 +41,8 @@ pub struct SessionRequest<'a> {
     pub issued_ms: u64,
     /// The client's cursor.
     pub cursor: Option<StreamPosition>,
+    /// The first position in the broadcasts of a new session, if they may be on another server.
+    pub first_broadcast: Option<EventId>,
     /// Digest of the cookie in the request; empty if there is none.
     pub proof: &'a str,
     /// Digest of the cookie of a new session; empty if it has none.
@@ -96,7 +98,8 @@ fn call(function: &str, commands: &Commands, grace: Duration, request: &SessionR
         .arg(request.cursor.map(|position| position.user.to_string()).unwrap_or_default())
         .arg(request.left_ms)
         .arg(request.proof)
-        .arg(request.new_proof);
+        .arg(request.new_proof)
+        .arg(request.first_broadcast.map(|id| id.to_string()).unwrap_or_default());
     call
 }
 
@@ -119,7 +122,7 @@ pub async fn open(
     match reply.text("outcome") {
         "opened" | "resumed" => Ok(Session {
             digest: request.digest.to_owned(),
-            first: EventId::parse(reply.text("first")).unwrap_or_default().into(),
+            first: first(reply.text("first"), reply.text("first_broadcast")),
             opened_ms: reply.number("opened_ms").unwrap_or(0),
             until_ms: reply.number("until_ms").unwrap_or(request.until_ms),
             generation: reply.number("generation").unwrap_or(1),
@@ -132,6 +135,12 @@ pub async fn open(
         "stranger" => Err(SessionError::CookieMissing),
         other => Err(CommandError::UnexpectedReply(other.to_owned()).into()),
     }
+}
+
+/// The first cursor of a session. Without a cluster, it is the same in both parts.
+fn first(user: &str, broadcasts: &str) -> StreamPosition {
+    let user = EventId::parse(user).unwrap_or_default();
+    StreamPosition { user, broadcasts: EventId::parse(broadcasts).unwrap_or(user) }
 }
 
 /// Resumes a session that exists without a write, for a server that refuses writes; `None`: there
@@ -284,6 +293,8 @@ fn renewal(
             .arg(u8::from(closing))
             .arg(c.client.session.generation)
             .arg(&c.client.session.proof);
+        let StreamPosition { user, broadcasts } = c.client.session.first;
+        call.arg(if user == broadcasts { String::new() } else { broadcasts.to_string() });
     }
     call
 }

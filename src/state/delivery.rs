@@ -89,14 +89,26 @@ impl Delivery {
         self.mailboxes.send(|| Message::UsersMoved(users.clone()));
     }
 
-    /// The broadcasts are on this server now, whose route must be known already. The link brings
-    /// everything after `h`; `None`: it is down.
-    pub fn broadcasts_moved(&self, server: ServerIndex, h: Option<EventId>) {
+    /// This server has the broadcasts, and its link is about to subscribe to them: from now on, the
+    /// cache takes them from this server only. It must know that before the watermark with which the
+    /// cache begins, because events follow that at once.
+    pub fn set_broadcast_server(&self, server: ServerIndex) {
         self.broadcast_server.store(server.0, Ordering::Relaxed);
         self.replay_cache.clear();
-        if let Some(h) = h {
-            self.replay_cache.begin(h);
+    }
+
+    /// The broadcasts are on another server than this one now, whose route must be known already.
+    pub fn broadcasts_left(&self, server: ServerIndex) {
+        if self.has_broadcasts(server) {
+            self.replay_cache.clear();
         }
+        self.mailboxes.send(|| Message::BroadcastsMoved);
+    }
+
+    /// The broadcasts are on the server of [`Self::set_broadcast_server`] now, whose route must be
+    /// known already. The link brings everything after `h`.
+    pub fn broadcasts_moved(&self, h: EventId) {
+        self.replay_cache.begin(h);
         self.mailboxes.send(|| Message::BroadcastsMoved);
     }
 }
@@ -118,14 +130,29 @@ mod tests {
         delivery.new_epoch(second, id(9));
         delivery.link_down(second);
         assert_eq!(start(), Some(id(5)));
-        delivery.broadcasts_moved(second, Some(id(9)));
+        delivery.set_broadcast_server(second);
+        // Behind the watermark, but before this instance has handled that.
+        let early = event("broadcast:a", 10, 5);
+        delivery.event(second, Arc::unwrap_or_clone(early));
+        delivery.broadcasts_moved(id(9));
         delivery.link_down(first);
-        let late = event("broadcast:a", 10, 5);
+        let late = event("broadcast:a", 11, 10);
         delivery.event(first, Arc::unwrap_or_clone(late));
         assert_eq!(start(), Some(id(9)));
         let topics = Topics::parse(["a"].into_iter()).unwrap();
-        assert_eq!(delivery.replay_cache.read(id(9), id(20), &topics, 9), Some((vec![], false)));
+        let read = delivery.replay_cache.read(id(9), id(20), &topics, 9);
+        let (found, _) = read.expect("a cache that begins at 9");
+        assert_eq!(found.iter().map(|e| e.id).collect::<Vec<_>>(), [Some(id(10))]);
         delivery.link_down(second);
+        assert_eq!(start(), None);
+        // A link that begins with the broadcasts, and one that loses them.
+        delivery.set_broadcast_server(first);
+        delivery.link_up(second, id(20));
+        assert_eq!(start(), None, "the cache depends on no other server");
+        delivery.link_up(first, id(21));
+        delivery.broadcasts_left(second);
+        assert_eq!(start(), Some(id(21)));
+        delivery.broadcasts_left(first);
         assert_eq!(start(), None);
     }
 }

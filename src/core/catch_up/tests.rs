@@ -1,6 +1,6 @@
 use super::*;
 use crate::core::channel::Channel;
-use crate::core::page::Entry;
+use crate::core::page::{Entry, Received};
 
 fn id(ms: u64) -> EventId {
     in_epoch(7, ms)
@@ -239,7 +239,7 @@ fn moved_log_is_read_behind_what_was_received() {
     let cursor = old(5100);
     let order = order(Part::User, cursor, &CLOCK, true);
     let mut page = Page { events: events.to_vec(), ..Page::default() };
-    page.skip(&[cursor]);
+    page.skip(&Received::new(vec![cursor], 7));
     assert_eq!(gap(cursor, order, false, &page), None);
     let mut merge = Merge::new(cursor, order, &CLOCK, 0..1);
     merge.feed(0, page, true).unwrap();
@@ -247,11 +247,34 @@ fn moved_log_is_read_behind_what_was_received() {
     // What the server before assigned after the cursor has no H.
     let mut page = Page { events: events[..3].to_vec(), ..Page::default() };
     let cursor = old(5080);
-    page.skip(&[cursor]);
+    page.skip(&Received::new(vec![cursor], 7));
     let clock = ClockSnapshot { h: new(5082), ..CLOCK };
     let mut merge = Merge::new(cursor, order, &clock, 0..1);
     merge.feed(0, page, true).unwrap();
     assert_eq!(all(&mut merge), [5085], "5090 is past H");
+}
+
+#[test]
+fn log_that_was_on_other_servers_is_received_up_to_the_position() {
+    // Epoch 5, and then 9, at which the stream began; the log moved to a server of epoch 12.
+    let channel = || Channel::parse("user:1:events").unwrap();
+    let page = |ids: &[EventId]| {
+        let event = |id: &EventId| Event::new(*id, EventId::ZERO, channel(), None, "t", "");
+        Page { events: ids.iter().map(event).map(Arc::new).collect(), ..Page::default() }
+    };
+    let left = |received: &Received, ids: &[EventId]| {
+        let mut page = page(ids);
+        page.skip(received);
+        page.events.iter().map(|event| event.id.unwrap()).collect::<Vec<_>>()
+    };
+    let received = Received::new(vec![in_epoch(9, 5100)], 12);
+    assert_eq!(left(&received, &[in_epoch(5, 4000), in_epoch(5, 4001)]), [], "a page of its own");
+    let new = [in_epoch(9, 5101), in_epoch(12, 5050)];
+    assert_eq!(left(&received, &[in_epoch(5, 4000), in_epoch(9, 5100), new[0], new[1]]), new);
+    // An adoption without knowledge of epoch 9: what may be new is not skipped.
+    let unaware = Received::new(vec![in_epoch(9, 5100)], 7);
+    assert_eq!(left(&unaware, &[in_epoch(7, 5099)]), [in_epoch(7, 5099)]);
+    assert_eq!(left(&unaware, &[in_epoch(5, 5101)]), [in_epoch(5, 5101)]);
 }
 
 #[test]

@@ -27,7 +27,7 @@ use crate::{
     redis::{
         link_state::LinkState,
         locate::Locator,
-        servers::{Server, ServerInfo, Servers},
+        servers::{NodeInfo, Server, ServerInfo, Servers},
         watermark::ClusterKnowledge,
     },
     settings::ServerAddress,
@@ -42,6 +42,9 @@ const FRESH: Duration = Duration::from_secs(3);
 /// After this time even the answers of a minority are taken over: an operator may have promoted a
 /// replica without the others.
 const MINORITY: Duration = Duration::from_secs(10);
+/// Maximum time for which slots that two masters claim stay with the former one. What moves while
+/// that one still claims it cannot be proved to have moved without a loss.
+const MAX_DISPUTE: Duration = Duration::from_secs(1);
 /// Maximum time to wait for the answers before an adoption.
 const MAX_REFRESH: Duration = Duration::from_millis(300);
 /// Maximum number of nodes that are asked in one round.
@@ -97,6 +100,17 @@ impl Votes {
             server.info.node.as_ref().is_some_and(|node| answers.views.contains_key(&node.id))
         };
         servers.iter().filter(answered).count() * 2 > servers.len()
+    }
+
+    /// Whether a living master, which has just answered, still claims some of the slots that others
+    /// give to another one: then it will give them up in a moment. (One that was replaced does not
+    /// answer, or becomes a replica soon.)
+    fn still_claims(&self, giver: &NodeInfo, slots: &[u16]) -> bool {
+        let answers = self.0.lock();
+        let Some((at, view)) = answers.views.get(&giver.id) else { return false };
+        let own = view.nodes.iter().find(|node| node.id == giver.id);
+        at.elapsed() < MIN_INTERVAL
+            && own.is_some_and(|own| own.is_master && slots.iter().any(|s| own.slots.contains(*s)))
     }
 
     /// The epoch of a server that gives slots away, if nothing can be lost with them: the server is
@@ -188,6 +202,8 @@ pub struct Watcher {
     known: Vec<ServerAddress>,
     /// When the masters were last taken over from the answers.
     applied: Instant,
+    /// Since when two masters claim the same slots.
+    disputed: Option<Instant>,
     /// The number of the next server.
     next_index: u16,
     log: LogLimit,
@@ -203,6 +219,7 @@ impl Watcher {
             cluster,
             connections: BTreeMap::new(),
             applied: Instant::now(),
+            disputed: None,
             next_index: 0,
             log: LogLimit::new(LOG_INTERVAL_MS),
         }
@@ -225,8 +242,12 @@ impl Watcher {
                     || self.cluster.votes.is_majority(&known)
                     || self.applied.elapsed() > MINORITY
                 {
+                    if self.is_disputed(&known, &masters) {
+                        self.cluster.stale.notify_one();
+                    } else {
+                        self.apply(known, &masters);
+                    }
                     self.applied = Instant::now();
-                    self.apply(known, &masters);
                 }
             }
             self.cluster.rounds.send_replace(round);
@@ -304,15 +325,35 @@ impl Watcher {
     }
 }
 
+/// The slots that a server has lost.
+fn lost(giver: &NodeInfo, masters: &Masters) -> Vec<u16> {
+    let kept = masters.0.iter().find(|node| node.id == giver.id);
+    let has_left = |slot: &u16| kept.is_none_or(|node| !node.slots.contains(*slot));
+    giver.slots().iter().filter(has_left).collect()
+}
+
 impl Watcher {
+    /// Whether slots have moved that their former master, which is alive, still claims: it has not
+    /// learned of the move yet. At most for [`MAX_DISPUTE`].
+    fn is_disputed(&mut self, before: &[Server], masters: &Masters) -> bool {
+        let votes = &self.cluster.votes;
+        let is_disputed =
+            before.iter().filter_map(|server| server.info.node.as_ref()).any(|giver| {
+                let left = lost(giver, masters);
+                !left.is_empty() && votes.still_claims(giver, &left)
+            });
+        if !is_disputed {
+            self.disputed = None;
+            return false;
+        }
+        self.disputed.get_or_insert_with(Instant::now).elapsed() < MAX_DISPUTE
+    }
+
     /// Records the slots that leave their servers, before the servers are updated.
     fn record_moves(&self, before: &[Server], masters: &Masters) {
         for Server { info, .. } in before {
             let Some(giver) = &info.node else { continue };
-            let slots = giver.slots();
-            let kept = masters.0.iter().find(|node| node.id == giver.id);
-            let has_left = |slot: &u16| kept.is_none_or(|node| !node.slots.contains(*slot));
-            let left: Vec<u16> = slots.iter().filter(has_left).collect();
+            let left = lost(giver, masters);
             if !left.is_empty() {
                 self.parts.metrics.slots_moved.inc_by(left.len() as u64);
                 let epoch = self.cluster.votes.epoch_of_giver(info, &left);

@@ -100,13 +100,16 @@ impl Supervisor {
         let owns = self.context.server.owns(&self.commands.keys.live_broadcast());
         let has_ended = std::mem::take(&mut self.slots.broadcasts_ended);
         if owns && (has_ended || !self.inbound.has_broadcasts()) {
+            self.context.delivery.set_broadcast_server(self.context.server.index);
             self.subscribe_broadcasts(connection).await?;
             let clock = self.clock_snapshot(connection).await?;
             self.inbound.watermark(clock.h);
-            self.context.delivery.broadcasts_moved(self.context.server.index, Some(clock.h));
+            self.context.delivery.broadcasts_moved(clock.h);
             self.inbound.set_broadcasts(true);
         } else if !owns && self.inbound.has_broadcasts() {
             self.inbound.set_broadcasts(false);
+            // The link to the other server may begin with them, and does not notify the streams.
+            self.context.delivery.broadcasts_left(self.context.server.index);
             // The recorder's messages come from the other server now.
             connection.punsubscribe(&self.commands.keys.public_patterns()).await?;
         }

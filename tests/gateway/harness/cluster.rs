@@ -1,6 +1,6 @@
 //! A Redis Cluster of real processes for one test.
 
-use std::time::Duration;
+use std::{collections::HashSet, time::Duration};
 
 use super::{Redis, SLOTS, eventually_within};
 use redis::FromRedisValue;
@@ -132,6 +132,11 @@ impl Cluster {
             }
         }
         panic!("nobody owns slot {slot}");
+    }
+
+    /// The slots that a node says it owns.
+    pub async fn slots_of_node(&self, n: usize) -> HashSet<u16> {
+        own_slots(&self.nodes[n]).await.into_iter().collect()
     }
 
     /// Runs one command on the owner of a key.

@@ -12,6 +12,7 @@
 //! Deadlines only guard against hanging ([`GUARD`]); no test may depend on timing.
 
 pub mod cluster;
+pub mod cluster_load;
 pub mod gateway;
 pub mod http2;
 pub mod id;
