@@ -8,7 +8,8 @@ use super::{Admission, AdmissionError};
 use crate::{
     auth::{Ticket, TicketError},
     core::{
-        id::StreamPosition,
+        catch_up,
+        id::{EventId, StreamPosition},
         reasons::{BusyReason, TicketRejection},
     },
     error_chain::ErrorChain,
@@ -74,6 +75,7 @@ impl Admission {
         }
         let settings = &self.context.settings.sessions;
         let longest_ms = now_ms + settings.max_session.as_millis() as u64;
+        let first_broadcasts = self.first_broadcasts(opening);
         let request = SessionRequest {
             digest: &ticket.digest,
             connection: opening.connection,
@@ -83,6 +85,7 @@ impl Admission {
             until_ms: ticket.session_exp_ms.map_or(longest_ms, |end| end.min(longest_ms)),
             issued_ms: ticket.issued_ms,
             cursor: opening.cursor,
+            first_broadcasts,
             proof: opening.proof,
             new_proof: opening.new_proof,
         };
@@ -94,6 +97,20 @@ impl Admission {
             let recovered = || state.recovered_within(super::SESSIONS_REWRITTEN);
             admission_error(error, &commands.address(), recovered)
         })
+    }
+
+    /// Where a new session begins in the broadcasts, if its stream is split.
+    fn first_broadcasts(&self, Opening { ticket, cursor, .. }: &Opening<'_>) -> Option<EventId> {
+        let names_two = cursor.is_some_and(|named| named.user != named.broadcasts);
+        if !names_two && !self.catch_up.is_split(&ticket.user) {
+            return None;
+        }
+        let server_ms = self.context.clock.server_ms();
+        let known = self.routes.broadcasts().map(|route| route.state.highest_id());
+        // Of a server that was never reached, nothing but the time is known.
+        let h = known.filter(|h| *h > EventId::ZERO);
+        let h = h.unwrap_or(EventId { ms: server_ms, ..EventId::ZERO });
+        Some(catch_up::first_of_broadcasts(cursor.map(|named| named.broadcasts), h, server_ms))
     }
 }
 

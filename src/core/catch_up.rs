@@ -112,6 +112,18 @@ pub fn resumable(
     })
 }
 
+/// Where a new session begins in the broadcasts of a split stream: at the client's cursor if that
+/// is possible, otherwise at `h`, the last position that is known of their server. A cursor ahead of
+/// `h` would keep the session from ever resuming. One of a later epoch is possible, because the
+/// broadcasts may have moved from another server: then only the time decides.
+pub fn first_of_broadcasts(named: Option<EventId>, h: EventId, server_ms: u64) -> EventId {
+    let is_possible = |id: &EventId| match id.epoch > h.epoch {
+        true => id.ms <= h.ms.max(server_ms).saturating_add(CLOCK_SKEW_MS),
+        false => *id <= h,
+    };
+    named.filter(|id| id.is_plausible(server_ms) && is_possible(id)).unwrap_or(h)
+}
+
 /// What orders the ids of a catch-up of `part` from `cursor`. `has_moved`: the part was moved to
 /// this server, and the stream has received everything up to the cursor from the server before.
 pub fn order(part: Part, cursor: EventId, clock: &ClockSnapshot, has_moved: bool) -> Order {

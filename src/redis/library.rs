@@ -318,6 +318,8 @@ async fn load(
 ) -> Result<Option<String>, LibraryError> {
     let (prefix, own) = (commands.keys.function_prefix(), Revision::of(settings));
     let name = own.name(prefix);
+    // A node that owns no slot has no key to write to, and no events.
+    let node_key = commands.node_key().unwrap_or_else(|| commands.keys.node());
     let variants =
         [source(commands, settings, false), source(commands, settings, prefix != DEFAULT)];
     // A second round if another gateway loads one at the same time.
@@ -349,14 +351,14 @@ async fn load(
         for old in &ours {
             // The library's memory ends with it: it stores its clock.
             if Revision::parse(&old.name).is_some_and(|(r, _)| r.version >= SAVES_SINCE) {
-                step.add_command(commands.call("save", &[commands.keys.node()])).ignore();
+                step.add_command(commands.call("save", &[&node_key])).ignore();
             }
             step.cmd("FUNCTION").arg("DELETE").arg(&old.name).ignore();
         }
         step.cmd("FUNCTION").arg("LOAD").arg(&variants[usize::from(others.is_empty())]).ignore();
         if is_replicated {
             // The server may have lost this with its data: it must not take itself for a lone one.
-            step.cmd("HSET").arg(commands.keys.node()).arg("replicated").arg(1).ignore();
+            step.cmd("HSET").arg(&node_key).arg("replicated").arg(1).ignore();
         }
         match commands.run_all::<()>(&step).await {
             Ok(()) => tracing::info!(library = name, "library loaded"),

@@ -41,6 +41,9 @@ pub struct SessionRequest<'a> {
     pub issued_ms: u64,
     /// The client's cursor.
     pub cursor: Option<StreamPosition>,
+    /// For a split stream: where a new session begins in the broadcasts. Otherwise both parts begin
+    /// at the same position.
+    pub first_broadcasts: Option<EventId>,
     /// Digest of the cookie in the request; empty if there is none.
     pub proof: &'a str,
     /// Digest of the cookie of a new session; empty if it has none.
@@ -96,7 +99,8 @@ fn call(function: &str, commands: &Commands, grace: Duration, request: &SessionR
         .arg(request.cursor.map(|position| position.user.to_string()).unwrap_or_default())
         .arg(request.left_ms)
         .arg(request.proof)
-        .arg(request.new_proof);
+        .arg(request.new_proof)
+        .arg(request.first_broadcasts.map(|id| id.to_string()).unwrap_or_default());
     call
 }
 
@@ -119,7 +123,7 @@ pub async fn open(
     match reply.text("outcome") {
         "opened" | "resumed" => Ok(Session {
             digest: request.digest.to_owned(),
-            first: EventId::parse(reply.text("first")).unwrap_or_default().into(),
+            first: first_position(reply.text("first"), reply.text("first_broadcast")),
             opened_ms: reply.number("opened_ms").unwrap_or(0),
             until_ms: reply.number("until_ms").unwrap_or(request.until_ms),
             generation: reply.number("generation").unwrap_or(1),
@@ -132,6 +136,12 @@ pub async fn open(
         "stranger" => Err(SessionError::CookieMissing),
         other => Err(CommandError::UnexpectedReply(other.to_owned()).into()),
     }
+}
+
+/// The first cursor of a session. `broadcasts` is empty unless the session began with a split stream.
+fn first_position(user: &str, broadcasts: &str) -> StreamPosition {
+    let user = EventId::parse(user).unwrap_or_default();
+    StreamPosition { user, broadcasts: EventId::parse(broadcasts).unwrap_or(user) }
 }
 
 /// Resumes a session that exists without a write, for a server that refuses writes; `None`: there
@@ -283,7 +293,32 @@ fn renewal(
             .arg(ttl_ms)
             .arg(u8::from(closing))
             .arg(c.client.session.generation)
-            .arg(&c.client.session.proof);
+            .arg(&c.client.session.proof)
+            .arg(first_broadcasts(c.client.session.first));
     }
     call
+}
+
+/// The broadcasts' part of a first cursor, as the library keeps it: empty if it is the user's part.
+fn first_broadcasts(first: StreamPosition) -> String {
+    let is_split = first.broadcasts != first.user;
+    is_split.then(|| first.broadcasts.to_string()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn first_cursor_is_kept_in_one_or_two_parts() {
+        for (user, broadcasts) in [("5-0.a", ""), ("5-0.a", "7-1.b")] {
+            let first = first_position(user, broadcasts);
+            assert_eq!(
+                (first.user.to_string(), first_broadcasts(first)),
+                (user.into(), broadcasts.into())
+            );
+        }
+        let whole = first_position("5-0.a", "");
+        assert_eq!(whole.broadcasts, whole.user);
+    }
 }

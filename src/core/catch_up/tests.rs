@@ -273,6 +273,19 @@ fn resume_of_a_split_stream_is_checked_for_each_part() {
 }
 
 #[test]
+fn session_begins_in_the_broadcasts_where_the_client_is_if_possible() {
+    let (h, now) = (id(90_000), 90_000);
+    let first = |named| first_of_broadcasts(Some(named), h, now);
+    for possible in [id(1), h, in_epoch(3, 99_999), in_epoch(9, 150_000)] {
+        assert_eq!(first(possible), possible);
+    }
+    for ahead in [id(90_001), in_epoch(9, 150_001), in_epoch(u64::MAX, 1)] {
+        assert_eq!(first(ahead), h, "{ahead}");
+    }
+    assert_eq!(first_of_broadcasts(None, h, now), h);
+}
+
+#[test]
 fn entries_from_before_a_move_prove_nothing_is_missing_behind_it() {
     // The cursor is of this server, and the log begins with events of a server with later epochs.
     let of_log = |id, predecessor| {
