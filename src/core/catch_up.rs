@@ -102,7 +102,10 @@ pub fn resumable(
     server_ms: u64,
 ) -> Option<StreamPosition> {
     let reaches = |id: EventId, first: EventId| match is_split && id.epoch != first.epoch {
-        true => id.ms.saturating_add(CLOCK_SKEW_MS) >= first.ms,
+        true => {
+            let latest_ms = first.ms.max(server_ms).saturating_add(CLOCK_SKEW_MS);
+            id.ms.saturating_add(CLOCK_SKEW_MS) >= first.ms && id.ms <= latest_ms
+        }
         false => id >= first,
     };
     named.filter(|named| {

@@ -268,6 +268,7 @@ fn resume_of_a_split_stream_is_checked_for_each_part() {
         |user| resumable(Some(position(user, first.broadcasts)), first, true, 90_000).is_some();
     assert!(named(in_epoch(2, 90_000)) && named(in_epoch(2, 30_000)));
     assert!(!named(in_epoch(9, 29_999)) && !named(id(89_999)));
+    assert!(named(in_epoch(9, 150_000)) && !named(in_epoch(9, 150_001)), "ahead of both clocks");
     let one_server = |user: EventId| resumable(Some(user.into()), id(5).into(), false, 1000);
     assert_eq!(one_server(in_epoch(2, 5)), None);
 }

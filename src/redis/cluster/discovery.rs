@@ -152,7 +152,9 @@ async fn ask_one(
 /// All nodes: the masters with the slots that they own, then the others.
 fn nodes(views: &[View], masters: &Masters) -> Vec<Node> {
     let mut nodes = masters.0.clone();
-    for node in views.iter().flat_map(|view| &view.nodes) {
+    // What a node says of itself is more recent than what the others say.
+    let own = views.iter().flat_map(|view| view.nodes.iter().filter(|n| n.id == view.own_id));
+    for node in own.chain(views.iter().flat_map(|view| &view.nodes)) {
         if nodes.iter().all(|known| known.id != node.id) {
             nodes.push(node.clone());
         }

@@ -33,7 +33,8 @@ pub async fn inspect_cluster(
         vec![("address", commands.address().to_string()), ("mode", "cluster".to_owned())];
     let mut shared: Vec<Shared> = Vec::new();
     let mut failed = None;
-    let masters = commands.each_server();
+    let mut masters = commands.each_server();
+    masters.sort_by_key(|master| master.node().and_then(|node| node.slots().iter().next()));
     for master in &masters {
         let name = master.address().to_string();
         let slots = master.node().map(|node| node.slots().to_string()).unwrap_or_default();

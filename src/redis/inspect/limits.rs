@@ -74,7 +74,8 @@ fn memory(info: &Info) -> Finding {
              history.max_len or history.retention"
         ));
     }
-    Finding::ok(text)
+    // The masters of a cluster are reported together if the text is the same.
+    Finding::ok(if info.is_cluster() { format!("maxmemory {limit}") } else { text })
 }
 
 fn eviction(info: &Info) -> Finding {
