@@ -301,8 +301,7 @@ fn renewal(
 
 /// The broadcasts' part of a first cursor, as the library keeps it: empty if it is the user's part.
 fn first_broadcasts(first: StreamPosition) -> String {
-    let is_split = first.broadcasts != first.user;
-    is_split.then(|| first.broadcasts.to_string()).unwrap_or_default()
+    if first.broadcasts == first.user { String::new() } else { first.broadcasts.to_string() }
 }
 
 #[cfg(test)]

@@ -101,7 +101,7 @@ fn log_argument(limit: u64, settings: &Settings) -> Finding {
     let history = &settings.history;
     let event = history.max_event_bytes as u64 + ENTRY_BYTES;
     // A log is trimmed when it exceeds its length by a tenth.
-    let largest = (history.max_len as u64).saturating_mul(event).saturating_mul(11) / 10;
+    let largest = history.max_len.saturating_mul(event).saturating_mul(11) / 10;
     if limit < largest {
         return Finding::warning(format!(
             "proto-max-bulk-len is {limit}, but a log may have {largest} bytes: MIGRATE cannot \
