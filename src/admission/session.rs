@@ -8,6 +8,7 @@ use super::{Admission, AdmissionError};
 use crate::{
     auth::{Ticket, TicketError},
     core::{
+        catch_up,
         id::{EventId, StreamPosition},
         reasons::{BusyReason, TicketRejection},
     },
@@ -74,6 +75,7 @@ impl Admission {
         }
         let settings = &self.context.settings.sessions;
         let longest_ms = now_ms + settings.max_session.as_millis() as u64;
+        let first_broadcasts = self.first_broadcasts(opening);
         let request = SessionRequest {
             digest: &ticket.digest,
             connection: opening.connection,
@@ -83,7 +85,7 @@ impl Admission {
             until_ms: ticket.session_exp_ms.map_or(longest_ms, |end| end.min(longest_ms)),
             issued_ms: ticket.issued_ms,
             cursor: opening.cursor,
-            first_broadcast: self.first_broadcast(opening.cursor),
+            first_broadcasts,
             proof: opening.proof,
             new_proof: opening.new_proof,
         };
@@ -97,13 +99,18 @@ impl Admission {
         })
     }
 
-    /// The first position in the broadcasts of a session that begins on a cluster: the client's own
-    /// one, if that is not ahead of the last one that this instance knows.
-    fn first_broadcast(&self, cursor: Option<StreamPosition>) -> Option<EventId> {
-        let route = self.routes.broadcasts()?;
-        route.commands.is_node().then_some(())?;
-        let known = Some(route.state.highest_id()).filter(|known| *known > EventId::ZERO)?;
-        Some(cursor.map_or(known, |cursor| cursor.broadcasts.min(known)))
+    /// Where a new session begins in the broadcasts, if they may be on another server than the user.
+    fn first_broadcasts(&self, Opening { cursor, .. }: &Opening<'_>) -> Option<EventId> {
+        let names_two = cursor.is_some_and(|named| named.user != named.broadcasts);
+        if !names_two && !self.routes.is_cluster() {
+            return None;
+        }
+        let server_ms = self.context.clock.server_ms();
+        let known = self.routes.broadcasts().map(|route| route.state.highest_id());
+        // Of a server that was never reached, nothing but the time is known.
+        let h = known.filter(|h| *h > EventId::ZERO);
+        let h = h.unwrap_or(EventId { ms: server_ms, ..EventId::ZERO });
+        Some(catch_up::first_of_broadcasts(cursor.map(|named| named.broadcasts), h, server_ms))
     }
 }
 

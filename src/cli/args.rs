@@ -184,7 +184,7 @@ pub struct TraceArgs {
     /// Settings.
     #[command(flatten)]
     pub config: ConfigArgs,
-    /// Id of the event, `<ms>-<seq>.<epoch>`
+    /// Id of the event, `<ms>-<seq>.<epoch>`, or a last event id with two parts, joined by `~`
     #[arg(value_name = "EVENT ID")]
     pub id: String,
     /// Channel of the event, if known; avoids the search

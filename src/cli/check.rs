@@ -6,9 +6,10 @@ use super::args::{CheckArgs, EX_CONFIG, EX_UNAVAILABLE};
 use crate::{
     error_chain::ErrorChain,
     redis::{
-        commands::{CommandError, Commands},
-        inspect::{ServerReport, Verdict, inspect},
-        tls::{self, TlsError},
+        cluster::discovery::{Discovered, DiscoveryError, discover},
+        commands::CommandError,
+        inspect::{ServerReport, Verdict, cluster::inspect_cluster, inspect},
+        tls,
     },
     settings::{Settings, check::warnings, sample},
 };
@@ -17,7 +18,7 @@ use crate::{
 #[derive(Debug, thiserror::Error)]
 enum Failure {
     #[error(transparent)]
-    Tls(#[from] TlsError),
+    Discovery(DiscoveryError),
     #[error("Redis at {address} was not checked")]
     Unavailable {
         address: Arc<str>,
@@ -44,8 +45,11 @@ impl Failure {
     /// Whether the configuration must be changed. Otherwise another attempt can succeed.
     fn exit_status(&self) -> u8 {
         match self {
-            Self::Tls(_) | Self::Login { .. } => EX_CONFIG,
-            Self::Unavailable { .. } => EX_UNAVAILABLE,
+            Self::Discovery(DiscoveryError::Tls(_)) | Self::Login { .. } => EX_CONFIG,
+            Self::Discovery(DiscoveryError::Redis {
+                source: CommandError::Rejected(_), ..
+            }) => EX_CONFIG,
+            Self::Discovery(_) | Self::Unavailable { .. } => EX_UNAVAILABLE,
         }
     }
 }
@@ -82,8 +86,16 @@ pub fn check(args: &CheckArgs) -> ExitCode {
 }
 
 async fn connect(settings: &Settings) -> Result<ServerReport, Failure> {
-    let commands = Commands::without_link(&settings.redis)?;
-    let report = inspect(&commands, settings).await;
+    let Discovered { commands, nodes } = discover(settings).await.map_err(|error| match error {
+        DiscoveryError::Redis { address, source } if source.is_login_refusal() => {
+            Failure::Login { address, source }
+        }
+        other => Failure::Discovery(other),
+    })?;
+    let report = match nodes.is_empty() {
+        true => inspect(&commands, settings).await,
+        false => inspect_cluster(&commands, &nodes, settings).await,
+    };
     report.map_err(|source| Failure::of(commands.address(), source))
 }
 

@@ -6,10 +6,10 @@ use super::args::PublishArgs;
 use crate::{
     error_chain::ErrorChain,
     redis::{
-        commands::{CommandError, Commands},
+        cluster::discovery::{DiscoveryError, discover},
+        commands::CommandError,
         library::{self, LibraryError},
         publish::{Publish, PublishError, publish as publish_all},
-        tls::TlsError,
     },
     settings::Settings,
 };
@@ -18,7 +18,7 @@ use crate::{
 #[derive(Debug, thiserror::Error)]
 enum Failure {
     #[error(transparent)]
-    Tls(#[from] TlsError),
+    Discovery(#[from] DiscoveryError),
     #[error("not published (Redis at {address})")]
     Library {
         address: Arc<str>,
@@ -73,7 +73,14 @@ pub fn publish(args: &PublishArgs) -> ExitCode {
 
 /// Returns the id of the event.
 async fn publish_one(settings: &Settings, event: Publish) -> Result<String, Failure> {
-    let commands = Commands::without_link(&settings.redis)?;
+    let commands = discover(settings).await?.commands;
+    let commands = match commands.of_key(&commands.keys.publish(&event.channel)) {
+        Ok(owner) => owner,
+        Err(source) => {
+            let (address, source) = (commands.address(), Arc::new(source));
+            return Err(Failure::Unavailable { address, source });
+        }
+    };
     let address = || commands.address();
     if let Err(source) = library::ensure(&commands, settings, false).await {
         return Err(Failure::Library { address: address(), source });

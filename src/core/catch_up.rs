@@ -102,7 +102,10 @@ pub fn resumable(
     server_ms: u64,
 ) -> Option<StreamPosition> {
     let reaches = |id: EventId, first: EventId| match is_cluster && id.epoch != first.epoch {
-        true => id.ms.saturating_add(CLOCK_SKEW_MS) >= first.ms,
+        true => {
+            let latest_ms = first.ms.max(server_ms).saturating_add(CLOCK_SKEW_MS);
+            id.ms.saturating_add(CLOCK_SKEW_MS) >= first.ms && id.ms <= latest_ms
+        }
         false => id >= first,
     };
     named.filter(|named| {
@@ -110,6 +113,18 @@ pub fn resumable(
             reaches(named.user, first.user) && reaches(named.broadcasts, first.broadcasts);
         is_late && named.is_plausible(server_ms)
     })
+}
+
+/// Where a new session begins in the broadcasts of a split stream: at the client's cursor if that
+/// is possible, otherwise at `h`, the last position that is known of their server. A cursor ahead of
+/// `h` would keep the session from ever resuming. One of a later epoch is possible, because the
+/// broadcasts may have moved from another server: then only the time decides.
+pub fn first_of_broadcasts(named: Option<EventId>, h: EventId, server_ms: u64) -> EventId {
+    let is_possible = |id: &EventId| match id.epoch > h.epoch {
+        true => id.ms <= h.ms.max(server_ms).saturating_add(CLOCK_SKEW_MS),
+        false => *id <= h,
+    };
+    named.filter(|id| id.is_plausible(server_ms) && is_possible(id)).unwrap_or(h)
 }
 
 /// What orders the ids of a catch-up of `part` from `cursor`. `has_moved`: the part was moved to

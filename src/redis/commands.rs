@@ -18,8 +18,7 @@ use super::{
     key_names::KeyNames,
     locate::Locator,
     pool::{SameServerManager, SameServerPool},
-    servers::ServerInfo,
-    tls::TlsError,
+    servers::{NodeInfo, ServerInfo},
 };
 use crate::{core::part::ServerIndex, log_limit::LogOnce, settings, state::clock::unix_ms};
 
@@ -196,7 +195,7 @@ pub struct Commands {
     pool: SameServerPool,
     /// `None` for one server only.
     cluster: Option<Arc<ServerPools>>,
-    /// The server of the link; `None` for commands of the command line.
+    /// The server of the link; `None` for commands of the command line without a cluster.
     server: Option<Arc<ServerInfo>>,
     /// Finds the server.
     pub locator: Locator,
@@ -206,14 +205,6 @@ pub struct Commands {
 }
 
 impl Commands {
-    /// Creates a pool for a command of the command line, which has no link.
-    ///
-    /// # Errors
-    /// The files in `[redis.tls]` cannot be used.
-    pub fn without_link(settings: &settings::Redis) -> Result<Self, TlsError> {
-        Ok(Self::new(settings, Locator::new(settings)?, None))
-    }
-
     /// Creates a pool. It connects when the first command is sent, to the server of the link if
     /// there is one.
     pub fn new(
@@ -270,14 +261,32 @@ impl Commands {
         self.cluster().map_or_else(|| self.clone(), |pools| pools.of_server(server))
     }
 
+    /// The commands for each server: the masters of a cluster, or the one server.
+    pub fn each_server(&self) -> Vec<Self> {
+        self.cluster().map_or_else(|| vec![self.clone()], ServerPools::each_server)
+    }
+
+    /// The commands for the server that owns a key.
+    ///
+    /// # Errors
+    /// No server of the cluster is known to own it.
+    pub fn of_key(&self, key: &str) -> Result<Self, CommandError> {
+        self.cluster().map_or_else(|| Ok(self.clone()), |pools| pools.of_key(key.as_bytes()))
+    }
+
     /// Whether they reach one node of a cluster.
     pub fn is_node(&self) -> bool {
-        self.server.as_ref().is_some_and(|server| server.node.is_some())
+        self.node().is_some()
+    }
+
+    /// What is known of the node of a cluster that they reach.
+    pub fn node(&self) -> Option<&NodeInfo> {
+        self.server.as_ref()?.node.as_ref()
     }
 
     /// The key that describes the server; `None`: a node that owns no slot.
     pub fn node_key(&self) -> Option<String> {
-        match self.server.as_ref().and_then(|server| server.node.as_ref()) {
+        match self.node() {
             Some(node) => node.tag(&self.keys.broadcast_tag()).map(|tag| self.keys.node_of(&tag)),
             None => Some(self.keys.node()),
         }

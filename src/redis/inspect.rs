@@ -1,6 +1,7 @@
 //! Describes the server behind `redis.url` and judges its limits, for `check-config --connect`.
 //! Nothing is loaded or changed.
 
+pub mod cluster;
 mod limits;
 mod permissions;
 
@@ -15,8 +16,14 @@ use super::{
 use crate::settings::Settings;
 
 /// Settings of the server that are read with CONFIG.
-const CONFIG_NAMES: [&str; 4] =
-    ["appendfsync", "client-output-buffer-limit", "min-replicas-to-write", "proto-max-bulk-len"];
+const CONFIG_NAMES: [&str; 6] = [
+    "appendfsync",
+    "client-output-buffer-limit",
+    "cluster-allow-pubsubshard-when-down",
+    "cluster-require-full-coverage",
+    "min-replicas-to-write",
+    "proto-max-bulk-len",
+];
 
 /// Whether something needs attention.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -175,7 +182,7 @@ async fn library_state(commands: &Commands, info: Option<&Info>) -> Result<Strin
         return Ok("not loaded (a gateway loads it when it connects)".to_owned());
     };
     let node = redis::cmd("HMGET")
-        .arg(commands.keys.node())
+        .arg(commands.node_key().unwrap_or_else(|| commands.keys.node()))
         .arg(&["run_id", "replid", "epoch"])
         .to_owned();
     let node = permitted(commands.run::<Vec<Option<String>>>(&node).await)?.unwrap_or_default();

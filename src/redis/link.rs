@@ -84,6 +84,12 @@ impl Drop for UserSubscription {
 }
 
 impl Link {
+    /// No link: every request fails. For commands of the command line.
+    pub fn none() -> Self {
+        let (requests, _) = mpsc::unbounded_channel();
+        Self { requests, timeout: Duration::ZERO }
+    }
+
     /// Subscribes to the channel of a user, and then takes a clock snapshot: the logs contain every
     /// event up to it, and the link delivers every event after it.
     ///

@@ -69,7 +69,6 @@ impl Links {
         };
         let parts = WatcherParts {
             seeds,
-            by_name: locator.tls().is_some(),
             locator,
             timeout: settings.redis.command_timeout,
             start: Box::new(start),

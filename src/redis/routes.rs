@@ -37,15 +37,26 @@ impl Route {
     /// # Errors
     /// Redis does not reply.
     pub async fn vouched_epochs(&self, channel: &Channel) -> Result<Vec<u64>, CommandError> {
-        let (Some(node), true) = (self.commands.node_key(), self.commands.is_node()) else {
-            return Ok(Vec::new());
-        };
-        let mut command = redis::cmd("HGET");
-        let slot = slot_of(self.commands.keys.log(channel).as_bytes());
-        command.arg(node).arg(format!("slot:{slot}"));
-        let epochs: Option<String> = self.commands.run(&command).await?;
-        Ok(epochs.iter().flat_map(|text| text.split(',')).filter_map(parse_epoch).collect())
+        vouched_epochs(&self.commands, channel).await
     }
+}
+
+/// See [`Route::vouched_epochs`]; for the server that has the channel.
+///
+/// # Errors
+/// Redis does not reply.
+pub async fn vouched_epochs(
+    commands: &Commands,
+    channel: &Channel,
+) -> Result<Vec<u64>, CommandError> {
+    let (Some(node), true) = (commands.node_key(), commands.is_node()) else {
+        return Ok(Vec::new());
+    };
+    let mut command = redis::cmd("HGET");
+    let slot = slot_of(commands.keys.log(channel).as_bytes());
+    command.arg(node).arg(format!("slot:{slot}"));
+    let epochs: Option<String> = commands.run(&command).await?;
+    Ok(epochs.iter().flat_map(|text| text.split(',')).filter_map(parse_epoch).collect())
 }
 
 /// The routes of one worker.

@@ -41,8 +41,9 @@ pub struct SessionRequest<'a> {
     pub issued_ms: u64,
     /// The client's cursor.
     pub cursor: Option<StreamPosition>,
-    /// The first position in the broadcasts of a new session, if they may be on another server.
-    pub first_broadcast: Option<EventId>,
+    /// For a split stream: where a new session begins in the broadcasts. Otherwise both parts begin
+    /// at the same position.
+    pub first_broadcasts: Option<EventId>,
     /// Digest of the cookie in the request; empty if there is none.
     pub proof: &'a str,
     /// Digest of the cookie of a new session; empty if it has none.
@@ -99,7 +100,7 @@ fn call(function: &str, commands: &Commands, grace: Duration, request: &SessionR
         .arg(request.left_ms)
         .arg(request.proof)
         .arg(request.new_proof)
-        .arg(request.first_broadcast.map(|id| id.to_string()).unwrap_or_default());
+        .arg(request.first_broadcasts.map(|id| id.to_string()).unwrap_or_default());
     call
 }
 
@@ -122,7 +123,7 @@ pub async fn open(
     match reply.text("outcome") {
         "opened" | "resumed" => Ok(Session {
             digest: request.digest.to_owned(),
-            first: first(reply.text("first"), reply.text("first_broadcast")),
+            first: first_position(reply.text("first"), reply.text("first_broadcast")),
             opened_ms: reply.number("opened_ms").unwrap_or(0),
             until_ms: reply.number("until_ms").unwrap_or(request.until_ms),
             generation: reply.number("generation").unwrap_or(1),
@@ -137,8 +138,8 @@ pub async fn open(
     }
 }
 
-/// The first cursor of a session. Without a cluster, it is the same in both parts.
-fn first(user: &str, broadcasts: &str) -> StreamPosition {
+/// The first cursor of a session. `broadcasts` is empty unless the session began with a split stream.
+fn first_position(user: &str, broadcasts: &str) -> StreamPosition {
     let user = EventId::parse(user).unwrap_or_default();
     StreamPosition { user, broadcasts: EventId::parse(broadcasts).unwrap_or(user) }
 }
@@ -292,9 +293,31 @@ fn renewal(
             .arg(ttl_ms)
             .arg(u8::from(closing))
             .arg(c.client.session.generation)
-            .arg(&c.client.session.proof);
-        let StreamPosition { user, broadcasts } = c.client.session.first;
-        call.arg(if user == broadcasts { String::new() } else { broadcasts.to_string() });
+            .arg(&c.client.session.proof)
+            .arg(first_broadcasts(c.client.session.first));
     }
     call
+}
+
+/// The broadcasts' part of a first cursor, as the library keeps it: empty if it is the user's part.
+fn first_broadcasts(first: StreamPosition) -> String {
+    if first.broadcasts == first.user { String::new() } else { first.broadcasts.to_string() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn first_cursor_is_kept_in_one_or_two_parts() {
+        for (user, broadcasts) in [("5-0.a", ""), ("5-0.a", "7-1.b")] {
+            let first = first_position(user, broadcasts);
+            assert_eq!(
+                (first.user.to_string(), first_broadcasts(first)),
+                (user.into(), broadcasts.into())
+            );
+        }
+        let whole = first_position("5-0.a", "");
+        assert_eq!(whole.broadcasts, whole.user);
+    }
 }

@@ -1,5 +1,6 @@
 //! Searches for an event in the log of its channel, or in all logs, limited in number and time.
-//! Only reads, with XRANGE, XREVRANGE, XINFO, PTTL, SCAN, GET and FCALL of sse_watermark.
+//! Only reads, with XRANGE, XREVRANGE, XINFO, PTTL, SCAN, GET, HGET and FCALL of sse_watermark.
+//! All commands are for one server: on a cluster for the master that has the logs.
 
 use std::time::{Duration, Instant};
 
@@ -9,12 +10,14 @@ use serde::Serialize;
 use super::{
     commands::{CommandError, Commands},
     log,
+    routes::vouched_epochs,
     watermark::{self, WatermarkError},
 };
 use crate::core::{
     catch_up::{self, ClockSnapshot, Merge, Start},
     channel::Channel,
     id::{EventId, Order, parse_epoch},
+    part::Part,
     reasons::GapReason,
     trace::{EventStatus, Neighbours, status},
 };
@@ -47,13 +50,25 @@ pub struct Search {
     pub complete: bool,
     /// Channels whose log contains the id, or names it as a predecessor.
     #[serde(skip)]
-    pub matches: Vec<Channel>,
+    pub matches: Vec<(Channel, EventId)>,
     /// Number of logs that have lost entries around the id, so that it may have been one of them.
     #[serde(rename = "maybe")]
     pub candidates: usize,
     /// The channels of the first of these logs.
     #[serde(rename = "maybeChannels", serialize_with = "names")]
     pub candidate_channels: Vec<Channel>,
+}
+
+impl Search {
+    /// Adds what another search has found.
+    pub fn add(&mut self, other: Self) {
+        self.logs += other.logs;
+        self.complete &= other.complete;
+        self.matches.extend(other.matches);
+        self.candidates += other.candidates;
+        let room = LISTED.saturating_sub(self.candidate_channels.len());
+        self.candidate_channels.extend(other.candidate_channels.into_iter().take(room));
+    }
 }
 
 fn names<S: serde::Serializer>(channels: &[Channel], to: S) -> Result<S::Ok, S::Error> {
@@ -191,13 +206,14 @@ fn add_reads<'a>(pipeline: &'a mut Pipeline, key: &[u8], id: EventId) -> &'a mut
         .arg(1)
 }
 
-/// Searches all logs.
+/// Searches all logs of a server whose channels belong to the part.
 ///
 /// # Errors
 /// See [`CommandError`]; the user may lack the permission for SCAN.
 pub async fn search(
     commands: &Commands,
     id: EventId,
+    part: Part,
     bounds: Bounds,
 ) -> Result<Search, CommandError> {
     let (began, mut found, mut cursor) = (Instant::now(), Search::default(), 0u64);
@@ -210,7 +226,12 @@ pub async fn search(
             .arg(SCAN_KEYS)
             .arg("TYPE")
             .arg("stream");
-        let (next_cursor, keys): (u64, Vec<Vec<u8>>) = commands.run(&scan).await?;
+        let (next_cursor, mut keys): (u64, Vec<Vec<u8>>) = commands.run(&scan).await?;
+        let has_part = |key: &Vec<u8>| {
+            part == Part::Whole
+                || commands.keys.channel_of(key).is_some_and(|c| part.includes(Part::of(&c)))
+        };
+        keys.retain(has_part);
         for chunk in keys.chunks(PIPELINE) {
             let taken = &chunk[..chunk.len().min(bounds.logs - found.logs)];
             if taken.is_empty() || began.elapsed() >= bounds.time {
@@ -251,7 +272,9 @@ async fn search_logs(
             continue;
         };
         // SCAN may return a key twice.
-        if found.matches.contains(&channel) || found.candidate_channels.contains(&channel) {
+        if found.matches.iter().any(|(seen, _)| *seen == channel)
+            || found.candidate_channels.contains(&channel)
+        {
             continue;
         }
         let log = Neighbours {
@@ -260,7 +283,7 @@ async fn search_logs(
             last_ever: EventId::ZERO,
         };
         match status(id, false, &log) {
-            EventStatus::InLog | EventStatus::Trimmed => found.matches.push(channel),
+            EventStatus::InLog | EventStatus::Trimmed => found.matches.push((channel, id)),
             EventStatus::MaybeTrimmed => {
                 found.candidates += 1;
                 if found.candidate_channels.len() < LISTED {
@@ -273,6 +296,22 @@ async fn search_logs(
     Ok(())
 }
 
+/// What a report needs to know besides the id and the channel.
+pub struct Scope<'a> {
+    /// The clock of the channel's server.
+    pub clock: &'a ClockSnapshot,
+    /// The part of a client's stream that the channel belongs to.
+    pub part: Part,
+    /// `history.retention`, ms.
+    pub retention_ms: u64,
+}
+
+impl Scope<'_> {
+    fn start(&self, id: EventId) -> (Order, Start) {
+        catch_up::start_part(self.part, Some(id), self.clock, self.retention_ms, false)
+    }
+}
+
 /// Examines one channel's log.
 ///
 /// # Errors
@@ -281,10 +320,12 @@ pub async fn trace_channel(
     commands: &Commands,
     id: EventId,
     channel: &Channel,
-    clock: &ClockSnapshot,
-    retention_ms: u64,
+    scope: &Scope<'_>,
     payload: bool,
 ) -> Result<ChannelTrace, CommandError> {
+    let vouched = vouched_epochs(commands, channel).await?;
+    let clock = &ClockSnapshot { continues: scope.clock.continues.with(vouched), ..*scope.clock };
+    let scope = &Scope { clock, ..*scope };
     let key = commands.keys.log(channel);
     let mut pipeline = redis::pipe();
     add_reads(&mut pipeline, key.as_bytes(), id).cmd("PTTL").arg(&key);
@@ -293,10 +334,9 @@ pub async fn trace_channel(
     let (here, past, ttl_ms, before): (Value, Value, i64, Vec<(String, Value)>) =
         commands.run_all(&pipeline).await?;
     let (found, next) = (entry_of(&here, id), next(&past));
-    let (resume, last_ever) = resume(commands, id, channel, clock, retention_ms).await?;
+    let (resume, last_ever) = resume(commands, id, channel, scope).await?;
     let log = Neighbours { entry: found.is_some(), next, last_ever };
-    let stale =
-        matches!(catch_up::start(Some(id), clock, retention_ms), Start::Read { stale: true, .. });
+    let stale = matches!(scope.start(id).1, Start::Read { stale: true, .. });
     let entry = found.map(|raw| {
         let predecessor_id =
             text(&raw, "p").and_then(|p| EventId::parse(&p)).filter(|p| *p > EventId::ZERO);
@@ -331,12 +371,12 @@ async fn resume(
     commands: &Commands,
     id: EventId,
     channel: &Channel,
-    clock: &ClockSnapshot,
-    retention_ms: u64,
+    scope: &Scope<'_>,
 ) -> Result<(Resume, EventId), CommandError> {
     let (mut resume, mut last_ever, mut unrecorded_behind) =
         (Resume::default(), EventId::ZERO, false);
-    let mut merge = Merge::new(id, Order::ByEpoch, clock, [channel.clone()]);
+    let (order, start) = scope.start(id);
+    let mut merge = Merge::new(id, order, scope.clock, [channel.clone()]);
     let mut first = true;
     loop {
         let wanted: Vec<_> =
@@ -347,14 +387,14 @@ async fn resume(
         for page in log::pages(commands, &wanted, PAGE_EVENTS, first).await? {
             if first {
                 last_ever = page.last_ever;
-                match catch_up::start(Some(id), clock, retention_ms) {
+                match start {
                     Start::Restart(reason) => {
                         resume.gap = Some(reason.name());
                         return Ok((resume, last_ever));
                     }
                     Start::Read { reset, unrecorded, stale } => {
                         unrecorded_behind = unrecorded;
-                        let gap = catch_up::gap(id, Order::ByEpoch, stale, &page);
+                        let gap = catch_up::gap(id, order, stale, &page);
                         let gap = if reset { Some(GapReason::Reset) } else { gap };
                         resume.gap = gap.map(GapReason::name);
                     }

@@ -7,10 +7,10 @@ use crate::harness::{Gateway, Redis, eventually, user};
 use crate::revocations::revoke;
 
 /// Permissions for clients of every kind: authentication, the protocol, PING.
-const BASICS: &str = "+@connection";
+pub const BASICS: &str = "+@connection";
 
 /// The rules of a documented user.
-fn documented(name: &str) -> Vec<String> {
+pub fn documented(name: &str) -> Vec<String> {
     let page = include_str!("../../docs/operations/redis.md");
     let line = page.lines().find(|line| line.starts_with(&format!("user {name} on ")));
     let line = line.unwrap_or_else(|| panic!("the page has no `user {name}`"));
@@ -18,23 +18,23 @@ fn documented(name: &str) -> Vec<String> {
 }
 
 /// Sets a user to these rules.
-async fn set_user(redis: &Redis, name: &str, rules: &[String]) {
+pub async fn set_user(redis: &Redis, name: &str, rules: &[String]) {
     let mut words = ["ACL", "SETUSER", name, "reset"].map(str::to_owned).to_vec();
     words.extend_from_slice(rules);
     redis.command::<()>(&words).await;
 }
 
-fn url_of(redis: &Redis, name: &str, password: &str) -> String {
+pub fn url_of(redis: &Redis, name: &str, password: &str) -> String {
     redis.url().replace("://", &format!("://{name}:{password}@"))
 }
 
-async fn publisher(redis: &Redis, name: &str, password: &str) -> Publisher {
+pub async fn publisher(redis: &Redis, name: &str, password: &str) -> Publisher {
     let client = redis::Client::open(url_of(redis, name, password)).expect("a URL");
     Publisher::on(client.get_multiplexed_async_connection().await.expect("a connection"))
 }
 
 /// What Redis has refused, as `<user> <command, key or channel>`.
-async fn denials(redis: &Redis) -> Vec<String> {
+pub async fn denials(redis: &Redis) -> Vec<String> {
     type Entry = std::collections::HashMap<String, redis::Value>;
     let entries: Vec<Entry> = redis.command(&["ACL", "LOG"]).await;
     let field = |entry: &Entry, name: &str| -> String {

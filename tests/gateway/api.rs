@@ -6,7 +6,7 @@ use crate::http::error;
 use reqwest::Response;
 use serde_json::{Value, json};
 
-async fn post(
+pub async fn post(
     gateway: &Gateway,
     path: &str,
     key: Option<&str>,
@@ -17,7 +17,7 @@ async fn post(
     request.send().await.expect("a response")
 }
 
-async fn json_of(answer: Response) -> Value {
+pub async fn json_of(answer: Response) -> Value {
     let status = answer.status();
     let text = answer.text().await.unwrap();
     assert_eq!(status, 200, "{text}");

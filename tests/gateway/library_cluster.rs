@@ -68,7 +68,7 @@ async fn is_refused(node: &Redis, channel: &str) {
 }
 
 /// A user whose channel belongs to this node.
-async fn user_of(cluster: &Cluster, n: usize) -> String {
+pub async fn user_of(cluster: &Cluster, n: usize) -> String {
     for id in 0.. {
         if cluster.owner_of(&user(&id.to_string())).await == n {
             return user(&id.to_string());

@@ -8,6 +8,7 @@ mod api;
 mod bodies;
 mod breaks;
 mod check_connect;
+mod cluster_commands;
 mod cluster_failover;
 mod cluster_moves;
 mod cluster_resume;

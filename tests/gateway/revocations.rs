@@ -12,7 +12,7 @@ pub async fn revoke(gateway: &Gateway, user: &str, key: &str) -> u16 {
     answer.status().as_u16()
 }
 
-async fn connections(gateway: &Gateway, query: &str) -> Vec<Value> {
+pub async fn connections(gateway: &Gateway, query: &str) -> Vec<Value> {
     let url = gateway.admin_url(&format!("/connections{query}"));
     let answer = gateway
         .admin_http()

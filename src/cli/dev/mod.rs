@@ -139,7 +139,8 @@ fn redis_cli(url: &str) -> String {
     // These fail only for URLs without a host.
     let _ = url.set_username("").and_then(|()| url.set_password(None));
     url.set_query(None);
-    format!("redis-cli{user} -u {url}")
+    // `-c` follows redirections, if this is a node of a cluster.
+    format!("redis-cli -c{user} -u {url}")
 }
 
 fn page(key: &str, redis_cli: &str) -> String {
@@ -171,7 +172,7 @@ fn print(public: SocketAddr, admin: SocketAddr, redis_cli: &str, ticket: &str) {
          '{{\"type\":\"order-completed\",\"payload\":{{\"orderId\":7}}}}'"
     );
     println!(
-        "  {redis_cli} FCALL sse_publish 1 broadcast:news headline '{{\"text\":\"hello\"}}'\n"
+        "  {redis_cli} FCALL sse_publish 1 '{{broadcast}}:news' headline '{{\"text\":\"hello\"}}'\n"
     );
     println!("Receive events with curl:\n  curl -N 'http://{public}/events?ticket={ticket}'\n");
     println!("Health and metrics:\n  http://{}/metrics\n", admin);
@@ -185,9 +186,12 @@ mod tests {
     #[test]
     fn printed_command_contains_no_password() {
         for (url, expected) in [
-            ("redis://127.0.0.1:7000", "redis-cli -u redis://127.0.0.1:7000"),
-            ("redis://:hush@127.0.0.1:7000", "redis-cli -u redis://127.0.0.1:7000"),
-            ("rediss://u:hush@redis.example/3", "redis-cli --user u -u rediss://redis.example/3"),
+            ("redis://127.0.0.1:7000", "redis-cli -c -u redis://127.0.0.1:7000"),
+            ("redis://:hush@127.0.0.1:7000", "redis-cli -c -u redis://127.0.0.1:7000"),
+            (
+                "rediss://u:hush@redis.example/3",
+                "redis-cli -c --user u -u rediss://redis.example/3",
+            ),
             ("unix:///run/redis.sock?pass=hush", "redis-cli -s /run/redis.sock"),
             ("hush", "redis-cli"),
             ("redis+sentinel://:hush@s1,s2/m", "redis-cli -h PRIMARY -p PORT"),

@@ -1,5 +1,6 @@
 //! `trace`: finds an event in the logs, and reports what a client with this last event id receives.
 
+mod servers;
 mod text;
 
 use std::{
@@ -10,19 +11,22 @@ use std::{
 
 use serde::Serialize;
 
+use self::servers::KnownServers;
 use super::args::{EX_UNAVAILABLE, TraceArgs};
 use crate::{
     core::{
         catch_up::{self, ClockSnapshot, Start},
         channel::Channel,
-        id::EventId,
+        id::{EventId, StreamPosition},
+        part::Part,
+        reasons::GapReason,
         trace::EventStatus,
     },
     error_chain::ErrorChain,
     redis::{
+        cluster::discovery::{DiscoveryError, discover},
         commands::{CommandError, Commands},
-        tls::TlsError,
-        trace::{self as events, Bounds, Break, ChannelTrace, Search},
+        trace::{self as events, Break, ChannelTrace, Scope, Search},
     },
     settings::Settings,
 };
@@ -39,10 +43,13 @@ const LAST_TIME_MS: u64 = 253_402_300_799_999;
 #[serde(rename_all = "camelCase")]
 struct Report {
     id: String,
-    /// The time that the id contains.
+    /// The parts of an id that has two.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    parts: Vec<PartReport>,
+    /// The time that the event's id contains.
     time: Option<String>,
     age_ms: Option<u64>,
-    /// The last id that was assigned; `None` if there is no clock.
+    /// The last id that the event's server has assigned; `None` if there is no clock.
     clock: Option<String>,
     /// Whether a log contains the event.
     found: bool,
@@ -51,10 +58,23 @@ struct Report {
     breaks: Vec<Break>,
     /// The search in all logs; `None` if there was none, for example because the channel was given.
     search: Option<Search>,
+    /// The masters of a cluster that did not reply.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    unavailable: Vec<String>,
     /// The reason of the `sse.gap` that a client with this cursor gets on any channel.
     restart: Option<&'static str>,
     /// An explanation if no channel was found.
     note: Option<String>,
+}
+
+/// One part of an id that has two.
+#[derive(Serialize)]
+struct PartReport {
+    /// `user` or `broadcasts`.
+    part: &'static str,
+    id: String,
+    /// The time that the id contains.
+    time: Option<String>,
 }
 
 /// Why there is no report.
@@ -65,7 +85,7 @@ enum TraceError {
     #[error("--channel: must be user:<id>:events or broadcast:<topic> (got {0:?})")]
     Channel(String),
     #[error(transparent)]
-    Tls(#[from] TlsError),
+    Discovery(#[from] DiscoveryError),
     #[error("not traced (Redis at {address})")]
     Redis {
         address: Arc<str>,
@@ -97,7 +117,7 @@ impl TraceError {
     fn exit_status(&self) -> u8 {
         match self {
             Self::Id(_) | Self::Channel(_) => BAD_INPUT,
-            Self::Tls(_) | Self::Redis { .. } | Self::Permission { .. } => EX_UNAVAILABLE,
+            Self::Discovery(_) | Self::Redis { .. } | Self::Permission { .. } => EX_UNAVAILABLE,
         }
     }
 }
@@ -132,77 +152,72 @@ fn channel_of(name: &str, prefix: &str) -> Result<Channel, TraceError> {
 
 /// Checks the arguments, and then searches Redis.
 async fn trace_event(args: &TraceArgs, settings: &Settings) -> Result<Report, TraceError> {
-    let id = EventId::parse(&args.id).filter(|id| *id > EventId::ZERO);
-    let id = id.ok_or_else(|| TraceError::Id(args.id.clone()))?;
+    let named = StreamPosition::parse(&args.id);
+    let is_event = |p: &StreamPosition| p.user > EventId::ZERO && p.broadcasts > EventId::ZERO;
+    let named = named.filter(is_event).ok_or_else(|| TraceError::Id(args.id.clone()))?;
     let prefix = &settings.redis.channel_prefix;
     let channel = args.channel.as_deref().map(|name| channel_of(name, prefix)).transpose()?;
-    let commands = Commands::without_link(&settings.redis)?;
-    let report = report(&commands, id, channel, args, settings).await;
+    let commands = discover(settings).await?.commands;
+    let report = report(&commands, named, channel, args, settings).await;
     report.map_err(|error| TraceError::of_redis(&commands.address(), error))
 }
 
 async fn report(
     commands: &Commands,
-    id: EventId,
+    named: StreamPosition,
     channel: Option<Channel>,
     args: &TraceArgs,
     settings: &Settings,
 ) -> Result<Report, CommandError> {
-    let mut report = Report {
-        id: id.to_string(),
-        time: (id.ms <= LAST_TIME_MS).then(|| {
-            humantime::format_rfc3339_millis(SystemTime::UNIX_EPOCH + Duration::from_millis(id.ms))
-                .to_string()
-        }),
-        age_ms: None,
-        clock: None,
-        found: false,
-        channels: Vec::new(),
-        breaks: Vec::new(),
-        search: None,
-        restart: None,
-        note: None,
+    let mut report = Report::new(named);
+    let servers = KnownServers::of(commands, channel.as_ref()).await?;
+    report.unavailable = servers.unavailable.clone();
+    let sides = match &channel {
+        Some(channel) => vec![side(named, Part::of(channel))],
+        None => sides(named),
     };
-    let Some(clock) = events::clock_snapshot(commands).await? else {
+    let Some(clock) = servers.clock_of(sides[0].1) else {
         report.note = Some(format!(
             "the key {} does not exist: no gateway has used this Redis with this redis.key_prefix",
             commands.keys.node()
         ));
         return Ok(report);
     };
-    report.clock = Some(clock.h.to_string());
-    report.age_ms = clock.now_ms.checked_sub(id.ms);
-    if let Start::Restart(reason) = start(id, &clock, settings) {
-        report.restart = Some(reason.name());
-    }
-    if id > clock.h {
+    report.set_clock(clock, sides[0].1, settings);
+    if let Some((_, ahead)) = sides.iter().find(|(_, id)| servers.is_ahead(*id)) {
+        report.restart = Some(GapReason::UnknownId.name());
         report.note = Some(format!(
             "the id is ahead of the clock ({}): this Redis has not assigned it",
-            clock.h
+            servers.clock_of(*ahead).unwrap_or_default().h
         ));
         return Ok(report);
     }
-    report.breaks = events::breaks(&clock, id);
-    let channels = match channel {
-        Some(channel) => vec![channel],
+    let matches = match channel {
+        Some(channel) => vec![(channel, sides[0].1)],
         None => {
-            let bounds = Bounds { logs: args.max_logs, time: args.max_time };
-            let search = report.search.insert(events::search(commands, id, bounds).await?);
+            let search = report.search.insert(servers.search(&sides, args).await?);
             std::mem::take(&mut search.matches)
         }
     };
-    let retention_ms = settings.history.retention.as_millis() as u64;
-    for channel in channels {
-        let mut seen =
-            events::trace_channel(commands, id, &channel, &clock, retention_ms, args.payload)
-                .await?;
+    for (n, (channel, id)) in matches.into_iter().enumerate() {
+        let Some((server, clock)) = servers.of_channel(commands, &channel)? else { continue };
+        if n == 0 {
+            report.set_clock(clock, id, settings);
+            report.set_time(id);
+        }
+        let scope = Scope {
+            clock: &clock,
+            part: servers.part_of(commands, &channel, named),
+            retention_ms: settings.history.retention.as_millis() as u64,
+        };
+        let mut seen = events::trace_channel(&server, id, &channel, &scope, args.payload).await?;
         if let Some(event) = &mut seen.event
             && report
                 .age_ms
                 .is_none_or(|age| age < settings.history.dedupe_window.as_millis() as u64)
         {
             // If the search fails, the rest of the report is still useful.
-            event.key = events::publishers_key(commands, id, &channel, args.max_time)
+            event.key = events::publishers_key(&server, id, &channel, args.max_time)
                 .await
                 .unwrap_or_default();
         }
@@ -210,12 +225,69 @@ async fn report(
     }
     report.found = report.channels.iter().any(|seen| seen.status == EventStatus::InLog);
     if report.channels.is_empty() {
-        report.note = Some(unseen(
-            &report,
-            matches!(start(id, &clock, settings), Start::Read { stale: true, .. }),
-        ));
+        let stale = matches!(start(sides[0].1, &clock, settings), Start::Read { stale: true, .. });
+        report.note = Some(unseen(&report, stale));
     }
     Ok(report)
+}
+
+/// The id of one part of a position.
+fn side(named: StreamPosition, part: Part) -> (Part, EventId) {
+    let id = if part == Part::Broadcasts { named.broadcasts } else { named.user };
+    // A position of one part is that of both.
+    if named.user == named.broadcasts { (Part::Whole, id) } else { (part, id) }
+}
+
+/// The ids to search for: of a position with two parts, either may be that of an event.
+fn sides(named: StreamPosition) -> Vec<(Part, EventId)> {
+    let (user, broadcasts) = (side(named, Part::User), side(named, Part::Broadcasts));
+    if user == broadcasts { vec![user] } else { vec![user, broadcasts] }
+}
+
+impl Report {
+    fn new(named: StreamPosition) -> Self {
+        let parts = sides(named).into_iter().map(|(part, id)| PartReport {
+            part: if part == Part::User { "user" } else { "broadcasts" },
+            id: id.to_string(),
+            time: time_of(id),
+        });
+        Self {
+            id: named.to_string(),
+            parts: parts.filter(|_| named.user != named.broadcasts).collect(),
+            time: time_of(named.user),
+            age_ms: None,
+            clock: None,
+            found: false,
+            channels: Vec::new(),
+            breaks: Vec::new(),
+            search: None,
+            unavailable: Vec::new(),
+            restart: None,
+            note: None,
+        }
+    }
+
+    /// The time of the id of an event.
+    fn set_time(&mut self, id: EventId) {
+        self.time = time_of(id);
+    }
+
+    /// What the clock of the id's server says about it.
+    fn set_clock(&mut self, clock: ClockSnapshot, id: EventId, settings: &Settings) {
+        self.clock = Some(clock.h.to_string());
+        self.age_ms = clock.now_ms.checked_sub(id.ms);
+        self.restart = match start(id, &clock, settings) {
+            Start::Restart(reason) => Some(reason.name()),
+            Start::Read { .. } => None,
+        };
+        self.breaks = if id > clock.h { Vec::new() } else { events::breaks(&clock, id) };
+    }
+}
+
+/// The time in an id.
+fn time_of(id: EventId) -> Option<String> {
+    let time = SystemTime::UNIX_EPOCH + Duration::from_millis(id.ms.min(LAST_TIME_MS));
+    (id.ms <= LAST_TIME_MS).then(|| humantime::format_rfc3339_millis(time).to_string())
 }
 
 fn start(id: EventId, clock: &ClockSnapshot, settings: &Settings) -> Start {

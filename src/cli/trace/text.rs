@@ -16,6 +16,13 @@ pub(super) fn print(report: &Report, dedupe_window: Duration) {
             &report.age_ms.map_or(time.clone(), |age| format!("{time}, {} ago", span(age))),
         );
     }
+    for part in &report.parts {
+        let time = part.time.as_deref().unwrap_or("a time after the year 9999");
+        line(part.part, &format!("{}, {time}", part.id));
+    }
+    for address in &report.unavailable {
+        line("unavailable", &format!("{address}: its logs were not searched"));
+    }
     if let Some(search) = &report.search {
         let part = if search.complete { "all" } else { "not all" };
         line("searched", &format!("{} logs ({part} logs of this key prefix)", search.logs));

@@ -291,8 +291,22 @@ fn resume_of_a_split_stream_is_checked_for_each_part() {
         |user| resumable(Some(position(user, first.broadcasts)), first, true, 90_000).is_some();
     assert!(named(in_epoch(2, 90_000)) && named(in_epoch(2, 30_000)));
     assert!(!named(in_epoch(9, 29_999)) && !named(id(89_999)));
+    assert!(named(in_epoch(9, 150_000)) && !named(in_epoch(9, 150_001)), "ahead of both clocks");
     let one_server = |user: EventId| resumable(Some(user.into()), id(5).into(), false, 1000);
     assert_eq!(one_server(in_epoch(2, 5)), None);
+}
+
+#[test]
+fn session_begins_in_the_broadcasts_where_the_client_is_if_possible() {
+    let (h, now) = (id(90_000), 90_000);
+    let first = |named| first_of_broadcasts(Some(named), h, now);
+    for possible in [id(1), h, in_epoch(3, 99_999), in_epoch(9, 150_000)] {
+        assert_eq!(first(possible), possible);
+    }
+    for ahead in [id(90_001), in_epoch(9, 150_001), in_epoch(u64::MAX, 1)] {
+        assert_eq!(first(ahead), h, "{ahead}");
+    }
+    assert_eq!(first_of_broadcasts(None, h, now), h);
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! Redis Cluster: which server owns which slots (ARCHITECTURE.md#redis-cluster).
 
+pub mod discovery;
 pub mod key;
 pub mod moves;
 pub mod nodes;

@@ -11,7 +11,7 @@ use crate::{
     redis::{
         commands::{CommandError, Commands, UnavailableError},
         link_context::LinkContext,
-        servers::ServerInfo,
+        servers::{Server, ServerInfo},
     },
 };
 
@@ -44,12 +44,28 @@ impl ServerPools {
         pools.entry(server.index).or_insert_with(open).clone()
     }
 
+    /// The commands for each server.
+    pub fn each_server(&self) -> Vec<Commands> {
+        self.context.servers.all().iter().map(|server| self.of_server(&server.info)).collect()
+    }
+
     /// The commands for the server that owns the key of a command.
     ///
     /// # Errors
     /// The command has no key, or no server is known to own it.
     pub fn of_command(&self, command: &Cmd) -> Result<Commands, CommandError> {
-        let owner = key::of(command).and_then(|key| self.context.servers.of_key(key));
+        self.of_owner(key::of(command).and_then(|key| self.context.servers.of_key(key)))
+    }
+
+    /// The commands for the server that owns a key.
+    ///
+    /// # Errors
+    /// No server is known to own it.
+    pub fn of_key(&self, key: &[u8]) -> Result<Commands, CommandError> {
+        self.of_owner(self.context.servers.of_key(key))
+    }
+
+    fn of_owner(&self, owner: Option<Server>) -> Result<Commands, CommandError> {
         let Some(owner) = owner else {
             self.context.cluster.stale.notify_one();
             return Err(CommandError::Unavailable(UnavailableError::NoOwner));

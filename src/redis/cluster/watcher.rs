@@ -181,8 +181,6 @@ pub struct WatcherParts {
     pub seeds: Vec<ServerAddress>,
     /// How to connect to a node.
     pub locator: Locator,
-    /// Whether nodes are known by their names rather than by their addresses (TLS).
-    pub by_name: bool,
     /// Maximum time to wait for an answer.
     pub timeout: Duration,
     /// Starts the link to a server.
@@ -266,7 +264,10 @@ impl Watcher {
             let connection = self.connections.get(&endpoint).cloned();
             let parts = &self.parts;
             async move {
-                let answer = tokio::time::timeout(parts.timeout, ask(parts, &endpoint, connection));
+                let answer = tokio::time::timeout(
+                    parts.timeout,
+                    ask(&parts.locator, &endpoint, parts.timeout, connection),
+                );
                 (answer.await.unwrap_or_else(|_| Err(timed_out())), endpoint)
             }
         });
@@ -369,7 +370,7 @@ impl Watcher {
     }
 }
 
-fn address_of(node: &Node) -> ServerAddress {
+pub(super) fn address_of(node: &Node) -> ServerAddress {
     ServerAddress { host: node.host.clone(), port: node.port }
 }
 
@@ -379,7 +380,7 @@ fn update(info: &ServerInfo, node: &Node) -> bool {
 }
 
 /// Where the working nodes are: masters first, whose answers count.
-fn endpoints(views: &[View]) -> Vec<ServerAddress> {
+pub(super) fn endpoints(views: &[View]) -> Vec<ServerAddress> {
     let mut nodes: Vec<_> =
         views.iter().flat_map(|view| &view.nodes).filter(|node| !node.has_failed).collect();
     nodes.sort_by_key(|node| !node.is_master);
@@ -393,21 +394,23 @@ fn timed_out() -> RedisError {
         .into()
 }
 
-async fn ask(
-    parts: &WatcherParts,
+/// What a node says, and the connection to it.
+pub(super) async fn ask(
+    locator: &Locator,
     address: &ServerAddress,
+    timeout: Duration,
     connection: Option<MultiplexedConnection>,
 ) -> RedisResult<(View, MultiplexedConnection)> {
     let mut connection = match connection {
         Some(connection) => connection,
         None => {
-            let client = redis::Client::open(parts.locator.connection_to(address))?;
+            let client = redis::Client::open(locator.connection_to(address))?;
             let config = AsyncConnectionConfig::new()
-                .set_connection_timeout(Some(parts.timeout))
-                .set_response_timeout(Some(parts.timeout));
+                .set_connection_timeout(Some(timeout))
+                .set_response_timeout(Some(timeout));
             client.get_multiplexed_async_connection_with_config(&config).await?
         }
     };
     let reply: String = redis::cmd("CLUSTER").arg("NODES").query_async(&mut connection).await?;
-    Ok((View::parse(&reply, &address.host, address.port, parts.by_name), connection))
+    Ok((View::parse(&reply, &address.host, address.port, locator.tls().is_some()), connection))
 }

@@ -10,6 +10,9 @@ const PUBSUB_BUFFERS: (u64, u64, u64) = (256 << 20, 64 << 20, 60);
 /// The part of `maxmemory` in use, in percent, from which there is a warning.
 const MEMORY_PERCENT: u64 = 80;
 
+/// Bytes of an entry besides the payload, as in docs/operations/redis.md.
+const ENTRY_BYTES: u64 = 200;
+
 type Config = HashMap<String, String>;
 
 /// Judges the server. `config`: `None` if CONFIG is not permitted.
@@ -29,6 +32,9 @@ pub(super) fn check(info: &Info, config: Option<&Config>, settings: &Settings) -
     findings.push(persistence(info, value("appendfsync")));
     let minimum = value("min-replicas-to-write").and_then(|number| number.parse().ok());
     findings.extend(minimum.and_then(|minimum| replicas(info, minimum)));
+    if info.is_cluster() {
+        findings.extend(cluster(value));
+    }
     findings
 }
 
@@ -68,7 +74,8 @@ fn memory(info: &Info) -> Finding {
              history.max_len or history.retention"
         ));
     }
-    Finding::ok(text)
+    // The masters of a cluster are reported together if the text is the same.
+    Finding::ok(if info.is_cluster() { format!("maxmemory {limit}") } else { text })
 }
 
 fn eviction(info: &Info) -> Finding {
@@ -80,11 +87,48 @@ fn eviction(info: &Info) -> Finding {
 
 fn argument(limit: u64, info: &Info, settings: &Settings) -> Finding {
     let max_event_bytes = settings.history.max_event_bytes as u64;
-    // On a cluster MIGRATE sends each key as one argument: the limit must exceed the largest log.
-    match library::check_argument(limit, max_event_bytes) {
-        Some(warning) if !info.is_cluster() => Finding::warning(warning),
-        _ => Finding::ok(format!("proto-max-bulk-len {limit}")),
+    if info.is_cluster() {
+        return log_argument(limit, settings);
     }
+    match library::check_argument(limit, max_event_bytes) {
+        Some(warning) => Finding::warning(warning),
+        None => Finding::ok(format!("proto-max-bulk-len {limit}")),
+    }
+}
+
+/// On a cluster MIGRATE sends each key as one argument: the limit must exceed the largest log.
+fn log_argument(limit: u64, settings: &Settings) -> Finding {
+    let history = &settings.history;
+    let event = history.max_event_bytes as u64 + ENTRY_BYTES;
+    // A log is trimmed when it exceeds its length by a tenth.
+    let largest = history.max_len.saturating_mul(event).saturating_mul(11) / 10;
+    if limit < largest {
+        return Finding::warning(format!(
+            "proto-max-bulk-len is {limit}, but a log may have {largest} bytes: MIGRATE cannot \
+             move its slot to another master; run `CONFIG SET proto-max-bulk-len {largest}` and \
+             set it in redis.conf"
+        ));
+    }
+    Finding::ok(format!("proto-max-bulk-len {limit}"))
+}
+
+fn cluster<'a>(value: impl Fn(&str) -> Option<&'a str>) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    if value("cluster-require-full-coverage") == Some("yes") {
+        findings.push(Finding::warning(
+            "cluster-require-full-coverage is yes: the whole cluster refuses commands while one \
+             slot has no master; run `CONFIG SET cluster-require-full-coverage no` and set it in \
+             redis.conf",
+        ));
+    }
+    if value("cluster-allow-pubsubshard-when-down") == Some("no") {
+        findings.push(Finding::warning(
+            "cluster-allow-pubsubshard-when-down is no: subscriptions end while the cluster is \
+             down; run `CONFIG SET cluster-allow-pubsubshard-when-down yes` and set it in \
+             redis.conf",
+        ));
+    }
+    findings
 }
 
 /// The limits in `normal 0 0 0 slave 268435456 67108864 60 pubsub 33554432 8388608 60`.

@@ -17,9 +17,10 @@ const USER: &str = "0";
 type Probe = Vec<String>;
 
 /// The probes of all commands that the gateway and its library need.
-fn probes(commands: &Commands, plain: PlainPublish) -> Vec<Probe> {
+fn probes(commands: &Commands, plain: PlainPublish, is_cluster: bool) -> Vec<Probe> {
     let keys = &commands.keys;
-    let (node, recorder, topics) = (keys.node(), keys.recorder(), keys.topics());
+    let node = commands.node_key().unwrap_or_else(|| keys.node());
+    let (recorder, topics) = (keys.recorder(), keys.topics());
     let (live, rejected) = (keys.live_broadcast(), keys.rejected());
     let (user_log, user_live) = (keys.log(&Channel::User(USER.into())), keys.live_user(USER));
     let call = keys.function("watermark");
@@ -44,8 +45,6 @@ fn probes(commands: &Commands, plain: PlainPublish) -> Vec<Probe> {
         format!("SSUBSCRIBE {user_live}"),
         format!("SUNSUBSCRIBE {user_live}"),
         "TIME".to_owned(),
-        // The pool tests each connection with it.
-        "UNWATCH".to_owned(),
         format!("XADD {rejected} * x y"),
         format!("XADD {user_log} * x y"),
         format!("XINFO STREAM {user_log}"),
@@ -55,6 +54,12 @@ fn probes(commands: &Commands, plain: PlainPublish) -> Vec<Probe> {
         format!("ZREMRANGEBYSCORE {topics} 0 0"),
         format!("ZREVRANGEBYSCORE {topics} 0 0"),
     ];
+    if is_cluster {
+        all.push(format!("CLUSTER KEYSLOT {recorder}"));
+        all.push("CLUSTER NODES".to_owned());
+        all.push(format!("HDEL {node} x"));
+        all.push(format!("HGETALL {node}"));
+    }
     let [users, broadcasts] = keys.public_patterns();
     let user = keys.public_user(USER);
     match plain {
@@ -84,7 +89,7 @@ fn is_refused(reply: &Value) -> bool {
 
 fn name(probe: &Probe) -> String {
     match probe[0].as_str() {
-        "FUNCTION" => probe[..2].join(" "),
+        "FUNCTION" | "CLUSTER" => probe[..2].join(" "),
         name => name.to_owned(),
     }
 }
@@ -114,7 +119,7 @@ pub(super) async fn check(
             unusable.join(", ")
         ))]);
     }
-    let probes = probes(commands, plain);
+    let probes = probes(commands, plain, commands.is_node());
     let mut pipeline = redis::pipe();
     pipeline.cmd("MULTI");
     for probe in &probes {
@@ -141,16 +146,19 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
-    use crate::{redis::library, settings::Settings};
+    use crate::{
+        redis::{library, locate::Locator},
+        settings::Settings,
+    };
 
     #[test]
     fn every_command_of_the_library_is_probed() {
         let settings = Settings::default().redis;
-        let commands = Commands::without_link(&settings).unwrap();
-        let probed: BTreeSet<String> =
-            probes(&commands, PlainPublish::Off).into_iter().map(|mut p| p.remove(0)).collect();
+        let commands = Commands::new(&settings, Locator::new(&settings).unwrap(), None);
+        let probes = probes(&commands, PlainPublish::Off, true);
+        let probed: BTreeSet<String> = probes.into_iter().map(|mut p| p.remove(0)).collect();
         let source = library::SOURCE;
-        let called: BTreeSet<String> = ["call('", "attempt('"]
+        let called: BTreeSet<String> = ["call('", "attempt('", "in_parts('"]
             .iter()
             .flat_map(|call| source.split(call).skip(1))
             .filter_map(|rest| rest.split('\'').next())

@@ -390,7 +390,7 @@ if (config.redisCli) {
   );
   addCommand(
     'Durable publish',
-    ` FCALL sse_publish 1 broadcast:news notification '{"title":"Hello, everyone"}'`,
+    ` FCALL sse_publish 1 '{broadcast}:news' notification '{"title":"Hello, everyone"}'`,
   );
 }
 $('publish').onsubmit = (event) => { event.preventDefault(); publish(1); };
