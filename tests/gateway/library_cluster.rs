@@ -249,7 +249,7 @@ async fn plain_messages_are_recorded_across_slots() {
     assert_eq!(record(token, "other", "3").await, "fenced");
     assert_eq!(node.log_ids(&channel).await.len(), 4);
     let progress = |token: &str, number: &str| {
-        let words = ["FCALL", "sse_progress", "1", recorder, token, "m", number];
+        let words = ["FCALL", "sse_progress", "1", recorder, token, "m", number, "1"];
         let words = words.map(str::to_owned);
         async move { broadcasts.command::<String>(&words).await }
     };

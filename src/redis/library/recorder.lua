@@ -114,10 +114,10 @@ local function is_plain_used(plain_ms, now)
   return number(plain_ms) and now - number(plain_ms) < PLAIN_MS
 end
 
--- sse_progress 1 <recorder key> <token> <marker> <n> [UNRECORDED | DROPPED]: everything up to a
--- number was recorded with sse_record_across, or it was dropped. Streams are warned if messages
--- were dropped, and with UNRECORDED if plain messages are in use. Returns `done`, `fenced`, or
--- `unknown` if there is no lease.
+-- sse_progress 1 <recorder key> <token> <marker> <n> <plain 0|1> [UNRECORDED | DROPPED]: everything
+-- up to a number was recorded with sse_record_across, or it was dropped. `plain`: messages were
+-- recorded since the last call. Streams are warned if messages were dropped, and with UNRECORDED if
+-- plain messages are in use. Returns `done`, `fenced`, or `unknown` if there is no lease.
 local function progress(_, args)
   local token, marker, n = args[1], args[2], tonumber(args[3])
   if not n then return reject_call('usage', 'the number is malformed') end
@@ -125,12 +125,12 @@ local function progress(_, args)
   if not r[1] then return 'unknown' end
   if r[1] ~= token then return 'fenced' end
   local now = now_ms()
-  if args[4] == 'DROPPED' or (args[4] == 'UNRECORDED' and is_plain_used(r[4], now)) then
+  if args[5] == 'DROPPED' or (args[5] == 'UNRECORDED' and is_plain_used(r[4], now)) then
     warn_unrecorded(now)
   end
+  if args[4] == '1' then redis.call('HSET', RECORDER, 'plain_ms', string.format('%d', now)) end
   if r[2] == marker and n <= number(r[3], -1) then return 'done' end
-  redis.call('HSET', RECORDER, 'marker', marker, 'n', string.format('%d', n),
-    'plain_ms', string.format('%d', now))
+  redis.call('HSET', RECORDER, 'marker', marker, 'n', string.format('%d', n))
   return 'done'
 end
 

@@ -62,6 +62,7 @@ pub(super) enum Completion {
     Progress {
         token: String,
         position: RecordPosition,
+        has_recorded: bool,
         warnings: Warnings,
         saved: Result<Saved, CommandError>,
     },
@@ -92,6 +93,8 @@ pub(super) struct Across {
     is_saving: bool,
     /// After a failure: when to try again.
     save_at: Instant,
+    /// Whether messages were recorded since the progress was saved.
+    has_recorded: bool,
     warnings: Warnings,
 }
 
@@ -104,6 +107,7 @@ impl Default for Across {
             saved: None,
             is_saving: false,
             save_at: Instant::now(),
+            has_recorded: false,
             warnings: Warnings::default(),
         }
     }
@@ -230,9 +234,10 @@ impl Recorder {
         }
         across.is_saving = true;
         let (lease, warnings) = (self.lease.clone(), std::mem::take(&mut across.warnings));
+        let has_recorded = std::mem::take(&mut across.has_recorded);
         across.running.push(Box::pin(async move {
-            let saved = lease.save(&token, &position, warnings.argument()).await;
-            Completion::Progress { token, position, warnings, saved }
+            let saved = lease.save(&token, &position, has_recorded, warnings.argument()).await;
+            Completion::Progress { token, position, has_recorded, warnings, saved }
         }));
     }
 
@@ -248,7 +253,7 @@ impl Recorder {
                     self.resign().await;
                 }
             }
-            Completion::Progress { token, position, warnings, saved } => {
+            Completion::Progress { token, position, has_recorded, warnings, saved } => {
                 self.across.is_saving = false;
                 if !is_current(self.token_across(), &token) {
                     return;
@@ -259,6 +264,7 @@ impl Recorder {
                     Ok(Saved::Unknown) => self.renew().await,
                     Err(error) => self.log_waiting(&error),
                 }
+                self.across.has_recorded |= has_recorded;
                 self.across.warnings = self.across.warnings.with(warnings);
                 self.across.save_at = Instant::now() + FIRST_RETRY;
             }
@@ -304,6 +310,7 @@ impl Recorder {
                     Written::Duplicate | Written::Done => {}
                 }
                 has_written = true;
+                self.across.has_recorded = true;
                 self.across.lanes.finish(lane, *number);
                 self.numbering.finish(*number);
             }

@@ -303,16 +303,21 @@ impl Lease {
         replies.into_iter().map(written).collect()
     }
 
-    /// Saves on a cluster that everything up to `position` was recorded. `warning` is an argument
-    /// of `sse_progress`.
+    /// Saves on a cluster that everything up to `position` was recorded, and whether messages were
+    /// since the last call. `warning` is an argument of `sse_progress`.
     pub async fn save(
         &self,
         token: &str,
         position: &RecordPosition,
+        has_recorded: bool,
         warning: Option<&str>,
     ) -> Result<Saved, CommandError> {
         let mut call = self.recorder_call("progress");
-        call.arg(token).arg(&position.marker).arg(position.n).arg(warning);
+        call.arg(token)
+            .arg(&position.marker)
+            .arg(position.n)
+            .arg(u8::from(has_recorded))
+            .arg(warning);
         match self.commands.run::<String>(&call).await?.as_str() {
             "done" => Ok(Saved::Done),
             "fenced" => Ok(Saved::Fenced),
