@@ -9,15 +9,20 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 
 use crate::harness::{
-    Gateway, Redis, cluster::Cluster, eventually, eventually_within, log_key, ticket, topic, user,
+    Gateway, Redis, cluster::Cluster, eventually, eventually_within, gateway::Builder, log_key,
+    redis::Rejected, ticket, topic, user,
 };
 
 const GUARD: Duration = Duration::from_secs(60);
 const RECORDER: &str = "sse:recorder:{broadcast}";
 
-async fn start(cluster: &Cluster) -> Gateway {
+fn builder(cluster: &Cluster) -> Builder {
     let url = format!("redis+cluster://{}", cluster.addresses().join(","));
-    Gateway::at(&url).env("HISTORY__MAX_LEN", "100000").start().await
+    Gateway::at(&url).env("HISTORY__MAX_LEN", "100000")
+}
+
+async fn start(cluster: &Cluster) -> Gateway {
+    builder(cluster).start().await
 }
 
 /// A field of the recorder's state.
@@ -40,10 +45,14 @@ async fn linked(cluster: &Cluster) {
 
 /// A writer, and a standby that numbers like it.
 async fn pair(cluster: &Cluster) -> (Gateway, Gateway) {
+    pair_of(cluster, builder(cluster)).await
+}
+
+async fn pair_of(cluster: &Cluster, builder: Builder) -> (Gateway, Gateway) {
     linked(cluster).await;
-    let writer = start(cluster).await;
+    let writer = builder.start().await;
     writer.wait_for_recorder().await;
-    let standby = start(cluster).await;
+    let standby = builder.start().await;
     synchronised(cluster).await;
     (writer, standby)
 }
@@ -192,6 +201,23 @@ async fn messages_of_all_masters_are_recorded_once_and_in_order() {
         (channels.len() == rejected.len()).then_some(channels)
     })
     .await;
+    // So is one that only the server of its user can reject.
+    let mut n = 0;
+    let wrong = loop {
+        let channel = user(&format!("w{n}"));
+        if cluster.owner_of(&channel).await != cluster.owner_of("{broadcast}").await {
+            break channel;
+        }
+        n += 1;
+    };
+    cluster.command_at::<()>(&wrong, &["SET", &log_key(&wrong), "x"]).await;
+    publisher.plain(&wrong, "kept").await;
+    eventually("the rejected message", || async {
+        let found = broadcasts.rejected().await;
+        let is_wrong = |r: &Rejected| r.channel == wrong.as_bytes() && r.reason == "wrong-type";
+        found.iter().any(|r| is_wrong(r) && r.message == b"kept").then_some(())
+    })
+    .await;
     rejected.sort();
     assert_eq!(found, rejected);
     assert!(writer.is_recorder().await);
@@ -239,7 +265,9 @@ async fn writer_that_was_frozen_doubles_nothing() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn frozen_master_does_not_hold_up_the_others() {
     let cluster = Cluster::start(3).await;
-    let (writer, standby) = pair(&cluster).await;
+    // A batch for the frozen master ends long after this test has given up.
+    let builder = builder(&cluster).env("REDIS__COMMAND_TIMEOUT", "60s");
+    let (writer, standby) = pair_of(&cluster, builder).await;
     let channels = channels(&cluster).await;
     let owner = cluster.owner_of("{broadcast}").await;
     let frozen = (owner + 1) % 3;
