@@ -325,6 +325,7 @@ async fn replaced_link_of_the_bus_is_reported_and_the_numbering_continues() {
     let load = Load::start(cluster.node(owner), &channels).await;
     load.more(20).await;
     restart().await;
+    eventually_within(GUARD, "a warning", || state(&cluster, "unrecorded")).await;
     let gap = sse.next_of("sse.gap").await;
     assert_eq!(gap.json()["reason"], "unrecorded");
     // The standby still numbers like the writer.
