@@ -346,7 +346,7 @@ fn decoded<'a>(
 }
 
 fn add_plain(call: &mut Cmd, envelope: &Envelope<'_>) {
-    call.arg("PLAIN").arg(&*envelope.kind).arg(&*envelope.payload);
+    call.arg("PLAIN").arg(&*envelope.kind).arg(envelope.payload);
     if let Some(key) = &envelope.key {
         call.arg("KEY").arg(&**key);
     }
