@@ -31,9 +31,9 @@ use crate::{
 
 /// Minimum time between log lines of one kind, ms.
 const LOG_INTERVAL_MS: u64 = 10_000;
-/// Maximum length of a marker: a UUID, a hyphen and a 64-bit number have 57 bytes; a fencing token
-/// is shorter.
-const MAX_MARKER_BYTES: usize = 64;
+/// Maximum length of a marker: a UUID, a hyphen, a 64-bit number and the run id of a server have 98
+/// bytes; a fencing token is shorter.
+const MAX_MARKER_BYTES: usize = 128;
 /// Maximum length of a control message: a user or a digest, and two numbers.
 const MAX_CONTROL_BYTES: usize = 1024;
 

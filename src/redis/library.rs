@@ -324,7 +324,6 @@ async fn load(
 ) -> Result<Option<String>, LibraryError> {
     let (prefix, own) = (commands.keys.function_prefix(), Revision::of(settings));
     let name = own.name(prefix);
-    // A node that owns no slot has no key to write to, and no events.
     let variants =
         [source(commands, settings, false), source(commands, settings, prefix != DEFAULT)];
     // A second round if another gateway loads one at the same time.

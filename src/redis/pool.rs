@@ -26,6 +26,11 @@ impl LinkServer {
         *self.0.lock() = run_id;
     }
 
+    /// The server of the link, by its run id.
+    pub fn run_id(&self) -> Option<Arc<str>> {
+        self.0.lock().clone()
+    }
+
     /// Whether the link uses this server, or no server yet.
     fn allows(&self, run_id: &str) -> bool {
         self.0.lock().as_deref().is_none_or(|expected| expected == run_id)

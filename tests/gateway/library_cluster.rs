@@ -230,21 +230,26 @@ async fn plain_messages_are_recorded_across_slots() {
     let held = call(broadcasts, "sse_lease", recorder, &["recorder", "me", "5000"]).await;
     let token = &held["token"];
     let later = hour_later(start);
-    let record = |token: &str, marker: &str, number: &str| {
-        let words = ["FCALL", "sse_record_across", "1", &channel, token, marker, number];
+    let record_after = |token: &str, marker: &str, number: &str, before: &str| {
+        let words = ["FCALL", "sse_record_across", "1", &channel, token, marker, number, before];
         let words: Vec<String> =
             words.into_iter().chain(["PLAIN", "t", "1"]).map(str::to_owned).collect();
         async move { node.command::<String>(&words).await }
     };
+    let record = |token: &str, marker: &str, number: &str| record_after(token, marker, number, "");
+    assert_eq!(record_after(token, "m", "3", "1").await, "hole", "1 was not recorded");
     assert_eq!(record(token, "m", "1").await, "recorded");
     assert_eq!(record(token, "m", "1").await, "done");
+    assert_eq!(record_after(token, "m", "7", "5").await, "hole", "5 was not recorded");
     assert_eq!(record(token, "m", "5").await, "recorded", "other channels had the others");
+    assert_eq!(record_after(token, "m", "5", "1").await, "done");
+    assert_eq!(record_after(token, "other", "6", "5").await, "hole", "another numbering");
     assert_eq!(record(token, "other", "1").await, "recorded");
     assert_eq!(record(&later, "other", "2").await, "recorded");
     assert_eq!(record(token, "other", "3").await, "fenced");
     assert_eq!(node.log_ids(&channel).await.len(), 4);
     let progress = |token: &str, number: &str| {
-        let words = ["FCALL", "sse_progress", "1", recorder, token, "m", number];
+        let words = ["FCALL", "sse_progress", "1", recorder, token, "m", number, "1"];
         let words = words.map(str::to_owned);
         async move { broadcasts.command::<String>(&words).await }
     };
@@ -256,7 +261,7 @@ async fn plain_messages_are_recorded_across_slots() {
     broadcasts.command::<i64>(&["DEL", recorder]).await;
     assert_eq!(progress(token, "6").await, "unknown");
     // A rejected message is kept in the slot of the broadcasts only.
-    let reject = ["x", "1", "REJECT", "not-utf8", "message", "broadcast:news"];
+    let reject = ["x", "1", "", "REJECT", "not-utf8", "message", "broadcast:news"];
     for (node, key) in [(broadcasts, "{broadcast}:news"), (node, &*channel)] {
         let mut words = vec!["FCALL", "sse_record_across", "1", key, token];
         words.extend(reject);

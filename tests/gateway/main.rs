@@ -43,6 +43,7 @@ mod pages;
 mod payloads;
 mod poll;
 mod rates;
+mod recorder_cluster;
 mod redis_tls;
 mod refused;
 mod request_id;

@@ -57,30 +57,32 @@ end
 -- How long a channel remembers what was recorded on it, in ms.
 local RECORDED_MS = 3600000
 
--- sse_record_across 1 <channel> <token> <marker> <n> PLAIN <type> <payload> [KEY ..] [RETRY ..]
---   | REJECT <reason> <message> [<channel as published>]
+-- sse_record_across 1 <channel> <token> <marker> <n> <n before> PLAIN <type> <payload> [KEY ..]
+--   [RETRY ..] | REJECT <reason> <message> [<channel as published>]
 -- On a cluster, where the lease is in another slot than the channel. The channel remembers the last
--- token, marker and number. Returns `recorded`, `duplicate`, `rejected <reason> <text>`, `done`
--- (the number was recorded before) or `fenced` (a later token was here before). Rejected messages
--- are kept if the channel is `{broadcast}:<topic>`.
+-- token, marker and number; all broadcasts together count as one channel. `n before` is the number
+-- of the message before it on the channel, if that is not known to be recorded yet; otherwise
+-- empty. Returns `recorded`, `duplicate`, `rejected <reason> <text>`, `done` (the number was
+-- recorded before), `hole` (the message before it was not) or `fenced` (a later token was here
+-- before). Rejected messages are kept if the channel is `{broadcast}:<topic>`.
 local function record_across(keys, args)
-  local token, marker, n = args[1], args[2], tonumber(args[3])
+  local token, marker, n, before = args[1], args[2], tonumber(args[3]), args[4]
   local now = now_ms()
   local ms, seq, token_epoch = foreign_position(token, now, CLOCK_AHEAD_MS)
   if not ms or not n then return reject_call('usage', 'the token or the number is malformed') end
   local is_broadcast = string.sub(keys[1], 1, #BROADCAST) == BROADCAST
-  if args[4] == 'REJECT' then
-    if is_broadcast then keep_rejected(args[7] or keys[1], args[5], args[6]) end
-    return 'rejected ' .. args[5] .. ' '
+  if args[5] == 'REJECT' then
+    if is_broadcast then keep_rejected(args[8] or keys[1], args[6], args[7]) end
+    return 'rejected ' .. args[6] .. ' '
   end
-  local key, retry = options(args, 7)
+  local key, retry = options(args, 8)
   local channel, other = channel_of(keys[1])
-  local code, text = fault(channel, args[5], args[6], key, retry)
+  local code, text = fault(channel, args[6], args[7], key, retry)
   if code then
-    if is_broadcast then keep_rejected(keys[1], code, args[6]) end
+    if is_broadcast then keep_rejected(keys[1], code, args[7]) end
     return 'rejected ' .. code .. ' ' .. (other or text)
   end
-  local recorded = PREFIX .. 'recorded:' .. channel.slot
+  local recorded = PREFIX .. 'recorded:' .. (channel.topic and BROADCAST or channel.slot)
   local stored = call('GET', recorded) or ''
   local stored_token, stored_marker, stored_n = string.match(stored, '^(%S+) (%S+) (%d+)$')
   local stored_ms, stored_seq, stored_epoch = foreign_position(stored_token, now, CLOCK_AHEAD_MS)
@@ -89,26 +91,46 @@ local function record_across(keys, args)
     return 'fenced'
   end
   if stored_marker == marker and n <= tonumber(stored_n) then return 'done' end
+  -- Without this check, the message before would later be taken for recorded.
+  if before ~= '' and not (stored_marker == marker and stored_n == before) then return 'hole' end
   local position
-  position, code, text = append(channel, args[5], args[6], key, retry)
+  position, code, text = append(channel, args[6], args[7], key, retry)
   redis.call('SET', recorded, token .. ' ' .. marker .. ' ' .. string.format('%d', n),
     'PX', RECORDED_MS)
   if position then return code or 'recorded' end
-  if is_broadcast then keep_rejected(keys[1], code, args[6]) end
+  if is_broadcast then keep_rejected(keys[1], code, args[7]) end
   return 'rejected ' .. code .. ' ' .. text
 end
 
--- sse_progress 1 <recorder key> <token> <marker> <n>: everything up to a number was recorded with
--- sse_record_across. Returns `done`, `fenced`, or `unknown` if there is no lease.
+-- Warns streams that plain messages may be missing.
+local function warn_unrecorded(now)
+  ensure_adopted_slot(BROADCAST, now)
+  local position = assign(next_id(now))
+  redis.call('HSET', RECORDER, 'unrecorded', position)
+  redis.call('SPUBLISH', LIVE_BROADCAST, 'unrecorded ' .. position)
+end
+
+local function is_plain_used(plain_ms, now)
+  return number(plain_ms) and now - number(plain_ms) < PLAIN_MS
+end
+
+-- sse_progress 1 <recorder key> <token> <marker> <n> <plain 0|1> [UNRECORDED | DROPPED]: everything
+-- up to a number was recorded with sse_record_across, or it was dropped. `plain`: messages were
+-- recorded since the last call. Streams are warned if messages were dropped, and with UNRECORDED if
+-- plain messages are in use. Returns `done`, `fenced`, or `unknown` if there is no lease.
 local function progress(_, args)
   local token, marker, n = args[1], args[2], tonumber(args[3])
   if not n then return reject_call('usage', 'the number is malformed') end
-  local r = call('HMGET', RECORDER, 'token', 'marker', 'n')
+  local r = call('HMGET', RECORDER, 'token', 'marker', 'n', 'plain_ms')
   if not r[1] then return 'unknown' end
   if r[1] ~= token then return 'fenced' end
+  local now = now_ms()
+  if args[5] == 'DROPPED' or (args[5] == 'UNRECORDED' and is_plain_used(r[4], now)) then
+    warn_unrecorded(now)
+  end
+  if args[4] == '1' then redis.call('HSET', RECORDER, 'plain_ms', string.format('%d', now)) end
   if r[2] == marker and n <= number(r[3], -1) then return 'done' end
-  redis.call('HSET', RECORDER, 'marker', marker, 'n', string.format('%d', n),
-    'plain_ms', string.format('%d', now_ms()))
+  redis.call('HSET', RECORDER, 'marker', marker, 'n', string.format('%d', n))
   return 'done'
 end
 
@@ -153,13 +175,7 @@ local function mark(_, args)
   local r = call('HMGET', RECORDER, 'token', 'marker', 'plain_ms')
   if r[1] ~= args[1] then return 'fenced' end
   local now = now_ms()
-  local is_used = number(r[3]) and now - number(r[3]) < PLAIN_MS
-  if (is_used and r[2]) or args[3] == '1' then
-    ensure_adopted_slot(BROADCAST, now)
-    local position = assign(next_id(now))
-    redis.call('HSET', RECORDER, 'unrecorded', position)
-    redis.call('SPUBLISH', LIVE_BROADCAST, 'unrecorded ' .. position)
-  end
+  if (is_plain_used(r[3], now) and r[2]) or args[3] == '1' then warn_unrecorded(now) end
   redis.call('HSET', RECORDER, 'marker', args[2], 'n', 0)
   return 'marked'
 end

@@ -18,6 +18,8 @@ const INPUT_BYTES: usize = 128;
 /// A message of a publisher's channel.
 #[derive(Debug)]
 pub struct PlainMessage {
+    /// The server of the link that received it.
+    pub server: ServerIndex,
     /// Number of the subscription that received it; messages of an older one are ignored.
     pub subscription: u64,
     /// Channel of the message, without the prefix.
@@ -98,7 +100,12 @@ impl InboxSender {
     /// Sends a message of a publisher's channel.
     pub fn plain(&self, channel: Vec<u8>, message: Vec<u8>) {
         let subscription = self.subscription.load(Ordering::Relaxed);
-        self.send(RecorderInput::Plain(PlainMessage { subscription, channel, message }));
+        self.send(RecorderInput::Plain(PlainMessage {
+            server: self.server,
+            subscription,
+            channel,
+            message,
+        }));
     }
 
     /// Sends an input. If the inbox is full, the input is dropped, and the recorder is notified

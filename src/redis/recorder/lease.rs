@@ -3,16 +3,18 @@
 use std::{sync::Arc, time::Duration};
 
 use redis::{Cmd, RedisResult, Value};
+use tokio::time::Instant;
 
 use super::numbering::{RecordPosition, Work};
 use crate::{
     core::{
         channel::Channel,
-        envelope::{self, Rejection},
+        envelope::{self, Envelope, Rejection},
     },
     error_chain::ErrorChain,
     redis::{
         commands::{CommandError, Commands},
+        key_names::KeyNames,
         named_reply::NamedReply,
         rejected::{channel_prefix, message_prefix},
     },
@@ -20,6 +22,8 @@ use crate::{
 
 /// The writer's lease.
 pub struct Grant {
+    /// When it expires at the earliest, by the clock of this instance.
+    pub until: Instant,
     /// The fencing token.
     pub token: String,
     /// The position of the last recorded message.
@@ -43,13 +47,26 @@ pub enum Written {
     Done,
     /// Another writer has taken over.
     Fenced,
+    /// The message before it is not recorded yet.
+    Hole,
     /// Redis knows no lease, because its data was wiped.
     Unknown,
     /// Redis refused the message temporarily, for example because it is out of memory.
-    Failed(CommandError),
+    Failed(Arc<CommandError>),
+}
+
+/// The result of saving the progress on a cluster.
+pub enum Saved {
+    /// It was saved.
+    Done,
+    /// Another writer has taken over.
+    Fenced,
+    /// Redis knows no lease, because its data was wiped.
+    Unknown,
 }
 
 /// Calls the functions and commands that the recorder needs.
+#[derive(Clone)]
 pub struct Lease {
     commands: Commands,
     holder: String,
@@ -59,6 +76,21 @@ pub struct Lease {
 impl Lease {
     pub fn new(commands: Commands, holder: String, ttl: Duration) -> Self {
         Self { commands, holder, ttl_ms: ttl.as_millis() as u64 }
+    }
+
+    /// Whether each channel has its own server.
+    pub fn is_cluster(&self) -> bool {
+        self.commands.is_cluster()
+    }
+
+    /// The connections.
+    pub fn commands(&self) -> &Commands {
+        &self.commands
+    }
+
+    /// The names of keys.
+    pub fn keys(&self) -> &Arc<KeyNames> {
+        &self.commands.keys
     }
 
     /// Where Redis is, for logs.
@@ -84,6 +116,7 @@ impl Lease {
 
     /// Takes or renews the writer's lease.
     pub async fn writer(&self) -> Result<Option<Grant>, CommandError> {
+        let until = Instant::now() + Duration::from_millis(self.ttl_ms);
         let reply = self.take("recorder").await?;
         if !is_held(&reply) {
             return Ok(None);
@@ -91,7 +124,7 @@ impl Lease {
         // A number that cannot be parsed is not part of any numbering.
         let n = reply.number("n").unwrap_or(u64::MAX);
         let position = RecordPosition { marker: reply.text("marker").to_owned(), n };
-        Ok(Some(Grant { token: reply.text("token").to_owned(), position }))
+        Ok(Some(Grant { until, token: reply.text("token").to_owned(), position }))
     }
 
     /// Takes or renews the standby's lease.
@@ -189,25 +222,136 @@ impl Lease {
                 return call;
             }
         };
-        let decoded = match Channel::from_bytes(channel) {
-            Some(_) => envelope::decode(message, max_event_bytes),
-            None => Err(Rejection::BadChannel),
-        };
-        match decoded {
-            Ok(envelope) => {
-                call.arg("PLAIN").arg(envelope.kind).arg(envelope.payload);
-                if let Some(key) = envelope.key {
-                    call.arg("KEY").arg(key);
-                }
-                if let Some(ms) = envelope.retry_ms {
-                    call.arg("RETRY").arg(ms);
-                }
-            }
+        match decoded(channel, message, max_event_bytes) {
+            Ok(envelope) => add_plain(&mut call, &envelope),
             Err(rejection) => {
                 call.arg("REJECT").arg(rejection.code()).arg(message_prefix(message));
             }
         }
         call
+    }
+
+    /// The call that records a message on a cluster, and whether it is not a rejection. `before` is
+    /// the number of the message before it on the channel, if that is not known to be recorded.
+    pub fn record_across(
+        &self,
+        token: &str,
+        position: &RecordPosition,
+        work: &Work,
+        before: Option<u64>,
+        max_event_bytes: usize,
+    ) -> (Cmd, bool) {
+        let (channel, message) = parts(work);
+        match decoded(channel, message, max_event_bytes) {
+            Ok(envelope) => {
+                let key = self.commands.keys.publish(&String::from_utf8_lossy(channel));
+                let mut call = self.call_across(&key, token, position);
+                call.arg(before.map(|n| n.to_string()).unwrap_or_default());
+                add_plain(&mut call, &envelope);
+                (call, true)
+            }
+            Err(rejection) => {
+                (self.reject_across(token, position, rejection.code(), channel, message), false)
+            }
+        }
+    }
+
+    /// The call that keeps a message which the server of its channel has rejected; `None` if it was
+    /// rejected before, and is kept.
+    pub fn keep_rejected(
+        &self,
+        token: &str,
+        position: &RecordPosition,
+        work: &Work,
+        reason: &str,
+        max_event_bytes: usize,
+    ) -> Option<Cmd> {
+        let (channel, message) = parts(work);
+        decoded(channel, message, max_event_bytes).ok()?;
+        Some(self.reject_across(token, position, reason, channel, message))
+    }
+
+    fn call_across(&self, key: &str, token: &str, position: &RecordPosition) -> Cmd {
+        let mut call = self.commands.call("record_across", &[key]);
+        call.arg(token).arg(&position.marker).arg(position.n);
+        call
+    }
+
+    fn reject_across(
+        &self,
+        token: &str,
+        position: &RecordPosition,
+        reason: &str,
+        channel: &[u8],
+        message: &[u8],
+    ) -> Cmd {
+        // The stream of rejected messages is in the slot of the broadcasts.
+        let key = self.commands.keys.publish("broadcast:rejected");
+        let mut call = self.call_across(&key, token, position);
+        call.arg("").arg("REJECT").arg(reason);
+        call.arg(message_prefix(message)).arg(channel_prefix(channel));
+        call
+    }
+
+    /// Runs calls that record messages on a cluster.
+    pub async fn write_each(&self, calls: Vec<Cmd>) -> Vec<Written> {
+        let replies = self.commands.run_each::<String>(calls).await;
+        let written = |reply| match reply {
+            Ok(text) => written_text(text),
+            Err(error) => Written::Failed(error),
+        };
+        replies.into_iter().map(written).collect()
+    }
+
+    /// Saves on a cluster that everything up to `position` was recorded, and whether messages were
+    /// since the last call. `warning` is an argument of `sse_progress`.
+    pub async fn save(
+        &self,
+        token: &str,
+        position: &RecordPosition,
+        has_recorded: bool,
+        warning: Option<&str>,
+    ) -> Result<Saved, CommandError> {
+        let mut call = self.recorder_call("progress");
+        call.arg(token)
+            .arg(&position.marker)
+            .arg(position.n)
+            .arg(u8::from(has_recorded))
+            .arg(warning);
+        match self.commands.run::<String>(&call).await?.as_str() {
+            "done" => Ok(Saved::Done),
+            "fenced" => Ok(Saved::Fenced),
+            "unknown" => Ok(Saved::Unknown),
+            other => Err(CommandError::UnexpectedReply(other.to_owned())),
+        }
+    }
+}
+
+fn parts(work: &Work) -> (&[u8], &[u8]) {
+    match work {
+        Work::Message { channel, message } => (channel, message),
+        Work::Marker { .. } => (b"", b""),
+    }
+}
+
+fn decoded<'a>(
+    channel: &[u8],
+    message: &'a [u8],
+    max_event_bytes: usize,
+) -> Result<Envelope<'a>, Rejection> {
+    match Channel::from_bytes(channel) {
+        Some(_) => envelope::decode(message, max_event_bytes),
+        None => Err(Rejection::BadChannel),
+    }
+}
+
+fn add_plain(call: &mut Cmd, envelope: &Envelope<'_>) {
+    call.arg("PLAIN").arg(&*envelope.kind).arg(envelope.payload);
+    if let Some(key) = &envelope.key {
+        call.arg("KEY").arg(&**key);
+    }
+    if let Some(ms) = envelope.retry_ms {
+        call.arg("RETRY").arg(ms);
     }
 }
 
@@ -217,20 +361,25 @@ fn is_held(reply: &NamedReply) -> bool {
 
 fn written(reply: RedisResult<String>) -> Written {
     match reply {
-        Ok(text) => match text.as_str() {
-            "recorded" => Written::Recorded,
-            "duplicate" => Written::Duplicate,
-            "done" => Written::Done,
-            "fenced" | "hole" => Written::Fenced,
-            "unknown" => Written::Unknown,
-            other => match other.strip_prefix("rejected ") {
-                Some(rejection) => {
-                    let (reason, text) = rejection.split_once(' ').unwrap_or((rejection, ""));
-                    Written::Rejected { reason: reason.to_owned(), text: text.to_owned() }
-                }
-                None => Written::Failed(CommandError::UnexpectedReply(other.to_owned())),
-            },
+        Ok(text) => written_text(text),
+        Err(e) => Written::Failed(Arc::new(e.into())),
+    }
+}
+
+fn written_text(text: String) -> Written {
+    match text.as_str() {
+        "recorded" => Written::Recorded,
+        "duplicate" => Written::Duplicate,
+        "done" => Written::Done,
+        "fenced" => Written::Fenced,
+        "hole" => Written::Hole,
+        "unknown" => Written::Unknown,
+        other => match other.strip_prefix("rejected ") {
+            Some(rejection) => {
+                let (reason, text) = rejection.split_once(' ').unwrap_or((rejection, ""));
+                Written::Rejected { reason: reason.to_owned(), text: text.to_owned() }
+            }
+            None => Written::Failed(Arc::new(CommandError::UnexpectedReply(text))),
         },
-        Err(e) => Written::Failed(e.into()),
     }
 }

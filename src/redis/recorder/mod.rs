@@ -6,17 +6,24 @@
 //! be recorded, and continues from the recorded number. `numbering` does the bookkeeping,
 //! `lease` calls Redis, and this module changes the role.
 
+mod across;
+mod bus;
+mod hand_over;
 pub mod inbox;
+mod lanes;
 mod lease;
 mod numbering;
 pub mod presence;
+mod writing;
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::sync::oneshot;
+use tokio::{sync::oneshot, time::Instant};
 
 use self::{
-    lease::{Grant, Lease, Written},
+    across::Across,
+    bus::BusLinks,
+    lease::{Grant, Lease},
     numbering::{Numbering, RecordPosition},
     presence::RecorderPresence,
 };
@@ -28,7 +35,7 @@ use super::{
 };
 use crate::{
     backoff::Backoff,
-    core::{envelope::Rejection, part::ServerIndex},
+    core::part::ServerIndex,
     error_chain::ErrorChain,
     log_limit::{LogLimit, LogOnce},
 };
@@ -39,6 +46,9 @@ const RENEWAL: Duration = Duration::from_millis(300);
 /// The delay after a write that Redis refused temporarily, and its maximum.
 const FIRST_RETRY: Duration = Duration::from_millis(100);
 const MAX_RETRY: Duration = Duration::from_millis(500);
+/// After a break of the link, the time to record the remaining messages on a cluster, where one
+/// server may be unavailable.
+const RETIREMENT: Duration = Duration::from_secs(5);
 /// Maximum number of messages in one write.
 const BATCH: usize = 128;
 
@@ -81,6 +91,18 @@ pub struct Recorder {
     has_seen_messages: bool,
     /// The server of the link, if that is up.
     linked: Option<ServerIndex>,
+    /// The server process that this instance subscribed to, by its run id. Two instances number
+    /// alike only at the same process.
+    process: Option<Arc<str>>,
+    /// When the writer's lease expires at the earliest.
+    lease_until: Instant,
+    /// When a retiring writer gives up.
+    retire_until: Instant,
+    across: Across,
+    bus: BusLinks,
+    bus_read: Option<Instant>,
+    bus_changed: Option<Instant>,
+    bus_log: LogLimit,
     backoff: Backoff,
     waiting_log: LogLimit,
     lease_log: LogLimit,
@@ -107,6 +129,14 @@ impl Recorder {
             role: Role::None,
             roles: 0,
             has_seen_messages: false,
+            process: None,
+            lease_until: Instant::now(),
+            retire_until: Instant::now(),
+            across: Across::default(),
+            bus: BusLinks::default(),
+            bus_read: None,
+            bus_changed: None,
+            bus_log: LogLimit::new(WAITING_LOG_MS),
             backoff: Backoff::new(FIRST_RETRY, MAX_RETRY),
             waiting_log: LogLimit::new(WAITING_LOG_MS),
             lease_log: LogLimit::new(WAITING_LOG_MS),
@@ -124,9 +154,14 @@ impl Recorder {
         let mut timer = tokio::time::interval(RENEWAL);
         timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut batch = Vec::new();
-        let mut write_at = tokio::time::Instant::now();
+        let mut write_at = Instant::now();
         loop {
-            let to_write = matches!(self.role, Role::Writer { .. } | Role::Retiring { .. })
+            let is_across = self.is_writing_across();
+            if is_across {
+                self.dispatch();
+            }
+            let to_write = !is_across
+                && matches!(self.role, Role::Writer { .. } | Role::Retiring { .. })
                 && self.numbering.has_unwritten();
             tokio::select! {
                 biased;
@@ -137,11 +172,21 @@ impl Recorder {
                     }
                     return;
                 }
-                _ = timer.tick() => self.renew().await,
+                _ = timer.tick() => {
+                    self.renew().await;
+                    if self.lease.is_cluster() {
+                        self.check_cluster().await;
+                    }
+                }
+                completion = self.across.next(), if is_across => {
+                    if let Some(completion) = completion {
+                        self.completed(completion).await;
+                    }
+                }
                 // Before the inbox: received messages are written before more are taken.
                 () = tokio::time::sleep_until(write_at), if to_write => {
                     let delay = self.write_or_back_off().await;
-                    write_at = tokio::time::Instant::now() + delay;
+                    write_at = Instant::now() + delay;
                 }
                 _ = self.inbox.receive(&mut batch) => {
                     let mut may_get_lease = false;
@@ -166,6 +211,9 @@ impl Recorder {
         };
         self.context.metrics.set_role(name);
         tracing::info!(role = name, "recorder role changed");
+        if !matches!(role, Role::Writer { .. } | Role::Retiring { .. }) {
+            self.across = Across::default();
+        }
         self.role = role;
     }
 
@@ -174,6 +222,7 @@ impl Recorder {
             RecorderInput::Plain(message) => {
                 self.has_seen_messages = true;
                 if message.subscription == self.inbox.subscription()
+                    && Some(message.server) == self.linked
                     && !self.numbering.push(message.channel, message.message)
                 {
                     self.overflow().await;
@@ -206,16 +255,30 @@ impl Recorder {
 
     /// Handles a marker; returns `false` if the numbering exceeds its limit.
     fn marker(&mut self, marker: String) -> bool {
+        let is_alike = self.counts_like(&marker);
         match &mut self.role {
             Role::Standby { marker: own, .. } if *own == marker => self.numbering.restart(marker),
             Role::Standby { is_out_of_step, .. } => *is_out_of_step = true,
-            Role::Writer { .. } => return self.numbering.mark(marker),
+            Role::Writer { .. } if is_alike => return self.numbering.mark(marker),
+            Role::Writer { .. } => {
+                tracing::warn!(marker, "the standby is subscribed to another Redis process");
+            }
             Role::None | Role::Retiring { .. } => {}
         }
         true
     }
 
+    /// Whether a standby with this marker receives the messages in the same order. On a cluster,
+    /// its marker names the process that it is subscribed to.
+    fn counts_like(&self, marker: &str) -> bool {
+        let process = marker.split_once('@').map(|(_, process)| process);
+        !self.lease.is_cluster() || (process.is_some() && process == self.process.as_deref())
+    }
+
     async fn overflow(&mut self) {
+        if self.is_writing_across() && self.drop_of_failing() {
+            return;
+        }
         tracing::error!(
             "too many plain publishes to record; this recorder releases its leases, and clients \
              get sse.gap (unrecorded)"
@@ -228,6 +291,7 @@ impl Recorder {
         match &self.role {
             Role::Writer { token } => {
                 let token = token.clone();
+                self.retire_until = Instant::now() + RETIREMENT;
                 self.set_role(Role::Retiring { token });
             }
             Role::Standby { .. } => self.resign().await,
@@ -239,13 +303,33 @@ impl Recorder {
     async fn subscribe(&mut self) -> bool {
         // Unsubscribes first: an existing subscription would continue with messages that were not
         // numbered.
-        let Some(Server { link, .. }) = self.servers.of_broadcasts() else { return false };
+        let Some(Server { link, info }) = self.linked_server() else { return false };
+        if self.lease.is_cluster() {
+            // Before the subscription, so that no change after it is overlooked.
+            self.bus = BusLinks::default();
+            self.bus_has_changed().await;
+        }
+        self.process = info.state.server.run_id();
         if link.plain(false).await.is_err() {
             return false;
         }
         self.inbox.next_subscription();
         self.numbering = Numbering::default();
         link.plain(true).await.is_ok()
+    }
+
+    /// The server of the broadcasts, if its link is up.
+    fn linked_server(&self) -> Option<Server> {
+        self.servers.of_broadcasts().filter(|server| Some(server.info.index) == self.linked)
+    }
+
+    /// Takes or renews the writer's lease.
+    async fn take_writer(&mut self) -> Result<Option<Grant>, CommandError> {
+        let grant = self.lease.writer().await?;
+        if let Some(grant) = &grant {
+            self.lease_until = grant.until;
+        }
+        Ok(grant)
     }
 
     async fn resign(&mut self) {
@@ -257,9 +341,7 @@ impl Recorder {
         self.lease.release().await;
         self.roles += 1;
         self.lease.rename(format!("{}/{}", self.name, self.roles));
-        if self.linked.is_some()
-            && let Some(Server { link, .. }) = self.servers.of_broadcasts()
-        {
+        if let Some(Server { link, .. }) = self.linked_server() {
             let _ = link.plain(false).await;
         }
     }
@@ -268,21 +350,21 @@ impl Recorder {
         match &self.role {
             Role::None if self.linked.is_some() => self.apply().await,
             Role::None => {}
-            Role::Standby { .. } => match (self.lease.standby().await, self.lease.writer().await) {
+            Role::Standby { .. } => match (self.lease.standby().await, self.take_writer().await) {
                 (_, Ok(Some(grant))) => self.promote(grant).await,
                 (Ok(false), _) => self.resign().await,
                 (Ok(true), _) => self.follow_writer().await,
                 _ => {}
             },
-            Role::Writer { token } => match self.lease.writer().await {
-                Ok(Some(grant)) if grant.token == *token => {}
+            Role::Writer { token } => match (token.clone(), self.take_writer().await) {
+                (token, Ok(Some(grant))) if grant.token == token => {}
                 // A wiped Redis has lost the numbering, but this writer has received every message
                 // and continues.
-                Ok(Some(grant)) if grant.position.marker.is_empty() => {
+                (_, Ok(Some(grant))) if grant.position.marker.is_empty() => {
                     self.begin_numbering(grant, false).await
                 }
-                Ok(_) => self.resign().await,
-                Err(fault) => {
+                (_, Ok(_)) => self.resign().await,
+                (_, Err(fault)) => {
                     if let Some(suppressed) = self.lease_log.allow(self.context.clock.now_ms()) {
                         tracing::warn!(
                             address = %self.lease.address(),
@@ -293,14 +375,23 @@ impl Recorder {
                     }
                 }
             },
-            Role::Retiring { .. } if !self.numbering.has_unwritten() => self.resign().await,
+            Role::Retiring { .. } if self.has_settled() => self.resign().await,
+            Role::Retiring { token } if self.lease.is_cluster() => {
+                let token = token.clone();
+                let is_over = Instant::now() >= self.retire_until;
+                match self.take_writer().await {
+                    Ok(Some(grant)) if grant.token == token && !is_over => {}
+                    Err(_) if !is_over => {}
+                    _ => self.resign().await,
+                }
+            }
             Role::Retiring { .. } => {}
         }
     }
 
     /// Tries to take a vacant lease.
     async fn apply(&mut self) {
-        match self.lease.writer().await {
+        match self.take_writer().await {
             Ok(Some(grant)) => return self.start_writing(grant).await,
             Ok(None) => self.presence.confirm(),
             // A foreign key under one of the recorder's names is logged where the reply is parsed.
@@ -320,7 +411,11 @@ impl Recorder {
     }
 
     fn new_marker(&self) -> String {
-        format!("{}-{}", self.name, fastrand::u64(..))
+        let marker = format!("{}-{}", self.name, fastrand::u64(..));
+        match &self.process {
+            Some(process) if self.lease.is_cluster() => format!("{marker}@{process}"),
+            _ => marker,
+        }
     }
 
     async fn publish_marker(&mut self, marker: &str) {
@@ -379,114 +474,11 @@ impl Recorder {
                 "the standby takes over from the writer"
             );
             self.set_role(Role::Writer { token: grant.token });
+            self.take_over_warnings();
         } else {
             // Kept messages may be recorded already, and earlier ones may be missing.
             self.roles += 1;
             self.start_writing(grant).await;
         }
-    }
-
-    /// Writes the next messages. Returns the delay before the next attempt.
-    async fn write_or_back_off(&mut self) -> Duration {
-        if self.write().await {
-            self.backoff.reset();
-            return Duration::ZERO;
-        }
-        self.backoff.delay()
-    }
-
-    /// Writes the next messages; `false` if the caller must retry after a pause.
-    async fn write(&mut self) -> bool {
-        let (Role::Writer { token } | Role::Retiring { token }) = &self.role else { return true };
-        let max = self.context.settings.history.max_event_bytes;
-        let written = match self.lease.write(token, self.numbering.unwritten(BATCH), max).await {
-            Ok(written) => written,
-            Err(fault) => {
-                self.log_waiting(&fault);
-                return false;
-            }
-        };
-        let metrics = &self.context.metrics;
-        for outcome in written {
-            match outcome {
-                Written::Recorded => metrics.recorded.inc(),
-                Written::Rejected { reason, text } => {
-                    metrics.rejected.with_label_values(&[reason.as_str()]).inc();
-                    if reason == Rejection::WrongType.code() {
-                        self.log_wrong_type(&text);
-                    }
-                }
-                Written::Duplicate | Written::Done => {}
-                Written::Fenced => {
-                    self.resign().await;
-                    return true;
-                }
-                // The messages are kept: they are written under a new lease.
-                Written::Unknown => {
-                    self.renew().await;
-                    return false;
-                }
-                Written::Failed(error) => {
-                    self.log_waiting(&error);
-                    return false;
-                }
-            }
-            self.numbering.written();
-        }
-        true
-    }
-
-    fn log_waiting(&self, error: &CommandError) {
-        if let Some(suppressed) = self.waiting_log.allow(self.context.clock.now_ms()) {
-            let address = self.lease.address();
-            tracing::warn!(
-                %address,
-                error = %ErrorChain(error),
-                suppressed,
-                "could not record plain publishes, retrying"
-            );
-        }
-    }
-
-    /// Logs that the messages of a channel cannot be recorded, once for each channel. The channel
-    /// is that of the first unwritten message.
-    fn log_wrong_type(&self, fault: &str) {
-        let Some(channel) = self.numbering.first_channel() else { return };
-        if self.wrong_type_log.allow(channel, self.context.clock.now_ms()) {
-            let channel = String::from_utf8_lossy(channel);
-            tracing::error!(
-                %channel,
-                fault,
-                "plain publishes to this channel are rejected (wrong-type)"
-            );
-        }
-    }
-
-    /// Hands over at shutdown: writes the received messages and releases the lease, so that the
-    /// standby continues at once.
-    async fn hand_over(&mut self) {
-        let mut batch = Vec::new();
-        self.inbox.receive_ready(&mut batch);
-        for input in batch.drain(..) {
-            if let RecorderInput::Plain(_) | RecorderInput::Marker(_) = input {
-                self.handle(input).await;
-            }
-        }
-        let deadline = tokio::time::Instant::now() + LEASE * 2;
-        while matches!(self.role, Role::Writer { .. } | Role::Retiring { .. })
-            && self.numbering.has_unwritten()
-            && tokio::time::Instant::now() < deadline
-        {
-            let delay = self.write_or_back_off().await;
-            tokio::time::sleep(delay).await;
-        }
-        if self.numbering.has_unwritten() && !matches!(self.role, Role::Standby { .. }) {
-            tracing::error!(
-                messages = self.numbering.len(),
-                "plain publishes could not be recorded before shutdown"
-            );
-        }
-        self.lease.release().await;
-        self.set_role(Role::None);
     }
 }

@@ -1,9 +1,10 @@
 //! The numbering of plain messages. Pure.
 //!
-//! Invariant: `queue` contains, in order, every message and marker after the last one that was
-//! written or is known to be recorded, each with its position.
+//! Invariant: `queue` contains, in order, every message and marker that was not written and is not
+//! known to be recorded, each with its position. On a single server they are written in this order.
+//! On a cluster, where each server has its own order, any of them may be written first.
 
-use std::collections::VecDeque;
+use std::collections::BTreeMap;
 
 /// Maximum number of bytes that a standby or a writer keeps.
 const LIMIT_BYTES: usize = 64 << 20;
@@ -43,15 +44,18 @@ enum Counting {
     Waiting,
     /// The position of the last message.
     At(RecordPosition),
-    /// The link broke: no message follows.
-    Cut,
+    /// The link broke: no message follows the one at this position, if it has one.
+    Cut(Option<RecordPosition>),
 }
 
 /// The messages that are not recorded yet, with their positions.
 #[derive(Debug, Default)]
 pub struct Numbering {
     counting: Counting,
-    queue: VecDeque<(RecordPosition, Work)>,
+    /// By their numbers in the order of arrival.
+    queue: BTreeMap<u64, (RecordPosition, Work)>,
+    /// The number of the next one.
+    next: u64,
     bytes: usize,
 }
 
@@ -71,21 +75,27 @@ impl Numbering {
                 position.clone()
             }
             Counting::Ahead => RecordPosition::default(),
-            Counting::Waiting | Counting::Cut => return true,
+            Counting::Waiting | Counting::Cut(_) => return true,
         };
         self.add(position, Work::Message { channel, message });
+        self.is_within_limit()
+    }
+
+    /// Whether the kept bytes are within the limit.
+    pub fn is_within_limit(&self) -> bool {
         self.bytes <= LIMIT_BYTES
     }
 
     fn add(&mut self, position: RecordPosition, work: Work) {
         self.bytes += cost(&work);
-        self.queue.push_back((position, work));
+        self.queue.insert(self.next, (position, work));
+        self.next += 1;
     }
 
     /// Numbers messages after `position`, including those that are kept already.
     pub fn start(&mut self, position: RecordPosition) {
         let mut at = position;
-        for (kept, _) in &mut self.queue {
+        for (kept, _) in self.queue.values_mut() {
             at.n += 1;
             *kept = at.clone();
         }
@@ -104,7 +114,7 @@ impl Numbering {
             let position = position.clone();
             self.add(position, Work::Marker { after });
         }
-        self.bytes <= LIMIT_BYTES
+        self.is_within_limit()
     }
 
     /// Restarts the numbering at the standby's own marker. Messages kept under an earlier marker
@@ -115,16 +125,19 @@ impl Numbering {
 
     /// Ends the numbering because the link broke.
     pub fn cut(&mut self) {
-        self.counting = Counting::Cut;
+        let last = match std::mem::take(&mut self.counting) {
+            Counting::At(position) => Some(position),
+            Counting::Cut(position) => position,
+            Counting::Ahead | Counting::Waiting => None,
+        };
+        self.counting = Counting::Cut(last);
     }
 
     /// Drops the messages up to a recorded position.
     pub fn recorded(&mut self, upto: &RecordPosition) {
-        while self
-            .queue
-            .front()
-            .is_some_and(|(position, _)| position.marker == upto.marker && position.n <= upto.n)
-        {
+        while self.queue.first_key_value().is_some_and(|(_, (position, _))| {
+            position.marker == upto.marker && position.n <= upto.n
+        }) {
             self.written();
         }
     }
@@ -153,21 +166,61 @@ impl Numbering {
 
     /// The next entries to write.
     pub fn unwritten(&self, limit: usize) -> impl Iterator<Item = &(RecordPosition, Work)> {
-        self.queue.iter().take(limit)
+        self.queue.values().take(limit)
     }
 
     /// The channel of the first entry, if that is a message.
     pub fn first_channel(&self) -> Option<&[u8]> {
-        match self.queue.front() {
-            Some((_, Work::Message { channel, .. })) => Some(channel),
+        match self.queue.first_key_value() {
+            Some((_, (_, Work::Message { channel, .. }))) => Some(channel),
             _ => None,
         }
     }
 
     /// Removes the first entry, which was written.
     pub fn written(&mut self) {
-        if let Some((_, work)) = self.queue.pop_front() {
+        if let Some((_, (_, work))) = self.queue.pop_first() {
             self.bytes -= cost(&work);
+        }
+    }
+
+    /// The entries from this number on, with their numbers in the order of arrival.
+    pub fn entries_from(
+        &self,
+        number: u64,
+    ) -> impl Iterator<Item = (u64, &(RecordPosition, Work))> {
+        self.queue.range(number..).map(|(number, entry)| (*number, entry))
+    }
+
+    /// The entry with this number, if it must still be written.
+    pub fn entry(&self, number: u64) -> Option<&(RecordPosition, Work)> {
+        self.queue.get(&number)
+    }
+
+    /// Removes an entry that was written, in any order.
+    pub fn finish(&mut self, number: u64) {
+        if let Some((_, work)) = self.queue.remove(&number) {
+            self.bytes -= cost(&work);
+        }
+    }
+
+    /// Removes the markers before the first message: on a cluster they need no write of their own.
+    pub fn finish_markers(&mut self) {
+        while let Some((_, (_, Work::Marker { .. }))) = self.queue.first_key_value() {
+            self.written();
+        }
+    }
+
+    /// The position up to which everything was written. `None`: there is no numbering.
+    pub fn written_upto(&self) -> Option<RecordPosition> {
+        if let Some((_, (first, _))) = self.queue.first_key_value() {
+            // A marker is the first of its numbering.
+            let n = first.n.checked_sub(1)?;
+            return Some(RecordPosition { marker: first.marker.clone(), n });
+        }
+        match &self.counting {
+            Counting::At(position) | Counting::Cut(Some(position)) => Some(position.clone()),
+            Counting::Ahead | Counting::Waiting | Counting::Cut(None) => None,
         }
     }
 }
@@ -251,6 +304,29 @@ mod tests {
         n.cut();
         push(&mut n, "b");
         assert_eq!(shown(&n), ["T1 a"]);
+    }
+
+    #[test]
+    fn progress_stops_before_the_first_unwritten_message() {
+        let mut n = Numbering::default();
+        assert_eq!(n.written_upto(), None);
+        n.start(position("T", 0));
+        assert_eq!(n.written_upto(), Some(position("T", 0)));
+        ["a", "b", "c"].iter().for_each(|t| push(&mut n, t));
+        n.mark("S".into());
+        push(&mut n, "d");
+        n.finish(1);
+        n.finish(2);
+        assert_eq!(n.written_upto(), Some(position("T", 0)), "a is not written");
+        assert!(n.entry(1).is_none() && n.entry(0).is_some());
+        n.finish(0);
+        n.finish_markers();
+        assert_eq!(n.written_upto(), Some(position("S", 0)), "a marker needs no write");
+        n.finish(4);
+        assert_eq!(n.written_upto(), Some(position("S", 1)));
+        assert_eq!((n.bytes, n.len()), (0, 0));
+        n.cut();
+        assert_eq!(n.written_upto(), Some(position("S", 1)), "the last one before the break");
     }
 
     #[test]
