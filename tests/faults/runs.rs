@@ -45,8 +45,8 @@ fn is_chosen(variable: &str, name: &str) -> bool {
     parts.map_or(true, |parts| parts.split(',').any(|part| name.contains(part)))
 }
 
-/// Each fault alone, then random sequences until `FAULTS_MINUTES` have passed. `FAULTS_ONLY` and
-/// `FAULTS_KIND` choose faults and deployments, `FAULTS_PAGE` names the page to write.
+/// Each fault alone, then random sequences until `FAULTS_MINUTES` have passed. `FAULTS_ONLY`,
+/// `FAULTS_KIND` and `FAULTS_PUBLISHERS` choose faults, deployments and publishers, `FAULTS_PAGE` names the page to write.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "takes 20 minutes: make faults"]
 async fn every_fault_on_every_deployment() {
@@ -57,7 +57,10 @@ async fn every_fault_on_every_deployment() {
     let kinds = Kind::ALL.into_iter().filter(|kind| is_chosen("FAULTS_KIND", &kind.to_string()));
     let kinds: Vec<Kind> = kinds.collect();
     let mut outcomes = Vec::new();
-    for (kind, plain) in kinds.iter().flat_map(|kind| [(*kind, true), (*kind, false)]) {
+    let publishers = [(true, "plain"), (false, "durable")];
+    let publishers = publishers.iter().filter(|(_, name)| is_chosen("FAULTS_PUBLISHERS", name));
+    let publishers: Vec<bool> = publishers.map(|(plain, _)| *plain).collect();
+    for (kind, plain) in kinds.iter().flat_map(|kind| publishers.iter().map(|p| (*kind, *p))) {
         let mut world = World::start(kind, plain, rng.fork()).await;
         for fault in chosen_faults(kind) {
             outcomes.push(round::run(&mut world, &[fault]).await);
@@ -65,7 +68,8 @@ async fn every_fault_on_every_deployment() {
     }
     while started.elapsed() < limit {
         let kind = kinds[rng.usize(..kinds.len())];
-        let mut world = World::start(kind, rng.bool(), rng.fork()).await;
+        let mut world =
+            World::start(kind, publishers[rng.usize(..publishers.len())], rng.fork()).await;
         let faults = chosen_faults(kind);
         for _ in 0..3 {
             let sequence: Vec<Fault> =
