@@ -10,6 +10,8 @@ use redis::{Value, aio::ConnectionLike};
 
 use super::{
     commands::Commands,
+    handover,
+    link_context::LinkContext,
     link_state::LinkState,
     locate::Confirmation,
     watermark::{self, AdoptOptions, Taken, UnknownServer, Watermark, WatermarkError},
@@ -53,6 +55,8 @@ struct Waiting {
 pub struct Adoption {
     /// Whether the data is or was on several servers.
     pub is_replicated: bool,
+    /// Whether the server that was served before follows the current one and lost nothing.
+    is_handed_over: bool,
     served: Option<Served>,
     current: Option<Served>,
     waiting: Option<Waiting>,
@@ -78,7 +82,19 @@ fn decide(
 
 impl Adoption {
     /// Begins with a new link, which reaches the process `run_id`.
-    pub async fn begin(&mut self, connection: &mut impl ConnectionLike, run_id: Arc<str>) {
+    pub async fn begin(
+        &mut self,
+        connection: &mut impl ConnectionLike,
+        run_id: Arc<str>,
+        commands: &Commands,
+        context: &LinkContext,
+    ) {
+        let seen = context.state.highest_id();
+        let is_other = self.served.as_ref().is_some_and(|served| served.run_id != run_id);
+        self.is_handed_over = is_other && {
+            let timeout = context.settings.redis.command_timeout;
+            handover::is_handed_over(connection, commands, timeout, seen.epoch).await
+        };
         // Every connection must have reached the same process.
         if self.waiting.as_ref().is_some_and(|waiting| waiting.run_id != run_id) {
             self.waiting = None;
@@ -106,13 +122,16 @@ impl Adoption {
         let watermark = match watermark::take(connection, commands, seen).await? {
             Taken::Adopted(watermark) => {
                 let clock = &watermark.clock;
-                options.is_durable = clock.h.epoch != seen.epoch
+                let is_next = clock.h.epoch != seen.epoch
                     && clock.previous_epoch == seen.epoch
-                    && !clock.continues.contains(seen.epoch)
-                    && self.is_same_data(connection, commands, state).await;
+                    && !clock.continues.contains(seen.epoch);
+                if is_next {
+                    self.prove(&mut options, connection, commands, state).await;
+                }
+                let is_proved = options.is_durable || options.is_handed_over;
                 let is_unmarked =
                     watermark.is_unmarked || (is_confirmed && !watermark.is_replicated);
-                if options.is_durable || is_unmarked {
+                if is_proved || is_unmarked {
                     // It is adopted in any case; this write may fail (NOREPLICAS).
                     let again = watermark::adopt(connection, commands, seen, options).await;
                     again.unwrap_or(watermark)
@@ -125,8 +144,9 @@ impl Adoption {
                 options.cluster = commands.locator.cluster_knowledge().await;
                 let confirmation = commands.locator.confirms(address).await?;
                 self.decide(&server, seen, confirmation, commands)?;
-                options.is_durable = server.known.epoch == seen.epoch
-                    && self.is_same_data(connection, commands, state).await;
+                if server.known.epoch == seen.epoch {
+                    self.prove(&mut options, connection, commands, state).await;
+                }
                 watermark::adopt(connection, commands, seen, options).await?
             }
         };
@@ -181,6 +201,18 @@ impl Adoption {
             self.waiting = None;
         }
         is_same
+    }
+
+    /// Finds out whether the server has everything that the one before had.
+    async fn prove(
+        &self,
+        options: &mut AdoptOptions,
+        connection: &mut impl ConnectionLike,
+        commands: &Commands,
+        state: &LinkState,
+    ) {
+        options.is_handed_over = self.is_handed_over;
+        options.is_durable = self.is_same_data(connection, commands, state).await;
     }
 
     /// Whether this process has the data of the one before: both wrote it to disk before they

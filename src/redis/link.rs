@@ -320,7 +320,7 @@ impl Supervisor {
         // From now on, pooled connections must reach the same server.
         let run_id = pool::run_id(connection).await?;
         self.context.state.server.set(Some(run_id.clone()));
-        self.adoption.begin(connection, run_id).await;
+        self.adoption.begin(connection, run_id, &self.commands, &self.context).await;
         let has_broadcasts = self.context.server.owns(&keys.live_broadcast());
         if has_broadcasts {
             self.subscribe_broadcasts(connection).await?;

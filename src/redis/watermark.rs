@@ -77,6 +77,8 @@ pub struct UnknownServer {
 pub struct AdoptOptions {
     /// The process has all data of the one before, to which the gateway was linked.
     pub is_durable: bool,
+    /// The former primary follows the server and lost nothing: a planned failover.
+    pub is_handed_over: bool,
     /// The server is not the only one: Sentinel or a cluster named it.
     pub is_replicated: bool,
     /// For a node of a cluster: what the gateway knows of the other nodes.
@@ -133,6 +135,9 @@ pub async fn adopt(
     if options.is_durable {
         call.arg("DURABLE");
     }
+    if options.is_handed_over {
+        call.arg("HANDED-OVER");
+    }
     if options.is_replicated {
         call.arg("REPLICATED");
     }
@@ -174,6 +179,21 @@ pub async fn observe(
         Err(WatermarkError::NoLibrary) => Ok(None),
         Err(error) => Err(error),
     }
+}
+
+/// The epoch in the memory of a replica's library; `None`: the server is none, or has none.
+///
+/// # Errors
+/// The server does not reply, or has no library.
+pub async fn epoch_of_replica(
+    connection: &mut impl ConnectionLike,
+    commands: &Commands,
+) -> RedisResult<Option<u64>> {
+    // A replica of a cluster replies only then.
+    let _: RedisResult<()> = redis::cmd("READONLY").query_async(connection).await;
+    let call = call(commands, "watermark", "").map_err(std::io::Error::other)?;
+    let reply: NamedReply = call.query_async(connection).await?;
+    Ok((reply.text("state") == "replica").then(|| parse_epoch(reply.text("epoch"))).flatten())
 }
 
 async fn query(

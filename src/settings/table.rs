@@ -98,6 +98,10 @@ keys! {
     "redis.unsubscribe_linger" = r#""10s""#,
         "How long a user's channel stays subscribed after the user's last stream has ended.",
         |s, v| s.redis.unsubscribe_linger = parse::duration(v, ms(0, HOUR))?;
+    "redis.fence" = r#""auto""#,
+        "Which servers accept durable publishes: `auto` (a gateway must have adopted the server, \
+         unless it never had a replica), `strict` (also, a watermark at most 10 s ago) or `off`.",
+        |s, v| s.redis.fence = parse::fence(v)?;
     "redis.tls.ca_file" = r#""""#,
         "PEM file of the authorities to trust with rediss; empty = the public ones. Like the two \
          files below, it is read at startup.",
@@ -108,10 +112,6 @@ keys! {
         |s, v| s.redis.tls.certificate = pem_file::certificates(v)?;
     "redis.tls.key_file" = r#""""#, "PEM file of the private key of that certificate.",
         |s, v| s.redis.tls.key = pem_file::private_key(v)?;
-    "redis.fence" = r#""auto""#,
-        "Which servers accept durable publishes: `auto` (a gateway must have adopted the server, \
-         unless it never had a replica), `strict` (also, a watermark at most 10 s ago) or `off`.",
-        |s, v| s.redis.fence = parse::fence(v)?;
     "publishers.plain" = r#""record""#,
         "How to handle a plain PUBLISH: `record` (logged, can be replayed), `relay` (live only, \
          without id) or `off`.",

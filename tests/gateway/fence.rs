@@ -14,7 +14,11 @@ async fn publish(redis: &Redis, name: &str) -> Result<Id, String> {
 }
 
 async fn accepts(redis: &Redis) -> bool {
-    match publish(redis, "probe").await {
+    accepts_event(redis, "probe").await
+}
+
+async fn accepts_event(redis: &Redis, name: &str) -> bool {
+    match publish(redis, name).await {
         Ok(_) => true,
         Err(error) => {
             assert!(error.starts_with(NOT_ADOPTED), "{error}");
@@ -266,4 +270,62 @@ async fn missing_replica_delays_only_new_tickets() {
     primary.durable(&topic("t"), "last", "1").await.unwrap();
     assert_eq!(resumed.app_event().await.event, "last");
     gateway.connect_with(&fresh, "").await;
+}
+
+#[tokio::test]
+async fn planned_failover_is_no_reset() {
+    let a = Redis::start().await;
+    let b = Redis::replica_of(&a.address()).await;
+    let proxy = Proxy::start(&a.address()).await;
+    let builder = Gateway::durable_only(&a).redis_url(&proxy.redis_url());
+    let (gateway, other) = (builder.start().await, builder.start().await);
+    let mut stream = gateway.connect("1").await;
+    let mut second = other.connect("1").await;
+    marked(&a).await;
+    for (round, (new, old)) in [(&b, &a), (&a, &b)].into_iter().enumerate() {
+        let names = [format!("before-{round}"), format!("after-{round}")];
+        publish(old, &names[0]).await.unwrap();
+        let (host, port) = new.address_parts();
+        old.command::<()>(&["FAILOVER", "TO", &host, &port]).await;
+        eventually("a failover", || async {
+            let info: String = new.command(&["INFO", "replication"]).await;
+            (info.contains("role:master") && info.contains("state=online")).then_some(())
+        })
+        .await;
+        proxy.switch(&new.address());
+        eventually("an adoption", || async { accepts_event(new, &names[1]).await.then_some(()) })
+            .await;
+        for sse in [&mut stream, &mut second] {
+            for name in &names {
+                assert_eq!(&sse.app_event().await.event, name, "{}", sse.dump());
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn first_and_last_replica_are_no_new_epoch() {
+    let redis = Redis::start().await;
+    let gateway = Gateway::durable_only(&redis).start().await;
+    let mut stream = gateway.connect("1").await;
+    redis.command::<()>(&["CONFIG", "SET", "repl-backlog-ttl", "1"]).await;
+    let replication = || async { redis.command::<String>(&["INFO", "replication"]).await };
+    {
+        let _replica = Redis::replica_of(&redis.address()).await;
+        marked(&redis).await;
+    }
+    eventually("a freed backlog", || async {
+        replication().await.contains("repl_backlog_active:0").then_some(())
+    })
+    .await;
+    let before = publish(&redis, "before").await.unwrap();
+    unwatched().await;
+    let after = publish(&redis, "after").await.unwrap();
+    assert_eq!(before.epoch, after.epoch);
+    for name in ["before", "after"] {
+        assert_eq!(stream.app_event().await.event, name, "{}", stream.dump());
+    }
+    // It is remembered that there was a replica.
+    stop(&gateway).await;
+    marked(&redis).await;
 }

@@ -40,6 +40,9 @@ struct Node {
     start: EntryId,
     previous: u64,
     clock: EntryId,
+    /// The epochs that a gateway may prove to be continued, and those that are.
+    follows: Vec<u64>,
+    continues: Vec<u64>,
 }
 
 #[derive(Default)]
@@ -87,6 +90,8 @@ pub struct Redis {
     former_process: Option<Process>,
     processes: u64,
     replid: u64,
+    /// Whether this process has everything that the one before had, as a gateway can prove it.
+    has_all: bool,
     node: Node,
     former_node: Node,
     logs: BTreeMap<Channel, Log>,
@@ -117,6 +122,7 @@ impl Redis {
             former_process: None,
             processes: 1,
             replid: 0,
+            has_all: false,
             node: Node::default(),
             former_node: Node::default(),
             logs: BTreeMap::new(),
@@ -136,10 +142,13 @@ impl Redis {
     /// `adopt` in clock.lua.
     fn adopt(&mut self, seen: EventId) {
         let (now, node) = (self.now(), self.node.clone());
-        if self.process.epoch.is_none() {
+        if self.process.epoch.is_none() || self.process.epoch != node.epoch {
             self.advance((now + 1, 0));
         }
         self.advance(node.clock);
+        let is_proved = self.has_all && seen.epoch > 0;
+        let is_lossless =
+            is_proved && node.epoch == Some(seen.epoch) && entry_id(seen) <= self.process.clock;
         self.advance(entry_id(seen));
         let (number, own) = (self.process.number, self.process.epoch);
         let continues = |epoch: &u64| {
@@ -149,7 +158,13 @@ impl Redis {
                 && seen.epoch <= *epoch
         };
         match node.epoch.filter(continues) {
-            Some(epoch) => self.process.epoch = Some(epoch),
+            Some(epoch) => {
+                self.process.epoch = Some(epoch);
+                let is_next = node.follows.first() == Some(&seen.epoch);
+                if is_proved && is_next && entry_id(seen) <= node.start {
+                    self.node.continues = node.follows;
+                }
+            }
             None => {
                 let previous = own.max(node.epoch).unwrap_or(0).max(seen.epoch);
                 let epoch = (now * EPOCHS_PER_MS).max(previous + 1) + number;
@@ -157,6 +172,11 @@ impl Redis {
                 self.advance((now, 0));
                 self.advance((self.process.clock.0 + 1, 0));
                 let start = self.process.clock;
+                let mut follows = vec![];
+                if node.process.is_some() && node.epoch == Some(previous) {
+                    follows = [vec![previous], node.continues].concat();
+                    follows.truncate(8);
+                }
                 self.former_node = std::mem::replace(
                     &mut self.node,
                     Node {
@@ -166,6 +186,8 @@ impl Redis {
                         start,
                         previous,
                         clock: start,
+                        continues: if is_lossless { follows.clone() } else { vec![] },
+                        follows,
                     },
                 );
                 if previous > 0 {
@@ -266,8 +288,11 @@ impl Redis {
             Some(former) => Process { is_watched: false, ..former },
             None => Process { number: self.processes, ..new },
         };
+        // A process that was not adopted since it became the primary may have lost something.
+        let was_adopted = self.process.adopted_replid == Some(self.replid);
         self.processes += 1;
         self.replid += 1;
+        self.has_all = !failover.loses_node && (was_adopted || self.has_all);
         self.former_process = Some(std::mem::replace(&mut self.process, next));
         if failover.loses_node {
             self.node = self.former_node.clone();
@@ -279,12 +304,20 @@ impl Redis {
             let kept = log.entries.iter().take_while(|(_, e)| !e.as_ref().is_some_and(is_later));
             let left = kept.count().min(log.entries.len().saturating_sub(lost));
             if left < log.entries.len() {
+                self.has_all = false;
                 log.entries.truncate(left);
                 log.last = log.entries.back().map_or(log.trimmed, |(id, _)| *id);
             }
         }
         self.mark_lost();
         self.wire = None;
+    }
+
+    /// The same with all data: a planned failover, or a restart from a file that is written before
+    /// each reply.
+    pub fn restart(&mut self, ahead_ms: u64) {
+        let failover = Failover { lost: [0; 3], loses_node: false, ahead_ms, is_failback: false };
+        self.fail_over(&failover);
     }
 
     /// Establishes the subscriber connection, or closes it. Messages in flight are lost.
@@ -331,7 +364,8 @@ impl Redis {
                 && process.adopted_replid == Some(self.replid)
                 && seen.epoch <= epoch
         });
-        if !is_known {
+        let has_next = node.follows.first() == Some(&seen.epoch) && node.continues.is_empty();
+        if !is_known || (self.has_all && has_next) {
             self.adopt(seen);
         } else if process.epoch == Some(seen.epoch) {
             self.advance(entry_id(seen));
@@ -345,6 +379,7 @@ impl Redis {
             h: with_epoch(self.process.clock, epoch),
             start: with_epoch(self.node.start, epoch),
             previous_epoch: self.node.previous,
+            continues: self.node.continues.iter().copied().collect(),
             now_ms: self.now(),
             ..ClockSnapshot::default()
         })

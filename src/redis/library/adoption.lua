@@ -12,8 +12,6 @@ local EXPIRES_MS = 10000
 -- Maximum number of epochs that an epoch continues.
 local MAX_CONTINUED = 8
 
--- The replication id at adoption. It changes when the server becomes a primary (again).
-local adopted_replid
 -- Whether a gateway has adopted this process, or took its watermark.
 local is_confirmed = false
 -- Whether the data was ever on another server, too.
@@ -58,16 +56,25 @@ local function begin_epoch(node, previous, other, continues, follows, now)
   advance(clock_ms + 1, 0)
   local start = show_id(clock_ms, clock_seq)
   write_node(node, { run_id = run_id(), replid = adopted_replid, epoch = epoch_text, start = start,
-    clock = start, previous = base36(previous), follows = follows, continues = continues })
+    clock = start, previous = base36(previous), follows = follows, continues = continues,
+    myid = own_id ~= '' and own_id or nil })
   -- On a cluster, only one server has this slot. Watermarks announce the epochs of the others.
   if previous > 0 and node_key == BROADCAST_NODE then
     redis.call('SPUBLISH', LIVE_BROADCAST, 'epoch ' .. show_position(clock_ms, clock_seq))
   end
 end
 
--- Whether the node key describes this process, with the replication id that it has now.
-local function is_of_this_process(node, replid)
-  return node.run_id == run_id() and node.replid == replid
+-- If the first replica connected or the backlog was freed, there is no id of a former primary,
+-- which a server that was a replica has until then. Both within this time would need a
+-- `repl-backlog-ttl` as short.
+local SAME_PRIMARY_MS = 5000
+
+-- Whether the node key describes this process, which was the primary ever since.
+local function is_of_this_process(node, replid, now)
+  if node.run_id ~= run_id() then return false end
+  return node.replid == replid or (epoch and node.epoch == epoch_text
+    and node.replid == adopted_replid and not was_replica
+    and math.abs(now - adopted_replid_ms) <= SAME_PRIMARY_MS)
 end
 
 -- Takes over another node key. It says what the former one said, which may be out of reach.
@@ -88,8 +95,9 @@ end
 -- replication id and the epoch in memory; otherwise a new epoch begins. What the caller knows:
 -- `seen`, the highest position of this server; `is_durable`: the gateway was linked to the process
 -- before this one, which wrote its data to disk before each reply, and the data is the same;
--- `floor`: the highest position of any server of the cluster; `vouchers`: slot -> epochs in which a
--- former server of that slot lived until it moved here.
+-- `is_handed_over`: the former primary follows this one, and lost nothing of what it had; `floor`:
+-- the highest position of any server of the cluster; `vouchers`: slot -> epochs in which a former
+-- server of that slot lived until it moved here.
 local function adopt(now, a)
   identify()
   local _, replid = replication(now, 0)
@@ -111,11 +119,17 @@ local function adopt(now, a)
   -- The server's time was set back by days.
   local is_reset = clock_ms > now + CLOCK_AHEAD_MS
   if is_reset then clock_ms, clock_seq = 0, 0 end
-  -- After a reload of the library the clock is not in memory: the next millisecond is free.
-  if not epoch then advance(now + 1, 0) end
+  -- After a reload of the library, or if another server was the primary, the clock is not in
+  -- memory: the next millisecond is free.
+  if not epoch or epoch ~= node_epoch then advance(now + 1, 0) end
   if node_ms then advance(node_ms, node_seq) end
+  -- A file on disk proves nothing if the data is that of another server.
+  local is_same_server = not is_replicated or (own_id ~= '' and node.myid == own_id)
+  -- A process that was the primary earlier may have assigned positions of its former epoch again.
+  local is_proved = seen_ms and not (epoch and epoch ~= node_epoch and is_unverified)
+    and (a.is_handed_over or (a.is_durable and is_same_server))
   -- Ids of an epoch that continues another one are higher than those seen of that one.
-  local is_lossless = a.is_durable and seen_ms and seen_epoch == node_epoch
+  local is_lossless = is_proved and seen_epoch == node_epoch
     and not is_after(seen_ms, seen_seq, clock_ms, clock_seq)
   if seen_ms then advance(seen_ms, seen_seq) end
   -- Events of other servers, in logs that are here now.
@@ -125,20 +139,21 @@ local function adopt(now, a)
     if floor_ms then advance(floor_ms, floor_seq) end
     other = math.max(other, floor_epoch or 0, a.vouched_epoch or 0)
   end
-  adopted_replid = replid
+  local is_same_process = is_of_this_process(node, replid, now)
+  adopted_replid, adopted_replid_ms, is_unverified = replid, now, false
   -- A process that ended may have taken events with it that had just moved here.
-  local is_restored = not epoch and node.run_id and not is_of_this_process(node, replid)
-  if not is_reset and node_epoch and is_of_this_process(node, replid)
+  local is_restored = not epoch and node.run_id and not is_same_process
+  if not is_reset and node_epoch and is_same_process
     and (not epoch or epoch == node_epoch) and (seen_epoch or 0) <= node_epoch then
     enter_epoch(node_epoch)
+    if node.replid ~= replid then write_node(node, { replid = replid }) end
     is_confirmed = is_confirmed or node.confirmed == epoch_text
     local start_ms, start_seq = foreign_id(node.start, now + CLOCK_AHEAD_MS)
     if other >= epoch then
       begin_epoch(node, epoch, other, chain(epoch, node.continues), '', now)
-    elseif a.is_durable and seen_epoch and start_ms
-      and not is_after(seen_ms, seen_seq, start_ms, start_seq)
+    elseif is_proved and start_ms and not is_after(seen_ms, seen_seq, start_ms, start_seq)
       and string.match(node.follows or '', '^[0-9a-z]+') == base36(seen_epoch) then
-      -- The process has adopted itself before the gateway came.
+      -- The process has adopted itself, or another gateway has adopted it, before this one came.
       write_node(node, { continues = node.follows })
     end
   else
@@ -147,7 +162,7 @@ local function adopt(now, a)
     local previous = math.max(known, node_epoch or 0, seen_epoch or 0)
     -- What a gateway may prove later: that this process has all data of the one before.
     local follows = ''
-    if not epoch and node.run_id and node_epoch == previous and not is_replicated then
+    if node.run_id and node_epoch == previous then
       follows = chain(previous, node.continues)
     end
     local continues = is_lossless and follows or ''
@@ -185,7 +200,7 @@ local function ensure_adopted(now)
   if is_unfenced then return adopt(now, {}) end
   local node = read_node(node_key)
   remember_replication(node)
-  if is_lone() or (not epoch and is_of_this_process(node, replid)
+  if is_lone() or (not epoch and is_of_this_process(node, replid, now)
     and node.confirmed == node.epoch) then
     return adopt(now, {})
   end

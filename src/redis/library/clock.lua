@@ -27,7 +27,7 @@ local function next_id(now)
 end
 
 local function assign(ms, seq)
-  clock_ms, clock_seq = ms, seq
+  clock_ms, clock_seq, is_unverified = ms, seq, true
   return show_position(ms, seq)
 end
 
@@ -38,7 +38,7 @@ local BROADCAST_NODE = PREFIX .. 'node:' .. BROADCAST
 local node_key = BROADCAST_NODE
 -- The first ones are all that a watermark needs.
 local NODE_FIELDS = { 'run_id', 'replid', 'epoch', 'start', 'previous', 'raised_ms', 'shorter_ms',
-  'replicated', 'continues', 'clock', 'retention_ms', 'confirmed', 'follows', 'slots' }
+  'replicated', 'continues', 'clock', 'retention_ms', 'confirmed', 'follows', 'slots', 'myid' }
 local WATERMARK_FIELDS = 9
 
 local function read_node(key, fields)

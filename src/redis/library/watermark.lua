@@ -34,8 +34,13 @@ local function describe_unknown(node, now)
     'adopted_slots', adopted_text }
 end
 
+-- The epoch of a replica that was adopted when it was a primary last, and has not loaded the data
+-- of another server since then. Also remembers that the server was a replica: before it assigns
+-- another position, its replication id is compared.
 local function describe_replica()
-  return { 'state', 'replica', 'epoch', epoch_text or '' }
+  watched_ms, is_unverified = 0, false
+  local is_former = epoch and former_replid == adopted_replid
+  return { 'state', 'replica', 'epoch', is_former and epoch_text or '' }
 end
 
 -- sse_watermark 1 <node key> <seen>: everything up to the returned position has arrived on the
@@ -56,9 +61,9 @@ local function watermark(keys, args)
   end
   local node = read_node(key, WATERMARK_FIELDS)
   local seen_ms, seen_seq, seen_epoch = foreign_position(args[1], now)
-  if not is_known or not epoch or node.epoch ~= epoch_text or not is_of_this_process(node, replid)
-    or replid ~= adopted_replid or (seen_epoch and seen_epoch > epoch)
-    or clock_ms > now + CLOCK_AHEAD_MS then
+  if not is_known or not epoch or node.epoch ~= epoch_text
+    or not is_of_this_process(node, replid, now) or replid ~= adopted_replid
+    or (seen_epoch and seen_epoch > epoch) or clock_ms > now + CLOCK_AHEAD_MS then
     return describe_unknown(read_node(key), now)
   end
   if seen_epoch == epoch then advance(seen_ms, seen_seq) end
@@ -74,6 +79,7 @@ local function adopt_options(args, now)
   while args[i] do
     local option = string.upper(args[i])
     if option == 'DURABLE' then a.is_durable = true
+    elseif option == 'HANDED-OVER' then a.is_handed_over = true
     elseif option == 'REPLICATED' then is_replicated = true
     elseif option == 'FLOOR' and args[i + 1] then
       a.floor = args[i + 1]
@@ -101,7 +107,7 @@ local function adopt_options(args, now)
 end
 
 -- sse_adopt 1 <node key> <seen>
---   [FLOOR <position>] [DURABLE] [REPLICATED] [VOUCH <slots> <epochs>]..
+--   [FLOOR <position>] [DURABLE] [HANDED-OVER] [REPLICATED] [VOUCH <slots> <epochs>]..
 -- Adopts this process if its watermark is `unknown`; see `adopt`. REPLICATED: the gateway knows
 -- that the server is not lone. VOUCH: the slots `100-200,300` moved here from a server that was
 -- alive in these epochs (`<epoch>,<epoch>`) until then.
