@@ -346,17 +346,20 @@ async fn load(
                 .arg(borrower.code.replace(ALIAS, ""))
                 .ignore();
         }
+        // A node without slots has assigned no position.
+        let node_key = commands.node_key();
         for old in &ours {
             // The library's memory ends with it: it stores its clock.
-            if Revision::parse(&old.name).is_some_and(|(r, _)| r.version >= SAVES_SINCE) {
-                step.add_command(commands.call("save", &[commands.keys.node()])).ignore();
+            let saves = Revision::parse(&old.name).is_some_and(|(r, _)| r.version >= SAVES_SINCE);
+            if let Some(node_key) = node_key.as_ref().filter(|_| saves) {
+                step.add_command(commands.call("save", std::slice::from_ref(node_key))).ignore();
             }
             step.cmd("FUNCTION").arg("DELETE").arg(&old.name).ignore();
         }
         step.cmd("FUNCTION").arg("LOAD").arg(&variants[usize::from(others.is_empty())]).ignore();
-        if is_replicated {
+        if let Some(node_key) = node_key.filter(|_| is_replicated) {
             // The server may have lost this with its data: it must not take itself for a lone one.
-            step.cmd("HSET").arg(commands.keys.node()).arg("replicated").arg(1).ignore();
+            step.cmd("HSET").arg(node_key).arg("replicated").arg(1).ignore();
         }
         match commands.run_all::<()>(&step).await {
             Ok(()) => tracing::info!(library = name, "library loaded"),
