@@ -36,7 +36,18 @@ async fn single_server_survives_crashes_with_plain_publishers() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn single_server_survives_a_wipe_and_lost_connections() {
-    short(Kind::Always, false, &[Fault::FlushAll, Fault::TwoServers]).await;
+    let faults = [Fault::RedisKilled, Fault::FlushAllUnseen, Fault::LinksDown, Fault::TwoServers];
+    short(Kind::Always, false, &faults).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn replicas_behind_sentinels_survive_a_killed_primary() {
+    short(Kind::Sentinel, false, &[Fault::PrimaryKilled]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn cluster_survives_a_killed_master_and_a_moved_slot() {
+    short(Kind::Cluster, false, &[Fault::UserMasterKilled, Fault::BroadcastSlotMoved]).await;
 }
 
 /// Whether a variable chooses this name: it lists parts of names, separated by commas.

@@ -9,7 +9,7 @@ use crate::harness::{topic, user};
 use crate::journal::Journal;
 use crate::publisher::Publishers;
 use std::collections::HashSet;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const USERS: usize = 8;
 const TOPICS: [&str; 3] = ["news", "prices", "status"];
@@ -111,10 +111,12 @@ impl World {
     /// Waits until this number of events has been acknowledged in addition.
     pub async fn acknowledged(&self, more: usize) {
         let goal = self.journal.acknowledged() + more;
-        eventually_within(LIMIT, "acknowledged events", || async {
-            (self.journal.acknowledged() >= goal).then_some(())
-        })
-        .await;
+        let deadline = Instant::now() + LIMIT;
+        while self.journal.acknowledged() < goal {
+            let error = self.journal.last_error();
+            assert!(Instant::now() < deadline, "no event is acknowledged: {error}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
     }
 
     /// A gateway with a role; without plain publishers, any one.
