@@ -128,14 +128,22 @@ impl World {
     }
 }
 
+impl World {
+    /// Writes the logs of the gateways to a directory that remains.
+    pub fn keep_logs(&self) {
+        let name = format!("sse-faults-logs-{}-{}", std::process::id(), crate::harness::now_ms());
+        let directory = std::env::temp_dir().join(name);
+        let _ = std::fs::create_dir_all(&directory);
+        self.fleet.save_logs(&directory);
+        println!("the logs of the gateways are in {}", directory.display());
+    }
+}
+
 /// Keeps the logs if a test failed.
 impl Drop for World {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            let directory = std::env::temp_dir().join(format!("sse-faults-{}", std::process::id()));
-            let _ = std::fs::create_dir_all(&directory);
-            self.fleet.save_logs(&directory);
-            eprintln!("the logs of the gateways are in {}", directory.display());
+            self.keep_logs();
         }
     }
 }
