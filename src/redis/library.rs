@@ -352,6 +352,7 @@ async fn load(
                 .arg(borrower.code.replace(ALIAS, ""))
                 .ignore();
         }
+        // A node without slots has assigned no position.
         for old in &ours {
             // The library's memory ends with it: it stores its clock.
             let saves = Revision::parse(&old.name).is_some_and(|(r, _)| r.version >= SAVES_SINCE);

@@ -241,7 +241,11 @@ fn find_losses(
             continue;
         }
         // Behind a later event, a gap for this one would be too late.
-        let later = deliveries.iter().find(|other| is_after(other, event, order));
+        let later = deliveries.iter().find(|other| {
+            // An event that was confirmed before this one was sent is not later, whatever the ids.
+            let is_earlier = other.publish.acknowledged.is_some_and(|at| at < event.started);
+            !is_earlier && is_after(other, event, order)
+        });
         let limit = later.map_or(usize::MAX, |later| later.index);
         let mut is_notified = false;
         for gap in gaps.iter_mut() {

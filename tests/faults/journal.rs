@@ -39,6 +39,7 @@ struct State {
     first: u64,
     events: Vec<Publish>,
     acknowledged: usize,
+    last_error: String,
 }
 
 impl Journal {
@@ -78,6 +79,16 @@ impl Journal {
         if let Some(event) = state.events.get_mut(at as usize) {
             change(event);
         }
+    }
+
+    /// Remembers why an attempt failed.
+    pub fn failed(&self, error: String) {
+        self.0.lock().unwrap().last_error = error;
+    }
+
+    /// Why the last attempt failed.
+    pub fn last_error(&self) -> String {
+        self.0.lock().unwrap().last_error.clone()
     }
 
     /// Number of events that were acknowledged since the round began.

@@ -85,7 +85,10 @@ impl Publisher {
                     self.journal.acknowledge(number, id.parse().ok());
                     return number;
                 }
-                Err(_) => tokio::time::sleep(RETRY).await,
+                Err(error) => {
+                    self.journal.failed(format!("{channel}: {error}"));
+                    tokio::time::sleep(RETRY).await;
+                }
             }
         }
         number
@@ -111,8 +114,10 @@ impl Publisher {
     }
 
     async fn send<T: redis::FromRedisValue>(&mut self, channel: &str, cmd: &Cmd) -> RedisResult<T> {
-        let mut connection = self.connection(channel).await?;
-        let answer = cmd.query_async(&mut connection).await;
+        let answer = match self.connection(channel).await {
+            Ok(mut connection) => cmd.query_async(&mut connection).await,
+            Err(error) => Err(error),
+        };
         if let Err(error) = &answer {
             self.route.failed(channel, error);
             self.connections.clear();

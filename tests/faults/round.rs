@@ -21,9 +21,27 @@ pub struct Outcome {
     pub findings: Findings,
 }
 
+impl Outcome {
+    /// The outcome of a round that did not end.
+    pub fn failed(kind: crate::deployment::Kind, faults: &[Fault], why: String) -> Outcome {
+        println!("{kind}: {faults:?}: {why}");
+        Outcome {
+            deployment: kind.to_string(),
+            faults: names(faults),
+            durable: 0,
+            plain: 0,
+            findings: Findings { broken: vec![why], ..Findings::default() },
+        }
+    }
+}
+
+fn names(faults: &[Fault]) -> String {
+    let names: Vec<&str> = faults.iter().map(|fault| fault.name()).collect();
+    names.join(", ")
+}
+
 /// Runs a round and prints the result.
 pub async fn run(world: &mut World, faults: &[Fault]) -> Outcome {
-    let names: Vec<&str> = faults.iter().map(|fault| fault.name()).collect();
     let started = Instant::now();
     world.steady().await;
     world.fill().await;
@@ -59,9 +77,12 @@ pub async fn run(world: &mut World, faults: &[Fault]) -> Outcome {
         let of_kind = |event: &&Publish| (event.kind == Kind::Durable) == durable;
         events.iter().filter(of_kind).filter(|event| event.acknowledged.is_some()).count()
     };
+    if !findings.is_good() {
+        world.keep_logs();
+    }
     let outcome = Outcome {
         deployment: world.deployment.kind.to_string(),
-        faults: names.join(", "),
+        faults: names(faults),
         durable: count(true),
         plain: count(false),
         findings,

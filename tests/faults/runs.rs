@@ -6,6 +6,8 @@ use crate::page;
 use crate::random;
 use crate::round::{self, Outcome};
 use crate::world::World;
+use futures_util::FutureExt;
+use std::panic::AssertUnwindSafe;
 use std::time::{Duration, Instant};
 
 /// Panics if any round failed.
@@ -36,7 +38,18 @@ async fn single_server_survives_crashes_with_plain_publishers() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn single_server_survives_a_wipe_and_lost_connections() {
-    short(Kind::Always, false, &[Fault::FlushAll, Fault::TwoServers]).await;
+    let faults = [Fault::RedisKilled, Fault::FlushAllUnseen, Fault::LinksDown, Fault::TwoServers];
+    short(Kind::Always, false, &faults).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn replicas_behind_sentinels_survive_a_killed_primary() {
+    short(Kind::Sentinel, false, &[Fault::PrimaryKilled]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn cluster_survives_a_killed_master_and_a_moved_slot() {
+    short(Kind::Cluster, false, &[Fault::UserMasterKilled, Fault::BroadcastSlotMoved]).await;
 }
 
 /// Whether a variable chooses this name: it lists parts of names, separated by commas.
@@ -45,8 +58,9 @@ fn is_chosen(variable: &str, name: &str) -> bool {
     parts.map_or(true, |parts| parts.split(',').any(|part| name.contains(part)))
 }
 
-/// Each fault alone, then random sequences until `FAULTS_MINUTES` have passed. `FAULTS_ONLY` and
-/// `FAULTS_KIND` choose faults and deployments, `FAULTS_PAGE` names the page to write.
+/// Each fault alone, then random sequences until `FAULTS_MINUTES` have passed. `FAULTS_ONLY`,
+/// `FAULTS_KIND` and `FAULTS_PUBLISHERS` choose faults, deployments and publishers, `FAULTS_PAGE`
+/// names the page to write.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "takes 20 minutes: make faults"]
 async fn every_fault_on_every_deployment() {
@@ -56,28 +70,68 @@ async fn every_fault_on_every_deployment() {
     let (seed, mut rng) = random::seeded();
     let kinds = Kind::ALL.into_iter().filter(|kind| is_chosen("FAULTS_KIND", &kind.to_string()));
     let kinds: Vec<Kind> = kinds.collect();
-    let mut outcomes = Vec::new();
-    for (kind, plain) in kinds.iter().flat_map(|kind| [(*kind, true), (*kind, false)]) {
-        let mut world = World::start(kind, plain, rng.fork()).await;
+    let publishers = [(true, "plain"), (false, "durable")];
+    let publishers = publishers.iter().filter(|(_, name)| is_chosen("FAULTS_PUBLISHERS", name));
+    let publishers: Vec<bool> = publishers.map(|(plain, _)| *plain).collect();
+    let mut results = Results { outcomes: Vec::new(), seed, started };
+    for (kind, plain) in kinds.iter().flat_map(|kind| publishers.iter().map(|p| (*kind, *p))) {
+        let mut world = None;
         for fault in chosen_faults(kind) {
-            outcomes.push(round::run(&mut world, &[fault]).await);
+            results.round(&mut world, kind, plain, &mut rng, &[fault]).await;
         }
     }
     while started.elapsed() < limit {
         let kind = kinds[rng.usize(..kinds.len())];
-        let mut world = World::start(kind, rng.bool(), rng.fork()).await;
+        let plain = publishers[rng.usize(..publishers.len())];
         let faults = chosen_faults(kind);
+        let mut world = None;
         for _ in 0..3 {
             let sequence: Vec<Fault> =
                 (0..rng.usize(2..=4)).map(|_| faults[rng.usize(..faults.len())]).collect();
-            outcomes.push(round::run(&mut world, &sequence).await);
+            results.round(&mut world, kind, plain, &mut rng, &sequence).await;
         }
     }
-    println!("{}", page::page(&outcomes, seed, started.elapsed()));
-    if let Some(path) = std::env::var_os("FAULTS_PAGE") {
-        std::fs::write(path, page::page(&outcomes, seed, started.elapsed())).expect("a page");
+    println!("{}", page::page(&results.outcomes, seed, started.elapsed()));
+    assert_good(&results.outcomes);
+}
+
+/// The outcomes so far.
+struct Results {
+    outcomes: Vec<Outcome>,
+    seed: u64,
+    started: Instant,
+}
+
+impl Results {
+    /// Runs a round in `world`, or in a new one, and writes the page. A round that panics counts
+    /// as failed, and the next one gets a new world.
+    async fn round(
+        &mut self,
+        world: &mut Option<World>,
+        kind: Kind,
+        plain: bool,
+        rng: &mut fastrand::Rng,
+        faults: &[Fault],
+    ) {
+        let work = async {
+            if world.is_none() {
+                *world = Some(World::start(kind, plain, rng.fork()).await);
+            }
+            round::run(world.as_mut().expect("a world"), faults).await
+        };
+        let outcome = AssertUnwindSafe(work).catch_unwind().await;
+        self.outcomes.push(outcome.unwrap_or_else(|panic| {
+            if let Some(world) = world.take() {
+                world.keep_logs();
+            }
+            let text = panic.downcast_ref::<String>().cloned();
+            Outcome::failed(kind, faults, text.unwrap_or_else(|| "it panicked".to_owned()))
+        }));
+        if let Some(path) = std::env::var_os("FAULTS_PAGE") {
+            let page = page::page(&self.outcomes, self.seed, self.started.elapsed());
+            std::fs::write(path, page).expect("a page");
+        }
     }
-    assert_good(&outcomes);
 }
 
 fn chosen_faults(kind: Kind) -> Vec<Fault> {

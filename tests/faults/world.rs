@@ -9,7 +9,7 @@ use crate::harness::{topic, user};
 use crate::journal::Journal;
 use crate::publisher::Publishers;
 use std::collections::HashSet;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const USERS: usize = 8;
 const TOPICS: [&str; 3] = ["news", "prices", "status"];
@@ -111,10 +111,12 @@ impl World {
     /// Waits until this number of events has been acknowledged in addition.
     pub async fn acknowledged(&self, more: usize) {
         let goal = self.journal.acknowledged() + more;
-        eventually_within(LIMIT, "acknowledged events", || async {
-            (self.journal.acknowledged() >= goal).then_some(())
-        })
-        .await;
+        let deadline = Instant::now() + LIMIT;
+        while self.journal.acknowledged() < goal {
+            let error = self.journal.last_error();
+            assert!(Instant::now() < deadline, "no event is acknowledged: {error}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
     }
 
     /// A gateway with a role; without plain publishers, any one.
@@ -126,14 +128,22 @@ impl World {
     }
 }
 
+impl World {
+    /// Writes the logs of the gateways to a directory that remains.
+    pub fn keep_logs(&self) {
+        let name = format!("sse-faults-logs-{}-{}", std::process::id(), crate::harness::now_ms());
+        let directory = std::env::temp_dir().join(name);
+        let _ = std::fs::create_dir_all(&directory);
+        self.fleet.save_logs(&directory);
+        println!("the logs of the gateways are in {}", directory.display());
+    }
+}
+
 /// Keeps the logs if a test failed.
 impl Drop for World {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            let directory = std::env::temp_dir().join(format!("sse-faults-{}", std::process::id()));
-            let _ = std::fs::create_dir_all(&directory);
-            self.fleet.save_logs(&directory);
-            eprintln!("the logs of the gateways are in {}", directory.display());
+            self.keep_logs();
         }
     }
 }

@@ -11,6 +11,9 @@ use std::time::Duration;
 /// Maximum time to connect, and to wait for a reply. Like that of a careful backend.
 const TIMEOUT: Duration = Duration::from_secs(1);
 
+/// Maximum time until a server runs.
+const LIMIT: Duration = Duration::from_secs(60);
+
 /// libfaketime of Debian's package `libfaketime`.
 const FAKETIME: &str = "faketime/libfaketime.so.1";
 
@@ -52,8 +55,17 @@ impl Server {
 
     /// Starts the process (again) and waits until it responds.
     pub async fn run(&self) {
-        self.spawn(&self.arguments);
-        self.responds().await;
+        self.run_with(&self.arguments).await;
+    }
+
+    async fn run_with(&self, arguments: &[String]) {
+        self.spawn(arguments);
+        let deadline = std::time::Instant::now() + LIMIT;
+        while !self.responds().await {
+            // Another process may have used the port meanwhile.
+            assert!(std::time::Instant::now() < deadline, "{} does not start", self.address());
+            self.spawn(arguments);
+        }
     }
 
     /// Starts the process again as it was before any failover, if it was a primary.
@@ -63,8 +75,7 @@ impl Server {
         if let Some(at) = at {
             arguments.drain(at..at + 3);
         }
-        self.spawn(&arguments);
-        self.responds().await;
+        self.run_with(&arguments).await;
     }
 
     /// Starts the process with these arguments, without waiting.
@@ -99,19 +110,21 @@ impl Server {
         *self.child.lock().unwrap() = Some(child);
     }
 
-    /// Waits until this process responds, and no other one on its port.
-    pub async fn responds(&self) {
+    /// Waits until this process, and no other one on its port, responds and has its data. Returns
+    /// `false` if it has ended.
+    async fn responds(&self) -> bool {
         let pid = self.pid();
-        eventually("redis-server", || async {
-            let info: String = self.try_command(&["INFO", "server"]).await.ok()?;
-            info.contains(&format!("process_id:{pid}\r")).then_some(())
+        eventually("a redis-server", || async {
+            let ended = self.child.lock().unwrap().as_mut().map(Child::try_wait);
+            if let Some(Ok(Some(_))) = ended {
+                tokio::time::sleep(Duration::from_millis(200)).await;
+                return Some(false);
+            }
+            let info: String = self.try_command(&["INFO"]).await.ok()?;
+            let is_own = info.contains(&format!("process_id:{pid}\r"));
+            (is_own && info.contains("loading:0\r")).then_some(true)
         })
-        .await;
-        eventually("the data of a redis-server", || async {
-            let info: String = self.try_command(&["INFO", "persistence"]).await.ok()?;
-            info.contains("loading:0\r").then_some(())
-        })
-        .await;
+        .await
     }
 
     /// Sets the clock of the process relative to that of the system, for example `-3600`. Needs
@@ -148,14 +161,6 @@ impl Server {
     pub fn kill(&self) {
         if let Some(mut child) = self.child.lock().unwrap().take() {
             let _ = child.kill();
-            let _ = child.wait();
-        }
-    }
-
-    /// Sends SIGTERM, which saves the data, and waits for the end.
-    pub fn terminate(&self) {
-        process::signal(self.pid(), libc::SIGTERM);
-        if let Some(mut child) = self.child.lock().unwrap().take() {
             let _ = child.wait();
         }
     }

@@ -63,7 +63,9 @@ pub async fn add_master(world: &mut World) -> Instant {
     let new = cluster::node().await;
     let address = new.address();
     let (host, port) = address.split_once(':').expect("host:port");
-    world.deployment.servers[0].command::<()>(&["CLUSTER", "MEET", host, port]).await;
+    let bus: Vec<String> = new.command(&["CONFIG", "GET", "cluster-port"]).await;
+    let meet = ["CLUSTER", "MEET", host, port, bus[1].as_str()];
+    world.deployment.servers[0].command::<()>(&meet).await;
     world.deployment.servers.push(new);
     world.deployment.healthy().await;
     let servers = &world.deployment.servers;

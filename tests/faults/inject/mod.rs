@@ -125,7 +125,7 @@ impl Fault {
         }
         match self {
             // The last second may not have been written.
-            Fault::RedisKilled if kind.is_single() => {
+            Fault::RedisKilled if kind == Kind::Everysec => {
                 rules.allowed.insert("reset");
             }
             Fault::FlushAll | Fault::FlushAllUnseen => {
