@@ -116,8 +116,8 @@ pub fn resumable(
 }
 
 /// Where a new session begins in the broadcasts of a split stream: at the client's cursor if that
-/// is possible, otherwise at `h`, the last position that is known of their server. A cursor ahead of
-/// `h` would keep the session from ever resuming. One of a later epoch is possible, because the
+/// is possible, otherwise at `h`, the last known position of their server. A cursor ahead of `h`
+/// would keep the session from ever resuming. One of a later epoch is possible, because the
 /// broadcasts may have moved from another server: then only the time decides.
 pub fn first_of_broadcasts(named: Option<EventId>, h: EventId, server_ms: u64) -> EventId {
     let is_possible = |id: &EventId| match id.epoch > h.epoch {

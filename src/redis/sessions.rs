@@ -138,7 +138,7 @@ pub async fn open(
     }
 }
 
-/// The first cursor of a session. `broadcasts` is empty unless the session began with a split stream.
+/// The first cursor of a session. `broadcasts` is empty unless it began with a split stream.
 fn first_position(user: &str, broadcasts: &str) -> StreamPosition {
     let user = EventId::parse(user).unwrap_or_default();
     StreamPosition { user, broadcasts: EventId::parse(broadcasts).unwrap_or(user) }

@@ -326,7 +326,13 @@ async fn session_of_a_split_stream_begins_in_both_parts() {
         let node = cluster.node(broadcasts);
         async move { node.durable("{broadcast}:news", "shared", payload).await.unwrap() }
     };
+    let mut other = gateway.connect(&users(&cluster).await[broadcasts]).await;
     let (before, second) = (shared("0").await, shared("1").await);
+    // The gateway has received both.
+    assert_eq!(
+        (other.app_event().await.data, other.app_event().await.data),
+        ("0".into(), "1".into())
+    );
     // A new client begins at the last known position of the broadcasts' server.
     let same = ticket(&id);
     let stream = gateway.connect_with(&same, "").await;

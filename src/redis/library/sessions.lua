@@ -94,8 +94,8 @@ local function resume_existing(key, slot, digest, s, a, now, is_read_only)
 end
 
 -- The session's first cursor: the client's own one if it is possible and not ahead of the clock,
--- which would keep the session from ever resuming. On a cluster, the user's slot may have moved here
--- from a server of a later epoch, whose clock may be slightly ahead.
+-- which would keep the session from ever resuming. On a cluster, the user's slot may have moved
+-- here from a server of a later epoch, whose clock may be slightly ahead.
 local function first_cursor(cursor, now)
   local ms, seq, cursor_epoch = foreign_position(cursor, now)
   if ms and (cursor_epoch < epoch
