@@ -132,7 +132,13 @@ impl Page {
         let is_received = |event: &Arc<Event>| received.contains(event.id.unwrap_or(EventId::ZERO));
         if let Some(last) = self.events.iter().rposition(is_received) {
             self.last_ever = self.last_ever.max(self.events[last].id.unwrap_or(EventId::ZERO));
-            self.events.drain(..=last);
+            let skipped = self.events.drain(..=last).next_back().and_then(|event| event.id);
+            // Its predecessor was received, wherever the cursor is: nothing is missing before it.
+            if let Some(next) = self.events.first_mut()
+                && Some(next.predecessor) == skipped
+            {
+                Arc::make_mut(next).predecessor = EventId::ZERO;
+            }
         }
     }
 

@@ -11,6 +11,8 @@ use std::{
 struct Entry {
     connections: usize,
     subscribed: bool,
+    /// The channel is on another server; its connections will release it when they have moved.
+    is_gone: bool,
     idle_since: Option<Instant>,
 }
 
@@ -33,6 +35,7 @@ impl Subscriptions {
     pub fn confirmed(&mut self, user: &Arc<str>) {
         if let Some(entry) = self.users.get_mut(user) {
             entry.subscribed = true;
+            entry.is_gone = false;
         }
     }
 
@@ -63,13 +66,29 @@ impl Subscriptions {
         users
     }
 
-    /// Removes the users to whom this applies, and returns those that had a connection.
+    /// Ends the subscriptions of the users to whom this applies, and returns those that have a
+    /// connection. These stay counted, because the channel may come back before a connection has
+    /// released it.
     pub fn remove(&mut self, applies: impl Fn(&str) -> bool) -> Vec<Arc<str>> {
-        let removed: Vec<Arc<str>> =
-            self.users.keys().filter(|user| applies(user)).cloned().collect();
-        let mut connected =
-            |user: &Arc<str>| self.users.remove(user).is_some_and(|entry| entry.connections > 0);
-        removed.into_iter().filter(|user| connected(user)).collect()
+        self.users.retain(|user, entry| entry.connections > 0 || !applies(user));
+        let is_new = |user: &str, entry: &Entry| !entry.is_gone && applies(user);
+        let mut gone = Vec::new();
+        for (user, entry) in self.users.iter_mut().filter(|(user, entry)| is_new(user, entry)) {
+            (entry.is_gone, entry.subscribed) = (true, false);
+            gone.push(user.clone());
+        }
+        gone
+    }
+
+    /// The removed users with a connection to whom this applies: their channels have come back.
+    pub fn returned(&self, applies: impl Fn(&str) -> bool) -> Vec<Arc<str>> {
+        let is_back =
+            |user: &str, entry: &Entry| entry.is_gone && entry.connections > 0 && applies(user);
+        self.users
+            .iter()
+            .filter(|(user, e)| is_back(user, e))
+            .map(|(user, _)| user.clone())
+            .collect()
     }
 
     /// Handles a break of the link: removes users without a connection, and returns the others,
@@ -114,6 +133,12 @@ mod tests {
         s.confirmed(&a);
         s.attach(&b);
         s.release(&b, Instant::now());
+        assert_eq!(s.remove(|user| user != "c"), [Arc::clone(&a)]);
+        assert_eq!(s.remove(|user| user != "c").len(), 0, "only once");
+        // The channel comes back before its connection has released it.
+        assert_eq!(s.returned(|_| true), [Arc::clone(&a)]);
+        s.confirmed(&a);
+        assert_eq!((s.returned(|_| true).len(), s.count()), (0, 1));
         assert_eq!(s.remove(|user| user != "c"), [Arc::clone(&a)]);
         s.release(&a, Instant::now());
         assert_eq!((s.count(), s.attach(&a)), (0, true), "as if it had never been here");

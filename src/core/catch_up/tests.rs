@@ -271,6 +271,13 @@ fn log_that_was_on_other_servers_is_received_up_to_the_position() {
     assert_eq!(left(&received, &[in_epoch(5, 4000), in_epoch(5, 4001)]), [], "a page of its own");
     let new = [in_epoch(9, 5101), in_epoch(12, 5050)];
     assert_eq!(left(&received, &[in_epoch(5, 4000), in_epoch(9, 5100), new[0], new[1]]), new);
+    // What follows a received event is not trimmed, even if that event is past the cursor.
+    let chained = |id, predecessor| Arc::new(Event::new(id, predecessor, channel(), None, "t", ""));
+    let (ahead, next) = (in_epoch(5, 5200), in_epoch(12, 5201));
+    let mut two = Page { events: vec![chained(ahead, id(1)), chained(next, ahead)], ..page(&[]) };
+    two.skip(&Received::new(vec![ahead, in_epoch(9, 5100)], 12));
+    let by_entry = Order::ByEntry { skew_ms: 0 };
+    assert_eq!((two.events.len(), gap(in_epoch(9, 5100), by_entry, false, &two)), (1, None));
     // An adoption without knowledge of epoch 9: what may be new is not skipped.
     let unaware = Received::new(vec![in_epoch(9, 5100)], 7);
     assert_eq!(left(&unaware, &[in_epoch(7, 5099)]), [in_epoch(7, 5099)]);

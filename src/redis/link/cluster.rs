@@ -63,7 +63,10 @@ impl Supervisor {
         let ended = std::mem::take(&mut self.slots.ended);
         let gone = self.subscriptions.remove(|user| !server.owns(&keys.live_user(user)));
         // Their slots have come back, or never left.
-        let back: Vec<_> = ended.into_iter().filter(|u| server.owns(&keys.live_user(u))).collect();
+        let owns = |user: &str| server.owns(&keys.live_user(user));
+        let mut back: HashSet<_> = ended.into_iter().filter(|user| owns(user)).collect();
+        back.extend(self.subscriptions.returned(owns));
+        let back: Vec<_> = back.into_iter().collect();
         connection.unsubscribe(&self.public(&gone)).await?;
         let elsewhere = self.subscribe(connection, &back).await?;
         self.slots.ended.extend(elsewhere);
