@@ -241,6 +241,11 @@ sse_redis_link_up gauge
 sse_redis_reconnects_total counter
 sse_watermark_age_seconds gauge
 sse_epoch_changes_total counter
+sse_redis_server_link_up gauge
+sse_redis_server_watermark_age_seconds gauge
+sse_redis_server_epoch_changes_total counter
+sse_redis_slots_moved_total counter
+sse_moved_users_total counter
 sse_subscriptions gauge
 sse_recorder_role gauge
 sse_plain_recorded_total counter
