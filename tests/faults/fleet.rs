@@ -13,6 +13,8 @@ const LIMIT: Duration = Duration::from_secs(60);
 
 /// The variable that names another build of the gateway.
 const PROGRAM: &str = "SSE_GATEWAY_BIN";
+/// The variable that sets `log.level` of the gateways.
+const LOG_LEVEL: &str = "FAULTS_LOG_LEVEL";
 
 /// What an instance does with plain publishes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,6 +63,10 @@ impl Fleet {
                 .env("SERVER__RETRY", "100ms")
                 .env("SERVER__WORKERS", "2")
                 .env("SERVER__HEARTBEAT", "2s");
+            let builder = match std::env::var(LOG_LEVEL) {
+                Ok(level) => builder.env("LOG__LEVEL", &level),
+                Err(_) => builder,
+            };
             let builder = match std::env::var(PROGRAM) {
                 Ok(path) => change(builder).program(&path),
                 Err(_) => change(builder),
