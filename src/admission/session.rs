@@ -99,7 +99,8 @@ impl Admission {
         })
     }
 
-    /// Where a new session begins in the broadcasts, if they may be on another server than the user.
+    /// Where a new session begins in the broadcasts, if they may be on another server than the
+    /// user.
     fn first_broadcasts(&self, Opening { cursor, .. }: &Opening<'_>) -> Option<EventId> {
         let names_two = cursor.is_some_and(|named| named.user != named.broadcasts);
         if !names_two && !self.routes.is_cluster() {

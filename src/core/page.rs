@@ -52,8 +52,8 @@ impl Received {
 
     /// Whether the stream has received this event. Of an epoch without a position, it has what was
     /// written before the log came to the server of the last position. (In one log, epochs do not
-    /// decrease, unless a gateway adopted the server without knowing the one before. What may be new
-    /// then is not taken for received.)
+    /// decrease, unless a gateway adopted the server without knowing the one before. What may be
+    /// new then is not taken for received.)
     fn contains(&self, id: EventId) -> bool {
         if let Some(position) = self.positions.iter().find(|other| other.epoch == id.epoch) {
             return id <= *position;

@@ -66,7 +66,7 @@ impl Subscriptions {
         users
     }
 
-    /// Ends the subscriptions of the users to whom this applies, and returns those that have a
+    /// Ends the subscriptions of the users for which this holds, and returns those that have a
     /// connection. These stay counted, because the channel may come back before a connection has
     /// released it.
     pub fn remove(&mut self, applies: impl Fn(&str) -> bool) -> Vec<Arc<str>> {
@@ -80,7 +80,7 @@ impl Subscriptions {
         gone
     }
 
-    /// The removed users with a connection to whom this applies: their channels have come back.
+    /// The removed users with a connection for which this holds: their channels have come back.
     pub fn returned(&self, applies: impl Fn(&str) -> bool) -> Vec<Arc<str>> {
         let is_back =
             |user: &str, entry: &Entry| entry.is_gone && entry.connections > 0 && applies(user);

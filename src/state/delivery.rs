@@ -90,8 +90,8 @@ impl Delivery {
     }
 
     /// This server has the broadcasts, and its link is about to subscribe to them: from now on, the
-    /// cache takes them from this server only. It must know that before the watermark with which the
-    /// cache begins, because events follow that at once.
+    /// cache takes them from this server only. It must know that before the watermark with which
+    /// the cache begins, because events follow that at once.
     pub fn set_broadcast_server(&self, server: ServerIndex) {
         self.broadcast_server.store(server.0, Ordering::Relaxed);
         self.replay_cache.clear();

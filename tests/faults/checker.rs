@@ -220,6 +220,7 @@ pub fn check(
     findings
 }
 
+#[expect(clippy::too_many_arguments, reason = "the parts of one comparison")]
 fn find_losses(
     client: &Client,
     log: &Log,

@@ -76,7 +76,7 @@ impl Scene {
     }
 
     /// Stops the publishers, and checks that all clients get everything without a gap.
-    async fn is_complete(mut self) {
+    async fn complete(mut self) {
         let news = self.news.stop().await;
         for (n, writer) in self.writers.into_iter().enumerate() {
             let count = writer.stop().await;
@@ -115,7 +115,7 @@ async fn moved_slot_leaves_no_gap() {
     scene.more(20).await;
     scene.reconnect().await;
     scene.more(20).await;
-    scene.is_complete().await;
+    scene.complete().await;
 }
 
 #[tokio::test]
@@ -151,7 +151,7 @@ async fn moved_broadcasts_leave_no_gap() {
     scene.more(20).await;
     scene.reconnect().await;
     scene.more(20).await;
-    scene.is_complete().await;
+    scene.complete().await;
 }
 
 #[tokio::test]
@@ -168,7 +168,7 @@ async fn slot_that_moves_there_and_back_leaves_no_gap() {
     scene.cluster.migrate(slot, 1).await;
     scene.cluster.migrate(slot, 0).await;
     scene.more(20).await;
-    scene.is_complete().await;
+    scene.complete().await;
 }
 
 #[tokio::test]
@@ -176,7 +176,7 @@ async fn slow_migration_delays_only_its_slot() {
     let mut scene = Scene::start(3).await;
     let slot = scene.slot(0).await;
     scene.cluster.begin_migration(slot, 2).await;
-    // The others go on. (A client of this slot cannot open a session now.)
+    // The others continue. (A client of this slot cannot open a session now.)
     for writer in scene.writers[1..].iter().chain([&scene.news]) {
         writer.more(300).await;
     }
@@ -189,7 +189,7 @@ async fn slow_migration_delays_only_its_slot() {
     scene.more(20).await;
     scene.reconnect().await;
     scene.more(20).await;
-    scene.is_complete().await;
+    scene.complete().await;
 }
 
 #[tokio::test]
@@ -207,7 +207,7 @@ async fn slots_that_move_one_after_the_other_leave_no_gap() {
         scene.more(10).await;
     }
     scene.reconnect().await;
-    scene.is_complete().await;
+    scene.complete().await;
 }
 
 #[tokio::test]
@@ -222,7 +222,7 @@ async fn broadcasts_that_move_to_a_new_master_leave_no_gap() {
     scene.cluster.migrate(slot, added).await;
     scene.more(50).await;
     scene.reconnect().await;
-    scene.is_complete().await;
+    scene.complete().await;
 }
 
 #[tokio::test]
@@ -251,5 +251,5 @@ async fn added_and_removed_masters_leave_no_gap() {
     // A server without slots may go.
     scene.cluster.node(added).stop();
     scene.more(50).await;
-    scene.is_complete().await;
+    scene.complete().await;
 }

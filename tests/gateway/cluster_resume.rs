@@ -183,7 +183,7 @@ async fn random_clients_on_all_masters_miss_nothing() {
         match random() % 3 {
             0 => {
                 // Some have read what came, others have not.
-                if random() % 2 == 0 {
+                if random().is_multiple_of(2) {
                     readers[n].read_all("own", expected[n]).await;
                 }
                 readers[n].reconnect(&gateways[random() % 2]).await;

@@ -54,7 +54,7 @@ impl SlotRanges {
     }
 
     /// The hash tag of keys that belong to the server of these slots: `preferred` if its slot is
-    /// one of them, else `n<number>` with the lowest number that is. `None` if there is no slot.
+    /// one of them, else the lowest `n<number>` whose slot is one of them. `None`: no slots.
     pub fn tag(&self, preferred: &str) -> Option<String> {
         if self.contains(slot_of(preferred.as_bytes())) {
             return Some(preferred.to_owned());
@@ -66,7 +66,7 @@ impl SlotRanges {
     }
 }
 
-/// Tags that are tried: every slot has one of the first 200,000 (see the test).
+/// Tags that are tried: every slot has one of them (see the test).
 const MAX_TAGS: u32 = 1 << 18;
 
 impl FromIterator<u16> for SlotRanges {

@@ -69,8 +69,8 @@ impl Supervisor {
         }
     }
 
-    /// Takes the periodic watermark. A link that does not reply in time is closed later, also if the
-    /// cluster is down for too long.
+    /// Takes the periodic watermark. A link that does not reply in time is closed later, also if
+    /// the cluster is down for too long.
     pub(super) async fn renew_watermark(
         &mut self,
         connection: &mut Connection,

@@ -104,7 +104,7 @@ pub async fn nodes(server: &Server) -> Option<Vec<Node>> {
 /// Waits until all servers run and agree, and every master has a replica that is up to date.
 pub async fn healthy(servers: &[Server]) {
     eventually_within(LIMIT, "a healthy cluster", || async {
-        let mut owners: Vec<Vec<(String, Vec<(u16, u16)>)>> = Vec::new();
+        let mut owners = Vec::new();
         for server in servers {
             let state: String = server.try_command(&["CLUSTER", "INFO"]).await.ok()?;
             let nodes = nodes(server).await?;
@@ -135,12 +135,10 @@ pub async fn healthy(servers: &[Server]) {
 pub async fn owner(servers: &[Server], channel: &str) -> usize {
     let slot = slot(channel);
     eventually_within(LIMIT, "an owner of the slot", || async {
-        for server in servers.iter().filter(|server| server.is_running()) {
-            let nodes = nodes(server).await?;
-            let owner = nodes.into_iter().find(|node| node.is_master && node.owns(slot))?;
-            return servers.iter().position(|server| server.address() == owner.address);
-        }
-        None
+        let server = servers.iter().find(|server| server.is_running())?;
+        let nodes = nodes(server).await?;
+        let owner = nodes.into_iter().find(|node| node.is_master && node.owns(slot))?;
+        servers.iter().position(|server| server.address() == owner.address)
     })
     .await
 }

@@ -13,8 +13,8 @@ const LIMIT: Duration = Duration::from_secs(60);
 pub struct Sentinels(Vec<Server>);
 
 /// Time without an answer after which a sentinel considers the primary down. Longer than
-/// [`MAX_LAG_S`] and the second between two acknowledgements of a replica: an isolated primary stops
-/// to accept writes before another one is chosen.
+/// [`MAX_LAG_S`] and the second between two acknowledgements of a replica: an isolated primary
+/// stops to accept writes before another one is chosen.
 const DOWN_AFTER_MS: u64 = 3000;
 /// `min-replicas-max-lag`.
 const MAX_LAG_S: &str = "1";
