@@ -207,11 +207,22 @@ fn entry(id: EventId) -> (u64, u64) {
     (id.ms, id.seq)
 }
 
+/// Whether a predecessor is past the cursor. One that another server assigned, before the log moved
+/// to this one, must be past it in the log, too: the epochs of the two are not ordered, and the
+/// cursor may be in an earlier epoch of this server.
+fn is_missing(order: Order, predecessor: EventId, cursor: EventId) -> bool {
+    let may_be_of_other = match order {
+        Order::Split { epoch } => predecessor.epoch != cursor.epoch && predecessor.epoch != epoch,
+        Order::ByEpoch | Order::ByEntry { .. } => false,
+    };
+    order.is_after(predecessor, cursor) && (!may_be_of_other || predecessor.is_entry_after(cursor))
+}
+
 /// Whether the first page of a log shows a gap after `cursor`.
 pub fn gap(cursor: EventId, order: Order, stale: bool, page: &Page) -> Option<GapReason> {
     let is_past = |id, limit| order.is_after(id, limit);
     match page.events.first() {
-        Some(first) if is_past(first.predecessor, cursor) => Some(GapReason::Trimmed),
+        Some(first) if is_missing(order, first.predecessor, cursor) => Some(GapReason::Trimmed),
         // The first event of a log: an older log may have expired before it.
         Some(first) if stale && first.predecessor == EventId::ZERO => Some(GapReason::Expired),
         Some(_) => None,

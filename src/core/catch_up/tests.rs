@@ -342,3 +342,14 @@ fn entries_from_before_a_move_prove_nothing_is_missing_behind_it() {
     let both = vec![of_log(old(5065), old(5050)), of_log(new(5070), old(5065))];
     assert_eq!(read(page(both)), [5065, 5070]);
 }
+
+#[test]
+fn predecessor_of_another_servers_later_epoch_is_not_missing() {
+    // The log came from a server whose epoch is 8; this one was in epoch 7, and is in 9 now.
+    let order = Order::Split { epoch: 9 };
+    let cursor = in_epoch(7, 100);
+    assert!(!is_missing(order, in_epoch(8, 90), cursor), "written before the log came");
+    assert!(is_missing(order, in_epoch(8, 110), cursor));
+    assert!(is_missing(order, in_epoch(9, 90), cursor), "of this server, after the cursor");
+    assert!(is_missing(order, in_epoch(7, 101), cursor) && !is_missing(order, id(100), cursor));
+}

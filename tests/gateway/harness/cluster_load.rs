@@ -272,6 +272,9 @@ impl Reader {
 
     /// Checks that no gap was reported.
     pub fn assert_no_gap(&self) {
-        assert!(self.gaps.is_empty(), "{}: {:?}\n{}", self.user, self.gaps, self.sse.dump());
+        let at = self.trail.iter().position(|line| line.contains("sse.gap")).unwrap_or(0);
+        let trail = self.trail[at.saturating_sub(8)..].iter().take(14);
+        let trail = trail.cloned().collect::<Vec<_>>().join("\n  ");
+        assert!(self.gaps.is_empty(), "{}: {:?}\n  {trail}", self.user, self.gaps);
     }
 }
