@@ -323,6 +323,7 @@ impl Supervisor {
         self.adoption.begin(connection, run_id, &self.commands, &self.context).await;
         let has_broadcasts = self.context.server.owns(&keys.live_broadcast());
         if has_broadcasts {
+            self.context.delivery.broadcasts_on(self.context.server.index);
             self.subscribe_broadcasts(connection).await?;
         }
         let users = self.subscriptions.lost();

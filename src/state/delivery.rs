@@ -89,6 +89,14 @@ impl Delivery {
         self.mailboxes.send(|| Message::UsersMoved(users.clone()));
     }
 
+    /// The link of this server is about to bring the broadcasts. The replay cache depends on it from
+    /// now on, and begins with [`Delivery::link_up`].
+    pub fn broadcasts_on(&self, server: ServerIndex) {
+        if self.broadcast_server.swap(server.0, Ordering::Relaxed) != server.0 {
+            self.replay_cache.clear();
+        }
+    }
+
     /// The broadcasts are on this server now, whose route must be known already. The link brings
     /// everything after `h`; `None`: it is down.
     pub fn broadcasts_moved(&self, server: ServerIndex, h: Option<EventId>) {
@@ -126,6 +134,20 @@ mod tests {
         let topics = Topics::parse(["a"].into_iter()).unwrap();
         assert_eq!(delivery.replay_cache.read(id(9), id(20), &topics, 9), Some((vec![], false)));
         delivery.link_down(second);
+        assert_eq!(start(), None);
+    }
+
+    #[test]
+    fn cache_begins_with_the_link_that_brings_the_broadcasts() {
+        let (delivery, first, second) = (Delivery::new(1000), ServerIndex(0), ServerIndex(1));
+        let start = || delivery.replay_cache.start();
+        delivery.broadcasts_on(second);
+        delivery.link_up(first, id(5));
+        assert_eq!(start(), None);
+        delivery.link_up(second, id(9));
+        assert_eq!(start(), Some(id(9)));
+        // After a failover, another server has them.
+        delivery.broadcasts_on(first);
         assert_eq!(start(), None);
     }
 }
