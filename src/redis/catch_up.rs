@@ -175,10 +175,10 @@ impl CatchUpDriver {
         // First, so that the hub detaches the part if this link breaks from now on.
         c.set_server(*part, route.server);
         if *part == Part::Broadcasts || c.is_subscribed() {
-            let clock = route.link.clock_snapshot().await?;
+            let clock = route.link.clock_snapshot(*part).await?;
             return Ok(Snapshot { route, clock });
         }
-        let (clock, subscription) = route.link.subscribe(&c.client.user).await?;
+        let (clock, subscription) = route.link.subscribe(&c.client.user, *part).await?;
         if catch_up.is_current() {
             c.set_subscription(Box::new(subscription));
         }

@@ -34,7 +34,9 @@ use super::{
     wire::{self, Connection, Notice, Notices},
 };
 use crate::{
-    backoff::Backoff, core::catch_up::ClockSnapshot, error_chain::ErrorChain,
+    backoff::Backoff,
+    core::{catch_up::ClockSnapshot, part::Part},
+    error_chain::ErrorChain,
     settings::ServerAddress,
 };
 
@@ -56,8 +58,9 @@ const STABLE: Duration = Duration::from_secs(10);
 pub struct LinkDown;
 
 enum Request {
-    /// Subscribes to a user's channel, if one is named, and replies with a clock snapshot.
-    Attach(Option<Arc<str>>, oneshot::Sender<ClockSnapshot>),
+    /// Subscribes to a user's channel, if one is named, and replies with a clock snapshot, if the
+    /// link brings everything of the part.
+    Attach(Option<Arc<str>>, Part, oneshot::Sender<ClockSnapshot>),
     /// Ends a subscription to a user's channel.
     Release(Arc<str>),
     /// Subscribes to the publishers' channels for the recorder (`true`), or unsubscribes.
@@ -90,26 +93,28 @@ impl Link {
         Self { requests, timeout: Duration::ZERO }
     }
 
-    /// Subscribes to the channel of a user, and then takes a clock snapshot: the logs contain every
-    /// event up to it, and the link delivers every event after it.
+    /// Subscribes to the channel of a user, and then takes a clock snapshot for a part of a stream:
+    /// the logs contain every event up to it, and the link delivers every event after it.
     ///
     /// # Errors
-    /// The link is down, or Redis does not reply in time.
+    /// The link is down, or does not bring the broadcasts and the part includes them, or Redis does
+    /// not reply in time.
     pub async fn subscribe(
         &self,
         user: &Arc<str>,
+        part: Part,
     ) -> Result<(ClockSnapshot, UserSubscription), LinkDown> {
         let subscription = UserSubscription { user: user.clone(), requests: self.requests.clone() };
-        let clock = self.request(|reply| Request::Attach(Some(user.clone()), reply)).await?;
+        let clock = self.request(|reply| Request::Attach(Some(user.clone()), part, reply)).await?;
         Ok((clock, subscription))
     }
 
-    /// Takes a clock snapshot.
+    /// Takes a clock snapshot for a part of a stream.
     ///
     /// # Errors
     /// As [`Link::subscribe`].
-    pub async fn clock_snapshot(&self) -> Result<ClockSnapshot, LinkDown> {
-        self.request(|reply| Request::Attach(None, reply)).await
+    pub async fn clock_snapshot(&self, part: Part) -> Result<ClockSnapshot, LinkDown> {
+        self.request(|reply| Request::Attach(None, part, reply)).await
     }
 
     /// Subscribes to the publishers' channels, or unsubscribes. Returns when Redis has confirmed
@@ -254,9 +259,9 @@ impl Supervisor {
             while let Some(request) = self.requests.recv().await {
                 match request {
                     // Counted, because the subscription is released when the caller drops it.
-                    Request::Attach(Some(user), _) => drop(self.subscriptions.attach(&user)),
+                    Request::Attach(Some(user), ..) => drop(self.subscriptions.attach(&user)),
                     Request::Release(user) => self.subscriptions.release(&user, Instant::now()),
-                    Request::Attach(None, _) | Request::Plain(..) => {}
+                    Request::Attach(None, ..) | Request::Plain(..) => {}
                 }
             }
         })
@@ -362,9 +367,12 @@ impl Supervisor {
         // Counts all of them before anything can fail: each subscription is released later.
         for request in batch {
             match request {
-                Request::Attach(user, reply) => {
+                Request::Attach(user, part, reply) => {
                     wanted.extend(user.clone().filter(|u| self.subscriptions.attach(u)));
-                    replies.push((user, reply));
+                    // Without the broadcasts, a snapshot says nothing about them.
+                    if part == Part::User || self.inbound.has_broadcasts() {
+                        replies.push((user, reply));
+                    }
                 }
                 Request::Release(user) => self.subscriptions.release(&user, now),
                 Request::Plain(on, reply) => plain.push((on, reply)),

