@@ -22,11 +22,9 @@ const HEAD: [&str; 14] = [
 ];
 
 const TEXT: &str = "\
-Results of the fault suite (`tests/faults`): three gateways of a build of this repository, real \
-Redis processes,
-16 clients that behave like `EventSource` behind a round-robin balancer, two durable publishers \
-and, where named,
-two plain ones.
+Results of the fault suite (`tests/faults`): three gateways of a build of this repository, real
+Redis processes, 16 clients that behave like `EventSource` behind a round-robin balancer, two
+durable publishers and, where named, two plain ones.
 
 `make faults` writes this page, and `FAULTS_SEED` repeats its random parts.
 `FAULTS_ONLY` and `FAULTS_KIND` choose faults and deployments by parts of their names.
@@ -37,20 +35,18 @@ two plain ones.
 - **lost and notified**: deliveries that a client did not get, and for which it got `sse.gap`.
   Redis had discarded these events, or no recorder had received them.
 - **lost although kept**: durable events among them that Redis had not discarded.
-  These, **lost without notification**, **duplicated**, **out of order**: violations of the \
-guarantees.
+  These, **lost without notification**, **duplicated**, **out of order**: violations of the
+  guarantees.
 - **unnecessary gaps**: `sse.gap` although nothing was lost, or may have been lost without a trace.
-- **precautionary gaps**: the same with reason `unrecorded` beside plain publishers: the recorder \
-lost
-  its lease because the machine was busy.
-- **broken streams**: responses after which a browser never reconnects, and streams that ended \
-although no gateway did.
-- **recovery**: from the end of the fault, or from the decision of the sentinels, to the first \
-delivery.
+- **precautionary gaps**: the same with reason `unrecorded` beside plain publishers: the recorder
+  lost its lease because the machine was busy.
+- **broken streams**: responses after which a browser never reconnects, and streams that ended
+  although no gateway did.
+- **recovery**: from the end of the fault, or from the decision of the sentinels, to the first
+  delivery.
 
-With replicas, `min-replicas-to-write` is 1, `min-replicas-max-lag` is 1 s and \
-`down-after-milliseconds`
-is 3000, except behind the naive proxy: there it is 0.
+With replicas, `min-replicas-to-write` is 1, `min-replicas-max-lag` is 1 s and
+`down-after-milliseconds` is 3000, except behind the naive proxy: there it is 0.
 ";
 
 /// The page of these outcomes.
