@@ -22,12 +22,12 @@ impl Connection {
         }
     }
 
-    /// See [`StreamState::was_moved_from`].
+    /// See [`was_moved_from`](crate::core::stream_state::StreamState::was_moved_from).
     pub fn was_moved_from(&self, part: Part, cursor: EventId) -> bool {
         self.state.borrow().was_moved_from(part, cursor)
     }
 
-    /// See [`StreamState::received`].
+    /// See [`received`](crate::core::stream_state::StreamState::received).
     pub fn received(&self, part: Part) -> Vec<EventId> {
         self.state.borrow().received(part)
     }
