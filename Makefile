@@ -180,7 +180,7 @@ FAULTS_PAGE    ?= docs/operations/reliability.md
 
 # Not part of `make test`, which runs a short selection of them (tests/faults/runs.rs).
 faults: ## inject every fault into every Redis deployment, update docs/operations/reliability.md
-	@bash .ci/need redis-test cc faketime
+	@bash .ci/need redis-test cc
 	export FAULTS_MINUTES=$(FAULTS_MINUTES) FAULTS_PAGE=$(abspath $(FAULTS_PAGE))
 	cargo test --release --locked -p sse-gateway --test faults -- \
 	  --ignored --exact --nocapture runs::every_fault_on_every_deployment

@@ -1,5 +1,6 @@
 //! The Redis deployments that the suite tests.
 
+mod clock;
 pub mod cluster;
 mod follower;
 pub mod route;
@@ -54,6 +55,11 @@ impl Kind {
         matches!(self, Kind::NaiveProxy | Kind::Sentinel)
     }
 
+    /// Whether the clock of the server can be changed.
+    pub fn has_clock(self) -> bool {
+        self == Kind::Always
+    }
+
     /// Whether each gateway connects to one address, so that a proxy can be between.
     pub fn has_links(self) -> bool {
         !matches!(self, Kind::Sentinel | Kind::Cluster)
@@ -97,7 +103,10 @@ impl Deployment {
     }
 
     async fn single(kind: Kind, sync: &str) -> Deployment {
-        let server = Server::start(&["--appendfsync", sync]).await;
+        let mut server = Server::reserve().await;
+        server.has_clock = kind.has_clock();
+        server.configure(&["--appendfsync", sync]);
+        server.run().await;
         let route = Route::Fixed(server.address());
         let entrance = Arc::new(Balancer::start().await);
         entrance.set(0, server.address().parse().ok());

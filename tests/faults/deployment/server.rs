@@ -1,9 +1,10 @@
 //! A redis-server process (or a sentinel) behind a proxy that can cut it off.
 
+use super::clock;
 use crate::harness::{Proxy, eventually, process};
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, FromRedisValue, RedisResult};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
 use std::time::Duration;
@@ -14,15 +15,14 @@ const TIMEOUT: Duration = Duration::from_secs(1);
 /// Maximum time until a server runs.
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// libfaketime of Debian's package `libfaketime`.
-const FAKETIME: &str = "faketime/libfaketime.so.1";
-
 /// A server process; killed when dropped.
 pub struct Server {
     port: u16,
     dir: PathBuf,
     arguments: Vec<String>,
     child: Mutex<Option<Child>>,
+    /// Whether [`Server::set_clock`] has an effect, which makes reading the time slower.
+    pub has_clock: bool,
     /// What gateways, replicas and sentinels connect to.
     pub proxy: Proxy,
 }
@@ -34,7 +34,8 @@ impl Server {
         let dir = std::env::temp_dir().join(format!("sse-faults-{}-{port}", std::process::id()));
         std::fs::create_dir_all(&dir).expect("a temporary directory");
         let proxy = Proxy::start(&format!("127.0.0.1:{port}")).await;
-        Server { port, dir, arguments: Vec::new(), child: Mutex::new(None), proxy }
+        let (arguments, child) = (Vec::new(), Mutex::new(None));
+        Server { port, dir, arguments, child, has_clock: false, proxy }
     }
 
     /// A running server with an append-only file, and these arguments in addition.
@@ -97,13 +98,9 @@ impl Server {
             .stdin(Stdio::null())
             .stdout(log)
             .stderr(Stdio::null());
-        if let Some(library) = faketime() {
-            self.set_clock("+0");
-            command
-                .env("LD_PRELOAD", library)
-                .env("FAKETIME_TIMESTAMP_FILE", self.path("clock"))
-                .env("FAKETIME_NO_CACHE", "1")
-                .env("DONT_FAKE_MONOTONIC", "1");
+        if self.has_clock {
+            self.set_clock(0);
+            command.env("LD_PRELOAD", clock::library()).env("SSE_CLOCK", self.path("clock"));
         }
         process::die_with_parent(&mut command);
         let child = command.spawn().expect("redis-server is installed");
@@ -127,10 +124,9 @@ impl Server {
         .await
     }
 
-    /// Sets the clock of the process relative to that of the system, for example `-3600`. Needs
-    /// libfaketime.
-    pub fn set_clock(&self, offset: &str) {
-        std::fs::write(self.path("clock"), format!("{offset}\n")).expect("a file");
+    /// Sets the clock of the process relative to that of the system.
+    pub fn set_clock(&self, offset_s: i64) {
+        std::fs::write(self.path("clock"), offset_s.to_string()).expect("a file");
     }
 
     /// A file of this server.
@@ -219,14 +215,4 @@ pub async fn connect(address: &str) -> RedisResult<MultiplexedConnection> {
         .set_response_timeout(Some(TIMEOUT));
     let client = redis::Client::open(format!("redis://{address}"))?;
     client.get_multiplexed_async_connection_with_config(&config).await
-}
-
-/// libfaketime, if it is installed. `FAULTS_FAKETIME` names another place.
-pub fn faketime() -> Option<PathBuf> {
-    if let Some(path) = std::env::var_os("FAULTS_FAKETIME") {
-        return Some(PathBuf::from(path));
-    }
-    let arch = std::env::consts::ARCH;
-    let path = Path::new("/usr/lib").join(format!("{arch}-linux-gnu")).join(FAKETIME);
-    path.exists().then_some(path)
 }

@@ -7,7 +7,7 @@ mod links;
 mod servers;
 
 use crate::checker::Rules;
-use crate::deployment::{Kind, server};
+use crate::deployment::Kind;
 use crate::world::World;
 use std::time::Instant;
 
@@ -86,10 +86,10 @@ pub fn failover_rules(plain: bool) -> Rules {
 }
 
 impl Fault {
-    /// Whether it applies to a deployment, and whether its tools are installed.
+    /// Whether it applies to a deployment.
     pub fn applies(self, kind: Kind) -> bool {
         match self {
-            Fault::ClockBack => kind.is_single() && server::faketime().is_some(),
+            Fault::ClockBack => kind.has_clock(),
             Fault::RedisKilled | Fault::RedisFrozen | Fault::OutputBuffer => kind.is_single(),
             Fault::FlushAll | Fault::FunctionFlush | Fault::OutOfMemory => kind.is_single(),
             Fault::FlushAllUnseen => kind.is_single(),

@@ -90,7 +90,7 @@ pub async fn out_of_memory(world: &mut World) -> Instant {
 pub async fn clock_back(world: &mut World) -> Instant {
     world.clock_s -= 3600;
     let offset = world.clock_s;
-    server(world).set_clock(&offset.to_string());
+    server(world).set_clock(offset);
     eventually("a clock that was set back", || async {
         let time: (i64, i64) = server(world).try_command(&["TIME"]).await.ok()?;
         let now = crate::harness::now_ms() as i64 / 1000;
