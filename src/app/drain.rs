@@ -36,7 +36,7 @@ impl Drain {
         self.lifecycle.start_draining();
     }
 
-    /// Ends the streams, then the recorder, then the listeners.
+    /// Ends the streams, then the recorder, then the listeners and the links.
     pub async fn run(self) {
         self.end_streams().await;
         let records = self.context.settings.publishers.plain == PlainPublish::Record;
@@ -45,6 +45,7 @@ impl Drain {
         }
         self.public.stop().await;
         self.admin.stop().await;
+        self.context.servers.close();
     }
 
     async fn end_streams(&self) {

@@ -169,6 +169,11 @@ impl Servers {
         matches!(**self.owners.load(), Owners::Slots { .. })
     }
 
+    /// Ends all links, because the instance ends.
+    pub fn close(&self) {
+        self.owners.store(Arc::new(Owners::Nobody));
+    }
+
     /// Makes one server the owner of everything.
     pub fn set_single(&self, server: Server) {
         self.owners.store(Arc::new(Owners::One(server)));
