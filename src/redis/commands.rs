@@ -8,16 +8,13 @@ use deadpool::{
     managed::{self, TimeoutType},
 };
 use futures_util::future::join_all;
-use redis::{
-    AsyncConnectionConfig, Cmd, ErrorKind, FromRedisValue, Pipeline, RedisError, RedisResult,
-    ToRedisArgs,
-};
+use redis::{Cmd, ErrorKind, FromRedisValue, Pipeline, RedisError, RedisResult, ToRedisArgs};
 
 use super::{
     cluster::pools::ServerPools,
     key_names::KeyNames,
     locate::Locator,
-    pool::{SameServerManager, SameServerPool},
+    pool::{SameServerManager, SameServerPool, timeouts},
     servers::{NodeInfo, ServerInfo},
 };
 use crate::{core::part::ServerIndex, log_limit::LogOnce, settings, state::clock::unix_ms};
@@ -132,13 +129,20 @@ pub enum NoReplyError {
 }
 
 impl CommandError {
+    /// The error with which Redis replied; `None` if it did not reply.
+    pub fn reply(&self) -> Option<&RedisError> {
+        match self {
+            Self::Rejected(e) | Self::Unavailable(UnavailableError::Redis(e)) => Some(e),
+            _ => None,
+        }
+    }
+
     /// Whether Redis refuses the user or the password, so that a retry cannot succeed.
     pub fn is_login_refusal(&self) -> bool {
-        let (Self::Rejected(e) | Self::Unavailable(UnavailableError::Redis(e))) = self else {
-            return false;
-        };
-        e.kind() == ErrorKind::AuthenticationFailed
-            || e.code().is_some_and(|code| ["WRONGPASS", "NOAUTH"].contains(&code))
+        self.reply().is_some_and(|e| {
+            e.kind() == ErrorKind::AuthenticationFailed
+                || e.code().is_some_and(|code| ["WRONGPASS", "NOAUTH"].contains(&code))
+        })
     }
 
     /// Whether a key holds a value of another type.
@@ -148,16 +152,12 @@ impl CommandError {
 
     /// Whether the library refused a write because no gateway has adopted the server.
     pub fn is_not_adopted(&self) -> bool {
-        matches!(self, Self::Unavailable(UnavailableError::Redis(e)) if is_not_adopted(e))
+        self.reply().is_some_and(is_not_adopted)
     }
 
     /// Whether Redis has fewer replicas than `min-replicas-to-write` and refuses all writes.
     pub fn is_without_replicas(&self) -> bool {
-        let code = match self {
-            Self::Unavailable(UnavailableError::Redis(e)) => e.code(),
-            _ => None,
-        };
-        code == Some("NOREPLICAS")
+        self.reply().and_then(RedisError::code) == Some("NOREPLICAS")
     }
 }
 
@@ -213,11 +213,8 @@ impl Commands {
         server: Option<Arc<ServerInfo>>,
     ) -> Self {
         let timeout = settings.command_timeout;
-        let config = AsyncConnectionConfig::new()
-            .set_response_timeout(Some(timeout))
-            .set_connection_timeout(Some(timeout));
         let process = server.as_ref().map(|server| server.state.server.clone());
-        let manager = SameServerManager::new(locator.clone(), config, process);
+        let manager = SameServerManager::new(locator.clone(), timeouts(timeout), process);
         let pool = SameServerPool::builder(manager)
             .max_size(settings.pool_size)
             .runtime(Runtime::Tokio1)
@@ -397,12 +394,7 @@ impl Commands {
 
 /// A server that does not own a key (any more): the slots are read again.
 fn report_moved(cluster: &ServerPools, error: &CommandError) {
-    let (CommandError::Rejected(error) | CommandError::Unavailable(UnavailableError::Redis(error))) =
-        error
-    else {
-        return;
-    };
-    if is_moved(error) {
+    if error.reply().is_some_and(is_moved) {
         cluster.report_stale();
     }
 }

@@ -3,9 +3,9 @@
 
 use std::time::Duration;
 
-use redis::{AsyncConnectionConfig, RedisResult, aio::ConnectionLike};
+use redis::{RedisResult, aio::ConnectionLike};
 
-use super::{commands::Commands, watermark};
+use super::{commands::Commands, pool::timeouts, watermark};
 use crate::settings::ServerAddress;
 
 /// Maximum number of replicas that are asked.
@@ -63,11 +63,9 @@ async fn ask(
     primary: &str,
     epoch: u64,
 ) -> RedisResult<Answer> {
-    let config = AsyncConnectionConfig::new()
-        .set_connection_timeout(Some(timeout))
-        .set_response_timeout(Some(timeout));
     let client = redis::Client::open(commands.locator.connection_to(address))?;
-    let mut replica = client.get_multiplexed_async_connection_with_config(&config).await?;
+    let mut replica =
+        client.get_multiplexed_async_connection_with_config(&timeouts(timeout)).await?;
     if watermark::epoch_of_replica(&mut replica, commands).await? != Some(epoch) {
         return Ok(Answer::Other);
     }

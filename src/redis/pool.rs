@@ -78,6 +78,13 @@ pub async fn run_id(connection: &mut impl ConnectionLike) -> RedisResult<Arc<str
     Ok(run_id.unwrap_or_default().trim().into())
 }
 
+/// The configuration of a connection whose opening and replies take at most `timeout` each.
+pub fn timeouts(timeout: std::time::Duration) -> AsyncConnectionConfig {
+    AsyncConnectionConfig::new()
+        .set_connection_timeout(Some(timeout))
+        .set_response_timeout(Some(timeout))
+}
+
 /// Reads the run id of the server process that a new connection reaches.
 ///
 /// # Errors

@@ -181,7 +181,8 @@ pub async fn observe(
     }
 }
 
-/// The epoch in the memory of a replica's library; `None`: the server is none, or has none.
+/// The epoch in the memory of a replica's library. `None`: the server is not a replica, or its
+/// library has no epoch.
 ///
 /// # Errors
 /// The server does not reply, or has no library.

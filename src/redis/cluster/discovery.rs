@@ -51,7 +51,7 @@ pub enum DiscoveryError {
 pub struct Discovered {
     /// Commands for the server, or for the masters of the cluster.
     pub commands: Commands,
-    /// All nodes of the cluster; empty if there is none.
+    /// All nodes of the cluster; empty without a cluster.
     pub nodes: Vec<Node>,
 }
 

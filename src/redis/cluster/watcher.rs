@@ -12,7 +12,7 @@ use std::{
 
 use futures_util::future::join_all;
 use parking_lot::Mutex;
-use redis::{AsyncConnectionConfig, RedisError, RedisResult, aio::MultiplexedConnection};
+use redis::{RedisError, RedisResult, aio::MultiplexedConnection};
 use tokio::sync::{Notify, watch};
 
 use super::{
@@ -27,6 +27,7 @@ use crate::{
     redis::{
         link_state::LinkState,
         locate::Locator,
+        pool::timeouts,
         servers::{NodeInfo, Server, ServerInfo, Servers},
         watermark::ClusterKnowledge,
     },
@@ -152,9 +153,7 @@ impl ClusterState {
         // The sender lives as long as this state.
         let _ = rounds.wait_for(|round| *round >= next).await;
     }
-}
 
-impl ClusterState {
     /// What an instance knows of the other nodes when it adopts one. Asks the nodes first, so that
     /// slots that have just moved are known.
     pub async fn knowledge(&self, server: &ServerInfo) -> ClusterKnowledge {
@@ -223,9 +222,9 @@ impl Watcher {
         }
     }
 
-    /// Follows the masters until the runtime ends.
+    /// Follows the masters until the instance ends.
     pub async fn run(mut self) {
-        loop {
+        while self.servers.is_cluster() {
             let began = Instant::now();
             let round = self.cluster.begun.fetch_add(1, Ordering::Relaxed) + 1;
             let views = self.ask_all().await;
@@ -405,10 +404,7 @@ pub(super) async fn ask(
         Some(connection) => connection,
         None => {
             let client = redis::Client::open(locator.connection_to(address))?;
-            let config = AsyncConnectionConfig::new()
-                .set_connection_timeout(Some(timeout))
-                .set_response_timeout(Some(timeout));
-            client.get_multiplexed_async_connection_with_config(&config).await?
+            client.get_multiplexed_async_connection_with_config(&timeouts(timeout)).await?
         }
     };
     let reply: String = redis::cmd("CLUSTER").arg("NODES").query_async(&mut connection).await?;

@@ -2,15 +2,12 @@
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
+use redis::RedisError;
+
 use super::{LinkError, Supervisor};
 use crate::{
     core::channel::Channel,
-    redis::{
-        cluster::slots::SlotRanges,
-        commands::{CommandError, UnavailableError},
-        watermark::WatermarkError,
-        wire::Connection,
-    },
+    redis::{cluster::slots::SlotRanges, watermark::WatermarkError, wire::Connection},
 };
 
 /// Maximum time to wait for the nodes' answers after a slot has moved.
@@ -84,12 +81,8 @@ impl Supervisor {
         else {
             return false;
         };
-        let (CommandError::Unavailable(UnavailableError::Redis(error))
-        | CommandError::Rejected(error)) = error
-        else {
-            return false;
-        };
-        match (error.code(), node.tag(&self.commands.keys.broadcast_tag())) {
+        let code = error.reply().and_then(RedisError::code);
+        match (code, node.tag(&self.commands.keys.broadcast_tag())) {
             (Some("ASK"), Some(tag)) => node.leave(&tag),
             (Some("MOVED"), _) => {
                 let _ = tokio::time::timeout(MAX_REFRESH, self.context.cluster.refreshed()).await;

@@ -4,7 +4,6 @@ use redis::RedisError;
 
 use crate::{
     redis::{
-        commands::{CommandError, UnavailableError},
         library::LibraryError,
         link_state::WATERMARK_TIMEOUT,
         locate::LocateError,
@@ -51,9 +50,9 @@ impl LinkError {
     /// still arrive from the others.
     pub(super) fn is_cluster_down(&self) -> bool {
         match self {
-            Self::Watermark(WatermarkError::Command(CommandError::Unavailable(
-                UnavailableError::Redis(error),
-            ))) => error.code() == Some("CLUSTERDOWN"),
+            Self::Watermark(WatermarkError::Command(error)) => {
+                error.reply().and_then(RedisError::code) == Some("CLUSTERDOWN")
+            }
             _ => false,
         }
     }

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use redis::{AsyncConnectionConfig, RedisResult};
+use redis::RedisResult;
 
 use super::{LinkError, Supervisor};
 use crate::{
@@ -55,18 +55,13 @@ impl Supervisor {
         let server = self.server.as_ref();
         let (commands, state) = (&self.commands, &self.context.state);
         match self.adoption.watermark(connection, commands, server, state).await {
-            Err(WatermarkError::NoLibrary) => {
-                // Another client has deleted it, for example with FUNCTION FLUSH.
-                self.ensure_library().await?;
-                let (commands, state) = (&self.commands, &self.context.state);
-                Ok(self.adoption.watermark(connection, commands, server, state).await?)
-            }
-            Err(error) if self.follow_node_key(&error).await => {
-                let (commands, state) = (&self.commands, &self.context.state);
-                Ok(self.adoption.watermark(connection, commands, server, state).await?)
-            }
-            taken => Ok(taken?),
+            // Another client has deleted it, for example with FUNCTION FLUSH.
+            Err(WatermarkError::NoLibrary) => drop(self.ensure_library().await?),
+            Err(error) if self.follow_node_key(&error).await => {}
+            taken => return Ok(taken?),
         }
+        let (commands, state) = (&self.commands, &self.context.state);
+        Ok(self.adoption.watermark(connection, commands, server, state).await?)
     }
 
     /// Takes the periodic watermark. A link that does not reply in time is closed later, also if
@@ -101,9 +96,6 @@ impl Supervisor {
     /// The server process that a new connection reaches.
     pub(super) async fn probe(&self) -> RedisResult<Arc<str>> {
         let timeout = self.context.settings.redis.command_timeout;
-        let config = AsyncConnectionConfig::new()
-            .set_connection_timeout(Some(timeout))
-            .set_response_timeout(Some(timeout));
-        pool::reach(&self.context.locator, &config).await
+        pool::reach(&self.context.locator, &pool::timeouts(timeout)).await
     }
 }

@@ -9,13 +9,14 @@ use std::{
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use parking_lot::Mutex;
 use redis::{
-    AsyncConnectionConfig, Client, ConnectionInfo, ProtocolVersion, RedisConnectionInfo,
-    RedisResult, aio::MultiplexedConnection,
+    Client, ConnectionInfo, ProtocolVersion, RedisConnectionInfo, RedisResult,
+    aio::MultiplexedConnection,
 };
 use secrecy::ExposeSecret;
 use tokio::sync::Notify;
 
 use super::{
+    super::pool::timeouts,
     connect_to,
     error::SentinelError,
     views::{Answers, View},
@@ -156,9 +157,7 @@ impl Sentinels {
         sentinel: &ServerAddress,
         events: Option<&Arc<Notify>>,
     ) -> RedisResult<MultiplexedConnection> {
-        let mut config = AsyncConnectionConfig::new()
-            .set_connection_timeout(Some(self.timeout))
-            .set_response_timeout(Some(self.timeout));
+        let mut config = timeouts(self.timeout);
         if let Some(notify) = events.cloned() {
             // Also if the connection ends.
             config = config.set_push_sender(move |push: redis::PushInfo| {
