@@ -7,7 +7,7 @@ SHELL := bash
 .NOTPARALLEL:
 .PHONY: help demo dashboard screenshots build bench bench-quick bench-code \
   fuzz test test-build test-rust test-http2 test-upgrade test-js test-clients test-deploy \
-  test-busy test-matrix test-known-faults faults soak fmt lint deny sbom docs reference clean
+  test-busy test-matrix faults soak fmt lint deny sbom docs reference clean
 
 TARGET  := $(abspath $(or $(CARGO_TARGET_DIR),target))
 CLIENTS := tests/clients
@@ -169,11 +169,6 @@ test-matrix: ## test with other Redis servers (SERVERS="redis-8 valkey-8 valkey-
 	  exit 1
 	fi
 	echo "== passed with: $(SERVERS)"
-
-# These tests fail today. docs/operations/redis.md describes what users see of it.
-test-known-faults: test-build ## run the tests of known faults, which fail
-	@bash .ci/need redis-test
-	cargo test --locked -p sse-gateway --test gateway -- --ignored cluster_moves::
 
 FAULTS_MINUTES ?= 20
 FAULTS_PAGE    ?= docs/operations/reliability.md

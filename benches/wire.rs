@@ -84,6 +84,7 @@ async fn ours(address: SocketAddr, counter: Arc<Counter>) -> Connection {
         Push::Live { channel, message } | Push::Plain { channel, message } => {
             counter.count(channel, message);
         }
+        Push::Ended { .. } => {}
     };
     Connection::open(&server, None, TIMEOUT, push).await.expect("a connection").0
 }

@@ -155,8 +155,7 @@ impl Admission {
         let new_secret = new_secret.filter(|_| session.proof == new_proof);
         // No resume reaches back before the session's first cursor; the client gets a gap instead.
         let server_ms = self.context.clock.server_ms();
-        let is_cluster = self.routes.is_cluster();
-        let cursor = catch_up::resumable(named, session.first, is_cluster, server_ms);
+        let cursor = catch_up::resumable(named, session.first, server_ms);
         let has_cursor = request.cursor.is_some();
         let stream = request.client.begin_stream();
         let (transport, request_id) = (request.transport, request.request_id);

@@ -8,9 +8,8 @@ use std::{collections::VecDeque, sync::Arc};
 
 use super::{
     event::Event,
-    id::{EventId, Order, StreamPosition},
+    id::{EventId, StreamPosition},
     page::{Page, ReadFrom},
-    part::Part,
     reasons::GapReason,
 };
 
@@ -92,26 +91,15 @@ pub enum Start {
 /// The cursor from which a client may resume: its last event id, unless that is malformed (`None`),
 /// implausibly far in the future, or older than `first`, the session's first cursor, in one of its
 /// parts. Without a cursor, the client gets `sse.gap` (`unknown-id`) and continues live.
-///
-/// `is_cluster`: the sources may have moved between servers, so that only the time orders positions
-/// of different epochs.
 pub fn resumable(
     named: Option<StreamPosition>,
     first: StreamPosition,
-    is_cluster: bool,
     server_ms: u64,
 ) -> Option<StreamPosition> {
-    let reaches = |id: EventId, first: EventId| match is_cluster && id.epoch != first.epoch {
-        true => {
-            let latest_ms = first.ms.max(server_ms).saturating_add(CLOCK_SKEW_MS);
-            id.ms.saturating_add(CLOCK_SKEW_MS) >= first.ms && id.ms <= latest_ms
-        }
-        false => id >= first,
-    };
     named.filter(|named| {
-        let is_late =
-            reaches(named.user, first.user) && reaches(named.broadcasts, first.broadcasts);
-        is_late && named.is_plausible(server_ms)
+        named.user >= first.user
+            && named.broadcasts >= first.broadcasts
+            && named.is_plausible(server_ms)
     })
 }
 
@@ -127,18 +115,6 @@ pub fn first_of_broadcasts(named: Option<EventId>, h: EventId, server_ms: u64) -
     named.filter(|id| id.is_plausible(server_ms) && is_possible(id)).unwrap_or(h)
 }
 
-/// What orders the ids of a catch-up of `part` from `cursor`. `has_moved`: the part was moved to
-/// this server, and the stream has received everything up to the cursor from the server before.
-pub fn order(part: Part, cursor: EventId, clock: &ClockSnapshot, has_moved: bool) -> Order {
-    // A part of a split stream may have a position of a server that it was moved from.
-    let is_of_other = part != Part::Whole && cursor.epoch > clock.h.epoch;
-    match is_of_other || (has_moved && cursor.epoch != clock.h.epoch) {
-        true => Order::ByEntry { skew_ms: if has_moved { CLOCK_SKEW_MS } else { 0 } },
-        false if part == Part::Whole => Order::ByEpoch,
-        false => Order::Split { epoch: clock.h.epoch },
-    }
-}
-
 /// Decides how a catch-up from `cursor` begins; `None`: the client's id could not be parsed.
 pub fn start(cursor: Option<EventId>, clock: &ClockSnapshot, retention_ms: u64) -> Start {
     match cursor {
@@ -150,28 +126,6 @@ pub fn start(cursor: Option<EventId>, clock: &ClockSnapshot, retention_ms: u64) 
             stale: is_stale(cursor, clock, retention_ms),
         },
     }
-}
-
-/// Decides what orders the ids of a catch-up of `part` from `cursor`, and how it begins, as
-/// [`start`]. `has_moved`: see [`order`]. Without a move that this instance has seen, events may
-/// have been lost between the server of the cursor and another one.
-pub fn start_part(
-    part: Part,
-    cursor: Option<EventId>,
-    clock: &ClockSnapshot,
-    retention_ms: u64,
-    has_moved: bool,
-) -> (Order, Start) {
-    let order = order(part, cursor.unwrap_or(EventId::ZERO), clock, has_moved);
-    let start = match (order, cursor) {
-        (Order::ByEntry { .. }, Some(cursor)) => Start::Read {
-            reset: !has_moved && !clock.continues.contains(cursor.epoch),
-            unrecorded: clock.unrecorded.is_entry_after(cursor),
-            stale: is_stale(cursor, clock, retention_ms),
-        },
-        _ => start(cursor, clock, retention_ms),
-    };
-    (order, start)
 }
 
 fn is_stale(cursor: EventId, clock: &ClockSnapshot, retention_ms: u64) -> bool {
@@ -186,16 +140,17 @@ fn is_stale(cursor: EventId, clock: &ClockSnapshot, retention_ms: u64) -> bool {
 }
 
 impl ClockSnapshot {
-    /// The stream id after which a log is read for the events after `cursor`. Ids of a later epoch,
-    /// or of another server, may be lower than the cursor's.
-    pub fn read_after(&self, cursor: EventId, order: Order) -> EventId {
-        if let Order::ByEntry { skew_ms } = order {
-            return EventId { epoch: 0, ms: cursor.ms.saturating_sub(skew_ms), ..cursor };
-        }
+    /// The stream id after which a log is read for the events after `cursor`. Ids of a later epoch
+    /// may be lower than the cursor's.
+    pub fn read_after(&self, cursor: EventId) -> EventId {
         match cursor.epoch {
             epoch if epoch == self.h.epoch => cursor,
             epoch if epoch == self.previous_epoch && entry(self.start) > entry(cursor) => cursor,
             epoch if epoch == self.previous_epoch => self.start,
+            // Nothing was lost, so only the clocks of two servers may differ.
+            epoch if self.continues.contains(epoch) => {
+                EventId { ms: cursor.ms.saturating_sub(CLOCK_SKEW_MS), seq: 0, ..cursor }
+            }
             // More than one epoch has begun since.
             _ => EventId::ZERO,
         }
@@ -207,28 +162,16 @@ fn entry(id: EventId) -> (u64, u64) {
     (id.ms, id.seq)
 }
 
-/// Whether a predecessor is past the cursor. One that another server assigned, before the log moved
-/// to this one, must be past it in the log, too: the epochs of the two are not ordered, and the
-/// cursor may be in an earlier epoch of this server.
-fn is_missing(order: Order, predecessor: EventId, cursor: EventId) -> bool {
-    let may_be_of_other = match order {
-        Order::Split { epoch } => predecessor.epoch != cursor.epoch && predecessor.epoch != epoch,
-        Order::ByEpoch | Order::ByEntry { .. } => false,
-    };
-    order.is_after(predecessor, cursor) && (!may_be_of_other || predecessor.is_entry_after(cursor))
-}
-
 /// Whether the first page of a log shows a gap after `cursor`.
-pub fn gap(cursor: EventId, order: Order, stale: bool, page: &Page) -> Option<GapReason> {
-    let is_past = |id, limit| order.is_after(id, limit);
+pub fn gap(cursor: EventId, stale: bool, page: &Page) -> Option<GapReason> {
     match page.events.first() {
-        Some(first) if is_missing(order, first.predecessor, cursor) => Some(GapReason::Trimmed),
+        Some(first) if first.predecessor > cursor => Some(GapReason::Trimmed),
         // The first event of a log: an older log may have expired before it.
         Some(first) if stale && first.predecessor == EventId::ZERO => Some(GapReason::Expired),
         Some(_) => None,
         // A page of only foreign entries, with more to read, shows nothing yet.
         None if page.more => None,
-        None if is_past(page.last_ever, order.later(cursor, page.upto)) => Some(GapReason::Trimmed),
+        None if page.last_ever > cursor.max(page.upto) => Some(GapReason::Trimmed),
         None if stale && page.last_ever == EventId::ZERO => Some(GapReason::Expired),
         None => None,
     }
@@ -247,7 +190,6 @@ struct LogReader<L> {
 #[derive(Debug)]
 pub struct Merge<L> {
     h: EventId,
-    order: Order,
     sources: Vec<LogReader<L>>,
 }
 
@@ -258,25 +200,11 @@ pub struct Trimmed;
 
 impl<L> Merge<L> {
     /// Reads `logs` over (cursor, H] of a snapshot.
-    pub fn new(
-        cursor: EventId,
-        order: Order,
-        clock: &ClockSnapshot,
-        logs: impl IntoIterator<Item = L>,
-    ) -> Self {
-        let entry = clock.read_after(cursor, order);
-        let from = ReadFrom { position: cursor, entry, behind_foreign: false, order };
+    pub fn new(cursor: EventId, clock: &ClockSnapshot, logs: impl IntoIterator<Item = L>) -> Self {
+        let entry = clock.read_after(cursor);
+        let from = ReadFrom { position: cursor, entry, behind_foreign: false };
         let source = |log| LogReader { log, buffer: VecDeque::new(), from, more: true };
-        Self { h: clock.h, order, sources: logs.into_iter().map(source).collect() }
-    }
-
-    /// Whether an event comes after H, so that the link brings it. Events that another server
-    /// assigned before a move never do.
-    fn is_past_h(order: Order, h: EventId, id: EventId) -> bool {
-        match order {
-            Order::ByEntry { .. } => id.epoch == h.epoch && id > h,
-            order => order.is_after(id, h),
-        }
+        Self { h: clock.h, sources: logs.into_iter().map(source).collect() }
     }
 
     /// The logs that must be read next: their numbers, and where the pages begin.
@@ -297,26 +225,24 @@ impl<L> Merge<L> {
     /// # Errors
     /// Events are missing before the page.
     pub fn feed(&mut self, n: usize, page: Page, first: bool) -> Result<(), Trimmed> {
-        let (order, h) = (self.order, self.h);
-        let is_past_h = |id| Self::is_past_h(order, h, id);
         let source = &mut self.sources[n];
         source.more = page.more;
         // A page of only foreign entries may be followed by events.
         let is_end = page.events.is_empty() && !page.more;
-        let last = order.later(source.from.position, page.upto);
-        if !first && is_end && order.is_after(page.last_ever, last) {
+        let last = source.from.position.max(page.upto);
+        if !first && is_end && page.last_ever > last {
             return Err(Trimmed);
         }
         for (i, event) in page.events.into_iter().enumerate() {
             let id = event.id.unwrap_or(EventId::ZERO);
-            let is_missing = order.is_after(event.predecessor, source.from.position);
+            let is_missing = event.predecessor > source.from.position;
             if is_missing && !(first && i == 0) {
                 source.more = true;
                 source.from.entry = source.from.position;
                 source.from.behind_foreign = false;
                 return if i == 0 { Err(Trimmed) } else { Ok(()) };
             }
-            if is_past_h(id) {
+            if id > self.h {
                 source.more = false;
                 return Ok(());
             }
@@ -327,7 +253,7 @@ impl<L> Merge<L> {
             source.from.entry = page.upto;
         }
         source.from.behind_foreign = page.ends_foreign;
-        source.from.position = order.later(source.from.position, page.upto);
+        source.from.position = source.from.position.max(page.upto);
         Ok(())
     }
 
@@ -337,19 +263,11 @@ impl<L> Merge<L> {
         if self.wants().next().is_some() {
             return None;
         }
-        let (order, epoch) = (self.order, self.h.epoch);
-        // After a move, what the server before assigned comes first.
-        let rank = |id: EventId| match order {
-            Order::ByEpoch => id,
-            Order::Split { epoch } if id.epoch > epoch => EventId { epoch: 0, ..id },
-            Order::Split { .. } => id,
-            Order::ByEntry { .. } => EventId { epoch: u64::from(id.epoch == epoch), ..id },
-        };
         let next = self
             .sources
             .iter_mut()
             .filter(|s| !s.buffer.is_empty())
-            .min_by_key(|s| s.buffer[0].id.map(rank))?;
+            .min_by_key(|s| s.buffer[0].id)?;
         next.buffer.pop_front()
     }
 }

@@ -69,53 +69,9 @@ impl EventId {
         Self::parse(std::str::from_utf8(bytes).ok()?)
     }
 
-    /// Whether the log's entry with this id is after another one, whatever their epochs: the order
-    /// of the entries of one log, also of those that another server assigned before it moved.
-    pub fn is_entry_after(self, other: Self) -> bool {
-        (self.ms, self.seq) > (other.ms, other.seq)
-    }
-
     /// The id of the log's entry, without the epoch.
     pub fn entry(self) -> String {
         format!("{}-{}", self.ms, self.seq)
-    }
-}
-
-/// What orders the ids of one catch-up.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Order {
-    /// The server assigned all of them: by epoch first.
-    #[default]
-    ByEpoch,
-    /// Another server may have assigned those of later epochs than this one, before the channels
-    /// moved: by epoch, but these by the ids of the logs' entries, which move with the channels.
-    Split {
-        /// The epoch of the server.
-        epoch: u64,
-    },
-    /// Several servers assigned them, because the channels moved, and their epochs are not ordered:
-    /// by the ids of the logs' entries, which move with the channels.
-    ByEntry {
-        /// By how much the clock of the server may be behind that of the server before, ms.
-        skew_ms: u64,
-    },
-}
-
-impl Order {
-    /// Whether `id` is after `other`.
-    pub fn is_after(self, id: EventId, other: EventId) -> bool {
-        match self {
-            Self::Split { epoch } if (id.epoch > epoch) != (other.epoch > epoch) => {
-                id.is_entry_after(other)
-            }
-            Self::ByEpoch | Self::Split { .. } => id > other,
-            Self::ByEntry { .. } => id.is_entry_after(other),
-        }
-    }
-
-    /// The later one.
-    pub fn later(self, id: EventId, other: EventId) -> EventId {
-        if self.is_after(id, other) { id } else { other }
     }
 }
 

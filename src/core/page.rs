@@ -7,10 +7,7 @@
 
 use std::sync::Arc;
 
-use super::{
-    event::Event,
-    id::{EventId, Order},
-};
+use super::{event::Event, id::EventId};
 
 /// Where the next page of a log begins.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -22,8 +19,6 @@ pub struct ReadFrom {
     pub entry: EventId,
     /// Whether `entry` is a foreign entry.
     pub behind_foreign: bool,
-    /// What orders the events.
-    pub order: Order,
 }
 
 impl ReadFrom {
@@ -31,36 +26,6 @@ impl ReadFrom {
     /// is of a later epoch, the id is too low, which proves less than it could.
     pub fn assume_epoch(&self, entry: EventId) -> EventId {
         EventId { epoch: self.position.epoch, ..entry }
-    }
-}
-
-/// What a stream has received of a log that may have been on several servers.
-#[derive(Debug)]
-pub struct Received {
-    /// In each of these epochs, everything up to the position; the current one is the last.
-    positions: Vec<EventId>,
-    /// The current epoch of the server that has the log now.
-    epoch: u64,
-}
-
-impl Received {
-    /// Everything up to one of these positions in the same epoch; `epoch` is the current one of the
-    /// server that has the log.
-    pub fn new(positions: Vec<EventId>, epoch: u64) -> Self {
-        Self { positions, epoch }
-    }
-
-    /// Whether the stream has received this event. Of an epoch without a position, it has what was
-    /// written before the log came to the server of the last position. (In one log, epochs do not
-    /// decrease, unless a gateway adopted the server without knowing the one before. What may be
-    /// new then is not taken for received.)
-    fn contains(&self, id: EventId) -> bool {
-        if let Some(position) = self.positions.iter().find(|other| other.epoch == id.epoch) {
-            return id <= *position;
-        }
-        let is_earlier = self.positions.iter().any(|position| id.epoch < position.epoch);
-        let is_new = self.positions.last().is_none_or(|last| id.is_entry_after(*last));
-        is_earlier && !is_new && id.epoch != self.epoch
     }
 }
 
@@ -115,9 +80,7 @@ impl Page {
         let id = event.id.unwrap_or(EventId::ZERO);
         self.pass(id, from.position);
         let is_behind_foreign = std::mem::take(&mut self.ends_foreign);
-        // By entry, `Page::skip` decides.
-        let is_by_entry = matches!(from.order, Order::ByEntry { .. });
-        if !is_by_entry && !from.order.is_after(id, from.position) {
+        if id <= from.position {
             return;
         }
         if is_behind_foreign {
@@ -125,21 +88,6 @@ impl Page {
             event.predecessor = EventId::ZERO;
         }
         self.events.push(Arc::new(event));
-    }
-
-    /// Removes the events that a stream has received, and everything before them.
-    pub fn skip(&mut self, received: &Received) {
-        let is_received = |event: &Arc<Event>| received.contains(event.id.unwrap_or(EventId::ZERO));
-        if let Some(last) = self.events.iter().rposition(is_received) {
-            self.last_ever = self.last_ever.max(self.events[last].id.unwrap_or(EventId::ZERO));
-            let skipped = self.events.drain(..=last).next_back().and_then(|event| event.id);
-            // Its predecessor was received, wherever the cursor is: nothing is missing before it.
-            if let Some(next) = self.events.first_mut()
-                && Some(next.predecessor) == skipped
-            {
-                Arc::make_mut(next).predecessor = EventId::ZERO;
-            }
-        }
     }
 
     fn pass(&mut self, id: EventId, position: EventId) {
@@ -206,7 +154,7 @@ mod tests {
         // An event up to the position separates a foreign entry from what follows.
         let entries = vec![foreign(3), event("4-0.1", "3-0.1"), event("7-0.1", "6-0.1")];
         let (page, _) = Page::of(from("5-0.1"), entries, 9);
-        assert_eq!(gap(id("5-0.1"), Order::ByEpoch, false, &page), Some(GapReason::Trimmed));
+        assert_eq!(gap(id("5-0.1"), false, &page), Some(GapReason::Trimmed));
     }
 
     #[test]
@@ -221,7 +169,7 @@ mod tests {
     fn event_behind_foreign_entry_of_the_page_before_is_read() {
         // The library names an entry without an epoch in its own epoch.
         let clock = ClockSnapshot { h: id("9-0.2"), ..ClockSnapshot::default() };
-        let mut merge = Merge::new(id("5-0.1"), Order::ByEpoch, &clock, [()]);
+        let mut merge = Merge::new(id("5-0.1"), &clock, [()]);
         let mut feed = |entries: Vec<Entry>, first| {
             let next = merge.wants().next().unwrap().2;
             let count = entries.len();

@@ -31,16 +31,7 @@ pub(super) struct PartState {
     pending: VecDeque<Item>,
     pub pending_load: QueueLoad,
     pending_lost: bool,
-    /// The positions at which it was moved from one server to another, latest last, one for each
-    /// epoch before the current one.
-    moved_at: Option<Box<Moves>>,
 }
-
-/// Maximum number of moves that are remembered.
-const MOVES: usize = 8;
-
-#[derive(Clone, Debug, Default)]
-struct Moves(Vec<EventId>);
 
 impl PartState {
     /// Detached at `cursor`.
@@ -53,7 +44,6 @@ impl PartState {
             pending: VecDeque::new(),
             pending_load: QueueLoad::default(),
             pending_lost: false,
-            moved_at: None,
         }
     }
 
@@ -63,7 +53,6 @@ impl PartState {
             phase: self.phase,
             catch_up_number: self.catch_up_number,
             position: self.position,
-            moved_at: self.moved_at.clone(),
             ..Self::new(self.cursor)
         }
     }
@@ -85,61 +74,14 @@ impl PartState {
         self.pending_lost = false;
     }
 
-    /// The part moves to another server: everything up to the position was received before.
-    pub fn move_away(&mut self) {
-        let Moves(moves) = &mut **self.moved_at.get_or_insert_default();
-        moves.retain(|id| id.epoch != self.position.epoch);
-        if moves.len() == MOVES {
-            moves.remove(0);
-        }
-        moves.push(self.position);
-    }
-
-    fn moves(&self) -> &[EventId] {
-        self.moved_at.as_ref().map_or(&[], |moves| &moves.0)
-    }
-
-    /// Whether `cursor` is a position of a server from which the part was moved away.
-    pub fn was_moved_from(&self, cursor: EventId) -> bool {
-        self.moves().iter().any(|id| id.epoch == cursor.epoch)
-    }
-
-    /// In each epoch, everything up to one of these positions was received.
-    pub fn received(&self) -> Vec<EventId> {
-        let others = self.moves().iter().filter(|id| id.epoch != self.position.epoch);
-        others.copied().chain([self.position]).collect()
-    }
-
-    /// What the server knows of the part may have changed otherwise than by moves.
-    pub fn forget_moves(&mut self) {
-        self.moved_at = None;
-    }
-
     /// Goes back to the cursor: what was received after it was dropped.
     pub fn go_back(&mut self) {
         self.position = self.cursor;
-        let Some(Moves(moves)) = self.moved_at.as_deref_mut() else { return };
-        if let Some(n) = moves.iter().position(|id| id.epoch == self.cursor.epoch) {
-            moves.truncate(n + 1);
-            moves[n] = self.cursor;
-        }
     }
 
-    /// Everything up to `h` was received. After a move, `h` may be in a lower epoch than the
-    /// position. If the stream is split, the client may have named a position from before a move.
-    pub fn reach(&mut self, h: EventId, is_split: bool) {
-        let is_lower = is_split && self.position.epoch > h.epoch;
-        let has_moved = self.was_moved_from(self.position) && self.position.epoch != h.epoch;
-        if is_lower || has_moved {
-            // The last event of the server before may have been read here.
-            self.move_away();
-            self.position = h;
-        } else {
-            self.position = self.position.max(h);
-        }
-        if let Some(moves) = &mut self.moved_at {
-            moves.0.retain(|id| id.epoch != h.epoch);
-        }
+    /// Everything up to `h` was received.
+    pub fn reach(&mut self, h: EventId) {
+        self.position = self.position.max(h);
     }
 
     /// Holds an item back until the end of the catch-up. `others` is what else is pending.

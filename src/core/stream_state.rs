@@ -218,8 +218,7 @@ impl StreamState {
     fn offer_live(&mut self, part: Part, item: &Item) -> Outcome {
         let position = self.part(part).position;
         if let Some(id) = item.id() {
-            // A part may move to a server whose epochs are lower.
-            if id.epoch != position.epoch && (id > position || self.is_split()) {
+            if id.epoch > position.epoch {
                 self.part_mut(part).detach();
                 return Outcome::CatchUp(part, CatchUpCause::Epoch);
             }
@@ -233,7 +232,7 @@ impl StreamState {
         }
         match item {
             Item::Event(event) => {
-                if is_missing(event, position) {
+                if event.predecessor > position {
                     self.part_mut(part).detach();
                     return Outcome::CatchUp(part, CatchUpCause::Predecessor);
                 }
@@ -297,28 +296,8 @@ impl StreamState {
         for part in self.parts(part) {
             let state = self.part_mut(part);
             state.raise_to(watermark);
-            state.forget_moves();
             state.detach();
         }
-    }
-
-    /// Detaches a part because it moved to another server, which has everything after its position.
-    pub fn move_away(&mut self, part: Part) {
-        for part in self.parts(part) {
-            let state = self.part_mut(part);
-            state.move_away();
-            state.detach();
-        }
-    }
-
-    /// Whether `cursor` is a position of a server from which the part was moved away.
-    pub fn was_moved_from(&self, part: Part, cursor: EventId) -> bool {
-        self.part(part).was_moved_from(cursor)
-    }
-
-    /// In each epoch, everything of the part up to one of these positions was received.
-    pub fn received(&self, part: Part) -> Vec<EventId> {
-        self.part(part).received()
     }
 
     /// Starts a stream without a cursor at `h`.
@@ -379,9 +358,9 @@ impl StreamState {
     /// Ends the catch-up of a part that has read everything up to `h`: its pending items after `h`
     /// follow, and it is live.
     pub fn finish_catch_up(&mut self, part: Part, h: EventId) -> Outcome {
-        let (is_idle, is_split) = (self.queue.is_empty(), self.is_split());
+        let is_idle = self.queue.is_empty();
         let state = self.part_mut(part);
-        state.reach(h, is_split);
+        state.reach(h);
         if is_idle {
             state.cursor = state.position;
         }
@@ -416,14 +395,6 @@ impl StreamState {
         let upto = (!self.is_split()).then_some(position.user);
         self.push(Queued::new(Content::Control(encode(position)), Part::Whole, upto));
     }
-}
-
-/// Whether the predecessor of an event is past the position. If the channel has moved, the server
-/// before may have had a later epoch: then the entries of the log decide.
-fn is_missing(event: &Event, position: EventId) -> bool {
-    let predecessor = event.predecessor;
-    let is_of_other = event.id.is_some_and(|id| predecessor.epoch > id.epoch);
-    predecessor > position && (!is_of_other || predecessor.is_entry_after(position))
 }
 
 /// What a position of a stream is for one part.

@@ -141,7 +141,7 @@ impl Adoption {
             }
             Taken::Unknown(server) => {
                 self.is_replicated |= server.is_replicated;
-                options.cluster = commands.locator.cluster_knowledge().await;
+                options.cluster = commands.locator.cluster_knowledge(&server.slots).await;
                 let confirmation = commands.locator.confirms(address).await?;
                 self.decide(&server, seen, confirmation, commands)?;
                 if server.known.epoch == seen.epoch {
@@ -250,13 +250,19 @@ async fn writes_before_replying(connection: &mut impl ConnectionLike) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::redis::cluster::slots::SlotRanges;
 
     fn id(text: &str) -> EventId {
         EventId::parse(text).unwrap()
     }
 
     fn server(known: &str) -> UnknownServer {
-        UnknownServer { run_id: "one".into(), known: id(known), is_replicated: true }
+        UnknownServer {
+            run_id: "one".into(),
+            known: id(known),
+            is_replicated: true,
+            slots: SlotRanges::default(),
+        }
     }
 
     #[test]

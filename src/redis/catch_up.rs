@@ -28,8 +28,8 @@ use crate::{
     core::{
         catch_up::{self, ClockSnapshot, Merge, Start},
         channel::Channel,
-        id::{EventId, Order},
-        page::{Page, Received},
+        id::EventId,
+        page::Page,
         part::Part,
         reasons::CatchUpCause,
     },
@@ -170,12 +170,24 @@ impl CatchUpDriver {
     /// Takes a snapshot at the server that has the part now, subscribed to the user's channel if
     /// that belongs to the part. The catch-up must have begun.
     async fn attach(&self, catch_up: &CatchUp) -> Result<Snapshot, LinkDown> {
+        let snapshot = self.attach_once(catch_up).await?;
+        let from = catch_up.from.unwrap_or(EventId::ZERO);
+        if from.epoch <= snapshot.clock.h.epoch || from > self.routes.highest_id() {
+            return Ok(snapshot);
+        }
+        // Another server assigned the cursor before the part moved here, and the gateway that
+        // adopted this one did not know its epoch. The next watermark begins a later one.
+        snapshot.route.state.raise_highest_id(from);
+        self.attach_once(catch_up).await
+    }
+
+    async fn attach_once(&self, catch_up: &CatchUp) -> Result<Snapshot, LinkDown> {
         let CatchUp { connection: c, part, .. } = catch_up;
         let route = self.route(c, *part).ok_or(LinkDown)?;
         // First, so that the hub detaches the part if this link breaks from now on.
         c.set_server(*part, route.server);
         if *part == Part::Broadcasts || c.is_subscribed() {
-            let clock = route.link.clock_snapshot(*part).await?;
+            let clock = route.link.clock_snapshot(&c.client.user, *part).await?;
             return Ok(Snapshot { route, clock });
         }
         let (clock, subscription) = route.link.subscribe(&c.client.user, *part).await?;
@@ -245,30 +257,34 @@ impl CatchUpDriver {
         }
     }
 
-    fn start(&self, catch_up: &CatchUp, clock: &ClockSnapshot) -> (Order, Start) {
+    fn start(&self, catch_up: &CatchUp, clock: &ClockSnapshot) -> Start {
         let retention_ms = self.hub.context.settings.retention.as_millis() as u64;
-        let CatchUp { connection, part, from, .. } = catch_up;
-        let has_moved = from.is_some_and(|from| connection.was_moved_from(*part, from));
-        catch_up::start_part(*part, *from, clock, retention_ms, has_moved)
+        catch_up::start(catch_up.from, clock, retention_ms)
     }
 
-    /// The snapshot of the clock, with the epochs of another server that it continues for the slot
-    /// of the part.
+    /// The snapshot, with the epochs of other servers that its server continues for all slots of
+    /// the part.
     async fn with_vouchers(
         &self,
         CatchUp { connection, part, from, .. }: &CatchUp,
         Snapshot { route, clock }: &Snapshot,
-    ) -> Result<ClockSnapshot, Interrupted> {
+    ) -> Result<Snapshot, Interrupted> {
         let from = from.unwrap_or(EventId::ZERO);
-        if from.epoch == clock.h.epoch || clock.continues.contains(from.epoch) {
-            return Ok(*clock);
+        let mut continues = clock.continues;
+        if from.epoch != clock.h.epoch && !continues.contains(from.epoch) {
+            let user = part.includes(Part::User);
+            let user = user.then(|| Channel::User(connection.client.user.clone()));
+            let broadcasts = part.includes(Part::Broadcasts);
+            let broadcasts = broadcasts.then(|| Channel::Broadcast("any".into()));
+            let mut vouched = Vec::new();
+            for channel in user.iter().chain(&broadcasts) {
+                vouched.push(route.vouched_epochs(channel).await?);
+            }
+            if vouched.iter().all(|epochs| epochs.contains(&from.epoch)) {
+                continues = continues.with([from.epoch]);
+            }
         }
-        let channel = match part {
-            Part::Whole | Part::User => Channel::User(connection.client.user.clone()),
-            Part::Broadcasts => Channel::Broadcast("any".into()),
-        };
-        let vouched = route.vouched_epochs(&channel).await?;
-        Ok(ClockSnapshot { continues: clock.continues.with(vouched), ..*clock })
+        Ok(Snapshot { route: route.clone(), clock: ClockSnapshot { continues, ..*clock } })
     }
 
     /// Queues everything over (cursor, H].
@@ -276,10 +292,10 @@ impl CatchUpDriver {
         catch_up.check_current()?;
         let c = &*catch_up.connection;
         let part = catch_up.part;
-        let clock = &self.with_vouchers(catch_up, snapshot).await?;
+        let snapshot = &self.with_vouchers(catch_up, snapshot).await?;
+        let clock = &snapshot.clock;
         catch_up.check_current()?;
-        let (order, start) = self.start(catch_up, clock);
-        let (reset, unrecorded, stale) = match start {
+        let (reset, unrecorded, stale) = match self.start(catch_up, clock) {
             Start::Restart(reason) => {
                 c.restart(part, reason, clock.h.into());
                 return Ok(());
@@ -290,23 +306,17 @@ impl CatchUpDriver {
             }
         };
         let from = catch_up.from.unwrap_or(EventId::ZERO);
-        let is_by_entry = matches!(order, Order::ByEntry { .. });
-        if !is_by_entry && from >= clock.h {
+        if from >= clock.h {
             return Ok(());
         }
-        let (sources, too_many) = self.sources(catch_up, order, snapshot, stale).await?;
-        let mut merge = Merge::new(from, order, clock, sources);
-        // Before anything is replayed: that moves the position.
-        let received = is_by_entry.then(|| Received::new(c.received(part), clock.h.epoch));
+        let (sources, too_many) = self.sources(catch_up, snapshot, stale).await?;
+        let mut merge = Merge::new(from, clock, sources);
         let mut first = true;
         loop {
-            let mut pages = self.read(c, &merge, snapshot, first).await?;
+            let pages = self.read(c, &merge, snapshot, first).await?;
             catch_up.check_current()?;
-            if let Some(received) = &received {
-                pages.iter_mut().for_each(|(_, page)| page.skip(received));
-            }
             if first {
-                let flags = GapFlags { order, reset, unrecorded, stale, too_many };
+                let flags = GapFlags { reset, unrecorded, stale, too_many };
                 report_gap(c, part, &merge, &pages, from, flags);
             }
             let done = pages.is_empty();
@@ -329,7 +339,6 @@ impl CatchUpDriver {
     async fn sources(
         &self,
         CatchUp { connection: c, part, from, .. }: &CatchUp,
-        order: Order,
         Snapshot { route, clock }: &Snapshot,
         stale: bool,
     ) -> Result<(Vec<CatchUpSource>, bool), Interrupted> {
@@ -342,24 +351,16 @@ impl CatchUpDriver {
         }
         let from = from.unwrap_or(EventId::ZERO);
         let _reader = self.readers.acquire().await.map_err(|_| Interrupted::Superseded)?;
-        let cache = &self.delivery.replay_cache;
-        if !matches!(order, Order::ByEntry { .. })
-            && !stale
-            && replay_cache_fill::reaches(cache, &route.commands, from, clock, &c.client.topics)
-                .await?
+        let (cache, topics) = (&self.delivery.replay_cache, &c.client.topics);
+        if !stale && replay_cache_fill::reaches(cache, &route.commands, from, clock, topics).await?
         {
             sources.push(CatchUpSource::Cache);
-        } else {
-            let (topics, too_many) = log::active_broadcasts(
-                &route.commands,
-                &c.client.topics,
-                clock.read_after(from, order).ms,
-            )
-            .await?;
-            sources.extend(topics.into_iter().map(CatchUpSource::Log));
-            return Ok((sources, too_many));
+            return Ok((sources, false));
         }
-        Ok((sources, false))
+        let since_ms = clock.read_after(from).ms;
+        let (topics, too_many) = log::active_broadcasts(&route.commands, topics, since_ms).await?;
+        sources.extend(topics.into_iter().map(CatchUpSource::Log));
+        Ok((sources, too_many))
     }
 
     /// Reads a page of every source whose next event is unknown.

@@ -11,6 +11,7 @@ use tokio::sync::mpsc;
 use tracing::Span;
 
 use super::{
+    ended_subscriptions::EndedSubscriptions,
     key_names::KeyNames,
     link_context::LinkContext,
     recorder::inbox::{InboxSender, RecorderInput},
@@ -46,6 +47,8 @@ pub struct Inbound {
     inbox: InboxSender,
     /// Whether the link brings the broadcasts, and so what the recorder needs.
     has_broadcasts: AtomicBool,
+    /// What it brings no longer.
+    pub ended: EndedSubscriptions,
     rejected: mpsc::Sender<Rejected>,
     malformed_log: LogLimit,
     reset_log: LogLimit,
@@ -73,6 +76,7 @@ impl Inbound {
             live_broadcast,
             inbox,
             has_broadcasts: AtomicBool::new(false),
+            ended: EndedSubscriptions::default(),
             rejected,
             malformed_log: LogLimit::new(LOG_INTERVAL_MS),
             reset_log: LogLimit::new(LOG_INTERVAL_MS),
@@ -114,6 +118,23 @@ impl Inbound {
             Push::Plain { channel, message } => {
                 let prefix = self.keys.channel_prefix().as_bytes();
                 self.plain(channel.strip_prefix(prefix).unwrap_or(channel), message);
+            }
+            Push::Ended { channel } => self.ended(&String::from_utf8_lossy(channel)),
+        }
+    }
+
+    /// The server has ended a subscription. Watermarks that arrive later say nothing about this
+    /// channel, so its streams must not take them.
+    fn ended(&self, channel: &str) {
+        match self.keys.channel_of_live(channel) {
+            Some(Channel::User(user)) => {
+                self.ended.add_users([user.clone()]);
+                self.context.delivery.users_moved(&[user].into());
+            }
+            _ => {
+                self.set_broadcasts(false);
+                self.ended.add_broadcasts();
+                self.context.delivery.broadcasts_left(self.context.server.index);
             }
         }
     }
@@ -200,11 +221,10 @@ impl Inbound {
             );
         }
         self.context.metrics.epoch_changes.inc();
-        // If a late watermark of the epoch before came between, the link has brought events of this
-        // one already, which the cache no longer has.
-        let seen = self.context.state.highest_id();
-        let start = if seen.epoch == position.epoch { seen } else { EventId::ZERO };
-        let start = EventId { epoch: position.epoch, ..start };
+        // If a late watermark of the epoch before comes between, the link has brought events of
+        // this one already, which the cache no longer has.
+        let start = EventId { epoch: position.epoch, ..EventId::ZERO };
+        let start = start.max(self.context.state.highest_id());
         self.context.delivery.new_epoch(self.context.server.index, start);
         if self.has_broadcasts() {
             self.inbox.send(RecorderInput::Reset);

@@ -31,7 +31,7 @@ use super::{
     link_context::LinkContext,
     pool,
     subscriptions::Subscriptions,
-    wire::{self, Connection, Notice, Notices},
+    wire::{self, Connection, End},
 };
 use crate::{
     backoff::Backoff,
@@ -58,9 +58,10 @@ const STABLE: Duration = Duration::from_secs(10);
 pub struct LinkDown;
 
 enum Request {
-    /// Subscribes to a user's channel, if one is named, and replies with a clock snapshot, if the
-    /// link brings everything of the part.
-    Attach(Option<Arc<str>>, Part, oneshot::Sender<ClockSnapshot>),
+    /// Subscribes to a user's channel for another connection.
+    Attach(Arc<str>, Part, oneshot::Sender<ClockSnapshot>),
+    /// Replies with a clock snapshot, if the link brings everything of the part; also to `Attach`.
+    Snapshot(Option<Arc<str>>, Part, oneshot::Sender<ClockSnapshot>),
     /// Ends a subscription to a user's channel.
     Release(Arc<str>),
     /// Subscribes to the publishers' channels for the recorder (`true`), or unsubscribes.
@@ -105,16 +106,22 @@ impl Link {
         part: Part,
     ) -> Result<(ClockSnapshot, UserSubscription), LinkDown> {
         let subscription = UserSubscription { user: user.clone(), requests: self.requests.clone() };
-        let clock = self.request(|reply| Request::Attach(Some(user.clone()), part, reply)).await?;
+        let clock = self.request(|reply| Request::Attach(user.clone(), part, reply)).await?;
         Ok((clock, subscription))
     }
 
-    /// Takes a clock snapshot for a part of a stream.
+    /// Takes a clock snapshot for a part of a stream, to whose `user` the caller is subscribed if
+    /// the part includes that.
     ///
     /// # Errors
-    /// As [`Link::subscribe`].
-    pub async fn clock_snapshot(&self, part: Part) -> Result<ClockSnapshot, LinkDown> {
-        self.request(|reply| Request::Attach(None, part, reply)).await
+    /// As [`Link::subscribe`]; also if the server has ended the subscription.
+    pub async fn clock_snapshot(
+        &self,
+        user: &Arc<str>,
+        part: Part,
+    ) -> Result<ClockSnapshot, LinkDown> {
+        let user = part.includes(Part::User).then(|| user.clone());
+        self.request(|reply| Request::Snapshot(user, part, reply)).await
     }
 
     /// Subscribes to the publishers' channels, or unsubscribes. Returns when Redis has confirmed
@@ -234,14 +241,14 @@ impl Supervisor {
     }
 
     async fn serve_server(&mut self, server: ConnectionInfo) -> LinkError {
-        let (mut connection, mut notices) = match self.connect(server).await {
+        let (mut connection, mut end) = match self.connect(server).await {
             Ok(connection) => connection,
             Err(error) => return error,
         };
-        let Err(error) = self.serve(&mut connection, &mut notices).await;
+        let Err(error) = self.serve(&mut connection, &mut end).await;
         self.down();
         // A command that failed because the connection ended does not know why.
-        notices.try_end().map_or(error, LinkError::Ended)
+        end.try_get().map_or(error, LinkError::Ended)
     }
 
     fn down(&mut self) {
@@ -259,19 +266,16 @@ impl Supervisor {
             while let Some(request) = self.requests.recv().await {
                 match request {
                     // Counted, because the subscription is released when the caller drops it.
-                    Request::Attach(Some(user), ..) => drop(self.subscriptions.attach(&user)),
+                    Request::Attach(user, ..) => drop(self.subscriptions.attach(&user)),
                     Request::Release(user) => self.subscriptions.release(&user, Instant::now()),
-                    Request::Attach(None, ..) | Request::Plain(..) => {}
+                    Request::Snapshot(..) | Request::Plain(..) => {}
                 }
             }
         })
         .await;
     }
 
-    async fn connect(
-        &mut self,
-        server: ConnectionInfo,
-    ) -> Result<(Connection, Notices), LinkError> {
+    async fn connect(&mut self, server: ConnectionInfo) -> Result<(Connection, End), LinkError> {
         if self.context.server.node.is_none() && library::is_cluster(&self.commands).await? {
             return Err(LinkError::IsCluster);
         }
@@ -294,7 +298,7 @@ impl Supervisor {
     async fn serve(
         &mut self,
         connection: &mut Connection,
-        notices: &mut Notices,
+        end: &mut End,
     ) -> Result<Infallible, LinkError> {
         let clock = self.begin(connection).await?;
         tracing::info!(h = %clock.h, "link to Redis is up");
@@ -302,12 +306,11 @@ impl Supervisor {
         let mut last_watermark = Instant::now();
         let mut batch = Vec::new();
         let mut rounds = self.context.cluster.rounds();
+        let inbound = self.inbound.clone();
         loop {
             tokio::select! {
-                notice = notices.next() => match notice {
-                    Notice::SubscriptionsEnded(channels) => self.subscriptions_ended(&channels)?,
-                    Notice::End(reason) => return Err(LinkError::Ended(reason)),
-                },
+                reason = end.wait() => return Err(LinkError::Ended(reason)),
+                () = inbound.ended.added.notified() => self.subscriptions_ended()?,
                 // The sender lives as long as the context.
                 _ = rounds.changed() => self.follow_slots(connection).await?,
                 n = self.requests.recv_many(&mut batch, REQUESTS) => {
@@ -343,9 +346,9 @@ impl Supervisor {
             self.context.delivery.set_broadcast_server(self.context.server.index);
             self.subscribe_broadcasts(connection).await?;
         }
+        self.inbound.ended.take();
         let users = self.subscriptions.lost();
-        let elsewhere = self.subscribe(connection, &users).await?;
-        self.slots.ended.extend(elsewhere);
+        self.subscribe(connection, &users).await?;
         let clock = self.first_snapshot(connection).await?;
         self.context.clock.set_server_ms(clock.now_ms);
         self.context.state.discard_implausible(clock.now_ms);
@@ -368,12 +371,10 @@ impl Supervisor {
         for request in batch {
             match request {
                 Request::Attach(user, part, reply) => {
-                    wanted.extend(user.clone().filter(|u| self.subscriptions.attach(u)));
-                    // Without the broadcasts, a snapshot says nothing about them.
-                    if part == Part::User || self.inbound.has_broadcasts() {
-                        replies.push((user, reply));
-                    }
+                    wanted.extend(self.subscriptions.attach(&user).then(|| user.clone()));
+                    replies.push((Some(user), part, reply));
                 }
+                Request::Snapshot(user, part, reply) => replies.push((user, part, reply)),
                 Request::Release(user) => self.subscriptions.release(&user, now),
                 Request::Plain(on, reply) => plain.push((on, reply)),
             }
@@ -388,9 +389,9 @@ impl Supervisor {
         }
         wanted.sort();
         wanted.dedup();
-        let elsewhere = self.subscribe(connection, &wanted).await?;
-        // Their callers find the other server.
-        replies.retain(|(user, _)| user.as_ref().is_none_or(|user| !elsewhere.contains(user)));
+        self.subscribe(connection, &wanted).await?;
+        // The callers of others find the other server.
+        replies.retain(|(user, part, _)| self.brings(user.as_ref(), *part));
         if !replies.is_empty() {
             let clock = match self.clock_snapshot(connection).await {
                 // The callers ask again. Messages still arrive.
@@ -398,7 +399,9 @@ impl Supervisor {
                 taken => taken?,
             };
             self.inbound.watermark(clock.h);
-            for (_, reply) in replies {
+            // A subscription that has ended meanwhile may not have brought everything.
+            replies.retain(|(user, part, _)| self.brings(user.as_ref(), *part));
+            for (_, _, reply) in replies {
                 // The caller may have stopped waiting.
                 let _ = reply.send(clock);
             }

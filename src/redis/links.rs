@@ -59,6 +59,7 @@ impl Links {
     }
 
     async fn follow_cluster(self, seeds: Vec<ServerAddress>) {
+        let commands = self.context.server_commands();
         let LinkContext { locator, clock, settings, servers, cluster, metrics, .. } =
             self.context.clone();
         servers.set_masters(Vec::new());
@@ -70,6 +71,7 @@ impl Links {
         let parts = WatcherParts {
             seeds,
             locator,
+            commands,
             timeout: settings.redis.command_timeout,
             start: Box::new(start),
             clock,

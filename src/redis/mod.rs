@@ -5,6 +5,7 @@ pub mod adoption;
 pub mod catch_up;
 pub mod cluster;
 pub mod commands;
+mod ended_subscriptions;
 mod handover;
 pub mod inbound;
 pub mod inspect;

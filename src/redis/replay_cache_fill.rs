@@ -10,7 +10,7 @@ use crate::{
     core::{
         catch_up::{self, ClockSnapshot, Merge},
         event::Event,
-        id::{EventId, Order},
+        id::EventId,
         topics::Topics,
     },
     state::replay_cache::ReplayCache,
@@ -65,12 +65,12 @@ async fn read(
 ) -> Result<Option<Vec<Arc<Event>>>, CommandError> {
     let all = Topics::parse(["*"].into_iter()).unwrap_or_default();
     let (logs, too_many) =
-        log::active_broadcasts(commands, &all, clock.read_after(from, Order::ByEpoch).ms).await?;
+        log::active_broadcasts(commands, &all, clock.read_after(from).ms).await?;
     if too_many {
         return Ok(None);
     }
     let count = (PAGE_EVENTS / logs.len().max(1)).max(8);
-    let mut merge = Merge::new(from, Order::ByEpoch, clock, logs);
+    let mut merge = Merge::new(from, clock, logs);
     let (mut events, mut bytes, mut first) = (Vec::new(), 0, true);
     loop {
         let (numbers, wanted): (Vec<_>, Vec<_>) =
@@ -80,7 +80,7 @@ async fn read(
         }
         let pages = log::pages(commands, &wanted, count, first).await?;
         for (n, page) in numbers.into_iter().zip(pages) {
-            if first && catch_up::gap(from, Order::ByEpoch, false, &page).is_some()
+            if first && catch_up::gap(from, false, &page).is_some()
                 || merge.feed(n, page, first).is_err()
             {
                 return Ok(None);

@@ -3,14 +3,17 @@
 use std::{sync::Arc, time::Duration};
 
 use super::{
-    cluster::slots::slot_of,
     commands::{CommandError, Commands},
     link::Link,
     link_state::{LinkState, START_PERIOD},
     servers::{Server, Servers},
 };
 use crate::{
-    core::{channel::Channel, id::parse_epoch, part::ServerIndex},
+    core::{
+        channel::Channel,
+        id::{EventId, parse_epoch},
+        part::ServerIndex,
+    },
     state::clock::Clock,
 };
 
@@ -35,7 +38,7 @@ impl Route {
     /// slot moved here without a loss.
     ///
     /// # Errors
-    /// Redis does not reply.
+    /// Redis does not reply, or the server has not been adopted for the slot yet.
     pub async fn vouched_epochs(&self, channel: &Channel) -> Result<Vec<u64>, CommandError> {
         vouched_epochs(&self.commands, channel).await
     }
@@ -44,19 +47,17 @@ impl Route {
 /// See [`Route::vouched_epochs`]; for the server that has the channel.
 ///
 /// # Errors
-/// Redis does not reply.
+/// As there.
 pub async fn vouched_epochs(
     commands: &Commands,
     channel: &Channel,
 ) -> Result<Vec<u64>, CommandError> {
-    let (Some(node), true) = (commands.node_key(), commands.is_node()) else {
+    if !commands.is_node() {
         return Ok(Vec::new());
-    };
-    let mut command = redis::cmd("HGET");
-    let slot = slot_of(commands.keys.log(channel).as_bytes());
-    command.arg(node).arg(format!("slot:{slot}"));
-    let epochs: Option<String> = commands.run(&command).await?;
-    Ok(epochs.iter().flat_map(|text| text.split(',')).filter_map(parse_epoch).collect())
+    }
+    let call = commands.call("vouched", &[commands.keys.log(channel)]);
+    let epochs: String = commands.run(&call).await?;
+    Ok(epochs.split(',').filter_map(parse_epoch).collect())
 }
 
 /// The routes of one worker.
@@ -80,6 +81,12 @@ impl Routes {
             commands: self.commands.of_server(&info),
             link,
         }
+    }
+
+    /// The highest id that any of the links has brought.
+    pub fn highest_id(&self) -> EventId {
+        let servers = self.servers.all();
+        servers.iter().map(|server| server.info.state.highest_id()).max().unwrap_or_default()
     }
 
     /// Whether the servers are the masters of a cluster.

@@ -39,6 +39,11 @@ impl Subscriptions {
         }
     }
 
+    /// Whether the user's channel is subscribed.
+    pub fn is_subscribed(&self, user: &str) -> bool {
+        self.users.get(user).is_some_and(|entry| entry.subscribed)
+    }
+
     /// Counts the end of a user's connection.
     pub fn release(&mut self, user: &Arc<str>, now: Instant) {
         if let Some(entry) = self.users.get_mut(user) {

@@ -16,7 +16,7 @@ use super::{
 use crate::core::{
     catch_up::{self, ClockSnapshot, Merge, Start},
     channel::Channel,
-    id::{EventId, Order, parse_epoch},
+    id::{EventId, parse_epoch},
     part::Part,
     reasons::GapReason,
     trace::{EventStatus, Neighbours, status},
@@ -300,15 +300,13 @@ async fn search_logs(
 pub struct Scope<'a> {
     /// The clock of the channel's server.
     pub clock: &'a ClockSnapshot,
-    /// The part of a client's stream that the channel belongs to.
-    pub part: Part,
     /// `history.retention`, ms.
     pub retention_ms: u64,
 }
 
 impl Scope<'_> {
-    fn start(&self, id: EventId) -> (Order, Start) {
-        catch_up::start_part(self.part, Some(id), self.clock, self.retention_ms, false)
+    fn start(&self, id: EventId) -> Start {
+        catch_up::start(Some(id), self.clock, self.retention_ms)
     }
 }
 
@@ -336,7 +334,7 @@ pub async fn trace_channel(
     let (found, next) = (entry_of(&here, id), next(&past));
     let (resume, last_ever) = resume(commands, id, channel, scope).await?;
     let log = Neighbours { entry: found.is_some(), next, last_ever };
-    let stale = matches!(scope.start(id).1, Start::Read { stale: true, .. });
+    let stale = matches!(scope.start(id), Start::Read { stale: true, .. });
     let entry = found.map(|raw| {
         let predecessor_id =
             text(&raw, "p").and_then(|p| EventId::parse(&p)).filter(|p| *p > EventId::ZERO);
@@ -375,8 +373,8 @@ async fn resume(
 ) -> Result<(Resume, EventId), CommandError> {
     let (mut resume, mut last_ever, mut unrecorded_behind) =
         (Resume::default(), EventId::ZERO, false);
-    let (order, start) = scope.start(id);
-    let mut merge = Merge::new(id, order, scope.clock, [channel.clone()]);
+    let start = scope.start(id);
+    let mut merge = Merge::new(id, scope.clock, [channel.clone()]);
     let mut first = true;
     loop {
         let wanted: Vec<_> =
@@ -394,7 +392,7 @@ async fn resume(
                     }
                     Start::Read { reset, unrecorded, stale } => {
                         unrecorded_behind = unrecorded;
-                        let gap = catch_up::gap(id, order, stale, &page);
+                        let gap = catch_up::gap(id, stale, &page);
                         let gap = if reset { Some(GapReason::Reset) } else { gap };
                         resume.gap = gap.map(GapReason::name);
                     }

@@ -70,6 +70,8 @@ pub struct UnknownServer {
     pub known: EventId,
     /// Whether its data is or was on other servers, too.
     pub is_replicated: bool,
+    /// The slots that it owns, if it is a node of a cluster.
+    pub slots: SlotRanges,
 }
 
 /// What a gateway knows about a server that it adopts.
@@ -90,6 +92,8 @@ pub struct AdoptOptions {
 pub struct ClusterKnowledge {
     /// A position after all that the others have assigned.
     pub floor: EventId,
+    /// The slots of the node, as far as the gateway knows.
+    pub slots: Arc<SlotRanges>,
     /// The slots that moved to this node without a loss, and the epochs that they continue.
     pub vouchers: Vec<(SlotRanges, Vec<u64>)>,
 }
@@ -116,6 +120,7 @@ pub async fn take(
             run_id: reply.text("run_id").into(),
             known: EventId::parse(reply.text("known")).unwrap_or_default(),
             is_replicated: reply.text("replicated") == "1",
+            slots: SlotRanges::parse(reply.text("slots")),
         })),
         _ => adopted(&reply).map(Taken::Adopted),
     }
@@ -141,8 +146,8 @@ pub async fn adopt(
     if options.is_replicated {
         call.arg("REPLICATED");
     }
-    if let Some(ClusterKnowledge { floor, vouchers }) = options.cluster {
-        call.arg("FLOOR").arg(floor.to_string());
+    if let Some(ClusterKnowledge { floor, slots, vouchers }) = options.cluster {
+        call.arg("FLOOR").arg(floor.to_string()).arg("SLOTS").arg(slots.to_string());
         for (slots, epochs) in vouchers {
             let epochs: Vec<String> =
                 epochs.into_iter().map(|epoch| Epoch(epoch).to_string()).collect();
@@ -162,6 +167,39 @@ fn adopted(reply: &NamedReply) -> Result<Watermark, WatermarkError> {
         }),
         _ => Err(WatermarkError::Reply),
     }
+}
+
+/// What a node of a cluster was when it gave slots away.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Giver {
+    /// The last position that it assigned, or a later one.
+    pub h: EventId,
+    /// The epochs of which nothing was lost, newest first: its own, and those that this continues.
+    pub epochs: Vec<u64>,
+    /// The slots that it owns now.
+    pub slots: SlotRanges,
+    /// Whether it is a replica now.
+    pub is_replica: bool,
+}
+
+/// Asks a node that gives slots away; from now on it knows that they have left. `None`: it may not
+/// have been their master all the time.
+///
+/// # Errors
+/// The node does not reply, or has no library.
+pub async fn ask_giver(
+    connection: &mut impl ConnectionLike,
+    commands: &Commands,
+) -> RedisResult<Option<Giver>> {
+    let call = commands.call::<&str>("given", &[]);
+    let reply: NamedReply = call.query_async(connection).await?;
+    // Without a position, it is unknown.
+    Ok(EventId::parse(reply.text("h")).map(|h| {
+        let continued = reply.text("continues").split(',').filter_map(parse_epoch);
+        let epochs = std::iter::once(h.epoch).chain(continued).collect();
+        let slots = SlotRanges::parse(reply.text("slots"));
+        Giver { h, epochs, slots, is_replica: reply.text("state") == "replica" }
+    }))
 }
 
 /// The watermark of an adopted server, for commands that do not read the link: the snapshot says

@@ -105,10 +105,13 @@ impl Delivery {
         self.mailboxes.send(|| Message::BroadcastsMoved);
     }
 
-    /// The broadcasts are on the server of [`Self::set_broadcast_server`] now, whose route must be
-    /// known already. The link brings everything after `h`.
-    pub fn broadcasts_moved(&self, h: EventId) {
-        self.replay_cache.begin(h);
+    /// The broadcasts are on this server now, whose route must be known already. The link brings
+    /// everything after `h`.
+    pub fn broadcasts_moved(&self, server: ServerIndex, h: EventId) {
+        // Another link may have taken them over since `set_broadcast_server`.
+        if self.has_broadcasts(server) {
+            self.replay_cache.begin(h);
+        }
         self.mailboxes.send(|| Message::BroadcastsMoved);
     }
 }
@@ -134,7 +137,9 @@ mod tests {
         // Behind the watermark, but before this instance has handled that.
         let early = event("broadcast:a", 10, 5);
         delivery.event(second, Arc::unwrap_or_clone(early));
-        delivery.broadcasts_moved(id(9));
+        delivery.broadcasts_moved(first, id(8));
+        assert_eq!(start(), None, "the cache takes nothing from the first server any more");
+        delivery.broadcasts_moved(second, id(9));
         delivery.link_down(first);
         let late = event("broadcast:a", 11, 10);
         delivery.event(first, Arc::unwrap_or_clone(late));

@@ -148,10 +148,7 @@ impl Hub {
             Message::EventsDropped => {
                 self.is_dropping.set(true);
                 for connection in self.snapshot() {
-                    for part in connection.parts(Part::Whole) {
-                        let watermark = self.servers.watermark(connection.server(part));
-                        connection.detach(part, watermark);
-                    }
+                    self.detach_part(&connection, Part::Whole);
                 }
                 self.servers.all().for_each(|server| self.servers.reset_watermark(server));
             }
@@ -160,6 +157,13 @@ impl Hub {
                 self.catch_up_all(CatchUpCause::Link, |_, _| true);
             }
             Message::Command(command) => self.command(command),
+        }
+    }
+
+    /// Detaches a part of a connection. What has arrived before counts as received.
+    fn detach_part(&self, connection: &Connection, part: Part) {
+        for part in connection.parts(part) {
+            connection.detach(part, self.servers.watermark(connection.server(part)));
         }
     }
 
@@ -179,7 +183,7 @@ impl Hub {
 
     /// Makes a part of a connection catch up at another server; if it is whole, all of it.
     fn moved(&self, connection: Rc<Connection>, part: Part) {
-        connection.move_away(part);
+        self.detach_part(&connection, part);
         if connection.is_admitted() && !connection.is_ending() && !self.is_dropping.get() {
             self.request_catch_up(connection, part, CatchUpCause::Moved);
         }

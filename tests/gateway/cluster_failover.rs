@@ -167,6 +167,9 @@ async fn master_that_restarts_before_a_failover_reports_the_loss() {
     let third = scene.writer(2);
     let news = scene.news();
     let master = scene.cluster.node(scene.nodes[1]);
+    for reader in &mut scene.readers[2..4] {
+        reader.has_all("own", 10).await;
+    }
     // Without a replica: it returns empty.
     master.stop();
     master.start_again().await;

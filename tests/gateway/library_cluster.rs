@@ -166,6 +166,58 @@ async fn moved_slot_accepts_events_after_an_adoption() {
     assert_eq!(ids, [before, after, last].map(|id| id.to_string()));
 }
 
+async fn call_without_key(node: &Redis, function: &str) -> Fields {
+    node.command(&["FCALL", function, "0"]).await
+}
+
+#[tokio::test]
+async fn slot_that_was_away_for_a_moment_must_be_adopted_again() {
+    let cluster = cluster().await;
+    let (a, b) = (cluster.node(0), cluster.node(1));
+    let (key_a, key_b) = (node_key(&cluster, 0).await, node_key(&cluster, 1).await);
+    let first_a = adopt(a, &key_a, &[]).await;
+    let channel = user_of(&cluster, 0).await;
+    let slot = cluster.slot_of(&channel).await;
+    publish(a, &channel).await.unwrap();
+    cluster.migrate(slot, 1).await;
+    // What a gateway asks before it adopts the new owner.
+    let given = call_without_key(a, "sse_given").await;
+    assert_eq!((&*given["state"], Id::of(&given["h"]).epoch), ("given", first_a.epoch));
+    let (_, epochs) = given["h"].split_once('.').unwrap();
+    let vouched = ["FLOOR", &given["h"], "VOUCH", &slot.to_string(), epochs];
+    adopt(b, &key_b, &vouched).await;
+    let log = format!("sse:log:{{{channel}}}");
+    let vouchers: String = b.command(&["FCALL", "sse_vouched", "1", &log]).await;
+    assert_eq!(vouchers, epochs);
+    let at_b = publish(b, &channel).await.unwrap();
+    cluster.migrate(slot, 0).await;
+    // The first owner never had a watermark without the slot.
+    is_refused(a, &channel).await;
+    let unknown = a.try_command::<String>(&["FCALL", "sse_vouched", "1", &log]).await;
+    assert!(
+        unknown.unwrap_err().to_string().contains("not-adopted"),
+        "a catch-up must wait for the adoption"
+    );
+    adopt(a, &key_a, &["FLOOR", &at_b.to_string()]).await;
+    let back = publish(a, &channel).await.unwrap();
+    assert!(back.epoch > at_b.epoch, "{back} after {at_b}");
+}
+
+#[tokio::test]
+async fn only_slots_that_the_gateway_knows_are_adopted() {
+    let cluster = cluster().await;
+    let (a, key) = (cluster.node(0), node_key(&cluster, 0).await);
+    let channel = user_of(&cluster, 0).await;
+    let slot = cluster.slot_of(&channel).await;
+    let known = format!("0-{},{}-5460", slot - 1, slot + 1);
+    adopt(a, &key, &["SLOTS", &known]).await;
+    is_refused(a, &channel).await;
+    assert_eq!(watermark(a, &key).await["state"], "unknown");
+    adopt(a, &key, &["SLOTS", "0-5460"]).await;
+    publish(a, &channel).await.unwrap();
+    assert_eq!(watermark(a, &key).await["state"], "adopted");
+}
+
 #[tokio::test]
 async fn another_node_key_is_no_wipe() {
     let cluster = cluster().await;

@@ -8,7 +8,7 @@ use redis::IntoConnectionInfo;
 use rustls::pki_types::{CertificateDer, pem::PemObject};
 use rustls::{ClientConfig, RootCertStore};
 use sse_gateway::redis::tls;
-use sse_gateway::redis::wire::{Connection, Notices, OpenError};
+use sse_gateway::redis::wire::{Connection, End, OpenError};
 use sse_gateway::settings::RedisTls;
 
 use crate::harness::keys::Dir;
@@ -72,7 +72,7 @@ async fn open(
     url: &str,
     tls: &Arc<ClientConfig>,
     timeout: Duration,
-) -> Result<(Connection, Notices), OpenError> {
+) -> Result<(Connection, End), OpenError> {
     Connection::open(
         &url.into_connection_info().expect("a URL"),
         Some(tls.clone()),
@@ -100,7 +100,7 @@ async fn every_kind_of_socket_is_opened_and_logged_in() {
         format!("unix://{}?pass=hush&db=3", server.dir.text("redis.sock")),
     ] {
         let opened = open(&url, &server.trusting(), GUARD).await;
-        let (mut connection, _notices) = opened.unwrap_or_else(|e| panic!("{url}: {e}"));
+        let (mut connection, _end) = opened.unwrap_or_else(|e| panic!("{url}: {e}"));
         let info: String =
             redis::cmd("CLIENT").arg("INFO").query_async(&mut connection).await.unwrap();
         assert!(info.contains(" db=3 ") && info.contains(" resp=3"), "{url}: {info}");

@@ -3,25 +3,30 @@
 use std::time::Duration;
 
 use redis::{IntoConnectionInfo, RedisResult};
-use sse_gateway::redis::wire::{Connection, Notice, Notices, Push};
+use sse_gateway::redis::wire::{Connection, Push};
 use tokio::sync::mpsc;
 
 use crate::harness::{GUARD, cluster::Cluster};
 
 const TIMEOUT: Duration = GUARD;
 
-async fn connect(url: &str) -> (Connection, Notices, mpsc::UnboundedReceiver<String>) {
+/// A connection, and what it pushes: `<channel> <message>`, `ended <channel>`.
+async fn connect(url: &str) -> (Connection, mpsc::UnboundedReceiver<String>) {
     let (sender, messages) = mpsc::unbounded_channel();
     let push = move |push: Push<'_>| {
-        if let Push::Live { channel, message } = push {
-            let [channel, message] = [channel, message].map(String::from_utf8_lossy);
-            let _ = sender.send(format!("{channel} {message}"));
-        }
+        let text = String::from_utf8_lossy;
+        let _ = match push {
+            Push::Live { channel, message } => {
+                sender.send(format!("{} {}", text(channel), text(message)))
+            }
+            Push::Plain { .. } => Ok(()),
+            Push::Ended { channel } => sender.send(format!("ended {}", text(channel))),
+        };
     };
     let server = url.into_connection_info().expect("a URL");
     let opened = Connection::open(&server, None, TIMEOUT, push).await;
-    let (connection, notices) = opened.expect("a connection");
-    (connection, notices, messages)
+    let (connection, _end) = opened.expect("a connection");
+    (connection, messages)
 }
 
 /// The first channels whose slots the first master owns.
@@ -52,16 +57,13 @@ async fn echo(connection: &mut Connection, text: &str) {
 #[tokio::test]
 async fn moved_slot_is_reported_and_replies_stay_paired() {
     let cluster = Cluster::start(2).await;
-    let (mut connection, mut notices, mut messages) = connect(&cluster.node(0).url()).await;
+    let (mut connection, mut messages) = connect(&cluster.node(0).url()).await;
     let channels = channels_of_first(&cluster, 3).await;
     let subscribed = connection.ssubscribe(&channels).await.unwrap();
     subscribed.into_iter().collect::<RedisResult<()>>().expect("three subscriptions");
 
     move_slot_of(&cluster, &channels[1]).await;
-    match notices.next().await {
-        Notice::SubscriptionsEnded(ended) => assert_eq!(ended, channels[1..2]),
-        other => panic!("{other:?}"),
-    }
+    assert_eq!(messages.recv().await, Some(format!("ended {}", channels[1])));
     echo(&mut connection, "after the move").await;
 
     // The old master refuses the channel that moved, and only that one.
@@ -71,7 +73,7 @@ async fn moved_slot_is_reported_and_replies_stay_paired() {
     connection.sunsubscribe(&channels[1..]).await.expect("it is not subscribed any more");
     echo(&mut connection, "after the refusals").await;
 
-    let (mut moved_to, _notices, mut moved_messages) = connect(&cluster.node(1).url()).await;
+    let (mut moved_to, mut moved_messages) = connect(&cluster.node(1).url()).await;
     moved_to.ssubscribe(&channels[1..2]).await.unwrap().remove(0).expect("the new owner");
     echo(&mut moved_to, "new owner").await;
     cluster.node(0).command::<i64>(&["SPUBLISH", &channels[0], "1"]).await;
@@ -83,7 +85,7 @@ async fn moved_slot_is_reported_and_replies_stay_paired() {
 #[tokio::test]
 async fn slots_that_move_under_commands_keep_replies_paired() {
     let cluster = Cluster::start(2).await;
-    let (mut connection, mut notices, _messages) = connect(&cluster.node(0).url()).await;
+    let (mut connection, mut messages) = connect(&cluster.node(0).url()).await;
     let channels = channels_of_first(&cluster, 20).await;
     connection.ssubscribe(&channels).await.unwrap();
     let moves = async {
@@ -99,13 +101,8 @@ async fn slots_that_move_under_commands_keep_replies_paired() {
             () = echo(&mut connection, &text) => {}
         }
     }
-    let mut ended = Vec::new();
-    while ended.len() < channels.len() {
-        match notices.next().await {
-            Notice::SubscriptionsEnded(channels) => ended.extend(channels),
-            other => panic!("{other:?}"),
-        }
+    for channel in &channels {
+        assert_eq!(messages.recv().await, Some(format!("ended {channel}")));
     }
-    assert_eq!(ended, channels);
     echo(&mut connection, "at the end").await;
 }

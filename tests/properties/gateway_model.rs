@@ -7,7 +7,7 @@ use sse_gateway::core::{
     catch_up::{self, ClockSnapshot, Merge, Start},
     channel::Channel,
     event::Event,
-    id::{EventId, Order, StreamPosition},
+    id::{EventId, StreamPosition},
     part::Part,
     queue::Item,
     reasons::GapReason,
@@ -38,7 +38,6 @@ struct CatchUp {
 
 struct Reading {
     clock: ClockSnapshot,
-    order: Order,
     /// The server of the snapshot.
     identity: (u64, u64),
     merge: Merge<Channel>,
@@ -262,31 +261,19 @@ impl Gateway {
 
     fn start(&mut self, server: usize, mut c: CatchUp, clock: ClockSnapshot, redis: &Redis) {
         let source = &mut self.sources[server];
-        let (order, start) =
-            catch_up::start_part(source.part, Some(c.cursor), &clock, RETENTION_MS, false);
-        match start {
+        match catch_up::start(Some(c.cursor), &clock, RETENTION_MS) {
             Start::Restart(reason) => {
                 assert!(c.cursor.epoch > clock.h.epoch, "{} is past {}", c.cursor, clock.h);
                 let noticed = vec![redis.time_ms.to_string(), server.to_string()];
                 self.stream.restart(source.part, reason, noticed, None, clock.h.into());
                 self.finish(server, clock.h);
             }
-            Start::Read { .. }
-                if !matches!(order, Order::ByEntry { .. }) && c.cursor >= clock.h =>
-            {
-                self.finish(server, clock.h);
-            }
+            Start::Read { .. } if c.cursor >= clock.h => self.finish(server, clock.h),
             Start::Read { reset, .. } => {
                 let channels = source.channels.clone();
-                let merge = Merge::new(c.cursor, order, &clock, channels);
-                c.reading = Some(Reading {
-                    clock,
-                    order,
-                    identity: redis.identity(),
-                    merge,
-                    reset,
-                    first: true,
-                });
+                let merge = Merge::new(c.cursor, &clock, channels);
+                c.reading =
+                    Some(Reading { clock, identity: redis.identity(), merge, reset, first: true });
                 source.catch_up = Some(c);
             }
         }
@@ -294,7 +281,7 @@ impl Gateway {
 
     fn read(&mut self, server: usize, mut c: CatchUp, redis: &Redis) {
         let source = &mut self.sources[server];
-        let Some(Reading { clock, order, identity, merge, reset, first }) = &mut c.reading else {
+        let Some(Reading { clock, identity, merge, reset, first }) = &mut c.reading else {
             return;
         };
         // Pooled connections reach the server of the link only; a whole stream does not need that.
@@ -310,7 +297,7 @@ impl Gateway {
         let read = |(n, log, from)| (n, redis.read(&log, from, self.page));
         let pages: Vec<_> = wanted.into_iter().map(read).collect();
         if *first {
-            let gap = |(_, page): &(usize, _)| catch_up::gap(c.cursor, *order, false, page);
+            let gap = |(_, page): &(usize, _)| catch_up::gap(c.cursor, false, page);
             let mut gaps = pages.iter().filter_map(gap);
             let reset = reset.then_some(GapReason::Reset);
             if let Some(reason) = reset.or_else(|| gaps.next()) {

@@ -205,11 +205,8 @@ async fn report(
             report.set_clock(clock, id, settings);
             report.set_time(id);
         }
-        let scope = Scope {
-            clock: &clock,
-            part: servers.part_of(commands, &channel, named),
-            retention_ms: settings.history.retention.as_millis() as u64,
-        };
+        let scope =
+            Scope { clock: &clock, retention_ms: settings.history.retention.as_millis() as u64 };
         let mut seen = events::trace_channel(&server, id, &channel, &scope, args.payload).await?;
         if let Some(event) = &mut seen.event
             && report

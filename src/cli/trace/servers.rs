@@ -4,12 +4,7 @@ use std::time::Instant;
 
 use super::TraceArgs;
 use crate::{
-    core::{
-        catch_up::ClockSnapshot,
-        channel::Channel,
-        id::{EventId, StreamPosition},
-        part::Part,
-    },
+    core::{catch_up::ClockSnapshot, channel::Channel, id::EventId, part::Part},
     redis::{
         commands::{CommandError, Commands},
         trace::{self as events, Bounds, Search},
@@ -76,18 +71,6 @@ impl KnownServers {
     ) -> Result<Option<(Commands, ClockSnapshot)>, CommandError> {
         let address = commands.of_key(&commands.keys.log(channel))?.address();
         Ok(self.servers.iter().find(|(server, _)| server.address() == address).cloned())
-    }
-
-    /// The part of a client's stream that a channel belongs to: of a stream that is split, because
-    /// the id has two parts, or because its sources are on two servers.
-    pub fn part_of(&self, commands: &Commands, channel: &Channel, named: StreamPosition) -> Part {
-        let address = |key: &str| commands.of_key(key).map(|owner| owner.address()).ok();
-        let is_whole = named.user == named.broadcasts
-            && address(&commands.keys.log(channel)) == address(&commands.keys.topics());
-        // A broadcast's part says nothing about its user, who may be on any server.
-        let is_whole =
-            is_whole && !(commands.is_cluster() && Part::of(channel) == Part::Broadcasts);
-        if is_whole { Part::Whole } else { Part::of(channel) }
     }
 
     /// Searches the logs of all servers for the ids of the parts.

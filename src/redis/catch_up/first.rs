@@ -71,7 +71,7 @@ impl CatchUpDriver {
         let clocks = [Some(&main.1), broadcasts.as_ref().and_then(|(_, clock)| clock.as_ref())];
         let is_readable = |(part, snapshot): (Option<&CatchUp>, Option<&Snapshot>)| {
             let Some(part) = part else { return true };
-            let start = snapshot.map(|Snapshot { clock, .. }| self.start(part, clock).1);
+            let start = snapshot.map(|Snapshot { clock, .. }| self.start(part, clock));
             part.from.is_some() && !matches!(start, Some(Start::Restart(_)))
         };
         let is_readable = starts.into_iter().zip(clocks).all(is_readable);

@@ -6,7 +6,7 @@ use super::CatchUpSource;
 use crate::{
     core::{
         catch_up::{self, Merge},
-        id::{EventId, Order},
+        id::EventId,
         page::Page,
         part::Part,
         reasons::GapReason,
@@ -17,8 +17,6 @@ use crate::{
 /// Reasons why events after a cursor may be missing.
 #[derive(Clone, Copy)]
 pub(super) struct GapFlags {
-    /// What orders the events.
-    pub order: Order,
     /// A new epoch began after the cursor.
     pub reset: bool,
     /// A break in the history is after the cursor.
@@ -51,7 +49,7 @@ pub(super) fn report_gap(
     let (mut trimmed, mut expired) = (Vec::new(), Vec::new());
     for (n, page) in pages {
         let Some(CatchUpSource::Log(channel)) = logs.get(n) else { continue };
-        match catch_up::gap(from, flags.order, flags.stale, page) {
+        match catch_up::gap(from, flags.stale, page) {
             Some(GapReason::Trimmed) => trimmed.push(channel.to_string()),
             Some(_) => expired.push(channel.to_string()),
             None => {}

@@ -32,13 +32,8 @@ fn client_connection(topics: &[&str]) -> Rc<Connection> {
     connection(&context(&[]), client("a", topics, "0a", 1), TestClient::default())
 }
 
-const NO_FLAGS: GapFlags = GapFlags {
-    order: Order::ByEpoch,
-    reset: false,
-    unrecorded: false,
-    stale: false,
-    too_many: false,
-};
+const NO_FLAGS: GapFlags =
+    GapFlags { reset: false, unrecorded: false, stale: false, too_many: false };
 
 /// The first page of a log whose events between 0-0 and 4-0 were trimmed.
 fn trimmed_page(channel: &str) -> Page {
@@ -54,12 +49,7 @@ fn reported_gap(
     let c = client_connection(topics);
     let (channels, pages): (Vec<_>, Vec<_>) = logs.into_iter().unzip();
     let log = |name| CatchUpSource::Log(Channel::parse(name).expect("a channel"));
-    let merge = Merge::new(
-        EventId::ZERO,
-        Order::ByEpoch,
-        &ClockSnapshot::default(),
-        channels.into_iter().map(log),
-    );
+    let merge = Merge::new(EventId::ZERO, &ClockSnapshot::default(), channels.into_iter().map(log));
     let pages: Vec<_> = pages.into_iter().enumerate().collect();
     report_gap(&c, Part::Whole, &merge, &pages, EventId::ZERO, flags);
     let text = written(&c);
@@ -79,7 +69,7 @@ fn gap_has_the_first_reason_that_applies() {
         let (reason, channels) = reported_gap(&["news", "n*"], logs, flags)?;
         Some(format!("{reason}: {}", channels.join(" ")))
     };
-    let all = GapFlags { reset: true, unrecorded: true, stale: true, too_many: true, ..NO_FLAGS };
+    let all = GapFlags { reset: true, unrecorded: true, stale: true, too_many: true };
     let (user, news, pattern) = ("user:a:events", "broadcast:news", "broadcast:n*");
     let of = |reason, channels: &[&str]| Some(format!("{reason}: {}", channels.join(" ")));
     assert_eq!(gap(true, all), of("reset", &[user, news, pattern]));

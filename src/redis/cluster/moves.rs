@@ -15,22 +15,22 @@ const MAX_EPOCHS: usize = 8;
 pub struct Moves(Mutex<HashMap<u16, Vec<u64>>>);
 
 impl Moves {
-    /// Records that slots left a server. `epoch` is that of the server if it was alive all the time
-    /// and gave the slots away itself; `None` if events may have been lost.
-    pub fn record(&self, slots: impl Iterator<Item = u16>, epoch: Option<u64>) {
+    /// Records that slots left a server. `epochs` are that of the server and those that it
+    /// continues, newest first, if it was alive all the time and gave the slots away itself; empty
+    /// if events may have been lost.
+    pub fn record(&self, slots: impl Iterator<Item = u16>, epochs: &[u64]) {
         let mut moves = self.0.lock();
         for slot in slots {
-            match epoch {
-                Some(epoch) => {
-                    let epochs = moves.entry(slot).or_default();
-                    epochs.retain(|known| *known != epoch);
-                    epochs.insert(0, epoch);
-                    epochs.truncate(MAX_EPOCHS);
-                }
-                None => {
-                    moves.remove(&slot);
-                }
+            if epochs.is_empty() {
+                moves.remove(&slot);
+                continue;
             }
+            let before = moves.entry(slot).or_default();
+            let mut all = epochs.to_vec();
+            all.extend(before.iter().filter(|epoch| !epochs.contains(epoch)));
+            all.sort_unstable_by(|a, b| b.cmp(a));
+            all.truncate(MAX_EPOCHS);
+            *before = all;
         }
     }
 
@@ -63,8 +63,8 @@ mod tests {
     #[test]
     fn only_proved_moves_are_vouched_for() {
         let moves = Moves::default();
-        moves.record(0..10, Some(7));
-        moves.record(5..6, None);
+        moves.record(0..10, &[7]);
+        moves.record(5..6, &[]);
         assert_eq!(shown(&moves, 0..3), [("0-2".into(), vec![7])]);
         assert_eq!(shown(&moves, 0..20), [("0-4,6-9".into(), vec![7])]);
         assert_eq!(shown(&moves, 5..6), []);
@@ -73,11 +73,11 @@ mod tests {
     #[test]
     fn slot_continues_all_epochs_of_a_chain_of_moves() {
         let moves = Moves::default();
-        for epoch in [1, 2, 1, 3] {
-            moves.record(4..5, Some(epoch));
+        for epochs in [&[2, 1][..], &[5], &[6, 2]] {
+            moves.record(4..5, epochs);
         }
-        assert_eq!(shown(&moves, 4..5), [("4".into(), vec![3, 1, 2])]);
-        (10..30).for_each(|epoch| moves.record(4..5, Some(epoch)));
+        assert_eq!(shown(&moves, 4..5), [("4".into(), vec![6, 5, 2, 1])]);
+        (10..30).for_each(|epoch| moves.record(4..5, &[epoch]));
         assert_eq!(shown(&moves, 4..5)[0].1.len(), MAX_EPOCHS);
     }
 }

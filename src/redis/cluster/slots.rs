@@ -32,6 +32,19 @@ impl SlotRanges {
         }
     }
 
+    /// Reads `0-5460 9000`, as the function library shows it. What is no slot is left out.
+    pub fn parse(text: &str) -> Self {
+        let range = |text: &str| {
+            let (first, last) = text.split_once('-').unwrap_or((text, text));
+            Some((first.parse().ok()?, last.parse().ok().filter(|last| *last < SLOTS)?))
+        };
+        let mut ranges = Self::default();
+        for (first, last) in text.split(' ').filter_map(range) {
+            ranges.push(first, last);
+        }
+        ranges
+    }
+
     /// Whether there is no slot.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
@@ -46,6 +59,11 @@ impl SlotRanges {
     pub fn contains(&self, slot: u16) -> bool {
         let at = self.0.partition_point(|(_, last)| *last < slot);
         self.0.get(at).is_some_and(|(first, _)| *first <= slot)
+    }
+
+    /// Whether all slots of another set are in this one.
+    pub fn includes(&self, other: &Self) -> bool {
+        other.iter().all(|slot| self.contains(slot))
     }
 
     /// The slots in order.
@@ -114,6 +132,8 @@ mod tests {
         assert!([3, 6, 8, 11, SLOTS - 1].iter().all(|slot| !ranges.contains(*slot)));
         assert_eq!((ranges.iter().count(), ranges.count()), (6, 6));
         assert_eq!(SlotRanges::default().tag("broadcast"), None);
+        assert_eq!(SlotRanges::parse("0-2 7 9-10"), ranges);
+        assert_eq!(SlotRanges::parse(""), SlotRanges::default());
     }
 
     #[test]

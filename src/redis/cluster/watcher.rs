@@ -18,6 +18,7 @@ use tokio::sync::{Notify, watch};
 use super::{
     moves::Moves,
     nodes::{Masters, Node, View},
+    slots::SlotRanges,
 };
 use crate::{
     core::{id::EventId, part::ServerIndex},
@@ -25,11 +26,12 @@ use crate::{
     log_limit::LogLimit,
     metrics::Metrics,
     redis::{
+        commands::Commands,
         link_state::LinkState,
         locate::Locator,
         pool::timeouts,
         servers::{NodeInfo, Server, ServerInfo, Servers},
-        watermark::ClusterKnowledge,
+        watermark::{self, ClusterKnowledge, Giver},
     },
     settings::ServerAddress,
     state::clock::Clock,
@@ -46,8 +48,11 @@ const MINORITY: Duration = Duration::from_secs(10);
 /// Maximum time for which slots that two masters claim stay with the former one. What moves while
 /// that one still claims it cannot be proved to have moved without a loss.
 const MAX_DISPUTE: Duration = Duration::from_secs(1);
-/// Maximum time to wait for the answers before an adoption.
-const MAX_REFRESH: Duration = Duration::from_millis(300);
+/// Maximum time to wait before an adoption until the nodes agree on the slots of the server.
+/// Longer than [`MAX_DISPUTE`].
+const MAX_REFRESH: Duration = Duration::from_millis(1500);
+/// Maximum time to wait for the answer of a master that gives slots away.
+const MAX_GIVER: Duration = Duration::from_secs(1);
 /// Maximum number of nodes that are asked in one round.
 const MAX_ASKED: usize = 100;
 /// Maximum number of masters that an instance links to.
@@ -113,18 +118,6 @@ impl Votes {
         at.elapsed() < MIN_INTERVAL
             && own.is_some_and(|own| own.is_master && slots.iter().any(|s| own.slots.contains(*s)))
     }
-
-    /// The epoch of a server that gives slots away, if nothing can be lost with them: the server is
-    /// alive, is still a master, and does not claim the slots any more. (A master that was replaced
-    /// claims them until it becomes a replica.)
-    fn epoch_of_giver(&self, giver: &ServerInfo, slots: &[u16]) -> Option<u64> {
-        let answers = self.0.lock();
-        let id = &giver.node.as_ref()?.id;
-        let (_, view) = answers.views.get(id)?;
-        let own = view.nodes.iter().find(|node| node.id == *id)?;
-        let gave_away = own.is_master && !slots.iter().any(|slot| own.slots.contains(*slot));
-        (gave_away && giver.state.is_alive()).then(|| giver.state.epoch()).flatten()
-    }
 }
 
 /// What the watcher finds out, for the links.
@@ -154,18 +147,26 @@ impl ClusterState {
         let _ = rounds.wait_for(|round| *round >= next).await;
     }
 
-    /// What an instance knows of the other nodes when it adopts one. Asks the nodes first, so that
-    /// slots that have just moved are known.
-    pub async fn knowledge(&self, server: &ServerInfo) -> ClusterKnowledge {
-        let _ = tokio::time::timeout(MAX_REFRESH, self.refreshed()).await;
-        let slots = server.node.as_ref().map(|node| node.slots()).unwrap_or_default();
+    /// What an instance knows of the other nodes when it adopts one, which says that it owns
+    /// `slots`. Asks the nodes until that is known: then the former owners of slots that have just
+    /// moved were asked, too.
+    pub async fn knowledge(&self, server: &ServerInfo, slots: &SlotRanges) -> ClusterKnowledge {
+        let known = || server.node.as_ref().map(|node| node.slots()).unwrap_or_default();
+        let refresh = async {
+            self.refreshed().await;
+            while !known().includes(slots) {
+                self.refreshed().await;
+            }
+        };
+        let _ = tokio::time::timeout(MAX_REFRESH, refresh).await;
+        let slots = known();
         let others = self.highest_ids.lock();
         let others = others.iter().filter(|(index, _)| **index != server.index);
         let floor = others.fold(EventId::ZERO, |floor, (_, id)| EventId {
             epoch: floor.epoch.max(id.epoch),
             ..if (id.ms, id.seq) > (floor.ms, floor.seq) { *id } else { floor }
         });
-        ClusterKnowledge { floor, vouchers: self.moves.vouchers(&slots) }
+        ClusterKnowledge { floor, vouchers: self.moves.vouchers(&slots), slots }
     }
 
     /// Changes after each round.
@@ -180,6 +181,8 @@ pub struct WatcherParts {
     pub seeds: Vec<ServerAddress>,
     /// How to connect to a node.
     pub locator: Locator,
+    /// Commands for the nodes.
+    pub commands: Commands,
     /// Maximum time to wait for an answer.
     pub timeout: Duration,
     /// Starts the link to a server.
@@ -242,7 +245,7 @@ impl Watcher {
                     if self.is_disputed(&known, &masters) {
                         self.cluster.stale.notify_one();
                     } else {
-                        self.apply(known, &masters);
+                        self.apply(known, &masters).await;
                     }
                     self.applied = Instant::now();
                 }
@@ -292,8 +295,8 @@ impl Watcher {
     }
 
     /// Links to new masters, and drops the links to those that have no slots any more.
-    fn apply(&mut self, before: Vec<Server>, masters: &Masters) {
-        self.record_moves(&before, masters);
+    async fn apply(&mut self, before: Vec<Server>, masters: &Masters) {
+        self.record_moves(&before, masters).await;
         let mut is_changed = before.len() != masters.0.len();
         let mut after = Vec::with_capacity(masters.0.len());
         for node in masters.0.iter().take(MAX_MASTERS) {
@@ -316,6 +319,13 @@ impl Watcher {
             }
             after.push(server);
         }
+        // A link that is about to end must not take its server for the owner any more.
+        for Server { info, .. } in &before {
+            let Some(node) = &info.node else { continue };
+            if !masters.0.iter().any(|master| master.id == node.id) {
+                node.update((*node.address()).clone(), &SlotRanges::default());
+            }
+        }
         if is_changed {
             let shown: Vec<String> =
                 masters.0.iter().map(|n| format!("{} {}", address_of(n), n.slots)).collect();
@@ -323,6 +333,15 @@ impl Watcher {
             self.servers.set_masters(after);
         }
     }
+}
+
+/// Whether all of these slots belong to nodes that were masters with slots before.
+fn are_masters(before: &[Server], masters: &Masters, slots: &[u16]) -> bool {
+    let was_master = |node: &Node| {
+        before.iter().any(|server| server.info.node.as_ref().is_some_and(|n| n.id == node.id))
+    };
+    let owner = |slot: &u16| masters.0.iter().find(|node| node.slots.contains(*slot));
+    slots.iter().all(|slot| owner(slot).is_some_and(was_master))
 }
 
 /// The slots that a server has lost.
@@ -350,22 +369,45 @@ impl Watcher {
     }
 
     /// Records the slots that leave their servers, before the servers are updated.
-    fn record_moves(&self, before: &[Server], masters: &Masters) {
-        for Server { info, .. } in before {
-            let Some(giver) = &info.node else { continue };
-            let left = lost(giver, masters);
-            if !left.is_empty() {
-                self.parts.metrics.slots_moved.inc_by(left.len() as u64);
-                let epoch = self.cluster.votes.epoch_of_giver(info, &left);
-                tracing::info!(
-                    from = %giver.address(),
-                    slots = left.len(),
-                    without_loss = epoch.is_some(),
-                    "slots moved to another master"
-                );
-                self.cluster.moves.record(left.into_iter(), epoch);
-            }
+    async fn record_moves(&self, before: &[Server], masters: &Masters) {
+        let moves = before.iter().filter_map(|Server { info, .. }| {
+            let left = lost(info.node.as_ref()?, masters);
+            let may_be_failover = !are_masters(before, masters, &left);
+            (!left.is_empty()).then(|| self.record_move(info, left, may_be_failover))
+        });
+        join_all(moves).await;
+    }
+
+    /// Records that slots left a server, and whether nothing can be lost with them: then the server
+    /// is alive, does not claim the slots any more, and was not replaced by one of its replicas. (A
+    /// master that was replaced claims them until it becomes a replica.) `may_be_failover`: the new
+    /// owners may have been replicas of it.
+    async fn record_move(&self, info: &Arc<ServerInfo>, left: Vec<u16>, may_be_failover: bool) {
+        let giver = self.ask_giver(info).await.filter(|giver| {
+            let still_owns = left.iter().any(|slot| giver.slots.contains(*slot));
+            !(still_owns || giver.is_replica && may_be_failover)
+        });
+        self.parts.metrics.slots_moved.inc_by(left.len() as u64);
+        tracing::info!(
+            from = %info.address().unwrap_or_default(),
+            slots = left.len(),
+            without_loss = giver.is_some(),
+            "slots moved to another master"
+        );
+        if let Some(giver) = &giver {
+            info.state.raise_highest_id(giver.h);
+            self.cluster.highest_ids.lock().insert(info.index, giver.h);
         }
+        let epochs = giver.map(|giver| giver.epochs).unwrap_or_default();
+        self.cluster.moves.record(left.into_iter(), &epochs);
+    }
+
+    async fn ask_giver(&self, info: &Arc<ServerInfo>) -> Option<Giver> {
+        let mut connection = self.connections.get(&*info.node.as_ref()?.address())?.clone();
+        let commands = self.parts.commands.of_server(info);
+        let asked = watermark::ask_giver(&mut connection, &commands);
+        let answer = tokio::time::timeout(MAX_GIVER.min(self.parts.timeout), asked).await;
+        answer.ok()?.ok()?.filter(|giver| giver.h.is_plausible(self.parts.clock.server_ms()))
     }
 }
 

@@ -77,6 +77,22 @@ local function is_of_this_process(node, replid, now)
     and math.abs(now - adopted_replid_ms) <= SAME_PRIMARY_MS)
 end
 
+-- Whether a node key came here with its slot from another server. (That of a former primary, which
+-- had the same slots, does not count.)
+local function is_of_other_node(node)
+  return node.myid and node.myid ~= own_id and not was_replica
+end
+
+-- Removes such a node key. An own epoch must follow what it says.
+local function leave_node_of_other(node, now)
+  higher_epoch = math.max(higher_epoch, foreign_epoch(node.epoch, now) or 0)
+  local ms, seq = foreign_id(node.clock, now + CLOCK_AHEAD_MS)
+  if ms then advance(ms, seq) end
+  redis.call('DEL', node_key)
+  vouched = {}
+  return {}
+end
+
 -- Takes over another node key. It says what the former one said, which may be out of reach.
 local function move_node(key)
   local node = last_node
@@ -96,8 +112,8 @@ end
 -- `seen`, the highest position of this server; `is_durable`: the gateway was linked to the process
 -- before this one, which wrote its data to disk before each reply, and the data is the same;
 -- `is_handed_over`: the former primary follows this one, and lost nothing of what it had; `floor`:
--- the highest position of any server of the cluster; `vouchers`: slot -> epochs in which a former
--- server of that slot lived until it moved here.
+-- the highest position of any server of the cluster; `slots`: those of which it knows the former
+-- servers; `vouchers`: slot -> epochs in which a former server of that slot lived until it moved here.
 local function adopt(now, a)
   identify()
   local _, replid = replication(now, 0)
@@ -109,9 +125,14 @@ local function adopt(now, a)
   else
     node_key = a.node_key or node_key
     node = read_node(node_key)
-    if is_cluster and not epoch then load_vouchers() end
+    if is_cluster and not epoch then
+      if is_of_other_node(node) then node = leave_node_of_other(node, now) else load_vouchers() end
+    end
   end
   last_node = node
+  -- Since a slot was lost, only the memory knows which ones were adopted.
+  local before = is_cluster and (epoch and adopted_slots or slot_set(node.slots))
+  local slots = is_cluster and known_slots(a.slots or own_slots)
   remember_replication(node)
   local seen_ms, seen_seq, seen_epoch = foreign_position(a.seen, now)
   local node_epoch = foreign_epoch(node.epoch, now)
@@ -134,12 +155,16 @@ local function adopt(now, a)
   if seen_ms then advance(seen_ms, seen_seq) end
   -- Events of other servers, in logs that are here now.
   local other = foreign_epoch(base36(higher_epoch), now) or 0
-  if is_cluster and has_gained(node) then
+  local is_same_process = is_of_this_process(node, replid, now)
+  -- Streams have come here with a position of another server.
+  if is_cluster and is_same_process and node_epoch and (seen_epoch or 0) > node_epoch then
+    other, seen_epoch = math.max(other, seen_epoch), node_epoch
+  end
+  if is_cluster and has_gained(slots, before) then
     local floor_ms, floor_seq, floor_epoch = foreign_position(a.floor, now)
     if floor_ms then advance(floor_ms, floor_seq) end
     other = math.max(other, floor_epoch or 0, a.vouched_epoch or 0)
   end
-  local is_same_process = is_of_this_process(node, replid, now)
   adopted_replid, adopted_replid_ms, is_unverified = replid, now, false
   -- A process that ended may have taken events with it that had just moved here.
   local is_restored = not epoch and node.run_id and not is_same_process
@@ -169,7 +194,7 @@ local function adopt(now, a)
     begin_epoch(node, previous, other, continues, follows, now)
     if is_cluster and continues == '' then forget_vouchers() end
   end
-  if is_cluster then adopt_slots(node, is_restored and {} or a.vouchers) end
+  if is_cluster then adopt_slots(node, slots, before, is_restored and {} or a.vouchers) end
   raise_retention(node, now)
   return node
 end

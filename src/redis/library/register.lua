@@ -25,6 +25,8 @@ register('record', record)
 register('record_across', record_across)
 register('progress', progress, 'allow-oom')
 register('watermark', watermark, 'no-writes')
+register('given', given, 'no-writes')
+register('vouched', vouched_epochs, 'no-writes')
 -- allow-oom: a full Redis rejects events, and the publisher gets the error, but it must not end
 -- streams and sessions.
 register('adopt', adopt_call, 'allow-oom')

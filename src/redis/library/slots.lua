@@ -17,24 +17,6 @@ local adopted_text, adopted_slots = '', {}
 -- slot -> list. Also the fields `slot:<number>` of the node key.
 local vouched = {}
 
-local function read_slots(now, max_age_ms)
-  if own_slots and now >= slots_read_ms and now - slots_read_ms < max_age_ms then
-    return own_slots
-  end
-  local nodes = redis.call('CLUSTER', 'NODES')
-  local from = string.find(nodes, ' myself,', 1, true)
-  local to = from and string.find(nodes, '\n', from, true)
-  -- Flags, primary, ping, pong, configuration epoch and state of the link precede the slots.
-  local ranges = from and string.match(string.sub(nodes, from, to and to - 1),
-    '^ %S+ %S+ %S+ %S+ %S+ %S+(.*)$') or ''
-  local own = {}
-  for range in string.gmatch(ranges, '%S+') do
-    if string.sub(range, 1, 1) ~= '[' then own[#own + 1] = range end
-  end
-  own_slots, slots_read_ms = table.concat(own, ' '), now
-  return own_slots
-end
-
 -- Calls `visit` with each slot of a text like `0-5460 9000` or `0-5460,9000`.
 local function each_slot(text, visit)
   for range in string.gmatch(text or '', '[^ ,]+') do
@@ -51,6 +33,38 @@ local function slot_set(text)
   local set = {}
   each_slot(text, function(slot) set[slot] = true end)
   return set
+end
+
+-- A slot that was away, even for a moment, must be adopted again: another server may have written
+-- to its logs.
+local function give_up_slots()
+  local own, kept, is_lost = slot_set(own_slots), {}, false
+  for slot in pairs(adopted_slots) do
+    if own[slot] then kept[slot] = true else is_lost = true end
+  end
+  if is_lost then
+    adopted_text, adopted_slots = '', kept
+    forget_channels()
+  end
+end
+
+local function read_slots(now, max_age_ms)
+  if own_slots and now >= slots_read_ms and now - slots_read_ms < max_age_ms then
+    return own_slots
+  end
+  local nodes = redis.call('CLUSTER', 'NODES')
+  local from = string.find(nodes, ' myself,', 1, true)
+  local to = from and string.find(nodes, '\n', from, true)
+  -- Flags, primary, ping, pong, configuration epoch and state of the link precede the slots.
+  local ranges = from and string.match(string.sub(nodes, from, to and to - 1),
+    '^ %S+ %S+ %S+ %S+ %S+ %S+(.*)$') or ''
+  local own = {}
+  for range in string.gmatch(ranges, '%S+') do
+    if string.sub(range, 1, 1) ~= '[' then own[#own + 1] = range end
+  end
+  own_slots, slots_read_ms = table.concat(own, ' '), now
+  if own_slots ~= adopted_text then give_up_slots() end
+  return own_slots
 end
 
 -- Whether this server was adopted for the slot of a name with a hash tag.
@@ -90,10 +104,22 @@ local function forget_vouchers()
   in_parts('HDEL', words)
 end
 
--- Adopts the server's own slots. `vouchers`: slot -> list of epochs, for slots that were gained;
--- others that were gained, and those that are gone, have none any more.
-local function adopt_slots(node, vouchers)
-  local before, now = slot_set(node.slots), slot_set(own_slots)
+-- The server's own slots among those that a gateway knows, as text.
+local function known_slots(known_text)
+  local own, known, both, is_all = slot_set(own_slots), slot_set(known_text), {}, true
+  for slot in pairs(own) do is_all = is_all and known[slot] ~= nil end
+  if is_all then return own_slots end
+  for slot = 0, 16383 do
+    if own[slot] and known[slot] then both[#both + 1] = string.format('%d', slot) end
+  end
+  return table.concat(both, ' ')
+end
+
+-- Adopts these slots of the server; `before`: those at the last adoption. `vouchers`: slot -> list of
+-- epochs, for slots that were gained; others that were gained, and those that are gone, have none
+-- any more.
+local function adopt_slots(node, slots, before, vouchers)
+  local now = slot_set(slots)
   local gone, new = {}, {}
   for slot in pairs(vouched) do
     if not now[slot] or (not before[slot] and not vouchers[slot]) then
@@ -111,14 +137,13 @@ local function adopt_slots(node, vouchers)
   in_parts('HSET', new)
   -- Another server may have written to the logs of a slot that is new here.
   forget_channels()
-  adopted_text, adopted_slots = own_slots, now
-  write_node(node, { slots = own_slots })
+  adopted_text, adopted_slots = slots, now
+  write_node(node, { slots = slots })
 end
 
--- Whether the server has slots now that it did not have according to the node key.
-local function has_gained(node)
-  local before = slot_set(node.slots)
+-- Whether there are slots that were not adopted before.
+local function has_gained(slots, before)
   local gained = false
-  each_slot(own_slots, function(slot) gained = gained or not before[slot] end)
+  each_slot(slots, function(slot) gained = gained or not before[slot] end)
   return gained
 end

@@ -72,6 +72,31 @@ local function watermark(keys, args)
   return describe(node, now)
 end
 
+-- sse_given 0: what this server was when it gave slots away that it does not own any more. From now
+-- on, if they come back, they must be adopted again. The state is `given`; `replica` if it is one
+-- now (without slots, it follows the new owner) and still has its memory; or `unknown` if it may not
+-- have been the primary all the time.
+local function given()
+  local now = now_ms()
+  identify()
+  local own_role, replid = replication(now, 0)
+  local is_same = replid == adopted_replid
+    or (own_role ~= 'master' and former_replid == adopted_replid)
+  if not epoch or not is_same then return { 'state', 'unknown' } end
+  if is_cluster then read_slots(now, 0) end
+  advance(now, 0)
+  return { 'state', own_role == 'master' and 'given' or 'replica',
+    'h', show_position(clock_ms, clock_seq), 'slots', own_slots or '',
+    'continues', last_node and last_node.continues or '' }
+end
+
+-- sse_vouched 1 <key of a slot>: the epochs of other servers that this one continues for the slot,
+-- as a list. Fails with `SSE not-adopted` if the server has not been adopted for it.
+local function vouched_epochs(keys)
+  if not is_adopted_slot(keys[1]) then refuse_unadopted() end
+  return vouched[redis.call('CLUSTER', 'KEYSLOT', keys[1])] or ''
+end
+
 -- The options of sse_adopt; nil and a text if they are invalid.
 local function adopt_options(args, now)
   local a = { seen = args[1], vouchers = {}, vouched_epoch = 0 }
@@ -83,6 +108,9 @@ local function adopt_options(args, now)
     elseif option == 'REPLICATED' then is_replicated = true
     elseif option == 'FLOOR' and args[i + 1] then
       a.floor = args[i + 1]
+      i = i + 1
+    elseif option == 'SLOTS' and args[i + 1] then
+      a.slots = args[i + 1]
       i = i + 1
     elseif option == 'VOUCH' and args[i + 2] then
       local epochs = {}
@@ -107,9 +135,9 @@ local function adopt_options(args, now)
 end
 
 -- sse_adopt 1 <node key> <seen>
---   [FLOOR <position>] [DURABLE] [HANDED-OVER] [REPLICATED] [VOUCH <slots> <epochs>]..
+--   [FLOOR <position>] [DURABLE] [HANDED-OVER] [REPLICATED] [SLOTS <slots>] [VOUCH <slots> <epochs>]..
 -- Adopts this process if its watermark is `unknown`; see `adopt`. REPLICATED: the gateway knows
--- that the server is not lone. VOUCH: the slots `100-200,300` moved here from a server that was
+-- that the server is not lone. SLOTS: no others. VOUCH: the slots `100-200,300` moved here from a server that was
 -- alive in these epochs (`<epoch>,<epoch>`) until then.
 local function adopt_call(keys, args)
   local now = now_ms()

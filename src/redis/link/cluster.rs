@@ -5,9 +5,8 @@ use std::{collections::HashSet, sync::Arc, time::Duration};
 use redis::RedisError;
 
 use super::{LinkError, Supervisor};
-use crate::{
-    core::channel::Channel,
-    redis::{cluster::slots::SlotRanges, watermark::WatermarkError, wire::Connection},
+use crate::redis::{
+    cluster::slots::SlotRanges, commands::is_moved, watermark::WatermarkError, wire::Connection,
 };
 
 /// Maximum time to wait for the nodes' answers after a slot has moved.
@@ -18,27 +17,15 @@ const MAX_REFRESH: Duration = Duration::from_secs(1);
 pub(super) struct FollowedSlots {
     /// The slots at the last look.
     known: Arc<SlotRanges>,
-    /// Users whose subscriptions the server has ended or refused.
-    pub(super) ended: HashSet<Arc<str>>,
-    /// Whether the server has ended the subscription to the broadcasts.
-    broadcasts_ended: bool,
 }
 
 impl Supervisor {
     /// The server has ended subscriptions, because their slots moved to another server. Their
     /// streams continue there as soon as that server is known ([`Supervisor::follow_slots`]).
     /// Only nodes of a cluster do that.
-    pub(super) fn subscriptions_ended(&mut self, channels: &[String]) -> Result<(), LinkError> {
+    pub(super) fn subscriptions_ended(&self) -> Result<(), LinkError> {
         if self.context.server.node.is_none() {
             return Err(LinkError::IsCluster);
-        }
-        for channel in channels {
-            match self.commands.keys.channel_of_live(channel) {
-                Some(Channel::User(user)) => {
-                    self.slots.ended.insert(user);
-                }
-                _ => self.slots.broadcasts_ended = true,
-            }
         }
         self.context.cluster.stale.notify_one();
         Ok(())
@@ -52,12 +39,12 @@ impl Supervisor {
         let Some(node) = &self.context.server.node else { return Ok(()) };
         let slots = node.slots();
         let has_changed = !Arc::ptr_eq(&slots, &self.slots.known);
-        if !has_changed && self.slots.ended.is_empty() && !self.slots.broadcasts_ended {
+        let (ended, broadcasts_ended) = self.inbound.ended.take();
+        if !has_changed && ended.is_empty() && !broadcasts_ended {
             return Ok(());
         }
         self.slots.known = slots;
         let (keys, server) = (&self.commands.keys, &self.context.server);
-        let ended = std::mem::take(&mut self.slots.ended);
         let gone = self.subscriptions.remove(|user| !server.owns(&keys.live_user(user)));
         // Their slots have come back, or never left.
         let owns = |user: &str| server.owns(&keys.live_user(user));
@@ -65,14 +52,13 @@ impl Supervisor {
         back.extend(self.subscriptions.returned(owns));
         let back: Vec<_> = back.into_iter().collect();
         connection.unsubscribe(&self.public(&gone)).await?;
-        let elsewhere = self.subscribe(connection, &back).await?;
-        self.slots.ended.extend(elsewhere);
+        self.subscribe(connection, &back).await?;
         let moved: Vec<_> = gone.into_iter().chain(back).collect();
         if !moved.is_empty() {
             self.context.metrics.moved_users.inc_by(moved.len() as u64);
             self.context.delivery.users_moved(&moved.into());
         }
-        self.follow_broadcasts(connection).await
+        self.follow_broadcasts(connection, broadcasts_ended).await
     }
 
     /// Handles an error of the watermark of a node: its key may have to be in another slot.
@@ -92,17 +78,27 @@ impl Supervisor {
         true
     }
 
-    async fn follow_broadcasts(&mut self, connection: &mut Connection) -> Result<(), LinkError> {
+    async fn follow_broadcasts(
+        &mut self,
+        connection: &mut Connection,
+        has_ended: bool,
+    ) -> Result<(), LinkError> {
         let owns = self.context.server.owns(&self.commands.keys.live_broadcast());
-        let has_ended = std::mem::take(&mut self.slots.broadcasts_ended);
         if owns && (has_ended || !self.inbound.has_broadcasts()) {
             self.context.delivery.set_broadcast_server(self.context.server.index);
-            self.subscribe_broadcasts(connection).await?;
+            match self.subscribe_broadcasts(connection).await {
+                // They have left, and the other server is not known yet.
+                Err(error) if is_moved(&error) => {
+                    self.inbound.ended.add_broadcasts();
+                    return Ok(());
+                }
+                subscribed => subscribed?,
+            }
             let clock = self.clock_snapshot(connection).await?;
             self.inbound.watermark(clock.h);
-            self.context.delivery.broadcasts_moved(clock.h);
+            self.context.delivery.broadcasts_moved(self.context.server.index, clock.h);
             self.inbound.set_broadcasts(true);
-        } else if !owns && self.inbound.has_broadcasts() {
+        } else if !owns && (has_ended || self.inbound.has_broadcasts()) {
             self.inbound.set_broadcasts(false);
             // The link to the other server may begin with them, and does not notify the streams.
             self.context.delivery.broadcasts_left(self.context.server.index);

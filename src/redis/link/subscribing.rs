@@ -1,11 +1,12 @@
 //! The subscriptions of a link.
 
-use std::{collections::HashSet, sync::Arc, time::Instant};
+use std::{sync::Arc, time::Instant};
 
 use redis::RedisResult;
 
 use super::Supervisor;
 use crate::{
+    core::part::Part,
     redis::{commands::is_moved, wire::Connection},
     settings::PlainPublish,
 };
@@ -38,13 +39,13 @@ impl Supervisor {
         users.iter().map(|user| self.commands.keys.public_user(user)).collect()
     }
 
-    /// Subscribes to the channels of users. Returns those whose slot another server owns.
+    /// Subscribes to the channels of users. Those whose slot another server owns count as ended.
     pub(super) async fn subscribe(
         &mut self,
         connection: &mut Connection,
         users: &[Arc<str>],
-    ) -> RedisResult<HashSet<Arc<str>>> {
-        let mut elsewhere = HashSet::new();
+    ) -> RedisResult<()> {
+        let mut elsewhere = Vec::new();
         for batch in users.chunks(BATCH) {
             let results = connection.ssubscribe(&self.live(batch)).await?;
             all(connection.subscribe(&self.public(batch)).await)?;
@@ -52,16 +53,16 @@ impl Supervisor {
                 match result {
                     Ok(()) => self.subscriptions.confirmed(user),
                     Err(error) if is_moved(&error) => {
-                        elsewhere.insert(user.clone());
+                        elsewhere.push(user.clone());
                     }
                     Err(error) => return Err(error),
                 }
             }
         }
         if !elsewhere.is_empty() {
-            self.context.cluster.stale.notify_one();
+            self.inbound.ended.add_users(elsewhere);
         }
-        Ok(elsewhere)
+        Ok(())
     }
 
     /// Unsubscribes from the channels of users that have had no stream for a while.
@@ -76,6 +77,16 @@ impl Supervisor {
         }
         connection.sunsubscribe(&self.live(&idle)).await?;
         all(connection.unsubscribe(&self.public(&idle)).await)
+    }
+}
+
+impl Supervisor {
+    /// Whether the link brings everything of a part of a user's stream.
+    pub(super) fn brings(&self, user: Option<&Arc<str>>, part: Part) -> bool {
+        let is_subscribed = |user: &Arc<str>| {
+            self.subscriptions.is_subscribed(user) && !self.inbound.ended.includes(user)
+        };
+        (part == Part::User || self.inbound.has_broadcasts()) && user.is_none_or(is_subscribed)
     }
 }
 

@@ -25,7 +25,10 @@ async fn requests_fail_at_once_while_the_link_is_down() {
     supervisor.subscriptions.attach(&user);
     let requests = async {
         let began = Instant::now();
-        assert!(link.clock_snapshot(Part::Whole).await.is_err() && link.plain(true).await.is_err());
+        assert!(
+            link.clock_snapshot(&user, Part::Whole).await.is_err()
+                && link.plain(true).await.is_err()
+        );
         assert!(link.subscribe(&user, Part::Whole).await.is_err());
         // Well within the time-out of a request, which is twice that of a command.
         assert!(began.elapsed() < Duration::from_secs(4));

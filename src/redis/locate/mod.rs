@@ -28,7 +28,7 @@ pub use self::{
     watcher::Watcher,
 };
 use super::{
-    cluster::watcher::ClusterState,
+    cluster::{slots::SlotRanges, watcher::ClusterState},
     servers::ServerInfo,
     tls::{self, TlsError},
     watermark::ClusterKnowledge,
@@ -176,9 +176,9 @@ impl Locator {
     }
 
     /// For a node of a cluster: what the instance knows of the others when it adopts this one.
-    pub async fn cluster_knowledge(&self) -> Option<ClusterKnowledge> {
+    pub async fn cluster_knowledge(&self, slots: &SlotRanges) -> Option<ClusterKnowledge> {
         let ClusterNode { info, cluster } = self.1.as_ref()?;
-        Some(cluster.knowledge(info).await)
+        Some(cluster.knowledge(info, slots).await)
     }
 
     /// Whether Sentinel or a cluster decides which server is the primary.

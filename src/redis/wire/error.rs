@@ -54,9 +54,6 @@ pub enum EndReason {
     /// no longer known.
     #[error("Redis sent a reply that no command waits for: {0}")]
     Unexpected(String),
-    /// The server ended more subscriptions than anyone handles.
-    #[error("Redis ended too many subscriptions at once")]
-    TooManyEnded,
     /// The connection is no longer needed.
     #[error("the connection was dropped")]
     Dropped,

@@ -49,8 +49,6 @@ pub use self::{
 pub const MAX_FRAME_BYTES: usize = 32 << 20;
 /// Maximum number of batches of commands that are not written yet.
 const UNWRITTEN: usize = 1024;
-/// Maximum number of ended subscriptions that are not handled yet.
-const MAX_ENDED: usize = 1 << 20;
 
 /// The handle to a connection, which ends when the handle is dropped.
 pub struct Connection {
@@ -64,25 +62,13 @@ pub struct Connection {
     pings: AtomicU64,
 }
 
-/// What happens on a connection without a request.
+/// The end of a connection.
 #[derive(Debug)]
-pub struct Notices {
-    ended_subscriptions: mpsc::Receiver<String>,
-    end: oneshot::Receiver<EndReason>,
-}
-
-/// One of the [`Notices`].
-#[derive(Debug)]
-pub enum Notice {
-    /// The server has ended the subscriptions of these shard channels: their slots have moved to
-    /// another server.
-    SubscriptionsEnded(Vec<String>),
-    /// The connection has ended. This is the last notice.
-    End(EndReason),
-}
+pub struct End(oneshot::Receiver<EndReason>);
 
 impl Connection {
-    /// Connects to a server, and calls `push` with every message. `push` runs in the task that
+    /// Connects to a server, and calls `push` with everything that comes without a request,
+    /// in the order of the replies. `push` runs in the task that
     /// reads, so it must not take long. `timeout` limits this call, and later the time to wait for
     /// a reply. `tls` is used if the address requires it.
     ///
@@ -93,15 +79,15 @@ impl Connection {
         tls: Option<Arc<ClientConfig>>,
         timeout: Duration,
         push: impl FnMut(Push<'_>) + Send + 'static,
-    ) -> Result<(Self, Notices), OpenError> {
+    ) -> Result<(Self, End), OpenError> {
         let open = async {
             let socket = socket::connect(server.addr(), server.tcp_settings(), tls).await?;
-            let (mut connection, mut notices) = Self::start(socket, timeout, MAX_FRAME_BYTES, push);
+            let (mut connection, mut end) = Self::start(socket, timeout, MAX_FRAME_BYTES, push);
             match handshake::greet(&mut connection, server.redis_settings()).await {
-                Ok(()) => Ok((connection, notices)),
+                Ok(()) => Ok((connection, end)),
                 // The time of its commands ends with that of this call.
                 Err(error) if error.is_timeout() => Err(OpenError::Timeout),
-                Err(error) => Err(notices.try_end().map_or(OpenError::Refused(error), Into::into)),
+                Err(error) => Err(end.try_get().map_or(OpenError::Refused(error), Into::into)),
             }
         };
         tokio::time::timeout(timeout, open).await.map_err(|_| OpenError::Timeout)?
@@ -113,38 +99,27 @@ impl Connection {
         timeout: Duration,
         frame_limit: usize,
         push: impl FnMut(Push<'_>) + Send + 'static,
-    ) -> (Self, Notices) {
+    ) -> (Self, End) {
         let (writer, commands) = mpsc::channel(UNWRITTEN);
-        let (ended_sender, ended_subscriptions) = mpsc::channel(MAX_ENDED);
         let (end_sender, end) = oneshot::channel();
         let pending = Arc::new(Mutex::new(Pending::default()));
-        let outputs = task::Outputs {
-            pending: pending.clone(),
-            push,
-            ended_subscriptions: ended_sender,
-            end: end_sender,
-        };
+        let outputs = task::Outputs { pending: pending.clone(), push, end: end_sender };
         tokio::spawn(task::run(socket, commands, frame_limit, outputs));
         let pings = AtomicU64::new(0);
-        (Self { pending, writer, timeout, db: 0, pings }, Notices { ended_subscriptions, end })
+        (Self { pending, writer, timeout, db: 0, pings }, End(end))
     }
 }
 
-impl Notices {
-    /// Waits for the next notice. If the future is dropped, no notice is lost.
-    pub async fn next(&mut self) -> Notice {
-        let mut channels = Vec::new();
-        let received = self.ended_subscriptions.recv_many(&mut channels, MAX_ENDED).await;
-        if received > 0 {
-            return Notice::SubscriptionsEnded(channels);
-        }
+impl End {
+    /// Waits for it. If the future is dropped, nothing is lost.
+    pub async fn wait(&mut self) -> EndReason {
         // The task has ended, or panicked.
-        Notice::End((&mut self.end).await.unwrap_or(EndReason::Dropped))
+        (&mut self.0).await.unwrap_or(EndReason::Dropped)
     }
 
     /// Why the connection has ended, once.
-    pub fn try_end(&mut self) -> Option<EndReason> {
-        self.end.try_recv().ok()
+    pub fn try_get(&mut self) -> Option<EndReason> {
+        self.0.try_recv().ok()
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::frame::{length, line};
 
-/// A message on a subscribed channel.
+/// What comes without a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Push<'a> {
     /// A message of a shard channel (`SPUBLISH`).
@@ -18,6 +18,12 @@ pub enum Push<'a> {
         channel: &'a [u8],
         /// Message as published.
         message: &'a [u8],
+    },
+    /// The server has ended the subscription of a shard channel: its slot has moved to another
+    /// server.
+    Ended {
+        /// Name of the channel.
+        channel: &'a [u8],
     },
 }
 

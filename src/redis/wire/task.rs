@@ -19,7 +19,6 @@ use super::{
 pub(super) struct Outputs<P> {
     pub(super) pending: Arc<Mutex<Pending>>,
     pub(super) push: P,
-    pub(super) ended_subscriptions: mpsc::Sender<String>,
     pub(super) end: oneshot::Sender<EndReason>,
 }
 
@@ -99,15 +98,11 @@ impl<P: FnMut(Push<'_>)> Outputs<P> {
         if self.pending.lock().confirm(kind, channel) == Confirmed::Answer {
             return Ok(());
         }
-        let channel = String::from_utf8_lossy(channel);
         if kind != Subscribing::SUnsubscribe {
-            let text = format!("{} {channel}", kind.name());
+            let text = format!("{} {}", kind.name(), String::from_utf8_lossy(channel));
             return Err(unexpected(&redis::Value::SimpleString(text)));
         }
-        match self.ended_subscriptions.try_send(channel.into_owned()) {
-            Err(mpsc::error::TrySendError::Full(_)) => Err(EndReason::TooManyEnded),
-            // Nobody may be interested.
-            Ok(()) | Err(mpsc::error::TrySendError::Closed(_)) => Ok(()),
-        }
+        (self.push)(Push::Ended { channel });
+        Ok(())
     }
 }

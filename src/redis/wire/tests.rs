@@ -10,7 +10,7 @@ use super::*;
 const TIMEOUT: Duration = Duration::from_secs(20);
 const LIMIT: usize = 10_000;
 
-/// Messages as text: `live <channel> <message>`.
+/// What was pushed as text: `live <channel> <message>`, `ended <channel>`.
 type Messages = std_mpsc::Receiver<String>;
 
 struct Server {
@@ -31,20 +31,24 @@ impl Server {
     }
 }
 
-fn connect() -> (Connection, Notices, Server, Messages) {
+fn connect() -> (Connection, End, Server, Messages) {
     let (near, far) = tokio::io::duplex(1 << 20);
     let (sender, messages) = std_mpsc::channel();
-    let (connection, notices) =
+    let (connection, end) =
         Connection::start(tokio::io::split(near), TIMEOUT, LIMIT, move |push| {
-            let (kind, channel, message) = match push {
-                Push::Live { channel, message } => ("live", channel, message),
-                Push::Plain { channel, message } => ("plain", channel, message),
-            };
-            let [channel, message] = [channel, message].map(String::from_utf8_lossy);
-            let _ = sender.send(format!("{kind} {channel} {message}"));
+            let text = String::from_utf8_lossy;
+            let _ = sender.send(match push {
+                Push::Live { channel, message } => {
+                    format!("live {} {}", text(channel), text(message))
+                }
+                Push::Plain { channel, message } => {
+                    format!("plain {} {}", text(channel), text(message))
+                }
+                Push::Ended { channel } => format!("ended {}", text(channel)),
+            });
         });
     let (read, write) = tokio::io::split(far);
-    (connection, notices, Server { read, write }, messages)
+    (connection, end, Server { read, write }, messages)
 }
 
 fn bulk(text: &str) -> String {
@@ -82,7 +86,7 @@ fn codes(results: Vec<RedisResult<()>>) -> Vec<String> {
 
 #[tokio::test]
 async fn unsolicited_sunsubscribe_answers_no_command() {
-    let (mut connection, mut notices, mut server, messages) = connect();
+    let (mut connection, _end, mut server, messages) = connect();
     let serve = async {
         server.expect(&command(&["ONE"])).await;
         server.send(&(confirmation("sunsubscribe", "a") + "+one\r\n")).await;
@@ -101,20 +105,13 @@ async fn unsolicited_sunsubscribe_answers_no_command() {
         assert_eq!(query(&mut connection, "THREE").await.unwrap(), "three");
     };
     tokio::join!(serve, use_it);
-    assert_eq!(messages.try_iter().collect::<Vec<_>>(), ["live b m"]);
-    let mut ended = Vec::new();
-    while ended.len() < 3 {
-        match notices.next().await {
-            Notice::SubscriptionsEnded(channels) => ended.extend(channels),
-            other => panic!("{other:?}"),
-        }
-    }
-    assert_eq!(ended, ["a", "b", "c"]);
+    let pushed: Vec<_> = messages.try_iter().collect();
+    assert_eq!(pushed, ["ended a", "live b m", "ended b", "ended c"]);
 }
 
 #[tokio::test]
 async fn refused_channel_does_not_affect_the_others() {
-    let (mut connection, _notices, mut server, _messages) = connect();
+    let (mut connection, _end, mut server, _messages) = connect();
     let channels = names(["a", "b", "c", "d"]);
     let serve = async {
         let one_each: Vec<_> =
@@ -139,7 +136,7 @@ async fn refused_channel_does_not_affect_the_others() {
 
 #[tokio::test]
 async fn channels_that_move_while_unsubscribing_keep_replies_paired() {
-    let (mut connection, mut notices, mut server, _messages) = connect();
+    let (mut connection, _end, mut server, messages) = connect();
     let serve = async {
         for round in 0..2 {
             let ping = format!("unsubscribed-{round}");
@@ -166,13 +163,12 @@ async fn channels_that_move_while_unsubscribing_keep_replies_paired() {
         }
     };
     tokio::join!(serve, use_it);
-    let notice = notices.next().await;
-    assert!(matches!(&notice, Notice::SubscriptionsEnded(c) if c[..] == ["other"]), "{notice:?}");
+    assert_eq!(messages.try_iter().collect::<Vec<_>>(), ["ended other"]);
 }
 
 #[tokio::test]
 async fn refused_sunsubscribe_is_an_error() {
-    let (connection, _notices, mut server, _messages) = connect();
+    let (connection, _end, mut server, _messages) = connect();
     let serve = async {
         server.send(&("-NOPERM no\r\n".to_owned() + &bulk("unsubscribed-0"))).await;
     };
@@ -183,7 +179,7 @@ async fn refused_sunsubscribe_is_an_error() {
 
 #[tokio::test]
 async fn bytes_that_arrive_one_by_one_are_read_alike() {
-    let (mut connection, mut notices, mut server, messages) = connect();
+    let (mut connection, mut end, mut server, messages) = connect();
     let serve = async {
         server.expect(&command(&["ONE"])).await;
         let answer = message("a", "m\r\n")
@@ -198,14 +194,14 @@ async fn bytes_that_arrive_one_by_one_are_read_alike() {
     let ((), one) = tokio::join!(serve, query(&mut connection, "ONE"));
     assert_eq!(one.unwrap(), "one");
     drop(server);
-    assert!(matches!(notices.next().await, Notice::SubscriptionsEnded(_)));
-    assert!(matches!(notices.next().await, Notice::End(EndReason::Closed)));
-    assert_eq!(messages.try_iter().collect::<Vec<_>>(), ["live a m\r\n", "plain c n"]);
+    assert!(matches!(end.wait().await, EndReason::Closed));
+    let pushed: Vec<_> = messages.try_iter().collect();
+    assert_eq!(pushed, ["live a m\r\n", "ended a", "plain c n"]);
 }
 
 /// Sends `bytes` while a command waits; returns why the connection ended.
 async fn end_by(bytes: &str) -> EndReason {
-    let (mut connection, mut notices, mut server, _messages) = connect();
+    let (mut connection, mut end, mut server, _messages) = connect();
     let serve = async {
         server.expect(&command(&["ONE"])).await;
         server.send(bytes).await;
@@ -215,10 +211,7 @@ async fn end_by(bytes: &str) -> EndReason {
     if let Err(error) = failed {
         assert!(error.is_connection_dropped(), "{error}");
     }
-    let reason = match notices.next().await {
-        Notice::End(reason) => reason,
-        other => panic!("{other:?}"),
-    };
+    let reason = end.wait().await;
     let error = query(&mut connection, "LATER").await.unwrap_err();
     assert!(error.is_connection_dropped(), "{error}");
     reason
@@ -250,17 +243,17 @@ async fn replies_without_a_command_end_the_connection() {
 
 #[tokio::test]
 async fn reply_instead_of_a_confirmation_ends_the_connection() {
-    let (connection, mut notices, mut server, _messages) = connect();
+    let (connection, mut end, mut server, _messages) = connect();
     server.send("+OK\r\n").await;
     let channels = names(["a"]);
     // The reply may be read before the command is sent: then, too, nothing waits for it.
     assert!(connection.ssubscribe(&channels).await.unwrap_err().is_connection_dropped());
-    assert!(matches!(notices.next().await, Notice::End(EndReason::Unexpected(_))));
+    assert!(matches!(end.wait().await, EndReason::Unexpected(_)));
 }
 
 #[tokio::test]
 async fn end_of_file_fails_all_pending_commands() {
-    let (connection, mut notices, server, _messages) = connect();
+    let (connection, mut end, server, _messages) = connect();
     let (a, b) = (names(["a"]), names(["b"]));
     let close = async move {
         tokio::task::yield_now().await;
@@ -270,13 +263,13 @@ async fn end_of_file_fails_all_pending_commands() {
         tokio::join!(connection.ssubscribe(&a), connection.sunsubscribe(&b), close);
     assert!(one.unwrap_err().is_connection_dropped() && two.unwrap_err().is_connection_dropped());
     // Who learns that a command failed can ask for the reason at once.
-    assert!(matches!(notices.try_end(), Some(EndReason::Closed)));
-    assert!(notices.try_end().is_none());
+    assert!(matches!(end.try_get(), Some(EndReason::Closed)));
+    assert!(end.try_get().is_none());
 }
 
 #[tokio::test]
 async fn reply_after_the_timeout_answers_no_other_command() {
-    let (mut connection, _notices, mut server, _messages) = connect();
+    let (mut connection, _end, mut server, _messages) = connect();
     connection.timeout = Duration::ZERO;
     assert!(query(&mut connection, "ONE").await.unwrap_err().is_timeout());
     connection.timeout = TIMEOUT;
@@ -290,7 +283,7 @@ async fn reply_after_the_timeout_answers_no_other_command() {
 
 #[tokio::test]
 async fn commands_without_a_reply_are_bounded() {
-    let (mut connection, _notices, _server, _messages) = connect();
+    let (mut connection, _end, _server, _messages) = connect();
     connection.timeout = Duration::ZERO;
     let channels: Vec<_> = (0..4000).map(|n| format!("c{n}")).collect();
     for _ in 0..4 {
@@ -303,9 +296,9 @@ async fn commands_without_a_reply_are_bounded() {
 
 #[tokio::test]
 async fn dropped_handle_closes_the_socket() {
-    let (connection, mut notices, mut server, _messages) = connect();
+    let (connection, mut end, mut server, _messages) = connect();
     drop(connection);
     let mut rest = Vec::new();
     server.read.read_to_end(&mut rest).await.unwrap();
-    assert!(matches!(notices.next().await, Notice::End(EndReason::Dropped)));
+    assert!(matches!(end.wait().await, EndReason::Dropped));
 }

@@ -22,16 +22,6 @@ impl Connection {
         }
     }
 
-    /// See [`was_moved_from`](crate::core::stream_state::StreamState::was_moved_from).
-    pub fn was_moved_from(&self, part: Part, cursor: EventId) -> bool {
-        self.state.borrow().was_moved_from(part, cursor)
-    }
-
-    /// See [`received`](crate::core::stream_state::StreamState::received).
-    pub fn received(&self, part: Part) -> Vec<EventId> {
-        self.state.borrow().received(part)
-    }
-
     /// Whether the catch-up of a part with that number is still needed.
     pub fn is_catching_up(&self, part: Part, number: u64) -> bool {
         !self.gone.get() && !self.is_ending() && self.state.borrow().is_catching_up(part, number)

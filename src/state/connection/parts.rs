@@ -62,12 +62,6 @@ impl Connection {
         self.subscription.replace(Some(subscription));
     }
 
-    /// See [`StreamState::move_away`].
-    pub(in crate::state) fn move_away(&self, part: Part) {
-        self.with(|state| state.move_away(part));
-        self.drained.notify_waiters();
-    }
-
     /// See [`StreamState::detach`].
     pub fn detach(&self, part: Part, watermark: EventId) {
         self.with(|state| state.detach(part, watermark));
