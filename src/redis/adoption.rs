@@ -74,6 +74,7 @@ fn decide(
     match confirmation {
         Confirmation::Denied => Err(NotAdopted::Denied),
         Confirmation::Confirmed => Ok(()),
+        Confirmation::Unknown if server.is_yielded => Err(NotAdopted::Behind),
         // A wiped process is still the same one.
         Confirmation::Unknown if last == Some(&*server.run_id) || !is_behind => Ok(()),
         Confirmation::Unknown => Err(NotAdopted::Behind),
@@ -182,8 +183,10 @@ impl Adoption {
                 let (address, known) = (commands.address(), server.known);
                 tracing::warn!(
                     %address, %known, %seen,
+                    is_yielded = server.is_yielded,
                     "the server knows less than this gateway has seen (an old primary? restored or \
-                     empty data?): adopting it in {} s if no other server answers at this address",
+                     empty data?) or has yielded to another one: adopting it in {} s if no other \
+                     server answers at this address",
                     ALONE.as_secs()
                 );
                 self.waiting =
@@ -256,7 +259,12 @@ mod tests {
     }
 
     fn server(known: &str) -> UnknownServer {
-        UnknownServer { run_id: "one".into(), known: id(known), is_replicated: true }
+        UnknownServer {
+            run_id: "one".into(),
+            known: id(known),
+            is_replicated: true,
+            is_yielded: false,
+        }
     }
 
     #[test]
@@ -270,6 +278,14 @@ mod tests {
         assert_eq!(decide("9-0.0", "9-1.b", Some("other")), Err(NotAdopted::Behind));
         assert_eq!(decide("9-0.0", "9-1.b", Some("one")), Ok(()), "the same process, wiped");
         assert_eq!(decide("0-0.0", "0-0.0", None), Ok(()), "the first server of all");
+    }
+
+    #[test]
+    fn server_that_has_yielded_waits() {
+        let yielded = UnknownServer { is_yielded: true, ..server("9-0.c") };
+        let decide = |confirmation| decide(&yielded, id("7-0.b"), Some("one"), confirmation);
+        assert_eq!(decide(Confirmation::Unknown), Err(NotAdopted::Behind));
+        assert_eq!(decide(Confirmation::Confirmed), Ok(()));
     }
 
     #[test]

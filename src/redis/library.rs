@@ -14,7 +14,7 @@ use crate::{
 
 /// Version of the library. Its functions also accept the calls of the previous version, because
 /// gateways are updated one by one.
-pub const VERSION: u32 = 6;
+pub const VERSION: u32 = 7;
 /// The text of the library, in this order.
 pub(super) const SOURCE: &str = concat!(
     include_str!("library/names.lua"),
@@ -24,6 +24,7 @@ pub(super) const SOURCE: &str = concat!(
     include_str!("library/clock.lua"),
     include_str!("library/slots.lua"),
     include_str!("library/adoption.lua"),
+    include_str!("library/rivals.lua"),
     include_str!("library/watermark.lua"),
     include_str!("library/events.lua"),
     include_str!("library/recorder.lua"),

@@ -6,6 +6,7 @@
 
 mod cluster;
 mod error;
+mod rival;
 mod subscribing;
 #[cfg(test)]
 pub mod testing;
@@ -35,8 +36,9 @@ use super::{
 };
 use crate::{
     backoff::Backoff,
-    core::{catch_up::ClockSnapshot, part::Part},
+    core::{catch_up::ClockSnapshot, id::EventId, part::Part},
     error_chain::ErrorChain,
+    log_limit::LogLimit,
     settings::ServerAddress,
 };
 
@@ -46,6 +48,8 @@ const REQUESTS: usize = 4096;
 const TIMER: Duration = Duration::from_millis(250);
 /// Time between two watermarks.
 const WATERMARK_INTERVAL: Duration = Duration::from_secs(1);
+/// Minimum time between two log lines about other servers at the same address, ms.
+const RIVAL_LOG_MS: u64 = 60_000;
 /// The delay after the first failure, and the longest delay.
 const FIRST_RETRY: Duration = Duration::from_millis(100);
 const MAX_RETRY: Duration = Duration::from_secs(5);
@@ -147,6 +151,9 @@ pub struct Supervisor {
     server: Option<ServerAddress>,
     slots: FollowedSlots,
     adoption: Adoption,
+    /// The last position of a rival of which the streams were notified.
+    lost: Option<EventId>,
+    rival_log: LogLimit,
     warned: Warned,
 }
 
@@ -166,6 +173,8 @@ pub fn new(context: LinkContext, commands: Commands, inbound: Arc<Inbound>) -> (
             server: None,
             slots: FollowedSlots::default(),
             adoption: Adoption::default(),
+            lost: None,
+            rival_log: LogLimit::new(RIVAL_LOG_MS),
             warned: Warned::default(),
         },
     )
@@ -298,6 +307,7 @@ impl Supervisor {
     ) -> Result<Infallible, LinkError> {
         let clock = self.begin(connection).await?;
         tracing::info!(h = %clock.h, "link to Redis is up");
+        let mut rivals = self.watch_rivals();
         let mut timer = tokio::time::interval(TIMER);
         let mut last_watermark = Instant::now();
         let mut batch = Vec::new();
@@ -308,6 +318,7 @@ impl Supervisor {
                     Notice::SubscriptionsEnded(channels) => self.subscriptions_ended(&channels)?,
                     Notice::End(reason) => return Err(LinkError::Ended(reason)),
                 },
+                rival = rivals.next() => self.resolve(connection, rival).await?,
                 // The sender lives as long as the context.
                 _ = rounds.changed() => self.follow_slots(connection).await?,
                 n = self.requests.recv_many(&mut batch, REQUESTS) => {
@@ -346,6 +357,7 @@ impl Supervisor {
         let users = self.subscriptions.lost();
         let elsewhere = self.subscribe(connection, &users).await?;
         self.slots.ended.extend(elsewhere);
+        self.refuse_outsider(connection).await?;
         let clock = self.first_snapshot(connection).await?;
         self.context.clock.set_server_ms(clock.now_ms);
         self.context.state.discard_implausible(clock.now_ms);

@@ -36,9 +36,15 @@ impl Supervisor {
                 Err(LinkError::Watermark(WatermarkError::NotAdopted(NotAdopted::Behind))) => {}
                 taken => return taken,
             }
-            self.refuse_for(PROBE_INTERVAL).await;
+            // Irregularly: a balancer must not lead this gateway to one server, and another gateway
+            // that waits as well to another one.
+            self.refuse_for(PROBE_INTERVAL.mul_f64(0.5 + fastrand::f64())).await;
             if self.requests.is_closed() {
                 return Err(LinkError::InstanceEnded);
+            }
+            // Not always one: a balancer of two servers would lead each link to the same one.
+            if fastrand::bool() {
+                let _ = self.probe().await;
             }
             let reached = self.probe().await;
             if !self.adoption.probed(reached.as_deref().unwrap_or_default()) {
