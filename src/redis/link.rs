@@ -207,6 +207,10 @@ impl Supervisor {
                 span.in_scope(|| tracing::warn!(%primary, "the primary changed, connecting to it"));
                 continue;
             }
+            if matches!(error, LinkError::OtherServer) {
+                backoff.reset();
+                self.skip_connection().await;
+            }
             let delay = backoff.delay();
             let retry_ms = delay.as_millis() as u64;
             span.in_scope(|| {

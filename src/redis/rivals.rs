@@ -6,6 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use futures_util::future::join_all;
 use redis::{RedisResult, aio::ConnectionLike, aio::MultiplexedConnection};
 use tokio::sync::mpsc;
 
@@ -23,10 +24,8 @@ use crate::core::id::{Epoch, EventId, parse_epoch};
 const INTERVAL: Duration = Duration::from_secs(4);
 /// If all connections reach the same rival for this long, the server of the link is out of reach.
 const OUT_OF_REACH: Duration = Duration::from_secs(5);
-/// Connections of a new instance that look for a server that others use. The number varies: with an
-/// even number of connections for each attempt, a balancer of two servers would lead each link to
-/// the same one.
-const FIRST_PROBES: std::ops::RangeInclusive<usize> = 3..=6;
+/// Connections of a new link that look for a server that others use.
+const FIRST_PROBES: usize = 4;
 
 /// A primary at the same address as the server of the link.
 pub enum Rival {
@@ -78,15 +77,13 @@ pub async fn ask_to_yield(
     };
     Ok(match reply.text("state") {
         "yielded" => Answer::Yielded(EventId::parse(reply.text("lost"))),
-        "in-use" => {
-            Answer::InUse(parse_epoch(reply.text("epoch")).ok_or(WatermarkError::Reply)?)
-        }
+        "in-use" => Answer::InUse(parse_epoch(reply.text("epoch")).ok_or(WatermarkError::Reply)?),
         _ => Answer::Replica,
     })
 }
 
 /// Whether a link reaches a server that no gateway uses, although another one at this address is in
-/// use: for an instance that knows nothing yet.
+/// use.
 pub async fn is_outsider(
     connection: &mut impl ConnectionLike,
     run_id: &str,
@@ -96,13 +93,11 @@ pub async fn is_outsider(
     if watermark::is_confirmed(connection, commands).await {
         return false;
     }
-    let mut is_outsider = false;
-    for _ in 0..fastrand::usize(FIRST_PROBES) {
-        let Ok((reached, mut other)) = connect(context).await else { continue };
-        let is_other = *reached != *run_id;
-        is_outsider |= is_other && watermark::is_confirmed(&mut other, commands).await;
-    }
-    is_outsider
+    let probes = (0..FIRST_PROBES).map(|_| async {
+        let Ok((reached, mut other)) = connect(context).await else { return false };
+        *reached != *run_id && watermark::is_confirmed(&mut other, commands).await
+    });
+    join_all(probes).await.contains(&true)
 }
 
 async fn connect(context: &LinkContext) -> RedisResult<(Arc<str>, MultiplexedConnection)> {

@@ -102,11 +102,7 @@ pub struct ClusterKnowledge {
 ///
 /// # Errors
 /// The node owns no slot.
-pub(super) fn call(
-    commands: &Commands,
-    function: &str,
-    seen: &str,
-) -> Result<Cmd, WatermarkError> {
+pub(super) fn call(commands: &Commands, function: &str, seen: &str) -> Result<Cmd, WatermarkError> {
     let mut call = commands.call(function, &[commands.node_key().ok_or(WatermarkError::NoSlot)?]);
     call.arg(seen);
     Ok(call)

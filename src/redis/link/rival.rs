@@ -3,13 +3,10 @@
 use tokio::{sync::mpsc, task::JoinSet};
 
 use super::{LinkError, Supervisor};
-use crate::{
-    core::id::EventId,
-    redis::{
-        rivals::{self, Answer, Rival, Watch},
-        watermark::{self, AdoptOptions, WatermarkError},
-        wire::Connection,
-    },
+use crate::redis::{
+    rivals::{self, Answer, Rival, Watch},
+    watermark::{self, AdoptOptions, WatermarkError},
+    wire::Connection,
 };
 
 /// The rivals that a link's server meets; ends with the link.
@@ -42,18 +39,25 @@ impl Supervisor {
         Rivals { found, _watch: watch }
     }
 
-    /// An instance that knows nothing yet must not adopt a server that others do not use.
+    /// A server that no gateway uses must not be adopted beside one that is in use.
     pub(super) async fn refuse_outsider(
         &self,
         connection: &mut Connection,
     ) -> Result<(), LinkError> {
         let context = &self.context;
-        let is_new = context.state.highest_id() == EventId::ZERO;
         let Some(run_id) = context.state.server.run_id() else { return Ok(()) };
-        let is_refused = is_new
-            && !context.locator.has_judge()
+        let is_refused = !context.locator.has_judge()
             && rivals::is_outsider(connection, &run_id, &self.commands, context).await;
         if is_refused { Err(LinkError::OtherServer) } else { Ok(()) }
+    }
+
+    /// Behind a link to a server that is not in use: an additional connection, or none. A balancer
+    /// of two servers would lead each link to the same one, if each attempt made an even number of
+    /// connections.
+    pub(super) async fn skip_connection(&self) {
+        if fastrand::bool() {
+            let _ = self.probe().await;
+        }
     }
 
     /// Of two primaries, one must yield. If that has accepted events, they are lost: a new epoch

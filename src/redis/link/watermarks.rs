@@ -42,10 +42,6 @@ impl Supervisor {
             if self.requests.is_closed() {
                 return Err(LinkError::InstanceEnded);
             }
-            // Not always one: a balancer of two servers would lead each link to the same one.
-            if fastrand::bool() {
-                let _ = self.probe().await;
-            }
             let reached = self.probe().await;
             if !self.adoption.probed(reached.as_deref().unwrap_or_default()) {
                 return Err(reached.map_or_else(LinkError::Probe, |_| LinkError::OtherServer));
