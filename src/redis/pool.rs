@@ -14,8 +14,9 @@ use tokio::sync::Notify;
 use super::locate::Locator;
 use crate::settings::ServerAddress;
 
-/// Attempts to reach the link's server, for example through a balancer.
-const ATTEMPTS: usize = 8;
+/// Attempts to reach the link's server, for example through a balancer of two servers. A failure
+/// makes a new client wait for 10 s or more (`sse.busy`).
+const ATTEMPTS: usize = 16;
 
 /// The server process of the link, by its run id; unknown while the link is down.
 #[derive(Debug, Default)]
