@@ -74,7 +74,12 @@ fn decide(
     match confirmation {
         Confirmation::Denied => Err(NotAdopted::Denied),
         Confirmation::Confirmed => Ok(()),
-        Confirmation::Unknown if server.is_yielded => Err(NotAdopted::Behind),
+        // Both of two servers may have yielded: then the one that was served before is adopted.
+        Confirmation::Unknown
+            if server.is_yielded && seen != EventId::ZERO && last != Some(&*server.run_id) =>
+        {
+            Err(NotAdopted::Behind)
+        }
         // A wiped process is still the same one.
         Confirmation::Unknown if last == Some(&*server.run_id) || !is_behind => Ok(()),
         Confirmation::Unknown => Err(NotAdopted::Behind),
@@ -283,9 +288,13 @@ mod tests {
     #[test]
     fn server_that_has_yielded_waits() {
         let yielded = UnknownServer { is_yielded: true, ..server("9-0.c") };
-        let decide = |confirmation| decide(&yielded, id("7-0.b"), Some("one"), confirmation);
-        assert_eq!(decide(Confirmation::Unknown), Err(NotAdopted::Behind));
-        assert_eq!(decide(Confirmation::Confirmed), Ok(()));
+        let decide = |seen, last, confirmation| decide(&yielded, id(seen), last, confirmation);
+        let unknown = Confirmation::Unknown;
+        assert_eq!(decide("7-0.b", Some("other"), unknown), Err(NotAdopted::Behind));
+        assert_eq!(decide("7-0.b", None, unknown), Err(NotAdopted::Behind));
+        assert_eq!(decide("7-0.b", Some("one"), unknown), Ok(()), "the server before");
+        assert_eq!(decide("0-0.0", None, unknown), Ok(()), "a new gateway");
+        assert_eq!(decide("7-0.b", None, Confirmation::Confirmed), Ok(()));
     }
 
     #[test]

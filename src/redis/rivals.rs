@@ -24,6 +24,8 @@ use crate::core::id::{Epoch, EventId, parse_epoch};
 const INTERVAL: Duration = Duration::from_secs(4);
 /// If all connections reach the same rival for this long, the server of the link is out of reach.
 const OUT_OF_REACH: Duration = Duration::from_secs(5);
+/// The least number of these connections, on a busy machine.
+const OUT_OF_REACH_PROBES: u32 = 10;
 /// Connections of a new link that look for a server that others use.
 const FIRST_PROBES: usize = 4;
 
@@ -113,8 +115,15 @@ pub struct Watch {
     /// The process of the link.
     run_id: Arc<str>,
     rivals: mpsc::Sender<Rival>,
-    /// The only process that connections have reached, and since when.
-    alone: Option<(Arc<str>, Instant)>,
+    /// The only process that connections have reached.
+    alone: Option<Alone>,
+}
+
+/// The only process that several connections in a row have reached.
+struct Alone {
+    run_id: Arc<str>,
+    since: Instant,
+    connections: u32,
 }
 
 impl Watch {
@@ -132,8 +141,11 @@ impl Watch {
     pub async fn run(mut self) {
         loop {
             self.pause().await;
-            // A server that does not answer is no rival.
-            let Ok((reached, connection)) = connect(&self.context).await else { continue };
+            // A connection that fails may be one to the link's server.
+            let Ok((reached, connection)) = connect(&self.context).await else {
+                self.alone = None;
+                continue;
+            };
             if reached == self.run_id {
                 self.alone = None;
                 continue;
@@ -168,11 +180,12 @@ impl Watch {
             Answer::InUse(epoch) => return Ok(Some(Rival::Preferred { connection, epoch })),
             Answer::Yielded(lost) => lost,
         };
-        let since = match &self.alone {
-            Some((run_id, since)) if run_id == reached => *since,
-            _ => self.alone.insert((reached.clone(), Instant::now())).1,
-        };
-        let is_alone = since.elapsed() >= OUT_OF_REACH;
+        let before = self.alone.take().filter(|alone| alone.run_id == *reached);
+        let first = || Alone { run_id: reached.clone(), since: Instant::now(), connections: 0 };
+        let alone = self.alone.insert(before.unwrap_or_else(first));
+        alone.connections += 1;
+        let is_alone =
+            alone.since.elapsed() >= OUT_OF_REACH && alone.connections >= OUT_OF_REACH_PROBES;
         Ok(Some(if is_alone { Rival::Alone } else { Rival::Yielded { lost } }))
     }
 }

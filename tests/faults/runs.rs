@@ -44,7 +44,7 @@ async fn single_server_survives_a_wipe_and_lost_connections() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn single_server_survives_a_second_one_at_its_address() {
-    short(Kind::Everysec, false, &[Fault::TwoServers, Fault::TwoServersUsed]).await;
+    short(Kind::Everysec, false, &[Fault::TwoServersUsed]).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
