@@ -118,6 +118,9 @@ metrics! {
         "Time since the last watermark from Redis; with several servers, the longest.";
     epoch_changes: IntCounter = "sse_epoch_changes_total",
         "New epochs: Redis was restarted, replaced or wiped; sum of all servers.";
+    rivals: IntCounter = "sse_redis_rivals_total",
+        "Connections that reached another primary than the one in use, at the address of \
+         redis.url; not with Sentinel or a cluster.";
     server_link_up: IntGaugeVec = "sse_redis_server_link_up",
         "1 while the subscriber connection to this Redis server is up and watermarks arrive.",
         ["server"];

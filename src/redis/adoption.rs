@@ -74,6 +74,12 @@ fn decide(
     match confirmation {
         Confirmation::Denied => Err(NotAdopted::Denied),
         Confirmation::Confirmed => Ok(()),
+        // Both of two servers may have yielded: then the one that was served before is adopted.
+        Confirmation::Unknown
+            if server.is_yielded && seen != EventId::ZERO && last != Some(&*server.run_id) =>
+        {
+            Err(NotAdopted::Behind)
+        }
         // A wiped process is still the same one.
         Confirmation::Unknown if last == Some(&*server.run_id) || !is_behind => Ok(()),
         Confirmation::Unknown => Err(NotAdopted::Behind),
@@ -182,8 +188,10 @@ impl Adoption {
                 let (address, known) = (commands.address(), server.known);
                 tracing::warn!(
                     %address, %known, %seen,
+                    is_yielded = server.is_yielded,
                     "the server knows less than this gateway has seen (an old primary? restored or \
-                     empty data?): adopting it in {} s if no other server answers at this address",
+                     empty data?) or has yielded to another one: adopting it in {} s if no other \
+                     server answers at this address",
                     ALONE.as_secs()
                 );
                 self.waiting =
@@ -262,6 +270,7 @@ mod tests {
             known: id(known),
             is_replicated: true,
             slots: SlotRanges::default(),
+            is_yielded: false,
         }
     }
 
@@ -276,6 +285,18 @@ mod tests {
         assert_eq!(decide("9-0.0", "9-1.b", Some("other")), Err(NotAdopted::Behind));
         assert_eq!(decide("9-0.0", "9-1.b", Some("one")), Ok(()), "the same process, wiped");
         assert_eq!(decide("0-0.0", "0-0.0", None), Ok(()), "the first server of all");
+    }
+
+    #[test]
+    fn server_that_has_yielded_waits() {
+        let yielded = UnknownServer { is_yielded: true, ..server("9-0.c") };
+        let decide = |seen, last, confirmation| decide(&yielded, id(seen), last, confirmation);
+        let unknown = Confirmation::Unknown;
+        assert_eq!(decide("7-0.b", Some("other"), unknown), Err(NotAdopted::Behind));
+        assert_eq!(decide("7-0.b", None, unknown), Err(NotAdopted::Behind));
+        assert_eq!(decide("7-0.b", Some("one"), unknown), Ok(()), "the server before");
+        assert_eq!(decide("0-0.0", None, unknown), Ok(()), "a new gateway");
+        assert_eq!(decide("7-0.b", None, Confirmation::Confirmed), Ok(()));
     }
 
     #[test]

@@ -24,6 +24,7 @@ pub(super) const SOURCE: &str = concat!(
     include_str!("library/clock.lua"),
     include_str!("library/slots.lua"),
     include_str!("library/adoption.lua"),
+    include_str!("library/rivals.lua"),
     include_str!("library/watermark.lua"),
     include_str!("library/events.lua"),
     include_str!("library/recorder.lua"),

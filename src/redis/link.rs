@@ -6,6 +6,7 @@
 
 mod cluster;
 mod error;
+mod rival;
 mod subscribing;
 #[cfg(test)]
 pub mod testing;
@@ -35,8 +36,9 @@ use super::{
 };
 use crate::{
     backoff::Backoff,
-    core::{catch_up::ClockSnapshot, part::Part},
+    core::{catch_up::ClockSnapshot, id::EventId, part::Part},
     error_chain::ErrorChain,
+    log_limit::LogLimit,
     settings::ServerAddress,
 };
 
@@ -46,6 +48,8 @@ const REQUESTS: usize = 4096;
 const TIMER: Duration = Duration::from_millis(250);
 /// Time between two watermarks.
 const WATERMARK_INTERVAL: Duration = Duration::from_secs(1);
+/// Minimum time between two log lines about other servers at the same address, ms.
+const RIVAL_LOG_MS: u64 = 60_000;
 /// The delay after the first failure, and the longest delay.
 const FIRST_RETRY: Duration = Duration::from_millis(100);
 const MAX_RETRY: Duration = Duration::from_secs(5);
@@ -154,6 +158,9 @@ pub struct Supervisor {
     server: Option<ServerAddress>,
     slots: FollowedSlots,
     adoption: Adoption,
+    /// The last position of a rival of which the streams were notified.
+    lost: Option<EventId>,
+    rival_log: LogLimit,
     warned: Warned,
 }
 
@@ -173,6 +180,8 @@ pub fn new(context: LinkContext, commands: Commands, inbound: Arc<Inbound>) -> (
             server: None,
             slots: FollowedSlots::default(),
             adoption: Adoption::default(),
+            lost: None,
+            rival_log: LogLimit::new(RIVAL_LOG_MS),
             warned: Warned::default(),
         },
     )
@@ -204,6 +213,10 @@ impl Supervisor {
             if let LinkError::PrimaryMoved(primary) = error {
                 span.in_scope(|| tracing::warn!(%primary, "the primary changed, connecting to it"));
                 continue;
+            }
+            if matches!(error, LinkError::OtherServer) {
+                backoff.reset();
+                self.skip_connection().await;
             }
             let delay = backoff.delay();
             let retry_ms = delay.as_millis() as u64;
@@ -302,6 +315,7 @@ impl Supervisor {
     ) -> Result<Infallible, LinkError> {
         let clock = self.begin(connection).await?;
         tracing::info!(h = %clock.h, "link to Redis is up");
+        let mut rivals = self.watch_rivals();
         let mut timer = tokio::time::interval(TIMER);
         let mut last_watermark = Instant::now();
         let mut batch = Vec::new();
@@ -311,6 +325,7 @@ impl Supervisor {
             tokio::select! {
                 reason = end.wait() => return Err(LinkError::Ended(reason)),
                 () = inbound.ended.added.notified() => self.subscriptions_ended()?,
+                rival = rivals.next() => self.resolve(connection, rival).await?,
                 // The sender lives as long as the context.
                 _ = rounds.changed() => self.follow_slots(connection).await?,
                 n = self.requests.recv_many(&mut batch, REQUESTS) => {
@@ -341,14 +356,15 @@ impl Supervisor {
         let run_id = pool::run_id(connection).await?;
         self.context.state.server.set(Some(run_id.clone()));
         self.adoption.begin(connection, run_id, &self.commands, &self.context).await;
+        self.inbound.ended.take();
         let has_broadcasts = self.context.server.owns(&keys.live_broadcast());
         if has_broadcasts {
             self.context.delivery.set_broadcast_server(self.context.server.index);
             self.subscribe_broadcasts(connection).await?;
         }
-        self.inbound.ended.take();
         let users = self.subscriptions.lost();
         self.subscribe(connection, &users).await?;
+        self.refuse_outsider(connection).await?;
         let clock = self.first_snapshot(connection).await?;
         self.context.clock.set_server_ms(clock.now_ms);
         self.context.state.discard_implausible(clock.now_ms);

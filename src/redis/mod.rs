@@ -23,6 +23,7 @@ pub mod publish;
 pub mod recorder;
 pub mod rejected;
 pub mod replay_cache_fill;
+pub mod rivals;
 pub mod routes;
 pub mod server_metrics;
 pub mod servers;

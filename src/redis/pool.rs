@@ -9,31 +9,41 @@ use redis::{
     AsyncConnectionConfig, RedisError, RedisResult,
     aio::{ConnectionLike, MultiplexedConnection},
 };
+use tokio::sync::Notify;
 
 use super::locate::Locator;
 use crate::settings::ServerAddress;
 
-/// Attempts to reach the link's server, for example through a balancer.
-const ATTEMPTS: usize = 8;
+/// Attempts to reach the link's server, for example through a balancer of two servers. A failure
+/// makes a new client wait for 10 s or more (`sse.busy`).
+const ATTEMPTS: usize = 16;
 
 /// The server process of the link, by its run id; unknown while the link is down.
 #[derive(Debug, Default)]
-pub struct LinkServer(Mutex<Option<Arc<str>>>);
+pub struct LinkServer {
+    run_id: Mutex<Option<Arc<str>>>,
+    mismatch: Notify,
+}
 
 impl LinkServer {
     /// Records the server of a link that is up, or `None` if there is no link.
     pub fn set(&self, run_id: Option<Arc<str>>) {
-        *self.0.lock() = run_id;
+        *self.run_id.lock() = run_id;
     }
 
     /// The server of the link, by its run id.
     pub fn run_id(&self) -> Option<Arc<str>> {
-        self.0.lock().clone()
+        self.run_id.lock().clone()
+    }
+
+    /// Waits until a connection reaches another server than the link's.
+    pub async fn mismatch(&self) {
+        self.mismatch.notified().await;
     }
 
     /// Whether the link uses this server, or no server yet.
     fn allows(&self, run_id: &str) -> bool {
-        self.0.lock().as_deref().is_none_or(|expected| expected == run_id)
+        self.run_id.lock().as_deref().is_none_or(|expected| expected == run_id)
     }
 }
 
@@ -94,7 +104,10 @@ pub async fn reach(locator: &Locator, config: &AsyncConnectionConfig) -> RedisRe
 }
 
 /// A connection to the server as it is located now, which may be any process.
-async fn connect(
+///
+/// # Errors
+/// The server is not found, or cannot be reached.
+pub(super) async fn connect(
     locator: &Locator,
     config: &AsyncConnectionConfig,
 ) -> RedisResult<PooledConnection> {
@@ -126,6 +139,7 @@ impl managed::Manager for SameServerManager {
             if server.allows(&pooled.run_id) {
                 return Ok(pooled);
             }
+            server.mismatch.notify_one();
         }
         Err(other_server())
     }

@@ -72,6 +72,8 @@ pub struct UnknownServer {
     pub is_replicated: bool,
     /// The slots that it owns, if it is a node of a cluster.
     pub slots: SlotRanges,
+    /// Whether it has yielded to another server at its address.
+    pub is_yielded: bool,
 }
 
 /// What a gateway knows about a server that it adopts.
@@ -83,6 +85,8 @@ pub struct AdoptOptions {
     pub is_handed_over: bool,
     /// The server is not the only one: Sentinel or a cluster named it.
     pub is_replicated: bool,
+    /// Events up to this position of a rival are lost.
+    pub lost: Option<EventId>,
     /// For a node of a cluster: what the gateway knows of the other nodes.
     pub cluster: Option<ClusterKnowledge>,
 }
@@ -98,7 +102,11 @@ pub struct ClusterKnowledge {
     pub vouchers: Vec<(SlotRanges, Vec<u64>)>,
 }
 
-fn call(commands: &Commands, function: &str, seen: &str) -> Result<Cmd, WatermarkError> {
+/// A call of a function of adoption, with its key and its first argument.
+///
+/// # Errors
+/// The node owns no slot.
+pub(super) fn call(commands: &Commands, function: &str, seen: &str) -> Result<Cmd, WatermarkError> {
     let mut call = commands.call(function, &[commands.node_key().ok_or(WatermarkError::NoSlot)?]);
     call.arg(seen);
     Ok(call)
@@ -121,6 +129,7 @@ pub async fn take(
             known: EventId::parse(reply.text("known")).unwrap_or_default(),
             is_replicated: reply.text("replicated") == "1",
             slots: SlotRanges::parse(reply.text("slots")),
+            is_yielded: reply.text("yielded") == "1",
         })),
         _ => adopted(&reply).map(Taken::Adopted),
     }
@@ -145,6 +154,9 @@ pub async fn adopt(
     }
     if options.is_replicated {
         call.arg("REPLICATED");
+    }
+    if let Some(lost) = options.lost {
+        call.arg("LOST").arg(lost.to_string());
     }
     if let Some(ClusterKnowledge { floor, slots, vouchers }) = options.cluster {
         call.arg("FLOOR").arg(floor.to_string()).arg("SLOTS").arg(slots.to_string());
@@ -219,6 +231,12 @@ pub async fn observe(
     }
 }
 
+/// Whether gateways have adopted the server, or have taken its watermark, since it started.
+pub async fn is_confirmed(connection: &mut impl ConnectionLike, commands: &Commands) -> bool {
+    let Ok(call) = call(commands, "watermark", "") else { return false };
+    query(connection, &call).await.is_ok_and(|reply| reply.text("confirmed") == "1")
+}
+
 /// The epoch in the memory of a replica's library. `None`: the server is not a replica, or its
 /// library has no epoch.
 ///
@@ -235,7 +253,11 @@ pub async fn epoch_of_replica(
     Ok((reply.text("state") == "replica").then(|| parse_epoch(reply.text("epoch"))).flatten())
 }
 
-async fn query(
+/// Sends a call of [`call`].
+///
+/// # Errors
+/// See [`WatermarkError`].
+pub(super) async fn query(
     connection: &mut impl ConnectionLike,
     call: &Cmd,
 ) -> Result<NamedReply, WatermarkError> {

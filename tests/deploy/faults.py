@@ -12,7 +12,17 @@ import tempfile
 import threading
 import time
 
-from harness import CLUSTER, SECRET, Gateway, KeySet, Redis, Stream, eventually, ticket
+from harness import (
+    CLUSTER,
+    SECRET,
+    Balancer,
+    Gateway,
+    KeySet,
+    Redis,
+    Stream,
+    eventually,
+    ticket,
+)
 from prometheus import Prometheus
 
 
@@ -123,6 +133,14 @@ def new_epochs(i):
         changes = "sse_epoch_changes_total"
         eventually("a new epoch", lambda: gateway.metric(changes) >= n)
         time.sleep(1.1)  # until the next scrape
+
+
+def two_servers(i):
+    balancer = i.stack.enter_context(Balancer(i.redis().port))
+    gateway = i.gateway(balancer)
+    yield [gateway]
+    balancer.ports.append(i.redis().port)
+    eventually("the other server is met", lambda: gateway.metric("sse_redis_rivals_total") > 6)
 
 
 def slots_stuck(i):
@@ -400,6 +418,7 @@ FAULTS = {
     "SseGatewayRedisLinkUnsteady": redis_link_unsteady,
     "SseGatewayWatermarksLate": watermarks_late,
     "SseGatewayNewEpochs": new_epochs,
+    "SseGatewayTwoServers": two_servers,
     "SseGatewaySlotsStuck": slots_stuck,
     "SseGatewayNoRecorder": no_recorder,
     "SseGatewayTwoRecorders": two_recorders,

@@ -4,7 +4,7 @@ use crate::checker::{self, Findings, Order, Rules};
 use crate::inject::{self, Fault};
 use crate::journal::{Kind, Publish};
 use crate::publisher::{Publisher, Publishers};
-use crate::world::{LIMIT, World};
+use crate::world::World;
 use std::time::{Duration, Instant};
 
 /// Events that must be acknowledged before and after the faults.
@@ -110,14 +110,18 @@ async fn publish_last(world: &World) -> Vec<(u64, String)> {
     last
 }
 
-/// Waits until every client has everything or was notified, at most [`LIMIT`], and checks.
+/// Maximum time until every client has everything: one that got `sse.busy` waits 10 to 30 s, and may
+/// get it again.
+const SETTLED: Duration = Duration::from_secs(150);
+
+/// Waits until every client has everything or was notified, at most [`SETTLED`], and checks.
 async fn settle(
     world: &World,
     last: &[(u64, String)],
     rules: &Rules,
     recovered: Instant,
 ) -> Findings {
-    let deadline = Instant::now() + LIMIT;
+    let deadline = Instant::now() + SETTLED;
     loop {
         let is_over = Instant::now() > deadline;
         let findings = check_all(world, rules, recovered);

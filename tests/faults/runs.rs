@@ -43,6 +43,11 @@ async fn single_server_survives_a_wipe_and_lost_connections() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn single_server_survives_a_second_one_at_its_address() {
+    short(Kind::Everysec, false, &[Fault::TwoServersUsed]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn replicas_behind_sentinels_survive_a_killed_primary() {
     short(Kind::Sentinel, false, &[Fault::PrimaryKilled]).await;
 }

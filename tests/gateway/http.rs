@@ -241,6 +241,7 @@ sse_redis_link_up gauge
 sse_redis_reconnects_total counter
 sse_watermark_age_seconds gauge
 sse_epoch_changes_total counter
+sse_redis_rivals_total counter
 sse_redis_server_link_up gauge
 sse_redis_server_watermark_age_seconds gauge
 sse_redis_server_epoch_changes_total counter

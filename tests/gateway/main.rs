@@ -51,6 +51,7 @@ mod requests;
 mod resume;
 mod resume_load;
 mod revocations;
+mod rivals;
 mod rotation;
 mod same_server;
 mod sentinel;

@@ -16,6 +16,8 @@ local MAX_CONTINUED = 8
 local is_confirmed = false
 -- Whether the data was ever on another server, too.
 local is_replicated = false
+-- Whether another server at the same address is used instead (rivals.lua).
+local is_yielded = false
 -- Server time of the last watermark.
 local watched_ms = 0
 -- What the node key said when it was read or written last.
@@ -25,7 +27,7 @@ local higher_epoch = 0
 
 -- No other server can be the primary instead of a lone one.
 local function is_lone()
-  return not (is_replicated or has_replicas or is_cluster)
+  return not (is_replicated or has_replicas or is_cluster or is_yielded)
 end
 
 -- The epoch before, and those that it continues without loss: a list, newest first.
@@ -39,9 +41,11 @@ local function chain(before, continued)
   return list
 end
 
--- Remembers in the node key whether the data was ever on another server.
+-- Remembers in the node key whether the data was ever on another server, and reads from it whether
+-- this server has yielded to another one.
 local function remember_replication(node)
   if has_replicas or is_cluster or node.replicated then is_replicated = true end
+  if node.yielded == '1' then is_yielded = true end
   if is_replicated and not node.replicated then write_node(node, { replicated = '1' }) end
 end
 

@@ -7,6 +7,8 @@
 local epoch, epoch_text
 -- The last position assigned, or a later one that a gateway has seen.
 local clock_ms, clock_seq = 0, 0
+-- The last position that this process assigned. Empty: none.
+local last_assigned = ''
 
 local function show_position(ms, seq)
   return show_id(ms, seq) .. '.' .. epoch_text
@@ -28,7 +30,8 @@ end
 
 local function assign(ms, seq)
   clock_ms, clock_seq, is_unverified = ms, seq, true
-  return show_position(ms, seq)
+  last_assigned = show_position(ms, seq)
+  return last_assigned
 end
 
 -- The node key of the server of {broadcast}, and of any server that is not in a cluster.
@@ -38,7 +41,8 @@ local BROADCAST_NODE = PREFIX .. 'node:' .. BROADCAST
 local node_key = BROADCAST_NODE
 -- The first ones are all that a watermark needs.
 local NODE_FIELDS = { 'run_id', 'replid', 'epoch', 'start', 'previous', 'raised_ms', 'shorter_ms',
-  'replicated', 'continues', 'clock', 'retention_ms', 'confirmed', 'follows', 'slots', 'myid' }
+  'replicated', 'continues', 'clock', 'retention_ms', 'confirmed', 'follows', 'slots', 'myid',
+  'yielded', 'lost' }
 local WATERMARK_FIELDS = 9
 
 local function read_node(key, fields)

@@ -30,6 +30,7 @@ register('vouched', vouched_epochs, 'no-writes')
 -- allow-oom: a full Redis rejects events, and the publisher gets the error, but it must not end
 -- streams and sessions.
 register('adopt', adopt_call, 'allow-oom')
+register('yield', yield, 'allow-oom')
 register('save', save, 'allow-oom')
 register('lease', lease, 'allow-oom')
 register('mark', mark, 'allow-oom')

@@ -31,7 +31,7 @@ local function describe_unknown(node, now)
   local replicated = is_replicated or has_replicas or node.replicated
   return { 'state', 'unknown', 'known', show_id(ms, seq) .. '.' .. base36(known_epoch),
     'run_id', run_id(), 'replicated', replicated and '1' or '0', 'slots', own_slots or '',
-    'adopted_slots', adopted_text }
+    'adopted_slots', adopted_text, 'yielded', (is_yielded or node.yielded == '1') and '1' or '0' }
 end
 
 -- The epoch of a replica that was adopted when it was a primary last, and has not loaded the data
@@ -68,8 +68,14 @@ local function watermark(keys, args)
   end
   if seen_epoch == epoch then advance(seen_ms, seen_seq) end
   advance(now, 0)
-  if seen_epoch then watched_ms, is_confirmed = now, true end
-  return describe(node, now)
+  local reply = describe(node, now)
+  if seen_epoch then
+    watched_ms, is_confirmed = now, true
+  elseif is_confirmed then
+    reply[#reply + 1] = 'confirmed'
+    reply[#reply + 1] = '1'
+  end
+  return reply
 end
 
 -- sse_given 0: what this server was when it gave slots away that it does not own any more. From now
@@ -106,6 +112,9 @@ local function adopt_options(args, now)
     if option == 'DURABLE' then a.is_durable = true
     elseif option == 'HANDED-OVER' then a.is_handed_over = true
     elseif option == 'REPLICATED' then is_replicated = true
+    elseif option == 'LOST' and args[i + 1] then
+      a.lost = args[i + 1]
+      i = i + 1
     elseif option == 'FLOOR' and args[i + 1] then
       a.floor = args[i + 1]
       i = i + 1
@@ -135,9 +144,11 @@ local function adopt_options(args, now)
 end
 
 -- sse_adopt 1 <node key> <seen>
---   [FLOOR <position>] [DURABLE] [HANDED-OVER] [REPLICATED] [SLOTS <slots>] [VOUCH <slots> <epochs>]..
+--   [FLOOR <position>] [DURABLE] [HANDED-OVER] [REPLICATED] [SLOTS <slots>]
+--   [VOUCH <slots> <epochs>].. [LOST <position>]
 -- Adopts this process if its watermark is `unknown`; see `adopt`. REPLICATED: the gateway knows
--- that the server is not lone. SLOTS: no others. VOUCH: the slots `100-200,300` moved here from a server that was
+-- that the server is not lone. SLOTS: only these. LOST: a rival has accepted events up to this
+-- position. VOUCH: the slots `100-200,300` moved here from a server that was
 -- alive in these epochs (`<epoch>,<epoch>`) until then.
 local function adopt_call(keys, args)
   local now = now_ms()
@@ -146,7 +157,13 @@ local function adopt_call(keys, args)
   if not a then return reject_call('usage', wrong) end
   identify()
   if is_cluster then a.node_key = keys[1] end
+  local former = epoch
   local node = adopt(now, a)
+  if is_yielded then
+    is_yielded = false
+    write_node(node, { yielded = '0' })
+  end
+  if a.lost then lose(node, a.lost, former, now) end
   watched_ms, is_confirmed = now, true
   if node.confirmed ~= epoch_text then write_node(node, { confirmed = epoch_text }) end
   return describe(node, now)

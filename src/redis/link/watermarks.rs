@@ -36,7 +36,9 @@ impl Supervisor {
                 Err(LinkError::Watermark(WatermarkError::NotAdopted(NotAdopted::Behind))) => {}
                 taken => return taken,
             }
-            self.refuse_for(PROBE_INTERVAL).await;
+            // Irregularly: a balancer must not lead this gateway to one server, and another gateway
+            // that waits as well to another one.
+            self.refuse_for(PROBE_INTERVAL.mul_f64(0.5 + fastrand::f64())).await;
             if self.requests.is_closed() {
                 return Err(LinkError::InstanceEnded);
             }

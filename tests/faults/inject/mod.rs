@@ -59,6 +59,7 @@ faults! {
     OutOfMemory = "maxmemory reached",
     ClockBack = "clock of Redis set back by 1 h",
     TwoServers = "two servers behind one address",
+    TwoServersUsed = "two servers behind one address, also for publishers",
     PrimaryKilled = "primary killed",
     PrimaryFrozen = "primary stopped until the failover",
     PrimaryPartitioned = "primary partitioned with a publisher",
@@ -93,7 +94,8 @@ impl Fault {
             Fault::RedisKilled | Fault::RedisFrozen | Fault::OutputBuffer => kind.is_single(),
             Fault::FlushAll | Fault::FunctionFlush | Fault::OutOfMemory => kind.is_single(),
             Fault::FlushAllUnseen => kind.is_single(),
-            Fault::TwoServers | Fault::PubsubKilled => kind.is_single(),
+            Fault::TwoServers | Fault::TwoServersUsed => kind.is_single(),
+            Fault::PubsubKilled => kind.is_single(),
             Fault::LinkCut | Fault::LinksCut | Fault::LinkHalfOpen => kind.has_links(),
             Fault::LinksHalfOpen | Fault::LinksDown | Fault::RedisSlow => kind.has_links(),
             // A primary that does not restart is only stopped by `min-replicas-to-write`.
@@ -115,6 +117,7 @@ impl Fault {
         let misses_plain = match self {
             Fault::RedisKilled | Fault::RedisFrozen | Fault::LinksCut | Fault::LinksDown => true,
             Fault::LinksHalfOpen | Fault::PubsubKilled | Fault::OutputBuffer => true,
+            Fault::TwoServersUsed => true,
             Fault::FlushAll | Fault::FlushAllUnseen | Fault::ReplicasLost => true,
             // The recorder follows the slot to another server.
             Fault::BroadcastSlotMoved => true,
@@ -148,6 +151,11 @@ impl Fault {
             Fault::TerminateOther | Fault::RollingRestart => rules.ends_streams = true,
             Fault::LongerRetention | Fault::OtherSettings => rules.ends_streams = true,
             Fault::TwoServers => rules.ends_streams = true,
+            // The second server accepts events until a gateway meets it.
+            Fault::TwoServersUsed => {
+                rules.allowed.insert("reset");
+                rules.discards = true;
+            }
             _ => {}
         }
         rules
@@ -186,6 +194,7 @@ impl Fault {
             Fault::OutOfMemory => servers::out_of_memory(world).await,
             Fault::ClockBack => servers::clock_back(world).await,
             Fault::TwoServers => servers::two_behind_one_address(world).await,
+            Fault::TwoServersUsed => servers::two_in_use(world).await,
             Fault::PrimaryKilled => failover::kill_primary(world).await,
             Fault::PrimaryFrozen => failover::freeze_primary(world).await,
             Fault::PrimaryPartitioned => failover::partition_primary(world).await,

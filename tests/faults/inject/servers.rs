@@ -1,8 +1,9 @@
 //! Faults of a single Redis server.
 
-use crate::deployment::Server;
+use crate::deployment::{Route, Server};
 use crate::fleet::Role;
 use crate::harness::{Proxy, eventually};
+use crate::publisher::Publisher;
 use crate::world::World;
 use std::time::{Duration, Instant};
 
@@ -114,6 +115,40 @@ pub async fn two_behind_one_address(world: &mut World) -> Instant {
         world.acknowledged(20).await;
     }
     world.deployment.entrance.set(1, None);
+    Instant::now()
+}
+
+/// The same, while publishers also reach both servers, and the gateways' links are cut, one after
+/// the other, so that they may reach the other server.
+pub async fn two_in_use(world: &mut World) -> Instant {
+    let stranger = Server::start(&[]).await;
+    copy_library(server(world), &stranger).await;
+    let entrance = &world.deployment.entrance;
+    let publishing = async {
+        for channel in world.channels.iter().cycle() {
+            // A new connection each time.
+            let route = Route::Fixed(entrance.address().to_string());
+            Publisher::new(route, world.journal.clone()).durable(channel, 1).await;
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    let fault = async {
+        entrance.set(1, Some(stranger.address().parse().expect("an address")));
+        for member in &world.fleet.members {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            member.link.cut();
+        }
+        eventually("a second server that refuses events", || async {
+            let words = ["FCALL", "sse_publish", "1", "user:nobody:events", "probe", "1"];
+            stranger.try_command::<String>(&words).await.err()
+        })
+        .await;
+        entrance.set(1, None);
+    };
+    tokio::select! {
+        () = fault => {}
+        () = publishing => unreachable!("endless"),
+    }
     Instant::now()
 }
 
