@@ -57,6 +57,8 @@ pub struct Adoption {
     pub is_replicated: bool,
     /// Whether the server that was served before follows the current one and lost nothing.
     is_handed_over: bool,
+    /// Maximum time to wait for a replica's answer.
+    timeout: Duration,
     served: Option<Served>,
     current: Option<Served>,
     waiting: Option<Waiting>,
@@ -96,10 +98,10 @@ impl Adoption {
         context: &LinkContext,
     ) {
         let seen = context.state.highest_id();
+        self.timeout = context.settings.redis.command_timeout;
         let is_other = self.served.as_ref().is_some_and(|served| served.run_id != run_id);
         self.is_handed_over = is_other && {
-            let timeout = context.settings.redis.command_timeout;
-            handover::is_handed_over(connection, commands, timeout, seen.epoch).await
+            handover::is_handed_over(connection, commands, self.timeout, seen.epoch).await
         };
         // Every connection must have reached the same process.
         if self.waiting.as_ref().is_some_and(|waiting| waiting.run_id != run_id) {
@@ -121,7 +123,7 @@ impl Adoption {
         address: Option<&ServerAddress>,
         state: &LinkState,
     ) -> Result<ClockSnapshot, WatermarkError> {
-        let seen = state.highest_id();
+        let mut seen = state.highest_id();
         // Sentinel or the cluster decide which server is the primary: so there are several.
         let is_confirmed = commands.locator.has_judge();
         let mut options = AdoptOptions { is_replicated: is_confirmed, ..AdoptOptions::default() };
@@ -152,11 +154,29 @@ impl Adoption {
                 self.decide(&server, seen, confirmation, commands)?;
                 if server.known.epoch == seen.epoch {
                     self.prove(&mut options, connection, commands, state).await;
+                } else if let Some(knowledge) = &options.cluster
+                    && seen == EventId::ZERO
+                    && self.follows_promoted(&server, connection, commands).await
+                {
+                    options.is_handed_over = true;
+                    seen = knowledge.highest_in(server.known.epoch);
                 }
                 watermark::adopt(connection, commands, seen, options).await?
             }
         };
         Ok(self.adopted(watermark))
+    }
+
+    /// Whether a master of a cluster was promoted in a planned failover: the former one, whose epoch
+    /// is in the node key, follows it and lost nothing.
+    async fn follows_promoted(
+        &self,
+        server: &UnknownServer,
+        connection: &mut impl ConnectionLike,
+        commands: &Commands,
+    ) -> bool {
+        let epoch = server.known.epoch;
+        epoch > 0 && handover::is_handed_over(connection, commands, self.timeout, epoch).await
     }
 
     fn adopted(&mut self, watermark: Watermark) -> ClockSnapshot {

@@ -94,8 +94,8 @@ pub struct AdoptOptions {
 /// What a gateway knows of the other nodes of a cluster when it adopts one.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ClusterKnowledge {
-    /// A position after all that the others have assigned.
-    pub floor: EventId,
+    /// The highest position of each other node.
+    pub others: Vec<EventId>,
     /// The slots of the node, as far as the gateway knows.
     pub slots: Arc<SlotRanges>,
     /// The slots that moved to this node without a loss, and the epochs that they continue.
@@ -106,6 +106,22 @@ pub struct ClusterKnowledge {
 ///
 /// # Errors
 /// The node owns no slot.
+impl ClusterKnowledge {
+    /// A position after all that the others have assigned.
+    fn floor(&self) -> EventId {
+        self.others.iter().fold(EventId::ZERO, |floor, id| EventId {
+            epoch: floor.epoch.max(id.epoch),
+            ..if (id.ms, id.seq) > (floor.ms, floor.seq) { *id } else { floor }
+        })
+    }
+
+    /// The highest position in an epoch, if one is known; otherwise the epoch's first one.
+    pub fn highest_in(&self, epoch: u64) -> EventId {
+        let in_epoch = self.others.iter().filter(|id| id.epoch == epoch);
+        in_epoch.max().copied().unwrap_or(EventId { epoch, ..EventId::ZERO })
+    }
+}
+
 pub(super) fn call(commands: &Commands, function: &str, seen: &str) -> Result<Cmd, WatermarkError> {
     let mut call = commands.call(function, &[commands.node_key().ok_or(WatermarkError::NoSlot)?]);
     call.arg(seen);
@@ -158,9 +174,10 @@ pub async fn adopt(
     if let Some(lost) = options.lost {
         call.arg("LOST").arg(lost.to_string());
     }
-    if let Some(ClusterKnowledge { floor, slots, vouchers }) = options.cluster {
-        call.arg("FLOOR").arg(floor.to_string()).arg("SLOTS").arg(slots.to_string());
-        for (slots, epochs) in vouchers {
+    if let Some(knowledge) = options.cluster {
+        call.arg("FLOOR").arg(knowledge.floor().to_string());
+        call.arg("SLOTS").arg(knowledge.slots.to_string());
+        for (slots, epochs) in knowledge.vouchers {
             let epochs: Vec<String> =
                 epochs.into_iter().map(|epoch| Epoch(epoch).to_string()).collect();
             call.arg("VOUCH").arg(slots.to_string()).arg(epochs.join(","));

@@ -161,6 +161,37 @@ async fn failed_master_of_the_broadcasts_concerns_only_the_broadcasts() {
 }
 
 #[tokio::test]
+async fn planned_failover_leaves_no_gap() {
+    let mut scene = Scene::start(&[], None).await;
+    let writers = [scene.writer(0), scene.writer(1), scene.writer(2)];
+    let news = scene.news();
+    for writer in &writers {
+        writer.more(20).await;
+    }
+    let replica = scene.cluster.node(scene.replica);
+    replica.command::<String>(&["CLUSTER", "FAILOVER"]).await;
+    scene.cluster.is_promoted(scene.replica).await;
+    for writer in &writers {
+        writer.more(50).await;
+    }
+    // With an id from before or after.
+    for (n, reader) in scene.readers.iter_mut().enumerate() {
+        if n % 2 == 1 {
+            reader.reconnect(&scene.gateways[0]).await;
+        }
+    }
+    let news = news.stop().await;
+    for (n, writer) in writers.into_iter().enumerate() {
+        let count = writer.stop().await;
+        for reader in &mut scene.readers[n * 2..n * 2 + 2] {
+            reader.has_all("own", count).await;
+            reader.has_all("news", news).await;
+            reader.assert_no_gap();
+        }
+    }
+}
+
+#[tokio::test]
 async fn master_that_restarts_before_a_failover_reports_the_loss() {
     let mut scene = Scene::start(&[("cluster-node-timeout", "20000")], None).await;
     publish(&scene.cluster, &user(&scene.users[1]), "own", 0, 10).await;

@@ -51,8 +51,8 @@ const MAX_DISPUTE: Duration = Duration::from_secs(1);
 /// Maximum time to wait before an adoption until the nodes agree on the slots of the server.
 /// Longer than [`MAX_DISPUTE`].
 const MAX_REFRESH: Duration = Duration::from_millis(1500);
-/// Maximum time to wait for the answer of a master that gives slots away.
-const MAX_GIVER: Duration = Duration::from_secs(1);
+/// Maximum time to wait for an answer, so that a node that hangs does not delay the others.
+const MAX_ANSWER: Duration = Duration::from_secs(1);
 /// Maximum number of nodes that are asked in one round.
 const MAX_ASKED: usize = 100;
 /// Maximum number of masters that an instance links to.
@@ -160,13 +160,10 @@ impl ClusterState {
         };
         let _ = tokio::time::timeout(MAX_REFRESH, refresh).await;
         let slots = known();
-        let others = self.highest_ids.lock();
-        let others = others.iter().filter(|(index, _)| **index != server.index);
-        let floor = others.fold(EventId::ZERO, |floor, (_, id)| EventId {
-            epoch: floor.epoch.max(id.epoch),
-            ..if (id.ms, id.seq) > (floor.ms, floor.seq) { *id } else { floor }
-        });
-        ClusterKnowledge { floor, vouchers: self.moves.vouchers(&slots), slots }
+        let known = self.highest_ids.lock();
+        let others = known.iter().filter(|(index, _)| **index != server.index);
+        let others = others.map(|(_, id)| *id).collect();
+        ClusterKnowledge { others, vouchers: self.moves.vouchers(&slots), slots }
     }
 
     /// Changes after each round.
@@ -267,7 +264,7 @@ impl Watcher {
             let parts = &self.parts;
             async move {
                 let answer = tokio::time::timeout(
-                    parts.timeout,
+                    MAX_ANSWER.min(parts.timeout),
                     ask(&parts.locator, &endpoint, parts.timeout, connection),
                 );
                 (answer.await.unwrap_or_else(|_| Err(timed_out())), endpoint)
@@ -406,7 +403,7 @@ impl Watcher {
         let mut connection = self.connections.get(&*info.node.as_ref()?.address())?.clone();
         let commands = self.parts.commands.of_server(info);
         let asked = watermark::ask_giver(&mut connection, &commands);
-        let answer = tokio::time::timeout(MAX_GIVER.min(self.parts.timeout), asked).await;
+        let answer = tokio::time::timeout(MAX_ANSWER.min(self.parts.timeout), asked).await;
         answer.ok()?.ok()?.filter(|giver| giver.h.is_plausible(self.parts.clock.server_ms()))
     }
 }
