@@ -24,9 +24,9 @@ use crate::{
         reasons::{BusyReason, CloseReason, TicketRejection},
         topics::Topics,
     },
-    redis::{catch_up::CatchUpDriver, link::LinkDown, routes::Routes},
+    redis::{call_pipeline::CallPipeline, catch_up::CatchUpDriver, link::LinkDown, routes::Routes},
     state::{
-        client::{Client, connection_span},
+        client::{Client, connection_span, random_id},
         clock::unix_ms,
         connection::{Connection, Parts},
         hub::Hub,
@@ -51,6 +51,8 @@ pub struct Admission {
     pub lifecycle: Arc<Lifecycle>,
     /// The servers that have the sessions.
     pub routes: Routes,
+    /// Opens the sessions.
+    pub sessions: CallPipeline,
     /// Gets the admitted connections.
     pub hub: Rc<Hub>,
     /// Subscribes, and begins the first catch-up.
@@ -135,7 +137,7 @@ impl Admission {
         permit: ConnectionPermit,
         now_ms: u64,
     ) -> Result<Admitted, Denied> {
-        let id = uuid::Uuid::new_v4().to_string();
+        let id = random_id();
         let named = request.cursor.as_deref().and_then(StreamPosition::parse);
         let presented = request.client.session_secret(&ticket.digest);
         let has_cookie = self.context.settings.sessions.cookie;

@@ -125,8 +125,8 @@ async fn higher_generation_of_the_library_replaces_it_on_all_masters() {
                 "{:?}",
                 node.command::<redis::Value>(&["FUNCTION", "LIST", "LIBRARYNAME", "sse_*"]).await
             );
-            (libraries.contains("sse_gateway_v6_g2_sse")
-                && !libraries.contains("sse_gateway_v6_g1_sse"))
+            (libraries.contains("sse_gateway_v7_g2_sse")
+                && !libraries.contains("sse_gateway_v7_g1_sse"))
             .then_some(())
         })
         .await;
