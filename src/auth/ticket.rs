@@ -225,7 +225,12 @@ pub(super) fn digest(token: &str, algorithm: Algorithm) -> String {
         (Algorithm::ES256, Some((signed, _))) => signed,
         _ => token,
     };
-    hex::encode(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, named.as_bytes()))
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, named.as_bytes());
+    // `hex::encode` collects the characters one by one, which is slower.
+    let mut text = vec![0; 2 * digest.as_ref().len()];
+    let encoded = hex::encode_to_slice(digest.as_ref(), &mut text);
+    let text = encoded.ok().and_then(|()| String::from_utf8(text).ok());
+    text.unwrap_or_else(|| hex::encode(digest.as_ref()))
 }
 
 #[cfg(test)]
