@@ -77,7 +77,7 @@ impl Verifier {
         }
     }
 
-    /// Verifies a ticket in its common form; `None` if it must be verified with [`Self::verify_any`].
+    /// Verifies a ticket in its common form; `None` if [`Self::verify_any`] must verify it.
     fn verify_common(&self, token: &str, now_s: u64) -> Option<Ticket> {
         common_ticket::split(token, |ticket, kid| {
             let key = self.keys.find(kid)?;
