@@ -5,7 +5,7 @@ SHELL := bash
 .DELETE_ON_ERROR:
 .ONESHELL:
 .NOTPARALLEL:
-.PHONY: help demo dashboard screenshots build bench bench-quick bench-code \
+.PHONY: help demo dashboard screenshots build bench bench-quick bench-code budget \
   fuzz test test-build test-rust test-http2 test-upgrade test-js test-clients test-deploy \
   test-busy test-matrix faults soak fmt lint deny sbom docs reference clean
 
@@ -80,6 +80,11 @@ bench-code: ## measure encoder, stream state, fan-out, parsers and link (4 minut
 	@bash .ci/need cc
 	cargo bench --locked -p sse-gateway --features fuzzing \
 	  --bench core --bench fan_out --bench head --bench wire -- $(ARGS)
+
+budget: ## count instructions per connect and resume, compare with benches/budget.json (2 minutes)
+	@bash .ci/need cc redis valgrind
+	cargo build --locked --release --workspace
+	TARGET=$(TARGET)/release .ci/budget $(ARGS)
 
 FUZZ_SECONDS ?= 60
 FUZZ_TARGETS ?= $(basename $(notdir $(wildcard fuzz/fuzz_targets/*.rs)))

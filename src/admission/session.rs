@@ -92,7 +92,8 @@ impl Admission {
         let Some(Route { commands, state, .. }) = self.routes.user(&ticket.user) else {
             return Err(AdmissionError::Busy(BusyReason::RedisAway));
         };
-        let opened = sessions::open(&commands, settings.reconnect_grace, &request).await;
+        let opened =
+            sessions::open(&self.sessions, &commands, settings.reconnect_grace, &request).await;
         opened.map_err(|error| {
             let recovered = || state.recovered_within(super::SESSIONS_REWRITTEN);
             admission_error(error, &commands.address(), recovered)
@@ -128,7 +129,7 @@ fn admission_error(
             return AdmissionError::Busy(BusyReason::RedisAway);
         }
         SessionError::Redis(error) => {
-            tracing::debug!(%address, error = %ErrorChain(&error), "could not open a session");
+            tracing::debug!(%address, error = %ErrorChain(&*error), "could not open a session");
             return AdmissionError::Busy(BusyReason::RedisAway);
         }
         SessionError::Expired => (
@@ -174,7 +175,7 @@ mod tests {
         assert_eq!(code(SessionError::Over, true), "session-over");
         assert_eq!(code(SessionError::CookieMissing, true), "session-cookie-missing");
         assert_eq!(code(SessionError::Revoked, true), "session-revoked");
-        let away = SessionError::Redis(CommandError::NoReply(NoReplyError::Timeout));
+        let away = CommandError::NoReply(NoReplyError::Timeout).into();
         assert_eq!(code(away, false), "redis-away");
     }
 

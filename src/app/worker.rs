@@ -7,7 +7,10 @@ use crate::{
     admission::Admission,
     auth::Auth,
     http::{api_keys::ApiAccess, worker::Worker},
-    redis::{catch_up::CatchUpDriver, link_context::LinkContext, routes::Routes, sessions},
+    redis::{
+        call_pipeline::CallPipeline, catch_up::CatchUpDriver, link_context::LinkContext,
+        routes::Routes, sessions,
+    },
     state::{
         hub::Hub,
         lifecycle::Lifecycle,
@@ -50,8 +53,17 @@ pub fn start(parts: WorkerParts) -> Worker {
     actix_rt::spawn(hub.clone().run_timers());
     actix_rt::spawn(catch_up.clone().run(requests.catch_ups));
     let ended = requests.ended;
+    let opener = CallPipeline::start(commands.clone());
     actix_rt::spawn(sessions::keep(hub.clone(), servers, commands.clone(), ended));
     let api = ApiAccess { auth: auth.clone(), context: context.clone() };
-    let admission = Admission { context: context.clone(), auth, lifecycle, routes, hub, catch_up };
+    let admission = Admission {
+        context: context.clone(),
+        auth,
+        lifecycle,
+        routes,
+        sessions: opener,
+        hub,
+        catch_up,
+    };
     Worker { admission, api, commands, context }
 }

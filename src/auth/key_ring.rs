@@ -7,8 +7,9 @@ use std::{
 };
 
 use arc_swap::{ArcSwap, ArcSwapOption};
+use aws_lc_rs::hmac;
 use jsonwebtoken::{Algorithm as Jwt, DecodingKey, errors::Error};
-use secrecy::SecretSlice;
+use secrecy::{ExposeSecret, SecretSlice};
 
 use crate::settings::{Algorithm, TicketKey};
 
@@ -22,13 +23,22 @@ pub struct VerificationKey {
     pub decoding: DecodingKey,
     /// The secret of an HS256 key, which also signs.
     pub secret: Option<SecretSlice<u8>>,
+    /// The secret, prepared for verification.
+    pub hmac: Option<hmac::Key>,
 }
 
 impl VerificationKey {
     fn new(k: &TicketKey) -> Result<Arc<Self>, Error> {
         let secret = (k.algorithm == Algorithm::HS256).then(|| k.material.clone());
-        let decoding = k.decoding_key()?;
-        Ok(Arc::new(Self { kid: k.kid.clone(), algorithm: k.algorithm, decoding, secret }))
+        let hmac =
+            |secret: &SecretSlice<u8>| hmac::Key::new(hmac::HMAC_SHA256, secret.expose_secret());
+        Ok(Arc::new(Self {
+            kid: k.kid.clone(),
+            algorithm: k.algorithm,
+            decoding: k.decoding_key()?,
+            hmac: secret.as_ref().map(hmac),
+            secret,
+        }))
     }
 }
 
@@ -132,6 +142,7 @@ mod tests {
             algorithm: Algorithm::ES256,
             decoding: DecodingKey::from_secret(b"not used"),
             secret: None,
+            hmac: None,
         })
     }
 

@@ -174,7 +174,8 @@ fn key(jwk: &Map<String, Value>, kid: &str) -> Result<VerificationKey, KeyFault>
     if jwk.get("alg").is_some_and(|alg| !names.iter().any(|name| alg == name)) {
         return Err(KeyFault::WrongAlgorithm(names[0]));
     }
-    Ok(VerificationKey { kid: Some(kid.to_owned()), algorithm, decoding: decoding?, secret: None })
+    let (secret, hmac) = (None, None);
+    Ok(VerificationKey { kid: Some(kid.to_owned()), algorithm, decoding: decoding?, secret, hmac })
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 //! This module does not use Redis.
 
 mod api_keys;
+mod common_ticket;
 mod issuer;
 mod key_ring;
 mod key_set;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
+use super::common_ticket::CommonClaims;
 use crate::{
     core::{channel::is_name, reasons::TicketRejection, topics::Topics},
     settings::{Algorithm, Tickets},
@@ -62,34 +63,92 @@ pub(super) fn check(
     settings: &Tickets,
     now_s: u64,
 ) -> Result<Ticket, TicketError> {
-    let leeway_s = settings.leeway.as_secs();
     let user = subject(claims)?.into();
     let (exp, iat) = (required(claims, "exp")?, required(claims, "iat")?);
     check_jti(claims)?;
-    let latest = now_s.saturating_add(leeway_s);
-    if iat > latest || seconds(claims, "nbf")?.is_some_and(|nbf| nbf > latest) {
-        return reject(
-            TicketRejection::NotYetValid,
-            "iat or nbf is in the future; synchronise the clocks of backend and gateway",
-        );
+    let times = Times { iat, exp, nbf: seconds(claims, "nbf")? };
+    times.check(settings, now_s)?;
+    let topics = topics(claims, settings)?;
+    Ok(times.ticket(user, topics, digest, seconds(claims, "session_exp")?, settings, now_s))
+}
+
+/// The same for claims in their common form; `None` if they must be checked with [`check`], also
+/// if they are rejected.
+pub(super) fn check_common(
+    claims: &CommonClaims<'_>,
+    digest: impl FnOnce() -> String,
+    settings: &Tickets,
+    now_s: u64,
+) -> Option<Ticket> {
+    let issuer = settings.issuer.as_deref();
+    let is_for_us = claims.aud == settings.audience && (issuer.is_none() || claims.iss == issuer);
+    if !is_for_us || !is_name(claims.sub) || claims.jti.is_empty() {
+        return None;
     }
-    let max_ttl_s = settings.max_ttl.as_secs();
-    if exp.saturating_sub(iat) > max_ttl_s {
-        return reject(
-            TicketRejection::TooLongLived,
-            format!("exp - iat must be at most {max_ttl_s} s (tickets.max_ttl)"),
-        );
+    let optional = |claim: Option<f64>| match claim {
+        None => Some(None),
+        Some(value) => whole_seconds(value).map(Some),
+    };
+    let times = Times {
+        iat: whole_seconds(claims.iat)?,
+        exp: whole_seconds(claims.exp)?,
+        nbf: optional(claims.nbf)?,
+    };
+    let session_exp = optional(claims.session_exp)?;
+    times.check(settings, now_s).ok()?;
+    let topics = match &claims.topics {
+        Some(topics) => Topics::parse(topics.iter().copied()),
+        None => Topics::parse(settings.default_topics.iter().map(String::as_str)),
+    };
+    Some(times.ticket(claims.sub.into(), topics.ok()?, digest(), session_exp, settings, now_s))
+}
+
+/// Times in a ticket, in seconds since 1970.
+struct Times {
+    iat: u64,
+    exp: u64,
+    nbf: Option<u64>,
+}
+
+impl Times {
+    fn check(&self, settings: &Tickets, now_s: u64) -> Result<(), TicketError> {
+        let latest = now_s.saturating_add(settings.leeway.as_secs());
+        if self.iat > latest || self.nbf.is_some_and(|nbf| nbf > latest) {
+            return reject(
+                TicketRejection::NotYetValid,
+                "iat or nbf is in the future; synchronise the clocks of backend and gateway",
+            );
+        }
+        let max_ttl_s = settings.max_ttl.as_secs();
+        if self.exp.saturating_sub(self.iat) > max_ttl_s {
+            return reject(
+                TicketRejection::TooLongLived,
+                format!("exp - iat must be at most {max_ttl_s} s (tickets.max_ttl)"),
+            );
+        }
+        Ok(())
     }
-    let expires_s = exp.saturating_add(leeway_s);
-    Ok(Ticket {
-        user,
-        topics: topics(claims, settings)?,
-        digest,
-        expired: now_s > expires_s,
-        expires_ms: expires_s.saturating_mul(1000),
-        issued_ms: iat.saturating_mul(1000).saturating_add(999),
-        session_exp_ms: seconds(claims, "session_exp")?.map(|s| s.saturating_mul(1000)),
-    })
+
+    fn ticket(
+        &self,
+        user: Arc<str>,
+        topics: Topics,
+        digest: String,
+        session_exp: Option<u64>,
+        settings: &Tickets,
+        now_s: u64,
+    ) -> Ticket {
+        let expires_s = self.exp.saturating_add(settings.leeway.as_secs());
+        Ticket {
+            user,
+            topics,
+            digest,
+            expired: now_s > expires_s,
+            expires_ms: expires_s.saturating_mul(1000),
+            issued_ms: self.iat.saturating_mul(1000).saturating_add(999),
+            session_exp_ms: session_exp.map(|s| s.saturating_mul(1000)),
+        }
+    }
 }
 
 fn subject(claims: &Claims) -> Result<&str, TicketError> {
@@ -138,14 +197,18 @@ fn topics(claims: &Claims, settings: &Tickets) -> Result<Topics, TicketError> {
 fn seconds(claims: &Claims, name: &str) -> Result<Option<u64>, TicketError> {
     match claims.get(name) {
         None => Ok(None),
-        Some(value) => match value.as_f64() {
-            Some(s) if (0.0..1e12).contains(&s) => Ok(Some(s as u64)),
-            _ => reject(
+        Some(value) => match value.as_f64().and_then(whole_seconds) {
+            Some(s) => Ok(Some(s)),
+            None => reject(
                 TicketRejection::BadClaim,
                 format!("{name} must be a number of seconds since 1970"),
             ),
         },
     }
+}
+
+fn whole_seconds(value: f64) -> Option<u64> {
+    (0.0..1e12).contains(&value).then_some(value as u64)
 }
 
 fn required(claims: &Claims, name: &str) -> Result<u64, TicketError> {
@@ -162,7 +225,12 @@ pub(super) fn digest(token: &str, algorithm: Algorithm) -> String {
         (Algorithm::ES256, Some((signed, _))) => signed,
         _ => token,
     };
-    hex::encode(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, named.as_bytes()))
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, named.as_bytes());
+    // `hex::encode` collects the characters one by one, which is slower.
+    let mut text = vec![0; 2 * digest.as_ref().len()];
+    let encoded = hex::encode_to_slice(digest.as_ref(), &mut text);
+    let text = encoded.ok().and_then(|()| String::from_utf8(text).ok());
+    text.unwrap_or_else(|| hex::encode(digest.as_ref()))
 }
 
 #[cfg(test)]

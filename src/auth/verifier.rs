@@ -11,6 +11,7 @@ use secrecy::ExposeSecret;
 use serde_json::{Value, json};
 
 use super::{
+    common_ticket,
     key_ring::{KeyRing, VerificationKey, jwt},
     ticket::{self, Claims, Ticket, TicketError, reject},
 };
@@ -70,6 +71,24 @@ impl Verifier {
             let message = format!("the ticket exceeds {MAX_TICKET_BYTES} bytes; use fewer claims");
             return reject(TicketRejection::Malformed, message);
         }
+        match self.verify_common(token, now_s) {
+            Some(ticket) => Ok(ticket),
+            None => self.verify_any(token, now_s),
+        }
+    }
+
+    /// Verifies a ticket in its common form; `None` if [`Self::verify_any`] must verify it.
+    fn verify_common(&self, token: &str, now_s: u64) -> Option<Ticket> {
+        common_ticket::split(token, |ticket, kid| {
+            let key = self.keys.find(kid)?;
+            let claims = ticket.verified_claims(key.hmac.as_ref()?)?;
+            let claims = serde_json::from_slice(&claims).ok()?;
+            let digest = || ticket::digest(token, key.algorithm);
+            ticket::check_common(&claims, digest, &self.settings, now_s)
+        })
+    }
+
+    fn verify_any(&self, token: &str, now_s: u64) -> Result<Ticket, TicketError> {
         let header = jsonwebtoken::decode_header(token).map_err(|_| header_error(token))?;
         if header.crit.is_some() {
             // RFC 7515 section 4.1.11: an extension that is not understood must be rejected.
@@ -270,6 +289,110 @@ mod tests {
             assert_eq!(rejection(&verifier, &token), Some(expected), "{token}");
         }
     }
+
+    /// A signed ticket with this header and these claims, which may be anything.
+    fn signed_text(header: &str, claims: &str) -> String {
+        let [header, claims] = [header, claims].map(|text| URL_SAFE_NO_PAD.encode(text));
+        let message = format!("{header}.{claims}");
+        let key = EncodingKey::from_secret(SECRET.as_bytes());
+        let signature = jsonwebtoken::crypto::sign(message.as_bytes(), &key, Jwt::HS256).unwrap();
+        format!("{message}.{signature}")
+    }
+
+    #[test]
+    fn usual_tickets_are_of_the_common_form() {
+        let verifier = verifier(&[("TICKETS__ISSUER", "i")]);
+        let token = verifier.mint("u", Some(&["news".to_owned()]), 60, NOW_S).unwrap();
+        let mut all = claims();
+        all["iss"] = json!("i");
+        all["jti"] = json!("j");
+        all["session_exp"] = json!(NOW_S + 3600);
+        for token in [token, signed(&Header::new(Jwt::HS256), &all)] {
+            assert!(verifier.verify_common(&token, NOW_S).is_some());
+            let (unsigned, _) = token.rsplit_once('.').unwrap();
+            let forged = format!("{unsigned}.{}", URL_SAFE_NO_PAD.encode([7; 32]));
+            assert!(verifier.verify_common(&forged, NOW_S).is_none());
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn common_form_gives_what_the_jwt_library_gives(
+            header in proptest::sample::select(HEADERS),
+            members in proptest::collection::vec(proptest::sample::select(MEMBERS), 0..4),
+            has_issuer: bool,
+            damage in 0..400_usize,
+        ) {
+            let issuer = [("TICKETS__ISSUER", "i")];
+            let verifier = verifier(if has_issuer { &issuer } else { &[] });
+            let usual = format!(
+                r#""sub":"u","aud":"sse-gateway","jti":"j","iat":{NOW_S},"exp":{}"#,
+                NOW_S + 60
+            );
+            // Later members replace or repeat the usual ones.
+            let mut all: Vec<&str> = usual.split(',').collect();
+            for member in members {
+                let name = |member: &str| member.split(':').next().unwrap_or_default().to_owned();
+                if damage % 2 == 0 {
+                    all.retain(|other| name(other) != name(member));
+                }
+                all.push(member);
+            }
+            let mut token = signed_text(header, &format!("{{{}}}", all.join(",")));
+            if damage < 100 {
+                let at = damage * 7 % token.len();
+                token.replace_range(at..=at, if damage % 3 == 0 { "." } else { "A" });
+            }
+            if let Some(common) = verifier.verify_common(&token, NOW_S) {
+                let any = verifier.verify_any(&token, NOW_S).map(|ticket| format!("{ticket:?}"));
+                proptest::prop_assert_eq!(Ok(format!("{common:?}")), any, "{}", token);
+            }
+        }
+    }
+
+    const HEADERS: &[&str] = &[
+        r#"{"alg":"HS256"}"#,
+        r#"{"typ":"JWT","alg":"HS256"}"#,
+        r#"{"typ":null,"alg":"HS256","kid":null}"#,
+        r#"{"alg":"HS256","kid":"unknown"}"#,
+        r#"{"alg":"HS256","crit":[]}"#,
+        r#"{"alg":"HS256","alg":"HS256"}"#,
+        r#"{"alg":"HS384"}"#,
+        r#"{"alg":"HS\u0032\u0035\u0036"}"#,
+        r#" {"alg" : "HS256"} "#,
+        r#"{"alg":"HS256"}x"#,
+    ];
+    const MEMBERS: &[&str] = &[
+        r#""sub":"other""#,
+        r#""sub":"a b""#,
+        r#""sub":"\u0061""#,
+        r#""sub":42"#,
+        r#""aud":["sse-gateway"]"#,
+        r#""aud":"other""#,
+        r#""iss":"i""#,
+        r#""iss":["i"]"#,
+        r#""iss":null"#,
+        r#""nbf":1763719000.9"#,
+        r#""nbf":1763719900"#,
+        r#""nbf":null"#,
+        r#""nbf":-1"#,
+        r#""iat":1763719000.5"#,
+        r#""iat":1763719900"#,
+        r#""iat":"1763719000""#,
+        r#""exp":1763719010"#,
+        r#""exp":1e999"#,
+        r#""exp":17637190000000"#,
+        r#""session_exp":1763720000"#,
+        r#""session_exp":null"#,
+        r#""topics":[]"#,
+        r#""topics":["news","n*"]"#,
+        r#""topics":["a b"]"#,
+        r#""topics":"news""#,
+        r#""topics":null"#,
+        r#""jti":"""#,
+        r#""jti":null"#,
+        r#""other":[1,{"a":"\ud800"}]"#,
+    ];
 
     #[test]
     fn unknown_algorithms_and_malformed_headers_differ() {

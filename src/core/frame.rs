@@ -48,7 +48,7 @@ pub fn encode_event(
     let mut rest = data;
     loop {
         out.push_str(DATA);
-        let Some(end) = rest.find(['\r', '\n']) else { break };
+        let Some(end) = memchr::memchr2(b'\r', b'\n', rest.as_bytes()) else { break };
         out.push_str(&rest[..end]);
         let line_break = if rest[end..].starts_with("\r\n") { 2 } else { 1 };
         rest = &rest[end + line_break..];

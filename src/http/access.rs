@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use actix_web::{
-    Error, HttpMessage,
+    Error, HttpMessage, HttpRequest,
     body::MessageBody,
     dev::{ServiceRequest, ServiceResponse},
     http::Method,
@@ -15,6 +15,7 @@ use actix_web::{
 
 use super::{client_address::client_address, request_id::RequestId, worker::Worker};
 
+const TARGET: &str = "sse_gateway::access";
 const METHODS: [Method; 7] = [
     Method::GET,
     Method::POST,
@@ -46,12 +47,17 @@ pub async fn log(
         worker.context.metrics.requests.inc();
     }
     let response = next.call(request).await?;
-    let request = response.request();
+    if tracing::enabled!(target: TARGET, tracing::Level::INFO) {
+        write(response.request(), response.status().as_u16());
+    }
+    Ok(response)
+}
+
+fn write(request: &HttpRequest, status: u16) {
     let peer = request.peer_addr().map(|a| a.to_string()).unwrap_or_default();
     let worker = request.app_data::<web::Data<Worker>>();
     let client = worker.and_then(|worker| client_address(request, &worker.context.settings.server));
     let client = client.map(|address| address.to_string()).unwrap_or_default();
-    let status = response.status().as_u16();
     let route = request.match_pattern().unwrap_or_else(|| "-".to_owned());
     let method = METHODS.into_iter().find(|method| method == request.method());
     let method = method.as_ref().map_or("-", Method::as_str);
@@ -62,9 +68,7 @@ pub async fn log(
     let (connection, user) = (opened.map(|o| o.id.as_str()), opened.map(|o| &*o.user));
     // Without the request's span in the text, which has the same id.
     tracing::info!(
-        target: "sse_gateway::access", parent: None,
+        target: TARGET, parent: None,
         method, route, status, peer, client, request_id, connection, user
     );
-    drop(extensions);
-    Ok(response)
 }

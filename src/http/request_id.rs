@@ -18,7 +18,7 @@ use futures_util::future::LocalBoxFuture;
 use ipnet::IpNet;
 use tracing::{Instrument, Span};
 
-use crate::core::address::is_trusted;
+use crate::{core::address::is_trusted, state::client::random_id};
 
 /// The header field, in requests and in responses.
 pub static X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -52,12 +52,8 @@ impl RequestId {
         values.next().is_none().then(|| Self(value.clone()))
     }
 
-    /// A random UUID. It is not from the system's generator, because that costs a system call and
-    /// the id protects nothing.
     fn generate() -> Self {
-        let random = fastrand::u128(..).to_ne_bytes();
-        let text = uuid::Builder::from_random_bytes(random).into_uuid().to_string();
-        Self(HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static("-")))
+        Self(HeaderValue::try_from(random_id()).unwrap_or(HeaderValue::from_static("-")))
     }
 }
 

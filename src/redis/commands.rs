@@ -1,7 +1,11 @@
 //! Sends commands to Redis through a pool of connections and waits for each reply for at most
 //! `redis.command_timeout`. A pool belongs to the runtime of one thread.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use deadpool::{
     Runtime,
@@ -9,6 +13,7 @@ use deadpool::{
 };
 use futures_util::future::join_all;
 use redis::{Cmd, ErrorKind, FromRedisValue, Pipeline, RedisError, RedisResult, ToRedisArgs};
+use tokio::time::error::Elapsed;
 
 use super::{
     cluster::pools::ServerPools,
@@ -301,10 +306,9 @@ impl Commands {
 
     async fn run_here<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, CommandError> {
         let mut connection = self.connection().await?;
-        let reply =
-            tokio::time::timeout(self.timeout, command.query_async(&mut connection.connection))
-                .await;
-        reply.map_err(|_| CommandError::NoReply(NoReplyError::Timeout))?.map_err(CommandError::from)
+        let reply = command.query_async(&mut connection.connection);
+        let reply = tokio::time::timeout(self.timeout, reply).await;
+        finish(connection, reply)
     }
 
     /// Runs several commands in one pipeline, on the server that owns the key of the first one.
@@ -325,10 +329,9 @@ impl Commands {
         commands: &Pipeline,
     ) -> Result<T, CommandError> {
         let mut connection = self.connection().await?;
-        let reply =
-            tokio::time::timeout(self.timeout, commands.query_async(&mut connection.connection))
-                .await;
-        reply.map_err(|_| CommandError::NoReply(NoReplyError::Timeout))?.map_err(CommandError::from)
+        let reply = commands.query_async(&mut connection.connection);
+        let reply = tokio::time::timeout(self.timeout, reply).await;
+        finish(connection, reply)
     }
 
     /// Runs independent commands, in one pipeline for each server: commands for one server are
@@ -390,6 +393,21 @@ impl Commands {
         command.arg(self.keys.function(function)).arg(keys.len()).arg(keys);
         command
     }
+}
+
+/// Takes the reply of a command, and returns its connection to the pool, unless that may be broken.
+fn finish<T>(
+    mut connection: managed::Object<SameServerManager>,
+    reply: Result<RedisResult<T>, Elapsed>,
+) -> Result<T, CommandError> {
+    let reply = reply
+        .map_err(|_| CommandError::NoReply(NoReplyError::Timeout))
+        .and_then(|reply| reply.map_err(CommandError::from));
+    match reply {
+        Err(CommandError::NoReply(_)) => drop(managed::Object::take(connection)),
+        _ => connection.replied = Instant::now(),
+    }
+    reply
 }
 
 /// A server that does not own a key (any more): the slots are read again.

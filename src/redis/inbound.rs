@@ -27,7 +27,6 @@ use crate::{
         id::EventId,
     },
     settings::PlainPublish,
-    state::mailbox::{Command, Message},
 };
 
 /// Minimum time between log lines of one kind, ms.
@@ -275,18 +274,12 @@ impl Inbound {
             self.is_plausible(EventId { ms, ..EventId::ZERO }).then_some(ms)
         };
         let words: Vec<&str> = rest.split(' ').collect();
-        let send = |command: &dyn Fn() -> Command| {
-            self.context.delivery.mailboxes.send(|| Message::Command(command()));
-        };
         match (word, &words[..]) {
             ("taken-over", [digest, generation, times]) => {
                 let (generation, times) = (time(generation)?, times.parse().ok()?);
-                send(&|| Command::TakenOver { digest: (*digest).to_owned(), generation, times });
+                self.context.delivery.taken_over(&user, digest, generation, times);
             }
-            ("revoke", [ms]) => {
-                let revoked_ms = time(ms)?;
-                send(&|| Command::Revoke { user: user.to_string(), revoked_ms });
-            }
+            ("revoke", [ms]) => self.context.delivery.revoked(&user, time(ms)?),
             ("taken-over" | "revoke", _) => return None,
             _ => self.unknown(word),
         }

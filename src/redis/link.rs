@@ -43,7 +43,7 @@ use crate::{
 };
 
 /// Maximum number of requests that are served together.
-const REQUESTS: usize = 4096;
+const REQUESTS: usize = 1024;
 /// Time between two checks for things that must be done without a request.
 const TIMER: Duration = Duration::from_millis(250);
 /// Time between two watermarks.
@@ -405,22 +405,26 @@ impl Supervisor {
         }
         wanted.sort();
         wanted.dedup();
-        self.subscribe(connection, &wanted).await?;
-        // The callers of others find the other server.
+        // Sent together, because Redis executes them in order.
+        let sent = self.begin_subscribing(connection, &wanted)?;
+        let clock = match replies.is_empty() {
+            true => None,
+            false => Some(self.clock_snapshot(connection).await),
+        };
+        self.confirm(connection, sent).await?;
+        let clock = match clock {
+            None => return Ok(()),
+            // The callers ask again. Messages still arrive.
+            Some(Err(error)) if error.is_cluster_down() => return Ok(()),
+            Some(taken) => taken?,
+        };
+        self.inbound.watermark(clock.h);
+        // The callers of others find the other server. A subscription that has ended meanwhile may
+        // not have brought everything.
         replies.retain(|(user, part, _)| self.brings(user.as_ref(), *part));
-        if !replies.is_empty() {
-            let clock = match self.clock_snapshot(connection).await {
-                // The callers ask again. Messages still arrive.
-                Err(error) if error.is_cluster_down() => return Ok(()),
-                taken => taken?,
-            };
-            self.inbound.watermark(clock.h);
-            // A subscription that has ended meanwhile may not have brought everything.
-            replies.retain(|(user, part, _)| self.brings(user.as_ref(), *part));
-            for (_, _, reply) in replies {
-                // The caller may have stopped waiting.
-                let _ = reply.send(clock);
-            }
+        for (_, _, reply) in replies {
+            // The caller may have stopped waiting.
+            let _ = reply.send(clock);
         }
         Ok(())
     }

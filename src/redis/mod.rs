@@ -2,6 +2,7 @@
 //! depend on HTTP.
 
 pub mod adoption;
+pub mod call_pipeline;
 pub mod catch_up;
 pub mod cluster;
 pub mod commands;

@@ -1,16 +1,16 @@
 //! Replies of the function library in which each value has a name.
 
-use std::{collections::HashMap, str::FromStr};
+use std::str::FromStr;
 
 use redis::{FromRedisValue, ParsingError, Value};
 
-/// The values of a reply by their names.
-pub struct NamedReply(HashMap<String, String>);
+/// The names and values of a reply, of which there are few.
+pub struct NamedReply(Vec<(String, String)>);
 
 impl NamedReply {
     /// A value; empty if the reply has no value with that name.
     pub fn text(&self, name: &str) -> &str {
-        self.0.get(name).map_or("", String::as_str)
+        self.0.iter().rev().find(|(n, _)| n == name).map_or("", |(_, value)| value)
     }
 
     /// A number; `None` if the reply has no value with that name, or if it is not a number.
@@ -21,7 +21,7 @@ impl NamedReply {
 
 impl FromRedisValue for NamedReply {
     fn from_redis_value(value: Value) -> Result<Self, ParsingError> {
-        HashMap::from_redis_value(value).map(Self)
+        Vec::from_redis_value(value).map(Self)
     }
 }
 

@@ -1,7 +1,10 @@
 //! Pooled connections, which must reach the same server process as the link: two servers behind one
 //! address have two histories (ARCHITECTURE.md#same-server).
 
-use std::sync::Arc;
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use deadpool::managed::{self, Metrics, Pool, RecycleError, RecycleResult};
 use parking_lot::Mutex;
@@ -17,6 +20,9 @@ use crate::settings::ServerAddress;
 /// Attempts to reach the link's server, for example through a balancer of two servers. A failure
 /// makes a new client wait for 10 s or more (`sse.busy`).
 const ATTEMPTS: usize = 16;
+/// A connection that has replied within this time is used again without a PING, as long as the link
+/// to its server is up.
+const FRESH: Duration = Duration::from_millis(100);
 
 /// The server process of the link, by its run id; unknown while the link is down.
 #[derive(Debug, Default)]
@@ -45,6 +51,11 @@ impl LinkServer {
     fn allows(&self, run_id: &str) -> bool {
         self.run_id.lock().as_deref().is_none_or(|expected| expected == run_id)
     }
+
+    /// Whether the link uses this server now.
+    fn is(&self, run_id: &str) -> bool {
+        self.run_id.lock().as_deref() == Some(run_id)
+    }
 }
 
 /// A connection and the server process that it reaches.
@@ -54,6 +65,8 @@ pub struct PooledConnection {
     run_id: Arc<str>,
     /// `None` for a Unix socket.
     address: Option<ServerAddress>,
+    /// When it has replied last.
+    pub replied: Instant,
 }
 
 /// Connects to Redis, and to the link's server only.
@@ -89,7 +102,7 @@ pub async fn run_id(connection: &mut impl ConnectionLike) -> RedisResult<Arc<str
 }
 
 /// The configuration of a connection whose opening and replies take at most `timeout` each.
-pub fn timeouts(timeout: std::time::Duration) -> AsyncConnectionConfig {
+pub fn timeouts(timeout: Duration) -> AsyncConnectionConfig {
     AsyncConnectionConfig::new()
         .set_connection_timeout(Some(timeout))
         .set_response_timeout(Some(timeout))
@@ -114,7 +127,8 @@ pub(super) async fn connect(
     let located = locator.locate().await.map_err(std::io::Error::other)?;
     let client = redis::Client::open(located.connection)?;
     let connection = client.get_multiplexed_async_connection_with_config(config).await?;
-    Ok(PooledConnection { connection, run_id: "".into(), address: located.server })
+    let replied = Instant::now();
+    Ok(PooledConnection { connection, run_id: "".into(), address: located.server, replied })
 }
 
 fn other_server() -> RedisError {
@@ -154,6 +168,10 @@ impl managed::Manager for SameServerManager {
         }
         if self.server.as_ref().is_some_and(|server| !server.allows(&pooled.run_id)) {
             return Err(RecycleError::Backend(other_server()));
+        }
+        let is_linked = self.server.as_ref().is_some_and(|server| server.is(&pooled.run_id));
+        if is_linked && pooled.replied.elapsed() < FRESH {
+            return Ok(());
         }
         let pong: String = redis::cmd("PING").query_async(&mut pooled.connection).await?;
         match pong.as_str() {

@@ -3,10 +3,11 @@
 
 use std::{rc::Rc, sync::Arc, time::Duration};
 
-use redis::Cmd;
+use redis::{Cmd, Value};
 use tokio::sync::mpsc;
 
 use super::{
+    call_pipeline::CallPipeline,
     commands::{CommandError, Commands, log_foreign_key},
     named_reply::NamedReply,
     servers::Servers,
@@ -69,8 +70,14 @@ pub enum SessionError {
     #[error("the request does not have the session's cookie")]
     CookieMissing,
     /// A command failed.
-    #[error(transparent)]
-    Redis(#[from] CommandError),
+    #[error("a command failed")]
+    Redis(#[source] Arc<CommandError>),
+}
+
+impl From<CommandError> for SessionError {
+    fn from(error: CommandError) -> Self {
+        Self::Redis(Arc::new(error))
+    }
 }
 
 /// Lifetime of a session after its last renewal: the grace, plus the time until the next renewal.
@@ -104,30 +111,68 @@ fn call(function: &str, commands: &Commands, grace: Duration, request: &SessionR
     call
 }
 
-/// Opens or resumes the session of a ticket.
+/// What `sse_open` and `sse_resume` return of a session.
+struct Opened {
+    outcome: String,
+    first: StreamPosition,
+    opened_ms: Option<u64>,
+    until_ms: Option<u64>,
+    generation: Option<u64>,
+    proof: String,
+}
+
+impl Opened {
+    /// The reply of `sse_open` with `TEXT`: values in a fixed order.
+    fn of_text(text: &str) -> Self {
+        let mut values = text.split(' ');
+        let mut next = || values.next().unwrap_or_default();
+        let (outcome, first) = (next().to_owned(), next());
+        let [opened_ms, until_ms, generation] = [next(), next(), next()].map(|ms| ms.parse().ok());
+        let (proof, broadcast) = (next().to_owned(), next());
+        let first = first_position(first, broadcast);
+        Self { outcome, first, opened_ms, until_ms, generation, proof }
+    }
+
+    fn of_named(reply: &NamedReply) -> Self {
+        Self {
+            outcome: reply.text("outcome").to_owned(),
+            first: first_position(reply.text("first"), reply.text("first_broadcast")),
+            opened_ms: reply.number("opened_ms"),
+            until_ms: reply.number("until_ms"),
+            generation: reply.number("generation"),
+            proof: reply.text("proof").to_owned(),
+        }
+    }
+}
+
+/// Opens or resumes the session of a ticket, on the server of `commands`.
 ///
 /// # Errors
 /// The reason why there is no session.
 pub async fn open(
+    pipeline: &CallPipeline,
     commands: &Commands,
     grace: Duration,
     request: &SessionRequest<'_>,
 ) -> Result<Session, SessionError> {
-    let mut reply = commands.run::<NamedReply>(&call("open", commands, grace, request)).await;
-    if reply.as_ref().is_err_and(CommandError::is_without_replicas)
-        && let Some(resumed) = resume(commands, grace, request).await?
-    {
-        reply = Ok(resumed);
-    }
-    let reply = reply?;
-    match reply.text("outcome") {
+    let mut call = call("open", commands, grace, request);
+    call.arg("TEXT");
+    let opened = match pipeline.run(call).await {
+        Ok(reply) => Opened::of_text(&text_of(reply)?),
+        Err(error) if error.is_without_replicas() => {
+            let resumed = Box::pin(resume(commands, grace, request)).await?;
+            resumed.ok_or(SessionError::Redis(error))?
+        }
+        Err(error) => return Err(SessionError::Redis(error)),
+    };
+    match opened.outcome.as_str() {
         "opened" | "resumed" => Ok(Session {
             digest: request.digest.to_owned(),
-            first: first_position(reply.text("first"), reply.text("first_broadcast")),
-            opened_ms: reply.number("opened_ms").unwrap_or(0),
-            until_ms: reply.number("until_ms").unwrap_or(request.until_ms),
-            generation: reply.number("generation").unwrap_or(1),
-            proof: reply.text("proof").to_owned(),
+            first: opened.first,
+            opened_ms: opened.opened_ms.unwrap_or(0),
+            until_ms: opened.until_ms.unwrap_or(request.until_ms),
+            generation: opened.generation.unwrap_or(1),
+            proof: opened.proof,
         }),
         "expired" => Err(SessionError::Expired),
         "used" => Err(SessionError::Used),
@@ -150,7 +195,7 @@ async fn resume(
     commands: &Commands,
     grace: Duration,
     request: &SessionRequest<'_>,
-) -> Result<Option<NamedReply>, CommandError> {
+) -> Result<Option<Opened>, CommandError> {
     let reply: NamedReply = commands.run(&call("resume", commands, grace, request)).await?;
     let notice = reply.text("notice");
     if !notice.is_empty() {
@@ -158,7 +203,17 @@ async fn resume(
         publish.arg(commands.keys.live_user(request.user)).arg(notice);
         commands.run::<i64>(&publish).await?;
     }
-    Ok((reply.text("outcome") != "missing").then_some(reply))
+    Ok((reply.text("outcome") != "missing").then(|| Opened::of_named(&reply)))
+}
+
+/// The text of a reply.
+fn text_of(reply: Value) -> Result<String, CommandError> {
+    let unexpected = |reply: &Value| CommandError::UnexpectedReply(format!("{reply:?}"));
+    match reply {
+        Value::BulkString(bytes) => String::from_utf8(bytes)
+            .map_err(|error| unexpected(&Value::BulkString(error.into_bytes()))),
+        other => Err(unexpected(&other)),
+    }
 }
 
 /// Ends all sessions of a user that exist now, on all instances.
@@ -307,6 +362,18 @@ fn first_broadcasts(first: StreamPosition) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn text_of_a_session_is_read_in_order() {
+        let opened = Opened::of_text("resumed 5-0.a 1 2 3 proof 7-1.b");
+        assert_eq!((opened.outcome.as_str(), opened.proof.as_str()), ("resumed", "proof"));
+        assert_eq!(opened.first, first_position("5-0.a", "7-1.b"));
+        let numbers = (opened.opened_ms, opened.until_ms, opened.generation);
+        assert_eq!(numbers, (Some(1), Some(2), Some(3)));
+        let whole = Opened::of_text("opened 5-0.a 1 2 3  ");
+        assert_eq!((whole.first, whole.proof.as_str()), (first_position("5-0.a", ""), ""));
+        assert_eq!(Opened::of_text("expired").outcome, "expired");
+    }
 
     #[test]
     fn first_cursor_is_kept_in_one_or_two_parts() {

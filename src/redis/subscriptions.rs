@@ -20,6 +20,8 @@ struct Entry {
 #[derive(Debug, Default)]
 pub struct Subscriptions {
     users: HashMap<Arc<str>, Entry>,
+    /// Number of subscribed channels.
+    subscribed: usize,
 }
 
 impl Subscriptions {
@@ -34,6 +36,7 @@ impl Subscriptions {
     /// Records that the subscription is confirmed.
     pub fn confirmed(&mut self, user: &Arc<str>) {
         if let Some(entry) = self.users.get_mut(user) {
+            self.subscribed += usize::from(!entry.subscribed);
             entry.subscribed = true;
             entry.is_gone = false;
         }
@@ -65,9 +68,10 @@ impl Subscriptions {
             .take(limit)
             .map(|(u, _)| u.clone())
             .collect();
-        users.iter().for_each(|u| {
-            self.users.remove(u);
-        });
+        for user in &users {
+            let removed = self.users.remove(user);
+            self.subscribed -= usize::from(removed.is_some_and(|entry| entry.subscribed));
+        }
         users
     }
 
@@ -82,6 +86,7 @@ impl Subscriptions {
             (entry.is_gone, entry.subscribed) = (true, false);
             gone.push(user.clone());
         }
+        self.subscribed = self.users.values().filter(|entry| entry.subscribed).count();
         gone
     }
 
@@ -101,12 +106,13 @@ impl Subscriptions {
     pub fn lost(&mut self) -> Vec<Arc<str>> {
         self.users.retain(|_, e| e.connections > 0);
         self.users.values_mut().for_each(|e| e.subscribed = false);
+        self.subscribed = 0;
         self.users.keys().cloned().collect()
     }
 
     /// Number of subscribed channels.
     pub fn count(&self) -> usize {
-        self.users.values().filter(|e| e.subscribed).count()
+        self.subscribed
     }
 }
 

@@ -40,6 +40,13 @@ pub struct Client {
     pub request_id: Box<str>,
 }
 
+/// A random UUID for an id that protects nothing. It is not from the system's generator, because
+/// that costs a system call.
+pub fn random_id() -> String {
+    let random = fastrand::u128(..).to_ne_bytes();
+    uuid::Builder::from_random_bytes(random).into_uuid().to_string()
+}
+
 /// The span of log lines about a connection. It is created for each activity that may log, not for
 /// the life of the connection: an idle stream would hold some hundred bytes for it. Never add the
 /// ticket.

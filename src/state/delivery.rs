@@ -6,18 +6,21 @@ use std::sync::{
 };
 
 use super::{
-    mailbox::{Mailboxes, Message},
+    mailbox::{Command, Mailboxes, Message},
     replay_cache::ReplayCache,
+    session_notices::SessionNotices,
 };
 use crate::core::{event::Event, id::EventId, part::ServerIndex};
 
-/// The mailboxes of the workers, and the cache of recent broadcasts. Its methods keep the two
-/// consistent.
+/// The mailboxes of the workers, the cache of recent broadcasts, and recent notices about sessions.
+/// Its methods keep them consistent.
 pub struct Delivery {
     /// The workers' mailboxes.
     pub mailboxes: Mailboxes,
     /// Recent broadcasts.
     pub replay_cache: ReplayCache,
+    /// Recent notices about sessions.
+    pub session_notices: SessionNotices,
     /// The server that has the broadcasts.
     broadcast_server: AtomicU16,
 }
@@ -29,6 +32,7 @@ impl Delivery {
         Self {
             mailboxes: Mailboxes::default(),
             replay_cache: ReplayCache::new(replay_cache_bytes),
+            session_notices: SessionNotices::default(),
             broadcast_server: AtomicU16::default(),
         }
     }
@@ -45,6 +49,26 @@ impl Delivery {
             self.replay_cache.push(&event);
         }
         self.mailboxes.send_event(server, &event);
+    }
+
+    /// A connection with this generation took over a session of the user, for the `times`th time
+    /// recently.
+    pub fn taken_over(&self, user: &Arc<str>, digest: &str, generation: u64, times: u64) {
+        let digest: Arc<str> = digest.into();
+        self.session_notices.add_taken_over(digest.clone(), generation);
+        let (user, digest) = (|| user.clone(), || digest.clone());
+        self.mailboxes.send_to_user(&user(), || Command::TakenOver {
+            user: user(),
+            digest: digest(),
+            generation,
+            times,
+        });
+    }
+
+    /// The sessions that the user had opened up to this time, ms since 1970, were revoked.
+    pub fn revoked(&self, user: &Arc<str>, revoked_ms: u64) {
+        self.session_notices.add_revoked(user.clone(), revoked_ms);
+        self.mailboxes.send_to_user(user, || Command::Revoke { user: user.clone(), revoked_ms });
     }
 
     /// Everything up to this id of the server has been delivered.

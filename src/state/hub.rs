@@ -19,7 +19,6 @@ use super::{
     delivery::Delivery,
     hub_servers::HubServers,
     mailbox::{Command, ConnectionInfo, Inbox, LocalUsers, Message},
-    session_notices::SessionNotices,
     stream_context::StreamContext,
 };
 use crate::core::{
@@ -47,7 +46,6 @@ pub struct Hub {
     pub context: Arc<StreamContext>,
     delivery: Arc<Delivery>,
     index: RefCell<ConnectionIndex>,
-    session_notices: RefCell<SessionNotices>,
     /// Notified when the sessions must be renewed at once, because Redis may have lost them.
     pub sessions_due: Notify,
     pub(super) servers: HubServers,
@@ -84,7 +82,6 @@ impl Hub {
             context,
             delivery,
             index: RefCell::default(),
-            session_notices: RefCell::default(),
             sessions_due: Notify::new(),
             catch_ups,
             ended,
@@ -252,9 +249,7 @@ impl Hub {
         connection.key.set(self.index.borrow_mut().insert(connection));
         self.local_users.add(connection.client.user.clone());
         self.schedule(connection);
-        let mut notices = self.session_notices.borrow_mut();
-        notices.bound();
-        if let Some(reason) = notices.about(connection) {
+        if let Some(reason) = self.delivery.session_notices.about(connection) {
             self.end_session(connection, reason);
         }
         self.context.metrics.connections.inc();
@@ -304,29 +299,27 @@ impl Hub {
 
     fn command(self: &Rc<Self>, command: Command) {
         match command {
-            Command::TakenOver { digest, generation, times } => {
+            Command::TakenOver { user, digest, generation, times } => {
                 // 60 s and more each time: two tabs with one ticket must not keep taking over from
                 // each other.
                 let retry_ms = TAKEN_OVER_RETRY_MS * (1 << times.saturating_sub(1).min(4));
                 let older = |c: &&Rc<Connection>| {
-                    c.client.session.digest == digest && c.client.session.generation < generation
+                    *c.client.session.digest == *digest && c.client.session.generation < generation
                 };
-                self.snapshot()
+                let connections = self.index.borrow().of_user(&user);
+                connections
                     .iter()
                     .filter(older)
                     .for_each(|c| self.close(c, CloseReason::TakenOver, retry_ms));
-                self.session_notices.borrow_mut().add_taken_over(digest, generation);
             }
             Command::Revoke { user, revoked_ms } => {
-                let revoked = |c: &&Rc<Connection>| {
-                    *c.client.user == *user && c.client.session.opened_ms <= revoked_ms
-                };
+                let revoked = |c: &&Rc<Connection>| c.client.session.opened_ms <= revoked_ms;
                 let retry_ms = self.retry_ms();
-                self.snapshot()
+                let connections = self.index.borrow().of_user(&user);
+                connections
                     .iter()
                     .filter(revoked)
                     .for_each(|c| self.close(c, CloseReason::Revoked, retry_ms));
-                self.session_notices.borrow_mut().add_revoked(user, revoked_ms);
             }
             Command::List(user, reply) => {
                 let wanted =

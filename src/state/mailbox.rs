@@ -55,8 +55,10 @@ pub enum Message {
 pub enum Command {
     /// End the streams of a session that have a lower generation.
     TakenOver {
+        /// The user of the session.
+        user: Arc<str>,
         /// Digest of the ticket.
-        digest: String,
+        digest: Arc<str>,
         /// The generation of the connection that took over.
         generation: u64,
         /// How often the session was taken over.
@@ -65,7 +67,7 @@ pub enum Command {
     /// End the streams of a user's sessions that were opened up to a time.
     Revoke {
         /// The user.
-        user: String,
+        user: Arc<str>,
         /// The time, ms since 1970 by the clock of Redis.
         revoked_ms: u64,
     },
@@ -118,9 +120,13 @@ impl LocalUsers {
 
     fn includes(&self, channel: &Channel) -> bool {
         match channel {
-            Channel::User(user) => self.lock().contains(&**user),
+            Channel::User(user) => self.has(user),
             Channel::Broadcast(_) => true,
         }
+    }
+
+    fn has(&self, user: &str) -> bool {
+        self.lock().contains(user)
     }
 
     fn lock(&self) -> MutexGuard<'_, HashSet<Arc<str>>> {
@@ -204,6 +210,13 @@ impl Mailboxes {
         self.lock().retain(|mailbox| {
             !mailbox.local_users.includes(&event.channel)
                 || mailbox.send(Message::Event(server, event.clone()))
+        });
+    }
+
+    /// Sends a command to the workers that have a connection of a user.
+    pub fn send_to_user(&self, user: &str, mut make: impl FnMut() -> Command) {
+        self.lock().retain(|mailbox| {
+            !mailbox.local_users.has(user) || mailbox.send(Message::Command(make()))
         });
     }
 

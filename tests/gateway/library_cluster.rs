@@ -359,6 +359,47 @@ async fn session_keeps_its_first_broadcast() {
 }
 
 #[tokio::test]
+async fn session_of_an_earlier_library_is_resumed() {
+    let redis = Redis::start().await;
+    let _gateway = Gateway::durable_only(&redis).start().await;
+    let channel = user("1");
+    let key = format!("sse:session:{{{channel}}}:digest");
+    // As libraries up to version 6 stored it.
+    let fields = [
+        "connection",
+        "one",
+        "first",
+        "1-0.a",
+        "opened_ms",
+        "5",
+        "until_ms",
+        "99999999999999",
+        "opens_until_ms",
+        "0",
+        "generation",
+        "5",
+        "proof",
+        "p",
+    ];
+    let store = [&["HSET", key.as_str()], &fields[..]].concat();
+    redis.command::<i64>(&store).await;
+    let channel = channel.as_str();
+    let renew = ["FCALL", "sse_renew", "1", channel, "digest", "one", "1-0.a", "5", "9", "60000"];
+    let renew = [&renew[..], &["0", "5", "p", ""]].concat();
+    assert_eq!(redis.command::<Vec<String>>(&renew).await, ["ok"]);
+    assert_eq!(redis.command::<String>(&["TYPE", &key]).await, "hash");
+    assert!(redis.command::<i64>(&["PTTL", &key]).await > 0, "it was renewed");
+    let until = "99999999999999";
+    let words = ["digest", "two", "0", "0", "60000", until, until, "", "1000", "p", ""];
+    let resumed = call(&redis, "sse_open", channel, &words).await;
+    assert_eq!((&*resumed["outcome"], &*resumed["first"]), ("resumed", "1-0.a"));
+    assert_eq!((&*resumed["opened_ms"], &*resumed["proof"]), ("5", "p"));
+    assert_eq!(redis.command::<String>(&["TYPE", &key]).await, "string");
+    let again = call(&redis, "sse_open", channel, &words).await;
+    assert_eq!((&*again["outcome"], &*again["first"]), ("resumed", "1-0.a"));
+}
+
+#[tokio::test]
 async fn cluster_moves_slots_and_promotes_replicas() {
     let mut cluster = Cluster::start(3).await;
     let slot = cluster.slot_of("{broadcast}").await;

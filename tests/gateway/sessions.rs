@@ -417,3 +417,28 @@ async fn busy_after_session_opening_still_sets_the_cookie() {
     };
     eventually("the stream", back).await;
 }
+
+#[tokio::test]
+async fn sessions_opened_at_once_share_pipelines() {
+    const STREAMS: usize = 60;
+    let redis = Redis::start().await;
+    let gateway = Gateway::durable_only(&redis).start().await;
+    let reads = || async {
+        let info: String = redis.command(&["INFO", "stats"]).await;
+        let line = info.lines().find_map(|line| line.strip_prefix("total_reads_processed:"));
+        line.expect("Redis counts its reads").trim().parse::<usize>().expect("a number")
+    };
+    let before = reads().await;
+    redis.freeze();
+    let requests = async {
+        gateway.metric_reaches("sse_requests_total", &[], STREAMS as f64).await;
+        redis.thaw();
+    };
+    let users: Vec<String> = (0..STREAMS).map(|n| n.to_string()).collect();
+    let streams = futures_util::future::join_all(users.iter().map(|user| gateway.connect(user)));
+    let (streams, ()) = tokio::join!(streams, requests);
+    assert_eq!(streams.len(), STREAMS);
+    // Each stream needs two exchanges with Redis: its session, and its subscription.
+    let count = reads().await - before;
+    assert!(count < STREAMS, "{count} reads");
+}

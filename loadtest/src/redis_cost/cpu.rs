@@ -267,8 +267,6 @@ pub async fn connects(common: &Common, meter: &mut Meter) -> Result<Connects, St
 
 /// Returns the CPU of Redis in µs per session renewal, called in the same way as by the gateway.
 fn renewals(meter: &mut Meter, keys: &[String]) -> Result<f64, String> {
-    const FIELDS: [&str; 6] =
-        ["connection", "first", "opened_ms", "until_ms", "generation", "proof"];
     let mut calls = Vec::new();
     for keys in keys.chunks(SESSIONS_PER_CALL) {
         let mut call = redis::cmd("FCALL");
@@ -279,8 +277,13 @@ fn renewals(meter: &mut Meter, keys: &[String]) -> Result<f64, String> {
             call.arg(channel);
         }
         for (key, (_, digest)) in keys.iter().zip(&sessions) {
-            let fields: Vec<String> = meter.command(redis::cmd("HMGET").arg(key).arg(&FIELDS))?;
-            call.arg(digest).arg(&fields[..4]).arg(120_000).arg(0).arg(&fields[4..]);
+            let text: String = meter.command(redis::cmd("GET").arg(key))?;
+            let fields: Vec<&str> = text.split(' ').collect();
+            let [_, generation, first, opened_ms, until_ms, _, _, _, proof, _] = fields[..] else {
+                return Err(format!("{key} is not a session: {text:?}"));
+            };
+            call.arg(digest).arg("loadtest").arg(first).arg(opened_ms).arg(until_ms);
+            call.arg(120_000).arg(0).arg(generation).arg(proof);
         }
         calls.push(call);
     }

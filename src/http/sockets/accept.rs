@@ -6,18 +6,20 @@
 use std::{
     future::poll_fn,
     io,
-    net::SocketAddr,
+    net::{self, SocketAddr, TcpListener},
     sync::Arc,
-    task::Poll,
+    task::{Context, Poll, ready},
     time::{Duration, Instant},
 };
 
-use futures_util::FutureExt;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::{
+    io::{Interest, unix::AsyncFd},
+    net::TcpStream,
+};
 
 use super::{
     budget::{Granted, SocketBudget, WorkerLoad},
-    tcp::ClientTcp,
+    tcp::{self, ClientTcp},
 };
 use crate::log_limit::LogLimit;
 
@@ -34,14 +36,14 @@ const BATCH: usize = 16;
 
 /// Accepts for one worker.
 pub struct Acceptor {
-    listener: TcpListener,
+    listener: AsyncFd<TcpListener>,
     budget: SocketBudget,
     load: WorkerLoad,
     log: Arc<LogLimit>,
     started: Instant,
 }
 
-type Accepted = (TcpStream, SocketAddr);
+type Accepted = (net::TcpStream, SocketAddr);
 
 impl Acceptor {
     /// Creates an acceptor for a non-blocking listener. Call this inside the worker's runtime. All
@@ -50,13 +52,17 @@ impl Acceptor {
     /// # Errors
     /// The listener cannot be registered with the runtime.
     pub fn new(
-        listener: std::net::TcpListener,
+        listener: TcpListener,
         budget: SocketBudget,
         load: WorkerLoad,
         log: Arc<LogLimit>,
         started: Instant,
     ) -> io::Result<Self> {
-        Ok(Self { listener: TcpListener::from_std(listener)?, budget, load, log, started })
+        tcp::set_inherited_options(&listener);
+        // SAFETY: a `TcpListener` owns its descriptor, which stays open and the same until it is
+        // dropped.
+        let listener = unsafe { AsyncFd::register_with_interest(listener, Interest::READABLE) }?;
+        Ok(Self { listener, budget, load, log, started })
     }
 
     /// Accepts until `stop` is ready, then accepts the connections queued so far and closes the
@@ -77,7 +83,7 @@ impl Acceptor {
                 Err(error) => self.failed(&error).await,
             }
         }
-        while let Some(Ok(accepted)) = self.listener.accept().now_or_never() {
+        while let Ok(accepted) = self.listener.get_ref().accept() {
             self.admit(accepted).await.into_iter().for_each(&serve);
         }
     }
@@ -94,10 +100,19 @@ impl Acceptor {
                     return Poll::Ready(None);
                 }
                 was_woken = true;
-                self.listener.poll_accept(cx).map(Some)
+                self.poll_accept(cx).map(Some)
             });
             if let Some(accepted) = accepted.await {
                 return accepted;
+            }
+        }
+    }
+
+    fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<Accepted>> {
+        loop {
+            let mut ready = ready!(self.listener.poll_read_ready(cx))?;
+            if let Ok(accepted) = ready.try_io(|listener| listener.get_ref().accept()) {
+                return Poll::Ready(accepted);
             }
         }
     }
@@ -109,7 +124,7 @@ impl Acceptor {
             match self.budget.grant().await {
                 Granted::Slot(permit) => {
                     self.budget.counters.accepted.inc();
-                    let stream = without_assumed_readiness(stream).ok()?;
+                    let stream = register(stream).ok()?;
                     let slot = self.budget.slot(permit, self.load.clone());
                     return Some(ClientTcp::new(stream, address, slot));
                 }
@@ -141,12 +156,13 @@ impl Acceptor {
     }
 }
 
-/// Registers an accepted socket again, without tokio's assumption that it is readable. With that
-/// assumption, the disconnect of a client that has sent its request and left would be detected only
-/// after the request was handled, and the request could take over the client's newer stream. After
-/// this call, the first readiness reports the request and the disconnect together.
-fn without_assumed_readiness(stream: TcpStream) -> io::Result<TcpStream> {
-    TcpStream::from_std(stream.into_std()?)
+/// Registers an accepted socket, without the assumption of tokio's listener that it is readable.
+/// With that assumption, the disconnect of a client that has sent its request and left would be
+/// detected only after the request was handled, and the request could take over the client's newer
+/// stream. After this call, the first readiness reports the request and the disconnect together.
+fn register(stream: net::TcpStream) -> io::Result<TcpStream> {
+    stream.set_nonblocking(true)?;
+    TcpStream::from_std(stream)
 }
 
 /// Why a connection could not be accepted.

@@ -4,7 +4,7 @@
 use std::{
     cell::{Cell, RefCell},
     io::{self, IoSlice},
-    net::{Shutdown, SocketAddr},
+    net::{Shutdown, SocketAddr, TcpListener},
     os::fd::AsFd,
     pin::Pin,
     rc::Rc,
@@ -43,13 +43,18 @@ pub(super) struct Inner {
     pub retired: Cell<bool>,
 }
 
+/// Sets the options that sockets inherit when they are accepted, which saves two system calls for
+/// each of them.
+pub fn set_inherited_options(listener: &TcpListener) {
+    // Errors are ignored: without these options a socket only uses more memory.
+    let socket = SockRef::from(listener);
+    let _ = socket.set_tcp_notsent_lowat(UNSENT_BYTES);
+    let _ = socket.set_tcp_nodelay(true);
+}
+
 impl ClientTcp {
-    /// Takes over an accepted connection and sets its socket options.
+    /// Takes over an accepted connection, which has inherited its options from the listener.
     pub fn new(tcp: TcpStream, address: SocketAddr, slot: Slot) -> Self {
-        // Errors are ignored: without these options the socket only uses more memory.
-        let socket = SockRef::from(&tcp);
-        let _ = socket.set_tcp_notsent_lowat(UNSENT_BYTES);
-        let _ = socket.set_tcp_nodelay(true);
         let idle = slot.enter_idle(false);
         Self(Rc::new(Inner {
             tcp: RefCell::new(tcp),
@@ -188,5 +193,23 @@ impl AsyncWrite for ClientTcp {
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.io(|tcp| tcp.poll_shutdown(cx))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net;
+
+    use super::*;
+
+    #[test]
+    fn accepted_sockets_inherit_the_options_of_the_listener() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        set_inherited_options(&listener);
+        let _client = net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (accepted, _) = listener.accept().unwrap();
+        let socket = SockRef::from(&accepted);
+        assert_eq!(socket.tcp_notsent_lowat().unwrap(), UNSENT_BYTES);
+        assert!(socket.tcp_nodelay().unwrap());
     }
 }

@@ -20,76 +20,119 @@ local function revoked_ms(slot, get)
   return number(ms, 0), wrong
 end
 
-local function store_session(key, s)
-  redis.call('HSET', key, 'connection', s.connection, 'first', s.first, 'opened_ms', s.opened_ms,
-    'until_ms', s.until_ms, 'opens_until_ms', string.format('%d', s.opens_until_ms),
-    'generation', s.generation, 'proof', s.proof)
-  -- Only clusters need it.
-  if s.first_broadcast ~= '' then
-    redis.call('HSET', key, 'first_broadcast', s.first_broadcast)
-  end
-  redis.call('PEXPIRE', key, s.ttl_ms)
+-- A session is one text, because a string costs a third of a hash to read, write and expire. The
+-- fields are separated by spaces: whether a connection holds it (1 or 0), the generation of that
+-- connection, the first cursor, opened_ms, until_ms, until when the ticket could open it, how often
+-- it was taken over recently, when last, the proof, and the first broadcast (only on clusters).
+local SESSION = '^([01]) (%d+) (%S*) (%d+) (%d+) (%d+) (%d+) (%d+) (%S*) (.*)$'
+
+local function session_text(s)
+  return s.held .. ' ' .. s.generation .. ' ' .. s.first .. ' ' .. s.opened_ms .. ' ' .. s.until_ms
+    .. ' ' .. s.opens_until_ms .. ' ' .. s.times .. ' ' .. s.taken_ms .. ' ' .. s.proof .. ' '
+    .. s.first_broadcast
 end
 
-local function opened(outcome, s, generation)
+local function store_session(key, s, ttl_ms)
+  redis.call('SET', key, session_text(s), 'PX', ttl_ms)
+end
+
+-- Libraries up to version 6 stored hashes.
+local HASH_FIELDS = { 'connection', 'first', 'opened_ms', 'until_ms', 'generation',
+  'opens_until_ms', 'times', 'taken_ms', 'proof', 'first_broadcast' }
+
+-- A session of an earlier library. Also returns a text if the key holds something else.
+local function read_hash(key)
+  local values, wrong = attempt('HMGET', key, unpack(HASH_FIELDS))
+  if wrong then return nil, wrong end
+  local s = {}
+  for i, name in ipairs(HASH_FIELDS) do s[name] = values[i] or nil end
+  if not s.first then return nil end
+  s.held = s.connection ~= '' and '1' or '0'
+  for _, name in ipairs({ 'opened_ms', 'until_ms', 'generation', 'opens_until_ms', 'times',
+    'taken_ms' }) do
+    s[name] = string.format('%d', number(s[name], 0))
+  end
+  s.proof, s.first_broadcast = s.proof or '', s.first_broadcast or ''
+  return s
+end
+
+-- The session in a reply to GET, or to SET with GET; nil without one. Also returns a text if the
+-- key holds something else.
+local function session_of(reply, key)
+  if not reply then return nil end
+  if type(reply) == 'table' then
+    if reply.err and string.find(reply.err, 'WRONGTYPE', 1, true) then return read_hash(key) end
+    error(reply)
+  end
+  local held, generation, first, opened_ms, until_ms, opens_until_ms, times, taken_ms, proof,
+    first_broadcast = string.match(reply, SESSION)
+  if not held then return nil, wrong_type(key) end
+  return { held = held, generation = generation, first = first, opened_ms = opened_ms,
+    until_ms = until_ms, opens_until_ms = opens_until_ms, times = times, taken_ms = taken_ms,
+    proof = proof, first_broadcast = first_broadcast }
+end
+
+local function read_session(key)
+  return session_of(redis.pcall('GET', key), key)
+end
+
+local function require_session(s, wrong)
+  if wrong then error(reject_call('wrong-type', wrong)) end
+  return s
+end
+
+-- The reply of sse_open and sse_resume: for gateways since version 7 one text, because each value
+-- of a reply costs time.
+local function opened(outcome, s, generation, is_text)
+  if is_text then
+    return outcome .. ' ' .. s.first .. ' ' .. s.opened_ms .. ' ' .. s.until_ms .. ' ' .. generation
+      .. ' ' .. s.proof .. ' ' .. s.first_broadcast
+  end
   return { 'outcome', outcome, 'first', s.first, 'opened_ms', s.opened_ms, 'until_ms', s.until_ms,
     'generation', generation, 'proof', s.proof, 'first_broadcast', s.first_broadcast }
 end
 
-local function refused(outcome)
-  return { 'outcome', outcome }
-end
-
-local SESSION_FIELDS = { 'connection', 'first', 'opened_ms', 'until_ms', 'generation',
-  'opens_until_ms', 'times', 'taken_ms', 'proof', 'first_broadcast' }
-
-local function read_session(key)
-  local values = call('HMGET', key, unpack(SESSION_FIELDS))
-  local s = {}
-  for i, name in ipairs(SESSION_FIELDS) do s[name] = values[i] or nil end
-  s.proof, s.first_broadcast = s.proof or '', s.first_broadcast or ''
-  return s
+local function refused(outcome, is_text)
+  return is_text and outcome or { 'outcome', outcome }
 end
 
 -- The session continues with another connection. Each connection has a higher generation than the
 -- one before, also after a wipe: only a higher generation takes over. `is_read_only`: the caller
 -- publishes the notice for the former connection, and the next renewal writes the rest.
 local function resume(key, slot, digest, s, a, now, is_read_only)
-  local generation = string.format('%d', math.max(number(s.generation, 0) + 1, now))
-  local reply = opened('resumed', s, generation)
+  local generation = string.format('%d', math.max(tonumber(s.generation) + 1, now))
+  local reply = opened('resumed', s, generation, a.is_text)
   local notice
-  if s.connection ~= '' then
+  if s.held == '1' then
     -- How often recently: two tabs with one ticket get a longer delay each time.
-    local recent = now - number(s.taken_ms, 0) < TAKE_OVERS_MS
-    s.times = recent and number(s.times, 0) + 1 or 1
+    local recent = now - tonumber(s.taken_ms) < TAKE_OVERS_MS
+    s.times = recent and s.times + 1 or 1
+    s.taken_ms = string.format('%d', now)
     notice = 'taken-over ' .. digest .. ' ' .. generation .. ' ' .. s.times
   end
   if is_read_only then
     reply[#reply + 1], reply[#reply + 2] = 'notice', notice or ''
     return reply
   end
-  if notice then
-    redis.call('HSET', key, 'times', s.times, 'taken_ms', string.format('%d', now))
-    redis.call('SPUBLISH', LIVE .. slot, notice)
-  end
-  redis.call('HSET', key, 'connection', a.connection, 'generation', generation)
-  redis.call('PEXPIRE', key, math.max(a.ttl_ms, number(s.opens_until_ms, 0) - now))
+  s.held, s.generation = '1', generation
+  store_session(key, s, math.max(a.ttl_ms, s.opens_until_ms - now))
+  if notice then redis.call('SPUBLISH', LIVE .. slot, notice) end
   return reply
 end
 
 local function open_arguments(args)
-  return { connection = args[2], is_expired = args[3] == '1', is_one_use = args[4] == '1',
-    ttl_ms = tonumber(args[5]), until_ms = args[6], issued_ms = tonumber(args[7]),
-    cursor = args[8], left_ms = tonumber(args[9]), proof = args[10], new_proof = args[11],
-    first_broadcast = args[12] or '' }
+  return { is_expired = args[3] == '1', is_one_use = args[4] == '1', ttl_ms = tonumber(args[5]),
+    until_ms = args[6], issued_ms = tonumber(args[7]), cursor = args[8],
+    left_ms = tonumber(args[9]), proof = args[10], new_proof = args[11],
+    first_broadcast = args[12] or '', is_text = args[13] == 'TEXT' }
 end
 
 -- Resumes a session that exists, unless it may not be resumed.
-local function resume_existing(key, slot, digest, s, a, now, is_read_only)
-  if a.is_one_use then return refused('used') end
-  if now >= number(s.until_ms, 0) then return refused('over') end
-  if number(s.opened_ms, 0) <= revoked_ms(slot, call) then return refused('revoked') end
-  if s.proof ~= '' and s.proof ~= a.proof then return refused('stranger') end
+local function resume_existing(key, slot, digest, s, a, now, revoked, is_read_only)
+  if a.is_one_use then return refused('used', a.is_text) end
+  if now >= tonumber(s.until_ms) then return refused('over', a.is_text) end
+  if tonumber(s.opened_ms) <= revoked then return refused('revoked', a.is_text) end
+  if s.proof ~= '' and s.proof ~= a.proof then return refused('stranger', a.is_text) end
   return resume(key, slot, digest, s, a, now, is_read_only)
 end
 
@@ -107,11 +150,13 @@ local function first_cursor(cursor, now)
 end
 
 -- sse_open 1 <channel> <digest> <connection> <expired 0|1> <one_use 0|1> <ttl_ms> <until_ms>
--- <issued_ms> <cursor or empty> <left_ms> <proof shown> <new proof> [<first broadcast>]
+-- <issued_ms> <cursor or empty> <left_ms> <proof shown> <new proof> [<first broadcast> [TEXT]]
 -- Opens or resumes the session of a ticket. For left_ms the ticket could open a session, so its
 -- session is kept at least as long. A session that was opened with a proof (the digest of a cookie)
 -- is resumed only with it. The first broadcast is any text that the session keeps. Returns
--- name/value pairs; the outcome is opened, resumed, expired, used, over, stranger or revoked.
+-- name/value pairs; the outcome is opened, resumed, expired, used, over, stranger or revoked. With
+-- TEXT, returns the outcome and, if it is one of the first two, the values first, opened_ms,
+-- until_ms, generation, proof and first_broadcast, separated by spaces.
 local function open(keys, args)
   local slot = user_slot(keys[1])
   local digest, a = args[1], open_arguments(args)
@@ -119,54 +164,65 @@ local function open(keys, args)
   local now = now_ms()
   ensure_adopted_slot(slot, now)
   advance(now, 0)
-  local s = read_session(key)
-  if s.first then return resume_existing(key, slot, digest, s, a, now) end
-  if a.is_expired then return refused('expired') end
-  if tonumber(a.until_ms) <= now then return refused('over') end
-  if a.issued_ms < revoked_ms(slot, call) then return refused('revoked') end
-  local opened_ms = string.format('%d', now)
-  s = { connection = a.connection, first = first_cursor(a.cursor, now), opened_ms = opened_ms,
-    until_ms = a.until_ms, opens_until_ms = now + a.left_ms, generation = opened_ms,
-    proof = a.new_proof, first_broadcast = a.first_broadcast,
-    ttl_ms = math.max(a.ttl_ms, a.left_ms) }
-  store_session(key, s)
-  return opened('opened', s, opened_ms)
+  local revoked = revoked_ms(slot, call)
+  local fault = (a.is_expired and 'expired') or (tonumber(a.until_ms) <= now and 'over')
+    or (a.issued_ms < revoked and 'revoked')
+  if fault then
+    local s = require_session(read_session(key))
+    if s then return resume_existing(key, slot, digest, s, a, now, revoked) end
+    return refused(fault, a.is_text)
+  end
+  local now_text = string.format('%d', now)
+  local new = { held = '1', generation = now_text, first = first_cursor(a.cursor, now),
+    opened_ms = now_text, until_ms = a.until_ms,
+    opens_until_ms = string.format('%d', now + a.left_ms), times = '0', taken_ms = '0',
+    proof = a.new_proof, first_broadcast = a.first_broadcast }
+  local before = redis.pcall('SET', key, session_text(new), 'PX', math.max(a.ttl_ms, a.left_ms),
+    'NX', 'GET')
+  local s = require_session(session_of(before, key))
+  if s then return resume_existing(key, slot, digest, s, a, now, revoked) end
+  return opened('opened', new, now_text, a.is_text)
 end
 
--- sse_resume 1 <channel> <the arguments of sse_open>
+-- sse_resume 1 <channel> <the arguments of sse_open, without TEXT>
 -- Resumes a session without writing, while the server refuses writes (NOREPLICAS). Without a
 -- session the outcome is `missing`. Otherwise also returns what the caller must publish on the
 -- user's live channel, because a function without writes may not: `notice`, empty if nothing.
 local function resume_only(keys, args)
   local slot = user_slot(keys[1])
   local digest, a = args[1], open_arguments(args)
+  a.is_text = false
   local key = session_key(slot, digest)
-  local s = read_session(key)
-  if not s.first then return refused('missing') end
-  return resume_existing(key, slot, digest, s, a, now_ms(), true)
+  local s = require_session(read_session(key))
+  if not s then return refused('missing') end
+  return resume_existing(key, slot, digest, s, a, now_ms(), revoked_ms(slot, call), true)
 end
 
 -- Renews the session whose arguments follow `at`; see below.
 local function renew_one(slot, args, at, now, first_broadcast)
   local key = session_key(slot, args[at + 1])
-  local found, wrong = attempt('HMGET', key, 'connection', 'opens_until_ms', 'generation')
+  local s, wrong = read_session(key)
   local revoked, wrong_too = revoked_ms(slot, attempt)
   if wrong or wrong_too then return 'wrong-type: ' .. (wrong or wrong_too) end
   -- The session stays as it is until it expires: its ticket must not open another one.
   if tonumber(args[at + 4]) <= revoked then return 'revoked' end
-  local holder, opens_until_ms = found[1], number(found[2], 0)
-  local stored_generation, generation = number(found[3], 0), tonumber(args[at + 8])
-  if holder and stored_generation > generation then return holder == '' and 'ok' or 'taken-over' end
+  local stored_generation, generation = s and tonumber(s.generation), tonumber(args[at + 8])
+  if s and stored_generation > generation then return s.held == '0' and 'ok' or 'taken-over' end
+  local is_closing = args[at + 7] == '1'
+  local ttl_ms = math.max(tonumber(args[at + 6]), (s and s.opens_until_ms or 0) - now)
   -- A Redis failure ends no session: what it lost, or knows an older generation of, is written
   -- again.
-  if not holder or stored_generation < generation then
-    store_session(key, { connection = args[at + 2], first = args[at + 3],
-      opened_ms = args[at + 4], until_ms = args[at + 5], ttl_ms = args[at + 6],
-      generation = args[at + 8], proof = args[at + 9], opens_until_ms = opens_until_ms,
-      first_broadcast = first_broadcast })
+  if not s or stored_generation < generation then
+    s = { held = '1', generation = args[at + 8], first = args[at + 3], opened_ms = args[at + 4],
+      until_ms = args[at + 5], opens_until_ms = s and s.opens_until_ms or '0',
+      times = s and s.times or '0', taken_ms = s and s.taken_ms or '0', proof = args[at + 9],
+      first_broadcast = first_broadcast }
+  elseif not is_closing then
+    redis.call('PEXPIRE', key, ttl_ms)
+    return 'ok'
   end
-  if args[at + 7] == '1' then redis.call('HSET', key, 'connection', '') end
-  redis.call('PEXPIRE', key, math.max(tonumber(args[at + 6]), opens_until_ms - now))
+  if is_closing then s.held = '0' end
+  store_session(key, s, ttl_ms)
   return 'ok'
 end
 

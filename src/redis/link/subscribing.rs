@@ -7,12 +7,21 @@ use redis::RedisResult;
 use super::Supervisor;
 use crate::{
     core::part::Part,
-    redis::{commands::is_moved, wire::Connection},
+    redis::{
+        commands::is_moved,
+        wire::{Connection, Sent},
+    },
     settings::PlainPublish,
 };
 
 /// Users in one batch of subscriptions.
 const BATCH: usize = 1000;
+
+/// Subscriptions to the channels of users that were sent and are not confirmed yet.
+pub(super) struct SentSubscriptions {
+    users: Vec<Arc<str>>,
+    sent: Sent<Vec<RedisResult<()>>>,
+}
 
 impl Supervisor {
     pub(super) async fn subscribe_broadcasts(
@@ -45,11 +54,38 @@ impl Supervisor {
         connection: &mut Connection,
         users: &[Arc<str>],
     ) -> RedisResult<()> {
-        let mut elsewhere = Vec::new();
         for batch in users.chunks(BATCH) {
-            let results = connection.ssubscribe(&self.live(batch)).await?;
-            all(connection.subscribe(&self.public(batch)).await)?;
-            for (user, result) in batch.iter().zip(results) {
+            let sent = self.begin_subscribing(connection, batch)?;
+            self.confirm(connection, sent).await?;
+        }
+        Ok(())
+    }
+
+    /// Sends the subscriptions to the channels of users. The watermark of a command that is sent
+    /// later covers them.
+    pub(super) fn begin_subscribing(
+        &self,
+        connection: &Connection,
+        users: &[Arc<str>],
+    ) -> RedisResult<Option<SentSubscriptions>> {
+        if users.is_empty() {
+            return Ok(None);
+        }
+        let sent = connection.begin_ssubscribe(self.live(users))?;
+        Ok(Some(SentSubscriptions { users: users.to_owned(), sent }))
+    }
+
+    /// Waits until subscriptions are confirmed. Those whose slot another server owns count as ended.
+    pub(super) async fn confirm(
+        &mut self,
+        connection: &Connection,
+        sent: Option<SentSubscriptions>,
+    ) -> RedisResult<()> {
+        let mut elsewhere = Vec::new();
+        if let Some(SentSubscriptions { users, sent }) = sent {
+            let results = sent.result().await?;
+            all(connection.subscribe(&self.public(&users)).await)?;
+            for (user, result) in users.iter().zip(results) {
                 match result {
                     Ok(()) => self.subscriptions.confirmed(user),
                     Err(error) if is_moved(&error) => {

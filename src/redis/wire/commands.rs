@@ -1,6 +1,6 @@
 //! Sends commands and waits for their replies.
 
-use std::{io, sync::atomic::Ordering};
+use std::{io, sync::atomic::Ordering, time::Duration};
 
 use redis::{Cmd, Pipeline, RedisError, RedisFuture, RedisResult, Value, aio::ConnectionLike};
 use tokio::sync::oneshot;
@@ -23,7 +23,41 @@ fn not_sent(reason: NotSent) -> RedisError {
     }
 }
 
+/// Commands that were sent, and whose results can be awaited. They are executed before any command
+/// that is sent later.
+pub struct Sent<T> {
+    result: oneshot::Receiver<T>,
+    timeout: Duration,
+}
+
+impl<T> Sent<T> {
+    /// Waits for the results.
+    ///
+    /// # Errors
+    /// The connection has ended, or Redis did not reply in time.
+    pub async fn result(self) -> RedisResult<T> {
+        let result = tokio::time::timeout(self.timeout, self.result).await;
+        result.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?.map_err(|_| ended())
+    }
+}
+
 impl Connection {
+    /// Sends `bytes`, which contain `commands` commands.
+    fn begin<T>(
+        &self,
+        bytes: Vec<u8>,
+        commands: usize,
+        batch: impl FnOnce(oneshot::Sender<T>) -> Batch,
+    ) -> RedisResult<Sent<T>> {
+        let (sender, result) = oneshot::channel();
+        // One step, so that the replies have the order of the commands.
+        let mut pending = self.pending.lock();
+        pending.check(commands).map_err(not_sent)?;
+        self.writer.try_send(bytes).map_err(|_| not_sent(NotSent::TooMany))?;
+        pending.add(batch(sender));
+        Ok(Sent { result, timeout: self.timeout })
+    }
+
     /// Sends `bytes`, which contain `commands` commands, and waits for the result of their batch.
     async fn exchange<T>(
         &self,
@@ -31,16 +65,7 @@ impl Connection {
         commands: usize,
         batch: impl FnOnce(oneshot::Sender<T>) -> Batch,
     ) -> RedisResult<T> {
-        let (sender, result) = oneshot::channel();
-        {
-            // One step, so that the replies have the order of the commands.
-            let mut pending = self.pending.lock();
-            pending.check(commands).map_err(not_sent)?;
-            self.writer.try_send(bytes).map_err(|_| not_sent(NotSent::TooMany))?;
-            pending.add(batch(sender));
-        }
-        let result = tokio::time::timeout(self.timeout, result).await;
-        result.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?.map_err(|_| ended())
+        self.begin(bytes, commands, batch)?.result().await
     }
 
     /// Sends packed commands; returns their replies, which may be errors.
@@ -52,7 +77,22 @@ impl Connection {
         self.exchange(packed, commands, batch).await
     }
 
-    /// Sends a command for each channel, in one write; returns the result of each.
+    /// Sends a command for each of at least one channel, in one write; returns the result of each.
+    fn begin_subscribing(
+        &self,
+        command: Subscribing,
+        channels: Vec<String>,
+    ) -> RedisResult<Sent<Vec<RedisResult<()>>>> {
+        let (bytes, count) = (packed(command, &channels), channels.len());
+        let results = Vec::with_capacity(count);
+        self.begin(bytes, count, |waiting| Batch::Subscribing {
+            command,
+            channels,
+            results,
+            waiting,
+        })
+    }
+
     async fn subscribing(
         &self,
         command: Subscribing,
@@ -61,13 +101,18 @@ impl Connection {
         if channels.is_empty() {
             return Ok(Vec::new());
         }
-        let batch = |waiting| Batch::Subscribing {
-            command,
-            channels: channels.to_owned(),
-            results: Vec::with_capacity(channels.len()),
-            waiting,
-        };
-        self.exchange(packed(command, channels), channels.len(), batch).await
+        self.begin_subscribing(command, channels.to_owned())?.result().await
+    }
+
+    /// Like [`Self::ssubscribe`] for at least one channel, but does not wait for the results.
+    ///
+    /// # Errors
+    /// The connection has ended.
+    pub fn begin_ssubscribe(
+        &self,
+        channels: Vec<String>,
+    ) -> RedisResult<Sent<Vec<RedisResult<()>>>> {
+        self.begin_subscribing(Subscribing::SSubscribe, channels)
     }
 
     /// Subscribes to shard channels. Returns the result of each: on a cluster, some may be refused

@@ -38,6 +38,7 @@ use tokio::{
 
 use self::pending::Pending;
 pub use self::{
+    commands::Sent,
     error::{EndReason, OpenError},
     frame::FrameError,
     push::Push,

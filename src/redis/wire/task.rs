@@ -15,6 +15,9 @@ use super::{
     push::{self, Push, PushFrame, Subscribing},
 };
 
+/// Maximum number of batches of commands in one write.
+const MAX_WRITES: usize = 64;
+
 /// Where the task passes on what it reads.
 pub(super) struct Outputs<P> {
     pub(super) pending: Arc<Mutex<Pending>>,
@@ -68,7 +71,14 @@ async fn write(
     mut socket: impl AsyncWrite + Unpin,
     mut commands: mpsc::Receiver<Vec<u8>>,
 ) -> EndReason {
-    while let Some(bytes) = commands.recv().await {
+    let mut waiting = Vec::new();
+    while commands.recv_many(&mut waiting, MAX_WRITES).await > 0 {
+        // All of them in one write.
+        let bytes = match &mut waiting[..] {
+            [only] => std::mem::take(only),
+            all => all.concat(),
+        };
+        waiting.clear();
         let written = async {
             socket.write_all(&bytes).await?;
             socket.flush().await

@@ -1,5 +1,7 @@
 use std::rc::Rc;
 
+use futures_util::FutureExt;
+
 use super::*;
 use crate::{
     core::{channel::Channel, envelope},
@@ -22,6 +24,13 @@ fn live(hub: &Hub, user: &str, topics: &[&str], digest: &str) -> Rc<Connection> 
     hub.add(&connection);
     make_live(&connection);
     connection
+}
+
+/// Handles what is in the mailbox now.
+fn handle_all(hub: &Rc<Hub>, inbox: &mut Inbox) {
+    let mut messages = Vec::new();
+    inbox.receive(&mut messages, 100).now_or_never();
+    messages.drain(..).for_each(|message| hub.handle(message, 0));
 }
 
 #[test]
@@ -64,12 +73,12 @@ fn removed_connections_leave_nothing_in_the_hub() {
 
 #[test]
 fn takeover_ends_older_connections_even_late_ones() {
-    let (hub, _requests, _inbox) = hub(&[]);
+    let (hub, _requests, mut inbox) = hub(&[]);
     let old = live(&hub, "a", &[], "0a");
     let other = live(&hub, "a", &[], "0b");
-    let take_over = |generation| {
-        let digest = "0a".to_owned();
-        hub.command(Command::TakenOver { digest, generation, times: 1 });
+    let mut take_over = |generation| {
+        hub.delivery.taken_over(&"a".into(), "0a", generation, 1);
+        handle_all(&hub, &mut inbox);
     };
     take_over(2);
     assert!(!old.is_ending(), "its own generation");
@@ -83,13 +92,33 @@ fn takeover_ends_older_connections_even_late_ones() {
 
 #[test]
 fn revocation_ends_sessions_opened_until_then() {
-    let (hub, _requests, _inbox) = hub(&[]);
+    let (hub, _requests, mut inbox) = hub(&[]);
     let (revoked, other) = (live(&hub, "a", &[], "0a"), live(&hub, "b", &[], "0b"));
     // Sessions of these tests were opened at 1000.
-    hub.command(Command::Revoke { user: "a".to_owned(), revoked_ms: 999 });
+    let mut revoke = |revoked_ms| {
+        hub.delivery.revoked(&"a".into(), revoked_ms);
+        handle_all(&hub, &mut inbox);
+    };
+    revoke(999);
     assert!(!revoked.is_ending());
-    hub.command(Command::Revoke { user: "a".to_owned(), revoked_ms: 1000 });
+    revoke(1000);
     assert_eq!((revoked.reason(), other.is_ending()), (CloseReason::Revoked, false));
+    hub.remove(&revoked);
+    assert_eq!(live(&hub, "a", &[], "0c").reason(), CloseReason::Revoked, "a late connection");
+}
+
+#[tokio::test]
+async fn notice_about_a_session_reaches_only_workers_with_that_user() {
+    let (hub, _requests, mut inbox) = hub(&[]);
+    let mut other = hub.delivery.mailboxes.open();
+    let _connection = live(&hub, "a", &[], "0a");
+    hub.delivery.taken_over(&"a".into(), "0a", 3, 1);
+    hub.delivery.revoked(&"a".into(), 1000);
+    hub.delivery.taken_over(&"b".into(), "0b", 3, 1);
+    hub.delivery.mailboxes.send(|| Message::LinkUp(SERVER));
+    let mut got = Vec::new();
+    assert_eq!(inbox.receive(&mut got, 9).await, 3);
+    assert_eq!(other.receive(&mut got, 9).await, 1);
 }
 
 #[test]

@@ -80,11 +80,15 @@ fn names_another_version(bytes: &[u8]) -> bool {
 /// Rejects a LF without CR, which httparse accepts as a line end (RFC 9112 section 2.2 allows
 /// both).
 fn has_strict_line_ends(bytes: &[u8]) -> Result<(), Malformed> {
-    let is_bare = |pair: &[u8]| (pair[0] == b'\r') != (pair[1] == b'\n');
-    if bytes.first() == Some(&b'\n') || bytes.windows(2).any(is_bare) {
-        return Err(Malformed::Header);
+    // A CR at the very end may be followed by its LF later.
+    let is_bare = |at: usize| match bytes[at] {
+        b'\r' => bytes.get(at + 1).is_some_and(|next| *next != b'\n'),
+        _ => at == 0 || bytes[at - 1] != b'\r',
+    };
+    match memchr::memchr2_iter(b'\r', b'\n', bytes).any(is_bare) {
+        true => Err(Malformed::Header),
+        false => Ok(()),
     }
-    Ok(())
 }
 
 fn read(parsed: &httparse::Request<'_, '_>) -> Result<Head, Malformed> {
