@@ -193,6 +193,28 @@ impl StreamState {
         }
     }
 
+    /// The position after which an event may be handed to the writer without the queue: the stream
+    /// is whole and live, and nothing is queued. `None` if the queue must be used.
+    pub fn open_position(&self) -> Option<EventId> {
+        let is_open = !self.is_split() && self.main.phase == Phase::Live && self.is_empty();
+        is_open.then_some(self.main.position)
+    }
+
+    /// The id of a heartbeat that may be handed to the writer without the queue; as
+    /// [`StreamState::open_position`].
+    pub fn open_heartbeat(&self, watermark: EventId) -> Option<EventId> {
+        let position = self.open_position()?;
+        let is_later = watermark.epoch == position.epoch && watermark > position;
+        Some(if is_later { watermark } else { position })
+    }
+
+    /// Records that everything up to `id` was handed to the writer without the queue, which
+    /// [`StreamState::open_position`] has allowed.
+    pub fn pass(&mut self, id: EventId) {
+        self.main.position = id;
+        self.main.cursor = id;
+    }
+
     /// Handles an item from the hub. Items of a part arrive in id order; items at or before its
     /// position have been delivered already.
     pub fn offer(&mut self, item: &Item) -> Outcome {
@@ -416,6 +438,12 @@ impl StreamState {
         let upto = (!self.is_split()).then_some(position.user);
         self.push(Queued::new(Content::Control(encode(position)), Part::Whole, upto));
     }
+}
+
+/// Whether a live event is the next one of its channel for a stream at `position`.
+pub fn follows(event: &Event, position: EventId) -> bool {
+    let is_next = |id: EventId| id.epoch == position.epoch && id > position;
+    event.id.is_none_or(is_next) && !is_missing(event, position)
 }
 
 /// Whether the predecessor of an event is past the position. If the channel has moved, the server

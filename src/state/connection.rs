@@ -2,6 +2,7 @@
 //! bytes (`poll_bytes`). Knows nothing of HTTP.
 
 mod catch_up;
+mod direct;
 mod parts;
 
 use std::{
@@ -139,6 +140,11 @@ impl Connection {
         })
     }
 
+    /// Its key in the index of its hub.
+    pub(super) fn key(&self) -> u32 {
+        self.key.get() as u32
+    }
+
     /// See [`connection_span`].
     pub fn span(&self) -> Span {
         connection_span(&self.client.id, &self.client.user, &self.client.request_id)
@@ -225,17 +231,22 @@ impl Connection {
         if self.state.borrow().ready_bytes() < REPLAY_BYTES {
             self.drained.notify_waiters();
         }
+        self.sent(bytes, || self.context.clock.now_ms());
+        Poll::Ready(Some(taken))
+    }
+
+    /// Records that bytes were handed to the writer or the client.
+    fn sent(&self, bytes: usize, now_ms: impl FnOnce() -> u64) {
         let mut stall = self.stall.get();
-        stall.sent(|| self.context.clock.now_ms(), self.stall_ms());
+        stall.sent(now_ms, self.stall_ms());
         self.stall.set(stall);
         self.context.metrics.bytes_sent.inc_by(bytes as u64);
-        Poll::Ready(Some(taken))
     }
 
     fn take(&self, state: &mut StreamState) -> Option<Queued> {
         let (item, last) = state.take()?;
         if let Some(ms) = item.published_ms {
-            self.delivered(ms);
+            self.delivered(1, ms);
         }
         self.gone.set(self.gone.get() || last);
         Some(item)
@@ -271,11 +282,12 @@ impl Connection {
         chunk.freeze()
     }
 
-    fn delivered(&self, published_ms: u64) {
-        let n = self.deliveries.get().wrapping_add(1);
-        self.deliveries.set(n);
-        self.context.metrics.deliveries.inc();
-        if n % TIMED_ONE_IN == 1 {
+    /// Counts live events, of which the last one was published at that time.
+    fn delivered(&self, count: u32, published_ms: u64) {
+        let before = self.deliveries.get();
+        self.deliveries.set(before.wrapping_add(count));
+        self.context.metrics.deliveries.inc_by(u64::from(count));
+        if before % TIMED_ONE_IN == 0 || before % TIMED_ONE_IN + count > TIMED_ONE_IN {
             let age_ms = unix_ms().saturating_sub(published_ms);
             self.context.metrics.publish_to_write.observe(age_ms as f64 / 1000.0);
         }
@@ -377,13 +389,6 @@ impl Connection {
     /// Whether all of it receives events from the hub.
     pub fn is_live(&self) -> bool {
         self.is_part_live(Part::Whole)
-    }
-
-    pub(super) fn heartbeat(&self, watermark: impl Fn(ServerIndex) -> EventId) {
-        let of = |part| watermark(self.server(part));
-        let watermark = StreamPosition { user: of(Part::User), broadcasts: of(Part::Broadcasts) };
-        let frame = |id| crate::core::control_events::heartbeat(id, unix_ms());
-        self.with(|state| state.heartbeat(watermark, frame));
     }
 
     pub(super) fn drop_queue(&self) {

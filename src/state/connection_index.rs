@@ -54,6 +54,11 @@ impl ConnectionIndex {
         self.of(self.users.get(user)).cloned().collect()
     }
 
+    /// The connection with this key.
+    pub fn get(&self, key: usize) -> Option<&Rc<Connection>> {
+        self.all.get(key)
+    }
+
     /// All connections with their keys.
     pub fn iter(&self) -> impl Iterator<Item = (usize, &Rc<Connection>)> {
         self.all.iter()
@@ -61,11 +66,11 @@ impl ConnectionIndex {
 
     /// Offers an event to the connections of its channel. One with several matching patterns may
     /// get an event with an id more than once, and ignores it from the second time on.
-    pub fn offer(&self, event: &Event, offer: impl Fn(&Rc<Connection>)) {
+    pub fn offer(&self, event: &Event, mut offer: impl FnMut(&Rc<Connection>)) {
         match &event.channel {
             Channel::User(user) => self.of(self.users.get(user)).for_each(offer),
             Channel::Broadcast(topic) => {
-                self.of(self.topics.get(&**topic)).for_each(&offer);
+                self.of(self.topics.get(&**topic)).for_each(&mut offer);
                 for (prefix, keys) in &self.prefixes {
                     if !topic.starts_with(prefix.as_str()) {
                         continue;
@@ -74,7 +79,7 @@ impl ConnectionIndex {
                     let once = |c: &&Rc<Connection>| {
                         event.id.is_some() || is_first_match(c, topic, prefix)
                     };
-                    self.of(Some(keys)).filter(once).for_each(&offer);
+                    self.of(Some(keys)).filter(once).for_each(&mut offer);
                 }
             }
         }

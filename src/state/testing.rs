@@ -83,6 +83,10 @@ impl ClientLiveness for TestClient {
         None
     }
 
+    fn write_now(&self, _: &[u8]) -> bool {
+        false
+    }
+
     fn has_stall_timer(&self) -> bool {
         self.has_stall_timer
     }

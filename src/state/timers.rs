@@ -3,7 +3,7 @@
 
 use std::{rc::Rc, time::Duration};
 
-use super::{clock::unix_ms, connection::Connection, hub::Hub};
+use super::{clock::unix_ms, connection::Connection, heartbeats::Heartbeats, hub::Hub};
 use crate::core::reasons::CloseReason;
 
 /// The connections are checked in this many groups, one group per turn.
@@ -33,8 +33,9 @@ impl Hub {
         for turn in (0..GROUPS).cycle() {
             timer.tick().await;
             let now = self.context.clock.now_ms();
+            let mut heartbeats = Heartbeats::default();
             for connection in self.group(turn) {
-                self.check(&connection, now);
+                self.check(&connection, now, &mut heartbeats);
             }
         }
     }
@@ -43,7 +44,7 @@ impl Hub {
         self.select(|key| key % GROUPS == turn)
     }
 
-    fn check(&self, c: &Rc<Connection>, now: u64) {
+    fn check(&self, c: &Rc<Connection>, now: u64, heartbeats: &mut Heartbeats) {
         if c.has_stalled(now) {
             c.evict(CloseReason::Stalled);
             return self.remove(c);
@@ -58,7 +59,7 @@ impl Hub {
         if now >= c.beat_ms.get() {
             let period_ms = self.context.settings.server.heartbeat.as_millis() as u64;
             if now.saturating_sub(c.queued_ms.get()) >= period_ms / 2 && c.is_idle() {
-                c.heartbeat(|server| self.servers.watermark(server));
+                c.heartbeat(|server| self.servers.watermark(server), heartbeats);
             }
             c.beat_ms.set(c.beat_ms.get().max(now.saturating_sub(period_ms)) + period_ms);
         }

@@ -62,6 +62,11 @@ impl Peer {
         self.0.upgrade()?.progress()
     }
 
+    /// See [`ClientLiveness::write_now`](crate::state::client_liveness::ClientLiveness::write_now).
+    pub fn write_now(&self, chunks: &[u8]) -> bool {
+        self.ask(|socket| socket.write_now(chunks))
+    }
+
     /// Ends the connection after its last stream. HTTP/1.1 announces this with `connection: close`,
     /// HTTP/2 with GOAWAY.
     pub fn retire(&self) {

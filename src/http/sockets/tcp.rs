@@ -8,11 +8,12 @@ use std::{
     os::fd::AsFd,
     pin::Pin,
     rc::Rc,
-    task::{Context, Poll, Waker},
+    task::{Context, Poll, Waker, ready},
     time::Duration,
 };
 
 use actix_web::rt::net::TcpStream;
+use bytes::{Buf, Bytes};
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
@@ -41,6 +42,11 @@ pub(super) struct Inner {
     waker: RefCell<Option<Waker>>,
     /// Whether the connection must be closed after its last stream.
     pub retired: Cell<bool>,
+    /// Whether the writer of an event stream has written everything and waits for more, so that
+    /// [`Inner::write_now`] may write.
+    is_writer_waiting: Cell<bool>,
+    /// What [`Inner::write_now`] has taken and the writer must write first.
+    unwritten: RefCell<Bytes>,
 }
 
 impl ClientTcp {
@@ -60,6 +66,8 @@ impl ClientTcp {
             has_request: Cell::default(),
             waker: RefCell::default(),
             retired: Cell::default(),
+            is_writer_waiting: Cell::default(),
+            unwritten: RefCell::default(),
         }))
     }
 
@@ -81,6 +89,24 @@ impl ClientTcp {
     /// See [`Peer::touch`].
     pub fn touch(&self, has_request: bool) {
         self.0.touch(has_request);
+    }
+
+    /// Sets whether other code may write to the socket ([`Peer::write_now`]).
+    pub fn set_writer_waiting(&self, is_waiting: bool) {
+        self.0.is_writer_waiting.set(is_waiting);
+    }
+
+    /// Writes the rest of what [`Peer::write_now`] has taken.
+    pub fn poll_unwritten(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut unwritten = self.0.unwritten.borrow_mut();
+        while !unwritten.is_empty() {
+            match ready!(self.io(|tcp| tcp.poll_write(cx, &unwritten)))? {
+                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                written => unwritten.advance(written),
+            }
+        }
+        *unwritten = Bytes::new();
+        Poll::Ready(Ok(()))
     }
 
     /// Borrows the socket. The polls below do not call back into this crate, so borrows cannot
@@ -109,9 +135,7 @@ impl Inner {
         self.streams.set(self.streams.get().saturating_sub(1));
         if !self.has_streams() {
             self.idle.replace(Some(self.slot.enter_idle(self.has_request.get())));
-            if let Some(waker) = self.waker.take() {
-                waker.wake();
-            }
+            self.wake();
         }
     }
 
@@ -133,6 +157,27 @@ impl Inner {
             *waker = Some(cx.waker().clone());
         }
         Poll::Pending
+    }
+
+    fn wake(&self) {
+        if let Some(waker) = self.waker.take() {
+            waker.wake();
+        }
+    }
+
+    /// See [`Peer::write_now`]. If the socket accepts nothing, the writer must wait for it; it also
+    /// finds the error if the client has gone.
+    pub fn write_now(&self, chunks: &[u8]) -> bool {
+        if !self.is_writer_waiting.get() {
+            return false;
+        }
+        let Ok(written) = self.tcp.borrow().try_write(chunks) else { return false };
+        if written < chunks.len() {
+            self.is_writer_waiting.set(false);
+            self.unwritten.replace(Bytes::copy_from_slice(&chunks[written..]));
+            self.wake();
+        }
+        true
     }
 
     /// What the client has acknowledged; `None` if the kernel does not report it.

@@ -73,6 +73,15 @@ impl<B: MessageBody> Output<B> {
         }
     }
 
+    /// Whether everything so far was written, and what follows are chunks.
+    pub fn is_waiting_for_chunks(&self) -> bool {
+        self.chunked
+            && self.body.is_some()
+            && !self.ended
+            && self.before.is_empty()
+            && self.piece.is_empty()
+    }
+
     /// Number of bytes that the socket has accepted so far.
     pub fn sent_bytes(&self) -> u64 {
         self.sent_bytes

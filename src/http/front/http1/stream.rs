@@ -40,7 +40,14 @@ pub fn write<B: MessageBody + 'static>(
             Poll::Ready(gone) => Poll::Ready(gone),
             // The client was not admitted, or the response has ended.
             Poll::Pending if tcp_of(&io).poll_evicted(cx).is_ready() => Poll::Ready(Err(evicted())),
-            Poll::Pending => output.poll(&mut io, cx),
+            Poll::Pending => {
+                ready!(tcp_of(&io).poll_unwritten(cx))?;
+                let written = output.poll(&mut io, cx);
+                // TLS has to encrypt what is written.
+                let is_waiting = matches!(io, Socket::Left(_)) && output.is_waiting_for_chunks();
+                tcp_of(&io).set_writer_waiting(is_waiting);
+                written
+            }
         });
         // The connection has recorded how the stream ended; after an error there is no one to
         // notify.
