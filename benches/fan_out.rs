@@ -44,6 +44,10 @@ impl ClientLiveness for Reader {
         false
     }
 
+    fn set_live(&self) {}
+
+    fn resume_writer(&self) {}
+
     fn has_stall_timer(&self) -> bool {
         false
     }

@@ -43,6 +43,14 @@ impl ClientLiveness for StreamSocket {
         self.reset.is_none() && self.peer.as_ref().is_some_and(|peer| peer.write_now(chunks))
     }
 
+    fn set_live(&self) {
+        self.peer.iter().for_each(Peer::set_live);
+    }
+
+    fn resume_writer(&self) {
+        self.peer.iter().for_each(Peer::resume);
+    }
+
     fn has_stall_timer(&self) -> bool {
         self.reset.is_some()
     }

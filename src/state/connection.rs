@@ -72,7 +72,7 @@ pub struct Connection {
     /// What it needs from the instance.
     pub context: Arc<StreamContext>,
     /// The client.
-    pub client: Client,
+    pub client: Rc<Client>,
     /// When it was opened, monotonic ms of the instance.
     pub opened_ms: u64,
     state: RefCell<StreamState>,
@@ -105,15 +105,15 @@ impl Connection {
     pub fn new(parts: Parts) -> Rc<Self> {
         let now = parts.context.clock.now_ms();
         let limit = parts.context.settings.limits.queue_bytes;
-        let channels = parts.client.channels(Part::Whole).collect();
-        let mut state = StreamState::new(EventId::ZERO, limit, channels);
+        let client = Rc::new(parts.client);
+        let mut state = StreamState::new(EventId::ZERO, limit, client.clone());
         let cursor = parts.cursor.unwrap_or(StreamPosition::ZERO);
         if cursor.user != cursor.broadcasts {
             state.split();
         }
         state.start_at(cursor);
         Rc::new(Self {
-            client: parts.client,
+            client,
             opened_ms: now,
             state: RefCell::new(state),
             waker: RefCell::default(),
@@ -166,6 +166,7 @@ impl Connection {
             }
             drop(state);
             self.wake();
+            self.liveness.resume_writer();
         }
         result
     }

@@ -5,7 +5,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::Arc,
+    rc::Rc,
 };
 
 use proptest::{collection::vec, prelude::*};
@@ -412,8 +412,8 @@ impl Simulation {
 }
 
 fn stream(cursor: StreamPosition, queue_bytes: usize, is_split: bool) -> StreamState {
-    let names: Arc<[String]> = CHANNELS.iter().map(|name| (*name).to_owned()).collect();
-    let mut stream = StreamState::new(cursor.user, queue_bytes, names);
+    let names: Vec<_> = CHANNELS.iter().map(|name| (*name).to_owned()).collect();
+    let mut stream = StreamState::new(cursor.user, queue_bytes, Rc::new(names));
     if is_split {
         stream.split();
         stream.start_at(cursor);

@@ -227,7 +227,7 @@ impl Gateway {
             let last = self.sources.len() - 1;
             let watermark = |n: usize| self.sources[n].watermark;
             let watermark = StreamPosition { user: watermark(0), broadcasts: watermark(last) };
-            let encode = |id| sse_gateway::core::control_events::heartbeat(id, 0);
+            let encode = |id| sse_gateway::core::control_events::heartbeat(id, 0).frame;
             self.stream.heartbeat(watermark, encode);
         }
     }

@@ -11,7 +11,7 @@ fn event(ms: u64, predecessor: u64) -> Item {
 }
 
 fn stream(cursor: u64) -> StreamState {
-    StreamState::new(id(cursor), 1000, Arc::new(["broadcast:*".to_owned()]))
+    StreamState::new(id(cursor), 1000, Rc::new(vec!["broadcast:*".to_owned()]))
 }
 
 fn live(cursor: u64) -> StreamState {

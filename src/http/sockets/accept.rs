@@ -7,6 +7,7 @@ use std::{
     future::poll_fn,
     io,
     net::SocketAddr,
+    rc::Rc,
     sync::Arc,
     task::Poll,
     time::{Duration, Instant},
@@ -16,7 +17,7 @@ use futures_util::FutureExt;
 use tokio::net::{TcpListener, TcpStream};
 
 use super::{
-    budget::{Granted, SocketBudget, WorkerLoad},
+    budget::{Granted, SocketBudget, WorkerLoad, WorkerSlots},
     tcp::ClientTcp,
 };
 use crate::log_limit::LogLimit;
@@ -37,6 +38,7 @@ pub struct Acceptor {
     listener: TcpListener,
     budget: SocketBudget,
     load: WorkerLoad,
+    slots: Rc<WorkerSlots>,
     log: Arc<LogLimit>,
     started: Instant,
 }
@@ -56,7 +58,8 @@ impl Acceptor {
         log: Arc<LogLimit>,
         started: Instant,
     ) -> io::Result<Self> {
-        Ok(Self { listener: TcpListener::from_std(listener)?, budget, load, log, started })
+        let slots = WorkerSlots::new(budget.clone(), load.clone());
+        Ok(Self { listener: TcpListener::from_std(listener)?, budget, load, slots, log, started })
     }
 
     /// Accepts until `stop` is ready, then accepts the connections queued so far and closes the
@@ -110,8 +113,7 @@ impl Acceptor {
                 Granted::Slot(permit) => {
                     self.budget.counters.accepted.inc();
                     let stream = without_assumed_readiness(stream).ok()?;
-                    let slot = self.budget.slot(permit, self.load.clone());
-                    return Some(ClientTcp::new(stream, address, slot));
+                    return Some(ClientTcp::new(stream, address, self.slots.slot(permit)));
                 }
                 Granted::Later => {}
                 Granted::None => {

@@ -67,6 +67,27 @@ impl Peer {
         self.ask(|socket| socket.write_now(chunks))
     }
 
+    /// Continues with a socket that waits without a task
+    /// ([`ClientLiveness::resume_writer`](crate::state::client_liveness)).
+    pub fn resume(&self) {
+        if let Some(socket) = self.0.upgrade() {
+            socket.resume();
+        }
+    }
+
+    /// Whether the socket waits without a task.
+    #[cfg(test)]
+    pub fn is_watched(&self) -> bool {
+        self.ask(Inner::is_watched)
+    }
+
+    /// Records that the stream of the socket is live.
+    pub fn set_live(&self) {
+        if let Some(socket) = self.0.upgrade() {
+            socket.set_live();
+        }
+    }
+
     /// Ends the connection after its last stream. HTTP/1.1 announces this with `connection: close`,
     /// HTTP/2 with GOAWAY.
     pub fn retire(&self) {

@@ -92,6 +92,7 @@ impl Connection {
         match self.with(|state| state.finish_catch_up(part, h)) {
             Outcome::CatchUp(part, cause) => Some((part, cause)),
             _ => {
+                self.liveness.set_live();
                 // A poll waits for the end of the catch-up, even if it delivered nothing.
                 self.wake();
                 None

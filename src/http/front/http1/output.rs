@@ -5,7 +5,7 @@ use std::{
     cell::RefCell,
     io::{self, IoSlice, Write},
     pin::Pin,
-    task::{Context, Poll, ready},
+    task::{Context, Poll, Waker, ready},
 };
 
 use actix_http::Response;
@@ -80,6 +80,33 @@ impl<B: MessageBody> Output<B> {
             && !self.ended
             && self.before.is_empty()
             && self.piece.is_empty()
+    }
+
+    /// A chunked response of which the head and some of the body were written.
+    pub fn resumed(body: Pin<Box<B>>) -> Self {
+        Self {
+            body: Some(body),
+            chunked: true,
+            before: Vec::new(),
+            piece: Bytes::new(),
+            after: b"",
+            written: 0,
+            ended: false,
+            sent_bytes: 0,
+        }
+    }
+
+    /// Gives the body up without a task to wake, if it has nothing now. Everything so far must be
+    /// written.
+    pub fn detach(&mut self) -> Option<Pin<Box<B>>> {
+        let mut body = self.body.take()?;
+        match body.as_mut().poll_next(&mut Context::from_waker(Waker::noop())) {
+            Poll::Pending => return Some(body),
+            Poll::Ready(Some(Ok(piece))) => self.put(piece),
+            Poll::Ready(None | Some(Err(_))) => self.end(),
+        }
+        self.body = Some(body);
+        None
     }
 
     /// Number of bytes that the socket has accepted so far.
