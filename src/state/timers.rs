@@ -1,14 +1,27 @@
-//! Heartbeats, maximum ages, ends of sessions and stalled clients. Each connection is checked about
-//! every 500 ms.
+//! Heartbeats, maximum ages, ends of sessions and stalled clients. Each connection is checked from
+//! time to time ([`interval`]), in groups: a connection's memory is read into the cache once, and
+//! the heartbeats of a group share their frames.
 
 use std::{rc::Rc, time::Duration};
 
-use super::{clock::unix_ms, connection::Connection, heartbeats::Heartbeats, hub::Hub};
+use super::{
+    clock::unix_ms, connection::Connection, heartbeats::Heartbeats, hub::Hub,
+    stream_context::StreamSettings,
+};
 use crate::core::reasons::CloseReason;
 
 /// The connections are checked in this many groups, one group per turn.
-const GROUPS: usize = 10;
-const TURN: Duration = Duration::from_millis(50);
+const GROUPS: u32 = 4;
+/// Shortest and longest time between two checks of a connection.
+const MIN_INTERVAL: Duration = Duration::from_millis(500);
+const MAX_INTERVAL: Duration = Duration::from_secs(2);
+
+/// Time between two checks of a connection: an eighth of the shorter one of `server.heartbeat` and
+/// `limits.stall`, from 500 ms to 2 s. A heartbeat or end may be late by as much.
+fn interval(settings: &StreamSettings) -> Duration {
+    let shortest = settings.server.heartbeat.min(settings.limits.stall);
+    (shortest / 8).clamp(MIN_INTERVAL, MAX_INTERVAL)
+}
 
 impl Hub {
     /// Sets the times of a new connection's heartbeat and end, with jitter.
@@ -28,7 +41,7 @@ impl Hub {
 
     /// Checks the connections as long as the worker lives.
     pub async fn run_timers(self: Rc<Self>) {
-        let mut timer = tokio::time::interval(TURN);
+        let mut timer = tokio::time::interval(interval(&self.context.settings) / GROUPS);
         timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         for turn in (0..GROUPS).cycle() {
             timer.tick().await;
@@ -40,8 +53,8 @@ impl Hub {
         }
     }
 
-    fn group(&self, turn: usize) -> Vec<Rc<Connection>> {
-        self.select(|key| key % GROUPS == turn)
+    fn group(&self, turn: u32) -> Vec<Rc<Connection>> {
+        self.select(|key| key as u32 % GROUPS == turn)
     }
 
     fn check(&self, c: &Rc<Connection>, now: u64, heartbeats: &mut Heartbeats) {
