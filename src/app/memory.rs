@@ -14,7 +14,7 @@ use crate::{
 /// Interval of checks. A trim blocks allocations for some ms, so it normally needs
 /// [`HEAVY_TRAFFIC`], and waits until that is over: 128 clients that connect at the same time use
 /// 3 MB, which nobody needs afterwards.
-const INTERVAL: Duration = Duration::from_millis(500);
+const INTERVAL: Duration = Duration::from_millis(250);
 /// Number of sockets, connections, catch-ups or overflows since the last trim that cause a trim.
 const HEAVY_TRAFFIC: u64 = 100;
 /// Interval of trims during heavy traffic that does not end.

@@ -132,8 +132,8 @@ impl StreamState {
 
     /// Bytes that are queued or pending.
     pub fn bytes(&self) -> usize {
-        let broadcasts = self.broadcasts.as_ref().map_or(0, |part| part.pending_load.bytes());
-        self.queue_load.bytes() + self.main.pending_load.bytes() + broadcasts
+        let broadcasts = self.broadcasts.as_ref().map_or(0, |part| part.pending_load().bytes());
+        self.queue_load.bytes() + self.main.pending_load().bytes() + broadcasts
     }
 
     /// Bytes that a writer can take, without items that are pending during a catch-up.
@@ -235,10 +235,10 @@ impl StreamState {
         let (part, state, other) = match &mut self.broadcasts {
             None => (Part::Whole, &mut self.main, None),
             Some(broadcasts) if item.part() == Part::User => {
-                (Part::User, &mut self.main, Some(&broadcasts.pending_load))
+                (Part::User, &mut self.main, Some(broadcasts.pending_load()))
             }
             Some(broadcasts) => {
-                (Part::Broadcasts, &mut **broadcasts, Some(&self.main.pending_load))
+                (Part::Broadcasts, &mut **broadcasts, Some(self.main.pending_load()))
             }
         };
         match state.phase {

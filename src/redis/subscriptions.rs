@@ -9,7 +9,7 @@ use std::{
 
 #[derive(Debug, Default)]
 struct Entry {
-    connections: usize,
+    connections: u32,
     subscribed: bool,
     /// The channel is on another server; its connections will release it when they have moved.
     is_gone: bool,

@@ -8,6 +8,7 @@ mod parts;
 use std::{
     any::Any,
     cell::{Cell, RefCell},
+    num::NonZeroU64,
     rc::Rc,
     sync::Arc,
     task::{Poll, Waker},
@@ -77,7 +78,8 @@ pub struct Connection {
     pub opened_ms: u64,
     state: RefCell<StreamState>,
     waker: RefCell<Option<Waker>>,
-    drained: Notify,
+    /// The catch-ups that wait for room in the queue.
+    room: RefCell<Option<Rc<Notify>>>,
     reason: Cell<Option<CloseReason>>,
     /// What the client named, until the first catch-up has finished.
     first_cursor: RefCell<Option<Box<FirstCursor>>>,
@@ -88,7 +90,7 @@ pub struct Connection {
     pub(super) key: Cell<usize>,
     /// Since when frames have waited for the writer. A dropped queue does not reset it: a client
     /// that reads nothing has stalled.
-    pub(super) waiting_since_ms: Cell<Option<u64>>,
+    pub(super) waiting_since_ms: Cell<Option<NonZeroU64>>,
     pub(super) queued_ms: Cell<u64>,
     pub(super) beat_ms: Cell<u64>,
     pub(super) ends_ms: Cell<(u64, CloseReason)>,
@@ -117,7 +119,7 @@ impl Connection {
             opened_ms: now,
             state: RefCell::new(state),
             waker: RefCell::default(),
-            drained: Notify::new(),
+            room: RefCell::default(),
             reason: Cell::new(None),
             first_cursor: RefCell::new(Some(Box::new(FirstCursor {
                 id: parts.cursor,
@@ -162,13 +164,20 @@ impl Connection {
         }
         if !state.is_empty() {
             if was_empty && self.waiting_since_ms.get().is_none() {
-                self.waiting_since_ms.set(Some(self.context.clock.now_ms()));
+                self.waiting_since_ms.set(NonZeroU64::new(self.context.clock.now_ms()));
             }
             drop(state);
             self.wake();
             self.liveness.resume_writer();
         }
         result
+    }
+
+    /// Wakes the catch-ups that wait for room in the queue.
+    fn notify_room(&self) {
+        if let Some(room) = &*self.room.borrow() {
+            room.notify_waiters();
+        }
     }
 
     fn wake(&self) {
@@ -228,9 +237,10 @@ impl Connection {
         }
         let (taken, bytes) = self.with(take);
         let is_empty = self.state.borrow().is_empty();
-        self.waiting_since_ms.set((!is_empty).then(|| self.context.clock.now_ms()));
+        let since_ms = (!is_empty).then(|| NonZeroU64::new(self.context.clock.now_ms()));
+        self.waiting_since_ms.set(since_ms.flatten());
         if self.state.borrow().ready_bytes() < REPLAY_BYTES {
-            self.drained.notify_waiters();
+            self.notify_room();
         }
         self.sent(bytes, || self.context.clock.now_ms());
         Poll::Ready(Some(taken))
@@ -311,7 +321,7 @@ impl Connection {
         if self.reason.get().is_none() {
             self.reason.set(Some(reason));
             self.with(|state| state.close(frame));
-            self.drained.notify_waiters();
+            self.notify_room();
         }
     }
 
@@ -323,7 +333,7 @@ impl Connection {
         self.with(StreamState::drop_queue);
         self.liveness.disconnect();
         self.wake();
-        self.drained.notify_waiters();
+        self.notify_room();
     }
 
     /// Whether the client has acknowledged nothing for `limits.stall` although bytes are
@@ -332,7 +342,7 @@ impl Connection {
     /// ([`StallClock::is_due`]).
     pub(super) fn has_stalled(&self, now_ms: u64) -> bool {
         let stall_ms = self.stall_ms();
-        let since_ms = self.waiting_since_ms.get();
+        let since_ms = self.waiting_since_ms.get().map(NonZeroU64::get);
         let mut stall = self.stall.get();
         let is_due = stall.is_due(since_ms.is_some(), now_ms, stall_ms);
         self.stall.set(stall);
@@ -402,7 +412,7 @@ impl Connection {
         self.subscription.take();
         self.gone.set(true);
         self.with(StreamState::drop_queue);
-        self.drained.notify_waiters();
+        self.notify_room();
     }
 
     fn count_gap(&self, reason: GapReason) {

@@ -13,9 +13,10 @@ use super::connection::Connection;
 use crate::core::{channel::Channel, event::Event};
 
 /// The keys of the connections of a channel. Most users have one, which needs no allocation.
+#[expect(clippy::box_collection, reason = "most users have one")]
 enum Keys {
     One(usize),
-    Many(Vec<usize>),
+    Many(Box<Vec<usize>>),
 }
 
 impl Keys {
@@ -28,7 +29,7 @@ impl Keys {
 
     fn push(&mut self, key: usize) {
         match self {
-            Self::One(first) => *self = Self::Many(vec![*first, key]),
+            Self::One(first) => *self = Self::Many(Box::new(vec![*first, key])),
             Self::Many(keys) => keys.push(key),
         }
     }

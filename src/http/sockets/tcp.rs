@@ -41,7 +41,7 @@ pub(super) struct Inner {
     slot: Slot,
     address: SocketAddr,
     /// Number of open streams; more than one only with HTTP/2.
-    streams: Cell<usize>,
+    streams: Cell<u32>,
     /// The entry among the idle sockets, while there is no stream.
     idle: RefCell<Option<Box<IdleSocket>>>,
     has_request: Cell<bool>,
@@ -331,5 +331,16 @@ impl AsyncWrite for ClientTcp {
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.io(|tcp| tcp.poll_shutdown(cx))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// ARCHITECTURE.md#what-a-stream-holds lists what else a stream holds.
+    #[test]
+    fn socket_takes_at_most_its_budget() {
+        assert_eq!(size_of::<Inner>(), 152, "update the table");
     }
 }

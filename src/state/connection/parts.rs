@@ -31,7 +31,7 @@ impl Connection {
     /// See [`StreamState::split`].
     pub fn split(&self) {
         self.with(StreamState::split);
-        self.drained.notify_waiters();
+        self.notify_room();
     }
 
     /// The server from which a part is read.
@@ -65,12 +65,12 @@ impl Connection {
     /// See [`StreamState::move_away`].
     pub(in crate::state) fn move_away(&self, part: Part) {
         self.with(|state| state.move_away(part));
-        self.drained.notify_waiters();
+        self.notify_room();
     }
 
     /// See [`StreamState::detach`].
     pub fn detach(&self, part: Part, watermark: EventId) {
         self.with(|state| state.detach(part, watermark));
-        self.drained.notify_waiters();
+        self.notify_room();
     }
 }

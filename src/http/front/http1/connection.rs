@@ -290,7 +290,7 @@ where
     }
 
     /// Writes a response. A client that reads none of it for `limits.stall` is disconnected.
-    async fn send<P: MessageBody>(&mut self, mut output: Output<P>) -> io::Result<()> {
+    async fn send(&mut self, mut output: Output) -> io::Result<()> {
         let stall = self.context.limits.stall;
         let mut clock: Option<(u64, Pin<Box<Sleep>>)> = None;
         poll_fn(|cx| {

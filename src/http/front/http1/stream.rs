@@ -12,7 +12,7 @@ use std::{
 };
 
 use actix_http::{Response, Version};
-use actix_web::body::MessageBody;
+use actix_web::body::{BoxBody, MessageBody};
 use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf};
 
 use super::{output::Output, response::Framing};
@@ -38,16 +38,16 @@ pub fn write<B: MessageBody + 'static>(
 }
 
 /// What a writer has reached.
-enum Written<B> {
+enum Written {
     /// The end of the response.
     Everything,
     /// The end of what there is; the stream is live.
-    Live(Pin<Box<B>>),
+    Live(BoxBody),
 }
 
-fn run<B: MessageBody + 'static>(
+fn run(
     mut io: Socket,
-    mut output: Output<B>,
+    mut output: Output,
     inbound_bytes: usize,
     watch: Weak<SocketWatch>,
 ) -> impl Future<Output = ()> {
@@ -75,12 +75,12 @@ fn run<B: MessageBody + 'static>(
     }
 }
 
-fn poll_output<B: MessageBody>(
-    output: &mut Output<B>,
+fn poll_output(
+    output: &mut Output,
     io: &mut Socket,
     can_wait: bool,
     cx: &mut Context<'_>,
-) -> Poll<io::Result<Written<B>>> {
+) -> Poll<io::Result<Written>> {
     loop {
         ready!(tcp_of(io).poll_unwritten(cx))?;
         if output.poll(io, cx)?.is_ready() {
@@ -100,12 +100,7 @@ fn poll_output<B: MessageBody>(
 }
 
 /// Waits without a task until the body continues.
-fn wait<B: MessageBody + 'static>(
-    io: Socket,
-    body: Pin<Box<B>>,
-    inbound_bytes: usize,
-    watch: Weak<SocketWatch>,
-) {
+fn wait(io: Socket, body: BoxBody, inbound_bytes: usize, watch: Weak<SocketWatch>) {
     let resume = |body, watch| {
         move |tcp, inbound_bytes| {
             let output = Output::resumed(body);
