@@ -31,8 +31,8 @@ pub enum Outcome {
     CatchUp(Part, CatchUpCause),
 }
 
-/// Names the channels of a stream, for a gap that concerns all of them. A list of its own would take
-/// more memory in each connection.
+/// Names the channels of a stream, for a gap that concerns all of them. A list of its own would
+/// take more memory in each connection.
 pub trait GapChannels {
     /// All channels, as `sse.gap` names them.
     fn all(&self) -> Vec<String>;

@@ -298,7 +298,8 @@ impl Connection {
         let before = self.deliveries.get();
         self.deliveries.set(before.wrapping_add(count));
         self.context.metrics.deliveries.inc_by(u64::from(count));
-        if before % TIMED_ONE_IN == 0 || before % TIMED_ONE_IN + count > TIMED_ONE_IN {
+        let since_timed = before % TIMED_ONE_IN;
+        if since_timed == 0 || since_timed + count > TIMED_ONE_IN {
             let age_ms = unix_ms().saturating_sub(published_ms);
             self.context.metrics.publish_to_write.observe(age_ms as f64 / 1000.0);
         }

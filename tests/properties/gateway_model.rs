@@ -185,8 +185,8 @@ impl Gateway {
         }
     }
 
-    /// The hub handles the next message of its mailbox. Returns an event that it has written without
-    /// the queue, as it does if the socket takes it; here about every other time.
+    /// The hub handles the next message of its mailbox. Returns an event that it has written
+    /// without the queue, as it does if the socket takes it; here about every other time.
     pub fn handle(&mut self) -> Option<Arc<Event>> {
         let (server, message) = self.mailbox.pop_front()?;
         let source = &mut self.sources[server];

@@ -1,6 +1,7 @@
 //! Watches the sockets of waiting streams. A stream that has written everything needs no task: it
-//! only has to notice that its client disconnects, and to discard what its client sends. All such sockets of a worker
-//! are registered with one epoll instance, without a task and tokio's 256 bytes for each.
+//! only has to notice that its client disconnects, and to discard what its client sends. All such
+//! sockets of a worker are registered with one epoll instance, without a task and tokio's 256 bytes
+//! for each.
 
 use std::{
     cell::RefCell,
@@ -23,8 +24,8 @@ const EVENTS: usize = 256;
 /// Maximum number of bytes that a client may send on a stream before it is disconnected.
 pub const MAX_INBOUND_BYTES: usize = 64 << 10;
 
-/// What continues with a socket that needs a task again; it gets the number of bytes that the client
-/// has sent on the stream.
+/// What continues with a socket that needs a task again; it gets the number of bytes that the
+/// client has sent on the stream.
 pub type Resume = Box<dyn FnOnce(ClientTcp, usize)>;
 
 /// The waiting streams of one worker.
@@ -48,8 +49,8 @@ impl SocketWatch {
     pub fn start() -> io::Result<Weak<Self>> {
         let poll = Poll::new()?;
         let registry = poll.registry().try_clone()?;
-        // SAFETY: `Poll` keeps its descriptor open and the same until it is dropped, and `AsyncFd` has
-        // the only one.
+        // SAFETY: `AsyncFd` owns the `Poll`, which keeps its descriptor open and the same until it
+        // is dropped.
         let poll = unsafe { AsyncFd::register_with_interest(poll, tokio::io::Interest::READABLE)? };
         let watch = Rc::new(Self { registry, streams: RefCell::default() });
         let weak = Rc::downgrade(&watch);

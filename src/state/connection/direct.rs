@@ -89,7 +89,7 @@ impl Connection {
                     0 => only = Some(event),
                     1 => {
                         chunks.clear();
-                        chunks.extend_from_slice(&only.take().map_or(&[][..], |e| &e.chunk));
+                        chunks.extend_from_slice(only.take().map_or(&[][..], |e| &e.chunk));
                         chunks.extend_from_slice(&event.chunk);
                     }
                     _ => chunks.extend_from_slice(&event.chunk),
