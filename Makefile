@@ -5,7 +5,7 @@ SHELL := bash
 .DELETE_ON_ERROR:
 .ONESHELL:
 .NOTPARALLEL:
-.PHONY: help demo dashboard screenshots build bench bench-quick bench-code budget \
+.PHONY: help demo dashboard screenshots build bench bench-quick bench-code instructions \
   fuzz test test-build test-rust test-http2 test-upgrade test-js test-clients test-deploy \
   test-busy test-matrix faults soak fmt lint deny sbom docs reference clean
 
@@ -81,10 +81,11 @@ bench-code: ## measure encoder, stream state, fan-out, parsers and link (4 minut
 	cargo bench --locked -p sse-gateway --features fuzzing \
 	  --bench core --bench fan_out --bench head --bench wire -- $(ARGS)
 
-budget: ## count instructions per connect and resume, compare with benches/budget.json (2 minutes)
-	@bash .ci/need cc redis valgrind
-	cargo build --locked --release --workspace
-	TARGET=$(TARGET)/release .ci/budget $(ARGS)
+# Not part of `make test`: it needs a release build, which takes minutes.
+instructions: ## count instructions per delivery and connect, compare them with the budget (1 minute)
+	@bash .ci/need cc redis python valgrind
+	cargo build --release --locked -p sse-gateway
+	python3 tests/instructions/measure.py $(TARGET)/release/sse-gateway $(ARGS)
 
 FUZZ_SECONDS ?= 60
 FUZZ_TARGETS ?= $(basename $(notdir $(wildcard fuzz/fuzz_targets/*.rs)))

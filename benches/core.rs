@@ -1,6 +1,6 @@
 //! The pure core: encoder, envelope, live messages, and the state of one stream.
 
-use std::{hint::black_box, sync::Arc};
+use std::{hint::black_box, rc::Rc, sync::Arc};
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use sse_gateway::core::{
@@ -46,7 +46,7 @@ fn stream_state(c: &mut Criterion) {
     };
     let events: Vec<Item> = (1..=100).map(event).collect();
     let live = || {
-        let mut state = StreamState::new(EventId::ZERO, 1 << 20, Arc::new([]));
+        let mut state = StreamState::new(EventId::ZERO, 1 << 20, Rc::new(Vec::new()));
         state.begin_catch_up(Part::Whole);
         state.finish_catch_up(Part::Whole, EventId::ZERO);
         state

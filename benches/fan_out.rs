@@ -40,6 +40,14 @@ impl ClientLiveness for Reader {
         Some(Progress { acknowledged_bytes: 0, is_outstanding: false })
     }
 
+    fn write_now(&self, _: &[u8]) -> bool {
+        false
+    }
+
+    fn set_live(&self) {}
+
+    fn resume_writer(&self) {}
+
     fn has_stall_timer(&self) -> bool {
         false
     }

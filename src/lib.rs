@@ -26,10 +26,12 @@
 //!    one atomic step. Plain publishes get there through the recorder (`redis/recorder`).
 //! 2. `redis/inbound.rs` decodes the message into an [`core::event::Event`] and encodes its frame.
 //! 3. `state/mailbox.rs` hands the event to the workers that may have a stream for it.
-//! 4. `state/hub.rs` offers it to the connections of its user or topic.
-//! 5. `core/stream_state.rs` queues it, ignores it, or requests a catch-up (`redis/catch_up.rs`).
-//! 6. `state/connection.rs` passes the bytes to the response body (`http/body.rs`).
-//! 7. `http/front` writes them to the socket, over HTTP/1.1 or HTTP/2.
+//! 4. `state/hub.rs` finds the connections of its user or topic.
+//! 5. `state/connection/direct.rs` writes it to the sockets of streams with nothing else to write.
+//! 6. For others, `core/stream_state.rs` queues it, ignores it, or requests a catch-up
+//!    (`redis/catch_up.rs`).
+//! 7. `state/connection.rs` passes the bytes to the response body (`http/body.rs`).
+//! 8. `http/front` writes them to the socket, over HTTP/1.1 or HTTP/2.
 
 pub mod admission;
 pub mod app;

@@ -24,7 +24,7 @@ pub struct Denied {
     pub error: AdmissionError,
     /// The secret of a session that was opened before the admission failed. The client needs it to
     /// come back.
-    pub new_secret: Option<NewSecret>,
+    pub new_secret: Option<Box<NewSecret>>,
 }
 
 impl<E: Into<AdmissionError>> From<E> for Denied {

@@ -66,7 +66,7 @@ pub struct Admitted {
     /// Whether the client named a last event id.
     pub has_cursor: bool,
     /// The secret of a session that this connection opened.
-    pub new_secret: Option<NewSecret>,
+    pub new_secret: Option<Box<NewSecret>>,
     hub: Rc<Hub>,
     stream: Box<dyn ClientStream>,
 }
@@ -141,8 +141,8 @@ impl Admission {
         let named = request.cursor.as_deref().and_then(StreamPosition::parse);
         let presented = request.client.session_secret(&ticket.digest);
         let has_cookie = self.context.settings.sessions.cookie;
-        let new_secret = has_cookie.then(|| NewSecret::new(&ticket.digest));
-        let new_proof = new_secret.as_ref().map(NewSecret::proof).unwrap_or_default();
+        let new_secret = has_cookie.then(|| Box::new(NewSecret::new(&ticket.digest)));
+        let new_proof = new_secret.as_ref().map(|secret| secret.proof()).unwrap_or_default();
         let opening = Opening {
             ticket: &ticket,
             connection: &id,

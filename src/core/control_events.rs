@@ -5,7 +5,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::{
-    frame,
+    frame::{self, Encoded},
     id::{EventId, StreamPosition},
     reasons::{BusyReason, CloseReason, GapReason},
 };
@@ -73,13 +73,9 @@ impl Gap {
 }
 
 /// Encodes `sse.heartbeat`.
-pub fn heartbeat(id: StreamPosition, timestamp_ms: u64) -> Bytes {
-    frame::encode(
-        None,
-        Some(id),
-        "sse.heartbeat",
-        &json!({ "timestamp": timestamp_ms }).to_string(),
-    )
+pub fn heartbeat(id: StreamPosition, timestamp_ms: u64) -> Encoded {
+    let data = json!({ "timestamp": timestamp_ms }).to_string();
+    frame::encode_event(None, Some(id), "sse.heartbeat", &data)
 }
 
 /// Encodes `sse.closing`, the last frame of a stream that the gateway ends.

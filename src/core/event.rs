@@ -33,6 +33,8 @@ pub struct Event {
     pub channel: Channel,
     /// The encoded SSE frame.
     pub frame: Bytes,
+    /// The frame as a chunk of HTTP/1.1.
+    pub chunk: Bytes,
     /// Position of the event name in the frame. The data follows, up to the end of the frame.
     kind: Range<usize>,
 }
@@ -91,8 +93,9 @@ impl Event {
         kind: &str,
         payload: &str,
     ) -> Self {
-        let (frame, kind) = frame::encode_event(retry_ms, id, kind, payload);
-        Self { id, predecessor, channel, frame, kind }
+        let frame::Encoded { frame, chunk, name } =
+            frame::encode_event(retry_ms, id, kind, payload);
+        Self { id, predecessor, channel, frame, chunk, kind: name }
     }
 
     /// The SSE event name.

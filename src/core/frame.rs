@@ -24,18 +24,33 @@ pub(super) const END: &str = "\n\n";
 /// assert_eq!(frame, "retry: 5000\nevent: update\ndata: line 1\ndata: line 2\n\n");
 /// ```
 pub fn encode(retry_ms: Option<u64>, id: Option<impl Display>, event: &str, data: &str) -> Bytes {
-    encode_event(retry_ms, id, event, data).0
+    encode_event(retry_ms, id, event, data).frame
 }
 
-/// Encodes a frame as [`encode`] does, and also returns the position of the event name.
+/// An encoded frame; the parts share one buffer.
+pub struct Encoded {
+    /// The SSE frame.
+    pub frame: Bytes,
+    /// The frame as a chunk of HTTP/1.1 (RFC 9112 section 7.1).
+    pub chunk: Bytes,
+    /// Position of the event name in the frame.
+    pub name: Range<usize>,
+}
+
+/// Space for the size of a chunk: 8 hexadecimal digits and CRLF.
+const SIZE_BYTES: usize = 10;
+const CHUNK_END: &str = "\r\n";
+
+/// Encodes a frame as [`encode`] does, and also as a chunk.
 pub fn encode_event(
     retry_ms: Option<u64>,
     id: Option<impl Display>,
     event: &str,
     data: &str,
-) -> (Bytes, Range<usize>) {
+) -> Encoded {
     debug_assert!(!event.contains(['\r', '\n']));
-    let mut out = String::with_capacity(64 + event.len() + data.len());
+    let mut out = String::with_capacity(SIZE_BYTES + 66 + event.len() + data.len());
+    out.push_str(&" ".repeat(SIZE_BYTES));
     if let Some(ms) = retry_ms {
         let _ = writeln!(out, "retry: {ms}");
     }
@@ -43,7 +58,7 @@ pub fn encode_event(
         let _ = writeln!(out, "id: {id}");
     }
     out.push_str("event: ");
-    let name = out.len()..out.len() + event.len();
+    let name = out.len() - SIZE_BYTES..out.len() - SIZE_BYTES + event.len();
     out.push_str(event);
     let mut rest = data;
     loop {
@@ -55,7 +70,14 @@ pub fn encode_event(
     }
     out.push_str(rest);
     out.push_str(END);
-    (Bytes::from(out), name)
+    let end = out.len();
+    out.push_str(CHUNK_END);
+    let mut out = out.into_bytes();
+    let size = format!("{:x}{CHUNK_END}", end - SIZE_BYTES);
+    let start = SIZE_BYTES - size.len();
+    out[start..SIZE_BYTES].copy_from_slice(size.as_bytes());
+    let out = Bytes::from(out);
+    Encoded { frame: out.slice(SIZE_BYTES..end), chunk: out.slice(start..), name }
 }
 
 /// Appends a frame to `out`, with `id` in place of the id that it was encoded with. A frame without
@@ -115,6 +137,17 @@ mod tests {
             text(None, None, "a", "1\n2\r3\r\n4\n\n5\r"),
             "event: a\ndata: 1\ndata: 2\ndata: 3\ndata: 4\ndata: \ndata: 5\ndata: \n\n"
         );
+    }
+
+    #[test]
+    fn chunk_is_the_frame_with_its_size() {
+        for len in [0, 1, 9000] {
+            let Encoded { frame, chunk, name } =
+                encode_event(Some(1), None::<EventId>, "a", &"x".repeat(len));
+            let size = format!("{:x}\r\n", frame.len());
+            assert_eq!(chunk, [size.as_bytes(), &frame, b"\r\n"].concat());
+            assert_eq!(&frame[name], b"a");
+        }
     }
 
     #[test]

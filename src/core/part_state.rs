@@ -1,6 +1,6 @@
 //! How far one part of a stream has come, and what waits for the end of its catch-up.
 
-use std::{collections::VecDeque, mem};
+use std::collections::VecDeque;
 
 use super::{
     id::EventId,
@@ -27,24 +27,24 @@ pub(super) struct PartState {
     pub cursor: EventId,
     /// Everything up to here was handed over or is queued.
     pub position: EventId,
-    /// Live items that arrived during the catch-up.
-    pending: VecDeque<Item>,
-    pub pending_load: QueueLoad,
-    pending_lost: bool,
+    /// Live items that arrived during the catch-up. Boxed because most parts are live.
+    pending: Option<Box<Pending>>,
 }
+
+#[derive(Debug, Default)]
+struct Pending {
+    items: VecDeque<Item>,
+    load: QueueLoad,
+    are_lost: bool,
+}
+
+/// The load if nothing is pending.
+static NOTHING: QueueLoad = QueueLoad::NOTHING;
 
 impl PartState {
     /// Detached at `cursor`.
     pub fn new(cursor: EventId) -> Self {
-        Self {
-            phase: Phase::Detached,
-            catch_up_number: 0,
-            cursor,
-            position: cursor,
-            pending: VecDeque::new(),
-            pending_load: QueueLoad::default(),
-            pending_lost: false,
-        }
+        Self { phase: Phase::Detached, catch_up_number: 0, cursor, position: cursor, pending: None }
     }
 
     /// Another part that has come as far as this one, with nothing pending.
@@ -69,9 +69,12 @@ impl PartState {
     pub fn detach(&mut self) {
         self.phase = Phase::Detached;
         self.catch_up_number += 1;
-        self.pending = VecDeque::new();
-        self.pending_load = QueueLoad::default();
-        self.pending_lost = false;
+        self.pending = None;
+    }
+
+    /// The bytes of the pending items.
+    pub fn pending_load(&self) -> &QueueLoad {
+        self.pending.as_ref().map_or(&NOTHING, |pending| &pending.load)
     }
 
     /// Goes back to the cursor: what was received after it was dropped.
@@ -86,26 +89,25 @@ impl PartState {
 
     /// Holds an item back until the end of the catch-up. `others` is what else is pending.
     pub fn hold(&mut self, item: &Item, limit_bytes: usize, others: &QueueLoad) {
-        if !self.pending_load.has_room_beside(others, item, limit_bytes) {
+        let pending = self.pending.get_or_insert_default();
+        if !pending.load.has_room_beside(others, item, limit_bytes) {
             // The catch-up continues; a second one reads the dropped items.
-            self.pending.clear();
-            self.pending_load = QueueLoad::default();
-            self.pending_lost = true;
-        } else if !self.pending_lost {
-            self.pending_load.add_item(item, limit_bytes);
-            self.pending.push_back(item.clone());
+            **pending = Pending { are_lost: true, ..Pending::default() };
+        } else if !pending.are_lost {
+            pending.load.add_item(item, limit_bytes);
+            pending.items.push_back(item.clone());
         }
     }
 
     /// Makes the part live, and returns the pending items; `None` if some were dropped, so that it
     /// is detached.
     pub fn go_live(&mut self) -> Option<VecDeque<Item>> {
-        if self.pending_lost {
+        let pending = self.pending.take().unwrap_or_default();
+        if pending.are_lost {
             self.detach();
             return None;
         }
         self.phase = Phase::Live;
-        self.pending_load = QueueLoad::default();
-        Some(mem::take(&mut self.pending))
+        Some(pending.items)
     }
 }

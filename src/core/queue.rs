@@ -130,6 +130,9 @@ pub struct QueueLoad {
 }
 
 impl QueueLoad {
+    /// The load of an empty queue.
+    pub const NOTHING: Self = Self { bounded: 0, large: 0 };
+
     /// All queued bytes.
     pub fn bytes(&self) -> usize {
         self.bounded + self.large

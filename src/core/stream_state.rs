@@ -6,7 +6,7 @@
 //! is split, that is so for each of its parts, and the order between them is unspecified. This
 //! module neither waits nor reads a clock.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{collections::VecDeque, rc::Rc, sync::Arc};
 
 use bytes::Bytes;
 
@@ -31,24 +31,37 @@ pub enum Outcome {
     CatchUp(Part, CatchUpCause),
 }
 
+/// Names the channels of a stream, for a gap that concerns all of them. A list of its own would
+/// take more memory in each connection.
+pub trait GapChannels {
+    /// All channels, as `sse.gap` names them.
+    fn all(&self) -> Vec<String>;
+}
+
+impl GapChannels for Vec<String> {
+    fn all(&self) -> Vec<String> {
+        self.clone()
+    }
+}
+
 /// The state of one connection.
-#[derive(Debug)]
 pub struct StreamState {
     /// The whole stream, or the user's part of a split one.
     main: PartState,
     /// The other part of a split stream.
     broadcasts: Option<Box<PartState>>,
-    head: Option<Bytes>,
+    /// The first frame; boxed because most streams have sent it.
+    head: Option<Box<Bytes>>,
     queue: VecDeque<Queued>,
     queue_load: QueueLoad,
-    last: Option<Bytes>,
+    last: Option<Box<Bytes>>,
     limit_bytes: usize,
-    channels: Arc<[String]>,
+    channels: Rc<dyn GapChannels>,
 }
 
 impl StreamState {
     /// Creates a detached, whole stream at `cursor`; `channels` are named in its gaps.
-    pub fn new(cursor: EventId, limit_bytes: usize, channels: Arc<[String]>) -> Self {
+    pub fn new(cursor: EventId, limit_bytes: usize, channels: Rc<dyn GapChannels>) -> Self {
         Self {
             main: PartState::new(cursor),
             broadcasts: None,
@@ -103,12 +116,12 @@ impl StreamState {
 
     /// Sets the first frame; it survives every overflow.
     pub fn set_head(&mut self, frame: Bytes) {
-        self.head = Some(frame);
+        self.head = Some(Box::new(frame));
     }
 
     /// Sets the frame that ends the stream, after all queued frames. Later calls have no effect.
     pub fn close(&mut self, frame: Bytes) {
-        self.last.get_or_insert(frame);
+        self.last.get_or_insert(Box::new(frame));
         self.detach(Part::Whole, EventId::ZERO);
     }
 
@@ -119,8 +132,8 @@ impl StreamState {
 
     /// Bytes that are queued or pending.
     pub fn bytes(&self) -> usize {
-        let broadcasts = self.broadcasts.as_ref().map_or(0, |part| part.pending_load.bytes());
-        self.queue_load.bytes() + self.main.pending_load.bytes() + broadcasts
+        let broadcasts = self.broadcasts.as_ref().map_or(0, |part| part.pending_load().bytes());
+        self.queue_load.bytes() + self.main.pending_load().bytes() + broadcasts
     }
 
     /// Bytes that a writer can take, without items that are pending during a catch-up.
@@ -161,7 +174,7 @@ impl StreamState {
     /// Takes the next frame; the flag is true for the last one of the stream. If the stream is
     /// split, the writer replaces the frame's id with [`StreamState::cursor`].
     pub fn take(&mut self) -> Option<(Queued, bool)> {
-        let control = |frame| Queued::new(Content::Control(frame), Part::Whole, None);
+        let control = |frame: Box<Bytes>| Queued::new(Content::Control(*frame), Part::Whole, None);
         if let Some(frame) = self.head.take() {
             return Some((control(frame), false));
         }
@@ -172,7 +185,8 @@ impl StreamState {
             } else if let Some(id) = item.upto {
                 self.main.cursor = id;
             }
-            if self.queue.is_empty() && self.queue.capacity() > 32 {
+            // Most streams have nothing queued most of the time.
+            if self.queue.is_empty() {
                 self.queue = VecDeque::new();
             }
             return Some((item, false));
@@ -193,16 +207,38 @@ impl StreamState {
         }
     }
 
+    /// The position after which an event may be handed to the writer without the queue: the stream
+    /// is whole and live, and nothing is queued. `None` if the queue must be used.
+    pub fn open_position(&self) -> Option<EventId> {
+        let is_open = !self.is_split() && self.main.phase == Phase::Live && self.is_empty();
+        is_open.then_some(self.main.position)
+    }
+
+    /// The id of a heartbeat that may be handed to the writer without the queue; as
+    /// [`StreamState::open_position`].
+    pub fn open_heartbeat(&self, watermark: EventId) -> Option<EventId> {
+        let position = self.open_position()?;
+        let is_later = watermark.epoch == position.epoch && watermark > position;
+        Some(if is_later { watermark } else { position })
+    }
+
+    /// Records that everything up to `id` was handed to the writer without the queue, which
+    /// [`StreamState::open_position`] has allowed.
+    pub fn pass(&mut self, id: EventId) {
+        self.main.position = id;
+        self.main.cursor = id;
+    }
+
     /// Handles an item from the hub. Items of a part arrive in id order; items at or before its
     /// position have been delivered already.
     pub fn offer(&mut self, item: &Item) -> Outcome {
         let (part, state, other) = match &mut self.broadcasts {
             None => (Part::Whole, &mut self.main, None),
             Some(broadcasts) if item.part() == Part::User => {
-                (Part::User, &mut self.main, Some(&broadcasts.pending_load))
+                (Part::User, &mut self.main, Some(broadcasts.pending_load()))
             }
             Some(broadcasts) => {
-                (Part::Broadcasts, &mut **broadcasts, Some(&self.main.pending_load))
+                (Part::Broadcasts, &mut **broadcasts, Some(self.main.pending_load()))
             }
         };
         match state.phase {
@@ -239,7 +275,7 @@ impl StreamState {
                 self.push(Queued::live(event, part, self.limit_bytes));
             }
             Item::Unrecorded(id) => {
-                let gap = self.gap_of(GapReason::Unrecorded, self.channels.to_vec());
+                let gap = self.gap_of(GapReason::Unrecorded, self.channels.all());
                 self.push_gap(gap, None, part, Some(*id));
             }
         }
@@ -395,6 +431,12 @@ impl StreamState {
         let upto = (!self.is_split()).then_some(position.user);
         self.push(Queued::new(Content::Control(encode(position)), Part::Whole, upto));
     }
+}
+
+/// Whether a live event is the next one of its channel for a stream at `position`.
+pub fn follows(event: &Event, position: EventId) -> bool {
+    let is_next = |id: EventId| id.epoch == position.epoch && id > position;
+    event.id.is_none_or(is_next) && event.predecessor <= position
 }
 
 /// What a position of a stream is for one part.

@@ -38,9 +38,10 @@ pub enum TopicsError {
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Topics {
-    exact: BTreeSet<String>,
-    /// Prefixes; the empty prefix is `*`.
-    prefixes: BTreeSet<String>,
+    /// Sorted; a set's first node would take 280 bytes in each connection.
+    exact: Box<[Box<str>]>,
+    /// Prefixes, sorted; the empty prefix is `*`.
+    prefixes: Box<[Box<str>]>,
 }
 
 impl Topics {
@@ -49,43 +50,43 @@ impl Topics {
     /// # Errors
     /// See [`TopicsError`].
     pub fn parse<'a>(patterns: impl Iterator<Item = &'a str>) -> Result<Self, TopicsError> {
-        let mut topics = Self::default();
+        let (mut exact, mut prefixes) = (BTreeSet::new(), BTreeSet::new());
         for (n, pattern) in patterns.enumerate() {
             if n == MAX_TOPICS {
                 return Err(TopicsError::TooMany);
             }
             match pattern.strip_suffix('*') {
-                Some(prefix) if prefix.is_empty() || is_name(prefix) => {
-                    topics.prefixes.insert(prefix.to_owned())
-                }
-                None if is_name(pattern) => topics.exact.insert(pattern.to_owned()),
+                Some(prefix) if prefix.is_empty() || is_name(prefix) => prefixes.insert(prefix),
+                None if is_name(pattern) => exact.insert(pattern),
                 _ => return Err(TopicsError::Invalid(pattern.chars().take(SHOWN_CHARS).collect())),
             };
         }
-        Ok(topics)
+        let boxed = |names: BTreeSet<&str>| names.into_iter().map(Into::into).collect();
+        Ok(Self { exact: boxed(exact), prefixes: boxed(prefixes) })
     }
 
     /// Whether a topic is allowed.
     pub fn allows(&self, topic: &str) -> bool {
-        self.exact.contains(topic) || self.prefixes.iter().any(|p| topic.starts_with(p.as_str()))
+        self.exact.binary_search_by(|name| (**name).cmp(topic)).is_ok()
+            || self.prefixes().any(|prefix| topic.starts_with(prefix))
     }
 
     /// Those exact names of a request that these topics allow.
     pub fn narrow(&self, names: &Self) -> Self {
         Self {
             exact: names.exact.iter().filter(|n| self.allows(n)).cloned().collect(),
-            prefixes: BTreeSet::new(),
+            prefixes: Box::default(),
         }
     }
 
     /// The exact names.
     pub fn exact(&self) -> impl Iterator<Item = &str> {
-        self.exact.iter().map(String::as_str)
+        self.exact.iter().map(|name| &**name)
     }
 
     /// The prefixes of the patterns that end in `*`.
     pub fn prefixes(&self) -> impl Iterator<Item = &str> {
-        self.prefixes.iter().map(String::as_str)
+        self.prefixes.iter().map(|prefix| &**prefix)
     }
 
     /// Whether no topic is allowed.
@@ -95,7 +96,7 @@ impl Topics {
 
     /// The patterns in their original form.
     pub fn patterns(&self) -> impl Iterator<Item = String> {
-        self.exact.iter().cloned().chain(self.prefixes.iter().map(|p| format!("{p}*")))
+        self.exact().map(str::to_owned).chain(self.prefixes().map(|p| format!("{p}*")))
     }
 }
 

@@ -39,6 +39,18 @@ impl ClientLiveness for StreamSocket {
         self.peer.as_ref()?.progress()
     }
 
+    fn write_now(&self, chunks: &[u8]) -> bool {
+        self.reset.is_none() && self.peer.as_ref().is_some_and(|peer| peer.write_now(chunks))
+    }
+
+    fn set_live(&self) {
+        self.peer.iter().for_each(Peer::set_live);
+    }
+
+    fn resume_writer(&self) {
+        self.peer.iter().for_each(Peer::resume);
+    }
+
     fn has_stall_timer(&self) -> bool {
         self.reset.is_some()
     }

@@ -9,7 +9,7 @@ use std::{
 
 #[derive(Debug, Default)]
 struct Entry {
-    connections: usize,
+    connections: u32,
     subscribed: bool,
     /// The channel is on another server; its connections will release it when they have moved.
     is_gone: bool,
@@ -22,6 +22,8 @@ pub struct Subscriptions {
     users: HashMap<Arc<str>, Entry>,
     /// Number of subscribed channels.
     subscribed: usize,
+    /// Number of entries without a connection.
+    idle: usize,
 }
 
 impl Subscriptions {
@@ -29,7 +31,9 @@ impl Subscriptions {
     pub fn attach(&mut self, user: &Arc<str>) -> bool {
         let entry = self.users.entry(user.clone()).or_default();
         entry.connections += 1;
-        entry.idle_since = None;
+        if entry.idle_since.take().is_some() {
+            self.idle -= 1;
+        }
         !entry.subscribed
     }
 
@@ -51,14 +55,17 @@ impl Subscriptions {
     pub fn release(&mut self, user: &Arc<str>, now: Instant) {
         if let Some(entry) = self.users.get_mut(user) {
             entry.connections = entry.connections.saturating_sub(1);
-            if entry.connections == 0 {
-                entry.idle_since = Some(now);
+            if entry.connections == 0 && entry.idle_since.replace(now).is_none() {
+                self.idle += 1;
             }
         }
     }
 
     /// Removes and returns up to `limit` users without a connection for `linger`.
     pub fn take_idle(&mut self, now: Instant, linger: Duration, limit: usize) -> Vec<Arc<str>> {
+        if self.idle == 0 {
+            return Vec::new();
+        }
         let idle =
             |e: &Entry| e.idle_since.is_some_and(|since| now.duration_since(since) >= linger);
         let users: Vec<_> = self
@@ -72,6 +79,7 @@ impl Subscriptions {
             let removed = self.users.remove(user);
             self.subscribed -= usize::from(removed.is_some_and(|entry| entry.subscribed));
         }
+        self.idle -= users.len();
         users
     }
 
@@ -80,6 +88,7 @@ impl Subscriptions {
     /// released it.
     pub fn remove(&mut self, applies: impl Fn(&str) -> bool) -> Vec<Arc<str>> {
         self.users.retain(|user, entry| entry.connections > 0 || !applies(user));
+        self.count_idle();
         let is_new = |user: &str, entry: &Entry| !entry.is_gone && applies(user);
         let mut gone = Vec::new();
         for (user, entry) in self.users.iter_mut().filter(|(user, entry)| is_new(user, entry)) {
@@ -105,9 +114,14 @@ impl Subscriptions {
     /// whose channels must be subscribed again.
     pub fn lost(&mut self) -> Vec<Arc<str>> {
         self.users.retain(|_, e| e.connections > 0);
+        self.count_idle();
         self.users.values_mut().for_each(|e| e.subscribed = false);
         self.subscribed = 0;
         self.users.keys().cloned().collect()
+    }
+
+    fn count_idle(&mut self) {
+        self.idle = self.users.values().filter(|entry| entry.idle_since.is_some()).count();
     }
 
     /// Number of subscribed channels.

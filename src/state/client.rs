@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use tracing::Span;
 
-use crate::core::{id::StreamPosition, part::Part, topics::Topics, transport::Transport};
+use crate::core::{
+    id::StreamPosition, part::Part, stream_state::GapChannels, topics::Topics, transport::Transport,
+};
 
 /// The session that a connection belongs to.
 #[derive(Clone, Debug)]
@@ -56,6 +58,12 @@ pub fn connection_span(id: &str, user: &str, request_id: &str) -> Span {
 
 /// Maximum number of channels that an `sse.gap` names.
 pub const MAX_GAP_CHANNELS: usize = 100;
+
+impl GapChannels for Client {
+    fn all(&self) -> Vec<String> {
+        self.channels(Part::Whole).collect()
+    }
+}
 
 impl Client {
     /// The channels and patterns that an `sse.gap` names if it concerns all of a part.

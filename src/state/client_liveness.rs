@@ -15,6 +15,17 @@ pub trait ClientLiveness {
     /// The client's progress; `None` if it is unknown or the client has gone.
     fn progress(&self) -> Option<Progress>;
 
+    /// Writes chunks of HTTP/1.1 to the client at once, if its writer has written everything before
+    /// and can be passed over. Returns whether the chunks were taken: as with the writer, what the
+    /// system does not accept yet is written later, before anything else.
+    fn write_now(&self, chunks: &[u8]) -> bool;
+
+    /// The stream is live for the first time: from now on, the writer may wait without a task.
+    fn set_live(&self);
+
+    /// Something is queued: a writer that waits without a task must take it.
+    fn resume_writer(&self);
+
     /// Whether the writer has a timer of its own, and ends the stream if the client does not read
     /// (HTTP/2, where each stream has a flow control window).
     fn has_stall_timer(&self) -> bool;

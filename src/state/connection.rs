@@ -2,11 +2,13 @@
 //! bytes (`poll_bytes`). Knows nothing of HTTP.
 
 mod catch_up;
+mod direct;
 mod parts;
 
 use std::{
     any::Any,
     cell::{Cell, RefCell},
+    num::NonZeroU64,
     rc::Rc,
     sync::Arc,
     task::{Poll, Waker},
@@ -71,12 +73,13 @@ pub struct Connection {
     /// What it needs from the instance.
     pub context: Arc<StreamContext>,
     /// The client.
-    pub client: Client,
+    pub client: Rc<Client>,
     /// When it was opened, monotonic ms of the instance.
     pub opened_ms: u64,
     state: RefCell<StreamState>,
     waker: RefCell<Option<Waker>>,
-    drained: Notify,
+    /// The catch-ups that wait for room in the queue.
+    room: RefCell<Option<Rc<Notify>>>,
     reason: Cell<Option<CloseReason>>,
     /// What the client named, until the first catch-up has finished.
     first_cursor: RefCell<Option<Box<FirstCursor>>>,
@@ -87,7 +90,7 @@ pub struct Connection {
     pub(super) key: Cell<usize>,
     /// Since when frames have waited for the writer. A dropped queue does not reset it: a client
     /// that reads nothing has stalled.
-    pub(super) waiting_since_ms: Cell<Option<u64>>,
+    pub(super) waiting_since_ms: Cell<Option<NonZeroU64>>,
     pub(super) queued_ms: Cell<u64>,
     pub(super) beat_ms: Cell<u64>,
     pub(super) ends_ms: Cell<(u64, CloseReason)>,
@@ -104,19 +107,19 @@ impl Connection {
     pub fn new(parts: Parts) -> Rc<Self> {
         let now = parts.context.clock.now_ms();
         let limit = parts.context.settings.limits.queue_bytes;
-        let channels = parts.client.channels(Part::Whole).collect();
-        let mut state = StreamState::new(EventId::ZERO, limit, channels);
+        let client = Rc::new(parts.client);
+        let mut state = StreamState::new(EventId::ZERO, limit, client.clone());
         let cursor = parts.cursor.unwrap_or(StreamPosition::ZERO);
         if cursor.user != cursor.broadcasts {
             state.split();
         }
         state.start_at(cursor);
         Rc::new(Self {
-            client: parts.client,
+            client,
             opened_ms: now,
             state: RefCell::new(state),
             waker: RefCell::default(),
-            drained: Notify::new(),
+            room: RefCell::default(),
             reason: Cell::new(None),
             first_cursor: RefCell::new(Some(Box::new(FirstCursor {
                 id: parts.cursor,
@@ -139,6 +142,11 @@ impl Connection {
         })
     }
 
+    /// Its key in the index of its hub.
+    pub(super) fn key(&self) -> u32 {
+        self.key.get() as u32
+    }
+
     /// See [`connection_span`].
     pub fn span(&self) -> Span {
         connection_span(&self.client.id, &self.client.user, &self.client.request_id)
@@ -156,12 +164,20 @@ impl Connection {
         }
         if !state.is_empty() {
             if was_empty && self.waiting_since_ms.get().is_none() {
-                self.waiting_since_ms.set(Some(self.context.clock.now_ms()));
+                self.waiting_since_ms.set(NonZeroU64::new(self.context.clock.now_ms()));
             }
             drop(state);
             self.wake();
+            self.liveness.resume_writer();
         }
         result
+    }
+
+    /// Wakes the catch-ups that wait for room in the queue.
+    fn notify_room(&self) {
+        if let Some(room) = &*self.room.borrow() {
+            room.notify_waiters();
+        }
     }
 
     fn wake(&self) {
@@ -221,21 +237,27 @@ impl Connection {
         }
         let (taken, bytes) = self.with(take);
         let is_empty = self.state.borrow().is_empty();
-        self.waiting_since_ms.set((!is_empty).then(|| self.context.clock.now_ms()));
+        let since_ms = (!is_empty).then(|| NonZeroU64::new(self.context.clock.now_ms()));
+        self.waiting_since_ms.set(since_ms.flatten());
         if self.state.borrow().ready_bytes() < REPLAY_BYTES {
-            self.drained.notify_waiters();
+            self.notify_room();
         }
+        self.sent(bytes, || self.context.clock.now_ms());
+        Poll::Ready(Some(taken))
+    }
+
+    /// Records that bytes were handed to the writer or the client.
+    fn sent(&self, bytes: usize, now_ms: impl FnOnce() -> u64) {
         let mut stall = self.stall.get();
-        stall.sent(|| self.context.clock.now_ms(), self.stall_ms());
+        stall.sent(now_ms, self.stall_ms());
         self.stall.set(stall);
         self.context.metrics.bytes_sent.inc_by(bytes as u64);
-        Poll::Ready(Some(taken))
     }
 
     fn take(&self, state: &mut StreamState) -> Option<Queued> {
         let (item, last) = state.take()?;
         if let Some(ms) = item.published_ms {
-            self.delivered(ms);
+            self.delivered(1, ms);
         }
         self.gone.set(self.gone.get() || last);
         Some(item)
@@ -271,11 +293,13 @@ impl Connection {
         chunk.freeze()
     }
 
-    fn delivered(&self, published_ms: u64) {
-        let n = self.deliveries.get().wrapping_add(1);
-        self.deliveries.set(n);
-        self.context.metrics.deliveries.inc();
-        if n % TIMED_ONE_IN == 1 {
+    /// Counts live events, of which the last one was published at that time.
+    fn delivered(&self, count: u32, published_ms: u64) {
+        let before = self.deliveries.get();
+        self.deliveries.set(before.wrapping_add(count));
+        self.context.metrics.deliveries.inc_by(u64::from(count));
+        let since_timed = before % TIMED_ONE_IN;
+        if since_timed == 0 || since_timed + count > TIMED_ONE_IN {
             let age_ms = unix_ms().saturating_sub(published_ms);
             self.context.metrics.publish_to_write.observe(age_ms as f64 / 1000.0);
         }
@@ -298,7 +322,7 @@ impl Connection {
         if self.reason.get().is_none() {
             self.reason.set(Some(reason));
             self.with(|state| state.close(frame));
-            self.drained.notify_waiters();
+            self.notify_room();
         }
     }
 
@@ -310,7 +334,7 @@ impl Connection {
         self.with(StreamState::drop_queue);
         self.liveness.disconnect();
         self.wake();
-        self.drained.notify_waiters();
+        self.notify_room();
     }
 
     /// Whether the client has acknowledged nothing for `limits.stall` although bytes are
@@ -319,7 +343,7 @@ impl Connection {
     /// ([`StallClock::is_due`]).
     pub(super) fn has_stalled(&self, now_ms: u64) -> bool {
         let stall_ms = self.stall_ms();
-        let since_ms = self.waiting_since_ms.get();
+        let since_ms = self.waiting_since_ms.get().map(NonZeroU64::get);
         let mut stall = self.stall.get();
         let is_due = stall.is_due(since_ms.is_some(), now_ms, stall_ms);
         self.stall.set(stall);
@@ -379,13 +403,6 @@ impl Connection {
         self.is_part_live(Part::Whole)
     }
 
-    pub(super) fn heartbeat(&self, watermark: impl Fn(ServerIndex) -> EventId) {
-        let of = |part| watermark(self.server(part));
-        let watermark = StreamPosition { user: of(Part::User), broadcasts: of(Part::Broadcasts) };
-        let frame = |id| crate::core::control_events::heartbeat(id, unix_ms());
-        self.with(|state| state.heartbeat(watermark, frame));
-    }
-
     pub(super) fn drop_queue(&self) {
         self.with(StreamState::drop_queue);
     }
@@ -396,7 +413,7 @@ impl Connection {
         self.subscription.take();
         self.gone.set(true);
         self.with(StreamState::drop_queue);
-        self.drained.notify_waiters();
+        self.notify_room();
     }
 
     fn count_gap(&self, reason: GapReason) {

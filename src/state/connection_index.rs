@@ -1,19 +1,60 @@
 //! The connections of a worker, by user and by topic.
 
-use std::{collections::HashMap, hash::Hash, rc::Rc, sync::Arc};
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    hash::Hash,
+    rc::Rc,
+    sync::Arc,
+};
 
 use slab::Slab;
 
 use super::connection::Connection;
 use crate::core::{channel::Channel, event::Event};
 
+/// The keys of the connections of a channel. Most users have one, which needs no allocation.
+#[expect(clippy::box_collection, reason = "most users have one")]
+enum Keys {
+    One(usize),
+    Many(Box<Vec<usize>>),
+}
+
+impl Keys {
+    fn as_slice(&self) -> &[usize] {
+        match self {
+            Self::One(key) => std::slice::from_ref(key),
+            Self::Many(keys) => keys,
+        }
+    }
+
+    fn push(&mut self, key: usize) {
+        match self {
+            Self::One(first) => *self = Self::Many(Box::new(vec![*first, key])),
+            Self::Many(keys) => keys.push(key),
+        }
+    }
+
+    /// Removes a key; returns whether it was the last one.
+    fn remove(&mut self, key: usize) -> bool {
+        match self {
+            Self::One(only) => *only == key,
+            Self::Many(keys) => {
+                if let Some(at) = keys.iter().position(|k| *k == key) {
+                    keys.swap_remove(at);
+                }
+                keys.is_empty()
+            }
+        }
+    }
+}
+
 /// Connections by the channels that they receive.
 #[derive(Default)]
 pub struct ConnectionIndex {
     all: Slab<Rc<Connection>>,
-    users: HashMap<Arc<str>, Vec<usize>>,
-    topics: HashMap<String, Vec<usize>>,
-    prefixes: HashMap<String, Vec<usize>>,
+    users: HashMap<Arc<str>, Keys>,
+    topics: HashMap<String, Keys>,
+    prefixes: HashMap<String, Keys>,
 }
 
 impl ConnectionIndex {
@@ -21,12 +62,12 @@ impl ConnectionIndex {
     pub fn insert(&mut self, connection: &Rc<Connection>) -> usize {
         let key = self.all.insert(connection.clone());
         let client = &connection.client;
-        self.users.entry(client.user.clone()).or_default().push(key);
+        link(&mut self.users, client.user.clone(), key);
         for topic in client.topics.exact() {
-            self.topics.entry(topic.to_owned()).or_default().push(key);
+            link(&mut self.topics, topic.to_owned(), key);
         }
         for prefix in client.topics.prefixes() {
-            self.prefixes.entry(prefix.to_owned()).or_default().push(key);
+            link(&mut self.prefixes, prefix.to_owned(), key);
         }
         key
     }
@@ -54,6 +95,11 @@ impl ConnectionIndex {
         self.of(self.users.get(user)).cloned().collect()
     }
 
+    /// The connection with this key.
+    pub fn get(&self, key: usize) -> Option<&Rc<Connection>> {
+        self.all.get(key)
+    }
+
     /// All connections with their keys.
     pub fn iter(&self) -> impl Iterator<Item = (usize, &Rc<Connection>)> {
         self.all.iter()
@@ -61,11 +107,11 @@ impl ConnectionIndex {
 
     /// Offers an event to the connections of its channel. One with several matching patterns may
     /// get an event with an id more than once, and ignores it from the second time on.
-    pub fn offer(&self, event: &Event, offer: impl Fn(&Rc<Connection>)) {
+    pub fn offer(&self, event: &Event, mut offer: impl FnMut(&Rc<Connection>)) {
         match &event.channel {
             Channel::User(user) => self.of(self.users.get(user)).for_each(offer),
             Channel::Broadcast(topic) => {
-                self.of(self.topics.get(&**topic)).for_each(&offer);
+                self.of(self.topics.get(&**topic)).for_each(&mut offer);
                 for (prefix, keys) in &self.prefixes {
                     if !topic.starts_with(prefix.as_str()) {
                         continue;
@@ -74,7 +120,7 @@ impl ConnectionIndex {
                     let once = |c: &&Rc<Connection>| {
                         event.id.is_some() || is_first_match(c, topic, prefix)
                     };
-                    self.of(Some(keys)).filter(once).for_each(&offer);
+                    self.of(Some(keys)).filter(once).for_each(&mut offer);
                 }
             }
         }
@@ -87,8 +133,8 @@ impl ConnectionIndex {
         self.all.is_empty() && self.users.is_empty() && maps.iter().all(|map| map.is_empty())
     }
 
-    fn of<'a>(&'a self, keys: Option<&'a Vec<usize>>) -> impl Iterator<Item = &'a Rc<Connection>> {
-        keys.into_iter().flatten().filter_map(|key| self.all.get(*key))
+    fn of<'a>(&'a self, keys: Option<&'a Keys>) -> impl Iterator<Item = &'a Rc<Connection>> {
+        keys.map_or(&[][..], Keys::as_slice).iter().filter_map(|key| self.all.get(*key))
     }
 }
 
@@ -99,13 +145,17 @@ fn is_first_match(connection: &Connection, topic: &str, prefix: &str) -> bool {
         && topics.prefixes().find(|p| topic.starts_with(*p)) == Some(prefix)
 }
 
-fn unlink<K: Hash + Eq>(map: &mut HashMap<K, Vec<usize>>, name: &K, key: usize) {
-    if let Some(keys) = map.get_mut(name) {
-        if let Some(at) = keys.iter().position(|k| *k == key) {
-            keys.swap_remove(at);
+fn link<K: Hash + Eq>(map: &mut HashMap<K, Keys>, name: K, key: usize) {
+    match map.entry(name) {
+        Entry::Occupied(mut entry) => entry.get_mut().push(key),
+        Entry::Vacant(entry) => {
+            entry.insert(Keys::One(key));
         }
-        if keys.is_empty() {
-            map.remove(name);
-        }
+    }
+}
+
+fn unlink<K: Hash + Eq>(map: &mut HashMap<K, Keys>, name: &K, key: usize) {
+    if map.get_mut(name).is_some_and(|keys| keys.remove(key)) {
+        map.remove(name);
     }
 }

@@ -19,6 +19,7 @@ use super::{
     delivery::Delivery,
     hub_servers::HubServers,
     mailbox::{Command, ConnectionInfo, Inbox, LocalUsers, Message},
+    round::Round,
     stream_context::StreamContext,
 };
 use crate::core::{
@@ -45,7 +46,7 @@ pub struct Hub {
     /// What it needs from the instance.
     pub context: Arc<StreamContext>,
     delivery: Arc<Delivery>,
-    index: RefCell<ConnectionIndex>,
+    pub(super) index: RefCell<ConnectionIndex>,
     /// Notified when the sessions must be renewed at once, because Redis may have lost them.
     pub sessions_due: Notify,
     pub(super) servers: HubServers,
@@ -94,11 +95,18 @@ impl Hub {
     /// Handles messages until the instance ends.
     pub async fn run(self: Rc<Self>, mut inbox: Inbox) {
         let mut batch = Vec::with_capacity(BATCH);
+        let mut round = Round::default();
         while inbox.receive(&mut batch, BATCH).await > 0 {
             let now = self.context.clock.now_ms();
             for message in batch.drain(..) {
+                if let Message::Event(server, event) = message {
+                    round.push(server, Item::Event(event));
+                    continue;
+                }
+                self.deliver(&mut round, now);
                 self.handle(message, now);
             }
+            self.deliver(&mut round, now);
             self.shed_if_full();
             // The writers of this worker run between batches.
             tokio::task::yield_now().await;
@@ -204,14 +212,12 @@ impl Hub {
     }
 
     fn event(&self, server: ServerIndex, event: Arc<Event>, now: u64) {
-        let item = Item::Event(event.clone());
-        self.index.borrow().offer(&event, |c| self.offer(c, &item, now));
-        if let Some(id) = event.id {
-            self.servers.raise_watermark(server, id);
-        }
+        let mut round = Round::default();
+        round.push(server, Item::Event(event));
+        self.deliver(&mut round, now);
     }
 
-    fn offer(&self, connection: &Rc<Connection>, item: &Item, now: u64) {
+    pub(super) fn offer(&self, connection: &Rc<Connection>, item: &Item, now: u64) {
         if let Outcome::CatchUp(part, cause) = connection.offer(item, now) {
             self.catch_up_again(connection.clone(), part, cause);
         }

@@ -7,12 +7,14 @@ pub mod clock;
 pub mod connection;
 pub mod connection_index;
 pub mod delivery;
+mod heartbeats;
 pub mod hub;
 mod hub_servers;
 pub mod lifecycle;
 pub mod limits;
 pub mod mailbox;
 pub mod replay_cache;
+mod round;
 pub mod session_notices;
 pub mod stream_context;
 #[cfg(test)]

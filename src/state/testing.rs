@@ -1,6 +1,11 @@
 //! Parts of the state layer for unit tests.
 
-use std::{cell::Cell, rc::Rc, sync::Arc, task::Waker};
+use std::{
+    cell::{Cell, RefCell},
+    rc::Rc,
+    sync::Arc,
+    task::Waker,
+};
 
 use super::{
     client::{Client, Session},
@@ -74,6 +79,8 @@ pub fn client(user: &str, topics: &[&str], digest: &str, generation: u64) -> Cli
 pub struct TestClient {
     /// Whether it was disconnected.
     pub is_disconnected: Rc<Cell<bool>>,
+    /// What was written to it at once, by call; `None`: it takes nothing.
+    pub written: Option<Rc<RefCell<Vec<String>>>>,
     /// See [`ClientLiveness::has_stall_timer`].
     pub has_stall_timer: bool,
 }
@@ -82,6 +89,16 @@ impl ClientLiveness for TestClient {
     fn progress(&self) -> Option<Progress> {
         None
     }
+
+    fn write_now(&self, chunks: &[u8]) -> bool {
+        let text = || String::from_utf8(chunks.to_vec()).expect("UTF-8");
+        self.written.iter().for_each(|written| written.borrow_mut().push(text()));
+        self.written.is_some()
+    }
+
+    fn set_live(&self) {}
+
+    fn resume_writer(&self) {}
 
     fn has_stall_timer(&self) -> bool {
         self.has_stall_timer

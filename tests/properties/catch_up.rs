@@ -5,12 +5,13 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::Arc,
+    rc::Rc,
 };
 
 use proptest::{collection::vec, prelude::*};
 use sse_gateway::core::{
     channel::Channel,
+    event::Event,
     id::{EventId, StreamPosition},
     queue::Content,
     reasons::GapReason,
@@ -219,7 +220,11 @@ impl Simulation {
                 let (n, redis) = server(servers, *n);
                 gateway.receive(n, redis);
             }
-            Action::Handle => gateway.handle(),
+            Action::Handle => {
+                if let Some(event) = gateway.handle() {
+                    self.receive(&event);
+                }
+            }
             Action::Lose(n) => {
                 if let Some(channel) = server(servers, *n).1.lose_newest() {
                     self.publish(&channel, 1);
@@ -265,17 +270,20 @@ impl Simulation {
         }
     }
 
+    fn receive(&mut self, event: &Event) {
+        let cursor = self.gateway.stream.cursor();
+        self.last_id = cursor;
+        let server = self.server_of(&event.channel);
+        let id = event.id.unwrap_or_default();
+        assert_eq!(of(server, cursor), id, "the cursor is the event");
+        self.received.push(Received::Event(server, id));
+    }
+
     fn write(&mut self) {
         let Some((frame, _)) = self.gateway.stream.take() else { return };
         let cursor = self.gateway.stream.cursor();
         match frame.content {
-            Content::Event(event) => {
-                self.last_id = cursor;
-                let server = self.server_of(&event.channel);
-                let id = event.id.unwrap_or_default();
-                assert_eq!(of(server, cursor), id, "the cursor is the event");
-                self.received.push(Received::Event(server, id));
-            }
+            Content::Event(event) => self.receive(&event),
             Content::Gap(gap) => {
                 let number = |n: usize| gap.gap.channels[n].parse().expect("a number");
                 let (at, server) = (number(0), number(1) as usize);
@@ -412,8 +420,8 @@ impl Simulation {
 }
 
 fn stream(cursor: StreamPosition, queue_bytes: usize, is_split: bool) -> StreamState {
-    let names: Arc<[String]> = CHANNELS.iter().map(|name| (*name).to_owned()).collect();
-    let mut stream = StreamState::new(cursor.user, queue_bytes, names);
+    let names: Vec<_> = CHANNELS.iter().map(|name| (*name).to_owned()).collect();
+    let mut stream = StreamState::new(cursor.user, queue_bytes, Rc::new(names));
     if is_split {
         stream.split();
         stream.start_at(cursor);

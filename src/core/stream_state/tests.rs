@@ -11,7 +11,7 @@ fn event(ms: u64, predecessor: u64) -> Item {
 }
 
 fn stream(cursor: u64) -> StreamState {
-    StreamState::new(id(cursor), 1000, Arc::new(["broadcast:*".to_owned()]))
+    StreamState::new(id(cursor), 1000, Rc::new(vec!["broadcast:*".to_owned()]))
 }
 
 fn live(cursor: u64) -> StreamState {
@@ -174,7 +174,7 @@ fn event_of_another_epoch_makes_the_stream_catch_up() {
     );
     let (_, from) = f.begin_catch_up(Part::Whole);
     assert_eq!(from, id(6), "what is queued was received in the old epoch");
-    f.heartbeat(later.into(), |id| crate::core::control_events::heartbeat(id, 0));
+    f.heartbeat(later.into(), |id| crate::core::control_events::heartbeat(id, 0).frame);
     f.replay(Part::Whole, &event);
     f.finish_catch_up(Part::Whole, later);
     assert_eq!(taken(&mut f), ["6-0.1", "sse.heartbeat 6-0.1", "1-0.2"]);
@@ -185,12 +185,12 @@ fn event_of_another_epoch_makes_the_stream_catch_up() {
 fn heartbeats_follow_queued_events_and_carry_the_watermark() {
     let mut f = live(5);
     f.offer(&event(6, 5));
-    f.heartbeat(id(8).into(), |id| crate::core::control_events::heartbeat(id, 0));
+    f.heartbeat(id(8).into(), |id| crate::core::control_events::heartbeat(id, 0).frame);
     assert_eq!(f.offer(&event(7, 6)), Outcome::Ignored, "the watermark proves that 7 had arrived");
     assert_eq!(taken(&mut f), ["6-0.1", "sse.heartbeat 8-0.1"]);
     let mut catching_up = stream(5);
     catching_up.begin_catch_up(Part::Whole);
-    catching_up.heartbeat(id(8).into(), |id| crate::core::control_events::heartbeat(id, 0));
+    catching_up.heartbeat(id(8).into(), |id| crate::core::control_events::heartbeat(id, 0).frame);
     assert_eq!(taken(&mut catching_up), ["sse.heartbeat 5-0.1"]);
 }
 
@@ -209,7 +209,7 @@ fn restart_continues_from_h() {
 fn first_frame_precedes_and_closing_frame_follows_events() {
     let mut f = live(5);
     f.offer(&event(6, 5));
-    f.set_head(crate::core::control_events::heartbeat(id(5).into(), 0));
+    f.set_head(crate::core::control_events::heartbeat(id(5).into(), 0).frame);
     f.close(crate::core::control_events::closing(crate::core::reasons::CloseReason::MaxAge, 1));
     assert_eq!(f.offer(&event(7, 6)), Outcome::Ignored);
     assert_eq!(taken(&mut f), ["sse.heartbeat 5-0.1", "6-0.1", "sse.closing "]);
@@ -349,7 +349,7 @@ fn restart_moves_both_cursors_with_the_frame_of_the_gap() {
 #[test]
 fn heartbeat_of_a_split_stream_carries_both_watermarks() {
     let mut f = live_split(50, 5);
-    let encode = |id| crate::core::control_events::heartbeat(id, 0);
+    let encode = |id| crate::core::control_events::heartbeat(id, 0).frame;
     f.heartbeat(position(60, 8), encode);
     assert_eq!(cursors(&mut f), [(60, 8)]);
     f.detach(Part::Broadcasts, id(9));

@@ -12,7 +12,11 @@ mod read;
 mod server_options;
 mod socket;
 
-use std::{convert::Infallible, rc::Rc, time::Duration};
+use std::{
+    convert::Infallible,
+    rc::{Rc, Weak},
+    time::Duration,
+};
 
 use actix_http::{Request, Response};
 use actix_service::{IntoServiceFactory, Service, ServiceFactory, fn_factory, fn_service};
@@ -29,7 +33,10 @@ use self::{
     server_options::WithServerOptions,
     socket::{Socket, tcp_of},
 };
-use super::{request_id::WithRequestId, sockets::tcp::ClientTcp};
+use super::{
+    request_id::WithRequestId,
+    sockets::{tcp::ClientTcp, watch::SocketWatch},
+};
 
 /// Items that fuzz targets and benches need.
 #[cfg(feature = "fuzzing")]
@@ -78,10 +85,13 @@ where
                 context.trusted_proxies.clone(),
             ));
             let context = Rc::new(context);
-            Ok(fn_service(move |tcp| {
-                let opened = open(tcp, tls.clone());
-                serve(context.clone(), connections.clone(), opened, app.clone())
-            }))
+            let watch = SocketWatch::start();
+            if let Err(error) = &watch {
+                tracing::warn!(%error, "waiting streams use more memory");
+            }
+            let watch = watch.unwrap_or_default();
+            let worker = Worker { context, connections, app, watch };
+            Ok(fn_service(move |tcp| serve(worker.clone(), open(tcp, tls.clone()))))
         }
     })
 }
@@ -106,11 +116,30 @@ async fn open(tcp: ClientTcp, tls: Option<TlsAcceptor>) -> Option<(Protocol, Pre
     }
 }
 
-fn serve<S, B>(
+/// What the connections of one worker share.
+struct Worker<S> {
     context: Rc<FrontContext>,
+    /// Those of HTTP/2.
     connections: Connections,
-    opened: impl Future<Output = Option<(Protocol, Prefixed, Instant)>> + 'static,
     app: Rc<S>,
+    /// The streams of HTTP/1.1 that wait; empty if the system provides no watch.
+    watch: Weak<SocketWatch>,
+}
+
+impl<S> Clone for Worker<S> {
+    fn clone(&self) -> Self {
+        Self {
+            context: self.context.clone(),
+            connections: self.connections.clone(),
+            app: self.app.clone(),
+            watch: self.watch.clone(),
+        }
+    }
+}
+
+fn serve<S, B>(
+    worker: Worker<S>,
+    opened: impl Future<Output = Option<(Protocol, Prefixed, Instant)>> + 'static,
 ) -> LocalBoxFuture<'static, Result<(), Infallible>>
 where
     S: Service<Request> + 'static,
@@ -123,9 +152,10 @@ where
         let Some((protocol, io, deadline)) = opened.await else { return Ok(()) };
         let peer = tcp_of(&io.socket).peer();
         peer.touch(false);
+        let Worker { context, connections, app, watch } = worker;
         match protocol {
             Protocol::Http1 => tokio::select! {
-                () = http1::serve(io, peer.clone(), app, context, deadline) => {}
+                () = http1::serve(io, peer.clone(), app, context, watch, deadline) => {}
                 () = peer.evicted() => {}
             },
             Protocol::Http2 => {

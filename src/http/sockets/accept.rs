@@ -7,6 +7,7 @@ use std::{
     future::poll_fn,
     io,
     net::{self, SocketAddr, TcpListener},
+    rc::Rc,
     sync::Arc,
     task::{Context, Poll, ready},
     time::{Duration, Instant},
@@ -18,7 +19,7 @@ use tokio::{
 };
 
 use super::{
-    budget::{Granted, SocketBudget, WorkerLoad},
+    budget::{Granted, SocketBudget, WorkerLoad, WorkerSlots},
     tcp::{self, ClientTcp},
 };
 use crate::log_limit::LogLimit;
@@ -39,6 +40,7 @@ pub struct Acceptor {
     listener: AsyncFd<TcpListener>,
     budget: SocketBudget,
     load: WorkerLoad,
+    slots: Rc<WorkerSlots>,
     log: Arc<LogLimit>,
     started: Instant,
 }
@@ -62,7 +64,8 @@ impl Acceptor {
         // SAFETY: a `TcpListener` owns its descriptor, which stays open and the same until it is
         // dropped.
         let listener = unsafe { AsyncFd::register_with_interest(listener, Interest::READABLE) }?;
-        Ok(Self { listener, budget, load, log, started })
+        let slots = WorkerSlots::new(budget.clone(), load.clone());
+        Ok(Self { listener, budget, load, slots, log, started })
     }
 
     /// Accepts until `stop` is ready, then accepts the connections queued so far and closes the
@@ -125,8 +128,7 @@ impl Acceptor {
                 Granted::Slot(permit) => {
                     self.budget.counters.accepted.inc();
                     let stream = register(stream).ok()?;
-                    let slot = self.budget.slot(permit, self.load.clone());
-                    return Some(ClientTcp::new(stream, address, slot));
+                    return Some(ClientTcp::new(stream, address, self.slots.slot(permit)));
                 }
                 Granted::Later => {}
                 Granted::None => {

@@ -3,6 +3,7 @@
 //! process, of Redis or of the other listener.
 
 use std::{
+    rc::Rc,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -37,18 +38,37 @@ pub(super) struct Counters {
     pub errors: IntCounterVec,
 }
 
-/// Represents one open socket. Drop it after the descriptor was closed; this frees the slot.
-pub struct Slot {
-    _permit: OwnedSemaphorePermit,
-    open: IntGauge,
+/// The slots of one worker of a listener.
+pub struct WorkerSlots {
+    budget: SocketBudget,
     load: WorkerLoad,
-    idle: IdleSockets,
 }
+
+impl WorkerSlots {
+    /// The slots of the worker with this load.
+    pub fn new(budget: SocketBudget, load: WorkerLoad) -> Rc<Self> {
+        Rc::new(Self { budget, load })
+    }
+
+    /// Creates the slot of a socket that was accepted with this permit.
+    pub(super) fn slot(self: &Rc<Self>, permit: OwnedSemaphorePermit) -> Slot {
+        // Returned when the slot is dropped.
+        permit.forget();
+        self.budget.counters.open.inc();
+        self.load.count().fetch_add(1, Ordering::Relaxed);
+        Slot(self.clone())
+    }
+}
+
+/// Represents one open socket. Drop it after the descriptor was closed; this frees the slot.
+pub struct Slot(Rc<WorkerSlots>);
 
 impl Slot {
     /// Adds the socket to the idle ones, because it has no event stream.
     pub fn enter_idle(&self, has_request: bool) -> IdleSocket {
-        self.idle.enter(usize::try_from(self.open.get()).unwrap_or_default(), has_request)
+        let budget = &self.0.budget;
+        let open = usize::try_from(budget.counters.open.get()).unwrap_or_default();
+        budget.idle.enter(open, has_request)
     }
 }
 
@@ -102,22 +122,16 @@ impl SocketBudget {
     #[cfg(test)]
     pub fn try_slot(&self, load: &WorkerLoad) -> Option<Slot> {
         let permit = self.slots.clone().try_acquire_owned().ok()?;
-        Some(self.slot(permit, load.clone()))
-    }
-
-    /// Creates the slot of a socket that was accepted with this permit.
-    pub(super) fn slot(&self, permit: OwnedSemaphorePermit, load: WorkerLoad) -> Slot {
-        self.counters.open.inc();
-        load.count().fetch_add(1, Ordering::Relaxed);
-        let (open, idle) = (self.counters.open.clone(), self.idle.clone());
-        Slot { _permit: permit, open, load, idle }
+        Some(WorkerSlots::new(self.clone(), load.clone()).slot(permit))
     }
 }
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        self.open.dec();
-        self.load.count().fetch_sub(1, Ordering::Relaxed);
+        let WorkerSlots { budget, load } = &*self.0;
+        budget.counters.open.dec();
+        load.count().fetch_sub(1, Ordering::Relaxed);
+        budget.slots.add_permits(1);
     }
 }
 
@@ -162,7 +176,10 @@ mod tests {
 
     async fn slot(budget: &SocketBudget) -> Option<Slot> {
         match budget.grant().await {
-            Granted::Slot(permit) => Some(budget.slot(permit, WorkerLoad::of_workers(1).remove(0))),
+            Granted::Slot(permit) => {
+                let load = WorkerLoad::of_workers(1).remove(0);
+                Some(WorkerSlots::new(budget.clone(), load).slot(permit))
+            }
             _ => None,
         }
     }

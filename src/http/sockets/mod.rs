@@ -1,5 +1,5 @@
 //! Client sockets, independent of the protocol: accepting them, the descriptor budget, evicting
-//! idle ones, and reading a client's progress from the kernel.
+//! idle ones, watching those of waiting streams, and reading a client's progress from the kernel.
 
 pub mod accept;
 pub mod budget;
@@ -7,3 +7,4 @@ pub mod idle;
 pub mod peer;
 pub mod tcp;
 mod tcp_info;
+pub mod watch;

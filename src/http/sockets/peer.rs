@@ -62,6 +62,32 @@ impl Peer {
         self.0.upgrade()?.progress()
     }
 
+    /// See [`ClientLiveness::write_now`](crate::state::client_liveness::ClientLiveness::write_now).
+    pub fn write_now(&self, chunks: &[u8]) -> bool {
+        self.ask(|socket| socket.write_now(chunks))
+    }
+
+    /// Continues with a socket that waits without a task
+    /// ([`ClientLiveness::resume_writer`](crate::state::client_liveness)).
+    pub fn resume(&self) {
+        if let Some(socket) = self.0.upgrade() {
+            socket.resume();
+        }
+    }
+
+    /// Whether the socket waits without a task.
+    #[cfg(test)]
+    pub fn is_watched(&self) -> bool {
+        self.ask(Inner::is_watched)
+    }
+
+    /// Records that the stream of the socket is live.
+    pub fn set_live(&self) {
+        if let Some(socket) = self.0.upgrade() {
+            socket.set_live();
+        }
+    }
+
     /// Ends the connection after its last stream. HTTP/1.1 announces this with `connection: close`,
     /// HTTP/2 with GOAWAY.
     pub fn retire(&self) {

@@ -3,20 +3,28 @@
 
 use std::{
     cell::{Cell, RefCell},
-    io::{self, IoSlice},
-    net::{Shutdown, SocketAddr, TcpListener},
-    os::fd::AsFd,
+    io::{self, IoSlice, Read, Write},
+    net::{Shutdown, SocketAddr, TcpListener, TcpStream as StdTcpStream},
+    os::fd::{AsFd, AsRawFd, BorrowedFd},
     pin::Pin,
-    rc::Rc,
-    task::{Context, Poll, Waker},
+    rc::{Rc, Weak},
+    task::{Context, Poll, Waker, ready},
     time::Duration,
 };
 
 use actix_web::rt::net::TcpStream;
+use bytes::{Buf, Bytes};
+use mio::{Registry, unix::SourceFd};
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::{budget::Slot, idle::IdleSocket, peer::Peer, tcp_info};
+use super::{
+    budget::Slot,
+    idle::IdleSocket,
+    peer::Peer,
+    tcp_info,
+    watch::{Resume, SocketWatch},
+};
 use crate::state::client_liveness::Progress;
 
 /// Maximum number of bytes that the kernel buffers beyond the client's receive window. It is small,
@@ -29,18 +37,44 @@ pub struct ClientTcp(Rc<Inner>);
 /// The state that the owner and its peers share; peers have weak references.
 pub(super) struct Inner {
     // Declared before the slot: fields are dropped in this order, and the slot must be freed last.
-    tcp: RefCell<TcpStream>,
+    tcp: RefCell<Tcp>,
     slot: Slot,
     address: SocketAddr,
     /// Number of open streams; more than one only with HTTP/2.
-    streams: Cell<usize>,
+    streams: Cell<u32>,
     /// The entry among the idle sockets, while there is no stream.
-    idle: RefCell<Option<IdleSocket>>,
+    idle: RefCell<Option<Box<IdleSocket>>>,
     has_request: Cell<bool>,
     /// The task that closes the socket if it is evicted.
     waker: RefCell<Option<Waker>>,
     /// Whether the connection must be closed after its last stream.
     pub retired: Cell<bool>,
+    /// Whether the writer of an event stream has written everything and waits for more, so that
+    /// [`Inner::write_now`] may write.
+    is_writer_waiting: Cell<bool>,
+    /// Whether the stream is live ([`ClientLiveness::is_live`](crate::state::client_liveness)).
+    is_live: Cell<bool>,
+    /// What [`Inner::write_now`] has taken and the writer must write first.
+    unwritten: RefCell<Option<Box<Bytes>>>,
+}
+
+/// The socket itself.
+enum Tcp {
+    /// Polled by a task.
+    Polled(TcpStream),
+    /// Watched without a task, under this key.
+    Watched(StdTcpStream, Weak<SocketWatch>, usize),
+    Closed,
+}
+
+impl Tcp {
+    fn as_fd(&self) -> Option<BorrowedFd<'_>> {
+        match self {
+            Self::Polled(tcp) => Some(tcp.as_fd()),
+            Self::Watched(tcp, ..) => Some(tcp.as_fd()),
+            Self::Closed => None,
+        }
+    }
 }
 
 /// Sets the options that sockets inherit when they are accepted, which saves two system calls for
@@ -55,9 +89,9 @@ pub fn set_inherited_options(listener: &TcpListener) {
 impl ClientTcp {
     /// Takes over an accepted connection, which has inherited its options from the listener.
     pub fn new(tcp: TcpStream, address: SocketAddr, slot: Slot) -> Self {
-        let idle = slot.enter_idle(false);
+        let idle = Box::new(slot.enter_idle(false));
         Self(Rc::new(Inner {
-            tcp: RefCell::new(tcp),
+            tcp: RefCell::new(Tcp::Polled(tcp)),
             slot,
             address,
             streams: Cell::default(),
@@ -65,6 +99,9 @@ impl ClientTcp {
             has_request: Cell::default(),
             waker: RefCell::default(),
             retired: Cell::default(),
+            is_writer_waiting: Cell::default(),
+            is_live: Cell::default(),
+            unwritten: RefCell::default(),
         }))
     }
 
@@ -88,10 +125,69 @@ impl ClientTcp {
         self.0.touch(has_request);
     }
 
+    /// Sets whether other code may write to the socket ([`Peer::write_now`]).
+    pub fn set_writer_waiting(&self, is_waiting: bool) {
+        self.0.is_writer_waiting.set(is_waiting);
+    }
+
+    /// Writes the rest of what [`Peer::write_now`] has taken.
+    pub fn poll_unwritten(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut kept = self.0.unwritten.borrow_mut();
+        while let Some(unwritten) = kept.as_mut().filter(|bytes| !bytes.is_empty()) {
+            match ready!(self.io(|tcp| tcp.poll_write(cx, unwritten)))? {
+                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                written => unwritten.advance(written),
+            }
+        }
+        *kept = None;
+        Poll::Ready(Ok(()))
+    }
+
     /// Borrows the socket. The polls below do not call back into this crate, so borrows cannot
     /// overlap.
-    fn io<R>(&self, poll: impl FnOnce(Pin<&mut TcpStream>) -> R) -> R {
-        poll(Pin::new(&mut *self.0.tcp.borrow_mut()))
+    fn io<R>(
+        &self,
+        poll: impl FnOnce(Pin<&mut TcpStream>) -> Poll<io::Result<R>>,
+    ) -> Poll<io::Result<R>> {
+        match &mut *self.0.tcp.borrow_mut() {
+            Tcp::Polled(tcp) => poll(Pin::new(tcp)),
+            // The task that polls it has given it up.
+            Tcp::Watched(..) | Tcp::Closed => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
+        }
+    }
+
+    /// Whether the stream is live, and so its writer needs a task only if something is queued.
+    pub fn is_live(&self) -> bool {
+        self.0.is_live.get()
+    }
+
+    /// Gives the socket of a live stream up until its writer is needed; then calls `resume`. If the
+    /// client disconnects or sends too much, `resume` is dropped.
+    pub fn wait(self, watch: &Rc<SocketWatch>, inbound_bytes: usize, resume: Resume) {
+        let inner = self.0.clone();
+        let Tcp::Polled(tcp) = inner.tcp.replace(Tcp::Closed) else { return };
+        let Ok(tcp) = tcp.into_std() else { return };
+        // It would keep the memory of the task.
+        inner.waker.take();
+        if let Ok(key) = watch.add(&tcp, self, inbound_bytes, resume) {
+            inner.tcp.replace(Tcp::Watched(tcp, Rc::downgrade(watch), key));
+        }
+    }
+
+    /// Makes a watched socket ready to be polled again.
+    pub(super) fn leave_watch(&self, registry: &Registry) -> io::Result<()> {
+        let Tcp::Watched(tcp, ..) = self.0.tcp.replace(Tcp::Closed) else { return Ok(()) };
+        registry.deregister(&mut SourceFd(&tcp.as_raw_fd()))?;
+        self.0.tcp.replace(Tcp::Polled(TcpStream::from_std(tcp)?));
+        Ok(())
+    }
+
+    /// Reads from a watched socket.
+    pub(super) fn read_watched(&self, bytes: &mut [u8]) -> io::Result<usize> {
+        match &*self.0.tcp.borrow() {
+            Tcp::Watched(tcp, ..) => (&mut &*tcp).read(bytes),
+            Tcp::Polled(_) | Tcp::Closed => Err(io::ErrorKind::WouldBlock.into()),
+        }
     }
 }
 
@@ -113,10 +209,9 @@ impl Inner {
     pub fn stream_ended(&self) {
         self.streams.set(self.streams.get().saturating_sub(1));
         if !self.has_streams() {
-            self.idle.replace(Some(self.slot.enter_idle(self.has_request.get())));
-            if let Some(waker) = self.waker.take() {
-                waker.wake();
-            }
+            let idle = self.slot.enter_idle(self.has_request.get());
+            self.idle.replace(Some(Box::new(idle)));
+            self.wake();
         }
     }
 
@@ -140,9 +235,56 @@ impl Inner {
         Poll::Pending
     }
 
+    fn wake(&self) {
+        self.resume();
+        if let Some(waker) = self.waker.take() {
+            waker.wake();
+        }
+    }
+
+    /// See [`ClientLiveness::resume_writer`](crate::state::client_liveness).
+    pub fn resume(&self) {
+        let watched = match &*self.tcp.borrow() {
+            Tcp::Watched(_, watch, key) => watch.upgrade().map(|watch| (watch, *key)),
+            Tcp::Polled(_) | Tcp::Closed => None,
+        };
+        if let Some((watch, key)) = watched {
+            watch.resume(key);
+        }
+    }
+
+    /// See [`Peer::is_watched`].
+    #[cfg(test)]
+    pub fn is_watched(&self) -> bool {
+        matches!(&*self.tcp.borrow(), Tcp::Watched(..))
+    }
+
+    /// See [`ClientTcp::is_live`].
+    pub fn set_live(&self) {
+        self.is_live.set(true);
+    }
+
+    /// See [`Peer::write_now`]. If the socket accepts nothing, the writer must wait for it; it also
+    /// finds the error if the client has gone.
+    pub fn write_now(&self, chunks: &[u8]) -> bool {
+        let written = match &*self.tcp.borrow() {
+            Tcp::Watched(tcp, ..) => (&mut &*tcp).write(chunks),
+            Tcp::Polled(tcp) if self.is_writer_waiting.get() => tcp.try_write(chunks),
+            Tcp::Polled(_) | Tcp::Closed => return false,
+        };
+        let Ok(written) = written else { return false };
+        if written < chunks.len() {
+            self.is_writer_waiting.set(false);
+            let rest = Bytes::copy_from_slice(&chunks[written..]);
+            self.unwritten.replace(Some(Box::new(rest)));
+            self.wake();
+        }
+        true
+    }
+
     /// What the client has acknowledged; `None` if the kernel does not report it.
     pub fn progress(&self) -> Option<Progress> {
-        tcp_info::progress(self.tcp.borrow().as_fd())
+        tcp_info::progress(self.tcp.borrow().as_fd()?)
     }
 
     /// Discards unsent data and resets the connection. With a closed receive window, a FIN would
@@ -150,7 +292,8 @@ impl Inner {
     /// socket.
     pub fn abort(&self) -> bool {
         let tcp = self.tcp.borrow();
-        let socket = SockRef::from(&*tcp);
+        let Some(tcp) = tcp.as_fd() else { return false };
+        let socket = SockRef::from(&tcp);
         let _ = socket.set_linger(Some(Duration::ZERO));
         socket.shutdown(Shutdown::Both).is_ok()
     }
@@ -211,5 +354,11 @@ mod tests {
         let socket = SockRef::from(&accepted);
         assert_eq!(socket.tcp_notsent_lowat().unwrap(), UNSENT_BYTES);
         assert!(socket.tcp_nodelay().unwrap());
+    }
+
+    /// ARCHITECTURE.md#what-a-stream-holds lists what else a stream holds.
+    #[test]
+    fn socket_takes_at_most_its_budget() {
+        assert_eq!(size_of::<Inner>(), 152, "update the table");
     }
 }

@@ -12,8 +12,10 @@
 //! | `push.rs` | messages and confirmations |
 //! | `pending.rs` | which reply belongs to which command |
 //! | `task.rs` | reads and writes |
+//! | `batching.rs` | when to pause between reads |
 //! | `commands.rs` | sends commands and waits for their replies |
 
+mod batching;
 mod commands;
 mod error;
 mod frame;

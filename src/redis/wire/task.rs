@@ -1,6 +1,6 @@
 //! The task of a connection: reads and writes at once, and waits for nothing else.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 use parking_lot::Mutex;
 use tokio::{
@@ -9,6 +9,7 @@ use tokio::{
 };
 
 use super::{
+    batching::Batching,
     error::EndReason,
     frame::Frames,
     pending::{Confirmed, Pending, unexpected},
@@ -47,15 +48,18 @@ async fn read<P: FnMut(Push<'_>)>(
     mut frames: Frames,
     outputs: &mut Outputs<P>,
 ) -> EndReason {
+    let mut batching = Batching::default();
     loop {
-        match socket.read_buf(frames.room()).await {
+        let bytes = match socket.read_buf(frames.room()).await {
             Ok(0) => return EndReason::Closed,
-            Ok(_) => {}
+            Ok(bytes) => bytes,
             Err(error) => return EndReason::Read(error),
-        }
+        };
+        let mut count = 0;
         loop {
             match frames.next() {
                 Ok(Some(frame)) => {
+                    count += 1;
                     if let Err(reason) = outputs.frame(frame) {
                         return reason;
                     }
@@ -63,6 +67,10 @@ async fn read<P: FnMut(Push<'_>)>(
                 Ok(None) => break,
                 Err(error) => return error.into(),
             }
+        }
+        if let Some(pause) = batching.pause(count, bytes, Instant::now()) {
+            std::thread::sleep(pause);
+            batching.paused(Instant::now());
         }
     }
 }

@@ -63,16 +63,15 @@ impl Connection {
 
     /// Waits until the queue has room for the next page, or the connection ends.
     pub async fn room(&self) {
-        loop {
-            let notified = self.drained.notified();
-            if self.gone.get()
-                || self.is_ending()
-                || self.state.borrow().ready_bytes() < REPLAY_BYTES
-            {
-                return;
-            }
-            notified.await;
+        while !self.has_room() {
+            let room = self.room.borrow_mut().get_or_insert_default().clone();
+            // Nothing changes until it waits, because the connection belongs to this thread.
+            room.notified().await;
         }
+    }
+
+    fn has_room(&self) -> bool {
+        self.gone.get() || self.is_ending() || self.state.borrow().ready_bytes() < REPLAY_BYTES
     }
 
     /// Ends a catch-up that has queued everything of a part up to `h`. The part is live, unless the
@@ -82,6 +81,7 @@ impl Connection {
         match self.with(|state| state.finish_catch_up(part, h)) {
             Outcome::CatchUp(part, cause) => Some((part, cause)),
             _ => {
+                self.liveness.set_live();
                 // A poll waits for the end of the catch-up, even if it delivered nothing.
                 self.wake();
                 None

@@ -31,7 +31,7 @@ impl Connection {
     /// See [`StreamState::split`].
     pub fn split(&self) {
         self.with(StreamState::split);
-        self.drained.notify_waiters();
+        self.notify_room();
     }
 
     /// The server from which a part is read.
@@ -65,6 +65,6 @@ impl Connection {
     /// See [`StreamState::detach`].
     pub fn detach(&self, part: Part, watermark: EventId) {
         self.with(|state| state.detach(part, watermark));
-        self.drained.notify_waiters();
+        self.notify_room();
     }
 }

@@ -119,3 +119,10 @@ fn overflow_drops_the_queue_and_keeps_the_cursor() {
     assert_eq!((connection.queued_bytes(), connection.position()), (0, StreamPosition::ZERO));
     assert_eq!(connection.context.limits.queued_bytes.total(), 0);
 }
+
+/// ARCHITECTURE.md#what-a-stream-holds lists what else a stream holds.
+#[test]
+fn connection_takes_at_most_its_budget() {
+    let sizes = [size_of::<Connection>(), size_of::<Client>(), size_of::<StreamState>()];
+    assert_eq!(sizes, [432, 216, 168], "update the table");
+}

@@ -1,10 +1,11 @@
-use std::rc::Rc;
+use std::{cell::RefCell, rc::Rc};
 
 use futures_util::FutureExt;
 
 use super::*;
 use crate::{
     core::{channel::Channel, envelope},
+    state::heartbeats::Heartbeats,
     state::testing::{TestClient, client, connection, context, event, id, make_live, written},
 };
 
@@ -51,6 +52,82 @@ fn event_reaches_each_matching_connection_once() {
     assert_eq!(count(&by_three_patterns), [1, 1, 1]);
     assert_eq!(count(&by_prefix), [1, 1, 0]);
     assert_eq!(count(&other_topic), [0, 0, 0]);
+}
+
+/// A live connection whose client takes everything at once, and what that was, by call.
+fn ready(hub: &Hub, user: &str) -> (Rc<Connection>, Rc<RefCell<Vec<String>>>) {
+    let written = Rc::new(RefCell::default());
+    let test_client = TestClient { written: Some(written.clone()), ..TestClient::default() };
+    let connection = connection(&hub.context, client(user, &["*"], user, 2), test_client);
+    hub.add(&connection);
+    make_live(&connection);
+    (connection, written)
+}
+
+fn batch(events: impl IntoIterator<Item = Arc<Event>>) -> Round {
+    let mut round = Round::default();
+    events.into_iter().for_each(|event| round.push(SERVER, Item::Event(event)));
+    round
+}
+
+#[test]
+fn events_of_a_batch_are_written_in_one_call() {
+    let (hub, _requests, _inbox) = hub(&[]);
+    let (a, to_a) = ready(&hub, "a");
+    let (b, to_b) = ready(&hub, "b");
+    let events = [("broadcast:x", 1, 0), ("user:a:events", 2, 0), ("broadcast:y", 3, 0)]
+        .map(|e| event(e.0, e.1, e.2));
+    let chunks = events.each_ref().map(|event| String::from_utf8(event.chunk.to_vec()).unwrap());
+    hub.deliver(&mut batch(events), 0);
+    assert_eq!(*to_a.borrow(), [chunks.concat()]);
+    assert_eq!(*to_b.borrow(), [chunks[0].clone() + &chunks[2]]);
+    for c in [a, b] {
+        assert_eq!((c.cursor(), c.position(), c.is_idle()), (id(3).into(), id(3).into(), true));
+    }
+    assert_eq!(hub.context.metrics.deliveries.get(), 5);
+    assert_eq!(hub.servers.watermark(SERVER), id(3));
+}
+
+#[test]
+fn event_that_does_not_follow_makes_the_stream_catch_up() {
+    let (hub, mut requests, _inbox) = hub(&[]);
+    hub.servers.set_linked(SERVER, true);
+    let (connection, written) = ready(&hub, "a");
+    // The event at 2 is missing; the one at 1 arrives twice.
+    hub.deliver(
+        &mut batch([(1, 0), (1, 0), (3, 2), (4, 3)].map(|e| event("broadcast:x", e.0, e.1))),
+        0,
+    );
+    assert_eq!(written.borrow().len(), 1);
+    assert_eq!((connection.cursor(), connection.is_live()), (id(1).into(), false));
+    let (_, part, cause) = requests.catch_ups.try_recv().unwrap();
+    assert_eq!((part, cause), (Part::Whole, CatchUpCause::Predecessor));
+}
+
+#[test]
+fn event_behind_queued_frames_is_queued() {
+    let (hub, _requests, _inbox) = hub(&[]);
+    let (connection, to_client) = ready(&hub, "a");
+    connection.offer(&Item::Event(event("broadcast:x", 1, 0)), 0);
+    hub.deliver(&mut batch([event("broadcast:x", 2, 1)]), 0);
+    assert!(to_client.borrow().is_empty());
+    let text = written(&connection);
+    assert_eq!(text.matches("id: ").count(), 2, "{text}");
+    hub.deliver(&mut batch([event("broadcast:x", 3, 2)]), 0);
+    assert_eq!(to_client.borrow().len(), 1);
+}
+
+#[test]
+fn heartbeats_of_a_group_share_their_frame_and_move_cursors() {
+    let (hub, _requests, _inbox) = hub(&[]);
+    let all = [ready(&hub, "a"), ready(&hub, "b")];
+    let mut frames = Heartbeats::default();
+    for (connection, _) in &all {
+        connection.heartbeat(|_| id(9), &mut frames);
+        assert_eq!((connection.cursor(), connection.is_idle()), (id(9).into(), true));
+    }
+    assert!(all[0].1.borrow()[0].contains("\r\nid: 9-0."));
+    assert_eq!(all[0].1, all[1].1, "with the same time");
 }
 
 #[test]

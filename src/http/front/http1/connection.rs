@@ -8,7 +8,7 @@ use std::{
     marker::PhantomData,
     net::SocketAddr,
     pin::Pin,
-    rc::Rc,
+    rc::{Rc, Weak},
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -44,7 +44,7 @@ use crate::http::{
         socket::{Socket, tcp_of},
     },
     malformed::Malformed,
-    sockets::peer::Peer,
+    sockets::{peer::Peer, watch::SocketWatch},
 };
 
 /// Maximum time and number of bytes for the rest of a request's body after its response.
@@ -59,6 +59,7 @@ pub async fn serve<S, B>(
     peer: Peer,
     service: Rc<S>,
     context: Rc<FrontContext>,
+    watch: Weak<SocketWatch>,
     mut deadline: Instant,
 ) where
     S: Service<Request>,
@@ -69,7 +70,7 @@ pub async fn serve<S, B>(
     let Prefixed { held, socket } = io;
     let address = Some(tcp_of(&socket).address());
     let mut connection =
-        Connection { socket, held, peer, address, service, context, bodies: PhantomData };
+        Connection { socket, held, peer, address, service, context, watch, bodies: PhantomData };
     loop {
         let end = match connection.next_head(deadline).await {
             Ok(head) => connection.exchange(head).await,
@@ -82,7 +83,8 @@ pub async fn serve<S, B>(
             Err(End::Malformed(malformed)) => return connection.reject(malformed).await,
             Err(End::Stream(response, version)) => {
                 // In a separate task, so that the memory of this one is freed.
-                actix_web::rt::spawn(stream::write(connection.socket, *response, version));
+                let watch = connection.watch;
+                actix_web::rt::spawn(stream::write(connection.socket, *response, version, watch));
                 return;
             }
         }
@@ -97,6 +99,8 @@ struct Connection<S, B> {
     address: Option<SocketAddr>,
     service: Rc<S>,
     context: Rc<FrontContext>,
+    /// Where its stream waits.
+    watch: Weak<SocketWatch>,
     bodies: PhantomData<fn() -> B>,
 }
 
@@ -286,7 +290,7 @@ where
     }
 
     /// Writes a response. A client that reads none of it for `limits.stall` is disconnected.
-    async fn send<P: MessageBody>(&mut self, mut output: Output<P>) -> io::Result<()> {
+    async fn send(&mut self, mut output: Output) -> io::Result<()> {
         let stall = self.context.limits.stall;
         let mut clock: Option<(u64, Pin<Box<Sleep>>)> = None;
         poll_fn(|cx| {

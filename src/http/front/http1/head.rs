@@ -91,6 +91,9 @@ fn has_strict_line_ends(bytes: &[u8]) -> Result<(), Malformed> {
     }
 }
 
+/// Number of fields for which a head has room from the start.
+const MIN_FIELDS: usize = 6;
+
 fn read(parsed: &httparse::Request<'_, '_>) -> Result<Head, Malformed> {
     let (Some(method), Some(path)) = (parsed.method, parsed.path) else {
         return Err(Malformed::RequestLine);
@@ -100,6 +103,11 @@ fn read(parsed: &httparse::Request<'_, '_>) -> Result<Head, Malformed> {
     head.version = if parsed.version == Some(0) { Version::HTTP_10 } else { Version::HTTP_11 };
     head.method = Method::from_bytes(method.as_bytes()).map_err(|_| Malformed::RequestLine)?;
     head.uri = target(&head.method, path)?;
+    // Actix makes room for 16 fields, 6.6 KiB, and keeps up to 128 heads for later requests.
+    let count = parsed.headers.len();
+    if head.headers.capacity() > 2 * count.max(MIN_FIELDS) {
+        head.headers = HeaderMap::with_capacity(count.max(MIN_FIELDS));
+    }
     for field in parsed.headers.iter() {
         let name = HeaderName::from_bytes(field.name.as_bytes()).map_err(|_| Malformed::Header)?;
         let value = HeaderValue::from_bytes(field.value).map_err(|_| Malformed::Header)?;

@@ -25,6 +25,8 @@ mod rejection;
 mod response;
 mod stream;
 #[cfg(test)]
+mod stream_tests;
+#[cfg(test)]
 mod tests;
 
 pub use connection::serve;

@@ -5,11 +5,11 @@ use std::{
     cell::RefCell,
     io::{self, IoSlice, Write},
     pin::Pin,
-    task::{Context, Poll, ready},
+    task::{Context, Poll, Waker, ready},
 };
 
 use actix_http::Response;
-use actix_web::body::MessageBody;
+use actix_web::body::{BoxBody, MessageBody};
 use bytes::Bytes;
 use tokio::io::AsyncWrite;
 
@@ -25,9 +25,9 @@ thread_local! {
 }
 
 /// A response that is being written.
-pub struct Output<B> {
+pub struct Output {
     /// The body; `None` if it is empty or all of it is in `piece`.
-    body: Option<Pin<Box<B>>>,
+    body: Option<BoxBody>,
     chunked: bool,
     /// The parts being written: the head or a chunk's size, a piece of the body, a chunk's end.
     before: Vec<u8>,
@@ -39,13 +39,17 @@ pub struct Output<B> {
     sent_bytes: u64,
 }
 
-impl<B: MessageBody> Output<B> {
+impl Output {
     /// A response with its body; with `closes`, the connection is not reused.
-    pub fn new(response: Response<B>, framing: Framing, closes: bool) -> Self {
+    pub fn new<B: MessageBody + 'static>(
+        response: Response<B>,
+        framing: Framing,
+        closes: bool,
+    ) -> Self {
         let before = response::head(&response, framing, closes);
         let (piece, body) = match response.into_body().try_into_bytes() {
             Ok(bytes) => (bytes, None),
-            Err(body) => (Bytes::new(), Some(Box::pin(body))),
+            Err(body) => (Bytes::new(), Some(body.boxed())),
         };
         Self {
             ended: body.is_none(),
@@ -60,7 +64,7 @@ impl<B: MessageBody> Output<B> {
     }
 
     /// Only the head of a response, for HEAD.
-    pub fn head_only(response: &Response<B>, framing: Framing, closes: bool) -> Self {
+    pub fn head_only<B>(response: &Response<B>, framing: Framing, closes: bool) -> Self {
         Self {
             body: None,
             chunked: false,
@@ -71,6 +75,42 @@ impl<B: MessageBody> Output<B> {
             ended: true,
             sent_bytes: 0,
         }
+    }
+
+    /// Whether everything so far was written, and what follows are chunks.
+    pub fn is_waiting_for_chunks(&self) -> bool {
+        self.chunked
+            && self.body.is_some()
+            && !self.ended
+            && self.before.is_empty()
+            && self.piece.is_empty()
+    }
+
+    /// A chunked response of which the head and some of the body were written.
+    pub fn resumed(body: BoxBody) -> Self {
+        Self {
+            body: Some(body),
+            chunked: true,
+            before: Vec::new(),
+            piece: Bytes::new(),
+            after: b"",
+            written: 0,
+            ended: false,
+            sent_bytes: 0,
+        }
+    }
+
+    /// Gives the body up without a task to wake, if it has nothing now. Everything so far must be
+    /// written.
+    pub fn detach(&mut self) -> Option<BoxBody> {
+        let mut body = self.body.take()?;
+        match Pin::new(&mut body).poll_next(&mut Context::from_waker(Waker::noop())) {
+            Poll::Pending => return Some(body),
+            Poll::Ready(Some(Ok(piece))) => self.put(piece),
+            Poll::Ready(None | Some(Err(_))) => self.end(),
+        }
+        self.body = Some(body);
+        None
     }
 
     /// Number of bytes that the socket has accepted so far.
@@ -84,7 +124,7 @@ impl<B: MessageBody> Output<B> {
             // The head is sent together with the first piece, if there is one.
             if let Some(body) = self.body.as_mut().filter(|_| self.piece.is_empty() && !self.ended)
             {
-                match body.as_mut().poll_next(cx) {
+                match Pin::new(body).poll_next(cx) {
                     Poll::Ready(Some(Ok(piece))) => self.put(piece),
                     Poll::Ready(Some(Err(_))) => {
                         return Poll::Ready(Err(io::ErrorKind::Other.into()));

@@ -6,19 +6,20 @@ use std::{
     future::poll_fn,
     io,
     pin::Pin,
+    rc::Weak,
     task::{Context, Poll, ready},
     time::Duration,
 };
 
 use actix_http::{Response, Version};
-use actix_web::body::MessageBody;
+use actix_web::body::{BoxBody, MessageBody};
 use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf};
 
 use super::{output::Output, response::Framing};
-use crate::http::front::socket::{Socket, tcp_of};
-
-/// Maximum number of bytes that a client may send on a stream before it is disconnected.
-const MAX_INBOUND_BYTES: usize = 64 << 10;
+use crate::http::{
+    front::socket::{Socket, tcp_of},
+    sockets::watch::{MAX_INBOUND_BYTES, SocketWatch},
+};
 
 /// Maximum time, and maximum number of inbound bytes, to wait for a client to read the end of a
 /// response.
@@ -27,30 +28,87 @@ const MAX_LINGER_BYTES: usize = 4 << 20;
 
 /// Writes the whole response to a request of this version.
 pub fn write<B: MessageBody + 'static>(
-    mut io: Socket,
+    io: Socket,
     response: Response<B>,
     version: Version,
+    watch: Weak<SocketWatch>,
 ) -> impl Future<Output = ()> {
     let framing = Framing::of(&response, version);
-    let mut output = Output::new(response, framing, true);
-    let mut inbound = InboundLimit { inbound_bytes: 0, max_bytes: MAX_INBOUND_BYTES };
+    run(io, Output::new(response, framing, true), 0, watch)
+}
+
+/// What a writer has reached.
+enum Written {
+    /// The end of the response.
+    Everything,
+    /// The end of what there is; the stream is live.
+    Live(BoxBody),
+}
+
+fn run(
+    mut io: Socket,
+    mut output: Output,
+    inbound_bytes: usize,
+    watch: Weak<SocketWatch>,
+) -> impl Future<Output = ()> {
+    let mut inbound = InboundLimit { inbound_bytes, max_bytes: MAX_INBOUND_BYTES };
+    let can_wait = watch.strong_count() > 0;
     // An async block, because the arguments of an `async fn` would stay in memory while it runs.
     async move {
         let writing = poll_fn(|cx| match inbound.poll(&mut io, cx) {
-            Poll::Ready(gone) => Poll::Ready(gone),
+            Poll::Ready(gone) => Poll::Ready(gone.map(|()| Written::Everything)),
             // The client was not admitted, or the response has ended.
             Poll::Pending if tcp_of(&io).poll_evicted(cx).is_ready() => Poll::Ready(Err(evicted())),
-            Poll::Pending => output.poll(&mut io, cx),
+            Poll::Pending => poll_output(&mut output, &mut io, can_wait, cx),
         });
-        // The connection has recorded how the stream ended; after an error there is no one to
-        // notify.
-        let done = writing.await.is_ok();
-        // Drops the stream before lingering, so that it no longer counts as a connection.
-        drop(output);
-        if done {
-            tcp_of(&io).touch(false);
-            linger(io).await;
+        match writing.await {
+            Ok(Written::Everything) => {
+                // Drops the stream before lingering, so that it no longer counts as a connection.
+                drop(output);
+                tcp_of(&io).touch(false);
+                linger(io).await;
+            }
+            Ok(Written::Live(body)) => wait(io, body, inbound.inbound_bytes, watch),
+            // The connection has recorded how the stream ended; there is no one to notify.
+            Err(_) => {}
         }
+    }
+}
+
+fn poll_output(
+    output: &mut Output,
+    io: &mut Socket,
+    can_wait: bool,
+    cx: &mut Context<'_>,
+) -> Poll<io::Result<Written>> {
+    loop {
+        ready!(tcp_of(io).poll_unwritten(cx))?;
+        if output.poll(io, cx)?.is_ready() {
+            return Poll::Ready(Ok(Written::Everything));
+        }
+        let Socket::Left(tcp) = io else { return Poll::Pending };
+        // TLS would have to encrypt what others write.
+        let is_waiting = output.is_waiting_for_chunks();
+        tcp.set_writer_waiting(is_waiting);
+        if !is_waiting || !can_wait || !tcp.is_live() {
+            return Poll::Pending;
+        }
+        if let Some(body) = output.detach() {
+            return Poll::Ready(Ok(Written::Live(body)));
+        }
+    }
+}
+
+/// Waits without a task until the body continues.
+fn wait(io: Socket, body: BoxBody, inbound_bytes: usize, watch: Weak<SocketWatch>) {
+    let resume = |body, watch| {
+        move |tcp, inbound_bytes| {
+            let output = Output::resumed(body);
+            actix_web::rt::spawn(run(Socket::Left(tcp), output, inbound_bytes, watch));
+        }
+    };
+    if let (Socket::Left(tcp), Some(of_worker)) = (io, watch.upgrade()) {
+        tcp.wait(&of_worker, inbound_bytes, Box::new(resume(body, watch)));
     }
 }
 

@@ -3,7 +3,7 @@
 use std::{future::Future, rc::Rc, time::Duration};
 
 use actix_http::{Request, Response};
-use actix_service::fn_service;
+use actix_service::{Service, fn_service};
 use actix_web::{
     Error,
     body::{BodyStream, BoxBody},
@@ -24,7 +24,9 @@ use crate::{
         sockets::{
             budget::{SocketBudget, WorkerLoad},
             idle::IdleLimits,
+            peer::Peer,
             tcp::ClientTcp,
+            watch::SocketWatch,
         },
     },
     metrics::Metrics,
@@ -73,6 +75,15 @@ fn large() -> Bytes {
 
 /// Serves one connection; returns the client's end and the task.
 async fn connect() -> (TcpStream, impl Future<Output = ()>) {
+    let (client, _, task) = connect_to(fn_service(respond)).await;
+    (client, task)
+}
+
+/// Serves one connection with a service; also returns the socket's handle.
+pub(super) async fn connect_to<S>(service: S) -> (TcpStream, Peer, impl Future<Output = ()>)
+where
+    S: Service<Request, Response = Response<BoxBody>, Error = Error>,
+{
     let budget = SocketBudget::new("public", 8, IdleLimits { crowded: 8, max: 8 }, &Metrics::new());
     let load = WorkerLoad::of_workers(1).remove(0);
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -88,9 +99,10 @@ async fn connect() -> (TcpStream, impl Future<Output = ()>) {
         shared.metrics.clone(),
         Default::default(),
     ));
-    let service = Rc::new(fn_service(respond));
-    let task = serve(io, peer, service, context, Instant::now() + super::super::HEAD);
-    (client, task)
+    let (service, socket) = (Rc::new(service), peer.clone());
+    let watch = SocketWatch::start().unwrap();
+    let task = serve(io, peer, service, context, watch, Instant::now() + super::super::HEAD);
+    (client, socket, task)
 }
 
 /// Sends requests, the last of which ends the connection, and reads to the end. The client keeps
