@@ -21,20 +21,23 @@ const HEAVY_TRAFFIC: u64 = 100;
 const BUSY_INTERVAL: Duration = Duration::from_secs(10);
 /// Interval of trims after any traffic at all, because a single socket may have used much memory.
 const MAX_INTERVAL: Duration = Duration::from_secs(60);
+/// Time after a trim until another one: what was counted may have freed its memory only then.
+const SETTLE: Duration = Duration::from_secs(5);
 /// Number of requests that count like one socket.
 const REQUESTS_PER_SOCKET: u64 = 10;
 
 /// Trims repeatedly. Does not return.
 pub async fn trim_regularly(metrics: Arc<Metrics>, connections: Arc<ConnectionLimit>) {
-    let (mut seen, mut last, mut at) = (0, 0, Instant::now());
+    let (mut seen, mut last, mut at, mut is_settled) = (0, 0, Instant::now(), true);
     loop {
         tokio::time::sleep(INTERVAL).await;
         let done = turnover(&metrics, &connections);
         let is_over = done == std::mem::replace(&mut last, done) || at.elapsed() >= BUSY_INTERVAL;
         // The sum may decrease slightly: connections count as taken before they count as opened.
         let new = done.saturating_sub(seen);
-        if new >= HEAVY_TRAFFIC && is_over || new > 0 && at.elapsed() >= MAX_INTERVAL {
-            (seen, at) = (done, Instant::now());
+        let is_due = new >= HEAVY_TRAFFIC && is_over || new > 0 && at.elapsed() >= MAX_INTERVAL;
+        if is_due || !is_settled && at.elapsed() >= SETTLE {
+            (seen, at, is_settled) = (done, Instant::now(), !is_due);
             // On a separate thread, because it takes longer than a worker may wait.
             let _ = actix_rt::task::spawn_blocking(trim).await;
         }
