@@ -167,8 +167,8 @@ impl Adoption {
         Ok(self.adopted(watermark))
     }
 
-    /// Whether a master of a cluster was promoted in a planned failover: the former one, whose epoch
-    /// is in the node key, follows it and lost nothing.
+    /// Whether a master of a cluster was promoted in a planned failover: the former one, whose
+    /// epoch is in the node key, follows it and lost nothing.
     async fn follows_promoted(
         &self,
         server: &UnknownServer,

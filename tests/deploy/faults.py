@@ -12,18 +12,9 @@ import tempfile
 import threading
 import time
 
-from harness import (
-    CLUSTER,
-    SECRET,
-    Balancer,
-    Gateway,
-    KeySet,
-    Redis,
-    Stream,
-    eventually,
-    ticket,
-)
+from harness import CLUSTER, SECRET, Gateway, KeySet, Redis, Stream, eventually, ticket
 from prometheus import Prometheus
+from redis_balancer import Balancer
 
 
 class Installation:

@@ -110,8 +110,8 @@ async fn publish_last(world: &World) -> Vec<(u64, String)> {
     last
 }
 
-/// Maximum time until every client has everything: one that got `sse.busy` waits 10 to 30 s, and may
-/// get it again.
+/// Maximum time until every client has everything: one that got `sse.busy` waits 10 to 30 s, and
+/// may get it again.
 const SETTLED: Duration = Duration::from_secs(150);
 
 /// Waits until every client has everything or was notified, at most [`SETTLED`], and checks.

@@ -117,7 +117,8 @@ end
 -- before this one, which wrote its data to disk before each reply, and the data is the same;
 -- `is_handed_over`: the former primary follows this one, and lost nothing of what it had; `floor`:
 -- the highest position of any server of the cluster; `slots`: those of which it knows the former
--- servers; `vouchers`: slot -> epochs in which a former server of that slot lived until it moved here.
+-- servers; `vouchers`: slot -> epochs in which a former server of that slot lived until it moved
+-- here.
 local function adopt(now, a)
   identify()
   local _, replid = replication(now, 0)

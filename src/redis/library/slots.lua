@@ -115,9 +115,9 @@ local function known_slots(known_text)
   return table.concat(both, ' ')
 end
 
--- Adopts these slots of the server; `before`: those at the last adoption. `vouchers`: slot -> list of
--- epochs, for slots that were gained; others that were gained, and those that are gone, have none
--- any more.
+-- Adopts these slots of the server; `before`: those at the last adoption. `vouchers`: slot -> list
+-- of epochs, for slots that were gained; others that were gained, and those that are gone, have
+-- none any more.
 local function adopt_slots(node, slots, before, vouchers)
   local now = slot_set(slots)
   local gone, new = {}, {}

@@ -80,8 +80,8 @@ end
 
 -- sse_given 0: what this server was when it gave slots away that it does not own any more. From now
 -- on, if they come back, they must be adopted again. The state is `given`; `replica` if it is one
--- now (without slots, it follows the new owner) and still has its memory; or `unknown` if it may not
--- have been the primary all the time.
+-- now (without slots, it follows the new owner) and still has its memory; or `unknown` if it may
+-- not have been the primary all the time.
 local function given()
   local now = now_ms()
   identify()

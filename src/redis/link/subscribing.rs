@@ -75,7 +75,8 @@ impl Supervisor {
         Ok(Some(SentSubscriptions { users: users.to_owned(), sent }))
     }
 
-    /// Waits until subscriptions are confirmed. Those whose slot another server owns count as ended.
+    /// Waits until subscriptions are confirmed. Those whose slot another server owns count as
+    /// ended.
     pub(super) async fn confirm(
         &mut self,
         connection: &Connection,
