@@ -29,6 +29,9 @@ pub struct World {
     pub publishers: Option<Publishers>,
     /// The users that the faults of this round may affect; `None`: all of them.
     pub affected: Option<HashSet<String>>,
+    /// The gateways that the faults of this round slow down or stop: leases that they lose say
+    /// nothing about the machine.
+    pub touched: HashSet<usize>,
     /// The generation of the library, which changed settings raise.
     pub generation: u32,
     /// What was added to the clock of Redis, seconds.
@@ -66,6 +69,7 @@ impl World {
             plain,
             publishers,
             affected: None,
+            touched: HashSet::new(),
             generation,
             clock_s,
         };

@@ -257,6 +257,7 @@ async fn writer_that_was_frozen_doubles_nothing() {
     standby.wait_for_recorder().await;
     load.more(50).await;
     writer.thaw();
+    writer.wait_for_log("another instance has the recorder's lease").await;
     load.more(50).await;
     load.assert_recorded(&cluster).await;
     assert_eq!(state(&cluster, "unrecorded").await, None);

@@ -37,6 +37,7 @@ pub async fn kill_pubsub(world: &mut World) -> Instant {
 /// A gateway that reads nothing exceeds the output buffer of its link.
 pub async fn output_buffer(world: &mut World) -> Instant {
     let n = world.gateway_with(Role::Writer).await;
+    world.touched.insert(n);
     let limit = "client-output-buffer-limit";
     let redis = server(world);
     redis.command::<()>(&["CONFIG", "SET", limit, "pubsub 65536 0 0"]).await;
