@@ -109,6 +109,8 @@ pub async fn two_behind_one_address(world: &mut World) -> Instant {
     copy_library(server(world), &stranger).await;
     let address = stranger.address().parse().expect("an address");
     world.deployment.entrance.set(1, Some(address));
+    // Leases are renewed through connections that are cut, or that reach the other server.
+    world.touched.extend(0..world.fleet.members.len());
     for _ in 0..12 {
         // Pooled connections are opened again; links stay.
         server(world).command::<i64>(&["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"]).await;
