@@ -46,7 +46,8 @@ The load is the least and the greatest load average of one minute.
 - **precautionary gaps**: the same with reason `unrecorded` beside plain publishers, in a round in
   which an instance that no fault touched lost its recorder's lease of 1 s, because the machine was
   too busy to renew it in time.
-- **leases lost**: number of log lines `another instance has the recorder's lease` of such instances.
+- **leases lost**: number of log lines `another instance has the recorder's lease` of such
+  instances.
   Without any, a gap with reason `unrecorded` is unnecessary.
 - **broken streams**: responses after which a browser never reconnects, and streams that ended
   although no gateway did.

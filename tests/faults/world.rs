@@ -27,7 +27,7 @@ pub struct World {
     /// Whether there are plain publishers.
     pub plain: bool,
     pub publishers: Option<Publishers>,
-    /// The users that the faults of this round may affect; `None`: all of them.
+    /// The users for which the faults of this round may cause a reset; `None`: all of them.
     pub affected: Option<HashSet<String>>,
     /// The gateways that the faults of this round slow down or stop: leases that they lose say
     /// nothing about the machine.
