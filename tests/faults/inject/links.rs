@@ -48,6 +48,7 @@ pub async fn half_open_one(world: &mut World) -> Instant {
 
 /// The same for all gateways.
 pub async fn half_open_all(world: &mut World) -> Instant {
+    world.touched.extend(0..world.fleet.members.len());
     all(world).for_each(Proxy::discard);
     tokio::time::sleep(HALF_OPEN).await;
     all(world).for_each(Proxy::up);
@@ -56,6 +57,7 @@ pub async fn half_open_all(world: &mut World) -> Instant {
 
 /// No gateway reaches Redis.
 pub async fn down(world: &mut World) -> Instant {
+    world.touched.extend(0..world.fleet.members.len());
     all(world).for_each(Proxy::down);
     tokio::time::sleep(Duration::from_secs(3)).await;
     world.acknowledged(40).await;
