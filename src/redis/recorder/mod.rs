@@ -485,6 +485,10 @@ impl Recorder {
     /// its numbering.
     async fn promote(&mut self, grant: Grant) {
         self.lease.release_standby().await;
+        self.receive_up_to(&grant).await;
+        if !matches!(self.role, Role::Standby { .. }) {
+            return;
+        }
         if self.numbering.resume_after(&grant.position) {
             tracing::info!(
                 unrecorded = self.numbering.len(),
@@ -496,6 +500,24 @@ impl Recorder {
             // Kept messages may be recorded already, and earlier ones may be missing.
             self.roles += 1;
             self.start_writing(grant).await;
+        }
+    }
+
+    /// Handles what was received, until this standby's numbering has reached the recorded position:
+    /// the server had sent all of that before it granted the lease, but this instance may not have
+    /// read it yet. Gives up while there is time to renew the lease.
+    async fn receive_up_to(&mut self, grant: &Grant) {
+        let deadline = grant.until - RENEWAL;
+        let mut batch = Vec::new();
+        while matches!(&self.role, Role::Standby { marker, .. } if *marker == grant.position.marker)
+            && !self.numbering.has_reached(&grant.position)
+        {
+            if tokio::time::timeout_at(deadline, self.inbox.receive(&mut batch)).await.is_err() {
+                return;
+            }
+            for input in batch.drain(..) {
+                Box::pin(self.handle(input)).await;
+            }
         }
     }
 }

@@ -36,6 +36,13 @@ pub async fn kill_pubsub(world: &mut World) -> Instant {
 
 /// A gateway that reads nothing exceeds the output buffer of its link.
 pub async fn output_buffer(world: &mut World) -> Instant {
+    // A gateway whose link was cut just now has no buffer.
+    eventually("links of all gateways", || async {
+        let words = ["PUBSUB", "SHARDNUMSUB", "sse:live:{broadcast}"];
+        let (_, links): (String, usize) = server(world).try_command(&words).await.ok()?;
+        (links == world.fleet.members.len()).then_some(())
+    })
+    .await;
     let n = world.gateway_with(Role::Writer).await;
     world.touched.insert(n);
     let limit = "client-output-buffer-limit";
