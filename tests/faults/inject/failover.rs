@@ -88,6 +88,8 @@ pub async fn old_primary_returns(world: &mut World) -> Instant {
     old.kill();
     deployment.sentinels().decision(old.announced_port()).await;
     world.acknowledged(40).await;
+    // A gateway that knows nothing of the new primary would adopt the old one.
+    world.fleet.all_linked().await;
     deployment.sentinels().freeze();
     old.run_as_primary().await;
     let role = old.info("replication", "role").await;
