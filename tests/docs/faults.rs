@@ -9,9 +9,11 @@ fn spans(cell: &str) -> impl Iterator<Item = &str> {
     cell.split('`').skip(1).step_by(2)
 }
 
-/// Whether a Rust text defines that function.
+/// Whether a text in Rust or Lua defines that function.
 fn defines(text: &str, function: &str) -> bool {
-    text.contains(&format!("fn {function}(")) || text.contains(&format!("fn {function}<"))
+    ["fn {}(", "fn {}<", "local function {}("]
+        .iter()
+        .any(|pattern| text.contains(&pattern.replace("{}", function)))
 }
 
 #[test]
@@ -25,7 +27,8 @@ fn deliberate_faults_name_existing_code_and_tests() {
         rows += 1;
         let names = spans(tests).map(|test| test.rsplit("::").next().unwrap_or(test));
         missing.extend(names.filter(|test| !defines(&sources, test)).map(str::to_owned));
-        let Some(path) = spans(fault).next().filter(|path| path.ends_with(".rs")) else { continue };
+        let is_code = |path: &&str| path.ends_with(".rs") || path.ends_with(".lua");
+        let Some(path) = spans(fault).next().filter(is_code) else { continue };
         let path = format!("src/{path}");
         let function = spans(fault).nth(1).map(|name| name.rsplit("::").next().unwrap_or(name));
         if !root().join(&path).exists() {

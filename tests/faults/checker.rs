@@ -18,7 +18,8 @@ use std::time::{Duration, Instant};
 pub struct Rules {
     /// Gap reasons that are necessary although nothing may turn out to be lost.
     pub allowed: HashSet<&'static str>,
-    /// Only these users may get them; `None`: all may.
+    /// Only these users may get `reset`; `None`: all may. A recorder cannot know which plain
+    /// messages the bus of a cluster has lost, so `unrecorded` is for all.
     pub affected: Option<HashSet<String>>,
     /// Gap reasons that are reported and make no round fail: whether a recorder kept its lease is a
     /// question of timing on a machine that is too busy.
@@ -199,7 +200,8 @@ pub fn check(
     find_disorder(name, &deliveries, order, &mut findings);
     for gap in &gaps {
         *findings.gaps.entry(gap.reason.clone()).or_default() += 1;
-        let is_affected = rules.affected.as_ref().is_none_or(|users| users.contains(name));
+        let is_affected = gap.reason == "unrecorded"
+            || rules.affected.as_ref().is_none_or(|users| users.contains(name));
         if gap.is_needed || (is_affected && rules.allowed.contains(gap.reason.as_str())) {
             continue;
         }

@@ -123,6 +123,17 @@ impl Fleet {
         }
     }
 
+    /// Waits until all gateways have a link to Redis.
+    pub async fn all_linked(&self) {
+        for n in 0..self.members.len() {
+            eventually_within(LIMIT, "a link to Redis", || async {
+                let metrics = self.metrics(n).await?;
+                (metrics.get("sse_redis_link_up", &[]) == 1.0).then_some(())
+            })
+            .await;
+        }
+    }
+
     async fn role(&self, n: usize) -> Option<Role> {
         let metrics = self.metrics(n).await?;
         let is = |role: &str| metrics.get("sse_recorder_role", &[("role", role)]) == 1.0;

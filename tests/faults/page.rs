@@ -4,7 +4,8 @@ use crate::round::Outcome;
 use std::process::Command;
 use std::time::Duration;
 
-const HEAD: [&str; 14] = [
+const HEAD: [&str; 16] = [
+    "run",
     "deployment",
     "publishers",
     "fault",
@@ -17,6 +18,7 @@ const HEAD: [&str; 14] = [
     "out of order",
     "unnecessary gaps",
     "precautionary gaps",
+    "leases lost",
     "broken streams",
     "recovery p50 / max (ms)",
 ];
@@ -26,8 +28,11 @@ Results of the fault suite (`tests/faults`): three gateways of a build of this r
 Redis processes, 16 clients that behave like `EventSource` behind a round-robin balancer, two
 durable publishers and, where named, two plain ones.
 
-`make faults` writes this page, and `FAULTS_SEED` repeats its random parts.
-`FAULTS_ONLY` and `FAULTS_KIND` choose faults and deployments by parts of their names.
+`make faults` writes this page.
+A run is named by its seed: `FAULTS_SEED` repeats its random parts.
+`FAULTS_KIND`, `FAULTS_PUBLISHERS` and `FAULTS_ONLY` choose deployments, publishers and faults by
+parts of their names, and `FAULTS_EARLIER` adds the pages of earlier runs.
+The load is the least and the greatest load average of one minute.
 
 - **acknowledged**: events that Redis confirmed, durable + plain.
   A plain event counts if a recorder was subscribed.
@@ -38,8 +43,12 @@ durable publishers and, where named, two plain ones.
   These, **lost without notification**, **duplicated**, **out of order**: violations of the
   guarantees.
 - **unnecessary gaps**: `sse.gap` although nothing was lost, or may have been lost without a trace.
-- **precautionary gaps**: the same with reason `unrecorded` beside plain publishers: the recorder
-  lost its lease because the machine was busy.
+- **precautionary gaps**: the same with reason `unrecorded` beside plain publishers, in a round in
+  which an instance that no fault touched lost its recorder's lease of 1 s, because the machine was
+  too busy to renew it in time.
+- **leases lost**: number of log lines `another instance has the recorder's lease` of such
+  instances.
+  Without any, a gap with reason `unrecorded` is unnecessary.
 - **broken streams**: responses after which a browser never reconnects, and streams that ended
   although no gateway did.
 - **recovery**: from the end of the fault, or from the decision of the sentinels, to the first
@@ -49,30 +58,83 @@ With replicas, `min-replicas-to-write` is 1, `min-replicas-max-lag` is 1 s and
 `down-after-milliseconds` is 3000, except behind the naive proxy: there it is 0.
 ";
 
-/// The page of these outcomes.
-pub fn page(outcomes: &[Outcome], seed: u64, took: Duration) -> String {
-    let mut page = format!("# Reliability\n\n{TEXT}\n## Results\n\n{}\n\n", facts(seed, took));
-    page.push_str(&format!("| {} |\n|{}\n", HEAD.join(" | "), "---|".repeat(HEAD.len())));
-    for outcome in outcomes {
-        page.push_str(&row(outcome));
-        page.push('\n');
-    }
-    page
+/// The columns of the runs.
+const RUN: [&str; 10] =
+    ["run", "date", "commit", "build", "Redis", "cores", "load", "rounds", "minutes", "selection"];
+
+/// The page with these rows of runs and of outcomes.
+pub fn page(runs: &[String], rows: &[String]) -> String {
+    let table = |head: &[&str], rows: &[String]| {
+        let dashes = "---|".repeat(head.len());
+        format!("| {} |\n|{dashes}\n{}\n", head.join(" | "), rows.join("\n"))
+    };
+    let (runs, rows) = (table(&RUN, runs), table(&HEAD, rows));
+    format!("# Reliability\n\n{TEXT}\n## Runs\n\n{runs}\n## Results\n\n{rows}")
 }
 
-/// Commit, machine, duration and seed.
-fn facts(seed: u64, took: Duration) -> String {
-    let commit = output("git", &["rev-parse", "--short", "HEAD"]);
-    let date = output("date", &["-u", "+%Y-%m-%d"]);
-    let redis = output("redis-server", &["--version"]);
-    let redis = redis.split_whitespace().find_map(|word| word.strip_prefix("v=")).unwrap_or("?");
-    let cores = std::thread::available_parallelism().map_or(0, usize::from);
-    let build = if cfg!(debug_assertions) { "debug" } else { "release" };
-    format!(
-        "{date}, commit {commit}, {build} build, Redis {redis}, {cores} cores, {} minutes.\n\
-         Repeat with `FAULTS_SEED={seed} make faults`.",
-        took.as_secs() / 60
-    )
+/// The rows of runs and of outcomes of a page.
+pub fn rows(page: &str) -> (Vec<String>, Vec<String>) {
+    let (runs, results) = page.split_once("\n## Results\n").expect("a page of results");
+    let table = |text: &str| {
+        let lines = text.lines().skip_while(|line| !line.starts_with("|---"));
+        lines.skip(1).take_while(|line| line.starts_with('|')).map(str::to_owned).collect()
+    };
+    (table(runs), table(results))
+}
+
+/// What is the same for all rounds of a run.
+pub struct Run {
+    /// Its seed names it.
+    seed: u64,
+    /// What was tested, when, and where.
+    cells: Vec<String>,
+    selection: String,
+}
+
+impl Run {
+    /// A run of the source in the current directory.
+    pub fn new(seed: u64) -> Run {
+        let redis = output("redis-server", &["--version"]);
+        let redis = redis.split_whitespace().find_map(|word| word.strip_prefix("v="));
+        let cores = std::thread::available_parallelism().map_or(0, usize::from);
+        let cells = vec![
+            output("date", &["-u", "+%Y-%m-%d"]),
+            output("git", &["describe", "--always", "--dirty", "--exclude", "*"]),
+            if cfg!(debug_assertions) { "debug" } else { "release" }.to_owned(),
+            redis.unwrap_or("unknown").to_owned(),
+            cores.to_string(),
+        ];
+        let chosen = ["FAULTS_KIND", "FAULTS_PUBLISHERS", "FAULTS_ONLY"];
+        let chosen = chosen
+            .iter()
+            .filter_map(|name| std::env::var(name).ok().map(|value| format!("{name}=\"{value}\"")));
+        let selection = chosen.collect::<Vec<_>>().join(" ");
+        Run { seed, cells, selection }
+    }
+
+    /// The row of this run. `loads`: the load averages of one minute after each round.
+    pub fn row(&self, loads: &[f64], took: Duration) -> String {
+        let least = loads.iter().copied().fold(f64::INFINITY, f64::min);
+        let most = loads.iter().copied().fold(0.0, f64::max);
+        let mut cells = vec![self.seed.to_string()];
+        cells.extend(self.cells.iter().cloned());
+        cells.push(format!("{least:.1}-{most:.1}"));
+        cells.push(loads.len().to_string());
+        cells.push((took.as_secs() / 60).to_string());
+        cells.push(self.selection.clone());
+        format!("| {} |", cells.join(" | "))
+    }
+
+    /// The row of an outcome.
+    pub fn outcome(&self, outcome: &Outcome) -> String {
+        format!("| {} {}", self.seed, row(outcome))
+    }
+}
+
+/// The load average of the last minute.
+pub fn load() -> f64 {
+    let text = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    text.split(' ').next().and_then(|word| word.parse().ok()).unwrap_or(0.0)
 }
 
 fn output(program: &str, arguments: &[&str]) -> String {
@@ -81,7 +143,7 @@ fn output(program: &str, arguments: &[&str]) -> String {
     text.unwrap_or_else(|_| "unknown".to_owned())
 }
 
-/// One line of the table.
+/// The row of an outcome without the run.
 pub fn row(outcome: &Outcome) -> String {
     let f = &outcome.findings;
     let mut recovery = f.recovery.clone();
@@ -90,7 +152,7 @@ pub fn row(outcome: &Outcome) -> String {
     let ms = |time: Option<&Duration>| time.map_or("-".to_owned(), |t| t.as_millis().to_string());
     let cells = [
         outcome.deployment.clone(),
-        if outcome.plain > 0 { "durable, plain" } else { "durable" }.to_owned(),
+        if outcome.has_plain { "durable, plain" } else { "durable" }.to_owned(),
         outcome.faults.clone(),
         format!("{} + {}", outcome.durable, outcome.plain),
         f.due.to_string(),
@@ -101,6 +163,7 @@ pub fn row(outcome: &Outcome) -> String {
         f.disordered.len().to_string(),
         f.unnecessary.len().to_string(),
         f.tolerated.to_string(),
+        outcome.leases.to_string(),
         f.broken.len().to_string(),
         format!("{} / {}", ms(at(50)), ms(at(100))),
     ];

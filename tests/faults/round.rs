@@ -1,8 +1,10 @@
 //! One round: publishers run, faults happen, everything heals, and every client is checked.
 
 use crate::checker::{self, Findings, Order, Rules};
+use crate::deployment::Kind;
 use crate::inject::{self, Fault};
-use crate::journal::{Kind, Publish};
+use crate::journal::{Kind as Publishing, Publish};
+use crate::leases::Leases;
 use crate::publisher::{Publisher, Publishers};
 use crate::world::World;
 use std::time::{Duration, Instant};
@@ -15,21 +17,26 @@ const EVENTS: usize = 40;
 pub struct Outcome {
     pub deployment: String,
     pub faults: String,
+    pub has_plain: bool,
     /// Number of acknowledged durable and plain events.
     pub durable: usize,
     pub plain: usize,
+    /// Number of leases that instances lost to a busy machine.
+    pub leases: usize,
     pub findings: Findings,
 }
 
 impl Outcome {
     /// The outcome of a round that did not end.
-    pub fn failed(kind: crate::deployment::Kind, faults: &[Fault], why: String) -> Outcome {
+    pub fn failed(kind: Kind, has_plain: bool, faults: &[Fault], why: String) -> Outcome {
         println!("{kind}: {faults:?}: {why}");
         Outcome {
             deployment: kind.to_string(),
             faults: names(faults),
+            has_plain,
             durable: 0,
             plain: 0,
+            leases: 0,
             findings: Findings { broken: vec![why], ..Findings::default() },
         }
     }
@@ -47,15 +54,14 @@ pub async fn run(world: &mut World, faults: &[Fault]) -> Outcome {
     world.fill().await;
     world.journal.clear();
     world.affected = None;
+    world.touched.clear();
+    let leases = Leases::of(&world.fleet);
     world.clients.iter().for_each(crate::client::Client::clear);
     let (route, plain) = (world.deployment.route.clone(), world.plain);
     let publishers = Publishers::start(&route, &world.channels, &world.journal, plain);
     world.publishers = Some(publishers);
     world.acknowledged(EVENTS).await;
     let mut rules = Rules::default();
-    if plain {
-        rules.tolerated.insert("unrecorded");
-    }
     let failovers = world.deployment.failovers().await;
     let mut recovered = Instant::now();
     for fault in faults {
@@ -71,10 +77,10 @@ pub async fn run(world: &mut World, faults: &[Fault]) -> Outcome {
     world.publishers.take().expect("running publishers").stop().await;
     world.fleet.all_ready().await;
     let last = publish_last(world).await;
-    let findings = settle(world, &last, &rules, recovered).await;
+    let findings = settle(world, &last, &mut rules, recovered, &leases).await;
     let events = world.journal.events();
     let count = |durable: bool| {
-        let of_kind = |event: &&Publish| (event.kind == Kind::Durable) == durable;
+        let of_kind = |event: &&Publish| (event.kind == Publishing::Durable) == durable;
         events.iter().filter(of_kind).filter(|event| event.acknowledged.is_some()).count()
     };
     if !findings.is_good() {
@@ -83,17 +89,20 @@ pub async fn run(world: &mut World, faults: &[Fault]) -> Outcome {
     let outcome = Outcome {
         deployment: world.deployment.kind.to_string(),
         faults: names(faults),
+        has_plain: plain,
         durable: count(true),
         plain: count(false),
+        leases: leases.lost(world),
         findings,
     };
     println!(
-        "{}: {} ({} plain): {} durable, {} plain acknowledged; {} [{:.1} s]",
+        "{}: {} ({} plain): {} durable, {} plain acknowledged, {} leases lost; {} [{:.1} s]",
         outcome.deployment,
         outcome.faults,
         if plain { "with" } else { "without" },
         outcome.durable,
         outcome.plain,
+        outcome.leases,
         outcome.findings,
         started.elapsed().as_secs_f64()
     );
@@ -114,15 +123,23 @@ async fn publish_last(world: &World) -> Vec<(u64, String)> {
 /// may get it again.
 const SETTLED: Duration = Duration::from_secs(150);
 
+/// Time in which a gateway notices that it has lost a lease.
+const LEASES_KNOWN: Duration = Duration::from_secs(5);
+
 /// Waits until every client has everything or was notified, at most [`SETTLED`], and checks.
 async fn settle(
     world: &World,
     last: &[(u64, String)],
-    rules: &Rules,
+    rules: &mut Rules,
     recovered: Instant,
+    leases: &Leases,
 ) -> Findings {
     let deadline = Instant::now() + SETTLED;
+    let mut complete_since = None;
     loop {
+        if leases.lost(world) > 0 {
+            rules.tolerated.insert("unrecorded");
+        }
         let is_over = Instant::now() > deadline;
         let findings = check_all(world, rules, recovered);
         let is_complete = world.clients.iter().all(|client| {
@@ -135,7 +152,14 @@ async fn settle(
                 log.broken.is_some() || due.into_iter().all(|(number, _)| has(*number))
             })
         });
-        if is_over || (is_complete && findings.silent.is_empty()) {
+        if is_complete && findings.silent.is_empty() {
+            let since: Instant = *complete_since.get_or_insert_with(Instant::now);
+            // The gateway that lost a lease may say so later than its successor warns the clients.
+            if findings.unnecessary.is_empty() || since.elapsed() > LEASES_KNOWN {
+                return findings;
+            }
+        }
+        if is_over {
             return findings;
         }
         tokio::time::sleep(Duration::from_millis(100)).await;

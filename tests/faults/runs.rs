@@ -4,10 +4,9 @@ use crate::deployment::Kind;
 use crate::inject::Fault;
 use crate::page;
 use crate::random;
+use crate::results::Results;
 use crate::round::{self, Outcome};
 use crate::world::World;
-use futures_util::FutureExt;
-use std::panic::AssertUnwindSafe;
 use std::time::{Duration, Instant};
 
 /// Panics if any round failed.
@@ -65,7 +64,7 @@ fn is_chosen(variable: &str, name: &str) -> bool {
 
 /// Each fault alone, then random sequences until `FAULTS_MINUTES` have passed. `FAULTS_ONLY`,
 /// `FAULTS_KIND` and `FAULTS_PUBLISHERS` choose faults, deployments and publishers, `FAULTS_PAGE`
-/// names the page to write.
+/// names the page to write, and `FAULTS_EARLIER` the pages of earlier runs that it includes.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "takes 20 minutes: make faults"]
 async fn every_fault_on_every_deployment() {
@@ -78,7 +77,7 @@ async fn every_fault_on_every_deployment() {
     let publishers = [(true, "plain"), (false, "durable")];
     let publishers = publishers.iter().filter(|(_, name)| is_chosen("FAULTS_PUBLISHERS", name));
     let publishers: Vec<bool> = publishers.map(|(plain, _)| *plain).collect();
-    let mut results = Results { outcomes: Vec::new(), seed, started };
+    let mut results = Results::new(seed);
     for (kind, plain) in kinds.iter().flat_map(|kind| publishers.iter().map(|p| (*kind, *p))) {
         let mut world = None;
         for fault in chosen_faults(kind) {
@@ -96,47 +95,9 @@ async fn every_fault_on_every_deployment() {
             results.round(&mut world, kind, plain, &mut rng, &sequence).await;
         }
     }
-    println!("{}", page::page(&results.outcomes, seed, started.elapsed()));
+    results.write();
+    println!("{}", results.page());
     assert_good(&results.outcomes);
-}
-
-/// The outcomes so far.
-struct Results {
-    outcomes: Vec<Outcome>,
-    seed: u64,
-    started: Instant,
-}
-
-impl Results {
-    /// Runs a round in `world`, or in a new one, and writes the page. A round that panics counts
-    /// as failed, and the next one gets a new world.
-    async fn round(
-        &mut self,
-        world: &mut Option<World>,
-        kind: Kind,
-        plain: bool,
-        rng: &mut fastrand::Rng,
-        faults: &[Fault],
-    ) {
-        let work = async {
-            if world.is_none() {
-                *world = Some(World::start(kind, plain, rng.fork()).await);
-            }
-            round::run(world.as_mut().expect("a world"), faults).await
-        };
-        let outcome = AssertUnwindSafe(work).catch_unwind().await;
-        self.outcomes.push(outcome.unwrap_or_else(|panic| {
-            if let Some(world) = world.take() {
-                world.keep_logs();
-            }
-            let text = panic.downcast_ref::<String>().cloned();
-            Outcome::failed(kind, faults, text.unwrap_or_else(|| "it panicked".to_owned()))
-        }));
-        if let Some(path) = std::env::var_os("FAULTS_PAGE") {
-            let page = page::page(&self.outcomes, self.seed, self.started.elapsed());
-            std::fs::write(path, page).expect("a page");
-        }
-    }
 }
 
 fn chosen_faults(kind: Kind) -> Vec<Fault> {

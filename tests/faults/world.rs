@@ -27,8 +27,11 @@ pub struct World {
     /// Whether there are plain publishers.
     pub plain: bool,
     pub publishers: Option<Publishers>,
-    /// The users that the faults of this round may affect; `None`: all of them.
+    /// The users for which the faults of this round may cause a reset; `None`: all of them.
     pub affected: Option<HashSet<String>>,
+    /// The gateways that the faults of this round slow down or stop: leases that they lose say
+    /// nothing about the machine.
+    pub touched: HashSet<usize>,
     /// The generation of the library, which changed settings raise.
     pub generation: u32,
     /// What was added to the clock of Redis, seconds.
@@ -66,6 +69,7 @@ impl World {
             plain,
             publishers,
             affected: None,
+            touched: HashSet::new(),
             generation,
             clock_s,
         };

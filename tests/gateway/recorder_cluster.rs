@@ -246,6 +246,27 @@ async fn standby_continues_on_all_masters_when_the_writer_dies() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn standby_that_was_frozen_leaves_no_gap() {
+    let cluster = Cluster::start(3).await;
+    let builder = builder(&cluster).env("DRAIN__DELAY", "0s").env("DRAIN__WINDOW", "0s");
+    let (writer, standby) = pair_of(&cluster, builder).await;
+    let channels = channels(&cluster).await;
+    let owner = cluster.owner_of("{broadcast}").await;
+    let load = Load::start(cluster.node(owner), &channels).await;
+    load.more(50).await;
+    // The standby has not read what the writer records meanwhile.
+    standby.freeze();
+    load.more(20).await;
+    writer.term();
+    writer.wait_exit().await;
+    standby.thaw();
+    standby.wait_for_recorder().await;
+    load.more(20).await;
+    load.assert_recorded(&cluster).await;
+    assert_eq!(state(&cluster, "unrecorded").await, None);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn writer_that_was_frozen_doubles_nothing() {
     let cluster = Cluster::start(3).await;
     let (writer, standby) = pair(&cluster).await;
@@ -257,6 +278,7 @@ async fn writer_that_was_frozen_doubles_nothing() {
     standby.wait_for_recorder().await;
     load.more(50).await;
     writer.thaw();
+    writer.wait_for_log("another instance has the recorder's lease").await;
     load.more(50).await;
     load.assert_recorded(&cluster).await;
     assert_eq!(state(&cluster, "unrecorded").await, None);

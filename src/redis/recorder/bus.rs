@@ -1,7 +1,7 @@
 //! The links of the cluster bus that bring the messages of plain publishers to a server. The bus
 //! can lose messages without any client being disconnected; then a link was replaced.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use redis::Value;
 
@@ -15,15 +15,25 @@ type Began = HashMap<String, i64>;
 
 /// The links as they were last seen.
 #[derive(Debug, Default)]
-pub struct BusLinks(Option<Began>);
+pub struct BusLinks {
+    links: Option<Began>,
+    /// The masters at that time.
+    masters: HashSet<String>,
+}
 
 impl BusLinks {
     /// Compares the links with those at the last call. Returns whether one from a master is new,
     /// was replaced or has ended. The first call only remembers them.
+    ///
+    /// The first link from a node that was no master before is no change: nobody can have published
+    /// there earlier, because other servers learn over that link that it is a master.
     pub fn have_changed(&mut self, now: Began, masters: &[String]) -> bool {
-        let before = self.0.replace(now);
-        let (Some(before), Some(now)) = (before, &self.0) else { return false };
-        masters.iter().any(|master| before.get(master) != now.get(master))
+        let known = std::mem::replace(&mut self.masters, masters.iter().cloned().collect());
+        let before = self.links.replace(now);
+        let (Some(before), Some(now)) = (before, &self.links) else { return false };
+        let is_added = |master: &String| !known.contains(master) && !before.contains_key(master);
+        let has_changed = |master: &String| before.get(master) != now.get(master);
+        masters.iter().any(|master| has_changed(master) && !is_added(master))
     }
 }
 
@@ -95,5 +105,19 @@ mod tests {
         assert!(!changed(&[("a", 2)]));
         assert!(changed(&[]), "ended");
         assert!(changed(&[("a", 3)]), "new");
+    }
+
+    #[test]
+    fn first_link_of_an_added_master_is_no_change() {
+        let of = |links: &[(&str, i64)]| -> Began {
+            links.iter().map(|(node, time)| ((*node).to_owned(), *time)).collect()
+        };
+        let both = ["a".to_owned(), "b".to_owned()];
+        let mut links = BusLinks::default();
+        assert!(!links.have_changed(of(&[("a", 1)]), &both[..1]), "the first look");
+        assert!(!links.have_changed(of(&[("a", 1), ("b", 2)]), &both), "added");
+        assert!(links.have_changed(of(&[("a", 1), ("b", 3)]), &both), "replaced");
+        assert!(!links.have_changed(of(&[("a", 1), ("b", 3)]), &both[..1]));
+        assert!(links.have_changed(of(&[("a", 1), ("b", 4)]), &both), "a replica was promoted");
     }
 }

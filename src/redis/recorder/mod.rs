@@ -94,7 +94,7 @@ pub struct Recorder {
     /// The server process that this instance subscribed to, by its run id. Two instances number
     /// alike only at the same process.
     process: Option<Arc<str>>,
-    /// When the writer's lease expires at the earliest.
+    /// When the lease of the current role expires at the earliest.
     lease_until: Instant,
     /// When a retiring writer gives up.
     retire_until: Instant,
@@ -332,6 +332,23 @@ impl Recorder {
         Ok(grant)
     }
 
+    /// Renews the standby's lease.
+    async fn take_standby(&mut self) -> Result<bool, CommandError> {
+        let until = Instant::now() + LEASE;
+        let is_held = self.lease.standby().await?;
+        if is_held {
+            self.lease_until = until;
+        }
+        Ok(is_held)
+    }
+
+    /// Gives up the role, because another instance has its lease.
+    async fn lease_lost(&mut self, role: &str) {
+        let late_ms = self.lease_until.elapsed().as_millis() as u64;
+        tracing::warn!(role, late_ms, "another instance has the recorder's lease");
+        self.resign().await;
+    }
+
     async fn resign(&mut self) {
         if matches!(self.role, Role::None) {
             return;
@@ -350,9 +367,9 @@ impl Recorder {
         match &self.role {
             Role::None if self.linked.is_some() => self.apply().await,
             Role::None => {}
-            Role::Standby { .. } => match (self.lease.standby().await, self.take_writer().await) {
+            Role::Standby { .. } => match (self.take_standby().await, self.take_writer().await) {
                 (_, Ok(Some(grant))) => self.promote(grant).await,
-                (Ok(false), _) => self.resign().await,
+                (Ok(false), _) => self.lease_lost("standby").await,
                 (Ok(true), _) => self.follow_writer().await,
                 _ => {}
             },
@@ -363,7 +380,7 @@ impl Recorder {
                 (_, Ok(Some(grant))) if grant.position.marker.is_empty() => {
                     self.begin_numbering(grant, false).await
                 }
-                (_, Ok(_)) => self.resign().await,
+                (_, Ok(_)) => self.lease_lost("writer").await,
                 (_, Err(fault)) => {
                     if let Some(suppressed) = self.lease_log.allow(self.context.clock.now_ms()) {
                         tracing::warn!(
@@ -397,7 +414,7 @@ impl Recorder {
             // A foreign key under one of the recorder's names is logged where the reply is parsed.
             Err(_) => return,
         }
-        if !matches!(self.lease.standby().await, Ok(true)) {
+        if !matches!(self.take_standby().await, Ok(true)) {
             return;
         }
         if !self.subscribe().await {
@@ -468,6 +485,10 @@ impl Recorder {
     /// its numbering.
     async fn promote(&mut self, grant: Grant) {
         self.lease.release_standby().await;
+        self.receive_up_to(&grant).await;
+        if !matches!(self.role, Role::Standby { .. }) {
+            return;
+        }
         if self.numbering.resume_after(&grant.position) {
             tracing::info!(
                 unrecorded = self.numbering.len(),
@@ -479,6 +500,24 @@ impl Recorder {
             // Kept messages may be recorded already, and earlier ones may be missing.
             self.roles += 1;
             self.start_writing(grant).await;
+        }
+    }
+
+    /// Handles what was received, until this standby's numbering has reached the recorded position:
+    /// the server had sent all of that before it granted the lease, but this instance may not have
+    /// read it yet. Gives up while there is time to renew the lease.
+    async fn receive_up_to(&mut self, grant: &Grant) {
+        let deadline = grant.until - RENEWAL;
+        let mut batch = Vec::new();
+        while matches!(&self.role, Role::Standby { marker, .. } if *marker == grant.position.marker)
+            && !self.numbering.has_reached(&grant.position)
+        {
+            if tokio::time::timeout_at(deadline, self.inbox.receive(&mut batch)).await.is_err() {
+                return;
+            }
+            for input in batch.drain(..) {
+                Box::pin(self.handle(input)).await;
+            }
         }
     }
 }

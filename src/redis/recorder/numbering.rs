@@ -142,12 +142,17 @@ impl Numbering {
         }
     }
 
-    /// Continues after the recorded position; `false` if it is not in this numbering.
-    pub fn resume_after(&mut self, position: &RecordPosition) -> bool {
-        let known = matches!(
+    /// Whether this numbering contains the position.
+    pub fn has_reached(&self, position: &RecordPosition) -> bool {
+        matches!(
             &self.counting,
             Counting::At(at) if at.marker == position.marker && at.n >= position.n
-        );
+        )
+    }
+
+    /// Continues after the recorded position; `false` if it is not in this numbering.
+    pub fn resume_after(&mut self, position: &RecordPosition) -> bool {
+        let known = self.has_reached(position);
         if known {
             self.recorded(position);
         }

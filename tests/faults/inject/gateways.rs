@@ -18,6 +18,7 @@ pub async fn kill(world: &mut World, role: Role) -> Instant {
 /// Stops a gateway for longer than a lease, without the kernel closing anything.
 pub async fn freeze(world: &mut World, role: Role) -> Instant {
     let n = world.gateway_with(role).await;
+    world.touched.insert(n);
     world.fleet.gateway(n).freeze();
     tokio::time::sleep(Duration::from_secs(3)).await;
     world.fleet.gateway(n).thaw();

@@ -15,6 +15,7 @@ fn all(world: &World) -> impl Iterator<Item = &Proxy> {
 
 /// Delays every byte.
 pub async fn slow(world: &mut World) -> Instant {
+    world.touched.extend(0..world.fleet.members.len());
     all(world).for_each(|link| link.slow(SLOW));
     tokio::time::sleep(Duration::from_secs(3)).await;
     world.acknowledged(40).await;
@@ -38,6 +39,7 @@ pub async fn cut_all(world: &mut World) -> Instant {
 /// Bytes of one gateway disappear, and no connection is closed.
 pub async fn half_open_one(world: &mut World) -> Instant {
     let n = world.gateway_with(Role::Writer).await;
+    world.touched.insert(n);
     world.fleet.members[n].link.discard();
     tokio::time::sleep(HALF_OPEN).await;
     world.fleet.members[n].link.up();
@@ -46,6 +48,7 @@ pub async fn half_open_one(world: &mut World) -> Instant {
 
 /// The same for all gateways.
 pub async fn half_open_all(world: &mut World) -> Instant {
+    world.touched.extend(0..world.fleet.members.len());
     all(world).for_each(Proxy::discard);
     tokio::time::sleep(HALF_OPEN).await;
     all(world).for_each(Proxy::up);
@@ -54,6 +57,7 @@ pub async fn half_open_all(world: &mut World) -> Instant {
 
 /// No gateway reaches Redis.
 pub async fn down(world: &mut World) -> Instant {
+    world.touched.extend(0..world.fleet.members.len());
     all(world).for_each(Proxy::down);
     tokio::time::sleep(Duration::from_secs(3)).await;
     world.acknowledged(40).await;

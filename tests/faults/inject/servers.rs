@@ -36,7 +36,15 @@ pub async fn kill_pubsub(world: &mut World) -> Instant {
 
 /// A gateway that reads nothing exceeds the output buffer of its link.
 pub async fn output_buffer(world: &mut World) -> Instant {
+    // A gateway whose link was cut just now has no buffer.
+    eventually("links of all gateways", || async {
+        let words = ["PUBSUB", "SHARDNUMSUB", "sse:live:{broadcast}"];
+        let (_, links): (String, usize) = server(world).try_command(&words).await.ok()?;
+        (links == world.fleet.members.len()).then_some(())
+    })
+    .await;
     let n = world.gateway_with(Role::Writer).await;
+    world.touched.insert(n);
     let limit = "client-output-buffer-limit";
     let redis = server(world);
     redis.command::<()>(&["CONFIG", "SET", limit, "pubsub 65536 0 0"]).await;
@@ -108,6 +116,8 @@ pub async fn two_behind_one_address(world: &mut World) -> Instant {
     copy_library(server(world), &stranger).await;
     let address = stranger.address().parse().expect("an address");
     world.deployment.entrance.set(1, Some(address));
+    // Leases are renewed through connections that are cut, or that reach the other server.
+    world.touched.extend(0..world.fleet.members.len());
     for _ in 0..12 {
         // Pooled connections are opened again; links stay.
         server(world).command::<i64>(&["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"]).await;
