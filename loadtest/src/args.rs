@@ -206,15 +206,25 @@ pub struct Common {
     #[arg(long, value_name = "URL", help_heading = "Load")]
     pub redis: Option<String>,
     /// URL for --publish http [default: /publish on the server of --url] and --publish post;
-    /// {topic} is replaced
+    /// {topic} and {user} are replaced
     #[arg(long, help_heading = "Load")]
     pub publish_url: Option<String>,
-    /// Request body for --publish post; {payload} is replaced
+    /// Request body for --publish post; {payload} and {user} are replaced, and {payload-string} by
+    /// the payload as a JSON string
     #[arg(long, default_value = "{payload}", help_heading = "Load")]
     pub post_body: String,
     /// Request header for --publish post, as 'Name: value'; can be repeated
     #[arg(long = "post-header", help_heading = "Load")]
     pub post_headers: Vec<String>,
+    /// Concurrent publishers of single-user events, each with its share of the users; HTTP requests
+    /// of one publisher are sent one at a time
+    #[arg(
+        long,
+        default_value_t = 1,
+        value_parser = clap::value_parser!(u32).range(1..=64),
+        help_heading = "Load",
+    )]
+    pub publishers: u32,
     /// Broadcast topic
     #[arg(long, default_value = "load", help_heading = "Load")]
     pub topic: String,
