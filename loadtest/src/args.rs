@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::bench::workload::Workload;
 use crate::option_values::{self, MAX_STREAMS, time, time_above_0};
 use crate::target::ServerKind;
 
@@ -318,9 +319,33 @@ pub struct BenchArgs {
     /// figures
     #[arg(long)]
     pub quick: bool,
+    /// Measure only these scenarios (comma-separated)
+    #[arg(long, value_delimiter = ',', value_enum, value_name = "SCENARIO")]
+    pub only: Vec<Workload>,
     /// Measure only these servers (comma-separated)
-    #[arg(long, value_delimiter = ',')]
-    pub only: Vec<String>,
+    #[arg(long, value_delimiter = ',', value_name = "SERVER")]
+    pub servers: Vec<String>,
+    /// Streams of the main table; the other scenarios use proportionally fewer [default: 10000]
+    #[arg(
+        long,
+        short = 'n',
+        value_name = "N",
+        value_parser = clap::value_parser!(u32).range(1..=MAX_STREAMS),
+    )]
+    pub streams: Option<u32>,
+    /// Duration of each load in seconds; the maximum of idle, stall and storm, too [default: 5]
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
+    pub load: Option<u64>,
+    /// Number of rounds of broadcast, users and storm; the other scenarios have one [default: 3]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub rounds: Option<u32>,
+    /// Skip further rounds of a scenario that would end later than this; the first round is always
+    /// measured
+    #[arg(long, value_name = "TIME", default_value = "19m", value_parser = time_above_0)]
+    pub time_budget: Duration,
+    /// Write benchmarks.md from the benchmarks.json in --out without measuring
+    #[arg(long)]
+    pub render: bool,
     /// Directory for benchmarks.json and benchmarks.md
     #[arg(long, value_name = "DIR", default_value = "docs")]
     pub out: PathBuf,

@@ -120,8 +120,8 @@ pub struct Outcome {
 }
 
 impl Outcome {
-    /// Adds the figures of another publisher of the same load.
-    pub fn add(mut self, other: Self) -> Self {
+    /// Returns the figures of two publishers of the same load together.
+    pub fn merged(mut self, other: Self) -> Self {
         self.published += other.published;
         self.failed += other.failed;
         self.unsent += other.unsent;

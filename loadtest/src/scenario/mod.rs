@@ -181,7 +181,7 @@ impl Run {
         during(&mut self.fleet).await?;
         let seconds = started.elapsed().as_secs_f64();
         let stops = publishers.into_iter().map(Publisher::stop);
-        let published = join_all(stops).await.into_iter().fold(Outcome::default(), Outcome::add);
+        let published = join_all(stops).await.into_iter().fold(Outcome::default(), Outcome::merged);
         self.fleet.drained(0..self.active, self.drain).await;
         // Duplicates of the last events may still arrive.
         tokio::time::sleep(self.settle / 4).await;
