@@ -315,8 +315,7 @@ pub struct Thresholds {
 #[derive(Clone, Debug, clap::Args)]
 #[allow(missing_docs, reason = "the help texts are the docs")]
 pub struct BenchArgs {
-    /// Fewer streams and a single round: takes less than 3 minutes; not suitable for publishing
-    /// figures
+    /// Fewer streams and a single round: takes some minutes; not suitable for publishing figures
     #[arg(long)]
     pub quick: bool,
     /// Measure only these scenarios (comma-separated)
