@@ -22,7 +22,10 @@ pub fn page(results: &Results) -> String {
     let mut out = introduction(results);
     let main = thousands(size.main_streams());
     let _ = write!(out, "## {main} streams\n\n{}", main_table(results, true));
-    out += &leads(results);
+    let leads = leads(results);
+    if !leads.is_empty() {
+        let _ = write!(out, "\nThe best median of a row is bold:\n\n{leads}");
+    }
     out += TABLE_NOTES;
     out += SCENARIO_NOTES;
     out += &gaps(results);
@@ -161,14 +164,14 @@ fn leads(results: &Results) -> String {
     for server in &results.servers {
         let led = rows(&|row| leaders(results, row).contains(&server.name.as_str()));
         if !led.is_empty() {
-            let _ = write!(out, "\n- {} leads in: {led}.", server.name);
+            let _ = writeln!(out, "- {} leads in: {led}.", server.name);
         }
     }
     let nobody = rows(&|row| leaders(results, row).is_empty());
     if !out.is_empty() && !nobody.is_empty() {
-        let _ = write!(out, "\n- No server leads in: {nobody}.");
+        let _ = writeln!(out, "- No server leads in: {nobody}.");
     }
-    if out.is_empty() { out } else { format!("\nThe best median of a row is bold:\n{out}\n") }
+    out
 }
 
 /// Returns the name of a row for a list, in which "— latency" would be unclear.

@@ -143,7 +143,7 @@ fn page_names_leaders_gaps_and_failures_of_scenarios() {
         "| Storm of 5,000: all caught up after, s | **3.00 (2.00–4.00)** | 9 of 10 caught up |",
         "| Stalled: PSS per stalled stream, KiB | **2** | disconnected |",
         "| 2,500 users: CPU per million deliveries, s | plain-actix | 1.50 (0.44–2.50) | 1.00 | no |",
-        "\n- plain-actix leads in: PSS per idle stream, KiB;",
+        "\n- plain-actix leads in: Latency p50 at 10/s, ms; PSS per idle stream, KiB;",
         "; 2,500 users: CPU per million deliveries, s;",
         "- plain-actix, idle: it never sleeps.",
         "- plain-actix, storm: failed in round 2: it stopped",
