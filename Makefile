@@ -56,11 +56,11 @@ build: ## build the release binary
 	cargo build --release --locked -p sse-gateway
 
 # Fails if events were lost or the CPU time per delivery exceeds the budget.
-bench: ## benchmark against other servers, update docs/benchmarks.md (12 minutes, quiet machine)
+bench: ## benchmark against other servers, update docs/benchmarks.md (20 minutes, quiet machine)
 	@bash .ci/need cc redis python nchan
 	cargo build --release --workspace --locked
 	status=0
-	$(TARGET)/release/loadtest bench --out docs || status=$$?
+	$(TARGET)/release/loadtest bench --out docs $(ARGS) || status=$$?
 	# Status 1: the gateway missed a requirement. The page was written and needs its plots.
 	[[ $$status -le 1 ]] || exit $$status
 	[[ -x .cache/bench/bin/python ]] || python3 -m venv .cache/bench
@@ -68,7 +68,7 @@ bench: ## benchmark against other servers, update docs/benchmarks.md (12 minutes
 	.cache/bench/bin/python loadtest/plot.py docs
 	exit $$status
 
-bench-quick: ## short benchmark (2 minutes), prints a table that is too inaccurate to publish
+bench-quick: ## short benchmark (minutes), prints a table that is too inaccurate to publish
 	@bash .ci/need cc redis nchan
 	cargo build --release --workspace --locked
 	out=$$(mktemp -d)

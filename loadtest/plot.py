@@ -20,6 +20,7 @@ STYLES = {
     "plain-actix": ("#E69F00", "s", "--"),
     "send-loop": ("#000000", "^", ":"),
     "nchan": ("#009E73", "D", "-."),
+    "anycable": ("#56B4E9", "X", ":"),
     "centrifugo": ("#D55E00", "v", "-"),
     "mercure": ("#CC79A7", "P", "--"),
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::bench::workload::Workload;
 use crate::option_values::{self, MAX_STREAMS, time, time_above_0};
 use crate::target::ServerKind;
 
@@ -206,15 +207,25 @@ pub struct Common {
     #[arg(long, value_name = "URL", help_heading = "Load")]
     pub redis: Option<String>,
     /// URL for --publish http [default: /publish on the server of --url] and --publish post;
-    /// {topic} is replaced
+    /// {topic} and {user} are replaced
     #[arg(long, help_heading = "Load")]
     pub publish_url: Option<String>,
-    /// Request body for --publish post; {payload} is replaced
+    /// Request body for --publish post; {payload} and {user} are replaced, and {payload-string} by
+    /// the payload as a JSON string
     #[arg(long, default_value = "{payload}", help_heading = "Load")]
     pub post_body: String,
     /// Request header for --publish post, as 'Name: value'; can be repeated
     #[arg(long = "post-header", help_heading = "Load")]
     pub post_headers: Vec<String>,
+    /// Concurrent publishers of single-user events, each with its share of the users; HTTP requests
+    /// of one publisher are sent one at a time
+    #[arg(
+        long,
+        default_value_t = 1,
+        value_parser = clap::value_parser!(u32).range(1..=64),
+        help_heading = "Load",
+    )]
+    pub publishers: u32,
     /// Broadcast topic
     #[arg(long, default_value = "load", help_heading = "Load")]
     pub topic: String,
@@ -304,13 +315,36 @@ pub struct Thresholds {
 #[derive(Clone, Debug, clap::Args)]
 #[allow(missing_docs, reason = "the help texts are the docs")]
 pub struct BenchArgs {
-    /// Fewer streams and a single round: takes less than 3 minutes; not suitable for publishing
-    /// figures
+    /// Fewer streams and a single round: takes some minutes; not suitable for publishing figures
     #[arg(long)]
     pub quick: bool,
+    /// Measure only these scenarios (comma-separated)
+    #[arg(long, value_delimiter = ',', value_enum, value_name = "SCENARIO")]
+    pub only: Vec<Workload>,
     /// Measure only these servers (comma-separated)
-    #[arg(long, value_delimiter = ',')]
-    pub only: Vec<String>,
+    #[arg(long, value_delimiter = ',', value_name = "SERVER")]
+    pub servers: Vec<String>,
+    /// Streams of the main table; the other scenarios use proportionally fewer [default: 10000]
+    #[arg(
+        long,
+        short = 'n',
+        value_name = "N",
+        value_parser = clap::value_parser!(u32).range(1..=MAX_STREAMS),
+    )]
+    pub streams: Option<u32>,
+    /// Duration of each load in seconds; the maximum of idle, stall and storm, too [default: 5]
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
+    pub load: Option<u64>,
+    /// Number of rounds of broadcast, users and storm; the other scenarios have one [default: 3]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub rounds: Option<u32>,
+    /// Skip further rounds of a scenario that would end later than this; the first round is always
+    /// measured
+    #[arg(long, value_name = "TIME", default_value = "19m", value_parser = time_above_0)]
+    pub time_budget: Duration,
+    /// Write benchmarks.md from the benchmarks.json in --out without measuring
+    #[arg(long)]
+    pub render: bool,
     /// Directory for benchmarks.json and benchmarks.md
     #[arg(long, value_name = "DIR", default_value = "docs")]
     pub out: PathBuf,

@@ -7,7 +7,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use redis::ConnectionLike;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::sequence::PublishedSequences;
 use crate::stamp::{BROADCAST, Stamp, now_ns};
@@ -39,9 +39,9 @@ pub enum PublishMethod {
     },
     /// POST to any server.
     Post {
-        /// URL of the endpoint, in which `{topic}` is replaced.
+        /// URL of the endpoint, in which `{topic}` and `{user}` are replaced.
         url: String,
-        /// Body, in which `{payload}` is replaced.
+        /// Body, in which `{payload}`, `{payload-string}` and `{user}` are replaced.
         body: String,
         /// Request headers.
         headers: Vec<(String, String)>,
@@ -69,13 +69,41 @@ pub struct Schedule {
     pub payload_bytes: usize,
     /// TLS configuration for https.
     pub tls_config: Option<rustls::ClientConfig>,
+    /// Part of the events to publish.
+    pub share: Share,
+}
+
+/// Part of the events of a schedule. Each user belongs to one share, so that several publishers
+/// cannot change the order of a user's events. The first share contains the broadcasts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Share {
+    /// Number of this share, from 0.
+    pub number: u32,
+    /// Number of shares.
+    pub of: u32,
+}
+
+impl Share {
+    /// All events.
+    pub const ALL: Self = Self { number: 0, of: 1 };
+
+    /// Returns the number of users in this share.
+    fn users(self, users: u32) -> u32 {
+        users.saturating_sub(self.number).div_ceil(self.of)
+    }
+
+    /// Returns the user of this share's event `count`, one after another.
+    fn user(self, users: u32, count: u64) -> u32 {
+        let turn = count % u64::from(self.users(users).max(1));
+        self.number + self.of * u32::try_from(turn).unwrap_or_default()
+    }
 }
 
 /// Time after the end of the load during which a slow publisher may still send events, in ns.
 const GRACE_NS: u64 = 500_000_000;
 
 /// Figures of the publisher.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Outcome {
     /// Events accepted by Redis or the server.
     pub published: u64,
@@ -89,6 +117,18 @@ pub struct Outcome {
     pub last_failure: Option<String>,
     /// Longest time from when an event was due until it was sent, in ms.
     pub max_lag_ms: u64,
+}
+
+impl Outcome {
+    /// Returns the figures of two publishers of the same load together.
+    pub fn merged(mut self, other: Self) -> Self {
+        self.published += other.published;
+        self.failed += other.failed;
+        self.unsent += other.unsent;
+        self.last_failure = self.last_failure.or(other.last_failure);
+        self.max_lag_ms = self.max_lag_ms.max(other.max_lag_ms);
+        self
+    }
 }
 
 /// Running publisher.
@@ -107,6 +147,16 @@ impl Publisher {
         let thread =
             std::thread::spawn(move || publish(&schedule, &mut connection, &published, &stop));
         Ok(Self { stop_ns, thread })
+    }
+
+    /// Starts `count` publishers, each with its share of the users.
+    pub fn start_shares(
+        schedule: &Schedule,
+        count: u32,
+        published: &Arc<PublishedSequences>,
+    ) -> Result<Vec<Self>, String> {
+        let share = |number| Schedule { share: Share { number, of: count }, ..schedule.clone() };
+        (0..count).map(|number| Self::start(share(number), published.clone())).collect()
     }
 
     /// Stops publishing. Every event due until now has been sent and acknowledged, or counted as
@@ -157,10 +207,7 @@ fn publish(
 ) -> Outcome {
     let mut outcome = Outcome::default();
     let start = now_ns();
-    let (mut broadcasts, mut users) = (
-        Pacer::new(start, schedule.broadcasts_per_s),
-        Pacer::new(start, schedule.user_events_per_s),
-    );
+    let (mut broadcasts, mut users) = schedule.pacers(start);
     let mut batch = Vec::new();
     loop {
         let next = broadcasts.due_ns().min(users.due_ns());
@@ -186,8 +233,7 @@ fn publish(
             let (pacer, source) = if broadcasts.due_ns() <= users.due_ns() {
                 (&mut broadcasts, BROADCAST)
             } else {
-                let source =
-                    u32::try_from(users.count % u64::from(schedule.users)).unwrap_or_default() + 1;
+                let source = schedule.share.user(schedule.users, users.count) + 1;
                 (&mut users, source)
             };
             batch.push(Stamp {
@@ -321,9 +367,13 @@ fn post(
                 .body(format!(r#"{{"channel":"{channel}","type":"load","payload":{payload}}}"#))
         }
         PublishMethod::Post { url, body, headers } => {
-            let request = client
-                .post(url.replace("{topic}", &schedule.topic))
-                .body(body.replace("{payload}", payload));
+            let user = schedule.user(source);
+            let url = url.replace("{topic}", &schedule.topic).replace("{user}", &user);
+            let body = body
+                .replace("{user}", &user)
+                .replace("{payload-string}", &serde_json::Value::from(payload).to_string())
+                .replace("{payload}", payload);
+            let request = client.post(url).body(body);
             headers.iter().fold(request, |request, (name, value)| request.header(name, value))
         }
         PublishMethod::Plain { .. } | PublishMethod::Durable { .. } => {
@@ -342,14 +392,56 @@ impl Schedule {
         if source == BROADCAST {
             format!("broadcast:{}", self.topic)
         } else {
-            format!("user:{}{}:events", self.user_prefix, source - 1)
+            format!("user:{}:events", self.user(source))
         }
+    }
+
+    /// Returns the user's name; empty for broadcasts.
+    fn user(&self, source: u32) -> String {
+        if source == BROADCAST {
+            String::new()
+        } else {
+            format!("{}{}", self.user_prefix, source - 1)
+        }
+    }
+
+    /// Returns the due times of this share's broadcasts and user events.
+    fn pacers(&self, start_ns: u64) -> (Pacer, Pacer) {
+        let Share { number, of } = self.share;
+        let broadcasts = if number == 0 { self.broadcasts_per_s } else { 0.0 };
+        let share = f64::from(self.share.users(self.users)) / f64::from(self.users.max(1));
+        let user_events = self.user_events_per_s * share;
+        // Without the offset, all shares would publish at the same moment.
+        let offset_ns = if user_events > 0.0 {
+            (1e9 / user_events * f64::from(number) / f64::from(of)) as u64
+        } else {
+            0
+        };
+        (Pacer::new(start_ns, broadcasts), Pacer::new(start_ns + offset_ns, user_events))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn shares_cover_every_user_once_in_turn() {
+        for (users, of) in [(10, 1), (10, 3), (7, 4), (2, 4)] {
+            let mut seen = Vec::new();
+            for share in (0..of).map(|number| Share { number, of }) {
+                let own = share.users(users);
+                let turns: Vec<u32> =
+                    (0..own).map(|count| share.user(users, count.into())).collect();
+                if let Some(first) = turns.first() {
+                    assert_eq!(share.user(users, own.into()), *first, "the next turn");
+                }
+                seen.extend(turns);
+            }
+            seen.sort_unstable();
+            assert_eq!(seen, (0..users).collect::<Vec<_>>(), "{users} users, {of} shares");
+        }
+    }
 
     #[test]
     fn schedule_never_drifts_and_zero_rate_never_fires() {

@@ -1,7 +1,7 @@
 //! Results of a run, as JSON and compared with the thresholds.
 
 use hdrhistogram::Histogram;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::args::Thresholds;
 use crate::publisher::Outcome;
@@ -35,6 +35,9 @@ pub struct Report {
     /// Recovery after the disconnect (scenario `storm`).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub storm: Option<Storm>,
+    /// Cost of streams that do not read (scenario `stalled`).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stall: Option<Stall>,
     /// Search for the highest sustainable rate (scenario `slow-publish`).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub search: Option<Search>,
@@ -48,7 +51,7 @@ pub struct Report {
 }
 
 /// Figures for opening the streams.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Connect {
     /// Number of streams.
     pub streams: u32,
@@ -64,7 +67,7 @@ pub struct Connect {
 /// Memory of the server's processes and of the kernel. PSS is the proportional set size of all
 /// processes under test. Growth is only accurate for a newly started server: memory released by an
 /// earlier run is reused.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Memory {
     /// PSS before the first stream, in bytes.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -83,7 +86,7 @@ pub struct Memory {
 }
 
 /// Cost of streams to which nothing is published: heartbeats and sessions.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct IdleCost {
     /// Duration of the measurement, in seconds.
     pub seconds: f64,
@@ -96,7 +99,7 @@ pub struct IdleCost {
 }
 
 /// Published and delivered events of a load.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Load {
     /// Figures of the publisher.
     pub published: Outcome,
@@ -139,7 +142,7 @@ pub struct Load {
 }
 
 /// CPU time per million deliveries.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct CpuPerMillion {
     /// User and system time, in seconds.
     pub total_s: f64,
@@ -162,7 +165,7 @@ impl CpuPerMillion {
 }
 
 /// Quantiles of durations in ms.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Quantiles {
     /// Number of durations.
     pub count: u64,
@@ -194,7 +197,7 @@ impl Quantiles {
 }
 
 /// Recovery after all streams were disconnected.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Storm {
     /// Disconnected streams.
     pub cut: u64,
@@ -206,6 +209,24 @@ pub struct Storm {
     /// CPU of the server during the recovery, in seconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub server_cpu_s: Option<f64>,
+    /// CPU of Redis during the recovery, in seconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub redis_cpu_s: Option<f64>,
+}
+
+/// Streams that did not read for a while.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Stall {
+    /// Number of streams that did not read.
+    pub stalled: u64,
+    /// Duration, in seconds.
+    pub seconds: f64,
+    /// Growth of the server's PSS during the stall per stalled stream, in bytes. Includes what the
+    /// server stores for all streams in that time, such as a history.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub server_bytes: Option<u64>,
+    /// Streams that the server closed or that broke, until the end of the load.
+    pub broken: u64,
 }
 
 /// Search for the highest sustainable rate.
@@ -359,6 +380,7 @@ mod tests {
             held: None,
             load: Some(load),
             storm: None,
+            stall: None,
             search: None,
             streams: Streams::new(&Stats::new()),
             violations: Vec::new(),
@@ -403,6 +425,7 @@ mod tests {
             caught_up,
             caught_up_after: Quantiles::default(),
             server_cpu_s: None,
+            redis_cpu_s: None,
         };
         assert_eq!(
             violations(Report { storm: Some(storm(10)), ..report(10, 0) }, &limits).len(),

@@ -25,13 +25,14 @@ pub struct Stamp {
 }
 
 impl Stamp {
-    /// Writes a JSON payload of `bytes` bytes to `out`; longer if the stamp needs more.
+    /// Writes a JSON payload of `bytes` bytes to `out`; longer if the stamp needs more. The keys are
+    /// in alphabetical order, because some servers sort them.
     pub fn payload(&self, bytes: usize, out: &mut Vec<u8>) {
         out.clear();
         let _ = write!(
             out,
-            r#"{{"t":{},"s":{},"n":{},"r":{},"p":""#,
-            self.due_ns, self.source, self.sequence, self.run
+            r#"{{"n":{},"r":{},"s":{},"t":{},"x":""#,
+            self.sequence, self.run, self.source, self.due_ns
         );
         let end = bytes.saturating_sub(2).max(out.len());
         out.resize(end, b'x');
@@ -41,12 +42,12 @@ impl Stamp {
     /// Finds the stamp in a payload, which the server may have wrapped. Returns `None` if there is
     /// none.
     pub fn read(data: &[u8]) -> Option<Self> {
-        const START: &[u8] = br#"{"t":"#;
+        const START: &[u8] = br#"{"n":"#;
         let start = memchr::memmem::find(data, START)? + START.len();
-        let (due_ns, rest) = number(&data[start..])?;
+        let (count, rest) = number(&data[start..])?;
+        let (run, rest) = number(rest.strip_prefix(br#","r":"#)?)?;
         let (source, rest) = number(rest.strip_prefix(br#","s":"#)?)?;
-        let (count, rest) = number(rest.strip_prefix(br#","n":"#)?)?;
-        let (run, _) = number(rest.strip_prefix(br#","r":"#)?)?;
+        let (due_ns, _) = number(rest.strip_prefix(br#","t":"#)?)?;
         Some(Self {
             due_ns,
             source: source.try_into().ok()?,
@@ -101,11 +102,11 @@ mod tests {
         for text in [
             "",
             "{}",
-            r#"{"t":1}"#,
-            r#"{"t":1,"s":2}"#,
-            r#"{"t":x,"s":2,"n":3}"#,
-            r#"{"t":1,"s":2,"n":3}"#,
-            r#"{"t":1,"s":99999999999,"n":3,"r":4}"#,
+            r#"{"n":1}"#,
+            r#"{"n":1,"r":2}"#,
+            r#"{"n":x,"r":2,"s":3}"#,
+            r#"{"n":1,"r":2,"s":3}"#,
+            r#"{"n":1,"r":2,"s":99999999999,"t":4}"#,
         ] {
             assert_eq!(Stamp::read(text.as_bytes()), None, "{text}");
         }

@@ -34,15 +34,32 @@ impl Report {
             load.rows(&mut rows);
         }
         if let Some(storm) = &self.storm {
-            let cpu = storm
-                .server_cpu_s
-                .map(|cpu| format!(", server CPU {cpu:.2} s"))
-                .unwrap_or_default();
+            let cpu = |name: &str, seconds: Option<f64>| {
+                seconds.map(|seconds| format!(", {name} CPU {seconds:.2} s")).unwrap_or_default()
+            };
+            let (server, redis) =
+                (cpu("server", storm.server_cpu_s), cpu("Redis", storm.redis_cpu_s));
             rows.add(
                 "storm",
-                &format!("{} disconnected, {} caught up{cpu}", storm.cut, storm.caught_up),
+                &format!(
+                    "{} disconnected, {} caught up{server}{redis}",
+                    storm.cut, storm.caught_up
+                ),
             );
             rows.add("time to catch up", &storm.caught_up_after.text());
+        }
+        if let Some(stall) = &self.stall {
+            let memory = stall
+                .server_bytes
+                .map(|bytes| format!(", server memory {} each", kib(bytes)))
+                .unwrap_or_default();
+            rows.add(
+                "stalled",
+                &format!(
+                    "{} streams for {:.1} s{memory}; {} streams broke",
+                    stall.stalled, stall.seconds, stall.broken
+                ),
+            );
         }
         if let Some(search) = &self.search {
             for step in &search.steps {

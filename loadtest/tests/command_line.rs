@@ -99,7 +99,7 @@ fn unwritable_output_file_fails_before_the_run() {
     );
 
     let mut bench = Command::new(TOOL);
-    bench.args(["bench", "--quick", "--only", "send-loop", "--out", "/dev/null/bench"]);
+    bench.args(["bench", "--quick", "--servers", "send-loop", "--out", "/dev/null/bench"]);
     let (_, status, error) = read(bench.output().unwrap());
     assert_eq!(status, 2);
     assert!(error.contains("--out /dev/null/bench") && !error.contains("round 1"), "{error}");

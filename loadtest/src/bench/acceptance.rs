@@ -1,8 +1,8 @@
 //! Acceptance criteria for the gateway; `make bench` fails if they are not met.
 
-use super::Results;
-use super::page::{YARDSTICK, main_stream_count, ratio};
-use super::servers::GATEWAY;
+use super::results::Results;
+use super::rows::CPU;
+use super::servers::{GATEWAY, PLAIN_ACTIX as YARDSTICK};
 use crate::report::Load;
 
 /// Maximum CPU per delivery of the gateway relative to the yardstick. The gateway does more than a
@@ -20,9 +20,9 @@ pub(super) fn check(results: &Results, full: bool, selected: impl Fn(&str) -> bo
     let Some(gateway) = results.servers.iter().find(|server| server.name == GATEWAY) else {
         return vec![format!("{GATEWAY} was not measured")];
     };
-    let loads = || gateway.rounds.iter().flatten().filter_map(|point| point.load.as_ref());
-    let sum = |count: fn(&Load) -> u64| loads().map(count).sum::<u64>();
-    if sum(|load| load.delivered) == 0 {
+    let sum = |count: fn(&Load) -> u64| gateway.loads().map(count).sum::<u64>();
+    // `idle` has no load.
+    if gateway.loads().count() > 0 && sum(|load| load.delivered) == 0 {
         found.push(format!("{GATEWAY}: nothing was delivered"));
     }
     let faults = [
@@ -37,8 +37,9 @@ pub(super) fn check(results: &Results, full: bool, selected: impl Fn(&str) -> bo
             .map(|(what, count)| format!("{GATEWAY}: {count} {what}, allowed 0")),
     );
     if full && selected(YARDSTICK) {
-        let main_streams = main_stream_count(results);
-        match ratio(results, gateway, main_streams) {
+        let main_streams = results.size.main_streams();
+        let yardstick = results.servers.iter().find(|server| server.name == YARDSTICK);
+        match yardstick.and_then(|other| CPU.ratio(&results.size, gateway, other)) {
             None => found.push(format!(
                 "{GATEWAY}: CPU per delivery relative to {YARDSTICK} was not measured"
             )),

@@ -1,197 +1,190 @@
 //! `loadtest bench`: measures several servers on one machine with the same streams and events, and
 //! writes the results.
+//!
+//! | module | purpose |
+//! |---|---|
+//! | `workload` | scenarios and their extent |
+//! | `servers/*` | how to find, start, subscribe to and publish to each server |
+//! | `measure` | one scenario with one server |
+//! | `results`, `spread` | figures as written to JSON; median and range |
+//! | `rows`, `leaders`, `ratios` | rows of the main table; who leads; required ratios |
+//! | `acceptance` | criteria that decide about the exit status |
+//! | `page/*`, `output` | the page and the summary for the terminal; output files |
 
 mod acceptance;
+mod leaders;
 pub mod machine;
+mod measure;
+mod output;
 mod page;
+mod ratios;
+pub mod results;
+mod rows;
 pub mod servers;
 pub mod spread;
+pub mod workload;
 
-use std::fs::{self, File};
-use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use serde::Serialize;
-
 use self::machine::Machine;
+use self::output::OutputFiles;
+use self::results::{Failure, Results, ServerResults};
 use self::servers::{GATEWAY, SERVERS, Server};
+use self::workload::{Size, Workload};
 use crate::args::BenchArgs;
 use crate::output::{write_stderr, write_stdout};
-use crate::scenario::scaling::{self, ScalePoint};
-
-/// Extent of a benchmark.
-#[derive(Clone, Copy, Debug, Serialize)]
-pub struct Size {
-    /// Stream counts, ascending.
-    pub streams: &'static [u32],
-    /// Number of rounds; the report contains the medians.
-    pub rounds: u32,
-    /// Duration of each load, in seconds.
-    pub load_s: u64,
-    /// Broadcasts per second; fewer where that would exceed `max_deliveries_per_s`.
-    pub rate: f64,
-    /// Maximum rate that server and load tester can sustain together on this machine.
-    pub max_deliveries_per_s: f64,
-    /// Payload size in bytes.
-    pub payload_bytes: usize,
-}
-
-const FULL: Size = Size {
-    streams: &[1_000, 2_000, 5_000, 10_000, 15_000],
-    rounds: 3,
-    load_s: 6,
-    rate: 10.0,
-    max_deliveries_per_s: 100_000.0,
-    payload_bytes: 256,
-};
-const QUICK: Size = Size { streams: &[1_000, 5_000], rounds: 1, load_s: 4, ..FULL };
-
-/// A round that would exceed this is not started: a busy machine gets fewer rounds, and the page
-/// shows how many.
-const TIME_BUDGET: Duration = Duration::from_secs(19 * 60);
-
-/// Results of a benchmark.
-#[derive(Debug, Serialize)]
-pub struct Results {
-    /// Machine of the benchmark.
-    pub machine: Machine,
-    /// Extent of the benchmark.
-    pub size: Size,
-    /// Results per server.
-    pub servers: Vec<ServerResults>,
-    /// Names of the servers that could not be measured, with the reason.
-    pub absent: Vec<(String, String)>,
-    /// Duration of the benchmark, in seconds.
-    pub seconds: u64,
-}
-
-/// Results of one server.
-#[derive(Debug, Serialize)]
-pub struct ServerResults {
-    /// Name of the server.
-    pub name: &'static str,
-    /// Description of the server.
-    pub what: &'static str,
-    /// Version of the server.
-    pub version: String,
-    /// Command that starts the server.
-    pub start: &'static str,
-    /// Equivalent command line of loadtest, with the highest stream count.
-    pub command: String,
-    /// Cost per stream count in each round.
-    pub rounds: Vec<Vec<ScalePoint>>,
-}
 
 /// Measures all installed servers and writes the results. Returns whether the gateway met the
 /// acceptance criteria.
 pub fn run(args: &BenchArgs) -> Result<bool, String> {
-    let mut size = if args.quick { QUICK } else { FULL };
     if let Some(name) =
-        args.only.iter().find(|name| SERVERS.iter().all(|server| server.name != *name))
+        args.servers.iter().find(|name| SERVERS.iter().all(|server| server.name != *name))
     {
         return Err(format!(
-            "--only {name}: unknown server; must be one of {}",
+            "--servers {name}: unknown server; must be one of {}",
             SERVERS.iter().map(|server| server.name).collect::<Vec<_>>().join(", ")
         ));
     }
-    let selected = |name: &str| args.only.is_empty() || args.only.iter().any(|only| only == name);
+    if args.render {
+        return output::render(&args.out).map(|()| true);
+    }
     let files = OutputFiles::open(&args.out)?;
-    let (started, machine) = (Instant::now(), Machine::read());
-    let (mut measured, mut absent) = (Vec::new(), Vec::new());
-    for server in SERVERS.iter().filter(|server| selected(server.name)) {
-        match (server.version)() {
-            Ok(version) => {
-                let command = servers::command(server, &size);
-                let (name, what, start) = (server.name, server.what, server.started_by);
-                measured.push((
-                    server,
-                    ServerResults { name, what, version, start, command, rounds: Vec::new() },
-                ))
-            }
-            Err(why) => absent.push((server.name.to_owned(), why)),
-        }
-    }
-    // The servers take turns in each round, so that other load on the machine affects all alike.
-    for round in 1..=size.rounds {
-        // Average duration of the rounds so far.
-        let each = started.elapsed() / (round - 1).max(1);
-        if round > 1 && started.elapsed() + each > TIME_BUDGET {
-            write_stderr(&format!(
-                "== {:4.0} s: skipping round {round}: it would exceed the time budget",
-                started.elapsed().as_secs_f64()
-            ));
-            size.rounds = round - 1;
-            break;
-        }
-        for (server, found) in &mut measured {
-            let seconds = started.elapsed().as_secs_f64();
-            write_stderr(&format!(
-                "== {seconds:4.0} s: round {round} of {}: {}",
-                size.rounds, server.name
-            ));
-            match measure(server, &size) {
-                Ok(points) => found.rounds.push(points),
-                // A server that fails is not measured again; the figures of the others remain.
-                Err(why) => {
-                    write_stderr(&why);
-                    let why = why.lines().next().unwrap_or_default().to_owned();
-                    absent
-                        .push((server.name.to_owned(), format!("failed in round {round}: {why}")));
-                }
-            }
-        }
-        measured.retain(|(server, _)| absent.iter().all(|(name, _)| name != server.name));
-    }
-    let servers = measured.into_iter().map(|(_, found)| found).collect();
-    let seconds = started.elapsed().as_secs();
-    let results = Results { machine, size, servers, absent, seconds };
-    files.write(&results)?;
+    let results = Bench::new(args).run();
+    let results = files.write(&results)?;
+    let seconds = results.seconds;
     write_stderr(&format!("== {seconds:4} s: results written to {}", args.out.display()));
     write_stdout(&(page::summary(&results) + "\n"))?;
     if let Some((name, why)) = results.absent.iter().find(|(name, _)| name == GATEWAY) {
         return Err(format!("{name}: {why}"));
     }
-    let violations = acceptance::check(&results, !args.quick, selected);
+    if let Some(failure) = results.failed.iter().find(|failure| failure.server == GATEWAY) {
+        return Err(format!("{GATEWAY}: {}: {}", failure.workload.name(), failure.reason));
+    }
+    let selected = |name: &str| is_selected(&args.servers, name);
+    let full = !args.quick && args.streams.is_none() && has(&args.only, Workload::Broadcast);
+    let violations = acceptance::check(&results, full, selected);
     for violation in &violations {
         write_stderr(&format!("FAILED: {violation}"));
     }
     Ok(violations.is_empty())
 }
 
-fn measure(server: &Server, size: &Size) -> Result<Vec<ScalePoint>, String> {
-    let running = servers::start(server).map_err(|error| format!("{}: {error}", server.name))?;
-    let common = running.options(size);
-    let points =
-        crate::on_one_thread(scaling::measure(&common, size.streams, size.max_deliveries_per_s));
-    points.map_err(|error| format!("{}: {error}\n{}", server.name, running.log()))
+fn is_selected(servers: &[String], name: &str) -> bool {
+    servers.is_empty() || servers.iter().any(|server| server == name)
 }
 
-/// Output files, opened before the benchmark runs for minutes.
-struct OutputFiles {
-    json: (PathBuf, File),
-    page: (PathBuf, File),
+fn has(only: &[Workload], workload: Workload) -> bool {
+    only.is_empty() || only.contains(&workload)
 }
 
-impl OutputFiles {
-    /// Opens both files without changing them: a failed benchmark keeps the previous page.
-    fn open(out: &Path) -> Result<Self, String> {
-        fs::create_dir_all(out).map_err(|error| format!("--out {}: {error}", out.display()))?;
-        let open = |name: &str| {
-            let path = out.join(name);
-            let file = File::options().create(true).append(true).open(&path);
-            file.map(|file| (path.clone(), file))
-                .map_err(|error| format!("--out {}: {error}", path.display()))
+/// Running benchmark.
+struct Bench<'a> {
+    args: &'a BenchArgs,
+    started: Instant,
+    /// Duration of a scenario with all servers, in its last round.
+    durations: BTreeMap<Workload, Duration>,
+    measured: Vec<(&'static Server, ServerResults)>,
+    results: Results,
+}
+
+impl<'a> Bench<'a> {
+    fn new(args: &'a BenchArgs) -> Self {
+        let size = Size::new(args);
+        let (mut measured, mut absent) = (Vec::new(), Vec::new());
+        for server in SERVERS.iter().filter(|server| is_selected(&args.servers, server.name)) {
+            match (server.version)() {
+                Ok(version) => measured.push((server, empty_results(args, server, version, &size))),
+                Err(why) => absent.push((server.name.to_owned(), why)),
+            }
+        }
+        let results = Results {
+            machine: Machine::read(),
+            size,
+            servers: Vec::new(),
+            absent,
+            failed: Vec::new(),
+            seconds: 0,
         };
-        Ok(Self { json: open("benchmarks.json")?, page: open("benchmarks.md")? })
+        Self { args, started: Instant::now(), durations: BTreeMap::new(), measured, results }
     }
 
-    fn write(self, results: &Results) -> Result<(), String> {
-        let json = serde_json::to_string_pretty(results).map_err(|error| error.to_string())? + "\n";
-        for ((path, mut file), text) in [(self.json, json), (self.page, page::page(results))] {
-            let written = file.set_len(0).and_then(|()| file.write_all(text.as_bytes()));
-            written.map_err(|error| format!("--out {}: {error}", path.display()))?;
+    /// The servers take turns in each scenario of each round, so that other load on the machine
+    /// affects all alike.
+    fn run(mut self) -> Results {
+        let rounds = self.results.size.rounds;
+        for round in 1..=rounds {
+            for workload in Workload::ALL.into_iter().filter(|one| has(&self.args.only, *one)) {
+                if round > 1 && !workload.every_round() {
+                    continue;
+                }
+                if self.exceeds_budget(workload) {
+                    self.progress(&format!(
+                        "skipping round {round} of {}: it would exceed the time budget",
+                        workload.name()
+                    ));
+                    continue;
+                }
+                let started = Instant::now();
+                self.measure_all(round, workload);
+                self.durations.insert(workload, started.elapsed());
+            }
         }
-        Ok(())
+        self.results.seconds = self.started.elapsed().as_secs();
+        self.results.servers = self.measured.into_iter().map(|(_, found)| found).collect();
+        self.results
+    }
+
+    /// Returns whether another round of a scenario would take longer than the budget. The first
+    /// round is always measured.
+    fn exceeds_budget(&self, workload: Workload) -> bool {
+        self.durations
+            .get(&workload)
+            .is_some_and(|last| self.started.elapsed() + *last > self.args.time_budget)
+    }
+
+    fn measure_all(&mut self, round: u32, workload: Workload) {
+        for at in 0..self.measured.len() {
+            let server = self.measured[at].0;
+            let failed_before =
+                |one: &Failure| (one.server.as_str(), one.workload) == (server.name, workload);
+            if !server.supports(workload) || self.results.failed.iter().any(failed_before) {
+                continue;
+            }
+            let rounds = self.results.size.rounds;
+            let of = if workload.every_round() { rounds } else { 1 };
+            self.progress(&format!("round {round} of {of}: {}: {}", workload.name(), server.name));
+            let found = &mut self.measured[at].1;
+            if let Err(why) = measure::measure(server, workload, &self.results.size, found) {
+                write_stderr(&why);
+                self.results.failed.push(Failure {
+                    server: server.name.to_owned(),
+                    workload,
+                    round,
+                    reason: why.lines().next().unwrap_or_default().to_owned(),
+                });
+            }
+        }
+    }
+
+    fn progress(&self, text: &str) {
+        write_stderr(&format!("== {:4.0} s: {text}", self.started.elapsed().as_secs_f64()));
+    }
+}
+
+fn empty_results(args: &BenchArgs, server: &Server, version: String, size: &Size) -> ServerResults {
+    let workloads = Workload::ALL.into_iter().filter(|workload| has(&args.only, *workload));
+    let supported = workloads.filter(|workload| server.supports(*workload));
+    let unsupported = server.unsupported.iter();
+    ServerResults {
+        name: server.name.to_owned(),
+        what: server.what.to_owned(),
+        version,
+        start: server.started_by.to_owned(),
+        command: server.command(Workload::Broadcast, size),
+        commands: supported.map(|workload| (workload, server.command(workload, size))).collect(),
+        unsupported: unsupported.map(|(workload, why)| (*workload, (*why).to_owned())).collect(),
+        rounds: Vec::new(),
+        scenarios: BTreeMap::new(),
     }
 }

@@ -13,9 +13,11 @@ mod storm;
 
 use std::time::{Duration, Instant};
 
+use futures_util::future::join_all;
+
 use crate::args::{Command, Common, Thresholds};
 use crate::fleet::Fleet;
-use crate::publisher::{Publisher, Schedule};
+use crate::publisher::{Outcome, Publisher, Schedule};
 use crate::usage::{Cpu, KernelMemory, Processes, RedisInfo, anonymous_bytes};
 
 use crate::report::{Connect, CpuPerMillion, Load, Memory, Quantiles, Report, Streams};
@@ -30,6 +32,9 @@ pub struct Run {
     schedule: Option<Schedule>,
     server: Option<Processes>,
     redis: Option<RedisInfo>,
+    redis_url: Option<String>,
+    /// Number of concurrent publishers.
+    publishers: u32,
     tool: Processes,
     settle: Duration,
     drain: Duration,
@@ -167,18 +172,16 @@ impl Run {
         *self.fleet.env.stats.latency_us.borrow_mut() = histogram_us();
         self.fleet.env.stats.gaps.borrow_mut().clear();
         let (started, started_ns) = (Instant::now(), now_ns());
-        let publisher = match &self.schedule {
+        let publishers = match &self.schedule {
             Some(schedule) => {
-                Some(Publisher::start(schedule.clone(), self.fleet.env.published.clone())?)
+                Publisher::start_shares(schedule, self.publishers, &self.fleet.env.published)?
             }
-            None => None,
+            None => Vec::new(),
         };
         during(&mut self.fleet).await?;
         let seconds = started.elapsed().as_secs_f64();
-        let published = match publisher {
-            Some(publisher) => publisher.stop().await,
-            None => Default::default(),
-        };
+        let stops = publishers.into_iter().map(Publisher::stop);
+        let published = join_all(stops).await.into_iter().fold(Outcome::default(), Outcome::merged);
         self.fleet.drained(0..self.active, self.drain).await;
         // Duplicates of the last events may still arrive.
         tokio::time::sleep(self.settle / 4).await;

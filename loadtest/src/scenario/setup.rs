@@ -12,7 +12,7 @@ use tokio::sync::{Notify, Semaphore};
 use super::{MemoryBaseline, Run};
 use crate::args::{Common, Publish};
 use crate::fleet::Fleet;
-use crate::publisher::{PublishMethod, Schedule};
+use crate::publisher::{PublishMethod, Schedule, Share};
 use crate::report::{Report, Streams};
 use crate::sequence::PublishedSequences;
 use crate::stats::Stats;
@@ -77,8 +77,10 @@ pub(super) fn run(name: &'static str, args: &Common) -> Result<Run, String> {
         active: 0,
         schedule,
         server,
-        redis,
         tool,
+        publishers: args.publishers,
+        redis_url: redis.is_some().then(|| args.redis_url().to_owned()),
+        redis,
         settle: args.settle,
         drain: args.drain,
         report: Report {
@@ -91,6 +93,7 @@ pub(super) fn run(name: &'static str, args: &Common) -> Result<Run, String> {
             held: None,
             load: None,
             storm: None,
+            stall: None,
             search: None,
             streams,
             violations: Vec::new(),
@@ -210,8 +213,18 @@ fn schedule(name: &str, args: &Common, users: u32, run: u16) -> Result<Option<Sc
         "mixed" => (args.rate, args.user_rate),
         _ => (args.rate, 0.0),
     };
-    if user_events > 0.0 && args.publish == Publish::Post {
-        return Err("--publish post supports broadcasts only".to_owned());
+    let names_user = |text: &str| text.contains("{user}");
+    if user_events > 0.0
+        && args.publish == Publish::Post
+        && !names_user(&args.post_body)
+        && !args.publish_url.as_deref().is_some_and(names_user)
+    {
+        return Err("--publish post: single-user events require {user} in --publish-url or \
+                    --post-body"
+            .to_owned());
+    }
+    if broadcasts > 0.0 && user_events > 0.0 && args.publish == Publish::Post {
+        return Err("--publish post supports either broadcasts or single-user events".to_owned());
     }
     Ok(Some(Schedule {
         method,
@@ -223,6 +236,7 @@ fn schedule(name: &str, args: &Common, users: u32, run: u16) -> Result<Option<Sc
         run,
         payload_bytes: args.payload_bytes,
         tls_config: tls_config(args)?,
+        share: Share::ALL,
     }))
 }
 

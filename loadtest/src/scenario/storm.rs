@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::Run;
 use crate::report::{Quantiles, Storm};
 use crate::stamp::now_ns;
-use crate::usage::Processes;
+use crate::usage::{Cpu, Processes, RedisInfo};
 
 /// Disconnects the streams after a third of `duration`.
 pub(super) async fn run(
@@ -16,7 +16,9 @@ pub(super) async fn run(
     timeout: Duration,
 ) -> Result<(), String> {
     let server = run.server.clone();
-    let mut server_cpu_s = None;
+    // A connection of its own: that of the run is in use until the load ends.
+    let mut redis = run.redis_url.as_deref().map(RedisInfo::open).transpose()?;
+    let (mut server_cpu_s, mut redis_cpu_s) = (None, None);
     let load = run
         .load(async |fleet| {
             tokio::time::sleep(duration / 3).await;
@@ -25,14 +27,19 @@ pub(super) async fn run(
             tokio::time::sleep(away).await;
             let env = fleet.env.clone();
             env.disrupted_ns.set(now_ns());
-            let before = server.as_ref().and_then(Processes::cpu);
+            let mut cpu =
+                || (server.as_ref().and_then(Processes::cpu), redis.as_mut().map(RedisInfo::cpu));
+            let before = cpu();
             // Not all may be open in time: the report contains how many were.
             let _ = fleet.open(all.clone(), None, timeout).await;
             let caught_up =
                 env.stats.until(|stats| stats.caught_up_us.borrow().len() >= u64::from(all.end));
             let _ = tokio::time::timeout(timeout, caught_up).await;
-            let after = server.as_ref().and_then(Processes::cpu);
-            server_cpu_s = after.zip(before).map(|(after, before)| after.since(before).total_s());
+            let after = cpu();
+            let since = |after: Option<Cpu>, before: Option<Cpu>| {
+                after.zip(before).map(|(after, before)| after.since(before).total_s())
+            };
+            (server_cpu_s, redis_cpu_s) = (since(after.0, before.0), since(after.1, before.1));
             tokio::time::sleep(duration / 3).await;
             Ok(())
         })
@@ -43,6 +50,7 @@ pub(super) async fn run(
         caught_up: caught_up.len(),
         caught_up_after: Quantiles::new(&caught_up),
         server_cpu_s,
+        redis_cpu_s,
     });
     run.report.load = Some(load);
     Ok(())
