@@ -27,8 +27,19 @@ pub async fn freeze(world: &mut World) -> Instant {
     Instant::now()
 }
 
+/// Waits until Redis has the links of all gateways, which the fault before may have cut.
+async fn linked(world: &World) {
+    eventually("links of all gateways", || async {
+        let words = ["PUBSUB", "SHARDNUMSUB", "sse:live:{broadcast}"];
+        let (_, links): (String, usize) = server(world).try_command(&words).await.ok()?;
+        (links == world.fleet.members.len()).then_some(())
+    })
+    .await;
+}
+
 /// Disconnects every subscriber.
 pub async fn kill_pubsub(world: &mut World) -> Instant {
+    linked(world).await;
     let killed: i64 = server(world).command(&["CLIENT", "KILL", "TYPE", "pubsub"]).await;
     assert!(killed > 0, "no link was killed");
     Instant::now()
@@ -36,13 +47,7 @@ pub async fn kill_pubsub(world: &mut World) -> Instant {
 
 /// A gateway that reads nothing exceeds the output buffer of its link.
 pub async fn output_buffer(world: &mut World) -> Instant {
-    // A gateway whose link was cut just now has no buffer.
-    eventually("links of all gateways", || async {
-        let words = ["PUBSUB", "SHARDNUMSUB", "sse:live:{broadcast}"];
-        let (_, links): (String, usize) = server(world).try_command(&words).await.ok()?;
-        (links == world.fleet.members.len()).then_some(())
-    })
-    .await;
+    linked(world).await;
     let n = world.gateway_with(Role::Writer).await;
     world.touched.insert(n);
     let limit = "client-output-buffer-limit";
