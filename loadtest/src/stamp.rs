@@ -25,8 +25,8 @@ pub struct Stamp {
 }
 
 impl Stamp {
-    /// Writes a JSON payload of `bytes` bytes to `out`; longer if the stamp needs more. The keys are
-    /// in alphabetical order, because some servers sort them.
+    /// Writes a JSON payload of `bytes` bytes to `out`; longer if the stamp needs more. The keys
+    /// are in alphabetical order, because some servers sort them.
     pub fn payload(&self, bytes: usize, out: &mut Vec<u8>) {
         out.clear();
         let _ = write!(

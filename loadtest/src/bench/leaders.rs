@@ -4,9 +4,9 @@ use super::results::{Results, ServerResults};
 use super::rows::{Better, MISSING, Row};
 use super::servers::SEND_LOOP;
 
-/// Returns the names of the servers with the best median of a row, as shown in the table: several if
-/// they are equal, none if nothing can be compared. `send-loop` does not compete: it is the minimum
-/// cost of a delivery, not a server.
+/// Returns the names of the servers with the best median of a row, as shown in the table: several
+/// if they are equal, none if nothing can be compared. `send-loop` does not compete: it is the
+/// minimum cost of a delivery, not a server.
 pub(super) fn leaders<'a>(results: &'a Results, row: &Row) -> Vec<&'a str> {
     let size = &results.size;
     let shown = |server: &ServerResults| {

@@ -93,8 +93,8 @@ impl Row {
         spread(pairs.filter_map(|(one, other)| Some(one? / other.filter(|other| *other > 0.0)?)))
     }
 
-    /// Returns whether the values can be compared: in most measurements, the server lost nothing and,
-    /// if that lowers the value, did not fall behind.
+    /// Returns whether the values can be compared: in most measurements, the server lost nothing
+    /// and, if that lowers the value, did not fall behind.
     pub(super) fn comparable(&self, size: &Size, server: &ServerResults) -> bool {
         let main = size.main_streams();
         let behind = |load: &Load, interval_ms: f64| {
