@@ -51,6 +51,7 @@ The load is the least and the greatest load average of one minute.
   Without any, a gap with reason `unrecorded` is unnecessary.
 - **broken streams**: responses after which a browser never reconnects, and streams that ended
   although no gateway did.
+  Also 1 for a round that did not end, with 0 + 0 events: its reason is in the output of the run.
 - **recovery**: from the end of the fault, or from the decision of the sentinels, to the first
   delivery.
 

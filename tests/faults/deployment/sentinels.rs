@@ -123,12 +123,21 @@ impl Sentinels {
         self.0.iter().for_each(Server::thaw);
     }
 
-    /// Starts a failover, although the primary is well.
-    pub async fn fail_over(&self) {
-        eventually_within(LIMIT, "a failover that begins", || async {
-            self.0[0].try_command::<()>(&["SENTINEL", "FAILOVER", NAME]).await.ok()
+    /// Lets the first sentinel fail over from the primary with this port, although that is well.
+    /// Begins again if the failover is aborted. Returns the moment of the decision.
+    pub async fn fail_over(&self, from: u16) -> Instant {
+        let first = &self.0[0];
+        eventually_within(LIMIT, "a failover that was asked for", || async {
+            let words = ["SENTINEL", "GET-MASTER-ADDR-BY-NAME", NAME];
+            let (_, port): (String, u16) = first.try_command(&words).await.ok()?;
+            if port == from {
+                // Refused while one is running.
+                let _ = first.try_command::<()>(&["SENTINEL", "FAILOVER", NAME]).await;
+            }
+            self.primary_port().await.filter(|port| *port != from).map(drop)
         })
         .await;
+        Instant::now()
     }
 
     /// Waits until all sentinels have seen this priority of the replica with this port.

@@ -55,8 +55,7 @@ pub async fn partition_primary(world: &mut World) -> Instant {
 pub async fn planned(world: &mut World) -> Instant {
     let deployment = &world.deployment;
     let port = deployment.servers[deployment.primary().await].announced_port();
-    deployment.sentinels().fail_over().await;
-    let decided = deployment.sentinels().decision(port).await;
+    let decided = deployment.sentinels().fail_over(port).await;
     deployment.healthy().await;
     decided
 }

@@ -16,6 +16,10 @@ pub async fn kill(world: &mut World) -> Instant {
     server(world).kill();
     tokio::time::sleep(Duration::from_secs(1)).await;
     server(world).run().await;
+    eventually("data that is loaded", || async {
+        server(world).try_command::<String>(&["PING"]).await.ok()
+    })
+    .await;
     Instant::now()
 }
 
