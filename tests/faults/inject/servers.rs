@@ -93,7 +93,14 @@ pub async fn flush_all_unseen(world: &mut World) -> Instant {
 /// Deletes the function library. The gateways load it again.
 pub async fn flush_functions(world: &mut World) -> Instant {
     server(world).command::<()>(&["FUNCTION", "FLUSH"]).await;
-    Instant::now()
+    let flushed = Instant::now();
+    // Another fault may cut off all gateways: then nobody would load it.
+    eventually("a library", || async {
+        let words = ["FCALL", "sse_publish", "1", "user:nobody:events", "probe", "1"];
+        server(world).try_command::<String>(&words).await.ok()
+    })
+    .await;
+    flushed
 }
 
 /// Redis rejects writes for a while.
