@@ -108,6 +108,11 @@ impl Delivery {
         }
     }
 
+    /// A linked server has got slots, which the routes must know already.
+    pub fn slots_arrived(&self) {
+        self.mailboxes.send(|| Message::SlotsArrived);
+    }
+
     /// The channels of these users are on other servers now, whose routes must be known already.
     pub fn users_moved(&self, users: &Arc<[Arc<str>]>) {
         self.mailboxes.send(|| Message::UsersMoved(users.clone()));

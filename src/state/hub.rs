@@ -132,6 +132,11 @@ impl Hub {
             Message::LinkDown(server) => {
                 self.servers.set_linked(server, false);
                 self.detach(server);
+                // What has moved to another server does not wait for this link.
+                self.catch_up_all(CatchUpCause::Moved, |c, part| c.server(part) == server);
+            }
+            Message::SlotsArrived => {
+                self.catch_up_all(CatchUpCause::Moved, |c, part| c.is_detached(part));
             }
             Message::LinkUp(server) => {
                 self.servers.set_linked(server, true);

@@ -42,6 +42,8 @@ pub enum Message {
     UsersMoved(Arc<[Arc<str>]>),
     /// The broadcasts moved to another server: all connections must catch up there.
     BroadcastsMoved,
+    /// A linked server has got slots: what is detached may be read from it now.
+    SlotsArrived,
     /// The mailbox overflowed, and events are being dropped: all connections must catch up again.
     EventsDropped,
     /// No more events are being dropped: the connections may catch up.

@@ -44,6 +44,10 @@ impl Supervisor {
             return Ok(());
         }
         self.slots.known = slots;
+        if has_changed {
+            // The former server of some may be gone, and cannot say that they moved.
+            self.context.delivery.slots_arrived();
+        }
         let (keys, server) = (&self.commands.keys, &self.context.server);
         let gone = self.subscriptions.remove(|user| !server.owns(&keys.live_user(user)));
         // Their slots have come back, or never left.
