@@ -150,7 +150,8 @@ export async function tcpProxy(t, to) {
 /** Creates a temporary folder that is removed after the test. */
 export function folder(t, name = 'test') {
   const created = mkdtempSync(path.join(os.tmpdir(), `sse-clients-${name}-`));
-  t.after(() => rmSync(created, { recursive: true, force: true }));
+  // A browser that was killed may still write for a moment.
+  t.after(() => rmSync(created, { recursive: true, force: true, maxRetries: 20 }));
   return created;
 }
 
