@@ -1,7 +1,7 @@
 // Chromium, headless, and a page on another origin than the gateway.
 import http from 'node:http';
 import { chromium } from 'playwright-core';
-import { folder, TIMEOUT, kill, printed, start } from './processes.js';
+import { temporaryFolder, TIMEOUT, kill, printed, start } from './processes.js';
 
 const EXECUTABLE = process.env.SSE_GATEWAY_CHROMIUM ?? '/usr/bin/chromium';
 const ARGS = [
@@ -27,11 +27,12 @@ export async function browser(t, args = []) {
  * the back-forward cache. Resolves to its only context.
  */
 export async function unmodified(t) {
+  const profile = temporaryFolder('chromium');
   const process = start(EXECUTABLE, [
     '--headless=new',
     ...ARGS,
     '--remote-debugging-port=0',
-    `--user-data-dir=${folder(t, 'chromium')}`,
+    `--user-data-dir=${profile.path}`,
     'about:blank',
   ]);
   const address = await printed(
@@ -43,6 +44,7 @@ export async function unmodified(t) {
   t.after(async () => {
     await opened.close();
     await kill(process, 'SIGTERM');
+    profile.remove();
   });
   return opened.contexts()[0];
 }

@@ -147,12 +147,19 @@ export async function tcpProxy(t, to) {
   return { port, cut, restore: () => open(port) };
 }
 
+/** Creates a temporary folder. Returns its path, and what removes it. */
+export function temporaryFolder(name) {
+  const created = mkdtempSync(path.join(os.tmpdir(), `sse-clients-${name}-`));
+  // The children of a killed process may still write for a moment.
+  const remove = () => rmSync(created, { recursive: true, force: true, maxRetries: 20 });
+  return { path: created, remove };
+}
+
 /** Creates a temporary folder that is removed after the test. */
 export function folder(t, name = 'test') {
-  const created = mkdtempSync(path.join(os.tmpdir(), `sse-clients-${name}-`));
-  // A browser that was killed may still write for a moment.
-  t.after(() => rmSync(created, { recursive: true, force: true, maxRetries: 20 }));
-  return created;
+  const created = temporaryFolder(name);
+  t.after(created.remove);
+  return created.path;
 }
 
 /** Returns the ids of the running children of a process. */
