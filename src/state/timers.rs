@@ -1,5 +1,5 @@
 //! Heartbeats, maximum ages, ends of sessions and stalled clients. Each connection is checked from
-//! time to time ([`interval`]), in groups: a connection's memory is read into the cache once, and
+//! time to time (`interval`), in groups: a connection's memory is read into the cache once, and
 //! the heartbeats of a group share their frames.
 
 use std::{rc::Rc, time::Duration};
