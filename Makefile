@@ -82,7 +82,7 @@ bench-code: ## measure encoder, stream state, fan-out, parsers and link (4 minut
 	  --bench core --bench fan_out --bench head --bench wire -- $(ARGS)
 
 # Not part of `make test`: it needs a release build, which takes minutes.
-instructions: ## count instructions per delivery and connect, compare them with the budget (1 minute)
+instructions: ## compare instructions per delivery and connect with the budget (1 minute)
 	@bash .ci/need cc redis python valgrind
 	cargo build --release --locked -p sse-gateway
 	python3 tests/instructions/measure.py $(TARGET)/release/sse-gateway $(ARGS)

@@ -107,11 +107,9 @@ impl Admission {
         if !names_two && !self.routes.is_cluster() {
             return None;
         }
-        let server_ms = self.context.clock.server_ms();
         let known = self.routes.broadcasts().map(|route| route.state.highest_id());
-        // Of a server that was never reached, nothing but the time is known.
         let h = known.filter(|h| *h > EventId::ZERO);
-        let h = h.unwrap_or(EventId { ms: server_ms, ..EventId::ZERO });
+        let server_ms = self.context.clock.server_ms();
         Some(catch_up::first_of_broadcasts(cursor.map(|named| named.broadcasts), h, server_ms))
     }
 }

@@ -96,23 +96,29 @@ pub fn resumable(
     first: StreamPosition,
     server_ms: u64,
 ) -> Option<StreamPosition> {
+    // Without an epoch, only the time is known: see `first_of_broadcasts`.
+    let reaches = |id: EventId, first: EventId| match first.epoch {
+        0 => id.ms.saturating_add(CLOCK_SKEW_MS) >= first.ms,
+        _ => id >= first,
+    };
     named.filter(|named| {
-        named.user >= first.user
-            && named.broadcasts >= first.broadcasts
+        reaches(named.user, first.user)
+            && reaches(named.broadcasts, first.broadcasts)
             && named.is_plausible(server_ms)
     })
 }
 
-/// Where a new session begins in the broadcasts of a split stream: at the client's cursor if that
-/// is possible, otherwise at `h`, the last known position of their server. A cursor ahead of `h`
-/// would keep the session from ever resuming. One of a later epoch is possible, because the
-/// broadcasts may have moved from another server: then only the time decides.
-pub fn first_of_broadcasts(named: Option<EventId>, h: EventId, server_ms: u64) -> EventId {
-    let is_possible = |id: &EventId| match id.epoch > h.epoch {
-        true => id.ms <= h.ms.max(server_ms).saturating_add(CLOCK_SKEW_MS),
-        false => *id <= h,
+/// Where a new session begins in the broadcasts of a split stream: at the client's cursor, or at
+/// `h`, the last known position of their server, if that is earlier. A cursor that no server has
+/// assigned would keep the session from ever resuming. `None`: nothing but the time is known, and
+/// without a cursor the session begins at a position without an epoch.
+pub fn first_of_broadcasts(named: Option<EventId>, h: Option<EventId>, server_ms: u64) -> EventId {
+    let Some(h) = h else {
+        let latest_ms = server_ms.saturating_add(CLOCK_SKEW_MS);
+        let is_possible = |id: &EventId| id.is_plausible(server_ms) && id.ms <= latest_ms;
+        return named.filter(is_possible).unwrap_or(EventId { ms: server_ms, ..EventId::ZERO });
     };
-    named.filter(|id| id.is_plausible(server_ms) && is_possible(id)).unwrap_or(h)
+    named.map_or(h, |named| named.min(h))
 }
 
 /// Decides how a catch-up from `cursor` begins; `None`: the client's id could not be parsed.

@@ -102,10 +102,6 @@ pub struct ClusterKnowledge {
     pub vouchers: Vec<(SlotRanges, Vec<u64>)>,
 }
 
-/// A call of a function of adoption, with its key and its first argument.
-///
-/// # Errors
-/// The node owns no slot.
 impl ClusterKnowledge {
     /// A position after all that the others have assigned.
     fn floor(&self) -> EventId {
@@ -122,6 +118,10 @@ impl ClusterKnowledge {
     }
 }
 
+/// A call of a function of adoption, with its key and its first argument.
+///
+/// # Errors
+/// The node owns no slot.
 pub(super) fn call(commands: &Commands, function: &str, seen: &str) -> Result<Cmd, WatermarkError> {
     let mut call = commands.call(function, &[commands.node_key().ok_or(WatermarkError::NoSlot)?]);
     call.arg(seen);

@@ -395,12 +395,18 @@ async fn cursor_of_an_epoch_that_no_server_has_begun_is_unknown() {
         format!("{}~{}", later(&event), later(&shared)),
     ] {
         let query = format!("&lastEventId={}", encode(&cursor));
-        let mut stream = gateway.connect_with(&ticket(&id), &query).await;
+        let same = ticket(&id);
+        let mut stream = gateway.connect_with(&same, &query).await;
         let gap = stream.next_of("sse.gap").await.json();
         assert_eq!((&gap["reason"], &gap["from"]), (&"unknown-id".into(), &cursor.into()));
         let next = cluster.node(n).durable(&user(&id), "own", "2").await.unwrap();
         let position = stream.app_event().await.id.unwrap();
         assert!(position.starts_with(&format!("{next}~")), "{}", stream.dump());
+        // The session resumes from what it got since then.
+        let query = format!("&lastEventId={}", encode(&position));
+        let mut resumed = gateway.connect_with(&same, &query).await;
+        cluster.node(n).durable(&user(&id), "own", "3").await.unwrap();
+        assert_eq!(resumed.app_event().await.event, "own", "no gap: {}", resumed.dump());
     }
 }
 

@@ -227,13 +227,24 @@ fn resume_of_a_split_stream_is_checked_for_each_part() {
 
 #[test]
 fn session_begins_in_the_broadcasts_where_the_client_is_if_possible() {
-    let (h, now) = (id(90_000), 90_000);
-    let first = |named| first_of_broadcasts(Some(named), h, now);
-    for possible in [id(1), h, in_epoch(3, 99_999), in_epoch(9, 150_000)] {
+    let h = id(90_000);
+    let first = |named| first_of_broadcasts(Some(named), Some(h), 90_000);
+    for possible in [id(1), h, in_epoch(3, 99_999)] {
         assert_eq!(first(possible), possible);
     }
-    for ahead in [id(90_001), in_epoch(9, 150_001), in_epoch(u64::MAX, 1)] {
+    for ahead in [id(90_001), in_epoch(9, 90_000), in_epoch(u64::MAX, 1)] {
         assert_eq!(first(ahead), h, "{ahead}");
     }
-    assert_eq!(first_of_broadcasts(None, h, now), h);
+    assert_eq!(first_of_broadcasts(None, Some(h), 90_000), h);
+    // Nothing but the time is known.
+    let unknown = |named| first_of_broadcasts(named, None, 90_000);
+    assert_eq!(unknown(Some(in_epoch(9, 150_000))), in_epoch(9, 150_000));
+    let now = EventId { ms: 90_000, ..EventId::ZERO };
+    assert_eq!((unknown(None), unknown(Some(in_epoch(9, 150_001)))), (now, now));
+    let begins = StreamPosition { user: id(5), broadcasts: now };
+    let resumes = |ms| {
+        let named = StreamPosition { user: id(5), broadcasts: in_epoch(3, ms) };
+        resumable(Some(named), begins, 90_000).is_some()
+    };
+    assert!(resumes(30_000) && !resumes(29_999), "not before the session");
 }

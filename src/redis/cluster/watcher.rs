@@ -393,7 +393,7 @@ impl Watcher {
         );
         if let Some(giver) = &giver {
             info.state.raise_highest_id(giver.h);
-            self.cluster.highest_ids.lock().insert(info.index, giver.h);
+            self.cluster.highest_ids.lock().insert(info.index, info.state.highest_id());
         }
         let epochs = giver.map(|giver| giver.epochs).unwrap_or_default();
         self.cluster.moves.record(left.into_iter(), &epochs);

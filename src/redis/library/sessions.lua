@@ -3,8 +3,6 @@
 
 -- Two connections within this time count as a repeated take-over, in ms.
 local TAKE_OVERS_MS = 600000
--- Maximum difference between the clocks of two servers, in ms.
-local CLOCK_SKEW_MS = 60000
 
 -- Only gateways call these functions, with valid channels of users.
 local function user_slot(channel)
@@ -137,13 +135,11 @@ local function resume_existing(key, slot, digest, s, a, now, revoked, is_read_on
 end
 
 -- The session's first cursor: the client's own one if it is possible and not ahead of the clock,
--- which would keep the session from ever resuming. On a cluster, the user's slot may have moved
--- here from a server of a later epoch, whose clock may be slightly ahead.
+-- which would keep the session from ever resuming.
 local function first_cursor(cursor, now)
   local ms, seq, cursor_epoch = foreign_position(cursor, now)
   if ms and (cursor_epoch < epoch
-    or (cursor_epoch == epoch and is_after(clock_ms, clock_seq, ms, seq))
-    or (is_cluster and cursor_epoch > epoch and ms <= math.max(clock_ms, now) + CLOCK_SKEW_MS)) then
+    or (cursor_epoch == epoch and is_after(clock_ms, clock_seq, ms, seq))) then
     return cursor
   end
   return show_position(clock_ms, clock_seq)

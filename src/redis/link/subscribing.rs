@@ -115,9 +115,7 @@ impl Supervisor {
         connection.sunsubscribe(&self.live(&idle)).await?;
         all(connection.unsubscribe(&self.public(&idle)).await)
     }
-}
 
-impl Supervisor {
     /// Whether the link brings everything of a part of a user's stream.
     pub(super) fn brings(&self, user: Option<&Arc<str>>, part: Part) -> bool {
         let is_subscribed = |user: &Arc<str>| {
