@@ -48,7 +48,7 @@ async fn read<P: FnMut(Push<'_>)>(
     mut frames: Frames,
     outputs: &mut Outputs<P>,
 ) -> EndReason {
-    let mut batching = Batching::default();
+    let mut batching = Batching::new();
     loop {
         let bytes = match socket.read_buf(frames.room()).await {
             Ok(0) => return EndReason::Closed,
