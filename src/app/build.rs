@@ -278,6 +278,7 @@ fn start_admin(
             auth,
             servers: context.servers,
             max_session: context.settings.tickets.max_session,
+            has_presence: context.presence.is_some(),
             metrics: context.metrics,
             delivery: context.delivery,
         });

@@ -6,9 +6,9 @@ use bytes::Bytes;
 
 use super::{
     channel::{Channel, is_name},
-    envelope::check_type,
     frame,
     id::EventId,
+    presence::check_stored_type,
 };
 
 /// A published event.
@@ -63,11 +63,11 @@ impl Event {
             }
         };
         let kind = parts.next()?;
-        check_type(kind).ok()?;
+        check_stored_type(&channel, kind).ok()?;
         Some(Self::new(id, predecessor, channel, retry, kind, payload))
     }
 
-    /// Creates an event; `kind` must have passed [`check_type`].
+    /// Creates an event; `kind` must have passed [`check_stored_type`].
     pub fn new(
         id: EventId,
         predecessor: EventId,

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use super::channel::is_name;
+use super::{channel::is_name, presence};
 
 /// Maximum number of topics in a ticket or request.
 pub const MAX_TOPICS: usize = 256;
@@ -65,10 +65,19 @@ impl Topics {
         Ok(Self { exact: boxed(exact), prefixes: boxed(prefixes) })
     }
 
+    /// The topics of a ticket: with the topic `presence` only if its claim allows that, whatever the
+    /// patterns are.
+    pub fn with_presence(self, is_allowed: bool) -> Self {
+        let others = self.exact.into_iter().filter(|name| **name != *presence::TOPIC);
+        let own = is_allowed.then(|| presence::TOPIC.into());
+        let exact: BTreeSet<Box<str>> = others.chain(own).collect();
+        Self { exact: exact.into_iter().collect(), prefixes: self.prefixes }
+    }
+
     /// Whether a topic is allowed.
     pub fn allows(&self, topic: &str) -> bool {
         self.exact.binary_search_by(|name| (**name).cmp(topic)).is_ok()
-            || self.prefixes().any(|prefix| topic.starts_with(prefix))
+            || self.prefixes().any(|prefix| has_prefix(topic, prefix))
     }
 
     /// Those exact names of a request that these topics allow.
@@ -100,6 +109,11 @@ impl Topics {
     }
 }
 
+/// Whether the pattern `prefix*` matches a topic. No pattern matches the topic `presence`.
+pub fn has_prefix(topic: &str, prefix: &str) -> bool {
+    topic.starts_with(prefix) && topic != presence::TOPIC
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -115,6 +129,20 @@ mod tests {
         assert!(!t.allows("news2") && !t.allows("team"));
         assert!(topics(&["*"]).allows("anything"));
         assert!(!topics(&[]).allows("anything"));
+    }
+
+    #[test]
+    fn presence_needs_the_claim_and_its_exact_name() {
+        for patterns in [&["*"][..], &["pre*"], &["presence"], &["presence", "presence*"]] {
+            let without = topics(patterns).with_presence(false);
+            assert!(!without.allows("presence") && without.exact().next().is_none());
+            assert!(without.narrow(&topics(&["presence"])).is_empty(), "{patterns:?}");
+            let with = topics(patterns).with_presence(true);
+            assert!(with.allows("presence") && with.exact().eq(["presence"]));
+            assert_eq!(with.narrow(&topics(&["presence"])), topics(&["presence"]));
+        }
+        let all = topics(&["*", "z"]).with_presence(true);
+        assert!(all.allows("presence-room") && all.allows("presenc") && all.allows("z"));
     }
 
     #[test]

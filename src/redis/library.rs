@@ -29,6 +29,7 @@ pub(super) const SOURCE: &str = concat!(
     include_str!("library/events.lua"),
     include_str!("library/recorder.lua"),
     include_str!("library/sessions.lua"),
+    include_str!("library/presence.lua"),
     include_str!("library/register.lua"),
 );
 /// Maximum time by which a log outlives its retention, in ms: busy logs are not renewed each time.

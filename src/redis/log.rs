@@ -7,10 +7,10 @@ use redis::{Cmd, RedisResult, Value, from_redis_value};
 use super::commands::{CommandError, Commands, is_wrong_type, log_foreign};
 use crate::core::{
     channel::Channel,
-    envelope::check_type,
     event::Event,
     id::{EventId, parse_epoch},
     page::{Entry, Page, ReadFrom},
+    presence::check_stored_type,
     topics::Topics,
 };
 use crate::log_limit::LogLimit;
@@ -162,7 +162,7 @@ fn event(channel: &Channel, id: &str, fields: &[Vec<u8>]) -> Option<Event> {
         return None;
     }
     let retry_ms = field("r").and_then(|r| r.parse().ok());
-    let kind = field("t").filter(|t| check_type(t).is_ok())?;
+    let kind = field("t").filter(|t| check_stored_type(channel, t).is_ok())?;
     Some(Event::new(id, predecessor, channel.clone(), retry_ms, kind, field("d")?))
 }
 

@@ -10,7 +10,7 @@ use std::{
 use slab::Slab;
 
 use super::connection::Connection;
-use crate::core::{channel::Channel, event::Event};
+use crate::core::{channel::Channel, event::Event, topics::has_prefix};
 
 /// The keys of the connections of a channel. Most users have one, which needs no allocation.
 #[expect(clippy::box_collection, reason = "most users have one")]
@@ -95,6 +95,14 @@ impl ConnectionIndex {
         self.of(self.users.get(user)).cloned().collect()
     }
 
+    /// The connections that receive a topic. One with several matching patterns may occur more than
+    /// once.
+    pub fn of_topic(&self, topic: &str) -> impl Iterator<Item = &Rc<Connection>> {
+        let prefixes = self.prefixes.iter().filter(move |(prefix, _)| has_prefix(topic, prefix));
+        let by_prefix = prefixes.flat_map(|(_, keys)| self.of(Some(keys)));
+        self.of(self.topics.get(topic)).chain(by_prefix)
+    }
+
     /// The connection with this key.
     pub fn get(&self, key: usize) -> Option<&Rc<Connection>> {
         self.all.get(key)
@@ -113,7 +121,7 @@ impl ConnectionIndex {
             Channel::Broadcast(topic) => {
                 self.of(self.topics.get(&**topic)).for_each(&mut offer);
                 for (prefix, keys) in &self.prefixes {
-                    if !topic.starts_with(prefix.as_str()) {
+                    if !has_prefix(topic, prefix) {
                         continue;
                     }
                     // Events without an id have no position, so the patterns are compared.

@@ -3,6 +3,7 @@
 
 use std::{
     cell::{Cell, RefCell},
+    collections::HashSet,
     rc::Rc,
     sync::{
         Arc,
@@ -259,6 +260,9 @@ impl Hub {
     pub fn add(&self, connection: &Rc<Connection>) {
         connection.key.set(self.index.borrow_mut().insert(connection));
         self.local_users.add(connection.client.user.clone());
+        if let Some(presence) = &self.context.presence {
+            presence.add(&connection.client.user);
+        }
         self.schedule(connection);
         if let Some(reason) = self.delivery.session_notices.about(connection) {
             self.end_session(connection, reason);
@@ -280,6 +284,9 @@ impl Hub {
             self.local_users.remove(user);
         }
         drop(index);
+        if let Some(presence) = &self.context.presence {
+            presence.remove(user);
+        }
         connection.forget();
         self.context.metrics.connections.dec();
         self.context.metrics.closed.with_label_values(&[connection.reason().name()]).inc();
@@ -337,6 +344,12 @@ impl Hub {
                     |c: &&Rc<Connection>| user.as_deref().is_none_or(|u| *c.client.user == *u);
                 let listed = self.snapshot().iter().filter(wanted).map(|c| self.info(c)).collect();
                 let _ = reply.send(listed);
+            }
+            Command::UsersOfTopic(topic, reply) => {
+                let index = self.index.borrow();
+                let users: HashSet<_> =
+                    index.of_topic(&topic).map(|c| c.client.user.clone()).collect();
+                let _ = reply.send(users);
             }
             Command::Drain { window_ms } => {
                 let hub = self.clone();

@@ -45,6 +45,7 @@ pub fn context(changes: &[(&str, &str)]) -> Arc<StreamContext> {
         metrics: Arc::new(Metrics::new()),
         limits: Arc::new(Limits::new(&settings.limits)),
         settings: StreamSettings::new(&settings),
+        presence: settings.presence.enabled.then(Arc::default),
     })
 }
 

@@ -38,4 +38,9 @@ register('open', open, 'allow-oom')
 register('resume', resume_only, 'no-writes')
 register('renew', renew, 'allow-oom')
 register('revoke', revoke, 'allow-oom')
+-- Without allow-oom: while Redis is full, no lease ends either.
+register('presence', presence.report)
+register('presence_of', presence.of, 'no-writes')
+register('presence_ask', presence.ask, 'allow-oom')
+register('presence_answer', presence.answer)
 @ALIAS@
