@@ -4,10 +4,9 @@
 -- users have, under a name that it gives up with its lease. All keys are in the slot of the
 -- broadcasts.
 
--- A chunk of Lua has 200 local variables at most, so the functions are in one table.
-local presence = {}
-
-do
+-- A function, because the whole library may have 200 local variables.
+local presence = (function()
+  local presence = {}
   -- user -> number of instances where the user has a stream.
   local USERS = PREFIX .. 'presence:' .. BROADCAST
   -- name of an instance -> when its lease ends, in ms. 0: it is being removed.
@@ -108,16 +107,20 @@ do
   end
 
   local swept_ms, is_unfinished = 0, false
-  -- No lease ends before: until then, instances could not reach this server to renew theirs.
+  -- When any instance has reported.
+  local reported_ms = 0
+  -- No lease ends before, because no instance could reach this server to renew it.
   local spared_until_ms = 0
 
   -- Returns whether there is more to do.
   local function sweep(now, lease_ms, linger_ms)
+    -- The server was unavailable, or is a new primary.
+    local silent_ms = now - reported_ms
+    if silent_ms < 0 or silent_ms > lease_ms / 2 then spared_until_ms = now + lease_ms end
+    reported_ms = now
     local age_ms = now - swept_ms
     local least_ms = is_unfinished and BUSY_SWEEP_MS or SWEEP_MS
     if age_ms >= 0 and age_ms < least_ms then return is_unfinished end
-    -- Nobody has reported for a while: the server was unavailable, or is a new primary.
-    if age_ms < 0 or age_ms > lease_ms / 2 then spared_until_ms = now + lease_ms end
     swept_ms = now
     local ended_ms = now < spared_until_ms and 0 or now
     is_unfinished = remove_instance(ended_ms, now, linger_ms)
@@ -238,4 +241,6 @@ do
     redis.call('PEXPIRE', key, ANSWERED_MS)
     return 1
   end
-end
+
+  return presence
+end)()

@@ -13,6 +13,7 @@ use super::{
     commands::{CommandError, Commands},
     link_context::LinkContext,
     named_reply::NamedReply,
+    servers::Servers,
 };
 use crate::{error_chain::ErrorChain, metrics::Metrics, state::presence::Presence};
 
@@ -25,6 +26,8 @@ const RENEWAL: Duration = Duration::from_secs(1);
 const COLLECTION: Duration = Duration::from_millis(100);
 /// Time between two calls while Redis has more to remove.
 const PAUSE: Duration = Duration::from_millis(10);
+/// Before the first report, the link is looked for this often.
+const LINK_POLL: Duration = Duration::from_millis(50);
 /// Maximum number of calls in a row that only remove.
 const REMOVALS: usize = 100;
 
@@ -69,6 +72,7 @@ enum Interrupted {
 /// Reports the users of one instance.
 pub struct Reporter {
     presence: Arc<Presence>,
+    servers: Arc<Servers>,
     commands: Commands,
     metrics: Arc<Metrics>,
     lease: Duration,
@@ -98,6 +102,7 @@ impl Reporter {
         presence.set_name(name.clone());
         Some(Self {
             presence,
+            servers: context.servers.clone(),
             commands,
             metrics: context.metrics.clone(),
             lease: settings.lease,
@@ -113,6 +118,12 @@ impl Reporter {
 
     /// Reports until the instance leaves.
     pub async fn run(mut self, mut leave: LeaveRequest) {
+        while !self.is_linked() {
+            match tokio::time::timeout(LINK_POLL, &mut leave).await {
+                Ok(request) => return respond(request),
+                Err(_elapsed) => {}
+            }
+        }
         let mut timer = tokio::time::interval(RENEWAL.min(self.lease / 3));
         timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
@@ -121,15 +132,17 @@ impl Reporter {
                 () = self.presence.changed() => tokio::time::sleep(COLLECTION).await,
                 request = &mut leave => {
                     self.leave().await;
-                    if let Ok(done) = request {
-                        let _ = done.send(());
-                    }
-                    return;
+                    return respond(request);
                 }
             }
             self.report_changes().await;
             timer.reset();
         }
+    }
+
+    /// Whether the link to the broadcasts is up, and so the library is loaded.
+    fn is_linked(&self) -> bool {
+        self.servers.of_broadcasts().is_some_and(|server| server.info.state.is_up())
     }
 
     /// Reports what has changed. What cannot be reported now is reported later.
@@ -247,6 +260,12 @@ impl Reporter {
             .arg(mode.name());
         add_users(&mut call, users, &self.presence.streams(users));
         reply(&self.commands.run::<NamedReply>(&call).await?)
+    }
+}
+
+fn respond(request: Result<oneshot::Sender<()>, oneshot::error::RecvError>) {
+    if let Ok(done) = request {
+        let _ = done.send(());
     }
 }
 
