@@ -183,8 +183,8 @@ keys! {
         "How long after the end of the last stream a user counts as offline.",
         |s, v| s.presence.linger = parse::duration(v, ms(0, HOUR))?;
     "presence.lease" = r#""10s""#,
-        "An instance that Redis has not heard from for this long counts as lost, and its users \
-         as gone.",
+        "An instance that has not reported to Redis for this long counts as lost, with all its \
+         streams.",
         |s, v| s.presence.lease = parse::duration(v, ms(SECOND, HOUR))?;
     "api_keys" = "[]",
         "Keys for POST /publish, POST /tickets and the admin API: [{ sha256 = \"<hex of the key's \

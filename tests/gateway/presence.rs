@@ -20,7 +20,6 @@ fn builder(redis: &Redis, lease: &str, linger: &str) -> Builder {
         .env("PRESENCE__ENABLED", "true")
         .env("PRESENCE__LEASE", lease)
         .env("PRESENCE__LINGER", linger)
-        .env("LOG__LEVEL", "debug")
         .env("API_KEYS", &api_keys(&[(KEY, "admin")]))
 }
 
@@ -28,11 +27,15 @@ async fn json_of(response: reqwest::Response) -> Value {
     serde_json::from_str(&response.text().await.expect("a body")).expect("JSON")
 }
 
-/// Status and body of `GET /presence?<query>`.
-async fn ask(gateway: &Gateway, query: &str) -> (u16, Value) {
+/// Status and body of `GET /presence?<query>` with this API key.
+pub async fn ask_with(gateway: &Gateway, query: &str, key: &str) -> (u16, Value) {
     let request = gateway.admin_http().get(gateway.admin_url(&format!("/presence?{query}")));
-    let response = request.bearer_auth(KEY).send().await.expect("a response");
+    let response = request.bearer_auth(key).send().await.expect("a response");
     (response.status().as_u16(), json_of(response).await)
+}
+
+async fn ask(gateway: &Gateway, query: &str) -> (u16, Value) {
+    ask_with(gateway, query, KEY).await
 }
 
 /// Waits until a user has so many connections, and returns whether the user is online.

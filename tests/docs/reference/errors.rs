@@ -121,6 +121,7 @@ const HTTP: &[(&str, &str, &str)] = &[
         "403",
         "a preflight from an origin that is not in `cors.allowed_origins`",
     ),
+    ("presence-disabled", "409", "`GET /presence` without `presence.enabled`"),
     ("method-not-allowed", "405", "the `Allow` header names the method of this endpoint"),
     ("body-timeout", "408", "the body of a POST did not arrive within 10 s"),
     (
