@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::harness::gateway::Builder;
 use crate::harness::keys::api_keys;
-use crate::harness::{Event, Gateway, Redis, Sse, eventually, ticket, topic, user};
+use crate::harness::{Cluster, Event, Gateway, Redis, Sse, eventually, ticket, topic, user};
 
 const KEY: &str = "an admin's key";
 const USERS: &str = "sse:presence:{broadcast}";
@@ -16,7 +16,11 @@ const LEASES: &str = "sse:presence-leases:{broadcast}";
 const LONG: &str = "1h";
 
 fn builder(redis: &Redis, lease: &str, linger: &str) -> Builder {
-    Gateway::durable_only(redis)
+    with_presence(Gateway::durable_only(redis), lease, linger)
+}
+
+fn with_presence(builder: Builder, lease: &str, linger: &str) -> Builder {
+    builder
         .env("PRESENCE__ENABLED", "true")
         .env("PRESENCE__LEASE", lease)
         .env("PRESENCE__LINGER", linger)
@@ -51,6 +55,11 @@ async fn connections(gateway: &Gateway, id: &str, count: u64) -> bool {
 async fn logged(redis: &Redis, id: &str) -> Vec<String> {
     let key = crate::harness::log_key(&topic("presence"));
     let entries: Vec<(String, Vec<String>)> = redis.command(&["XRANGE", &key, "-", "+"]).await;
+    types_about(&entries, id)
+}
+
+/// The types of the events about a user among the entries of a log.
+fn types_about(entries: &[(String, Vec<String>)], id: &str) -> Vec<String> {
     let data = json!({ "user": id }).to_string();
     let field = |fields: &[String], name: &str| {
         let pair = fields.chunks(2).find(|pair| pair[0] == name);
@@ -294,6 +303,66 @@ async fn users_of_a_topic_are_found_on_all_instances() {
     assert_eq!((status, found), (200, part));
     let (status, _) = one.admin_get("/presence?user=1").await;
     assert_eq!(status, 401, "without a key");
+}
+
+#[tokio::test]
+async fn presence_moves_with_the_slot_of_broadcasts() {
+    let cluster = Cluster::start(2).await;
+    let url = format!("redis+cluster://{}", cluster.addresses().join(","));
+    let gateway = with_presence(Gateway::at(&url), "5s", "100ms");
+    let gateway = gateway.env("PUBLISHERS__PLAIN", "off").start().await;
+    let mut watcher = watch(&gateway).await;
+    let _stays = gateway.connect("stays").await;
+    let leaves = gateway.connect("leaves").await;
+    next_about(&mut watcher, "sse.online", "leaves").await;
+    connections(&gateway, "stays", 1).await;
+    let slot = cluster.slot_of(USERS).await;
+    let from = cluster.owner_of_slot(slot).await;
+    cluster.migrate(slot, 1 - from).await;
+    drop(leaves);
+    next_about(&mut watcher, "sse.offline", "leaves").await;
+    assert!(connections(&gateway, "stays", 1).await);
+    let key = crate::harness::log_key(&topic("presence"));
+    let entries: Vec<(String, Vec<String>)> =
+        cluster.command_at(&key, &["XRANGE", &key, "-", "+"]).await;
+    assert_eq!(types_about(&entries, "stays"), ["sse.online"]);
+    assert_eq!(types_about(&entries, "leaves"), ["sse.online", "sse.offline"]);
+}
+
+#[tokio::test]
+async fn repeated_and_late_reports_change_nothing() {
+    let redis = Redis::start().await;
+    let _gateway = Gateway::durable_only(&redis).start().await;
+    let report = async |words: &[&str]| -> Result<Vec<String>, String> {
+        let (instance, rest) = words.split_first().expect("an instance");
+        let (number, rest) = rest.split_first().expect("a number");
+        let head = ["FCALL", "sse_presence", "1", USERS, instance, number, "3600000", "3600000"];
+        redis.try_command(&[&head, rest].concat()).await.map_err(|e| e.to_string())
+    };
+    let state = async |words: &[&str]| report(words).await.expect("a reply")[1].clone();
+    assert_eq!(state(&["a", "2", "KEEP"]).await, "unknown");
+    for _ in 0..2 {
+        assert_eq!(state(&["a", "2", "BEGIN", "1", "1", "2", "3"]).await, "ok");
+    }
+    assert_eq!(state(&["a", "1", "KEEP", "1", "0"]).await, "ok", "late");
+    assert_eq!(state(&["a", "3", "KEEP", "1", "1"]).await, "ok", "repeated");
+    let users: Vec<String> = redis.command(&["HGETALL", USERS]).await;
+    assert_eq!((users.len(), logged(&redis, "1").await), (4, vec!["sse.online".to_owned()]));
+    for wrong in [
+        &["a b", "4", "KEEP"][..],
+        &["a", "x", "KEEP"],
+        &["a", "4", "OTHER"],
+        &["a", "4", "KEEP", "1"],
+        &["a", "4", "KEEP", "1", "-1"],
+        &["a", "4", "KEEP", "a b", "1"],
+        &["a", "4", "KEEP", "*", "1"],
+        &[&["a", "4", "KEEP"][..], &["1"; 1002]].concat(),
+    ] {
+        let error = report(wrong).await.expect_err("an error");
+        assert!(error.contains("usage"), "{error}");
+    }
+    assert_eq!(state(&["a", "4", "END"]).await, "ok");
+    assert_eq!(state(&["a", "5", "BEGIN", "1", "1"]).await, "unknown", "a name has one lease");
 }
 
 #[tokio::test]
