@@ -93,6 +93,8 @@ async fn first_and_last_stream_give_one_event_each() {
     connections(&one, "a%22b", 2).await;
     drop(first);
     assert!(connections(&one, "a%22b", 1).await);
+    let instances: Option<String> = redis.command(&["HGET", USERS, "a\"b"]).await;
+    assert_eq!(instances.as_deref(), Some("1"));
     drop(second);
     next_about(&mut watcher, "sse.offline", "a\"b").await;
     assert!(!connections(&two, "a%22b", 0).await);
@@ -329,22 +331,37 @@ async fn presence_moves_with_the_slot_of_broadcasts() {
     assert_eq!(types_about(&entries, "leaves"), ["sse.online", "sse.offline"]);
 }
 
+/// A report of an instance: `words` are its name, the number and the rest.
+async fn report(redis: &Redis, lease_ms: &str, words: &[&str]) -> Result<Vec<String>, String> {
+    let head = ["FCALL", "sse_presence", "1", USERS, words[0], words[1], lease_ms, "3600000"];
+    redis.try_command(&[&head, &words[2..]].concat()).await.map_err(|e| e.to_string())
+}
+
+#[tokio::test]
+async fn no_lease_ends_while_redis_was_silent() {
+    let redis = Redis::start().await;
+    let _gateway = Gateway::durable_only(&redis).start().await;
+    report(&redis, "1000", &["a", "1", "BEGIN", "1", "1"]).await.expect("a reply");
+    // Longer than the lease, without any report.
+    tokio::time::sleep(Duration::from_millis(1200)).await;
+    report(&redis, "1000", &["b", "1", "BEGIN"]).await.expect("a reply");
+    let reply = report(&redis, "1000", &["a", "2", "KEEP"]).await.expect("a reply");
+    assert_eq!(reply[1], "ok");
+}
+
 #[tokio::test]
 async fn repeated_and_late_reports_change_nothing() {
     let redis = Redis::start().await;
     let _gateway = Gateway::durable_only(&redis).start().await;
-    let report = async |words: &[&str]| -> Result<Vec<String>, String> {
-        let (instance, rest) = words.split_first().expect("an instance");
-        let (number, rest) = rest.split_first().expect("a number");
-        let head = ["FCALL", "sse_presence", "1", USERS, instance, number, "3600000", "3600000"];
-        redis.try_command(&[&head, rest].concat()).await.map_err(|e| e.to_string())
-    };
+    let report = async |words: &[&str]| report(&redis, "3600000", words).await;
     let state = async |words: &[&str]| report(words).await.expect("a reply")[1].clone();
     assert_eq!(state(&["a", "2", "KEEP"]).await, "unknown");
     for _ in 0..2 {
         assert_eq!(state(&["a", "2", "BEGIN", "1", "1", "2", "3"]).await, "ok");
     }
     assert_eq!(state(&["a", "1", "KEEP", "1", "0"]).await, "ok", "late");
+    let instances: Option<String> = redis.command(&["HGET", USERS, "1"]).await;
+    assert_eq!(instances.as_deref(), Some("1"));
     assert_eq!(state(&["a", "3", "KEEP", "1", "1"]).await, "ok", "repeated");
     let users: Vec<String> = redis.command(&["HGETALL", USERS]).await;
     assert_eq!((users.len(), logged(&redis, "1").await), (4, vec!["sse.online".to_owned()]));
