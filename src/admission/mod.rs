@@ -21,6 +21,7 @@ use crate::{
         address::site,
         catch_up,
         id::StreamPosition,
+        presence,
         reasons::{BusyReason, CloseReason, TicketRejection},
         topics::Topics,
     },
@@ -255,7 +256,10 @@ fn admission_span(id: &str, user: &str, request_id: &str) -> Span {
 fn requested_topics(wanted: Option<&str>, ticket: &Ticket) -> Result<Topics, AdmissionError> {
     let Some(list) = wanted else { return Ok(ticket.topics.clone()) };
     match Topics::parse(list.split(',').filter(|name| !name.is_empty())) {
-        Ok(names) if names.prefixes().next().is_none() => Ok(ticket.topics.narrow(&names)),
+        Ok(names) if names.prefixes().next().is_none() => {
+            let names = names.with_presence(list.split(',').any(|name| name == presence::TOPIC));
+            Ok(ticket.topics.narrow(&names))
+        }
         _ => Err(AdmissionError::Topics),
     }
 }

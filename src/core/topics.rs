@@ -45,7 +45,7 @@ pub struct Topics {
 }
 
 impl Topics {
-    /// Parses patterns.
+    /// Parses patterns. Ignores the name `presence`, which [`Self::with_presence`] adds.
     ///
     /// # Errors
     /// See [`TopicsError`].
@@ -57,6 +57,7 @@ impl Topics {
             }
             match pattern.strip_suffix('*') {
                 Some(prefix) if prefix.is_empty() || is_name(prefix) => prefixes.insert(prefix),
+                None if pattern == presence::TOPIC => continue,
                 None if is_name(pattern) => exact.insert(pattern),
                 _ => return Err(TopicsError::Invalid(pattern.chars().take(SHOWN_CHARS).collect())),
             };
@@ -65,13 +66,13 @@ impl Topics {
         Ok(Self { exact: boxed(exact), prefixes: boxed(prefixes) })
     }
 
-    /// The topics of a ticket: with the topic `presence` only if its claim allows that, whatever the
-    /// patterns are.
-    pub fn with_presence(self, is_allowed: bool) -> Self {
-        let others = self.exact.into_iter().filter(|name| **name != *presence::TOPIC);
-        let own = is_allowed.then(|| presence::TOPIC.into());
-        let exact: BTreeSet<Box<str>> = others.chain(own).collect();
-        Self { exact: exact.into_iter().collect(), prefixes: self.prefixes }
+    /// With the topic `presence`, if it is allowed or requested.
+    pub fn with_presence(self, is_wanted: bool) -> Self {
+        let at = self.exact.binary_search_by(|name| (**name).cmp(presence::TOPIC));
+        let Some(at) = at.err().filter(|_| is_wanted) else { return self };
+        let mut exact = self.exact.into_vec();
+        exact.insert(at, presence::TOPIC.into());
+        Self { exact: exact.into(), ..self }
     }
 
     /// Whether a topic is allowed.
@@ -134,12 +135,14 @@ mod tests {
     #[test]
     fn presence_needs_the_claim_and_its_exact_name() {
         for patterns in [&["*"][..], &["pre*"], &["presence"], &["presence", "presence*"]] {
-            let without = topics(patterns).with_presence(false);
+            let without = topics(patterns);
             assert!(!without.allows("presence") && without.exact().next().is_none());
-            assert!(without.narrow(&topics(&["presence"])).is_empty(), "{patterns:?}");
-            let with = topics(patterns).with_presence(true);
+            let requested = topics(&[]).with_presence(true);
+            assert!(without.narrow(&requested).is_empty(), "{patterns:?}");
+            assert_eq!(topics(patterns).with_presence(false), without);
+            let with = topics(patterns).with_presence(true).with_presence(true);
             assert!(with.allows("presence") && with.exact().eq(["presence"]));
-            assert_eq!(with.narrow(&topics(&["presence"])), topics(&["presence"]));
+            assert_eq!(with.narrow(&requested), requested);
         }
         let all = topics(&["*", "z"]).with_presence(true);
         assert!(all.allows("presence-room") && all.allows("presenc") && all.allows("z"));
