@@ -14,7 +14,7 @@ use crate::{
 
 /// Version of the library. Its functions also accept the calls of the previous version, because
 /// gateways are updated one by one.
-pub const VERSION: u32 = 7;
+pub const VERSION: u32 = 8;
 /// The text of the library, in this order.
 pub(super) const SOURCE: &str = concat!(
     include_str!("library/names.lua"),
@@ -26,6 +26,10 @@ pub(super) const SOURCE: &str = concat!(
     include_str!("library/adoption.lua"),
     include_str!("library/rivals.lua"),
     include_str!("library/watermark.lua"),
+    include_str!("library/texts.lua"),
+    include_str!("library/options.lua"),
+    include_str!("library/retained.lua"),
+    include_str!("library/unseen.lua"),
     include_str!("library/events.lua"),
     include_str!("library/recorder.lua"),
     include_str!("library/sessions.lua"),
@@ -33,6 +37,8 @@ pub(super) const SOURCE: &str = concat!(
 );
 /// Maximum time by which a log outlives its retention, in ms: busy logs are not renewed each time.
 const MAX_EXPIRY_SLACK_MS: u64 = 10_000;
+/// Maximum time by which retained values outlive their retention, in ms: one hour.
+const MAX_KEPT_SLACK_MS: u64 = 3_600_000;
 /// Libraries have the function `save` since this version.
 const SAVES_SINCE: u32 = 5;
 /// Smallest `proto-max-bulk-len` that Redis accepts.
@@ -136,6 +142,7 @@ const DEFAULT: &str = "sse";
 fn source(commands: &Commands, settings: &Settings, alias: bool) -> String {
     let (keys, history) = (&commands.keys, &settings.history);
     let retention_ms = history.retention.as_millis() as u64;
+    let kept_ms = history.kept_retention.as_millis() as u64;
     SOURCE
         .replace("@LIBRARY@", &Revision::of(settings).name(keys.function_prefix()))
         .replace("@KEY_PREFIX@", keys.key_prefix())
@@ -146,6 +153,9 @@ fn source(commands: &Commands, settings: &Settings, alias: bool) -> String {
         .replace("@EXPIRY_SLACK_MS@", &(retention_ms / 100).min(MAX_EXPIRY_SLACK_MS).to_string())
         .replace("@DEDUPE_WINDOW_MS@", &history.dedupe_window.as_millis().to_string())
         .replace("@MAX_EVENT_BYTES@", &history.max_event_bytes.to_string())
+        .replace("@MAX_KEPT@", &history.max_kept.to_string())
+        .replace("@KEPT_RETENTION_MS@", &kept_ms.to_string())
+        .replace("@KEPT_SLACK_MS@", &(kept_ms / 100).min(MAX_KEPT_SLACK_MS).to_string())
         .replace("@F@", keys.function_prefix())
         .replace("@ALIAS@", if alias { ALIAS } else { "" })
 }

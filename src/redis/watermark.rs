@@ -304,6 +304,7 @@ fn snapshot(reply: &NamedReply) -> Option<ClockSnapshot> {
         raised_ms: ms("raised_ms"),
         shorter_ms: ms("shorter_ms"),
         now_ms,
+        may_have_values: text("kept") == "1",
     })
 }
 

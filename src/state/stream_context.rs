@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::{clock::Clock, limits::Limits};
+use super::{clock::Clock, limits::Limits, sightings::Sightings};
 use crate::{
     metrics::Metrics,
     settings::{self, Settings},
@@ -18,6 +18,8 @@ pub struct StreamContext {
     pub metrics: Arc<Metrics>,
     /// The count of queued bytes.
     pub limits: Arc<Limits>,
+    /// Which events with `UNSEEN` were handed over.
+    pub sightings: Arc<Sightings>,
 }
 
 /// The settings of streams. They contain no secrets.

@@ -40,6 +40,7 @@ const CLOCK: ClockSnapshot = ClockSnapshot {
     raised_ms: 0,
     shorter_ms: 0,
     now_ms: 5900,
+    may_have_values: false,
 };
 
 fn reading(cursor: EventId, clock: &ClockSnapshot, retention_ms: u64) -> (bool, bool, bool) {
