@@ -301,9 +301,7 @@ impl CatchUpDriver {
         catch_up.check_current()?;
         let (reset, unrecorded, stale) = match self.start(catch_up, clock) {
             Start::Restart(reason) => {
-                if clock.may_have_values {
-                    c.require_snapshot(part);
-                }
+                self.require_values(catch_up, snapshot).await?;
                 c.restart(part, reason, clock.h.into());
                 return self.send_values(catch_up, snapshot).await.map(drop);
             }
@@ -325,9 +323,8 @@ impl CatchUpDriver {
             catch_up.check_current()?;
             if first {
                 let flags = GapFlags { reset, unrecorded, stale, too_many };
-                let has_gap = report_gap(c, part, &merge, &pages, from, flags);
-                if has_gap && clock.may_have_values {
-                    c.require_snapshot(part);
+                if report_gap(c, part, &merge, &pages, from, flags) {
+                    self.require_values(catch_up, snapshot).await?;
                 }
                 values = self.send_values(catch_up, snapshot).await?;
             }

@@ -151,6 +151,29 @@ async fn values_follow_a_gap_and_supersede_earlier_events() {
     assert_eq!(changes, [("price", "forgotten"), ("gone", "eth"), ("last", "")]);
 }
 
+/// A client that missed the end of the last value learns of it.
+#[tokio::test]
+async fn gap_says_that_the_last_value_was_forgotten() {
+    let redis = Redis::start().await;
+    let gateway = Gateway::start(&redis).await;
+    let same = ticket("1");
+    keep(&redis, &topic("a"), "k", "1").await;
+    let mut sse = gateway.connect_with(&same, "").await;
+    snapshot(&mut sse).await;
+    forget(&redis, &topic("a"), "k").await;
+    sse.next_of("gone").await;
+    let url = gateway.events_url(&same, "");
+    let mut sse = Sse::connect(&url, &[("Last-Event-ID", "no id")]).await;
+    sse.connected().await;
+    assert_eq!(sse.app_event().await.json()["reason"], "unknown-id");
+    let (data, _) = snapshot(&mut sse).await;
+    assert_eq!(data["channels"], json!({}), "{data}");
+    // A new stream has nothing to discard.
+    let mut new = gateway.connect("2").await;
+    redis.durable(&topic("a"), "live", "").await.unwrap();
+    assert_eq!(new.app_event().await.event, "live");
+}
+
 #[tokio::test]
 async fn number_of_values_is_limited() {
     let redis = Redis::start().await;
@@ -164,7 +187,8 @@ async fn number_of_values_is_limited() {
     keep(&redis, &a, "2", "again").await;
     forget(&redis, &a, "1").await;
     let _: String = redis.command(&third).await;
-    assert_eq!(redis.command::<i64>(&["HLEN", "sse:kept:{broadcast}:a"]).await, 2);
+    // Two values, and the mark of the hash.
+    assert_eq!(redis.command::<i64>(&["HLEN", "sse:kept:{broadcast}:a"]).await, 3);
 }
 
 #[tokio::test]

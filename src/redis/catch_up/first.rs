@@ -82,13 +82,17 @@ impl CatchUpDriver {
             Beginning::Cursor
         };
         let (mut main, mut broadcasts) = (main, broadcasts);
-        if let Beginning::Now(h) = beginning {
-            connection.start_at(h);
-            main.0.from = Some(h.user);
-            self.find_values(&main.0, Some(&main.1)).await;
+        if let Beginning::Now(h) | Beginning::Restart(h) = beginning {
+            if is_new {
+                connection.start_at(h);
+                main.0.from = Some(h.user);
+            }
+            self.find_values(&main.0, Some(&main.1), !is_new).await;
             if let Some((part, snapshot)) = &mut broadcasts {
-                part.from = Some(h.broadcasts);
-                self.find_values(part, snapshot.as_ref()).await;
+                if is_new {
+                    part.from = Some(h.broadcasts);
+                }
+                self.find_values(part, snapshot.as_ref(), !is_new).await;
             }
         }
         let resumed = !is_new && is_readable;
@@ -118,10 +122,6 @@ impl CatchUpDriver {
     pub fn start_first(self: &Rc<Self>, first: FirstCatchUp) {
         let FirstCatchUp { main: (mut main, snapshot), mut broadcasts, beginning, .. } = first;
         if let Beginning::Restart(h) = beginning {
-            let other = broadcasts.as_ref().and_then(|(_, snapshot)| snapshot.as_ref());
-            if [Some(&snapshot), other].into_iter().flatten().any(|s| s.clock.may_have_values) {
-                main.connection.require_snapshot(Part::Whole);
-            }
             main.connection.restart(Part::Whole, GapReason::UnknownId, h);
             main.from = Some(h.user);
             broadcasts.iter_mut().for_each(|(part, _)| part.from = Some(h.broadcasts));
