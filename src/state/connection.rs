@@ -149,7 +149,8 @@ impl Connection {
 
     /// See [`connection_span`].
     pub fn span(&self) -> Span {
-        connection_span(&self.client.id, &self.client.user, &self.client.request_id)
+        let Client { id, request_id, .. } = &*self.client;
+        connection_span(id, self.client.user().map(|user| &**user), request_id)
     }
 
     /// Changes the state, counts the queued bytes and wakes the writer.

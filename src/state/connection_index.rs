@@ -62,7 +62,9 @@ impl ConnectionIndex {
     pub fn insert(&mut self, connection: &Rc<Connection>) -> usize {
         let key = self.all.insert(connection.clone());
         let client = &connection.client;
-        link(&mut self.users, client.user.clone(), key);
+        if let Some(user) = client.user() {
+            link(&mut self.users, user.clone(), key);
+        }
         for topic in client.topics.exact() {
             link(&mut self.topics, topic.to_owned(), key);
         }
@@ -76,7 +78,9 @@ impl ConnectionIndex {
     pub fn remove(&mut self, connection: &Connection, key: usize) {
         self.all.try_remove(key);
         let client = &connection.client;
-        unlink(&mut self.users, &client.user, key);
+        if let Some(user) = client.user() {
+            unlink(&mut self.users, user, key);
+        }
         for topic in client.topics.exact() {
             unlink(&mut self.topics, &topic.to_owned(), key);
         }

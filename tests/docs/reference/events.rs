@@ -133,9 +133,18 @@ fn busy(reason: BusyReason) -> [&'static str; 2] {
              streams",
             "10–30 s",
         ],
+        BusyReason::AnonymousFull => [
+            "`limits.anonymous_connections` of this instance is reached: clients without a \
+             ticket",
+            "10–30 s",
+        ],
+        BusyReason::AddressFull => [
+            "`limits.anonymous_connections_per_address` is reached: clients without a ticket",
+            "10–30 s",
+        ],
         BusyReason::TooOften => [
-            "`limits.connects_per_address_per_minute` or `limits.connects_per_user_per_minute` \
-             is reached",
+            "`limits.connects_per_address_per_minute`, `limits.connects_per_user_per_minute` or \
+             `limits.anonymous_connects_per_address_per_minute` is reached",
             "10–30 s",
         ],
         BusyReason::RedisAway => {
