@@ -220,9 +220,8 @@ local function renew_one(slot, args, at, now, first_broadcast)
   -- The session stays as it is until it expires: its ticket must not open another one.
   if tonumber(args[at + 4]) <= revoked then return 'revoked' end
   local stored_generation, generation = s and tonumber(s.generation), tonumber(args[at + 8])
-  local is_shared = args[at + 8] == SHARED
   if s and stored_generation > generation then
-    return (s.held == '0' or is_shared) and 'ok' or 'taken-over'
+    return (s.held == '0' or args[at + 8] == SHARED) and 'ok' or 'taken-over'
   end
   local is_closing = args[at + 7] == '1'
   local ttl_ms = math.max(tonumber(args[at + 6]), (s and s.opens_until_ms or 0) - now)
@@ -233,11 +232,11 @@ local function renew_one(slot, args, at, now, first_broadcast)
       until_ms = args[at + 5], opens_until_ms = s and s.opens_until_ms or '0',
       times = s and s.times or '0', taken_ms = s and s.taken_ms or '0', proof = args[at + 9],
       first_broadcast = first_broadcast }
-  elseif not is_closing or is_shared then
-    -- Another connection of a shared session renews it again before it expires.
+  elseif not is_closing then
     redis.call('PEXPIRE', key, ttl_ms)
     return 'ok'
   end
+  -- Another connection of a shared session renews it before it expires.
   if is_closing then s.held = '0' end
   store_session(key, s, ttl_ms)
   return 'ok'
