@@ -36,8 +36,8 @@ async fn connected_tab(gateway: &Gateway, ticket: &Ticket, last_id: &str) -> Sse
 /// The error code of the 401 that a tab gets.
 async fn rejection(gateway: &Gateway, ticket: &Ticket) -> String {
     let mut sse = tab(gateway, ticket, "").await;
+    assert_eq!(sse.status, 401, "{}", sse.dump());
     let body = sse.body().await;
-    assert_eq!(sse.status, 401, "{body}");
     serde_json::from_str::<serde_json::Value>(&body).unwrap()["error"].as_str().unwrap().to_owned()
 }
 
