@@ -27,7 +27,7 @@ pub struct AdmissionRequest<'a> {
 }
 
 impl AdmissionRequest<'_> {
-    /// Whether other connections with the same ticket go on: all tabs of a browser have the same
+    /// Whether other connections with the same ticket continue: all tabs of a browser have the same
     /// cookie.
     pub(super) fn is_session_shared(&self) -> bool {
         self.credential.is_some_and(|c| c.source == CredentialSource::Cookie)

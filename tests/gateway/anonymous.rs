@@ -169,7 +169,7 @@ async fn anonymous_stream_resumes_over_restarts_of_gateway_and_redis() {
     let mut sse = Sse::connect(&second.url("/events"), &header).await;
     assert_eq!(sse.connected().await.json()["resumed"], true);
     assert_eq!(sse.app_event().await.id, Some(missed));
-    // The stream stays open while Redis is away, and gets what is published afterwards.
+    // The stream stays open while Redis is unavailable, and gets what is published afterwards.
     redis.stop();
     second.not_ready().await;
     redis.start_again().await;
