@@ -59,10 +59,10 @@
  * @property {string} url URL of the gateway's `/events`, such as
  *   `https://events.example.com/events`. Polls use the same URL with `/poll` appended to the path
  * @property {() => string | null | Promise<string | null>} [ticket] called for every new ticket;
- *   fetch one from your backend. Return a new ticket each time: two connections with the same ticket
- *   keep closing each other. If it fails, it is called again with increasing delay. Return null if
- *   the ticket is in a cookie (`tickets.cookie`), which the function may renew. Default: the URL has
- *   no ticket; for a cookie, or for topics that need none (`tickets.anonymous_topics`)
+ *   fetch one from your backend. Return a new ticket each time: two connections with the same
+ *   ticket keep closing each other. If it fails, it is called again with increasing delay. Return
+ *   null if the ticket is in a cookie (`tickets.cookie`), which the function may renew. Default: no
+ *   ticket in the URL; for a cookie, or for topics that need none (`tickets.anonymous_topics`)
  * @property {readonly string[]} [topics] limits the ticket's topics to these exact names; `[]`:
  *   only the user's own events. Default: all topics of the ticket
  * @property {boolean} [withCredentials] sends cookies to another origin; for gateways with
