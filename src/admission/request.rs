@@ -2,14 +2,18 @@
 
 use std::net::IpAddr;
 
-use crate::{core::transport::Transport, state::client_liveness::ClientLiveness};
+use crate::{
+    auth::{Credential, CredentialSource},
+    core::{id::Cursor, transport::Transport},
+    state::client_liveness::ClientLiveness,
+};
 
 /// A request for a stream or a poll.
 pub struct AdmissionRequest<'a> {
     /// The address of the client; `None` if it has gone already.
     pub address: Option<IpAddr>,
-    /// The ticket as the client sent it.
-    pub ticket: Option<&'a str>,
+    /// The ticket as the client sent it; `None`: the client has none.
+    pub credential: Option<Credential<'a>>,
     /// The topics that the client wants, separated by commas; `None`: all that the ticket allows.
     pub topics: Option<&'a str>,
     /// The last event id as the client sent it; `None`: the stream begins now.
@@ -20,6 +24,19 @@ pub struct AdmissionRequest<'a> {
     pub transport: Transport,
     /// The client.
     pub client: &'a dyn RequestClient,
+}
+
+impl AdmissionRequest<'_> {
+    /// The last event id, if it is one.
+    pub fn named(&self) -> Option<Cursor> {
+        self.cursor.as_deref().and_then(Cursor::parse)
+    }
+
+    /// Whether other connections with the same ticket continue: all tabs of a browser have the same
+    /// cookie.
+    pub(super) fn is_session_shared(&self) -> bool {
+        self.credential.is_some_and(|c| c.source == CredentialSource::Cookie)
+    }
 }
 
 /// The client of a request, before it is admitted.

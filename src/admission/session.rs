@@ -55,6 +55,8 @@ pub(super) struct Opening<'a> {
     /// Id of the connection.
     pub connection: &'a str,
     pub cursor: Option<StreamPosition>,
+    /// Whether a new session is shared by its connections.
+    pub is_shared: bool,
     /// The proof that the client presents; empty: none.
     pub proof: &'a str,
     /// The proof that a new session gets; empty: none.
@@ -80,6 +82,7 @@ impl Admission {
             digest: &ticket.digest,
             connection: opening.connection,
             user: &ticket.user,
+            is_shared: opening.is_shared,
             expired: ticket.expired,
             left_ms: ticket.expires_ms.saturating_add(1000).saturating_sub(now_ms),
             until_ms: ticket.session_exp_ms.map_or(longest_ms, |end| end.min(longest_ms)),

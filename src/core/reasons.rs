@@ -86,7 +86,7 @@ reasons! {
         Expired = "ticket-expired",
         /// `nbf` or `iat` is in the future.
         NotYetValid = "ticket-not-yet-valid",
-        /// `exp - iat` exceeds `tickets.max_ttl`.
+        /// `exp - iat` exceeds `tickets.max_ttl`, or in a cookie `tickets.cookie_max_ttl`.
         TooLongLived = "ticket-too-long-lived",
         /// The ticket was used before, and `tickets.reconnect_grace` is 0.
         Used = "ticket-used",
@@ -106,8 +106,12 @@ reasons! {
         Full = "full",
         /// `limits.max_connections_per_user` is reached.
         UserFull = "user-full",
-        /// `limits.connects_per_address_per_minute` or `limits.connects_per_user_per_minute` is
-        /// reached.
+        /// `limits.anonymous_connections` is reached.
+        AnonymousFull = "anonymous-full",
+        /// `limits.anonymous_connections_per_address` is reached.
+        AddressFull = "address-full",
+        /// `limits.connects_per_address_per_minute`, `limits.connects_per_user_per_minute` or
+        /// `limits.anonymous_connects_per_address_per_minute` is reached.
         TooOften = "too-often",
         /// Redis cannot be reached.
         RedisAway = "redis-away",

@@ -37,6 +37,7 @@ use crate::{
     },
     error_chain::ErrorChain,
     state::{
+        client::Client,
         connection::Connection,
         delivery::Delivery,
         hub::{CatchUpRequest, Hub},
@@ -146,9 +147,9 @@ impl CatchUpDriver {
     }
 
     fn route(&self, connection: &Connection, part: Part) -> Option<Route> {
-        match part {
-            Part::Whole | Part::User => self.routes.user(&connection.client.user),
-            Part::Broadcasts => self.routes.broadcasts(),
+        match (part, connection.client.user()) {
+            (Part::Whole | Part::User, Some(user)) => self.routes.user(user),
+            (Part::Broadcasts, _) | (_, None) => self.routes.broadcasts(),
         }
     }
 
@@ -156,15 +157,17 @@ impl CatchUpDriver {
         self.route(connection, part).is_some_and(|route| self.hub.may_catch_up(route.server))
     }
 
-    /// Whether the streams of a user read from two servers.
-    fn is_split(&self, user: &str) -> bool {
+    /// Whether the streams of a client read from two servers. Those of an anonymous client read
+    /// only the broadcasts.
+    fn is_split(&self, client: &Client) -> bool {
+        let Some(user) = client.user() else { return false };
         let (user, broadcasts) = (self.routes.user(user), self.routes.broadcasts());
         user.is_some_and(|user| broadcasts.is_none_or(|other| user.server != other.server))
     }
 
     /// Splits a whole stream whose sources are on two servers. Returns whether it did.
     fn split_if_needed(&self, connection: &Connection) -> bool {
-        let must_split = !connection.is_split() && self.is_split(&connection.client.user);
+        let must_split = !connection.is_split() && self.is_split(&connection.client);
         if must_split {
             connection.split();
         }
@@ -190,11 +193,12 @@ impl CatchUpDriver {
         let route = self.route(c, *part).ok_or(LinkDown)?;
         // First, so that the hub detaches the part if this link breaks from now on.
         c.set_server(*part, route.server);
-        if *part == Part::Broadcasts || c.is_subscribed() {
-            let clock = route.link.clock_snapshot(&c.client.user, *part).await?;
+        let user = c.client.user().filter(|_| *part != Part::Broadcasts && !c.is_subscribed());
+        let Some(user) = user else {
+            let clock = route.link.clock_snapshot(c.client.user(), *part).await?;
             return Ok(Snapshot { route, clock });
-        }
-        let (clock, subscription) = route.link.subscribe(&c.client.user, *part).await?;
+        };
+        let (clock, subscription) = route.link.subscribe(user, *part).await?;
         if catch_up.is_current() {
             c.set_subscription(Box::new(subscription));
         }
@@ -276,8 +280,8 @@ impl CatchUpDriver {
         let from = from.unwrap_or(EventId::ZERO);
         let mut continues = clock.continues;
         if from.epoch != clock.h.epoch && !continues.contains(from.epoch) {
-            let user = part.includes(Part::User);
-            let user = user.then(|| Channel::User(connection.client.user.clone()));
+            let user = connection.client.user().filter(|_| part.includes(Part::User));
+            let user = user.map(|user| Channel::User(user.clone()));
             let broadcasts = part.includes(Part::Broadcasts);
             let broadcasts = broadcasts.then(|| Channel::Broadcast("any".into()));
             let mut vouched = Vec::new();
@@ -356,8 +360,8 @@ impl CatchUpDriver {
         stale: bool,
     ) -> Result<(Vec<CatchUpSource>, bool), Interrupted> {
         let mut sources = Vec::new();
-        if part.includes(Part::User) {
-            sources.push(CatchUpSource::Log(Channel::User(c.client.user.clone())));
+        if let Some(user) = c.client.user().filter(|_| part.includes(Part::User)) {
+            sources.push(CatchUpSource::Log(Channel::User(user.clone())));
         }
         if c.client.topics.is_empty() || !part.includes(Part::Broadcasts) {
             return Ok((sources, false));

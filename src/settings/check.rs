@@ -117,6 +117,17 @@ pub fn warnings(s: &Settings) -> Vec<String> {
          is read from the log again; increase it",
     );
     warn(
+        s.tickets.cookie.is_some() && s.cors.allowed_origins.iter().any(|origin| origin == "*"),
+        "cors.allowed_origins: \"*\" does not allow pages of other origins to use the cookie of \
+         tickets.cookie; list their origins",
+    );
+    warn(
+        !s.tickets.anonymous_topics.is_empty()
+            && s.limits.anonymous_connections >= s.limits.max_connections,
+        "limits.anonymous_connections: is not less than limits.max_connections, so clients \
+         without a ticket can lock out users; decrease it",
+    );
+    warn(
         s.limits.queue_bytes_total < s.limits.queue_bytes,
         "limits.queue_bytes_total: is less than limits.queue_bytes, so a single slow client \
          can reach it; increase it",
@@ -212,6 +223,14 @@ mod tests {
         assert_eq!(warned(&[("LIMITS__QUEUE_BYTES", "1KiB")]), ["limits.queue_bytes"]);
         let total = ("LIMITS__QUEUE_BYTES_TOTAL", "128KiB");
         assert_eq!(warned(&[total]), ["limits.queue_bytes_total"]);
+        let any_origin = ("CORS__ALLOWED_ORIGINS", "*");
+        assert_eq!(warned(&[any_origin]), [""; 0]);
+        assert_eq!(warned(&[any_origin, ("TICKETS__COOKIE", "c")]), ["cors.allowed_origins"]);
+        let all = ("LIMITS__ANONYMOUS_CONNECTIONS", "10000");
+        assert_eq!(warned(&[all]), [""; 0], "every client needs a ticket");
+        let topics = ("TICKETS__ANONYMOUS_TOPICS", "a");
+        assert_eq!(warned(&[all, topics]), ["limits.anonymous_connections"]);
+        assert_eq!(warned(&[topics]), [""; 0]);
         for (url, warns) in [
             ("http://id.example.com/keys", true),
             ("https://id.example.com/keys", false),

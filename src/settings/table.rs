@@ -165,11 +165,22 @@ keys! {
         |s, v| s.tickets.issuer = parse::optional_text(v)?;
     "tickets.max_ttl" = r#""60s""#, "Maximum lifetime of a ticket (`exp - iat`).",
         |s, v| s.tickets.max_ttl = parse::duration(v, ms(SECOND, 365 * DAY))?;
+    "tickets.cookie" = r#""""#,
+        "Name of a cookie that may contain the ticket, for backends that set one, e.g. \
+         `__Host-sse`; empty = none. Pages of other origins must be in cors.allowed_origins.",
+        |s, v| s.tickets.cookie = parse::cookie_name(v)?;
+    "tickets.cookie_max_ttl" = r#""1h""#,
+        "Maximum lifetime of a ticket (`exp - iat`) in that cookie.",
+        |s, v| s.tickets.cookie_max_ttl = parse::duration(v, ms(SECOND, 365 * DAY))?;
     "tickets.leeway" = r#""5s""#, "Tolerated clock skew.",
         |s, v| s.tickets.leeway = parse::duration(v, ms(0, 5 * SECOND))?;
     "tickets.default_topics" = r#"["*"]"#,
         "Topics of tickets without a `topics` claim: names, `prefix*` or `*`.",
         |s, v| s.tickets.default_topics = parse::topics(v)?;
+    "tickets.anonymous_topics" = "[]",
+        "Topics of clients without a ticket, which have no user: names, `prefix*` or `*`. Empty = \
+         every client needs a ticket.",
+        |s, v| s.tickets.anonymous_topics = parse::anonymous_topics(v)?;
     "tickets.reconnect_grace" = r#""2m""#,
         "How long a session survives without a stream; 0 = a ticket allows one connection only.",
         |s, v| s.tickets.reconnect_grace = parse::duration(v, ms(0, DAY))?;
@@ -189,6 +200,16 @@ keys! {
     "limits.max_connections_per_user" = "100",
         "Maximum number of streams and polls of one user on this instance.",
         |s, v| s.limits.max_connections_per_user = parse::number(v, 1..=10_000_000)? as usize;
+    "limits.anonymous_connections" = "0",
+        "Maximum number of streams and polls of clients without a ticket on this instance, within \
+         max_connections; 0 = half of max_connections.",
+        |s, v| s.limits.anonymous_connections = parse::number(v, 0..=10_000_000)? as usize;
+    "limits.anonymous_connections_per_address" = "100",
+        "Maximum number of streams and polls without a ticket from one client address (IPv6: one \
+         /64) on this instance.",
+        |s, v| {
+            s.limits.anonymous_connections_per_address = parse::number(v, 1..=10_000_000)? as usize;
+        };
     "limits.queue_bytes" = r#""256KiB""#,
         "Maximum bytes queued for one connection; above it the queue is dropped and the stream \
          catches up from the log.",
@@ -211,6 +232,9 @@ keys! {
         "Maximum number of new streams and polls per minute from one client address (IPv6: one \
          /64); above it clients get `sse.busy`. 0 = unlimited.",
         |s, v| s.limits.connects_per_address_per_minute = parse::number(v, RATE)?;
+    "limits.anonymous_connects_per_address_per_minute" = "300",
+        "The same for streams and polls without a ticket, in addition. 0 = unlimited.",
+        |s, v| s.limits.anonymous_connects_per_address_per_minute = parse::number(v, RATE)?;
     "limits.connects_per_user_per_minute" = "0",
         "Maximum number of new streams and polls per minute of one user; above it clients get \
          `sse.busy`. 0 = unlimited.",

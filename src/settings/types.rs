@@ -228,10 +228,16 @@ pub struct Tickets {
     pub issuer: Option<String>,
     /// Maximum lifetime of a ticket (`exp - iat`).
     pub max_ttl: Duration,
+    /// Name of the cookie that may contain the ticket.
+    pub cookie: Option<String>,
+    /// Maximum lifetime of a ticket in that cookie.
+    pub cookie_max_ttl: Duration,
     /// Tolerated clock skew.
     pub leeway: Duration,
     /// Topics of a ticket without a `topics` claim.
     pub default_topics: Vec<String>,
+    /// Topics of clients without a ticket; empty = every client needs a ticket.
+    pub anonymous_topics: Vec<String>,
     /// How long a session survives without a stream; zero = a ticket allows one connection.
     pub reconnect_grace: Duration,
     /// Maximum lifetime of a session.
@@ -267,6 +273,11 @@ pub struct Limits {
     pub max_connections: usize,
     /// Maximum number of streams and polls of one user on this instance.
     pub max_connections_per_user: usize,
+    /// Maximum number of streams and polls of clients without a ticket; 0 = half of
+    /// `max_connections`.
+    pub anonymous_connections: usize,
+    /// Maximum number of streams and polls without a ticket from one client address.
+    pub anonymous_connections_per_address: usize,
     /// Maximum bytes queued for one connection.
     pub queue_bytes: usize,
     /// Maximum bytes queued for all connections together.
@@ -279,6 +290,8 @@ pub struct Limits {
     pub publish_body_bytes: usize,
     /// Maximum number of new streams and polls per minute from one client address; 0 = unlimited.
     pub connects_per_address_per_minute: u64,
+    /// The same for clients without a ticket, in addition.
+    pub anonymous_connects_per_address_per_minute: u64,
     /// Maximum number of new streams and polls per minute of one user; 0 = unlimited.
     pub connects_per_user_per_minute: u64,
     /// Maximum number of POSTs per second with one API key; 0 = unlimited.

@@ -66,7 +66,9 @@ impl ConnectionIndex {
     pub fn insert(&mut self, connection: &Rc<Connection>) -> usize {
         let key = self.all.insert(connection.clone());
         let client = &connection.client;
-        link(&mut self.users, client.user.clone(), key);
+        if let Some(user) = client.user() {
+            link(&mut self.users, user.clone(), key);
+        }
         if let Some(filter) = &client.filter {
             self.filtered.insert(connection, filter, key);
             return key;
@@ -84,7 +86,9 @@ impl ConnectionIndex {
     pub fn remove(&mut self, connection: &Connection, key: usize) {
         self.all.try_remove(key);
         let client = &connection.client;
-        unlink(&mut self.users, &client.user, key);
+        if let Some(user) = client.user() {
+            unlink(&mut self.users, user, key);
+        }
         if let Some(filter) = &client.filter {
             return self.filtered.remove(connection, filter, key);
         }

@@ -4,6 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use super::{clock::Clock, limits::Limits, sightings::Sightings};
 use crate::{
+    core::topics::Topics,
     metrics::Metrics,
     settings::{self, Settings},
 };
@@ -32,6 +33,8 @@ pub struct StreamSettings {
     pub retention: Duration,
     /// The settings of sessions in `[tickets]`.
     pub sessions: SessionSettings,
+    /// `tickets.anonymous_topics`
+    pub anonymous_topics: Topics,
 }
 
 /// The settings of sessions.
@@ -47,7 +50,10 @@ pub struct SessionSettings {
 impl StreamSettings {
     /// Takes what streams need from all settings.
     pub fn new(settings: &Settings) -> Self {
+        let anonymous_topics = settings.tickets.anonymous_topics.iter().map(String::as_str);
         Self {
+            // The parser of the setting has checked them.
+            anonymous_topics: Topics::parse(anonymous_topics).unwrap_or_default(),
             server: settings.server.clone(),
             limits: settings.limits.clone(),
             retention: settings.history.retention,

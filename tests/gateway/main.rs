@@ -4,6 +4,7 @@
 mod harness;
 
 mod acl;
+mod anonymous;
 mod api;
 mod bodies;
 mod breaks;
@@ -15,6 +16,7 @@ mod cluster_resume;
 mod commands;
 mod config;
 mod conformance;
+mod cookie;
 mod delivery;
 mod descriptors;
 mod drain;

@@ -31,12 +31,12 @@ const DEFAULTS = { polling: true, retry: 1000, retryMax: 30_000, failures: 3, pr
  * @template {Record<string, any>} [Events=Record<string, any>] data by event name
  * @param {ConnectOptions} options
  * @returns {Stream<Events>}
- * @throws {TypeError} if `url` or `ticket` is missing, or if `share` is not a string. Later errors
- *   go to `onError` and are retried
+ * @throws {TypeError} if `url` is missing, `ticket` is not a function, or `share` is not a string.
+ *   Later errors go to `onError` and are retried
  */
 export function connect(options) {
-  if (!options?.url || typeof options.ticket !== 'function') {
-    throw new TypeError('connect() needs { url, ticket: () => … }');
+  if (!options?.url || typeof (options.ticket ?? connect) !== 'function') {
+    throw new TypeError('connect() needs { url, ticket: () => … }, or { url } without a ticket');
   }
   // All tabs of a group receive the events of the user whose ticket opened the connection: a common
   // name would deliver one user's events to the next.

@@ -19,8 +19,8 @@ impl CatchUpDriver {
         Snapshot { route, clock }: &Snapshot,
     ) -> Result<Retained, CommandError> {
         let mut found = Retained::default();
-        if part.includes(Part::User) {
-            let user = Channel::User(c.client.user.clone());
+        if let Some(user) = c.client.user().filter(|_| part.includes(Part::User)) {
+            let user = Channel::User(user.clone());
             found = retained::of_user(&route.commands, user).await?;
         }
         let topics = &c.client.topics;

@@ -91,7 +91,7 @@ impl Filtered {
     pub fn insert(&mut self, connection: &Connection, filter: &Filter, key: usize) {
         let client = &connection.client;
         self.count += 1;
-        link(&mut self.users, client.user.clone(), key);
+        client.user().into_iter().for_each(|user| link(&mut self.users, user.clone(), key));
         for topic in client.topics.exact() {
             self.topics.entry(topic.to_owned()).or_default().insert(filter, key);
         }
@@ -103,7 +103,7 @@ impl Filtered {
     pub fn remove(&mut self, connection: &Connection, filter: &Filter, key: usize) {
         let client = &connection.client;
         self.count -= 1;
-        unlink(&mut self.users, &client.user, key);
+        client.user().into_iter().for_each(|user| unlink(&mut self.users, user, key));
         for topic in client.topics.exact() {
             remove_from(&mut self.topics, topic, filter, key);
         }

@@ -46,7 +46,8 @@ redis-cli XREVRANGE sse:rejected:{broadcast} + - COUNT 10
 fn ticket(fault: TicketRejection) -> &'static str {
     match fault {
         TicketRejection::Missing => {
-            "no `ticket` in the query and no `Authorization: Bearer` header"
+            "no `Authorization: Bearer` header, no `ticket` in the query and no cookie \
+             (`tickets.cookie`), and `tickets.anonymous_topics` is empty; or an empty ticket"
         }
         TicketRejection::Malformed => {
             "not a JWT, longer than 8 KiB, or its header has `crit` (no extension is supported)"
@@ -65,8 +66,12 @@ fn ticket(fault: TicketRejection) -> &'static str {
         TicketRejection::WrongIssuer => "`iss` is not `tickets.issuer`",
         TicketRejection::Expired => "`exp` has passed, and there is no session to resume",
         TicketRejection::NotYetValid => "`nbf` or `iat` is in the future: compare the clocks",
-        TicketRejection::TooLongLived => "`exp - iat` exceeds `tickets.max_ttl`",
-        TicketRejection::Used => "it was used before, and `tickets.reconnect_grace` is 0",
+        TicketRejection::TooLongLived => {
+            "`exp - iat` exceeds `tickets.max_ttl`, or in a cookie `tickets.cookie_max_ttl`"
+        }
+        TicketRejection::Used => {
+            "it was used before, and `tickets.reconnect_grace` is 0 (never in a cookie)"
+        }
         TicketRejection::SessionOver => "`session_exp` or `tickets.max_session` has passed",
         TicketRejection::CookieMissing => {
             "the session is bound to a cookie (`tickets.session_cookie`) that the request does \
@@ -119,7 +124,8 @@ const HTTP: &[(&str, &str, &str)] = &[
     (
         "origin-not-allowed",
         "403",
-        "a preflight from an origin that is not in `cors.allowed_origins`",
+        "a preflight, or a request whose ticket is in the cookie of `tickets.cookie`, from an \
+         origin that is not in `cors.allowed_origins`; `*` does not allow cookies",
     ),
     ("method-not-allowed", "405", "the `Allow` header names the method of this endpoint"),
     ("body-timeout", "408", "the body of a POST did not arrive within 10 s"),
@@ -156,7 +162,12 @@ const HTTP: &[(&str, &str, &str)] = &[
 /// The status and explanation that polls and backends get instead of `sse.busy`.
 fn busy(reason: BusyReason) -> [&'static str; 2] {
     match reason {
-        BusyReason::Full | BusyReason::UserFull | BusyReason::KeysAway | BusyReason::Draining => {
+        BusyReason::Full
+        | BusyReason::UserFull
+        | BusyReason::AnonymousFull
+        | BusyReason::AddressFull
+        | BusyReason::KeysAway
+        | BusyReason::Draining => {
             ["503", "polls: see [sse.busy](events.md#ssebusy); retry after `Retry-After`"]
         }
         BusyReason::RedisAway => [

@@ -37,6 +37,8 @@ Their data is JSON. Only `sse.gap` needs code in your application.
 | `sse.busy` | `reason` | Nothing. It is the whole response, and the browser reconnects after `retry:`. If it lasts, show \"offline\" |
 
 `sse.connected` has an `id:` line. On a resume it is the client's own last id.
+Its `user` is `null` for a client
+[without a ticket](../guides/authentication-without-url-token.md#topics-without-a-ticket).
 The first frame of a stream has a `retry:` of `server.retry` plus a random part of up to the same
 again.";
 
@@ -103,7 +105,7 @@ fn closing(reason: CloseReason) -> (&'static str, Option<&'static str>) {
             Some("reconnects after `server.retry`; no event is lost"),
         ),
         CloseReason::TakenOver => (
-            "the same ticket connected again",
+            "the same ticket connected again (never if it is in a cookie)",
             Some(
                 "this client waits for 60 s, then longer each time. If it was another tab, get a \
                  ticket for each tab",
@@ -133,9 +135,18 @@ fn busy(reason: BusyReason) -> [&'static str; 2] {
              streams",
             "10–30 s",
         ],
+        BusyReason::AnonymousFull => [
+            "`limits.anonymous_connections` of this instance is reached: clients without a \
+             ticket",
+            "10–30 s",
+        ],
+        BusyReason::AddressFull => [
+            "`limits.anonymous_connections_per_address` is reached: clients without a ticket",
+            "10–30 s",
+        ],
         BusyReason::TooOften => [
-            "`limits.connects_per_address_per_minute` or `limits.connects_per_user_per_minute` \
-             is reached",
+            "`limits.connects_per_address_per_minute`, `limits.connects_per_user_per_minute` or \
+             `limits.anonymous_connects_per_address_per_minute` is reached",
             "10–30 s",
         ],
         BusyReason::RedisAway => {

@@ -47,5 +47,6 @@ useResilientRealtime({ ...options, mode: 'websocket' });
 useResilientRealtime({ ...options, polling: 'only' });
 // @ts-expect-error status is required
 void <ConnectionStatus />;
-// @ts-expect-error ticket is required
-useEventSource({ url: '/events' });
+// @ts-expect-error url is required
+useEventSource({ ticket: () => 'jwt' });
+useEventSource({ url: '/events', withCredentials: true });

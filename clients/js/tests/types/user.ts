@@ -28,6 +28,10 @@ stream.on('sse.connected', ({ connectionId, resumed }, { id }) => {
   const values: [string, boolean, string] = [connectionId, resumed, id];
   void values;
 });
+stream.on('sse.connected', ({ user }) => {
+  // @ts-expect-error an anonymous client has no user
+  user.length;
+});
 stream.on('sse.closing', ({ reason }) => reason.length);
 // @ts-expect-error unknown system event
 stream.on('sse.opened', () => {});
@@ -62,8 +66,12 @@ connect({
 });
 // @ts-expect-error share must be a name
 connect({ url: '/events', ticket: () => 'jwt', share: true });
-// @ts-expect-error ticket is required
-connect({ url: '/events' });
+connect({ url: '/events', withCredentials: true });
+connect({ url: '/events', ticket: async () => null });
+// @ts-expect-error url is required
+connect({ ticket: () => 'jwt' });
+// @ts-expect-error a ticket is requested anew for each connection
+connect({ url: '/events', ticket: 'jwt' });
 // @ts-expect-error unknown option
 connect({ url: '/events', ticket: () => 'jwt', heartbeats: 1 });
 
