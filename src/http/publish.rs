@@ -71,8 +71,8 @@ fn rejected(rejection: Rejection) -> PublishError {
         Rejection::BadKey => "the id must be a string of 1 to 256 bytes",
         Rejection::BadRetry => "retry must be an integer from 0 to 86400000 (ms)",
         // Only the library rejects for these reasons.
-        Rejection::TooLarge | Rejection::NotUtf8 | Rejection::WrongType => {
-            "the payload must be UTF-8 and at most history.max_event_bytes long"
+        Rejection::TooLarge | Rejection::NotUtf8 | Rejection::WrongType | Rejection::TooOften => {
+            "the payload must be UTF-8 and at most max_event_bytes long"
         }
     };
     PublishError::Rejected(rejection, message.to_owned())
@@ -159,7 +159,12 @@ fn unavailable(error: &PublishError) -> &'static str {
 }
 
 fn away(code: &str, message: &str) -> HttpResponse {
-    let mut response = responses::error(StatusCode::SERVICE_UNAVAILABLE, code, message);
+    retry_later(StatusCode::SERVICE_UNAVAILABLE, code, message)
+}
+
+/// An error with `Retry-After`.
+fn retry_later(status: StatusCode, code: &str, message: &str) -> HttpResponse {
+    let mut response = responses::error(status, code, message);
     response.headers_mut().insert(header::RETRY_AFTER, header::HeaderValue::from_static("1"));
     response
 }
@@ -180,6 +185,9 @@ fn single(result: &Result<String, PublishError>, address: &str) -> HttpResponse 
         // The event is valid; it can be published once the key is deleted.
         Err(PublishError::Rejected(Rejection::WrongType, text)) => {
             responses::error(StatusCode::CONFLICT, Rejection::WrongType.code(), text)
+        }
+        Err(PublishError::Rejected(Rejection::TooOften, text)) => {
+            retry_later(StatusCode::TOO_MANY_REQUESTS, Rejection::TooOften.code(), text)
         }
         Err(PublishError::Rejected(rejection, text)) => {
             responses::error(StatusCode::BAD_REQUEST, rejection.code(), text)

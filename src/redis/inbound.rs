@@ -295,10 +295,12 @@ impl Inbound {
     }
 
     fn relay_plain(&self, channel: &[u8], message: &[u8]) {
-        let max = self.context.settings.history.max_event_bytes;
-        let decoded = Channel::from_bytes(channel)
-            .ok_or(Rejection::BadChannel)
-            .and_then(|channel| Ok(Event::relayed(channel, &envelope::decode(message, max)?)));
+        let rules = &self.context.settings.channels;
+        let decoded =
+            Channel::from_bytes(channel).ok_or(Rejection::BadChannel).and_then(|channel| {
+                let envelope = envelope::decode(message, rules.of(&channel).max_event_bytes)?;
+                Ok(Event::relayed(channel, &envelope))
+            });
         match decoded {
             Ok(event) => {
                 self.context.metrics.plain_relayed.inc();

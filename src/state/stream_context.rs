@@ -4,6 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use super::{clock::Clock, limits::Limits};
 use crate::{
+    core::channel_rules::ChannelRules,
     metrics::Metrics,
     settings::{self, Settings},
 };
@@ -26,8 +27,8 @@ pub struct StreamSettings {
     pub server: settings::Server,
     /// `[limits]`
     pub limits: settings::Limits,
-    /// `history.retention`
-    pub retention: Duration,
+    /// The channel rules.
+    pub channels: ChannelRules,
     /// The settings of sessions in `[tickets]`.
     pub sessions: SessionSettings,
 }
@@ -48,7 +49,7 @@ impl StreamSettings {
         Self {
             server: settings.server.clone(),
             limits: settings.limits.clone(),
-            retention: settings.history.retention,
+            channels: settings.channels.clone(),
             sessions: SessionSettings {
                 reconnect_grace: settings.tickets.reconnect_grace,
                 max_session: settings.tickets.max_session,

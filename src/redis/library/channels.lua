@@ -1,12 +1,33 @@
 
 -- Channels ----------------------------------------------------------------------------------------
 -- Channels that were used recently: public name -> channel, and slot name -> channel. A channel has
--- its slot name, its topic, its log and its live channel; events.lua adds what it knows of the log.
+-- its slot name, its topic, its log, its live channel, and what the channel rules say of it;
+-- events.lua adds what it knows of the log.
 local MAX_CHANNELS = 8192
 local by_name, by_slot, channels = {}, {}, 0
 
 local function forget_channels()
   by_name, by_slot, channels = {}, {}, 0
+end
+
+-- Copies to a channel what the first rule says that matches it: max_len, retention_ms,
+-- expiry_slack_ms, max_event_bytes; if set, requires_keep, is_ephemeral and rate. Only new channels
+-- are compared with the rules, so rules cost an event nothing.
+local function apply_rules(channel)
+  local name = channel.topic and 'broadcast:' .. channel.topic
+    or string.sub(channel.slot, #CHANNEL_PREFIX + 2, -2)
+  for _, rule in ipairs(RULES) do
+    local before, after = rule.before, rule.after
+    if name == rule.name or (before and #name >= #before + #after
+      and string.sub(name, 1, #before) == before
+      and string.sub(name, #name - #after + 1) == after) then
+      channel.max_len, channel.max_event_bytes = rule.max_len, rule.max_event_bytes
+      channel.retention_ms, channel.expiry_slack_ms = rule.retention_ms, rule.expiry_slack_ms
+      channel.requires_keep, channel.is_ephemeral = rule.requires_keep, rule.is_ephemeral
+      channel.rate = rule.rate
+      return channel
+    end
+  end
 end
 
 -- The channel of a public name; nil: the name is invalid. On a cluster, a client finds the server
@@ -22,8 +43,22 @@ local function channel_of(name)
   end
   if channels >= MAX_CHANNELS then forget_channels() end
   channels = channels + 1
-  channel = by_slot[slot] or { slot = slot, topic = topic, log = PREFIX .. 'log:' .. slot,
-    live = topic and LIVE_BROADCAST or LIVE .. slot }
+  channel = by_slot[slot] or apply_rules { slot = slot, topic = topic,
+    log = PREFIX .. 'log:' .. slot, live = topic and LIVE_BROADCAST or LIVE .. slot }
   by_name[name], by_slot[slot] = channel, channel
   return channel
+end
+
+-- For a channel with a rate: counts one event, of which there may be as many at once as in one
+-- second. Returns a code and a text if there are too many.
+local function rate_fault(channel, now)
+  local rate = channel.rate
+  local since_ms = math.max(0, now - (channel.counted_ms or 0))
+  local left = math.min(rate, (channel.left or rate) + since_ms * rate / 1000)
+  channel.counted_ms, channel.left = now, left
+  if left < 1 then
+    return 'too-often', 'the channel has a rate of ' .. string.format('%d', rate)
+      .. ' events per second; publish it later, or raise the rate of its rule in channels'
+  end
+  channel.left = left - 1
 end

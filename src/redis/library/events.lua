@@ -62,9 +62,9 @@ local function fault(channel, kind, payload, key, retry)
     return 'bad-key', 'the key must have 1 to 256 bytes'
   elseif retry and (not string.find(retry, '^%d+$') or tonumber(retry) > 86400000) then
     return 'bad-retry', 'RETRY must be an integer from 0 to 86400000 (ms)'
-  elseif #payload > MAX_EVENT_BYTES then
-    return 'too-large',
-      'the payload has ' .. #payload .. ' bytes, history.max_event_bytes is ' .. MAX_EVENT_BYTES
+  elseif #payload > channel.max_event_bytes then
+    return 'too-large', 'the payload has ' .. #payload .. ' bytes, max_event_bytes is '
+      .. string.format('%d', channel.max_event_bytes) .. ' (history, or the rule of the channel)'
   elseif not is_utf8(payload) then
     return 'not-utf8', 'the payload is not UTF-8'
   end
@@ -100,7 +100,8 @@ local function list_topic(channel, now)
   channel.listed_ms = ms
   if now - topics_cleaned_ms >= TOPICS_CLEANUP_MS or now < topics_cleaned_ms then
     topics_cleaned_ms = now
-    redis.call('ZREMRANGEBYSCORE', TOPICS, '-inf', '(' .. string.format('%d', now - RETENTION_MS))
+    redis.call('ZREMRANGEBYSCORE', TOPICS, '-inf', '(' .. string.format('%d',
+      now - LONGEST_RETENTION_MS))
   end
 end
 
@@ -108,27 +109,24 @@ end
 -- epoch, and the expiry of its log. This spares a busy log two commands for each event. A log that
 -- differs (deleted, replaced, written to by another client) is read.
 
--- 1 % of the retention, at most 10 s.
-local EXPIRY_SLACK_MS = @EXPIRY_SLACK_MS@
-
 -- Appends to a log that was written recently. Returns the position and the predecessor; nil: the
 -- log must be read first.
 local function add_to_recent(channel, now, retry, kind, payload)
   local predecessor = channel.position
-  if not predecessor or channel.epoch ~= epoch or channel.ms + RETENTION_MS <= now then
+  if not predecessor or channel.epoch ~= epoch or channel.ms + channel.retention_ms <= now then
     return nil
   end
   if channel.topic and math.max(now, clock_ms) >= channel.listed_ms then return nil end
   local ms, seq = next_id(now)
-  local reply = redis.pcall('XADD', channel.log, 'NOMKSTREAM', 'MAXLEN', '~', MAX_LEN,
+  local reply = redis.pcall('XADD', channel.log, 'NOMKSTREAM', 'MAXLEN', '~', channel.max_len,
     show_id(ms, seq), 'p', predecessor, 'e', epoch_text, 'r', retry, 't', kind, 'd', payload)
   if type(reply) ~= 'string' then return nil end
   local position = assign(ms, seq)
   channel.ms, channel.position = ms, position
   -- By the position and not by the time, which may have been set back: a cursor must not outlive
   -- what it points to unnoticed.
-  if channel.expires_ms < ms + RETENTION_MS then
-    channel.expires_ms = ms + RETENTION_MS + EXPIRY_SLACK_MS
+  if channel.expires_ms < ms + channel.retention_ms then
+    channel.expires_ms = ms + channel.retention_ms + channel.expiry_slack_ms
     redis.call('PEXPIREAT', channel.log, string.format('%d', channel.expires_ms))
   end
   return position, predecessor
@@ -161,11 +159,11 @@ local function add_to_any(channel, now, retry, kind, payload)
     predecessor = assign(ms, seq)
     ms, seq = following(ms, seq)
   end
-  redis.call('XADD', log, 'MAXLEN', '~', MAX_LEN, show_id(ms, seq),
+  redis.call('XADD', log, 'MAXLEN', '~', channel.max_len, show_id(ms, seq),
     'p', predecessor, 'e', epoch_text, 'r', retry, 't', kind, 'd', payload)
   local position = assign(ms, seq)
   channel.ms, channel.epoch, channel.position = ms, epoch, position
-  channel.expires_ms = ms + RETENTION_MS + EXPIRY_SLACK_MS
+  channel.expires_ms = ms + channel.retention_ms + channel.expiry_slack_ms
   redis.call('PEXPIREAT', log, string.format('%d', channel.expires_ms))
   return position, predecessor
 end
@@ -183,6 +181,10 @@ local function append(channel, kind, payload, key, retry)
     local before, wrong = attempt('GET', dedupe)
     if wrong then return nil, 'wrong-type', wrong end
     if before and foreign_position(before, now, CLOCK_AHEAD_MS) then return before, 'duplicate' end
+  end
+  if channel.rate then
+    local code, text = rate_fault(channel, now)
+    if code then return nil, code, text end
   end
   retry = retry or '-'
   local position, predecessor = add_to_recent(channel, now, retry, kind, payload)
