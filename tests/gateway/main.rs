@@ -53,6 +53,7 @@ mod resume_load;
 mod revocations;
 mod rivals;
 mod rotation;
+mod rules;
 mod same_server;
 mod sentinel;
 mod server_metrics;
