@@ -434,6 +434,21 @@ mod tests {
     }
 
     #[test]
+    fn rules_are_looked_up_for_new_channels_only() {
+        let channels = include_str!("library/channels.lua");
+        let uses = |text: &str, word: &str| text.matches(word).count();
+        let (of_all, of_channels) = (
+            uses(SOURCE, "RULES") - uses(include_str!("library/names.lua"), "RULES"),
+            uses(channels, "RULES"),
+        );
+        assert_eq!((of_all, of_channels), (1, 1), "only apply_rules reads them");
+        let (_, lookup) = channels.split_once("local function channel_of(").expect("channel_of");
+        let cached = lookup.find("if channel then return channel end").expect("the cache");
+        assert!(lookup.find("apply_rules").expect("a new channel") > cached);
+        assert_eq!(uses(SOURCE, "apply_rules"), 2, "its definition and one call");
+    }
+
+    #[test]
     fn library_text_is_shorter_than_the_smallest_argument_limit() {
         assert!((SOURCE.len() as u64) < SMALLEST_BULK_BYTES / 2);
     }

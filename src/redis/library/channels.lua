@@ -1,8 +1,8 @@
 
 -- Channels ----------------------------------------------------------------------------------------
 -- Channels that were used recently: public name -> channel, and slot name -> channel. A channel has
--- its slot name, its topic, its log, its live channel, and what the channel rules say of it;
--- events.lua adds what it knows of the log.
+-- its slot name, its topic, its log, its live channel and its rule; events.lua adds what it knows
+-- of the log.
 local MAX_CHANNELS = 8192
 local by_name, by_slot, channels = {}, {}, 0
 
@@ -10,9 +10,9 @@ local function forget_channels()
   by_name, by_slot, channels = {}, {}, 0
 end
 
--- Copies to a channel what the first rule says that matches it: max_len, retention_ms,
--- expiry_slack_ms, max_event_bytes; if set, requires_keep, is_ephemeral and rate. Only new channels
--- are compared with the rules, so rules cost an event nothing.
+-- Gives a channel the first rule that matches it. requires_keep, is_ephemeral and rate are also in
+-- the channel itself, if they are set. Only new channels are compared with the rules, so an event
+-- costs the same with and without rules.
 local function apply_rules(channel)
   local name = channel.topic and 'broadcast:' .. channel.topic
     or string.sub(channel.slot, #CHANNEL_PREFIX + 2, -2)
@@ -21,10 +21,8 @@ local function apply_rules(channel)
     if name == rule.name or (before and #name >= #before + #after
       and string.sub(name, 1, #before) == before
       and string.sub(name, #name - #after + 1) == after) then
-      channel.max_len, channel.max_event_bytes = rule.max_len, rule.max_event_bytes
-      channel.retention_ms, channel.expiry_slack_ms = rule.retention_ms, rule.expiry_slack_ms
+      channel.rule, channel.rate = rule, rule.rate
       channel.requires_keep, channel.is_ephemeral = rule.requires_keep, rule.is_ephemeral
-      channel.rate = rule.rate
       return channel
     end
   end

@@ -62,9 +62,9 @@ local function fault(channel, kind, payload, key, retry)
     return 'bad-key', 'the key must have 1 to 256 bytes'
   elseif retry and (not string.find(retry, '^%d+$') or tonumber(retry) > 86400000) then
     return 'bad-retry', 'RETRY must be an integer from 0 to 86400000 (ms)'
-  elseif #payload > channel.max_event_bytes then
-    return 'too-large', 'the payload has ' .. #payload .. ' bytes, max_event_bytes is '
-      .. string.format('%d', channel.max_event_bytes) .. ' (history, or the rule of the channel)'
+  elseif #payload > channel.rule.max_event_bytes then
+    return 'too-large', 'the payload has ' .. #payload .. ' bytes, max_event_bytes (of history, or'
+      .. ' of a rule in channels) is ' .. string.format('%d', channel.rule.max_event_bytes)
   elseif not is_utf8(payload) then
     return 'not-utf8', 'the payload is not UTF-8'
   end
@@ -112,21 +112,21 @@ end
 -- Appends to a log that was written recently. Returns the position and the predecessor; nil: the
 -- log must be read first.
 local function add_to_recent(channel, now, retry, kind, payload)
-  local predecessor = channel.position
-  if not predecessor or channel.epoch ~= epoch or channel.ms + channel.retention_ms <= now then
+  local predecessor, rule = channel.position, channel.rule
+  if not predecessor or channel.epoch ~= epoch or channel.ms + rule.retention_ms <= now then
     return nil
   end
   if channel.topic and math.max(now, clock_ms) >= channel.listed_ms then return nil end
   local ms, seq = next_id(now)
-  local reply = redis.pcall('XADD', channel.log, 'NOMKSTREAM', 'MAXLEN', '~', channel.max_len,
+  local reply = redis.pcall('XADD', channel.log, 'NOMKSTREAM', 'MAXLEN', '~', rule.max_len,
     show_id(ms, seq), 'p', predecessor, 'e', epoch_text, 'r', retry, 't', kind, 'd', payload)
   if type(reply) ~= 'string' then return nil end
   local position = assign(ms, seq)
   channel.ms, channel.position = ms, position
   -- By the position and not by the time, which may have been set back: a cursor must not outlive
   -- what it points to unnoticed.
-  if channel.expires_ms < ms + channel.retention_ms then
-    channel.expires_ms = ms + channel.retention_ms + channel.expiry_slack_ms
+  if channel.expires_ms < ms + rule.retention_ms then
+    channel.expires_ms = ms + rule.retention_ms + rule.expiry_slack_ms
     redis.call('PEXPIREAT', channel.log, string.format('%d', channel.expires_ms))
   end
   return position, predecessor
@@ -159,11 +159,11 @@ local function add_to_any(channel, now, retry, kind, payload)
     predecessor = assign(ms, seq)
     ms, seq = following(ms, seq)
   end
-  redis.call('XADD', log, 'MAXLEN', '~', channel.max_len, show_id(ms, seq),
+  redis.call('XADD', log, 'MAXLEN', '~', channel.rule.max_len, show_id(ms, seq),
     'p', predecessor, 'e', epoch_text, 'r', retry, 't', kind, 'd', payload)
   local position = assign(ms, seq)
   channel.ms, channel.epoch, channel.position = ms, epoch, position
-  channel.expires_ms = ms + channel.retention_ms + channel.expiry_slack_ms
+  channel.expires_ms = ms + channel.rule.retention_ms + channel.rule.expiry_slack_ms
   redis.call('PEXPIREAT', log, string.format('%d', channel.expires_ms))
   return position, predecessor
 end
