@@ -58,6 +58,7 @@ async fn first_matching_rule_sets_length_retention_and_size() {
         {"match": "user:*1:events", "max_len": 10, "retention": "2h"},
         {"match": "broadcast:it's.@F@\"*", "retention": "3h"},
         {"match": "*:large", "max_event_bytes": "100KiB"},
+        {"match": "broadcast:ab*ba", "retention": "4h"},
     ])
     .to_string();
     let builder = Gateway::builder(&redis).env("CHANNELS", &rules);
@@ -66,8 +67,11 @@ async fn first_matching_rule_sets_length_retention_and_size() {
     let (eur, usd) = (topic("prices.eur"), topic("prices.usd"));
     let (quoted, large, news) = (topic("it's.@F@\"x"), topic("large"), topic("news"));
     let mut publisher = redis.publisher().await;
-    let all = [&eur, &usd, &quoted, &news, &user("1"), &user("2")].map(ToString::to_string);
-    publish_batch(&mut publisher, &all, 6 * 250, &mut Vec::new()).await;
+    // The two sides of a pattern do not overlap.
+    let (narrow, wide) = (topic("aba"), topic("abba"));
+    let all = [&eur, &usd, &quoted, &news, &narrow, &wide, &user("1"), &user("2")];
+    let all = all.map(ToString::to_string);
+    publish_batch(&mut publisher, &all, 8 * 250, &mut Vec::new()).await;
     for (channel, is_short, retention_ms) in [
         (&eur, true, DAY_MS),
         (&usd, false, HOUR_MS),
@@ -75,6 +79,8 @@ async fn first_matching_rule_sets_length_retention_and_size() {
         (&user("2"), false, DAY_MS),
         (&quoted, false, 3 * HOUR_MS),
         (&news, false, DAY_MS),
+        (&narrow, false, DAY_MS),
+        (&wide, false, 4 * HOUR_MS),
     ] {
         let key = log_key(channel);
         let length: usize = redis.command(&["XLEN", &key]).await;
