@@ -93,9 +93,9 @@ impl ChannelPattern {
             let parts = [Some(&self.before), self.after.as_ref()];
             parts.into_iter().flatten().all(|part| !part.contains(*c))
         };
-        let fillers = ('!'..='~').filter(|c| is_name(c.encode_utf8(&mut [0; 4])));
+        let mut fillers = ('!'..='~').filter(|c| is_name(c.encode_utf8(&mut [0; 4])));
         // No realistic pattern has all characters.
-        let Some(filler) = fillers.filter(is_free).next() else { return false };
+        let Some(filler) = fillers.find(is_free) else { return false };
         other.examples(filler).iter().all(|name| self.matches(name))
     }
 

@@ -338,7 +338,8 @@ fn check_config_shows_the_rules() {
     assert_eq!((ran.code, ran.err.as_str()), (Some(0), ""));
     let expected = "the configuration is valid\n\
         channel rules (the first match applies):\n   \
-        1  broadcast:prices.*  max_len 1000, retention 1h, max_event_bytes 65536, keep required\n   \
+        1  broadcast:prices.*  max_len 1000, retention 1h, max_event_bytes 65536, keep \
+        required\n   \
         2  user:*:events       max_len 5, retention 1d, max_event_bytes 65536, ephemeral, rate 50 \
         per second\n      \
         other channels      max_len 1000, retention 1d, max_event_bytes 65536\n";

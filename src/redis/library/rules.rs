@@ -78,7 +78,8 @@ mod tests {
         assert_eq!(lines("[]"), [DEFAULT]);
         let rules = lines(
             r#"[{"match": "broadcast:a*b", "retention": "5s", "keep": "required", "rate": 7},
-                {"match": "user:1:events", "max_len": 3, "max_event_bytes": 9, "ephemeral": true}]"#,
+                {"match": "user:1:events", "max_len": 3, "max_event_bytes": 9,
+                 "ephemeral": true}]"#,
         );
         assert_eq!(
             rules,
