@@ -20,7 +20,8 @@ use crate::{
     core::{
         address::site,
         catch_up,
-        id::StreamPosition,
+        id::Cursor,
+        part::Part,
         reasons::{BusyReason, CloseReason, TicketRejection},
         topics::Topics,
     },
@@ -138,7 +139,9 @@ impl Admission {
         now_ms: u64,
     ) -> Result<Admitted, Denied> {
         let id = random_id();
-        let named = request.cursor.as_deref().and_then(StreamPosition::parse);
+        let cursor = request.cursor.as_deref().and_then(Cursor::parse);
+        let named = cursor.map(|cursor| cursor.position);
+        let is_incomplete = cursor.is_some_and(|cursor| cursor.is_incomplete);
         let presented = request.client.session_secret(&ticket.digest);
         let has_cookie = self.context.settings.sessions.cookie;
         let new_secret = has_cookie.then(|| Box::new(NewSecret::new(&ticket.digest)));
@@ -166,6 +169,7 @@ impl Admission {
             client: Client {
                 user: ticket.user.clone(),
                 topics,
+                filter: ticket.filter.clone(),
                 session,
                 id,
                 transport,
@@ -176,6 +180,9 @@ impl Admission {
             permit,
             liveness: stream.liveness(),
         });
+        if is_incomplete {
+            connection.require_snapshot(Part::Whole);
+        }
         self.hub.add(&connection);
         let admitted =
             Admitted { connection, has_cursor, new_secret, hub: self.hub.clone(), stream };

@@ -12,6 +12,7 @@ use crate::{
         links::Links,
         recorder::{Recorder, inbox, presence::RecorderPresence},
         rejected,
+        unseen::Undelivered,
     },
     settings::PlainPublish,
 };
@@ -57,6 +58,8 @@ impl LinkThread {
                     // No other code may wait for a recorder that does not run.
                     drop((recorder, stop));
                 }
+                let (sightings, metrics) = (context.sightings, context.metrics);
+                tokio::spawn(Undelivered::new(commands.clone(), sightings, metrics).run());
                 tokio::spawn(rejected::write_all(commands, rejected_receiver));
                 links.serve(single).await;
             });

@@ -41,6 +41,7 @@ pub fn start(parts: WorkerParts) -> Worker {
         clock: shared.clock,
         metrics: shared.metrics,
         limits,
+        sightings: shared.sightings,
     });
     let (delivery, servers) = (shared.delivery, shared.servers);
     // Opened before the state of the link is read, so that no change of the link is missed.

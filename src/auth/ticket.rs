@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 
 use super::common_ticket::CommonClaims;
 use crate::{
-    core::{channel::is_name, reasons::TicketRejection, topics::Topics},
+    core::{channel::is_name, filter::Filter, reasons::TicketRejection, topics::Topics},
     settings::{Algorithm, Tickets},
 };
 
@@ -17,6 +17,8 @@ pub struct Ticket {
     pub user: Arc<str>,
     /// `topics`, or the default.
     pub topics: Topics,
+    /// `filter`: which tags events must have.
+    pub filter: Option<Arc<Filter>>,
     /// SHA-256 of the ticket in hex, which identifies its session. The ticket itself is not stored.
     pub digest: String,
     /// Whether `exp` has passed: then the ticket can only resume an existing session.
@@ -69,7 +71,9 @@ pub(super) fn check(
     let times = Times { iat, exp, nbf: seconds(claims, "nbf")? };
     times.check(settings, now_s)?;
     let topics = topics(claims, settings)?;
-    Ok(times.ticket(user, topics, digest, seconds(claims, "session_exp")?, settings, now_s))
+    let session_exp = seconds(claims, "session_exp")?;
+    let ticket = times.ticket(user, topics, digest, session_exp, settings, now_s);
+    Ok(Ticket { filter: filter(claims)?, ..ticket })
 }
 
 /// The same for claims in their common form; `None` if they must be checked with [`check`], also
@@ -142,6 +146,7 @@ impl Times {
         Ticket {
             user,
             topics,
+            filter: None,
             digest,
             expired: now_s > expires_s,
             expires_ms: expires_s.saturating_mul(1000),
@@ -191,6 +196,16 @@ fn topics(claims: &Claims, settings: &Tickets) -> Result<Topics, TicketError> {
         }
         Some(_) => Err(bad_topics()),
     }
+}
+
+fn filter(claims: &Claims) -> Result<Option<Arc<Filter>>, TicketError> {
+    let Some(claim) = claims.get("filter") else { return Ok(None) };
+    let filter = Filter::of_claim(claim).ok_or_else(|| {
+        let message = "filter must be an object of 1 to 8 tags, each with a list of 1 to 64 \
+                       values, such as {\"region\": [\"eu\", \"us\"]}";
+        TicketError::new(TicketRejection::BadClaim, message)
+    })?;
+    Ok(Some(Arc::new(filter)))
 }
 
 /// A NumericDate (RFC 7519 section 2); fractions are truncated.
@@ -268,6 +283,7 @@ mod tests {
             ("topics", json!("news"), BadClaim),
             ("topics", json!([1]), BadClaim),
             ("session_exp", json!(-1), BadClaim),
+            ("filter", json!({"region": "eu"}), BadClaim),
         ] {
             let result = checked(|claims| claims[name] = value.clone());
             assert_eq!(result.err().map(|e| e.code), Some(code), "{name} {value}");

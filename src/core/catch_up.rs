@@ -67,6 +67,8 @@ pub struct ClockSnapshot {
     /// The time of Redis when the snapshot was taken, in ms. It decides which events have expired;
     /// H may be older.
     pub now_ms: u64,
+    /// Whether channels of the server may have retained values.
+    pub may_have_values: bool,
 }
 
 /// The logs are read shortly after the snapshot; events that expire in between count as expired.

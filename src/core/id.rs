@@ -172,6 +172,47 @@ impl fmt::Display for StreamPosition {
     }
 }
 
+/// A position as `id:` names it to a client: with `!` behind it while the client has not got all
+/// retained values of its channels, so that it gets them again if it resumes from here.
+///
+/// ```
+/// use sse_gateway::core::id::Cursor;
+///
+/// let cursor = Cursor::parse("7-0.k3!").expect("a cursor");
+/// assert!(cursor.is_incomplete && cursor.to_string() == "7-0.k3!");
+/// assert!(!Cursor::parse("7-0.k3").expect("a cursor").is_incomplete);
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cursor {
+    /// The position.
+    pub position: StreamPosition,
+    /// Whether retained values are missing.
+    pub is_incomplete: bool,
+}
+
+impl Cursor {
+    /// Parses what [`fmt::Display`] writes, and nothing else.
+    pub fn parse(text: &str) -> Option<Self> {
+        let (text, is_incomplete) = match text.strip_suffix('!') {
+            Some(text) => (text, true),
+            None => (text, false),
+        };
+        Some(Self { position: StreamPosition::parse(text)?, is_incomplete })
+    }
+}
+
+impl From<StreamPosition> for Cursor {
+    fn from(position: StreamPosition) -> Self {
+        Self { position, is_incomplete: false }
+    }
+}
+
+impl fmt::Display for Cursor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{}", self.position, if self.is_incomplete { "!" } else { "" })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -8,6 +8,8 @@ pub mod channel_rules;
 pub mod control_events;
 pub mod envelope;
 pub mod event;
+pub mod event_options;
+pub mod filter;
 pub mod frame;
 pub mod id;
 pub mod page;

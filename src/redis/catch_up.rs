@@ -10,8 +10,9 @@
 
 mod first;
 mod gap;
+mod values;
 
-use std::{rc::Rc, sync::Arc, time::Duration};
+use std::{cell::Cell, rc::Rc, sync::Arc, time::Duration};
 
 use tokio::sync::{Semaphore, mpsc};
 use tracing::Instrument;
@@ -21,6 +22,7 @@ use super::{
     commands::CommandError,
     link::LinkDown,
     log, replay_cache_fill,
+    retained::Retained,
     routes::{Route, Routes},
 };
 use crate::{
@@ -62,15 +64,17 @@ struct CatchUp {
     connection: Rc<Connection>,
     part: Part,
     cause: CatchUpCause,
-    number: u64,
+    number: u32,
     /// The cursor; `None`: the client's id cannot be resumed from.
     from: Option<EventId>,
+    /// The retained values at H, if they were read already.
+    values: Cell<Option<Retained>>,
 }
 
 impl CatchUp {
     fn begin(connection: Rc<Connection>, part: Part, cause: CatchUpCause) -> Self {
         let (number, from) = connection.begin_catch_up(part);
-        Self { connection, part, cause, number, from }
+        Self { connection, part, cause, number, from, values: Cell::default() }
     }
 
     /// Whether the connection still needs this catch-up.
@@ -298,8 +302,9 @@ impl CatchUpDriver {
         catch_up.check_current()?;
         let (reset, unrecorded, stale) = match self.start(catch_up, clock) {
             Start::Restart(reason) => {
+                self.require_values(catch_up, snapshot).await?;
                 c.restart(part, reason, clock.h.into());
-                return Ok(());
+                return self.send_values(catch_up, snapshot).await.map(drop);
             }
             // The server of the broadcasts has the recorder.
             Start::Read { reset, unrecorded, stale } => {
@@ -308,11 +313,12 @@ impl CatchUpDriver {
         };
         let from = catch_up.from.unwrap_or(EventId::ZERO);
         if from >= clock.h {
-            return Ok(());
+            return self.send_values(catch_up, snapshot).await.map(drop);
         }
         let (sources, too_many) = self.sources(catch_up, snapshot, stale).await?;
         let mut merge = Merge::new(from, clock, sources);
         let mut first = true;
+        let mut values = Retained::default();
         loop {
             let pages = self.read(c, &merge, snapshot, first).await?;
             catch_up.check_current()?;
@@ -322,14 +328,21 @@ impl CatchUpDriver {
                 let is_stale = |channel: &Channel| {
                     catch_up::is_stale(from, clock, rules.retention_ms(channel, clock))
                 };
-                report_gap(c, part, &merge, &pages, from, flags, is_stale);
+                if report_gap(c, part, &merge, &pages, from, flags, is_stale) {
+                    self.require_values(catch_up, snapshot).await?;
+                }
+                values = self.send_values(catch_up, snapshot).await?;
             }
             let done = pages.is_empty();
             for (n, page) in pages {
                 merge.feed(n, page, first).map_err(|_| Interrupted::Changed)?;
             }
             first = false;
+            let superseded = values.superseded();
             while let Some(event) = merge.pop() {
+                if !c.sees(&event) || superseded.contains(&event) {
+                    continue;
+                }
                 c.replay(part, &event);
                 c.room().await;
                 catch_up.check_current()?;

@@ -92,6 +92,36 @@ impl KeyNames {
         self.broadcast_key("rejected")
     }
 
+    /// Hash of a channel's retained values.
+    pub fn kept(&self, channel: &Channel) -> String {
+        self.key(&format!("kept:{}", self.slot(channel)))
+    }
+
+    /// Sorted set of the topics that have retained values.
+    pub fn kept_topics(&self) -> String {
+        self.broadcast_key("kept")
+    }
+
+    /// Stream of the events that no stream was handed in time.
+    pub fn undelivered(&self) -> String {
+        self.broadcast_key("undelivered")
+    }
+
+    /// Hash of a user's events that a stream must be handed.
+    pub fn unseen(&self, user: &Channel) -> String {
+        self.key(&format!("unseen:{}", self.slot(user)))
+    }
+
+    /// The pattern of all hashes of users' events that a stream must be handed.
+    pub fn unseens(&self) -> String {
+        format!("{}*", glob_escape(&self.key("unseen:")))
+    }
+
+    /// The user's channel of such a hash.
+    pub fn channel_of_unseen(&self, key: &str) -> Option<Channel> {
+        self.channel_of_slot(key.strip_prefix(&self.key("unseen:"))?)
+    }
+
     /// The log of a channel.
     pub fn log(&self, channel: &Channel) -> String {
         self.key(&format!("log:{}", self.slot(channel)))

@@ -13,7 +13,7 @@ use super::{
 use crate::{
     metrics::Metrics,
     settings::Settings,
-    state::{clock::Clock, delivery::Delivery},
+    state::{clock::Clock, delivery::Delivery, sightings::Sightings},
 };
 
 /// The shared state of the supervisor, the reading task and the recorder.
@@ -37,6 +37,8 @@ pub struct LinkContext {
     pub locator: Locator,
     /// Where received events go.
     pub delivery: Arc<Delivery>,
+    /// Which events with `UNSEEN` were handed to a stream.
+    pub sightings: Arc<Sightings>,
 }
 
 impl LinkContext {
@@ -55,6 +57,7 @@ impl LinkContext {
             server: Arc::new(ServerInfo::single(state.clone())),
             state,
             delivery: Arc::new(Delivery::new(settings.history.replay_cache_bytes)),
+            sightings: Arc::default(),
             settings,
             clock,
             metrics,

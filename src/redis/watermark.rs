@@ -306,6 +306,7 @@ fn snapshot(reply: &NamedReply) -> Option<ClockSnapshot> {
         shorter_ms: ms("shorter_ms"),
         retentions: Retentions::parse(text("retentions")),
         now_ms,
+        may_have_values: text("kept") == "1",
     })
 }
 

@@ -137,6 +137,11 @@ keys! {
         |s, v| s.history.dedupe_window = parse::duration(v, ms(1, 7 * DAY))?;
     "history.max_event_bytes" = "65536", "Maximum payload size.",
         |s, v| s.history.max_event_bytes = parse::bytes(v, EVENT_BYTES)?;
+    "history.max_kept" = "1000", "Maximum number of retained values per channel (`KEEP`).",
+        |s, v| s.history.max_kept = parse::number(v, 1..=100_000)?;
+    "history.kept_retention" = r#""30d""#,
+        "Retained values of a channel expire this long after the last one was written.",
+        |s, v| s.history.kept_retention = parse::duration(v, ms(1000, 3650 * DAY))?;
     "history.replay_cache_bytes" = r#""16MiB""#,
         "Memory for recent broadcasts, so that resumes need not read them from Redis.",
         |s, v| s.history.replay_cache_bytes = parse::bytes(v, 0..=1 << 40)?;

@@ -163,7 +163,12 @@ pub struct History {
     pub dedupe_window: Duration,
     /// Maximum payload size in bytes.
     pub max_event_bytes: usize,
-    /// Bytes of recent broadcasts that an instance keeps in memory for resumes.
+    /// Maximum number of retained values per channel.
+    pub max_kept: u64,
+    /// Retained values of a channel expire this long after the last one was written.
+    pub kept_retention: Duration,
+    /// Bytes of recent broadcasts that an instance keeps in memory for resumes, and of retained
+    /// values for new streams.
     pub replay_cache_bytes: usize,
 }
 

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use tracing::Span;
 
 use crate::core::{
-    id::StreamPosition, part::Part, stream_state::GapChannels, topics::Topics, transport::Transport,
+    filter::Filter, id::StreamPosition, part::Part, stream_state::GapChannels, topics::Topics,
+    transport::Transport,
 };
 
 /// The session that a connection belongs to.
@@ -32,6 +33,8 @@ pub struct Client {
     pub user: Arc<str>,
     /// The topics that it receives.
     pub topics: Topics,
+    /// Which tags events must have; `None`: it receives all.
+    pub filter: Option<Arc<Filter>>,
     /// The session.
     pub session: Session,
     /// Id of the connection.

@@ -25,7 +25,7 @@ use super::{
 use crate::core::{
     control_events::{Connected, closing},
     event::Event,
-    id::{EventId, StreamPosition},
+    id::{Cursor, EventId},
     part::{Part, ServerIndex},
     queue::Item,
     reasons::{CatchUpCause, CloseReason},
@@ -365,12 +365,7 @@ impl Hub {
     }
 
     /// The first frame of a stream: `id` is its cursor, `resumed` says that it follows it.
-    pub fn connected(
-        &self,
-        connection: &Connection,
-        id: Option<StreamPosition>,
-        resumed: bool,
-    ) -> Bytes {
+    pub fn connected(&self, connection: &Connection, id: Option<Cursor>, resumed: bool) -> Bytes {
         let client = &connection.client;
         let (topics, user) = (client.topics.patterns().collect(), &client.user);
         let retry_ms = self.retry_ms();

@@ -14,8 +14,10 @@ pub mod lifecycle;
 pub mod limits;
 pub mod mailbox;
 pub mod replay_cache;
+pub mod retained_cache;
 mod round;
 pub mod session_notices;
+pub mod sightings;
 pub mod stream_context;
 #[cfg(test)]
 pub mod testing;

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::{clock::Clock, limits::Limits};
+use super::{clock::Clock, limits::Limits, sightings::Sightings};
 use crate::{
     core::channel_rules::ChannelRules,
     metrics::Metrics,
@@ -19,6 +19,8 @@ pub struct StreamContext {
     pub metrics: Arc<Metrics>,
     /// The count of queued bytes.
     pub limits: Arc<Limits>,
+    /// Which events with `UNSEEN` were handed over.
+    pub sightings: Arc<Sightings>,
 }
 
 /// The settings of streams. They contain no secrets.

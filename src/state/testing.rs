@@ -45,6 +45,7 @@ pub fn context(changes: &[(&str, &str)]) -> Arc<StreamContext> {
         metrics: Arc::new(Metrics::new()),
         limits: Arc::new(Limits::new(&settings.limits)),
         settings: StreamSettings::new(&settings),
+        sightings: Arc::default(),
     })
 }
 
@@ -71,7 +72,15 @@ pub fn client(user: &str, topics: &[&str], digest: &str, generation: u64) -> Cli
     };
     let topics = Topics::parse(topics.iter().copied()).expect("topics");
     let (id, request_id) = (digest.to_owned(), "r".into());
-    Client { user: user.into(), topics, session, id, transport: Transport::Stream, request_id }
+    Client {
+        user: user.into(),
+        topics,
+        filter: None,
+        session,
+        id,
+        transport: Transport::Stream,
+        request_id,
+    }
 }
 
 /// A client without known progress, which can be disconnected.

@@ -346,3 +346,25 @@ fn check_config_shows_the_rules() {
         other channels      max_len 1000, retention 1d, max_event_bytes 65536\n";
     assert_eq!(ran.out, expected);
 }
+
+#[tokio::test]
+async fn rules_require_keep_or_make_events_ephemeral() {
+    let redis = Redis::start().await;
+    let rules = r#"[{"match": "broadcast:state", "keep": "required"},
+        {"match": "broadcast:typing", "ephemeral": true, "rate": 1}]"#;
+    let gateway = durable(&redis, rules).start().await;
+    let mut sse = gateway.connect("1").await;
+    let error = redis.durable(&topic("state"), "a", "1").await.unwrap_err();
+    assert!(error.starts_with("needs-keep: "), "{error}");
+    let mut publisher = redis.publisher().await;
+    let kept = publisher.durable(&topic("state"), "a", "1", &["KEEP", "k"]).await.unwrap();
+    assert_eq!(sse.app_event().await.id, Some(kept));
+    redis.durable(&topic("typing"), "typing", "1").await.unwrap();
+    let event = sse.app_event().await;
+    assert_eq!((event.event.as_str(), event.id), ("typing", None));
+    assert_eq!(redis.command::<i64>(&["EXISTS", &log_key(&topic("typing"))]).await, 0);
+    // Ephemeral events count, too.
+    let refused = || async { redis.durable(&topic("typing"), "typing", "1").await.err() };
+    let error = eventually("too many", refused).await;
+    assert!(error.starts_with("too-often: "), "{error}");
+}

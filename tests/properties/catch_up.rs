@@ -294,6 +294,8 @@ impl Simulation {
                     self.last_id = cursor;
                 }
             }
+            // Without retained values.
+            Content::Snapshot(_) => {}
             Content::Control(_) => {
                 self.last_id = cursor;
                 self.received.push(Received::Position(self.last_id));

@@ -30,7 +30,7 @@ enum Message {
 
 /// A catch-up in progress.
 struct CatchUp {
-    number: u64,
+    number: u32,
     cursor: EventId,
     /// `None`: the clock snapshot comes next.
     reading: Option<Reading>,

@@ -41,6 +41,7 @@ const CLOCK: ClockSnapshot = ClockSnapshot {
     shorter_ms: 0,
     retentions: None,
     now_ms: 5900,
+    may_have_values: false,
 };
 
 fn reading(cursor: EventId, clock: &ClockSnapshot, retention_ms: u64) -> (bool, bool, bool) {

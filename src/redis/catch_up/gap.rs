@@ -29,7 +29,8 @@ pub(super) struct GapFlags {
 }
 
 /// Queues `sse.gap` if events of a part after the cursor may be missing; `pages` are the first
-/// ones. `is_stale`: whether the cursor is older than the retention of a channel.
+/// ones. `is_stale`: whether the cursor is older than the retention of a channel. Returns whether
+/// they may be.
 pub(super) fn report_gap(
     c: &Connection,
     part: Part,
@@ -38,13 +39,14 @@ pub(super) fn report_gap(
     from: EventId,
     flags: GapFlags,
     is_stale: impl Fn(&Channel) -> bool,
-) {
+) -> bool {
     if flags.reset {
         let channels: Vec<_> = c.client.channels(part).collect();
-        if !channels.is_empty() {
+        let has_gap = !channels.is_empty();
+        if has_gap {
             c.queue_gap(part, GapReason::Reset, channels);
         }
-        return;
+        return has_gap;
     }
     let logs: HashMap<usize, &CatchUpSource> =
         merge.wants().map(|(n, source, _)| (n, source)).collect();
@@ -72,11 +74,13 @@ pub(super) fn report_gap(
         (true, false) => GapReason::Expired,
         (true, true) if flags.unrecorded => {
             let all = c.client.channels(Part::Whole).collect();
-            return c.queue_gap(part, GapReason::Unrecorded, all);
+            c.queue_gap(part, GapReason::Unrecorded, all);
+            return true;
         }
-        (true, true) => return,
+        (true, true) => return false,
     };
     let mut seen = HashSet::new();
     let channels = trimmed.into_iter().chain(expired).filter(|name| seen.insert(name.clone()));
     c.queue_gap(part, reason, channels.take(MAX_GAP_CHANNELS).collect());
+    true
 }

@@ -41,9 +41,9 @@ local BROADCAST_NODE = PREFIX .. 'node:' .. BROADCAST
 local node_key = BROADCAST_NODE
 -- The first ones are all that a watermark needs.
 local NODE_FIELDS = { 'run_id', 'replid', 'epoch', 'start', 'previous', 'raised_ms', 'shorter_ms',
-  'replicated', 'continues', 'clock', 'retention_ms', 'confirmed', 'follows', 'slots', 'myid',
+  'replicated', 'continues', 'kept', 'clock', 'retention_ms', 'confirmed', 'follows', 'slots', 'myid',
   'yielded', 'lost' }
-local WATERMARK_FIELDS = 9
+local WATERMARK_FIELDS = 10
 
 local function read_node(key, fields)
   local values = call('HMGET', key, unpack(NODE_FIELDS, 1, fields))

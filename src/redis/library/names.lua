@@ -13,11 +13,6 @@ local DEDUPE_WINDOW_MS = @DEDUPE_WINDOW_MS@
 -- the shortest one.
 local LONGEST_RETENTION_MS = @LONGEST_RETENTION_MS@
 local RETENTIONS = '@RETENTIONS@'
--- The channel rules, in their order. A rule has the name of a channel, or what precedes and follows
--- the text that may be anything. The last one matches all channels.
-local RULES = {
-@RULES@
-}
 
 -- All broadcasts, and what belongs to no user, are in one slot.
 local BROADCAST = '{' .. CHANNEL_PREFIX .. 'broadcast}'

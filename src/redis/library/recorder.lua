@@ -12,7 +12,7 @@ local function keep_rejected(channel, reason, message)
     'message', string.sub(message, 1, 4096))
 end
 
--- sse_record 1 <channel> <token> <marker> <n> PLAIN <type> <payload> [KEY ..] [RETRY ..]
+-- sse_record 1 <channel> <token> <marker> <n> PLAIN <type> <payload> [KEY ..] [..]
 --   | REJECT <reason> <message> | MARK <marker before> <n before>
 -- Accepts only the next number under the token that holds the lease, and counts it in the same
 -- step. Returns `recorded`, `duplicate`, `rejected <reason> <text>`, `done` (a number that was
@@ -38,11 +38,11 @@ local function record(keys, args)
     keep_rejected(keys[1], args[5], args[6])
     reply = 'rejected ' .. args[5] .. ' '
   else
-    local key, retry = options(args, 7)
+    local o = options(args, 7)
     local channel = channel_of(keys[1])
-    local code, text = fault(channel, args[5], args[6], key, retry)
+    local code, text = fault(channel, args[5], args[6], o)
     local position
-    if not code then position, code, text = append(channel, args[5], args[6], key, retry) end
+    if not code then position, code, text = append(channel, args[5], args[6], o) end
     if position then
       reply = code or 'recorded'
     else
@@ -58,7 +58,7 @@ end
 local RECORDED_MS = 3600000
 
 -- sse_record_across 1 <channel> <token> <marker> <n> <n before> PLAIN <type> <payload> [KEY ..]
---   [RETRY ..] | REJECT <reason> <message> [<channel as published>]
+--   [..] | REJECT <reason> <message> [<channel as published>]
 -- On a cluster, where the lease is in another slot than the channel. The channel remembers the last
 -- token, marker and number; all broadcasts together count as one channel. `n before` is the number
 -- of the message before it on the channel, if that is not known to be recorded yet; otherwise
@@ -75,9 +75,9 @@ local function record_across(keys, args)
     if is_broadcast then keep_rejected(args[8] or keys[1], args[6], args[7]) end
     return 'rejected ' .. args[6] .. ' '
   end
-  local key, retry = options(args, 8)
+  local o = options(args, 8)
   local channel, other = channel_of(keys[1])
-  local code, text = fault(channel, args[6], args[7], key, retry)
+  local code, text = fault(channel, args[6], args[7], o)
   if code then
     if is_broadcast then keep_rejected(keys[1], code, args[7]) end
     return 'rejected ' .. code .. ' ' .. (other or text)
@@ -94,7 +94,7 @@ local function record_across(keys, args)
   -- Without this check, the message before would later be taken for recorded.
   if before ~= '' and not (stored_marker == marker and stored_n == before) then return 'hole' end
   local position
-  position, code, text = append(channel, args[6], args[7], key, retry)
+  position, code, text = append(channel, args[6], args[7], o)
   redis.call('SET', recorded, token .. ' ' .. marker .. ' ' .. string.format('%d', n),
     'PX', RECORDED_MS)
   if position then return code or 'recorded' end

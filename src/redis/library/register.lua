@@ -38,4 +38,8 @@ register('open', open, 'allow-oom')
 register('resume', resume_only, 'no-writes')
 register('renew', renew, 'allow-oom')
 register('revoke', revoke, 'allow-oom')
+register('unseen', unseen, 'no-writes')
+register('due', due, 'allow-oom')
+register('seen', seen, 'allow-oom')
+register('undelivered', undelivered)
 @ALIAS@

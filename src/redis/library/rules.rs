@@ -12,7 +12,8 @@ const MAX_EXPIRY_SLACK_MS: u64 = 10_000;
 pub(super) fn table(rules: &ChannelRules) -> String {
     let rule = |rule| (rules.resolve(rule), rule.pattern.parts());
     let all = rules.rules().iter().map(rule).chain([(rules.default_policy(), ("", Some("")))]);
-    let lines = all.map(|(policy, parts)| format!("  {{ {}, {} }},", names(parts), fields(policy)));
+    let lines =
+        all.map(|(policy, parts)| format!("    {{ {}, {} }},", names(parts), fields(policy)));
     lines.collect::<Vec<_>>().join("\n")
 }
 
@@ -70,7 +71,7 @@ mod tests {
         table(&settings.channels).lines().map(str::to_owned).collect()
     }
 
-    const DEFAULT: &str = "  { before = '', after = '', max_len = 1000, retention_ms = 86400000, \
+    const DEFAULT: &str = "    { before = '', after = '', max_len = 1000, retention_ms = 86400000, \
                            expiry_slack_ms = 10000, max_event_bytes = 65536 },";
 
     #[test]
@@ -84,9 +85,9 @@ mod tests {
         assert_eq!(
             rules,
             [
-                "  { before = 'broadcast:a', after = 'b', max_len = 1000, retention_ms = 5000, \
+                "    { before = 'broadcast:a', after = 'b', max_len = 1000, retention_ms = 5000, \
                  expiry_slack_ms = 50, max_event_bytes = 65536, requires_keep = true, rate = 7 },",
-                "  { name = 'user:1:events', max_len = 3, retention_ms = 86400000, \
+                "    { name = 'user:1:events', max_len = 3, retention_ms = 86400000, \
                  expiry_slack_ms = 10000, max_event_bytes = 9, is_ephemeral = true },",
                 DEFAULT,
             ]

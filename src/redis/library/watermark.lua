@@ -15,6 +15,7 @@ local function describe(node, now)
   -- What is not true of most servers.
   if (node.continues or '') ~= '' then add('continues', node.continues) end
   if is_replicated or has_replicas then add('replicated', '1') end
+  if is_cluster or node.kept then add('kept', '1') end
   -- The node key does not say so yet.
   if has_replicas and not node.replicated then add('unmarked', '1') end
   return reply

@@ -17,6 +17,7 @@ use crate::{
         commands::{CommandError, Commands},
         key_names::KeyNames,
         named_reply::NamedReply,
+        publish::add_options,
         rejected::{channel_prefix, message_prefix},
     },
 };
@@ -348,12 +349,8 @@ fn decoded<'a>(
 
 fn add_plain(call: &mut Cmd, envelope: &Envelope<'_>) {
     call.arg("PLAIN").arg(&*envelope.kind).arg(envelope.payload);
-    if let Some(key) = &envelope.key {
-        call.arg("KEY").arg(&**key);
-    }
-    if let Some(ms) = envelope.retry_ms {
-        call.arg("RETRY").arg(ms);
-    }
+    let Envelope { key, retry_ms, options, unseen, .. } = envelope;
+    add_options(call, key.as_deref(), *retry_ms, options.as_deref(), unseen.as_deref());
 }
 
 fn is_held(reply: &NamedReply) -> bool {
