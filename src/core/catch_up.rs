@@ -7,6 +7,7 @@
 use std::{collections::VecDeque, sync::Arc};
 
 use super::{
+    channel_rules::Retentions,
     event::Event,
     id::{EventId, StreamPosition},
     page::{Page, ReadFrom},
@@ -59,8 +60,10 @@ pub struct ClockSnapshot {
     pub unrecorded: EventId,
     /// When the retention was last increased, in ms; zero if it never was.
     pub raised_ms: u64,
-    /// The retention of events until `raised_ms`, in ms.
+    /// The shortest retention of events until `raised_ms`, in ms.
     pub shorter_ms: u64,
+    /// The retentions of the function library; `None`: an earlier version, which does not say.
+    pub retentions: Option<Retentions>,
     /// The time of Redis when the snapshot was taken, in ms. It decides which events have expired;
     /// H may be older.
     pub now_ms: u64,
@@ -85,7 +88,8 @@ pub enum Start {
         reset: bool,
         /// Whether a break of reason `unrecorded` follows the cursor.
         unrecorded: bool,
-        /// Whether the cursor is older than the retention: then a missing log proves nothing.
+        /// Whether the cursor is older than the longest retention: then a missing log proves
+        /// nothing. A channel may have a shorter retention, see [`is_stale`].
         stale: bool,
     },
 }
@@ -124,6 +128,7 @@ pub fn first_of_broadcasts(named: Option<EventId>, h: Option<EventId>, server_ms
 }
 
 /// Decides how a catch-up from `cursor` begins; `None`: the client's id could not be parsed.
+/// `retention_ms` is the longest one of the channels that are read.
 pub fn start(cursor: Option<EventId>, clock: &ClockSnapshot, retention_ms: u64) -> Start {
     match cursor {
         None => Start::Restart(GapReason::UnknownId),
@@ -136,7 +141,8 @@ pub fn start(cursor: Option<EventId>, clock: &ClockSnapshot, retention_ms: u64) 
     }
 }
 
-fn is_stale(cursor: EventId, clock: &ClockSnapshot, retention_ms: u64) -> bool {
+/// Whether the log of a channel with this retention may have expired since the cursor.
+pub fn is_stale(cursor: EventId, clock: &ClockSnapshot, retention_ms: u64) -> bool {
     // If the time was set back, ids run ahead of it.
     let now_ms = clock.now_ms.max(clock.h.ms).saturating_add(READ_MARGIN_MS);
     let kept_ms = if cursor.ms <= clock.raised_ms {

@@ -3,6 +3,8 @@
 pub mod address;
 pub mod catch_up;
 pub mod channel;
+pub mod channel_pattern;
+pub mod channel_rules;
 pub mod control_events;
 pub mod envelope;
 pub mod event;

@@ -266,7 +266,8 @@ impl CatchUpDriver {
     }
 
     fn start(&self, catch_up: &CatchUp, clock: &ClockSnapshot) -> Start {
-        let retention_ms = self.hub.context.settings.retention.as_millis() as u64;
+        // The list of active topics lives as long as the longest retention.
+        let retention_ms = self.hub.context.settings.channels.longest_retention_ms(clock);
         catch_up::start(catch_up.from, clock, retention_ms)
     }
 
@@ -327,7 +328,11 @@ impl CatchUpDriver {
             catch_up.check_current()?;
             if first {
                 let flags = GapFlags { reset, unrecorded, stale, too_many };
-                if report_gap(c, part, &merge, &pages, from, flags) {
+                let rules = &self.hub.context.settings.channels;
+                let is_stale = |channel: &Channel| {
+                    catch_up::is_stale(from, clock, rules.retention_ms(channel, clock))
+                };
+                if report_gap(c, part, &merge, &pages, from, flags, is_stale) {
                     self.require_values(catch_up, snapshot).await?;
                 }
                 values = self.send_values(catch_up, snapshot).await?;
@@ -369,7 +374,12 @@ impl CatchUpDriver {
         let from = from.unwrap_or(EventId::ZERO);
         let _reader = self.readers.acquire().await.map_err(|_| Interrupted::Superseded)?;
         let (cache, topics) = (&self.delivery.replay_cache, &c.client.topics);
-        if !stale && replay_cache_fill::reaches(cache, &route.commands, from, clock, topics).await?
+        let shortest_ms = self.hub.context.settings.channels.shortest_retention_ms(clock);
+        // Logs with a shorter retention may be gone. What the cache has was read in time.
+        let may_fill = !catch_up::is_stale(from, clock, shortest_ms);
+        let commands = &route.commands;
+        if !stale
+            && replay_cache_fill::reaches(cache, commands, from, clock, topics, may_fill).await?
         {
             sources.push(CatchUpSource::Cache);
             return Ok((sources, false));

@@ -306,10 +306,10 @@ impl Inbound {
     }
 
     fn relay_plain(&self, channel: &[u8], message: &[u8]) {
-        let max = self.context.settings.history.max_event_bytes;
+        let rules = &self.context.settings.channels;
         let decoded =
             Channel::from_bytes(channel).ok_or(Rejection::BadChannel).and_then(|channel| {
-                let envelope = envelope::decode(message, max)?;
+                let envelope = envelope::decode(message, rules.of(&channel).max_event_bytes)?;
                 match envelope.needs_storage() {
                     true => Err(Rejection::NotStored),
                     false => Ok(Event::relayed(channel, &envelope)),

@@ -1,7 +1,7 @@
 //! Checks that concern several settings.
 
 use super::{
-    RedisTarget, Settings,
+    RedisTarget, Scope, Settings,
     error::{ConfigError, Origin},
     load::Values,
 };
@@ -112,9 +112,15 @@ pub fn warnings(s: &Settings) -> Vec<String> {
          use https",
     );
     warn(
-        s.limits.queue_bytes < s.history.max_event_bytes,
-        "limits.queue_bytes: is less than history.max_event_bytes, so each event of that size \
-         is read from the log again; increase it",
+        s.limits.queue_bytes < s.channels.largest_event_bytes(),
+        "limits.queue_bytes: is less than the largest max_event_bytes (of history or a channel \
+         rule), so each event of that size is read from the log again; increase it",
+    );
+    warn(
+        s.limits.publish_body_bytes < s.channels.largest_event_bytes()
+            && s.api_keys.iter().any(|key| key.scopes.contains(&Scope::Publish)),
+        "limits.publish_body_bytes: is less than the largest max_event_bytes (of history or a \
+         channel rule), so POST /publish cannot take events of that size; increase it",
     );
     warn(
         s.tickets.cookie.is_some() && s.cors.allowed_origins.iter().any(|origin| origin == "*"),
@@ -231,6 +237,12 @@ mod tests {
         let topics = ("TICKETS__ANONYMOUS_TOPICS", "a");
         assert_eq!(warned(&[all, topics]), ["limits.anonymous_connections"]);
         assert_eq!(warned(&[topics]), [""; 0]);
+        let large = ("CHANNELS", r#"[{"match": "*", "max_event_bytes": "2MiB"}]"#);
+        assert_eq!(warned(&[large]), ["limits.queue_bytes"]);
+        let digest = "0".repeat(64);
+        let key = format!(r#"[{{"sha256": "{digest}", "scopes": ["publish"]}}]"#);
+        let posts = [large, ("API_KEYS", &key), ("LIMITS__QUEUE_BYTES", "2MiB")];
+        assert_eq!(warned(&posts), ["limits.publish_body_bytes"]);
         for (url, warns) in [
             ("http://id.example.com/keys", true),
             ("https://id.example.com/keys", false),

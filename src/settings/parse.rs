@@ -147,7 +147,7 @@ pub fn duration(value: &Value, range: RangeInclusive<Duration>) -> Parsed<Durati
 }
 
 /// Formats a duration; in days if possible, because `humantime` uses months of 30.44 days.
-fn show_duration(duration: Duration) -> String {
+pub fn show_duration(duration: Duration) -> String {
     const DAY_S: u64 = 86_400;
     match duration.as_secs() {
         s if s >= DAY_S && s % DAY_S == 0 => format!("{}d", s / DAY_S),

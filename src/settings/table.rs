@@ -4,7 +4,8 @@ use std::{ops::RangeInclusive, time::Duration};
 
 use toml::Value;
 
-use super::{Settings, error::ValueError, parse, parse_keys, pem_file};
+use super::{Settings, error::ValueError, parse, parse_channels, parse_keys, pem_file};
+use crate::core::channel_rules::{ChannelPolicy, ChannelRules};
 
 /// One key of the configuration.
 pub struct Key {
@@ -27,6 +28,12 @@ const HOUR: u64 = 3600 * SECOND;
 const DAY: u64 = 24 * HOUR;
 const ANY_BYTES: RangeInclusive<u64> = 1024..=1 << 40;
 const RATE: RangeInclusive<u64> = 0..=1_000_000;
+/// The values of `history.max_len`.
+pub(super) const LOG_LENGTHS: RangeInclusive<u64> = 1..=100_000_000;
+/// The values of `history.retention`.
+pub(super) const LOG_RETENTIONS: RangeInclusive<Duration> = ms(100, 365 * DAY);
+/// The values of `history.max_event_bytes`.
+pub(super) const EVENT_BYTES: RangeInclusive<u64> = 1..=16 << 20;
 
 macro_rules! keys {
     ($($name:literal = $default:literal, $help:literal, |$s:ident, $v:ident| $set:expr;)*) => {
@@ -117,19 +124,19 @@ keys! {
          without id) or `off`.",
         |s, v| s.publishers.plain = parse::plain_publish(v)?;
     "history.generation" = "1",
-        "Raise it whenever you change another setting of this section except replay_cache_bytes: \
-         the functions in Redis take their values from the highest generation.",
+        "Raise it whenever you change channels or another setting of this section except \
+         replay_cache_bytes: the functions in Redis take their values from the highest generation.",
         |s, v| s.history.generation = parse::number(v, 1..=1_000_000_000)? as u32;
     "history.max_len" = "1000", "Approximate number of events to keep per channel.",
-        |s, v| s.history.max_len = parse::number(v, 1..=100_000_000)?;
+        |s, v| s.history.max_len = parse::number(v, LOG_LENGTHS)?;
     "history.retention" = r#""24h""#, "A channel's log expires this long after its last event.",
-        |s, v| s.history.retention = parse::duration(v, ms(100, 365 * DAY))?;
+        |s, v| s.history.retention = parse::duration(v, LOG_RETENTIONS)?;
     "history.dedupe_window" = r#""5m""#,
         "An event with the idempotency key of an earlier one on its channel is dropped within this \
          time.",
         |s, v| s.history.dedupe_window = parse::duration(v, ms(1, 7 * DAY))?;
     "history.max_event_bytes" = "65536", "Maximum payload size.",
-        |s, v| s.history.max_event_bytes = parse::bytes(v, 1..=16 << 20)?;
+        |s, v| s.history.max_event_bytes = parse::bytes(v, EVENT_BYTES)?;
     "history.max_kept" = "1000", "Maximum number of retained values per channel (`KEEP`).",
         |s, v| s.history.max_kept = parse::number(v, 1..=100_000)?;
     "history.kept_retention" = r#""30d""#,
@@ -194,6 +201,13 @@ keys! {
         "Keys for POST /publish, POST /tickets and the admin API: [{ sha256 = \"<hex of the key's \
          SHA-256>\", scopes = [\"publish\", \"tickets\", \"admin\"] }].",
         |s, v| s.api_keys = parse_keys::api_keys(v)?;
+    "channels" = "[]",
+        "Rules for single channels, at most 64; the first one that matches applies: [{ match = \
+         \"broadcast:prices.*\", max_len, retention, max_event_bytes, keep = \
+         \"optional\"|\"required\", ephemeral = true|false, rate = <events per second> }], or one \
+         [[channels]] table for each. What a rule does not set comes from history.*.",
+        |s, v| s.channels =
+            ChannelRules::new(parse_channels::channel_rules(v)?, ChannelPolicy::default());
     "limits.max_connections" = "10000",
         "Maximum number of streams and polls on this instance; above it clients get `sse.busy`.",
         |s, v| s.limits.max_connections = parse::number(v, 1..=10_000_000)? as usize;

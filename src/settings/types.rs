@@ -7,7 +7,10 @@ use reqwest::Url;
 use secrecy::{ExposeSecret, SecretSlice, SecretString};
 
 use super::{PemFile, RedisUrl};
-use crate::core::address::AddressHeader;
+use crate::core::{
+    address::AddressHeader,
+    channel_rules::{ChannelPolicy, ChannelRules},
+};
 
 /// All settings. Build one with [`super::load()`]; `Default` is empty and only the starting point
 /// of the loader.
@@ -23,6 +26,8 @@ pub struct Settings {
     pub publishers: Publishers,
     /// The replay log.
     pub history: History,
+    /// Rules for single channels, with the defaults of `[history]`.
+    pub channels: ChannelRules,
     /// Tickets and sessions.
     pub tickets: Tickets,
     /// Keys of the backends that use the HTTP API.
@@ -165,6 +170,18 @@ pub struct History {
     /// Bytes of recent broadcasts that an instance keeps in memory for resumes, and of retained
     /// values for new streams.
     pub replay_cache_bytes: usize,
+}
+
+impl History {
+    /// What applies to channels without a rule.
+    pub fn policy(&self) -> ChannelPolicy {
+        ChannelPolicy {
+            max_len: self.max_len,
+            retention: self.retention,
+            max_event_bytes: self.max_event_bytes,
+            ..ChannelPolicy::default()
+        }
+    }
 }
 
 /// Signature algorithms for tickets.

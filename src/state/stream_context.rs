@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use super::{clock::Clock, limits::Limits, sightings::Sightings};
 use crate::{
-    core::topics::Topics,
+    core::{channel_rules::ChannelRules, topics::Topics},
     metrics::Metrics,
     settings::{self, Settings},
 };
@@ -29,8 +29,8 @@ pub struct StreamSettings {
     pub server: settings::Server,
     /// `[limits]`
     pub limits: settings::Limits,
-    /// `history.retention`
-    pub retention: Duration,
+    /// The channel rules.
+    pub channels: ChannelRules,
     /// The settings of sessions in `[tickets]`.
     pub sessions: SessionSettings,
     /// `tickets.anonymous_topics`
@@ -56,7 +56,7 @@ impl StreamSettings {
             anonymous_topics: Topics::parse(anonymous_topics).unwrap_or_default(),
             server: settings.server.clone(),
             limits: settings.limits.clone(),
-            retention: settings.history.retention,
+            channels: settings.channels.clone(),
             sessions: SessionSettings {
                 reconnect_grace: settings.tickets.reconnect_grace,
                 max_session: settings.tickets.max_session,

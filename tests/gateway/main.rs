@@ -58,6 +58,7 @@ mod retained;
 mod revocations;
 mod rivals;
 mod rotation;
+mod rules;
 mod same_server;
 mod sentinel;
 mod server_metrics;

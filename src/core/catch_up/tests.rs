@@ -39,6 +39,7 @@ const CLOCK: ClockSnapshot = ClockSnapshot {
     unrecorded: EventId { epoch: 7, ms: 5060, seq: 0 },
     raised_ms: 0,
     shorter_ms: 0,
+    retentions: None,
     now_ms: 5900,
     may_have_values: false,
 };

@@ -51,7 +51,7 @@ fn reported_gap(
     let log = |name| CatchUpSource::Log(Channel::parse(name).expect("a channel"));
     let merge = Merge::new(EventId::ZERO, &ClockSnapshot::default(), channels.into_iter().map(log));
     let pages: Vec<_> = pages.into_iter().enumerate().collect();
-    report_gap(&c, Part::Whole, &merge, &pages, EventId::ZERO, flags);
+    report_gap(&c, Part::Whole, &merge, &pages, EventId::ZERO, flags, |_| flags.stale);
     let text = written(&c);
     let data = text.lines().find_map(|line| line.strip_prefix("data: "))?;
     assert_eq!(text.matches("event: sse.gap").count(), 1, "{text}");

@@ -190,7 +190,7 @@ impl Recorder {
         if now >= self.lease_until {
             return;
         }
-        let max = self.context.settings.history.max_event_bytes;
+        let rules = &self.context.settings.channels;
         for server in self.across.lanes.awaited().into_iter().flatten() {
             let state = self.across.servers.entry(server).or_default();
             if state.is_busy || state.retry_at.is_some_and(|at| at > now) {
@@ -202,7 +202,7 @@ impl Recorder {
                 let mut before = None;
                 for (position, work) in numbers.iter().filter_map(|n| self.numbering.entry(*n)) {
                     let (call, is_plain) =
-                        self.lease.record_across(&token, position, work, before, max);
+                        self.lease.record_across(&token, position, work, before, rules);
                     calls.push(call);
                     if is_plain {
                         before = Some(position.n);
@@ -345,8 +345,8 @@ impl Recorder {
     fn rejected_across(&self, token: &str, lane: &Lane, number: u64, reason: &str) -> Option<Cmd> {
         let Lane::User(_) = lane else { return None };
         let (position, work) = self.numbering.entry(number)?;
-        let max = self.context.settings.history.max_event_bytes;
-        self.lease.keep_rejected(token, position, work, reason, max)
+        let rules = &self.context.settings.channels;
+        self.lease.keep_rejected(token, position, work, reason, rules)
     }
 
     fn keep_rejected(&mut self, calls: Vec<Cmd>) {

@@ -9,6 +9,7 @@ use super::numbering::{RecordPosition, Work};
 use crate::{
     core::{
         channel::Channel,
+        channel_rules::ChannelRules,
         envelope::{self, Envelope, Rejection},
     },
     error_chain::ErrorChain,
@@ -184,12 +185,12 @@ impl Lease {
         &self,
         token: &str,
         work: impl Iterator<Item = &'a (RecordPosition, Work)>,
-        max_event_bytes: usize,
+        rules: &ChannelRules,
     ) -> Result<Vec<Written>, CommandError> {
         let mut pipeline = redis::pipe();
         pipeline.ignore_errors();
         for (position, work) in work {
-            pipeline.add_command(self.record(token, position, work, max_event_bytes));
+            pipeline.add_command(self.record(token, position, work, rules));
         }
         let replies: Vec<RedisResult<String>> = self.commands.run_all(&pipeline).await?;
         Ok(replies.into_iter().map(written).collect())
@@ -200,7 +201,7 @@ impl Lease {
         token: &str,
         position: &RecordPosition,
         work: &Work,
-        max_event_bytes: usize,
+        rules: &ChannelRules,
     ) -> Cmd {
         let channel = match work {
             Work::Message { channel, .. } => channel.as_slice(),
@@ -223,7 +224,7 @@ impl Lease {
                 return call;
             }
         };
-        match decoded(channel, message, max_event_bytes) {
+        match decoded(channel, message, rules) {
             Ok(envelope) => add_plain(&mut call, &envelope),
             Err(rejection) => {
                 call.arg("REJECT").arg(rejection.code()).arg(message_prefix(message));
@@ -240,10 +241,10 @@ impl Lease {
         position: &RecordPosition,
         work: &Work,
         before: Option<u64>,
-        max_event_bytes: usize,
+        rules: &ChannelRules,
     ) -> (Cmd, bool) {
         let (channel, message) = parts(work);
-        match decoded(channel, message, max_event_bytes) {
+        match decoded(channel, message, rules) {
             Ok(envelope) => {
                 let key = self.commands.keys.publish(&String::from_utf8_lossy(channel));
                 let mut call = self.call_across(&key, token, position);
@@ -265,10 +266,10 @@ impl Lease {
         position: &RecordPosition,
         work: &Work,
         reason: &str,
-        max_event_bytes: usize,
+        rules: &ChannelRules,
     ) -> Option<Cmd> {
         let (channel, message) = parts(work);
-        decoded(channel, message, max_event_bytes).ok()?;
+        decoded(channel, message, rules).ok()?;
         Some(self.reject_across(token, position, reason, channel, message))
     }
 
@@ -338,10 +339,10 @@ fn parts(work: &Work) -> (&[u8], &[u8]) {
 fn decoded<'a>(
     channel: &[u8],
     message: &'a [u8],
-    max_event_bytes: usize,
+    rules: &ChannelRules,
 ) -> Result<Envelope<'a>, Rejection> {
     match Channel::from_bytes(channel) {
-        Some(_) => envelope::decode(message, max_event_bytes),
+        Some(channel) => envelope::decode(message, rules.of(&channel).max_event_bytes),
         None => Err(Rejection::BadChannel),
     }
 }

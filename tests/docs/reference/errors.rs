@@ -94,7 +94,8 @@ fn event(refusal: Rejection) -> [&'static str; 2] {
         Rejection::BadRetry => ["400", "`retry` is not an integer of ms between 0 and one day"],
         Rejection::TooLarge => [
             "413",
-            "the payload exceeds `history.max_event_bytes`, or the body exceeds \
+            "the payload exceeds `history.max_event_bytes`, or `max_event_bytes` of the \
+             [channel's rule](../guides/channel-rules.md), or the body exceeds \
              `limits.publish_body_bytes`",
         ],
         Rejection::NotUtf8 => ["400", "the message is not UTF-8"],
@@ -104,6 +105,11 @@ fn event(refusal: Rejection) -> [&'static str; 2] {
              message names the key. Delete it \
              ([how](../operations/runbook.md#foreign-data-in-the-gateways-keys)), then publish \
              again",
+        ],
+        Rejection::TooOften => [
+            "429",
+            "the channel has more events per second than its \
+             [rule](../guides/channel-rules.md#rate) allows; publish again after `Retry-After`",
         ],
     }
 }

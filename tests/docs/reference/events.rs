@@ -66,13 +66,15 @@ A poll gets status 503 (429 for `too-often`) with `Retry-After` instead.";
 fn gap(reason: GapReason) -> [&'static str; 2] {
     match reason {
         GapReason::Trimmed => [
-            "The client missed more events than a log keeps (`history.max_len`), or more topics \
-             were active than a resume reads",
+            "The client missed more events than a log keeps (`history.max_len`, or `max_len` of a \
+             [channel rule](../guides/channel-rules.md)), or more topics were active than a resume \
+             reads",
             "the remaining events, then live",
         ],
         GapReason::Expired => [
-            "The client was disconnected for longer than `history.retention`, and the log cannot \
-             prove that nothing was published",
+            "The client was disconnected for longer than the retention of a channel \
+             (`history.retention`, or a [channel rule](../guides/channel-rules.md#retention)), and \
+             its log cannot prove that nothing was published",
             "the remaining events, then live",
         ],
         GapReason::Unrecorded => [
