@@ -2,6 +2,7 @@
 //! The same for streams and polls. Knows nothing of HTTP.
 
 mod error;
+pub mod history;
 pub mod readiness;
 mod request;
 pub mod session;
@@ -20,7 +21,7 @@ use crate::{
     core::{
         address::site,
         catch_up,
-        id::StreamPosition,
+        id::{EventId, StreamPosition},
         reasons::{BusyReason, CloseReason, TicketRejection},
         topics::Topics,
     },
@@ -63,7 +64,7 @@ pub struct Admission {
 pub struct Admitted {
     /// The connection.
     pub connection: Rc<Connection>,
-    /// Whether the client named a last event id.
+    /// Whether the client named a last event id, or a time.
     pub has_cursor: bool,
     /// The secret of a session that this connection opened.
     pub new_secret: Option<Box<NewSecret>>,
@@ -138,7 +139,10 @@ impl Admission {
         now_ms: u64,
     ) -> Result<Admitted, Denied> {
         let id = random_id();
-        let named = request.cursor.as_deref().and_then(StreamPosition::parse);
+        let is_resume = request.cursor.is_some();
+        let since = request.since_ms.filter(|_| !is_resume).map(EventId::before_time);
+        let since = since.map(StreamPosition::from);
+        let named = since.or_else(|| request.cursor.as_deref().and_then(StreamPosition::parse));
         let presented = request.client.session_secret(&ticket.digest);
         let has_cookie = self.context.settings.sessions.cookie;
         let new_secret = has_cookie.then(|| Box::new(NewSecret::new(&ticket.digest)));
@@ -158,7 +162,8 @@ impl Admission {
         // No resume reaches back before the session's first cursor; the client gets a gap instead.
         let server_ms = self.context.clock.server_ms();
         let cursor = catch_up::resumable(named, session.first, server_ms);
-        let has_cursor = request.cursor.is_some();
+        let cursor_text = request.cursor.or_else(|| since.map(|position| position.to_string()));
+        let has_cursor = cursor_text.is_some();
         let stream = request.client.begin_stream();
         let (transport, request_id) = (request.transport, request.request_id);
         let connection = Connection::new(Parts {
@@ -172,22 +177,23 @@ impl Admission {
                 request_id,
             },
             cursor,
-            cursor_text: request.cursor.map(|text| text.chars().take(MAX_CURSOR_CHARS).collect()),
+            cursor_text: cursor_text.map(|text| text.chars().take(MAX_CURSOR_CHARS).collect()),
             permit,
             liveness: stream.liveness(),
         });
         self.hub.add(&connection);
         let admitted =
             Admitted { connection, has_cursor, new_secret, hub: self.hub.clone(), stream };
-        self.connect(admitted).instrument(span).await
+        self.connect(admitted, is_resume).instrument(span).await
     }
 
-    /// Subscribes the connection, queues its first frame, and starts its catch-up.
-    async fn connect(&self, mut admitted: Admitted) -> Result<Admitted, Denied> {
+    /// Subscribes the connection, queues its first frame, and starts its catch-up. `is_resume`: the
+    /// client named a last event id.
+    async fn connect(&self, mut admitted: Admitted, is_resume: bool) -> Result<Admitted, Denied> {
         let connection = &admitted.connection;
         match self.catch_up.subscribe(connection).await {
             Ok(first) => {
-                let (cursor, resumed) = (first.cursor(), first.resumed);
+                let (cursor, resumed) = (first.cursor(), first.resumed && is_resume);
                 connection.set_head(self.hub.connected(connection, cursor, resumed));
                 let transport = connection.client.transport.name();
                 tracing::debug!(transport, resumed, "connection opened");
@@ -231,15 +237,26 @@ impl Admission {
         ticket: &Ticket,
         client: &dyn RequestClient,
     ) -> Result<ConnectionPermit, AdmissionError> {
+        self.check_user(ticket, client)?;
+        let connections = &self.context.limits.connections;
+        connections.enter(&ticket.user, &ticket.digest).map_err(AdmissionError::Busy)
+    }
+
+    /// Checks the phase of the instance, and `limits.connects_per_user_per_minute`.
+    fn check_user(
+        &self,
+        ticket: &Ticket,
+        client: &dyn RequestClient,
+    ) -> Result<(), AdmissionError> {
         if self.lifecycle.is_closed() {
             client.retire();
             return Err(AdmissionError::Busy(BusyReason::Draining));
         }
         let StreamContext { clock, limits, .. } = &*self.context;
-        if !limits.connects_by_user.take(ticket.user.clone(), clock.now_ms()) {
-            return Err(AdmissionError::Busy(BusyReason::TooOften));
+        match limits.connects_by_user.take(ticket.user.clone(), clock.now_ms()) {
+            true => Ok(()),
+            false => Err(AdmissionError::Busy(BusyReason::TooOften)),
         }
-        limits.connections.enter(&ticket.user, &ticket.digest).map_err(AdmissionError::Busy)
     }
 }
 
@@ -254,8 +271,6 @@ fn admission_span(id: &str, user: &str, request_id: &str) -> Span {
 
 fn requested_topics(wanted: Option<&str>, ticket: &Ticket) -> Result<Topics, AdmissionError> {
     let Some(list) = wanted else { return Ok(ticket.topics.clone()) };
-    match Topics::parse(list.split(',').filter(|name| !name.is_empty())) {
-        Ok(names) if names.prefixes().next().is_none() => Ok(ticket.topics.narrow(&names)),
-        _ => Err(AdmissionError::Topics),
-    }
+    let wanted = Topics::parse(list.split(',').filter(|name| !name.is_empty()));
+    wanted.map(|wanted| ticket.topics.narrow(&wanted)).map_err(|_| AdmissionError::Topics)
 }

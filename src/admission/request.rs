@@ -12,8 +12,10 @@ pub struct AdmissionRequest<'a> {
     pub ticket: Option<&'a str>,
     /// The topics that the client wants, separated by commas; `None`: all that the ticket allows.
     pub topics: Option<&'a str>,
-    /// The last event id as the client sent it; `None`: the stream begins now.
+    /// The last event id as the client sent it; `None`: the stream begins at `since_ms`.
     pub cursor: Option<String>,
+    /// When a stream without a last event id begins, ms since 1970; `None`: now.
+    pub since_ms: Option<u64>,
     /// The id of the request, for log lines; empty: none.
     pub request_id: Box<str>,
     /// How the client receives events.

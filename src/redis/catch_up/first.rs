@@ -48,6 +48,17 @@ impl FirstCatchUp {
     }
 }
 
+impl CatchUp {
+    /// Begins at a position of the server, if the client named a time of its current epoch.
+    fn place_time(&mut self, Snapshot { clock, .. }: &Snapshot) {
+        if let Some(time) = self.from.filter(|from| from.is_time()) {
+            let position = clock.in_epoch(time);
+            self.connection.start_part_at(self.part, position);
+            self.from = Some(position);
+        }
+    }
+}
+
 impl CatchUpDriver {
     /// Subscribes to the channel of a connection's user, and decides where its stream begins. The
     /// stream gets nothing before [`CatchUpDriver::start_first`].
@@ -66,7 +77,11 @@ impl CatchUpDriver {
                 None => None,
             }
         });
-        let (main, broadcasts) = ((main, snapshot?), broadcasts.map(|part| (part, other)));
+        let (mut main, mut broadcasts) = ((main, snapshot?), broadcasts.map(|part| (part, other)));
+        main.0.place_time(&main.1);
+        if let Some((part, Some(snapshot))) = &mut broadcasts {
+            part.place_time(snapshot);
+        }
         let starts = [Some(&main.0), broadcasts.as_ref().map(|(part, _)| part)];
         let clocks = [Some(&main.1), broadcasts.as_ref().and_then(|(_, clock)| clock.as_ref())];
         let is_readable = |(part, snapshot): (Option<&CatchUp>, Option<&Snapshot>)| {
