@@ -191,9 +191,9 @@ impl Admission {
     /// client named a last event id.
     async fn connect(&self, mut admitted: Admitted, is_resume: bool) -> Result<Admitted, Denied> {
         let connection = &admitted.connection;
-        match self.catch_up.subscribe(connection).await {
+        match self.catch_up.subscribe(connection, is_resume).await {
             Ok(first) => {
-                let (cursor, resumed) = (first.cursor(), first.resumed && is_resume);
+                let (cursor, resumed) = (first.cursor(), first.resumed);
                 connection.set_head(self.hub.connected(connection, cursor, resumed));
                 let transport = connection.client.transport.name();
                 tracing::debug!(transport, resumed, "connection opened");

@@ -20,7 +20,7 @@ use sse_gateway::core::{
 
 use crate::{
     gateway_model::Gateway,
-    redis_model::{Failover, Redis},
+    redis_model::{Failover, Published, Redis},
 };
 
 const CHANNELS: [&str; 3] = ["user:1:events", "broadcast:a", "broadcast:b"];
@@ -150,6 +150,16 @@ struct Simulation {
     last_id: StreamPosition,
     was_trimmed: bool,
     has_foreign: bool,
+    time: Option<Time>,
+}
+
+/// A time at which the stream began, instead of at the client's id.
+struct Time {
+    /// What the first frame contained: that time, or the position of each server at that time.
+    cursor: StreamPosition,
+    /// Until when the client had no position of each server: it learns of no epoch that ended until
+    /// then. `None`: it has none yet.
+    left_at: [Option<u64>; 2],
 }
 
 /// What a position is in the order of a server. If there is only one, both parts are equal.
@@ -187,6 +197,7 @@ impl Simulation {
             last_id: cursor,
             was_trimmed: false,
             has_foreign: false,
+            time: None,
         };
         (0..2).for_each(|server| simulation.act(&Action::RestoreLink(server)));
         simulation
@@ -259,6 +270,46 @@ impl Simulation {
         for (n, server) in self.servers.iter_mut().enumerate() {
             server.highest = server.highest.max(self.gateway.seen(n));
         }
+        self.follow_time();
+    }
+
+    /// Opens another stream, at a time before now.
+    fn begin_at_time(&mut self, ago_ms: u64) {
+        let since_ms = self.servers[0].redis.now().saturating_sub(ago_ms);
+        self.received.clear();
+        self.last_id = EventId::before_time(since_ms).into();
+        self.reconnect(true);
+        self.gateway.begin_at_time();
+        // The first frame is sent when there is a snapshot of each server.
+        for server in 0..self.servers.len() {
+            (0..2).for_each(|_| self.act(&Action::CatchUp(server)));
+        }
+        self.last_id = self.gateway.stream.cursor();
+        self.time = Some(Time { cursor: self.last_id, left_at: [None; 2] });
+        self.follow_time();
+    }
+
+    /// Notices when the client receives its first position of each server.
+    fn follow_time(&mut self) {
+        let Some(time) = &mut self.time else { return };
+        for (n, left_at) in time.left_at.iter_mut().enumerate() {
+            if !of(n, self.last_id).is_time() {
+                left_at.get_or_insert(self.servers[0].redis.time_ms);
+            }
+        }
+    }
+
+    /// Whether the stream must contain an event of a server.
+    fn is_wanted(&self, server: usize, id: EventId) -> bool {
+        let Some(time) = &self.time else { return true };
+        let begin = of(server, time.cursor);
+        if begin.is_time() { (id.ms, id.seq) > (begin.ms, begin.seq) } else { id > begin }
+    }
+
+    /// Whether an event was lost while the client knew no position of its epoch.
+    fn is_lost_unknown(&self, server: usize, lost_at: Option<u64>) -> bool {
+        let Some(time) = &self.time else { return false };
+        lost_at.is_some_and(|at| time.left_at[server].is_none_or(|left_at| at <= left_at))
     }
 
     fn publish(&mut self, channel: &Channel, payload_bytes: usize) {
@@ -369,14 +420,18 @@ impl Simulation {
 
     /// Every event that is still in a log arrived, and the others are before a gap that the gateway
     /// noticed after they were lost.
-    fn check_missing(&self, n: usize) -> Result<(), TestCaseError> {
+    fn check_missing(&self, n: usize, epochs_change: bool) -> Result<(), TestCaseError> {
         let server = &self.servers[n];
         let received = |wanted: EventId| {
             self.received
                 .iter()
                 .any(|r| matches!(r, Received::Event(from, id) if *from == n && *id == wanted))
         };
-        for event in server.redis.published.iter().filter(|e| !received(e.id)) {
+        let missing = |e: &&Published| self.is_wanted(n, e.id) && !received(e.id);
+        for event in server.redis.published.iter().filter(missing) {
+            if epochs_change && self.is_lost_unknown(n, event.lost_at) {
+                continue;
+            }
             let is_overtaken = server.overtaken.contains(&event.id);
             // An overtaken event is lost from the beginning, even if its log has it for a while.
             let since = event.lost_at.filter(|_| !is_overtaken).unwrap_or(event.at);
@@ -410,7 +465,9 @@ impl Simulation {
                 // The epoch of a foreign entry is not known: a catch-up that began before the
                 // fail-over may take an event behind it for the rest of a trimmed log.
                 GapReason::Trimmed => self.was_trimmed || (self.has_foreign && epochs_change),
-                GapReason::Reset | GapReason::UnknownId => epochs_change,
+                // A time is in no epoch.
+                GapReason::Reset => epochs_change && !gap.from.is_time(),
+                GapReason::UnknownId => epochs_change,
                 _ => false,
             };
             prop_assert!(is_possible, "{:?}: {:?}", gap, self.received);
@@ -439,11 +496,42 @@ fn check(
     let mut simulation = Simulation::new(servers, queue_bytes, page);
     actions.iter().for_each(|action| simulation.act(action));
     simulation.settle();
-    for server in 0..servers {
+    check_stream(&simulation, epochs_change)
+}
+
+fn check_stream(simulation: &Simulation, epochs_change: bool) -> Result<(), TestCaseError> {
+    for server in 0..simulation.servers.len() {
         simulation.check_order(server)?;
-        simulation.check_missing(server)?;
+        simulation.check_missing(server, epochs_change)?;
     }
     simulation.check_gaps(epochs_change)
+}
+
+/// The same for a stream that is opened after the first actions, at a time that long before.
+fn check_since(
+    (before, ago_ms, actions): (Vec<Action>, u64, Vec<Action>),
+    servers: usize,
+    page: usize,
+    epochs_change: bool,
+) -> Result<(), TestCaseError> {
+    let mut simulation = Simulation::new(servers, 2000, page);
+    before.iter().for_each(|action| simulation.act(action));
+    simulation.begin_at_time(ago_ms);
+    actions.iter().for_each(|action| simulation.act(action));
+    simulation.settle();
+    for received in &simulation.received {
+        let Received::Event(server, id) = received else { continue };
+        // After the first event, the order of epochs decides.
+        let is_wanted = epochs_change || simulation.is_wanted(*server, *id);
+        prop_assert!(is_wanted, "{} is too early: {:?}", id, simulation.received);
+    }
+    check_stream(&simulation, epochs_change)
+}
+
+fn since(
+    action: fn() -> BoxedStrategy<Action>,
+) -> impl Strategy<Value = (Vec<Action>, u64, Vec<Action>)> {
+    (vec(action(), 1..100), 0..250u64, vec(action(), 0..80))
 }
 
 proptest! {
@@ -483,5 +571,23 @@ proptest! {
         page in 1..6usize,
     ) {
         check(&actions, 2, queue_bytes, page, true)?;
+    }
+
+    #[test]
+    fn events_since_a_time_arrive_once_in_order_or_a_gap(
+        stream in since(|| ordinary().boxed()),
+        servers in 1..3usize,
+        page in 1..6usize,
+    ) {
+        check_since(stream, servers, page, false)?;
+    }
+
+    #[test]
+    fn events_since_a_time_cross_epochs(
+        stream in since(|| action().boxed()),
+        servers in 1..3usize,
+        page in 1..6usize,
+    ) {
+        check_since(stream, servers, page, true)?;
     }
 }

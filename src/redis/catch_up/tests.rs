@@ -121,7 +121,7 @@ fn later_catch_up_supersedes_the_earlier_one() {
 async fn refused_subscription_of_a_client_is_not_counted() {
     let (driver, mut supervisor) = driver();
     let connection = client_connection(&[]);
-    let subscribed = supervisor.refuse_until(driver.subscribe(&connection)).await;
+    let subscribed = supervisor.refuse_until(driver.subscribe(&connection, true)).await;
     assert!(matches!(subscribed, Err(LinkDown)));
     assert_eq!(supervisor.connected_users().await, Vec::<Arc<str>>::new());
 }
