@@ -43,6 +43,8 @@ pub struct HistoryRequest<'a> {
     pub channel: Channel,
     /// The events after this position or time.
     pub after: StreamPosition,
+    /// The events up to this position, from which the stream will begin; `None`: all.
+    pub until: Option<StreamPosition>,
     /// Maximum number of events.
     pub limit: usize,
     /// The client.
@@ -67,9 +69,12 @@ pub enum HistoryError {
     /// The ticket does not allow the channel.
     #[error("the ticket does not allow this channel")]
     NotAllowed,
-    /// The position was not assigned by these servers, or is in the future.
-    #[error("the position is not known")]
-    UnknownPosition,
+    /// `after` was not assigned by these servers, or is in the future.
+    #[error("the position after which events are wanted is not known")]
+    UnknownAfter,
+    /// The same of `until`.
+    #[error("the position up to which events are wanted is not known")]
+    UnknownUntil,
 }
 
 impl From<TicketError> for HistoryError {
@@ -136,7 +141,8 @@ impl Admission {
         match history::read(&route.commands, &range, &clock, is_visible).await {
             Ok(page) => {
                 let is_last = page.next.is_none();
-                let position = is_last.then(|| self.position(ticket, part, clock.h));
+                let now = || self.position(ticket, part, clock.h);
+                let position = is_last.then(|| request.until.unwrap_or_else(now));
                 Ok(History { page, position })
             }
             Err(error) => {
@@ -228,17 +234,19 @@ fn range(
     part: Part,
     clock: &ClockSnapshot,
 ) -> Result<HistoryRange, HistoryError> {
-    let after = match part {
-        Part::Broadcasts => request.after.broadcasts,
-        Part::Whole | Part::User => request.after.user,
+    let of_part = |position: StreamPosition| match part {
+        Part::Broadcasts => position.broadcasts,
+        Part::Whole | Part::User => position.user,
     };
-    match catch_up::start(Some(after), clock, 0) {
-        Start::Restart(_) => Err(HistoryError::UnknownPosition),
-        Start::Read { .. } => Ok(HistoryRange {
-            channel: request.channel.clone(),
-            after,
-            limit: request.limit,
-            limit_bytes: MAX_BYTES,
-        }),
+    let is_known = |id| matches!(catch_up::start(Some(id), clock, 0), Start::Read { .. });
+    let (after, until) = (of_part(request.after), request.until.map(of_part));
+    if !is_known(after) {
+        return Err(HistoryError::UnknownAfter);
     }
+    // The stream that begins there would skip what follows H.
+    if !until.is_none_or(is_known) {
+        return Err(HistoryError::UnknownUntil);
+    }
+    let (channel, limit) = (request.channel.clone(), request.limit);
+    Ok(HistoryRange { channel, after, until, limit, limit_bytes: MAX_BYTES })
 }

@@ -68,8 +68,8 @@ pub struct ClockSnapshot {
 
 /// The logs are read shortly after the snapshot; events that expire in between count as expired.
 const READ_MARGIN_MS: u64 = 1000;
-/// Maximum difference between two clocks, ms. Behind a move, a log is read from this long before the
-/// cursor.
+/// Maximum difference between two clocks, ms. Behind a move, a log is read from this long before
+/// the cursor.
 pub const CLOCK_SKEW_MS: u64 = 60_000;
 
 /// How a catch-up begins.
@@ -147,7 +147,7 @@ fn is_ahead(cursor: EventId, clock: &ClockSnapshot) -> bool {
 }
 
 /// Whether a position follows a cursor. The positions must be of one log or server.
-fn is_before(cursor: EventId, position: EventId) -> bool {
+pub fn is_before(cursor: EventId, position: EventId) -> bool {
     match cursor.is_time() {
         true => entry(position) > entry(cursor),
         false => position > cursor,

@@ -45,6 +45,7 @@ async fn read(request: &HttpRequest, worker: &Worker) -> Result<History, HttpRes
         ticket: ticket(request, &params),
         channel: channel(&params).map_err(bad)?,
         after: after(&params, now_ms).map_err(bad)?,
+        until: until(&params, now_ms).map_err(bad)?,
         limit: limit(&params).map_err(bad)?,
         client: &HttpClient::of(request),
     };
@@ -56,7 +57,8 @@ async fn read(request: &HttpRequest, worker: &Worker) -> Result<History, HttpRes
             "the ticket allows user:<sub>:events, and broadcast:<topic> for its topics only; ask \
              for one of those channels, or for a ticket with this topic",
         ),
-        HistoryError::UnknownPosition => unknown_position().response(),
+        HistoryError::UnknownAfter => unknown_after().response(),
+        HistoryError::UnknownUntil => unknown_until().response(),
     })
 }
 
@@ -78,16 +80,32 @@ fn after(params: &Params<'_>, now_ms: u64) -> Result<StreamPosition, BadRequest>
                       after=<next> with those that follow"
                 .to_owned(),
         }),
-        (Some(text), None) => {
-            let position = StreamPosition::parse(text);
-            position.filter(|after| after.is_plausible(now_ms)).ok_or_else(unknown_position)
-        }
+        (Some(text), None) => position(text, now_ms).ok_or_else(unknown_after),
         (None, Some(since_ms)) => Ok(EventId::before_time(since_ms).into()),
         (None, None) => Ok(StreamPosition::ZERO),
     }
 }
 
-fn unknown_position() -> BadRequest {
+/// The position up to which events are wanted.
+fn until(params: &Params<'_>, now_ms: u64) -> Result<Option<StreamPosition>, BadRequest> {
+    let parse = |text| position(text, now_ms).ok_or_else(unknown_until);
+    params.get("until").map(parse).transpose()
+}
+
+fn position(text: &str, now_ms: u64) -> Option<StreamPosition> {
+    StreamPosition::parse(text).filter(|position| position.is_plausible(now_ms))
+}
+
+fn unknown_until() -> BadRequest {
+    BadRequest {
+        code: "bad-until",
+        message: "until must be an id from this gateway: the lastEventId of another history, from \
+                  which the stream will begin"
+            .to_owned(),
+    }
+}
+
+fn unknown_after() -> BadRequest {
     BadRequest {
         code: "bad-after",
         message: "after must be an id from this gateway: that of an event, next of a history, or \

@@ -8,7 +8,7 @@ use super::{
     log,
 };
 use crate::core::{
-    catch_up::ClockSnapshot,
+    catch_up::{ClockSnapshot, is_before},
     channel::Channel,
     event::Event,
     id::EventId,
@@ -26,6 +26,8 @@ pub struct HistoryRange {
     pub channel: Channel,
     /// The events after this position or time.
     pub after: EventId,
+    /// The events up to this position or time; `None`: all that are stored.
+    pub until: Option<EventId>,
     /// Maximum number of events.
     pub limit: usize,
     /// Approximate maximum size of the events, in bytes.
@@ -37,8 +39,9 @@ pub struct HistoryRange {
 pub struct HistoryPage {
     /// The events.
     pub events: Vec<Arc<Event>>,
-    /// A cursor behind the last entry that was read, which may not be an event; `None`: nothing
-    /// follows up to H. In one log the ids of entries rise through all epochs, so it needs none.
+    /// A cursor behind the last entry that was read, which may not be an event. It has no epoch:
+    /// in one log, the ids of entries rise through all of them. `None`: nothing follows in the
+    /// range up to H.
     pub next: Option<EventId>,
 }
 
@@ -111,7 +114,8 @@ impl<'a, V: Fn(&Event) -> bool> Reading<'a, V> {
     fn add(&mut self, page: Page, count: usize) -> bool {
         for event in page.events {
             let id = event.id.unwrap_or(EventId::ZERO);
-            if id > self.clock.h {
+            let is_past = self.range.until.is_some_and(|until| is_before(until, id));
+            if id > self.clock.h || is_past {
                 return true;
             }
             if (self.is_visible)(&event) {

@@ -1,4 +1,4 @@
-//! `GET /events/history`: stored events of one channel in pages, and the stream that continues them.
+//! `GET /events/history`: stored events of a channel in pages, and the stream that continues them.
 
 use crate::harness::cluster_load::{gateway as cluster_gateway, publish, user_at};
 use crate::harness::keys::api_keys;
@@ -159,7 +159,9 @@ async fn only_channels_of_the_ticket_and_valid_requests_are_answered() {
         (&format!("&channel=broadcast:news&since=1h&after={id}"), "400 bad-since"),
         ("&channel=broadcast:news&after=garbage", "400 bad-after"),
         ("&channel=broadcast:news&after=99999999999999-0.zzzzzzz", "400 bad-after"),
+        ("&channel=broadcast:news&until=", "400 bad-until"),
         (&format!("&channel=broadcast:news&after={ahead}"), "400 bad-after"),
+        (&format!("&channel=broadcast:news&until={ahead}"), "400 bad-until"),
     ] {
         assert_eq!(code(&some(), query).await, expected, "{query}");
     }
@@ -229,29 +231,32 @@ async fn ticket_is_checked_like_that_of_a_stream_but_not_used_up() {
 async fn stream_continues_the_history_without_gap_or_duplicate() {
     let redis = Redis::start().await;
     let gateway = Gateway::durable_only(&redis).env("HISTORY__MAX_LEN", "100000").start().await;
-    let load = Load::start(&redis, &[user("1"), topic("t")], 500).await;
+    let channels = [user("1"), topic("t")];
+    let load = Load::start(&redis, &channels, 500).await;
     load.more(500).await;
-    let mut received = Vec::new();
-    for channel in [user("1"), topic("t")] {
-        let query = format!("&channel={channel}&limit=100");
-        let (found, pages, position) = all(&gateway, "1", &query).await;
-        assert!(pages > 2, "{pages}");
-        let mut sse = gateway.resume("1", &position).await;
-        load.more(200).await;
-        let end = redis.durable(&topic("end"), "end", "").await.unwrap();
-        let followed = sse.until(|event| event.id.as_ref() == Some(&end)).await;
-        assert!(followed.iter().all(|event| event.event != "sse.gap"), "{channel}");
-        received.push((channel, found, followed, Id::of(&end)));
-    }
+    let query = format!("&channel={}&limit=100", channels[0]);
+    let (mut found, pages, position) = all(&gateway, "1", &query).await;
+    assert!(pages > 2, "{pages}");
+    load.more(100).await;
+    let query = format!("&channel={}&limit=1000&until={}", channels[1], encode(&position));
+    let (of_topic, _, same) = all(&gateway, "1", &query).await;
+    found.extend(of_topic);
+    assert_eq!(same, position);
+    let mut sse = gateway.resume("1", &position).await;
+    load.more(100).await;
     let published = load.stop().await;
-    for (channel, found, followed, end) in received {
-        let of_channel = published.iter().filter(|p| p.channel == channel && p.id < end);
-        let expected: Vec<String> = of_channel.map(|p| p.id.to_string()).collect();
-        let in_channel: std::collections::HashSet<&String> = expected.iter().collect();
+    let end = redis.durable(&topic("end"), "end", "").await.unwrap();
+    let followed = sse.until(|event| event.id.as_ref() == Some(&end)).await;
+    assert!(followed.iter().all(|event| event.event != "sse.gap"));
+    for channel in &channels {
+        let expected: Vec<String> = published
+            .iter()
+            .filter(|published| published.channel == *channel)
+            .map(|published| published.id.to_string())
+            .collect();
         let followed = followed.iter().filter_map(|event| event.id.clone());
-        let mut all = ids(&found);
-        all.extend(followed.filter(|id| in_channel.contains(id)));
-        assert_eq!(all, expected, "{channel}");
+        let all = ids(&found).into_iter().chain(followed).filter(|id| expected.contains(id));
+        assert_eq!(all.collect::<Vec<_>>(), expected, "{channel}");
     }
 }
 
@@ -279,6 +284,15 @@ async fn history_and_stream_continue_each_other_on_a_cluster() {
             for n in 0..4 {
                 let event = sse.app_event().await;
                 assert_eq!((&event.event, event.data), (&kind, n.to_string()), "{}", sse.dump());
+            }
+            // What follows that position is left to the stream, of the other channel, too.
+            for channel in [&own, &news] {
+                let until = format!("&channel={channel}&until={}", encode(&position));
+                let (found, _, same) = all(&gateway, &name, &until).await;
+                let data: Vec<_> = found.iter().map(|e| e["data"].as_str().unwrap()).collect();
+                assert_eq!((data[4], same), ("4", position.clone()));
+                let is_later = |event: &&Value| event["type"] == kind.as_str();
+                assert_eq!(found.iter().filter(is_later).count(), 0);
             }
             // Another page begins where the stream is.
             let after = format!("&channel={channel}&after={}", encode(sse.last_id()));

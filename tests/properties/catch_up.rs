@@ -3,6 +3,8 @@
 //! fail-overs, and with any of two gateways. If the user's channel and the broadcasts are on two
 //! servers, that is so for each of them.
 
+mod since;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     rc::Rc,
@@ -18,6 +20,7 @@ use sse_gateway::core::{
     stream_state::StreamState,
 };
 
+use self::since::Time;
 use crate::{
     gateway_model::Gateway,
     redis_model::{Failover, Published, Redis},
@@ -153,15 +156,6 @@ struct Simulation {
     time: Option<Time>,
 }
 
-/// A time at which the stream began, instead of at the client's id.
-struct Time {
-    /// What the first frame contained: that time, or the position of each server at that time.
-    cursor: StreamPosition,
-    /// Until when the client had no position of each server: it learns of no epoch that ended until
-    /// then. `None`: it has none yet.
-    left_at: [Option<u64>; 2],
-}
-
 /// What a position is in the order of a server. If there is only one, both parts are equal.
 fn of(server: usize, position: StreamPosition) -> EventId {
     if server == 0 { position.user } else { position.broadcasts }
@@ -271,45 +265,6 @@ impl Simulation {
             server.highest = server.highest.max(self.gateway.seen(n));
         }
         self.follow_time();
-    }
-
-    /// Opens another stream, at a time before now.
-    fn begin_at_time(&mut self, ago_ms: u64) {
-        let since_ms = self.servers[0].redis.now().saturating_sub(ago_ms);
-        self.received.clear();
-        self.last_id = EventId::before_time(since_ms).into();
-        self.reconnect(true);
-        self.gateway.begin_at_time();
-        // The first frame is sent when there is a snapshot of each server.
-        for server in 0..self.servers.len() {
-            (0..2).for_each(|_| self.act(&Action::CatchUp(server)));
-        }
-        self.last_id = self.gateway.stream.cursor();
-        self.time = Some(Time { cursor: self.last_id, left_at: [None; 2] });
-        self.follow_time();
-    }
-
-    /// Notices when the client receives its first position of each server.
-    fn follow_time(&mut self) {
-        let Some(time) = &mut self.time else { return };
-        for (n, left_at) in time.left_at.iter_mut().enumerate() {
-            if !of(n, self.last_id).is_time() {
-                left_at.get_or_insert(self.servers[0].redis.time_ms);
-            }
-        }
-    }
-
-    /// Whether the stream must contain an event of a server.
-    fn is_wanted(&self, server: usize, id: EventId) -> bool {
-        let Some(time) = &self.time else { return true };
-        let begin = of(server, time.cursor);
-        if begin.is_time() { (id.ms, id.seq) > (begin.ms, begin.seq) } else { id > begin }
-    }
-
-    /// Whether an event was lost while the client knew no position of its epoch.
-    fn is_lost_unknown(&self, server: usize, lost_at: Option<u64>) -> bool {
-        let Some(time) = &self.time else { return false };
-        lost_at.is_some_and(|at| time.left_at[server].is_none_or(|left_at| at <= left_at))
     }
 
     fn publish(&mut self, channel: &Channel, payload_bytes: usize) {
@@ -427,11 +382,9 @@ impl Simulation {
                 .iter()
                 .any(|r| matches!(r, Received::Event(from, id) if *from == n && *id == wanted))
         };
-        let missing = |e: &&Published| self.is_wanted(n, e.id) && !received(e.id);
+        let is_due = |e: &Published| !epochs_change || !self.is_lost_unknown(n, e.lost_at);
+        let missing = |e: &&Published| self.is_wanted(n, e.id) && is_due(e) && !received(e.id);
         for event in server.redis.published.iter().filter(missing) {
-            if epochs_change && self.is_lost_unknown(n, event.lost_at) {
-                continue;
-            }
             let is_overtaken = server.overtaken.contains(&event.id);
             // An overtaken event is lost from the beginning, even if its log has it for a while.
             let since = event.lost_at.filter(|_| !is_overtaken).unwrap_or(event.at);
@@ -465,7 +418,6 @@ impl Simulation {
                 // The epoch of a foreign entry is not known: a catch-up that began before the
                 // fail-over may take an event behind it for the rest of a trimmed log.
                 GapReason::Trimmed => self.was_trimmed || (self.has_foreign && epochs_change),
-                // A time is in no epoch.
                 GapReason::Reset => epochs_change && !gap.from.is_time(),
                 GapReason::UnknownId => epochs_change,
                 _ => false,
@@ -507,33 +459,6 @@ fn check_stream(simulation: &Simulation, epochs_change: bool) -> Result<(), Test
     simulation.check_gaps(epochs_change)
 }
 
-/// The same for a stream that is opened after the first actions, at a time that long before.
-fn check_since(
-    (before, ago_ms, actions): (Vec<Action>, u64, Vec<Action>),
-    servers: usize,
-    page: usize,
-    epochs_change: bool,
-) -> Result<(), TestCaseError> {
-    let mut simulation = Simulation::new(servers, 2000, page);
-    before.iter().for_each(|action| simulation.act(action));
-    simulation.begin_at_time(ago_ms);
-    actions.iter().for_each(|action| simulation.act(action));
-    simulation.settle();
-    for received in &simulation.received {
-        let Received::Event(server, id) = received else { continue };
-        // After the first event, the order of epochs decides.
-        let is_wanted = epochs_change || simulation.is_wanted(*server, *id);
-        prop_assert!(is_wanted, "{} is too early: {:?}", id, simulation.received);
-    }
-    check_stream(&simulation, epochs_change)
-}
-
-fn since(
-    action: fn() -> BoxedStrategy<Action>,
-) -> impl Strategy<Value = (Vec<Action>, u64, Vec<Action>)> {
-    (vec(action(), 1..100), 0..250u64, vec(action(), 0..80))
-}
-
 proptest! {
     #![proptest_config(ProptestConfig { cases: 1024, ..ProptestConfig::default() })]
 
@@ -571,23 +496,5 @@ proptest! {
         page in 1..6usize,
     ) {
         check(&actions, 2, queue_bytes, page, true)?;
-    }
-
-    #[test]
-    fn events_since_a_time_arrive_once_in_order_or_a_gap(
-        stream in since(|| ordinary().boxed()),
-        servers in 1..3usize,
-        page in 1..6usize,
-    ) {
-        check_since(stream, servers, page, false)?;
-    }
-
-    #[test]
-    fn events_since_a_time_cross_epochs(
-        stream in since(|| action().boxed()),
-        servers in 1..3usize,
-        page in 1..6usize,
-    ) {
-        check_since(stream, servers, page, true)?;
     }
 }

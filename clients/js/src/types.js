@@ -61,8 +61,8 @@
  * @property {() => string | Promise<string>} ticket called for every new ticket; fetch one from
  *   your backend. Return a new ticket each time: two connections with the same ticket keep closing
  *   each other. If it fails, it is called again with increasing delay
- * @property {readonly string[]} [topics] limits the ticket's topics to these exact names; `[]`:
- *   only the user's own events. Default: all topics of the ticket
+ * @property {readonly string[]} [topics] limits the ticket's topics to these: names, `prefix*` or
+ *   `*`; `[]`: only the user's own events. Default: all topics of the ticket
  * @property {boolean} [withCredentials] sends cookies to another origin; for gateways with
  *   `tickets.session_cookie`. Default: false
  * @property {string} [lastEventId] resumes after this id, for example an id that your backend
@@ -89,6 +89,30 @@
  *   one
  * @property {null} [SharedWorker] for `share`; null: use a tab to own the connection, never a
  *   shared worker. Default: the global one
+ */
+
+/**
+ * Options of `history`.
+ * @typedef {object} HistoryOptions
+ * @property {string} url URL of the gateway's `/events`, as for `connect`
+ * @property {() => string | Promise<string>} ticket as for `connect`; called once
+ * @property {string} channel `user:<id>:events` of the ticket's own user, or `broadcast:<topic>` of
+ *   a topic that the ticket allows
+ * @property {string | number} [since] the oldest event to read: a duration such as `15m` or `1d`, a
+ *   time (RFC 3339), or ms since 1970. Default: everything that is stored
+ * @property {string} [after] reads only what follows this id
+ * @property {string} [until] reads up to this id: the `lastEventId` of another channel's history,
+ *   from which the stream will begin
+ * @property {boolean} [withCredentials] as for `connect`
+ * @property {(url: string, init?: any) => Promise<any>} [fetch] as for `connect`
+ */
+
+/**
+ * Stored events of a channel.
+ * @template [Data=any]
+ * @typedef {object} History
+ * @property {StreamEvent<Data>[]} events oldest first
+ * @property {string} lastEventId for `connect`: the stream continues after these events
  */
 
 /**

@@ -19,4 +19,8 @@ test('undefined values are omitted, empty topics are kept', () => {
     '/e?ticket=t&topics=a%2C%C3%BC%26',
   );
   assert.equal(address({ url: '/e', topics: [] }, '', { ticket: 't' }), '/e?ticket=t&topics=');
+  assert.equal(
+    address({ url: '/e', topics: ['team-*', 'a'] }, '', { ticket: 't' }),
+    '/e?ticket=t&topics=team-*%2Ca',
+  );
 });

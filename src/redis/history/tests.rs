@@ -38,7 +38,8 @@ fn read_log(
     limit: usize,
     limit_bytes: usize,
 ) -> (Vec<u64>, Option<EventId>, usize) {
-    let (clock, range) = (clock(), HistoryRange { channel: channel(), after, limit, limit_bytes });
+    let (clock, range) =
+        (clock(), HistoryRange { channel: channel(), after, until: None, limit, limit_bytes });
     let is_visible = |event: &Event| event.id.unwrap().ms % 2 == 0;
     let mut reading = Reading::new(&range, &clock, is_visible);
     let mut read = 0;

@@ -36,7 +36,8 @@ Their data is JSON. Only `sse.gap` needs code in your application.
 | `sse.closing` | `reason` | Nothing. The stream ends, and the browser reconnects after `retry:` |
 | `sse.busy` | `reason` | Nothing. It is the whole response, and the browser reconnects after `retry:`. If it lasts, show \"offline\" |
 
-`sse.connected` has an `id:` line. On a resume it is the client's own last id.
+`sse.connected` has an `id:` line. On a resume it is the client's own last id; with `since` it
+stands for that time.
 The first frame of a stream has a `retry:` of `server.retry` plus a random part of up to the same
 again.";
 
@@ -59,18 +60,18 @@ const BUSY: &str = "\
 ## sse.busy
 
 The response has status 200, because a native `EventSource` never reconnects after any other status.
-A poll gets status 503 (429 for `too-often`) with `Retry-After` instead.";
+A poll or a history gets status 503 (429 for `too-often`) with `Retry-After` instead.";
 
 fn gap(reason: GapReason) -> [&'static str; 2] {
     match reason {
         GapReason::Trimmed => [
-            "The client missed more events than a log keeps (`history.max_len`), or more topics \
-             were active than a resume reads",
+            "The client missed more events than a log keeps (`history.max_len`), more were \
+             published since the time in `since`, or more topics were active than a resume reads",
             "the remaining events, then live",
         ],
         GapReason::Expired => [
-            "The client was disconnected for longer than `history.retention`, and the log cannot \
-             prove that nothing was published",
+            "The client was disconnected for longer than `history.retention`, or `since` is longer \
+             ago, and the log cannot prove that nothing was published",
             "the remaining events, then live",
         ],
         GapReason::Unrecorded => [
@@ -85,7 +86,7 @@ fn gap(reason: GapReason) -> [&'static str; 2] {
         ],
         GapReason::UnknownId => [
             "The last event id was not issued by this gateway, is in the future, or is older \
-                 than the session",
+             than the session; or `since` is",
             "live events from now on",
         ],
     }
@@ -127,7 +128,11 @@ fn closing(reason: CloseReason) -> (&'static str, Option<&'static str>) {
 
 fn busy(reason: BusyReason) -> [&'static str; 2] {
     match reason {
-        BusyReason::Full => ["`limits.max_connections` of this instance is reached", "10–30 s"],
+        BusyReason::Full => [
+            "`limits.max_connections` of this instance is reached; for a history: 16 are being \
+             read",
+            "10–30 s",
+        ],
         BusyReason::UserFull => [
             "`limits.max_connections_per_user` is reached: too many tabs, or a loop that opens \
              streams",
