@@ -73,14 +73,14 @@ async fn pages_contain_every_event_once_across_epochs() {
     let redis = Redis::start_persistent("everysec").await;
     let gateway = Gateway::durable_only(&redis).env("HISTORY__MAX_LEN", "100000").start().await;
     let (channel, mut publisher, mut published) = (user("1"), redis.publisher().await, Vec::new());
-    publish_batch(&mut publisher, &[channel.clone()], 1100, &mut published).await;
+    publish_batch(&mut publisher, std::slice::from_ref(&channel), 1100, &mut published).await;
     append_foreign(&redis, &channel, 300).await;
     redis.stop();
     redis.start_again().await;
     gateway.metric_reaches("sse_epoch_changes_total", &[], 1.0).await;
     gateway.ready().await;
     let mut publisher = redis.publisher().await;
-    publish_batch(&mut publisher, &[channel.clone()], 1000, &mut published).await;
+    publish_batch(&mut publisher, std::slice::from_ref(&channel), 1000, &mut published).await;
     append_foreign(&redis, &channel, 200).await;
     let expected: Vec<String> = published.iter().map(|p| p.id.to_string()).collect();
     assert!(published[1099].id.epoch < published[1100].id.epoch);

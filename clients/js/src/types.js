@@ -92,30 +92,6 @@
  */
 
 /**
- * Options of `history`.
- * @typedef {object} HistoryOptions
- * @property {string} url URL of the gateway's `/events`, as for `connect`
- * @property {() => string | Promise<string>} ticket as for `connect`; called once
- * @property {string} channel `user:<id>:events` of the ticket's own user, or `broadcast:<topic>` of
- *   a topic that the ticket allows
- * @property {string | number} [since] the oldest event to read: a duration such as `15m` or `1d`, a
- *   time (RFC 3339), or ms since 1970. Default: everything that is stored
- * @property {string} [after] reads only what follows this id
- * @property {string} [until] reads up to this id: the `lastEventId` of another channel's history,
- *   from which the stream will begin
- * @property {boolean} [withCredentials] as for `connect`
- * @property {(url: string, init?: any) => Promise<any>} [fetch] as for `connect`
- */
-
-/**
- * Stored events of a channel.
- * @template [Data=any]
- * @typedef {object} History
- * @property {StreamEvent<Data>[]} events oldest first
- * @property {string} lastEventId for `connect`: the stream continues after these events
- */
-
-/**
  * Methods and properties of a stream.
  * @template {Record<string, any>} Events
  * @typedef {object} Members
@@ -165,6 +141,30 @@
  *   <Type extends keyof SystemEvents>(type: Type, handler: Handler<SystemEvents[Type]>): Off;
  *   <Type extends keyof Events & string>(type: Type, handler: Handler<Events[Type]>): Off;
  * }} On
+ */
+
+/**
+ * Options of `history`.
+ * @typedef {object} HistoryOptions
+ * @property {string} url URL of the gateway's `/events`, as for `connect`
+ * @property {() => string | Promise<string>} ticket as for `connect`; called once
+ * @property {string} channel `user:<id>:events` of the ticket's own user, or `broadcast:<topic>` of
+ *   a topic that the ticket allows
+ * @property {string | number} [since] the oldest event to read: a duration such as `15m` or `1d`, a
+ *   time (RFC 3339), or ms since 1970. Default: everything that is stored
+ * @property {string} [after] reads only what follows this id
+ * @property {string} [until] reads up to this id: the `lastEventId` of another channel's history,
+ *   from which the stream will begin
+ * @property {boolean} [withCredentials] as for `connect`
+ * @property {(url: string, init?: any) => Promise<any>} [fetch] as for `connect`
+ */
+
+/**
+ * Stored events of a channel.
+ * @template [Data=any]
+ * @typedef {object} History
+ * @property {StreamEvent<Data>[]} events oldest first
+ * @property {string} lastEventId for `connect`: the stream continues after these events
  */
 
 /**

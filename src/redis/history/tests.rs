@@ -40,7 +40,7 @@ fn read_log(
 ) -> (Vec<u64>, Option<EventId>, usize) {
     let (clock, range) =
         (clock(), HistoryRange { channel: channel(), after, until: None, limit, limit_bytes });
-    let is_visible = |event: &Event| event.id.unwrap().ms % 2 == 0;
+    let is_visible = |event: &Event| event.id.unwrap().ms.is_multiple_of(2);
     let mut reading = Reading::new(&range, &clock, is_visible);
     let mut read = 0;
     loop {
