@@ -6,8 +6,8 @@ use std::net::{IpAddr, Ipv4Addr};
 use tracing::Instrument;
 
 use super::{
-    Accepted, Admission, AdmissionError, AdmissionRequest, Admitted, Denied, admission_span,
-    requested_topics,
+    Accepted, Admission, AdmissionError, AdmissionRequest, Admitted, Denied, RequestClient,
+    admission_span, requested_topics,
 };
 use crate::{
     core::{address::site, catch_up, id::StreamPosition, reasons::BusyReason},
@@ -37,7 +37,8 @@ impl Admission {
             permit,
             new_secret: None,
         };
-        self.connect(self.add(request, accepted)).instrument(span).await
+        let is_resume = request.cursor.is_some();
+        self.connect(self.add(request, accepted), is_resume).instrument(span).await
     }
 
     /// The id from which the stream continues. Without a session nothing limits it; the logs show
@@ -45,6 +46,7 @@ impl Admission {
     /// a stream that also had a user.
     fn anonymous_cursor(&self, request: &AdmissionRequest<'_>) -> Option<StreamPosition> {
         let named = request.named().map(|named| named.position.broadcasts.into());
+        let named = request.begins_at().or(named);
         catch_up::resumable(named, StreamPosition::ZERO, self.context.clock.server_ms())
     }
 
@@ -53,13 +55,24 @@ impl Admission {
         &self,
         request: &AdmissionRequest<'_>,
     ) -> Result<ConnectionPermit, AdmissionError> {
-        self.check_lifecycle(request.client)?;
+        let site = self.check_anonymous(request.address, request.client)?;
+        self.context.limits.connections.enter_anonymous(site).map_err(AdmissionError::Busy)
+    }
+
+    /// Checks the phase of the instance, and `limits.anonymous_connects_per_address_per_minute`.
+    /// Returns the address by which the client is limited.
+    pub(super) fn check_anonymous(
+        &self,
+        address: Option<IpAddr>,
+        client: &dyn RequestClient,
+    ) -> Result<IpAddr, AdmissionError> {
+        self.check_lifecycle(client)?;
         let StreamContext { clock, limits, .. } = &*self.context;
         // Those that have gone already are one client.
-        let site = request.address.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), site);
+        let site = address.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), site);
         if !limits.anonymous_connects_by_address.take(site, clock.now_ms()) {
             return Err(AdmissionError::Busy(BusyReason::TooOften));
         }
-        limits.connections.enter_anonymous(site).map_err(AdmissionError::Busy)
+        Ok(site)
     }
 }

@@ -3,6 +3,7 @@
 
 mod anonymous;
 mod error;
+pub mod history;
 pub mod readiness;
 mod request;
 pub mod session;
@@ -66,7 +67,7 @@ pub struct Admission {
 pub struct Admitted {
     /// The connection.
     pub connection: Rc<Connection>,
-    /// Whether the client named a last event id.
+    /// Whether the client named a last event id, or a time.
     pub has_cursor: bool,
     /// The secret of a session that this connection opened.
     pub new_secret: Option<Box<NewSecret>>,
@@ -158,7 +159,8 @@ impl Admission {
         now_ms: u64,
     ) -> Result<Admitted, Denied> {
         let id = random_id();
-        let named = request.named().map(|cursor| cursor.position);
+        let is_resume = request.cursor.is_some();
+        let named = request.begins_at().or(request.named().map(|cursor| cursor.position));
         let presented = request.client.session_secret(&ticket.digest);
         let is_shared = request.is_session_shared();
         // A ticket that comes from a cookie is bound to the browser already, and two tabs may open
@@ -184,21 +186,23 @@ impl Admission {
         let cursor = catch_up::resumable(named, session.resumable_from(), server_ms);
         let (session, filter) = (Some(session), ticket.filter.clone());
         let accepted = Accepted { id, session, topics, filter, cursor, permit, new_secret };
-        self.connect(self.add(request, accepted)).instrument(span).await
+        self.connect(self.add(request, accepted), is_resume).instrument(span).await
     }
 
     /// Creates the connection of a client, and adds it to the hub.
     fn add(&self, request: AdmissionRequest<'_>, accepted: Accepted) -> Admitted {
         let Accepted { id, session, topics, filter, cursor, permit, new_secret } = accepted;
-        let has_cursor = request.cursor.is_some();
         let is_incomplete = request.named().is_some_and(|cursor| cursor.is_incomplete);
+        let since = request.begins_at().map(|position| position.to_string());
+        let cursor_text = request.cursor.or(since);
+        let has_cursor = cursor_text.is_some();
         let stream = request.client.begin_stream();
         let (transport, request_id) = (request.transport, request.request_id);
         let connection = Connection::new(Parts {
             context: self.context.clone(),
             client: Client { session, topics, filter, id, transport, request_id },
             cursor,
-            cursor_text: request.cursor.map(|text| text.chars().take(MAX_CURSOR_CHARS).collect()),
+            cursor_text: cursor_text.map(|text| text.chars().take(MAX_CURSOR_CHARS).collect()),
             permit,
             liveness: stream.liveness(),
         });
@@ -209,10 +213,11 @@ impl Admission {
         Admitted { connection, has_cursor, new_secret, hub: self.hub.clone(), stream }
     }
 
-    /// Subscribes the connection, queues its first frame, and starts its catch-up.
-    async fn connect(&self, mut admitted: Admitted) -> Result<Admitted, Denied> {
+    /// Subscribes the connection, queues its first frame, and starts its catch-up. `is_resume`: the
+    /// client named a last event id.
+    async fn connect(&self, mut admitted: Admitted, is_resume: bool) -> Result<Admitted, Denied> {
         let connection = &admitted.connection;
-        match self.catch_up.subscribe(connection).await {
+        match self.catch_up.subscribe(connection, is_resume).await {
             Ok(first) => {
                 let (cursor, resumed) = (first.cursor(), first.resumed);
                 connection.set_head(self.hub.connected(connection, cursor, resumed));
@@ -277,13 +282,24 @@ impl Admission {
         ticket: &Ticket,
         request: &AdmissionRequest<'_>,
     ) -> Result<ConnectionPermit, AdmissionError> {
-        self.check_lifecycle(request.client)?;
-        let StreamContext { clock, limits, .. } = &*self.context;
-        if !limits.connects_by_user.take(ticket.user.clone(), clock.now_ms()) {
-            return Err(AdmissionError::Busy(BusyReason::TooOften));
-        }
+        self.check_user(ticket, request.client)?;
         let session = (!request.is_session_shared()).then_some(&*ticket.digest);
-        limits.connections.enter(&ticket.user, session).map_err(AdmissionError::Busy)
+        let connections = &self.context.limits.connections;
+        connections.enter(&ticket.user, session).map_err(AdmissionError::Busy)
+    }
+
+    /// Checks the phase of the instance, and `limits.connects_per_user_per_minute`.
+    fn check_user(
+        &self,
+        ticket: &Ticket,
+        client: &dyn RequestClient,
+    ) -> Result<(), AdmissionError> {
+        self.check_lifecycle(client)?;
+        let StreamContext { clock, limits, .. } = &*self.context;
+        match limits.connects_by_user.take(ticket.user.clone(), clock.now_ms()) {
+            true => Ok(()),
+            false => Err(AdmissionError::Busy(BusyReason::TooOften)),
+        }
     }
 }
 
@@ -304,8 +320,6 @@ fn admission_span(id: &str, user: Option<&str>, request_id: &str) -> Span {
 
 fn requested_topics(wanted: Option<&str>, allowed: &Topics) -> Result<Topics, AdmissionError> {
     let Some(list) = wanted else { return Ok(allowed.clone()) };
-    match Topics::parse(list.split(',').filter(|name| !name.is_empty())) {
-        Ok(names) if names.prefixes().next().is_none() => Ok(allowed.narrow(&names)),
-        _ => Err(AdmissionError::Topics),
-    }
+    let wanted = Topics::parse(list.split(',').filter(|name| !name.is_empty()));
+    wanted.map(|wanted| allowed.narrow(&wanted)).map_err(|_| AdmissionError::Topics)
 }

@@ -3,8 +3,11 @@
 use std::net::IpAddr;
 
 use crate::{
-    auth::{Credential, CredentialSource},
-    core::{id::Cursor, transport::Transport},
+    auth::Credential,
+    core::{
+        id::{Cursor, EventId, StreamPosition},
+        transport::Transport,
+    },
     state::client_liveness::ClientLiveness,
 };
 
@@ -16,8 +19,10 @@ pub struct AdmissionRequest<'a> {
     pub credential: Option<Credential<'a>>,
     /// The topics that the client wants, separated by commas; `None`: all that the ticket allows.
     pub topics: Option<&'a str>,
-    /// The last event id as the client sent it; `None`: the stream begins now.
+    /// The last event id as the client sent it; `None`: the stream begins at `since_ms`.
     pub cursor: Option<String>,
+    /// When a stream without a last event id begins, ms since 1970; `None`: now.
+    pub since_ms: Option<u64>,
     /// The id of the request, for log lines; empty: none.
     pub request_id: Box<str>,
     /// How the client receives events.
@@ -32,10 +37,15 @@ impl AdmissionRequest<'_> {
         self.cursor.as_deref().and_then(Cursor::parse)
     }
 
-    /// Whether other connections with the same ticket continue: all tabs of a browser have the same
-    /// cookie.
+    /// The time at which the stream begins, if the client named no last event id.
+    pub fn begins_at(&self) -> Option<StreamPosition> {
+        let since_ms = self.since_ms.filter(|_| self.cursor.is_none());
+        since_ms.map(|ms| EventId::before_time(ms).into())
+    }
+
+    /// See [`Credential::is_shared`].
     pub(super) fn is_session_shared(&self) -> bool {
-        self.credential.is_some_and(|c| c.source == CredentialSource::Cookie)
+        self.credential.is_some_and(|credential| credential.is_shared())
     }
 }
 

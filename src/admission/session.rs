@@ -71,10 +71,7 @@ impl Admission {
         opening: &Opening<'_>,
     ) -> Result<Session, AdmissionError> {
         let Opening { ticket, now_ms, .. } = *opening;
-        if ticket.session_exp_ms.is_some_and(|end| end <= now_ms) {
-            let message = "the ticket's session_exp has passed; get a new ticket";
-            return Err(TicketError::new(TicketRejection::SessionOver, message).into());
-        }
+        check_session_exp(ticket, now_ms)?;
         let settings = &self.context.settings.sessions;
         let longest_ms = now_ms + settings.max_session.as_millis() as u64;
         let first_broadcasts = self.first_broadcasts(opening);
@@ -117,8 +114,17 @@ impl Admission {
     }
 }
 
+/// Checks that `session_exp` has not passed.
+pub(super) fn check_session_exp(ticket: &Ticket, now_ms: u64) -> Result<(), TicketError> {
+    if ticket.session_exp_ms.is_some_and(|end| end <= now_ms) {
+        let message = "the ticket's session_exp has passed; get a new ticket";
+        return Err(TicketError::new(TicketRejection::SessionOver, message));
+    }
+    Ok(())
+}
+
 /// `has_recovered`: Redis came back so recently that sessions may be missing in it.
-fn admission_error(
+pub(super) fn admission_error(
     error: SessionError,
     address: &str,
     has_recovered: impl Fn() -> bool,

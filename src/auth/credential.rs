@@ -10,6 +10,14 @@ pub struct Credential<'a> {
     pub source: CredentialSource,
 }
 
+impl Credential<'_> {
+    /// Whether other connections with the same ticket continue: all tabs of a browser have the same
+    /// cookie.
+    pub fn is_shared(&self) -> bool {
+        self.source == CredentialSource::Cookie
+    }
+}
+
 /// Where a client presents its ticket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CredentialSource {

@@ -102,7 +102,8 @@ reasons! {
 reasons! {
     /// Reason for an `sse.busy`.
     BusyReason {
-        /// `limits.max_connections` is reached.
+        /// `limits.max_connections` is reached, or the maximum number of histories that are being
+        /// read.
         Full = "full",
         /// `limits.max_connections_per_user` is reached.
         UserFull = "user-full",

@@ -410,10 +410,14 @@ impl StreamState {
     /// Starts a stream without a cursor at `h`.
     pub fn start_at(&mut self, h: StreamPosition) {
         for part in self.parts(Part::Whole) {
-            let state = self.part_mut(part);
-            state.cursor = id_of(h, part);
-            state.position = state.cursor;
+            self.start_part_at(part, id_of(h, part));
         }
+    }
+
+    /// Starts a part that has received nothing at `id`.
+    pub fn start_part_at(&mut self, part: Part, id: EventId) {
+        let state = self.part_mut(part);
+        (state.cursor, state.position) = (id, id);
     }
 
     /// Starts a catch-up of a part, during which its live items are held back. Returns the number

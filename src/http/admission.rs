@@ -18,6 +18,7 @@ use super::{
     params::{BadRequest, Params},
     request_id::RequestId,
     responses,
+    since::since,
     worker::Worker,
 };
 use crate::{
@@ -68,7 +69,8 @@ impl Denial {
     }
 }
 
-fn denied_response(
+/// The response to a client that is not admitted; `busy` as above.
+pub fn denied_response(
     error: &AdmissionError,
     set_cookie: Option<&str>,
     busy: fn(BusyReason) -> HttpResponse,
@@ -104,9 +106,10 @@ pub async fn admit(
         credential: credential(request, &params, &worker.ticket_cookie)?,
         topics: params.get("topics"),
         cursor: last_event_id(request, &params),
+        since_ms: since(&params, worker.context.clock.server_ms())?,
         request_id: RequestId::of_request(request).map(|id| id.as_str().into()).unwrap_or_default(),
         transport,
-        client: &HttpClient { request, socket: StreamSocket::of_request(request) },
+        client: &HttpClient::of(request),
     };
     let admitted = worker.admission.admit(admission).await?;
     let client = &admitted.connection.client;
@@ -124,9 +127,16 @@ fn last_event_id(request: &HttpRequest, params: &Params) -> Option<String> {
 }
 
 /// The client of a request.
-struct HttpClient<'a> {
+pub struct HttpClient<'a> {
     request: &'a HttpRequest,
     socket: StreamSocket,
+}
+
+impl<'a> HttpClient<'a> {
+    /// The client of this request.
+    pub fn of(request: &'a HttpRequest) -> Self {
+        Self { request, socket: StreamSocket::of_request(request) }
+    }
 }
 
 impl RequestClient for HttpClient<'_> {

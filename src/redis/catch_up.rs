@@ -280,7 +280,8 @@ impl CatchUpDriver {
     ) -> Result<Snapshot, Interrupted> {
         let from = from.unwrap_or(EventId::ZERO);
         let mut continues = clock.continues;
-        if from.epoch != clock.h.epoch && !continues.contains(from.epoch) {
+        let is_of_another = from.epoch != clock.h.epoch && !continues.contains(from.epoch);
+        if is_of_another && !from.is_time() {
             let user = connection.client.user().filter(|_| part.includes(Part::User));
             let user = user.map(|user| Channel::User(user.clone()));
             let broadcasts = part.includes(Part::Broadcasts);

@@ -156,6 +156,11 @@ impl KeyNames {
         format!("{}*", glob_escape(&self.dedupe(channel)))
     }
 
+    /// Until when the sessions and tickets of a user are revoked.
+    pub fn revoked(&self, user: &str) -> String {
+        self.key(&format!("revoked:{{{}user:{user}:events}}", self.channel_prefix))
+    }
+
     /// The live channel of a user.
     pub fn live_user(&self, user: &str) -> String {
         self.key(&format!("live:{{{}user:{user}:events}}", self.channel_prefix))

@@ -128,6 +128,15 @@ impl Link {
         self.request(|reply| Request::Snapshot(user, part, reply)).await
     }
 
+    /// Takes a clock snapshot without a subscription: the logs of the server contain every event up
+    /// to it.
+    ///
+    /// # Errors
+    /// The link is down, or Redis does not reply in time.
+    pub async fn log_snapshot(&self) -> Result<ClockSnapshot, LinkDown> {
+        self.request(|reply| Request::Snapshot(None, Part::User, reply)).await
+    }
+
     /// Subscribes to the publishers' channels, or unsubscribes. Returns when Redis has confirmed
     /// it.
     ///

@@ -8,6 +8,7 @@ pub mod cluster;
 pub mod commands;
 mod ended_subscriptions;
 mod handover;
+pub mod history;
 pub mod inbound;
 pub mod inspect;
 pub mod key_names;

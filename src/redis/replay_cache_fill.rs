@@ -34,6 +34,10 @@ pub async fn reaches(
     topics: &Topics,
     may_fill: bool,
 ) -> Result<bool, CommandError> {
+    // The cache is in the order of ids, in which a time has no place.
+    if from.is_time() {
+        return Ok(false);
+    }
     let covered = || cache.start().is_some_and(|start| start <= from);
     if covered() {
         return Ok(true);

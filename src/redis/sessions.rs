@@ -180,12 +180,43 @@ pub async fn open(
             generation: opened.generation.unwrap_or(1),
             proof: opened.proof,
         }),
-        "expired" => Err(SessionError::Expired),
-        "used" => Err(SessionError::Used),
-        "over" => Err(SessionError::Over),
-        "revoked" => Err(SessionError::Revoked),
-        "stranger" => Err(SessionError::CookieMissing),
-        other => Err(CommandError::UnexpectedReply(other.to_owned()).into()),
+        other => Err(refusal(other)),
+    }
+}
+
+/// The outcomes of `sse_open` and `sse_resume` without a session.
+fn refusal(outcome: &str) -> SessionError {
+    match outcome {
+        "expired" => SessionError::Expired,
+        "used" => SessionError::Used,
+        "over" => SessionError::Over,
+        "revoked" => SessionError::Revoked,
+        "stranger" => SessionError::CookieMissing,
+        other => CommandError::UnexpectedReply(other.to_owned()).into(),
+    }
+}
+
+/// Checks that a ticket could open its session or resume it, and does neither.
+///
+/// # Errors
+/// The reason why it could not.
+pub async fn check(
+    commands: &Commands,
+    grace: Duration,
+    request: &SessionRequest<'_>,
+) -> Result<(), SessionError> {
+    // It writes nothing, and the notice in its reply is not published.
+    let mut pipeline = redis::pipe();
+    pipeline.add_command(call("resume", commands, grace, request));
+    pipeline.cmd("GET").arg(commands.keys.revoked(request.user));
+    let (session, revoked): (NamedReply, Option<String>) = commands.run_all(&pipeline).await?;
+    match session.text("outcome") {
+        "resumed" => Ok(()),
+        "missing" => {
+            let revoked_ms = revoked.and_then(|ms| ms.parse().ok()).unwrap_or(0);
+            if request.issued_ms < revoked_ms { Err(SessionError::Revoked) } else { Ok(()) }
+        }
+        outcome => Err(refusal(outcome)),
     }
 }
 

@@ -243,15 +243,15 @@ keys! {
         "Maximum body size of POST /publish and POST /tickets.",
         |s, v| s.limits.publish_body_bytes = parse::bytes(v, 1024..=256 << 20)?;
     "limits.connects_per_address_per_minute" = "0",
-        "Maximum number of new streams and polls per minute from one client address (IPv6: one \
-         /64); above it clients get `sse.busy`. 0 = unlimited.",
+        "Maximum number of new streams, polls and histories per minute from one client address \
+         (IPv6: one /64); above it clients get `sse.busy`. 0 = unlimited.",
         |s, v| s.limits.connects_per_address_per_minute = parse::number(v, RATE)?;
     "limits.anonymous_connects_per_address_per_minute" = "300",
         "The same for streams and polls without a ticket, in addition. 0 = unlimited.",
         |s, v| s.limits.anonymous_connects_per_address_per_minute = parse::number(v, RATE)?;
     "limits.connects_per_user_per_minute" = "0",
-        "Maximum number of new streams and polls per minute of one user; above it clients get \
-         `sse.busy`. 0 = unlimited.",
+        "Maximum number of new streams, polls and histories per minute of one user; above it \
+         clients get `sse.busy`. 0 = unlimited.",
         |s, v| s.limits.connects_per_user_per_minute = parse::number(v, RATE)?;
     "limits.posts_per_key_per_second" = "0",
         "Maximum number of POST /publish and POST /tickets per second with one API key; above it \

@@ -1,6 +1,7 @@
 // Module map. index.js implements the public API. engine.js maintains a connection: source.js is
 // SSE, poll.js one poll, machine.js decides about states, backoff.js about delays, and presence.js
-// observes the page. handlers.js calls the user's handlers. share/ implements one connection for
+// observes the page. handlers.js calls the user's handlers. history.js, which is separate, reads
+// stored events. share/ implements one connection for
 // all tabs and is only loaded on request.
 import { startEngine } from './engine.js';
 import { handlers } from './handlers.js';

@@ -20,4 +20,8 @@ test('undefined values are omitted, empty topics are kept', () => {
   );
   assert.equal(address({ url: '/e' }, '', { ticket: null, wait: 0 }), '/e?wait=0');
   assert.equal(address({ url: '/e', topics: [] }, '', { ticket: 't' }), '/e?ticket=t&topics=');
+  assert.equal(
+    address({ url: '/e', topics: ['team-*', 'a'] }, '', { ticket: 't' }),
+    '/e?ticket=t&topics=team-*%2Ca',
+  );
 });

@@ -45,6 +45,11 @@ impl Connection {
         self.with(|state| state.start_at(h));
     }
 
+    /// Makes `id` the cursor of a part that has received nothing yet.
+    pub fn start_part_at(&self, part: Part, id: EventId) {
+        self.with(|state| state.start_part_at(part, id));
+    }
+
     /// Queues `sse.gap` with this reason; the part continues from `h`. If retained values repair
     /// all of it, a heartbeat says where it continues.
     pub fn restart(&self, part: Part, reason: GapReason, h: StreamPosition) {

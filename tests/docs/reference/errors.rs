@@ -22,7 +22,7 @@ An error response is JSON:
 
 ## Rejected tickets
 
-Status 401 on `GET /events` and `GET /events/poll`.
+Status 401 on `GET /events`, `GET /events/poll` and `GET /events/history`.
 It means that this URL will never work again: get a new ticket.
 The code is also the label of `sse_tickets_refused_total`.";
 
@@ -85,7 +85,9 @@ fn ticket(fault: TicketRejection) -> &'static str {
 
 fn event(refusal: Rejection) -> [&'static str; 2] {
     match refusal {
-        Rejection::BadChannel => ["400", "neither `user:<id>:events` nor `broadcast:<topic>`"],
+        Rejection::BadChannel => {
+            ["400", "neither `user:<id>:events` nor `broadcast:<topic>`; also of a history"]
+        }
         Rejection::BadType => {
             ["400", "the type is not a string of 1 to 128 bytes without control characters"]
         }
@@ -116,7 +118,21 @@ fn event(refusal: Rejection) -> [&'static str; 2] {
 
 /// Codes that the HTTP layer writes as literals. A test compares them with the code.
 const HTTP: &[(&str, &str, &str)] = &[
-    ("bad-topics", "400", "`topics` contains something other than up to 256 exact names"),
+    (
+        "bad-topics",
+        "400",
+        "`topics` contains something other than up to 256 names, `prefix*` or `*`",
+    ),
+    (
+        "bad-since",
+        "400",
+        "`since` is not a duration (`15m`), a time of RFC 3339 or ms since 1970, or it is in the \
+         future, or the request has `after`, too",
+    ),
+    ("bad-after", "400", "`after` is not an id of this gateway"),
+    ("bad-until", "400", "`until` is not an id of this gateway"),
+    ("bad-limit", "400", "`limit` is not an integer from 1 to 1000"),
+    ("not-allowed", "403", "the ticket does not allow the channel of `GET /events/history`"),
     ("bad-wait", "400", "`wait` is not a number from 0 to 30"),
     ("bad-request", "400", "the request, its query or its body is invalid; the message states why"),
     ("api-key-missing", "401", "no API key"),
@@ -173,16 +189,18 @@ fn busy(reason: BusyReason) -> [&'static str; 2] {
         | BusyReason::AnonymousFull
         | BusyReason::AddressFull
         | BusyReason::KeysAway
-        | BusyReason::Draining => {
-            ["503", "polls: see [sse.busy](events.md#ssebusy); retry after `Retry-After`"]
-        }
+        | BusyReason::Draining => [
+            "503",
+            "polls and histories: see [sse.busy](events.md#ssebusy); retry after `Retry-After`",
+        ],
         BusyReason::RedisAway => [
             "503",
-            "polls, publishing and revoking: Redis is unavailable; retry after `Retry-After`",
+            "polls, histories, publishing and revoking: Redis is unavailable; retry after \
+             `Retry-After`",
         ],
         BusyReason::TooOften => [
             "429",
-            "a poll, or a POST whose API key reached `limits.posts_per_key_per_second`; retry \
+            "a poll or a history, or a POST whose API key reached `limits.posts_per_key_per_second`; retry \
              after `Retry-After`",
         ],
     }

@@ -2,6 +2,8 @@
 // must report.
 import { connect, type Gap, type State, type Stream, type StreamEvent } from 'sse-gateway-client';
 
+import { history } from 'sse-gateway-client/history';
+
 type Events = { 'order-completed': { orderId: number }; notification: { text: string } };
 
 const stream: Stream<Events> = connect<Events>({
@@ -74,5 +76,15 @@ connect({ ticket: () => 'jwt' });
 connect({ url: '/events', ticket: 'jwt' });
 // @ts-expect-error unknown option
 connect({ url: '/events', ticket: () => 'jwt', heartbeats: 1 });
+
+history<{ text: string }>({ url: '/events', ticket: () => 'jwt', channel: 'broadcast:news' }).then(
+  ({ events, lastEventId }) => {
+    const texts: string[] = events.map(({ data }) => data.text);
+    connect({ url: '/events', ticket: () => 'jwt', lastEventId, topics: ['team-*'] });
+    void texts;
+  },
+);
+// @ts-expect-error channel is required
+history({ url: '/events', ticket: () => 'jwt', since: 0 });
 
 void [state, untyped];
