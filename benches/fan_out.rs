@@ -71,6 +71,7 @@ fn context() -> Arc<StreamContext> {
         metrics: Arc::new(Metrics::new()),
         limits: Arc::new(Limits::new(&settings.limits)),
         settings: StreamSettings::new(&settings),
+        presence: None,
     })
 }
 

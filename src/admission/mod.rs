@@ -25,6 +25,7 @@ use crate::{
         filter::Filter,
         id::StreamPosition,
         part::Part,
+        presence,
         reasons::{BusyReason, CloseReason, TicketRejection},
         topics::Topics,
     },
@@ -320,6 +321,7 @@ fn admission_span(id: &str, user: Option<&str>, request_id: &str) -> Span {
 
 fn requested_topics(wanted: Option<&str>, allowed: &Topics) -> Result<Topics, AdmissionError> {
     let Some(list) = wanted else { return Ok(allowed.clone()) };
-    let wanted = Topics::parse(list.split(',').filter(|name| !name.is_empty()));
-    wanted.map(|wanted| allowed.narrow(&wanted)).map_err(|_| AdmissionError::Topics)
+    let names = || list.split(',').filter(|name| !name.is_empty());
+    let wanted = Topics::parse(names()).map_err(|_| AdmissionError::Topics)?;
+    Ok(allowed.narrow(&wanted.with_presence(names().any(|name| name == presence::TOPIC))))
 }

@@ -284,6 +284,7 @@ fn start_admin(
             auth,
             servers: context.servers,
             revocation: revocation(&context.settings.tickets),
+            has_presence: context.presence.is_some(),
             metrics: context.metrics,
             delivery: context.delivery,
         });

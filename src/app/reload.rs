@@ -216,7 +216,7 @@ impl Reloader {
 mod tests {
     use super::*;
     use crate::{
-        auth::{Credential, CredentialSource},
+        auth::{Credential, CredentialSource, NewTicket},
         settings::load::ENV_PREFIX,
         state::clock::unix_ms,
     };
@@ -250,7 +250,9 @@ mod tests {
 
         fn ticket(&self) -> String {
             let verifier = &self.reloader.auth.verifier;
-            verifier.mint("u", None, 60, unix_ms() / 1000).unwrap()
+            verifier
+                .mint(&NewTicket { user: "u", ..NewTicket::default() }, 60, unix_ms() / 1000)
+                .unwrap()
         }
 
         fn accepts(&self, ticket: &str) -> bool {

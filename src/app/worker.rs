@@ -43,6 +43,7 @@ pub fn start(parts: WorkerParts) -> Worker {
         metrics: shared.metrics,
         limits,
         sightings: shared.sightings,
+        presence: shared.presence,
     });
     let (delivery, servers) = (shared.delivery, shared.servers);
     // Opened before the state of the link is read, so that no change of the link is missed.

@@ -19,7 +19,7 @@ pub use self::{
     issuer::Refresher,
     key_ring::KeyRing,
     ticket::{Ticket, TicketError},
-    verifier::{MintError, Verifier},
+    verifier::{MintError, NewTicket, Verifier},
 };
 use crate::{metrics::Metrics, settings::Settings};
 #[cfg(feature = "fuzzing")]

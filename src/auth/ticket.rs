@@ -15,7 +15,7 @@ use crate::{
 pub struct Ticket {
     /// `sub`
     pub user: Arc<str>,
-    /// `topics`, or the default.
+    /// `topics`, or the default, and `presence`.
     pub topics: Topics,
     /// `filter`: which tags events must have.
     pub filter: Option<Arc<Filter>>,
@@ -72,7 +72,7 @@ pub(super) fn check(
     check_jti(claims)?;
     let times = Times { iat, exp, nbf: seconds(claims, "nbf")? };
     times.check(settings, now_s)?;
-    let topics = topics(claims, settings)?;
+    let topics = topics(claims, settings)?.with_presence(presence(claims)?);
     let session_exp = seconds(claims, "session_exp")?;
     let ticket = times.ticket(user, topics, digest, session_exp, settings, now_s);
     Ok(Ticket { filter: filter(claims)?, ..ticket })
@@ -106,7 +106,8 @@ pub(super) fn check_common(
         Some(topics) => Topics::parse(topics.iter().copied()),
         None => Topics::parse(settings.default_topics.iter().map(String::as_str)),
     };
-    Some(times.ticket(claims.sub.into(), topics.ok()?, digest(), session_exp, settings, now_s))
+    let topics = topics.ok()?.with_presence(claims.presence == Some(true));
+    Some(times.ticket(claims.sub.into(), topics, digest(), session_exp, settings, now_s))
 }
 
 /// Times in a ticket, in seconds since 1970.
@@ -204,6 +205,14 @@ fn filter(claims: &Claims) -> Result<Option<Arc<Filter>>, TicketError> {
     Ok(Some(Arc::new(filter)))
 }
 
+fn presence(claims: &Claims) -> Result<bool, TicketError> {
+    match claims.get("presence") {
+        None => Ok(false),
+        Some(Value::Bool(presence)) => Ok(*presence),
+        Some(_) => reject(TicketRejection::BadClaim, "presence must be true or false"),
+    }
+}
+
 /// A NumericDate (RFC 7519 section 2); fractions are truncated.
 fn seconds(claims: &Claims, name: &str) -> Result<Option<u64>, TicketError> {
     match claims.get(name) {
@@ -278,6 +287,7 @@ mod tests {
             ("exp", json!("soon"), BadClaim),
             ("topics", json!("news"), BadClaim),
             ("topics", json!([1]), BadClaim),
+            ("presence", json!("yes"), BadClaim),
             ("session_exp", json!(-1), BadClaim),
             ("filter", json!({"region": "eu"}), BadClaim),
         ] {

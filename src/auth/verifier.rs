@@ -32,6 +32,17 @@ pub enum MintError {
     Library(#[from] Error),
 }
 
+/// What a ticket that is to be signed says.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NewTicket<'a> {
+    /// `sub`
+    pub user: &'a str,
+    /// `topics`; `None`: those of `tickets.default_topics`.
+    pub topics: Option<&'a [String]>,
+    /// `presence`
+    pub presence: bool,
+}
+
 /// Verifies and signs tickets.
 pub struct Verifier {
     settings: Tickets,
@@ -194,24 +205,21 @@ impl Verifier {
     ///
     /// # Errors
     /// See [`MintError`].
-    pub fn mint(
-        &self,
-        user: &str,
-        topics: Option<&[String]>,
-        ttl_s: u64,
-        now_s: u64,
-    ) -> Result<String, MintError> {
+    pub fn mint(&self, new: &NewTicket<'_>, ttl_s: u64, now_s: u64) -> Result<String, MintError> {
         let key = self.keys.signing().ok_or(MintError::NoSigningKey)?;
         let secret = key.secret.as_ref().ok_or(MintError::NoSigningKey)?.expose_secret();
         let mut claims = json!({
-            "sub": user,
+            "sub": new.user,
             "aud": self.settings.audience,
             "iat": now_s,
             "exp": now_s + ttl_s,
             "jti": uuid::Uuid::new_v4().to_string(),
         });
-        if let Some(topics) = topics {
+        if let Some(topics) = new.topics {
             claims["topics"] = json!(topics);
+        }
+        if new.presence {
+            claims["presence"] = json!(true);
         }
         if let Some(issuer) = &self.settings.issuer {
             claims["iss"] = json!(issuer);
@@ -292,10 +300,12 @@ mod tests {
     fn minted_ticket_is_verified_with_its_topics() {
         let verifier = verifier(&[("TICKETS__ISSUER", "the-issuer")]);
         let topics = ["news".to_owned()];
-        let token = verifier.mint("u", Some(&topics), 60, NOW_S).unwrap();
+        let new = NewTicket { user: "u", topics: Some(&topics), presence: true };
+        let token = verifier.mint(&new, 60, NOW_S).unwrap();
         let ticket = verified(&verifier, &token).unwrap();
         assert_eq!(ticket.user.as_ref(), "u");
         assert!(ticket.topics.allows("news") && !ticket.topics.allows("sport"));
+        assert!(ticket.topics.allows("presence"));
         assert_eq!(verifier.max_ttl_s(), 60);
     }
 
@@ -357,7 +367,9 @@ mod tests {
     #[test]
     fn usual_tickets_are_of_the_common_form() {
         let verifier = verifier(&[("TICKETS__ISSUER", "i")]);
-        let token = verifier.mint("u", Some(&["news".to_owned()]), 60, NOW_S).unwrap();
+        let topics = ["news".to_owned()];
+        let news = NewTicket { user: "u", topics: Some(&topics), presence: false };
+        let token = verifier.mint(&news, 60, NOW_S).unwrap();
         let mut all = claims();
         all["iss"] = json!("i");
         all["jti"] = json!("j");
@@ -444,6 +456,11 @@ mod tests {
         r#""topics":["a b"]"#,
         r#""topics":"news""#,
         r#""topics":null"#,
+        r#""topics":["*","presence"]"#,
+        r#""presence":true"#,
+        r#""presence":false"#,
+        r#""presence":null"#,
+        r#""presence":1"#,
         r#""jti":"""#,
         r#""jti":null"#,
         r#""other":[1,{"a":"\ud800"}]"#,
@@ -482,7 +499,7 @@ mod tests {
     fn public_keys_alone_sign_nothing() {
         let verifier = verifier(&[]);
         verifier.keys.set_own(&[]).unwrap();
-        let minted = verifier.mint("u", None, 60, NOW_S);
+        let minted = verifier.mint(&NewTicket { user: "u", ..NewTicket::default() }, 60, NOW_S);
         assert!(matches!(minted, Err(MintError::NoSigningKey)));
     }
 }

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use super::args::{EX_CONFIG, TicketArgs};
 use crate::{
-    auth::{MintError, Verifier},
+    auth::{MintError, NewTicket, Verifier},
     core::{
         channel::is_name,
         topics::{Topics, TopicsError},
@@ -70,7 +70,8 @@ fn mint(args: &TicketArgs, settings: Tickets) -> Result<String, Failure> {
         return Err(Failure::Ttl { max_s });
     }
     let topics = (!args.topics.is_empty()).then_some(args.topics.as_slice());
-    verifier.mint(&args.user, topics, ttl_s, unix_ms() / 1000).map_err(|error| match error {
+    let new = NewTicket { user: &args.user, topics, presence: args.presence };
+    verifier.mint(&new, ttl_s, unix_ms() / 1000).map_err(|error| match error {
         MintError::NoSigningKey => Failure::NoSigningKey,
         error => Failure::Sign(error),
     })

@@ -16,6 +16,7 @@ pub mod page;
 pub mod parser;
 pub mod part;
 mod part_state;
+pub mod presence;
 pub mod queue;
 pub mod reasons;
 pub mod stream_state;

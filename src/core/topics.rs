@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use super::channel::is_name;
+use super::{channel::is_name, presence};
 
 /// Maximum number of topics in a ticket or request.
 pub const MAX_TOPICS: usize = 256;
@@ -45,7 +45,7 @@ pub struct Topics {
 }
 
 impl Topics {
-    /// Parses patterns.
+    /// Parses patterns. Ignores the name `presence`, which [`Self::with_presence`] adds.
     ///
     /// # Errors
     /// See [`TopicsError`].
@@ -57,6 +57,7 @@ impl Topics {
             }
             match pattern.strip_suffix('*') {
                 Some(prefix) if prefix.is_empty() || is_name(prefix) => prefixes.insert(prefix),
+                None if pattern == presence::TOPIC => continue,
                 None if is_name(pattern) => exact.insert(pattern),
                 _ => return Err(TopicsError::Invalid(pattern.chars().take(SHOWN_CHARS).collect())),
             };
@@ -64,10 +65,19 @@ impl Topics {
         Ok(Self { exact: boxed(exact), prefixes: boxed(prefixes) })
     }
 
+    /// With the topic `presence`, if it is allowed or requested.
+    pub fn with_presence(self, is_wanted: bool) -> Self {
+        let at = self.exact.binary_search_by(|name| (**name).cmp(presence::TOPIC));
+        let Some(at) = at.err().filter(|_| is_wanted) else { return self };
+        let mut exact = self.exact.into_vec();
+        exact.insert(at, presence::TOPIC.into());
+        Self { exact: exact.into(), ..self }
+    }
+
     /// Whether a topic is allowed.
     pub fn allows(&self, topic: &str) -> bool {
         self.exact.binary_search_by(|name| (**name).cmp(topic)).is_ok()
-            || self.prefixes().any(|prefix| topic.starts_with(prefix))
+            || self.prefixes().any(|prefix| has_prefix(topic, prefix))
     }
 
     /// The topics that both these and those of a request allow, at most [`MAX_TOPICS`] from each of
@@ -109,6 +119,11 @@ impl Topics {
 
 fn boxed(names: BTreeSet<&str>) -> Box<[Box<str>]> {
     names.into_iter().map(Into::into).collect()
+}
+
+/// Whether the pattern `prefix*` matches a topic. No pattern matches the topic `presence`.
+pub fn has_prefix(topic: &str, prefix: &str) -> bool {
+    topic.starts_with(prefix) && topic != presence::TOPIC
 }
 
 #[cfg(test)]
@@ -169,6 +184,22 @@ mod tests {
         let names: Vec<_> = (0..MAX_TOPICS).map(|n| format!("a{n}")).collect();
         let ticket = Topics::parse(names.iter().map(String::as_str)).unwrap();
         assert_eq!(ticket.narrow(&topics(&["a*", "*"])), ticket);
+    }
+
+    #[test]
+    fn presence_needs_the_claim_and_its_exact_name() {
+        for patterns in [&["*"][..], &["pre*"], &["presence"], &["presence", "presence*"]] {
+            let without = topics(patterns);
+            assert!(!without.allows("presence") && without.exact().next().is_none());
+            let requested = topics(&[]).with_presence(true);
+            assert!(without.narrow(&requested).is_empty(), "{patterns:?}");
+            assert_eq!(topics(patterns).with_presence(false), without);
+            let with = topics(patterns).with_presence(true).with_presence(true);
+            assert!(with.allows("presence") && with.exact().eq(["presence"]));
+            assert_eq!(with.narrow(&requested), requested);
+        }
+        let all = topics(&["*", "z"]).with_presence(true);
+        assert!(all.allows("presence-room") && all.allows("presenc") && all.allows("z"));
     }
 
     #[test]

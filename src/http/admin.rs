@@ -1,4 +1,4 @@
-//! The admin listener: liveness, readiness, metrics, and listing and ending connections.
+//! The admin listener: liveness, readiness, metrics, presence, and listing and ending connections.
 
 use std::{sync::Arc, time::Duration};
 
@@ -11,7 +11,7 @@ use serde::Serialize;
 use serde_json::json;
 use tokio::sync::oneshot;
 
-use super::{api_keys, params::Params, responses};
+use super::{api_keys, params::Params, presence, responses};
 use crate::{
     admission::readiness::Readiness,
     auth::Auth,
@@ -33,6 +33,8 @@ pub struct Admin {
     pub name: Arc<str>,
     /// How long a revocation lasts: as long as any session or ticket from before it.
     pub revocation: Duration,
+    /// `presence.enabled`
+    pub has_presence: bool,
     /// The metrics.
     pub metrics: Arc<Metrics>,
     /// The limits that all workers share.
@@ -55,6 +57,7 @@ pub fn routes(config: &mut web::ServiceConfig) {
         .service(responses::only(Method::GET, "/healthz", get().to(healthz)))
         .service(responses::only(Method::GET, "/readyz", get().to(readyz)))
         .service(responses::only(Method::GET, "/metrics", get().to(metrics)))
+        .service(responses::only(Method::GET, "/presence", get().to(presence::presence)))
         .service(
             web::resource("/connections")
                 .route(get().to(connections))

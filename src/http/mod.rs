@@ -16,6 +16,7 @@ pub mod history;
 pub mod malformed;
 pub mod params;
 pub mod poll;
+pub mod presence;
 pub mod publish;
 pub mod request_body;
 pub mod request_id;

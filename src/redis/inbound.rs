@@ -21,12 +21,13 @@ use super::{
 use crate::log_limit::LogLimit;
 use crate::{
     core::{
-        channel::Channel,
+        channel::{Channel, is_name},
         envelope::{self, Rejection},
         event::Event,
         id::EventId,
     },
     settings::PlainPublish,
+    state::presence::Question,
 };
 
 /// Minimum time between log lines of one kind, ms.
@@ -270,7 +271,22 @@ impl Inbound {
             }
             "marker" => return None,
             "vacant" => self.inbox.send(RecorderInput::Vacant),
+            "presence" => self.presence_question(rest)?,
             _ => self.unknown(word),
+        }
+        Some(())
+    }
+
+    /// Another instance asks for the users of a topic.
+    fn presence_question(&self, rest: &str) -> Option<()> {
+        let (id, topic) = rest.split_once(' ')?;
+        let is_id = (1..=MAX_MARKER_BYTES).contains(&id.len())
+            && id.bytes().all(|b| b.is_ascii_alphanumeric());
+        if !is_id || !is_name(topic) {
+            return None;
+        }
+        if let Some(presence) = &self.context.presence {
+            presence.ask(Question { id: id.to_owned(), topic: topic.into() });
         }
         Some(())
     }

@@ -35,6 +35,7 @@ pub(super) const SOURCE: &str = concat!(
     include_str!("library/events.lua"),
     include_str!("library/recorder.lua"),
     include_str!("library/sessions.lua"),
+    include_str!("library/presence.lua"),
     include_str!("library/register.lua"),
 );
 /// Maximum time by which retained values outlive their retention, in ms: one hour.

@@ -21,6 +21,7 @@ pub mod locate;
 pub mod log;
 mod named_reply;
 pub mod pool;
+pub mod presence;
 pub mod publish;
 pub mod recorder;
 pub mod rejected;

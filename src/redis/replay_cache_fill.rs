@@ -69,7 +69,7 @@ async fn read(
     clock: &ClockSnapshot,
     limit_bytes: usize,
 ) -> Result<Option<Vec<Arc<Event>>>, CommandError> {
-    let all = Topics::parse(["*"].into_iter()).unwrap_or_default();
+    let all = Topics::parse(["*"].into_iter()).unwrap_or_default().with_presence(true);
     let (logs, too_many) =
         log::active_broadcasts(commands, &all, clock.read_after(from).ms).await?;
     if too_many {

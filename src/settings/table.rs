@@ -197,6 +197,18 @@ keys! {
         "Bind each session to the browser that opened it with an HttpOnly cookie, so that a stolen \
          URL cannot resume it. Pages need `withCredentials`.",
         |s, v| s.tickets.session_cookie = parse::flag(v)?;
+    "presence.enabled" = "false",
+        "Track which users have a stream, over all instances: `GET /presence`, and the events \
+         `sse.online` and `sse.offline` for tickets with the claim `presence`. Set it on all \
+         instances.",
+        |s, v| s.presence.enabled = parse::flag(v)?;
+    "presence.linger" = r#""10s""#,
+        "How long after the end of the last stream a user counts as offline.",
+        |s, v| s.presence.linger = parse::duration(v, ms(0, HOUR))?;
+    "presence.lease" = r#""10s""#,
+        "An instance that has not reported to Redis for this long counts as lost, with all its \
+         streams.",
+        |s, v| s.presence.lease = parse::duration(v, ms(SECOND, HOUR))?;
     "api_keys" = "[]",
         "Keys for POST /publish, POST /tickets and the admin API: [{ sha256 = \"<hex of the key's \
          SHA-256>\", scopes = [\"publish\", \"tickets\", \"admin\"] }].",

@@ -30,6 +30,8 @@ pub struct Settings {
     pub channels: ChannelRules,
     /// Tickets and sessions.
     pub tickets: Tickets,
+    /// Who is online.
+    pub presence: Presence,
     /// Keys of the backends that use the HTTP API.
     pub api_keys: Vec<ApiKey>,
     /// Limits of connections, queues, bodies and rates.
@@ -263,6 +265,17 @@ pub struct Tickets {
     pub session_cookie: bool,
 }
 
+/// `[presence]`
+#[derive(Clone, Debug, Default)]
+pub struct Presence {
+    /// Whether it is tracked which users have a stream.
+    pub enabled: bool,
+    /// How long after the end of a user's last stream the user counts as offline.
+    pub linger: Duration,
+    /// An instance that is silent for this long counts as lost, with all its streams.
+    pub lease: Duration,
+}
+
 /// What an API key may do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scope {
@@ -270,7 +283,7 @@ pub enum Scope {
     Publish,
     /// `POST /tickets`
     Tickets,
-    /// The admin listener's `/connections` and `/users`.
+    /// The admin listener's `/connections`, `/users` and `/presence`.
     Admin,
 }
 

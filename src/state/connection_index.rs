@@ -13,7 +13,7 @@ use slab::Slab;
 
 use self::filtered::Filtered;
 use super::connection::Connection;
-use crate::core::{channel::Channel, event::Event};
+use crate::core::{channel::Channel, event::Event, topics::has_prefix};
 
 /// The keys of the connections of a channel. Most users have one, which needs no allocation.
 #[expect(clippy::box_collection, reason = "most users have one")]
@@ -131,7 +131,7 @@ impl ConnectionIndex {
             Channel::Broadcast(topic) => {
                 self.of(self.topics.get(&**topic)).for_each(&mut offer);
                 for (prefix, keys) in &self.prefixes {
-                    if !topic.starts_with(prefix.as_str()) {
+                    if !has_prefix(topic, prefix) {
                         continue;
                     }
                     // Events without an id have no position, so the patterns are compared.

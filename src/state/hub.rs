@@ -3,6 +3,7 @@
 
 use std::{
     cell::{Cell, RefCell},
+    collections::HashSet,
     rc::Rc,
     sync::{
         Arc,
@@ -261,6 +262,9 @@ impl Hub {
         connection.key.set(self.index.borrow_mut().insert(connection));
         if let Some(user) = connection.client.user() {
             self.local_users.add(user.clone());
+            if let Some(presence) = &self.context.presence {
+                presence.add(user);
+            }
         }
         self.schedule(connection);
         if let Some(reason) = self.delivery.session_notices.about(connection) {
@@ -282,6 +286,9 @@ impl Hub {
             self.local_users.remove(user);
         }
         drop(index);
+        if let (Some(presence), Some(user)) = (&self.context.presence, connection.client.user()) {
+            presence.remove(user);
+        }
         connection.forget();
         self.context.metrics.connections.dec();
         self.context.metrics.closed.with_label_values(&[connection.reason().name()]).inc();
@@ -344,6 +351,13 @@ impl Hub {
                 let wanted = |c: &&Rc<Connection>| user.as_deref().is_none_or(|u| is_of(c, u));
                 let listed = self.snapshot().iter().filter(wanted).map(|c| self.info(c)).collect();
                 let _ = reply.send(listed);
+            }
+            Command::UsersOfTopic(topic, reply) => {
+                let index = self.index.borrow();
+                let clients = index.iter().map(|(_, c)| &c.client);
+                let wanted = clients.filter(|client| client.topics.allows(&topic));
+                let users: HashSet<_> = wanted.filter_map(|c| c.user().cloned()).collect();
+                let _ = reply.send(users);
             }
             Command::Drain { window_ms } => {
                 let hub = self.clone();

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::{clock::Clock, limits::Limits, sightings::Sightings};
+use super::{clock::Clock, limits::Limits, presence::Presence, sightings::Sightings};
 use crate::{
     core::{channel_rules::ChannelRules, topics::Topics},
     metrics::Metrics,
@@ -21,6 +21,8 @@ pub struct StreamContext {
     pub limits: Arc<Limits>,
     /// Which events with `UNSEEN` were handed over.
     pub sightings: Arc<Sightings>,
+    /// Which users have a stream; `None` without `presence.enabled`.
+    pub presence: Option<Arc<Presence>>,
 }
 
 /// The settings of streams. They contain no secrets.

@@ -47,6 +47,7 @@ pub fn context(changes: &[(&str, &str)]) -> Arc<StreamContext> {
         limits: Arc::new(Limits::new(&settings.limits)),
         settings: StreamSettings::new(&settings),
         sightings: Arc::default(),
+        presence: settings.presence.enabled.then(Arc::default),
     })
 }
 

@@ -52,6 +52,10 @@ async fn documented_users_suffice_for_their_roles() {
     let url = url_of(&redis, "gateway", "gw-password");
     let builder = Gateway::builder(&redis).redis_url(&url);
     let builder = builder.env("API_KEYS", &api_keys(&[("an admin's key", "admin")]));
+    // Calls every function of presence, and removes users.
+    let short =
+        [("PRESENCE__ENABLED", "true"), ("PRESENCE__LEASE", "1s"), ("PRESENCE__LINGER", "0s")];
+    let builder = short.into_iter().fold(builder, |builder, (key, value)| builder.env(key, value));
     let (one, two) = tokio::join!(builder.start(), builder.start());
     let relay = Gateway::builder(&redis).redis_url(&url).env("PUBLISHERS__PLAIN", "relay");
     let relay = relay.start().await;
@@ -73,6 +77,16 @@ async fn documented_users_suffice_for_their_roles() {
     let mut resumed = two.resume("1", &first).await;
     assert_eq!(resumed.app_event().await.data, "plain");
     assert_eq!(revoke(&one, "1", "an admin's key").await, 200);
+    for query in ["user=1", "topic=news"] {
+        let (status, _) = crate::presence::ask_with(&one, query, "an admin's key").await;
+        assert_eq!(status, 200, "{query}");
+    }
+    two.kill9();
+    eventually("the end of a lease", || async {
+        let leases: usize = redis.command(&["ZCARD", "sse:presence-leases:{broadcast}"]).await;
+        (leases == 1).then_some(())
+    })
+    .await;
     // The limit of arguments is the only thing that the gateway asks for in vain.
     let refused = denials(&redis).await;
     assert!(refused.iter().all(|denial| denial == "gateway config|get"), "{refused:?}");
@@ -130,7 +144,8 @@ async fn gateway_needs_every_documented_permission() {
         let rules: Vec<String> = all.iter().filter(|word| *word != permission).cloned().collect();
         set_user(&redis, "gateway", &rules).await;
         let refused = ["record", "relay"].map(|plain| {
-            let env = [GOOD, ("REDIS__URL", &url), ("PUBLISHERS__PLAIN", plain)];
+            let presence = ("PRESENCE__ENABLED", "true");
+            let env = [GOOD, ("REDIS__URL", &url), ("PUBLISHERS__PLAIN", plain), presence];
             run(&["check-config", "--connect"], &env).out
         });
         let name = permission[1..].replace('|', " ").to_uppercase();

@@ -47,6 +47,7 @@ mod oversized;
 mod pages;
 mod payloads;
 mod poll;
+mod presence;
 mod rates;
 mod recorder_cluster;
 mod redis_tls;

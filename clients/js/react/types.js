@@ -44,6 +44,21 @@
  */
 
 /**
+ * Options of `usePresence`.
+ * @typedef {object} PresenceOptions
+ * @property {Iterable<string>} [initial] ids of the users who are online, as your backend has read
+ *   them from `GET /presence`; may arrive later, and replaces the previous ones
+ */
+
+/**
+ * Result of `usePresence`.
+ * @typedef {object} PresenceResult
+ * @property {ReadonlySet<string>} online ids of the users who are online; a new set if it changes
+ * @property {Record<'sse.online' | 'sse.offline' | 'sse.gap', Handler>} eventHandlers for the
+ *   option `eventHandlers` of a hook with a stream; the same object in every render
+ */
+
+/**
  * Result of `useResilientRealtime`. `mode` is the current transport.
  * @typedef {EventSourceResult & { mode: 'sse' | 'polling' }} RealtimeResult
  */

@@ -4,6 +4,7 @@ import { START, step } from './machine.js';
 import { poll } from './poll.js';
 import { offline, presence } from './presence.js';
 import { openSource } from './source.js';
+import { isSystem } from './system.js';
 import { newTicket } from './ticket.js';
 /** @import { Engine, Raw, Settings, Sink } from './types.js' */
 /** @import { Input } from './machine.js' */
@@ -90,7 +91,7 @@ export function startEngine(settings, sink, types) {
   /** @param {Raw} event */
   const deliver = (event) => {
     const { type, id } = event;
-    if (polled.size && id !== lastSourceId && !type.startsWith('sse.')) {
+    if (polled.size && id !== lastSourceId && !isSystem(type)) {
       if (skipped.has(id) || polled.delete(id)) {
         lastSourceId = id;
         return;

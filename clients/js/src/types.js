@@ -122,6 +122,13 @@
  */
 
 /**
+ * Data of `sse.online` and `sse.offline`: the first stream of a user has begun, or the last one has
+ * ended. Only with a ticket that has the claim `presence`.
+ * @typedef {object} Presence
+ * @property {string} user id of the user
+ */
+
+/**
  * Data of the gateway's own events, by name. Handlers can be registered for them as well. After
  * `sse.busy` the stream reconnects after the delay that the gateway requested.
  * @typedef {{
@@ -132,6 +139,8 @@
  *   'sse.gap': Gap,
  *   'sse.busy': { reason: string },
  *   'sse.closing': { reason: string },
+ *   'sse.online': Presence,
+ *   'sse.offline': Presence,
  * }} SystemEvents
  */
 

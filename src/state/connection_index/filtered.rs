@@ -14,7 +14,10 @@ use std::{
 
 use super::{Keys, link, unlink};
 use crate::{
-    core::{channel::Channel, event::Event, event_options::Tags, filter::Filter, id::EventId},
+    core::{
+        channel::Channel, event::Event, event_options::Tags, filter::Filter, id::EventId,
+        topics::has_prefix,
+    },
     state::connection::Connection,
 };
 
@@ -122,7 +125,7 @@ impl Filtered {
             Channel::User(user) => self.users.contains_key(user),
             Channel::Broadcast(topic) => {
                 self.topics.contains_key(&**topic)
-                    || self.prefixes.keys().any(|prefix| topic.starts_with(prefix.as_str()))
+                    || self.prefixes.keys().any(|prefix| has_prefix(topic, prefix))
             }
         };
         if !has_streams {
@@ -154,7 +157,7 @@ impl Filtered {
                     index.candidates(tags, &mut each);
                 }
                 for (prefix, index) in &self.prefixes {
-                    if topic.starts_with(prefix.as_str()) {
+                    if has_prefix(topic, prefix) {
                         index.candidates(tags, &mut each);
                     }
                 }

@@ -149,6 +149,7 @@ const HTTP: &[(&str, &str, &str)] = &[
         "a preflight, or a request whose ticket is in the cookie of `tickets.cookie`, from an \
          origin that is not in `cors.allowed_origins`; `*` does not allow cookies",
     ),
+    ("presence-disabled", "409", "`GET /presence` without `presence.enabled`"),
     ("method-not-allowed", "405", "the `Allow` header names the method of this endpoint"),
     ("body-timeout", "408", "the body of a POST did not arrive within 10 s"),
     (

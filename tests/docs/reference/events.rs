@@ -43,6 +43,19 @@ Its `user` is `null` for a client
 The first frame of a stream has a `retry:` of `server.retry` plus a random part of up to the same
 again.";
 
+const PRESENCE: &str = "\
+## sse.online and sse.offline
+
+[Presence](../guides/presence.md) events, on the channel `broadcast:presence`.
+Only tickets with the claim `presence` get them.
+
+| event | data | when |
+|---|---|---|
+| `sse.online` | `user` | the first stream of a user on any instance has begun |
+| `sse.offline` | `user` | the last stream of a user ended `presence.linger` (10 s) ago, and the user has not come back |
+
+They are stored like your events: they have an `id:` line, and a resume repeats them.";
+
 const GAP: &str = "\
 ## sse.gap
 
@@ -191,5 +204,8 @@ pub fn page() -> String {
         [code(r.name()), row[0].clone(), row[1].clone()]
     });
     let busy = table(["`reason`", "why", "`retry:`"], busy);
-    assemble("Events", &[WIRE, GAP, &gaps, CLOSING, &notified, SILENT, &silent, BUSY, &busy])
+    assemble(
+        "Events",
+        &[WIRE, PRESENCE, GAP, &gaps, CLOSING, &notified, SILENT, &silent, BUSY, &busy],
+    )
 }

@@ -3,6 +3,7 @@ import { backoff } from '../backoff.js';
 import { startEngine } from '../engine.js';
 import { poll } from '../poll.js';
 import { presence } from '../presence.js';
+import { isSystem } from '../system.js';
 import { newTicket } from '../ticket.js';
 import { openHub } from './hub.js';
 import { after } from './ids.js';
@@ -97,7 +98,7 @@ export function joinGroup(settings, sink, types) {
   /** @param {Raw} event */
   const deliver = (event) => {
     const { id, type, text } = event;
-    if (id && !type.startsWith('sse.') && !after(id, cursor)) return;
+    if (id && !isSystem(type) && !after(id, cursor)) return;
     sink.event(event);
     // After this gap, ids may be smaller than before.
     if (type === 'sse.gap' && text.includes('"unknown-id"')) cursor = undefined;
