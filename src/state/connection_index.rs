@@ -120,8 +120,9 @@ impl ConnectionIndex {
         self.all.iter()
     }
 
-    /// Offers an event to the connections of its channel that have no filter. One with several matching patterns may
-    /// get an event with an id more than once, and ignores it from the second time on.
+    /// Offers an event to the connections of its channel that have no filter. One with several
+    /// matching patterns may get an event with an id more than once, and ignores it from the second
+    /// time on.
     pub fn offer(&self, event: &Event, mut offer: impl FnMut(&Rc<Connection>)) {
         match &event.channel {
             Channel::User(user) => {
