@@ -44,6 +44,7 @@ mod payloads;
 mod poll;
 mod rates;
 mod recorder_cluster;
+mod recorder_leases;
 mod redis_tls;
 mod refused;
 mod request_id;
