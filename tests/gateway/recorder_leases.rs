@@ -1,7 +1,7 @@
 //! The leases of the recorder: who gets them, and which numberings a standby continues. The tests
 //! themselves are the other instances.
 
-use crate::harness::{Gateway, Redis, Sse, eventually, user};
+use crate::harness::{GUARD, Gateway, Redis, Sse, eventually, user};
 use redis::{AsyncConnectionConfig, PushInfo, PushKind};
 use std::collections::HashMap;
 use tokio::sync::mpsc;
@@ -56,8 +56,12 @@ async fn former_writer_and_standby_come_first() {
         (lease(&redis, "recorder", "other", "100").await["held"] == "1").then_some(())
     })
     .await;
-    // Nor for one that has released its lease.
-    release(&redis, "recorder", "other").await;
+    // Nor for a writer that has given up, or has released its lease.
+    lease(&redis, "recorder", "other", "50").await;
+    both_expired().await;
+    assert_eq!(lease(&redis, "recorder", "yet another", LONG).await["held"], "0");
+    assert_eq!(lease(&redis, "recorder", "other/1", LONG).await["held"], "1");
+    release(&redis, "recorder", "other/1").await;
     assert_eq!(lease(&redis, "recorder", "yet another", LONG).await["held"], "1");
 }
 
@@ -89,7 +93,8 @@ impl World {
     /// The next marker.
     async fn marker(&mut self) -> String {
         loop {
-            let push = self.pushed.recv().await.expect("a connection");
+            let push = tokio::time::timeout(GUARD, self.pushed.recv()).await;
+            let push = push.expect("a marker").expect("a connection");
             if push.kind == PushKind::SMessage
                 && let Ok((_, text)) =
                     redis::from_redis_value::<(String, String)>(redis::Value::Array(push.data))

@@ -138,10 +138,19 @@ end
 -- waits.
 local waiting_since
 
+-- The name of an instance, without the number of its role.
+local function instance_name(instance)
+  return string.match(instance, '^[^/]*')
+end
+
 -- If Redis does not respond or this library is missing for a while, both leases expire. Those that
--- had a role last have the messages of that time, so others wait as long as a lease lasts.
+-- had a role last have the messages of that time, so others wait as long as a lease lasts. Nobody
+-- waits for a writer that asks under the name of another role: it has given up.
 local function must_wait(writer, standby, instance, ttl_ms)
-  if (writer or '') == '' or instance == writer or instance == standby then return false end
+  if (writer or '') == '' or instance_name(instance) == instance_name(writer)
+    or instance == standby then
+    return false
+  end
   local now = now_ms()
   waiting_since = math.min(waiting_since or now, now)
   return now - waiting_since < tonumber(ttl_ms)
