@@ -134,8 +134,7 @@ local function progress(_, args)
   return 'done'
 end
 
--- Server time at which an instance that had no role first waited for the recorder's lease. nil: none
--- waits.
+-- Server time at which an instance that had no role began to wait for the recorder's lease.
 local waiting_since
 
 -- The name of an instance, without the number of its role.
@@ -158,8 +157,8 @@ end
 
 -- sse_lease 1 <recorder key> <role> <instance> <ttl_ms> [RELEASE]: takes, renews or releases the
 -- lease of a role (recorder, standby). Returns name/value pairs: held (1 or 0), with `vacant 1` if
--- the caller must wait; for the recorder also its token, the numbering, and the last number recorded
--- (marker, n).
+-- the caller must wait; for the recorder also its token, the numbering, and the last number
+-- recorded (marker, n).
 local function lease(_, args)
   local role, instance, ttl_ms = args[1], args[2], args[3]
   local is_writer = role == 'recorder'

@@ -54,7 +54,7 @@ impl Recorder {
             self.roles += 1;
             self.start_writing(grant).await;
         }
-        // Not before this instance is the writer, which must not overlook the next standby's marker.
+        // Only the writer takes note of the next standby's marker.
         self.lease.release_standby().await;
     }
 
