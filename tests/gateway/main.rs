@@ -50,6 +50,7 @@ mod poll;
 mod presence;
 mod rates;
 mod recorder_cluster;
+mod recorder_leases;
 mod redis_tls;
 mod refused;
 mod request_id;

@@ -250,7 +250,7 @@ impl Recorder {
             Completion::Batch { server, token, batch, written } => {
                 let is_current = is_current(self.token_across(), &token);
                 if self.batch_completed(server, &token, batch, written) && is_current {
-                    self.resign().await;
+                    self.fenced().await;
                 }
             }
             Completion::Progress { token, position, has_recorded, warnings, saved } => {
@@ -260,7 +260,7 @@ impl Recorder {
                 }
                 match saved {
                     Ok(Saved::Done) => return self.across.saved = Some(position),
-                    Ok(Saved::Fenced) => return self.resign().await,
+                    Ok(Saved::Fenced) => return self.fenced().await,
                     Ok(Saved::Unknown) => self.renew().await,
                     Err(error) => self.log_waiting(&error),
                 }

@@ -28,6 +28,24 @@ pub struct Grant {
     pub until: Instant,
     /// The fencing token.
     pub token: String,
+    /// What is recorded.
+    pub recorded: Recorded,
+}
+
+/// The result of taking the writer's lease.
+pub enum Taken {
+    /// This instance has it.
+    Granted(Grant),
+    /// Another instance has it, or the standby is about to take it.
+    Held,
+    /// Nobody has it, and those that had a role last come first.
+    Vacant,
+}
+
+/// What is recorded.
+pub struct Recorded {
+    /// The first marker of the numbering, which tells a new one from one that continues.
+    pub numbering: String,
     /// The position of the last recorded message.
     pub position: RecordPosition,
 }
@@ -117,16 +135,18 @@ impl Lease {
     }
 
     /// Takes or renews the writer's lease.
-    pub async fn writer(&self) -> Result<Option<Grant>, CommandError> {
+    pub async fn writer(&self) -> Result<Taken, CommandError> {
         let until = Instant::now() + Duration::from_millis(self.ttl_ms);
         let reply = self.take("recorder").await?;
         if !is_held(&reply) {
-            return Ok(None);
+            let is_vacant = reply.text("vacant") == "1";
+            return Ok(if is_vacant { Taken::Vacant } else { Taken::Held });
         }
         // A number that cannot be parsed is not part of any numbering.
         let n = reply.number("n").unwrap_or(u64::MAX);
         let position = RecordPosition { marker: reply.text("marker").to_owned(), n };
-        Ok(Some(Grant { until, token: reply.text("token").to_owned(), position }))
+        let recorded = Recorded { numbering: reply.text("numbering").to_owned(), position };
+        Ok(Taken::Granted(Grant { until, token: reply.text("token").to_owned(), recorded }))
     }
 
     /// Takes or renews the standby's lease.
@@ -138,12 +158,14 @@ impl Lease {
         self.commands.run(&self.call(role)).await
     }
 
-    /// Reads the position of the last recorded message.
-    pub async fn position(&self) -> Result<RecordPosition, CommandError> {
+    /// Reads what is recorded.
+    pub async fn recorded(&self) -> Result<Recorded, CommandError> {
         let mut command = redis::cmd("HMGET");
-        command.arg(self.commands.keys.recorder()).arg("marker").arg("n");
-        let (marker, n): (Option<String>, Option<u64>) = self.commands.run(&command).await?;
-        Ok(RecordPosition { marker: marker.unwrap_or_default(), n: n.unwrap_or(0) })
+        command.arg(self.commands.keys.recorder()).arg("numbering").arg("marker").arg("n");
+        let (numbering, marker, n): (Option<String>, Option<String>, Option<u64>) =
+            self.commands.run(&command).await?;
+        let position = RecordPosition { marker: marker.unwrap_or_default(), n: n.unwrap_or(0) };
+        Ok(Recorded { numbering: numbering.unwrap_or_default(), position })
     }
 
     /// Releases both leases and notifies the instances that wait for them.

@@ -34,7 +34,11 @@ impl Recorder {
                     self.count_rejected(&reason, &text, channel);
                 }
                 Written::Duplicate | Written::Done => {}
-                Written::Fenced | Written::Hole => {
+                Written::Fenced => {
+                    self.fenced().await;
+                    return true;
+                }
+                Written::Hole => {
                     self.resign().await;
                     return true;
                 }
