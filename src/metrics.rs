@@ -94,6 +94,13 @@ metrics! {
     replayed: IntCounter = "sse_replayed_events_total", "Events delivered by catch-ups.";
     gaps: IntCounterVec = "sse_gaps_total",
         "`sse.gap` events sent to clients, by reason.", ["reason"];
+    values_sent: IntCounter = "sse_retained_values_sent_total",
+        "Retained values delivered to streams that began or had a gap.";
+    ephemeral_dropped: IntCounter = "sse_ephemeral_dropped_total",
+        "Ephemeral events that were dropped for slow clients and during catch-ups.";
+    undelivered: IntCounter = "sse_undelivered_total",
+        "Events with UNSEEN that no stream was handed in time, and that this instance stored in \
+         `sse:undelivered`.";
     overflows: IntCounter = "sse_queue_overflows_total",
         "Queues that were dropped because they were too long; their streams catch up from the log.";
     queued_bytes: IntGauge = "sse_queued_bytes", "Bytes queued for all connections.";

@@ -13,6 +13,7 @@ use crate::{
         presence::{self, Reporter},
         recorder::{Recorder, inbox, presence::RecorderPresence},
         rejected,
+        unseen::Undelivered,
     },
     settings::PlainPublish,
 };
@@ -68,6 +69,8 @@ impl LinkThread {
                     presence::answer(&context, &commands);
                     tokio::spawn(reporter.run(leave));
                 }
+                let (sightings, metrics) = (context.sightings, context.metrics);
+                tokio::spawn(Undelivered::new(commands.clone(), sightings, metrics).run());
                 tokio::spawn(rejected::write_all(commands, rejected_receiver));
                 links.serve(single).await;
             });

@@ -215,7 +215,11 @@ impl Reloader {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{auth::NewTicket, settings::load::ENV_PREFIX, state::clock::unix_ms};
+    use crate::{
+        auth::{Credential, CredentialSource, NewTicket},
+        settings::load::ENV_PREFIX,
+        state::clock::unix_ms,
+    };
 
     /// A gateway's keys in a directory of the test, and what reloads them.
     struct Fixture {
@@ -252,7 +256,8 @@ mod tests {
         }
 
         fn accepts(&self, ticket: &str) -> bool {
-            self.reloader.auth.verifier.verify(ticket, unix_ms() / 1000).is_ok()
+            let credential = Credential { token: ticket, source: CredentialSource::Query };
+            self.reloader.auth.verifier.verify(credential, unix_ms() / 1000).is_ok()
         }
 
         fn count(&self, result: &str) -> u64 {

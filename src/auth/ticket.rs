@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 
 use super::common_ticket::CommonClaims;
 use crate::{
-    core::{channel::is_name, reasons::TicketRejection, topics::Topics},
+    core::{channel::is_name, filter::Filter, reasons::TicketRejection, topics::Topics},
     settings::{Algorithm, Tickets},
 };
 
@@ -17,6 +17,8 @@ pub struct Ticket {
     pub user: Arc<str>,
     /// `topics`, or the default, and `presence`.
     pub topics: Topics,
+    /// `filter`: which tags events must have.
+    pub filter: Option<Arc<Filter>>,
     /// SHA-256 of the ticket in hex, which identifies its session. The ticket itself is not stored.
     pub digest: String,
     /// Whether `exp` has passed: then the ticket can only resume an existing session.
@@ -25,6 +27,8 @@ pub struct Ticket {
     pub expires_ms: u64,
     /// The end of the second of `iat`, ms since 1970.
     pub issued_ms: u64,
+    /// `exp - iat`, in seconds; its limit depends on where the ticket was presented.
+    pub lifetime_s: u64,
     /// `session_exp`, ms since 1970.
     pub session_exp_ms: Option<u64>,
 }
@@ -69,7 +73,9 @@ pub(super) fn check(
     let times = Times { iat, exp, nbf: seconds(claims, "nbf")? };
     times.check(settings, now_s)?;
     let topics = topics(claims, settings)?.with_presence(presence(claims)?);
-    Ok(times.ticket(user, topics, digest, seconds(claims, "session_exp")?, settings, now_s))
+    let session_exp = seconds(claims, "session_exp")?;
+    let ticket = times.ticket(user, topics, digest, session_exp, settings, now_s);
+    Ok(Ticket { filter: filter(claims)?, ..ticket })
 }
 
 /// The same for claims in their common form; `None` if they must be checked with [`check`], also
@@ -120,13 +126,6 @@ impl Times {
                 "iat or nbf is in the future; synchronise the clocks of backend and gateway",
             );
         }
-        let max_ttl_s = settings.max_ttl.as_secs();
-        if self.exp.saturating_sub(self.iat) > max_ttl_s {
-            return reject(
-                TicketRejection::TooLongLived,
-                format!("exp - iat must be at most {max_ttl_s} s (tickets.max_ttl)"),
-            );
-        }
         Ok(())
     }
 
@@ -143,10 +142,12 @@ impl Times {
         Ticket {
             user,
             topics,
+            filter: None,
             digest,
             expired: now_s > expires_s,
             expires_ms: expires_s.saturating_mul(1000),
             issued_ms: self.iat.saturating_mul(1000).saturating_add(999),
+            lifetime_s: self.exp.saturating_sub(self.iat),
             session_exp_ms: session_exp.map(|s| s.saturating_mul(1000)),
         }
     }
@@ -192,6 +193,16 @@ fn topics(claims: &Claims, settings: &Tickets) -> Result<Topics, TicketError> {
         }
         Some(_) => Err(bad_topics()),
     }
+}
+
+fn filter(claims: &Claims) -> Result<Option<Arc<Filter>>, TicketError> {
+    let Some(claim) = claims.get("filter") else { return Ok(None) };
+    let filter = Filter::of_claim(claim).ok_or_else(|| {
+        let message = "filter must be an object of 1 to 8 tags, each with a list of 1 to 64 \
+                       values, such as {\"region\": [\"eu\", \"us\"]}";
+        TicketError::new(TicketRejection::BadClaim, message)
+    })?;
+    Ok(Some(Arc::new(filter)))
 }
 
 fn presence(claims: &Claims) -> Result<bool, TicketError> {
@@ -255,7 +266,6 @@ mod tests {
         change(&mut claims);
         let settings = Tickets {
             leeway: Duration::from_secs(5),
-            max_ttl: Duration::from_secs(60),
             default_topics: vec!["*".to_owned()],
             ..Tickets::default()
         };
@@ -265,19 +275,21 @@ mod tests {
     #[test]
     fn invalid_claims_are_rejected_with_their_code() {
         use TicketRejection::*;
-        assert!(checked(|_| {}).is_ok_and(|t| !t.expired && t.expires_ms == 1_065_000));
+        let is_as_expected =
+            |t: Ticket| (t.expired, t.expires_ms, t.lifetime_s) == (false, 1_065_000, 60);
+        assert!(checked(|_| {}).is_ok_and(is_as_expected));
         for (name, value, code) in [
             ("sub", json!(42), BadSubject),
             ("sub", json!("a b"), BadSubject),
             ("jti", json!(""), BadClaim),
             ("iat", json!(1036), NotYetValid),
             ("nbf", json!(1036), NotYetValid),
-            ("exp", json!(1061), TooLongLived),
             ("exp", json!("soon"), BadClaim),
             ("topics", json!("news"), BadClaim),
             ("topics", json!([1]), BadClaim),
             ("presence", json!("yes"), BadClaim),
             ("session_exp", json!(-1), BadClaim),
+            ("filter", json!({"region": "eu"}), BadClaim),
         ] {
             let result = checked(|claims| claims[name] = value.clone());
             assert_eq!(result.err().map(|e| e.code), Some(code), "{name} {value}");

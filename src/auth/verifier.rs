@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 
 use super::{
     common_ticket,
+    credential::{Credential, CredentialSource},
     key_ring::{KeyRing, VerificationKey, jwt},
     ticket::{self, Claims, Ticket, TicketError, reject},
 };
@@ -77,15 +78,37 @@ impl Verifier {
     ///
     /// # Errors
     /// The reason why the ticket is rejected.
-    pub fn verify(&self, token: &str, now_s: u64) -> Result<Ticket, TicketError> {
+    pub fn verify(&self, credential: Credential<'_>, now_s: u64) -> Result<Ticket, TicketError> {
+        let Credential { token, source } = credential;
         if token.len() > MAX_TICKET_BYTES {
             let message = format!("the ticket exceeds {MAX_TICKET_BYTES} bytes; use fewer claims");
             return reject(TicketRejection::Malformed, message);
         }
-        match self.verify_common(token, now_s) {
-            Some(ticket) => Ok(ticket),
-            None => self.verify_any(token, now_s),
+        let ticket = match self.verify_common(token, now_s) {
+            Some(ticket) => ticket,
+            None => self.verify_any(token, now_s)?,
+        };
+        self.check_lifetime(ticket, source)
+    }
+
+    /// Checks `exp - iat`. A ticket in a URL must be short-lived; one in an HttpOnly cookie may
+    /// live longer.
+    fn check_lifetime(
+        &self,
+        ticket: Ticket,
+        source: CredentialSource,
+    ) -> Result<Ticket, TicketError> {
+        let (max, setting) = match source {
+            CredentialSource::Cookie => (self.settings.cookie_max_ttl, "tickets.cookie_max_ttl"),
+            CredentialSource::Bearer | CredentialSource::Query => {
+                (self.settings.max_ttl, "tickets.max_ttl")
+            }
+        };
+        if ticket.lifetime_s <= max.as_secs() {
+            return Ok(ticket);
         }
+        let message = format!("exp - iat must be at most {} s here ({setting})", max.as_secs());
+        reject(TicketRejection::TooLongLived, message)
     }
 
     /// Verifies a ticket in its common form; `None` if [`Self::verify_any`] must verify it.
@@ -205,9 +228,17 @@ impl Verifier {
         Ok(jsonwebtoken::encode(&header, &claims, &EncodingKey::from_secret(secret))?)
     }
 
-    /// Maximum lifetime of a ticket in seconds (`tickets.max_ttl`).
+    /// Maximum lifetime of a ticket in seconds: `tickets.max_ttl`, or `tickets.cookie_max_ttl` if
+    /// there is a cookie for tickets and that is longer.
     pub fn max_ttl_s(&self) -> u64 {
-        self.settings.max_ttl.as_secs()
+        let Tickets { max_ttl, cookie_max_ttl, cookie, .. } = &self.settings;
+        let longest = if cookie.is_some() { max_ttl.max(cookie_max_ttl) } else { max_ttl };
+        longest.as_secs()
+    }
+
+    /// Lifetime of a ticket without a requested one, in seconds: it is valid everywhere.
+    pub fn default_ttl_s(&self) -> u64 {
+        self.settings.max_ttl.as_secs().min(60)
     }
 }
 
@@ -252,8 +283,12 @@ mod tests {
         json!({ "sub": "u", "aud": "sse-gateway", "iat": NOW_S, "exp": NOW_S + 60 })
     }
 
+    fn verified(verifier: &Verifier, token: &str) -> Result<Ticket, TicketError> {
+        verifier.verify(Credential { token, source: CredentialSource::Query }, NOW_S)
+    }
+
     fn rejection(verifier: &Verifier, token: &str) -> Option<TicketRejection> {
-        verifier.verify(token, NOW_S).err().map(|error| error.code)
+        verified(verifier, token).err().map(|error| error.code)
     }
 
     /// A ticket with this header, whose claims and signature are not valid.
@@ -265,10 +300,9 @@ mod tests {
     fn minted_ticket_is_verified_with_its_topics() {
         let verifier = verifier(&[("TICKETS__ISSUER", "the-issuer")]);
         let topics = ["news".to_owned()];
-        let token = verifier
-            .mint(&NewTicket { user: "u", topics: Some(&topics), presence: true }, 60, NOW_S)
-            .unwrap();
-        let ticket = verifier.verify(&token, NOW_S).unwrap();
+        let new = NewTicket { user: "u", topics: Some(&topics), presence: true };
+        let token = verifier.mint(&new, 60, NOW_S).unwrap();
+        let ticket = verified(&verifier, &token).unwrap();
         assert_eq!(ticket.user.as_ref(), "u");
         assert!(ticket.topics.allows("news") && !ticket.topics.allows("sport"));
         assert!(ticket.topics.allows("presence"));
@@ -298,6 +332,26 @@ mod tests {
             ("x".repeat(MAX_TICKET_BYTES + 1), TicketRejection::Malformed),
         ] {
             assert_eq!(rejection(&verifier, &token), Some(expected), "{token}");
+        }
+    }
+
+    #[test]
+    fn lifetime_is_limited_by_where_the_ticket_is_presented() {
+        let verifier = verifier(&[("TICKETS__COOKIE", "c"), ("TICKETS__COOKIE_MAX_TTL", "90s")]);
+        assert_eq!(verifier.max_ttl_s(), 90);
+        use CredentialSource::{Bearer, Cookie, Query};
+        for (ttl_s, accepted) in
+            [(60, &[Bearer, Query, Cookie][..]), (61, &[Cookie]), (90, &[Cookie]), (91, &[])]
+        {
+            let token = verifier.mint("u", None, ttl_s, NOW_S).unwrap();
+            for source in [Bearer, Query, Cookie] {
+                let result = verifier.verify(Credential { token: &token, source }, NOW_S);
+                let expected = match accepted.contains(&source) {
+                    true => None,
+                    false => Some(TicketRejection::TooLongLived),
+                };
+                assert_eq!(result.err().map(|error| error.code), expected, "{ttl_s} {source:?}");
+            }
         }
     }
 

@@ -148,6 +148,21 @@ pub struct PublishArgs {
     /// `retry:` field of the event, in ms
     #[arg(long, value_name = "MS")]
     pub retry: Option<u64>,
+    /// Retain the event as the current value of this key
+    #[arg(long, value_name = "KEY", conflicts_with = "forget")]
+    pub keep: Option<String>,
+    /// Delete the retained value of this key
+    #[arg(long, value_name = "KEY")]
+    pub forget: Option<String>,
+    /// Deliver it to current streams only, without storing it
+    #[arg(long)]
+    pub ephemeral: bool,
+    /// Label it: streams with a filter get only what matches; may be repeated
+    #[arg(long = "tag", value_name = "NAME=VALUE")]
+    pub tags: Vec<String>,
+    /// Report it as undelivered unless a stream of the user gets it within this time, e.g. 30s
+    #[arg(long, value_name = "DURATION")]
+    pub unseen: Option<String>,
 }
 
 /// `tail`

@@ -4,6 +4,7 @@ use std::{process::ExitCode, sync::Arc};
 
 use super::args::PublishArgs;
 use crate::{
+    core::event_options::{EventOptions, Retain, Tags},
     error_chain::ErrorChain,
     redis::{
         cluster::discovery::{DiscoveryError, discover},
@@ -52,12 +53,21 @@ pub fn publish(args: &PublishArgs) -> ExitCode {
         Ok(settings) => settings,
         Err(status) => return status.into(),
     };
+    let Some(options) = options(args) else {
+        eprintln!(
+            "--tag takes a name of letters, digits and _ . -, an equals sign, and a value without \
+             spaces; at most 8 different names"
+        );
+        return ExitCode::FAILURE;
+    };
     let event = Publish {
         channel: args.channel.clone(),
         kind: args.kind.clone(),
         payload: args.payload.clone(),
         key: args.key.clone(),
         retry_ms: args.retry,
+        options: Some(Box::new(options)),
+        unseen: args.unseen.clone(),
     };
     match actix_rt::System::new().block_on(publish_one(&settings, event)) {
         Ok(id) => {
@@ -69,6 +79,22 @@ pub fn publish(args: &PublishArgs) -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// The options of the event; `None` if a tag is invalid. The library checks the rest.
+fn options(args: &PublishArgs) -> Option<EventOptions> {
+    let keep = args.keep.as_deref().map(|key| Retain::Keep(key.into()));
+    let forget = args.forget.as_deref().map(|key| Retain::Forget(key.into()));
+    let tags = match args.tags.is_empty() {
+        true => Tags::default(),
+        false => Tags::parse(&args.tags.join(" "))?,
+    };
+    Some(EventOptions {
+        retain: keep.or(forget),
+        tags,
+        is_ephemeral: args.ephemeral,
+        unseen_ms: None,
+    })
 }
 
 /// Returns the id of the event.

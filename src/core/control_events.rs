@@ -1,12 +1,14 @@
 //! The frames of the gateway's own events, `sse.*`.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 use serde::Serialize;
 use serde_json::json;
 
 use super::{
     frame::{self, Encoded},
-    id::{EventId, StreamPosition},
+    id::{Cursor, EventId},
     reasons::{BusyReason, CloseReason, GapReason},
 };
 
@@ -15,11 +17,11 @@ pub struct Connected<'a> {
     /// `retry:` hint in ms.
     pub retry_ms: u64,
     /// The cursor; `None` if the client's cursor cannot be sent back.
-    pub id: Option<StreamPosition>,
+    pub id: Option<Cursor>,
     /// Id of this connection.
     pub connection: &'a str,
-    /// The user.
-    pub user: &'a str,
+    /// The user; `None`: an anonymous client.
+    pub user: Option<&'a str>,
     /// The topics of the stream.
     pub topics: Vec<String>,
     /// Whether the stream resumes from the client's cursor.
@@ -33,7 +35,7 @@ impl Connected<'_> {
         #[serde(rename_all = "camelCase")]
         struct Data<'a> {
             connection_id: &'a str,
-            user: &'a str,
+            user: Option<&'a str>,
             topics: &'a [String],
             resumed: bool,
         }
@@ -67,13 +69,31 @@ fn reason_name<S: serde::Serializer>(reason: &GapReason, s: S) -> Result<S::Ok, 
 impl Gap {
     /// Encodes the event as an SSE frame. `restart` is the id from which the stream continues; only
     /// `unknown-id` has one.
-    pub fn frame(&self, restart: Option<StreamPosition>) -> Bytes {
+    pub fn frame(&self, restart: Option<Cursor>) -> Bytes {
         frame::encode(None, restart, "sse.gap", &serde_json::to_string(self).unwrap_or_default())
     }
 }
 
+/// The data of `sse.snapshot`, which precedes retained values.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct SnapshotKeys {
+    /// The channels and patterns about which it says everything: a channel of these that it does
+    /// not list has no retained values.
+    pub covers: Vec<String>,
+    /// The current keys of each channel that has retained values.
+    pub channels: BTreeMap<String, Vec<Box<str>>>,
+}
+
+impl SnapshotKeys {
+    /// Encodes the event as an SSE frame.
+    pub fn frame(&self) -> Bytes {
+        let data = serde_json::to_string(self).unwrap_or_default();
+        frame::encode(None, None::<EventId>, "sse.snapshot", &data)
+    }
+}
+
 /// Encodes `sse.heartbeat`.
-pub fn heartbeat(id: StreamPosition, timestamp_ms: u64) -> Encoded {
+pub fn heartbeat(id: Cursor, timestamp_ms: u64) -> Encoded {
     let data = json!({ "timestamp": timestamp_ms }).to_string();
     frame::encode_event(None, Some(id), "sse.heartbeat", &data)
 }

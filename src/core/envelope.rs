@@ -1,10 +1,16 @@
 //! The message of a plain PUBLISH (ARCHITECTURE.md#envelope): an envelope, or any other text, which
 //! is delivered unchanged.
 
-use std::{borrow::Borrow, collections::HashMap, fmt};
+use std::{
+    borrow::{Borrow, Cow},
+    collections::HashMap,
+    fmt,
+};
 
 use serde::de::{Deserialize, Deserializer, Visitor};
 use serde_json::value::RawValue;
+
+use super::event_options::{EventOptions, Retain, Tags, is_kept_key, is_unseen, join_tags};
 
 /// Maximum length of an event type, in bytes.
 pub const MAX_TYPE_BYTES: usize = 128;
@@ -26,6 +32,10 @@ pub struct Envelope<'a> {
     pub key: Option<String>,
     /// The event's `retry:` in ms.
     pub retry_ms: Option<u64>,
+    /// Retained value, tags, and whether it is ephemeral.
+    pub options: Option<Box<EventOptions>>,
+    /// Within which time a stream must be handed the event, such as `30s`.
+    pub unseen: Option<String>,
 }
 
 macro_rules! rejections {
@@ -57,12 +67,31 @@ rejections! {
     BadKey = "bad-key",
     /// `retry` is not an integer of ms up to one day.
     BadRetry = "bad-retry",
-    /// The payload is larger than `history.max_event_bytes`.
+    /// The payload is larger than `max_event_bytes` of `history` or of the channel's rule.
     TooLarge = "too-large",
     /// The message is not UTF-8.
     NotUtf8 = "not-utf8",
+    /// `keep` or `forget` is not a string of 1 to 256 bytes without control characters, or there
+    /// are both.
+    BadKeep = "bad-keep",
+    /// The tags are not up to 8 names and values of the permitted form.
+    BadTags = "bad-tags",
+    /// `unseen` is not a duration from 1 second to 7 days, or the channel is a broadcast.
+    BadUnseen = "bad-unseen",
+    /// An ephemeral event has an option that needs storage.
+    BadEphemeral = "bad-ephemeral",
+    /// The rule of the channel requires KEEP or FORGET.
+    NeedsKeep = "needs-keep",
+    /// The channel has `history.max_kept` retained values already.
+    TooManyKept = "too-many-kept",
+    /// The user has too many events that nobody has seen.
+    TooManyUnseen = "too-many-unseen",
+    /// Plain messages are not stored (`publishers.plain = "relay"`), but the option needs it.
+    NotStored = "not-stored",
     /// A key of the channel in Redis contains a value that the gateway never writes.
     WrongType = "wrong-type",
+    /// The channel's rule allows fewer events per second.
+    TooOften = "too-often",
 }
 
 impl fmt::Display for Rejection {
@@ -101,9 +130,14 @@ pub fn decode(message: &[u8], max_event_bytes: usize) -> Result<Envelope<'_>, Re
     let text = std::str::from_utf8(message).map_err(|_| Rejection::NotUtf8)?;
     let envelope = match members(text) {
         Some(members) => from_members(&members)?,
-        None => {
-            Envelope { kind: DEFAULT_TYPE.to_owned(), payload: text, key: None, retry_ms: None }
-        }
+        None => Envelope {
+            kind: DEFAULT_TYPE.to_owned(),
+            payload: text,
+            key: None,
+            retry_ms: None,
+            options: None,
+            unseen: None,
+        },
     };
     if envelope.payload.len() > max_event_bytes {
         return Err(Rejection::TooLarge);
@@ -153,33 +187,109 @@ fn members(text: &str) -> Option<Members<'_>> {
 
 fn from_members<'a>(members: &Members<'a>) -> Result<Envelope<'a>, Rejection> {
     let member = |name: &str| members.get(name.as_bytes()).copied();
-    Envelope::of(members[&b"payload"[..]], member("type"), member("id"), member("retry"))
+    Envelope::of(&EnvelopeMembers {
+        payload: members[&b"payload"[..]],
+        kind: member("type"),
+        key: member("id"),
+        retry: member("retry"),
+        keep: member("keep"),
+        forget: member("forget"),
+        ephemeral: member("ephemeral"),
+        tags: member("tags"),
+        unseen: member("unseen"),
+    })
+}
+
+/// The members of an envelope, not yet checked; `null` counts as absent.
+#[derive(Clone, Copy, Debug)]
+pub struct EnvelopeMembers<'a, 'b> {
+    /// `payload`
+    pub payload: &'a RawValue,
+    /// `type`
+    pub kind: Option<&'b RawValue>,
+    /// `id`
+    pub key: Option<&'b RawValue>,
+    /// `retry`
+    pub retry: Option<&'b RawValue>,
+    /// `keep`
+    pub keep: Option<&'b RawValue>,
+    /// `forget`
+    pub forget: Option<&'b RawValue>,
+    /// `ephemeral`
+    pub ephemeral: Option<&'b RawValue>,
+    /// `tags`
+    pub tags: Option<&'b RawValue>,
+    /// `unseen`
+    pub unseen: Option<&'b RawValue>,
+}
+
+impl EnvelopeMembers<'_, '_> {
+    /// The options of the event, and `unseen`.
+    fn options(&self) -> Result<(EventOptions, Option<String>), Rejection> {
+        let key = |member| match string(member, Rejection::BadKeep)? {
+            Some(key) if !is_kept_key(&key) => Err(Rejection::BadKeep),
+            key => Ok(key.map(String::into_boxed_str)),
+        };
+        let retain = match (key(self.keep)?, key(self.forget)?) {
+            (Some(_), Some(_)) => return Err(Rejection::BadKeep),
+            (Some(key), None) => Some(Retain::Keep(key)),
+            (None, key) => key.map(Retain::Forget),
+        };
+        let is_ephemeral = match present(self.ephemeral) {
+            None | Some("false") => false,
+            Some("true") => true,
+            Some(_) => return Err(Rejection::BadEphemeral),
+        };
+        let tags = match present(self.tags) {
+            None => Tags::default(),
+            Some(raw) => tags(raw).ok_or(Rejection::BadTags)?,
+        };
+        let unseen = string(self.unseen, Rejection::BadUnseen)?;
+        if unseen.as_ref().is_some_and(|unseen| !is_unseen(unseen)) {
+            return Err(Rejection::BadUnseen);
+        }
+        Ok((EventOptions { retain, tags, is_ephemeral, unseen_ms: None }, unseen))
+    }
+}
+
+/// Tags as an object of names and values.
+fn tags(raw: &str) -> Option<Tags> {
+    let tags: std::collections::BTreeMap<Cow<'_, str>, Cow<'_, str>> =
+        serde_json::from_str(raw).ok()?;
+    Tags::parse(&join_tags(tags.into_iter()))
 }
 
 impl<'a> Envelope<'a> {
-    /// Creates an envelope from JSON members; `null` counts as absent.
+    /// Creates an envelope from its members.
     ///
     /// # Errors
     /// The first invalid member.
-    pub fn of(
-        payload: &'a RawValue,
-        kind: Option<&RawValue>,
-        key: Option<&RawValue>,
-        retry: Option<&RawValue>,
-    ) -> Result<Self, Rejection> {
-        let kind = string(kind, Rejection::BadType)?.unwrap_or_else(|| DEFAULT_TYPE.to_owned());
+    pub fn of(members: &EnvelopeMembers<'a, '_>) -> Result<Self, Rejection> {
+        let kind =
+            string(members.kind, Rejection::BadType)?.unwrap_or_else(|| DEFAULT_TYPE.to_owned());
         check_type(&kind)?;
-        let key = string(key, Rejection::BadKey)?;
+        let key = string(members.key, Rejection::BadKey)?;
         if key.as_ref().is_some_and(|k| !(1..=MAX_KEY_BYTES).contains(&k.len())) {
             return Err(Rejection::BadKey);
         }
-        let retry_ms = match present(retry) {
+        let retry_ms = match present(members.retry) {
             None => None,
             Some(raw) => {
                 Some(raw.parse().ok().filter(|ms| *ms <= MAX_RETRY_MS).ok_or(Rejection::BadRetry)?)
             }
         };
-        Ok(Self { kind, payload: payload.get(), key, retry_ms })
+        let (options, unseen) = members.options()?;
+        let needs_storage = options.retain.is_some() || unseen.is_some() || key.is_some();
+        if options.is_ephemeral && needs_storage {
+            return Err(Rejection::BadEphemeral);
+        }
+        let options = (options != EventOptions::default()).then(|| Box::new(options));
+        Ok(Self { kind, payload: members.payload.get(), key, retry_ms, options, unseen })
+    }
+
+    /// Whether it can only be delivered as asked if it is stored.
+    pub fn needs_storage(&self) -> bool {
+        self.unseen.is_some() || self.options.as_ref().is_some_and(|o| o.retain.is_some())
     }
 }
 
@@ -211,7 +321,14 @@ mod tests {
         assert_eq!((e.key.as_deref(), e.retry_ms), (Some("k"), Some(5000)));
         assert_eq!(
             ok(r#"{"payload":null}"#),
-            Envelope { kind: "message".into(), payload: "null", key: None, retry_ms: None }
+            Envelope {
+                kind: "message".into(),
+                payload: "null",
+                key: None,
+                retry_ms: None,
+                options: None,
+                unseen: None,
+            }
         );
         assert_eq!(ok(r#"{"payload":1,"payload":2}"#).payload, "2");
         assert_eq!(
@@ -219,6 +336,17 @@ mod tests {
             ok(r#"{"payload":1}"#)
         );
         assert_eq!(ok(r#"{"\ud800":0,"type":"t","payload":1}"#).kind, "t");
+    }
+
+    #[test]
+    fn options_of_an_envelope_are_decoded() {
+        let e = ok(r#"{"payload":1,"keep":"btc","tags":{"b":"2","a":"x"},"unseen":"30s"}"#);
+        let options = e.options.unwrap();
+        assert_eq!(options.retain, Some(Retain::Keep("btc".into())));
+        assert_eq!((options.tags.as_str(), e.unseen.as_deref()), ("a=x b=2", Some("30s")));
+        let e = ok(r#"{"payload":1,"ephemeral":true,"keep":null,"tags":null}"#);
+        assert!(e.options.is_some_and(|options| options.is_ephemeral));
+        assert_eq!(ok(r#"{"payload":1,"ephemeral":false}"#).options, None);
     }
 
     #[test]
@@ -254,6 +382,15 @@ mod tests {
             (r#"{"payload":1,"id":7}"#, Rejection::BadKey),
             (r#"{"payload":1,"id":""}"#, Rejection::BadKey),
             (r#"{"payload":1,"retry":-1}"#, Rejection::BadRetry),
+            (r#"{"payload":1,"keep":""}"#, Rejection::BadKeep),
+            (r#"{"payload":1,"keep":"a\nb"}"#, Rejection::BadKeep),
+            (r#"{"payload":1,"keep":"a","forget":"b"}"#, Rejection::BadKeep),
+            (r#"{"payload":1,"ephemeral":"yes"}"#, Rejection::BadEphemeral),
+            (r#"{"payload":1,"ephemeral":true,"keep":"a"}"#, Rejection::BadEphemeral),
+            (r#"{"payload":1,"tags":{"a b":"c"}}"#, Rejection::BadTags),
+            (r#"{"payload":1,"tags":["a=b"]}"#, Rejection::BadTags),
+            (r#"{"payload":1,"unseen":30}"#, Rejection::BadUnseen),
+            (r#"{"payload":1,"unseen":"9d"}"#, Rejection::BadUnseen),
             (r#"{"payload":1,"retry":1.5}"#, Rejection::BadRetry),
             (r#"{"payload":1,"retry":"5"}"#, Rejection::BadRetry),
         ] {

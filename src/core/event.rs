@@ -6,6 +6,7 @@ use bytes::Bytes;
 
 use super::{
     channel::{Channel, is_name},
+    event_options::{EventOptions, Retain, parse_options},
     frame,
     id::EventId,
     presence::check_stored_type,
@@ -35,6 +36,8 @@ pub struct Event {
     pub frame: Bytes,
     /// The frame as a chunk of HTTP/1.1.
     pub chunk: Bytes,
+    /// What its publisher asked for besides; `None` for most events.
+    pub options: Option<Box<EventOptions>>,
     /// Position of the event name in the frame. The data follows, up to the end of the frame.
     kind: Range<usize>,
 }
@@ -44,27 +47,59 @@ impl Event {
     /// library did not write it. `user` is the channel of the user whose live channel it is;
     /// without it, this is the live channel of all broadcasts, and the message names the topic.
     pub fn from_live(user: Option<Channel>, message: &[u8]) -> Option<Self> {
-        let (head, payload) = std::str::from_utf8(message).ok()?.split_once('\n')?;
-        let mut parts = head.splitn(if user.is_some() { 4 } else { 5 }, ' ');
-        let id = EventId::parse(parts.next()?)?;
-        let predecessor = EventId::parse(parts.next()?)?;
+        let (head, rest) = std::str::from_utf8(message).ok()?.split_once('\n')?;
+        let (id, head) = head.split_once(' ')?;
+        let (predecessor, head) = head.split_once(' ')?;
+        let (id, predecessor) = (EventId::parse(id)?, EventId::parse(predecessor)?);
         if predecessor >= id {
             return None;
         }
-        let retry = match parts.next()? {
-            "-" => None,
-            ms => Some(ms.parse().ok()?),
-        };
-        let channel = match user {
-            Some(channel) => channel,
+        Self::from_parts(Some(id), predecessor, user, head, rest)
+    }
+
+    /// Decodes an ephemeral event of a live channel, without its first word. `user` is as for
+    /// [`Event::from_live`].
+    pub fn from_ephemeral(user: Option<Channel>, message: &[u8]) -> Option<Self> {
+        let (head, rest) = std::str::from_utf8(message).ok()?.split_once('\n')?;
+        let mut event = Self::from_parts(None, EventId::ZERO, user, head, rest)?;
+        event.options.get_or_insert_default().is_ephemeral = true;
+        Some(event)
+    }
+
+    /// Decodes a retained value, `<position> <retry> <type>\n<payload>`, of a key: its position, and
+    /// the event without an id.
+    pub fn from_kept(channel: &Channel, key: &str, value: &[u8]) -> Option<(EventId, Self)> {
+        let (head, rest) = std::str::from_utf8(value).ok()?.split_once('\n')?;
+        let (id, head) = head.split_once(' ')?;
+        let (word, kind) = head.split_once(' ')?;
+        check_stored_type(channel, kind).ok()?;
+        let (retry_ms, options, payload) = parse_options(word, rest)?;
+        let mut event = Self::encode(None, EventId::ZERO, channel.clone(), retry_ms, kind, payload);
+        event.options = options;
+        event.options.get_or_insert_default().retain = Some(Retain::Keep(key.into()));
+        Some((EventId::parse(id)?, event))
+    }
+
+    /// `head`: retry and options, the topic of a broadcast, the type.
+    fn from_parts(
+        id: Option<EventId>,
+        predecessor: EventId,
+        user: Option<Channel>,
+        head: &str,
+        rest: &str,
+    ) -> Option<Self> {
+        let (word, head) = head.split_once(' ')?;
+        let (channel, kind) = match user {
+            Some(channel) => (channel, head),
             None => {
-                let topic = parts.next().filter(|topic| is_name(topic))?;
-                Channel::Broadcast(topic.into())
+                let (topic, kind) = head.split_once(' ').filter(|(topic, _)| is_name(topic))?;
+                (Channel::Broadcast(topic.into()), kind)
             }
         };
-        let kind = parts.next()?;
         check_stored_type(&channel, kind).ok()?;
-        Some(Self::new(id, predecessor, channel, retry, kind, payload))
+        let (retry_ms, options, payload) = parse_options(word, rest)?;
+        let event = Self::encode(id, predecessor, channel, retry_ms, kind, payload);
+        Some(Self { options, ..event })
     }
 
     /// Creates an event; `kind` must have passed [`check_stored_type`].
@@ -82,7 +117,43 @@ impl Event {
     /// Creates an event without an id from a plain message that is delivered live only.
     pub fn relayed(channel: Channel, envelope: &super::envelope::Envelope<'_>) -> Self {
         let (retry_ms, kind) = (envelope.retry_ms, &envelope.kind);
-        Self::encode(None, EventId::ZERO, channel, retry_ms, kind, envelope.payload)
+        let event = Self::encode(None, EventId::ZERO, channel, retry_ms, kind, envelope.payload);
+        Self { options: envelope.options.clone(), ..event }
+    }
+
+    /// The same event with options.
+    pub fn with_options(self, options: Option<Box<EventOptions>>) -> Self {
+        Self { options, ..self }
+    }
+
+    /// The same event for a stream that has come as far as its predecessor, whatever the stream
+    /// got of its channel.
+    pub fn without_predecessor(&self) -> Self {
+        Self { predecessor: EventId::ZERO, ..self.clone() }
+    }
+
+    /// The same event without an id, as a retained value.
+    pub fn without_id(&self) -> Self {
+        let retry_ms = frame::retry_of(&self.frame);
+        let event = Self::encode(
+            None,
+            EventId::ZERO,
+            self.channel.clone(),
+            retry_ms,
+            self.kind(),
+            &self.data(),
+        );
+        Self { options: self.options.clone(), ..event }
+    }
+
+    /// Whether it is delivered live only, and dropped first.
+    pub fn is_ephemeral(&self) -> bool {
+        self.options.as_ref().is_some_and(|options| options.is_ephemeral)
+    }
+
+    /// What it does to the retained values of its channel.
+    pub fn retain(&self) -> Option<&Retain> {
+        self.options.as_ref()?.retain.as_ref()
     }
 
     fn encode(
@@ -95,7 +166,7 @@ impl Event {
     ) -> Self {
         let frame::Encoded { frame, chunk, name } =
             frame::encode_event(retry_ms, id, kind, payload);
-        Self { id, predecessor, channel, frame, chunk, kind: name }
+        Self { id, predecessor, channel, frame, chunk, options: None, kind: name }
     }
 
     /// The SSE event name.

@@ -7,7 +7,7 @@ use std::{
 
 use bytes::{Bytes, BytesMut};
 
-use super::id::StreamPosition;
+use super::id::Cursor;
 
 /// The start of each line of the data.
 pub(super) const DATA: &str = "\ndata: ";
@@ -80,9 +80,15 @@ pub fn encode_event(
     Encoded { frame: out.slice(SIZE_BYTES..end), chunk: out.slice(start..), name }
 }
 
+/// The `retry:` in ms that a frame begins with.
+pub(super) fn retry_of(frame: &[u8]) -> Option<u64> {
+    let line = frame.strip_prefix(b"retry: ")?.split(|byte| *byte == b'\n').next()?;
+    std::str::from_utf8(line).ok()?.parse().ok()
+}
+
 /// Appends a frame to `out`, with `id` in place of the id that it was encoded with. A frame without
 /// an id stays without one.
-pub fn put_with_id(out: &mut BytesMut, frame: &[u8], id: StreamPosition) {
+pub fn put_with_id(out: &mut BytesMut, frame: &[u8], id: Cursor) {
     // `encode_event` writes the id first, or after the line of `retry:`.
     let line_end = |from: usize| {
         frame[from..].iter().position(|byte| *byte == b'\n').map_or(frame.len(), |n| from + n + 1)
@@ -99,7 +105,7 @@ pub fn put_with_id(out: &mut BytesMut, frame: &[u8], id: StreamPosition) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::core::id::EventId;
+    use crate::core::id::{EventId, StreamPosition};
 
     fn text(retry: Option<u64>, id: Option<EventId>, event: &str, data: &str) -> String {
         String::from_utf8(encode(retry, id, event, data).to_vec()).unwrap()
@@ -118,7 +124,7 @@ mod tests {
         let id = Some(EventId { epoch: 0, ms: 5, seq: 1 });
         let replaced = |frame: Bytes| {
             let mut out = BytesMut::from("before ");
-            put_with_id(&mut out, &frame, position);
+            put_with_id(&mut out, &frame, position.into());
             String::from_utf8(out.to_vec()).unwrap()
         };
         let data = "id: 1-0.a\nid: 2-0.a";

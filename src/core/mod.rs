@@ -3,9 +3,13 @@
 pub mod address;
 pub mod catch_up;
 pub mod channel;
+pub mod channel_pattern;
+pub mod channel_rules;
 pub mod control_events;
 pub mod envelope;
 pub mod event;
+pub mod event_options;
+pub mod filter;
 pub mod frame;
 pub mod id;
 pub mod page;

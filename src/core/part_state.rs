@@ -22,11 +22,13 @@ pub(super) enum Phase {
 pub(super) struct PartState {
     pub phase: Phase,
     /// Number of the current catch-up, so that an outdated one can be recognised.
-    pub catch_up_number: u64,
+    pub catch_up_number: u32,
     /// Everything up to here was handed to the writer.
     pub cursor: EventId,
     /// Everything up to here was handed over or is queued.
     pub position: EventId,
+    /// Whether the client has not got all retained values that it needs.
+    pub needs_snapshot: bool,
     /// Live items that arrived during the catch-up. Boxed because most parts are live.
     pending: Option<Box<Pending>>,
 }
@@ -44,7 +46,14 @@ static NOTHING: QueueLoad = QueueLoad::NOTHING;
 impl PartState {
     /// Detached at `cursor`.
     pub fn new(cursor: EventId) -> Self {
-        Self { phase: Phase::Detached, catch_up_number: 0, cursor, position: cursor, pending: None }
+        Self {
+            phase: Phase::Detached,
+            catch_up_number: 0,
+            cursor,
+            position: cursor,
+            needs_snapshot: false,
+            pending: None,
+        }
     }
 
     /// Another part that has come as far as this one, with nothing pending.
@@ -53,6 +62,7 @@ impl PartState {
             phase: self.phase,
             catch_up_number: self.catch_up_number,
             position: self.position,
+            needs_snapshot: self.needs_snapshot,
             ..Self::new(self.cursor)
         }
     }
@@ -68,7 +78,7 @@ impl PartState {
     /// Cancels a running catch-up.
     pub fn detach(&mut self) {
         self.phase = Phase::Detached;
-        self.catch_up_number += 1;
+        self.catch_up_number = self.catch_up_number.wrapping_add(1);
         self.pending = None;
     }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::{
-    control_events::Gap,
+    control_events::{Gap, SnapshotKeys},
     event::Event,
     id::{EventId, StreamPosition},
     part::Part,
@@ -38,6 +38,11 @@ impl Item {
         }
     }
 
+    /// Whether it is delivered live only, and dropped first.
+    pub fn is_ephemeral(&self) -> bool {
+        matches!(self, Self::Event(event) if event.is_ephemeral())
+    }
+
     fn cost(&self) -> usize {
         match self {
             Self::Event(event) => cost(&event.frame),
@@ -60,6 +65,8 @@ pub enum Content {
     Event(Arc<Event>),
     /// `sse.gap`.
     Gap(Box<GapFrame>),
+    /// `sse.snapshot`.
+    Snapshot(Box<SnapshotFrame>),
     /// Another event of the gateway: `sse.connected`, `sse.heartbeat`, `sse.closing`.
     Control(Bytes),
 }
@@ -70,6 +77,7 @@ impl Content {
         match self {
             Self::Event(event) => &event.frame,
             Self::Gap(gap) => &gap.frame,
+            Self::Snapshot(snapshot) => &snapshot.frame,
             Self::Control(frame) => frame,
         }
     }
@@ -86,6 +94,15 @@ pub struct GapFrame {
     pub restart: Option<StreamPosition>,
 }
 
+/// An `sse.snapshot`.
+#[derive(Clone, Debug)]
+pub struct SnapshotFrame {
+    /// Which values follow.
+    pub keys: SnapshotKeys,
+    /// The encoded SSE frame.
+    pub frame: Bytes,
+}
+
 /// A frame in the queue.
 #[derive(Debug)]
 pub struct Queued {
@@ -97,6 +114,8 @@ pub struct Queued {
     pub upto: Option<EventId>,
     /// For a live event: the time of publishing, in ms since 1970.
     pub published_ms: Option<u64>,
+    /// Whether all retained values of the part precede it.
+    pub ends_snapshot: bool,
     /// Whether this is the one frame that may exceed the limit.
     large: bool,
 }
@@ -104,14 +123,26 @@ pub struct Queued {
 impl Queued {
     /// Creates a frame that is not a live event.
     pub fn new(content: Content, part: Part, upto: Option<EventId>) -> Self {
-        Self { content, part, upto, published_ms: None, large: false }
+        Self { content, part, upto, published_ms: None, ends_snapshot: false, large: false }
+    }
+
+    /// The same, behind all retained values of its part.
+    pub fn ending_snapshot(self) -> Self {
+        Self { ends_snapshot: true, ..self }
     }
 
     /// Creates the frame of a live event.
     pub fn live(event: &Arc<Event>, part: Part, limit_bytes: usize) -> Self {
         let published_ms = event.id.map(|id| id.ms);
         let large = is_large(event.id, cost(&event.frame), limit_bytes);
-        Self { content: Content::Event(event.clone()), part, upto: event.id, published_ms, large }
+        Self {
+            content: Content::Event(event.clone()),
+            part,
+            upto: event.id,
+            published_ms,
+            ends_snapshot: false,
+            large,
+        }
     }
 }
 

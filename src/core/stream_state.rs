@@ -11,12 +11,12 @@ use std::{collections::VecDeque, rc::Rc, sync::Arc};
 use bytes::Bytes;
 
 use super::{
-    control_events::Gap,
+    control_events::{Gap, SnapshotKeys},
     event::Event,
-    id::{EventId, StreamPosition},
+    id::{Cursor, EventId, StreamPosition},
     part::Part,
     part_state::{PartState, Phase},
-    queue::{Content, GapFrame, Item, QueueLoad, Queued},
+    queue::{Content, GapFrame, Item, QueueLoad, Queued, SnapshotFrame},
     reasons::{CatchUpCause, GapReason},
 };
 
@@ -55,6 +55,8 @@ pub struct StreamState {
     queue: VecDeque<Queued>,
     queue_load: QueueLoad,
     last: Option<Box<Bytes>>,
+    /// Ephemeral events that were dropped to make room, and not counted yet.
+    ephemeral_dropped: u32,
     limit_bytes: usize,
     channels: Rc<dyn GapChannels>,
 }
@@ -69,6 +71,7 @@ impl StreamState {
             queue: VecDeque::new(),
             queue_load: QueueLoad::default(),
             last: None,
+            ephemeral_dropped: 0,
             limit_bytes,
             channels,
         }
@@ -161,6 +164,42 @@ impl StreamState {
         self.pair(|part| part.position)
     }
 
+    /// The cursor as the client may see it.
+    pub fn named_cursor(&self) -> Cursor {
+        Cursor { position: self.cursor(), is_incomplete: self.needs_snapshot(Part::Whole) }
+    }
+
+    /// Whether some of `part` needs retained values.
+    pub fn needs_snapshot(&self, part: Part) -> bool {
+        self.parts(part).any(|part| self.part(part).needs_snapshot)
+    }
+
+    /// From now on, the client needs the retained values of a part.
+    pub fn require_snapshot(&mut self, part: Part) {
+        self.parts(part).for_each(|part| self.part_mut(part).needs_snapshot = true);
+    }
+
+    /// Queues `sse.snapshot`; the retained values of the part follow.
+    pub fn queue_snapshot(&mut self, part: Part, keys: SnapshotKeys) {
+        let frame = keys.frame();
+        let content = Content::Snapshot(Box::new(SnapshotFrame { keys, frame }));
+        self.push(Queued::new(content, part, None));
+    }
+
+    /// Queues a heartbeat behind the retained values of a part: once it is taken, the client has
+    /// them, and its id says so.
+    pub fn end_snapshot(&mut self, part: Part, encode: impl FnOnce(Cursor) -> Bytes) {
+        let others = self.parts(Part::Whole).any(|p| p != part && self.part(p).needs_snapshot);
+        let id = Cursor { position: self.position(), is_incomplete: others };
+        let content = Content::Control(encode(id));
+        self.push(Queued::new(content, part, None).ending_snapshot());
+    }
+
+    /// The number of ephemeral events that were dropped since the last call.
+    pub fn take_ephemeral_dropped(&mut self) -> u32 {
+        std::mem::take(&mut self.ephemeral_dropped)
+    }
+
     /// Whether all of `part` receives events from the hub.
     pub fn is_live(&self, part: Part) -> bool {
         self.parts(part).all(|part| self.part(part).phase == Phase::Live)
@@ -180,6 +219,9 @@ impl StreamState {
         }
         if let Some(item) = self.queue.pop_front() {
             self.queue_load.remove(&item);
+            if item.ends_snapshot {
+                self.parts(item.part).for_each(|part| self.part_mut(part).needs_snapshot = false);
+            }
             if self.broadcasts.is_some() {
                 self.move_cursors(&item);
             } else if let Some(id) = item.upto {
@@ -243,6 +285,10 @@ impl StreamState {
         };
         match state.phase {
             Phase::Live => self.offer_live(part, item),
+            Phase::CatchingUp | Phase::Detached if item.is_ephemeral() => {
+                self.ephemeral_dropped += 1;
+                Outcome::Ignored
+            }
             Phase::CatchingUp => {
                 state.hold(item, self.limit_bytes, other.unwrap_or(&QueueLoad::default()));
                 Outcome::Ignored
@@ -262,7 +308,11 @@ impl StreamState {
                 return Outcome::Ignored;
             }
         }
-        if !self.queue_load.has_room(item, self.limit_bytes) {
+        if !self.make_room(item) {
+            if item.is_ephemeral() {
+                self.ephemeral_dropped += 1;
+                return Outcome::Ignored;
+            }
             let dropped = self.drop_queue_for(part);
             return Outcome::CatchUp(dropped, CatchUpCause::Overflow);
         }
@@ -282,6 +332,26 @@ impl StreamState {
         Outcome::Queued
     }
 
+    /// Whether there is room in the queue for an item; ephemeral events give way to others.
+    fn make_room(&mut self, item: &Item) -> bool {
+        let has_room = |load: &QueueLoad| load.has_room(item, self.limit_bytes);
+        if has_room(&self.queue_load) || item.is_ephemeral() {
+            return has_room(&self.queue_load);
+        }
+        let load = &mut self.queue_load;
+        let before = self.queue.len();
+        self.queue.retain(|queued| {
+            let gives_way =
+                matches!(&queued.content, Content::Event(event) if event.is_ephemeral());
+            if gives_way {
+                load.remove(queued);
+            }
+            !gives_way
+        });
+        self.ephemeral_dropped += (before - self.queue.len()) as u32;
+        self.queue_load.has_room(item, self.limit_bytes)
+    }
+
     fn push_gap(
         &mut self,
         gap: Gap,
@@ -289,7 +359,8 @@ impl StreamState {
         part: Part,
         upto: Option<EventId>,
     ) {
-        let frame = gap.frame(restart);
+        let is_incomplete = self.needs_snapshot(Part::Whole);
+        let frame = gap.frame(restart.map(|position| Cursor { position, is_incomplete }));
         let content = Content::Gap(Box::new(GapFrame { gap, frame, restart }));
         self.push(Queued::new(content, part, upto));
     }
@@ -339,15 +410,19 @@ impl StreamState {
     /// Starts a stream without a cursor at `h`.
     pub fn start_at(&mut self, h: StreamPosition) {
         for part in self.parts(Part::Whole) {
-            let state = self.part_mut(part);
-            state.cursor = id_of(h, part);
-            state.position = state.cursor;
+            self.start_part_at(part, id_of(h, part));
         }
+    }
+
+    /// Starts a part that has received nothing at `id`.
+    pub fn start_part_at(&mut self, part: Part, id: EventId) {
+        let state = self.part_mut(part);
+        (state.cursor, state.position) = (id, id);
     }
 
     /// Starts a catch-up of a part, during which its live items are held back. Returns the number
     /// of the catch-up and the position from which to read.
-    pub fn begin_catch_up(&mut self, part: Part) -> (u64, EventId) {
+    pub fn begin_catch_up(&mut self, part: Part) -> (u32, EventId) {
         let state = self.part_mut(part);
         state.detach();
         state.phase = Phase::CatchingUp;
@@ -355,7 +430,7 @@ impl StreamState {
     }
 
     /// Whether the catch-up of a part with this number is still the current one.
-    pub fn is_catching_up(&self, part: Part, number: u64) -> bool {
+    pub fn is_catching_up(&self, part: Part, number: u32) -> bool {
         let state = self.part(part);
         state.phase == Phase::CatchingUp && state.catch_up_number == number
     }
@@ -391,6 +466,14 @@ impl StreamState {
         self.push_gap(gap, Some(h), part, upto);
     }
 
+    /// Continues a whole stream from `h` without a gap: a heartbeat tells the client.
+    pub fn continue_at(&mut self, h: EventId, encode: impl FnOnce(Cursor) -> Bytes) {
+        self.main.position = h;
+        let is_incomplete = self.needs_snapshot(Part::Whole);
+        let id = Cursor { position: h.into(), is_incomplete };
+        self.push(Queued::new(Content::Control(encode(id)), Part::Whole, Some(h)));
+    }
+
     /// Ends the catch-up of a part that has read everything up to `h`: its pending items after `h`
     /// follow, and it is live.
     pub fn finish_catch_up(&mut self, part: Part, h: EventId) -> Outcome {
@@ -413,11 +496,7 @@ impl StreamState {
 
     /// Queues a heartbeat; its id is the watermark for each part that is live, otherwise the
     /// position.
-    pub fn heartbeat(
-        &mut self,
-        watermark: StreamPosition,
-        encode: impl FnOnce(StreamPosition) -> Bytes,
-    ) {
+    pub fn heartbeat(&mut self, watermark: StreamPosition, encode: impl FnOnce(Cursor) -> Bytes) {
         let is_idle = self.queue.is_empty();
         for part in self.parts(Part::Whole) {
             let state = self.part_mut(part);
@@ -429,7 +508,8 @@ impl StreamState {
         }
         let position = self.position();
         let upto = (!self.is_split()).then_some(position.user);
-        self.push(Queued::new(Content::Control(encode(position)), Part::Whole, upto));
+        let id = Cursor { position, is_incomplete: self.needs_snapshot(Part::Whole) };
+        self.push(Queued::new(Content::Control(encode(id)), Part::Whole, upto));
     }
 }
 

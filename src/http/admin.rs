@@ -31,8 +31,8 @@ use crate::{
 pub struct Admin {
     /// The name of the instance.
     pub name: Arc<str>,
-    /// `tickets.max_session`: how long a revocation lasts.
-    pub max_session: Duration,
+    /// How long a revocation lasts: as long as any session or ticket from before it.
+    pub revocation: Duration,
     /// `presence.enabled`
     pub has_presence: bool,
     /// The metrics.
@@ -117,7 +117,8 @@ async fn other_method_of_connections() -> HttpResponse {
 #[serde(rename_all = "camelCase")]
 struct Listed {
     connection_id: String,
-    user: String,
+    /// `null`: an anonymous client.
+    user: Option<String>,
     topics: Vec<String>,
     transport: &'static str,
     age_seconds: u64,
@@ -129,7 +130,7 @@ impl Listed {
     fn of(info: ConnectionInfo) -> Self {
         Self {
             connection_id: info.id,
-            user: info.user.to_string(),
+            user: info.user.map(|user| user.to_string()),
             topics: info.topics,
             transport: info.transport.name(),
             age_seconds: info.age_ms / 1000,
@@ -194,7 +195,7 @@ async fn end_connections(request: &HttpRequest, user: Option<&str>, admin: &Admi
             "the user id is missing or invalid; pass the `sub` of the user's tickets",
         );
     };
-    match sessions::revoke(&admin.commands, user, admin.max_session).await {
+    match sessions::revoke(&admin.commands, user, admin.revocation).await {
         Ok(()) => HttpResponse::Ok().json(json!({ "user": user, "revoked": true })),
         Err(error) => {
             let address = admin.commands.address();

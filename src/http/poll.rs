@@ -15,8 +15,9 @@ use super::{
 use crate::{
     admission::Admitted,
     core::{
-        control_events::Gap,
+        control_events::{Gap, SnapshotKeys},
         id::StreamPosition,
+        part::Part,
         queue::{Content, Queued},
         reasons::CloseReason,
         transport::Transport,
@@ -29,6 +30,10 @@ const MAX_WAIT_S: f64 = 30.0;
 const MAX_CATCH_UP: Duration = Duration::from_secs(10);
 /// Approximate maximum size of the events in one response; the next poll gets the rest.
 const RESPONSE_BYTES: usize = 1 << 20;
+
+/// Maximum size of the response while it has not got all retained values, with which every poll
+/// would begin again.
+const VALUES_BYTES: usize = 32 << 20;
 
 /// Responds with the events after the client's cursor, or waits for the first one.
 pub async fn poll(request: HttpRequest, worker: web::Data<Worker>) -> HttpResponse {
@@ -61,12 +66,13 @@ fn wait(request: &HttpRequest) -> Result<Duration, BadRequest> {
 struct Collected {
     events: Vec<Value>,
     gap: Option<Gap>,
+    snapshot: Option<SnapshotKeys>,
     bytes: usize,
 }
 
 impl Collected {
     fn is_empty(&self) -> bool {
-        self.events.is_empty() && self.gap.is_none()
+        self.events.is_empty() && self.gap.is_none() && self.snapshot.is_none()
     }
 
     /// Adds a frame, after which the client's cursor is `cursor`.
@@ -80,6 +86,7 @@ impl Collected {
                 self.events.push(event);
             }
             Content::Gap(gap) => self.gap = Some(gap.gap),
+            Content::Snapshot(snapshot) => self.snapshot = Some(snapshot.keys),
             Content::Control(_) => {}
         }
     }
@@ -94,7 +101,11 @@ async fn respond(worker: &Worker, admitted: &Admitted, wait: Duration) -> HttpRe
     loop {
         let was_live = connection.is_live();
         let complete = connection.is_idle() && was_live && !collected.is_empty();
-        if complete || collected.bytes > RESPONSE_BYTES {
+        let limit = match connection.needs_snapshot(Part::Whole) {
+            true => VALUES_BYTES,
+            false => RESPONSE_BYTES,
+        };
+        if complete || collected.bytes > limit {
             break;
         }
         let idle = was_live && connection.is_idle();
@@ -114,16 +125,23 @@ async fn respond(worker: &Worker, admitted: &Admitted, wait: Duration) -> HttpRe
     }
     connection.set_reason(CloseReason::PollDone);
     let caught_up = connection.is_idle() && connection.is_live();
-    let last = if caught_up { connection.position() } else { connection.cursor() };
+    let last = match caught_up {
+        true => connection.position().into(),
+        false => connection.named_cursor(),
+    };
     let mut response = HttpResponse::Ok();
     if let Some(secret) = &admitted.new_secret {
         response.insert_header((header::SET_COOKIE, worker.set_cookie(secret)));
     }
-    let Collected { events, gap, .. } = collected;
+    let Collected { events, gap, snapshot, .. } = collected;
+    let mut body = json!({ "events": events, "lastEventId": last.to_string(), "gap": gap });
+    if let Some(snapshot) = snapshot {
+        body["snapshot"] = json!(snapshot);
+    }
     response
         .insert_header((header::CACHE_CONTROL, "no-store"))
         .insert_header((header::REFERRER_POLICY, "no-referrer"))
-        .json(json!({ "events": events, "lastEventId": last.to_string(), "gap": gap }))
+        .json(body)
 }
 
 enum Next {

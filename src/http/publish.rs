@@ -12,7 +12,7 @@ use super::{request_body, responses, worker::Worker};
 use crate::error_chain::ErrorChain;
 use crate::log_limit::LogLimit;
 use crate::{
-    core::envelope::{Envelope, Rejection},
+    core::envelope::{Envelope, EnvelopeMembers, Rejection},
     redis::{
         commands::CommandError,
         publish::{Publish, PublishError, publish as publish_all},
@@ -41,19 +41,41 @@ struct Event<'a> {
     id: Option<&'a RawValue>,
     #[serde(borrow)]
     retry: Option<&'a RawValue>,
+    #[serde(borrow)]
+    keep: Option<&'a RawValue>,
+    #[serde(borrow)]
+    forget: Option<&'a RawValue>,
+    #[serde(borrow)]
+    ephemeral: Option<&'a RawValue>,
+    #[serde(borrow)]
+    tags: Option<&'a RawValue>,
+    #[serde(borrow)]
+    unseen: Option<&'a RawValue>,
 }
 
 impl Event<'_> {
     fn decode(&self) -> Result<Publish, Rejection> {
         let channel =
             serde_json::from_str(self.channel.get()).map_err(|_| Rejection::BadChannel)?;
-        let event = Envelope::of(self.payload, self.kind, self.id, self.retry)?;
+        let event = Envelope::of(&EnvelopeMembers {
+            payload: self.payload,
+            kind: self.kind,
+            key: self.id,
+            retry: self.retry,
+            keep: self.keep,
+            forget: self.forget,
+            ephemeral: self.ephemeral,
+            tags: self.tags,
+            unseen: self.unseen,
+        })?;
         Ok(Publish {
             channel,
             kind: event.kind,
             payload: event.payload.to_owned(),
             key: event.key,
             retry_ms: event.retry_ms,
+            options: event.options,
+            unseen: event.unseen,
         })
     }
 }
@@ -70,10 +92,31 @@ fn rejected(rejection: Rejection) -> PublishError {
         }
         Rejection::BadKey => "the id must be a string of 1 to 256 bytes",
         Rejection::BadRetry => "retry must be an integer from 0 to 86400000 (ms)",
-        // Only the library rejects for these reasons.
-        Rejection::TooLarge | Rejection::NotUtf8 | Rejection::WrongType => {
-            "the payload must be UTF-8 and at most history.max_event_bytes long"
+        Rejection::BadKeep => {
+            "keep or forget must be a string of 1 to 256 bytes without control characters; use one \
+             of them"
         }
+        Rejection::BadTags => {
+            "tags must be an object of 1 to 8 names of up to 64 letters, digits and _ . - and \
+             values of up to 256 bytes without spaces"
+        }
+        Rejection::BadUnseen => {
+            "unseen must be a duration from 1s to 7d, such as \"30s\", and only for \
+             user:<id>:events"
+        }
+        Rejection::BadEphemeral => {
+            "ephemeral must be true or false; an ephemeral event is not stored: it takes no id, \
+             keep, forget and unseen"
+        }
+        // Only the library rejects for these reasons.
+        Rejection::TooLarge
+        | Rejection::NotUtf8
+        | Rejection::NeedsKeep
+        | Rejection::TooManyKept
+        | Rejection::TooManyUnseen
+        | Rejection::NotStored
+        | Rejection::WrongType
+        | Rejection::TooOften => "the payload must be UTF-8 and at most max_event_bytes long",
     };
     PublishError::Rejected(rejection, message.to_owned())
 }
@@ -99,7 +142,7 @@ pub async fn publish(
         Err(e) => {
             return bad(&format!(
                 "the body must be an event or a list of events ({e}); send \
-                 {{\"channel\",\"type\",\"payload\",\"id\"?,\"retry\"?}}"
+                 {{\"channel\",\"type\",\"payload\",\"id\"?,\"retry\"?,..}}"
             ));
         }
     };
@@ -159,7 +202,12 @@ fn unavailable(error: &PublishError) -> &'static str {
 }
 
 fn away(code: &str, message: &str) -> HttpResponse {
-    let mut response = responses::error(StatusCode::SERVICE_UNAVAILABLE, code, message);
+    retry_later(StatusCode::SERVICE_UNAVAILABLE, code, message)
+}
+
+/// An error with `Retry-After`.
+fn retry_later(status: StatusCode, code: &str, message: &str) -> HttpResponse {
+    let mut response = responses::error(status, code, message);
     response.headers_mut().insert(header::RETRY_AFTER, header::HeaderValue::from_static("1"));
     response
 }
@@ -173,13 +221,17 @@ fn log_unavailable(address: &str, error: &CommandError) {
 
 fn single(result: &Result<String, PublishError>, address: &str) -> HttpResponse {
     match result {
-        Ok(id) => HttpResponse::Ok().json(json!({ "id": id })),
+        Ok(id) => HttpResponse::Ok().json(id_of(id)),
         Err(PublishError::Rejected(Rejection::TooLarge, text)) => {
             responses::error(StatusCode::PAYLOAD_TOO_LARGE, Rejection::TooLarge.code(), text)
         }
-        // The event is valid; it can be published once the key is deleted.
-        Err(PublishError::Rejected(Rejection::WrongType, text)) => {
-            responses::error(StatusCode::CONFLICT, Rejection::WrongType.code(), text)
+        // The event is valid; it can be published once there is room, or the key is deleted.
+        Err(PublishError::Rejected(
+            rejection @ (Rejection::WrongType | Rejection::TooManyKept | Rejection::TooManyUnseen),
+            text,
+        )) => responses::error(StatusCode::CONFLICT, rejection.code(), text),
+        Err(PublishError::Rejected(Rejection::TooOften, text)) => {
+            retry_later(StatusCode::TOO_MANY_REQUESTS, Rejection::TooOften.code(), text)
         }
         Err(PublishError::Rejected(rejection, text)) => {
             responses::error(StatusCode::BAD_REQUEST, rejection.code(), text)
@@ -195,9 +247,14 @@ fn single(result: &Result<String, PublishError>, address: &str) -> HttpResponse 
     }
 }
 
+/// The id of an event; null for an ephemeral one.
+fn id_of(id: &str) -> Value {
+    json!({ "id": (!id.is_empty()).then_some(id) })
+}
+
 fn item(result: &Result<String, PublishError>) -> Value {
     match result {
-        Ok(id) => json!({ "id": id }),
+        Ok(id) => id_of(id),
         Err(PublishError::Rejected(rejection, text)) => {
             json!({ "error": rejection.code(), "message": text })
         }

@@ -56,10 +56,11 @@ pub async fn tickets(
     }
     let verifier = &worker.api.auth.verifier;
     let max_ttl_s = verifier.max_ttl_s();
-    let ttl_s = requested.ttl.unwrap_or(max_ttl_s.min(60));
+    let ttl_s = requested.ttl.unwrap_or(verifier.default_ttl_s());
     if !(1..=max_ttl_s).contains(&ttl_s) {
         return bad(&format!(
-            "ttl must be an integer number of seconds from 1 to {max_ttl_s} (tickets.max_ttl)"
+            "ttl must be an integer number of seconds from 1 to {max_ttl_s} (tickets.max_ttl, for \
+             a cookie tickets.cookie_max_ttl)"
         ));
     }
     let TicketRequest { user, topics, presence, .. } = &requested;

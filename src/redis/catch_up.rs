@@ -10,8 +10,9 @@
 
 mod first;
 mod gap;
+mod values;
 
-use std::{rc::Rc, sync::Arc, time::Duration};
+use std::{cell::Cell, rc::Rc, sync::Arc, time::Duration};
 
 use tokio::sync::{Semaphore, mpsc};
 use tracing::Instrument;
@@ -21,6 +22,7 @@ use super::{
     commands::CommandError,
     link::LinkDown,
     log, replay_cache_fill,
+    retained::Retained,
     routes::{Route, Routes},
 };
 use crate::{
@@ -35,6 +37,7 @@ use crate::{
     },
     error_chain::ErrorChain,
     state::{
+        client::Client,
         connection::Connection,
         delivery::Delivery,
         hub::{CatchUpRequest, Hub},
@@ -62,15 +65,17 @@ struct CatchUp {
     connection: Rc<Connection>,
     part: Part,
     cause: CatchUpCause,
-    number: u64,
+    number: u32,
     /// The cursor; `None`: the client's id cannot be resumed from.
     from: Option<EventId>,
+    /// The retained values at H, if they were read already.
+    values: Cell<Option<Retained>>,
 }
 
 impl CatchUp {
     fn begin(connection: Rc<Connection>, part: Part, cause: CatchUpCause) -> Self {
         let (number, from) = connection.begin_catch_up(part);
-        Self { connection, part, cause, number, from }
+        Self { connection, part, cause, number, from, values: Cell::default() }
     }
 
     /// Whether the connection still needs this catch-up.
@@ -142,9 +147,9 @@ impl CatchUpDriver {
     }
 
     fn route(&self, connection: &Connection, part: Part) -> Option<Route> {
-        match part {
-            Part::Whole | Part::User => self.routes.user(&connection.client.user),
-            Part::Broadcasts => self.routes.broadcasts(),
+        match (part, connection.client.user()) {
+            (Part::Whole | Part::User, Some(user)) => self.routes.user(user),
+            (Part::Broadcasts, _) | (_, None) => self.routes.broadcasts(),
         }
     }
 
@@ -152,15 +157,17 @@ impl CatchUpDriver {
         self.route(connection, part).is_some_and(|route| self.hub.may_catch_up(route.server))
     }
 
-    /// Whether the streams of a user read from two servers.
-    fn is_split(&self, user: &str) -> bool {
+    /// Whether the streams of a client read from two servers. Those of an anonymous client read
+    /// only the broadcasts.
+    fn is_split(&self, client: &Client) -> bool {
+        let Some(user) = client.user() else { return false };
         let (user, broadcasts) = (self.routes.user(user), self.routes.broadcasts());
         user.is_some_and(|user| broadcasts.is_none_or(|other| user.server != other.server))
     }
 
     /// Splits a whole stream whose sources are on two servers. Returns whether it did.
     fn split_if_needed(&self, connection: &Connection) -> bool {
-        let must_split = !connection.is_split() && self.is_split(&connection.client.user);
+        let must_split = !connection.is_split() && self.is_split(&connection.client);
         if must_split {
             connection.split();
         }
@@ -186,11 +193,12 @@ impl CatchUpDriver {
         let route = self.route(c, *part).ok_or(LinkDown)?;
         // First, so that the hub detaches the part if this link breaks from now on.
         c.set_server(*part, route.server);
-        if *part == Part::Broadcasts || c.is_subscribed() {
-            let clock = route.link.clock_snapshot(&c.client.user, *part).await?;
+        let user = c.client.user().filter(|_| *part != Part::Broadcasts && !c.is_subscribed());
+        let Some(user) = user else {
+            let clock = route.link.clock_snapshot(c.client.user(), *part).await?;
             return Ok(Snapshot { route, clock });
-        }
-        let (clock, subscription) = route.link.subscribe(&c.client.user, *part).await?;
+        };
+        let (clock, subscription) = route.link.subscribe(user, *part).await?;
         if catch_up.is_current() {
             c.set_subscription(Box::new(subscription));
         }
@@ -258,7 +266,8 @@ impl CatchUpDriver {
     }
 
     fn start(&self, catch_up: &CatchUp, clock: &ClockSnapshot) -> Start {
-        let retention_ms = self.hub.context.settings.retention.as_millis() as u64;
+        // The list of active topics lives as long as the longest retention.
+        let retention_ms = self.hub.context.settings.channels.longest_retention_ms(clock);
         catch_up::start(catch_up.from, clock, retention_ms)
     }
 
@@ -271,9 +280,10 @@ impl CatchUpDriver {
     ) -> Result<Snapshot, Interrupted> {
         let from = from.unwrap_or(EventId::ZERO);
         let mut continues = clock.continues;
-        if from.epoch != clock.h.epoch && !continues.contains(from.epoch) {
-            let user = part.includes(Part::User);
-            let user = user.then(|| Channel::User(connection.client.user.clone()));
+        let is_of_another = from.epoch != clock.h.epoch && !continues.contains(from.epoch);
+        if is_of_another && !from.is_time() {
+            let user = connection.client.user().filter(|_| part.includes(Part::User));
+            let user = user.map(|user| Channel::User(user.clone()));
             let broadcasts = part.includes(Part::Broadcasts);
             let broadcasts = broadcasts.then(|| Channel::Broadcast("any".into()));
             let mut vouched = Vec::new();
@@ -297,8 +307,9 @@ impl CatchUpDriver {
         catch_up.check_current()?;
         let (reset, unrecorded, stale) = match self.start(catch_up, clock) {
             Start::Restart(reason) => {
+                self.require_values(catch_up, snapshot).await?;
                 c.restart(part, reason, clock.h.into());
-                return Ok(());
+                return self.send_values(catch_up, snapshot).await.map(drop);
             }
             // The server of the broadcasts has the recorder.
             Start::Read { reset, unrecorded, stale } => {
@@ -307,24 +318,36 @@ impl CatchUpDriver {
         };
         let from = catch_up.from.unwrap_or(EventId::ZERO);
         if from >= clock.h {
-            return Ok(());
+            return self.send_values(catch_up, snapshot).await.map(drop);
         }
         let (sources, too_many) = self.sources(catch_up, snapshot, stale).await?;
         let mut merge = Merge::new(from, clock, sources);
         let mut first = true;
+        let mut values = Retained::default();
         loop {
             let pages = self.read(c, &merge, snapshot, first).await?;
             catch_up.check_current()?;
             if first {
                 let flags = GapFlags { reset, unrecorded, stale, too_many };
-                report_gap(c, part, &merge, &pages, from, flags);
+                let rules = &self.hub.context.settings.channels;
+                let is_stale = |channel: &Channel| {
+                    catch_up::is_stale(from, clock, rules.retention_ms(channel, clock))
+                };
+                if report_gap(c, part, &merge, &pages, from, flags, is_stale) {
+                    self.require_values(catch_up, snapshot).await?;
+                }
+                values = self.send_values(catch_up, snapshot).await?;
             }
             let done = pages.is_empty();
             for (n, page) in pages {
                 merge.feed(n, page, first).map_err(|_| Interrupted::Changed)?;
             }
             first = false;
+            let superseded = values.superseded();
             while let Some(event) = merge.pop() {
+                if !c.sees(&event) || superseded.contains(&event) {
+                    continue;
+                }
                 c.replay(part, &event);
                 c.room().await;
                 catch_up.check_current()?;
@@ -343,8 +366,8 @@ impl CatchUpDriver {
         stale: bool,
     ) -> Result<(Vec<CatchUpSource>, bool), Interrupted> {
         let mut sources = Vec::new();
-        if part.includes(Part::User) {
-            sources.push(CatchUpSource::Log(Channel::User(c.client.user.clone())));
+        if let Some(user) = c.client.user().filter(|_| part.includes(Part::User)) {
+            sources.push(CatchUpSource::Log(Channel::User(user.clone())));
         }
         if c.client.topics.is_empty() || !part.includes(Part::Broadcasts) {
             return Ok((sources, false));
@@ -352,7 +375,12 @@ impl CatchUpDriver {
         let from = from.unwrap_or(EventId::ZERO);
         let _reader = self.readers.acquire().await.map_err(|_| Interrupted::Superseded)?;
         let (cache, topics) = (&self.delivery.replay_cache, &c.client.topics);
-        if !stale && replay_cache_fill::reaches(cache, &route.commands, from, clock, topics).await?
+        let shortest_ms = self.hub.context.settings.channels.shortest_retention_ms(clock);
+        // Logs with a shorter retention may be gone. What the cache has was read in time.
+        let may_fill = !catch_up::is_stale(from, clock, shortest_ms);
+        let commands = &route.commands;
+        if !stale
+            && replay_cache_fill::reaches(cache, commands, from, clock, topics, may_fill).await?
         {
             sources.push(CatchUpSource::Cache);
             return Ok((sources, false));

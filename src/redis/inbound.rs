@@ -35,6 +35,8 @@ const LOG_INTERVAL_MS: u64 = 10_000;
 /// Maximum length of a marker: a UUID, a hyphen, a 64-bit number and the run id of a server have 98
 /// bytes; a fencing token is shorter.
 const MAX_MARKER_BYTES: usize = 128;
+/// The first word of an ephemeral event.
+const EPHEMERAL: &[u8] = b"ephemeral ";
 /// Maximum length of a control message: a user or a digest, and two numbers.
 const MAX_CONTROL_BYTES: usize = 1024;
 
@@ -143,13 +145,22 @@ impl Inbound {
     fn live(&self, channel: &[u8], message: &[u8]) {
         self.context.state.message_received();
         let name = String::from_utf8_lossy(channel);
-        let is_event = message.first().is_some_and(u8::is_ascii_digit);
-        let well_formed = if name == self.live_broadcast.as_str() {
-            if is_event { self.event(None, message) } else { self.broadcast_control(message) }
+        let user = match name == self.live_broadcast.as_str() {
+            true => None,
+            false => match self.keys.channel_of_live(&name) {
+                Some(user) => Some(user),
+                None => return self.ignored(&name),
+            },
+        };
+        let well_formed = if message.first().is_some_and(u8::is_ascii_digit) {
+            self.event(user, message)
+        } else if let Some(event) = message.strip_prefix(EPHEMERAL) {
+            Event::from_ephemeral(user, event).map(|event| self.relay(event))
         } else {
-            self.keys.channel_of_live(&name).and_then(|user| {
-                if is_event { self.event(Some(user), message) } else { self.control(user, message) }
-            })
+            match user {
+                None => self.broadcast_control(message),
+                Some(user) => self.control(user, message),
+            }
         };
         if well_formed.is_none() {
             self.ignored(&name);
@@ -311,10 +322,15 @@ impl Inbound {
     }
 
     fn relay_plain(&self, channel: &[u8], message: &[u8]) {
-        let max = self.context.settings.history.max_event_bytes;
-        let decoded = Channel::from_bytes(channel)
-            .ok_or(Rejection::BadChannel)
-            .and_then(|channel| Ok(Event::relayed(channel, &envelope::decode(message, max)?)));
+        let rules = &self.context.settings.channels;
+        let decoded =
+            Channel::from_bytes(channel).ok_or(Rejection::BadChannel).and_then(|channel| {
+                let envelope = envelope::decode(message, rules.of(&channel).max_event_bytes)?;
+                match envelope.needs_storage() {
+                    true => Err(Rejection::NotStored),
+                    false => Ok(Event::relayed(channel, &envelope)),
+                }
+            });
         match decoded {
             Ok(event) => {
                 self.context.metrics.plain_relayed.inc();

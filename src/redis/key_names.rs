@@ -92,6 +92,36 @@ impl KeyNames {
         self.broadcast_key("rejected")
     }
 
+    /// Hash of a channel's retained values.
+    pub fn kept(&self, channel: &Channel) -> String {
+        self.key(&format!("kept:{}", self.slot(channel)))
+    }
+
+    /// Sorted set of the topics that have retained values.
+    pub fn kept_topics(&self) -> String {
+        self.broadcast_key("kept")
+    }
+
+    /// Stream of the events that no stream was handed in time.
+    pub fn undelivered(&self) -> String {
+        self.broadcast_key("undelivered")
+    }
+
+    /// Hash of a user's events that a stream must be handed.
+    pub fn unseen(&self, user: &Channel) -> String {
+        self.key(&format!("unseen:{}", self.slot(user)))
+    }
+
+    /// The pattern of all hashes of users' events that a stream must be handed.
+    pub fn unseens(&self) -> String {
+        format!("{}*", glob_escape(&self.key("unseen:")))
+    }
+
+    /// The user's channel of such a hash.
+    pub fn channel_of_unseen(&self, key: &str) -> Option<Channel> {
+        self.channel_of_slot(key.strip_prefix(&self.key("unseen:"))?)
+    }
+
     /// The hash of the users who have a stream.
     pub fn presence(&self) -> String {
         self.broadcast_key("presence")
@@ -134,6 +164,11 @@ impl KeyNames {
     /// The pattern of a channel's idempotency keys.
     pub fn dedupes(&self, channel: &Channel) -> String {
         format!("{}*", glob_escape(&self.dedupe(channel)))
+    }
+
+    /// Until when the sessions and tickets of a user are revoked.
+    pub fn revoked(&self, user: &str) -> String {
+        self.key(&format!("revoked:{{{}user:{user}:events}}", self.channel_prefix))
     }
 
     /// The live channel of a user.

@@ -8,6 +8,7 @@ use super::commands::{CommandError, Commands, is_wrong_type, log_foreign};
 use crate::core::{
     channel::Channel,
     event::Event,
+    event_options::EventOptions,
     id::{EventId, parse_epoch},
     page::{Entry, Page, ReadFrom},
     presence::check_stored_type,
@@ -163,7 +164,22 @@ fn event(channel: &Channel, id: &str, fields: &[Vec<u8>]) -> Option<Event> {
     }
     let retry_ms = field("r").and_then(|r| r.parse().ok());
     let kind = field("t").filter(|t| check_stored_type(channel, t).is_ok())?;
-    Some(Event::new(id, predecessor, channel.clone(), retry_ms, kind, field("d")?))
+    let event = Event::new(id, predecessor, channel.clone(), retry_ms, kind, field("d")?);
+    // Most entries have the five fields only.
+    Some(event.with_options(options(fields.get(10..).unwrap_or_default())))
+}
+
+/// The options of an event, from the fields that follow the common ones. Unknown ones are skipped:
+/// a later version may have written them.
+fn options(fields: &[Vec<u8>]) -> Option<Box<EventOptions>> {
+    let mut options = None::<Box<EventOptions>>;
+    for pair in fields.chunks(2) {
+        let [name, text] = pair else { continue };
+        if let ([letter], Ok(text)) = (&name[..], std::str::from_utf8(text)) {
+            options.get_or_insert_default().set(*letter, text);
+        }
+    }
+    options
 }
 
 /// The broadcast channels of `topics` that had an event at or after `since_ms`. The flag is true if

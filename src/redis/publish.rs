@@ -5,7 +5,10 @@ use std::sync::Arc;
 use redis::Cmd;
 
 use super::commands::{CommandError, Commands};
-use crate::core::envelope::Rejection;
+use crate::core::{
+    envelope::Rejection,
+    event_options::{EventOptions, Retain},
+};
 
 /// One event to publish.
 #[derive(Clone, Debug, Default)]
@@ -20,6 +23,10 @@ pub struct Publish {
     pub key: Option<String>,
     /// The event's `retry:` in ms.
     pub retry_ms: Option<u64>,
+    /// Retained value, tags, and whether it is ephemeral.
+    pub options: Option<Box<EventOptions>>,
+    /// Within which time a stream must be handed the event, such as `30s`.
+    pub unseen: Option<String>,
 }
 
 /// Why an event was not published.
@@ -39,13 +46,40 @@ pub enum PublishError {
 fn call(commands: &Commands, publish: &Publish) -> Cmd {
     let mut call = commands.call("publish", &[commands.keys.publish(&publish.channel)]);
     call.arg(&publish.kind).arg(&publish.payload);
-    if let Some(key) = &publish.key {
+    let Publish { key, retry_ms, options, unseen, .. } = publish;
+    add_options(&mut call, key.as_deref(), *retry_ms, options.as_deref(), unseen.as_deref());
+    call
+}
+
+/// Adds the options of an event to a call of the library.
+pub fn add_options(
+    call: &mut Cmd,
+    key: Option<&str>,
+    retry_ms: Option<u64>,
+    options: Option<&EventOptions>,
+    unseen: Option<&str>,
+) {
+    if let Some(key) = key {
         call.arg("KEY").arg(key);
     }
-    if let Some(ms) = publish.retry_ms {
+    if let Some(ms) = retry_ms {
         call.arg("RETRY").arg(ms);
     }
-    call
+    if let Some(unseen) = unseen {
+        call.arg("UNSEEN").arg(unseen);
+    }
+    let Some(EventOptions { retain, tags, is_ephemeral, .. }) = options else { return };
+    let retain = retain.as_ref().map(|retain| match retain {
+        Retain::Keep(key) => ["KEEP", key],
+        Retain::Forget(key) => ["FORGET", key],
+    });
+    call.arg(retain.as_ref().map(|words| &words[..]));
+    if *is_ephemeral {
+        call.arg("EPHEMERAL");
+    }
+    if !tags.is_empty() {
+        call.arg("TAGS").arg(tags.as_str().split(' ').collect::<Vec<_>>());
+    }
 }
 
 /// Publishes events in order, and returns the id or the error of each.
@@ -73,17 +107,23 @@ fn unpublished(error: Arc<CommandError>) -> PublishError {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
+
     use super::*;
 
     #[test]
     fn rejections_of_the_library_are_known() {
-        let library = include_str!("library/events.lua");
-        let (_, rest) = library.split_once("local function fault(").expect("the function fault");
-        let (fault, _) = rest.split_once("\nend\n").expect("its end");
-        let returned = fault.split("return '").skip(1).filter_map(|rest| rest.split('\'').next());
-        // The library finds a key of another type when it writes the event.
-        let known = Rejection::ALL.iter().filter(|rejection| **rejection != Rejection::WrongType);
-        let known: Vec<_> = known.map(|rejection| rejection.code()).collect();
-        assert_eq!(returned.collect::<Vec<_>>(), known, "the library differs from core/envelope");
+        let library = super::super::library::SOURCE;
+        let codes = library.split("return '").chain(library.split("return nil, '")).skip(1);
+        let codes: HashSet<_> = codes
+            .filter_map(|rest| rest.split_once("',"))
+            .map(|(code, _)| code)
+            .filter(|code| code.contains(char::is_alphabetic) && code.contains('-'))
+            .filter(|code| !code.contains(' '))
+            .collect();
+        // The gateway rejects what it cannot relay.
+        let known = Rejection::ALL.iter().filter(|rejection| **rejection != Rejection::NotStored);
+        let known: HashSet<_> = known.map(|rejection| rejection.code()).collect();
+        assert_eq!(codes, known, "the library differs from core/envelope");
     }
 }

@@ -300,7 +300,7 @@ async fn search_logs(
 pub struct Scope<'a> {
     /// The clock of the channel's server.
     pub clock: &'a ClockSnapshot,
-    /// `history.retention`, ms.
+    /// The retention of the channel, ms.
     pub retention_ms: u64,
 }
 

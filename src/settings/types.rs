@@ -7,7 +7,10 @@ use reqwest::Url;
 use secrecy::{ExposeSecret, SecretSlice, SecretString};
 
 use super::{PemFile, RedisUrl};
-use crate::core::address::AddressHeader;
+use crate::core::{
+    address::AddressHeader,
+    channel_rules::{ChannelPolicy, ChannelRules},
+};
 
 /// All settings. Build one with [`super::load()`]; `Default` is empty and only the starting point
 /// of the loader.
@@ -23,6 +26,8 @@ pub struct Settings {
     pub publishers: Publishers,
     /// The replay log.
     pub history: History,
+    /// Rules for single channels, with the defaults of `[history]`.
+    pub channels: ChannelRules,
     /// Tickets and sessions.
     pub tickets: Tickets,
     /// Who is online.
@@ -160,8 +165,25 @@ pub struct History {
     pub dedupe_window: Duration,
     /// Maximum payload size in bytes.
     pub max_event_bytes: usize,
-    /// Bytes of recent broadcasts that an instance keeps in memory for resumes.
+    /// Maximum number of retained values per channel.
+    pub max_kept: u64,
+    /// Retained values of a channel expire this long after the last one was written.
+    pub kept_retention: Duration,
+    /// Bytes of recent broadcasts that an instance keeps in memory for resumes, and of retained
+    /// values for new streams.
     pub replay_cache_bytes: usize,
+}
+
+impl History {
+    /// What applies to channels without a rule.
+    pub fn policy(&self) -> ChannelPolicy {
+        ChannelPolicy {
+            max_len: self.max_len,
+            retention: self.retention,
+            max_event_bytes: self.max_event_bytes,
+            ..ChannelPolicy::default()
+        }
+    }
 }
 
 /// Signature algorithms for tickets.
@@ -225,10 +247,16 @@ pub struct Tickets {
     pub issuer: Option<String>,
     /// Maximum lifetime of a ticket (`exp - iat`).
     pub max_ttl: Duration,
+    /// Name of the cookie that may contain the ticket.
+    pub cookie: Option<String>,
+    /// Maximum lifetime of a ticket in that cookie.
+    pub cookie_max_ttl: Duration,
     /// Tolerated clock skew.
     pub leeway: Duration,
     /// Topics of a ticket without a `topics` claim.
     pub default_topics: Vec<String>,
+    /// Topics of clients without a ticket; empty = every client needs a ticket.
+    pub anonymous_topics: Vec<String>,
     /// How long a session survives without a stream; zero = a ticket allows one connection.
     pub reconnect_grace: Duration,
     /// Maximum lifetime of a session.
@@ -275,6 +303,11 @@ pub struct Limits {
     pub max_connections: usize,
     /// Maximum number of streams and polls of one user on this instance.
     pub max_connections_per_user: usize,
+    /// Maximum number of streams and polls of clients without a ticket; 0 = half of
+    /// `max_connections`.
+    pub anonymous_connections: usize,
+    /// Maximum number of streams and polls without a ticket from one client address.
+    pub anonymous_connections_per_address: usize,
     /// Maximum bytes queued for one connection.
     pub queue_bytes: usize,
     /// Maximum bytes queued for all connections together.
@@ -287,6 +320,8 @@ pub struct Limits {
     pub publish_body_bytes: usize,
     /// Maximum number of new streams and polls per minute from one client address; 0 = unlimited.
     pub connects_per_address_per_minute: u64,
+    /// The same for clients without a ticket, in addition.
+    pub anonymous_connects_per_address_per_minute: u64,
     /// Maximum number of new streams and polls per minute of one user; 0 = unlimited.
     pub connects_per_user_per_minute: u64,
     /// Maximum number of POSTs per second with one API key; 0 = unlimited.

@@ -26,10 +26,11 @@ use super::{
     stream_context::StreamContext,
 };
 use crate::core::{
+    event::Event,
     frame,
-    id::{EventId, StreamPosition},
+    id::{Cursor, EventId, StreamPosition},
     part::{Part, ServerIndex},
-    queue::{Item, Queued},
+    queue::{Content, Item, Queued},
     reasons::{CloseReason, GapReason},
     stream_state::{Outcome, StreamState},
 };
@@ -149,7 +150,8 @@ impl Connection {
 
     /// See [`connection_span`].
     pub fn span(&self) -> Span {
-        connection_span(&self.client.id, &self.client.user, &self.client.request_id)
+        let Client { id, request_id, .. } = &*self.client;
+        connection_span(id, self.client.user().map(|user| &**user), request_id)
     }
 
     /// Changes the state, counts the queued bytes and wakes the writer.
@@ -188,7 +190,11 @@ impl Connection {
 
     /// Offers an event or break from the hub.
     pub fn offer(&self, item: &Item, now_ms: u64) -> Outcome {
-        let outcome = self.with(|state| state.offer(item));
+        let (outcome, dropped) =
+            self.with(|state| (state.offer(item), state.take_ephemeral_dropped()));
+        if dropped > 0 {
+            self.context.metrics.ephemeral_dropped.inc_by(dropped.into());
+        }
         if outcome == Outcome::Queued {
             if let Item::Unrecorded(_) = item {
                 self.count_gap(GapReason::Unrecorded);
@@ -259,6 +265,9 @@ impl Connection {
         if let Some(ms) = item.published_ms {
             self.delivered(1, ms);
         }
+        if let Content::Event(event) = &item.content {
+            self.handed_over(event);
+        }
         self.gone.set(self.gone.get() || last);
         Some(item)
     }
@@ -288,7 +297,7 @@ impl Connection {
         let mut chunk = BytesMut::new();
         while chunk.len() < CHUNK_BYTES {
             let Some(item) = self.take(state) else { break };
-            frame::put_with_id(&mut chunk, item.content.frame(), state.cursor());
+            frame::put_with_id(&mut chunk, item.content.frame(), state.named_cursor());
         }
         chunk.freeze()
     }
@@ -302,6 +311,14 @@ impl Connection {
         if since_timed == 0 || since_timed + count > TIMED_ONE_IN {
             let age_ms = unix_ms().saturating_sub(published_ms);
             self.context.metrics.publish_to_write.observe(age_ms as f64 / 1000.0);
+        }
+    }
+
+    /// An event was handed to the client.
+    fn handed_over(&self, event: &Event) {
+        let must_be_seen = event.options.as_ref().is_some_and(|o| o.unseen_ms.is_some());
+        if let (Some(id), Some(user)) = (event.id.filter(|_| must_be_seen), self.client.user()) {
+            self.context.sightings.add(user, id);
         }
     }
 
@@ -391,6 +408,11 @@ impl Connection {
     /// Everything up to here was handed to the writer.
     pub fn cursor(&self) -> StreamPosition {
         self.state.borrow().cursor()
+    }
+
+    /// The cursor as the client may see it.
+    pub fn named_cursor(&self) -> Cursor {
+        self.state.borrow().named_cursor()
     }
 
     /// Everything up to here was handed to the writer or is queued.

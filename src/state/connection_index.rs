@@ -1,5 +1,7 @@
 //! The connections of a worker, by user and by topic.
 
+mod filtered;
+
 use std::{
     collections::{HashMap, hash_map::Entry},
     hash::Hash,
@@ -9,6 +11,7 @@ use std::{
 
 use slab::Slab;
 
+use self::filtered::Filtered;
 use super::connection::Connection;
 use crate::core::{channel::Channel, event::Event, topics::has_prefix};
 
@@ -55,6 +58,7 @@ pub struct ConnectionIndex {
     users: HashMap<Arc<str>, Keys>,
     topics: HashMap<String, Keys>,
     prefixes: HashMap<String, Keys>,
+    filtered: Filtered,
 }
 
 impl ConnectionIndex {
@@ -62,7 +66,13 @@ impl ConnectionIndex {
     pub fn insert(&mut self, connection: &Rc<Connection>) -> usize {
         let key = self.all.insert(connection.clone());
         let client = &connection.client;
-        link(&mut self.users, client.user.clone(), key);
+        if let Some(user) = client.user() {
+            link(&mut self.users, user.clone(), key);
+        }
+        if let Some(filter) = &client.filter {
+            self.filtered.insert(connection, filter, key);
+            return key;
+        }
         for topic in client.topics.exact() {
             link(&mut self.topics, topic.to_owned(), key);
         }
@@ -76,7 +86,12 @@ impl ConnectionIndex {
     pub fn remove(&mut self, connection: &Connection, key: usize) {
         self.all.try_remove(key);
         let client = &connection.client;
-        unlink(&mut self.users, &client.user, key);
+        if let Some(user) = client.user() {
+            unlink(&mut self.users, user, key);
+        }
+        if let Some(filter) = &client.filter {
+            return self.filtered.remove(connection, filter, key);
+        }
         for topic in client.topics.exact() {
             unlink(&mut self.topics, &topic.to_owned(), key);
         }
@@ -95,14 +110,6 @@ impl ConnectionIndex {
         self.of(self.users.get(user)).cloned().collect()
     }
 
-    /// The connections that receive a topic. One with several matching patterns may occur more than
-    /// once.
-    pub fn of_topic(&self, topic: &str) -> impl Iterator<Item = &Rc<Connection>> {
-        let prefixes = self.prefixes.iter().filter(move |(prefix, _)| has_prefix(topic, prefix));
-        let by_prefix = prefixes.flat_map(|(_, keys)| self.of(Some(keys)));
-        self.of(self.topics.get(topic)).chain(by_prefix)
-    }
-
     /// The connection with this key.
     pub fn get(&self, key: usize) -> Option<&Rc<Connection>> {
         self.all.get(key)
@@ -113,11 +120,15 @@ impl ConnectionIndex {
         self.all.iter()
     }
 
-    /// Offers an event to the connections of its channel. One with several matching patterns may
-    /// get an event with an id more than once, and ignores it from the second time on.
+    /// Offers an event to the connections of its channel that have no filter. One with several
+    /// matching patterns may get an event with an id more than once, and ignores it from the second
+    /// time on.
     pub fn offer(&self, event: &Event, mut offer: impl FnMut(&Rc<Connection>)) {
         match &event.channel {
-            Channel::User(user) => self.of(self.users.get(user)).for_each(offer),
+            Channel::User(user) => {
+                let keys = self.of(self.users.get(user));
+                keys.filter(|c| c.client.filter.is_none()).for_each(offer);
+            }
             Channel::Broadcast(topic) => {
                 self.of(self.topics.get(&**topic)).for_each(&mut offer);
                 for (prefix, keys) in &self.prefixes {

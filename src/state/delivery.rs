@@ -8,6 +8,7 @@ use std::sync::{
 use super::{
     mailbox::{Command, Mailboxes, Message},
     replay_cache::ReplayCache,
+    retained_cache::RetainedCache,
     session_notices::SessionNotices,
 };
 use crate::core::{event::Event, id::EventId, part::ServerIndex};
@@ -19,6 +20,8 @@ pub struct Delivery {
     pub mailboxes: Mailboxes,
     /// Recent broadcasts.
     pub replay_cache: ReplayCache,
+    /// The current retained values of broadcasts. It is as complete as the replay cache.
+    pub retained_cache: RetainedCache,
     /// Recent notices about sessions.
     pub session_notices: SessionNotices,
     /// The server that has the broadcasts.
@@ -32,6 +35,7 @@ impl Delivery {
         Self {
             mailboxes: Mailboxes::default(),
             replay_cache: ReplayCache::new(replay_cache_bytes),
+            retained_cache: RetainedCache::new(replay_cache_bytes),
             session_notices: SessionNotices::default(),
             broadcast_server: AtomicU16::default(),
         }
@@ -47,8 +51,23 @@ impl Delivery {
         let event = Arc::new(event);
         if self.has_broadcasts(server) {
             self.replay_cache.push(&event);
+            if event.retain().is_some() {
+                self.retained_cache.update(&event);
+            }
         }
         self.mailboxes.send_event(server, &event);
+    }
+
+    /// The link was lost: what comes next may not follow what the caches contain.
+    fn clear_caches(&self) {
+        self.replay_cache.clear();
+        self.retained_cache.close();
+    }
+
+    /// The link brings everything after `h`.
+    fn begin_caches(&self, h: EventId) {
+        self.replay_cache.begin(h);
+        self.retained_cache.open();
     }
 
     /// A connection with this generation took over a session of the user, for the `times`th time
@@ -85,8 +104,8 @@ impl Delivery {
     /// the first sign of the epoch is after it.
     pub fn new_epoch(&self, server: ServerIndex, start: EventId) {
         if self.has_broadcasts(server) {
-            self.replay_cache.clear();
-            self.replay_cache.begin(start);
+            self.clear_caches();
+            self.begin_caches(start);
         }
         self.mailboxes.send(|| Message::NewEpoch(server));
     }
@@ -94,7 +113,7 @@ impl Delivery {
     /// The link is up, and brings everything after `h`.
     pub fn link_up(&self, server: ServerIndex, h: EventId) {
         if self.has_broadcasts(server) {
-            self.replay_cache.begin(h);
+            self.begin_caches(h);
         }
         self.watermark(server, h);
         self.mailboxes.send(|| Message::LinkUp(server));
@@ -104,7 +123,7 @@ impl Delivery {
     pub fn link_down(&self, server: ServerIndex) {
         self.mailboxes.send(|| Message::LinkDown(server));
         if self.has_broadcasts(server) {
-            self.replay_cache.clear();
+            self.clear_caches();
         }
     }
 
@@ -123,13 +142,13 @@ impl Delivery {
     /// the cache begins, because events follow that at once.
     pub fn set_broadcast_server(&self, server: ServerIndex) {
         self.broadcast_server.store(server.0, Ordering::Relaxed);
-        self.replay_cache.clear();
+        self.clear_caches();
     }
 
     /// The broadcasts are on another server than this one now, whose route must be known already.
     pub fn broadcasts_left(&self, server: ServerIndex) {
         if self.has_broadcasts(server) {
-            self.replay_cache.clear();
+            self.clear_caches();
         }
         self.mailboxes.send(|| Message::BroadcastsMoved);
     }
@@ -139,7 +158,7 @@ impl Delivery {
     pub fn broadcasts_moved(&self, server: ServerIndex, h: EventId) {
         // Another link may have taken them over since `set_broadcast_server`.
         if self.has_broadcasts(server) {
-            self.replay_cache.begin(h);
+            self.begin_caches(h);
         }
         self.mailboxes.send(|| Message::BroadcastsMoved);
     }

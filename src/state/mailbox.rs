@@ -91,8 +91,8 @@ pub enum Command {
 pub struct ConnectionInfo {
     /// Its id.
     pub id: String,
-    /// Its user.
-    pub user: Arc<str>,
+    /// Its user; `None`: an anonymous client.
+    pub user: Option<Arc<str>>,
     /// Its topics.
     pub topics: Vec<String>,
     /// How events are delivered.

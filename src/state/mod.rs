@@ -15,8 +15,10 @@ pub mod limits;
 pub mod mailbox;
 pub mod presence;
 pub mod replay_cache;
+pub mod retained_cache;
 mod round;
 pub mod session_notices;
+pub mod sightings;
 pub mod stream_context;
 #[cfg(test)]
 pub mod testing;

@@ -1,6 +1,6 @@
 //! The events that a hub delivers together: each stream gets all of its events in one write.
 
-use std::rc::Rc;
+use std::{collections::HashMap, rc::Rc};
 
 use super::{connection::Connection, hub::Hub};
 use crate::core::{part::ServerIndex, queue::Item};
@@ -12,7 +12,9 @@ const MAX_DELIVERIES: usize = 16 << 10;
 #[derive(Default)]
 pub(super) struct Round {
     events: Vec<(ServerIndex, Item)>,
-    /// Key of a connection, and number of an event.
+    /// The same events without their predecessor, for streams with a filter; by number.
+    free: HashMap<u32, Item>,
+    /// Key of a connection; number of an event, times two, plus one if it is a free one.
     deliveries: Vec<(u32, u32)>,
 }
 
@@ -21,28 +23,24 @@ impl Round {
     pub fn push(&mut self, server: ServerIndex, event: Item) {
         self.events.push((server, event));
     }
+
+    fn item(&self, number: u32) -> &Item {
+        let event = number / 2;
+        let free = (number % 2 == 1).then(|| self.free.get(&event)).flatten();
+        free.unwrap_or(&self.events[event as usize].1)
+    }
 }
 
 impl Hub {
     /// Delivers the events of a round.
     pub(super) fn deliver(&self, round: &mut Round, now_ms: u64) {
-        let Round { events, deliveries } = round;
-        match &events[..] {
+        match &round.events[..] {
             [] => {}
             [(_, item)] => self.offer_one(item, now_ms),
-            _ => {
-                for (number, (_, item)) in events.iter().enumerate() {
-                    let Item::Event(event) = item else { continue };
-                    let number = number as u32;
-                    self.index.borrow().offer(event, |c| deliveries.push((c.key(), number)));
-                    if deliveries.len() >= MAX_DELIVERIES {
-                        self.offer_collected(events, deliveries, now_ms);
-                    }
-                }
-                self.offer_collected(events, deliveries, now_ms);
-            }
+            _ => self.collect(round, now_ms),
         }
-        for (server, item) in events.drain(..) {
+        round.free.clear();
+        for (server, item) in round.events.drain(..) {
             if let Some(id) = item.id() {
                 self.servers.raise_watermark(server, id);
             }
@@ -50,29 +48,54 @@ impl Hub {
     }
 
     fn offer_one(&self, item: &Item, now_ms: u64) {
-        if let Item::Event(event) = item {
-            let items = std::iter::once(item);
-            self.index.borrow().offer(event, |c| self.offer_all(c, items.clone(), now_ms));
-        }
+        let Item::Event(event) = item else { return };
+        let index = self.index.borrow();
+        let items = std::iter::once(item);
+        index.offer(event, |c| self.offer_all(c, items.clone(), now_ms));
+        index.offer_filtered(event, |c, free| match free {
+            None => self.offer_all(c, items.clone(), now_ms),
+            Some(free) => {
+                let free = Item::Event(free.clone());
+                self.offer_all(c, std::iter::once(&free), now_ms);
+            }
+        });
     }
 
-    fn offer_collected(
-        &self,
-        events: &[(ServerIndex, Item)],
-        deliveries: &mut Vec<(u32, u32)>,
-        now_ms: u64,
-    ) {
+    fn collect(&self, round: &mut Round, now_ms: u64) {
+        for number in 0..round.events.len() {
+            let Round { events, free, deliveries } = round;
+            let Item::Event(event) = &events[number].1 else { continue };
+            let number = number as u32;
+            let index = self.index.borrow();
+            index.offer(event, |c| deliveries.push((c.key(), 2 * number)));
+            index.offer_filtered(event, |c, event| {
+                if let Some(event) = event {
+                    free.entry(number).or_insert_with(|| Item::Event(event.clone()));
+                }
+                deliveries.push((c.key(), 2 * number + u32::from(event.is_some())));
+            });
+            drop(index);
+            if deliveries.len() >= MAX_DELIVERIES {
+                self.offer_collected(round, now_ms);
+            }
+        }
+        self.offer_collected(round, now_ms);
+    }
+
+    fn offer_collected(&self, round: &mut Round, now_ms: u64) {
+        let mut deliveries = std::mem::take(&mut round.deliveries);
         deliveries.sort_unstable();
         // A client with several matching patterns.
         deliveries.dedup();
         let index = self.index.borrow();
         for of_one in deliveries.chunk_by(|a, b| a.0 == b.0) {
-            let items = of_one.iter().map(|(_, number)| &events[*number as usize].1);
+            let items = of_one.iter().map(|(_, number)| round.item(*number));
             if let Some(connection) = index.get(of_one[0].0 as usize) {
                 self.offer_all(connection, items, now_ms);
             }
         }
         deliveries.clear();
+        round.deliveries = deliveries;
     }
 
     /// Offers items to a connection: what it can take at once is written, the rest is queued.

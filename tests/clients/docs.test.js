@@ -307,6 +307,45 @@ test('the loop of polls', async (t) => {
   await printed(child, ({ out }) => out.includes(ORDER.data), 'the event');
 });
 
+/** The data of notifications that a program prints, one in each line. */
+async function notifies(t, code) {
+  const redis = await Redis.start(t);
+  const gateway = await Gateway.start(t, { redis, settings: { 'history.max_len': '5000' } });
+  const client = redis.client(t);
+  let n = 0;
+  const publish = async (count) => {
+    for (const end = n + count; n < end; n++)
+      await client.fcall('sse_publish', 1, 'user:42:events', 'notification', String(n));
+  };
+  // More than one page.
+  await publish(1050);
+  const child = await inPage(t, gateway, code, '');
+  await until(async () => (await gateway.metric('sse_connections')) === 1, 'a stream');
+  await publish(3);
+  await printed(child, ({ out }) => out.endsWith(`${n - 1}\n`), 'the last notification');
+  assert.deepEqual(child.out.trim().split('\n').map(Number), [...Array(n).keys()]);
+}
+
+test('the list of notifications of the history guide', async (t) => {
+  const code = block('docs/guides/history.md', 'js', 'async function notifications');
+  await notifies(t, `${code}await notifications('42', (data) => console.log(data));`);
+});
+
+test('the list of notifications of the JavaScript client', async (t) => {
+  const code = block('clients/js/README.md', 'js', 'await history(');
+  const page = `
+    const user = { id: '42' };
+    const ticket = async () => process.env.TICKET;
+    const addToList = (data) => console.log(data);
+  `;
+  const source = path.join(root, 'clients/js/src');
+  const local = code
+    .replace("'sse-gateway-client'", `'${source}/index.js'`)
+    .replace("'sse-gateway-client/history'", `'${source}/history.js'`)
+    .replace("'/events'", "'http://127.0.0.1:8080/events'");
+  await notifies(t, page + local);
+});
+
 test('the recipe for TanStack Query is the one that react/query.test.js runs', () => {
   const recipe = block('clients/js/react/README.md', 'jsx', 'function useOrders()');
   const tested = readFileSync(path.join(here, 'react/app.jsx'), 'utf8');

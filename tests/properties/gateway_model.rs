@@ -30,7 +30,7 @@ enum Message {
 
 /// A catch-up in progress.
 struct CatchUp {
-    number: u64,
+    number: u32,
     cursor: EventId,
     /// `None`: the clock snapshot comes next.
     reading: Option<Reading>,
@@ -58,6 +58,8 @@ struct Source {
     /// The hub has ordered a catch-up.
     is_requested: bool,
     catch_up: Option<CatchUp>,
+    /// Whether the client has named a time, which the first snapshot places.
+    has_time: bool,
 }
 
 impl Source {
@@ -72,6 +74,7 @@ impl Source {
             watermark: EventId::ZERO,
             is_requested: true,
             catch_up: None,
+            has_time: false,
         }
     }
 }
@@ -111,6 +114,11 @@ impl Gateway {
             }
         }
         *self = next;
+    }
+
+    /// The stream begins at a time, which is its cursor.
+    pub fn begin_at_time(&mut self) {
+        self.sources.iter_mut().for_each(|source| source.has_time = true);
     }
 
     /// The highest id that the link to a server brought.
@@ -269,6 +277,10 @@ impl Gateway {
 
     fn start(&mut self, server: usize, mut c: CatchUp, clock: ClockSnapshot, redis: &Redis) {
         let source = &mut self.sources[server];
+        if std::mem::take(&mut source.has_time) {
+            c.cursor = clock.in_epoch(c.cursor);
+            self.stream.start_part_at(source.part, c.cursor);
+        }
         match catch_up::start(Some(c.cursor), &clock, RETENTION_MS) {
             Start::Restart(reason) => {
                 assert!(c.cursor.epoch > clock.h.epoch, "{} is past {}", c.cursor, clock.h);

@@ -104,7 +104,7 @@ export class Live {
     if (this.#previous.url !== options.url) {
       this.#previous = { url: options.url, id: options.lastEventId };
     }
-    const ticket = () => latest.current.ticket();
+    const ticket = options.ticket && (() => latest.current.ticket?.() ?? null);
     /** @type {Stream} */
     let stream;
     try {

@@ -202,14 +202,15 @@ export function startEngine(settings, sink, types) {
   };
   async function startPolls() {
     const current = poller = new AbortController();
-    let ticket = '';
+    /** @type {string | null | undefined} */
+    let ticket;
     let ticketAccepted = false;
     let wait = 0;
     while (poller === current) {
       const began = Date.now();
       let pause = 0;
       try {
-        ticket ||= await requestTicket();
+        if (ticket === undefined) ticket = await requestTicket();
         if (poller !== current) return;
         const url = address(settings, '/poll', { ticket, lastEventId: cursor, wait });
         const answer = await poll(fetch, url, watchdog, current.signal, settings.withCredentials);
@@ -237,7 +238,7 @@ export function startEngine(settings, sink, types) {
         if (poller !== current) return;
         wait = 0;
         const { status, retryAfter = 0 } = /** @type {any} */ (error);
-        if (status === 401) ticket = '';
+        if (status === 401) ticket = undefined;
         if (status === 401 && ticketAccepted) {
           ticketAccepted = false; // the session ended, which is expected
           continue;

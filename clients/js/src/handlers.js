@@ -1,8 +1,11 @@
 import { listeners } from './listeners.js';
 /** @import { Handler, Off, Raw } from './types.js' */
 
-/** @param {string} text */
-function parse(text) {
+/**
+ * The JSON value, or the text if it is not JSON.
+ * @param {string} text
+ */
+export function parse(text) {
   try { return JSON.parse(text); } catch { return text; }
 }
 

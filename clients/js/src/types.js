@@ -58,13 +58,15 @@
  * @typedef {object} ConnectOptions
  * @property {string} url URL of the gateway's `/events`, such as
  *   `https://events.example.com/events`. Polls use the same URL with `/poll` appended to the path
- * @property {() => string | Promise<string>} ticket called for every new ticket; fetch one from
- *   your backend. Return a new ticket each time: two connections with the same ticket keep closing
- *   each other. If it fails, it is called again with increasing delay
- * @property {readonly string[]} [topics] limits the ticket's topics to these exact names; `[]`:
- *   only the user's own events. Default: all topics of the ticket
+ * @property {() => string | null | Promise<string | null>} [ticket] called for every new ticket;
+ *   fetch one from your backend. Return a new ticket each time: two connections with the same
+ *   ticket keep closing each other. If it fails, it is called again with increasing delay. Return
+ *   null if the ticket is in a cookie (`tickets.cookie`), which the function may renew. Default: no
+ *   ticket in the URL; for a cookie, or for topics that need none (`tickets.anonymous_topics`)
+ * @property {readonly string[]} [topics] limits the ticket's topics to these: names, `prefix*` or
+ *   `*`; `[]`: only the user's own events. Default: all topics of the ticket
  * @property {boolean} [withCredentials] sends cookies to another origin; for gateways with
- *   `tickets.session_cookie`. Default: false
+ *   `tickets.cookie` or `tickets.session_cookie`. Default: false
  * @property {string} [lastEventId] resumes after this id, for example an id that your backend
  *   returned with the state. Default: start from now
  * @property {readonly string[]} [types] event names to receive before `on` has been called for them
@@ -131,7 +133,7 @@
  * `sse.busy` the stream reconnects after the delay that the gateway requested.
  * @typedef {{
  *   'sse.connected': {
- *     connectionId: string, user: string, topics: string[], resumed: boolean,
+ *     connectionId: string, user: string | null, topics: string[], resumed: boolean,
  *   },
  *   'sse.heartbeat': { timestamp: number },
  *   'sse.gap': Gap,
@@ -150,6 +152,30 @@
  *   <Type extends keyof SystemEvents>(type: Type, handler: Handler<SystemEvents[Type]>): Off;
  *   <Type extends keyof Events & string>(type: Type, handler: Handler<Events[Type]>): Off;
  * }} On
+ */
+
+/**
+ * Options of `history`.
+ * @typedef {object} HistoryOptions
+ * @property {string} url URL of the gateway's `/events`, as for `connect`
+ * @property {() => string | Promise<string>} ticket as for `connect`; called once
+ * @property {string} channel `user:<id>:events` of the ticket's own user, or `broadcast:<topic>` of
+ *   a topic that the ticket allows
+ * @property {string | number} [since] the oldest event to read: a duration such as `15m` or `1d`, a
+ *   time (RFC 3339), or ms since 1970. Default: everything that is stored
+ * @property {string} [after] reads only what follows this id
+ * @property {string} [until] reads up to this id: the `lastEventId` of another channel's history,
+ *   from which the stream will begin
+ * @property {boolean} [withCredentials] as for `connect`
+ * @property {(url: string, init?: any) => Promise<any>} [fetch] as for `connect`
+ */
+
+/**
+ * Stored events of a channel.
+ * @template [Data=any]
+ * @typedef {object} History
+ * @property {StreamEvent<Data>[]} events oldest first
+ * @property {string} lastEventId for `connect`: the stream continues after these events
  */
 
 /**

@@ -74,6 +74,29 @@ for (const [what, happens] of Object.entries(CLOSERS)) {
   });
 }
 
+for (const ticket of [undefined, async () => null]) {
+  test(`cookie in place of a ticket is sent by streams and polls: ${ticket}`, async (t) => {
+    const { advance, polls, seen } = await openStream(t, {
+      ticket,
+      withCredentials: true,
+      failures: 1,
+      answer: () => [['1-0.a', 'a']],
+    });
+    Fake.newest.fail();
+    await advance(3000);
+    for (const { url, withCredentials } of Fake.all) {
+      assert.equal(url.searchParams.get('ticket'), null);
+      assert.equal(withCredentials, true);
+    }
+    assert.ok(polls.length > 1);
+    for (const { searchParams, credentials } of polls) {
+      assert.equal(searchParams.get('ticket'), null);
+      assert.equal(credentials, 'include');
+    }
+    assert.deepEqual([seen.errors, seen.events[0]], [[], 'a 1-0.a']);
+  });
+}
+
 test('native reconnects are replaced after three failures', async (t) => {
   const { advance } = await openStream(t, { polling: false });
   Fake.newest.connected('1-0.a');

@@ -205,8 +205,8 @@ async fn report(
             report.set_clock(clock, id, settings);
             report.set_time(id);
         }
-        let scope =
-            Scope { clock: &clock, retention_ms: settings.history.retention.as_millis() as u64 };
+        let retention_ms = settings.channels.retention_ms(&channel, &clock);
+        let scope = Scope { clock: &clock, retention_ms };
         let mut seen = events::trace_channel(&server, id, &channel, &scope, args.payload).await?;
         if let Some(event) = &mut seen.event
             && report
@@ -288,7 +288,8 @@ fn time_of(id: EventId) -> Option<String> {
 }
 
 fn start(id: EventId, clock: &ClockSnapshot, settings: &Settings) -> Start {
-    catch_up::start(Some(id), clock, settings.history.retention.as_millis() as u64)
+    // Without a channel, the log of any may have expired.
+    catch_up::start(Some(id), clock, settings.channels.shortest_retention_ms(clock))
 }
 
 /// Explains an id that no log contains or names.

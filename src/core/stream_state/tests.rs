@@ -209,7 +209,7 @@ fn restart_continues_from_h() {
 fn first_frame_precedes_and_closing_frame_follows_events() {
     let mut f = live(5);
     f.offer(&event(6, 5));
-    f.set_head(crate::core::control_events::heartbeat(id(5).into(), 0).frame);
+    f.set_head(crate::core::control_events::heartbeat(StreamPosition::from(id(5)).into(), 0).frame);
     f.close(crate::core::control_events::closing(crate::core::reasons::CloseReason::MaxAge, 1));
     assert_eq!(f.offer(&event(7, 6)), Outcome::Ignored);
     assert_eq!(taken(&mut f), ["sse.heartbeat 5-0.1", "6-0.1", "sse.closing "]);

@@ -6,7 +6,7 @@ use super::{CatchUp, CatchUpDriver, Snapshot};
 use crate::{
     core::{
         catch_up::Start,
-        id::{EventId, StreamPosition},
+        id::{Cursor, EventId, StreamPosition},
         part::Part,
         reasons::{CatchUpCause, GapReason},
     },
@@ -30,7 +30,7 @@ pub struct FirstCatchUp {
 enum Beginning {
     /// At the client's cursor.
     Cursor,
-    /// Here, because the client has no cursor: there is nothing to read.
+    /// Here, because the client has no cursor: there is nothing to read but retained values.
     Now(StreamPosition),
     /// Here, because one of the client's cursors cannot be resumed from.
     Restart(StreamPosition),
@@ -38,23 +38,39 @@ enum Beginning {
 
 impl FirstCatchUp {
     /// The cursor for the first frame; `None` if the stream cannot continue from the client's id.
-    pub fn cursor(&self) -> Option<StreamPosition> {
-        if let Beginning::Now(h) = self.beginning {
-            return Some(h);
-        }
+    pub fn cursor(&self) -> Option<Cursor> {
+        let is_incomplete = self.main.0.connection.needs_snapshot(Part::Whole);
         let user = self.main.0.from?;
         let broadcasts = self.broadcasts.as_ref().map_or(Some(user), |(part, _)| part.from)?;
-        Some(StreamPosition { user, broadcasts })
+        Some(Cursor { position: StreamPosition { user, broadcasts }, is_incomplete })
+    }
+}
+
+impl CatchUp {
+    /// Begins at a position of the server, if the client named a time of its current epoch: the
+    /// replay cache has those, and a later epoch is a reset. Not if it names the time again as its
+    /// last event id: the first stream may have begun before an epoch whose clock was set back.
+    fn place_time(&mut self, Snapshot { clock, .. }: &Snapshot) {
+        if let Some(time) = self.from.filter(|from| from.is_time()) {
+            let position = clock.in_epoch(time);
+            self.connection.start_part_at(self.part, position);
+            self.from = Some(position);
+        }
     }
 }
 
 impl CatchUpDriver {
     /// Subscribes to the channel of a connection's user, and decides where its stream begins. The
-    /// stream gets nothing before [`CatchUpDriver::start_first`].
+    /// stream gets nothing before [`CatchUpDriver::start_first`]. `is_resume`: the client named a
+    /// last event id.
     ///
     /// # Errors
     /// A link that the stream needs now is down, or does not respond in time.
-    pub async fn subscribe(&self, connection: &Rc<Connection>) -> Result<FirstCatchUp, LinkDown> {
+    pub async fn subscribe(
+        &self,
+        connection: &Rc<Connection>,
+        is_resume: bool,
+    ) -> Result<FirstCatchUp, LinkDown> {
         self.split_if_needed(connection);
         let begin = |part| CatchUp::begin(connection.clone(), part, CatchUpCause::Resume);
         let mut parts = connection.parts(Part::Whole).map(begin);
@@ -66,7 +82,13 @@ impl CatchUpDriver {
                 None => None,
             }
         });
-        let (main, broadcasts) = ((main, snapshot?), broadcasts.map(|part| (part, other)));
+        let (mut main, mut broadcasts) = ((main, snapshot?), broadcasts.map(|part| (part, other)));
+        if !is_resume {
+            main.0.place_time(&main.1);
+            if let Some((part, Some(snapshot))) = &mut broadcasts {
+                part.place_time(snapshot);
+            }
+        }
         let starts = [Some(&main.0), broadcasts.as_ref().map(|(part, _)| part)];
         let clocks = [Some(&main.1), broadcasts.as_ref().and_then(|(_, clock)| clock.as_ref())];
         let is_readable = |(part, snapshot): (Option<&CatchUp>, Option<&Snapshot>)| {
@@ -83,10 +105,21 @@ impl CatchUpDriver {
         } else {
             Beginning::Cursor
         };
-        if let Beginning::Now(h) = beginning {
-            connection.start_at(h);
+        let (mut main, mut broadcasts) = (main, broadcasts);
+        if let Beginning::Now(h) | Beginning::Restart(h) = beginning {
+            if is_new {
+                connection.start_at(h);
+                main.0.from = Some(h.user);
+            }
+            self.find_values(&main.0, Some(&main.1), !is_new).await;
+            if let Some((part, snapshot)) = &mut broadcasts {
+                if is_new {
+                    part.from = Some(h.broadcasts);
+                }
+                self.find_values(part, snapshot.as_ref(), !is_new).await;
+            }
         }
-        let resumed = !is_new && is_readable;
+        let resumed = is_resume && is_readable;
         Ok(FirstCatchUp { main, broadcasts, beginning, resumed })
     }
 
@@ -111,9 +144,11 @@ impl CatchUpDriver {
     /// Starts the first catch-up of a connection, which runs in the background. The first frame
     /// must have been queued before.
     pub fn start_first(self: &Rc<Self>, first: FirstCatchUp) {
-        let FirstCatchUp { main: (main, snapshot), broadcasts, beginning, .. } = first;
+        let FirstCatchUp { main: (mut main, snapshot), mut broadcasts, beginning, .. } = first;
         if let Beginning::Restart(h) = beginning {
             main.connection.restart(Part::Whole, GapReason::UnknownId, h);
+            main.from = Some(h.user);
+            broadcasts.iter_mut().for_each(|(part, _)| part.from = Some(h.broadcasts));
         }
         self.start_part(main, Some(snapshot), beginning);
         if let Some((part, snapshot)) = broadcasts {
@@ -135,7 +170,7 @@ impl CatchUpDriver {
             // The link is down, or broke during the wait, before the hub could restart this part.
             return self.hub.catch_up_again(connection.clone(), *part, CatchUpCause::Link);
         };
-        if let Beginning::Cursor = beginning {
+        if matches!(beginning, Beginning::Cursor) || connection.needs_snapshot(*part) {
             let driver = self.clone();
             tokio::task::spawn_local(async move { driver.drive(catch_up, snapshot).await });
         } else if let Some((part, cause)) = connection.finish_catch_up(*part, snapshot.clock.h) {

@@ -6,6 +6,7 @@ use super::CatchUpSource;
 use crate::{
     core::{
         catch_up::{self, Merge},
+        channel::Channel,
         id::EventId,
         page::Page,
         part::Part,
@@ -21,14 +22,15 @@ pub(super) struct GapFlags {
     pub reset: bool,
     /// A break in the history is after the cursor.
     pub unrecorded: bool,
-    /// The cursor is older than the retention.
+    /// The cursor is older than the longest retention.
     pub stale: bool,
     /// More topics were active than a catch-up reads.
     pub too_many: bool,
 }
 
 /// Queues `sse.gap` if events of a part after the cursor may be missing; `pages` are the first
-/// ones.
+/// ones. `is_stale`: whether the cursor is older than the retention of a channel. Returns whether
+/// they may be.
 pub(super) fn report_gap(
     c: &Connection,
     part: Part,
@@ -36,26 +38,28 @@ pub(super) fn report_gap(
     pages: &[(usize, Page)],
     from: EventId,
     flags: GapFlags,
-) {
+    is_stale: impl Fn(&Channel) -> bool,
+) -> bool {
     if flags.reset {
         let channels: Vec<_> = c.client.channels(part).collect();
-        if !channels.is_empty() {
+        let has_gap = !channels.is_empty();
+        if has_gap {
             c.queue_gap(part, GapReason::Reset, channels);
         }
-        return;
+        return has_gap;
     }
     let logs: HashMap<usize, &CatchUpSource> =
         merge.wants().map(|(n, source, _)| (n, source)).collect();
     let (mut trimmed, mut expired) = (Vec::new(), Vec::new());
     for (n, page) in pages {
         let Some(CatchUpSource::Log(channel)) = logs.get(n) else { continue };
-        match catch_up::gap(from, flags.stale, page) {
+        match catch_up::gap(from, is_stale(channel), page) {
             Some(GapReason::Trimmed) => trimmed.push(channel.to_string()),
             Some(_) => expired.push(channel.to_string()),
             None => {}
         }
     }
-    // Active topics are only known as long as the retention.
+    // Active topics are only known as long as the longest retention.
     let topics = part.includes(Part::Broadcasts).then_some(&c.client.topics);
     let prefixes = || topics.into_iter().flat_map(|topics| topics.prefixes());
     let patterns = || prefixes().map(|prefix| format!("broadcast:{prefix}*"));
@@ -70,11 +74,13 @@ pub(super) fn report_gap(
         (true, false) => GapReason::Expired,
         (true, true) if flags.unrecorded => {
             let all = c.client.channels(Part::Whole).collect();
-            return c.queue_gap(part, GapReason::Unrecorded, all);
+            c.queue_gap(part, GapReason::Unrecorded, all);
+            return true;
         }
-        (true, true) => return,
+        (true, true) => return false,
     };
     let mut seen = HashSet::new();
     let channels = trimmed.into_iter().chain(expired).filter(|name| seen.insert(name.clone()));
     c.queue_gap(part, reason, channels.take(MAX_GAP_CHANNELS).collect());
+    true
 }

@@ -38,12 +38,17 @@ fn probes(
         "FUNCTION LOAD x".to_owned(),
         format!("GET {recorder}"),
         "HELLO 3".to_owned(),
+        format!("HDEL {node} x"),
+        format!("HEXISTS {node} x"),
         format!("HGET {recorder} x"),
+        format!("HGETALL {node}"),
+        format!("HLEN {node}"),
         format!("HMGET {node} x"),
         format!("HSET {node} x y"),
         "INFO".to_owned(),
         format!("PEXPIRE {recorder} 1"),
         format!("PEXPIREAT {recorder} 1"),
+        "SCAN 0".to_owned(),
         format!("SET {recorder} x"),
         format!("SPUBLISH {live} x"),
         format!("SSUBSCRIBE {live}"),
@@ -56,14 +61,13 @@ fn probes(
         format!("XRANGE {user_log} - +"),
         format!("XREVRANGE {user_log} + -"),
         format!("ZADD {topics} 0 x"),
+        format!("ZRANGE {topics} 0 0"),
         format!("ZREMRANGEBYSCORE {topics} 0 0"),
         format!("ZREVRANGEBYSCORE {topics} 0 0"),
     ];
     if is_cluster {
         all.push(format!("CLUSTER KEYSLOT {recorder}"));
         all.extend(["CLUSTER NODES", "CLUSTER LINKS", "CLUSTER MYID"].map(str::to_owned));
-        all.push(format!("HDEL {node} x"));
-        all.push(format!("HGETALL {node}"));
     }
     if has_presence {
         let presence = keys.presence();

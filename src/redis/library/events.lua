@@ -6,48 +6,8 @@ local TOPICS_CLEANUP_MS = 1000
 local LISTED_AHEAD_MS = 1000
 local topics_cleaned_ms = 0
 
--- RFC 3629: no overlong forms, no surrogates, nothing above U+10FFFF.
-local function is_utf8(s)
-  local at = string.find(s, '[\128-\255]')
-  while at do
-    local b = string.byte(s, at)
-    local to
-    if b >= 0xC2 and b <= 0xDF then
-      to = string.find(s, '^[\128-\191]', at + 1) and at + 1
-    elseif b >= 0xE0 and b <= 0xEF then
-      local second = (b == 0xE0 and '^[\160-\191][\128-\191]')
-        or (b == 0xED and '^[\128-\159][\128-\191]')
-        or '^[\128-\191][\128-\191]'
-      to = string.find(s, second, at + 1) and at + 2
-    elseif b >= 0xF0 and b <= 0xF4 then
-      local second = (b == 0xF0 and '^[\144-\191][\128-\191][\128-\191]')
-        or (b == 0xF4 and '^[\128-\143][\128-\191][\128-\191]')
-        or '^[\128-\191][\128-\191][\128-\191]'
-      to = string.find(s, second, at + 1) and at + 3
-    end
-    if not to then return false end
-    at = string.find(s, '[\128-\255]', to + 1)
-  end
-  return true
-end
-
--- Types that were found valid.
-local MAX_TYPES = 1024
-local valid_types, types = {}, 0
-
-local function is_type(text)
-  if valid_types[text] then return true end
-  if #text < 1 or #text > 128 or string.find(text, '%c') or not is_utf8(text)
-    or string.find(text, '\194[\128-\159]') then
-    return false
-  end
-  if types >= MAX_TYPES then valid_types, types = {}, 0 end
-  valid_types[text], types = true, types + 1
-  return true
-end
-
 -- Why an event is rejected: code and text. The same rules as in envelope.rs.
-local function fault(channel, kind, payload, key, retry)
+local function fault(channel, kind, payload, o)
   if not channel then
     return 'bad-channel',
       'the channel must be user:<id>:events or broadcast:<topic>,'
@@ -58,16 +18,13 @@ local function fault(channel, kind, payload, key, retry)
   elseif string.sub(kind, 1, 4) == 'sse.' then
     return 'reserved-type',
       'types that begin with sse. are reserved for the gateway; choose another name'
-  elseif key and (#key < 1 or #key > 256) then
-    return 'bad-key', 'the key must have 1 to 256 bytes'
-  elseif retry and (not string.find(retry, '^%d+$') or tonumber(retry) > 86400000) then
-    return 'bad-retry', 'RETRY must be an integer from 0 to 86400000 (ms)'
-  elseif #payload > MAX_EVENT_BYTES then
-    return 'too-large',
-      'the payload has ' .. #payload .. ' bytes, history.max_event_bytes is ' .. MAX_EVENT_BYTES
+  elseif #payload > channel.rule.max_event_bytes then
+    return 'too-large', 'the payload has ' .. #payload .. ' bytes, max_event_bytes (of history, or'
+      .. ' of a rule in channels) is ' .. string.format('%d', channel.rule.max_event_bytes)
   elseif not is_utf8(payload) then
     return 'not-utf8', 'the payload is not UTF-8'
   end
+  return option_fault(channel, o)
 end
 
 -- The id and the epoch of the last entry that a log ever had; 0-0 without a log. The epoch of an
@@ -100,7 +57,8 @@ local function list_topic(channel, now)
   channel.listed_ms = ms
   if now - topics_cleaned_ms >= TOPICS_CLEANUP_MS or now < topics_cleaned_ms then
     topics_cleaned_ms = now
-    redis.call('ZREMRANGEBYSCORE', TOPICS, '-inf', '(' .. string.format('%d', now - RETENTION_MS))
+    redis.call('ZREMRANGEBYSCORE', TOPICS, '-inf', '(' .. string.format('%d',
+      now - LONGEST_RETENTION_MS))
   end
 end
 
@@ -108,27 +66,25 @@ end
 -- epoch, and the expiry of its log. This spares a busy log two commands for each event. A log that
 -- differs (deleted, replaced, written to by another client) is read.
 
--- 1 % of the retention, at most 10 s.
-local EXPIRY_SLACK_MS = @EXPIRY_SLACK_MS@
-
 -- Appends to a log that was written recently. Returns the position and the predecessor; nil: the
 -- log must be read first.
-local function add_to_recent(channel, now, retry, kind, payload)
-  local predecessor = channel.position
-  if not predecessor or channel.epoch ~= epoch or channel.ms + RETENTION_MS <= now then
+local function add_to_recent(channel, now, retry, kind, payload, o)
+  local predecessor, rule = channel.position, channel.rule
+  if not predecessor or channel.epoch ~= epoch or channel.ms + rule.retention_ms <= now then
     return nil
   end
   if channel.topic and math.max(now, clock_ms) >= channel.listed_ms then return nil end
   local ms, seq = next_id(now)
-  local reply = redis.pcall('XADD', channel.log, 'NOMKSTREAM', 'MAXLEN', '~', MAX_LEN,
-    show_id(ms, seq), 'p', predecessor, 'e', epoch_text, 'r', retry, 't', kind, 'd', payload)
+  local reply = redis.pcall('XADD', channel.log, 'NOMKSTREAM', 'MAXLEN', '~', rule.max_len,
+    show_id(ms, seq), 'p', predecessor, 'e', epoch_text, 'r', retry, 't', kind, 'd', payload,
+    unpack(o.fields))
   if type(reply) ~= 'string' then return nil end
   local position = assign(ms, seq)
   channel.ms, channel.position = ms, position
   -- By the position and not by the time, which may have been set back: a cursor must not outlive
   -- what it points to unnoticed.
-  if channel.expires_ms < ms + RETENTION_MS then
-    channel.expires_ms = ms + RETENTION_MS + EXPIRY_SLACK_MS
+  if channel.expires_ms < ms + rule.retention_ms then
+    channel.expires_ms = ms + rule.retention_ms + rule.expiry_slack_ms
     redis.call('PEXPIREAT', channel.log, string.format('%d', channel.expires_ms))
   end
   return position, predecessor
@@ -136,7 +92,7 @@ end
 
 -- Appends to any log. Returns the position and the predecessor; or nil and a text if a key holds
 -- something else.
-local function add_to_any(channel, now, retry, kind, payload)
+local function add_to_any(channel, now, retry, kind, payload, o)
   local log = channel.log
   local last, last_epoch, wrong = last_of(log)
   local other = is_cluster and last_epoch and foreign_epoch(last_epoch, now)
@@ -161,69 +117,80 @@ local function add_to_any(channel, now, retry, kind, payload)
     predecessor = assign(ms, seq)
     ms, seq = following(ms, seq)
   end
-  redis.call('XADD', log, 'MAXLEN', '~', MAX_LEN, show_id(ms, seq),
-    'p', predecessor, 'e', epoch_text, 'r', retry, 't', kind, 'd', payload)
+  redis.call('XADD', log, 'MAXLEN', '~', channel.rule.max_len, show_id(ms, seq),
+    'p', predecessor, 'e', epoch_text, 'r', retry, 't', kind, 'd', payload, unpack(o.fields))
   local position = assign(ms, seq)
   channel.ms, channel.epoch, channel.position = ms, epoch, position
-  channel.expires_ms = ms + RETENTION_MS + EXPIRY_SLACK_MS
+  channel.expires_ms = ms + channel.rule.retention_ms + channel.rule.expiry_slack_ms
   redis.call('PEXPIREAT', log, string.format('%d', channel.expires_ms))
   return position, predecessor
 end
 
+-- The arguments of a live message after its positions.
+local function live_text(channel, retry, kind, payload, o)
+  local name = channel.topic and channel.topic .. ' ' .. kind or kind
+  return retry .. o.flags .. ' ' .. name .. '\n' .. o.lines .. payload
+end
+
 -- Appends one event: log first, then the rest, then the live message. Returns the position; the
 -- position and `duplicate` if an event with this key is in the log already; or nil, a code and a
--- text if the event can never be appended in this state.
-local function append(channel, kind, payload, key, retry)
+-- text if the event can never be appended in this state. An ephemeral event has no position: it is
+-- published only.
+local function append(channel, kind, payload, o)
   local now = now_ms()
   ensure_adopted(now)
   if not is_adopted_channel(channel) then refuse_unadopted() end
-  local topic = channel.topic
-  local dedupe = key and (PREFIX .. 'dedupe:' .. channel.slot .. ' ' .. key)
+  local retry = o.retry or '-'
+  if o.unseen then o.unseen_ms = now + duration_ms(o.unseen) end
+  if o ~= NO_OPTIONS then write_options(o) end
+  local dedupe = o.key and (PREFIX .. 'dedupe:' .. channel.slot .. ' ' .. o.key)
   if dedupe then
     local before, wrong = attempt('GET', dedupe)
     if wrong then return nil, 'wrong-type', wrong end
     if before and foreign_position(before, now, CLOCK_AHEAD_MS) then return before, 'duplicate' end
   end
-  retry = retry or '-'
-  local position, predecessor = add_to_recent(channel, now, retry, kind, payload)
+  if channel.rate then
+    local code, text = rate_fault(channel, now)
+    if code then return nil, code, text end
+  end
+  if o.is_ephemeral or channel.is_ephemeral then
+    redis.call('SPUBLISH', channel.live, 'ephemeral ' .. live_text(channel, retry, kind, payload, o))
+    return ''
+  end
+  local is_kept = o.keep or o.forget
+  if is_kept then
+    local code, text = prepare_keep(channel, o, now)
+    if code then return nil, code, text end
+  end
+  if o.unseen then
+    local code, text = prepare_unseen(channel)
+    if code then return nil, code, text end
+  end
+  local position, predecessor = add_to_recent(channel, now, retry, kind, payload, o)
   if not position then
-    position, predecessor = add_to_any(channel, now, retry, kind, payload)
+    position, predecessor = add_to_any(channel, now, retry, kind, payload, o)
     if not position then return nil, 'wrong-type', predecessor end
   end
   if dedupe then redis.call('SET', dedupe, position, 'PX', DEDUPE_WINDOW_MS) end
-  local name = topic and topic .. ' ' .. kind or kind
+  if is_kept then keep(channel, o, now, position, retry, kind, payload) end
+  if o.unseen then await_sight(channel, position, o, kind, payload) end
   redis.call('SPUBLISH', channel.live,
-    position .. ' ' .. predecessor .. ' ' .. retry .. ' ' .. name .. '\n' .. payload)
+    position .. ' ' .. predecessor .. ' ' .. live_text(channel, retry, kind, payload, o))
   return position
 end
 
--- [KEY <key>] [RETRY <ms>] from the argument `from` on.
-local function options(args, from)
-  local key, retry
-  local i = from
-  while args[i] do
-    local name = string.upper(args[i])
-    if not args[i + 1] then return nil, nil, 'an option without a value' end
-    if name == 'KEY' then key = args[i + 1]
-    elseif name == 'RETRY' then retry = args[i + 1]
-    else return nil, nil, 'unknown option ' .. string.sub(args[i], 1, 32) end
-    i = i + 2
-  end
-  return key, retry
-end
-
--- FCALL sse_publish 1 <channel> <type> <payload> [KEY <key>] [RETRY <ms>]
+-- FCALL sse_publish 1 <channel> <type> <payload> and options
 local function publish(keys, args)
   if #keys ~= 1 or #args < 2 then
     return reject_call('usage',
-      'FCALL @F@_publish 1 <channel> <type> <payload> [KEY <key>] [RETRY <ms>]')
+      'FCALL @F@_publish 1 <channel> <type> <payload> ' .. PUBLISH_OPTIONS)
   end
-  local key, retry, wrong = options(args, 3)
-  if wrong then return reject_call('usage', wrong .. '; use KEY <key> and RETRY <ms>') end
+  local o, wrong = options(args, 3)
+  if wrong then return reject_call('usage', wrong .. '; use ' .. PUBLISH_OPTIONS) end
   local channel, other = channel_of(keys[1])
-  local code, text = fault(channel, args[1], args[2], key, retry)
+  local code, text = fault(channel, args[1], args[2], o)
   if code then return reject_call(code, other or text) end
   local position
-  position, code, text = append(channel, args[1], args[2], key, retry)
+  position, code, text = append(channel, args[1], args[2], o)
   return position or reject_call(code, text)
 end

@@ -8,13 +8,14 @@ local function describe(node, now)
   local reply = { 'state', 'adopted', 'h', show_position(clock_ms, clock_seq),
     'start', node.start or '', 'previous', node.previous or '', 'unrecorded', unrecorded or '',
     'raised_ms', node.raised_ms or '0', 'shorter_ms', node.shorter_ms or '0',
-    'now_ms', string.format('%d', now) }
+    'retentions', RETENTIONS, 'now_ms', string.format('%d', now) }
   local function add(name, value)
     reply[#reply + 1], reply[#reply + 2] = name, value
   end
   -- What is not true of most servers.
   if (node.continues or '') ~= '' then add('continues', node.continues) end
   if is_replicated or has_replicas then add('replicated', '1') end
+  if is_cluster or node.kept then add('kept', '1') end
   -- The node key does not say so yet.
   if has_replicas and not node.replicated then add('unmarked', '1') end
   return reply

@@ -3,18 +3,22 @@
 use std::sync::Arc;
 
 use super::{Connection, FirstCursor, REPLAY_BYTES};
-use crate::core::{
-    event::Event,
-    id::{EventId, StreamPosition},
-    part::Part,
-    reasons::{CatchUpCause, GapReason},
-    stream_state::Outcome,
+use crate::{
+    core::{
+        control_events::{SnapshotKeys, heartbeat},
+        event::Event,
+        id::{EventId, StreamPosition},
+        part::Part,
+        reasons::{CatchUpCause, GapReason},
+        stream_state::Outcome,
+    },
+    state::clock::unix_ms,
 };
 
 impl Connection {
     /// Begins a catch-up of a part. Returns its number and the cursor from which it reads; `None`
     /// if the client named no usable id.
-    pub fn begin_catch_up(&self, part: Part) -> (u64, Option<EventId>) {
+    pub fn begin_catch_up(&self, part: Part) -> (u32, Option<EventId>) {
         let (number, from) = self.with(|state| state.begin_catch_up(part));
         match self.first_cursor.borrow().as_deref() {
             Some(FirstCursor { id: None, .. }) => (number, None),
@@ -23,7 +27,7 @@ impl Connection {
     }
 
     /// Whether the catch-up of a part with that number is still needed.
-    pub fn is_catching_up(&self, part: Part, number: u64) -> bool {
+    pub fn is_catching_up(&self, part: Part, number: u32) -> bool {
         !self.gone.get() && !self.is_ending() && self.state.borrow().is_catching_up(part, number)
     }
 
@@ -41,18 +45,75 @@ impl Connection {
         self.with(|state| state.start_at(h));
     }
 
-    /// Queues `sse.gap` with this reason; the part continues from `h`.
+    /// Makes `id` the cursor of a part that has received nothing yet.
+    pub fn start_part_at(&self, part: Part, id: EventId) {
+        self.with(|state| state.start_part_at(part, id));
+    }
+
+    /// Queues `sse.gap` with this reason; the part continues from `h`. If retained values repair
+    /// all of it, a heartbeat says where it continues.
     pub fn restart(&self, part: Part, reason: GapReason, h: StreamPosition) {
-        self.count_gap(reason);
         let text = self.first_cursor.take().and_then(|first| first.text);
-        let channels = self.client.channels(part).collect();
+        let channels = self.unrepaired(reason, self.client.channels(part).collect());
+        if channels.is_empty() && !self.is_split() {
+            let now_ms = unix_ms();
+            return self.with(|state| state.continue_at(h.user, |id| heartbeat(id, now_ms).frame));
+        }
+        self.count_gap(reason);
         self.with(|state| state.restart(part, reason, channels, text.as_deref(), h));
     }
 
-    /// Queues `sse.gap`; the replay of the part follows.
+    /// Queues `sse.gap`, unless retained values repair all of it; the replay of the part follows.
     pub fn queue_gap(&self, part: Part, reason: GapReason, channels: Vec<String>) {
+        let channels = self.unrepaired(reason, channels);
+        if channels.is_empty() {
+            return;
+        }
         self.count_gap(reason);
         self.with(|state| state.queue_gap(part, reason, channels));
+    }
+
+    /// From now on, the client needs the retained values of a part.
+    pub fn require_snapshot(&self, part: Part) {
+        self.with(|state| state.require_snapshot(part));
+    }
+
+    /// Whether the client needs retained values of some of a part.
+    pub fn needs_snapshot(&self, part: Part) -> bool {
+        self.state.borrow().needs_snapshot(part)
+    }
+
+    /// Queues `sse.snapshot`; the retained values of the part follow.
+    pub fn queue_snapshot(&self, part: Part, keys: SnapshotKeys) {
+        self.with(|state| state.queue_snapshot(part, keys));
+    }
+
+    /// Queues a retained value of a part.
+    pub fn queue_value(&self, part: Part, event: &Arc<Event>) {
+        self.context.metrics.values_sent.inc();
+        self.with(|state| state.replay(part, event));
+    }
+
+    /// All retained values of a part are queued.
+    pub fn end_snapshot(&self, part: Part) {
+        let now_ms = unix_ms();
+        self.with(|state| state.end_snapshot(part, |id| heartbeat(id, now_ms).frame));
+    }
+
+    /// Whether the client's filter lets an event pass.
+    pub fn sees(&self, event: &Event) -> bool {
+        let filter = self.client.filter.as_ref();
+        filter.is_none_or(|filter| filter.allows(event.options.as_deref()))
+    }
+
+    /// The channels and patterns of which a gap may lose something that their retained values do not
+    /// restore. Plain messages that were not recorded are in no value either.
+    fn unrepaired(&self, reason: GapReason, mut channels: Vec<String>) -> Vec<String> {
+        if reason != GapReason::Unrecorded {
+            let rules = &self.context.settings.channels;
+            channels.retain(|name| !rules.name_requires_keep(name));
+        }
+        channels
     }
 
     /// Queues an event that a catch-up of a part has read.

@@ -29,6 +29,8 @@ struct Run {
     /// Those with an id, and when the last of these was published, ms since 1970.
     published: u32,
     published_ms: u64,
+    /// Whether some have options.
+    has_options: bool,
 }
 
 impl Run {
@@ -36,6 +38,7 @@ impl Run {
         self.count += 1;
         self.chunk_bytes += event.chunk.len();
         self.frame_bytes += event.frame.len();
+        self.has_options |= event.options.is_some();
         if let Some(id) = event.id {
             self.position = id;
             self.published += 1;
@@ -55,7 +58,7 @@ impl Connection {
         let watermark = StreamPosition { user: of(Part::User), broadcasts: of(Part::Broadcasts) };
         let position = self.state.borrow().open_heartbeat(watermark.user);
         if let Some(position) = position {
-            let heartbeat = frames.at(position.into());
+            let heartbeat = frames.at(StreamPosition::from(position).into());
             if self.liveness.write_now(&heartbeat.chunk) {
                 self.state.borrow_mut().pass(position);
                 return self.sent(heartbeat.frame.len(), || self.context.clock.now_ms());
@@ -68,9 +71,10 @@ impl Connection {
     /// the first one must be queued ([`Connection::offer`]).
     pub(in crate::state) fn write_now<'a>(
         &self,
-        items: impl Iterator<Item = &'a Item>,
+        items: impl Iterator<Item = &'a Item> + Clone,
         now_ms: u64,
     ) -> usize {
+        let written = items.clone();
         let Some(start) = self.state.borrow().open_position() else { return 0 };
         let mut run = Run { position: start, ..Run::default() };
         let events = items.map_while(|item| match item {
@@ -103,6 +107,13 @@ impl Connection {
         });
         if !is_taken {
             return 0;
+        }
+        if run.has_options {
+            written.take(run.count).for_each(|item| {
+                if let Item::Event(event) = item {
+                    self.handed_over(event);
+                }
+            });
         }
         if run.position != start {
             self.state.borrow_mut().pass(run.position);

@@ -267,7 +267,7 @@ fn live_split(hub: &Hub, user: &str, server: u16, broadcasts: u16) -> Rc<Connect
 /// The requested catch-ups: the user, the part, the cause.
 fn requested(requests: &mut HubRequests) -> Vec<(String, Part, &'static str)> {
     std::iter::from_fn(|| requests.catch_ups.try_recv().ok())
-        .map(|(c, part, cause)| (c.client.user.to_string(), part, cause.name()))
+        .map(|(c, part, cause)| (c.client.user().unwrap().to_string(), part, cause.name()))
         .collect()
 }
 
@@ -284,7 +284,10 @@ fn server_that_is_lost_affects_only_what_is_read_from_it() {
     hub.handle(Message::Watermark(ServerIndex(0), id(3)), 0);
     hub.handle(Message::LinkDown(ServerIndex(1)), 0);
     assert!(a.is_detached(Part::User) && a.is_part_live(Part::Broadcasts) && b.is_live());
-    assert_eq!(a.position(), StreamPosition { user: id(9), broadcasts: EventId::ZERO });
+    assert_eq!(
+        a.position(),
+        crate::core::id::StreamPosition { user: id(9), broadcasts: EventId::ZERO }
+    );
     assert_eq!(hub.last_watermark(ServerIndex(1)), Some(id(9)));
     // Another server may have what was read from the lost one, at once or later.
     let moved = || [request("a", Part::User, "moved")];

@@ -36,7 +36,10 @@ Their data is JSON. Only `sse.gap` needs code in your application.
 | `sse.closing` | `reason` | Nothing. The stream ends, and the browser reconnects after `retry:` |
 | `sse.busy` | `reason` | Nothing. It is the whole response, and the browser reconnects after `retry:`. If it lasts, show \"offline\" |
 
-`sse.connected` has an `id:` line. On a resume it is the client's own last id.
+`sse.connected` has an `id:` line. On a resume it is the client's own last id; with `since` it
+stands for that time.
+Its `user` is `null` for a client
+[without a ticket](../guides/authentication-without-url-token.md#topics-without-a-ticket).
 The first frame of a stream has a `retry:` of `server.retry` plus a random part of up to the same
 again.";
 
@@ -72,18 +75,20 @@ const BUSY: &str = "\
 ## sse.busy
 
 The response has status 200, because a native `EventSource` never reconnects after any other status.
-A poll gets status 503 (429 for `too-often`) with `Retry-After` instead.";
+A poll or a history gets status 503 (429 for `too-often`) with `Retry-After` instead.";
 
 fn gap(reason: GapReason) -> [&'static str; 2] {
     match reason {
         GapReason::Trimmed => [
-            "The client missed more events than a log keeps (`history.max_len`), or more topics \
-             were active than a resume reads",
+            "The client missed more events than a log keeps (`history.max_len`, or `max_len` of a \
+             [channel rule](../guides/channel-rules.md)), more were published since the \
+             time in `since`, or more topics were active than a resume reads",
             "the remaining events, then live",
         ],
         GapReason::Expired => [
-            "The client was disconnected for longer than `history.retention`, and the log cannot \
-             prove that nothing was published",
+            "The client was disconnected for longer than the retention of a channel \
+             (`history.retention`, or a [channel rule](../guides/channel-rules.md#retention)) or \
+             `since` is longer ago, and its log cannot prove that nothing was published",
             "the remaining events, then live",
         ],
         GapReason::Unrecorded => [
@@ -98,7 +103,7 @@ fn gap(reason: GapReason) -> [&'static str; 2] {
         ],
         GapReason::UnknownId => [
             "The last event id was not issued by this gateway, is in the future, or is older \
-                 than the session",
+             than the session; or `since` is",
             "live events from now on",
         ],
     }
@@ -116,7 +121,7 @@ fn closing(reason: CloseReason) -> (&'static str, Option<&'static str>) {
             Some("reconnects after `server.retry`; no event is lost"),
         ),
         CloseReason::TakenOver => (
-            "the same ticket connected again",
+            "the same ticket connected again (never if it is in a cookie)",
             Some(
                 "this client waits for 60 s, then longer each time. If it was another tab, get a \
                  ticket for each tab",
@@ -140,15 +145,28 @@ fn closing(reason: CloseReason) -> (&'static str, Option<&'static str>) {
 
 fn busy(reason: BusyReason) -> [&'static str; 2] {
     match reason {
-        BusyReason::Full => ["`limits.max_connections` of this instance is reached", "10–30 s"],
+        BusyReason::Full => [
+            "`limits.max_connections` of this instance is reached; for a history: 16 are being \
+             read",
+            "10–30 s",
+        ],
         BusyReason::UserFull => [
             "`limits.max_connections_per_user` is reached: too many tabs, or a loop that opens \
              streams",
             "10–30 s",
         ],
+        BusyReason::AnonymousFull => [
+            "`limits.anonymous_connections` of this instance is reached: clients without a \
+             ticket",
+            "10–30 s",
+        ],
+        BusyReason::AddressFull => [
+            "`limits.anonymous_connections_per_address` is reached: clients without a ticket",
+            "10–30 s",
+        ],
         BusyReason::TooOften => [
-            "`limits.connects_per_address_per_minute` or `limits.connects_per_user_per_minute` \
-             is reached",
+            "`limits.connects_per_address_per_minute`, `limits.connects_per_user_per_minute` or \
+             `limits.anonymous_connects_per_address_per_minute` is reached",
             "10–30 s",
         ],
         BusyReason::RedisAway => {

@@ -54,7 +54,7 @@ export function openHub({ name, last, settings, types }, onClose, ticket) {
   let sent = '';
   /**
    * Settles the pending ticket request.
-   * @type {(answer: { ticket?: string, error?: string }) => void}
+   * @type {(answer: { ticket?: string | null, error?: string }) => void}
    */
   let settleTicket = () => {};
 
@@ -63,7 +63,7 @@ export function openHub({ name, last, settings, types }, onClose, ticket) {
   /** @param {string} [to] */
   const hello = (to) => send('hello', { at, state, types: [...known] }, to);
 
-  /** Asks the newest member, and one more after each timeout. @returns {Promise<string>} */
+  /** Asks the newest member, and one more after each timeout. @returns {Promise<string | null>} */
   const requestTicket = () => new Promise((resolve, reject) => {
     const left = [...silent, ...[...members].filter((member) => !silent.has(member))];
     /** @type {string | undefined} */
@@ -77,7 +77,7 @@ export function openHub({ name, last, settings, types }, onClose, ticket) {
     const timer = setInterval(askNext, TICKET_TIMEOUT);
     settleTicket = ({ ticket, error }) => {
       clearInterval(timer);
-      if (ticket) resolve(ticket); else reject(new Error(error));
+      if (ticket !== undefined) resolve(ticket); else reject(new Error(error));
     };
     askNext();
   });

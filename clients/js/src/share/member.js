@@ -110,13 +110,14 @@ export function joinGroup(settings, sink, types) {
     const joined = /** @type {AbortController} */ (membership);
     const followed = hub;
     const current = () => joined === membership && followed === hub;
-    let validTicket = '';
+    /** @type {string | null | undefined} */
+    let validTicket;
     buffer = [];
     target = hubCursor;
     for (let tries = 0; ;) {
       let pause = plain.retry;
       try {
-        validTicket ||= await newTicket(ticket, plain.watchdog);
+        if (validTicket === undefined) validTicket = await newTicket(ticket, plain.watchdog);
         const end = target;
         const query = { ticket: validTicket, lastEventId: cursor, wait: 0 };
         const { watchdog, withCredentials } = plain;
@@ -130,7 +131,7 @@ export function joinGroup(settings, sink, types) {
         tries = 0;
       } catch (error) {
         if (!current()) return;
-        validTicket = '';
+        validTicket = undefined;
         sink.error(/** @type {Error} */ (error));
         pause = backoff(tries++, plain);
       }

@@ -5,8 +5,9 @@ import { connect } from '../../src/index.js';
 export class Fake {
   static all = [];
 
-  constructor(url) {
+  constructor(url, init) {
     this.url = new URL(url);
+    this.withCredentials = init?.withCredentials;
     this.readyState = 0;
     this.last = '';
     this.listeners = new Map();
@@ -64,8 +65,8 @@ export async function openStream(t, { answer = () => undefined, ...options } = {
   Fake.all = [];
   const seen = { events: [], states: [], errors: [], tickets: 0 };
   const polls = [];
-  const fetch = (url, { signal }) => new Promise((resolve, reject) => {
-    polls.push(new URL(url));
+  const fetch = (url, { signal, credentials }) => new Promise((resolve, reject) => {
+    polls.push(Object.assign(new URL(url), { credentials }));
     signal.addEventListener('abort', () => reject(signal.reason));
     const events = answer(polls.length);
     if (events instanceof Error) reject(events);

@@ -53,5 +53,6 @@ useResilientRealtime({ ...options, polling: 'only' });
 usePresence({ initial: [1] });
 // @ts-expect-error status is required
 void <ConnectionStatus />;
-// @ts-expect-error ticket is required
-useEventSource({ url: '/events' });
+// @ts-expect-error url is required
+useEventSource({ ticket: () => 'jwt' });
+useEventSource({ url: '/events', withCredentials: true });
