@@ -41,8 +41,11 @@ local presence = (function()
   -- Appends an event before the change that it reports is written: a call that fails is repeated.
   local function announce(kind, user)
     local payload = '{"user":"' .. string.gsub(user, '"', '\\"') .. '"}'
-    local position, _, text = append(channel_of(BROADCAST .. ':presence'), kind, payload)
-    if not position then error(reject_call('wrong-type', text)) end
+    local channel = channel_of(BROADCAST .. ':presence')
+    -- A channel rule may keep fewer of these events, but refuses none and drops no id.
+    channel.rate, channel.is_ephemeral = nil, nil
+    local position, code, text = append(channel, kind, payload, NO_OPTIONS)
+    if not position then error(reject_call(code, text)) end
   end
 
   -- The user has a first stream at an instance.
@@ -161,12 +164,12 @@ local presence = (function()
 
   -- sse_presence 1 <presence key> <instance> <number> <lease_ms> <linger_ms> BEGIN | KEEP | END
   --   [<user> <streams>]..
-  -- Renews the lease of an instance, and reports how many streams its users have now. The numbers of
-  -- reports increase: an earlier one that arrives late changes nothing. BEGIN: the instance may be
-  -- new. END: it leaves with all its users. Also removes what other instances have left behind.
-  -- Returns name/value pairs. The state is `ok`, or `unknown` if the instance has lost its lease and
-  -- must report everything under a new name. `epoch`: if it is another one than before, reports may
-  -- be lost. `more` is 1 if there is more to remove.
+  -- Renews the lease of an instance, and reports how many streams its users have now. The numbers
+  -- of reports increase: an earlier one that arrives late changes nothing. BEGIN: the instance may
+  -- be new. END: it leaves with all its users. Also removes what other instances have left behind.
+  -- Returns name/value pairs. The state is `ok`, or `unknown` if the instance has lost its lease
+  -- and must report everything under a new name. `epoch`: if it is another one than before, reports
+  -- may be lost. `more` is 1 if there is more to remove.
   local function report(_, args)
     local wrong = report_fault(args)
     if wrong then return reject_call('usage', wrong) end
