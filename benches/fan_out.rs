@@ -71,6 +71,7 @@ fn context() -> Arc<StreamContext> {
         metrics: Arc::new(Metrics::new()),
         limits: Arc::new(Limits::new(&settings.limits)),
         settings: StreamSettings::new(&settings),
+        sightings: Arc::default(),
     })
 }
 
@@ -94,6 +95,7 @@ fn live_connection(context: &Arc<StreamContext>, hub: &Hub, number: usize) -> Rc
         client: Client {
             user,
             topics,
+            filter: None,
             session,
             id: digest,
             transport: Transport::Stream,
