@@ -204,5 +204,8 @@ pub fn page() -> String {
         [code(r.name()), row[0].clone(), row[1].clone()]
     });
     let busy = table(["`reason`", "why", "`retry:`"], busy);
-    assemble("Events", &[WIRE, GAP, &gaps, SNAPSHOT, CLOSING, &notified, SILENT, &silent, BUSY, &busy])
+    assemble(
+        "Events",
+        &[WIRE, GAP, &gaps, SNAPSHOT, CLOSING, &notified, SILENT, &silent, BUSY, &busy],
+    )
 }
