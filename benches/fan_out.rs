@@ -72,6 +72,7 @@ fn context() -> Arc<StreamContext> {
         limits: Arc::new(Limits::new(&settings.limits)),
         settings: StreamSettings::new(&settings),
         presence: None,
+        sightings: Arc::default(),
     })
 }
 
@@ -96,6 +97,7 @@ fn live_connection(context: &Arc<StreamContext>, hub: &Hub, number: usize) -> Rc
         client: Client {
             session: Some(session),
             topics,
+            filter: None,
             id: digest,
             transport: Transport::Stream,
             request_id: "r".into(),

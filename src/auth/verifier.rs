@@ -343,7 +343,9 @@ mod tests {
         for (ttl_s, accepted) in
             [(60, &[Bearer, Query, Cookie][..]), (61, &[Cookie]), (90, &[Cookie]), (91, &[])]
         {
-            let token = verifier.mint("u", None, ttl_s, NOW_S).unwrap();
+            let token = verifier
+                .mint(&NewTicket { user: "u", topics: None, presence: false }, ttl_s, NOW_S)
+                .unwrap();
             for source in [Bearer, Query, Cookie] {
                 let result = verifier.verify(Credential { token: &token, source }, NOW_S);
                 let expected = match accepted.contains(&source) {

@@ -85,6 +85,12 @@ pub struct SnapshotKeys {
 }
 
 impl SnapshotKeys {
+    /// Adds the keys of other channels.
+    pub fn extend(&mut self, other: Self) {
+        self.covers.extend(other.covers);
+        self.channels.extend(other.channels);
+    }
+
     /// Encodes the event as an SSE frame.
     pub fn frame(&self) -> Bytes {
         let data = serde_json::to_string(self).unwrap_or_default();

@@ -332,7 +332,7 @@ impl StreamState {
         Outcome::Queued
     }
 
-    /// Whether there is room in the queue for an item; ephemeral events give way to others.
+    /// Whether there is room in the queue for an item; ephemeral events are dropped for others.
     fn make_room(&mut self, item: &Item) -> bool {
         let has_room = |load: &QueueLoad| load.has_room(item, self.limit_bytes);
         if has_room(&self.queue_load) || item.is_ephemeral() {
@@ -341,12 +341,12 @@ impl StreamState {
         let load = &mut self.queue_load;
         let before = self.queue.len();
         self.queue.retain(|queued| {
-            let gives_way =
+            let is_dropped =
                 matches!(&queued.content, Content::Event(event) if event.is_ephemeral());
-            if gives_way {
+            if is_dropped {
                 load.remove(queued);
             }
-            !gives_way
+            !is_dropped
         });
         self.ephemeral_dropped += (before - self.queue.len()) as u32;
         self.queue_load.has_room(item, self.limit_bytes)

@@ -70,7 +70,9 @@ test('publishing from Node', async (t) => {
   const page = 'docs/guides/publishing-from-node.md';
   const program = block(page, 'js', 'redis.publish').replace('6379', String(redis.port));
   const again = block(page, 'js', 'KEY');
-  const withKey = program.replace('await redis.quit();', `${again}${again}await redis.quit();`);
+  const options = block(page, 'js', 'EPHEMERAL');
+  const all = `${again}${again}${options}await redis.quit();`;
+  const withKey = program.replace('await redis.quit();', all);
   assert.match(await node(project(t), withKey), ID);
   // Durable, plain, and one of the two with a key.
   await gotOrders(listener, 3);
@@ -81,8 +83,43 @@ test('publishing from Python', async (t) => {
   const page = 'docs/guides/publishing-from-python.md';
   const program = block(page, 'python', 'r.publish').replace('6379', String(redis.port));
   const again = block(page, 'python', 'KEY');
-  assert.match(await python(program + again + again), ID);
+  const options = block(page, 'python', 'EPHEMERAL');
+  assert.match(await python(program + again + again + options), ID);
   await gotOrders(listener, 3);
+});
+
+test('undelivered events reach a worker that acknowledges them', async (t) => {
+  const { redis, listener } = await listening(t);
+  const page = 'docs/guides/undelivered-events.md';
+  const client = redis.client(t);
+  // The workers have the documented permissions, and no more.
+  const [, rules] = /^user mailer (.*)$/m.exec(readFileSync(path.join(root, page), 'utf8'));
+  await client.acl('SETUSER', 'mailer', ...rules.split(' '));
+  const local = (code) =>
+    code.replace('127.0.0.1:6379', `mailer:mailer-password@127.0.0.1:${redis.port}`);
+  const publish = (user, data) =>
+    client.fcall('sse_publish', 1, `user:${user}:events`, 'order-completed', data, 'UNSEEN', '1s');
+  const pending = async () => (await client.xpending('sse:undelivered:{broadcast}', 'emails'))[0];
+  const directory = project(t);
+  const file = path.join(directory, 'worker.mjs');
+  writeFileSync(file, local(block(page, 'js', 'xautoclaim')));
+  const env = { PATH: process.env.PATH };
+  const workers = {
+    node: () => start(process.execPath, [file], { env }),
+    python: () => start(PYTHON, ['-c', local(block(page, 'python', 'xautoclaim'))], { env }),
+  };
+  for (const [n, begin] of Object.values(workers).entries()) {
+    await publish('42', ORDER.data);
+    const id = await publish(`away-${n}`, `{"n":${n}}`);
+    const worker = begin();
+    t.after(() => kill(worker));
+    const line = `email user:away-${n}:events order-completed {"n":${n}} ${id}\n`;
+    await printed(worker, ({ out }) => out.includes(line), 'the email');
+    await until(async () => (await pending()) === 0, 'it is not acknowledged');
+    assert.equal(worker.out, line, 'what was delivered is not reported');
+    await kill(worker);
+  }
+  await gotOrders(listener, 2);
 });
 
 test('publishing with redis-cli', async (t) => {

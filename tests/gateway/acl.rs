@@ -65,6 +65,13 @@ async fn documented_users_suffice_for_their_roles() {
     let first = shop.durable(&user("1"), "a", "1", &["KEY", "k"]).await.expect("published");
     assert_eq!(stream.app_event().await.id, Some(first.clone()));
     assert_eq!(relayed.app_event().await.id, Some(first.clone()));
+    for option in [["KEEP", "k"], ["FORGET", "k"], ["UNSEEN", "1s"]] {
+        shop.durable(&user("1"), "option", "2", &option).await.expect("published");
+        assert_eq!(stream.app_event().await.event, "option");
+        assert_eq!(relayed.app_event().await.event, "option");
+    }
+    let undelivered = shop.durable(&user("2"), "a", "3", &["UNSEEN", "1s"]).await;
+    undelivered.expect("published");
     let mut legacy = publisher(&redis, "legacy", "legacy-password").await;
     eventually("a recorder", || async {
         (one.is_recorder().await || two.is_recorder().await).then_some(())
@@ -75,7 +82,7 @@ async fn documented_users_suffice_for_their_roles() {
     legacy.plain(user("1"), "plain").await;
     assert_eq!(stream.app_event().await.data, "plain");
     let mut resumed = two.resume("1", &first).await;
-    assert_eq!(resumed.app_event().await.data, "plain");
+    resumed.until(|event| event.data == "plain").await;
     assert_eq!(revoke(&one, "1", "an admin's key").await, 200);
     for query in ["user=1", "topic=news"] {
         let (status, _) = crate::presence::ask_with(&one, query, "an admin's key").await;
@@ -85,6 +92,11 @@ async fn documented_users_suffice_for_their_roles() {
     eventually("the end of a lease", || async {
         let leases: usize = redis.command(&["ZCARD", "sse:presence-leases:{broadcast}"]).await;
         (leases == 1).then_some(())
+    })
+    .await;
+    eventually("an undelivered event", || async {
+        let length: i64 = redis.command(&["XLEN", "sse:undelivered:{broadcast}"]).await;
+        (length == 1).then_some(())
     })
     .await;
     // The limit of arguments is the only thing that the gateway asks for in vain.
@@ -103,12 +115,17 @@ async fn publish_in_all_ways(redis: &Redis, round: usize) {
         }
     }
     let _ = shop.durable(&user("empty"), "a", "1", &[]).await;
+    // The second one is beyond HISTORY__MAX_KEPT.
+    for option in [["KEEP", "k"], ["KEEP", "l"], ["FORGET", "k"]] {
+        let _ = shop.durable("broadcast:kept", "a", "1", &option).await;
+    }
+    let _ = shop.durable(&user(&format!("{round}")), "a", "1", &["UNSEEN", "1h"]).await;
 }
 
 #[tokio::test]
 async fn durable_publisher_needs_every_documented_permission() {
     let redis = Redis::start_persistent("always").await;
-    drop(Gateway::durable_only(&redis).start().await);
+    drop(Gateway::durable_only(&redis).env("HISTORY__MAX_KEPT", "1").start().await);
     // A log that is empty because it was trimmed.
     let log = crate::harness::redis::log_key(&user("empty"));
     redis.command::<()>(&["XADD", &log, "1-1", "a", "b"]).await;

@@ -262,6 +262,7 @@ async fn poll_returns_values_and_continues_behind_them() {
     };
     let first = poll("").await;
     assert_eq!(first["events"][0]["data"], json!("1"), "{first}");
+    assert_eq!(first["events"][0]["retained"], json!(true), "{first}");
     assert_eq!(first["snapshot"]["channels"], json!({ "broadcast:a": ["k"] }), "{first}");
     let last = first["lastEventId"].as_str().unwrap();
     assert!(!last.ends_with('!'), "{first}");
@@ -296,4 +297,12 @@ async fn stream_of_a_cluster_gets_values_of_both_servers() {
     }
     values.sort();
     assert_eq!(values, ["own", "shared"]);
+    // A poll has the keys of both.
+    let ticket = ticket(&user_id).jwt();
+    let url = gateway.url(&format!("/events/poll?ticket={ticket}"));
+    let body = gateway.http().get(url).send().await.unwrap().text().await.unwrap();
+    let body: serde_json::Value = serde_json::from_str(&body).expect("JSON");
+    let channels = json!({ "broadcast:a": ["k"], (own.clone()): ["k"] });
+    assert_eq!(body["snapshot"]["channels"], channels, "{body}");
+    assert_eq!(body["events"].as_array().map(Vec::len), Some(2), "{body}");
 }

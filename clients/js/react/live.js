@@ -121,6 +121,7 @@ export class Live {
       if (this.#stream === stream) this.#change(status, stream.reconnectCount);
     });
     stream.onGap((gap) => latest.current.onGap?.(gap));
+    stream.onSnapshot((snapshot) => latest.current.onSnapshot?.(snapshot));
     stream.onError((error) => this.#report(error));
     // These advance the id while there are no events.
     for (const name of ['sse.connected', 'sse.heartbeat']) {

@@ -1,6 +1,6 @@
 // The public types. This module contains no code.
 
-/** @import { ConnectOptions, Gap, Handler, State } from '../src/types.js' */
+/** @import { ConnectOptions, Gap, Handler, Snapshot, State } from '../src/types.js' */
 
 /** State of a stream; also `closed` while the hook is not enabled. @typedef {State} Status */
 
@@ -13,6 +13,8 @@
  *   stopped. Default: true
  * @property {(gap: Gap) => void} [onGap] events may be missing: load the state again from your
  *   backend
+ * @property {(snapshot: Snapshot) => void} [onSnapshot] the keys that have a retained value; the
+ *   values follow as events. Discard those of other keys
  * @property {(error: Error) => void} [onError] for logs; the stream keeps retrying
  */
 

@@ -52,6 +52,8 @@ export function startEngine(settings, sink, types) {
   const skipped = new Set();
   /** Id of the source's previous event: an event without an id repeats it. */
   let lastSourceId = '';
+  /** Whether retained values are arriving: from `sse.snapshot` to a heartbeat. */
+  let inSnapshot = false;
   /**
    * The current source; empty while its ticket is being requested.
    * @type {Partial<ReturnType<typeof openSource>> | undefined}
@@ -98,6 +100,11 @@ export function startEngine(settings, sink, types) {
       }
       clearPolled(); // polled events come first, so none can follow
     }
+    if (type === 'sse.snapshot') inSnapshot = true;
+    // Ids end with `!` while values are missing.
+    else if (type === 'sse.heartbeat') inSnapshot = id.endsWith('!');
+    else if (type === 'sse.connected') inSnapshot = false;
+    else if (inSnapshot && id === lastSourceId) event = { ...event, retained: true };
     // A gap with an id restarts the stream there.
     if (type === 'sse.gap' && id !== lastSourceId) clearPolled();
     lastSourceId = id;

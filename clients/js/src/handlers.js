@@ -33,10 +33,10 @@ export function handlers(names = []) {
      * these are ignored, as a native EventSource does.
      * @param {Raw} raw
      */
-    call({ type, id, text }) {
+    call({ type, id, text, retained = false }) {
       const named = byType.get(type);
       if (!named) return;
-      const event = { type, id, text, data: parse(text) };
+      const event = { type, id, text, data: parse(text), retained };
       named.call(event.data, event);
       if (type !== '*' && !type.startsWith('sse.')) byType.get('*')?.call(event.data, event);
     },

@@ -7,6 +7,7 @@ import { startEngine } from './engine.js';
 import { handlers } from './handlers.js';
 import { listeners } from './listeners.js';
 /** @import { Engine, Gap, ConnectOptions, Settings, Sink, State, Stream } from './types.js' */
+/** @import { Snapshot } from './types.js' */
 
 export * from './types.js';
 
@@ -95,6 +96,8 @@ export function connect(options) {
     onState: states.add,
     /** @param {(gap: Gap) => void} listener */
     onGap: (listener) => registry.on('sse.gap', listener),
+    /** @param {(snapshot: Snapshot) => void} listener */
+    onSnapshot: (listener) => registry.on('sse.snapshot', listener),
     onError: errors.add,
     reconnect: () => engine?.reconnect(),
     close() {

@@ -3,9 +3,10 @@
 /**
  * Response of `/events/poll`.
  * @typedef {object} Answer
- * @property {{ id: string | null, type: string, data: string }[]} events
+ * @property {{ id: string | null, type: string, data: string, retained?: boolean }[]} events
  * @property {string} lastEventId
  * @property {object | null} gap
+ * @property {object} [snapshot]
  */
 
 /** A request that the gateway, or a proxy in front of it, refused. */
@@ -25,8 +26,8 @@ export class Refusal extends Error {
 }
 
 /**
- * Sends one poll. Resolves to its events in order, preceded by a gap if there is one, and the id
- * that the stream has reached.
+ * Sends one poll. Resolves to its events in order, preceded by a gap and a snapshot if there are
+ * any, and the id that the stream has reached.
  * @param {NonNullable<ConnectOptions['fetch']>} fetch
  * @param {string} url
  * @param {number} timeout ms
@@ -37,9 +38,13 @@ export class Refusal extends Error {
  */
 export async function poll(fetch, url, timeout, signal, withCredentials) {
   const body = await request(fetch, url, timeout, signal, withCredentials);
-  const { events, lastEventId, gap } = /** @type {Answer} */ (body);
+  const { events, lastEventId, gap, snapshot } = /** @type {Answer} */ (body);
   /** @type {Raw[]} */
-  const raw = events.map(({ id, type, data }) => ({ type, id: id ?? '', text: data }));
+  const raw = events.map(({ id, type, data, retained }) => ({
+    // A retained value is no position of the stream: only `lastEventId` follows all of them.
+    type, id: retained ? '' : id ?? '', text: data, retained,
+  }));
+  if (snapshot) raw.unshift({ type: 'sse.snapshot', id: '', text: JSON.stringify(snapshot) });
   if (gap) raw.unshift({ type: 'sse.gap', id: '', text: JSON.stringify(gap) });
   return { events: raw, at: lastEventId };
 }

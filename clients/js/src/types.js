@@ -20,10 +20,21 @@
  *   (`publishers.plain = relay`) has an empty id or repeats that of the previous event
  * @property {Data} data the parsed JSON value, or the text if it is not JSON
  * @property {string} text the unparsed text
+ * @property {boolean} retained whether it is the current value of a key, as sent after
+ *   `sse.snapshot`, and not an event that was published just now
  */
 
 /**
- * Data of `sse.gap`: events may be missing. Load the state again from your backend.
+ * Data of `sse.snapshot`: the keys that have a retained value. The values follow as events.
+ * @typedef {object} Snapshot
+ * @property {string[]} covers channels, and patterns of channels, about which `channels` is
+ *   complete
+ * @property {Record<string, string[]>} channels current keys by channel
+ */
+
+/**
+ * Data of `sse.gap`: events may be missing. Load the state again from your backend, unless it
+ * consists of retained values, which follow.
  * @typedef {object} Gap
  * @property {'expired' | 'trimmed' | 'reset' | 'unrecorded' | 'unknown-id'} reason see
  *   docs/reference/events.md of the gateway
@@ -104,6 +115,9 @@
  *   changes; it is not called with the current state
  * @property {(listener: (gap: Gap) => void) => Off} onGap registers a listener for gaps: events may
  *   be missing, so load the state again
+ * @property {(listener: (snapshot: Snapshot) => void) => Off} onSnapshot registers a listener for
+ *   the keys of retained values, called before these: when the stream begins, and after a gap.
+ *   Discard the values of other keys
  * @property {(listener: (error: Error) => void) => Off} onError registers a listener for errors,
  *   such as a failed ticket request or a refused poll. The stream keeps retrying. Without a
  *   listener errors go to `console.warn`
@@ -137,6 +151,7 @@
  *   },
  *   'sse.heartbeat': { timestamp: number },
  *   'sse.gap': Gap,
+ *   'sse.snapshot': Snapshot,
  *   'sse.busy': { reason: string },
  *   'sse.closing': { reason: string },
  *   'sse.online': Presence,
@@ -184,6 +199,7 @@
  * @property {string} type
  * @property {string} id
  * @property {string} text
+ * @property {boolean} [retained]
  */
 
 /**

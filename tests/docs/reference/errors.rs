@@ -101,6 +101,42 @@ fn event(refusal: Rejection) -> [&'static str; 2] {
              `limits.publish_body_bytes`",
         ],
         Rejection::NotUtf8 => ["400", "the message is not UTF-8"],
+        Rejection::BadKeep => [
+            "400",
+            "`keep` or `forget` is not a string of 1 to 256 bytes without control characters, or \
+             the event has both",
+        ],
+        Rejection::BadTags => [
+            "400",
+            "the tags are not 1 to 8 different names of up to 64 letters, digits and `_ . -`, \
+             with values of up to 256 bytes without spaces",
+        ],
+        Rejection::BadUnseen => {
+            ["400", "`unseen` is not a duration from `1s` to `7d`, or the channel is a broadcast"]
+        }
+        Rejection::BadEphemeral => [
+            "400",
+            "`ephemeral` is neither true nor false, or an ephemeral event has an `id`, `keep`, \
+             `forget` or `unseen`, which need storage",
+        ],
+        Rejection::NeedsKeep => [
+            "400",
+            "the rule of the channel has `keep = \"required\"`, and the event has neither `keep` \
+             nor `forget`",
+        ],
+        Rejection::TooManyKept => [
+            "409",
+            "the channel has `history.max_kept` retained values; forget some, or use fewer keys",
+        ],
+        Rejection::TooManyUnseen => [
+            "409",
+            "1,000 events of the user wait to be seen; publish again when their time is over",
+        ],
+        Rejection::NotStored => [
+            "none",
+            "plain publishes only: `publishers.plain` is `relay`, which stores nothing, and the \
+             event has `keep`, `forget` or `unseen`. Publish it durably",
+        ],
         Rejection::WrongType => [
             "409",
             "a key in Redis that the event needs has a value that the gateway never writes; the \

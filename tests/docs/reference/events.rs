@@ -17,6 +17,8 @@ data: {\"orderId\":7}
 ```
 
 - `id` is the event's id. It is opaque: keep the last one, and do not compare ids.
+  [Retained values](../concepts/retained-values.md) and
+  [ephemeral events](../concepts/ephemeral-events.md) have no `id:` line, so the last id remains.
 - `event` is the type that the publisher chose, `message` by default.
 - `data` is the payload, byte for byte. CR, LF and CRLF each start a new `data:` line, which the
   browser joins with `\\n`.
@@ -26,13 +28,15 @@ Frames of a stream end with an empty line. All text is UTF-8.
 
 ## The gateway's events
 
-Their data is JSON. Only `sse.gap` needs code in your application.
+Their data is JSON. Only `sse.gap` needs code in your application, and `sse.snapshot` if you use
+retained values.
 
 | event | data | what a front end does |
 |---|---|---|
 | `sse.connected` | `connectionId`, `user`, `topics`, `resumed` | Nothing. It is the first event of every stream |
 | `sse.heartbeat` | `timestamp` (ms) | Nothing. It is sent when a stream was idle for `server.heartbeat` (15 s), and carries a current id. If none arrives for 45 s, the network is dead: close the stream and connect again |
 | `sse.gap` | `reason`, `channels`, `from` (the client's last id) | **Load the state again from the backend**, and keep listening |
+| `sse.snapshot` | `covers`, `channels` | Discards the values of keys that it does not list; the current values follow |
 | `sse.closing` | `reason` | Nothing. The stream ends, and the browser reconnects after `retry:` |
 | `sse.busy` | `reason` | Nothing. It is the whole response, and the browser reconnects after `retry:`. If it lasts, show \"offline\" |
 
@@ -40,6 +44,7 @@ Their data is JSON. Only `sse.gap` needs code in your application.
 stands for that time.
 Its `user` is `null` for a client
 [without a ticket](../guides/authentication-without-url-token.md#topics-without-a-ticket).
+While [retained values](#ssesnapshot) are missing, ids end with `!`.
 The first frame of a stream has a `retry:` of `server.retry` plus a random part of up to the same
 again.";
 
@@ -62,6 +67,32 @@ const GAP: &str = "\
 The gateway sends `sse.gap` if it cannot prove that the stream is complete.
 `trimmed` and `unknown-id` mean that events were lost or cannot be identified.
 `reset`, `unrecorded` and `expired` mean that events may have been lost.";
+
+const SNAPSHOT: &str = "\
+## sse.snapshot
+
+Precedes the [retained values](../concepts/retained-values.md) of a stream that began without an id,
+or that got `sse.gap`.
+
+```text
+event: sse.snapshot
+data: {\"covers\":[\"user:42:events\",\"broadcast:*\"],\"channels\":{\"broadcast:prices\":[\"btc\",\"eth\"]}}
+```
+
+- `channels` has the current keys of each channel with retained values, as far as the client's
+  [filter](../concepts/filters-and-tags.md) lets it receive them.
+- `covers` has the channels, and patterns of channels, about which `channels` is complete: a key of
+  one of these that is not listed has no value.
+- The values follow as ordinary events without `id:`, in the order in which they were published,
+  then `sse.heartbeat`.
+- Until then, the last event id ends with `!`: a client that resumes from it gets `sse.snapshot` and
+  the values again.
+- A stream that begins gets `sse.snapshot` only if there are values. After `sse.gap` it is always
+  sent if `KEEP` was ever used on the Redis server, so that clients discard keys that were forgotten
+  meanwhile.
+- On a Redis Cluster there may be two, one for each of the stream's sources.
+- A gap (`unrecorded`) of a stream that misses nothing that was recorded is not followed by
+  `sse.snapshot`.";
 
 const CLOSING: &str = "\
 ## sse.closing
@@ -206,6 +237,6 @@ pub fn page() -> String {
     let busy = table(["`reason`", "why", "`retry:`"], busy);
     assemble(
         "Events",
-        &[WIRE, PRESENCE, GAP, &gaps, CLOSING, &notified, SILENT, &silent, BUSY, &busy],
+        &[WIRE, PRESENCE, GAP, &gaps, SNAPSHOT, CLOSING, &notified, SILENT, &silent, BUSY, &busy],
     )
 }

@@ -50,6 +50,8 @@ export function openHub({ name, last, settings, types }, onClose, ticket) {
   let { lastEventId: at } = settings;
   /** @type {State} */
   let state = 'connecting';
+  /** Whether the stream has brought retained values. */
+  let kept = false;
   /** Id of the last event sent to the members. */
   let sent = '';
   /**
@@ -61,7 +63,7 @@ export function openHub({ name, last, settings, types }, onClose, ticket) {
   /** @param {string} kind @param {any} [value] @param {string} [to] */
   const send = (kind, value, to) => channel.postMessage({ kind, value, from: me, to });
   /** @param {string} [to] */
-  const hello = (to) => send('hello', { at, state, types: [...known] }, to);
+  const hello = (to) => send('hello', { at, state, types: [...known], kept }, to);
 
   /** Asks the newest member, and one more after each timeout. @returns {Promise<string | null>} */
   const requestTicket = () => new Promise((resolve, reject) => {
@@ -85,6 +87,7 @@ export function openHub({ name, last, settings, types }, onClose, ticket) {
   const engine = startEngine({ ...settings, ticket: ticket ?? requestTicket }, {
     event(event) {
       sent = event.id;
+      kept ||= event.type === 'sse.snapshot';
       // An event without its own id repeats the previous one, and members would drop it as a
       // duplicate.
       send('event', sent === at ? { ...event, id: '' } : event);

@@ -143,6 +143,30 @@ export function joinGroup(settings, sink, types) {
     for (const event of buffered) if (current()) deliver(event);
   }
 
+  /**
+   * Polls for the retained values: this tab begins later than the hub. They may be newer than the
+   * hub's next events, which then lead to the same values.
+   */
+  async function fetchValues() {
+    const joined = /** @type {AbortController} */ (membership);
+    for (let tries = 0; joined === membership;) {
+      try {
+        const url = address(plain, '/poll', { ticket: await newTicket(ticket, plain.watchdog) });
+        const { watchdog, withCredentials } = plain;
+        const { events } = await poll(fetch, url, watchdog, joined.signal, withCredentials);
+        for (const event of events) {
+          const isValue = event.retained || event.type === 'sse.snapshot';
+          if (isValue && joined === membership) sink.event(event);
+        }
+        return;
+      } catch (error) {
+        if (joined !== membership) return;
+        sink.error(/** @type {Error} */ (error));
+        await sleep(backoff(tries++, plain));
+      }
+    }
+  }
+
   /** Follows a hub that is new to this tab. @param {any} value @param {string} [to] */
   function follow(value, to) {
     addTypes(value.types);
@@ -151,8 +175,11 @@ export function joinGroup(settings, sink, types) {
     queue = () => {};
     hubCursor = value.at;
     buffer = undefined;
-    if (cursor === undefined) advance(hubCursor ?? '');
-    else if (!hubCursor || after(hubCursor, cursor)) catchUp();
+    if (cursor === undefined) {
+      advance(hubCursor ?? '');
+      // A hub without a position has not begun either, and forwards them.
+      if (hubCursor && (value.kept || groupTypes.has('sse.snapshot'))) fetchValues();
+    } else if (!hubCursor || after(hubCursor, cursor)) catchUp();
   }
 
   /** @param {{ data: Message }} message */

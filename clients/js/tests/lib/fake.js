@@ -56,8 +56,8 @@ export const settled = () => new Promise(setImmediate);
 
 /**
  * Opens a stream to the fake gateway: { stream, seen, advance(ms), polls }. `answer(n)` returns the
- * response to the n-th poll: a list of events `[id, type]`, an error, or undefined to keep the poll
- * pending.
+ * response to the n-th poll: a list of events `[id, type]`, a whole response, an error, or undefined
+ * to keep the poll pending.
  */
 export async function openStream(t, { answer = () => undefined, ...options } = {}) {
   t.mock.timers.reset();
@@ -70,6 +70,7 @@ export async function openStream(t, { answer = () => undefined, ...options } = {
     signal.addEventListener('abort', () => reject(signal.reason));
     const events = answer(polls.length);
     if (events instanceof Error) reject(events);
+    else if (events && !Array.isArray(events)) resolve(Response.json(events));
     else if (events)
       resolve(
         Response.json({

@@ -17,9 +17,10 @@ const off: () => void = stream.on('order-completed', (data, event) => {
   const id: number = data.orderId;
   const same: StreamEvent<{ orderId: number }> = event;
   const opaqueId: string = event.id;
+  const isValue: boolean = event.retained;
   // @ts-expect-error unknown property
   data.text;
-  void [id, same, opaqueId];
+  void [id, same, opaqueId, isValue];
 });
 off();
 stream.on('*', (data, { type, text }) => void [data, type, text]);
@@ -45,6 +46,7 @@ stream.onState((now) => {
   if (now === 'connected') return;
 });
 stream.onGap((gap: Gap) => void [gap.reason, gap.channels, gap.from]);
+stream.onSnapshot(({ covers, channels }) => void [covers.length, channels['broadcast:a']?.length]);
 stream.onError((error) => error.message);
 const id: string | undefined = stream.lastEventId;
 // @ts-expect-error read-only property
