@@ -162,12 +162,12 @@ local presence = (function()
 
   -- sse_presence 1 <presence key> <instance> <number> <lease_ms> <linger_ms> BEGIN | KEEP | END
   --   [<user> <streams>]..
-  -- Renews the lease of an instance, and reports how many streams its users have now. The numbers of
-  -- reports increase: an earlier one that arrives late changes nothing. BEGIN: the instance may be
-  -- new. END: it leaves with all its users. Also removes what other instances have left behind.
-  -- Returns name/value pairs. The state is `ok`, or `unknown` if the instance has lost its lease and
-  -- must report everything under a new name. `epoch`: if it is another one than before, reports may
-  -- be lost. `more` is 1 if there is more to remove.
+  -- Renews the lease of an instance, and reports how many streams its users have now. The numbers
+  -- of reports increase: an earlier one that arrives late changes nothing. BEGIN: the instance may
+  -- be new. END: it leaves with all its users. Also removes what other instances have left behind.
+  -- Returns name/value pairs. The state is `ok`, or `unknown` if the instance has lost its lease
+  -- and must report everything under a new name. `epoch`: if it is another one than before, reports
+  -- may be lost. `more` is 1 if there is more to remove.
   function presence.report(_, args)
     local wrong = report_fault(args)
     if wrong then return reject_call('usage', wrong) end
