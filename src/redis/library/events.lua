@@ -154,7 +154,8 @@ local function append(channel, kind, payload, o)
     if code then return nil, code, text end
   end
   if o.is_ephemeral or channel.is_ephemeral then
-    redis.call('SPUBLISH', channel.live, 'ephemeral ' .. live_text(channel, retry, kind, payload, o))
+    local text = live_text(channel, retry, kind, payload, o)
+    redis.call('SPUBLISH', channel.live, 'ephemeral ' .. text)
     return ''
   end
   local is_kept = o.keep or o.forget
