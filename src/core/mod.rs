@@ -16,6 +16,7 @@ pub mod part;
 mod part_state;
 pub mod queue;
 pub mod reasons;
+pub mod retained;
 pub mod stream_state;
 pub mod topics;
 pub mod trace;

@@ -144,6 +144,11 @@ impl StreamState {
         self.queue_load.bytes()
     }
 
+    /// Whether the ids that the client gets differ from those of the shared frames.
+    pub fn has_own_ids(&self) -> bool {
+        self.is_split() || self.main.needs_snapshot
+    }
+
     /// Whether there is nothing to write.
     pub fn is_empty(&self) -> bool {
         self.head.is_none() && self.queue.is_empty() && self.last.is_none()
@@ -176,23 +181,27 @@ impl StreamState {
 
     /// From now on, the client needs the retained values of a part.
     pub fn require_snapshot(&mut self, part: Part) {
-        self.parts(part).for_each(|part| self.part_mut(part).needs_snapshot = true);
+        self.parts(part).for_each(|part| self.part_mut(part).require_snapshot());
     }
 
     /// Queues `sse.snapshot`; the retained values of the part follow.
     pub fn queue_snapshot(&mut self, part: Part, keys: SnapshotKeys) {
+        // The end of values that were queued before, and not all taken, says nothing of these.
+        self.require_snapshot(part);
         let frame = keys.frame();
         let content = Content::Snapshot(Box::new(SnapshotFrame { keys, frame }));
         self.push(Queued::new(content, part, None));
     }
 
-    /// Queues a heartbeat behind the retained values of a part: once it is taken, the client has
-    /// them, and its id says so.
-    pub fn end_snapshot(&mut self, part: Part, encode: impl FnOnce(Cursor) -> Bytes) {
-        let others = self.parts(Part::Whole).any(|p| p != part && self.part(p).needs_snapshot);
-        let id = Cursor { position: self.position(), is_incomplete: others };
-        let content = Content::Control(encode(id));
-        self.push(Queued::new(content, part, None).ending_snapshot());
+    /// Queues a heartbeat behind the retained values of a part and the events up to their `h`: once
+    /// it is taken, the client has them all, and its id says so. Before, a client that resumes must
+    /// get the values again: earlier events than these would follow.
+    pub fn end_snapshot(&mut self, part: Part, h: EventId, encode: impl FnOnce(Cursor) -> Bytes) {
+        let state = self.part_mut(part);
+        state.reach(h);
+        let (upto, number) = (state.position, state.snapshot_number);
+        let content = Content::Control(encode(self.position().into()));
+        self.push(Queued::new(content, part, Some(upto)).ending_snapshot(number));
     }
 
     /// The number of ephemeral events that were dropped since the last call.
@@ -210,8 +219,8 @@ impl StreamState {
         self.parts(part).any(|part| self.part(part).phase == Phase::Detached)
     }
 
-    /// Takes the next frame; the flag is true for the last one of the stream. If the stream is
-    /// split, the writer replaces the frame's id with [`StreamState::cursor`].
+    /// Takes the next frame; the flag is true for the last one of the stream. The writer replaces
+    /// the frame's id with [`StreamState::named_cursor`] if [`StreamState::has_own_ids`].
     pub fn take(&mut self) -> Option<(Queued, bool)> {
         let control = |frame: Box<Bytes>| Queued::new(Content::Control(*frame), Part::Whole, None);
         if let Some(frame) = self.head.take() {
@@ -219,8 +228,8 @@ impl StreamState {
         }
         if let Some(item) = self.queue.pop_front() {
             self.queue_load.remove(&item);
-            if item.ends_snapshot {
-                self.parts(item.part).for_each(|part| self.part_mut(part).needs_snapshot = false);
+            if let Some(number) = item.ends_snapshot {
+                self.parts(item.part).for_each(|part| self.part_mut(part).end_snapshot(number));
             }
             if self.broadcasts.is_some() {
                 self.move_cursors(&item);
@@ -308,6 +317,15 @@ impl StreamState {
                 return Outcome::Ignored;
             }
         }
+        if let Item::Event(event) | Item::Filtered(event) = item
+            && event.predecessor > position
+        {
+            self.part_mut(part).detach();
+            return Outcome::CatchUp(part, CatchUpCause::Predecessor);
+        }
+        if let Item::Filtered(_) = item {
+            return Outcome::Ignored;
+        }
         if !self.make_room(item) {
             if item.is_ephemeral() {
                 self.ephemeral_dropped += 1;
@@ -317,13 +335,8 @@ impl StreamState {
             return Outcome::CatchUp(dropped, CatchUpCause::Overflow);
         }
         match item {
-            Item::Event(event) => {
-                if event.predecessor > position {
-                    self.part_mut(part).detach();
-                    return Outcome::CatchUp(part, CatchUpCause::Predecessor);
-                }
-                self.push(Queued::live(event, part, self.limit_bytes));
-            }
+            Item::Event(event) => self.push(Queued::live(event, part, self.limit_bytes)),
+            Item::Filtered(_) => {}
             Item::Unrecorded(id) => {
                 let gap = self.gap_of(GapReason::Unrecorded, self.channels.all());
                 self.push_gap(gap, None, part, Some(*id));
@@ -359,8 +372,7 @@ impl StreamState {
         part: Part,
         upto: Option<EventId>,
     ) {
-        let is_incomplete = self.needs_snapshot(Part::Whole);
-        let frame = gap.frame(restart.map(|position| Cursor { position, is_incomplete }));
+        let frame = gap.frame(restart.map(Cursor::from));
         let content = Content::Gap(Box::new(GapFrame { gap, frame, restart }));
         self.push(Queued::new(content, part, upto));
     }
@@ -496,8 +508,7 @@ impl StreamState {
         }
         let position = self.position();
         let upto = (!self.is_split()).then_some(position.user);
-        let id = Cursor { position, is_incomplete: self.needs_snapshot(Part::Whole) };
-        self.push(Queued::new(Content::Control(encode(id)), Part::Whole, upto));
+        self.push(Queued::new(Content::Control(encode(position.into())), Part::Whole, upto));
     }
 }
 

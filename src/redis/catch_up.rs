@@ -17,12 +17,14 @@ use std::{cell::Cell, rc::Rc, sync::Arc, time::Duration};
 use tokio::sync::{Semaphore, mpsc};
 use tracing::Instrument;
 
-use self::gap::{GapFlags, report_gap};
+use self::{
+    gap::{GapFlags, find_gap},
+    values::send_values,
+};
 use super::{
     commands::CommandError,
     link::LinkDown,
     log, replay_cache_fill,
-    retained::Retained,
     routes::{Route, Routes},
 };
 use crate::{
@@ -30,10 +32,12 @@ use crate::{
     core::{
         catch_up::{self, ClockSnapshot, Merge, Start},
         channel::Channel,
+        event::Event,
         id::EventId,
         page::Page,
         part::Part,
         reasons::CatchUpCause,
+        retained::Retained,
     },
     error_chain::ErrorChain,
     state::{
@@ -304,8 +308,9 @@ impl CatchUpDriver {
                 if clock.may_have_values {
                     c.require_snapshot(part);
                 }
+                let values = self.needed_values(catch_up, snapshot).await?;
                 c.restart(part, reason, clock.h.into());
-                return self.send_values(catch_up, snapshot).await.map(drop);
+                return send_values(catch_up, &values).await;
             }
             // The server of the broadcasts has the recorder.
             Start::Read { reset, unrecorded, stale } => {
@@ -314,31 +319,39 @@ impl CatchUpDriver {
         };
         let from = catch_up.from.unwrap_or(EventId::ZERO);
         if from >= clock.h {
-            return self.send_values(catch_up, snapshot).await.map(drop);
+            let values = self.needed_values(catch_up, snapshot).await?;
+            return send_values(catch_up, &values).await;
         }
         let (sources, too_many) = self.sources(catch_up, snapshot, stale).await?;
         let mut merge = Merge::new(from, clock, sources);
         let mut first = true;
-        let mut values = Retained::default();
+        let mut values = None;
         loop {
             let pages = self.read(c, &merge, snapshot, first).await?;
             catch_up.check_current()?;
             if first {
                 let flags = GapFlags { reset, unrecorded, stale, too_many };
-                let has_gap = report_gap(c, part, &merge, &pages, from, flags);
-                if has_gap && clock.may_have_values {
+                let gap = find_gap(c, part, &merge, &pages, from, flags);
+                if gap.is_some() && clock.may_have_values {
                     c.require_snapshot(part);
                 }
-                values = self.send_values(catch_up, snapshot).await?;
+                // Before the gap: if they cannot be read, the next attempt finds the gap again.
+                values = self.needed_values(catch_up, snapshot).await?;
+                if let Some((reason, channels)) = gap {
+                    c.queue_gap(part, reason, channels);
+                }
+                send_values(catch_up, &values).await?;
             }
             let done = pages.is_empty();
             for (n, page) in pages {
                 merge.feed(n, page, first).map_err(|_| Interrupted::Changed)?;
             }
             first = false;
-            let superseded = values.superseded();
+            let superseded = values.as_ref().map(Retained::superseded);
+            let is_superseded =
+                |event: &Event| superseded.as_ref().is_some_and(|s| s.contains(event));
             while let Some(event) = merge.pop() {
-                if !c.sees(&event) || superseded.contains(&event) {
+                if !c.sees(&event) || is_superseded(&event) {
                     continue;
                 }
                 c.replay(part, &event);

@@ -21,6 +21,9 @@ do
         .. MAX_KEPT .. '; FORGET some, or use fewer keys'
     end
     channel.kept = kept
+    channel.kept_count = count
+    -- It neither adds a value nor renews the expiry of nothing.
+    if o.forget and count == 0 then return end
     -- A new hash has no expiry.
     if count > 0 and (channel.kept_until_ms or 0) >= now + KEPT_RETENTION_MS then return end
     channel.kept_until_ms = nil
@@ -32,6 +35,7 @@ do
     end
     -- Streams look for retained values only if there was ever one. On a cluster the node key is in
     -- another slot, and they always look.
+    had_values = true
     if count == 0 and not is_cluster then redis.call('HSET', node_key, 'kept', '1') end
   end
 
@@ -39,7 +43,13 @@ do
   function keep(channel, o, now, position, retry, kind, payload)
     local kept = channel.kept
     if o.forget then
-      redis.call('HDEL', kept, o.forget)
+      local removed = redis.call('HDEL', kept, o.forget)
+      if removed == channel.kept_count then
+        -- The hash is gone, and its topic has no values any more.
+        channel.kept_until_ms = nil
+        if removed > 0 and channel.topic then redis.call('ZREM', KEPT_TOPICS, channel.topic) end
+        return
+      end
     else
       redis.call('HSET', kept, o.keep, position .. ' ' .. retry .. (o.tags and 'g ' or ' ') .. kind
         .. '\n' .. (o.tags and o.tags .. '\n' or '') .. payload)
