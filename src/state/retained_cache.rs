@@ -138,14 +138,16 @@ impl RetainedCache {
     /// Before the list of topics is read.
     pub fn begin_topics(&self) -> LoadingTopics<'_> {
         let mut inner = self.inner.lock();
-        inner.loading_list = Some(Vec::new());
+        inner.loading_list = inner.is_open.then(Vec::new);
         LoadingTopics { cache: self, generation: inner.generation }
     }
 
     /// Before the values of topics are read.
     pub fn begin_values(&self, topics: Vec<Arc<str>>) -> LoadingValues<'_> {
         let mut inner = self.inner.lock();
-        for topic in &topics {
+        // If it opens only later, changes before that are missing.
+        let is_open = inner.is_open;
+        for topic in topics.iter().filter(|_| is_open) {
             inner.forget(topic);
             inner.loading.insert(topic.clone(), Updates::default());
         }
@@ -362,6 +364,16 @@ mod tests {
         cache.open();
         let (values, topics) = (cache.begin_values(vec![topic()]), cache.begin_topics());
         cache.close();
+        cache.open();
+        values.set(&topic(), vec![value(5, "x")], 0);
+        topics.set(BTreeSet::new(), 0);
+        assert!(cache.values("a", 0).is_none() && cache.topics(0).is_none());
+    }
+
+    #[test]
+    fn what_was_read_before_the_link_was_up_is_not_kept() {
+        let cache = RetainedCache::new(100_000);
+        let (values, topics) = (cache.begin_values(vec![topic()]), cache.begin_topics());
         cache.open();
         values.set(&topic(), vec![value(5, "x")], 0);
         topics.set(BTreeSet::new(), 0);

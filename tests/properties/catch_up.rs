@@ -1,7 +1,8 @@
 //! A client receives every event after its cursor, in order, exactly once, or a gap, for any order
 //! of publishes, deliveries, writes, link failures, overflows, trimming, wipes, restarts and
 //! fail-overs, and with any of two gateways. If the user's channel and the broadcasts are on two
-//! servers, that is so for each of them.
+//! servers, that is so for each of them. The retained values that it knows in the end are the current
+//! ones, and none of them ever goes back to an earlier one.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -12,7 +13,9 @@ use proptest::{collection::vec, prelude::*};
 use sse_gateway::core::{
     channel::Channel,
     event::Event,
-    id::{EventId, StreamPosition},
+    event_options::Retain,
+    id::{Cursor, EventId, StreamPosition},
+    part::Part,
     queue::Content,
     reasons::GapReason,
     stream_state::StreamState,
@@ -20,7 +23,7 @@ use sse_gateway::core::{
 
 use crate::{
     gateway_model::Gateway,
-    redis_model::{Failover, Redis},
+    redis_model::{Failover, Key, Redis, number_of},
 };
 
 const CHANNELS: [&str; 3] = ["user:1:events", "broadcast:a", "broadcast:b"];
@@ -31,6 +34,7 @@ enum Action {
     Publish {
         channel: usize,
         payload_bytes: usize,
+        change: Option<Change>,
     },
     Trim {
         channel: usize,
@@ -62,10 +66,26 @@ enum Action {
         server: usize,
         ahead_ms: u64,
     },
-    /// The client reconnects to the other gateway, which may have been restarted.
+    /// The client reconnects to the other gateway, which may have been restarted. It may also have
+    /// forgotten its retained values, and say so.
     Reconnect {
         is_new: bool,
+        has_values: bool,
     },
+    /// All queues together are too long.
+    Shed,
+}
+
+/// What an event does to the retained values of its channel: it keeps or forgets a key.
+#[derive(Clone, Copy, Debug)]
+struct Change {
+    key: usize,
+    is_kept: bool,
+}
+
+fn change() -> impl Strategy<Value = Option<Change>> {
+    let change = (0..3usize, prop::bool::weighted(0.8));
+    prop::option::of(change.prop_map(|(key, is_kept)| Change { key, is_kept }))
 }
 
 fn number() -> impl Strategy<Value = usize> {
@@ -83,8 +103,9 @@ fn failover() -> impl Strategy<Value = Action> {
 /// An action that changes neither logs nor epochs, except by publishing and trimming.
 fn ordinary() -> impl Strategy<Value = Action> {
     prop_oneof![
-        6 => (0..3usize, 1..200usize)
-            .prop_map(|(channel, payload_bytes)| Action::Publish { channel, payload_bytes }),
+        6 => (0..3usize, 1..200usize, change()).prop_map(|(channel, payload_bytes, change)| {
+            Action::Publish { channel, payload_bytes, change }
+        }),
         1 => (0..3usize).prop_map(|channel| Action::Trim { channel }),
         1 => (0..3usize).prop_map(|channel| Action::AppendForeign { channel }),
         6 => number().prop_map(Action::Receive),
@@ -97,7 +118,9 @@ fn ordinary() -> impl Strategy<Value = Action> {
         2 => number().prop_map(Action::RestoreLink),
         8 => number().prop_map(Action::CatchUp),
         1 => number().prop_map(Action::Reload),
-        1 => any::<bool>().prop_map(|is_new| Action::Reconnect { is_new }),
+        1 => (any::<bool>(), any::<bool>())
+            .prop_map(|(is_new, has_values)| Action::Reconnect { is_new, has_values }),
+        1 => Just(Action::Shed),
     ]
 }
 
@@ -128,6 +151,8 @@ enum Received {
     Event(usize, EventId),
     Position(StreamPosition),
     Gap(Gap),
+    /// A retained value: its key, and the number of its event.
+    Value(Key, usize),
 }
 
 /// A server, and what the simulation knows of it.
@@ -147,7 +172,13 @@ struct Simulation {
     other_gateway: Gateway,
     received: Vec<Received>,
     /// The id that the client would send.
-    last_id: StreamPosition,
+    last_id: Cursor,
+    /// The retained values that the client knows.
+    values: BTreeMap<Key, usize>,
+    /// The newest change that it got of each key, and those that went back.
+    newest: BTreeMap<Key, usize>,
+    regressions: Vec<String>,
+    next_number: usize,
     was_trimmed: bool,
     has_foreign: bool,
 }
@@ -176,7 +207,7 @@ impl Simulation {
         let broadcasts = servers[servers.len() - 1].highest;
         let cursor = StreamPosition { user: servers[0].highest, broadcasts };
         let gateway =
-            || Gateway::new(&channels, page, stream(cursor, queue_bytes, servers.len() > 1));
+            || Gateway::new(&channels, page, stream(cursor.into(), queue_bytes, servers.len() > 1));
         let mut simulation = Self {
             gateway: gateway(),
             other_gateway: gateway(),
@@ -184,7 +215,11 @@ impl Simulation {
             channels: channels.clone(),
             queue_bytes,
             received: Vec::new(),
-            last_id: cursor,
+            last_id: cursor.into(),
+            values: BTreeMap::new(),
+            newest: BTreeMap::new(),
+            regressions: Vec::new(),
+            next_number: 0,
             was_trimmed: false,
             has_foreign: false,
         };
@@ -202,8 +237,8 @@ impl Simulation {
         let gateway = &mut self.gateway;
         let servers = &mut self.servers;
         match action {
-            Action::Publish { channel, payload_bytes } => {
-                self.publish(&self.channels[*channel].clone(), *payload_bytes);
+            Action::Publish { channel, payload_bytes, change } => {
+                self.publish(&self.channels[*channel].clone(), *payload_bytes, *change);
             }
             Action::Trim { channel } => {
                 let channel = &self.channels[*channel];
@@ -227,7 +262,7 @@ impl Simulation {
             }
             Action::Lose(n) => {
                 if let Some(channel) = server(servers, *n).1.lose_newest() {
-                    self.publish(&channel, 1);
+                    self.publish(&channel, 1, None);
                 }
             }
             Action::Write => self.write(),
@@ -254,34 +289,57 @@ impl Simulation {
             Action::Restart { server: n, ahead_ms } => {
                 server(servers, *n).1.restart(*ahead_ms);
             }
-            Action::Reconnect { is_new } => self.reconnect(*is_new),
+            Action::Reconnect { is_new, has_values } => self.reconnect(*is_new, *has_values),
+            Action::Shed => gateway.shed(),
         }
         for (n, server) in self.servers.iter_mut().enumerate() {
             server.highest = server.highest.max(self.gateway.seen(n));
         }
     }
 
-    fn publish(&mut self, channel: &Channel, payload_bytes: usize) {
+    fn publish(&mut self, channel: &Channel, payload_bytes: usize, change: Option<Change>) {
         let server = self.server_of(channel);
         let server = &mut self.servers[server];
-        let id = server.redis.publish(channel, payload_bytes);
+        self.next_number += 1;
+        let retain = change.map(|Change { key, is_kept }| {
+            let key = format!("k{key}").into();
+            if is_kept { Retain::Keep(key) } else { Retain::Forget(key) }
+        });
+        let id = server.redis.publish(channel, self.next_number, payload_bytes, retain);
         if id.epoch < server.highest.epoch {
             server.overtaken.insert(id);
         }
     }
 
     fn receive(&mut self, event: &Event) {
-        let cursor = self.gateway.stream.cursor();
-        self.last_id = cursor;
+        self.change_value(event);
         let server = self.server_of(&event.channel);
-        let id = event.id.unwrap_or_default();
-        assert_eq!(of(server, cursor), id, "the cursor is the event");
+        let Some(id) = event.id else {
+            let key = event.retain().expect("a retained value").key().to_owned();
+            let value = Received::Value((event.channel.clone(), key), number_of(event));
+            return self.received.push(value);
+        };
+        self.last_id = self.gateway.stream.named_cursor();
+        assert_eq!(of(server, self.last_id.position), id, "the cursor is the event");
         self.received.push(Received::Event(server, id));
+    }
+
+    fn change_value(&mut self, event: &Event) {
+        let Some(retain) = event.retain() else { return };
+        let key = (event.channel.clone(), retain.key().to_owned());
+        let number = number_of(event);
+        if let Some(before) = self.newest.insert(key.clone(), number).filter(|b| *b > number) {
+            self.regressions.push(format!("{key:?}: {before}, {number}"));
+        }
+        match retain {
+            Retain::Keep(_) => self.values.insert(key, number),
+            Retain::Forget(_) => self.values.remove(&key),
+        };
     }
 
     fn write(&mut self) {
         let Some((frame, _)) = self.gateway.stream.take() else { return };
-        let cursor = self.gateway.stream.cursor();
+        let cursor = self.gateway.stream.named_cursor();
         match frame.content {
             Content::Event(event) => self.receive(&event),
             Content::Gap(gap) => {
@@ -294,16 +352,30 @@ impl Simulation {
                     self.last_id = cursor;
                 }
             }
-            // Without retained values.
-            Content::Snapshot(_) => {}
+            Content::Snapshot(snapshot) => {
+                let keys = snapshot.keys;
+                let remains = |(channel, key): &Key, _: &mut usize| {
+                    let channel = channel.to_string();
+                    let listed = keys.channels.get(&channel);
+                    !keys.covers.contains(&channel)
+                        || listed.is_some_and(|keys| keys.iter().any(|k| **k == **key))
+                };
+                self.values.retain(remains);
+                // The events of a key that was forgotten follow.
+                self.newest.retain(remains);
+            }
             Content::Control(_) => {
                 self.last_id = cursor;
-                self.received.push(Received::Position(self.last_id));
+                self.received.push(Received::Position(self.last_id.position));
             }
         }
     }
 
-    fn reconnect(&mut self, is_new: bool) {
+    fn reconnect(&mut self, is_new: bool, has_values: bool) {
+        if !has_values {
+            self.values.clear();
+            self.last_id.is_incomplete = true;
+        }
         for (n, server) in self.servers.iter_mut().enumerate() {
             self.gateway.break_link(n, &mut server.redis);
         }
@@ -361,7 +433,7 @@ impl Simulation {
                     }
                     continue;
                 }
-                Received::Event(..) | Received::Gap(_) => continue,
+                Received::Event(..) | Received::Gap(_) | Received::Value(..) => continue,
             };
             let is_later = last.insert(order(id), id).is_none_or(|last| id >= last);
             prop_assert!(is_later, "{} is late: {:?}", id, self.received);
@@ -378,7 +450,19 @@ impl Simulation {
                 .iter()
                 .any(|r| matches!(r, Received::Event(from, id) if *from == n && *id == wanted))
         };
+        // The client has a later value of its key.
+        let mut values = BTreeMap::<&Key, usize>::new();
+        for received in &self.received {
+            if let Received::Value(key, number) = received {
+                let newest = values.entry(key).or_default();
+                *newest = (*newest).max(*number);
+            }
+        }
         for event in server.redis.published.iter().filter(|e| !received(e.id)) {
+            let key = event.key.as_ref();
+            if key.and_then(|key| values.get(key)).is_some_and(|value| *value >= event.number) {
+                continue;
+            }
             let is_overtaken = server.overtaken.contains(&event.id);
             // An overtaken event is lost from the beginning, even if its log has it for a while.
             let since = event.lost_at.filter(|_| !is_overtaken).unwrap_or(event.at);
@@ -405,6 +489,21 @@ impl Simulation {
         Ok(())
     }
 
+    /// The client knows the current values. Without new epochs, none went back to an earlier one.
+    fn check_values(&self, epochs_change: bool) -> Result<(), TestCaseError> {
+        let mut current = BTreeMap::new();
+        for channel in &self.channels {
+            for value in self.servers[self.server_of(channel)].redis.values(channel) {
+                let key = (channel.clone(), value.key.to_string());
+                current.insert(key, number_of(&value.event));
+            }
+        }
+        prop_assert_eq!(&self.values, &current, "{:?}", self.received);
+        prop_assert!(!self.gateway.stream.needs_snapshot(Part::Whole));
+        prop_assert!(epochs_change || self.regressions.is_empty(), "{:?}", self.regressions);
+        Ok(())
+    }
+
     /// No gap without a cause.
     fn check_gaps(&self, epochs_change: bool) -> Result<(), TestCaseError> {
         for gap in self.gaps() {
@@ -421,12 +520,15 @@ impl Simulation {
     }
 }
 
-fn stream(cursor: StreamPosition, queue_bytes: usize, is_split: bool) -> StreamState {
+fn stream(cursor: Cursor, queue_bytes: usize, is_split: bool) -> StreamState {
     let names: Vec<_> = CHANNELS.iter().map(|name| (*name).to_owned()).collect();
-    let mut stream = StreamState::new(cursor.user, queue_bytes, Rc::new(names));
+    let mut stream = StreamState::new(cursor.position.user, queue_bytes, Rc::new(names));
     if is_split {
         stream.split();
-        stream.start_at(cursor);
+        stream.start_at(cursor.position);
+    }
+    if cursor.is_incomplete {
+        stream.require_snapshot(Part::Whole);
     }
     stream
 }
@@ -445,6 +547,7 @@ fn check(
         simulation.check_order(server)?;
         simulation.check_missing(server)?;
     }
+    simulation.check_values(epochs_change)?;
     simulation.check_gaps(epochs_change)
 }
 
