@@ -15,6 +15,7 @@ use crate::core::{
     channel::Channel,
     event::Event,
     event_options::Retain,
+    id::EventId,
     retained::{RetainedValue, Values},
 };
 
@@ -30,6 +31,8 @@ struct Topic {
     by_key: HashMap<Arc<str>, RetainedValue>,
     /// The same in order, if it was asked for since the last change.
     sorted: Option<Values>,
+    /// All its events up to here have arrived.
+    last: EventId,
     read_ms: u64,
     bytes: usize,
 }
@@ -38,6 +41,8 @@ struct Topic {
 #[derive(Default)]
 struct Updates {
     events: Vec<Arc<Event>>,
+    /// All events of the topic from then on up to here have arrived.
+    last: EventId,
     bytes: usize,
 }
 
@@ -54,9 +59,11 @@ struct Inner {
     is_open: bool,
     /// Counts up when the cache is emptied.
     generation: u64,
+    /// The last position that has arrived.
+    last: EventId,
     topics: HashMap<Arc<str>, Topic>,
     /// Topics whose values are being read. One that is missing although it is being read had too
-    /// many updates.
+    /// many updates, or some did not arrive.
     loading: HashMap<Arc<str>, Updates>,
     list: Option<TopicList>,
     /// Topics that got values while the list was being read.
@@ -82,9 +89,11 @@ impl RetainedCache {
         Self { inner: Mutex::default(), limit_bytes, filling: tokio::sync::Mutex::default() }
     }
 
-    /// Opens it: from now on the link brings every change.
-    pub fn open(&self) {
-        self.inner.lock().is_open = true;
+    /// Opens it: the link brings every change after `h`.
+    pub fn open(&self, h: EventId) {
+        let mut inner = self.inner.lock();
+        inner.is_open = true;
+        inner.last = inner.last.max(h);
     }
 
     /// Empties and closes it.
@@ -93,13 +102,19 @@ impl RetainedCache {
         *inner = Inner { generation: inner.generation + 1, ..Inner::default() };
     }
 
-    /// Takes a live event that changes a value.
+    /// Takes a live event, which may change a value. If one before it is missing, the values are
+    /// read again.
     pub fn update(&self, event: &Arc<Event>) {
-        let (Channel::Broadcast(topic), Some(retain)) = (&event.channel, event.retain()) else {
-            return;
-        };
+        let (Channel::Broadcast(topic), Some(id)) = (&event.channel, event.id) else { return };
         let mut inner = self.inner.lock();
         let inner = &mut *inner;
+        inner.last = inner.last.max(id);
+        if let Some(last) = inner.last_of(topic)
+            && event.predecessor > std::mem::replace(last, id)
+        {
+            inner.forget(topic);
+        }
+        let Some(retain) = event.retain() else { return };
         if let Retain::Keep(_) = retain {
             inner.list_topic(topic);
         }
@@ -149,7 +164,8 @@ impl RetainedCache {
         let is_open = inner.is_open;
         for topic in topics.iter().filter(|_| is_open) {
             inner.forget(topic);
-            inner.loading.insert(topic.clone(), Updates::default());
+            let updates = Updates { last: inner.last, ..Updates::default() };
+            inner.loading.insert(topic.clone(), updates);
         }
         LoadingValues { cache: self, generation: inner.generation, topics }
     }
@@ -205,6 +221,7 @@ impl LoadingValues<'_> {
         values.into_iter().for_each(|value| entry.insert(value));
         // Without the updates, the values may be outdated from now on.
         let is_complete = updates.is_some();
+        entry.last = updates.as_ref().map_or(EventId::ZERO, |updates| updates.last);
         updates.iter().flat_map(|updates| &updates.events).for_each(|event| entry.apply(event));
         let sorted = entry.sorted();
         if is_complete && inner.bytes + entry.bytes <= self.cache.limit_bytes {
@@ -230,6 +247,17 @@ impl Inner {
             self.bytes -= entry.bytes;
         }
         self.end_loading(topic);
+    }
+
+    /// Up to where all events of a topic have arrived, if it is followed.
+    fn last_of(&mut self, topic: &str) -> Option<&mut EventId> {
+        if self.topics.is_empty() && self.loading.is_empty() {
+            return None;
+        }
+        match self.loading.get_mut(topic) {
+            Some(updates) => Some(&mut updates.last),
+            None => self.topics.get_mut(topic).map(|topic| &mut topic.last),
+        }
     }
 
     fn end_loading(&mut self, topic: &str) -> Option<Updates> {
@@ -344,7 +372,7 @@ mod tests {
     #[test]
     fn changes_while_values_are_read_are_kept() {
         let cache = RetainedCache::new(100_000);
-        cache.open();
+        cache.open(id(1));
         assert!(cache.values("a", 0).is_none());
         let loading = cache.begin_values(vec![topic()]);
         cache.update(&keep(7, "x"));
@@ -361,10 +389,10 @@ mod tests {
     #[test]
     fn what_was_read_before_the_link_broke_is_not_kept() {
         let cache = RetainedCache::new(100_000);
-        cache.open();
+        cache.open(id(1));
         let (values, topics) = (cache.begin_values(vec![topic()]), cache.begin_topics());
         cache.close();
-        cache.open();
+        cache.open(id(1));
         values.set(&topic(), vec![value(5, "x")], 0);
         topics.set(BTreeSet::new(), 0);
         assert!(cache.values("a", 0).is_none() && cache.topics(0).is_none());
@@ -374,7 +402,7 @@ mod tests {
     fn what_was_read_before_the_link_was_up_is_not_kept() {
         let cache = RetainedCache::new(100_000);
         let (values, topics) = (cache.begin_values(vec![topic()]), cache.begin_topics());
-        cache.open();
+        cache.open(id(1));
         values.set(&topic(), vec![value(5, "x")], 0);
         topics.set(BTreeSet::new(), 0);
         assert!(cache.values("a", 0).is_none() && cache.topics(0).is_none());
@@ -383,18 +411,34 @@ mod tests {
     #[test]
     fn cache_is_bounded() {
         let cache = RetainedCache::new(2000);
-        cache.open();
+        cache.open(id(1));
         cache.begin_values(vec![topic()]).set(&topic(), vec![value(1, "x")], 0);
         (2..40).for_each(|ms| cache.update(&keep(ms, &ms.to_string())));
         assert!(cache.values("a", 0).is_none());
         assert_eq!(cache.inner.lock().bytes, 0);
     }
 
+    #[test]
+    fn values_are_read_again_if_an_event_was_lost() {
+        let cache = RetainedCache::new(100_000);
+        cache.open(id(1));
+        let other = || Arc::new(Event::from_live(None, b"9-0.0 8-0.0 - a t\n").unwrap());
+        let loading = cache.begin_values(vec![topic()]);
+        cache.update(&other());
+        loading.set(&topic(), vec![value(5, "x")], 0);
+        assert!(cache.values("a", 0).is_none(), "while they were read");
+        cache.begin_values(vec![topic()]).set(&topic(), vec![value(5, "x")], 0);
+        cache.update(&Arc::new(Event::from_live(None, b"10-0.0 9-0.0 - a t\n").unwrap()));
+        assert!(cache.values("a", 0).is_some());
+        cache.update(&Arc::new(Event::from_live(None, b"12-0.0 11-0.0 - a t\n").unwrap()));
+        assert!(cache.values("a", 0).is_none());
+    }
+
     /// Values without what has changed while they were read would be outdated.
     #[test]
     fn values_with_too_many_changes_while_they_are_read_are_not_kept() {
         let cache = RetainedCache::new(2000);
-        cache.open();
+        cache.open(id(1));
         let loading = cache.begin_values(vec![topic()]);
         (2..40).for_each(|ms| cache.update(&keep(ms, "x")));
         loading.set(&topic(), vec![value(1, "x")], 0);
@@ -404,7 +448,7 @@ mod tests {
     #[test]
     fn nothing_remains_of_what_could_not_be_read() {
         let cache = RetainedCache::new(100_000);
-        cache.open();
+        cache.open(id(1));
         let loading = (cache.begin_values(vec![topic()]), cache.begin_topics());
         cache.update(&keep(1, "x"));
         drop(loading);
@@ -417,7 +461,7 @@ mod tests {
     #[test]
     fn topics_without_values_are_forgotten() {
         let cache = RetainedCache::new(100_000);
-        cache.open();
+        cache.open(id(1));
         cache.begin_values(vec![topic()]).set(&topic(), vec![value(1, "x")], 0);
         cache.update(&forget(2, "x"));
         cache.begin_topics().set(BTreeSet::new(), 0);

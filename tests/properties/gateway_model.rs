@@ -184,11 +184,12 @@ impl Gateway {
     fn enter_epoch(&mut self, server: usize, position: EventId) {
         let source = &mut self.sources[server];
         let is_new = source.epoch != 0 && position.epoch > source.epoch;
+        let epoch = position.epoch;
         source.epoch = source.epoch.max(position.epoch);
         if is_new {
             if self.has_broadcasts(server) {
                 self.cache.close();
-                self.cache.open();
+                self.cache.open(self.sources[server].seen.max(EventId { epoch, ..EventId::ZERO }));
             }
             self.send(server, Message::NewEpoch);
         }
@@ -226,9 +227,9 @@ impl Gateway {
         self.break_link(server, redis);
         redis.set_link(true);
         self.sources[server].is_linked = true;
-        if self.take_watermark(server, redis).is_some() {
+        if let Some(clock) = self.take_watermark(server, redis) {
             if self.has_broadcasts(server) {
-                self.cache.open();
+                self.cache.open(clock.h);
             }
             self.send(server, Message::LinkUp);
         }
