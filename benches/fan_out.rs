@@ -71,6 +71,8 @@ fn context() -> Arc<StreamContext> {
         metrics: Arc::new(Metrics::new()),
         limits: Arc::new(Limits::new(&settings.limits)),
         settings: StreamSettings::new(&settings),
+        presence: None,
+        sightings: Arc::default(),
     })
 }
 
@@ -78,6 +80,7 @@ fn live_connection(context: &Arc<StreamContext>, hub: &Hub, number: usize) -> Rc
     let user: Arc<str> = format!("user-{number}").into();
     let digest = format!("{number:064x}").chars().rev().collect::<String>();
     let session = Session {
+        user: user.clone(),
         digest: digest.clone(),
         first: StreamPosition::ZERO,
         opened_ms: 0,
@@ -85,16 +88,16 @@ fn live_connection(context: &Arc<StreamContext>, hub: &Hub, number: usize) -> Rc
         proof: String::new(),
         generation: 1,
     };
-    let Ok(permit) = context.limits.connections.enter(&user, &digest) else {
+    let Ok(permit) = context.limits.connections.enter(&user, Some(&digest)) else {
         panic!("more streams than the limit of connections");
     };
     let topics = Topics::parse(["*"].into_iter()).expect("topics");
     let connection = Connection::new(Parts {
         context: context.clone(),
         client: Client {
-            user,
+            session: Some(session),
             topics,
-            session,
+            filter: None,
             id: digest,
             transport: Transport::Stream,
             request_id: "r".into(),

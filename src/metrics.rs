@@ -148,6 +148,12 @@ metrics! {
          ignored.";
     moved_users: IntCounter = "sse_moved_users_total",
         "Users whose slot moved to another server of the cluster; their streams continue there.";
+    presence_users: IntGauge = "sse_presence_users",
+        "Users with a stream on this instance; 0 unless presence.enabled. A user may have streams \
+         on several instances.";
+    presence_reports: IntCounterVec = "sse_presence_reports_total",
+        "Reports of this instance about its users to Redis, by outcome: `ok`, `failed` (Redis did \
+         not accept it, and it is repeated), `lost` (all users are reported again).", ["outcome"];
     subscriptions: IntGauge = "sse_subscriptions",
         "User channels that this instance is subscribed to, on all servers.";
     recorder_role: IntGaugeVec = "sse_recorder_role",
@@ -189,6 +195,7 @@ impl Metrics {
         metrics.sockets_accepted.init(LISTENERS.into_iter());
         metrics.sockets_dropped.init(["idle", "no-descriptor"].into_iter());
         metrics.accept_errors.init(["descriptors", "memory", "aborted", "other"].into_iter());
+        metrics.presence_reports.init(["ok", "failed", "lost"].into_iter());
         metrics.reloads.init(["ok", "failed"].into_iter());
         metrics
     }

@@ -10,7 +10,7 @@ pub enum AdmissionError {
     #[error(transparent)]
     Ticket(#[from] TicketError),
     /// The requested topics are malformed.
-    #[error("topics must be at most 256 exact names, with commas between")]
+    #[error("topics must be at most 256 names, prefix* or *, with commas between")]
     Topics,
     /// The client may retry later.
     #[error("busy ({})", .0.name())]

@@ -1,7 +1,9 @@
 //! Which clients are admitted: rate, ticket, limits, session, subscription, and the first frame.
 //! The same for streams and polls. Knows nothing of HTTP.
 
+mod anonymous;
 mod error;
+pub mod history;
 pub mod readiness;
 mod request;
 pub mod session;
@@ -16,18 +18,20 @@ pub use self::{
     request::{AdmissionRequest, ClientStream, RequestClient},
 };
 use crate::{
-    auth::{Auth, AuthError, Ticket, TicketError},
+    auth::{Auth, AuthError, Credential, Ticket, TicketError},
     core::{
         address::site,
         catch_up,
-        id::Cursor,
+        filter::Filter,
+        id::StreamPosition,
         part::Part,
+        presence,
         reasons::{BusyReason, CloseReason, TicketRejection},
         topics::Topics,
     },
     redis::{call_pipeline::CallPipeline, catch_up::CatchUpDriver, link::LinkDown, routes::Routes},
     state::{
-        client::{Client, connection_span, random_id},
+        client::{Client, Session, connection_span, random_id},
         clock::unix_ms,
         connection::{Connection, Parts},
         hub::Hub,
@@ -64,7 +68,7 @@ pub struct Admission {
 pub struct Admitted {
     /// The connection.
     pub connection: Rc<Connection>,
-    /// Whether the client named a last event id.
+    /// Whether the client named a last event id, or a time.
     pub has_cursor: bool,
     /// The secret of a session that this connection opened.
     pub new_secret: Option<Box<NewSecret>>,
@@ -87,6 +91,20 @@ impl Drop for Admitted {
             self.stream.retire();
         }
     }
+}
+
+/// A client that is within all limits and has a session, if it needs one.
+struct Accepted {
+    /// Id of the connection.
+    id: String,
+    /// `None`: an anonymous client.
+    session: Option<Session>,
+    topics: Topics,
+    filter: Option<Arc<Filter>>,
+    /// The id from which the stream continues; `None`: the client named none that can be used.
+    cursor: Option<StreamPosition>,
+    permit: ConnectionPermit,
+    new_secret: Option<Box<NewSecret>>,
 }
 
 impl Admission {
@@ -119,10 +137,13 @@ impl Admission {
     async fn try_admit(&self, request: AdmissionRequest<'_>) -> Result<Admitted, Denied> {
         // First, because everything after it costs more.
         self.check_rate(request.address)?;
-        let ticket = self.verify(request.ticket).await?;
+        let Some(ticket) = self.authenticate(request.credential).await? else {
+            // Boxed, because a larger future costs time for every client.
+            return Box::pin(self.admit_anonymous(request)).await;
+        };
         let now_ms = unix_ms();
-        let topics = requested_topics(request.topics, &ticket)?;
-        let permit = self.permit(&ticket, request.client)?;
+        let topics = requested_topics(request.topics, &ticket.topics)?;
+        let permit = self.permit(&ticket, &request)?;
         if self.routes.user_when_up(&ticket.user).await.is_none() {
             return Err(AdmissionError::Busy(BusyReason::RedisAway).into());
         }
@@ -139,44 +160,50 @@ impl Admission {
         now_ms: u64,
     ) -> Result<Admitted, Denied> {
         let id = random_id();
-        let cursor = request.cursor.as_deref().and_then(Cursor::parse);
-        let named = cursor.map(|cursor| cursor.position);
-        let is_incomplete = cursor.is_some_and(|cursor| cursor.is_incomplete);
+        let is_resume = request.cursor.is_some();
+        let named = request.begins_at().or(request.named().map(|cursor| cursor.position));
         let presented = request.client.session_secret(&ticket.digest);
-        let has_cookie = self.context.settings.sessions.cookie;
+        let is_shared = request.is_session_shared();
+        // A ticket that comes from a cookie is bound to the browser already, and two tabs may open
+        // its session at the same time.
+        let has_cookie = self.context.settings.sessions.cookie && !is_shared;
         let new_secret = has_cookie.then(|| Box::new(NewSecret::new(&ticket.digest)));
         let new_proof = new_secret.as_ref().map(|secret| secret.proof()).unwrap_or_default();
         let opening = Opening {
             ticket: &ticket,
             connection: &id,
             cursor: named,
+            is_shared,
             proof: &presented.as_deref().map(proof).unwrap_or_default(),
             new_proof: &new_proof,
             now_ms,
         };
-        let span = admission_span(&id, &ticket.user, &request.request_id);
+        let span = admission_span(&id, Some(&ticket.user), &request.request_id);
         let session = self.open_session(&opening).instrument(span.clone()).await?;
         // Only the connection that opened the session gets its secret.
         let new_secret = new_secret.filter(|_| session.proof == new_proof);
         // No resume reaches back before the session's first cursor; the client gets a gap instead.
         let server_ms = self.context.clock.server_ms();
-        let cursor = catch_up::resumable(named, session.first, server_ms);
-        let has_cursor = request.cursor.is_some();
+        let cursor = catch_up::resumable(named, session.resumable_from(), server_ms);
+        let (session, filter) = (Some(session), ticket.filter.clone());
+        let accepted = Accepted { id, session, topics, filter, cursor, permit, new_secret };
+        self.connect(self.add(request, accepted), is_resume).instrument(span).await
+    }
+
+    /// Creates the connection of a client, and adds it to the hub.
+    fn add(&self, request: AdmissionRequest<'_>, accepted: Accepted) -> Admitted {
+        let Accepted { id, session, topics, filter, cursor, permit, new_secret } = accepted;
+        let is_incomplete = request.named().is_some_and(|cursor| cursor.is_incomplete);
+        let since = request.begins_at().map(|position| position.to_string());
+        let cursor_text = request.cursor.or(since);
+        let has_cursor = cursor_text.is_some();
         let stream = request.client.begin_stream();
         let (transport, request_id) = (request.transport, request.request_id);
         let connection = Connection::new(Parts {
             context: self.context.clone(),
-            client: Client {
-                user: ticket.user.clone(),
-                topics,
-                filter: ticket.filter.clone(),
-                session,
-                id,
-                transport,
-                request_id,
-            },
+            client: Client { session, topics, filter, id, transport, request_id },
             cursor,
-            cursor_text: request.cursor.map(|text| text.chars().take(MAX_CURSOR_CHARS).collect()),
+            cursor_text: cursor_text.map(|text| text.chars().take(MAX_CURSOR_CHARS).collect()),
             permit,
             liveness: stream.liveness(),
         });
@@ -184,15 +211,14 @@ impl Admission {
             connection.require_snapshot(Part::Whole);
         }
         self.hub.add(&connection);
-        let admitted =
-            Admitted { connection, has_cursor, new_secret, hub: self.hub.clone(), stream };
-        self.connect(admitted).instrument(span).await
+        Admitted { connection, has_cursor, new_secret, hub: self.hub.clone(), stream }
     }
 
-    /// Subscribes the connection, queues its first frame, and starts its catch-up.
-    async fn connect(&self, mut admitted: Admitted) -> Result<Admitted, Denied> {
+    /// Subscribes the connection, queues its first frame, and starts its catch-up. `is_resume`: the
+    /// client named a last event id.
+    async fn connect(&self, mut admitted: Admitted, is_resume: bool) -> Result<Admitted, Denied> {
         let connection = &admitted.connection;
-        match self.catch_up.subscribe(connection).await {
+        match self.catch_up.subscribe(connection, is_resume).await {
             Ok(first) => {
                 let (cursor, resumed) = (first.cursor(), first.resumed);
                 connection.set_head(self.hub.connected(connection, cursor, resumed));
@@ -219,50 +245,83 @@ impl Admission {
         }
     }
 
-    async fn verify(&self, ticket: Option<&str>) -> Result<Ticket, AdmissionError> {
-        let ticket = ticket.ok_or_else(|| {
-            TicketError::new(
-                TicketRejection::Missing,
-                "there is no ticket; send it as ?ticket= or as Authorization: Bearer",
-            )
-        })?;
-        self.auth.verify(ticket, unix_ms() / 1000).await.map_err(|error| match error {
+    /// Verifies the ticket of a client. `None`: it has none, and is admitted without one to
+    /// `tickets.anonymous_topics`. A client with a ticket never is, even if the ticket is empty.
+    ///
+    /// # Errors
+    /// The ticket is missing or rejected, or cannot be verified now.
+    pub async fn authenticate(
+        &self,
+        credential: Option<Credential<'_>>,
+    ) -> Result<Option<Ticket>, AdmissionError> {
+        let Some(credential) = credential.filter(|credential| !credential.token.is_empty()) else {
+            let is_anonymous = credential.is_none();
+            return match is_anonymous && !self.context.settings.anonymous_topics.is_empty() {
+                true => Ok(None),
+                false => Err(missing_ticket().into()),
+            };
+        };
+        let verified = self.auth.verify(credential, unix_ms() / 1000).await;
+        verified.map(Some).map_err(|error| match error {
             AuthError::Rejected(rejected) => AdmissionError::Ticket(rejected),
             AuthError::IssuerUnavailable => AdmissionError::Busy(BusyReason::KeysAway),
         })
+    }
+
+    /// Checks that the instance is not closed.
+    fn check_lifecycle(&self, client: &dyn RequestClient) -> Result<(), AdmissionError> {
+        if self.lifecycle.is_closed() {
+            client.retire();
+            return Err(AdmissionError::Busy(BusyReason::Draining));
+        }
+        Ok(())
     }
 
     /// Checks the limits of the instance and of the user.
     fn permit(
         &self,
         ticket: &Ticket,
-        client: &dyn RequestClient,
+        request: &AdmissionRequest<'_>,
     ) -> Result<ConnectionPermit, AdmissionError> {
-        if self.lifecycle.is_closed() {
-            client.retire();
-            return Err(AdmissionError::Busy(BusyReason::Draining));
-        }
-        let StreamContext { clock, limits, .. } = &*self.context;
-        if !limits.connects_by_user.take(ticket.user.clone(), clock.now_ms()) {
-            return Err(AdmissionError::Busy(BusyReason::TooOften));
-        }
-        limits.connections.enter(&ticket.user, &ticket.digest).map_err(AdmissionError::Busy)
+        self.check_user(ticket, request.client)?;
+        let session = (!request.is_session_shared()).then_some(&*ticket.digest);
+        let connections = &self.context.limits.connections;
+        connections.enter(&ticket.user, session).map_err(AdmissionError::Busy)
     }
+
+    /// Checks the phase of the instance, and `limits.connects_per_user_per_minute`.
+    fn check_user(
+        &self,
+        ticket: &Ticket,
+        client: &dyn RequestClient,
+    ) -> Result<(), AdmissionError> {
+        self.check_lifecycle(client)?;
+        let StreamContext { clock, limits, .. } = &*self.context;
+        match limits.connects_by_user.take(ticket.user.clone(), clock.now_ms()) {
+            true => Ok(()),
+            false => Err(AdmissionError::Busy(BusyReason::TooOften)),
+        }
+    }
+}
+
+fn missing_ticket() -> TicketError {
+    let message = "there is no ticket; send it as Authorization: Bearer, as ?ticket= or in the \
+                   cookie of tickets.cookie";
+    TicketError::new(TicketRejection::Missing, message)
 }
 
 /// The span of the lines about an admission, which all have the level debug. Without that level
 /// there is no span, because it costs 3 % of an admission.
-fn admission_span(id: &str, user: &str, request_id: &str) -> Span {
+fn admission_span(id: &str, user: Option<&str>, request_id: &str) -> Span {
     match LevelFilter::current() >= LevelFilter::DEBUG {
         true => connection_span(id, user, request_id),
         false => Span::none(),
     }
 }
 
-fn requested_topics(wanted: Option<&str>, ticket: &Ticket) -> Result<Topics, AdmissionError> {
-    let Some(list) = wanted else { return Ok(ticket.topics.clone()) };
-    match Topics::parse(list.split(',').filter(|name| !name.is_empty())) {
-        Ok(names) if names.prefixes().next().is_none() => Ok(ticket.topics.narrow(&names)),
-        _ => Err(AdmissionError::Topics),
-    }
+fn requested_topics(wanted: Option<&str>, allowed: &Topics) -> Result<Topics, AdmissionError> {
+    let Some(list) = wanted else { return Ok(allowed.clone()) };
+    let names = || list.split(',').filter(|name| !name.is_empty());
+    let wanted = Topics::parse(names()).map_err(|_| AdmissionError::Topics)?;
+    Ok(allowed.narrow(&wanted.with_presence(names().any(|name| name == presence::TOPIC))))
 }

@@ -58,7 +58,7 @@ mod tests {
             cluster::slots::{SLOTS, slot_of},
             servers::testing::{cluster, master, single},
         },
-        state::testing::settings,
+        state::{limits::Limits, testing::settings},
     };
 
     fn set_up(readiness: &Readiness, up: bool) {
@@ -66,14 +66,14 @@ mod tests {
     }
 
     fn readiness(changes: &[(&str, &str)]) -> Readiness {
-        let settings = settings(changes);
+        let settings = settings(&[&[("LIMITS__MAX_CONNECTIONS", "1")], changes].concat());
         let (auth, _) = Auth::new(&settings, &Metrics::new()).unwrap();
         Readiness {
             lifecycle: Arc::default(),
             servers: single(),
             recorder: Some(Arc::default()),
             auth,
-            connections: ConnectionLimit::new(1, 1),
+            connections: Limits::new(&settings.limits).connections,
         }
     }
 
@@ -85,7 +85,7 @@ mod tests {
         assert_eq!(readiness.unready(), Some("no-recorder"));
         readiness.recorder.as_ref().unwrap().confirm();
         assert_eq!(readiness.unready(), None);
-        let permit = readiness.connections.enter(&"a".into(), "0a").ok();
+        let permit = readiness.connections.enter(&"a".into(), None).ok();
         assert_eq!(readiness.unready(), Some("full"));
         drop(permit);
         assert_eq!(readiness.unready(), None);

@@ -55,6 +55,8 @@ pub(super) struct Opening<'a> {
     /// Id of the connection.
     pub connection: &'a str,
     pub cursor: Option<StreamPosition>,
+    /// Whether a new session is shared by its connections.
+    pub is_shared: bool,
     /// The proof that the client presents; empty: none.
     pub proof: &'a str,
     /// The proof that a new session gets; empty: none.
@@ -69,10 +71,7 @@ impl Admission {
         opening: &Opening<'_>,
     ) -> Result<Session, AdmissionError> {
         let Opening { ticket, now_ms, .. } = *opening;
-        if ticket.session_exp_ms.is_some_and(|end| end <= now_ms) {
-            let message = "the ticket's session_exp has passed; get a new ticket";
-            return Err(TicketError::new(TicketRejection::SessionOver, message).into());
-        }
+        check_session_exp(ticket, now_ms)?;
         let settings = &self.context.settings.sessions;
         let longest_ms = now_ms + settings.max_session.as_millis() as u64;
         let first_broadcasts = self.first_broadcasts(opening);
@@ -80,6 +79,7 @@ impl Admission {
             digest: &ticket.digest,
             connection: opening.connection,
             user: &ticket.user,
+            is_shared: opening.is_shared,
             expired: ticket.expired,
             left_ms: ticket.expires_ms.saturating_add(1000).saturating_sub(now_ms),
             until_ms: ticket.session_exp_ms.map_or(longest_ms, |end| end.min(longest_ms)),
@@ -114,8 +114,17 @@ impl Admission {
     }
 }
 
+/// Checks that `session_exp` has not passed.
+pub(super) fn check_session_exp(ticket: &Ticket, now_ms: u64) -> Result<(), TicketError> {
+    if ticket.session_exp_ms.is_some_and(|end| end <= now_ms) {
+        let message = "the ticket's session_exp has passed; get a new ticket";
+        return Err(TicketError::new(TicketRejection::SessionOver, message));
+    }
+    Ok(())
+}
+
 /// `has_recovered`: Redis came back so recently that sessions may be missing in it.
-fn admission_error(
+pub(super) fn admission_error(
     error: SessionError,
     address: &str,
     has_recovered: impl Fn() -> bool,

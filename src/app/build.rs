@@ -32,7 +32,7 @@ use crate::{
     },
     metrics::Metrics,
     redis::{link_context::LinkContext, locate::Locator, recorder::presence::RecorderPresence},
-    settings::{Loaded, PlainPublish, Settings, SettingsSource},
+    settings::{Loaded, PlainPublish, Settings, SettingsSource, Tickets},
     state::{clock::Clock, lifecycle::Lifecycle, limits::Limits},
 };
 
@@ -258,6 +258,12 @@ struct AdminParts {
     auth: Arc<Auth>,
 }
 
+/// The longest life of a session, or of a ticket that could open one.
+fn revocation(tickets: &Tickets) -> Duration {
+    let ticket = tickets.max_ttl.max(tickets.cookie_max_ttl) + tickets.leeway;
+    tickets.max_session.max(ticket)
+}
+
 /// Starts the admin listener. All of its few sockets may be idle: the one that has been idle
 /// longest is closed for a new one, so that probes always get a socket.
 fn start_admin(
@@ -277,7 +283,8 @@ fn start_admin(
             commands,
             auth,
             servers: context.servers,
-            max_session: context.settings.tickets.max_session,
+            revocation: revocation(&context.settings.tickets),
+            has_presence: context.presence.is_some(),
             metrics: context.metrics,
             delivery: context.delivery,
         });

@@ -15,7 +15,7 @@ use crate::{
 
 /// Time for clients to receive their last frame after the window.
 const LAST_FRAMES: Duration = Duration::from_secs(3);
-/// Maximum time for the recorder to hand over.
+/// Maximum time for the recorder to hand over, and for presence to end.
 const HAND_OVER: Duration = Duration::from_secs(3);
 
 /// The parts of an instance that end in order.
@@ -36,9 +36,12 @@ impl Drain {
         self.lifecycle.start_draining();
     }
 
-    /// Ends the streams, then the recorder, then the listeners and the links.
-    pub async fn run(self) {
+    /// Ends the streams, then presence and the recorder, then the listeners and the links.
+    pub async fn run(mut self) {
         self.end_streams().await;
+        if tokio::time::timeout(HAND_OVER, self.link.leave_presence()).await.is_err() {
+            tracing::warn!("presence could not be ended; it ends with its lease");
+        }
         let records = self.context.settings.publishers.plain == PlainPublish::Record;
         if records && tokio::time::timeout(HAND_OVER, self.link.hand_over()).await.is_err() {
             tracing::warn!("the recorder could not hand over to the standby");

@@ -215,7 +215,11 @@ impl Reloader {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{settings::load::ENV_PREFIX, state::clock::unix_ms};
+    use crate::{
+        auth::{Credential, CredentialSource, NewTicket},
+        settings::load::ENV_PREFIX,
+        state::clock::unix_ms,
+    };
 
     /// A gateway's keys in a directory of the test, and what reloads them.
     struct Fixture {
@@ -246,11 +250,14 @@ mod tests {
 
         fn ticket(&self) -> String {
             let verifier = &self.reloader.auth.verifier;
-            verifier.mint("u", None, 60, unix_ms() / 1000).unwrap()
+            verifier
+                .mint(&NewTicket { user: "u", ..NewTicket::default() }, 60, unix_ms() / 1000)
+                .unwrap()
         }
 
         fn accepts(&self, ticket: &str) -> bool {
-            self.reloader.auth.verifier.verify(ticket, unix_ms() / 1000).is_ok()
+            let credential = Credential { token: ticket, source: CredentialSource::Query };
+            self.reloader.auth.verifier.verify(credential, unix_ms() / 1000).is_ok()
         }
 
         fn count(&self, result: &str) -> u64 {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::{
     admission::Admission,
     auth::Auth,
-    http::{api_keys::ApiAccess, worker::Worker},
+    http::{api_keys::ApiAccess, credentials::TicketCookie, worker::Worker},
     redis::{
         call_pipeline::CallPipeline, catch_up::CatchUpDriver, link_context::LinkContext,
         routes::Routes, sessions,
@@ -36,12 +36,14 @@ pub struct WorkerParts {
 pub fn start(parts: WorkerParts) -> Worker {
     let WorkerParts { context: shared, auth, limits, lifecycle } = parts;
     let commands = shared.commands();
+    let ticket_cookie = TicketCookie::new(&shared.settings);
     let context = Arc::new(StreamContext {
         settings: StreamSettings::new(&shared.settings),
         clock: shared.clock,
         metrics: shared.metrics,
         limits,
         sightings: shared.sightings,
+        presence: shared.presence,
     });
     let (delivery, servers) = (shared.delivery, shared.servers);
     // Opened before the state of the link is read, so that no change of the link is missed.
@@ -66,5 +68,5 @@ pub fn start(parts: WorkerParts) -> Worker {
         hub,
         catch_up,
     };
-    Worker { admission, api, commands, context }
+    Worker { admission, api, ticket_cookie, commands, context }
 }

@@ -38,6 +38,8 @@ pub(super) struct CommonClaims<'a> {
     pub session_exp: Option<f64>,
     #[serde(borrow, default, deserialize_with = "present")]
     pub topics: Option<Vec<&'a str>>,
+    #[serde(default, deserialize_with = "present")]
+    pub presence: Option<bool>,
 }
 
 /// A member that may be absent, but not `null`.

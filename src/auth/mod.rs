@@ -3,6 +3,7 @@
 
 mod api_keys;
 mod common_ticket;
+mod credential;
 mod issuer;
 mod key_ring;
 mod key_set;
@@ -14,10 +15,11 @@ use std::{sync::Arc, time::Duration};
 use self::issuer::Issuer;
 pub use self::{
     api_keys::{ApiKeyError, ApiKeys},
+    credential::{Credential, CredentialSource},
     issuer::Refresher,
     key_ring::KeyRing,
     ticket::{Ticket, TicketError},
-    verifier::{MintError, Verifier},
+    verifier::{MintError, NewTicket, Verifier},
 };
 use crate::{metrics::Metrics, settings::Settings};
 #[cfg(feature = "fuzzing")]
@@ -83,13 +85,18 @@ impl Auth {
     ///
     /// # Errors
     /// See [`AuthError`].
-    pub async fn verify(&self, token: &str, now_s: u64) -> Result<Ticket, AuthError> {
-        let issuer = self.issuer.as_ref().filter(|_| self.verifier.lacks_key(token));
+    pub async fn verify(
+        &self,
+        credential: Credential<'_>,
+        now_s: u64,
+    ) -> Result<Ticket, AuthError> {
+        let issuer = self.issuer.as_ref();
+        let issuer = issuer.filter(|_| self.verifier.lacks_key(credential.token));
         let unavailable = match issuer {
             Some(issuer) => issuer.refresh().await.is_err(),
             None => false,
         };
-        self.verifier.verify(token, now_s).map_err(|rejected| match unavailable {
+        self.verifier.verify(credential, now_s).map_err(|rejected| match unavailable {
             true => AuthError::IssuerUnavailable,
             false => AuthError::Rejected(rejected),
         })

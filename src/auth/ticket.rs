@@ -15,7 +15,7 @@ use crate::{
 pub struct Ticket {
     /// `sub`
     pub user: Arc<str>,
-    /// `topics`, or the default.
+    /// `topics`, or the default, and `presence`.
     pub topics: Topics,
     /// `filter`: which tags events must have.
     pub filter: Option<Arc<Filter>>,
@@ -27,6 +27,8 @@ pub struct Ticket {
     pub expires_ms: u64,
     /// The end of the second of `iat`, ms since 1970.
     pub issued_ms: u64,
+    /// `exp - iat`, in seconds; its limit depends on where the ticket was presented.
+    pub lifetime_s: u64,
     /// `session_exp`, ms since 1970.
     pub session_exp_ms: Option<u64>,
 }
@@ -70,7 +72,7 @@ pub(super) fn check(
     check_jti(claims)?;
     let times = Times { iat, exp, nbf: seconds(claims, "nbf")? };
     times.check(settings, now_s)?;
-    let topics = topics(claims, settings)?;
+    let topics = topics(claims, settings)?.with_presence(presence(claims)?);
     let session_exp = seconds(claims, "session_exp")?;
     let ticket = times.ticket(user, topics, digest, session_exp, settings, now_s);
     Ok(Ticket { filter: filter(claims)?, ..ticket })
@@ -104,7 +106,8 @@ pub(super) fn check_common(
         Some(topics) => Topics::parse(topics.iter().copied()),
         None => Topics::parse(settings.default_topics.iter().map(String::as_str)),
     };
-    Some(times.ticket(claims.sub.into(), topics.ok()?, digest(), session_exp, settings, now_s))
+    let topics = topics.ok()?.with_presence(claims.presence == Some(true));
+    Some(times.ticket(claims.sub.into(), topics, digest(), session_exp, settings, now_s))
 }
 
 /// Times in a ticket, in seconds since 1970.
@@ -121,13 +124,6 @@ impl Times {
             return reject(
                 TicketRejection::NotYetValid,
                 "iat or nbf is in the future; synchronise the clocks of backend and gateway",
-            );
-        }
-        let max_ttl_s = settings.max_ttl.as_secs();
-        if self.exp.saturating_sub(self.iat) > max_ttl_s {
-            return reject(
-                TicketRejection::TooLongLived,
-                format!("exp - iat must be at most {max_ttl_s} s (tickets.max_ttl)"),
             );
         }
         Ok(())
@@ -151,6 +147,7 @@ impl Times {
             expired: now_s > expires_s,
             expires_ms: expires_s.saturating_mul(1000),
             issued_ms: self.iat.saturating_mul(1000).saturating_add(999),
+            lifetime_s: self.exp.saturating_sub(self.iat),
             session_exp_ms: session_exp.map(|s| s.saturating_mul(1000)),
         }
     }
@@ -208,6 +205,14 @@ fn filter(claims: &Claims) -> Result<Option<Arc<Filter>>, TicketError> {
     Ok(Some(Arc::new(filter)))
 }
 
+fn presence(claims: &Claims) -> Result<bool, TicketError> {
+    match claims.get("presence") {
+        None => Ok(false),
+        Some(Value::Bool(presence)) => Ok(*presence),
+        Some(_) => reject(TicketRejection::BadClaim, "presence must be true or false"),
+    }
+}
+
 /// A NumericDate (RFC 7519 section 2); fractions are truncated.
 fn seconds(claims: &Claims, name: &str) -> Result<Option<u64>, TicketError> {
     match claims.get(name) {
@@ -261,7 +266,6 @@ mod tests {
         change(&mut claims);
         let settings = Tickets {
             leeway: Duration::from_secs(5),
-            max_ttl: Duration::from_secs(60),
             default_topics: vec!["*".to_owned()],
             ..Tickets::default()
         };
@@ -271,17 +275,19 @@ mod tests {
     #[test]
     fn invalid_claims_are_rejected_with_their_code() {
         use TicketRejection::*;
-        assert!(checked(|_| {}).is_ok_and(|t| !t.expired && t.expires_ms == 1_065_000));
+        let is_as_expected =
+            |t: Ticket| (t.expired, t.expires_ms, t.lifetime_s) == (false, 1_065_000, 60);
+        assert!(checked(|_| {}).is_ok_and(is_as_expected));
         for (name, value, code) in [
             ("sub", json!(42), BadSubject),
             ("sub", json!("a b"), BadSubject),
             ("jti", json!(""), BadClaim),
             ("iat", json!(1036), NotYetValid),
             ("nbf", json!(1036), NotYetValid),
-            ("exp", json!(1061), TooLongLived),
             ("exp", json!("soon"), BadClaim),
             ("topics", json!("news"), BadClaim),
             ("topics", json!([1]), BadClaim),
+            ("presence", json!("yes"), BadClaim),
             ("session_exp", json!(-1), BadClaim),
             ("filter", json!({"region": "eu"}), BadClaim),
         ] {

@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 
 use super::{
     common_ticket,
+    credential::{Credential, CredentialSource},
     key_ring::{KeyRing, VerificationKey, jwt},
     ticket::{self, Claims, Ticket, TicketError, reject},
 };
@@ -29,6 +30,17 @@ pub enum MintError {
     /// The JWT library failed.
     #[error("the ticket cannot be signed")]
     Library(#[from] Error),
+}
+
+/// What a ticket that is to be signed says.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NewTicket<'a> {
+    /// `sub`
+    pub user: &'a str,
+    /// `topics`; `None`: those of `tickets.default_topics`.
+    pub topics: Option<&'a [String]>,
+    /// `presence`
+    pub presence: bool,
 }
 
 /// Verifies and signs tickets.
@@ -66,15 +78,37 @@ impl Verifier {
     ///
     /// # Errors
     /// The reason why the ticket is rejected.
-    pub fn verify(&self, token: &str, now_s: u64) -> Result<Ticket, TicketError> {
+    pub fn verify(&self, credential: Credential<'_>, now_s: u64) -> Result<Ticket, TicketError> {
+        let Credential { token, source } = credential;
         if token.len() > MAX_TICKET_BYTES {
             let message = format!("the ticket exceeds {MAX_TICKET_BYTES} bytes; use fewer claims");
             return reject(TicketRejection::Malformed, message);
         }
-        match self.verify_common(token, now_s) {
-            Some(ticket) => Ok(ticket),
-            None => self.verify_any(token, now_s),
+        let ticket = match self.verify_common(token, now_s) {
+            Some(ticket) => ticket,
+            None => self.verify_any(token, now_s)?,
+        };
+        self.check_lifetime(ticket, source)
+    }
+
+    /// Checks `exp - iat`. A ticket in a URL must be short-lived; one in an HttpOnly cookie may
+    /// live longer.
+    fn check_lifetime(
+        &self,
+        ticket: Ticket,
+        source: CredentialSource,
+    ) -> Result<Ticket, TicketError> {
+        let (max, setting) = match source {
+            CredentialSource::Cookie => (self.settings.cookie_max_ttl, "tickets.cookie_max_ttl"),
+            CredentialSource::Bearer | CredentialSource::Query => {
+                (self.settings.max_ttl, "tickets.max_ttl")
+            }
+        };
+        if ticket.lifetime_s <= max.as_secs() {
+            return Ok(ticket);
         }
+        let message = format!("exp - iat must be at most {} s here ({setting})", max.as_secs());
+        reject(TicketRejection::TooLongLived, message)
     }
 
     /// Verifies a ticket in its common form; `None` if [`Self::verify_any`] must verify it.
@@ -171,24 +205,21 @@ impl Verifier {
     ///
     /// # Errors
     /// See [`MintError`].
-    pub fn mint(
-        &self,
-        user: &str,
-        topics: Option<&[String]>,
-        ttl_s: u64,
-        now_s: u64,
-    ) -> Result<String, MintError> {
+    pub fn mint(&self, new: &NewTicket<'_>, ttl_s: u64, now_s: u64) -> Result<String, MintError> {
         let key = self.keys.signing().ok_or(MintError::NoSigningKey)?;
         let secret = key.secret.as_ref().ok_or(MintError::NoSigningKey)?.expose_secret();
         let mut claims = json!({
-            "sub": user,
+            "sub": new.user,
             "aud": self.settings.audience,
             "iat": now_s,
             "exp": now_s + ttl_s,
             "jti": uuid::Uuid::new_v4().to_string(),
         });
-        if let Some(topics) = topics {
+        if let Some(topics) = new.topics {
             claims["topics"] = json!(topics);
+        }
+        if new.presence {
+            claims["presence"] = json!(true);
         }
         if let Some(issuer) = &self.settings.issuer {
             claims["iss"] = json!(issuer);
@@ -197,9 +228,17 @@ impl Verifier {
         Ok(jsonwebtoken::encode(&header, &claims, &EncodingKey::from_secret(secret))?)
     }
 
-    /// Maximum lifetime of a ticket in seconds (`tickets.max_ttl`).
+    /// Maximum lifetime of a ticket in seconds: `tickets.max_ttl`, or `tickets.cookie_max_ttl` if
+    /// there is a cookie for tickets and that is longer.
     pub fn max_ttl_s(&self) -> u64 {
-        self.settings.max_ttl.as_secs()
+        let Tickets { max_ttl, cookie_max_ttl, cookie, .. } = &self.settings;
+        let longest = if cookie.is_some() { max_ttl.max(cookie_max_ttl) } else { max_ttl };
+        longest.as_secs()
+    }
+
+    /// Lifetime of a ticket without a requested one, in seconds: it is valid everywhere.
+    pub fn default_ttl_s(&self) -> u64 {
+        self.settings.max_ttl.as_secs().min(60)
     }
 }
 
@@ -244,8 +283,12 @@ mod tests {
         json!({ "sub": "u", "aud": "sse-gateway", "iat": NOW_S, "exp": NOW_S + 60 })
     }
 
+    fn verified(verifier: &Verifier, token: &str) -> Result<Ticket, TicketError> {
+        verifier.verify(Credential { token, source: CredentialSource::Query }, NOW_S)
+    }
+
     fn rejection(verifier: &Verifier, token: &str) -> Option<TicketRejection> {
-        verifier.verify(token, NOW_S).err().map(|error| error.code)
+        verified(verifier, token).err().map(|error| error.code)
     }
 
     /// A ticket with this header, whose claims and signature are not valid.
@@ -257,10 +300,12 @@ mod tests {
     fn minted_ticket_is_verified_with_its_topics() {
         let verifier = verifier(&[("TICKETS__ISSUER", "the-issuer")]);
         let topics = ["news".to_owned()];
-        let token = verifier.mint("u", Some(&topics), 60, NOW_S).unwrap();
-        let ticket = verifier.verify(&token, NOW_S).unwrap();
+        let new = NewTicket { user: "u", topics: Some(&topics), presence: true };
+        let token = verifier.mint(&new, 60, NOW_S).unwrap();
+        let ticket = verified(&verifier, &token).unwrap();
         assert_eq!(ticket.user.as_ref(), "u");
         assert!(ticket.topics.allows("news") && !ticket.topics.allows("sport"));
+        assert!(ticket.topics.allows("presence"));
         assert_eq!(verifier.max_ttl_s(), 60);
     }
 
@@ -290,6 +335,28 @@ mod tests {
         }
     }
 
+    #[test]
+    fn lifetime_is_limited_by_where_the_ticket_is_presented() {
+        let verifier = verifier(&[("TICKETS__COOKIE", "c"), ("TICKETS__COOKIE_MAX_TTL", "90s")]);
+        assert_eq!(verifier.max_ttl_s(), 90);
+        use CredentialSource::{Bearer, Cookie, Query};
+        for (ttl_s, accepted) in
+            [(60, &[Bearer, Query, Cookie][..]), (61, &[Cookie]), (90, &[Cookie]), (91, &[])]
+        {
+            let token = verifier
+                .mint(&NewTicket { user: "u", topics: None, presence: false }, ttl_s, NOW_S)
+                .unwrap();
+            for source in [Bearer, Query, Cookie] {
+                let result = verifier.verify(Credential { token: &token, source }, NOW_S);
+                let expected = match accepted.contains(&source) {
+                    true => None,
+                    false => Some(TicketRejection::TooLongLived),
+                };
+                assert_eq!(result.err().map(|error| error.code), expected, "{ttl_s} {source:?}");
+            }
+        }
+    }
+
     /// A signed ticket with this header and these claims, which may be anything.
     fn signed_text(header: &str, claims: &str) -> String {
         let [header, claims] = [header, claims].map(|text| URL_SAFE_NO_PAD.encode(text));
@@ -302,7 +369,9 @@ mod tests {
     #[test]
     fn usual_tickets_are_of_the_common_form() {
         let verifier = verifier(&[("TICKETS__ISSUER", "i")]);
-        let token = verifier.mint("u", Some(&["news".to_owned()]), 60, NOW_S).unwrap();
+        let topics = ["news".to_owned()];
+        let news = NewTicket { user: "u", topics: Some(&topics), presence: false };
+        let token = verifier.mint(&news, 60, NOW_S).unwrap();
         let mut all = claims();
         all["iss"] = json!("i");
         all["jti"] = json!("j");
@@ -389,6 +458,11 @@ mod tests {
         r#""topics":["a b"]"#,
         r#""topics":"news""#,
         r#""topics":null"#,
+        r#""topics":["*","presence"]"#,
+        r#""presence":true"#,
+        r#""presence":false"#,
+        r#""presence":null"#,
+        r#""presence":1"#,
         r#""jti":"""#,
         r#""jti":null"#,
         r#""other":[1,{"a":"\ud800"}]"#,
@@ -427,7 +501,7 @@ mod tests {
     fn public_keys_alone_sign_nothing() {
         let verifier = verifier(&[]);
         verifier.keys.set_own(&[]).unwrap();
-        let minted = verifier.mint("u", None, 60, NOW_S);
+        let minted = verifier.mint(&NewTicket { user: "u", ..NewTicket::default() }, 60, NOW_S);
         assert!(matches!(minted, Err(MintError::NoSigningKey)));
     }
 }

@@ -120,6 +120,9 @@ pub struct TicketArgs {
     /// Topic that the ticket allows: a name, `prefix*` or `*`; can be repeated
     #[arg(long = "topic", value_name = "TOPIC")]
     pub topics: Vec<String>,
+    /// Allow the presence events (`sse.online`, `sse.offline`)
+    #[arg(long)]
+    pub presence: bool,
     /// Lifetime, e.g. 30s [default: the smaller of tickets.max_ttl and 60s]
     #[arg(long, value_parser = humantime::parse_duration)]
     pub ttl: Option<Duration>,

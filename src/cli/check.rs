@@ -4,6 +4,7 @@ use std::{process::ExitCode, sync::Arc};
 
 use super::args::{CheckArgs, EX_CONFIG, EX_UNAVAILABLE};
 use crate::{
+    core::channel_rules::{ChannelPolicy, ChannelRules},
     error_chain::ErrorChain,
     redis::{
         cluster::discovery::{Discovered, DiscoveryError, discover},
@@ -11,8 +12,11 @@ use crate::{
         inspect::{ServerReport, Verdict, cluster::inspect_cluster, inspect},
         tls,
     },
-    settings::{Settings, check::warnings, sample},
+    settings::{Settings, check::warnings, parse::show_duration, sample},
 };
+
+/// Channels that no rule matches, in the list of rules.
+const OTHERS: &str = "other channels";
 
 /// Why Redis was not checked.
 #[derive(Debug, thiserror::Error)]
@@ -70,6 +74,9 @@ pub fn check(args: &CheckArgs) -> ExitCode {
     }
     warnings(&settings).iter().for_each(|w| eprintln!("warning: {w}"));
     println!("the configuration is valid");
+    if !settings.channels.rules().is_empty() {
+        print_rules(&settings.channels);
+    }
     if !args.connect {
         return ExitCode::SUCCESS;
     }
@@ -97,6 +104,37 @@ async fn connect(settings: &Settings) -> Result<ServerReport, Failure> {
         false => inspect_cluster(&commands, &nodes, settings).await,
     };
     report.map_err(|source| Failure::of(commands.address(), source))
+}
+
+/// Prints what applies to the channels of each rule, and to all others.
+fn print_rules(rules: &ChannelRules) {
+    println!("channel rules (the first match applies):");
+    let width = rules.rules().iter().map(|rule| rule.pattern.to_string().len()).max();
+    let width = width.unwrap_or(0).max(OTHERS.len());
+    for (number, rule) in (1..).zip(rules.rules()) {
+        let (name, policy) = (rule.pattern.to_string(), policy_text(rules.resolve(rule)));
+        println!("{number:>4}  {name:width$}  {policy}");
+    }
+    println!("      {OTHERS:width$}  {}", policy_text(rules.default_policy()));
+}
+
+fn policy_text(policy: ChannelPolicy) -> String {
+    let mut text = format!(
+        "max_len {}, retention {}, max_event_bytes {}",
+        policy.max_len,
+        show_duration(policy.retention),
+        policy.max_event_bytes
+    );
+    if policy.requires_keep {
+        text.push_str(", keep required");
+    }
+    if policy.is_ephemeral {
+        text.push_str(", ephemeral");
+    }
+    if let Some(rate) = policy.rate {
+        text.push_str(&format!(", rate {rate} per second"));
+    }
+    text
 }
 
 fn print(report: &ServerReport) {

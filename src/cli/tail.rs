@@ -87,13 +87,17 @@ async fn read(response: reqwest::Response, last_id: &mut String) -> Option<Durat
     let mut chunks = response.bytes_stream();
     while let Some(Ok(chunk)) = chunks.next().await {
         parser.push(&chunk, |event| {
+            let has_id = event.id != *last_id;
             last_id.clone_from(&event.id);
-            print(&event);
+            print(&event, has_id);
         });
     }
     parser.retry_ms.map(Duration::from_millis)
 }
 
-fn print(event: &Parsed) {
-    println!("{}\t{}\t{}", event.id, event.kind, event.data.replace('\n', "\n\t\t"));
+/// Prints an event. One that repeats the last id has no id of its own, such as `sse.snapshot`, a
+/// retained value, or an ephemeral event.
+fn print(event: &Parsed, has_id: bool) {
+    let id = if has_id { &event.id } else { "-" };
+    println!("{id}\t{}\t{}", event.kind, event.data.replace('\n', "\n\t\t"));
 }

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use super::args::{EX_CONFIG, TicketArgs};
 use crate::{
-    auth::{MintError, Verifier},
+    auth::{MintError, NewTicket, Verifier},
     core::{
         channel::is_name,
         topics::{Topics, TopicsError},
@@ -42,7 +42,10 @@ enum Failure {
     User,
     #[error("--topic: the topics are invalid")]
     Topics(#[source] TopicsError),
-    #[error("--ttl: must be from 1s to {max_s}s (tickets.max_ttl)")]
+    #[error(
+        "--ttl: must be from 1s to {max_s}s (tickets.max_ttl, for a cookie \
+             tickets.cookie_max_ttl)"
+    )]
     Ttl { max_s: u64 },
     #[error("tickets.keys: a key cannot be used")]
     Key(#[source] jsonwebtoken::errors::Error),
@@ -62,12 +65,13 @@ fn mint(args: &TicketArgs, settings: Tickets) -> Result<String, Failure> {
     Topics::parse(args.topics.iter().map(String::as_str)).map_err(Failure::Topics)?;
     let verifier = Verifier::new(settings).map_err(Failure::Key)?;
     let max_s = verifier.max_ttl_s();
-    let ttl_s = args.ttl.map_or(max_s.min(60), |ttl| ttl.as_secs());
+    let ttl_s = args.ttl.map_or(verifier.default_ttl_s(), |ttl| ttl.as_secs());
     if !(1..=max_s).contains(&ttl_s) {
         return Err(Failure::Ttl { max_s });
     }
     let topics = (!args.topics.is_empty()).then_some(args.topics.as_slice());
-    verifier.mint(&args.user, topics, ttl_s, unix_ms() / 1000).map_err(|error| match error {
+    let new = NewTicket { user: &args.user, topics, presence: args.presence };
+    verifier.mint(&new, ttl_s, unix_ms() / 1000).map_err(|error| match error {
         MintError::NoSigningKey => Failure::NoSigningKey,
         error => Failure::Sign(error),
     })

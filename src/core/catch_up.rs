@@ -7,6 +7,7 @@
 use std::{collections::VecDeque, sync::Arc};
 
 use super::{
+    channel_rules::Retentions,
     event::Event,
     id::{EventId, StreamPosition},
     page::{Page, ReadFrom},
@@ -59,8 +60,10 @@ pub struct ClockSnapshot {
     pub unrecorded: EventId,
     /// When the retention was last increased, in ms; zero if it never was.
     pub raised_ms: u64,
-    /// The retention of events until `raised_ms`, in ms.
+    /// The shortest retention of events until `raised_ms`, in ms.
     pub shorter_ms: u64,
+    /// The retentions of the function library; `None`: an earlier version, which does not say.
+    pub retentions: Option<Retentions>,
     /// The time of Redis when the snapshot was taken, in ms. It decides which events have expired;
     /// H may be older.
     pub now_ms: u64,
@@ -70,9 +73,9 @@ pub struct ClockSnapshot {
 
 /// The logs are read shortly after the snapshot; events that expire in between count as expired.
 const READ_MARGIN_MS: u64 = 1000;
-/// Maximum difference between the clocks of two servers, ms. Behind a move, a log is read from this
-/// long before the cursor.
-const CLOCK_SKEW_MS: u64 = 60_000;
+/// Maximum difference between two clocks, ms. Behind a move, a log is read from this long before
+/// the cursor.
+pub const CLOCK_SKEW_MS: u64 = 60_000;
 
 /// How a catch-up begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,7 +88,8 @@ pub enum Start {
         reset: bool,
         /// Whether a break of reason `unrecorded` follows the cursor.
         unrecorded: bool,
-        /// Whether the cursor is older than the retention: then a missing log proves nothing.
+        /// Whether the cursor is older than the longest retention: then a missing log proves
+        /// nothing. A channel may have a shorter retention, see [`is_stale`].
         stale: bool,
     },
 }
@@ -124,19 +128,41 @@ pub fn first_of_broadcasts(named: Option<EventId>, h: Option<EventId>, server_ms
 }
 
 /// Decides how a catch-up from `cursor` begins; `None`: the client's id could not be parsed.
+/// `retention_ms` is the longest one of the channels that are read.
 pub fn start(cursor: Option<EventId>, clock: &ClockSnapshot, retention_ms: u64) -> Start {
     match cursor {
         None => Start::Restart(GapReason::UnknownId),
-        Some(cursor) if cursor > clock.h => Start::Restart(GapReason::UnknownId),
+        Some(cursor) if is_ahead(cursor, clock) => Start::Restart(GapReason::UnknownId),
         Some(cursor) => Start::Read {
-            reset: cursor.epoch != clock.h.epoch && !clock.continues.contains(cursor.epoch),
-            unrecorded: cursor < clock.unrecorded,
+            // A time is in no epoch, so a new one loses nothing that the client knew of.
+            reset: !cursor.is_time()
+                && cursor.epoch != clock.h.epoch
+                && !clock.continues.contains(cursor.epoch),
+            unrecorded: is_before(cursor, clock.unrecorded),
             stale: is_stale(cursor, clock, retention_ms),
         },
     }
 }
 
-fn is_stale(cursor: EventId, clock: &ClockSnapshot, retention_ms: u64) -> bool {
+/// Whether no server can have assigned anything after `cursor` yet. A time may be slightly ahead,
+/// because it is by another clock.
+fn is_ahead(cursor: EventId, clock: &ClockSnapshot) -> bool {
+    match cursor.is_time() {
+        true => cursor.ms > clock.now_ms.max(clock.h.ms).saturating_add(CLOCK_SKEW_MS),
+        false => cursor > clock.h,
+    }
+}
+
+/// Whether a position follows a cursor. The positions must be of one log or server.
+pub fn is_before(cursor: EventId, position: EventId) -> bool {
+    match cursor.is_time() {
+        true => entry(position) > entry(cursor),
+        false => position > cursor,
+    }
+}
+
+/// Whether the log of a channel with this retention may have expired since the cursor.
+pub fn is_stale(cursor: EventId, clock: &ClockSnapshot, retention_ms: u64) -> bool {
     // If the time was set back, ids run ahead of it.
     let now_ms = clock.now_ms.max(clock.h.ms).saturating_add(READ_MARGIN_MS);
     let kept_ms = if cursor.ms <= clock.raised_ms {
@@ -148,10 +174,21 @@ fn is_stale(cursor: EventId, clock: &ClockSnapshot, retention_ms: u64) -> bool {
 }
 
 impl ClockSnapshot {
+    /// A time within the epoch of H as a position in it: then a later epoch is noticed. An earlier
+    /// time stays one, and so does every position.
+    pub fn in_epoch(&self, cursor: EventId) -> EventId {
+        let is_known = self.start.epoch == self.h.epoch;
+        match cursor.is_time() && is_known && entry(cursor) >= entry(self.start) {
+            true => EventId { epoch: self.h.epoch, ..cursor }.min(self.h),
+            false => cursor,
+        }
+    }
+
     /// The stream id after which a log is read for the events after `cursor`. Ids of a later epoch
     /// may be lower than the cursor's.
     pub fn read_after(&self, cursor: EventId) -> EventId {
         match cursor.epoch {
+            _ if cursor.is_time() => cursor,
             epoch if epoch == self.h.epoch => cursor,
             epoch if epoch == self.previous_epoch && entry(self.start) > entry(cursor) => cursor,
             epoch if epoch == self.previous_epoch => self.start,
@@ -173,7 +210,7 @@ fn entry(id: EventId) -> (u64, u64) {
 /// Whether the first page of a log shows a gap after `cursor`.
 pub fn gap(cursor: EventId, stale: bool, page: &Page) -> Option<GapReason> {
     match page.events.first() {
-        Some(first) if first.predecessor > cursor => Some(GapReason::Trimmed),
+        Some(first) if is_before(cursor, first.predecessor) => Some(GapReason::Trimmed),
         // The first event of a log: an older log may have expired before it.
         Some(first) if stale && first.predecessor == EventId::ZERO => Some(GapReason::Expired),
         Some(_) => None,

@@ -20,8 +20,8 @@ pub struct Connected<'a> {
     pub id: Option<Cursor>,
     /// Id of this connection.
     pub connection: &'a str,
-    /// The user.
-    pub user: &'a str,
+    /// The user; `None`: an anonymous client.
+    pub user: Option<&'a str>,
     /// The topics of the stream.
     pub topics: Vec<String>,
     /// Whether the stream resumes from the client's cursor.
@@ -35,7 +35,7 @@ impl Connected<'_> {
         #[serde(rename_all = "camelCase")]
         struct Data<'a> {
             connection_id: &'a str,
-            user: &'a str,
+            user: Option<&'a str>,
             topics: &'a [String],
             resumed: bool,
         }
@@ -85,6 +85,12 @@ pub struct SnapshotKeys {
 }
 
 impl SnapshotKeys {
+    /// Adds the keys of other channels.
+    pub fn extend(&mut self, other: Self) {
+        self.covers.extend(other.covers);
+        self.channels.extend(other.channels);
+    }
+
     /// Encodes the event as an SSE frame.
     pub fn frame(&self) -> Bytes {
         let data = serde_json::to_string(self).unwrap_or_default();

@@ -67,7 +67,7 @@ rejections! {
     BadKey = "bad-key",
     /// `retry` is not an integer of ms up to one day.
     BadRetry = "bad-retry",
-    /// The payload is larger than `history.max_event_bytes`.
+    /// The payload is larger than `max_event_bytes` of `history` or of the channel's rule.
     TooLarge = "too-large",
     /// The message is not UTF-8.
     NotUtf8 = "not-utf8",
@@ -90,6 +90,8 @@ rejections! {
     NotStored = "not-stored",
     /// A key of the channel in Redis contains a value that the gateway never writes.
     WrongType = "wrong-type",
+    /// The channel's rule allows fewer events per second.
+    TooOften = "too-often",
 }
 
 impl fmt::Display for Rejection {

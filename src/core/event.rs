@@ -6,10 +6,10 @@ use bytes::Bytes;
 
 use super::{
     channel::{Channel, is_name},
-    envelope::check_type,
     event_options::{EventOptions, Retain, parse_options},
     frame,
     id::EventId,
+    presence::check_stored_type,
 };
 
 /// A published event.
@@ -72,7 +72,7 @@ impl Event {
         let (head, rest) = std::str::from_utf8(value).ok()?.split_once('\n')?;
         let (id, head) = head.split_once(' ')?;
         let (word, kind) = head.split_once(' ')?;
-        check_type(kind).ok()?;
+        check_stored_type(channel, kind).ok()?;
         let (retry_ms, options, payload) = parse_options(word, rest)?;
         let mut event = Self::encode(None, EventId::ZERO, channel.clone(), retry_ms, kind, payload);
         event.options = options;
@@ -96,13 +96,13 @@ impl Event {
                 (Channel::Broadcast(topic.into()), kind)
             }
         };
-        check_type(kind).ok()?;
+        check_stored_type(&channel, kind).ok()?;
         let (retry_ms, options, payload) = parse_options(word, rest)?;
         let event = Self::encode(id, predecessor, channel, retry_ms, kind, payload);
         Some(Self { options, ..event })
     }
 
-    /// Creates an event; `kind` must have passed [`check_type`].
+    /// Creates an event; `kind` must have passed [`check_stored_type`].
     pub fn new(
         id: EventId,
         predecessor: EventId,

@@ -208,8 +208,8 @@ mod tests {
 
     #[test]
     fn unseen_takes_whole_durations_up_to_seven_days() {
-        for good in ["1000ms", "30s", "5m", "2h", "7d"] {
-            assert!(is_unseen(good), "{good}");
+        for valid in ["1000ms", "30s", "5m", "2h", "7d"] {
+            assert!(is_unseen(valid), "{valid}");
         }
         for bad in ["", "s", "30", "1.5m", "999ms", "8d", "30 s", "99999999999999999999s"] {
             assert!(!is_unseen(bad), "{bad}");

@@ -42,6 +42,21 @@ impl EventId {
     /// The position before every event.
     pub const ZERO: Self = Self { epoch: 0, ms: 0, seq: 0 };
 
+    /// The position before everything that was assigned from this time on, in ms since 1970. It has
+    /// no epoch, because only the time is known ([`EventId::is_time`]).
+    pub fn before_time(ms: u64) -> Self {
+        match ms.checked_sub(1) {
+            Some(ms) => Self { epoch: 0, ms, seq: MAX_SEQ },
+            None => Self::ZERO,
+        }
+    }
+
+    /// Whether this is a time and not a position in an epoch: what follows it are the entries of a
+    /// log with later ids, of whatever epoch. No server assigns ids of epoch 0.
+    pub fn is_time(self) -> bool {
+        self.epoch == 0
+    }
+
     /// Whether the library can have assigned this id by `server_ms`, the time of Redis. Ids from
     /// other sources must be checked before they are compared: a forged id in the far future would
     /// move the clock and every cursor ahead.
@@ -250,6 +265,17 @@ mod tests {
         ] {
             assert_eq!(EventId::parse(bad), None, "{bad:?}");
         }
+    }
+
+    #[test]
+    fn time_is_before_everything_from_that_ms_on() {
+        let time = EventId::before_time(5000);
+        assert!(
+            time.is_time() && (time.ms, time.seq) < (5000, 0) && (time.ms, time.seq) > (4999, 9)
+        );
+        assert!(time.is_plausible(5000) && EventId::parse(&time.to_string()) == Some(time));
+        assert_eq!(EventId::before_time(0), EventId::ZERO);
+        assert!(!id(1, 5000, 0).is_time());
     }
 
     #[test]

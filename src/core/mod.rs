@@ -3,6 +3,8 @@
 pub mod address;
 pub mod catch_up;
 pub mod channel;
+pub mod channel_pattern;
+pub mod channel_rules;
 pub mod control_events;
 pub mod envelope;
 pub mod event;
@@ -14,6 +16,7 @@ pub mod page;
 pub mod parser;
 pub mod part;
 mod part_state;
+pub mod presence;
 pub mod queue;
 pub mod reasons;
 pub mod retained;

@@ -86,7 +86,7 @@ reasons! {
         Expired = "ticket-expired",
         /// `nbf` or `iat` is in the future.
         NotYetValid = "ticket-not-yet-valid",
-        /// `exp - iat` exceeds `tickets.max_ttl`.
+        /// `exp - iat` exceeds `tickets.max_ttl`, or in a cookie `tickets.cookie_max_ttl`.
         TooLongLived = "ticket-too-long-lived",
         /// The ticket was used before, and `tickets.reconnect_grace` is 0.
         Used = "ticket-used",
@@ -102,12 +102,17 @@ reasons! {
 reasons! {
     /// Reason for an `sse.busy`.
     BusyReason {
-        /// `limits.max_connections` is reached.
+        /// `limits.max_connections` is reached, or the maximum number of histories that are being
+        /// read.
         Full = "full",
         /// `limits.max_connections_per_user` is reached.
         UserFull = "user-full",
-        /// `limits.connects_per_address_per_minute` or `limits.connects_per_user_per_minute` is
-        /// reached.
+        /// `limits.anonymous_connections` is reached.
+        AnonymousFull = "anonymous-full",
+        /// `limits.anonymous_connections_per_address` is reached.
+        AddressFull = "address-full",
+        /// `limits.connects_per_address_per_minute`, `limits.connects_per_user_per_minute` or
+        /// `limits.anonymous_connects_per_address_per_minute` is reached.
         TooOften = "too-often",
         /// Redis cannot be reached.
         RedisAway = "redis-away",

@@ -26,20 +26,23 @@ pub type Values = Arc<[RetainedValue]>;
 #[derive(Clone, Debug, Default)]
 pub struct Retained {
     channels: Vec<(Channel, Values)>,
+    /// Whether one of the channels has values, or had some recently.
+    pub is_used: bool,
     /// Whether more topics have values than a stream gets.
     pub too_many: bool,
 }
 
 impl Retained {
     /// The values of each channel.
-    pub fn new(channels: Vec<(Channel, Values)>, too_many: bool) -> Self {
-        Self { channels, too_many }
+    pub fn new(channels: Vec<(Channel, Values)>, is_used: bool, too_many: bool) -> Self {
+        Self { channels, is_used, too_many }
     }
 
     /// Adds the values of other channels.
     pub fn with(mut self, other: Self) -> Self {
         self.channels.extend(other.channels);
         self.too_many |= other.too_many;
+        self.is_used |= other.is_used;
         self
     }
 

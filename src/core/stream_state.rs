@@ -345,7 +345,7 @@ impl StreamState {
         Outcome::Queued
     }
 
-    /// Whether there is room in the queue for an item; ephemeral events give way to others.
+    /// Whether there is room in the queue for an item; ephemeral events are dropped for others.
     fn make_room(&mut self, item: &Item) -> bool {
         let has_room = |load: &QueueLoad| load.has_room(item, self.limit_bytes);
         if has_room(&self.queue_load) || item.is_ephemeral() {
@@ -354,12 +354,12 @@ impl StreamState {
         let load = &mut self.queue_load;
         let before = self.queue.len();
         self.queue.retain(|queued| {
-            let gives_way =
+            let is_dropped =
                 matches!(&queued.content, Content::Event(event) if event.is_ephemeral());
-            if gives_way {
+            if is_dropped {
                 load.remove(queued);
             }
-            !gives_way
+            !is_dropped
         });
         self.ephemeral_dropped += (before - self.queue.len()) as u32;
         self.queue_load.has_room(item, self.limit_bytes)
@@ -422,10 +422,14 @@ impl StreamState {
     /// Starts a stream without a cursor at `h`.
     pub fn start_at(&mut self, h: StreamPosition) {
         for part in self.parts(Part::Whole) {
-            let state = self.part_mut(part);
-            state.cursor = id_of(h, part);
-            state.position = state.cursor;
+            self.start_part_at(part, id_of(h, part));
         }
+    }
+
+    /// Starts a part that has received nothing at `id`.
+    pub fn start_part_at(&mut self, part: Part, id: EventId) {
+        let state = self.part_mut(part);
+        (state.cursor, state.position) = (id, id);
     }
 
     /// Starts a catch-up of a part, during which its live items are held back. Returns the number
@@ -472,6 +476,14 @@ impl StreamState {
         }
         let upto = (!self.is_split()).then_some(h.user);
         self.push_gap(gap, Some(h), part, upto);
+    }
+
+    /// Continues a whole stream from `h` without a gap: a heartbeat tells the client.
+    pub fn continue_at(&mut self, h: EventId, encode: impl FnOnce(Cursor) -> Bytes) {
+        self.main.position = h;
+        let is_incomplete = self.needs_snapshot(Part::Whole);
+        let id = Cursor { position: h.into(), is_incomplete };
+        self.push(Queued::new(Content::Control(encode(id)), Part::Whole, Some(h)));
     }
 
     /// Ends the catch-up of a part that has read everything up to `h`: its pending items after `h`

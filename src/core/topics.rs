@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use super::channel::is_name;
+use super::{channel::is_name, presence};
 
 /// Maximum number of topics in a ticket or request.
 pub const MAX_TOPICS: usize = 256;
@@ -32,8 +32,8 @@ pub enum TopicsError {
 ///
 /// let ticket = Topics::parse(["news", "team-*"].into_iter())?;
 /// assert!(ticket.allows("team-7") && !ticket.allows("sport"));
-/// let request = Topics::parse(["team-7", "sport"].into_iter())?;
-/// assert_eq!(ticket.narrow(&request).exact().collect::<Vec<_>>(), ["team-7"]);
+/// let request = Topics::parse(["team-7*", "sport"].into_iter())?;
+/// assert_eq!(ticket.narrow(&request).patterns().collect::<Vec<_>>(), ["team-7*"]);
 /// # Ok::<(), sse_gateway::core::topics::TopicsError>(())
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -45,7 +45,7 @@ pub struct Topics {
 }
 
 impl Topics {
-    /// Parses patterns.
+    /// Parses patterns. Ignores the name `presence`, which [`Self::with_presence`] adds.
     ///
     /// # Errors
     /// See [`TopicsError`].
@@ -57,26 +57,43 @@ impl Topics {
             }
             match pattern.strip_suffix('*') {
                 Some(prefix) if prefix.is_empty() || is_name(prefix) => prefixes.insert(prefix),
+                None if pattern == presence::TOPIC => continue,
                 None if is_name(pattern) => exact.insert(pattern),
                 _ => return Err(TopicsError::Invalid(pattern.chars().take(SHOWN_CHARS).collect())),
             };
         }
-        let boxed = |names: BTreeSet<&str>| names.into_iter().map(Into::into).collect();
         Ok(Self { exact: boxed(exact), prefixes: boxed(prefixes) })
+    }
+
+    /// With the topic `presence`, if it is allowed or requested.
+    pub fn with_presence(self, is_wanted: bool) -> Self {
+        let at = self.exact.binary_search_by(|name| (**name).cmp(presence::TOPIC));
+        let Some(at) = at.err().filter(|_| is_wanted) else { return self };
+        let mut exact = self.exact.into_vec();
+        exact.insert(at, presence::TOPIC.into());
+        Self { exact: exact.into(), ..self }
     }
 
     /// Whether a topic is allowed.
     pub fn allows(&self, topic: &str) -> bool {
         self.exact.binary_search_by(|name| (**name).cmp(topic)).is_ok()
-            || self.prefixes().any(|prefix| topic.starts_with(prefix))
+            || self.prefixes().any(|prefix| has_prefix(topic, prefix))
     }
 
-    /// Those exact names of a request that these topics allow.
-    pub fn narrow(&self, names: &Self) -> Self {
-        Self {
-            exact: names.exact.iter().filter(|n| self.allows(n)).cloned().collect(),
-            prefixes: Box::default(),
+    /// The topics that both these and those of a request allow, at most [`MAX_TOPICS`] from each of
+    /// them. If one prefix is within another one, what both allow is the longer one.
+    pub fn narrow(&self, request: &Self) -> Self {
+        let (mut exact, mut prefixes) = (BTreeSet::new(), BTreeSet::new());
+        for (one, other) in [(self, request), (request, self)] {
+            exact.extend(one.exact().filter(|name| other.allows(name)));
+            prefixes.extend(one.prefixes().filter(|prefix| other.has_prefix_of(prefix)));
         }
+        Self { exact: boxed(exact), prefixes: boxed(prefixes) }
+    }
+
+    /// Whether all topics with that prefix are allowed by one of these prefixes.
+    fn has_prefix_of(&self, prefix: &str) -> bool {
+        self.prefixes().any(|own| prefix.starts_with(own))
     }
 
     /// The exact names.
@@ -100,6 +117,15 @@ impl Topics {
     }
 }
 
+fn boxed(names: BTreeSet<&str>) -> Box<[Box<str>]> {
+    names.into_iter().map(Into::into).collect()
+}
+
+/// Whether the pattern `prefix*` matches a topic. No pattern matches the topic `presence`.
+pub fn has_prefix(topic: &str, prefix: &str) -> bool {
+    topic.starts_with(prefix) && topic != presence::TOPIC
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -118,9 +144,62 @@ mod tests {
     }
 
     #[test]
-    fn narrowed_topics_are_allowed_by_both_sets() {
-        assert_eq!(topics(&["a", "b*"]).narrow(&topics(&["a", "b1", "c"])), topics(&["a", "b1"]));
-        assert!(topics(&[]).narrow(&topics(&["a"])).is_empty());
+    fn request_is_narrowed_to_what_the_ticket_allows() {
+        for (ticket, request, both) in [
+            (&["a", "b*"][..], &["a", "b1", "c"][..], &["a", "b1"][..]),
+            (&["team-7", "team-8*"], &["team-*"], &["team-7", "team-8*"]),
+            (&["*"], &["team-*", "news"], &["team-*", "news"]),
+            (&["team-*"], &["*"], &["team-*"]),
+            (&["a*", "abc"], &["ab*", "a"], &["a", "abc", "ab*"]),
+            (&["a*"], &["b*", "b"], &[]),
+            (&[], &["a", "*"], &[]),
+        ] {
+            assert_eq!(topics(ticket).narrow(&topics(request)), topics(both), "{ticket:?}");
+        }
+    }
+
+    /// Every list of patterns over two letters, up to two patterns of two characters.
+    #[test]
+    fn narrowed_topics_are_exactly_those_that_both_allow() {
+        let names = ["a", "b", "aa", "ab", "ba", "bb", "aaa", "aab", "bbb"];
+        let patterns = ["a", "b", "ab", "*", "a*", "b*", "aa*", "ab*"];
+        let mut lists = vec![vec![]];
+        for (n, first) in patterns.iter().enumerate() {
+            lists.push(vec![*first]);
+            lists.extend(patterns[n + 1..].iter().map(|second| vec![*first, *second]));
+        }
+        for (ticket, request) in lists.iter().flat_map(|t| lists.iter().map(move |r| (t, r))) {
+            let (ticket, request) = (topics(ticket), topics(request));
+            let both = ticket.narrow(&request);
+            for name in names {
+                let expected = ticket.allows(name) && request.allows(name);
+                assert_eq!(both.allows(name), expected, "{name}: {ticket:?} {request:?}");
+            }
+            assert_eq!(both, request.narrow(&ticket));
+        }
+    }
+
+    #[test]
+    fn patterns_do_not_multiply_each_other() {
+        let names: Vec<_> = (0..MAX_TOPICS).map(|n| format!("a{n}")).collect();
+        let ticket = Topics::parse(names.iter().map(String::as_str)).unwrap();
+        assert_eq!(ticket.narrow(&topics(&["a*", "*"])), ticket);
+    }
+
+    #[test]
+    fn presence_needs_the_claim_and_its_exact_name() {
+        for patterns in [&["*"][..], &["pre*"], &["presence"], &["presence", "presence*"]] {
+            let without = topics(patterns);
+            assert!(!without.allows("presence") && without.exact().next().is_none());
+            let requested = topics(&[]).with_presence(true);
+            assert!(without.narrow(&requested).is_empty(), "{patterns:?}");
+            assert_eq!(topics(patterns).with_presence(false), without);
+            let with = topics(patterns).with_presence(true).with_presence(true);
+            assert!(with.allows("presence") && with.exact().eq(["presence"]));
+            assert_eq!(with.narrow(&requested), requested);
+        }
+        let all = topics(&["*", "z"]).with_presence(true);
+        assert!(all.allows("presence-room") && all.allows("presenc") && all.allows("z"));
     }
 
     #[test]

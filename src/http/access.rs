@@ -30,8 +30,8 @@ const METHODS: [Method; 7] = [
 pub struct OpenedConnection {
     /// Id of the connection, as in its `sse.connected`.
     pub id: String,
-    /// The user.
-    pub user: Arc<str>,
+    /// The user; `None`: an anonymous client.
+    pub user: Option<Arc<str>>,
 }
 
 /// Logs method, route, status, peer, client (the peer, or the address that a trusted proxy names)
@@ -65,7 +65,8 @@ fn write(request: &HttpRequest, status: u16) {
     let request_id = id.as_ref().map_or("-", RequestId::as_str);
     let extensions = request.extensions();
     let opened = extensions.get::<OpenedConnection>();
-    let (connection, user) = (opened.map(|o| o.id.as_str()), opened.map(|o| &*o.user));
+    let (connection, user) =
+        (opened.map(|o| o.id.as_str()), opened.and_then(|o| o.user.as_deref()));
     // Without the request's span in the text, which has the same id.
     tracing::info!(
         target: TARGET, parent: None,

@@ -1,4 +1,4 @@
-//! The admin listener: liveness, readiness, metrics, and listing and ending connections.
+//! The admin listener: liveness, readiness, metrics, presence, and listing and ending connections.
 
 use std::{sync::Arc, time::Duration};
 
@@ -11,7 +11,7 @@ use serde::Serialize;
 use serde_json::json;
 use tokio::sync::oneshot;
 
-use super::{api_keys, params::Params, responses};
+use super::{api_keys, params::Params, presence, responses};
 use crate::{
     admission::readiness::Readiness,
     auth::Auth,
@@ -31,8 +31,10 @@ use crate::{
 pub struct Admin {
     /// The name of the instance.
     pub name: Arc<str>,
-    /// `tickets.max_session`: how long a revocation lasts.
-    pub max_session: Duration,
+    /// How long a revocation lasts: as long as any session or ticket from before it.
+    pub revocation: Duration,
+    /// `presence.enabled`
+    pub has_presence: bool,
     /// The metrics.
     pub metrics: Arc<Metrics>,
     /// The limits that all workers share.
@@ -55,6 +57,7 @@ pub fn routes(config: &mut web::ServiceConfig) {
         .service(responses::only(Method::GET, "/healthz", get().to(healthz)))
         .service(responses::only(Method::GET, "/readyz", get().to(readyz)))
         .service(responses::only(Method::GET, "/metrics", get().to(metrics)))
+        .service(responses::only(Method::GET, "/presence", get().to(presence::presence)))
         .service(
             web::resource("/connections")
                 .route(get().to(connections))
@@ -114,7 +117,8 @@ async fn other_method_of_connections() -> HttpResponse {
 #[serde(rename_all = "camelCase")]
 struct Listed {
     connection_id: String,
-    user: String,
+    /// `null`: an anonymous client.
+    user: Option<String>,
     topics: Vec<String>,
     transport: &'static str,
     age_seconds: u64,
@@ -126,7 +130,7 @@ impl Listed {
     fn of(info: ConnectionInfo) -> Self {
         Self {
             connection_id: info.id,
-            user: info.user.to_string(),
+            user: info.user.map(|user| user.to_string()),
             topics: info.topics,
             transport: info.transport.name(),
             age_seconds: info.age_ms / 1000,
@@ -191,7 +195,7 @@ async fn end_connections(request: &HttpRequest, user: Option<&str>, admin: &Admi
             "the user id is missing or invalid; pass the `sub` of the user's tickets",
         );
     };
-    match sessions::revoke(&admin.commands, user, admin.max_session).await {
+    match sessions::revoke(&admin.commands, user, admin.revocation).await {
         Ok(()) => HttpResponse::Ok().json(json!({ "user": user, "revoked": true })),
         Err(error) => {
             let address = admin.commands.address();

@@ -11,13 +11,14 @@ use actix_web::{
 
 use super::{
     access::OpenedConnection,
-    api_keys::bearer,
     client_address::client_address,
     client_stream::{StreamOfPeer, StreamSocket},
     cookie,
+    credentials::{ForeignPage, credential},
     params::{BadRequest, Params},
     request_id::RequestId,
     responses,
+    since::since,
     worker::Worker,
 };
 use crate::{
@@ -30,6 +31,8 @@ use crate::{
 pub enum Denial {
     /// The query is malformed.
     BadRequest(BadRequest),
+    /// The ticket is in a cookie, and the page may not use it.
+    ForeignPage(ForeignPage),
     /// The client is not admitted.
     Admission(Denied),
 }
@@ -37,6 +40,12 @@ pub enum Denial {
 impl From<BadRequest> for Denial {
     fn from(error: BadRequest) -> Self {
         Self::BadRequest(error)
+    }
+}
+
+impl From<ForeignPage> for Denial {
+    fn from(page: ForeignPage) -> Self {
+        Self::ForeignPage(page)
     }
 }
 
@@ -51,6 +60,7 @@ impl Denial {
     pub fn response(&self, worker: &Worker, busy: fn(BusyReason) -> HttpResponse) -> HttpResponse {
         match self {
             Self::BadRequest(error) => error.response(),
+            Self::ForeignPage(page) => page.response(),
             Self::Admission(denied) => {
                 let cookie = denied.new_secret.as_ref().map(|secret| worker.set_cookie(secret));
                 denied_response(&denied.error, cookie.as_deref(), busy)
@@ -59,7 +69,8 @@ impl Denial {
     }
 }
 
-fn denied_response(
+/// The response to a client that is not admitted; `busy` as above.
+pub fn denied_response(
     error: &AdmissionError,
     set_cookie: Option<&str>,
     busy: fn(BusyReason) -> HttpResponse,
@@ -92,16 +103,17 @@ pub async fn admit(
     let params = Params::of(request)?;
     let admission = AdmissionRequest {
         address: client_address(request, &worker.context.settings.server),
-        ticket: params.non_empty("ticket").or_else(|| bearer(request)),
+        credential: credential(request, &params, &worker.ticket_cookie)?,
         topics: params.get("topics"),
         cursor: last_event_id(request, &params),
+        since_ms: since(&params, worker.context.clock.server_ms())?,
         request_id: RequestId::of_request(request).map(|id| id.as_str().into()).unwrap_or_default(),
         transport,
-        client: &HttpClient { request, socket: StreamSocket::of_request(request) },
+        client: &HttpClient::of(request),
     };
     let admitted = worker.admission.admit(admission).await?;
     let client = &admitted.connection.client;
-    let opened = OpenedConnection { id: client.id.clone(), user: client.user.clone() };
+    let opened = OpenedConnection { id: client.id.clone(), user: client.user().cloned() };
     request.extensions_mut().insert(opened);
     Ok(admitted)
 }
@@ -115,9 +127,16 @@ fn last_event_id(request: &HttpRequest, params: &Params) -> Option<String> {
 }
 
 /// The client of a request.
-struct HttpClient<'a> {
+pub struct HttpClient<'a> {
     request: &'a HttpRequest,
     socket: StreamSocket,
+}
+
+impl<'a> HttpClient<'a> {
+    /// The client of this request.
+    pub fn of(request: &'a HttpRequest) -> Self {
+        Self { request, socket: StreamSocket::of_request(request) }
+    }
 }
 
 impl RequestClient for HttpClient<'_> {

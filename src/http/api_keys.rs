@@ -73,12 +73,15 @@ pub struct ApiAccess {
 /// # Errors
 /// The reason why access is denied.
 pub fn check(request: &HttpRequest, auth: &Auth, scope: Scope) -> Result<[u8; 32], ApiDenial> {
-    auth.api_keys.check(bearer(request), scope).map_err(ApiDenial::Key)
+    let key = bearer(request).filter(|key| !key.is_empty());
+    auth.api_keys.check(key, scope).map_err(ApiDenial::Key)
 }
 
-/// The credential in `Authorization: Bearer` (RFC 6750 section 2.1).
+/// The credential in `Authorization: Bearer` (RFC 6750 section 2.1); empty if it is not text.
 pub fn bearer(request: &HttpRequest) -> Option<&str> {
-    let value = request.headers().get(header::AUTHORIZATION)?.to_str().ok()?;
-    let (scheme, credential) = value.split_once(' ')?;
-    scheme.eq_ignore_ascii_case("bearer").then(|| credential.trim())
+    let value = request.headers().get(header::AUTHORIZATION)?.as_bytes();
+    let end = value.iter().position(|byte| *byte == b' ').unwrap_or(value.len());
+    let (scheme, credential) = value.split_at(end);
+    let text = || std::str::from_utf8(credential).unwrap_or_default().trim();
+    scheme.eq_ignore_ascii_case(b"bearer").then(text)
 }

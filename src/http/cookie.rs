@@ -1,12 +1,13 @@
-//! The cookie that contains the secret of a session (`tickets.session_cookie`). Each session has
-//! its own cookie name, because a browser may have several streams.
+//! Cookies in requests, and the cookie that contains the secret of a session
+//! (`tickets.session_cookie`). Each session has its own cookie name, because a browser may have
+//! several streams.
 
 use std::time::Duration;
 
 use actix_web::{HttpRequest, http::header};
 use secrecy::ExposeSecret;
 
-use crate::admission::session::NewSecret;
+use crate::{admission::session::NewSecret, settings::parse::SESSION_COOKIE_PREFIX};
 
 /// Digits of the ticket's digest in the cookie's name.
 const NAME_DIGITS: usize = 16;
@@ -21,13 +22,20 @@ pub fn set_cookie(new: &NewSecret, max_age: Duration) -> String {
 
 /// The secret in a request for the session of a ticket.
 pub fn presented(request: &HttpRequest, ticket_digest: &str) -> Option<String> {
-    let name = name(ticket_digest);
-    let lines = request.headers().get_all(header::COOKIE).filter_map(|line| line.to_str().ok());
-    let mut pairs =
-        lines.flat_map(|line| line.split(';')).filter_map(|pair| pair.trim().split_once('='));
-    pairs.find(|(of, _)| *of == name).map(|(_, secret)| secret.to_owned())
+    value(request, &name(ticket_digest)).map(str::to_owned)
+}
+
+/// The value of a cookie in a request. If the browser has several of that name, it sends the one
+/// with the most specific path first, which applies.
+pub fn value<'a>(request: &'a HttpRequest, name: &str) -> Option<&'a str> {
+    let lines = request.headers().get_all(header::COOKIE);
+    let pairs = lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b';'));
+    let mut values = pairs
+        .filter_map(|pair| pair.trim_ascii().strip_prefix(name.as_bytes())?.strip_prefix(b"="));
+    // Other cookies may contain any bytes.
+    std::str::from_utf8(values.next()?).ok()
 }
 
 fn name(ticket_digest: &str) -> String {
-    format!("sse_session_{}", &ticket_digest[..NAME_DIGITS])
+    format!("{SESSION_COOKIE_PREFIX}{}", &ticket_digest[..NAME_DIGITS])
 }

@@ -30,7 +30,8 @@ pub fn cors(settings: &settings::Cors) -> Cors {
     settings.allowed_origins.iter().fold(cors, |cors, origin| cors.allowed_origin(origin))
 }
 
-/// Converts the errors of [`cors`], which actix sends as plain text, to JSON like all other errors.
+/// Converts the errors of [`cors`], which actix sends as plain text, to JSON like all other errors,
+/// and allows credentials only in responses to allowed origins: actix says so in all of them.
 ///
 /// # Errors
 /// Those of the handlers.
@@ -38,7 +39,11 @@ pub async fn refusals<B: MessageBody>(
     request: ServiceRequest,
     next: Next<B>,
 ) -> Result<ServiceResponse<EitherBody<B>>, Error> {
-    let response = next.call(request).await?;
+    let mut response = next.call(request).await?;
+    let headers = response.headers_mut();
+    if !headers.contains_key(header::ACCESS_CONTROL_ALLOW_ORIGIN) {
+        headers.remove(header::ACCESS_CONTROL_ALLOW_CREDENTIALS);
+    }
     let error = response.response().error().and_then(|error| error.as_error::<CorsError>());
     let (status, code, message) = match error {
         None => return Ok(response.map_into_left_body()),

@@ -82,11 +82,17 @@ impl Collected {
             Content::Event(event) => {
                 // As in an `EventSource`, an event without an id has the id of the previous one.
                 let id = cursor.to_string();
-                let event = json!({ "id": id, "type": event.kind(), "data": event.data() });
-                self.events.push(event);
+                let mut json = json!({ "id": id, "type": event.kind(), "data": event.data() });
+                if event.id.is_none() && event.retain().is_some() {
+                    json["retained"] = json!(true);
+                }
+                self.events.push(json);
             }
             Content::Gap(gap) => self.gap = Some(gap.gap),
-            Content::Snapshot(snapshot) => self.snapshot = Some(snapshot.keys),
+            // A split stream has one for each part.
+            Content::Snapshot(snapshot) => {
+                self.snapshot.get_or_insert_default().extend(snapshot.keys);
+            }
             Content::Control(_) => {}
         }
     }

@@ -115,9 +115,8 @@ fn rejected(rejection: Rejection) -> PublishError {
         | Rejection::TooManyKept
         | Rejection::TooManyUnseen
         | Rejection::NotStored
-        | Rejection::WrongType => {
-            "the payload must be UTF-8 and at most history.max_event_bytes long"
-        }
+        | Rejection::WrongType
+        | Rejection::TooOften => "the payload must be UTF-8 and at most max_event_bytes long",
     };
     PublishError::Rejected(rejection, message.to_owned())
 }
@@ -203,7 +202,12 @@ fn unavailable(error: &PublishError) -> &'static str {
 }
 
 fn away(code: &str, message: &str) -> HttpResponse {
-    let mut response = responses::error(StatusCode::SERVICE_UNAVAILABLE, code, message);
+    retry_later(StatusCode::SERVICE_UNAVAILABLE, code, message)
+}
+
+/// An error with `Retry-After`.
+fn retry_later(status: StatusCode, code: &str, message: &str) -> HttpResponse {
+    let mut response = responses::error(status, code, message);
     response.headers_mut().insert(header::RETRY_AFTER, header::HeaderValue::from_static("1"));
     response
 }
@@ -226,6 +230,9 @@ fn single(result: &Result<String, PublishError>, address: &str) -> HttpResponse 
             rejection @ (Rejection::WrongType | Rejection::TooManyKept | Rejection::TooManyUnseen),
             text,
         )) => responses::error(StatusCode::CONFLICT, rejection.code(), text),
+        Err(PublishError::Rejected(Rejection::TooOften, text)) => {
+            retry_later(StatusCode::TOO_MANY_REQUESTS, Rejection::TooOften.code(), text)
+        }
         Err(PublishError::Rejected(rejection, text)) => {
             responses::error(StatusCode::BAD_REQUEST, rejection.code(), text)
         }

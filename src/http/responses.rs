@@ -83,14 +83,14 @@ pub fn busy_stream(reason: BusyReason) -> HttpResponse {
     event_stream().body(busy(reason, retry_ms(reason)))
 }
 
-/// `sse.busy` for a poll: 503, or 429 if the client connects too often.
+/// `sse.busy` for a poll or a history: 503, or 429 if the client connects too often.
 pub fn busy_poll(reason: BusyReason) -> HttpResponse {
     let status = match reason {
         BusyReason::TooOften => StatusCode::TOO_MANY_REQUESTS,
         _ => StatusCode::SERVICE_UNAVAILABLE,
     };
     let mut response =
-        error(status, reason.name(), "the gateway cannot accept this poll now; retry later");
+        error(status, reason.name(), "the gateway cannot accept this request now; retry later");
     let seconds = retry_ms(reason).div_ceil(1000);
     response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
     response

@@ -10,7 +10,7 @@ use serde_json::json;
 
 use super::{request_body, responses, worker::Worker};
 use crate::{
-    auth::MintError,
+    auth::{MintError, NewTicket},
     core::{channel::is_name, topics::Topics},
     settings::Scope,
     state::clock::unix_ms,
@@ -21,6 +21,8 @@ use crate::{
 struct TicketRequest {
     user: String,
     topics: Option<Vec<String>>,
+    #[serde(default)]
+    presence: bool,
     /// Lifetime in seconds.
     ttl: Option<u64>,
 }
@@ -40,7 +42,7 @@ pub async fn tickets(
         Err(e) => {
             return bad(&format!(
                 "the body is not a valid ticket request ({e}); send \
-                 {{\"user\",\"topics\"?,\"ttl\"?}}"
+                 {{\"user\",\"topics\"?,\"presence\"?,\"ttl\"?}}"
             ));
         }
     };
@@ -54,13 +56,16 @@ pub async fn tickets(
     }
     let verifier = &worker.api.auth.verifier;
     let max_ttl_s = verifier.max_ttl_s();
-    let ttl_s = requested.ttl.unwrap_or(max_ttl_s.min(60));
+    let ttl_s = requested.ttl.unwrap_or(verifier.default_ttl_s());
     if !(1..=max_ttl_s).contains(&ttl_s) {
         return bad(&format!(
-            "ttl must be an integer number of seconds from 1 to {max_ttl_s} (tickets.max_ttl)"
+            "ttl must be an integer number of seconds from 1 to {max_ttl_s} (tickets.max_ttl, for \
+             a cookie tickets.cookie_max_ttl)"
         ));
     }
-    match verifier.mint(&requested.user, requested.topics.as_deref(), ttl_s, unix_ms() / 1000) {
+    let TicketRequest { user, topics, presence, .. } = &requested;
+    let new = NewTicket { user, topics: topics.as_deref(), presence: *presence };
+    match verifier.mint(&new, ttl_s, unix_ms() / 1000) {
         Ok(ticket) => HttpResponse::Ok()
             .insert_header((header::CACHE_CONTROL, "no-store"))
             .json(json!({ "ticket": ticket, "expiresIn": ttl_s })),

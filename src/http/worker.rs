@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{api_keys::ApiAccess, cookie};
+use super::{api_keys::ApiAccess, cookie, credentials::TicketCookie};
 use crate::{
     admission::{Admission, session::NewSecret},
     redis::commands::Commands,
@@ -15,6 +15,8 @@ pub struct Worker {
     pub admission: Admission,
     /// Access of backends and operators.
     pub api: ApiAccess,
+    /// Tickets in a cookie.
+    pub ticket_cookie: TicketCookie,
     /// The worker's pool of Redis connections.
     pub commands: Commands,
     /// Settings, clock, metrics and limits.

@@ -41,6 +41,7 @@ use crate::{
     },
     error_chain::ErrorChain,
     state::{
+        client::Client,
         connection::Connection,
         delivery::Delivery,
         hub::{CatchUpRequest, Hub},
@@ -150,9 +151,9 @@ impl CatchUpDriver {
     }
 
     fn route(&self, connection: &Connection, part: Part) -> Option<Route> {
-        match part {
-            Part::Whole | Part::User => self.routes.user(&connection.client.user),
-            Part::Broadcasts => self.routes.broadcasts(),
+        match (part, connection.client.user()) {
+            (Part::Whole | Part::User, Some(user)) => self.routes.user(user),
+            (Part::Broadcasts, _) | (_, None) => self.routes.broadcasts(),
         }
     }
 
@@ -160,15 +161,17 @@ impl CatchUpDriver {
         self.route(connection, part).is_some_and(|route| self.hub.may_catch_up(route.server))
     }
 
-    /// Whether the streams of a user read from two servers.
-    fn is_split(&self, user: &str) -> bool {
+    /// Whether the streams of a client read from two servers. Those of an anonymous client read
+    /// only the broadcasts.
+    fn is_split(&self, client: &Client) -> bool {
+        let Some(user) = client.user() else { return false };
         let (user, broadcasts) = (self.routes.user(user), self.routes.broadcasts());
         user.is_some_and(|user| broadcasts.is_none_or(|other| user.server != other.server))
     }
 
     /// Splits a whole stream whose sources are on two servers. Returns whether it did.
     fn split_if_needed(&self, connection: &Connection) -> bool {
-        let must_split = !connection.is_split() && self.is_split(&connection.client.user);
+        let must_split = !connection.is_split() && self.is_split(&connection.client);
         if must_split {
             connection.split();
         }
@@ -194,11 +197,12 @@ impl CatchUpDriver {
         let route = self.route(c, *part).ok_or(LinkDown)?;
         // First, so that the hub detaches the part if this link breaks from now on.
         c.set_server(*part, route.server);
-        if *part == Part::Broadcasts || c.is_subscribed() {
-            let clock = route.link.clock_snapshot(&c.client.user, *part).await?;
+        let user = c.client.user().filter(|_| *part != Part::Broadcasts && !c.is_subscribed());
+        let Some(user) = user else {
+            let clock = route.link.clock_snapshot(c.client.user(), *part).await?;
             return Ok(Snapshot { route, clock });
-        }
-        let (clock, subscription) = route.link.subscribe(&c.client.user, *part).await?;
+        };
+        let (clock, subscription) = route.link.subscribe(user, *part).await?;
         if catch_up.is_current() {
             c.set_subscription(Box::new(subscription));
         }
@@ -266,7 +270,8 @@ impl CatchUpDriver {
     }
 
     fn start(&self, catch_up: &CatchUp, clock: &ClockSnapshot) -> Start {
-        let retention_ms = self.hub.context.settings.retention.as_millis() as u64;
+        // The list of active topics lives as long as the longest retention.
+        let retention_ms = self.hub.context.settings.channels.longest_retention_ms(clock);
         catch_up::start(catch_up.from, clock, retention_ms)
     }
 
@@ -279,9 +284,10 @@ impl CatchUpDriver {
     ) -> Result<Snapshot, Interrupted> {
         let from = from.unwrap_or(EventId::ZERO);
         let mut continues = clock.continues;
-        if from.epoch != clock.h.epoch && !continues.contains(from.epoch) {
-            let user = part.includes(Part::User);
-            let user = user.then(|| Channel::User(connection.client.user.clone()));
+        let is_of_another = from.epoch != clock.h.epoch && !continues.contains(from.epoch);
+        if is_of_another && !from.is_time() {
+            let user = connection.client.user().filter(|_| part.includes(Part::User));
+            let user = user.map(|user| Channel::User(user.clone()));
             let broadcasts = part.includes(Part::Broadcasts);
             let broadcasts = broadcasts.then(|| Channel::Broadcast("any".into()));
             let mut vouched = Vec::new();
@@ -305,9 +311,7 @@ impl CatchUpDriver {
         catch_up.check_current()?;
         let (reset, unrecorded, stale) = match self.start(catch_up, clock) {
             Start::Restart(reason) => {
-                if clock.may_have_values {
-                    c.require_snapshot(part);
-                }
+                self.require_values(catch_up, snapshot, false).await?;
                 let values = self.needed_values(catch_up, snapshot).await?;
                 c.restart(part, reason, clock.h.into());
                 return send_values(catch_up, &values).await;
@@ -331,9 +335,13 @@ impl CatchUpDriver {
             catch_up.check_current()?;
             if first {
                 let flags = GapFlags { reset, unrecorded, stale, too_many };
-                let gap = find_gap(c, part, &merge, &pages, from, flags);
-                if gap.is_some() && clock.may_have_values {
-                    c.require_snapshot(part);
+                let rules = &self.hub.context.settings.channels;
+                let is_stale = |channel: &Channel| {
+                    catch_up::is_stale(from, clock, rules.retention_ms(channel, clock))
+                };
+                let gap = find_gap(c, part, &merge, &pages, from, flags, is_stale);
+                if gap.is_some() {
+                    self.require_values(catch_up, snapshot, reset).await?;
                 }
                 // Before the gap: if they cannot be read, the next attempt finds the gap again.
                 values = self.needed_values(catch_up, snapshot).await?;
@@ -372,8 +380,8 @@ impl CatchUpDriver {
         stale: bool,
     ) -> Result<(Vec<CatchUpSource>, bool), Interrupted> {
         let mut sources = Vec::new();
-        if part.includes(Part::User) {
-            sources.push(CatchUpSource::Log(Channel::User(c.client.user.clone())));
+        if let Some(user) = c.client.user().filter(|_| part.includes(Part::User)) {
+            sources.push(CatchUpSource::Log(Channel::User(user.clone())));
         }
         if c.client.topics.is_empty() || !part.includes(Part::Broadcasts) {
             return Ok((sources, false));
@@ -381,7 +389,12 @@ impl CatchUpDriver {
         let from = from.unwrap_or(EventId::ZERO);
         let _reader = self.readers.acquire().await.map_err(|_| Interrupted::Superseded)?;
         let (cache, topics) = (&self.delivery.replay_cache, &c.client.topics);
-        if !stale && replay_cache_fill::reaches(cache, &route.commands, from, clock, topics).await?
+        let shortest_ms = self.hub.context.settings.channels.shortest_retention_ms(clock);
+        // Logs with a shorter retention may be gone. What the cache has was read in time.
+        let may_fill = !catch_up::is_stale(from, clock, shortest_ms);
+        let commands = &route.commands;
+        if !stale
+            && replay_cache_fill::reaches(cache, commands, from, clock, topics, may_fill).await?
         {
             sources.push(CatchUpSource::Cache);
             return Ok((sources, false));

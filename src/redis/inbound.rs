@@ -21,12 +21,13 @@ use super::{
 use crate::log_limit::LogLimit;
 use crate::{
     core::{
-        channel::Channel,
+        channel::{Channel, is_name},
         envelope::{self, Rejection},
         event::Event,
         id::EventId,
     },
     settings::PlainPublish,
+    state::presence::Question,
 };
 
 /// Minimum time between log lines of one kind, ms.
@@ -270,7 +271,22 @@ impl Inbound {
             }
             "marker" => return None,
             "vacant" => self.inbox.send(RecorderInput::Vacant),
+            "presence" => self.presence_question(rest)?,
             _ => self.unknown(word),
+        }
+        Some(())
+    }
+
+    /// Another instance asks for the users of a topic.
+    fn presence_question(&self, rest: &str) -> Option<()> {
+        let (id, topic) = rest.split_once(' ')?;
+        let is_id = (1..=MAX_MARKER_BYTES).contains(&id.len())
+            && id.bytes().all(|b| b.is_ascii_alphanumeric());
+        if !is_id || !is_name(topic) {
+            return None;
+        }
+        if let Some(presence) = &self.context.presence {
+            presence.ask(Question { id: id.to_owned(), topic: topic.into() });
         }
         Some(())
     }
@@ -306,10 +322,10 @@ impl Inbound {
     }
 
     fn relay_plain(&self, channel: &[u8], message: &[u8]) {
-        let max = self.context.settings.history.max_event_bytes;
+        let rules = &self.context.settings.channels;
         let decoded =
             Channel::from_bytes(channel).ok_or(Rejection::BadChannel).and_then(|channel| {
-                let envelope = envelope::decode(message, max)?;
+                let envelope = envelope::decode(message, rules.of(&channel).max_event_bytes)?;
                 match envelope.needs_storage() {
                     true => Err(Rejection::NotStored),
                     false => Ok(Event::relayed(channel, &envelope)),

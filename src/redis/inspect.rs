@@ -140,7 +140,8 @@ pub async fn inspect(
 ) -> Result<ServerReport, CommandError> {
     // A server that refuses PING refuses the connection: the caller reports that.
     commands.run::<Value>(&redis::cmd("PING")).await?;
-    let mut findings = permissions::check(commands, settings.publishers.plain).await?;
+    let mut findings =
+        permissions::check(commands, settings.publishers.plain, settings.presence.enabled).await?;
     let mut facts = vec![("address", commands.address().to_string())];
     let info: Option<String> = permitted(commands.run(&redis::cmd("INFO")).await)?;
     let info = info.map(|text| Info::parse(&text));

@@ -122,6 +122,16 @@ impl KeyNames {
         self.channel_of_slot(key.strip_prefix(&self.key("unseen:"))?)
     }
 
+    /// The hash of the users who have a stream.
+    pub fn presence(&self) -> String {
+        self.broadcast_key("presence")
+    }
+
+    /// The hash of the instances' answers to a question about a topic.
+    pub fn presence_answers(&self, question: &str) -> String {
+        format!("{}:{question}", self.broadcast_key("presence-answers"))
+    }
+
     /// The log of a channel.
     pub fn log(&self, channel: &Channel) -> String {
         self.key(&format!("log:{}", self.slot(channel)))
@@ -154,6 +164,11 @@ impl KeyNames {
     /// The pattern of a channel's idempotency keys.
     pub fn dedupes(&self, channel: &Channel) -> String {
         format!("{}*", glob_escape(&self.dedupe(channel)))
+    }
+
+    /// Until when the sessions and tickets of a user are revoked.
+    pub fn revoked(&self, user: &str) -> String {
+        self.key(&format!("revoked:{{{}user:{user}:events}}", self.channel_prefix))
     }
 
     /// The live channel of a user.

@@ -6,6 +6,8 @@ use std::collections::HashMap;
 
 use redis::{RedisError, Value};
 
+mod rules;
+
 use super::commands::{CommandError, Commands};
 use crate::{
     error_chain::ErrorChain,
@@ -33,10 +35,9 @@ pub(super) const SOURCE: &str = concat!(
     include_str!("library/events.lua"),
     include_str!("library/recorder.lua"),
     include_str!("library/sessions.lua"),
+    include_str!("library/presence.lua"),
     include_str!("library/register.lua"),
 );
-/// Maximum time by which a log outlives its retention, in ms: busy logs are not renewed each time.
-const MAX_EXPIRY_SLACK_MS: u64 = 10_000;
 /// Maximum time by which retained values outlive their retention, in ms: one hour.
 const MAX_KEPT_SLACK_MS: u64 = 3_600_000;
 /// Libraries have the function `save` since this version.
@@ -140,19 +141,18 @@ const DEFAULT: &str = "sse";
 
 /// The library's text for these prefixes and settings.
 fn source(commands: &Commands, settings: &Settings, alias: bool) -> String {
-    let (keys, history) = (&commands.keys, &settings.history);
-    let retention_ms = history.retention.as_millis() as u64;
+    let (keys, history, rules) = (&commands.keys, &settings.history, &settings.channels);
     let kept_ms = history.kept_retention.as_millis() as u64;
+    // Rules contain no placeholder; what replaces the others may.
     SOURCE
+        .replace("@RULES@", &rules::table(rules))
+        .replace("@RETENTIONS@", &rules.retentions().to_string())
+        .replace("@LONGEST_RETENTION_MS@", &rules.longest_ms().to_string())
         .replace("@LIBRARY@", &Revision::of(settings).name(keys.function_prefix()))
         .replace("@KEY_PREFIX@", keys.key_prefix())
         .replace("@CHANNEL_PREFIX@", keys.channel_prefix())
         .replace("@FENCE@", settings.redis.fence.name())
-        .replace("@MAX_LEN@", &history.max_len.to_string())
-        .replace("@RETENTION_MS@", &retention_ms.to_string())
-        .replace("@EXPIRY_SLACK_MS@", &(retention_ms / 100).min(MAX_EXPIRY_SLACK_MS).to_string())
         .replace("@DEDUPE_WINDOW_MS@", &history.dedupe_window.as_millis().to_string())
-        .replace("@MAX_EVENT_BYTES@", &history.max_event_bytes.to_string())
         .replace("@MAX_KEPT@", &history.max_kept.to_string())
         .replace("@KEPT_RETENTION_MS@", &kept_ms.to_string())
         .replace("@KEPT_SLACK_MS@", &(kept_ms / 100).min(MAX_KEPT_SLACK_MS).to_string())
@@ -216,7 +216,7 @@ async fn check_server(commands: &Commands, settings: &Settings) -> Result<Warnin
     }
     // On a cluster MIGRATE sends each key as one argument: the limit must exceed the largest log.
     if field("cluster_enabled") != Some("1") {
-        let max_event_bytes = settings.history.max_event_bytes as u64;
+        let max_event_bytes = settings.channels.largest_event_bytes() as u64;
         warnings.texts.extend(
             config(commands, "proto-max-bulk-len")
                 .await
@@ -254,7 +254,7 @@ pub(super) fn check_argument(limit: u64, max_event_bytes: u64) -> Option<String>
     let needed = longest.next_multiple_of(SMALLEST_BULK_BYTES);
     if limit < longest {
         Some(format!(
-            "proto-max-bulk-len is {limit}: events of history.max_event_bytes \
+            "proto-max-bulk-len is {limit}: events of the largest max_event_bytes \
              ({max_event_bytes}) are refused; run \
              `CONFIG SET proto-max-bulk-len {needed}` and set it in redis.conf"
         ))
@@ -392,8 +392,8 @@ async fn load(
 fn other_settings(name: &str, own: Revision) -> String {
     format!(
         "the library {name} in Redis was loaded by a gateway with other values of history.*, \
-         redis.fence or redis.channel_prefix, which stay active; to apply this gateway's values, \
-         set history.generation to {} on all gateways",
+         channels, redis.fence or redis.channel_prefix, which stay active; to apply this \
+         gateway's values, set history.generation to {} on all gateways",
         own.generation + 1
     )
 }
@@ -442,6 +442,16 @@ mod tests {
         assert_eq!(one(4, 3, "another text"), Some(Found::Higher));
         assert_eq!(one(5, 0, "another text"), Some(Found::Higher));
         assert_eq!((one(4, 1, "text"), one(3, 9, "text")), (None, None));
+    }
+
+    #[test]
+    fn rules_are_looked_up_for_new_channels_only() {
+        let uses = |word: &str| SOURCE.matches(word).count();
+        assert_eq!((uses("local RULES = {"), uses("ipairs(RULES)"), uses("RULES")), (1, 1, 3));
+        assert_eq!(uses("apply_rules"), 2, "its definition and one call");
+        let (_, lookup) = SOURCE.split_once("function channel_of(").expect("channel_of");
+        let cached = lookup.find("if channel then return channel end").expect("the cache");
+        assert!(lookup.find("apply_rules").expect("a new channel") > cached);
     }
 
     #[test]

@@ -115,17 +115,26 @@ impl Link {
     }
 
     /// Takes a clock snapshot for a part of a stream, to whose `user` the caller is subscribed if
-    /// the part includes that.
+    /// the stream has one and the part includes that.
     ///
     /// # Errors
     /// As [`Link::subscribe`]; also if the server has ended the subscription.
     pub async fn clock_snapshot(
         &self,
-        user: &Arc<str>,
+        user: Option<&Arc<str>>,
         part: Part,
     ) -> Result<ClockSnapshot, LinkDown> {
-        let user = part.includes(Part::User).then(|| user.clone());
+        let user = user.filter(|_| part.includes(Part::User)).cloned();
         self.request(|reply| Request::Snapshot(user, part, reply)).await
+    }
+
+    /// Takes a clock snapshot without a subscription: the logs of the server contain every event up
+    /// to it.
+    ///
+    /// # Errors
+    /// The link is down, or Redis does not reply in time.
+    pub async fn log_snapshot(&self) -> Result<ClockSnapshot, LinkDown> {
+        self.request(|reply| Request::Snapshot(None, Part::User, reply)).await
     }
 
     /// Subscribes to the publishers' channels, or unsubscribes. Returns when Redis has confirmed

@@ -13,7 +13,7 @@ use super::{
 use crate::{
     metrics::Metrics,
     settings::Settings,
-    state::{clock::Clock, delivery::Delivery, sightings::Sightings},
+    state::{clock::Clock, delivery::Delivery, presence::Presence, sightings::Sightings},
 };
 
 /// The shared state of the supervisor, the reading task and the recorder.
@@ -39,6 +39,8 @@ pub struct LinkContext {
     pub delivery: Arc<Delivery>,
     /// Which events with `UNSEEN` were handed to a stream.
     pub sightings: Arc<Sightings>,
+    /// Which users have a stream; `None` without `presence.enabled`.
+    pub presence: Option<Arc<Presence>>,
 }
 
 impl LinkContext {
@@ -58,6 +60,7 @@ impl LinkContext {
             state,
             delivery: Arc::new(Delivery::new(settings.history.replay_cache_bytes)),
             sightings: Arc::default(),
+            presence: settings.presence.enabled.then(Arc::default),
             settings,
             clock,
             metrics,

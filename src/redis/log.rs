@@ -7,11 +7,11 @@ use redis::{Cmd, RedisResult, Value, from_redis_value};
 use super::commands::{CommandError, Commands, is_wrong_type, log_foreign};
 use crate::core::{
     channel::Channel,
-    envelope::check_type,
     event::Event,
     event_options::EventOptions,
     id::{EventId, parse_epoch},
     page::{Entry, Page, ReadFrom},
+    presence::check_stored_type,
     topics::Topics,
 };
 use crate::log_limit::LogLimit;
@@ -163,7 +163,7 @@ fn event(channel: &Channel, id: &str, fields: &[Vec<u8>]) -> Option<Event> {
         return None;
     }
     let retry_ms = field("r").and_then(|r| r.parse().ok());
-    let kind = field("t").filter(|t| check_type(t).is_ok())?;
+    let kind = field("t").filter(|t| check_stored_type(channel, t).is_ok())?;
     let event = Event::new(id, predecessor, channel.clone(), retry_ms, kind, field("d")?);
     // Most entries have the five fields only.
     Some(event.with_options(options(fields.get(10..).unwrap_or_default())))

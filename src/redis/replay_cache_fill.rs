@@ -21,7 +21,8 @@ const REACH_MS: u64 = 10 * 60 * 1000;
 const PAGE_EVENTS: usize = 1024;
 
 /// Whether the replay cache contains every broadcast of the topics after `from`. If not, and if
-/// other streams may need them, too, loads them.
+/// other streams may need them, too, loads them. `may_fill`: no log that had an event after `from`
+/// can have expired.
 ///
 /// # Errors
 /// Redis does not respond.
@@ -31,13 +32,18 @@ pub async fn reaches(
     from: EventId,
     clock: &ClockSnapshot,
     topics: &Topics,
+    may_fill: bool,
 ) -> Result<bool, CommandError> {
+    // The cache is in the order of ids, in which a time has no place.
+    if from.is_time() {
+        return Ok(false);
+    }
     let covered = || cache.start().is_some_and(|start| start <= from);
     if covered() {
         return Ok(true);
     }
     // A few exact topics are read faster from their own logs.
-    if topics.prefixes().next().is_none() {
+    if !may_fill || topics.prefixes().next().is_none() {
         return Ok(false);
     }
     let _turn = cache.filling.lock().await;
@@ -63,7 +69,7 @@ async fn read(
     clock: &ClockSnapshot,
     limit_bytes: usize,
 ) -> Result<Option<Vec<Arc<Event>>>, CommandError> {
-    let all = Topics::parse(["*"].into_iter()).unwrap_or_default();
+    let all = Topics::parse(["*"].into_iter()).unwrap_or_default().with_presence(true);
     let (logs, too_many) =
         log::active_broadcasts(commands, &all, clock.read_after(from).ms).await?;
     if too_many {

@@ -27,11 +27,12 @@ const PIPELINE: usize = 128;
 /// Redis does not respond.
 pub async fn of_user(commands: &Commands, user: Channel) -> Result<Retained, CommandError> {
     let replies = read(commands, std::slice::from_ref(&user)).await?;
-    let channels = replies.into_iter().map(|mut values| {
+    let mut found = Retained::default();
+    for (mut values, is_used) in replies {
         values.sort_by_key(|value: &RetainedValue| value.position);
-        (user.clone(), values.into())
-    });
-    Ok(Retained::new(channels.collect(), false))
+        found = found.with(Retained::new(vec![(user.clone(), values.into())], is_used, false));
+    }
+    Ok(found)
 }
 
 /// The values of the broadcasts of some topics, from the cache if possible.
@@ -66,14 +67,15 @@ pub async fn of_topics(
             let loading = cache.begin_values(topics.clone().collect());
             let channels: Vec<_> = topics.map(Channel::Broadcast).collect();
             let read = read(commands, &channels).await?;
-            for (n, values) in numbers.iter().zip(read) {
+            for (n, (values, _)) in numbers.iter().zip(read) {
                 found[*n] = Some(loading.set(&wanted[*n], values, unix_ms()));
             }
         }
     }
+    let wanted_is_empty = wanted.is_empty();
     let channels = wanted.into_iter().map(Channel::Broadcast).zip(found);
     let channels = channels.filter_map(|(channel, values)| Some((channel, values?))).collect();
-    Ok(Retained::new(channels, too_many))
+    Ok(Retained::new(channels, !wanted_is_empty, too_many))
 }
 
 async fn fill_topics(
@@ -101,11 +103,12 @@ async fn fill_topics(
 /// The fields of a hash.
 type Fields = Vec<(String, Vec<u8>)>;
 
-/// Reads the values of up to [`PIPELINE`] channels. A key of another type counts as empty.
+/// Reads the values of up to [`PIPELINE`] channels, and whether each has or had some. A key of
+/// another type counts as empty.
 async fn read(
     commands: &Commands,
     channels: &[Channel],
-) -> Result<Vec<Vec<RetainedValue>>, CommandError> {
+) -> Result<Vec<(Vec<RetainedValue>, bool)>, CommandError> {
     let mut pipeline = redis::pipe();
     pipeline.ignore_errors();
     for channel in channels {
@@ -119,9 +122,13 @@ async fn read(
         all.push(match reply {
             Err(e) if is_wrong_type(&e) => {
                 log_foreign(&commands.keys.kept(channel));
-                Vec::new()
+                (Vec::new(), false)
             }
-            fields => fields?.into_iter().filter_map(|field| value(channel, field)).collect(),
+            fields => {
+                let fields = fields?;
+                let is_used = !fields.is_empty();
+                (fields.into_iter().filter_map(|f| value(channel, f)).collect(), is_used)
+            }
         });
     }
     Ok(all)
@@ -129,6 +136,7 @@ async fn read(
 
 /// `None`: our library did not write it.
 fn value(channel: &Channel, (key, value): (String, Vec<u8>)) -> Option<RetainedValue> {
+    // The library's mark of a hash without values is the empty key.
     let (position, event) = Event::from_kept(channel, &key, &value)?;
     // An epoch that begins after the time in the id is forged.
     position.is_plausible(position.ms).then(|| RetainedValue {

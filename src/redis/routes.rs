@@ -107,8 +107,17 @@ impl Routes {
     /// The server that has a user's channel, if the link to it is up. While the instance starts,
     /// waits for that first.
     pub async fn user_when_up(&self, user: &str) -> Option<Route> {
+        self.when_up(|| self.user(user)).await
+    }
+
+    /// The same for the server that has the broadcasts.
+    pub async fn broadcasts_when_up(&self) -> Option<Route> {
+        self.when_up(|| self.broadcasts()).await
+    }
+
+    async fn when_up(&self, route: impl Fn() -> Option<Route>) -> Option<Route> {
         loop {
-            match self.user(user) {
+            match route() {
                 Some(route) => return route.state.wait_until_up().await.then_some(route),
                 None if self.clock.now_ms() < START_PERIOD.as_millis() as u64 => {
                     tokio::time::sleep(POLL).await;

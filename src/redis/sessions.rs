@@ -31,7 +31,9 @@ pub struct SessionRequest<'a> {
     /// Id of the connection.
     pub connection: &'a str,
     /// The user.
-    pub user: &'a str,
+    pub user: &'a Arc<str>,
+    /// Whether a new session is shared: its connections do not take over from each other.
+    pub is_shared: bool,
     /// Whether the ticket's `exp` has passed.
     pub expired: bool,
     /// Ms until the ticket can no longer open a session.
@@ -157,6 +159,9 @@ pub async fn open(
 ) -> Result<Session, SessionError> {
     let mut call = call("open", commands, grace, request);
     call.arg("TEXT");
+    if request.is_shared {
+        call.arg("SHARED");
+    }
     let opened = match pipeline.run(call).await {
         Ok(reply) => Opened::of_text(&text_of(reply)?),
         Err(error) if error.is_without_replicas() => {
@@ -167,6 +172,7 @@ pub async fn open(
     };
     match opened.outcome.as_str() {
         "opened" | "resumed" => Ok(Session {
+            user: request.user.clone(),
             digest: request.digest.to_owned(),
             first: opened.first,
             opened_ms: opened.opened_ms.unwrap_or(0),
@@ -174,12 +180,43 @@ pub async fn open(
             generation: opened.generation.unwrap_or(1),
             proof: opened.proof,
         }),
-        "expired" => Err(SessionError::Expired),
-        "used" => Err(SessionError::Used),
-        "over" => Err(SessionError::Over),
-        "revoked" => Err(SessionError::Revoked),
-        "stranger" => Err(SessionError::CookieMissing),
-        other => Err(CommandError::UnexpectedReply(other.to_owned()).into()),
+        other => Err(refusal(other)),
+    }
+}
+
+/// The outcomes of `sse_open` and `sse_resume` without a session.
+fn refusal(outcome: &str) -> SessionError {
+    match outcome {
+        "expired" => SessionError::Expired,
+        "used" => SessionError::Used,
+        "over" => SessionError::Over,
+        "revoked" => SessionError::Revoked,
+        "stranger" => SessionError::CookieMissing,
+        other => CommandError::UnexpectedReply(other.to_owned()).into(),
+    }
+}
+
+/// Checks that a ticket could open its session or resume it, and does neither.
+///
+/// # Errors
+/// The reason why it could not.
+pub async fn check(
+    commands: &Commands,
+    grace: Duration,
+    request: &SessionRequest<'_>,
+) -> Result<(), SessionError> {
+    // It writes nothing, and the notice in its reply is not published.
+    let mut pipeline = redis::pipe();
+    pipeline.add_command(call("resume", commands, grace, request));
+    pipeline.cmd("GET").arg(commands.keys.revoked(request.user));
+    let (session, revoked): (NamedReply, Option<String>) = commands.run_all(&pipeline).await?;
+    match session.text("outcome") {
+        "resumed" => Ok(()),
+        "missing" => {
+            let revoked_ms = revoked.and_then(|ms| ms.parse().ok()).unwrap_or(0);
+            if request.issued_ms < revoked_ms { Err(SessionError::Revoked) } else { Ok(()) }
+        }
+        outcome => Err(refusal(outcome)),
     }
 }
 
@@ -216,17 +253,18 @@ fn text_of(reply: Value) -> Result<String, CommandError> {
     }
 }
 
-/// Ends all sessions of a user that exist now, on all instances.
+/// Ends all sessions of a user that exist now, on all instances. For `lasting`, tickets from before
+/// open none.
 ///
 /// # Errors
 /// Redis does not respond.
 pub async fn revoke(
     commands: &Commands,
     user: &str,
-    max_session: Duration,
+    lasting: Duration,
 ) -> Result<(), CommandError> {
     let mut call = commands.call("revoke", &[commands.keys.public_user(user)]);
-    call.arg(max_session.as_millis() as u64);
+    call.arg(lasting.as_millis() as u64);
     commands.run::<i64>(&call).await.map(drop)
 }
 
@@ -286,7 +324,9 @@ async fn release_all(commands: &Commands, closed: &mut Vec<Rc<Connection>>, grac
 }
 
 async fn renew_all(hub: &Rc<Hub>, commands: &Commands, grace: Duration) {
-    for batch in hub.snapshot().chunks(BATCH) {
+    let mut connections = hub.snapshot();
+    connections.retain(|connection| connection.client.session.is_some());
+    for batch in connections.chunks(BATCH) {
         let states = renew(commands, batch, grace, false).await;
         for (connection, state) in batch.iter().zip(states) {
             match state.as_deref() {
@@ -329,27 +369,29 @@ async fn renew(
     states
 }
 
+/// Renews or releases the sessions of connections, all of which have one.
 fn renewal(
     commands: &Commands,
     connections: &[Rc<Connection>],
     grace: Duration,
     closing: bool,
 ) -> Cmd {
+    let sessions = || connections.iter().filter_map(|c| Some((c, c.client.session.as_ref()?)));
     let channels: Vec<String> =
-        connections.iter().map(|c| commands.keys.public_user(&c.client.user)).collect();
+        sessions().map(|(_, session)| commands.keys.public_user(&session.user)).collect();
     let mut call = commands.call("renew", &channels);
-    for c in connections {
+    for (c, session) in sessions() {
         let ttl_ms = if closing { (grace.as_millis() as u64).max(1) } else { ttl_ms(grace) };
-        call.arg(&c.client.session.digest)
+        call.arg(&session.digest)
             .arg(&c.client.id)
-            .arg(c.client.session.first.user.to_string())
-            .arg(c.client.session.opened_ms)
-            .arg(c.client.session.until_ms)
+            .arg(session.first.user.to_string())
+            .arg(session.opened_ms)
+            .arg(session.until_ms)
             .arg(ttl_ms)
             .arg(u8::from(closing))
-            .arg(c.client.session.generation)
-            .arg(&c.client.session.proof)
-            .arg(first_broadcasts(c.client.session.first));
+            .arg(session.generation)
+            .arg(&session.proof)
+            .arg(first_broadcasts(session.first));
     }
     call
 }

@@ -97,6 +97,15 @@ pub struct Entry {
     pub retry_ms: Option<u64>,
     /// The publisher's idempotency key, while Redis remembers it.
     pub key: Option<String>,
+    /// What the event did to a retained value.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub retained: Option<RetainedKey>,
+    /// Its tags, `<name>=<value>` separated by spaces.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tags: Option<String>,
+    /// Until when a stream must be handed the event.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unseen: Option<Unseen>,
     /// The payload.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub payload: Option<String>,
@@ -104,6 +113,30 @@ pub struct Entry {
     pub predecessor: Option<String>,
     /// Whether the log still contains the predecessor.
     pub predecessor_in_log: bool,
+}
+
+/// The key of a retained value that an event changed.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RetainedKey {
+    /// The key.
+    pub key: String,
+    /// Whether the event deleted the value; otherwise it was the value.
+    pub is_forget: bool,
+    /// Id of the event that is the value now; `None`: the key has no value.
+    pub value: Option<String>,
+    /// Whether nothing has changed the value since this event.
+    pub is_current: bool,
+}
+
+/// The end of an event's `UNSEEN`.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Unseen {
+    /// Ms since 1970.
+    pub until_ms: u64,
+    /// Whether the event still waits: no stream was handed it, and it is not stored as undelivered.
+    pub is_waiting: bool,
 }
 
 /// What a client that resumes from the id receives of this channel.
@@ -300,7 +333,7 @@ async fn search_logs(
 pub struct Scope<'a> {
     /// The clock of the channel's server.
     pub clock: &'a ClockSnapshot,
-    /// `history.retention`, ms.
+    /// The retention of the channel, ms.
     pub retention_ms: u64,
 }
 
@@ -335,7 +368,12 @@ pub async fn trace_channel(
     let (resume, last_ever) = resume(commands, id, channel, scope).await?;
     let log = Neighbours { entry: found.is_some(), next, last_ever };
     let stale = matches!(scope.start(id), Start::Read { stale: true, .. });
+    let options = match &found {
+        Some(raw) => options(commands, id, channel, raw).await?,
+        None => (None, None),
+    };
     let entry = found.map(|raw| {
+        let (retained, unseen) = options;
         let predecessor_id =
             text(&raw, "p").and_then(|p| EventId::parse(&p)).filter(|p| *p > EventId::ZERO);
         let predecessor = predecessor_id.map(|p| p.to_string());
@@ -345,6 +383,9 @@ pub async fn trace_channel(
             bytes: data.len(),
             retry_ms: text(&raw, "r").and_then(|r| r.parse().ok()),
             key: None,
+            retained,
+            tags: text(&raw, "g"),
+            unseen,
             payload: payload.then(|| String::from_utf8_lossy(data).into_owned()),
             predecessor_in_log: before
                 .first()
@@ -361,6 +402,42 @@ pub async fn trace_channel(
         log_ttl_ms: u64::try_from(ttl_ms).ok(),
         resume,
     })
+}
+
+/// What became of the retained value and of the `UNSEEN` of an entry.
+async fn options(
+    commands: &Commands,
+    id: EventId,
+    channel: &Channel,
+    entry: &Raw,
+) -> Result<(Option<RetainedKey>, Option<Unseen>), CommandError> {
+    let (keep, forget) = (text(entry, "k"), text(entry, "f"));
+    let until_ms: Option<u64> = text(entry, "u").and_then(|ms| ms.parse().ok());
+    let is_forget = forget.is_some();
+    let key = keep.or(forget);
+    if key.is_none() && until_ms.is_none() {
+        return Ok((None, None));
+    }
+    let mut pipeline = redis::pipe();
+    // A key of another type counts as empty.
+    pipeline.ignore_errors();
+    pipeline.cmd("HGET").arg(commands.keys.kept(channel)).arg(&key);
+    pipeline.cmd("HGET").arg(commands.keys.unseen(channel)).arg(id.to_string());
+    let replies: Vec<RedisResult<Option<Vec<u8>>>> = commands.run_all(&pipeline).await?;
+    let mut replies = replies.into_iter().map(|reply| reply.ok().flatten());
+    let (value, waiting) = (replies.next().flatten(), replies.next().flatten());
+    let position = |value: Vec<u8>| {
+        let id = value.split(|b| *b == b' ').next().and_then(EventId::from_bytes);
+        id.map(|id| id.to_string())
+    };
+    let value = value.and_then(position);
+    let is_current = match is_forget {
+        true => value.is_none(),
+        false => value.as_ref() == Some(&id.to_string()),
+    };
+    let retained = key.map(|key| RetainedKey { key, is_forget, value, is_current });
+    let unseen = until_ms.map(|until_ms| Unseen { until_ms, is_waiting: waiting.is_some() });
+    Ok((retained, unseen))
 }
 
 /// The result of a catch-up of this one channel, by the rules of `core::catch_up`. Also returns the

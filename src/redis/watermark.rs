@@ -14,6 +14,7 @@ use super::{
 };
 use crate::core::{
     catch_up::ClockSnapshot,
+    channel_rules::Retentions,
     id::{Epoch, EventId, parse_epoch},
 };
 
@@ -308,6 +309,7 @@ fn snapshot(reply: &NamedReply) -> Option<ClockSnapshot> {
         unrecorded: unrecorded.unwrap_or_default(),
         raised_ms: ms("raised_ms"),
         shorter_ms: ms("shorter_ms"),
+        retentions: Retentions::parse(text("retentions")),
         now_ms,
         may_have_values: text("kept") == "1",
     })
@@ -344,6 +346,9 @@ mod tests {
         assert_eq!(clock.start, EventId::parse("800-0.b").unwrap());
         assert_eq!((clock.previous_epoch, clock.raised_ms, clock.now_ms), (10, 7, 905));
         assert_eq!(clock.unrecorded, EventId::parse("850-0.b").unwrap());
+        assert_eq!(clock.retentions, None);
+        let retentions = with(&[("retentions", "3600000 1f")]).unwrap().retentions;
+        assert_eq!(retentions, Retentions::parse("3600000 1f"));
         let plain = with(&[]).unwrap();
         assert_eq!((plain.unrecorded, plain.continues), (EventId::ZERO, Default::default()));
     }

@@ -1,7 +1,7 @@
 //! Checks that concern several settings.
 
 use super::{
-    RedisTarget, Settings,
+    RedisTarget, Scope, Settings,
     error::{ConfigError, Origin},
     load::Values,
 };
@@ -112,9 +112,26 @@ pub fn warnings(s: &Settings) -> Vec<String> {
          use https",
     );
     warn(
-        s.limits.queue_bytes < s.history.max_event_bytes,
-        "limits.queue_bytes: is less than history.max_event_bytes, so each event of that size \
-         is read from the log again; increase it",
+        s.limits.queue_bytes < s.channels.largest_event_bytes(),
+        "limits.queue_bytes: is less than the largest max_event_bytes (of history or a channel \
+         rule), so each event of that size is read from the log again; increase it",
+    );
+    warn(
+        s.limits.publish_body_bytes < s.channels.largest_event_bytes()
+            && s.api_keys.iter().any(|key| key.scopes.contains(&Scope::Publish)),
+        "limits.publish_body_bytes: is less than the largest max_event_bytes (of history or a \
+         channel rule), so POST /publish cannot take events of that size; increase it",
+    );
+    warn(
+        s.tickets.cookie.is_some() && s.cors.allowed_origins.iter().any(|origin| origin == "*"),
+        "cors.allowed_origins: \"*\" does not allow pages of other origins to use the cookie of \
+         tickets.cookie; list their origins",
+    );
+    warn(
+        !s.tickets.anonymous_topics.is_empty()
+            && s.limits.anonymous_connections >= s.limits.max_connections,
+        "limits.anonymous_connections: is not less than limits.max_connections, so clients \
+         without a ticket can lock out users; decrease it",
     );
     warn(
         s.limits.queue_bytes_total < s.limits.queue_bytes,
@@ -212,6 +229,20 @@ mod tests {
         assert_eq!(warned(&[("LIMITS__QUEUE_BYTES", "1KiB")]), ["limits.queue_bytes"]);
         let total = ("LIMITS__QUEUE_BYTES_TOTAL", "128KiB");
         assert_eq!(warned(&[total]), ["limits.queue_bytes_total"]);
+        let any_origin = ("CORS__ALLOWED_ORIGINS", "*");
+        assert_eq!(warned(&[any_origin]), [""; 0]);
+        assert_eq!(warned(&[any_origin, ("TICKETS__COOKIE", "c")]), ["cors.allowed_origins"]);
+        let all = ("LIMITS__ANONYMOUS_CONNECTIONS", "10000");
+        assert_eq!(warned(&[all]), [""; 0], "every client needs a ticket");
+        let topics = ("TICKETS__ANONYMOUS_TOPICS", "a");
+        assert_eq!(warned(&[all, topics]), ["limits.anonymous_connections"]);
+        assert_eq!(warned(&[topics]), [""; 0]);
+        let large = ("CHANNELS", r#"[{"match": "*", "max_event_bytes": "2MiB"}]"#);
+        assert_eq!(warned(&[large]), ["limits.queue_bytes"]);
+        let digest = "0".repeat(64);
+        let key = format!(r#"[{{"sha256": "{digest}", "scopes": ["publish"]}}]"#);
+        let posts = [large, ("API_KEYS", &key), ("LIMITS__QUEUE_BYTES", "2MiB")];
+        assert_eq!(warned(&posts), ["limits.publish_body_bytes"]);
         for (url, warns) in [
             ("http://id.example.com/keys", true),
             ("https://id.example.com/keys", false),

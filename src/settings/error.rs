@@ -33,6 +33,9 @@ pub enum ValueError {
     /// The value is not of the expected form, or contradicts another one.
     #[error("{0}")]
     Invalid(String),
+    /// Several parts of the value are invalid; each is reported as an error of its own.
+    #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
+    Several(Vec<ValueError>),
     /// The value is a string that should contain JSON.
     #[error("must be valid JSON")]
     Json(#[source] serde_json::Error),
@@ -66,6 +69,16 @@ pub enum ValueError {
 
 fn in_file(file: &Option<PathBuf>) -> String {
     file.as_ref().map(|path| format!(" in {}", path.display())).unwrap_or_default()
+}
+
+impl ValueError {
+    /// Each problem on its own.
+    pub(super) fn each(self) -> Vec<Self> {
+        match self {
+            Self::Several(problems) => problems,
+            one => vec![one],
+        }
+    }
 }
 
 impl From<String> for ValueError {

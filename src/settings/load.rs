@@ -138,10 +138,12 @@ fn load_values(
             Some((origin, value)) => (origin.clone(), value.clone()),
             None => (Origin::Unset, default_of(key.default)),
         };
-        if let Err(message) = (key.set)(&mut settings, &value) {
-            errors.push(ConfigError::new(origin, key.name, message));
+        if let Err(problem) = (key.set)(&mut settings, &value) {
+            let error = |problem| ConfigError::new(origin.clone(), key.name, problem);
+            errors.extend(problem.each().into_iter().map(error));
         }
     }
+    settings.channels = settings.channels.with_default(settings.history.policy());
     check::consistency(&settings, &values, ticket_key, &mut errors);
     if errors.is_empty() {
         return Ok((settings, values));

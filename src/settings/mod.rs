@@ -6,6 +6,7 @@ pub mod error;
 mod file;
 pub mod load;
 pub mod parse;
+mod parse_channels;
 mod parse_keys;
 mod pem_file;
 pub mod redis_url;

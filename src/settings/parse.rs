@@ -20,6 +20,13 @@ use crate::core::address::AddressHeader;
 /// Result of a parser; the error is the problem of a [`super::ConfigError`].
 pub type Parsed<T> = Result<T, ValueError>;
 
+/// How the names of the cookies of `tickets.session_cookie` begin.
+pub const SESSION_COOKIE_PREFIX: &str = "sse_session_";
+/// Maximum length of a cookie name.
+const MAX_COOKIE_NAME: usize = 128;
+/// The topic of presence events.
+const PRESENCE_TOPIC: &str = "presence";
+
 /// The end of a message: the configured value. Not for values that may be secret.
 fn got(value: &Value) -> String {
     match value {
@@ -140,7 +147,7 @@ pub fn duration(value: &Value, range: RangeInclusive<Duration>) -> Parsed<Durati
 }
 
 /// Formats a duration; in days if possible, because `humantime` uses months of 30.44 days.
-fn show_duration(duration: Duration) -> String {
+pub fn show_duration(duration: Duration) -> String {
     const DAY_S: u64 = 86_400;
     match duration.as_secs() {
         s if s >= DAY_S && s % DAY_S == 0 => format!("{}d", s / DAY_S),
@@ -269,6 +276,39 @@ pub fn topics(value: &Value) -> Parsed<Vec<String>> {
     }
 }
 
+/// Topic patterns for clients without a ticket. The topic of presence needs a ticket that names it.
+pub fn anonymous_topics(value: &Value) -> Parsed<Vec<String>> {
+    let words = topics(value)?;
+    match words.iter().any(|word| word == PRESENCE_TOPIC) {
+        true => Err(invalid!(
+            "must not contain {PRESENCE_TOPIC:?}, which only tickets can allow; remove it"
+        )),
+        false => Ok(words),
+    }
+}
+
+/// A cookie name (RFC 6265 section 4.1.1), or `None` if it is empty.
+pub fn cookie_name(value: &Value) -> Parsed<Option<String>> {
+    let Some(name) = optional_text(value)? else { return Ok(None) };
+    let is_token =
+        name.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b));
+    if !is_token || name.len() > MAX_COOKIE_NAME {
+        return Err(invalid!(
+            "must be a cookie name: 1 to {MAX_COOKIE_NAME} letters, digits or \
+             ! # $ % & ' * + - . ^ _ ` | ~, for example \"__Host-sse\" {}",
+            got(value)
+        ));
+    }
+    if name.starts_with(SESSION_COOKIE_PREFIX) {
+        return Err(invalid!(
+            "must not begin with {SESSION_COOKIE_PREFIX}, which names the cookies of \
+             tickets.session_cookie; choose another name {}",
+            got(value)
+        ));
+    }
+    Ok(Some(name))
+}
+
 /// Origins (`https://app.example.com`), or `*` alone.
 pub fn origins(value: &Value) -> Parsed<Vec<String>> {
     let words = words(value)?;
@@ -337,6 +377,26 @@ mod tests {
         for bad in ["warning", "loud", "", "sse_gateway", "very=loud=x", "=info", "info,"] {
             assert!(log_level(&string(bad)).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn cookie_name_is_a_token_other_than_a_session_cookie() {
+        for name in ["sse", "__Host-sse_ticket", "SSE_SESSION_a", "!#$%&'*+-.^_`|~"] {
+            assert_eq!(cookie_name(&string(name)).unwrap().as_deref(), Some(name));
+        }
+        assert_eq!(cookie_name(&string("")).unwrap(), None);
+        for bad in ["a b", "a=b", "a;b", "a,b", "\"a\"", "a\n", "ä", "a/b", &"a".repeat(129)] {
+            let error = cookie_name(&string(bad)).unwrap_err().to_string();
+            assert!(error.contains("for example"), "{error}");
+        }
+        let error = cookie_name(&string("sse_session_x")).unwrap_err().to_string();
+        assert!(error.contains("choose another name"), "{error}");
+    }
+
+    #[test]
+    fn anonymous_topics_exclude_presence() {
+        assert_eq!(anonymous_topics(&string("news,pre*")).unwrap(), ["news", "pre*"]);
+        assert!(anonymous_topics(&string("news,presence")).is_err());
     }
 
     #[test]

@@ -15,7 +15,7 @@ use super::{
 const MIN_SECRET_BYTES: usize = 32;
 
 /// An array of tables, from TOML or as JSON in a string.
-fn tables(value: &Value) -> Parsed<Vec<toml::Table>> {
+pub(super) fn tables(value: &Value) -> Parsed<Vec<toml::Table>> {
     let not_a_list =
         |kind: &str| invalid!("must be an array of tables, see config/gateway.toml (got a {kind})");
     match value {

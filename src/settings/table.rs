@@ -4,7 +4,8 @@ use std::{ops::RangeInclusive, time::Duration};
 
 use toml::Value;
 
-use super::{Settings, error::ValueError, parse, parse_keys, pem_file};
+use super::{Settings, error::ValueError, parse, parse_channels, parse_keys, pem_file};
+use crate::core::channel_rules::{ChannelPolicy, ChannelRules};
 
 /// One key of the configuration.
 pub struct Key {
@@ -27,6 +28,12 @@ const HOUR: u64 = 3600 * SECOND;
 const DAY: u64 = 24 * HOUR;
 const ANY_BYTES: RangeInclusive<u64> = 1024..=1 << 40;
 const RATE: RangeInclusive<u64> = 0..=1_000_000;
+/// The values of `history.max_len`.
+pub(super) const LOG_LENGTHS: RangeInclusive<u64> = 1..=100_000_000;
+/// The values of `history.retention`.
+pub(super) const LOG_RETENTIONS: RangeInclusive<Duration> = ms(100, 365 * DAY);
+/// The values of `history.max_event_bytes`.
+pub(super) const EVENT_BYTES: RangeInclusive<u64> = 1..=16 << 20;
 
 macro_rules! keys {
     ($($name:literal = $default:literal, $help:literal, |$s:ident, $v:ident| $set:expr;)*) => {
@@ -117,19 +124,19 @@ keys! {
          without id) or `off`.",
         |s, v| s.publishers.plain = parse::plain_publish(v)?;
     "history.generation" = "1",
-        "Raise it whenever you change another setting of this section except replay_cache_bytes: \
-         the functions in Redis take their values from the highest generation.",
+        "Raise it whenever you change channels or another setting of this section except \
+         replay_cache_bytes: the functions in Redis take their values from the highest generation.",
         |s, v| s.history.generation = parse::number(v, 1..=1_000_000_000)? as u32;
     "history.max_len" = "1000", "Approximate number of events to keep per channel.",
-        |s, v| s.history.max_len = parse::number(v, 1..=100_000_000)?;
+        |s, v| s.history.max_len = parse::number(v, LOG_LENGTHS)?;
     "history.retention" = r#""24h""#, "A channel's log expires this long after its last event.",
-        |s, v| s.history.retention = parse::duration(v, ms(100, 365 * DAY))?;
+        |s, v| s.history.retention = parse::duration(v, LOG_RETENTIONS)?;
     "history.dedupe_window" = r#""5m""#,
         "An event with the idempotency key of an earlier one on its channel is dropped within this \
          time.",
         |s, v| s.history.dedupe_window = parse::duration(v, ms(1, 7 * DAY))?;
     "history.max_event_bytes" = "65536", "Maximum payload size.",
-        |s, v| s.history.max_event_bytes = parse::bytes(v, 1..=16 << 20)?;
+        |s, v| s.history.max_event_bytes = parse::bytes(v, EVENT_BYTES)?;
     "history.max_kept" = "1000", "Maximum number of retained values per channel (`KEEP`).",
         |s, v| s.history.max_kept = parse::number(v, 1..=100_000)?;
     "history.kept_retention" = r#""30d""#,
@@ -165,11 +172,22 @@ keys! {
         |s, v| s.tickets.issuer = parse::optional_text(v)?;
     "tickets.max_ttl" = r#""60s""#, "Maximum lifetime of a ticket (`exp - iat`).",
         |s, v| s.tickets.max_ttl = parse::duration(v, ms(SECOND, 365 * DAY))?;
+    "tickets.cookie" = r#""""#,
+        "Name of a cookie that may contain the ticket, for backends that set one, e.g. \
+         `__Host-sse`; empty = none. Pages of other origins must be in cors.allowed_origins.",
+        |s, v| s.tickets.cookie = parse::cookie_name(v)?;
+    "tickets.cookie_max_ttl" = r#""1h""#,
+        "Maximum lifetime of a ticket (`exp - iat`) in that cookie.",
+        |s, v| s.tickets.cookie_max_ttl = parse::duration(v, ms(SECOND, 365 * DAY))?;
     "tickets.leeway" = r#""5s""#, "Tolerated clock skew.",
         |s, v| s.tickets.leeway = parse::duration(v, ms(0, 5 * SECOND))?;
     "tickets.default_topics" = r#"["*"]"#,
         "Topics of tickets without a `topics` claim: names, `prefix*` or `*`.",
         |s, v| s.tickets.default_topics = parse::topics(v)?;
+    "tickets.anonymous_topics" = "[]",
+        "Topics of clients without a ticket, which have no user: names, `prefix*` or `*`. Empty = \
+         every client needs a ticket.",
+        |s, v| s.tickets.anonymous_topics = parse::anonymous_topics(v)?;
     "tickets.reconnect_grace" = r#""2m""#,
         "How long a session survives without a stream; 0 = a ticket allows one connection only.",
         |s, v| s.tickets.reconnect_grace = parse::duration(v, ms(0, DAY))?;
@@ -179,16 +197,45 @@ keys! {
         "Bind each session to the browser that opened it with an HttpOnly cookie, so that a stolen \
          URL cannot resume it. Pages need `withCredentials`.",
         |s, v| s.tickets.session_cookie = parse::flag(v)?;
+    "presence.enabled" = "false",
+        "Track which users have a stream, over all instances: `GET /presence`, and the events \
+         `sse.online` and `sse.offline` for tickets with the claim `presence`. Set it on all \
+         instances.",
+        |s, v| s.presence.enabled = parse::flag(v)?;
+    "presence.linger" = r#""10s""#,
+        "How long after the end of the last stream a user counts as offline.",
+        |s, v| s.presence.linger = parse::duration(v, ms(0, HOUR))?;
+    "presence.lease" = r#""10s""#,
+        "An instance that has not reported to Redis for this long counts as lost, with all its \
+         streams.",
+        |s, v| s.presence.lease = parse::duration(v, ms(SECOND, HOUR))?;
     "api_keys" = "[]",
         "Keys for POST /publish, POST /tickets and the admin API: [{ sha256 = \"<hex of the key's \
          SHA-256>\", scopes = [\"publish\", \"tickets\", \"admin\"] }].",
         |s, v| s.api_keys = parse_keys::api_keys(v)?;
+    "channels" = "[]",
+        "Rules for single channels, at most 64; the first one that matches applies: [{ match = \
+         \"broadcast:prices.*\", max_len, retention, max_event_bytes, keep = \
+         \"optional\"|\"required\", ephemeral = true|false, rate = <events per second> }], or one \
+         [[channels]] table for each. What a rule does not set comes from history.*.",
+        |s, v| s.channels =
+            ChannelRules::new(parse_channels::channel_rules(v)?, ChannelPolicy::default());
     "limits.max_connections" = "10000",
         "Maximum number of streams and polls on this instance; above it clients get `sse.busy`.",
         |s, v| s.limits.max_connections = parse::number(v, 1..=10_000_000)? as usize;
     "limits.max_connections_per_user" = "100",
         "Maximum number of streams and polls of one user on this instance.",
         |s, v| s.limits.max_connections_per_user = parse::number(v, 1..=10_000_000)? as usize;
+    "limits.anonymous_connections" = "0",
+        "Maximum number of streams and polls of clients without a ticket on this instance, within \
+         max_connections; 0 = half of max_connections.",
+        |s, v| s.limits.anonymous_connections = parse::number(v, 0..=10_000_000)? as usize;
+    "limits.anonymous_connections_per_address" = "100",
+        "Maximum number of streams and polls without a ticket from one client address (IPv6: one \
+         /64) on this instance.",
+        |s, v| {
+            s.limits.anonymous_connections_per_address = parse::number(v, 1..=10_000_000)? as usize;
+        };
     "limits.queue_bytes" = r#""256KiB""#,
         "Maximum bytes queued for one connection; above it the queue is dropped and the stream \
          catches up from the log.",
@@ -208,12 +255,15 @@ keys! {
         "Maximum body size of POST /publish and POST /tickets.",
         |s, v| s.limits.publish_body_bytes = parse::bytes(v, 1024..=256 << 20)?;
     "limits.connects_per_address_per_minute" = "0",
-        "Maximum number of new streams and polls per minute from one client address (IPv6: one \
-         /64); above it clients get `sse.busy`. 0 = unlimited.",
+        "Maximum number of new streams, polls and histories per minute from one client address \
+         (IPv6: one /64); above it clients get `sse.busy`. 0 = unlimited.",
         |s, v| s.limits.connects_per_address_per_minute = parse::number(v, RATE)?;
+    "limits.anonymous_connects_per_address_per_minute" = "300",
+        "The same for streams and polls without a ticket, in addition. 0 = unlimited.",
+        |s, v| s.limits.anonymous_connects_per_address_per_minute = parse::number(v, RATE)?;
     "limits.connects_per_user_per_minute" = "0",
-        "Maximum number of new streams and polls per minute of one user; above it clients get \
-         `sse.busy`. 0 = unlimited.",
+        "Maximum number of new streams, polls and histories per minute of one user; above it \
+         clients get `sse.busy`. 0 = unlimited.",
         |s, v| s.limits.connects_per_user_per_minute = parse::number(v, RATE)?;
     "limits.posts_per_key_per_second" = "0",
         "Maximum number of POST /publish and POST /tickets per second with one API key; above it \

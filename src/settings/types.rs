@@ -7,7 +7,10 @@ use reqwest::Url;
 use secrecy::{ExposeSecret, SecretSlice, SecretString};
 
 use super::{PemFile, RedisUrl};
-use crate::core::address::AddressHeader;
+use crate::core::{
+    address::AddressHeader,
+    channel_rules::{ChannelPolicy, ChannelRules},
+};
 
 /// All settings. Build one with [`super::load()`]; `Default` is empty and only the starting point
 /// of the loader.
@@ -23,8 +26,12 @@ pub struct Settings {
     pub publishers: Publishers,
     /// The replay log.
     pub history: History,
+    /// Rules for single channels, with the defaults of `[history]`.
+    pub channels: ChannelRules,
     /// Tickets and sessions.
     pub tickets: Tickets,
+    /// Who is online.
+    pub presence: Presence,
     /// Keys of the backends that use the HTTP API.
     pub api_keys: Vec<ApiKey>,
     /// Limits of connections, queues, bodies and rates.
@@ -167,6 +174,18 @@ pub struct History {
     pub replay_cache_bytes: usize,
 }
 
+impl History {
+    /// What applies to channels without a rule.
+    pub fn policy(&self) -> ChannelPolicy {
+        ChannelPolicy {
+            max_len: self.max_len,
+            retention: self.retention,
+            max_event_bytes: self.max_event_bytes,
+            ..ChannelPolicy::default()
+        }
+    }
+}
+
 /// Signature algorithms for tickets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Algorithm {
@@ -228,16 +247,33 @@ pub struct Tickets {
     pub issuer: Option<String>,
     /// Maximum lifetime of a ticket (`exp - iat`).
     pub max_ttl: Duration,
+    /// Name of the cookie that may contain the ticket.
+    pub cookie: Option<String>,
+    /// Maximum lifetime of a ticket in that cookie.
+    pub cookie_max_ttl: Duration,
     /// Tolerated clock skew.
     pub leeway: Duration,
     /// Topics of a ticket without a `topics` claim.
     pub default_topics: Vec<String>,
+    /// Topics of clients without a ticket; empty = every client needs a ticket.
+    pub anonymous_topics: Vec<String>,
     /// How long a session survives without a stream; zero = a ticket allows one connection.
     pub reconnect_grace: Duration,
     /// Maximum lifetime of a session.
     pub max_session: Duration,
     /// Whether a session can be resumed only with the cookie that its first response has set.
     pub session_cookie: bool,
+}
+
+/// `[presence]`
+#[derive(Clone, Debug, Default)]
+pub struct Presence {
+    /// Whether it is tracked which users have a stream.
+    pub enabled: bool,
+    /// How long after the end of a user's last stream the user counts as offline.
+    pub linger: Duration,
+    /// An instance that is silent for this long counts as lost, with all its streams.
+    pub lease: Duration,
 }
 
 /// What an API key may do.
@@ -247,7 +283,7 @@ pub enum Scope {
     Publish,
     /// `POST /tickets`
     Tickets,
-    /// The admin listener's `/connections` and `/users`.
+    /// The admin listener's `/connections`, `/users` and `/presence`.
     Admin,
 }
 
@@ -267,6 +303,11 @@ pub struct Limits {
     pub max_connections: usize,
     /// Maximum number of streams and polls of one user on this instance.
     pub max_connections_per_user: usize,
+    /// Maximum number of streams and polls of clients without a ticket; 0 = half of
+    /// `max_connections`.
+    pub anonymous_connections: usize,
+    /// Maximum number of streams and polls without a ticket from one client address.
+    pub anonymous_connections_per_address: usize,
     /// Maximum bytes queued for one connection.
     pub queue_bytes: usize,
     /// Maximum bytes queued for all connections together.
@@ -279,6 +320,8 @@ pub struct Limits {
     pub publish_body_bytes: usize,
     /// Maximum number of new streams and polls per minute from one client address; 0 = unlimited.
     pub connects_per_address_per_minute: u64,
+    /// The same for clients without a ticket, in addition.
+    pub anonymous_connects_per_address_per_minute: u64,
     /// Maximum number of new streams and polls per minute of one user; 0 = unlimited.
     pub connects_per_user_per_minute: u64,
     /// Maximum number of POSTs per second with one API key; 0 = unlimited.

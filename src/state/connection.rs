@@ -150,7 +150,8 @@ impl Connection {
 
     /// See [`connection_span`].
     pub fn span(&self) -> Span {
-        connection_span(&self.client.id, &self.client.user, &self.client.request_id)
+        let Client { id, request_id, .. } = &*self.client;
+        connection_span(id, self.client.user().map(|user| &**user), request_id)
     }
 
     /// Changes the state, counts the queued bytes and wakes the writer.
@@ -316,8 +317,8 @@ impl Connection {
     /// An event was handed to the client.
     fn handed_over(&self, event: &Event) {
         let must_be_seen = event.options.as_ref().is_some_and(|o| o.unseen_ms.is_some());
-        if let Some(id) = event.id.filter(|_| must_be_seen) {
-            self.context.sightings.add(&self.client.user, id);
+        if let (Some(id), Some(user)) = (event.id.filter(|_| must_be_seen), self.client.user()) {
+            self.context.sightings.add(user, id);
         }
     }
 

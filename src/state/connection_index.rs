@@ -13,7 +13,7 @@ use slab::Slab;
 
 use self::filtered::Filtered;
 use super::connection::Connection;
-use crate::core::{channel::Channel, event::Event};
+use crate::core::{channel::Channel, event::Event, topics::has_prefix};
 
 /// The keys of the connections of a channel. Most users have one, which needs no allocation.
 #[expect(clippy::box_collection, reason = "most users have one")]
@@ -66,7 +66,9 @@ impl ConnectionIndex {
     pub fn insert(&mut self, connection: &Rc<Connection>) -> usize {
         let key = self.all.insert(connection.clone());
         let client = &connection.client;
-        link(&mut self.users, client.user.clone(), key);
+        if let Some(user) = client.user() {
+            link(&mut self.users, user.clone(), key);
+        }
         if let Some(filter) = &client.filter {
             self.filtered.insert(connection, filter, key);
             return key;
@@ -84,7 +86,9 @@ impl ConnectionIndex {
     pub fn remove(&mut self, connection: &Connection, key: usize) {
         self.all.try_remove(key);
         let client = &connection.client;
-        unlink(&mut self.users, &client.user, key);
+        if let Some(user) = client.user() {
+            unlink(&mut self.users, user, key);
+        }
         if let Some(filter) = &client.filter {
             return self.filtered.remove(connection, filter, key);
         }
@@ -116,8 +120,9 @@ impl ConnectionIndex {
         self.all.iter()
     }
 
-    /// Offers an event to the connections of its channel that have no filter. One with several matching patterns may
-    /// get an event with an id more than once, and ignores it from the second time on.
+    /// Offers an event to the connections of its channel that have no filter. One with several
+    /// matching patterns may get an event with an id more than once, and ignores it from the second
+    /// time on.
     pub fn offer(&self, event: &Event, mut offer: impl FnMut(&Rc<Connection>)) {
         match &event.channel {
             Channel::User(user) => {
@@ -127,7 +132,7 @@ impl ConnectionIndex {
             Channel::Broadcast(topic) => {
                 self.of(self.topics.get(&**topic)).for_each(&mut offer);
                 for (prefix, keys) in &self.prefixes {
-                    if !topic.starts_with(prefix.as_str()) {
+                    if !has_prefix(topic, prefix) {
                         continue;
                     }
                     // Events without an id have no position, so the patterns are compared.

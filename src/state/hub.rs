@@ -3,6 +3,7 @@
 
 use std::{
     cell::{Cell, RefCell},
+    collections::HashSet,
     rc::Rc,
     sync::{
         Arc,
@@ -14,6 +15,7 @@ use bytes::Bytes;
 use tokio::sync::{Notify, mpsc};
 
 use super::{
+    client::Session,
     connection::Connection,
     connection_index::ConnectionIndex,
     delivery::Delivery,
@@ -258,7 +260,12 @@ impl Hub {
     /// Adds a connection: from now on it is offered events.
     pub fn add(&self, connection: &Rc<Connection>) {
         connection.key.set(self.index.borrow_mut().insert(connection));
-        self.local_users.add(connection.client.user.clone());
+        if let Some(user) = connection.client.user() {
+            self.local_users.add(user.clone());
+            if let Some(presence) = &self.context.presence {
+                presence.add(user);
+            }
+        }
         self.schedule(connection);
         if let Some(reason) = self.delivery.session_notices.about(connection) {
             self.end_session(connection, reason);
@@ -275,15 +282,19 @@ impl Hub {
         }
         let mut index = self.index.borrow_mut();
         index.remove(connection, key);
-        let user = &connection.client.user;
-        if !index.has_user(user) {
+        if let Some(user) = connection.client.user().filter(|user| !index.has_user(user)) {
             self.local_users.remove(user);
         }
         drop(index);
+        if let (Some(presence), Some(user)) = (&self.context.presence, connection.client.user()) {
+            presence.remove(user);
+        }
         connection.forget();
         self.context.metrics.connections.dec();
         self.context.metrics.closed.with_label_values(&[connection.reason().name()]).inc();
-        let _ = self.ended.send(connection.clone());
+        if connection.client.session.is_some() {
+            let _ = self.ended.send(connection.clone());
+        }
     }
 
     /// All connections at this moment.
@@ -314,9 +325,8 @@ impl Hub {
                 // 60 s and more each time: two tabs with one ticket must not keep taking over from
                 // each other.
                 let retry_ms = TAKEN_OVER_RETRY_MS * (1 << times.saturating_sub(1).min(4));
-                let older = |c: &&Rc<Connection>| {
-                    *c.client.session.digest == *digest && c.client.session.generation < generation
-                };
+                let is_older = |s: &Session| *s.digest == *digest && s.generation < generation;
+                let older = |c: &&Rc<Connection>| c.client.session.as_ref().is_some_and(is_older);
                 let connections = self.index.borrow().of_user(&user);
                 connections
                     .iter()
@@ -324,7 +334,9 @@ impl Hub {
                     .for_each(|c| self.close(c, CloseReason::TakenOver, retry_ms));
             }
             Command::Revoke { user, revoked_ms } => {
-                let revoked = |c: &&Rc<Connection>| c.client.session.opened_ms <= revoked_ms;
+                let is_revoked = |s: &Session| s.opened_ms <= revoked_ms;
+                let revoked =
+                    |c: &&Rc<Connection>| c.client.session.as_ref().is_some_and(is_revoked);
                 let retry_ms = self.retry_ms();
                 let connections = self.index.borrow().of_user(&user);
                 connections
@@ -333,10 +345,19 @@ impl Hub {
                     .for_each(|c| self.close(c, CloseReason::Revoked, retry_ms));
             }
             Command::List(user, reply) => {
-                let wanted =
-                    |c: &&Rc<Connection>| user.as_deref().is_none_or(|u| *c.client.user == *u);
+                let is_of = |c: &Connection, user: &str| {
+                    c.client.user().is_some_and(|other| **other == *user)
+                };
+                let wanted = |c: &&Rc<Connection>| user.as_deref().is_none_or(|u| is_of(c, u));
                 let listed = self.snapshot().iter().filter(wanted).map(|c| self.info(c)).collect();
                 let _ = reply.send(listed);
+            }
+            Command::UsersOfTopic(topic, reply) => {
+                let index = self.index.borrow();
+                let clients = index.iter().map(|(_, c)| &c.client);
+                let wanted = clients.filter(|client| client.topics.allows(&topic));
+                let users: HashSet<_> = wanted.filter_map(|c| c.user().cloned()).collect();
+                let _ = reply.send(users);
             }
             Command::Drain { window_ms } => {
                 let hub = self.clone();
@@ -355,7 +376,7 @@ impl Hub {
     fn info(&self, c: &Connection) -> ConnectionInfo {
         ConnectionInfo {
             id: c.client.id.clone(),
-            user: c.client.user.clone(),
+            user: c.client.user().cloned(),
             topics: c.client.topics.patterns().collect(),
             transport: c.client.transport,
             age_ms: self.context.clock.now_ms() - c.opened_ms,
@@ -367,7 +388,8 @@ impl Hub {
     /// The first frame of a stream: `id` is its cursor, `resumed` says that it follows it.
     pub fn connected(&self, connection: &Connection, id: Option<Cursor>, resumed: bool) -> Bytes {
         let client = &connection.client;
-        let (topics, user) = (client.topics.patterns().collect(), &client.user);
+        let topics = client.topics.patterns().collect();
+        let user = client.user().map(|user| &**user);
         let retry_ms = self.retry_ms();
         Connected { retry_ms, id, connection: &client.id, user, topics, resumed }.frame()
     }

@@ -75,6 +75,8 @@ pub enum Command {
     },
     /// List connections, of one user or all.
     List(Option<String>, oneshot::Sender<Vec<ConnectionInfo>>),
+    /// List the users who receive a topic.
+    UsersOfTopic(Arc<str>, oneshot::Sender<HashSet<Arc<str>>>),
     /// End all streams, evenly over a window.
     Drain {
         /// The window in ms.
@@ -89,8 +91,8 @@ pub enum Command {
 pub struct ConnectionInfo {
     /// Its id.
     pub id: String,
-    /// Its user.
-    pub user: Arc<str>,
+    /// Its user; `None`: an anonymous client.
+    pub user: Option<Arc<str>>,
     /// Its topics.
     pub topics: Vec<String>,
     /// How events are delivered.

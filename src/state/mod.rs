@@ -13,6 +13,7 @@ mod hub_servers;
 pub mod lifecycle;
 pub mod limits;
 pub mod mailbox;
+pub mod presence;
 pub mod replay_cache;
 pub mod retained_cache;
 mod round;

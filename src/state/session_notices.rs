@@ -45,12 +45,12 @@ impl SessionNotices {
 
     /// Why a connection must end, if a notice concerns it.
     pub fn about(&self, c: &Connection) -> Option<CloseReason> {
+        let session = c.client.session.as_ref()?;
         let notices = self.0.lock();
-        let session = &c.client.session;
         let newer = notices.taken_over.get(&*session.digest);
         if newer.is_some_and(|generation| *generation > session.generation) {
             Some(CloseReason::TakenOver)
-        } else if notices.revoked.get(&*c.client.user).is_some_and(|ms| *ms >= session.opened_ms) {
+        } else if notices.revoked.get(&*session.user).is_some_and(|ms| *ms >= session.opened_ms) {
             Some(CloseReason::Revoked)
         } else {
             None

@@ -2,8 +2,9 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::{clock::Clock, limits::Limits, sightings::Sightings};
+use super::{clock::Clock, limits::Limits, presence::Presence, sightings::Sightings};
 use crate::{
+    core::{channel_rules::ChannelRules, topics::Topics},
     metrics::Metrics,
     settings::{self, Settings},
 };
@@ -20,6 +21,8 @@ pub struct StreamContext {
     pub limits: Arc<Limits>,
     /// Which events with `UNSEEN` were handed over.
     pub sightings: Arc<Sightings>,
+    /// Which users have a stream; `None` without `presence.enabled`.
+    pub presence: Option<Arc<Presence>>,
 }
 
 /// The settings of streams. They contain no secrets.
@@ -28,10 +31,12 @@ pub struct StreamSettings {
     pub server: settings::Server,
     /// `[limits]`
     pub limits: settings::Limits,
-    /// `history.retention`
-    pub retention: Duration,
+    /// The channel rules.
+    pub channels: ChannelRules,
     /// The settings of sessions in `[tickets]`.
     pub sessions: SessionSettings,
+    /// `tickets.anonymous_topics`
+    pub anonymous_topics: Topics,
 }
 
 /// The settings of sessions.
@@ -47,10 +52,13 @@ pub struct SessionSettings {
 impl StreamSettings {
     /// Takes what streams need from all settings.
     pub fn new(settings: &Settings) -> Self {
+        let anonymous_topics = settings.tickets.anonymous_topics.iter().map(String::as_str);
         Self {
+            // The parser of the setting has checked them.
+            anonymous_topics: Topics::parse(anonymous_topics).unwrap_or_default(),
             server: settings.server.clone(),
             limits: settings.limits.clone(),
-            retention: settings.history.retention,
+            channels: settings.channels.clone(),
             sessions: SessionSettings {
                 reconnect_grace: settings.tickets.reconnect_grace,
                 max_session: settings.tickets.max_session,

@@ -2,6 +2,7 @@
 
 use std::{
     cell::{Cell, RefCell},
+    net::Ipv4Addr,
     rc::Rc,
     sync::Arc,
     task::Waker,
@@ -46,6 +47,7 @@ pub fn context(changes: &[(&str, &str)]) -> Arc<StreamContext> {
         limits: Arc::new(Limits::new(&settings.limits)),
         settings: StreamSettings::new(&settings),
         sightings: Arc::default(),
+        presence: settings.presence.enabled.then(Arc::default),
     })
 }
 
@@ -63,6 +65,7 @@ pub fn event(channel: &str, ms: u64, predecessor_ms: u64) -> Arc<Event> {
 /// A client of the session with that digest and generation.
 pub fn client(user: &str, topics: &[&str], digest: &str, generation: u64) -> Client {
     let session = Session {
+        user: user.into(),
         digest: digest.to_owned(),
         first: StreamPosition::ZERO,
         opened_ms: 1000,
@@ -72,15 +75,13 @@ pub fn client(user: &str, topics: &[&str], digest: &str, generation: u64) -> Cli
     };
     let topics = Topics::parse(topics.iter().copied()).expect("topics");
     let (id, request_id) = (digest.to_owned(), "r".into());
-    Client {
-        user: user.into(),
-        topics,
-        filter: None,
-        session,
-        id,
-        transport: Transport::Stream,
-        request_id,
-    }
+    let session = Some(session);
+    Client { session, topics, filter: None, id, transport: Transport::Stream, request_id }
+}
+
+/// A client without a ticket.
+pub fn anonymous(topics: &[&str]) -> Client {
+    Client { session: None, ..client("", topics, "anonymous", 1) }
 }
 
 /// A client without known progress, which can be disconnected.
@@ -129,7 +130,11 @@ pub fn connection(
 
 /// The parts of [`connection`].
 pub fn parts(context: &Arc<StreamContext>, client: Client, test_client: TestClient) -> Parts {
-    let permit = context.limits.connections.enter(&client.user, &client.session.digest);
+    let connections = &context.limits.connections;
+    let permit = match &client.session {
+        Some(session) => connections.enter(&session.user, Some(&session.digest)),
+        None => connections.enter_anonymous(Ipv4Addr::LOCALHOST.into()),
+    };
     Parts {
         context: context.clone(),
         permit: permit.unwrap_or_else(|reason| panic!("{}", reason.name())),

@@ -34,7 +34,8 @@ impl Hub {
             0 => (u64::MAX, CloseReason::MaxAge),
             ms => (c.opened_ms + ms - ms / 5 + fastrand::u64(0..=ms / 5 * 2), CloseReason::MaxAge),
         };
-        let session_left_ms = c.client.session.until_ms.saturating_sub(unix_ms());
+        let until_ms = c.client.session.as_ref().map_or(u64::MAX, |session| session.until_ms);
+        let session_left_ms = until_ms.saturating_sub(unix_ms());
         let session = (c.opened_ms.saturating_add(session_left_ms), CloseReason::SessionOver);
         c.ends_ms.set(if session.0 <= age.0 { session } else { age });
     }

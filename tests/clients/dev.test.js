@@ -168,6 +168,35 @@ test('page shows events and resumes after disconnecting', async (t) => {
   assert.deepEqual(tab.consoleErrors, []);
 });
 
+test('page shows retained values of a new stream', async (t) => {
+  const { url } = await dev(t);
+  const tab = await page(t, await browser(t), url);
+  await tab.waitForSelector('#state[data-state=open]');
+  const shows = (expected) => tab.waitForFunction(
+    (expected) => document.getElementById('values').innerText.split('\n').join() === expected,
+    expected,
+  );
+  const keep = async (key, value) => {
+    await tab.fill('#key', key);
+    await tab.fill('#value', value);
+    await tab.click('#keep button[type=submit]');
+  };
+  await keep('btc', '1');
+  await shows('btc = 1');
+  await keep('eth', '2');
+  await shows('btc = 1,eth = 2');
+  await tab.click('#clear');
+  await tab.click('#restart');
+  await shows('btc = 1,eth = 2');
+  await tab.waitForSelector('.event[data-type="sse.snapshot"]');
+  assert.equal(await tab.locator('.event[data-type=value] .badge').count(), 2);
+  await tab.click('#forget');
+  await shows('btc = 1');
+  await tab.reload();
+  await shows('btc = 1');
+  assert.deepEqual(tab.consoleErrors, []);
+});
+
 test('page resumes with a new ticket after session expiry', async (t) => {
   const { port, publish } = await dev(t, {
     SSE_GATEWAY__TICKETS__RECONNECT_GRACE: '1s',

@@ -70,7 +70,9 @@ test('publishing from Node', async (t) => {
   const page = 'docs/guides/publishing-from-node.md';
   const program = block(page, 'js', 'redis.publish').replace('6379', String(redis.port));
   const again = block(page, 'js', 'KEY');
-  const withKey = program.replace('await redis.quit();', `${again}${again}await redis.quit();`);
+  const options = block(page, 'js', 'EPHEMERAL');
+  const all = `${again}${again}${options}await redis.quit();`;
+  const withKey = program.replace('await redis.quit();', all);
   assert.match(await node(project(t), withKey), ID);
   // Durable, plain, and one of the two with a key.
   await gotOrders(listener, 3);
@@ -81,8 +83,43 @@ test('publishing from Python', async (t) => {
   const page = 'docs/guides/publishing-from-python.md';
   const program = block(page, 'python', 'r.publish').replace('6379', String(redis.port));
   const again = block(page, 'python', 'KEY');
-  assert.match(await python(program + again + again), ID);
+  const options = block(page, 'python', 'EPHEMERAL');
+  assert.match(await python(program + again + again + options), ID);
   await gotOrders(listener, 3);
+});
+
+test('undelivered events reach a worker that acknowledges them', async (t) => {
+  const { redis, listener } = await listening(t);
+  const page = 'docs/guides/undelivered-events.md';
+  const client = redis.client(t);
+  // The workers have the documented permissions, and no more.
+  const [, rules] = /^user mailer (.*)$/m.exec(readFileSync(path.join(root, page), 'utf8'));
+  await client.acl('SETUSER', 'mailer', ...rules.split(' '));
+  const local = (code) =>
+    code.replace('127.0.0.1:6379', `mailer:mailer-password@127.0.0.1:${redis.port}`);
+  const publish = (user, data) =>
+    client.fcall('sse_publish', 1, `user:${user}:events`, 'order-completed', data, 'UNSEEN', '1s');
+  const pending = async () => (await client.xpending('sse:undelivered:{broadcast}', 'emails'))[0];
+  const directory = project(t);
+  const file = path.join(directory, 'worker.mjs');
+  writeFileSync(file, local(block(page, 'js', 'xautoclaim')));
+  const env = { PATH: process.env.PATH };
+  const workers = {
+    node: () => start(process.execPath, [file], { env }),
+    python: () => start(PYTHON, ['-c', local(block(page, 'python', 'xautoclaim'))], { env }),
+  };
+  for (const [n, begin] of Object.values(workers).entries()) {
+    await publish('42', ORDER.data);
+    const id = await publish(`away-${n}`, `{"n":${n}}`);
+    const worker = begin();
+    t.after(() => kill(worker));
+    const line = `email user:away-${n}:events order-completed {"n":${n}} ${id}\n`;
+    await printed(worker, ({ out }) => out.includes(line), 'the email');
+    await until(async () => (await pending()) === 0, 'it is not acknowledged');
+    assert.equal(worker.out, line, 'what was delivered is not reported');
+    await kill(worker);
+  }
+  await gotOrders(listener, 2);
 });
 
 test('publishing with redis-cli', async (t) => {
@@ -305,6 +342,45 @@ test('the loop of polls', async (t) => {
   await until(second, 'the second poll');
   await redis.client(t).fcall('sse_publish', 1, 'user:42:events', ORDER.type, ORDER.data);
   await printed(child, ({ out }) => out.includes(ORDER.data), 'the event');
+});
+
+/** The data of notifications that a program prints, one in each line. */
+async function notifies(t, code) {
+  const redis = await Redis.start(t);
+  const gateway = await Gateway.start(t, { redis, settings: { 'history.max_len': '5000' } });
+  const client = redis.client(t);
+  let n = 0;
+  const publish = async (count) => {
+    for (const end = n + count; n < end; n++)
+      await client.fcall('sse_publish', 1, 'user:42:events', 'notification', String(n));
+  };
+  // More than one page.
+  await publish(1050);
+  const child = await inPage(t, gateway, code, '');
+  await until(async () => (await gateway.metric('sse_connections')) === 1, 'a stream');
+  await publish(3);
+  await printed(child, ({ out }) => out.endsWith(`${n - 1}\n`), 'the last notification');
+  assert.deepEqual(child.out.trim().split('\n').map(Number), [...Array(n).keys()]);
+}
+
+test('the list of notifications of the history guide', async (t) => {
+  const code = block('docs/guides/history.md', 'js', 'async function notifications');
+  await notifies(t, `${code}await notifications('42', (data) => console.log(data));`);
+});
+
+test('the list of notifications of the JavaScript client', async (t) => {
+  const code = block('clients/js/README.md', 'js', 'await history(');
+  const page = `
+    const user = { id: '42' };
+    const ticket = async () => process.env.TICKET;
+    const addToList = (data) => console.log(data);
+  `;
+  const source = path.join(root, 'clients/js/src');
+  const local = code
+    .replace("'sse-gateway-client'", `'${source}/index.js'`)
+    .replace("'sse-gateway-client/history'", `'${source}/history.js'`)
+    .replace("'/events'", "'http://127.0.0.1:8080/events'");
+  await notifies(t, page + local);
 });
 
 test('the recipe for TanStack Query is the one that react/query.test.js runs', () => {

@@ -18,6 +18,8 @@ use crate::{documents, file, files, root};
 /// a metric's label value.
 const NOT_CODES: &[&str] = &[
     "last-event-id",
+    "sec-fetch-site",
+    "same-origin",
     "no-store",
     "no-cache",
     "no-referrer",

@@ -2,7 +2,7 @@
 //! subscriptions, keys and connections of Redis return to their values after a warm-up.
 
 use crate::deployment::Kind;
-use crate::harness::{eventually_within, process};
+use crate::harness::process;
 use crate::inject::Fault;
 use crate::random;
 use crate::round;
@@ -73,24 +73,39 @@ async fn stock(world: &World) -> Option<Stock> {
     Some(Stock { keys, clients: clients.lines().count(), channels: channels.len() })
 }
 
+/// The state of all gateways and Redis.
+async fn state(world: &World) -> Option<(Vec<Usage>, Stock)> {
+    let mut all = Vec::new();
+    for n in 0..world.fleet.members.len() {
+        all.push(usage(world, n).await?);
+    }
+    Some((all, stock(world).await?))
+}
+
 /// Waits until what expires has expired, and returns the state. `keys`: the baseline.
 async fn quiet(world: &World, keys: Option<&BTreeSet<String>>) -> (Vec<Usage>, Stock) {
-    eventually_within(EXPIRY, "expired keys and subscriptions", || async {
-        let stock = stock(world).await?;
-        let is_passing = |key: &&String| key.starts_with("sse:dedupe:");
-        let passing = stock.keys.iter().filter(is_passing).count();
-        let sessions = stock.keys.iter().filter(|key| key.starts_with("sse:session:")).count();
-        let is_back = keys.is_none_or(|keys| stock.keys.len() <= keys.len());
-        let mut all = Vec::new();
-        for n in 0..world.fleet.members.len() {
-            all.push(usage(world, n).await?);
+    let clients = world.clients.len();
+    let deadline = Instant::now() + EXPIRY;
+    loop {
+        let state = state(world).await;
+        if let Some((all, stock)) = &state {
+            let count = |prefix| stock.keys.iter().filter(|key| key.starts_with(prefix)).count();
+            // Others are counted, or come and go.
+            let stays =
+                |key: &&String| !key.starts_with("sse:session:") && !key.starts_with("sse:lease:");
+            let mut staying = stock.keys.iter().filter(stays);
+            let is_back = keys.is_none_or(|keys| staying.all(|key| keys.contains(key)));
+            let connections: f64 = all.iter().map(|usage| usage.connections).sum();
+            let is_quiet = count("sse:dedupe:") == 0
+                && count("sse:session:") == clients
+                && connections == clients as f64;
+            if is_quiet && is_back {
+                return state.expect("a state");
+            }
         }
-        let connections: f64 = all.iter().map(|usage| usage.connections).sum();
-        let clients = world.clients.len();
-        let is_quiet = passing == 0 && sessions == clients && connections == clients as f64;
-        (is_quiet && is_back).then_some((all, stock))
-    })
-    .await
+        assert!(Instant::now() < deadline, "not back to {clients} clients and {keys:?}: {state:?}");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
 }
 
 /// Runs for `SOAK_MINUTES` (60).

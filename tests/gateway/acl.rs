@@ -52,6 +52,10 @@ async fn documented_users_suffice_for_their_roles() {
     let url = url_of(&redis, "gateway", "gw-password");
     let builder = Gateway::builder(&redis).redis_url(&url);
     let builder = builder.env("API_KEYS", &api_keys(&[("an admin's key", "admin")]));
+    // Calls every function of presence, and removes users.
+    let short =
+        [("PRESENCE__ENABLED", "true"), ("PRESENCE__LEASE", "1s"), ("PRESENCE__LINGER", "0s")];
+    let builder = short.into_iter().fold(builder, |builder, (key, value)| builder.env(key, value));
     let (one, two) = tokio::join!(builder.start(), builder.start());
     let relay = Gateway::builder(&redis).redis_url(&url).env("PUBLISHERS__PLAIN", "relay");
     let relay = relay.start().await;
@@ -61,6 +65,13 @@ async fn documented_users_suffice_for_their_roles() {
     let first = shop.durable(&user("1"), "a", "1", &["KEY", "k"]).await.expect("published");
     assert_eq!(stream.app_event().await.id, Some(first.clone()));
     assert_eq!(relayed.app_event().await.id, Some(first.clone()));
+    for option in [["KEEP", "k"], ["FORGET", "k"], ["UNSEEN", "1s"]] {
+        shop.durable(&user("1"), "option", "2", &option).await.expect("published");
+        assert_eq!(stream.app_event().await.event, "option");
+        assert_eq!(relayed.app_event().await.event, "option");
+    }
+    let undelivered = shop.durable(&user("2"), "a", "3", &["UNSEEN", "1s"]).await;
+    undelivered.expect("published");
     let mut legacy = publisher(&redis, "legacy", "legacy-password").await;
     eventually("a recorder", || async {
         (one.is_recorder().await || two.is_recorder().await).then_some(())
@@ -71,8 +82,23 @@ async fn documented_users_suffice_for_their_roles() {
     legacy.plain(user("1"), "plain").await;
     assert_eq!(stream.app_event().await.data, "plain");
     let mut resumed = two.resume("1", &first).await;
-    assert_eq!(resumed.app_event().await.data, "plain");
+    resumed.until(|event| event.data == "plain").await;
     assert_eq!(revoke(&one, "1", "an admin's key").await, 200);
+    for query in ["user=1", "topic=news"] {
+        let (status, _) = crate::presence::ask_with(&one, query, "an admin's key").await;
+        assert_eq!(status, 200, "{query}");
+    }
+    two.kill9();
+    eventually("the end of a lease", || async {
+        let leases: usize = redis.command(&["ZCARD", "sse:presence-leases:{broadcast}"]).await;
+        (leases == 1).then_some(())
+    })
+    .await;
+    eventually("an undelivered event", || async {
+        let length: i64 = redis.command(&["XLEN", "sse:undelivered:{broadcast}"]).await;
+        (length == 1).then_some(())
+    })
+    .await;
     // The limit of arguments is the only thing that the gateway asks for in vain.
     let refused = denials(&redis).await;
     assert!(refused.iter().all(|denial| denial == "gateway config|get"), "{refused:?}");
@@ -89,12 +115,17 @@ async fn publish_in_all_ways(redis: &Redis, round: usize) {
         }
     }
     let _ = shop.durable(&user("empty"), "a", "1", &[]).await;
+    // The second one is beyond HISTORY__MAX_KEPT.
+    for option in [["KEEP", "k"], ["KEEP", "l"], ["FORGET", "k"]] {
+        let _ = shop.durable("broadcast:kept", "a", "1", &option).await;
+    }
+    let _ = shop.durable(&user(&format!("{round}")), "a", "1", &["UNSEEN", "1h"]).await;
 }
 
 #[tokio::test]
 async fn durable_publisher_needs_every_documented_permission() {
     let redis = Redis::start_persistent("always").await;
-    drop(Gateway::durable_only(&redis).start().await);
+    drop(Gateway::durable_only(&redis).env("HISTORY__MAX_KEPT", "1").start().await);
     // A log that is empty because it was trimmed.
     let log = crate::harness::redis::log_key(&user("empty"));
     redis.command::<()>(&["XADD", &log, "1-1", "a", "b"]).await;
@@ -130,7 +161,8 @@ async fn gateway_needs_every_documented_permission() {
         let rules: Vec<String> = all.iter().filter(|word| *word != permission).cloned().collect();
         set_user(&redis, "gateway", &rules).await;
         let refused = ["record", "relay"].map(|plain| {
-            let env = [GOOD, ("REDIS__URL", &url), ("PUBLISHERS__PLAIN", plain)];
+            let presence = ("PRESENCE__ENABLED", "true");
+            let env = [GOOD, ("REDIS__URL", &url), ("PUBLISHERS__PLAIN", plain), presence];
             run(&["check-config", "--connect"], &env).out
         });
         let name = permission[1..].replace('|', " ").to_uppercase();

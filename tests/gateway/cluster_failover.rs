@@ -276,7 +276,9 @@ async fn master_that_was_cut_off_loses_nothing_silently() {
     publish(&scene.cluster, &user(&scene.users[0]), "own", 20, 10).await;
     for reader in &mut scene.readers[..2] {
         reader.has_all("own", 30).await;
-        assert_eq!(reader.gaps, ["reset"], "{}", reader.sse.dump());
+        // None, if the gateway adopts the new master so late that the old one follows it already,
+        // and so can prove that nothing was lost.
+        assert!(reader.gaps.is_empty() || reader.gaps == ["reset"], "{}", reader.sse.dump());
         assert!(!reader.received.contains_key("stray"));
     }
 }

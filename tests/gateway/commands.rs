@@ -155,6 +155,26 @@ async fn tail_follows_to_the_next_gateway_without_loss() {
 }
 
 #[tokio::test]
+async fn tail_shows_events_without_an_id() {
+    let redis = Redis::start().await;
+    let gateway = Gateway::durable_only(&redis).start().await;
+    let keep = ["FCALL", "sse_publish", "1", &topic("t"), "n", "1", "KEEP", "k"];
+    redis.command::<String>(&keep).await;
+    let jwt = crate::harness::ticket("1").topics(&["t"]).jwt();
+    let tail = Tail::start(&["--url", &gateway.url(""), "--ticket", &jwt]);
+    tail.wait_for("n", "1").await;
+    let id = redis.durable(&topic("t"), "n", "2").await.unwrap();
+    tail.wait_for("n", "2").await;
+    let lines = tail.lines.lock().unwrap().clone();
+    let lines: Vec<_> = lines.iter().map(|line| line.split('\t').collect::<Vec<_>>()).collect();
+    let with = |kind: &str| lines.iter().filter(|line| line[1] == kind).collect::<Vec<_>>();
+    let keys = r#"{"covers":["user:1:events","broadcast:t"],"channels":{"broadcast:t":["k"]}}"#;
+    assert_eq!(with("sse.snapshot"), [&["-", "sse.snapshot", keys]]);
+    assert_eq!(with("n"), [&["-", "n", "1"], &[&id, "n", "2"]]);
+    assert!(with("sse.connected")[0][0].ends_with('!'), "{lines:?}");
+}
+
+#[tokio::test]
 async fn tail_resumes_from_id_and_exits_when_rejected() {
     let redis = Redis::start().await;
     let gateway = Gateway::start(&redis).await;

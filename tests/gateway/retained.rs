@@ -137,27 +137,6 @@ async fn wiped_values_are_discarded() {
     assert_eq!(data, json!({ "covers": ["user:1:events", "broadcast:*"], "channels": {} }));
 }
 
-/// A topic whose values were forgotten costs nothing any more.
-#[tokio::test]
-async fn topic_without_values_is_not_listed() {
-    let redis = Redis::start().await;
-    let _gateway = Gateway::start(&redis).await;
-    let listed = async || redis.command::<i64>(&["ZCARD", "sse:kept:{broadcast}"]).await;
-    let a = topic("a");
-    forget(&redis, &a, "k").await;
-    assert_eq!(listed().await, 0);
-    keep(&redis, &a, "k", "1").await;
-    keep(&redis, &a, "l", "2").await;
-    forget(&redis, &a, "k").await;
-    assert_eq!(listed().await, 1);
-    forget(&redis, &a, "l").await;
-    assert_eq!(listed().await, 0);
-    keep(&redis, &a, "l", "3").await;
-    assert_eq!(listed().await, 1);
-    let ttl: i64 = redis.command(&["PTTL", "sse:kept:{broadcast}:a"]).await;
-    assert!(ttl > 0, "{ttl}");
-}
-
 #[tokio::test]
 async fn values_follow_a_gap_and_supersede_earlier_events() {
     let redis = Redis::start().await;
@@ -193,6 +172,29 @@ async fn values_follow_a_gap_and_supersede_earlier_events() {
     assert_eq!(changes, [("price", "forgotten"), ("gone", "eth"), ("last", "")]);
 }
 
+/// A client that missed the end of the last value learns of it.
+#[tokio::test]
+async fn gap_says_that_the_last_value_was_forgotten() {
+    let redis = Redis::start().await;
+    let gateway = Gateway::start(&redis).await;
+    let same = ticket("1");
+    keep(&redis, &topic("a"), "k", "1").await;
+    let mut sse = gateway.connect_with(&same, "").await;
+    snapshot(&mut sse).await;
+    forget(&redis, &topic("a"), "k").await;
+    sse.next_of("gone").await;
+    let url = gateway.events_url(&same, "");
+    let mut sse = Sse::connect(&url, &[("Last-Event-ID", "no id")]).await;
+    sse.connected().await;
+    assert_eq!(sse.app_event().await.json()["reason"], "unknown-id");
+    let (data, _) = snapshot(&mut sse).await;
+    assert_eq!(data["channels"], json!({}), "{data}");
+    // A new stream has nothing to discard.
+    let mut new = gateway.connect("2").await;
+    redis.durable(&topic("a"), "live", "").await.unwrap();
+    assert_eq!(new.app_event().await.event, "live");
+}
+
 #[tokio::test]
 async fn number_of_values_is_limited() {
     let redis = Redis::start().await;
@@ -206,7 +208,8 @@ async fn number_of_values_is_limited() {
     keep(&redis, &a, "2", "again").await;
     forget(&redis, &a, "1").await;
     let _: String = redis.command(&third).await;
-    assert_eq!(redis.command::<i64>(&["HLEN", "sse:kept:{broadcast}:a"]).await, 2);
+    // Two values, and the mark of the hash.
+    assert_eq!(redis.command::<i64>(&["HLEN", "sse:kept:{broadcast}:a"]).await, 3);
 }
 
 #[tokio::test]
@@ -280,6 +283,7 @@ async fn poll_returns_values_and_continues_behind_them() {
     };
     let first = poll("").await;
     assert_eq!(first["events"][0]["data"], json!("1"), "{first}");
+    assert_eq!(first["events"][0]["retained"], json!(true), "{first}");
     assert_eq!(first["snapshot"]["channels"], json!({ "broadcast:a": ["k"] }), "{first}");
     let last = first["lastEventId"].as_str().unwrap();
     assert!(!last.ends_with('!'), "{first}");
@@ -314,4 +318,12 @@ async fn stream_of_a_cluster_gets_values_of_both_servers() {
     }
     values.sort();
     assert_eq!(values, ["own", "shared"]);
+    // A poll has the keys of both.
+    let ticket = ticket(&user_id).jwt();
+    let url = gateway.url(&format!("/events/poll?ticket={ticket}"));
+    let body = gateway.http().get(url).send().await.unwrap().text().await.unwrap();
+    let body: serde_json::Value = serde_json::from_str(&body).expect("JSON");
+    let channels = json!({ "broadcast:a": ["k"], (own.clone()): ["k"] });
+    assert_eq!(body["snapshot"]["channels"], channels, "{body}");
+    assert_eq!(body["events"].as_array().map(Vec::len), Some(2), "{body}");
 }

@@ -119,6 +119,47 @@ async fn event_in_a_log_is_found_with_neighbours() {
 }
 
 #[tokio::test]
+async fn options_of_an_event_and_their_outcome_are_shown() {
+    let redis = Redis::start().await;
+    let gateway = Gateway::durable_only(&redis).start().await;
+    let mut publisher = redis.publisher().await;
+    let prices = topic("prices");
+    let mut price =
+        async |options: &[&str]| publisher.durable(&prices, "price", "1", options).await.unwrap();
+    let replaced = price(&["KEEP", "btc", "TAGS", "region=eu", "team=a"]).await;
+    let current = price(&["KEEP", "btc"]).await;
+    let forgotten = price(&["FORGET", "eth"]).await;
+    let event = |id: &str| trace_json(&redis, &[id], &[]).0["channels"][0]["event"].clone();
+    let retained = |id: &str| event(id)["retained"].clone();
+    let value = |id: &str, is_current: bool| json!({"key": "btc", "isForget": false, "value": id, "isCurrent": is_current});
+    assert_eq!(retained(&replaced), value(&current, false));
+    assert_eq!(retained(&current), value(&current, true));
+    assert_eq!(
+        retained(&forgotten),
+        json!({"key": "eth", "isForget": true, "value": null, "isCurrent": true})
+    );
+    assert_eq!(event(&replaced)["tags"], json!("region=eu team=a"));
+    let mut stream = gateway.connect("1").await;
+    let seen = publisher.durable(&user("1"), "a", "", &["UNSEEN", "1h"]).await.unwrap();
+    let waiting = publisher.durable(&user("2"), "a", "", &["UNSEEN", "1h"]).await.unwrap();
+    stream.until(|event| event.id.as_ref() == Some(&seen)).await;
+    eventually("the report that the event was seen", async || {
+        (event(&seen)["unseen"]["isWaiting"] == json!(false)).then_some(())
+    })
+    .await;
+    assert_eq!(event(&waiting)["unseen"]["isWaiting"], json!(true));
+    let words = trace(&redis, &[&replaced], &[]).out;
+    for line in [format!("btc, replaced: the current value is {current}"), "team=a".to_owned()] {
+        assert!(words.contains(&line), "{line:?} is missing in\n{words}");
+    }
+    let words = trace(&redis, &[&waiting], &[]).out;
+    assert!(words.contains("no stream was handed it yet"), "{words}");
+    // The id of a stream that has not got all values yet.
+    let incomplete = format!("{current}!");
+    assert_eq!(trace(&redis, &[&incomplete], &[]).code, Some(0));
+}
+
+#[tokio::test]
 async fn control_characters_of_publishers_are_escaped() {
     let redis = Redis::start().await;
     let _gateway = Gateway::durable_only(&redis).start().await;

@@ -88,6 +88,8 @@ struct Source {
     /// The hub has ordered a catch-up.
     is_requested: bool,
     catch_up: Option<CatchUp>,
+    /// Whether the client has named a time, which the first snapshot places.
+    has_time: bool,
 }
 
 impl Source {
@@ -102,6 +104,7 @@ impl Source {
             watermark: EventId::ZERO,
             is_requested: true,
             catch_up: None,
+            has_time: false,
         }
     }
 }
@@ -145,6 +148,11 @@ impl Gateway {
             next.cache = self.cache;
         }
         *self = next;
+    }
+
+    /// The stream begins at a time, which is its cursor.
+    pub fn begin_at_time(&mut self) {
+        self.sources.iter_mut().for_each(|source| source.has_time = true);
     }
 
     /// The highest id that the link to a server brought.
@@ -313,6 +321,10 @@ impl Gateway {
 
     fn start(&mut self, server: usize, mut c: CatchUp, clock: ClockSnapshot, redis: &Redis) {
         let source = &mut self.sources[server];
+        if std::mem::take(&mut source.has_time) {
+            c.cursor = clock.in_epoch(c.cursor);
+            self.stream.start_part_at(source.part, c.cursor);
+        }
         let begin = match catch_up::start(Some(c.cursor), &clock, RETENTION_MS) {
             Start::Restart(reason) => {
                 assert!(c.cursor.epoch > clock.h.epoch, "{} is past {}", c.cursor, clock.h);
@@ -426,7 +438,7 @@ impl Gateway {
                     };
                     found.push((channel, values));
                 }
-                WantedValues::Ready(Retained::new(found, false).upto(r.clock.h))
+                WantedValues::Ready(Retained::new(found, true, false).upto(r.clock.h))
             }
             WantedValues::Ready(values) => {
                 self.send_values(server, r, redis, Some(&values));

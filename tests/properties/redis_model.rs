@@ -149,7 +149,8 @@ impl Redis {
         }
     }
 
-    fn now(&self) -> u64 {
+    /// The time of its system clock, ms.
+    pub fn now(&self) -> u64 {
         self.time_ms + self.process.ahead_ms
     }
 

@@ -4,6 +4,8 @@ use proptest::prelude::*;
 use sse_gateway::core::{
     address::{self, AddressHeader},
     channel::Channel,
+    channel_pattern::ChannelPattern,
+    channel_rules::{ChannelPolicy, ChannelRule, ChannelRules},
     envelope,
     event::Event,
     frame,
@@ -23,7 +25,78 @@ fn id() -> impl Strategy<Value = EventId> {
     (epoch, number(), number()).prop_map(|(epoch, ms, seq)| EventId { epoch, ms, seq })
 }
 
+/// Texts in which the sides of a pattern overlap the fixed parts of channel names.
+fn pieces(most: usize) -> impl Strategy<Value = String> {
+    let piece = prop_oneof![
+        Just("user:"),
+        Just(":events"),
+        Just("broadcast:"),
+        Just("us"),
+        Just("ents"),
+        Just("a"),
+        Just("b"),
+        Just(":"),
+    ];
+    proptest::collection::vec(piece, 0..=most).prop_map(|pieces| pieces.concat())
+}
+
+fn pattern() -> impl Strategy<Value = ChannelPattern> {
+    let star = prop_oneof![Just(""), Just("*"), Just("*"), Just("*")];
+    let text = (pieces(2), star, pieces(2)).prop_map(|(a, star, b)| format!("{a}{star}{b}"));
+    text.prop_filter_map("no channel matches", |text| ChannelPattern::parse(&text).ok())
+}
+
+fn channel() -> impl Strategy<Value = Channel> {
+    let name = (any::<bool>(), pieces(3)).prop_map(|(is_user, name)| match is_user {
+        true => format!("user:{name}:events"),
+        false => format!("broadcast:{name}"),
+    });
+    name.prop_filter_map("no channel", |name| Channel::parse(&name))
+}
+
 proptest! {
+    #[test]
+    fn covering_patterns_match_every_channel_of_the_others(
+        one in pattern(),
+        other in pattern(),
+        channels in proptest::collection::vec(channel(), 1..40),
+    ) {
+        for name in channels.iter().map(Channel::to_string) {
+            let both = (one.matches(&name), other.matches(&name));
+            prop_assert!(!one.covers(&other) || both.0 || !both.1, "{} {} {}", one, other, name);
+            let overlap = one.overlaps(&other) || both != (true, true);
+            prop_assert!(overlap, "{} {} {}", one, other, name);
+        }
+    }
+
+    #[test]
+    fn patterns_require_keep_only_if_each_channel_does(
+        rules in proptest::collection::vec((pattern(), any::<bool>()), 0..4),
+        prefix in pieces(1),
+        channels in proptest::collection::vec(channel(), 1..40),
+    ) {
+        let rule = |(pattern, requires_keep)| ChannelRule {
+            pattern,
+            max_len: None,
+            retention: None,
+            max_event_bytes: None,
+            requires_keep,
+            is_ephemeral: false,
+            rate: None,
+        };
+        let rules: Vec<_> = rules.into_iter().map(rule).collect();
+        let rules = ChannelRules::new(rules, ChannelPolicy::default());
+        if rules.pattern_requires_keep(&prefix) {
+            let of_prefix = |channel: &&Channel| match channel {
+                Channel::Broadcast(topic) => topic.starts_with(&prefix),
+                Channel::User(_) => false,
+            };
+            for channel in channels.iter().filter(of_prefix) {
+                prop_assert!(rules.requires_keep(channel), "{}", channel);
+            }
+        }
+    }
+
     #[test]
     fn frames_parse_to_their_parts(
         name in "[a-z][a-z.-]{0,20}",

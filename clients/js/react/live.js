@@ -104,7 +104,7 @@ export class Live {
     if (this.#previous.url !== options.url) {
       this.#previous = { url: options.url, id: options.lastEventId };
     }
-    const ticket = () => latest.current.ticket();
+    const ticket = options.ticket && (() => latest.current.ticket?.() ?? null);
     /** @type {Stream} */
     let stream;
     try {
@@ -121,6 +121,7 @@ export class Live {
       if (this.#stream === stream) this.#change(status, stream.reconnectCount);
     });
     stream.onGap((gap) => latest.current.onGap?.(gap));
+    stream.onSnapshot((snapshot) => latest.current.onSnapshot?.(snapshot));
     stream.onError((error) => this.#report(error));
     // These advance the id while there are no events.
     for (const name of ['sse.connected', 'sse.heartbeat']) {

@@ -1,6 +1,6 @@
 // The public types. This module contains no code.
 
-/** @import { ConnectOptions, Gap, Handler, State } from '../src/types.js' */
+/** @import { ConnectOptions, Gap, Handler, Snapshot, State } from '../src/types.js' */
 
 /** State of a stream; also `closed` while the hook is not enabled. @typedef {State} Status */
 
@@ -13,6 +13,8 @@
  *   stopped. Default: true
  * @property {(gap: Gap) => void} [onGap] events may be missing: load the state again from your
  *   backend
+ * @property {(snapshot: Snapshot) => void} [onSnapshot] the keys that have a retained value; the
+ *   values follow as events. Discard those of other keys
  * @property {(error: Error) => void} [onError] for logs; the stream keeps retrying
  */
 
@@ -41,6 +43,21 @@
  * @property {() => void} reconnect reconnects immediately, with a new ticket; also after `close`
  * @property {() => void} close closes the stream until `reconnect` is called or an option changes
  *   that opens a new connection
+ */
+
+/**
+ * Options of `usePresence`.
+ * @typedef {object} PresenceOptions
+ * @property {Iterable<string>} [initial] ids of the users who are online, as your backend has read
+ *   them from `GET /presence`; may arrive later, and replaces the previous ones
+ */
+
+/**
+ * Result of `usePresence`.
+ * @typedef {object} PresenceResult
+ * @property {ReadonlySet<string>} online ids of the users who are online; a new set if it changes
+ * @property {Record<'sse.online' | 'sse.offline' | 'sse.gap', Handler>} eventHandlers for the
+ *   option `eventHandlers` of a hook with a stream; the same object in every render
  */
 
 /**

@@ -4,6 +4,7 @@ import { START, step } from './machine.js';
 import { poll } from './poll.js';
 import { offline, presence } from './presence.js';
 import { openSource } from './source.js';
+import { isSystem } from './system.js';
 import { newTicket } from './ticket.js';
 /** @import { Engine, Raw, Settings, Sink } from './types.js' */
 /** @import { Input } from './machine.js' */
@@ -51,6 +52,8 @@ export function startEngine(settings, sink, types) {
   const skipped = new Set();
   /** Id of the source's previous event: an event without an id repeats it. */
   let lastSourceId = '';
+  /** Whether retained values are arriving: from `sse.snapshot` to a heartbeat. */
+  let inSnapshot = false;
   /**
    * The current source; empty while its ticket is being requested.
    * @type {Partial<ReturnType<typeof openSource>> | undefined}
@@ -90,13 +93,18 @@ export function startEngine(settings, sink, types) {
   /** @param {Raw} event */
   const deliver = (event) => {
     const { type, id } = event;
-    if (polled.size && id !== lastSourceId && !type.startsWith('sse.')) {
+    if (polled.size && id !== lastSourceId && !isSystem(type)) {
       if (skipped.has(id) || polled.delete(id)) {
         lastSourceId = id;
         return;
       }
       clearPolled(); // polled events come first, so none can follow
     }
+    if (type === 'sse.snapshot') inSnapshot = true;
+    // Ids end with `!` while values are missing.
+    else if (type === 'sse.heartbeat') inSnapshot = id.endsWith('!');
+    else if (type === 'sse.connected') inSnapshot = false;
+    else if (inSnapshot && id === lastSourceId) event = { ...event, retained: true };
     // A gap with an id restarts the stream there.
     if (type === 'sse.gap' && id !== lastSourceId) clearPolled();
     lastSourceId = id;
@@ -201,14 +209,15 @@ export function startEngine(settings, sink, types) {
   };
   async function startPolls() {
     const current = poller = new AbortController();
-    let ticket = '';
+    /** @type {string | null | undefined} */
+    let ticket;
     let ticketAccepted = false;
     let wait = 0;
     while (poller === current) {
       const began = Date.now();
       let pause = 0;
       try {
-        ticket ||= await requestTicket();
+        if (ticket === undefined) ticket = await requestTicket();
         if (poller !== current) return;
         const url = address(settings, '/poll', { ticket, lastEventId: cursor, wait });
         const answer = await poll(fetch, url, watchdog, current.signal, settings.withCredentials);
@@ -236,7 +245,7 @@ export function startEngine(settings, sink, types) {
         if (poller !== current) return;
         wait = 0;
         const { status, retryAfter = 0 } = /** @type {any} */ (error);
-        if (status === 401) ticket = '';
+        if (status === 401) ticket = undefined;
         if (status === 401 && ticketAccepted) {
           ticketAccepted = false; // the session ended, which is expected
           continue;

@@ -1,8 +1,11 @@
 import { listeners } from './listeners.js';
 /** @import { Handler, Off, Raw } from './types.js' */
 
-/** @param {string} text */
-function parse(text) {
+/**
+ * The JSON value, or the text if it is not JSON.
+ * @param {string} text
+ */
+export function parse(text) {
   try { return JSON.parse(text); } catch { return text; }
 }
 
@@ -30,10 +33,10 @@ export function handlers(names = []) {
      * these are ignored, as a native EventSource does.
      * @param {Raw} raw
      */
-    call({ type, id, text }) {
+    call({ type, id, text, retained = false }) {
       const named = byType.get(type);
       if (!named) return;
-      const event = { type, id, text, data: parse(text) };
+      const event = { type, id, text, data: parse(text), retained };
       named.call(event.data, event);
       if (type !== '*' && !type.startsWith('sse.')) byType.get('*')?.call(event.data, event);
     },

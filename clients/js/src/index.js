@@ -1,11 +1,13 @@
 // Module map. index.js implements the public API. engine.js maintains a connection: source.js is
 // SSE, poll.js one poll, machine.js decides about states, backoff.js about delays, and presence.js
-// observes the page. handlers.js calls the user's handlers. share/ implements one connection for
+// observes the page. handlers.js calls the user's handlers. history.js, which is separate, reads
+// stored events. share/ implements one connection for
 // all tabs and is only loaded on request.
 import { startEngine } from './engine.js';
 import { handlers } from './handlers.js';
 import { listeners } from './listeners.js';
 /** @import { Engine, Gap, ConnectOptions, Settings, Sink, State, Stream } from './types.js' */
+/** @import { Snapshot } from './types.js' */
 
 export * from './types.js';
 
@@ -31,12 +33,12 @@ const DEFAULTS = { polling: true, retry: 1000, retryMax: 30_000, failures: 3, pr
  * @template {Record<string, any>} [Events=Record<string, any>] data by event name
  * @param {ConnectOptions} options
  * @returns {Stream<Events>}
- * @throws {TypeError} if `url` or `ticket` is missing, or if `share` is not a string. Later errors
- *   go to `onError` and are retried
+ * @throws {TypeError} if `url` is missing, `ticket` is not a function, or `share` is not a string.
+ *   Later errors go to `onError` and are retried
  */
 export function connect(options) {
-  if (!options?.url || typeof options.ticket !== 'function') {
-    throw new TypeError('connect() needs { url, ticket: () => … }');
+  if (!options?.url || typeof (options.ticket ?? connect) !== 'function') {
+    throw new TypeError('connect() needs { url, ticket: () => … }, or { url } without a ticket');
   }
   // All tabs of a group receive the events of the user whose ticket opened the connection: a common
   // name would deliver one user's events to the next.
@@ -94,6 +96,8 @@ export function connect(options) {
     onState: states.add,
     /** @param {(gap: Gap) => void} listener */
     onGap: (listener) => registry.on('sse.gap', listener),
+    /** @param {(snapshot: Snapshot) => void} listener */
+    onSnapshot: (listener) => registry.on('sse.snapshot', listener),
     onError: errors.add,
     reconnect: () => engine?.reconnect(),
     close() {

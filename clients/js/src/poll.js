@@ -3,12 +3,13 @@
 /**
  * Response of `/events/poll`.
  * @typedef {object} Answer
- * @property {{ id: string | null, type: string, data: string }[]} events
+ * @property {{ id: string | null, type: string, data: string, retained?: boolean }[]} events
  * @property {string} lastEventId
  * @property {object | null} gap
+ * @property {object} [snapshot]
  */
 
-/** A poll that the gateway, or a proxy in front of it, refused. */
+/** A request that the gateway, or a proxy in front of it, refused. */
 export class Refusal extends Error {
   /**
    * @param {number} status HTTP status
@@ -17,7 +18,7 @@ export class Refusal extends Error {
    * @param {number} retryAfter delay in ms that the gateway requested; 0: none
    */
   constructor(status, code, message, retryAfter) {
-    super(`poll refused with ${status}: ${code}: ${message}`);
+    super(`refused with ${status}: ${code}: ${message}`);
     this.status = status;
     this.code = code;
     this.retryAfter = retryAfter;
@@ -25,8 +26,8 @@ export class Refusal extends Error {
 }
 
 /**
- * Sends one poll. Resolves to its events in order, preceded by a gap if there is one, and the id
- * that the stream has reached.
+ * Sends one poll. Resolves to its events in order, preceded by a gap and a snapshot if there are
+ * any, and the id that the stream has reached.
  * @param {NonNullable<ConnectOptions['fetch']>} fetch
  * @param {string} url
  * @param {number} timeout ms
@@ -36,10 +37,33 @@ export class Refusal extends Error {
  * @throws {Refusal} on any status other than 2xx
  */
 export async function poll(fetch, url, timeout, signal, withCredentials) {
+  const body = await request(fetch, url, timeout, signal, withCredentials);
+  const { events, lastEventId, gap, snapshot } = /** @type {Answer} */ (body);
+  /** @type {Raw[]} */
+  const raw = events.map(({ id, type, data, retained }) => ({
+    // A retained value is no position of the stream: only `lastEventId` follows all of them.
+    type, id: retained ? '' : id ?? '', text: data, retained,
+  }));
+  if (snapshot) raw.unshift({ type: 'sse.snapshot', id: '', text: JSON.stringify(snapshot) });
+  if (gap) raw.unshift({ type: 'sse.gap', id: '', text: JSON.stringify(gap) });
+  return { events: raw, at: lastEventId };
+}
+
+/**
+ * Sends a GET request and resolves to the JSON of the response; otherwise as `poll`.
+ * @param {NonNullable<ConnectOptions['fetch']>} fetch
+ * @param {string} url
+ * @param {number} timeout ms
+ * @param {AbortSignal} [signal]
+ * @param {boolean} [withCredentials]
+ * @returns {Promise<any>}
+ * @throws {Refusal}
+ */
+export async function request(fetch, url, timeout, signal, withCredentials) {
   const own = new AbortController();
-  const end = () => own.abort(signal.reason ?? new Error('the poll timed out'));
+  const end = () => own.abort(signal?.reason ?? new Error('the request timed out'));
   const timer = setTimeout(end, timeout);
-  signal.addEventListener('abort', end);
+  signal?.addEventListener('abort', end);
   const credentials = withCredentials ? 'include' : 'same-origin';
   try {
     const response = await fetch(url, { signal: own.signal, cache: 'no-store', credentials });
@@ -50,13 +74,9 @@ export async function poll(fetch, url, timeout, signal, withCredentials) {
       const retryAfter = Number(response.headers.get('retry-after')) * 1000 || 0;
       throw new Refusal(response.status, code, message, retryAfter);
     }
-    const { events, lastEventId, gap } = /** @type {Answer} */ (body);
-    /** @type {Raw[]} */
-    const raw = events.map(({ id, type, data }) => ({ type, id: id ?? '', text: data }));
-    if (gap) raw.unshift({ type: 'sse.gap', id: '', text: JSON.stringify(gap) });
-    return { events: raw, at: lastEventId };
+    return body;
   } finally {
     clearTimeout(timer);
-    signal.removeEventListener('abort', end);
+    signal?.removeEventListener('abort', end);
   }
 }

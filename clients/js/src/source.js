@@ -1,6 +1,8 @@
 /** @import { Raw, SourceConstructor } from './types.js' */
 
-const SYSTEM = ['sse.connected', 'sse.heartbeat', 'sse.gap', 'sse.busy', 'sse.closing'];
+const SYSTEM = [
+  'sse.connected', 'sse.heartbeat', 'sse.gap', 'sse.snapshot', 'sse.busy', 'sse.closing',
+];
 /** Maximum delay, in ms, that the gateway requests with `sse.busy`. */
 const BUSY = 30_000;
 

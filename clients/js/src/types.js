@@ -20,10 +20,21 @@
  *   (`publishers.plain = relay`) has an empty id or repeats that of the previous event
  * @property {Data} data the parsed JSON value, or the text if it is not JSON
  * @property {string} text the unparsed text
+ * @property {boolean} retained whether it is the current value of a key, as sent after
+ *   `sse.snapshot`, and not an event that was published just now
  */
 
 /**
- * Data of `sse.gap`: events may be missing. Load the state again from your backend.
+ * Data of `sse.snapshot`: the keys that have a retained value. The values follow as events.
+ * @typedef {object} Snapshot
+ * @property {string[]} covers channels, and patterns of channels, about which `channels` is
+ *   complete
+ * @property {Record<string, string[]>} channels current keys by channel
+ */
+
+/**
+ * Data of `sse.gap`: events may be missing. Load the state again from your backend, unless it
+ * consists of retained values, which follow.
  * @typedef {object} Gap
  * @property {'expired' | 'trimmed' | 'reset' | 'unrecorded' | 'unknown-id'} reason see
  *   docs/reference/events.md of the gateway
@@ -58,13 +69,15 @@
  * @typedef {object} ConnectOptions
  * @property {string} url URL of the gateway's `/events`, such as
  *   `https://events.example.com/events`. Polls use the same URL with `/poll` appended to the path
- * @property {() => string | Promise<string>} ticket called for every new ticket; fetch one from
- *   your backend. Return a new ticket each time: two connections with the same ticket keep closing
- *   each other. If it fails, it is called again with increasing delay
- * @property {readonly string[]} [topics] limits the ticket's topics to these exact names; `[]`:
- *   only the user's own events. Default: all topics of the ticket
+ * @property {() => string | null | Promise<string | null>} [ticket] called for every new ticket;
+ *   fetch one from your backend. Return a new ticket each time: two connections with the same
+ *   ticket keep closing each other. If it fails, it is called again with increasing delay. Return
+ *   null if the ticket is in a cookie (`tickets.cookie`), which the function may renew. Default: no
+ *   ticket in the URL; for a cookie, or for topics that need none (`tickets.anonymous_topics`)
+ * @property {readonly string[]} [topics] limits the ticket's topics to these: names, `prefix*` or
+ *   `*`; `[]`: only the user's own events. Default: all topics of the ticket
  * @property {boolean} [withCredentials] sends cookies to another origin; for gateways with
- *   `tickets.session_cookie`. Default: false
+ *   `tickets.cookie` or `tickets.session_cookie`. Default: false
  * @property {string} [lastEventId] resumes after this id, for example an id that your backend
  *   returned with the state. Default: start from now
  * @property {readonly string[]} [types] event names to receive before `on` has been called for them
@@ -102,6 +115,9 @@
  *   changes; it is not called with the current state
  * @property {(listener: (gap: Gap) => void) => Off} onGap registers a listener for gaps: events may
  *   be missing, so load the state again
+ * @property {(listener: (snapshot: Snapshot) => void) => Off} onSnapshot registers a listener for
+ *   the keys of retained values, called before these: when the stream begins, and after a gap.
+ *   Discard the values of other keys
  * @property {(listener: (error: Error) => void) => Off} onError registers a listener for errors,
  *   such as a failed ticket request or a refused poll. The stream keeps retrying. Without a
  *   listener errors go to `console.warn`
@@ -120,16 +136,26 @@
  */
 
 /**
+ * Data of `sse.online` and `sse.offline`: the first stream of a user has begun, or the last one has
+ * ended. Only with a ticket that has the claim `presence`.
+ * @typedef {object} Presence
+ * @property {string} user id of the user
+ */
+
+/**
  * Data of the gateway's own events, by name. Handlers can be registered for them as well. After
  * `sse.busy` the stream reconnects after the delay that the gateway requested.
  * @typedef {{
  *   'sse.connected': {
- *     connectionId: string, user: string, topics: string[], resumed: boolean,
+ *     connectionId: string, user: string | null, topics: string[], resumed: boolean,
  *   },
  *   'sse.heartbeat': { timestamp: number },
  *   'sse.gap': Gap,
+ *   'sse.snapshot': Snapshot,
  *   'sse.busy': { reason: string },
  *   'sse.closing': { reason: string },
+ *   'sse.online': Presence,
+ *   'sse.offline': Presence,
  * }} SystemEvents
  */
 
@@ -144,11 +170,36 @@
  */
 
 /**
+ * Options of `history`.
+ * @typedef {object} HistoryOptions
+ * @property {string} url URL of the gateway's `/events`, as for `connect`
+ * @property {() => string | Promise<string>} ticket as for `connect`; called once
+ * @property {string} channel `user:<id>:events` of the ticket's own user, or `broadcast:<topic>` of
+ *   a topic that the ticket allows
+ * @property {string | number} [since] the oldest event to read: a duration such as `15m` or `1d`, a
+ *   time (RFC 3339), or ms since 1970. Default: everything that is stored
+ * @property {string} [after] reads only what follows this id
+ * @property {string} [until] reads up to this id: the `lastEventId` of another channel's history,
+ *   from which the stream will begin
+ * @property {boolean} [withCredentials] as for `connect`
+ * @property {(url: string, init?: any) => Promise<any>} [fetch] as for `connect`
+ */
+
+/**
+ * Stored events of a channel.
+ * @template [Data=any]
+ * @typedef {object} History
+ * @property {StreamEvent<Data>[]} events oldest first
+ * @property {string} lastEventId for `connect`: the stream continues after these events
+ */
+
+/**
  * An event before its text is parsed.
  * @typedef {object} Raw
  * @property {string} type
  * @property {string} id
  * @property {string} text
+ * @property {boolean} [retained]
  */
 
 /**

@@ -18,5 +18,10 @@ test('undefined values are omitted, empty topics are kept', () => {
     address({ url: '/e', topics: ['a', 'ü&'] }, '', { ticket: 't', lastEventId: undefined }),
     '/e?ticket=t&topics=a%2C%C3%BC%26',
   );
+  assert.equal(address({ url: '/e' }, '', { ticket: null, wait: 0 }), '/e?wait=0');
   assert.equal(address({ url: '/e', topics: [] }, '', { ticket: 't' }), '/e?ticket=t&topics=');
+  assert.equal(
+    address({ url: '/e', topics: ['team-*', 'a'] }, '', { ticket: 't' }),
+    '/e?ticket=t&topics=team-*%2Ca',
+  );
 });

@@ -74,6 +74,29 @@ for (const [what, happens] of Object.entries(CLOSERS)) {
   });
 }
 
+for (const ticket of [undefined, async () => null]) {
+  test(`cookie in place of a ticket is sent by streams and polls: ${ticket}`, async (t) => {
+    const { advance, polls, seen } = await openStream(t, {
+      ticket,
+      withCredentials: true,
+      failures: 1,
+      answer: () => [['1-0.a', 'a']],
+    });
+    Fake.newest.fail();
+    await advance(3000);
+    for (const { url, withCredentials } of Fake.all) {
+      assert.equal(url.searchParams.get('ticket'), null);
+      assert.equal(withCredentials, true);
+    }
+    assert.ok(polls.length > 1);
+    for (const { searchParams, credentials } of polls) {
+      assert.equal(searchParams.get('ticket'), null);
+      assert.equal(credentials, 'include');
+    }
+    assert.deepEqual([seen.errors, seen.events[0]], [[], 'a 1-0.a']);
+  });
+}
+
 test('native reconnects are replaced after three failures', async (t) => {
   const { advance } = await openStream(t, { polling: false });
   Fake.newest.connected('1-0.a');
@@ -299,4 +322,55 @@ test('share that is not a name throws', async (t) => {
       message: /contains the user's id/,
     });
   for (const share of [false, undefined, '', 'user-42']) await openStream(t, { share });
+});
+
+test('retained values are marked, and ids with ! are passed on unchanged', async (t) => {
+  const { stream, seen, advance } = await openStream(t, { lastEventId: undefined });
+  const snapshots = [];
+  stream.onSnapshot((snapshot) => snapshots.push(snapshot));
+  stream.on('a', (data, { retained }) => seen.events.push(retained));
+  const snapshot = { covers: ['broadcast:*'], channels: { 'broadcast:x': ['k'] } };
+  Fake.newest.connected('1-0.a!');
+  Fake.newest.event('sse.snapshot', snapshot);
+  Fake.newest.event('a');
+  assert.equal(stream.lastEventId, '1-0.a!');
+  Fake.newest.fail();
+  await advance(2000);
+  assert.equal(Fake.newest.url.searchParams.get('lastEventId'), '1-0.a!');
+  Fake.newest.connected('1-0.a!');
+  Fake.newest.event('sse.snapshot', snapshot);
+  Fake.newest.event('a');
+  Fake.newest.event('sse.heartbeat', {}, '1-0.a');
+  assert.equal(stream.lastEventId, '1-0.a');
+  Fake.newest.event('a'); // ephemeral
+  Fake.newest.event('a', {}, '2-0.a');
+  assert.deepEqual(snapshots, [snapshot, snapshot]);
+  assert.deepEqual(seen.events, [
+    'a 1-0.a!', true, 'a 1-0.a!', true, 'a 1-0.a', false, 'a 2-0.a', false,
+  ]);
+});
+
+test('a poll delivers gap, snapshot and values in this order', async (t) => {
+  const value = (data) => ({ id: '5-0.a', type: 'a', data, retained: true });
+  const { stream, seen, advance } = await openStream(t, {
+    polling: 'only',
+    answer: (n) => [[], {
+      events: [value('1'), value('2'), { id: '6-0.a', type: 'a', data: '3' }],
+      lastEventId: '6-0.a',
+      gap: { reason: 'reset', channels: [], from: '0-0.a' },
+      snapshot: { covers: [], channels: { 'broadcast:x': ['k', 'l'] } },
+    }][n - 1],
+  });
+  seen.events.length = 0;
+  stream.onGap(({ reason }) => seen.events.push(reason));
+  stream.onSnapshot(({ channels }) => seen.events.push(channels['broadcast:x']));
+  stream.on('a', (data, { retained }) => seen.events.push([data, retained, stream.lastEventId]));
+  await advance(2000);
+  assert.deepEqual(seen.events, [
+    'reset', ['k', 'l'],
+    // Only the end of the values is a position from which all of them are known.
+    'a ', [1, true, '0-0.a'], 'a ', [2, true, '0-0.a'],
+    'a 6-0.a', [3, false, '0-0.a'],
+  ]);
+  assert.equal(stream.lastEventId, '6-0.a');
 });

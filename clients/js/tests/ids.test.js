@@ -9,6 +9,8 @@ test('ids are ordered by epoch, then time, then sequence number', () => {
     ['1-10.a', '1-9.a'],
     ['1-0.b', '2-0.a'],
     ['1-0.10', '2-0.z'],
+    ['1-0.a', '1-0.a!'],
+    ['2-0.a!', '1-0.a'],
   ]) {
     assert.ok(after(id, other), `${id} ${other}`);
     assert.ok(!after(other, id), `${other} ${id}`);

@@ -17,7 +17,7 @@ const CLIENT: &[(&str, &str)] = modules! {
 
 /// Name and text of each module of the page.
 const PAGE: &[(&str, &str)] = modules! {
-    "page/": "chart.js" "dom.js" "list.js" "main.js" "texts.js"
+    "page/": "chart.js" "dom.js" "list.js" "main.js" "retained.js" "texts.js"
 };
 
 /// Serves the modules at `/client/` and `/page/`.

@@ -17,7 +17,7 @@ use super::{
     serve::run,
 };
 use crate::{
-    auth::{MintError, Verifier},
+    auth::{MintError, NewTicket, Verifier},
     error_chain::ErrorChain,
     settings::{self, RedisTarget, RedisUrl, Settings},
     state::clock::unix_ms,
@@ -82,7 +82,9 @@ enum TicketError {
 /// The ticket to print.
 fn ticket(settings: &Settings) -> Result<String, TicketError> {
     let verifier = Verifier::new(settings.tickets.clone()).map_err(TicketError::Key)?;
-    verifier.mint(USER, None, TTL_S, unix_ms() / 1000).map_err(TicketError::Sign)
+    verifier
+        .mint(&NewTicket { user: USER, ..NewTicket::default() }, TTL_S, unix_ms() / 1000)
+        .map_err(TicketError::Sign)
 }
 
 /// 64 random hex digits.

@@ -17,7 +17,7 @@ use crate::{
     core::{
         catch_up::{self, ClockSnapshot, Start},
         channel::Channel,
-        id::{EventId, StreamPosition},
+        id::{Cursor, EventId, StreamPosition},
         part::Part,
         reasons::GapReason,
         trace::EventStatus,
@@ -152,7 +152,7 @@ fn channel_of(name: &str, prefix: &str) -> Result<Channel, TraceError> {
 
 /// Checks the arguments, and then searches Redis.
 async fn trace_event(args: &TraceArgs, settings: &Settings) -> Result<Report, TraceError> {
-    let named = StreamPosition::parse(&args.id);
+    let named = Cursor::parse(&args.id).map(|cursor| cursor.position);
     let is_event = |p: &StreamPosition| p.user > EventId::ZERO && p.broadcasts > EventId::ZERO;
     let named = named.filter(is_event).ok_or_else(|| TraceError::Id(args.id.clone()))?;
     let prefix = &settings.redis.channel_prefix;
@@ -205,8 +205,8 @@ async fn report(
             report.set_clock(clock, id, settings);
             report.set_time(id);
         }
-        let scope =
-            Scope { clock: &clock, retention_ms: settings.history.retention.as_millis() as u64 };
+        let retention_ms = settings.channels.retention_ms(&channel, &clock);
+        let scope = Scope { clock: &clock, retention_ms };
         let mut seen = events::trace_channel(&server, id, &channel, &scope, args.payload).await?;
         if let Some(event) = &mut seen.event
             && report
@@ -283,12 +283,18 @@ impl Report {
 
 /// The time in an id.
 fn time_of(id: EventId) -> Option<String> {
-    let time = SystemTime::UNIX_EPOCH + Duration::from_millis(id.ms.min(LAST_TIME_MS));
-    (id.ms <= LAST_TIME_MS).then(|| humantime::format_rfc3339_millis(time).to_string())
+    time_of_ms(id.ms)
+}
+
+/// A time in ms since 1970; `None` after the year 9999.
+fn time_of_ms(ms: u64) -> Option<String> {
+    let time = SystemTime::UNIX_EPOCH + Duration::from_millis(ms.min(LAST_TIME_MS));
+    (ms <= LAST_TIME_MS).then(|| humantime::format_rfc3339_millis(time).to_string())
 }
 
 fn start(id: EventId, clock: &ClockSnapshot, settings: &Settings) -> Start {
-    catch_up::start(Some(id), clock, settings.history.retention.as_millis() as u64)
+    // Without a channel, the log of any may have expired.
+    catch_up::start(Some(id), clock, settings.channels.shortest_retention_ms(clock))
 }
 
 /// Explains an id that no log contains or names.

@@ -2,8 +2,11 @@
 
 use std::time::Duration;
 
-use super::Report;
-use crate::{core::trace::EventStatus, redis::trace::ChannelTrace};
+use super::{Report, time_of_ms};
+use crate::{
+    core::trace::EventStatus,
+    redis::trace::{ChannelTrace, RetainedKey, Unseen},
+};
 
 /// Prints a report.
 pub(super) fn print(report: &Report, dedupe_window: Duration) {
@@ -66,6 +69,24 @@ fn escape_controls(text: &str) -> String {
     })
 }
 
+fn value_state(RetainedKey { key, is_forget, value, is_current }: &RetainedKey) -> String {
+    match (is_forget, is_current, value) {
+        (false, true, _) => format!("{key}, the current value"),
+        (false, false, Some(id)) => format!("{key}, replaced: the current value is {id}"),
+        (false, false, None) => format!("{key}, deleted: the key has no value"),
+        (true, _, None) => format!("{key}, the key has no value"),
+        (true, _, Some(id)) => format!("{key}, set again: the current value is {id}"),
+    }
+}
+
+fn unseen_state(Unseen { until_ms, is_waiting }: &Unseen) -> String {
+    let until = time_of_ms(*until_ms).unwrap_or_else(|| format!("{until_ms} ms"));
+    match is_waiting {
+        true => format!("until {until}, no stream was handed it yet"),
+        false => format!("until {until}, was handed to a stream or stored as undelivered"),
+    }
+}
+
 fn channel(
     seen: &ChannelTrace,
     line: &dyn Fn(&str, &str),
@@ -103,6 +124,11 @@ fn channel(
         let window = humantime::format_duration(dedupe_window);
         let key = event.key.clone();
         line("key", &key.unwrap_or_else(|| format!("none, or older than {window}")));
+        if let Some(retained) = &event.retained {
+            line(if retained.is_forget { "forget" } else { "keep" }, &value_state(retained));
+        }
+        event.tags.iter().for_each(|tags| line("tags", tags));
+        event.unseen.iter().for_each(|unseen| line("unseen", &unseen_state(unseen)));
         event.payload.iter().for_each(|payload| line("payload", payload));
         line(
             "predecessor",

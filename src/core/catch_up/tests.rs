@@ -39,6 +39,7 @@ const CLOCK: ClockSnapshot = ClockSnapshot {
     unrecorded: EventId { epoch: 7, ms: 5060, seq: 0 },
     raised_ms: 0,
     shorter_ms: 0,
+    retentions: None,
     now_ms: 5900,
     may_have_values: false,
 };
@@ -63,8 +64,7 @@ fn epochs_that_lost_nothing_are_not_reset() {
     let continued = ClockSnapshot { continues: [5, 3].into_iter().collect(), ..CLOCK };
     let is_reset = |epoch| reading(in_epoch(epoch, 5040), &continued, 9000).0;
     assert_eq!([7, 5, 4, 3, 2].map(is_reset), [false, false, true, false, true]);
-    // Zero fills the list, and is the epoch of no cursor.
-    assert!(is_reset(0));
+    assert!(!continued.continues.contains(0), "zero fills the list, and is no epoch");
     let many: Continued = (1..=9).collect();
     assert!(many.contains(8) && !many.contains(9));
 }
@@ -88,6 +88,78 @@ fn events_before_a_raise_of_the_retention_expire_as_before() {
     let raised = ClockSnapshot { raised_ms: 5070, shorter_ms: 100, ..CLOCK };
     assert_eq!(reading(id(5070), &raised, 9000), (false, false, true));
     assert_eq!(reading(id(5071), &raised, 9000), (false, false, false));
+}
+
+/// A time, as a cursor.
+fn time(ms: u64) -> EventId {
+    EventId::before_time(ms)
+}
+
+#[test]
+fn time_is_a_cursor_of_no_epoch() {
+    // Later epochs are no reset, and everything else is decided by the time.
+    let (unrecorded, stale) = (true, true);
+    assert_eq!(reading(time(2), &CLOCK, 9000), (false, unrecorded, !stale));
+    assert_eq!(reading(time(5061), &CLOCK, 9000), (false, !unrecorded, !stale));
+    assert_eq!(reading(time(2), &CLOCK, 4000), (false, unrecorded, stale));
+    assert_eq!(CLOCK.read_after(time(5090)), time(5090));
+    // By a clock that is slightly ahead, but not by one that cannot be.
+    assert!(matches!(start(Some(time(65_900)), &CLOCK, 9000), Start::Read { .. }));
+    let ahead = start(Some(time(65_902)), &CLOCK, 9000);
+    assert_eq!(ahead, Start::Restart(GapReason::UnknownId));
+}
+
+#[test]
+fn time_within_the_current_epoch_is_a_position_in_it() {
+    assert_eq!(CLOCK.in_epoch(time(5051)), EventId { epoch: 7, ..time(5051) });
+    assert_eq!(CLOCK.in_epoch(time(5050)), time(5050), "events of an earlier epoch may follow");
+    assert_eq!(CLOCK.in_epoch(time(9000)), CLOCK.h);
+    assert_eq!(CLOCK.in_epoch(id(5060)), id(5060));
+    let unknown = ClockSnapshot { start: EventId::ZERO, ..CLOCK };
+    assert_eq!(unknown.in_epoch(time(5060)), time(5060));
+}
+
+#[test]
+fn gap_behind_a_time_is_decided_by_the_ids_of_entries() {
+    let event = |id, predecessor| {
+        let channel = Channel::parse("user:1:events").unwrap();
+        Entry::Event(Event::new(id, predecessor, channel, None, "t", ""))
+    };
+    let from = |ms| ReadFrom { position: time(ms), entry: time(ms), behind_foreign: false };
+    let first = |ms, predecessor| {
+        let page = Page::of(from(ms), vec![event(in_epoch(3, 70), predecessor)], 9).0;
+        gap(time(ms), true, &page)
+    };
+    assert_eq!(first(60, in_epoch(2, 59)), None);
+    assert_eq!(first(60, in_epoch(2, 60)), Some(GapReason::Trimmed), "that ms is included");
+    assert_eq!(first(60, EventId::ZERO), Some(GapReason::Expired));
+    let empty = |ms, last: u64| {
+        let last_ever = from(ms).assume_epoch(in_epoch(0, last));
+        gap(time(ms), false, &Page { last_ever, ..Page::default() })
+    };
+    assert_eq!((empty(60, 59), empty(60, 60)), (None, Some(GapReason::Trimmed)));
+}
+
+#[test]
+fn log_is_read_from_a_time_through_all_epochs() {
+    let event = |epoch, ms, (before, predecessor)| {
+        let channel = Channel::parse("user:1:events").unwrap();
+        let (id, predecessor) = (in_epoch(epoch, ms), in_epoch(before, predecessor));
+        Entry::Event(Event::new(id, predecessor, channel, None, "t", ""))
+    };
+    let log = [
+        vec![Entry::Foreign(in_epoch(0, 60)), Entry::Foreign(in_epoch(0, 61))],
+        vec![event(3, 62, (0, 61)), event(3, 63, (3, 62))],
+        vec![event(7, 64, (3, 63))],
+    ];
+    let mut merge = Merge::new(time(60), &CLOCK, 0..1);
+    for (n, entries) in log.into_iter().enumerate() {
+        let from = merge.wants().next().unwrap().2;
+        let page = Page::of(from, entries, 2).0;
+        assert_eq!(merge.feed(0, page, n == 0), Ok(()));
+        assert_eq!(all(&mut merge).len(), [0, 2, 1][n]);
+    }
+    assert_eq!(merge.wants().count(), 0);
 }
 
 #[test]

@@ -46,13 +46,31 @@ impl FirstCatchUp {
     }
 }
 
+impl CatchUp {
+    /// Begins at a position of the server, if the client named a time of its current epoch: the
+    /// replay cache has those, and a later epoch is a reset. Not if it names the time again as its
+    /// last event id: the first stream may have begun before an epoch whose clock was set back.
+    fn place_time(&mut self, Snapshot { clock, .. }: &Snapshot) {
+        if let Some(time) = self.from.filter(|from| from.is_time()) {
+            let position = clock.in_epoch(time);
+            self.connection.start_part_at(self.part, position);
+            self.from = Some(position);
+        }
+    }
+}
+
 impl CatchUpDriver {
     /// Subscribes to the channel of a connection's user, and decides where its stream begins. The
-    /// stream gets nothing before [`CatchUpDriver::start_first`].
+    /// stream gets nothing before [`CatchUpDriver::start_first`]. `is_resume`: the client named a
+    /// last event id.
     ///
     /// # Errors
     /// A link that the stream needs now is down, or does not respond in time.
-    pub async fn subscribe(&self, connection: &Rc<Connection>) -> Result<FirstCatchUp, LinkDown> {
+    pub async fn subscribe(
+        &self,
+        connection: &Rc<Connection>,
+        is_resume: bool,
+    ) -> Result<FirstCatchUp, LinkDown> {
         self.split_if_needed(connection);
         let begin = |part| CatchUp::begin(connection.clone(), part, CatchUpCause::Resume);
         let mut parts = connection.parts(Part::Whole).map(begin);
@@ -64,7 +82,13 @@ impl CatchUpDriver {
                 None => None,
             }
         });
-        let (main, broadcasts) = ((main, snapshot?), broadcasts.map(|part| (part, other)));
+        let (mut main, mut broadcasts) = ((main, snapshot?), broadcasts.map(|part| (part, other)));
+        if !is_resume {
+            main.0.place_time(&main.1);
+            if let Some((part, Some(snapshot))) = &mut broadcasts {
+                part.place_time(snapshot);
+            }
+        }
         let starts = [Some(&main.0), broadcasts.as_ref().map(|(part, _)| part)];
         let clocks = [Some(&main.1), broadcasts.as_ref().and_then(|(_, clock)| clock.as_ref())];
         let is_readable = |(part, snapshot): (Option<&CatchUp>, Option<&Snapshot>)| {
@@ -82,16 +106,20 @@ impl CatchUpDriver {
             Beginning::Cursor
         };
         let (mut main, mut broadcasts) = (main, broadcasts);
-        if let Beginning::Now(h) = beginning {
-            connection.start_at(h);
-            main.0.from = Some(h.user);
-            self.find_values(&main.0, Some(&main.1)).await;
+        if let Beginning::Now(h) | Beginning::Restart(h) = beginning {
+            if is_new {
+                connection.start_at(h);
+                main.0.from = Some(h.user);
+            }
+            self.find_values(&main.0, Some(&main.1), !is_new).await;
             if let Some((part, snapshot)) = &mut broadcasts {
-                part.from = Some(h.broadcasts);
-                self.find_values(part, snapshot.as_ref()).await;
+                if is_new {
+                    part.from = Some(h.broadcasts);
+                }
+                self.find_values(part, snapshot.as_ref(), !is_new).await;
             }
         }
-        let resumed = !is_new && is_readable;
+        let resumed = is_resume && is_readable;
         Ok(FirstCatchUp { main, broadcasts, beginning, resumed })
     }
 
@@ -118,10 +146,6 @@ impl CatchUpDriver {
     pub fn start_first(self: &Rc<Self>, first: FirstCatchUp) {
         let FirstCatchUp { main: (mut main, snapshot), mut broadcasts, beginning, .. } = first;
         if let Beginning::Restart(h) = beginning {
-            let other = broadcasts.as_ref().and_then(|(_, snapshot)| snapshot.as_ref());
-            if [Some(&snapshot), other].into_iter().flatten().any(|s| s.clock.may_have_values) {
-                main.connection.require_snapshot(Part::Whole);
-            }
             main.connection.restart(Part::Whole, GapReason::UnknownId, h);
             main.from = Some(h.user);
             broadcasts.iter_mut().for_each(|(part, _)| part.from = Some(h.broadcasts));

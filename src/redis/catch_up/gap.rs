@@ -6,6 +6,7 @@ use super::CatchUpSource;
 use crate::{
     core::{
         catch_up::{self, Merge},
+        channel::Channel,
         id::EventId,
         page::Page,
         part::Part,
@@ -21,14 +22,14 @@ pub(super) struct GapFlags {
     pub reset: bool,
     /// A break in the history is after the cursor.
     pub unrecorded: bool,
-    /// The cursor is older than the retention.
+    /// The cursor is older than the longest retention.
     pub stale: bool,
     /// More topics were active than a catch-up reads.
     pub too_many: bool,
 }
 
 /// The reason and the channels if events of a part after the cursor may be missing; `pages` are the
-/// first ones.
+/// first ones. `is_stale`: whether the cursor is older than the retention of a channel.
 pub(super) fn find_gap(
     c: &Connection,
     part: Part,
@@ -36,6 +37,7 @@ pub(super) fn find_gap(
     pages: &[(usize, Page)],
     from: EventId,
     flags: GapFlags,
+    is_stale: impl Fn(&Channel) -> bool,
 ) -> Option<(GapReason, Vec<String>)> {
     if flags.reset {
         let channels: Vec<_> = c.client.channels(part).collect();
@@ -46,13 +48,13 @@ pub(super) fn find_gap(
     let (mut trimmed, mut expired) = (Vec::new(), Vec::new());
     for (n, page) in pages {
         let Some(CatchUpSource::Log(channel)) = logs.get(n) else { continue };
-        match catch_up::gap(from, flags.stale, page) {
+        match catch_up::gap(from, is_stale(channel), page) {
             Some(GapReason::Trimmed) => trimmed.push(channel.to_string()),
             Some(_) => expired.push(channel.to_string()),
             None => {}
         }
     }
-    // Active topics are only known as long as the retention.
+    // Active topics are only known as long as the longest retention.
     let topics = part.includes(Part::Broadcasts).then_some(&c.client.topics);
     let prefixes = || topics.into_iter().flat_map(|topics| topics.prefixes());
     let patterns = || prefixes().map(|prefix| format!("broadcast:{prefix}*"));

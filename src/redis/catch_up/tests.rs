@@ -51,7 +51,8 @@ fn reported_gap(
     let log = |name| CatchUpSource::Log(Channel::parse(name).expect("a channel"));
     let merge = Merge::new(EventId::ZERO, &ClockSnapshot::default(), channels.into_iter().map(log));
     let pages: Vec<_> = pages.into_iter().enumerate().collect();
-    let gap = find_gap(&c, Part::Whole, &merge, &pages, EventId::ZERO, flags);
+    let is_stale = |_: &Channel| flags.stale;
+    let gap = find_gap(&c, Part::Whole, &merge, &pages, EventId::ZERO, flags, is_stale);
     gap.map(|(reason, channels)| (reason.name().to_owned(), channels))
 }
 
@@ -100,7 +101,7 @@ fn later_catch_up_supersedes_the_earlier_one() {
     assert!(later.check_current().is_ok());
     // The cursor is past H: an attempt that continued would report it.
     let attempt = |mut catch_up: CatchUp| {
-        catch_up.from = Some(id(5));
+        catch_up.from = Some(EventId { epoch: 1, ..id(5) });
         let route = driver.routes.broadcasts().expect("a route");
         let snapshot = Snapshot { route, clock: ClockSnapshot::default() };
         driver.attempt(&catch_up, &snapshot).now_or_never().expect("no waiting")
@@ -115,7 +116,7 @@ fn later_catch_up_supersedes_the_earlier_one() {
 async fn refused_subscription_of_a_client_is_not_counted() {
     let (driver, mut supervisor) = driver();
     let connection = client_connection(&[]);
-    let subscribed = supervisor.refuse_until(driver.subscribe(&connection)).await;
+    let subscribed = supervisor.refuse_until(driver.subscribe(&connection, true)).await;
     assert!(matches!(subscribed, Err(LinkDown)));
     assert_eq!(supervisor.connected_users().await, Vec::<Arc<str>>::new());
 }

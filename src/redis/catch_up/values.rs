@@ -16,8 +16,8 @@ impl CatchUpDriver {
         Snapshot { route, clock }: &Snapshot,
     ) -> Result<Retained, CommandError> {
         let mut found = Retained::default();
-        if part.includes(Part::User) {
-            let user = Channel::User(c.client.user.clone());
+        if let Some(user) = c.client.user().filter(|_| part.includes(Part::User)) {
+            let user = Channel::User(user.clone());
             found = retained::of_user(&route.commands, user).await?;
         }
         let topics = &c.client.topics;
@@ -28,22 +28,49 @@ impl CatchUpDriver {
         Ok(found.upto(clock.h))
     }
 
-    /// Before the first frame of a stream that begins now: finds out whether its part has values.
-    /// If that is not possible, it may have some. Without a snapshot, the server is unavailable.
-    pub(super) async fn find_values(&self, catch_up: &CatchUp, snapshot: Option<&Snapshot>) {
+    /// Before the first frame of a stream that begins now, or with a gap: finds out whether its part
+    /// has values. If that is not possible, it may have some. Without a snapshot, the server is
+    /// unavailable.
+    pub(super) async fn find_values(
+        &self,
+        catch_up: &CatchUp,
+        snapshot: Option<&Snapshot>,
+        has_gap: bool,
+    ) {
         let (c, part) = (&catch_up.connection, catch_up.part);
         let Some(snapshot) = snapshot else { return c.require_snapshot(part) };
         if !snapshot.clock.may_have_values {
             return;
         }
         match self.values(c, part, snapshot).await {
-            Ok(values) if values.is_empty() && !values.too_many => {}
+            Ok(values) if !(values.is_used && has_gap) && values.is_empty() => {}
             Ok(values) => {
                 c.require_snapshot(part);
                 catch_up.values.set(Some(values));
             }
             Err(_) => c.require_snapshot(part),
         }
+    }
+
+    /// After a gap: the client needs the values of the part, if there are or were some. After a
+    /// `reset`, Redis may not know of those that the client has.
+    pub(super) async fn require_values(
+        &self,
+        catch_up: &CatchUp,
+        snapshot: &Snapshot,
+        is_reset: bool,
+    ) -> Result<(), Interrupted> {
+        let (c, part) = (&*catch_up.connection, catch_up.part);
+        if !snapshot.clock.may_have_values {
+            return Ok(());
+        }
+        let values = self.values(c, part, snapshot).await?;
+        catch_up.check_current()?;
+        if values.is_used || is_reset {
+            c.require_snapshot(part);
+            catch_up.values.set(Some(values));
+        }
+        Ok(())
     }
 
     /// The values at H of a part, if its client needs them.

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use super::{Finding, Info};
-use crate::{redis::library, settings::Settings};
+use crate::{core::channel_rules::ChannelPolicy, redis::library, settings::Settings};
 
 /// Recommended `client-output-buffer-limit pubsub`: hard limit, soft limit, seconds.
 const PUBSUB_BUFFERS: (u64, u64, u64) = (256 << 20, 64 << 20, 60);
@@ -86,7 +86,7 @@ fn eviction(info: &Info) -> Finding {
 }
 
 fn argument(limit: u64, info: &Info, settings: &Settings) -> Finding {
-    let max_event_bytes = settings.history.max_event_bytes as u64;
+    let max_event_bytes = settings.channels.largest_event_bytes() as u64;
     if info.is_cluster() {
         return log_argument(limit, settings);
     }
@@ -98,10 +98,12 @@ fn argument(limit: u64, info: &Info, settings: &Settings) -> Finding {
 
 /// On a cluster MIGRATE sends each key as one argument: the limit must exceed the largest log.
 fn log_argument(limit: u64, settings: &Settings) -> Finding {
-    let history = &settings.history;
-    let event = history.max_event_bytes as u64 + ENTRY_BYTES;
-    // A log is trimmed when it exceeds its length by a tenth.
-    let largest = history.max_len.saturating_mul(event).saturating_mul(11) / 10;
+    let log_bytes = |policy: ChannelPolicy| {
+        let event = policy.max_event_bytes as u64 + ENTRY_BYTES;
+        // A log is trimmed when it exceeds its length by a tenth.
+        policy.max_len.saturating_mul(event).saturating_mul(11) / 10
+    };
+    let largest = settings.channels.policies().map(log_bytes).max().unwrap_or(0);
     if limit < largest {
         return Finding::warning(format!(
             "proto-max-bulk-len is {limit}, but a log may have {largest} bytes: MIGRATE cannot \

@@ -17,7 +17,12 @@ const USER: &str = "0";
 type Probe = Vec<String>;
 
 /// The probes of all commands that the gateway and its library need.
-fn probes(commands: &Commands, plain: PlainPublish, is_cluster: bool) -> Vec<Probe> {
+fn probes(
+    commands: &Commands,
+    plain: PlainPublish,
+    has_presence: bool,
+    is_cluster: bool,
+) -> Vec<Probe> {
     let keys = &commands.keys;
     let node = commands.node_key().unwrap_or_else(|| keys.node());
     let (recorder, topics) = (keys.recorder(), keys.topics());
@@ -64,6 +69,15 @@ fn probes(commands: &Commands, plain: PlainPublish, is_cluster: bool) -> Vec<Pro
         all.push(format!("CLUSTER KEYSLOT {recorder}"));
         all.extend(["CLUSTER NODES", "CLUSTER LINKS", "CLUSTER MYID"].map(str::to_owned));
     }
+    if has_presence {
+        let presence = keys.presence();
+        all.push(format!("HDEL {presence} x"));
+        all.push(format!("HGETALL {presence}"));
+        all.push(format!("HRANDFIELD {presence} 1"));
+        all.push(format!("ZRANGEBYSCORE {presence} 0 0"));
+        all.push(format!("ZREM {presence} x"));
+        all.push(format!("ZSCORE {presence} x"));
+    }
     let [users, broadcasts] = keys.public_patterns();
     let user = keys.public_user(USER);
     match plain {
@@ -105,6 +119,7 @@ fn name(probe: &Probe) -> String {
 pub(super) async fn check(
     commands: &Commands,
     plain: PlainPublish,
+    has_presence: bool,
 ) -> Result<Vec<Finding>, CommandError> {
     // Outside a transaction these do nothing. Without DISCARD a transaction could not be ended.
     let mut outside = redis::pipe();
@@ -123,7 +138,7 @@ pub(super) async fn check(
             unusable.join(", ")
         ))]);
     }
-    let probes = probes(commands, plain, commands.is_node());
+    let probes = probes(commands, plain, has_presence, commands.is_node());
     let mut pipeline = redis::pipe();
     pipeline.cmd("MULTI");
     for probe in &probes {
@@ -159,7 +174,7 @@ mod tests {
     fn every_command_of_the_library_is_probed() {
         let settings = Settings::default().redis;
         let commands = Commands::new(&settings, Locator::new(&settings).unwrap(), None);
-        let probes = probes(&commands, PlainPublish::Off, true);
+        let probes = probes(&commands, PlainPublish::Off, true, true);
         let probed: BTreeSet<String> = probes.into_iter().map(|mut p| p.remove(0)).collect();
         let source = library::SOURCE;
         let called: BTreeSet<String> = ["call('", "attempt('", "in_parts('"]

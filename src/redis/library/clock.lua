@@ -63,10 +63,11 @@ local function write_node(node, fields)
 end
 
 -- Events up to now are kept for the former, shorter retention: a longer one restores none of them.
+-- With other channel rules, any channel may have had the shortest retention, and has the longest.
 local function raise_retention(node, now)
-  local before = number(node.retention_ms)
-  if before == RETENTION_MS then return end
-  if before and before < RETENTION_MS then
+  if node.retention_ms == RETENTIONS then return end
+  local before = number(string.match(node.retention_ms or '', '^%d+'))
+  if before and before < LONGEST_RETENTION_MS then
     local raised_ms = math.max(now, clock_ms)
     local earlier_ms, shorter_ms = number(node.raised_ms), number(node.shorter_ms)
     -- An earlier raise counts as long as it explains more.
@@ -76,5 +77,5 @@ local function raise_retention(node, now)
     write_node(node, { raised_ms = string.format('%d', raised_ms),
       shorter_ms = string.format('%d', before) })
   end
-  write_node(node, { retention_ms = string.format('%d', RETENTION_MS) })
+  write_node(node, { retention_ms = RETENTIONS })
 end

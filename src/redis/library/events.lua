@@ -18,9 +18,9 @@ local function fault(channel, kind, payload, o)
   elseif string.sub(kind, 1, 4) == 'sse.' then
     return 'reserved-type',
       'types that begin with sse. are reserved for the gateway; choose another name'
-  elseif #payload > MAX_EVENT_BYTES then
-    return 'too-large',
-      'the payload has ' .. #payload .. ' bytes, history.max_event_bytes is ' .. MAX_EVENT_BYTES
+  elseif #payload > channel.rule.max_event_bytes then
+    return 'too-large', 'the payload has ' .. #payload .. ' bytes, max_event_bytes (of history, or'
+      .. ' of a rule in channels) is ' .. string.format('%d', channel.rule.max_event_bytes)
   elseif not is_utf8(payload) then
     return 'not-utf8', 'the payload is not UTF-8'
   end
@@ -57,7 +57,8 @@ local function list_topic(channel, now)
   channel.listed_ms = ms
   if now - topics_cleaned_ms >= TOPICS_CLEANUP_MS or now < topics_cleaned_ms then
     topics_cleaned_ms = now
-    redis.call('ZREMRANGEBYSCORE', TOPICS, '-inf', '(' .. string.format('%d', now - RETENTION_MS))
+    redis.call('ZREMRANGEBYSCORE', TOPICS, '-inf', '(' .. string.format('%d',
+      now - LONGEST_RETENTION_MS))
   end
 end
 
@@ -65,19 +66,16 @@ end
 -- epoch, and the expiry of its log. This spares a busy log two commands for each event. A log that
 -- differs (deleted, replaced, written to by another client) is read.
 
--- 1 % of the retention, at most 10 s.
-local EXPIRY_SLACK_MS = @EXPIRY_SLACK_MS@
-
 -- Appends to a log that was written recently. Returns the position and the predecessor; nil: the
 -- log must be read first.
 local function add_to_recent(channel, now, retry, kind, payload, o)
-  local predecessor = channel.position
-  if not predecessor or channel.epoch ~= epoch or channel.ms + RETENTION_MS <= now then
+  local predecessor, rule = channel.position, channel.rule
+  if not predecessor or channel.epoch ~= epoch or channel.ms + rule.retention_ms <= now then
     return nil
   end
   if channel.topic and math.max(now, clock_ms) >= channel.listed_ms then return nil end
   local ms, seq = next_id(now)
-  local reply = redis.pcall('XADD', channel.log, 'NOMKSTREAM', 'MAXLEN', '~', MAX_LEN,
+  local reply = redis.pcall('XADD', channel.log, 'NOMKSTREAM', 'MAXLEN', '~', rule.max_len,
     show_id(ms, seq), 'p', predecessor, 'e', epoch_text, 'r', retry, 't', kind, 'd', payload,
     unpack(o.fields))
   if type(reply) ~= 'string' then return nil end
@@ -85,8 +83,8 @@ local function add_to_recent(channel, now, retry, kind, payload, o)
   channel.ms, channel.position = ms, position
   -- By the position and not by the time, which may have been set back: a cursor must not outlive
   -- what it points to unnoticed.
-  if channel.expires_ms < ms + RETENTION_MS then
-    channel.expires_ms = ms + RETENTION_MS + EXPIRY_SLACK_MS
+  if channel.expires_ms < ms + rule.retention_ms then
+    channel.expires_ms = ms + rule.retention_ms + rule.expiry_slack_ms
     redis.call('PEXPIREAT', channel.log, string.format('%d', channel.expires_ms))
   end
   return position, predecessor
@@ -119,11 +117,11 @@ local function add_to_any(channel, now, retry, kind, payload, o)
     predecessor = assign(ms, seq)
     ms, seq = following(ms, seq)
   end
-  redis.call('XADD', log, 'MAXLEN', '~', MAX_LEN, show_id(ms, seq),
+  redis.call('XADD', log, 'MAXLEN', '~', channel.rule.max_len, show_id(ms, seq),
     'p', predecessor, 'e', epoch_text, 'r', retry, 't', kind, 'd', payload, unpack(o.fields))
   local position = assign(ms, seq)
   channel.ms, channel.epoch, channel.position = ms, epoch, position
-  channel.expires_ms = ms + RETENTION_MS + EXPIRY_SLACK_MS
+  channel.expires_ms = ms + channel.rule.retention_ms + channel.rule.expiry_slack_ms
   redis.call('PEXPIREAT', log, string.format('%d', channel.expires_ms))
   return position, predecessor
 end
@@ -147,15 +145,19 @@ local function append(channel, kind, payload, o)
     if o.unseen then o.unseen_ms = now + duration_ms(o.unseen) end
     write_options(o)
   end
-  if o.is_ephemeral or channel.is_ephemeral then
-    redis.call('SPUBLISH', channel.live, live_text('ephemeral ', channel, retry, kind, payload, o))
-    return ''
-  end
   local dedupe = o.key and (PREFIX .. 'dedupe:' .. channel.slot .. ' ' .. o.key)
   if dedupe then
     local before, wrong = attempt('GET', dedupe)
     if wrong then return nil, 'wrong-type', wrong end
     if before and foreign_position(before, now, CLOCK_AHEAD_MS) then return before, 'duplicate' end
+  end
+  if channel.rate then
+    local code, text = rate_fault(channel, now)
+    if code then return nil, code, text end
+  end
+  if o.is_ephemeral or channel.is_ephemeral then
+    redis.call('SPUBLISH', channel.live, live_text('ephemeral ', channel, retry, kind, payload, o))
+    return ''
   end
   local is_kept = o.keep or o.forget
   if is_kept then

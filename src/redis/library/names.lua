@@ -8,10 +8,11 @@ local PREFIX = '@KEY_PREFIX@'
 local CHANNEL_PREFIX = '@CHANNEL_PREFIX@'
 
 -- Settings. A library with other settings has a higher generation.
-local MAX_LEN = @MAX_LEN@
-local RETENTION_MS = @RETENTION_MS@
 local DEDUPE_WINDOW_MS = @DEDUPE_WINDOW_MS@
-local MAX_EVENT_BYTES = @MAX_EVENT_BYTES@
+-- The longest retention of a channel; a text that differs if any retention does, and begins with
+-- the shortest one.
+local LONGEST_RETENTION_MS = @LONGEST_RETENTION_MS@
+local RETENTIONS = '@RETENTIONS@'
 
 -- All broadcasts, and what belongs to no user, are in one slot.
 local BROADCAST = '{' .. CHANNEL_PREFIX .. 'broadcast}'

@@ -134,30 +134,63 @@ local function progress(_, args)
   return 'done'
 end
 
+-- Server time at which an instance that had no role began to wait for the recorder's lease.
+local waiting_since
+
+-- The name of an instance, without the number of its role.
+local function instance_name(instance)
+  return string.match(instance, '^[^/]*')
+end
+
+-- If Redis does not respond or this library is missing for a while, both leases expire. Those that
+-- had a role last have the messages of that time, so others wait as long as a lease lasts. Nobody
+-- waits for a writer that asks under the name of another role: it has given up.
+local function must_wait(writer, standby, instance, ttl_ms)
+  if (writer or '') == '' or instance_name(instance) == instance_name(writer)
+    or instance == standby then
+    return false
+  end
+  local now = now_ms()
+  waiting_since = math.min(waiting_since or now, now)
+  return now - waiting_since < tonumber(ttl_ms)
+end
+
 -- sse_lease 1 <recorder key> <role> <instance> <ttl_ms> [RELEASE]: takes, renews or releases the
--- lease of a role (recorder, standby). Returns name/value pairs: held (1 or 0); for the recorder
--- also its token and the last number recorded (marker, n).
+-- lease of a role (recorder, standby). Returns name/value pairs: held (1 or 0), with `vacant 1` if
+-- the caller must wait; for the recorder also its token, the numbering, and the last number
+-- recorded (marker, n).
 local function lease(_, args)
   local role, instance, ttl_ms = args[1], args[2], args[3]
+  local is_writer = role == 'recorder'
   local key = PREFIX .. 'lease:' .. role .. ':' .. BROADCAST
   local holder = call('GET', key)
   if args[4] == 'RELEASE' then
     if holder == instance then
       redis.call('DEL', key)
+      -- Nobody waits for one that has released its lease, even if this key holds something else.
+      attempt('HSET', RECORDER, is_writer and 'holder' or 'standby', '')
       redis.call('SPUBLISH', LIVE_BROADCAST, 'vacant ' .. role)
     end
     return { 'held', '0' }
   end
   if holder and holder ~= instance then return { 'held', '0' } end
-  if role == 'recorder' and not holder then
+  local r = call('HMGET', RECORDER, 'token', 'marker', 'n', 'holder', 'standby', 'numbering')
+  if not holder then
+    local other = call('GET', PREFIX .. 'lease:' .. (is_writer and 'standby' or 'recorder') .. ':'
+      .. BROADCAST)
     -- A vacant recorder lease belongs to the standby, which alone can prove what is recorded. An
     -- instance between the two would break the record.
-    local standby = call('GET', PREFIX .. 'lease:standby:' .. BROADCAST)
-    if standby and standby ~= instance then return { 'held', '0' } end
+    if is_writer and other and other ~= instance then return { 'held', '0' } end
+    if not other and must_wait(r[4], r[5], instance, ttl_ms) then
+      return { 'held', '0', 'vacant', '1' }
+    end
   end
-  local r = role == 'recorder' and call('HMGET', RECORDER, 'token', 'marker', 'n', 'holder')
   redis.call('SET', key, instance, 'PX', ttl_ms)
-  if not r then return { 'held', '1' } end
+  if not is_writer then
+    if r[5] ~= instance then redis.call('HSET', RECORDER, 'standby', instance) end
+    return { 'held', '1' }
+  end
+  waiting_since = nil
   if r[4] ~= instance then
     -- Another holder: whatever the previous one still sends is fenced off.
     local now = now_ms()
@@ -165,7 +198,8 @@ local function lease(_, args)
     r[1] = assign(next_id(now))
     redis.call('HSET', RECORDER, 'token', r[1], 'holder', instance)
   end
-  return { 'held', '1', 'token', r[1], 'marker', r[2] or '', 'n', r[3] or '-1' }
+  return { 'held', '1', 'token', r[1], 'numbering', r[6] or '', 'marker', r[2] or '',
+    'n', r[3] or '-1' }
 end
 
 -- sse_mark 1 <recorder key> <token> <marker> <unproved 0|1>: starts a numbering. Plain messages may
@@ -176,6 +210,7 @@ local function mark(_, args)
   if r[1] ~= args[1] then return 'fenced' end
   local now = now_ms()
   if (is_plain_used(r[3], now) and r[2]) or args[3] == '1' then warn_unrecorded(now) end
-  redis.call('HSET', RECORDER, 'marker', args[2], 'n', 0)
+  -- A standby's marker is a common start only if it was published after this.
+  redis.call('HSET', RECORDER, 'numbering', args[2], 'marker', args[2], 'n', 0)
   return 'marked'
 end

@@ -42,4 +42,9 @@ register('unseen', unseen, 'no-writes')
 register('due', due, 'allow-oom')
 register('seen', seen, 'allow-oom')
 register('undelivered', undelivered)
+-- Without allow-oom: while Redis is full, no lease ends either.
+register('presence', presence.report)
+register('presence_of', presence.of, 'no-writes')
+register('presence_ask', presence.ask, 'allow-oom')
+register('presence_answer', presence.answer)
 @ALIAS@

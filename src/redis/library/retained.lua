@@ -1,7 +1,8 @@
 
 -- Retained values ---------------------------------------------------------------------------------
 -- The current value of each key of a channel: a hash of the channel, and for broadcasts a sorted
--- set of the topics that have one, by the time when their hash expires.
+-- set of the topics that have one, by the time when their hash expires. The hash also has an empty
+-- field, so that it outlives its last value: clients may have to discard that.
 local prepare_keep, keep
 
 do
@@ -16,12 +17,11 @@ do
     local kept = PREFIX .. 'kept:' .. channel.slot
     local count, wrong = attempt('HLEN', kept)
     if wrong then return 'wrong-type', wrong end
-    if o.keep and count >= MAX_KEPT and redis.call('HEXISTS', kept, o.keep) == 0 then
-      return 'too-many-kept', 'the channel has ' .. count .. ' retained values, history.max_kept is '
+    if o.keep and count > MAX_KEPT and redis.call('HEXISTS', kept, o.keep) == 0 then
+      return 'too-many-kept', 'the channel has ' .. count - 1 .. ' retained values, history.max_kept is '
         .. MAX_KEPT .. '; FORGET some, or use fewer keys'
     end
-    channel.kept = kept
-    channel.kept_count = count
+    channel.kept, channel.is_kept_new = kept, count == 0
     -- It neither adds a value nor renews the expiry of nothing.
     if o.forget and count == 0 then return end
     -- A new hash has no expiry.
@@ -43,14 +43,9 @@ do
   function keep(channel, o, now, position, retry, kind, payload)
     local kept = channel.kept
     if o.forget then
-      local removed = redis.call('HDEL', kept, o.forget)
-      if removed == channel.kept_count then
-        -- The hash is gone, and its topic has no values any more.
-        channel.kept_until_ms = nil
-        if removed > 0 and channel.topic then redis.call('ZREM', KEPT_TOPICS, channel.topic) end
-        return
-      end
+      redis.call('HDEL', kept, o.forget)
     else
+      if channel.is_kept_new then redis.call('HSET', kept, '', '') end
       redis.call('HSET', kept, o.keep, position .. ' ' .. retry .. (o.tags and 'g ' or ' ') .. kind
         .. '\n' .. (o.tags and o.tags .. '\n' or '') .. payload)
     end

@@ -94,10 +94,20 @@ local function refused(outcome, is_text)
   return is_text and outcome or { 'outcome', outcome }
 end
 
+-- A session with this generation is shared: its connections do not take over from each other. It
+-- was opened with a cookie, which all tabs of a browser have. Each of its connections keeps it.
+local SHARED = '0'
+
 -- The session continues with another connection. Each connection has a higher generation than the
 -- one before, also after a wipe: only a higher generation takes over. `is_read_only`: the caller
 -- publishes the notice for the former connection, and the next renewal writes the rest.
 local function resume(key, slot, digest, s, a, now, is_read_only)
+  if s.generation == SHARED then
+    if not is_read_only then
+      redis.call('PEXPIRE', key, math.max(a.ttl_ms, s.opens_until_ms - now))
+    end
+    return opened('resumed', s, SHARED, a.is_text)
+  end
   local generation = string.format('%d', math.max(tonumber(s.generation) + 1, now))
   local reply = opened('resumed', s, generation, a.is_text)
   local notice
@@ -122,12 +132,16 @@ local function open_arguments(args)
   return { is_expired = args[3] == '1', is_one_use = args[4] == '1', ttl_ms = tonumber(args[5]),
     until_ms = args[6], issued_ms = tonumber(args[7]), cursor = args[8],
     left_ms = tonumber(args[9]), proof = args[10], new_proof = args[11],
-    first_broadcast = args[12] or '', is_text = args[13] == 'TEXT' }
+    first_broadcast = args[12] or '', is_text = args[13] == 'TEXT',
+    is_shared = args[14] == 'SHARED' }
 end
 
 -- Resumes a session that exists, unless it may not be resumed.
 local function resume_existing(key, slot, digest, s, a, now, revoked, is_read_only)
-  if a.is_one_use then return refused('used', a.is_text) end
+  if a.is_one_use then
+    if s.generation ~= SHARED then return refused('used', a.is_text) end
+    if a.is_expired then return refused('expired', a.is_text) end
+  end
   if now >= tonumber(s.until_ms) then return refused('over', a.is_text) end
   if tonumber(s.opened_ms) <= revoked then return refused('revoked', a.is_text) end
   if s.proof ~= '' and s.proof ~= a.proof then return refused('stranger', a.is_text) end
@@ -146,13 +160,15 @@ local function first_cursor(cursor, now)
 end
 
 -- sse_open 1 <channel> <digest> <connection> <expired 0|1> <one_use 0|1> <ttl_ms> <until_ms>
--- <issued_ms> <cursor or empty> <left_ms> <proof shown> <new proof> [<first broadcast> [TEXT]]
+-- <issued_ms> <cursor or empty> <left_ms> <proof shown> <new proof>
+-- [<first broadcast> [TEXT [SHARED]]]
 -- Opens or resumes the session of a ticket. For left_ms the ticket could open a session, so its
 -- session is kept at least as long. A session that was opened with a proof (the digest of a cookie)
--- is resumed only with it. The first broadcast is any text that the session keeps. Returns
--- name/value pairs; the outcome is opened, resumed, expired, used, over, stranger or revoked. With
--- TEXT, returns the outcome and, if it is one of the first two, the values first, opened_ms,
--- until_ms, generation, proof and first_broadcast, separated by spaces.
+-- is resumed only with it. The first broadcast is any text that the session keeps. A session that
+-- is opened with SHARED is shared by its connections; with one_use it can be resumed until the
+-- ticket has expired. Returns name/value pairs; the outcome is opened, resumed, expired, used,
+-- over, stranger or revoked. With TEXT, returns the outcome and, if it is one of the first two, the
+-- values first, opened_ms, until_ms, generation, proof and first_broadcast, separated by spaces.
 local function open(keys, args)
   local slot = user_slot(keys[1])
   local digest, a = args[1], open_arguments(args)
@@ -169,7 +185,8 @@ local function open(keys, args)
     return refused(fault, a.is_text)
   end
   local now_text = string.format('%d', now)
-  local new = { held = '1', generation = now_text, first = first_cursor(a.cursor, now),
+  local generation = a.is_shared and SHARED or now_text
+  local new = { held = '1', generation = generation, first = first_cursor(a.cursor, now),
     opened_ms = now_text, until_ms = a.until_ms,
     opens_until_ms = string.format('%d', now + a.left_ms), times = '0', taken_ms = '0',
     proof = a.new_proof, first_broadcast = a.first_broadcast }
@@ -177,10 +194,10 @@ local function open(keys, args)
     'NX', 'GET')
   local s = require_session(session_of(before, key))
   if s then return resume_existing(key, slot, digest, s, a, now, revoked) end
-  return opened('opened', new, now_text, a.is_text)
+  return opened('opened', new, generation, a.is_text)
 end
 
--- sse_resume 1 <channel> <the arguments of sse_open, without TEXT>
+-- sse_resume 1 <channel> <the arguments of sse_open, without TEXT and SHARED>
 -- Resumes a session without writing, while the server refuses writes (NOREPLICAS). Without a
 -- session the outcome is `missing`. Otherwise also returns what the caller must publish on the
 -- user's live channel, because a function without writes may not: `notice`, empty if nothing.
@@ -203,7 +220,9 @@ local function renew_one(slot, args, at, now, first_broadcast)
   -- The session stays as it is until it expires: its ticket must not open another one.
   if tonumber(args[at + 4]) <= revoked then return 'revoked' end
   local stored_generation, generation = s and tonumber(s.generation), tonumber(args[at + 8])
-  if s and stored_generation > generation then return s.held == '0' and 'ok' or 'taken-over' end
+  if s and stored_generation > generation then
+    return (s.held == '0' or args[at + 8] == SHARED) and 'ok' or 'taken-over'
+  end
   local is_closing = args[at + 7] == '1'
   local ttl_ms = math.max(tonumber(args[at + 6]), (s and s.opens_until_ms or 0) - now)
   -- A Redis failure ends no session: what it lost, or knows an older generation of, is written
@@ -217,6 +236,7 @@ local function renew_one(slot, args, at, now, first_broadcast)
     redis.call('PEXPIRE', key, ttl_ms)
     return 'ok'
   end
+  -- Another connection of a shared session renews it before it expires.
   if is_closing then s.held = '0' end
   store_session(key, s, ttl_ms)
   return 'ok'

@@ -14,7 +14,7 @@ do
   local MAX_UNDELIVERED = 100000
   -- A hash outlives the last of its events by this, in ms: one day.
   local UNSEEN_KEPT_MS = 86400000
-  -- A user is named again this long after a gateway was told to handle what is due, in ms.
+  -- A user is named again this long after a gateway learned of what is due, in ms.
   local UNSEEN_RETRY_MS = 5000
   local MAX_DUE_USERS = 100
   -- What was handed over in time is reported up to this long after it, in ms.

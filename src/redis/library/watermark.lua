@@ -8,7 +8,7 @@ local function describe(node, now)
   local reply = { 'state', 'adopted', 'h', show_position(clock_ms, clock_seq),
     'start', node.start or '', 'previous', node.previous or '', 'unrecorded', unrecorded or '',
     'raised_ms', node.raised_ms or '0', 'shorter_ms', node.shorter_ms or '0',
-    'now_ms', string.format('%d', now) }
+    'retentions', RETENTIONS, 'now_ms', string.format('%d', now) }
   local function add(name, value)
     reply[#reply + 1], reply[#reply + 2] = name, value
   end

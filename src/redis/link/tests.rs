@@ -26,7 +26,7 @@ async fn requests_fail_at_once_while_the_link_is_down() {
     let requests = async {
         let began = Instant::now();
         assert!(
-            link.clock_snapshot(&user, Part::Whole).await.is_err()
+            link.clock_snapshot(Some(&user), Part::Whole).await.is_err()
                 && link.plain(true).await.is_err()
         );
         assert!(link.subscribe(&user, Part::Whole).await.is_err());

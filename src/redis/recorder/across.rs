@@ -190,7 +190,7 @@ impl Recorder {
         if now >= self.lease_until {
             return;
         }
-        let max = self.context.settings.history.max_event_bytes;
+        let rules = &self.context.settings.channels;
         for server in self.across.lanes.awaited().into_iter().flatten() {
             let state = self.across.servers.entry(server).or_default();
             if state.is_busy || state.retry_at.is_some_and(|at| at > now) {
@@ -202,7 +202,7 @@ impl Recorder {
                 let mut before = None;
                 for (position, work) in numbers.iter().filter_map(|n| self.numbering.entry(*n)) {
                     let (call, is_plain) =
-                        self.lease.record_across(&token, position, work, before, max);
+                        self.lease.record_across(&token, position, work, before, rules);
                     calls.push(call);
                     if is_plain {
                         before = Some(position.n);
@@ -250,7 +250,7 @@ impl Recorder {
             Completion::Batch { server, token, batch, written } => {
                 let is_current = is_current(self.token_across(), &token);
                 if self.batch_completed(server, &token, batch, written) && is_current {
-                    self.resign().await;
+                    self.fenced().await;
                 }
             }
             Completion::Progress { token, position, has_recorded, warnings, saved } => {
@@ -260,7 +260,7 @@ impl Recorder {
                 }
                 match saved {
                     Ok(Saved::Done) => return self.across.saved = Some(position),
-                    Ok(Saved::Fenced) => return self.resign().await,
+                    Ok(Saved::Fenced) => return self.fenced().await,
                     Ok(Saved::Unknown) => self.renew().await,
                     Err(error) => self.log_waiting(&error),
                 }
@@ -345,8 +345,8 @@ impl Recorder {
     fn rejected_across(&self, token: &str, lane: &Lane, number: u64, reason: &str) -> Option<Cmd> {
         let Lane::User(_) = lane else { return None };
         let (position, work) = self.numbering.entry(number)?;
-        let max = self.context.settings.history.max_event_bytes;
-        self.lease.keep_rejected(token, position, work, reason, max)
+        let rules = &self.context.settings.channels;
+        self.lease.keep_rejected(token, position, work, reason, rules)
     }
 
     fn keep_rejected(&mut self, calls: Vec<Cmd>) {

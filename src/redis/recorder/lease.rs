@@ -9,6 +9,7 @@ use super::numbering::{RecordPosition, Work};
 use crate::{
     core::{
         channel::Channel,
+        channel_rules::ChannelRules,
         envelope::{self, Envelope, Rejection},
     },
     error_chain::ErrorChain,
@@ -27,6 +28,24 @@ pub struct Grant {
     pub until: Instant,
     /// The fencing token.
     pub token: String,
+    /// What is recorded.
+    pub recorded: Recorded,
+}
+
+/// The result of taking the writer's lease.
+pub enum Taken {
+    /// This instance has it.
+    Granted(Grant),
+    /// Another instance has it, or the standby is about to take it.
+    Held,
+    /// Nobody has it, and those that had a role last come first.
+    Vacant,
+}
+
+/// What is recorded.
+pub struct Recorded {
+    /// The first marker of the numbering, which tells a new one from one that continues.
+    pub numbering: String,
     /// The position of the last recorded message.
     pub position: RecordPosition,
 }
@@ -116,16 +135,18 @@ impl Lease {
     }
 
     /// Takes or renews the writer's lease.
-    pub async fn writer(&self) -> Result<Option<Grant>, CommandError> {
+    pub async fn writer(&self) -> Result<Taken, CommandError> {
         let until = Instant::now() + Duration::from_millis(self.ttl_ms);
         let reply = self.take("recorder").await?;
         if !is_held(&reply) {
-            return Ok(None);
+            let is_vacant = reply.text("vacant") == "1";
+            return Ok(if is_vacant { Taken::Vacant } else { Taken::Held });
         }
         // A number that cannot be parsed is not part of any numbering.
         let n = reply.number("n").unwrap_or(u64::MAX);
         let position = RecordPosition { marker: reply.text("marker").to_owned(), n };
-        Ok(Some(Grant { until, token: reply.text("token").to_owned(), position }))
+        let recorded = Recorded { numbering: reply.text("numbering").to_owned(), position };
+        Ok(Taken::Granted(Grant { until, token: reply.text("token").to_owned(), recorded }))
     }
 
     /// Takes or renews the standby's lease.
@@ -137,12 +158,14 @@ impl Lease {
         self.commands.run(&self.call(role)).await
     }
 
-    /// Reads the position of the last recorded message.
-    pub async fn position(&self) -> Result<RecordPosition, CommandError> {
+    /// Reads what is recorded.
+    pub async fn recorded(&self) -> Result<Recorded, CommandError> {
         let mut command = redis::cmd("HMGET");
-        command.arg(self.commands.keys.recorder()).arg("marker").arg("n");
-        let (marker, n): (Option<String>, Option<u64>) = self.commands.run(&command).await?;
-        Ok(RecordPosition { marker: marker.unwrap_or_default(), n: n.unwrap_or(0) })
+        command.arg(self.commands.keys.recorder()).arg("numbering").arg("marker").arg("n");
+        let (numbering, marker, n): (Option<String>, Option<String>, Option<u64>) =
+            self.commands.run(&command).await?;
+        let position = RecordPosition { marker: marker.unwrap_or_default(), n: n.unwrap_or(0) };
+        Ok(Recorded { numbering: numbering.unwrap_or_default(), position })
     }
 
     /// Releases both leases and notifies the instances that wait for them.
@@ -184,12 +207,12 @@ impl Lease {
         &self,
         token: &str,
         work: impl Iterator<Item = &'a (RecordPosition, Work)>,
-        max_event_bytes: usize,
+        rules: &ChannelRules,
     ) -> Result<Vec<Written>, CommandError> {
         let mut pipeline = redis::pipe();
         pipeline.ignore_errors();
         for (position, work) in work {
-            pipeline.add_command(self.record(token, position, work, max_event_bytes));
+            pipeline.add_command(self.record(token, position, work, rules));
         }
         let replies: Vec<RedisResult<String>> = self.commands.run_all(&pipeline).await?;
         Ok(replies.into_iter().map(written).collect())
@@ -200,7 +223,7 @@ impl Lease {
         token: &str,
         position: &RecordPosition,
         work: &Work,
-        max_event_bytes: usize,
+        rules: &ChannelRules,
     ) -> Cmd {
         let channel = match work {
             Work::Message { channel, .. } => channel.as_slice(),
@@ -223,7 +246,7 @@ impl Lease {
                 return call;
             }
         };
-        match decoded(channel, message, max_event_bytes) {
+        match decoded(channel, message, rules) {
             Ok(envelope) => add_plain(&mut call, &envelope),
             Err(rejection) => {
                 call.arg("REJECT").arg(rejection.code()).arg(message_prefix(message));
@@ -240,10 +263,10 @@ impl Lease {
         position: &RecordPosition,
         work: &Work,
         before: Option<u64>,
-        max_event_bytes: usize,
+        rules: &ChannelRules,
     ) -> (Cmd, bool) {
         let (channel, message) = parts(work);
-        match decoded(channel, message, max_event_bytes) {
+        match decoded(channel, message, rules) {
             Ok(envelope) => {
                 let key = self.commands.keys.publish(&String::from_utf8_lossy(channel));
                 let mut call = self.call_across(&key, token, position);
@@ -265,10 +288,10 @@ impl Lease {
         position: &RecordPosition,
         work: &Work,
         reason: &str,
-        max_event_bytes: usize,
+        rules: &ChannelRules,
     ) -> Option<Cmd> {
         let (channel, message) = parts(work);
-        decoded(channel, message, max_event_bytes).ok()?;
+        decoded(channel, message, rules).ok()?;
         Some(self.reject_across(token, position, reason, channel, message))
     }
 
@@ -338,10 +361,10 @@ fn parts(work: &Work) -> (&[u8], &[u8]) {
 fn decoded<'a>(
     channel: &[u8],
     message: &'a [u8],
-    max_event_bytes: usize,
+    rules: &ChannelRules,
 ) -> Result<Envelope<'a>, Rejection> {
     match Channel::from_bytes(channel) {
-        Some(_) => envelope::decode(message, max_event_bytes),
+        Some(channel) => envelope::decode(message, rules.of(&channel).max_event_bytes),
         None => Err(Rejection::BadChannel),
     }
 }

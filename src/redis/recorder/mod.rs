@@ -24,7 +24,7 @@ use tokio::{sync::oneshot, time::Instant};
 use self::{
     across::Across,
     bus::BusLinks,
-    lease::{Grant, Lease},
+    lease::{Lease, Recorded, Taken},
     numbering::Numbering,
     presence::RecorderPresence,
 };
@@ -65,6 +65,9 @@ enum Role {
     Standby {
         /// The marker that this standby has published.
         marker: String,
+        /// The numbering of the writer before the marker was published. The marker is a common
+        /// start of no other one: its writer may have subscribed later.
+        numbering: String,
         /// Whether another marker was received, from which the writer may count.
         is_out_of_step: bool,
     },
@@ -325,12 +328,12 @@ impl Recorder {
     }
 
     /// Takes or renews the writer's lease.
-    async fn take_writer(&mut self) -> Result<Option<Grant>, CommandError> {
-        let grant = self.lease.writer().await?;
-        if let Some(grant) = &grant {
+    async fn take_writer(&mut self) -> Result<Taken, CommandError> {
+        let taken = self.lease.writer().await?;
+        if let Taken::Granted(grant) = &taken {
             self.lease_until = grant.until;
         }
-        Ok(grant)
+        Ok(taken)
     }
 
     /// Renews the standby's lease.
@@ -348,6 +351,14 @@ impl Recorder {
         let late_ms = self.lease_until.elapsed().as_millis() as u64;
         tracing::warn!(role, late_ms, "another instance has the recorder's lease");
         self.resign().await;
+    }
+
+    /// Gives up writing, because another writer has taken over. One that is retiring expects that.
+    async fn fenced(&mut self) {
+        match self.role {
+            Role::Writer { .. } => self.lease_lost("writer").await,
+            _ => self.resign().await,
+        }
     }
 
     async fn resign(&mut self) {
@@ -369,16 +380,16 @@ impl Recorder {
             Role::None if self.linked.is_some() => self.apply().await,
             Role::None => {}
             Role::Standby { .. } => match (self.take_standby().await, self.take_writer().await) {
-                (_, Ok(Some(grant))) => self.promote(grant).await,
+                (_, Ok(Taken::Granted(grant))) => self.promote(grant).await,
                 (Ok(false), _) => self.lease_lost("standby").await,
                 (Ok(true), _) => self.follow_writer().await,
                 _ => {}
             },
             Role::Writer { token } => match (token.clone(), self.take_writer().await) {
-                (token, Ok(Some(grant))) if grant.token == token => {}
+                (token, Ok(Taken::Granted(grant))) if grant.token == token => {}
                 // A wiped Redis has lost the numbering, but this writer has received every message
                 // and continues.
-                (_, Ok(Some(grant))) if grant.position.marker.is_empty() => {
+                (_, Ok(Taken::Granted(grant))) if grant.recorded.position.marker.is_empty() => {
                     self.begin_numbering(grant, false).await
                 }
                 (_, Ok(_)) => self.lease_lost("writer").await,
@@ -398,7 +409,7 @@ impl Recorder {
                 let token = token.clone();
                 let is_over = Instant::now() >= self.retire_until;
                 match self.take_writer().await {
-                    Ok(Some(grant)) if grant.token == token && !is_over => {}
+                    Ok(Taken::Granted(grant)) if grant.token == token && !is_over => {}
                     Err(_) if !is_over => {}
                     _ => self.resign().await,
                 }
@@ -410,8 +421,9 @@ impl Recorder {
     /// Tries to take a vacant lease.
     async fn apply(&mut self) {
         match self.take_writer().await {
-            Ok(Some(grant)) => return self.start_writing(grant).await,
-            Ok(None) => self.presence.confirm(),
+            Ok(Taken::Granted(grant)) => return self.start_writing(grant).await,
+            Ok(Taken::Held) => self.presence.confirm(),
+            Ok(Taken::Vacant) => {}
             // A foreign key under one of the recorder's names is logged where the reply is parsed.
             Err(_) => return,
         }
@@ -423,8 +435,12 @@ impl Recorder {
         }
         // Messages are not numbered until the marker arrives on the link.
         self.numbering.wait();
+        let Ok(Recorded { numbering, .. }) = self.lease.recorded().await else {
+            return self.lease.release().await;
+        };
         let marker = self.new_marker();
-        self.set_role(Role::Standby { marker: marker.clone(), is_out_of_step: false });
+        let own = marker.clone();
+        self.set_role(Role::Standby { marker: own, numbering, is_out_of_step: false });
         self.publish_marker(&marker).await;
     }
 
@@ -443,15 +459,20 @@ impl Recorder {
     }
 
     /// Drops the messages that the writer has recorded. The position is read from Redis, because
-    /// the one in a tick may be forged. After a foreign marker, both sides need a new one.
+    /// the one in a tick may be forged. After a foreign marker, and in a new numbering, both sides
+    /// need a new one.
     async fn follow_writer(&mut self) {
-        if let Ok(position) = self.lease.position().await {
-            self.numbering.recorded(&position);
-        }
+        let Ok(recorded) = self.lease.recorded().await else { return };
+        self.numbering.recorded(&recorded.position);
         let next = self.new_marker();
-        if let Role::Standby { marker, is_out_of_step } = &mut self.role
-            && std::mem::take(is_out_of_step)
-        {
+        let Role::Standby { marker, numbering, is_out_of_step } = &mut self.role else { return };
+        let is_new = *numbering != recorded.numbering;
+        if is_new {
+            *numbering = recorded.numbering;
+            // What was counted until now has no position in it.
+            self.numbering.wait();
+        }
+        if std::mem::take(is_out_of_step) || is_new {
             marker.clone_from(&next);
             self.publish_marker(&next).await;
         }

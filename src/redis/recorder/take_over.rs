@@ -1,5 +1,7 @@
 //! An instance becomes the writer.
 
+use tokio::time::Instant;
+
 use super::{RENEWAL, Recorder, Role, lease::Grant, numbering::RecordPosition};
 
 impl Recorder {
@@ -31,12 +33,16 @@ impl Recorder {
     /// Takes over from the writer: the standby continues from the recorded position, if that is in
     /// its numbering.
     pub(super) async fn promote(&mut self, grant: Grant) {
-        self.lease.release_standby().await;
-        self.receive_up_to(&grant).await;
+        let Role::Standby { numbering, .. } = &self.role else { return };
+        let is_same = *numbering == grant.recorded.numbering;
+        let position = &grant.recorded.position;
+        if is_same {
+            self.receive_up_to(position, grant.until - RENEWAL).await;
+        }
         if !matches!(self.role, Role::Standby { .. }) {
             return;
         }
-        if self.numbering.resume_after(&grant.position) {
+        if is_same && self.numbering.resume_after(position) {
             tracing::info!(
                 unrecorded = self.numbering.len(),
                 "the standby takes over from the writer"
@@ -48,16 +54,17 @@ impl Recorder {
             self.roles += 1;
             self.start_writing(grant).await;
         }
+        // Only the writer takes note of the next standby's marker.
+        self.lease.release_standby().await;
     }
 
     /// Handles what was received, until this standby's numbering has reached the recorded position:
     /// the server had sent all of that before it granted the lease, but this instance may not have
-    /// read it yet. Gives up while there is time to renew the lease.
-    async fn receive_up_to(&mut self, grant: &Grant) {
-        let deadline = grant.until - RENEWAL;
+    /// read it yet. Gives up at the deadline.
+    async fn receive_up_to(&mut self, position: &RecordPosition, deadline: Instant) {
         let mut batch = Vec::new();
-        while matches!(&self.role, Role::Standby { marker, .. } if *marker == grant.position.marker)
-            && !self.numbering.has_reached(&grant.position)
+        while matches!(&self.role, Role::Standby { marker, .. } if *marker == position.marker)
+            && !self.numbering.has_reached(position)
         {
             if tokio::time::timeout_at(deadline, self.inbox.receive(&mut batch)).await.is_err() {
                 return;

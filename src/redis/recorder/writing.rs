@@ -18,8 +18,8 @@ impl Recorder {
     /// Writes the next messages; `false` if the caller must retry after a pause.
     async fn write(&mut self) -> bool {
         let (Role::Writer { token } | Role::Retiring { token }) = &self.role else { return true };
-        let max = self.context.settings.history.max_event_bytes;
-        let written = match self.lease.write(token, self.numbering.unwritten(BATCH), max).await {
+        let rules = &self.context.settings.channels;
+        let written = match self.lease.write(token, self.numbering.unwritten(BATCH), rules).await {
             Ok(written) => written,
             Err(fault) => {
                 self.log_waiting(&fault);
@@ -34,7 +34,11 @@ impl Recorder {
                     self.count_rejected(&reason, &text, channel);
                 }
                 Written::Duplicate | Written::Done => {}
-                Written::Fenced | Written::Hole => {
+                Written::Fenced => {
+                    self.fenced().await;
+                    return true;
+                }
+                Written::Hole => {
                     self.resign().await;
                     return true;
                 }

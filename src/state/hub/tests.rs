@@ -267,7 +267,7 @@ fn live_split(hub: &Hub, user: &str, server: u16, broadcasts: u16) -> Rc<Connect
 /// The requested catch-ups: the user, the part, the cause.
 fn requested(requests: &mut HubRequests) -> Vec<(String, Part, &'static str)> {
     std::iter::from_fn(|| requests.catch_ups.try_recv().ok())
-        .map(|(c, part, cause)| (c.client.user.to_string(), part, cause.name()))
+        .map(|(c, part, cause)| (c.client.user().unwrap().to_string(), part, cause.name()))
         .collect()
 }
 

@@ -241,6 +241,30 @@ test('events during a catch-up are delivered after it', { timeout: 120_000 }, as
   await expectComplete(page, numbers.n, 2);
 });
 
+for (const [host, options] of HOSTS) {
+  test(`${host}: later tab gets the retained values`, { timeout: 120_000 }, async (t) => {
+    const { client, context, gateway, site, url } = await setUp(t);
+    const keep = (key, n) => client.fcall(
+      'sse_publish', 1, 'broadcast:news', 'order-completed', JSON.stringify({ n }), 'KEEP', key,
+    );
+    await keep('a', 1);
+    await keep('b', 2);
+    await keep('a', 3);
+    const [first, later] = [
+      await tab(context, site, { url, ...options }), await tab(context, site),
+    ];
+    await received(first, 3);
+    await later.evaluate((options) => window.start(options), { url, ...options });
+    await received(later, 3);
+    await keep('c', 4);
+    for (const page of [first, later]) {
+      await received(page, 4);
+      assert.deepEqual((await seen(page)).events.map(({ n }) => n), [2, 3, 4]);
+    }
+    assert.equal(await opened(gateway), 1);
+  });
+}
+
 test('relayed events without id reach every tab', { timeout: 120_000 }, async (t) => {
   const { client, pages } = await tabs(t, 2, LEADER, { 'publishers.plain': 'relay' });
   const numbers = upTo(5);

@@ -116,8 +116,8 @@ export class Gateway {
 }
 
 /** Returns a ticket created with a JWT library, as in a backend. */
-export function ticket(user, { ttl = 30, topics } = {}) {
-  const claims = topics ? { topics } : {};
+export function ticket(user, { ttl = 30, topics, presence } = {}) {
+  const claims = { ...(topics && { topics }), ...(presence && { presence }) };
   return jwt.sign(claims, SECRET, {
     algorithm: 'HS256',
     subject: user,

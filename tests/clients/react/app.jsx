@@ -1,5 +1,5 @@
 // The page of the React tests: renders the hook under test, controlled through `window`.
-import { StrictMode, useEffect, useState } from 'react';
+import { StrictMode, useEffect, useMemo, useState } from 'react';
 import { QueryClient, QueryClientProvider, useQuery, useQueryClient } from '@tanstack/react-query';
 import { flushSync } from 'react-dom';
 import { createRoot } from 'react-dom/client';
@@ -7,6 +7,7 @@ import {
   ConnectionStatus,
   useEventSource,
   useFrameBatch,
+  usePresence,
   useResilientRealtime,
 } from 'sse-gateway-client/react';
 
@@ -92,6 +93,19 @@ function Flood(options) {
   );
 }
 
+/** The users who are online. `initial` is a string, because an array would be new in each render. */
+function People({ initial, ...options }) {
+  const ids = useMemo(() => initial?.split(' '), [initial]);
+  const { online, eventHandlers } = usePresence({ initial: ids });
+  const { status } = useEventSource({ ...options, ticket, eventHandlers });
+  return (
+    <>
+      <ConnectionStatus status={status} />
+      <output>{[...online].sort().join(' ')}</output>
+    </>
+  );
+}
+
 const queryKey = ['orders'];
 const queries = new QueryClient();
 
@@ -143,6 +157,7 @@ const root = createRoot(document.getElementById('root'));
 const components = {
   Probe,
   Flood,
+  People,
   Orders: (props) => (
     <QueryClientProvider client={queries}>
       <Orders {...props} />

@@ -37,13 +37,16 @@ async function bundle(folder) {
  * Starts Redis and a gateway and opens the page: { client, gateway, restart(), tab, tickets(),
  * connections(), opened(), publish(n, type, channel), show(name, props), … }.
  */
-export async function setUp(t, { react = '.', settings = {}, orders = async () => [] } = {}) {
+export async function setUp(
+  t,
+  { react = '.', settings = {}, orders = async () => [], claims = {} } = {},
+) {
   const script = await bundle(react);
   let tickets = 0;
   const site = http.createServer(async (request, response) => {
     if (request.url === '/ticket') {
       tickets += 1;
-      response.end(ticket('42'));
+      response.end(ticket('42', claims));
     } else if (request.url === '/api/orders') {
       response.setHeader('content-type', 'application/json').end(JSON.stringify(await orders()));
     } else if (request.url === '/app.js') {

@@ -22,7 +22,7 @@ An error response is JSON:
 
 ## Rejected tickets
 
-Status 401 on `GET /events` and `GET /events/poll`.
+Status 401 on `GET /events`, `GET /events/poll` and `GET /events/history`.
 It means that this URL will never work again: get a new ticket.
 The code is also the label of `sse_tickets_refused_total`.";
 
@@ -46,7 +46,8 @@ redis-cli XREVRANGE sse:rejected:{broadcast} + - COUNT 10
 fn ticket(fault: TicketRejection) -> &'static str {
     match fault {
         TicketRejection::Missing => {
-            "no `ticket` in the query and no `Authorization: Bearer` header"
+            "no `Authorization: Bearer` header, no `ticket` in the query and no cookie \
+             (`tickets.cookie`), and `tickets.anonymous_topics` is empty; or an empty ticket"
         }
         TicketRejection::Malformed => {
             "not a JWT, longer than 8 KiB, or its header has `crit` (no extension is supported)"
@@ -65,8 +66,12 @@ fn ticket(fault: TicketRejection) -> &'static str {
         TicketRejection::WrongIssuer => "`iss` is not `tickets.issuer`",
         TicketRejection::Expired => "`exp` has passed, and there is no session to resume",
         TicketRejection::NotYetValid => "`nbf` or `iat` is in the future: compare the clocks",
-        TicketRejection::TooLongLived => "`exp - iat` exceeds `tickets.max_ttl`",
-        TicketRejection::Used => "it was used before, and `tickets.reconnect_grace` is 0",
+        TicketRejection::TooLongLived => {
+            "`exp - iat` exceeds `tickets.max_ttl`, or in a cookie `tickets.cookie_max_ttl`"
+        }
+        TicketRejection::Used => {
+            "it was used before, and `tickets.reconnect_grace` is 0 (never in a cookie)"
+        }
         TicketRejection::SessionOver => "`session_exp` or `tickets.max_session` has passed",
         TicketRejection::CookieMissing => {
             "the session is bound to a cookie (`tickets.session_cookie`) that the request does \
@@ -80,7 +85,9 @@ fn ticket(fault: TicketRejection) -> &'static str {
 
 fn event(refusal: Rejection) -> [&'static str; 2] {
     match refusal {
-        Rejection::BadChannel => ["400", "neither `user:<id>:events` nor `broadcast:<topic>`"],
+        Rejection::BadChannel => {
+            ["400", "neither `user:<id>:events` nor `broadcast:<topic>`; also of a history"]
+        }
         Rejection::BadType => {
             ["400", "the type is not a string of 1 to 128 bytes without control characters"]
         }
@@ -89,10 +96,47 @@ fn event(refusal: Rejection) -> [&'static str; 2] {
         Rejection::BadRetry => ["400", "`retry` is not an integer of ms between 0 and one day"],
         Rejection::TooLarge => [
             "413",
-            "the payload exceeds `history.max_event_bytes`, or the body exceeds \
+            "the payload exceeds `history.max_event_bytes`, or `max_event_bytes` of the \
+             [channel's rule](../guides/channel-rules.md), or the body exceeds \
              `limits.publish_body_bytes`",
         ],
         Rejection::NotUtf8 => ["400", "the message is not UTF-8"],
+        Rejection::BadKeep => [
+            "400",
+            "`keep` or `forget` is not a string of 1 to 256 bytes without control characters, or \
+             the event has both",
+        ],
+        Rejection::BadTags => [
+            "400",
+            "the tags are not 1 to 8 different names of up to 64 letters, digits and `_ . -`, \
+             with values of up to 256 bytes without spaces",
+        ],
+        Rejection::BadUnseen => {
+            ["400", "`unseen` is not a duration from `1s` to `7d`, or the channel is a broadcast"]
+        }
+        Rejection::BadEphemeral => [
+            "400",
+            "`ephemeral` is neither true nor false, or an ephemeral event has an `id`, `keep`, \
+             `forget` or `unseen`, which need storage",
+        ],
+        Rejection::NeedsKeep => [
+            "400",
+            "the rule of the channel has `keep = \"required\"`, and the event has neither `keep` \
+             nor `forget`",
+        ],
+        Rejection::TooManyKept => [
+            "409",
+            "the channel has `history.max_kept` retained values; forget some, or use fewer keys",
+        ],
+        Rejection::TooManyUnseen => [
+            "409",
+            "1,000 events of the user wait to be seen; publish again when their time is over",
+        ],
+        Rejection::NotStored => [
+            "none",
+            "plain publishes only: `publishers.plain` is `relay`, which stores nothing, and the \
+             event has `keep`, `forget` or `unseen`. Publish it durably",
+        ],
         Rejection::WrongType => [
             "409",
             "a key in Redis that the event needs has a value that the gateway never writes; the \
@@ -100,12 +144,31 @@ fn event(refusal: Rejection) -> [&'static str; 2] {
              ([how](../operations/runbook.md#foreign-data-in-the-gateways-keys)), then publish \
              again",
         ],
+        Rejection::TooOften => [
+            "429",
+            "the channel has more events per second than its \
+             [rule](../guides/channel-rules.md#rate) allows; publish again after `Retry-After`",
+        ],
     }
 }
 
 /// Codes that the HTTP layer writes as literals. A test compares them with the code.
 const HTTP: &[(&str, &str, &str)] = &[
-    ("bad-topics", "400", "`topics` contains something other than up to 256 exact names"),
+    (
+        "bad-topics",
+        "400",
+        "`topics` contains something other than up to 256 names, `prefix*` or `*`",
+    ),
+    (
+        "bad-since",
+        "400",
+        "`since` is not a duration (`15m`), a time of RFC 3339 or ms since 1970, or it is in the \
+         future, or the request has `after`, too",
+    ),
+    ("bad-after", "400", "`after` is not an id of this gateway"),
+    ("bad-until", "400", "`until` is not an id of this gateway"),
+    ("bad-limit", "400", "`limit` is not an integer from 1 to 1000"),
+    ("not-allowed", "403", "the ticket does not allow the channel of `GET /events/history`"),
     ("bad-wait", "400", "`wait` is not a number from 0 to 30"),
     ("bad-request", "400", "the request, its query or its body is invalid; the message states why"),
     ("api-key-missing", "401", "no API key"),
@@ -119,8 +182,10 @@ const HTTP: &[(&str, &str, &str)] = &[
     (
         "origin-not-allowed",
         "403",
-        "a preflight from an origin that is not in `cors.allowed_origins`",
+        "a preflight, or a request whose ticket is in the cookie of `tickets.cookie`, from an \
+         origin that is not in `cors.allowed_origins`; `*` does not allow cookies",
     ),
+    ("presence-disabled", "409", "`GET /presence` without `presence.enabled`"),
     ("method-not-allowed", "405", "the `Allow` header names the method of this endpoint"),
     ("body-timeout", "408", "the body of a POST did not arrive within 10 s"),
     (
@@ -156,16 +221,23 @@ const HTTP: &[(&str, &str, &str)] = &[
 /// The status and explanation that polls and backends get instead of `sse.busy`.
 fn busy(reason: BusyReason) -> [&'static str; 2] {
     match reason {
-        BusyReason::Full | BusyReason::UserFull | BusyReason::KeysAway | BusyReason::Draining => {
-            ["503", "polls: see [sse.busy](events.md#ssebusy); retry after `Retry-After`"]
-        }
+        BusyReason::Full
+        | BusyReason::UserFull
+        | BusyReason::AnonymousFull
+        | BusyReason::AddressFull
+        | BusyReason::KeysAway
+        | BusyReason::Draining => [
+            "503",
+            "polls and histories: see [sse.busy](events.md#ssebusy); retry after `Retry-After`",
+        ],
         BusyReason::RedisAway => [
             "503",
-            "polls, publishing and revoking: Redis is unavailable; retry after `Retry-After`",
+            "polls, histories, publishing and revoking: Redis is unavailable; retry after \
+             `Retry-After`",
         ],
         BusyReason::TooOften => [
             "429",
-            "a poll, or a POST whose API key reached `limits.posts_per_key_per_second`; retry \
+            "a poll or a history, or a POST whose API key reached `limits.posts_per_key_per_second`; retry \
              after `Retry-After`",
         ],
     }

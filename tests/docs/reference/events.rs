@@ -17,6 +17,8 @@ data: {\"orderId\":7}
 ```
 
 - `id` is the event's id. It is opaque: keep the last one, and do not compare ids.
+  [Retained values](../concepts/retained-values.md) and
+  [ephemeral events](../concepts/ephemeral-events.md) have no `id:` line, so the last id remains.
 - `event` is the type that the publisher chose, `message` by default.
 - `data` is the payload, byte for byte. CR, LF and CRLF each start a new `data:` line, which the
   browser joins with `\\n`.
@@ -26,19 +28,38 @@ Frames of a stream end with an empty line. All text is UTF-8.
 
 ## The gateway's events
 
-Their data is JSON. Only `sse.gap` needs code in your application.
+Their data is JSON. Only `sse.gap` needs code in your application, and `sse.snapshot` if you use
+retained values.
 
 | event | data | what a front end does |
 |---|---|---|
 | `sse.connected` | `connectionId`, `user`, `topics`, `resumed` | Nothing. It is the first event of every stream |
 | `sse.heartbeat` | `timestamp` (ms) | Nothing. It is sent when a stream was idle for `server.heartbeat` (15 s), and carries a current id. If none arrives for 45 s, the network is dead: close the stream and connect again |
 | `sse.gap` | `reason`, `channels`, `from` (the client's last id) | **Load the state again from the backend**, and keep listening |
+| `sse.snapshot` | `covers`, `channels` | Discards the values of keys that it does not list; the current values follow |
 | `sse.closing` | `reason` | Nothing. The stream ends, and the browser reconnects after `retry:` |
 | `sse.busy` | `reason` | Nothing. It is the whole response, and the browser reconnects after `retry:`. If it lasts, show \"offline\" |
 
-`sse.connected` has an `id:` line. On a resume it is the client's own last id.
+`sse.connected` has an `id:` line. On a resume it is the client's own last id; with `since` it
+stands for that time.
+Its `user` is `null` for a client
+[without a ticket](../guides/authentication-without-url-token.md#topics-without-a-ticket).
+While [retained values](#ssesnapshot) are missing, ids end with `!`.
 The first frame of a stream has a `retry:` of `server.retry` plus a random part of up to the same
 again.";
+
+const PRESENCE: &str = "\
+## sse.online and sse.offline
+
+[Presence](../guides/presence.md) events, on the channel `broadcast:presence`.
+Only tickets with the claim `presence` get them.
+
+| event | data | when |
+|---|---|---|
+| `sse.online` | `user` | the first stream of a user on any instance has begun |
+| `sse.offline` | `user` | the last stream of a user ended `presence.linger` (10 s) ago, and the user has not come back |
+
+They are stored like your events: they have an `id:` line, and a resume repeats them.";
 
 const GAP: &str = "\
 ## sse.gap
@@ -46,6 +67,32 @@ const GAP: &str = "\
 The gateway sends `sse.gap` if it cannot prove that the stream is complete.
 `trimmed` and `unknown-id` mean that events were lost or cannot be identified.
 `reset`, `unrecorded` and `expired` mean that events may have been lost.";
+
+const SNAPSHOT: &str = "\
+## sse.snapshot
+
+Precedes the [retained values](../concepts/retained-values.md) of a stream that began without an id,
+or that got `sse.gap`.
+
+```text
+event: sse.snapshot
+data: {\"covers\":[\"user:42:events\",\"broadcast:*\"],\"channels\":{\"broadcast:prices\":[\"btc\",\"eth\"]}}
+```
+
+- `channels` has the current keys of each channel with retained values, as far as the client's
+  [filter](../concepts/filters-and-tags.md) lets it receive them.
+- `covers` has the channels, and patterns of channels, about which `channels` is complete: a key of
+  one of these that is not listed has no value.
+- The values follow as ordinary events without `id:`, in the order in which they were published,
+  then `sse.heartbeat`.
+- Until then, the last event id ends with `!`: a client that resumes from it gets `sse.snapshot` and
+  the values again.
+- A stream that begins gets `sse.snapshot` only if there are values. After `sse.gap` it is always
+  sent if `KEEP` was ever used on the Redis server, so that clients discard keys that were forgotten
+  meanwhile.
+- On a Redis Cluster there may be two, one for each of the stream's sources.
+- A gap (`unrecorded`) of a stream that misses nothing that was recorded is not followed by
+  `sse.snapshot`.";
 
 const CLOSING: &str = "\
 ## sse.closing
@@ -59,18 +106,20 @@ const BUSY: &str = "\
 ## sse.busy
 
 The response has status 200, because a native `EventSource` never reconnects after any other status.
-A poll gets status 503 (429 for `too-often`) with `Retry-After` instead.";
+A poll or a history gets status 503 (429 for `too-often`) with `Retry-After` instead.";
 
 fn gap(reason: GapReason) -> [&'static str; 2] {
     match reason {
         GapReason::Trimmed => [
-            "The client missed more events than a log keeps (`history.max_len`), or more topics \
-             were active than a resume reads",
+            "The client missed more events than a log keeps (`history.max_len`, or `max_len` of a \
+             [channel rule](../guides/channel-rules.md)), more were published since the \
+             time in `since`, or more topics were active than a resume reads",
             "the remaining events, then live",
         ],
         GapReason::Expired => [
-            "The client was disconnected for longer than `history.retention`, and the log cannot \
-             prove that nothing was published",
+            "The client was disconnected for longer than the retention of a channel \
+             (`history.retention`, or a [channel rule](../guides/channel-rules.md#retention)) or \
+             `since` is longer ago, and its log cannot prove that nothing was published",
             "the remaining events, then live",
         ],
         GapReason::Unrecorded => [
@@ -85,7 +134,7 @@ fn gap(reason: GapReason) -> [&'static str; 2] {
         ],
         GapReason::UnknownId => [
             "The last event id was not issued by this gateway, is in the future, or is older \
-                 than the session",
+             than the session; or `since` is",
             "live events from now on",
         ],
     }
@@ -103,7 +152,7 @@ fn closing(reason: CloseReason) -> (&'static str, Option<&'static str>) {
             Some("reconnects after `server.retry`; no event is lost"),
         ),
         CloseReason::TakenOver => (
-            "the same ticket connected again",
+            "the same ticket connected again (never if it is in a cookie)",
             Some(
                 "this client waits for 60 s, then longer each time. If it was another tab, get a \
                  ticket for each tab",
@@ -127,15 +176,28 @@ fn closing(reason: CloseReason) -> (&'static str, Option<&'static str>) {
 
 fn busy(reason: BusyReason) -> [&'static str; 2] {
     match reason {
-        BusyReason::Full => ["`limits.max_connections` of this instance is reached", "10–30 s"],
+        BusyReason::Full => [
+            "`limits.max_connections` of this instance is reached; for a history: 16 are being \
+             read",
+            "10–30 s",
+        ],
         BusyReason::UserFull => [
             "`limits.max_connections_per_user` is reached: too many tabs, or a loop that opens \
              streams",
             "10–30 s",
         ],
+        BusyReason::AnonymousFull => [
+            "`limits.anonymous_connections` of this instance is reached: clients without a \
+             ticket",
+            "10–30 s",
+        ],
+        BusyReason::AddressFull => [
+            "`limits.anonymous_connections_per_address` is reached: clients without a ticket",
+            "10–30 s",
+        ],
         BusyReason::TooOften => [
-            "`limits.connects_per_address_per_minute` or `limits.connects_per_user_per_minute` \
-             is reached",
+            "`limits.connects_per_address_per_minute`, `limits.connects_per_user_per_minute` or \
+             `limits.anonymous_connects_per_address_per_minute` is reached",
             "10–30 s",
         ],
         BusyReason::RedisAway => {
@@ -173,5 +235,8 @@ pub fn page() -> String {
         [code(r.name()), row[0].clone(), row[1].clone()]
     });
     let busy = table(["`reason`", "why", "`retry:`"], busy);
-    assemble("Events", &[WIRE, GAP, &gaps, CLOSING, &notified, SILENT, &silent, BUSY, &busy])
+    assemble(
+        "Events",
+        &[WIRE, PRESENCE, GAP, &gaps, SNAPSHOT, CLOSING, &notified, SILENT, &silent, BUSY, &busy],
+    )
 }

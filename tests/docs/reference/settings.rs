@@ -21,6 +21,8 @@ The variable of a key is `SSE_GATEWAY__`, the section, `__` and the key, in capi
 - **Durations** need a unit: `250ms`, `15s`, `5m`, `24h`.
 - **Sizes** are bytes, or have a unit: `64KiB`, `16MiB`.
 - **Lists** in a variable are separated by commas; lists of tables are JSON.
+- **Rules** for single channels (`channels`) override settings of `history`
+  ([Channel rules](../guides/channel-rules.md)).
 - **Errors** are reported all at once, with the line of the file or the name of the variable, and
   the process exits with status 78.
   `sse-gateway check-config --config FILE` reports them without starting.
@@ -49,7 +51,7 @@ pub fn page() -> String {
     for section in sections {
         let keys = KEYS.iter().filter(|key| section_of(key) == section);
         let row = |k: &Key| [code(k.name), code(k.default), k.help.replace('|', "\\|")];
-        let title = if section.is_empty() { "api_keys" } else { section };
+        let title = if section.is_empty() { "api_keys and channels" } else { section };
         let rows = table(["key", "default", "meaning"], keys.map(row));
         let _ = write!(out, "## {title}\n\n{rows}\n");
     }

@@ -2,7 +2,8 @@
 
 use super::Server;
 use super::route::slot;
-use crate::harness::{eventually_within, process};
+use crate::harness::{Proxy, eventually_within, process};
+use std::net::{IpAddr, Ipv4Addr};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -50,11 +51,24 @@ pub fn parse(text: &str) -> Vec<Node> {
     text.lines().filter_map(node).collect()
 }
 
-/// A running node that belongs to no cluster yet.
-pub async fn node() -> Server {
+/// A running node that belongs to no cluster yet. `n`: its number. Others reach it through proxies,
+/// and see where its connections come from, so that it can be cut off.
+pub async fn node(n: usize) -> Server {
     let mut server = Server::reserve().await;
     let bus = process::free_port().to_string();
+    let bus_proxy = Proxy::start(&format!("127.0.0.1:{bus}")).await;
+    let source = Ipv4Addr::new(127, 0, 1, n as u8 + 1).to_string();
+    let (port, bus_port) = (server.announced_port(), bus_proxy.address().port());
+    server.bus = Some((bus_proxy, source.parse().expect("an address")));
     server.configure(&[
+        "--bind-source-addr",
+        &source,
+        "--cluster-announce-ip",
+        "127.0.0.1",
+        "--cluster-announce-port",
+        &port.to_string(),
+        "--cluster-announce-bus-port",
+        &bus_port.to_string(),
         "--cluster-enabled",
         "yes",
         "--cluster-port",
@@ -80,10 +94,10 @@ pub async fn node() -> Server {
 /// Starts the nodes and waits until the cluster works.
 pub async fn start() -> Vec<Server> {
     let mut servers = Vec::new();
-    for _ in 0..6 {
-        servers.push(node().await);
+    for n in 0..6 {
+        servers.push(node(n).await);
     }
-    let addresses: Vec<String> = servers.iter().map(Server::address).collect();
+    let addresses: Vec<String> = servers.iter().map(Server::announced).collect();
     let done = Command::new("redis-cli")
         .args(["--cluster", "create"])
         .args(&addresses)
@@ -138,14 +152,35 @@ pub async fn owner(servers: &[Server], channel: &str) -> usize {
         let server = servers.iter().find(|server| server.is_running())?;
         let nodes = nodes(server).await?;
         let owner = nodes.into_iter().find(|node| node.is_master && node.owns(slot))?;
-        servers.iter().position(|server| server.address() == owner.address)
+        servers.iter().position(|server| server.announced() == owner.address)
     })
     .await
 }
 
+/// Nobody reaches a node, and it reaches nobody, until [`join`].
+pub fn cut_off(servers: &[Server], n: usize) {
+    let source = |server: &Server| server.bus.as_ref().map(|(_, source)| *source);
+    let own: Option<IpAddr> = source(&servers[n]);
+    for server in servers {
+        let proxies = std::iter::once(&server.proxy).chain(server.bus.iter().map(|(bus, _)| bus));
+        match own.filter(|own| source(server) != Some(*own)) {
+            Some(own) => proxies.for_each(|proxy| proxy.discard_of(own)),
+            None => proxies.for_each(Proxy::discard),
+        }
+    }
+}
+
+/// All nodes reach each other again.
+pub fn join(servers: &[Server]) {
+    for server in servers {
+        server.proxy.up();
+        server.bus.iter().for_each(|(bus, _)| bus.up());
+    }
+}
+
 /// Waits until most of the other servers see another master for the slot. Returns the moment.
 pub async fn failover_among(servers: &[Server], old: usize, slot: u16) -> Instant {
-    let address = servers[old].address();
+    let address = servers[old].announced();
     eventually_within(LIMIT, "a new master", || async {
         let mut moved = 0;
         for (n, server) in servers.iter().enumerate() {
@@ -166,8 +201,9 @@ pub async fn failover_among(servers: &[Server], old: usize, slot: u16) -> Instan
 pub async fn move_slot(servers: &[Server], slot: u16, to: usize) {
     let all = nodes(&servers[to]).await.expect("the view of the new owner");
     let source = all.iter().find(|node| node.owns(slot)).expect("an owner");
-    let target = all.iter().find(|node| node.address == servers[to].address()).expect("itself");
-    let from = servers.iter().find(|server| server.address() == source.address).expect("a server");
+    let target = all.iter().find(|node| node.address == servers[to].announced()).expect("itself");
+    let from =
+        servers.iter().find(|server| server.announced() == source.address).expect("a server");
     let (slot, id) = (slot.to_string(), target.id.clone());
     let set = ["CLUSTER", "SETSLOT", slot.as_str()];
     servers[to].command::<()>(&[&set[..], &["IMPORTING", &source.id]].concat()).await;
@@ -196,7 +232,7 @@ pub async fn masters(servers: &[Server]) -> Vec<usize> {
     let nodes = nodes(&servers[0]).await.expect("a node that responds");
     let is_owner = |server: &Server| {
         let has = |node: &Node| node.is_master && !node.ranges.is_empty();
-        nodes.iter().any(|node| has(node) && node.address == server.address())
+        nodes.iter().any(|node| has(node) && node.address == server.announced())
     };
     (0..servers.len()).filter(|n| is_owner(&servers[*n])).collect()
 }

@@ -131,7 +131,7 @@ impl Deployment {
 
     async fn cluster() -> Deployment {
         let servers = cluster::start().await;
-        let route = Route::cluster(servers.iter().map(Server::address).collect());
+        let route = Route::cluster(servers.iter().map(Server::announced).collect());
         let entrance = Arc::new(Balancer::start().await);
         let kind = Kind::Cluster;
         Deployment { kind, servers, route, entrance, sentinels: None, _follower: None }
@@ -144,7 +144,7 @@ impl Deployment {
                 format!("redis+sentinel://{}/{}", sentinels.addresses().join(","), sentinels::NAME)
             }
             (Kind::Cluster, _) => {
-                let addresses: Vec<String> = self.servers.iter().map(Server::address).collect();
+                let addresses: Vec<String> = self.servers.iter().map(Server::announced).collect();
                 format!("redis+cluster://{}", addresses.join(","))
             }
             _ => link.redis_url(),

@@ -4,6 +4,7 @@ use super::clock;
 use crate::harness::{Proxy, eventually, process};
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, FromRedisValue, RedisResult};
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
@@ -25,6 +26,8 @@ pub struct Server {
     pub has_clock: bool,
     /// What gateways, replicas and sentinels connect to.
     pub proxy: Proxy,
+    /// Of a node of a cluster: what other nodes connect to, and the address that it connects from.
+    pub bus: Option<(Proxy, IpAddr)>,
 }
 
 impl Server {
@@ -35,7 +38,7 @@ impl Server {
         std::fs::create_dir_all(&dir).expect("a temporary directory");
         let proxy = Proxy::start(&format!("127.0.0.1:{port}")).await;
         let (arguments, child) = (Vec::new(), Mutex::new(None));
-        Server { port, dir, arguments, child, has_clock: false, proxy }
+        Server { port, dir, arguments, child, has_clock: false, proxy, bus: None }
     }
 
     /// A running server with an append-only file, and these arguments in addition.
@@ -139,7 +142,12 @@ impl Server {
         format!("127.0.0.1:{}", self.port)
     }
 
-    /// The port of the proxy, which a server announces.
+    /// The address of the proxy, which a server announces.
+    pub fn announced(&self) -> String {
+        self.proxy.address().to_string()
+    }
+
+    /// The port of the proxy.
     pub fn announced_port(&self) -> u16 {
         self.proxy.address().port()
     }

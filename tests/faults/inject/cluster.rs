@@ -1,9 +1,11 @@
 //! Faults of a cluster.
 
+use crate::deployment::Route;
 use crate::deployment::cluster;
 use crate::deployment::route::slot;
+use crate::publisher::Publisher;
 use crate::world::World;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Kills the master of a channel, and starts it again after the failover.
 pub async fn kill_master(world: &mut World, channel: &str) -> Instant {
@@ -47,6 +49,30 @@ pub async fn stop_master(world: &mut World) -> Instant {
     decided
 }
 
+/// Nobody reaches a master, except for one publisher, whose events it acknowledges until it notices
+/// that it is alone.
+pub async fn partition_master(world: &mut World) -> Instant {
+    let servers = &world.deployment.servers;
+    let users: Vec<&String> = world.channels.iter().filter(|c| c.starts_with("user:")).collect();
+    let channel = users[world.rng.usize(..users.len())];
+    let old = cluster::owner(servers, channel).await;
+    cluster::cut_off(servers, old);
+    let mut isolated = Publisher::new(Route::Fixed(servers[old].address()), world.journal.clone());
+    let publishing = async {
+        loop {
+            isolated.durable(channel, 1).await;
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    let decided = tokio::select! {
+        decided = cluster::failover_among(servers, old, slot(channel)) => decided,
+        () = publishing => unreachable!("endless"),
+    };
+    cluster::join(servers);
+    world.deployment.healthy().await;
+    decided
+}
+
 /// Moves the slot of a channel to another master.
 pub async fn move_slot(world: &mut World, channel: &str) -> Instant {
     let servers = &world.deployment.servers;
@@ -60,10 +86,10 @@ pub async fn move_slot(world: &mut World, channel: &str) -> Instant {
 
 /// Adds a master, and moves the slots of two users to it.
 pub async fn add_master(world: &mut World) -> Instant {
-    let new = cluster::node().await;
-    let address = new.address();
+    let new = cluster::node(world.deployment.servers.len()).await;
+    let address = new.announced();
     let (host, port) = address.split_once(':').expect("host:port");
-    let bus: Vec<String> = new.command(&["CONFIG", "GET", "cluster-port"]).await;
+    let bus: Vec<String> = new.command(&["CONFIG", "GET", "cluster-announce-bus-port"]).await;
     let meet = ["CLUSTER", "MEET", host, port, bus[1].as_str()];
     world.deployment.servers[0].command::<()>(&meet).await;
     world.deployment.servers.push(new);

@@ -70,6 +70,7 @@ faults! {
     BroadcastMasterKilled = "master of the broadcasts killed",
     UserMasterKilled = "master of some users killed",
     MasterStopped = "master stopped until the failover",
+    MasterPartitioned = "master partitioned with a publisher",
     UserSlotMoved = "slot of a user moved under load",
     BroadcastSlotMoved = "slot of the broadcasts moved under load",
     MasterAdded = "master added, slots moved to it",
@@ -104,7 +105,8 @@ impl Fault {
             Fault::PrimaryKilled | Fault::PlannedFailover => kind.is_replicated(),
             Fault::FailBack | Fault::OldPrimaryReturns => kind.is_replicated(),
             Fault::BroadcastMasterKilled | Fault::UserMasterKilled => kind == Kind::Cluster,
-            Fault::MasterStopped | Fault::UserSlotMoved => kind == Kind::Cluster,
+            Fault::MasterStopped | Fault::MasterPartitioned => kind == Kind::Cluster,
+            Fault::UserSlotMoved => kind == Kind::Cluster,
             Fault::BroadcastSlotMoved | Fault::MasterAdded => kind == Kind::Cluster,
             _ => true,
         }
@@ -138,9 +140,8 @@ impl Fault {
             Fault::PrimaryKilled | Fault::PrimaryFrozen | Fault::PrimaryPartitioned => {
                 return failover_rules(plain);
             }
-            Fault::BroadcastMasterKilled | Fault::UserMasterKilled | Fault::MasterStopped => {
-                return failover_rules(plain);
-            }
+            Fault::BroadcastMasterKilled | Fault::UserMasterKilled => return failover_rules(plain),
+            Fault::MasterStopped | Fault::MasterPartitioned => return failover_rules(plain),
             Fault::PlannedFailover | Fault::FailBack | Fault::OldPrimaryReturns => {
                 return failover_rules(plain);
             }
@@ -205,6 +206,7 @@ impl Fault {
             Fault::BroadcastMasterKilled => cluster::kill_master(world, "broadcast:news").await,
             Fault::UserMasterKilled => cluster::kill_user_master(world).await,
             Fault::MasterStopped => cluster::stop_master(world).await,
+            Fault::MasterPartitioned => cluster::partition_master(world).await,
             Fault::UserSlotMoved => cluster::move_slot(world, "user:u0:events").await,
             Fault::BroadcastSlotMoved => cluster::move_slot(world, "broadcast:news").await,
             Fault::MasterAdded => cluster::add_master(world).await,

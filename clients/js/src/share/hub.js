@@ -50,20 +50,22 @@ export function openHub({ name, last, settings, types }, onClose, ticket) {
   let { lastEventId: at } = settings;
   /** @type {State} */
   let state = 'connecting';
+  /** Whether the stream has brought retained values. */
+  let kept = false;
   /** Id of the last event sent to the members. */
   let sent = '';
   /**
    * Settles the pending ticket request.
-   * @type {(answer: { ticket?: string, error?: string }) => void}
+   * @type {(answer: { ticket?: string | null, error?: string }) => void}
    */
   let settleTicket = () => {};
 
   /** @param {string} kind @param {any} [value] @param {string} [to] */
   const send = (kind, value, to) => channel.postMessage({ kind, value, from: me, to });
   /** @param {string} [to] */
-  const hello = (to) => send('hello', { at, state, types: [...known] }, to);
+  const hello = (to) => send('hello', { at, state, types: [...known], kept }, to);
 
-  /** Asks the newest member, and one more after each timeout. @returns {Promise<string>} */
+  /** Asks the newest member, and one more after each timeout. @returns {Promise<string | null>} */
   const requestTicket = () => new Promise((resolve, reject) => {
     const left = [...silent, ...[...members].filter((member) => !silent.has(member))];
     /** @type {string | undefined} */
@@ -77,7 +79,7 @@ export function openHub({ name, last, settings, types }, onClose, ticket) {
     const timer = setInterval(askNext, TICKET_TIMEOUT);
     settleTicket = ({ ticket, error }) => {
       clearInterval(timer);
-      if (ticket) resolve(ticket); else reject(new Error(error));
+      if (ticket !== undefined) resolve(ticket); else reject(new Error(error));
     };
     askNext();
   });
@@ -85,6 +87,7 @@ export function openHub({ name, last, settings, types }, onClose, ticket) {
   const engine = startEngine({ ...settings, ticket: ticket ?? requestTicket }, {
     event(event) {
       sent = event.id;
+      kept ||= event.type === 'sse.snapshot';
       // An event without its own id repeats the previous one, and members would drop it as a
       // duplicate.
       send('event', sent === at ? { ...event, id: '' } : event);

@@ -1,13 +1,13 @@
-/** `<ms>-<seq>.<epoch>`, with the epoch in base 36. */
-const ID = /^(\d+)-(\d+)\.([0-9a-z]+)$/;
+/** `<ms>-<seq>.<epoch>`, with the epoch in base 36. `!`: retained values are missing. */
+const ID = /^(\d+)-(\d+)\.([0-9a-z]+)(!?)$/;
 
 /**
  * The numbers that order an id, the most significant first.
  * @param {string} id
  */
 function numbers(id) {
-  const [, ms, seq, epoch] = ID.exec(id) ?? [];
-  return [parseInt(epoch ?? '', 36), Number(ms), Number(seq)];
+  const [, ms, seq, epoch, missing] = ID.exec(id) ?? [];
+  return [parseInt(epoch ?? '', 36), Number(ms), Number(seq), Number(!missing)];
 }
 
 /**

@@ -3,6 +3,7 @@ import { backoff } from '../backoff.js';
 import { startEngine } from '../engine.js';
 import { poll } from '../poll.js';
 import { presence } from '../presence.js';
+import { isSystem } from '../system.js';
 import { newTicket } from '../ticket.js';
 import { openHub } from './hub.js';
 import { after } from './ids.js';
@@ -97,7 +98,7 @@ export function joinGroup(settings, sink, types) {
   /** @param {Raw} event */
   const deliver = (event) => {
     const { id, type, text } = event;
-    if (id && !type.startsWith('sse.') && !after(id, cursor)) return;
+    if (id && !isSystem(type) && !after(id, cursor)) return;
     sink.event(event);
     // After this gap, ids may be smaller than before.
     if (type === 'sse.gap' && text.includes('"unknown-id"')) cursor = undefined;
@@ -109,13 +110,14 @@ export function joinGroup(settings, sink, types) {
     const joined = /** @type {AbortController} */ (membership);
     const followed = hub;
     const current = () => joined === membership && followed === hub;
-    let validTicket = '';
+    /** @type {string | null | undefined} */
+    let validTicket;
     buffer = [];
     target = hubCursor;
     for (let tries = 0; ;) {
       let pause = plain.retry;
       try {
-        validTicket ||= await newTicket(ticket, plain.watchdog);
+        if (validTicket === undefined) validTicket = await newTicket(ticket, plain.watchdog);
         const end = target;
         const query = { ticket: validTicket, lastEventId: cursor, wait: 0 };
         const { watchdog, withCredentials } = plain;
@@ -129,7 +131,7 @@ export function joinGroup(settings, sink, types) {
         tries = 0;
       } catch (error) {
         if (!current()) return;
-        validTicket = '';
+        validTicket = undefined;
         sink.error(/** @type {Error} */ (error));
         pause = backoff(tries++, plain);
       }
@@ -141,6 +143,30 @@ export function joinGroup(settings, sink, types) {
     for (const event of buffered) if (current()) deliver(event);
   }
 
+  /**
+   * Polls for the retained values: this tab begins later than the hub. They may be newer than the
+   * hub's next events, which then lead to the same values.
+   */
+  async function fetchValues() {
+    const joined = /** @type {AbortController} */ (membership);
+    for (let tries = 0; joined === membership;) {
+      try {
+        const url = address(plain, '/poll', { ticket: await newTicket(ticket, plain.watchdog) });
+        const { watchdog, withCredentials } = plain;
+        const { events } = await poll(fetch, url, watchdog, joined.signal, withCredentials);
+        for (const event of events) {
+          const isValue = event.retained || event.type === 'sse.snapshot';
+          if (isValue && joined === membership) sink.event(event);
+        }
+        return;
+      } catch (error) {
+        if (joined !== membership) return;
+        sink.error(/** @type {Error} */ (error));
+        await sleep(backoff(tries++, plain));
+      }
+    }
+  }
+
   /** Follows a hub that is new to this tab. @param {any} value @param {string} [to] */
   function follow(value, to) {
     addTypes(value.types);
@@ -149,8 +175,11 @@ export function joinGroup(settings, sink, types) {
     queue = () => {};
     hubCursor = value.at;
     buffer = undefined;
-    if (cursor === undefined) advance(hubCursor ?? '');
-    else if (!hubCursor || after(hubCursor, cursor)) catchUp();
+    if (cursor === undefined) {
+      advance(hubCursor ?? '');
+      // A hub without a position has not begun either, and forwards them.
+      if (hubCursor && (value.kept || groupTypes.has('sse.snapshot'))) fetchValues();
+    } else if (!hubCursor || after(hubCursor, cursor)) catchUp();
   }
 
   /** @param {{ data: Message }} message */

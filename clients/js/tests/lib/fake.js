@@ -5,8 +5,9 @@ import { connect } from '../../src/index.js';
 export class Fake {
   static all = [];
 
-  constructor(url) {
+  constructor(url, init) {
     this.url = new URL(url);
+    this.withCredentials = init?.withCredentials;
     this.readyState = 0;
     this.last = '';
     this.listeners = new Map();
@@ -55,8 +56,8 @@ export const settled = () => new Promise(setImmediate);
 
 /**
  * Opens a stream to the fake gateway: { stream, seen, advance(ms), polls }. `answer(n)` returns the
- * response to the n-th poll: a list of events `[id, type]`, an error, or undefined to keep the poll
- * pending.
+ * response to the n-th poll: a list of events `[id, type]`, a whole response, an error, or undefined
+ * to keep the poll pending.
  */
 export async function openStream(t, { answer = () => undefined, ...options } = {}) {
   t.mock.timers.reset();
@@ -64,11 +65,12 @@ export async function openStream(t, { answer = () => undefined, ...options } = {
   Fake.all = [];
   const seen = { events: [], states: [], errors: [], tickets: 0 };
   const polls = [];
-  const fetch = (url, { signal }) => new Promise((resolve, reject) => {
-    polls.push(new URL(url));
+  const fetch = (url, { signal, credentials }) => new Promise((resolve, reject) => {
+    polls.push(Object.assign(new URL(url), { credentials }));
     signal.addEventListener('abort', () => reject(signal.reason));
     const events = answer(polls.length);
     if (events instanceof Error) reject(events);
+    else if (events && !Array.isArray(events)) resolve(Response.json(events));
     else if (events)
       resolve(
         Response.json({

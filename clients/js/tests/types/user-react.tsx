@@ -3,6 +3,7 @@ import {
   ConnectionStatus,
   useEventSource,
   useFrameBatch,
+  usePresence,
   useResilientRealtime,
   type EventSourceOptions,
   type Mode,
@@ -19,9 +20,12 @@ const options: EventSourceOptions = {
 
 export function Page({ mode }: { mode: Mode }) {
   const add = useFrameBatch((orders: Order[]) => void orders.length);
+  const presence = usePresence({ initial: ['1'] });
+  const online: ReadonlySet<string> = presence.online;
+  void online;
   const { status, lastEventId, reconnectCount, reconnect, close } = useEventSource({
     ...options,
-    eventHandlers: { order: (order: Order) => add(order) },
+    eventHandlers: { ...presence.eventHandlers, order: (order: Order) => add(order) },
   });
   const other = useResilientRealtime({
     ...options,
@@ -45,7 +49,10 @@ export function Page({ mode }: { mode: Mode }) {
 useResilientRealtime({ ...options, mode: 'websocket' });
 // @ts-expect-error replaced by `mode`
 useResilientRealtime({ ...options, polling: 'only' });
+// @ts-expect-error ids are strings
+usePresence({ initial: [1] });
 // @ts-expect-error status is required
 void <ConnectionStatus />;
-// @ts-expect-error ticket is required
-useEventSource({ url: '/events' });
+// @ts-expect-error url is required
+useEventSource({ ticket: () => 'jwt' });
+useEventSource({ url: '/events', withCredentials: true });

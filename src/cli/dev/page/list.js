@@ -41,6 +41,7 @@ function makeRow(item) {
   node.dataset.id = item.id;
   const type = element('div', 'type', item.type);
   if (item.away) type.append(element('span', 'badge', 'published while disconnected'));
+  if (item.retained) type.append(element('span', 'badge', 'retained value'));
   const meta = element('div', 'meta', item.id);
   meta.append(element('time', '', clock(item.time)));
   const data = element('pre', '', system ? item.data : pretty(item.data));

@@ -3,6 +3,7 @@ import { connect } from '../client/index.js';
 import { countEvent } from './chart.js';
 import { $, dismissNotice, element, parse, showNotice, showResult } from './dom.js';
 import { show } from './list.js';
+import { VALUE_TYPES, setUpValues, updateValues } from './retained.js';
 import { BUSY, CLOSING, GAPS } from './texts.js';
 
 const config = (() => {
@@ -12,13 +13,17 @@ const config = (() => {
 const USER = config.user || 'demo';
 const AWAY_SECONDS = 20; // time until a disconnected stream reconnects by itself
 const MAX_RECENT = 200; // events to remember for the response to their publish request
-const SYSTEM = ['sse.connected', 'sse.heartbeat', 'sse.gap', 'sse.busy', 'sse.closing'];
+const SYSTEM = [
+  'sse.connected', 'sse.heartbeat', 'sse.gap', 'sse.snapshot', 'sse.busy', 'sse.closing',
+];
 
 // ---- Connection
 
 let stream = null; // of clients/js
 let lastId = '';
-const names = new Set(['message', 'order-completed', 'notification', 'metric', 'headline']);
+const names = new Set([
+  'message', 'order-completed', 'notification', 'metric', 'headline', ...VALUE_TYPES,
+]);
 
 async function api(path, body) {
   const response = await fetch(path, {
@@ -77,9 +82,10 @@ function listen(list) {
 }
 
 function receive(event) {
-  // Browsers repeat the last id for frames without one: sse.busy, sse.closing and most sse.gap.
+  // Browsers repeat the last id for frames without one, such as retained values and most sse.gap.
   const system = event.type.startsWith('sse.');
-  const id = system && event.id === lastId && event.type !== 'sse.connected' ? '' : event.id;
+  const id = event.id === lastId && event.type !== 'sse.connected' ? '' : event.id;
+  updateValues(event);
   if (event.id) {
     lastId = event.id;
     $('last-event-id').textContent = lastId;
@@ -87,7 +93,7 @@ function receive(event) {
   if (system) systemEvent(event.type, event.data || {});
   else {
     countEvent();
-    received(event.id);
+    received(id);
   }
   show({
     type: event.type,
@@ -95,6 +101,7 @@ function receive(event) {
     id,
     time: new Date(),
     away: !system && away.ids.has(id),
+    retained: event.retained,
   });
 }
 
@@ -393,6 +400,10 @@ if (config.redisCli) {
     ` FCALL sse_publish 1 '{broadcast}:news' notification '{"title":"Hello, everyone"}'`,
   );
 }
+setUpValues(
+  (event) => api('/publish', JSON.stringify(event)),
+  () => { lastId = ''; open(); },
+);
 $('publish').onsubmit = (event) => { event.preventDefault(); publish(1); };
 $('payload').onkeydown = (event) => {
   if (event.key === 'Enter' && (event.ctrlKey || event.metaKey)) {
