@@ -31,7 +31,7 @@ pub(super) struct PartState {
     pub needs_snapshot: bool,
     /// Counts up when values are needed or queued, so that the end of outdated ones can be
     /// recognised.
-    pub snapshot_number: u32,
+    pub snapshot_number: u16,
     /// Live items that arrived during the catch-up. Boxed because most parts are live.
     pending: Option<Box<Pending>>,
 }
@@ -87,7 +87,7 @@ impl PartState {
     }
 
     /// The client has the values with this number, unless others have been required since.
-    pub fn end_snapshot(&mut self, number: u32) {
+    pub fn end_snapshot(&mut self, number: u16) {
         self.needs_snapshot &= number != self.snapshot_number;
     }
 

@@ -118,7 +118,7 @@ pub struct Queued {
     /// For a live event: the time of publishing, in ms since 1970.
     pub published_ms: Option<u64>,
     /// Number of the retained values of the part that precede it, with all events up to their H.
-    pub ends_snapshot: Option<u32>,
+    pub ends_snapshot: Option<u16>,
     /// Whether this is the one frame that may exceed the limit.
     large: bool,
 }
@@ -130,7 +130,7 @@ impl Queued {
     }
 
     /// The same, behind all retained values of its part with this number.
-    pub fn ending_snapshot(self, number: u32) -> Self {
+    pub fn ending_snapshot(self, number: u16) -> Self {
         Self { ends_snapshot: Some(number), ..self }
     }
 
