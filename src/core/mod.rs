@@ -19,6 +19,7 @@ mod part_state;
 pub mod presence;
 pub mod queue;
 pub mod reasons;
+pub mod retained;
 pub mod stream_state;
 pub mod topics;
 pub mod trace;

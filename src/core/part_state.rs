@@ -29,6 +29,9 @@ pub(super) struct PartState {
     pub position: EventId,
     /// Whether the client has not got all retained values that it needs.
     pub needs_snapshot: bool,
+    /// Counts up when values are needed or queued, so that the end of outdated ones can be
+    /// recognised.
+    pub snapshot_number: u16,
     /// Live items that arrived during the catch-up. Boxed because most parts are live.
     pending: Option<Box<Pending>>,
 }
@@ -52,6 +55,7 @@ impl PartState {
             cursor,
             position: cursor,
             needs_snapshot: false,
+            snapshot_number: 0,
             pending: None,
         }
     }
@@ -63,6 +67,7 @@ impl PartState {
             catch_up_number: self.catch_up_number,
             position: self.position,
             needs_snapshot: self.needs_snapshot,
+            snapshot_number: self.snapshot_number,
             ..Self::new(self.cursor)
         }
     }
@@ -73,6 +78,17 @@ impl PartState {
         if self.phase == Phase::Live && watermark.epoch == self.position.epoch {
             self.position = self.position.max(watermark);
         }
+    }
+
+    /// From now on the client needs retained values, whatever it got before.
+    pub fn require_snapshot(&mut self) {
+        self.needs_snapshot = true;
+        self.snapshot_number = self.snapshot_number.wrapping_add(1);
+    }
+
+    /// The client has the values with this number, unless others have been required since.
+    pub fn end_snapshot(&mut self, number: u16) {
+        self.needs_snapshot &= number != self.snapshot_number;
     }
 
     /// Cancels a running catch-up.

@@ -16,6 +16,9 @@ use super::{
 pub enum Item {
     /// An event of one of its channels.
     Event(Arc<Event>),
+    /// One that the filter of the stream does not let pass. It shows whether an event before it is
+    /// missing.
+    Filtered(Arc<Event>),
     /// Plain messages before this position may be missing.
     Unrecorded(EventId),
 }
@@ -24,7 +27,7 @@ impl Item {
     /// Position of the item; `None` if it is live only.
     pub fn id(&self) -> Option<EventId> {
         match self {
-            Self::Event(event) => event.id,
+            Self::Event(event) | Self::Filtered(event) => event.id,
             Self::Unrecorded(id) => Some(*id),
         }
     }
@@ -32,7 +35,7 @@ impl Item {
     /// The part of a split stream to which it belongs.
     pub fn part(&self) -> Part {
         match self {
-            Self::Event(event) => Part::of(&event.channel),
+            Self::Event(event) | Self::Filtered(event) => Part::of(&event.channel),
             // The server of the broadcasts has the recorder.
             Self::Unrecorded(_) => Part::Broadcasts,
         }
@@ -46,7 +49,7 @@ impl Item {
     fn cost(&self) -> usize {
         match self {
             Self::Event(event) => cost(&event.frame),
-            Self::Unrecorded(_) => OVERHEAD_BYTES,
+            Self::Filtered(_) | Self::Unrecorded(_) => OVERHEAD_BYTES,
         }
     }
 }
@@ -114,8 +117,8 @@ pub struct Queued {
     pub upto: Option<EventId>,
     /// For a live event: the time of publishing, in ms since 1970.
     pub published_ms: Option<u64>,
-    /// Whether all retained values of the part precede it.
-    pub ends_snapshot: bool,
+    /// Number of the retained values of the part that precede it, with all events up to their H.
+    pub ends_snapshot: Option<u16>,
     /// Whether this is the one frame that may exceed the limit.
     large: bool,
 }
@@ -123,12 +126,17 @@ pub struct Queued {
 impl Queued {
     /// Creates a frame that is not a live event.
     pub fn new(content: Content, part: Part, upto: Option<EventId>) -> Self {
-        Self { content, part, upto, published_ms: None, ends_snapshot: false, large: false }
+        Self { content, part, upto, published_ms: None, ends_snapshot: None, large: false }
     }
 
-    /// The same, behind all retained values of its part.
-    pub fn ending_snapshot(self) -> Self {
-        Self { ends_snapshot: true, ..self }
+    /// The same, behind all retained values of its part with this number.
+    pub fn ending_snapshot(self, number: u16) -> Self {
+        Self { ends_snapshot: Some(number), ..self }
+    }
+
+    /// Whether it is an ephemeral event.
+    pub fn is_ephemeral(&self) -> bool {
+        matches!(&self.content, Content::Event(event) if event.is_ephemeral())
     }
 
     /// Creates the frame of a live event.
@@ -140,7 +148,7 @@ impl Queued {
             part,
             upto: event.id,
             published_ms,
-            ends_snapshot: false,
+            ends_snapshot: None,
             large,
         }
     }

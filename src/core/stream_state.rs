@@ -146,6 +146,11 @@ impl StreamState {
         self.queue_load.bytes()
     }
 
+    /// Whether the ids that the client gets differ from those of the shared frames.
+    pub fn has_own_ids(&self) -> bool {
+        self.is_split() || self.main.needs_snapshot
+    }
+
     /// Whether there is nothing to write.
     pub fn is_empty(&self) -> bool {
         self.head.is_none() && self.queue.is_empty() && self.last.is_none()
@@ -181,8 +186,8 @@ impl StreamState {
         self.parts(part).any(|part| self.part(part).phase == Phase::Detached)
     }
 
-    /// Takes the next frame; the flag is true for the last one of the stream. If the stream is
-    /// split, the writer replaces the frame's id with [`StreamState::cursor`].
+    /// Takes the next frame; the flag is true for the last one of the stream. The writer replaces
+    /// the frame's id with [`StreamState::named_cursor`] if [`StreamState::has_own_ids`].
     pub fn take(&mut self) -> Option<(Queued, bool)> {
         let control = |frame: Box<Bytes>| Queued::new(Content::Control(*frame), Part::Whole, None);
         if let Some(frame) = self.head.take() {
@@ -190,8 +195,8 @@ impl StreamState {
         }
         if let Some(item) = self.queue.pop_front() {
             self.queue_load.remove(&item);
-            if item.ends_snapshot {
-                self.parts(item.part).for_each(|part| self.part_mut(part).needs_snapshot = false);
+            if let Some(number) = item.ends_snapshot {
+                self.parts(item.part).for_each(|part| self.part_mut(part).end_snapshot(number));
             }
             if self.broadcasts.is_some() {
                 self.move_cursors(&item);
@@ -279,6 +284,15 @@ impl StreamState {
                 return Outcome::Ignored;
             }
         }
+        if let Item::Event(event) | Item::Filtered(event) = item
+            && event.predecessor > position
+        {
+            self.part_mut(part).detach();
+            return Outcome::CatchUp(part, CatchUpCause::Predecessor);
+        }
+        if let Item::Filtered(_) = item {
+            return Outcome::Ignored;
+        }
         if !self.make_room(item) {
             if item.is_ephemeral() {
                 self.ephemeral_dropped += 1;
@@ -288,13 +302,8 @@ impl StreamState {
             return Outcome::CatchUp(dropped, CatchUpCause::Overflow);
         }
         match item {
-            Item::Event(event) => {
-                if event.predecessor > position {
-                    self.part_mut(part).detach();
-                    return Outcome::CatchUp(part, CatchUpCause::Predecessor);
-                }
-                self.push(Queued::live(event, part, self.limit_bytes));
-            }
+            Item::Event(event) => self.push(Queued::live(event, part, self.limit_bytes)),
+            Item::Filtered(_) => {}
             Item::Unrecorded(id) => {
                 let gap = self.gap_of(GapReason::Unrecorded, self.channels.all());
                 self.push_gap(gap, None, part, Some(*id));
@@ -312,8 +321,7 @@ impl StreamState {
         let load = &mut self.queue_load;
         let before = self.queue.len();
         self.queue.retain(|queued| {
-            let is_dropped =
-                matches!(&queued.content, Content::Event(event) if event.is_ephemeral());
+            let is_dropped = queued.is_ephemeral();
             if is_dropped {
                 load.remove(queued);
             }
@@ -330,8 +338,7 @@ impl StreamState {
         part: Part,
         upto: Option<EventId>,
     ) {
-        let is_incomplete = self.needs_snapshot(Part::Whole);
-        let frame = gap.frame(restart.map(|position| Cursor { position, is_incomplete }));
+        let frame = gap.frame(restart.map(Cursor::from));
         let content = Content::Gap(Box::new(GapFrame { gap, frame, restart }));
         self.push(Queued::new(content, part, upto));
     }
@@ -471,8 +478,7 @@ impl StreamState {
         }
         let position = self.position();
         let upto = (!self.is_split()).then_some(position.user);
-        let id = Cursor { position, is_incomplete: self.needs_snapshot(Part::Whole) };
-        self.push(Queued::new(Content::Control(encode(id)), Part::Whole, upto));
+        self.push(Queued::new(Content::Control(encode(position.into())), Part::Whole, upto));
     }
 }
 

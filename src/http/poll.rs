@@ -16,7 +16,7 @@ use crate::{
     admission::Admitted,
     core::{
         control_events::{Gap, SnapshotKeys},
-        id::StreamPosition,
+        id::Cursor,
         part::Part,
         queue::{Content, Queued},
         reasons::CloseReason,
@@ -76,7 +76,7 @@ impl Collected {
     }
 
     /// Adds a frame, after which the client's cursor is `cursor`.
-    fn add(&mut self, frame: Queued, cursor: StreamPosition) {
+    fn add(&mut self, frame: Queued, cursor: Cursor) {
         self.bytes += frame.content.frame().len();
         match frame.content {
             Content::Event(event) => {
@@ -124,7 +124,7 @@ async fn respond(worker: &Worker, admitted: &Admitted, wait: Duration) -> HttpRe
             Poll::Ready(Some(frame)) => Poll::Ready(Next::Frame(frame)),
         });
         match tokio::time::timeout_at(deadline, next).await {
-            Ok(Next::Frame(frame)) => collected.add(frame, connection.cursor()),
+            Ok(Next::Frame(frame)) => collected.add(frame, connection.named_cursor()),
             Ok(Next::Live) => {}
             Ok(Next::End) | Err(_) => break,
         }

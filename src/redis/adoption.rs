@@ -55,6 +55,8 @@ struct Waiting {
 pub struct Adoption {
     /// Whether the data is or was on several servers.
     pub is_replicated: bool,
+    /// Whether channels have or had retained values.
+    had_values: bool,
     /// Whether the server that was served before follows the current one and lost nothing.
     is_handed_over: bool,
     /// Maximum time to wait for a replica's answer.
@@ -126,7 +128,9 @@ impl Adoption {
         let mut seen = state.highest_id();
         // Sentinel or the cluster decide which server is the primary: so there are several.
         let is_confirmed = commands.locator.has_judge();
-        let mut options = AdoptOptions { is_replicated: is_confirmed, ..AdoptOptions::default() };
+        let had_values = self.had_values;
+        let mut options =
+            AdoptOptions { is_replicated: is_confirmed, had_values, ..AdoptOptions::default() };
         let watermark = match watermark::take(connection, commands, seen).await? {
             Taken::Adopted(watermark) => {
                 let clock = &watermark.clock;
@@ -181,11 +185,13 @@ impl Adoption {
 
     fn adopted(&mut self, watermark: Watermark) -> ClockSnapshot {
         self.is_replicated |= watermark.is_replicated;
+        self.had_values |= watermark.clock.may_have_values;
         self.waiting = None;
         if let Some(current) = self.current.take() {
             self.served = Some(current);
         }
-        watermark.clock
+        // A server that was wiped or restored may not know of values that clients have.
+        ClockSnapshot { may_have_values: self.had_values, ..watermark.clock }
     }
 
     fn decide(

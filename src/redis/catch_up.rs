@@ -17,12 +17,14 @@ use std::{cell::Cell, rc::Rc, sync::Arc, time::Duration};
 use tokio::sync::{Semaphore, mpsc};
 use tracing::Instrument;
 
-use self::gap::{GapFlags, report_gap};
+use self::{
+    gap::{GapFlags, find_gap},
+    values::send_values,
+};
 use super::{
     commands::CommandError,
     link::LinkDown,
     log, replay_cache_fill,
-    retained::Retained,
     routes::{Route, Routes},
 };
 use crate::{
@@ -30,10 +32,12 @@ use crate::{
     core::{
         catch_up::{self, ClockSnapshot, Merge, Start},
         channel::Channel,
+        event::Event,
         id::EventId,
         page::Page,
         part::Part,
         reasons::CatchUpCause,
+        retained::Retained,
     },
     error_chain::ErrorChain,
     state::{
@@ -307,9 +311,10 @@ impl CatchUpDriver {
         catch_up.check_current()?;
         let (reset, unrecorded, stale) = match self.start(catch_up, clock) {
             Start::Restart(reason) => {
-                self.require_values(catch_up, snapshot).await?;
+                self.require_values(catch_up, snapshot, false).await?;
+                let values = self.needed_values(catch_up, snapshot).await?;
                 c.restart(part, reason, clock.h.into());
-                return self.send_values(catch_up, snapshot).await.map(drop);
+                return send_values(catch_up, &values).await;
             }
             // The server of the broadcasts has the recorder.
             Start::Read { reset, unrecorded, stale } => {
@@ -318,12 +323,13 @@ impl CatchUpDriver {
         };
         let from = catch_up.from.unwrap_or(EventId::ZERO);
         if from >= clock.h {
-            return self.send_values(catch_up, snapshot).await.map(drop);
+            let values = self.needed_values(catch_up, snapshot).await?;
+            return send_values(catch_up, &values).await;
         }
         let (sources, too_many) = self.sources(catch_up, snapshot, stale).await?;
         let mut merge = Merge::new(from, clock, sources);
         let mut first = true;
-        let mut values = Retained::default();
+        let mut values = None;
         loop {
             let pages = self.read(c, &merge, snapshot, first).await?;
             catch_up.check_current()?;
@@ -333,19 +339,27 @@ impl CatchUpDriver {
                 let is_stale = |channel: &Channel| {
                     catch_up::is_stale(from, clock, rules.retention_ms(channel, clock))
                 };
-                if report_gap(c, part, &merge, &pages, from, flags, is_stale) {
-                    self.require_values(catch_up, snapshot).await?;
+                let gap = find_gap(c, part, &merge, &pages, from, flags, is_stale);
+                if gap.is_some() {
+                    self.require_values(catch_up, snapshot, reset).await?;
                 }
-                values = self.send_values(catch_up, snapshot).await?;
+                // Before the gap: if they cannot be read, the next attempt finds the gap again.
+                values = self.needed_values(catch_up, snapshot).await?;
+                if let Some((reason, channels)) = gap {
+                    c.queue_gap(part, reason, channels);
+                }
+                send_values(catch_up, &values).await?;
             }
             let done = pages.is_empty();
             for (n, page) in pages {
                 merge.feed(n, page, first).map_err(|_| Interrupted::Changed)?;
             }
             first = false;
-            let superseded = values.superseded();
+            let superseded = values.as_ref().map(Retained::superseded);
+            let is_superseded =
+                |event: &Event| superseded.as_ref().is_some_and(|s| s.contains(event));
             while let Some(event) = merge.pop() {
-                if !c.sees(&event) || superseded.contains(&event) {
+                if !c.sees(&event) || is_superseded(&event) {
                     continue;
                 }
                 c.replay(part, &event);

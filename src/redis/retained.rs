@@ -1,96 +1,25 @@
 //! The retained values that a stream gets when it begins, or after a gap: those of its broadcasts
 //! from the instance's cache, which is filled once for all waiting streams, and those of its user.
 
-use std::{
-    collections::{BTreeSet, HashMap, HashSet},
-    sync::Arc,
-};
+use std::{collections::BTreeSet, sync::Arc};
 
 use redis::{Cmd, RedisResult};
 
 use super::commands::{CommandError, Commands, is_wrong_type, log_foreign};
 use crate::{
     core::{
-        channel::Channel, control_events::SnapshotKeys, event::Event, id::EventId, topics::Topics,
+        channel::Channel,
+        event::Event,
+        retained::{Retained, RetainedValue, Values},
+        topics::Topics,
     },
-    state::{
-        clock::unix_ms,
-        retained_cache::{RetainedCache, RetainedValue, Values},
-    },
+    state::{clock::unix_ms, retained_cache::RetainedCache},
 };
 
 /// Maximum number of topics whose values one stream gets; if more have some, it gets a gap.
 const MAX_TOPICS: usize = 10_000;
 /// Maximum number of commands in one pipeline.
 const PIPELINE: usize = 128;
-
-/// The values of some channels.
-#[derive(Debug, Default)]
-pub struct Retained {
-    channels: Vec<(Channel, Values)>,
-    /// Whether one of the channels has values, or had some recently.
-    pub is_used: bool,
-    /// Whether more topics have values than a stream gets.
-    pub too_many: bool,
-}
-
-impl Retained {
-    /// The values up to `h`, and those alone: later ones follow as live events.
-    pub fn upto(mut self, h: EventId) -> Self {
-        for (_, values) in &mut self.channels {
-            if values.last().is_some_and(|last| last.position > h) {
-                *values = values.iter().filter(|value| value.position <= h).cloned().collect();
-            }
-        }
-        self.channels.retain(|(_, values)| !values.is_empty());
-        self
-    }
-
-    /// Whether there is none.
-    pub fn is_empty(&self) -> bool {
-        self.channels.is_empty()
-    }
-
-    /// The values that `sees` lets pass, in the order of their positions.
-    pub fn in_order(&self, sees: impl Fn(&Event) -> bool) -> Vec<RetainedValue> {
-        let all = self.channels.iter().flat_map(|(_, values)| values.iter());
-        let mut all: Vec<_> = all.filter(|value| sees(&value.event)).cloned().collect();
-        if self.channels.len() > 1 {
-            all.sort_by_key(|value| value.position);
-        }
-        all
-    }
-
-    /// The data of `sse.snapshot`.
-    pub fn keys(&self, covers: Vec<String>, sees: impl Fn(&Event) -> bool) -> SnapshotKeys {
-        let keys = |values: &Values| {
-            let seen = values.iter().filter(|value| sees(&value.event));
-            seen.map(|value| Box::from(&*value.key)).collect::<Vec<_>>()
-        };
-        let channels = self.channels.iter().map(|(channel, values)| (channel, keys(values)));
-        let channels = channels.filter(|(_, keys)| !keys.is_empty());
-        let channels = channels.map(|(channel, keys)| (channel.to_string(), keys)).collect();
-        SnapshotKeys { covers, channels }
-    }
-
-    /// The keys of which the stream gets the current value: earlier events with these keys must not
-    /// follow it.
-    pub fn superseded(&self) -> Superseded<'_> {
-        let keys = |values: &'_ Values| values.iter().map(|value| value.key.clone()).collect();
-        Superseded(self.channels.iter().map(|(channel, values)| (channel, keys(values))).collect())
-    }
-}
-
-/// Keys by channel.
-pub struct Superseded<'a>(HashMap<&'a Channel, HashSet<Arc<str>>>);
-
-impl Superseded<'_> {
-    /// Whether an event up to H changes a key whose value at H was delivered.
-    pub fn contains(&self, event: &Event) -> bool {
-        let key = event.retain().map(|retain| retain.key());
-        key.is_some_and(|key| self.0.get(&event.channel).is_some_and(|keys| keys.contains(key)))
-    }
-}
 
 /// Reads the values of a user's channel.
 ///
@@ -101,20 +30,9 @@ pub async fn of_user(commands: &Commands, user: Channel) -> Result<Retained, Com
     let mut found = Retained::default();
     for (mut values, is_used) in replies {
         values.sort_by_key(|value: &RetainedValue| value.position);
-        found.is_used |= is_used;
-        found.channels.push((user.clone(), values.into()));
+        found = found.with(Retained::new(vec![(user.clone(), values.into())], is_used, false));
     }
     Ok(found)
-}
-
-impl Retained {
-    /// Adds the values of other channels.
-    pub fn with(mut self, other: Self) -> Self {
-        self.channels.extend(other.channels);
-        self.too_many |= other.too_many;
-        self.is_used |= other.is_used;
-        self
-    }
 }
 
 /// The values of the broadcasts of some topics, from the cache if possible.
@@ -145,19 +63,19 @@ pub async fn of_topics(
         let missing: Vec<_> =
             found.iter().enumerate().filter(|(_, v)| v.is_none()).map(|(n, _)| n).collect();
         for numbers in missing.chunks(PIPELINE) {
-            let topics = numbers.iter().map(|n| &wanted[*n]);
-            let generation = cache.begin_values(topics.clone());
-            let channels: Vec<_> = topics.map(|t| Channel::Broadcast(t.clone())).collect();
+            let topics = numbers.iter().map(|n| wanted[*n].clone());
+            let loading = cache.begin_values(topics.clone().collect());
+            let channels: Vec<_> = topics.map(Channel::Broadcast).collect();
             let read = read(commands, &channels).await?;
             for (n, (values, _)) in numbers.iter().zip(read) {
-                found[*n] = Some(cache.set_values(generation, &wanted[*n], values, unix_ms()));
+                found[*n] = Some(loading.set(&wanted[*n], values, unix_ms()));
             }
         }
     }
     let wanted_is_empty = wanted.is_empty();
     let channels = wanted.into_iter().map(Channel::Broadcast).zip(found);
     let channels = channels.filter_map(|(channel, values)| Some((channel, values?))).collect();
-    Ok(Retained { channels, is_used: !wanted_is_empty, too_many })
+    Ok(Retained::new(channels, !wanted_is_empty, too_many))
 }
 
 async fn fill_topics(
@@ -168,7 +86,7 @@ async fn fill_topics(
     if let Some(list) = cache.topics(unix_ms()) {
         return Ok(list);
     }
-    let generation = cache.begin_topics();
+    let loading = cache.begin_topics();
     let key = commands.keys.kept_topics();
     let mut command = redis::cmd("ZRANGE");
     command.arg(&key).arg(0).arg(-1);
@@ -179,10 +97,7 @@ async fn fill_topics(
         }
         listed => listed?,
     };
-    let topics: BTreeSet<Arc<str>> = listed.into_iter().map(Arc::from).collect();
-    cache.set_topics(generation, topics.clone(), unix_ms());
-    // The cache has the topics that were listed meanwhile, too, unless it was closed.
-    Ok(cache.topics(unix_ms()).unwrap_or_else(|| topics.into()))
+    Ok(loading.set(listed.into_iter().map(Arc::from).collect(), unix_ms()))
 }
 
 /// The fields of a hash.

@@ -86,6 +86,8 @@ pub struct AdoptOptions {
     pub is_handed_over: bool,
     /// The server is not the only one: Sentinel or a cluster named it.
     pub is_replicated: bool,
+    /// Channels of the server have or had retained values.
+    pub had_values: bool,
     /// Events up to this position of a rival are lost.
     pub lost: Option<EventId>,
     /// For a node of a cluster: what the gateway knows of the other nodes.
@@ -171,6 +173,9 @@ pub async fn adopt(
     }
     if options.is_replicated {
         call.arg("REPLICATED");
+    }
+    if options.had_values {
+        call.arg("KEPT");
     }
     if let Some(lost) = options.lost {
         call.arg("LOST").arg(lost.to_string());

@@ -273,8 +273,8 @@ impl Connection {
     }
 
     fn take_chunk(&self, state: &mut StreamState) -> Bytes {
-        if state.is_split() {
-            return self.take_split_chunk(state);
+        if state.has_own_ids() {
+            return self.take_own_chunk(state);
         }
         let mut next = || self.take(state).map(|item| item.content);
         let Some(first) = next() else { return Bytes::new() };
@@ -292,8 +292,8 @@ impl Connection {
     }
 
     /// As [`Self::take_chunk`]. The frames are shared with streams that have come as far in the
-    /// same part, but not in the other one, so each gets its own id.
-    fn take_split_chunk(&self, state: &mut StreamState) -> Bytes {
+    /// same part, but not in the other one, or that lack no values, so each gets its own id.
+    fn take_own_chunk(&self, state: &mut StreamState) -> Bytes {
         let mut chunk = BytesMut::new();
         while chunk.len() < CHUNK_BYTES {
             let Some(item) = self.take(state) else { break };

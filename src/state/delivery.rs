@@ -51,9 +51,7 @@ impl Delivery {
         let event = Arc::new(event);
         if self.has_broadcasts(server) {
             self.replay_cache.push(&event);
-            if event.retain().is_some() {
-                self.retained_cache.update(&event);
-            }
+            self.retained_cache.update(&event);
         }
         self.mailboxes.send_event(server, &event);
     }
@@ -67,7 +65,7 @@ impl Delivery {
     /// The link brings everything after `h`.
     fn begin_caches(&self, h: EventId) {
         self.replay_cache.begin(h);
-        self.retained_cache.open();
+        self.retained_cache.open(h);
     }
 
     /// A connection with this generation took over a session of the user, for the `times`th time

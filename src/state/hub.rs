@@ -427,4 +427,6 @@ impl Hub {
 }
 
 #[cfg(test)]
+mod filter_tests;
+#[cfg(test)]
 mod tests;

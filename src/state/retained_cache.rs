@@ -11,37 +11,38 @@ use std::{
 
 use parking_lot::Mutex;
 
-use crate::core::{channel::Channel, event::Event, event_options::Retain, id::EventId};
+use crate::core::{
+    channel::Channel,
+    event::Event,
+    event_options::Retain,
+    id::EventId,
+    retained::{RetainedValue, Values},
+};
 
 /// A topic's values, and the list of topics, are read again after this long, in ms: another client
 /// may have deleted them, or they have expired.
 const FRESH_MS: u64 = 60_000;
 
-/// A retained value.
-#[derive(Clone, Debug)]
-pub struct RetainedValue {
-    /// The position of its event.
-    pub position: EventId,
-    /// Its key.
-    pub key: Arc<str>,
-    /// The event, without an id.
-    pub event: Arc<Event>,
-}
-
-/// The values of a channel in the order of their positions.
-pub type Values = Arc<[RetainedValue]>;
-
-/// What happened to values while they were read.
-type Updates = Vec<Arc<Event>>;
+/// Maximum number of topics that are added to the list until it is read again.
+const MAX_ADDED: usize = 10_000;
 
 #[derive(Default)]
 struct Topic {
     by_key: HashMap<Arc<str>, RetainedValue>,
     /// The same in order, if it was asked for since the last change.
     sorted: Option<Values>,
-    /// Updates while the values are being read.
-    loading: Option<Updates>,
+    /// All its events up to here have arrived.
+    last: EventId,
     read_ms: u64,
+    bytes: usize,
+}
+
+/// What happened to the values of a topic while they were read.
+#[derive(Default)]
+struct Updates {
+    events: Vec<Arc<Event>>,
+    /// All events of the topic from then on up to here have arrived.
+    last: EventId,
     bytes: usize,
 }
 
@@ -49,6 +50,7 @@ struct Topic {
 #[derive(Default)]
 struct TopicList {
     topics: Arc<BTreeSet<Arc<str>>>,
+    added: usize,
     read_ms: u64,
 }
 
@@ -57,9 +59,14 @@ struct Inner {
     is_open: bool,
     /// Counts up when the cache is emptied.
     generation: u64,
+    /// The last position that has arrived.
+    last: EventId,
     topics: HashMap<Arc<str>, Topic>,
+    /// Topics whose values are being read. One that is missing although it is being read had too
+    /// many updates, or some did not arrive.
+    loading: HashMap<Arc<str>, Updates>,
     list: Option<TopicList>,
-    /// Topics that were listed while the list was being read.
+    /// Topics that got values while the list was being read.
     loading_list: Option<Vec<Arc<str>>>,
     bytes: usize,
 }
@@ -72,8 +79,8 @@ pub struct RetainedCache {
     pub filling: tokio::sync::Mutex<()>,
 }
 
-fn cost(value: &RetainedValue) -> usize {
-    value.event.frame.len() + value.event.chunk.len() + value.key.len() + 256
+fn cost(event: &Event, key: &str) -> usize {
+    event.frame.len() + event.chunk.len() + key.len() + 256
 }
 
 impl RetainedCache {
@@ -82,9 +89,11 @@ impl RetainedCache {
         Self { inner: Mutex::default(), limit_bytes, filling: tokio::sync::Mutex::default() }
     }
 
-    /// Opens it: from now on the link brings every change.
-    pub fn open(&self) {
-        self.inner.lock().is_open = true;
+    /// Opens it: the link brings every change after `h`.
+    pub fn open(&self, h: EventId) {
+        let mut inner = self.inner.lock();
+        inner.is_open = true;
+        inner.last = inner.last.max(h);
     }
 
     /// Empties and closes it.
@@ -93,27 +102,34 @@ impl RetainedCache {
         *inner = Inner { generation: inner.generation + 1, ..Inner::default() };
     }
 
-    /// Takes a live event that changes a value.
+    /// Takes a live event, which may change a value. If one before it is missing, the values are
+    /// read again.
     pub fn update(&self, event: &Arc<Event>) {
-        let (Channel::Broadcast(topic), Some(retain)) = (&event.channel, event.retain()) else {
+        let (Channel::Broadcast(topic), Some(id)) = (&event.channel, event.id) else { return };
+        let mut inner = self.inner.lock();
+        let inner = &mut *inner;
+        inner.last = inner.last.max(id);
+        if let Some(last) = inner.last_of(topic)
+            && event.predecessor > std::mem::replace(last, id)
+        {
+            inner.forget(topic);
+        }
+        let Some(retain) = event.retain() else { return };
+        if let Retain::Keep(_) = retain {
+            inner.list_topic(topic);
+        }
+        let (before, after) = if let Some(updates) = inner.loading.get_mut(topic) {
+            let before = updates.bytes;
+            updates.bytes += cost(event, retain.key());
+            updates.events.push(event.clone());
+            (before, updates.bytes)
+        } else if let Some(entry) = inner.topics.get_mut(topic) {
+            let before = entry.bytes;
+            entry.apply(event);
+            (before, entry.bytes)
+        } else {
             return;
         };
-        let mut inner = self.inner.lock();
-        if let Some(added) = &mut inner.loading_list {
-            added.push(topic.clone());
-        }
-        if let (Some(list), Retain::Keep(_)) = (&mut inner.list, retain)
-            && !list.topics.contains(topic)
-        {
-            Arc::make_mut(&mut list.topics).insert(topic.clone());
-        }
-        let Some(entry) = inner.topics.get_mut(topic) else { return };
-        if let Some(updates) = &mut entry.loading {
-            updates.push(event.clone());
-        }
-        let before = entry.bytes;
-        entry.apply(event);
-        let after = entry.bytes;
         inner.bytes = inner.bytes + after - before;
         if inner.bytes > self.limit_bytes {
             inner.forget(topic);
@@ -127,64 +143,101 @@ impl RetainedCache {
         Some(list.topics.clone())
     }
 
-    /// Before the list of topics is read; the result is for [`RetainedCache::set_topics`].
-    pub fn begin_topics(&self) -> u64 {
-        let mut inner = self.inner.lock();
-        inner.loading_list = Some(Vec::new());
-        inner.generation
-    }
-
-    /// Takes the list that was read.
-    pub fn set_topics(&self, generation: u64, mut topics: BTreeSet<Arc<str>>, now_ms: u64) {
-        let mut inner = self.inner.lock();
-        let added = inner.loading_list.take();
-        if inner.generation == generation && inner.is_open {
-            topics.extend(added.into_iter().flatten());
-            inner.list = Some(TopicList { topics: topics.into(), read_ms: now_ms });
-        }
-    }
-
     /// The values of a topic; `None`: they must be read.
     pub fn values(&self, topic: &str, now_ms: u64) -> Option<Values> {
         let mut inner = self.inner.lock();
-        let is_fresh =
-            |topic: &&mut Topic| topic.loading.is_none() && now_ms < topic.read_ms + FRESH_MS;
+        let is_fresh = |topic: &&mut Topic| now_ms < topic.read_ms + FRESH_MS;
         inner.topics.get_mut(topic).filter(is_fresh).map(Topic::sorted)
     }
 
-    /// Before the values of topics are read; the result is for [`RetainedCache::set_values`].
-    pub fn begin_values<'a>(&self, topics: impl Iterator<Item = &'a Arc<str>>) -> u64 {
+    /// Before the list of topics is read.
+    pub fn begin_topics(&self) -> LoadingTopics<'_> {
         let mut inner = self.inner.lock();
-        for topic in topics {
-            inner.topics.entry(topic.clone()).or_default().loading = Some(Vec::new());
-        }
-        inner.generation
+        inner.loading_list = inner.is_open.then(Vec::new);
+        LoadingTopics { cache: self, generation: inner.generation }
     }
 
+    /// Before the values of topics are read.
+    pub fn begin_values(&self, topics: Vec<Arc<str>>) -> LoadingValues<'_> {
+        let mut inner = self.inner.lock();
+        // If it opens only later, changes before that are missing.
+        let is_open = inner.is_open;
+        for topic in topics.iter().filter(|_| is_open) {
+            inner.forget(topic);
+            let updates = Updates { last: inner.last, ..Updates::default() };
+            inner.loading.insert(topic.clone(), updates);
+        }
+        LoadingValues { cache: self, generation: inner.generation, topics }
+    }
+}
+
+/// The list of topics is being read. Dropped if it could not be read.
+pub struct LoadingTopics<'a> {
+    cache: &'a RetainedCache,
+    generation: u64,
+}
+
+impl LoadingTopics<'_> {
+    /// Takes the list that was read, and returns it with the topics that were added meanwhile.
+    pub fn set(self, mut topics: BTreeSet<Arc<str>>, now_ms: u64) -> Arc<BTreeSet<Arc<str>>> {
+        let mut inner = self.cache.inner.lock();
+        let is_current = inner.generation == self.generation && inner.is_open;
+        let added = inner.loading_list.take().filter(|_| is_current);
+        let is_complete = added.is_some();
+        topics.extend(added.into_iter().flatten());
+        let topics = Arc::new(topics);
+        if is_complete {
+            inner.keep_listed(&topics);
+            inner.list = Some(TopicList { topics: topics.clone(), added: 0, read_ms: now_ms });
+        }
+        topics
+    }
+}
+
+impl Drop for LoadingTopics<'_> {
+    fn drop(&mut self) {
+        let mut inner = self.cache.inner.lock();
+        if inner.generation == self.generation {
+            inner.loading_list = None;
+        }
+    }
+}
+
+/// The values of some topics are being read. Dropped if they could not be read.
+pub struct LoadingValues<'a> {
+    cache: &'a RetainedCache,
+    generation: u64,
+    topics: Vec<Arc<str>>,
+}
+
+impl LoadingValues<'_> {
     /// Takes the values of a topic that were read, and returns them with what has changed
     /// meanwhile.
-    pub fn set_values(
-        &self,
-        generation: u64,
-        topic: &Arc<str>,
-        values: Vec<RetainedValue>,
-        now_ms: u64,
-    ) -> Values {
-        let mut inner = self.inner.lock();
-        let is_current = inner.generation == generation && inner.is_open;
-        let before = inner.topics.remove(topic).unwrap_or_default();
-        inner.bytes -= before.bytes;
-        let mut entry = Topic { read_ms: now_ms, ..Topic::default() };
+    pub fn set(&self, topic: &Arc<str>, values: Vec<RetainedValue>, now_ms: u64) -> Values {
+        let mut inner = self.cache.inner.lock();
+        let is_current = inner.generation == self.generation && inner.is_open;
+        let updates = if is_current { inner.end_loading(topic) } else { None };
+        let mut entry = Topic::new(topic, now_ms);
         values.into_iter().for_each(|value| entry.insert(value));
-        if is_current {
-            before.loading.iter().flatten().for_each(|event| entry.apply(event));
-        }
+        // Without the updates, the values may be outdated from now on.
+        let is_complete = updates.is_some();
+        entry.last = updates.as_ref().map_or(EventId::ZERO, |updates| updates.last);
+        updates.iter().flat_map(|updates| &updates.events).for_each(|event| entry.apply(event));
         let sorted = entry.sorted();
-        if is_current && inner.bytes + entry.bytes <= self.limit_bytes {
+        if is_complete && inner.bytes + entry.bytes <= self.cache.limit_bytes {
             inner.bytes += entry.bytes;
             inner.topics.insert(topic.clone(), entry);
         }
         sorted
+    }
+}
+
+impl Drop for LoadingValues<'_> {
+    fn drop(&mut self) {
+        let mut inner = self.cache.inner.lock();
+        if inner.generation == self.generation {
+            self.topics.iter().for_each(|topic| drop(inner.end_loading(topic)));
+        }
     }
 }
 
@@ -193,10 +246,60 @@ impl Inner {
         if let Some(entry) = self.topics.remove(topic) {
             self.bytes -= entry.bytes;
         }
+        self.end_loading(topic);
+    }
+
+    /// Up to where all events of a topic have arrived, if it is followed.
+    fn last_of(&mut self, topic: &str) -> Option<&mut EventId> {
+        if self.topics.is_empty() && self.loading.is_empty() {
+            return None;
+        }
+        match self.loading.get_mut(topic) {
+            Some(updates) => Some(&mut updates.last),
+            None => self.topics.get_mut(topic).map(|topic| &mut topic.last),
+        }
+    }
+
+    fn end_loading(&mut self, topic: &str) -> Option<Updates> {
+        let updates = self.loading.remove(topic)?;
+        self.bytes -= updates.bytes;
+        Some(updates)
+    }
+
+    /// A topic has a value.
+    fn list_topic(&mut self, topic: &Arc<str>) {
+        if let Some(added) = &mut self.loading_list {
+            added.push(topic.clone());
+            if added.len() > MAX_ADDED {
+                self.loading_list = None;
+            }
+        }
+        let Some(list) = self.list.as_mut().filter(|list| !list.topics.contains(topic)) else {
+            return;
+        };
+        Arc::make_mut(&mut list.topics).insert(topic.clone());
+        list.added += 1;
+        if list.added > MAX_ADDED {
+            self.list = None;
+        }
+    }
+
+    /// Forgets the topics that have no values any more.
+    fn keep_listed(&mut self, listed: &BTreeSet<Arc<str>>) {
+        let bytes = &mut self.bytes;
+        self.topics.retain(|topic, entry| {
+            let is_listed = listed.contains(topic);
+            *bytes -= if is_listed { 0 } else { entry.bytes };
+            is_listed
+        });
     }
 }
 
 impl Topic {
+    fn new(topic: &str, read_ms: u64) -> Self {
+        Self { read_ms, bytes: topic.len() + 256, ..Self::default() }
+    }
+
     /// Applies a change, unless it is older than the value.
     fn apply(&mut self, event: &Arc<Event>) {
         let (Some(retain), Some(position)) = (event.retain(), event.id) else { return };
@@ -213,14 +316,14 @@ impl Topic {
 
     fn insert(&mut self, value: RetainedValue) {
         self.sorted = None;
-        self.bytes += cost(&value);
+        self.bytes += cost(&value.event, &value.key);
         self.by_key.insert(value.key.clone(), value);
     }
 
     fn remove(&mut self, key: &str) {
         self.sorted = None;
         if let Some(value) = self.by_key.remove(key) {
-            self.bytes -= cost(&value);
+            self.bytes -= cost(&value.event, &value.key);
         }
     }
 
@@ -262,18 +365,22 @@ mod tests {
         values.iter().map(|v| format!("{}@{}", v.key, v.position.ms)).collect()
     }
 
+    fn topic() -> Arc<str> {
+        "a".into()
+    }
+
     #[test]
     fn changes_while_values_are_read_are_kept() {
         let cache = RetainedCache::new(100_000);
-        let topic: Arc<str> = "a".into();
-        cache.open();
+        cache.open(id(1));
         assert!(cache.values("a", 0).is_none());
-        let generation = cache.begin_values([&topic].into_iter());
+        let loading = cache.begin_values(vec![topic()]);
         cache.update(&keep(7, "x"));
         cache.update(&forget(8, "y"));
         cache.update(&keep(4, "z"));
         let read = vec![value(5, "x"), value(6, "y"), value(9, "z")];
-        assert_eq!(shown(&cache.set_values(generation, &topic, read, 0)), ["x@7", "z@9"]);
+        assert_eq!(shown(&loading.set(&topic(), read, 0)), ["x@7", "z@9"]);
+        drop(loading);
         cache.update(&forget(10, "x"));
         assert_eq!(shown(&cache.values("a", 0).unwrap()), ["z@9"]);
         assert!(cache.values("a", FRESH_MS).is_none(), "read again after a minute");
@@ -282,25 +389,83 @@ mod tests {
     #[test]
     fn what_was_read_before_the_link_broke_is_not_kept() {
         let cache = RetainedCache::new(100_000);
-        let topic: Arc<str> = "a".into();
-        cache.open();
-        let (values, topics) = (cache.begin_values([&topic].into_iter()), cache.begin_topics());
+        cache.open(id(1));
+        let (values, topics) = (cache.begin_values(vec![topic()]), cache.begin_topics());
         cache.close();
-        cache.open();
-        cache.set_values(values, &topic, vec![value(5, "x")], 0);
-        cache.set_topics(topics, BTreeSet::new(), 0);
+        cache.open(id(1));
+        values.set(&topic(), vec![value(5, "x")], 0);
+        topics.set(BTreeSet::new(), 0);
+        assert!(cache.values("a", 0).is_none() && cache.topics(0).is_none());
+    }
+
+    #[test]
+    fn what_was_read_before_the_link_was_up_is_not_kept() {
+        let cache = RetainedCache::new(100_000);
+        let (values, topics) = (cache.begin_values(vec![topic()]), cache.begin_topics());
+        cache.open(id(1));
+        values.set(&topic(), vec![value(5, "x")], 0);
+        topics.set(BTreeSet::new(), 0);
         assert!(cache.values("a", 0).is_none() && cache.topics(0).is_none());
     }
 
     #[test]
     fn cache_is_bounded() {
         let cache = RetainedCache::new(2000);
-        let topic: Arc<str> = "a".into();
-        cache.open();
-        let generation = cache.begin_values([&topic].into_iter());
-        cache.set_values(generation, &topic, vec![value(1, "x")], 0);
+        cache.open(id(1));
+        cache.begin_values(vec![topic()]).set(&topic(), vec![value(1, "x")], 0);
         (2..40).for_each(|ms| cache.update(&keep(ms, &ms.to_string())));
         assert!(cache.values("a", 0).is_none());
         assert_eq!(cache.inner.lock().bytes, 0);
+    }
+
+    #[test]
+    fn values_are_read_again_if_an_event_was_lost() {
+        let cache = RetainedCache::new(100_000);
+        cache.open(id(1));
+        let other = || Arc::new(Event::from_live(None, b"9-0.0 8-0.0 - a t\n").unwrap());
+        let loading = cache.begin_values(vec![topic()]);
+        cache.update(&other());
+        loading.set(&topic(), vec![value(5, "x")], 0);
+        assert!(cache.values("a", 0).is_none(), "while they were read");
+        cache.begin_values(vec![topic()]).set(&topic(), vec![value(5, "x")], 0);
+        cache.update(&Arc::new(Event::from_live(None, b"10-0.0 9-0.0 - a t\n").unwrap()));
+        assert!(cache.values("a", 0).is_some());
+        cache.update(&Arc::new(Event::from_live(None, b"12-0.0 11-0.0 - a t\n").unwrap()));
+        assert!(cache.values("a", 0).is_none());
+    }
+
+    /// Values without what has changed while they were read would be outdated.
+    #[test]
+    fn values_with_too_many_changes_while_they_are_read_are_not_kept() {
+        let cache = RetainedCache::new(2000);
+        cache.open(id(1));
+        let loading = cache.begin_values(vec![topic()]);
+        (2..40).for_each(|ms| cache.update(&keep(ms, "x")));
+        loading.set(&topic(), vec![value(1, "x")], 0);
+        assert!(cache.values("a", 0).is_none());
+    }
+
+    #[test]
+    fn nothing_remains_of_what_could_not_be_read() {
+        let cache = RetainedCache::new(100_000);
+        cache.open(id(1));
+        let loading = (cache.begin_values(vec![topic()]), cache.begin_topics());
+        cache.update(&keep(1, "x"));
+        drop(loading);
+        cache.update(&keep(2, "x"));
+        let inner = cache.inner.lock();
+        assert!(inner.loading.is_empty() && inner.loading_list.is_none());
+        assert_eq!(inner.bytes, 0);
+    }
+
+    #[test]
+    fn topics_without_values_are_forgotten() {
+        let cache = RetainedCache::new(100_000);
+        cache.open(id(1));
+        cache.begin_values(vec![topic()]).set(&topic(), vec![value(1, "x")], 0);
+        cache.update(&forget(2, "x"));
+        cache.begin_topics().set(BTreeSet::new(), 0);
+        let inner = cache.inner.lock();
+        assert!(inner.topics.is_empty() && inner.bytes == 0);
     }
 }

@@ -12,9 +12,9 @@ const MAX_DELIVERIES: usize = 16 << 10;
 #[derive(Default)]
 pub(super) struct Round {
     events: Vec<(ServerIndex, Item)>,
-    /// The same events without their predecessor, for streams with a filter; by number.
-    free: HashMap<u32, Item>,
-    /// Key of a connection; number of an event, times two, plus one if it is a free one.
+    /// What streams with a filter get instead of an event; by its number.
+    replaced: HashMap<u32, Item>,
+    /// Key of a connection; number of an event, times two, plus one if it is replaced.
     deliveries: Vec<(u32, u32)>,
 }
 
@@ -26,8 +26,8 @@ impl Round {
 
     fn item(&self, number: u32) -> &Item {
         let event = number / 2;
-        let free = (number % 2 == 1).then(|| self.free.get(&event)).flatten();
-        free.unwrap_or(&self.events[event as usize].1)
+        let replaced = (number % 2 == 1).then(|| self.replaced.get(&event)).flatten();
+        replaced.unwrap_or(&self.events[event as usize].1)
     }
 }
 
@@ -39,7 +39,7 @@ impl Hub {
             [(_, item)] => self.offer_one(item, now_ms),
             _ => self.collect(round, now_ms),
         }
-        round.free.clear();
+        round.replaced.clear();
         for (server, item) in round.events.drain(..) {
             if let Some(id) = item.id() {
                 self.servers.raise_watermark(server, id);
@@ -52,27 +52,23 @@ impl Hub {
         let index = self.index.borrow();
         let items = std::iter::once(item);
         index.offer(event, |c| self.offer_all(c, items.clone(), now_ms));
-        index.offer_filtered(event, |c, free| match free {
-            None => self.offer_all(c, items.clone(), now_ms),
-            Some(free) => {
-                let free = Item::Event(free.clone());
-                self.offer_all(c, std::iter::once(&free), now_ms);
-            }
+        index.offer_filtered(event, |c, replaced| {
+            self.offer_all(c, std::iter::once(replaced.unwrap_or(item)), now_ms);
         });
     }
 
     fn collect(&self, round: &mut Round, now_ms: u64) {
         for number in 0..round.events.len() {
-            let Round { events, free, deliveries } = round;
+            let Round { events, replaced, deliveries } = round;
             let Item::Event(event) = &events[number].1 else { continue };
             let number = number as u32;
             let index = self.index.borrow();
             index.offer(event, |c| deliveries.push((c.key(), 2 * number)));
-            index.offer_filtered(event, |c, event| {
-                if let Some(event) = event {
-                    free.entry(number).or_insert_with(|| Item::Event(event.clone()));
+            index.offer_filtered(event, |c, item| {
+                if let Some(item) = item {
+                    replaced.entry(number).or_insert_with(|| item.clone());
                 }
-                deliveries.push((c.key(), 2 * number + u32::from(event.is_some())));
+                deliveries.push((c.key(), 2 * number + u32::from(item.is_some())));
             });
             drop(index);
             if deliveries.len() >= MAX_DELIVERIES {

@@ -9,6 +9,7 @@
 use crate::client::{Client, Log, Received};
 use crate::harness::{Event, Id};
 use crate::journal::{Kind, Publish};
+use crate::kept::{self, Values};
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::time::{Duration, Instant};
@@ -67,6 +68,8 @@ pub struct Findings {
     /// Unnecessary, and tolerated.
     pub tolerated: usize,
     pub broken: Vec<String>,
+    /// Retained values of a client that differ from those in Redis.
+    pub outdated: Vec<String>,
     /// Number of gaps by reason.
     pub gaps: HashMap<String, usize>,
     /// The time to the first delivery after the recovery began.
@@ -80,6 +83,7 @@ impl Findings {
         all.iter().all(|list| list.is_empty())
             && self.unnecessary.is_empty()
             && self.broken.is_empty()
+            && self.outdated.is_empty()
     }
 
     /// Adds those of another client.
@@ -93,6 +97,7 @@ impl Findings {
         self.disordered.extend(other.disordered);
         self.unnecessary.extend(other.unnecessary);
         self.broken.extend(other.broken);
+        self.outdated.extend(other.outdated);
         self.recovery.extend(other.recovery);
         for (reason, count) in other.gaps {
             *self.gaps.entry(reason).or_default() += count;
@@ -110,6 +115,7 @@ impl fmt::Display for Findings {
             ("out of order", &self.disordered),
             ("unnecessary gaps", &self.unnecessary),
             ("broken streams", &self.broken),
+            ("outdated values", &self.outdated),
         ];
         for (name, list) in lists.iter().filter(|(_, list)| !list.is_empty()) {
             write!(f, "\n{}: {name}:", list.len())?;
@@ -121,7 +127,8 @@ impl fmt::Display for Findings {
 
 /// The number in an event's payload; `None` for events of the gateway.
 pub fn number(event: &Event) -> Option<u64> {
-    event.data.strip_prefix("{\"n\":")?.strip_suffix('}')?.parse().ok()
+    let rest = event.data.strip_prefix("{\"n\":")?;
+    rest[..rest.find([',', '}'])?].parse().ok()
 }
 
 /// A gap that a client received.
@@ -187,6 +194,7 @@ pub fn check(
         .received
         .iter()
         .enumerate()
+        .filter(|(_, received)| !kept::is_value(&received.event))
         .filter_map(|(index, received)| {
             let publish = publish(number(&received.event)?)?;
             Some(Delivery { index, event: &received.event, publish })
@@ -222,6 +230,18 @@ pub fn check(
     findings
 }
 
+/// Compares the retained values of a client with those in Redis.
+pub fn check_values(client: &Client, current: &Values) -> Findings {
+    let known = client.read(|log| log.values.clone());
+    let all: HashSet<_> = known.keys().chain(current.keys()).collect();
+    let differs =
+        all.into_iter().filter(|key| client.wants(&key.0) && known.get(*key) != current.get(*key));
+    let text = |key: &(String, String)| {
+        format!("{}: {key:?} is {:?}, not {:?}", client.user, current.get(key), known.get(key))
+    };
+    Findings { outdated: differs.map(text).collect(), ..Findings::default() }
+}
+
 #[expect(clippy::too_many_arguments, reason = "the parts of one comparison")]
 fn find_losses(
     client: &Client,
@@ -240,7 +260,7 @@ fn find_losses(
     };
     for event in events.iter().filter(is_due) {
         findings.due += 1;
-        if received.contains(&event.number) {
+        if received.contains(&event.number) || is_superseded(log, event) {
             continue;
         }
         // Behind a later event, a gap for this one would be too late.
@@ -274,6 +294,15 @@ fn find_losses(
             ));
         }
     }
+}
+
+/// Whether the client got the retained value of the event's key later. It is checked by itself.
+fn is_superseded(log: &Log, event: &Publish) -> bool {
+    let Some(key) = kept::key(&event.channel, event.number) else { return false };
+    let later = log.received.iter().filter(|r| r.at > event.started);
+    later
+        .into_iter()
+        .any(|r| kept::is_value(&r.event) && kept::key_of(&r.event).as_ref() == Some(&key))
 }
 
 /// Whether a delivery proves that the stream has passed the place of `event`.

@@ -4,6 +4,7 @@
 
 use crate::harness::parser::{Event, Parser};
 use crate::harness::ticket::{Ticket, ticket};
+use crate::kept::{self, Values};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -28,6 +29,8 @@ pub struct Log {
     pub received: Vec<Received>,
     /// The first `sse.connected`: every event that is published later is due.
     pub connected: Option<Instant>,
+    /// The retained values that it knows, over all rounds.
+    pub values: Values,
     /// Streams that ended, and when.
     pub ended: Vec<Instant>,
     /// The response after which an `EventSource` never reconnects.
@@ -155,6 +158,7 @@ fn note(log: &Mutex<Log>, event: Event) {
     if event.event == "sse.connected" {
         log.connected.get_or_insert(at);
     }
+    kept::apply(&mut log.values, &event);
     if event.event != "sse.heartbeat" {
         log.received.push(Received { at, event });
     }

@@ -16,6 +16,7 @@ mod deployment;
 mod fleet;
 mod inject;
 mod journal;
+mod kept;
 mod leases;
 mod page;
 mod publisher;

@@ -4,6 +4,7 @@
 use crate::deployment::Route;
 use crate::harness::Id;
 use crate::journal::{Journal, Kind};
+use crate::kept::{self, Values};
 use redis::aio::MultiplexedConnection;
 use redis::{Cmd, RedisResult};
 use std::sync::Arc;
@@ -76,8 +77,8 @@ impl Publisher {
     pub async fn durable(&mut self, channel: &str, attempts: u32) -> u64 {
         let number = self.journal.begin(channel, Kind::Durable);
         let mut command = redis::cmd("FCALL");
-        command.arg("sse_publish").arg(1).arg(self.route.key(channel)).arg("durable");
-        command.arg(format!("{{\"n\":{number}}}")).arg("KEY").arg(format!("key-{number}"));
+        command.arg("sse_publish").arg(1).arg(self.route.key(channel));
+        command.arg(kept::words(channel, number)).arg("KEY").arg(format!("key-{number}"));
         for _ in 0..attempts {
             self.journal.attempt(number);
             match self.send::<String>(channel, &command).await {
@@ -111,6 +112,16 @@ impl Publisher {
             self.journal.acknowledge(number, None::<Id>);
         }
         number
+    }
+
+    /// The retained values of a channel in Redis; `None`: it does not respond.
+    pub async fn kept(&mut self, channel: &str) -> Option<Values> {
+        let slot = match channel.strip_prefix("broadcast:") {
+            Some(topic) => format!("{{broadcast}}:{topic}"),
+            None => format!("{{{channel}}}"),
+        };
+        let command = Cmd::hgetall(format!("sse:kept:{slot}"));
+        self.send(channel, &command).await.ok().map(kept::of_hash)
     }
 
     async fn send<T: redis::FromRedisValue>(&mut self, channel: &str, cmd: &Cmd) -> RedisResult<T> {

@@ -4,6 +4,7 @@ use crate::checker::{self, Findings, Order, Rules};
 use crate::deployment::Kind;
 use crate::inject::{self, Fault};
 use crate::journal::{Kind as Publishing, Publish};
+use crate::kept::Values;
 use crate::leases::Leases;
 use crate::publisher::{Publisher, Publishers};
 use crate::world::World;
@@ -136,12 +137,14 @@ async fn settle(
 ) -> Findings {
     let deadline = Instant::now() + SETTLED;
     let mut complete_since = None;
+    let mut reader = Publisher::new(world.deployment.route.clone(), world.journal.clone());
     loop {
         if leases.lost(world) > 0 {
             rules.tolerated.insert("unrecorded");
         }
         let is_over = Instant::now() > deadline;
-        let findings = check_all(world, rules, recovered);
+        let mut findings = check_all(world, rules, recovered);
+        check_values(world, &mut reader, &mut findings).await;
         let is_complete = world.clients.iter().all(|client| {
             client.read(|log| {
                 let has = |number: u64| {
@@ -152,7 +155,7 @@ async fn settle(
                 log.broken.is_some() || due.into_iter().all(|(number, _)| has(*number))
             })
         });
-        if is_complete && findings.silent.is_empty() {
+        if is_complete && findings.silent.is_empty() && findings.outdated.is_empty() {
             let since: Instant = *complete_since.get_or_insert_with(Instant::now);
             // The gateway that lost a lease may say so later than its successor warns the clients.
             if findings.unnecessary.is_empty() || since.elapsed() > LEASES_KNOWN {
@@ -163,6 +166,20 @@ async fn settle(
             return findings;
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+/// Compares the retained values of all clients with those in Redis.
+async fn check_values(world: &World, reader: &mut Publisher, findings: &mut Findings) {
+    let mut current = Values::default();
+    for channel in &world.channels {
+        match reader.kept(channel).await {
+            Some(values) => current.extend(values),
+            None => return findings.outdated.push(format!("{channel}: Redis does not respond")),
+        }
+    }
+    for client in &world.clients {
+        findings.add(checker::check_values(client, &current));
     }
 }
 

@@ -88,7 +88,8 @@ async fn event_lost_on_the_link_is_noticed_behind_a_filter() {
     // A live message whose predecessor has not come.
     let (ms, rest) = third.split_once('-').expect("an id");
     let later = |n: u64| format!("{}-{rest}", ms.parse::<u64>().expect("ms") + n);
-    let lost = format!("{} {} -g a t\nregion=eu\n", later(2), later(1));
+    // It does not concern the stream itself, but the missing one may.
+    let lost = format!("{} {} -g a t\nregion=jp\n", later(2), later(1));
     redis.command::<i64>(&["SPUBLISH", "sse:live:{broadcast}", &lost]).await;
     gateway.metric_reaches("sse_catch_ups_total", &[("cause", "predecessor")], 1.0).await;
 }

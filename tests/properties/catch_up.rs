@@ -1,8 +1,11 @@
 //! A client receives every event after its cursor, in order, exactly once, or a gap, for any order
 //! of publishes, deliveries, writes, link failures, overflows, trimming, wipes, restarts and
 //! fail-overs, and with any of two gateways. If the user's channel and the broadcasts are on two
-//! servers, that is so for each of them.
+//! servers, that is so for each of them. The retained values that it knows in the end are the
+//! current ones, and none of them ever goes back to an earlier one.
 
+mod actions;
+mod checks;
 mod since;
 
 use std::{
@@ -14,104 +17,24 @@ use proptest::{collection::vec, prelude::*};
 use sse_gateway::core::{
     channel::Channel,
     event::Event,
-    id::{EventId, StreamPosition},
+    event_options::Retain,
+    id::{Cursor, EventId, StreamPosition},
+    part::Part,
     queue::Content,
     reasons::GapReason,
     stream_state::StreamState,
 };
 
-use self::since::Time;
+use self::{
+    actions::{Action, Change, action, ordinary},
+    since::Time,
+};
 use crate::{
     gateway_model::Gateway,
-    redis_model::{Failover, Published, Redis},
+    redis_model::{Failover, Key, Published, Redis, number_of},
 };
 
 const CHANNELS: [&str; 3] = ["user:1:events", "broadcast:a", "broadcast:b"];
-
-/// What happens. Servers are numbered; if there is only one, both numbers mean that one.
-#[derive(Clone, Debug)]
-enum Action {
-    Publish {
-        channel: usize,
-        payload_bytes: usize,
-    },
-    Trim {
-        channel: usize,
-    },
-    AppendForeign {
-        channel: usize,
-    },
-    /// A message arrives at the gateway.
-    Receive(usize),
-    /// The hub handles a message.
-    Handle,
-    /// The newest live message is lost without a link failure, and another is published on its
-    /// channel, whose predecessor reveals the loss.
-    Lose(usize),
-    /// The writer takes a frame, and the client receives it.
-    Write,
-    Heartbeat,
-    Watermark(usize),
-    BreakLink(usize),
-    /// The link is restored, if it is down.
-    RestoreLink(usize),
-    /// The catch-up advances by one step, if one is needed.
-    CatchUp(usize),
-    Wipe(usize),
-    Reload(usize),
-    FailOver(usize, Failover),
-    /// A failover or restart that loses nothing, which the gateway can prove.
-    Restart {
-        server: usize,
-        ahead_ms: u64,
-    },
-    /// The client reconnects to the other gateway, which may have been restarted.
-    Reconnect {
-        is_new: bool,
-    },
-}
-
-fn number() -> impl Strategy<Value = usize> {
-    0..2usize
-}
-
-fn failover() -> impl Strategy<Value = Action> {
-    let ahead_ms = prop_oneof![Just(100), 0..200u64];
-    let parts = (number(), [0..4usize, 0..4, 0..4], any::<bool>(), ahead_ms, any::<bool>());
-    parts.prop_map(|(server, lost, loses_node, ahead_ms, is_failback)| {
-        Action::FailOver(server, Failover { lost, loses_node, ahead_ms, is_failback })
-    })
-}
-
-/// An action that changes neither logs nor epochs, except by publishing and trimming.
-fn ordinary() -> impl Strategy<Value = Action> {
-    prop_oneof![
-        6 => (0..3usize, 1..200usize)
-            .prop_map(|(channel, payload_bytes)| Action::Publish { channel, payload_bytes }),
-        1 => (0..3usize).prop_map(|channel| Action::Trim { channel }),
-        1 => (0..3usize).prop_map(|channel| Action::AppendForeign { channel }),
-        6 => number().prop_map(Action::Receive),
-        6 => Just(Action::Handle),
-        1 => number().prop_map(Action::Lose),
-        4 => Just(Action::Write),
-        1 => Just(Action::Heartbeat),
-        2 => number().prop_map(Action::Watermark),
-        1 => number().prop_map(Action::BreakLink),
-        2 => number().prop_map(Action::RestoreLink),
-        8 => number().prop_map(Action::CatchUp),
-        1 => number().prop_map(Action::Reload),
-        1 => any::<bool>().prop_map(|is_new| Action::Reconnect { is_new }),
-    ]
-}
-
-fn action() -> impl Strategy<Value = Action> {
-    prop_oneof![
-        20 => ordinary(),
-        1 => number().prop_map(Action::Wipe),
-        2 => failover(),
-        1 => (number(), 90..110u64).prop_map(|(server, ahead_ms)| Action::Restart { server, ahead_ms }),
-    ]
-}
 
 #[derive(Debug)]
 struct Gap {
@@ -131,6 +54,8 @@ enum Received {
     Event(usize, EventId),
     Position(StreamPosition),
     Gap(Gap),
+    /// A retained value: its key, and the number of its event.
+    Value(Key, usize),
 }
 
 /// A server, and what the simulation knows of it.
@@ -150,7 +75,13 @@ struct Simulation {
     other_gateway: Gateway,
     received: Vec<Received>,
     /// The id that the client would send.
-    last_id: StreamPosition,
+    last_id: Cursor,
+    /// The retained values that the client knows.
+    values: BTreeMap<Key, usize>,
+    /// The newest change that it got of each key, and those that went back.
+    newest: BTreeMap<Key, usize>,
+    regressions: Vec<String>,
+    next_number: usize,
     was_trimmed: bool,
     has_foreign: bool,
     time: Option<Time>,
@@ -180,7 +111,7 @@ impl Simulation {
         let broadcasts = servers[servers.len() - 1].highest;
         let cursor = StreamPosition { user: servers[0].highest, broadcasts };
         let gateway =
-            || Gateway::new(&channels, page, stream(cursor, queue_bytes, servers.len() > 1));
+            || Gateway::new(&channels, page, stream(cursor.into(), queue_bytes, servers.len() > 1));
         let mut simulation = Self {
             gateway: gateway(),
             other_gateway: gateway(),
@@ -188,7 +119,11 @@ impl Simulation {
             channels: channels.clone(),
             queue_bytes,
             received: Vec::new(),
-            last_id: cursor,
+            last_id: cursor.into(),
+            values: BTreeMap::new(),
+            newest: BTreeMap::new(),
+            regressions: Vec::new(),
+            next_number: 0,
             was_trimmed: false,
             has_foreign: false,
             time: None,
@@ -207,8 +142,8 @@ impl Simulation {
         let gateway = &mut self.gateway;
         let servers = &mut self.servers;
         match action {
-            Action::Publish { channel, payload_bytes } => {
-                self.publish(&self.channels[*channel].clone(), *payload_bytes);
+            Action::Publish { channel, payload_bytes, change } => {
+                self.publish(&self.channels[*channel].clone(), *payload_bytes, *change);
             }
             Action::Trim { channel } => {
                 let channel = &self.channels[*channel];
@@ -232,7 +167,7 @@ impl Simulation {
             }
             Action::Lose(n) => {
                 if let Some(channel) = server(servers, *n).1.lose_newest() {
-                    self.publish(&channel, 1);
+                    self.publish(&channel, 1, None);
                 }
             }
             Action::Write => self.write(),
@@ -259,7 +194,8 @@ impl Simulation {
             Action::Restart { server: n, ahead_ms } => {
                 server(servers, *n).1.restart(*ahead_ms);
             }
-            Action::Reconnect { is_new } => self.reconnect(*is_new),
+            Action::Reconnect { is_new, has_values } => self.reconnect(*is_new, *has_values),
+            Action::Shed => gateway.shed(),
         }
         for (n, server) in self.servers.iter_mut().enumerate() {
             server.highest = server.highest.max(self.gateway.seen(n));
@@ -267,27 +203,49 @@ impl Simulation {
         self.follow_time();
     }
 
-    fn publish(&mut self, channel: &Channel, payload_bytes: usize) {
+    fn publish(&mut self, channel: &Channel, payload_bytes: usize, change: Option<Change>) {
         let server = self.server_of(channel);
         let server = &mut self.servers[server];
-        let id = server.redis.publish(channel, payload_bytes);
+        self.next_number += 1;
+        let retain = change.map(|Change { key, is_kept }| {
+            let key = format!("k{key}").into();
+            if is_kept { Retain::Keep(key) } else { Retain::Forget(key) }
+        });
+        let id = server.redis.publish(channel, self.next_number, payload_bytes, retain);
         if id.epoch < server.highest.epoch {
             server.overtaken.insert(id);
         }
     }
 
     fn receive(&mut self, event: &Event) {
-        let cursor = self.gateway.stream.cursor();
-        self.last_id = cursor;
+        self.change_value(event);
         let server = self.server_of(&event.channel);
-        let id = event.id.unwrap_or_default();
-        assert_eq!(of(server, cursor), id, "the cursor is the event");
+        let Some(id) = event.id else {
+            let key = event.retain().expect("a retained value").key().to_owned();
+            let value = Received::Value((event.channel.clone(), key), number_of(event));
+            return self.received.push(value);
+        };
+        self.last_id = self.gateway.stream.named_cursor();
+        assert_eq!(of(server, self.last_id.position), id, "the cursor is the event");
         self.received.push(Received::Event(server, id));
+    }
+
+    fn change_value(&mut self, event: &Event) {
+        let Some(retain) = event.retain() else { return };
+        let key = (event.channel.clone(), retain.key().to_owned());
+        let number = number_of(event);
+        if let Some(before) = self.newest.insert(key.clone(), number).filter(|b| *b > number) {
+            self.regressions.push(format!("{key:?}: {before}, {number}"));
+        }
+        match retain {
+            Retain::Keep(_) => self.values.insert(key, number),
+            Retain::Forget(_) => self.values.remove(&key),
+        };
     }
 
     fn write(&mut self) {
         let Some((frame, _)) = self.gateway.stream.take() else { return };
-        let cursor = self.gateway.stream.cursor();
+        let cursor = self.gateway.stream.named_cursor();
         match frame.content {
             Content::Event(event) => self.receive(&event),
             Content::Gap(gap) => {
@@ -300,16 +258,30 @@ impl Simulation {
                     self.last_id = cursor;
                 }
             }
-            // Without retained values.
-            Content::Snapshot(_) => {}
+            Content::Snapshot(snapshot) => {
+                let keys = snapshot.keys;
+                let remains = |(channel, key): &Key, _: &mut usize| {
+                    let channel = channel.to_string();
+                    let listed = keys.channels.get(&channel);
+                    !keys.covers.contains(&channel)
+                        || listed.is_some_and(|keys| keys.iter().any(|k| **k == **key))
+                };
+                self.values.retain(remains);
+                // The events of a key that was forgotten follow.
+                self.newest.retain(remains);
+            }
             Content::Control(_) => {
                 self.last_id = cursor;
-                self.received.push(Received::Position(self.last_id));
+                self.received.push(Received::Position(self.last_id.position));
             }
         }
     }
 
-    fn reconnect(&mut self, is_new: bool) {
+    fn reconnect(&mut self, is_new: bool, has_values: bool) {
+        if !has_values {
+            self.values.clear();
+            self.last_id.is_incomplete = true;
+        }
         for (n, server) in self.servers.iter_mut().enumerate() {
             self.gateway.break_link(n, &mut server.redis);
         }
@@ -346,96 +318,17 @@ impl Simulation {
             .iter()
             .filter_map(|r| if let Received::Gap(gap) = r { Some(gap) } else { None })
     }
-
-    /// Every event of a server arrived once. Positions rise, except where the stream, or its part,
-    /// was restarted. A part of a split stream may go back to a lower epoch, with `reset`.
-    fn check_order(&self, server: usize) -> Result<(), TestCaseError> {
-        let (mut last, mut ids) = (BTreeMap::new(), BTreeSet::new());
-        let order = |id: EventId| if self.servers.len() > 1 { id.epoch } else { 0 };
-        for received in &self.received {
-            let id = match received {
-                Received::Event(n, id) if *n == server => {
-                    prop_assert!(ids.insert(*id), "{} twice: {:?}", id, self.received);
-                    let is_later = last.get(&order(*id)).is_none_or(|last| id > last);
-                    prop_assert!(is_later, "{} is late: {:?}", id, self.received);
-                    *id
-                }
-                Received::Position(position) => of(server, *position),
-                Received::Gap(gap) if gap.server == server => {
-                    if gap.reason == GapReason::UnknownId {
-                        last.clear();
-                    }
-                    continue;
-                }
-                Received::Event(..) | Received::Gap(_) => continue,
-            };
-            let is_later = last.insert(order(id), id).is_none_or(|last| id >= last);
-            prop_assert!(is_later, "{} is late: {:?}", id, self.received);
-        }
-        Ok(())
-    }
-
-    /// Every event that is still in a log arrived, and the others are before a gap that the gateway
-    /// noticed after they were lost.
-    fn check_missing(&self, n: usize, epochs_change: bool) -> Result<(), TestCaseError> {
-        let server = &self.servers[n];
-        let received = |wanted: EventId| {
-            self.received
-                .iter()
-                .any(|r| matches!(r, Received::Event(from, id) if *from == n && *id == wanted))
-        };
-        let is_due = |e: &Published| !epochs_change || !self.is_lost_unknown(n, e.lost_at);
-        let missing = |e: &&Published| self.is_wanted(n, e.id) && is_due(e) && !received(e.id);
-        for event in server.redis.published.iter().filter(missing) {
-            let is_overtaken = server.overtaken.contains(&event.id);
-            // An overtaken event is lost from the beginning, even if its log has it for a while.
-            let since = event.lost_at.filter(|_| !is_overtaken).unwrap_or(event.at);
-            let own_gaps = || self.gaps().filter(|gap| gap.server == n);
-            let mut skipped = own_gaps().filter(|gap| gap.reason == GapReason::UnknownId);
-            let may_be_missing =
-                event.lost_at.is_some() || is_overtaken || skipped.any(|gap| gap.at >= event.at);
-            prop_assert!(may_be_missing, "{} is in a log: {:?}", event.id, self.received);
-            let covers = |gap: &Gap| match gap.reason {
-                GapReason::Trimmed => gap.at >= since && gap.from < event.id,
-                // A part of a split stream skips it, if its server went back to a lower epoch.
-                GapReason::Reset if self.servers.len() > 1 && is_overtaken => gap.at >= event.at,
-                _ => gap.at >= since,
-            };
-            let mut gaps = own_gaps();
-            prop_assert!(
-                gaps.any(covers),
-                "{} was lost silently at {}: {:?}",
-                event.id,
-                since,
-                self.received
-            );
-        }
-        Ok(())
-    }
-
-    /// No gap without a cause.
-    fn check_gaps(&self, epochs_change: bool) -> Result<(), TestCaseError> {
-        for gap in self.gaps() {
-            let is_possible = match gap.reason {
-                // The epoch of a foreign entry is not known: a catch-up that began before the
-                // fail-over may take an event behind it for the rest of a trimmed log.
-                GapReason::Trimmed => self.was_trimmed || (self.has_foreign && epochs_change),
-                GapReason::Reset => epochs_change && !gap.from.is_time(),
-                GapReason::UnknownId => epochs_change,
-                _ => false,
-            };
-            prop_assert!(is_possible, "{:?}: {:?}", gap, self.received);
-        }
-        Ok(())
-    }
 }
 
-fn stream(cursor: StreamPosition, queue_bytes: usize, is_split: bool) -> StreamState {
+fn stream(cursor: Cursor, queue_bytes: usize, is_split: bool) -> StreamState {
     let names: Vec<_> = CHANNELS.iter().map(|name| (*name).to_owned()).collect();
-    let mut stream = StreamState::new(cursor.user, queue_bytes, Rc::new(names));
+    let mut stream = StreamState::new(cursor.position.user, queue_bytes, Rc::new(names));
     if is_split {
         stream.split();
-        stream.start_at(cursor);
+        stream.start_at(cursor.position);
+    }
+    if cursor.is_incomplete {
+        stream.require_snapshot(Part::Whole);
     }
     stream
 }
@@ -457,6 +350,10 @@ fn check_stream(simulation: &Simulation, epochs_change: bool) -> Result<(), Test
     for server in 0..simulation.servers.len() {
         simulation.check_order(server)?;
         simulation.check_missing(server, epochs_change)?;
+    }
+    // A stream that begins at a time gets no values.
+    if simulation.time.is_none() {
+        simulation.check_values(epochs_change)?;
     }
     simulation.check_gaps(epochs_change)
 }

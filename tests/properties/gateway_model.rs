@@ -6,18 +6,26 @@ use std::{collections::VecDeque, sync::Arc};
 use sse_gateway::core::{
     catch_up::{self, ClockSnapshot, Merge, Start},
     channel::Channel,
+    control_events,
     event::Event,
     id::{EventId, StreamPosition},
+    page::Page,
     part::Part,
     queue::Item,
     reasons::GapReason,
+    retained::{Retained, RetainedValue, Values},
     stream_state::{Outcome, StreamState, follows},
 };
+use sse_gateway::state::retained_cache::{LoadingValues, RetainedCache};
 
 use crate::redis_model::{Push, Redis};
 
 /// Long enough that nothing expires.
 const RETENTION_MS: u64 = 1 << 40;
+
+/// A value in the cache is read again after 60 steps.
+const STEP_MS: u64 = 1000;
+const CACHE_BYTES: usize = 3000;
 
 /// What the link sends to the hub.
 enum Message {
@@ -40,9 +48,32 @@ struct Reading {
     clock: ClockSnapshot,
     /// The server of the snapshot.
     identity: (u64, u64),
-    merge: Merge<Channel>,
-    reset: bool,
-    first: bool,
+    begin: Begin,
+    /// The first pages, until the values were sent.
+    first: Option<Vec<(usize, Page)>>,
+    values: WantedValues,
+}
+
+/// How it begins.
+enum Begin {
+    Restart(GapReason),
+    /// There is nothing to read but values.
+    Nothing,
+    Read {
+        merge: Merge<Channel>,
+        reset: bool,
+        gap: Option<GapReason>,
+    },
+}
+
+/// The retained values, if the client needs them: read step by step.
+enum WantedValues {
+    Unknown,
+    Loading(LoadingValues<'static>, Vec<(Channel, Values)>),
+    Read(LoadingValues<'static>, Vec<(Channel, Values)>, Vec<(Channel, Vec<RetainedValue>)>),
+    Ready(Retained),
+    /// Those that were sent, or none are needed.
+    Sent(Retained),
 }
 
 /// A part of the stream, and the server that has it.
@@ -86,6 +117,8 @@ pub struct Gateway {
     page: usize,
     mailbox: VecDeque<(usize, Message)>,
     sources: Vec<Source>,
+    /// Of the broadcasts. Each simulation leaks a few.
+    cache: &'static RetainedCache,
     pub stream: StreamState,
 }
 
@@ -101,6 +134,7 @@ impl Gateway {
             page,
             mailbox: VecDeque::new(),
             sources: stream.parts(Part::Whole).map(of).collect(),
+            cache: Box::leak(Box::new(RetainedCache::new(CACHE_BYTES))),
             stream,
         }
     }
@@ -112,6 +146,7 @@ impl Gateway {
             for (next, source) in next.sources.iter_mut().zip(&self.sources) {
                 (next.seen, next.epoch) = (source.seen, source.epoch);
             }
+            next.cache = self.cache;
         }
         *self = next;
     }
@@ -133,11 +168,17 @@ impl Gateway {
                 let id = event.id.unwrap_or(EventId::ZERO);
                 self.enter_epoch(server, id);
                 self.raise_seen(server, id);
-                self.send(server, Message::Event(Arc::new(event)));
+                let event = Arc::new(event);
+                self.cache.update(&event);
+                self.send(server, Message::Event(event));
             }
             Some(Push::Epoch(position)) => self.enter_epoch(server, position),
             None => {}
         }
+    }
+
+    fn has_broadcasts(&self, server: usize) -> bool {
+        server == self.sources.len() - 1
     }
 
     fn send(&mut self, server: usize, message: Message) {
@@ -152,8 +193,13 @@ impl Gateway {
     fn enter_epoch(&mut self, server: usize, position: EventId) {
         let source = &mut self.sources[server];
         let is_new = source.epoch != 0 && position.epoch > source.epoch;
+        let epoch = position.epoch;
         source.epoch = source.epoch.max(position.epoch);
         if is_new {
+            if self.has_broadcasts(server) {
+                self.cache.close();
+                self.cache.open(self.sources[server].seen.max(EventId { epoch, ..EventId::ZERO }));
+            }
             self.send(server, Message::NewEpoch);
         }
     }
@@ -176,6 +222,9 @@ impl Gateway {
         redis.set_link(false);
         if std::mem::take(&mut self.sources[server].is_linked) {
             self.send(server, Message::LinkDown);
+            if self.has_broadcasts(server) {
+                self.cache.close();
+            }
         }
     }
 
@@ -187,7 +236,10 @@ impl Gateway {
         self.break_link(server, redis);
         redis.set_link(true);
         self.sources[server].is_linked = true;
-        if self.take_watermark(server, redis).is_some() {
+        if let Some(clock) = self.take_watermark(server, redis) {
+            if self.has_broadcasts(server) {
+                self.cache.open(clock.h);
+            }
             self.send(server, Message::LinkUp);
         }
     }
@@ -242,8 +294,7 @@ impl Gateway {
             let last = self.sources.len() - 1;
             let watermark = |n: usize| self.sources[n].watermark;
             let watermark = StreamPosition { user: watermark(0), broadcasts: watermark(last) };
-            let encode = |id| sse_gateway::core::control_events::heartbeat(id, 0).frame;
-            self.stream.heartbeat(watermark, encode);
+            self.stream.heartbeat(watermark, |id| control_events::heartbeat(id, 0).frame);
         }
     }
 
@@ -264,14 +315,7 @@ impl Gateway {
                 Some(clock) => self.start(server, c, clock, redis),
                 None => self.sources[server].catch_up = Some(c),
             },
-            Some(reading) => {
-                if let Some(event) = reading.merge.pop() {
-                    self.stream.replay(part, &event);
-                    self.sources[server].catch_up = Some(c);
-                } else {
-                    self.read(server, c, redis);
-                }
-            }
+            Some(_) => self.advance(server, c, redis),
         }
     }
 
@@ -281,65 +325,176 @@ impl Gateway {
             c.cursor = clock.in_epoch(c.cursor);
             self.stream.start_part_at(source.part, c.cursor);
         }
-        match catch_up::start(Some(c.cursor), &clock, RETENTION_MS) {
+        let begin = match catch_up::start(Some(c.cursor), &clock, RETENTION_MS) {
             Start::Restart(reason) => {
                 assert!(c.cursor.epoch > clock.h.epoch, "{} is past {}", c.cursor, clock.h);
-                let noticed = vec![redis.time_ms.to_string(), server.to_string()];
-                self.stream.restart(source.part, reason, noticed, None, clock.h.into());
-                self.finish(server, clock.h);
+                self.stream.require_snapshot(source.part);
+                Begin::Restart(reason)
             }
-            Start::Read { .. } if c.cursor >= clock.h => self.finish(server, clock.h),
+            Start::Read { .. } if c.cursor >= clock.h => Begin::Nothing,
             Start::Read { reset, .. } => {
-                let channels = source.channels.clone();
-                let merge = Merge::new(c.cursor, &clock, channels);
-                c.reading =
-                    Some(Reading { clock, identity: redis.identity(), merge, reset, first: true });
-                source.catch_up = Some(c);
+                let merge = Merge::new(c.cursor, &clock, source.channels.clone());
+                Begin::Read { merge, reset, gap: None }
             }
+        };
+        let (identity, values) = (redis.identity(), WantedValues::Unknown);
+        c.reading = Some(Reading { clock, identity, begin, first: None, values });
+        source.catch_up = Some(c);
+    }
+
+    /// One step of what follows the snapshot.
+    fn advance(&mut self, server: usize, mut c: CatchUp, redis: &Redis) {
+        let Some(r) = &mut c.reading else { return };
+        let part = self.sources[server].part;
+        let is_same_server = r.identity == redis.identity();
+        // Pooled connections reach the server of the link only; a whole stream does not need that,
+        // to read logs.
+        if self.stream.is_split() && !is_same_server {
+            self.sources[server].is_requested = true;
+            return;
+        }
+        if let (Begin::Read { merge, reset, gap }, None, WantedValues::Unknown) =
+            (&mut r.begin, &r.first, &r.values)
+        {
+            let pages = pages(merge, redis, self.page);
+            let gap_of = |(_, page): &(usize, _)| catch_up::gap(c.cursor, false, page);
+            *gap = reset.then_some(GapReason::Reset).or_else(|| pages.iter().find_map(gap_of));
+            if gap.is_some() {
+                self.stream.require_snapshot(part);
+            }
+            r.first = Some(pages);
+        } else if let WantedValues::Sent(sent) = &r.values {
+            let (h, superseded) = (r.clock.h, sent.superseded());
+            let Begin::Read { merge, .. } = &mut r.begin else { return self.finish(server, h) };
+            if let Some(pages) = r.first.take() {
+                for (n, page) in pages {
+                    if merge.feed(n, page, true).is_err() {
+                        self.sources[server].is_requested = true;
+                        return;
+                    }
+                }
+            } else if let Some(event) = merge.pop() {
+                if !superseded.contains(&event) {
+                    self.stream.replay(part, &event);
+                }
+            } else {
+                let pages = pages(merge, redis, self.page);
+                if pages.is_empty() {
+                    return self.finish(server, h);
+                }
+                for (n, page) in pages {
+                    if merge.feed(n, page, false).is_err() {
+                        self.sources[server].is_requested = true;
+                        return;
+                    }
+                }
+            }
+        } else if !is_same_server && self.stream.needs_snapshot(part) {
+            self.sources[server].is_requested = true;
+            return;
+        } else {
+            self.advance_values(server, &mut c, redis);
+        }
+        self.sources[server].catch_up = Some(c);
+    }
+
+    /// One step of reading and sending retained values.
+    fn advance_values(&mut self, server: usize, c: &mut CatchUp, redis: &Redis) {
+        let Some(r) = &mut c.reading else { return };
+        let source = &self.sources[server];
+        let (part, now_ms) = (source.part, redis.time_ms * STEP_MS);
+        let sent = WantedValues::Sent(Retained::default());
+        r.values = match std::mem::replace(&mut r.values, sent) {
+            WantedValues::Unknown if !self.stream.needs_snapshot(part) => {
+                self.send_values(server, r, redis, None);
+                return;
+            }
+            WantedValues::Unknown => {
+                let (mut missing, mut cached) = (Vec::new(), Vec::new());
+                for channel in &source.channels {
+                    let Channel::Broadcast(topic) = channel else { continue };
+                    match self.cache.values(topic, now_ms) {
+                        Some(values) => cached.push((channel.clone(), values)),
+                        None => missing.push(topic.clone()),
+                    }
+                }
+                WantedValues::Loading(self.cache.begin_values(missing), cached)
+            }
+            WantedValues::Loading(loading, cached) => {
+                let is_missing = |c: &&Channel| cached.iter().all(|(cached, _)| cached != *c);
+                let missing = source.channels.iter().filter(is_missing);
+                let read = missing.map(|channel| (channel.clone(), redis.values(channel)));
+                let read = read.collect();
+                WantedValues::Read(loading, cached, read)
+            }
+            WantedValues::Read(loading, mut found, read) => {
+                for (channel, mut values) in read {
+                    let values = match &channel {
+                        Channel::Broadcast(topic) => loading.set(topic, values, now_ms),
+                        Channel::User(_) => {
+                            values.sort_by_key(|value| value.position);
+                            values.into()
+                        }
+                    };
+                    found.push((channel, values));
+                }
+                WantedValues::Ready(Retained::new(found, true, false).upto(r.clock.h))
+            }
+            WantedValues::Ready(values) => {
+                self.send_values(server, r, redis, Some(&values));
+                WantedValues::Sent(values)
+            }
+            sent @ WantedValues::Sent(_) => sent,
+        };
+    }
+
+    fn send_values(
+        &mut self,
+        server: usize,
+        r: &Reading,
+        redis: &Redis,
+        values: Option<&Retained>,
+    ) {
+        let source = &self.sources[server];
+        let noticed = vec![redis.time_ms.to_string(), server.to_string()];
+        match &r.begin {
+            Begin::Restart(reason) => {
+                let h = r.clock.h.into();
+                self.stream.restart(source.part, *reason, noticed, None, h);
+            }
+            Begin::Read { gap: Some(reason), .. } => {
+                self.stream.queue_gap(source.part, *reason, noticed);
+            }
+            _ => {}
+        }
+        let Some(values) = values else { return };
+        let covers = source.channels.iter().map(ToString::to_string).collect();
+        self.stream.queue_snapshot(source.part, values.keys(covers, |_| true));
+        for value in values.in_order(|_| true) {
+            self.stream.replay(source.part, &value.event);
         }
     }
 
-    fn read(&mut self, server: usize, mut c: CatchUp, redis: &Redis) {
-        let source = &mut self.sources[server];
-        let Some(Reading { clock, identity, merge, reset, first }) = &mut c.reading else {
-            return;
-        };
-        // Pooled connections reach the server of the link only; a whole stream does not need that.
-        if self.stream.is_split() && *identity != redis.identity() {
-            source.is_requested = true;
-            return;
+    /// The queues of all streams are too long.
+    pub fn shed(&mut self) {
+        self.stream.drop_queue();
+        for source in &mut self.sources {
+            source.is_requested |= source.hub_link_up;
         }
-        let wanted: Vec<_> = merge.wants().map(|(n, log, from)| (n, log.clone(), from)).collect();
-        if wanted.is_empty() {
-            let h = clock.h;
-            return self.finish(server, h);
-        }
-        let read = |(n, log, from)| (n, redis.read(&log, from, self.page));
-        let pages: Vec<_> = wanted.into_iter().map(read).collect();
-        if *first {
-            let gap = |(_, page): &(usize, _)| catch_up::gap(c.cursor, false, page);
-            let mut gaps = pages.iter().filter_map(gap);
-            let reset = reset.then_some(GapReason::Reset);
-            if let Some(reason) = reset.or_else(|| gaps.next()) {
-                let noticed = vec![redis.time_ms.to_string(), server.to_string()];
-                self.stream.queue_gap(source.part, reason, noticed);
-            }
-        }
-        for (n, page) in pages {
-            if merge.feed(n, page, *first).is_err() {
-                source.is_requested = true;
-                return;
-            }
-        }
-        *first = false;
-        source.catch_up = Some(c);
     }
 
     fn finish(&mut self, server: usize, h: EventId) {
         let part = self.sources[server].part;
+        if self.stream.needs_snapshot(part) {
+            self.stream.end_snapshot(part, h, |id| control_events::heartbeat(id, 0).frame);
+        }
         let outcome = self.stream.finish_catch_up(part, h);
         self.request_again(outcome);
         // A catch-up takes its own watermarks, also while the hub does not know of the link yet.
         self.sources[server].is_requested |= self.stream.is_detached(part);
     }
+}
+
+fn pages(merge: &Merge<Channel>, redis: &Redis, count: usize) -> Vec<(usize, Page)> {
+    merge.wants().map(|(n, log, from)| (n, redis.read(log, from, count))).collect()
 }

@@ -2,14 +2,19 @@
 //! epoch of the function library (`src/redis/library/clock.lua`), and one subscriber connection on
 //! which messages and watermarks are ordered. The server can be wiped, replaced and restored.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    sync::Arc,
+};
 
 use sse_gateway::core::{
     catch_up::ClockSnapshot,
     channel::Channel,
     event::Event,
+    event_options::{EventOptions, Retain},
     id::EventId,
     page::{Entry, Page, ReadFrom},
+    retained::RetainedValue,
 };
 
 /// The id of an entry.
@@ -53,6 +58,8 @@ struct Log {
     last: EntryId,
     /// The last id that was trimmed.
     trimmed: EntryId,
+    /// All changes of retained values, in order.
+    changes: Vec<Event>,
 }
 
 /// A message on its way to the gateway.
@@ -64,9 +71,20 @@ pub enum Push {
 /// An event that was accepted.
 pub struct Published {
     pub id: EventId,
+    /// Its number, which is its payload, and the key that it changes.
+    pub number: usize,
+    pub key: Option<Key>,
     /// When it was accepted, and when it was removed from its log.
     pub at: u64,
     pub lost_at: Option<u64>,
+}
+
+/// A channel, and the key of a retained value.
+pub type Key = (Channel, String);
+
+/// The number that is the payload of an event.
+pub fn number_of(event: &Event) -> usize {
+    event.data().trim_end_matches('x').parse().expect("a number")
 }
 
 /// A replacement of the server.
@@ -206,7 +224,13 @@ impl Redis {
     }
 
     /// `append` in events.lua. Returns the id.
-    pub fn publish(&mut self, channel: &Channel, payload_bytes: usize) -> EventId {
+    pub fn publish(
+        &mut self,
+        channel: &Channel,
+        number: usize,
+        payload_bytes: usize,
+        retain: Option<Retain>,
+    ) -> EventId {
         let process = &self.process;
         let is_outdated = !process.is_watched && process.adopted_replid != Some(self.replid);
         if process.epoch.is_none() || is_outdated {
@@ -223,14 +247,19 @@ impl Redis {
             None => (log.last == (0, 0)).then_some(0),
         };
         let predecessor = with_epoch(log.last, last_epoch.unwrap_or(epoch));
-        let payload = "x".repeat(payload_bytes);
+        let payload = format!("{number}{}", "x".repeat(payload_bytes));
         let position = with_epoch(id, epoch);
-        let event = Event::new(position, predecessor, channel.clone(), None, "t", &payload);
+        let key = retain.as_ref().map(|retain| (channel.clone(), retain.key().to_owned()));
+        let options = key.is_some().then(|| EventOptions { retain, ..EventOptions::default() });
+        let event = Event::new(position, predecessor, channel.clone(), None, "t", &payload)
+            .with_options(options.map(Box::new));
+        log.changes.extend(key.is_some().then(|| event.clone()));
         log.entries.push_back((id, Some(event.clone())));
         log.last = id;
         self.process.clock = id;
         self.push(Push::Event(event));
-        self.published.push(Published { id: position, at: self.time_ms, lost_at: None });
+        let at = self.time_ms;
+        self.published.push(Published { id: position, number, key, at, lost_at: None });
         position
     }
 
@@ -303,11 +332,14 @@ impl Redis {
         for (log, lost) in self.logs.values_mut().zip(failover.lost) {
             let is_later = |event: &Event| event.id.is_some_and(|id| id.epoch > last_epoch);
             let kept = log.entries.iter().take_while(|(_, e)| !e.as_ref().is_some_and(is_later));
+            log.changes.retain(|event| !is_later(event));
             let left = kept.count().min(log.entries.len().saturating_sub(lost));
             if left < log.entries.len() {
                 self.has_all = false;
                 log.entries.truncate(left);
                 log.last = log.entries.back().map_or(log.trimmed, |(id, _)| *id);
+                let last = log.last;
+                log.changes.retain(|event| event.id.is_some_and(|id| entry_id(id) <= last));
             }
         }
         self.mark_lost();
@@ -389,6 +421,24 @@ impl Redis {
     /// The process that is the primary, and since which replication.
     pub fn identity(&self) -> (u64, u64) {
         (self.process.number, self.replid)
+    }
+
+    /// The retained values of a channel, as `redis::retained` reads them.
+    pub fn values(&self, channel: &Channel) -> Vec<RetainedValue> {
+        let mut values = BTreeMap::new();
+        for event in self.logs.get(channel).iter().flat_map(|log| &log.changes) {
+            match event.retain() {
+                Some(Retain::Keep(key)) => values.insert(key, event),
+                Some(Retain::Forget(key)) => values.remove(key),
+                None => None,
+            };
+        }
+        let value = |(key, event): (&Box<str>, &Event)| RetainedValue {
+            position: event.id.unwrap_or_default(),
+            key: (&**key).into(),
+            event: Arc::new(event.without_id()),
+        };
+        values.into_iter().map(value).collect()
     }
 
     /// A page of a log, as `log::pages` reads it.

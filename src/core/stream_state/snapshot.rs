@@ -23,23 +23,27 @@ impl StreamState {
 
     /// From now on, the client needs the retained values of a part.
     pub fn require_snapshot(&mut self, part: Part) {
-        self.parts(part).for_each(|part| self.part_mut(part).needs_snapshot = true);
+        self.parts(part).for_each(|part| self.part_mut(part).require_snapshot());
     }
 
     /// Queues `sse.snapshot`; the retained values of the part follow.
     pub fn queue_snapshot(&mut self, part: Part, keys: SnapshotKeys) {
+        // The end of values that were queued before, and not all taken, says nothing of these.
+        self.require_snapshot(part);
         let frame = keys.frame();
         let content = Content::Snapshot(Box::new(SnapshotFrame { keys, frame }));
         self.push(Queued::new(content, part, None));
     }
 
-    /// Queues a heartbeat behind the retained values of a part: once it is taken, the client has
-    /// them, and its id says so.
-    pub fn end_snapshot(&mut self, part: Part, encode: impl FnOnce(Cursor) -> Bytes) {
-        let others = self.parts(Part::Whole).any(|p| p != part && self.part(p).needs_snapshot);
-        let id = Cursor { position: self.position(), is_incomplete: others };
-        let content = Content::Control(encode(id));
-        self.push(Queued::new(content, part, None).ending_snapshot());
+    /// Queues a heartbeat behind the retained values of a part and the events up to their `h`: once
+    /// it is taken, the client has them all, and its id says so. Before, a client that resumes must
+    /// get the values again: earlier events than these would follow.
+    pub fn end_snapshot(&mut self, part: Part, h: EventId, encode: impl FnOnce(Cursor) -> Bytes) {
+        let state = self.part_mut(part);
+        state.reach(h);
+        let (upto, number) = (state.position, state.snapshot_number);
+        let content = Content::Control(encode(self.position().into()));
+        self.push(Queued::new(content, part, Some(upto)).ending_snapshot(number));
     }
 
     /// Continues a whole stream from `h` without a gap: a heartbeat tells the client.

@@ -28,10 +28,9 @@ pub(super) struct GapFlags {
     pub too_many: bool,
 }
 
-/// Queues `sse.gap` if events of a part after the cursor may be missing; `pages` are the first
-/// ones. `is_stale`: whether the cursor is older than the retention of a channel. Returns whether
-/// they may be.
-pub(super) fn report_gap(
+/// The reason and the channels if events of a part after the cursor may be missing; `pages` are the
+/// first ones. `is_stale`: whether the cursor is older than the retention of a channel.
+pub(super) fn find_gap(
     c: &Connection,
     part: Part,
     merge: &Merge<CatchUpSource>,
@@ -39,14 +38,10 @@ pub(super) fn report_gap(
     from: EventId,
     flags: GapFlags,
     is_stale: impl Fn(&Channel) -> bool,
-) -> bool {
+) -> Option<(GapReason, Vec<String>)> {
     if flags.reset {
         let channels: Vec<_> = c.client.channels(part).collect();
-        let has_gap = !channels.is_empty();
-        if has_gap {
-            c.queue_gap(part, GapReason::Reset, channels);
-        }
-        return has_gap;
+        return (!channels.is_empty()).then_some((GapReason::Reset, channels));
     }
     let logs: HashMap<usize, &CatchUpSource> =
         merge.wants().map(|(n, source, _)| (n, source)).collect();
@@ -73,14 +68,11 @@ pub(super) fn report_gap(
         (false, _) => GapReason::Trimmed,
         (true, false) => GapReason::Expired,
         (true, true) if flags.unrecorded => {
-            let all = c.client.channels(Part::Whole).collect();
-            c.queue_gap(part, GapReason::Unrecorded, all);
-            return true;
+            return Some((GapReason::Unrecorded, c.client.channels(Part::Whole).collect()));
         }
-        (true, true) => return false,
+        (true, true) => return None,
     };
     let mut seen = HashSet::new();
     let channels = trimmed.into_iter().chain(expired).filter(|name| seen.insert(name.clone()));
-    c.queue_gap(part, reason, channels.take(MAX_GAP_CHANNELS).collect());
-    true
+    Some((reason, channels.take(MAX_GAP_CHANNELS).collect()))
 }

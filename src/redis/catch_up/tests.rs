@@ -51,14 +51,9 @@ fn reported_gap(
     let log = |name| CatchUpSource::Log(Channel::parse(name).expect("a channel"));
     let merge = Merge::new(EventId::ZERO, &ClockSnapshot::default(), channels.into_iter().map(log));
     let pages: Vec<_> = pages.into_iter().enumerate().collect();
-    report_gap(&c, Part::Whole, &merge, &pages, EventId::ZERO, flags, |_| flags.stale);
-    let text = written(&c);
-    let data = text.lines().find_map(|line| line.strip_prefix("data: "))?;
-    assert_eq!(text.matches("event: sse.gap").count(), 1, "{text}");
-    let data: serde_json::Value = serde_json::from_str(data).expect("JSON");
-    let name = |name: &serde_json::Value| name.as_str().expect("a string").to_owned();
-    let channels = data["channels"].as_array().expect("channels");
-    Some((name(&data["reason"]), channels.iter().map(name).collect()))
+    let is_stale = |_: &Channel| flags.stale;
+    let gap = find_gap(&c, Part::Whole, &merge, &pages, EventId::ZERO, flags, is_stale);
+    gap.map(|(reason, channels)| (reason.name().to_owned(), channels))
 }
 
 #[test]

@@ -2,11 +2,8 @@
 
 use super::{CatchUp, CatchUpDriver, Interrupted, Snapshot};
 use crate::{
-    core::{channel::Channel, event::Event, part::Part, reasons::GapReason},
-    redis::{
-        commands::CommandError,
-        retained::{self, Retained},
-    },
+    core::{channel::Channel, event::Event, part::Part, reasons::GapReason, retained::Retained},
+    redis::{commands::CommandError, retained},
     state::connection::Connection,
 };
 
@@ -55,11 +52,13 @@ impl CatchUpDriver {
         }
     }
 
-    /// After a gap: the client needs the values of the part, if there are or were some.
+    /// After a gap: the client needs the values of the part, if there are or were some. After a
+    /// `reset`, Redis may not know of those that the client has.
     pub(super) async fn require_values(
         &self,
         catch_up: &CatchUp,
         snapshot: &Snapshot,
+        is_reset: bool,
     ) -> Result<(), Interrupted> {
         let (c, part) = (&*catch_up.connection, catch_up.part);
         if !snapshot.clock.may_have_values {
@@ -67,41 +66,49 @@ impl CatchUpDriver {
         }
         let values = self.values(c, part, snapshot).await?;
         catch_up.check_current()?;
-        if values.is_used {
+        if values.is_used || is_reset {
             c.require_snapshot(part);
             catch_up.values.set(Some(values));
         }
         Ok(())
     }
 
-    /// Queues `sse.snapshot` and the values at H of a part, if its client needs them, and returns
-    /// these.
-    pub(super) async fn send_values(
+    /// The values at H of a part, if its client needs them.
+    pub(super) async fn needed_values(
         &self,
         catch_up: &CatchUp,
         snapshot: &Snapshot,
-    ) -> Result<Retained, Interrupted> {
-        let (c, part) = (&*catch_up.connection, catch_up.part);
+    ) -> Result<Option<Retained>, Interrupted> {
+        let (c, part) = (&catch_up.connection, catch_up.part);
         if !c.needs_snapshot(part) {
-            return Ok(Retained::default());
+            return Ok(None);
         }
         let values = match catch_up.values.take() {
             Some(values) => values,
             None => self.values(c, part, snapshot).await?,
         };
         catch_up.check_current()?;
-        if values.too_many {
-            let topics = c.client.topics.patterns().map(|topic| format!("broadcast:{topic}"));
-            c.queue_gap(part, GapReason::Trimmed, topics.collect());
-        }
-        let sees = |event: &Event| c.sees(event);
-        c.queue_snapshot(part, values.keys(c.client.channels(part).collect(), sees));
-        for value in values.in_order(sees) {
-            c.queue_value(part, &value.event);
-            c.room().await;
-            catch_up.check_current()?;
-        }
-        c.end_snapshot(part);
-        Ok(values)
+        Ok(Some(values))
     }
+}
+
+/// Queues `sse.snapshot` and the values of a part, if its client needs them.
+pub(super) async fn send_values(
+    catch_up: &CatchUp,
+    values: &Option<Retained>,
+) -> Result<(), Interrupted> {
+    let Some(values) = values else { return Ok(()) };
+    let (c, part) = (&*catch_up.connection, catch_up.part);
+    if values.too_many {
+        let topics = c.client.topics.patterns().map(|topic| format!("broadcast:{topic}"));
+        c.queue_gap(part, GapReason::Trimmed, topics.collect());
+    }
+    let sees = |event: &Event| c.sees(event);
+    c.queue_snapshot(part, values.keys(c.client.channels(part).collect(), sees));
+    for value in values.in_order(sees) {
+        c.queue_value(part, &value.event);
+        c.room().await;
+        catch_up.check_current()?;
+    }
+    Ok(())
 }

@@ -22,6 +22,9 @@ local is_yielded = false
 local watched_ms = 0
 -- What the node key said when it was read or written last.
 local last_node
+-- Whether channels ever had retained values here: also if the data was wiped, because clients have
+-- values that they must discard.
+local had_values = false
 -- The highest epoch of another server that a log contains: an own one must follow it.
 local higher_epoch = 0
 
@@ -61,7 +64,7 @@ local function begin_epoch(node, previous, other, continues, follows, now)
   local start = show_id(clock_ms, clock_seq)
   write_node(node, { run_id = run_id(), replid = adopted_replid, epoch = epoch_text, start = start,
     clock = start, previous = base36(previous), follows = follows, continues = continues,
-    myid = own_id ~= '' and own_id or nil })
+    myid = own_id ~= '' and own_id or nil, kept = had_values and '1' or nil })
   -- On a cluster, only one server has this slot. Watermarks announce the epochs of the others.
   if previous > 0 and node_key == BROADCAST_NODE then
     redis.call('SPUBLISH', LIVE_BROADCAST, 'epoch ' .. show_position(clock_ms, clock_seq))

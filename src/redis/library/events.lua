@@ -126,10 +126,10 @@ local function add_to_any(channel, now, retry, kind, payload, o)
   return position, predecessor
 end
 
--- The arguments of a live message after its positions.
-local function live_text(channel, retry, kind, payload, o)
+-- A live message; `head` is what precedes `retry`. One concatenation, because payloads are long.
+local function live_text(head, channel, retry, kind, payload, o)
   local name = channel.topic and channel.topic .. ' ' .. kind or kind
-  return retry .. o.flags .. ' ' .. name .. '\n' .. o.lines .. payload
+  return head .. retry .. o.flags .. ' ' .. name .. '\n' .. o.lines .. payload
 end
 
 -- Appends one event: log first, then the rest, then the live message. Returns the position; the
@@ -141,8 +141,10 @@ local function append(channel, kind, payload, o)
   ensure_adopted(now)
   if not is_adopted_channel(channel) then refuse_unadopted() end
   local retry = o.retry or '-'
-  if o.unseen then o.unseen_ms = now + duration_ms(o.unseen) end
-  if o ~= NO_OPTIONS then write_options(o) end
+  if o ~= NO_OPTIONS then
+    if o.unseen then o.unseen_ms = now + duration_ms(o.unseen) end
+    write_options(o)
+  end
   local dedupe = o.key and (PREFIX .. 'dedupe:' .. channel.slot .. ' ' .. o.key)
   if dedupe then
     local before, wrong = attempt('GET', dedupe)
@@ -154,8 +156,7 @@ local function append(channel, kind, payload, o)
     if code then return nil, code, text end
   end
   if o.is_ephemeral or channel.is_ephemeral then
-    local text = live_text(channel, retry, kind, payload, o)
-    redis.call('SPUBLISH', channel.live, 'ephemeral ' .. text)
+    redis.call('SPUBLISH', channel.live, live_text('ephemeral ', channel, retry, kind, payload, o))
     return ''
   end
   local is_kept = o.keep or o.forget
@@ -176,7 +177,7 @@ local function append(channel, kind, payload, o)
   if is_kept then keep(channel, o, now, position, retry, kind, payload) end
   if o.unseen then await_sight(channel, position, o, kind, payload) end
   redis.call('SPUBLISH', channel.live,
-    position .. ' ' .. predecessor .. ' ' .. live_text(channel, retry, kind, payload, o))
+    live_text(position .. ' ' .. predecessor .. ' ', channel, retry, kind, payload, o))
   return position
 end
 

@@ -89,9 +89,8 @@ do
     return tonumber(digits) * MS_OF_UNIT[unit]
   end
 
-  -- Why options are rejected: code and text. The same rules as in core/event_options.rs.
-  function option_fault(channel, o)
-    local key = o.keep or o.forget
+  -- Why given options are rejected: code and text.
+  local function given_fault(channel, o, key)
     if o.key and (#o.key < 1 or #o.key > MAX_KEY_BYTES) then
       return 'bad-key', 'the key must have 1 to 256 bytes'
     elseif o.retry and (not string.find(o.retry, '^%d+$') or tonumber(o.retry) > MAX_RETRY_MS) then
@@ -106,6 +105,17 @@ do
       if not ms or ms < MIN_UNSEEN_MS or ms > MAX_UNSEEN_MS or channel.topic then
         return 'bad-unseen', 'UNSEEN takes a duration from 1s to 7d, and only for user:<id>:events'
       end
+    end
+  end
+
+  -- Why options are rejected: code and text. The same rules as in core/event_options.rs.
+  function option_fault(channel, o)
+    local key
+    -- Most events have none.
+    if o ~= NO_OPTIONS then
+      key = o.keep or o.forget
+      local code, text = given_fault(channel, o, key)
+      if code then return code, text end
     end
     if (o.is_ephemeral or channel.is_ephemeral) and (key or o.unseen or o.key) then
       return 'bad-ephemeral',

@@ -22,6 +22,8 @@ do
         .. ' history.max_kept is ' .. MAX_KEPT .. '; FORGET some, or use fewer keys'
     end
     channel.kept, channel.is_kept_new = kept, count == 0
+    -- It neither adds a value nor renews the expiry of nothing.
+    if o.forget and count == 0 then return end
     -- A new hash has no expiry.
     if count > 0 and (channel.kept_until_ms or 0) >= now + KEPT_RETENTION_MS then return end
     channel.kept_until_ms = nil
@@ -33,6 +35,7 @@ do
     end
     -- Streams look for retained values only if there was ever one. On a cluster the node key is in
     -- another slot, and they always look.
+    had_values = true
     if count == 0 and not is_cluster then redis.call('HSET', node_key, 'kept', '1') end
   end
 

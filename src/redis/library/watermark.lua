@@ -15,7 +15,8 @@ local function describe(node, now)
   -- What is not true of most servers.
   if (node.continues or '') ~= '' then add('continues', node.continues) end
   if is_replicated or has_replicas then add('replicated', '1') end
-  if is_cluster or node.kept then add('kept', '1') end
+  had_values = had_values or node.kept ~= nil
+  if is_cluster or had_values then add('kept', '1') end
   -- The node key does not say so yet.
   if has_replicas and not node.replicated then add('unmarked', '1') end
   return reply
@@ -113,6 +114,7 @@ local function adopt_options(args, now)
     if option == 'DURABLE' then a.is_durable = true
     elseif option == 'HANDED-OVER' then a.is_handed_over = true
     elseif option == 'REPLICATED' then is_replicated = true
+    elseif option == 'KEPT' then had_values = true
     elseif option == 'LOST' and args[i + 1] then
       a.lost = args[i + 1]
       i = i + 1
@@ -145,11 +147,11 @@ local function adopt_options(args, now)
 end
 
 -- sse_adopt 1 <node key> <seen>
---   [FLOOR <position>] [DURABLE] [HANDED-OVER] [REPLICATED] [SLOTS <slots>]
+--   [FLOOR <position>] [DURABLE] [HANDED-OVER] [REPLICATED] [KEPT] [SLOTS <slots>]
 --   [VOUCH <slots> <epochs>].. [LOST <position>]
 -- Adopts this process if its watermark is `unknown`; see `adopt`. REPLICATED: the gateway knows
--- that the server is not lone. SLOTS: only these. LOST: a rival has accepted events up to this
--- position. VOUCH: the slots `100-200,300` moved here from a server that was
+-- that the server is not lone. KEPT: clients may have retained values. SLOTS: only these. LOST: a
+-- rival has accepted events up to this position. VOUCH: the slots `100-200,300` moved here from a server that was
 -- alive in these epochs (`<epoch>,<epoch>`) until then.
 local function adopt_call(keys, args)
   local now = now_ms()

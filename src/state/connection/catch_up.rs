@@ -94,12 +94,6 @@ impl Connection {
         self.with(|state| state.replay(part, event));
     }
 
-    /// All retained values of a part are queued.
-    pub fn end_snapshot(&self, part: Part) {
-        let now_ms = unix_ms();
-        self.with(|state| state.end_snapshot(part, |id| heartbeat(id, now_ms).frame));
-    }
-
     /// Whether the client's filter lets an event pass.
     pub fn sees(&self, event: &Event) -> bool {
         let filter = self.client.filter.as_ref();
@@ -139,7 +133,15 @@ impl Connection {
     /// result names the part that must catch up again, and the cause.
     pub fn finish_catch_up(&self, part: Part, h: EventId) -> Option<(Part, CatchUpCause)> {
         self.first_cursor.take();
-        match self.with(|state| state.finish_catch_up(part, h)) {
+        let now_ms = unix_ms();
+        let outcome = self.with(|state| {
+            // The catch-up has queued the values.
+            if state.needs_snapshot(part) {
+                state.end_snapshot(part, h, |id| heartbeat(id, now_ms).frame);
+            }
+            state.finish_catch_up(part, h)
+        });
+        match outcome {
             Outcome::CatchUp(part, cause) => Some((part, cause)),
             _ => {
                 self.liveness.set_live();

@@ -79,7 +79,7 @@ impl Connection {
         let mut run = Run { position: start, ..Run::default() };
         let events = items.map_while(|item| match item {
             Item::Event(event) => Some(event),
-            Item::Unrecorded(_) => None,
+            Item::Filtered(_) | Item::Unrecorded(_) => None,
         });
         let is_taken = CHUNKS.with_borrow_mut(|chunks| {
             let mut only = None;

@@ -16,7 +16,7 @@ use super::{Keys, link, unlink};
 use crate::{
     core::{
         channel::Channel, event::Event, event_options::Tags, filter::Filter, id::EventId,
-        topics::has_prefix,
+        queue::Item, topics::has_prefix,
     },
     state::connection::Connection,
 };
@@ -145,9 +145,19 @@ impl Filtered {
 
     /// Calls `each` with the keys of the streams that may get an event; their filter decides. A
     /// stream may be named more than once.
-    pub fn candidates(&self, event: &Event, mut each: impl FnMut(usize)) {
+    pub fn candidates(&self, event: &Event, each: impl FnMut(usize)) {
         let tags = event.options.as_ref().map_or(&*NO_TAGS, |options| &options.tags);
-        match &event.channel {
+        self.with_tags(&event.channel, tags, each);
+    }
+
+    /// Calls `each` with the keys of all streams of a channel.
+    pub fn all(&self, channel: &Channel, each: impl FnMut(usize)) {
+        // A filter lets pass what has no tags.
+        self.with_tags(channel, &NO_TAGS, each);
+    }
+
+    fn with_tags(&self, channel: &Channel, tags: &Tags, mut each: impl FnMut(usize)) {
+        match channel {
             Channel::User(user) => {
                 let keys = self.users.get(user).map_or(&[][..], Keys::as_slice);
                 keys.iter().copied().for_each(each);
@@ -187,20 +197,29 @@ fn remove_from(map: &mut HashMap<String, ByTag>, name: &str, filter: &Filter, ke
 }
 
 impl super::ConnectionIndex {
-    /// Offers an event to the streams with a filter that lets it pass. They get it as it is, or
-    /// without its predecessor, as a second event.
+    /// Offers an event to the streams with a filter that lets it pass. They get it as it is, or as
+    /// another item: without its predecessor, of which they need not know. If an event before it
+    /// may be missing, all streams with a filter get it, because the missing one may concern those
+    /// that this one does not.
     pub fn offer_filtered(
         &self,
-        event: &Event,
-        mut offer: impl FnMut(&Rc<Connection>, Option<&Arc<Event>>),
+        event: &Arc<Event>,
+        mut offer: impl FnMut(&Rc<Connection>, Option<&Item>),
     ) {
         if self.filtered.is_empty() {
             return;
         }
         let free = match self.filtered.follow(event) {
             Followed::Nobody => return,
-            Followed::Complete => Some(Arc::new(event.without_predecessor())),
-            Followed::Unknown => None,
+            Followed::Complete => Item::Event(Arc::new(event.without_predecessor())),
+            Followed::Unknown => {
+                let held = Item::Filtered(event.clone());
+                return self.filtered.all(&event.channel, |key| {
+                    if let Some(connection) = self.all.get(key) {
+                        offer(connection, (!connection.sees(event)).then_some(&held));
+                    }
+                });
+            }
         };
         // A stream with several values or patterns is named more than once. An event without an id
         // has no position by which it would notice.
@@ -208,7 +227,7 @@ impl super::ConnectionIndex {
         self.filtered.candidates(event, |key| {
             let Some(connection) = self.all.get(key) else { return };
             if connection.sees(event) && (event.id.is_some() || named.insert(key)) {
-                offer(connection, free.as_ref());
+                offer(connection, Some(&free));
             }
         });
     }

@@ -4,7 +4,11 @@
 use proptest::{collection::vec, prelude::*};
 use sse_gateway::core::id::{EventId, StreamPosition};
 
-use super::{Action, Received, Simulation, action, check_stream, of, ordinary};
+use super::{
+    Received, Simulation,
+    actions::{Action, action, ordinary},
+    check_stream, of,
+};
 
 /// A time at which the stream began, instead of at the client's id.
 pub(super) struct Time {
@@ -20,15 +24,15 @@ impl Simulation {
     pub(super) fn begin_at_time(&mut self, ago_ms: u64) {
         let since_ms = self.servers[0].redis.now().saturating_sub(ago_ms);
         self.received.clear();
-        self.last_id = EventId::before_time(since_ms).into();
-        self.reconnect(true);
+        self.last_id = StreamPosition::from(EventId::before_time(since_ms)).into();
+        self.reconnect(true, true);
         self.gateway.begin_at_time();
         // The first frame is sent when there is a snapshot of each server.
         for server in 0..self.servers.len() {
             (0..2).for_each(|_| self.act(&Action::CatchUp(server)));
         }
-        self.last_id = self.gateway.stream.cursor();
-        self.time = Some(Time { cursor: self.last_id, left_at: [None; 2] });
+        self.last_id = self.gateway.stream.named_cursor();
+        self.time = Some(Time { cursor: self.last_id.position, left_at: [None; 2] });
         self.follow_time();
     }
 
@@ -36,7 +40,7 @@ impl Simulation {
     pub(super) fn follow_time(&mut self) {
         let Some(time) = &mut self.time else { return };
         for (n, left_at) in time.left_at.iter_mut().enumerate() {
-            if !of(n, self.last_id).is_time() {
+            if !of(n, self.last_id.position).is_time() {
                 left_at.get_or_insert(self.servers[0].redis.time_ms);
             }
         }
