@@ -437,14 +437,6 @@ impl StreamState {
         self.push_gap(gap, Some(h), part, upto);
     }
 
-    /// Continues a whole stream from `h` without a gap: a heartbeat tells the client.
-    pub fn continue_at(&mut self, h: EventId, encode: impl FnOnce(Cursor) -> Bytes) {
-        self.main.position = h;
-        let is_incomplete = self.needs_snapshot(Part::Whole);
-        let id = Cursor { position: h.into(), is_incomplete };
-        self.push(Queued::new(Content::Control(encode(id)), Part::Whole, Some(h)));
-    }
-
     /// Ends the catch-up of a part that has read everything up to `h`: its pending items after `h`
     /// follow, and it is live.
     pub fn finish_catch_up(&mut self, part: Part, h: EventId) -> Outcome {

@@ -1,11 +1,11 @@
-//! The retained values that a client needs before its events.
+//! The retained values that a client needs before its events, also in place of a gap.
 
 use bytes::Bytes;
 
 use super::StreamState;
 use crate::core::{
     control_events::SnapshotKeys,
-    id::Cursor,
+    id::{Cursor, EventId},
     part::Part,
     queue::{Content, Queued, SnapshotFrame},
 };
@@ -40,5 +40,13 @@ impl StreamState {
         let id = Cursor { position: self.position(), is_incomplete: others };
         let content = Content::Control(encode(id));
         self.push(Queued::new(content, part, None).ending_snapshot());
+    }
+
+    /// Continues a whole stream from `h` without a gap: a heartbeat tells the client.
+    pub fn continue_at(&mut self, h: EventId, encode: impl FnOnce(Cursor) -> Bytes) {
+        self.main.position = h;
+        let is_incomplete = self.needs_snapshot(Part::Whole);
+        let id = Cursor { position: h.into(), is_incomplete };
+        self.push(Queued::new(Content::Control(encode(id)), Part::Whole, Some(h)));
     }
 }
