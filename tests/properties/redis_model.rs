@@ -428,14 +428,14 @@ impl Redis {
         let mut values = BTreeMap::new();
         for event in self.logs.get(channel).iter().flat_map(|log| &log.changes) {
             match event.retain() {
-                Some(Retain::Keep(key)) => values.insert(key, event),
-                Some(Retain::Forget(key)) => values.remove(key),
+                Some(Retain::Keep(key)) => values.insert(&**key, event),
+                Some(Retain::Forget(key)) => values.remove(&**key),
                 None => None,
             };
         }
-        let value = |(key, event): (&Box<str>, &Event)| RetainedValue {
+        let value = |(key, event): (&str, &Event)| RetainedValue {
             position: event.id.unwrap_or_default(),
-            key: (&**key).into(),
+            key: key.into(),
             event: Arc::new(event.without_id()),
         };
         values.into_iter().map(value).collect()

@@ -1,4 +1,4 @@
-//! The retained values that a client needs before its events.
+//! The retained values that a client needs before its events, also in place of a gap.
 
 use bytes::Bytes;
 
@@ -44,6 +44,14 @@ impl StreamState {
         let (upto, number) = (state.position, state.snapshot_number);
         let content = Content::Control(encode(self.position().into()));
         self.push(Queued::new(content, part, Some(upto)).ending_snapshot(number));
+    }
+
+    /// Continues a whole stream from `h` without a gap: a heartbeat tells the client.
+    pub fn continue_at(&mut self, h: EventId, encode: impl FnOnce(Cursor) -> Bytes) {
+        self.main.position = h;
+        let is_incomplete = self.needs_snapshot(Part::Whole);
+        let id = Cursor { position: h.into(), is_incomplete };
+        self.push(Queued::new(Content::Control(encode(id)), Part::Whole, Some(h)));
     }
 
     /// Continues a whole stream from `h` without a gap: a heartbeat tells the client.

@@ -71,7 +71,7 @@ impl Stream {
         let mut client = client("a", topics, &format!("{n:02}"), 2);
         client.filter = Some(Filter::of_claim(&json!(claim)).expect("a filter").into());
         let direct = Rc::<RefCell<Vec<String>>>::default();
-        let taking = (n % 2 == 0).then(|| direct.clone());
+        let taking = n.is_multiple_of(2).then(|| direct.clone());
         let test_client = TestClient { written: taking, ..TestClient::default() };
         let connection = connection(&hub.context, client, test_client);
         hub.add(&connection);
