@@ -53,12 +53,4 @@ impl StreamState {
         let id = Cursor { position: h.into(), is_incomplete };
         self.push(Queued::new(Content::Control(encode(id)), Part::Whole, Some(h)));
     }
-
-    /// Continues a whole stream from `h` without a gap: a heartbeat tells the client.
-    pub fn continue_at(&mut self, h: EventId, encode: impl FnOnce(Cursor) -> Bytes) {
-        self.main.position = h;
-        let is_incomplete = self.needs_snapshot(Part::Whole);
-        let id = Cursor { position: h.into(), is_incomplete };
-        self.push(Queued::new(Content::Control(encode(id)), Part::Whole, Some(h)));
-    }
 }
