@@ -31,7 +31,7 @@ use self::{
 };
 use crate::{
     gateway_model::Gateway,
-    redis_model::{Failover, Key, Published, Redis, number_of},
+    redis_model::{Key, Redis, number_of},
 };
 
 const CHANNELS: [&str; 3] = ["user:1:events", "broadcast:a", "broadcast:b"];

@@ -3,9 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
-use sse_gateway::core::{id::EventId, reasons::GapReason};
+use sse_gateway::core::{id::EventId, part::Part, reasons::GapReason};
 
-use super::{Received, Simulation, of};
+use super::{Gap, Received, Simulation, of};
+use crate::redis_model::{Key, Published, number_of};
 
 impl Simulation {
     /// Every event of a server arrived once. Positions rise, except where the stream, or its part,
