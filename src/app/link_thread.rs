@@ -1,5 +1,5 @@
-//! The thread of the links: supervisors, recorder and presence. It is separate from the workers, so that no
-//! slow handler delays it.
+//! The thread of the links: supervisors, recorder and presence. It is separate from the workers, so
+//! that no slow handler delays it.
 
 use std::sync::Arc;
 

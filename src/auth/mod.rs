@@ -7,6 +7,7 @@ mod credential;
 mod issuer;
 mod key_ring;
 mod key_set;
+mod new_ticket;
 mod ticket;
 mod verifier;
 
@@ -18,8 +19,9 @@ pub use self::{
     credential::{Credential, CredentialSource},
     issuer::Refresher,
     key_ring::KeyRing,
+    new_ticket::NewTicket,
     ticket::{Ticket, TicketError},
-    verifier::{MintError, NewTicket, Verifier},
+    verifier::{MintError, Verifier},
 };
 use crate::{metrics::Metrics, settings::Settings};
 #[cfg(feature = "fuzzing")]

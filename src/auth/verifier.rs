@@ -14,6 +14,7 @@ use super::{
     common_ticket,
     credential::{Credential, CredentialSource},
     key_ring::{KeyRing, VerificationKey, jwt},
+    new_ticket::NewTicket,
     ticket::{self, Claims, Ticket, TicketError, reject},
 };
 use crate::{core::reasons::TicketRejection, settings::Tickets};
@@ -30,17 +31,6 @@ pub enum MintError {
     /// The JWT library failed.
     #[error("the ticket cannot be signed")]
     Library(#[from] Error),
-}
-
-/// What a ticket that is to be signed says.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct NewTicket<'a> {
-    /// `sub`
-    pub user: &'a str,
-    /// `topics`; `None`: those of `tickets.default_topics`.
-    pub topics: Option<&'a [String]>,
-    /// `presence`
-    pub presence: bool,
 }
 
 /// Verifies and signs tickets.

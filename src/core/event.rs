@@ -66,8 +66,8 @@ impl Event {
         Some(event)
     }
 
-    /// Decodes a retained value, `<position> <retry> <type>\n<payload>`, of a key: its position, and
-    /// the event without an id.
+    /// Decodes a retained value, `<position> <retry> <type>\n<payload>`, of a key: its position,
+    /// and the event without an id.
     pub fn from_kept(channel: &Channel, key: &str, value: &[u8]) -> Option<(EventId, Self)> {
         let (head, rest) = std::str::from_utf8(value).ok()?.split_once('\n')?;
         let (id, head) = head.split_once(' ')?;

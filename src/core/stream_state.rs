@@ -6,17 +6,19 @@
 //! is split, that is so for each of its parts, and the order between them is unspecified. This
 //! module neither waits nor reads a clock.
 
+mod snapshot;
+
 use std::{collections::VecDeque, rc::Rc, sync::Arc};
 
 use bytes::Bytes;
 
 use super::{
-    control_events::{Gap, SnapshotKeys},
+    control_events::Gap,
     event::Event,
     id::{Cursor, EventId, StreamPosition},
     part::Part,
     part_state::{PartState, Phase},
-    queue::{Content, GapFrame, Item, QueueLoad, Queued, SnapshotFrame},
+    queue::{Content, GapFrame, Item, QueueLoad, Queued},
     reasons::{CatchUpCause, GapReason},
 };
 
@@ -167,41 +169,6 @@ impl StreamState {
     /// The ids up to which everything was handed over or is queued.
     pub fn position(&self) -> StreamPosition {
         self.pair(|part| part.position)
-    }
-
-    /// The cursor as the client may see it.
-    pub fn named_cursor(&self) -> Cursor {
-        Cursor { position: self.cursor(), is_incomplete: self.needs_snapshot(Part::Whole) }
-    }
-
-    /// Whether some of `part` needs retained values.
-    pub fn needs_snapshot(&self, part: Part) -> bool {
-        self.parts(part).any(|part| self.part(part).needs_snapshot)
-    }
-
-    /// From now on, the client needs the retained values of a part.
-    pub fn require_snapshot(&mut self, part: Part) {
-        self.parts(part).for_each(|part| self.part_mut(part).require_snapshot());
-    }
-
-    /// Queues `sse.snapshot`; the retained values of the part follow.
-    pub fn queue_snapshot(&mut self, part: Part, keys: SnapshotKeys) {
-        // The end of values that were queued before, and not all taken, says nothing of these.
-        self.require_snapshot(part);
-        let frame = keys.frame();
-        let content = Content::Snapshot(Box::new(SnapshotFrame { keys, frame }));
-        self.push(Queued::new(content, part, None));
-    }
-
-    /// Queues a heartbeat behind the retained values of a part and the events up to their `h`: once
-    /// it is taken, the client has them all, and its id says so. Before, a client that resumes must
-    /// get the values again: earlier events than these would follow.
-    pub fn end_snapshot(&mut self, part: Part, h: EventId, encode: impl FnOnce(Cursor) -> Bytes) {
-        let state = self.part_mut(part);
-        state.reach(h);
-        let (upto, number) = (state.position, state.snapshot_number);
-        let content = Content::Control(encode(self.position().into()));
-        self.push(Queued::new(content, part, Some(upto)).ending_snapshot(number));
     }
 
     /// The number of ephemeral events that were dropped since the last call.
@@ -476,14 +443,6 @@ impl StreamState {
         }
         let upto = (!self.is_split()).then_some(h.user);
         self.push_gap(gap, Some(h), part, upto);
-    }
-
-    /// Continues a whole stream from `h` without a gap: a heartbeat tells the client.
-    pub fn continue_at(&mut self, h: EventId, encode: impl FnOnce(Cursor) -> Bytes) {
-        self.main.position = h;
-        let is_incomplete = self.needs_snapshot(Part::Whole);
-        let id = Cursor { position: h.into(), is_incomplete };
-        self.push(Queued::new(Content::Control(encode(id)), Part::Whole, Some(h)));
     }
 
     /// Ends the catch-up of a part that has read everything up to `h`: its pending items after `h`

@@ -2,11 +2,14 @@
 //! Only reads, with XRANGE, XREVRANGE, XINFO, PTTL, SCAN, GET, HGET and FCALL of sse_watermark.
 //! All commands are for one server: on a cluster for the master that has the logs.
 
+mod options;
+
 use std::time::{Duration, Instant};
 
 use redis::{Pipeline, RedisResult, Value, from_redis_value};
 use serde::Serialize;
 
+pub use self::options::{RetainedKey, Unseen};
 use super::{
     commands::{CommandError, Commands},
     log,
@@ -113,30 +116,6 @@ pub struct Entry {
     pub predecessor: Option<String>,
     /// Whether the log still contains the predecessor.
     pub predecessor_in_log: bool,
-}
-
-/// The key of a retained value that an event changed.
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct RetainedKey {
-    /// The key.
-    pub key: String,
-    /// Whether the event deleted the value; otherwise it was the value.
-    pub is_forget: bool,
-    /// Id of the event that is the value now; `None`: the key has no value.
-    pub value: Option<String>,
-    /// Whether nothing has changed the value since this event.
-    pub is_current: bool,
-}
-
-/// The end of an event's `UNSEEN`.
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Unseen {
-    /// Ms since 1970.
-    pub until_ms: u64,
-    /// Whether the event still waits: no stream was handed it, and it is not stored as undelivered.
-    pub is_waiting: bool,
 }
 
 /// What a client that resumes from the id receives of this channel.
@@ -369,7 +348,7 @@ pub async fn trace_channel(
     let log = Neighbours { entry: found.is_some(), next, last_ever };
     let stale = matches!(scope.start(id), Start::Read { stale: true, .. });
     let options = match &found {
-        Some(raw) => options(commands, id, channel, raw).await?,
+        Some(raw) => options::outcome(commands, id, channel, raw).await?,
         None => (None, None),
     };
     let entry = found.map(|raw| {
@@ -402,42 +381,6 @@ pub async fn trace_channel(
         log_ttl_ms: u64::try_from(ttl_ms).ok(),
         resume,
     })
-}
-
-/// What became of the retained value and of the `UNSEEN` of an entry.
-async fn options(
-    commands: &Commands,
-    id: EventId,
-    channel: &Channel,
-    entry: &Raw,
-) -> Result<(Option<RetainedKey>, Option<Unseen>), CommandError> {
-    let (keep, forget) = (text(entry, "k"), text(entry, "f"));
-    let until_ms: Option<u64> = text(entry, "u").and_then(|ms| ms.parse().ok());
-    let is_forget = forget.is_some();
-    let key = keep.or(forget);
-    if key.is_none() && until_ms.is_none() {
-        return Ok((None, None));
-    }
-    let mut pipeline = redis::pipe();
-    // A key of another type counts as empty.
-    pipeline.ignore_errors();
-    pipeline.cmd("HGET").arg(commands.keys.kept(channel)).arg(&key);
-    pipeline.cmd("HGET").arg(commands.keys.unseen(channel)).arg(id.to_string());
-    let replies: Vec<RedisResult<Option<Vec<u8>>>> = commands.run_all(&pipeline).await?;
-    let mut replies = replies.into_iter().map(|reply| reply.ok().flatten());
-    let (value, waiting) = (replies.next().flatten(), replies.next().flatten());
-    let position = |value: Vec<u8>| {
-        let id = value.split(|b| *b == b' ').next().and_then(EventId::from_bytes);
-        id.map(|id| id.to_string())
-    };
-    let value = value.and_then(position);
-    let is_current = match is_forget {
-        true => value.is_none(),
-        false => value.as_ref() == Some(&id.to_string()),
-    };
-    let retained = key.map(|key| RetainedKey { key, is_forget, value, is_current });
-    let unseen = until_ms.map(|until_ms| Unseen { until_ms, is_waiting: waiting.is_some() });
-    Ok((retained, unseen))
 }
 
 /// The result of a catch-up of this one channel, by the rules of `core::catch_up`. Also returns the

@@ -11,7 +11,7 @@ fn spans(cell: &str) -> impl Iterator<Item = &str> {
 
 /// Whether a text in Rust or Lua defines that function.
 fn defines(text: &str, function: &str) -> bool {
-    ["fn {}(", "fn {}<", "local function {}("]
+    ["fn {}(", "fn {}<", "function {}(", ".{}("]
         .iter()
         .any(|pattern| text.contains(&pattern.replace("{}", function)))
 }

@@ -137,7 +137,9 @@ async fn reconnect_within_linger_gives_no_event() {
 #[tokio::test]
 async fn users_of_a_killed_instance_go_offline_once() {
     let redis = Redis::start().await;
-    let builder = builder(&redis, "2s", "4s");
+    // Channel rules neither refuse presence events nor make them ephemeral.
+    let rules = r#"[{"match":"broadcast:*","rate":1,"ephemeral":true}]"#;
+    let builder = builder(&redis, "2s", "4s").env("CHANNELS", rules);
     let (killed, other) = tokio::join!(builder.start(), builder.start());
     let mut watcher = watch(&other).await;
     let mut streams = Vec::new();

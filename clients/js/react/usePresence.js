@@ -21,7 +21,9 @@ export function usePresence({ initial } = {}) {
   const [eventHandlers] = useState(() => ({
     'sse.online': (/** @type {{ user: string }} */ { user }) => add([user, true]),
     'sse.offline': (/** @type {{ user: string }} */ { user }) => add([user, false]),
-    'sse.gap': (/** @type {{ channels: string[] }} */ gap) => { if (hidesPresence(gap)) add(null); },
+    'sse.gap': (/** @type {{ channels: string[] }} */ gap) => {
+      if (hidesPresence(gap)) add(null);
+    },
   }));
   const online = useMemo(() => onlineUsers(initial, changes), [initial, changes]);
   return { online, eventHandlers };

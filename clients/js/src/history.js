@@ -34,7 +34,7 @@ export async function history(options) {
     const page = address({ url }, '/history', members);
     const answer = await request(fetch, page, TIMEOUT, undefined, withCredentials);
     for (const { id, type, data } of answer.events) {
-      events.push({ id, type, text: data, data: parse(data) });
+      events.push({ id, type, text: data, data: parse(data), retained: false });
     }
     if (answer.next === null) return { events, lastEventId: answer.lastEventId };
     range = { after: answer.next };

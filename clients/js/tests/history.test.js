@@ -31,8 +31,8 @@ test('all pages are read, and the position to continue from', async () => {
   const found = await history({ ...OPTIONS, ticket, since: '1d', until: '9-0.a', fetch });
   assert.deepEqual(found, {
     events: [
-      { id: '1-0.a', type: 'order', text: '{"n":1}', data: { n: 1 } },
-      { id: '6-0.a', type: 'note', text: 'text', data: 'text' },
+      { id: '1-0.a', type: 'order', text: '{"n":1}', data: { n: 1 }, retained: false },
+      { id: '6-0.a', type: 'note', text: 'text', data: 'text', retained: false },
     ],
     lastEventId: '9-0.a',
   });

@@ -28,9 +28,9 @@ impl CatchUpDriver {
         Ok(found.upto(clock.h))
     }
 
-    /// Before the first frame of a stream that begins now, or with a gap: finds out whether its part
-    /// has values. If that is not possible, it may have some. Without a snapshot, the server is
-    /// unavailable.
+    /// Before the first frame of a stream that begins now, or with a gap: finds out whether its
+    /// part has values. If that is not possible, it may have some. Without a snapshot, the server
+    /// is unavailable.
     pub(super) async fn find_values(
         &self,
         catch_up: &CatchUp,

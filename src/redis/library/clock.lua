@@ -41,8 +41,8 @@ local BROADCAST_NODE = PREFIX .. 'node:' .. BROADCAST
 local node_key = BROADCAST_NODE
 -- The first ones are all that a watermark needs.
 local NODE_FIELDS = { 'run_id', 'replid', 'epoch', 'start', 'previous', 'raised_ms', 'shorter_ms',
-  'replicated', 'continues', 'kept', 'clock', 'retention_ms', 'confirmed', 'follows', 'slots', 'myid',
-  'yielded', 'lost' }
+  'replicated', 'continues', 'kept', 'clock', 'retention_ms', 'confirmed', 'follows', 'slots',
+  'myid', 'yielded', 'lost' }
 local WATERMARK_FIELDS = 10
 
 local function read_node(key, fields)

@@ -16,8 +16,8 @@ do
   local OPTIONS_WITH_VALUE =
     { KEY = 'key', RETRY = 'retry', KEEP = 'keep', FORGET = 'forget', UNSEEN = 'unseen' }
 
-  -- What an event has in addition to type and payload, ready to be written: letters and lines of the
-  -- live message (ARCHITECTURE.md#live-messages), fields of the log entry.
+  -- What an event has in addition to type and payload, ready to be written: letters and lines of
+  -- the live message (ARCHITECTURE.md#live-messages), fields of the log entry.
   function write_options(o)
     o.flags, o.lines, o.fields = '', '', {}
     local function add(letter, text)

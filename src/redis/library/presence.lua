@@ -6,7 +6,6 @@
 
 -- A function, because the whole library may have 200 local variables.
 local presence = (function()
-  local presence = {}
   -- user -> number of instances where the user has a stream.
   local USERS = PREFIX .. 'presence:' .. BROADCAST
   -- name of an instance -> when its lease ends, in ms. 0: it is being removed.
@@ -42,8 +41,11 @@ local presence = (function()
   -- Appends an event before the change that it reports is written: a call that fails is repeated.
   local function announce(kind, user)
     local payload = '{"user":"' .. string.gsub(user, '"', '\\"') .. '"}'
-    local position, _, text = append(channel_of(BROADCAST .. ':presence'), kind, payload)
-    if not position then error(reject_call('wrong-type', text)) end
+    local channel = channel_of(BROADCAST .. ':presence')
+    -- A channel rule may keep fewer of these events, but refuses none and drops no id.
+    channel.rate, channel.is_ephemeral = nil, nil
+    local position, code, text = append(channel, kind, payload, NO_OPTIONS)
+    if not position then error(reject_call(code, text)) end
   end
 
   -- The user has a first stream at an instance.
@@ -162,16 +164,16 @@ local presence = (function()
 
   -- sse_presence 1 <presence key> <instance> <number> <lease_ms> <linger_ms> BEGIN | KEEP | END
   --   [<user> <streams>]..
-  -- Renews the lease of an instance, and reports how many streams its users have now. The numbers of
-  -- reports increase: an earlier one that arrives late changes nothing. BEGIN: the instance may be
-  -- new. END: it leaves with all its users. Also removes what other instances have left behind.
-  -- Returns name/value pairs. The state is `ok`, or `unknown` if the instance has lost its lease and
-  -- must report everything under a new name. `epoch`: if it is another one than before, reports may
-  -- be lost. `more` is 1 if there is more to remove.
-  function presence.report(_, args)
+  -- Renews the lease of an instance, and reports how many streams its users have now. The numbers
+  -- of reports increase: an earlier one that arrives late changes nothing. BEGIN: the instance may
+  -- be new. END: it leaves with all its users. Also removes what other instances have left behind.
+  -- Returns name/value pairs. The state is `ok`, or `unknown` if the instance has lost its lease
+  -- and must report everything under a new name. `epoch`: if it is another one than before, reports
+  -- may be lost. `more` is 1 if there is more to remove.
+  local function report(_, args)
     local wrong = report_fault(args)
     if wrong then return reject_call('usage', wrong) end
-    local instance, report, mode = args[1], tonumber(args[2]), args[5]
+    local instance, report_number, mode = args[1], tonumber(args[2]), args[5]
     local lease_ms, linger_ms = tonumber(args[3]), tonumber(args[4])
     local now = now_ms()
     ensure_adopted_slot(BROADCAST, now)
@@ -185,7 +187,7 @@ local presence = (function()
     local reply = { 'state', 'ok', 'epoch', epoch_text, 'more', '0' }
     if not is_new and (not lease_end or lease_end == 0 or not last) then
       reply[2] = 'unknown'
-    elseif not last or report > last then
+    elseif not last or report_number > last then
       redis.call('ZADD', LEASES, string.format('%d', now + lease_ms), instance)
       redis.call('HSET', key, LAST_REPORT, args[2])
       renew_expiry(key, now)
@@ -206,7 +208,7 @@ local presence = (function()
 
   -- sse_presence_of 1 <presence key> <user>: `online` (1 or 0), and the number of `connections`. A
   -- user is online until the event `sse.offline`.
-  function presence.of(_, args)
+  local function of(_, args)
     local user = args[1] or ''
     if not is_name(user) then return reject_call('usage', 'the user is invalid') end
     local is_online = call('HGET', USERS, user) or call('ZSCORE', LEAVING, user)
@@ -220,7 +222,7 @@ local presence = (function()
 
   -- sse_presence_ask 1 <presence key> <question> <topic>: asks all instances for the users of a
   -- topic. Returns the instances that will answer.
-  function presence.ask(_, args)
+  local function ask(_, args)
     if not is_token(args[1]) or not is_name(args[2] or '') then
       return reject_call('usage', 'the question or the topic is invalid')
     end
@@ -230,7 +232,7 @@ local presence = (function()
   end
 
   -- sse_presence_answer 1 <presence key> <question> <instance> <answer>
-  function presence.answer(_, args)
+  local function answer(_, args)
     if not is_token(args[1]) or not is_token(args[2]) or not args[3] then
       return reject_call('usage', 'the question, the instance or the answer is invalid')
     end
@@ -242,5 +244,5 @@ local presence = (function()
     return 1
   end
 
-  return presence
+  return { report = report, of = of, ask = ask, answer = answer }
 end)()

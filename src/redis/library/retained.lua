@@ -18,8 +18,8 @@ do
     local count, wrong = attempt('HLEN', kept)
     if wrong then return 'wrong-type', wrong end
     if o.keep and count > MAX_KEPT and redis.call('HEXISTS', kept, o.keep) == 0 then
-      return 'too-many-kept', 'the channel has ' .. count - 1 .. ' retained values, history.max_kept is '
-        .. MAX_KEPT .. '; FORGET some, or use fewer keys'
+      return 'too-many-kept', 'the channel has ' .. count - 1 .. ' retained values,'
+        .. ' history.max_kept is ' .. MAX_KEPT .. '; FORGET some, or use fewer keys'
     end
     channel.kept, channel.is_kept_new = kept, count == 0
     -- It neither adds a value nor renews the expiry of nothing.

@@ -40,8 +40,8 @@ do
     local count, wrong = attempt('HLEN', UNSEEN .. channel.slot)
     if wrong then return 'wrong-type', wrong end
     if count >= MAX_UNSEEN then
-      return 'too-many-unseen', 'the user has ' .. count .. ' events that nobody has seen; wait until'
-        .. ' their time is over'
+      return 'too-many-unseen', 'the user has ' .. count .. ' events that nobody has seen;'
+        .. ' wait until their time is over'
     end
     -- The gateways look for events only if there was ever one; see `prepare_keep`.
     if count == 0 and not is_cluster then redis.call('HSET', node_key, 'unseen', '1') end
@@ -56,9 +56,9 @@ do
     remember_due(channel.slot, o.unseen_ms)
   end
 
-  -- sse_unseen 0: since when this memory knows of events; whether there may be any (0 or 1); and the
-  -- hashes of up to 100 users that have some that are due. Each is named again after 5 s, until they
-  -- are removed.
+  -- sse_unseen 0: since when this memory knows of events; whether there may be any (0 or 1); and
+  -- the hashes of up to 100 users that have some that are due. Each is named again after 5 s, until
+  -- they are removed.
   function unseen()
     local now = now_ms()
     unseen_since = unseen_since or string.format('%d', now)
@@ -84,7 +84,8 @@ do
     return reply
   end
 
-  -- sse_due 1 <hash of a user>: the events that are due, up to 100: position, type, payload of each.
+  -- sse_due 1 <hash of a user>: the events that are due, up to 100: position, type, payload of
+  -- each.
   function due(keys)
     local now = now_ms()
     local slot = string.sub(keys[1], #UNSEEN + 1)

@@ -100,8 +100,8 @@ impl Connection {
         filter.is_none_or(|filter| filter.allows(event.options.as_deref()))
     }
 
-    /// The channels and patterns of which a gap may lose something that their retained values do not
-    /// restore. Plain messages that were not recorded are in no value either.
+    /// The channels and patterns of which a gap may lose something that their retained values do
+    /// not restore. Plain messages that were not recorded are in no value either.
     fn unrepaired(&self, reason: GapReason, mut channels: Vec<String>) -> Vec<String> {
         if reason != GapReason::Unrecorded {
             let rules = &self.context.settings.channels;

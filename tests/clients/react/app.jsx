@@ -93,7 +93,7 @@ function Flood(options) {
   );
 }
 
-/** The users who are online. `initial` is a string, because an array would be new in each render. */
+/** The users who are online. `initial` is a string: an array would be new in each render. */
 function People({ initial, ...options }) {
   const ids = useMemo(() => initial?.split(' '), [initial]);
   const { online, eventHandlers } = usePresence({ initial: ids });

@@ -87,9 +87,9 @@ data: {\"covers\":[\"user:42:events\",\"broadcast:*\"],\"channels\":{\"broadcast
   then `sse.heartbeat`.
 - Until then, the last event id ends with `!`: a client that resumes from it gets `sse.snapshot` and
   the values again.
-- A stream that begins gets `sse.snapshot` only if there are values. After `sse.gap` it is always
-  sent if `KEEP` was ever used on the Redis server, so that clients discard keys that were forgotten
-  meanwhile.
+- A stream that begins gets `sse.snapshot` only if there are values. After `sse.gap` it is also sent
+  if its channels had values within `history.kept_retention`, so that clients discard keys that were
+  forgotten meanwhile.
 - On a Redis Cluster there may be two, one for each of the stream's sources.
 - A gap (`unrecorded`) of a stream that misses nothing that was recorded is not followed by
   `sse.snapshot`.";

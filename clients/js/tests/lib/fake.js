@@ -56,8 +56,8 @@ export const settled = () => new Promise(setImmediate);
 
 /**
  * Opens a stream to the fake gateway: { stream, seen, advance(ms), polls }. `answer(n)` returns the
- * response to the n-th poll: a list of events `[id, type]`, a whole response, an error, or undefined
- * to keep the poll pending.
+ * response to the n-th poll: a list of events `[id, type]`, a whole response, an error, or
+ * undefined to keep the poll pending.
  */
 export async function openStream(t, { answer = () => undefined, ...options } = {}) {
   t.mock.timers.reset();

@@ -1,0 +1,12 @@
+//! What a new ticket says.
+
+/// What a ticket that is to be signed says.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NewTicket<'a> {
+    /// `sub`
+    pub user: &'a str,
+    /// `topics`; `None`: those of `tickets.default_topics`.
+    pub topics: Option<&'a [String]>,
+    /// `presence`
+    pub presence: bool,
+}
