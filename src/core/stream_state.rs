@@ -146,11 +146,6 @@ impl StreamState {
         self.queue_load.bytes()
     }
 
-    /// Whether the ids that the client gets differ from those of the shared frames.
-    pub fn has_own_ids(&self) -> bool {
-        self.is_split() || self.main.needs_snapshot
-    }
-
     /// Whether there is nothing to write.
     pub fn is_empty(&self) -> bool {
         self.head.is_none() && self.queue.is_empty() && self.last.is_none()

@@ -1,10 +1,12 @@
 //! A client receives every event after its cursor, in order, exactly once, or a gap, for any order
 //! of publishes, deliveries, writes, link failures, overflows, trimming, wipes, restarts and
 //! fail-overs, and with any of two gateways. If the user's channel and the broadcasts are on two
-//! servers, that is so for each of them. The retained values that it knows in the end are the current
-//! ones, and none of them ever goes back to an earlier one.
+//! servers, that is so for each of them. The retained values that it knows in the end are the
+//! current ones, and none of them ever goes back to an earlier one.
 
+mod action;
 mod since;
+mod values;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -23,118 +25,16 @@ use sse_gateway::core::{
     stream_state::StreamState,
 };
 
-use self::since::Time;
+use self::{
+    action::{Action, Change, action, ordinary},
+    since::Time,
+};
 use crate::{
     gateway_model::Gateway,
-    redis_model::{Failover, Key, Published, Redis, number_of},
+    redis_model::{Key, Published, Redis, number_of},
 };
 
 const CHANNELS: [&str; 3] = ["user:1:events", "broadcast:a", "broadcast:b"];
-
-/// What happens. Servers are numbered; if there is only one, both numbers mean that one.
-#[derive(Clone, Debug)]
-enum Action {
-    Publish {
-        channel: usize,
-        payload_bytes: usize,
-        change: Option<Change>,
-    },
-    Trim {
-        channel: usize,
-    },
-    AppendForeign {
-        channel: usize,
-    },
-    /// A message arrives at the gateway.
-    Receive(usize),
-    /// The hub handles a message.
-    Handle,
-    /// The newest live message is lost without a link failure, and another is published on its
-    /// channel, whose predecessor reveals the loss.
-    Lose(usize),
-    /// The writer takes a frame, and the client receives it.
-    Write,
-    Heartbeat,
-    Watermark(usize),
-    BreakLink(usize),
-    /// The link is restored, if it is down.
-    RestoreLink(usize),
-    /// The catch-up advances by one step, if one is needed.
-    CatchUp(usize),
-    Wipe(usize),
-    Reload(usize),
-    FailOver(usize, Failover),
-    /// A failover or restart that loses nothing, which the gateway can prove.
-    Restart {
-        server: usize,
-        ahead_ms: u64,
-    },
-    /// The client reconnects to the other gateway, which may have been restarted. It may also have
-    /// forgotten its retained values, and say so.
-    Reconnect {
-        is_new: bool,
-        has_values: bool,
-    },
-    /// All queues together are too long.
-    Shed,
-}
-
-/// What an event does to the retained values of its channel: it keeps or forgets a key.
-#[derive(Clone, Copy, Debug)]
-struct Change {
-    key: usize,
-    is_kept: bool,
-}
-
-fn change() -> impl Strategy<Value = Option<Change>> {
-    let change = (0..3usize, prop::bool::weighted(0.8));
-    prop::option::of(change.prop_map(|(key, is_kept)| Change { key, is_kept }))
-}
-
-fn number() -> impl Strategy<Value = usize> {
-    0..2usize
-}
-
-fn failover() -> impl Strategy<Value = Action> {
-    let ahead_ms = prop_oneof![Just(100), 0..200u64];
-    let parts = (number(), [0..4usize, 0..4, 0..4], any::<bool>(), ahead_ms, any::<bool>());
-    parts.prop_map(|(server, lost, loses_node, ahead_ms, is_failback)| {
-        Action::FailOver(server, Failover { lost, loses_node, ahead_ms, is_failback })
-    })
-}
-
-/// An action that changes neither logs nor epochs, except by publishing and trimming.
-fn ordinary() -> impl Strategy<Value = Action> {
-    prop_oneof![
-        6 => (0..3usize, 1..200usize, change()).prop_map(|(channel, payload_bytes, change)| {
-            Action::Publish { channel, payload_bytes, change }
-        }),
-        1 => (0..3usize).prop_map(|channel| Action::Trim { channel }),
-        1 => (0..3usize).prop_map(|channel| Action::AppendForeign { channel }),
-        6 => number().prop_map(Action::Receive),
-        6 => Just(Action::Handle),
-        1 => number().prop_map(Action::Lose),
-        4 => Just(Action::Write),
-        1 => Just(Action::Heartbeat),
-        2 => number().prop_map(Action::Watermark),
-        1 => number().prop_map(Action::BreakLink),
-        2 => number().prop_map(Action::RestoreLink),
-        8 => number().prop_map(Action::CatchUp),
-        1 => number().prop_map(Action::Reload),
-        1 => (any::<bool>(), any::<bool>())
-            .prop_map(|(is_new, has_values)| Action::Reconnect { is_new, has_values }),
-        1 => Just(Action::Shed),
-    ]
-}
-
-fn action() -> impl Strategy<Value = Action> {
-    prop_oneof![
-        20 => ordinary(),
-        1 => number().prop_map(Action::Wipe),
-        2 => failover(),
-        1 => (number(), 90..110u64).prop_map(|(server, ahead_ms)| Action::Restart { server, ahead_ms }),
-    ]
-}
 
 #[derive(Debug)]
 struct Gap {
@@ -330,19 +230,6 @@ impl Simulation {
         self.received.push(Received::Event(server, id));
     }
 
-    fn change_value(&mut self, event: &Event) {
-        let Some(retain) = event.retain() else { return };
-        let key = (event.channel.clone(), retain.key().to_owned());
-        let number = number_of(event);
-        if let Some(before) = self.newest.insert(key.clone(), number).filter(|b| *b > number) {
-            self.regressions.push(format!("{key:?}: {before}, {number}"));
-        }
-        match retain {
-            Retain::Keep(_) => self.values.insert(key, number),
-            Retain::Forget(_) => self.values.remove(&key),
-        };
-    }
-
     fn write(&mut self) {
         let Some((frame, _)) = self.gateway.stream.take() else { return };
         let cursor = self.gateway.stream.named_cursor();
@@ -496,21 +383,6 @@ impl Simulation {
                 self.received
             );
         }
-        Ok(())
-    }
-
-    /// The client knows the current values. Without new epochs, none went back to an earlier one.
-    fn check_values(&self, epochs_change: bool) -> Result<(), TestCaseError> {
-        let mut current = BTreeMap::new();
-        for channel in &self.channels {
-            for value in self.servers[self.server_of(channel)].redis.values(channel) {
-                let key = (channel.clone(), value.key.to_string());
-                current.insert(key, number_of(&value.event));
-            }
-        }
-        prop_assert_eq!(&self.values, &current, "{:?}", self.received);
-        prop_assert!(!self.gateway.stream.needs_snapshot(Part::Whole));
-        prop_assert!(epochs_change || self.regressions.is_empty(), "{:?}", self.regressions);
         Ok(())
     }
 

@@ -21,6 +21,11 @@ impl StreamState {
         self.parts(part).any(|part| self.part(part).needs_snapshot)
     }
 
+    /// Whether the ids that the client gets differ from those of the shared frames.
+    pub fn has_own_ids(&self) -> bool {
+        self.is_split() || self.main.needs_snapshot
+    }
+
     /// From now on, the client needs the retained values of a part.
     pub fn require_snapshot(&mut self, part: Part) {
         self.parts(part).for_each(|part| self.part_mut(part).require_snapshot());
