@@ -151,8 +151,8 @@ end
 --   [VOUCH <slots> <epochs>].. [LOST <position>]
 -- Adopts this process if its watermark is `unknown`; see `adopt`. REPLICATED: the gateway knows
 -- that the server is not lone. KEPT: clients may have retained values. SLOTS: only these. LOST: a
--- rival has accepted events up to this position. VOUCH: the slots `100-200,300` moved here from a server that was
--- alive in these epochs (`<epoch>,<epoch>`) until then.
+-- rival has accepted events up to this position. VOUCH: the slots `100-200,300` moved here from a
+-- server that was alive in these epochs (`<epoch>,<epoch>`) until then.
 local function adopt_call(keys, args)
   local now = now_ms()
   if replication(now, 0) ~= 'master' then return describe_replica() end
