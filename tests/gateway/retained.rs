@@ -172,6 +172,37 @@ async fn values_follow_a_gap_and_supersede_earlier_events() {
     assert_eq!(changes, [("price", "forgotten"), ("gone", "eth"), ("last", "")]);
 }
 
+/// The values restore the state of a channel that accepts nothing else, so nobody is notified.
+#[tokio::test]
+async fn channels_that_require_keep_repair_themselves() {
+    let redis = Redis::start().await;
+    let rules = r#"[{"match": "broadcast:prices.*", "keep": "required"}]"#;
+    let builder = Gateway::builder(&redis).env("CHANNELS", rules);
+    let builder = builder.env("HISTORY__MAX_LEN", "100");
+    let gateway = builder.start().await;
+    let prices = topic("prices.eu");
+    let refused = ["FCALL", "sse_publish", "1", &prices, "t", "no key"];
+    let error = redis.try_command::<String>(&refused).await.unwrap_err().to_string();
+    assert!(error.contains("needs-keep"), "{error}");
+    let same = ticket("1").topics(&["prices.*", "news"]);
+    let cursor = gateway.connect_with(&same, "").await.last_id().to_owned();
+    for n in 0..400 {
+        keep(&redis, &prices, &(n % 7).to_string(), &n.to_string()).await;
+    }
+    // The other gateway has received none of them.
+    let late = builder.start().await;
+    let mut sse = late.connect_with(&same, &format!("&lastEventId={cursor}")).await;
+    let (data, values) = snapshot(&mut sse).await;
+    let keys = data["channels"]["broadcast:prices.eu"].as_array().map(Vec::len);
+    assert_eq!((keys, values.last().map(String::as_str)), (Some(7), Some("399")), "{data}");
+    // What concerns another channel, too, names only that one.
+    let url = gateway.events_url(&same, "");
+    let mut sse = Sse::connect(&url, &[("Last-Event-ID", "no id")]).await;
+    sse.connected().await;
+    let gap = sse.app_event().await.json();
+    assert_eq!(gap["channels"], json!(["user:1:events", "broadcast:news"]), "{gap}");
+}
+
 /// A client that missed the end of the last value learns of it.
 #[tokio::test]
 async fn gap_says_that_the_last_value_was_forgotten() {
