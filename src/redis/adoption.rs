@@ -17,7 +17,7 @@ use super::{
     watermark::{self, AdoptOptions, Taken, UnknownServer, Watermark, WatermarkError},
 };
 use crate::{
-    core::{catch_up::ClockSnapshot, id::EventId},
+    core::{catch_up::ClockSnapshot, channel::Channel, id::EventId},
     settings::ServerAddress,
 };
 
@@ -44,6 +44,19 @@ struct Served {
     is_durable: bool,
 }
 
+/// What links have brought.
+#[derive(Clone, Default)]
+struct Brought {
+    highest: EventId,
+    last_event: Option<(EventId, Channel)>,
+}
+
+impl Brought {
+    fn of(state: &LinkState) -> Self {
+        Self { highest: state.highest_id(), last_event: state.last_event() }
+    }
+}
+
 /// The only server that connections have reached since then.
 struct Waiting {
     run_id: Arc<str>,
@@ -63,6 +76,9 @@ pub struct Adoption {
     timeout: Duration,
     served: Option<Served>,
     current: Option<Served>,
+    /// What the links before the current one have brought. A lone server may have adopted itself:
+    /// then the current one can bring events of its new epoch before the first watermark.
+    brought: Brought,
     waiting: Option<Waiting>,
 }
 
@@ -99,7 +115,8 @@ impl Adoption {
         commands: &Commands,
         context: &LinkContext,
     ) {
-        let seen = context.state.highest_id();
+        self.brought = Brought::of(&context.state);
+        let seen = self.brought.highest;
         self.timeout = context.settings.redis.command_timeout;
         let is_other = self.served.as_ref().is_some_and(|served| served.run_id != run_id);
         self.is_handed_over = is_other && {
@@ -125,7 +142,11 @@ impl Adoption {
         address: Option<&ServerAddress>,
         state: &LinkState,
     ) -> Result<ClockSnapshot, WatermarkError> {
-        let mut seen = state.highest_id();
+        let brought = match self.current {
+            Some(_) => self.brought.clone(),
+            None => Brought::of(state),
+        };
+        let mut seen = brought.highest;
         // Sentinel or the cluster decide which server is the primary: so there are several.
         let is_confirmed = commands.locator.has_judge();
         let had_values = self.had_values;
@@ -138,7 +159,7 @@ impl Adoption {
                     && clock.previous_epoch == seen.epoch
                     && !clock.continues.contains(seen.epoch);
                 if is_next {
-                    self.prove(&mut options, connection, commands, state).await;
+                    self.prove(&mut options, connection, commands, &brought).await;
                 }
                 let is_proved = options.is_durable || options.is_handed_over;
                 let is_unmarked =
@@ -157,7 +178,7 @@ impl Adoption {
                 let confirmation = commands.locator.confirms(address).await?;
                 self.decide(&server, seen, confirmation, commands)?;
                 if server.known.epoch == seen.epoch {
-                    self.prove(&mut options, connection, commands, state).await;
+                    self.prove(&mut options, connection, commands, &brought).await;
                 } else if let Some(knowledge) = &options.cluster
                     && seen == EventId::ZERO
                     && self.follows_promoted(&server, connection, commands).await
@@ -243,10 +264,10 @@ impl Adoption {
         options: &mut AdoptOptions,
         connection: &mut impl ConnectionLike,
         commands: &Commands,
-        state: &LinkState,
+        brought: &Brought,
     ) {
         options.is_handed_over = self.is_handed_over;
-        options.is_durable = self.is_same_data(connection, commands, state).await;
+        options.is_durable = self.is_same_data(connection, commands, brought).await;
     }
 
     /// Whether this process has the data of the one before: both wrote it to disk before they
@@ -255,15 +276,15 @@ impl Adoption {
         &self,
         connection: &mut impl ConnectionLike,
         commands: &Commands,
-        state: &LinkState,
+        brought: &Brought,
     ) -> bool {
         let (Some(before), Some(now)) = (&self.served, &self.current) else { return false };
         if !before.is_durable || !now.is_durable || before.run_id == now.run_id {
             return false;
         }
-        let Some((id, channel)) = state.last_event() else { return true };
+        let Some((id, channel)) = &brought.last_event else { return true };
         let mut command = redis::cmd("XRANGE");
-        command.arg(commands.keys.log(&channel)).arg(id.entry()).arg(id.entry());
+        command.arg(commands.keys.log(channel)).arg(id.entry()).arg(id.entry());
         let found = command.query_async::<Vec<Value>>(connection).await;
         found.is_ok_and(|entries| !entries.is_empty())
     }

@@ -1,6 +1,8 @@
 //! New epochs: after Redis was wiped, restarted or replaced, clients get one `sse.gap` (`reset`)
 //! and every event that is left, also with a lower id, or accepted before a gateway was connected.
 
+use std::time::Duration;
+
 use crate::harness::{Event, Gateway, Id, Proxy, Redis, Sse, eventually, now_ms, topic, user};
 
 /// The names of all events up to and including `last`, without heartbeats.
@@ -99,6 +101,41 @@ async fn restart_with_synchronous_file_loses_nothing() {
         let received = names_after_restart(redis, is_early).await;
         assert_eq!(received, ["missed", "restarted", "end"], "{is_early}");
     }
+}
+
+/// The server adopts itself for the first event, which the link may bring before its watermark.
+#[tokio::test]
+async fn events_before_the_first_watermark_are_no_reset() {
+    let redis = Redis::start_persistent("always").await;
+    let proxy = Proxy::start(&redis.address()).await;
+    let gateway = Gateway::durable_only(&redis).redis_url(&proxy.redis_url()).start().await;
+    let mut stream = gateway.connect("1").await;
+    publish(&redis, &user("1"), "received").await;
+    assert_eq!(stream.app_event().await.event, "received");
+    redis.stop();
+    // Between the subscription and the watermark of the next link, several events are published.
+    proxy.slow(Duration::from_millis(100));
+    redis.start_again().await;
+    let mut publisher = redis.publisher().await;
+    let ready = async {
+        noticed(&gateway, 1.0).await;
+        gateway.ready().await;
+    };
+    let publishing = async {
+        loop {
+            publisher.durable(&topic("t"), "restarted", "", &[]).await.expect("published");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::select! {
+        () = ready => {}
+        () = publishing => {}
+    }
+    proxy.up();
+    publish(&redis, &user("1"), "end").await;
+    let mut received = names_until(&mut stream, "end").await;
+    received.retain(|name| name != "restarted");
+    assert_eq!(received, ["end"]);
 }
 
 #[tokio::test]
