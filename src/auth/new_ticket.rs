@@ -1,5 +1,7 @@
 //! What a new ticket says.
 
+use serde_json::Value;
+
 /// What a ticket that is to be signed says.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct NewTicket<'a> {
@@ -9,4 +11,6 @@ pub struct NewTicket<'a> {
     pub topics: Option<&'a [String]>,
     /// `presence`
     pub presence: bool,
+    /// `filter`; must be valid.
+    pub filter: Option<&'a Value>,
 }

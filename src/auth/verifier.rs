@@ -211,6 +211,9 @@ impl Verifier {
         if new.presence {
             claims["presence"] = json!(true);
         }
+        if let Some(filter) = new.filter {
+            claims["filter"] = filter.clone();
+        }
         if let Some(issuer) = &self.settings.issuer {
             claims["iss"] = json!(issuer);
         }
@@ -290,12 +293,14 @@ mod tests {
     fn minted_ticket_is_verified_with_its_topics() {
         let verifier = verifier(&[("TICKETS__ISSUER", "the-issuer")]);
         let topics = ["news".to_owned()];
-        let new = NewTicket { user: "u", topics: Some(&topics), presence: true };
+        let filter = json!({"region": ["eu"]});
+        let (topics, filter) = (Some(&topics[..]), Some(&filter));
+        let new = NewTicket { user: "u", topics, presence: true, filter };
         let token = verifier.mint(&new, 60, NOW_S).unwrap();
         let ticket = verified(&verifier, &token).unwrap();
         assert_eq!(ticket.user.as_ref(), "u");
         assert!(ticket.topics.allows("news") && !ticket.topics.allows("sport"));
-        assert!(ticket.topics.allows("presence"));
+        assert!(ticket.topics.allows("presence") && ticket.filter.is_some());
         assert_eq!(verifier.max_ttl_s(), 60);
     }
 
@@ -334,7 +339,7 @@ mod tests {
             [(60, &[Bearer, Query, Cookie][..]), (61, &[Cookie]), (90, &[Cookie]), (91, &[])]
         {
             let token = verifier
-                .mint(&NewTicket { user: "u", topics: None, presence: false }, ttl_s, NOW_S)
+                .mint(&NewTicket { user: "u", ..NewTicket::default() }, ttl_s, NOW_S)
                 .unwrap();
             for source in [Bearer, Query, Cookie] {
                 let result = verifier.verify(Credential { token: &token, source }, NOW_S);
@@ -360,7 +365,7 @@ mod tests {
     fn usual_tickets_are_of_the_common_form() {
         let verifier = verifier(&[("TICKETS__ISSUER", "i")]);
         let topics = ["news".to_owned()];
-        let news = NewTicket { user: "u", topics: Some(&topics), presence: false };
+        let news = NewTicket { user: "u", topics: Some(&topics), ..NewTicket::default() };
         let token = verifier.mint(&news, 60, NOW_S).unwrap();
         let mut all = claims();
         all["iss"] = json!("i");

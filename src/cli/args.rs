@@ -123,6 +123,10 @@ pub struct TicketArgs {
     /// Allow the presence events (`sse.online`, `sse.offline`)
     #[arg(long)]
     pub presence: bool,
+    /// Deliver only events of which this tag, if they have it, has one of the values; can be
+    /// repeated for other tags
+    #[arg(long = "filter", value_name = "TAG=VALUE,..")]
+    pub filters: Vec<String>,
     /// Lifetime, e.g. 30s [default: the smaller of tickets.max_ttl and 60s]
     #[arg(long, value_parser = humantime::parse_duration)]
     pub ttl: Option<Duration>,

@@ -2,11 +2,14 @@
 
 use std::process::ExitCode;
 
+use serde_json::{Map, Value};
+
 use super::args::{EX_CONFIG, TicketArgs};
 use crate::{
     auth::{MintError, NewTicket, Verifier},
     core::{
         channel::is_name,
+        filter::Filter,
         topics::{Topics, TopicsError},
     },
     error_chain::ErrorChain,
@@ -43,6 +46,11 @@ enum Failure {
     #[error("--topic: the topics are invalid")]
     Topics(#[source] TopicsError),
     #[error(
+        "--filter: must be up to 8 different tags, each with 1 to 64 values, such as \
+         region=eu,us"
+    )]
+    Filter,
+    #[error(
         "--ttl: must be from 1s to {max_s}s (tickets.max_ttl, for a cookie \
              tickets.cookie_max_ttl)"
     )]
@@ -58,6 +66,23 @@ enum Failure {
     Sign(MintError),
 }
 
+/// The claim `filter`; `None`: it would be invalid.
+fn filter(tags: &[String]) -> Option<Option<Value>> {
+    if tags.is_empty() {
+        return Some(None);
+    }
+    let mut claim = Map::new();
+    for tag in tags {
+        let (name, values) = tag.split_once('=')?;
+        let values = values.split(',').map(Value::from).collect::<Vec<_>>();
+        if claim.insert(name.to_owned(), values.into()).is_some() {
+            return None;
+        }
+    }
+    let claim = Value::Object(claim);
+    Filter::of_claim(&claim).is_some().then_some(Some(claim))
+}
+
 fn mint(args: &TicketArgs, settings: Tickets) -> Result<String, Failure> {
     if !is_name(&args.user) {
         return Err(Failure::User);
@@ -70,7 +95,9 @@ fn mint(args: &TicketArgs, settings: Tickets) -> Result<String, Failure> {
         return Err(Failure::Ttl { max_s });
     }
     let topics = (!args.topics.is_empty()).then_some(args.topics.as_slice());
-    let new = NewTicket { user: &args.user, topics, presence: args.presence };
+    let filter = filter(&args.filters).ok_or(Failure::Filter)?;
+    let (presence, filter) = (args.presence, filter.as_ref());
+    let new = NewTicket { user: &args.user, topics, presence, filter };
     verifier.mint(&new, ttl_s, unix_ms() / 1000).map_err(|error| match error {
         MintError::NoSigningKey => Failure::NoSigningKey,
         error => Failure::Sign(error),

@@ -6,15 +6,18 @@ use actix_web::{
     web,
 };
 use serde::Deserialize;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{request_body, responses, worker::Worker};
 use crate::{
     auth::{MintError, NewTicket},
-    core::{channel::is_name, topics::Topics},
+    core::{channel::is_name, filter::Filter, topics::Topics},
     settings::Scope,
     state::clock::unix_ms,
 };
+
+const FILTER: &str = "filter must be an object of 1 to 8 tags, each with a list of 1 to 64 values, \
+    such as {\"region\": [\"eu\", \"us\"]}";
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -23,6 +26,7 @@ struct TicketRequest {
     topics: Option<Vec<String>>,
     #[serde(default)]
     presence: bool,
+    filter: Option<Value>,
     /// Lifetime in seconds.
     ttl: Option<u64>,
 }
@@ -42,7 +46,7 @@ pub async fn tickets(
         Err(e) => {
             return bad(&format!(
                 "the body is not a valid ticket request ({e}); send \
-                 {{\"user\",\"topics\"?,\"presence\"?,\"ttl\"?}}"
+                 {{\"user\",\"topics\"?,\"presence\"?,\"filter\"?,\"ttl\"?}}"
             ));
         }
     };
@@ -54,6 +58,9 @@ pub async fn tickets(
     if let Err(error) = Topics::parse(topics.iter().map(String::as_str)) {
         return bad(&format!("topics {error}"));
     }
+    if requested.filter.as_ref().is_some_and(|filter| Filter::of_claim(filter).is_none()) {
+        return bad(FILTER);
+    }
     let verifier = &worker.api.auth.verifier;
     let max_ttl_s = verifier.max_ttl_s();
     let ttl_s = requested.ttl.unwrap_or(verifier.default_ttl_s());
@@ -63,8 +70,9 @@ pub async fn tickets(
              a cookie tickets.cookie_max_ttl)"
         ));
     }
-    let TicketRequest { user, topics, presence, .. } = &requested;
-    let new = NewTicket { user, topics: topics.as_deref(), presence: *presence };
+    let TicketRequest { user, topics, presence, filter, .. } = &requested;
+    let (topics, filter) = (topics.as_deref(), filter.as_ref());
+    let new = NewTicket { user, topics, presence: *presence, filter };
     match verifier.mint(&new, ttl_s, unix_ms() / 1000) {
         Ok(ticket) => HttpResponse::Ok()
             .insert_header((header::CACHE_CONTROL, "no-store"))

@@ -111,3 +111,26 @@ async fn invalid_tags_and_filters_are_rejected() {
     assert_eq!(response.status(), 401);
     assert!(response.text().await.unwrap().contains("filter must be an object"));
 }
+
+#[tokio::test]
+async fn issued_tickets_may_have_a_filter() {
+    let redis = Redis::start().await;
+    let keys = crate::harness::keys::api_keys(&[("a backend's key", "tickets")]);
+    let gateway = Gateway::durable_only(&redis).env("API_KEYS", &keys).start().await;
+    let issue = async |body: &'static str| {
+        let request = gateway.http().post(gateway.url("/tickets")).bearer_auth("a backend's key");
+        let response = request.body(body).send().await.unwrap();
+        (response.status().as_u16(), response.text().await.unwrap())
+    };
+    let (status, body) = issue(r#"{"user":"1","filter":{"region":["eu"]}}"#).await;
+    assert_eq!(status, 200, "{body}");
+    let ticket = serde_json::from_str::<Value>(&body).unwrap()["ticket"].clone();
+    let url = gateway.url(&format!("/events?ticket={}", ticket.as_str().expect("a ticket")));
+    let mut sse = Sse::connect(&url, &[]).await;
+    sse.connected().await;
+    tagged(&redis, &topic("a"), "jp", &["region=jp"]).await;
+    tagged(&redis, &topic("a"), "eu", &["region=eu"]).await;
+    assert_eq!(sse.app_event().await.data, "eu");
+    let (status, body) = issue(r#"{"user":"1","filter":{"region":"eu"}}"#).await;
+    assert!(status == 400 && body.contains("filter must be"), "{status} {body}");
+}
