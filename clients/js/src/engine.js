@@ -100,11 +100,17 @@ export function startEngine(settings, sink, types) {
       }
       clearPolled(); // polled events come first, so none can follow
     }
+    // What was polled is newer than the values with which the source began.
+    const isValue = inSnapshot && !isSystem(type) && id === lastSourceId;
+    if (polled.size && (isValue || type === 'sse.snapshot')) {
+      inSnapshot = true;
+      return;
+    }
     if (type === 'sse.snapshot') inSnapshot = true;
     // Ids end with `!` while values are missing.
     else if (type === 'sse.heartbeat') inSnapshot = id.endsWith('!');
     else if (type === 'sse.connected') inSnapshot = false;
-    else if (inSnapshot && id === lastSourceId) event = { ...event, retained: true };
+    else if (isValue) event = { ...event, retained: true };
     // A gap with an id restarts the stream there.
     if (type === 'sse.gap' && id !== lastSourceId) clearPolled();
     lastSourceId = id;

@@ -173,7 +173,7 @@
  * Options of `history`.
  * @typedef {object} HistoryOptions
  * @property {string} url URL of the gateway's `/events`, as for `connect`
- * @property {() => string | Promise<string>} ticket as for `connect`; called once
+ * @property {ConnectOptions['ticket']} [ticket] as for `connect`; called once
  * @property {string} channel `user:<id>:events` of the ticket's own user, or `broadcast:<topic>` of
  *   a topic that the ticket allows
  * @property {string | number} [since] the oldest event to read: a duration such as `15m` or `1d`, a

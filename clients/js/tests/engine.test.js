@@ -132,6 +132,23 @@ test('10,000 polled events end the parallel SSE attempt', async (t) => {
   assert.equal(Fake.all.length, 3);
 });
 
+test('values of a source that was buffered do not follow polled events', async (t) => {
+  const { seen, advance } = await openStream(t, {
+    lastEventId: undefined,
+    answer: (n) => (n === 1 ? [['2-0.a', 'a']] : undefined),
+  });
+  await advance(16_000, 1000);
+  assert.deepEqual(seen.events.splice(0), ['a 2-0.a']);
+  const source = Fake.newest;
+  source.connected('1-0.a!');
+  source.event('sse.snapshot', { covers: ['broadcast:*'], channels: {} });
+  source.event('a');
+  source.event('sse.heartbeat', {}, '1-0.a');
+  source.event('a', {}, '2-0.a');
+  source.event('a', {}, '3-0.a');
+  assert.deepEqual(seen.events, ['a 3-0.a']);
+});
+
 test('handler added between poll and SSE sees no duplicates', async (t) => {
   const { stream, seen, advance } = await openStream(t, {
     answer: (n) =>
