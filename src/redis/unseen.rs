@@ -6,6 +6,8 @@
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
+use redis::Cmd;
+
 use super::commands::{CommandError, Commands};
 use crate::{
     core::channel::Channel,
@@ -19,6 +21,8 @@ use crate::{
 const INTERVAL: Duration = Duration::from_millis(500);
 /// Maximum number of ids in one call.
 const MAX_IDS: usize = 500;
+/// Maximum number of calls in one pipeline, and of users that `sse_unseen` names.
+const BATCH: usize = 100;
 /// Keys that one SCAN looks at.
 const SCAN_COUNT: usize = 1000;
 /// Minimum time between log lines, ms.
@@ -45,16 +49,7 @@ impl Undelivered {
     pub async fn run(mut self) {
         loop {
             tokio::time::sleep(INTERVAL).await;
-            for (user, ids) in self.sightings.take() {
-                let key = self.commands.keys.unseen(&Channel::User(user.clone()));
-                let texts: Vec<String> = ids.iter().map(ToString::to_string).collect();
-                if let Err(error) = self.remove(&key, &texts).await {
-                    self.failed(&error, "could not report events as seen, retrying");
-                    for id in ids {
-                        self.sightings.add(&user, id);
-                    }
-                }
-            }
+            self.report().await;
             for server in self.commands.each_server() {
                 if let Err(error) = self.sweep(&server).await {
                     self.failed(&error, "could not look for undelivered events, retrying");
@@ -71,51 +66,94 @@ impl Undelivered {
         }
     }
 
-    async fn remove(&self, key: &str, ids: &[String]) -> Result<(), CommandError> {
-        for ids in ids.chunks(MAX_IDS) {
-            let mut call = self.commands.call("seen", &[key]);
-            call.arg(ids);
-            self.commands.run::<i64>(&call).await?;
+    /// Reports which events were handed over.
+    async fn report(&self) {
+        let mut parts = Vec::new();
+        for (user, ids) in self.sightings.take() {
+            parts.extend(ids.chunks(MAX_IDS).map(|ids| (user.clone(), ids.to_vec())));
         }
-        Ok(())
+        for parts in parts.chunks(BATCH) {
+            let calls = parts.iter().map(|(user, ids)| {
+                let key = self.commands.keys.unseen(&Channel::User(user.clone()));
+                self.removal(&key, ids.iter().map(ToString::to_string))
+            });
+            let replies = self.commands.run_each::<i64>(calls.collect()).await;
+            for ((user, ids), reply) in parts.iter().zip(replies) {
+                let Err(error) = reply else { continue };
+                self.failed(&error, "could not report events as seen, retrying");
+                for id in ids {
+                    self.sightings.add(user, *id);
+                }
+            }
+        }
+    }
+
+    fn removal(&self, key: &str, ids: impl Iterator<Item = String>) -> Cmd {
+        let mut call = self.commands.call("seen", &[key]);
+        call.arg(ids.collect::<Vec<_>>());
+        call
     }
 
     async fn sweep(&mut self, server: &Commands) -> Result<(), CommandError> {
-        let reply: Vec<String> = server.run(&server.call("unseen", &[] as &[&str])).await?;
-        let [since, may_have_some, due @ ..] = &reply[..] else {
-            return Err(CommandError::UnexpectedReply(format!("{reply:?}")));
-        };
-        if may_have_some == "0" {
-            return Ok(());
-        }
-        let address = server.address();
-        if self.known_since.get(&address) != Some(since) {
-            for key in waiting(server).await? {
-                self.move_due(server, &key).await?;
+        loop {
+            let reply: Vec<String> = server.run(&server.call("unseen", &[] as &[&str])).await?;
+            let [since, may_have_some, due @ ..] = &reply[..] else {
+                return Err(CommandError::UnexpectedReply(format!("{reply:?}")));
+            };
+            if may_have_some == "0" {
+                return Ok(());
             }
-            self.known_since.insert(address, since.clone());
+            let address = server.address();
+            if self.known_since.get(&address) != Some(since) {
+                self.move_due(&waiting(server).await?).await?;
+                self.known_since.insert(address, since.clone());
+            }
+            self.move_due(due).await?;
+            // As many as one reply names: there may be more.
+            if due.len() < BATCH {
+                return Ok(());
+            }
         }
-        for key in due {
-            self.move_due(server, key).await?;
-        }
-        Ok(())
     }
 
-    /// Moves the due events of one user. The call also makes the library know of the others.
-    async fn move_due(&self, server: &Commands, key: &str) -> Result<(), CommandError> {
-        let Some(channel) = self.commands.keys.channel_of_unseen(key) else { return Ok(()) };
-        let due: Vec<Vec<u8>> = server.run(&server.call("due", &[key])).await?;
-        for event in due.chunks_exact(3) {
-            let mut call = self.commands.call("undelivered", &[self.commands.keys.undelivered()]);
-            call.arg(channel.to_string()).arg(event);
-            if self.commands.run::<String>(&call).await? == "stored" {
-                self.metrics.undelivered.inc();
+    /// Moves the due events of some users. The calls also make the library know of the others.
+    async fn move_due(&self, keys: &[String]) -> Result<(), CommandError> {
+        for keys in keys.chunks(BATCH) {
+            let calls = keys.iter().map(|key| self.commands.call("due", &[key])).collect();
+            let replies = self.commands.run_each::<Vec<Vec<u8>>>(calls).await;
+            let mut events = Vec::new();
+            for (key, reply) in keys.iter().zip(replies) {
+                let Some(channel) = self.commands.keys.channel_of_unseen(key) else { continue };
+                for event in reply.map_err(shared)?.chunks_exact(3) {
+                    events.push((key, channel.to_string(), event.to_vec()));
+                }
             }
-            let id = String::from_utf8_lossy(&event[0]).into_owned();
-            self.remove(key, &[id]).await?;
+            let undelivered = self.commands.keys.undelivered();
+            let store = |(_, channel, event): &(_, String, Vec<Vec<u8>>)| {
+                let mut call = self.commands.call("undelivered", &[&undelivered]);
+                call.arg(channel).arg(event);
+                call
+            };
+            let stored = self.commands.run_each::<String>(events.iter().map(store).collect()).await;
+            let mut removals = Vec::new();
+            for ((key, _, event), reply) in events.iter().zip(stored) {
+                if reply.map_err(shared)? == "stored" {
+                    self.metrics.undelivered.inc();
+                }
+                let id = String::from_utf8_lossy(&event[0]).into_owned();
+                removals.push(self.removal(key, std::iter::once(id)));
+            }
+            for reply in self.commands.run_each::<i64>(removals).await {
+                reply.map_err(shared)?;
+            }
         }
         Ok(())
     }
+}
+
+/// The error of one of several commands.
+fn shared(error: Arc<CommandError>) -> CommandError {
+    Arc::try_unwrap(error).unwrap_or_else(|error| CommandError::UnexpectedReply(error.to_string()))
 }
 
 /// The hashes of all users of a server that have waiting events.

@@ -66,7 +66,7 @@ do
     local may_have_some = is_cluster or call('HGET', node_key, 'unseen')
     local reply = { unseen_since, may_have_some and '1' or '0' }
     local second = math.floor(now / 1000)
-    while first_due and first_due <= second and #reply <= MAX_DUE_USERS do
+    while first_due and first_due <= second and #reply < 2 + MAX_DUE_USERS do
       local slots = due_in[first_due] or {}
       local slot = next(slots)
       if slot then
