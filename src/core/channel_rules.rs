@@ -5,7 +5,7 @@ use std::{fmt, time::Duration};
 
 use crc::{CRC_64_XZ, Crc};
 
-use super::{catch_up::ClockSnapshot, channel::Channel, channel_pattern::ChannelPattern};
+use super::{catch_up::ClockSnapshot, channel::Channel, channel_pattern::ChannelPattern, presence};
 
 /// Maximum number of rules.
 pub const MAX_RULES: usize = 64;
@@ -120,7 +120,8 @@ impl ChannelRules {
 
     /// The same of a channel or pattern as `sse.gap` names it.
     pub fn name_requires_keep(&self, name: &str) -> bool {
-        if self.rules.is_empty() {
+        // Presence events keep nothing, whatever the rule of their channel.
+        if self.rules.is_empty() || name.strip_prefix("broadcast:") == Some(presence::TOPIC) {
             return false;
         }
         let prefix = name.strip_prefix("broadcast:").and_then(|topic| topic.strip_suffix('*'));

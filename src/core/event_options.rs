@@ -150,9 +150,13 @@ pub fn parse_options<'a>(word: &str, rest: &'a str) -> Option<Parsed<'a>> {
     Some((retry_ms, Some(Box::new(options)), rest))
 }
 
-/// A duration of `UNSEEN` as the library accepts it: a whole number with `ms`, `s`, `m`, `h` or
-/// `d`, from 1 second to 7 days.
+/// A duration of `UNSEEN` as the library accepts it: from 1 second to 7 days.
 pub fn is_unseen(text: &str) -> bool {
+    duration_ms(text).is_some_and(|ms| (1000..=7 * 86_400_000).contains(&ms))
+}
+
+/// A duration in ms: a whole number with `ms`, `s`, `m`, `h` or `d`.
+pub fn duration_ms(text: &str) -> Option<u64> {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let (number, unit) = text.split_at(digits);
     let ms_of_unit = match unit {
@@ -161,10 +165,9 @@ pub fn is_unseen(text: &str) -> bool {
         "m" => 60_000,
         "h" => 3_600_000,
         "d" => 86_400_000,
-        _ => return false,
+        _ => return None,
     };
-    let ms = number.parse::<u64>().ok().and_then(|number| number.checked_mul(ms_of_unit));
-    ms.is_some_and(|ms| (1000..=7 * 86_400_000).contains(&ms))
+    number.parse::<u64>().ok()?.checked_mul(ms_of_unit)
 }
 
 /// Tags from names and values.

@@ -80,8 +80,7 @@ impl Collected {
         self.bytes += frame.content.frame().len();
         match frame.content {
             Content::Event(event) => {
-                // As in an `EventSource`, an event without an id has the id of the previous one.
-                let id = cursor.to_string();
+                let id = event.id.map(|_| cursor.to_string());
                 let mut json = json!({ "id": id, "type": event.kind(), "data": event.data() });
                 if event.id.is_none() && event.retain().is_some() {
                     json["retained"] = json!(true);

@@ -3,7 +3,7 @@
 use std::time::{Duration, UNIX_EPOCH};
 
 use super::params::{BadRequest, Params};
-use crate::core::catch_up::CLOCK_SKEW_MS;
+use crate::core::{catch_up::CLOCK_SKEW_MS, event_options::duration_ms};
 
 /// Numbers below this are seconds, not ms: as ms they are times before 1974.
 const FIRST_MS: u64 = 100_000_000_000;
@@ -27,13 +27,14 @@ fn parse(text: &str, now_ms: u64) -> Result<u64, BadRequest> {
     let since_ms = if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
         match text.parse() {
             Ok(ms) if ms == 0 || ms >= FIRST_MS => Ok(ms),
-            _ => Err(bad("must be in ms since 1970, not in seconds")),
+            Ok(_) => Err(bad("must be in ms since 1970, not in seconds")),
+            Err(_) => Err(bad("must not be in the future")),
         }
-    } else if let Ok(ago) = humantime::parse_duration(text) {
-        Ok(now_ms.saturating_sub(u64::try_from(ago.as_millis()).unwrap_or(u64::MAX)))
+    } else if let Some(ms) = duration_ms(text) {
+        Ok(now_ms.saturating_sub(ms))
     } else {
         rfc3339_ms(text).ok_or_else(|| {
-            bad("must be a duration such as 15m or 1d, a time such as 2026-11-27T08:00:00Z \
+            bad("must be a duration in ms, s, m, h or d such as 15m, a time such as 2026-11-27T08:00:00Z \
                  (percent-encode its +), or ms since 1970")
         })
     }?;

@@ -201,6 +201,14 @@ async fn channels_that_require_keep_repair_themselves() {
     sse.connected().await;
     let gap = sse.app_event().await.json();
     assert_eq!(gap["channels"], json!(["user:1:events", "broadcast:news"]), "{gap}");
+    // Without values, nothing repairs them.
+    redis.command::<i64>(&["DEL", "sse:kept:{broadcast}:prices.eu"]).await;
+    redis.command::<i64>(&["ZREM", "sse:kept:{broadcast}", "prices.eu"]).await;
+    let last = builder.start().await;
+    let mut sse = last.connect_with(&same, &format!("&lastEventId={cursor}")).await;
+    let gap = sse.app_event().await;
+    assert_eq!((&*gap.event, &gap.json()["reason"]), ("sse.gap", &json!("trimmed")), "{gap}");
+    assert_eq!(gap.json()["channels"], json!(["broadcast:prices.eu"]), "{gap}");
 }
 
 /// A client that missed the end of the last value learns of it.

@@ -32,6 +32,11 @@ do
 
   NO_OPTIONS = write_options({})
 
+  local function is_option(text)
+    local name = string.upper(text)
+    return OPTIONS_WITH_VALUE[name] or name == 'EPHEMERAL' or name == 'TAGS'
+  end
+
   -- The options from the argument `from` on; nil and a text if they make no sense.
   function options(args, from)
     if not args[from] then return NO_OPTIONS end
@@ -50,7 +55,7 @@ do
       elseif name == 'TAGS' then
         o.tag_list = o.tag_list or {}
         i = i + 1
-        while args[i] and string.find(args[i], '=', 1, true) do
+        while args[i] and not is_option(args[i]) do
           o.tag_list[#o.tag_list + 1] = args[i]
           i = i + 1
         end

@@ -42,9 +42,13 @@ local presence = (function()
   local function announce(kind, user)
     local payload = '{"user":"' .. string.gsub(user, '"', '\\"') .. '"}'
     local channel = channel_of(BROADCAST .. ':presence')
-    -- A channel rule may keep fewer of these events, but refuses none and drops no id.
+    -- A channel rule may keep fewer of these events, but refuses none and drops no id. It applies to
+    -- other events of the channel.
+    local rate, is_ephemeral = channel.rate, channel.is_ephemeral
     channel.rate, channel.is_ephemeral = nil, nil
-    local position, code, text = append(channel, kind, payload, NO_OPTIONS)
+    local done, position, code, text = pcall(append, channel, kind, payload, NO_OPTIONS)
+    channel.rate, channel.is_ephemeral = rate, is_ephemeral
+    if not done then error(position) end
     if not position then error(reject_call(code, text)) end
   end
 

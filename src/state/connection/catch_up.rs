@@ -54,10 +54,14 @@ impl Connection {
     /// all of it, a heartbeat says where it continues.
     pub fn restart(&self, part: Part, reason: GapReason, h: StreamPosition) {
         let text = self.first_cursor.take().and_then(|first| first.text);
-        let channels = self.unrepaired(reason, self.client.channels(part).collect());
+        let all: Vec<_> = self.client.channels(part).collect();
+        let mut channels = self.unrepaired(part, reason, all.clone());
         if channels.is_empty() && !self.is_split() {
             let now_ms = unix_ms();
             return self.with(|state| state.continue_at(h.user, |id| heartbeat(id, now_ms).frame));
+        }
+        if channels.is_empty() {
+            channels = all;
         }
         self.count_gap(reason);
         self.with(|state| state.restart(part, reason, channels, text.as_deref(), h));
@@ -65,7 +69,7 @@ impl Connection {
 
     /// Queues `sse.gap`, unless retained values repair all of it; the replay of the part follows.
     pub fn queue_gap(&self, part: Part, reason: GapReason, channels: Vec<String>) {
-        let channels = self.unrepaired(reason, channels);
+        let channels = self.unrepaired(part, reason, channels);
         if channels.is_empty() {
             return;
         }
@@ -102,8 +106,9 @@ impl Connection {
 
     /// The channels and patterns of which a gap may lose something that their retained values do
     /// not restore. Plain messages that were not recorded are in no value either.
-    fn unrepaired(&self, reason: GapReason, mut channels: Vec<String>) -> Vec<String> {
-        if reason != GapReason::Unrecorded {
+    fn unrepaired(&self, part: Part, reason: GapReason, mut channels: Vec<String>) -> Vec<String> {
+        // Only if the values follow: there may be none any more.
+        if reason != GapReason::Unrecorded && self.needs_snapshot(part) {
             let rules = &self.context.settings.channels;
             channels.retain(|name| !rules.name_requires_keep(name));
         }
