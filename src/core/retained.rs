@@ -30,18 +30,26 @@ pub struct Retained {
     pub is_used: bool,
     /// Whether more topics have values than a stream gets.
     pub too_many: bool,
+    /// Channels whose values are too large for a stream.
+    pub left_out: Vec<Channel>,
 }
 
 impl Retained {
     /// The values of each channel.
     pub fn new(channels: Vec<(Channel, Values)>, is_used: bool, too_many: bool) -> Self {
-        Self { channels, is_used, too_many }
+        Self { channels, is_used, too_many, left_out: Vec::new() }
+    }
+
+    /// Channels whose values are too large.
+    pub fn left_out(channels: Vec<Channel>) -> Self {
+        Self { is_used: !channels.is_empty(), left_out: channels, ..Self::default() }
     }
 
     /// Adds the values of other channels.
     pub fn with(mut self, other: Self) -> Self {
         self.channels.extend(other.channels);
         self.too_many |= other.too_many;
+        self.left_out.extend(other.left_out);
         self.is_used |= other.is_used;
         self
     }
@@ -57,9 +65,9 @@ impl Retained {
         self
     }
 
-    /// Whether there is none.
+    /// Whether there is nothing to tell a new stream.
     pub fn is_empty(&self) -> bool {
-        self.channels.is_empty()
+        self.channels.is_empty() && self.left_out.is_empty() && !self.too_many
     }
 
     /// The values that `sees` lets pass, in the order of their positions.

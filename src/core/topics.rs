@@ -1,7 +1,7 @@
 //! The topics that a ticket allows: exact names, `prefix*` and `*`
 //! (ARCHITECTURE.md#tickets-and-sessions).
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, ops::Bound, sync::Arc};
 
 use super::{channel::is_name, presence};
 
@@ -96,6 +96,29 @@ impl Topics {
         self.prefixes().any(|own| prefix.starts_with(own))
     }
 
+    /// Those of a list that are allowed, up to `max`. Its cost depends on the result, and not on the
+    /// length of the list.
+    pub fn among(&self, list: &BTreeSet<Arc<str>>, max: usize) -> Vec<Arc<str>> {
+        let mut found: BTreeSet<_> = self.exact().filter_map(|name| list.get(name)).collect();
+        let mut before = None;
+        for prefix in self.prefixes() {
+            // What the shorter prefix allows is in the result already.
+            if before.is_some_and(|before| prefix.starts_with(before)) {
+                continue;
+            }
+            before = Some(prefix);
+            let from = (Bound::Included(prefix), Bound::Unbounded);
+            let matching = list.range::<str, _>(from).take_while(|name| name.starts_with(prefix));
+            for name in matching.filter(|name| has_prefix(name, prefix)) {
+                if found.len() >= max {
+                    break;
+                }
+                found.insert(name);
+            }
+        }
+        found.into_iter().take(max).cloned().collect()
+    }
+
     /// The exact names.
     pub fn exact(&self) -> impl Iterator<Item = &str> {
         self.exact.iter().map(|name| &**name)
@@ -176,6 +199,21 @@ mod tests {
                 assert_eq!(both.allows(name), expected, "{name}: {ticket:?} {request:?}");
             }
             assert_eq!(both, request.narrow(&ticket));
+        }
+    }
+
+    #[test]
+    fn allowed_names_of_a_list_are_found_once() {
+        let names = ["a", "ab", "abc", "b", "c", "presence"];
+        let list: BTreeSet<Arc<str>> = names.into_iter().map(Arc::from).collect();
+        for patterns in
+            [&["a"][..], &["*"], &["a*", "ab*"], &["b*", "c", "x"], &["ab*", "pre*"], &[]]
+        {
+            let topics = topics(patterns);
+            let allowed: Vec<_> = names.iter().filter(|name| topics.allows(name)).collect();
+            let found = topics.among(&list, 9);
+            assert!(found.iter().map(|n| &**n).eq(allowed.iter().map(|n| **n)), "{patterns:?}");
+            assert_eq!(topics.among(&list, 1).len(), allowed.len().min(1));
         }
     }
 

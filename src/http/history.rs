@@ -21,7 +21,7 @@ use crate::{
     core::{
         channel::Channel,
         event::Event,
-        id::{EventId, StreamPosition},
+        id::{Cursor, EventId, StreamPosition},
     },
 };
 
@@ -96,7 +96,8 @@ fn until(params: &Params<'_>, now_ms: u64) -> Result<Option<StreamPosition>, Bad
 }
 
 fn position(text: &str, now_ms: u64) -> Option<StreamPosition> {
-    StreamPosition::parse(text).filter(|position| position.is_plausible(now_ms))
+    let position = Cursor::parse(text).map(|cursor| cursor.position);
+    position.filter(|position| position.is_plausible(now_ms))
 }
 
 fn unknown_until() -> BadRequest {

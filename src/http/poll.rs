@@ -31,9 +31,9 @@ const MAX_CATCH_UP: Duration = Duration::from_secs(10);
 /// Approximate maximum size of the events in one response; the next poll gets the rest.
 const RESPONSE_BYTES: usize = 1 << 20;
 
-/// Maximum size of the response while it has not got all retained values, with which every poll
-/// would begin again.
-const VALUES_BYTES: usize = 32 << 20;
+/// The same while the response has not got all retained values, with which every poll would begin
+/// again: their own limits apply (`redis/retained.rs`).
+const VALUES_BYTES: usize = usize::MAX;
 
 /// Responds with the events after the client's cursor, or waits for the first one.
 pub async fn poll(request: HttpRequest, worker: web::Data<Worker>) -> HttpResponse {

@@ -218,7 +218,7 @@ async fn active(
             .arg(highest.map_or("+inf".to_owned(), |ms| ms.to_string()))
             .arg(lowest);
         command.arg("WITHSCORES").arg("LIMIT").arg(0).arg(TOPICS_PAGE);
-        let page: Vec<(String, f64)> = match commands.run(&command).await {
+        let page: Vec<(Vec<u8>, f64)> = match commands.run(&command).await {
             Err(CommandError::Rejected(e)) if is_wrong_type(&e) => {
                 // The active topics are unknown, so the client gets a gap.
                 log_foreign(&commands.keys.topics());
@@ -229,7 +229,8 @@ async fn active(
         let (length, last) = (page.len(), page.last().map(|(_, ms)| *ms as u64));
         first_ms = first_ms.or(page.first().map(|(_, ms)| *ms as u64));
         scanned += length;
-        let new = page.into_iter().map(|(topic, _)| topic).filter(|topic| topics.allows(topic));
+        let texts = page.into_iter().filter_map(|(topic, _)| String::from_utf8(topic).ok());
+        let new = texts.filter(|topic| topics.allows(topic));
         found.extend(new.filter(|topic| seen.insert(topic.clone())));
         if found.len() > MAX_TOPICS {
             found.truncate(MAX_TOPICS);

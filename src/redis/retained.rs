@@ -8,18 +8,27 @@ use redis::{Cmd, RedisResult};
 use super::commands::{CommandError, Commands, is_wrong_type, log_foreign};
 use crate::{
     core::{
-        channel::Channel,
+        channel::{Channel, is_name},
         event::Event,
-        retained::{Retained, RetainedValue, Values},
+        retained::{Retained, RetainedValue},
         topics::Topics,
     },
-    state::{clock::unix_ms, retained_cache::RetainedCache},
+    log_limit::LogLimit,
+    state::{
+        clock::unix_ms,
+        retained_cache::{CachedValues, RetainedCache},
+    },
 };
 
 /// Maximum number of topics whose values one stream gets; if more have some, it gets a gap.
 const MAX_TOPICS: usize = 10_000;
 /// Maximum number of commands in one pipeline.
 const PIPELINE: usize = 128;
+
+/// Maximum size of the values of a user's channel. If they are larger, the stream gets a gap.
+const USER_VALUES_BYTES: usize = 4 << 20;
+/// Limits the log lines about topics whose values do not fit into the cache.
+static TOO_LARGE_LOG: LogLimit = LogLimit::new(60_000);
 
 /// Reads the values of a user's channel.
 ///
@@ -29,6 +38,11 @@ pub async fn of_user(commands: &Commands, user: Channel) -> Result<Retained, Com
     let replies = read(commands, std::slice::from_ref(&user)).await?;
     let mut found = Retained::default();
     for (mut values, is_used) in replies {
+        let bytes: usize = values.iter().map(|value| value.event.frame.len()).sum();
+        if bytes > USER_VALUES_BYTES {
+            found = found.with(Retained::left_out(vec![user.clone()]));
+            continue;
+        }
         values.sort_by_key(|value: &RetainedValue| value.position);
         found = found.with(Retained::new(vec![(user.clone(), values.into())], is_used, false));
     }
@@ -48,11 +62,11 @@ pub async fn of_topics(
         Some(list) => list,
         None => fill_topics(commands, cache).await?,
     };
-    let allowed = || list.iter().filter(|topic| topics.allows(topic));
-    let wanted: Vec<_> = allowed().take(MAX_TOPICS).cloned().collect();
-    let too_many = wanted.len() == MAX_TOPICS && allowed().nth(MAX_TOPICS).is_some();
+    let mut wanted = topics.among(&list, MAX_TOPICS + 1);
+    let too_many = wanted.len() > MAX_TOPICS;
+    wanted.truncate(MAX_TOPICS);
     let now_ms = unix_ms();
-    let mut found: Vec<Option<Values>> =
+    let mut found: Vec<Option<CachedValues>> =
         wanted.iter().map(|topic| cache.values(topic, now_ms)).collect();
     if found.iter().any(Option::is_none) {
         let _turn = cache.filling.lock().await;
@@ -72,10 +86,30 @@ pub async fn of_topics(
             }
         }
     }
-    let wanted_is_empty = wanted.is_empty();
-    let channels = wanted.into_iter().map(Channel::Broadcast).zip(found);
-    let channels = channels.filter_map(|(channel, values)| Some((channel, values?))).collect();
-    Ok(Retained::new(channels, !wanted_is_empty, too_many))
+    let is_used = !wanted.is_empty();
+    let (mut channels, mut left_out) = (Vec::new(), Vec::new());
+    for (channel, values) in wanted.into_iter().map(Channel::Broadcast).zip(found) {
+        match values {
+            Some(CachedValues::Values(values)) => channels.push((channel, values)),
+            Some(CachedValues::TooLarge) => left_out.push(channel),
+            None => {}
+        }
+    }
+    if let (Some(channel), Some(suppressed)) = (left_out.first(), log_too_large(&left_out)) {
+        tracing::warn!(
+            %channel,
+            topics = left_out.len(),
+            suppressed,
+            "the retained values of all topics are larger than history.replay_cache_bytes: streams \
+             do not get those of some topics, but sse.gap (trimmed); increase it"
+        );
+    }
+    Ok(Retained::new(channels, is_used, too_many).with(Retained::left_out(left_out)))
+}
+
+/// Whether to log that topics are left out: the number of lines that were not logged before.
+fn log_too_large(left_out: &[Channel]) -> Option<u64> {
+    if left_out.is_empty() { None } else { TOO_LARGE_LOG.allow(unix_ms()) }
 }
 
 async fn fill_topics(
@@ -90,18 +124,21 @@ async fn fill_topics(
     let key = commands.keys.kept_topics();
     let mut command = redis::cmd("ZRANGE");
     command.arg(&key).arg(0).arg(-1);
-    let listed = match commands.run::<Vec<String>>(&command).await {
+    let listed = match commands.run::<Vec<Vec<u8>>>(&command).await {
         Err(CommandError::Rejected(e)) if is_wrong_type(&e) => {
             log_foreign(&key);
             Vec::new()
         }
         listed => listed?,
     };
-    Ok(loading.set(listed.into_iter().map(Arc::from).collect(), unix_ms()))
+    // Another client may have written what is no topic.
+    let texts = listed.into_iter().filter_map(|topic| String::from_utf8(topic).ok());
+    let topics = texts.filter(|topic| is_name(topic)).map(Arc::from);
+    Ok(loading.set(topics.collect(), unix_ms()))
 }
 
 /// The fields of a hash.
-type Fields = Vec<(String, Vec<u8>)>;
+type Fields = Vec<(Vec<u8>, Vec<u8>)>;
 
 /// Reads the values of up to [`PIPELINE`] channels, and whether each has or had some. A key of
 /// another type counts as empty.
@@ -135,7 +172,8 @@ async fn read(
 }
 
 /// `None`: our library did not write it.
-fn value(channel: &Channel, (key, value): (String, Vec<u8>)) -> Option<RetainedValue> {
+fn value(channel: &Channel, (key, value): (Vec<u8>, Vec<u8>)) -> Option<RetainedValue> {
+    let key = String::from_utf8(key).ok()?;
     // The library's mark of a hash without values is the empty key.
     let (position, event) = Event::from_kept(channel, &key, &value)?;
     // An epoch that begins after the time in the id is forged.

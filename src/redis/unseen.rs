@@ -8,7 +8,7 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use redis::Cmd;
 
-use super::commands::{CommandError, Commands};
+use super::commands::{CommandError, Commands, log_foreign};
 use crate::{
     core::channel::Channel,
     error_chain::ErrorChain,
@@ -75,7 +75,7 @@ impl Undelivered {
         for parts in parts.chunks(BATCH) {
             let calls = parts.iter().map(|(user, ids)| {
                 let key = self.commands.keys.unseen(&Channel::User(user.clone()));
-                self.removal(&key, ids.iter().map(ToString::to_string))
+                self.removal(&key, ids.iter().map(|id| id.to_string().into_bytes()))
             });
             let replies = self.commands.run_each::<i64>(calls.collect()).await;
             for ((user, ids), reply) in parts.iter().zip(replies) {
@@ -88,7 +88,7 @@ impl Undelivered {
         }
     }
 
-    fn removal(&self, key: &str, ids: impl Iterator<Item = String>) -> Cmd {
+    fn removal(&self, key: &str, ids: impl Iterator<Item = Vec<u8>>) -> Cmd {
         let mut call = self.commands.call("seen", &[key]);
         call.arg(ids.collect::<Vec<_>>());
         call
@@ -124,7 +124,15 @@ impl Undelivered {
             let mut events = Vec::new();
             for (key, reply) in keys.iter().zip(replies) {
                 let Some(channel) = self.commands.keys.channel_of_unseen(key) else { continue };
-                for event in reply.map_err(shared)?.chunks_exact(3) {
+                let due = match reply {
+                    // Other users' events must not wait for this key.
+                    Err(error) if error.is_wrong_type() => {
+                        log_foreign(key);
+                        continue;
+                    }
+                    due => due.map_err(shared)?,
+                };
+                for event in due.chunks_exact(3) {
                     events.push((key, channel.to_string(), event.to_vec()));
                 }
             }
@@ -140,8 +148,7 @@ impl Undelivered {
                 if reply.map_err(shared)? == "stored" {
                     self.metrics.undelivered.inc();
                 }
-                let id = String::from_utf8_lossy(&event[0]).into_owned();
-                removals.push(self.removal(key, std::iter::once(id)));
+                removals.push(self.removal(key, std::iter::once(event[0].clone())));
             }
             for reply in self.commands.run_each::<i64>(removals).await {
                 reply.map_err(shared)?;
@@ -162,8 +169,8 @@ async fn waiting(server: &Commands) -> Result<Vec<String>, CommandError> {
     loop {
         let mut scan = redis::cmd("SCAN");
         scan.arg(&cursor).arg("MATCH").arg(server.keys.unseens()).arg("COUNT").arg(SCAN_COUNT);
-        let (next, keys): (String, Vec<String>) = server.run(&scan).await?;
-        found.extend(keys);
+        let (next, keys): (String, Vec<Vec<u8>>) = server.run(&scan).await?;
+        found.extend(keys.into_iter().filter_map(|key| String::from_utf8(key).ok()));
         if next == "0" {
             return Ok(found);
         }

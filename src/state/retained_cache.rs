@@ -54,6 +54,15 @@ struct TopicList {
     read_ms: u64,
 }
 
+/// What the cache knows of the values of a topic.
+#[derive(Clone, Debug)]
+pub enum CachedValues {
+    /// All of them.
+    Values(Values),
+    /// They do not fit into the cache, and no stream gets them.
+    TooLarge,
+}
+
 #[derive(Default)]
 struct Inner {
     is_open: bool,
@@ -62,6 +71,8 @@ struct Inner {
     /// The last position that has arrived.
     last: EventId,
     topics: HashMap<Arc<str>, Topic>,
+    /// Topics whose values did not fit, and when they were read.
+    too_large: HashMap<Arc<str>, u64>,
     /// Topics whose values are being read. One that is missing although it is being read had too
     /// many updates, or some did not arrive.
     loading: HashMap<Arc<str>, Updates>,
@@ -144,10 +155,14 @@ impl RetainedCache {
     }
 
     /// The values of a topic; `None`: they must be read.
-    pub fn values(&self, topic: &str, now_ms: u64) -> Option<Values> {
+    pub fn values(&self, topic: &str, now_ms: u64) -> Option<CachedValues> {
         let mut inner = self.inner.lock();
+        if inner.too_large.get(topic).is_some_and(|read_ms| now_ms < read_ms + FRESH_MS) {
+            return Some(CachedValues::TooLarge);
+        }
         let is_fresh = |topic: &&mut Topic| now_ms < topic.read_ms + FRESH_MS;
-        inner.topics.get_mut(topic).filter(is_fresh).map(Topic::sorted)
+        let entry = inner.topics.get_mut(topic).filter(is_fresh)?;
+        Some(CachedValues::Values(entry.sorted()))
     }
 
     /// Before the list of topics is read.
@@ -213,7 +228,7 @@ pub struct LoadingValues<'a> {
 impl LoadingValues<'_> {
     /// Takes the values of a topic that were read, and returns them with what has changed
     /// meanwhile.
-    pub fn set(&self, topic: &Arc<str>, values: Vec<RetainedValue>, now_ms: u64) -> Values {
+    pub fn set(&self, topic: &Arc<str>, values: Vec<RetainedValue>, now_ms: u64) -> CachedValues {
         let mut inner = self.cache.inner.lock();
         let is_current = inner.generation == self.generation && inner.is_open;
         let updates = if is_current { inner.end_loading(topic) } else { None };
@@ -224,11 +239,19 @@ impl LoadingValues<'_> {
         entry.last = updates.as_ref().map_or(EventId::ZERO, |updates| updates.last);
         updates.iter().flat_map(|updates| &updates.events).for_each(|event| entry.apply(event));
         let sorted = entry.sorted();
-        if is_complete && inner.bytes + entry.bytes <= self.cache.limit_bytes {
+        // Every stream would hold its own copy, for as long as its client reads slowly.
+        inner.too_large.remove(topic);
+        if inner.bytes + entry.bytes > self.cache.limit_bytes {
+            if is_current {
+                inner.too_large.insert(topic.clone(), now_ms);
+            }
+            return CachedValues::TooLarge;
+        }
+        if is_complete {
             inner.bytes += entry.bytes;
             inner.topics.insert(topic.clone(), entry);
         }
-        sorted
+        CachedValues::Values(sorted)
     }
 }
 
@@ -287,6 +310,7 @@ impl Inner {
     /// Forgets the topics that have no values any more.
     fn keep_listed(&mut self, listed: &BTreeSet<Arc<str>>) {
         let bytes = &mut self.bytes;
+        self.too_large.retain(|topic, _| listed.contains(topic));
         self.topics.retain(|topic, entry| {
             let is_listed = listed.contains(topic);
             *bytes -= if is_listed { 0 } else { entry.bytes };

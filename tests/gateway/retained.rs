@@ -266,6 +266,53 @@ async fn every_way_of_publishing_keeps_values() {
     assert_eq!(values, ["1"]);
 }
 
+/// No stream holds a copy of its own of values that the cache has no room for.
+#[tokio::test]
+async fn values_beyond_the_cache_are_a_gap() {
+    let redis = Redis::start().await;
+    let gateway =
+        Gateway::builder(&redis).env("HISTORY__REPLAY_CACHE_BYTES", "60000").start().await;
+    keep(&redis, &topic("a"), "k", &"a".repeat(20_000)).await;
+    keep(&redis, &topic("b"), "k", &"b".repeat(20_000)).await;
+    keep(&redis, &user("1"), "k", "own").await;
+    let mut sse = gateway.connect("1").await;
+    let gap = sse.app_event().await;
+    assert_eq!((&*gap.event, &gap.json()["reason"]), ("sse.gap", &json!("trimmed")), "{gap}");
+    assert_eq!(gap.json()["channels"], json!(["broadcast:b"]), "{gap}");
+    let (data, values) = snapshot(&mut sse).await;
+    assert_eq!(values.len(), 2, "{data}");
+    redis.durable(&topic("b"), "live", "").await.unwrap();
+    assert_eq!(sse.app_event().await.event, "live");
+}
+
+#[tokio::test]
+async fn members_that_are_no_text_stop_nothing() {
+    let redis = Redis::start().await;
+    keep(&redis, &topic("a"), "k", "1").await;
+    let not_text: &[u8] = b"\xff";
+    let mut connection = redis.conn().await;
+    for (name, key, value) in [
+        ("ZADD", "sse:kept:{broadcast}", b"99999999999999".as_slice()),
+        ("ZADD", "sse:topics:{broadcast}", b"99999999999999"),
+    ] {
+        let mut command = redis::cmd(name);
+        command.arg(key).arg(value).arg(not_text);
+        command.query_async::<i64>(&mut connection).await.unwrap();
+    }
+    for key in ["sse:kept:{broadcast}:a", "sse:kept:{user:1:events}"] {
+        let mut command = redis::cmd("HSET");
+        command.arg(key).arg(not_text).arg("x");
+        command.query_async::<i64>(&mut connection).await.unwrap();
+    }
+    let gateway = Gateway::start(&redis).await;
+    let mut sse = gateway.connect("1").await;
+    assert_eq!(snapshot(&mut sse).await.1, ["1"]);
+    redis.durable(&topic("a"), "live", "").await.unwrap();
+    assert_eq!(sse.app_event().await.event, "live");
+    let mut since = gateway.connect_with(&ticket("2"), "&since=1h").await;
+    since.until(|event| event.event == "live").await;
+}
+
 /// Ten thousand streams that begin at once must not read Redis ten thousand times.
 #[tokio::test]
 async fn streams_share_the_values_of_broadcasts() {

@@ -101,6 +101,31 @@ async fn undelivered_events_of_all_servers_are_stored() {
 }
 
 #[tokio::test]
+async fn foreign_keys_stop_nothing() {
+    let redis = Redis::start().await;
+    let gateway = Gateway::start(&redis).await;
+    unseen(&redis, "1", "first", "1s").await;
+    wait_for_undelivered(&redis, "first").await;
+    drop(gateway);
+    redis.command::<()>(&["SET", "sse:unseen:{user:9:events}", "x"]).await;
+    let mut connection = redis.conn().await;
+    let mut command = redis::cmd("HSET");
+    command.arg(b"sse:unseen:{user:\xff:events}").arg("a").arg("b");
+    command.query_async::<i64>(&mut connection).await.unwrap();
+    let mut command = redis::cmd("HSET");
+    command.arg("sse:unseen:{user:8:events}").arg(b"\xff").arg("1 t\njunk");
+    command.query_async::<i64>(&mut connection).await.unwrap();
+    let _gateway = Gateway::start(&redis).await;
+    unseen(&redis, "8", "real", "1s").await;
+    wait_for_undelivered(&redis, "real").await;
+    eventually("the end of what is due", async || {
+        let left: i64 = redis.command(&["EXISTS", "sse:unseen:{user:8:events}"]).await;
+        (left == 0).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn unseen_takes_a_duration_and_a_user() {
     let redis = Redis::start().await;
     let _gateway = Gateway::start(&redis).await;

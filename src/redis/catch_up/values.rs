@@ -2,9 +2,9 @@
 
 use super::{CatchUp, CatchUpDriver, Interrupted, Snapshot};
 use crate::{
-    core::{channel::Channel, event::Event, part::Part, reasons::GapReason, retained::Retained},
+    core::{channel::Channel, event::Event, part::Part, retained::Retained},
     redis::{commands::CommandError, retained},
-    state::connection::Connection,
+    state::{client::MAX_GAP_CHANNELS, connection::Connection},
 };
 
 impl CatchUpDriver {
@@ -99,9 +99,11 @@ pub(super) async fn send_values(
 ) -> Result<(), Interrupted> {
     let Some(values) = values else { return Ok(()) };
     let (c, part) = (&*catch_up.connection, catch_up.part);
-    if values.too_many {
-        let topics = c.client.topics.patterns().map(|topic| format!("broadcast:{topic}"));
-        c.queue_gap(part, GapReason::Trimmed, topics.collect());
+    if values.too_many || !values.left_out.is_empty() {
+        let topics = c.client.topics.patterns().filter(|_| values.too_many);
+        let topics = topics.map(|topic| format!("broadcast:{topic}"));
+        let left_out = values.left_out.iter().map(ToString::to_string);
+        c.queue_own_gap(part, left_out.chain(topics).take(MAX_GAP_CHANNELS).collect());
     }
     let sees = |event: &Event| c.sees(event);
     c.queue_snapshot(part, values.keys(c.client.channels(part).collect(), sees));

@@ -104,6 +104,12 @@ impl Connection {
         filter.is_none_or(|filter| filter.allows(event.options.as_deref()))
     }
 
+    /// Queues `sse.gap` for channels whose retained values the client does not get.
+    pub fn queue_own_gap(&self, part: Part, channels: Vec<String>) {
+        self.count_gap(GapReason::Trimmed);
+        self.with(|state| state.queue_gap(part, GapReason::Trimmed, channels));
+    }
+
     /// The channels and patterns of which a gap may lose something that their retained values do
     /// not restore. Plain messages that were not recorded are in no value either.
     fn unrepaired(&self, part: Part, reason: GapReason, mut channels: Vec<String>) -> Vec<String> {
