@@ -18,7 +18,8 @@ data: {\"orderId\":7}
 
 - `id` is the event's id. It is opaque: keep the last one, and do not compare ids.
   [Retained values](../concepts/retained-values.md) and
-  [ephemeral events](../concepts/ephemeral-events.md) have no `id:` line, so the last id remains.
+  [ephemeral events](../concepts/ephemeral-events.md) have no `id:` line, so the last id remains. In
+  a [poll](../guides/polling.md) they have `\"id\":null`.
 - `event` is the type that the publisher chose, `message` by default.
 - `data` is the payload, byte for byte. CR, LF and CRLF each start a new `data:` line, which the
   browser joins with `\\n`.
@@ -66,13 +67,18 @@ const GAP: &str = "\
 
 The gateway sends `sse.gap` if it cannot prove that the stream is complete.
 `trimmed` and `unknown-id` mean that events were lost or cannot be identified.
-`reset`, `unrecorded` and `expired` mean that events may have been lost.";
+`reset`, `unrecorded` and `expired` mean that events may have been lost.
+
+`channels` does not name channels
+[with `keep = \"required\"`](../guides/channel-rules.md#channels-of-retained-values) if their
+retained values follow, and there is no `sse.gap` if no other channel remains.
+With `unrecorded` it names all channels.";
 
 const SNAPSHOT: &str = "\
 ## sse.snapshot
 
-Precedes the [retained values](../concepts/retained-values.md) of a stream that began without an id,
-or that got `sse.gap`.
+Precedes the [retained values](../concepts/retained-values.md) of a stream that began now (without
+a last event id and without `since`), or in which events are missing (usually after `sse.gap`).
 
 ```text
 event: sse.snapshot
@@ -92,7 +98,9 @@ data: {\"covers\":[\"user:42:events\",\"broadcast:*\"],\"channels\":{\"broadcast
   forgotten meanwhile.
 - On a Redis Cluster there may be two, one for each of the stream's sources.
 - A gap (`unrecorded`) of a stream that misses nothing that was recorded is not followed by
-  `sse.snapshot`.";
+  `sse.snapshot`.
+- A stream that resumes may get `sse.snapshot` and the values without `sse.gap`, if only channels
+  [with `keep = \"required\"`](../guides/channel-rules.md#channels-of-retained-values) have a gap.";
 
 const CLOSING: &str = "\
 ## sse.closing
