@@ -205,15 +205,7 @@ impl Verifier {
             "exp": now_s + ttl_s,
             "jti": uuid::Uuid::new_v4().to_string(),
         });
-        if let Some(topics) = new.topics {
-            claims["topics"] = json!(topics);
-        }
-        if new.presence {
-            claims["presence"] = json!(true);
-        }
-        if let Some(filter) = new.filter {
-            claims["filter"] = filter.clone();
-        }
+        new.add_to(&mut claims);
         if let Some(issuer) = &self.settings.issuer {
             claims["iss"] = json!(issuer);
         }

@@ -96,8 +96,8 @@ impl Topics {
         self.prefixes().any(|own| prefix.starts_with(own))
     }
 
-    /// Those of a list that are allowed, up to `max`. Its cost depends on the result, and not on the
-    /// length of the list.
+    /// Those of a list that are allowed, up to `max`. Its cost depends on the result, and not on
+    /// the length of the list.
     pub fn among(&self, list: &BTreeSet<Arc<str>>, max: usize) -> Vec<Arc<str>> {
         let mut found: BTreeSet<_> = self.exact().filter_map(|name| list.get(name)).collect();
         let mut before = None;

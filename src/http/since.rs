@@ -34,8 +34,8 @@ fn parse(text: &str, now_ms: u64) -> Result<u64, BadRequest> {
         Ok(now_ms.saturating_sub(ms))
     } else {
         rfc3339_ms(text).ok_or_else(|| {
-            bad("must be a duration in ms, s, m, h or d such as 15m, a time such as 2026-11-27T08:00:00Z \
-                 (percent-encode its +), or ms since 1970")
+            bad("must be a duration in ms, s, m, h or d such as 15m, a time such as \
+                 2026-11-27T08:00:00Z (percent-encode its +), or ms since 1970")
         })
     }?;
     // The caller's clock may be slightly ahead of that of Redis.

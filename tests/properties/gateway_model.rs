@@ -3,6 +3,7 @@
 
 use std::{collections::VecDeque, sync::Arc};
 
+use crate::redis_model::{Push, Redis};
 use sse_gateway::core::{
     catch_up::{self, ClockSnapshot, Merge, Start},
     channel::Channel,
@@ -16,16 +17,13 @@ use sse_gateway::core::{
     retained::{Retained, RetainedValue, Values},
     stream_state::{Outcome, StreamState, follows},
 };
-use sse_gateway::state::retained_cache::{LoadingValues, RetainedCache};
-
-use crate::redis_model::{Push, Redis};
+use sse_gateway::state::retained_cache::{CachedValues, LoadingValues, RetainedCache};
 
 /// Long enough that nothing expires.
 const RETENTION_MS: u64 = 1 << 40;
-
 /// A value in the cache is read again after 60 steps.
 const STEP_MS: u64 = 1000;
-const CACHE_BYTES: usize = 3000;
+const CACHE_BYTES: usize = 1 << 20;
 
 /// What the link sends to the hub.
 enum Message {
@@ -413,7 +411,7 @@ impl Gateway {
                 let (mut missing, mut cached) = (Vec::new(), Vec::new());
                 for channel in &source.channels {
                     let Channel::Broadcast(topic) = channel else { continue };
-                    match self.cache.values(topic, now_ms) {
+                    match self.cache.values(topic, now_ms).and_then(CachedValues::values) {
                         Some(values) => cached.push((channel.clone(), values)),
                         None => missing.push(topic.clone()),
                     }
@@ -430,7 +428,9 @@ impl Gateway {
             WantedValues::Read(loading, mut found, read) => {
                 for (channel, mut values) in read {
                     let values = match &channel {
-                        Channel::Broadcast(topic) => loading.set(topic, values, now_ms),
+                        Channel::Broadcast(topic) => {
+                            loading.set(topic, values, now_ms).values().expect("room")
+                        }
                         Channel::User(_) => {
                             values.sort_by_key(|value| value.position);
                             values.into()

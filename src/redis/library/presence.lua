@@ -42,8 +42,8 @@ local presence = (function()
   local function announce(kind, user)
     local payload = '{"user":"' .. string.gsub(user, '"', '\\"') .. '"}'
     local channel = channel_of(BROADCAST .. ':presence')
-    -- A channel rule may keep fewer of these events, but refuses none and drops no id. It applies to
-    -- other events of the channel.
+    -- A channel rule may keep fewer of these events, but refuses none and drops no id. It applies
+    -- to other events of the channel.
     local rate, is_ephemeral = channel.rate, channel.is_ephemeral
     channel.rate, channel.is_ephemeral = nil, nil
     local done, position, code, text = pcall(append, channel, kind, payload, NO_OPTIONS)
