@@ -288,6 +288,7 @@ async fn values_beyond_the_cache_are_a_gap() {
 #[tokio::test]
 async fn members_that_are_no_text_stop_nothing() {
     let redis = Redis::start().await;
+    drop(Gateway::start(&redis).await);
     keep(&redis, &topic("a"), "k", "1").await;
     let not_text: &[u8] = b"\xff";
     let mut connection = redis.conn().await;

@@ -13,12 +13,14 @@ async fn unseen(redis: &Redis, name: &str, payload: &str, time: &str) -> String 
     eventually("an adopted server", async || redis.try_command::<String>(&words).await.ok()).await
 }
 
-type Entry = (String, HashMap<String, String>);
+type Entry = (String, HashMap<String, Vec<u8>>);
 
 /// The payloads in the stream of undelivered events, as channel and payload.
 async fn undelivered(redis: &Redis) -> Vec<(String, String)> {
     let entries: Vec<Entry> = redis.command(&["XRANGE", UNDELIVERED, "-", "+"]).await;
-    let of = |fields: &HashMap<String, String>, name: &str| fields[name].clone();
+    let of = |fields: &HashMap<String, Vec<u8>>, name: &str| {
+        String::from_utf8_lossy(&fields[name]).into_owned()
+    };
     entries.iter().map(|(_, fields)| (of(fields, "channel"), of(fields, "payload"))).collect()
 }
 
@@ -57,7 +59,8 @@ async fn only_unseen_events_are_stored_for_the_backend() {
     all_settled(&redis).await;
     assert_eq!(all, [(user("3"), "nobody".to_owned())]);
     let entries: Vec<Entry> = redis.command(&["XRANGE", UNDELIVERED, "-", "+"]).await;
-    assert_eq!((&*entries[0].1["id"], &*entries[0].1["type"]), (&*position, "t"));
+    let stored = (&*entries[0].1["id"], &*entries[0].1["type"]);
+    assert_eq!(stored, (position.as_bytes(), &b"t"[..]));
 }
 
 #[tokio::test]
