@@ -175,7 +175,8 @@ async fn errors_are_json_with_a_code() {
         assert_eq!(get(path).await, (404, "not-found".to_string()), "{path}");
     }
     let jwt = ticket("1").jwt();
-    for topics in ["a*", "*", "a%20b", "x".repeat(257).as_str(), &vec!["t"; 257].join(","), "a,%0a"]
+    for topics in
+        ["a*b", "**", "a%20b", "x".repeat(257).as_str(), &vec!["t"; 257].join(","), "a,%0a"]
     {
         for path in ["/events", "/events/poll"] {
             let path = format!("{path}?ticket={jwt}&topics={topics}");
