@@ -212,6 +212,12 @@ mod tests {
                 assert_eq!(check(origins, &headers), expected, "{origin} {site}");
             }
         }
+        // Over HTTP/2 the host is in the target.
+        let mut page = HeaderMap::new();
+        page.insert(header::ORIGIN, HeaderValue::from_static("https://sse.example"));
+        assert_eq!(settings(&[]).check_page(&page, Some("sse.example:443")), Ok(()));
+        let other = settings(&[]).check_page(&page, Some("other.example"));
+        assert_eq!(other, Err(ForeignPage::Origin));
         let with_port = [("host", "sse.example:443"), ("origin", "https://sse.example")];
         assert_eq!(check(&[], &with_port), None);
         for (site, allowed) in
