@@ -66,7 +66,10 @@ impl CatchUpDriver {
         }
         let values = self.values(c, part, snapshot).await?;
         catch_up.check_current()?;
-        if values.is_used || is_reset {
+        // On a cluster nobody knows whether there ever were values, and most gaps would be followed
+        // by an empty snapshot.
+        let may_be_wiped = is_reset && !snapshot.route.commands.is_node();
+        if values.is_used || may_be_wiped {
             c.require_snapshot(part);
             catch_up.values.set(Some(values));
         }
