@@ -230,6 +230,11 @@ sse_publish_to_write_seconds histogram
 sse_catch_ups_total counter
 sse_replayed_events_total counter
 sse_gaps_total counter
+sse_retained_values_sent_total counter
+sse_ephemeral_dropped_total counter
+sse_undelivered_total counter
+sse_presence_users gauge
+sse_presence_reports_total counter
 sse_queue_overflows_total counter
 sse_queued_bytes gauge
 sse_queued_bytes_limit gauge
