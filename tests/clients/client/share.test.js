@@ -265,6 +265,28 @@ for (const [host, options] of HOSTS) {
   });
 }
 
+test('no older value follows a newer event', { timeout: 120_000 }, async (t) => {
+  const { client, context, proxy, site, url } = await setUp(t);
+  const keep = (n) => client.fcall(
+    'sse_publish', 1, 'broadcast:news', 'order-completed', JSON.stringify({ n }), 'KEEP', 'a',
+  );
+  await keep(1);
+  const first = await tab(context, site, { url, ...LEADER });
+  await received(first, 1);
+  proxy.mode = 'delays-polls';
+  const answer = withTimeout(once(proxy, 'delayed'), 'no poll');
+  const later = await tab(context, site, { url, ...LEADER });
+  await answer; // the values exist but are delayed
+  await keep(2);
+  await keep(3);
+  await received(first, 3);
+  proxy.release();
+  await received(later, 3);
+  await keep(4);
+  await received(later, 4);
+  assert.deepEqual((await seen(later)).events.map(({ n }) => n), [1, 2, 3, 4]);
+});
+
 test('relayed events without id reach every tab', { timeout: 120_000 }, async (t) => {
   const { client, pages } = await tabs(t, 2, LEADER, { 'publishers.plain': 'relay' });
   const numbers = upTo(5);

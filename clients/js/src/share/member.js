@@ -112,13 +112,13 @@ export function joinGroup(settings, sink, types) {
     const current = () => joined === membership && followed === hub;
     /** @type {string | null | undefined} */
     let validTicket;
-    buffer = [];
+    buffer ??= [];
     target = hubCursor;
-    for (let tries = 0; ;) {
+    const behind = () => !target || after(target, cursor);
+    for (let tries = 0; behind();) {
       let pause = plain.retry;
       try {
         if (validTicket === undefined) validTicket = await newTicket(ticket, plain.watchdog);
-        const end = target;
         const query = { ticket: validTicket, lastEventId: cursor, wait: 0 };
         const { watchdog, withCredentials } = plain;
         const url = address(plain, '/poll', query);
@@ -126,8 +126,7 @@ export function joinGroup(settings, sink, types) {
         for (const event of events) if (current()) deliver(event);
         if (!current()) return;
         advance(at);
-        if (end && !after(end, cursor)) break;
-        if (events.length) pause = 0;
+        if (events.length || !behind()) pause = 0;
         tries = 0;
       } catch (error) {
         if (!current()) return;
@@ -144,27 +143,34 @@ export function joinGroup(settings, sink, types) {
   }
 
   /**
-   * Polls for the retained values: this tab begins later than the hub. They may be newer than the
-   * hub's next events, which then lead to the same values.
+   * Polls for the retained values, since this tab begins later than the hub, and begins at their
+   * position. It catches up with the hub, which may be ahead, before it delivers the hub's events:
+   * otherwise an older value could follow a newer event.
    */
   async function fetchValues() {
     const joined = /** @type {AbortController} */ (membership);
-    for (let tries = 0; joined === membership;) {
+    const followed = hub;
+    const current = () => joined === membership && followed === hub;
+    buffer = [];
+    for (let tries = 0; cursor === undefined;) {
       try {
         const url = address(plain, '/poll', { ticket: await newTicket(ticket, plain.watchdog) });
         const { watchdog, withCredentials } = plain;
-        const { events } = await poll(fetch, url, watchdog, joined.signal, withCredentials);
+        const { events, at } = await poll(fetch, url, watchdog, joined.signal, withCredentials);
         for (const event of events) {
           const isValue = event.retained || event.type === 'sse.snapshot';
-          if (isValue && joined === membership) sink.event(event);
+          if (isValue && current()) sink.event(event);
         }
-        return;
+        if (!current()) return;
+        setCursor(at);
       } catch (error) {
-        if (joined !== membership) return;
+        if (!current()) return;
         sink.error(/** @type {Error} */ (error));
         await sleep(backoff(tries++, plain));
+        if (!current()) return;
       }
     }
+    await catchUp();
   }
 
   /** Follows a hub that is new to this tab. @param {any} value @param {string} [to] */
@@ -176,9 +182,9 @@ export function joinGroup(settings, sink, types) {
     hubCursor = value.at;
     buffer = undefined;
     if (cursor === undefined) {
-      advance(hubCursor ?? '');
       // A hub without a position has not begun either, and forwards them.
       if (hubCursor && (value.kept || groupTypes.has('sse.snapshot'))) fetchValues();
+      else advance(hubCursor ?? '');
     } else if (!hubCursor || after(hubCursor, cursor)) catchUp();
   }
 
