@@ -40,7 +40,7 @@ pub enum PatternError {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ChannelPattern {
     before: Box<str>,
-    /// What follows the `*`; `None`: there is none.
+    /// The text after the `*`; `None` if the pattern has no `*`.
     after: Option<Box<str>>,
 }
 
@@ -72,7 +72,7 @@ impl ChannelPattern {
         Self { before: format!("broadcast:{prefix}").into(), after: Some("".into()) }
     }
 
-    /// What precedes the `*`, and what follows it. Without a `*`, the whole name and `None`.
+    /// The texts before and after the `*`. Without a `*`: the whole name and `None`.
     pub fn parts(&self) -> (&str, Option<&str>) {
         (&self.before, self.after.as_deref())
     }

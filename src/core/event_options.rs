@@ -84,12 +84,12 @@ impl Tags {
         self.0.split(' ').filter_map(|tag| tag.split_once('='))
     }
 
-    /// As the library writes them.
+    /// The tags in the format of the library: `name=value`, separated by spaces.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// Whether there is none.
+    /// Whether the event has no tags.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

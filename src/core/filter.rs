@@ -13,7 +13,10 @@ pub const MAX_FILTER_VALUES: usize = 64;
 /// use sse_gateway::core::{event_options::{EventOptions, Tags}, filter::Filter};
 ///
 /// let filter = Filter::of_claim(&serde_json::json!({"region": ["eu", "us"]})).expect("a filter");
-/// let event = |tags| EventOptions { tags: Tags::parse(tags).expect("tags"), ..Default::default() };
+/// let event = |tags| EventOptions {
+///     tags: Tags::parse(tags).expect("tags"),
+///     ..Default::default()
+/// };
 /// assert!(filter.allows(Some(&event("region=eu"))) && !filter.allows(Some(&event("region=jp"))));
 /// assert!(filter.allows(Some(&event("team=a"))) && filter.allows(None));
 /// ```

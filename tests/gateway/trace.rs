@@ -131,7 +131,10 @@ async fn options_of_an_event_and_their_outcome_are_shown() {
     let forgotten = price(&["FORGET", "eth"]).await;
     let event = |id: &str| trace_json(&redis, &[id], &[]).0["channels"][0]["event"].clone();
     let retained = |id: &str| event(id)["retained"].clone();
-    let value = |id: &str, is_current: bool| json!({"key": "btc", "isForget": false, "value": id, "isCurrent": is_current});
+    let value = |id: &str, is_current: bool| {
+        let key = "btc";
+        json!({"key": key, "isForget": false, "value": id, "isCurrent": is_current})
+    };
     assert_eq!(retained(&replaced), value(&current, false));
     assert_eq!(retained(&current), value(&current, true));
     assert_eq!(

@@ -107,6 +107,7 @@ pub fn action() -> impl Strategy<Value = Action> {
         20 => ordinary(),
         1 => number().prop_map(Action::Wipe),
         2 => failover(),
-        1 => (number(), 90..110u64).prop_map(|(server, ahead_ms)| Action::Restart { server, ahead_ms }),
+        1 => (number(), 90..110u64)
+            .prop_map(|(server, ahead_ms)| Action::Restart { server, ahead_ms }),
     ]
 }
