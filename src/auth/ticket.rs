@@ -6,7 +6,12 @@ use serde_json::{Map, Value};
 
 use super::common_ticket::CommonClaims;
 use crate::{
-    core::{channel::is_name, filter::Filter, reasons::TicketRejection, topics::Topics},
+    core::{
+        channel::is_name,
+        filter::{Filter, INVALID_FILTER},
+        reasons::TicketRejection,
+        topics::Topics,
+    },
     settings::{Algorithm, Tickets},
 };
 
@@ -197,12 +202,10 @@ fn topics(claims: &Claims, settings: &Tickets) -> Result<Topics, TicketError> {
 
 fn filter(claims: &Claims) -> Result<Option<Arc<Filter>>, TicketError> {
     let Some(claim) = claims.get("filter") else { return Ok(None) };
-    let filter = Filter::of_claim(claim).ok_or_else(|| {
-        let message = "filter must be an object of 1 to 8 tags, each with a list of 1 to 64 \
-                       values, such as {\"region\": [\"eu\", \"us\"]}";
-        TicketError::new(TicketRejection::BadClaim, message)
-    })?;
-    Ok(Some(Arc::new(filter)))
+    match Filter::of_claim(claim) {
+        Some(filter) => Ok(Some(Arc::new(filter))),
+        None => reject(TicketRejection::BadClaim, INVALID_FILTER),
+    }
 }
 
 fn presence(claims: &Claims) -> Result<bool, TicketError> {

@@ -52,7 +52,7 @@ enum Failure {
     Filter,
     #[error(
         "--ttl: must be from 1s to {max_s}s (tickets.max_ttl, for a cookie \
-             tickets.cookie_max_ttl)"
+         tickets.cookie_max_ttl)"
     )]
     Ttl { max_s: u64 },
     #[error("tickets.keys: a key cannot be used")]

@@ -11,13 +11,14 @@ use serde_json::{Value, json};
 use super::{request_body, responses, worker::Worker};
 use crate::{
     auth::{MintError, NewTicket},
-    core::{channel::is_name, filter::Filter, topics::Topics},
+    core::{
+        channel::is_name,
+        filter::{Filter, INVALID_FILTER},
+        topics::Topics,
+    },
     settings::Scope,
     state::clock::unix_ms,
 };
-
-const FILTER: &str = "filter must be an object of 1 to 8 tags, each with a list of 1 to 64 values, \
-    such as {\"region\": [\"eu\", \"us\"]}";
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -59,7 +60,7 @@ pub async fn tickets(
         return bad(&format!("topics {error}"));
     }
     if requested.filter.as_ref().is_some_and(|filter| Filter::of_claim(filter).is_none()) {
-        return bad(FILTER);
+        return bad(INVALID_FILTER);
     }
     let verifier = &worker.api.auth.verifier;
     let max_ttl_s = verifier.max_ttl_s();

@@ -15,7 +15,7 @@ use super::{
     Fence, PlainPublish, RedisUrl,
     error::{ValueError, invalid},
 };
-use crate::core::address::AddressHeader;
+use crate::core::{address::AddressHeader, presence};
 
 /// Result of a parser; the error is the problem of a [`super::ConfigError`].
 pub type Parsed<T> = Result<T, ValueError>;
@@ -24,8 +24,6 @@ pub type Parsed<T> = Result<T, ValueError>;
 pub const SESSION_COOKIE_PREFIX: &str = "sse_session_";
 /// Maximum length of a cookie name.
 const MAX_COOKIE_NAME: usize = 128;
-/// The topic of presence events.
-const PRESENCE_TOPIC: &str = "presence";
 
 /// The end of a message: the configured value. Not for values that may be secret.
 fn got(value: &Value) -> String {
@@ -279,9 +277,10 @@ pub fn topics(value: &Value) -> Parsed<Vec<String>> {
 /// Topic patterns for clients without a ticket. The topic of presence needs a ticket that names it.
 pub fn anonymous_topics(value: &Value) -> Parsed<Vec<String>> {
     let words = topics(value)?;
-    match words.iter().any(|word| word == PRESENCE_TOPIC) {
+    match words.iter().any(|word| word == presence::TOPIC) {
         true => Err(invalid!(
-            "must not contain {PRESENCE_TOPIC:?}, which only tickets can allow; remove it"
+            "must not contain {:?}, which only tickets can allow; remove it",
+            presence::TOPIC
         )),
         false => Ok(words),
     }

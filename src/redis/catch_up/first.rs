@@ -105,7 +105,6 @@ impl CatchUpDriver {
         } else {
             Beginning::Cursor
         };
-        let (mut main, mut broadcasts) = (main, broadcasts);
         if let Beginning::Now(h) | Beginning::Restart(h) = beginning {
             if is_new {
                 connection.start_at(h);
