@@ -143,7 +143,8 @@ keys! {
         "Retained values of a channel expire this long after the last one was written.",
         |s, v| s.history.kept_retention = parse::duration(v, ms(1000, 3650 * DAY))?;
     "history.replay_cache_bytes" = r#""16MiB""#,
-        "Memory for recent broadcasts, so that resumes need not read them from Redis.",
+        "Memory for recent broadcasts, so that resumes need not read them from Redis. Retained \
+         values of broadcasts (`KEEP`), for new streams, may need as much again.",
         |s, v| s.history.replay_cache_bytes = parse::bytes(v, 0..=1 << 40)?;
     "tickets.secret" = r#""""#,
         "HS256 secret of 32 bytes or more. Set it in the environment or use a file; never write it \

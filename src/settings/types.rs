@@ -169,8 +169,8 @@ pub struct History {
     pub max_kept: u64,
     /// Retained values of a channel expire this long after the last one was written.
     pub kept_retention: Duration,
-    /// Bytes of recent broadcasts that an instance keeps in memory for resumes, and of retained
-    /// values for new streams.
+    /// Bytes of recent broadcasts that an instance keeps in memory for resumes. Retained values, for
+    /// new streams, may need as much again.
     pub replay_cache_bytes: usize,
 }
 
@@ -318,11 +318,12 @@ pub struct Limits {
     pub http2_max_concurrent_streams: u32,
     /// Maximum size of the body of a POST.
     pub publish_body_bytes: usize,
-    /// Maximum number of new streams and polls per minute from one client address; 0 = unlimited.
+    /// Maximum number of new streams, polls and histories per minute from one client address; 0 =
+    /// unlimited.
     pub connects_per_address_per_minute: u64,
     /// The same for clients without a ticket, in addition.
     pub anonymous_connects_per_address_per_minute: u64,
-    /// Maximum number of new streams and polls per minute of one user; 0 = unlimited.
+    /// Maximum number of new streams, polls and histories per minute of one user; 0 = unlimited.
     pub connects_per_user_per_minute: u64,
     /// Maximum number of POSTs per second with one API key; 0 = unlimited.
     pub posts_per_key_per_second: u64,

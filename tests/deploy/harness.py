@@ -484,12 +484,13 @@ def size(value) -> int:
 
 
 def memory_needed(values: dict[str, object]) -> int:
-    """The memory of an instance in bytes: queues, tail, process (32 MiB) and streams."""
+    """The memory of an instance in bytes: queues, both caches, process (32 MiB) and streams."""
     # Measured for an idle stream: 3.7 KiB over HTTP/1.1, 8 KiB over HTTP/2, 11 KiB over TLS. The
     # kernel adds 4.5 KiB, which count in the cgroup too.
     return (
         size(values["limits.queue_bytes_total"])
-        + size(values["history.replay_cache_bytes"])
+        # Of recent broadcasts, and of retained values.
+        + 2 * size(values["history.replay_cache_bytes"])
         + values["limits.max_connections"] * (16 << 10)
         + (32 << 20)
     )
