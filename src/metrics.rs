@@ -103,7 +103,9 @@ metrics! {
          `sse:undelivered`.";
     overflows: IntCounter = "sse_queue_overflows_total",
         "Queues that were dropped because they were too long; their streams catch up from the log.";
-    queued_bytes: IntGauge = "sse_queued_bytes", "Bytes queued for all connections.";
+    queued_bytes: IntGauge = "sse_queued_bytes",
+        "Bytes queued for all connections, and in responses to polls and histories until they are \
+         sent.";
     max_queued_bytes: IntGauge = "sse_queued_bytes_limit", "limits.queue_bytes_total.";
     tickets_rejected: IntCounterVec = "sse_tickets_refused_total",
         "Requests denied because of their ticket, by code.", ["code"];

@@ -24,7 +24,7 @@ use crate::{
         routes::Route,
         sessions::{self, SessionRequest},
     },
-    state::clock::unix_ms,
+    state::{clock::unix_ms, limits::queued_bytes::ResponseBytes},
 };
 
 /// Maximum time until a history is read, and of the reading itself.
@@ -58,6 +58,8 @@ pub struct History {
     /// The position from which a stream continues this channel, if nothing follows: after all of
     /// its events that are stored now.
     pub position: Option<StreamPosition>,
+    /// Counts the bytes of the response.
+    pub counted: ResponseBytes,
 }
 
 /// Why a client gets no stored events.
@@ -120,12 +122,17 @@ impl Admission {
             }
             None => drop(self.check_anonymous(request.address, request.client)?),
         }
+        let counted = ResponseBytes::new(self.context.limits.clone(), ticket.is_none());
+        if !counted.has_room() {
+            return Err(busy(BusyReason::Full));
+        }
         let reads = self.context.limits.history_reads.acquire();
         let reading = tokio::time::timeout(MAX_WAIT, reads).await;
         let _reading = reading.ok().and_then(Result::ok).ok_or(busy(BusyReason::Full))?;
         let read =
             tokio::time::timeout(MAX_READ, self.read_history(request, ticket.as_ref())).await;
-        read.unwrap_or_else(|_| Err(busy(BusyReason::RedisAway)))
+        let (page, position) = read.unwrap_or_else(|_| Err(busy(BusyReason::RedisAway)))?;
+        Ok(History { page, position, counted })
     }
 
     /// Whether a ticket, or the lack of one, allows a channel.
@@ -144,7 +151,7 @@ impl Admission {
         &self,
         request: &HistoryRequest<'_>,
         ticket: Option<&Ticket>,
-    ) -> Result<History, HistoryError> {
+    ) -> Result<(HistoryPage, Option<StreamPosition>), HistoryError> {
         if let Some(ticket) = ticket {
             self.check_session(request, ticket).await?;
         }
@@ -164,7 +171,7 @@ impl Admission {
                 let is_last = page.next.is_none();
                 let now = || self.position(user, part, clock.h);
                 let position = is_last.then(|| request.until.unwrap_or_else(now));
-                Ok(History { page, position })
+                Ok((page, position))
             }
             Err(error) => {
                 let (address, error) = (route.commands.address(), ErrorChain(&error));

@@ -121,7 +121,8 @@ impl Admission {
         admitted
     }
 
-    fn count(&self, error: &AdmissionError) {
+    /// Counts a denial in the metrics.
+    pub fn count(&self, error: &AdmissionError) {
         let metrics = &self.context.metrics;
         match error {
             AdmissionError::Ticket(rejected) => {

@@ -8,8 +8,8 @@ use super::event_options::{EventOptions, MAX_TAGS, is_tag_name, is_tag_value};
 pub const MAX_FILTER_VALUES: usize = 64;
 
 /// What is wrong with a claim that [`Filter::of_claim`] does not accept.
-pub const INVALID_FILTER: &str = "filter must be an object of 1 to 8 tags, each with a list of 1 to \
-    64 values, such as {\"region\": [\"eu\", \"us\"]}";
+pub const INVALID_FILTER: &str = "filter must be an object of 1 to 8 tags, each with a list of 1 \
+    to 64 values, such as {\"region\": [\"eu\", \"us\"]}";
 
 /// For each tag, the values of which an event must have one. An event without that tag passes.
 ///

@@ -1,15 +1,12 @@
 //! `GET /events/history`: the stored events of a channel, in pages.
 
-use actix_web::{
-    HttpRequest, HttpResponse,
-    http::{StatusCode, header},
-    web,
-};
+use actix_web::{HttpRequest, HttpResponse, http::StatusCode, web};
 use serde_json::{Value, json};
 
 use super::{
     admission::{HttpClient, denied_response},
     client_address::client_address,
+    counted_body,
     credentials::{ForeignPage, credential},
     params::{BadRequest, Params},
     responses,
@@ -32,7 +29,7 @@ const MAX_LIMIT: usize = 1000;
 /// Responds with stored events of a channel, oldest first.
 pub async fn history(request: HttpRequest, worker: web::Data<Worker>) -> HttpResponse {
     match read(&request, &worker).await {
-        Ok(history) => response(&history),
+        Ok(history) => response(history),
         Err(response) => response,
     }
 }
@@ -127,7 +124,7 @@ fn limit(params: &Params<'_>) -> Result<usize, BadRequest> {
     })
 }
 
-fn response(History { page, position }: &History) -> HttpResponse {
+fn response(History { page, position, counted }: History) -> HttpResponse {
     let event = |event: &Event| {
         let id = event.id.unwrap_or_default().to_string();
         json!({ "id": id, "type": event.kind(), "data": event.data() })
@@ -135,8 +132,6 @@ fn response(History { page, position }: &History) -> HttpResponse {
     let events: Vec<Value> = page.events.iter().map(|e| event(e)).collect();
     let next = page.next.map(|id| id.to_string());
     let position = position.map(|position| position.to_string());
-    HttpResponse::Ok()
-        .insert_header((header::CACHE_CONTROL, "no-store"))
-        .insert_header((header::REFERRER_POLICY, "no-referrer"))
-        .json(json!({ "events": events, "next": next, "lastEventId": position }))
+    let body = json!({ "events": events, "next": next, "lastEventId": position });
+    counted_body::json(&mut HttpResponse::Ok(), &body, counted)
 }

@@ -9,6 +9,7 @@ pub mod client_address;
 pub mod client_stream;
 pub mod cookie;
 pub mod cors;
+mod counted_body;
 pub mod credentials;
 pub mod events;
 pub mod front;

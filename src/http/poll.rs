@@ -7,21 +7,23 @@ use actix_web::{HttpRequest, HttpResponse, http::header, web};
 use serde_json::{Value, json};
 
 use super::{
-    admission::{Denial, admit},
+    admission::{Denial, admit, denied_response},
+    counted_body,
     params::{BadRequest, Params},
     responses,
     worker::Worker,
 };
 use crate::{
-    admission::Admitted,
+    admission::{AdmissionError, Admitted},
     core::{
         control_events::{Gap, SnapshotKeys},
         id::Cursor,
         part::Part,
         queue::{Content, Queued},
-        reasons::CloseReason,
+        reasons::{BusyReason, CloseReason},
         transport::Transport,
     },
+    state::limits::queued_bytes::ResponseBytes,
 };
 
 /// Maximum `wait` in seconds.
@@ -100,6 +102,8 @@ impl Collected {
 async fn respond(worker: &Worker, admitted: &Admitted, wait: Duration) -> HttpResponse {
     let connection = &admitted.connection;
     let mut collected = Collected::default();
+    let is_anonymous = connection.client.session.is_none();
+    let mut counted = ResponseBytes::new(worker.context.limits.clone(), is_anonymous);
     // Without a cursor there is nothing to wait for: the response contains the current position.
     let started = tokio::time::Instant::now();
     let until = started + if admitted.has_cursor { wait } else { Duration::ZERO };
@@ -113,6 +117,12 @@ async fn respond(worker: &Worker, admitted: &Admitted, wait: Duration) -> HttpRe
         if complete || collected.bytes > limit {
             break;
         }
+        if !counted.has_room() {
+            if collected.is_empty() || connection.needs_snapshot(Part::Whole) {
+                return full(worker, admitted);
+            }
+            break;
+        }
         let idle = was_live && connection.is_idle();
         let deadline = if idle { until } else { until.max(started + MAX_CATCH_UP) };
         // The end of a catch-up without events also ends the wait.
@@ -123,7 +133,10 @@ async fn respond(worker: &Worker, admitted: &Admitted, wait: Duration) -> HttpRe
             Poll::Ready(Some(frame)) => Poll::Ready(Next::Frame(frame)),
         });
         match tokio::time::timeout_at(deadline, next).await {
-            Ok(Next::Frame(frame)) => collected.add(frame, connection.named_cursor()),
+            Ok(Next::Frame(frame)) => {
+                collected.add(frame, connection.named_cursor());
+                counted.set(collected.bytes);
+            }
             Ok(Next::Live) => {}
             Ok(Next::End) | Err(_) => break,
         }
@@ -143,10 +156,17 @@ async fn respond(worker: &Worker, admitted: &Admitted, wait: Duration) -> HttpRe
     if let Some(snapshot) = snapshot {
         body["snapshot"] = json!(snapshot);
     }
-    response
-        .insert_header((header::CACHE_CONTROL, "no-store"))
-        .insert_header((header::REFERRER_POLICY, "no-referrer"))
-        .json(body)
+    counted_body::json(&mut response, &body, counted)
+}
+
+/// Other responses, which their clients do not read, take the room. The client has lost nothing: it
+/// polls again from the same position.
+fn full(worker: &Worker, admitted: &Admitted) -> HttpResponse {
+    admitted.connection.set_reason(CloseReason::PollDone);
+    let error = AdmissionError::Busy(BusyReason::Full);
+    worker.admission.count(&error);
+    let cookie = admitted.new_secret.as_ref().map(|secret| worker.set_cookie(secret));
+    denied_response(&error, cookie.as_deref(), responses::busy_poll)
 }
 
 enum Next {

@@ -242,7 +242,9 @@ keys! {
          catches up from the log.",
         |s, v| s.limits.queue_bytes = parse::bytes(v, ANY_BYTES)?;
     "limits.queue_bytes_total" = r#""256MiB""#,
-        "Maximum bytes queued for all connections; above it the largest queues are dropped.",
+        "Maximum bytes queued for all connections; above it the largest queues are dropped. \
+         Responses to polls and histories that are not sent yet may use half of it (a quarter \
+         without a ticket); above that clients get `full`.",
         |s, v| s.limits.queue_bytes_total = parse::bytes(v, ANY_BYTES)?;
     "limits.stall" = r#""30s""#,
         "A client that acknowledges no byte for this long, while some are in flight, is \

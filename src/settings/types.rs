@@ -169,8 +169,8 @@ pub struct History {
     pub max_kept: u64,
     /// Retained values of a channel expire this long after the last one was written.
     pub kept_retention: Duration,
-    /// Bytes of recent broadcasts that an instance keeps in memory for resumes. Retained values, for
-    /// new streams, may need as much again.
+    /// Bytes of recent broadcasts that an instance keeps in memory for resumes. Retained values,
+    /// for new streams, may need as much again.
     pub replay_cache_bytes: usize,
 }
 

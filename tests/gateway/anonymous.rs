@@ -7,6 +7,7 @@ use crate::harness::{Cluster, Gateway, Redis, Sse, encode, eventually, ticket, t
 use crate::http::error;
 use crate::revocations::{connections, revoke};
 use serde_json::{Value, json};
+use tokio::{io::AsyncWriteExt, net::TcpSocket};
 
 /// A gateway whose topics `news` and `public-…` need no ticket.
 fn with_public_topics(redis: &Redis) -> Builder {
@@ -214,4 +215,59 @@ async fn anonymous_stream_reads_one_server_of_a_cluster() {
         assert_eq!((event.event.as_str(), event.data.as_str()), ("news", "1"), "{id}");
         assert!(!event.id.expect("an id").contains('~'));
     }
+}
+
+/// The number of events in the response to a poll.
+async fn events_of(response: reqwest::Response) -> usize {
+    let body: Value = serde_json::from_str(&response.text().await.unwrap()).unwrap();
+    body["events"].as_array().expect("events").len()
+}
+
+/// A quarter of the limit is 2 MiB, and each response has 3.6 MB.
+#[tokio::test]
+async fn unread_responses_of_strangers_use_a_part_of_the_queues() {
+    let redis = Redis::start().await;
+    let gateway = with_public_topics(&redis)
+        .env("LIMITS__QUEUE_BYTES_TOTAL", "8MiB")
+        .env("LIMITS__STALL", "60s")
+        .start()
+        .await;
+    let payload = serde_json::to_string(&"v".repeat(60_000)).unwrap();
+    for key in 0..60 {
+        let key = format!("key {key}");
+        let words =
+            ["FCALL", "sse_publish", "1", "broadcast:news", "value", &payload, "KEEP", &key];
+        redis.command::<String>(&words).await;
+    }
+    let mut unread = Vec::new();
+    for _ in 0..10 {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.set_recv_buffer_size(4096).unwrap();
+        let mut socket = socket.connect(gateway.public).await.unwrap();
+        socket.write_all(b"GET /events/poll HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+        unread.push(socket);
+        eventually("an unread response", async || {
+            (gateway.metric("sse_queued_bytes", &[]).await > 3_000_000.0).then_some(())
+        })
+        .await;
+    }
+    let poll = async || reqwest::get(gateway.url("/events/poll")).await.unwrap();
+    assert_eq!(error(poll().await).await, (503, "full".to_owned()));
+    let history = reqwest::get(gateway.url("/events/history?channel=broadcast:news")).await;
+    assert_eq!(error(history.unwrap()).await, (503, "full".to_owned()));
+    assert!(gateway.metric("sse_queued_bytes", &[]).await < 4_000_000.0);
+    // Users have a part of their own.
+    let user = gateway.url(&format!("/events/poll?ticket={}", ticket("1").jwt()));
+    let response = events_of(reqwest::get(user).await.unwrap()).await;
+    assert_eq!(response, 60);
+    drop(unread);
+    eventually("a poll with all values", async || {
+        let response = poll().await;
+        (response.status() == 200 && events_of(response).await == 60).then_some(())
+    })
+    .await;
+    eventually("no bytes are counted", async || {
+        (gateway.metric("sse_queued_bytes", &[]).await == 0.0).then_some(())
+    })
+    .await;
 }

@@ -185,8 +185,9 @@ fn closing(reason: CloseReason) -> (&'static str, Option<&'static str>) {
 fn busy(reason: BusyReason) -> [&'static str; 2] {
     match reason {
         BusyReason::Full => [
-            "`limits.max_connections` of this instance is reached; for a history: 16 are being \
-             read",
+            "`limits.max_connections` of this instance is reached; for a poll or a history also: \
+             unread responses take their part of `limits.queue_bytes_total`; for a history also: \
+             16 are being read",
             "10–30 s",
         ],
         BusyReason::UserFull => [
