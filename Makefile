@@ -6,8 +6,8 @@ SHELL := bash
 .ONESHELL:
 .NOTPARALLEL:
 .PHONY: help demo dashboard screenshots build bench bench-quick bench-code instructions \
-  fuzz test test-build test-rust test-http2 test-upgrade test-js test-clients test-deploy \
-  test-busy test-matrix faults soak fmt lint deny sbom docs reference clean
+  fuzz test test-build test-rust test-http2 test-upgrade test-js test-clients test-servers \
+  test-deploy test-busy test-matrix faults soak fmt lint deny sbom docs reference clean
 
 TARGET  := $(abspath $(or $(CARGO_TARGET_DIR),target))
 CLIENTS := tests/clients
@@ -111,7 +111,8 @@ fuzz: ## fuzz the parsers, 60 s each (FUZZ_SECONDS=10 FUZZ_TARGETS="http1 live")
 	    -timeout=10 -rss_limit_mb=2048 -print_final_stats=1
 	done
 
-test: test-rust test-http2 test-upgrade test-js test-clients test-deploy ## run every test, list skipped ones
+test: test-rust test-http2 test-upgrade test-js test-clients test-servers test-deploy
+test: ## run every test, list skipped ones
 	@shopt -s nullglob
 	lists=($(SKIPPED)/*)
 	if [[ $${#lists[@]} -eq 0 ]]; then
@@ -285,6 +286,36 @@ $(VENV)/done: $(CLIENTS)/requirements.txt
 	$(VENV)/bin/$(PIP) $<
 	touch $@
 
+$(VENV)-servers/done: servers/python/tests/requirements.txt
+	@bash .ci/need python
+	echo "== Python packages of the server libraries"
+	rm -rf $(VENV)-servers
+	python3 -m venv $(VENV)-servers
+	$(VENV)-servers/bin/$(PIP) $<
+	touch $@
+
+# Each library has its own servers (servers/harness/run.js).
+test-servers: test-build $(CLIENTS)/$(MODULES) servers/node/$(MODULES) $(VENV)-servers/done
+test-servers: ## test the server libraries (Node, Python, Go, PHP)
+	@bash .ci/need redis-test go php
+	export SSE_GATEWAY_BIN=$(TARGET)/debug/sse-gateway PYTHONDONTWRITEBYTECODE=1
+	run="node servers/harness/run.js"
+	echo "== Node library"
+	(cd servers/node && npm run --silent prepack)
+	$$run servers/node node --test tests/
+	echo "== Python library"
+	$$run servers/python $(abspath $(VENV))-servers/bin/python -m pytest -q -p no:cacheprovider
+	echo "== Go library"
+	unformatted=$$(gofmt -l servers/go)
+	[[ -z $$unformatted ]] || { echo "run gofmt: $$unformatted" >&2; exit 1; }
+	(cd servers/go && go vet ./...)
+	$$run servers/go go test -count=1 ./...
+	echo "== PHP library"
+	$$run servers/php php tests/run.php
+	for language in python go php; do
+	  cmp LICENSE servers/$$language/LICENSE
+	done
+
 # The tests of the image need root and are skipped for other users.
 test-deploy: test-build $(VENV)-deploy/done ## test image, compose, k8s, alerts, proxies, systemd
 	@bash .ci/need redis-test prometheus haproxy nginx compose systemd openssl git
@@ -352,4 +383,5 @@ clean: ## remove everything that was built or downloaded
 	cargo clean
 	rm -rf fuzz/target fuzz/corpus fuzz/artifacts
 	rm -rf .cache book $(CLIENTS)/node_modules $(CLIENTS)/react/with-18/node_modules
+	rm -rf servers/node/node_modules servers/node/dist
 	rm -rf $(JS)/node_modules $(JS)/types $(BOARD)/node_modules $(BOARD)/dist

@@ -52,7 +52,7 @@ type claims struct {
 	SessionEnd int64               `json:"session_exp,omitempty"`
 }
 
-// Ticket signs a ticket (a JWT, HS256) for a user whom you have authenticated. It is for one
+// Ticket signs a ticket (a JWT, HS256) for a user that you have authenticated. It is for one
 // connection. The error is an [*Error].
 func (g *Gateway) Ticket(ticket Ticket) (string, error) {
 	if g.options.Secret == nil {

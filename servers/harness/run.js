@@ -2,7 +2,14 @@
 //
 //     node servers/harness/run.js <folder> <command> [argument ..]
 //
-// The environment of the command says where they are (TESTING.md lists the variables).
+// The environment of the command says where they are:
+// - SSE_TEST_REDIS: a server. SSE_TEST_GATEWAY: its gateway. SSE_TEST_PREFIXED_GATEWAY: another one,
+//   with the prefixes `shop-1:` (keys) and `shop:` (channels).
+// - SSE_TEST_CLUSTER: the nodes of a cluster. SSE_TEST_CLUSTER_GATEWAY: its gateway.
+// - SSE_TEST_UNADOPTED: a server that replies `SSE not-adopted`, until the process with the id
+//   SSE_TEST_STOPPED_GATEWAY gets SIGCONT.
+// - SSE_TEST_CLOSED: no server. TICKET_SECRET: the secret of all gateways.
+// - SSE_TEST_ROOT: the root of the repository.
 import { spawn } from 'node:child_process';
 import { rmSync } from 'node:fs';
 import path from 'node:path';

@@ -73,7 +73,7 @@ export class SseGateway<Events = Record<string, unknown>> {
     this.#function = `${functionPrefix(keyPrefix)}_publish`;
   }
 
-  /** Signs a ticket for a user whom you have authenticated. It is for one connection. */
+  /** Signs a ticket for a user that you have authenticated. It is for one connection. */
   ticket(ticket: Ticket): string {
     const { secret } = this.#settings;
     if (secret === undefined) throw new SseError('bad-secret', 'the setting secret is missing');

@@ -60,7 +60,7 @@ class Gateway(Generic[Client]):
         ttl: int = 30,
         session_expires: Union[datetime, float, None] = None,
     ) -> str:
-        """Signs a ticket for a user whom you have authenticated. It is for one connection.
+        """Signs a ticket for a user that you have authenticated. It is for one connection.
 
         - `topics`: names, `prefix*` or `*`. Default: `tickets.default_topics` of the gateway.
         - `filter`: only events whose tags have one of these values; events without the tag pass.
