@@ -3,8 +3,8 @@
 //     node servers/harness/run.js <folder> <command> [argument ..]
 //
 // The environment of the command says where they are:
-// - SSE_TEST_REDIS: a server. SSE_TEST_GATEWAY: its gateway. SSE_TEST_PREFIXED_GATEWAY: another one,
-//   with the prefixes `shop-1:` (keys) and `shop:` (channels).
+// - SSE_TEST_REDIS: a server. SSE_TEST_GATEWAY: its gateway. SSE_TEST_PREFIXED_GATEWAY: another
+//   one, with the prefixes `shop-1:` (keys) and `shop:` (channels).
 // - SSE_TEST_CLUSTER: the nodes of a cluster. SSE_TEST_CLUSTER_GATEWAY: its gateway.
 // - SSE_TEST_UNADOPTED: a server that replies `SSE not-adopted`, until the process with the id
 //   SSE_TEST_STOPPED_GATEWAY gets SIGCONT.
@@ -15,7 +15,9 @@ import { rmSync } from 'node:fs';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { Gateway, SECRET } from '../../tests/clients/lib/servers.js';
-import { freePort, printed, start, temporaryFolder, until } from '../../tests/clients/lib/processes.js';
+import {
+  freePort, printed, start, temporaryFolder, until,
+} from '../../tests/clients/lib/processes.js';
 
 const READY = 'Ready to accept connections';
 const root = path.resolve(path.dirname(fileURLToPath(import.meta.url)), '../..');

@@ -57,7 +57,8 @@ export class Consumer {
   async claim(idle: number, count: number): Promise<Entry[]> {
     const { client, stream, group, name } = this;
     if (isNodeRedis(client)) {
-      const { messages } = await client.xAutoClaim(stream, group, name, idle, '0', { COUNT: count });
+      const { messages } = await client.xAutoClaim(
+        stream, group, name, idle, '0', { COUNT: count });
       return messages.filter(Boolean).map(entryOfNodeRedis);
     }
     const [, found] = (await client.xautoclaim(
@@ -87,8 +88,9 @@ export class Consumer {
   }
 }
 
-const entryOfNodeRedis = ({ id, message }: { id: string; message: Record<string, string> }): Entry =>
-  [id, message];
+function entryOfNodeRedis(entry: { id: string; message: Record<string, string> }): Entry {
+  return [entry.id, entry.message];
+}
 
 function entryOfIoredis(entry: unknown): Entry {
   const [id, list] = entry as [string, string[]];

@@ -48,6 +48,6 @@ export function channelKey(channel: string, prefix: string): string {
   if (isName(user)) return `${prefix}${channel}`;
   const [, topic] = /^(?:broadcast|\{broadcast\}):(.*)$/s.exec(channel) ?? [];
   if (isName(topic)) return `{${prefix}broadcast}:${topic}`;
-  throw new SseError('bad-channel', 'the channel must be user:<id>:events or broadcast:<topic>, with'
-    + ` ${NAME_RULE} (got ${shown(channel)})`);
+  throw new SseError('bad-channel', 'the channel must be user:<id>:events or broadcast:<topic>,'
+    + ` with ${NAME_RULE} (got ${shown(channel)})`);
 }

@@ -77,7 +77,8 @@ export function sign(ticket: Ticket, settings: TicketSettings): string {
   };
   const encode = (value: unknown) => Buffer.from(JSON.stringify(value)).toString('base64url');
   const body = `${encode({ alg: 'HS256', typ: 'JWT', kid: settings.keyId })}.${encode(claims)}`;
-  const signed = `${body}.${createHmac('sha256', settings.secret).update(body).digest('base64url')}`;
+  const mac = createHmac('sha256', settings.secret).update(body).digest('base64url');
+  const signed = `${body}.${mac}`;
   if (signed.length > MAX_TICKET_BYTES)
     throw new SseError('ticket-too-long', 'the ticket is longer than 8 KiB; use fewer topics, or'
       + ' patterns such as team-*');

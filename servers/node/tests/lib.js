@@ -40,8 +40,8 @@ export const CLUSTER_CLIENTS = {
     return client;
   },
   'node-redis': async (t) => {
-    const rootNodes = nodes.slice(0, 1).map(({ host, port }) => ({ url: `redis://${host}:${port}` }));
-    const client = quiet(createCluster({ rootNodes }));
+    const [{ host, port }] = nodes;
+    const client = quiet(createCluster({ rootNodes: [{ url: `redis://${host}:${port}` }] }));
     t.after(() => client.destroy());
     await client.connect();
     return client;
@@ -49,8 +49,8 @@ export const CLUSTER_CLIENTS = {
 };
 
 /**
- * Reads the stream of a ticket from now on. `next()` resolves to { id, event, data }; `close()` ends
- * it.
+ * Reads the stream of a ticket from now on. `next()` resolves to { id, event, data }, and `close()`
+ * ends it.
  */
 export async function open(t, gateway, ticket) {
   const abort = new AbortController();

@@ -18,7 +18,7 @@ const run = async (command, args, cwd) => {
 const root = fileURLToPath(new URL('..', import.meta.url));
 const ID = /\d+-\d+\.[0-9a-z]+/;
 
-/** Packs the package, which `npm test` has built, and installs it in an empty project beside clients. */
+/** Packs the package, which is built already, and installs it in an empty project with clients. */
 async function installed(t) {
   const application = folder(t, 'package');
   await run('npm', ['pack', '--ignore-scripts', '--pack-destination', application], root);
@@ -38,7 +38,7 @@ async function installed(t) {
 /** All blocks of the README: [language, code]. */
 function blocks() {
   const text = readFileSync(path.join(root, 'README.md'), 'utf8');
-  return [...text.matchAll(/^```(\w+)\n([^]*?)^```$/gm)].map(([, language, code]) => [language, code]);
+  return [...text.matchAll(/^```(\w+)\n([^]*?)^```$/gm)].map((match) => match.slice(1));
 }
 
 /** The only block in a language that contains a text. */
@@ -107,7 +107,8 @@ test('the README runs in an empty project', async (t) => {
   const tsc = path.join(root, 'node_modules/typescript/bin/tsc');
   await run(process.execPath, [
     tsc, '--strict', '--exactOptionalPropertyTypes', '--target', 'es2022', '--module', 'nodenext',
-    '--outDir', 'types', '--types', 'node', '--skipLibCheck', 'true', 'types/readme.ts', 'types/uses.ts',
+    '--outDir', 'types', '--types', 'node', '--skipLibCheck', 'true',
+    'types/readme.ts', 'types/uses.ts',
   ], application);
   const code = `${readFileSync(path.join(application, 'types/readme.js'), 'utf8')}process.exit(0);`;
   writeFileSync(path.join(application, 'typed.js'), code);

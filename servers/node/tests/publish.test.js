@@ -31,9 +31,10 @@ for (const [name, connect] of Object.entries(CLIENTS)) {
     assert.deepEqual(await stream.next(), { id, event: 'order-completed', data: '{"total":1.5}' });
     assert.equal(await sse.publishToUser(user, 'order-completed', { total: 2 }, { key }), id);
 
-    const text = await sse.publish(`user:${user}:events`, 'text', raw('not "JSON"'), { retry: 1234 });
-    assert.deepEqual(
-      await stream.next(), { id: text, retry: '1234', event: 'text', data: 'not "JSON"' });
+    const text = 'not "JSON"';
+    const second = await sse.publish(`user:${user}:events`, 'text', raw(text), { retry: 1234 });
+    const expected = { id: second, retry: '1234', event: 'text', data: text };
+    assert.deepEqual(await stream.next(), expected);
 
     await sse.publishToBroadcast('news', 'filtered', 1, { tags: { region: 'us' } });
     await sse.publishToBroadcast('other', 'not-permitted', 1);
@@ -114,7 +115,8 @@ for (const [name, connect] of Object.entries(CLIENTS)) {
       redis, secret: SECRET, keyPrefix: 'shop-1:', channelPrefix: 'shop:', retryFor: 0,
     });
     const user = randomUUID();
-    const stream = await open(t, env.SSE_TEST_PREFIXED_GATEWAY, sse.ticket({ user, topics: ['*'] }));
+    const ticket = sse.ticket({ user, topics: ['*'] });
+    const stream = await open(t, env.SSE_TEST_PREFIXED_GATEWAY, ticket);
     const first = await sse.publishToUser(user, 'a', 1);
     assert.equal((await stream.next()).id, first);
     const second = await sse.publish('{broadcast}:news', 'a', 1);
@@ -173,7 +175,8 @@ test('lost connections are retried only with a key', async (t) => {
   assert.match(await published, ID);
   proxy.cut();
   const impatient = new SseGateway({ redis, retryFor: 0 });
-  await assert.rejects(impatient.publishToUser('42', 'a', 1, { key: 'k' }), code('redis-away', true));
+  const again = impatient.publishToUser('42', 'a', 1, { key: 'k' });
+  await assert.rejects(again, code('redis-away', true));
 });
 
 // Last: it ends the state in which the server is not adopted.

@@ -29,7 +29,7 @@ def application(tmp_path_factory):
     source = folder / "source"
     shutil.copytree(ROOT, source, ignore=shutil.ignore_patterns("__pycache__", ".*"))
     pip("wheel", *QUIET, "--no-build-isolation", ".", cwd=source)
-    (name,) = re.findall(r"pip install \S+/(\S+\.whl) redis ", README)
+    (name,) = re.findall(r"pip install \S+/(\S+\.whl) redis\n", README)
     pip("install", *QUIET, "--target", folder / "packages", source / name, cwd=folder)
     metadata = folder / "packages/sse_gateway_backend-0.1.0.dist-info"
     assert "Requires-Dist: redis>=5.0\n" in (metadata / "METADATA").read_text()
