@@ -24,6 +24,7 @@ export const CLIENTS = {
     await client.connect();
     return client;
   },
+  'node-redis, RESP2': (t, url) => CLIENTS['node-redis'](t, url, { RESP: 2 }),
   'node-redis pool': async (t, url) => {
     const client = quiet(createClientPool({ url }));
     t.after(() => client.destroy());
