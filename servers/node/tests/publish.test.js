@@ -1,7 +1,7 @@
 // What the library publishes is what the gateway delivers, with every client.
 import assert from 'node:assert/strict';
 import { randomUUID } from 'node:crypto';
-import { test } from 'node:test';
+import { before, test } from 'node:test';
 import { tcpProxy } from '../../../tests/clients/lib/processes.js';
 import { raw, SseError, SseGateway } from '../dist/index.js';
 import { CLIENTS, CLUSTER_CLIENTS, env, open, SECRET } from './lib.js';
@@ -14,6 +14,16 @@ const code = (expected, retriable) => (error) => {
   assert.equal(error.retriable, retriable);
   return true;
 };
+
+/** An event that nobody sees: its channel and id. It becomes undelivered while other tests run. */
+const unseen = { channel: `user:${randomUUID()}:events`, id: '' };
+before(async () => {
+  const ends = [];
+  const redis = await CLIENTS.ioredis({ after: (end) => ends.push(end) }, env.SSE_TEST_REDIS);
+  const sse = new SseGateway({ redis });
+  unseen.id = await sse.publish(unseen.channel, 'shipped', { orderId: 7 }, { unseen: '1s' });
+  for (const end of ends) end();
+});
 
 for (const [name, connect] of Object.entries(CLIENTS)) {
   test(`${name}: events arrive as published`, async (t) => {
@@ -66,17 +76,15 @@ for (const [name, connect] of Object.entries(CLIENTS)) {
   test(`${name}: undelivered events are read and acknowledged`, async (t) => {
     const redis = await connect(t, env.SSE_TEST_REDIS);
     const sse = new SseGateway({ redis });
-    const [user, group] = [randomUUID(), randomUUID()];
-    const id = await sse.publishToUser(user, 'shipped', { orderId: 7 }, { unseen: '1s' });
+    const group = randomUUID();
     const found = [];
     while (found.length === 0) {
       const events = await sse.undelivered(group, 'first');
-      found.push(...events.filter(({ channel }) => channel === `user:${user}:events`));
+      found.push(...events.filter(({ channel }) => channel === unseen.channel));
       if (events.length === 0) await new Promise((resolve) => setTimeout(resolve, 100));
     }
     const [{ entry, ...event }] = found;
-    const channel = `user:${user}:events`;
-    assert.deepEqual(event, { channel, id, type: 'shipped', payload: '{"orderId":7}' });
+    assert.deepEqual(event, { ...unseen, type: 'shipped', payload: '{"orderId":7}' });
     // Another consumer gets it after `idle`, and nobody after it was acknowledged.
     const mine = (event) => event.entry === entry;
     assert.ok((await sse.undelivered(group, 'second', { idle: 0 })).some(mine));

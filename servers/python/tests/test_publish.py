@@ -74,6 +74,15 @@ def connect(request):
         end()
 
 
+@pytest.fixture(scope="module", autouse=True)
+def unseen():
+    """The channel and id of an event that nobody sees. It becomes undelivered meanwhile."""
+    channel = f"user:{uuid.uuid4()}:events"
+    with redis.Redis.from_url(REDIS) as client:
+        event_id = SseGateway(client).publish(channel, "shipped", {"orderId": 7}, unseen="1s")
+    return channel, event_id
+
+
 def refused(call, code, retriable):
     with pytest.raises(SseError) as caught:
         call()
@@ -121,18 +130,17 @@ def test_kept_values_reach_new_streams(connect, listen):
     assert stream.next()["event"] == "end"
 
 
-def test_undelivered_events_are_read_and_acknowledged(connect):
+def test_undelivered_events_are_read_and_acknowledged(connect, unseen):
     sse = connect()
-    user, group = str(uuid.uuid4()), str(uuid.uuid4())
-    id = sse.publish_to_user(user, "shipped", {"orderId": 7}, unseen="1s")
-    channel, found = f"user:{user}:events", []
+    group = str(uuid.uuid4())
+    (channel, event_id), found = unseen, []
     while not found:
         events = sse.undelivered(group, "first")
         found = [event for event in events if event.channel == channel]
         if not events:
             time.sleep(0.1)
     (event,) = found
-    assert (event.id, event.type, event.payload) == (id, "shipped", '{"orderId":7}')
+    assert (event.id, event.type, event.payload) == (event_id, "shipped", '{"orderId":7}')
     # Another consumer gets it after `idle`, and nobody after it was acknowledged.
     assert event in sse.undelivered(group, "second", idle=0)
     sse.acknowledge(group, event)
