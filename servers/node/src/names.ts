@@ -5,6 +5,7 @@ const NAME_RULE = '1 to 256 printable ASCII characters without space, comma and 
 const MAX_TOPICS = 256;
 const MAX_TAGS = 8;
 const MAX_FILTER_VALUES = 64;
+const MAX_TAG_BYTES = 256;
 
 /** Shows the beginning of a value in an error. */
 export const shown = (value: unknown) => JSON.stringify(value)?.slice(0, 80) ?? String(value);
@@ -29,10 +30,13 @@ export function checkTopics(topics: unknown) {
 }
 
 export function checkFilter(filter: unknown) {
+  const isValue = (value: unknown) =>
+    typeof value === 'string' && /^[^\s\p{Cc}]+$/u.test(value) &&
+    Buffer.byteLength(value) <= MAX_TAG_BYTES;
   const isTag = ([name, values]: [string, unknown]) =>
     /^[\w.-]{1,64}$/.test(name) &&
     Array.isArray(values) && values.length >= 1 && values.length <= MAX_FILTER_VALUES &&
-    values.every((value) => typeof value === 'string' && /^[^\s\p{Cc}]{1,256}$/u.test(value));
+    values.every(isValue);
   const tags = typeof filter === 'object' && filter !== null ? Object.entries(filter) : [];
   if (tags.length < 1 || tags.length > MAX_TAGS || !tags.every(isTag))
     throw new SseError('bad-filter', 'filter must have 1 to 8 tags, each with a list of 1 to 64'

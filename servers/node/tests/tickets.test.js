@@ -52,6 +52,7 @@ const WRONG = {
   'bad-filter': [
     { filter: {} }, { filter: null }, { filter: { a: 'b' } }, { filter: { a: [] } },
     { filter: { 'a b': ['c'] } }, { filter: { a: ['b c'] } }, { filter: { a: names(65) } },
+    { filter: { a: ['ä'.repeat(129)] } },
     { filter: Object.fromEntries(names(9).map((name) => [name, ['a']])) },
   ],
   'bad-ttl': [{ ttl: 0 }, { ttl: 61 }, { ttl: 1.5 }, { ttl: NaN }],
