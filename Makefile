@@ -294,27 +294,17 @@ $(VENV)-servers/done: servers/python/tests/requirements.txt
 	$(VENV)-servers/bin/$(PIP) $<
 	touch $@
 
-# Each library has its own servers (servers/harness/run.js).
+# Each library has its own servers (servers/harness/run.js), and two are tested at a time.
 test-servers: test-build $(CLIENTS)/$(MODULES) servers/node/$(MODULES) $(VENV)-servers/done
 test-servers: ## test the server libraries (Node, Python, Go, PHP)
 	@bash .ci/need redis-test go php
 	export SSE_GATEWAY_BIN=$(TARGET)/debug/sse-gateway PYTHONDONTWRITEBYTECODE=1
-	run="node servers/harness/run.js"
-	echo "== Node library"
-	(cd servers/node && npm run --silent prepack)
-	$$run servers/node node --test tests/
-	echo "== Python library"
-	$$run servers/python $(abspath $(VENV))-servers/bin/python -m pytest -q -p no:cacheprovider
-	echo "== Go library"
-	unformatted=$$(gofmt -l servers/go)
-	[[ -z $$unformatted ]] || { echo "run gofmt: $$unformatted" >&2; exit 1; }
-	(cd servers/go && go vet ./...)
-	$$run servers/go go test -count=1 ./...
-	echo "== PHP library"
-	$$run servers/php php tests/run.php
+	export SSE_PYTHON=$(abspath $(VENV))-servers/bin/python
+	echo "== server libraries"
 	for language in python go php; do
 	  cmp LICENSE servers/$$language/LICENSE
 	done
+	printf '%s\n' node python go php | xargs -P 2 -I {} servers/harness/test {}
 
 # The tests of the image need root and are skipped for other users.
 test-deploy: test-build $(VENV)-deploy/done ## test image, compose, k8s, alerts, proxies, systemd
