@@ -183,6 +183,13 @@ func TestLostConnectionsAreRetriableWithAKey(t *testing.T) {
 	g := gateway(t, "SSE_TEST_CLOSED", Options{RetryFor: -1})
 	refused(t, "redis-away", false)(g.PublishToUser(ctx, "42", "a", 1))
 	refused(t, "redis-away", true)(g.PublishToUser(ctx, "42", "a", 1, Key("k")))
+	patient := gateway(t, "SSE_TEST_CLOSED", Options{RetryFor: 300 * time.Millisecond})
+	started := time.Now()
+	_, err := patient.Undelivered(ctx, "emails", "c")
+	refused(t, "redis-away", true)("", err)
+	if time.Since(started) < 50*time.Millisecond {
+		t.Fatal("it was not retried")
+	}
 	cancelled, cancel := context.WithCancel(ctx)
 	cancel()
 	refused(t, "redis-away", false)(g.PublishToUser(cancelled, "42", "a", 1, Key("k")))

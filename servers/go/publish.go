@@ -85,7 +85,12 @@ func (g *Gateway) Publish(
 	if len(e.tags) > 0 {
 		e.args = append(append(e.args, "TAGS"), e.tags...)
 	}
-	return g.publish(ctx, key, e)
+	id := ""
+	err = g.retry(ctx, e.hasKey, func() (err error) {
+		id, err = g.options.Redis.FCall(ctx, g.function, []string{key}, e.args...).Text()
+		return err
+	})
+	return id, err
 }
 
 // PublishToUser publishes an event for all streams of a user.
@@ -105,27 +110,28 @@ func (g *Gateway) PublishToBroadcast(
 	return g.Publish(ctx, "broadcast:"+topic, eventType, payload, options...)
 }
 
-// publish retries errors that end by themselves, if the event cannot be published twice.
-func (g *Gateway) publish(ctx context.Context, key string, e event) (string, error) {
+// retry repeats a call after errors that end by themselves. isRepeatable: also after those that
+// leave it unknown whether the call was executed.
+func (g *Gateway) retry(ctx context.Context, isRepeatable bool, call func() error) error {
 	if g.options.Redis == nil {
-		return "", invalid("no-redis", "the option Redis is missing")
+		return invalid("no-redis", "the option Redis is missing")
 	}
 	end := time.Now().Add(g.options.RetryFor)
 	for delay := firstPause; ; delay = min(2*delay, maxPause) {
-		id, err := g.options.Redis.FCall(ctx, g.function, []string{key}, e.args...).Text()
+		err := call()
 		if err == nil {
-			return id, nil
+			return nil
 		}
-		failure := fromRedis(err, e.hasKey)
-		// Publishers that failed together must not retry together.
+		failure := fromRedis(err, isRepeatable)
+		// Clients that failed together must not retry together.
 		pause := delay/2 + time.Duration(rand.Int63n(int64(delay/2)))
 		if !failure.Retriable || time.Now().Add(pause).After(end) {
-			return "", failure
+			return failure
 		}
 		select {
 		case <-time.After(pause):
 		case <-ctx.Done():
-			return "", failure
+			return failure
 		}
 	}
 }
@@ -147,9 +153,9 @@ func serialize(payload any) (string, error) {
 	if err := encoder.Encode(payload); err != nil {
 		return "", &Error{"bad-payload", "the payload is not JSON: " + err.Error(), false, err}
 	}
-	json := bytes.TrimSuffix(text.Bytes(), []byte("\n"))
-	if !utf8.Valid(json) {
+	encoded := bytes.TrimSuffix(text.Bytes(), []byte("\n"))
+	if !utf8.Valid(encoded) {
 		return "", invalid("bad-payload", "the payload is not UTF-8")
 	}
-	return string(json), nil
+	return string(encoded), nil
 }

@@ -33,37 +33,42 @@ func (g *Gateway) Undelivered(ctx context.Context, group, consumer string) ([]Un
 
 func (g *Gateway) undelivered(
 	ctx context.Context, group, consumer string, idle time.Duration,
-) ([]Undelivered, error) {
+) (found []Undelivered, err error) {
+	err = g.retry(ctx, true, func() error {
+		messages, err := g.read(ctx, group, consumer, idle)
+		found = events(messages)
+		return err
+	})
+	return found, err
+}
+
+func (g *Gateway) read(
+	ctx context.Context, group, consumer string, idle time.Duration,
+) ([]redis.XMessage, error) {
 	rdb, stream := g.options.Redis, g.stream
-	if rdb == nil {
-		return nil, invalid("no-redis", "the option Redis is missing")
-	}
 	err := rdb.XGroupCreateMkStream(ctx, stream, group, "0").Err()
 	if err != nil && !strings.HasPrefix(err.Error(), "BUSYGROUP") {
-		return nil, fromRedis(err, true)
+		return nil, err
 	}
 	claimed, _, err := rdb.XAutoClaim(ctx, &redis.XAutoClaimArgs{
 		Stream: stream, Group: group, Consumer: consumer,
 		MinIdle: idle, Start: "0-0", Count: readAtMost,
 	}).Result()
-	if err != nil {
-		return nil, fromRedis(err, true)
-	}
-	if len(claimed) > 0 {
-		return events(claimed), nil
+	if err != nil || len(claimed) > 0 {
+		return claimed, err
 	}
 	// Block: -1 does not wait.
 	read, err := rdb.XReadGroup(ctx, &redis.XReadGroupArgs{
 		Streams: []string{stream, ">"}, Group: group, Consumer: consumer,
 		Count: readAtMost, Block: -1,
 	}).Result()
-	if errors.Is(err, redis.Nil) || len(read) == 0 && err == nil {
+	if errors.Is(err, redis.Nil) || err == nil && len(read) == 0 {
 		return nil, nil
 	}
 	if err != nil {
-		return nil, fromRedis(err, true)
+		return nil, err
 	}
-	return events(read[0].Messages), nil
+	return read[0].Messages, nil
 }
 
 // Acknowledge acknowledges undelivered events: no consumer of the group gets them again.
@@ -71,17 +76,13 @@ func (g *Gateway) Acknowledge(ctx context.Context, group string, events ...Undel
 	if len(events) == 0 {
 		return nil
 	}
-	if g.options.Redis == nil {
-		return invalid("no-redis", "the option Redis is missing")
-	}
 	entries := make([]string, len(events))
 	for n, event := range events {
 		entries[n] = event.Entry
 	}
-	if err := g.options.Redis.XAck(ctx, g.stream, group, entries...).Err(); err != nil {
-		return fromRedis(err, true)
-	}
-	return nil
+	return g.retry(ctx, true, func() error {
+		return g.options.Redis.XAck(ctx, g.stream, group, entries...).Err()
+	})
 }
 
 func events(messages []redis.XMessage) []Undelivered {

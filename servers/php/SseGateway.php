@@ -31,6 +31,23 @@ final class Raw
     }
 }
 
+/** An event that its user was not handed in time. */
+final class Undelivered
+{
+    /**
+     * @param string $entry the entry's id, for `acknowledge`
+     * @param string $payload as published: usually JSON
+     */
+    public function __construct(
+        public readonly string $entry,
+        public readonly string $channel,
+        public readonly string $id,
+        public readonly string $type,
+        public readonly string $payload,
+    ) {
+    }
+}
+
 /** Publishes events to sse-gateway and issues tickets for it. */
 final class SseGateway
 {
@@ -177,7 +194,8 @@ final class SseGateway
                 $args[] = "$name=$value";
             }
         }
-        return $this->call($args, $key !== null);
+        $command = ['FCALL', $this->functionName(), '1', ...$args];
+        return $this->retry($key !== null, fn () => (string) $this->command($args[0], $command));
     }
 
     /**
@@ -208,23 +226,87 @@ final class SseGateway
     }
 
     /**
-     * Retries errors that end by themselves, if the event cannot be published twice.
+     * Reads up to `$count` undelivered events as a consumer of a group: first those that another
+     * consumer read `$idle` seconds ago and did not acknowledge, then new ones. Does not wait for
+     * events.
      *
-     * @param list<string> $args the key of the channel, and the arguments of the function
+     * @return list<Undelivered>
      */
-    private function call(array $args, bool $hasKey): string
+    public function undelivered(
+        string $group,
+        string $consumer,
+        int $count = 100,
+        float $idle = 60.0,
+    ): array {
+        $stream = $this->stream();
+        $reader = [$stream, $group, $consumer];
+        $claim = [...$reader, (string) (int) ($idle * 1000), '0', 'COUNT', (string) $count];
+        $read = ['GROUP', $group, $consumer, 'COUNT', (string) $count, 'STREAMS', $stream, '>'];
+        return $this->retry(true, function () use ($stream, $group, $claim, $read): array {
+            $this->createGroup($stream, $group);
+            $entries = $this->command($stream, ['XAUTOCLAIM', ...$claim])[1];
+            if ($entries === []) {
+                $entries = $this->command($stream, ['XREADGROUP', ...$read])[0][1] ?? [];
+            }
+            return array_map(self::event(...), $entries);
+        });
+    }
+
+    /** Acknowledges undelivered events: no consumer of the group gets them again. */
+    public function acknowledge(string $group, Undelivered ...$events): void
     {
-        if ($this->redis === null) {
-            throw new SseError('no-redis', 'the argument redis is missing');
+        if ($events === []) {
+            return;
         }
+        $entries = array_map(static fn (Undelivered $event) => $event->entry, $events);
+        $command = ['XACK', $this->stream(), $group, ...array_values($entries)];
+        $this->retry(true, fn () => $this->command($this->stream(), $command));
+    }
+
+    private function createGroup(string $stream, string $group): void
+    {
+        try {
+            $this->command($stream, ['XGROUP', 'CREATE', $stream, $group, '0', 'MKSTREAM']);
+        } catch (\RedisException | \RedisClusterException $error) {
+            if (!str_starts_with($error->getMessage(), 'BUSYGROUP')) {
+                throw $error;
+            }
+        }
+    }
+
+    /** @param array{string, list<string>} $entry its id, and names and values in turn */
+    private static function event(array $entry): Undelivered
+    {
+        [$id, $list] = $entry;
+        $fields = array_column(array_chunk($list, 2), 1, 0);
+        return new Undelivered(
+            $id, $fields['channel'], $fields['id'], $fields['type'], $fields['payload'],
+        );
+    }
+
+    private function stream(): string
+    {
+        return "{$this->keyPrefix}undelivered:{{$this->channelPrefix}broadcast}";
+    }
+
+    /**
+     * Retries errors that end by themselves.
+     *
+     * @template Result
+     * @param bool $isRepeatable also those that leave it unknown whether the call was executed
+     * @param \Closure(): Result $call
+     * @return Result
+     */
+    private function retry(bool $isRepeatable, \Closure $call): mixed
+    {
         $end = hrtime(true) + $this->retryFor * 1e9;
         for ($delay = self::FIRST_PAUSE_MS;; $delay = min(2 * $delay, self::MAX_PAUSE_MS)) {
             try {
-                return $this->callOnce($args);
-            } catch (\RedisException | \RedisClusterException | SseError $cause) {
-                $error = self::error($cause, $hasKey);
+                return $call();
+            } catch (\RedisException | \RedisClusterException $cause) {
+                $error = self::error($cause, $isRepeatable);
             }
-            // Publishers that failed together must not retry together.
+            // Clients that failed together must not retry together.
             $wait = random_int(intdiv($delay, 2), $delay) * 1_000_000;
             if (!$error->retriable || hrtime(true) + $wait > $end) {
                 throw $error;
@@ -233,28 +315,29 @@ final class SseGateway
         }
     }
 
-    /** @param list<string> $args */
-    private function callOnce(array $args): string
+    /**
+     * @param string $key selects the node of a cluster
+     * @param list<string> $command
+     */
+    private function command(string $key, array $command): mixed
     {
-        $command = ['FCALL', $this->functionName(), '1', ...$args];
+        if ($this->redis === null) {
+            throw new SseError('no-redis', 'the argument redis is missing');
+        }
         $this->redis->clearLastError();
         $reply = $this->redis instanceof \RedisCluster
-            // The first argument selects the node.
-            ? $this->redis->rawCommand($args[0], ...$command)
+            ? $this->redis->rawCommand($key, ...$command)
             : $this->redis->rawCommand(...$command);
-        if (is_string($reply)) {
-            return $reply;
+        // The extension returns false for most errors of Redis, and for no reply.
+        $reason = $reply === false ? $this->redis->getLastError() : null;
+        if ($reason !== null) {
+            throw new \RedisException($reason);
         }
-        // The extension returns false for most errors of Redis.
-        $reason = $this->redis->getLastError() ?? 'unexpected reply';
-        throw self::error(new \RedisException($reason), false);
+        return $reply;
     }
 
     private static function error(\Throwable $cause, bool $isRepeatable): SseError
     {
-        if ($cause instanceof SseError) {
-            return $cause;
-        }
         $text = $cause->getMessage();
         if (preg_match('/\ASSE ([a-z0-9-]+): (.*)\z/s', $text, $match) === 1) {
             [, $code, $reason] = $match;

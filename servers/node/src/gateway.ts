@@ -91,7 +91,9 @@ export class SseGateway<Events = Record<string, unknown>> {
     options: PublishOptions = {},
   ): Promise<string> {
     const key = channelKey(channel, this.#prefix);
-    return this.#publish(key, [type, serialize(payload), ...optionArgs(options)], options);
+    const args = [type, serialize(payload), ...optionArgs(options)];
+    return this.#retry(options.key !== undefined, () =>
+      callFunction(this.#redis, this.#function, key, args));
   }
 
   /** Publishes an event for all streams of a user. */
@@ -117,26 +119,21 @@ export class SseGateway<Events = Record<string, unknown>> {
   async undelivered(
     group: string, consumer: string, { count = 100, idle = 60_000 } = {},
   ): Promise<Undelivered[]> {
-    const reader = this.#consumer(group, consumer);
-    try {
+    const found = await this.#retry(true, async () => {
+      const reader = this.#consumer(group, consumer);
       await reader.createGroup();
-      const found = await reader.claim(idle, count);
-      if (found.length === 0) found.push(...(await reader.read(count)));
-      return found.map(([entry, { channel = '', id = '', type = '', payload = '' }]) =>
-        ({ entry, channel, id, type, payload }));
-    } catch (error) {
-      throw fromRedis(error, true);
-    }
+      const claimed = await reader.claim(idle, count);
+      return claimed.length > 0 ? claimed : reader.read(count);
+    });
+    return found.map(([entry, { channel = '', id = '', type = '', payload = '' }]) =>
+      ({ entry, channel, id, type, payload }));
   }
 
   /** Acknowledges undelivered events: no consumer of the group gets them again. */
   async acknowledge(group: string, ...events: Pick<Undelivered, 'entry'>[]): Promise<void> {
     if (events.length === 0) return;
-    try {
-      await this.#consumer(group, '').acknowledge(events.map(({ entry }) => entry));
-    } catch (error) {
-      throw fromRedis(error, true);
-    }
+    const entries = events.map(({ entry }) => entry);
+    await this.#retry(true, () => this.#consumer(group, '').acknowledge(entries));
   }
 
   #consumer(group: string, name: string) {
@@ -150,15 +147,18 @@ export class SseGateway<Events = Record<string, unknown>> {
     return redis;
   }
 
-  /** Retries errors that end by themselves, if the event cannot be published twice. */
-  async #publish(key: string, args: string[], options: PublishOptions): Promise<string> {
+  /**
+   * Retries errors that end by themselves. `isRepeatable`: also those that leave it unknown whether
+   * the call was executed.
+   */
+  async #retry<Result>(isRepeatable: boolean, call: () => Promise<Result>): Promise<Result> {
     const end = Date.now() + (this.#settings.retryFor ?? 3000);
     for (let delay = FIRST_PAUSE_MS; ; delay = Math.min(2 * delay, MAX_PAUSE_MS)) {
       try {
-        return await callFunction(this.#redis, this.#function, key, args);
+        return await call();
       } catch (cause) {
-        const error = fromRedis(cause, options.key !== undefined);
-        // Publishers that failed together must not retry together.
+        const error = fromRedis(cause, isRepeatable);
+        // Clients that failed together must not retry together.
         const wait = delay * (0.5 + Math.random() / 2);
         if (!error.retriable || Date.now() + wait > end) throw error;
         await pause(wait);

@@ -166,7 +166,7 @@ test('a client of one node reports that the slot is elsewhere', async (t) => {
   assert.equal(moved, 2);
 });
 
-test('lost connections are retried only with a key', async (t) => {
+test('lost connections are retried if nothing can happen twice', async (t) => {
   const proxy = await tcpProxy(t, Number(new URL(env.SSE_TEST_REDIS).port));
   const options = { maxRetriesPerRequest: 0, autoResendUnfulfilledCommands: false };
   const redis = await CLIENTS.ioredis(t, `redis://127.0.0.1:${proxy.port}`, options);
@@ -174,13 +174,18 @@ test('lost connections are retried only with a key', async (t) => {
   await sse.publishToUser('42', 'a', 1);
   proxy.cut();
   await assert.rejects(sse.publishToUser('42', 'a', 1), code('redis-away', false));
+  const group = randomUUID();
   const published = sse.publishToUser('42', 'a', 1, { key: randomUUID() });
-  let settled = false;
-  published.finally(() => { settled = true; });
+  const read = sse.undelivered(group, 'c');
+  const acknowledged = sse.acknowledge(group, { entry: '1-1' });
+  let settled = 0;
+  for (const call of [published, read, acknowledged]) call.finally(() => { settled += 1; });
   await new Promise((resolve) => setTimeout(resolve, 200));
-  assert.equal(settled, false);
+  assert.equal(settled, 0);
   await proxy.restore();
   assert.match(await published, ID);
+  assert.ok(Array.isArray(await read));
+  await acknowledged;
   proxy.cut();
   const impatient = new SseGateway({ redis, retryFor: 0 });
   const again = impatient.publishToUser('42', 'a', 1, { key: 'k' });

@@ -137,6 +137,22 @@ $tests['kept values reach new streams'] = static function (): void {
     same('end', $stream->next()['event']);
 };
 
+$tests['undelivered events are read and acknowledged'] = static function (): void {
+    [$sse, $user, $group] = [gateway(), user(), user()];
+    $id = $sse->publishToUser($user, 'shipped', ['orderId' => 7], unseen: '1s');
+    $find = static fn (array $events) => array_values(
+        array_filter($events, static fn ($event) => $event->channel === "user:$user:events"),
+    )[0] ?? null;
+    while (($event = $find($sse->undelivered($group, 'first'))) === null) {
+        usleep(50_000);
+    }
+    same([$id, 'shipped', '{"orderId":7}'], [$event->id, $event->type, $event->payload]);
+    // Another consumer gets it after `idle`, and nobody after it was acknowledged.
+    same($id, $find($sse->undelivered($group, 'second', idle: 0))?->id);
+    $sse->acknowledge($group, $event);
+    same(null, $find($sse->undelivered($group, 'second', idle: 0)));
+};
+
 $tests['errors have codes'] = static function (): void {
     $sse = gateway();
     $publish = static fn (mixed ...$args) => static fn () => $sse->publishToUser('42', ...$args);
@@ -169,6 +185,10 @@ $tests['lost connections are retriable with a key'] = static function (): void {
     $sse = new SseGateway($redis, retryFor: 0);
     refused('redis-away', false, static fn () => $sse->publishToUser('42', 'a', 1));
     refused('redis-away', true, static fn () => $sse->publishToUser('42', 'a', 1, key: 'k'));
+    $patient = new SseGateway($redis, retryFor: 0.3);
+    $started = hrtime(true);
+    refused('redis-away', true, static fn () => $patient->undelivered('emails', 'c'));
+    same(true, hrtime(true) - $started > 150e6); // longer than one attempt
 };
 
 $tests['prefixes'] = static function (): void {
@@ -177,6 +197,7 @@ $tests['prefixes'] = static function (): void {
     $stream = new Stream('SSE_TEST_PREFIXED_GATEWAY', $sse->ticket($user, topics: ['*']));
     same($sse->publishToUser($user, 'a', 1), $stream->next()['id']);
     same($sse->publish('{broadcast}:news', 'a', 1), $stream->next()['id']);
+    same([], $sse->undelivered($user, 'c'));
 };
 
 $tests['a cluster'] = static function (): void {
@@ -193,6 +214,7 @@ $tests['a cluster'] = static function (): void {
         same('b', $stream->next()['event']);
     }
     refused('reserved-type', false, static fn () => $sse->publishToUser('42', 'sse.a', 1));
+    same([], $sse->undelivered('emails', 'one'));
     $moved = 0;
     foreach ($nodes as $node) {
         [$host, $port] = explode(':', $node);
@@ -271,29 +293,45 @@ $tests['the README runs in an empty project'] = static function (): void {
     copy(__DIR__ . '/../SseGateway.php', "$project/SseGateway.php");
     $readme = file_get_contents(__DIR__ . '/../README.md');
     preg_match_all('/^```(\w+)\n(.*?)^```$/ms', $readme, $blocks, PREG_SET_ORDER);
-    same(array_fill(0, 5, 'php'), array_column($blocks, 1));
+    same(array_fill(0, 6, 'php'), array_column($blocks, 1));
     $local = static fn (string $code) => strtr($code, [
         '6379' => (string) parse_url(getenv('SSE_TEST_REDIS'))['port'],
+        "'30s'" => "'1s'",
         '127.0.0.1:7000' => explode(',', getenv('SSE_TEST_CLUSTER'))[0],
     ]);
-    $run = static function (string $code) use ($project, $local): string {
+    $start = static function (string $code) use ($project, $local): array {
         file_put_contents("$project/program.php", "<?php\n" . $local($code));
         $command = [PHP_BINARY, '-d', 'output_buffering=1000000', "$project/program.php"];
         $process = proc_open($command, [1 => ['pipe', 'w']], $pipes, $project);
-        $output = stream_get_contents($pipes[1]);
+        return [$process, $pipes[1]];
+    };
+    $run = static function (string $code) use ($start): string {
+        [$process, $output] = $start($code);
+        $text = stream_get_contents($output);
         same(0, proc_close($process));
-        return $output;
+        return $text;
     };
     $codes = array_column($blocks, 2);
     [$ticket, $id] = explode(' ', trim($run($codes[0])));
     same(1, preg_match(ID, $id));
     $connected = (new Stream('SSE_TEST_GATEWAY', $ticket))->connected;
     same(['news', 'team-*'], $connected['topics']);
+    [[$worker], $others] = [
+        array_values(preg_grep('/sse->undelivered/', $codes)),
+        preg_grep('/sse->undelivered/', $codes, PREG_GREP_INVERT),
+    ];
     // A `use` must not be after code of the same name, so all examples are one program.
-    $lines = explode("\n", trim($run(implode("\n", $codes))));
+    $lines = explode("\n", trim($run(implode("\n", $others))));
     $ticket = json_decode(substr($lines[1], 0, strpos($lines[1], '}') + 1), true)['ticket'];
     same(['news'], (new Stream('SSE_TEST_GATEWAY', $ticket))->connected['topics']);
     same(true, str_ends_with($lines[1], '}too-large false'));
+    [$process, $output] = $start($codes[0] . "ob_end_flush();\n" . $worker);
+    do {
+        $line = fgets($output);
+        same(true, is_string($line));
+    } while (!str_starts_with($line, 'email user:42:events shipped'));
+    proc_terminate($process, 9);
+    proc_close($process);
     array_map('unlink', glob("$project/*"));
     rmdir($project);
 };

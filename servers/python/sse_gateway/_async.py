@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, List, Protocol
+from typing import TYPE_CHECKING, Awaitable, Callable, List, TypeVar
 
 from ._base import Gateway, Retries
-from ._errors import FAILURES, from_redis
+from ._errors import FAILURES
 from ._events import Undelivered, arguments, claimed, identifier, read
 from ._names import channel_key, check_user
 
@@ -15,34 +15,10 @@ if TYPE_CHECKING:
 
     from ._events import PublishOptions
 
-
-class AsyncRedis(Protocol):
-    """`redis.asyncio.Redis` or `redis.asyncio.RedisCluster`."""
-
-    def fcall(self, function: str, numkeys: int, /, *args: Any) -> Any: ...
-
-    def xgroup_create(
-        self, name: Any, groupname: Any, id: Any = ..., mkstream: bool = ...
-    ) -> Any: ...
-
-    def xautoclaim(
-        self,
-        name: Any,
-        groupname: Any,
-        consumername: Any,
-        min_idle_time: int,
-        start_id: Any = ...,
-        count: Any = ...,
-    ) -> Any: ...
-
-    def xreadgroup(
-        self, groupname: str, consumername: str, streams: Any, count: Any = ...
-    ) -> Any: ...
-
-    def xack(self, name: Any, groupname: Any, /, *ids: Any) -> Any: ...
+Result = TypeVar("Result")
 
 
-class AsyncSseGateway(Gateway[AsyncRedis]):
+class AsyncSseGateway(Gateway):
     """Publishes events and issues tickets, with asyncio."""
 
     async def publish(
@@ -55,14 +31,12 @@ class AsyncSseGateway(Gateway[AsyncRedis]):
         """
         key = channel_key(channel, self._prefix)
         args = arguments(type, payload, options)
-        # Retries errors that end by themselves, if the event cannot be published twice.
-        retries = Retries(self._retry_for, options.get("key") is not None)
-        while True:
-            try:
-                return identifier(await self._client().fcall(self._function, 1, key, *args))
-            except FAILURES as error:
-                pause = retries.pause(error)
-            await asyncio.sleep(pause)
+        is_repeatable = options.get("key") is not None
+        return identifier(
+            await self._retry(
+                is_repeatable, lambda: self._client().fcall(self._function, 1, key, *args)
+            )
+        )
 
     async def publish_to_user(
         self, user: str, type: str, payload: object, **options: Unpack[PublishOptions]
@@ -85,31 +59,40 @@ class AsyncSseGateway(Gateway[AsyncRedis]):
         First those that another consumer read `idle` seconds ago and did not acknowledge, then new
         ones. Does not wait for events.
         """
-        redis, stream = self._client(), self._stream
-        try:
-            await self._create_group(group)
-            idle_ms = int(idle * 1000)
-            found = claimed(
-                await redis.xautoclaim(stream, group, consumer, idle_ms, "0-0", count=count)
-            )
-            if found:
-                return found
-            return read(await redis.xreadgroup(group, consumer, {stream: ">"}, count=count))
-        except FAILURES as error:
-            raise from_redis(error, True) from error
+        return await self._retry(True, lambda: self._undelivered(group, consumer, count, idle))
 
     async def acknowledge(self, group: str, *events: Undelivered) -> None:
         """Acknowledges undelivered events: no consumer of the group gets them again."""
-        if not events:
-            return
-        try:
-            await self._client().xack(self._stream, group, *(event.entry for event in events))
-        except FAILURES as error:
-            raise from_redis(error, True) from error
+        if events:
+            entries = [event.entry for event in events]
+            await self._retry(True, lambda: self._client().xack(self._stream, group, *entries))
 
-    async def _create_group(self, group: str) -> None:
+    async def _undelivered(
+        self, group: str, consumer: str, count: int, idle: float
+    ) -> List[Undelivered]:
+        redis, stream = self._client(), self._stream
         try:
-            await self._client().xgroup_create(self._stream, group, id="0", mkstream=True)
+            await redis.xgroup_create(stream, group, id="0", mkstream=True)
         except FAILURES as error:
             if not str(error).startswith("BUSYGROUP"):
                 raise
+        idle_ms = int(idle * 1000)
+        found = claimed(
+            await redis.xautoclaim(stream, group, consumer, idle_ms, "0-0", count=count)
+        )
+        if found:
+            return found
+        return read(await redis.xreadgroup(group, consumer, {stream: ">"}, count=count))
+
+    async def _retry(self, is_repeatable: bool, call: Callable[[], Awaitable[Result]]) -> Result:
+        """Retries errors that end by themselves.
+
+        `is_repeatable`: also those that leave it unknown whether the call was executed.
+        """
+        retries = Retries(self._retry_for, is_repeatable)
+        while True:
+            try:
+                return await call()
+            except FAILURES as error:
+                pause = retries.pause(error)
+            await asyncio.sleep(pause)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import time
 from datetime import datetime
-from typing import Generic, Mapping, Optional, Sequence, TypeVar, Union
+from typing import Any, Mapping, Optional, Protocol, Sequence, Union
 
 from ._errors import SseError, from_redis
 from ._names import function_name
@@ -14,10 +14,33 @@ from ._tickets import Tickets
 _FIRST_PAUSE = 0.05
 _MAX_PAUSE = 0.5
 
-Client = TypeVar("Client")
+class Client(Protocol):
+    """A client of redis-py, or of redis.asyncio."""
+
+    def fcall(self, function: str, numkeys: int, /, *args: Any) -> Any: ...
+
+    def xgroup_create(
+        self, name: Any, groupname: Any, id: Any = ..., mkstream: bool = ...
+    ) -> Any: ...
+
+    def xautoclaim(
+        self,
+        name: Any,
+        groupname: Any,
+        consumername: Any,
+        min_idle_time: int,
+        start_id: Any = ...,
+        count: Any = ...,
+    ) -> Any: ...
+
+    def xreadgroup(
+        self, groupname: str, consumername: str, streams: Any, count: Any = ...
+    ) -> Any: ...
+
+    def xack(self, name: Any, groupname: Any, /, *ids: Any) -> Any: ...
 
 
-class Gateway(Generic[Client]):
+class Gateway:
     """Settings, and tickets."""
 
     def __init__(
@@ -79,17 +102,17 @@ class Gateway(Generic[Client]):
 
 
 class Retries:
-    """Decides whether a publish that failed is repeated."""
+    """Decides whether a call that failed is repeated."""
 
-    def __init__(self, retry_for: float, has_key: bool) -> None:
+    def __init__(self, retry_for: float, is_repeatable: bool) -> None:
         self._end = time.monotonic() + retry_for
-        self._has_key = has_key
+        self._is_repeatable = is_repeatable
         self._delay = _FIRST_PAUSE
 
     def pause(self, cause: Exception) -> float:
         """The pause before the next attempt, in seconds. Raises the error if it is final."""
-        error = from_redis(cause, self._has_key)
-        # Publishers that failed together must not retry together.
+        error = from_redis(cause, self._is_repeatable)
+        # Clients that failed together must not retry together.
         wait = self._delay * random.uniform(0.5, 1)
         self._delay = min(2 * self._delay, _MAX_PAUSE)
         if not error.retriable or time.monotonic() + wait > self._end:

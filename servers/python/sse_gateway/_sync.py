@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any, List, Protocol
+from typing import TYPE_CHECKING, Callable, List, TypeVar
 
 from ._base import Gateway, Retries
-from ._errors import FAILURES, from_redis
+from ._errors import FAILURES
 from ._events import Undelivered, arguments, claimed, identifier, read
 from ._names import channel_key, check_user
 
@@ -15,34 +15,10 @@ if TYPE_CHECKING:
 
     from ._events import PublishOptions
 
-
-class Redis(Protocol):
-    """`redis.Redis` or `redis.RedisCluster`."""
-
-    def fcall(self, function: str, numkeys: int, /, *args: Any) -> Any: ...
-
-    def xgroup_create(
-        self, name: Any, groupname: Any, id: Any = ..., mkstream: bool = ...
-    ) -> Any: ...
-
-    def xautoclaim(
-        self,
-        name: Any,
-        groupname: Any,
-        consumername: Any,
-        min_idle_time: int,
-        start_id: Any = ...,
-        count: Any = ...,
-    ) -> Any: ...
-
-    def xreadgroup(
-        self, groupname: str, consumername: str, streams: Any, count: Any = ...
-    ) -> Any: ...
-
-    def xack(self, name: Any, groupname: Any, /, *ids: Any) -> Any: ...
+Result = TypeVar("Result")
 
 
-class SseGateway(Gateway[Redis]):
+class SseGateway(Gateway):
     """Publishes events and issues tickets."""
 
     def publish(
@@ -55,14 +31,12 @@ class SseGateway(Gateway[Redis]):
         """
         key = channel_key(channel, self._prefix)
         args = arguments(type, payload, options)
-        # Retries errors that end by themselves, if the event cannot be published twice.
-        retries = Retries(self._retry_for, options.get("key") is not None)
-        while True:
-            try:
-                return identifier(self._client().fcall(self._function, 1, key, *args))
-            except FAILURES as error:
-                pause = retries.pause(error)
-            time.sleep(pause)
+        is_repeatable = options.get("key") is not None
+        return identifier(
+            self._retry(
+                is_repeatable, lambda: self._client().fcall(self._function, 1, key, *args)
+            )
+        )
 
     def publish_to_user(
         self, user: str, type: str, payload: object, **options: Unpack[PublishOptions]
@@ -85,31 +59,40 @@ class SseGateway(Gateway[Redis]):
         First those that another consumer read `idle` seconds ago and did not acknowledge, then new
         ones. Does not wait for events.
         """
-        redis, stream = self._client(), self._stream
-        try:
-            self._create_group(group)
-            idle_ms = int(idle * 1000)
-            found = claimed(
-                redis.xautoclaim(stream, group, consumer, idle_ms, "0-0", count=count)
-            )
-            if found:
-                return found
-            return read(redis.xreadgroup(group, consumer, {stream: ">"}, count=count))
-        except FAILURES as error:
-            raise from_redis(error, True) from error
+        return self._retry(True, lambda: self._undelivered(group, consumer, count, idle))
 
     def acknowledge(self, group: str, *events: Undelivered) -> None:
         """Acknowledges undelivered events: no consumer of the group gets them again."""
-        if not events:
-            return
-        try:
-            self._client().xack(self._stream, group, *(event.entry for event in events))
-        except FAILURES as error:
-            raise from_redis(error, True) from error
+        if events:
+            entries = [event.entry for event in events]
+            self._retry(True, lambda: self._client().xack(self._stream, group, *entries))
 
-    def _create_group(self, group: str) -> None:
+    def _undelivered(
+        self, group: str, consumer: str, count: int, idle: float
+    ) -> List[Undelivered]:
+        redis, stream = self._client(), self._stream
         try:
-            self._client().xgroup_create(self._stream, group, id="0", mkstream=True)
+            redis.xgroup_create(stream, group, id="0", mkstream=True)
         except FAILURES as error:
             if not str(error).startswith("BUSYGROUP"):
                 raise
+        idle_ms = int(idle * 1000)
+        found = claimed(
+            redis.xautoclaim(stream, group, consumer, idle_ms, "0-0", count=count)
+        )
+        if found:
+            return found
+        return read(redis.xreadgroup(group, consumer, {stream: ">"}, count=count))
+
+    def _retry(self, is_repeatable: bool, call: Callable[[], Result]) -> Result:
+        """Retries errors that end by themselves.
+
+        `is_repeatable`: also those that leave it unknown whether the call was executed.
+        """
+        retries = Retries(self._retry_for, is_repeatable)
+        while True:
+            try:
+                return call()
+            except FAILURES as error:
+                pause = retries.pause(error)
+            time.sleep(pause)

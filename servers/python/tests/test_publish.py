@@ -174,6 +174,10 @@ def test_lost_connections_are_retriable_with_a_key(connect):
     closed = connect(os.environ["SSE_TEST_CLOSED"], retry_for=0)
     refused(lambda: closed.publish_to_user("42", "a", 1), "redis-away", False)
     refused(lambda: closed.publish_to_user("42", "a", 1, key="k"), "redis-away", True)
+    patient = connect(os.environ["SSE_TEST_CLOSED"], retry_for=0.3)
+    started = time.monotonic()
+    refused(lambda: patient.undelivered("emails", "c"), "redis-away", True)
+    assert time.monotonic() - started > 0.05
 
 
 def test_a_client_is_required():
