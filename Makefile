@@ -13,6 +13,7 @@ TARGET  := $(abspath $(or $(CARGO_TARGET_DIR),target))
 CLIENTS := tests/clients
 JS      := clients/js
 BOARD   := examples/dashboard
+RUST    := servers/rust/Cargo.toml
 # Written by `npm ci`.
 MODULES := node_modules/.package-lock.json
 PAGE    := $(BOARD)/dist/index.html
@@ -296,15 +297,15 @@ $(VENV)-servers/done: servers/python/tests/requirements.txt
 
 # Each library has its own servers (servers/harness/run.js), and two are tested at a time.
 test-servers: test-build $(CLIENTS)/$(MODULES) servers/node/$(MODULES) $(VENV)-servers/done
-test-servers: ## test the server libraries (Node, Python, Go, PHP)
+test-servers: ## test the server libraries (Node, Python, Go, PHP, Rust)
 	@bash .ci/need redis-test go php
 	export SSE_GATEWAY_BIN=$(TARGET)/debug/sse-gateway PYTHONDONTWRITEBYTECODE=1
 	export SSE_PYTHON=$(abspath $(VENV))-servers/bin/python
 	echo "== server libraries"
-	for language in python go php; do
+	for language in python go php rust; do
 	  cmp LICENSE servers/$$language/LICENSE
 	done
-	printf '%s\n' node python go php | xargs -P 2 -I {} servers/harness/test {}
+	printf '%s\n' rust node python go php | xargs -P 2 -I {} servers/harness/test {}
 
 # The tests of the image need root and are skipped for other users.
 test-deploy: test-build $(VENV)-deploy/done ## test image, compose, k8s, alerts, proxies, systemd
@@ -329,14 +330,18 @@ $(VENV)-deploy/done: tests/deploy/requirements.txt
 fmt: ## format the code
 	cargo fmt --all
 	cargo fmt --manifest-path fuzz/Cargo.toml
+	cargo fmt --manifest-path $(RUST)
 
 lint: ## check formatting and lints
 	@bash .ci/need cc
 	cargo fmt --all --check
 	cargo fmt --manifest-path fuzz/Cargo.toml --check
+	cargo fmt --manifest-path $(RUST) --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 	RUSTDOCFLAGS='-D warnings' cargo doc --locked --no-deps --document-private-items -p sse-gateway
 	cargo clippy --locked -p sse-gateway --features fuzzing --lib --bench head -- -D warnings
+	CARGO_TARGET_DIR=.cache/rust-library cargo clippy --locked --manifest-path $(RUST) \
+	  --all-targets --features tokio -- -D warnings
 
 # test-rust (tests/supply.rs) also checks licences, bans and sources; this adds advisories. It is
 # not part of `make test`, because building cargo-deny takes minutes and advisories need the
