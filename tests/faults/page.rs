@@ -57,8 +57,8 @@ The load is the least and the greatest load average of one minute.
   although no gateway did.
   Also 1 for a round that did not end, with 0 + 0 events: its reason is in the output of the run.
 - **outdated values**: retained values of a client that differ from those in Redis at the end.
-- **presence wrong**: users of whom the last event, or `GET /presence`, does not say at the end
-  whether they have a stream, and events that repeat what an earlier one said.
+- **presence wrong**: users whose presence the last event or `GET /presence` got wrong at the end,
+  and events that repeat what an earlier one said.
 - **undelivered wrong**: events with `UNSEEN` for a user without a stream that are not once in
   `sse:undelivered:{broadcast}`, and those for other users that are in it more than once.
 - **recovery**: from the end of the fault, or from the decision of the sentinels, to the first

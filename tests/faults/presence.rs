@@ -25,7 +25,7 @@ pub fn enable(builder: Builder) -> Builder {
 /// What a client that gets the events knows.
 #[derive(Clone, Default)]
 pub struct View {
-    /// Whether a user is online, for each user of whom an event arrived since the last gap.
+    /// Whether a user is online, for each user with an event since the last gap.
     pub online: HashMap<String, bool>,
     /// Events that said what was known already.
     pub repeated: Vec<String>,
@@ -55,7 +55,7 @@ impl View {
     }
 }
 
-/// The user whom an event is about.
+/// The user in an event.
 pub fn user_of(event: &Event) -> Option<String> {
     event.json()["user"].as_str().map(str::to_owned)
 }
