@@ -8,11 +8,12 @@ macro_rules! modules {
     };
 }
 
-/// Name and text of each module of the client, except `share/`, which the page does not use.
+/// Name and text of each module of the client.
 const CLIENT: &[(&str, &str)] = modules! {
     "../../../clients/js/src/":
     "address.js" "backoff.js" "engine.js" "handlers.js" "history.js" "index.js" "listeners.js"
     "machine.js" "poll.js" "presence.js" "source.js" "system.js" "ticket.js" "types.js"
+    "share/hub.js" "share/ids.js" "share/lock.js" "share/member.js" "share/worker.js"
 };
 
 /// Name and text of each module of the page.
