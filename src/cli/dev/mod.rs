@@ -5,7 +5,7 @@
 mod balancer;
 mod death;
 mod gateway;
-mod modules;
+mod assets;
 mod page;
 mod private_redis;
 mod published;

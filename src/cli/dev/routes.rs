@@ -3,7 +3,7 @@
 use actix_web::{HttpRequest, HttpResponse, http::StatusCode, web};
 use serde_json::json;
 
-use super::{gateway::Instance, modules, page, published};
+use super::{gateway::Instance, assets, page, published};
 use crate::{
     core::{
         channel::{Channel, is_name},
@@ -23,7 +23,7 @@ pub fn of(instance: Instance) -> impl Fn(&mut web::ServiceConfig) + Send + Sync 
     let (text, number) = (page::text(&instance), instance.number);
     move |config| {
         let text = text.clone();
-        modules::routes(config);
+        assets::routes(config);
         config
             .route("/", web::get().to(move || std::future::ready(page::response(text.clone()))))
             .route("/dev/gateway", web::get().to(move || gateway(number)))
