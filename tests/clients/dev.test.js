@@ -1,8 +1,9 @@
 // `sse-gateway dev`: the printed commands, the page, and that it leaves nothing behind.
 import assert from 'node:assert/strict';
-import { existsSync, mkdirSync, readdirSync, statSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync, readFileSync } from 'node:fs';
 import path from 'node:path';
 import { test } from 'node:test';
+import { violations } from './lib/axe.js';
 import { browser, page } from './lib/browser.js';
 import { inOrder } from './lib/listener.js';
 import {
@@ -96,83 +97,243 @@ test('printed redis-cli and curl commands work', async (t) => {
   );
 });
 
-test('page shows events and resumes after disconnecting', async (t) => {
-  const { url, publish } = await dev(t);
-  const shots = folder(t, 'shots');
-  const tab = await page(t, await browser(t), url);
+/** Opens the page of a new `dev`, and waits for its stream. */
+async function demo(t, settings, look) {
+  const running = await dev(t, settings);
+  const tab = await page(t, await browser(t), running.url, look);
   await tab.waitForSelector('#state[data-state=open]');
-  assert.match(await tab.textContent('#connection-id'), /^[0-9a-f-]{36}$/);
+  return { ...running, tab };
+}
 
-  // Commands from the terminal, commands shown on the page, and the form.
-  const shown = await tab.locator('#commands pre').allTextContents();
-  assert.equal(shown.length, 2);
-  await pasteAll([...publish, ...shown]);
-  const rows = (count) =>
-    tab.waitForFunction(
-      (count) => document.querySelectorAll('.event:not(.system)').length === count,
-      count,
-    );
-  let sent = publish.length + shown.length;
-  await rows(sent);
-  await tab.click('#publish button[type=submit]');
-  await tab.waitForFunction(() =>
-    document.getElementById('publish-result').textContent.includes('arrived'),
+/** Waits until the page shows this text, or text that matches. */
+const shows = (tab, selector, expected) =>
+  tab.waitForFunction(
+    ([selector, source]) =>
+      new RegExp(source).test(document.querySelector(selector)?.textContent ?? ''),
+    [selector, expected instanceof RegExp ? expected.source : `^${expected}$`],
   );
-  await rows(sent += 1);
 
-  // A native EventSource needs a listener for each name; publishing with the form adds one.
-  await tab.fill('#type', 'new-name');
-  await tab.fill('#payload', '"<b>text</b>"');
-  await tab.click('#publish button[type=submit]');
-  const own = await tab.waitForSelector('.event[data-type="new-name"] pre');
-  assert.equal(await own.textContent(), '"<b>text</b>"');
-  await rows(sent += 1);
-  await tab.click('#clear');
+/** Number of events of a kind in the timeline: live, replayed, missing or pending. */
+const marked = (tab, kind) =>
+  tab
+    .locator(`#lanes .event-mark.${kind}`)
+    .evaluateAll((marks) => marks.reduce((sum, { dataset }) => sum + Number(dataset.count), 0));
 
-  const before = await tab.textContent('#connection-id');
-  await tab.click('#drop');
+const rows = (tab, count) =>
+  tab.waitForFunction(
+    (count) => document.querySelectorAll('.event:not(.system)').length === count,
+    count,
+  );
+
+test('script of the README ends with three replayed events', async (t) => {
+  const readme = readFileSync(new URL('../../README.md', import.meta.url), 'utf8');
+  const [script] = /Paste the `redis-cli`[^]*?\n\n/.exec(readme);
+  assert.match(script, /"Disconnect"[^]*three more times[^]*"Reconnect now"[^]*all three/);
+  const { tab, publish: [command] } = await demo(t);
+
+  await pasteAll([command]);
+  await rows(tab, 1);
+  await tab.getByRole('button', { name: 'Disconnect', exact: true }).click();
   await tab.waitForSelector('#state[data-state=disconnected]');
-  await pasteAll(publish);
-  await tab.click('#publish-away');
-  await tab.waitForFunction(() =>
-    document.getElementById('resume-result').textContent.startsWith('3 events published'),
-  );
-  await rows(0);
-  await tab.click('#back');
-  await tab.waitForFunction(() =>
-    document.getElementById('resume-result').textContent.startsWith('Reconnected. All 3 events'),
-  );
-  await tab.waitForSelector('#state[data-state=open]');
-  assert.notEqual(await tab.textContent('#connection-id'), before);
-  const missed = await tab.locator('.event[data-type=notification] pre').allTextContents();
-  assert.deepEqual(missed, ['{"missed":3}', '{"missed":2}', '{"missed":1}']);
-  await rows(publish.length + 3);
-  const ids = await tab
+  // Also with names that the page has not met.
+  await pasteAll([command, ...['new-name', 'newer-name'].map((name) =>
+    command.replace('order-completed', name))]);
+  await shows(tab, '#published', '4');
+  await shows(tab, '#received', '1');
+  assert.equal(await marked(tab, 'pending'), 3);
+  await tab.getByRole('button', { name: 'Reconnect now' }).click();
+  await shows(tab, '#resume-result', /All 3 events published meanwhile arrived, once and in order/);
+  await shows(tab, '#timeline-text', '4 published, 4 received, 3 replayed');
+  assert.equal(await marked(tab, 'replayed'), 3);
+  assert.equal(await tab.locator('#lanes .outage').count(), 1);
+  await tab.waitForFunction(() => document.querySelectorAll('.event .badge').length === 3);
+  const shown = await tab
     .locator('.event:not(.system)')
-    .evaluateAll((rows) => rows.map((row) => row.dataset.id));
-  assert.equal(new Set(ids).size, publish.length + 3);
-  assert.ok(inOrder(ids.reverse()));
-  assert.equal(await tab.locator('.event[data-type="sse.gap"]').count(), 0);
-
-  for (const [name, colorScheme] of [['light', 'light'], ['dark', 'dark']]) {
-    await tab.emulateMedia({ colorScheme });
-    const file = path.join(shots, `${name}.png`);
-    await tab.screenshot({ path: file, fullPage: true });
-    assert.ok(statSync(file).size > 10_000);
-  }
-  await tab.setViewportSize({ width: 375, height: 700 });
-  assert.ok(
-    await tab.evaluate(() => document.documentElement.scrollWidth <= window.innerWidth),
-    'the page scrolls horizontally on a phone',
+    .evaluateAll((rows) => rows.map(({ dataset }) => ({ ...dataset })));
+  assert.deepEqual(
+    shown.map(({ type }) => type),
+    ['newer-name', 'new-name', 'order-completed', 'order-completed'],
   );
+  assert.ok(inOrder(shown.map(({ id }) => id).reverse()));
+  assert.equal(await tab.locator('.event[data-type="sse.gap"]').count(), 0);
   assert.deepEqual(tab.consoleErrors, []);
 });
 
+test('page shows every event, whoever publishes it', async (t) => {
+  const { tab, publish } = await demo(t);
+  // Commands from the terminal, and commands shown on the page.
+  const onPage = await tab.locator('#commands pre').allTextContents();
+  assert.equal(onPage.length, 2);
+  await pasteAll([...publish, ...onPage]);
+  let sent = publish.length + onPage.length;
+  await rows(tab, sent);
+
+  // A native EventSource needs a listener for each name. The page adds one when it sees the name.
+  await pasteAll([publish[0].replace('order-completed', 'terminal-name')]);
+  await tab.waitForSelector('.event[data-type="terminal-name"]');
+  await rows(tab, sent += 1);
+  await tab.fill('#type', 'form-name');
+  await tab.fill('#payload', '"<b>text</b>"');
+  await tab.click('#publish button[type=submit]');
+  const own = await tab.waitForSelector('.event[data-type="form-name"] pre');
+  assert.equal(await own.textContent(), '"<b>text</b>"');
+  await shows(tab, '#publish-result', /arrived in \d+ ms/);
+  await tab.click('#burst');
+  await rows(tab, sent += 51);
+  await shows(tab, '#timeline-text', `${sent} published, ${sent} received, 0 replayed`);
+
+  for (const link of await tab.locator('nav a').evaluateAll((all) => all.map(({ href }) => href))) {
+    const response = await fetch(link);
+    assert.equal(response.status, 200, link);
+    assert.match(await response.text(), /^# /, link);
+  }
+  assert.deepEqual(tab.consoleErrors, []);
+});
+
+test('kill button: the page continues on the other gateway', async (t) => {
+  const { tab, child } = await demo(t);
+  const isGateway = (pid) => readFileSync(`/proc/${pid}/comm`, 'utf8').startsWith('sse-gateway');
+  const gateways = () => children(child.pid).filter((pid) => isRunning(pid) && isGateway(pid));
+  const before = gateways();
+  assert.equal(before.length, 2);
+  const gateway = async () => (await tab.textContent('#gateway')).match(/^(\d) .* (\d+)\)$/);
+  await shows(tab, '#gateway', /process/);
+  const [, number, pid] = await gateway();
+  assert.ok(before.includes(Number(pid)));
+
+  await tab.click('#kill');
+  await until(() => !isRunning(Number(pid)), 'the gateway was not killed');
+  await shows(tab, '#gateway', new RegExp(`^${3 - number} of 2`));
+  await shows(tab, '#resume-result', /^Reconnected/);
+  await shows(tab, '#timeline-text', /^3 published, 3 received/);
+  await shows(tab, '#lanes .outage', `gateway ${number} killed`);
+  assert.equal(await tab.locator('.event[data-type="sse.gap"]').count(), 0);
+
+  // It is started again, and the page can lose the other one, too.
+  await until(() => gateways().length === 2, 'the gateway was not started again');
+  assert.ok(!gateways().includes(Number(pid)));
+  await tab.click('#kill');
+  await shows(tab, '#gateway', new RegExp(`^${number} of 2`));
+  await shows(tab, '#timeline-text', /^6 published, 6 received/);
+});
+
+test('gap button: the gap and its reason are shown', async (t) => {
+  const { tab } = await demo(t);
+  await tab.click('#gap');
+  await shows(tab, '#lanes .gap', 'gap: trimmed');
+  await shows(tab, '#resume-result', /gap \(trimmed\): 1 of 3 events arrived/);
+  await shows(tab, '#timeline-text', '3 published, 1 received, 1 replayed, 2 missing');
+  assert.equal(await marked(tab, 'missing'), 2);
+  await tab.waitForSelector('.event[data-type="sse.gap"]');
+  assert.match(await tab.textContent('.notice[data-notice=gap]'), /user:demo:events/);
+});
+
+test('seven tabs share one stream', async (t) => {
+  const { tab, url, publish, child } = await demo(t);
+  const tabs = [tab];
+  while (tabs.length < 7) {
+    const next = await tab.context().newPage();
+    await next.goto(url);
+    await next.waitForSelector('#state[data-state=open]');
+    tabs.push(next);
+  }
+  await pasteAll(publish);
+  for (const each of tabs) await rows(each, publish.length);
+  const metrics = [...child.out.matchAll(/http:\S+\/metrics/g)];
+  assert.equal(metrics.length, 2);
+  let streams = 0;
+  for (const [address] of metrics) {
+    streams += Number(/^sse_connections (\d+)$/m.exec(await (await fetch(address)).text())[1]);
+  }
+  assert.equal(streams, 1);
+  // A tab that was disconnected alone catches up.
+  await tabs[6].click('#drop');
+  await pasteAll(publish);
+  await rows(tabs[0], 2 * publish.length);
+  await shows(tabs[6], '#published', String(2 * publish.length));
+  await tabs[6].click('#back');
+  await shows(tabs[6], '#resume-result', /All 2 events published meanwhile arrived/);
+  await rows(tabs[6], 2 * publish.length);
+});
+
+test('page shows who is online', async (t) => {
+  const { tab, url } = await demo(t);
+  const online = (...users) => shows(tab, '#online', users.join(''));
+  await online('demo \\(this page\\)');
+  const link = await tab.getByRole('link', { name: 'Open a tab as alice' }).getAttribute('href');
+  const other = await tab.context().newPage();
+  await other.goto(new URL(link, url).href);
+  await shows(other, '#online', /alice \(this page\)demo/);
+  await online('alice', 'demo \\(this page\\)');
+  await other.close();
+  await online('demo \\(this page\\)');
+});
+
+const PHONE = { viewport: { width: 390, height: 844 }, hasTouch: true, isMobile: true };
+for (const [name, look] of Object.entries({
+  'light': { colorScheme: 'light' },
+  'dark': { colorScheme: 'dark' },
+  'on a phone': { colorScheme: 'dark', ...PHONE },
+})) {
+  test(`axe-core finds no violations on the page: ${name}`, async (t) => {
+    // Without animations, which would change the measured colours.
+    const { tab, publish } = await demo(t, {}, { reducedMotion: 'reduce', ...look });
+    assert.deepEqual(await violations(tab), []);
+    await pasteAll(publish);
+    await tab.click('#gap');
+    await shows(tab, '#resume-result', /gap \(trimmed\)/);
+    await tab.click('.names summary');
+    assert.deepEqual(await violations(tab), []);
+    await tab.click('#drop');
+    await tab.waitForSelector('#back:not(:disabled)');
+    assert.deepEqual(await violations(tab), []);
+    assert.ok(
+      await tab.evaluate(() => document.documentElement.scrollWidth <= window.innerWidth),
+      'the page scrolls horizontally',
+    );
+    if (!look.isMobile) return;
+    const sections = await tab.evaluate(() =>
+      [...document.querySelectorAll('section')]
+        .sort((a, b) => a.getBoundingClientRect().top - b.getBoundingClientRect().top)
+        .map((section) => section.querySelector('h2').textContent));
+    assert.equal(sections[sections.indexOf('Publish') + 1], 'Events');
+  });
+}
+
+test('page can be used with the keyboard', async (t) => {
+  const { tab } = await demo(t);
+  const press = async (name) => {
+    for (let presses = 0; presses < 30; presses += 1) {
+      if (await tab.evaluate(() => document.activeElement.textContent.trim()) === name) {
+        await tab.keyboard.press('Enter');
+        return;
+      }
+      await tab.keyboard.press('Tab');
+    }
+    assert.fail(`${name} was not focused`);
+  };
+  const focused = (id) =>
+    tab.waitForFunction((id) => document.activeElement.id === id, id);
+  await press('Disconnect');
+  await focused('publish-away');
+  await press('Publish 3 events');
+  await focused('back');
+  await press('Reconnect now');
+  await shows(tab, '#resume-result', /All 3 events/);
+  await focused('drop');
+});
+
+test('busy port: the error names the flag', async (t) => {
+  const { port } = await dev(t);
+  const second = start(BINARY, ['dev', '--listen', `127.0.0.1:${port}`]);
+  const { code } = await withTimeout(second.exited, 'dev does not exit');
+  assert.equal(code, 71);
+  assert.match(second.err, new RegExp(`^--listen 127.0.0.1:${port}: .*--listen 127.0.0.1:8090`));
+});
+
 test('page shows retained values of a new stream', async (t) => {
-  const { url } = await dev(t);
-  const tab = await page(t, await browser(t), url);
-  await tab.waitForSelector('#state[data-state=open]');
-  const shows = (expected) => tab.waitForFunction(
+  const { tab } = await demo(t);
+  const values = (expected) => tab.waitForFunction(
     (expected) => document.getElementById('values').innerText.split('\n').join() === expected,
     expected,
   );
@@ -182,18 +343,18 @@ test('page shows retained values of a new stream', async (t) => {
     await tab.click('#keep button[type=submit]');
   };
   await keep('btc', '1');
-  await shows('btc = 1');
+  await values('btc = 1');
   await keep('eth', '2');
-  await shows('btc = 1,eth = 2');
+  await values('btc = 1,eth = 2');
   await tab.click('#clear');
   await tab.click('#restart');
-  await shows('btc = 1,eth = 2');
+  await values('btc = 1,eth = 2');
   await tab.waitForSelector('.event[data-type="sse.snapshot"]');
   assert.equal(await tab.locator('.event[data-type=value] .badge').count(), 2);
   await tab.click('#forget');
-  await shows('btc = 1');
+  await values('btc = 1');
   await tab.reload();
-  await shows('btc = 1');
+  await values('btc = 1');
   assert.deepEqual(tab.consoleErrors, []);
 });
 
@@ -262,7 +423,7 @@ for (const [name, end] of Object.entries(ENDS)) {
     await printed(curl, ({ out }) => out.includes('event: sse.connected'), 'sse.connected');
     await pasteAll(publish);
     const servers = children(child.pid);
-    assert.ok(servers.length >= 1, 'a private Redis');
+    assert.equal(servers.length, 3, 'a private Redis and two gateways');
     // Working directories and open files, except the binary and system files.
     const open = [child.pid, ...servers]
       .flatMap(openPaths)

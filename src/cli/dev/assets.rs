@@ -1,5 +1,5 @@
-//! What the demo page loads and links to: its own JavaScript modules, those of clients/js unchanged,
-//! and pages of the book as plain text.
+//! What the demo page loads and links to: its own JavaScript modules, those of clients/js
+//! unchanged, and pages of the book as plain text.
 
 use actix_web::{HttpResponse, http::header, web};
 
@@ -29,7 +29,7 @@ const DOCS: &[(&str, &str)] = &[
     ("getting-started.md", include_str!("../../../docs/getting-started.md")),
     ("guarantees.md", include_str!("../../../docs/concepts/guarantees.md")),
     ("resume-and-gaps.md", include_str!("../../../docs/concepts/resume-and-gaps.md")),
-    ("publishing-from-node.md", include_str!("../../../docs/guides/publishing-from-node.md")),
+    ("publishing.md", include_str!("../../../docs/concepts/plain-and-durable-publishing.md")),
     ("browser.md", include_str!("../../../docs/guides/browser.md")),
     ("react.md", include_str!("../../../docs/guides/react.md")),
 ];

@@ -27,9 +27,8 @@ pub async fn forward_all(listener: TcpListener, ready: watch::Receiver<Vec<Ready
 
 async fn forward(mut client: TcpStream, mut ready: watch::Receiver<Vec<Ready>>) {
     let mut gateway = loop {
-        let Ok(address) = ready.wait_for(|ready| !ready.is_empty()).await.map(|all| all[0].public) else {
-            return;
-        };
+        let first = ready.wait_for(|ready| !ready.is_empty()).await.map(|ready| ready[0].public);
+        let Ok(address) = first else { return };
         match TcpStream::connect(address).await {
             Ok(gateway) => break gateway,
             Err(_) => sleep(PAUSE).await,

@@ -3,8 +3,8 @@
 use std::{io, os::unix::process::CommandExt, process::Command};
 
 /// Makes the kernel kill a child when the thread that starts it ends, also if that happens by
-/// SIGKILL. Start it on the main thread, which ends last. It gets its own process group: Ctrl-C must
-/// reach only this process, which stops its children in order.
+/// SIGKILL. Start it on the main thread, which ends last. It gets its own process group: Ctrl-C
+/// must reach only this process, which stops its children in order.
 pub fn ends_with_parent(command: &mut Command) -> &mut Command {
     let parent = std::process::id() as libc::pid_t;
     command.process_group(0);

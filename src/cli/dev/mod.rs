@@ -2,10 +2,10 @@
 //! behind: the gateways and the private Redis are child processes that end with this one, and Redis
 //! writes nothing to disk.
 
+mod assets;
 mod balancer;
 mod death;
 mod gateway;
-mod assets;
 mod page;
 mod private_redis;
 mod published;
@@ -91,8 +91,7 @@ struct ListenError {
 fn listen(args: &DevArgs) -> Result<TcpListener, ListenError> {
     let bind = |flag, address: SocketAddr, port| {
         let example = SocketAddr::new(address.ip(), port);
-        TcpListener::bind(address)
-            .map_err(|source| ListenError { flag, address, example, source })
+        TcpListener::bind(address).map_err(|source| ListenError { flag, address, example, source })
     };
     bind("--admin-listen", args.admin_listen, 0)?;
     let other = if args.listen.port() == 8090 { 8091 } else { 8090 };
@@ -137,7 +136,8 @@ mod tests {
             let error = listen(&dev.args).expect_err("the port is taken");
             let text = ErrorChain(&error).to_string();
             let start = format!("{flag} {address}: cannot listen; choose another port");
-            assert!(text.starts_with(&start) && text.contains(&format!("{flag} 127.0.0.1:")), "{text}");
+            let example = format!("for example {flag} 127.0.0.1:");
+            assert!(text.starts_with(&start) && text.contains(&example), "{text}");
         }
     }
 }

@@ -1,17 +1,25 @@
 //! What a gateway of `dev` serves in addition: the page, and what its buttons do.
 
-use actix_web::{HttpRequest, HttpResponse, http::StatusCode, web};
+use actix_web::{HttpRequest, HttpResponse, ResponseError, http::StatusCode, web};
 use serde_json::json;
 
-use super::{gateway::Instance, assets, page, published};
+use super::{assets, gateway::Instance, page, published, published::PublishedError};
 use crate::{
     core::{
         channel::{Channel, is_name},
         id::StreamPosition,
     },
     error_chain::ErrorChain,
-    http::{api_keys, params::Params, responses, worker::Worker},
-    redis::presence::{self, TopicUsers},
+    http::{
+        api_keys::{self, ApiDenial},
+        params::{BadRequest, Params},
+        responses,
+        worker::Worker,
+    },
+    redis::{
+        commands::CommandError,
+        presence::{self, TopicUsers},
+    },
     settings::Scope,
 };
 
@@ -39,84 +47,84 @@ async fn gateway(number: u8) -> HttpResponse {
     HttpResponse::Ok().json(json!({ "gateway": number, "pid": std::process::id() }))
 }
 
-type Denied = HttpResponse;
+/// Why a request is refused.
+#[derive(Debug, thiserror::Error)]
+enum RequestError {
+    #[error("the API key is refused: {0:?}")]
+    Key(ApiDenial),
+    #[error("{}", .0.message)]
+    Bad(BadRequest),
+    #[error("the logs cannot be read")]
+    Published(#[from] PublishedError),
+    #[error("a command failed")]
+    Command(#[from] CommandError),
+}
+
+impl ResponseError for RequestError {
+    fn error_response(&self) -> HttpResponse {
+        match self {
+            Self::Key(denial) => denial.response(),
+            Self::Bad(error) => error.response(),
+            Self::Published(_) | Self::Command(_) => {
+                let message = ErrorChain(self).to_string();
+                responses::error(StatusCode::SERVICE_UNAVAILABLE, "redis-away", &message)
+            }
+        }
+    }
+}
+
+type Response = Result<HttpResponse, RequestError>;
+
+fn bad(message: &str) -> RequestError {
+    RequestError::Bad(BadRequest { code: "bad-request", message: message.to_owned() })
+}
 
 /// The parameters of a request with the API key of the page.
-fn authorised<'a>(request: &'a HttpRequest, worker: &Worker) -> Result<Params<'a>, Denied> {
-    api_keys::check(request, &worker.api.auth, Scope::Admin).map_err(|denial| denial.response())?;
-    Params::of(request).map_err(|error| error.response())
+fn authorised<'a>(request: &'a HttpRequest, worker: &Worker) -> Result<Params<'a>, RequestError> {
+    api_keys::check(request, &worker.api.auth, Scope::Admin).map_err(RequestError::Key)?;
+    Params::of(request).map_err(RequestError::Bad)
 }
 
-fn user(params: &Params<'_>) -> Result<String, Denied> {
-    let user = params.get("user").filter(|user| is_name(user));
-    user.map(str::to_owned).ok_or_else(|| bad("user must be a user id"))
-}
-
-fn bad(message: &str) -> HttpResponse {
-    responses::error(StatusCode::BAD_REQUEST, "bad-request", message)
-}
-
-fn unavailable(error: &dyn std::error::Error) -> HttpResponse {
-    let message = ErrorChain(error).to_string();
-    responses::error(StatusCode::SERVICE_UNAVAILABLE, "redis-away", &message)
+fn user<'a>(params: &'a Params<'_>) -> Result<&'a str, RequestError> {
+    params.get("user").filter(|user| is_name(user)).ok_or_else(|| bad("user must be a user id"))
 }
 
 /// Kills this process with SIGKILL. The request names it: a browser repeats a request whose
 /// connection breaks, and the other gateway gets it then.
-async fn kill(request: HttpRequest, worker: web::Data<Worker>) -> HttpResponse {
-    let params = match authorised(&request, &worker) {
-        Ok(params) => params,
-        Err(denied) => return denied,
-    };
+async fn kill(request: HttpRequest, worker: web::Data<Worker>) -> Response {
+    let params = authorised(&request, &worker)?;
     if params.get("pid") == Some(&std::process::id().to_string()) {
         // SAFETY: raise has no preconditions.
         unsafe { libc::raise(libc::SIGKILL) };
     }
-    HttpResponse::NoContent().finish()
+    Ok(HttpResponse::NoContent().finish())
 }
 
 /// Deletes all events of a user's channel but the last one from the history.
-async fn trim(request: HttpRequest, worker: web::Data<Worker>) -> HttpResponse {
-    let user = match authorised(&request, &worker).and_then(|params| user(&params)) {
-        Ok(user) => user,
-        Err(denied) => return denied,
-    };
-    let log = worker.commands.keys.log(&Channel::User(user.as_str().into()));
+async fn trim(request: HttpRequest, worker: web::Data<Worker>) -> Response {
+    let params = authorised(&request, &worker)?;
+    let log = worker.commands.keys.log(&Channel::User(user(&params)?.into()));
     let mut command = redis::cmd("XTRIM");
     command.arg(log).arg("MAXLEN").arg(1);
-    match worker.commands.run::<u64>(&command).await {
-        Ok(deleted) => HttpResponse::Ok().json(json!({ "deleted": deleted })),
-        Err(error) => unavailable(&error),
-    }
+    let deleted: u64 = worker.commands.run(&command).await?;
+    Ok(HttpResponse::Ok().json(json!({ "deleted": deleted })))
 }
 
 /// The users who are online.
-async fn online(request: HttpRequest, worker: web::Data<Worker>) -> HttpResponse {
-    if let Err(denied) = authorised(&request, &worker) {
-        return denied;
-    }
-    match presence::of_topic(&worker.commands, ANY_TOPIC).await {
-        Ok(TopicUsers { users, .. }) => HttpResponse::Ok().json(json!({ "users": users })),
-        Err(error) => unavailable(&error),
-    }
+async fn online(request: HttpRequest, worker: web::Data<Worker>) -> Response {
+    authorised(&request, &worker)?;
+    let TopicUsers { users, .. } = presence::of_topic(&worker.commands, ANY_TOPIC).await?;
+    Ok(HttpResponse::Ok().json(json!({ "users": users })))
 }
 
 /// The events that were published after a position.
-async fn published(request: HttpRequest, worker: web::Data<Worker>) -> HttpResponse {
-    let (user, after) = match authorised(&request, &worker)
-        .and_then(|params| Ok((user(&params)?, position(&params)?)))
-    {
-        Ok(wanted) => wanted,
-        Err(denied) => return denied,
+async fn published(request: HttpRequest, worker: web::Data<Worker>) -> Response {
+    let params = authorised(&request, &worker)?;
+    let parse = |text| {
+        let position = StreamPosition::parse(text);
+        position.ok_or_else(|| bad("after must be the next of another response"))
     };
-    match published::published(&worker, &user, after).await {
-        Ok(reply) => HttpResponse::Ok().json(reply),
-        Err(error) => unavailable(&error),
-    }
-}
-
-fn position(params: &Params<'_>) -> Result<Option<StreamPosition>, Denied> {
-    let Some(text) = params.get("after") else { return Ok(None) };
-    let position = StreamPosition::parse(text);
-    position.map(Some).ok_or_else(|| bad("after must be the next of another response"))
+    let after = params.get("after").map(parse).transpose()?;
+    let reply = published::published(&worker, user(&params)?, after).await?;
+    Ok(HttpResponse::Ok().json(reply))
 }

@@ -59,6 +59,8 @@ async function killGateway() {
 /** Deletes events from the history before this page can receive them. */
 async function causeGap() {
   disconnect();
+  showResult('resume-result', '', 'Disconnected. The history will lose events before this page ' +
+    'receives them.');
   await publishMeanwhile();
   await api('/dev/trim?user=' + USER);
   reconnect();
@@ -119,7 +121,9 @@ function verdict(expected, arrived, inOrder, gap) {
       'arrived. The page was notified, and would now load its state from the backend.'];
   }
   if (!expected) return ['ok', 'Reconnected. No event was published meanwhile.'];
-  if (arrived < expected) return ['', `Reconnected. ${arrived} of ${expected} events have arrived.`];
+  if (arrived < expected) {
+    return ['', `Reconnected. ${arrived} of ${expected} events have arrived.`];
+  }
   return ['ok', `Reconnected. ${events} published meanwhile arrived, once and in order.`];
 }
 
