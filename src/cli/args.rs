@@ -76,8 +76,7 @@ fn report_errors(loaded: Result<Loaded, Vec<ConfigError>>) -> Result<Loaded, u8>
 pub enum Command {
     /// Run the gateway
     Serve(ConfigArgs),
-    /// Run two gateways behind one address, with a private Redis, a temporary key and a demo page at
-    /// /
+    /// Run two gateways with a private Redis, a temporary key and a demo page at /
     Dev(DevArgs),
     /// Print a ticket for a user
     Ticket(TicketArgs),

@@ -159,7 +159,7 @@ test('script of the README ends with three replayed events', async (t) => {
   assert.deepEqual(tab.consoleErrors, []);
 });
 
-test('page shows every event, whoever publishes it', async (t) => {
+test('page shows the events of all publishers and all names', async (t) => {
   const { tab, publish } = await demo(t);
   // Commands from the terminal, and commands shown on the page.
   const onPage = await tab.locator('#commands pre').allTextContents();

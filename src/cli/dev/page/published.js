@@ -1,4 +1,4 @@
-// Reads from the server which events were published, whoever published them, also while the stream
+// Reads from the server which events were published, by any client, also while the stream
 // is closed.
 import { USER, read } from './config.js';
 import * as record from './record.js';
