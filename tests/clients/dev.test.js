@@ -192,7 +192,7 @@ test('page shows the events of all publishers and all names', async (t) => {
 
 test('kill button: the page continues on the other gateway', async (t) => {
   const { tab, child } = await demo(t);
-  const isGateway = (pid) => readFileSync(`/proc/${pid}/comm`, 'utf8').startsWith('sse-gateway');
+  const isGateway = (pid) => readFileSync(`/proc/${pid}/cmdline`, 'utf8').endsWith('\0dev\0');
   const gateways = () => children(child.pid).filter((pid) => isRunning(pid) && isGateway(pid));
   const before = gateways();
   assert.equal(before.length, 2);

@@ -119,22 +119,17 @@ fn print(public: SocketAddr, gateways: &[Ready], redis_cli: &str, ticket: &str) 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::Parser;
-
-    #[derive(Parser)]
-    struct Dev {
-        #[command(flatten)]
-        args: DevArgs,
-    }
 
     #[test]
     fn taken_port_names_the_flag_and_another_port() {
         let taken = TcpListener::bind("127.0.0.1:0").expect("a free port");
-        let address = taken.local_addr().expect("its address").to_string();
-        for flag in ["--listen", "--admin-listen"] {
-            let dev = Dev::parse_from(["dev", "--listen", "127.0.0.1:0", flag, &address]);
-            let error = listen(&dev.args).expect_err("the port is taken");
-            let text = ErrorChain(&error).to_string();
+        let address = taken.local_addr().expect("its address");
+        let free = SocketAddr::from(([127, 0, 0, 1], 0));
+        for (flag, listen_on, admin_listen) in
+            [("--listen", address, free), ("--admin-listen", free, address)]
+        {
+            let args = DevArgs { listen: listen_on, admin_listen, redis: None };
+            let text = ErrorChain(&listen(&args).expect_err("the port is taken")).to_string();
             let start = format!("{flag} {address}: cannot listen; choose another port");
             let example = format!("for example {flag} 127.0.0.1:");
             assert!(text.starts_with(&start) && text.contains(&example), "{text}");
