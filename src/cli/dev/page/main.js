@@ -17,7 +17,7 @@ import { setUpTimeline } from './timeline.js';
 function receive(event) {
   updateValues(event);
   updatePresence(event);
-  $('last-event-id').textContent = stream.lastEventId() || '–';
+  if (event.position) $('last-event-id').textContent = event.position;
   if (event.type.startsWith('sse.')) systemEvent(event.type, event.data || {});
   else if (!event.retained) record.received(event);
   show(event);

@@ -3,6 +3,8 @@
 
 /** Maximum number of events to remember. */
 const MAX_EVENTS = 5000;
+/** Time, in ms, in which changes are reported together. */
+const DELAY = 50;
 
 /**
  * An event. `published` and `received` are times in ms: the first is known from the log, the second
@@ -17,11 +19,17 @@ export const gaps = [];
 export const counts = { published: 0, received: 0 };
 let place = 0;
 let arrival = 0;
+let timer = 0;
 const listeners = new Set();
 
-/** Calls `listener` after each change. */
+/** Calls `listener` soon after changes. */
 export const onChange = (listener) => listeners.add(listener);
-const changed = () => { for (const listener of listeners) listener(); };
+function changed() {
+  timer ||= setTimeout(() => {
+    timer = 0;
+    for (const listener of listeners) listener();
+  }, DELAY);
+}
 
 export const all = () => events.values();
 export const find = (id) => events.get(id);
@@ -34,6 +42,8 @@ function entry(id) {
   let event = events.get(id);
   if (!event) {
     events.set(id, event = { id, copies: 0 });
+    // Also if the log no longer contains it.
+    counts.published += 1;
     if (events.size > MAX_EVENTS) events.delete(events.keys().next().value);
   }
   return event;
@@ -42,7 +52,6 @@ function entry(id) {
 /** The log contains this event. Events must be passed in the order of the log. */
 export function published({ id, type, channel, at }) {
   Object.assign(entry(id), { type, channel, published: at, order: place += 1 });
-  counts.published += 1;
   changed();
 }
 

@@ -13,6 +13,7 @@ const names = new Set([
   'message', 'order-completed', 'notification', 'headline', 'value', 'value-removed',
 ]);
 let stream = null;
+/** Id of the previous event. */
 let lastId = '';
 /** Called for each event, and with each state. */
 let receive = () => {};
@@ -34,18 +35,21 @@ export function setUp(callbacks) {
   show();
 }
 
-export const lastEventId = () => lastId;
 export const reconnect = () => stream.reconnect();
 
-/** Opens a stream after the last event id. The client handles tickets, reconnects and polling. */
+/**
+ * Opens a stream, after the last event id of the previous one. The client handles tickets,
+ * reconnects and polling.
+ */
 export function open() {
+  const lastEventId = stream?.lastEventId;
   stream?.close();
   setState('connecting');
   stream = connect({
     url: '/events',
     ticket,
     types: [...names],
-    lastEventId: lastId || undefined,
+    lastEventId,
     // One connection for all tabs of a user: a browser opens only six to an address. Tabs of a
     // previous run, which have another key, do not take part.
     share: 'user-' + USER + '-' + config.apiKey.slice(0, 8),
@@ -58,7 +62,8 @@ export function open() {
 export const close = () => stream.close();
 /** Opens a stream that begins now, with the retained values. */
 export function restart() {
-  lastId = '';
+  stream.close();
+  stream = null;
   open();
 }
 
@@ -76,7 +81,15 @@ function ownId(id) {
 function deliver({ id, type, data, text, retained }) {
   // Browsers repeat the last id for frames without one, such as retained values and most sse.gap.
   const own = id === lastId && type !== 'sse.connected' ? '' : id;
-  const item = { id: own && ownId(own), type, data, text, retained, time: Date.now() };
+  const item = {
+    id: own && ownId(own),
+    position: id || stream.lastEventId,
+    type,
+    data,
+    text,
+    retained,
+    time: Date.now(),
+  };
   if (id) lastId = id;
   // It may have been read from the history before its name had a handler.
   if (own && record.find(item.id)?.history) return;

@@ -154,17 +154,12 @@ function summarise() {
     record.outages.length + ' interruptions, ' + record.gaps.length + ' gaps');
 }
 
-let drawn = 0;
-let scheduled = false;
-/** Draws soon, but not more often than needed to follow the events. */
+let frame = 0;
 function schedule() {
-  if (scheduled) return;
-  scheduled = true;
-  setTimeout(() => requestAnimationFrame(() => {
-    scheduled = false;
-    drawn = Date.now();
+  frame ||= requestAnimationFrame(() => {
+    frame = 0;
     draw();
-  }), Math.max(0, drawn + 100 - Date.now()));
+  });
 }
 
 /** Draws the timeline from now on. */
