@@ -3,7 +3,12 @@
 use actix_web::{HttpRequest, HttpResponse, ResponseError, http::StatusCode, web};
 use serde_json::json;
 
-use super::{assets, gateway::Instance, page, published, published::PublishedError};
+use super::{
+    assets,
+    gateway::Instance,
+    page,
+    published::{self, PublishedError},
+};
 use crate::{
     core::{
         channel::{Channel, is_name},

@@ -3,6 +3,7 @@
 use std::{
     io,
     net::{SocketAddr, TcpListener},
+    os::unix::process::CommandExt,
     process::{Command, ExitCode, Stdio},
     time::Duration,
 };
@@ -130,9 +131,11 @@ impl Supervisor {
 
     fn start(&self, number: u8, admin: SocketAddr) -> Result<Child, SupervisorError> {
         let start = || {
-            let mut command = Command::new(std::env::current_exe()?);
+            // Also if the file of this program has been replaced meanwhile.
+            let mut command = Command::new("/proc/self/exe");
             let (name, value) = Instance { number, ..self.instance.clone() }.variable();
             command
+                .arg0("sse-gateway")
                 .arg("dev")
                 .envs(self.environment.iter().cloned())
                 .env(variable("ADMIN__LISTEN"), admin.to_string())

@@ -1,132 +1,14 @@
-// `sse-gateway dev`: the printed commands, the page, and that it leaves nothing behind.
+// The page of `sse-gateway dev`: its timeline, its buttons, and its other panels.
 import assert from 'node:assert/strict';
-import { existsSync, mkdirSync, readdirSync, readFileSync } from 'node:fs';
-import path from 'node:path';
+import { readFileSync } from 'node:fs';
 import { test } from 'node:test';
-import { violations } from './lib/axe.js';
-import { browser, page } from './lib/browser.js';
-import { inOrder } from './lib/listener.js';
-import {
-  children,
-  folder,
-  freePort,
-  kill,
-  openPaths,
-  printed,
-  run,
-  isRunning,
-  start,
-  until,
-  tcpProxy,
-  withTimeout,
-} from './lib/processes.js';
-import { BINARY } from './lib/servers.js';
-
-/**
- * Starts `dev` like a terminal: in its own process group, with its own working and temporary
- * directory.
- */
-async function dev(t, settings = {}, port) {
-  port ??= await freePort();
-  const home = folder(t, 'dev');
-  const [work, temporary] = [path.join(home, 'work'), path.join(home, 'tmp')];
-  for (const directory of [work, temporary]) mkdirSync(directory);
-  const env = { PATH: process.env.PATH, HOME: home, TMPDIR: temporary, ...settings };
-  const child = start(BINARY, ['dev', '--listen', `127.0.0.1:${port}`], {
-    detached: true,
-    cwd: work,
-    env,
-  });
-  t.after(async () => {
-    try { process.kill(-child.pid, 'SIGKILL'); } catch { /* it has exited */ }
-    await child.exited;
-  });
-  const lines = ({ out }, start) =>
-    out
-      .split('\n')
-      .slice(0, -1)
-      .map((line) => line.trim())
-      .filter((line) => line.startsWith(start));
-  const [listen] = await printed(
-    child,
-    (child) => lines(child, 'curl -N ').length && lines(child, 'curl -N '),
-    'a curl -N line',
-  );
-  const publish = await printed(
-    child,
-    (child) => lines(child, 'redis-cli ').length && lines(child, 'redis-cli '),
-    'a redis-cli line',
-  );
-  const url = `http://127.0.0.1:${port}/`;
-  await until(
-    async () => {
-      try {
-        return (await fetch(url)).ok;
-      } catch {
-        return false;
-      }
-    },
-    () => `no page:\n${child.out}${child.err}`,
-  );
-  return { child, port, url, publish, listen, home, work, temporary };
-}
-
-/** Runs a printed command in a shell, and kills it with all its children at the end of the test. */
-function paste(t, line) {
-  const shell = start('bash', ['-c', line], { detached: true });
-  t.after(async () => {
-    try { process.kill(-shell.pid, 'SIGKILL'); } catch { /* it has exited */ }
-    await shell.exited;
-  });
-  return shell;
-}
-
-const pasteAll = async (lines) => { for (const line of lines) await run('bash', ['-c', line]); };
-
-test('printed redis-cli and curl commands work', async (t) => {
-  const { publish, listen } = await dev(t);
-  const curl = paste(t, listen);
-  await printed(curl, ({ out }) => out.includes('event: sse.connected'), 'sse.connected');
-  await pasteAll(publish);
-  await printed(
-    curl,
-    ({ out }) =>
-      [...out.matchAll(/\nid: \S+\nevent: (?!sse\.)\S+\ndata: .+\n(?=\n)/g)].length ===
-      publish.length,
-    'the events',
-  );
-});
-
-/** Opens the page of a new `dev`, and waits for its stream. */
-async function demo(t, settings, look) {
-  const running = await dev(t, settings);
-  const tab = await page(t, await browser(t), running.url, look);
-  await tab.waitForSelector('#state[data-state=open]');
-  return { ...running, tab };
-}
-
-/** Waits until the page shows this text, or text that matches. */
-const shows = (tab, selector, expected) =>
-  tab.waitForFunction(
-    ([selector, source]) =>
-      new RegExp(source).test(document.querySelector(selector)?.textContent ?? ''),
-    [selector, expected instanceof RegExp ? expected.source : `^${expected}$`],
-  );
-
-/** Number of events of a kind in the timeline: live, replayed, missing or pending. */
-const marked = (tab, kind) =>
-  tab
-    .locator(`#lanes .event-mark.${kind}`)
-    .evaluateAll((marks) => marks.reduce((sum, { dataset }) => sum + Number(dataset.count), 0));
-
-const rows = (tab, count) =>
-  tab.waitForFunction(
-    (count) => document.querySelectorAll('.event:not(.system)').length === count,
-    count,
-  );
+import { browser, page } from '../lib/browser.js';
+import { inOrder } from '../lib/listener.js';
+import { children, isRunning, kill, run, tcpProxy, until } from '../lib/processes.js';
+import { demo, dev, marked, pasteAll, rows, shows } from './lib.js';
 
 test('script of the README ends with three replayed events', async (t) => {
-  const readme = readFileSync(new URL('../../README.md', import.meta.url), 'utf8');
+  const readme = readFileSync(new URL('../../../README.md', import.meta.url), 'utf8');
   const [script] = /Paste the `redis-cli`[^]*?\n\n/.exec(readme);
   assert.match(script, /"Disconnect"[^]*three more times[^]*"Reconnect now"[^]*all three/);
   const { tab, publish: [command] } = await demo(t);
@@ -269,72 +151,6 @@ test('page shows who is online', async (t) => {
   await online('demo \\(this page\\)');
 });
 
-const LOOKS = {
-  'on a desktop': {},
-  'on a phone': { viewport: { width: 390, height: 844 }, hasTouch: true, isMobile: true },
-};
-for (const [name, look] of Object.entries(LOOKS)) {
-  test(`axe-core finds no violations on the page: ${name}`, async (t) => {
-    // Without animations, which would change the measured colours.
-    const { tab, publish } = await demo(t, {}, { reducedMotion: 'reduce', ...look });
-    const check = async () => {
-      for (const colorScheme of ['light', 'dark']) {
-        await tab.emulateMedia({ colorScheme });
-        assert.deepEqual(await violations(tab), [], colorScheme);
-      }
-    };
-    await pasteAll(publish);
-    await tab.click('#gap');
-    await shows(tab, '#resume-result', /gap \(trimmed\)/);
-    await tab.click('.names summary');
-    await check();
-    await tab.click('#drop');
-    await tab.waitForSelector('#back:not(:disabled)');
-    await check();
-    assert.ok(
-      await tab.evaluate(() => document.documentElement.scrollWidth <= window.innerWidth),
-      'the page scrolls horizontally',
-    );
-    if (!look.isMobile) return;
-    const sections = await tab.evaluate(() =>
-      [...document.querySelectorAll('section')]
-        .sort((a, b) => a.getBoundingClientRect().top - b.getBoundingClientRect().top)
-        .map((section) => section.querySelector('h2').textContent));
-    assert.equal(sections[sections.indexOf('Publish') + 1], 'Events');
-  });
-}
-
-test('page can be used with the keyboard', async (t) => {
-  const { tab } = await demo(t);
-  const press = async (name) => {
-    for (let presses = 0; presses < 30; presses += 1) {
-      if (await tab.evaluate(() => document.activeElement.textContent.trim()) === name) {
-        await tab.keyboard.press('Enter');
-        return;
-      }
-      await tab.keyboard.press('Tab');
-    }
-    assert.fail(`${name} was not focused`);
-  };
-  const focused = (id) =>
-    tab.waitForFunction((id) => document.activeElement.id === id, id);
-  await press('Disconnect');
-  await focused('publish-away');
-  await press('Publish 3 events');
-  await focused('back');
-  await press('Reconnect now');
-  await shows(tab, '#resume-result', /All 3 events/);
-  await focused('drop');
-});
-
-test('busy port: the error names the flag', async (t) => {
-  const { port } = await dev(t);
-  const second = start(BINARY, ['dev', '--listen', `127.0.0.1:${port}`]);
-  const { code } = await withTimeout(second.exited, 'dev does not exit');
-  assert.equal(code, 71);
-  assert.match(second.err, new RegExp(`^--listen 127.0.0.1:${port}: .*--listen 127.0.0.1:8090`));
-});
-
 test('page shows retained values of a new stream', async (t) => {
   const { tab } = await demo(t);
   const values = (expected) => tab.waitForFunction(
@@ -412,38 +228,3 @@ test('page of a previous run asks for a reload', async (t) => {
     second.publish.length,
   );
 });
-
-const ENDS = {
-  'SIGINT to its group (Ctrl-C)': (pid) => process.kill(-pid, 'SIGINT'),
-  SIGTERM: (pid) => process.kill(pid, 'SIGTERM'),
-  'SIGHUP to its group (the terminal is closed)': (pid) => process.kill(-pid, 'SIGHUP'),
-  'kill -9 of its group': (pid) => process.kill(-pid, 'SIGKILL'),
-  'kill -9 of itself': (pid) => process.kill(pid, 'SIGKILL'),
-};
-for (const [name, end] of Object.entries(ENDS)) {
-  test(`dev leaves nothing behind: ${name}`, async (t) => {
-    const { child, home, work, temporary, listen, publish } = await dev(t);
-    const curl = paste(t, listen);
-    await printed(curl, ({ out }) => out.includes('event: sse.connected'), 'sse.connected');
-    await pasteAll(publish);
-    const servers = children(child.pid);
-    assert.equal(servers.length, 3, 'a private Redis and two gateways');
-    // Working directories and open files, except the binary and system files.
-    const open = [child.pid, ...servers]
-      .flatMap(openPaths)
-      .map((file) => file.replace(/ \(deleted\)$/, ''))
-      .filter((file) => file !== work && file !== '/' && !/^\/(usr|etc)\//.test(file));
-
-    end(child.pid);
-    await withTimeout(child.exited, () => `dev does not exit:\n${child.out}${child.err}`);
-    await until(() => !servers.some(isRunning), `left behind: ${servers.filter(isRunning)}`);
-    assert.deepEqual(readdirSync(work), []);
-    assert.deepEqual(readdirSync(temporary), []);
-    assert.deepEqual(readdirSync(home).sort(), ['tmp', 'work']);
-    assert.deepEqual(open.filter((file) => existsSync(file)), []);
-    if (/^SIG(INT|TERM)/.test(name)) {
-      assert.deepEqual(await child.exited, { code: 0, signal: null });
-      assert.equal(child.err, '', 'a clean exit prints nothing');
-    }
-  });
-}
