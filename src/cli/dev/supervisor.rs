@@ -130,22 +130,19 @@ impl Supervisor {
     }
 
     fn start(&self, number: u8, admin: SocketAddr) -> Result<Child, SupervisorError> {
-        let start = || {
-            // Also if the file of this program has been replaced meanwhile.
-            let mut command = Command::new("/proc/self/exe");
-            let (name, value) = Instance { number, ..self.instance.clone() }.variable();
-            command
-                .arg0("sse-gateway")
-                .arg("dev")
-                .envs(self.environment.iter().cloned())
-                .env(variable("ADMIN__LISTEN"), admin.to_string())
-                .env(name, value)
-                .stdin(Stdio::null())
-                .stdout(Stdio::piped());
-            ends_with_parent(&mut command);
-            tokio::process::Command::from(command).spawn()
-        };
-        start().map_err(SupervisorError::Start)
+        // Also if the file of this program has been replaced meanwhile.
+        let mut command = Command::new("/proc/self/exe");
+        let (name, value) = Instance { number, ..self.instance.clone() }.variable();
+        command
+            .arg0("sse-gateway")
+            .arg("dev")
+            .envs(self.environment.iter().cloned())
+            .env(variable("ADMIN__LISTEN"), admin.to_string())
+            .env(name, value)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped());
+        ends_with_parent(&mut command);
+        tokio::process::Command::from(command).spawn().map_err(SupervisorError::Start)
     }
 }
 
