@@ -6,13 +6,14 @@ SHELL := bash
 .ONESHELL:
 .NOTPARALLEL:
 .PHONY: help demo dashboard screenshots animation build bench bench-quick bench-code instructions \
-  fuzz test test-build test-rust test-http2 test-upgrade test-js test-clients test-deploy \
-  test-busy test-matrix faults soak fmt lint deny sbom docs reference clean
+  fuzz test test-build test-rust test-http2 test-upgrade test-js test-clients test-servers \
+  test-deploy test-busy test-matrix faults soak fmt lint deny sbom docs reference clean
 
 TARGET  := $(abspath $(or $(CARGO_TARGET_DIR),target))
 CLIENTS := tests/clients
 JS      := clients/js
 BOARD   := examples/dashboard
+RUST    := servers/rust/Cargo.toml
 # Written by `npm ci`.
 MODULES := node_modules/.package-lock.json
 PAGE    := $(BOARD)/dist/index.html
@@ -117,7 +118,8 @@ fuzz: ## fuzz the parsers, 60 s each (FUZZ_SECONDS=10 FUZZ_TARGETS="http1 live")
 	    -timeout=10 -rss_limit_mb=2048 -print_final_stats=1
 	done
 
-test: test-rust test-http2 test-upgrade test-js test-clients test-deploy ## run every test, list skipped ones
+test: test-rust test-http2 test-upgrade test-js test-clients test-servers test-deploy
+test: ## run every test, list skipped ones
 	@shopt -s nullglob
 	lists=($(SKIPPED)/*)
 	if [[ $${#lists[@]} -eq 0 ]]; then
@@ -135,7 +137,8 @@ test-build:
 test-rust: test-build ## run the Rust tests with a real Redis
 	@bash .ci/need redis-test python openssl
 	echo "== cargo test"
-	cargo test --workspace --locked
+	# Most of the time they wait for processes.
+	RUST_TEST_THREADS=$$(($$(nproc) * 2)) cargo test --workspace --locked
 
 # The modules of the black-box tests that depend most on timing.
 BUSY_MODULES ?= drain:: faults:: front:: gap:: http2_floods:: limits:: modes:: neighbours:: \
@@ -262,7 +265,7 @@ test-clients: ## test with real browsers, clients and publishers
 	echo "== client tests"
 	cd $(CLIENTS)
 	export SSE_GATEWAY_BIN=$(TARGET)/debug/sse-gateway
-	SSE_GATEWAY_PYTHON=$(abspath $(VENV))/bin/python node --test
+	SSE_GATEWAY_PYTHON=$(abspath $(VENV))/bin/python node --test --test-concurrency=2
 
 $(CLIENTS)/$(MODULES): $(CLIENTS)/react/with-18/package.json
 %/$(MODULES): %/package.json %/package-lock.json
@@ -291,6 +294,26 @@ $(VENV)/done: $(CLIENTS)/requirements.txt
 	$(VENV)/bin/$(PIP) $<
 	touch $@
 
+$(VENV)-servers/done: servers/python/tests/requirements.txt
+	@bash .ci/need python
+	echo "== Python packages of the server libraries"
+	rm -rf $(VENV)-servers
+	python3 -m venv $(VENV)-servers
+	$(VENV)-servers/bin/$(PIP) $<
+	touch $@
+
+# Each library has its own servers (servers/harness/run.js), and two are tested at a time.
+test-servers: test-build $(CLIENTS)/$(MODULES) servers/node/$(MODULES) $(VENV)-servers/done
+test-servers: ## test the server libraries (Node, Python, Go, PHP, Rust)
+	@bash .ci/need redis-test go php
+	export SSE_GATEWAY_BIN=$(TARGET)/debug/sse-gateway PYTHONDONTWRITEBYTECODE=1
+	export SSE_PYTHON=$(abspath $(VENV))-servers/bin/python
+	echo "== server libraries"
+	for language in python go php rust; do
+	  cmp LICENSE servers/$$language/LICENSE
+	done
+	printf '%s\n' rust node python go php | xargs -P 2 -I {} servers/harness/test {}
+
 # The tests of the image need root and are skipped for other users.
 test-deploy: test-build $(VENV)-deploy/done ## test image, compose, k8s, alerts, proxies, systemd
 	@bash .ci/need redis-test prometheus haproxy nginx compose systemd openssl git
@@ -314,14 +337,18 @@ $(VENV)-deploy/done: tests/deploy/requirements.txt
 fmt: ## format the code
 	cargo fmt --all
 	cargo fmt --manifest-path fuzz/Cargo.toml
+	cargo fmt --manifest-path $(RUST)
 
 lint: ## check formatting and lints
 	@bash .ci/need cc
 	cargo fmt --all --check
 	cargo fmt --manifest-path fuzz/Cargo.toml --check
+	cargo fmt --manifest-path $(RUST) --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 	RUSTDOCFLAGS='-D warnings' cargo doc --locked --no-deps --document-private-items -p sse-gateway
 	cargo clippy --locked -p sse-gateway --features fuzzing --lib --bench head -- -D warnings
+	CARGO_TARGET_DIR=.cache/rust-library cargo clippy --locked --manifest-path $(RUST) \
+	  --all-targets --features tokio -- -D warnings
 
 # test-rust (tests/supply.rs) also checks licences, bans and sources; this adds advisories. It is
 # not part of `make test`, because building cargo-deny takes minutes and advisories need the
@@ -358,4 +385,5 @@ clean: ## remove everything that was built or downloaded
 	cargo clean
 	rm -rf fuzz/target fuzz/corpus fuzz/artifacts
 	rm -rf .cache book $(CLIENTS)/node_modules $(CLIENTS)/react/with-18/node_modules
+	rm -rf servers/node/node_modules servers/node/dist
 	rm -rf $(JS)/node_modules $(JS)/types $(BOARD)/node_modules $(BOARD)/dist
