@@ -1,4 +1,4 @@
-// Starts `sse-gateway dev` (a gateway with a private Redis) and the backend, with a new secret.
+// Starts `sse-gateway dev` (gateways with a private Redis) and the backend, with a new secret.
 import { randomBytes } from 'node:crypto';
 import net from 'node:net';
 import { serve } from '../backend/server.js';

@@ -64,7 +64,10 @@ export function paste(t, line) {
   return shell;
 }
 
-export const pasteAll = async (lines) => { for (const line of lines) await run('bash', ['-c', line]); };
+/** Runs printed commands, one after the other. */
+export async function pasteAll(lines) {
+  for (const line of lines) await run('bash', ['-c', line]);
+}
 
 /** Opens the page of a new `dev`, and waits for its stream. */
 export async function demo(t, settings, look) {
@@ -88,6 +91,7 @@ export const marked = (tab, kind) =>
     .locator(`#lanes .event-mark.${kind}`)
     .evaluateAll((marks) => marks.reduce((sum, { dataset }) => sum + Number(dataset.count), 0));
 
+/** Waits until the page shows this number of events. */
 export const rows = (tab, count) =>
   tab.waitForFunction(
     (count) => document.querySelectorAll('.event:not(.system)').length === count,
