@@ -22,10 +22,14 @@ RUN mkdir -p src loadtest/src \
  && echo 'fn main() {}' > src/main.rs && cp src/main.rs loadtest/src/main.rs && : > src/lib.rs \
  && cargo build --release --locked --package sse-gateway
 
-# The page of `sse-gateway dev` contains the JavaScript client. COPY preserves modification times,
-# which are older than the build above, so `touch` makes Cargo rebuild the gateway.
+# The page of `sse-gateway dev` contains the JavaScript client and some pages of the book. COPY
+# preserves modification times, which are older than the build above, so `touch` makes Cargo rebuild
+# the gateway.
 COPY src src
 COPY clients/js/src clients/js/src
+COPY docs/getting-started.md docs/
+COPY docs/concepts docs/concepts
+COPY docs/guides docs/guides
 RUN touch src/main.rs src/lib.rs && cargo build --release --locked --package sse-gateway
 
 # Dynamically linked with copied libraries, because name resolution is unreliable in a static glibc.

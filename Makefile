@@ -5,7 +5,7 @@ SHELL := bash
 .DELETE_ON_ERROR:
 .ONESHELL:
 .NOTPARALLEL:
-.PHONY: help demo dashboard screenshots build bench bench-quick bench-code instructions \
+.PHONY: help demo dashboard screenshots animation build bench bench-quick bench-code instructions \
   fuzz test test-build test-rust test-http2 test-upgrade test-js test-clients test-servers \
   test-deploy test-busy test-matrix faults soak fmt lint deny sbom docs reference clean
 
@@ -39,18 +39,24 @@ demo: ## start a private Redis, the gateway and a demo page (ARGS="--listen 127.
 	fi
 	exec $$binary dev $(ARGS)
 
-# The gateway for targets that do not need an up-to-date build.
-GATEWAY  = $(or $(SSE_GATEWAY_BIN),$(TARGET)/release/sse-gateway)
+# The gateway for targets that do not need an up-to-date build: also the one of `make demo`.
+GATEWAY  = $(or $(SSE_GATEWAY_BIN),$(firstword $(wildcard $(BUILDS)) $(lastword $(BUILDS))))
+BUILDS  := $(TARGET)/release/sse-gateway $(TARGET)/debug/sse-gateway
 
 dashboard: $(PAGE) ## start the example dashboard and all it needs (ARGS="--port 8088")
 	@bash .ci/need redis cc
-	[[ -x $(GATEWAY) ]] || cargo build --release --locked -p sse-gateway
+	[[ -x $(GATEWAY) ]] || cargo build --locked -p sse-gateway
 	SSE_GATEWAY_BIN=$(GATEWAY) exec node $(BOARD)/start.js $(ARGS)
 
 screenshots: $(PAGE) ## update the dashboard images in docs/images (takes a minute)
 	@bash .ci/need redis cc chromium
-	[[ -x $(GATEWAY) ]] || cargo build --release --locked -p sse-gateway
+	[[ -x $(GATEWAY) ]] || cargo build --locked -p sse-gateway
 	SSE_GATEWAY_BIN=$(GATEWAY) node $(BOARD)/screenshots.js
+
+animation: $(CLIENTS)/$(MODULES) ## update docs/images/demo.webp, the animated demo page (a minute)
+	@bash .ci/need redis-test cc chromium webp
+	cargo build --locked -p sse-gateway
+	SSE_GATEWAY_BIN=$(TARGET)/debug/sse-gateway node $(CLIENTS)/animation.js docs/images/demo.webp
 
 build: ## build the release binary
 	@bash .ci/need cc

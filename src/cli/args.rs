@@ -76,7 +76,7 @@ fn report_errors(loaded: Result<Loaded, Vec<ConfigError>>) -> Result<Loaded, u8>
 pub enum Command {
     /// Run the gateway
     Serve(ConfigArgs),
-    /// Run the gateway with a private Redis, a temporary key and a demo page at /
+    /// Run two gateways with a private Redis, a temporary key and a demo page at /
     Dev(DevArgs),
     /// Print a ticket for a user
     Ticket(TicketArgs),
@@ -97,10 +97,10 @@ pub enum Command {
 /// `dev`
 #[derive(Args, Debug)]
 pub struct DevArgs {
-    /// Address of the page and the gateway
+    /// Address of the page, which also forwards to the gateways
     #[arg(long, default_value = "127.0.0.1:8080")]
     pub listen: SocketAddr,
-    /// Address of the admin listener; port 0 = a free one
+    /// Address of the first gateway's admin listener; port 0 = a free one
     #[arg(long, default_value = "127.0.0.1:0")]
     pub admin_listen: SocketAddr,
     /// Use this Redis instead of starting a private one

@@ -1,4 +1,4 @@
-// Starts `sse-gateway dev` (a gateway with a private Redis) and the backend, with a new secret.
+// Starts `sse-gateway dev` (gateways with a private Redis) and the backend, with a new secret.
 import { randomBytes } from 'node:crypto';
 import net from 'node:net';
 import { serve } from '../backend/server.js';
@@ -27,12 +27,10 @@ export async function startEnvironment({ port, gatewayPort = 0, tick, page }) {
     ...process.env,
     SSE_GATEWAY__TICKETS__KEYS: JSON.stringify([{ kid: KID, algorithm: 'HS256', secret }]),
     SSE_GATEWAY__CORS__ALLOWED_ORIGINS: `http://127.0.0.1:${pagePort},http://localhost:${pagePort}`,
-    SSE_GATEWAY__LOG__FORMAT: 'json',
-    SSE_GATEWAY__LOG__LEVEL: 'info',
   });
   try {
-    const { public: address, admin } = await gateway.printed(findListening);
-    await waitUntilReady(`http://${admin}/readyz`);
+    // Printed when the gateway is connected to Redis and has loaded its functions.
+    const address = await gateway.printed((text) => /http:\/\/(\S+)\/\n/.exec(text)?.[1]);
     const redisPort = await gateway.printed((text) => /redis-cli -p (\d+) /.exec(text)?.[1]);
     const backend = await serve({
       port: pagePort,
@@ -56,22 +54,6 @@ export async function startEnvironment({ port, gatewayPort = 0, tick, page }) {
     await gateway.stop();
     throw error;
   }
-}
-
-/** Returns the gateway's "listening" log record: { public, admin }. */
-function findListening(text) {
-  const isListening = (line) => line.includes('"message":"listening"') && line.endsWith('}');
-  const line = text.split('\n').find(isListening);
-  return line && JSON.parse(line);
-}
-
-/** The gateway is ready when it is connected to Redis and has loaded its functions. */
-async function waitUntilReady(url) {
-  for (const deadline = Date.now() + 20_000; Date.now() < deadline;) {
-    if ((await fetch(url)).ok) return;
-    await new Promise((resolve) => { setTimeout(resolve, 50); });
-  }
-  throw new Error(`The gateway is not ready: ${await (await fetch(url)).text()}`);
 }
 
 function listen(port) {

@@ -3,10 +3,11 @@
 use std::{
     io,
     net::{Ipv4Addr, TcpListener},
-    os::unix::process::CommandExt,
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
+
+use super::death::ends_with_parent;
 
 const START: Duration = Duration::from_secs(10);
 /// Number of attempts: another process may take the free port first.
@@ -127,18 +128,6 @@ fn spawn(program: &str, port: u16) -> io::Result<Child> {
         .args(["--proto-max-bulk-len", "1mb"])
         .stdin(Stdio::null())
         .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        // Ctrl-C must reach only the gateway, which drains first.
-        .process_group(0);
-    let parent = std::process::id() as libc::pid_t;
-    // SAFETY: prctl and getppid are async-signal-safe and touch nothing of this process.
-    unsafe {
-        command.pre_exec(move || match libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) {
-            // The parent may have ended before prctl took effect.
-            0 if libc::getppid() == parent => Ok(()),
-            0 => Err(io::ErrorKind::BrokenPipe.into()),
-            _ => Err(io::Error::last_os_error()),
-        });
-    }
-    command.spawn()
+        .stderr(Stdio::null());
+    ends_with_parent(&mut command).spawn()
 }

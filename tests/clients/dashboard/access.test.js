@@ -1,26 +1,9 @@
 // Accessibility of the dashboard: phone, dark mode, keyboard and screen reader, as far as axe-core
 // can test.
 import assert from 'node:assert/strict';
-import { readFileSync } from 'node:fs';
-import { createRequire } from 'node:module';
 import { test } from 'node:test';
+import { violations } from '../lib/axe.js';
 import { counter, live, pane, publish, setUp, unread } from './lib.js';
-
-const AXE = readFileSync(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8');
-
-/** Violations reported by axe-core, except minor ones: rule, impact and element. */
-async function violations(tab) {
-  await tab.evaluate(AXE);
-  const { violations: found, passes } = await tab.evaluate(() => window.axe.run());
-  assert.ok(passes.length > 20, 'axe-core checked too few rules');
-  return found
-    .filter(({ impact }) => impact !== 'minor')
-    .flatMap(({ id, impact, nodes }) =>
-      nodes.map(
-        ({ target, failureSummary }) => `${id} (${impact}) at ${target}: ${failureSummary}`,
-      ),
-    );
-}
 
 const LOOKS = {
   'light': { colorScheme: 'light' },

@@ -1,24 +1,30 @@
 // The list of events. Draws at most 200 rows per frame, even at thousands of events per second.
-import { currentCount, totalEvents } from './chart.js';
 import { $, clock, element, pretty } from './dom.js';
+import * as record from './record.js';
 
 const MAX_ROWS = 200;
 const NO_EVENTS = 'No events yet. Publish one here or from a terminal.';
+const INTERVAL = 100; // minimum time between two updates, in ms
 let pending = []; // received since the last frame, oldest first
 let drawScheduled = false;
-const rows = []; // newest first: { node, system, heartbeat, text }
+let drawn = 0;
+const rows = []; // newest first: { id, node, system, heartbeat, text }
 
 export function show(item) {
   pending.push(item);
   if (pending.length > MAX_ROWS) pending.shift();
+  schedule();
+}
+
+function schedule() {
   if (drawScheduled) return;
   drawScheduled = true;
-  // At high rates a few updates per second are enough.
-  setTimeout(requestAnimationFrame, currentCount() > 100 ? 150 : 0, draw);
+  setTimeout(requestAnimationFrame, Math.max(0, drawn + INTERVAL - Date.now()), draw);
 }
 
 function draw() {
   drawScheduled = false;
+  drawn = Date.now();
   const fresh = pending;
   pending = [];
   for (const item of fresh) {
@@ -27,8 +33,18 @@ function draw() {
     $('events').prepend(row.node);
   }
   for (const row of rows.splice(MAX_ROWS)) row.node.remove();
-  $('received').textContent = totalEvents().toLocaleString('en');
+  markReplayed();
   filter();
+}
+
+/** When an event was published may become known after it has arrived. */
+function markReplayed() {
+  for (const row of rows) {
+    const event = row.id && !row.replayed && record.find(row.id);
+    if (!event || !record.isReplayed(event)) continue;
+    row.replayed = true;
+    row.type.append(element('span', 'badge', 'replayed'));
+  }
 }
 
 function makeRow(item) {
@@ -40,21 +56,23 @@ function makeRow(item) {
   node.dataset.type = item.type;
   node.dataset.id = item.id;
   const type = element('div', 'type', item.type);
-  if (item.away) type.append(element('span', 'badge', 'published while disconnected'));
+  if (item.history) type.append(element('span', 'badge', 'new name, read from the history'));
   if (item.retained) type.append(element('span', 'badge', 'retained value'));
   const meta = element('div', 'meta', item.id);
-  meta.append(element('time', '', clock(item.time)));
-  const data = element('pre', '', system ? item.data : pretty(item.data));
+  meta.append(element('time', '', clock(new Date(item.time))));
+  const data = element('pre', '', system ? item.text : pretty(item.text));
   if (!system && data.textContent.split('\n').length > 9) {
     data.tabIndex = 0;
     data.setAttribute('aria-label', 'Data of ' + item.type);
   }
   node.append(type, meta, data);
   return {
+    id: item.id,
+    type,
     node,
     system,
     heartbeat: item.type === 'sse.heartbeat',
-    text: (item.type + ' ' + item.id + ' ' + item.data).toLowerCase(),
+    text: (item.type + ' ' + item.id + ' ' + item.text).toLowerCase(),
   };
 }
 
@@ -78,4 +96,5 @@ function filter() {
 
 $('filter').oninput = $('show-system').onchange = $('show-heartbeats').onchange = filter;
 $('clear').onclick = () => { for (const row of rows.splice(0)) row.node.remove(); filter(); };
+record.onChange(schedule);
 filter();

@@ -1,9 +1,9 @@
 // The panel of retained values: sets and deletes them, and shows those that the stream brought.
+import { publish } from './config.js';
 import { $, element, showResult } from './dom.js';
+import { restart } from './stream.js';
 
 const CHANNEL = 'broadcast:values';
-/** Names of the events of this panel. */
-export const VALUE_TYPES = ['value', 'value-removed'];
 const values = new Map();
 
 /** Takes an event of the stream. */
@@ -23,10 +23,8 @@ function draw() {
   $('values').replaceChildren(...items);
 }
 
-/**
- * Connects the panel. `publish` sends an event; `restart` begins a stream without an id.
- */
-export function setUpValues(publish, restart) {
+/** Connects the panel. */
+export function setUpValues() {
   const send = async (event, done) => {
     try {
       await publish({ channel: CHANNEL, ...event });

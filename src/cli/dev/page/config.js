@@ -1,0 +1,36 @@
+// What the server tells the page, and requests to it.
+import { $, parse } from './dom.js';
+
+export const config = JSON.parse($('config').textContent);
+
+const wanted = new URLSearchParams(location.search).get('user');
+/** The user of this page: `?user=` of its address, or the one of the printed commands. */
+export const USER = /^[\w.-]{1,64}$/.test(wanted ?? '') ? wanted : config.user;
+export const USER_CHANNEL = 'user:' + USER + ':events';
+
+/** Sends a request with the API key. Rejects with an error that has `code` and `status`. */
+export async function api(path, body, method = 'POST') {
+  const response = await fetch(path, {
+    method,
+    headers: { 'authorization': 'Bearer ' + config.apiKey, 'content-type': 'application/json' },
+    body,
+  });
+  const value = parse(await response.text());
+  if (!response.ok) {
+    const error = new Error(value?.message ?? 'the gateway returned status ' + response.status);
+    throw Object.assign(error, { code: value?.error, status: response.status });
+  }
+  return value;
+}
+
+export const read = (path) => api(path, undefined, 'GET');
+
+/** Publishes one event, or an array of them; rejects if one was refused. Resolves to the ids. */
+export async function publish(event) {
+  const results = [await api('/publish', typeof event === 'string' ? event : JSON.stringify(event))]
+    .flat();
+  for (const { error, message } of results) {
+    if (error) throw Object.assign(new Error(message || error), { code: error });
+  }
+  return results.map(({ id }) => id);
+}

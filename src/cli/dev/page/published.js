@@ -1,0 +1,54 @@
+// Reads from the server which events were published, by any client, also while the stream
+// is closed.
+import { USER, read } from './config.js';
+import * as record from './record.js';
+import { listen, receiveStored } from './stream.js';
+
+/** Interval, in ms, between two requests. */
+const INTERVAL = 500;
+let next = null; // position from which to continue
+let running = null;
+let again = false;
+
+/** Reads what was published since the last time. Concurrent calls share a request. */
+export function readPublished() {
+  if (running) again = true;
+  running ??= readAll().finally(() => { running = null; });
+  return running;
+}
+
+async function readAll() {
+  do {
+    again = false;
+    await readOnce();
+  } while (again);
+}
+
+async function readOnce() {
+  const after = next;
+  const query = new URLSearchParams({ user: USER, ...(after && { after }) });
+  const answer = await read('/dev/published?' + query);
+  next = answer.next;
+  if (answer.events.length === 0) return;
+  // The clocks of the browser and of the server may differ.
+  const skew = Date.now() - answer.now;
+  const unknown = new Map(); // channel: new names
+  for (const event of answer.events) {
+    if (event.type.startsWith('sse.')) continue;
+    record.published({ ...event, at: event.at + (Math.abs(skew) > 1000 ? skew : 0) });
+    if (!listen(event.type) && !unknown.get(event.channel)?.has(event.type)) continue;
+    unknown.set(event.channel, (unknown.get(event.channel) ?? new Set()).add(event.type));
+  }
+  // A closed stream replays them, now that their names are known.
+  if (record.currentOutage()) return;
+  for (const [channel, types] of unknown) await receiveStored(channel, after, types);
+}
+
+/** Begins now, and continues while the page is visible. */
+export function follow() {
+  const attempt = () => readPublished().catch(() => { /* the state of the stream shows it */ });
+  const tick = () => { if (!document.hidden) attempt(); };
+  setInterval(tick, INTERVAL);
+  document.addEventListener('visibilitychange', tick);
+  return attempt();
+}

@@ -1,0 +1,135 @@
+//! What a gateway of `dev` serves in addition: the page, and what its buttons do.
+
+use actix_web::{HttpRequest, HttpResponse, ResponseError, http::StatusCode, web};
+use serde_json::json;
+
+use super::{
+    assets,
+    gateway::Instance,
+    page,
+    published::{self, PublishedError},
+};
+use crate::{
+    core::{
+        channel::{Channel, is_name},
+        id::StreamPosition,
+    },
+    error_chain::ErrorChain,
+    http::{
+        api_keys::{self, ApiDenial},
+        params::{BadRequest, Params},
+        responses,
+        worker::Worker,
+    },
+    redis::{
+        commands::CommandError,
+        presence::{self, TopicUsers},
+    },
+    settings::Scope,
+};
+
+/// Any topic: the users who receive it are those whose ticket has all topics.
+const ANY_TOPIC: &str = "news";
+
+/// The routes of a gateway.
+pub fn of(instance: Instance) -> impl Fn(&mut web::ServiceConfig) + Send + Sync {
+    let (text, number) = (page::text(&instance), instance.number);
+    move |config| {
+        let text = text.clone();
+        assets::routes(config);
+        config
+            .route("/", web::get().to(move || std::future::ready(page::response(text.clone()))))
+            .route("/dev/gateway", web::get().to(move || gateway(number)))
+            .route("/dev/kill", web::post().to(kill))
+            .route("/dev/trim", web::post().to(trim))
+            .route("/dev/online", web::get().to(online))
+            .route("/dev/published", web::get().to(published));
+    }
+}
+
+/// Which gateway this is.
+async fn gateway(number: u8) -> HttpResponse {
+    HttpResponse::Ok().json(json!({ "gateway": number, "pid": std::process::id() }))
+}
+
+/// Why a request is refused.
+#[derive(Debug, thiserror::Error)]
+enum RequestError {
+    #[error("the API key is refused: {0:?}")]
+    Key(ApiDenial),
+    #[error("{}", .0.message)]
+    Bad(BadRequest),
+    #[error("the logs cannot be read")]
+    Published(#[from] PublishedError),
+    #[error("a command failed")]
+    Command(#[from] CommandError),
+}
+
+impl ResponseError for RequestError {
+    fn error_response(&self) -> HttpResponse {
+        match self {
+            Self::Key(denial) => denial.response(),
+            Self::Bad(error) => error.response(),
+            Self::Published(_) | Self::Command(_) => {
+                let message = ErrorChain(self).to_string();
+                responses::error(StatusCode::SERVICE_UNAVAILABLE, "redis-away", &message)
+            }
+        }
+    }
+}
+
+type Response = Result<HttpResponse, RequestError>;
+
+fn bad(message: &str) -> RequestError {
+    RequestError::Bad(BadRequest { code: "bad-request", message: message.to_owned() })
+}
+
+/// The parameters of a request with the API key of the page.
+fn authorised<'a>(request: &'a HttpRequest, worker: &Worker) -> Result<Params<'a>, RequestError> {
+    api_keys::check(request, &worker.api.auth, Scope::Admin).map_err(RequestError::Key)?;
+    Params::of(request).map_err(RequestError::Bad)
+}
+
+fn user<'a>(params: &'a Params<'_>) -> Result<&'a str, RequestError> {
+    params.get("user").filter(|user| is_name(user)).ok_or_else(|| bad("user must be a user id"))
+}
+
+/// Kills this process with SIGKILL. The request names it: a browser repeats a request whose
+/// connection breaks, and the other gateway gets it then.
+async fn kill(request: HttpRequest, worker: web::Data<Worker>) -> Response {
+    let params = authorised(&request, &worker)?;
+    if params.get("pid") == Some(&std::process::id().to_string()) {
+        // SAFETY: raise has no preconditions.
+        unsafe { libc::raise(libc::SIGKILL) };
+    }
+    Ok(HttpResponse::NoContent().finish())
+}
+
+/// Deletes all events of a user's channel but the last one from the history.
+async fn trim(request: HttpRequest, worker: web::Data<Worker>) -> Response {
+    let params = authorised(&request, &worker)?;
+    let log = worker.commands.keys.log(&Channel::User(user(&params)?.into()));
+    let mut command = redis::cmd("XTRIM");
+    command.arg(log).arg("MAXLEN").arg(1);
+    let deleted: u64 = worker.commands.run(&command).await?;
+    Ok(HttpResponse::Ok().json(json!({ "deleted": deleted })))
+}
+
+/// The users who are online.
+async fn online(request: HttpRequest, worker: web::Data<Worker>) -> Response {
+    authorised(&request, &worker)?;
+    let TopicUsers { users, .. } = presence::of_topic(&worker.commands, ANY_TOPIC).await?;
+    Ok(HttpResponse::Ok().json(json!({ "users": users })))
+}
+
+/// The events that were published after a position.
+async fn published(request: HttpRequest, worker: web::Data<Worker>) -> Response {
+    let params = authorised(&request, &worker)?;
+    let parse = |text| {
+        let position = StreamPosition::parse(text);
+        position.ok_or_else(|| bad("after must be the next of another response"))
+    };
+    let after = params.get("after").map(parse).transpose()?;
+    let reply = published::published(&worker, user(&params)?, after).await?;
+    Ok(HttpResponse::Ok().json(reply))
+}

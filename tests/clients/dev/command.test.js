@@ -1,0 +1,72 @@
+// `sse-gateway dev`: the printed commands, errors, and that it leaves nothing behind.
+import assert from 'node:assert/strict';
+import { existsSync, readdirSync } from 'node:fs';
+import { test } from 'node:test';
+import {
+  children,
+  isRunning,
+  openPaths,
+  printed,
+  start,
+  until,
+  withTimeout,
+} from '../lib/processes.js';
+import { BINARY } from '../lib/servers.js';
+import { dev, paste, pasteAll } from './lib.js';
+
+test('printed redis-cli and curl commands work', async (t) => {
+  const { publish, listen } = await dev(t);
+  const curl = paste(t, listen);
+  await printed(curl, ({ out }) => out.includes('event: sse.connected'), 'sse.connected');
+  await pasteAll(publish);
+  await printed(
+    curl,
+    ({ out }) =>
+      [...out.matchAll(/\nid: \S+\nevent: (?!sse\.)\S+\ndata: .+\n(?=\n)/g)].length ===
+      publish.length,
+    'the events',
+  );
+});
+
+test('busy port: the error names the flag', async (t) => {
+  const { port } = await dev(t);
+  const second = start(BINARY, ['dev', '--listen', `127.0.0.1:${port}`]);
+  const { code } = await withTimeout(second.exited, 'dev does not exit');
+  assert.equal(code, 71);
+  assert.match(second.err, new RegExp(`^--listen 127.0.0.1:${port}: .*--listen 127.0.0.1:8090`));
+});
+
+const ENDS = {
+  'SIGINT to its group (Ctrl-C)': (pid) => process.kill(-pid, 'SIGINT'),
+  SIGTERM: (pid) => process.kill(pid, 'SIGTERM'),
+  'SIGHUP to its group (the terminal is closed)': (pid) => process.kill(-pid, 'SIGHUP'),
+  'kill -9 of its group': (pid) => process.kill(-pid, 'SIGKILL'),
+  'kill -9 of itself': (pid) => process.kill(pid, 'SIGKILL'),
+};
+for (const [name, end] of Object.entries(ENDS)) {
+  test(`dev leaves nothing behind: ${name}`, async (t) => {
+    const { child, home, work, temporary, listen, publish } = await dev(t);
+    const curl = paste(t, listen);
+    await printed(curl, ({ out }) => out.includes('event: sse.connected'), 'sse.connected');
+    await pasteAll(publish);
+    const servers = children(child.pid);
+    assert.equal(servers.length, 3, 'a private Redis and two gateways');
+    // Working directories and open files, except the binary and system files.
+    const open = [child.pid, ...servers]
+      .flatMap(openPaths)
+      .map((file) => file.replace(/ \(deleted\)$/, ''))
+      .filter((file) => file !== work && file !== '/' && !/^\/(usr|etc)\//.test(file));
+
+    end(child.pid);
+    await withTimeout(child.exited, () => `dev does not exit:\n${child.out}${child.err}`);
+    await until(() => !servers.some(isRunning), `left behind: ${servers.filter(isRunning)}`);
+    assert.deepEqual(readdirSync(work), []);
+    assert.deepEqual(readdirSync(temporary), []);
+    assert.deepEqual(readdirSync(home).sort(), ['tmp', 'work']);
+    assert.deepEqual(open.filter((file) => existsSync(file)), []);
+    if (/^SIG(INT|TERM)/.test(name)) {
+      assert.deepEqual(await child.exited, { code: 0, signal: null });
+      assert.equal(child.err, '', 'a clean exit prints nothing');
+    }
+  });
+}

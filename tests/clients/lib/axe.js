@@ -1,0 +1,20 @@
+// axe-core in a page.
+import assert from 'node:assert/strict';
+import { readFileSync } from 'node:fs';
+import { createRequire } from 'node:module';
+
+const AXE = readFileSync(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8');
+
+/** Violations reported by axe-core, except minor ones: rule, impact and element. */
+export async function violations(tab) {
+  await tab.evaluate(AXE);
+  const { violations: found, passes } = await tab.evaluate(() => window.axe.run());
+  assert.ok(passes.length > 20, 'axe-core checked too few rules');
+  return found
+    .filter(({ impact }) => impact !== 'minor')
+    .flatMap(({ id, impact, nodes }) =>
+      nodes.map(
+        ({ target, failureSummary }) => `${id} (${impact}) at ${target}: ${failureSummary}`,
+      ),
+    );
+}
