@@ -30,6 +30,8 @@ pub struct Rules {
     /// Redis may discard what it acknowledged, with the idempotency keys. A publisher that repeats
     /// an event because it got no reply then publishes it a second time, with another id.
     pub discards: bool,
+    /// Events with `UNSEEN` wait for the clock of Redis, which was set back.
+    pub delays_unseen: bool,
 }
 
 impl Rules {
@@ -39,6 +41,7 @@ impl Rules {
         self.tolerated.extend(other.tolerated);
         self.ends_streams |= other.ends_streams;
         self.discards |= other.discards;
+        self.delays_unseen |= other.delays_unseen;
     }
 }
 

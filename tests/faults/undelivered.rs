@@ -33,8 +33,10 @@ pub async fn check(reader: &mut Publisher, events: &[Publish], rules: &Rules) ->
     numbers.into_iter().for_each(|number| *counts.entry(number).or_default() += 1);
     let wrong = events.iter().filter(|event| {
         let count = counts.get(&event.number).copied().unwrap_or(0);
-        let is_due =
-            event.kind == Kind::Durable && is_away(&event.channel) && event.acknowledged.is_some();
+        let is_due = event.kind == Kind::Durable
+            && is_away(&event.channel)
+            && event.acknowledged.is_some()
+            && !rules.delays_unseen;
         !rules.discards && (count > 1 || (is_due && count == 0))
     });
     let text = |event: &Publish| {

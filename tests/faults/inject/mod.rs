@@ -154,6 +154,7 @@ impl Fault {
             Fault::TerminateOther | Fault::RollingRestart => rules.ends_streams = true,
             Fault::LongerRetention | Fault::OtherSettings => rules.ends_streams = true,
             Fault::TwoServers | Fault::SnapshotsCut => rules.ends_streams = true,
+            Fault::ClockBack => rules.delays_unseen = true,
             // The second server accepts events until a gateway meets it.
             Fault::TwoServersUsed => {
                 rules.allowed.insert("reset");
