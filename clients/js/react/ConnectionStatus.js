@@ -8,6 +8,7 @@ const TEXTS = {
   open: 'Live',
   reconnecting: 'Reconnecting',
   polling: 'Live (polling)',
+  'signed-out': 'Signed out',
   closed: 'Offline',
 };
 
@@ -21,6 +22,7 @@ const COLORS = {
   open: '#1a8f5f',
   reconnecting: '#b7791f',
   polling: '#2b7fc4',
+  'signed-out': '#d0443a',
   closed: '#d0443a',
 };
 

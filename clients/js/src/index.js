@@ -6,9 +6,11 @@
 import { startEngine } from './engine.js';
 import { handlers } from './handlers.js';
 import { listeners } from './listeners.js';
+import { ticketFunction } from './ticket.js';
 /** @import { Engine, Gap, ConnectOptions, Settings, Sink, State, Stream } from './types.js' */
 /** @import { Snapshot } from './types.js' */
 
+export { TicketError } from './ticket.js';
 export * from './types.js';
 
 /** Maximum duration, in ms: 23 days. Timers are limited to 2^31 ms. */
@@ -22,10 +24,7 @@ const DEFAULTS = { polling: true, retry: 1000, retryMax: 30_000, failures: 3, pr
  * @example
  * const stream = connect({
  *   url: 'https://events.example.com/events',
- *   ticket: async () => {
- *     const response = await fetch('/api/sse-ticket', { method: 'POST' });
- *     return (await response.json()).ticket;
- *   },
+ *   ticketUrl: '/api/sse-ticket', // your backend responds with { "ticket": "…" }
  * });
  * stream.on('order-completed', (order) => show(order));
  * stream.onGap(() => reload());
@@ -38,7 +37,9 @@ const DEFAULTS = { polling: true, retry: 1000, retryMax: 30_000, failures: 3, pr
  */
 export function connect(options) {
   if (!options?.url || typeof (options.ticket ?? connect) !== 'function') {
-    throw new TypeError('connect() needs { url, ticket: () => … }, or { url } without a ticket');
+    throw new TypeError(
+      'connect() needs { url, ticketUrl } or { url, ticket: () => … }, or { url } without a ticket',
+    );
   }
   // All tabs of a group receive the events of the user whose ticket opened the connection: a common
   // name would deliver one user's events to the next.
@@ -50,6 +51,7 @@ export function connect(options) {
   const settings = normalize({
     ...DEFAULTS, heartbeat, watchdog: 3 * heartbeat, ...normalize(options),
   });
+  settings.ticket = ticketFunction(settings, settings.watchdog);
 
   const registry = handlers(settings.types);
   const states = /** @type {ReturnType<typeof listeners<[State]>>} */ (listeners());
@@ -67,7 +69,7 @@ export function connect(options) {
     at(id) { lastEventId = id; },
     state(now) {
       if (state === now || state === 'closed') return;
-      if (state === 'reconnecting' && now !== 'closed') reconnectCount++;
+      if (state === 'reconnecting' && (now === 'open' || now === 'polling')) reconnectCount++;
       state = now;
       states.call(now);
     },

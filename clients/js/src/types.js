@@ -7,8 +7,10 @@
  * - `reconnecting`: was connected and is reconnecting; also while offline or while the page is
  *   frozen.
  * - `polling`: SSE is blocked; receiving events over `/events/poll` and retrying SSE at intervals.
+ * - `signed-out`: the ticket endpoint responded with 401. The stream does not retry until
+ *   `reconnect()` is called, for example after a login.
  * - `closed`: `close()` was called. This state is final.
- * @typedef {'connecting' | 'open' | 'reconnecting' | 'polling' | 'closed'} State
+ * @typedef {'connecting' | 'open' | 'reconnecting' | 'polling' | 'signed-out' | 'closed'} State
  */
 
 /**
@@ -71,9 +73,13 @@
  *   `https://events.example.com/events`. Polls use the same URL with `/poll` appended to the path
  * @property {() => string | null | Promise<string | null>} [ticket] called for every new ticket;
  *   fetch one from your backend. Return a new ticket each time: two connections with the same
- *   ticket keep closing each other. If it fails, it is called again with increasing delay. Return
+ *   ticket keep closing each other. If it fails, it is called again with increasing delay; if it
+ *   throws an error with `status` 401 (`TicketError`), the state becomes `signed-out`. Return
  *   null if the ticket is in a cookie (`tickets.cookie`), which the function may renew. Default: no
  *   ticket in the URL; for a cookie, or for topics that need none (`tickets.anonymous_topics`)
+ * @property {string} [ticketUrl] in place of `ticket`: the URL of your backend that issues tickets.
+ *   Each ticket is requested with `POST`; the response is `{ "ticket": "…" }`, or 401 if the user is
+ *   signed out
  * @property {readonly string[]} [topics] limits the ticket's topics to these: names, `prefix*` or
  *   `*`; `[]`: only the user's own events. Default: all topics of the ticket
  * @property {boolean} [withCredentials] sends cookies to another origin; for gateways with
@@ -98,8 +104,8 @@
  * @property {number} [probe] interval between SSE attempts while polling. Default: 60,000
  * @property {SourceConstructor | null} [EventSource] implementation for Node, such as npm
  *   `eventsource`. Default: the global one
- * @property {(url: string, init?: any) => Promise<any>} [fetch] used for polls. Default: the global
- *   one
+ * @property {(url: string, init?: any) => Promise<any>} [fetch] used for polls and `ticketUrl`.
+ *   Default: the global one
  * @property {null} [SharedWorker] for `share`; null: use a tab to own the connection, never a
  *   shared worker. Default: the global one
  */
@@ -121,7 +127,8 @@
  * @property {(listener: (error: Error) => void) => Off} onError registers a listener for errors,
  *   such as a failed ticket request or a refused poll. The stream keeps retrying. Without a
  *   listener errors go to `console.warn`
- * @property {() => void} reconnect reconnects immediately, with a new ticket
+ * @property {() => void} reconnect reconnects immediately, with a new ticket; also after
+ *   `signed-out`
  * @property {() => void} close closes the stream permanently
  * @property {State} state current state
  * @property {string | undefined} lastEventId id up to which all handlers have been called;
@@ -174,6 +181,7 @@
  * @typedef {object} HistoryOptions
  * @property {string} url URL of the gateway's `/events`, as for `connect`
  * @property {ConnectOptions['ticket']} [ticket] as for `connect`; called once
+ * @property {ConnectOptions['ticketUrl']} [ticketUrl] as for `connect`
  * @property {string} channel `user:<id>:events` of the ticket's own user, or `broadcast:<topic>` of
  *   a topic that the ticket allows
  * @property {string | number} [since] the oldest event to read: a duration such as `15m` or `1d`, a

@@ -41,10 +41,10 @@ async function size(entry, external = []) {
   return gzipSync(file.contents, { level: 9 }).length;
 }
 
-test('core bundle is below 4 KB gzipped', async (t) => {
+test('core bundle is below 4.5 KB gzipped', async (t) => {
   const core = await size('src/index.js', ['./share/member.js']);
   t.diagnostic(`core: ${core} bytes; shared worker: ${await size('src/share/worker.js')} bytes`);
-  assert.ok(core < 4096, `${core} bytes`);
+  assert.ok(core < 4608, `${core} bytes`);
 });
 
 test('package has no dependencies', async () => {
