@@ -379,4 +379,4 @@ clean: ## remove everything that was built or downloaded
 	rm -rf fuzz/target fuzz/corpus fuzz/artifacts
 	rm -rf .cache book $(CLIENTS)/node_modules $(CLIENTS)/react/with-18/node_modules
 	rm -rf servers/node/node_modules servers/node/dist
-	rm -rf $(JS)/node_modules $(JS)/types $(BOARD)/node_modules $(BOARD)/dist
+	rm -rf $(JS)/node_modules $(JS)/types $(JS)/dist $(BOARD)/node_modules $(BOARD)/dist

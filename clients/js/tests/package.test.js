@@ -47,6 +47,13 @@ test('core bundle is below 4.5 KB gzipped', async (t) => {
   assert.ok(core < 4608, `${core} bytes`);
 });
 
+test('composables and store are below 60 lines each', () => {
+  for (const name of ['vue', 'svelte']) {
+    const lines = readFileSync(`${root}${name}/index.js`, 'utf8').trimEnd().split('\n');
+    assert.ok(lines.length < 60, `${name}: ${lines.length} lines`);
+  }
+});
+
 test('package has no dependencies', async () => {
   const { default: manifest } = await import('../package.json', { with: { type: 'json' } });
   assert.deepEqual(manifest.dependencies ?? {}, {});
@@ -86,7 +93,7 @@ async function installed(t) {
     '--directory',
     path.join(modules, 'sse-gateway-client'),
   ]);
-  for (const name of ['react', 'react-dom', '@types'])
+  for (const name of ['react', 'react-dom', '@types', 'svelte', 'vue'])
     symlinkSync(`${root}node_modules/${name}`, path.join(modules, name));
   return application;
 }
@@ -108,14 +115,22 @@ test('packed package contains working code and types', { timeout: 300_000 }, asy
     'react/index.js',
     'react/README.md',
     'types/react/index.d.ts',
+    'vue/index.js',
+    'vue/README.md',
+    'types/vue/index.d.ts',
+    'svelte/index.js',
+    'svelte/README.md',
+    'types/svelte/index.d.ts',
+    'dist/sse-gateway-client.min.js',
   ];
   for (const name of required) assert.ok(files.includes(name), name);
   const allowed = [
     /^package\.json$/,
     /^LICENSE$/,
-    /^(react\/)?README\.md$/,
-    /^(src|react)\/([a-z]+\/)?[\w-]+\.js$/i,
-    /^types\/(src|react)\/([a-z]+\/)?[\w-]+\.d\.ts$/i,
+    /^((react|svelte|vue)\/)?README\.md$/,
+    /^dist\/[\w.-]+\.min\.js$/,
+    /^(src|react|svelte|vue)\/([a-z]+\/)?[\w-]+\.js$/i,
+    /^types\/(src|react|svelte|vue)\/([a-z]+\/)?[\w-]+\.d\.ts$/i,
   ];
   assert.deepEqual(files.filter((file) => !allowed.some((form) => form.test(file))), []);
 
