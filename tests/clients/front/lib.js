@@ -70,13 +70,14 @@ async function serve(t, files) {
 
 /**
  * Starts Redis, a gateway and a browser. `open(files)` serves files and opens the page at `/`;
- * without one, a page that loads `/app.js`. The files may name the gateway of the README.
+ * without one, a page that loads `/app.js`. The files may name the gateway of the README. `more`:
+ * settings of the gateway.
  */
-export async function setUp(t) {
+export async function setUp(t, more = {}) {
   const redis = await Redis.start(t);
   const client = redis.client(t);
   const port = await freePort();
-  const settings = { 'cors.allowed_origins': '*' };
+  const settings = { 'cors.allowed_origins': '*', ...more };
   const start = () => Gateway.start(t, { redis, port, settings });
   const gateway = await start();
   const local = (text) => text.replaceAll('https://events.example.com', gateway.url);
