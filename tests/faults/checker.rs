@@ -70,10 +70,16 @@ pub struct Findings {
     pub broken: Vec<String>,
     /// Retained values of a client that differ from those in Redis.
     pub outdated: Vec<String>,
+    /// Users whose presence the events or the gateways got wrong.
+    pub presence: Vec<String>,
+    /// Undelivered events that are missing or stored twice.
+    pub undelivered: Vec<String>,
     /// Number of gaps by reason.
     pub gaps: HashMap<String, usize>,
     /// The time to the first delivery after the recovery began.
     pub recovery: Vec<Duration>,
+    /// The time from the end of a user's only stream to `sse.offline`.
+    pub offline: Vec<Duration>,
 }
 
 impl Findings {
@@ -84,6 +90,8 @@ impl Findings {
             && self.unnecessary.is_empty()
             && self.broken.is_empty()
             && self.outdated.is_empty()
+            && self.presence.is_empty()
+            && self.undelivered.is_empty()
     }
 
     /// Adds those of another client.
@@ -98,7 +106,10 @@ impl Findings {
         self.unnecessary.extend(other.unnecessary);
         self.broken.extend(other.broken);
         self.outdated.extend(other.outdated);
+        self.presence.extend(other.presence);
+        self.undelivered.extend(other.undelivered);
         self.recovery.extend(other.recovery);
+        self.offline.extend(other.offline);
         for (reason, count) in other.gaps {
             *self.gaps.entry(reason).or_default() += count;
         }
@@ -116,6 +127,8 @@ impl fmt::Display for Findings {
             ("unnecessary gaps", &self.unnecessary),
             ("broken streams", &self.broken),
             ("outdated values", &self.outdated),
+            ("presence wrong", &self.presence),
+            ("undelivered events missing or repeated", &self.undelivered),
         ];
         for (name, list) in lists.iter().filter(|(_, list)| !list.is_empty()) {
             write!(f, "\n{}: {name}:", list.len())?;

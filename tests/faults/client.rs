@@ -2,10 +2,14 @@
 //! the delay that the server asked for, and stops permanently after any response other than a
 //! stream with status 200.
 
+use crate::harness::eventually_within;
 use crate::harness::parser::{Event, Parser};
 use crate::harness::ticket::{Ticket, ticket};
 use crate::kept::{self, Values};
+use crate::presence;
+use crate::world::LIMIT;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -31,6 +35,8 @@ pub struct Log {
     pub connected: Option<Instant>,
     /// The retained values that it knows, over all rounds.
     pub values: Values,
+    /// What it knows of the presence of users, over all rounds.
+    pub presence: presence::View,
     /// Streams that ended, and when.
     pub ended: Vec<Instant>,
     /// The response after which an `EventSource` never reconnects.
@@ -43,18 +49,50 @@ pub struct Client {
     /// Exact topics or `*`.
     pub topics: Vec<String>,
     log: Arc<Mutex<Log>>,
+    /// Whether it stays away when its stream ends.
+    leaves: Arc<AtomicBool>,
     task: JoinHandle<()>,
 }
 
 impl Client {
     /// Connects in the background to a gateway or a balancer.
     pub fn start(address: SocketAddr, user: &str, topics: &[&str]) -> Client {
-        let log = Arc::<Mutex<Log>>::default();
-        let ticket: Ticket = ticket(user).topics(topics).ttl(60);
-        let path = format!("/events?ticket={}", ticket.jwt());
-        let task = tokio::spawn(run(address, path, log.clone()));
+        Client::with(address, ticket(user), user, topics)
+    }
+
+    /// [`Client::start`] without topics, and with the events of presence.
+    pub fn watch(address: SocketAddr, user: &str) -> Client {
+        Client::with(address, ticket(user).claim("presence", true.into()), user, &[])
+    }
+
+    fn with(address: SocketAddr, ticket: Ticket, user: &str, topics: &[&str]) -> Client {
+        let (log, leaves) = (Arc::<Mutex<Log>>::default(), Arc::<AtomicBool>::default());
+        let path = format!("/events?ticket={}", ticket.topics(topics).ttl(60).jwt());
+        let task = tokio::spawn(run(address, path, log.clone(), leaves.clone()));
         let topics = topics.iter().map(|topic| topic.to_string()).collect();
-        Client { user: user.to_owned(), topics, log, task }
+        Client { user: user.to_owned(), topics, log, leaves, task }
+    }
+
+    /// From now on it does not reconnect.
+    pub fn leave_with_the_stream(&self) {
+        self.leaves.store(true, Ordering::Relaxed);
+    }
+
+    /// Disconnects, unless the stream has ended before.
+    pub fn leave(&self) {
+        self.task.abort();
+        let mut log = self.log.lock().unwrap();
+        if log.ended.is_empty() {
+            log.ended.push(Instant::now());
+        }
+    }
+
+    /// Waits until it was connected once.
+    pub async fn connected(&self) {
+        eventually_within(LIMIT, "a connected client", || async {
+            self.read(|log| log.connected).map(drop)
+        })
+        .await;
     }
 
     /// Everything so far.
@@ -89,12 +127,15 @@ impl Drop for Client {
     }
 }
 
-async fn run(address: SocketAddr, path: String, log: Arc<Mutex<Log>>) {
+async fn run(address: SocketAddr, path: String, log: Arc<Mutex<Log>>, leaves: Arc<AtomicBool>) {
     let (mut last_id, mut retry) = (String::new(), FIRST_RETRY);
     loop {
         let end = stream(address, &path, &mut last_id, &mut retry, &log).await;
         if let Err(broken) = end {
             log.lock().unwrap().broken = Some(broken);
+            return;
+        }
+        if leaves.load(Ordering::Relaxed) {
             return;
         }
         tokio::time::sleep(retry).await;
@@ -159,6 +200,7 @@ fn note(log: &Mutex<Log>, event: Event) {
         log.connected.get_or_insert(at);
     }
     kept::apply(&mut log.values, &event);
+    log.presence.apply(&event);
     if event.event != "sse.heartbeat" {
         log.received.push(Received { at, event });
     }

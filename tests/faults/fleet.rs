@@ -104,6 +104,15 @@ impl Fleet {
         Some(Metrics::parse(&text))
     }
 
+    /// What gateway `n` says about a user, unless it does not respond.
+    pub async fn presence(&self, n: usize, user: &str, key: &str) -> Option<bool> {
+        let gateway = self.members[n].gateway.as_ref()?;
+        let request = self.http.get(gateway.admin_url(&format!("/presence?user={user}")));
+        let text = request.bearer_auth(key).send().await.ok()?.text().await.ok()?;
+        let body: serde_json::Value = serde_json::from_str(&text).ok()?;
+        body["online"].as_bool()
+    }
+
     /// Waits until `/readyz` of gateway `n` returns 200.
     pub async fn ready(&self, n: usize) {
         let url = self.gateway(n).admin_url("/readyz");

@@ -4,7 +4,7 @@ use crate::round::Outcome;
 use std::process::Command;
 use std::time::Duration;
 
-const HEAD: [&str; 16] = [
+const HEAD: [&str; 20] = [
     "run",
     "deployment",
     "publishers",
@@ -20,7 +20,11 @@ const HEAD: [&str; 16] = [
     "precautionary gaps",
     "leases lost",
     "broken streams",
+    "outdated values",
+    "presence wrong",
+    "undelivered wrong",
     "recovery p50 / max (ms)",
+    "offline p50 / max (ms)",
 ];
 
 const TEXT: &str = "\
@@ -52,8 +56,17 @@ The load is the least and the greatest load average of one minute.
 - **broken streams**: responses after which a browser never reconnects, and streams that ended
   although no gateway did.
   Also 1 for a round that did not end, with 0 + 0 events: its reason is in the output of the run.
+- **outdated values**: retained values of a client that differ from those in Redis at the end.
+- **presence wrong**: users whose presence the last event or `GET /presence` got wrong at the end,
+  and events that repeat what an earlier one said.
+- **undelivered wrong**: events with `UNSEEN` for a user without a stream that are not once in
+  `sse:undelivered:{broadcast}`, and those for other users that are in it more than once.
 - **recovery**: from the end of the fault, or from the decision of the sentinels, to the first
   delivery.
+- **offline**: from the end of the only stream of a user to `sse.offline`, with a linger of 1 s and
+  a lease of 4 s.
+  Each round has three such users, one at each gateway. They leave when their gateway ends their
+  stream, or after the fault.
 
 With replicas, `min-replicas-to-write` is 1, `min-replicas-max-lag` is 1 s and
 `down-after-milliseconds` is 3000, except behind the naive proxy: there it is 0.
@@ -147,10 +160,6 @@ fn output(program: &str, arguments: &[&str]) -> String {
 /// The row of an outcome without the run.
 pub fn row(outcome: &Outcome) -> String {
     let f = &outcome.findings;
-    let mut recovery = f.recovery.clone();
-    recovery.sort();
-    let at = |part: usize| recovery.get(recovery.len().saturating_sub(1) * part / 100);
-    let ms = |time: Option<&Duration>| time.map_or("-".to_owned(), |t| t.as_millis().to_string());
     let cells = [
         outcome.deployment.clone(),
         if outcome.has_plain { "durable, plain" } else { "durable" }.to_owned(),
@@ -166,7 +175,22 @@ pub fn row(outcome: &Outcome) -> String {
         f.tolerated.to_string(),
         outcome.leases.to_string(),
         f.broken.len().to_string(),
-        format!("{} / {}", ms(at(50)), ms(at(100))),
+        f.outdated.len().to_string(),
+        f.presence.len().to_string(),
+        f.undelivered.len().to_string(),
+        spread(&f.recovery),
+        spread(&f.offline),
     ];
     format!("| {} |", cells.join(" | "))
+}
+
+/// Median and maximum in milliseconds.
+fn spread(times: &[Duration]) -> String {
+    let mut times = times.to_vec();
+    times.sort();
+    let at = |part: usize| {
+        let time = times.get(times.len().saturating_sub(1) * part / 100);
+        time.map_or("-".to_owned(), |time| time.as_millis().to_string())
+    };
+    format!("{} / {}", at(50), at(100))
 }

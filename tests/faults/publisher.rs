@@ -5,8 +5,10 @@ use crate::deployment::Route;
 use crate::harness::Id;
 use crate::journal::{Journal, Kind};
 use crate::kept::{self, Values};
+use crate::undelivered;
 use redis::aio::MultiplexedConnection;
 use redis::{Cmd, RedisResult};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -79,6 +81,7 @@ impl Publisher {
         let mut command = redis::cmd("FCALL");
         command.arg("sse_publish").arg(1).arg(self.route.key(channel));
         command.arg(kept::words(channel, number)).arg("KEY").arg(format!("key-{number}"));
+        command.arg(undelivered::options(channel, number));
         for _ in 0..attempts {
             self.journal.attempt(number);
             match self.send::<String>(channel, &command).await {
@@ -122,6 +125,19 @@ impl Publisher {
         };
         let command = Cmd::hgetall(format!("sse:kept:{slot}"));
         self.send(channel, &command).await.ok().map(kept::of_hash)
+    }
+
+    /// The numbers of the latest undelivered events; `None`: Redis does not respond.
+    pub async fn undelivered(&mut self) -> Option<Vec<u64>> {
+        let mut command = redis::cmd("XREVRANGE");
+        command.arg("sse:undelivered:{broadcast}").arg("+").arg("-").arg("COUNT").arg(5000);
+        let entries: Vec<(String, HashMap<String, String>)> =
+            self.send("broadcast:", &command).await.ok()?;
+        let number = |fields: &HashMap<String, String>| {
+            let payload: serde_json::Value = serde_json::from_str(fields.get("payload")?).ok()?;
+            payload["n"].as_u64()
+        };
+        Some(entries.iter().filter_map(|(_, fields)| number(fields)).collect())
     }
 
     async fn send<T: redis::FromRedisValue>(&mut self, channel: &str, cmd: &Cmd) -> RedisResult<T> {

@@ -1,12 +1,15 @@
 //! One round: publishers run, faults happen, everything heals, and every client is checked.
 
 use crate::checker::{self, Findings, Order, Rules};
+use crate::client::Client;
 use crate::deployment::Kind;
 use crate::inject::{self, Fault};
 use crate::journal::{Kind as Publishing, Publish};
 use crate::kept::Values;
 use crate::leases::Leases;
+use crate::presence;
 use crate::publisher::{Publisher, Publishers};
+use crate::undelivered;
 use crate::world::World;
 use std::time::{Duration, Instant};
 
@@ -57,7 +60,8 @@ pub async fn run(world: &mut World, faults: &[Fault]) -> Outcome {
     world.affected = None;
     world.touched.clear();
     let leases = Leases::of(&world.fleet);
-    world.clients.iter().for_each(crate::client::Client::clear);
+    world.clients.iter().for_each(Client::clear);
+    world.invite().await;
     let (route, plain) = (world.deployment.route.clone(), world.plain);
     let publishers = Publishers::start(&route, &world.channels, &world.journal, plain);
     world.publishers = Some(publishers);
@@ -74,6 +78,7 @@ pub async fn run(world: &mut World, faults: &[Fault]) -> Outcome {
         // Also one that nobody asked for, on a machine that is too busy for the sentinels.
         rules.add(inject::failover_rules(plain));
     }
+    world.guests.iter().for_each(Client::leave);
     rules.affected = world.affected.take();
     world.publishers.take().expect("running publishers").stop().await;
     world.fleet.all_ready().await;
@@ -155,7 +160,13 @@ async fn settle(
                 log.broken.is_some() || due.into_iter().all(|(number, _)| has(*number))
             })
         });
-        if is_complete && findings.silent.is_empty() && findings.outdated.is_empty() {
+        let is_complete = is_complete && findings.silent.is_empty() && findings.outdated.is_empty();
+        if is_complete || is_over {
+            findings.add(presence::check(world).await);
+            let events = world.journal.events();
+            findings.undelivered = undelivered::check(&mut reader, &events, rules).await;
+        }
+        if is_complete && findings.presence.is_empty() && findings.undelivered.is_empty() {
             let since: Instant = *complete_since.get_or_insert_with(Instant::now);
             // The gateway that lost a lease may say so later than its successor warns the clients.
             if findings.unnecessary.is_empty() || since.elapsed() > LEASES_KNOWN {

@@ -47,6 +47,11 @@ async fn single_server_survives_a_second_one_at_its_address() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn new_clients_get_all_values_although_connections_are_cut() {
+    short(Kind::Always, false, &[Fault::SnapshotsCut]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn replicas_behind_sentinels_survive_a_killed_primary() {
     short(Kind::Sentinel, false, &[Fault::PrimaryKilled]).await;
 }

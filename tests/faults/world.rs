@@ -1,13 +1,15 @@
 //! A deployment with gateways, clients and the channels of the publishers.
 
-use crate::client::Client;
+use crate::client::{Client, Log};
 use crate::deployment::{Deployment, Kind};
 use crate::fleet::{Fleet, Role};
 use crate::harness::eventually_within;
 use crate::harness::gateway::Builder;
 use crate::harness::{topic, user};
 use crate::journal::Journal;
+use crate::presence::{self, WATCHER};
 use crate::publisher::Publishers;
+use crate::undelivered::AWAY;
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
@@ -20,7 +22,10 @@ pub const LIMIT: Duration = Duration::from_secs(60);
 pub struct World {
     pub deployment: Deployment,
     pub fleet: Fleet,
+    /// The one that gets the events of presence is the first.
     pub clients: Vec<Client>,
+    /// Clients that leave during this round, at the latest after its faults.
+    pub guests: Vec<Client>,
     pub journal: Journal,
     pub channels: Vec<String>,
     pub rng: fastrand::Rng,
@@ -36,6 +41,7 @@ pub struct World {
     pub generation: u32,
     /// What was added to the clock of Redis, seconds.
     pub clock_s: i64,
+    rounds: u32,
 }
 
 impl World {
@@ -53,16 +59,19 @@ impl World {
     ) -> World {
         let deployment = Deployment::start(kind).await;
         let mode = if plain { "record" } else { "off" };
-        let change = |builder: Builder| change(builder.env("PUBLISHERS__PLAIN", mode));
+        let change =
+            |builder: Builder| change(presence::enable(builder).env("PUBLISHERS__PLAIN", mode));
         let fleet = Fleet::start(&deployment, 3, change).await;
         let users = (0..USERS).map(|n| user(&format!("u{n}")));
+        let users = users.chain([user(WATCHER), user(AWAY)]);
         let channels = users.chain(TOPICS.iter().map(|name| topic(name))).collect();
         let (clients, journal, publishers) = (Vec::new(), Journal::default(), None);
-        let (generation, clock_s) = (1, 0);
+        let (guests, generation, clock_s) = (Vec::new(), 1, 0);
         let mut world = World {
             deployment,
             fleet,
             clients,
+            guests,
             journal,
             channels,
             rng,
@@ -72,33 +81,60 @@ impl World {
             touched: HashSet::new(),
             generation,
             clock_s,
+            rounds: 0,
         };
         world.fill().await;
         world
     }
 
-    /// Replaces clients that are broken, and waits until all are connected.
+    /// Replaces clients that are broken or in excess, and waits until all are connected.
     pub async fn fill(&mut self) {
-        self.clients.retain(|client| client.read(|log| log.broken.is_none()));
         let address = self.fleet.balancer.address();
+        let mut old = std::mem::take(&mut self.clients);
+        old.retain(|client| client.read(|log| log.broken.is_none()));
+        let mut take = |user: &str, topics: &[&str]| {
+            let at = old.iter().position(|c| c.user == user && c.topics == topics)?;
+            Some(old.remove(at))
+        };
+        let watcher = take(WATCHER, &[]).unwrap_or_else(|| Client::watch(address, WATCHER));
+        // Before the others, so that it learns of all of them.
+        watcher.connected().await;
+        self.clients.push(watcher);
         for n in 0..USERS {
             let user = format!("u{n}");
             let exact: &[&str] = &["news", "prices"];
             let wanted: [&[&str]; 2] = if n % 2 == 0 { [exact, &["*"]] } else { [&["*"], &["*"]] };
-            let own = self.clients.iter().filter(|client| client.user == user);
-            let mut topics: Vec<&[&str]> = wanted.to_vec();
-            for client in own {
-                let at = topics.iter().position(|topics| client.topics == *topics);
-                at.map(|at| topics.remove(at));
+            for topics in wanted {
+                let client = take(&user, topics);
+                let client = client.unwrap_or_else(|| Client::start(address, &user, topics));
+                self.clients.push(client);
             }
-            self.clients.extend(topics.iter().map(|topics| Client::start(address, &user, topics)));
         }
         for client in &self.clients {
-            eventually_within(LIMIT, "a connected client", || async {
-                client.read(|log| log.connected).map(drop)
+            client.connected().await;
+        }
+    }
+
+    /// Starts the guests of a round, one for each gateway, and waits until they are online.
+    pub async fn invite(&mut self) {
+        let address = self.fleet.balancer.address();
+        self.rounds += 1;
+        let user = |n| format!("guest-{}-{n}", self.rounds);
+        let guests = (0..self.fleet.members.len()).map(|n| Client::start(address, &user(n), &[]));
+        self.guests = guests.collect();
+        for guest in &self.guests {
+            eventually_within(LIMIT, "a guest who is online", || async {
+                let is_online = |log: &Log| log.presence.online.get(&guest.user) == Some(&true);
+                self.watcher().read(is_online).then_some(())
             })
             .await;
+            guest.leave_with_the_stream();
         }
+    }
+
+    /// The client that gets the events of presence.
+    pub fn watcher(&self) -> &Client {
+        &self.clients[0]
     }
 
     /// Waits until all gateways are ready and, with plain publishers, until a standby could take

@@ -54,6 +54,9 @@ pub struct Meter {
 }
 
 const PAYLOAD_BYTES: usize = 256;
+/// Options of `sse_publish`.
+const OPTIONS: [&[&str]; 4] =
+    [&["KEEP", "current"], &["EPHEMERAL"], &["TAGS", "region=eu"], &["UNSEEN", "1h"]];
 const ROUNDS: usize = 3;
 /// Sessions per call, as in the gateway, and renewals of each session per round.
 const SESSIONS_PER_CALL: usize = 100;
@@ -109,11 +112,13 @@ impl Meter {
         command.query(&mut self.connection).map_err(|error| error.to_string())
     }
 
-    /// Publishes a payload durably to all channels, in pipelines of `batch` commands.
+    /// Publishes a payload durably with these options of `sse_publish` to all channels, in
+    /// pipelines of `batch` commands.
     pub fn publish(
         &mut self,
         channels: &mut dyn Iterator<Item = String>,
         payload: &[u8],
+        options: &[&str],
         batch: usize,
     ) -> Result<(), String> {
         loop {
@@ -125,7 +130,8 @@ impl Meter {
                     .arg(1)
                     .arg(channel)
                     .arg("load")
-                    .arg(payload);
+                    .arg(payload)
+                    .arg(options);
             }
             if pipeline.is_empty() {
                 return Ok(());
@@ -147,7 +153,7 @@ pub fn publishes(common: &Common, meter: &mut Meter) -> Result<Vec<Cost>, String
     for (batch, count, how) in [(1, 4_000, "one at a time"), (256, 20_000, "in pipelines of 256")] {
         let us = rounds(|| {
             meter.cpu_us_per_operation(count, |meter| {
-                meter.publish(&mut users(count), &payload, batch)
+                meter.publish(&mut users(count), &payload, &[], batch)
             })
         })?;
         costs.push(Cost::new(
@@ -155,9 +161,17 @@ pub fn publishes(common: &Common, meter: &mut Meter) -> Result<Vec<Cost>, String
             count,
             us,
         )?);
+        for options in OPTIONS {
+            let us = rounds(|| {
+                meter.cpu_us_per_operation(count, |meter| {
+                    meter.publish(&mut users(count), &payload, options, batch)
+                })
+            })?;
+            costs.push(Cost::new(format!("the same with {}", options.join(" ")), count, us)?);
+        }
         let us = rounds(|| {
             meter.cpu_us_per_operation(count, |meter| {
-                meter.publish(&mut topics(count), &payload, batch)
+                meter.publish(&mut topics(count), &payload, &[], batch)
             })
         })?;
         costs.push(Cost::new(

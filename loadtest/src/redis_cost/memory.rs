@@ -64,7 +64,7 @@ fn measure(
     let mut channels = (0..published).flat_map(|_| (0..logs).map(channel));
     let before = meter.used_bytes()?;
     let us = meter.cpu_us_per_operation(logs * published, |meter| {
-        meter.publish(&mut channels, &payload, 256)
+        meter.publish(&mut channels, &payload, &[], 256)
     })?;
     let bytes = meter.used_bytes()?.saturating_sub(before) / logs;
     let key = |log: u64| format!("sse:log:{{{}}}", channel(log));

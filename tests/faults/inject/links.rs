@@ -1,5 +1,6 @@
 //! Faults of the connections between gateways and Redis. Publishers are not affected.
 
+use crate::client::Client;
 use crate::fleet::Role;
 use crate::harness::Proxy;
 use crate::world::World;
@@ -33,6 +34,28 @@ pub async fn cut_one(world: &mut World) -> Instant {
 /// Cuts the connections of all gateways.
 pub async fn cut_all(world: &mut World) -> Instant {
     all(world).for_each(Proxy::cut);
+    Instant::now()
+}
+
+/// Cuts the connections of all gateways and clients while new clients get their retained values,
+/// which no gateway remembers then. The clients stay until the end of the round.
+pub async fn cut_in_snapshots(world: &mut World) -> Instant {
+    world.touched.extend(0..world.fleet.members.len());
+    let address = world.fleet.balancer.address();
+    let old = world.clients.len();
+    for turn in 0..4 {
+        all(world).for_each(Proxy::cut);
+        all(world).for_each(|link| link.slow(SLOW));
+        let new = (0..3).map(|n| Client::start(address, &format!("u{}", turn + n), &["*"]));
+        world.clients.extend(new);
+        tokio::time::sleep(Duration::from_millis(world.rng.u64(100..2000))).await;
+        all(world).for_each(Proxy::cut);
+        world.fleet.balancer.cut();
+        all(world).for_each(Proxy::up);
+    }
+    for client in &world.clients[old..] {
+        client.connected().await;
+    }
     Instant::now()
 }
 

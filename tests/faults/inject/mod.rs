@@ -50,6 +50,7 @@ faults! {
     LinksCut = "connections of all gateways cut",
     LinkHalfOpen = "connections of the recorder half-open for 6 s",
     LinksHalfOpen = "connections of all gateways half-open for 6 s",
+    SnapshotsCut = "connections cut while new clients get retained values",
     LinksDown = "Redis unreachable for all gateways for 3 s",
     PubsubKilled = "CLIENT KILL TYPE pubsub",
     OutputBuffer = "output buffer of a link exceeded",
@@ -99,6 +100,7 @@ impl Fault {
             Fault::PubsubKilled => kind.is_single(),
             Fault::LinkCut | Fault::LinksCut | Fault::LinkHalfOpen => kind.has_links(),
             Fault::LinksHalfOpen | Fault::LinksDown | Fault::RedisSlow => kind.has_links(),
+            Fault::SnapshotsCut => kind.has_links(),
             // A primary that does not restart is only stopped by `min-replicas-to-write`.
             Fault::PrimaryFrozen | Fault::PrimaryPartitioned => kind == Kind::Sentinel,
             Fault::ReplicasLost => kind == Kind::Sentinel,
@@ -119,7 +121,7 @@ impl Fault {
         let misses_plain = match self {
             Fault::RedisKilled | Fault::RedisFrozen | Fault::LinksCut | Fault::LinksDown => true,
             Fault::LinksHalfOpen | Fault::PubsubKilled | Fault::OutputBuffer => true,
-            Fault::TwoServersUsed => true,
+            Fault::SnapshotsCut | Fault::TwoServersUsed => true,
             Fault::FlushAll | Fault::FlushAllUnseen | Fault::ReplicasLost => true,
             // The recorder follows the slot to another server.
             Fault::BroadcastSlotMoved => true,
@@ -151,7 +153,7 @@ impl Fault {
             Fault::TerminateRecorder | Fault::TerminateStandby => rules.ends_streams = true,
             Fault::TerminateOther | Fault::RollingRestart => rules.ends_streams = true,
             Fault::LongerRetention | Fault::OtherSettings => rules.ends_streams = true,
-            Fault::TwoServers => rules.ends_streams = true,
+            Fault::TwoServers | Fault::SnapshotsCut => rules.ends_streams = true,
             // The second server accepts events until a gateway meets it.
             Fault::TwoServersUsed => {
                 rules.allowed.insert("reset");
@@ -186,6 +188,7 @@ impl Fault {
             Fault::LinksCut => links::cut_all(world).await,
             Fault::LinkHalfOpen => links::half_open_one(world).await,
             Fault::LinksHalfOpen => links::half_open_all(world).await,
+            Fault::SnapshotsCut => links::cut_in_snapshots(world).await,
             Fault::LinksDown => links::down(world).await,
             Fault::PubsubKilled => servers::kill_pubsub(world).await,
             Fault::OutputBuffer => servers::output_buffer(world).await,
