@@ -104,7 +104,7 @@ test('reconnecting-eventsource resumes without loss', async (t) => {
   await outlives(setup, [await inBrowser(setup, code)]);
 });
 
-test('fetch-event-source without onclose takes the end for good', async (t) => {
+test('fetch-event-source without onclose does not reconnect after an end', async (t) => {
   const setup = await setUp(t);
   const code = block('js', "'@microsoft/fetch-event-source'").replace(/^ {2}onclose.*\n/m, '')
     .replace('fetchEventSource(', 'window.ended = fetchEventSource(');
