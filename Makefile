@@ -131,7 +131,8 @@ test-build:
 test-rust: test-build ## run the Rust tests with a real Redis
 	@bash .ci/need redis-test python openssl
 	echo "== cargo test"
-	cargo test --workspace --locked
+	# Most of the time they wait for processes.
+	RUST_TEST_THREADS=$$(($$(nproc) * 2)) cargo test --workspace --locked
 
 # The modules of the black-box tests that depend most on timing.
 BUSY_MODULES ?= drain:: faults:: front:: gap:: http2_floods:: limits:: modes:: neighbours:: \
@@ -258,7 +259,7 @@ test-clients: ## test with real browsers, clients and publishers
 	echo "== client tests"
 	cd $(CLIENTS)
 	export SSE_GATEWAY_BIN=$(TARGET)/debug/sse-gateway
-	SSE_GATEWAY_PYTHON=$(abspath $(VENV))/bin/python node --test
+	SSE_GATEWAY_PYTHON=$(abspath $(VENV))/bin/python node --test --test-concurrency=2
 
 $(CLIENTS)/$(MODULES): $(CLIENTS)/react/with-18/package.json
 %/$(MODULES): %/package.json %/package-lock.json
