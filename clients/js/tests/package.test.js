@@ -115,6 +115,7 @@ test('packed package contains working code and types', { timeout: 300_000 }, asy
     /^LICENSE$/,
     /^(react\/)?README\.md$/,
     /^(src|react)\/([a-z]+\/)?[\w-]+\.js$/i,
+    /^react\/types\.d\.ts$/,
     /^types\/(src|react)\/([a-z]+\/)?[\w-]+\.d\.ts$/i,
   ];
   assert.deepEqual(files.filter((file) => !allowed.some((form) => form.test(file))), []);
@@ -132,7 +133,7 @@ test('packed package contains working code and types', { timeout: 300_000 }, asy
     writeFileSync(path.join(types, name), snippet);
   }
   // Node projects may not include the browser's types.
-  for (const project of ['tsconfig.json', 'tsconfig.node.json'])
+  for (const project of ['tsconfig.json', 'tsconfig.node.json', 'tsconfig.registered.json'])
     await run(process.execPath, [tsc, '--project', path.join(types, project)]).catch(
       failWithOutput,
     );

@@ -34,8 +34,9 @@ async function bundle(folder) {
 }
 
 /**
- * Starts Redis and a gateway and opens the page: { client, gateway, restart(), tab, tickets(),
- * connections(), opened(), publish(n, type, channel), show(name, props), … }.
+ * Starts Redis and a gateway and opens the page: { client, gateway, restart(), tab, state,
+ * tickets(), connections(), opened(), publish(n, type, channel), show(name, props), … }.
+ * `state.signedOut`: `/api/sse-ticket` responds with 401.
  */
 export async function setUp(
   t,
@@ -43,10 +44,15 @@ export async function setUp(
 ) {
   const script = await bundle(react);
   let tickets = 0;
+  const state = { signedOut: false };
   const site = http.createServer(async (request, response) => {
     if (request.url === '/ticket') {
       tickets += 1;
       response.end(ticket('42', claims));
+    } else if (request.url === '/api/sse-ticket' && request.method === 'POST') {
+      tickets += 1;
+      const body = state.signedOut ? {} : { ticket: ticket('42', claims) };
+      response.writeHead(state.signedOut ? 401 : 200).end(JSON.stringify(body));
     } else if (request.url === '/api/orders') {
       response.setHeader('content-type', 'application/json').end(JSON.stringify(await orders()));
     } else if (request.url === '/app.js') {
@@ -83,6 +89,7 @@ export async function setUp(
     client,
     gateway,
     tab,
+    state,
     connections,
     restart: () => Gateway.start(t, { redis, settings: all, port: gateway.port }),
     tickets: () => tickets,

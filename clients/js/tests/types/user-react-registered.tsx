@@ -1,0 +1,23 @@
+// Only compiled, in a project of its own: the hooks with the types that react/README.md declares.
+import { useEvent, useEventSource, useLatest } from 'sse-gateway-client/react';
+
+type Price = { symbol: string; price: number };
+
+export function Page() {
+  useEvent('order', (order, event) => {
+    const id: number = order.id + event.data.id;
+    // @ts-expect-error unknown property
+    void [id, order.text];
+  });
+  useEvent('sse.gap', ({ channels }) => void channels.length);
+  // @ts-expect-error unknown event
+  useEvent('orders', () => {});
+  useEventSource({ url: '/events', eventHandlers: { notification: ({ text }) => void text.length } });
+  // @ts-expect-error unknown event
+  useEventSource({ url: '/events', eventHandlers: { notifications: () => {} } });
+  const price: Price | undefined = useLatest('broadcast:prices', 'btc');
+  // @ts-expect-error unknown property
+  useLatest('broadcast:prices', 'btc')?.text;
+  useLatest<number>('broadcast:other', 'x')?.toFixed();
+  return price?.price;
+}
