@@ -39,7 +39,8 @@ export class RetainedValues {
     if (url !== this.#url) for (const [channel] of this.#channels) this.#change(channel).clear();
     this.#url = url;
     const definitions = Object.values(this.#latest.current);
-    const names = new Set(definitions.flatMap(({ events, forgets = [] }) => [...events, ...forgets]));
+    const all = definitions.flatMap(({ events, forgets = [] }) => [...events, ...forgets]);
+    const names = new Set(all);
     if (!names.size) return () => {};
     const offs = [...names].map((name) =>
       live.on(name, (data, event) => this.#apply(name, data, event)));

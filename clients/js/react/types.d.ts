@@ -252,3 +252,42 @@ export interface UseLatest {
     channel: Channel,
   ): ReadonlyMap<string, LatestOf<Data, Channel>>;
 }
+
+/** Options of `usePolling`. */
+export interface PollingOptions<Data> {
+  /**
+   * Hooks with the same key share requests and data: the newest one's fetcher, and the shortest
+   * interval. Default: not shared.
+   */
+  key?: string | undefined;
+  /**
+   * Requests the data. Pass the signal to `fetch`: it is aborted when the last component is
+   * unmounted, or after 45 s. Throw an error if the response is not ok.
+   */
+  fetcher: (context: { signal: AbortSignal }) => Promise<Data>;
+  /** Pause after each request, in ms. `Infinity`: only `refetch`. Default: 10,000 */
+  interval?: number | undefined;
+  /** Maximum pause after failures, in ms; it doubles with each. Default: 60,000 */
+  maxInterval?: number | undefined;
+  /** Pauses while the page is hidden. It is refreshed when it becomes visible. Default: true */
+  pauseWhenHidden?: boolean | undefined;
+  /** false: no requests, except with `refetch`. Default: true */
+  enabled?: boolean | undefined;
+}
+
+/** Result of `usePolling`. */
+export interface PollingResult<Data> {
+  /** The data of the last successful request. */
+  data: Data | undefined;
+  /** The error of the last request, if it failed. */
+  error: any;
+  /** Whether there is no result yet. */
+  isLoading: boolean;
+  /** Whether a request is running. */
+  isFetching: boolean;
+  /**
+   * Requests the data now. If a request is running, another one follows it. Resolves when the
+   * result is in `data` or `error`.
+   */
+  refetch: () => Promise<void>;
+}

@@ -7,8 +7,8 @@ import { useLatestRef } from './useLatestRef.js';
 
 /**
  * Returns the stream of a component. A change of `url`, `topics`, `polling`, `share`,
- * `withCredentials`, `ticketUrl` or `enabled` opens a new connection, and so does a `ticket` function
- * that is added or removed; other options are read when needed.
+ * `withCredentials`, `ticketUrl` or `enabled` opens a new connection, and so does a `ticket`
+ * function that is added or removed; other options are read when needed.
  * @param {AnyOptions} options
  * @returns {Live}
  */

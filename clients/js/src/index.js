@@ -38,7 +38,7 @@ const DEFAULTS = { polling: true, retry: 1000, retryMax: 30_000, failures: 3, pr
 export function connect(options) {
   if (!options?.url || typeof (options.ticket ?? connect) !== 'function') {
     throw new TypeError(
-      'connect() needs { url, ticketUrl } or { url, ticket: () => … }, or { url } without a ticket',
+      'connect() needs { url, ticketUrl }, { url, ticket: () => … }, or { url } without a ticket',
     );
   }
   // All tabs of a group receive the events of the user whose ticket opened the connection: a common

@@ -78,8 +78,8 @@
  *   null if the ticket is in a cookie (`tickets.cookie`), which the function may renew. Default: no
  *   ticket in the URL; for a cookie, or for topics that need none (`tickets.anonymous_topics`)
  * @property {string} [ticketUrl] in place of `ticket`: the URL of your backend that issues tickets.
- *   Each ticket is requested with `POST`; the response is `{ "ticket": "…" }`, or 401 if the user is
- *   signed out
+ *   Each ticket is requested with `POST`; the response is `{ "ticket": "…" }`, or 401 if the user
+ *   is signed out
  * @property {readonly string[]} [topics] limits the ticket's topics to these: names, `prefix*` or
  *   `*`; `[]`: only the user's own events. Default: all topics of the ticket
  * @property {boolean} [withCredentials] sends cookies to another origin; for gateways with

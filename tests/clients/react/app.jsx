@@ -10,6 +10,7 @@ import {
   usePresence,
   useResilientRealtime,
 } from 'sse-gateway-client/react';
+import * as polled from './polled.jsx';
 import * as provided from './provided.jsx';
 
 const hooks = { useEventSource, useResilientRealtime };
@@ -161,6 +162,7 @@ function Orders({ url }) {
 
 const root = createRoot(document.getElementById('root'));
 const components = {
+  ...polled,
   ...provided,
   Probe,
   Flood,

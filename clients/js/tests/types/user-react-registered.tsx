@@ -12,7 +12,8 @@ export function Page() {
   useEvent('sse.gap', ({ channels }) => void channels.length);
   // @ts-expect-error unknown event
   useEvent('orders', () => {});
-  useEventSource({ url: '/events', eventHandlers: { notification: ({ text }) => void text.length } });
+  const notification = ({ text }: { text: string }) => void text.length;
+  useEventSource({ url: '/events', eventHandlers: { notification } });
   // @ts-expect-error unknown event
   useEventSource({ url: '/events', eventHandlers: { notifications: () => {} } });
   const price: Price | undefined = useLatest('broadcast:prices', 'btc');

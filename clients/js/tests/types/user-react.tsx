@@ -7,6 +7,7 @@ import {
   useFrameBatch,
   useGap,
   useLatest,
+  usePolling,
   usePresence,
   useResilientRealtime,
   useSse,
@@ -92,6 +93,20 @@ export function Untyped() {
   useLatest<Price>('broadcast:prices', 'btc').price;
   // @ts-expect-error read-only
   prices.clear();
+  const orders = usePolling({
+    key: 'orders',
+    fetcher: async ({ signal }): Promise<Order[]> => (await fetch('/api', { signal })).json(),
+    interval: 5000,
+    pauseWhenHidden: false,
+  });
+  const first: Order | undefined = orders.data?.[0];
+  const refetched: Promise<void> = orders.refetch();
+  usePolling<number>({ fetcher: async () => 7 }).data?.toFixed();
+  // @ts-expect-error another type
+  usePolling<number>({ fetcher: async () => '7' });
+  // @ts-expect-error a fetcher is required
+  usePolling({ interval: 5000 });
+  void [first, refetched];
   const { status, reconnect } = useSse();
   if (status === 'signed-out') reconnect();
 
