@@ -1,7 +1,7 @@
 // The public types of the hooks. `npm run build` copies this file; all others are generated.
 import type { ReactElement, ReactNode } from 'react';
 import type {
-  ConnectOptions, Gap, Handler, Snapshot, State, StreamEvent, SystemEvents,
+  ConnectOptions, EventSchemas, EventsOf, Gap, Handler, Snapshot, State, StreamEvent, SystemEvents,
 } from '../src/types.js';
 
 /**
@@ -177,16 +177,24 @@ export type Provider =
   ) => ReactElement;
 
 /** Type of `useEventSource`. */
-export type UseEventSource =
+export interface UseEventSource {
+  <Schemas extends EventSchemas>(
+    options: EventSourceOptions<EventsOf<Schemas>> & { schemas: Schemas },
+  ): EventSourceResult;
   <Events extends EventMap = RegisteredEvents>(
     options: EventSourceOptions<NoInfer<Events>>,
-  ) => EventSourceResult;
+  ): EventSourceResult;
+}
 
 /** Type of `useResilientRealtime`. */
-export type UseResilientRealtime =
+export interface UseResilientRealtime {
+  <Schemas extends EventSchemas>(
+    options: RealtimeOptions<EventsOf<Schemas>> & { schemas: Schemas },
+  ): RealtimeResult;
   <Events extends EventMap = RegisteredEvents>(
     options: RealtimeOptions<NoInfer<Events>>,
-  ) => RealtimeResult;
+  ): RealtimeResult;
+}
 
 /** Handler of an event by its name; `never` if it is not known which of several. */
 type HandlerOf<Events extends EventMap, Type extends string> =

@@ -18,5 +18,5 @@ import { useLive } from './useLive.js';
  *
  * @type {UseEventSource}
  */
-export const useEventSource = (options) =>
-  useConnection(useLive(/** @type {AnyOptions} */ (options)));
+export const useEventSource = (/** @type {AnyOptions} */ options) =>
+  useConnection(useLive(options));

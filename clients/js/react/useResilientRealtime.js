@@ -2,7 +2,7 @@
 import { useConnection } from './useConnection.js';
 import { useLive } from './useLive.js';
 
-/** @import { AnyOptions, UseResilientRealtime } from './types.js' */
+/** @import { AnyOptions, Mode, UseResilientRealtime } from './types.js' */
 
 const POLLING = /** @type {const} */ ({ auto: true, sse: false, polling: 'only' });
 
@@ -19,9 +19,9 @@ const POLLING = /** @type {const} */ ({ auto: true, sse: false, polling: 'only' 
  *
  * @type {UseResilientRealtime}
  */
-export const useResilientRealtime = ({ mode = 'auto', ...options }) => {
-  const all = /** @type {AnyOptions} */ ({ ...options, polling: POLLING[mode] });
-  const result = useConnection(useLive(all));
+export const useResilientRealtime = (/** @type {AnyOptions & { mode?: Mode }} */ all) => {
+  const { mode = 'auto', ...options } = all;
+  const result = useConnection(useLive({ ...options, polling: POLLING[mode] }));
   // Defined on the result: a copy would read `lastEventId`.
   return Object.assign(result, {
     mode: mode === 'polling' || result.status === 'polling'

@@ -86,7 +86,7 @@ async function installed(t) {
     '--directory',
     path.join(modules, 'sse-gateway-client'),
   ]);
-  for (const name of ['react', 'react-dom', '@types'])
+  for (const name of ['react', 'react-dom', 'zod', '@types'])
     symlinkSync(`${root}node_modules/${name}`, path.join(modules, name));
   return application;
 }

@@ -9,6 +9,7 @@ import {
   usePresence,
   useSse,
 } from 'sse-gateway-client/react';
+import { schemas } from './schemas.js';
 
 const RETAINED = {
   'broadcast:prices': {
@@ -47,12 +48,13 @@ function Login() {
   return status === 'signed-out' && <button onClick={reconnect}>Sign in</button>;
 }
 
-export function Desk({ tags = [], names = ['order'], symbol, ...options }) {
+export function Desk({ tags = [], names = ['order'], symbol, checked, ...options }) {
   const [children] = useState(() => <Login />);
   return (
     <SseProvider
       ticketUrl="/api/sse-ticket"
       retained={{ ...RETAINED }}
+      schemas={checked ? schemas : undefined}
       onError={(error) => window.seen.errors.push(String(error))}
       {...options}
     >

@@ -2,6 +2,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { setUp } from './lib.js';
+import { schemas } from './schemas.js';
 
 const price = (client, symbol, price) =>
   client.fcall('sse_publish', 1, 'broadcast:prices', 'price', JSON.stringify({ symbol, price }),
@@ -90,6 +91,20 @@ test('signed-out provider stops, and continues after a login', async (t) => {
   await publish(1);
   assert.deepEqual(await events(1), [['a', 'order', 1]]);
   assert.equal(tickets(), 3);
+});
+
+test('schemas check events and convert their data', async (t) => {
+  const { tab, show, status, publish, events } = await setUp(t);
+  await show('Desk', { tags: ['a'], checked: true, names: ['order', 'other'] });
+  await status('open');
+  await publish(schemas.order.parse({ n: 1 }).n);
+  await publish('no number');
+  await publish(2, 'other');
+  assert.deepEqual(await events(2), [['a', 'order', 100], ['a', 'other', 2]]);
+  assert.match(
+    (await tab.evaluate(() => window.seen.errors)).join(),
+    /^Error: event order does not match its schema: n: .*expected number/,
+  );
 });
 
 test('hook without a provider names what is missing', async (t) => {
