@@ -5,6 +5,7 @@ export { useEventSource } from './useEventSource.js';
 export { useFrameBatch } from './useFrameBatch.js';
 export { useGap } from './useGap.js';
 export { useLatest } from './useLatest.js';
+export { useHybrid } from './useHybrid.js';
 export { usePolling } from './usePolling.js';
 export { usePresence } from './usePresence.js';
 export { useResilientRealtime } from './useResilientRealtime.js';

@@ -299,3 +299,76 @@ export interface PollingResult<Data> {
    */
   refetch: () => Promise<void>;
 }
+
+/** A command of `useHybrid` whose result has not arrived. */
+export interface PendingCommand<Input> {
+  /** Generated id, which the backend should return in the event, as `commandId`. */
+  readonly id: string;
+  readonly input: Input;
+}
+
+/** Options of `useHybrid`. */
+export interface HybridOptions<
+  State, Input = void, Result = unknown, Events extends EventMap = RegisteredEvents,
+> {
+  /**
+   * Requests the state from your backend. It is called when the component is mounted, when the
+   * stream begins, after a gap, and with increasing delay after it failed.
+   */
+  load: (context: { signal: AbortSignal }) => Promise<State>;
+  /**
+   * Returns the state after an event, by event name. Must not modify the state, and must give the
+   * same result if an event is applied twice.
+   */
+  events?: {
+    [Type in EventName<Events>]?:
+    (state: NoInfer<State>, data: DataOf<Events, Type>, event: StreamEvent) => NoInfer<State>
+  } | undefined;
+  /** Sends a command to your backend. Throw an error if the response is not ok. */
+  command?: ((input: Input, context: { id: string }) => Promise<Result>) | undefined;
+  /** Returns the state that a command is expected to lead to. Default: the state as it is. */
+  optimistic?: (
+    (state: NoInfer<State>, input: NoInfer<Input>, context: { id: string }) => NoInfer<State>
+  ) | undefined;
+  /**
+   * Whether an event is the result of a command. Default: its data has the `id` of the command as
+   * `commandId`.
+   */
+  isResult?: (
+    (event: StreamEvent, command: PendingCommand<NoInfer<Input>>) => boolean
+  ) | undefined;
+  /**
+   * If the event of a command has not arrived for this long after the response, in ms, the state is
+   * loaded again. Default: 10,000
+   */
+  confirmTimeout?: number | undefined;
+}
+
+/** Options of any `useHybrid`. */
+export type AnyHybridOptions = HybridOptions<any, any, any, EventMap>;
+
+/** Result of `useHybrid`. */
+export interface HybridResult<State, Input = void, Result = unknown> {
+  /** The state, with the expected results of pending commands; undefined until it is loaded. */
+  data: State | undefined;
+  /** The error of the last load, if it failed. It is repeated. */
+  error: any;
+  /** The error of the last command, if it failed. Its expected result is no longer shown. */
+  commandError: any;
+  /** Whether there is no state yet, and no error. */
+  isLoading: boolean;
+  /** Commands whose result has not arrived. */
+  pending: readonly PendingCommand<Input>[];
+  /** Whether there are such commands. */
+  isPending: boolean;
+  /** Sends a command. Resolves to the result of `command`, or rejects with its error. */
+  send: (input: Input) => Promise<Result>;
+  /** Loads the state again. */
+  reload: () => Promise<void>;
+}
+
+/** Type of `useHybrid`. */
+export type UseHybrid =
+  <State, Input = void, Result = unknown, Events extends EventMap = RegisteredEvents>(
+    options: HybridOptions<State, Input, Result, Events>,
+  ) => HybridResult<State, Input, Result>;

@@ -10,6 +10,7 @@ import {
   usePresence,
   useResilientRealtime,
 } from 'sse-gateway-client/react';
+import * as commanded from './commanded.jsx';
 import * as polled from './polled.jsx';
 import * as provided from './provided.jsx';
 
@@ -162,6 +163,7 @@ function Orders({ url }) {
 
 const root = createRoot(document.getElementById('root'));
 const components = {
+  ...commanded,
   ...polled,
   ...provided,
   Probe,

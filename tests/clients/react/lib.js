@@ -37,11 +37,12 @@ async function bundle(folder) {
  * Starts Redis and a gateway and opens the page: { client, gateway, restart(), tab, state,
  * tickets(), connections(), opened(), publish(n, type, channel), show(name, props), … }.
  * `state.signedOut`: `/api/sse-ticket` responds with 401; `state.failing`: `/api/orders` with 500.
+ * `orders` returns the response to a GET of it, `command` that to a POST.
  * `plain`: a browser that hides background tabs.
  */
 export async function setUp(
   t,
-  { react = '.', settings = {}, orders = async () => [], claims = {}, plain = false } = {},
+  { react = '.', settings = {}, orders = async () => [], command, claims = {}, plain = false } = {},
 ) {
   const script = await bundle(react);
   let tickets = 0;
@@ -54,6 +55,9 @@ export async function setUp(
       tickets += 1;
       const body = state.signedOut ? {} : { ticket: ticket('42', claims) };
       response.writeHead(state.signedOut ? 401 : 200).end(JSON.stringify(body));
+    } else if (request.url === '/api/orders' && request.method === 'POST') {
+      const result = await command(JSON.parse(Buffer.concat(await request.toArray()).toString()));
+      response.writeHead(state.failing ? 500 : 200).end(JSON.stringify(result ?? null));
     } else if (request.url === '/api/orders') {
       response.writeHead(state.failing ? 500 : 200, { 'content-type': 'application/json' });
       response.end(JSON.stringify(await orders()));

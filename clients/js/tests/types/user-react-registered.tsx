@@ -1,5 +1,5 @@
 // Only compiled, in a project of its own: the hooks with the types that react/README.md declares.
-import { useEvent, useEventSource, useLatest } from 'sse-gateway-client/react';
+import { useEvent, useEventSource, useHybrid, useLatest } from 'sse-gateway-client/react';
 
 type Price = { symbol: string; price: number };
 
@@ -16,6 +16,15 @@ export function Page() {
   useEventSource({ url: '/events', eventHandlers: { notification } });
   // @ts-expect-error unknown event
   useEventSource({ url: '/events', eventHandlers: { notifications: () => {} } });
+  const { data = [] } = useHybrid({
+    load: async () => ['a'],
+    events: {
+      notification: (texts, { text }) => [text, ...texts],
+      // @ts-expect-error unknown property
+      order: (texts, { text }) => [text, ...texts],
+    },
+  });
+  void data[0]?.length;
   const price: Price | undefined = useLatest('broadcast:prices', 'btc');
   // @ts-expect-error unknown property
   useLatest('broadcast:prices', 'btc')?.text;

@@ -6,6 +6,7 @@ import {
   useEventSource,
   useFrameBatch,
   useGap,
+  useHybrid,
   useLatest,
   usePolling,
   usePresence,
@@ -104,6 +105,32 @@ export function Untyped() {
   usePolling<number>({ fetcher: async () => 7 }).data?.toFixed();
   // @ts-expect-error another type
   usePolling<number>({ fetcher: async () => '7' });
+  const list = useHybrid({
+    load: async ({ signal }): Promise<Order[]> => (await fetch('/api', { signal })).json(),
+    events: {
+      order: (all, order: Order) => [...all, order],
+      'sse.online': (all, { user }) => all.filter(({ id }) => String(id) !== user),
+    },
+    command: async (order: Order, { id }) => [id, order.id] as const,
+    optimistic: (all, order, { id }) => (id ? [...all, order] : all),
+    isResult: ({ data }, { id, input }) => data.id === input.id || data.id === id,
+  });
+  const all: Order[] | undefined = list.data;
+  const sent: Promise<readonly [string, number]> = list.send({ id: 7 });
+  const waiting: Order | undefined = list.pending[0]?.input;
+  // @ts-expect-error another type
+  list.send({ id: '7' });
+  const bell = useHybrid({
+    load: async () => ['a'],
+    events: { note: (texts, { text }) => [text, ...texts] },
+  });
+  const texts: string[] = bell.data ?? [];
+  useHybrid({
+    load: async () => ['a'],
+    // @ts-expect-error another type
+    events: { note: () => 7 },
+  });
+  void [all, sent, waiting, texts];
   // @ts-expect-error a fetcher is required
   usePolling({ interval: 5000 });
   void [first, refetched];
