@@ -1,4 +1,5 @@
 export { ConnectionStatus } from './ConnectionStatus.js';
+export { SseDevtools } from './SseDevtools.js';
 export { SseProvider } from './SseProvider.js';
 export { useEvent } from './useEvent.js';
 export { useEventSource } from './useEventSource.js';

@@ -2,6 +2,7 @@
 import { useEffect, useState } from 'react';
 import {
   ConnectionStatus,
+  SseDevtools,
   SseProvider,
   useEvent,
   useGap,
@@ -48,7 +49,7 @@ function Login() {
   return status === 'signed-out' && <button onClick={reconnect}>Sign in</button>;
 }
 
-export function Desk({ tags = [], names = ['order'], symbol, checked, ...options }) {
+export function Desk({ tags = [], names = ['order'], symbol, checked, devtools, ...options }) {
   const [children] = useState(() => <Login />);
   return (
     <SseProvider
@@ -62,6 +63,7 @@ export function Desk({ tags = [], names = ['order'], symbol, checked, ...options
       {children}
       {tags.flatMap((tag) =>
         names.map((name) => <Listener key={`${tag} ${name}`} tag={tag} name={name} />))}
+      {devtools && <SseDevtools />}
       {symbol && <Price symbol={symbol} />}
       {options.topics?.includes('presence') && <Online />}
     </SseProvider>

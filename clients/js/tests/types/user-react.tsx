@@ -1,6 +1,7 @@
 // Only compiled, against the published .d.ts of the hooks.
 import {
   ConnectionStatus,
+  SseDevtools,
   SseProvider,
   useEvent,
   useEventSource,
@@ -166,6 +167,7 @@ export function Untyped() {
       onMessage={({ type }) => void (type === 'note')}
     >
       {price?.price} {team.size}
+      <SseDevtools initialIsOpen position="left" limit={100} />
     </SseProvider>
   );
 }
