@@ -13,11 +13,11 @@ const CLIENT = path.resolve(HERE, '../../../clients/js');
 /** Resolves the folder of a package from a file. */
 const folderOf = (name, from) => path.dirname(createRequire(from).resolve(`${name}/package.json`));
 
-/** Bundles the test page with the React of a folder. */
-async function bundle(folder) {
+/** Bundles the test page, or another one, with the React of a folder. */
+export async function bundle(folder, entry = path.join(HERE, 'app.jsx')) {
   const from = path.join(HERE, folder, 'package.json');
   const { outputFiles: [file] } = await build({
-    entryPoints: [path.join(HERE, 'app.jsx')],
+    entryPoints: [entry],
     bundle: true,
     write: false,
     format: 'esm',
