@@ -67,6 +67,51 @@
  */
 
 /**
+ * What is wrong with the data of an event.
+ * @typedef {object} SchemaIssue
+ * @property {string} message
+ * @property {readonly any[]} [path] keys, or objects with a `key`
+ */
+
+/**
+ * A schema of zod, Valibot, ArkType or any other library that implements Standard Schema
+ * (https://standardschema.dev). Only synchronous schemas are supported.
+ * @template [Input=any]
+ * @template [Output=any]
+ * @typedef {{ readonly '~standard': {
+ *   readonly version: 1,
+ *   readonly vendor: string,
+ *   readonly validate: (value: unknown) => SchemaResult<Output> | Promise<SchemaResult<Output>>,
+ *   readonly types?: { readonly input: Input, readonly output: Output } | undefined,
+ * } }} Schema
+ */
+
+/**
+ * Result of a schema.
+ * @template Output
+ * @typedef {{ readonly value: Output, readonly issues?: undefined }
+ *   | { readonly issues: readonly SchemaIssue[] }} SchemaResult
+ */
+
+/** Schemas by event name. @typedef {Record<string, Schema>} EventSchemas */
+
+/**
+ * Data by event name, as handlers get it.
+ * @template {EventSchemas} Schemas
+ * @typedef {{
+ *   [Type in keyof Schemas]: NonNullable<Schemas[Type]['~standard']['types']>['output']
+ * }} EventsOf
+ */
+
+/**
+ * Payload by event name, as the backend publishes it.
+ * @template {EventSchemas} Schemas
+ * @typedef {{
+ *   [Type in keyof Schemas]: NonNullable<Schemas[Type]['~standard']['types']>['input']
+ * }} PayloadsOf
+ */
+
+/**
  * Options of `connect`. All durations are in milliseconds.
  * @typedef {object} ConnectOptions
  * @property {string} url URL of the gateway's `/events`, such as
@@ -78,8 +123,8 @@
  *   null if the ticket is in a cookie (`tickets.cookie`), which the function may renew. Default: no
  *   ticket in the URL; for a cookie, or for topics that need none (`tickets.anonymous_topics`)
  * @property {string} [ticketUrl] in place of `ticket`: the URL of your backend that issues tickets.
- *   Each ticket is requested with `POST`; the response is `{ "ticket": "…" }`, or 401 if the user is
- *   signed out
+ *   Each ticket is requested with `POST`; the response is `{ "ticket": "…" }`, or 401 if the user
+ *   is signed out
  * @property {readonly string[]} [topics] limits the ticket's topics to these: names, `prefix*` or
  *   `*`; `[]`: only the user's own events. Default: all topics of the ticket
  * @property {boolean} [withCredentials] sends cookies to another origin; for gateways with
@@ -87,6 +132,8 @@
  * @property {string} [lastEventId] resumes after this id, for example an id that your backend
  *   returned with the state. Default: start from now
  * @property {readonly string[]} [types] event names to receive before `on` has been called for them
+ * @property {EventSchemas} [schemas] schemas by event name, such as those of zod: handlers get what
+ *   they return. An event that does not match calls no handler; `onError` gets a `SchemaError`
  * @property {string | false} [share] shares one connection between all tabs of this origin that use
  *   the same name, url and topics. All tabs of a group receive the events of the user whose ticket
  *   opened the connection, so the name must contain the user's id: `user-${id}`. Default: false

@@ -93,7 +93,7 @@ async function installed(t) {
     '--directory',
     path.join(modules, 'sse-gateway-client'),
   ]);
-  for (const name of ['react', 'react-dom', '@types', 'svelte', 'vue'])
+  for (const name of ['react', 'react-dom', 'svelte', 'vue', 'zod', '@types'])
     symlinkSync(`${root}node_modules/${name}`, path.join(modules, name));
   return application;
 }
@@ -130,9 +130,15 @@ test('packed package contains working code and types', { timeout: 300_000 }, asy
     /^((react|svelte|vue)\/)?README\.md$/,
     /^dist\/[\w.-]+\.min\.js$/,
     /^(src|react|svelte|vue)\/([a-z]+\/)?[\w-]+\.js$/i,
+    /^react\/types\.d\.ts$/,
     /^types\/(src|react|svelte|vue)\/([a-z]+\/)?[\w-]+\.d\.ts$/i,
   ];
   assert.deepEqual(files.filter((file) => !allowed.some((form) => form.test(file))), []);
+
+  const script = readFileSync(path.join(folder, 'dist/sse-gateway-client.min.js'));
+  const compressed = gzipSync(script, { level: 9 }).length;
+  t.diagnostic(`script: ${compressed} bytes`);
+  assert.ok(compressed < 8192, `${compressed} bytes`);
 
   const types = path.join(application, 'types');
   cpSync(`${root}tests/types`, types, { recursive: true });
@@ -147,7 +153,7 @@ test('packed package contains working code and types', { timeout: 300_000 }, asy
     writeFileSync(path.join(types, name), snippet);
   }
   // Node projects may not include the browser's types.
-  for (const project of ['tsconfig.json', 'tsconfig.node.json'])
+  for (const project of ['tsconfig.json', 'tsconfig.node.json', 'tsconfig.registered.json'])
     await run(process.execPath, [tsc, '--project', path.join(types, project)]).catch(
       failWithOutput,
     );

@@ -1,7 +1,8 @@
 // Uses of the Vue composables that must compile, and others that must not. Never run.
 import type { Ref } from 'vue';
-import type { State } from 'sse-gateway-client';
+import type { EventsOf, State } from 'sse-gateway-client';
 import { provideSse, useSse } from 'sse-gateway-client/vue';
+import { z } from 'zod';
 
 type Events = { 'price': { amount: number } };
 const options = { url: '/events', ticketUrl: '/api/sse-ticket' };
@@ -19,6 +20,8 @@ sse.latest('price').value.amount;
 sse.state.value = 'open';
 const id: string | undefined = useSse<Events>().lastEventId;
 useSse().on('anything', (data) => data.whatever);
+const schemas = { order: z.object({ n: z.number() }) };
+provideSse<EventsOf<typeof schemas>>({ ...options, schemas }).on('order', ({ n }) => n.toFixed());
 // @ts-expect-error url is required
 provideSse({});
 export default [state, price, known, id];
