@@ -299,7 +299,7 @@ $(VENV)-servers/done: servers/python/tests/requirements.txt
 # Each library has its own servers (servers/harness/run.js), and two are tested at a time.
 test-servers: test-build $(CLIENTS)/$(MODULES) servers/node/$(MODULES) $(VENV)-servers/done
 test-servers: ## test the server libraries (Node, Python, Go, PHP, Rust)
-	@bash .ci/need redis-test go php
+	@bash .ci/need redis-test go php composer
 	export SSE_GATEWAY_BIN=$(TARGET)/debug/sse-gateway PYTHONDONTWRITEBYTECODE=1
 	export SSE_PYTHON=$(abspath $(VENV))-servers/bin/python
 	echo "== server libraries"
