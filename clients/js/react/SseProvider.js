@@ -30,6 +30,9 @@ export const SseProvider = ({ children, retained = {}, ...options }) => {
     Object.entries(retained).map(([channel, { events, forgets }]) => [channel, events, forgets]),
   );
   useEffect(() => values.attach(live, url), [live, values, url, names]);
-  const provided = useMemo(() => ({ live, values, url }), [live, values, url]);
+  const provided = useMemo(
+    () => ({ live, values, url, channels: Object.keys(retained) }),
+    [live, values, url, names],
+  );
   return createElement(SseContext.Provider, { value: provided }, children);
 };

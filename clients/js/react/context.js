@@ -4,9 +4,15 @@ import { createContext, useContext } from 'react';
 /** @import { Live } from './live.js' */
 /** @import { RetainedValues } from './retainedValues.js' */
 
-/** @typedef {{ live: Live, values: RetainedValues, url: string }} Provided */
+/**
+ * What `SseProvider` provides.
+ * @typedef {object} Provided
+ * @property {Live} live
+ * @property {RetainedValues} values
+ * @property {string} url
+ * @property {readonly string[]} channels those of the option `retained`
+ */
 
-/** What `SseProvider` provides. */
 export const SseContext = createContext(/** @type {Provided | null} */ (null));
 
 /**

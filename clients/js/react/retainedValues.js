@@ -60,9 +60,6 @@ export class RetainedValues {
 
   /** The values of a channel. @param {string} channel */
   of(channel) {
-    if (!this.#latest.current[channel]) {
-      throw new Error(`useLatest: ${channel} is not in \`retained\` of the <SseProvider>`);
-    }
     // The map is in use from now on.
     this.#fresh.delete(channel);
     return this.#channels.get(channel) ?? NONE;

@@ -87,6 +87,7 @@ export type EventSourceOptions<Events extends EventMap = RegisteredEvents> =
 
 /** Options of any of the hooks, without the names of events. */
 export type AnyOptions = ConnectOptions & ReactOptions<any> & {
+  /** Handlers by event name. */
   eventHandlers?: Record<string, Handler | undefined> | undefined;
 };
 
@@ -130,6 +131,7 @@ export interface RealtimeResult extends EventSourceResult {
 /** Properties of `SseProvider`. */
 export type ProviderProps<Events extends EventMap = RegisteredEvents> =
   ConnectOptions & ReactOptions<Events> & {
+    /** Components that use the stream. */
     children?: ReactNode;
     /** Channels of retained values, for `useLatest`. */
     retained?: Record<string, Retained> | undefined;
@@ -304,6 +306,7 @@ export interface PollingResult<Data> {
 export interface PendingCommand<Input> {
   /** Generated id, which the backend should return in the event, as `commandId`. */
   readonly id: string;
+  /** What `send` was called with. */
   readonly input: Input;
 }
 

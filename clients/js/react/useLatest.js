@@ -25,7 +25,10 @@ const NONE = new Map();
  * @type {UseLatest}
  */
 export const useLatest = (/** @type {[channel: string, key?: string]} */ ...[channel, key]) => {
-  const { values } = useProvided('useLatest');
+  const { values, channels } = useProvided('useLatest');
+  if (!channels.includes(channel)) {
+    throw new Error(`useLatest: ${channel} is not in \`retained\` of the <SseProvider>`);
+  }
   const value = () => {
     const all = values.of(channel);
     return key === undefined ? all : all.get(key);

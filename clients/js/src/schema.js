@@ -9,7 +9,9 @@ export class SchemaError extends Error {
     const texts = issues.map(({ path = [], message }) =>
       [path.map((part) => part?.key ?? part).join('.'), message].filter(Boolean).join(': '));
     super(`event ${type} does not match its schema: ${texts.join('; ')}`);
+    /** Name of the event. */
     this.type = type;
+    /** What the schema reported. */
     this.issues = issues;
   }
 }

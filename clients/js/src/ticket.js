@@ -12,6 +12,7 @@ export class TicketError extends Error {
   /** @param {number} status HTTP status of the response */
   constructor(status) {
     super(`the ticket endpoint responded with ${status}`);
+    /** HTTP status of the response. */
     this.status = status;
   }
 }
@@ -25,18 +26,18 @@ export const isSignedOut = (error) => error?.status === 401 && !(error instanceo
 
 /**
  * The function that requests tickets: the user's, or one that fetches them from `ticketUrl`.
- * @param {Pick<ConnectOptions, 'ticket' | 'ticketUrl' | 'fetch' | 'withCredentials'>} options
+ * @param {Pick<ConnectOptions, 'ticket' | 'ticketUrl' | 'fetch'>} options
  * @param {number} timeout ms
  * @returns {ConnectOptions['ticket']}
  */
 export const ticketFunction = (options, timeout) => {
-  const { ticket, ticketUrl, fetch = globalThis.fetch, withCredentials } = options;
+  const { ticket, ticketUrl, fetch = globalThis.fetch } = options;
   if (ticket || !ticketUrl) return ticket;
   return async () => {
     const response = await fetch(ticketUrl, {
       method: 'POST',
       cache: 'no-store',
-      credentials: withCredentials ? 'include' : 'same-origin',
+      credentials: 'include', // the login may be on another origin, such as api.example.com
       signal: AbortSignal.timeout(timeout),
     });
     if (!response.ok) throw new TicketError(response.status);

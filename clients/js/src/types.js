@@ -56,9 +56,10 @@
 /**
  * The part of a native EventSource that the client uses. npm `eventsource` implements it.
  * @typedef {object} Source
- * @property {number} readyState
- * @property {(type: string, listener: (event: any) => void) => void} addEventListener
- * @property {() => void} close
+ * @property {number} readyState 2: closed
+ * @property {(type: string, listener: (event: any) => void) => void} addEventListener as in a
+ *   native EventSource
+ * @property {() => void} close closes the connection
  */
 
 /**
@@ -69,7 +70,7 @@
 /**
  * What is wrong with the data of an event.
  * @typedef {object} SchemaIssue
- * @property {string} message
+ * @property {string} message what is wrong
  * @property {readonly any[]} [path] keys, or objects with a `key`
  */
 
@@ -123,8 +124,8 @@
  *   null if the ticket is in a cookie (`tickets.cookie`), which the function may renew. Default: no
  *   ticket in the URL; for a cookie, or for topics that need none (`tickets.anonymous_topics`)
  * @property {string} [ticketUrl] in place of `ticket`: the URL of your backend that issues tickets.
- *   Each ticket is requested with `POST`; the response is `{ "ticket": "…" }`, or 401 if the user
- *   is signed out
+ *   Each ticket is requested with `POST`, with cookies; the response is `{ "ticket": "…" }`, or 401
+ *   if the user is signed out
  * @property {readonly string[]} [topics] limits the ticket's topics to these: names, `prefix*` or
  *   `*`; `[]`: only the user's own events. Default: all topics of the ticket
  * @property {boolean} [withCredentials] sends cookies to another origin; for gateways with
@@ -251,10 +252,10 @@
 /**
  * An event before its text is parsed.
  * @typedef {object} Raw
- * @property {string} type
- * @property {string} id
- * @property {string} text
- * @property {boolean} [retained]
+ * @property {string} type name of the event
+ * @property {string} id its id, or that of the previous event
+ * @property {string} text its data
+ * @property {boolean} [retained] whether it is the current value of a key
  */
 
 /**
@@ -273,8 +274,8 @@
  * @typedef {object} Engine
  * @property {(types: string[]) => void} listen also receive these event names
  * @property {() => void} seen the page became visible: do not wait for the next attempt
- * @property {() => void} reconnect
- * @property {() => void} close
+ * @property {() => void} reconnect reconnects immediately, with a new ticket
+ * @property {() => void} close ends the connection permanently
  */
 
 /**

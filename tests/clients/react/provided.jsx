@@ -70,13 +70,16 @@ export function Desk({ tags = [], names = ['order'], symbol, checked, devtools, 
   );
 }
 
-/** Without a provider. */
-export function Orphan() {
-  const [error, setError] = useState('');
+/** Shows why a hook cannot be used here. */
+function Refused({ hook }) {
   try {
-    useSse();
-  } catch (thrown) {
-    if (!error) setError(thrown.message);
+    hook();
+  } catch ({ message }) {
+    return <output>{message}</output>;
   }
-  return <output>{error}</output>;
 }
+
+export const Orphan = () => <Refused hook={useSse} />;
+export const Undeclared = (options) => (
+  <SseProvider {...options}><Refused hook={() => useLatest('broadcast:other')} /></SseProvider>
+);

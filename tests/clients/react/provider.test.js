@@ -107,8 +107,10 @@ test('schemas check events and convert their data', async (t) => {
   );
 });
 
-test('hook without a provider names what is missing', async (t) => {
+test('hook without a provider or channel names what is missing', async (t) => {
   const { tab, show } = await setUp(t);
   await show('Orphan');
   assert.equal(await tab.textContent('output'), 'useSse must be used below an <SseProvider>');
+  await show('Undeclared');
+  assert.match(await tab.textContent('output'), /broadcast:other is not in `retained`/);
 });
