@@ -305,7 +305,7 @@ $(VENV)-servers/done: servers/python/tests/requirements.txt
 # Each library has its own servers (servers/harness/run.js), and two are tested at a time.
 test-servers: test-build $(CLIENTS)/$(MODULES) servers/node/$(MODULES) $(VENV)-servers/done
 test-servers: ## test the server libraries (Node, Python, Go, PHP, Rust)
-	@bash .ci/need redis-test go php
+	@bash .ci/need redis-test go php composer
 	export SSE_GATEWAY_BIN=$(TARGET)/debug/sse-gateway PYTHONDONTWRITEBYTECODE=1
 	export SSE_PYTHON=$(abspath $(VENV))-servers/bin/python
 	echo "== server libraries"
@@ -386,4 +386,4 @@ clean: ## remove everything that was built or downloaded
 	rm -rf fuzz/target fuzz/corpus fuzz/artifacts
 	rm -rf .cache book $(CLIENTS)/node_modules $(CLIENTS)/react/with-18/node_modules
 	rm -rf servers/node/node_modules servers/node/dist
-	rm -rf $(JS)/node_modules $(JS)/types $(BOARD)/node_modules $(BOARD)/dist
+	rm -rf $(JS)/node_modules $(JS)/types $(JS)/dist $(BOARD)/node_modules $(BOARD)/dist

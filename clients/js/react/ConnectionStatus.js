@@ -1,4 +1,6 @@
+'use client';
 import { createElement } from 'react';
+import { useSse } from './useSse.js';
 
 /** @import { Status } from './types.js' */
 
@@ -8,6 +10,7 @@ const TEXTS = {
   open: 'Live',
   reconnecting: 'Reconnecting',
   polling: 'Live (polling)',
+  'signed-out': 'Signed out',
   closed: 'Offline',
 };
 
@@ -21,6 +24,7 @@ const COLORS = {
   open: '#1a8f5f',
   reconnecting: '#b7791f',
   polling: '#2b7fc4',
+  'signed-out': '#d0443a',
   closed: '#d0443a',
 };
 
@@ -48,15 +52,38 @@ const HIDDEN = {
 /**
  * Shows the state of a stream as text and colour. Changes are announced to screen readers. Style it
  * with `.connection-status`, `[data-state]` and the `--connection-*` colours.
+ *
+ * @example
+ * <ConnectionStatus label="Orders" texts={{ open: 'Up to date' }} />
+ *
  * @param {object} props
- * @param {Status} props.status `status` of useEventSource or useResilientRealtime
+ * @param {Status} [props.status] `status` of useEventSource or useResilientRealtime. Default: that
+ *   of the nearest `SseProvider`
  * @param {string} [props.label] prefix for screen readers: which connection this is
  * @param {Partial<Record<Status, string>>} [props.texts] replaces texts, for example to translate
  *   them
  * @param {string} [props.className] additional class names
  * @returns {import('react').ReactElement}
  */
-export function ConnectionStatus({ status, label = 'Connection', texts, className }) {
+export function ConnectionStatus({ status, ...props }) {
+  return status
+    ? createElement(StatusText, { ...props, status })
+    : createElement(ProvidedStatus, props);
+}
+
+/** @param {Omit<Parameters<typeof StatusText>[0], 'status'>} props */
+function ProvidedStatus(props) {
+  return createElement(StatusText, { ...props, status: useSse().status });
+}
+
+/**
+ * @param {object} props
+ * @param {Status} props.status
+ * @param {string} [props.label]
+ * @param {Partial<Record<Status, string>>} [props.texts]
+ * @param {string} [props.className]
+ */
+function StatusText({ status, label = 'Connection', texts, className }) {
   return createElement(
     'span',
     {

@@ -1,15 +1,14 @@
 export { ConnectionStatus } from './ConnectionStatus.js';
+export { SseDevtools } from './SseDevtools.js';
+export { SseProvider } from './SseProvider.js';
+export { useEvent } from './useEvent.js';
 export { useEventSource } from './useEventSource.js';
 export { useFrameBatch } from './useFrameBatch.js';
+export { useGap } from './useGap.js';
+export { useLatest } from './useLatest.js';
+export { useHybrid } from './useHybrid.js';
+export { usePolling } from './usePolling.js';
 export { usePresence } from './usePresence.js';
 export { useResilientRealtime } from './useResilientRealtime.js';
-
-/** @import * as Types from './types.js' */
-/** @typedef {Types.EventSourceOptions} EventSourceOptions */
-/** @typedef {Types.EventSourceResult} EventSourceResult */
-/** @typedef {Types.Mode} Mode */
-/** @typedef {Types.PresenceOptions} PresenceOptions */
-/** @typedef {Types.PresenceResult} PresenceResult */
-/** @typedef {Types.RealtimeOptions} RealtimeOptions */
-/** @typedef {Types.RealtimeResult} RealtimeResult */
-/** @typedef {Types.Status} Status */
+export { useSse } from './useSse.js';
+export * from './types.js';

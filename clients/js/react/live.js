@@ -1,9 +1,11 @@
-// The stream of a mounted component. Effects open and close it, renders read it.
+// The stream of a mounted component or provider. Effects open and close it, renders read it.
 import { connect } from '../src/index.js';
 import { nextFrame } from './frame.js';
 
-/** @import { Stream } from '../src/types.js' */
-/** @import { EventSourceOptions, Status } from './types.js' */
+/** @import { Handler, Stream } from '../src/types.js' */
+/** @import { AnyOptions, Status } from './types.js' */
+/** @typedef {{ readonly status: Status, readonly reconnectCount: number }} LiveState */
+/** A registered handler. @typedef {{ type: string, handler: Handler, off?: () => void }} Entry */
 
 export class Live {
   /** @type {Stream | null} */
@@ -12,25 +14,30 @@ export class Live {
   #effect = null;
   /** The effect whose stream opens in the next microtask. @type {object | null} */
   #pendingEffect = null;
-  /** Event names with a handler, and how to remove it. @type {Map<string, () => void>} */
-  #names = new Map();
+  /** Added to each stream. */
+  #handlers = /** @type {Set<Entry>} */ (new Set());
+  /** Names in the options that have a handler, and how to remove it. */
+  #names = /** @type {Map<string, () => void>} */ (new Map());
+  #errors = /** @type {Set<(error: Error) => void>} */ (new Set());
   /** @type {Set<() => void>} */
   #watchers = new Set();
   /** URL and last event id of the previous stream. */
   #previous = { url: '', id: /** @type {string | undefined} */ (undefined) };
-  #idIsShown = false;
+  #idIsRead = false;
   #frameIsPending = false;
-  /** @type {{ readonly status: Status, readonly reconnectCount: number }} */
+  /** @type {LiveState} */
   #state;
+  /** Replaced with the state, and when the id changes. @type {LiveState} */
+  #stateWithId;
   #latest;
 
   /**
-   * @param {{ readonly current: EventSourceOptions }} latest options of the latest render
+   * @param {{ readonly current: AnyOptions }} latest options of the latest render
    * @param {Status} status status until the first effect
    */
   constructor(latest, status) {
     this.#latest = latest;
-    this.#state = { status, reconnectCount: 0 };
+    this.#state = this.#stateWithId = { status, reconnectCount: 0 };
   }
 
   /** For useSyncExternalStore. @param {() => void} watcher */
@@ -41,13 +48,35 @@ export class Live {
 
   state = () => this.#state;
 
+  /** Like `state`; changes with the id as well, at most once per frame. */
+  stateWithId = () => {
+    this.#idIsRead = true;
+    return this.#stateWithId;
+  };
+
+  get lastEventId() { return this.#stream?.lastEventId ?? this.#previous.id; }
+
   /**
-   * Current id. Reading it makes the component re-render when the id changes, at most once per
-   * frame.
+   * Registers a handler for this stream and those that replace it.
+   * @param {string} type
+   * @param {Handler} handler
+   * @returns {() => void} removes it
    */
-  get lastEventId() {
-    this.#idIsShown = true;
-    return this.#stream?.lastEventId ?? this.#previous.id;
+  on(type, handler) {
+    /** @type {Entry} */
+    const entry = { type, handler };
+    this.#handlers.add(entry);
+    this.#attach(entry);
+    return () => {
+      this.#handlers.delete(entry);
+      entry.off?.();
+    };
+  }
+
+  /** @param {(error: Error) => void} listener @returns {() => void} removes it */
+  onError(listener) {
+    this.#errors.add(listener);
+    return () => { this.#errors.delete(listener); };
   }
 
   /** Opens the stream. The returned function closes it. */
@@ -80,9 +109,9 @@ export class Live {
 
   /** Adds and removes handlers to match the event names of the latest render. */
   updateNames() {
-    const stream = this.#stream;
-    if (!stream) return;
-    const wanted = new Set(Object.keys(this.#latest.current.eventHandlers ?? {}));
+    const { eventHandlers, onMessage } = this.#latest.current;
+    const wanted = new Set(Object.keys(eventHandlers ?? {}));
+    if (onMessage) wanted.add('message').add('*');
     for (const [name, off] of this.#names) {
       if (wanted.has(name)) continue;
       off();
@@ -90,11 +119,20 @@ export class Live {
     }
     for (const name of wanted) {
       if (this.#names.has(name)) continue;
-      this.#names.set(name, stream.on(name, (data, event) => {
-        this.#scheduleIdChange();
-        this.#latest.current.eventHandlers?.[name]?.(data, event);
+      this.#names.set(name, this.on(name, (data, event) => {
+        const { eventHandlers, onMessage } = this.#latest.current;
+        eventHandlers?.[name]?.(data, event);
+        if (name === '*') onMessage?.(event);
       }));
     }
+  }
+
+  /** @param {Entry} entry */
+  #attach(entry) {
+    entry.off = this.#stream?.on(entry.type, (data, event) => {
+      this.#scheduleIdChange();
+      entry.handler(data, event);
+    });
   }
 
   #start() {
@@ -120,6 +158,12 @@ export class Live {
     stream.onState((status) => {
       if (this.#stream === stream) this.#change(status, stream.reconnectCount);
     });
+    let wasOpen = false;
+    stream.onState((status) => {
+      const isOpen = status === 'open' || status === 'polling';
+      if (isOpen && !wasOpen) latest.current.onOpen?.();
+      wasOpen = isOpen;
+    });
     stream.onGap((gap) => latest.current.onGap?.(gap));
     stream.onSnapshot((snapshot) => latest.current.onSnapshot?.(snapshot));
     stream.onError((error) => this.#report(error));
@@ -127,12 +171,13 @@ export class Live {
     for (const name of ['sse.connected', 'sse.heartbeat']) {
       stream.on(name, () => this.#scheduleIdChange());
     }
-    this.updateNames();
+    for (const entry of this.#handlers) this.#attach(entry);
     this.#change(stream.state, stream.reconnectCount);
   }
 
   /** @param {Error} error */
   #report(error) {
+    for (const listener of this.#errors) listener(error);
     const { onError } = this.#latest.current;
     if (onError) onError(error);
     else console.warn(error);
@@ -144,23 +189,23 @@ export class Live {
     if (!stream) return;
     this.#stream = null;
     this.#previous.id = stream.lastEventId;
-    this.#names.clear();
+    for (const entry of this.#handlers) entry.off = undefined;
     stream.close();
   }
 
   /** @param {Status} status */
   #change(status, reconnectCount = this.#state.reconnectCount) {
     if (status === this.#state.status && reconnectCount === this.#state.reconnectCount) return;
-    this.#state = { status, reconnectCount };
+    this.#state = this.#stateWithId = { status, reconnectCount };
     this.#notify();
   }
 
   #scheduleIdChange() {
-    if (!this.#idIsShown || this.#frameIsPending) return;
+    if (!this.#idIsRead || this.#frameIsPending) return;
     this.#frameIsPending = true;
     nextFrame(() => {
       this.#frameIsPending = false;
-      this.#state = { ...this.#state };
+      this.#stateWithId = { ...this.#state };
       this.#notify();
     });
   }

@@ -1,19 +1,22 @@
+'use client';
+import { useConnection } from './useConnection.js';
 import { useLive } from './useLive.js';
 
-/** @import { EventSourceOptions, EventSourceResult } from './types.js' */
+/** @import { AnyOptions, UseEventSource } from './types.js' */
 
 /**
- * Opens a stream while the component is mounted: `connect` as a hook.
- * @param {EventSourceOptions} options
- * @returns {EventSourceResult}
+ * Opens a stream while the component is mounted: `connect` as a hook. Components that share a
+ * connection use `SseProvider` and `useEvent`.
+ *
+ * @example
+ * const { status } = useEventSource<Events>({
+ *   url: '/events',
+ *   ticketUrl: '/api/sse-ticket',
+ *   eventHandlers: { order: (order) => show(order) },
+ *   onGap: () => reload(),
+ * });
+ *
+ * @type {UseEventSource}
  */
-export function useEventSource(options) {
-  const { live, state } = useLive(options);
-  return {
-    ...state,
-    // A getter, so that only components that read it are re-rendered when it changes.
-    get lastEventId() { return live.lastEventId; },
-    reconnect: live.reconnect,
-    close: live.close,
-  };
-}
+export const useEventSource = (/** @type {AnyOptions} */ options) =>
+  useConnection(useLive(options));

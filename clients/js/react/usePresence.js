@@ -1,18 +1,26 @@
-import { useMemo, useState } from 'react';
+'use client';
+import { useContext, useEffect, useMemo, useState } from 'react';
 import { addChanges, hidesPresence, NONE, onlineUsers } from './changes.js';
+import { SseContext } from './context.js';
 import { useFrameBatch } from './useFrameBatch.js';
 
 /** @import { PresenceOptions, PresenceResult } from './types.js' */
 /** @import { Change } from './changes.js' */
 
 /**
- * Keeps the set of users who are online up to date, with at most one render per frame. Pass its
- * handlers to the stream, whose ticket needs the claim `presence`.
+ * Keeps the set of users who are online up to date, with at most one render per frame. It uses the
+ * stream of the nearest `SseProvider`; without one, pass its handlers to a stream. The ticket needs
+ * the claim `presence`.
  *
  * Load `initial` when the stream is connected, and again after a gap. Events that arrived before
  * it are applied, too: the last event of a user decides.
- * @param {PresenceOptions} [options]
- * @returns {PresenceResult}
+ *
+ * @example
+ * const { online } = usePresence({ initial: ['1', '2'] });
+ *
+ * @template {string} [User=string] ids of users
+ * @param {PresenceOptions<User>} [options]
+ * @returns {PresenceResult<User>}
  */
 export function usePresence({ initial } = {}) {
   const [changes, setChanges] = useState(NONE);
@@ -25,6 +33,12 @@ export function usePresence({ initial } = {}) {
       if (hidesPresence(gap)) add(null);
     },
   }));
+  const live = useContext(SseContext)?.live;
+  useEffect(() => {
+    if (!live) return undefined;
+    const offs = Object.entries(eventHandlers).map(([name, handler]) => live.on(name, handler));
+    return () => { for (const off of offs) off(); };
+  }, [live, eventHandlers]);
   const online = useMemo(() => onlineUsers(initial, changes), [initial, changes]);
-  return { online, eventHandlers };
+  return { online: /** @type {ReadonlySet<any>} */ (online), eventHandlers };
 }

@@ -1,22 +1,31 @@
+'use client';
+import { useConnection } from './useConnection.js';
 import { useLive } from './useLive.js';
 
-/** @import { RealtimeOptions, RealtimeResult } from './types.js' */
+/** @import { AnyOptions, Mode, UseResilientRealtime } from './types.js' */
 
 const POLLING = /** @type {const} */ ({ auto: true, sse: false, polling: 'only' });
 
 /**
  * Opens a stream while the component is mounted, over SSE or by polling, as set by `mode`.
- * @param {RealtimeOptions} options
- * @returns {RealtimeResult}
+ *
+ * @example
+ * const { status, mode } = useResilientRealtime<Events>({
+ *   url: '/events',
+ *   ticketUrl: '/api/sse-ticket',
+ *   mode: 'auto',
+ *   eventHandlers: { order: (order) => show(order) },
+ * });
+ *
+ * @type {UseResilientRealtime}
  */
-export function useResilientRealtime({ mode = 'auto', ...options }) {
-  const { live, state } = useLive({ ...options, polling: POLLING[mode] });
-  return {
-    ...state,
-    mode: mode === 'polling' || state.status === 'polling' ? 'polling' : 'sse',
-    // A getter, so that only components that read it are re-rendered when it changes.
-    get lastEventId() { return live.lastEventId; },
-    reconnect: live.reconnect,
-    close: live.close,
-  };
-}
+export const useResilientRealtime = (/** @type {AnyOptions & { mode?: Mode }} */ all) => {
+  const { mode = 'auto', ...options } = all;
+  const result = useConnection(useLive({ ...options, polling: POLLING[mode] }));
+  // Defined on the result: a copy would read `lastEventId`.
+  return Object.assign(result, {
+    mode: mode === 'polling' || result.status === 'polling'
+      ? /** @type {const} */ ('polling')
+      : /** @type {const} */ ('sse'),
+  });
+};

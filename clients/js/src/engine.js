@@ -5,7 +5,7 @@ import { poll } from './poll.js';
 import { offline, presence } from './presence.js';
 import { openSource } from './source.js';
 import { isSystem } from './system.js';
-import { newTicket } from './ticket.js';
+import { isSignedOut, newTicket } from './ticket.js';
 /** @import { Engine, Raw, Settings, Sink } from './types.js' */
 /** @import { Input } from './machine.js' */
 
@@ -129,12 +129,18 @@ export function startEngine(settings, sink, types) {
     poller = undefined;
     endPause();
   };
-  // Any callback below may close the stream; nothing may start afterwards.
+  // Any callback below may close the stream; nothing may start afterwards, or while signed out.
   const closed = () => model.state === 'closed';
+  const stopped = () => closed() || model.state === 'signed-out';
+  /** The ticket endpoint refused the user: stops until `reconnect()`. */
+  const signOut = () => {
+    end();
+    apply('signed-out');
+  };
   /** @param {number} ms */
   const openAfter = (ms) => {
     endSource();
-    if (closed()) return;
+    if (stopped()) return;
     timer = setTimeout(open, ms);
   };
 
@@ -150,7 +156,7 @@ export function startEngine(settings, sink, types) {
 
   async function open() {
     endSource();
-    if (closed()) return;
+    if (stopped()) return;
     /** @type {typeof source} */
     const attempt = source = {};
     let ticket;
@@ -159,6 +165,7 @@ export function startEngine(settings, sink, types) {
     } catch (error) {
       if (source !== attempt) return;
       report(error);
+      if (isSignedOut(error)) return signOut();
       if (!poller) apply('error');
       return retrySource();
     }
@@ -211,7 +218,7 @@ export function startEngine(settings, sink, types) {
   }
 
   const pollIfDue = () => {
-    if (polling && model.failures >= limit && !poller && !closed()) startPolls();
+    if (polling && model.failures >= limit && !poller && !stopped()) startPolls();
   };
   async function startPolls() {
     const current = poller = new AbortController();
@@ -250,6 +257,10 @@ export function startEngine(settings, sink, types) {
       } catch (error) {
         if (poller !== current) return;
         wait = 0;
+        if (isSignedOut(error)) {
+          report(error);
+          return signOut();
+        }
         const { status, retryAfter = 0 } = /** @type {any} */ (error);
         if (status === 401) ticket = undefined;
         if (status === 401 && ticketAccepted) {
@@ -313,7 +324,8 @@ export function startEngine(settings, sink, types) {
     seen,
     reconnect() {
       if (!supported || closed()) return;
-      if (!poller) apply('lost');
+      if (model.state === 'signed-out') apply('restarted');
+      else if (!poller) apply('lost');
       endPolls(); // polls have a ticket of their own and need a new one too
       start();
     },

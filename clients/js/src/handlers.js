@@ -1,5 +1,6 @@
 import { listeners } from './listeners.js';
-/** @import { Handler, Off, Raw } from './types.js' */
+import { validated } from './schema.js';
+/** @import { EventSchemas, Handler, Off, Raw } from './types.js' */
 
 /**
  * The JSON value, or the text if it is not JSON.
@@ -12,8 +13,10 @@ export function parse(text) {
 /**
  * Creates a registry of handlers by event name.
  * @param {readonly string[]} [names] names that are known without a handler
+ * @param {EventSchemas} [schemas]
+ * @param {(error: Error) => void} [report] called when an event does not match its schema
  */
-export function handlers(names = []) {
+export function handlers(names = [], schemas = {}, report = console.error) {
   /** @type {Map<string, ReturnType<typeof listeners<[any, any]>>>} */
   const byType = new Map();
   /** @param {string} type */
@@ -36,7 +39,13 @@ export function handlers(names = []) {
     call({ type, id, text, retained = false }) {
       const named = byType.get(type);
       if (!named) return;
-      const event = { type, id, text, data: parse(text), retained };
+      let data = parse(text);
+      try {
+        data = validated(schemas, type, data);
+      } catch (error) {
+        return report(/** @type {Error} */ (error));
+      }
+      const event = { type, id, text, data, retained };
       named.call(event.data, event);
       if (type !== '*' && !type.startsWith('sse.')) byType.get('*')?.call(event.data, event);
     },

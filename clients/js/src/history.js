@@ -1,7 +1,7 @@
 import { address } from './address.js';
 import { parse } from './handlers.js';
 import { request } from './poll.js';
-import { newTicket } from './ticket.js';
+import { newTicket, ticketFunction } from './ticket.js';
 /** @import { History, HistoryOptions } from './types.js' */
 
 /** Timeout of the ticket and of each page, in ms. */
@@ -14,9 +14,9 @@ const LIMIT = 1000;
  * opened with the resulting `lastEventId` continues them without a gap or a duplicate.
  *
  * @example
- * const { events, lastEventId } = await history({ url, ticket, channel: 'user:42:events' });
+ * const { events, lastEventId } = await history({ url, ticketUrl, channel: 'user:42:events' });
  * events.forEach(({ data }) => add(data));
- * const stream = connect({ url, ticket, lastEventId });
+ * const stream = connect({ url, ticketUrl, lastEventId });
  *
  * @template [Data=any]
  * @param {HistoryOptions} options
@@ -25,7 +25,7 @@ const LIMIT = 1000;
  */
 export async function history(options) {
   const { url, channel, since, until, fetch = globalThis.fetch, withCredentials } = options;
-  const ticket = await newTicket(options.ticket, TIMEOUT);
+  const ticket = await newTicket(ticketFunction(options, TIMEOUT), TIMEOUT);
   /** @type {Record<string, string | number | undefined>} */
   let range = { since, after: options.after };
   const events = [];

@@ -15,8 +15,11 @@
  * - `failed`: an SSE connection attempt got no response
  * - `slow`: an SSE connection attempt got no response for so long that streams count as blocked
  * - `error`: a ticket request or a poll failed
+ * - `signed-out`: the ticket endpoint refused the user
+ * - `restarted`: the user reconnects a stream that was signed out
  * - `closed`: the user closed the stream
- * @typedef {'connected' | 'answered' | 'lost' | 'failed' | 'slow' | 'error' | 'closed'} Input
+ * @typedef {'connected' | 'answered' | 'lost' | 'failed' | 'slow' | 'error' | 'signed-out'
+ *   | 'restarted' | 'closed'} Input
  */
 
 /** @type {Readonly<Model>} */
@@ -32,10 +35,13 @@ export const START = { state: 'connecting', failures: 0, tries: 0 };
 export function step({ state, failures, tries }, input, limit) {
   // Final, whatever is still in flight.
   if (state === 'closed') return { state, failures, tries };
+  if (input === 'restarted' || input === 'signed-out' || input === 'closed') {
+    return { state: input === 'restarted' ? 'connecting' : input, failures, tries: 0 };
+  }
+  if (state === 'signed-out') return { state, failures, tries };
   if (input === 'connected') return { state: 'open', failures: 0, tries: 0 };
   if (input === 'answered') return { state: 'polling', failures, tries: 0 };
   if (input === 'slow') return { state, failures: Math.max(failures, limit), tries };
-  if (input === 'closed') return { state: 'closed', failures, tries };
   return {
     state: state === 'connecting' ? state : 'reconnecting',
     failures: failures + Number(input === 'failed'),

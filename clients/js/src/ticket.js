@@ -1,8 +1,53 @@
+import { Refusal } from './poll.js';
 /** @import { ConnectOptions } from './types.js' */
 
 /**
+ * The ticket endpoint refused a request. With `status` 401 the user is signed out, so the stream
+ * stops until `reconnect()`. Throw it in a `ticket` function of your own:
+ *
+ * @example
+ * if (!response.ok) throw new TicketError(response.status);
+ */
+export class TicketError extends Error {
+  /** @param {number} status HTTP status of the response */
+  constructor(status) {
+    super(`the ticket endpoint responded with ${status}`);
+    /** HTTP status of the response. */
+    this.status = status;
+  }
+}
+
+/**
+ * Whether a ticket request failed because the user is signed out. A 401 of the gateway only means
+ * that a new ticket is needed.
+ * @param {any} error
+ */
+export const isSignedOut = (error) => error?.status === 401 && !(error instanceof Refusal);
+
+/**
+ * The function that requests tickets: the user's, or one that fetches them from `ticketUrl`.
+ * @param {Pick<ConnectOptions, 'ticket' | 'ticketUrl' | 'fetch'>} options
+ * @param {number} timeout ms
+ * @returns {ConnectOptions['ticket']}
+ */
+export const ticketFunction = (options, timeout) => {
+  const { ticket, ticketUrl, fetch = globalThis.fetch } = options;
+  if (ticket || !ticketUrl) return ticket;
+  return async () => {
+    const response = await fetch(ticketUrl, {
+      method: 'POST',
+      cache: 'no-store',
+      credentials: 'include', // the login may be on another origin, such as api.example.com
+      signal: AbortSignal.timeout(timeout),
+    });
+    if (!response.ok) throw new TicketError(response.status);
+    return (await response.json()).ticket;
+  };
+};
+
+/**
  * Requests a new ticket.
- * @param {ConnectOptions['ticket']} ticket function of the user
+ * @param {ConnectOptions['ticket']} ticket
  * @param {number} timeout ms
  * @returns {Promise<string | null>} null: the URL has no ticket. Rejects if the function throws,
  *   times out or returns anything else than a string or null

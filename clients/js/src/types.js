@@ -7,8 +7,10 @@
  * - `reconnecting`: was connected and is reconnecting; also while offline or while the page is
  *   frozen.
  * - `polling`: SSE is blocked; receiving events over `/events/poll` and retrying SSE at intervals.
+ * - `signed-out`: the ticket endpoint responded with 401. The stream does not retry until
+ *   `reconnect()` is called, for example after a login.
  * - `closed`: `close()` was called. This state is final.
- * @typedef {'connecting' | 'open' | 'reconnecting' | 'polling' | 'closed'} State
+ * @typedef {'connecting' | 'open' | 'reconnecting' | 'polling' | 'signed-out' | 'closed'} State
  */
 
 /**
@@ -54,14 +56,60 @@
 /**
  * The part of a native EventSource that the client uses. npm `eventsource` implements it.
  * @typedef {object} Source
- * @property {number} readyState
- * @property {(type: string, listener: (event: any) => void) => void} addEventListener
- * @property {() => void} close
+ * @property {number} readyState 2: closed
+ * @property {(type: string, listener: (event: any) => void) => void} addEventListener as in a
+ *   native EventSource
+ * @property {() => void} close closes the connection
  */
 
 /**
  * Constructor of a `Source`.
  * @typedef {new (url: string, init?: { withCredentials?: boolean }) => Source} SourceConstructor
+ */
+
+/**
+ * What is wrong with the data of an event.
+ * @typedef {object} SchemaIssue
+ * @property {string} message what is wrong
+ * @property {readonly any[]} [path] keys, or objects with a `key`
+ */
+
+/**
+ * A schema of zod, Valibot, ArkType or any other library that implements Standard Schema
+ * (https://standardschema.dev). Only synchronous schemas are supported.
+ * @template [Input=any]
+ * @template [Output=any]
+ * @typedef {{ readonly '~standard': {
+ *   readonly version: 1,
+ *   readonly vendor: string,
+ *   readonly validate: (value: unknown) => SchemaResult<Output> | Promise<SchemaResult<Output>>,
+ *   readonly types?: { readonly input: Input, readonly output: Output } | undefined,
+ * } }} Schema
+ */
+
+/**
+ * Result of a schema.
+ * @template Output
+ * @typedef {{ readonly value: Output, readonly issues?: undefined }
+ *   | { readonly issues: readonly SchemaIssue[] }} SchemaResult
+ */
+
+/** Schemas by event name. @typedef {Record<string, Schema>} EventSchemas */
+
+/**
+ * Data by event name, as handlers get it.
+ * @template {EventSchemas} Schemas
+ * @typedef {{
+ *   [Type in keyof Schemas]: NonNullable<Schemas[Type]['~standard']['types']>['output']
+ * }} EventsOf
+ */
+
+/**
+ * Payload by event name, as the backend publishes it.
+ * @template {EventSchemas} Schemas
+ * @typedef {{
+ *   [Type in keyof Schemas]: NonNullable<Schemas[Type]['~standard']['types']>['input']
+ * }} PayloadsOf
  */
 
 /**
@@ -71,9 +119,13 @@
  *   `https://events.example.com/events`. Polls use the same URL with `/poll` appended to the path
  * @property {() => string | null | Promise<string | null>} [ticket] called for every new ticket;
  *   fetch one from your backend. Return a new ticket each time: two connections with the same
- *   ticket keep closing each other. If it fails, it is called again with increasing delay. Return
+ *   ticket keep closing each other. If it fails, it is called again with increasing delay; if it
+ *   throws an error with `status` 401 (`TicketError`), the state becomes `signed-out`. Return
  *   null if the ticket is in a cookie (`tickets.cookie`), which the function may renew. Default: no
  *   ticket in the URL; for a cookie, or for topics that need none (`tickets.anonymous_topics`)
+ * @property {string} [ticketUrl] in place of `ticket`: the URL of your backend that issues tickets.
+ *   Each ticket is requested with `POST`, with cookies; the response is `{ "ticket": "…" }`, or 401
+ *   if the user is signed out
  * @property {readonly string[]} [topics] limits the ticket's topics to these: names, `prefix*` or
  *   `*`; `[]`: only the user's own events. Default: all topics of the ticket
  * @property {boolean} [withCredentials] sends cookies to another origin; for gateways with
@@ -81,6 +133,8 @@
  * @property {string} [lastEventId] resumes after this id, for example an id that your backend
  *   returned with the state. Default: start from now
  * @property {readonly string[]} [types] event names to receive before `on` has been called for them
+ * @property {EventSchemas} [schemas] schemas by event name, such as those of zod: handlers get what
+ *   they return. An event that does not match calls no handler; `onError` gets a `SchemaError`
  * @property {string | false} [share] shares one connection between all tabs of this origin that use
  *   the same name, url and topics. All tabs of a group receive the events of the user whose ticket
  *   opened the connection, so the name must contain the user's id: `user-${id}`. Default: false
@@ -98,8 +152,8 @@
  * @property {number} [probe] interval between SSE attempts while polling. Default: 60,000
  * @property {SourceConstructor | null} [EventSource] implementation for Node, such as npm
  *   `eventsource`. Default: the global one
- * @property {(url: string, init?: any) => Promise<any>} [fetch] used for polls. Default: the global
- *   one
+ * @property {(url: string, init?: any) => Promise<any>} [fetch] used for polls and `ticketUrl`.
+ *   Default: the global one
  * @property {null} [SharedWorker] for `share`; null: use a tab to own the connection, never a
  *   shared worker. Default: the global one
  */
@@ -121,7 +175,8 @@
  * @property {(listener: (error: Error) => void) => Off} onError registers a listener for errors,
  *   such as a failed ticket request or a refused poll. The stream keeps retrying. Without a
  *   listener errors go to `console.warn`
- * @property {() => void} reconnect reconnects immediately, with a new ticket
+ * @property {() => void} reconnect reconnects immediately, with a new ticket; also after
+ *   `signed-out`
  * @property {() => void} close closes the stream permanently
  * @property {State} state current state
  * @property {string | undefined} lastEventId id up to which all handlers have been called;
@@ -174,6 +229,7 @@
  * @typedef {object} HistoryOptions
  * @property {string} url URL of the gateway's `/events`, as for `connect`
  * @property {ConnectOptions['ticket']} [ticket] as for `connect`; called once
+ * @property {ConnectOptions['ticketUrl']} [ticketUrl] as for `connect`
  * @property {string} channel `user:<id>:events` of the ticket's own user, or `broadcast:<topic>` of
  *   a topic that the ticket allows
  * @property {string | number} [since] the oldest event to read: a duration such as `15m` or `1d`, a
@@ -196,10 +252,10 @@
 /**
  * An event before its text is parsed.
  * @typedef {object} Raw
- * @property {string} type
- * @property {string} id
- * @property {string} text
- * @property {boolean} [retained]
+ * @property {string} type name of the event
+ * @property {string} id its id, or that of the previous event
+ * @property {string} text its data
+ * @property {boolean} [retained] whether it is the current value of a key
  */
 
 /**
@@ -218,8 +274,8 @@
  * @typedef {object} Engine
  * @property {(types: string[]) => void} listen also receive these event names
  * @property {() => void} seen the page became visible: do not wait for the next attempt
- * @property {() => void} reconnect
- * @property {() => void} close
+ * @property {() => void} reconnect reconnects immediately, with a new ticket
+ * @property {() => void} close ends the connection permanently
  */
 
 /**

@@ -4,6 +4,7 @@ import { execFile } from 'node:child_process';
 import { test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
+import { TicketError } from '../src/index.js';
 import { Fake, openStream, settled } from './lib/fake.js';
 
 /** Events that end a connection, each with a listener that then closes the stream. */
@@ -390,4 +391,54 @@ test('a poll delivers gap, snapshot and values in this order', async (t) => {
     'a 6-0.a', [3, false, '0-0.a'],
   ]);
   assert.equal(stream.lastEventId, '6-0.a');
+});
+
+for (const polling of [true, 'only']) {
+  test(`401 of the ticket endpoint ends all requests until reconnect(): ${polling}`, async (t) => {
+    let status = 401;
+    let requests = 0;
+    const { stream, seen, polls, advance } = await openStream(t, {
+      polling,
+      answer: () => [['1-0.a', 'a']],
+      ticket: () => {
+        requests += 1;
+        if (status !== 200) throw new TicketError(status);
+        return 'x';
+      },
+    });
+    await advance(600_000, 1000);
+    assert.deepEqual([stream.state, requests, Fake.all, polls], ['signed-out', 1, [], []]);
+    assert.match(seen.errors.join(), /^the ticket endpoint responded with 401$/);
+
+    // Any other status is temporary.
+    status = 503;
+    stream.reconnect();
+    await advance(10_000, 1000);
+    assert.ok(requests > 3, `${requests} requests`);
+    assert.equal(stream.state, 'connecting');
+    status = 200;
+    while (!Fake.open.length && !polls.length) await advance(1000);
+    if (polling === true) Fake.newest.connected('1-0.a');
+    assert.equal(stream.state, polling === true ? 'open' : 'polling');
+
+    // Signed out while connected.
+    status = 401;
+    requests = 0;
+    stream.reconnect();
+    await advance(600_000, 1000);
+    assert.deepEqual([stream.state, requests, Fake.open], ['signed-out', 1, []]);
+    assert.equal(stream.reconnectCount, 0);
+  });
+}
+
+test('401 of the gateway requests a new ticket', async (t) => {
+  const refusal = () =>
+    Response.json({ error: 'ticket-expired', message: '' }, { status: 401 });
+  const { stream, seen, advance } = await openStream(t, {
+    polling: 'only',
+    fetch: async () => refusal(),
+  });
+  await advance(60_000, 1000);
+  assert.ok(seen.tickets > 3, `${seen.tickets} tickets`);
+  assert.equal(stream.state, 'connecting');
 });

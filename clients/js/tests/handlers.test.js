@@ -52,3 +52,38 @@ test('listeners added or removed during a call', () => {
   assert.deepEqual(seen, ['twice', 'new']);
   assert.equal(listeners().call(), false);
 });
+
+test('schema decides what handlers get, other events are reported', () => {
+  const errors = [];
+  const schema = (validate) => ({ '~standard': { version: 1, vendor: 'test', validate } });
+  const schemas = {
+    order: schema((value) =>
+      (typeof value?.id === 'number'
+        ? { value: { id: value.id, checked: true } }
+        : { issues: [{ message: 'must be a number', path: ['lines', { key: 0 }, 'id'] }] })),
+    slow: schema(async (value) => ({ value })),
+    broken: schema(() => { throw new Error('broken'); }),
+  };
+  const registry = handlers(['order'], schemas, (error) => errors.push(error));
+  const seen = [];
+  for (const type of ['order', 'other', 'constructor', '*', 'slow', 'broken'])
+    registry.on(type, (data, { text }) => seen.push([type, data, text]));
+  const call = (type, text) => registry.call({ type, id: '', text });
+  call('order', '{"id":7,"more":1}');
+  call('order', '{"id":"7"}');
+  for (const type of ['slow', 'broken', 'constructor', 'other']) call(type, '1');
+  assert.deepEqual(seen, [
+    ['order', { id: 7, checked: true }, '{"id":7,"more":1}'],
+    ['*', { id: 7, checked: true }, '{"id":7,"more":1}'],
+    ['constructor', 1, '1'],
+    ['*', 1, '1'],
+    ['other', 1, '1'],
+    ['*', 1, '1'],
+  ]);
+  assert.deepEqual(errors.map(({ message }) => message), [
+    'event order does not match its schema: lines.0.id: must be a number',
+    'the schema of slow is asynchronous',
+    'broken',
+  ]);
+  assert.equal(errors[0].issues.length, 1);
+});

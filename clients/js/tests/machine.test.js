@@ -34,6 +34,21 @@ test('inputs lead to the documented states', () => {
   ]);
 });
 
+test('signed-out state only ends with a restart or close', () => {
+  assert.deepEqual(states('connected', 'signed-out', 'lost', 'failed', 'answered', 'connected'), [
+    'open',
+    ...Array(5).fill('signed-out'),
+  ]);
+  assert.deepEqual(after('failed', 'error', 'signed-out', 'restarted').tries, 0);
+  assert.deepEqual(states('signed-out', 'restarted', 'connected', 'signed-out', 'closed'), [
+    'signed-out',
+    'connecting',
+    'open',
+    'signed-out',
+    'closed',
+  ]);
+});
+
 test('unanswered or slow connections reach the failure limit', () => {
   assert.equal(after('failed', 'failed', 'failed').failures, 3);
   assert.equal(after('slow').failures, 3);

@@ -18,10 +18,10 @@ import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 import { gzipSync } from 'node:zlib';
 import { build } from 'esbuild';
+import ts from 'typescript';
 
 const run = promisify(execFile);
 const root = fileURLToPath(new URL('..', import.meta.url));
-const tsc = `${root}node_modules/typescript/bin/tsc`;
 const failWithOutput = (error) => assert.fail(error.stdout || error.stderr);
 
 /** Size of a bundle in bytes, minified and gzipped. */
@@ -41,10 +41,40 @@ async function size(entry, external = []) {
   return gzipSync(file.contents, { level: 9 }).length;
 }
 
-test('core bundle is below 4 KB gzipped', async (t) => {
+test('core bundle is below 4.5 KB gzipped', async (t) => {
   const core = await size('src/index.js', ['./share/member.js']);
   t.diagnostic(`core: ${core} bytes; shared worker: ${await size('src/share/worker.js')} bytes`);
-  assert.ok(core < 4096, `${core} bytes`);
+  assert.ok(core < 4608, `${core} bytes`);
+});
+
+test('composables and store are below 60 lines each', () => {
+  for (const name of ['vue', 'svelte']) {
+    const lines = readFileSync(`${root}${name}/index.js`, 'utf8').trimEnd().split('\n');
+    assert.ok(lines.length < 60, `${name}: ${lines.length} lines`);
+  }
+});
+
+test('hooks are bundled separately', async () => {
+  const { outputFiles: [file] } = await build({
+    stdin: { contents: "export { useSse } from './react/index.js';", resolveDir: root },
+    bundle: true,
+    format: 'esm',
+    write: false,
+    external: ['react', './share/member.js'],
+    logLevel: 'error',
+  });
+  assert.match(file.text, /useSse/);
+  for (const other of ['SSE devtools', 'class RetainedValues', 'class Hybrid', 'class Poller'])
+    assert.ok(!file.text.includes(other), other);
+});
+
+test('modules that use React work in server components as client modules', () => {
+  const files = readdirSync(`${root}react`, { recursive: true }).filter((f) => f.endsWith('.js'));
+  const texts = files.map((file) => [file, readFileSync(`${root}react/${file}`, 'utf8')]);
+  const users = texts.filter(([, text]) => text.includes("from 'react';"));
+  assert.ok(users.length > 10, `${users.length} modules`);
+  const other = users.filter(([, text]) => !text.startsWith("'use client';\n"));
+  assert.deepEqual(other.map(([file]) => file), []);
 });
 
 test('package has no dependencies', async () => {
@@ -86,9 +116,54 @@ async function installed(t) {
     '--directory',
     path.join(modules, 'sse-gateway-client'),
   ]);
-  for (const name of ['react', 'react-dom', '@types'])
+  for (const name of ['react', 'react-dom', 'svelte', 'vue', 'zod', '@types'])
     symlinkSync(`${root}node_modules/${name}`, path.join(modules, name));
   return application;
+}
+
+/** Compiles a project without output. Asserts that there are no errors, and returns the program. */
+function compiled(file) {
+  const { options, fileNames } = ts.getParsedCommandLineOfConfigFile(file, {}, {
+    ...ts.sys, onUnRecoverableConfigFileDiagnostic: ({ messageText }) => assert.fail(messageText),
+  });
+  const program = ts.createProgram(fileNames, options);
+  const text = ts.formatDiagnostics(ts.getPreEmitDiagnostics(program), {
+    getCanonicalFileName: (name) => name,
+    getCurrentDirectory: () => path.dirname(file),
+    getNewLine: () => '\n',
+  });
+  assert.equal(text, '');
+  return program;
+}
+
+/** Exports of the package, and members of exported types, without documentation on hover. */
+function undocumented(folder, program) {
+  const entries = ['src/index', 'src/history', 'react/index'].map((name) =>
+    path.join(folder, 'types', `${name}.d.ts`));
+  const checker = program.getTypeChecker();
+  const isOwn = (symbol) => symbol.declarations?.some((declaration) =>
+    declaration.getSourceFile().fileName.startsWith(folder));
+  const missing = [];
+  const check = (symbol, name) => {
+    const signatures = checker.getTypeOfSymbol(symbol).getCallSignatures();
+    const documented = [symbol, ...signatures].some((one) =>
+      one.getDocumentationComment(checker).length > 0);
+    if (!documented) missing.push(name);
+  };
+  for (const entry of entries) {
+    const module = checker.getSymbolAtLocation(program.getSourceFile(entry));
+    for (const exported of checker.getExportsOfModule(module)) {
+      const isAlias = exported.flags & ts.SymbolFlags.Alias;
+      const symbol = isAlias ? checker.getAliasedSymbol(exported) : exported;
+      if (!isOwn(symbol)) continue;
+      check(symbol, symbol.name);
+      const type = checker.getDeclaredTypeOfSymbol(symbol);
+      // Names of events and of a specification speak for themselves.
+      for (const member of type.isUnion() ? [] : type.getProperties())
+        if (isOwn(member) && /^\w+$/.test(member.name)) check(member, `${symbol.name}.${member.name}`);
+    }
+  }
+  return missing;
 }
 
 test('packed package contains working code and types', { timeout: 300_000 }, async (t) => {
@@ -108,16 +183,30 @@ test('packed package contains working code and types', { timeout: 300_000 }, asy
     'react/index.js',
     'react/README.md',
     'types/react/index.d.ts',
+    'vue/index.js',
+    'vue/README.md',
+    'types/vue/index.d.ts',
+    'svelte/index.js',
+    'svelte/README.md',
+    'types/svelte/index.d.ts',
+    'dist/sse-gateway-client.min.js',
   ];
   for (const name of required) assert.ok(files.includes(name), name);
   const allowed = [
     /^package\.json$/,
     /^LICENSE$/,
-    /^(react\/)?README\.md$/,
-    /^(src|react)\/([a-z]+\/)?[\w-]+\.js$/i,
-    /^types\/(src|react)\/([a-z]+\/)?[\w-]+\.d\.ts$/i,
+    /^((react|svelte|vue)\/)?README\.md$/,
+    /^dist\/[\w.-]+\.min\.js$/,
+    /^(src|react|svelte|vue)\/([a-z]+\/)?[\w-]+\.js$/i,
+    /^react\/types\.d\.ts$/,
+    /^types\/(src|react|svelte|vue)\/([a-z]+\/)?[\w-]+\.d\.ts$/i,
   ];
   assert.deepEqual(files.filter((file) => !allowed.some((form) => form.test(file))), []);
+
+  const script = readFileSync(path.join(folder, 'dist/sse-gateway-client.min.js'));
+  const compressed = gzipSync(script, { level: 9 }).length;
+  t.diagnostic(`script: ${compressed} bytes`);
+  assert.ok(compressed < 8192, `${compressed} bytes`);
 
   const types = path.join(application, 'types');
   cpSync(`${root}tests/types`, types, { recursive: true });
@@ -132,10 +221,11 @@ test('packed package contains working code and types', { timeout: 300_000 }, asy
     writeFileSync(path.join(types, name), snippet);
   }
   // Node projects may not include the browser's types.
-  for (const project of ['tsconfig.json', 'tsconfig.node.json'])
-    await run(process.execPath, [tsc, '--project', path.join(types, project)]).catch(
-      failWithOutput,
-    );
+  for (const project of ['tsconfig.node.json', 'tsconfig.registered.json'])
+    compiled(path.join(types, project));
+  const typed = compiled(path.join(types, 'tsconfig.json'));
+
+  assert.deepEqual(undocumented(folder, typed), []);
 
   // Server-side rendering: the hooks render without connecting.
   const program = path.join(application, 'render.mjs');

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { connect } from '../src/index.js';
-import { newTicket } from '../src/ticket.js';
+import { newTicket, ticketFunction, TicketError } from '../src/ticket.js';
 
 test('ticket function returns a string or a promise', async () => {
   assert.equal(await newTicket(() => 'a', 1000), 'a');
@@ -27,4 +27,22 @@ test('connect without url or with a ticket that is no function throws', () => {
   assert.throws(() => connect(), /connect\(\) needs/);
   assert.throws(() => connect({ url: '/events', ticket: 'x' }), /connect\(\) needs/);
   assert.throws(() => connect({ ticket: () => 'x' }), /connect\(\) needs/);
+});
+
+test('ticketUrl is requested with POST, and its errors have the status', async () => {
+  const requests = [];
+  let response = () => Response.json({ ticket: 'x' });
+  const fetch = async (url, init) => {
+    requests.push([url, init.method, init.cache, init.credentials]);
+    return response();
+  };
+  const request = (options) =>
+    newTicket(ticketFunction({ ticketUrl: '/api/sse-ticket', fetch, ...options }, 1000), 1000);
+  assert.equal(await request(), 'x');
+  assert.deepEqual(requests, [['/api/sse-ticket', 'POST', 'no-store', 'include']]);
+  response = () => new Response('', { status: 401 });
+  await assert.rejects(request(), (error) => error instanceof TicketError && error.status === 401);
+  response = () => Response.json({ token: 'x' });
+  await assert.rejects(request(), /must return a non-empty string/);
+  assert.equal(await request({ ticket: () => 'own' }), 'own');
 });

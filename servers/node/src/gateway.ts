@@ -2,12 +2,13 @@ import { setTimeout as pause } from 'node:timers/promises';
 import { callFunction, Consumer, type RedisClient } from './clients.js';
 import { fromRedis, SseError } from './errors.js';
 import { channelKey, checkUser, isName, shown } from './names.js';
+import { checkPayload, type Schema, type Schemas } from './schemas.js';
 import { checkSecret, sign, type Ticket, type TicketSettings } from './tickets.js';
 
 const FIRST_PAUSE_MS = 50;
 const MAX_PAUSE_MS = 500;
 
-export interface SseGatewaySettings extends Partial<TicketSettings> {
+export interface SseGatewaySettings<Events = any> extends Partial<TicketSettings> {
   /** A client of ioredis or node-redis, for publishing. */
   redis?: RedisClient | undefined;
   /** `redis.key_prefix` of the gateway. Default: `sse:`. */
@@ -16,6 +17,8 @@ export interface SseGatewaySettings extends Partial<TicketSettings> {
   channelPrefix?: string | undefined;
   /** How long temporary errors are retried, in ms; 0: never. Default: 3000. */
   retryFor?: number | undefined;
+  /** Schemas by event name, which payloads must match. Events without a schema are not checked. */
+  schemas?: Schemas<Events> | undefined;
 }
 
 /** Options of an event. */
@@ -65,7 +68,7 @@ export class SseGateway<Events = Record<string, unknown>> {
   readonly #prefix: string;
   readonly #function: string;
 
-  constructor(settings: SseGatewaySettings) {
+  constructor(settings: SseGatewaySettings<Events>) {
     if (settings.secret !== undefined) checkSecret(settings.secret);
     const keyPrefix = settings.keyPrefix ?? 'sse:';
     this.#settings = { ...settings, keyPrefix };
@@ -91,6 +94,9 @@ export class SseGateway<Events = Record<string, unknown>> {
     options: PublishOptions = {},
   ): Promise<string> {
     const key = channelKey(channel, this.#prefix);
+    const { schemas } = this.#settings;
+    if (!(payload instanceof Raw))
+      await checkPayload(schemas as Record<string, Schema> | undefined, type, payload);
     const args = [type, serialize(payload), ...optionArgs(options)];
     return this.#retry(options.key !== undefined, () =>
       callFunction(this.#redis, this.#function, key, args));

@@ -99,20 +99,24 @@ test('the README runs in an empty project', async (t) => {
   const worker = example('sse.undelivered', '');
   await printed(worker, ({ out }) => /^email user:42:events shipped/m.test(out), 'the event');
 
-  const typed = block('ts', 'SseGateway<Events>');
-  used.add(typed);
+  const typed = blocks().filter(([language]) => language === 'ts').map(([, code]) => code);
   mkdirSync(path.join(application, 'types'));
-  writeFileSync(path.join(application, 'types/readme.ts'), local(typed));
+  typed.forEach((code, n) => {
+    used.add(code);
+    writeFileSync(path.join(application, `types/readme${n}.ts`), local(code));
+  });
   writeFileSync(path.join(application, 'types/uses.ts'), readFileSync(`${root}tests/uses.ts`));
   const tsc = path.join(root, 'node_modules/typescript/bin/tsc');
   await run(process.execPath, [
     tsc, '--strict', '--exactOptionalPropertyTypes', '--target', 'es2022', '--module', 'nodenext',
     '--outDir', 'types', '--types', 'node', '--skipLibCheck', 'true',
-    'types/readme.ts', 'types/uses.ts',
+    ...readdirSync(path.join(application, 'types')).map((name) => `types/${name}`),
   ], application);
-  const code = `${readFileSync(path.join(application, 'types/readme.js'), 'utf8')}process.exit(0);`;
-  writeFileSync(path.join(application, 'typed.js'), code);
-  assert.match(await run(process.execPath, ['typed.js'], application), ID);
+  for (const n of typed.keys()) {
+    const code = readFileSync(path.join(application, `types/readme${n}.js`), 'utf8');
+    writeFileSync(path.join(application, 'typed.js'), `${code}process.exit(0);`);
+    assert.match(await run(process.execPath, ['typed.js'], application), ID);
+  }
 
   const unused = blocks().filter(([, code]) => !used.has(code));
   assert.deepEqual(unused, [], 'these blocks are not run');

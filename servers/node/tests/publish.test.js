@@ -2,6 +2,7 @@
 import assert from 'node:assert/strict';
 import { randomUUID } from 'node:crypto';
 import { before, test } from 'node:test';
+import { z } from 'zod';
 import { tcpProxy } from '../../../tests/clients/lib/processes.js';
 import { raw, SseError, SseGateway } from '../dist/index.js';
 import { CLIENTS, CLUSTER_CLIENTS, env, open, SECRET } from './lib.js';
@@ -132,6 +133,26 @@ for (const [name, connect] of Object.entries(CLIENTS)) {
     assert.deepEqual(await sse.undelivered(randomUUID(), 'c'), []);
   });
 }
+
+test('payloads must match their schemas', async (t) => {
+  const redis = await CLIENTS.ioredis(t, env.SSE_TEST_REDIS);
+  const order = z.object({ orderId: z.number(), note: z.string().default('-') });
+  const later = z.number().refine(async (n) => n > 0, 'too low');
+  const sse = new SseGateway({ redis, secret: SECRET, schemas: { order, later } });
+  const user = randomUUID();
+  const stream = await open(t, env.SSE_TEST_GATEWAY, sse.ticket({ user, topics: [] }));
+  await assert.rejects(sse.publishToUser(user, 'order', { orderId: '7' }), (error) => {
+    assert.match(error.message, /^the payload of order does not match its schema: orderId: /);
+    return code('bad-payload', false)(error);
+  });
+  await assert.rejects(sse.publishToUser(user, 'later', 0), /schema: too low$/);
+  await sse.publishToUser(user, 'order', { orderId: 7 });
+  assert.equal((await stream.next()).data, '{"orderId":7}');
+  await sse.publishToUser(user, 'order', raw('1'));
+  await sse.publishToUser(user, 'later', 1);
+  await sse.publishToUser(user, 'toString', 2);
+  for (const data of ['1', '1', '2']) assert.equal((await stream.next()).data, data);
+});
 
 for (const [name, connect] of Object.entries(CLUSTER_CLIENTS)) {
   test(`${name} on a cluster`, async (t) => {

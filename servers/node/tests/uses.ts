@@ -2,6 +2,7 @@
 import { Cluster, Redis } from 'ioredis';
 import { createClient, createClientPool, createCluster, createSentinel } from 'redis';
 import { raw, SseError, SseGateway, type RedisClient } from 'sse-gateway-backend';
+import { z } from 'zod';
 
 const options = { name: 'mymaster', sentinelRootNodes: [{ host: '127.0.0.1', port: 26379 }] };
 const clients: RedisClient[] = [
@@ -30,6 +31,13 @@ export async function uses(): Promise<void> {
   await sse.publishToUser('42', 'order-completed', { orderId: 7 }, { ttl: 1 });
   // @ts-expect-error A ticket is for a user.
   sse.ticket({ topics: ['news'] });
+  const schemas = { order: z.object({ n: z.number(), note: z.string().default('') }) };
+  const checked = new SseGateway({ redis: clients[1], schemas });
+  await checked.publishToUser('42', 'order', { n: 1 });
+  // @ts-expect-error The payload does not match the schema.
+  await checked.publishToUser('42', 'order', { n: '1' });
+  // @ts-expect-error The event has no schema.
+  await checked.publishToUser('42', 'orders', { n: 1 });
   const isRetriable: boolean = new SseError('code', 'message').retriable;
   console.log(isRetriable);
 }

@@ -96,6 +96,34 @@ final class Stream
     }
 }
 
+function execute(string $command): void
+{
+    exec("$command 2>&1", $lines, $status);
+    if ($status !== 0) {
+        throw new Exception("$command: " . implode("\n", $lines));
+    }
+}
+
+/** Packs the package and installs it in a project that has no other copy of it. */
+function installWithComposer(string $project, string $dependencies): void
+{
+    putenv('COMPOSER_ALLOW_SUPERUSER=1');
+    putenv("COMPOSER_HOME=$project/.composer");
+    $composer = fn (string $folder, string $command) =>
+        execute("composer --no-interaction --working-dir=$folder $command");
+    unlink("$project/SseGateway.php");
+    mkdir("$project/package");
+    $composer(dirname(__DIR__), "archive --format=tar --dir=$project --file=package");
+    execute("tar -xf $project/package.tar -C $project/package");
+    $settings = json_decode($dependencies, true, flags: JSON_THROW_ON_ERROR);
+    same('../servers/php', $settings['repositories'][0]['url']);
+    $settings['repositories'] = [
+        ['type' => 'path', 'url' => 'package'], ['packagist.org' => false],
+    ];
+    file_put_contents("$project/composer.json", json_encode($settings));
+    $composer($project, 'install');
+}
+
 $tests = [];
 
 $tests['events arrive as published'] = static function (): void {
@@ -293,6 +321,8 @@ $tests['the README runs in an empty project'] = static function (): void {
     copy(__DIR__ . '/../SseGateway.php', "$project/SseGateway.php");
     $readme = file_get_contents(__DIR__ . '/../README.md');
     preg_match_all('/^```(\w+)\n(.*?)^```$/ms', $readme, $blocks, PREG_SET_ORDER);
+    $dependencies = array_splice($blocks, 1, 1)[0];
+    same('json', $dependencies[1]);
     same(array_fill(0, 6, 'php'), array_column($blocks, 1));
     $local = static fn (string $code) => strtr($code, [
         '6379' => (string) parse_url(getenv('SSE_TEST_REDIS'))['port'],
@@ -316,6 +346,11 @@ $tests['the README runs in an empty project'] = static function (): void {
     same(1, preg_match(ID, $id));
     $connected = (new Stream('SSE_TEST_GATEWAY', $ticket))->connected;
     same(['news', 'team-*'], $connected['topics']);
+    installWithComposer($project, $dependencies[2]);
+    $autoload = str_replace('SseGateway.php', 'vendor/autoload.php', $codes[0], $count);
+    same([1, false], [$count, file_exists("$project/SseGateway.php")]);
+    same($id, explode(' ', trim($run($autoload)))[1]); // because of the key
+    copy(__DIR__ . '/../SseGateway.php', "$project/SseGateway.php");
     [[$worker], $others] = [
         array_values(preg_grep('/sse->undelivered/', $codes)),
         preg_grep('/sse->undelivered/', $codes, PREG_GREP_INVERT),
@@ -332,8 +367,7 @@ $tests['the README runs in an empty project'] = static function (): void {
     } while (!str_starts_with($line, 'email user:42:events shipped'));
     proc_terminate($process, 9);
     proc_close($process);
-    array_map('unlink', glob("$project/*"));
-    rmdir($project);
+    execute('rm -r ' . escapeshellarg($project));
 };
 
 // Last: it ends the state in which the server is not adopted.

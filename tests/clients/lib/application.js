@@ -43,7 +43,8 @@ window.ready = true;
 </script>`;
 
 /**
- * Serves the page, the client and tickets. Properties of the result: `refuse`: refuse tickets;
+ * Serves the page, the client and tickets, as text and for `ticketUrl`. Properties of the result:
+ * `refuse`: refuse tickets; `signedOut`: the user is signed out;
  * `missing`: a path that returns 404; `same`: return this ticket to every tab. `make` creates a
  * ticket.
  */
@@ -51,7 +52,7 @@ export async function startSite(
   t,
   { ttl = 30, make = (site) => site.same || ticket('42', { ttl: site.ttl }) } = {},
 ) {
-  const site = { tickets: 0, ttl, refuse: false, missing: '', same: '' };
+  const site = { tickets: 0, ttl, refuse: false, signedOut: false, missing: '', same: '' };
   const server = http.createServer(async (request, response) => {
     const { pathname } = new URL(request.url, 'http://here');
     if (pathname === '/ticket') {
@@ -59,6 +60,11 @@ export async function startSite(
       response
         .writeHead(site.refuse ? 500 : 200, { 'cache-control': 'no-store' })
         .end(site.refuse ? '' : await make(site));
+    } else if (pathname === '/api/sse-ticket' && request.method === 'POST') {
+      site.tickets++;
+      response
+        .writeHead(site.signedOut ? 401 : 200, { 'content-type': 'application/json' })
+        .end(JSON.stringify(site.signedOut ? {} : { ticket: await make(site) }));
     } else if (/^\/client\/src\/[a-z/-]+\.js$/.test(pathname)) {
       const code =
         pathname === site.missing

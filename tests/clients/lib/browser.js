@@ -49,9 +49,12 @@ export async function unmodified(t) {
   return opened.contexts()[0];
 }
 
-/** Opens a page that records its errors in `consoleErrors`. */
+/**
+ * Opens a page that records its errors in `consoleErrors`. `browser` may be a context, to which the
+ * options do not apply.
+ */
 export async function page(t, browser, url, options) {
-  const context = await browser.newContext(options);
+  const context = (await browser.newContext?.(options)) ?? browser;
   context.setDefaultTimeout(TIMEOUT);
   const opened = await context.newPage();
   opened.consoleErrors = [];

@@ -10,11 +10,16 @@ import {
   usePresence,
   useResilientRealtime,
 } from 'sse-gateway-client/react';
+import * as commanded from './commanded.jsx';
+import * as polled from './polled.jsx';
+import * as provided from './provided.jsx';
 
 const hooks = { useEventSource, useResilientRealtime };
 const ticket = async () => (await fetch('/ticket', { method: 'POST' })).text();
 /** Recorded events with the tag of their handler, states in order, and the number of renders. */
-window.seen = { events: [], states: [], gaps: [], errors: [], renders: 0 };
+window.seen = {
+  events: [], states: [], gaps: [], errors: [], messages: [], opens: 0, renders: 0,
+};
 
 /** A typical component: creates all options during rendering. */
 function Probe({
@@ -23,6 +28,7 @@ function Probe({
   names = ['order'],
   topics,
   showsId,
+  showsMessages,
   atMount,
   ...options
 }) {
@@ -38,6 +44,8 @@ function Probe({
     eventHandlers: Object.fromEntries(handlers),
     onGap: (gap) => window.seen.gaps.push(gap),
     onError: (error) => window.seen.errors.push(String(error)),
+    onOpen: () => { window.seen.opens += 1; },
+    onMessage: showsMessages && (({ type, data }) => window.seen.messages.push([type, data.n])),
   });
   const { status } = result;
   useEffect(() => {
@@ -155,6 +163,9 @@ function Orders({ url }) {
 
 const root = createRoot(document.getElementById('root'));
 const components = {
+  ...commanded,
+  ...polled,
+  ...provided,
   Probe,
   Flood,
   People,

@@ -4,7 +4,7 @@ import http from 'node:http';
 import { createRequire } from 'node:module';
 import path from 'node:path';
 import { build } from 'esbuild';
-import { browser, page } from '../lib/browser.js';
+import { browser, page, unmodified } from '../lib/browser.js';
 import { freePort, until } from '../lib/processes.js';
 import { Gateway, Redis, ticket } from '../lib/servers.js';
 
@@ -13,11 +13,11 @@ const CLIENT = path.resolve(HERE, '../../../clients/js');
 /** Resolves the folder of a package from a file. */
 const folderOf = (name, from) => path.dirname(createRequire(from).resolve(`${name}/package.json`));
 
-/** Bundles the test page with the React of a folder. */
-async function bundle(folder) {
+/** Bundles the test page, or another one, with the React of a folder. */
+export async function bundle(folder, entry = path.join(HERE, 'app.jsx')) {
   const from = path.join(HERE, folder, 'package.json');
   const { outputFiles: [file] } = await build({
-    entryPoints: [path.join(HERE, 'app.jsx')],
+    entryPoints: [entry],
     bundle: true,
     write: false,
     format: 'esm',
@@ -34,21 +34,33 @@ async function bundle(folder) {
 }
 
 /**
- * Starts Redis and a gateway and opens the page: { client, gateway, restart(), tab, tickets(),
- * connections(), opened(), publish(n, type, channel), show(name, props), … }.
+ * Starts Redis and a gateway and opens the page: { client, gateway, restart(), tab, state,
+ * tickets(), connections(), opened(), publish(n, type, channel), show(name, props), … }.
+ * `state.signedOut`: `/api/sse-ticket` responds with 401; `state.failing`: `/api/orders` with 500.
+ * `orders` returns the response to a GET of it, `command` that to a POST.
+ * `plain`: a browser that hides background tabs.
  */
 export async function setUp(
   t,
-  { react = '.', settings = {}, orders = async () => [], claims = {} } = {},
+  { react = '.', settings = {}, orders = async () => [], command, claims = {}, plain = false } = {},
 ) {
   const script = await bundle(react);
   let tickets = 0;
+  const state = { signedOut: false, failing: false };
   const site = http.createServer(async (request, response) => {
     if (request.url === '/ticket') {
       tickets += 1;
       response.end(ticket('42', claims));
+    } else if (request.url === '/api/sse-ticket' && request.method === 'POST') {
+      tickets += 1;
+      const body = state.signedOut ? {} : { ticket: ticket('42', claims) };
+      response.writeHead(state.signedOut ? 401 : 200).end(JSON.stringify(body));
+    } else if (request.url === '/api/orders' && request.method === 'POST') {
+      const result = await command(JSON.parse(Buffer.concat(await request.toArray()).toString()));
+      response.writeHead(state.failing ? 500 : 200).end(JSON.stringify(result ?? null));
     } else if (request.url === '/api/orders') {
-      response.setHeader('content-type', 'application/json').end(JSON.stringify(await orders()));
+      response.writeHead(state.failing ? 500 : 200, { 'content-type': 'application/json' });
+      response.end(JSON.stringify(await orders()));
     } else if (request.url === '/app.js') {
       response.setHeader('content-type', 'text/javascript').end(script);
     } else {
@@ -68,7 +80,7 @@ export async function setUp(
   const client = redis.client(t);
   const all = { 'cors.allowed_origins': url, 'server.heartbeat': '5s', ...settings };
   const gateway = await Gateway.start(t, { redis, settings: all, port: await freePort() });
-  const tab = await page(t, await browser(t), url);
+  const tab = await page(t, plain ? await unmodified(t) : await browser(t), url);
   await tab.waitForFunction(() => window.show);
 
   const metric = async (name) => {
@@ -83,6 +95,7 @@ export async function setUp(
     client,
     gateway,
     tab,
+    state,
     connections,
     restart: () => Gateway.start(t, { redis, settings: all, port: gateway.port }),
     tickets: () => tickets,

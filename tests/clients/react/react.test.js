@@ -133,6 +133,27 @@ test('close() in an effect prevents the connection', async (t) => {
   await connectionsAre(1);
 });
 
+test('onOpen and onMessage are called, also after a crash', async (t) => {
+  const { gateway, restart, tab, show, status, publish, events } = await setUp(t);
+  const seen = () => tab.evaluate(() => [window.seen.opens, window.seen.messages]);
+  await show('Probe', { types: ['payment'] });
+  await status('open');
+  await publish(1);
+  await events(1);
+  assert.deepEqual(await seen(), [1, []]);
+  await show('Probe', { types: ['payment'], showsMessages: true });
+  await gateway.crash();
+  await status('reconnecting');
+  for (const [n, type] of [[2, 'payment'], [3, 'message'], [4, 'order'], [5, 'unknown']])
+    await publish(n, type);
+  await restart();
+  await publish(6);
+  await events(3);
+  assert.deepEqual(
+    await seen(), [2, [['payment', 2], ['message', 3], ['order', 4], ['order', 6]]],
+  );
+});
+
 test('missing url is reported and can follow', async (t) => {
   const { gateway, tab, show, status, connectionsAre } = await setUp(t);
   await show('Probe', { url: null });

@@ -1,7 +1,10 @@
 import { startEngine } from '../engine.js';
 /** @import { Settings, State } from '../types.js' */
 
-/** Time, in ms, for a tab to answer a ticket request before another tab is asked as well. */
+/**
+ * Time, in ms, for a tab to answer a ticket request before another tab is asked as well. The
+ * request fails after `watchdog`.
+ */
 const TICKET_TIMEOUT = 5000;
 
 /**
@@ -56,9 +59,11 @@ export function openHub({ name, last, settings, types }, onClose, ticket) {
   let sent = '';
   /**
    * Settles the pending ticket request.
-   * @type {(answer: { ticket?: string | null, error?: string }) => void}
+   * @type {(answer: { ticket?: string | null, error?: string, status?: number }) => void}
    */
   let settleTicket = () => {};
+  /** Members that the pending ticket request has not asked yet. @type {string[]} */
+  let left = [];
 
   /** @param {string} kind @param {any} [value] @param {string} [to] */
   const send = (kind, value, to) => channel.postMessage({ kind, value, from: me, to });
@@ -67,19 +72,25 @@ export function openHub({ name, last, settings, types }, onClose, ticket) {
 
   /** Asks the newest member, and one more after each timeout. @returns {Promise<string | null>} */
   const requestTicket = () => new Promise((resolve, reject) => {
-    const left = [...silent, ...[...members].filter((member) => !silent.has(member))];
+    left = [...silent, ...[...members].filter((member) => !silent.has(member))];
     /** @type {string | undefined} */
     let asked;
     const askNext = () => {
       if (asked) silent.add(asked);
       asked = left.pop();
       if (asked) send('ask', undefined, asked);
-      else settleTicket({ error: 'no tab returned a ticket' });
     };
-    const timer = setInterval(askNext, TICKET_TIMEOUT);
-    settleTicket = ({ ticket, error }) => {
+    // Several members can be asked before the request fails.
+    const timer = setInterval(askNext, Math.min(TICKET_TIMEOUT, settings.watchdog / 3));
+    const end = setTimeout(
+      () => settleTicket({ error: 'no tab returned a ticket' }), settings.watchdog,
+    );
+    settleTicket({ error: 'another ticket was requested' });
+    settleTicket = ({ ticket, error, status }) => {
       clearInterval(timer);
-      if (ticket !== undefined) resolve(ticket); else reject(new Error(error));
+      clearTimeout(end);
+      if (ticket !== undefined) resolve(ticket);
+      else reject(Object.assign(new Error(error), { status }));
     };
     askNext();
   });
@@ -116,6 +127,16 @@ export function openHub({ name, last, settings, types }, onClose, ticket) {
   // The tab that requested this hub may have gone before it started.
   const emptyTimer = setTimeout(() => { if (!members.size) close(); }, settings.heartbeat);
 
+  /**
+   * A new member may have a user who has signed in again.
+   * @param {string} member
+   */
+  const add = (member) => {
+    if (members.has(member)) return;
+    members.add(member);
+    left.push(member);
+    if (state === 'signed-out') engine.reconnect();
+  };
   /** @param {string[]} more */
   const listen = (more) => {
     for (const type of more) known.add(type);
@@ -129,7 +150,7 @@ export function openHub({ name, last, settings, types }, onClose, ticket) {
     }
     silent.delete(from);
     if (kind === 'join') {
-      members.add(from);
+      add(from);
       listen(value.types);
       if (value.fresh) hello(from);
     } else if (kind === 'leave') {
@@ -140,9 +161,5 @@ export function openHub({ name, last, settings, types }, onClose, ticket) {
     else if (kind === 'reconnect') engine.reconnect();
   };
   hello();
-  return {
-    /** @param {string} member */
-    add: (member) => members.add(member),
-    close,
-  };
+  return { add, close };
 }

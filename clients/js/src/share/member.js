@@ -4,7 +4,7 @@ import { startEngine } from '../engine.js';
 import { poll } from '../poll.js';
 import { presence } from '../presence.js';
 import { isSystem } from '../system.js';
-import { newTicket } from '../ticket.js';
+import { isSignedOut, newTicket } from '../ticket.js';
 import { openHub } from './hub.js';
 import { after } from './ids.js';
 import { queueForLock, stealLock } from './lock.js';
@@ -53,6 +53,8 @@ export function joinGroup(settings, sink, types) {
   /** Last known position of the hub. The next hub resumes there, so no member gets older events. */
   let hubCursor = cursor;
   let wasConnected = false;
+  /** Whether this tab was refused a ticket: it has left the group until `reconnect()`. */
+  let isOut = false;
   /** One membership, from entering to leaving the group. @type {AbortController | undefined} */
   let membership;
   /** @type {BroadcastChannel | undefined} */
@@ -85,7 +87,7 @@ export function joinGroup(settings, sink, types) {
 
   /** @param {State} state */
   const setState = (state) => {
-    wasConnected ||= state !== 'connecting';
+    wasConnected = state !== 'signed-out' && (wasConnected || state !== 'connecting');
     sink.state(wasConnected && state === 'connecting' ? 'reconnecting' : state);
   };
   /** @param {string} id */
@@ -103,6 +105,15 @@ export function joinGroup(settings, sink, types) {
     // After this gap, ids may be smaller than before.
     if (type === 'sse.gap' && text.includes('"unknown-id"')) cursor = undefined;
     advance(id);
+  };
+
+  /** A request of this tab's own failed. @param {any} error */
+  const failed = (error) => {
+    sink.error(error);
+    if (!isSignedOut(error)) return;
+    isOut = true;
+    leave();
+    setState('signed-out');
   };
 
   /** Polls until this tab has everything the hub had at the start, then delivers the buffer. */
@@ -131,7 +142,7 @@ export function joinGroup(settings, sink, types) {
       } catch (error) {
         if (!current()) return;
         validTicket = undefined;
-        sink.error(/** @type {Error} */ (error));
+        failed(error);
         pause = backoff(tries++, plain);
       }
       await sleep(pause);
@@ -165,7 +176,7 @@ export function joinGroup(settings, sink, types) {
         setCursor(at);
       } catch (error) {
         if (!current()) return;
-        sink.error(/** @type {Error} */ (error));
+        failed(error);
         await sleep(backoff(tries++, plain));
         if (!current()) return;
       }
@@ -220,7 +231,8 @@ export function joinGroup(settings, sink, types) {
     } else if (kind === 'error') sink.error(new Error(value));
     else if (kind === 'ask') {
       newTicket(ticket, plain.watchdog)
-        .then((ticket) => ({ ticket }), (error) => ({ error: String(error) }))
+        .then((ticket) => ({ ticket }), (error) => (
+          { error: String(error), status: error?.status }))
         .then((answer) => send('ticket', answer));
     } else if (kind === 'join') addTypes(value.types);
     else if (kind === 'types') addTypes(value);
@@ -325,10 +337,11 @@ export function joinGroup(settings, sink, types) {
   }
   const stopPresence = presence({
     away() {
+      if (isOut) return;
       leave();
       setState('connecting');
     },
-    back: enter,
+    back: () => { if (!isOut) enter(); },
     seen: () => send('seen'),
   });
   // Also when the page is unloaded, so that the hub does not ask it for tickets or wait for it.
@@ -343,6 +356,11 @@ export function joinGroup(settings, sink, types) {
     },
     seen() {},
     reconnect() {
+      if (isOut) {
+        isOut = false;
+        setState('connecting');
+        return enter();
+      }
       send('reconnect');
       ownEngine?.reconnect();
     },

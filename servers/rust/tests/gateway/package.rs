@@ -56,8 +56,9 @@ fn local(code: &str) -> String {
 /// The manifest of an application: what the README shows, with the features that the examples need
 /// and the tests have compiled already.
 fn manifest(dependencies: &str) -> String {
+    let redis = r#"{ version = "1.8", default-features = false, features = ["cluster"] }"#;
     let dependencies = dependencies
-        .replace("\"1.8\"", "{ version = \"1.8\", default-features = false }")
+        .replace("\"1.8\"", redis)
         .replace("\"../servers/rust\"", "\"sse-gateway-backend-0.1.0\", features = [\"tokio\"]");
     let tokio =
         r#"tokio = { version = "1", default-features = false, features = ["macros", "rt"] }"#;
