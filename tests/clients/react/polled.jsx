@@ -2,7 +2,7 @@
 import { usePolling } from 'sse-gateway-client/react';
 
 function Polled({ pollKey, ...options }) {
-  const { data, error, isLoading, refetch } = usePolling({
+  const { data, error, isLoading, isFetching, refetch } = usePolling({
     key: pollKey,
     fetcher: async ({ signal }) => {
       const response = await fetch('/api/orders', { signal });
@@ -12,7 +12,9 @@ function Polled({ pollKey, ...options }) {
     ...options,
   });
   return (
-    <button onClick={refetch}>{isLoading ? 'loading' : [data, error?.message].join(' ')}</button>
+    <button onClick={refetch} data-fetching={isFetching}>
+      {isLoading ? 'loading' : [data, error?.message].join(' ')}
+    </button>
   );
 }
 

@@ -69,17 +69,3 @@ export function Desk({ tags = [], names = ['order'], symbol, checked, devtools, 
     </SseProvider>
   );
 }
-
-/** Shows why a hook cannot be used here. */
-function Refused({ hook }) {
-  try {
-    hook();
-  } catch ({ message }) {
-    return <output>{message}</output>;
-  }
-}
-
-export const Orphan = () => <Refused hook={useSse} />;
-export const Undeclared = (options) => (
-  <SseProvider {...options}><Refused hook={() => useLatest('broadcast:other')} /></SseProvider>
-);

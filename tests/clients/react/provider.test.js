@@ -106,11 +106,3 @@ test('schemas check events and convert their data', async (t) => {
     /^Error: event order does not match its schema: n: .*expected number/,
   );
 });
-
-test('hook without a provider or channel names what is missing', async (t) => {
-  const { tab, show } = await setUp(t);
-  await show('Orphan');
-  assert.equal(await tab.textContent('output'), 'useSse must be used below an <SseProvider>');
-  await show('Undeclared');
-  assert.match(await tab.textContent('output'), /broadcast:other is not in `retained`/);
-});
