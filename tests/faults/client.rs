@@ -110,6 +110,7 @@ impl Client {
         let mut log = self.log.lock().unwrap();
         log.received.clear();
         log.ended.clear();
+        log.presence.repeated.clear();
     }
 
     /// Whether it is due to receive events of this channel.

@@ -162,7 +162,7 @@ async fn settle(
         });
         let is_complete = is_complete && findings.silent.is_empty() && findings.outdated.is_empty();
         if is_complete || is_over {
-            findings.add(presence::check(world).await);
+            findings.add(presence::check(world, rules).await);
             let events = world.journal.events();
             findings.undelivered = undelivered::check(&mut reader, &events, rules).await;
         }

@@ -85,7 +85,8 @@ function Panel({ records, gaps, connected, clear }) {
 }
 
 /** @param {string} text @param {() => void} onClick */
-const button = (text, onClick) => h('button', { type: 'button', onClick, style: STYLE.button }, text);
+const button = (text, onClick) =>
+  h('button', { type: 'button', onClick, style: STYLE.button }, text);
 
 /** @param {{ gaps: number, connected?: string }} props */
 function Facts({ gaps, connected }) {

@@ -159,8 +159,10 @@ function undocumented(folder, program) {
       check(symbol, symbol.name);
       const type = checker.getDeclaredTypeOfSymbol(symbol);
       // Names of events and of a specification speak for themselves.
-      for (const member of type.isUnion() ? [] : type.getProperties())
-        if (isOwn(member) && /^\w+$/.test(member.name)) check(member, `${symbol.name}.${member.name}`);
+      for (const member of type.isUnion() ? [] : type.getProperties()) {
+        if (!isOwn(member) || !/^\w+$/.test(member.name)) continue;
+        check(member, `${symbol.name}.${member.name}`);
+      }
     }
   }
   return missing;

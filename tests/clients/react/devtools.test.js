@@ -15,7 +15,8 @@ test('devtools show events, gaps, errors and the state', async (t) => {
   await status('open');
   const facts = async () => Object.fromEntries(await tab.$$eval('dl div', (rows) =>
     rows.map((row) => [...row.children].map(({ textContent }) => textContent))));
-  const rows = () => tab.$$eval('ol summary', (found) => found.map(({ textContent }) => textContent));
+  const rows = () =>
+    tab.$$eval('ol summary', (found) => found.map(({ textContent }) => textContent));
   const rowsAre = (...expected) => tab.waitForFunction(
     (expected) => expected === [...document.querySelectorAll('ol strong')]
       .map(({ textContent }) => textContent).join(),

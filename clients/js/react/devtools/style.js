@@ -51,7 +51,9 @@ export const STYLE = {
     borderTop: '1px solid #2b3140',
   },
   row: { padding: '2px 0', borderBottom: '1px solid #2b3140' },
-  summary: { cursor: 'pointer', whiteSpace: 'nowrap', overflow: 'hidden', textOverflow: 'ellipsis' },
+  summary: {
+    cursor: 'pointer', whiteSpace: 'nowrap', overflow: 'hidden', textOverflow: 'ellipsis',
+  },
   data: { margin: '4px 0 8px 16px', whiteSpace: 'pre-wrap', overflowWrap: 'anywhere' },
 };
 
