@@ -5,9 +5,10 @@ SHELL := bash
 .DELETE_ON_ERROR:
 .ONESHELL:
 .NOTPARALLEL:
-.PHONY: help demo dashboard screenshots animation build bench bench-quick bench-code instructions \
-  fuzz test test-build test-rust test-http2 test-upgrade test-js test-clients test-servers \
-  test-deploy test-busy test-matrix faults soak fmt lint deny sbom docs reference clean
+.PHONY: help demo dashboard next screenshots animation build bench bench-quick bench-code \
+  instructions fuzz test test-build test-rust test-http2 test-upgrade test-js test-clients \
+  test-servers test-deploy test-busy test-matrix faults soak fmt lint deny sbom docs reference \
+  clean
 
 TARGET  := $(abspath $(or $(CARGO_TARGET_DIR),target))
 CLIENTS := tests/clients
@@ -17,6 +18,8 @@ RUST    := servers/rust/Cargo.toml
 # Written by `npm ci`.
 MODULES := node_modules/.package-lock.json
 PAGE    := $(BOARD)/dist/index.html
+NEXT    := examples/next
+SITE    := $(NEXT)/.next/BUILD_ID
 VENV    := .cache/venv
 PIP     := python -m pip install --quiet --disable-pip-version-check --requirement
 # Each target that skips tests lists them in a file here. `make test` prints these files.
@@ -47,6 +50,11 @@ dashboard: $(PAGE) ## start the example dashboard and all it needs (ARGS="--port
 	@bash .ci/need redis cc
 	[[ -x $(GATEWAY) ]] || cargo build --locked -p sse-gateway
 	SSE_GATEWAY_BIN=$(GATEWAY) exec node $(BOARD)/start.js $(ARGS)
+
+next: $(SITE) ## start the example Next.js app and all it needs (ARGS="--port 3000")
+	@bash .ci/need redis postgres cc
+	[[ -x $(GATEWAY) ]] || cargo build --locked -p sse-gateway
+	SSE_GATEWAY_BIN=$(GATEWAY) exec node $(NEXT)/start.mjs $(ARGS)
 
 screenshots: $(PAGE) ## update the dashboard images in docs/images (takes a minute)
 	@bash .ci/need redis cc chromium
@@ -259,9 +267,9 @@ test-js: $(JS)/$(MODULES) ## test the JavaScript client (types, size, units)
 	node --test tests/
 
 # Uses the debug build of the Rust tests to avoid a second build.
-test-clients: test-build $(CLIENTS)/$(MODULES) $(JS)/$(MODULES) $(PAGE) $(VENV)/done
+test-clients: test-build $(CLIENTS)/$(MODULES) $(JS)/$(MODULES) $(PAGE) $(SITE) $(VENV)/done
 test-clients: ## test with real browsers, clients and publishers
-	@bash .ci/need redis-test curl chromium
+	@bash .ci/need redis-test postgres curl chromium
 	echo "== client tests"
 	cd $(CLIENTS)
 	export SSE_GATEWAY_BIN=$(TARGET)/debug/sse-gateway
@@ -285,6 +293,23 @@ $(PAGE): $(shell find $(BOARD)/src $(BOARD)/shared $(JS)/src $(JS)/react -type f
 	@echo "== building the dashboard"
 	cd $(BOARD)
 	npm run --silent build -- --logLevel warn
+
+# npm copies these packages into the app (.npmrc), with what is generated for their publication.
+PACKED := $(JS)/types/src/index.d.ts servers/node/dist/index.d.ts
+
+$(JS)/types/src/index.d.ts: $(JS)/$(MODULES) $(shell find $(JS)/src $(JS)/react -name '*.[jt]s')
+	@cd $(JS) && npm run --silent prepack
+
+servers/node/dist/index.d.ts: servers/node/$(MODULES) $(wildcard servers/node/src/*.ts)
+	@cd servers/node && npm run --silent prepack
+
+$(NEXT)/$(MODULES): $(shell find $(JS)/src $(JS)/react servers/node/src -name '*.[jt]s') | $(PACKED)
+
+$(SITE): $(NEXT)/$(MODULES) $(NEXT)/next.config.ts $(NEXT)/tsconfig.json
+$(SITE): $(shell find $(addprefix $(NEXT)/,app components lib) -type f)
+	@echo "== building the Next.js app"
+	cd $(NEXT)
+	NEXT_TELEMETRY_DISABLED=1 npm run --silent build
 
 $(VENV)/done: $(CLIENTS)/requirements.txt
 	@bash .ci/need python
@@ -387,3 +412,4 @@ clean: ## remove everything that was built or downloaded
 	rm -rf .cache book $(CLIENTS)/node_modules $(CLIENTS)/react/with-18/node_modules
 	rm -rf servers/node/node_modules servers/node/dist
 	rm -rf $(JS)/node_modules $(JS)/types $(JS)/dist $(BOARD)/node_modules $(BOARD)/dist
+	rm -rf $(NEXT)/node_modules $(NEXT)/.next

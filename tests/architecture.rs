@@ -178,11 +178,12 @@ fn scan_continues_after_test_modules() {
 const SOURCES: [&str; 9] = ["rs", "lua", "py", "js", "jsx", "ts", "tsx", "sh", "mjs"];
 
 /// What is not this project's source: built, downloaded, or not tracked.
-const FOREIGN: [&str; 9] = [
+const FOREIGN: [&str; 10] = [
     "target",
     "node_modules",
     ".cache",
     ".git",
+    ".next",
     ".venv",
     "book",
     "dist",

@@ -17,7 +17,7 @@ use std::{
 };
 
 /// Directories without documents of this repository.
-const SKIPPED: &[&str] = &["target", "node_modules", ".cache", ".git", ".venv", "book"];
+const SKIPPED: &[&str] = &["target", "node_modules", ".cache", ".git", ".next", ".venv", "book"];
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))

@@ -13,13 +13,13 @@ wait "$program"`;
 export class Child {
   #child;
 
-  constructor(program, args, env = process.env) {
+  constructor(program, args, env = process.env, cwd = undefined) {
     this.program = program;
     this.output = '';
     // In its own process group, so that Ctrl-C only reaches this process, which stops the others in
     // order.
     const command = ['-c', SUPERVISOR, 'sh', program, ...args];
-    this.#child = spawn('sh', command, { env, stdio: 'pipe', detached: true });
+    this.#child = spawn('sh', command, { env, cwd, stdio: 'pipe', detached: true });
     for (const stream of [this.#child.stdout, this.#child.stderr]) {
       stream.setEncoding('utf8').on('data', (text) => {
         this.output = (this.output + text).slice(-20_000);

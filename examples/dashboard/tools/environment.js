@@ -1,8 +1,8 @@
 // Starts `sse-gateway dev` (gateways with a private Redis) and the backend, with a new secret.
 import { randomBytes } from 'node:crypto';
-import net from 'node:net';
 import { serve } from '../backend/server.js';
 import { Child } from './child.js';
+import { freePort, isFree } from './ports.js';
 import { gatewayProgram } from './programs.js';
 
 /** Id of the backend's signing key; `dev` has another key for its own page. */
@@ -54,25 +54,4 @@ export async function startEnvironment({ port, gatewayPort = 0, tick, page }) {
     await gateway.stop();
     throw error;
   }
-}
-
-function listen(port) {
-  const server = net.createServer();
-  return new Promise((resolve, reject) => {
-    server.once('error', reject).listen(port, '127.0.0.1', () => resolve(server));
-  });
-}
-
-async function isFree(port) {
-  try {
-    (await listen(port)).close();
-    return true;
-  } catch { return false; }
-}
-
-async function freePort() {
-  const server = await listen(0);
-  const { port } = server.address();
-  await new Promise((resolve) => { server.close(resolve); });
-  return port;
 }

@@ -3,10 +3,10 @@ import assert from 'node:assert/strict';
 import { mkdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { test } from 'node:test';
-import { fileURLToPath, pathToFileURL } from 'node:url';
+import { fileURLToPath } from 'node:url';
 import { startSite, Numbers } from '../lib/application.js';
 import { folder, kill, printed, start } from '../lib/processes.js';
-import { Gateway, Redis, SECRET } from '../lib/servers.js';
+import { Gateway, Redis, ticket } from '../lib/servers.js';
 
 const here = path.dirname(fileURLToPath(import.meta.url));
 const root = path.resolve(here, '../../../clients/js');
@@ -46,28 +46,14 @@ test('every JavaScript snippet has valid syntax', async (t) => {
   }
 });
 
-test('Next.js handler issues tickets, Node program receives events', async (t) => {
+test('Node program receives events', async (t) => {
   const redis = await Redis.start(t);
   const gateway = await Gateway.start(t, { redis });
   const numbers = new Numbers(redis.client(t));
   const app = application(t);
 
-  process.env.TICKET_SECRET = SECRET;
-  writeFileSync(
-    path.join(app, 'session.mjs'),
-    'export const currentUser = async () => globalThis.user;',
-  );
-  const route = path.join(app, 'route.mjs');
-  writeFileSync(
-    route,
-    block('export async function POST').replace('@/lib/session', './session.mjs'),
-  );
-  const { POST } = await import(pathToFileURL(route));
-  globalThis.user = null;
-  assert.equal((await POST()).status, 401);
-  globalThis.user = { id: 42 };
-
-  const site = await startSite(t, { make: async () => (await POST()).text() });
+  const make = () => JSON.stringify({ ticket: ticket('42') });
+  const site = await startSite(t, { make });
   const program = path.join(app, 'program.mjs');
   writeFileSync(program, block("from 'eventsource'"));
   const child = start(process.execPath, [program], {
