@@ -13,7 +13,7 @@ macro_rules! modules {
 const CLIENT: &[(&str, &str)] = modules! {
     "../../../clients/js/src/":
     "address.js" "backoff.js" "engine.js" "handlers.js" "history.js" "index.js" "listeners.js"
-    "machine.js" "poll.js" "presence.js" "source.js" "system.js" "ticket.js" "types.js"
+    "machine.js" "poll.js" "presence.js" "schema.js" "source.js" "system.js" "ticket.js" "types.js"
     "share/hub.js" "share/ids.js" "share/lock.js" "share/member.js" "share/worker.js"
 };
 
@@ -54,4 +54,23 @@ fn response(kind: &'static str, text: &'static str) -> HttpResponse {
         .insert_header((header::CACHE_CONTROL, "no-store"))
         .content_type(kind)
         .body(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_imported_module_of_the_client_is_served() {
+        for (name, text) in CLIENT {
+            let folder = name.rsplit_once('/').map_or("", |(folder, _)| folder);
+            for path in text.split("from '.").skip(1).filter_map(|rest| rest.split('\'').next()) {
+                let path = match path.strip_prefix("./") {
+                    Some(outside) => outside.to_owned(),
+                    None => format!("{folder}{path}").trim_start_matches('/').to_owned(),
+                };
+                assert!(CLIENT.iter().any(|(served, _)| *served == path), "{name} imports {path}");
+            }
+        }
+    }
 }
