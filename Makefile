@@ -42,9 +42,10 @@ demo: ## start a private Redis, the gateway and a demo page (ARGS="--listen 127.
 	fi
 	exec $$binary dev $(ARGS)
 
-# The gateway for targets that do not need an up-to-date build: also the one of `make demo`.
-GATEWAY  = $(or $(SSE_GATEWAY_BIN),$(firstword $(wildcard $(BUILDS)) $(lastword $(BUILDS))))
+# The gateway for targets that do not need an up-to-date build: the newest one, also of `make demo`.
 BUILDS  := $(TARGET)/release/sse-gateway $(TARGET)/debug/sse-gateway
+NEWEST   = $(shell ls -t $(BUILDS) 2>/dev/null | head -n 1)
+GATEWAY  = $(or $(SSE_GATEWAY_BIN),$(NEWEST),$(lastword $(BUILDS)))
 
 dashboard: $(PAGE) ## start the example dashboard and all it needs (ARGS="--port 8088")
 	@bash .ci/need redis cc

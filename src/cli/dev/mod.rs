@@ -44,6 +44,13 @@ pub fn dev(args: &DevArgs) -> ExitCode {
         Ok(listener) => listener,
         Err(error) => return failed(&error, EX_OSERR),
     };
+    if !args.listen.ip().is_loopback() {
+        eprintln!(
+            "warning: the demo page at {} lets everyone who reaches it publish, issue tickets and \
+             delete events",
+            args.listen
+        );
+    }
     let private = match args.redis {
         Some(_) => None,
         None => match PrivateRedis::start() {

@@ -28,6 +28,8 @@ use crate::{
 /// Maximum number of events, and of their bytes, to read from one log.
 const LIMIT: usize = 1000;
 const LIMIT_BYTES: usize = 8 << 20;
+/// Maximum number of topics to read at a time; the page does not show new events of further ones.
+const MAX_TOPICS: usize = 100;
 
 /// Why the logs cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -69,7 +71,8 @@ pub async fn published(
     let (mut events, user) = read(&of_user, &user_clock, after.user, vec![channel]).await?;
     let since_ms = after.broadcasts.ms;
     let all = Topics::parse(["*"].into_iter()).unwrap_or_default();
-    let (channels, _) = log::active_broadcasts(&broadcasts.commands, &all, since_ms).await?;
+    let (mut channels, _) = log::active_broadcasts(&broadcasts.commands, &all, since_ms).await?;
+    channels.truncate(MAX_TOPICS);
     let (more, upto) = read(&broadcasts, &clock, after.broadcasts, channels).await?;
     events.extend(more);
     Ok(reply(&events, StreamPosition { user, broadcasts: upto }))

@@ -1,6 +1,12 @@
 //! What a gateway of `dev` serves in addition: the page, and what its buttons do.
 
-use actix_web::{HttpRequest, HttpResponse, ResponseError, http::StatusCode, web};
+use std::net::IpAddr;
+
+use actix_web::{
+    HttpRequest, HttpResponse, ResponseError,
+    http::{StatusCode, header, uri::Authority},
+    web,
+};
 use serde_json::json;
 
 use super::{
@@ -38,13 +44,35 @@ pub fn of(instance: Instance) -> impl Fn(&mut web::ServiceConfig) + Send + Sync 
         let text = text.clone();
         assets::routes(config);
         config
-            .route("/", web::get().to(move || std::future::ready(page::response(text.clone()))))
+            .route("/", web::get().to(move |request| page(request, text.clone())))
             .route("/dev/gateway", web::get().to(move || gateway(number)))
             .route("/dev/kill", web::post().to(kill))
             .route("/dev/trim", web::post().to(trim))
             .route("/dev/online", web::get().to(online))
             .route("/dev/published", web::get().to(published));
     }
+}
+
+async fn page(request: HttpRequest, text: String) -> HttpResponse {
+    if is_opened_by_address(&request) {
+        return page::response(text);
+    }
+    HttpResponse::Forbidden()
+        .content_type("text/plain; charset=utf-8")
+        .body("Open the demo page in a browser as http://localhost, or by its IP address.")
+}
+
+/// The page contains an API key. A script of another site would send `Origin`, or, if its name was
+/// made to resolve to this address (DNS rebinding), that name as the host.
+fn is_opened_by_address(request: &HttpRequest) -> bool {
+    let header = request.headers().get(header::HOST).and_then(|host| host.to_str().ok());
+    let authority = request.uri().authority().map(Authority::as_str).or(header);
+    let authority = authority.and_then(|text| text.parse::<Authority>().ok());
+    let is_address = authority.is_some_and(|authority| {
+        let host = authority.host().trim_matches(['[', ']']);
+        host == "localhost" || host.parse::<IpAddr>().is_ok()
+    });
+    is_address && !request.headers().contains_key(header::ORIGIN)
 }
 
 /// Which gateway this is.
@@ -132,4 +160,29 @@ async fn published(request: HttpRequest, worker: web::Data<Worker>) -> Response 
     let after = params.get("after").map(parse).transpose()?;
     let reply = published::published(&worker, user(&params)?, after).await?;
     Ok(HttpResponse::Ok().json(reply))
+}
+
+#[cfg(test)]
+mod tests {
+    use actix_web::test::TestRequest;
+
+    use super::*;
+
+    #[test]
+    fn page_with_the_key_is_not_for_other_sites() {
+        let opened = |host: &str| {
+            is_opened_by_address(
+                &TestRequest::get().insert_header(("host", host)).to_http_request(),
+            )
+        };
+        for host in ["localhost:8080", "127.0.0.1:8080", "[::1]:8080", "192.168.1.7"] {
+            assert!(opened(host), "{host}");
+        }
+        for host in ["evil.example:8080", "localhost.evil.example", "127.0.0.1.evil.example", ""] {
+            assert!(!opened(host), "{host}");
+        }
+        let foreign = TestRequest::get().insert_header(("host", "localhost:8080"));
+        let foreign = foreign.insert_header(("origin", "http://localhost:3000"));
+        assert!(!is_opened_by_address(&foreign.to_http_request()));
+    }
 }

@@ -50,9 +50,11 @@ function reconnect() {
 async function killGateway() {
   const { gateway, pid } = await read('/dev/gateway');
   why = `gateway ${gateway} killed`;
+  await api('/dev/kill?pid=' + pid).catch((error) => {
+    // The response never arrives, or that of the other gateway, which the browser asks then.
+    if (error.status) throw error;
+  });
   showResult('resume-result', '', `Gateway ${gateway} (process ${pid}) was killed.`);
-  // The response never arrives.
-  await api('/dev/kill?pid=' + pid).catch(() => {});
   await publishMeanwhile();
 }
 

@@ -7,6 +7,8 @@ import { listen, receiveStored } from './stream.js';
 /** Interval, in ms, between two requests. */
 const INTERVAL = 500;
 let next = null; // position from which to continue
+/** Stored events of names that were new: arguments of `receiveStored`. */
+const unread = [];
 let running = null;
 let again = false;
 
@@ -29,7 +31,6 @@ async function readOnce() {
   const query = new URLSearchParams({ user: USER, ...(after && { after }) });
   const answer = await read('/dev/published?' + query);
   next = answer.next;
-  if (answer.events.length === 0) return;
   // The clocks of the browser and of the server may differ.
   const skew = Date.now() - answer.now;
   const unknown = new Map(); // channel: new names
@@ -41,7 +42,8 @@ async function readOnce() {
   }
   // A closed stream replays them, now that their names are known.
   if (record.currentOutage()) return;
-  for (const [channel, types] of unknown) await receiveStored(channel, after, types);
+  for (const [channel, types] of unknown) unread.push([channel, after, types]);
+  for (; unread.length; unread.shift()) await receiveStored(...unread[0]);
 }
 
 /** Begins now, and continues while the page is visible. */
