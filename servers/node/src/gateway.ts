@@ -181,7 +181,14 @@ function functionPrefix(keyPrefix: string): string {
 
 function serialize(payload: unknown): string {
   if (payload instanceof Raw) return payload.text;
-  const text: string | undefined = JSON.stringify(payload);
+  let text: string | undefined;
+  try {
+    text = JSON.stringify(payload);
+  } catch (cause) {
+    // For example a BigInt, a cycle, or what `toJSON` throws.
+    const reason = cause instanceof Error ? cause.message : String(cause);
+    throw new SseError('bad-payload', `the payload is not JSON: ${reason}`, false, { cause });
+  }
   if (text === undefined)
     throw new SseError('bad-payload', `the payload is not JSON (got ${typeof payload})`);
   return text;
