@@ -362,7 +362,8 @@ final class SseGateway
     private function functionName(): string
     {
         $trimmed = preg_replace('/^[^a-zA-Z0-9]+|[^a-zA-Z0-9]+$/D', '', $this->keyPrefix);
-        return (preg_replace('/[^a-zA-Z0-9]/', '_', $trimmed) ?: 'sse') . '_publish';
+        $name = preg_replace('/[^a-zA-Z0-9]/', '_', $trimmed);
+        return ($name === '' ? 'sse' : $name) . '_publish';
     }
 
     /**
