@@ -159,8 +159,8 @@ final class SseGateway
      * @param string|null $forget publishes the event, and removes the value that was kept
      * @param bool $ephemeral delivers the event live only: it is not stored and has no id
      * @param array<string, string> $tags labels for the `filter` of tickets
-     * @param string|null $unseen if the user gets the event within this time, such as `30s`, it is
-     *     not undelivered
+     * @param string|null $unseen reports the event as undelivered if the user does not get it
+     *     within this time, such as `30s`
      * @return string the event's id; empty for an ephemeral event
      */
     public function publish(

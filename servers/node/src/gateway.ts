@@ -35,7 +35,7 @@ export interface PublishOptions {
   ephemeral?: boolean | undefined;
   /** Labels for the `filter` of tickets. */
   tags?: Readonly<Record<string, string>> | undefined;
-  /** If the user gets the event within this time, such as `30s`, it is not undelivered. */
+  /** Reports the event as undelivered if the user does not get it within this time (`30s`). */
   unseen?: string | undefined;
 }
 
