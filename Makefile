@@ -269,6 +269,7 @@ test-js: $(JS)/$(MODULES) ## test the JavaScript client (types, size, units)
 
 # Uses the debug build of the Rust tests to avoid a second build.
 test-clients: test-build $(CLIENTS)/$(MODULES) $(JS)/$(MODULES) $(PAGE) $(SITE) $(VENV)/done
+test-clients: servers/node/dist/index.d.ts
 test-clients: ## test with real browsers, clients and publishers
 	@bash .ci/need redis-test postgres curl chromium
 	echo "== client tests"

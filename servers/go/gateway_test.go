@@ -151,12 +151,31 @@ func TestUndeliveredEventsAreReadAndAcknowledged(t *testing.T) {
 		t.Fatal(found)
 	}
 	// Another consumer gets it after some time, and nobody after it was acknowledged.
-	if find(g.undelivered(ctx, user, "second", 0)) == nil {
+	if find(g.Undelivered(ctx, user, "second", Idle(0))) == nil {
 		t.Fatal("the second consumer did not get it")
 	}
 	must(t, g.Acknowledge(ctx, user, *found))
-	if find(g.undelivered(ctx, user, "second", 0)) != nil {
+	if find(g.Undelivered(ctx, user, "second", Idle(0))) != nil {
 		t.Fatal("it was delivered after it was acknowledged")
+	}
+}
+
+func TestCountLimitsUndeliveredEvents(t *testing.T) {
+	g, user := gateway(t, "SSE_TEST_REDIS", Options{}), newUser()
+	for n := 0; n < 2; n++ {
+		done(t)(g.PublishToUser(ctx, user, "shipped", n, Unseen(time.Second)))
+	}
+	all := 0
+	for all < 2 {
+		events, err := g.Undelivered(ctx, user, "first")
+		must(t, err)
+		all += len(events)
+		time.Sleep(50 * time.Millisecond)
+	}
+	events, err := g.Undelivered(ctx, user, "second", Idle(0), Count(1))
+	must(t, err)
+	if len(events) != 1 {
+		t.Fatal(events)
 	}
 }
 

@@ -9,11 +9,6 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-const (
-	readAtMost = 100
-	claimAfter = time.Minute
-)
-
 // Undelivered is an event that its user was not handed in time.
 type Undelivered struct {
 	// Entry is the entry's id, for Acknowledge.
@@ -24,18 +19,37 @@ type Undelivered struct {
 	Payload string
 }
 
-// Undelivered reads up to 100 undelivered events as a consumer of a group: first those that another
-// consumer read a minute ago and did not acknowledge, then new ones. It does not wait for events.
-// The error is an [*Error].
-func (g *Gateway) Undelivered(ctx context.Context, group, consumer string) ([]Undelivered, error) {
-	return g.undelivered(ctx, group, consumer, claimAfter)
+// A ReadOption changes how undelivered events are read.
+type ReadOption func(*reading)
+
+type reading struct {
+	idle  time.Duration
+	count int64
 }
 
-func (g *Gateway) undelivered(
-	ctx context.Context, group, consumer string, idle time.Duration,
+// Idle sets the time after which an event that another consumer read and did not acknowledge is
+// read again. Default: a minute.
+func Idle(after time.Duration) ReadOption {
+	return func(r *reading) { r.idle = after }
+}
+
+// Count sets how many events are read at most. Default: 100.
+func Count(most int) ReadOption {
+	return func(r *reading) { r.count = int64(most) }
+}
+
+// Undelivered reads undelivered events as a consumer of a group: first those that another consumer
+// read a minute ago and did not acknowledge, then new ones. It does not wait for events.
+// The error is an [*Error].
+func (g *Gateway) Undelivered(
+	ctx context.Context, group, consumer string, options ...ReadOption,
 ) (found []Undelivered, err error) {
+	how := reading{idle: time.Minute, count: 100}
+	for _, option := range options {
+		option(&how)
+	}
 	err = g.retry(ctx, true, func() error {
-		messages, err := g.read(ctx, group, consumer, idle)
+		messages, err := g.read(ctx, group, consumer, how)
 		found = events(messages)
 		return err
 	})
@@ -43,7 +57,7 @@ func (g *Gateway) undelivered(
 }
 
 func (g *Gateway) read(
-	ctx context.Context, group, consumer string, idle time.Duration,
+	ctx context.Context, group, consumer string, how reading,
 ) ([]redis.XMessage, error) {
 	rdb, stream := g.options.Redis, g.stream
 	err := rdb.XGroupCreateMkStream(ctx, stream, group, "0").Err()
@@ -52,7 +66,7 @@ func (g *Gateway) read(
 	}
 	claimed, _, err := rdb.XAutoClaim(ctx, &redis.XAutoClaimArgs{
 		Stream: stream, Group: group, Consumer: consumer,
-		MinIdle: idle, Start: "0-0", Count: readAtMost,
+		MinIdle: how.idle, Start: "0-0", Count: how.count,
 	}).Result()
 	if err != nil || len(claimed) > 0 {
 		return claimed, err
@@ -60,7 +74,7 @@ func (g *Gateway) read(
 	// Block: -1 does not wait.
 	read, err := rdb.XReadGroup(ctx, &redis.XReadGroupArgs{
 		Streams: []string{stream, ">"}, Group: group, Consumer: consumer,
-		Count: readAtMost, Block: -1,
+		Count: how.count, Block: -1,
 	}).Result()
 	if errors.Is(err, redis.Nil) || err == nil && len(read) == 0 {
 		return nil, nil

@@ -159,8 +159,8 @@ final class SseGateway
      * @param string|null $forget publishes the event, and removes the value that was kept
      * @param bool $ephemeral delivers the event live only: it is not stored and has no id
      * @param array<string, string> $tags labels for the `filter` of tickets
-     * @param string|null $unseen if the user gets the event within this time, such as `30s`, it is
-     *     not undelivered
+     * @param string|null $unseen reports the event as undelivered if the user does not get it
+     *     within this time, such as `30s`
      * @return string the event's id; empty for an ephemeral event
      */
     public function publish(
@@ -362,7 +362,8 @@ final class SseGateway
     private function functionName(): string
     {
         $trimmed = preg_replace('/^[^a-zA-Z0-9]+|[^a-zA-Z0-9]+$/D', '', $this->keyPrefix);
-        return (preg_replace('/[^a-zA-Z0-9]/', '_', $trimmed) ?: 'sse') . '_publish';
+        $name = preg_replace('/[^a-zA-Z0-9]/', '_', $trimmed);
+        return ($name === '' ? 'sse' : $name) . '_publish';
     }
 
     /**

@@ -70,8 +70,7 @@ test('publishing from Node', async (t) => {
   const page = 'docs/guides/publishing-from-node.md';
   const program = block(page, 'js', 'redis.publish').replace('6379', String(redis.port));
   const again = block(page, 'js', 'KEY');
-  const options = block(page, 'js', 'EPHEMERAL');
-  const all = `${again}${again}${options}await redis.quit();`;
+  const all = `${again}${again}await redis.quit();`;
   const withKey = program.replace('await redis.quit();', all);
   assert.match(await node(project(t), withKey), ID);
   // Durable, plain, and one of the two with a key.
@@ -83,8 +82,7 @@ test('publishing from Python', async (t) => {
   const page = 'docs/guides/publishing-from-python.md';
   const program = block(page, 'python', 'r.publish').replace('6379', String(redis.port));
   const again = block(page, 'python', 'KEY');
-  const options = block(page, 'python', 'EPHEMERAL');
-  assert.match(await python(program + again + again + options), ID);
+  assert.match(await python(program + again + again), ID);
   await gotOrders(listener, 3);
 });
 

@@ -35,7 +35,7 @@ export interface PublishOptions {
   ephemeral?: boolean | undefined;
   /** Labels for the `filter` of tickets. */
   tags?: Readonly<Record<string, string>> | undefined;
-  /** If the user gets the event within this time, such as `30s`, it is not undelivered. */
+  /** Reports the event as undelivered if the user does not get it within this time (`30s`). */
   unseen?: string | undefined;
 }
 
@@ -181,7 +181,14 @@ function functionPrefix(keyPrefix: string): string {
 
 function serialize(payload: unknown): string {
   if (payload instanceof Raw) return payload.text;
-  const text: string | undefined = JSON.stringify(payload);
+  let text: string | undefined;
+  try {
+    text = JSON.stringify(payload);
+  } catch (cause) {
+    // For example a BigInt, a cycle, or what `toJSON` throws.
+    const reason = cause instanceof Error ? cause.message : String(cause);
+    throw new SseError('bad-payload', `the payload is not JSON: ${reason}`, false, { cause });
+  }
   if (text === undefined)
     throw new SseError('bad-payload', `the payload is not JSON (got ${typeof payload})`);
   return text;

@@ -105,7 +105,10 @@ for (const [name, connect] of Object.entries(CLIENTS)) {
     await assert.rejects(sse.publishToBroadcast('a*', 'a', 1), code('bad-channel', false));
     await assert.rejects(sse.publish('news', 'a', 1), code('bad-channel', false));
     await assert.rejects(sse.publishToUser('42', 'a', undefined), code('bad-payload', false));
-    await assert.rejects(sse.publishToUser('42', 'a', 1n), TypeError);
+    await assert.rejects(sse.publishToUser('42', 'a', 1n), code('bad-payload', false));
+    const cycle = {};
+    cycle.itself = cycle;
+    await assert.rejects(sse.publishToUser('42', 'a', cycle), code('bad-payload', false));
     const absent = new SseGateway({ redis, keyPrefix: 'absent:', retryFor: 0 });
     await assert.rejects(absent.publishToUser('42', 'a', 1), code('not-loaded', true));
     await redis.set('sse:log:{user:broken:events}', '1');

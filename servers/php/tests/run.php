@@ -194,6 +194,9 @@ $tests['errors have codes'] = static function (): void {
     refused('bad-channel', false, static fn () => $sse->publish('news', 'a', 1));
     $absent = gateway(keyPrefix: 'absent:', retryFor: 0);
     refused('not-loaded', true, static fn () => $absent->publishToUser('42', 'a', 1));
+    // The function is `0_publish`, not `sse_publish`.
+    $zero = gateway(keyPrefix: '0:', retryFor: 0);
+    refused('not-loaded', true, static fn () => $zero->publishToUser('42', 'a', 1));
     $redis = connect('SSE_TEST_REDIS');
     $redis->set('sse:log:{user:broken:events}', '1');
     refused('wrong-type', false, static fn () => $sse->publishToUser('broken', 'a', 1));

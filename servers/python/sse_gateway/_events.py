@@ -18,7 +18,8 @@ class PublishOptions(TypedDict, total=False):
     - `forget`: publishes the event, and removes the value that was kept for this key.
     - `ephemeral`: delivers the event live only. It is not stored and has no id.
     - `tags`: labels for the `filter` of tickets.
-    - `unseen`: if the user gets the event within this time, such as `30s`, it is not undelivered.
+    - `unseen`: reports the event as undelivered if the user does not get it within this time,
+      such as `30s`.
     """
 
     key: str

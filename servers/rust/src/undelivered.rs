@@ -110,7 +110,19 @@ impl SseGateway {
         group: &str,
         consumer: &str,
     ) -> Result<Vec<Undelivered>, Error> {
-        let reader = Reader::new(&self.undelivered, group, consumer, CLAIM_AFTER);
+        self.claim_async(redis, group, consumer, CLAIM_AFTER).await
+    }
+
+    /// The asynchronous form of [`SseGateway::claim`].
+    #[cfg(feature = "tokio")]
+    pub async fn claim_async(
+        &self,
+        redis: &mut impl redis::aio::ConnectionLike,
+        group: &str,
+        consumer: &str,
+        idle: Duration,
+    ) -> Result<Vec<Undelivered>, Error> {
+        let reader = Reader::new(&self.undelivered, group, consumer, idle);
         let call = async || {
             created(reader.create.query_async(redis).await)?;
             let (_, claimed, _): Claimed = reader.claim.query_async(redis).await?;

@@ -196,12 +196,14 @@ async fn asynchronous_connections() {
     let id = event.send_async(&mut redis).await.unwrap();
     let refusal = sse.publish_to_user(&user, "sse.a", 1).send_async(&mut redis).await;
     refused(refusal, "reserved-type", false);
-    loop {
-        let events = sse.undelivered_async(&mut redis, &user, "c").await.unwrap();
-        sse.acknowledge_async(&mut redis, &user, &events).await.unwrap();
-        if events.iter().any(|event| event.id == id) {
-            break;
-        }
+    let has_it = |events: &[Undelivered]| events.iter().any(|event| event.id == id);
+    while !has_it(&sse.undelivered_async(&mut redis, &user, "first").await.unwrap()) {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
+    // Another consumer gets it after some time, and nobody after it was acknowledged.
+    let claimed = sse.claim_async(&mut redis, &user, "second", Duration::ZERO).await.unwrap();
+    assert!(has_it(&claimed));
+    sse.acknowledge_async(&mut redis, &user, &claimed).await.unwrap();
+    let claimed = sse.claim_async(&mut redis, &user, "second", Duration::ZERO).await.unwrap();
+    assert!(!has_it(&claimed));
 }
