@@ -106,12 +106,16 @@ struct Numbers {
 
 impl Numbers {
     async fn start(redis: &Redis, channel: String) -> Numbers {
+        Numbers::start_from(0, redis, channel).await
+    }
+
+    async fn start_from(first: usize, redis: &Redis, channel: String) -> Numbers {
         let mut publisher = redis.publisher().await;
         let stop = Arc::<AtomicBool>::default();
-        let sent = Arc::<AtomicUsize>::default();
+        let sent = Arc::new(AtomicUsize::new(first));
         let (stopped, counted) = (stop.clone(), sent.clone());
         let task = tokio::spawn(async move {
-            let mut n = 0;
+            let mut n = first;
             while !stopped.load(Ordering::Relaxed) {
                 let message = format!("{{\"type\":\"n\",\"payload\":{n}}}");
                 publisher.plain(&channel, message).await;
@@ -275,9 +279,10 @@ fn assert_complete_or_gap(received: &[Event], sent: usize) {
 async fn wiped_redis_loses_plain_publishes_only_with_gap() {
     let redis = Redis::start().await;
     let (_recorder, other) = recorder_and_other(&redis).await;
+    let mut first = 0;
     for _ in 0..3 {
         let mut sse = other.connect("1").await;
-        let sent = Numbers::start(&redis, user("1")).await;
+        let sent = Numbers::start_from(first, &redis, user("1")).await;
         sent.more(50).await;
         redis.flushall().await;
         sent.more(500).await;
@@ -297,15 +302,18 @@ async fn wiped_redis_loses_plain_publishes_only_with_gap() {
         let received = sse.until(|e| e.event == "end").await;
         // A gap must stand between numbers that are not consecutive.
         numbers(&received);
-        let (mut next, mut gap) = (0, false);
+        let (mut next, mut gap) = (first, false);
         for event in received.iter().filter(|e| e.event != "sse.heartbeat") {
             gap |= event.event == "sse.gap";
             if event.event == "n" {
                 let n: usize = event.data.parse().unwrap();
+                // A busy recorder may have appended messages of the round before only now.
+                next = next.min(n);
                 assert!(n == next || gap, "{next}..{n} were lost without a gap");
                 (next, gap) = (n + 1, false);
             }
         }
+        first = end;
     }
 }
 

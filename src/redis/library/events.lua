@@ -64,7 +64,8 @@ end
 
 -- A channel that was written to recently has the position of its last event, that event's ms and
 -- epoch, and the expiry of its log. This spares a busy log two commands for each event. A log that
--- differs (deleted, replaced, written to by another client) is read.
+-- differs (deleted, replaced, written to by another client) is read. On a cluster this is checked
+-- for each event: a slot may have been away for so short a time that the server has not noticed.
 
 -- Appends to a log that was written recently. Returns the position and the predecessor; nil: the
 -- log must be read first.
@@ -74,6 +75,10 @@ local function add_to_recent(channel, now, retry, kind, payload, o)
     return nil
   end
   if channel.topic and math.max(now, clock_ms) >= channel.listed_ms then return nil end
+  if is_cluster then
+    local id = string.match(predecessor, '^[^.]+')
+    if #redis.call('XREVRANGE', channel.log, '+', '(' .. id, 'COUNT', 1) > 0 then return nil end
+  end
   local ms, seq = next_id(now)
   local reply = redis.pcall('XADD', channel.log, 'NOMKSTREAM', 'MAXLEN', '~', rule.max_len,
     show_id(ms, seq), 'p', predecessor, 'e', epoch_text, 'r', retry, 't', kind, 'd', payload,
